@@ -1,0 +1,1 @@
+//! The ADM U-Net and its encoder classifier, with configurations inferred from checkpoints.

@@ -1,0 +1,1 @@
+//! Reads .pt and .safetensors weights without executing anything; writes .safetensors.

@@ -1,0 +1,1 @@
+//! Image folders and the embedded digits as seeded, resumable batches.

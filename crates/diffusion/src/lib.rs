@@ -1,0 +1,1 @@
+//! Gaussian diffusion on tensors and the traits Denoiser and FeatureNet.

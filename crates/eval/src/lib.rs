@@ -1,0 +1,1 @@
+//! What a model still draws: coverage, style and classes of digit samples.

@@ -1,0 +1,1 @@
+//! Networks that look at images: the classifier that judges the embedded digits.

@@ -1,0 +1,1 @@
+//! Layers of diffusion networks with exact gradients, and named parameters.

@@ -1,0 +1,1 @@
+//! AdamW, SGD, EMA, learning-rate schedules and gradient clipping with named, restorable state.

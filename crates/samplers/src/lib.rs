@@ -1,0 +1,1 @@
+//! DDIM, DDPM and deterministic inversion on any Denoiser.

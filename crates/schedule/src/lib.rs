@@ -1,0 +1,1 @@
+//! Noise schedules, signal-to-noise ratios, loss weightings and timestep respacing in f64.

@@ -1,0 +1,1 @@
+//! The training loop: run folder, atomic checkpoints, resume, logs.
