@@ -1,1 +1,45 @@
-//! Layers of diffusion networks with exact gradients, and named parameters.
+//! Layers of diffusion networks with exact gradients, and the named parameters they are made of.
+//!
+//! The operations ([`conv2d`], [`norm_act`], [`attention`], [`upsample_nearest_2x`], ..) carry their own
+//! backward passes; the layers on top ([`ResBlock`], [`AttentionBlock`], ..) use the key names of
+//! guided-diffusion, so a public checkpoint loads without renaming. A network is a function of a
+//! [`Scope`]: the same code lists its parameters ([`specs_of`]), initialises and loads them.
+//!
+//! # Example: a block, its parameters, its gradient
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use sdft_nn::{AttentionBlock, AttentionOrder, Params, Scope, specs_of};
+//!
+//! let build = |scope: &Scope<'_>| AttentionBlock::load(scope, 32, 2, 8, AttentionOrder::Legacy);
+//! let params = Params::init(&specs_of(build)?, 0, &Device::Cpu)?;
+//! let (params, vars) = params.trainable()?;
+//! let x = Tensor::ones((1, 32, 4, 4), DType::F32, &Device::Cpu)?;
+//! let y = build(&Scope::root(&params))?.forward(&x)?;
+//! let gradients = y.sum_all()?.backward()?;
+//! assert!(gradients.get(&vars[0].1).is_some());
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+//!
+//! **Invariant:** nothing above this crate knows how an operation is computed, and no operation's bits
+//! depend on the number of threads.
+
+pub use crate::{
+    attention_block::{AttentionBlock, AttentionPool, ConvStart},
+    dropout::DropoutKey,
+    embedding::timestep_embedding,
+    kernels::attention::AttentionOrder,
+    kernels::norm::Activation,
+    layers::{Conv2d, GroupNorm, Linear, Pointwise},
+    ops::{attention, average_pool_2x, conv2d, linear, norm_act, upsample_nearest_2x},
+    params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},
+    res_block::{Resample, ResBlock, ResBlockConfig, Resize},
+};
+
+mod attention_block;
+mod dropout;
+mod embedding;
+mod kernels;
+mod layers;
+mod ops;
+mod params;
+mod res_block;

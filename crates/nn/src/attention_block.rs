@@ -1,0 +1,114 @@
+use crate::layers::{GroupNorm, Pointwise};
+use crate::ops::attention;
+use crate::params::{Init, Scope};
+use crate::{Activation, AttentionOrder};
+use candle_core::{Result, Tensor, bail};
+
+/// How a convolution starts when nothing is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConvStart {
+    /// PyTorch's default: uniform within `1 / sqrt(fan_in)`.
+    FanIn,
+    /// All zeros, so that the branch it ends adds nothing at first (`zero_module`).
+    Zero,
+}
+
+impl ConvStart {
+    pub(crate) fn init(self, fan_in: usize) -> Init {
+        match self {
+            Self::FanIn => Init::fan_in(fan_in),
+            Self::Zero => Init::Constant(0.0),
+        }
+    }
+}
+
+/// Self-attention over all pixels with a residual connection.
+///
+/// Source: guided-diffusion `AttentionBlock`.
+/// ```text
+/// y = x + proj_out( attention( qkv( norm(x) ) ) )
+/// ```
+#[derive(Clone, Debug)]
+pub struct AttentionBlock {
+    norm: GroupNorm,
+    qkv: Pointwise,
+    proj_out: Pointwise,
+    heads: usize,
+    order: AttentionOrder,
+}
+
+impl AttentionBlock {
+    /// Keys `norm`, `qkv`, `proj_out`.
+    ///
+    /// # Errors
+    /// Channels that the heads or the norm groups do not divide; as [`crate::ParamSource::get`].
+    pub fn load(scope: &Scope<'_>, channels: usize, heads: usize, groups: usize, order: AttentionOrder) -> Result<Self> {
+        if heads == 0 || !channels.is_multiple_of(heads) {
+            bail!("{}: {channels} channels do not split into {heads} attention heads", scope.prefix());
+        }
+        Ok(Self {
+            norm: GroupNorm::load(&scope.pp("norm"), channels, groups)?,
+            qkv: Pointwise::load(&scope.pp("qkv"), channels, 3 * channels, ConvStart::FanIn)?,
+            proj_out: Pointwise::load(&scope.pp("proj_out"), channels, channels, ConvStart::Zero)?,
+            heads,
+            order,
+        })
+    }
+
+    /// `[B, C, H, W]` to the same shape.
+    ///
+    /// # Errors
+    /// When the shape does not fit the weights.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let flat = x.flatten_from(2)?;
+        let qkv = self.qkv.forward(&self.norm.forward(&flat, Activation::None)?)?;
+        let out = self.proj_out.forward(&attention(&qkv, self.heads, self.order)?)?;
+        (flat + out)?.reshape(x.shape())
+    }
+}
+
+/// Attention pooling: the mean over space asks, all places answer, one vector comes out.
+///
+/// Source: guided-diffusion `AttentionPool2d` (always in the chunked order).
+#[derive(Clone, Debug)]
+pub struct AttentionPool {
+    positional_embedding: Tensor,
+    qkv_proj: Pointwise,
+    c_proj: Pointwise,
+    heads: usize,
+}
+
+impl AttentionPool {
+    /// Keys `positional_embedding` `[C, side^2 + 1]`, `qkv_proj`, `c_proj`.
+    ///
+    /// # Errors
+    /// Channels that `head_channels` does not divide; as [`crate::ParamSource::get`].
+    pub fn load(scope: &Scope<'_>, side: usize, channels: usize, head_channels: usize, n_out: usize) -> Result<Self> {
+        if head_channels == 0 || !channels.is_multiple_of(head_channels) {
+            bail!("{}: {channels} channels do not split into heads of {head_channels}", scope.prefix());
+        }
+        let spread = Init::Normal(1.0 / (channels as f64).sqrt());
+        Ok(Self {
+            positional_embedding: scope.get("positional_embedding", &[channels, side * side + 1], spread)?,
+            qkv_proj: Pointwise::load(&scope.pp("qkv_proj"), channels, 3 * channels, ConvStart::FanIn)?,
+            c_proj: Pointwise::load(&scope.pp("c_proj"), channels, n_out, ConvStart::FanIn)?,
+            heads: channels / head_channels,
+        })
+    }
+
+    /// `[B, C, side, side]` to `[B, n_out]`.
+    ///
+    /// # Errors
+    /// When the image is of another size than the positional embedding.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let flat = x.flatten_from(2)?;
+        let places = self.positional_embedding.dim(1)?;
+        if flat.dim(2)? + 1 != places {
+            bail!("attention pool: expected {} places, found {}", places - 1, flat.dim(2)?);
+        }
+        let tokens = Tensor::cat(&[&flat.mean_keepdim(2)?, &flat], 2)?;
+        let tokens = tokens.broadcast_add(&self.positional_embedding)?;
+        let out = attention(&self.qkv_proj.forward(&tokens)?, self.heads, AttentionOrder::Chunked)?;
+        self.c_proj.forward(&out.narrow(2, 0, 1)?)?.squeeze(2)
+    }
+}

@@ -1,0 +1,72 @@
+use crate::params::name_hash;
+use candle_core::{Result, Tensor};
+use sdft_noise::{Draw, Purpose};
+
+/// Where in a training run a batch stands; dropout masks are a pure function of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropoutKey {
+    /// The seed of the run.
+    pub seed: u64,
+    /// The optimiser step.
+    pub step: u64,
+    /// The index within the step of the first sample of this batch.
+    pub first_sample: u64,
+}
+
+/// Drops features with probability `p` and scales the others by `1 / (1 - p)`.
+#[derive(Clone, Debug)]
+pub(crate) struct Dropout {
+    p: f64,
+    layer: u64,
+}
+
+impl Dropout {
+    pub(crate) fn new(p: f64, name: &str) -> Self {
+        // 40 bits for the layer leave 24 for the sample within a step.
+        Self { p, layer: name_hash(name) << 24 }
+    }
+
+    /// Without a key nothing is dropped: that is evaluation.
+    pub(crate) fn forward(&self, x: &Tensor, key: Option<&DropoutKey>) -> Result<Tensor> {
+        let Some(key) = key.filter(|_| self.p > 0.0) else {
+            return Ok(x.clone());
+        };
+        let per_sample = x.elem_count() / x.dim(0)?.max(1);
+        let mut mask = vec![0.0f32; x.elem_count()];
+        for (i, mask) in mask.chunks_exact_mut(per_sample.max(1)).enumerate() {
+            let sample = self.layer | ((key.first_sample + i as u64) & 0xff_ffff);
+            Draw::new(key.seed, Purpose::Dropout, key.step, sample).fill_uniform(mask);
+        }
+        let keep = 1.0 - self.p;
+        for value in &mut mask {
+            #[expect(clippy::cast_possible_truncation, reason = "a factor near one")]
+            let factor = (1.0 / keep) as f32;
+            *value = if f64::from(*value) < keep { factor } else { 0.0 };
+        }
+        x.mul(&Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn drops_the_share_asked_for_keeps_the_mean_and_ignores_how_a_batch_is_split() {
+        let x = Tensor::ones((4, 8, 16, 16), DType::F32, &Device::Cpu).unwrap();
+        let dropout = Dropout::new(0.25, "input_blocks.1.0");
+        assert_eq!(dropout.forward(&x, None).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap(), 8192.0);
+        let key = DropoutKey { seed: 1, step: 5, first_sample: 0 };
+        let whole = dropout.forward(&x, Some(&key)).unwrap();
+        let values: Vec<f32> = whole.flatten_all().unwrap().to_vec1().unwrap();
+        let dropped = values.iter().filter(|v| **v == 0.0).count() as f64 / 8192.0;
+        assert!((0.22..0.28).contains(&dropped), "{dropped}");
+        assert!(values.iter().all(|v| *v == 0.0 || (*v - 4.0 / 3.0).abs() < 1e-6));
+        let second = DropoutKey { first_sample: 2, ..key };
+        let half = dropout.forward(&x.narrow(0, 2, 2).unwrap(), Some(&second)).unwrap();
+        assert_eq!(half.flatten_all().unwrap().to_vec1::<f32>().unwrap(), values[4096..]);
+        let other = Dropout::new(0.25, "input_blocks.2.0").forward(&x, Some(&key)).unwrap();
+        assert_ne!(other.flatten_all().unwrap().to_vec1::<f32>().unwrap(), values);
+    }
+}

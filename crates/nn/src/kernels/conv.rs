@@ -1,0 +1,385 @@
+//! Convolution through column blocks: a block of output rows is laid out as a matrix of the pixels
+//! that each output sees, and one matrix product per block does the arithmetic.
+
+use super::gemm::{View, gemm};
+use super::{Real, SharedMut};
+use rayon::prelude::*;
+
+/// The shapes of one convolution. `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k, k]`, the output
+/// is `[b, c_out, out_h, out_w]`; padding is symmetric and filled with zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConvShape {
+    pub(crate) batch: usize,
+    pub(crate) c_in: usize,
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    pub(crate) c_out: usize,
+    pub(crate) k: usize,
+    pub(crate) stride: usize,
+    pub(crate) pad: usize,
+}
+
+/// Columns per block that keep the matrix product busy while the block stays in the cache.
+const BLOCK_COLUMNS: usize = 512;
+/// Upper bound of a block's elements, for wide inputs.
+const BLOCK_ELEMENTS: usize = 1 << 20;
+/// Partial weight gradients: enough for many cores, few enough to stay small beside the activations.
+const PARTIALS: usize = 16;
+/// Upper bound of the elements of all partial gradients together, where two exceed it: two.
+const PARTIAL_ELEMENTS: usize = 1 << 24;
+
+impl ConvShape {
+    pub(crate) fn out_h(&self) -> usize {
+        (self.h + 2 * self.pad - self.k) / self.stride + 1
+    }
+
+    pub(crate) fn out_w(&self) -> usize {
+        (self.w + 2 * self.pad - self.k) / self.stride + 1
+    }
+
+    /// Length of one column: the number of weights of one output channel.
+    fn depth(&self) -> usize {
+        self.c_in * self.k * self.k
+    }
+
+    /// Output rows of the whole batch, image after image.
+    fn rows(&self) -> usize {
+        self.batch * self.out_h()
+    }
+
+    fn rows_per_block(&self) -> usize {
+        let wanted = BLOCK_COLUMNS.min(BLOCK_ELEMENTS / self.depth().max(1)).max(1);
+        let at_least_two = self.rows().div_ceil(2);
+        wanted.div_ceil(self.out_w()).min(at_least_two).max(1)
+    }
+
+    fn n_blocks(&self) -> usize {
+        self.rows().div_ceil(self.rows_per_block())
+    }
+
+    /// First output row and number of output rows of block `i`.
+    fn block(&self, i: usize) -> (usize, usize) {
+        let per_block = self.rows_per_block();
+        let first = i * per_block;
+        (first, per_block.min(self.rows() - first))
+    }
+
+    /// Calls `f(image, first row in the image, rows, first column in the block)` for every image
+    /// that the block touches.
+    fn for_each_image(&self, (first, rows): (usize, usize), mut f: impl FnMut(usize, usize, usize, usize)) {
+        let out_h = self.out_h();
+        let mut row = first;
+        while row < first + rows {
+            let y = row % out_h;
+            let here = (out_h - y).min(first + rows - row);
+            f(row / out_h, y, here, (row - first) * self.out_w());
+            row += here;
+        }
+    }
+
+    /// Fills `columns` `[depth, n]` with the pixels that the block's outputs see.
+    fn im2col<T: Real>(&self, x: &[T], block: (usize, usize), columns: &mut [T]) {
+        let (out_w, plane) = (self.out_w(), self.h * self.w);
+        let n = block.1 * out_w;
+        for depth in 0..self.depth() {
+            let (c, ky, kx) = (depth / (self.k * self.k), depth / self.k % self.k, depth % self.k);
+            let line = &mut columns[depth * n..(depth + 1) * n];
+            self.for_each_image(block, |image, y0, rows, column| {
+                let source = &x[(image * self.c_in + c) * plane..][..plane];
+                if self.k == 1 && self.stride == 1 && self.pad == 0 {
+                    line[column..column + rows * out_w]
+                        .copy_from_slice(&source[y0 * self.w..(y0 + rows) * self.w]);
+                    return;
+                }
+                for row in 0..rows {
+                    let to = &mut line[column + row * out_w..][..out_w];
+                    let y = (y0 + row) * self.stride + ky;
+                    if y < self.pad || y >= self.h + self.pad {
+                        to.fill(T::default());
+                        continue;
+                    }
+                    let from = &source[(y - self.pad) * self.w..][..self.w];
+                    // Outputs whose pixel lies inside the row: x_out * stride + kx - pad in 0..w.
+                    let start = self.pad.saturating_sub(kx).div_ceil(self.stride).min(out_w);
+                    let end = (self.w + self.pad)
+                        .saturating_sub(kx)
+                        .div_ceil(self.stride)
+                        .clamp(start, out_w);
+                    to[..start].fill(T::default());
+                    to[end..].fill(T::default());
+                    if start == end {
+                        continue;
+                    }
+                    let first = start * self.stride + kx - self.pad;
+                    if self.stride == 1 {
+                        to[start..end].copy_from_slice(&from[first..first + end - start]);
+                    } else {
+                        for (i, value) in to[start..end].iter_mut().enumerate() {
+                            *value = from[first + i * self.stride];
+                        }
+                    }
+                }
+            });
+        }
+    }
+
+    /// Adds `columns` `[depth, n]` back to the pixels of one image that they came from.
+    fn col2im<T: Real>(&self, columns: &[T], n: usize, dx: &mut [T]) {
+        let (out_h, out_w) = (self.out_h(), self.out_w());
+        for depth in 0..self.depth() {
+            let (c, ky, kx) = (depth / (self.k * self.k), depth / self.k % self.k, depth % self.k);
+            let line = &columns[depth * n..(depth + 1) * n];
+            for row in 0..out_h {
+                let y = row * self.stride + ky;
+                if y < self.pad || y >= self.h + self.pad {
+                    continue;
+                }
+                let to = &mut dx[(c * self.h + y - self.pad) * self.w..][..self.w];
+                for column in 0..out_w {
+                    let x = column * self.stride + kx;
+                    if x >= self.pad && x < self.w + self.pad {
+                        to[x - self.pad] += line[row * out_w + column];
+                    }
+                }
+            }
+        }
+    }
+
+    /// Copies the block's part of `[b, c_out, out_h, out_w]` into `[c_out, n]`.
+    fn gather<T: Real>(&self, dy: &[T], block: (usize, usize), out: &mut [T]) {
+        let (out_w, plane) = (self.out_w(), self.out_h() * self.out_w());
+        let n = block.1 * out_w;
+        self.for_each_image(block, |image, y0, rows, column| {
+            for c in 0..self.c_out {
+                out[c * n + column..][..rows * out_w].copy_from_slice(
+                    &dy[(image * self.c_out + c) * plane + y0 * out_w..][..rows * out_w],
+                );
+            }
+        });
+    }
+}
+
+/// `y = w * x + bias`.
+pub(crate) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+    let (out_w, plane, depth) = (shape.out_w(), shape.out_h() * shape.out_w(), shape.depth());
+    let mut y = vec![T::default(); shape.batch * shape.c_out * plane];
+    let shared = SharedMut::new(&mut y);
+    (0..shape.n_blocks()).into_par_iter().for_each_init(
+        || (Vec::new(), Vec::new()),
+        |(columns, result), i| {
+            let block = shape.block(i);
+            let n = block.1 * out_w;
+            columns.resize(depth * n, T::default());
+            result.resize(shape.c_out * n, T::default());
+            shape.im2col(x, block, columns);
+            gemm(shape.c_out, n, depth, result, n, false, View::new(w, depth), View::new(columns, n));
+            shape.for_each_image(block, |image, y0, rows, column| {
+                for c in 0..shape.c_out {
+                    // SAFETY: blocks do not share output rows.
+                    let to = unsafe {
+                        shared.slice((image * shape.c_out + c) * plane + y0 * out_w, rows * out_w)
+                    };
+                    let from = &result[c * n + column..][..rows * out_w];
+                    match bias {
+                        Some(bias) => {
+                            for (to, &from) in to.iter_mut().zip(from) {
+                                *to = from + bias[c];
+                            }
+                        }
+                        None => to.copy_from_slice(from),
+                    }
+                }
+            });
+        },
+    );
+    y
+}
+
+/// The gradient of `x`, from `dy` shaped like the output.
+pub(crate) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
+    if shape.stride == 1 && shape.pad < shape.k {
+        // With stride 1 it is a convolution of dy with the weights turned by half a circle.
+        let k2 = shape.k * shape.k;
+        let mut turned = vec![T::default(); w.len()];
+        for o in 0..shape.c_out {
+            for i in 0..shape.c_in {
+                let from = &w[(o * shape.c_in + i) * k2..][..k2];
+                let to = &mut turned[(i * shape.c_out + o) * k2..][..k2];
+                for (to, from) in to.iter_mut().zip(from.iter().rev()) {
+                    *to = *from;
+                }
+            }
+        }
+        let back = ConvShape {
+            c_in: shape.c_out,
+            c_out: shape.c_in,
+            h: shape.out_h(),
+            w: shape.out_w(),
+            pad: shape.k - 1 - shape.pad,
+            ..*shape
+        };
+        return forward(&back, dy, &turned, None);
+    }
+    let (depth, n) = (shape.depth(), shape.out_h() * shape.out_w());
+    let mut dx = vec![T::default(); shape.batch * shape.c_in * shape.h * shape.w];
+    dx.par_chunks_mut(shape.c_in * shape.h * shape.w)
+        .zip(dy.par_chunks(shape.c_out * n))
+        .for_each_init(Vec::new, |columns, (dx, dy)| {
+            columns.resize(depth * n, T::default());
+            gemm(depth, n, shape.c_out, columns, n, false, View::new(w, depth).t(), View::new(dy, n));
+            shape.col2im(columns, n, dx);
+        });
+    dx
+}
+
+/// The gradient of `w`.
+pub(crate) fn weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
+    let (out_w, depth, blocks) = (shape.out_w(), shape.depth(), shape.n_blocks());
+    let len = shape.c_out * depth;
+    let partials = PARTIALS.min(PARTIAL_ELEMENTS / len.max(1)).max(2).min(blocks);
+    let sums: Vec<Vec<T>> = (0..partials)
+        .into_par_iter()
+        .map_init(
+            || (Vec::new(), Vec::new()),
+            |(columns, part), p| {
+                let mut dw = vec![T::default(); len];
+                for i in p * blocks / partials..(p + 1) * blocks / partials {
+                    let block = shape.block(i);
+                    let n = block.1 * out_w;
+                    columns.resize(depth * n, T::default());
+                    part.resize(shape.c_out * n, T::default());
+                    shape.im2col(x, block, columns);
+                    shape.gather(dy, block, part);
+                    let (left, right) = (View::new(part, n), View::new(columns, n).t());
+                    gemm(shape.c_out, depth, n, &mut dw, depth, true, left, right);
+                }
+                dw
+            },
+        )
+        .collect();
+    let mut sums = sums.into_iter();
+    let mut dw = sums.next().unwrap_or_else(|| vec![T::default(); len]);
+    for part in sums {
+        for (sum, value) in dw.iter_mut().zip(part) {
+            *sum += value;
+        }
+    }
+    dw
+}
+
+/// The gradient of a bias: the sum of `dy` `[b, c, plane]` over images and pixels.
+pub(crate) fn bias_gradient<T: Real>(dy: &[T], batch: usize, channels: usize) -> Vec<T> {
+    let plane = dy.len() / (batch * channels).max(1);
+    (0..channels)
+        .into_par_iter()
+        .map(|c| {
+            let total: f64 = (0..batch)
+                .map(|b| super::norm::sum(&dy[(b * channels + c) * plane..][..plane]))
+                .sum();
+            T::of(total)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wave(n: usize, phase: f64) -> Vec<f64> {
+        (0..n).map(|i| (i as f64 * 0.37 + phase).sin()).collect()
+    }
+
+    /// The definition, one multiplication at a time.
+    fn direct(s: &ConvShape, x: &[f64], w: &[f64], bias: &[f64]) -> Vec<f64> {
+        let mut y = Vec::new();
+        for b in 0..s.batch {
+            for o in 0..s.c_out {
+                for oy in 0..s.out_h() {
+                    for ox in 0..s.out_w() {
+                        let mut sum = bias[o];
+                        for i in 0..s.c_in {
+                            for ky in 0..s.k {
+                                for kx in 0..s.k {
+                                    let (iy, ix) = (oy * s.stride + ky, ox * s.stride + kx);
+                                    if iy >= s.pad && ix >= s.pad && iy < s.h + s.pad && ix < s.w + s.pad {
+                                        sum += x[((b * s.c_in + i) * s.h + iy - s.pad) * s.w + ix - s.pad]
+                                            * w[((o * s.c_in + i) * s.k + ky) * s.k + kx];
+                                    }
+                                }
+                            }
+                        }
+                        y.push(sum);
+                    }
+                }
+            }
+        }
+        y
+    }
+
+    fn shapes() -> Vec<ConvShape> {
+        let base = ConvShape { batch: 3, c_in: 2, h: 5, w: 7, c_out: 4, k: 3, stride: 1, pad: 1 };
+        vec![
+            base,
+            ConvShape { stride: 2, ..base },
+            ConvShape { k: 1, pad: 0, ..base },
+            ConvShape { pad: 0, ..base },
+            ConvShape { k: 5, pad: 2, stride: 2, h: 9, w: 4, ..base },
+            ConvShape { batch: 1, h: 40, w: 40, ..base },
+            ConvShape { batch: 9, h: 2, w: 2, ..base },
+            ConvShape { h: 1, w: 1, ..base },
+        ]
+    }
+
+    #[test]
+    fn forward_equals_the_definition_for_all_kinds_of_shapes() {
+        for s in shapes() {
+            let x = wave(s.batch * s.c_in * s.h * s.w, 0.1);
+            let w = wave(s.c_out * s.depth(), 0.7);
+            let bias = wave(s.c_out, 0.3);
+            let (got, want) = (forward(&s, &x, &w, Some(&bias)), direct(&s, &x, &w, &bias));
+            assert_eq!(got.len(), want.len());
+            for (got, want) in got.iter().zip(&want) {
+                assert!((got - want).abs() < 1e-12, "{s:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_are_the_adjoints_of_the_forward_pass() {
+        // <dy, conv(x, w)> is linear in x and in w: its derivatives dotted with x and w give it back.
+        for s in shapes() {
+            let x = wave(s.batch * s.c_in * s.h * s.w, 0.1);
+            let w = wave(s.c_out * s.depth(), 0.7);
+            let dy = wave(s.batch * s.c_out * s.out_h() * s.out_w(), 1.9);
+            let other_x = wave(x.len(), 2.4);
+            let other_w = wave(w.len(), 0.2);
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let dx = input_gradient(&s, &dy, &w);
+            let dw = weight_gradient(&s, &x, &dy);
+            let by_x = dot(&dy, &forward(&s, &other_x, &w, None));
+            let by_w = dot(&dy, &forward(&s, &x, &other_w, None));
+            assert!((dot(&dx, &other_x) - by_x).abs() < 1e-10, "{s:?}");
+            assert!((dot(&dw, &other_w) - by_w).abs() < 1e-10, "{s:?}");
+        }
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_the_number_of_threads() {
+        let s = ConvShape { batch: 6, c_in: 8, h: 12, w: 12, c_out: 8, k: 3, stride: 1, pad: 1 };
+        let as_f32 = |v: Vec<f64>| v.into_iter().map(f32::of).collect::<Vec<_>>();
+        let x = as_f32(wave(s.batch * s.c_in * s.h * s.w, 0.1));
+        let w = as_f32(wave(s.c_out * s.depth(), 0.7));
+        let dy = as_f32(wave(s.batch * s.c_out * s.out_h() * s.out_w(), 1.9));
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut all = forward(&s, &x, &w, None);
+                all.extend(input_gradient(&s, &dy, &w));
+                all.extend(weight_gradient(&s, &x, &dy));
+                all.extend(bias_gradient(&dy, s.batch, s.c_out));
+                all.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(run(1), run(3));
+    }
+}

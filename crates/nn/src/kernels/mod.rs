@@ -1,0 +1,16 @@
+//! Loops over plain slices. No tensor library here, so each kernel can be read and tested alone.
+//!
+//! Work is cut into jobs whose number and borders depend on shapes only, never on the number of
+//! threads, and partial sums are added in a fixed order: the same bits come out for any thread count.
+
+pub(crate) mod attention;
+pub(crate) mod conv;
+pub(crate) mod gemm;
+pub(crate) mod linear;
+pub(crate) mod norm;
+mod real;
+pub(crate) mod resample;
+mod shared_mut;
+
+pub(crate) use real::Real;
+pub(crate) use shared_mut::SharedMut;

@@ -1,0 +1,129 @@
+use candle_core::{CpuStorage, WithDType};
+
+/// The scalar types that the kernels are written for: f32 to work with, f64 to check against.
+pub(crate) trait Real:
+    WithDType
+    + num_like::Arithmetic
+    + Default
+    + Send
+    + Sync
+    + 'static
+{
+    fn of(x: f64) -> Self;
+    fn f64(self) -> f64;
+    /// `1 / (1 + exp(-x))`, for all finite and infinite x without overflow.
+    fn sigmoid(self) -> Self;
+    fn exp(self) -> Self;
+    fn storage(data: Vec<Self>) -> CpuStorage;
+}
+
+mod num_like {
+    use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Sub};
+    pub(crate) trait Arithmetic:
+        Copy
+        + PartialOrd
+        + Add<Output = Self>
+        + Sub<Output = Self>
+        + Mul<Output = Self>
+        + Div<Output = Self>
+        + AddAssign
+        + MulAssign
+    {
+    }
+    impl Arithmetic for f32 {}
+    impl Arithmetic for f64 {}
+}
+
+impl Real for f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
+    fn of(x: f64) -> Self {
+        x as f32
+    }
+    fn f64(self) -> f64 {
+        f64::from(self)
+    }
+    #[inline(always)]
+    fn sigmoid(self) -> Self {
+        1.0 / (1.0 + exp_f32(-self))
+    }
+    #[inline(always)]
+    fn exp(self) -> Self {
+        exp_f32(self)
+    }
+    fn storage(data: Vec<Self>) -> CpuStorage {
+        CpuStorage::F32(data)
+    }
+}
+
+impl Real for f64 {
+    fn of(x: f64) -> Self {
+        x
+    }
+    fn f64(self) -> f64 {
+        self
+    }
+    fn sigmoid(self) -> Self {
+        1.0 / (1.0 + f64::exp(-self))
+    }
+    fn exp(self) -> Self {
+        f64::exp(self)
+    }
+    fn storage(data: Vec<Self>) -> CpuStorage {
+        CpuStorage::F64(data)
+    }
+}
+
+/// `exp` without branches or calls, so that loops over it become vector code; within 2 units in the
+/// last place where the result is a normal number, 0 below that, and infinity above the range.
+#[inline(always)]
+fn exp_f32(x: f32) -> f32 {
+    // exp(x) = 2^n exp(r) with |r| <= ln(2)/2; ln(2) is split in two so that r is exact.
+    const LN2_HI: f32 = 0.693_359_4;
+    const LN2_LO: f32 = -2.121_944_4e-4;
+    // Adding and taking away 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = x.clamp(-87.3, 88.72);
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = clamped - n * LN2_HI - n * LN2_LO;
+    let r2 = r * r;
+    let high = ((1.987_569_1e-4 * r + 1.398_2e-3) * r + 8.333_452e-3) * r + 4.166_579_6e-2;
+    let poly = ((high * r + 1.666_666_5e-1) * r + 0.5) * r2 + r + 1.0;
+    // 2^n in two factors: n = 128 has no exponent of its own.
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()).cast_signed();
+    let (half, rest) = (n >> 1, n - (n >> 1));
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23).cast_unsigned());
+    let result = poly * power(half) * power(rest);
+    let low = if x < -87.3 { 0.0 } else { result };
+    let high = if x > 88.72 { f32::INFINITY } else { low };
+    if x.is_nan() { x } else { high }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        let mut worst = 0.0f64;
+        let mut x = -87.0f32;
+        while x < 88.7 {
+            let want = f64::from(x).exp();
+            worst = worst.max((f64::from(exp_f32(x)) - want).abs() / want);
+            x += 0.000_91;
+        }
+        assert!(worst < 2.4e-7, "relative error {worst:e}");
+    }
+
+    #[test]
+    fn exp_and_sigmoid_hold_at_the_ends_of_the_range() {
+        assert_eq!(exp_f32(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp_f32(-200.0), 0.0);
+        assert_eq!(exp_f32(f32::INFINITY), f32::INFINITY);
+        assert_eq!(exp_f32(0.0), 1.0);
+        assert!(exp_f32(88.7).is_finite());
+        assert!(exp_f32(f32::NAN).is_nan());
+        assert_eq!(Real::sigmoid(-1e30f32), 0.0);
+        assert_eq!(Real::sigmoid(1e30f32), 1.0);
+    }
+}

@@ -1,0 +1,148 @@
+use crate::ops::{conv2d, linear, norm_act};
+use crate::params::{Init, Scope};
+use crate::{Activation, attention_block::ConvStart};
+use candle_core::{DType, Result, Tensor};
+
+/// A square convolution with bias.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    weight: Tensor,
+    bias: Tensor,
+    stride: usize,
+    pad: usize,
+}
+
+impl Conv2d {
+    /// `weight` `[c_out, c_in, k, k]` and `bias` `[c_out]`, padded so that stride 1 keeps the size.
+    ///
+    /// # Errors
+    /// As [`crate::ParamSource::get`].
+    pub fn load(scope: &Scope<'_>, c_in: usize, c_out: usize, k: usize, stride: usize, start: ConvStart) -> Result<Self> {
+        let init = start.init(c_in * k * k);
+        Ok(Self {
+            weight: scope.get("weight", &[c_out, c_in, k, k], init)?,
+            bias: scope.get("bias", &[c_out], init)?,
+            stride,
+            pad: k / 2,
+        })
+    }
+
+    /// `[B, C_in, H, W]` to `[B, C_out, H', W']`.
+    ///
+    /// # Errors
+    /// As [`conv2d`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        conv2d(x, &self.weight, &self.bias, self.stride, self.pad)
+    }
+}
+
+/// A one-dimensional convolution of width one: a dense layer at each of N places.
+#[derive(Clone, Debug)]
+pub struct Pointwise {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Pointwise {
+    /// `weight` `[c_out, c_in, 1]` and `bias` `[c_out]`.
+    ///
+    /// # Errors
+    /// As [`crate::ParamSource::get`].
+    pub fn load(scope: &Scope<'_>, c_in: usize, c_out: usize, start: ConvStart) -> Result<Self> {
+        let init = start.init(c_in);
+        Ok(Self {
+            weight: scope.get("weight", &[c_out, c_in, 1], init)?,
+            bias: scope.get("bias", &[c_out], init)?,
+        })
+    }
+
+    /// `[B, C_in, N]` to `[B, C_out, N]`.
+    ///
+    /// # Errors
+    /// As [`conv2d`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let weight = self.weight.unsqueeze(3)?;
+        conv2d(&x.unsqueeze(2)?, &weight, &self.bias, 1, 0)?.squeeze(2)
+    }
+}
+
+/// A dense layer with bias.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// `weight` `[n_out, n_in]` and `bias` `[n_out]`.
+    ///
+    /// # Errors
+    /// As [`crate::ParamSource::get`].
+    pub fn load(scope: &Scope<'_>, n_in: usize, n_out: usize) -> Result<Self> {
+        Ok(Self {
+            weight: scope.get("weight", &[n_out, n_in], Init::fan_in(n_in))?,
+            bias: scope.get("bias", &[n_out], Init::fan_in(n_in))?,
+        })
+    }
+
+    /// `[B, n_in]` to `[B, n_out]`.
+    ///
+    /// # Errors
+    /// As [`linear`].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        linear(x, &self.weight, &self.bias)
+    }
+
+    /// The type of the weights, which inputs must have too.
+    pub fn dtype(&self) -> DType {
+        self.weight.dtype()
+    }
+}
+
+/// Group normalisation with a learned scale and shift per channel.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: usize,
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// `weight` and `bias` `[channels]`; `eps` 1e-5 as everywhere in ADM.
+    ///
+    /// # Errors
+    /// Channels that `groups` does not divide; as [`crate::ParamSource::get`].
+    pub fn load(scope: &Scope<'_>, channels: usize, groups: usize) -> Result<Self> {
+        if groups == 0 || !channels.is_multiple_of(groups) {
+            candle_core::bail!("{}: {channels} channels do not split into {groups} norm groups", scope.prefix());
+        }
+        Ok(Self {
+            weight: scope.get("weight", &[channels], Init::Constant(1.0))?,
+            bias: scope.get("bias", &[channels], Init::Constant(0.0))?,
+            groups,
+            eps: 1e-5,
+        })
+    }
+
+    /// Normalises, scales, shifts and activates `[B, C, ..]`.
+    ///
+    /// # Errors
+    /// As [`norm_act`].
+    pub fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        let rows = (x.dim(0)?, self.weight.elem_count());
+        let (a, b) = (self.weight.broadcast_as(rows)?, self.bias.broadcast_as(rows)?);
+        norm_act(x, &a, &b, self.groups, self.eps, activation)
+    }
+
+    /// As [`Self::forward`], with `(1 + scale)` and `shift` `[B, C]` on top: `norm(x) (1 + scale) + shift`.
+    ///
+    /// # Errors
+    /// As [`norm_act`].
+    pub fn forward_modulated(&self, x: &Tensor, scale: &Tensor, shift: &Tensor, activation: Activation) -> Result<Tensor> {
+        let scale = (scale + 1.0)?;
+        let a = scale.broadcast_mul(&self.weight)?;
+        let b = scale.broadcast_mul(&self.bias)?.add(shift)?;
+        norm_act(x, &a, &b, self.groups, self.eps, activation)
+    }
+}

@@ -1,0 +1,63 @@
+//! The kernels as differentiable operations on tensors.
+//!
+//! candle's own convolutions, fused normalisations and resampling either lose gradients without an
+//! error or are slow backwards, so nothing in this crate calls them.
+
+mod attention;
+mod conv2d;
+mod linear;
+mod norm_act;
+mod resample;
+
+pub use attention::attention;
+pub use conv2d::conv2d;
+pub use linear::linear;
+pub use norm_act::norm_act;
+pub use resample::{average_pool_2x, upsample_nearest_2x};
+
+use crate::kernels::Real;
+use candle_core::{CpuStorage, DType, Error, Layout, Result, Tensor};
+
+/// The elements of a contiguous CPU tensor.
+pub(crate) fn elements<'a, T: Real>(op: &'static str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+    let (start, end) = layout
+        .contiguous_offsets()
+        .ok_or_else(|| Error::Msg(format!("{op}: the input is not contiguous")))?;
+    Ok(&storage.as_slice::<T>()?[start..end])
+}
+
+/// Fails unless all tensors have the same floating type, f32 or f64.
+pub(crate) fn same_float(op: &'static str, tensors: &[&Tensor]) -> Result<()> {
+    let dtype = tensors[0].dtype();
+    if !matches!(dtype, DType::F32 | DType::F64) {
+        candle_core::bail!("{op}: expected f32 or f64, found {dtype:?}");
+    }
+    for tensor in tensors {
+        if tensor.dtype() != dtype {
+            candle_core::bail!("{op}: mixed types {dtype:?} and {:?}", tensor.dtype());
+        }
+    }
+    Ok(())
+}
+
+/// Runs a body once for the floating type of a storage: `T` names the type inside.
+macro_rules! for_float {
+    ($op:expr, $storage:expr, $T:ident => $body:expr) => {
+        match $storage {
+            candle_core::CpuStorage::F32(_) => {
+                type $T = f32;
+                $body
+            }
+            candle_core::CpuStorage::F64(_) => {
+                type $T = f64;
+                $body
+            }
+            other => candle_core::bail!(
+                "{}: expected f32 or f64, found {:?}",
+                $op,
+                candle_core::backend::BackendStorage::dtype(other)
+            ),
+        }
+    };
+}
+pub(crate) use for_float;

@@ -1,0 +1,348 @@
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
+use sdft_noise::{Draw, Purpose};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{self, Display};
+
+/// How a parameter starts when nothing is loaded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// The same value everywhere.
+    Constant(f64),
+    /// Uniform in `[-bound, bound)`.
+    Uniform(f64),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+}
+
+impl Init {
+    /// PyTorch's default for convolutions and dense layers: uniform within `1 / sqrt(fan_in)`.
+    pub fn fan_in(fan_in: usize) -> Self {
+        Self::Uniform(1.0 / (fan_in.max(1) as f64).sqrt())
+    }
+}
+
+/// Name, shape and start of one parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamSpec {
+    /// The key in a checkpoint.
+    pub name: String,
+    /// The shape in a checkpoint.
+    pub shape: Vec<usize>,
+    /// How it starts when nothing is loaded.
+    pub init: Init,
+}
+
+/// Where layers get their parameters from.
+pub trait ParamSource {
+    /// The tensor for `spec`, with exactly its shape.
+    ///
+    /// # Errors
+    /// When there is none of that name, or one of another shape.
+    fn get(&self, spec: ParamSpec) -> Result<Tensor>;
+}
+
+/// A place in the tree of parameter names.
+#[derive(Clone)]
+pub struct Scope<'a> {
+    source: &'a dyn ParamSource,
+    prefix: String,
+}
+
+impl<'a> Scope<'a> {
+    /// The top of the tree.
+    pub fn root(source: &'a dyn ParamSource) -> Self {
+        Self { source, prefix: String::new() }
+    }
+
+    /// One level down.
+    pub fn pp(&self, name: impl Display) -> Self {
+        let prefix = self.full(&name.to_string());
+        Self { source: self.source, prefix }
+    }
+
+    /// The parameter `name` at this place.
+    ///
+    /// # Errors
+    /// As [`ParamSource::get`].
+    pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        self.source.get(ParamSpec { name: self.full(name), shape: shape.to_vec(), init })
+    }
+
+    /// The path from the top to this place, as in a checkpoint's keys.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    fn full(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+    }
+}
+
+/// The parameters that `build` asks for, in the order in which it asks. No memory is spent on them.
+///
+/// # Errors
+/// Whatever `build` fails with.
+pub fn specs_of<T>(build: impl FnOnce(&Scope<'_>) -> Result<T>) -> Result<Vec<ParamSpec>> {
+    struct Recorder(RefCell<Vec<ParamSpec>>);
+    impl ParamSource for Recorder {
+        fn get(&self, spec: ParamSpec) -> Result<Tensor> {
+            // One zero seen through zero strides has any shape.
+            let stand_in = Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(spec.shape.as_slice());
+            self.0.borrow_mut().push(spec);
+            stand_in
+        }
+    }
+    let recorder = Recorder(RefCell::default());
+    build(&Scope::root(&recorder))?;
+    Ok(recorder.0.into_inner())
+}
+
+/// What does not fit between the parameters that a network has and the tensors that a file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Parameters of the network that the file lacks.
+    pub missing: Vec<String>,
+    /// Tensors of the file that the network has no place for.
+    pub unexpected: Vec<String>,
+    /// Name, shape of the network, shape in the file.
+    pub misshaped: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+impl Mismatch {
+    /// Whether everything fits.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.misshaped.is_empty()
+    }
+
+    /// Compares what a network wants with the names and shapes that are there.
+    pub fn between(specs: &[ParamSpec], found: &BTreeMap<String, Vec<usize>>) -> Self {
+        let mut out = Self::default();
+        let wanted: HashMap<&str, &ParamSpec> = specs.iter().map(|spec| (spec.name.as_str(), spec)).collect();
+        for spec in specs {
+            match found.get(&spec.name) {
+                None => out.missing.push(spec.name.clone()),
+                Some(shape) if *shape != spec.shape => {
+                    out.misshaped.push((spec.name.clone(), spec.shape.clone(), shape.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        out.unexpected.extend(found.keys().filter(|name| !wanted.contains_key(name.as_str())).cloned());
+        out
+    }
+}
+
+impl Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 5;
+        let mut list = |what: &str, items: Vec<String>| -> fmt::Result {
+            if items.is_empty() {
+                return Ok(());
+            }
+            writeln!(f, "{} {what}:", items.len())?;
+            for item in items.iter().take(SHOWN) {
+                writeln!(f, "  {item}")?;
+            }
+            if items.len() > SHOWN {
+                writeln!(f, "  and {} more", items.len() - SHOWN)?;
+            }
+            Ok(())
+        };
+        list("missing", self.missing.clone())?;
+        list("unexpected", self.unexpected.clone())?;
+        let misshaped = self.misshaped.iter();
+        list(
+            "of another shape",
+            misshaped.map(|(name, want, got)| format!("{name}: expected {want:?}, found {got:?}")).collect(),
+        )
+    }
+}
+
+/// Named tensors in the order of the network's state dict.
+#[derive(Clone, Debug, Default)]
+pub struct Params {
+    entries: Vec<(String, Tensor)>,
+    index: HashMap<String, usize>,
+}
+
+impl Params {
+    /// Freshly initialised parameters. Each is a pure function of the seed and its name, so the
+    /// same block starts the same in two networks that differ elsewhere.
+    ///
+    /// # Errors
+    /// When the device refuses the memory.
+    pub fn init(specs: &[ParamSpec], seed: u64, device: &Device) -> Result<Self> {
+        let mut entries = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let n = spec.shape.iter().product();
+            let mut data = vec![0.0f32; n];
+            let draw = Draw::new(seed, Purpose::Init, 0, name_hash(&spec.name));
+            match spec.init {
+                Init::Constant(value) => data.fill(to_f32(value)),
+                Init::Uniform(bound) => {
+                    draw.fill_uniform(&mut data);
+                    for value in &mut data {
+                        *value = to_f32((2.0 * f64::from(*value) - 1.0) * bound);
+                    }
+                }
+                Init::Normal(std) => {
+                    draw.fill_normal(&mut data);
+                    for value in &mut data {
+                        *value = to_f32(f64::from(*value) * std);
+                    }
+                }
+            }
+            entries.push((spec.name.clone(), Tensor::from_vec(data, spec.shape.as_slice(), device)?));
+        }
+        Ok(Self::new(entries))
+    }
+
+    /// Parameters in the order of `specs`, taken from `tensors`; nothing may be missing, left over
+    /// or of another shape.
+    ///
+    /// # Errors
+    /// The complete [`Mismatch`].
+    pub fn fit(specs: &[ParamSpec], mut tensors: HashMap<String, Tensor>) -> std::result::Result<Self, Mismatch> {
+        let found = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
+        let mismatch = Mismatch::between(specs, &found);
+        if !mismatch.is_empty() {
+            return Err(mismatch);
+        }
+        let entries = specs
+            .iter()
+            .filter_map(|spec| tensors.remove(&spec.name).map(|tensor| (spec.name.clone(), tensor)))
+            .collect();
+        Ok(Self::new(entries))
+    }
+
+    /// Parameters in the given order. A later entry of the same name replaces an earlier one.
+    pub fn new(entries: Vec<(String, Tensor)>) -> Self {
+        let index = entries.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+        Self { entries, index }
+    }
+
+    /// A trainable copy: the parameters as variables, and the variables themselves in the same order.
+    ///
+    /// # Errors
+    /// When the device refuses the memory.
+    pub fn trainable(&self) -> Result<(Self, Vec<(String, Var)>)> {
+        let vars = self
+            .iter()
+            // `from_tensor` shares nothing: the copy makes the original safe from updates in place.
+            .map(|(name, tensor)| Ok((name.to_owned(), Var::from_tensor(&tensor.copy()?)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let entries = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        Ok((Self::new(entries), vars))
+    }
+
+    /// The same parameters in another type or on another device.
+    ///
+    /// # Errors
+    /// When the device refuses the memory or the type.
+    pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let entries = self
+            .iter()
+            .map(|(name, tensor)| Ok((name.to_owned(), tensor.to_device(device)?.to_dtype(dtype)?)))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self::new(entries))
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.index.get(name).map(|&i| &self.entries[i].1)
+    }
+
+    /// Names and tensors in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
+        self.entries.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Number of scalars in all tensors.
+    pub fn n_parameters(&self) -> usize {
+        self.entries.iter().map(|(_, tensor)| tensor.elem_count()).sum()
+    }
+}
+
+impl ParamSource for Params {
+    fn get(&self, spec: ParamSpec) -> Result<Tensor> {
+        match self.tensor(&spec.name) {
+            None => bail!("parameter {} is missing", spec.name),
+            Some(tensor) if tensor.dims() != spec.shape => {
+                bail!("parameter {}: expected shape {:?}, found {:?}", spec.name, spec.shape, tensor.dims())
+            }
+            Some(tensor) => Ok(tensor.clone()),
+        }
+    }
+}
+
+/// FNV-1a: a number for a name that is the same everywhere.
+pub(crate) fn name_hash(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
+fn to_f32(x: f64) -> f32 {
+    x as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn specs() -> Vec<ParamSpec> {
+        let spec = |name: &str, shape: &[usize], init| ParamSpec { name: name.into(), shape: shape.into(), init };
+        vec![
+            spec("z.weight", &[3, 4], Init::fan_in(4)),
+            spec("a.bias", &[3], Init::Constant(0.5)),
+            spec("e", &[1000], Init::Normal(2.0)),
+        ]
+    }
+
+    #[test]
+    fn initial_values_follow_their_distributions_and_the_seed() {
+        let params = Params::init(&specs(), 7, &Device::Cpu).unwrap();
+        let z: Vec<f32> = params.tensor("z.weight").unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert!(z.iter().all(|v| v.abs() <= 0.5) && z.iter().any(|v| v.abs() > 0.2));
+        assert_eq!(params.tensor("a.bias").unwrap().to_vec1::<f32>().unwrap(), [0.5; 3]);
+        let e: Vec<f32> = params.tensor("e").unwrap().to_vec1().unwrap();
+        let var = e.iter().map(|v| f64::from(v * v)).sum::<f64>() / 1000.0;
+        assert!((3.4..4.6).contains(&var), "{var}");
+        let again = Params::init(&specs()[2..], 7, &Device::Cpu).unwrap();
+        assert_eq!(again.tensor("e").unwrap().to_vec1::<f32>().unwrap(), e);
+        let other = Params::init(&specs(), 8, &Device::Cpu).unwrap();
+        assert_ne!(other.tensor("e").unwrap().to_vec1::<f32>().unwrap(), e);
+    }
+
+    #[test]
+    fn a_misfit_is_reported_whole() {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        let tensors = HashMap::from([("a.bias".to_owned(), zeros(&[4])), ("b".to_owned(), zeros(&[1])), ("e".to_owned(), zeros(&[1000]))]);
+        let mismatch = Params::fit(&specs(), tensors).unwrap_err();
+        assert_eq!(mismatch.missing, ["z.weight"]);
+        assert_eq!(mismatch.unexpected, ["b"]);
+        assert_eq!(mismatch.misshaped, [("a.bias".to_owned(), vec![3], vec![4])]);
+        let text = mismatch.to_string();
+        assert!(text.contains("1 missing:\n  z.weight") && text.contains("a.bias: expected [3], found [4]"), "{text}");
+    }
+
+    #[test]
+    fn a_trainable_copy_leaves_the_original_alone() {
+        let params = Params::init(&specs(), 7, &Device::Cpu).unwrap();
+        let before: Vec<f32> = params.tensor("e").unwrap().to_vec1().unwrap();
+        let (_, vars) = params.trainable().unwrap();
+        assert_eq!(vars.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["z.weight", "a.bias", "e"]);
+        vars[2].1.set(&Tensor::zeros(1000, DType::F32, &Device::Cpu).unwrap()).unwrap();
+        assert_eq!(params.tensor("e").unwrap().to_vec1::<f32>().unwrap(), before);
+    }
+}
