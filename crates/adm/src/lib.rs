@@ -1,1 +1,32 @@
-//! The ADM U-Net and its encoder classifier, with configurations inferred from checkpoints.
+//! ADM: the U-Net of guided-diffusion in all its public forms, and the time-dependent classifier on its encoder.
+//!
+//! Parameters have the official key names, so checkpoints go back and forth; [`infer`] tells a network's configuration from the
+//! names and shapes in its file. [`Unet`] is a [`sdft_diffusion::Denoiser`], and both networks are
+//! [`sdft_diffusion::FeatureNet`]s.
+//!
+//! # Example: the light FFHQ-256 network
+//! ```
+//! use sdft_adm::{AdmConfig, Unet, infer};
+//!
+//! let specs = Unet::specs(&AdmConfig::default())?;
+//! let n: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+//! assert_eq!((specs.len(), n), (362, 93_563_910));
+//! let shapes = specs.into_iter().map(|spec| (spec.name, spec.shape)).collect();
+//! assert_eq!(infer(&shapes, Some(256))?.config, AdmConfig::default());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! **Invariant:** knows no losses, no samplers and no files; every parameter it asks for has the official name.
+
+pub use crate::{
+    config::{AdmConfig, ConfigError},
+    encoder::{Encoder, EncoderConfig, Pool},
+    infer::{Inferred, Origin, infer},
+    unet::{Unet, UnetCall},
+};
+
+mod config;
+mod encoder;
+mod infer;
+mod trunk;
+mod unet;

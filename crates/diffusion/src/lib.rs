@@ -1,1 +1,32 @@
-//! Gaussian diffusion on tensors and the traits Denoiser and FeatureNet.
+//! Gaussian diffusion on tensors, and the two traits through which everything above sees a network.
+//!
+//! [`Diffusion`] is a schedule with the conversions between clean image, noised image and noise; [`Denoiser`] predicts noise,
+//! [`FeatureNet`] gives differentiable features of a noised image. [`GaussianDenoiser`] is a denoiser whose answers are known.
+//!
+//! # Example: noise an image and get it back
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use sdft_diffusion::{Diffusion, Variance};
+//! use sdft_schedule::{BetaSchedule, Schedule};
+//!
+//! let diffusion = Diffusion::new(Schedule::new(BetaSchedule::Linear, 1000)?, Variance::FixedSmall);
+//! let x0 = Tensor::full(0.5f32, (1, 3, 4, 4), &Device::Cpu)?;
+//! let xt = diffusion.q_sample(&x0, &[300], &x0.ones_like()?)?;
+//! let back = diffusion.x0_from_eps(&xt, &[300], &x0.ones_like()?)?;
+//! assert!((back - x0)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-5);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! **Invariant:** knows no architecture and draws no random numbers; tables stay f64 until they meet a tensor.
+
+pub use crate::{
+    denoiser::{Denoiser, FeatureNet, Prediction},
+    gaussian::GaussianDenoiser,
+    process::{Clip, Diffusion, Moments, Reverse, Variance},
+    variational::{discretized_gaussian_log_likelihood, normal_kl},
+};
+
+mod denoiser;
+mod gaussian;
+mod process;
+mod variational;

@@ -4,13 +4,13 @@ use sdft_noise::{Draw, Purpose};
 
 /// Where in a training run a batch stands; dropout masks are a pure function of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DropoutKey {
+pub struct DropoutKey<'a> {
     /// The seed of the run.
     pub seed: u64,
     /// The optimiser step.
     pub step: u64,
-    /// The index within the step of the first sample of this batch.
-    pub first_sample: u64,
+    /// For each sample of the batch its number within the step, below 2^24.
+    pub samples: &'a [u64],
 }
 
 /// Drops features with probability `p` and scales the others by `1 / (1 - p)`.
@@ -27,15 +27,18 @@ impl Dropout {
     }
 
     /// Without a key nothing is dropped: that is evaluation.
-    pub(crate) fn forward(&self, x: &Tensor, key: Option<&DropoutKey>) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<Tensor> {
         let Some(key) = key.filter(|_| self.p > 0.0) else {
             return Ok(x.clone());
         };
+        if key.samples.len() != x.dim(0)? {
+            candle_core::bail!("dropout: {} sample numbers for a batch of {}", key.samples.len(), x.dim(0)?);
+        }
         let per_sample = x.elem_count() / x.dim(0)?.max(1);
         let mut mask = vec![0.0f32; x.elem_count()];
-        for (i, mask) in mask.chunks_exact_mut(per_sample.max(1)).enumerate() {
-            let sample = self.layer | ((key.first_sample + i as u64) & 0xff_ffff);
-            Draw::new(key.seed, Purpose::Dropout, key.step, sample).fill_uniform(mask);
+        for (sample, mask) in key.samples.iter().zip(mask.chunks_exact_mut(per_sample.max(1))) {
+            let address = self.layer | (sample & 0xff_ffff);
+            Draw::new(key.seed, Purpose::Dropout, key.step, address).fill_uniform(mask);
         }
         let keep = 1.0 - self.p;
         for value in &mut mask {
@@ -57,13 +60,13 @@ mod tests {
         let x = Tensor::ones((4, 8, 16, 16), DType::F32, &Device::Cpu).unwrap();
         let dropout = Dropout::new(0.25, "input_blocks.1.0");
         assert_eq!(dropout.forward(&x, None).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap(), 8192.0);
-        let key = DropoutKey { seed: 1, step: 5, first_sample: 0 };
+        let key = DropoutKey { seed: 1, step: 5, samples: &[0, 1, 2, 3] };
         let whole = dropout.forward(&x, Some(&key)).unwrap();
         let values: Vec<f32> = whole.flatten_all().unwrap().to_vec1().unwrap();
         let dropped = values.iter().filter(|v| **v == 0.0).count() as f64 / 8192.0;
         assert!((0.22..0.28).contains(&dropped), "{dropped}");
         assert!(values.iter().all(|v| *v == 0.0 || (*v - 4.0 / 3.0).abs() < 1e-6));
-        let second = DropoutKey { first_sample: 2, ..key };
+        let second = DropoutKey { samples: &[2, 3], ..key };
         let half = dropout.forward(&x.narrow(0, 2, 2).unwrap(), Some(&second)).unwrap();
         assert_eq!(half.flatten_all().unwrap().to_vec1::<f32>().unwrap(), values[4096..]);
         let other = Dropout::new(0.25, "input_blocks.2.0").forward(&x, Some(&key)).unwrap();

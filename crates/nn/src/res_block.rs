@@ -93,7 +93,7 @@ impl ResBlock {
     ///
     /// # Errors
     /// When a shape does not fit the weights.
-    pub fn forward(&self, x: &Tensor, emb: &Tensor, key: Option<&DropoutKey>) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, emb: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<Tensor> {
         let h = self.norm_in.forward(x, Activation::Silu)?;
         let h = self.conv_in.forward(&self.resample.apply(&h)?)?;
         let x = self.resample.apply(x)?;

@@ -1,0 +1,261 @@
+use sdft_nn::AttentionOrder;
+use serde::{Deserialize, Serialize};
+
+/// The architecture of an ADM network: everything that decides which parameters there are and how they are used.
+///
+/// Field names follow guided-diffusion; `attention_resolutions` are down-sampling **factors** (16 = a sixteenth of the image), not pixels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdmConfig {
+    /// Side of the images, in pixels.
+    pub image_size: usize,
+    /// Channels of the images.
+    pub in_channels: usize,
+    /// Channels of the output: `in_channels`, or twice as many if the variance is learned.
+    pub out_channels: usize,
+    /// Width of the first level.
+    pub model_channels: usize,
+    /// Width of each level as a multiple of `model_channels`.
+    pub channel_mult: Vec<f64>,
+    /// Residual blocks per level of the encoder (the decoder has one more).
+    pub num_res_blocks: usize,
+    /// Down-sampling factors at which attention follows each residual block.
+    pub attention_resolutions: Vec<usize>,
+    /// Attention heads where `num_head_channels` is 0.
+    pub num_heads: usize,
+    /// Channels per attention head; 0 uses `num_heads`.
+    pub num_head_channels: usize,
+    /// Attention heads of the decoder where `num_head_channels` is 0; 0 means `num_heads`.
+    pub num_heads_upsample: usize,
+    /// The time embedding scales and shifts instead of being added.
+    pub use_scale_shift_norm: bool,
+    /// Resolution changes inside residual blocks.
+    pub resblock_updown: bool,
+    /// Resolution changes by learned convolutions where `resblock_updown` is off.
+    pub conv_resample: bool,
+    /// All queries, keys and values side by side instead of head by head.
+    pub use_new_attention_order: bool,
+    /// Number of classes of a class-conditional network, 0 for none.
+    pub num_classes: usize,
+    /// Probability of dropping a feature in residual blocks, in training only.
+    pub dropout: f64,
+    /// Groups of every normalisation. No shape shows it; 32 in all public checkpoints.
+    pub norm_groups: usize,
+}
+
+impl Default for AdmConfig {
+    /// The light FFHQ-256 configuration of P2-weighting (93,563,910 parameters).
+    fn default() -> Self {
+        Self {
+            image_size: 256,
+            in_channels: 3,
+            out_channels: 6,
+            model_channels: 128,
+            channel_mult: vec![1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+            num_res_blocks: 1,
+            attention_resolutions: vec![16],
+            num_heads: 4,
+            num_head_channels: 64,
+            num_heads_upsample: 0,
+            use_scale_shift_norm: true,
+            resblock_updown: true,
+            conv_resample: true,
+            use_new_attention_order: false,
+            num_classes: 0,
+            dropout: 0.0,
+            norm_groups: 32,
+        }
+    }
+}
+
+/// An architecture that cannot be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("model.{field}: {problem}")]
+pub struct ConfigError {
+    /// The field to change.
+    pub field: &'static str,
+    /// What is wrong with it, with the value found and the values that would do.
+    pub problem: String,
+}
+
+fn wrong<T>(field: &'static str, problem: String) -> Result<T, ConfigError> {
+    Err(ConfigError { field, problem })
+}
+
+impl AdmConfig {
+    /// ADM-256, unconditional (552,814,086 parameters).
+    pub fn adm_256() -> Self {
+        Self {
+            model_channels: 256,
+            num_res_blocks: 2,
+            attention_resolutions: vec![32, 16, 8],
+            ..Self::default()
+        }
+    }
+
+    /// The trunk of the ImageNet classifier for 256x256 images; `out_channels` is the number of classes.
+    pub fn classifier_256(classes: usize) -> Self {
+        Self {
+            num_res_blocks: 2,
+            attention_resolutions: vec![32, 16, 8],
+            out_channels: classes,
+            ..Self::default()
+        }
+    }
+
+    /// The multiples that guided-diffusion chooses for an image size, if it has any.
+    pub fn default_channel_mult(image_size: usize) -> Option<Vec<f64>> {
+        Some(match image_size {
+            512 => vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+            256 => vec![1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+            128 => vec![1.0, 1.0, 2.0, 3.0, 4.0],
+            64 => vec![1.0, 2.0, 3.0, 4.0],
+            _ => return None,
+        })
+    }
+
+    /// Width of level `level`.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked by `validate`")]
+    pub fn width(&self, level: usize) -> usize {
+        (self.channel_mult.get(level).copied().unwrap_or(0.0) * self.model_channels as f64) as usize
+    }
+
+    /// Number of levels.
+    pub fn levels(&self) -> usize {
+        self.channel_mult.len()
+    }
+
+    /// Whether the network puts out variance logits beside the noise.
+    pub fn learns_variance(&self) -> bool {
+        self.out_channels == 2 * self.in_channels
+    }
+
+    /// Width of the time embedding.
+    pub(crate) fn emb_channels(&self) -> usize {
+        4 * self.model_channels
+    }
+
+    pub(crate) fn attention_order(&self) -> AttentionOrder {
+        if self.use_new_attention_order { AttentionOrder::Chunked } else { AttentionOrder::Legacy }
+    }
+
+    /// Heads of an encoder block with this many channels.
+    pub(crate) fn heads(&self, channels: usize) -> usize {
+        channels.checked_div(self.num_head_channels).unwrap_or(self.num_heads)
+    }
+
+    /// Heads of a decoder block with this many channels.
+    pub(crate) fn decoder_heads(&self, channels: usize) -> usize {
+        let count = if self.num_heads_upsample == 0 { self.num_heads } else { self.num_heads_upsample };
+        channels.checked_div(self.num_head_channels).unwrap_or(count)
+    }
+
+    /// Fails, naming the field, unless the network can be built and run at its image size.
+    ///
+    /// # Errors
+    /// The first [`ConfigError`].
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        for (field, value) in [
+            ("image_size", self.image_size),
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels),
+            ("model_channels", self.model_channels),
+            ("num_res_blocks", self.num_res_blocks),
+            ("norm_groups", self.norm_groups),
+        ] {
+            if !(1..=1 << 16).contains(&value) {
+                return wrong(field, format!("expected 1 to 65536, found {value}"));
+            }
+        }
+        if !(1..=12).contains(&self.levels()) {
+            return wrong("channel_mult", format!("expected 1 to 12 levels, found {}", self.levels()));
+        }
+        if !self.model_channels.is_multiple_of(2) {
+            return wrong("model_channels", format!("expected an even number, found {}", self.model_channels));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return wrong("dropout", format!("expected 0 or more and less than 1, found {}", self.dropout));
+        }
+        let factor = 1usize << (self.levels() - 1);
+        if !self.image_size.is_multiple_of(factor) {
+            let (below, above) = (self.image_size / factor * factor, self.image_size.div_ceil(factor) * factor);
+            let nearest = if below == 0 { above.to_string() } else { format!("{below} or {above}") };
+            return wrong(
+                "image_size",
+                format!(
+                    "{} cannot be halved {} times (channel_mult has {} levels); the nearest that can: {nearest}",
+                    self.image_size,
+                    self.levels() - 1,
+                    self.levels(),
+                ),
+            );
+        }
+        for (level, &mult) in self.channel_mult.iter().enumerate() {
+            let width = mult * self.model_channels as f64;
+            if !(mult.is_finite() && width >= 1.0 && width <= 65536.0 && width.fract() == 0.0) {
+                return wrong(
+                    "channel_mult",
+                    format!("entry {mult} times model_channels {} is not a whole width", self.model_channels),
+                );
+            }
+            if !self.width(level).is_multiple_of(self.norm_groups) {
+                return wrong(
+                    "norm_groups",
+                    format!("{} groups do not divide the {} channels of level {level}", self.norm_groups, self.width(level)),
+                );
+            }
+        }
+        for (level, &ds) in (0..self.levels()).map(|level| 1usize << level).collect::<Vec<_>>().iter().enumerate() {
+            let middle = level + 1 == self.levels();
+            if !(middle || self.attention_resolutions.contains(&ds)) {
+                continue;
+            }
+            let width = self.width(level);
+            if self.num_head_channels != 0 && !width.is_multiple_of(self.num_head_channels) {
+                return wrong(
+                    "num_head_channels",
+                    format!("{} does not divide the {width} channels of level {level}, which has attention", self.num_head_channels),
+                );
+            }
+            for (field, heads) in [("num_heads", self.heads(width)), ("num_heads_upsample", self.decoder_heads(width))] {
+                if heads == 0 || !width.is_multiple_of(heads) {
+                    return wrong(field, format!("{heads} heads do not divide the {width} channels of level {level}"));
+                }
+            }
+        }
+        if let Some(&bad) = self.attention_resolutions.iter().find(|ds| !ds.is_power_of_two() || **ds > factor) {
+            let valid: Vec<String> = (0..self.levels()).map(|level| (1usize << level).to_string()).collect();
+            return wrong(
+                "attention_resolutions",
+                format!("{bad} is not a down-sampling factor of this network; expected one of {}", valid.join(", ")),
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_architectures_name_the_field_and_the_way_out() {
+        let base = AdmConfig::default();
+        let problem = |config: AdmConfig| config.validate().unwrap_err().to_string();
+        assert_eq!(base.validate(), Ok(()));
+        assert_eq!(AdmConfig::adm_256().validate(), Ok(()));
+        let text = problem(AdmConfig { image_size: 250, ..base.clone() });
+        assert!(text.starts_with("model.image_size: 250 cannot be halved 5 times") && text.ends_with("224 or 256"), "{text}");
+        let text = problem(AdmConfig { num_head_channels: 48, ..base.clone() });
+        assert!(text.contains("num_head_channels: 48 does not divide the 512 channels"), "{text}");
+        let text = problem(AdmConfig { norm_groups: 48, ..base.clone() });
+        assert!(text.contains("48 groups do not divide the 128 channels"), "{text}");
+        let text = problem(AdmConfig { attention_resolutions: vec![64], ..base.clone() });
+        assert!(text.contains("64 is not a down-sampling factor") && text.contains("1, 2, 4, 8, 16, 32"), "{text}");
+        let text = problem(AdmConfig { channel_mult: vec![0.3], ..base.clone() });
+        assert!(text.contains("0.3 times model_channels 128"), "{text}");
+        assert!(problem(AdmConfig { num_res_blocks: 0, ..base.clone() }).contains("num_res_blocks"));
+        assert!(problem(AdmConfig { num_head_channels: 0, num_heads: 3, ..base.clone() }).contains("3 heads"));
+        assert!(problem(AdmConfig { dropout: 1.0, ..base }).contains("dropout"));
+    }
+}

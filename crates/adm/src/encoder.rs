@@ -1,0 +1,165 @@
+use crate::AdmConfig;
+use crate::trunk::Trunk;
+use candle_core::{D, Result, Tensor, Var, bail};
+use sdft_diffusion::FeatureNet;
+use sdft_nn::{Activation, AttentionPool, Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Scope, specs_of};
+use serde::{Deserialize, Serialize};
+
+/// How the classifier turns feature maps into one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pool {
+    /// Global average, then a 1x1 convolution.
+    Adaptive,
+    /// Attention from the mean to all places.
+    Attention,
+    /// Spatial means of every block, then two dense layers with ReLU.
+    Spatial,
+    /// As `Spatial`, with group norm and SiLU between the dense layers.
+    SpatialV2,
+}
+
+/// The architecture of a time-dependent classifier: an ADM encoder and a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EncoderConfig {
+    /// The encoder; `out_channels` is the number of classes.
+    pub net: AdmConfig,
+    /// The head.
+    pub pool: Pool,
+}
+
+/// Width between the dense layers of the spatial heads.
+const HIDDEN: usize = 2048;
+/// Groups of the norm in the second spatial head, whatever the trunk has.
+const HIDDEN_GROUPS: usize = 32;
+
+#[derive(Clone, Debug)]
+enum Head {
+    Adaptive(GroupNorm, Conv2d),
+    Attention(GroupNorm, AttentionPool),
+    Spatial(Linear, Linear),
+    SpatialV2(Linear, GroupNorm, Linear),
+}
+
+/// The time-dependent classifier on ADM's encoder.
+///
+/// Source: guided-diffusion `EncoderUNetModel`. As a [`FeatureNet`] it gives the output of its middle block, the features of EGSDE.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    trunk: Trunk,
+    head: Head,
+}
+
+impl Encoder {
+    /// The network whose parameters `source` holds.
+    ///
+    /// # Errors
+    /// A configuration that cannot be built; parameters that are missing or of another shape.
+    pub fn load(source: &dyn ParamSource, config: &EncoderConfig) -> Result<Self> {
+        Self::build(&Scope::root(source), config)
+    }
+
+    /// Names, shapes and starts of all parameters, in the order of the state dict.
+    ///
+    /// # Errors
+    /// A configuration that cannot be built.
+    pub fn specs(config: &EncoderConfig) -> Result<Vec<ParamSpec>> {
+        specs_of(|scope| Self::build(scope, config))
+    }
+
+    fn build(scope: &Scope<'_>, EncoderConfig { net, pool }: &EncoderConfig) -> Result<Self> {
+        net.validate().map_err(candle_core::Error::wrap)?;
+        if net.num_classes != 0 {
+            bail!("model.num_classes: a classifier is not class-conditional, found {}", net.num_classes);
+        }
+        let trunk = Trunk::load(scope, net)?;
+        let (channels, classes) = (net.width(net.levels() - 1), net.out_channels);
+        let out = scope.pp("out");
+        let norm = || GroupNorm::load(&out.pp(0), channels, net.norm_groups);
+        let features = trunk.skip_channels.iter().sum::<usize>() + channels;
+        let head = match pool {
+            Pool::Adaptive => Head::Adaptive(norm()?, Conv2d::load(&out.pp(3), channels, classes, 1, 1, ConvStart::Zero)?),
+            Pool::Attention => {
+                if net.num_head_channels == 0 {
+                    bail!("model.num_head_channels: the attention pool needs channels per head, found 0");
+                }
+                let side = net.image_size >> (net.levels() - 1);
+                Head::Attention(norm()?, AttentionPool::load(&out.pp(2), side, channels, net.num_head_channels, classes)?)
+            }
+            Pool::Spatial => Head::Spatial(Linear::load(&out.pp(0), features, HIDDEN)?, Linear::load(&out.pp(2), HIDDEN, classes)?),
+            Pool::SpatialV2 => Head::SpatialV2(
+                Linear::load(&out.pp(0), features, HIDDEN)?,
+                GroupNorm::load(&out.pp(1), HIDDEN, HIDDEN_GROUPS)?,
+                Linear::load(&out.pp(3), HIDDEN, classes)?,
+            ),
+        };
+        Ok(Self { trunk, head })
+    }
+
+    /// Class logits `[B, classes]`.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, C, H, W]` in noised image space · `t`: `B` original timesteps
+    ///
+    /// # Errors
+    /// Images that do not fit the network.
+    pub fn logits(&self, x: &Tensor, t: &[f32]) -> Result<Tensor> {
+        let emb = self.trunk.embed(x, t, None)?;
+        let (h, skips) = self.trunk.forward(x, &emb, None)?;
+        match &self.head {
+            Head::Adaptive(norm, conv) => {
+                let h = norm.forward(&h, Activation::Silu)?;
+                let pooled = h.mean_keepdim((D::Minus2, D::Minus1))?;
+                conv.forward(&pooled)?.flatten_from(1)
+            }
+            Head::Attention(norm, pool) => pool.forward(&norm.forward(&h, Activation::Silu)?),
+            Head::Spatial(first, second) => second.forward(&first.forward(&spatial_means(&skips, &h)?)?.relu()?),
+            Head::SpatialV2(first, norm, second) => {
+                let hidden = first.forward(&spatial_means(&skips, &h)?)?;
+                second.forward(&norm.forward(&hidden, Activation::Silu)?)
+            }
+        }
+    }
+
+    /// Log-probabilities of all classes, `[B, classes]`.
+    ///
+    /// # Errors
+    /// As [`Self::logits`].
+    pub fn log_probs(&self, x: &Tensor, t: &[f32]) -> Result<Tensor> {
+        let logits = self.logits(x, t)?;
+        let top = logits.max_keepdim(1)?.detach();
+        let shifted = logits.broadcast_sub(&top)?;
+        shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(1)?.log()?)
+    }
+
+    /// The direction in which `x` becomes more of its class: `scale * d/dx log p(y | x, t)`.
+    ///
+    /// Source: guided-diffusion `cond_fn` of `classifier_sample.py`.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, C, H, W]` · `t`, `labels`: `B` entries · returns: the shape of `x`
+    ///
+    /// # Errors
+    /// Labels that are not classes; as [`Self::logits`].
+    pub fn guidance(&self, x: &Tensor, t: &[f32], labels: &[u32], scale: f64) -> Result<Tensor> {
+        let x = Var::from_tensor(&x.detach())?;
+        let labels = Tensor::new(labels, x.device())?.unsqueeze(1)?;
+        let chosen = self.log_probs(x.as_tensor(), t)?.gather(&labels, 1)?.sum_all()?;
+        match chosen.backward()?.remove(x.as_tensor()) {
+            Some(gradient) => gradient * scale,
+            None => x.zeros_like(),
+        }
+    }
+}
+
+fn spatial_means(skips: &[Tensor], h: &Tensor) -> Result<Tensor> {
+    let means = skips.iter().chain([h]).map(|x| x.mean((D::Minus2, D::Minus1))).collect::<Result<Vec<_>>>()?;
+    Tensor::cat(&means, 1)
+}
+
+impl FeatureNet for Encoder {
+    fn features(&self, xt: &Tensor, t: &[f32]) -> Result<Tensor> {
+        let emb = self.trunk.embed(xt, t, None)?;
+        Ok(self.trunk.forward(xt, &emb, None)?.0)
+    }
+}

@@ -1,0 +1,203 @@
+use crate::AdmConfig;
+use candle_core::{DType, Result, Tensor, bail};
+use sdft_nn::{
+    AttentionBlock, Conv2d, ConvStart, DropoutKey, Linear, Resample, ResBlock, ResBlockConfig, Resize, Scope, timestep_embedding,
+};
+
+/// One layer of a block.
+#[derive(Clone, Debug)]
+enum Layer {
+    Conv(Conv2d),
+    Residual(ResBlock),
+    Attention(AttentionBlock),
+    Resize(Resize),
+}
+
+/// Layers one after the other, numbered from 0 in the key names (`TimestepEmbedSequential`).
+#[derive(Clone, Debug)]
+pub(crate) struct Block(Vec<Layer>);
+
+impl Block {
+    pub(crate) fn forward(&self, x: &Tensor, emb: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<Tensor> {
+        self.0.iter().try_fold(x.clone(), |x, layer| match layer {
+            Layer::Conv(conv) => conv.forward(&x),
+            Layer::Residual(block) => block.forward(&x, emb, key),
+            Layer::Attention(block) => block.forward(&x),
+            Layer::Resize(resize) => resize.forward(&x),
+        })
+    }
+}
+
+/// Makes blocks for one network.
+pub(crate) struct Builder<'a> {
+    pub(crate) config: &'a AdmConfig,
+}
+
+impl Builder<'_> {
+    fn residual(&self, scope: &Scope<'_>, c_in: usize, c_out: usize, resample: Resample) -> Result<Layer> {
+        let config = ResBlockConfig {
+            channels: c_in,
+            out_channels: c_out,
+            emb_channels: self.config.emb_channels(),
+            scale_shift: self.config.use_scale_shift_norm,
+            resample,
+            skip_kernel: 1,
+            groups: self.config.norm_groups,
+            dropout: self.config.dropout,
+        };
+        ResBlock::load(scope, &config).map(Layer::Residual)
+    }
+
+    fn attention(&self, scope: &Scope<'_>, channels: usize, heads: usize) -> Result<Layer> {
+        let (groups, order) = (self.config.norm_groups, self.config.attention_order());
+        AttentionBlock::load(scope, channels, heads, groups, order).map(Layer::Attention)
+    }
+
+    fn has_attention(&self, level: usize) -> bool {
+        self.config.attention_resolutions.contains(&(1 << level))
+    }
+
+    fn encoder_block(&self, scope: &Scope<'_>, c_in: usize, level: usize) -> Result<Block> {
+        let c_out = self.config.width(level);
+        let mut layers = vec![self.residual(&scope.pp(0), c_in, c_out, Resample::None)?];
+        if self.has_attention(level) {
+            layers.push(self.attention(&scope.pp(1), c_out, self.config.heads(c_out))?);
+        }
+        Ok(Block(layers))
+    }
+
+    fn down_block(&self, scope: &Scope<'_>, channels: usize) -> Result<Block> {
+        let scope = scope.pp(0);
+        Ok(Block(vec![if self.config.resblock_updown {
+            self.residual(&scope, channels, channels, Resample::Down)?
+        } else {
+            Layer::Resize(Resize::down(&scope, channels, channels, self.config.conv_resample)?)
+        }]))
+    }
+
+    fn middle(&self, scope: &Scope<'_>, channels: usize) -> Result<Block> {
+        Ok(Block(vec![
+            self.residual(&scope.pp(0), channels, channels, Resample::None)?,
+            self.attention(&scope.pp(1), channels, self.config.heads(channels))?,
+            self.residual(&scope.pp(2), channels, channels, Resample::None)?,
+        ]))
+    }
+
+    /// A block of the decoder; `last` blocks of a level also double the resolution.
+    pub(crate) fn decoder_block(&self, scope: &Scope<'_>, c_in: usize, level: usize, last: bool) -> Result<Block> {
+        let c_out = self.config.width(level);
+        let mut layers = vec![self.residual(&scope.pp(0), c_in, c_out, Resample::None)?];
+        if self.has_attention(level) {
+            layers.push(self.attention(&scope.pp(layers.len()), c_out, self.config.decoder_heads(c_out))?);
+        }
+        if last && level > 0 {
+            let scope = scope.pp(layers.len());
+            layers.push(if self.config.resblock_updown {
+                self.residual(&scope, c_out, c_out, Resample::Up)?
+            } else {
+                Layer::Resize(Resize::up(&scope, c_out, c_out, self.config.conv_resample)?)
+            });
+        }
+        Ok(Block(layers))
+    }
+}
+
+/// Time embedding, encoder and middle: what the U-Net and the classifier have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Trunk {
+    time_embed: (Linear, Linear),
+    label_emb: Option<Tensor>,
+    input_blocks: Vec<Block>,
+    middle_block: Block,
+    /// Channels that each input block puts out.
+    pub(crate) skip_channels: Vec<usize>,
+    model_channels: usize,
+    in_channels: usize,
+    factor: usize,
+}
+
+impl Trunk {
+    pub(crate) fn load(scope: &Scope<'_>, config: &AdmConfig) -> Result<Self> {
+        let builder = Builder { config };
+        let emb = config.emb_channels();
+        let time = scope.pp("time_embed");
+        let time_embed = (
+            Linear::load(&time.pp(0), config.model_channels, emb)?,
+            Linear::load(&time.pp(2), emb, emb)?,
+        );
+        let label_emb = match config.num_classes {
+            0 => None,
+            n => Some(scope.pp("label_emb").get("weight", &[n, emb], sdft_nn::Init::Normal(1.0))?),
+        };
+        let input = scope.pp("input_blocks");
+        let mut channels = config.width(0);
+        let first = Conv2d::load(&input.pp("0.0"), config.in_channels, channels, 3, 1, ConvStart::FanIn)?;
+        let mut input_blocks = vec![Block(vec![Layer::Conv(first)])];
+        let mut skip_channels = vec![channels];
+        for level in 0..config.levels() {
+            for _ in 0..config.num_res_blocks {
+                input_blocks.push(builder.encoder_block(&input.pp(input_blocks.len()), channels, level)?);
+                channels = config.width(level);
+                skip_channels.push(channels);
+            }
+            if level + 1 < config.levels() {
+                input_blocks.push(builder.down_block(&input.pp(input_blocks.len()), channels)?);
+                skip_channels.push(channels);
+            }
+        }
+        Ok(Self {
+            time_embed,
+            label_emb,
+            input_blocks,
+            middle_block: builder.middle(&scope.pp("middle_block"), channels)?,
+            skip_channels,
+            model_channels: config.model_channels,
+            in_channels: config.in_channels,
+            factor: 1 << (config.levels() - 1),
+        })
+    }
+
+    /// The time (and class) embedding, `[B, 4 model_channels]`.
+    pub(crate) fn embed(&self, x: &Tensor, t: &[f32], labels: Option<&[u32]>) -> Result<Tensor> {
+        let (batch, channels, h, w) = x.dims4()?;
+        if t.len() != batch {
+            bail!("{} timesteps for a batch of {batch}", t.len());
+        }
+        if channels != self.in_channels {
+            bail!("the network takes images of {} channels, found {channels}", self.in_channels);
+        }
+        if !h.is_multiple_of(self.factor) || !w.is_multiple_of(self.factor) || h == 0 || w == 0 {
+            bail!("an image of {h}x{w} does not divide by {}, as this network needs", self.factor);
+        }
+        let (first, second) = &self.time_embed;
+        let emb = timestep_embedding(t, self.model_channels, 10_000.0, x.device())?.to_dtype(first.dtype())?;
+        let emb = second.forward(&first.forward(&emb)?.silu()?)?;
+        match (&self.label_emb, labels) {
+            (None, None) => Ok(emb),
+            (Some(table), Some(labels)) => {
+                let n = table.dim(0)?;
+                if labels.len() != batch || labels.iter().any(|&y| y as usize >= n) {
+                    bail!("expected {batch} class labels below {n}, found {labels:?}");
+                }
+                emb + table.index_select(&Tensor::new(labels, x.device())?, 0)?
+            }
+            (Some(table), None) => bail!("the network is class-conditional ({} classes) and needs a label for each image", table.dim(0)?),
+            (None, Some(_)) => bail!("class labels were given to an unconditional network"),
+        }
+    }
+
+    /// The deepest features, and the output of every input block from first to last.
+    pub(crate) fn forward(&self, x: &Tensor, emb: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<(Tensor, Vec<Tensor>)> {
+        let mut skips: Vec<Tensor> = Vec::with_capacity(self.input_blocks.len());
+        for block in &self.input_blocks {
+            let out = block.forward(skips.last().unwrap_or(x), emb, key)?;
+            skips.push(out);
+        }
+        let h = self.middle_block.forward(skips.last().unwrap_or(x), emb, key)?;
+        Ok((h, skips))
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.time_embed.0.dtype()
+    }
+}

@@ -1,0 +1,138 @@
+use crate::AdmConfig;
+use crate::trunk::{Block, Builder, Trunk};
+use candle_core::{Result, Tensor};
+use sdft_diffusion::{Denoiser, FeatureNet, Prediction};
+use sdft_nn::{Activation, Conv2d, ConvStart, DropoutKey, GroupNorm, ParamSource, ParamSpec, Scope, specs_of};
+
+/// The ADM U-Net.
+///
+/// Source: guided-diffusion `UNetModel`. Used as a [`Denoiser`] it evaluates (no dropout) without labels; [`Unet::with`] gives a
+/// denoiser with either. Used as a [`FeatureNet`] it gives its deepest features, `h`.
+#[derive(Clone, Debug)]
+pub struct Unet {
+    config: AdmConfig,
+    trunk: Trunk,
+    output_blocks: Vec<Block>,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl Unet {
+    /// The network whose parameters `source` holds.
+    ///
+    /// # Errors
+    /// A configuration that cannot be built; parameters that are missing or of another shape.
+    pub fn load(source: &dyn ParamSource, config: &AdmConfig) -> Result<Self> {
+        Self::build(&Scope::root(source), config)
+    }
+
+    /// Names, shapes and starts of all parameters, in the order of the state dict.
+    ///
+    /// # Errors
+    /// A configuration that cannot be built.
+    pub fn specs(config: &AdmConfig) -> Result<Vec<ParamSpec>> {
+        specs_of(|scope| Self::build(scope, config))
+    }
+
+    fn build(scope: &Scope<'_>, config: &AdmConfig) -> Result<Self> {
+        config.validate().map_err(candle_core::Error::wrap)?;
+        let trunk = Trunk::load(scope, config)?;
+        let builder = Builder { config };
+        let output = scope.pp("output_blocks");
+        let mut skips = trunk.skip_channels.clone();
+        let mut channels = config.width(config.levels() - 1);
+        let mut output_blocks = Vec::with_capacity(skips.len());
+        for level in (0..config.levels()).rev() {
+            for i in 0..=config.num_res_blocks {
+                let c_in = channels + skips.pop().unwrap_or(0);
+                let last = i == config.num_res_blocks;
+                output_blocks.push(builder.decoder_block(&output.pp(output_blocks.len()), c_in, level, last)?);
+                channels = config.width(level);
+            }
+        }
+        Ok(Self {
+            config: config.clone(),
+            trunk,
+            output_blocks,
+            norm_out: GroupNorm::load(&scope.pp("out.0"), channels, config.norm_groups)?,
+            conv_out: Conv2d::load(&scope.pp("out.2"), channels, config.out_channels, 3, 1, ConvStart::Zero)?,
+        })
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &AdmConfig {
+        &self.config
+    }
+
+    /// The embedding of time and class, `[B, 4 model_channels]`.
+    ///
+    /// # Errors
+    /// Images that do not fit the network; labels where there are none, or none where they are needed.
+    pub fn embed(&self, x: &Tensor, t: &[f32], labels: Option<&[u32]>) -> Result<Tensor> {
+        self.trunk.embed(x, t, labels)
+    }
+
+    /// Encoder and middle: the deepest features `h`, and the outputs of all input blocks.
+    ///
+    /// # Errors
+    /// When a shape does not fit the weights.
+    pub fn encode(&self, x: &Tensor, emb: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<(Tensor, Vec<Tensor>)> {
+        self.trunk.forward(x, emb, key)
+    }
+
+    /// Decoder: from `h` and the outputs of [`Self::encode`] to `[B, out_channels, H, W]`.
+    ///
+    /// # Errors
+    /// When a shape does not fit the weights.
+    pub fn decode(&self, h: &Tensor, skips: &[Tensor], emb: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<Tensor> {
+        let mut h = h.clone();
+        for (block, skip) in self.output_blocks.iter().zip(skips.iter().rev()) {
+            h = block.forward(&Tensor::cat(&[&h, skip], 1)?, emb, key)?;
+        }
+        self.conv_out.forward(&self.norm_out.forward(&h, Activation::Silu)?)
+    }
+
+    /// The raw output `[B, out_channels, H, W]`.
+    ///
+    /// # Errors
+    /// As [`Self::embed`].
+    pub fn forward(&self, x: &Tensor, t: &[f32], labels: Option<&[u32]>, key: Option<&DropoutKey<'_>>) -> Result<Tensor> {
+        let x = x.to_dtype(self.trunk.dtype())?;
+        let emb = self.embed(&x, t, labels)?;
+        let (h, skips) = self.encode(&x, &emb, key)?;
+        self.decode(&h, &skips, &emb, key)
+    }
+
+    /// This network as a denoiser with class labels or with dropout.
+    pub fn with<'a>(&'a self, labels: Option<&'a [u32]>, dropout: Option<DropoutKey<'a>>) -> UnetCall<'a> {
+        UnetCall { unet: self, labels, dropout }
+    }
+}
+
+/// A [`Unet`] with labels or dropout, as a [`Denoiser`].
+#[derive(Clone, Copy, Debug)]
+pub struct UnetCall<'a> {
+    unet: &'a Unet,
+    labels: Option<&'a [u32]>,
+    dropout: Option<DropoutKey<'a>>,
+}
+
+impl Denoiser for UnetCall<'_> {
+    fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
+        let out = self.unet.forward(xt, t, self.labels, self.dropout.as_ref())?;
+        Prediction::split(&out, self.unet.config.in_channels)
+    }
+}
+
+impl Denoiser for Unet {
+    fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
+        self.with(None, None).predict(xt, t)
+    }
+}
+
+impl FeatureNet for Unet {
+    fn features(&self, xt: &Tensor, t: &[f32]) -> Result<Tensor> {
+        let emb = self.embed(xt, t, None)?;
+        Ok(self.encode(xt, &emb, None)?.0)
+    }
+}
