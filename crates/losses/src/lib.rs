@@ -1,1 +1,42 @@
-//! The objectives of SDFT: base loss, distillation, auxiliary-input distillation (Eq. 1-6).
+//! The objectives of SDFT, one term per equation.
+//!
+//! ```text
+//! Eq. (1)  L_simple  = E || eps - eps_theta(x_t, t) ||^2
+//! Eq. (2)  L_base    = E lambda(t) || eps - eps_theta(x_t, t) ||^2,  lambda(t) = 1/(k+SNR)^gamma   [+ variational term]
+//! Eq. (3)  L_distill = E w(t) || eps_src(x_t, t) - eps_theta(x_t, t) ||^2          x_t: a noised target image
+//! Eq. (4)  w(t)      = 1/(k+SNR(t))^gamma
+//! Eq. (5)  L_aux     = E w_aux(t) || eps_src(z, t) - eps_theta(z, t) ||^2          z ~ N(0, I)
+//! Eq. (6)  L         = L_base + lambda L_distill + lambda_aux L_aux
+//! ```
+//!
+//! [`Objective`] says which terms there are, [`Objective::evaluate`] computes them from two [`sdft_diffusion::Denoiser`]s and
+//! reports every one. The source model's predictions are detached.
+//!
+//! # Example: a student that equals its teacher has nothing to distill
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use sdft_diffusion::{Diffusion, GaussianDenoiser, Variance};
+//! use sdft_losses::{Auxiliary, Batch, Objective};
+//! use sdft_schedule::{BetaSchedule, Schedule};
+//!
+//! let schedule = Schedule::new(BetaSchedule::Linear, 1000)?;
+//! let model = GaussianDenoiser::new(schedule.alpha_bar(), 0.2, 0.5);
+//! let diffusion = Diffusion::new(schedule, Variance::FixedLarge);
+//! let x = Tensor::full(0.3f32, (2, 3, 4, 4), &Device::Cpu)?;
+//! let objective = Objective::metfaces(false);
+//! let aux = Auxiliary { z: &x, t: &[900, 990], weights: &objective.aux_weights(&diffusion.schedule, &[900, 990])? };
+//! let batch = Batch { x0: &x, t: &[10, 700], noise: &x, importance: None };
+//! let terms = objective.evaluate(&diffusion, &model, Some(&model), &batch, Some(&aux))?;
+//! assert_eq!(terms.report()?.distill, Some(0.0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! **Invariant:** sees networks through `Denoiser` only, draws no randomness and never skips a term.
+
+pub use crate::{
+    evaluate::{Auxiliary, Batch, Report, Terms},
+    objective::{Distillation, Objective, Variational},
+};
+
+mod evaluate;
+mod objective;

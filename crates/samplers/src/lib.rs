@@ -1,1 +1,39 @@
-//! DDIM, DDPM and deterministic inversion on any Denoiser.
+//! From noise to images and back: DDIM, ancestral DDPM and deterministic inversion, on any [`sdft_diffusion::Denoiser`].
+//!
+//! ```text
+//! DDIM      x_prev = sqrt(ab_prev) x0^ + sqrt(1 - ab_prev - s^2) eps^ + s z,   s = eta sqrt((1-ab_prev)/(1-ab)) sqrt(1 - ab/ab_prev)
+//! inverse   x_next = sqrt(ab_next) x0^ + sqrt(1 - ab_next) eps^
+//! DDPM      x_prev = mean + sqrt(variance) z
+//! ```
+//! Noise comes from a [`NoiseSource`] and every step is shown to an [`Observer`], so progress, previews and metrics stay outside.
+//!
+//! # Example: deterministic sampling of data that are all 0.25
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use sdft_diffusion::{Clip, Diffusion, GaussianDenoiser, Variance};
+//! use sdft_samplers::{Ddim, SeededNoise, sample_ddim};
+//! use sdft_schedule::{BetaSchedule, Schedule};
+//!
+//! let full = Schedule::new(BetaSchedule::Linear, 1000)?;
+//! let model = GaussianDenoiser::new(full.alpha_bar(), 0.25, 0.0);
+//! let diffusion = Diffusion::new(full.respaced(&"ddim40".parse()?)?, Variance::FixedLarge);
+//! let mut noise = SeededNoise::new(7, 0);
+//! let x = noise.start(&[2, 3, 8, 8], &Device::Cpu)?;
+//! let images = sample_ddim(&diffusion, &model, &x, &Ddim::default(), &mut noise, &mut |_| Ok(()))?;
+//! assert!((images - 0.25)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-3);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! **Invariant:** knows no architecture; a step is given its two noise levels explicitly and never computes an index from the other.
+
+pub use crate::{
+    ancestral::{Ancestral, sample_ddpm},
+    ddim::{Ddim, ddim_reverse_step, ddim_step, invert_ddim, sample_ddim},
+    noise::{GivenNoise, NoiseSource, SeededNoise, seeded_normal},
+    observer::{Observer, Step},
+};
+
+mod ancestral;
+mod ddim;
+mod noise;
+mod observer;

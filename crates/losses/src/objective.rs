@@ -1,0 +1,88 @@
+use candle_core::{Result, bail};
+use sdft_schedule::{Schedule, Weighting};
+
+/// One distillation term: its factor in Eq. (6) and its weight over time, Eq. (4).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Distillation {
+    /// `lambda` or `lambda_aux`.
+    pub lambda: f64,
+    /// `w(t)`.
+    pub weighting: Weighting,
+}
+
+impl Distillation {
+    /// SDFT's weight, `w(t) = 1/(1 + SNR)^gamma`.
+    pub fn snr(lambda: f64, gamma: f64) -> Self {
+        Self { lambda, weighting: Weighting::Snr { k: 1.0, gamma } }
+    }
+}
+
+/// Whether the variational term is part of the base loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variational {
+    /// The network does not learn its variance.
+    Off,
+    /// Added as it is (`LossType.MSE`).
+    Plain,
+    /// Times the number of steps over 1000 (`LossType.RESCALED_MSE`; no difference at 1000 steps).
+    Rescaled,
+}
+
+/// What is minimised: Eq. (6) of the paper, term by term.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Objective {
+    /// The weight of the squared error, Eq. (2); [`Weighting::Constant`] is Eq. (1).
+    pub base: Weighting,
+    /// The variational term; its gradient reaches the variance logits only.
+    pub variational: Variational,
+    /// Eq. (3), on noised target images.
+    pub distill: Option<Distillation>,
+    /// Eq. (5), on pure noise.
+    pub aux: Option<Distillation>,
+}
+
+impl Objective {
+    /// Fine-tuning without distillation; with `Weighting::Constant` and `Variational::Off` the simple loss.
+    pub fn base_only(base: Weighting, variational: Variational) -> Self {
+        Self { base, variational, distill: None, aux: None }
+    }
+
+    /// The paper's settings for MetFaces (Table 5, read as gamma 3, gamma_aux 50, both lambdas 0.1).
+    pub fn metfaces(learns_variance: bool) -> Self {
+        let variational = if learns_variance { Variational::Rescaled } else { Variational::Off };
+        Self {
+            base: Weighting::P2 { k: 1.0, gamma: 1.0 },
+            variational,
+            distill: Some(Distillation::snr(0.1, 3.0)),
+            aux: Some(Distillation::snr(0.1, 50.0)),
+        }
+    }
+
+    /// The paper's settings for AAHQ: as for MetFaces with lambda_aux 0.3.
+    pub fn aahq(learns_variance: bool) -> Self {
+        Self { aux: Some(Distillation::snr(0.3, 50.0)), ..Self::metfaces(learns_variance) }
+    }
+
+    /// Whether a source model is needed.
+    pub fn distills(&self) -> bool {
+        self.distill.is_some() || self.aux.is_some()
+    }
+
+    /// `w_aux(t)` for timesteps drawn uniformly.
+    ///
+    /// # Errors
+    /// A timestep outside the schedule.
+    pub fn aux_weights(&self, schedule: &Schedule, t: &[usize]) -> Result<Vec<f64>> {
+        let weighting = self.aux.map_or(Weighting::Constant, |aux| aux.weighting);
+        gather(&weighting.weights(schedule), t)
+    }
+}
+
+pub(crate) fn gather(table: &[f64], t: &[usize]) -> Result<Vec<f64>> {
+    t.iter()
+        .map(|&t| match table.get(t) {
+            Some(&weight) => Ok(weight),
+            None => bail!("timestep {t} is outside 0..{}", table.len()),
+        })
+        .collect()
+}

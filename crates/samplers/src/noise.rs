@@ -1,0 +1,78 @@
+use candle_core::{Device, Result, Tensor, bail};
+use sdft_noise::{Draw, Purpose};
+
+/// Gaussian noise for the steps of a sampler.
+pub trait NoiseSource {
+    /// The `draw`-th noise of the trajectory, shaped like `like`. Draws are counted from 0 in the order of the steps.
+    ///
+    /// # Errors
+    /// When there is none, or the device fails.
+    fn normal(&mut self, draw: usize, like: &Tensor) -> Result<Tensor>;
+}
+
+/// Independent normal numbers for consecutive samples: sample `i` sees the stream (seed, purpose, step, first + i).
+///
+/// # Shapes
+/// - returns: `shape`, whose first dimension counts samples, f32
+///
+/// # Errors
+/// When the device fails.
+pub fn seeded_normal(seed: u64, purpose: Purpose, step: u64, first: u64, shape: &[usize], device: &Device) -> Result<Tensor> {
+    let n: usize = shape.iter().product();
+    let samples = shape.first().copied().unwrap_or(1).max(1);
+    let mut data = vec![0.0f32; n];
+    for (i, sample) in data.chunks_exact_mut((n / samples).max(1)).enumerate() {
+        Draw::new(seed, purpose, step, first + i as u64).fill_normal(sample);
+    }
+    Tensor::from_vec(data, shape, device)
+}
+
+/// Noise that depends on a seed and on the number of each sample, not on the batch it is in.
+#[derive(Clone, Copy, Debug)]
+pub struct SeededNoise {
+    seed: u64,
+    first: u64,
+}
+
+impl SeededNoise {
+    /// For a batch whose samples are numbered from `first`.
+    pub fn new(seed: u64, first: u64) -> Self {
+        Self { seed, first }
+    }
+
+    /// The noise that trajectories start from, `[B, C, H, W]`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn start(&self, shape: &[usize], device: &Device) -> Result<Tensor> {
+        seeded_normal(self.seed, Purpose::Sample, 0, self.first, shape, device)
+    }
+}
+
+impl NoiseSource for SeededNoise {
+    fn normal(&mut self, draw: usize, like: &Tensor) -> Result<Tensor> {
+        seeded_normal(self.seed, Purpose::Ancestral, draw as u64, self.first, like.dims(), like.device())?.to_dtype(like.dtype())
+    }
+}
+
+/// Noises made elsewhere, in the order drawn.
+#[derive(Clone, Debug)]
+pub struct GivenNoise {
+    draws: Tensor,
+}
+
+impl GivenNoise {
+    /// `draws` `[n, B, C, H, W]`.
+    pub fn new(draws: Tensor) -> Self {
+        Self { draws }
+    }
+}
+
+impl NoiseSource for GivenNoise {
+    fn normal(&mut self, draw: usize, like: &Tensor) -> Result<Tensor> {
+        if draw >= self.draws.dim(0)? {
+            bail!("the sampler asks for noise {draw}, {} were given", self.draws.dim(0)?);
+        }
+        self.draws.get(draw)?.to_dtype(like.dtype())
+    }
+}
