@@ -1,1 +1,34 @@
-//! What a model still draws: coverage, style and classes of digit samples.
+//! What a fine-tuned model still draws.
+//!
+//! On the embedded digits expressiveness can be counted, because the classes are known: [`score_digits`] asks the
+//! [`sdft_features::DigitsJudge`] which digit each sample shows and in which style. [`train_judge`] makes that judge.
+//!
+//! ```text
+//! coverage = share of samples of a class absent from the target set (confidence > 0.8) AND in the target style
+//! style    = share of samples in the target style
+//! aligned  = mean over three layers of the squared distance between unit features of paired samples, summed over the layers
+//! ```
+//!
+//! # Example
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use sdft_eval::score_digits;
+//! use sdft_features::DigitsJudge;
+//! use sdft_nn::Params;
+//!
+//! let judge = DigitsJudge::load(&Params::init(&DigitsJudge::specs()?, 0, &Device::Cpu)?)?;
+//! let samples = Tensor::zeros((4, 3, 16, 16), DType::F32, &Device::Cpu)?;
+//! let score = score_digits(&judge, &samples, &[1, 4, 7])?;
+//! assert_eq!((score.n, score.coverage), (4, 0.0)); // an untrained judge is sure of nothing
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+//!
+//! **Invariant:** measures images only; no model is sampled here.
+
+pub use crate::{
+    judge::{JudgeReport, train_judge},
+    score::{DigitsScore, aligned_distance, score_digits},
+};
+
+mod judge;
+mod score;

@@ -1,0 +1,103 @@
+use candle_core::{D, DType, Result, Tensor, bail};
+use sdft_features::{DigitsJudge, Judgement};
+
+/// Confidence from which a sample counts as showing its class.
+const CONFIDENT: f32 = 0.8;
+/// Share of samples from which a class counts as drawn.
+const DRAWN: f64 = 0.02;
+/// Images that the judge looks at at once.
+const CHUNK: usize = 256;
+
+/// What the judge says about a set of samples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DigitsScore {
+    /// Number of samples.
+    pub n: usize,
+    /// Share of confident samples of classes absent from the target set, in the target style.
+    pub coverage: f64,
+    /// Share of samples in the target style.
+    pub style: f64,
+    /// How many classes make up at least 2 % of the samples.
+    pub classes: usize,
+    /// Share of samples judged to show each digit.
+    pub histogram: [f64; 10],
+}
+
+/// Judges samples; `present` are the classes of the target set.
+///
+/// # Shapes
+/// - `samples`: `[N, 3, 16, 16]` in [-1, 1]
+///
+/// # Errors
+/// Samples of another size; none at all.
+pub fn score_digits(judge: &DigitsJudge, samples: &Tensor, present: &[u8]) -> Result<DigitsScore> {
+    let n = samples.dim(0)?;
+    if n == 0 {
+        bail!("there are no samples to judge");
+    }
+    let (mut covered, mut styled, mut counts) = (0usize, 0usize, [0usize; 10]);
+    for start in (0..n).step_by(CHUNK) {
+        let seen = judge.look(&samples.narrow(0, start, CHUNK.min(n - start))?)?;
+        let confidence = softmax(&seen.classes)?.to_vec2::<f32>()?;
+        let style = seen.style.to_vec1::<f32>()?;
+        for (probabilities, style) in confidence.iter().zip(style) {
+            let mut class = 0;
+            for (i, p) in probabilities.iter().enumerate() {
+                if *p > probabilities[class] {
+                    class = i;
+                }
+            }
+            let in_style = style > 0.0;
+            let absent = !present.iter().any(|&p| usize::from(p) == class);
+            counts[class] += 1;
+            styled += usize::from(in_style);
+            covered += usize::from(in_style && absent && probabilities[class] > CONFIDENT);
+        }
+    }
+    let share = |count: usize| count as f64 / n as f64;
+    let histogram = counts.map(share);
+    Ok(DigitsScore {
+        n,
+        coverage: share(covered),
+        style: share(styled),
+        classes: histogram.iter().filter(|share| **share >= DRAWN).count(),
+        histogram,
+    })
+}
+
+fn softmax(logits: &Tensor) -> Result<Tensor> {
+    let shifted = logits.broadcast_sub(&logits.max_keepdim(1)?)?.exp()?;
+    shifted.broadcast_div(&shifted.sum_keepdim(1)?)
+}
+
+/// How far apart two models draw from the same noise, as the judge's layers see it: 0 for equal images.
+///
+/// # Shapes
+/// - `a`, `b`: `[N, 3, 16, 16]`, paired
+///
+/// # Errors
+/// Sets of different size.
+pub fn aligned_distance(judge: &DigitsJudge, a: &Tensor, b: &Tensor) -> Result<f64> {
+    let n = a.dim(0)?;
+    if n == 0 || b.dim(0)? != n {
+        bail!("paired sets of equal size are needed, found {n} and {}", b.dim(0)?);
+    }
+    let mut total = 0.0;
+    for start in (0..n).step_by(CHUNK) {
+        let len = CHUNK.min(n - start);
+        let (a, b) = (judge.look(&a.narrow(0, start, len)?)?, judge.look(&b.narrow(0, start, len)?)?);
+        total += distance(&a, &b)?;
+    }
+    Ok(total / n as f64)
+}
+
+/// Sum over the batch and over the layers of the spatial mean of `|a/|a| - b/|b||^2`.
+fn distance(a: &Judgement, b: &Judgement) -> Result<f64> {
+    let unit = |map: &Tensor| map.broadcast_div(&(map.sqr()?.sum_keepdim(1)?.sqrt()? + 1e-10)?);
+    let mut total = 0.0;
+    for (a, b) in a.maps.iter().zip(&b.maps) {
+        let difference = (unit(a)? - unit(b)?)?.sqr()?.sum(1)?.mean((D::Minus2, D::Minus1))?;
+        total += difference.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+    }
+    Ok(total)
+}

@@ -1,0 +1,77 @@
+//! What a stream is drawn for.
+
+/// What a stream of random numbers is used for; part of its address, so that two uses never share numbers.
+///
+/// The numbers are part of every run's reproducibility: a new purpose takes the next free one, and none is ever reused.
+/// 255 is reserved for folding long addresses (see [`Draw`](crate::Draw)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Purpose {
+    /// Timesteps of the training batch.
+    Timestep = 1,
+    /// Gaussian noise of the training batch.
+    Noise = 2,
+    /// Timesteps of the auxiliary (pure noise) input.
+    AuxTimestep = 3,
+    /// The auxiliary input itself.
+    AuxNoise = 4,
+    /// The order in which the images are visited.
+    Order = 5,
+    /// Horizontal flips.
+    Flip = 6,
+    /// Shifts and crops.
+    Shift = 7,
+    /// Dropout masks.
+    Dropout = 8,
+    /// Initial weights.
+    Init = 9,
+    /// The starting noise of a sampler.
+    Sample = 10,
+    /// The noise that a stochastic sampler adds on its way.
+    Ancestral = 11,
+    /// The starting noise of the previews of a run.
+    Preview = 12,
+    /// The gradient audit before the first step.
+    Audit = 13,
+    /// The classifier that judges a miniature experiment.
+    Judge = 14,
+    /// Tests and examples.
+    Test = 15,
+    /// Grain of rendered images.
+    Grain = 16,
+}
+
+impl Purpose {
+    /// Every purpose in the order of its number.
+    pub const ALL: [Self; 16] = [
+        Self::Timestep,
+        Self::Noise,
+        Self::AuxTimestep,
+        Self::AuxNoise,
+        Self::Order,
+        Self::Flip,
+        Self::Shift,
+        Self::Dropout,
+        Self::Init,
+        Self::Sample,
+        Self::Ancestral,
+        Self::Preview,
+        Self::Audit,
+        Self::Judge,
+        Self::Test,
+        Self::Grain,
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_consecutive_and_stable() {
+        for (i, purpose) in Purpose::ALL.iter().enumerate() {
+            assert_eq!(*purpose as usize, i + 1, "{purpose:?}");
+        }
+    }
+}

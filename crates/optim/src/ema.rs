@@ -1,0 +1,141 @@
+//! The exponential moving average of the weights.
+
+use candle_core::{DType, Tensor, Var};
+
+use crate::{
+    error::{OptimError, Result, check_range},
+    inplace::blend,
+    parameters::{check_parameters, match_state},
+};
+
+/// How the rate of an [`Ema`] behaves in its first updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum EmaRamp {
+    /// The rate is the same from the first update on, as in guided-diffusion.
+    #[default]
+    None,
+    /// Update `n` (0-based) uses `min(rate, (1 + n) / (10 + n))`: a short run forgets where it started.
+    Early,
+}
+
+/// Shadow weights that follow the parameters slowly; they are what is sampled and evaluated.
+///
+/// Code reference: guided-diffusion `update_ema`.
+/// ```text
+/// e = r e + (1 - r) p
+/// ```
+#[derive(Debug)]
+pub struct Ema {
+    rate: f64,
+    ramp: EmaRamp,
+    n_updates: u64,
+    params: Vec<(String, Var)>,
+    shadow: Vec<Var>,
+}
+
+impl Ema {
+    /// An average that starts at the current values of `params`.
+    ///
+    /// # Units
+    /// - `rate` in [0, 1]: the share of the old average that an update keeps
+    /// # Errors
+    /// - `rate` is outside · a name or a tensor is listed twice · a parameter is not contiguous f32
+    pub fn new(rate: f64, ramp: EmaRamp, params: &[(String, Var)]) -> Result<Self> {
+        check_range((0.0..=1.0).contains(&rate), "EMA rate", rate, "[0, 1]")?;
+        check_parameters(params)?;
+        let shadow = params
+            .iter()
+            .map(|(_, var)| Ok(Var::from_tensor(&var.as_tensor().copy()?.detach())?))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            rate,
+            ramp,
+            n_updates: 0,
+            params: params.to_vec(),
+            shadow,
+        })
+    }
+
+    /// The share of the old average that the next update keeps.
+    #[must_use]
+    pub fn next_rate(&self) -> f64 {
+        let n = self.n_updates as f64;
+        match self.ramp {
+            EmaRamp::None => self.rate,
+            EmaRamp::Early => self.rate.min((1.0 + n) / (10.0 + n)),
+        }
+    }
+
+    /// Moves every shadow weight towards its parameter.
+    ///
+    /// # Errors
+    /// - a tensor operation fails
+    pub fn update(&mut self) -> Result<()> {
+        let rate = self.next_rate();
+        let (params, shadow) = (&self.params, &self.shadow);
+        rayon::scope(|_| {
+            for ((_, var), shadow) in params.iter().zip(shadow) {
+                blend(shadow, var, rate, 1.0 - rate)?;
+            }
+            Ok::<_, OptimError>(())
+        })?;
+        self.n_updates += 1;
+        Ok(())
+    }
+
+    /// Number of updates so far; part of the state when there is a ramp.
+    #[must_use]
+    pub fn n_updates(&self) -> u64 {
+        self.n_updates
+    }
+
+    /// A copy of the shadow weights under the names of the parameters, in their order.
+    ///
+    /// # Errors
+    /// - a device runs out of memory
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        let named = self.params.iter().zip(&self.shadow);
+        named
+            .map(|((name, _), shadow)| Ok((name.clone(), shadow.as_tensor().copy()?.detach())))
+            .collect()
+    }
+
+    /// Continues from a [`state`](Self::state), given in any order, after `n_updates` updates; on an error nothing has changed.
+    ///
+    /// # Errors
+    /// - names are missing or unexpected, shapes or types differ (all of them in one message)
+    pub fn load_state(
+        &mut self,
+        state: impl IntoIterator<Item = (String, Tensor)>,
+        n_updates: u64,
+    ) -> Result<()> {
+        let expected: Vec<_> = self
+            .params
+            .iter()
+            .map(|(name, var)| (name.clone(), DType::F32, var.shape().clone()))
+            .collect();
+        let tensors = match_state("EMA", &expected, state)?;
+        for (shadow, tensor) in self.shadow.iter().zip(tensors) {
+            shadow.set(&tensor.to_device(shadow.device())?)?;
+        }
+        self.n_updates = n_updates;
+        Ok(())
+    }
+
+    /// Copies the shadow weights into the variables of another network with the same names.
+    ///
+    /// # Errors
+    /// - names are missing or unexpected, shapes or types differ (all of them in one message)
+    pub fn copy_to(&self, params: &[(String, Var)]) -> Result<()> {
+        let expected: Vec<_> = params
+            .iter()
+            .map(|(name, var)| (name.clone(), DType::F32, var.shape().clone()))
+            .collect();
+        let named = self.params.iter().zip(&self.shadow);
+        let given = named.map(|((name, _), shadow)| (name.clone(), shadow.as_tensor().clone()));
+        for ((_, var), tensor) in params.iter().zip(match_state("EMA", &expected, given)?) {
+            var.set(&tensor.to_device(var.device())?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! All tables that follow from the betas.
+
+use crate::{
+    betas::{BetaSchedule, check_betas},
+    error::{Result, ScheduleError},
+    respacing::Respacing,
+};
+
+/// The tables of a diffusion process, one f64 entry per step; index 0 has the least noise.
+///
+/// A respaced process has its own tables and remembers in [`timestep_map`](Self::timestep_map) which original step each of its steps is:
+/// networks are always given the original one.
+///
+/// Code reference: guided-diffusion `GaussianDiffusion.__init__`, `SpacedDiffusion.__init__`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    n_original_steps: usize,
+    timestep_map: Vec<usize>,
+    betas: Vec<f64>,
+    alpha_bar: Vec<f64>,
+    alpha_bar_prev: Vec<f64>,
+    alpha_bar_next: Vec<f64>,
+    sqrt_alpha_bar: Vec<f64>,
+    sqrt_one_minus_alpha_bar: Vec<f64>,
+    log_one_minus_alpha_bar: Vec<f64>,
+    sqrt_recip_alpha_bar: Vec<f64>,
+    sqrt_recipm1_alpha_bar: Vec<f64>,
+    posterior_variance: Vec<f64>,
+    posterior_log_variance_clipped: Vec<f64>,
+    posterior_mean_coef1: Vec<f64>,
+    posterior_mean_coef2: Vec<f64>,
+    snr: Vec<f64>,
+}
+
+impl Schedule {
+    /// The process with `n` steps of the named schedule.
+    ///
+    /// # Errors
+    /// - `n` is too small: 20 for linear, 2 for cosine
+    pub fn new(kind: BetaSchedule, n: usize) -> Result<Self> {
+        Self::from_betas(kind.betas(n)?)
+    }
+
+    /// The process with these noise variances.
+    ///
+    /// # Errors
+    /// - fewer than 2 betas (the clipped log variance takes its first entry from the second step) · a beta outside (0, 1]
+    pub fn from_betas(betas: Vec<f64>) -> Result<Self> {
+        let (n, all) = (betas.len(), (0..betas.len()).collect());
+        Self::build(betas, all, n)
+    }
+
+    /// The process that visits only the steps kept by `respacing`, in their order, with the same `alpha_bar` at each of them.
+    ///
+    /// ```text
+    /// beta'_j = 1 - alpha_bar[i_j] / alpha_bar[i_{j-1}]        timestep_map[j] = i_j
+    /// ```
+    /// Respacing a respaced process keeps part of its steps; the map still names original ones.
+    ///
+    /// # Errors
+    /// - those of [`Respacing::indices`] · fewer than 2 steps are kept
+    pub fn respaced(&self, respacing: &Respacing) -> Result<Self> {
+        let kept = respacing.indices(self.n_steps())?;
+        let mut last = 1.0;
+        let mut betas = Vec::with_capacity(kept.len());
+        for &i in &kept {
+            betas.push(1.0 - self.alpha_bar[i] / last);
+            last = self.alpha_bar[i];
+        }
+        let map = kept.iter().map(|&i| self.timestep_map[i]).collect();
+        Self::build(betas, map, self.n_original_steps)
+    }
+
+    fn build(betas: Vec<f64>, timestep_map: Vec<usize>, n_original_steps: usize) -> Result<Self> {
+        let n = betas.len();
+        if n < 2 {
+            let (what, min) = ("a diffusion process", 2);
+            return Err(ScheduleError::TooFewSteps { what, n, min });
+        }
+        let betas = check_betas(betas)?;
+        let alpha_bar: Vec<f64> = betas
+            .iter()
+            .scan(1.0, |product, beta| {
+                *product *= 1.0 - beta;
+                Some(*product)
+            })
+            .collect();
+        let alpha_bar_prev: Vec<f64> = std::iter::once(1.0)
+            .chain(alpha_bar[..n - 1].iter().copied())
+            .collect();
+        let alpha_bar_next = alpha_bar[1..].iter().copied().chain([0.0]).collect();
+        let map = |f: fn(f64) -> f64| -> Vec<f64> { alpha_bar.iter().map(|&a| f(a)).collect() };
+        let per_step = |f: fn(f64, f64, f64) -> f64| -> Vec<f64> {
+            let values = betas.iter().zip(&alpha_bar).zip(&alpha_bar_prev);
+            values
+                .map(|((&beta, &bar), &prev)| f(beta, bar, prev))
+                .collect()
+        };
+        let posterior_variance = per_step(|beta, bar, prev| beta * (1.0 - prev) / (1.0 - bar));
+        // The variance of the first step is zero; its logarithm is replaced by that of the second.
+        let posterior_log_variance_clipped =
+            (0..n).map(|t| posterior_variance[t.max(1)].ln()).collect();
+        Ok(Self {
+            n_original_steps,
+            timestep_map,
+            sqrt_alpha_bar: map(f64::sqrt),
+            sqrt_one_minus_alpha_bar: map(|a| (1.0 - a).sqrt()),
+            log_one_minus_alpha_bar: map(|a| (1.0 - a).ln()),
+            sqrt_recip_alpha_bar: map(|a| (1.0 / a).sqrt()),
+            sqrt_recipm1_alpha_bar: map(|a| (1.0 / a - 1.0).sqrt()),
+            posterior_mean_coef1: per_step(|beta, bar, prev| beta * prev.sqrt() / (1.0 - bar)),
+            posterior_mean_coef2: per_step(|beta, bar, prev| {
+                (1.0 - prev) * (1.0 - beta).sqrt() / (1.0 - bar)
+            }),
+            // The form of the reference; algebraically alpha_bar / (1 - alpha_bar).
+            snr: map(|a| 1.0 / (1.0 - a) - 1.0),
+            posterior_variance,
+            posterior_log_variance_clipped,
+            betas,
+            alpha_bar_prev,
+            alpha_bar_next,
+            alpha_bar,
+        })
+    }
+
+    /// Number of steps of this process.
+    #[must_use]
+    pub fn n_steps(&self) -> usize {
+        self.betas.len()
+    }
+
+    /// Number of steps of the process that this one was respaced from (its own if it was not).
+    #[must_use]
+    pub fn n_original_steps(&self) -> usize {
+        self.n_original_steps
+    }
+
+    /// The original timestep of every step, which is what the network is given.
+    #[must_use]
+    pub fn timestep_map(&self) -> &[usize] {
+        &self.timestep_map
+    }
+
+    /// `beta_t`, the variance of the noise added by step `t`.
+    #[must_use]
+    pub fn betas(&self) -> &[f64] {
+        &self.betas
+    }
+
+    /// `alpha_bar_t`, the share of the image's variance left after step `t`.
+    #[must_use]
+    pub fn alpha_bar(&self) -> &[f64] {
+        &self.alpha_bar
+    }
+
+    /// `alpha_bar_{t-1}`, 1 for the first step.
+    #[must_use]
+    pub fn alpha_bar_prev(&self) -> &[f64] {
+        &self.alpha_bar_prev
+    }
+
+    /// `alpha_bar_{t+1}`, 0 for the last step.
+    #[must_use]
+    pub fn alpha_bar_next(&self) -> &[f64] {
+        &self.alpha_bar_next
+    }
+
+    /// `sqrt(alpha_bar_t)`, the factor of `x0` in `x_t`.
+    #[must_use]
+    pub fn sqrt_alpha_bar(&self) -> &[f64] {
+        &self.sqrt_alpha_bar
+    }
+
+    /// `sqrt(1 - alpha_bar_t)`, the factor of `eps` in `x_t`.
+    #[must_use]
+    pub fn sqrt_one_minus_alpha_bar(&self) -> &[f64] {
+        &self.sqrt_one_minus_alpha_bar
+    }
+
+    /// `ln(1 - alpha_bar_t)`, the log variance of `q(x_t | x0)`.
+    #[must_use]
+    pub fn log_one_minus_alpha_bar(&self) -> &[f64] {
+        &self.log_one_minus_alpha_bar
+    }
+
+    /// `sqrt(1 / alpha_bar_t)`, the factor of `x_t` in the predicted `x0`.
+    #[must_use]
+    pub fn sqrt_recip_alpha_bar(&self) -> &[f64] {
+        &self.sqrt_recip_alpha_bar
+    }
+
+    /// `sqrt(1 / alpha_bar_t - 1)`, the factor of `-eps` in the predicted `x0`.
+    #[must_use]
+    pub fn sqrt_recipm1_alpha_bar(&self) -> &[f64] {
+        &self.sqrt_recipm1_alpha_bar
+    }
+
+    /// The variance of `q(x_{t-1} | x_t, x0)`, 0 for the first step.
+    #[must_use]
+    pub fn posterior_variance(&self) -> &[f64] {
+        &self.posterior_variance
+    }
+
+    /// The logarithm of [`posterior_variance`](Self::posterior_variance), with the value of the second step for the first.
+    #[must_use]
+    pub fn posterior_log_variance_clipped(&self) -> &[f64] {
+        &self.posterior_log_variance_clipped
+    }
+
+    /// The factor of `x0` in the mean of `q(x_{t-1} | x_t, x0)`.
+    #[must_use]
+    pub fn posterior_mean_coef1(&self) -> &[f64] {
+        &self.posterior_mean_coef1
+    }
+
+    /// The factor of `x_t` in the mean of `q(x_{t-1} | x_t, x0)`.
+    #[must_use]
+    pub fn posterior_mean_coef2(&self) -> &[f64] {
+        &self.posterior_mean_coef2
+    }
+
+    /// `SNR_t = alpha_bar_t / (1 - alpha_bar_t)`.
+    #[must_use]
+    pub fn snr(&self) -> &[f64] {
+        &self.snr
+    }
+}

@@ -1,0 +1,236 @@
+//! From uniform numbers to timesteps.
+
+use crate::{
+    error::{Result, ScheduleError},
+    moments::LossSecondMoment,
+};
+
+/// A timestep and the factor that keeps the loss's expectation that of uniform sampling.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TimestepDraw {
+    /// The timestep.
+    pub t: usize,
+    /// Its importance weight `1 / (T p_t)`.
+    pub weight: f64,
+}
+
+/// Where the timesteps of a training batch come from.
+///
+/// It draws no randomness of its own: the caller passes uniform numbers.
+///
+/// Code reference: guided-diffusion `create_named_schedule_sampler`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TimestepSampler {
+    /// Every timestep is equally likely, with weight 1.
+    Uniform {
+        /// Number of timesteps `T`.
+        n_steps: usize,
+    },
+    /// Timesteps in proportion to the root mean square of their recent losses.
+    LossSecondMoment(LossSecondMoment),
+}
+
+impl TimestepSampler {
+    /// The sampler with this name, over `n_steps` timesteps: `uniform` or `loss-second-moment`.
+    ///
+    /// # Errors
+    /// - another name · `n_steps` is 0
+    pub fn named(name: &str, n_steps: usize) -> Result<Self> {
+        if n_steps == 0 {
+            let (what, min) = ("a timestep sampler", 1);
+            return Err(ScheduleError::TooFewSteps { what, n: 0, min });
+        }
+        match name {
+            "uniform" => Ok(Self::Uniform { n_steps }),
+            "loss-second-moment" => Ok(Self::LossSecondMoment(LossSecondMoment::new(n_steps)?)),
+            _ => Err(ScheduleError::UnknownSampler {
+                name: name.to_owned(),
+            }),
+        }
+    }
+
+    /// One timestep per uniform number.
+    ///
+    /// # Units
+    /// - `uniforms` in [0, 1); anything else takes the nearest end
+    #[must_use]
+    pub fn sample(&self, uniforms: &[f64]) -> Vec<TimestepDraw> {
+        match self {
+            Self::Uniform { n_steps } => uniforms
+                .iter()
+                .map(|u| TimestepDraw {
+                    // The cast saturates at 0.
+                    t: ((u * *n_steps as f64) as usize).min(n_steps.saturating_sub(1)),
+                    weight: 1.0,
+                })
+                .collect(),
+            Self::LossSecondMoment(history) => history.sample(uniforms),
+        }
+    }
+
+    /// Remembers the (unweighted) loss of a timestep; the uniform sampler has nothing to remember.
+    ///
+    /// # Errors
+    /// - `t` is outside the process · `loss` is not finite
+    pub fn update(&mut self, t: usize, loss: f64) -> Result<()> {
+        match self {
+            Self::Uniform { n_steps } if t >= *n_steps => Err(ScheduleError::TimestepOutOfRange {
+                t,
+                n_steps: *n_steps,
+            }),
+            Self::Uniform { .. } => Ok(()),
+            Self::LossSecondMoment(history) => history.update(t, loss),
+        }
+    }
+}
+
+/// Draws timesteps in proportion to given weights, by inverting their cumulative sum.
+///
+/// For a loss `mean_t w_t l_t` this is the sampler with the least variance when `l` is flat: draw `t` here and multiply by the mean of `w`
+/// instead of drawing uniformly and multiplying by `w_t`. The expectation is the same.
+/// ```text
+/// E_{t ~ w / sum w}[ l_t ] * mean(w) = (1/T) sum_t w_t l_t
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightedTimesteps {
+    cumulative: Vec<f64>,
+    last_possible: usize,
+}
+
+impl WeightedTimesteps {
+    /// A sampler for timesteps `0..weights.len()`.
+    ///
+    /// # Errors
+    /// - a weight is negative or not finite · no weight is above zero
+    pub fn new(weights: &[f64]) -> Result<Self> {
+        if let Some(index) = weights.iter().position(|w| !(w.is_finite() && *w >= 0.0)) {
+            let value = weights[index];
+            return Err(ScheduleError::BadWeight { index, value });
+        }
+        let Some(last_possible) = weights.iter().rposition(|w| *w > 0.0) else {
+            return Err(ScheduleError::NoWeight { n: weights.len() });
+        };
+        let cumulative: Vec<f64> = weights
+            .iter()
+            .scan(0.0, |sum, weight| {
+                *sum += weight;
+                Some(*sum)
+            })
+            .collect();
+        let total = cumulative[last_possible];
+        if !total.is_finite() {
+            return Err(ScheduleError::BadWeight {
+                index: last_possible,
+                value: total,
+            });
+        }
+        Ok(Self {
+            cumulative,
+            last_possible,
+        })
+    }
+
+    /// The timestep at the quantile `u` of [0, 1); a timestep of weight zero never comes out.
+    #[must_use]
+    pub fn sample(&self, u: f64) -> usize {
+        // A quantile outside the range, or none at all, takes an end with weight above zero.
+        let target = (u * self.total()).max(0.0);
+        self.cumulative
+            .partition_point(|&sum| sum <= target)
+            .min(self.last_possible)
+    }
+
+    /// The mean weight over all timesteps: the factor of a loss at the drawn timesteps.
+    #[must_use]
+    pub fn mean(&self) -> f64 {
+        self.total() / self.cumulative.len() as f64
+    }
+
+    /// The probability of timestep `t`, 0 outside the table.
+    #[must_use]
+    pub fn probability(&self, t: usize) -> f64 {
+        let Some(upper) = self.cumulative.get(t) else {
+            return 0.0;
+        };
+        let lower = if t == 0 { 0.0 } else { self.cumulative[t - 1] };
+        (upper - lower) / self.total()
+    }
+
+    fn total(&self) -> f64 {
+        self.cumulative[self.last_possible]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid(n: usize) -> Vec<f64> {
+        (0..n).map(|i| (i as f64 + 0.5) / n as f64).collect()
+    }
+
+    #[test]
+    fn uniform_sampler_covers_every_step_equally() {
+        let sampler = TimestepSampler::named("uniform", 10).unwrap();
+        let draws = sampler.sample(&grid(50));
+        assert!(draws.iter().all(|draw| draw.weight == 1.0));
+        assert!(draws.iter().map(|draw| draw.t).eq((0..50).map(|i| i / 5)));
+        let ends = sampler.sample(&[0.0, 1.0, -3.0, f64::NAN, 1.0 - f64::EPSILON / 2.0]);
+        assert_eq!(
+            ends.iter().map(|draw| draw.t).collect::<Vec<_>>(),
+            [0, 9, 0, 0, 9]
+        );
+    }
+
+    #[test]
+    fn unknown_names_and_steps_are_errors() {
+        let error = TimestepSampler::named("random", 10).unwrap_err();
+        assert!(error.to_string().contains("\"random\""));
+        assert!(TimestepSampler::named("uniform", 0).is_err());
+        let mut sampler = TimestepSampler::named("uniform", 10).unwrap();
+        assert!(sampler.update(9, 1.0).is_ok());
+        let error = sampler.update(10, 1.0).unwrap_err();
+        assert_eq!(error.to_string(), "timestep 10 is outside 0..10");
+    }
+
+    #[test]
+    fn weighted_draws_follow_the_weights() {
+        let weights = [1.0, 0.0, 3.0, 4.0, 0.0];
+        let sampler = WeightedTimesteps::new(&weights).unwrap();
+        let mut counts = [0; 5];
+        for u in grid(800) {
+            counts[sampler.sample(u)] += 1;
+        }
+        assert_eq!(counts, [100, 0, 300, 400, 0]);
+        assert_eq!(sampler.mean(), 1.6);
+        assert_eq!(
+            (0..6).map(|t| sampler.probability(t)).collect::<Vec<_>>(),
+            [0.125, 0.0, 0.375, 0.5, 0.0, 0.0]
+        );
+    }
+
+    #[test]
+    fn steps_of_weight_zero_never_come_out_at_the_ends() {
+        let sampler = WeightedTimesteps::new(&[0.0, 0.0, 2.0, 0.0]).unwrap();
+        for u in [-1.0, 0.0, 0.5, 1.0 - f64::EPSILON / 2.0, 1.0, 2.0, f64::NAN] {
+            assert_eq!(sampler.sample(u), 2, "quantile {u}");
+        }
+    }
+
+    #[test]
+    fn tables_that_are_no_weights_are_refused() {
+        assert_eq!(
+            WeightedTimesteps::new(&[]),
+            Err(ScheduleError::NoWeight { n: 0 })
+        );
+        assert_eq!(
+            WeightedTimesteps::new(&[0.0; 3]),
+            Err(ScheduleError::NoWeight { n: 3 })
+        );
+        for bad in [-1.0, f64::NAN, f64::INFINITY] {
+            let error = WeightedTimesteps::new(&[1.0, bad]).unwrap_err();
+            assert!(matches!(error, ScheduleError::BadWeight { index: 1, .. }));
+        }
+        assert!(WeightedTimesteps::new(&[f64::MAX, f64::MAX]).is_err());
+    }
+}

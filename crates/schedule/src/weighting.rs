@@ -1,0 +1,245 @@
+//! Loss weights per timestep.
+
+use std::{fmt, str::FromStr};
+
+use crate::{
+    error::{Result, ScheduleError},
+    table::Schedule,
+};
+
+/// How much the loss of a timestep counts, as a function of its signal-to-noise ratio.
+///
+/// | text | weight | used for |
+/// |---|---|---|
+/// | `constant` | `1` | the simple loss |
+/// | `p2`, `p2-GAMMA`, `p2-GAMMA-kK` | `1 / (k + SNR)^gamma` | the base loss (Choi et al. 2022); `p2` is k = 1, gamma = 1 |
+/// | `snr`, `snr-GAMMA`, `snr-GAMMA-kK` | the same | distillation (SDFT); `snr` is k = 1, gamma = 3 |
+/// | `min-snr-CAP` | `min(SNR, cap)` | the paper's ablation |
+/// | `min-snr-CAP-eps` | `min(SNR, cap) / SNR` | Min-SNR for a network that predicts eps (Hang et al. 2023) |
+///
+/// With k = 1 the second and third are `(1 - alpha_bar)^gamma`: close to 0 where the image is nearly clean, close to 1 where it is noise.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Weighting {
+    /// 1 everywhere.
+    #[default]
+    Constant,
+    /// P2's weight of the base loss, `1 / (k + SNR)^gamma`.
+    P2 {
+        /// Keeps the weight finite at pure noise; > 0.
+        k: f64,
+        /// Strength, >= 0; 0 is `Constant`.
+        gamma: f64,
+    },
+    /// SDFT's weight of the distillation losses, `1 / (k + SNR)^gamma`.
+    Snr {
+        /// Keeps the weight finite at pure noise; > 0.
+        k: f64,
+        /// Strength, >= 0; 0 is `Constant`.
+        gamma: f64,
+    },
+    /// `min(SNR, cap)`.
+    MinSnr {
+        /// Largest weight, > 0.
+        cap: f64,
+    },
+    /// `min(SNR, cap) / SNR`.
+    MinSnrEps {
+        /// The SNR up to which the weight is 1, > 0.
+        cap: f64,
+    },
+}
+
+impl Weighting {
+    /// The weight at one signal-to-noise ratio.
+    #[must_use]
+    pub fn weight(&self, snr: f64) -> f64 {
+        match *self {
+            Self::Constant => 1.0,
+            Self::P2 { k, gamma } | Self::Snr { k, gamma } => (k + snr).powf(-gamma),
+            Self::MinSnr { cap } => snr.min(cap),
+            // The limit at SNR 0 (a last beta of 1) is 1.
+            Self::MinSnrEps { cap } => {
+                if snr <= cap {
+                    1.0
+                } else {
+                    cap / snr
+                }
+            }
+        }
+    }
+
+    /// One weight per step of `schedule`, in f64; cast after gathering.
+    #[must_use]
+    pub fn weights(&self, schedule: &Schedule) -> Vec<f64> {
+        schedule.snr().iter().map(|&snr| self.weight(snr)).collect()
+    }
+
+    /// Whether every parameter is in its range, which makes every weight finite.
+    ///
+    /// # Errors
+    /// - `k` or `cap` not positive and finite · `gamma` negative or not finite (the message names the parameter and its range)
+    pub fn check(&self) -> Result<()> {
+        let positive = |parameter, value: f64| {
+            let inside = value > 0.0 && value.is_finite();
+            self.refuse_unless(inside, parameter, value, "(0, inf)")
+        };
+        match *self {
+            Self::Constant => Ok(()),
+            Self::P2 { k, gamma } | Self::Snr { k, gamma } => {
+                positive("k", k)?;
+                let inside = gamma >= 0.0 && gamma.is_finite();
+                self.refuse_unless(inside, "gamma", gamma, "[0, inf)")
+            }
+            Self::MinSnr { cap } | Self::MinSnrEps { cap } => positive("cap", cap),
+        }
+    }
+
+    fn refuse_unless(
+        &self,
+        inside: bool,
+        parameter: &'static str,
+        value: f64,
+        range: &'static str,
+    ) -> Result<()> {
+        if inside {
+            return Ok(());
+        }
+        let weighting = match self {
+            Self::Constant => "constant",
+            Self::P2 { .. } => "p2",
+            Self::Snr { .. } => "snr",
+            Self::MinSnr { .. } => "min-snr",
+            Self::MinSnrEps { .. } => "min-snr-eps",
+        };
+        Err(ScheduleError::WeightingOutOfRange {
+            weighting,
+            parameter,
+            value,
+            range,
+        })
+    }
+}
+
+impl fmt::Display for Weighting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let power = |f: &mut fmt::Formatter<'_>, name, k: f64, gamma: f64| {
+            write!(f, "{name}-{gamma}")?;
+            if k == 1.0 { Ok(()) } else { write!(f, "-k{k}") }
+        };
+        match *self {
+            Self::Constant => f.write_str("constant"),
+            Self::P2 { k, gamma } => power(f, "p2", k, gamma),
+            Self::Snr { k, gamma } => power(f, "snr", k, gamma),
+            Self::MinSnr { cap } => write!(f, "min-snr-{cap}"),
+            Self::MinSnrEps { cap } => write!(f, "min-snr-{cap}-eps"),
+        }
+    }
+}
+
+impl FromStr for Weighting {
+    type Err = ScheduleError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown = || ScheduleError::UnknownWeighting {
+            text: text.to_owned(),
+        };
+        let number = |part: &str| part.parse::<f64>().map_err(|_| unknown());
+        let power = |rest: &str| {
+            let (gamma, k) = rest.split_once("-k").unwrap_or((rest, "1"));
+            Ok::<_, ScheduleError>((number(k)?, number(gamma)?))
+        };
+        let weighting = match text {
+            "constant" => Self::Constant,
+            "p2" => Self::P2 { k: 1.0, gamma: 1.0 },
+            "snr" => Self::Snr { k: 1.0, gamma: 3.0 },
+            _ => {
+                if let Some(rest) = text.strip_prefix("min-snr-") {
+                    match rest.strip_suffix("-eps") {
+                        Some(cap) => Self::MinSnrEps { cap: number(cap)? },
+                        None => Self::MinSnr { cap: number(rest)? },
+                    }
+                } else if let Some(rest) = text.strip_prefix("p2-") {
+                    let (k, gamma) = power(rest)?;
+                    Self::P2 { k, gamma }
+                } else if let Some(rest) = text.strip_prefix("snr-") {
+                    let (k, gamma) = power(rest)?;
+                    Self::Snr { k, gamma }
+                } else {
+                    return Err(unknown());
+                }
+            }
+        };
+        weighting.check()?;
+        Ok(weighting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips() {
+        for text in [
+            "constant",
+            "p2-1",
+            "p2-0.5-k2",
+            "snr-3",
+            "snr-50-k0.5",
+            "min-snr-5",
+            "min-snr-2.5-eps",
+        ] {
+            assert_eq!(text.parse::<Weighting>().unwrap().to_string(), text);
+        }
+        assert_eq!("p2".parse(), Ok(Weighting::P2 { k: 1.0, gamma: 1.0 }));
+        assert_eq!("snr".parse(), Ok(Weighting::Snr { k: 1.0, gamma: 3.0 }));
+    }
+
+    #[test]
+    fn unknown_texts_are_quoted() {
+        for text in [
+            "",
+            "p3",
+            "snr-",
+            "snr-x",
+            "min-snr",
+            "min-snr-eps",
+            "min-snr-5-x",
+            "p2-1-k",
+            "constant-2",
+        ] {
+            let error = text.parse::<Weighting>().unwrap_err();
+            assert_eq!(
+                error,
+                ScheduleError::UnknownWeighting {
+                    text: text.to_owned()
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn parameters_outside_their_range_are_named() {
+        for (text, parameter) in [
+            ("p2-1-k0", "k = 0"),
+            ("snr--1", "gamma = -1"),
+            ("snr-NaN", "gamma = NaN"),
+            ("snr-1-kinf", "k = inf"),
+            ("min-snr-0", "cap = 0"),
+            ("min-snr--2-eps", "cap = -2"),
+        ] {
+            let error = text.parse::<Weighting>().unwrap_err().to_string();
+            assert!(error.contains(parameter), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn weights_are_finite_even_at_the_ends() {
+        for text in ["constant", "p2", "snr-50", "min-snr-5", "min-snr-5-eps"] {
+            let weighting: Weighting = text.parse().unwrap();
+            for snr in [0.0, 1e300, f64::INFINITY] {
+                assert!(weighting.weight(snr).is_finite(), "{text} at {snr}");
+            }
+        }
+    }
+}
