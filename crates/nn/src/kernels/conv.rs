@@ -164,13 +164,10 @@ pub(crate) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option
     let (out_w, plane, depth) = (shape.out_w(), shape.out_h() * shape.out_w(), shape.depth());
     let mut y = vec![T::default(); shape.batch * shape.c_out * plane];
     let shared = SharedMut::new(&mut y);
-    (0..shape.n_blocks()).into_par_iter().for_each_init(
-        || (Vec::new(), Vec::new()),
-        |(columns, result), i| {
-            let block = shape.block(i);
-            let n = block.1 * out_w;
-            columns.resize(depth * n, T::default());
-            result.resize(shape.c_out * n, T::default());
+    (0..shape.n_blocks()).into_par_iter().for_each(|i| {
+        let block = shape.block(i);
+        let n = block.1 * out_w;
+        T::with_scratch([depth * n, shape.c_out * n], |columns, result| {
             shape.im2col(x, block, columns);
             gemm(shape.c_out, n, depth, result, n, false, View::new(w, depth), View::new(columns, n));
             shape.for_each_image(block, |image, y0, rows, column| {
@@ -190,8 +187,8 @@ pub(crate) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option
                     }
                 }
             });
-        },
-    );
+        });
+    });
     y
 }
 
@@ -224,10 +221,11 @@ pub(crate) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> V
     let mut dx = vec![T::default(); shape.batch * shape.c_in * shape.h * shape.w];
     dx.par_chunks_mut(shape.c_in * shape.h * shape.w)
         .zip(dy.par_chunks(shape.c_out * n))
-        .for_each_init(Vec::new, |columns, (dx, dy)| {
-            columns.resize(depth * n, T::default());
-            gemm(depth, n, shape.c_out, columns, n, false, View::new(w, depth).t(), View::new(dy, n));
-            shape.col2im(columns, n, dx);
+        .for_each(|(dx, dy)| {
+            T::with_scratch([depth * n, 0], |columns, _| {
+                gemm(depth, n, shape.c_out, columns, n, false, View::new(w, depth).t(), View::new(dy, n));
+                shape.col2im(columns, n, dx);
+            });
         });
     dx
 }
@@ -239,23 +237,20 @@ pub(crate) fn weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> 
     let partials = PARTIALS.min(PARTIAL_ELEMENTS / len.max(1)).max(2).min(blocks);
     let sums: Vec<Vec<T>> = (0..partials)
         .into_par_iter()
-        .map_init(
-            || (Vec::new(), Vec::new()),
-            |(columns, part), p| {
-                let mut dw = vec![T::default(); len];
-                for i in p * blocks / partials..(p + 1) * blocks / partials {
-                    let block = shape.block(i);
-                    let n = block.1 * out_w;
-                    columns.resize(depth * n, T::default());
-                    part.resize(shape.c_out * n, T::default());
+        .map(|p| {
+            let mut dw = vec![T::default(); len];
+            for i in p * blocks / partials..(p + 1) * blocks / partials {
+                let block = shape.block(i);
+                let n = block.1 * out_w;
+                T::with_scratch([depth * n, shape.c_out * n], |columns, part| {
                     shape.im2col(x, block, columns);
                     shape.gather(dy, block, part);
                     let (left, right) = (View::new(part, n), View::new(columns, n).t());
                     gemm(shape.c_out, depth, n, &mut dw, depth, true, left, right);
-                }
-                dw
-            },
-        )
+                });
+            }
+            dw
+        })
         .collect();
     let mut sums = sums.into_iter();
     let mut dw = sums.next().unwrap_or_else(|| vec![T::default(); len]);

@@ -1,4 +1,5 @@
 use candle_core::{CpuStorage, WithDType};
+use std::cell::RefCell;
 
 /// The scalar types that the kernels are written for: f32 to work with, f64 to check against.
 pub(crate) trait Real:
@@ -15,6 +16,36 @@ pub(crate) trait Real:
     fn sigmoid(self) -> Self;
     fn exp(self) -> Self;
     fn storage(data: Vec<Self>) -> CpuStorage;
+    /// Lends two buffers of the calling thread, of at least these lengths and with anything in them.
+    /// Kept between calls: fresh pages for every block would cost more than the arithmetic.
+    fn with_scratch<R>(lengths: [usize; 2], f: impl FnOnce(&mut [Self], &mut [Self]) -> R) -> R;
+}
+
+/// The buffers of one thread.
+struct Scratch<T>(RefCell<[Vec<T>; 2]>);
+
+impl<T: Copy + Default> Scratch<T> {
+    const fn new() -> Self {
+        Self(RefCell::new([Vec::new(), Vec::new()]))
+    }
+
+    fn lend<R>(&self, lengths: [usize; 2], f: impl FnOnce(&mut [T], &mut [T]) -> R) -> R {
+        let mut buffers = self.0.take();
+        for (buffer, length) in buffers.iter_mut().zip(lengths) {
+            if buffer.len() < length {
+                buffer.resize(length, T::default());
+            }
+        }
+        let [first, second] = &mut buffers;
+        let result = f(&mut first[..lengths[0]], &mut second[..lengths[1]]);
+        self.0.replace(buffers);
+        result
+    }
+}
+
+thread_local! {
+    static SCRATCH_F32: Scratch<f32> = const { Scratch::new() };
+    static SCRATCH_F64: Scratch<f64> = const { Scratch::new() };
 }
 
 mod num_like {
@@ -53,6 +84,9 @@ impl Real for f32 {
     fn storage(data: Vec<Self>) -> CpuStorage {
         CpuStorage::F32(data)
     }
+    fn with_scratch<R>(lengths: [usize; 2], f: impl FnOnce(&mut [Self], &mut [Self]) -> R) -> R {
+        SCRATCH_F32.with(|scratch| scratch.lend(lengths, f))
+    }
 }
 
 impl Real for f64 {
@@ -70,6 +104,9 @@ impl Real for f64 {
     }
     fn storage(data: Vec<Self>) -> CpuStorage {
         CpuStorage::F64(data)
+    }
+    fn with_scratch<R>(lengths: [usize; 2], f: impl FnOnce(&mut [Self], &mut [Self]) -> R) -> R {
+        SCRATCH_F64.with(|scratch| scratch.lend(lengths, f))
     }
 }
 
