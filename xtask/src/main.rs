@@ -1,2 +1,73 @@
-//! The dispatcher.
-fn main() {}
+//! `cargo xtask VERB ..`: builds the right binary and runs it.
+//!
+//! Verbs of the program itself (`train`, `sample`, ..) are handed on with all their arguments; a few verbs are about the repository.
+//!
+//! **Invariant:** no tensor library, no network and no knowledge of any verb's arguments.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is a command line program"
+)]
+
+mod cargo;
+mod ci;
+mod forward;
+mod tidy;
+mod verbs;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+/// Wrong usage, as opposed to a failed run.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let verb = args.next();
+    let rest: Vec<String> = args.collect();
+    match run(verb.as_deref(), &rest) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Option<&str>, args: &[String]) -> Result<ExitCode> {
+    match verb {
+        None => {
+            eprint!("{}", verbs::help());
+            Ok(ExitCode::from(USAGE))
+        }
+        Some("help" | "--help" | "-h") => {
+            print!("{}", verbs::help());
+            Ok(ExitCode::SUCCESS)
+        }
+        Some("test") => cargo::hand_over(ci::test_command(args)),
+        Some("ci") => without_arguments("ci", args, ci::run),
+        Some("tidy") => without_arguments("tidy", args, tidy::run),
+        Some("parity") => forward::parity(args),
+        Some(verb) if verbs::is_forwarded(verb) => forward::sdft(verb, args),
+        Some(verb) => {
+            eprintln!("error: {}", verbs::unknown(verb));
+            Ok(ExitCode::from(USAGE))
+        }
+    }
+}
+
+/// Runs a verb that takes no arguments.
+fn without_arguments(
+    verb: &str,
+    args: &[String],
+    job: fn() -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    match args.first() {
+        None => job(),
+        Some(arg) => {
+            eprintln!("error: `cargo xtask {verb}` takes no arguments, found {arg:?}");
+            Ok(ExitCode::from(USAGE))
+        }
+    }
+}

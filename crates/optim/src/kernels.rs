@@ -39,23 +39,23 @@ pub(crate) struct SgdScalars {
 ///
 /// Code reference: torch `_single_tensor_adamw` (the order of its roundings is kept).
 pub(crate) fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], s: AdamWScalars) {
-    let update = |(((p, g), m), v): (((&mut [f32], &[f32]), &mut [f32]), &mut [f32])| {
-        for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-            let g = g * s.scale;
-            *m += (g - *m) * s.one_minus_beta1;
-            *v = *v * s.beta2 + s.one_minus_beta2 * g * g;
-            let denominator = v.sqrt() / s.sqrt_correction2 + s.eps;
-            *p = *p * s.decay - s.step_size * *m / denominator;
-        }
-    };
     if p.len() <= CHUNK {
-        update((((p, g), m), v));
-    } else {
-        p.par_chunks_mut(CHUNK)
-            .zip(g.par_chunks(CHUNK))
-            .zip(m.par_chunks_mut(CHUNK))
-            .zip(v.par_chunks_mut(CHUNK))
-            .for_each(update);
+        return adamw_chunk(p, g, m, v, s);
+    }
+    p.par_chunks_mut(CHUNK)
+        .zip(g.par_chunks(CHUNK))
+        .zip(m.par_chunks_mut(CHUNK))
+        .zip(v.par_chunks_mut(CHUNK))
+        .for_each(|(((p, g), m), v)| adamw_chunk(p, g, m, v, s));
+}
+
+fn adamw_chunk(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], s: AdamWScalars) {
+    for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+        let g = g * s.scale;
+        *m += (g - *m) * s.one_minus_beta1;
+        *v = *v * s.beta2 + s.one_minus_beta2 * g * g;
+        let denominator = v.sqrt() / s.sqrt_correction2 + s.eps;
+        *p = *p * s.decay - s.step_size * *m / denominator;
     }
 }
 

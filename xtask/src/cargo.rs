@@ -1,0 +1,60 @@
+//! Calling cargo and programs built by it.
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode, ExitStatus},
+};
+
+use anyhow::{Context, Result};
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    // Cargo tells a program it runs where its package is; a binary started by hand remembers where it was built.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.parent().map_or(package.clone(), PathBuf::from)
+}
+
+/// `cargo VERB` for this workspace.
+///
+/// The working directory stays the caller's, so that relative paths in arguments and in `CARGO_TARGET_DIR` mean what they say.
+pub(crate) fn cargo(verb: &str) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .arg(verb)
+        .arg("--manifest-path")
+        .arg(root().join("Cargo.toml"));
+    command
+}
+
+/// Becomes `command`, or runs it and takes over its exit code.
+///
+/// On Unix this process is replaced: signals of the terminal reach the program and nobody else, and whoever waits for us gets its exit
+/// code. So Ctrl-C in a training run saves and exits with 130 without anyone dying first.
+pub(crate) fn hand_over(mut command: Command) -> Result<ExitCode> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        let error = command.exec();
+        Err(error).with_context(|| format!("starting {}", command.get_program().display()))
+    }
+    #[cfg(not(unix))]
+    {
+        let status = command
+            .status()
+            .with_context(|| format!("starting {}", command.get_program().display()))?;
+        Ok(exit_code(status))
+    }
+}
+
+/// The exit code of a program; 128 + n if signal n ended it, as shells say.
+pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+    #[cfg(unix)]
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    #[cfg(not(unix))]
+    let signal = None;
+    let code = status.code().or_else(|| signal.map(|n: i32| 128 + n));
+    code.and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from)
+}

@@ -1,0 +1,65 @@
+//! What the continuous integration runs, cheapest first.
+
+use std::{
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    cargo::{cargo, exit_code},
+    tidy,
+};
+
+/// The command of `cargo xtask test`, which is also the one the integration runs.
+pub(crate) fn test_command(args: &[String]) -> Command {
+    let mut command = cargo("test");
+    command.args(["--release", "--workspace"]).args(args);
+    command
+}
+
+/// Runs every stage and stops at the first that fails.
+pub(crate) fn run() -> Result<ExitCode> {
+    let mut fmt = cargo("fmt");
+    fmt.args(["--all", "--check"]);
+    let mut clippy = cargo("clippy");
+    clippy.args([
+        "--quiet",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    let mut doc = cargo("doc");
+    doc.args(["--quiet", "--release", "--workspace", "--no-deps"])
+        .env("RUSTDOCFLAGS", "-D warnings");
+    let stages = [
+        ("fmt", Some(fmt)),
+        ("tidy", None),
+        ("clippy", Some(clippy)),
+        ("test", Some(test_command(&["--quiet".to_owned()]))),
+        ("doc", Some(doc)),
+    ];
+    for (name, command) in stages {
+        let start = Instant::now();
+        let code = match command {
+            Some(mut command) => {
+                let status = command
+                    .status()
+                    .with_context(|| format!("starting {name}"))?;
+                exit_code(status)
+            }
+            None => tidy::run()?,
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        if code != ExitCode::SUCCESS {
+            println!("ci: {name:<6} FAILED after {seconds:.1} s");
+            return Ok(ExitCode::FAILURE);
+        }
+        println!("ci: {name:<6} ok     {seconds:>7.1} s");
+    }
+    Ok(ExitCode::SUCCESS)
+}

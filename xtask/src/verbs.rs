@@ -1,0 +1,142 @@
+//! The verbs, their help and the nearest one to a typing error.
+
+/// Verbs of the binary `sdft`, handed on as they are.
+const FORWARDED: [(&str, &str); 11] = [
+    ("train", "fine-tune a model, or train one from scratch"),
+    ("sample", "draw images from a model"),
+    (
+        "translate",
+        "bring images into another domain (SDEdit, EGSDE, DDIB)",
+    ),
+    ("edit", "edit images by text (Asyrp)"),
+    (
+        "evaluate",
+        "measure folders of images (FID, KID, LPIPS, ..)",
+    ),
+    (
+        "reproduce",
+        "run an experiment of the paper and print its table",
+    ),
+    ("inspect", "say what a checkpoint is"),
+    ("convert", "write a checkpoint as safetensors"),
+    ("data", "look at a folder of images as training sees it"),
+    ("doctor", "check the machine and the caches"),
+    ("bench", "measure speed"),
+];
+
+/// Verbs about the repository, run here.
+const OWN: [(&str, &str); 5] = [
+    (
+        "test",
+        "all tests, documentation included; further arguments go to cargo test",
+    ),
+    (
+        "ci",
+        "what the continuous integration runs: fmt, tidy, clippy, test, doc",
+    ),
+    (
+        "tidy",
+        "check the rules of the house that no compiler checks",
+    ),
+    (
+        "parity",
+        "[DIR] [--kind PREFIX,..] compare with the reference implementations",
+    ),
+    ("help", "this text"),
+];
+
+/// Whether `verb` belongs to the binary `sdft`.
+pub(crate) fn is_forwarded(verb: &str) -> bool {
+    FORWARDED.iter().any(|(name, _)| *name == verb)
+}
+
+/// The text of `cargo xtask help`.
+pub(crate) fn help() -> String {
+    let table = |verbs: &[(&str, &str)]| -> String {
+        verbs
+            .iter()
+            .map(|(name, what)| format!("  {name:<10} {what}\n"))
+            .collect()
+    };
+    format!(
+        "usage: cargo xtask VERB [ARGUMENTS]\n\n\
+         the program (cargo xtask VERB --help lists its arguments):\n{}\n\
+         the repository:\n{}",
+        table(&FORWARDED),
+        table(&OWN)
+    )
+}
+
+/// The message for a verb that does not exist.
+pub(crate) fn unknown(verb: &str) -> String {
+    let names: Vec<&str> = FORWARDED
+        .iter()
+        .chain(&OWN)
+        .map(|(name, _)| *name)
+        .collect();
+    let nearest = names
+        .iter()
+        .map(|name| (edit_distance(verb, name), *name))
+        .min()
+        .filter(|(distance, name)| *distance <= name.len() / 2)
+        .map_or(String::new(), |(_, name)| {
+            format!(", did you mean {name:?}?")
+        });
+    format!(
+        "unknown verb {verb:?}{nearest}\nverbs: {}",
+        names.join(", ")
+    )
+}
+
+/// The number of characters to insert, delete or replace to get from `a` to `b`.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_count_edits() {
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("train", "train", 0),
+            ("tran", "train", 1),
+            ("smaple", "sample", 2),
+            ("", "ci", 2),
+        ] {
+            assert_eq!(edit_distance(a, b), expected, "{a} {b}");
+            assert_eq!(edit_distance(b, a), expected, "{b} {a}");
+        }
+    }
+
+    #[test]
+    fn a_typing_error_is_answered_with_the_nearest_verb() {
+        assert!(unknown("trian").starts_with("unknown verb \"trian\", did you mean \"train\"?\n"));
+        assert!(unknown("evalute").contains("did you mean \"evaluate\"?"));
+        let message = unknown("xyzzy");
+        assert!(message.starts_with("unknown verb \"xyzzy\"\n"), "{message}");
+        assert!(message.contains("train, sample") && message.contains("parity"));
+    }
+
+    #[test]
+    fn help_names_every_verb_once() {
+        let help = help();
+        for (name, _) in FORWARDED.iter().chain(&OWN) {
+            assert_eq!(help.matches(&format!("\n  {name} ")).count(), 1, "{name}");
+        }
+        assert!(is_forwarded("train") && !is_forwarded("ci"));
+    }
+}
