@@ -1,1 +1,44 @@
-//! Decoding with limits, Pillow-exact resizing, u8 and [-1, 1] conversions, PNG and grids.
+//! Pictures at the border of the program: decoding, exact resizing, the u8 and [-1, 1] conversions, PNG files and contact sheets.
+//!
+//! Inside the program an image is f32 in [-1, 1], channels first; outside it is 8-bit RGB, and [`Rgb8`] is that outside form.
+//! The numbers agree with the Python code the published results were made with:
+//!
+//! ```text
+//! decode   = PIL.Image.convert("RGB"), plus the EXIF orientation        resize = PIL.Image.resize, bit for bit
+//! to f32   = v / 127.5 - 1                                              crop   = guided-diffusion's center_crop_arr
+//! to PNG   = floor(255 (clamp(x, -1, 1) + 1) / 2 + 0.5)                 to npz = truncate(clamp(127.5 (x + 1), 0, 255))
+//! ```
+//!
+//! ```
+//! use sdft_imaging::{Limits, Rgb8, center_crop, decode_bytes, encode_png, to_unit_range};
+//!
+//! let photo = Rgb8::filled(90, 70, [255, 0, 51]);
+//! let decoded = decode_bytes(&encode_png(&photo)?, &Limits::default())?;
+//! let square = center_crop(&decoded, 32);
+//! let x = to_unit_range(&square); // [3, 32, 32]
+//! assert_eq!((x.len(), x[0], x[1024], x[2048]), (3 * 32 * 32, 1.0, -1.0, -0.6));
+//! # Ok::<(), sdft_imaging::ImagingError>(())
+//! ```
+//!
+//! **Invariant:** knows no tensor library and draws no randomness; no picture is decoded before its size was checked.
+
+mod compose;
+mod convert;
+mod crop;
+mod decode;
+mod error;
+mod font;
+mod jpeg;
+mod png;
+mod resize;
+mod rgb8;
+
+pub use compose::{enlarge, grid, side_by_side, titled};
+pub use convert::{from_unit_range_round, from_unit_range_truncate, to_unit_range};
+pub use crop::{center_crop, resize_short_side};
+pub use decode::{Decoded, Limits, decode_bytes, decode_described, decode_file, read_image_file};
+pub use error::{ImagingError, Result};
+pub use font::{draw_text, text_size};
+pub use png::{encode_png, write_png};
+pub use resize::{Filter, resize, resize_f32};
+pub use rgb8::Rgb8;

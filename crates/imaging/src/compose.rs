@@ -1,0 +1,157 @@
+//! Contact sheets: many pictures in one.
+
+use crate::{Rgb8, draw_text, text_size};
+
+/// The pictures row by row in `columns` columns, `pad` pixels of `background` between and around them.
+///
+/// Every cell is as large as the largest picture; a smaller one sits in its cell's top left corner. `columns` of 0 is read as 1, and no
+/// pictures at all give one pixel of background.
+#[must_use]
+pub fn grid(images: &[Rgb8], columns: usize, pad: usize, background: [u8; 3]) -> Rgb8 {
+    let columns = columns.clamp(1, images.len().max(1));
+    let rows = images.len().div_ceil(columns);
+    let cell_width = images.iter().map(|i| i.width).max().unwrap_or(0);
+    let cell_height = images.iter().map(|i| i.height).max().unwrap_or(0);
+    if images.is_empty() {
+        return Rgb8::filled(1, 1, background);
+    }
+    let mut sheet = Rgb8::filled(
+        columns * (cell_width + pad) + pad,
+        rows * (cell_height + pad) + pad,
+        background,
+    );
+    for (i, image) in images.iter().enumerate() {
+        let x = pad + (i % columns) * (cell_width + pad);
+        let y = pad + (i / columns) * (cell_height + pad);
+        sheet.paste(image, x, y);
+    }
+    sheet
+}
+
+/// The picture with every pixel as a square of `factor` x `factor`; 0 is read as 1.
+#[must_use]
+pub fn enlarge(image: &Rgb8, factor: usize) -> Rgb8 {
+    let factor = factor.max(1);
+    let mut pixels = Vec::with_capacity(image.pixels.len() * factor * factor);
+    for row in image.pixels.chunks_exact(3 * image.width) {
+        let start = pixels.len();
+        for pixel in row.chunks_exact(3) {
+            for _ in 0..factor {
+                pixels.extend_from_slice(pixel);
+            }
+        }
+        let end = pixels.len();
+        for _ in 1..factor {
+            pixels.extend_from_within(start..end);
+        }
+    }
+    Rgb8 {
+        width: image.width * factor,
+        height: image.height * factor,
+        pixels,
+    }
+}
+
+/// The pictures beside each other, tops aligned, `gap` pixels of `background` between them (source beside target).
+///
+/// No pictures at all give one pixel of background.
+#[must_use]
+pub fn side_by_side(images: &[Rgb8], gap: usize, background: [u8; 3]) -> Rgb8 {
+    let width: usize = images.iter().map(|i| i.width + gap).sum();
+    let height = images.iter().map(|i| i.height).max().unwrap_or(0);
+    let mut sheet = Rgb8::filled(width.saturating_sub(gap), height, background);
+    let mut x = 0;
+    for image in images {
+        sheet.paste(image, x, 0);
+        x += image.width + gap;
+    }
+    sheet
+}
+
+/// The picture under a dark strip that says what it shows in light letters, 14 pixels high (see [`draw_text`]).
+///
+/// A title that is longer than the picture widens it.
+#[must_use]
+pub fn titled(image: &Rgb8, title: &str) -> Rgb8 {
+    const SCALE: usize = 2;
+    const MARGIN: usize = 4;
+    const LETTERS: [u8; 3] = [230, 230, 230];
+    const STRIP: [u8; 3] = [24, 24, 24];
+    let (text_width, text_height) = text_size(title, SCALE);
+    let strip = text_height + 2 * MARGIN;
+    let mut sheet = Rgb8::filled(
+        image.width.max(text_width + 2 * MARGIN),
+        strip + image.height,
+        STRIP,
+    );
+    draw_text(&mut sheet, MARGIN, MARGIN, title, SCALE, LETTERS);
+    sheet.paste(image, 0, strip);
+    sheet
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACK: [u8; 3] = [1, 2, 3];
+
+    fn dot(level: u8) -> Rgb8 {
+        Rgb8::filled(1, 1, [level; 3])
+    }
+
+    fn reds(image: &Rgb8) -> Vec<u8> {
+        image.pixels.iter().step_by(3).copied().collect()
+    }
+
+    #[test]
+    fn a_grid_fills_rows_first_and_pads_all_around() {
+        let sheet = grid(&[dot(10), dot(20), dot(30)], 2, 1, BACK);
+        assert_eq!((sheet.width, sheet.height), (5, 5));
+        let expected = [
+            1, 1, 1, 1, 1, //
+            1, 10, 1, 20, 1, //
+            1, 1, 1, 1, 1, //
+            1, 30, 1, 1, 1, //
+            1, 1, 1, 1, 1,
+        ];
+        assert_eq!(reds(&sheet), expected);
+    }
+
+    #[test]
+    fn a_grid_has_no_empty_columns_and_survives_odd_arguments() {
+        assert_eq!(grid(&[dot(9), dot(8)], 10, 0, BACK).width, 2);
+        assert_eq!(grid(&[dot(9), dot(8)], 0, 0, BACK).height, 2);
+        assert_eq!(grid(&[], 3, 2, BACK), Rgb8::filled(1, 1, BACK));
+        let mixed = grid(&[dot(9), Rgb8::filled(2, 3, [7; 3])], 2, 0, BACK);
+        assert_eq!((mixed.width, mixed.height), (4, 3));
+        assert_eq!(mixed.get(1, 0), Some(BACK));
+    }
+
+    #[test]
+    fn enlarging_repeats_pixels() {
+        let image = Rgb8::new(2, 1, vec![5, 5, 5, 6, 6, 6]).unwrap();
+        let large = enlarge(&image, 2);
+        assert_eq!((large.width, large.height), (4, 2));
+        assert_eq!(reds(&large), [5, 5, 6, 6, 5, 5, 6, 6]);
+        assert_eq!(enlarge(&image, 1), image);
+        assert_eq!(enlarge(&image, 0), image);
+    }
+
+    #[test]
+    fn two_sheets_stand_beside_each_other() {
+        let sheet = side_by_side(&[dot(8), Rgb8::filled(1, 2, [9; 3]), dot(7)], 1, BACK);
+        assert_eq!(reds(&sheet), [8, 1, 9, 1, 7, 1, 1, 9, 1, 1]);
+        assert_eq!(side_by_side(&[], 4, BACK), Rgb8::filled(1, 1, BACK));
+    }
+
+    #[test]
+    fn a_title_stands_above_the_picture() {
+        let image = Rgb8::filled(90, 4, [200; 3]);
+        let sheet = titled(&image, "SDFT");
+        assert_eq!((sheet.width, sheet.height), (90, 4 + 14 + 8));
+        assert_eq!(sheet.crop(0, 22, 90, 4).unwrap(), image);
+        let strip = sheet.crop(0, 0, 90, 22).unwrap();
+        assert!(strip.pixels.contains(&230));
+        assert!(titled(&image, "a longer title").width > 90);
+    }
+}

@@ -1,0 +1,139 @@
+//! Between 8-bit pixels and f32 in [-1, 1]; these conversions exist here and nowhere else.
+
+use crate::{Result, Rgb8, rgb8::check_length};
+
+/// The picture as f32, channels first: `v / 127.5 - 1`.
+///
+/// Both operations round to f32, so the values are those of numpy's `x.astype(float32) / 127.5 - 1`.
+///
+/// # Shapes
+/// - returns `[3, height, width]`
+/// # Units
+/// - returns values in [-1, 1]
+#[must_use]
+pub fn to_unit_range(image: &Rgb8) -> Vec<f32> {
+    let n = image.width * image.height;
+    let mut out = vec![0.0; 3 * n];
+    let (red, rest) = out.split_at_mut(n);
+    let (green, blue) = rest.split_at_mut(n);
+    for (((pixel, r), g), b) in image.pixels.chunks_exact(3).zip(red).zip(green).zip(blue) {
+        [*r, *g, *b] = [pixel[0], pixel[1], pixel[2]].map(|v| f32::from(v) / 127.5 - 1.0);
+    }
+    out
+}
+
+/// The picture that torchvision's `save_image(x, normalize=True, value_range=(-1, 1))` writes: rounded to the nearest level.
+///
+/// ```text
+/// floor(255 * (clamp(x, -1, 1) + 1) / 2 + 0.5)
+/// ```
+/// It takes every picture through [`to_unit_range`] and back unchanged. A value that is not a number becomes 0.
+///
+/// # Shapes
+/// - `x`: `[3, height, width]`
+/// # Units
+/// - `x` in [-1, 1]; what lies outside is clamped
+/// # Errors
+/// - `x` has another length, or a side is 0
+pub fn from_unit_range_round(x: &[f32], width: usize, height: usize) -> Result<Rgb8> {
+    check_length("from_unit_range_round", width, height, x.len())?;
+    Ok(interleave(x, width, height, |v| {
+        // `as u8` rounds towards zero, saturates and turns NaN into 0.
+        ((v.clamp(-1.0, 1.0) + 1.0) / 2.0 * 255.0 + 0.5) as u8
+    }))
+}
+
+/// The picture as guided-diffusion's sampling script stores it in its npz: truncated to the level below.
+///
+/// ```text
+/// truncate(clamp((x + 1) * 127.5, 0, 255))
+/// ```
+/// A value that is not a number becomes 0.
+///
+/// # Shapes
+/// - `x`: `[3, height, width]`
+/// # Units
+/// - `x` in [-1, 1]; what lies outside is clamped
+/// # Errors
+/// - `x` has another length, or a side is 0
+pub fn from_unit_range_truncate(x: &[f32], width: usize, height: usize) -> Result<Rgb8> {
+    check_length("from_unit_range_truncate", width, height, x.len())?;
+    Ok(interleave(x, width, height, |v| {
+        ((v + 1.0) * 127.5).clamp(0.0, 255.0) as u8
+    }))
+}
+
+/// Channels first to channels last through `level`; the length has been checked.
+fn interleave(x: &[f32], width: usize, height: usize, level: impl Fn(f32) -> u8) -> Rgb8 {
+    let n = width * height;
+    let (red, rest) = x.split_at(n);
+    let (green, blue) = rest.split_at(n);
+    let mut pixels = Vec::with_capacity(3 * n);
+    for ((&r, &g), &b) in red.iter().zip(green).zip(blue) {
+        pixels.extend([r, g, b].map(&level));
+    }
+    Rgb8 {
+        width,
+        height,
+        pixels,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_survives_the_round_trip_by_rounding() {
+        let ramp = Rgb8::new(16, 16, (0..768).map(|i| (i / 3) as u8).collect()).unwrap();
+        let x = to_unit_range(&ramp);
+        assert_eq!((x[0], x[255], x[51]), (-1.0, 1.0, -0.6));
+        assert_eq!(from_unit_range_round(&x, 16, 16).unwrap(), ramp);
+    }
+
+    #[test]
+    fn channels_move_first_and_back() {
+        let image = Rgb8::new(2, 1, vec![0, 51, 102, 153, 204, 255]).unwrap();
+        let x = to_unit_range(&image);
+        let expected = [-1.0, 0.2, -0.6, 0.6, -0.2, 1.0];
+        for (got, expected) in x.iter().zip(expected) {
+            assert!((got - expected).abs() < 1e-6, "{x:?}");
+        }
+        assert_eq!(from_unit_range_round(&x, 2, 1).unwrap(), image);
+    }
+
+    #[test]
+    fn files_round_where_the_array_form_truncates() {
+        // 0 lies at 127.5 levels and 0.99 at 253.7.
+        let x = [0.0, 0.99, -0.99];
+        assert_eq!(
+            from_unit_range_round(&x, 1, 1).unwrap().pixels,
+            [128, 254, 1]
+        );
+        assert_eq!(
+            from_unit_range_truncate(&x, 1, 1).unwrap().pixels,
+            [127, 253, 1]
+        );
+    }
+
+    #[test]
+    fn values_outside_the_range_are_clamped() {
+        let x = [7.0, f32::NEG_INFINITY, f32::NAN];
+        assert_eq!(from_unit_range_round(&x, 1, 1).unwrap().pixels, [255, 0, 0]);
+        assert_eq!(
+            from_unit_range_truncate(&x, 1, 1).unwrap().pixels,
+            [255, 0, 0]
+        );
+    }
+
+    #[test]
+    fn a_wrong_length_is_refused() {
+        for convert in [from_unit_range_round, from_unit_range_truncate] {
+            let message = convert(&[0.0; 11], 2, 2).unwrap_err().to_string();
+            assert!(
+                message.contains("12") && message.contains("11"),
+                "{message}"
+            );
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! From a picture of any shape to the one a model sees.
+
+use crate::{Filter, Rgb8, resize, resize::resize_window};
+
+/// The centred square of `size` pixels that guided-diffusion trains on.
+///
+/// While the short side is at least `2 size`, both sides are halved (rounded down) with [`Filter::Box`]; then the short side goes to `size`
+/// with [`Filter::Bicubic`], the long one in proportion (rounded, halves to even), and the middle is cut out.
+/// A smaller picture is enlarged. A size of 0 is read as 1.
+///
+/// Source: guided-diffusion `center_crop_arr`.
+#[must_use]
+pub fn center_crop(image: &Rgb8, size: usize) -> Rgb8 {
+    let size = size.max(1);
+    let mut halved: Option<Rgb8> = None;
+    loop {
+        let now = halved.as_ref().unwrap_or(image);
+        if now.width.min(now.height) / 2 < size {
+            break;
+        }
+        halved = Some(resize(now, now.width / 2, now.height / 2, Filter::Box));
+    }
+    let now = halved.as_ref().unwrap_or(image);
+    let scale = size as f64 / now.width.min(now.height) as f64;
+    // The short side rounds to `size` exactly, and the long one is no shorter.
+    let scaled = |side: usize| ((side as f64 * scale).round_ties_even() as usize).max(size);
+    let (width, height) = (scaled(now.width), scaled(now.height));
+    resize_window(
+        now,
+        (width, (width - size) / 2, size),
+        (height, (height - size) / 2, size),
+        Filter::Bicubic,
+    )
+}
+
+/// The picture with its short side at `size` pixels and the long one in proportion (rounded down), nothing cut off.
+///
+/// Bicubic. A picture whose short side is `size` already comes back unchanged. A size of 0 is read as 1.
+///
+/// Source: torchvision `Resize(size, BICUBIC)` on a PIL image, `int(size * long / short)`.
+#[must_use]
+pub fn resize_short_side(image: &Rgb8, size: usize) -> Rgb8 {
+    let size = size.max(1);
+    let short = image.width.min(image.height);
+    if short == size {
+        return image.clone();
+    }
+    let scaled = |side: usize| (size as u128 * side as u128 / short as u128) as usize;
+    resize(
+        image,
+        scaled(image.width),
+        scaled(image.height),
+        Filter::Bicubic,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(width: usize, height: usize, level: impl Fn(usize, usize, usize) -> usize) -> Rgb8 {
+        let mut pixels = Vec::with_capacity(3 * width * height);
+        for y in 0..height {
+            for x in 0..width {
+                pixels.extend((0..3).map(|c| (level(y, x, c) % 256) as u8));
+            }
+        }
+        Rgb8::new(width, height, pixels).unwrap()
+    }
+
+    fn sum(image: &Rgb8) -> u64 {
+        image.pixels.iter().map(|&v| u64::from(v)).sum()
+    }
+
+    #[test]
+    fn a_large_square_has_the_reference_values() {
+        let crop = center_crop(&picture(1024, 1024, |y, x, c| 7 * y + 13 * x + 29 * c), 256);
+        assert_eq!((crop.width, crop.height), (256, 256));
+        assert_eq!(sum(&crop), 25_264_128);
+        assert_eq!(crop.get(0, 0), Some([31, 60, 89]));
+        assert_eq!(crop.get(1, 0), Some([83, 112, 141]));
+        assert_eq!(crop.get(255, 255), Some([207, 204, 105]));
+    }
+
+    #[test]
+    fn an_upright_rectangle_has_the_reference_values() {
+        let image = picture(533, 700, |y, x, c| 3 * y + 5 * x + 17 * c + x * y / 11);
+        let crop = center_crop(&image, 256);
+        assert_eq!(sum(&crop), 25_182_748);
+        assert_eq!(crop.get(0, 0), Some([128, 19, 36]));
+        assert_eq!(crop.get(128, 128), Some([135, 156, 171]));
+        assert_eq!(crop.get(255, 255), Some([113, 99, 114]));
+    }
+
+    #[test]
+    fn a_square_of_the_right_size_is_left_alone() {
+        let image = picture(32, 32, |y, x, c| y * x + c);
+        assert_eq!(center_crop(&image, 32), image);
+    }
+
+    #[test]
+    fn a_small_picture_is_enlarged() {
+        let crop = center_crop(&picture(5, 3, |y, x, c| 40 * (y + x) + c), 64);
+        assert_eq!((crop.width, crop.height), (64, 64));
+    }
+
+    #[test]
+    fn a_thin_strip_costs_no_more_than_its_crop() {
+        // Enlarged whole, this would be a picture of 15 million columns and 12 GB.
+        let crop = center_crop(&Rgb8::filled(60_000, 1, [7, 8, 9]), 256);
+        assert_eq!(crop, Rgb8::filled(256, 256, [7, 8, 9]));
+    }
+
+    #[test]
+    fn the_short_side_decides_and_the_long_one_rounds_down() {
+        let wide = resize_short_side(&picture(128, 90, |y, x, c| y + x + c), 64);
+        assert_eq!((wide.width, wide.height), (91, 64));
+        let tall = resize_short_side(&picture(3, 10, |y, x, c| y + x + c), 2);
+        assert_eq!((tall.width, tall.height), (2, 6));
+        let same = picture(64, 90, |y, x, c| y + x + c);
+        assert_eq!(resize_short_side(&same, 64), same);
+    }
+}

@@ -1,0 +1,120 @@
+//! What can go wrong with a picture.
+
+use std::{io, path::PathBuf};
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, ImagingError>;
+
+/// Why a picture could not be read, made or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImagingError {
+    /// The operating system refused to read a file.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A path names a folder, a pipe or a device.
+    #[error("cannot read {}: expected a regular file, found {found}", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What is there instead.
+        found: &'static str,
+    },
+    /// The content is none of the known picture formats.
+    #[error(
+        "{origin}: not a picture in a known format; expected PNG, JPEG, GIF, WebP or BMP, found {found}"
+    )]
+    UnknownFormat {
+        /// The file, or a name for bytes in memory.
+        origin: String,
+        /// The first bytes, or that there are none.
+        found: String,
+    },
+    /// The format is known, and the content is damaged, truncated or of a kind that the decoder lacks.
+    #[error("{origin}: broken {format} file: {reason}")]
+    Broken {
+        /// The file, or a name for bytes in memory.
+        origin: String,
+        /// The format told by the content.
+        format: &'static str,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The picture is larger than the limits allow; it was not decoded.
+    #[error(
+        "{origin}: {found} exceeds the limit of {limit}; shrink the picture or raise the limit"
+    )]
+    TooLarge {
+        /// The file, or a name for bytes in memory.
+        origin: String,
+        /// The size found.
+        found: String,
+        /// The largest size allowed.
+        limit: String,
+    },
+    /// A buffer has not the length that its width and height ask for.
+    #[error("{what}: {width}x{height} RGB needs {expected} values, found {found}")]
+    Length {
+        /// The function or type that was asked.
+        what: &'static str,
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+        /// `3 * width * height`.
+        expected: usize,
+        /// The length of the buffer.
+        found: usize,
+    },
+    /// A picture without any pixel.
+    #[error("{what}: expected at least one pixel in each direction, found {width}x{height}")]
+    NoPixels {
+        /// The function or type that was asked.
+        what: &'static str,
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+    },
+    /// A crop that reaches beyond the picture.
+    #[error(
+        "crop {width}x{height} at ({x}, {y}) does not fit into a picture of {image_width}x{image_height}"
+    )]
+    CropOutside {
+        /// Left edge of the crop.
+        x: usize,
+        /// Top edge of the crop.
+        y: usize,
+        /// Width of the crop.
+        width: usize,
+        /// Height of the crop.
+        height: usize,
+        /// Width of the picture.
+        image_width: usize,
+        /// Height of the picture.
+        image_height: usize,
+    },
+    /// A picture could not be turned into PNG bytes.
+    #[error("cannot encode a picture of {width}x{height} as PNG: {reason}")]
+    Encode {
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+        /// What the encoder said.
+        reason: String,
+    },
+    /// The operating system refused to write a file (full disk, missing or read-only folder).
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}

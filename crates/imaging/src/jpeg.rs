@@ -1,0 +1,54 @@
+//! Is a JPEG file complete?
+
+/// Whether the end-of-image marker is reached by walking the file's segments.
+///
+/// Decoders fill up what is missing with grey and report success, and a model would learn the grey; Pillow refuses such files, and so do
+/// we. Searching for the two bytes `FF D9` would not do, because an embedded preview ends with them too.
+pub(crate) fn is_complete(bytes: &[u8]) -> bool {
+    ends_with_marker(bytes).unwrap_or(false)
+}
+
+/// `None` where the bytes run out.
+fn ends_with_marker(bytes: &[u8]) -> Option<bool> {
+    let mut at = 2; // behind the start-of-image marker
+    loop {
+        // In coded data a real FF is followed by 00; bytes that belong to no segment are skipped as decoders do.
+        while *bytes.get(at)? != 0xFF {
+            at += 1;
+        }
+        while *bytes.get(at)? == 0xFF {
+            at += 1;
+        }
+        let marker = *bytes.get(at)?;
+        at += 1;
+        match marker {
+            0xD9 => return Some(true),
+            // A stuffed FF, a restart marker, a temporary marker, a start of image: nothing follows that has a length.
+            0x00 | 0x01 | 0xD0..=0xD8 => {}
+            _ => {
+                let length = usize::from(*bytes.get(at)?) << 8 | usize::from(*bytes.get(at + 1)?);
+                at += length.max(2);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_marker_counts_outside_segments_only() {
+        let head = [0xFF, 0xD8, 0xFF, 0xE1, 0x00, 0x04, 0xFF, 0xD9]; // an APP1 segment that holds FF D9
+        let scan = [
+            0xFF, 0xDA, 0x00, 0x02, 0x12, 0xFF, 0x00, 0x34, 0xFF, 0xD0, 0x56,
+        ];
+        let open = [&head[..], &scan[..]].concat();
+        assert!(!is_complete(&open));
+        let closed = [&open[..], &[0xFF, 0xFF, 0xD9]].concat();
+        assert!(is_complete(&closed));
+        for n in 0..closed.len() {
+            assert!(!is_complete(&closed[..n]), "prefix of {n}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The 8-bit RGB picture and the moves that keep its pixels.
+
+use crate::{ImagingError, Result};
+
+/// A picture of 8-bit RGB pixels, rows from top to bottom.
+///
+/// Whoever fills in the fields directly keeps `pixels.len() == 3 * width * height` with at least one pixel; [`Rgb8::new`] checks it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Rgb8 {
+    /// Width in pixels, at least 1.
+    pub width: usize,
+    /// Height in pixels, at least 1.
+    pub height: usize,
+    /// `[height, width, 3]`, 0..=255.
+    pub pixels: Vec<u8>,
+}
+
+impl Rgb8 {
+    /// A picture from its pixels.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[height, width, 3]`
+    /// # Errors
+    /// - a side is 0 · `pixels` has another length (the message names both)
+    pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Self> {
+        check_length("Rgb8::new", width, height, pixels.len())?;
+        Ok(Self {
+            width,
+            height,
+            pixels,
+        })
+    }
+
+    /// A picture of one colour; a side of 0 is read as 1.
+    #[must_use]
+    pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Self {
+        let (width, height) = (width.max(1), height.max(1));
+        Self {
+            width,
+            height,
+            pixels: colour.repeat(width * height),
+        }
+    }
+
+    /// The colour at column `x` and row `y`, or `None` outside the picture.
+    #[must_use]
+    pub fn get(&self, x: usize, y: usize) -> Option<[u8; 3]> {
+        if x >= self.width || y >= self.height {
+            return None;
+        }
+        let at = 3 * (y * self.width + x);
+        self.pixels.get(at..at + 3)?.try_into().ok()
+    }
+
+    /// The rectangle of `width` x `height` whose top left corner is at column `x` and row `y`.
+    ///
+    /// # Errors
+    /// - the rectangle is empty or reaches beyond the picture
+    pub fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Result<Self> {
+        let fits = |at: usize, len: usize, side: usize| {
+            len > 0 && at.checked_add(len).is_some_and(|end| end <= side)
+        };
+        if !fits(x, width, self.width) || !fits(y, height, self.height) {
+            return Err(ImagingError::CropOutside {
+                x,
+                y,
+                width,
+                height,
+                image_width: self.width,
+                image_height: self.height,
+            });
+        }
+        let mut pixels = Vec::with_capacity(3 * width * height);
+        for row in self
+            .pixels
+            .chunks_exact(3 * self.width)
+            .skip(y)
+            .take(height)
+        {
+            pixels.extend_from_slice(&row[3 * x..3 * (x + width)]);
+        }
+        Ok(Self {
+            width,
+            height,
+            pixels,
+        })
+    }
+
+    /// The picture mirrored left to right.
+    #[must_use]
+    pub fn flip_horizontal(&self) -> Self {
+        let mut pixels = Vec::with_capacity(self.pixels.len());
+        for row in self.pixels.chunks_exact(3 * self.width) {
+            for pixel in row.chunks_exact(3).rev() {
+                pixels.extend_from_slice(pixel);
+            }
+        }
+        Self { pixels, ..*self }
+    }
+
+    /// The picture moved `dx` pixels to the right and `dy` pixels down (negative: left, up).
+    ///
+    /// The uncovered border repeats the edge pixels: a constant background stays constant, where zeros would draw a frame.
+    #[must_use]
+    pub fn shift(&self, dx: isize, dy: isize) -> Self {
+        let from = |to: usize, by: isize, side: usize| {
+            // A side fits into isize, because the pixels are in memory.
+            (to as isize).saturating_sub(by).clamp(0, side as isize - 1) as usize
+        };
+        let mut pixels = Vec::with_capacity(self.pixels.len());
+        for y in 0..self.height {
+            let row = &self.pixels[3 * self.width * from(y, dy, self.height)..][..3 * self.width];
+            for x in 0..self.width {
+                pixels.extend_from_slice(&row[3 * from(x, dx, self.width)..][..3]);
+            }
+        }
+        Self { pixels, ..*self }
+    }
+
+    /// Copies `other` onto this picture with its top left corner at (`x`, `y`); what reaches beyond the picture is cut off.
+    pub(crate) fn paste(&mut self, other: &Self, x: usize, y: usize) {
+        let columns = other.width.min(self.width.saturating_sub(x));
+        let rows = other.height.min(self.height.saturating_sub(y));
+        if columns == 0 {
+            return;
+        }
+        for row in 0..rows {
+            let to = 3 * ((y + row) * self.width + x);
+            let from = 3 * row * other.width;
+            self.pixels[to..to + 3 * columns]
+                .copy_from_slice(&other.pixels[from..from + 3 * columns]);
+        }
+    }
+}
+
+/// Checks that `found` values make a picture of `width` x `height`, which has at least one pixel.
+pub(crate) fn check_length(
+    what: &'static str,
+    width: usize,
+    height: usize,
+    found: usize,
+) -> Result<()> {
+    if width == 0 || height == 0 {
+        return Err(ImagingError::NoPixels {
+            what,
+            width,
+            height,
+        });
+    }
+    let expected = width.saturating_mul(height).saturating_mul(3);
+    if expected != found {
+        return Err(ImagingError::Length {
+            what,
+            width,
+            height,
+            expected,
+            found,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three columns, two rows; the red channel numbers the pixels.
+    fn numbered() -> Rgb8 {
+        let pixels = (0..6).flat_map(|i| [i, 10, 20]).collect();
+        Rgb8::new(3, 2, pixels).expect("3 x 2 x 3 values")
+    }
+
+    fn reds(image: &Rgb8) -> Vec<u8> {
+        image.pixels.iter().step_by(3).copied().collect()
+    }
+
+    #[test]
+    fn a_wrong_length_or_an_empty_side_is_refused() {
+        let message = Rgb8::new(3, 2, vec![0; 17]).unwrap_err().to_string();
+        assert!(
+            message.contains("3x2") && message.contains("18") && message.contains("17"),
+            "{message}"
+        );
+        assert!(matches!(
+            Rgb8::new(0, 2, vec![]),
+            Err(ImagingError::NoPixels { .. })
+        ));
+        assert!(matches!(
+            Rgb8::new(usize::MAX, 2, vec![0; 6]),
+            Err(ImagingError::Length { .. })
+        ));
+    }
+
+    #[test]
+    fn a_crop_takes_its_rectangle_and_nothing_beyond_the_picture() {
+        let crop = numbered().crop(1, 1, 2, 1).unwrap();
+        assert_eq!(reds(&crop), [4, 5]);
+        for (x, y, w, h) in [
+            (2, 0, 2, 1),
+            (0, 1, 1, 2),
+            (0, 0, 0, 1),
+            (usize::MAX, 0, 2, 1),
+        ] {
+            assert!(matches!(
+                numbered().crop(x, y, w, h),
+                Err(ImagingError::CropOutside { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn a_flip_mirrors_each_row() {
+        assert_eq!(reds(&numbered().flip_horizontal()), [2, 1, 0, 5, 4, 3]);
+        assert_eq!(numbered().flip_horizontal().flip_horizontal(), numbered());
+    }
+
+    #[test]
+    fn a_shift_moves_the_picture_and_repeats_its_edge() {
+        assert_eq!(reds(&numbered().shift(1, 0)), [0, 0, 1, 3, 3, 4]);
+        assert_eq!(reds(&numbered().shift(-1, 1)), [1, 2, 2, 1, 2, 2]);
+        assert_eq!(reds(&numbered().shift(0, -5)), [3, 4, 5, 3, 4, 5]);
+        assert_eq!(reds(&numbered().shift(isize::MIN, isize::MAX)), [2; 6]);
+        assert_eq!(numbered().shift(0, 0), numbered());
+    }
+
+    #[test]
+    fn get_answers_inside_only() {
+        assert_eq!(numbered().get(2, 1), Some([5, 10, 20]));
+        assert_eq!(numbered().get(3, 0), None);
+        assert_eq!(numbered().get(0, 2), None);
+    }
+}

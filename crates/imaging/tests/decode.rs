@@ -1,0 +1,332 @@
+//! Every format, and files that mean harm.
+
+use std::io::Cursor;
+
+use image::{
+    DynamicImage, ExtendedColorType, GrayAlphaImage, GrayImage, ImageBuffer, ImageEncoder as _,
+    ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage,
+    codecs::{gif::GifEncoder, jpeg::JpegEncoder, png::PngEncoder},
+};
+use sdft_imaging::{
+    ImagingError, Limits, Rgb8, decode_bytes, decode_described, decode_file, encode_png,
+};
+
+fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut out = Cursor::new(Vec::new());
+    image.into().write_to(&mut out, format).unwrap();
+    out.into_inner()
+}
+
+fn decoded(bytes: &[u8]) -> Rgb8 {
+    decode_bytes(bytes, &Limits::default()).unwrap()
+}
+
+fn picture() -> RgbImage {
+    RgbImage::from_fn(9, 6, |x, y| Rgb([x as u8 * 20, y as u8 * 40, 7]))
+}
+
+/// A smooth picture, which JPEG keeps within a few levels.
+fn smooth_jpeg(width: u32, height: u32) -> Vec<u8> {
+    let image = RgbImage::from_fn(width, height, |x, y| {
+        Rgb([(x * 4) as u8, (y * 4) as u8, 100])
+    });
+    encoded(image, ImageFormat::Jpeg)
+}
+
+/// An uncompressed PNG chunk.
+fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let body = [kind, data].concat();
+    let mut crc = u32::MAX;
+    for &byte in &body {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ (0xEDB8_8320 * (crc & 1));
+        }
+    }
+    [
+        &(data.len() as u32).to_be_bytes()[..],
+        &body,
+        &(!crc).to_be_bytes(),
+    ]
+    .concat()
+}
+
+fn png_header(width: u32, height: u32) -> Vec<u8> {
+    let header = [
+        &width.to_be_bytes()[..],
+        &height.to_be_bytes()[..],
+        &[8, 2, 0, 0, 0],
+    ]
+    .concat();
+    [&b"\x89PNG\r\n\x1a\n"[..], &chunk(b"IHDR", &header)].concat()
+}
+
+#[test]
+fn lossless_formats_keep_every_pixel() {
+    for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP] {
+        let out = decoded(&encoded(picture(), format));
+        assert_eq!((out.width, out.height), (9, 6));
+        assert_eq!(out.pixels, picture().into_raw(), "{format:?}");
+    }
+}
+
+#[test]
+fn jpeg_keeps_the_picture_within_a_few_levels() {
+    let out = decoded(&smooth_jpeg(32, 16));
+    assert_eq!((out.width, out.height), (32, 16));
+    let [r, g, b] = out.get(16, 8).unwrap();
+    assert!(
+        r.abs_diff(64) < 8 && g.abs_diff(32) < 8 && b.abs_diff(100) < 8,
+        "{r} {g} {b}"
+    );
+}
+
+#[test]
+fn grey_is_replicated_and_alpha_is_dropped() {
+    let grey = GrayImage::from_fn(3, 2, |x, y| Luma([(10 * x + y) as u8]));
+    let bytes = encoded(grey, ImageFormat::Png);
+    let out = decode_described(&bytes, "grey", &Limits::default()).unwrap();
+    assert_eq!(out.image.get(2, 1), Some([21; 3]));
+    assert!(out.grey && !out.transparent && !out.sixteen_bit);
+
+    let grey_alpha = GrayAlphaImage::from_pixel(2, 2, LumaA([90, 3]));
+    let out = decode_described(
+        &encoded(grey_alpha, ImageFormat::Png),
+        "grey-alpha",
+        &Limits::default(),
+    )
+    .unwrap();
+    assert_eq!(out.image.get(0, 0), Some([90; 3]));
+    assert!(out.grey && out.transparent);
+
+    // A blended pixel would be dark or light, a dropped alpha leaves the colour.
+    let clear = RgbaImage::from_pixel(2, 2, Rgba([200, 10, 60, 0]));
+    for format in [ImageFormat::Png, ImageFormat::WebP] {
+        let bytes = encoded(clear.clone(), format);
+        let out = decode_described(&bytes, "clear", &Limits::default()).unwrap();
+        assert!(out.transparent && !out.grey, "{format:?}");
+        if format == ImageFormat::Png {
+            assert_eq!(out.image.get(1, 1), Some([200, 10, 60]));
+        }
+    }
+    let opaque = RgbaImage::from_pixel(2, 2, Rgba([200, 10, 60, 255]));
+    let bytes = encoded(opaque, ImageFormat::Png);
+    assert!(
+        !decode_described(&bytes, "opaque", &Limits::default())
+            .unwrap()
+            .transparent
+    );
+}
+
+#[test]
+fn sixteen_bits_keep_their_upper_byte() {
+    let grey: ImageBuffer<Luma<u16>, Vec<u16>> = ImageBuffer::from_pixel(2, 2, Luma([0x12FF]));
+    let out = decode_described(&encoded(grey, ImageFormat::Png), "x", &Limits::default()).unwrap();
+    assert_eq!(out.image.get(0, 0), Some([0x12; 3]));
+    assert!(out.sixteen_bit && out.grey);
+
+    let rgba: ImageBuffer<Rgba<u16>, Vec<u16>> =
+        ImageBuffer::from_pixel(2, 2, Rgba([0xFFFF, 0x80FF, 0x00FF, 0x0100]));
+    let out = decoded(&encoded(rgba, ImageFormat::Png));
+    assert_eq!(out.get(0, 0), Some([0xFF, 0x80, 0x00]));
+}
+
+#[test]
+fn palettes_are_expanded() {
+    // Two pixels, indices 1 and 0, in a stored zlib stream: filter byte and one byte of two 4-bit indices.
+    let header = [
+        &2_u32.to_be_bytes()[..],
+        &1_u32.to_be_bytes(),
+        &[4, 3, 0, 0, 0],
+    ]
+    .concat();
+    let data = [0x00, 0x10];
+    let (mut a, mut b) = (1_u32, 0_u32);
+    for byte in data {
+        a += byte;
+        b += a;
+    }
+    let mut zlib = vec![0x78, 0x01, 0x01, 2, 0, 0xFD, 0xFF];
+    zlib.extend(data.map(|v| v as u8));
+    zlib.extend((b << 16 | a).to_be_bytes());
+    let png = [
+        b"\x89PNG\r\n\x1a\n".to_vec(),
+        chunk(b"IHDR", &header),
+        chunk(b"PLTE", &[9, 8, 7, 200, 100, 50]),
+        chunk(b"IDAT", &zlib),
+        chunk(b"IEND", &[]),
+    ]
+    .concat();
+    assert_eq!(decoded(&png).pixels, [200, 100, 50, 9, 8, 7]);
+}
+
+#[test]
+fn a_gif_gives_its_first_frame() {
+    let mut bytes = Vec::new();
+    {
+        let mut encoder = GifEncoder::new(&mut bytes);
+        for colour in [[200, 10, 60], [0, 0, 255]] {
+            let frame = RgbImage::from_pixel(4, 3, Rgb(colour));
+            encoder
+                .encode(&frame, 4, 3, ExtendedColorType::Rgb8)
+                .unwrap();
+        }
+    }
+    let out = decode_described(&bytes, "gif", &Limits::default()).unwrap();
+    assert_eq!(out.format, "GIF");
+    assert_eq!(out.image, Rgb8::filled(4, 3, [200, 10, 60]));
+}
+
+/// A TIFF block whose only entry is the orientation.
+fn exif(orientation: u8) -> Vec<u8> {
+    let mut tiff = b"II*\0\x08\0\0\0\x01\0".to_vec();
+    tiff.extend([0x12, 0x01, 3, 0, 1, 0, 0, 0, orientation, 0, 0, 0]);
+    tiff.extend([0; 4]);
+    tiff
+}
+
+#[test]
+fn the_exif_orientation_is_applied() {
+    let image = picture();
+    let mut bytes = Vec::new();
+    let mut encoder = PngEncoder::new(&mut bytes);
+    encoder.set_exif_metadata(exif(6)).unwrap();
+    encoder
+        .write_image(image.as_raw(), 9, 6, ExtendedColorType::Rgb8)
+        .unwrap();
+    let out = decode_described(&bytes, "png", &Limits::default()).unwrap();
+    assert!(out.reoriented);
+    assert_eq!((out.image.width, out.image.height), (6, 9));
+    // Turned by 90 degrees clockwise, the bottom left corner comes to the top left.
+    assert_eq!(out.image.get(0, 0), Some(image.get_pixel(0, 5).0));
+    assert_eq!(out.image.get(5, 8), Some(image.get_pixel(8, 0).0));
+
+    let mut bytes = Vec::new();
+    let mut encoder = JpegEncoder::new(&mut bytes);
+    encoder.set_exif_metadata(exif(8)).unwrap();
+    let wide = RgbImage::from_fn(32, 16, |x, _| Rgb(if x < 16 { [255; 3] } else { [0; 3] }));
+    encoder
+        .write_image(wide.as_raw(), 32, 16, ExtendedColorType::Rgb8)
+        .unwrap();
+    let out = decoded(&bytes);
+    assert_eq!((out.width, out.height), (16, 32));
+    // Turned by 90 degrees counter-clockwise, the left half comes to the bottom.
+    assert!(out.get(8, 2).unwrap()[0] < 20 && out.get(8, 29).unwrap()[0] > 235);
+}
+
+#[test]
+fn the_content_decides_and_not_the_extension() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("really-a.png.jpg");
+    std::fs::write(&path, encoded(picture(), ImageFormat::Png)).unwrap();
+    let out = decode_file(&path, &Limits::default()).unwrap();
+    assert_eq!(out.pixels, picture().into_raw());
+}
+
+#[test]
+fn a_prefix_is_an_error_or_the_whole_picture() {
+    let mut gif = Vec::new();
+    GifEncoder::new(&mut gif)
+        .encode(&picture(), 9, 6, ExtendedColorType::Rgb8)
+        .unwrap();
+    let files = [
+        ("png", encoded(picture(), ImageFormat::Png)),
+        ("bmp", encoded(picture(), ImageFormat::Bmp)),
+        ("webp", encoded(picture(), ImageFormat::WebP)),
+        ("jpeg", smooth_jpeg(24, 17)),
+        ("gif", gif),
+    ];
+    for (name, bytes) in files {
+        let whole = decoded(&bytes);
+        for n in 0..bytes.len() {
+            if let Ok(out) = decode_bytes(&bytes[..n], &Limits::default()) {
+                assert_eq!(out, whole, "{name}: {n} of {} bytes", bytes.len());
+            }
+        }
+        assert!(
+            decode_bytes(&bytes[..bytes.len() / 2], &Limits::default()).is_err(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn damaged_bytes_never_panic() {
+    for bytes in [encoded(picture(), ImageFormat::Png), smooth_jpeg(24, 17)] {
+        for at in 0..bytes.len() {
+            let mut broken = bytes.clone();
+            broken[at] ^= 0xA5;
+            // A changed pixel is fine; what must not happen is a panic or a picture of another size than it claims.
+            if let Ok(out) = decode_bytes(&broken, &Limits::default()) {
+                assert_eq!(out.pixels.len(), 3 * out.width * out.height);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bomb_is_refused_by_its_header() {
+    let bomb = png_header(100_000, 100_000);
+    let error = decode_bytes(&bomb, &Limits::default()).unwrap_err();
+    assert!(matches!(error, ImagingError::TooLarge { .. }), "{error}");
+
+    // Each side is allowed, the area is not; the bytes behind the header do not exist, so this answer came before decoding.
+    let wide = [png_header(30_000, 30_000), chunk(b"IDAT", &[])].concat();
+    let error = decode_bytes(&wide, &Limits::default()).unwrap_err();
+    assert!(matches!(error, ImagingError::TooLarge { .. }), "{error}");
+    assert!(error.to_string().contains("30000x30000"), "{error}");
+
+    let small = Limits {
+        max_side: 8,
+        ..Limits::default()
+    };
+    for format in [
+        ImageFormat::Png,
+        ImageFormat::Bmp,
+        ImageFormat::WebP,
+        ImageFormat::Gif,
+        ImageFormat::Jpeg,
+    ] {
+        let error = decode_bytes(&encoded(picture(), format), &small).unwrap_err();
+        assert!(
+            matches!(error, ImagingError::TooLarge { .. }),
+            "{format:?}: {error}"
+        );
+    }
+    let few = Limits {
+        max_bytes: 9 * 6 * 3 - 1,
+        ..Limits::default()
+    };
+    let error = decode_bytes(&encoded(picture(), ImageFormat::Bmp), &few).unwrap_err();
+    assert!(matches!(error, ImagingError::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn what_is_no_picture_is_named() {
+    let error = decode_bytes(b"", &Limits::default()).unwrap_err();
+    assert!(error.to_string().contains("no bytes"), "{error}");
+    let error = decode_bytes(b"<!DOCTYPE html>", &Limits::default()).unwrap_err();
+    assert!(
+        matches!(error, ImagingError::UnknownFormat { .. }),
+        "{error}"
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let error = decode_file(folder.path(), &Limits::default()).unwrap_err();
+    assert!(error.to_string().contains("a folder"), "{error}");
+    let missing = folder.path().join("missing.png");
+    let error = decode_file(&missing, &Limits::default()).unwrap_err();
+    assert!(error.to_string().contains("missing.png"), "{error}");
+
+    let large = folder.path().join("large.png");
+    std::fs::write(&large, encode_png(&Rgb8::filled(9, 9, [1; 3])).unwrap()).unwrap();
+    let tiny = Limits {
+        max_bytes: 10,
+        ..Limits::default()
+    };
+    let error = decode_file(&large, &tiny).unwrap_err();
+    assert!(
+        error.to_string().contains("large.png") && error.to_string().contains("10 bytes"),
+        "{error}"
+    );
+}
