@@ -192,7 +192,7 @@ impl AdmConfig {
         }
         for (level, &mult) in self.channel_mult.iter().enumerate() {
             let width = mult * self.model_channels as f64;
-            if !(mult.is_finite() && width >= 1.0 && width <= 65536.0 && width.fract() == 0.0) {
+            if !((1.0..=65536.0).contains(&width) && width.fract() == 0.0) {
                 return wrong(
                     "channel_mult",
                     format!("entry {mult} times model_channels {} is not a whole width", self.model_channels),

@@ -20,12 +20,14 @@
 
 pub use crate::{
     config::{AdmConfig, ConfigError},
+    cost::Cost,
     encoder::{Encoder, EncoderConfig, Pool},
     infer::{Inferred, Origin, infer},
     unet::{Unet, UnetCall},
 };
 
 mod config;
+mod cost;
 mod encoder;
 mod infer;
 mod trunk;

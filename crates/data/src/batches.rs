@@ -1,32 +1,44 @@
-use crate::error::Result;
-use crate::order::Order;
-use crate::source::ImageSource;
-use rayon::prelude::*;
-use sdft_imaging::to_unit_range;
-use sdft_noise::{Draw, Purpose};
-use std::sync::Arc;
+//! Batches as a function of the step.
 
-/// How images are varied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+use std::{fmt, sync::Arc};
+
+use rayon::prelude::*;
+use sdft_imaging::{Rgb8, to_unit_range};
+use sdft_noise::{Draw, Purpose};
+
+use crate::{DataError, ImageSource, Order, Result};
+
+/// Samples that one thread prepares at least; smaller pieces cost more than they gain.
+const GRAIN: usize = 4;
+
+/// Random changes that keep a picture what it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Augment {
-    /// Flip horizontally half of the time.
+    /// Mirror left to right with probability 1/2.
     pub flip: bool,
-    /// Shift by up to this many pixels in both directions, repeating the border.
+    /// Move by -`shift`..=`shift` pixels in x and in y, independently and uniformly; the edge pixels are repeated.
     pub shift: usize,
 }
 
-/// Images ready for the network.
-#[derive(Clone, Debug, PartialEq)]
+/// Images ready for a model.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Batch {
-    /// `[B, 3, H, W]` in [-1, 1], row-major.
-    pub data: Vec<f32>,
-    /// Its shape.
-    pub shape: [usize; 4],
-    /// Which images of the source these are.
+    /// The step it belongs to.
+    pub step: u64,
+    /// The images' indices in the source.
     pub indices: Vec<usize>,
+    /// `[B, 3, size, size]`.
+    pub shape: [usize; 4],
+    /// The images one after the other, channels first, in [-1, 1].
+    pub data: Vec<f32>,
 }
 
-/// The batches of a run: batch `k` is a pure function of the seed and `k`, and sample `i` of it of the seed and `k B + i`.
+/// The batches of a run: a source in its [`Order`], augmented.
+///
+/// Sample `i` of step `k` is sample `g = k * batch + i` of the run, and everything random about it is addressed by `(seed, purpose, g)`.
+/// So two batches of 4 are one batch of 8, and a batch may be split over devices or accumulation steps at will.
+/// A source smaller than the batch is simply visited more than once.
 pub struct Batches {
     source: Arc<dyn ImageSource>,
     order: Order,
@@ -36,82 +48,123 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Batches of `batch` images.
+    /// Batches of `batch` images in the run with `seed`.
     ///
     /// # Errors
-    /// A source without images.
-    pub fn new(source: Arc<dyn ImageSource>, seed: u64, batch: usize, augment: Augment) -> Result<Self> {
-        if source.is_empty() {
-            return Err(crate::DataError::Folder { path: "data".into(), problem: "there are no images".into() });
+    /// - the source is empty · `batch` is 0 · `shift` is not smaller than the images
+    pub fn new(
+        source: Arc<dyn ImageSource>,
+        seed: u64,
+        batch: usize,
+        augment: Augment,
+    ) -> Result<Self> {
+        let order = Order::new(seed, source.len())?;
+        if batch == 0 {
+            return Err(DataError::Option {
+                option: "batch size",
+                expected: "at least 1".to_owned(),
+                found: "0".to_owned(),
+            });
         }
-        let order = Order::new(seed, source.len());
-        Ok(Self { source, order, seed, batch: batch.max(1), augment })
+        if augment.shift >= source.size() {
+            return Err(DataError::Option {
+                option: "shift",
+                expected: format!("less than the image size of {} pixels", source.size()),
+                found: augment.shift.to_string(),
+            });
+        }
+        Ok(Self {
+            source,
+            order,
+            seed,
+            batch,
+            augment,
+        })
     }
 
-    /// Batch `step`.
+    /// The images of a batch.
+    #[must_use]
+    pub fn batch_size(&self) -> usize {
+        self.batch
+    }
+
+    /// The source.
+    #[must_use]
+    pub fn source(&self) -> &dyn ImageSource {
+        &*self.source
+    }
+
+    /// How often every image has been seen before `step`.
+    #[must_use]
+    pub fn epoch(&self, step: u64) -> u64 {
+        self.order.epoch(self.first_sample(step))
+    }
+
+    /// The batch of `step`.
     ///
     /// # Errors
-    /// An image that can no longer be read.
+    /// - an image cannot be read any more (the message names it)
     pub fn batch(&self, step: u64) -> Result<Batch> {
-        let first = step * self.batch as u64;
-        let indices: Vec<usize> = (0..self.batch as u64).map(|i| self.order.image(first + i)).collect();
-        let images: Vec<(Vec<f32>, usize, usize)> =
-            indices.par_iter().enumerate().map(|(i, &index)| self.sample(first + i as u64, index)).collect::<Result<_>>()?;
-        let (height, width) = images.first().map_or((0, 0), |(_, h, w)| (*h, *w));
-        let data: Vec<f32> = images.into_iter().flat_map(|(data, ..)| data).collect();
-        Ok(Batch { data, shape: [self.batch, 3, height, width], indices })
+        let first = self.first_sample(step);
+        let size = self.source.size();
+        let indices: Vec<usize> = (0..self.batch as u64)
+            .map(|i| self.order.index(first.wrapping_add(i)))
+            .collect();
+        let mut data = vec![0.0; self.batch * 3 * size * size];
+        data.par_chunks_mut(3 * size * size)
+            .zip(&indices)
+            .enumerate()
+            .with_min_len(GRAIN)
+            .try_for_each(|(i, (out, &index))| {
+                let image = self.sample(index, first.wrapping_add(i as u64))?;
+                out.copy_from_slice(&to_unit_range(&image));
+                Ok::<(), DataError>(())
+            })?;
+        Ok(Batch {
+            step,
+            indices,
+            shape: [self.batch, 3, size, size],
+            data,
+        })
     }
 
-    fn sample(&self, number: u64, index: usize) -> Result<(Vec<f32>, usize, usize)> {
+    fn first_sample(&self, step: u64) -> u64 {
+        step.wrapping_mul(self.batch as u64)
+    }
+
+    /// Image `index` as sample `g` of the run sees it.
+    fn sample(&self, index: usize, g: u64) -> Result<Rgb8> {
         let mut image = self.source.image(index)?;
-        if self.augment.flip && Draw::new(self.seed, Purpose::Flip, 0, number).uniform(0) < 0.5 {
+        let size = self.source.size();
+        if (image.width, image.height) != (size, size) {
+            return Err(DataError::Size {
+                id: self.source.id(index),
+                expected: size,
+                width: image.width,
+                height: image.height,
+            });
+        }
+        if self.augment.flip && Draw::new(self.seed, Purpose::Flip, 0, g).below(0, 2) == 1 {
             image = image.flip_horizontal();
         }
         if self.augment.shift > 0 {
-            let draw = Draw::new(self.seed, Purpose::Shift, 0, number);
-            let reach = self.augment.shift;
-            let by = |i| draw.below(i, 2 * reach as u64 + 1).cast_signed() as isize - reach.cast_signed();
+            let draw = Draw::new(self.seed, Purpose::Shift, 0, g);
+            let reach = self.augment.shift as u64;
+            let by = |i| draw.below(i, 2 * reach + 1) as isize - reach as isize;
             image = image.shift(by(0), by(1));
         }
-        let (height, width) = (image.height, image.width);
-        Ok((to_unit_range(&image), height, width))
+        Ok(image)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Digits, DigitsSource, Style};
-
-    fn batches(batch: usize, augment: Augment) -> Batches {
-        let source = DigitsSource::new(Digits::embedded().unwrap(), Style::Ember, &[1, 4, 7], 5).unwrap();
-        Batches::new(Arc::new(source), 9, batch, augment).unwrap()
-    }
-
-    #[test]
-    fn samples_do_not_depend_on_how_they_are_batched() {
-        let augment = Augment { flip: true, shift: 1 };
-        let large = batches(8, augment).batch(3).unwrap();
-        let small = batches(4, augment);
-        let halves: Vec<f32> = [6, 7].into_iter().flat_map(|k| small.batch(k).unwrap().data).collect();
-        assert_eq!(large.data, halves);
-        assert_eq!(large.shape, [8, 3, 16, 16]);
-    }
-
-    #[test]
-    fn batches_larger_than_the_source_go_round() {
-        let batch = batches(40, Augment::default()).batch(0).unwrap();
-        let mut first: Vec<usize> = batch.indices[..15].to_vec();
-        first.sort_unstable();
-        assert_eq!(first, (0..15).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn augmentation_varies_and_can_be_off() {
-        let plain = batches(15, Augment::default()).batch(0).unwrap();
-        let shifted = batches(15, Augment { flip: false, shift: 1 }).batch(0).unwrap();
-        assert_eq!(plain.indices, shifted.indices);
-        let changed = (0..15).filter(|i| plain.data[i * 768..][..768] != shifted.data[i * 768..][..768]).count();
-        assert!((8..15).contains(&changed), "{changed}");
+impl fmt::Debug for Batches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batches")
+            .field("images", &self.source.len())
+            .field("size", &self.source.size())
+            .field("seed", &self.seed)
+            .field("batch", &self.batch)
+            .field("augment", &self.augment)
+            .finish()
     }
 }

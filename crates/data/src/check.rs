@@ -1,256 +1,208 @@
-use crate::error::{DataError, Result};
+//! Decoding every image of a folder once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
 use rayon::prelude::*;
-use sdft_imaging::{Decoded, Limits, center_crop, decode_described, read_image_file};
-use serde::Serialize;
-use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use sdft_imaging::{ImagingError, Rgb8, center_crop, decode_described, read_image_file};
 
-/// File name endings that count as images, in any case.
-const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "webp", "bmp", "gif"];
-/// Width over height (or the other way round) from which a centre crop loses much.
-const ODD_ASPECT: f64 = 1.5;
+use crate::{
+    DataError, Duplicate, FolderOptions, Report, Result, Spread, Unreadable,
+    scan::{Found, scan},
+};
 
-/// An image that cannot be read, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Unreadable {
-    /// Its path below the folder.
-    pub file: String,
-    /// The reason.
-    pub reason: String,
-}
-
-/// Smallest, middle and largest of a number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Range {
-    /// The smallest.
-    pub min: usize,
-    /// The middle one.
-    pub median: usize,
-    /// The largest.
-    pub max: usize,
-}
-
-impl Range {
-    fn of(mut values: Vec<usize>) -> Self {
-        values.sort_unstable();
-        match values.as_slice() {
-            [] => Self::default(),
-            all => Self { min: all[0], median: all[all.len() / 2], max: all[all.len() - 1] },
-        }
-    }
-}
-
-/// What is in a folder of images.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
-    /// The folder.
-    pub folder: PathBuf,
-    /// Files that look like images by their names.
-    pub files: usize,
-    /// Files that could be decoded.
-    pub readable: usize,
-    /// The others.
-    pub unreadable: Vec<Unreadable>,
-    /// Side that images get in training.
-    pub size: usize,
-    /// Widths.
-    pub width: Range,
-    /// Heights.
-    pub height: Range,
-    /// Images whose shorter side is below `size`: they are enlarged.
-    pub enlarged: usize,
-    /// Images more than half as long again as wide, or the other way round: the centre crop loses much of them.
-    pub odd_aspect: usize,
-    /// Images with transparency, which is dropped.
-    pub transparent: usize,
-    /// Images without colour.
-    pub grey: usize,
-    /// Images of 16 bits a channel, which become 8.
-    pub sixteen_bit: usize,
-    /// Images turned upright as their EXIF orientation asks.
-    pub reoriented: usize,
-    /// Groups of files with the same bytes.
-    pub same_bytes: Vec<Vec<String>>,
-    /// Groups of files with the same pixels but other bytes.
-    pub same_pixels: Vec<Vec<String>>,
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {} of {} images can be read", self.folder.display(), self.readable, self.files)?;
-        for Unreadable { file, reason } in &self.unreadable {
-            writeln!(f, "  left out: {file}: {reason}")?;
-        }
-        let range = |r: Range| format!("{} to {}, half below {}", r.min, r.max, r.median);
-        writeln!(f, "  width {}; height {}; each becomes {size}x{size}", range(self.width), range(self.height), size = self.size)?;
-        for (count, what) in [
-            (self.enlarged, "smaller than that and will be enlarged"),
-            (self.odd_aspect, "far from square: the centre crop loses much of them"),
-            (self.transparent, "with transparency, which is dropped"),
-            (self.sixteen_bit, "of 16 bits, of which 8 are kept"),
-            (self.grey, "without colour"),
-            (self.reoriented, "turned upright as their EXIF orientation asks"),
-        ] {
-            if count > 0 {
-                writeln!(f, "  {count} {what}")?;
-            }
-        }
-        for (groups, what) in [(&self.same_bytes, "the same file"), (&self.same_pixels, "the same picture")] {
-            for group in groups {
-                writeln!(f, "  {what}: {}", group.join(", "))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Decodes every image of a folder and reports what is broken, doubled or odd. `size` is the side that training will use.
-///
-/// # Errors
-/// No such folder; a folder without images.
-pub fn check_folder(dir: &Path, size: usize) -> Result<Report> {
-    let files = list(dir)?;
-    Ok(examine(dir, size, &files, |_, _| ()).0)
-}
-
-/// Images below a folder, by their paths relative to it, in byte order.
-///
-/// # Errors
-/// No such folder; a folder without images.
-pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    let problem = |problem: String| DataError::Folder { path: dir.to_owned(), problem };
-    if !dir.exists() {
-        let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let there = if parent.is_dir() { String::new() } else { format!("; {} is not there either", parent.display()) };
-        return Err(problem(format!("expected a folder of images, found nothing{there}")));
-    }
-    if !dir.is_dir() {
-        return Err(problem("expected a folder of images, found a file".into()));
-    }
-    let mut found = Vec::new();
-    let mut others = 0;
-    walk(dir, Path::new(""), 0, &mut found, &mut others)?;
-    if found.is_empty() {
-        return Err(problem(format!("no images: expected files ending in {}, found {others} other files", EXTENSIONS.join(", "))));
-    }
-    found.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
-    Ok(found)
-}
-
-/// Deeper than any sensible tree; stops loops of links.
-const DEEPEST: usize = 32;
-
-fn walk(root: &Path, below: &Path, depth: usize, found: &mut Vec<PathBuf>, others: &mut usize) -> Result<()> {
-    let here = root.join(below);
-    let io = |source| DataError::Io { path: here.clone(), source };
-    for entry in std::fs::read_dir(&here).map_err(io)? {
-        let name = entry.map_err(io)?.file_name();
-        let relative = below.join(&name);
-        let full = root.join(&relative);
-        if full.is_dir() {
-            if depth < DEEPEST && !name.as_encoded_bytes().starts_with(b".") {
-                walk(root, &relative, depth + 1, found, others)?;
-            }
-            continue;
-        }
-        let extension = relative.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
-        if extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) {
-            found.push(relative);
-        } else {
-            *others += 1;
-        }
-    }
-    Ok(())
-}
-
-/// What the report needs of one image.
+/// What decoding one image showed.
 struct Facts {
     width: usize,
     height: usize,
+    format: &'static str,
     transparent: bool,
     grey: bool,
     sixteen_bit: bool,
     reoriented: bool,
-    bytes: [u8; 32],
-    pixels: [u8; 32],
+    /// Hash of the file's bytes.
+    bytes: u64,
+    /// Hash of the decoded pixels.
+    pixels: u64,
+    /// The image at the run's size, where it is to be kept.
+    crop: Option<Rgb8>,
 }
 
-/// Decodes all files and hands each centre crop to `keep`; returns the report and what was kept, for readable files only.
-pub(crate) fn examine<K: Send>(
-    dir: &Path,
-    size: usize,
-    files: &[PathBuf],
-    keep: impl Fn(usize, sdft_imaging::Rgb8) -> K + Sync,
-) -> (Report, Vec<(usize, K)>) {
-    let results: Vec<_> = files
-        .par_iter()
-        .enumerate()
-        .map(|(i, file)| {
-            let path = dir.join(file);
-            let bytes = read_image_file(&path, &Limits::default())?;
-            let Decoded { image, transparent, grey, sixteen_bit, reoriented, .. } =
-                decode_described(&bytes, &path.display().to_string(), &Limits::default())?;
-            let facts = Facts {
-                width: image.width,
-                height: image.height,
-                transparent,
-                grey,
-                sixteen_bit,
-                reoriented,
-                bytes: Sha256::digest(&bytes).into(),
-                pixels: Sha256::new().chain_update(image.width.to_le_bytes()).chain_update(&image.pixels).finalize().into(),
-            };
-            Ok((facts, keep(i, center_crop(&image, size))))
-        })
-        .collect::<Vec<std::result::Result<_, sdft_imaging::ImagingError>>>();
+/// A checked folder.
+pub(crate) struct Checked {
+    /// What was found, for people.
+    pub(crate) report: Report,
+    /// The readable images.
+    pub(crate) images: Vec<Found>,
+    /// Their pixels at the run's size, if `keep` was set and all of them fit the budget.
+    pub(crate) crops: Option<Vec<Rgb8>>,
+}
 
-    let name = |i: usize| files[i].display().to_string();
-    let mut unreadable = Vec::new();
-    let mut facts = Vec::new();
-    let mut kept = Vec::new();
-    for (i, result) in results.into_iter().enumerate() {
-        match result {
-            Ok((fact, keep)) => {
-                facts.push((i, fact));
-                kept.push((i, keep));
+/// Decodes every image of `folder`; `on_image` hears (done, total) from any thread.
+///
+/// # Errors
+/// - see [`scan`] · none can be read · one cannot be read and `options.strict`
+pub(crate) fn check(
+    folder: &Path,
+    options: &FolderOptions,
+    keep: bool,
+    on_image: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Checked> {
+    if options.size == 0 {
+        return Err(DataError::Option {
+            option: "image size",
+            expected: "at least 1".to_owned(),
+            found: "0".to_owned(),
+        });
+    }
+    let scan = scan(folder)?;
+    let total = scan.images.len();
+    let n_bytes = [3, options.size, options.size, total]
+        .into_iter()
+        .fold(1_u64, |n, factor| n.saturating_mul(factor as u64));
+    let keep = keep && n_bytes <= options.cache_bytes;
+    let done = AtomicUsize::new(0);
+    let examined: Vec<_> = scan
+        .images
+        .par_iter()
+        .map(|found| {
+            let facts = examine(found, options, keep);
+            on_image(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            facts
+        })
+        .collect();
+
+    let mut unreadable = scan.unreadable;
+    let (mut images, mut facts) = (Vec::new(), Vec::new());
+    for (found, examined) in scan.images.into_iter().zip(examined) {
+        match examined {
+            Ok(these) => {
+                images.push(found);
+                facts.push(these);
             }
-            Err(error) => unreadable.push(Unreadable { file: name(i), reason: error.to_string() }),
+            Err(error) => unreadable.push(Unreadable {
+                reason: reason(&error, &found.id),
+                file: found.id,
+            }),
         }
     }
-    let count = |f: fn(&Facts) -> bool| facts.iter().filter(|(_, fact)| f(fact)).count();
-    let groups = |key: fn(&Facts) -> [u8; 32]| {
-        let mut groups: BTreeMap<[u8; 32], Vec<String>> = BTreeMap::new();
-        for (i, fact) in &facts {
-            groups.entry(key(fact)).or_default().push(name(*i));
-        }
-        let mut groups: Vec<Vec<String>> = groups.into_values().filter(|group| group.len() > 1).collect();
-        groups.sort();
-        groups
+    unreadable.sort_by(|a, b| a.file.cmp(&b.file));
+    let path = folder.to_owned();
+    if images.is_empty() {
+        return Err(DataError::AllUnreadable { path, unreadable });
+    }
+    if options.strict && !unreadable.is_empty() {
+        return Err(DataError::SomeUnreadable { path, unreadable });
+    }
+    let report = report(folder, options.size, &images, &facts, unreadable);
+    let crops = facts.into_iter().map(|facts| facts.crop).collect();
+    Ok(Checked {
+        report,
+        images,
+        crops,
+    })
+}
+
+/// One image, decoded and described.
+fn examine(
+    found: &Found,
+    options: &FolderOptions,
+    keep: bool,
+) -> std::result::Result<Facts, ImagingError> {
+    let bytes = read_image_file(&found.path, &options.limits)?;
+    let decoded = decode_described(&bytes, &found.id, &options.limits)?;
+    Ok(Facts {
+        width: decoded.image.width,
+        height: decoded.image.height,
+        format: decoded.format,
+        transparent: decoded.transparent,
+        grey: decoded.grey,
+        sixteen_bit: decoded.sixteen_bit,
+        reoriented: decoded.reoriented,
+        bytes: hash(&bytes),
+        pixels: hash(&decoded.image),
+        crop: keep.then(|| center_crop(&decoded.image, options.size)),
+    })
+}
+
+/// 64 bits: among a million images, two different ones agree with a probability of one in 40 million.
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The error without the name that the list prints before it.
+fn reason(error: &ImagingError, id: &str) -> String {
+    let text = error.to_string();
+    let without = text.strip_prefix(id).and_then(|t| t.strip_prefix(": "));
+    without.unwrap_or(&text).to_owned()
+}
+
+fn report(
+    folder: &Path,
+    size: usize,
+    images: &[Found],
+    facts: &[Facts],
+    unreadable: Vec<Unreadable>,
+) -> Report {
+    let named = |wanted: &dyn Fn(&Facts) -> bool| -> Vec<String> {
+        let pairs = images.iter().zip(facts);
+        pairs
+            .filter(|(_, f)| wanted(f))
+            .map(|(i, _)| i.id.clone())
+            .collect()
     };
-    let same_bytes = groups(|f| f.bytes);
-    let mut same_pixels = groups(|f| f.pixels);
-    same_pixels.retain(|group| !same_bytes.contains(group));
-    let report = Report {
-        folder: dir.to_owned(),
-        files: files.len(),
-        readable: facts.len(),
-        unreadable,
+    let count = |wanted: &dyn Fn(&Facts) -> bool| facts.iter().filter(|f| wanted(f)).count();
+    let spread = |side: &dyn Fn(&Facts) -> usize| Spread::of(facts.iter().map(side).collect());
+    let mut formats = BTreeMap::new();
+    for facts in facts {
+        *formats.entry(facts.format.to_owned()).or_insert(0) += 1;
+    }
+    Report {
+        folder: folder.display().to_string(),
         size,
-        width: Range::of(facts.iter().map(|(_, f)| f.width).collect()),
-        height: Range::of(facts.iter().map(|(_, f)| f.height).collect()),
-        enlarged: facts.iter().filter(|(_, f)| f.width.min(f.height) < size).count(),
-        odd_aspect: count(|f| {
-            let (long, short) = (f.width.max(f.height) as f64, f.width.min(f.height) as f64);
-            long > ODD_ASPECT * short
+        found: images.len() + unreadable.len(),
+        usable: images.len(),
+        formats,
+        width: spread(&|f| f.width),
+        height: spread(&|f| f.height),
+        short_side: spread(&|f| f.width.min(f.height)),
+        enlarged: named(&|f| f.width.min(f.height) < size),
+        elongated: named(&|f| {
+            f.width.max(f.height) as f64 > Report::ELONGATED * f.width.min(f.height) as f64
         }),
-        transparent: count(|f| f.transparent),
-        grey: count(|f| f.grey),
-        sixteen_bit: count(|f| f.sixteen_bit),
-        reoriented: count(|f| f.reoriented),
-        same_bytes,
-        same_pixels,
-    };
-    (report, kept)
+        duplicates: duplicates(images, facts),
+        transparent: count(&|f| f.transparent),
+        grey: count(&|f| f.grey),
+        sixteen_bit: count(&|f| f.sixteen_bit),
+        reoriented: count(&|f| f.reoriented),
+        unreadable,
+    }
+}
+
+/// Groups of images with the same pixels, in the order of their first members.
+fn duplicates(images: &[Found], facts: &[Facts]) -> Vec<Duplicate> {
+    let mut groups: HashMap<u64, Vec<usize>> = HashMap::new();
+    for (i, facts) in facts.iter().enumerate() {
+        groups.entry(facts.pixels).or_default().push(i);
+    }
+    let mut groups: Vec<_> = groups
+        .into_values()
+        .filter(|group| group.len() > 1)
+        .collect();
+    groups.sort_unstable();
+    groups
+        .into_iter()
+        .map(|group| Duplicate {
+            same_file: group
+                .iter()
+                .all(|&i| facts[i].bytes == facts[group[0]].bytes),
+            files: group.into_iter().map(|i| images[i].id.clone()).collect(),
+        })
+        .collect()
 }

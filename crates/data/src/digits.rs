@@ -1,250 +1,242 @@
-//! The embedded handwritten digits, drawn in one of two styles.
+//! The embedded data set: real handwritten digits, drawn in two styles.
 
-use crate::error::{DataError, Result};
-use crate::source::ImageSource;
-use sdft_imaging::{Limits, Rgb8, decode_bytes, from_unit_range_round};
-use std::str::FromStr;
+use std::{fmt, fs, path::Path, str::FromStr};
 
-const SHEET: &[u8] = include_bytes!("../../../assets/digits/digits-8x8.png");
-const LABELS: &str = include_str!("../../../assets/digits/labels.txt");
-/// Side of a stored digit.
-const TILE: usize = 8;
-/// Tiles in a row of the sheet.
-const COLUMNS: usize = 40;
-/// Side of the digit inside the picture.
-const INNER: usize = 12;
-/// Side of the picture.
-const SIDE: usize = 16;
+use sdft_imaging::{Limits, Rgb8, decode_described, read_image_file};
+use sdft_noise::{Draw, Purpose};
+use serde::{Deserialize, Serialize};
+
+use crate::{DataError, Result};
+
+/// Side of a scanned digit.
+const SCAN: usize = 8;
+/// Side of a digit after enlarging.
+const DRAWN: usize = 12;
+/// Empty pixels around it.
+const MARGIN: usize = (Digits::SIZE - DRAWN) / 2;
+
+const SCANS_FILE: &str = "digits-8x8.png";
+const LABELS_FILE: &str = "labels.txt";
 
 /// How a digit is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Style {
-    /// White chalk on slate: the source domain.
+    /// Chalk on slate: the source domain.
     Chalk,
-    /// Hatched and glowing on a dark, grainy ground: the target domain.
+    /// Hatched, grainy embers on a cold ground: the target domain.
     Ember,
+}
+
+impl Style {
+    /// All styles.
+    pub const ALL: [Self; 2] = [Self::Chalk, Self::Ember];
+}
+
+impl fmt::Display for Style {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Chalk => "chalk",
+            Self::Ember => "ember",
+        })
+    }
 }
 
 impl FromStr for Style {
     type Err = DataError;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "chalk" => Ok(Self::Chalk),
-            "ember" => Ok(Self::Ember),
-            _ => Err(DataError::Digits { problem: format!("expected style chalk or ember, found {text:?}") }),
-        }
+        let known = Self::ALL.into_iter().find(|s| s.to_string() == text);
+        known.ok_or_else(|| DataError::Option {
+            option: "style",
+            expected: "chalk or ember".to_owned(),
+            found: format!("{text:?}"),
+        })
     }
 }
 
-/// 1,797 real handwritten digits of 8x8 pixels and their classes.
-#[derive(Clone, Debug)]
+/// 1,797 handwritten digits with their classes (E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, CC BY 4.0).
+#[derive(Debug, Clone, PartialEq)]
 pub struct Digits {
-    /// One byte a pixel, tile after tile.
-    tiles: Vec<u8>,
+    /// 8x8 values in 0..=1 each.
+    scans: Vec<[f32; SCAN * SCAN]>,
     labels: Vec<u8>,
 }
 
 impl Digits {
-    /// Side of a drawn digit, in pixels.
-    pub const SIZE: usize = SIDE;
+    /// Width and height of a rendered digit in pixels.
+    pub const SIZE: usize = 16;
 
-    /// The digits that the program carries with it.
+    /// The digits that are part of the program.
     ///
     /// # Errors
-    /// Never in a sound build.
+    /// - never with the files the program is built with
     pub fn embedded() -> Result<Self> {
-        let labels: Vec<u8> = LABELS.trim().bytes().map(|b| b.wrapping_sub(b'0')).collect();
-        let sheet = decode_bytes(SHEET, &Limits::default())?;
-        let fits = sheet.width == COLUMNS * TILE && sheet.width * sheet.height >= labels.len() * TILE * TILE;
-        if !fits || labels.iter().any(|label| *label > 9) {
-            return Err(DataError::Digits { problem: "the sheet and the labels do not fit".into() });
-        }
-        let mut tiles = Vec::with_capacity(labels.len() * TILE * TILE);
-        for i in 0..labels.len() {
-            let (left, top) = (i % COLUMNS * TILE, i / COLUMNS * TILE);
-            for pixel in 0..TILE * TILE {
-                let (x, y) = (left + pixel % TILE, top + pixel / TILE);
-                tiles.push(sheet.pixels[3 * (y * sheet.width + x)]);
-            }
-        }
-        Ok(Self { tiles, labels })
+        Self::parse(
+            include_bytes!("../../../assets/digits/digits-8x8.png"),
+            include_bytes!("../../../assets/digits/labels.txt"),
+            "embedded",
+        )
     }
 
-    /// The class of each digit.
+    /// The digits in `digits-8x8.png` (tiles of 8x8, row by row) and `labels.txt` (one character a tile) of a folder.
+    ///
+    /// # Errors
+    /// - a file is missing or broken · sizes or labels do not fit (the message names the file)
+    pub fn load(folder: &Path) -> Result<Self> {
+        let scans = read_image_file(&folder.join(SCANS_FILE), &Limits::default())?;
+        let path = folder.join(LABELS_FILE);
+        let labels = fs::read(&path).map_err(|e| DataError::Digits {
+            file: path.display().to_string(),
+            problem: format!("cannot be read: {e}"),
+        })?;
+        Self::parse(&scans, &labels, &folder.display().to_string())
+    }
+
+    /// The classes, 0..=9, one a digit.
+    #[must_use]
     pub fn labels(&self) -> &[u8] {
         &self.labels
     }
 
-    /// The first `first` digits of each of these classes, in the order of the sheet; all classes if none is named.
-    pub fn subset(&self, classes: &[u8], first: usize) -> Vec<usize> {
-        let mut taken = [0usize; 10];
-        let wanted = |label: u8| classes.is_empty() || classes.contains(&label);
-        (0..self.labels.len())
-            .filter(|&i| {
-                let label = self.labels[i];
-                let take = wanted(label) && taken[usize::from(label)] < first;
-                taken[usize::from(label)] += usize::from(take);
-                take
-            })
-            .collect()
+    /// The first `first` digits of each of the classes, in the order of the whole set; no classes at all mean all ten.
+    ///
+    /// # Errors
+    /// - a class above 9
+    pub fn subset(&self, classes: &[u8], first: usize) -> Result<Vec<usize>> {
+        if let Some(class) = classes.iter().find(|&&class| class > 9) {
+            return Err(DataError::Option {
+                option: "classes",
+                expected: "digits from 0 to 9".to_owned(),
+                found: class.to_string(),
+            });
+        }
+        let mut taken = [0; 10];
+        let wanted = |&(_, &label): &(usize, &u8)| {
+            let taken = &mut taken[usize::from(label)];
+            let wanted = (classes.is_empty() || classes.contains(&label)) && *taken < first;
+            *taken += usize::from(wanted);
+            wanted
+        };
+        let all = self.labels.iter().enumerate();
+        Ok(all.filter(wanted).map(|(i, _)| i).collect())
     }
 
-    /// Digit `index` in `style`, `[3, 16, 16]` in [-1, 1].
+    /// Digit `index` drawn in `style`.
     ///
+    /// The shape `v` is the scan enlarged to 12x12 (bilinear, half-pixel centres, edges repeated) in the middle of 16x16, hardened by
+    /// `u = clip((v - 0.25) / 0.5, 0, 1)`, `v = u^2 (3 - 2u)`. Then
     /// ```text
-    /// shape v: bilinear 8x8 -> 12x12 inside 16x16, u = clip((v - 1/4) / (1/2), 0, 1), v = u^2 (3 - 2u)
+    /// chalk  (1 - v) (-0.45, -0.40, -0.20) + v (0.90, 0.95, 1.00)
+    /// ember  (1 - s) (-0.15, -0.50, -0.70) + s (1.00, 0.65, -0.25) + 0.36 (g - 0.5) (1.0, 0.7, 0.4) (1 - 0.6 v),  clipped to [-1, 1]
+    ///        s = v (0.72 + 0.28 h),  h = 1 where (x + y) mod 4 < 2, else 0
     /// ```
+    /// The grain `g` in [0, 1) is a hash of (index, y, x): element `16 y + x` of the stream of [`Purpose::Grain`] with seed 0, step 0 and
+    /// `index` as its sample.
     ///
+    /// # Shapes
+    /// - returns `[3, 16, 16]`, in [-1, 1]
     /// # Panics
-    /// When `index` is not below the number of labels.
+    /// - `index` is not below the number of [`labels`](Self::labels)
+    #[must_use]
     pub fn render(&self, index: usize, style: Style) -> Vec<f32> {
-        let shape = self.shape(index);
-        let mut out = vec![0.0f32; 3 * SIDE * SIDE];
-        for (pixel, &v) in shape.iter().enumerate() {
-            let (x, y) = (pixel % SIDE, pixel / SIDE);
+        const N: usize = Digits::SIZE * Digits::SIZE;
+        let shape = shape(&self.scans[index]);
+        let mut grain = [0.0; N];
+        if style == Style::Ember {
+            Draw::new(0, Purpose::Grain, 0, index as u64).fill_uniform(&mut grain);
+        }
+        let mut out = vec![0.0; 3 * N];
+        for (i, (&v, &g)) in shape.iter().zip(&grain).enumerate() {
             let colour = match style {
-                Style::Chalk => blend(v, [-0.45, -0.40, -0.20], [0.90, 0.95, 1.00]),
+                Style::Chalk => mix([-0.45, -0.40, -0.20], [0.90, 0.95, 1.00], v),
                 Style::Ember => {
-                    let hatch = if (x + y) % 4 < 2 { 1.0 } else { 0.0 };
-                    let glow = blend(v * (0.72 + 0.28 * hatch), [-0.15, -0.50, -0.70], [1.00, 0.65, -0.25]);
-                    let grain = (grain(index, y, x) - 0.5) * 0.36 * (1.0 - 0.6 * v);
-                    [glow[0] + grain, glow[1] + 0.7 * grain, glow[2] + 0.4 * grain]
+                    let hatched = (i % Self::SIZE + i / Self::SIZE) % 4 < 2;
+                    let s = v * if hatched { 1.0 } else { 0.72 };
+                    let grain = (g - 0.5) * 0.36 * (1.0 - 0.6 * v);
+                    let [r, g, b] = mix([-0.15, -0.50, -0.70], [1.00, 0.65, -0.25], s);
+                    [r + grain, g + 0.7 * grain, b + 0.4 * grain].map(|c| c.clamp(-1.0, 1.0))
                 }
             };
             for (channel, value) in colour.into_iter().enumerate() {
-                #[expect(clippy::cast_possible_truncation, reason = "a colour")]
-                let value = value.clamp(-1.0, 1.0) as f32;
-                out[channel * SIDE * SIDE + pixel] = value;
+                out[channel * N + i] = value;
             }
         }
         out
     }
 
-    /// How much ink is in each pixel of the 16x16 picture, 0 to 1.
-    fn shape(&self, index: usize) -> Vec<f64> {
-        let tile = &self.tiles[index * TILE * TILE..][..TILE * TILE];
-        let at = |x: usize, y: usize| f64::from(tile[y * TILE + x]) / 255.0;
-        let margin = (SIDE - INNER) / 2;
-        let mut out = vec![0.0; SIDE * SIDE];
-        for y in 0..INNER {
-            for x in 0..INNER {
-                let ((x0, x1, fx), (y0, y1, fy)) = (taps(x), taps(y));
-                let top = at(x0, y0) * (1.0 - fx) + at(x1, y0) * fx;
-                let bottom = at(x0, y1) * (1.0 - fx) + at(x1, y1) * fx;
-                let v = top * (1.0 - fy) + bottom * fy;
-                let u = ((v - 0.25) / 0.5).clamp(0.0, 1.0);
-                out[(y + margin) * SIDE + x + margin] = u * u * (3.0 - 2.0 * u);
+    /// The digits from their two files; `origin` names the folder in messages.
+    fn parse(scans: &[u8], labels: &[u8], origin: &str) -> Result<Self> {
+        let problem = |file: &str, problem: String| DataError::Digits {
+            file: format!("{origin}/{file}"),
+            problem,
+        };
+        let mut classes = Vec::new();
+        for (at, &byte) in labels.trim_ascii().iter().enumerate() {
+            if !byte.is_ascii_digit() {
+                let found = byte.escape_ascii();
+                let text = format!("expected digits from 0 to 9, found '{found}' at place {at}");
+                return Err(problem(LABELS_FILE, text));
             }
+            classes.push(byte - b'0');
         }
-        out
-    }
-}
-
-/// The two stored pixels around an enlarged one (half-pixel centres, the border repeated), and the share of the second.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the tile")]
-fn taps(i: usize) -> (usize, usize, f64) {
-    let centre = ((i as f64 + 0.5) * TILE as f64 / INNER as f64 - 0.5).clamp(0.0, (TILE - 1) as f64);
-    let low = centre as usize;
-    (low, (low + 1).min(TILE - 1), centre - low as f64)
-}
-
-fn blend(share: f64, ground: [f64; 3], ink: [f64; 3]) -> [f64; 3] {
-    std::array::from_fn(|i| (1.0 - share) * ground[i] + share * ink[i])
-}
-
-/// A number in [0, 1) for each pixel of each digit: the finaliser of splitmix64 over the packed address.
-fn grain(index: usize, y: usize, x: usize) -> f64 {
-    let mut z = ((index as u64) << 16 | (y as u64) << 8 | x as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ (z >> 31)) >> 40) as f64 / (1u64 << 24) as f64
-}
-
-/// Some of the digits in one style, as pictures of 8 bits like those from a folder.
-#[derive(Clone, Debug)]
-pub struct DigitsSource {
-    digits: Digits,
-    style: Style,
-    indices: Vec<usize>,
-}
-
-impl DigitsSource {
-    /// The first `per_class` digits of each of `classes` (all classes if none is named).
-    ///
-    /// # Errors
-    /// A class above 9; nothing left.
-    pub fn new(digits: Digits, style: Style, classes: &[u8], per_class: usize) -> Result<Self> {
-        if let Some(class) = classes.iter().find(|class| **class > 9) {
-            return Err(DataError::Digits { problem: format!("expected classes from 0 to 9, found {class}") });
+        let name = format!("{origin}/{SCANS_FILE}");
+        let sheet = decode_described(scans, &name, &Limits::default())?.image;
+        if sheet.width % SCAN != 0 || sheet.height % SCAN != 0 {
+            let text = format!(
+                "expected sides that are multiples of 8 pixels, found {}x{}",
+                sheet.width, sheet.height
+            );
+            return Err(problem(SCANS_FILE, text));
         }
-        let indices = digits.subset(classes, per_class);
-        if indices.is_empty() {
-            return Err(DataError::Digits { problem: "no digit is left".into() });
+        let columns = sheet.width / SCAN;
+        let tiles = columns * (sheet.height / SCAN);
+        if classes.is_empty() || classes.len() > tiles {
+            let text = format!(
+                "expected 1 to {tiles} labels, as there are tiles in {SCANS_FILE}, found {}",
+                classes.len()
+            );
+            return Err(problem(LABELS_FILE, text));
         }
-        Ok(Self { digits, style, indices })
+        let scans = (0..classes.len()).map(|i| scan(&sheet, i % columns, i / columns));
+        Ok(Self {
+            scans: scans.collect(),
+            labels: classes,
+        })
     }
 }
 
-impl ImageSource for DigitsSource {
-    fn len(&self) -> usize {
-        self.indices.len()
-    }
-
-    fn image(&self, index: usize) -> Result<Rgb8> {
-        Ok(from_unit_range_round(&self.digits.render(self.indices[index], self.style), SIDE, SIDE)?)
-    }
-
-    fn id(&self, index: usize) -> String {
-        format!("digits/{:04}", self.indices[index])
-    }
+/// The values of the tile in a column and row of the sheet, which is grey.
+///
+/// Choice: level / 255, so the recipe's thresholds act on the file's own values; the original 0..16 differ by less than a level.
+fn scan(sheet: &Rgb8, column: usize, row: usize) -> [f32; SCAN * SCAN] {
+    std::array::from_fn(|i| {
+        let (x, y) = (column * SCAN + i % SCAN, row * SCAN + i / SCAN);
+        f32::from(sheet.pixels[3 * (y * sheet.width + x)]) / 255.0
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_sheet_has_every_class_and_the_target_set_is_ninety_of_three() {
-        let digits = Digits::embedded().unwrap();
-        assert_eq!(digits.labels().len(), 1797);
-        let target = digits.subset(&[1, 4, 7], 30);
-        assert_eq!(target.len(), 90);
-        assert!(target.iter().all(|&i| [1, 4, 7].contains(&digits.labels()[i])));
-        assert_eq!(digits.subset(&[], usize::MAX).len(), 1797);
-    }
-
-    #[test]
-    fn ground_and_ink_have_the_colours_of_their_style() {
-        let digits = Digits::embedded().unwrap();
-        let chalk = digits.render(0, Style::Chalk);
-        // The margin is bare ground.
-        assert_eq!([chalk[0], chalk[256], chalk[512]], [-0.45, -0.40, -0.20]);
-        let brightest = chalk[..256].iter().copied().fold(f32::MIN, f32::max);
-        assert!((brightest - 0.90).abs() < 1e-6, "{brightest}");
-        let ember = digits.render(0, Style::Ember);
-        let g = grain(0, 0, 0);
-        for (channel, (ground, part)) in [(-0.15, 1.0), (-0.50, 0.7), (-0.70, 0.4)].into_iter().enumerate() {
-            let want: f64 = ground + (g - 0.5) * 0.36 * part;
-            assert!((f64::from(ember[256 * channel]) - want).abs() < 1e-6);
+/// The hardened 16x16 shape of a scan.
+fn shape(scan: &[f32; SCAN * SCAN]) -> [f32; Digits::SIZE * Digits::SIZE] {
+    // Neighbours and the weight of the second one, for each of the 12 rows or columns.
+    let taps: [(usize, usize, f32); DRAWN] = std::array::from_fn(|i| {
+        let at = ((i as f32 + 0.5) * SCAN as f32 / DRAWN as f32 - 0.5).max(0.0);
+        let low = at as usize;
+        (low, (low + 1).min(SCAN - 1), at - low as f32)
+    });
+    let mut out = [0.0; Digits::SIZE * Digits::SIZE];
+    for (y, &(y0, y1, fy)) in taps.iter().enumerate() {
+        for (x, &(x0, x1, fx)) in taps.iter().enumerate() {
+            let row = |y: usize| scan[y * SCAN + x0] * (1.0 - fx) + scan[y * SCAN + x1] * fx;
+            let v = row(y0) * (1.0 - fy) + row(y1) * fy;
+            let u = ((v - 0.25) / 0.5).clamp(0.0, 1.0);
+            out[(y + MARGIN) * Digits::SIZE + x + MARGIN] = u * u * (3.0 - 2.0 * u);
         }
-        assert_ne!(digits.render(1, Style::Ember)[0], ember[0]);
     }
+    out
+}
 
-    #[test]
-    fn enlargement_is_bilinear_with_the_border_repeated() {
-        assert_eq!(taps(0), (0, 1, 0.0));
-        let (low, high, share) = taps(1);
-        assert_eq!((low, high), (0, 1));
-        assert!((share - 0.5).abs() < 1e-12);
-        assert_eq!(taps(11).0, 7);
-    }
-
-    #[test]
-    fn odd_requests_are_refused() {
-        let digits = Digits::embedded().unwrap();
-        assert!(DigitsSource::new(digits.clone(), Style::Chalk, &[12], 3).unwrap_err().to_string().contains("found 12"));
-        assert!(DigitsSource::new(digits, Style::Chalk, &[1], 0).is_err());
-        assert!("ink".parse::<Style>().unwrap_err().to_string().contains("\"ink\""));
-    }
+/// `(1 - by) from + by to`.
+fn mix(from: [f32; 3], to: [f32; 3], by: f32) -> [f32; 3] {
+    std::array::from_fn(|c| (1.0 - by) * from[c] + by * to[c])
 }

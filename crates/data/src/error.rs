@@ -1,53 +1,142 @@
-use std::path::PathBuf;
+//! What can go wrong with data.
 
-/// Why images cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DataError {
-    /// A folder that cannot serve as a data set.
-    #[error("{}: {problem}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// What is wrong, and what was expected.
-        problem: String,
-    },
-    /// The system refused to read something.
-    #[error("{}: cannot be read: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// One image.
-    #[error(transparent)]
-    Image(#[from] sdft_imaging::ImagingError),
-    /// Images that cannot be read, in a strict check.
-    #[error("{}: {} of {n} images cannot be read, the first: {first}", path.display(), count)]
-    Unreadable {
-        /// The folder.
-        path: PathBuf,
-        /// How many.
-        count: usize,
-        /// Of how many.
-        n: usize,
-        /// The first one and its reason.
-        first: String,
-    },
-    /// A request for digits that makes no sense.
-    #[error("digits: {problem}")]
-    Digits {
-        /// What is wrong.
-        problem: String,
-    },
-    /// The thread that prepares batches is gone.
-    #[error("the thread that prepares batches stopped: {reason}")]
-    Worker {
-        /// Why, as far as it is known.
-        reason: String,
-    },
-}
+use std::{io, path::PathBuf};
+
+use sdft_imaging::ImagingError;
+
+use crate::Unreadable;
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, DataError>;
+
+/// Why there are no data, or not these.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The folder does not exist.
+    #[error("image folder {} does not exist", path.display())]
+    Missing {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// The path names something else than a folder.
+    #[error("{} is not a folder; expected a folder of images, found a file", path.display())]
+    NotAFolder {
+        /// The path given.
+        path: PathBuf,
+    },
+    /// The operating system refused to list the folder.
+    #[error("cannot list the image folder {}: {source}", path.display())]
+    Unlistable {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The folder holds nothing at all.
+    #[error("image folder {} is empty", path.display())]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds files, but none of them is named like an image.
+    #[error(
+        "no images in {} and its subfolders: looked for {extensions} (hidden files are passed over), found {found}",
+        path.display()
+    )]
+    NoImages {
+        /// The folder.
+        path: PathBuf,
+        /// The extensions looked for.
+        extensions: String,
+        /// What is there instead.
+        found: String,
+    },
+    /// Not a single image could be decoded.
+    #[error("none of the {} images in {} can be read:{}", unreadable.len(), path.display(), listed(unreadable))]
+    AllUnreadable {
+        /// The folder.
+        path: PathBuf,
+        /// Every file with its reason.
+        unreadable: Vec<Unreadable>,
+    },
+    /// Some images cannot be decoded, and the caller asked to be strict.
+    #[error(
+        "{} of the images in {} cannot be read (strict; without it they are left out):{}",
+        unreadable.len(), path.display(), listed(unreadable)
+    )]
+    SomeUnreadable {
+        /// The folder.
+        path: PathBuf,
+        /// Every such file with its reason.
+        unreadable: Vec<Unreadable>,
+    },
+    /// A picture could not be read.
+    #[error(transparent)]
+    Picture(#[from] ImagingError),
+    /// A picture that does not exist was asked for.
+    #[error("image {index} was asked for, the data set has {len}")]
+    Index {
+        /// The index.
+        index: usize,
+        /// The number of pictures.
+        len: usize,
+    },
+    /// A source returned a picture of another size than it promised.
+    #[error("image {id}: expected {expected}x{expected} pixels, found {width}x{height}")]
+    Size {
+        /// The picture's name.
+        id: String,
+        /// The size of the data set.
+        expected: usize,
+        /// Its width.
+        width: usize,
+        /// Its height.
+        height: usize,
+    },
+    /// An option has a value that makes no sense.
+    #[error("{option}: expected {expected}, found {found}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The digits' files contradict each other or are not what they should be.
+    #[error("digits {file}: {problem}")]
+    Digits {
+        /// The file.
+        file: String,
+        /// Expected and found.
+        problem: String,
+    },
+    /// The prefetching thread could not be started or panicked.
+    #[error("preparing the batch of step {step} failed: {problem}")]
+    Prefetch {
+        /// The step whose batch was being made.
+        step: u64,
+        /// The panic's message or the operating system's.
+        problem: String,
+    },
+    /// A batch was asked for after an error had ended the prefetching.
+    #[error("no batch of step {step}: prefetching ended with an earlier error")]
+    Ended {
+        /// The step whose batch was asked for.
+        step: u64,
+    },
+}
+
+/// Files and reasons, a line each, the first ten of them.
+fn listed(unreadable: &[Unreadable]) -> String {
+    const SHOWN: usize = 10;
+    let mut out = String::new();
+    for one in unreadable.iter().take(SHOWN) {
+        out.push_str(&format!("\n  {one}"));
+    }
+    if unreadable.len() > SHOWN {
+        out.push_str(&format!("\n  and {} more", unreadable.len() - SHOWN));
+    }
+    out
+}

@@ -1,40 +1,46 @@
 //! Image folders and the embedded digits as seeded, resumable batches.
 //!
-//! An [`ImageSource`] is a list of images of one size: [`FolderSource`] for a user's own, [`DigitsSource`] for the embedded example.
-//! [`Batches`] turns it into the batches of a run, [`Prefetcher`] prepares them on a second thread, and [`check_folder`] reports
-//! what is broken, doubled or odd in a folder before anything is trained.
+//! An [`ImageSource`] is a numbered list of square pictures of one size: a [`FolderSource`] (checked before the first step, see [`Report`])
+//! or a [`DigitsSource`], the real handwritten digits that the program carries along. [`Batches`] visits a source in an [`Order`]:
 //!
-//! # Example: batch 100 of a run
+//! ```text
+//! sample g of the run (g = step * batch + i)  ->  image  permutation(seed, g / n)[g mod n],  flip(seed, g),  shift(seed, g)
 //! ```
-//! use sdft_data::{Augment, Batches, Digits, DigitsSource, Style};
-//! use std::sync::Arc;
 //!
-//! let source = DigitsSource::new(Digits::embedded()?, Style::Ember, &[1, 4, 7], 30)?;
-//! let batches = Batches::new(Arc::new(source), 7, 8, Augment { flip: false, shift: 1 })?;
-//! let batch = batches.batch(100)?;
-//! assert_eq!(batch.shape, [8, 3, 16, 16]);
-//! assert_eq!(batch, batches.batch(100)?);
+//! ```
+//! use std::sync::Arc;
+//! use sdft_data::{Augment, Batches, Digits, DigitsSource, Prefetcher, Style};
+//!
+//! let target = DigitsSource::new(Digits::embedded()?, Style::Ember, &[1, 4, 7], 30)?; // 90 images
+//! let batches = Batches::new(Arc::new(target), 0, 8, Augment { flip: false, shift: 1 })?;
+//! let direct = batches.batch(100)?; // a resumed run simply asks for step 100
+//! let mut prefetcher = Prefetcher::new(batches, 100);
+//! assert_eq!(prefetcher.next()?, direct);
+//! assert_eq!(direct.shape, [8, 3, 16, 16]);
 //! # Ok::<(), sdft_data::DataError>(())
 //! ```
 //!
-//! **Invariant:** a batch is a pure function of (seed, step); a sample of (seed, its number in the run), whatever the batch size.
-
-pub use crate::{
-    batches::{Augment, Batch, Batches},
-    check::{Range, Report, Unreadable, check_folder},
-    digits::{Digits, DigitsSource, Style},
-    error::{DataError, Result},
-    folder::FolderSource,
-    order::Order,
-    prefetch::Prefetcher,
-    source::ImageSource,
-};
+//! **Invariant:** knows no tensor library; a batch is a pure function of the pictures, the seed and the step, so batch splits, threads,
+//! prefetching and resuming change nothing.
 
 mod batches;
 mod check;
 mod digits;
+mod digits_source;
 mod error;
 mod folder;
 mod order;
 mod prefetch;
+mod report;
+mod scan;
 mod source;
+
+pub use batches::{Augment, Batch, Batches};
+pub use digits::{Digits, Style};
+pub use digits_source::DigitsSource;
+pub use error::{DataError, Result};
+pub use folder::{FolderOptions, FolderSource, check_folder, check_folder_with};
+pub use order::Order;
+pub use prefetch::Prefetcher;
+pub use report::{Duplicate, Report, Spread, Unreadable};
+pub use source::ImageSource;

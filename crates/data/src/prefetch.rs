@@ -1,99 +1,99 @@
-use crate::batches::{Batch, Batches};
-use crate::error::{DataError, Result};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::JoinHandle;
+//! The next batch is made while the current one is used.
 
-/// Batches that wait ready.
-const READY: usize = 2;
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread::{self, JoinHandle},
+};
 
-/// Prepares batches on a second thread, in order.
+use crate::{Batch, Batches, DataError, Result};
+
+/// Finished batches that wait at most.
+const QUEUE: usize = 2;
+
+/// Makes the batches of consecutive steps on a thread of its own, a few ahead.
+///
+/// They are the same as [`Batches::batch`] gives. Dropping the prefetcher ends the thread.
+#[derive(Debug)]
 pub struct Prefetcher {
-    /// None once the prefetcher is being dropped.
-    batches: Option<Receiver<Result<Batch>>>,
+    step: u64,
+    receiver: Option<Receiver<Result<Batch>>>,
     worker: Option<JoinHandle<()>>,
+    /// Why there is no worker.
+    failed: Option<String>,
 }
 
 impl Prefetcher {
-    /// Starts with batch `first`.
+    /// Starts with the batch of step `first`.
+    #[must_use]
     pub fn new(batches: Batches, first: u64) -> Self {
-        let (sender, receiver) = sync_channel(READY);
-        let worker = std::thread::Builder::new().name("batches".into()).spawn(move || {
-            for step in first.. {
-                let batch = batches.batch(step);
-                let failed = batch.is_err();
-                // Nobody listens any more, or nothing more will come.
-                if sender.send(batch).is_err() || failed {
-                    return;
-                }
-            }
-        });
-        Self { batches: Some(receiver), worker: worker.ok() }
+        let (sender, receiver) = sync_channel(QUEUE);
+        let started = thread::Builder::new()
+            .name("prefetch".to_owned())
+            .spawn(move || work(&batches, first, &sender));
+        let (worker, failed) = match started {
+            Ok(worker) => (Some(worker), None),
+            Err(error) => (None, Some(format!("cannot start a thread: {error}"))),
+        };
+        Self {
+            step: first,
+            receiver: Some(receiver),
+            worker,
+            failed,
+        }
     }
 
-    /// The next batch.
+    /// The batch of the next step; waits for it if need be.
     ///
     /// # Errors
-    /// An image that can no longer be read; a worker that is gone.
-    #[expect(clippy::should_implement_trait, reason = "an iterator cannot end with an error and stay an error")]
+    /// - an image could not be read, or preparing the batch panicked; after that, every call is an error
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the stream has no end, so an Iterator's Option would never be None"
+    )]
     pub fn next(&mut self) -> Result<Batch> {
-        let gone = |reason: &str| DataError::Worker { reason: reason.to_owned() };
-        let batches = self.batches.as_ref().ok_or_else(|| gone("it was told to"))?;
-        batches.recv().unwrap_or_else(|_| Err(gone("it panicked or could not be started")))
+        let step = self.step;
+        if let Some(problem) = self.failed.take() {
+            return Err(DataError::Prefetch { step, problem });
+        }
+        let received = self.receiver.as_ref().and_then(|r| r.recv().ok());
+        let batch = received.unwrap_or(Err(DataError::Ended { step }))?;
+        self.step += 1;
+        Ok(batch)
     }
 }
 
 impl Drop for Prefetcher {
     fn drop(&mut self) {
-        // Closing the channel first lets a worker that waits to send go.
-        self.batches = None;
+        // Without a receiver the worker's send fails, also the one it may be waiting in.
+        drop(self.receiver.take());
         if let Some(worker) = self.worker.take() {
-            // A panic was reported through the closed channel already.
             let _ = worker.join();
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Augment, Digits, DigitsSource, ImageSource, Style};
-    use sdft_imaging::Rgb8;
-    use std::sync::Arc;
-
-    fn digits() -> Batches {
-        let source = DigitsSource::new(Digits::embedded().unwrap(), Style::Chalk, &[3], 7).unwrap();
-        Batches::new(Arc::new(source), 1, 3, Augment { flip: false, shift: 1 }).unwrap()
-    }
-
-    #[test]
-    fn prefetched_batches_equal_direct_ones_from_any_start() {
-        let mut prefetcher = Prefetcher::new(digits(), 4);
-        for step in 4..9 {
-            assert_eq!(prefetcher.next().unwrap(), digits().batch(step).unwrap());
+/// Sends batch after batch until nobody listens or one fails.
+fn work(batches: &Batches, first: u64, sender: &SyncSender<Result<Batch>>) {
+    for step in first.. {
+        let batch =
+            catch_unwind(AssertUnwindSafe(|| batches.batch(step))).unwrap_or_else(|panic| {
+                Err(DataError::Prefetch {
+                    step,
+                    problem: format!("it panicked: {}", message(&*panic)),
+                })
+            });
+        let last = batch.is_err();
+        if sender.send(batch).is_err() || last {
+            return;
         }
     }
+}
 
-    struct Failing(bool);
-
-    impl ImageSource for Failing {
-        fn len(&self) -> usize {
-            1
-        }
-        fn image(&self, _: usize) -> Result<Rgb8> {
-            assert!(!self.0, "a source that panics");
-            Err(DataError::Digits { problem: "gone".into() })
-        }
-        fn id(&self, _: usize) -> String {
-            String::new()
-        }
-    }
-
-    #[test]
-    fn errors_and_panics_of_the_worker_arrive_as_errors() {
-        let make = |panics| Prefetcher::new(Batches::new(Arc::new(Failing(panics)), 0, 1, Augment::default()).unwrap(), 0);
-        assert!(make(false).next().unwrap_err().to_string().contains("gone"));
-        let mut failed = make(true);
-        assert!(failed.next().unwrap_err().to_string().contains("panicked"));
-        assert!(failed.next().is_err());
-    }
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }

@@ -27,6 +27,7 @@ mod convert;
 mod crop;
 mod decode;
 mod error;
+mod filter;
 mod font;
 mod jpeg;
 mod png;
@@ -38,7 +39,8 @@ pub use convert::{from_unit_range_round, from_unit_range_truncate, to_unit_range
 pub use crop::{center_crop, resize_short_side};
 pub use decode::{Decoded, Limits, decode_bytes, decode_described, decode_file, read_image_file};
 pub use error::{ImagingError, Result};
+pub use filter::Filter;
 pub use font::{draw_text, text_size};
 pub use png::{encode_png, write_png};
-pub use resize::{Filter, resize, resize_f32};
+pub use resize::{resize, resize_f32};
 pub use rgb8::Rgb8;

@@ -57,10 +57,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .write(true)
         .create_new(true)
         .open(&aside)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
+        .and_then(|file| fill(file, bytes))
         .and_then(|()| fs::rename(&aside, path));
     if written.is_err() {
         // The first error is the one worth telling.
@@ -72,6 +69,12 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = File::open(folder).and_then(|folder| folder.sync_all());
     }
     Ok(())
+}
+
+/// Writes and synchronises.
+fn fill(mut file: File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// A name next to `path` that no other writer of this or another process uses.
@@ -152,7 +155,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_is_an_error() {
-        // Renaming onto the device is refused before or after the write; either way no panic and no success.
-        assert!(write_png(Path::new("/dev/full/a.png"), &picture()).is_err());
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let error = fill(full, b"picture").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

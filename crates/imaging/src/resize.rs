@@ -1,53 +1,12 @@
 //! Pillow's separable resampling, bit for bit.
 
-use crate::Rgb8;
+use crate::{
+    Rgb8,
+    filter::{Filter, PRECISION, Taps, fixed_point, taps},
+};
 
-/// Fractional bits of the integer weights of the 8-bit path.
-const PRECISION: u32 = 22;
-/// One half in that format: sums start with it, so that the shift at their end rounds.
+/// One half in fixed point: sums start with it, so that the shift at their end rounds.
 const HALF: i32 = 1 << (PRECISION - 1);
-
-/// A resampling kernel; all of them widen when the picture shrinks, so none aliases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Filter {
-    /// The mean over the covered area.
-    Box,
-    /// A triangle of half width 1.
-    Bilinear,
-    /// The Keys cubic with a = -0.5, of half width 2; it overshoots at edges.
-    Bicubic,
-}
-
-impl Filter {
-    /// Half the width of the kernel in source pixels when the picture grows.
-    fn support(self) -> f64 {
-        match self {
-            Self::Box => 0.5,
-            Self::Bilinear => 1.0,
-            Self::Bicubic => 2.0,
-        }
-    }
-
-    /// The kernel at signed distance `x`.
-    fn at(self, x: f64) -> f64 {
-        const A: f64 = -0.5;
-        let d = x.abs();
-        match self {
-            // Half open: a pixel on the border between two outputs belongs to one of them.
-            Self::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
-            Self::Bilinear => (1.0 - d).max(0.0),
-            Self::Bicubic if d < 1.0 => ((A + 2.0) * d - (A + 3.0)) * d * d + 1.0,
-            Self::Bicubic if d < 2.0 => (((d - 5.0) * d + 8.0) * d - 4.0) * A,
-            Self::Bicubic => 0.0,
-        }
-    }
-}
-
-/// The source pixels of one output pixel: `weights[k]` belongs to source pixel `first + k`.
-struct Taps<W> {
-    first: usize,
-    weights: Vec<W>,
-}
 
 /// The picture resized to `width` x `height` as Pillow's `Image.resize` does on 8-bit images, bit for bit.
 ///
@@ -192,49 +151,6 @@ fn vertical_f32(plane: &[f32], stride: usize, rows: &[Taps<f64>]) -> Vec<f32> {
         out.extend(sums.iter().map(|&sum| sum as f32));
     }
     out
-}
-
-/// The weights of output pixels `start..start + n` when `source` pixels become `target`.
-///
-/// A size that does not change gives the identity, which both paths carry through exactly: it is Pillow's skipped pass.
-fn taps(source: usize, target: usize, start: usize, n: usize, filter: Filter) -> Vec<Taps<f64>> {
-    let scale = source as f64 / target as f64;
-    let widening = scale.max(1.0);
-    let support = filter.support() * widening;
-    let narrowing = 1.0 / widening;
-    let tap = |i: usize| {
-        if source == target {
-            return Taps {
-                first: i,
-                weights: vec![1.0],
-            };
-        }
-        let centre = (i as f64 + 0.5) * scale;
-        // Casts of floats saturate, so a negative bound is 0.
-        let first = ((centre - support + 0.5) as usize).min(source - 1);
-        let end = ((centre + support + 0.5) as usize).clamp(first + 1, source);
-        let mut weights: Vec<f64> = (first..end)
-            .map(|x| filter.at((x as f64 - centre + 0.5) * narrowing))
-            .collect();
-        let total: f64 = weights.iter().sum();
-        if total != 0.0 {
-            weights.iter_mut().for_each(|w| *w /= total);
-        }
-        Taps { first, weights }
-    };
-    (start..start + n).map(tap).collect()
-}
-
-/// Weights as integers with 22 fractional bits, rounded half away from zero.
-fn fixed_point(taps: Vec<Taps<f64>>) -> Vec<Taps<i32>> {
-    let one = f64::from(1_u32 << PRECISION);
-    let round = |w: f64| (w * one + 0.5_f64.copysign(w)) as i32;
-    taps.into_iter()
-        .map(|tap| Taps {
-            first: tap.first,
-            weights: tap.weights.into_iter().map(round).collect(),
-        })
-        .collect()
 }
 
 /// A sum of weighted levels, which already holds the half that rounds it, as a level.

@@ -29,6 +29,7 @@ pub use crate::{
     embedding::timestep_embedding,
     kernels::attention::AttentionOrder,
     kernels::norm::Activation,
+    kernels::measure_flops,
     layers::{Conv2d, GroupNorm, Linear, Pointwise},
     ops::{attention, average_pool_2x, conv2d, linear, norm_act, upsample_nearest_2x},
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},

@@ -1,1 +1,44 @@
-//! The training loop: run folder, atomic checkpoints, resume, logs.
+//! The training loop: a plan in, a run folder out, and nothing lost in between.
+//!
+//! ```text
+//! runs/<name>/plan.toml            everything resolved, before step 0
+//!             log.jsonl            one JSON object per interval; what depends on the clock stands under "time"
+//!             events.out.tfevents  the same for TensorBoard
+//!             samples/step-N.png   the source model's samples beside the target's, from the same noise
+//!             checkpoints/step-N/  weights, moving average, optimiser, position
+//!             final.safetensors    the moving average
+//! ```
+//! A step draws its timesteps and noise as functions of (seed, step, sample), so a run that is killed and resumed ends like one
+//! that was not: same weights, same average, same moments, same log lines apart from their times.
+//!
+//! # Example: a plan is checked before anything happens
+//! ```
+//! use sdft_train::{DataPlan, Plan};
+//!
+//! let plan = Plan { data: DataPlan { path: "faces".into(), ..DataPlan::default() }, ..Plan::default() };
+//! assert_eq!(plan.validate().unwrap_err().key, "source");
+//! ```
+//!
+//! **Invariant:** opens no network connection, and never writes over the only good copy of anything.
+
+pub use crate::{
+    audit::audit_gradients,
+    error::{Result, TrainError},
+    folder::{RunFolder, free_run_folder},
+    plan::{
+        Accumulate, AuxSampling, DataPlan, LoopPlan, LossPlan, LrSchedule, Method, OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError,
+    },
+    preview::{contact_sheet, to_images},
+    run::{Ending, Progress, Setup, Watcher, run},
+};
+
+mod audit;
+mod error;
+mod folder;
+mod learner;
+mod log;
+mod plan;
+mod preview;
+mod run;
+mod snapshot;
+mod tensorboard;

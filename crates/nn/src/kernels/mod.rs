@@ -7,10 +7,12 @@ pub(crate) mod attention;
 pub(crate) mod conv;
 pub(crate) mod gemm;
 pub(crate) mod linear;
+mod measure;
 pub(crate) mod norm;
 mod real;
 pub(crate) mod resample;
 mod shared_mut;
 
+pub use measure::measure_flops;
 pub(crate) use real::Real;
 pub(crate) use shared_mut::SharedMut;

@@ -1,0 +1,139 @@
+use crate::AdmConfig;
+
+/// What a network costs, per image of its own size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// Floating-point operations of one forward pass (a multiplication and an addition are two).
+    pub forward_flops: f64,
+    /// Bytes of the values that a backward pass in f32 needs.
+    pub activation_bytes: f64,
+    /// Number of parameters.
+    pub parameters: usize,
+}
+
+/// Tensors the size of its output that a residual block keeps: two norms, two convolutions, the sum.
+const KEPT_PER_BLOCK: f64 = 5.0;
+
+#[derive(Default)]
+struct Tally {
+    flops: f64,
+    values: f64,
+    parameters: usize,
+}
+
+impl Tally {
+    fn conv(&mut self, c_in: usize, c_out: usize, k: usize, pixels: f64) {
+        self.flops += 2.0 * (k * k * c_in * c_out) as f64 * pixels;
+        self.parameters += k * k * c_in * c_out + c_out;
+    }
+
+    fn residual(&mut self, config: &AdmConfig, c_in: usize, c_out: usize, pixels: f64) {
+        let emb_out = if config.use_scale_shift_norm { 2 * c_out } else { c_out };
+        self.conv(c_in, c_out, 3, pixels);
+        self.conv(c_out, c_out, 3, pixels);
+        self.conv(config.emb_channels(), emb_out, 1, 1.0);
+        if c_in != c_out {
+            self.conv(c_in, c_out, 1, pixels);
+        }
+        self.parameters += 2 * (c_in + c_out);
+        self.values += (KEPT_PER_BLOCK * c_out as f64 + c_in as f64) * pixels;
+    }
+
+    fn attention(&mut self, channels: usize, pixels: f64) {
+        self.conv(channels, 3 * channels, 1, pixels);
+        self.conv(channels, channels, 1, pixels);
+        self.flops += 4.0 * channels as f64 * pixels * pixels;
+        self.parameters += 2 * channels;
+        self.values += 6.0 * channels as f64 * pixels;
+    }
+}
+
+impl AdmConfig {
+    /// What the U-Net of this configuration costs.
+    pub fn cost(&self) -> Cost {
+        let mut tally = Tally::default();
+        let side = |level: usize| (self.image_size >> level) as f64;
+        let pixels = |level: usize| side(level) * side(level);
+        let with_attention = |level: usize| self.attention_resolutions.contains(&(1 << level));
+        let last = self.levels().saturating_sub(1);
+
+        tally.conv(self.model_channels, self.emb_channels(), 1, 1.0);
+        tally.conv(self.emb_channels(), self.emb_channels(), 1, 1.0);
+        tally.parameters += self.num_classes * self.emb_channels();
+        let mut channels = self.width(0);
+        tally.conv(self.in_channels, channels, 3, pixels(0));
+        let mut skips = vec![channels];
+        for level in 0..self.levels() {
+            let width = self.width(level);
+            for _ in 0..self.num_res_blocks {
+                tally.residual(self, channels, width, pixels(level));
+                if with_attention(level) {
+                    tally.attention(width, pixels(level));
+                }
+                channels = width;
+                skips.push(channels);
+            }
+            if level < last {
+                self.resize(&mut tally, channels, pixels(level + 1));
+                skips.push(channels);
+            }
+        }
+        tally.residual(self, channels, channels, pixels(last));
+        tally.attention(channels, pixels(last));
+        tally.residual(self, channels, channels, pixels(last));
+        for level in (0..self.levels()).rev() {
+            let width = self.width(level);
+            for i in 0..=self.num_res_blocks {
+                tally.residual(self, channels + skips.pop().unwrap_or(0), width, pixels(level));
+                if with_attention(level) {
+                    tally.attention(width, pixels(level));
+                }
+                channels = width;
+                if i == self.num_res_blocks && level > 0 {
+                    self.resize(&mut tally, width, pixels(level - 1));
+                }
+            }
+        }
+        tally.conv(channels, self.out_channels, 3, pixels(0));
+        tally.parameters += 2 * channels;
+        Cost { forward_flops: tally.flops, activation_bytes: 4.0 * tally.values, parameters: tally.parameters }
+    }
+
+    fn resize(&self, tally: &mut Tally, channels: usize, out_pixels: f64) {
+        if self.resblock_updown {
+            tally.residual(self, channels, channels, out_pixels);
+        } else if self.conv_resample {
+            tally.conv(channels, channels, 3, out_pixels);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Unet;
+
+    #[test]
+    fn parameters_are_counted_as_the_network_has_them() {
+        let base = AdmConfig::default();
+        for config in [
+            base.clone(),
+            AdmConfig::adm_256(),
+            AdmConfig { num_classes: 10, use_scale_shift_norm: false, ..base.clone() },
+            AdmConfig { resblock_updown: false, ..base.clone() },
+            AdmConfig { resblock_updown: false, conv_resample: false, ..base },
+        ] {
+            let specs = Unet::specs(&config).unwrap();
+            let n: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+            assert_eq!(config.cost().parameters, n);
+        }
+    }
+
+    #[test]
+    fn the_light_network_at_64_pixels_takes_the_published_operations() {
+        // 98.1 GFLOP of convolutions for a batch of four, counted independently.
+        let config = AdmConfig { image_size: 64, ..AdmConfig::default() };
+        let per_batch = 4.0 * config.cost().forward_flops / 1e9;
+        assert!((96.0..105.0).contains(&per_batch), "{per_batch}");
+    }
+}

@@ -1,0 +1,250 @@
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Fine-tunes diffusion models on small image sets without forgetting (SDFT), samples them and looks into their files.
+#[derive(Debug, Parser)]
+#[command(name = "sdft", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Threads to compute with; all cores if not given. Results do not depend on it.
+    #[arg(long, global = true, value_parser = at_least_one, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=4096).contains(&n) => Ok(n),
+        _ => Err("expected a number from 1 to 4096".into()),
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Fine-tune a source model on a folder of images; without arguments, the embedded example.
+    Train(TrainArgs),
+    /// Draw images from a model.
+    Sample(SampleArgs),
+    /// Say what is in a weights file: architecture, parameters, metadata.
+    Inspect(InspectArgs),
+    /// Turn a .pt file into .safetensors.
+    Convert(ConvertArgs),
+    /// Look at data.
+    Data(DataArgs),
+    /// Say what this machine has and what will be used.
+    Doctor,
+    /// Train the small classifier that judges digit samples.
+    #[command(hide = true)]
+    Judge(JudgeArgs),
+    /// Repeat a documented experiment and print its table.
+    Reproduce(ReproduceArgs),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum MethodArg {
+    Scratch,
+    Naive,
+    Sdft,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// A preset (see `--list`) or a TOML file; may be given again, later ones override earlier ones.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) config: Vec<String>,
+    /// List the presets and leave.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// The source model: a .pt or .safetensors file, or `digits-source`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) source: Option<String>,
+    /// The part of the source file to take where it holds several, as `inspect` lists them.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) source_key: Option<String>,
+    /// The images: a folder, or `digits`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<String>,
+    /// What to train.
+    #[arg(long, value_enum)]
+    pub(crate) method: Option<MethodArg>,
+    /// Optimiser steps.
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<u64>,
+    /// Images per step.
+    #[arg(long, value_name = "N")]
+    pub(crate) batch: Option<u64>,
+    /// Seed of every random number.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Name of the run and of its folder.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where run folders go.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub(crate) out: PathBuf,
+    /// Any other setting, as in the TOML file: `--set optim.lr=1e-4`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Stop if an image cannot be read, instead of leaving it out.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Go on with the run in this folder.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "source", "source_key", "data", "method", "batch", "seed", "name", "list", "strict"])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Print the plan with its time, memory and disk, and leave.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SamplerArg {
+    Ddim,
+    Ddpm,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SampleArgs {
+    /// The model: a weights file, a run folder, or `digits-source`; the newest finished run if not given.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) model: Option<String>,
+    /// How many images.
+    #[arg(short, long, default_value_t = 16)]
+    pub(crate) n: usize,
+    /// Images at once.
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
+    pub(crate) batch: usize,
+    /// Seed; image i depends on the seed and on i only.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Which sampler.
+    #[arg(long, value_enum, default_value = "ddim")]
+    pub(crate) sampler: SamplerArg,
+    /// Its steps: `ddim40` (a stride), `250` (evenly spread), `10,15,20` (per section), or empty for all.
+    #[arg(long, default_value = "ddim40", value_name = "RESPACING")]
+    pub(crate) steps: String,
+    /// DDIM only: share of fresh noise, 0 to 1.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) eta: f64,
+    /// Do not clamp predicted images to [-1, 1].
+    #[arg(long)]
+    pub(crate) no_clip: bool,
+    /// The class of every image, for class-conditional models; random ones if not given.
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) class: Option<u32>,
+    /// Side of the images, for files that do not say; a multiple of what the network halves.
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) image_size: Option<usize>,
+    /// The part of the file to take where it holds several.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Any field of the architecture that the file does not say: `--set model.norm_groups=8`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Where the images go.
+    #[arg(long, value_name = "DIR", default_value = "samples")]
+    pub(crate) out: PathBuf,
+    /// Also write guided-diffusion's samples_NxHxWx3.npz.
+    #[arg(long)]
+    pub(crate) npz: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A .pt or .safetensors file.
+    pub(crate) file: PathBuf,
+    /// The part of the file to look at where it holds several.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// List every tensor.
+    #[arg(long)]
+    pub(crate) tensors: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DtypeArg {
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PreferArg {
+    Ema,
+    Raw,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// The file to read.
+    pub(crate) input: PathBuf,
+    /// The .safetensors file to write.
+    pub(crate) output: PathBuf,
+    /// Which weights to take where a file holds both.
+    #[arg(long, value_enum, default_value = "ema")]
+    pub(crate) prefer: PreferArg,
+    /// The part of the file to take, by name.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Type of the numbers written; that of the file if not given.
+    #[arg(long, value_enum)]
+    pub(crate) dtype: Option<DtypeArg>,
+    /// A field of the architecture that no shape shows: `--set model.norm_groups=8`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Replace the output if it is there.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    pub(crate) verb: DataVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataVerb {
+    /// Decode every image of a folder and report what is broken, doubled or odd.
+    Check {
+        /// The folder.
+        dir: PathBuf,
+        /// Side that the images will have in training.
+        #[arg(long, default_value_t = 256)]
+        size: usize,
+        /// Fail if an image cannot be read.
+        #[arg(long)]
+        strict: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JudgeArgs {
+    /// The .safetensors file to write.
+    #[arg(long, default_value = "assets/weights/digits-judge.safetensors")]
+    pub(crate) out: PathBuf,
+    /// Seed.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Experiment {
+    /// The embedded digits: scratch, naive (also stopped early) and SDFT.
+    Digits,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReproduceArgs {
+    /// Which experiment.
+    #[arg(value_enum)]
+    pub(crate) experiment: Experiment,
+    /// How many seeds.
+    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
+    pub(crate) seeds: usize,
+    /// Where runs and tables go; finished runs there are not repeated.
+    #[arg(long, value_name = "DIR", default_value = "runs/reproduce-digits")]
+    pub(crate) out: PathBuf,
+}

@@ -1,0 +1,199 @@
+//! Preset, then TOML file, then `--set`: one table, checked key by key.
+
+use crate::suggest::nearest;
+use crate::{assets, usage};
+use anyhow::{Context, Result};
+use sdft_train::Plan;
+use serde_json::{Map, Value as Json};
+use toml::{Table, Value};
+
+/// Merges the files and presets named by `--config`, in order.
+pub(crate) fn layers(names: &[String]) -> Result<Table> {
+    let mut merged = Table::new();
+    for name in names {
+        let (text, origin) = match assets::preset(name) {
+            Some(text) => (text.to_owned(), format!("preset {name}")),
+            None => (read_file(name)?, name.clone()),
+        };
+        let table: Table = toml::from_str(&text).map_err(|e| usage(format!("{origin}: {e}")))?;
+        check(&table, &origin)?;
+        merge(&mut merged, table);
+    }
+    Ok(merged)
+}
+
+fn read_file(name: &str) -> Result<String> {
+    let path = std::path::Path::new(name);
+    if path.exists() {
+        return std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {name}"));
+    }
+    let hint = nearest(name, assets::preset_names()).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+    Err(usage(format!(
+        "--config {name}: neither a file nor a preset ({}){hint}",
+        assets::preset_names().collect::<Vec<_>>().join(", ")
+    )))
+}
+
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Puts `key=value` into the table; the value is TOML, or text if it is not.
+pub(crate) fn set(table: &mut Table, assignment: &str) -> Result<()> {
+    let Some((key, text)) = assignment.split_once('=') else {
+        return Err(usage(format!("--set {assignment}: expected KEY=VALUE, as in --set optim.lr=1e-4")));
+    };
+    let (key, text) = (key.trim(), text.trim());
+    let value = match toml::from_str::<Table>(&format!("v = {text}")) {
+        Ok(mut parsed) => parsed.remove("v").unwrap_or_else(|| Value::String(text.to_owned())),
+        Err(_) => Value::String(text.to_owned()),
+    };
+    put(table, key, value);
+    check(table, &format!("--set {assignment}"))
+}
+
+/// Puts a value at a dotted key.
+pub(crate) fn put(table: &mut Table, key: &str, value: impl Into<Value>) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value.into());
+        }
+        Some((first, rest)) => {
+            let inner = table.entry(first).or_insert_with(|| Value::Table(Table::new()));
+            if !inner.is_table() {
+                *inner = Value::Table(Table::new());
+            }
+            if let Value::Table(inner) = inner {
+                put(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Every key with a default value of its type.
+fn known() -> Table {
+    match Value::try_from(Plan::default()) {
+        Ok(Value::Table(table)) => table,
+        _ => Table::new(),
+    }
+}
+
+/// Fails on keys that do not exist, naming the nearest, and on values of another type.
+fn check(table: &Table, origin: &str) -> Result<()> {
+    let known = known();
+    let mut all = Vec::new();
+    keys(&known, "", &mut all);
+    check_level(table, &known, "", &all, origin)
+}
+
+fn keys(table: &Table, prefix: &str, out: &mut Vec<String>) {
+    for (key, value) in table {
+        let full = format!("{prefix}{key}");
+        if let Value::Table(inner) = value {
+            keys(inner, &format!("{full}."), out);
+        } else {
+            out.push(full);
+        }
+    }
+}
+
+fn check_level(table: &Table, known: &Table, prefix: &str, all: &[String], origin: &str) -> Result<()> {
+    for (key, value) in table {
+        let full = format!("{prefix}{key}");
+        match (known.get(key), value) {
+            (None, _) => {
+                let near = nearest(&full, all.iter().map(String::as_str));
+                let hint = near.map_or_else(String::new, |near| format!("; the nearest is {near}"));
+                return Err(usage(format!("{origin}: there is no key {full}{hint}")));
+            }
+            (Some(Value::Table(known)), Value::Table(inner)) => check_level(inner, known, &format!("{full}."), all, origin)?,
+            (Some(Value::Float(_)), Value::Integer(_)) => {}
+            (Some(expected), found) if !expected.same_type(found) => {
+                return Err(usage(format!("{origin}: {full}: expected {}, found {found}", describe(expected))));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn describe(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "text",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+    }
+}
+
+/// The plan that a checked table describes.
+pub(crate) fn plan(table: Table) -> Result<Plan> {
+    Value::Table(table).try_into().map_err(|e: toml::de::Error| usage(format!("configuration: {}", e.message())))
+}
+
+/// The fields under `[model]` that were given explicitly, for comparison with what a file says.
+pub(crate) fn given_model(table: &Table) -> Map<String, Json> {
+    match table.get("model").map(serde_json::to_value) {
+        Some(Ok(Json::Object(fields))) => fields,
+        _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_is_a_sound_configuration() {
+        for name in assets::preset_names() {
+            let mut table = layers(&[name.to_owned()]).unwrap();
+            if name.starts_with("metfaces") || name.starts_with("aahq") {
+                put(&mut table, "source", "source.pt");
+                put(&mut table, "data.path", "images");
+            }
+            let plan = plan(table).unwrap();
+            assert_eq!(plan.name, name);
+            plan.validate().unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+    }
+
+    #[test]
+    fn later_layers_override_key_by_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("mine.toml");
+        std::fs::write(&file, "seed = 7\n[optim]\nlr = 1\n").unwrap();
+        let mut table = layers(&["digits-sdft".into(), file.display().to_string()]).unwrap();
+        set(&mut table, "loop.steps = 12").unwrap();
+        set(&mut table, "loss.weight=snr-2").unwrap();
+        let plan = plan(table).unwrap();
+        assert_eq!((plan.seed, plan.optim.lr, plan.optim.clip, plan.steps.steps), (7, 1.0, 1.0, 12));
+        assert_eq!(plan.loss.weight.to_string(), "snr-2");
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_types_are_named() {
+        let mut table = Table::new();
+        let error = set(&mut table, "optim.lrr=1").unwrap_err().to_string();
+        assert!(error.contains("no key optim.lrr") && error.contains("optim.lr"), "{error}");
+        let error = set(&mut Table::new(), "optim.lr=fast").unwrap_err().to_string();
+        assert!(error.contains("optim.lr: expected a number, found \"fast\""), "{error}");
+        let error = set(&mut Table::new(), "loop.steps=1.5").unwrap_err().to_string();
+        assert!(error.contains("expected a whole number"), "{error}");
+        assert!(set(&mut Table::new(), "optim").unwrap_err().to_string().contains("KEY=VALUE"));
+        let mut table = Table::new();
+        put(&mut table, "loss.weight", "snr-x");
+        assert!(plan(table).unwrap_err().to_string().contains("snr-x"));
+        let error = layers(&["digit-sdft".into()]).unwrap_err().to_string();
+        assert!(error.contains("did you mean digits-sdft"), "{error}");
+    }
+}

@@ -1,0 +1,136 @@
+//! Everything that is shown while something runs. Progress and notes go to standard error, results to standard output.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use sdft_train::{Progress, Watcher};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Prints an error with all its causes.
+pub(crate) fn error(error: &anyhow::Error) {
+    // Nothing can be done if standard error is gone.
+    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+}
+
+/// Prints a line about what goes on.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Prints a result.
+pub(crate) fn line(text: impl std::fmt::Display) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{text}")
+}
+
+/// A bar on a terminal, lines elsewhere.
+pub(crate) struct Console {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    first: Option<u64>,
+    terms: String,
+    label: String,
+}
+
+impl Console {
+    pub(crate) fn new(label: &str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(0);
+            // The template is a constant; a broken one would only cost the looks.
+            if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}") {
+                bar.set_style(style);
+            }
+            bar.set_prefix(label.to_owned());
+            bar
+        });
+        Self { bar, started: Instant::now(), first: None, terms: String::new(), label: label.to_owned() }
+    }
+
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => note(text),
+        }
+    }
+}
+
+impl Watcher for Console {
+    fn progress(&mut self, p: &Progress) {
+        let first = *self.first.get_or_insert(p.step.saturating_sub(1));
+        let done = p.step - first;
+        let per_step = self.started.elapsed().as_secs_f64() / done.max(1) as f64;
+        let eta = Duration::from_secs_f64(per_step * (p.steps - p.step) as f64);
+        if let Some(means) = &p.means {
+            let terms: Vec<String> = means.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+            self.terms = terms.join(" ");
+        }
+        let text = format!(
+            "{} · {:.1} img/s · {} left{}",
+            self.terms,
+            p.images_per_second,
+            duration(eta),
+            memory().map_or_else(String::new, |bytes| format!(" · {} memory", size(bytes)))
+        );
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(p.steps);
+                bar.set_position(p.step);
+                bar.set_message(text);
+            }
+            None if p.means.is_some() => {
+                note(&format!("{} step {}/{} ({} images) {text}", self.label, p.step, p.steps, p.images));
+            }
+            None => {}
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        self.say(text);
+    }
+}
+
+/// `1h02m`, `3m07s`, `12s`.
+pub(crate) fn duration(d: Duration) -> String {
+    let s = d.as_secs();
+    match (s / 3600, s / 60 % 60, s % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s:02}s"),
+        (h, m, _) => format!("{h}h{m:02}m"),
+    }
+}
+
+/// `374 MB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let b = bytes as f64;
+    match bytes {
+        0..1000 => format!("{bytes} B"),
+        1000..1_000_000 => format!("{:.1} kB", b / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", b / 1e6),
+        _ => format!("{:.2} GB", b / 1e9),
+    }
+}
+
+/// The most memory that the process has had, where the system tells.
+fn memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_read_well() {
+        assert_eq!(duration(Duration::from_secs(7)), "7s");
+        assert_eq!(duration(Duration::from_secs(187)), "3m07s");
+        assert_eq!(duration(Duration::from_secs(3723)), "1h02m");
+        assert_eq!(size(999), "999 B");
+        assert_eq!(size(374_255_640), "374.3 MB");
+    }
+}

@@ -1,0 +1,34 @@
+use crate::args::{ConvertArgs, DtypeArg, PreferArg};
+use crate::sample::load_options;
+use crate::{console, usage};
+use anyhow::Result;
+use candle_core::DType;
+use sdft_checkpoint::Prefer;
+use sdft_models::convert_file;
+
+pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
+    if args.output.extension().is_none_or(|e| e != "safetensors") {
+        return Err(usage(format!("{}: only .safetensors files are written", args.output.display())));
+    }
+    if args.output.exists() && !args.overwrite {
+        return Err(usage(format!("{}: exists already; --overwrite replaces it", args.output.display())));
+    }
+    if args.output == args.input {
+        return Err(usage("input and output are the same file"));
+    }
+    let mut options = load_options(&args.set, args.key.as_ref(), None)?;
+    options.prefer = match args.prefer {
+        PreferArg::Ema => Prefer::Ema,
+        PreferArg::Raw => Prefer::Raw,
+    };
+    let dtype = args.dtype.map(|dtype| match dtype {
+        DtypeArg::F32 => DType::F32,
+        DtypeArg::F16 => DType::F16,
+        DtypeArg::Bf16 => DType::BF16,
+    });
+    for note in convert_file(&args.input, &args.output, &options, dtype)? {
+        console::note(&note);
+    }
+    console::line(format_args!("{}", args.output.display()))?;
+    Ok(())
+}

@@ -1,0 +1,310 @@
+use crate::args::{MethodArg, TrainArgs};
+use crate::console::{self, Console, duration, size};
+use crate::{INTERRUPTED, assets, config, usage};
+use anyhow::{Context, Result};
+use candle_core::Device;
+use sdft_data::{Digits, DigitsSource, FolderSource, ImageSource, Style};
+use sdft_models::{LoadOptions, LoadedModel, load_unet, load_unet_bytes};
+use sdft_nn::Params;
+use sdft_train::{DataPlan, Ending, Plan, RunFolder, Setup, TrainError, free_run_folder, run};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use toml::Table;
+
+/// Set by Ctrl-C; the loop looks at it between two steps.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
+    if args.list {
+        for name in assets::preset_names() {
+            let about = assets::preset(name).and_then(|text| text.lines().next()).unwrap_or("").trim_start_matches("# ");
+            console::line(format_args!("{name:16} {about}"))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let job = match &args.resume {
+        Some(folder) => Job::resumed(folder, args)?,
+        None => Job::fresh(args)?,
+    };
+    if args.dry_run {
+        job.describe()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    job.start()
+}
+
+/// A run that is ready to go.
+pub(crate) struct Job {
+    plan: Plan,
+    source: Option<Params>,
+    data: Arc<dyn ImageSource>,
+    place: Place,
+}
+
+enum Place {
+    /// A folder that is not there yet.
+    New(std::path::PathBuf),
+    /// The folder of an earlier run.
+    Old(RunFolder),
+}
+
+impl Job {
+    fn fresh(args: &TrainArgs) -> Result<Self> {
+        let table = assemble(args)?;
+        let named = args.name.is_some();
+        let mut job = Self::from_table(table, args.source_key.as_deref())?;
+        let root = args.out.join(&job.plan.name);
+        let root = if named { root } else { free_run_folder(&args.out, &job.plan.name) };
+        if let Some(name) = root.file_name().and_then(|name| name.to_str()) {
+            name.clone_into(&mut job.plan.name);
+        }
+        job.place = Place::New(root);
+        Ok(job)
+    }
+
+    /// Resolves a table of settings: source model, architecture, data.
+    pub(crate) fn from_table(table: Table, source_key: Option<&str>) -> Result<Self> {
+        let given = config::given_model(&table);
+        let mut plan = config::plan(table)?;
+        // What does not depend on files is checked before they are read.
+        let early = Plan { model: sdft_adm::AdmConfig { num_classes: 0, ..plan.model.clone() }, ..plan.clone() };
+        if plan.source.is_empty() || !given.is_empty() {
+            early.validate().map_err(|e| usage(e.to_string()))?;
+        }
+        let source = if plan.source.is_empty() {
+            None
+        } else {
+            let options = LoadOptions { given, key: source_key.map(str::to_owned), ..LoadOptions::default() };
+            let model = load_model(&plan.source, &options)?;
+            for note in &model.notes {
+                console::note(note);
+            }
+            plan.source_sha256.clone_from(&model.sha256);
+            plan.model = sdft_adm::AdmConfig { dropout: plan.model.dropout, ..model.config };
+            plan.process = model.process;
+            Some(model.params)
+        };
+        plan.validate().map_err(|e| usage(e.to_string()))?;
+        let data = open_data(&plan.data, plan.model.image_size)?;
+        let place = Place::New(std::path::PathBuf::from(&plan.name));
+        Ok(Self { plan, source, data, place })
+    }
+
+    fn resumed(folder: &Path, args: &TrainArgs) -> Result<Self> {
+        let (folder, mut plan) = RunFolder::open(folder)?;
+        let mut changes = Table::new();
+        for assignment in &args.set {
+            let key = assignment.split('=').next().unwrap_or_default().trim();
+            if key != "loop.steps" && !key.starts_with("output.") {
+                return Err(usage(format!(
+                    "--set {assignment}: a run goes on with the plan it was started with; only loop.steps and output.* can change"
+                )));
+            }
+            config::set(&mut changes, assignment)?;
+        }
+        if let Some(steps) = args.steps {
+            config::put(&mut changes, "loop.steps", i64::try_from(steps).unwrap_or(i64::MAX));
+        }
+        if !changes.is_empty() {
+            let mut table = Table::try_from(&plan).context("the plan cannot be changed")?;
+            for (section, values) in changes {
+                for (key, value) in values.as_table().cloned().unwrap_or_default() {
+                    config::put(&mut table, &format!("{section}.{key}"), value);
+                }
+            }
+            plan = config::plan(table)?;
+            plan.validate().map_err(|e| usage(e.to_string()))?;
+        }
+        let source = if plan.source.is_empty() {
+            None
+        } else {
+            let given = match serde_json::to_value(&plan.model) {
+                Ok(serde_json::Value::Object(fields)) => fields,
+                _ => serde_json::Map::new(),
+            };
+            let model = load_model(&plan.source, &LoadOptions { given, ..LoadOptions::default() })?;
+            if model.sha256 != plan.source_sha256 {
+                anyhow::bail!(
+                    "{}: the source model changed since the run began: its SHA-256 was {}, now it is {}",
+                    plan.source,
+                    plan.source_sha256,
+                    model.sha256
+                );
+            }
+            Some(model.params)
+        };
+        let data = open_data(&plan.data, plan.model.image_size)?;
+        Ok(Self { plan, source, data, place: Place::Old(folder) })
+    }
+
+    /// The plan, and what it will take.
+    fn describe(&self) -> Result<()> {
+        let text = toml::to_string(&self.plan).context("the plan cannot be written")?;
+        console::line(text)?;
+        let cost = self.plan.model.cost();
+        let parameters = 4 * cost.parameters as u64;
+        let flops = sdft_nn::measure_flops();
+        // Per image: forward and backward of the student (three forwards' worth), forward of the teacher.
+        let objective = self.plan.objective();
+        let aux = if objective.aux.is_none() {
+            0.0
+        } else if self.plan.loss.aux_sampling == sdft_train::AuxSampling::Weighted {
+            1.0 / 3.0
+        } else {
+            1.0
+        };
+        let teacher = if objective.distill.is_some() { 1.0 + aux } else { aux };
+        let passes = 3.0 * (1.0 + aux) + teacher;
+        let per_step = passes * self.plan.steps.batch as f64 * cost.forward_flops / flops;
+        let micro = self.plan.micro_batch() as f64 * (1.0 + aux);
+        let copies = if self.source.is_some() { 6 } else { 5 };
+        let memory = copies * parameters + (micro * cost.activation_bytes) as u64;
+        let checkpoint = 4 * parameters;
+        let disk = checkpoint * (self.plan.output.keep as u64 + 1) + parameters;
+        console::line(format_args!("# {} images, {} parameters", self.data.len(), cost.parameters))?;
+        console::line(format_args!("# time    about {} on this machine, at {:.0} GFLOP/s", duration(Duration::from_secs_f64(per_step * self.plan.steps.steps as f64)), flops / 1e9))?;
+        console::line(format_args!("# memory  about {}", size(memory)))?;
+        console::line(format_args!("# disk    about {} ({} a checkpoint, {} kept)", size(disk), size(checkpoint), self.plan.output.keep))?;
+        if let Place::New(root) = &self.place {
+            console::line(format_args!("# writes  {}", root.display()))?;
+        }
+        Ok(())
+    }
+
+    fn start(self) -> Result<ExitCode> {
+        let Self { plan, source, data, place } = self;
+        let folder = match place {
+            Place::New(root) => RunFolder::create(&root, &plan)?,
+            Place::Old(folder) => folder,
+        };
+        listen()?;
+        let root = folder.root().to_owned();
+        console::note(&format!("{} on {} images, {} steps of {}; writes {}", plan.name, data.len(), plan.steps.steps, plan.steps.batch, root.display()));
+        let mut console = Console::new(&plan.name);
+        let setup = Setup { plan, folder, source, data, device: Device::Cpu };
+        let ending = run(setup, &STOP, &mut console);
+        console.finish();
+        match ending {
+            Ok(Ending::Finished { model, picture }) => {
+                console::line(format_args!("model    {}", model.display()))?;
+                console::line(format_args!("samples  {}", picture.display()))?;
+                console::line(format_args!("log      {}", root.join("log.jsonl").display()))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Ok(Ending::Interrupted { checkpoint }) => {
+                console::line(format_args!("interrupted; saved {}", checkpoint.display()))?;
+                console::line(format_args!("go on with: cargo xtask train --resume {}", root.display()))?;
+                Ok(ExitCode::from(INTERRUPTED))
+            }
+            Err(error @ TrainError::Plan(_)) => Err(usage(error.to_string())),
+            Err(error) => {
+                let context = format!("the run in {} stopped", root.display());
+                Err(anyhow::Error::new(error).context(context))
+            }
+        }
+    }
+
+    /// Trains into `root`, going on where an earlier call left off. Used by experiments of several runs.
+    pub(crate) fn run_in(self, root: &Path) -> Result<Ending> {
+        listen()?;
+        let Self { mut plan, source, data, .. } = self;
+        let folder = if root.join("plan.toml").exists() {
+            RunFolder::open(root)?.0
+        } else {
+            RunFolder::create(root, &plan)?
+        };
+        plan.output.keep = 1;
+        let mut console = Console::new(&plan.name);
+        let setup = Setup { plan, folder, source, data, device: Device::Cpu };
+        let ending = run(setup, &STOP, &mut console);
+        console.finish();
+        ending.with_context(|| format!("the run in {} stopped", root.display()))
+    }
+}
+
+/// Presets and files, then flags, then `--set`.
+fn assemble(args: &TrainArgs) -> Result<Table> {
+    // Without anything said it is the embedded example; with data of one's own, the paper's settings are the start.
+    let configs = if args.config.is_empty() && args.data.is_none() && args.source.is_none() {
+        vec!["digits-sdft".to_owned()]
+    } else {
+        args.config.clone()
+    };
+    let mut table = config::layers(&configs)?;
+    let text = |table: &mut Table, key: &str, value: &Option<String>| {
+        if let Some(value) = value {
+            config::put(table, key, value.as_str());
+        }
+    };
+    text(&mut table, "source", &args.source);
+    text(&mut table, "data.path", &args.data);
+    text(&mut table, "name", &args.name);
+    let number = |table: &mut Table, key: &str, value: Option<u64>| -> Result<()> {
+        if let Some(value) = value {
+            let value = i64::try_from(value).map_err(|_| usage(format!("{key}: {value} is too large")))?;
+            config::put(table, key, value);
+        }
+        Ok(())
+    };
+    number(&mut table, "loop.steps", args.steps)?;
+    number(&mut table, "loop.batch", args.batch)?;
+    number(&mut table, "seed", args.seed)?;
+    if let Some(method) = args.method {
+        let name = match method {
+            MethodArg::Scratch => "scratch",
+            MethodArg::Naive => "naive",
+            MethodArg::Sdft => "sdft",
+        };
+        config::put(&mut table, "method", name);
+    }
+    if args.strict {
+        config::put(&mut table, "data.strict", true);
+    }
+    for assignment in &args.set {
+        config::set(&mut table, assignment)?;
+    }
+    Ok(table)
+}
+
+/// The model behind a name: the embedded one, or a file.
+pub(crate) fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedModel> {
+    if name == assets::DIGITS_SOURCE && !Path::new(name).exists() {
+        return Ok(load_unet_bytes(name, assets::DIGITS_SOURCE_WEIGHTS, options)?);
+    }
+    Ok(load_unet(Path::new(name), options)?)
+}
+
+fn open_data(plan: &DataPlan, size: usize) -> Result<Arc<dyn ImageSource>> {
+    if plan.path == "digits" && !Path::new("digits").exists() {
+        let style: Style = plan.style.parse().map_err(|e| usage(format!("data.style: {e}")))?;
+        if size != Digits::SIZE {
+            return Err(usage(format!("data.path: the digits are {0}x{0}, the model takes {size}x{size}", Digits::SIZE)));
+        }
+        let per_class = if plan.per_class == 0 { usize::MAX } else { plan.per_class };
+        let source = DigitsSource::new(Digits::embedded()?, style, &plan.classes, per_class)?;
+        return Ok(Arc::new(source));
+    }
+    let (source, report) = FolderSource::open(Path::new(&plan.path), size, plan.strict)?;
+    if !report.unreadable.is_empty() {
+        console::note(&report.to_string());
+    }
+    Ok(Arc::new(source))
+}
+
+/// First Ctrl-C: finish the step, save, leave. Second: leave at once.
+fn listen() -> Result<()> {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    let mut result = Ok(());
+    ONCE.call_once(|| {
+        result = ctrlc::set_handler(|| {
+            if STOP.swap(true, Ordering::Relaxed) {
+                std::process::exit(i32::from(INTERRUPTED));
+            }
+            console::note("interrupted: finishing this step and saving; once more to leave at once");
+        });
+    });
+    result.context("the interrupt handler cannot be installed")
+}

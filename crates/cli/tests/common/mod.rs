@@ -1,0 +1,125 @@
+//! Running the program as a user does.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A folder of its own, and the program started in it.
+pub(crate) struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sdft"));
+        command.args(args).current_dir(self.dir.path());
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Run {
+        Run::from(self.command(args).output().unwrap())
+    }
+}
+
+/// What a run of the program left.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Run {
+    /// Fails unless the program was content.
+    pub(crate) fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+
+    /// Fails unless the program ended with this code and said all of this, without a panic.
+    pub(crate) fn fails(self, code: i32, words: &[&str]) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert!(!self.err.contains("panicked"), "{self:?}");
+        for word in words {
+            assert!(self.err.contains(word), "{word:?} is missing in {self:?}");
+        }
+        self
+    }
+}
+
+/// Arguments of a run of a second or two, with a checkpoint every other step.
+pub(crate) const SHORT: [&str; 16] = [
+    "train",
+    "--steps",
+    "8",
+    "--batch",
+    "4",
+    "--set",
+    "output.checkpoint_every=2",
+    "--set",
+    "output.sample_every=4",
+    "--set",
+    "output.samples=2",
+    "--set",
+    "output.sampler=ddim5",
+    "--set",
+    "output.log_every=3",
+    "--name=short",
+];
+
+/// Everything of a run that must not depend on how it came to its end: files by name, log lines without their times.
+pub(crate) fn essence(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let newest = std::fs::read_to_string(root.join("checkpoints/latest")).unwrap();
+    let checkpoint = root.join("checkpoints").join(newest.trim());
+    let mut out = Vec::new();
+    for file in ["weights.safetensors", "ema.safetensors", "optimizer.safetensors"] {
+        out.push((file.to_owned(), std::fs::read(checkpoint.join(file)).unwrap()));
+    }
+    out.push(("final".to_owned(), std::fs::read(root.join("final.safetensors")).unwrap()));
+    let mut pictures: Vec<_> = std::fs::read_dir(root.join("samples")).unwrap().map(|e| e.unwrap().path()).collect();
+    pictures.sort();
+    for picture in pictures {
+        out.push((picture.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&picture).unwrap()));
+    }
+    let log = std::fs::read_to_string(root.join("log.jsonl")).unwrap();
+    for line in log.lines() {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut().unwrap().remove("time");
+        out.push(("log".to_owned(), line.to_string().into_bytes()));
+    }
+    out
+}
+
+/// Fails, naming the part, unless two runs ended alike.
+pub(crate) fn assert_same(a: &[(String, Vec<u8>)], b: &[(String, Vec<u8>)]) {
+    let names = |x: &[(String, Vec<u8>)]| x.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(a), names(b));
+    for ((name, a), (_, b)) in a.iter().zip(b) {
+        assert!(a == b, "{name} differs");
+    }
+}

@@ -1,0 +1,73 @@
+//! The digits as a data set.
+
+use sdft_imaging::{Rgb8, from_unit_range_round};
+
+use crate::{DataError, Digits, ImageSource, Result, Style};
+
+/// Digits of some classes in one style, as 8-bit pictures of 16x16 pixels.
+///
+/// They pass through 8 bits so that they meet a model exactly as pictures from files would.
+#[derive(Debug, Clone)]
+pub struct DigitsSource {
+    indices: Vec<usize>,
+    labels: Vec<u8>,
+    images: Vec<Rgb8>,
+}
+
+impl DigitsSource {
+    /// The first `per_class` digits of each of the `classes` in `style`; no classes at all mean all ten, `usize::MAX` means all of a class.
+    ///
+    /// The source domain is `(Chalk, &[], usize::MAX)`, the limited and biased target set `(Ember, &[1, 4, 7], 30)`.
+    ///
+    /// # Errors
+    /// - a class above 9 · nothing is left
+    pub fn new(digits: Digits, style: Style, classes: &[u8], per_class: usize) -> Result<Self> {
+        let indices = digits.subset(classes, per_class)?;
+        if indices.is_empty() {
+            return Err(DataError::Option {
+                option: "digits",
+                expected: "classes and a number per class that leave at least one".to_owned(),
+                found: format!("{per_class} of each of the classes {classes:?}"),
+            });
+        }
+        let size = Digits::SIZE;
+        let images: std::result::Result<_, _> = indices
+            .iter()
+            .map(|&i| from_unit_range_round(&digits.render(i, style), size, size))
+            .collect();
+        Ok(Self {
+            labels: indices.iter().map(|&i| digits.labels()[i]).collect(),
+            images: images?,
+            indices,
+        })
+    }
+
+    /// The class of every picture, 0..=9.
+    #[must_use]
+    pub fn labels(&self) -> &[u8] {
+        &self.labels
+    }
+}
+
+impl ImageSource for DigitsSource {
+    fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    fn size(&self) -> usize {
+        Digits::SIZE
+    }
+
+    fn image(&self, index: usize) -> Result<Rgb8> {
+        self.images.get(index).cloned().ok_or(DataError::Index {
+            index,
+            len: self.len(),
+        })
+    }
+
+    /// `digits/` and the number in the whole set, four places.
+    fn id(&self, index: usize) -> String {
+        let number = self.indices.get(index);
+        number.map_or_else(String::new, |number| format!("digits/{number:04}"))
+    }
+}

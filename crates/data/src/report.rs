@@ -1,0 +1,184 @@
+//! What is in an image folder, for people and programs.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+/// What checking an image folder found.
+///
+/// Its `Display` is a page to read; serialised, it is the same facts for a program. File names are paths inside the folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The folder, as it was given.
+    pub folder: String,
+    /// The size of the run in pixels: what every image is cropped and resized to.
+    pub size: usize,
+    /// Files that are named like images, subfolders that cannot be opened included.
+    pub found: usize,
+    /// Images that can be read.
+    pub usable: usize,
+    /// Usable images by format.
+    pub formats: BTreeMap<String, usize>,
+    /// Widths of the usable images.
+    pub width: Spread,
+    /// Heights of the usable images.
+    pub height: Spread,
+    /// The shorter of both, which decides how much an image is resized.
+    pub short_side: Spread,
+    /// Images whose short side is below [`size`](Self::size): enlarging them blurs.
+    pub enlarged: Vec<String>,
+    /// Images longer than [`ELONGATED`](Self::ELONGATED) times their short side: only their middle is used.
+    pub elongated: Vec<String>,
+    /// Images that are there more than once.
+    pub duplicates: Vec<Duplicate>,
+    /// Images with transparent pixels; transparency is dropped.
+    pub transparent: usize,
+    /// Images in which every pixel is grey.
+    pub grey: usize,
+    /// Images of 16 bits per channel; the upper 8 are used.
+    pub sixteen_bit: usize,
+    /// Images that their EXIF orientation turned or mirrored.
+    pub reoriented: usize,
+    /// Files that are left out.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A file that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// The file, or a subfolder that cannot be opened.
+    pub file: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Images with the same pixels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Duplicate {
+    /// Two files or more.
+    pub files: Vec<String>,
+    /// Whether the files are the same byte for byte; otherwise only their decoded pixels are.
+    pub same_file: bool,
+}
+
+/// Smallest, middle and largest value in pixels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Smallest.
+    pub min: usize,
+    /// Middle; of an even number of values the larger middle one.
+    pub median: usize,
+    /// Largest.
+    pub max: usize,
+}
+
+impl Spread {
+    /// Of some values; zeros for none.
+    pub(crate) fn of(mut values: Vec<usize>) -> Self {
+        values.sort_unstable();
+        let at = |i: usize| values.get(i).copied().unwrap_or_default();
+        Self {
+            min: at(0),
+            median: at(values.len() / 2),
+            max: at(values.len().saturating_sub(1)),
+        }
+    }
+}
+
+impl Report {
+    /// From this ratio of the sides on an image counts as elongated.
+    pub const ELONGATED: f64 = 1.5;
+
+    /// Whether there is nothing that a person should look at before training.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.unreadable.is_empty()
+            && self.duplicates.is_empty()
+            && self.enlarged.is_empty()
+            && self.elongated.is_empty()
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file, self.reason)
+    }
+}
+
+impl fmt::Display for Duplicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.same_file { "file" } else { "pixels" };
+        write!(f, "{} (same {what})", self.files.join(" = "))
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} / {} / {}", self.min, self.median, self.max)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.size;
+        let formats: Vec<String> = self
+            .formats
+            .iter()
+            .map(|(k, n)| format!("{n} {k}"))
+            .collect();
+        writeln!(
+            f,
+            "{}: {} of {} images usable at {size}x{size} ({})",
+            self.folder,
+            self.usable,
+            self.found,
+            formats.join(", "),
+        )?;
+        writeln!(
+            f,
+            "  pixels      short side {}, width {}, height {} (smallest / median / largest)",
+            self.short_side, self.width, self.height
+        )?;
+        let small = format!("smaller than {size} pixels: enlarged, which blurs");
+        list(f, "enlarged", &small, &self.enlarged)?;
+        let long = format!(
+            "longer than {} short sides: only the middle is used",
+            Self::ELONGATED
+        );
+        list(f, "elongated", &long, &self.elongated)?;
+        list(f, "duplicates", "there more than once", &self.duplicates)?;
+        for (label, n, what) in [
+            ("transparent", self.transparent, "transparency is dropped"),
+            ("grey", self.grey, "no colour in them"),
+            ("16-bit", self.sixteen_bit, "the upper 8 bits are used"),
+            ("turned", self.reoriented, "upright, as their EXIF tag says"),
+        ] {
+            if n > 0 {
+                writeln!(f, "  {label:<12}{n} ({what})")?;
+            }
+        }
+        list(f, "unreadable", "left out", &self.unreadable)
+    }
+}
+
+/// A count with the first few of what is counted; nothing where there is nothing.
+fn list<T: fmt::Display>(
+    f: &mut fmt::Formatter<'_>,
+    label: &str,
+    what: &str,
+    items: &[T],
+) -> fmt::Result {
+    const SHOWN: usize = 10;
+    if items.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "  {label:<12}{} {what}", items.len())?;
+    for item in items.iter().take(SHOWN) {
+        writeln!(f, "    {item}")?;
+    }
+    if items.len() > SHOWN {
+        writeln!(f, "    and {} more", items.len() - SHOWN)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Which files of a folder are images.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{DataError, Result, Unreadable};
+
+/// The extensions of images, small letters.
+const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "gif", "webp", "bmp"];
+
+/// A file that is named like an image.
+pub(crate) struct Found {
+    /// Its path inside the folder, with `/` between the parts.
+    pub(crate) id: String,
+    /// Its path.
+    pub(crate) path: PathBuf,
+}
+
+/// What is in a folder and below it.
+#[derive(Default)]
+pub(crate) struct Scan {
+    /// Images in the byte order of their paths inside the folder.
+    pub(crate) images: Vec<Found>,
+    /// Subfolders and links that could not be followed.
+    pub(crate) unreadable: Vec<Unreadable>,
+    /// How many files there are of any other extension.
+    others: BTreeMap<String, usize>,
+    /// Folders by their real paths, so that a loop of links is walked once.
+    visited: HashSet<PathBuf>,
+}
+
+/// Lists a folder and its subfolders; links are followed, hidden files and folders (named with a leading dot) are passed over.
+///
+/// # Errors
+/// - missing · not a folder · not listable · empty · without images
+pub(crate) fn scan(folder: &Path) -> Result<Scan> {
+    let fail = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => DataError::Missing {
+            path: folder.to_owned(),
+        },
+        _ => DataError::Unlistable {
+            path: folder.to_owned(),
+            source,
+        },
+    };
+    if !fs::metadata(folder).map_err(fail)?.is_dir() {
+        return Err(DataError::NotAFolder {
+            path: folder.to_owned(),
+        });
+    }
+    let mut scan = Scan::default();
+    scan.walk(folder, "").map_err(fail)?;
+    if scan.images.is_empty() && scan.unreadable.is_empty() {
+        if scan.others.is_empty() {
+            return Err(DataError::Empty {
+                path: folder.to_owned(),
+            });
+        }
+        return Err(DataError::NoImages {
+            path: folder.to_owned(),
+            extensions: EXTENSIONS.map(|e| format!(".{e}")).join(" "),
+            found: scan.describe_others(),
+        });
+    }
+    scan.images
+        .sort_by(|a, b| a.id.as_bytes().cmp(b.id.as_bytes()));
+    scan.unreadable.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(scan)
+}
+
+impl Scan {
+    /// Adds what is in `folder`, whose path inside the scanned one is `prefix`.
+    fn walk(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
+        if !self.visited.insert(fs::canonicalize(folder)?) {
+            return Ok(());
+        }
+        let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+        // The operating system's order is arbitrary, and it decides under which name a folder with two names is listed.
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                continue;
+            }
+            let id = format!("{prefix}{name}");
+            let path = entry.path();
+            let extension = extension(&path);
+            let is_image = EXTENSIONS.contains(&extension.as_str());
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => {
+                    if let Err(error) = self.walk(&path, &format!("{id}/")) {
+                        self.leave_out(id, &error);
+                    }
+                }
+                Ok(_) if is_image => self.images.push(Found { id, path }),
+                Ok(_) => *self.others.entry(extension).or_default() += 1,
+                Err(error) if is_image => self.leave_out(id, &error),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, file: String, error: &io::Error) {
+        let reason = format!("cannot be opened: {error}");
+        self.unreadable.push(Unreadable { file, reason });
+    }
+
+    /// `3 other files (2 x .txt, 1 x .parquet)`, the most frequent first.
+    fn describe_others(&self) -> String {
+        const SHOWN: usize = 5;
+        let total: usize = self.others.values().sum();
+        let mut kinds: Vec<_> = self.others.iter().collect();
+        kinds.sort_by_key(|&(_, &n)| std::cmp::Reverse(n));
+        let shown: Vec<String> = kinds
+            .iter()
+            .take(SHOWN)
+            .map(|(extension, n)| match extension.as_str() {
+                "" => format!("{n} without an extension"),
+                extension => format!("{n} x .{extension}"),
+            })
+            .collect();
+        let more = if kinds.len() > SHOWN { ", .." } else { "" };
+        let files = if total == 1 { "file" } else { "files" };
+        format!("{total} other {files} ({}{more})", shown.join(", "))
+    }
+}
+
+/// The extension in small letters, empty if there is none.
+fn extension(path: &Path) -> String {
+    path.extension().map_or_else(String::new, |e: &OsStr| {
+        e.to_string_lossy().to_ascii_lowercase()
+    })
+}

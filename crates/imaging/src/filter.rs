@@ -1,0 +1,124 @@
+//! The kernels of the resampling and the weights they give.
+
+/// Fractional bits of the integer weights of the 8-bit path.
+pub(crate) const PRECISION: u32 = 22;
+
+/// A resampling kernel; all of them widen when the picture shrinks, so none aliases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// The mean over the covered area.
+    Box,
+    /// A triangle of half width 1.
+    Bilinear,
+    /// The Keys cubic with a = -0.5, of half width 2; it overshoots at edges.
+    Bicubic,
+}
+
+impl Filter {
+    /// Half the width of the kernel in source pixels when the picture grows.
+    fn support(self) -> f64 {
+        match self {
+            Self::Box => 0.5,
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    /// The kernel at signed distance `x`.
+    fn at(self, x: f64) -> f64 {
+        const A: f64 = -0.5;
+        let d = x.abs();
+        match self {
+            // Half open: a pixel on the border between two outputs belongs to one of them.
+            Self::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
+            Self::Bilinear => (1.0 - d).max(0.0),
+            Self::Bicubic if d < 1.0 => ((A + 2.0) * d - (A + 3.0)) * d * d + 1.0,
+            Self::Bicubic if d < 2.0 => (((d - 5.0) * d + 8.0) * d - 4.0) * A,
+            Self::Bicubic => 0.0,
+        }
+    }
+}
+
+/// The source pixels of one output pixel: `weights[k]` belongs to source pixel `first + k`.
+pub(crate) struct Taps<W> {
+    /// The first source pixel.
+    pub(crate) first: usize,
+    /// At least one weight.
+    pub(crate) weights: Vec<W>,
+}
+
+/// The weights of output pixels `start..start + n` when `source` pixels become `target`.
+///
+/// A size that does not change gives the identity, which both paths carry through exactly: it is Pillow's skipped pass.
+pub(crate) fn taps(
+    source: usize,
+    target: usize,
+    start: usize,
+    n: usize,
+    filter: Filter,
+) -> Vec<Taps<f64>> {
+    let scale = source as f64 / target as f64;
+    let widening = scale.max(1.0);
+    let support = filter.support() * widening;
+    let narrowing = 1.0 / widening;
+    let tap = |i: usize| {
+        if source == target {
+            return Taps {
+                first: i,
+                weights: vec![1.0],
+            };
+        }
+        let centre = (i as f64 + 0.5) * scale;
+        // Casts of floats saturate, so a negative bound is 0.
+        let first = ((centre - support + 0.5) as usize).min(source - 1);
+        let end = ((centre + support + 0.5) as usize).clamp(first + 1, source);
+        let mut weights: Vec<f64> = (first..end)
+            .map(|x| filter.at((x as f64 - centre + 0.5) * narrowing))
+            .collect();
+        let total: f64 = weights.iter().sum();
+        if total != 0.0 {
+            weights.iter_mut().for_each(|w| *w /= total);
+        }
+        Taps { first, weights }
+    };
+    (start..start + n).map(tap).collect()
+}
+
+/// Weights as integers with 22 fractional bits, rounded half away from zero.
+pub(crate) fn fixed_point(taps: Vec<Taps<f64>>) -> Vec<Taps<i32>> {
+    let one = f64::from(1_u32 << PRECISION);
+    let round = |w: f64| (w * one + 0.5_f64.copysign(w)) as i32;
+    taps.into_iter()
+        .map(|tap| Taps {
+            first: tap.first,
+            weights: tap.weights.into_iter().map(round).collect(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_sum_to_one_and_stay_inside_the_source() {
+        for filter in [Filter::Box, Filter::Bilinear, Filter::Bicubic] {
+            for (source, target) in [(1, 7), (7, 1), (10, 3), (3, 10), (100, 99), (5, 5)] {
+                for tap in taps(source, target, 0, target, filter) {
+                    let sum: f64 = tap.weights.iter().sum();
+                    assert!((sum - 1.0).abs() < 1e-12, "{filter:?} {source} {target}");
+                    assert!(tap.first + tap.weights.len() <= source);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_have_their_known_values() {
+        assert_eq!((Filter::Box.at(0.5), Filter::Box.at(-0.5)), (1.0, 0.0));
+        assert_eq!(Filter::Bilinear.at(-0.25), 0.75);
+        // Keys: 1 at 0, 0 at the other integers, 0.5625 and -0.0625 half way.
+        let cubic = [0.0, 0.5, 1.0, 1.5, 2.0, -0.5].map(|x| Filter::Bicubic.at(x));
+        assert_eq!(cubic, [1.0, 0.5625, 0.0, -0.0625, 0.0, 0.5625]);
+    }
+}

@@ -1,0 +1,43 @@
+use std::path::PathBuf;
+
+/// Why a model file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The file itself.
+    #[error(transparent)]
+    File(#[from] sdft_checkpoint::Error),
+    /// What is in it.
+    #[error("{}: {problem}", path.display())]
+    Problem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The configuration contradicts the file.
+    #[error("{}: model.{field}: the configuration says {given}, the file was made with {found}; drop the setting, or choose a source model that has it", path.display())]
+    Conflict {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// What was given.
+        given: String,
+        /// What the file says.
+        found: String,
+    },
+    /// Names or shapes that do not fit the architecture.
+    #[error("{}: the tensors do not fit the network\n{mismatch}{hints}", path.display())]
+    Misfit {
+        /// The file.
+        path: PathBuf,
+        /// Everything that does not fit.
+        mismatch: Box<sdft_nn::Mismatch>,
+        /// What would make it fit.
+        hints: String,
+    },
+    /// A tensor operation.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}

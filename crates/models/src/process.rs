@@ -1,0 +1,41 @@
+use sdft_diffusion::{Diffusion, Variance};
+use sdft_schedule::{BetaSchedule, Respacing, Schedule, ScheduleError};
+use serde::{Deserialize, Serialize};
+
+/// The diffusion process that a network was trained on; field names follow guided-diffusion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Process {
+    /// `linear` or `cosine`.
+    pub noise_schedule: String,
+    /// Number of steps, T.
+    pub diffusion_steps: usize,
+    /// The smaller of the two fixed variances, for networks that do not learn theirs.
+    pub sigma_small: bool,
+    /// The network sees time in thousandths of the process instead of steps.
+    pub rescale_timesteps: bool,
+}
+
+impl Default for Process {
+    /// Linear, 1000 steps: that of every public ADM checkpoint.
+    fn default() -> Self {
+        Self { noise_schedule: "linear".to_owned(), diffusion_steps: 1000, sigma_small: false, rescale_timesteps: false }
+    }
+}
+
+impl Process {
+    /// The process on tensors, with only the steps that `respacing` keeps.
+    ///
+    /// # Errors
+    /// An unknown schedule, too few steps, a respacing that the steps do not allow.
+    pub fn diffusion(&self, learns_variance: bool, respacing: &Respacing) -> Result<Diffusion, ScheduleError> {
+        let kind: BetaSchedule = self.noise_schedule.parse()?;
+        let schedule = Schedule::new(kind, self.diffusion_steps)?.respaced(respacing)?;
+        let variance = match (learns_variance, self.sigma_small) {
+            (true, _) => Variance::LearnedRange,
+            (false, true) => Variance::FixedSmall,
+            (false, false) => Variance::FixedLarge,
+        };
+        Ok(Diffusion { schedule, variance, rescale_timesteps: self.rescale_timesteps })
+    }
+}

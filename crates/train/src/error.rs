@@ -1,0 +1,100 @@
+use crate::PlanError;
+use std::path::PathBuf;
+
+/// Why a run cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A key of the plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A file or folder of the run.
+    #[error("{}: {action}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A run folder that cannot be used as asked.
+    #[error("{}: {problem}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// A checkpoint that is not whole.
+    #[error("{}: {problem}", path.display())]
+    Checkpoint {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Weights, reading or writing.
+    #[error(transparent)]
+    Weights(#[from] sdft_checkpoint::Error),
+    /// A model file.
+    #[error(transparent)]
+    Model(#[from] sdft_models::ModelError),
+    /// Images.
+    #[error(transparent)]
+    Data(#[from] sdft_data::DataError),
+    /// A picture.
+    #[error(transparent)]
+    Picture(#[from] sdft_imaging::ImagingError),
+    /// The optimiser.
+    #[error(transparent)]
+    Optim(#[from] sdft_optim::OptimError),
+    /// The schedule.
+    #[error(transparent)]
+    Schedule(#[from] sdft_schedule::ScheduleError),
+    /// The gradient audit.
+    #[error(
+        "{} of {total} tensors get no usable gradient from this objective: {}; training would leave them as they are",
+        names.len(),
+        names.join(", ")
+    )]
+    Audit {
+        /// The tensors.
+        names: Vec<String>,
+        /// How many there are in all.
+        total: usize,
+    },
+    /// Too many steps in a row without finite numbers.
+    #[error(
+        "step {step}: the {what} was not finite in {skips} steps in a row; nothing of them went into the weights. \
+         The last checkpoint is {}. Try a lower optim.lr or optim.clip = 1.0",
+        checkpoint.as_ref().map_or_else(|| "none yet".to_owned(), |path| path.display().to_string())
+    )]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// Loss or gradient norm.
+        what: &'static str,
+        /// How many in a row.
+        skips: u64,
+        /// Where to go on from.
+        checkpoint: Option<PathBuf>,
+    },
+    /// A tensor operation.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, TrainError>;
+
+/// Adds the file and the action to an error of the system.
+pub(crate) trait Context<T> {
+    fn at(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T>;
+}
+
+impl<T> Context<T> for std::io::Result<T> {
+    fn at(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T> {
+        self.map_err(|source| TrainError::Io { action, path: path.into(), source })
+    }
+}

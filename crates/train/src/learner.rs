@@ -1,0 +1,283 @@
+//! One optimiser step: draw timesteps and noise, evaluate the objective, update.
+
+use crate::error::{Result, TrainError};
+use crate::plan::{Accumulate, AuxSampling, LrSchedule, OptimizerKind, Plan};
+use crate::snapshot::{Position, Snapshot, Tensors};
+use candle_core::{DType, Device, Tensor, Var};
+use sdft_adm::Unet;
+use sdft_diffusion::{Denoiser, Diffusion};
+use sdft_losses::{Auxiliary, Batch, Objective, Report};
+use sdft_nn::{DropoutKey, Params};
+use sdft_noise::{Draw, Purpose};
+use sdft_optim::{
+    Accumulator, AdamW, Decay, Ema, EmaRamp, LearningRate, MicroBatches, Optimizer, Rule, Sgd, clip_coefficient, collect_gradients,
+    global_norm,
+};
+use sdft_samplers::seeded_normal;
+use sdft_schedule::{LossSecondMoment, Respacing, TimestepSampler, WeightedTimesteps};
+
+/// Numbers of auxiliary samples in dropout addresses begin here; a batch is smaller.
+const AUX_SAMPLES: u64 = 1 << 21;
+
+/// What a step did.
+pub(crate) enum Outcome {
+    /// The weights moved.
+    Updated {
+        report: Report,
+        grad_norm: f64,
+    },
+    /// Loss or gradient was not finite: nothing moved.
+    Skipped {
+        what: &'static str,
+    },
+}
+
+/// The networks of a run and everything that moves them.
+pub(crate) struct Learner {
+    seed: u64,
+    batch: usize,
+    micro_batch: usize,
+    accumulate: Accumulate,
+    max_norm: f64,
+    dropout: bool,
+    pub(crate) diffusion: Diffusion,
+    pub(crate) objective: Objective,
+    unet: Unet,
+    vars: Vec<(String, Var)>,
+    source: Option<Unet>,
+    optimizer: Optimizer,
+    ema: Ema,
+    rate: LearningRate,
+    timesteps: TimestepSampler,
+    aux_sampling: AuxSampling,
+    /// Draws timesteps in proportion to the auxiliary weight.
+    weighted: Option<WeightedTimesteps>,
+}
+
+impl Learner {
+    /// Starts from `start`; `source` is the frozen model to distill.
+    pub(crate) fn new(plan: &Plan, start: &Params, source: Option<Unet>) -> Result<Self> {
+        let diffusion = plan.process.diffusion(plan.model.learns_variance(), &Respacing::All)?;
+        let objective = plan.objective();
+        let (params, vars) = start.trainable()?;
+        let rule = match plan.optim.kind {
+            OptimizerKind::Adamw => Rule::AdamW(AdamW {
+                betas: plan.optim.betas,
+                eps: plan.optim.eps,
+                weight_decay: plan.optim.weight_decay,
+            }),
+            OptimizerKind::Sgd => Rule::Sgd(Sgd { momentum: plan.optim.momentum, weight_decay: plan.optim.weight_decay }),
+        };
+        let ramp = if plan.optim.ema_ramp { EmaRamp::Early } else { EmaRamp::None };
+        let decay = match plan.optim.schedule {
+            LrSchedule::Constant => Decay::Constant,
+            LrSchedule::Linear => Decay::Linear { steps: plan.steps.steps },
+            LrSchedule::Cosine => Decay::Cosine { steps: plan.steps.steps, floor: plan.optim.lr_final },
+        };
+        let weighted = match (objective.aux, plan.loss.aux_sampling) {
+            (Some(aux), AuxSampling::Weighted) => Some(WeightedTimesteps::new(&aux.weighting.weights(&diffusion.schedule))?),
+            _ => None,
+        };
+        Ok(Self {
+            seed: plan.seed,
+            batch: plan.steps.batch,
+            micro_batch: plan.micro_batch(),
+            accumulate: plan.steps.accumulate,
+            max_norm: plan.optim.clip,
+            dropout: plan.model.dropout > 0.0,
+            unet: Unet::load(&params, &plan.model)?,
+            optimizer: Optimizer::new(rule, &vars)?,
+            ema: Ema::new(plan.optim.ema, ramp, &vars)?,
+            rate: LearningRate { base: plan.optim.lr, warmup_steps: plan.optim.warmup, decay },
+            timesteps: TimestepSampler::named(&plan.loss.timesteps, diffusion.n_steps())?,
+            aux_sampling: plan.loss.aux_sampling,
+            weighted,
+            vars,
+            source,
+            diffusion,
+            objective,
+        })
+    }
+
+    /// Learning rate of the update after `step` others.
+    pub(crate) fn learning_rate(&self, step: u64) -> f64 {
+        self.rate.at(step)
+    }
+
+    /// The source model, where there is one to distill.
+    pub(crate) fn source(&self) -> Option<&Unet> {
+        self.source.as_ref()
+    }
+
+    /// The averaged weights.
+    pub(crate) fn averaged(&self) -> Result<Params> {
+        Ok(Params::new(self.ema.state()?))
+    }
+
+    /// One step on `x0` `[batch, 3, H, W]`. Every random number is a function of the seed, `step` and the sample's place in the batch.
+    pub(crate) fn step(&mut self, step: u64, x0: &Tensor) -> Result<Outcome> {
+        let device = x0.device();
+        let shape = x0.dims();
+        let uniforms = |purpose, n: usize| -> Vec<f64> {
+            (0..n).map(|i| Draw::new(self.seed, purpose, step, i as u64).uniform(0)).collect()
+        };
+        let draws = self.timesteps.sample(&uniforms(Purpose::Timestep, self.batch));
+        let t: Vec<usize> = draws.iter().map(|draw| draw.t).collect();
+        let importance: Vec<f64> = draws.iter().map(|draw| draw.weight).collect();
+        let n_aux = match (self.objective.aux, self.aux_sampling) {
+            (None, _) => 0,
+            (Some(_), AuxSampling::Weighted) => self.batch.div_ceil(3),
+            (Some(_), AuxSampling::Uniform | AuxSampling::Shared) => self.batch,
+        };
+        let (aux_t, aux_weights) = self.auxiliary_times(&t, &uniforms(Purpose::AuxTimestep, n_aux))?;
+
+        let mode = match self.accumulate {
+            Accumulate::Mean => MicroBatches::Weighted,
+            Accumulate::Sum => MicroBatches::Summed,
+        };
+        let mut gradients = Accumulator::new(mode, self.vars.len(), self.batch);
+        let mut report = WeightedReport::default();
+        let mut losses = Vec::with_capacity(self.batch);
+        for start in (0..self.batch).step_by(self.micro_batch) {
+            let n = self.micro_batch.min(self.batch - start);
+            // Auxiliary inputs are spread over the micro-batches in proportion.
+            let (a0, a1) = (start * n_aux / self.batch, (start + n) * n_aux / self.batch);
+            let images = x0.narrow(0, start, n)?;
+            let with_count = |count: usize| [&[count], &shape[1..]].concat();
+            let noise = seeded_normal(self.seed, Purpose::Noise, step, start as u64, &with_count(n), device)?;
+            let z = if a1 > a0 {
+                Some(seeded_normal(self.seed, Purpose::AuxNoise, step, a0 as u64, &with_count(a1 - a0), device)?)
+            } else {
+                None
+            };
+            // A micro-batch counts by its images; this makes the auxiliary inputs count by their own number.
+            let balance = match self.accumulate {
+                Accumulate::Mean => ((a1 - a0) * self.batch) as f64 / (n_aux.max(1) * n) as f64,
+                Accumulate::Sum => 1.0,
+            };
+            let weights: Vec<f64> = aux_weights[a0..a1].iter().map(|w| w * balance).collect();
+            let aux = z.as_ref().map(|z| Auxiliary { z, t: &aux_t[a0..a1], weights: &weights });
+            let objective = if aux.is_some() { self.objective } else { Objective { aux: None, ..self.objective } };
+            let batch = Batch { x0: &images, t: &t[start..start + n], noise: &noise, importance: Some(&importance[start..start + n]) };
+
+            let numbers: Vec<u64> = (start..start + n).map(|i| i as u64).chain((a0..a1).map(|i| AUX_SAMPLES + i as u64)).collect();
+            let key = self.dropout.then_some(DropoutKey { seed: self.seed, step, samples: &numbers });
+            let student = self.unet.with(None, key);
+            let source = self.source.as_ref().map(|source| source as &dyn Denoiser);
+            let terms = objective.evaluate(&self.diffusion, &student, source, &batch, aux.as_ref())?;
+            let share = match self.accumulate {
+                Accumulate::Mean => n as f64 / self.batch as f64,
+                Accumulate::Sum => 1.0,
+            };
+            report.add(&terms.report()?, share);
+            losses.extend(terms.base_each.to_dtype(DType::F64)?.to_vec1::<f64>()?);
+            gradients.add(&collect_gradients(&self.vars, &terms.total.backward()?), n)?;
+        }
+        let report = report.finish();
+        if !report.total.is_finite() {
+            return Ok(Outcome::Skipped { what: "loss" });
+        }
+        let gradients = gradients.finish()?;
+        let grad_norm = global_norm(&gradients)?;
+        if !grad_norm.is_finite() {
+            return Ok(Outcome::Skipped { what: "gradient" });
+        }
+        let scale = if self.max_norm > 0.0 { clip_coefficient(grad_norm, self.max_norm) } else { 1.0 };
+        self.optimizer.step(&gradients, self.rate.at(step), scale)?;
+        self.ema.update()?;
+        for (&t, &loss) in t.iter().zip(&losses) {
+            self.timesteps.update(t, loss)?;
+        }
+        Ok(Outcome::Updated { report, grad_norm })
+    }
+
+    /// Timesteps and weights of the auxiliary inputs.
+    fn auxiliary_times(&self, image_t: &[usize], uniforms: &[f64]) -> Result<(Vec<usize>, Vec<f64>)> {
+        if let Some(weighted) = &self.weighted {
+            let t = uniforms.iter().map(|&u| weighted.sample(u)).collect();
+            return Ok((t, vec![weighted.mean(); uniforms.len()]));
+        }
+        let t: Vec<usize> = match self.aux_sampling {
+            AuxSampling::Shared => image_t[..uniforms.len()].to_vec(),
+            AuxSampling::Uniform | AuxSampling::Weighted => {
+                let n_steps = self.diffusion.n_steps();
+                TimestepSampler::Uniform { n_steps }.sample(uniforms).iter().map(|draw| draw.t).collect()
+            }
+        };
+        let weights = self.objective.aux_weights(&self.diffusion.schedule, &t)?;
+        Ok((t, weights))
+    }
+
+    /// Weights, averaged weights and the optimiser's state, as a checkpoint holds them.
+    pub(crate) fn tensors(&self) -> Result<[Tensors; 3]> {
+        let weights = self.vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        Ok([weights, self.ema.state()?, self.optimizer.state()?])
+    }
+
+    /// The parts of a position that the learner knows.
+    pub(crate) fn note(&self, position: &mut Position) {
+        position.ema_updates = self.ema.n_updates();
+        position.timesteps = match &self.timesteps {
+            TimestepSampler::Uniform { .. } => None,
+            TimestepSampler::LossSecondMoment(history) => {
+                Some((history.losses().iter().map(|loss| loss.to_bits()).collect(), history.counts().to_vec()))
+            }
+        };
+    }
+
+    /// Goes on from a checkpoint.
+    pub(crate) fn restore(&mut self, snapshot: Snapshot, device: &Device) -> Result<()> {
+        let path = snapshot.path.clone();
+        let misfit = |problem| TrainError::Checkpoint { path: path.clone(), problem };
+        let [mut weights, ema, optimizer] = snapshot.tensors;
+        for (name, var) in &self.vars {
+            match weights.remove(name) {
+                Some(tensor) if tensor.shape() == var.shape() => var.set(&tensor.to_device(device)?)?,
+                Some(tensor) => {
+                    return Err(misfit(format!("{name}: expected shape {:?}, found {:?}", var.shape(), tensor.shape())));
+                }
+                None => return Err(misfit(format!("{name} is missing"))),
+            }
+        }
+        self.ema.load_state(ema, snapshot.position.ema_updates)?;
+        self.optimizer.load_state(optimizer)?;
+        if let Some((losses, counts)) = snapshot.position.timesteps {
+            let losses = losses.into_iter().map(f64::from_bits).collect();
+            let history = LossSecondMoment::from_state(self.diffusion.n_steps(), losses, counts)?;
+            self.timesteps = TimestepSampler::LossSecondMoment(history);
+        }
+        Ok(())
+    }
+}
+
+/// The losses of micro-batches, put together as their gradients are.
+#[derive(Default)]
+struct WeightedReport {
+    total: f64,
+    base: f64,
+    mse: f64,
+    vb: Option<f64>,
+    distill: Option<f64>,
+    aux: Option<f64>,
+}
+
+impl WeightedReport {
+    fn add(&mut self, report: &Report, share: f64) {
+        let optional = |sum: &mut Option<f64>, value: Option<f64>| {
+            if let Some(value) = value {
+                *sum = Some(sum.unwrap_or(0.0) + share * value);
+            }
+        };
+        self.total += share * report.total;
+        self.base += share * report.base;
+        self.mse += share * report.mse;
+        optional(&mut self.vb, report.vb);
+        optional(&mut self.distill, report.distill);
+        optional(&mut self.aux, report.aux);
+    }
+
+    fn finish(self) -> Report {
+        let Self { total, base, mse, vb, distill, aux } = self;
+        Report { total, base, mse, vb, distill, aux }
+    }
+}

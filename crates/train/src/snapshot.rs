@@ -1,0 +1,178 @@
+//! Checkpoints: directories written aside and renamed, verified when read.
+
+use crate::error::{Context, Result, TrainError};
+use crate::folder::RunFolder;
+use crate::log::Sums;
+use candle_core::Tensor;
+use sdft_checkpoint::{ReadOptions, sha256_file, sync_dir, write_bytes_atomic, write_safetensors};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where a run stands, apart from its tensors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Position {
+    /// Steps done.
+    pub(crate) step: u64,
+    /// Steps skipped because their numbers were not finite.
+    pub(crate) skipped: u64,
+    /// How many of them in a row up to now.
+    pub(crate) skipped_in_row: u64,
+    /// Updates of the moving average.
+    pub(crate) ema_updates: u64,
+    /// Length of `log.jsonl`.
+    pub(crate) log_bytes: u64,
+    /// Length of the event file.
+    pub(crate) event_bytes: u64,
+    /// What the next log line averages over.
+    pub(crate) sums: Sums,
+    /// The losses that the timestep sampler remembers, as bits, and how many of each step.
+    pub(crate) timesteps: Option<(Vec<u64>, Vec<usize>)>,
+}
+
+/// Named tensors in order.
+pub(crate) type Tensors = Vec<(String, Tensor)>;
+
+/// The tensors of a checkpoint, by file.
+pub(crate) const FILES: [&str; 3] = ["weights", "ema", "optimizer"];
+
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    position: Position,
+    /// SHA-256 of each file.
+    files: BTreeMap<String, String>,
+}
+
+/// A checkpoint in memory.
+pub(crate) struct Snapshot {
+    pub(crate) path: PathBuf,
+    pub(crate) position: Position,
+    /// In the order of [`FILES`].
+    pub(crate) tensors: [HashMap<String, Tensor>; 3],
+}
+
+fn name(step: u64) -> String {
+    format!("step-{step:06}")
+}
+
+/// Writes a checkpoint, points `latest` at it and removes all but the newest `keep`. Returns its folder.
+pub(crate) fn save(folder: &RunFolder, position: &Position, tensors: [&Tensors; 3], keep: usize) -> Result<PathBuf> {
+    let parent = folder.checkpoints();
+    let aside = parent.join(format!(".{}.tmp", name(position.step)));
+    let result = write_aside(&aside, position, tensors).and_then(|()| publish(&parent, &aside, position.step));
+    let target = match result {
+        Ok(target) => target,
+        Err(error) => {
+            // The space of a half-written checkpoint is what a full disk needs back.
+            let _ = fs::remove_dir_all(&aside);
+            return Err(error);
+        }
+    };
+    for (_, old) in list(&parent)?.into_iter().skip(keep.max(1)) {
+        remove(&old)?;
+    }
+    Ok(target)
+}
+
+fn write_aside(aside: &Path, position: &Position, tensors: [&Tensors; 3]) -> Result<()> {
+    if aside.exists() {
+        fs::remove_dir_all(aside).at("cannot remove the unfinished checkpoint", aside)?;
+    }
+    fs::create_dir_all(aside).at("cannot create the checkpoint", aside)?;
+    let mut files = BTreeMap::new();
+    for (file, tensors) in FILES.into_iter().zip(tensors) {
+        let path = aside.join(format!("{file}.safetensors"));
+        let entries = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        write_safetensors(&path, entries, &BTreeMap::new(), None)?;
+        files.insert(file.to_owned(), sha256_file(&path)?);
+    }
+    let manifest = Manifest { position: position.clone(), files };
+    let path = aside.join("state.json");
+    let text = serde_json::to_string_pretty(&manifest)
+        .map_err(|error| TrainError::Checkpoint { path: path.clone(), problem: error.to_string() })?;
+    write_bytes_atomic(&path, text.as_bytes())?;
+    sync_dir(aside)?;
+    Ok(())
+}
+
+fn publish(parent: &Path, aside: &Path, step: u64) -> Result<PathBuf> {
+    let target = parent.join(name(step));
+    if target.exists() {
+        remove(&target)?;
+    }
+    fs::rename(aside, &target).at("cannot put the checkpoint in place", &target)?;
+    sync_dir(parent)?;
+    write_bytes_atomic(&parent.join("latest"), format!("{}\n", name(step)).as_bytes())?;
+    Ok(target)
+}
+
+/// Removes a checkpoint in two moves, so that a half-removed one never carries a checkpoint's name.
+fn remove(path: &Path) -> Result<()> {
+    let trash = path.with_file_name(format!(".{}.old", path.file_name().unwrap_or_default().to_string_lossy()));
+    if trash.exists() {
+        fs::remove_dir_all(&trash).at("cannot remove", &trash)?;
+    }
+    fs::rename(path, &trash).at("cannot move aside", path)?;
+    fs::remove_dir_all(&trash).at("cannot remove", &trash)
+}
+
+/// Removes what an earlier process left half-written or half-removed.
+pub(crate) fn sweep(folder: &RunFolder) -> Result<()> {
+    let parent = folder.checkpoints();
+    for entry in fs::read_dir(&parent).at("cannot read", &parent)? {
+        let path = entry.at("cannot read", &parent)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(".step-") && path.is_dir() {
+            fs::remove_dir_all(&path).at("cannot remove", &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checkpoints by step, newest first.
+fn list(parent: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(parent).at("cannot read", parent)? {
+        let path = entry.at("cannot read", parent)?.path();
+        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
+        if let Some(step) = step {
+            out.push((step, path));
+        }
+    }
+    out.sort_by_key(|(step, _)| std::cmp::Reverse(*step));
+    Ok(out)
+}
+
+/// The newest whole checkpoint, if there is one, and what is wrong with the newer ones.
+pub(crate) fn load_newest(folder: &RunFolder) -> Result<(Option<Snapshot>, Vec<String>)> {
+    let mut broken = Vec::new();
+    for (_, path) in list(&folder.checkpoints())? {
+        match load(&path) {
+            Ok(snapshot) => return Ok((Some(snapshot), broken)),
+            Err(error) => broken.push(error.to_string()),
+        }
+    }
+    Ok((None, broken))
+}
+
+fn load(path: &Path) -> Result<Snapshot> {
+    let problem = |problem: String| TrainError::Checkpoint { path: path.to_owned(), problem };
+    let state = path.join("state.json");
+    let text = fs::read_to_string(&state).at("cannot read", &state)?;
+    let manifest: Manifest = serde_json::from_str(&text).map_err(|error| problem(format!("state.json: {error}")))?;
+    let mut tensors = Vec::with_capacity(FILES.len());
+    for file in FILES {
+        let name = format!("{file}.safetensors");
+        let whole = manifest.files.get(file).ok_or_else(|| problem(format!("state.json does not mention {name}")))?;
+        let found = sha256_file(&path.join(&name))?;
+        if found != *whole {
+            return Err(problem(format!("{name} is damaged: expected SHA-256 {whole}, found {found}")));
+        }
+        let options = ReadOptions { keep_dtype: true, ..ReadOptions::default() };
+        let state = sdft_checkpoint::read(&path.join(&name), &options)?;
+        tensors.push(state.into_map().into_iter().collect::<HashMap<_, _>>());
+    }
+    let tensors = tensors.try_into().map_err(|_| problem("not all files were read".into()))?;
+    Ok(Snapshot { path: path.to_owned(), position: manifest.position, tensors })
+}
