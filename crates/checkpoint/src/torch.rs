@@ -14,10 +14,13 @@ pub(crate) struct TorchFile {
 
 /// A zip archive with `data.pkl` and one entry per storage.
 pub(crate) fn read_zip(input: &mut Input<'_>) -> Result<TorchFile> {
-    let entries = zip::entries(input)?;
+    let (entries, compressed) = zip::entries(input)?;
     let find = |name: &str| entries.iter().find(|(entry, _)| entry.split_once('/').is_some_and(|(_, rest)| rest == name));
     if find("constants.pkl").is_some() || entries.keys().any(|name| name.contains("/code/")) {
         return Err(input.bad("this is a TorchScript program, not a state dict; save model.state_dict() in PyTorch first"));
+    }
+    if let Some(name) = compressed {
+        return Err(input.bad(format!("{name} is compressed; PyTorch stores the entries of a checkpoint as they are")));
     }
     let Some((name, pickle_entry)) = find("data.pkl") else {
         return Err(input.bad(if entries.keys().any(|name| name.ends_with(".npy")) {

@@ -29,8 +29,9 @@ fn u64_at(b: &[u8], i: usize) -> u64 {
     u32_at(b, i) | u32_at(b, i + 4) << 32
 }
 
-/// All entries by name. Their sizes are those in the file: nothing is unpacked, so nothing can grow.
-pub(crate) fn entries(input: &mut Input<'_>) -> Result<BTreeMap<String, Entry>> {
+/// All entries by name, and the name of one that is compressed, if any is. The sizes are those in the file: nothing is unpacked, so
+/// nothing can grow.
+pub(crate) fn entries(input: &mut Input<'_>) -> Result<(BTreeMap<String, Entry>, Option<String>)> {
     let (count, start, len) = end(input)?;
     // A directory entry takes at least 46 bytes.
     if count > len / 46 {
@@ -38,6 +39,7 @@ pub(crate) fn entries(input: &mut Input<'_>) -> Result<BTreeMap<String, Entry>> 
     }
     let directory = input.range(start, len)?;
     let mut out = BTreeMap::new();
+    let mut compressed = None;
     let mut at = 0usize;
     for _ in 0..count {
         let cut = || "the archive's directory is damaged";
@@ -58,21 +60,21 @@ pub(crate) fn entries(input: &mut Input<'_>) -> Result<BTreeMap<String, Entry>> 
             return Err(input.bad(format!("{name} is encrypted")));
         }
         if method != 0 || packed != size {
-            return Err(input.bad(format!("{name} is compressed (method {method}); PyTorch stores its entries as they are")));
+            compressed = Some(name.clone());
         }
         let local = input.range(offset, 30)?;
         if local[..4] != LOCAL {
             return Err(input.bad(format!("{name}: the archive's directory points to something else")));
         }
         let data = offset + 30 + u16_at(&local, 26) + u16_at(&local, 28);
-        if data.checked_add(size).is_none_or(|end| end > input.len) {
+        if data.checked_add(packed).is_none_or(|end| end > input.len) {
             return Err(input.bad(format!("{name} reaches beyond the end: the file is cut off")));
         }
-        if out.insert(name.clone(), Entry { start: data, len: size }).is_some() {
+        if out.insert(name.clone(), Entry { start: data, len: packed }).is_some() {
             return Err(input.bad(format!("{name} is there twice")));
         }
     }
-    Ok(out)
+    Ok((out, compressed))
 }
 
 /// Replaces the fields that were too large for 32 bits by those in the extra field, in their fixed order.

@@ -88,7 +88,7 @@ impl Batch {
         let top = seen.classes.max_keepdim(1)?.detach();
         let log_sum = (seen.classes.broadcast_sub(&top)?.exp()?.sum_keepdim(1)?.log()? + top)?;
         let labels = Tensor::from_vec(self.labels, (n, 1), &Device::Cpu)?;
-        let class = (log_sum - seen.classes.gather(&labels, 1)?)?.mean_all()?;
+        let class = (log_sum - seen.classes.contiguous()?.gather(&labels, 1)?)?.mean_all()?;
         // The stable form of -y log s(l) - (1 - y) log(1 - s(l)): max(l, 0) - l y + log(1 + exp(-|l|)).
         let ember = Tensor::from_vec(self.ember, n, &Device::Cpu)?;
         let tail = (seen.style.abs()?.neg()?.exp()? + 1.0)?.log()?;
