@@ -115,7 +115,11 @@ impl AdmConfig {
     }
 
     /// Width of level `level`.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked by `validate`")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked by `validate`"
+    )]
     pub fn width(&self, level: usize) -> usize {
         (self.channel_mult.get(level).copied().unwrap_or(0.0) * self.model_channels as f64) as usize
     }
@@ -136,18 +140,30 @@ impl AdmConfig {
     }
 
     pub(crate) fn attention_order(&self) -> AttentionOrder {
-        if self.use_new_attention_order { AttentionOrder::Chunked } else { AttentionOrder::Legacy }
+        if self.use_new_attention_order {
+            AttentionOrder::Chunked
+        } else {
+            AttentionOrder::Legacy
+        }
     }
 
     /// Heads of an encoder block with this many channels.
     pub(crate) fn heads(&self, channels: usize) -> usize {
-        channels.checked_div(self.num_head_channels).unwrap_or(self.num_heads)
+        channels
+            .checked_div(self.num_head_channels)
+            .unwrap_or(self.num_heads)
     }
 
     /// Heads of a decoder block with this many channels.
     pub(crate) fn decoder_heads(&self, channels: usize) -> usize {
-        let count = if self.num_heads_upsample == 0 { self.num_heads } else { self.num_heads_upsample };
-        channels.checked_div(self.num_head_channels).unwrap_or(count)
+        let count = if self.num_heads_upsample == 0 {
+            self.num_heads
+        } else {
+            self.num_heads_upsample
+        };
+        channels
+            .checked_div(self.num_head_channels)
+            .unwrap_or(count)
     }
 
     /// Fails, naming the field, unless the network can be built and run at its image size.
@@ -168,18 +184,34 @@ impl AdmConfig {
             }
         }
         if !(1..=12).contains(&self.levels()) {
-            return wrong("channel_mult", format!("expected 1 to 12 levels, found {}", self.levels()));
+            return wrong(
+                "channel_mult",
+                format!("expected 1 to 12 levels, found {}", self.levels()),
+            );
         }
         if !self.model_channels.is_multiple_of(2) {
-            return wrong("model_channels", format!("expected an even number, found {}", self.model_channels));
+            return wrong(
+                "model_channels",
+                format!("expected an even number, found {}", self.model_channels),
+            );
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return wrong("dropout", format!("expected 0 or more and less than 1, found {}", self.dropout));
+            return wrong(
+                "dropout",
+                format!("expected 0 or more and less than 1, found {}", self.dropout),
+            );
         }
         let factor = 1usize << (self.levels() - 1);
         if !self.image_size.is_multiple_of(factor) {
-            let (below, above) = (self.image_size / factor * factor, self.image_size.div_ceil(factor) * factor);
-            let nearest = if below == 0 { above.to_string() } else { format!("{below} or {above}") };
+            let (below, above) = (
+                self.image_size / factor * factor,
+                self.image_size.div_ceil(factor) * factor,
+            );
+            let nearest = if below == 0 {
+                above.to_string()
+            } else {
+                format!("{below} or {above}")
+            };
             return wrong(
                 "image_size",
                 format!(
@@ -195,17 +227,29 @@ impl AdmConfig {
             if !((1.0..=65536.0).contains(&width) && width.fract() == 0.0) {
                 return wrong(
                     "channel_mult",
-                    format!("entry {mult} times model_channels {} is not a whole width", self.model_channels),
+                    format!(
+                        "entry {mult} times model_channels {} is not a whole width",
+                        self.model_channels
+                    ),
                 );
             }
             if !self.width(level).is_multiple_of(self.norm_groups) {
                 return wrong(
                     "norm_groups",
-                    format!("{} groups do not divide the {} channels of level {level}", self.norm_groups, self.width(level)),
+                    format!(
+                        "{} groups do not divide the {} channels of level {level}",
+                        self.norm_groups,
+                        self.width(level)
+                    ),
                 );
             }
         }
-        for (level, &ds) in (0..self.levels()).map(|level| 1usize << level).collect::<Vec<_>>().iter().enumerate() {
+        for (level, &ds) in (0..self.levels())
+            .map(|level| 1usize << level)
+            .collect::<Vec<_>>()
+            .iter()
+            .enumerate()
+        {
             let middle = level + 1 == self.levels();
             if !(middle || self.attention_resolutions.contains(&ds)) {
                 continue;
@@ -214,20 +258,40 @@ impl AdmConfig {
             if self.num_head_channels != 0 && !width.is_multiple_of(self.num_head_channels) {
                 return wrong(
                     "num_head_channels",
-                    format!("{} does not divide the {width} channels of level {level}, which has attention", self.num_head_channels),
+                    format!(
+                        "{} does not divide the {width} channels of level {level}, which has attention",
+                        self.num_head_channels
+                    ),
                 );
             }
-            for (field, heads) in [("num_heads", self.heads(width)), ("num_heads_upsample", self.decoder_heads(width))] {
+            for (field, heads) in [
+                ("num_heads", self.heads(width)),
+                ("num_heads_upsample", self.decoder_heads(width)),
+            ] {
                 if heads == 0 || !width.is_multiple_of(heads) {
-                    return wrong(field, format!("{heads} heads do not divide the {width} channels of level {level}"));
+                    return wrong(
+                        field,
+                        format!(
+                            "{heads} heads do not divide the {width} channels of level {level}"
+                        ),
+                    );
                 }
             }
         }
-        if let Some(&bad) = self.attention_resolutions.iter().find(|ds| !ds.is_power_of_two() || **ds > factor) {
-            let valid: Vec<String> = (0..self.levels()).map(|level| (1usize << level).to_string()).collect();
+        if let Some(&bad) = self
+            .attention_resolutions
+            .iter()
+            .find(|ds| !ds.is_power_of_two() || **ds > factor)
+        {
+            let valid: Vec<String> = (0..self.levels())
+                .map(|level| (1usize << level).to_string())
+                .collect();
             return wrong(
                 "attention_resolutions",
-                format!("{bad} is not a down-sampling factor of this network; expected one of {}", valid.join(", ")),
+                format!(
+                    "{bad} is not a down-sampling factor of this network; expected one of {}",
+                    valid.join(", ")
+                ),
             );
         }
         Ok(())
@@ -244,18 +308,66 @@ mod tests {
         let problem = |config: AdmConfig| config.validate().unwrap_err().to_string();
         assert_eq!(base.validate(), Ok(()));
         assert_eq!(AdmConfig::adm_256().validate(), Ok(()));
-        let text = problem(AdmConfig { image_size: 250, ..base.clone() });
-        assert!(text.starts_with("model.image_size: 250 cannot be halved 5 times") && text.ends_with("224 or 256"), "{text}");
-        let text = problem(AdmConfig { num_head_channels: 48, ..base.clone() });
-        assert!(text.contains("num_head_channels: 48 does not divide the 512 channels"), "{text}");
-        let text = problem(AdmConfig { norm_groups: 48, ..base.clone() });
-        assert!(text.contains("48 groups do not divide the 128 channels"), "{text}");
-        let text = problem(AdmConfig { attention_resolutions: vec![64], ..base.clone() });
-        assert!(text.contains("64 is not a down-sampling factor") && text.contains("1, 2, 4, 8, 16, 32"), "{text}");
-        let text = problem(AdmConfig { channel_mult: vec![0.3], ..base.clone() });
+        let text = problem(AdmConfig {
+            image_size: 250,
+            ..base.clone()
+        });
+        assert!(
+            text.starts_with("model.image_size: 250 cannot be halved 5 times")
+                && text.ends_with("224 or 256"),
+            "{text}"
+        );
+        let text = problem(AdmConfig {
+            num_head_channels: 48,
+            ..base.clone()
+        });
+        assert!(
+            text.contains("num_head_channels: 48 does not divide the 512 channels"),
+            "{text}"
+        );
+        let text = problem(AdmConfig {
+            norm_groups: 48,
+            ..base.clone()
+        });
+        assert!(
+            text.contains("48 groups do not divide the 128 channels"),
+            "{text}"
+        );
+        let text = problem(AdmConfig {
+            attention_resolutions: vec![64],
+            ..base.clone()
+        });
+        assert!(
+            text.contains("64 is not a down-sampling factor")
+                && text.contains("1, 2, 4, 8, 16, 32"),
+            "{text}"
+        );
+        let text = problem(AdmConfig {
+            channel_mult: vec![0.3],
+            ..base.clone()
+        });
         assert!(text.contains("0.3 times model_channels 128"), "{text}");
-        assert!(problem(AdmConfig { num_res_blocks: 0, ..base.clone() }).contains("num_res_blocks"));
-        assert!(problem(AdmConfig { num_head_channels: 0, num_heads: 3, ..base.clone() }).contains("3 heads"));
-        assert!(problem(AdmConfig { dropout: 1.0, ..base }).contains("dropout"));
+        assert!(
+            problem(AdmConfig {
+                num_res_blocks: 0,
+                ..base.clone()
+            })
+            .contains("num_res_blocks")
+        );
+        assert!(
+            problem(AdmConfig {
+                num_head_channels: 0,
+                num_heads: 3,
+                ..base.clone()
+            })
+            .contains("3 heads")
+        );
+        assert!(
+            problem(AdmConfig {
+                dropout: 1.0,
+                ..base
+            })
+            .contains("dropout")
+        );
     }
 }

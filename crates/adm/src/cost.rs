@@ -28,7 +28,11 @@ impl Tally {
     }
 
     fn residual(&mut self, config: &AdmConfig, c_in: usize, c_out: usize, pixels: f64) {
-        let emb_out = if config.use_scale_shift_norm { 2 * c_out } else { c_out };
+        let emb_out = if config.use_scale_shift_norm {
+            2 * c_out
+        } else {
+            c_out
+        };
         self.conv(c_in, c_out, 3, pixels);
         self.conv(c_out, c_out, 3, pixels);
         self.conv(config.emb_channels(), emb_out, 1, 1.0);
@@ -84,7 +88,12 @@ impl AdmConfig {
         for level in (0..self.levels()).rev() {
             let width = self.width(level);
             for i in 0..=self.num_res_blocks {
-                tally.residual(self, channels + skips.pop().unwrap_or(0), width, pixels(level));
+                tally.residual(
+                    self,
+                    channels + skips.pop().unwrap_or(0),
+                    width,
+                    pixels(level),
+                );
                 if with_attention(level) {
                     tally.attention(width, pixels(level));
                 }
@@ -96,7 +105,11 @@ impl AdmConfig {
         }
         tally.conv(channels, self.out_channels, 3, pixels(0));
         tally.parameters += 2 * channels;
-        Cost { forward_flops: tally.flops, activation_bytes: 4.0 * tally.values, parameters: tally.parameters }
+        Cost {
+            forward_flops: tally.flops,
+            activation_bytes: 4.0 * tally.values,
+            parameters: tally.parameters,
+        }
     }
 
     fn resize(&self, tally: &mut Tally, channels: usize, out_pixels: f64) {
@@ -119,12 +132,26 @@ mod tests {
         for config in [
             base.clone(),
             AdmConfig::adm_256(),
-            AdmConfig { num_classes: 10, use_scale_shift_norm: false, ..base.clone() },
-            AdmConfig { resblock_updown: false, ..base.clone() },
-            AdmConfig { resblock_updown: false, conv_resample: false, ..base },
+            AdmConfig {
+                num_classes: 10,
+                use_scale_shift_norm: false,
+                ..base.clone()
+            },
+            AdmConfig {
+                resblock_updown: false,
+                ..base.clone()
+            },
+            AdmConfig {
+                resblock_updown: false,
+                conv_resample: false,
+                ..base
+            },
         ] {
             let specs = Unet::specs(&config).unwrap();
-            let n: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+            let n: usize = specs
+                .iter()
+                .map(|spec| spec.shape.iter().product::<usize>())
+                .sum();
             assert_eq!(config.cost().parameters, n);
         }
     }
@@ -132,7 +159,10 @@ mod tests {
     #[test]
     fn the_light_network_at_64_pixels_takes_the_published_operations() {
         // 98.1 GFLOP of convolutions for a batch of four, counted independently.
-        let config = AdmConfig { image_size: 64, ..AdmConfig::default() };
+        let config = AdmConfig {
+            image_size: 64,
+            ..AdmConfig::default()
+        };
         let per_batch = 4.0 * config.cost().forward_flops / 1e9;
         assert!((96.0..105.0).contains(&per_batch), "{per_batch}");
     }

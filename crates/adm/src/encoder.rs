@@ -2,7 +2,10 @@ use crate::AdmConfig;
 use crate::trunk::Trunk;
 use candle_core::{D, Result, Tensor, Var, bail};
 use sdft_diffusion::FeatureNet;
-use sdft_nn::{Activation, AttentionPool, Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Scope, specs_of};
+use sdft_nn::{
+    Activation, AttentionPool, Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Scope,
+    specs_of,
+};
 use serde::{Deserialize, Serialize};
 
 /// How the classifier turns feature maps into one vector.
@@ -70,7 +73,10 @@ impl Encoder {
     fn build(scope: &Scope<'_>, EncoderConfig { net, pool }: &EncoderConfig) -> Result<Self> {
         net.validate().map_err(candle_core::Error::wrap)?;
         if net.num_classes != 0 {
-            bail!("model.num_classes: a classifier is not class-conditional, found {}", net.num_classes);
+            bail!(
+                "model.num_classes: a classifier is not class-conditional, found {}",
+                net.num_classes
+            );
         }
         let trunk = Trunk::load(scope, net)?;
         let (channels, classes) = (net.width(net.levels() - 1), net.out_channels);
@@ -78,15 +84,32 @@ impl Encoder {
         let norm = || GroupNorm::load(&out.pp(0), channels, net.norm_groups);
         let features = trunk.skip_channels.iter().sum::<usize>() + channels;
         let head = match pool {
-            Pool::Adaptive => Head::Adaptive(norm()?, Conv2d::load(&out.pp(3), channels, classes, 1, 1, ConvStart::Zero)?),
+            Pool::Adaptive => Head::Adaptive(
+                norm()?,
+                Conv2d::load(&out.pp(3), channels, classes, 1, 1, ConvStart::Zero)?,
+            ),
             Pool::Attention => {
                 if net.num_head_channels == 0 {
-                    bail!("model.num_head_channels: the attention pool needs channels per head, found 0");
+                    bail!(
+                        "model.num_head_channels: the attention pool needs channels per head, found 0"
+                    );
                 }
                 let side = net.image_size >> (net.levels() - 1);
-                Head::Attention(norm()?, AttentionPool::load(&out.pp(2), side, channels, net.num_head_channels, classes)?)
+                Head::Attention(
+                    norm()?,
+                    AttentionPool::load(
+                        &out.pp(2),
+                        side,
+                        channels,
+                        net.num_head_channels,
+                        classes,
+                    )?,
+                )
             }
-            Pool::Spatial => Head::Spatial(Linear::load(&out.pp(0), features, HIDDEN)?, Linear::load(&out.pp(2), HIDDEN, classes)?),
+            Pool::Spatial => Head::Spatial(
+                Linear::load(&out.pp(0), features, HIDDEN)?,
+                Linear::load(&out.pp(2), HIDDEN, classes)?,
+            ),
             Pool::SpatialV2 => Head::SpatialV2(
                 Linear::load(&out.pp(0), features, HIDDEN)?,
                 GroupNorm::load(&out.pp(1), HIDDEN, HIDDEN_GROUPS)?,
@@ -113,7 +136,9 @@ impl Encoder {
                 conv.forward(&pooled)?.flatten_from(1)
             }
             Head::Attention(norm, pool) => pool.forward(&norm.forward(&h, Activation::Silu)?),
-            Head::Spatial(first, second) => second.forward(&first.forward(&spatial_means(&skips, &h)?)?.relu()?),
+            Head::Spatial(first, second) => {
+                second.forward(&first.forward(&spatial_means(&skips, &h)?)?.relu()?)
+            }
             Head::SpatialV2(first, norm, second) => {
                 let hidden = first.forward(&spatial_means(&skips, &h)?)?;
                 second.forward(&norm.forward(&hidden, Activation::Silu)?)
@@ -144,7 +169,10 @@ impl Encoder {
     pub fn guidance(&self, x: &Tensor, t: &[f32], labels: &[u32], scale: f64) -> Result<Tensor> {
         let x = Var::from_tensor(&x.detach())?;
         let labels = Tensor::new(labels, x.device())?.unsqueeze(1)?;
-        let chosen = self.log_probs(x.as_tensor(), t)?.gather(&labels, 1)?.sum_all()?;
+        let chosen = self
+            .log_probs(x.as_tensor(), t)?
+            .gather(&labels, 1)?
+            .sum_all()?;
         match chosen.backward()?.remove(x.as_tensor()) {
             Some(gradient) => gradient * scale,
             None => x.zeros_like(),
@@ -153,7 +181,11 @@ impl Encoder {
 }
 
 fn spatial_means(skips: &[Tensor], h: &Tensor) -> Result<Tensor> {
-    let means = skips.iter().chain([h]).map(|x| x.mean((D::Minus2, D::Minus1))).collect::<Result<Vec<_>>>()?;
+    let means = skips
+        .iter()
+        .chain([h])
+        .map(|x| x.mean((D::Minus2, D::Minus1)))
+        .collect::<Result<Vec<_>>>()?;
     Tensor::cat(&means, 1)
 }
 

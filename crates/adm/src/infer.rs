@@ -42,7 +42,10 @@ pub struct Inferred {
 impl Inferred {
     /// The classifier, if it is one.
     pub fn encoder(&self) -> Option<EncoderConfig> {
-        self.pool.map(|pool| EncoderConfig { net: self.config.clone(), pool })
+        self.pool.map(|pool| EncoderConfig {
+            net: self.config.clone(),
+            pool,
+        })
     }
 }
 
@@ -74,19 +77,25 @@ pub fn infer(shapes: &Shapes, image_size: Option<usize>) -> Result<Inferred, Str
     let time = dims::<2>(shapes, "time_embed.0.weight")?;
     let model_channels = time[1];
     if time[0] != 4 * model_channels || model_channels == 0 {
-        return Err(format!("time_embed.0.weight: expected [4 n, n], found {time:?}"));
+        return Err(format!(
+            "time_embed.0.weight: expected [4 n, n], found {time:?}"
+        ));
     }
     let (pool, out_channels, pool_side) = head(shapes)?;
     let input = walk(shapes, "input_blocks");
     let n_blocks = input.len();
-    let resblock_updown = !input.iter().any(|block| matches!(block.kind, Kind::LearnedResize | Kind::Missing));
+    let resblock_updown = !input
+        .iter()
+        .any(|block| matches!(block.kind, Kind::LearnedResize | Kind::Missing));
     let conv_resample = !input.iter().any(|block| block.kind == Kind::Missing);
     let n = match pool {
         None => res_blocks_of_decoder(shapes, &input)?,
         Some(_) => res_blocks_of_encoder(&input)?,
     };
     if n == 0 || !n_blocks.is_multiple_of(n + 1) {
-        return Err(format!("{n_blocks} input blocks do not form levels of {n} residual blocks and a change of resolution"));
+        return Err(format!(
+            "{n_blocks} input blocks do not form levels of {n} residual blocks and a change of resolution"
+        ));
     }
     let levels = n_blocks / (n + 1);
     let mut channel_mult = Vec::new();
@@ -99,8 +108,12 @@ pub fn infer(shapes: &Shapes, image_size: Option<usize>) -> Result<Inferred, Str
         }
     }
     attention_resolutions.reverse();
-    let scale_shift = dims::<2>(shapes, "middle_block.0.emb_layers.1.weight")?[0] == 2 * dims::<4>(shapes, "middle_block.0.out_layers.3.weight")?[0];
-    let with_attention = || (0..levels).filter(|level| *level + 1 == levels || attention_resolutions.contains(&(1 << level)));
+    let scale_shift = dims::<2>(shapes, "middle_block.0.emb_layers.1.weight")?[0]
+        == 2 * dims::<4>(shapes, "middle_block.0.out_layers.3.weight")?[0];
+    let with_attention = || {
+        (0..levels)
+            .filter(|level| *level + 1 == levels || attention_resolutions.contains(&(1 << level)))
+    };
     let width = |level: usize| input[1 + level * (n + 1)].channels;
     let heads_of_64 = with_attention().all(|level| width(level).is_multiple_of(64));
     let size = match (image_size, pool_side) {
@@ -114,7 +127,14 @@ pub fn infer(shapes: &Shapes, image_size: Option<usize>) -> Result<Inferred, Str
         }
     };
     origins.insert("image_size", size.1);
-    origins.insert("conv_resample", if resblock_updown { Origin::Assumed } else { Origin::Inferred });
+    origins.insert(
+        "conv_resample",
+        if resblock_updown {
+            Origin::Assumed
+        } else {
+            Origin::Inferred
+        },
+    );
     for field in [
         "num_heads",
         "num_head_channels",
@@ -171,18 +191,39 @@ struct BlockShape {
 }
 
 fn dims<const N: usize>(shapes: &Shapes, key: &str) -> Result<[usize; N], String> {
-    let found = shapes.get(key).ok_or_else(|| format!("{key} is missing: not an ADM network"))?;
-    found.as_slice().try_into().map_err(|_| format!("{key}: expected {N} dimensions, found {found:?}"))
+    let found = shapes
+        .get(key)
+        .ok_or_else(|| format!("{key} is missing: not an ADM network"))?;
+    found
+        .as_slice()
+        .try_into()
+        .map_err(|_| format!("{key}: expected {N} dimensions, found {found:?}"))
 }
 
 /// The blocks under `prefix`, in order, with gaps filled as [`Kind::Missing`].
 fn walk(shapes: &Shapes, prefix: &str) -> Vec<BlockShape> {
-    let number = |key: &String| key.strip_prefix(prefix)?.strip_prefix('.')?.split('.').next()?.parse::<usize>().ok();
+    let number = |key: &String| {
+        key.strip_prefix(prefix)?
+            .strip_prefix('.')?
+            .split('.')
+            .next()?
+            .parse::<usize>()
+            .ok()
+    };
     // A hostile name must not make the walk long.
-    let count = shapes.keys().filter_map(number).filter(|n| *n < 4096).max().map_or(0, |last| last + 1);
+    let count = shapes
+        .keys()
+        .filter_map(number)
+        .filter(|n| *n < 4096)
+        .max()
+        .map_or(0, |last| last + 1);
     let mut out: Vec<BlockShape> = Vec::with_capacity(count);
     for n in 0..count {
-        let width = |leaf: &str| shapes.get(&format!("{prefix}.{n}.{leaf}")).and_then(|s| s.first().copied());
+        let width = |leaf: &str| {
+            shapes
+                .get(&format!("{prefix}.{n}.{leaf}"))
+                .and_then(|s| s.first().copied())
+        };
         let attention = width("1.qkv.weight").is_some();
         let (kind, channels) = if let Some(channels) = width("0.in_layers.2.weight") {
             (Kind::Residual, channels)
@@ -193,7 +234,11 @@ fn walk(shapes: &Shapes, prefix: &str) -> Vec<BlockShape> {
         } else {
             (Kind::Missing, out.last().map_or(0, |b| b.channels))
         };
-        out.push(BlockShape { kind, channels, attention });
+        out.push(BlockShape {
+            kind,
+            channels,
+            attention,
+        });
     }
     out
 }
@@ -202,7 +247,11 @@ fn walk(shapes: &Shapes, prefix: &str) -> Vec<BlockShape> {
 fn res_blocks_of_decoder(shapes: &Shapes, input: &[BlockShape]) -> Result<usize, String> {
     let output = walk(shapes, "output_blocks");
     if output.len() != input.len() {
-        return Err(format!("{} input blocks and {} output blocks: an ADM U-Net has equally many", input.len(), output.len()));
+        return Err(format!(
+            "{} input blocks and {} output blocks: an ADM U-Net has equally many",
+            input.len(),
+            output.len()
+        ));
     }
     let ends = |n: usize| {
         (1..=2).any(|i| {
@@ -221,20 +270,31 @@ fn res_blocks_of_decoder(shapes: &Shapes, input: &[BlockShape]) -> Result<usize,
 
 /// A classifier has no decoder: the levels must agree with where channels change and attention is.
 fn res_blocks_of_encoder(input: &[BlockShape]) -> Result<usize, String> {
-    if let Some(resize) = input.iter().position(|b| matches!(b.kind, Kind::LearnedResize | Kind::Missing)) {
+    if let Some(resize) = input
+        .iter()
+        .position(|b| matches!(b.kind, Kind::LearnedResize | Kind::Missing))
+    {
         return Ok(resize - 1);
     }
     let fits = |n: usize| {
         input.len().is_multiple_of(n + 1)
             && (0..input.len() / (n + 1)).all(|level| {
-                let blocks = &input[1 + level * (n + 1)..(1 + (level + 1) * (n + 1)).min(input.len())];
+                let blocks =
+                    &input[1 + level * (n + 1)..(1 + (level + 1) * (n + 1)).min(input.len())];
                 let (level_blocks, down) = blocks.split_at(n.min(blocks.len()));
-                level_blocks.iter().all(|b| b.channels == level_blocks[0].channels && b.attention == level_blocks[0].attention)
-                    && down.iter().all(|b| b.channels == level_blocks[0].channels && !b.attention)
+                level_blocks.iter().all(|b| {
+                    b.channels == level_blocks[0].channels
+                        && b.attention == level_blocks[0].attention
+                }) && down
+                    .iter()
+                    .all(|b| b.channels == level_blocks[0].channels && !b.attention)
             })
     };
     // The fewest levels that fit: more would need changes of resolution that nothing shows.
-    (1..input.len()).rev().find(|&n| fits(n)).ok_or_else(|| "the input blocks do not form levels".to_owned())
+    (1..input.len())
+        .rev()
+        .find(|&n| fits(n))
+        .ok_or_else(|| "the input blocks do not form levels".to_owned())
 }
 
 /// Kind of head, output channels, and the side of the deepest map where the head shows it.
@@ -243,10 +303,21 @@ fn head(shapes: &Shapes) -> Result<(Option<Pool>, usize, Option<usize>), String>
     if shapes.keys().any(|key| key.starts_with("output_blocks.")) {
         return Ok((None, dims::<4>(shapes, "out.2.weight")?[0], None));
     }
-    if let (Some(&[_, places]), Some(&[classes, ..])) = (shape("out.2.positional_embedding"), shape("out.2.c_proj.weight")) {
-        return Ok((Some(Pool::Attention), classes, Some(places.saturating_sub(1).isqrt())));
+    if let (Some(&[_, places]), Some(&[classes, ..])) = (
+        shape("out.2.positional_embedding"),
+        shape("out.2.c_proj.weight"),
+    ) {
+        return Ok((
+            Some(Pool::Attention),
+            classes,
+            Some(places.saturating_sub(1).isqrt()),
+        ));
     }
-    match (shape("out.0.weight"), shape("out.2.weight"), shape("out.3.weight")) {
+    match (
+        shape("out.0.weight"),
+        shape("out.2.weight"),
+        shape("out.3.weight"),
+    ) {
         (Some([_]), None, Some(&[classes, _, 1, 1])) => Ok((Some(Pool::Adaptive), classes, None)),
         (Some([_, _]), Some(&[classes, _]), None) => Ok((Some(Pool::Spatial), classes, None)),
         (Some([_, _]), None, Some(&[classes, _])) => Ok((Some(Pool::SpatialV2), classes, None)),
@@ -260,7 +331,10 @@ mod tests {
     use crate::{Encoder, Unet};
 
     fn shapes_of(specs: Vec<sdft_nn::ParamSpec>) -> Shapes {
-        specs.into_iter().map(|spec| (spec.name, spec.shape)).collect()
+        specs
+            .into_iter()
+            .map(|spec| (spec.name, spec.shape))
+            .collect()
     }
 
     fn unets() -> Vec<AdmConfig> {
@@ -276,12 +350,38 @@ mod tests {
         vec![
             light.clone(),
             AdmConfig::adm_256(),
-            AdmConfig { num_classes: 1000, ..AdmConfig::adm_256() },
-            AdmConfig { out_channels: 3, use_scale_shift_norm: false, ..small.clone() },
-            AdmConfig { resblock_updown: false, num_res_blocks: 3, ..small.clone() },
-            AdmConfig { resblock_updown: false, conv_resample: false, num_res_blocks: 2, ..small.clone() },
-            AdmConfig { channel_mult: vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0], image_size: 512, attention_resolutions: vec![32, 16, 8], ..AdmConfig::adm_256() },
-            AdmConfig { channel_mult: vec![1.0], attention_resolutions: vec![], num_res_blocks: 2, ..small },
+            AdmConfig {
+                num_classes: 1000,
+                ..AdmConfig::adm_256()
+            },
+            AdmConfig {
+                out_channels: 3,
+                use_scale_shift_norm: false,
+                ..small.clone()
+            },
+            AdmConfig {
+                resblock_updown: false,
+                num_res_blocks: 3,
+                ..small.clone()
+            },
+            AdmConfig {
+                resblock_updown: false,
+                conv_resample: false,
+                num_res_blocks: 2,
+                ..small.clone()
+            },
+            AdmConfig {
+                channel_mult: vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+                image_size: 512,
+                attention_resolutions: vec![32, 16, 8],
+                ..AdmConfig::adm_256()
+            },
+            AdmConfig {
+                channel_mult: vec![1.0],
+                attention_resolutions: vec![],
+                num_res_blocks: 2,
+                ..small
+            },
         ]
     }
 
@@ -293,14 +393,29 @@ mod tests {
             assert_eq!(found.config, config);
             assert_eq!(found.pool, None);
         }
-        let light = infer(&shapes_of(Unet::specs(&AdmConfig::default()).unwrap()), None).unwrap();
-        assert_eq!((light.config.image_size, light.origins["image_size"]), (256, Origin::Assumed));
+        let light = infer(
+            &shapes_of(Unet::specs(&AdmConfig::default()).unwrap()),
+            None,
+        )
+        .unwrap();
+        assert_eq!(
+            (light.config.image_size, light.origins["image_size"]),
+            (256, Origin::Assumed)
+        );
     }
 
     #[test]
     fn every_kind_of_classifier_is_recognised() {
-        for pool in [Pool::Adaptive, Pool::Attention, Pool::Spatial, Pool::SpatialV2] {
-            let config = EncoderConfig { net: AdmConfig::classifier_256(2), pool };
+        for pool in [
+            Pool::Adaptive,
+            Pool::Attention,
+            Pool::Spatial,
+            Pool::SpatialV2,
+        ] {
+            let config = EncoderConfig {
+                net: AdmConfig::classifier_256(2),
+                pool,
+            };
             let shapes = shapes_of(Encoder::specs(&config).unwrap());
             assert_eq!(infer(&shapes, None).unwrap().encoder(), Some(config));
         }
@@ -309,9 +424,17 @@ mod tests {
     #[test]
     fn foreign_files_are_told_apart() {
         let foreign = Shapes::from([("conv_in.weight".to_owned(), vec![128, 3, 3, 3])]);
-        assert!(infer(&foreign, None).unwrap_err().contains("not an ADM network"));
+        assert!(
+            infer(&foreign, None)
+                .unwrap_err()
+                .contains("not an ADM network")
+        );
         let mut shapes = shapes_of(Unet::specs(&AdmConfig::default()).unwrap());
         shapes.retain(|key, _| !key.starts_with("output_blocks.11"));
-        assert!(infer(&shapes, None).unwrap_err().contains("12 input blocks and 11 output blocks"));
+        assert!(
+            infer(&shapes, None)
+                .unwrap_err()
+                .contains("12 input blocks and 11 output blocks")
+        );
     }
 }

@@ -1,7 +1,8 @@
 use crate::AdmConfig;
 use candle_core::{DType, Result, Tensor, bail};
 use sdft_nn::{
-    AttentionBlock, Conv2d, ConvStart, DropoutKey, Linear, Resample, ResBlock, ResBlockConfig, Resize, Scope, timestep_embedding,
+    AttentionBlock, Conv2d, ConvStart, DropoutKey, Linear, ResBlock, ResBlockConfig, Resample,
+    Resize, Scope, timestep_embedding,
 };
 
 /// One layer of a block.
@@ -18,7 +19,12 @@ enum Layer {
 pub(crate) struct Block(Vec<Layer>);
 
 impl Block {
-    pub(crate) fn forward(&self, x: &Tensor, emb: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        emb: &Tensor,
+        key: Option<&DropoutKey<'_>>,
+    ) -> Result<Tensor> {
         self.0.iter().try_fold(x.clone(), |x, layer| match layer {
             Layer::Conv(conv) => conv.forward(&x),
             Layer::Residual(block) => block.forward(&x, emb, key),
@@ -34,7 +40,13 @@ pub(crate) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn residual(&self, scope: &Scope<'_>, c_in: usize, c_out: usize, resample: Resample) -> Result<Layer> {
+    fn residual(
+        &self,
+        scope: &Scope<'_>,
+        c_in: usize,
+        c_out: usize,
+        resample: Resample,
+    ) -> Result<Layer> {
         let config = ResBlockConfig {
             channels: c_in,
             out_channels: c_out,
@@ -71,7 +83,12 @@ impl Builder<'_> {
         Ok(Block(vec![if self.config.resblock_updown {
             self.residual(&scope, channels, channels, Resample::Down)?
         } else {
-            Layer::Resize(Resize::down(&scope, channels, channels, self.config.conv_resample)?)
+            Layer::Resize(Resize::down(
+                &scope,
+                channels,
+                channels,
+                self.config.conv_resample,
+            )?)
         }]))
     }
 
@@ -84,11 +101,21 @@ impl Builder<'_> {
     }
 
     /// A block of the decoder; `last` blocks of a level also double the resolution.
-    pub(crate) fn decoder_block(&self, scope: &Scope<'_>, c_in: usize, level: usize, last: bool) -> Result<Block> {
+    pub(crate) fn decoder_block(
+        &self,
+        scope: &Scope<'_>,
+        c_in: usize,
+        level: usize,
+        last: bool,
+    ) -> Result<Block> {
         let c_out = self.config.width(level);
         let mut layers = vec![self.residual(&scope.pp(0), c_in, c_out, Resample::None)?];
         if self.has_attention(level) {
-            layers.push(self.attention(&scope.pp(layers.len()), c_out, self.config.decoder_heads(c_out))?);
+            layers.push(self.attention(
+                &scope.pp(layers.len()),
+                c_out,
+                self.config.decoder_heads(c_out),
+            )?);
         }
         if last && level > 0 {
             let scope = scope.pp(layers.len());
@@ -127,16 +154,31 @@ impl Trunk {
         );
         let label_emb = match config.num_classes {
             0 => None,
-            n => Some(scope.pp("label_emb").get("weight", &[n, emb], sdft_nn::Init::Normal(1.0))?),
+            n => Some(scope.pp("label_emb").get(
+                "weight",
+                &[n, emb],
+                sdft_nn::Init::Normal(1.0),
+            )?),
         };
         let input = scope.pp("input_blocks");
         let mut channels = config.width(0);
-        let first = Conv2d::load(&input.pp("0.0"), config.in_channels, channels, 3, 1, ConvStart::FanIn)?;
+        let first = Conv2d::load(
+            &input.pp("0.0"),
+            config.in_channels,
+            channels,
+            3,
+            1,
+            ConvStart::FanIn,
+        )?;
         let mut input_blocks = vec![Block(vec![Layer::Conv(first)])];
         let mut skip_channels = vec![channels];
         for level in 0..config.levels() {
             for _ in 0..config.num_res_blocks {
-                input_blocks.push(builder.encoder_block(&input.pp(input_blocks.len()), channels, level)?);
+                input_blocks.push(builder.encoder_block(
+                    &input.pp(input_blocks.len()),
+                    channels,
+                    level,
+                )?);
                 channels = config.width(level);
                 skip_channels.push(channels);
             }
@@ -164,13 +206,20 @@ impl Trunk {
             bail!("{} timesteps for a batch of {batch}", t.len());
         }
         if channels != self.in_channels {
-            bail!("the network takes images of {} channels, found {channels}", self.in_channels);
+            bail!(
+                "the network takes images of {} channels, found {channels}",
+                self.in_channels
+            );
         }
         if !h.is_multiple_of(self.factor) || !w.is_multiple_of(self.factor) || h == 0 || w == 0 {
-            bail!("an image of {h}x{w} does not divide by {}, as this network needs", self.factor);
+            bail!(
+                "an image of {h}x{w} does not divide by {}, as this network needs",
+                self.factor
+            );
         }
         let (first, second) = &self.time_embed;
-        let emb = timestep_embedding(t, self.model_channels, 10_000.0, x.device())?.to_dtype(first.dtype())?;
+        let emb = timestep_embedding(t, self.model_channels, 10_000.0, x.device())?
+            .to_dtype(first.dtype())?;
         let emb = second.forward(&first.forward(&emb)?.silu()?)?;
         match (&self.label_emb, labels) {
             (None, None) => Ok(emb),
@@ -181,19 +230,29 @@ impl Trunk {
                 }
                 emb + table.index_select(&Tensor::new(labels, x.device())?, 0)?
             }
-            (Some(table), None) => bail!("the network is class-conditional ({} classes) and needs a label for each image", table.dim(0)?),
+            (Some(table), None) => bail!(
+                "the network is class-conditional ({} classes) and needs a label for each image",
+                table.dim(0)?
+            ),
             (None, Some(_)) => bail!("class labels were given to an unconditional network"),
         }
     }
 
     /// The deepest features, and the output of every input block from first to last.
-    pub(crate) fn forward(&self, x: &Tensor, emb: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<(Tensor, Vec<Tensor>)> {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        emb: &Tensor,
+        key: Option<&DropoutKey<'_>>,
+    ) -> Result<(Tensor, Vec<Tensor>)> {
         let mut skips: Vec<Tensor> = Vec::with_capacity(self.input_blocks.len());
         for block in &self.input_blocks {
             let out = block.forward(skips.last().unwrap_or(x), emb, key)?;
             skips.push(out);
         }
-        let h = self.middle_block.forward(skips.last().unwrap_or(x), emb, key)?;
+        let h = self
+            .middle_block
+            .forward(skips.last().unwrap_or(x), emb, key)?;
         Ok((h, skips))
     }
 

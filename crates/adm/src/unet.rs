@@ -2,7 +2,9 @@ use crate::AdmConfig;
 use crate::trunk::{Block, Builder, Trunk};
 use candle_core::{Result, Tensor};
 use sdft_diffusion::{Denoiser, FeatureNet, Prediction};
-use sdft_nn::{Activation, Conv2d, ConvStart, DropoutKey, GroupNorm, ParamSource, ParamSpec, Scope, specs_of};
+use sdft_nn::{
+    Activation, Conv2d, ConvStart, DropoutKey, GroupNorm, ParamSource, ParamSpec, Scope, specs_of,
+};
 
 /// The ADM U-Net.
 ///
@@ -46,7 +48,12 @@ impl Unet {
             for i in 0..=config.num_res_blocks {
                 let c_in = channels + skips.pop().unwrap_or(0);
                 let last = i == config.num_res_blocks;
-                output_blocks.push(builder.decoder_block(&output.pp(output_blocks.len()), c_in, level, last)?);
+                output_blocks.push(builder.decoder_block(
+                    &output.pp(output_blocks.len()),
+                    c_in,
+                    level,
+                    last,
+                )?);
                 channels = config.width(level);
             }
         }
@@ -55,7 +62,14 @@ impl Unet {
             trunk,
             output_blocks,
             norm_out: GroupNorm::load(&scope.pp("out.0"), channels, config.norm_groups)?,
-            conv_out: Conv2d::load(&scope.pp("out.2"), channels, config.out_channels, 3, 1, ConvStart::Zero)?,
+            conv_out: Conv2d::load(
+                &scope.pp("out.2"),
+                channels,
+                config.out_channels,
+                3,
+                1,
+                ConvStart::Zero,
+            )?,
         })
     }
 
@@ -76,7 +90,12 @@ impl Unet {
     ///
     /// # Errors
     /// When a shape does not fit the weights.
-    pub fn encode(&self, x: &Tensor, emb: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<(Tensor, Vec<Tensor>)> {
+    pub fn encode(
+        &self,
+        x: &Tensor,
+        emb: &Tensor,
+        key: Option<&DropoutKey<'_>>,
+    ) -> Result<(Tensor, Vec<Tensor>)> {
         self.trunk.forward(x, emb, key)
     }
 
@@ -84,19 +103,32 @@ impl Unet {
     ///
     /// # Errors
     /// When a shape does not fit the weights.
-    pub fn decode(&self, h: &Tensor, skips: &[Tensor], emb: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<Tensor> {
+    pub fn decode(
+        &self,
+        h: &Tensor,
+        skips: &[Tensor],
+        emb: &Tensor,
+        key: Option<&DropoutKey<'_>>,
+    ) -> Result<Tensor> {
         let mut h = h.clone();
         for (block, skip) in self.output_blocks.iter().zip(skips.iter().rev()) {
             h = block.forward(&Tensor::cat(&[&h, skip], 1)?, emb, key)?;
         }
-        self.conv_out.forward(&self.norm_out.forward(&h, Activation::Silu)?)
+        self.conv_out
+            .forward(&self.norm_out.forward(&h, Activation::Silu)?)
     }
 
     /// The raw output `[B, out_channels, H, W]`.
     ///
     /// # Errors
     /// As [`Self::embed`].
-    pub fn forward(&self, x: &Tensor, t: &[f32], labels: Option<&[u32]>, key: Option<&DropoutKey<'_>>) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        t: &[f32],
+        labels: Option<&[u32]>,
+        key: Option<&DropoutKey<'_>>,
+    ) -> Result<Tensor> {
         let x = x.to_dtype(self.trunk.dtype())?;
         let emb = self.embed(&x, t, labels)?;
         let (h, skips) = self.encode(&x, &emb, key)?;
@@ -104,8 +136,16 @@ impl Unet {
     }
 
     /// This network as a denoiser with class labels or with dropout.
-    pub fn with<'a>(&'a self, labels: Option<&'a [u32]>, dropout: Option<DropoutKey<'a>>) -> UnetCall<'a> {
-        UnetCall { unet: self, labels, dropout }
+    pub fn with<'a>(
+        &'a self,
+        labels: Option<&'a [u32]>,
+        dropout: Option<DropoutKey<'a>>,
+    ) -> UnetCall<'a> {
+        UnetCall {
+            unet: self,
+            labels,
+            dropout,
+        }
     }
 }
 
@@ -119,7 +159,9 @@ pub struct UnetCall<'a> {
 
 impl Denoiser for UnetCall<'_> {
     fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
-        let out = self.unet.forward(xt, t, self.labels, self.dropout.as_ref())?;
+        let out = self
+            .unet
+            .forward(xt, t, self.labels, self.dropout.as_ref())?;
         Prediction::split(&out, self.unet.config.in_channels)
     }
 }

@@ -15,45 +15,83 @@ pub(crate) struct Input<'a> {
 
 impl<'a> Input<'a> {
     pub(crate) fn open(path: &Path) -> Result<Input<'static>> {
-        let io = |source| Error::Io { action: "cannot be read", path: path.to_owned(), source };
+        let io = |source| Error::Io {
+            action: "cannot be read",
+            path: path.to_owned(),
+            source,
+        };
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::Missing { path: path.to_owned(), hint: similar(path) });
+                return Err(Error::Missing {
+                    path: path.to_owned(),
+                    hint: similar(path),
+                });
             }
             Err(e) => return Err(io(e)),
         };
         if metadata.is_dir() {
-            return Err(Error::Format { path: path.to_owned(), problem: "expected a weights file, found a folder".into() });
+            return Err(Error::Format {
+                path: path.to_owned(),
+                problem: "expected a weights file, found a folder".into(),
+            });
         }
         let reader = BufReader::with_capacity(1 << 16, File::open(path).map_err(io)?);
-        Ok(Input { path: path.to_owned(), len: metadata.len(), reader: Box::new(reader) })
+        Ok(Input {
+            path: path.to_owned(),
+            len: metadata.len(),
+            reader: Box::new(reader),
+        })
     }
 
     pub(crate) fn bytes(name: &str, bytes: &'a [u8]) -> Self {
-        Self { path: name.into(), len: bytes.len() as u64, reader: Box::new(Cursor::new(bytes)) }
+        Self {
+            path: name.into(),
+            len: bytes.len() as u64,
+            reader: Box::new(Cursor::new(bytes)),
+        }
     }
 
     pub(crate) fn bad(&self, problem: impl Into<String>) -> Error {
-        Error::Format { path: self.path.clone(), problem: problem.into() }
+        Error::Format {
+            path: self.path.clone(),
+            problem: problem.into(),
+        }
     }
 
     pub(crate) fn seek(&mut self, to: u64) -> Result<()> {
         let (path, action) = (&self.path, "cannot be read");
-        self.reader.seek(SeekFrom::Start(to)).map(drop).map_err(|source| Error::Io { action, path: path.clone(), source })
+        self.reader
+            .seek(SeekFrom::Start(to))
+            .map(drop)
+            .map_err(|source| Error::Io {
+                action,
+                path: path.clone(),
+                source,
+            })
     }
 
     pub(crate) fn position(&mut self) -> Result<u64> {
         let (path, action) = (&self.path, "cannot be read");
-        self.reader.stream_position().map_err(|source| Error::Io { action, path: path.clone(), source })
+        self.reader.stream_position().map_err(|source| Error::Io {
+            action,
+            path: path.clone(),
+            source,
+        })
     }
 
     /// Fills `out`, or says that the file is cut off.
     pub(crate) fn fill(&mut self, out: &mut [u8]) -> Result<()> {
         match self.reader.read_exact(out) {
             Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(self.bad("the file is cut off")),
-            Err(source) => Err(Error::Io { action: "cannot be read", path: self.path.clone(), source }),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Err(self.bad("the file is cut off"))
+            }
+            Err(source) => Err(Error::Io {
+                action: "cannot be read",
+                path: self.path.clone(),
+                source,
+            }),
         }
     }
 
@@ -63,7 +101,8 @@ impl<'a> Input<'a> {
             return Err(self.bad("the file is cut off"));
         }
         self.seek(start)?;
-        let mut out = vec![0; usize::try_from(len).map_err(|_| self.bad("too large for this machine"))?];
+        let mut out =
+            vec![0; usize::try_from(len).map_err(|_| self.bad("too large for this machine"))?];
         self.fill(&mut out)?;
         Ok(out)
     }
@@ -77,16 +116,35 @@ impl Read for Input<'_> {
 
 /// "; did you mean NAME?" for a file of a similar name next to `path`.
 fn similar(path: &Path) -> String {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     if !folder.is_dir() {
         return format!("; the folder {} does not exist", folder.display());
     }
-    let wanted = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let wanted = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_lowercase();
     let near = |name: &String| {
         let name = name.to_lowercase();
-        let shared = name.chars().zip(wanted.chars()).take_while(|(a, b)| a == b).count();
-        let tail = name.chars().rev().zip(wanted.chars().rev()).take_while(|(a, b)| a == b).count();
-        let (long, short) = (name.chars().count().max(wanted.chars().count()), name.chars().count().min(wanted.chars().count()));
+        let shared = name
+            .chars()
+            .zip(wanted.chars())
+            .take_while(|(a, b)| a == b)
+            .count();
+        let tail = name
+            .chars()
+            .rev()
+            .zip(wanted.chars().rev())
+            .take_while(|(a, b)| a == b)
+            .count();
+        let (long, short) = (
+            name.chars().count().max(wanted.chars().count()),
+            name.chars().count().min(wanted.chars().count()),
+        );
         long - (shared + tail).min(short)
     };
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten();

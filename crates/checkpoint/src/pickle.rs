@@ -90,7 +90,11 @@ pub(crate) fn read(input: &mut Input<'_>) -> Result<Pickle> {
     for _ in 0..MOST_OPERATIONS {
         if machine.step()? {
             let root = machine.pop()?;
-            return Ok(Pickle { nodes: machine.nodes, root, opaque: machine.opaque });
+            return Ok(Pickle {
+                nodes: machine.nodes,
+                root,
+                opaque: machine.opaque,
+            });
         }
     }
     Err(machine.input.bad("the pickle has no end"))
@@ -157,7 +161,11 @@ impl Machine<'_, '_> {
 
     fn pop(&mut self) -> Result<Value> {
         // Values below the last mark belong to an unfinished container.
-        if self.marks.last().is_some_and(|mark| self.stack.len() <= *mark) {
+        if self
+            .marks
+            .last()
+            .is_some_and(|mark| self.stack.len() <= *mark)
+        {
             return self.bad("the stack is empty above a mark");
         }
         match self.stack.pop() {
@@ -279,7 +287,11 @@ impl Machine<'_, '_> {
             }
             b'I' | b'L' => {
                 let line = self.line()?;
-                self.push(line.trim_end_matches('L').parse().map_or(Value::Bool, Value::Int));
+                self.push(
+                    line.trim_end_matches('L')
+                        .parse()
+                        .map_or(Value::Bool, Value::Int),
+                );
             }
             b'F' => {
                 self.line()?;
@@ -362,7 +374,9 @@ impl Machine<'_, '_> {
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (module, name) {
-                    (Value::Text(module), Value::Text(name)) => self.push(Value::Global(format!("{module}.{name}").into())),
+                    (Value::Text(module), Value::Text(name)) => {
+                        self.push(Value::Global(format!("{module}.{name}").into()))
+                    }
                     _ => return self.bad("a name that is no text"),
                 }
             }
@@ -443,13 +457,24 @@ impl Machine<'_, '_> {
     /// `('storage', class, key, location, numel, ..)`.
     fn storage(&mut self, id: &Value) -> Result<Value> {
         let found = match self.items(id) {
-            Some([Value::Text(kind), Value::Global(class), Value::Text(key), _, Value::Int(numel), ..]) if &**kind == "storage" => {
-                match (Dtype::of_storage(class), u64::try_from(*numel)) {
-                    (Some(dtype), Ok(numel)) => Ok(Storage { key: key.to_string(), dtype, numel }),
-                    (None, _) => Err(format!("a storage of the unknown type {class}")),
-                    (_, Err(_)) => Err(format!("a storage of {numel} elements")),
-                }
-            }
+            Some(
+                [
+                    Value::Text(kind),
+                    Value::Global(class),
+                    Value::Text(key),
+                    _,
+                    Value::Int(numel),
+                    ..,
+                ],
+            ) if &**kind == "storage" => match (Dtype::of_storage(class), u64::try_from(*numel)) {
+                (Some(dtype), Ok(numel)) => Ok(Storage {
+                    key: key.to_string(),
+                    dtype,
+                    numel,
+                }),
+                (None, _) => Err(format!("a storage of the unknown type {class}")),
+                (_, Err(_)) => Err(format!("a storage of {numel} elements")),
+            },
             _ => Err("a persistent identifier that is no storage".to_owned()),
         };
         match found {
@@ -465,11 +490,15 @@ impl Machine<'_, '_> {
         };
         let items = self.items(arguments).unwrap_or(&[]).to_vec();
         match &**name {
-            "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => self.tensor(&items),
-            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => match items.first() {
-                Some(value) => Ok(value.clone()),
-                None => self.bad("a parameter without data"),
-            },
+            "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => {
+                self.tensor(&items)
+            }
+            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => {
+                match items.first() {
+                    Some(value) => Ok(value.clone()),
+                    None => self.bad("a parameter without data"),
+                }
+            }
             "torch._tensor._rebuild_from_type_v2" => match items.as_slice() {
                 [function, _, arguments, ..] if !matches!(function, Value::Global(n) if n.contains("_rebuild_from_type")) => {
                     self.call(function, arguments)
@@ -478,7 +507,11 @@ impl Machine<'_, '_> {
             },
             "collections.OrderedDict" | "builtins.dict" | "collections.defaultdict" => {
                 let mut entries = Vec::new();
-                for pair in items.last().and_then(|list| self.items(list)).unwrap_or(&[]) {
+                for pair in items
+                    .last()
+                    .and_then(|list| self.items(list))
+                    .unwrap_or(&[])
+                {
                     if let Some([key, value]) = self.items(pair) {
                         entries.push((key.clone(), value.clone()));
                     }
@@ -493,19 +526,42 @@ impl Machine<'_, '_> {
     /// `(storage, offset, size, stride, ..)`.
     fn tensor(&mut self, items: &[Value]) -> Result<Value> {
         let numbers = |value: &Value| -> Option<Vec<u64>> {
-            self.items(value)?.iter().map(|v| if let Value::Int(i) = v { u64::try_from(*i).ok() } else { None }).collect()
+            self.items(value)?
+                .iter()
+                .map(|v| {
+                    if let Value::Int(i) = v {
+                        u64::try_from(*i).ok()
+                    } else {
+                        None
+                    }
+                })
+                .collect()
         };
         let view = match items {
-            [Value::Node(storage), Value::Int(offset), shape, strides, ..] => match self.nodes.get(*storage) {
-                Some(Node::Storage(storage)) => match (u64::try_from(*offset), numbers(shape), numbers(strides)) {
-                    (Ok(offset), Some(shape), Some(strides)) if shape.len() == strides.len() && shape.len() <= 16 => {
-                        let shape = shape.into_iter().map(|n| usize::try_from(n).ok()).collect::<Option<Vec<_>>>();
-                        shape.map(|shape| TensorView { storage: storage.clone(), offset, shape, strides })
+            [Value::Node(storage), Value::Int(offset), shape, strides, ..] => {
+                match self.nodes.get(*storage) {
+                    Some(Node::Storage(storage)) => {
+                        match (u64::try_from(*offset), numbers(shape), numbers(strides)) {
+                            (Ok(offset), Some(shape), Some(strides))
+                                if shape.len() == strides.len() && shape.len() <= 16 =>
+                            {
+                                let shape = shape
+                                    .into_iter()
+                                    .map(|n| usize::try_from(n).ok())
+                                    .collect::<Option<Vec<_>>>();
+                                shape.map(|shape| TensorView {
+                                    storage: storage.clone(),
+                                    offset,
+                                    shape,
+                                    strides,
+                                })
+                            }
+                            _ => None,
+                        }
                     }
                     _ => None,
-                },
-                _ => None,
-            },
+                }
+            }
             _ => None,
         };
         match view {

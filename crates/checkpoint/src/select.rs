@@ -29,8 +29,17 @@ pub(crate) fn candidates(pickle: &Pickle) -> Vec<Candidate> {
     out
 }
 
-fn visit(pickle: &Pickle, value: &Value, path: String, depth: usize, seen: &mut [bool], out: &mut Vec<Candidate>) {
-    let (Value::Node(i), Some(Node::Dict(entries))) = (value, pickle.node(value)) else { return };
+fn visit(
+    pickle: &Pickle,
+    value: &Value,
+    path: String,
+    depth: usize,
+    seen: &mut [bool],
+    out: &mut Vec<Candidate>,
+) {
+    let (Value::Node(i), Some(Node::Dict(entries))) = (value, pickle.node(value)) else {
+        return;
+    };
     // A dictionary is looked at once, so shared or circular ones cost nothing.
     if depth > DEEPEST || std::mem::replace(&mut seen[*i], true) {
         return;
@@ -42,11 +51,18 @@ fn visit(pickle: &Pickle, value: &Value, path: String, depth: usize, seen: &mut 
         }
     }
     if !tensors.is_empty() {
-        out.push(Candidate { path: path.clone(), tensors });
+        out.push(Candidate {
+            path: path.clone(),
+            tensors,
+        });
     }
     for (key, value) in entries {
         if let Value::Text(key) = key {
-            let path = if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
+            let path = if path.is_empty() {
+                key.to_string()
+            } else {
+                format!("{path}.{key}")
+            };
             visit(pickle, value, path, depth + 1, seen, out);
         }
     }

@@ -90,12 +90,17 @@ pub struct StateDict {
 impl StateDict {
     /// The tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.entries.iter().find(|(known, _)| known == name).map(|(_, tensor)| tensor)
+        self.entries
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, tensor)| tensor)
     }
 
     /// Names and tensors, in the order of the file.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
-        self.entries.iter().map(|(name, tensor)| (name.as_str(), tensor))
+        self.entries
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// Number of tensors.
@@ -110,7 +115,9 @@ impl StateDict {
 
     /// Shapes by name.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        self.iter().map(|(name, tensor)| (name.to_owned(), tensor.dims().to_vec())).collect()
+        self.iter()
+            .map(|(name, tensor)| (name.to_owned(), tensor.dims().to_vec()))
+            .collect()
     }
 
     /// The tensors by name.
@@ -121,8 +128,14 @@ impl StateDict {
     /// Sentences about choices that were made in reading.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if let (Some(taken), false) = (&self.summary.nested_under, self.summary.alternatives.is_empty()) {
-            notes.push(format!("took the weights under {taken:?}; there are also {}", self.summary.alternatives.join(", ")));
+        if let (Some(taken), false) = (
+            &self.summary.nested_under,
+            self.summary.alternatives.is_empty(),
+        ) {
+            notes.push(format!(
+                "took the weights under {taken:?}; there are also {}",
+                self.summary.alternatives.join(", ")
+            ));
         }
         notes
     }
@@ -164,7 +177,11 @@ fn load(input: &mut Input<'_>, options: &ReadOptions) -> Result<StateDict> {
     for (name, place) in places {
         entries.push((name, place.read(input, options.keep_dtype)?));
     }
-    Ok(StateDict { entries, metadata: summary.metadata.clone(), summary })
+    Ok(StateDict {
+        entries,
+        metadata: summary.metadata.clone(),
+        summary,
+    })
 }
 
 fn open(input: &mut Input<'_>, options: &ReadOptions) -> Result<Opened> {
@@ -178,49 +195,94 @@ fn open(input: &mut Input<'_>, options: &ReadOptions) -> Result<Opened> {
         metadata = found;
         if let Some(key) = &options.key {
             let available = "its tensors at the top only".to_owned();
-            return Err(Error::Key { path: input.path.clone(), key: key.clone(), available });
+            return Err(Error::Key {
+                path: input.path.clone(),
+                key: key.clone(),
+                available,
+            });
         }
         places
     } else {
-        let file = if container == Container::TorchZip { torch::read_zip(input)? } else { torch::read_legacy(input)? };
+        let file = if container == Container::TorchZip {
+            torch::read_zip(input)?
+        } else {
+            torch::read_legacy(input)?
+        };
         opaque = file.pickle.opaque.iter().map(ToString::to_string).collect();
         let mut found = candidates(&file.pickle);
         let names: Vec<String> = found.iter().map(|c| c.path.clone()).collect();
         let chosen = match &options.key {
             Some(key) => names.iter().position(|name| name == key).ok_or_else(|| {
-                let list: Vec<String> = found.iter().map(|c| format!("{:?} ({} tensors)", c.path, c.tensors.len())).collect();
-                Error::Key { path: input.path.clone(), key: key.clone(), available: list.join(", ") }
+                let list: Vec<String> = found
+                    .iter()
+                    .map(|c| format!("{:?} ({} tensors)", c.path, c.tensors.len()))
+                    .collect();
+                Error::Key {
+                    path: input.path.clone(),
+                    key: key.clone(),
+                    available: list.join(", "),
+                }
             })?,
             None => choose(&found, options.prefer).ok_or_else(|| {
                 let calls = if opaque.is_empty() {
                     String::new()
                 } else {
-                    format!("; it holds objects that would have to be executed to be known: {}", opaque.join(", "))
+                    format!(
+                        "; it holds objects that would have to be executed to be known: {}",
+                        opaque.join(", ")
+                    )
                 };
-                input.bad(format!("expected a dictionary of tensors, found none{calls}"))
+                input.bad(format!(
+                    "expected a dictionary of tensors, found none{calls}"
+                ))
             })?,
         };
         let candidate = found.swap_remove(chosen);
         if !candidate.path.is_empty() {
             nested_under = Some(candidate.path.clone());
         }
-        alternatives = names.into_iter().filter(|name| *name != candidate.path).collect();
+        alternatives = names
+            .into_iter()
+            .filter(|name| *name != candidate.path)
+            .collect();
         let mut places = Vec::with_capacity(candidate.tensors.len());
         for (name, view) in candidate.tensors {
             let Some(entry) = file.storages.get(&view.storage.key) else {
-                return Err(input.bad(format!("{name}: its storage {} is missing", view.storage.key)));
+                return Err(input.bad(format!(
+                    "{name}: its storage {} is missing",
+                    view.storage.key
+                )));
             };
             let dtype = view.storage.dtype;
-            if view.storage.numel.checked_mul(dtype.size()).is_none_or(|bytes| bytes > entry.len) {
-                return Err(input.bad(format!("{name}: {} numbers were promised, the file holds {} bytes", view.storage.numel, entry.len)));
+            if view
+                .storage
+                .numel
+                .checked_mul(dtype.size())
+                .is_none_or(|bytes| bytes > entry.len)
+            {
+                return Err(input.bad(format!(
+                    "{name}: {} numbers were promised, the file holds {} bytes",
+                    view.storage.numel, entry.len
+                )));
             }
             let numel = view.storage.numel;
-            places.push((name, Place { dtype, start: entry.start, numel, offset: view.offset, shape: view.shape, strides: view.strides }));
+            places.push((
+                name,
+                Place {
+                    dtype,
+                    start: entry.start,
+                    numel,
+                    offset: view.offset,
+                    shape: view.shape,
+                    strides: view.strides,
+                },
+            ));
         }
         places
     };
     check(input, &places)?;
-    let unwrapped = !places.is_empty() && places.iter().all(|(name, _)| name.starts_with("module."));
+    let unwrapped =
+        !places.is_empty() && places.iter().all(|(name, _)| name.starts_with("module."));
     if unwrapped {
         for (name, _) in &mut places {
             name.drain(.."module.".len());
@@ -230,9 +292,19 @@ fn open(input: &mut Input<'_>, options: &ReadOptions) -> Result<Opened> {
     for (_, place) in &places {
         *dtypes.entry(place.dtype).or_insert(0) += 1;
     }
-    let tensors: Vec<TensorInfo> =
-        places.iter().map(|(name, place)| TensorInfo { name: name.clone(), shape: place.shape.clone(), dtype: place.dtype }).collect();
-    let n_parameters = places.iter().filter(|(_, p)| p.dtype.is_float()).filter_map(|(_, p)| p.elements()).sum();
+    let tensors: Vec<TensorInfo> = places
+        .iter()
+        .map(|(name, place)| TensorInfo {
+            name: name.clone(),
+            shape: place.shape.clone(),
+            dtype: place.dtype,
+        })
+        .collect();
+    let n_parameters = places
+        .iter()
+        .filter(|(_, p)| p.dtype.is_float())
+        .filter_map(|(_, p)| p.elements())
+        .sum();
     let summary = Summary {
         container,
         file_size: input.len,
@@ -254,14 +326,22 @@ fn check(input: &Input<'_>, places: &[(String, Place)]) -> Result<()> {
     let mut names = std::collections::HashSet::new();
     for (name, place) in places {
         place.check(input, name)?;
-        total = total.saturating_add(place.elements().unwrap_or(u64::MAX).saturating_mul(place.dtype.size()));
+        total = total.saturating_add(
+            place
+                .elements()
+                .unwrap_or(u64::MAX)
+                .saturating_mul(place.dtype.size()),
+        );
         if !names.insert(name.as_str()) {
             return Err(input.bad(format!("{name} is there twice")));
         }
     }
     // Tensors may share numbers, but a small file must not become a large network.
     if total > input.len.saturating_mul(4) {
-        return Err(input.bad(format!("the tensors take {total} bytes, the file has {}", input.len)));
+        return Err(input.bad(format!(
+            "the tensors take {total} bytes, the file has {}",
+            input.len
+        )));
     }
     Ok(())
 }

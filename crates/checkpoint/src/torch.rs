@@ -15,30 +15,47 @@ pub(crate) struct TorchFile {
 /// A zip archive with `data.pkl` and one entry per storage.
 pub(crate) fn read_zip(input: &mut Input<'_>) -> Result<TorchFile> {
     let (entries, compressed) = zip::entries(input)?;
-    let find = |name: &str| entries.iter().find(|(entry, _)| entry.split_once('/').is_some_and(|(_, rest)| rest == name));
+    let find = |name: &str| {
+        entries
+            .iter()
+            .find(|(entry, _)| entry.split_once('/').is_some_and(|(_, rest)| rest == name))
+    };
     if find("constants.pkl").is_some() || entries.keys().any(|name| name.contains("/code/")) {
         return Err(input.bad("this is a TorchScript program, not a state dict; save model.state_dict() in PyTorch first"));
     }
     if let Some(name) = compressed {
-        return Err(input.bad(format!("{name} is compressed; PyTorch stores the entries of a checkpoint as they are")));
+        return Err(input.bad(format!(
+            "{name} is compressed; PyTorch stores the entries of a checkpoint as they are"
+        )));
     }
     let Some((name, pickle_entry)) = find("data.pkl") else {
-        return Err(input.bad(if entries.keys().any(|name| name.ends_with(".npy")) {
-            "this is a NumPy archive, not a PyTorch checkpoint"
-        } else {
-            "this zip archive is no PyTorch checkpoint: it has no data.pkl"
-        }));
+        return Err(
+            input.bad(if entries.keys().any(|name| name.ends_with(".npy")) {
+                "this is a NumPy archive, not a PyTorch checkpoint"
+            } else {
+                "this zip archive is no PyTorch checkpoint: it has no data.pkl"
+            }),
+        );
     };
-    let folder = name.split_once('/').map_or("", |(folder, _)| folder).to_owned();
+    let folder = name
+        .split_once('/')
+        .map_or("", |(folder, _)| folder)
+        .to_owned();
     let pickle_entry = *pickle_entry;
     if let Some(order) = entries.get(&format!("{folder}/byteorder")).copied() {
         let order = input.range(order.start, order.len.min(16))?;
         if order != b"little" {
-            return Err(input.bad(format!("the numbers are stored {}-endian, only little-endian is read", String::from_utf8_lossy(&order))));
+            return Err(input.bad(format!(
+                "the numbers are stored {}-endian, only little-endian is read",
+                String::from_utf8_lossy(&order)
+            )));
         }
     }
     let prefix = format!("{folder}/data/");
-    let storages = entries.iter().filter_map(|(name, entry)| Some((name.strip_prefix(&prefix)?.to_owned(), *entry))).collect();
+    let storages = entries
+        .iter()
+        .filter_map(|(name, entry)| Some((name.strip_prefix(&prefix)?.to_owned(), *entry)))
+        .collect();
     input.seek(pickle_entry.start)?;
     let pickle = pickle::read(input)?;
     if input.position()? > pickle_entry.start + pickle_entry.len {
@@ -64,7 +81,13 @@ pub(crate) fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
     let types: BTreeMap<&str, &Storage> = object
         .nodes
         .iter()
-        .filter_map(|node| if let Node::Storage(storage) = node { Some((storage.key.as_str(), storage.as_ref())) } else { None })
+        .filter_map(|node| {
+            if let Node::Storage(storage) = node {
+                Some((storage.key.as_str(), storage.as_ref()))
+            } else {
+                None
+            }
+        })
         .collect();
     let mut storages = HashMap::new();
     let mut at = input.position()?;
@@ -80,12 +103,23 @@ pub(crate) fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
         numel.copy_from_slice(&head);
         let len = u64::from_le_bytes(numel).checked_mul(storage.dtype.size());
         match len {
-            Some(len) if (at + 8).checked_add(len).is_some_and(|end| end <= input.len) => {
+            Some(len)
+                if (at + 8)
+                    .checked_add(len)
+                    .is_some_and(|end| end <= input.len) =>
+            {
                 storages.insert(key.to_string(), Entry { start: at + 8, len });
                 at += 8 + len;
             }
-            _ => return Err(input.bad(format!("the storage {key} reaches beyond the end: the file is cut off"))),
+            _ => {
+                return Err(input.bad(format!(
+                    "the storage {key} reaches beyond the end: the file is cut off"
+                )));
+            }
         }
     }
-    Ok(TorchFile { pickle: object, storages })
+    Ok(TorchFile {
+        pickle: object,
+        storages,
+    })
 }

@@ -10,7 +10,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| Error::Io { action, path: path.to_owned(), source }
+    move |source| Error::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Writes a file aside, flushes it to the disk and renames it, so that at any moment the old or the new one is there, whole.
@@ -23,10 +27,17 @@ fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>
         let file = File::create(&aside).map_err(io("cannot be written", path))?;
         let mut out = BufWriter::with_capacity(1 << 18, file);
         fill(&mut out)?;
-        let file = out.into_inner().map_err(|e| io("cannot be written", path)(e.into_error()))?;
-        file.sync_all().map_err(io("cannot be flushed to the disk", path))?;
+        let file = out
+            .into_inner()
+            .map_err(|e| io("cannot be written", path)(e.into_error()))?;
+        file.sync_all()
+            .map_err(io("cannot be flushed to the disk", path))?;
         std::fs::rename(&aside, path).map_err(io("cannot be put in place", path))?;
-        sync_dir(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+        sync_dir(
+            path.parent()
+                .filter(|p| !p.as_os_str().is_empty())
+                .unwrap_or(Path::new(".")),
+        )
     };
     let result = write();
     if result.is_err() {
@@ -42,7 +53,9 @@ fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>
 pub fn sync_dir(dir: &Path) -> Result<()> {
     // Only Unix systems open folders.
     if cfg!(unix) {
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("the folder cannot be flushed", dir))?;
+        File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(io("the folder cannot be flushed", dir))?;
     }
     Ok(())
 }
@@ -52,7 +65,9 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
 /// # Errors
 /// Whatever the system refuses; what was at `path` before stays.
 pub fn write_bytes_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    atomically(path, |out| out.write_all(bytes).map_err(io("cannot be written", path)))
+    atomically(path, |out| {
+        out.write_all(bytes).map_err(io("cannot be written", path))
+    })
 }
 
 /// Writes a `.safetensors` file atomically. The numbers go out a tensor at a time; the same input gives the same bytes.
@@ -67,7 +82,10 @@ pub fn write_safetensors<'a>(
     metadata: &BTreeMap<String, String>,
     dtype: Option<DType>,
 ) -> Result<()> {
-    let bad = |problem: String| Error::Format { path: path.to_owned(), problem };
+    let bad = |problem: String| Error::Format {
+        path: path.to_owned(),
+        problem,
+    };
     let mut header = Map::new();
     if !metadata.is_empty() {
         header.insert("__metadata__".into(), json!(metadata));
@@ -87,10 +105,15 @@ pub fn write_safetensors<'a>(
             DType::I64 => "I64",
             DType::U32 => "U32",
             DType::U8 => "U8",
-            other => return Err(bad(format!("{name}: numbers of type {other:?} cannot be written"))),
+            other => {
+                return Err(bad(format!(
+                    "{name}: numbers of type {other:?} cannot be written"
+                )));
+            }
         };
         let end = offset + (tensor.elem_count() * to.size_in_bytes()) as u64;
-        let entry = json!({ "dtype": type_name, "shape": tensor.dims(), "data_offsets": [offset, end] });
+        let entry =
+            json!({ "dtype": type_name, "shape": tensor.dims(), "data_offsets": [offset, end] });
         if name == "__metadata__" || header.insert(name.to_owned(), entry).is_some() {
             return Err(bad(format!("{name} is there twice")));
         }
@@ -107,7 +130,10 @@ pub fn write_safetensors<'a>(
         written(out.write_all(&(header.len() as u64).to_le_bytes()))?;
         written(out.write_all(header.as_bytes()))?;
         for (tensor, to) in entries {
-            let flat = tensor.to_device(&Device::Cpu)?.to_dtype(to)?.flatten_all()?;
+            let flat = tensor
+                .to_device(&Device::Cpu)?
+                .to_dtype(to)?
+                .flatten_all()?;
             written(match to {
                 DType::F64 => numbers(out, &flat.to_vec1::<f64>()?, |v| v.to_le_bytes()),
                 DType::F32 => numbers(out, &flat.to_vec1::<f32>()?, |v| v.to_le_bytes()),
@@ -122,8 +148,14 @@ pub fn write_safetensors<'a>(
     })
 }
 
-fn numbers<T: Copy, const N: usize>(out: &mut impl Write, values: &[T], bytes: impl Fn(T) -> [u8; N]) -> std::io::Result<()> {
-    values.iter().try_for_each(|value| out.write_all(&bytes(*value)))
+fn numbers<T: Copy, const N: usize>(
+    out: &mut impl Write,
+    values: &[T],
+    bytes: impl Fn(T) -> [u8; N],
+) -> std::io::Result<()> {
+    values
+        .iter()
+        .try_for_each(|value| out.write_all(&bytes(*value)))
 }
 
 /// SHA-256 of a file, in hexadecimal.

@@ -35,7 +35,9 @@ pub(crate) fn entries(input: &mut Input<'_>) -> Result<(BTreeMap<String, Entry>,
     let (count, start, len) = end(input)?;
     // A directory entry takes at least 46 bytes.
     if count > len / 46 {
-        return Err(input.bad(format!("the archive claims {count} entries in a directory of {len} bytes")));
+        return Err(input.bad(format!(
+            "the archive claims {count} entries in a directory of {len} bytes"
+        )));
     }
     let directory = input.range(start, len)?;
     let mut out = BTreeMap::new();
@@ -43,14 +45,23 @@ pub(crate) fn entries(input: &mut Input<'_>) -> Result<(BTreeMap<String, Entry>,
     let mut at = 0usize;
     for _ in 0..count {
         let cut = || "the archive's directory is damaged";
-        let head = directory.get(at..at + 46).filter(|h| h[..4] == DIRECTORY).ok_or_else(|| input.bad(cut()))?;
+        let head = directory
+            .get(at..at + 46)
+            .filter(|h| h[..4] == DIRECTORY)
+            .ok_or_else(|| input.bad(cut()))?;
         let (flags, method) = (u16_at(head, 8), u16_at(head, 10));
-        let (mut packed, mut size, mut offset) = (u32_at(head, 20), u32_at(head, 24), u32_at(head, 42));
-        let [name_len, extra_len, comment_len] = [28, 30, 32].map(|i| usize::from(u16::from_le_bytes([head[i], head[i + 1]])));
+        let (mut packed, mut size, mut offset) =
+            (u32_at(head, 20), u32_at(head, 24), u32_at(head, 42));
+        let [name_len, extra_len, comment_len] =
+            [28, 30, 32].map(|i| usize::from(u16::from_le_bytes([head[i], head[i + 1]])));
         let name_end = at + 46 + name_len;
-        let name = directory.get(at + 46..name_end).ok_or_else(|| input.bad(cut()))?;
+        let name = directory
+            .get(at + 46..name_end)
+            .ok_or_else(|| input.bad(cut()))?;
         let name = String::from_utf8_lossy(name).into_owned();
-        let extra = directory.get(name_end..name_end + extra_len).ok_or_else(|| input.bad(cut()))?;
+        let extra = directory
+            .get(name_end..name_end + extra_len)
+            .ok_or_else(|| input.bad(cut()))?;
         zip64(extra, &mut [&mut size, &mut packed, &mut offset]);
         at = name_end + extra_len + comment_len;
         if name.ends_with('/') {
@@ -64,13 +75,26 @@ pub(crate) fn entries(input: &mut Input<'_>) -> Result<(BTreeMap<String, Entry>,
         }
         let local = input.range(offset, 30)?;
         if local[..4] != LOCAL {
-            return Err(input.bad(format!("{name}: the archive's directory points to something else")));
+            return Err(input.bad(format!(
+                "{name}: the archive's directory points to something else"
+            )));
         }
         let data = offset + 30 + u16_at(&local, 26) + u16_at(&local, 28);
         if data.checked_add(packed).is_none_or(|end| end > input.len) {
-            return Err(input.bad(format!("{name} reaches beyond the end: the file is cut off")));
+            return Err(input.bad(format!(
+                "{name} reaches beyond the end: the file is cut off"
+            )));
         }
-        if out.insert(name.clone(), Entry { start: data, len: packed }).is_some() {
+        if out
+            .insert(
+                name.clone(),
+                Entry {
+                    start: data,
+                    len: packed,
+                },
+            )
+            .is_some()
+        {
             return Err(input.bad(format!("{name} is there twice")));
         }
     }
@@ -80,11 +104,19 @@ pub(crate) fn entries(input: &mut Input<'_>) -> Result<(BTreeMap<String, Entry>,
 /// Replaces the fields that were too large for 32 bits by those in the extra field, in their fixed order.
 fn zip64(mut extra: &[u8], fields: &mut [&mut u64; 3]) {
     while extra.len() >= 4 {
-        let (tag, len) = (u16_at(extra, 0), usize::from(u16::from_le_bytes([extra[2], extra[3]])));
-        let Some(body) = extra.get(4..4 + len) else { return };
+        let (tag, len) = (
+            u16_at(extra, 0),
+            usize::from(u16::from_le_bytes([extra[2], extra[3]])),
+        );
+        let Some(body) = extra.get(4..4 + len) else {
+            return;
+        };
         if tag == 1 {
             let mut numbers = body.chunks_exact(8);
-            for field in fields.iter_mut().filter(|field| ***field == u64::from(u32::MAX)) {
+            for field in fields
+                .iter_mut()
+                .filter(|field| ***field == u64::from(u32::MAX))
+            {
                 if let Some(number) = numbers.next() {
                     **field = u64_at(number, 0);
                 }
@@ -100,10 +132,18 @@ fn end(input: &mut Input<'_>) -> Result<(u64, u64, u64)> {
     let tail_len = input.len.min(65_536 + 22);
     let tail_start = input.len - tail_len;
     let tail = input.range(tail_start, tail_len)?;
-    let Some(at) = tail.windows(4).rposition(|w| w == END).filter(|at| tail.len() - at >= 22) else {
+    let Some(at) = tail
+        .windows(4)
+        .rposition(|w| w == END)
+        .filter(|at| tail.len() - at >= 22)
+    else {
         return Err(input.bad("the archive has no end: the file is cut off"));
     };
-    let (count, len, start) = (u16_at(&tail, at + 10), u32_at(&tail, at + 12), u32_at(&tail, at + 16));
+    let (count, len, start) = (
+        u16_at(&tail, at + 10),
+        u32_at(&tail, at + 12),
+        u32_at(&tail, at + 16),
+    );
     let small = count < 0xffff && len < 0xffff_ffff && start < 0xffff_ffff;
     if small || at < 20 || tail[at - 20..at - 16] != END64_LOCATOR {
         return Ok((count, start, len));

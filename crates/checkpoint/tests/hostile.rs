@@ -1,6 +1,8 @@
 //! Damaged and hostile files: an answer or a clear error, never a panic, never anything executed, never much memory.
 
-use sdft_checkpoint::{Error, ReadOptions, read, read_bytes, write_bytes_atomic, write_safetensors};
+use sdft_checkpoint::{
+    Error, ReadOptions, read, read_bytes, write_bytes_atomic, write_safetensors,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,25 +44,43 @@ fn peak_of<R>(f: impl FnOnce() -> R) -> (R, usize) {
 }
 
 fn alone() -> std::sync::MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
 }
 
-const SOUND: [&str; 6] = ["zip.pt", "legacy.pt", "zip_nested.pt", "legacy_nested.pt", "module.pt", "evil_zip.pt"];
+const SOUND: [&str; 6] = [
+    "zip.pt",
+    "legacy.pt",
+    "zip_nested.pt",
+    "legacy_nested.pt",
+    "module.pt",
+    "evil_zip.pt",
+];
 
 fn message(bytes: &[u8]) -> String {
-    read_bytes("file", bytes, &ReadOptions::default()).unwrap_err().to_string()
+    read_bytes("file", bytes, &ReadOptions::default())
+        .unwrap_err()
+        .to_string()
 }
 
 #[test]
 fn a_pickle_that_wants_to_run_a_command_runs_nothing() {
     let _alone = alone();
     for name in ["evil_zip.pt", "evil_legacy.pt"] {
-        let error = read(&fixture(name), &ReadOptions::default()).unwrap_err().to_string();
-        assert!(error.contains("posix.system") && error.contains(name), "{error}");
+        let error = read(&fixture(name), &ReadOptions::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("posix.system") && error.contains(name),
+            "{error}"
+        );
     }
     assert!(!Path::new("executed-by-pickle").exists());
 }
@@ -70,8 +90,15 @@ fn every_prefix_of_every_kind_of_file_is_an_error() {
     let _alone = alone();
     for name in SOUND {
         let bytes = std::fs::read(fixture(name)).unwrap();
-        for len in (0..bytes.len()).step_by(7).chain(bytes.len() - 40..bytes.len()) {
-            assert!(read_bytes("cut", &bytes[..len], &ReadOptions::default()).is_err(), "{name} cut to {len} of {}", bytes.len());
+        for len in (0..bytes.len())
+            .step_by(7)
+            .chain(bytes.len() - 40..bytes.len())
+        {
+            assert!(
+                read_bytes("cut", &bytes[..len], &ReadOptions::default()).is_err(),
+                "{name} cut to {len} of {}",
+                bytes.len()
+            );
         }
     }
     let dir = tempfile::tempdir().unwrap();
@@ -80,7 +107,10 @@ fn every_prefix_of_every_kind_of_file_is_an_error() {
     write_safetensors(&path, state.iter(), &BTreeMap::new(), None).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     for len in 0..bytes.len() {
-        assert!(read_bytes("cut", &bytes[..len], &ReadOptions::default()).is_err(), "safetensors cut to {len}");
+        assert!(
+            read_bytes("cut", &bytes[..len], &ReadOptions::default()).is_err(),
+            "safetensors cut to {len}"
+        );
     }
 }
 
@@ -89,7 +119,9 @@ fn flipped_bytes_never_panic_and_never_take_much_memory() {
     let _alone = alone();
     let mut z = 1u64;
     let mut random = || {
-        z = z.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        z = z
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(z >> 33).unwrap()
     };
     for name in SOUND {
@@ -100,7 +132,8 @@ fn flipped_bytes_never_panic_and_never_take_much_memory() {
                 let at = random() % bytes.len();
                 bytes[at] = u8::try_from(random() % 256).unwrap();
             }
-            let (_, peak) = peak_of(|| drop(read_bytes("flipped", &bytes, &ReadOptions::default())));
+            let (_, peak) =
+                peak_of(|| drop(read_bytes("flipped", &bytes, &ReadOptions::default())));
             // Buffers of fixed size come on top of a small multiple of the file.
             assert!(peak < 40 * sound.len() + (1 << 20), "{name}: {peak} bytes");
         }
@@ -111,7 +144,10 @@ fn flipped_bytes_never_panic_and_never_take_much_memory() {
 fn files_of_other_kinds_are_told_apart() {
     let _alone = alone();
     for (bytes, words) in [
-        (&b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"[..], "Git LFS pointer"),
+        (
+            &b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"[..],
+            "Git LFS pointer",
+        ),
         (b"<!DOCTYPE html><html><body>404</body></html>", "web page"),
         (b"\x1f\x8b\x08\x00rest", "gzip"),
         (b"", "empty"),
@@ -121,16 +157,28 @@ fn files_of_other_kinds_are_told_apart() {
         let error = message(bytes);
         assert!(error.contains(words), "{error}");
     }
-    for (name, words) in [("script.pt", "TorchScript"), ("bomb.pt", "compressed"), ("list.pt", "found none")] {
-        let error = read(&fixture(name), &ReadOptions::default()).unwrap_err().to_string();
+    for (name, words) in [
+        ("script.pt", "TorchScript"),
+        ("bomb.pt", "compressed"),
+        ("list.pt", "found none"),
+    ] {
+        let error = read(&fixture(name), &ReadOptions::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(words), "{error}");
     }
     let mut huge = (200u64 << 20).to_le_bytes().to_vec();
     huge.extend(b"{}");
     assert!(message(&huge).contains("something else"));
     let missing = read(&fixture("zpi.pt"), &ReadOptions::default()).unwrap_err();
-    assert!(matches!(&missing, Error::Missing { .. }) && missing.to_string().contains("did you mean zip.pt?"), "{missing}");
-    let folder = read(&fixture(""), &ReadOptions::default()).unwrap_err().to_string();
+    assert!(
+        matches!(&missing, Error::Missing { .. })
+            && missing.to_string().contains("did you mean zip.pt?"),
+        "{missing}"
+    );
+    let folder = read(&fixture(""), &ReadOptions::default())
+        .unwrap_err()
+        .to_string();
     assert!(folder.contains("found a folder"), "{folder}");
 }
 
@@ -143,12 +191,38 @@ fn safetensors_headers_that_lie_are_refused() {
         bytes.extend(vec![0; data]);
         message(&bytes)
     };
-    let entry = |shape: &str, from: u64, to: u64| format!("{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":[{from},{to}]}}");
-    assert!(file(&format!("{{\"a\":{}}}", entry("[2]", 0, 12)), 12).contains("does not take 12 bytes"));
+    let entry = |shape: &str, from: u64, to: u64| {
+        format!("{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":[{from},{to}]}}")
+    };
+    assert!(
+        file(&format!("{{\"a\":{}}}", entry("[2]", 0, 12)), 12).contains("does not take 12 bytes")
+    );
     assert!(file(&format!("{{\"a\":{}}}", entry("[2]", 0, 8)), 4).contains("cut off"));
-    assert!(file(&format!("{{\"a\":{},\"b\":{}}}", entry("[2]", 0, 8), entry("[2]", 4, 12)), 12).contains("overlap"));
-    assert!(file(&format!("{{\"a\":{}}}", entry("[4611686018427387904,4]", 0, 0)), 0).contains("does not take"));
-    assert!(file("{\"a\":{\"dtype\":\"X9\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4).contains("unknown dtype"));
+    assert!(
+        file(
+            &format!(
+                "{{\"a\":{},\"b\":{}}}",
+                entry("[2]", 0, 8),
+                entry("[2]", 4, 12)
+            ),
+            12
+        )
+        .contains("overlap")
+    );
+    assert!(
+        file(
+            &format!("{{\"a\":{}}}", entry("[4611686018427387904,4]", 0, 0)),
+            0
+        )
+        .contains("does not take")
+    );
+    assert!(
+        file(
+            "{\"a\":{\"dtype\":\"X9\",\"shape\":[1],\"data_offsets\":[0,4]}}",
+            4
+        )
+        .contains("unknown dtype")
+    );
     assert!(file("{\"a\":[]}", 4).contains("no dtype"));
     assert!(file("{\"a\"", 4).contains("damaged header"));
 }
@@ -159,7 +233,12 @@ fn a_large_file_is_held_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("large.safetensors");
     let tensors: Vec<(String, candle_core::Tensor)> = (0..40)
-        .map(|i| (format!("t{i}"), candle_core::Tensor::full(1.5f32, (256, 1024), &candle_core::Device::Cpu).unwrap()))
+        .map(|i| {
+            (
+                format!("t{i}"),
+                candle_core::Tensor::full(1.5f32, (256, 1024), &candle_core::Device::Cpu).unwrap(),
+            )
+        })
         .collect();
     let entries = || tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let size = 40 * 256 * 1024 * 4;
@@ -178,12 +257,23 @@ fn a_write_that_fails_leaves_the_old_file_and_nothing_else() {
     let path = dir.path().join("kept");
     write_bytes_atomic(&path, b"old").unwrap();
     let unwritable = dir.path().join("no/such/folder/file");
-    let error = write_bytes_atomic(&unwritable, b"new").unwrap_err().to_string();
-    assert!(error.contains("no/such/folder/file") && error.contains("cannot be written"), "{error}");
-    let i8 = candle_core::Tensor::zeros(3, candle_core::DType::U8, &candle_core::Device::Cpu).unwrap();
-    let twice = write_safetensors(&path, [("a", &i8), ("a", &i8)], &BTreeMap::new(), None).unwrap_err().to_string();
+    let error = write_bytes_atomic(&unwritable, b"new")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("no/such/folder/file") && error.contains("cannot be written"),
+        "{error}"
+    );
+    let i8 =
+        candle_core::Tensor::zeros(3, candle_core::DType::U8, &candle_core::Device::Cpu).unwrap();
+    let twice = write_safetensors(&path, [("a", &i8), ("a", &i8)], &BTreeMap::new(), None)
+        .unwrap_err()
+        .to_string();
     assert!(twice.contains("a is there twice"), "{twice}");
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
-    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     assert_eq!(left, ["kept"]);
 }

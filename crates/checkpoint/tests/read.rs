@@ -1,12 +1,16 @@
 //! Files made with PyTorch (fixtures/make.py) read as PyTorch has them.
 
 use candle_core::{DType, Tensor};
-use sdft_checkpoint::{Container, Dtype, Prefer, ReadOptions, StateDict, describe, read, write_safetensors};
+use sdft_checkpoint::{
+    Container, Dtype, Prefer, ReadOptions, StateDict, describe, read, write_safetensors,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
 }
 
 fn expected() -> serde_json::Value {
@@ -19,30 +23,70 @@ fn assert_holds(state: &StateDict, which: &str) {
     assert_eq!(state.len(), want.as_object().unwrap().len());
     for (name, tensor) in state.iter() {
         let want = &want[name];
-        let shape: Vec<usize> = want["shape"].as_array().unwrap().iter().map(|n| usize::try_from(n.as_u64().unwrap()).unwrap()).collect();
+        let shape: Vec<usize> = want["shape"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|n| usize::try_from(n.as_u64().unwrap()).unwrap())
+            .collect();
         assert_eq!(tensor.dims(), shape, "{name}");
-        let values: Vec<f64> = want["values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
-        let got: Vec<f64> = tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let values: Vec<f64> = want["values"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|v| v.as_f64().unwrap())
+            .collect();
+        let got: Vec<f64> = tensor
+            .to_dtype(DType::F64)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
         for (got, want) in got.iter().zip(&values) {
             // f64 values are rounded to f32, everything else is exact.
-            assert!((got - want).abs() <= 1e-7 * want.abs(), "{name}: {got} {want}");
+            assert!(
+                (got - want).abs() <= 1e-7 * want.abs(),
+                "{name}: {got} {want}"
+            );
         }
     }
 }
 
 #[test]
 fn both_containers_hold_the_same_tensors_views_and_types_included() {
-    for (name, container) in [("zip.pt", Container::TorchZip), ("legacy.pt", Container::TorchLegacy)] {
+    for (name, container) in [
+        ("zip.pt", Container::TorchZip),
+        ("legacy.pt", Container::TorchLegacy),
+    ] {
         let state = read(&fixture(name), &ReadOptions::default()).unwrap();
         assert_eq!(state.summary.container, container);
         assert_eq!(state.summary.nested_under, None);
         assert_eq!(state.iter().next().unwrap().0, "conv.weight");
         assert_holds(&state, "raw");
-        assert!(state.iter().filter(|(n, _)| !["bn.num_batches_tracked", "mask"].contains(n)).all(|(_, t)| t.dtype() == DType::F32));
-        let kept = read(&fixture(name), &ReadOptions { keep_dtype: true, ..ReadOptions::default() }).unwrap();
+        assert!(
+            state
+                .iter()
+                .filter(|(n, _)| !["bn.num_batches_tracked", "mask"].contains(n))
+                .all(|(_, t)| t.dtype() == DType::F32)
+        );
+        let kept = read(
+            &fixture(name),
+            &ReadOptions {
+                keep_dtype: true,
+                ..ReadOptions::default()
+            },
+        )
+        .unwrap();
         let dtype = |name: &str| kept.get(name).unwrap().dtype();
-        assert_eq!([dtype("half"), dtype("bfloat"), dtype("double")], [DType::F16, DType::BF16, DType::F64]);
-        assert_eq!([dtype("bn.num_batches_tracked"), dtype("mask")], [DType::I64, DType::U8]);
+        assert_eq!(
+            [dtype("half"), dtype("bfloat"), dtype("double")],
+            [DType::F16, DType::BF16, DType::F64]
+        );
+        assert_eq!(
+            [dtype("bn.num_batches_tracked"), dtype("mask")],
+            [DType::I64, DType::U8]
+        );
     }
 }
 
@@ -51,16 +95,56 @@ fn nested_weights_are_found_and_the_moving_average_comes_first() {
     for name in ["zip_nested.pt", "legacy_nested.pt"] {
         let state = read(&fixture(name), &ReadOptions::default()).unwrap();
         assert_eq!(state.summary.nested_under.as_deref(), Some("ema"));
-        assert!(state.summary.alternatives.contains(&"model".to_owned()), "{:?}", state.summary.alternatives);
-        assert!(state.notes()[0].contains("took the weights under \"ema\""), "{:?}", state.notes());
-        assert!(state.summary.opaque.contains(&"argparse.Namespace".to_owned()), "{:?}", state.summary.opaque);
+        assert!(
+            state.summary.alternatives.contains(&"model".to_owned()),
+            "{:?}",
+            state.summary.alternatives
+        );
+        assert!(
+            state.notes()[0].contains("took the weights under \"ema\""),
+            "{:?}",
+            state.notes()
+        );
+        assert!(
+            state
+                .summary
+                .opaque
+                .contains(&"argparse.Namespace".to_owned()),
+            "{:?}",
+            state.summary.opaque
+        );
         assert_holds(&state, "ema");
-        let raw = read(&fixture(name), &ReadOptions { prefer: Prefer::Raw, ..ReadOptions::default() }).unwrap();
+        let raw = read(
+            &fixture(name),
+            &ReadOptions {
+                prefer: Prefer::Raw,
+                ..ReadOptions::default()
+            },
+        )
+        .unwrap();
         assert_holds(&raw, "raw");
-        let named = read(&fixture(name), &ReadOptions { key: Some("model".into()), ..ReadOptions::default() }).unwrap();
+        let named = read(
+            &fixture(name),
+            &ReadOptions {
+                key: Some("model".into()),
+                ..ReadOptions::default()
+            },
+        )
+        .unwrap();
         assert_holds(&named, "raw");
-        let error = read(&fixture(name), &ReadOptions { key: Some("modle".into()), ..ReadOptions::default() }).unwrap_err().to_string();
-        assert!(error.contains("\"modle\"") && error.contains("\"model\" (13 tensors)"), "{error}");
+        let error = read(
+            &fixture(name),
+            &ReadOptions {
+                key: Some("modle".into()),
+                ..ReadOptions::default()
+            },
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(
+            error.contains("\"modle\"") && error.contains("\"model\" (13 tensors)"),
+            "{error}"
+        );
     }
     let state = read(&fixture("zip_state_dict.pt"), &ReadOptions::default()).unwrap();
     assert_eq!(state.summary.nested_under.as_deref(), Some("state_dict"));
@@ -80,14 +164,20 @@ fn a_summary_needs_no_numbers() {
     let summary = describe(&fixture("zip.pt"), &ReadOptions::default()).unwrap();
     assert_eq!(summary.tensors.len(), 13);
     assert_eq!(summary.dtypes[&Dtype::F32], 8);
-    assert_eq!(summary.n_parameters, 54 + 2 + 24 + 6 + 6 + 6 + 1 + 5 + 5 + 3);
+    assert_eq!(
+        summary.n_parameters,
+        54 + 2 + 24 + 6 + 6 + 6 + 1 + 5 + 5 + 3
+    );
 }
 
 #[test]
 fn what_is_written_reads_back_and_repeats_byte_for_byte() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("all.safetensors");
-    let options = ReadOptions { keep_dtype: true, ..ReadOptions::default() };
+    let options = ReadOptions {
+        keep_dtype: true,
+        ..ReadOptions::default()
+    };
     let state = read(&fixture("zip.pt"), &options).unwrap();
     let metadata = BTreeMap::from([("who".to_owned(), "a \"quoted\" name".to_owned())]);
     write_safetensors(&path, state.iter(), &metadata, None).unwrap();
@@ -102,7 +192,14 @@ fn what_is_written_reads_back_and_repeats_byte_for_byte() {
     assert_eq!(std::fs::read(&path).unwrap(), first);
     assert_eq!(u64::from_le_bytes(first[..8].try_into().unwrap()) % 8, 0);
     write_safetensors(&path, state.iter(), &metadata, Some(DType::BF16)).unwrap();
-    assert_eq!(read(&path, &options).unwrap().get("double").unwrap().dtype(), DType::BF16);
+    assert_eq!(
+        read(&path, &options)
+            .unwrap()
+            .get("double")
+            .unwrap()
+            .dtype(),
+        DType::BF16
+    );
 }
 
 #[test]
@@ -113,11 +210,17 @@ fn the_reference_writes_what_is_read_here_and_reads_what_is_written() {
     let ours = dir.path().join("ours.safetensors");
     write_safetensors(&ours, [("w", &w)], &BTreeMap::new(), None).unwrap();
     let loaded = candle_core::safetensors::load(&ours, &candle_core::Device::Cpu).unwrap();
-    assert_eq!(loaded["w"].to_vec2::<f32>().unwrap(), w.to_vec2::<f32>().unwrap());
+    assert_eq!(
+        loaded["w"].to_vec2::<f32>().unwrap(),
+        w.to_vec2::<f32>().unwrap()
+    );
     let theirs = dir.path().join("theirs.safetensors");
     candle_core::safetensors::save(&loaded, &theirs).unwrap();
     let state = read(&theirs, &ReadOptions::default()).unwrap();
-    assert_eq!(state.get("w").unwrap().to_vec2::<f32>().unwrap(), w.to_vec2::<f32>().unwrap());
+    assert_eq!(
+        state.get("w").unwrap().to_vec2::<f32>().unwrap(),
+        w.to_vec2::<f32>().unwrap()
+    );
 }
 
 #[test]
@@ -125,14 +228,20 @@ fn state_dicts_of_whole_networks_are_the_same_in_both_formats() {
     let parity = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/parity");
     let mut pairs = 0;
     for group in std::fs::read_dir(parity).unwrap() {
-        for case in std::fs::read_dir(group.unwrap().path()).into_iter().flatten() {
+        for case in std::fs::read_dir(group.unwrap().path())
+            .into_iter()
+            .flatten()
+        {
             let case = case.unwrap().path();
             let (pt, st) = (case.join("weights.pt"), case.join("weights.safetensors"));
             if !(pt.is_file() && st.is_file()) {
                 continue;
             }
             pairs += 1;
-            let (a, b) = (read(&pt, &ReadOptions::default()).unwrap().into_map(), read(&st, &ReadOptions::default()).unwrap().into_map());
+            let (a, b) = (
+                read(&pt, &ReadOptions::default()).unwrap().into_map(),
+                read(&st, &ReadOptions::default()).unwrap().into_map(),
+            );
             assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
             for (name, tensor) in &a {
                 let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -1,17 +1,38 @@
 //! What the program carries with it, so that it works from any folder.
 
 const PRESETS: [(&str, &str); 6] = [
-    ("digits-sdft", include_str!("../../../assets/configs/digits-sdft.toml")),
-    ("digits-naive", include_str!("../../../assets/configs/digits-naive.toml")),
-    ("digits-scratch", include_str!("../../../assets/configs/digits-scratch.toml")),
-    ("digits-source", include_str!("../../../assets/configs/digits-source.toml")),
-    ("metfaces-sdft", include_str!("../../../assets/configs/metfaces-sdft.toml")),
-    ("aahq-sdft", include_str!("../../../assets/configs/aahq-sdft.toml")),
+    (
+        "digits-sdft",
+        include_str!("../../../assets/configs/digits-sdft.toml"),
+    ),
+    (
+        "digits-naive",
+        include_str!("../../../assets/configs/digits-naive.toml"),
+    ),
+    (
+        "digits-scratch",
+        include_str!("../../../assets/configs/digits-scratch.toml"),
+    ),
+    (
+        "digits-source",
+        include_str!("../../../assets/configs/digits-source.toml"),
+    ),
+    (
+        "metfaces-sdft",
+        include_str!("../../../assets/configs/metfaces-sdft.toml"),
+    ),
+    (
+        "aahq-sdft",
+        include_str!("../../../assets/configs/aahq-sdft.toml"),
+    ),
 ];
 
 /// The text of a preset.
 pub(crate) fn preset(name: &str) -> Option<&'static str> {
-    PRESETS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+    PRESETS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, text)| *text)
 }
 
 /// Names of all presets.
@@ -23,7 +44,9 @@ pub(crate) fn preset_names() -> impl Iterator<Item = &'static str> {
 pub(crate) const DIGITS_SOURCE: &str = "digits-source";
 
 /// The source model of the embedded example.
-pub(crate) const DIGITS_SOURCE_WEIGHTS: &[u8] = include_bytes!("../../../assets/weights/digits-source.safetensors");
+pub(crate) const DIGITS_SOURCE_WEIGHTS: &[u8] =
+    include_bytes!("../../../assets/weights/digits-source.safetensors");
 
 /// The classifier that judges digit samples.
-pub(crate) const DIGITS_JUDGE_WEIGHTS: &[u8] = include_bytes!("../../../assets/weights/digits-judge.safetensors");
+pub(crate) const DIGITS_JUDGE_WEIGHTS: &[u8] =
+    include_bytes!("../../../assets/weights/digits-judge.safetensors");

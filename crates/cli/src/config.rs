@@ -25,9 +25,11 @@ pub(crate) fn layers(names: &[String]) -> Result<Table> {
 fn read_file(name: &str) -> Result<String> {
     let path = std::path::Path::new(name);
     if path.exists() {
-        return std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {name}"));
+        return std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration {name}"));
     }
-    let hint = nearest(name, assets::preset_names()).map_or_else(String::new, |near| format!("; did you mean {near}?"));
+    let hint = nearest(name, assets::preset_names())
+        .map_or_else(String::new, |near| format!("; did you mean {near}?"));
     Err(usage(format!(
         "--config {name}: neither a file nor a preset ({}){hint}",
         assets::preset_names().collect::<Vec<_>>().join(", ")
@@ -48,11 +50,15 @@ fn merge(into: &mut Table, from: Table) {
 /// Puts `key=value` into the table; the value is TOML, or text if it is not.
 pub(crate) fn set(table: &mut Table, assignment: &str) -> Result<()> {
     let Some((key, text)) = assignment.split_once('=') else {
-        return Err(usage(format!("--set {assignment}: expected KEY=VALUE, as in --set optim.lr=1e-4")));
+        return Err(usage(format!(
+            "--set {assignment}: expected KEY=VALUE, as in --set optim.lr=1e-4"
+        )));
     };
     let (key, text) = (key.trim(), text.trim());
     let value = match toml::from_str::<Table>(&format!("v = {text}")) {
-        Ok(mut parsed) => parsed.remove("v").unwrap_or_else(|| Value::String(text.to_owned())),
+        Ok(mut parsed) => parsed
+            .remove("v")
+            .unwrap_or_else(|| Value::String(text.to_owned())),
         Err(_) => Value::String(text.to_owned()),
     };
     put(table, key, value);
@@ -66,7 +72,9 @@ pub(crate) fn put(table: &mut Table, key: &str, value: impl Into<Value>) {
             table.insert(key.to_owned(), value.into());
         }
         Some((first, rest)) => {
-            let inner = table.entry(first).or_insert_with(|| Value::Table(Table::new()));
+            let inner = table
+                .entry(first)
+                .or_insert_with(|| Value::Table(Table::new()));
             if !inner.is_table() {
                 *inner = Value::Table(Table::new());
             }
@@ -104,7 +112,13 @@ fn keys(table: &Table, prefix: &str, out: &mut Vec<String>) {
     }
 }
 
-fn check_level(table: &Table, known: &Table, prefix: &str, all: &[String], origin: &str) -> Result<()> {
+fn check_level(
+    table: &Table,
+    known: &Table,
+    prefix: &str,
+    all: &[String],
+    origin: &str,
+) -> Result<()> {
     for (key, value) in table {
         let full = format!("{prefix}{key}");
         match (known.get(key), value) {
@@ -113,10 +127,15 @@ fn check_level(table: &Table, known: &Table, prefix: &str, all: &[String], origi
                 let hint = near.map_or_else(String::new, |near| format!("; the nearest is {near}"));
                 return Err(usage(format!("{origin}: there is no key {full}{hint}")));
             }
-            (Some(Value::Table(known)), Value::Table(inner)) => check_level(inner, known, &format!("{full}."), all, origin)?,
+            (Some(Value::Table(known)), Value::Table(inner)) => {
+                check_level(inner, known, &format!("{full}."), all, origin)?
+            }
             (Some(Value::Float(_)), Value::Integer(_)) => {}
             (Some(expected), found) if !expected.same_type(found) => {
-                return Err(usage(format!("{origin}: {full}: expected {}, found {found}", describe(expected))));
+                return Err(usage(format!(
+                    "{origin}: {full}: expected {}, found {found}",
+                    describe(expected)
+                )));
             }
             _ => {}
         }
@@ -138,7 +157,9 @@ fn describe(value: &Value) -> &'static str {
 
 /// The plan that a checked table describes.
 pub(crate) fn plan(table: Table) -> Result<Plan> {
-    Value::Table(table).try_into().map_err(|e: toml::de::Error| usage(format!("configuration: {}", e.message())))
+    Value::Table(table)
+        .try_into()
+        .map_err(|e: toml::de::Error| usage(format!("configuration: {}", e.message())))
 }
 
 /// The fields under `[model]` that were given explicitly, for comparison with what a file says.
@@ -176,7 +197,10 @@ mod tests {
         set(&mut table, "loop.steps = 12").unwrap();
         set(&mut table, "loss.weight=snr-2").unwrap();
         let plan = plan(table).unwrap();
-        assert_eq!((plan.seed, plan.optim.lr, plan.optim.clip, plan.steps.steps), (7, 1.0, 1.0, 12));
+        assert_eq!(
+            (plan.seed, plan.optim.lr, plan.optim.clip, plan.steps.steps),
+            (7, 1.0, 1.0, 12)
+        );
         assert_eq!(plan.loss.weight.to_string(), "snr-2");
     }
 
@@ -184,12 +208,27 @@ mod tests {
     fn unknown_keys_and_wrong_types_are_named() {
         let mut table = Table::new();
         let error = set(&mut table, "optim.lrr=1").unwrap_err().to_string();
-        assert!(error.contains("no key optim.lrr") && error.contains("optim.lr"), "{error}");
-        let error = set(&mut Table::new(), "optim.lr=fast").unwrap_err().to_string();
-        assert!(error.contains("optim.lr: expected a number, found \"fast\""), "{error}");
-        let error = set(&mut Table::new(), "loop.steps=1.5").unwrap_err().to_string();
+        assert!(
+            error.contains("no key optim.lrr") && error.contains("optim.lr"),
+            "{error}"
+        );
+        let error = set(&mut Table::new(), "optim.lr=fast")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("optim.lr: expected a number, found \"fast\""),
+            "{error}"
+        );
+        let error = set(&mut Table::new(), "loop.steps=1.5")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("expected a whole number"), "{error}");
-        assert!(set(&mut Table::new(), "optim").unwrap_err().to_string().contains("KEY=VALUE"));
+        assert!(
+            set(&mut Table::new(), "optim")
+                .unwrap_err()
+                .to_string()
+                .contains("KEY=VALUE")
+        );
         let mut table = Table::new();
         put(&mut table, "loss.weight", "snr-x");
         assert!(plan(table).unwrap_err().to_string().contains("snr-x"));

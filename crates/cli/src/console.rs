@@ -41,7 +41,13 @@ impl Console {
             bar.set_prefix(label.to_owned());
             bar
         });
-        Self { bar, started: Instant::now(), first: None, terms: String::new(), label: label.to_owned() }
+        Self {
+            bar,
+            started: Instant::now(),
+            first: None,
+            terms: String::new(),
+            label: label.to_owned(),
+        }
     }
 
     pub(crate) fn finish(&self) {
@@ -65,7 +71,10 @@ impl Watcher for Console {
         let per_step = self.started.elapsed().as_secs_f64() / done.max(1) as f64;
         let eta = Duration::from_secs_f64(per_step * (p.steps - p.step) as f64);
         if let Some(means) = &p.means {
-            let terms: Vec<String> = means.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+            let terms: Vec<String> = means
+                .iter()
+                .map(|(name, value)| format!("{name} {value:.4}"))
+                .collect();
             self.terms = terms.join(" ");
         }
         let text = format!(
@@ -82,7 +91,10 @@ impl Watcher for Console {
                 bar.set_message(text);
             }
             None if p.means.is_some() => {
-                note(&format!("{} step {}/{} ({} images) {text}", self.label, p.step, p.steps, p.images));
+                note(&format!(
+                    "{} step {}/{} ({} images) {text}",
+                    self.label, p.step, p.steps, p.images
+                ));
             }
             None => {}
         }
@@ -118,7 +130,11 @@ pub(crate) fn size(bytes: u64) -> String {
 fn memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }
 
 #[cfg(test)]

@@ -8,10 +8,16 @@ use sdft_models::convert_file;
 
 pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
     if args.output.extension().is_none_or(|e| e != "safetensors") {
-        return Err(usage(format!("{}: only .safetensors files are written", args.output.display())));
+        return Err(usage(format!(
+            "{}: only .safetensors files are written",
+            args.output.display()
+        )));
     }
     if args.output.exists() && !args.overwrite {
-        return Err(usage(format!("{}: exists already; --overwrite replaces it", args.output.display())));
+        return Err(usage(format!(
+            "{}: exists already; --overwrite replaces it",
+            args.output.display()
+        )));
     }
     if args.output == args.input {
         return Err(usage("input and output are the same file"));

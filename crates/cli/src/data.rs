@@ -6,7 +6,12 @@ use std::process::ExitCode;
 
 pub(crate) fn data(args: &DataArgs) -> Result<ExitCode> {
     match &args.verb {
-        DataVerb::Check { dir, size, strict, json } => {
+        DataVerb::Check {
+            dir,
+            size,
+            strict,
+            json,
+        } => {
             if !(1..=65_536).contains(size) {
                 return Err(usage(format!("--size {size}: expected 1 to 65536")));
             }
@@ -17,7 +22,11 @@ pub(crate) fn data(args: &DataArgs) -> Result<ExitCode> {
                 console::line(&report)?;
             }
             let failed = *strict && !report.unreadable.is_empty();
-            Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+            Ok(if failed {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            })
         }
     }
 }

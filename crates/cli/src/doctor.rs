@@ -4,15 +4,36 @@ use std::path::Path;
 
 pub(crate) fn doctor() -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    line(format_args!("program   sdft {} ({})", env!("CARGO_PKG_VERSION"), if cfg!(debug_assertions) { "debug build: about ten times slower, build with --release" } else { "release build" }))?;
-    line(format_args!("cores     {cores}; {} threads will be used", rayon::current_num_threads()))?;
+    line(format_args!(
+        "program   sdft {} ({})",
+        env!("CARGO_PKG_VERSION"),
+        if cfg!(debug_assertions) {
+            "debug build: about ten times slower, build with --release"
+        } else {
+            "release build"
+        }
+    ))?;
+    line(format_args!(
+        "cores     {cores}; {} threads will be used",
+        rayon::current_num_threads()
+    ))?;
     line(format_args!("simd      {}", simd()))?;
-    line(format_args!("speed     {:.0} GFLOP/s in matrix products, measured now", sdft_nn::measure_flops() / 1e9))?;
+    line(format_args!(
+        "speed     {:.0} GFLOP/s in matrix products, measured now",
+        sdft_nn::measure_flops() / 1e9
+    ))?;
     if let Some((total, available)) = memory() {
-        line(format_args!("memory    {} in all, {} available", size(total), size(available)))?;
+        line(format_args!(
+            "memory    {} in all, {} available",
+            size(total),
+            size(available)
+        ))?;
     }
     match free_space(Path::new(".")) {
-        Some(bytes) => line(format_args!("disk      {} free in this folder", size(bytes)))?,
+        Some(bytes) => line(format_args!(
+            "disk      {} free in this folder",
+            size(bytes)
+        ))?,
         None => line("disk      unknown")?,
     }
     line(format_args!("gpu       {}", gpu()))?;
@@ -27,7 +48,8 @@ fn simd() -> &'static str {
         if std::arch::is_x86_feature_detected!("avx512f") {
             return "AVX-512";
         }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
             return "AVX2 and FMA";
         }
         "SSE2"
@@ -47,7 +69,11 @@ fn memory() -> Option<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let field = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+        line.split_whitespace()
+            .nth(1)?
+            .parse::<u64>()
+            .ok()
+            .map(|kib| kib * 1024)
     };
     Some((field("MemTotal:")?, field("MemAvailable:")?))
 }
@@ -71,7 +97,9 @@ fn free_space(_: &Path) -> Option<u64> {
 }
 
 fn gpu() -> String {
-    let names = std::fs::read_dir("/proc/driver/nvidia/gpus").map(|entries| entries.count()).unwrap_or(0);
+    let names = std::fs::read_dir("/proc/driver/nvidia/gpus")
+        .map(|entries| entries.count())
+        .unwrap_or(0);
     match names {
         0 => "no NVIDIA driver found".to_owned(),
         n => format!("{n} with an NVIDIA driver"),
@@ -80,7 +108,10 @@ fn gpu() -> String {
 
 fn toolkit() -> String {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    match std::env::split_paths(&path).map(|dir| dir.join("nvcc")).find(|nvcc| nvcc.is_file()) {
+    match std::env::split_paths(&path)
+        .map(|dir| dir.join("nvcc"))
+        .find(|nvcc| nvcc.is_file())
+    {
         Some(nvcc) => format!("{}", nvcc.display()),
         None => "no nvcc on the PATH".to_owned(),
     }

@@ -4,18 +4,35 @@ use anyhow::Result;
 use sdft_models::{LoadOptions, inspect_file};
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
-    let options = LoadOptions { key: args.key.clone(), ..LoadOptions::default() };
+    let options = LoadOptions {
+        key: args.key.clone(),
+        ..LoadOptions::default()
+    };
     let found = inspect_file(&args.file, &options)?;
     let summary = &found.summary;
-    line(format_args!("{}: {}, {}", args.file.display(), summary.container, size(summary.file_size)))?;
+    line(format_args!(
+        "{}: {}, {}",
+        args.file.display(),
+        summary.container,
+        size(summary.file_size)
+    ))?;
     if let Some(key) = &summary.nested_under {
         line(format_args!("weights under {key:?}"))?;
     }
     for other in &summary.alternatives {
         line(format_args!("also there: {other:?} (--key {other})"))?;
     }
-    let types: Vec<String> = summary.dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
-    line(format_args!("{} tensors ({}), {} parameters", summary.tensors.len(), types.join(", "), summary.n_parameters))?;
+    let types: Vec<String> = summary
+        .dtypes
+        .iter()
+        .map(|(dtype, count)| format!("{count} {dtype}"))
+        .collect();
+    line(format_args!(
+        "{} tensors ({}), {} parameters",
+        summary.tensors.len(),
+        types.join(", "),
+        summary.n_parameters
+    ))?;
     match &found.resolved {
         Ok(resolved) => {
             let kind = match resolved.pool {
@@ -23,14 +40,24 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
                 None => "ADM U-Net".to_owned(),
             };
             line(format_args!("{kind}:"))?;
-            let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(&resolved.config) else {
+            let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(&resolved.config)
+            else {
                 return Ok(());
             };
             for (field, value) in fields {
-                let origin = resolved.origins.get(field.as_str()).map_or_else(String::new, ToString::to_string);
-                line(format_args!("  {field:24} {:28} {origin}", value.to_string()))?;
+                let origin = resolved
+                    .origins
+                    .get(field.as_str())
+                    .map_or_else(String::new, ToString::to_string);
+                line(format_args!(
+                    "  {field:24} {:28} {origin}",
+                    value.to_string()
+                ))?;
             }
-            line(format_args!("process: {} schedule, {} steps", resolved.process.noise_schedule, resolved.process.diffusion_steps))?;
+            line(format_args!(
+                "process: {} schedule, {} steps",
+                resolved.process.noise_schedule, resolved.process.diffusion_steps
+            ))?;
             if let Some(misfit) = &found.misfit {
                 line(format_args!("does not fit this architecture:\n{misfit}"))?;
             }
@@ -42,7 +69,12 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     }
     if args.tensors {
         for tensor in &summary.tensors {
-            line(format_args!("{:48} {:20} {}", tensor.name, format!("{:?}", tensor.shape), tensor.dtype))?;
+            line(format_args!(
+                "{:48} {:20} {}",
+                tensor.name,
+                format!("{:?}", tensor.shape),
+                tensor.dtype
+            ))?;
         }
     }
     Ok(())

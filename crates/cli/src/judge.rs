@@ -16,7 +16,10 @@ pub(crate) fn judge(args: &JudgeArgs) -> Result<()> {
     let metadata = BTreeMap::from([
         ("sdft.kind".to_owned(), "digits-judge".to_owned()),
         ("sdft.provenance.seed".to_owned(), args.seed.to_string()),
-        ("sdft.provenance.class_accuracy".to_owned(), format!("{:.4}", report.class_accuracy)),
+        (
+            "sdft.provenance.class_accuracy".to_owned(),
+            format!("{:.4}", report.class_accuracy),
+        ),
     ]);
     sdft_checkpoint::write_safetensors(&args.out, params.iter(), &metadata, Some(DType::F16))?;
     console::line(format_args!(
@@ -31,6 +34,10 @@ pub(crate) fn judge(args: &JudgeArgs) -> Result<()> {
 
 /// The judge that the program carries with it.
 pub(crate) fn load() -> Result<DigitsJudge> {
-    let params = read_params_bytes("digits-judge", assets::DIGITS_JUDGE_WEIGHTS, &DigitsJudge::specs()?)?;
+    let params = read_params_bytes(
+        "digits-judge",
+        assets::DIGITS_JUDGE_WEIGHTS,
+        &DigitsJudge::specs()?,
+    )?;
     Ok(DigitsJudge::load(&params)?)
 }

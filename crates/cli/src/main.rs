@@ -66,7 +66,10 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // A closed pipe (`sdft inspect x | head`) is not a failure worth words.
-            if error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)) {
+            if error.chain().any(|e| {
+                e.downcast_ref::<std::io::Error>()
+                    .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+            }) {
                 return ExitCode::SUCCESS;
             }
             console::error(&error);
@@ -76,11 +79,16 @@ fn main() -> ExitCode {
 }
 
 /// Runs `f` inside a pool of this many threads, so that entering it once serves all operations.
-fn with_threads<R: Send>(threads: Option<usize>, f: impl FnOnce() -> anyhow::Result<R> + Send) -> anyhow::Result<R> {
+fn with_threads<R: Send>(
+    threads: Option<usize>,
+    f: impl FnOnce() -> anyhow::Result<R> + Send,
+) -> anyhow::Result<R> {
     let builder = rayon::ThreadPoolBuilder::new()
         .num_threads(threads.unwrap_or(0))
         // The graph of gradients is walked recursively, and deep networks have deep graphs.
         .stack_size(256 << 20);
-    let pool = builder.build().map_err(|e| usage(format!("--threads: the thread pool cannot be started: {e}")))?;
+    let pool = builder
+        .build()
+        .map_err(|e| usage(format!("--threads: the thread pool cannot be started: {e}")))?;
     pool.install(f)
 }

@@ -5,7 +5,8 @@ use std::io::Write;
 
 /// Bytes of a `.npz` that holds `images` `[n, h, w, 3]` of unsigned bytes under `arr_0`, not compressed.
 pub(crate) fn encode(images: &[u8], [n, h, w]: [usize; 3]) -> Result<Vec<u8>> {
-    let mut header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({n}, {h}, {w}, 3), }}");
+    let mut header =
+        format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({n}, {h}, {w}, 3), }}");
     // The data begin at a multiple of 64 bytes.
     let unpadded = 10 + header.len() + 1;
     header.push_str(&" ".repeat(unpadded.next_multiple_of(64) - unpadded));
@@ -15,7 +16,9 @@ pub(crate) fn encode(images: &[u8], [n, h, w]: [usize; 3]) -> Result<Vec<u8>> {
     array.extend(header.as_bytes());
     array.extend(images);
     let Ok(size) = u32::try_from(array.len()) else {
-        bail!("{n} images of {h}x{w} are more than an uncompressed .npz of 4 GB holds; draw fewer at a time");
+        bail!(
+            "{n} images of {h}x{w} are more than an uncompressed .npz of 4 GB holds; draw fewer at a time"
+        );
     };
     let name = b"arr_0.npy";
     let crc = crc32fast::hash(&array);
@@ -51,7 +54,9 @@ mod tests {
 
     #[test]
     fn the_archive_has_numpys_layout() {
-        let images: Vec<u8> = (0..2 * 4 * 4 * 3).map(|i| u8::try_from(i).unwrap()).collect();
+        let images: Vec<u8> = (0..2 * 4 * 4 * 3)
+            .map(|i| u8::try_from(i).unwrap())
+            .collect();
         let bytes = encode(&images, [2, 4, 4]).unwrap();
         assert_eq!(bytes[..4], *b"PK\x03\x04");
         assert_eq!(bytes[30..39], *b"arr_0.npy");
@@ -59,7 +64,11 @@ mod tests {
         assert_eq!(array[..8], *b"\x93NUMPY\x01\x00");
         let header = usize::from(u16::from_le_bytes([array[8], array[9]]));
         assert_eq!((10 + header) % 64, 0);
-        assert!(std::str::from_utf8(&array[10..10 + header]).unwrap().contains("'shape': (2, 4, 4, 3)"));
+        assert!(
+            std::str::from_utf8(&array[10..10 + header])
+                .unwrap()
+                .contains("'shape': (2, 4, 4, 3)")
+        );
         assert_eq!(array[10 + header..10 + header + images.len()], images);
         let end = bytes.len() - 22;
         assert_eq!(bytes[end..end + 4], *b"PK\x05\x06");

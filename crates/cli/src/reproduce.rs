@@ -49,11 +49,21 @@ fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
     let judge = judge::load()?;
     let source = draw(&load_model(assets::DIGITS_SOURCE, &LoadOptions::default())?)?;
     let mut table = Vec::new();
-    let mut sheets = vec![contact_sheet(&to_images(&source.narrow(0, 0, 36)?)?, "source")];
+    let mut sheets = vec![contact_sheet(
+        &to_images(&source.narrow(0, 0, 36)?)?,
+        "source",
+    )];
     for (label, preset, steps) in ROWS {
         let mut rows = Vec::new();
         for seed in 0..args.seeds {
-            let name = format!("{preset}{}-seed{seed}", if steps == 0 { String::new() } else { format!("-{steps}") });
+            let name = format!(
+                "{preset}{}-seed{seed}",
+                if steps == 0 {
+                    String::new()
+                } else {
+                    format!("-{steps}")
+                }
+            );
             let root = args.out.join(&name);
             let model = root.join("final.safetensors");
             if !model.is_file() {
@@ -70,7 +80,10 @@ fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
             }
             rows.push(measure(&judge, &model, &source)?);
         }
-        sheets.push(contact_sheet(&to_images(&rows[0].samples.narrow(0, 0, 36)?)?, label.split(',').next().unwrap_or(label)));
+        sheets.push(contact_sheet(
+            &to_images(&rows[0].samples.narrow(0, 0, 36)?)?,
+            label.split(',').next().unwrap_or(label),
+        ));
         table.push((label, rows));
     }
     let text = markdown(&table);
@@ -80,7 +93,10 @@ fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
     sdft_checkpoint::write_bytes_atomic(&path, serde_json::to_string_pretty(&numbers)?.as_bytes())?;
     sdft_checkpoint::write_bytes_atomic(&args.out.join("table.md"), text.as_bytes())?;
     let picture = args.out.join("grid.png");
-    sdft_imaging::write_png(&picture, &sdft_imaging::side_by_side(&sheets, 8, [24, 24, 24]))?;
+    sdft_imaging::write_png(
+        &picture,
+        &sdft_imaging::side_by_side(&sheets, 8, [24, 24, 24]),
+    )?;
     console::line(format_args!("table    {}", path.display()))?;
     console::line(format_args!("picture  {}", picture.display()))?;
     Ok(ExitCode::SUCCESS)
@@ -88,20 +104,34 @@ fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
 
 fn measure(judge: &DigitsJudge, model: &Path, source: &Tensor) -> Result<Row> {
     let name = model.display().to_string();
-    let samples = draw(&load_model(&name, &LoadOptions::default())?).with_context(|| format!("cannot sample {name}"))?;
-    Ok(Row { score: score_digits(judge, &samples, &PRESENT)?, aligned: aligned_distance(judge, source, &samples)?, samples })
+    let samples = draw(&load_model(&name, &LoadOptions::default())?)
+        .with_context(|| format!("cannot sample {name}"))?;
+    Ok(Row {
+        score: score_digits(judge, &samples, &PRESENT)?,
+        aligned: aligned_distance(judge, source, &samples)?,
+        samples,
+    })
 }
 
 /// Samples as the paper draws them: 40 steps of deterministic DDIM.
 fn draw(model: &LoadedModel) -> Result<Tensor> {
     let unet = Unet::load(&model.params, &model.config)?;
-    let diffusion = model.process.diffusion(model.config.learns_variance(), &"ddim40".parse()?)?;
+    let diffusion = model
+        .process
+        .diffusion(model.config.learns_variance(), &"ddim40".parse()?)?;
     let side = model.config.image_size;
     let mut parts = Vec::new();
     for first in (0..SAMPLES).step_by(BATCH) {
         let mut noise = SeededNoise::new(NOISE_SEED, first as u64);
         let x = noise.start(&[BATCH, 3, side, side], &Device::Cpu)?;
-        parts.push(sample_ddim(&diffusion, &unet, &x, &Ddim::default(), &mut noise, &mut |_| Ok(()))?);
+        parts.push(sample_ddim(
+            &diffusion,
+            &unet,
+            &x,
+            &Ddim::default(),
+            &mut noise,
+            &mut |_| Ok(()),
+        )?);
     }
     Ok(Tensor::cat(&parts, 0)?)
 }
@@ -118,7 +148,9 @@ fn as_json(row: &Row) -> serde_json::Value {
 }
 
 fn markdown(table: &[(&str, Vec<Row>)]) -> String {
-    let mut out = String::from("| method | coverage | style | classes | distance to the source |\n|---|---|---|---|---|\n");
+    let mut out = String::from(
+        "| method | coverage | style | classes | distance to the source |\n|---|---|---|---|---|\n",
+    );
     for (label, rows) in table {
         let cell = |value: &dyn Fn(&Row) -> f64, digits: usize| {
             let values: Vec<f64> = rows.iter().map(value).collect();

@@ -21,23 +21,45 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
     if !(0.0..=1.0).contains(&args.eta) {
         return Err(usage(format!("--eta {}: expected 0 to 1", args.eta)));
     }
-    let respacing: Respacing = args.steps.parse().map_err(|e| usage(format!("--steps: {e}")))?;
+    let respacing: Respacing = args
+        .steps
+        .parse()
+        .map_err(|e| usage(format!("--steps: {e}")))?;
     let name = match &args.model {
         Some(name) => model_file(name),
         None => newest_run().unwrap_or_else(|| assets::DIGITS_SOURCE.to_owned()),
     };
-    let model = load_model(&name, &load_options(&args.set, args.key.as_ref(), args.image_size)?)?;
+    let model = load_model(
+        &name,
+        &load_options(&args.set, args.key.as_ref(), args.image_size)?,
+    )?;
     for note in &model.notes {
         console::note(note);
     }
     let config = &model.config;
-    let diffusion = model.process.diffusion(config.learns_variance(), &respacing).map_err(|e| usage(format!("--steps: {e}")))?;
+    let diffusion = model
+        .process
+        .diffusion(config.learns_variance(), &respacing)
+        .map_err(|e| usage(format!("--steps: {e}")))?;
     let unet = Unet::load(&model.params, config)?;
-    if let Some(class) = args.class.filter(|class| *class as usize >= config.num_classes) {
-        return Err(usage(format!("--class {class}: the model has {} classes", config.num_classes)));
+    if let Some(class) = args
+        .class
+        .filter(|class| *class as usize >= config.num_classes)
+    {
+        return Err(usage(format!(
+            "--class {class}: the model has {} classes",
+            config.num_classes
+        )));
     }
-    std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
-    console::note(&format!("{} images of {}x{} from {name}, {} steps", args.n, config.image_size, config.image_size, diffusion.n_steps()));
+    std::fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot create {}", args.out.display()))?;
+    console::note(&format!(
+        "{} images of {}x{} from {name}, {} steps",
+        args.n,
+        config.image_size,
+        config.image_size,
+        diffusion.n_steps()
+    ));
 
     let clip = if args.no_clip { Clip::No } else { Clip::Yes };
     let started = Instant::now();
@@ -46,13 +68,34 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
     for first in (0..args.n).step_by(args.batch) {
         let n = args.batch.min(args.n - first);
         let mut noise = SeededNoise::new(args.seed, first as u64);
-        let x = noise.start(&[n, config.in_channels, config.image_size, config.image_size], &Device::Cpu)?;
+        let x = noise.start(
+            &[n, config.in_channels, config.image_size, config.image_size],
+            &Device::Cpu,
+        )?;
         let labels = labels(args, config, first, n);
         let denoiser = unet.with(labels.as_deref(), None);
         let denoiser: &dyn Denoiser = &denoiser;
         let out = match args.sampler {
-            SamplerArg::Ddim => sample_ddim(&diffusion, denoiser, &x, &Ddim { eta: args.eta, clip, start: None }, &mut noise, &mut |_| Ok(()))?,
-            SamplerArg::Ddpm => sample_ddpm(&diffusion, denoiser, &x, &Ancestral { clip, start: None }, &mut noise, &mut |_| Ok(()))?,
+            SamplerArg::Ddim => sample_ddim(
+                &diffusion,
+                denoiser,
+                &x,
+                &Ddim {
+                    eta: args.eta,
+                    clip,
+                    start: None,
+                },
+                &mut noise,
+                &mut |_| Ok(()),
+            )?,
+            SamplerArg::Ddpm => sample_ddpm(
+                &diffusion,
+                denoiser,
+                &x,
+                &Ancestral { clip, start: None },
+                &mut noise,
+                &mut |_| Ok(()),
+            )?,
         };
         for (i, image) in to_images(&out)?.into_iter().enumerate() {
             write_png(&args.out.join(format!("{:05}.png", first + i)), &image)?;
@@ -64,14 +107,25 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
             append_truncated(&out, &mut raw)?;
         }
         let done = first + n;
-        let left = started.elapsed().mul_f64((args.n - done) as f64 / done as f64);
-        console::note(&format!("{done}/{} images, {} left", args.n, console::duration(left)));
+        let left = started
+            .elapsed()
+            .mul_f64((args.n - done) as f64 / done as f64);
+        console::note(&format!(
+            "{done}/{} images, {} left",
+            args.n,
+            console::duration(left)
+        ));
     }
     let sheet = args.out.join("grid.png");
-    write_png(&sheet, &contact_sheet(&shown, &format!("seed {}", args.seed)))?;
+    write_png(
+        &sheet,
+        &contact_sheet(&shown, &format!("seed {}", args.seed)),
+    )?;
     if args.npz {
         let side = config.image_size;
-        let path = args.out.join(format!("samples_{}x{side}x{side}x3.npz", args.n));
+        let path = args
+            .out
+            .join(format!("samples_{}x{side}x{side}x3.npz", args.n));
         sdft_checkpoint::write_bytes_atomic(&path, &npz::encode(&raw, [args.n, side, side])?)?;
         console::line(format_args!("array    {}", path.display()))?;
     }
@@ -84,7 +138,9 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
 fn append_truncated(x: &Tensor, out: &mut Vec<u8>) -> Result<()> {
     let (n, _, h, w) = x.dims4()?;
     for i in 0..n {
-        out.extend(from_unit_range_truncate(&x.get(i)?.flatten_all()?.to_vec1::<f32>()?, w, h)?.pixels);
+        out.extend(
+            from_unit_range_truncate(&x.get(i)?.flatten_all()?.to_vec1::<f32>()?, w, h)?.pixels,
+        );
     }
     Ok(())
 }
@@ -94,31 +150,54 @@ fn labels(args: &SampleArgs, config: &AdmConfig, first: usize, n: usize) -> Opti
     if config.num_classes == 0 {
         return None;
     }
-    let draw = |i: usize| Draw::new(args.seed, Purpose::Sample, 1, i as u64).below(0, config.num_classes as u64);
-    let label = |i: usize| args.class.unwrap_or_else(|| u32::try_from(draw(i)).unwrap_or(0));
+    let draw = |i: usize| {
+        Draw::new(args.seed, Purpose::Sample, 1, i as u64).below(0, config.num_classes as u64)
+    };
+    let label = |i: usize| {
+        args.class
+            .unwrap_or_else(|| u32::try_from(draw(i)).unwrap_or(0))
+    };
     Some((first..first + n).map(label).collect())
 }
 
 /// Options for reading a model, from `--set model.FIELD=VALUE`, `--key` and `--image-size`.
-pub(crate) fn load_options(set: &[String], key: Option<&String>, image_size: Option<usize>) -> Result<LoadOptions> {
+pub(crate) fn load_options(
+    set: &[String],
+    key: Option<&String>,
+    image_size: Option<usize>,
+) -> Result<LoadOptions> {
     let mut table = toml::Table::new();
     for assignment in set {
         if !assignment.starts_with("model.") {
-            return Err(usage(format!("--set {assignment}: only fields under model. can be set here")));
+            return Err(usage(format!(
+                "--set {assignment}: only fields under model. can be set here"
+            )));
         }
         config::set(&mut table, assignment)?;
     }
     if let Some(size) = image_size {
-        config::put(&mut table, "model.image_size", i64::try_from(size).unwrap_or(i64::MAX));
+        config::put(
+            &mut table,
+            "model.image_size",
+            i64::try_from(size).unwrap_or(i64::MAX),
+        );
     }
-    Ok(LoadOptions { given: config::given_model(&table), key: key.cloned(), ..LoadOptions::default() })
+    Ok(LoadOptions {
+        given: config::given_model(&table),
+        key: key.cloned(),
+        ..LoadOptions::default()
+    })
 }
 
 /// A run folder stands for its finished model.
 fn model_file(name: &str) -> String {
     let path = Path::new(name);
     let inside = path.join("final.safetensors");
-    if path.is_dir() && inside.is_file() { inside.display().to_string() } else { name.to_owned() }
+    if path.is_dir() && inside.is_file() {
+        inside.display().to_string()
+    } else {
+        name.to_owned()
+    }
 }
 
 /// The finished model written last below `runs`.
@@ -127,6 +206,9 @@ fn newest_run() -> Option<String> {
         let path = entry.path().join("final.safetensors");
         Some((path.metadata().ok()?.modified().ok()?, path))
     };
-    let newest = std::fs::read_dir("runs").ok()?.filter_map(|entry| finished(entry.ok()?)).max()?;
+    let newest = std::fs::read_dir("runs")
+        .ok()?
+        .filter_map(|entry| finished(entry.ok()?))
+        .max()?;
     Some(newest.1.display().to_string())
 }

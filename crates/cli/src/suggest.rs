@@ -1,7 +1,15 @@
 /// The candidate nearest to `word`, if it is near enough to be what was meant.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let limit = (word.chars().count() / 2).max(2);
-    candidates.into_iter().map(|c| (distance(word, c), c)).min().filter(|(d, _)| *d <= limit).map(|(_, c)| c)
+    candidates
+        .into_iter()
+        .map(|c| (distance(word, c), c))
+        .min()
+        .filter(|(d, _)| *d <= limit)
+        .map(|(_, c)| c)
 }
 
 /// Levenshtein distance.

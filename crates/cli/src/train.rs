@@ -20,7 +20,10 @@ static STOP: AtomicBool = AtomicBool::new(false);
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     if args.list {
         for name in assets::preset_names() {
-            let about = assets::preset(name).and_then(|text| text.lines().next()).unwrap_or("").trim_start_matches("# ");
+            let about = assets::preset(name)
+                .and_then(|text| text.lines().next())
+                .unwrap_or("")
+                .trim_start_matches("# ");
             console::line(format_args!("{name:16} {about}"))?;
         }
         return Ok(ExitCode::SUCCESS);
@@ -57,7 +60,11 @@ impl Job {
         let named = args.name.is_some();
         let mut job = Self::from_table(table, args.source_key.as_deref())?;
         let root = args.out.join(&job.plan.name);
-        let root = if named { root } else { free_run_folder(&args.out, &job.plan.name) };
+        let root = if named {
+            root
+        } else {
+            free_run_folder(&args.out, &job.plan.name)
+        };
         if let Some(name) = root.file_name().and_then(|name| name.to_str()) {
             name.clone_into(&mut job.plan.name);
         }
@@ -70,27 +77,45 @@ impl Job {
         let given = config::given_model(&table);
         let mut plan = config::plan(table)?;
         // What does not depend on files is checked before they are read.
-        let early = Plan { model: sdft_adm::AdmConfig { num_classes: 0, ..plan.model.clone() }, ..plan.clone() };
+        let early = Plan {
+            model: sdft_adm::AdmConfig {
+                num_classes: 0,
+                ..plan.model.clone()
+            },
+            ..plan.clone()
+        };
         if plan.source.is_empty() || !given.is_empty() {
             early.validate().map_err(|e| usage(e.to_string()))?;
         }
         let source = if plan.source.is_empty() {
             None
         } else {
-            let options = LoadOptions { given, key: source_key.map(str::to_owned), ..LoadOptions::default() };
+            let options = LoadOptions {
+                given,
+                key: source_key.map(str::to_owned),
+                ..LoadOptions::default()
+            };
             let model = load_model(&plan.source, &options)?;
             for note in &model.notes {
                 console::note(note);
             }
             plan.source_sha256.clone_from(&model.sha256);
-            plan.model = sdft_adm::AdmConfig { dropout: plan.model.dropout, ..model.config };
+            plan.model = sdft_adm::AdmConfig {
+                dropout: plan.model.dropout,
+                ..model.config
+            };
             plan.process = model.process;
             Some(model.params)
         };
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let data = open_data(&plan.data, plan.model.image_size)?;
         let place = Place::New(std::path::PathBuf::from(&plan.name));
-        Ok(Self { plan, source, data, place })
+        Ok(Self {
+            plan,
+            source,
+            data,
+            place,
+        })
     }
 
     fn resumed(folder: &Path, args: &TrainArgs) -> Result<Self> {
@@ -106,7 +131,11 @@ impl Job {
             config::set(&mut changes, assignment)?;
         }
         if let Some(steps) = args.steps {
-            config::put(&mut changes, "loop.steps", i64::try_from(steps).unwrap_or(i64::MAX));
+            config::put(
+                &mut changes,
+                "loop.steps",
+                i64::try_from(steps).unwrap_or(i64::MAX),
+            );
         }
         if !changes.is_empty() {
             let mut table = Table::try_from(&plan).context("the plan cannot be changed")?;
@@ -125,7 +154,13 @@ impl Job {
                 Ok(serde_json::Value::Object(fields)) => fields,
                 _ => serde_json::Map::new(),
             };
-            let model = load_model(&plan.source, &LoadOptions { given, ..LoadOptions::default() })?;
+            let model = load_model(
+                &plan.source,
+                &LoadOptions {
+                    given,
+                    ..LoadOptions::default()
+                },
+            )?;
             if model.sha256 != plan.source_sha256 {
                 anyhow::bail!(
                     "{}: the source model changed since the run began: its SHA-256 was {}, now it is {}",
@@ -137,7 +172,12 @@ impl Job {
             Some(model.params)
         };
         let data = open_data(&plan.data, plan.model.image_size)?;
-        Ok(Self { plan, source, data, place: Place::Old(folder) })
+        Ok(Self {
+            plan,
+            source,
+            data,
+            place: Place::Old(folder),
+        })
     }
 
     /// The plan, and what it will take.
@@ -156,7 +196,11 @@ impl Job {
         } else {
             1.0
         };
-        let teacher = if objective.distill.is_some() { 1.0 + aux } else { aux };
+        let teacher = if objective.distill.is_some() {
+            1.0 + aux
+        } else {
+            aux
+        };
         let passes = 3.0 * (1.0 + aux) + teacher;
         let per_step = passes * self.plan.steps.batch as f64 * cost.forward_flops / flops;
         let micro = self.plan.micro_batch() as f64 * (1.0 + aux);
@@ -164,10 +208,25 @@ impl Job {
         let memory = copies * parameters + (micro * cost.activation_bytes) as u64;
         let checkpoint = 4 * parameters;
         let disk = checkpoint * (self.plan.output.keep as u64 + 1) + parameters;
-        console::line(format_args!("# {} images, {} parameters", self.data.len(), cost.parameters))?;
-        console::line(format_args!("# time    about {} on this machine, at {:.0} GFLOP/s", duration(Duration::from_secs_f64(per_step * self.plan.steps.steps as f64)), flops / 1e9))?;
+        console::line(format_args!(
+            "# {} images, {} parameters",
+            self.data.len(),
+            cost.parameters
+        ))?;
+        console::line(format_args!(
+            "# time    about {} on this machine, at {:.0} GFLOP/s",
+            duration(Duration::from_secs_f64(
+                per_step * self.plan.steps.steps as f64
+            )),
+            flops / 1e9
+        ))?;
         console::line(format_args!("# memory  about {}", size(memory)))?;
-        console::line(format_args!("# disk    about {} ({} a checkpoint, {} kept)", size(disk), size(checkpoint), self.plan.output.keep))?;
+        console::line(format_args!(
+            "# disk    about {} ({} a checkpoint, {} kept)",
+            size(disk),
+            size(checkpoint),
+            self.plan.output.keep
+        ))?;
         if let Place::New(root) = &self.place {
             console::line(format_args!("# writes  {}", root.display()))?;
         }
@@ -175,28 +234,52 @@ impl Job {
     }
 
     fn start(self) -> Result<ExitCode> {
-        let Self { plan, source, data, place } = self;
+        let Self {
+            plan,
+            source,
+            data,
+            place,
+        } = self;
         let folder = match place {
             Place::New(root) => RunFolder::create(&root, &plan)?,
             Place::Old(folder) => folder,
         };
         listen()?;
         let root = folder.root().to_owned();
-        console::note(&format!("{} on {} images, {} steps of {}; writes {}", plan.name, data.len(), plan.steps.steps, plan.steps.batch, root.display()));
+        console::note(&format!(
+            "{} on {} images, {} steps of {}; writes {}",
+            plan.name,
+            data.len(),
+            plan.steps.steps,
+            plan.steps.batch,
+            root.display()
+        ));
         let mut console = Console::new(&plan.name);
-        let setup = Setup { plan, folder, source, data, device: Device::Cpu };
+        let setup = Setup {
+            plan,
+            folder,
+            source,
+            data,
+            device: Device::Cpu,
+        };
         let ending = run(setup, &STOP, &mut console);
         console.finish();
         match ending {
             Ok(Ending::Finished { model, picture }) => {
                 console::line(format_args!("model    {}", model.display()))?;
                 console::line(format_args!("samples  {}", picture.display()))?;
-                console::line(format_args!("log      {}", root.join("log.jsonl").display()))?;
+                console::line(format_args!(
+                    "log      {}",
+                    root.join("log.jsonl").display()
+                ))?;
                 Ok(ExitCode::SUCCESS)
             }
             Ok(Ending::Interrupted { checkpoint }) => {
                 console::line(format_args!("interrupted; saved {}", checkpoint.display()))?;
-                console::line(format_args!("go on with: cargo xtask train --resume {}", root.display()))?;
+                console::line(format_args!(
+                    "go on with: cargo xtask train --resume {}",
+                    root.display()
+                ))?;
                 Ok(ExitCode::from(INTERRUPTED))
             }
             Err(error @ TrainError::Plan(_)) => Err(usage(error.to_string())),
@@ -210,7 +293,12 @@ impl Job {
     /// Trains into `root`, going on where an earlier call left off. Used by experiments of several runs.
     pub(crate) fn run_in(self, root: &Path) -> Result<Ending> {
         listen()?;
-        let Self { mut plan, source, data, .. } = self;
+        let Self {
+            mut plan,
+            source,
+            data,
+            ..
+        } = self;
         let folder = if root.join("plan.toml").exists() {
             RunFolder::open(root)?.0
         } else {
@@ -218,7 +306,13 @@ impl Job {
         };
         plan.output.keep = 1;
         let mut console = Console::new(&plan.name);
-        let setup = Setup { plan, folder, source, data, device: Device::Cpu };
+        let setup = Setup {
+            plan,
+            folder,
+            source,
+            data,
+            device: Device::Cpu,
+        };
         let ending = run(setup, &STOP, &mut console);
         console.finish();
         ending.with_context(|| format!("the run in {} stopped", root.display()))
@@ -244,7 +338,8 @@ fn assemble(args: &TrainArgs) -> Result<Table> {
     text(&mut table, "name", &args.name);
     let number = |table: &mut Table, key: &str, value: Option<u64>| -> Result<()> {
         if let Some(value) = value {
-            let value = i64::try_from(value).map_err(|_| usage(format!("{key}: {value} is too large")))?;
+            let value =
+                i64::try_from(value).map_err(|_| usage(format!("{key}: {value} is too large")))?;
             config::put(table, key, value);
         }
         Ok(())
@@ -272,18 +367,32 @@ fn assemble(args: &TrainArgs) -> Result<Table> {
 /// The model behind a name: the embedded one, or a file.
 pub(crate) fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedModel> {
     if name == assets::DIGITS_SOURCE && !Path::new(name).exists() {
-        return Ok(load_unet_bytes(name, assets::DIGITS_SOURCE_WEIGHTS, options)?);
+        return Ok(load_unet_bytes(
+            name,
+            assets::DIGITS_SOURCE_WEIGHTS,
+            options,
+        )?);
     }
     Ok(load_unet(Path::new(name), options)?)
 }
 
 fn open_data(plan: &DataPlan, size: usize) -> Result<Arc<dyn ImageSource>> {
     if plan.path == "digits" && !Path::new("digits").exists() {
-        let style: Style = plan.style.parse().map_err(|e| usage(format!("data.style: {e}")))?;
+        let style: Style = plan
+            .style
+            .parse()
+            .map_err(|e| usage(format!("data.style: {e}")))?;
         if size != Digits::SIZE {
-            return Err(usage(format!("data.path: the digits are {0}x{0}, the model takes {size}x{size}", Digits::SIZE)));
+            return Err(usage(format!(
+                "data.path: the digits are {0}x{0}, the model takes {size}x{size}",
+                Digits::SIZE
+            )));
         }
-        let per_class = if plan.per_class == 0 { usize::MAX } else { plan.per_class };
+        let per_class = if plan.per_class == 0 {
+            usize::MAX
+        } else {
+            plan.per_class
+        };
         let source = DigitsSource::new(Digits::embedded()?, style, &plan.classes, per_class)?;
         return Ok(Arc::new(source));
     }
@@ -303,7 +412,9 @@ fn listen() -> Result<()> {
             if STOP.swap(true, Ordering::Relaxed) {
                 std::process::exit(i32::from(INTERRUPTED));
             }
-            console::note("interrupted: finishing this step and saving; once more to leave at once");
+            console::note(
+                "interrupted: finishing this step and saving; once more to leave at once",
+            );
         });
     });
     result.context("the interrupt handler cannot be installed")

@@ -20,37 +20,83 @@ fn a_run_killed_twenty_times_equals_one_that_was_not() {
     let draw = Draw::new(20, Purpose::Test, 0, 0);
     let mut killed = 0;
     while killed < 20 {
-        let args: &[&str] = if hurt.path("runs/short/plan.toml").exists() { &resume } else { &SHORT };
-        let mut child = hurt.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let args: &[&str] = if hurt.path("runs/short/plan.toml").exists() {
+            &resume
+        } else {
+            &SHORT
+        };
+        let mut child = hurt
+            .command(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         // From the first moment to a little beyond the end of an undisturbed run.
         std::thread::sleep(whole.mul_f64(1.1 * draw.uniform(killed)));
         child.kill().unwrap();
         child.wait().unwrap();
         killed += 1;
     }
-    let args: &[&str] = if hurt.path("runs/short/plan.toml").exists() { &resume } else { &SHORT };
+    let args: &[&str] = if hurt.path("runs/short/plan.toml").exists() {
+        &resume
+    } else {
+        &SHORT
+    };
     hurt.run(args).ok();
-    assert_same(&essence(&quiet.path("runs/short")), &essence(&hurt.path("runs/short")));
-    let left: Vec<_> = std::fs::read_dir(hurt.path("runs/short/checkpoints")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(".step")), "{left:?}");
+    assert_same(
+        &essence(&quiet.path("runs/short")),
+        &essence(&hurt.path("runs/short")),
+    );
+    let left: Vec<_> = std::fs::read_dir(hurt.path("runs/short/checkpoints"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert!(
+        left.iter()
+            .all(|name| !name.to_string_lossy().starts_with(".step")),
+        "{left:?}"
+    );
 }
 
 #[test]
 fn an_interrupt_finishes_the_step_saves_and_says_how_to_go_on() {
     let place = Place::new();
-    let args = [&SHORT[..SHORT.len() - 1], &["--name=long", "--set", "loop.steps=100000"]].concat();
-    let child = place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let args = [
+        &SHORT[..SHORT.len() - 1],
+        &["--name=long", "--set", "loop.steps=100000"],
+    ]
+    .concat();
+    let child = place
+        .command(&args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let started = Instant::now();
     while !place.path("runs/long/checkpoints/latest").exists() {
-        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint was written");
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "no checkpoint was written"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     let id = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
     let run = common::Run::from(child.wait_with_output().unwrap());
     assert_eq!(run.code, Some(130), "{run:?}");
-    assert!(run.out.contains("go on with") && run.out.contains("runs/long"), "{run:?}");
-    let resumed = place.run(&["train", "--resume", "runs/long", "--set", "loop.steps=1"]).ok();
+    assert!(
+        run.out.contains("go on with") && run.out.contains("runs/long"),
+        "{run:?}"
+    );
+    let resumed = place
+        .run(&["train", "--resume", "runs/long", "--set", "loop.steps=1"])
+        .ok();
     assert!(resumed.err.contains("going on from"), "{resumed:?}");
 }
 
@@ -64,9 +110,18 @@ fn a_damaged_checkpoint_is_passed_over_for_the_last_good_one() {
     let at = bytes.len() / 2;
     bytes[at] ^= 1;
     std::fs::write(&newest, &bytes).unwrap();
-    std::fs::write(place.path("runs/short/checkpoints/step-000006/state.json"), b"{").unwrap();
+    std::fs::write(
+        place.path("runs/short/checkpoints/step-000006/state.json"),
+        b"{",
+    )
+    .unwrap();
     let run = place.run(&["train", "--resume", "runs/short"]).ok();
-    for word in ["passed over a broken checkpoint", "ema.safetensors is damaged", "state.json", "step-000004"] {
+    for word in [
+        "passed over a broken checkpoint",
+        "ema.safetensors is damaged",
+        "state.json",
+        "step-000004",
+    ] {
         assert!(run.err.contains(word), "{word}: {}", run.err);
     }
     assert_same(&undisturbed, &essence(&place.path("runs/short")));
@@ -75,14 +130,28 @@ fn a_damaged_checkpoint_is_passed_over_for_the_last_good_one() {
 #[test]
 fn two_processes_cannot_train_in_one_folder() {
     let place = Place::new();
-    let args = [&SHORT[..SHORT.len() - 1], &["--name=shared", "--set", "loop.steps=100000"]].concat();
-    let mut child = place.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let args = [
+        &SHORT[..SHORT.len() - 1],
+        &["--name=shared", "--set", "loop.steps=100000"],
+    ]
+    .concat();
+    let mut child = place
+        .command(&args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let started = Instant::now();
     while !place.path("runs/shared/checkpoints/latest").exists() {
-        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint was written");
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "no checkpoint was written"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
-    place.run(&["train", "--resume", "runs/shared"]).fails(1, &["another process is training"]);
+    place
+        .run(&["train", "--resume", "runs/shared"])
+        .fails(1, &["another process is training"]);
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -8,23 +8,47 @@ use common::{Place, SHORT, assert_same, essence};
 fn a_run_leaves_everything_it_promises_and_repeats_bit_for_bit_with_any_number_of_threads() {
     let place = Place::new();
     let first = place.run(&SHORT).ok();
-    assert!(first.out.contains("final.safetensors") && first.out.contains("step-000008.png"), "{}", first.out);
+    assert!(
+        first.out.contains("final.safetensors") && first.out.contains("step-000008.png"),
+        "{}",
+        first.out
+    );
     let root = place.path("runs/short");
-    for file in ["plan.toml", "log.jsonl", "events.out.tfevents.sdft", "samples/step-000004.png", "checkpoints/step-000008/state.json"] {
+    for file in [
+        "plan.toml",
+        "log.jsonl",
+        "events.out.tfevents.sdft",
+        "samples/step-000004.png",
+        "checkpoints/step-000008/state.json",
+    ] {
         assert!(root.join(file).is_file(), "{file}");
     }
     let log = std::fs::read_to_string(root.join("log.jsonl")).unwrap();
-    let steps: Vec<u64> = log.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["step"].as_u64().unwrap()).collect();
+    let steps: Vec<u64> = log
+        .lines()
+        .map(|l| {
+            serde_json::from_str::<serde_json::Value>(l).unwrap()["step"]
+                .as_u64()
+                .unwrap()
+        })
+        .collect();
     assert_eq!(steps, [3, 6, 8]);
-    assert!(log.contains("\"distill\"") && log.contains("\"aux\"") && log.contains("\"grad_norm\""), "{log}");
+    assert!(
+        log.contains("\"distill\"") && log.contains("\"aux\"") && log.contains("\"grad_norm\""),
+        "{log}"
+    );
 
     for threads in ["1", "2"] {
         let again = Place::new();
-        again.run(&[&SHORT[..], &["--threads", threads]].concat()).ok();
+        again
+            .run(&[&SHORT[..], &["--threads", threads]].concat())
+            .ok();
         assert_same(&essence(&root), &essence(&again.path("runs/short")));
     }
     // Nothing is overwritten by a second run of the same name.
-    place.run(&SHORT).fails(1, &["there is a run already", "--resume"]);
+    place
+        .run(&SHORT)
+        .fails(1, &["there is a run already", "--resume"]);
     // The default name counts up instead.
     let unnamed = &SHORT[..SHORT.len() - 1];
     place.run(unnamed).ok();
@@ -36,28 +60,52 @@ fn a_run_leaves_everything_it_promises_and_repeats_bit_for_bit_with_any_number_o
 fn a_longer_run_from_the_same_plan_starts_like_the_shorter_one() {
     let place = Place::new();
     place.run(&SHORT).ok();
-    let resumed = place.run(&["train", "--resume", "runs/short", "--steps", "10"]).ok();
+    let resumed = place
+        .run(&["train", "--resume", "runs/short", "--steps", "10"])
+        .ok();
     assert!(resumed.err.contains("going on from"), "{}", resumed.err);
     assert!(place.path("runs/short/checkpoints/step-000010").is_dir());
-    place.run(&["train", "--resume", "runs/short", "--set", "optim.lr=1"]).fails(2, &["only loop.steps and output.*"]);
-    place.run(&["train", "--resume", "runs/nothing"]).fails(1, &["runs/nothing", "plan.toml is missing"]);
+    place
+        .run(&["train", "--resume", "runs/short", "--set", "optim.lr=1"])
+        .fails(2, &["only loop.steps and output.*"]);
+    place
+        .run(&["train", "--resume", "runs/nothing"])
+        .fails(1, &["runs/nothing", "plan.toml is missing"]);
 }
 
 #[test]
 fn micro_batches_change_the_memory_and_not_the_result() {
     let place = Place::new();
-    let steps = ["train", "--steps", "3", "--batch", "6", "--set", "output.samples=1", "--set", "output.sampler=ddim2"];
+    let steps = [
+        "train",
+        "--steps",
+        "3",
+        "--batch",
+        "6",
+        "--set",
+        "output.samples=1",
+        "--set",
+        "output.sampler=ddim2",
+    ];
     place.run(&[&steps[..], &["--name=whole"]].concat()).ok();
-    place.run(&[&steps[..], &["--name=split", "--set", "loop.micro_batch=4"]].concat()).ok();
+    place
+        .run(&[&steps[..], &["--name=split", "--set", "loop.micro_batch=4"]].concat())
+        .ok();
     let losses = |name: &str| -> Vec<f64> {
         let log = std::fs::read_to_string(place.path(&format!("runs/{name}/log.jsonl"))).unwrap();
-        log.lines().flat_map(|l| {
-            let line: serde_json::Value = serde_json::from_str(l).unwrap();
-            ["loss", "base", "distill", "aux", "grad_norm"].map(|key| line[key].as_f64().unwrap())
-        }).collect()
+        log.lines()
+            .flat_map(|l| {
+                let line: serde_json::Value = serde_json::from_str(l).unwrap();
+                ["loss", "base", "distill", "aux", "grad_norm"]
+                    .map(|key| line[key].as_f64().unwrap())
+            })
+            .collect()
     };
     for (whole, split) in losses("whole").iter().zip(losses("split")) {
-        assert!((whole - split).abs() <= 1e-5 * whole.abs(), "{whole} {split}");
+        assert!(
+            (whole - split).abs() <= 1e-5 * whole.abs(),
+            "{whole} {split}"
+        );
     }
 }
 
@@ -68,17 +116,61 @@ fn an_impossible_request_is_refused_before_anything_is_written() {
     place.write("bad.pt", b"this is not a checkpoint");
     place.write("broken/a.png", b"\x89PNG\r\n\x1a\nnot really");
     let cases: [(&[&str], i32, &[&str]); 12] = [
-        (&["train", "--config", "digit-sdft"], 2, &["digit-sdft", "did you mean digits-sdft"]),
-        (&["train", "--set", "optim.lrr=1"], 2, &["no key optim.lrr", "optim.lr"]),
-        (&["train", "--set", "optim.lr=fast"], 2, &["optim.lr", "expected a number"]),
-        (&["train", "--set", "output.sampler=ddim60"], 2, &["output.sampler", "60"]),
-        (&["train", "--set", "model.image_size=32"], 1, &["model.image_size", "32", "16"]),
-        (&["train", "--set", "model.num_classes=10"], 2, &["num_classes"]),
-        (&["train", "--source", "missing.pt", "--data", "digits"], 1, &["missing.pt"]),
-        (&["train", "--source", "bad.pt", "--data", "digits"], 1, &["bad.pt"]),
-        (&["train", "--source", "digits-source", "--data", "nowhere"], 1, &["nowhere"]),
-        (&["train", "--source", "digits-source", "--data", "empty"], 1, &["empty", "png"]),
-        (&["train", "--source", "digits-source", "--data", "broken"], 1, &["a.png"]),
+        (
+            &["train", "--config", "digit-sdft"],
+            2,
+            &["digit-sdft", "did you mean digits-sdft"],
+        ),
+        (
+            &["train", "--set", "optim.lrr=1"],
+            2,
+            &["no key optim.lrr", "optim.lr"],
+        ),
+        (
+            &["train", "--set", "optim.lr=fast"],
+            2,
+            &["optim.lr", "expected a number"],
+        ),
+        (
+            &["train", "--set", "output.sampler=ddim60"],
+            2,
+            &["output.sampler", "60"],
+        ),
+        (
+            &["train", "--set", "model.image_size=32"],
+            1,
+            &["model.image_size", "32", "16"],
+        ),
+        (
+            &["train", "--set", "model.num_classes=10"],
+            2,
+            &["num_classes"],
+        ),
+        (
+            &["train", "--source", "missing.pt", "--data", "digits"],
+            1,
+            &["missing.pt"],
+        ),
+        (
+            &["train", "--source", "bad.pt", "--data", "digits"],
+            1,
+            &["bad.pt"],
+        ),
+        (
+            &["train", "--source", "digits-source", "--data", "nowhere"],
+            1,
+            &["nowhere"],
+        ),
+        (
+            &["train", "--source", "digits-source", "--data", "empty"],
+            1,
+            &["empty", "png"],
+        ),
+        (
+            &["train", "--source", "digits-source", "--data", "broken"],
+            1,
+            &["a.png"],
+        ),
         (&["train", "--stesp", "3"], 2, &["--stesp", "--steps"]),
     ];
     for (args, code, words) in cases {
@@ -86,14 +178,23 @@ fn an_impossible_request_is_refused_before_anything_is_written() {
         assert!(!place.path("runs").exists(), "{args:?} left a run folder");
     }
     place.write("file", b"");
-    place.run(&[&SHORT[..], &["--out", "file"]].concat()).fails(1, &["file"]);
+    place
+        .run(&[&SHORT[..], &["--out", "file"]].concat())
+        .fails(1, &["file"]);
 }
 
 #[test]
 fn a_plan_can_be_looked_at_without_running_it() {
     let place = Place::new();
     let plan = place.run(&["train", "--dry-run"]).ok();
-    for word in ["method = \"sdft\"", "lambda = 5.0", "# time", "# memory", "# disk", "90 images"] {
+    for word in [
+        "method = \"sdft\"",
+        "lambda = 5.0",
+        "# time",
+        "# memory",
+        "# disk",
+        "90 images",
+    ] {
         assert!(plan.out.contains(word), "{word}: {}", plan.out);
     }
     assert!(!place.path("runs").exists());
@@ -104,14 +205,36 @@ fn a_plan_can_be_looked_at_without_running_it() {
 #[test]
 fn numbers_that_are_not_finite_stop_the_run_and_keep_the_last_checkpoint() {
     let place = Place::new();
-    let args = [&SHORT[..SHORT.len() - 1], &["--name=wild", "--set", "optim.lr=1e38", "--set", "optim.clip=0.0", "--set", "optim.warmup=0", "--set", "loop.max_skips=2", "--steps", "40"]].concat();
+    let args = [
+        &SHORT[..SHORT.len() - 1],
+        &[
+            "--name=wild",
+            "--set",
+            "optim.lr=1e38",
+            "--set",
+            "optim.clip=0.0",
+            "--set",
+            "optim.warmup=0",
+            "--set",
+            "loop.max_skips=2",
+            "--steps",
+            "40",
+        ],
+    ]
+    .concat();
     let args: Vec<&str> = args.into_iter().filter(|a| *a != "8").collect();
     let args: Vec<&str> = {
         // `--steps` was given with its value above; drop the first, now valueless, one.
         let at = args.iter().position(|a| *a == "--steps").unwrap();
-        args.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, a)| *a).collect()
+        args.iter()
+            .enumerate()
+            .filter(|(i, _)| *i != at)
+            .map(|(_, a)| *a)
+            .collect()
     };
-    let run = place.run(&args).fails(1, &["not finite", "2 steps in a row", "optim.lr"]);
+    let run = place
+        .run(&args)
+        .fails(1, &["not finite", "2 steps in a row", "optim.lr"]);
     assert!(run.err.contains("the step is skipped"), "{}", run.err);
     assert!(!place.path("runs/wild/final.safetensors").exists());
 }

@@ -17,10 +17,16 @@ impl Prediction {
     pub fn split(output: &Tensor, channels: usize) -> Result<Self> {
         let found = output.dim(1)?;
         if found == channels {
-            return Ok(Self { eps: output.clone(), variance: None });
+            return Ok(Self {
+                eps: output.clone(),
+                variance: None,
+            });
         }
         if found != 2 * channels {
-            bail!("a denoiser of {channels} channels puts out {channels} or {}, found {found}", 2 * channels);
+            bail!(
+                "a denoiser of {channels} channels puts out {channels} or {}, found {found}",
+                2 * channels
+            );
         }
         Ok(Self {
             eps: output.narrow(1, 0, channels)?,
@@ -35,14 +41,21 @@ impl Prediction {
     pub fn narrow(&self, start: usize, len: usize) -> Result<Self> {
         Ok(Self {
             eps: self.eps.narrow(0, start, len)?,
-            variance: self.variance.as_ref().map(|v| v.narrow(0, start, len)).transpose()?,
+            variance: self
+                .variance
+                .as_ref()
+                .map(|v| v.narrow(0, start, len))
+                .transpose()?,
         })
     }
 
     /// The same numbers, cut off from the graph of gradients.
     #[must_use]
     pub fn detach(&self) -> Self {
-        Self { eps: self.eps.detach(), variance: self.variance.as_ref().map(Tensor::detach) }
+        Self {
+            eps: self.eps.detach(),
+            variance: self.variance.as_ref().map(Tensor::detach),
+        }
     }
 }
 

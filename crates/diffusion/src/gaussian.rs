@@ -17,7 +17,11 @@ pub struct GaussianDenoiser {
 impl GaussianDenoiser {
     /// For data of this mean and standard deviation in every pixel; `alpha_bar` is that of the original process.
     pub fn new(alpha_bar: &[f64], mean: f64, std: f64) -> Self {
-        Self { alpha_bar: alpha_bar.to_vec(), mean, std }
+        Self {
+            alpha_bar: alpha_bar.to_vec(),
+            mean,
+            std,
+        }
     }
 
     /// Where the exact deterministic flow takes `x` from noise level `alpha_bar` `from` to `to`.
@@ -38,14 +42,24 @@ impl Denoiser for GaussianDenoiser {
         }
         let mut parts = Vec::with_capacity(t.len());
         for (i, &t) in t.iter().enumerate() {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "negative becomes 0, which is checked")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "negative becomes 0, which is checked"
+            )]
             let step = t as usize;
             let Some(&ab) = self.alpha_bar.get(step).filter(|_| step as f32 == t) else {
                 bail!("timestep {t} is not one of 0..{}", self.alpha_bar.len());
             };
             let scale = (1.0 - ab).sqrt() / (ab * self.std * self.std + 1.0 - ab);
-            parts.push(xt.narrow(0, i, 1)?.affine(scale, -scale * ab.sqrt() * self.mean)?);
+            parts.push(
+                xt.narrow(0, i, 1)?
+                    .affine(scale, -scale * ab.sqrt() * self.mean)?,
+            );
         }
-        Ok(Prediction { eps: Tensor::cat(&parts, 0)?, variance: None })
+        Ok(Prediction {
+            eps: Tensor::cat(&parts, 0)?,
+            variance: None,
+        })
     }
 }

@@ -69,7 +69,11 @@ impl Clip {
 impl Diffusion {
     /// A process that tells the network the original step numbers.
     pub fn new(schedule: Schedule, variance: Variance) -> Self {
-        Self { schedule, variance, rescale_timesteps: false }
+        Self {
+            schedule,
+            variance,
+            rescale_timesteps: false,
+        }
     }
 
     /// Number of steps of this process.
@@ -81,9 +85,16 @@ impl Diffusion {
     ///
     /// # Errors
     /// An entry of `t` beyond the last step.
-    #[expect(clippy::cast_possible_truncation, reason = "timesteps are small numbers")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "timesteps are small numbers"
+    )]
     pub fn model_t(&self, t: &[usize]) -> Result<Vec<f32>> {
-        let scale = if self.rescale_timesteps { 1000.0 / self.schedule.n_original_steps() as f64 } else { 1.0 };
+        let scale = if self.rescale_timesteps {
+            1000.0 / self.schedule.n_original_steps() as f64
+        } else {
+            1.0
+        };
         t.iter()
             .map(|&t| match self.schedule.timestep_map().get(t) {
                 Some(&original) => Ok((original as f64 * scale) as f32),
@@ -107,11 +118,18 @@ impl Diffusion {
                 None => bail!("timestep {t} is outside 0..{}", table.len()),
             })
             .collect::<Result<Vec<f64>>>()?;
-        Tensor::from_vec(values, (t.len(), 1, 1, 1), &candle_core::Device::Cpu)?.to_dtype(like.dtype())?.to_device(like.device())
+        Tensor::from_vec(values, (t.len(), 1, 1, 1), &candle_core::Device::Cpu)?
+            .to_dtype(like.dtype())?
+            .to_device(like.device())
     }
 
     /// `a[t] x + b[t] y`.
-    fn mix(&self, t: &[usize], (a, x): (&[f64], &Tensor), (b, y): (&[f64], &Tensor)) -> Result<Tensor> {
+    fn mix(
+        &self,
+        t: &[usize],
+        (a, x): (&[f64], &Tensor),
+        (b, y): (&[f64], &Tensor),
+    ) -> Result<Tensor> {
         x.broadcast_mul(&self.gather(a, t, x)?)? + y.broadcast_mul(&self.gather(b, t, y)?)?
     }
 
@@ -128,7 +146,11 @@ impl Diffusion {
     /// Shapes that differ, an entry of `t` beyond the last step.
     pub fn q_sample(&self, x0: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
         let s = &self.schedule;
-        self.mix(t, (s.sqrt_alpha_bar(), x0), (s.sqrt_one_minus_alpha_bar(), eps))
+        self.mix(
+            t,
+            (s.sqrt_alpha_bar(), x0),
+            (s.sqrt_one_minus_alpha_bar(), eps),
+        )
     }
 
     /// Moments of `q(x_t | x_0)` (guided-diffusion `q_mean_variance`).
@@ -152,7 +174,11 @@ impl Diffusion {
     pub fn q_posterior(&self, x0: &Tensor, xt: &Tensor, t: &[usize]) -> Result<Moments> {
         let s = &self.schedule;
         Ok(Moments {
-            mean: self.mix(t, (s.posterior_mean_coef1(), x0), (s.posterior_mean_coef2(), xt))?,
+            mean: self.mix(
+                t,
+                (s.posterior_mean_coef1(), x0),
+                (s.posterior_mean_coef2(), xt),
+            )?,
             variance: self.gather(s.posterior_variance(), t, xt)?,
             log_variance: self.gather(s.posterior_log_variance_clipped(), t, xt)?,
         })
@@ -184,14 +210,27 @@ impl Diffusion {
     ///
     /// # Errors
     /// As [`Self::q_sample`]; a learned variance asked of a network that has none.
-    pub fn reverse(&self, prediction: &Prediction, xt: &Tensor, t: &[usize], clip: Clip) -> Result<Reverse> {
+    pub fn reverse(
+        &self,
+        prediction: &Prediction,
+        xt: &Tensor,
+        t: &[usize],
+        clip: Clip,
+    ) -> Result<Reverse> {
         let s = &self.schedule;
         let x0 = clip.apply(self.x0_from_eps(xt, t, &prediction.eps)?)?;
-        let mean = self.mix(t, (s.posterior_mean_coef1(), &x0), (s.posterior_mean_coef2(), xt))?;
+        let mean = self.mix(
+            t,
+            (s.posterior_mean_coef1(), &x0),
+            (s.posterior_mean_coef2(), xt),
+        )?;
         let (variance, log_variance) = match self.variance {
             Variance::LearnedRange => {
                 let Some(logits) = &prediction.variance else {
-                    bail!("the process expects a learned variance, the network has {} channels of noise only", prediction.eps.dim(1)?);
+                    bail!(
+                        "the process expects a learned variance, the network has {} channels of noise only",
+                        prediction.eps.dim(1)?
+                    );
                 };
                 let log_betas: Vec<f64> = s.betas().iter().map(|b| b.ln()).collect();
                 let low = self.gather(s.posterior_log_variance_clipped(), t, xt)?;
@@ -202,7 +241,9 @@ impl Diffusion {
             }
             Variance::FixedLarge => {
                 let mut table = s.betas().to_vec();
-                if let (Some(first), Some(&second)) = (table.first_mut(), s.posterior_variance().get(1)) {
+                if let (Some(first), Some(&second)) =
+                    (table.first_mut(), s.posterior_variance().get(1))
+                {
                     *first = second;
                 }
                 let logs: Vec<f64> = table.iter().map(|v| v.ln()).collect();
@@ -213,7 +254,12 @@ impl Diffusion {
                 self.gather(s.posterior_log_variance_clipped(), t, xt)?,
             ),
         };
-        Ok(Reverse { mean, variance, log_variance, x0 })
+        Ok(Reverse {
+            mean,
+            variance,
+            log_variance,
+            x0,
+        })
     }
 
     /// Asks the network about steps `t` of this process.

@@ -12,10 +12,17 @@ use candle_core::{Result, Tensor};
 ///
 /// # Errors
 /// Shapes that do not broadcast.
-pub fn normal_kl(mean1: &Tensor, log_var1: &Tensor, mean2: &Tensor, log_var2: &Tensor) -> Result<Tensor> {
+pub fn normal_kl(
+    mean1: &Tensor,
+    log_var1: &Tensor,
+    mean2: &Tensor,
+    log_var2: &Tensor,
+) -> Result<Tensor> {
     let ratio = log_var1.broadcast_sub(log_var2)?;
     let spread = (ratio.exp()? - &ratio)?;
-    let distance = (mean1.broadcast_sub(mean2)?).sqr()?.broadcast_mul(&log_var2.neg()?.exp()?)?;
+    let distance = (mean1.broadcast_sub(mean2)?)
+        .sqr()?
+        .broadcast_mul(&log_var2.neg()?.exp()?)?;
     (distance.broadcast_add(&spread)? - 1.0)? * 0.5
 }
 
@@ -28,7 +35,11 @@ pub fn normal_kl(mean1: &Tensor, log_var1: &Tensor, mean2: &Tensor, log_var2: &T
 ///
 /// # Errors
 /// Shapes that do not broadcast.
-pub fn discretized_gaussian_log_likelihood(x: &Tensor, means: &Tensor, log_scales: &Tensor) -> Result<Tensor> {
+pub fn discretized_gaussian_log_likelihood(
+    x: &Tensor,
+    means: &Tensor,
+    log_scales: &Tensor,
+) -> Result<Tensor> {
     let centred = (x - means)?;
     let inverse = log_scales.neg()?.exp()?;
     let upper = standard_normal_cdf(&(&centred + 1.0 / 255.0)?.broadcast_mul(&inverse)?)?;
@@ -59,16 +70,30 @@ impl Diffusion {
     ///
     /// # Errors
     /// As [`Self::reverse`].
-    pub fn variational_term(&self, prediction: &Prediction, x0: &Tensor, xt: &Tensor, t: &[usize]) -> Result<Tensor> {
+    pub fn variational_term(
+        &self,
+        prediction: &Prediction,
+        x0: &Tensor,
+        xt: &Tensor,
+        t: &[usize],
+    ) -> Result<Tensor> {
         let truth = self.q_posterior(x0, xt, t)?;
         let model = self.reverse(prediction, xt, t, Clip::No)?;
         let to_bits = 1.0 / std::f64::consts::LN_2;
         let mean = |values: Tensor| values.flatten_from(1)?.mean(1)? * to_bits;
-        let kl = mean(normal_kl(&truth.mean, &truth.log_variance, &model.mean, &model.log_variance)?)?;
+        let kl = mean(normal_kl(
+            &truth.mean,
+            &truth.log_variance,
+            &model.mean,
+            &model.log_variance,
+        )?)?;
         if !t.contains(&0) {
             return Ok(kl);
         }
-        let nll = mean(discretized_gaussian_log_likelihood(x0, &model.mean, &(&model.log_variance * 0.5)?)?.neg()?)?;
+        let nll = mean(
+            discretized_gaussian_log_likelihood(x0, &model.mean, &(&model.log_variance * 0.5)?)?
+                .neg()?,
+        )?;
         let first: Vec<u8> = t.iter().map(|&t| u8::from(t == 0)).collect();
         Tensor::from_vec(first, t.len(), x0.device())?.where_cond(&nll, &kl)
     }

@@ -26,23 +26,39 @@ pub struct JudgeReport {
 ///
 /// # Errors
 /// When a tensor operation fails.
-pub fn train_judge(seed: u64, mut progress: impl FnMut(u64, u64, f64)) -> Result<(Params, JudgeReport)> {
+pub fn train_judge(
+    seed: u64,
+    mut progress: impl FnMut(u64, u64, f64),
+) -> Result<(Params, JudgeReport)> {
     let digits = Digits::embedded().map_err(candle_core::Error::wrap)?;
     let n = digits.labels().len();
     let (test, train): (Vec<usize>, Vec<usize>) = (0..n).partition(|i| i % HELD_OUT == 0);
     let (params, vars) = Params::init(&DigitsJudge::specs()?, seed, &Device::Cpu)?.trainable()?;
     let judge = DigitsJudge::load(&params)?;
-    let mut optimizer = Optimizer::new(Rule::AdamW(AdamW::default()), &vars).map_err(candle_core::Error::wrap)?;
-    let rate = LearningRate { base: 2e-3, warmup_steps: 50, decay: Decay::Cosine { steps: STEPS, floor: 0.05 } };
+    let mut optimizer =
+        Optimizer::new(Rule::AdamW(AdamW::default()), &vars).map_err(candle_core::Error::wrap)?;
+    let rate = LearningRate {
+        base: 2e-3,
+        warmup_steps: 50,
+        decay: Decay::Cosine {
+            steps: STEPS,
+            floor: 0.05,
+        },
+    };
     for step in 0..STEPS {
         let batch = Batch::draw(&digits, &train, seed, step);
         let loss = batch.loss(&judge)?;
         let gradients = collect_gradients(&vars, &loss.backward()?);
-        optimizer.step(&gradients, rate.at(step), 1.0).map_err(candle_core::Error::wrap)?;
+        optimizer
+            .step(&gradients, rate.at(step), 1.0)
+            .map_err(candle_core::Error::wrap)?;
         progress(step + 1, STEPS, f64::from(loss.to_scalar::<f32>()?));
     }
     let report = evaluate(&digits, &test, &judge)?;
-    let frozen = params.iter().map(|(name, tensor)| (name.to_owned(), tensor.detach())).collect();
+    let frozen = params
+        .iter()
+        .map(|(name, tensor)| (name.to_owned(), tensor.detach()))
+        .collect();
     Ok((Params::new(frozen), report))
 }
 
@@ -56,7 +72,11 @@ struct Batch {
 impl Batch {
     #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
     fn draw(digits: &Digits, among: &[usize], seed: u64, step: u64) -> Self {
-        let mut batch = Self { images: Vec::new(), labels: Vec::new(), ember: Vec::new() };
+        let mut batch = Self {
+            images: Vec::new(),
+            labels: Vec::new(),
+            ember: Vec::new(),
+        };
         for sample in 0..BATCH {
             let draw = Draw::new(seed, Purpose::Judge, step, sample);
             let index = among[draw.below(0, among.len() as u64) as usize];
@@ -68,12 +88,17 @@ impl Batch {
             };
             let (dx, dy) = (draw.below(3, 5) as isize - 2, draw.below(4, 5) as isize - 2);
             let spread = 0.25 * draw.uniform(5) as f32;
-            let (chalk, target) = (digits.render(index, Style::Chalk), digits.render(index, Style::Ember));
+            let (chalk, target) = (
+                digits.render(index, Style::Chalk),
+                digits.render(index, Style::Ember),
+            );
             let noise = Draw::new(seed, Purpose::Judge, step, BATCH + sample).normals(chalk.len());
             for (i, noise) in noise.into_iter().enumerate() {
                 let (x, y, plane) = (i % SIDE, i / SIDE % SIDE, i / (SIDE * SIDE) * SIDE * SIDE);
                 let from = plane + shifted(y, dy) * SIDE + shifted(x, dx);
-                batch.images.push((1.0 - ember) * chalk[from] + ember * target[from] + spread * noise);
+                batch
+                    .images
+                    .push((1.0 - ember) * chalk[from] + ember * target[from] + spread * noise);
             }
             batch.labels.push(u32::from(digits.labels()[index]));
             batch.ember.push(ember);
@@ -84,9 +109,19 @@ impl Batch {
     /// Cross-entropy of the class plus binary cross-entropy of the style.
     fn loss(self, judge: &DigitsJudge) -> Result<Tensor> {
         let n = self.labels.len();
-        let seen = judge.look(&Tensor::from_vec(self.images, (n, 3, SIDE, SIDE), &Device::Cpu)?)?;
+        let seen = judge.look(&Tensor::from_vec(
+            self.images,
+            (n, 3, SIDE, SIDE),
+            &Device::Cpu,
+        )?)?;
         let top = seen.classes.max_keepdim(1)?.detach();
-        let log_sum = (seen.classes.broadcast_sub(&top)?.exp()?.sum_keepdim(1)?.log()? + top)?;
+        let log_sum = (seen
+            .classes
+            .broadcast_sub(&top)?
+            .exp()?
+            .sum_keepdim(1)?
+            .log()?
+            + top)?;
         let labels = Tensor::from_vec(self.labels, (n, 1), &Device::Cpu)?;
         let class = (log_sum - seen.classes.contiguous()?.gather(&labels, 1)?)?.mean_all()?;
         // The stable form of -y log s(l) - (1 - y) log(1 - s(l)): max(l, 0) - l y + log(1 + exp(-|l|)).
@@ -97,7 +132,11 @@ impl Batch {
     }
 }
 
-#[expect(clippy::cast_sign_loss, clippy::cast_possible_wrap, reason = "clamped to the image")]
+#[expect(
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "clamped to the image"
+)]
 fn shifted(at: usize, by: isize) -> usize {
     (at as isize - by).clamp(0, SIDE as isize - 1) as usize
 }
@@ -106,12 +145,33 @@ fn evaluate(digits: &Digits, test: &[usize], judge: &DigitsJudge) -> Result<Judg
     let (mut class_right, mut style_right) = (0usize, 0usize);
     for (style, is_ember) in [(Style::Chalk, false), (Style::Ember, true)] {
         let images: Vec<f32> = test.iter().flat_map(|&i| digits.render(i, style)).collect();
-        let seen = judge.look(&Tensor::from_vec(images, (test.len(), 3, SIDE, SIDE), &Device::Cpu)?)?;
-        let classes = seen.classes.argmax(1)?.to_dtype(DType::U32)?.to_vec1::<u32>()?;
-        class_right += test.iter().zip(classes).filter(|(i, class)| u32::from(digits.labels()[**i]) == *class).count();
-        style_right += seen.style.to_vec1::<f32>()?.into_iter().filter(|logit| (*logit > 0.0) == is_ember).count();
+        let seen = judge.look(&Tensor::from_vec(
+            images,
+            (test.len(), 3, SIDE, SIDE),
+            &Device::Cpu,
+        )?)?;
+        let classes = seen
+            .classes
+            .argmax(1)?
+            .to_dtype(DType::U32)?
+            .to_vec1::<u32>()?;
+        class_right += test
+            .iter()
+            .zip(classes)
+            .filter(|(i, class)| u32::from(digits.labels()[**i]) == *class)
+            .count();
+        style_right += seen
+            .style
+            .to_vec1::<f32>()?
+            .into_iter()
+            .filter(|logit| (*logit > 0.0) == is_ember)
+            .count();
     }
     let n = 2 * test.len();
     let share = |right: usize| right as f64 / n as f64;
-    Ok(JudgeReport { class_accuracy: share(class_right), style_accuracy: share(style_right), n })
+    Ok(JudgeReport {
+        class_accuracy: share(class_right),
+        style_accuracy: share(style_right),
+        n,
+    })
 }

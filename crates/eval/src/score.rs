@@ -80,12 +80,18 @@ fn softmax(logits: &Tensor) -> Result<Tensor> {
 pub fn aligned_distance(judge: &DigitsJudge, a: &Tensor, b: &Tensor) -> Result<f64> {
     let n = a.dim(0)?;
     if n == 0 || b.dim(0)? != n {
-        bail!("paired sets of equal size are needed, found {n} and {}", b.dim(0)?);
+        bail!(
+            "paired sets of equal size are needed, found {n} and {}",
+            b.dim(0)?
+        );
     }
     let mut total = 0.0;
     for start in (0..n).step_by(CHUNK) {
         let len = CHUNK.min(n - start);
-        let (a, b) = (judge.look(&a.narrow(0, start, len)?)?, judge.look(&b.narrow(0, start, len)?)?);
+        let (a, b) = (
+            judge.look(&a.narrow(0, start, len)?)?,
+            judge.look(&b.narrow(0, start, len)?)?,
+        );
         total += distance(&a, &b)?;
     }
     Ok(total / n as f64)
@@ -96,8 +102,14 @@ fn distance(a: &Judgement, b: &Judgement) -> Result<f64> {
     let unit = |map: &Tensor| map.broadcast_div(&(map.sqr()?.sum_keepdim(1)?.sqrt()? + 1e-10)?);
     let mut total = 0.0;
     for (a, b) in a.maps.iter().zip(&b.maps) {
-        let difference = (unit(a)? - unit(b)?)?.sqr()?.sum(1)?.mean((D::Minus2, D::Minus1))?;
-        total += difference.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        let difference = (unit(a)? - unit(b)?)?
+            .sqr()?
+            .sum(1)?
+            .mean((D::Minus2, D::Minus1))?;
+        total += difference
+            .sum_all()?
+            .to_dtype(DType::F64)?
+            .to_scalar::<f64>()?;
     }
     Ok(total)
 }

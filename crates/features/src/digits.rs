@@ -1,5 +1,7 @@
 use candle_core::{Result, Tensor, bail};
-use sdft_nn::{Conv2d, ConvStart, Linear, ParamSource, ParamSpec, Scope, average_pool_2x, specs_of};
+use sdft_nn::{
+    Conv2d, ConvStart, Linear, ParamSource, ParamSpec, Scope, average_pool_2x, specs_of,
+};
 
 /// Side of the images.
 const SIDE: usize = 16;
@@ -49,7 +51,16 @@ impl DigitsJudge {
     }
 
     fn build(scope: &Scope<'_>) -> Result<Self> {
-        let conv = |i: usize, c_in| Conv2d::load(&scope.pp(format!("conv{i}")), c_in, WIDTHS[i], 3, 1, ConvStart::FanIn);
+        let conv = |i: usize, c_in| {
+            Conv2d::load(
+                &scope.pp(format!("conv{i}")),
+                c_in,
+                WIDTHS[i],
+                3,
+                1,
+                ConvStart::FanIn,
+            )
+        };
         let side = SIDE / 4;
         Ok(Self {
             convs: [conv(0, 3)?, conv(1, WIDTHS[0])?, conv(2, WIDTHS[1])?],
@@ -93,17 +104,43 @@ mod tests {
 
     #[test]
     fn every_parameter_gets_a_gradient_and_other_sizes_are_refused() {
-        let (params, vars) = Params::init(&DigitsJudge::specs().unwrap(), 3, &Device::Cpu).unwrap().trainable().unwrap();
+        let (params, vars) = Params::init(&DigitsJudge::specs().unwrap(), 3, &Device::Cpu)
+            .unwrap()
+            .trainable()
+            .unwrap();
         let judge = DigitsJudge::load(&params).unwrap();
-        let x = Tensor::arange(0f32, 1536.0, &Device::Cpu).unwrap().reshape((2, 3, 16, 16)).unwrap();
+        let x = Tensor::arange(0f32, 1536.0, &Device::Cpu)
+            .unwrap()
+            .reshape((2, 3, 16, 16))
+            .unwrap();
         let seen = judge.look(&(x / 1536.0).unwrap()).unwrap();
-        assert_eq!(seen.maps.iter().map(|m| m.dims()[1..].to_vec()).collect::<Vec<_>>(), [[16, 16, 16], [32, 8, 8], [64, 4, 4]]);
-        let loss = (seen.classes.sqr().unwrap().sum_all().unwrap() + seen.style.sqr().unwrap().sum_all().unwrap()).unwrap();
+        assert_eq!(
+            seen.maps
+                .iter()
+                .map(|m| m.dims()[1..].to_vec())
+                .collect::<Vec<_>>(),
+            [[16, 16, 16], [32, 8, 8], [64, 4, 4]]
+        );
+        let loss = (seen.classes.sqr().unwrap().sum_all().unwrap()
+            + seen.style.sqr().unwrap().sum_all().unwrap())
+        .unwrap();
         let gradients = loss.backward().unwrap();
         for (name, var) in &vars {
-            let size = gradients.get(var).unwrap().abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+            let size = gradients
+                .get(var)
+                .unwrap()
+                .abs()
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap();
             assert!(size > 0.0, "{name}");
         }
-        assert!(judge.look(&Tensor::zeros((1, 3, 8, 8), DType::F32, &Device::Cpu).unwrap()).is_err());
+        assert!(
+            judge
+                .look(&Tensor::zeros((1, 3, 8, 8), DType::F32, &Device::Cpu).unwrap())
+                .is_err()
+        );
     }
 }

@@ -77,7 +77,11 @@ impl Terms {
             total: number(&self.total)?,
             base: number(&self.base)?,
             mse: number(&self.mse.mean_all()?)?,
-            vb: self.vb.as_ref().map(|vb| number(&vb.mean_all()?)).transpose()?,
+            vb: self
+                .vb
+                .as_ref()
+                .map(|vb| number(&vb.mean_all()?))
+                .transpose()?,
             distill: self.distill.as_ref().map(number).transpose()?,
             aux: self.aux.as_ref().map(number).transpose()?,
         })
@@ -103,13 +107,20 @@ impl Objective {
         batch: &Batch<'_>,
         aux: Option<&Auxiliary<'_>>,
     ) -> Result<Terms> {
-        let Batch { x0, t, noise, importance } = *batch;
+        let Batch {
+            x0,
+            t,
+            noise,
+            importance,
+        } = *batch;
         let n = x0.dim(0)?;
         let xt = diffusion.q_sample(x0, t, noise)?;
         let aux = match (self.aux, aux) {
             (Some(term), Some(aux)) => Some((term, aux)),
             (None, _) => None,
-            (Some(_), None) => bail!("the objective has an auxiliary term but no auxiliary inputs were given"),
+            (Some(_), None) => {
+                bail!("the objective has an auxiliary term but no auxiliary inputs were given")
+            }
         };
         let (input, times) = match aux {
             Some((_, aux)) => (Tensor::cat(&[&xt, aux.z], 0)?, [t, aux.t].concat()),
@@ -124,7 +135,10 @@ impl Objective {
             Variational::Off => None,
             kind => {
                 // The variational term teaches the variance only: the noise enters as a constant.
-                let frozen = Prediction { eps: on_images.eps.detach(), variance: on_images.variance.clone() };
+                let frozen = Prediction {
+                    eps: on_images.eps.detach(),
+                    variance: on_images.variance.clone(),
+                };
                 let vb = diffusion.variational_term(&frozen, x0, &xt, t)?;
                 let factor = match kind {
                     Variational::Rescaled => diffusion.schedule.n_original_steps() as f64 / 1000.0,
@@ -142,7 +156,17 @@ impl Objective {
             None => each.mean_all(),
         };
         let base = mean(&base_each)?;
-        let mut terms = Terms { mse, vb, base_each, distill_each: None, aux_each: None, total: base.clone(), base, distill: None, aux: None };
+        let mut terms = Terms {
+            mse,
+            vb,
+            base_each,
+            distill_each: None,
+            aux_each: None,
+            total: base.clone(),
+            base,
+            distill: None,
+            aux: None,
+        };
         if !self.distills() {
             return Ok(terms);
         }
@@ -152,11 +176,20 @@ impl Objective {
         // Without the image term the source only has to look at the auxiliary inputs.
         let first = if self.distill.is_some() { 0 } else { n };
         let seen = input.dim(0)? - first;
-        let teacher = diffusion.predict(source, &input.narrow(0, first, seen)?, &times[first..])?.eps.detach();
-        let distance = (student.eps.narrow(0, first, seen)? - teacher)?.sqr()?.flatten_from(1)?.mean(1)?;
+        let teacher = diffusion
+            .predict(source, &input.narrow(0, first, seen)?, &times[first..])?
+            .eps
+            .detach();
+        let distance = (student.eps.narrow(0, first, seen)? - teacher)?
+            .sqr()?
+            .flatten_from(1)?
+            .mean(1)?;
         if let Some(term) = self.distill {
             let each = distance.narrow(0, 0, n)?;
-            let distill = mean(&scale(&each, &gather(&term.weighting.weights(&diffusion.schedule), t)?)?)?;
+            let distill = mean(&scale(
+                &each,
+                &gather(&term.weighting.weights(&diffusion.schedule), t)?,
+            )?)?;
             terms.total = (terms.total + (&distill * term.lambda)?)?;
             terms.distill_each = Some(each);
             terms.distill = Some(distill);
@@ -177,5 +210,7 @@ fn scale(each: &Tensor, weights: &[f64]) -> Result<Tensor> {
     if each.dims() != [weights.len()] {
         bail!("{} weights for {:?} losses", weights.len(), each.dims());
     }
-    each * Tensor::new(weights, &candle_core::Device::Cpu)?.to_dtype(each.dtype())?.to_device(each.device())?
+    each * Tensor::new(weights, &candle_core::Device::Cpu)?
+        .to_dtype(each.dtype())?
+        .to_device(each.device())?
 }

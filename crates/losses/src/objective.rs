@@ -13,7 +13,10 @@ pub struct Distillation {
 impl Distillation {
     /// SDFT's weight, `w(t) = 1/(1 + SNR)^gamma`.
     pub fn snr(lambda: f64, gamma: f64) -> Self {
-        Self { lambda, weighting: Weighting::Snr { k: 1.0, gamma } }
+        Self {
+            lambda,
+            weighting: Weighting::Snr { k: 1.0, gamma },
+        }
     }
 }
 
@@ -44,12 +47,21 @@ pub struct Objective {
 impl Objective {
     /// Fine-tuning without distillation; with `Weighting::Constant` and `Variational::Off` the simple loss.
     pub fn base_only(base: Weighting, variational: Variational) -> Self {
-        Self { base, variational, distill: None, aux: None }
+        Self {
+            base,
+            variational,
+            distill: None,
+            aux: None,
+        }
     }
 
     /// The paper's settings for MetFaces (Table 5, read as gamma 3, gamma_aux 50, both lambdas 0.1).
     pub fn metfaces(learns_variance: bool) -> Self {
-        let variational = if learns_variance { Variational::Rescaled } else { Variational::Off };
+        let variational = if learns_variance {
+            Variational::Rescaled
+        } else {
+            Variational::Off
+        };
         Self {
             base: Weighting::P2 { k: 1.0, gamma: 1.0 },
             variational,
@@ -60,7 +72,10 @@ impl Objective {
 
     /// The paper's settings for AAHQ: as for MetFaces with lambda_aux 0.3.
     pub fn aahq(learns_variance: bool) -> Self {
-        Self { aux: Some(Distillation::snr(0.3, 50.0)), ..Self::metfaces(learns_variance) }
+        Self {
+            aux: Some(Distillation::snr(0.3, 50.0)),
+            ..Self::metfaces(learns_variance)
+        }
     }
 
     /// Whether a source model is needed.

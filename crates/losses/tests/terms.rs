@@ -13,7 +13,10 @@ struct Toy {
 
 impl Denoiser for Toy {
     fn predict(&self, xt: &Tensor, _: &[f32]) -> Result<Prediction> {
-        Ok(Prediction { eps: xt.broadcast_mul(&self.a)?, variance: Some(xt.broadcast_mul(&self.b)?) })
+        Ok(Prediction {
+            eps: xt.broadcast_mul(&self.a)?,
+            variance: Some(xt.broadcast_mul(&self.b)?),
+        })
     }
 }
 
@@ -29,29 +32,68 @@ struct Scene {
 }
 
 fn wave(phase: f64) -> Tensor {
-    let data: Vec<f32> = (0..2 * 3 * 4 * 4).map(|i| (0.37 * f64::from(i) + phase).sin() as f32).collect();
+    let data: Vec<f32> = (0..2 * 3 * 4 * 4)
+        .map(|i| (0.37 * f64::from(i) + phase).sin() as f32)
+        .collect();
     Tensor::from_vec(data, (2, 3, 4, 4), &Device::Cpu).unwrap()
 }
 
 fn scene() -> Scene {
     let scalar = |v: f32| Var::new(&[v], &Device::Cpu).unwrap();
     let (a, b) = (scalar(0.4), scalar(0.2));
-    let student = Toy { a: a.as_tensor().clone(), b: b.as_tensor().clone() };
+    let student = Toy {
+        a: a.as_tensor().clone(),
+        b: b.as_tensor().clone(),
+    };
     let fixed = |v: f32| Tensor::new(&[v], &Device::Cpu).unwrap();
-    let teacher = Toy { a: fixed(0.9), b: fixed(0.1) };
+    let teacher = Toy {
+        a: fixed(0.9),
+        b: fixed(0.1),
+    };
     let schedule = Schedule::new(BetaSchedule::Linear, 1000).unwrap();
     let diffusion = Diffusion::new(schedule, Variance::LearnedRange);
-    Scene { a, b, student, teacher, diffusion, x0: wave(0.1), noise: wave(1.3), z: wave(2.2) }
+    Scene {
+        a,
+        b,
+        student,
+        teacher,
+        diffusion,
+        x0: wave(0.1),
+        noise: wave(1.3),
+        z: wave(2.2),
+    }
 }
 
 const T: [usize; 2] = [40, 700];
 const AUX_T: [usize; 2] = [950, 900];
 
 impl Scene {
-    fn evaluate(&self, objective: &Objective, importance: Option<&[f64]>, weights: &[f64]) -> sdft_losses::Terms {
-        let batch = Batch { x0: &self.x0, t: &T, noise: &self.noise, importance };
-        let aux = Auxiliary { z: &self.z, t: &AUX_T, weights };
-        objective.evaluate(&self.diffusion, &self.student, Some(&self.teacher), &batch, Some(&aux)).unwrap()
+    fn evaluate(
+        &self,
+        objective: &Objective,
+        importance: Option<&[f64]>,
+        weights: &[f64],
+    ) -> sdft_losses::Terms {
+        let batch = Batch {
+            x0: &self.x0,
+            t: &T,
+            noise: &self.noise,
+            importance,
+        };
+        let aux = Auxiliary {
+            z: &self.z,
+            t: &AUX_T,
+            weights,
+        };
+        objective
+            .evaluate(
+                &self.diffusion,
+                &self.student,
+                Some(&self.teacher),
+                &batch,
+                Some(&aux),
+            )
+            .unwrap()
     }
 }
 
@@ -62,10 +104,25 @@ fn number(t: &Tensor) -> f64 {
 #[test]
 fn the_variational_term_teaches_the_variance_only() {
     let s = scene();
-    let terms = s.evaluate(&Objective::base_only(Weighting::Constant, Variational::Plain), None, &[]);
+    let terms = s.evaluate(
+        &Objective::base_only(Weighting::Constant, Variational::Plain),
+        None,
+        &[],
+    );
     let vb = terms.vb.unwrap().sum_all().unwrap().backward().unwrap();
-    assert!(vb.get(&s.a).is_none_or(|g| g.sum_all().unwrap().to_scalar::<f32>().unwrap() == 0.0));
-    assert_ne!(vb.get(&s.b).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
+    assert!(
+        vb.get(&s.a)
+            .is_none_or(|g| g.sum_all().unwrap().to_scalar::<f32>().unwrap() == 0.0)
+    );
+    assert_ne!(
+        vb.get(&s.b)
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap(),
+        0.0
+    );
     let mse = terms.mse.sum_all().unwrap().backward().unwrap();
     assert!(mse.get(&s.b).is_none() && mse.get(&s.a).is_some());
 }
@@ -74,46 +131,94 @@ fn the_variational_term_teaches_the_variance_only() {
 fn distances_to_the_teacher_are_means_over_pixels_times_their_weights() {
     let s = scene();
     let objective = Objective {
-        distill: Some(Distillation { lambda: 2.0, weighting: Weighting::Snr { k: 1.0, gamma: 3.0 } }),
-        aux: Some(Distillation { lambda: 3.0, weighting: Weighting::Constant }),
+        distill: Some(Distillation {
+            lambda: 2.0,
+            weighting: Weighting::Snr { k: 1.0, gamma: 3.0 },
+        }),
+        aux: Some(Distillation {
+            lambda: 3.0,
+            weighting: Weighting::Constant,
+        }),
         ..Objective::base_only(Weighting::Constant, Variational::Off)
     };
     let terms = s.evaluate(&objective, None, &[1.0, 0.5]);
     // eps differs by (0.9 - 0.4) x, so the distance is 0.25 mean(x^2).
-    let mean_square = |x: &Tensor, i: usize| number(&x.get(i).unwrap().sqr().unwrap().mean_all().unwrap());
+    let mean_square =
+        |x: &Tensor, i: usize| number(&x.get(i).unwrap().sqr().unwrap().mean_all().unwrap());
     let xt = s.diffusion.q_sample(&s.x0, &T, &s.noise).unwrap();
     let ab = s.diffusion.schedule.alpha_bar();
-    let distill: f64 = (0..2).map(|i| 0.25 * mean_square(&xt, i) * (1.0 - ab[T[i]]).powi(3)).sum::<f64>() / 2.0;
+    let distill: f64 = (0..2)
+        .map(|i| 0.25 * mean_square(&xt, i) * (1.0 - ab[T[i]]).powi(3))
+        .sum::<f64>()
+        / 2.0;
     let aux = 0.25 * (mean_square(&s.z, 0) + 0.5 * mean_square(&s.z, 1)) / 2.0;
     let report = terms.report().unwrap();
-    assert!((report.distill.unwrap() - distill).abs() < 1e-6, "{report:?} {distill}");
+    assert!(
+        (report.distill.unwrap() - distill).abs() < 1e-6,
+        "{report:?} {distill}"
+    );
     assert!((report.aux.unwrap() - aux).abs() < 1e-6, "{report:?} {aux}");
-    assert!((report.total - (report.base + 2.0 * distill + 3.0 * aux)).abs() < 1e-5, "{report:?}");
+    assert!(
+        (report.total - (report.base + 2.0 * distill + 3.0 * aux)).abs() < 1e-5,
+        "{report:?}"
+    );
 }
 
 #[test]
 fn importance_weights_multiply_what_depends_on_the_image() {
     let s = scene();
     let objective = Objective::metfaces(true);
-    let plain = s.evaluate(&objective, Some(&[1.0, 1.0]), &[1.0, 1.0]).report().unwrap();
-    assert_eq!(plain, s.evaluate(&objective, None, &[1.0, 1.0]).report().unwrap());
-    let double = s.evaluate(&objective, Some(&[2.0, 2.0]), &[1.0, 1.0]).report().unwrap();
-    assert!((double.base - 2.0 * plain.base).abs() < 1e-5 && (double.distill.unwrap() - 2.0 * plain.distill.unwrap()).abs() < 1e-6);
+    let plain = s
+        .evaluate(&objective, Some(&[1.0, 1.0]), &[1.0, 1.0])
+        .report()
+        .unwrap();
+    assert_eq!(
+        plain,
+        s.evaluate(&objective, None, &[1.0, 1.0]).report().unwrap()
+    );
+    let double = s
+        .evaluate(&objective, Some(&[2.0, 2.0]), &[1.0, 1.0])
+        .report()
+        .unwrap();
+    assert!(
+        (double.base - 2.0 * plain.base).abs() < 1e-5
+            && (double.distill.unwrap() - 2.0 * plain.distill.unwrap()).abs() < 1e-6
+    );
     assert_eq!(double.aux, plain.aux);
 }
 
 #[test]
 fn what_is_missing_is_named() {
     let s = scene();
-    let batch = Batch { x0: &s.x0, t: &T, noise: &s.noise, importance: None };
+    let batch = Batch {
+        x0: &s.x0,
+        t: &T,
+        noise: &s.noise,
+        importance: None,
+    };
     let objective = Objective::metfaces(true);
-    let no_aux = objective.evaluate(&s.diffusion, &s.student, Some(&s.teacher), &batch, None).unwrap_err().to_string();
+    let no_aux = objective
+        .evaluate(&s.diffusion, &s.student, Some(&s.teacher), &batch, None)
+        .unwrap_err()
+        .to_string();
     assert!(no_aux.contains("no auxiliary inputs"), "{no_aux}");
-    let objective = Objective { aux: None, ..objective };
-    let no_source = objective.evaluate(&s.diffusion, &s.student, None, &batch, None).unwrap_err().to_string();
+    let objective = Objective {
+        aux: None,
+        ..objective
+    };
+    let no_source = objective
+        .evaluate(&s.diffusion, &s.student, None, &batch, None)
+        .unwrap_err()
+        .to_string();
     assert!(no_source.contains("no source model"), "{no_source}");
-    let late = Batch { t: &[5, 1000], ..batch };
-    let error = objective.evaluate(&s.diffusion, &s.student, Some(&s.teacher), &late, None).unwrap_err().to_string();
+    let late = Batch {
+        t: &[5, 1000],
+        ..batch
+    };
+    let error = objective
+        .evaluate(&s.diffusion, &s.student, Some(&s.teacher), &late, None)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("1000"), "{error}");
 }
 
@@ -121,10 +226,23 @@ fn what_is_missing_is_named() {
 fn distillation_reaches_the_student_and_not_the_teacher() {
     let s = scene();
     let teacher_var = Var::new(&[0.9f32], &Device::Cpu).unwrap();
-    let teacher = Toy { a: teacher_var.as_tensor().clone(), b: teacher_var.as_tensor().clone() };
-    let objective = Objective { aux: None, ..Objective::metfaces(true) };
-    let batch = Batch { x0: &s.x0, t: &T, noise: &s.noise, importance: None };
-    let terms = objective.evaluate(&s.diffusion, &s.student, Some(&teacher), &batch, None).unwrap();
+    let teacher = Toy {
+        a: teacher_var.as_tensor().clone(),
+        b: teacher_var.as_tensor().clone(),
+    };
+    let objective = Objective {
+        aux: None,
+        ..Objective::metfaces(true)
+    };
+    let batch = Batch {
+        x0: &s.x0,
+        t: &T,
+        noise: &s.noise,
+        importance: None,
+    };
+    let terms = objective
+        .evaluate(&s.diffusion, &s.student, Some(&teacher), &batch, None)
+        .unwrap();
     let gradients = terms.distill.unwrap().backward().unwrap();
     assert!(gradients.get(&teacher_var).is_none());
     assert!(gradients.get(&s.a).is_some());

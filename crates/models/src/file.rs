@@ -1,7 +1,7 @@
+use crate::Process;
 use crate::error::ModelError;
 use crate::known::SMALLEST_KNOWN;
 use crate::resolve::{MODEL_KEY, PROCESS_KEY, PROVENANCE_PREFIX, Resolved, hints, resolve};
-use crate::Process;
 use candle_core::{DType, Tensor};
 use sdft_adm::{AdmConfig, Encoder, Origin, Unet};
 use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Summary, sha256_file, write_safetensors};
@@ -23,7 +23,11 @@ pub struct LoadOptions {
 
 impl LoadOptions {
     fn read(&self) -> ReadOptions {
-        ReadOptions { key: self.key.clone(), prefer: self.prefer, ..ReadOptions::default() }
+        ReadOptions {
+            key: self.key.clone(),
+            prefer: self.prefer,
+            ..ReadOptions::default()
+        }
     }
 }
 
@@ -57,36 +61,86 @@ pub fn load_unet(path: &Path, options: &LoadOptions) -> Result<LoadedModel, Mode
 ///
 /// # Errors
 /// As [`load_unet`].
-pub fn load_unet_bytes(name: &str, bytes: &[u8], options: &LoadOptions) -> Result<LoadedModel, ModelError> {
+pub fn load_unet_bytes(
+    name: &str,
+    bytes: &[u8],
+    options: &LoadOptions,
+) -> Result<LoadedModel, ModelError> {
     let state = sdft_checkpoint::read_bytes(name, bytes, &options.read())?;
-    assemble(Path::new(name), state, options, sdft_checkpoint::sha256_bytes(bytes))
+    assemble(
+        Path::new(name),
+        state,
+        options,
+        sdft_checkpoint::sha256_bytes(bytes),
+    )
 }
 
 /// Reads parameters from bytes in memory and fits them to `specs`.
 ///
 /// # Errors
 /// Bytes that are no weights, or that do not fit completely.
-pub fn read_params_bytes(name: &str, bytes: &[u8], specs: &[ParamSpec]) -> Result<Params, ModelError> {
+pub fn read_params_bytes(
+    name: &str,
+    bytes: &[u8],
+    specs: &[ParamSpec],
+) -> Result<Params, ModelError> {
     let state = sdft_checkpoint::read_bytes(name, bytes, &ReadOptions::default())?;
-    Params::fit(specs, tensors(state)).map_err(|mismatch| ModelError::Misfit { path: name.into(), mismatch: Box::new(mismatch), hints: String::new() })
+    Params::fit(specs, tensors(state)).map_err(|mismatch| ModelError::Misfit {
+        path: name.into(),
+        mismatch: Box::new(mismatch),
+        hints: String::new(),
+    })
 }
 
 fn tensors(state: StateDict) -> HashMap<String, Tensor> {
     state.into_map().into_iter().collect()
 }
 
-fn assemble(path: &Path, state: StateDict, options: &LoadOptions, sha256: String) -> Result<LoadedModel, ModelError> {
+fn assemble(
+    path: &Path,
+    state: StateDict,
+    options: &LoadOptions,
+    sha256: String,
+) -> Result<LoadedModel, ModelError> {
     let shapes = state.shapes();
-    let resolved = resolve(path, &shapes, &state.metadata, &options.given, Some(&sha256))?;
+    let resolved = resolve(
+        path,
+        &shapes,
+        &state.metadata,
+        &options.given,
+        Some(&sha256),
+    )?;
     if let Some(pool) = resolved.pool {
-        return Err(ModelError::Problem { path: path.to_owned(), problem: format!("this is a classifier ({pool:?} pool), a U-Net is needed") });
+        return Err(ModelError::Problem {
+            path: path.to_owned(),
+            problem: format!("this is a classifier ({pool:?} pool), a U-Net is needed"),
+        });
     }
-    let specs = Unet::specs(&resolved.config).map_err(|e| ModelError::Problem { path: path.to_owned(), problem: e.to_string() })?;
+    let specs = Unet::specs(&resolved.config).map_err(|e| ModelError::Problem {
+        path: path.to_owned(),
+        problem: e.to_string(),
+    })?;
     let notes = state.notes();
-    let Resolved { config, process, origins, .. } = resolved;
+    let Resolved {
+        config,
+        process,
+        origins,
+        ..
+    } = resolved;
     match Params::fit(&specs, tensors(state)) {
-        Ok(params) => Ok(LoadedModel { config, process, params, origins, sha256, notes }),
-        Err(mismatch) => Err(ModelError::Misfit { path: path.to_owned(), mismatch: Box::new(mismatch), hints: hints(&config, &shapes) }),
+        Ok(params) => Ok(LoadedModel {
+            config,
+            process,
+            params,
+            origins,
+            sha256,
+            notes,
+        }),
+        Err(mismatch) => Err(ModelError::Misfit {
+            path: path.to_owned(),
+            mismatch: Box::new(mismatch),
+            hints: hints(&config, &shapes),
+        }),
     }
 }
 
@@ -107,9 +161,23 @@ pub struct Inspected {
 /// A file that is no container of weights.
 pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, ModelError> {
     let summary = sdft_checkpoint::describe(path, &options.read())?;
-    let shapes: BTreeMap<String, Vec<usize>> = summary.tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
-    let sha256 = if summary.file_size >= SMALLEST_KNOWN { Some(sha256_file(path)?) } else { None };
-    let resolved = resolve(path, &shapes, &summary.metadata, &options.given, sha256.as_deref());
+    let shapes: BTreeMap<String, Vec<usize>> = summary
+        .tensors
+        .iter()
+        .map(|t| (t.name.clone(), t.shape.clone()))
+        .collect();
+    let sha256 = if summary.file_size >= SMALLEST_KNOWN {
+        Some(sha256_file(path)?)
+    } else {
+        None
+    };
+    let resolved = resolve(
+        path,
+        &shapes,
+        &summary.metadata,
+        &options.given,
+        sha256.as_deref(),
+    );
     let misfit = resolved.as_ref().ok().and_then(|resolved| {
         let specs = match resolved.encoder() {
             Some(encoder) => Encoder::specs(&encoder),
@@ -118,7 +186,11 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
         let mismatch = Mismatch::between(&specs.ok()?, &shapes);
         (!mismatch.is_empty()).then_some(mismatch)
     });
-    Ok(Inspected { summary, resolved, misfit })
+    Ok(Inspected {
+        summary,
+        resolved,
+        misfit,
+    })
 }
 
 /// Writes a U-Net with its configuration and how it came to be; `dtype` none writes f32.
@@ -144,13 +216,25 @@ fn metadata(
     process: &Process,
     provenance: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, ModelError> {
-    let json = |value: serde_json::Result<String>| value.map_err(|e| ModelError::Problem { path: path.to_owned(), problem: e.to_string() });
+    let json = |value: serde_json::Result<String>| {
+        value.map_err(|e| ModelError::Problem {
+            path: path.to_owned(),
+            problem: e.to_string(),
+        })
+    };
     let mut metadata = BTreeMap::from([
         ("sdft.kind".to_owned(), "unet".to_owned()),
         (MODEL_KEY.to_owned(), json(serde_json::to_string(config))?),
-        (PROCESS_KEY.to_owned(), json(serde_json::to_string(process))?),
+        (
+            PROCESS_KEY.to_owned(),
+            json(serde_json::to_string(process))?,
+        ),
     ]);
-    metadata.extend(provenance.iter().map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value.clone())));
+    metadata.extend(
+        provenance
+            .iter()
+            .map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value.clone())),
+    );
     Ok(metadata)
 }
 
@@ -159,13 +243,35 @@ fn metadata(
 ///
 /// # Errors
 /// A file that cannot be read or written.
-pub fn convert_file(input: &Path, output: &Path, options: &LoadOptions, dtype: Option<DType>) -> Result<Vec<String>, ModelError> {
-    let state = sdft_checkpoint::read(input, &ReadOptions { keep_dtype: true, ..options.read() })?;
+pub fn convert_file(
+    input: &Path,
+    output: &Path,
+    options: &LoadOptions,
+    dtype: Option<DType>,
+) -> Result<Vec<String>, ModelError> {
+    let state = sdft_checkpoint::read(
+        input,
+        &ReadOptions {
+            keep_dtype: true,
+            ..options.read()
+        },
+    )?;
     let sha256 = sha256_file(input)?;
     let mut notes = state.notes();
     let shapes = state.shapes();
-    let mut all = match resolve(input, &shapes, &state.metadata, &options.given, Some(&sha256)) {
-        Ok(resolved) if resolved.pool.is_none() => metadata(output, &resolved.config, &resolved.process, &BTreeMap::new())?,
+    let mut all = match resolve(
+        input,
+        &shapes,
+        &state.metadata,
+        &options.given,
+        Some(&sha256),
+    ) {
+        Ok(resolved) if resolved.pool.is_none() => metadata(
+            output,
+            &resolved.config,
+            &resolved.process,
+            &BTreeMap::new(),
+        )?,
         Ok(_) => BTreeMap::new(),
         Err(conflict @ ModelError::Conflict { .. }) => return Err(conflict),
         Err(problem) => {
@@ -173,8 +279,20 @@ pub fn convert_file(input: &Path, output: &Path, options: &LoadOptions, dtype: O
             BTreeMap::new()
         }
     };
-    all.extend(state.metadata.iter().map(|(key, value)| (key.clone(), value.clone())));
-    all.insert(format!("{PROVENANCE_PREFIX}converted_from"), input.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    all.extend(
+        state
+            .metadata
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone())),
+    );
+    all.insert(
+        format!("{PROVENANCE_PREFIX}converted_from"),
+        input
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+    );
     all.insert(format!("{PROVENANCE_PREFIX}converted_sha256"), sha256);
     write_safetensors(output, state.iter(), &all, dtype)?;
     Ok(notes)

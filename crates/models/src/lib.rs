@@ -26,7 +26,8 @@
 pub use crate::{
     error::ModelError,
     file::{
-        Inspected, LoadOptions, LoadedModel, convert_file, inspect_file, load_unet, load_unet_bytes, read_params_bytes, save_unet,
+        Inspected, LoadOptions, LoadedModel, convert_file, inspect_file, load_unet,
+        load_unet_bytes, read_params_bytes, save_unet,
     },
     process::Process,
     resolve::Resolved,

@@ -19,7 +19,12 @@ pub struct Process {
 impl Default for Process {
     /// Linear, 1000 steps: that of every public ADM checkpoint.
     fn default() -> Self {
-        Self { noise_schedule: "linear".to_owned(), diffusion_steps: 1000, sigma_small: false, rescale_timesteps: false }
+        Self {
+            noise_schedule: "linear".to_owned(),
+            diffusion_steps: 1000,
+            sigma_small: false,
+            rescale_timesteps: false,
+        }
     }
 }
 
@@ -28,7 +33,11 @@ impl Process {
     ///
     /// # Errors
     /// An unknown schedule, too few steps, a respacing that the steps do not allow.
-    pub fn diffusion(&self, learns_variance: bool, respacing: &Respacing) -> Result<Diffusion, ScheduleError> {
+    pub fn diffusion(
+        &self,
+        learns_variance: bool,
+        respacing: &Respacing,
+    ) -> Result<Diffusion, ScheduleError> {
         let kind: BetaSchedule = self.noise_schedule.parse()?;
         let schedule = Schedule::new(kind, self.diffusion_steps)?.respaced(respacing)?;
         let variance = match (learns_variance, self.sigma_small) {
@@ -36,6 +45,10 @@ impl Process {
             (false, true) => Variance::FixedSmall,
             (false, false) => Variance::FixedLarge,
         };
-        Ok(Diffusion { schedule, variance, rescale_timesteps: self.rescale_timesteps })
+        Ok(Diffusion {
+            schedule,
+            variance,
+            rescale_timesteps: self.rescale_timesteps,
+        })
     }
 }

@@ -29,7 +29,10 @@ pub struct Resolved {
 impl Resolved {
     /// The classifier's architecture, if it is one.
     pub fn encoder(&self) -> Option<EncoderConfig> {
-        self.pool.map(|pool| EncoderConfig { net: self.config.clone(), pool })
+        self.pool.map(|pool| EncoderConfig {
+            net: self.config.clone(),
+            pool,
+        })
     }
 }
 
@@ -52,19 +55,38 @@ pub(crate) fn resolve(
     given: &Map<String, Value>,
     sha256: Option<&str>,
 ) -> Result<Resolved, ModelError> {
-    let problem = |problem: String| ModelError::Problem { path: path.to_owned(), problem };
+    let problem = |problem: String| ModelError::Problem {
+        path: path.to_owned(),
+        problem,
+    };
     let process = match metadata.get(PROCESS_KEY) {
-        Some(text) => serde_json::from_str(text).map_err(|e| problem(format!("metadata {PROCESS_KEY}: {e}")))?,
+        Some(text) => serde_json::from_str(text)
+            .map_err(|e| problem(format!("metadata {PROCESS_KEY}: {e}")))?,
         None => Process::default(),
     };
-    let image_size = given.get("image_size").and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
+    let image_size = given
+        .get("image_size")
+        .and_then(Value::as_u64)
+        .and_then(|size| usize::try_from(size).ok());
     let inferred = infer(shapes, image_size).map_err(&problem);
     let Some(text) = metadata.get(MODEL_KEY) else {
         let known = sha256.and_then(known_file);
-        let Inferred { config, pool, origins } = match known {
+        let Inferred {
+            config,
+            pool,
+            origins,
+        } = match known {
             Some(config) => {
-                let origins = inferred?.origins.into_keys().map(|field| (field, Origin::Known)).collect();
-                Inferred { config, pool: None, origins }
+                let origins = inferred?
+                    .origins
+                    .into_keys()
+                    .map(|field| (field, Origin::Known))
+                    .collect();
+                Inferred {
+                    config,
+                    pool: None,
+                    origins,
+                }
             }
             None => inferred?,
         };
@@ -76,10 +98,17 @@ pub(crate) fn resolve(
                 *origin.1 = Origin::Given;
             }
         }
-        let config = serde_json::from_value(Value::Object(all)).map_err(|e| problem(format!("model: {e}")))?;
-        return Ok(Resolved { config, pool, process, origins });
+        let config = serde_json::from_value(Value::Object(all))
+            .map_err(|e| problem(format!("model: {e}")))?;
+        return Ok(Resolved {
+            config,
+            pool,
+            process,
+            origins,
+        });
     };
-    let config: AdmConfig = serde_json::from_str(text).map_err(|e| problem(format!("metadata {MODEL_KEY}: {e}")))?;
+    let config: AdmConfig =
+        serde_json::from_str(text).map_err(|e| problem(format!("metadata {MODEL_KEY}: {e}")))?;
     let stored = fields(&config);
     for (field, value) in given {
         match stored.get(field) {
@@ -94,19 +123,40 @@ pub(crate) fn resolve(
                     found: found.to_string(),
                 });
             }
-            None => return Err(problem(format!("model.{field} is not a field of an ADM network"))),
+            None => {
+                return Err(problem(format!(
+                    "model.{field} is not a field of an ADM network"
+                )));
+            }
         }
     }
-    let config = AdmConfig { dropout: given.get("dropout").and_then(Value::as_f64).unwrap_or(config.dropout), ..config };
+    let config = AdmConfig {
+        dropout: given
+            .get("dropout")
+            .and_then(Value::as_f64)
+            .unwrap_or(config.dropout),
+        ..config
+    };
     let inferred = inferred?;
-    let origins = inferred.origins.into_keys().map(|field| (field, Origin::Read)).collect();
-    Ok(Resolved { config, pool: inferred.pool, process, origins })
+    let origins = inferred
+        .origins
+        .into_keys()
+        .map(|field| (field, Origin::Read))
+        .collect();
+    Ok(Resolved {
+        config,
+        pool: inferred.pool,
+        process,
+        origins,
+    })
 }
 
 /// Equal, whether a number is written with or without a fraction.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
         _ => a == b || a.as_f64().is_some_and(|a| Some(a) == b.as_f64()),
     }
 }
@@ -121,7 +171,12 @@ pub(crate) fn hints(config: &AdmConfig, shapes: &BTreeMap<String, Vec<usize>>) -
     let lines: Vec<String> = found
         .iter()
         .filter(|(field, value)| visible(field) && !same(&want[field.as_str()], value))
-        .map(|(field, value)| format!("likely cause: the file has model.{field} = {value}, the configuration says {}", want[field.as_str()]))
+        .map(|(field, value)| {
+            format!(
+                "likely cause: the file has model.{field} = {value}, the configuration says {}",
+                want[field.as_str()]
+            )
+        })
         .collect();
     lines.join("\n")
 }

@@ -42,9 +42,18 @@ impl AttentionBlock {
     ///
     /// # Errors
     /// Channels that the heads or the norm groups do not divide; as [`crate::ParamSource::get`].
-    pub fn load(scope: &Scope<'_>, channels: usize, heads: usize, groups: usize, order: AttentionOrder) -> Result<Self> {
+    pub fn load(
+        scope: &Scope<'_>,
+        channels: usize,
+        heads: usize,
+        groups: usize,
+        order: AttentionOrder,
+    ) -> Result<Self> {
         if heads == 0 || !channels.is_multiple_of(heads) {
-            bail!("{}: {channels} channels do not split into {heads} attention heads", scope.prefix());
+            bail!(
+                "{}: {channels} channels do not split into {heads} attention heads",
+                scope.prefix()
+            );
         }
         Ok(Self {
             norm: GroupNorm::load(&scope.pp("norm"), channels, groups)?,
@@ -61,8 +70,12 @@ impl AttentionBlock {
     /// When the shape does not fit the weights.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let flat = x.flatten_from(2)?;
-        let qkv = self.qkv.forward(&self.norm.forward(&flat, Activation::None)?)?;
-        let out = self.proj_out.forward(&attention(&qkv, self.heads, self.order)?)?;
+        let qkv = self
+            .qkv
+            .forward(&self.norm.forward(&flat, Activation::None)?)?;
+        let out = self
+            .proj_out
+            .forward(&attention(&qkv, self.heads, self.order)?)?;
         (flat + out)?.reshape(x.shape())
     }
 }
@@ -83,14 +96,32 @@ impl AttentionPool {
     ///
     /// # Errors
     /// Channels that `head_channels` does not divide; as [`crate::ParamSource::get`].
-    pub fn load(scope: &Scope<'_>, side: usize, channels: usize, head_channels: usize, n_out: usize) -> Result<Self> {
+    pub fn load(
+        scope: &Scope<'_>,
+        side: usize,
+        channels: usize,
+        head_channels: usize,
+        n_out: usize,
+    ) -> Result<Self> {
         if head_channels == 0 || !channels.is_multiple_of(head_channels) {
-            bail!("{}: {channels} channels do not split into heads of {head_channels}", scope.prefix());
+            bail!(
+                "{}: {channels} channels do not split into heads of {head_channels}",
+                scope.prefix()
+            );
         }
         let spread = Init::Normal(1.0 / (channels as f64).sqrt());
         Ok(Self {
-            positional_embedding: scope.get("positional_embedding", &[channels, side * side + 1], spread)?,
-            qkv_proj: Pointwise::load(&scope.pp("qkv_proj"), channels, 3 * channels, ConvStart::FanIn)?,
+            positional_embedding: scope.get(
+                "positional_embedding",
+                &[channels, side * side + 1],
+                spread,
+            )?,
+            qkv_proj: Pointwise::load(
+                &scope.pp("qkv_proj"),
+                channels,
+                3 * channels,
+                ConvStart::FanIn,
+            )?,
             c_proj: Pointwise::load(&scope.pp("c_proj"), channels, n_out, ConvStart::FanIn)?,
             heads: channels / head_channels,
         })
@@ -104,11 +135,19 @@ impl AttentionPool {
         let flat = x.flatten_from(2)?;
         let places = self.positional_embedding.dim(1)?;
         if flat.dim(2)? + 1 != places {
-            bail!("attention pool: expected {} places, found {}", places - 1, flat.dim(2)?);
+            bail!(
+                "attention pool: expected {} places, found {}",
+                places - 1,
+                flat.dim(2)?
+            );
         }
         let tokens = Tensor::cat(&[&flat.mean_keepdim(2)?, &flat], 2)?;
         let tokens = tokens.broadcast_add(&self.positional_embedding)?;
-        let out = attention(&self.qkv_proj.forward(&tokens)?, self.heads, AttentionOrder::Chunked)?;
+        let out = attention(
+            &self.qkv_proj.forward(&tokens)?,
+            self.heads,
+            AttentionOrder::Chunked,
+        )?;
         self.c_proj.forward(&out.narrow(2, 0, 1)?)?.squeeze(2)
     }
 }

@@ -13,8 +13,16 @@ use candle_core::{Device, Result, Tensor};
 ///
 /// # Errors
 /// When the device refuses the memory.
-#[expect(clippy::cast_possible_truncation, reason = "the reference works in f32")]
-pub fn timestep_embedding(t: &[f32], dim: usize, max_period: f64, device: &Device) -> Result<Tensor> {
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the reference works in f32"
+)]
+pub fn timestep_embedding(
+    t: &[f32],
+    dim: usize,
+    max_period: f64,
+    device: &Device,
+) -> Result<Tensor> {
     let half = dim / 2;
     let frequencies: Vec<f32> = (0..half)
         .map(|i| {

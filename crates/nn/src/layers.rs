@@ -17,7 +17,14 @@ impl Conv2d {
     ///
     /// # Errors
     /// As [`crate::ParamSource::get`].
-    pub fn load(scope: &Scope<'_>, c_in: usize, c_out: usize, k: usize, stride: usize, start: ConvStart) -> Result<Self> {
+    pub fn load(
+        scope: &Scope<'_>,
+        c_in: usize,
+        c_out: usize,
+        k: usize,
+        stride: usize,
+        start: ConvStart,
+    ) -> Result<Self> {
         let init = start.init(c_in * k * k);
         Ok(Self {
             weight: scope.get("weight", &[c_out, c_in, k, k], init)?,
@@ -115,7 +122,10 @@ impl GroupNorm {
     /// Channels that `groups` does not divide; as [`crate::ParamSource::get`].
     pub fn load(scope: &Scope<'_>, channels: usize, groups: usize) -> Result<Self> {
         if groups == 0 || !channels.is_multiple_of(groups) {
-            candle_core::bail!("{}: {channels} channels do not split into {groups} norm groups", scope.prefix());
+            candle_core::bail!(
+                "{}: {channels} channels do not split into {groups} norm groups",
+                scope.prefix()
+            );
         }
         Ok(Self {
             weight: scope.get("weight", &[channels], Init::Constant(1.0))?,
@@ -131,7 +141,10 @@ impl GroupNorm {
     /// As [`norm_act`].
     pub fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         let rows = (x.dim(0)?, self.weight.elem_count());
-        let (a, b) = (self.weight.broadcast_as(rows)?, self.bias.broadcast_as(rows)?);
+        let (a, b) = (
+            self.weight.broadcast_as(rows)?,
+            self.bias.broadcast_as(rows)?,
+        );
         norm_act(x, &a, &b, self.groups, self.eps, activation)
     }
 
@@ -139,7 +152,13 @@ impl GroupNorm {
     ///
     /// # Errors
     /// As [`norm_act`].
-    pub fn forward_modulated(&self, x: &Tensor, scale: &Tensor, shift: &Tensor, activation: Activation) -> Result<Tensor> {
+    pub fn forward_modulated(
+        &self,
+        x: &Tensor,
+        scale: &Tensor,
+        shift: &Tensor,
+        activation: Activation,
+    ) -> Result<Tensor> {
         let scale = (scale + 1.0)?;
         let a = scale.broadcast_mul(&self.weight)?;
         let b = scale.broadcast_mul(&self.bias)?.add(shift)?;

@@ -28,12 +28,12 @@ pub use crate::{
     dropout::DropoutKey,
     embedding::timestep_embedding,
     kernels::attention::AttentionOrder,
-    kernels::norm::Activation,
     kernels::measure_flops,
+    kernels::norm::Activation,
     layers::{Conv2d, GroupNorm, Linear, Pointwise},
     ops::{attention, average_pool_2x, conv2d, linear, norm_act, upsample_nearest_2x},
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},
-    res_block::{Resample, ResBlock, ResBlockConfig, Resize},
+    res_block::{ResBlock, ResBlockConfig, Resample, Resize},
 };
 
 mod attention_block;

@@ -52,13 +52,19 @@ pub struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// The top of the tree.
     pub fn root(source: &'a dyn ParamSource) -> Self {
-        Self { source, prefix: String::new() }
+        Self {
+            source,
+            prefix: String::new(),
+        }
     }
 
     /// One level down.
     pub fn pp(&self, name: impl Display) -> Self {
         let prefix = self.full(&name.to_string());
-        Self { source: self.source, prefix }
+        Self {
+            source: self.source,
+            prefix,
+        }
     }
 
     /// The parameter `name` at this place.
@@ -66,7 +72,11 @@ impl<'a> Scope<'a> {
     /// # Errors
     /// As [`ParamSource::get`].
     pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
-        self.source.get(ParamSpec { name: self.full(name), shape: shape.to_vec(), init })
+        self.source.get(ParamSpec {
+            name: self.full(name),
+            shape: shape.to_vec(),
+            init,
+        })
     }
 
     /// The path from the top to this place, as in a checkpoint's keys.
@@ -75,7 +85,11 @@ impl<'a> Scope<'a> {
     }
 
     fn full(&self, name: &str) -> String {
-        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+        if self.prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.prefix)
+        }
     }
 }
 
@@ -88,7 +102,8 @@ pub fn specs_of<T>(build: impl FnOnce(&Scope<'_>) -> Result<T>) -> Result<Vec<Pa
     impl ParamSource for Recorder {
         fn get(&self, spec: ParamSpec) -> Result<Tensor> {
             // One zero seen through zero strides has any shape.
-            let stand_in = Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(spec.shape.as_slice());
+            let stand_in =
+                Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(spec.shape.as_slice());
             self.0.borrow_mut().push(spec);
             stand_in
         }
@@ -118,17 +133,26 @@ impl Mismatch {
     /// Compares what a network wants with the names and shapes that are there.
     pub fn between(specs: &[ParamSpec], found: &BTreeMap<String, Vec<usize>>) -> Self {
         let mut out = Self::default();
-        let wanted: HashMap<&str, &ParamSpec> = specs.iter().map(|spec| (spec.name.as_str(), spec)).collect();
+        let wanted: HashMap<&str, &ParamSpec> = specs
+            .iter()
+            .map(|spec| (spec.name.as_str(), spec))
+            .collect();
         for spec in specs {
             match found.get(&spec.name) {
                 None => out.missing.push(spec.name.clone()),
                 Some(shape) if *shape != spec.shape => {
-                    out.misshaped.push((spec.name.clone(), spec.shape.clone(), shape.clone()));
+                    out.misshaped
+                        .push((spec.name.clone(), spec.shape.clone(), shape.clone()));
                 }
                 Some(_) => {}
             }
         }
-        out.unexpected.extend(found.keys().filter(|name| !wanted.contains_key(name.as_str())).cloned());
+        out.unexpected.extend(
+            found
+                .keys()
+                .filter(|name| !wanted.contains_key(name.as_str()))
+                .cloned(),
+        );
         out
     }
 }
@@ -154,7 +178,9 @@ impl Display for Mismatch {
         let misshaped = self.misshaped.iter();
         list(
             "of another shape",
-            misshaped.map(|(name, want, got)| format!("{name}: expected {want:?}, found {got:?}")).collect(),
+            misshaped
+                .map(|(name, want, got)| format!("{name}: expected {want:?}, found {got:?}"))
+                .collect(),
         )
     }
 }
@@ -193,7 +219,10 @@ impl Params {
                     }
                 }
             }
-            entries.push((spec.name.clone(), Tensor::from_vec(data, spec.shape.as_slice(), device)?));
+            entries.push((
+                spec.name.clone(),
+                Tensor::from_vec(data, spec.shape.as_slice(), device)?,
+            ));
         }
         Ok(Self::new(entries))
     }
@@ -203,22 +232,36 @@ impl Params {
     ///
     /// # Errors
     /// The complete [`Mismatch`].
-    pub fn fit(specs: &[ParamSpec], mut tensors: HashMap<String, Tensor>) -> std::result::Result<Self, Mismatch> {
-        let found = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
+    pub fn fit(
+        specs: &[ParamSpec],
+        mut tensors: HashMap<String, Tensor>,
+    ) -> std::result::Result<Self, Mismatch> {
+        let found = tensors
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
+            .collect();
         let mismatch = Mismatch::between(specs, &found);
         if !mismatch.is_empty() {
             return Err(mismatch);
         }
         let entries = specs
             .iter()
-            .filter_map(|spec| tensors.remove(&spec.name).map(|tensor| (spec.name.clone(), tensor)))
+            .filter_map(|spec| {
+                tensors
+                    .remove(&spec.name)
+                    .map(|tensor| (spec.name.clone(), tensor))
+            })
             .collect();
         Ok(Self::new(entries))
     }
 
     /// Parameters in the given order. A later entry of the same name replaces an earlier one.
     pub fn new(entries: Vec<(String, Tensor)>) -> Self {
-        let index = entries.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+        let index = entries
+            .iter()
+            .enumerate()
+            .map(|(i, (name, _))| (name.clone(), i))
+            .collect();
         Self { entries, index }
     }
 
@@ -232,7 +275,10 @@ impl Params {
             // `from_tensor` shares nothing: the copy makes the original safe from updates in place.
             .map(|(name, tensor)| Ok((name.to_owned(), Var::from_tensor(&tensor.copy()?)?)))
             .collect::<Result<Vec<_>>>()?;
-        let entries = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let entries = vars
+            .iter()
+            .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
+            .collect();
         Ok((Self::new(entries), vars))
     }
 
@@ -255,7 +301,9 @@ impl Params {
 
     /// Names and tensors in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
-        self.entries.iter().map(|(name, tensor)| (name.as_str(), tensor))
+        self.entries
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// Number of tensors.
@@ -270,7 +318,10 @@ impl Params {
 
     /// Number of scalars in all tensors.
     pub fn n_parameters(&self) -> usize {
-        self.entries.iter().map(|(_, tensor)| tensor.elem_count()).sum()
+        self.entries
+            .iter()
+            .map(|(_, tensor)| tensor.elem_count())
+            .sum()
     }
 }
 
@@ -279,7 +330,12 @@ impl ParamSource for Params {
         match self.tensor(&spec.name) {
             None => bail!("parameter {} is missing", spec.name),
             Some(tensor) if tensor.dims() != spec.shape => {
-                bail!("parameter {}: expected shape {:?}, found {:?}", spec.name, spec.shape, tensor.dims())
+                bail!(
+                    "parameter {}: expected shape {:?}, found {:?}",
+                    spec.name,
+                    spec.shape,
+                    tensor.dims()
+                )
             }
             Some(tensor) => Ok(tensor.clone()),
         }
@@ -288,10 +344,15 @@ impl ParamSource for Params {
 
 /// FNV-1a: a number for a name that is the same everywhere.
 pub(crate) fn name_hash(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, byte| {
+        (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rounding to f32 is the point"
+)]
 fn to_f32(x: f64) -> f32 {
     x as f32
 }
@@ -301,7 +362,11 @@ mod tests {
     use super::*;
 
     fn specs() -> Vec<ParamSpec> {
-        let spec = |name: &str, shape: &[usize], init| ParamSpec { name: name.into(), shape: shape.into(), init };
+        let spec = |name: &str, shape: &[usize], init| ParamSpec {
+            name: name.into(),
+            shape: shape.into(),
+            init,
+        };
         vec![
             spec("z.weight", &[3, 4], Init::fan_in(4)),
             spec("a.bias", &[3], Init::Constant(0.5)),
@@ -312,9 +377,18 @@ mod tests {
     #[test]
     fn initial_values_follow_their_distributions_and_the_seed() {
         let params = Params::init(&specs(), 7, &Device::Cpu).unwrap();
-        let z: Vec<f32> = params.tensor("z.weight").unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let z: Vec<f32> = params
+            .tensor("z.weight")
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
         assert!(z.iter().all(|v| v.abs() <= 0.5) && z.iter().any(|v| v.abs() > 0.2));
-        assert_eq!(params.tensor("a.bias").unwrap().to_vec1::<f32>().unwrap(), [0.5; 3]);
+        assert_eq!(
+            params.tensor("a.bias").unwrap().to_vec1::<f32>().unwrap(),
+            [0.5; 3]
+        );
         let e: Vec<f32> = params.tensor("e").unwrap().to_vec1().unwrap();
         let var = e.iter().map(|v| f64::from(v * v)).sum::<f64>() / 1000.0;
         assert!((3.4..4.6).contains(&var), "{var}");
@@ -327,13 +401,24 @@ mod tests {
     #[test]
     fn a_misfit_is_reported_whole() {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
-        let tensors = HashMap::from([("a.bias".to_owned(), zeros(&[4])), ("b".to_owned(), zeros(&[1])), ("e".to_owned(), zeros(&[1000]))]);
+        let tensors = HashMap::from([
+            ("a.bias".to_owned(), zeros(&[4])),
+            ("b".to_owned(), zeros(&[1])),
+            ("e".to_owned(), zeros(&[1000])),
+        ]);
         let mismatch = Params::fit(&specs(), tensors).unwrap_err();
         assert_eq!(mismatch.missing, ["z.weight"]);
         assert_eq!(mismatch.unexpected, ["b"]);
-        assert_eq!(mismatch.misshaped, [("a.bias".to_owned(), vec![3], vec![4])]);
+        assert_eq!(
+            mismatch.misshaped,
+            [("a.bias".to_owned(), vec![3], vec![4])]
+        );
         let text = mismatch.to_string();
-        assert!(text.contains("1 missing:\n  z.weight") && text.contains("a.bias: expected [3], found [4]"), "{text}");
+        assert!(
+            text.contains("1 missing:\n  z.weight")
+                && text.contains("a.bias: expected [3], found [4]"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -341,8 +426,19 @@ mod tests {
         let params = Params::init(&specs(), 7, &Device::Cpu).unwrap();
         let before: Vec<f32> = params.tensor("e").unwrap().to_vec1().unwrap();
         let (_, vars) = params.trainable().unwrap();
-        assert_eq!(vars.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["z.weight", "a.bias", "e"]);
-        vars[2].1.set(&Tensor::zeros(1000, DType::F32, &Device::Cpu).unwrap()).unwrap();
-        assert_eq!(params.tensor("e").unwrap().to_vec1::<f32>().unwrap(), before);
+        assert_eq!(
+            vars.iter()
+                .map(|(name, _)| name.as_str())
+                .collect::<Vec<_>>(),
+            ["z.weight", "a.bias", "e"]
+        );
+        vars[2]
+            .1
+            .set(&Tensor::zeros(1000, DType::F32, &Device::Cpu).unwrap())
+            .unwrap();
+        assert_eq!(
+            params.tensor("e").unwrap().to_vec1::<f32>().unwrap(),
+            before
+        );
     }
 }

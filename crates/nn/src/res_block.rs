@@ -78,11 +78,25 @@ impl ResBlock {
             emb: Linear::load(&scope.pp("emb_layers.1"), config.emb_channels, emb_out)?,
             norm_out: GroupNorm::load(&scope.pp("out_layers.0"), c_out, config.groups)?,
             dropout: Dropout::new(config.dropout, scope.prefix()),
-            conv_out: Conv2d::load(&scope.pp("out_layers.3"), c_out, c_out, 3, 1, ConvStart::Zero)?,
+            conv_out: Conv2d::load(
+                &scope.pp("out_layers.3"),
+                c_out,
+                c_out,
+                3,
+                1,
+                ConvStart::Zero,
+            )?,
             skip: if c_in == c_out {
                 None
             } else {
-                Some(Conv2d::load(&scope.pp("skip_connection"), c_in, c_out, config.skip_kernel, 1, fan_in)?)
+                Some(Conv2d::load(
+                    &scope.pp("skip_connection"),
+                    c_in,
+                    c_out,
+                    config.skip_kernel,
+                    1,
+                    fan_in,
+                )?)
             },
             resample: config.resample,
             scale_shift: config.scale_shift,
@@ -93,7 +107,12 @@ impl ResBlock {
     ///
     /// # Errors
     /// When a shape does not fit the weights.
-    pub fn forward(&self, x: &Tensor, emb: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        emb: &Tensor,
+        key: Option<&DropoutKey<'_>>,
+    ) -> Result<Tensor> {
         let h = self.norm_in.forward(x, Activation::Silu)?;
         let h = self.conv_in.forward(&self.resample.apply(&h)?)?;
         let x = self.resample.apply(x)?;
@@ -101,7 +120,8 @@ impl ResBlock {
         let h = if self.scale_shift {
             let half = emb.dim(D::Minus1)? / 2;
             let (scale, shift) = (emb.narrow(1, 0, half)?, emb.narrow(1, half, half)?);
-            self.norm_out.forward_modulated(&h, &scale, &shift, Activation::Silu)?
+            self.norm_out
+                .forward_modulated(&h, &scale, &shift, Activation::Silu)?
         } else {
             let h = h.broadcast_add(&emb.unsqueeze(2)?.unsqueeze(3)?)?;
             self.norm_out.forward(&h, Activation::Silu)?
@@ -128,18 +148,52 @@ impl Resize {
     ///
     /// # Errors
     /// As [`crate::ParamSource::get`].
-    pub fn down(scope: &Scope<'_>, channels: usize, out_channels: usize, learned: bool) -> Result<Self> {
-        let load = || Conv2d::load(&scope.pp("op"), channels, out_channels, 3, 2, ConvStart::FanIn);
-        Ok(Self { direction: Resample::Down, conv: learned.then(load).transpose()? })
+    pub fn down(
+        scope: &Scope<'_>,
+        channels: usize,
+        out_channels: usize,
+        learned: bool,
+    ) -> Result<Self> {
+        let load = || {
+            Conv2d::load(
+                &scope.pp("op"),
+                channels,
+                out_channels,
+                3,
+                2,
+                ConvStart::FanIn,
+            )
+        };
+        Ok(Self {
+            direction: Resample::Down,
+            conv: learned.then(load).transpose()?,
+        })
     }
 
     /// Doubles by nearest neighbours, followed by a convolution when `learned`.
     ///
     /// # Errors
     /// As [`crate::ParamSource::get`].
-    pub fn up(scope: &Scope<'_>, channels: usize, out_channels: usize, learned: bool) -> Result<Self> {
-        let load = || Conv2d::load(&scope.pp("conv"), channels, out_channels, 3, 1, ConvStart::FanIn);
-        Ok(Self { direction: Resample::Up, conv: learned.then(load).transpose()? })
+    pub fn up(
+        scope: &Scope<'_>,
+        channels: usize,
+        out_channels: usize,
+        learned: bool,
+    ) -> Result<Self> {
+        let load = || {
+            Conv2d::load(
+                &scope.pp("conv"),
+                channels,
+                out_channels,
+                3,
+                1,
+                ConvStart::FanIn,
+            )
+        };
+        Ok(Self {
+            direction: Resample::Up,
+            conv: learned.then(load).transpose()?,
+        })
     }
 
     /// `[B, C, H, W]` to `[B, C', H', W']`.

@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sdft_nn::{
-    Activation, AttentionBlock, AttentionOrder, AttentionPool, Params, Resample, ResBlock, ResBlockConfig, Resize, Scope,
-    attention, average_pool_2x, conv2d, linear, norm_act, specs_of, upsample_nearest_2x,
+    Activation, AttentionBlock, AttentionOrder, AttentionPool, Params, ResBlock, ResBlockConfig,
+    Resample, Resize, Scope, attention, average_pool_2x, conv2d, linear, norm_act, specs_of,
+    upsample_nearest_2x,
 };
 
 fn wave(shape: &[usize], phase: f64) -> Tensor {
@@ -14,17 +15,27 @@ fn wave(shape: &[usize], phase: f64) -> Tensor {
 
 /// Compares the gradient of `sum(f(inputs) * R)` with central differences at 8 places of each input.
 fn check(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
-    let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+    let vars: Vec<Var> = inputs
+        .iter()
+        .map(|t| Var::from_tensor(t).unwrap())
+        .collect();
     let tracked: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let out = f(&tracked).unwrap();
     let r = wave(out.dims(), 0.9);
     let value = |inputs: &[Tensor]| {
         let out = f(inputs).unwrap();
-        out.mul(&r).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap()
+        out.mul(&r)
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .to_scalar::<f64>()
+            .unwrap()
     };
     let gradients = out.mul(&r).unwrap().sum_all().unwrap().backward().unwrap();
     for (i, input) in inputs.iter().enumerate() {
-        let gradient = gradients.get(&vars[i]).unwrap_or_else(|| panic!("input {i} got no gradient"));
+        let gradient = gradients
+            .get(&vars[i])
+            .unwrap_or_else(|| panic!("input {i} got no gradient"));
         let gradient: Vec<f64> = gradient.flatten_all().unwrap().to_vec1().unwrap();
         let base: Vec<f64> = input.flatten_all().unwrap().to_vec1().unwrap();
         for place in 0..8 {
@@ -39,7 +50,11 @@ fn check(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
             };
             let numeric = (moved(h) - moved(-h)) / (2.0 * h);
             let error = (gradient[j] - numeric).abs() / (1.0 + numeric.abs());
-            assert!(error < 1e-7, "input {i}, element {j}: {} against {numeric}", gradient[j]);
+            assert!(
+                error < 1e-7,
+                "input {i}, element {j}: {} against {numeric}",
+                gradient[j]
+            );
         }
     }
 }
@@ -47,13 +62,26 @@ fn check(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
 #[test]
 fn operations_have_exact_gradients() {
     for (stride, pad, k) in [(1, 1, 3), (2, 1, 3), (1, 0, 1), (2, 2, 5)] {
-        let inputs = [wave(&[2, 3, 6, 5], 0.1), wave(&[4, 3, k, k], 0.2), wave(&[4], 0.3)];
+        let inputs = [
+            wave(&[2, 3, 6, 5], 0.1),
+            wave(&[4, 3, k, k], 0.2),
+            wave(&[4], 0.3),
+        ];
         check(&inputs, |t| conv2d(&t[0], &t[1], &t[2], stride, pad));
     }
-    check(&[wave(&[3, 5], 0.1), wave(&[4, 5], 0.2), wave(&[4], 0.3)], |t| linear(&t[0], &t[1], &t[2]));
+    check(
+        &[wave(&[3, 5], 0.1), wave(&[4, 5], 0.2), wave(&[4], 0.3)],
+        |t| linear(&t[0], &t[1], &t[2]),
+    );
     for activation in [Activation::None, Activation::Silu] {
-        let inputs = [wave(&[2, 6, 3, 5], 0.1), wave(&[2, 6], 0.5), wave(&[2, 6], 1.3)];
-        check(&inputs, |t| norm_act(&t[0], &t[1], &t[2], 3, 1e-5, activation));
+        let inputs = [
+            wave(&[2, 6, 3, 5], 0.1),
+            wave(&[2, 6], 0.5),
+            wave(&[2, 6], 1.3),
+        ];
+        check(&inputs, |t| {
+            norm_act(&t[0], &t[1], &t[2], 3, 1e-5, activation)
+        });
     }
     for order in [AttentionOrder::Legacy, AttentionOrder::Chunked] {
         check(&[wave(&[2, 3 * 8, 7], 0.4)], |t| attention(&t[0], 2, order));
@@ -64,12 +92,23 @@ fn operations_have_exact_gradients() {
 
 /// All parameters of a block, and its input, take part in the check.
 fn check_block(inputs: &[Tensor], build_and_run: impl Fn(&Scope<'_>, &[Tensor]) -> Result<Tensor>) {
-    let specs = specs_of(|scope| build_and_run(scope, inputs).or_else(|_| Tensor::zeros((), DType::F64, &Device::Cpu))).unwrap();
-    let params: Vec<Tensor> = specs.iter().enumerate().map(|(i, s)| (wave(&s.shape, i as f64) * 0.3).unwrap()).collect();
+    let specs = specs_of(|scope| {
+        build_and_run(scope, inputs).or_else(|_| Tensor::zeros((), DType::F64, &Device::Cpu))
+    })
+    .unwrap();
+    let params: Vec<Tensor> = specs
+        .iter()
+        .enumerate()
+        .map(|(i, s)| (wave(&s.shape, i as f64) * 0.3).unwrap())
+        .collect();
     let n = inputs.len();
     let all: Vec<Tensor> = inputs.iter().cloned().chain(params).collect();
     check(&all, |t| {
-        let named = specs.iter().zip(&t[n..]).map(|(s, t)| (s.name.clone(), t.clone())).collect();
+        let named = specs
+            .iter()
+            .zip(&t[n..])
+            .map(|(s, t)| (s.name.clone(), t.clone()))
+            .collect();
         build_and_run(&Scope::root(&Params::new(named)), &t[..n])
     });
 }
@@ -88,9 +127,10 @@ fn residual_blocks_have_exact_gradients() {
                 groups: 2,
                 dropout: 0.0,
             };
-            check_block(&[wave(&[2, 4, 4, 4], 0.1), wave(&[2, 5], 0.2)], |scope, t| {
-                ResBlock::load(scope, &config)?.forward(&t[0], &t[1], None)
-            });
+            check_block(
+                &[wave(&[2, 4, 4, 4], 0.1), wave(&[2, 5], 0.2)],
+                |scope, t| ResBlock::load(scope, &config)?.forward(&t[0], &t[1], None),
+            );
         }
     }
 }
@@ -100,9 +140,15 @@ fn attention_and_resizing_blocks_have_exact_gradients() {
     check_block(&[wave(&[2, 8, 3, 3], 0.1)], |scope, t| {
         AttentionBlock::load(scope, 8, 2, 4, AttentionOrder::Legacy)?.forward(&t[0])
     });
-    check_block(&[wave(&[2, 8, 3, 3], 0.1)], |scope, t| AttentionPool::load(scope, 3, 8, 4, 3)?.forward(&t[0]));
-    check_block(&[wave(&[2, 4, 5, 5], 0.1)], |scope, t| Resize::down(scope, 4, 6, true)?.forward(&t[0]));
-    check_block(&[wave(&[2, 4, 3, 3], 0.1)], |scope, t| Resize::up(scope, 4, 6, true)?.forward(&t[0]));
+    check_block(&[wave(&[2, 8, 3, 3], 0.1)], |scope, t| {
+        AttentionPool::load(scope, 3, 8, 4, 3)?.forward(&t[0])
+    });
+    check_block(&[wave(&[2, 4, 5, 5], 0.1)], |scope, t| {
+        Resize::down(scope, 4, 6, true)?.forward(&t[0])
+    });
+    check_block(&[wave(&[2, 4, 3, 3], 0.1)], |scope, t| {
+        Resize::up(scope, 4, 6, true)?.forward(&t[0])
+    });
 }
 
 #[test]
@@ -110,19 +156,41 @@ fn a_tensor_used_twice_gets_both_gradients() {
     // The order of the two summands must not matter: y = up(x) + up(2x) has the gradient 3 * 4.
     let x = Var::from_tensor(&wave(&[1, 2, 3, 3], 0.0)).unwrap();
     let twice = (x.as_tensor() * 2.0).unwrap();
-    let y = (upsample_nearest_2x(x.as_tensor()).unwrap() + upsample_nearest_2x(&twice).unwrap()).unwrap();
+    let y = (upsample_nearest_2x(x.as_tensor()).unwrap() + upsample_nearest_2x(&twice).unwrap())
+        .unwrap();
     let gradient = y.sum_all().unwrap().backward().unwrap();
-    let gradient: Vec<f64> = gradient.get(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    let gradient: Vec<f64> = gradient
+        .get(&x)
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .to_vec1()
+        .unwrap();
     assert!(gradient.iter().all(|g| *g == 12.0), "{gradient:?}");
 }
 
 #[test]
 fn bad_shapes_are_errors_that_name_the_shapes() {
     let f32 = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
-    let error = conv2d(&f32(&[1, 3, 4, 4]), &f32(&[2, 4, 3, 3]), &f32(&[2]), 1, 1).unwrap_err().to_string();
-    assert!(error.contains("[1, 3, 4, 4]") && error.contains("[2, 4, 3, 3]"), "{error}");
+    let error = conv2d(&f32(&[1, 3, 4, 4]), &f32(&[2, 4, 3, 3]), &f32(&[2]), 1, 1)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("[1, 3, 4, 4]") && error.contains("[2, 4, 3, 3]"),
+        "{error}"
+    );
     assert!(conv2d(&f32(&[1, 3, 1, 1]), &f32(&[2, 3, 5, 5]), &f32(&[2]), 1, 1).is_err());
-    assert!(norm_act(&f32(&[1, 6, 2]), &f32(&[1, 6]), &f32(&[1, 6]), 4, 1e-5, Activation::Silu).is_err());
+    assert!(
+        norm_act(
+            &f32(&[1, 6, 2]),
+            &f32(&[1, 6]),
+            &f32(&[1, 6]),
+            4,
+            1e-5,
+            Activation::Silu
+        )
+        .is_err()
+    );
     assert!(attention(&f32(&[1, 10, 2]), 2, AttentionOrder::Legacy).is_err());
     assert!(average_pool_2x(&f32(&[1, 2, 1, 4])).is_err());
     let half = Tensor::zeros((1, 2, 4, 4), DType::BF16, &Device::Cpu).unwrap();

@@ -15,7 +15,10 @@ pub struct Ancestral {
 impl Default for Ancestral {
     /// Clamped, from the last step.
     fn default() -> Self {
-        Self { clip: Clip::Yes, start: None }
+        Self {
+            clip: Clip::Yes,
+            start: None,
+        }
     }
 }
 
@@ -49,7 +52,13 @@ pub fn sample_ddpm(
             (reverse.mean + fresh.broadcast_mul(&(reverse.log_variance * 0.5)?.exp()?)?)?
         };
         x = next.detach();
-        observer(&Step { done: done + 1, total, t, x: &x, x0: &reverse.x0 })?;
+        observer(&Step {
+            done: done + 1,
+            total,
+            t,
+            x: &x,
+            x0: &reverse.x0,
+        })?;
     }
     Ok(x)
 }

@@ -16,7 +16,11 @@ pub struct Ddim {
 impl Default for Ddim {
     /// Deterministic, clamped, from the last step.
     fn default() -> Self {
-        Self { eta: 0.0, clip: Clip::Yes, start: None }
+        Self {
+            eta: 0.0,
+            clip: Clip::Yes,
+            start: None,
+        }
     }
 }
 
@@ -42,7 +46,8 @@ pub fn ddim_step(
     let schedule = &diffusion.schedule;
     let (ab, ab_prev) = (schedule.alpha_bar()[t], schedule.alpha_bar_prev()[t]);
     let sigma = options.eta * ((1.0 - ab_prev) / (1.0 - ab)).sqrt() * (1.0 - ab / ab_prev).sqrt();
-    let mean = ((&x0 * ab_prev.sqrt())? + (eps * (1.0 - ab_prev - sigma * sigma).max(0.0).sqrt())?)?;
+    let mean =
+        ((&x0 * ab_prev.sqrt())? + (eps * (1.0 - ab_prev - sigma * sigma).max(0.0).sqrt())?)?;
     let next = match noise {
         _ if sigma == 0.0 || t == 0 => mean,
         Some(noise) => (mean + (noise * sigma)?)?,
@@ -60,7 +65,13 @@ pub fn ddim_step(
 ///
 /// # Errors
 /// `t` beyond the process.
-pub fn ddim_reverse_step(diffusion: &Diffusion, prediction: &Prediction, x: &Tensor, t: usize, clip: Clip) -> Result<(Tensor, Tensor)> {
+pub fn ddim_reverse_step(
+    diffusion: &Diffusion,
+    prediction: &Prediction,
+    x: &Tensor,
+    t: usize,
+    clip: Clip,
+) -> Result<(Tensor, Tensor)> {
     let steps = vec![t; x.dim(0)?];
     let (x0, eps) = clean_and_noise(diffusion, prediction, x, &steps, clip)?;
     let ab_next = diffusion.schedule.alpha_bar_next()[t];
@@ -68,7 +79,13 @@ pub fn ddim_reverse_step(diffusion: &Diffusion, prediction: &Prediction, x: &Ten
     Ok((next, x0))
 }
 
-fn clean_and_noise(diffusion: &Diffusion, prediction: &Prediction, x: &Tensor, t: &[usize], clip: Clip) -> Result<(Tensor, Tensor)> {
+fn clean_and_noise(
+    diffusion: &Diffusion,
+    prediction: &Prediction,
+    x: &Tensor,
+    t: &[usize],
+    clip: Clip,
+) -> Result<(Tensor, Tensor)> {
     let x0 = diffusion.x0_from_eps(x, t, &prediction.eps)?;
     match clip {
         Clip::Yes => {
@@ -99,11 +116,21 @@ pub fn sample_ddim(
     let mut x = x.clone();
     for (done, t) in (0..total).rev().enumerate() {
         let prediction = diffusion.predict(denoiser, &x, &vec![t; x.dim(0)?])?;
-        let fresh = if options.eta > 0.0 { Some(noise.normal(done, &x)?) } else { None };
+        let fresh = if options.eta > 0.0 {
+            Some(noise.normal(done, &x)?)
+        } else {
+            None
+        };
         let (next, x0) = ddim_step(diffusion, &prediction, &x, t, options, fresh.as_ref())?;
         // Without this the graph of gradients of a trainable network would grow with every step.
         x = next.detach();
-        observer(&Step { done: done + 1, total, t, x: &x, x0: &x0 })?;
+        observer(&Step {
+            done: done + 1,
+            total,
+            t,
+            x: &x,
+            x0: &x0,
+        })?;
     }
     Ok(x)
 }
@@ -115,14 +142,26 @@ pub fn sample_ddim(
 ///
 /// # Errors
 /// Whatever the network or the observer fails with.
-pub fn invert_ddim(diffusion: &Diffusion, denoiser: &dyn Denoiser, x0: &Tensor, clip: Clip, observer: &mut Observer<'_>) -> Result<Tensor> {
+pub fn invert_ddim(
+    diffusion: &Diffusion,
+    denoiser: &dyn Denoiser,
+    x0: &Tensor,
+    clip: Clip,
+    observer: &mut Observer<'_>,
+) -> Result<Tensor> {
     let total = diffusion.n_steps();
     let mut x = x0.clone();
     for t in 0..total {
         let prediction = diffusion.predict(denoiser, &x, &vec![t; x.dim(0)?])?;
         let (next, clean) = ddim_reverse_step(diffusion, &prediction, &x, t, clip)?;
         x = next.detach();
-        observer(&Step { done: t + 1, total, t, x: &x, x0: &clean })?;
+        observer(&Step {
+            done: t + 1,
+            total,
+            t,
+            x: &x,
+            x0: &clean,
+        })?;
     }
     Ok(x)
 }

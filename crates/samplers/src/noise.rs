@@ -17,7 +17,14 @@ pub trait NoiseSource {
 ///
 /// # Errors
 /// When the device fails.
-pub fn seeded_normal(seed: u64, purpose: Purpose, step: u64, first: u64, shape: &[usize], device: &Device) -> Result<Tensor> {
+pub fn seeded_normal(
+    seed: u64,
+    purpose: Purpose,
+    step: u64,
+    first: u64,
+    shape: &[usize],
+    device: &Device,
+) -> Result<Tensor> {
     let n: usize = shape.iter().product();
     let samples = shape.first().copied().unwrap_or(1).max(1);
     let mut data = vec![0.0f32; n];
@@ -51,7 +58,15 @@ impl SeededNoise {
 
 impl NoiseSource for SeededNoise {
     fn normal(&mut self, draw: usize, like: &Tensor) -> Result<Tensor> {
-        seeded_normal(self.seed, Purpose::Ancestral, draw as u64, self.first, like.dims(), like.device())?.to_dtype(like.dtype())
+        seeded_normal(
+            self.seed,
+            Purpose::Ancestral,
+            draw as u64,
+            self.first,
+            like.dims(),
+            like.device(),
+        )?
+        .to_dtype(like.dtype())
     }
 }
 
@@ -71,7 +86,10 @@ impl GivenNoise {
 impl NoiseSource for GivenNoise {
     fn normal(&mut self, draw: usize, like: &Tensor) -> Result<Tensor> {
         if draw >= self.draws.dim(0)? {
-            bail!("the sampler asks for noise {draw}, {} were given", self.draws.dim(0)?);
+            bail!(
+                "the sampler asks for noise {draw}, {} were given",
+                self.draws.dim(0)?
+            );
         }
         self.draws.get(draw)?.to_dtype(like.dtype())
     }

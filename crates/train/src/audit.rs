@@ -31,7 +31,14 @@ pub fn audit_gradients(
     for (i, (name, tensor)) in params.iter().enumerate() {
         let zero = tensor.abs()?.max_all()?.to_scalar::<f32>()? == 0.0;
         let tensor = if zero {
-            (seeded_normal(seed, Purpose::Audit, 1, i as u64, tensor.dims(), tensor.device())? * FILL)?
+            (seeded_normal(
+                seed,
+                Purpose::Audit,
+                1,
+                i as u64,
+                tensor.dims(),
+                tensor.device(),
+            )? * FILL)?
         } else {
             tensor.clone()
         };
@@ -48,8 +55,17 @@ pub fn audit_gradients(
     let z = seeded_normal(seed, Purpose::Audit, 3, 0, x0.dims(), x0.device())?;
     let aux_t = vec![last; n];
     let weights = objective.aux_weights(&diffusion.schedule, &aux_t)?;
-    let aux = Auxiliary { z: &z, t: &aux_t, weights: &weights };
-    let batch = Batch { x0, t: &t, noise: &noise, importance: None };
+    let aux = Auxiliary {
+        z: &z,
+        t: &aux_t,
+        weights: &weights,
+    };
+    let batch = Batch {
+        x0,
+        t: &t,
+        noise: &noise,
+        importance: None,
+    };
     let terms = objective.evaluate(diffusion, &unet, source, &batch, Some(&aux))?;
     let gradients = terms.total.backward()?;
 
@@ -58,7 +74,11 @@ pub fn audit_gradients(
         let usable = match gradients.get(var) {
             None => false,
             Some(gradient) => {
-                let sum = gradient.abs()?.flatten_all()?.sum(D::Minus1)?.to_scalar::<f32>()?;
+                let sum = gradient
+                    .abs()?
+                    .flatten_all()?
+                    .sum(D::Minus1)?
+                    .to_scalar::<f32>()?;
                 sum.is_finite() && sum > 0.0
             }
         };
@@ -66,7 +86,14 @@ pub fn audit_gradients(
             names.push(name.clone());
         }
     }
-    if names.is_empty() { Ok(()) } else { Err(TrainError::Audit { names, total: vars.len() }) }
+    if names.is_empty() {
+        Ok(())
+    } else {
+        Err(TrainError::Audit {
+            names,
+            total: vars.len(),
+        })
+    }
 }
 
 /// A constant added to a channel that is normalised alone (as many groups as channels) has no effect, so its gradient may be exactly zero.
@@ -113,12 +140,21 @@ mod tests {
     fn tensors_that_nothing_depends_on_are_named() {
         let config = tiny(6);
         let mut specs = Unet::specs(&config).unwrap();
-        specs.push(sdft_nn::ParamSpec { name: "orphan.weight".into(), shape: vec![4], init: sdft_nn::Init::Constant(1.0) });
+        specs.push(sdft_nn::ParamSpec {
+            name: "orphan.weight".into(),
+            shape: vec![4],
+            init: sdft_nn::Init::Constant(1.0),
+        });
         let params = Params::init(&specs, 0, &Device::Cpu).unwrap();
         let diffusion = Process::default().diffusion(true, &Respacing::All).unwrap();
         let objective = Objective::base_only(Weighting::Constant, Variational::Off);
         let x0 = Tensor::zeros((2, 3, 8, 8), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let error = audit_gradients(&params, &config, &diffusion, &objective, None, &x0, 0).unwrap_err().to_string();
-        assert!(error.starts_with("1 of ") && error.contains("orphan.weight"), "{error}");
+        let error = audit_gradients(&params, &config, &diffusion, &objective, None, &x0, 0)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("1 of ") && error.contains("orphan.weight"),
+            "{error}"
+        );
     }
 }

@@ -95,6 +95,10 @@ pub(crate) trait Context<T> {
 
 impl<T> Context<T> for std::io::Result<T> {
     fn at(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T> {
-        self.map_err(|source| TrainError::Io { action, path: path.into(), source })
+        self.map_err(|source| TrainError::Io {
+            action,
+            path: path.into(),
+            source,
+        })
     }
 }

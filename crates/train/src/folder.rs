@@ -31,8 +31,10 @@ impl RunFolder {
         for part in [folder.checkpoints(), folder.samples()] {
             fs::create_dir_all(&part).at("cannot create the folder", &part)?;
         }
-        let text = toml::to_string(plan)
-            .map_err(|error| TrainError::Folder { path: root.to_owned(), problem: format!("the plan cannot be written: {error}") })?;
+        let text = toml::to_string(plan).map_err(|error| TrainError::Folder {
+            path: root.to_owned(),
+            problem: format!("the plan cannot be written: {error}"),
+        })?;
         sdft_checkpoint::write_bytes_atomic(&root.join("plan.toml"), text.as_bytes())?;
         Ok(folder)
     }
@@ -44,23 +46,42 @@ impl RunFolder {
     pub fn open(root: &Path) -> Result<(Self, Plan)> {
         let path = root.join("plan.toml");
         if !path.is_file() {
-            return Err(TrainError::Folder { path: root.to_owned(), problem: "no run here: plan.toml is missing".into() });
+            return Err(TrainError::Folder {
+                path: root.to_owned(),
+                problem: "no run here: plan.toml is missing".into(),
+            });
         }
         let text = fs::read_to_string(&path).at("cannot read", &path)?;
-        let plan: Plan = toml::from_str(&text).map_err(|error| TrainError::Folder { path: path.clone(), problem: error.to_string() })?;
+        let plan: Plan = toml::from_str(&text).map_err(|error| TrainError::Folder {
+            path: path.clone(),
+            problem: error.to_string(),
+        })?;
         plan.validate()?;
         Ok((Self::lock(root)?, plan))
     }
 
     fn lock(root: &Path) -> Result<Self> {
         let path = root.join("run.lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path).at("cannot open", &path)?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .at("cannot open", &path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { root: root.to_owned(), _lock: file }),
-            Err(TryLockError::WouldBlock) => {
-                Err(TrainError::Folder { path: root.to_owned(), problem: "another process is training in this folder".into() })
-            }
-            Err(TryLockError::Error(source)) => Err(TrainError::Io { action: "cannot lock", path, source }),
+            Ok(()) => Ok(Self {
+                root: root.to_owned(),
+                _lock: file,
+            }),
+            Err(TryLockError::WouldBlock) => Err(TrainError::Folder {
+                path: root.to_owned(),
+                problem: "another process is training in this folder".into(),
+            }),
+            Err(TryLockError::Error(source)) => Err(TrainError::Io {
+                action: "cannot lock",
+                path,
+                source,
+            }),
         }
     }
 
@@ -100,5 +121,7 @@ pub fn free_run_folder(parent: &Path, name: &str) -> PathBuf {
     let numbered = (2..).map(|n| parent.join(format!("{name}-{n}")));
     let mut candidates = std::iter::once(parent.join(name)).chain(numbered);
     // The iterator does not end; the first path is a fallback that the compiler asks for.
-    candidates.find(|path| !path.exists()).unwrap_or_else(|| parent.join(name))
+    candidates
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| parent.join(name))
 }

@@ -10,8 +10,8 @@ use sdft_losses::{Auxiliary, Batch, Objective, Report};
 use sdft_nn::{DropoutKey, Params};
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{
-    Accumulator, AdamW, Decay, Ema, EmaRamp, LearningRate, MicroBatches, Optimizer, Rule, Sgd, clip_coefficient, collect_gradients,
-    global_norm,
+    Accumulator, AdamW, Decay, Ema, EmaRamp, LearningRate, MicroBatches, Optimizer, Rule, Sgd,
+    clip_coefficient, collect_gradients, global_norm,
 };
 use sdft_samplers::seeded_normal;
 use sdft_schedule::{LossSecondMoment, Respacing, TimestepSampler, WeightedTimesteps};
@@ -22,14 +22,9 @@ const AUX_SAMPLES: u64 = 1 << 21;
 /// What a step did.
 pub(crate) enum Outcome {
     /// The weights moved.
-    Updated {
-        report: Report,
-        grad_norm: f64,
-    },
+    Updated { report: Report, grad_norm: f64 },
     /// Loss or gradient was not finite: nothing moved.
-    Skipped {
-        what: &'static str,
-    },
+    Skipped { what: &'static str },
 }
 
 /// The networks of a run and everything that moves them.
@@ -57,7 +52,9 @@ pub(crate) struct Learner {
 impl Learner {
     /// Starts from `start`; `source` is the frozen model to distill.
     pub(crate) fn new(plan: &Plan, start: &Params, source: Option<Unet>) -> Result<Self> {
-        let diffusion = plan.process.diffusion(plan.model.learns_variance(), &Respacing::All)?;
+        let diffusion = plan
+            .process
+            .diffusion(plan.model.learns_variance(), &Respacing::All)?;
         let objective = plan.objective();
         let (params, vars) = start.trainable()?;
         let rule = match plan.optim.kind {
@@ -66,16 +63,30 @@ impl Learner {
                 eps: plan.optim.eps,
                 weight_decay: plan.optim.weight_decay,
             }),
-            OptimizerKind::Sgd => Rule::Sgd(Sgd { momentum: plan.optim.momentum, weight_decay: plan.optim.weight_decay }),
+            OptimizerKind::Sgd => Rule::Sgd(Sgd {
+                momentum: plan.optim.momentum,
+                weight_decay: plan.optim.weight_decay,
+            }),
         };
-        let ramp = if plan.optim.ema_ramp { EmaRamp::Early } else { EmaRamp::None };
+        let ramp = if plan.optim.ema_ramp {
+            EmaRamp::Early
+        } else {
+            EmaRamp::None
+        };
         let decay = match plan.optim.schedule {
             LrSchedule::Constant => Decay::Constant,
-            LrSchedule::Linear => Decay::Linear { steps: plan.steps.steps },
-            LrSchedule::Cosine => Decay::Cosine { steps: plan.steps.steps, floor: plan.optim.lr_final },
+            LrSchedule::Linear => Decay::Linear {
+                steps: plan.steps.steps,
+            },
+            LrSchedule::Cosine => Decay::Cosine {
+                steps: plan.steps.steps,
+                floor: plan.optim.lr_final,
+            },
         };
         let weighted = match (objective.aux, plan.loss.aux_sampling) {
-            (Some(aux), AuxSampling::Weighted) => Some(WeightedTimesteps::new(&aux.weighting.weights(&diffusion.schedule))?),
+            (Some(aux), AuxSampling::Weighted) => Some(WeightedTimesteps::new(
+                &aux.weighting.weights(&diffusion.schedule),
+            )?),
             _ => None,
         };
         Ok(Self {
@@ -88,7 +99,11 @@ impl Learner {
             unet: Unet::load(&params, &plan.model)?,
             optimizer: Optimizer::new(rule, &vars)?,
             ema: Ema::new(plan.optim.ema, ramp, &vars)?,
-            rate: LearningRate { base: plan.optim.lr, warmup_steps: plan.optim.warmup, decay },
+            rate: LearningRate {
+                base: plan.optim.lr,
+                warmup_steps: plan.optim.warmup,
+                decay,
+            },
             timesteps: TimestepSampler::named(&plan.loss.timesteps, diffusion.n_steps())?,
             aux_sampling: plan.loss.aux_sampling,
             weighted,
@@ -119,9 +134,13 @@ impl Learner {
         let device = x0.device();
         let shape = x0.dims();
         let uniforms = |purpose, n: usize| -> Vec<f64> {
-            (0..n).map(|i| Draw::new(self.seed, purpose, step, i as u64).uniform(0)).collect()
+            (0..n)
+                .map(|i| Draw::new(self.seed, purpose, step, i as u64).uniform(0))
+                .collect()
         };
-        let draws = self.timesteps.sample(&uniforms(Purpose::Timestep, self.batch));
+        let draws = self
+            .timesteps
+            .sample(&uniforms(Purpose::Timestep, self.batch));
         let t: Vec<usize> = draws.iter().map(|draw| draw.t).collect();
         let importance: Vec<f64> = draws.iter().map(|draw| draw.weight).collect();
         let n_aux = match (self.objective.aux, self.aux_sampling) {
@@ -129,7 +148,8 @@ impl Learner {
             (Some(_), AuxSampling::Weighted) => self.batch.div_ceil(3),
             (Some(_), AuxSampling::Uniform | AuxSampling::Shared) => self.batch,
         };
-        let (aux_t, aux_weights) = self.auxiliary_times(&t, &uniforms(Purpose::AuxTimestep, n_aux))?;
+        let (aux_t, aux_weights) =
+            self.auxiliary_times(&t, &uniforms(Purpose::AuxTimestep, n_aux))?;
 
         let mode = match self.accumulate {
             Accumulate::Mean => MicroBatches::Weighted,
@@ -144,9 +164,23 @@ impl Learner {
             let (a0, a1) = (start * n_aux / self.batch, (start + n) * n_aux / self.batch);
             let images = x0.narrow(0, start, n)?;
             let with_count = |count: usize| [&[count], &shape[1..]].concat();
-            let noise = seeded_normal(self.seed, Purpose::Noise, step, start as u64, &with_count(n), device)?;
+            let noise = seeded_normal(
+                self.seed,
+                Purpose::Noise,
+                step,
+                start as u64,
+                &with_count(n),
+                device,
+            )?;
             let z = if a1 > a0 {
-                Some(seeded_normal(self.seed, Purpose::AuxNoise, step, a0 as u64, &with_count(a1 - a0), device)?)
+                Some(seeded_normal(
+                    self.seed,
+                    Purpose::AuxNoise,
+                    step,
+                    a0 as u64,
+                    &with_count(a1 - a0),
+                    device,
+                )?)
             } else {
                 None
             };
@@ -156,15 +190,39 @@ impl Learner {
                 Accumulate::Sum => 1.0,
             };
             let weights: Vec<f64> = aux_weights[a0..a1].iter().map(|w| w * balance).collect();
-            let aux = z.as_ref().map(|z| Auxiliary { z, t: &aux_t[a0..a1], weights: &weights });
-            let objective = if aux.is_some() { self.objective } else { Objective { aux: None, ..self.objective } };
-            let batch = Batch { x0: &images, t: &t[start..start + n], noise: &noise, importance: Some(&importance[start..start + n]) };
+            let aux = z.as_ref().map(|z| Auxiliary {
+                z,
+                t: &aux_t[a0..a1],
+                weights: &weights,
+            });
+            let objective = if aux.is_some() {
+                self.objective
+            } else {
+                Objective {
+                    aux: None,
+                    ..self.objective
+                }
+            };
+            let batch = Batch {
+                x0: &images,
+                t: &t[start..start + n],
+                noise: &noise,
+                importance: Some(&importance[start..start + n]),
+            };
 
-            let numbers: Vec<u64> = (start..start + n).map(|i| i as u64).chain((a0..a1).map(|i| AUX_SAMPLES + i as u64)).collect();
-            let key = self.dropout.then_some(DropoutKey { seed: self.seed, step, samples: &numbers });
+            let numbers: Vec<u64> = (start..start + n)
+                .map(|i| i as u64)
+                .chain((a0..a1).map(|i| AUX_SAMPLES + i as u64))
+                .collect();
+            let key = self.dropout.then_some(DropoutKey {
+                seed: self.seed,
+                step,
+                samples: &numbers,
+            });
             let student = self.unet.with(None, key);
             let source = self.source.as_ref().map(|source| source as &dyn Denoiser);
-            let terms = objective.evaluate(&self.diffusion, &student, source, &batch, aux.as_ref())?;
+            let terms =
+                objective.evaluate(&self.diffusion, &student, source, &batch, aux.as_ref())?;
             let share = match self.accumulate {
                 Accumulate::Mean => n as f64 / self.batch as f64,
                 Accumulate::Sum => 1.0,
@@ -182,7 +240,11 @@ impl Learner {
         if !grad_norm.is_finite() {
             return Ok(Outcome::Skipped { what: "gradient" });
         }
-        let scale = if self.max_norm > 0.0 { clip_coefficient(grad_norm, self.max_norm) } else { 1.0 };
+        let scale = if self.max_norm > 0.0 {
+            clip_coefficient(grad_norm, self.max_norm)
+        } else {
+            1.0
+        };
         self.optimizer.step(&gradients, self.rate.at(step), scale)?;
         self.ema.update()?;
         for (&t, &loss) in t.iter().zip(&losses) {
@@ -192,7 +254,11 @@ impl Learner {
     }
 
     /// Timesteps and weights of the auxiliary inputs.
-    fn auxiliary_times(&self, image_t: &[usize], uniforms: &[f64]) -> Result<(Vec<usize>, Vec<f64>)> {
+    fn auxiliary_times(
+        &self,
+        image_t: &[usize],
+        uniforms: &[f64],
+    ) -> Result<(Vec<usize>, Vec<f64>)> {
         if let Some(weighted) = &self.weighted {
             let t = uniforms.iter().map(|&u| weighted.sample(u)).collect();
             return Ok((t, vec![weighted.mean(); uniforms.len()]));
@@ -201,7 +267,11 @@ impl Learner {
             AuxSampling::Shared => image_t[..uniforms.len()].to_vec(),
             AuxSampling::Uniform | AuxSampling::Weighted => {
                 let n_steps = self.diffusion.n_steps();
-                TimestepSampler::Uniform { n_steps }.sample(uniforms).iter().map(|draw| draw.t).collect()
+                TimestepSampler::Uniform { n_steps }
+                    .sample(uniforms)
+                    .iter()
+                    .map(|draw| draw.t)
+                    .collect()
             }
         };
         let weights = self.objective.aux_weights(&self.diffusion.schedule, &t)?;
@@ -210,7 +280,11 @@ impl Learner {
 
     /// Weights, averaged weights and the optimiser's state, as a checkpoint holds them.
     pub(crate) fn tensors(&self) -> Result<[Tensors; 3]> {
-        let weights = self.vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let weights = self
+            .vars
+            .iter()
+            .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
+            .collect();
         Ok([weights, self.ema.state()?, self.optimizer.state()?])
     }
 
@@ -219,22 +293,32 @@ impl Learner {
         position.ema_updates = self.ema.n_updates();
         position.timesteps = match &self.timesteps {
             TimestepSampler::Uniform { .. } => None,
-            TimestepSampler::LossSecondMoment(history) => {
-                Some((history.losses().iter().map(|loss| loss.to_bits()).collect(), history.counts().to_vec()))
-            }
+            TimestepSampler::LossSecondMoment(history) => Some((
+                history.losses().iter().map(|loss| loss.to_bits()).collect(),
+                history.counts().to_vec(),
+            )),
         };
     }
 
     /// Goes on from a checkpoint.
     pub(crate) fn restore(&mut self, snapshot: Snapshot, device: &Device) -> Result<()> {
         let path = snapshot.path.clone();
-        let misfit = |problem| TrainError::Checkpoint { path: path.clone(), problem };
+        let misfit = |problem| TrainError::Checkpoint {
+            path: path.clone(),
+            problem,
+        };
         let [mut weights, ema, optimizer] = snapshot.tensors;
         for (name, var) in &self.vars {
             match weights.remove(name) {
-                Some(tensor) if tensor.shape() == var.shape() => var.set(&tensor.to_device(device)?)?,
+                Some(tensor) if tensor.shape() == var.shape() => {
+                    var.set(&tensor.to_device(device)?)?
+                }
                 Some(tensor) => {
-                    return Err(misfit(format!("{name}: expected shape {:?}, found {:?}", var.shape(), tensor.shape())));
+                    return Err(misfit(format!(
+                        "{name}: expected shape {:?}, found {:?}",
+                        var.shape(),
+                        tensor.shape()
+                    )));
                 }
                 None => return Err(misfit(format!("{name} is missing"))),
             }
@@ -277,7 +361,21 @@ impl WeightedReport {
     }
 
     fn finish(self) -> Report {
-        let Self { total, base, mse, vb, distill, aux } = self;
-        Report { total, base, mse, vb, distill, aux }
+        let Self {
+            total,
+            base,
+            mse,
+            vb,
+            distill,
+            aux,
+        } = self;
+        Report {
+            total,
+            base,
+            mse,
+            vb,
+            distill,
+            aux,
+        }
     }
 }

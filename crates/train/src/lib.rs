@@ -26,7 +26,8 @@ pub use crate::{
     error::{Result, TrainError},
     folder::{RunFolder, free_run_folder},
     plan::{
-        Accumulate, AuxSampling, DataPlan, LoopPlan, LossPlan, LrSchedule, Method, OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError,
+        Accumulate, AuxSampling, DataPlan, LoopPlan, LossPlan, LrSchedule, Method, OptimPlan,
+        OptimizerKind, OutputPlan, Plan, PlanError,
     },
     preview::{contact_sheet, to_images},
     run::{Ending, Progress, Setup, Watcher, run},

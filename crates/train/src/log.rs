@@ -40,7 +40,10 @@ impl Sums {
     /// Means over the steps added, and a fresh start.
     pub(crate) fn take(&mut self) -> Vec<(String, f64)> {
         let Self { steps, values } = std::mem::take(self);
-        values.into_iter().map(|(name, sum)| (name, f64::from_bits(sum) / steps as f64)).collect()
+        values
+            .into_iter()
+            .map(|(name, sum)| (name, f64::from_bits(sum) / steps as f64))
+            .collect()
     }
 }
 
@@ -53,22 +56,41 @@ pub(crate) struct Log {
 }
 
 fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
 }
 
 impl Log {
     pub(crate) fn open(folder: &RunFolder, lines: u64, events: u64) -> Result<Self> {
         let path = folder.log();
-        let mut file = File::options().create(true).truncate(false).write(true).open(&path).at("cannot open", &path)?;
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .at("cannot open", &path)?;
         file.set_len(lines).at("cannot cut back", &path)?;
         file.seek(SeekFrom::End(0)).at("cannot seek in", &path)?;
         let path = folder.events();
         let events = EventFile::open(&path, events, now()).at("cannot open", &path)?;
-        Ok(Self { lines: file, events, folder: folder.root().to_owned() })
+        Ok(Self {
+            lines: file,
+            events,
+            folder: folder.root().to_owned(),
+        })
     }
 
     /// Writes a line. Everything that depends on the clock stands under `time`.
-    pub(crate) fn write(&mut self, step: u64, images: u64, lr: f64, skipped: u64, means: &[(String, f64)], images_per_second: f64) -> Result<()> {
+    pub(crate) fn write(
+        &mut self,
+        step: u64,
+        images: u64,
+        lr: f64,
+        skipped: u64,
+        means: &[(String, f64)],
+        images_per_second: f64,
+    ) -> Result<()> {
         let mut line = Map::new();
         line.insert("step".into(), json!(step));
         line.insert("images".into(), json!(images));
@@ -77,21 +99,39 @@ impl Log {
         }
         line.insert("lr".into(), json!(lr));
         line.insert("skipped".into(), json!(skipped));
-        line.insert("time".into(), json!({ "unix": now(), "images_per_second": images_per_second }));
+        line.insert(
+            "time".into(),
+            json!({ "unix": now(), "images_per_second": images_per_second }),
+        );
         let mut text = Value::Object(line).to_string();
         text.push('\n');
-        self.lines.write_all(text.as_bytes()).at("cannot write to log.jsonl in", &self.folder)?;
-        let mut scalars: Vec<(&str, f64)> = means.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        self.lines
+            .write_all(text.as_bytes())
+            .at("cannot write to log.jsonl in", &self.folder)?;
+        let mut scalars: Vec<(&str, f64)> = means
+            .iter()
+            .map(|(name, value)| (name.as_str(), *value))
+            .collect();
         scalars.push(("lr", lr));
         scalars.push(("images_per_second", images_per_second));
-        self.events.scalars(step, now(), &scalars).at("cannot write events in", &self.folder)
+        self.events
+            .scalars(step, now(), &scalars)
+            .at("cannot write events in", &self.folder)
     }
 
     /// Flushes both files and returns their lengths.
     pub(crate) fn sync(&mut self) -> Result<(u64, u64)> {
-        self.lines.sync_data().at("cannot flush log.jsonl in", &self.folder)?;
-        let lines = self.lines.stream_position().at("cannot seek in log.jsonl in", &self.folder)?;
-        let events = self.events.sync().at("cannot flush events in", &self.folder)?;
+        self.lines
+            .sync_data()
+            .at("cannot flush log.jsonl in", &self.folder)?;
+        let lines = self
+            .lines
+            .stream_position()
+            .at("cannot seek in log.jsonl in", &self.folder)?;
+        let events = self
+            .events
+            .sync()
+            .at("cannot flush events in", &self.folder)?;
         Ok((lines, events))
     }
 }

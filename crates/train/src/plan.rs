@@ -84,7 +84,15 @@ pub struct DataPlan {
 
 impl Default for DataPlan {
     fn default() -> Self {
-        Self { path: String::new(), flip: true, shift: 0, strict: false, style: "chalk".into(), classes: Vec::new(), per_class: 0 }
+        Self {
+            path: String::new(),
+            flip: true,
+            shift: 0,
+            strict: false,
+            style: "chalk".into(),
+            classes: Vec::new(),
+            per_class: 0,
+        }
     }
 }
 
@@ -121,7 +129,10 @@ impl Default for LossPlan {
             lambda: 0.1,
             weight: Weighting::Snr { k: 1.0, gamma: 3.0 },
             lambda_aux: 0.1,
-            weight_aux: Weighting::Snr { k: 1.0, gamma: 50.0 },
+            weight_aux: Weighting::Snr {
+                k: 1.0,
+                gamma: 50.0,
+            },
             aux_sampling: AuxSampling::Weighted,
             timesteps: "uniform".to_owned(),
         }
@@ -195,7 +206,13 @@ pub struct LoopPlan {
 
 impl Default for LoopPlan {
     fn default() -> Self {
-        Self { steps: 80_000, batch: 8, micro_batch: 0, accumulate: Accumulate::Mean, max_skips: 5 }
+        Self {
+            steps: 80_000,
+            batch: 8,
+            micro_batch: 0,
+            accumulate: Accumulate::Mean,
+            max_skips: 5,
+        }
     }
 }
 
@@ -219,7 +236,14 @@ pub struct OutputPlan {
 
 impl Default for OutputPlan {
     fn default() -> Self {
-        Self { log_every: 10, sample_every: 1000, samples: 16, sampler: "ddim40".into(), checkpoint_every: 1000, keep: 3 }
+        Self {
+            log_every: 10,
+            sample_every: 1000,
+            samples: 16,
+            sampler: "ddim40".into(),
+            checkpoint_every: 1000,
+            keep: 3,
+        }
     }
 }
 
@@ -290,45 +314,83 @@ impl Plan {
     /// # Errors
     /// The first [`PlanError`].
     pub fn validate(&self) -> Result<(), PlanError> {
-        let wrong = |key: &str, problem: String| Err(PlanError { key: key.to_owned(), problem });
-        self.model.validate().map_err(|e| PlanError { key: format!("model.{}", e.field), problem: e.problem })?;
+        let wrong = |key: &str, problem: String| {
+            Err(PlanError {
+                key: key.to_owned(),
+                problem,
+            })
+        };
+        self.model.validate().map_err(|e| PlanError {
+            key: format!("model.{}", e.field),
+            problem: e.problem,
+        })?;
         if self.model.num_classes != 0 {
             return wrong(
                 "model.num_classes",
-                format!("training is unconditional, this network has {} classes; start from an unconditional model", self.model.num_classes),
+                format!(
+                    "training is unconditional, this network has {} classes; start from an unconditional model",
+                    self.model.num_classes
+                ),
             );
         }
         if !self.model.learns_variance() && self.model.out_channels != self.model.in_channels {
             return wrong(
                 "model.out_channels",
-                format!("expected {} or {}, found {}", self.model.in_channels, 2 * self.model.in_channels, self.model.out_channels),
+                format!(
+                    "expected {} or {}, found {}",
+                    self.model.in_channels,
+                    2 * self.model.in_channels,
+                    self.model.out_channels
+                ),
             );
         }
         if self.model.in_channels != 3 {
-            return wrong("model.in_channels", format!("images have 3 channels, found {}", self.model.in_channels));
+            return wrong(
+                "model.in_channels",
+                format!("images have 3 channels, found {}", self.model.in_channels),
+            );
         }
         if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
-            return wrong("name", format!("expected a plain folder name, found {:?}", self.name));
+            return wrong(
+                "name",
+                format!("expected a plain folder name, found {:?}", self.name),
+            );
         }
         if self.data.path.is_empty() {
-            return wrong("data.path", "expected an image folder or \"digits\"; give --data".into());
+            return wrong(
+                "data.path",
+                "expected an image folder or \"digits\"; give --data".into(),
+            );
         }
         match self.method {
             Method::Scratch if !self.source.is_empty() => {
-                return wrong("source", format!("method scratch starts from random weights, found source {:?}", self.source));
+                return wrong(
+                    "source",
+                    format!(
+                        "method scratch starts from random weights, found source {:?}",
+                        self.source
+                    ),
+                );
             }
             Method::Naive | Method::Sdft if self.source.is_empty() => {
                 return wrong("source", "fine-tuning starts from a source model; give --source FILE, or --method scratch".into());
             }
             _ => {}
         }
-        for (key, weighting) in [("loss.base", &self.loss.base), ("loss.weight", &self.loss.weight), ("loss.weight_aux", &self.loss.weight_aux)] {
+        for (key, weighting) in [
+            ("loss.base", &self.loss.base),
+            ("loss.weight", &self.loss.weight),
+            ("loss.weight_aux", &self.loss.weight_aux),
+        ] {
             if let Err(error) = weighting.check() {
                 return wrong(key, error.to_string());
             }
         }
         if self.method == Method::Sdft && self.loss.lambda == 0.0 && self.loss.lambda_aux == 0.0 {
-            return wrong("loss.lambda", "method sdft without any distillation is method naive".into());
+            return wrong(
+                "loss.lambda",
+                "method sdft without any distillation is method naive".into(),
+            );
         }
         let at_least_one = [
             ("loop.steps", self.steps.steps),
@@ -342,10 +404,16 @@ impl Plan {
         }
         // Addresses of random numbers leave this much room for a batch.
         if self.steps.batch > 1 << 20 {
-            return wrong("loop.batch", format!("expected at most {}, found {}", 1 << 20, self.steps.batch));
+            return wrong(
+                "loop.batch",
+                format!("expected at most {}, found {}", 1 << 20, self.steps.batch),
+            );
         }
         if self.output.samples == 0 || self.output.samples > 4096 {
-            return wrong("output.samples", format!("expected 1 to 4096, found {}", self.output.samples));
+            return wrong(
+                "output.samples",
+                format!("expected 1 to 4096, found {}", self.output.samples),
+            );
         }
         let ranges = [
             ("loss.lambda", self.loss.lambda, 0.0, f64::MAX),
@@ -360,17 +428,26 @@ impl Plan {
             ("optim.clip", self.optim.clip, 0.0, f64::MAX),
             ("optim.ema", self.optim.ema, 0.0, 1.0),
         ];
-        if let Some((key, value, low, high)) = ranges.into_iter().find(|(_, value, low, high)| !(low..=high).contains(&value)) {
+        if let Some((key, value, low, high)) = ranges
+            .into_iter()
+            .find(|(_, value, low, high)| !(low..=high).contains(&value))
+        {
             return wrong(key, format!("expected {low:?} to {high:?}, found {value}"));
         }
-        let respacing = self.sampler().map_err(|problem| PlanError { key: "output.sampler".into(), problem })?;
+        let respacing = self.sampler().map_err(|problem| PlanError {
+            key: "output.sampler".into(),
+            problem,
+        })?;
         if let Err(error) = self.process.diffusion(false, &Respacing::All) {
             return wrong("process", error.to_string());
         }
         if let Err(error) = self.process.diffusion(false, &respacing) {
             return wrong("output.sampler", error.to_string());
         }
-        if let Err(error) = sdft_schedule::TimestepSampler::named(&self.loss.timesteps, self.process.diffusion_steps) {
+        if let Err(error) = sdft_schedule::TimestepSampler::named(
+            &self.loss.timesteps,
+            self.process.diffusion_steps,
+        ) {
             return wrong("loss.timesteps", error.to_string());
         }
         Ok(())
@@ -381,14 +458,24 @@ impl Plan {
     /// # Errors
     /// Text that is no respacing.
     pub fn sampler(&self) -> Result<Respacing, String> {
-        self.output.sampler.parse().map_err(|e: sdft_schedule::ScheduleError| e.to_string())
+        self.output
+            .sampler
+            .parse()
+            .map_err(|e: sdft_schedule::ScheduleError| e.to_string())
     }
 
     /// The objective of the plan's method.
     pub fn objective(&self) -> Objective {
-        let variational = if self.model.learns_variance() && !self.loss.simple_only { Variational::Rescaled } else { Variational::Off };
+        let variational = if self.model.learns_variance() && !self.loss.simple_only {
+            Variational::Rescaled
+        } else {
+            Variational::Off
+        };
         let base = Objective::base_only(self.loss.base, variational);
-        let term = |lambda: f64, weighting| (self.method == Method::Sdft && lambda > 0.0).then_some(Distillation { lambda, weighting });
+        let term = |lambda: f64, weighting| {
+            (self.method == Method::Sdft && lambda > 0.0)
+                .then_some(Distillation { lambda, weighting })
+        };
         Objective {
             distill: term(self.loss.lambda, self.loss.weight),
             aux: term(self.loss.lambda_aux, self.loss.weight_aux),
@@ -411,7 +498,10 @@ mod text {
     use std::fmt::Display;
     use std::str::FromStr;
 
-    pub(super) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<T: Display, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(value)
     }
 
@@ -420,7 +510,9 @@ mod text {
         T: FromStr<Err: Display>,
         D: Deserializer<'de>,
     {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
     }
 }
 
@@ -429,7 +521,14 @@ mod tests {
     use super::*;
 
     fn digits() -> Plan {
-        Plan { data: DataPlan { path: "digits".into(), ..DataPlan::default() }, source: "digits-source".into(), ..Plan::default() }
+        Plan {
+            data: DataPlan {
+                path: "digits".into(),
+                ..DataPlan::default()
+            },
+            source: "digits-source".into(),
+            ..Plan::default()
+        }
     }
 
     #[test]
@@ -445,24 +544,105 @@ mod tests {
         let plan = digits();
         assert_eq!(plan.validate(), Ok(()));
         assert_eq!(plan.objective(), Objective::metfaces(true));
-        let naive = Plan { method: Method::Naive, ..digits() };
+        let naive = Plan {
+            method: Method::Naive,
+            ..digits()
+        };
         assert!(!naive.objective().distills());
     }
 
     #[test]
     fn impossible_plans_name_the_key() {
         let key = |plan: Plan| plan.validate().unwrap_err().key;
-        assert_eq!(key(Plan { source: String::new(), ..digits() }), "source");
-        assert_eq!(key(Plan { method: Method::Scratch, ..digits() }), "source");
-        assert_eq!(key(Plan { data: DataPlan::default(), ..digits() }), "data.path");
-        assert_eq!(key(Plan { name: "a/b".into(), ..digits() }), "name");
-        assert_eq!(key(Plan { steps: LoopPlan { batch: 0, ..LoopPlan::default() }, ..digits() }), "loop.batch");
-        assert_eq!(key(Plan { optim: OptimPlan { lr: f64::NAN, ..OptimPlan::default() }, ..digits() }), "optim.lr");
-        assert_eq!(key(Plan { output: OutputPlan { sampler: "ddim60".into(), ..OutputPlan::default() }, ..digits() }), "output.sampler");
-        assert_eq!(key(Plan { loss: LossPlan { timesteps: "often".into(), ..LossPlan::default() }, ..digits() }), "loss.timesteps");
-        let config = AdmConfig { num_head_channels: 48, ..AdmConfig::default() };
-        assert_eq!(key(Plan { model: config, ..digits() }), "model.num_head_channels");
-        let classes = AdmConfig { num_classes: 10, ..AdmConfig::default() };
-        assert_eq!(key(Plan { model: classes, ..digits() }), "model.num_classes");
+        assert_eq!(
+            key(Plan {
+                source: String::new(),
+                ..digits()
+            }),
+            "source"
+        );
+        assert_eq!(
+            key(Plan {
+                method: Method::Scratch,
+                ..digits()
+            }),
+            "source"
+        );
+        assert_eq!(
+            key(Plan {
+                data: DataPlan::default(),
+                ..digits()
+            }),
+            "data.path"
+        );
+        assert_eq!(
+            key(Plan {
+                name: "a/b".into(),
+                ..digits()
+            }),
+            "name"
+        );
+        assert_eq!(
+            key(Plan {
+                steps: LoopPlan {
+                    batch: 0,
+                    ..LoopPlan::default()
+                },
+                ..digits()
+            }),
+            "loop.batch"
+        );
+        assert_eq!(
+            key(Plan {
+                optim: OptimPlan {
+                    lr: f64::NAN,
+                    ..OptimPlan::default()
+                },
+                ..digits()
+            }),
+            "optim.lr"
+        );
+        assert_eq!(
+            key(Plan {
+                output: OutputPlan {
+                    sampler: "ddim60".into(),
+                    ..OutputPlan::default()
+                },
+                ..digits()
+            }),
+            "output.sampler"
+        );
+        assert_eq!(
+            key(Plan {
+                loss: LossPlan {
+                    timesteps: "often".into(),
+                    ..LossPlan::default()
+                },
+                ..digits()
+            }),
+            "loss.timesteps"
+        );
+        let config = AdmConfig {
+            num_head_channels: 48,
+            ..AdmConfig::default()
+        };
+        assert_eq!(
+            key(Plan {
+                model: config,
+                ..digits()
+            }),
+            "model.num_head_channels"
+        );
+        let classes = AdmConfig {
+            num_classes: 10,
+            ..AdmConfig::default()
+        };
+        assert_eq!(
+            key(Plan {
+                model: classes,
+                ..digits()
+            }),
+            "model.num_classes"
+        );
     }
 }

@@ -32,7 +32,9 @@ impl Preview {
         let size = plan.model.image_size;
         let shape = [plan.output.samples, plan.model.in_channels, size, size];
         let mut preview = Self {
-            diffusion: plan.process.diffusion(plan.model.learns_variance(), &respacing)?,
+            diffusion: plan
+                .process
+                .diffusion(plan.model.learns_variance(), &respacing)?,
             noise: seeded_normal(plan.seed, Purpose::Preview, 0, 0, &shape, device)?,
             before: None,
         };
@@ -48,7 +50,13 @@ impl Preview {
     }
 
     /// Samples the weights and writes the picture.
-    pub(crate) fn write(&self, plan: &Plan, weights: &Params, step: u64, path: &Path) -> Result<()> {
+    pub(crate) fn write(
+        &self,
+        plan: &Plan,
+        weights: &Params,
+        step: u64,
+        path: &Path,
+    ) -> Result<()> {
         let model = Unet::load(weights, &plan.model)?;
         let after = self.grid(&model, &format!("step {step}"))?;
         let picture = match &self.before {
@@ -66,7 +74,14 @@ fn sample_images(diffusion: &Diffusion, model: &dyn Denoiser, noise: &Tensor) ->
     let mut images = Vec::with_capacity(n);
     for start in (0..n).step_by(CHUNK) {
         let x = noise.narrow(0, start, CHUNK.min(n - start))?;
-        let out = sample_ddim(diffusion, model, &x, &Ddim::default(), &mut SeededNoise::new(0, 0), &mut |_| Ok(()))?;
+        let out = sample_ddim(
+            diffusion,
+            model,
+            &x,
+            &Ddim::default(),
+            &mut SeededNoise::new(0, 0),
+            &mut |_| Ok(()),
+        )?;
         images.extend(to_images(&out)?);
     }
     Ok(images)
@@ -89,8 +104,15 @@ pub fn to_images(x: &Tensor) -> Result<Vec<Rgb8>> {
 
 /// Images in a near-square grid under a title, small ones enlarged.
 pub fn contact_sheet(images: &[Rgb8], title: &str) -> Rgb8 {
-    let columns = (1..=images.len()).find(|c| c * c >= images.len()).unwrap_or(1);
-    let factor = images.first().map_or(1, |image| (SHOWN / image.width.max(1)).max(1));
-    let large: Vec<Rgb8> = images.iter().map(|image| sdft_imaging::enlarge(image, factor)).collect();
+    let columns = (1..=images.len())
+        .find(|c| c * c >= images.len())
+        .unwrap_or(1);
+    let factor = images
+        .first()
+        .map_or(1, |image| (SHOWN / image.width.max(1)).max(1));
+    let large: Vec<Rgb8> = images
+        .iter()
+        .map(|image| sdft_imaging::enlarge(image, factor))
+        .collect();
     sdft_imaging::titled(&sdft_imaging::grid(&large, columns, 2, GAP), title)
 }

@@ -82,13 +82,24 @@ pub enum Ending {
 /// # Errors
 /// [`TrainError::Diverged`] after several steps in a row without finite numbers; a failed audit; files that cannot be written.
 pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result<Ending> {
-    let Setup { plan, folder, source, data, device } = setup;
+    let Setup {
+        plan,
+        folder,
+        source,
+        data,
+        device,
+    } = setup;
     plan.validate()?;
     snapshot::sweep(&folder)?;
     let source_net = match (&source, plan.method) {
         (Some(params), Method::Naive | Method::Sdft) => Some(Unet::load(params, &plan.model)?),
         (None, Method::Scratch) => None,
-        _ => return Err(TrainError::Folder { path: folder.root().to_owned(), problem: "the source model does not fit the method".into() }),
+        _ => {
+            return Err(TrainError::Folder {
+                path: folder.root().to_owned(),
+                problem: "the source model does not fit the method".into(),
+            });
+        }
     };
     let start = match source {
         Some(params) => params,
@@ -96,7 +107,10 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
     };
     let mut learner = Learner::new(&plan, &start, source_net)?;
 
-    let augment = Augment { flip: plan.data.flip, shift: plan.data.shift };
+    let augment = Augment {
+        flip: plan.data.flip,
+        shift: plan.data.shift,
+    };
     let batches = Batches::new(data, plan.seed, plan.steps.batch, augment)?;
     let (found, broken) = snapshot::load_newest(&folder)?;
     for problem in broken {
@@ -107,14 +121,30 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
     match found {
         Some(found) => {
             position = found.position.clone();
-            watcher.note(&format!("going on from {} (step {})", found.path.display(), position.step));
+            watcher.note(&format!(
+                "going on from {} (step {})",
+                found.path.display(),
+                position.step
+            ));
             last_checkpoint = Some(found.path.clone());
             learner.restore(found, &device)?;
         }
         None => {
-            let few = to_tensor(&batches.batch(0)?, &device)?.narrow(0, 0, AUDITED.min(plan.steps.batch))?;
+            let few = to_tensor(&batches.batch(0)?, &device)?.narrow(
+                0,
+                0,
+                AUDITED.min(plan.steps.batch),
+            )?;
             let source = learner.source().map(|source| source as &dyn Denoiser);
-            audit_gradients(&start, &plan.model, &learner.diffusion, &learner.objective, source, &few, plan.seed)?;
+            audit_gradients(
+                &start,
+                &plan.model,
+                &learner.diffusion,
+                &learner.objective,
+                source,
+                &few,
+                plan.seed,
+            )?;
         }
     }
     drop(start);
@@ -135,10 +165,18 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
             Outcome::Skipped { what } => {
                 position.skipped += 1;
                 position.skipped_in_row += 1;
-                watcher.note(&format!("step {}: the {what} is not finite, the step is skipped", step + 1));
+                watcher.note(&format!(
+                    "step {}: the {what} is not finite, the step is skipped",
+                    step + 1
+                ));
                 if position.skipped_in_row >= plan.steps.max_skips {
                     let skips = position.skipped_in_row;
-                    return Err(TrainError::Diverged { step: step + 1, what, skips, checkpoint: last_checkpoint });
+                    return Err(TrainError::Diverged {
+                        step: step + 1,
+                        what,
+                        skips,
+                        checkpoint: last_checkpoint,
+                    });
                 }
             }
         }
@@ -151,10 +189,23 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
         let mut means = None;
         if due(done, plan.output.log_every) || last {
             let values = position.sums.take();
-            log.write(done, images, learner.learning_rate(step), position.skipped, &values, images_per_second)?;
+            log.write(
+                done,
+                images,
+                learner.learning_rate(step),
+                position.skipped,
+                &values,
+                images_per_second,
+            )?;
             means = Some(values);
         }
-        watcher.progress(&Progress { step: done, steps: plan.steps.steps, images, images_per_second, means: means.clone() });
+        watcher.progress(&Progress {
+            step: done,
+            steps: plan.steps.steps,
+            images,
+            images_per_second,
+            means: means.clone(),
+        });
         if means.is_some() {
             clock = Instant::now();
             since = 0;
@@ -173,11 +224,20 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
     if position.step < plan.steps.steps {
         return Ok(Ending::Interrupted { checkpoint });
     }
-    let picture = folder.samples().join(format!("step-{:06}.png", position.step));
+    let picture = folder
+        .samples()
+        .join(format!("step-{:06}.png", position.step));
     let weights = learner.averaged()?;
     preview.write(&plan, &weights, position.step, &picture)?;
     let model = folder.final_model();
-    save_unet(&model, &plan.model, &plan.process, &weights, &provenance(&plan, &position), None)?;
+    save_unet(
+        &model,
+        &plan.model,
+        &plan.process,
+        &weights,
+        &provenance(&plan, &position),
+        None,
+    )?;
     Ok(Ending::Finished { model, picture })
 }
 
@@ -185,11 +245,22 @@ fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
-fn save(folder: &RunFolder, plan: &Plan, learner: &Learner, position: &mut Position, log: &mut Log) -> Result<PathBuf> {
+fn save(
+    folder: &RunFolder,
+    plan: &Plan,
+    learner: &Learner,
+    position: &mut Position,
+    log: &mut Log,
+) -> Result<PathBuf> {
     (position.log_bytes, position.event_bytes) = log.sync()?;
     learner.note(position);
     let [weights, ema, optimizer] = learner.tensors()?;
-    snapshot::save(folder, position, [&weights, &ema, &optimizer], plan.output.keep)
+    snapshot::save(
+        folder,
+        position,
+        [&weights, &ema, &optimizer],
+        plan.output.keep,
+    )
 }
 
 fn to_tensor(batch: &Batch, device: &Device) -> Result<Tensor> {

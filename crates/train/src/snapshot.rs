@@ -57,10 +57,16 @@ fn name(step: u64) -> String {
 }
 
 /// Writes a checkpoint, points `latest` at it and removes all but the newest `keep`. Returns its folder.
-pub(crate) fn save(folder: &RunFolder, position: &Position, tensors: [&Tensors; 3], keep: usize) -> Result<PathBuf> {
+pub(crate) fn save(
+    folder: &RunFolder,
+    position: &Position,
+    tensors: [&Tensors; 3],
+    keep: usize,
+) -> Result<PathBuf> {
     let parent = folder.checkpoints();
     let aside = parent.join(format!(".{}.tmp", name(position.step)));
-    let result = write_aside(&aside, position, tensors).and_then(|()| publish(&parent, &aside, position.step));
+    let result = write_aside(&aside, position, tensors)
+        .and_then(|()| publish(&parent, &aside, position.step));
     let target = match result {
         Ok(target) => target,
         Err(error) => {
@@ -87,10 +93,15 @@ fn write_aside(aside: &Path, position: &Position, tensors: [&Tensors; 3]) -> Res
         write_safetensors(&path, entries, &BTreeMap::new(), None)?;
         files.insert(file.to_owned(), sha256_file(&path)?);
     }
-    let manifest = Manifest { position: position.clone(), files };
+    let manifest = Manifest {
+        position: position.clone(),
+        files,
+    };
     let path = aside.join("state.json");
-    let text = serde_json::to_string_pretty(&manifest)
-        .map_err(|error| TrainError::Checkpoint { path: path.clone(), problem: error.to_string() })?;
+    let text = serde_json::to_string_pretty(&manifest).map_err(|error| TrainError::Checkpoint {
+        path: path.clone(),
+        problem: error.to_string(),
+    })?;
     write_bytes_atomic(&path, text.as_bytes())?;
     sync_dir(aside)?;
     Ok(())
@@ -103,13 +114,19 @@ fn publish(parent: &Path, aside: &Path, step: u64) -> Result<PathBuf> {
     }
     fs::rename(aside, &target).at("cannot put the checkpoint in place", &target)?;
     sync_dir(parent)?;
-    write_bytes_atomic(&parent.join("latest"), format!("{}\n", name(step)).as_bytes())?;
+    write_bytes_atomic(
+        &parent.join("latest"),
+        format!("{}\n", name(step)).as_bytes(),
+    )?;
     Ok(target)
 }
 
 /// Removes a checkpoint in two moves, so that a half-removed one never carries a checkpoint's name.
 fn remove(path: &Path) -> Result<()> {
-    let trash = path.with_file_name(format!(".{}.old", path.file_name().unwrap_or_default().to_string_lossy()));
+    let trash = path.with_file_name(format!(
+        ".{}.old",
+        path.file_name().unwrap_or_default().to_string_lossy()
+    ));
     if trash.exists() {
         fs::remove_dir_all(&trash).at("cannot remove", &trash)?;
     }
@@ -122,7 +139,11 @@ pub(crate) fn sweep(folder: &RunFolder) -> Result<()> {
     let parent = folder.checkpoints();
     for entry in fs::read_dir(&parent).at("cannot read", &parent)? {
         let path = entry.at("cannot read", &parent)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if name.starts_with(".step-") && path.is_dir() {
             fs::remove_dir_all(&path).at("cannot remove", &path)?;
         }
@@ -135,7 +156,9 @@ fn list(parent: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut out = Vec::new();
     for entry in fs::read_dir(parent).at("cannot read", parent)? {
         let path = entry.at("cannot read", parent)?.path();
-        let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
+        let step = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
         if let Some(step) = step {
             out.push((step, path));
         }
@@ -157,22 +180,40 @@ pub(crate) fn load_newest(folder: &RunFolder) -> Result<(Option<Snapshot>, Vec<S
 }
 
 fn load(path: &Path) -> Result<Snapshot> {
-    let problem = |problem: String| TrainError::Checkpoint { path: path.to_owned(), problem };
+    let problem = |problem: String| TrainError::Checkpoint {
+        path: path.to_owned(),
+        problem,
+    };
     let state = path.join("state.json");
     let text = fs::read_to_string(&state).at("cannot read", &state)?;
-    let manifest: Manifest = serde_json::from_str(&text).map_err(|error| problem(format!("state.json: {error}")))?;
+    let manifest: Manifest =
+        serde_json::from_str(&text).map_err(|error| problem(format!("state.json: {error}")))?;
     let mut tensors = Vec::with_capacity(FILES.len());
     for file in FILES {
         let name = format!("{file}.safetensors");
-        let whole = manifest.files.get(file).ok_or_else(|| problem(format!("state.json does not mention {name}")))?;
+        let whole = manifest
+            .files
+            .get(file)
+            .ok_or_else(|| problem(format!("state.json does not mention {name}")))?;
         let found = sha256_file(&path.join(&name))?;
         if found != *whole {
-            return Err(problem(format!("{name} is damaged: expected SHA-256 {whole}, found {found}")));
+            return Err(problem(format!(
+                "{name} is damaged: expected SHA-256 {whole}, found {found}"
+            )));
         }
-        let options = ReadOptions { keep_dtype: true, ..ReadOptions::default() };
+        let options = ReadOptions {
+            keep_dtype: true,
+            ..ReadOptions::default()
+        };
         let state = sdft_checkpoint::read(&path.join(&name), &options)?;
         tensors.push(state.into_map().into_iter().collect::<HashMap<_, _>>());
     }
-    let tensors = tensors.try_into().map_err(|_| problem("not all files were read".into()))?;
-    Ok(Snapshot { path: path.to_owned(), position: manifest.position, tensors })
+    let tensors = tensors
+        .try_into()
+        .map_err(|_| problem("not all files were read".into()))?;
+    Ok(Snapshot {
+        path: path.to_owned(),
+        position: manifest.position,
+        tensors,
+    })
 }

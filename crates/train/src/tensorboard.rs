@@ -13,7 +13,11 @@ pub(crate) struct EventFile {
 impl EventFile {
     /// Opens `path` and cuts it back to `length` bytes; at 0 the header is written anew.
     pub(crate) fn open(path: &Path, length: u64, seconds: f64) -> io::Result<Self> {
-        let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
         file.set_len(length)?;
         file.seek(SeekFrom::End(0))?;
         let mut out = Self { file };
@@ -27,7 +31,12 @@ impl EventFile {
     }
 
     /// Writes scalars of one step.
-    pub(crate) fn scalars(&mut self, step: u64, seconds: f64, values: &[(&str, f64)]) -> io::Result<()> {
+    pub(crate) fn scalars(
+        &mut self,
+        step: u64,
+        seconds: f64,
+        values: &[(&str, f64)],
+    ) -> io::Result<()> {
         let mut summary = Vec::new();
         for (tag, value) in values {
             let mut entry = Vec::new();
@@ -84,7 +93,9 @@ fn double(out: &mut Vec<u8>, field: u8, value: f64) {
 
 fn masked_crc32c(data: &[u8]) -> u32 {
     let crc = !data.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+            (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg())
+        })
     });
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -100,7 +111,10 @@ mod tests {
             let (length, rest) = data.split_at(8);
             let n = usize::try_from(u64::from_le_bytes(length.try_into().unwrap())).unwrap();
             assert_eq!(rest[..4], masked_crc32c(length).to_le_bytes());
-            assert_eq!(rest[4 + n..8 + n], masked_crc32c(&rest[4..4 + n]).to_le_bytes());
+            assert_eq!(
+                rest[4 + n..8 + n],
+                masked_crc32c(&rest[4..4 + n]).to_le_bytes()
+            );
             out.push(rest[4..4 + n].to_vec());
             data = &rest[8 + n..];
         }
@@ -110,7 +124,9 @@ mod tests {
     #[test]
     fn the_checksum_is_castagnolis() {
         // The check value of CRC-32C, before masking.
-        let unmasked = masked_crc32c(b"123456789").wrapping_sub(0xa282_ead8).rotate_left(15);
+        let unmasked = masked_crc32c(b"123456789")
+            .wrapping_sub(0xa282_ead8)
+            .rotate_left(15);
         assert_eq!(unmasked, 0xe306_9283);
     }
 

@@ -11,7 +11,9 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -97,14 +99,30 @@ pub(crate) fn essence(root: &Path) -> Vec<(String, Vec<u8>)> {
     let newest = std::fs::read_to_string(root.join("checkpoints/latest")).unwrap();
     let checkpoint = root.join("checkpoints").join(newest.trim());
     let mut out = Vec::new();
-    for file in ["weights.safetensors", "ema.safetensors", "optimizer.safetensors"] {
-        out.push((file.to_owned(), std::fs::read(checkpoint.join(file)).unwrap()));
+    for file in [
+        "weights.safetensors",
+        "ema.safetensors",
+        "optimizer.safetensors",
+    ] {
+        out.push((
+            file.to_owned(),
+            std::fs::read(checkpoint.join(file)).unwrap(),
+        ));
     }
-    out.push(("final".to_owned(), std::fs::read(root.join("final.safetensors")).unwrap()));
-    let mut pictures: Vec<_> = std::fs::read_dir(root.join("samples")).unwrap().map(|e| e.unwrap().path()).collect();
+    out.push((
+        "final".to_owned(),
+        std::fs::read(root.join("final.safetensors")).unwrap(),
+    ));
+    let mut pictures: Vec<_> = std::fs::read_dir(root.join("samples"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     pictures.sort();
     for picture in pictures {
-        out.push((picture.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&picture).unwrap()));
+        out.push((
+            picture.file_name().unwrap().to_string_lossy().into_owned(),
+            std::fs::read(&picture).unwrap(),
+        ));
     }
     let log = std::fs::read_to_string(root.join("log.jsonl")).unwrap();
     for line in log.lines() {
@@ -117,7 +135,8 @@ pub(crate) fn essence(root: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// Fails, naming the part, unless two runs ended alike.
 pub(crate) fn assert_same(a: &[(String, Vec<u8>)], b: &[(String, Vec<u8>)]) {
-    let names = |x: &[(String, Vec<u8>)]| x.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let names =
+        |x: &[(String, Vec<u8>)]| x.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(a), names(b));
     for ((name, a), (_, b)) in a.iter().zip(b) {
         assert!(a == b, "{name} differs");

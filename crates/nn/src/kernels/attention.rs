@@ -47,7 +47,16 @@ impl AttentionShape {
     /// `softmax(scale q^T k)`, row by row, into `weights` `[n, n]`.
     fn weights<T: Real>(&self, q: &[T], k: &[T], weights: &mut [T]) {
         let (n, scale) = (self.n, T::of(self.scale()));
-        gemm(n, n, self.head_channels(), weights, n, false, View::new(q, n).t(), View::new(k, n));
+        gemm(
+            n,
+            n,
+            self.head_channels(),
+            weights,
+            n,
+            false,
+            View::new(q, n).t(),
+            View::new(k, n),
+        );
         for row in weights.chunks_exact_mut(n) {
             let mut top = row[0];
             for &value in row.iter() {
@@ -75,7 +84,16 @@ pub(crate) fn forward<T: Real>(shape: &AttentionShape, qkv: &[T]) -> Vec<T> {
         |weights, (job, out)| {
             let [q, k, v] = shape.parts(job).map(|start| &qkv[start..start + d * n]);
             shape.weights(q, k, weights);
-            gemm(d, n, n, out, n, false, View::new(v, n), View::new(weights, n).t());
+            gemm(
+                d,
+                n,
+                n,
+                out,
+                n,
+                false,
+                View::new(v, n),
+                View::new(weights, n).t(),
+            );
         },
     );
     out
@@ -95,18 +113,58 @@ pub(crate) fn backward<T: Real>(shape: &AttentionShape, qkv: &[T], dout: &[T]) -
             // SAFETY: the three parts of a job are distinct, and so are those of two jobs.
             let [dq, dk, dv] = starts.map(|start| unsafe { shared.slice(start, d * n) });
             shape.weights(q, k, weights);
-            gemm(d, n, n, dv, n, false, View::new(dout, n), View::new(weights, n));
-            gemm(n, n, d, dweights, n, false, View::new(dout, n).t(), View::new(v, n));
+            gemm(
+                d,
+                n,
+                n,
+                dv,
+                n,
+                false,
+                View::new(dout, n),
+                View::new(weights, n),
+            );
+            gemm(
+                n,
+                n,
+                d,
+                dweights,
+                n,
+                false,
+                View::new(dout, n).t(),
+                View::new(v, n),
+            );
             // Through softmax and scale: ds = scale * p (dp - sum(p dp)).
             for (p, dp) in weights.chunks_exact(n).zip(dweights.chunks_exact_mut(n)) {
-                let dot: f64 = p.iter().zip(dp.iter()).map(|(&p, &dp)| p.f64() * dp.f64()).sum();
+                let dot: f64 = p
+                    .iter()
+                    .zip(dp.iter())
+                    .map(|(&p, &dp)| p.f64() * dp.f64())
+                    .sum();
                 let dot = T::of(dot);
                 for (&p, dp) in p.iter().zip(dp.iter_mut()) {
                     *dp = p * (*dp - dot) * scale;
                 }
             }
-            gemm(d, n, n, dq, n, false, View::new(k, n), View::new(dweights, n).t());
-            gemm(d, n, n, dk, n, false, View::new(q, n), View::new(dweights, n));
+            gemm(
+                d,
+                n,
+                n,
+                dq,
+                n,
+                false,
+                View::new(k, n),
+                View::new(dweights, n).t(),
+            );
+            gemm(
+                d,
+                n,
+                n,
+                dk,
+                n,
+                false,
+                View::new(q, n),
+                View::new(dweights, n),
+            );
         },
     );
     dqkv

@@ -48,7 +48,9 @@ impl ConvShape {
     }
 
     fn rows_per_block(&self) -> usize {
-        let wanted = BLOCK_COLUMNS.min(BLOCK_ELEMENTS / self.depth().max(1)).max(1);
+        let wanted = BLOCK_COLUMNS
+            .min(BLOCK_ELEMENTS / self.depth().max(1))
+            .max(1);
         let at_least_two = self.rows().div_ceil(2);
         wanted.div_ceil(self.out_w()).min(at_least_two).max(1)
     }
@@ -66,7 +68,11 @@ impl ConvShape {
 
     /// Calls `f(image, first row in the image, rows, first column in the block)` for every image
     /// that the block touches.
-    fn for_each_image(&self, (first, rows): (usize, usize), mut f: impl FnMut(usize, usize, usize, usize)) {
+    fn for_each_image(
+        &self,
+        (first, rows): (usize, usize),
+        mut f: impl FnMut(usize, usize, usize, usize),
+    ) {
         let out_h = self.out_h();
         let mut row = first;
         while row < first + rows {
@@ -82,7 +88,11 @@ impl ConvShape {
         let (out_w, plane) = (self.out_w(), self.h * self.w);
         let n = block.1 * out_w;
         for depth in 0..self.depth() {
-            let (c, ky, kx) = (depth / (self.k * self.k), depth / self.k % self.k, depth % self.k);
+            let (c, ky, kx) = (
+                depth / (self.k * self.k),
+                depth / self.k % self.k,
+                depth % self.k,
+            );
             let line = &mut columns[depth * n..(depth + 1) * n];
             self.for_each_image(block, |image, y0, rows, column| {
                 let source = &x[(image * self.c_in + c) * plane..][..plane];
@@ -127,7 +137,11 @@ impl ConvShape {
     fn col2im<T: Real>(&self, columns: &[T], n: usize, dx: &mut [T]) {
         let (out_h, out_w) = (self.out_h(), self.out_w());
         for depth in 0..self.depth() {
-            let (c, ky, kx) = (depth / (self.k * self.k), depth / self.k % self.k, depth % self.k);
+            let (c, ky, kx) = (
+                depth / (self.k * self.k),
+                depth / self.k % self.k,
+                depth % self.k,
+            );
             let line = &columns[depth * n..(depth + 1) * n];
             for row in 0..out_h {
                 let y = row * self.stride + ky;
@@ -169,7 +183,16 @@ pub(crate) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option
         let n = block.1 * out_w;
         T::with_scratch([depth * n, shape.c_out * n], |columns, result| {
             shape.im2col(x, block, columns);
-            gemm(shape.c_out, n, depth, result, n, false, View::new(w, depth), View::new(columns, n));
+            gemm(
+                shape.c_out,
+                n,
+                depth,
+                result,
+                n,
+                false,
+                View::new(w, depth),
+                View::new(columns, n),
+            );
             shape.for_each_image(block, |image, y0, rows, column| {
                 for c in 0..shape.c_out {
                     // SAFETY: blocks do not share output rows.
@@ -223,7 +246,16 @@ pub(crate) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> V
         .zip(dy.par_chunks(shape.c_out * n))
         .for_each(|(dx, dy)| {
             T::with_scratch([depth * n, 0], |columns, _| {
-                gemm(depth, n, shape.c_out, columns, n, false, View::new(w, depth).t(), View::new(dy, n));
+                gemm(
+                    depth,
+                    n,
+                    shape.c_out,
+                    columns,
+                    n,
+                    false,
+                    View::new(w, depth).t(),
+                    View::new(dy, n),
+                );
                 shape.col2im(columns, n, dx);
             });
         });
@@ -234,7 +266,10 @@ pub(crate) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> V
 pub(crate) fn weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
     let (out_w, depth, blocks) = (shape.out_w(), shape.depth(), shape.n_blocks());
     let len = shape.c_out * depth;
-    let partials = PARTIALS.min(PARTIAL_ELEMENTS / len.max(1)).max(2).min(blocks);
+    let partials = PARTIALS
+        .min(PARTIAL_ELEMENTS / len.max(1))
+        .max(2)
+        .min(blocks);
     let sums: Vec<Vec<T>> = (0..partials)
         .into_par_iter()
         .map(|p| {
@@ -296,8 +331,13 @@ mod tests {
                             for ky in 0..s.k {
                                 for kx in 0..s.k {
                                     let (iy, ix) = (oy * s.stride + ky, ox * s.stride + kx);
-                                    if iy >= s.pad && ix >= s.pad && iy < s.h + s.pad && ix < s.w + s.pad {
-                                        sum += x[((b * s.c_in + i) * s.h + iy - s.pad) * s.w + ix - s.pad]
+                                    if iy >= s.pad
+                                        && ix >= s.pad
+                                        && iy < s.h + s.pad
+                                        && ix < s.w + s.pad
+                                    {
+                                        sum += x[((b * s.c_in + i) * s.h + iy - s.pad) * s.w + ix
+                                            - s.pad]
                                             * w[((o * s.c_in + i) * s.k + ky) * s.k + kx];
                                     }
                                 }
@@ -312,15 +352,45 @@ mod tests {
     }
 
     fn shapes() -> Vec<ConvShape> {
-        let base = ConvShape { batch: 3, c_in: 2, h: 5, w: 7, c_out: 4, k: 3, stride: 1, pad: 1 };
+        let base = ConvShape {
+            batch: 3,
+            c_in: 2,
+            h: 5,
+            w: 7,
+            c_out: 4,
+            k: 3,
+            stride: 1,
+            pad: 1,
+        };
         vec![
             base,
             ConvShape { stride: 2, ..base },
-            ConvShape { k: 1, pad: 0, ..base },
+            ConvShape {
+                k: 1,
+                pad: 0,
+                ..base
+            },
             ConvShape { pad: 0, ..base },
-            ConvShape { k: 5, pad: 2, stride: 2, h: 9, w: 4, ..base },
-            ConvShape { batch: 1, h: 40, w: 40, ..base },
-            ConvShape { batch: 9, h: 2, w: 2, ..base },
+            ConvShape {
+                k: 5,
+                pad: 2,
+                stride: 2,
+                h: 9,
+                w: 4,
+                ..base
+            },
+            ConvShape {
+                batch: 1,
+                h: 40,
+                w: 40,
+                ..base
+            },
+            ConvShape {
+                batch: 9,
+                h: 2,
+                w: 2,
+                ..base
+            },
             ConvShape { h: 1, w: 1, ..base },
         ]
     }
@@ -360,13 +430,25 @@ mod tests {
 
     #[test]
     fn bits_do_not_depend_on_the_number_of_threads() {
-        let s = ConvShape { batch: 6, c_in: 8, h: 12, w: 12, c_out: 8, k: 3, stride: 1, pad: 1 };
+        let s = ConvShape {
+            batch: 6,
+            c_in: 8,
+            h: 12,
+            w: 12,
+            c_out: 8,
+            k: 3,
+            stride: 1,
+            pad: 1,
+        };
         let as_f32 = |v: Vec<f64>| v.into_iter().map(f32::of).collect::<Vec<_>>();
         let x = as_f32(wave(s.batch * s.c_in * s.h * s.w, 0.1));
         let w = as_f32(wave(s.c_out * s.depth(), 0.7));
         let dy = as_f32(wave(s.batch * s.c_out * s.out_h() * s.out_w(), 1.9));
         let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             pool.install(|| {
                 let mut all = forward(&s, &x, &w, None);
                 all.extend(input_gradient(&s, &dy, &w));

@@ -7,21 +7,48 @@ pub(crate) fn forward<T: Real>(x: &[T], w: &[T], bias: &[T], n_in: usize) -> Vec
     let n_out = bias.len();
     let rows = x.len() / n_in.max(1);
     let mut y: Vec<T> = bias.iter().copied().cycle().take(rows * n_out).collect();
-    gemm(rows, n_out, n_in, &mut y, n_out, true, View::new(x, n_in), View::new(w, n_in).t());
+    gemm(
+        rows,
+        n_out,
+        n_in,
+        &mut y,
+        n_out,
+        true,
+        View::new(x, n_in),
+        View::new(w, n_in).t(),
+    );
     y
 }
 
 pub(crate) fn input_gradient<T: Real>(dy: &[T], w: &[T], n_in: usize, n_out: usize) -> Vec<T> {
     let rows = dy.len() / n_out.max(1);
     let mut dx = vec![T::default(); rows * n_in];
-    gemm(rows, n_in, n_out, &mut dx, n_in, false, View::new(dy, n_out), View::new(w, n_in));
+    gemm(
+        rows,
+        n_in,
+        n_out,
+        &mut dx,
+        n_in,
+        false,
+        View::new(dy, n_out),
+        View::new(w, n_in),
+    );
     dx
 }
 
 pub(crate) fn weight_gradient<T: Real>(x: &[T], dy: &[T], n_in: usize, n_out: usize) -> Vec<T> {
     let rows = dy.len() / n_out.max(1);
     let mut dw = vec![T::default(); n_out * n_in];
-    gemm(n_out, n_in, rows, &mut dw, n_in, false, View::new(dy, n_out).t(), View::new(x, n_in));
+    gemm(
+        n_out,
+        n_in,
+        rows,
+        &mut dw,
+        n_in,
+        false,
+        View::new(dy, n_out).t(),
+        View::new(x, n_in),
+    );
     dw
 }
 

@@ -8,7 +8,16 @@ pub fn measure_flops() -> f64 {
     let data = vec![0.5f32; N * N];
     let product = || {
         let mut out = vec![0.0f32; N * N];
-        gemm(N, N, N, &mut out, N, false, View::new(&data, N), View::new(&data, N));
+        gemm(
+            N,
+            N,
+            N,
+            &mut out,
+            N,
+            false,
+            View::new(&data, N),
+            View::new(&data, N),
+        );
         out[0]
     };
     let threads = rayon::current_num_threads();

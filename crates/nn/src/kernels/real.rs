@@ -3,12 +3,7 @@ use std::cell::RefCell;
 
 /// The scalar types that the kernels are written for: f32 to work with, f64 to check against.
 pub(crate) trait Real:
-    WithDType
-    + num_like::Arithmetic
-    + Default
-    + Send
-    + Sync
-    + 'static
+    WithDType + num_like::Arithmetic + Default + Send + Sync + 'static
 {
     fn of(x: f64) -> Self;
     fn f64(self) -> f64;
@@ -66,7 +61,10 @@ mod num_like {
 }
 
 impl Real for f32 {
-    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "rounding to f32 is the point"
+    )]
     fn of(x: f64) -> Self {
         x as f32
     }
@@ -127,7 +125,10 @@ fn exp_f32(x: f32) -> f32 {
     let high = ((1.987_569_1e-4 * r + 1.398_2e-3) * r + 8.333_452e-3) * r + 4.166_579_6e-2;
     let poly = ((high * r + 1.666_666_5e-1) * r + 0.5) * r2 + r + 1.0;
     // 2^n in two factors: n = 128 has no exponent of its own.
-    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()).cast_signed();
+    let n = shifted
+        .to_bits()
+        .wrapping_sub(ROUND.to_bits())
+        .cast_signed();
     let (half, rest) = (n >> 1, n - (n >> 1));
     let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23).cast_unsigned());
     let result = poly * power(half) * power(rest);

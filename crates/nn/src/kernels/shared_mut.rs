@@ -31,7 +31,10 @@ impl<'a, T> SharedMut<'a, T> {
         reason = "disjointness is the caller's promise, stated above"
     )]
     pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
-        assert!(start <= self.len && len <= self.len - start, "range outside the slice");
+        assert!(
+            start <= self.len && len <= self.len - start,
+            "range outside the slice"
+        );
         // SAFETY: in bounds by the assertion, disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
     }

@@ -18,9 +18,18 @@ pub fn attention(qkv: &Tensor, heads: usize, order: AttentionOrder) -> Result<Te
     same_float("attention", &[qkv])?;
     let (batch, rows, n) = qkv.dims3()?;
     if heads == 0 || rows % (3 * heads) != 0 || rows == 0 || n == 0 {
-        bail!("attention: input {:?} does not split into 3 x {heads} heads", qkv.shape());
+        bail!(
+            "attention: input {:?} does not split into 3 x {heads} heads",
+            qkv.shape()
+        );
     }
-    let shape = AttentionShape { batch, channels: rows / 3, n, heads, order };
+    let shape = AttentionShape {
+        batch,
+        channels: rows / 3,
+        n,
+        heads,
+        order,
+    };
     qkv.contiguous()?.apply_op1(Attention(shape))
 }
 
@@ -40,7 +49,8 @@ impl CustomOp1 for Attention {
     }
 
     fn bwd(&self, qkv: &Tensor, _out: &Tensor, dout: &Tensor) -> Result<Option<Tensor>> {
-        qkv.apply_op2_no_bwd(&dout.contiguous()?, &Gradient(self.0)).map(Some)
+        qkv.apply_op2_no_bwd(&dout.contiguous()?, &Gradient(self.0))
+            .map(Some)
     }
 }
 
@@ -51,7 +61,13 @@ impl CustomOp2 for Gradient {
         "attention gradient"
     }
 
-    fn cpu_fwd(&self, qkv: &CpuStorage, qkv_layout: &Layout, dout: &CpuStorage, dout_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        qkv: &CpuStorage,
+        qkv_layout: &Layout,
+        dout: &CpuStorage,
+        dout_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         for_float!(self.name(), qkv, T => {
             let dqkv = kernel::backward::<T>(
                 &self.0,

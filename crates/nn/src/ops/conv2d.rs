@@ -26,8 +26,18 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: &Tensor, stride: usize, pad: usize) 
     if h + 2 * pad < k || width + 2 * pad < k {
         bail!("conv2d: image {h}x{width} with padding {pad} is smaller than the kernel {k}x{k}");
     }
-    let shape = ConvShape { batch, c_in, h, w: width, c_out, k, stride, pad };
-    x.contiguous()?.apply_op3(&w.contiguous()?, &bias.contiguous()?, Conv2d(shape))
+    let shape = ConvShape {
+        batch,
+        c_in,
+        h,
+        w: width,
+        c_out,
+        k,
+        stride,
+        pad,
+    };
+    x.contiguous()?
+        .apply_op3(&w.contiguous()?, &bias.contiguous()?, Conv2d(shape))
 }
 
 struct Conv2d(ConvShape);
@@ -68,8 +78,12 @@ impl CustomOp3 for Conv2d {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
-        let dx = x.track_op().then(|| dy.apply_op2_no_bwd(w, &InputGradient(self.0)));
-        let dw = w.track_op().then(|| x.apply_op2_no_bwd(&dy, &WeightGradient(self.0)));
+        let dx = x
+            .track_op()
+            .then(|| dy.apply_op2_no_bwd(w, &InputGradient(self.0)));
+        let dw = w
+            .track_op()
+            .then(|| x.apply_op2_no_bwd(&dy, &WeightGradient(self.0)));
         let db = bias.track_op().then(|| dy.apply_op1_no_bwd(&BiasGradient));
         Ok((dx.transpose()?, dw.transpose()?, db.transpose()?))
     }
@@ -82,7 +96,13 @@ impl CustomOp2 for InputGradient {
         "conv2d input gradient"
     }
 
-    fn cpu_fwd(&self, dy: &CpuStorage, dy_layout: &Layout, w: &CpuStorage, w_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        dy: &CpuStorage,
+        dy_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let s = &self.0;
         for_float!(self.name(), dy, T => {
             let dx = conv::input_gradient::<T>(
@@ -102,7 +122,13 @@ impl CustomOp2 for WeightGradient {
         "conv2d weight gradient"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, x_layout: &Layout, dy: &CpuStorage, dy_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        dy: &CpuStorage,
+        dy_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let s = &self.0;
         for_float!(self.name(), x, T => {
             let dw = conv::weight_gradient::<T>(

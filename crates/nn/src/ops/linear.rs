@@ -1,6 +1,8 @@
 use super::{elements, for_float, same_float};
 use crate::kernels::{Real, linear as kernel};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail,
+};
 
 /// `x w^T + bias`.
 ///
@@ -21,7 +23,8 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
             bias.shape()
         );
     }
-    x.contiguous()?.apply_op3(&w.contiguous()?, &bias.contiguous()?, Linear)
+    x.contiguous()?
+        .apply_op3(&w.contiguous()?, &bias.contiguous()?, Linear)
 }
 
 struct Linear;
@@ -63,7 +66,9 @@ impl CustomOp3 for Linear {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
         let dx = x.track_op().then(|| dy.apply_op2_no_bwd(w, &InputGradient));
-        let dw = w.track_op().then(|| x.apply_op2_no_bwd(&dy, &WeightGradient));
+        let dw = w
+            .track_op()
+            .then(|| x.apply_op2_no_bwd(&dy, &WeightGradient));
         let db = bias.track_op().then(|| dy.apply_op1_no_bwd(&BiasGradient));
         Ok((dx.transpose()?, dw.transpose()?, db.transpose()?))
     }
@@ -76,7 +81,13 @@ impl CustomOp2 for InputGradient {
         "linear input gradient"
     }
 
-    fn cpu_fwd(&self, dy: &CpuStorage, dy_layout: &Layout, w: &CpuStorage, w_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        dy: &CpuStorage,
+        dy_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (n_out, n_in) = w_layout.shape().dims2()?;
         let (rows, _) = dy_layout.shape().dims2()?;
         for_float!(self.name(), dy, T => {
@@ -98,7 +109,13 @@ impl CustomOp2 for WeightGradient {
         "linear weight gradient"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, x_layout: &Layout, dy: &CpuStorage, dy_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        dy: &CpuStorage,
+        dy_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (_, n_in) = x_layout.shape().dims2()?;
         let (_, n_out) = dy_layout.shape().dims2()?;
         for_float!(self.name(), x, T => {

@@ -19,7 +19,11 @@ use crate::kernels::Real;
 use candle_core::{CpuStorage, DType, Error, Layout, Result, Tensor};
 
 /// The elements of a contiguous CPU tensor.
-pub(crate) fn elements<'a, T: Real>(op: &'static str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
+pub(crate) fn elements<'a, T: Real>(
+    op: &'static str,
+    storage: &'a CpuStorage,
+    layout: &Layout,
+) -> Result<&'a [T]> {
     let (start, end) = layout
         .contiguous_offsets()
         .ok_or_else(|| Error::Msg(format!("{op}: the input is not contiguous")))?;

@@ -16,10 +16,22 @@ use std::sync::OnceLock;
 ///
 /// # Errors
 /// Channels that the number of groups does not divide, shapes that do not fit, a type other than f32 or f64.
-pub fn norm_act(x: &Tensor, a: &Tensor, b: &Tensor, groups: usize, eps: f64, activation: Activation) -> Result<Tensor> {
+pub fn norm_act(
+    x: &Tensor,
+    a: &Tensor,
+    b: &Tensor,
+    groups: usize,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
     same_float("norm_act", &[x, a, b])?;
     let dims = x.dims();
-    if dims.len() < 2 || groups == 0 || !dims[1].is_multiple_of(groups) || a.dims() != &dims[..2] || b.dims() != &dims[..2] {
+    if dims.len() < 2
+        || groups == 0
+        || !dims[1].is_multiple_of(groups)
+        || a.dims() != &dims[..2]
+        || b.dims() != &dims[..2]
+    {
         bail!(
             "norm_act: input {:?}, scale {:?} and shift {:?} do not fit {groups} groups",
             x.shape(),
@@ -32,8 +44,14 @@ pub fn norm_act(x: &Tensor, a: &Tensor, b: &Tensor, groups: usize, eps: f64, act
         plane: dims[2..].iter().product(),
         groups,
     };
-    let op = NormAct { shape, eps, activation, statistics: OnceLock::new() };
-    x.contiguous()?.apply_op3(&a.contiguous()?, &b.contiguous()?, op)
+    let op = NormAct {
+        shape,
+        eps,
+        activation,
+        statistics: OnceLock::new(),
+    };
+    x.contiguous()?
+        .apply_op3(&a.contiguous()?, &b.contiguous()?, op)
 }
 
 struct NormAct {
@@ -84,7 +102,14 @@ impl CustomOp3 for NormAct {
         let Some(statistics) = self.statistics.get() else {
             bail!("norm_act: backward without forward");
         };
-        let all = x.apply_op3_no_bwd(&stack(a, b)?, &dy.contiguous()?, &Gradient { of: self, statistics })?;
+        let all = x.apply_op3_no_bwd(
+            &stack(a, b)?,
+            &dy.contiguous()?,
+            &Gradient {
+                of: self,
+                statistics,
+            },
+        )?;
         let (nx, na) = (x.elem_count(), a.elem_count());
         Ok((
             Some(all.narrow(0, 0, nx)?.reshape(x.shape())?),

@@ -1,0 +1,258 @@
+//! Batches do not depend on how they are asked for.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use sdft_data::{Augment, Batch, Batches, DataError, ImageSource, Prefetcher, Result};
+use sdft_imaging::{Rgb8, from_unit_range_round};
+
+const SIZE: usize = 4;
+
+/// Images whose pixels all differ: red is the column, green the row, blue the image.
+struct Numbered {
+    n: usize,
+    reads: AtomicUsize,
+    broken: Option<usize>,
+    panics: Option<usize>,
+}
+
+impl Numbered {
+    fn new(n: usize) -> Self {
+        Self {
+            n,
+            reads: AtomicUsize::new(0),
+            broken: None,
+            panics: None,
+        }
+    }
+
+    fn picture(index: usize) -> Rgb8 {
+        let pixels = (0..SIZE * SIZE)
+            .flat_map(|i| [(i % SIZE) as u8, (i / SIZE) as u8, index as u8])
+            .collect();
+        Rgb8::new(SIZE, SIZE, pixels).unwrap()
+    }
+}
+
+impl ImageSource for Numbered {
+    fn len(&self) -> usize {
+        self.n
+    }
+
+    fn size(&self) -> usize {
+        SIZE
+    }
+
+    fn image(&self, index: usize) -> Result<Rgb8> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        assert_ne!(self.panics, Some(index), "the picture bites");
+        if self.broken == Some(index) {
+            return Ok(Rgb8::filled(1, 2, [0; 3]));
+        }
+        Ok(Self::picture(index))
+    }
+
+    fn id(&self, index: usize) -> String {
+        format!("number {index}")
+    }
+}
+
+const BOTH: Augment = Augment {
+    flip: true,
+    shift: 1,
+};
+const NONE: Augment = Augment {
+    flip: false,
+    shift: 0,
+};
+
+fn batches(n: usize, seed: u64, batch: usize, augment: Augment) -> Batches {
+    Batches::new(Arc::new(Numbered::new(n)), seed, batch, augment).unwrap()
+}
+
+/// The pictures of a batch.
+fn pictures(batch: &Batch) -> Vec<Rgb8> {
+    let images = batch.data.chunks(3 * SIZE * SIZE);
+    images
+        .map(|x| from_unit_range_round(x, SIZE, SIZE).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_batch_holds_the_pictures_it_names() {
+    let batch = batches(20, 1, 6, NONE).batch(2).unwrap();
+    assert_eq!((batch.step, batch.shape), (2, [6, 3, SIZE, SIZE]));
+    let expected: Vec<_> = batch
+        .indices
+        .iter()
+        .map(|&i| Numbered::picture(i))
+        .collect();
+    assert_eq!(pictures(&batch), expected);
+}
+
+#[test]
+fn the_split_into_batches_changes_nothing() {
+    let of = |size: usize| -> (Vec<usize>, Vec<f32>) {
+        let batches = batches(11, 5, size, BOTH);
+        let all: Vec<Batch> = (0..24 / size as u64)
+            .map(|k| batches.batch(k).unwrap())
+            .collect();
+        (
+            all.iter().flat_map(|b| b.indices.clone()).collect(),
+            all.iter().flat_map(|b| b.data.clone()).collect(),
+        )
+    };
+    let whole = of(24);
+    for size in [1, 2, 4, 8, 12] {
+        assert_eq!(of(size), whole, "batches of {size}");
+    }
+}
+
+#[test]
+fn an_epoch_sees_every_image_once_and_small_sets_wrap_around() {
+    let large = batches(12, 3, 4, NONE);
+    let seen: HashSet<usize> = (3..6)
+        .flat_map(|k| large.batch(k).unwrap().indices)
+        .collect();
+    assert_eq!(seen.len(), 12);
+    assert_eq!([0, 2, 3, 6].map(|k| large.epoch(k)), [0, 0, 1, 2]);
+
+    let mut small = batches(3, 3, 9, NONE).batch(0).unwrap().indices;
+    small.sort_unstable();
+    assert_eq!(small, [0, 0, 0, 1, 1, 1, 2, 2, 2]);
+}
+
+#[test]
+fn seeds_and_steps_differ() {
+    let at = |seed, step| batches(50, seed, 8, NONE).batch(step).unwrap().indices;
+    assert_ne!(at(1, 0), at(2, 0));
+    assert_ne!(at(1, 0), at(1, 1));
+}
+
+#[test]
+fn half_of_the_pictures_are_mirrored() {
+    let augment = Augment {
+        flip: true,
+        shift: 0,
+    };
+    let batch = batches(1, 7, 1000, augment).batch(0).unwrap();
+    let plain = Numbered::picture(0);
+    let flipped = plain.flip_horizontal();
+    let mut n_flipped = 0;
+    for picture in pictures(&batch) {
+        assert!(picture == plain || picture == flipped);
+        n_flipped += usize::from(picture == flipped);
+    }
+    // Four standard deviations of a fair coin: 63.
+    assert!((437..=563).contains(&n_flipped), "{n_flipped}");
+}
+
+#[test]
+fn shifts_reach_every_offset_about_equally_often() {
+    let augment = Augment {
+        flip: false,
+        shift: 1,
+    };
+    let batch = batches(1, 7, 900, augment).batch(0).unwrap();
+    let mut counts = [[0; 3]; 3];
+    let plain = Numbered::picture(0);
+    for picture in pictures(&batch) {
+        let offsets = (0..9).map(|i| (i % 3, i / 3));
+        let (x, y) = offsets
+            .filter(|&(x, y)| picture == plain.shift(x as isize - 1, y as isize - 1))
+            .collect::<Vec<_>>()[0];
+        counts[y][x] += 1;
+    }
+    // 100 each on average; four standard deviations are 38.
+    let even = counts.iter().flatten().all(|n| (62..=138).contains(n));
+    assert!(even, "{counts:?}");
+}
+
+#[test]
+fn senseless_options_are_refused() {
+    let refused = |n, batch, shift| {
+        let augment = Augment { flip: false, shift };
+        let error = Batches::new(Arc::new(Numbered::new(n)), 0, batch, augment).unwrap_err();
+        assert!(matches!(error, DataError::Option { .. }), "{error}");
+        error.to_string()
+    };
+    assert!(refused(0, 4, 0).contains("at least one image"));
+    assert!(refused(5, 0, 0).contains("batch size"));
+    assert!(refused(5, 4, SIZE).contains("less than the image size of 4"));
+}
+
+#[test]
+fn a_picture_of_the_wrong_size_is_named() {
+    let source = Numbered {
+        broken: Some(2),
+        ..Numbered::new(3)
+    };
+    let batches = Batches::new(Arc::new(source), 0, 3, NONE).unwrap();
+    let message = batches.batch(0).unwrap_err().to_string();
+    assert!(
+        message.contains("number 2") && message.contains("4x4") && message.contains("1x2"),
+        "{message}"
+    );
+}
+
+#[test]
+fn prefetching_gives_the_same_batches_in_order() {
+    let direct = batches(10, 4, 4, BOTH);
+    let mut prefetcher = Prefetcher::new(batches(10, 4, 4, BOTH), 17);
+    for step in 17..40 {
+        assert_eq!(prefetcher.next().unwrap(), direct.batch(step).unwrap());
+    }
+}
+
+#[test]
+fn dropping_a_prefetcher_ends_its_thread() {
+    let source = Arc::new(Numbered::new(5));
+    let batches = Batches::new(Arc::clone(&source) as Arc<dyn ImageSource>, 0, 4, BOTH).unwrap();
+    let mut prefetcher = Prefetcher::new(batches, 0);
+    prefetcher.next().unwrap();
+    drop(prefetcher);
+    // The thread owned the only other handle, and it is gone by now.
+    assert_eq!(Arc::strong_count(&source), 1);
+    // One batch taken, two in the queue, one that could not be sent, and at most one more on the way.
+    assert!(source.reads.load(Ordering::Relaxed) <= 5 * 4);
+}
+
+#[test]
+fn an_error_arrives_at_its_step_and_ends_the_stream() {
+    let source = || {
+        Arc::new(Numbered {
+            broken: Some(6),
+            ..Numbered::new(8)
+        })
+    };
+    let direct = Batches::new(source(), 1, 2, NONE).unwrap();
+    let bad = (0..).find(|&k| direct.batch(k).is_err()).unwrap();
+    let mut prefetcher = Prefetcher::new(Batches::new(source(), 1, 2, NONE).unwrap(), 0);
+    for _ in 0..bad {
+        prefetcher.next().unwrap();
+    }
+    let message = prefetcher.next().unwrap_err().to_string();
+    assert!(message.contains("number 6"), "{message}");
+    assert!(matches!(prefetcher.next(), Err(DataError::Ended { .. })));
+}
+
+#[test]
+fn a_panic_while_prefetching_is_an_error() {
+    let source = Numbered {
+        panics: Some(0),
+        ..Numbered::new(1)
+    };
+    let batches = Batches::new(Arc::new(source), 0, 1, NONE).unwrap();
+    let mut prefetcher = Prefetcher::new(batches, 9);
+    let message = prefetcher.next().unwrap_err().to_string();
+    assert!(
+        message.contains("step 9") && message.contains("the picture bites"),
+        "{message}"
+    );
+    assert!(prefetcher.next().is_err());
+}
