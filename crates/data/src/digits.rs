@@ -24,7 +24,7 @@ const LABELS_FILE: &str = "labels.txt";
 pub enum Style {
     /// Chalk on slate: the source domain.
     Chalk,
-    /// Hatched, grainy embers on a cold ground: the target domain.
+    /// Hatched yellow on grainy brown: the target domain.
     Ember,
 }
 

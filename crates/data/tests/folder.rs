@@ -57,8 +57,8 @@ fn a_small_budget_reads_images_when_needed_and_changes_nothing() {
     let folder = small_folder();
     let (kept, _) = FolderSource::open(folder.path(), 16, false).unwrap();
     let options = FolderOptions::new(16);
-    let exact = sdft_data_options(options, 3 * 3 * 16 * 16);
-    let less = sdft_data_options(options, 3 * 3 * 16 * 16 - 1);
+    let exact = with_budget(options, 3 * 3 * 16 * 16);
+    let less = with_budget(options, 3 * 3 * 16 * 16 - 1);
     let (fits, _) = FolderSource::open_with(folder.path(), &exact, &|_, _| {}).unwrap();
     let (lazy, _) = FolderSource::open_with(folder.path(), &less, &|_, _| {}).unwrap();
     assert!(kept.is_cached() && fits.is_cached() && !lazy.is_cached());
@@ -71,7 +71,7 @@ fn a_small_budget_reads_images_when_needed_and_changes_nothing() {
     assert!(message.contains("b.png"), "{message}");
 }
 
-fn sdft_data_options(mut options: FolderOptions, cache_bytes: u64) -> FolderOptions {
+fn with_budget(mut options: FolderOptions, cache_bytes: u64) -> FolderOptions {
     options.cache_bytes = cache_bytes;
     options
 }
