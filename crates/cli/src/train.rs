@@ -77,16 +77,7 @@ impl Job {
         let given = config::given_model(&table);
         let mut plan = config::plan(table)?;
         // What does not depend on files is checked before they are read.
-        let early = Plan {
-            model: sdft_adm::AdmConfig {
-                num_classes: 0,
-                ..plan.model.clone()
-            },
-            ..plan.clone()
-        };
-        if plan.source.is_empty() || !given.is_empty() {
-            early.validate().map_err(|e| usage(e.to_string()))?;
-        }
+        plan.validate_settings().map_err(|e| usage(e.to_string()))?;
         let source = if plan.source.is_empty() {
             None
         } else {

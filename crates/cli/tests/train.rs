@@ -143,7 +143,7 @@ fn an_impossible_request_is_refused_before_anything_is_written() {
         ),
         (
             &["train", "--set", "model.num_classes=10"],
-            2,
+            1,
             &["num_classes"],
         ),
         (

@@ -18,6 +18,11 @@ impl Plan {
     /// # Errors
     /// The first [`PlanError`].
     pub fn validate(&self) -> Result<(), PlanError> {
+        self.validate_model()?;
+        self.validate_settings()
+    }
+
+    fn validate_model(&self) -> Result<(), PlanError> {
         let wrong = |key: &str, problem: String| {
             Err(PlanError {
                 key: key.to_owned(),
@@ -54,6 +59,20 @@ impl Plan {
                 format!("images have 3 channels, found {}", self.model.in_channels),
             );
         }
+        Ok(())
+    }
+
+    /// As [`Self::validate`], without the architecture, which may still be unknown because a file tells it.
+    ///
+    /// # Errors
+    /// The first [`PlanError`].
+    pub fn validate_settings(&self) -> Result<(), PlanError> {
+        let wrong = |key: &str, problem: String| {
+            Err(PlanError {
+                key: key.to_owned(),
+                problem,
+            })
+        };
         if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
             return wrong(
                 "name",

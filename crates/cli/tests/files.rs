@@ -1,0 +1,290 @@
+//! Sampling, looking into files, converting them, checking data.
+
+mod common;
+
+use common::Place;
+use std::path::Path;
+
+fn fixture(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(name)
+        .display()
+        .to_string()
+}
+
+#[test]
+fn samples_depend_on_the_seed_and_their_number_and_not_on_the_batch() {
+    let place = Place::new();
+    let common = ["sample", "--model", "digits-source", "--steps", "ddim10"];
+    place
+        .run(
+            &[
+                &common[..],
+                &["-n", "5", "--batch", "2", "--out", "a", "--npz"],
+            ]
+            .concat(),
+        )
+        .ok();
+    place
+        .run(&[&common[..], &["-n", "5", "--batch", "5", "--out", "b"]].concat())
+        .ok();
+    place
+        .run(&[&common[..], &["-n", "1", "--seed", "1", "--out", "c"]].concat())
+        .ok();
+    let image = |name: &str| std::fs::read(place.path(name)).unwrap();
+    for i in 0..5 {
+        let name = format!("{i:05}.png");
+        assert_eq!(image(&format!("a/{name}")), image(&format!("b/{name}")));
+    }
+    assert_ne!(image("a/00000.png"), image("c/00000.png"));
+    assert!(place.path("a/grid.png").is_file());
+    let npz = image("a/samples_5x16x16x3.npz");
+    assert!(npz.len() > 5 * 16 * 16 * 3);
+
+    // Both samplers, with noise and without clamping, give pictures of the right size.
+    place
+        .run(&[
+            "sample",
+            "-n",
+            "1",
+            "--model",
+            "digits-source",
+            "--sampler",
+            "ddpm",
+            "--steps",
+            "5",
+            "--out",
+            "d",
+        ])
+        .ok();
+    place
+        .run(&[
+            "sample",
+            "-n",
+            "1",
+            "--model",
+            "digits-source",
+            "--steps",
+            "ddim5",
+            "--eta",
+            "1",
+            "--no-clip",
+            "--out",
+            "e",
+        ])
+        .ok();
+    place
+        .run(&["sample", "--model", "digits-source", "--steps", "ddim60"])
+        .fails(2, &["--steps", "60"]);
+    place
+        .run(&["sample", "--model", "digits-source", "-n", "0"])
+        .fails(2, &["-n 0"]);
+    place
+        .run(&["sample", "--model", "digits-source", "--class", "3"])
+        .fails(2, &["--class 3", "0 classes"]);
+    place
+        .run(&["sample", "--model", "digits-sorce.pt"])
+        .fails(1, &["digits-sorce.pt", "no such file"]);
+}
+
+#[test]
+fn a_file_is_told_what_it_is_and_how_that_is_known() {
+    let place = Place::new();
+    let source = fixture("assets/weights/digits-source.safetensors");
+    let seen = place.run(&["inspect", &source, "--tensors"]).ok();
+    for word in [
+        "ADM U-Net",
+        "984611 parameters",
+        "norm_groups",
+        "read",
+        "time_embed.0.weight",
+    ] {
+        assert!(seen.out.contains(word), "{word}: {}", seen.out);
+    }
+    let official = fixture("tests/parity/unet/one_level_pt/weights.pt");
+    let seen = place.run(&["inspect", &official]).ok();
+    for word in ["PyTorch (zip)", "inferred", "assumed"] {
+        assert!(seen.out.contains(word), "{word}: {}", seen.out);
+    }
+    let judge = fixture("assets/weights/digits-judge.safetensors");
+    let seen = place.run(&["inspect", &judge]).ok();
+    assert!(seen.out.contains("not recognised"), "{}", seen.out);
+    place.write("page.pt", b"<!DOCTYPE html><html>404</html>");
+    place
+        .run(&["inspect", "page.pt"])
+        .fails(1, &["page.pt", "web page"]);
+    place
+        .run(&["inspect", "pge.pt"])
+        .fails(1, &["did you mean page.pt?"]);
+}
+
+#[test]
+fn a_checkpoint_becomes_safetensors_with_its_configuration_and_goes_on_to_train() {
+    let place = Place::new();
+    let official = fixture("tests/parity/unet/one_level_pt/weights.pt");
+    let args = ["convert", &official, "out.safetensors", "--dtype", "f16"];
+    place.run(&args).ok();
+    let seen = place.run(&["inspect", "out.safetensors"]).ok();
+    assert!(
+        seen.out.contains("f16") && seen.out.contains("sdft.provenance.converted_sha256"),
+        "{}",
+        seen.out
+    );
+    place
+        .run(&args)
+        .fails(2, &["exists already", "--overwrite"]);
+    place
+        .run(&["convert", &official, "out.pt"])
+        .fails(2, &["only .safetensors"]);
+    let nested = fixture("crates/checkpoint/tests/fixtures/zip_nested.pt");
+    let chosen = place.run(&["convert", &nested, "ema.safetensors"]).ok();
+    assert!(
+        chosen.err.contains("\"ema\"") && chosen.err.contains("model"),
+        "{}",
+        chosen.err
+    );
+    place
+        .run(&["convert", &nested, "raw.safetensors", "--prefer", "raw"])
+        .ok();
+    let read = |name: &str| std::fs::read(place.path(name)).unwrap();
+    assert_ne!(read("ema.safetensors"), read("raw.safetensors"));
+    place
+        .run(&["convert", &nested, "x.safetensors", "--key", "nope"])
+        .fails(1, &["\"nope\"", "\"model\""]);
+}
+
+#[test]
+fn a_source_model_that_does_not_fit_says_what_would() {
+    let place = Place::new();
+    // The embedded model without its metadata, and without one of its tensors.
+    let source = fixture("assets/weights/digits-source.safetensors");
+    let state = sdft_checkpoint::read(Path::new(&source), &Default::default()).unwrap();
+    let tensors: Vec<_> = state
+        .iter()
+        .filter(|(name, _)| *name != "out.2.bias")
+        .collect();
+    let none = std::collections::BTreeMap::new();
+    sdft_checkpoint::write_safetensors(&place.path("cut.safetensors"), tensors, &none, None)
+        .unwrap();
+    sdft_checkpoint::write_safetensors(&place.path("bare.safetensors"), state.iter(), &none, None)
+        .unwrap();
+    let train = |source: &str, more: &[&str]| {
+        let base = [
+            "train",
+            "--config",
+            "digits-sdft",
+            "--source",
+            source,
+            "--steps",
+            "1",
+        ];
+        place.run(&[&base[..], more].concat())
+    };
+    train("cut.safetensors", &["--set", "model.image_size=16"])
+        .fails(1, &["1 missing", "out.2.bias"]);
+    // Shapes do not show the number of norm groups; 32 are assumed, and the digits need to be told their size.
+    train("bare.safetensors", &[]).fails(2, &["16x16"]);
+    train(
+        "bare.safetensors",
+        &[
+            "--set",
+            "model.image_size=16",
+            "--set",
+            "model.model_channels=64",
+        ],
+    )
+    .fails(
+        1,
+        &[
+            "of another shape",
+            "likely cause: the file has model.model_channels = 32",
+        ],
+    );
+    train(
+        "bare.safetensors",
+        &[
+            "--set",
+            "model.image_size=16",
+            "--set",
+            "model.norm_groups=8",
+            "--set",
+            "model.num_head_channels=16",
+            "--set",
+            "output.sampler=ddim2",
+        ],
+    )
+    .ok();
+}
+
+#[test]
+fn a_folder_is_checked_and_trained_on() {
+    let place = Place::new();
+    place
+        .run(&[
+            "sample",
+            "--model",
+            "digits-source",
+            "-n",
+            "6",
+            "--steps",
+            "ddim2",
+            "--out",
+            "images",
+        ])
+        .ok();
+    std::fs::copy(
+        place.path("images/00000.png"),
+        place.path("images/twice.png"),
+    )
+    .unwrap();
+    let whole = std::fs::read(place.path("images/00001.png")).unwrap();
+    place.write("images/deep/cut.PNG", &whole[..whole.len() / 2]);
+    let report = place.run(&["data", "check", "images", "--size", "16"]).ok();
+    for word in ["cut.PNG", "twice.png"] {
+        assert!(report.out.contains(word), "{word}: {}", report.out);
+    }
+    let json = place
+        .run(&["data", "check", "images", "--size", "16", "--json"])
+        .ok();
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(json["unreadable"].as_array().unwrap().len(), 1);
+    let strict = place.run(&["data", "check", "images", "--size", "16", "--strict"]);
+    assert_eq!(strict.code, Some(1));
+    place
+        .run(&["data", "check", "imagse"])
+        .fails(1, &["imagse"]);
+
+    let train = [
+        "train",
+        "--config",
+        "digits-sdft",
+        "--data",
+        "images",
+        "--steps",
+        "2",
+        "--set",
+        "output.sampler=ddim2",
+    ];
+    let run = place.run(&train).ok();
+    assert!(run.err.contains("cut.PNG"), "{}", run.err);
+    place
+        .run(&[&train[..], &["--strict"]].concat())
+        .fails(1, &["cut.PNG"]);
+}
+
+#[test]
+fn the_doctor_says_what_will_be_used() {
+    let seen = Place::new().run(&["--threads", "1", "doctor"]).ok();
+    for word in [
+        "cores",
+        "1 threads will be used",
+        "simd",
+        "GFLOP/s",
+        "disk",
+        "gpu",
+        "device    cpu",
+    ] {
+        assert!(seen.out.contains(word), "{word}: {}", seen.out);
+    }
+}
