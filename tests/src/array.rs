@@ -1,0 +1,65 @@
+use anyhow::{Result, bail};
+use candle_core::{DType, Tensor};
+
+/// Numbers of any type, widened to f64, with a shape.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// The shape.
+    pub shape: Vec<usize>,
+    /// Row-major values.
+    pub data: Vec<f64>,
+}
+
+impl Array {
+    /// One axis.
+    pub fn vector(data: Vec<f64>) -> Self {
+        Self {
+            shape: vec![data.len()],
+            data,
+        }
+    }
+
+    /// Whole numbers along one axis.
+    pub fn indices(data: &[usize]) -> Self {
+        Self::vector(data.iter().map(|i| *i as f64).collect())
+    }
+
+    /// Bytes in the given shape.
+    pub fn bytes(data: &[u8], shape: &[usize]) -> Self {
+        Self {
+            shape: shape.to_vec(),
+            data: data.iter().map(|b| f64::from(*b)).collect(),
+        }
+    }
+
+    /// A tensor of any type.
+    ///
+    /// # Errors
+    /// When the tensor cannot be read.
+    pub fn of(tensor: &Tensor) -> Result<Self> {
+        let shape = tensor.dims().to_vec();
+        Ok(Self {
+            shape,
+            data: tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?,
+        })
+    }
+
+    /// The same values repeated to `shape`, by the usual rules of broadcasting.
+    ///
+    /// # Errors
+    /// Shapes that do not broadcast.
+    pub fn broadcast(&self, shape: &[usize]) -> Result<Self> {
+        if self.shape == shape {
+            return Ok(self.clone());
+        }
+        let tensor = Tensor::from_vec(
+            self.data.clone(),
+            self.shape.as_slice(),
+            &candle_core::Device::Cpu,
+        )?;
+        match tensor.broadcast_as(shape) {
+            Ok(wide) => Self::of(&wide.contiguous()?),
+            Err(_) => bail!("shape {:?} is not {shape:?}", self.shape),
+        }
+    }
+}

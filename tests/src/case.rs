@@ -1,0 +1,209 @@
+use anyhow::{Context, Result, anyhow, bail};
+use candle_core::{DType, Tensor};
+use sdft_checkpoint::{ReadOptions, StateDict, read};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A fixture.
+#[derive(Debug)]
+pub struct Case {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// What is computed.
+    pub kind: String,
+    /// All parameters.
+    pub config: Value,
+    /// Absolute and relative tolerance.
+    pub tolerance: (f64, f64),
+    /// Names of the outputs.
+    pub expected: Vec<String>,
+    tensors: StateDict,
+}
+
+/// The fixtures that come with the project.
+pub fn packaged() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("parity")
+}
+
+/// All folders below `root` that hold a case, in order.
+///
+/// # Errors
+/// A folder that cannot be read; none that holds a case.
+pub fn find(root: &Path) -> Result<Vec<PathBuf>> {
+    fn visit(dir: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
+        if dir.join("case.json").is_file() {
+            out.push(dir.to_owned());
+        }
+        if depth == 8 {
+            return Ok(());
+        }
+        for entry in
+            std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?
+        {
+            let path = entry?.path();
+            if path.is_dir() {
+                visit(&path, depth + 1, out)?;
+            }
+        }
+        Ok(())
+    }
+    let mut out = Vec::new();
+    visit(root, 0, &mut out)?;
+    if out.is_empty() {
+        bail!("{}: no case.json below this folder", root.display());
+    }
+    out.sort();
+    Ok(out)
+}
+
+impl Case {
+    /// Reads a case.
+    ///
+    /// # Errors
+    /// Files that are missing or do not have the format.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join("case.json");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let json: Value = serde_json::from_str(&text)
+            .with_context(|| format!("{} is no JSON", path.display()))?;
+        let field = |name: &str| {
+            json.get(name)
+                .ok_or_else(|| anyhow!("{}: {name} is missing", path.display()))
+        };
+        let kind = field("kind")?
+            .as_str()
+            .ok_or_else(|| anyhow!("kind is no text"))?
+            .to_owned();
+        let number = |name: &str| {
+            let value = json
+                .get("tolerance")
+                .and_then(|t| t.get(name))
+                .and_then(Value::as_f64);
+            value.ok_or_else(|| anyhow!("{}: tolerance.{name} is missing", path.display()))
+        };
+        let names = field("expected")?
+            .as_array()
+            .ok_or_else(|| anyhow!("expected is no list"))?;
+        let expected = names
+            .iter()
+            .filter_map(|n| n.as_str().map(str::to_owned))
+            .collect();
+        let options = ReadOptions {
+            keep_dtype: true,
+            ..ReadOptions::default()
+        };
+        Ok(Self {
+            dir: dir.to_owned(),
+            kind,
+            config: field("config")?.clone(),
+            tolerance: (number("atol")?, number("rtol")?),
+            expected,
+            tensors: read(&dir.join("tensors.safetensors"), &options)?,
+        })
+    }
+
+    /// A stored tensor as it is.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn stored(&self, name: &str) -> Result<Tensor> {
+        self.tensors
+            .get(name)
+            .cloned()
+            .ok_or_else(|| anyhow!("tensor {name} is missing"))
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.get(name).is_some()
+    }
+
+    /// An input as f32.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn input(&self, name: &str) -> Result<Tensor> {
+        Ok(self.stored(name)?.to_dtype(DType::F32)?)
+    }
+
+    /// Timesteps as a list of whole numbers.
+    ///
+    /// # Errors
+    /// There is none of that name, or they are not whole.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked"
+    )]
+    pub fn steps(&self, name: &str) -> Result<Vec<usize>> {
+        let values = self
+            .stored(name)?
+            .to_dtype(DType::F64)?
+            .flatten_all()?
+            .to_vec1::<f64>()?;
+        values
+            .into_iter()
+            .map(|v| {
+                if v >= 0.0 && v.fract() == 0.0 {
+                    Ok(v as usize)
+                } else {
+                    bail!("{name}: {v} is no step")
+                }
+            })
+            .collect()
+    }
+
+    /// What the network is told about time: whole or fractional numbers.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn times(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(self.input(name)?.flatten_all()?.to_vec1::<f32>()?)
+    }
+
+    /// A parameter of the configuration.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn get(&self, name: &str) -> Result<&Value> {
+        self.config
+            .get(name)
+            .ok_or_else(|| anyhow!("config.{name} is missing"))
+    }
+
+    /// A number of the configuration.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn number(&self, name: &str) -> Result<f64> {
+        self.get(name)?
+            .as_f64()
+            .ok_or_else(|| anyhow!("config.{name} is no number"))
+    }
+
+    /// A whole number of the configuration.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn count(&self, name: &str) -> Result<usize> {
+        let value = self
+            .get(name)?
+            .as_u64()
+            .ok_or_else(|| anyhow!("config.{name} is no whole number"))?;
+        Ok(usize::try_from(value)?)
+    }
+
+    /// A switch of the configuration; false where it is not mentioned.
+    ///
+    /// # Errors
+    /// Something that is no switch.
+    pub fn flag(&self, name: &str) -> Result<bool> {
+        match self.config.get(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(value) => value
+                .as_bool()
+                .ok_or_else(|| anyhow!("config.{name} is neither true nor false")),
+        }
+    }
+}

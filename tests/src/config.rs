@@ -1,0 +1,176 @@
+//! The reference's configuration objects, in the workspace's own terms.
+
+use crate::case::Case;
+use anyhow::{Result, anyhow, bail};
+use sdft_adm::{AdmConfig, EncoderConfig, Pool};
+use sdft_diffusion::{Diffusion, Variance};
+use sdft_losses::Variational;
+use sdft_schedule::{BetaSchedule, Respacing, Schedule, Weighting};
+use serde_json::Value;
+
+fn number(object: &Value, name: &str) -> Result<f64> {
+    object
+        .get(name)
+        .and_then(Value::as_f64)
+        .ok_or_else(|| anyhow!("{name} is missing or no number"))
+}
+
+fn count(object: &Value, name: &str) -> Result<usize> {
+    let value = object
+        .get(name)
+        .and_then(Value::as_u64)
+        .ok_or_else(|| anyhow!("{name} is missing or no whole number"))?;
+    Ok(usize::try_from(value)?)
+}
+
+/// A count for which the reference writes -1 or null where this project writes 0.
+fn optional(object: &Value, name: &str) -> Result<usize> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(0),
+        Some(value) if value.as_i64() == Some(-1) => Ok(0),
+        Some(_) => count(object, name),
+    }
+}
+
+fn flag(object: &Value, name: &str) -> Result<bool> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(value) => value
+            .as_bool()
+            .ok_or_else(|| anyhow!("{name} is neither true nor false")),
+    }
+}
+
+fn list(object: &Value, name: &str) -> Result<Vec<f64>> {
+    let values = object
+        .get(name)
+        .and_then(Value::as_array)
+        .ok_or_else(|| anyhow!("{name} is missing or no list"))?;
+    values
+        .iter()
+        .map(|v| v.as_f64().ok_or_else(|| anyhow!("{name} holds {v}")))
+        .collect()
+}
+
+/// The reference's `UNetModel` arguments.
+pub(crate) fn adm(model: &Value) -> Result<AdmConfig> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked"
+    )]
+    let attention_resolutions = list(model, "attention_resolutions")?
+        .into_iter()
+        .map(|v| {
+            if v >= 1.0 && v.fract() == 0.0 {
+                Ok(v as usize)
+            } else {
+                bail!("attention_resolutions holds {v}")
+            }
+        })
+        .collect::<Result<_>>()?;
+    Ok(AdmConfig {
+        image_size: count(model, "image_size")?,
+        in_channels: count(model, "in_channels")?,
+        out_channels: count(model, "out_channels")?,
+        model_channels: count(model, "model_channels")?,
+        channel_mult: list(model, "channel_mult")?,
+        num_res_blocks: count(model, "num_res_blocks")?,
+        attention_resolutions,
+        num_heads: optional(model, "num_heads")?.max(1),
+        num_head_channels: optional(model, "num_head_channels")?,
+        num_heads_upsample: optional(model, "num_heads_upsample")?,
+        use_scale_shift_norm: flag(model, "use_scale_shift_norm")?,
+        resblock_updown: flag(model, "resblock_updown")?,
+        conv_resample: flag(model, "conv_resample")?,
+        use_new_attention_order: flag(model, "use_new_attention_order")?,
+        num_classes: optional(model, "num_classes")?,
+        dropout: model.get("dropout").and_then(Value::as_f64).unwrap_or(0.0),
+        norm_groups: 32,
+    })
+}
+
+/// The reference's `EncoderUNetModel` arguments.
+pub(crate) fn encoder(model: &Value) -> Result<EncoderConfig> {
+    let pool = match model.get("pool").and_then(Value::as_str) {
+        Some("adaptive") => Pool::Adaptive,
+        Some("attention") => Pool::Attention,
+        Some("spatial") => Pool::Spatial,
+        Some("spatial_v2") => Pool::SpatialV2,
+        other => bail!("unknown pool {other:?}"),
+    };
+    Ok(EncoderConfig {
+        net: adm(model)?,
+        pool,
+    })
+}
+
+/// The respaced schedule of a `diffusion` object.
+pub(crate) fn schedule(object: &Value) -> Result<Schedule> {
+    let kind: BetaSchedule = object
+        .get("noise_schedule")
+        .and_then(Value::as_str)
+        .unwrap_or("linear")
+        .parse()?;
+    let respacing: Respacing = object
+        .get("timestep_respacing")
+        .and_then(Value::as_str)
+        .unwrap_or("")
+        .parse()?;
+    Ok(Schedule::new(kind, count(object, "diffusion_steps")?)?.respaced(&respacing)?)
+}
+
+/// The process of a `diffusion` object.
+pub(crate) fn diffusion(object: &Value) -> Result<Diffusion> {
+    let variance = match (flag(object, "learn_sigma")?, flag(object, "sigma_small")?) {
+        (true, _) => Variance::LearnedRange,
+        (false, true) => Variance::FixedSmall,
+        (false, false) => Variance::FixedLarge,
+    };
+    Ok(Diffusion {
+        schedule: schedule(object)?,
+        variance,
+        rescale_timesteps: flag(object, "rescale_timesteps")?,
+    })
+}
+
+/// The base loss of a `diffusion` object.
+pub(crate) fn base_loss(object: &Value) -> Result<(Weighting, Variational)> {
+    let gamma = object
+        .get("p2_gamma")
+        .map_or(Ok(0.0), |_| number(object, "p2_gamma"))?;
+    let k = object
+        .get("p2_k")
+        .map_or(Ok(1.0), |_| number(object, "p2_k"))?;
+    let variational = match (
+        flag(object, "learn_sigma")?,
+        flag(object, "rescale_learned_sigmas")?,
+    ) {
+        (false, _) => Variational::Off,
+        (true, true) => Variational::Rescaled,
+        (true, false) => Variational::Plain,
+    };
+    Ok((Weighting::P2 { k, gamma }, variational))
+}
+
+/// A distillation weight.
+pub(crate) fn weighting(object: &Value) -> Result<Weighting> {
+    let gamma = || number(object, "gamma");
+    Ok(match object.get("name").and_then(Value::as_str) {
+        Some("snr") => Weighting::Snr {
+            k: 1.0,
+            gamma: gamma()?,
+        },
+        Some("constant") => Weighting::Constant,
+        Some("min_snr_eps") => Weighting::MinSnrEps { cap: gamma()? },
+        Some("min_snr_clamp") => Weighting::MinSnr { cap: gamma()? },
+        other => bail!("unknown weight {other:?}"),
+    })
+}
+
+impl Case {
+    /// The process of `config.diffusion`.
+    pub(crate) fn diffusion(&self) -> Result<Diffusion> {
+        diffusion(self.get("diffusion")?)
+    }
+}

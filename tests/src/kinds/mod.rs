@@ -1,0 +1,121 @@
+//! One function per kind, one file per group.
+
+use crate::array::Array;
+use crate::case::Case;
+use anyhow::{Result, bail};
+use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
+use std::collections::BTreeMap;
+
+mod diffusion;
+mod images;
+mod nn;
+mod optim;
+mod schedule;
+mod sdft;
+mod unet;
+
+/// The kinds that are built.
+pub const BUILT: [&str; 29] = [
+    "schedule.table",
+    "schedule.weights",
+    "schedule.respacing",
+    "nn.timestep_embedding",
+    "nn.groupnorm_silu",
+    "nn.resblock",
+    "nn.attention",
+    "nn.downsample",
+    "nn.upsample",
+    "nn.attention_pool",
+    "unet.forward_backward",
+    "unet.encoder_classifier",
+    "unet.classifier_guidance",
+    "diffusion.q_sample",
+    "diffusion.q_posterior",
+    "diffusion.p_mean_variance",
+    "diffusion.vb_terms",
+    "diffusion.training_losses",
+    "diffusion.ddim_sample_loop",
+    "diffusion.ddim_reverse_loop",
+    "diffusion.p_sample_loop",
+    "sdft.loss",
+    "sdft.train_steps",
+    "optim.adamw",
+    "optim.ema",
+    "optim.clip_grad_norm",
+    "optim.microbatch",
+    "metrics.image_load",
+    "metrics.image_load_torchvision",
+];
+
+/// Computed tensors by name.
+pub(crate) type Outputs = BTreeMap<String, Array>;
+
+/// Everything that a case's kind computes, by name.
+///
+/// # Errors
+/// A kind that is not built; a configuration that says something unknown; whatever the crates fail with.
+pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
+    match case.kind.as_str() {
+        "schedule.table" => schedule::table(case),
+        "schedule.weights" => schedule::weights(case),
+        "schedule.respacing" => schedule::respacing(case),
+        "nn.timestep_embedding" => nn::timestep_embedding(case),
+        "nn.groupnorm_silu" => nn::groupnorm_silu(case),
+        "nn.resblock" => nn::resblock(case),
+        "nn.attention" => nn::attention(case),
+        "nn.downsample" => nn::resize(case, true),
+        "nn.upsample" => nn::resize(case, false),
+        "nn.attention_pool" => nn::attention_pool(case),
+        "unet.forward_backward" => unet::forward_backward(case),
+        "unet.encoder_classifier" => unet::encoder_classifier(case),
+        "unet.classifier_guidance" => unet::classifier_guidance(case),
+        "diffusion.q_sample" => diffusion::q_sample(case),
+        "diffusion.q_posterior" => diffusion::q_posterior(case),
+        "diffusion.p_mean_variance" => diffusion::p_mean_variance(case),
+        "diffusion.vb_terms" => diffusion::vb_terms(case),
+        "diffusion.training_losses" => diffusion::training_losses(case),
+        "diffusion.ddim_sample_loop" => diffusion::ddim_sample_loop(case),
+        "diffusion.ddim_reverse_loop" => diffusion::ddim_reverse_loop(case),
+        "diffusion.p_sample_loop" => diffusion::p_sample_loop(case),
+        "sdft.loss" => sdft::loss(case),
+        "sdft.train_steps" => sdft::train_steps(case),
+        "optim.adamw" => optim::adamw(case),
+        "optim.ema" => optim::ema(case),
+        "optim.clip_grad_norm" => optim::clip_grad_norm(case),
+        "optim.microbatch" => optim::microbatch(case),
+        "metrics.image_load" => images::image_load(case),
+        "metrics.image_load_torchvision" => images::image_load_torchvision(case),
+        other => bail!("kind {other} is not built"),
+    }
+}
+
+/// Adds a tensor.
+pub(crate) fn put(out: &mut Outputs, name: impl Into<String>, tensor: &Tensor) -> Result<()> {
+    out.insert(name.into(), Array::of(tensor)?);
+    Ok(())
+}
+
+/// Adds `grad.<name>` of every variable, and `grad_norm` over all of them.
+pub(crate) fn put_gradients(
+    out: &mut Outputs,
+    vars: &[(String, Var)],
+    gradients: &GradStore,
+) -> Result<()> {
+    for (name, var) in vars {
+        let gradient = match gradients.get(var) {
+            Some(gradient) => gradient.clone(),
+            None => var.zeros_like()?,
+        };
+        put(out, format!("grad.{name}"), &gradient)?;
+    }
+    let norm = sdft_optim::global_norm(&sdft_optim::collect_gradients(vars, gradients))?;
+    out.insert(
+        "grad_norm".into(),
+        Array {
+            shape: vec![],
+            data: vec![norm],
+        },
+    );
+    Ok(())
+}

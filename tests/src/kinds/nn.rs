@@ -1,0 +1,166 @@
+use super::{Outputs, put, put_gradients};
+use crate::case::Case;
+use anyhow::{Result, anyhow};
+use candle_core::{Device, Tensor, Var};
+use sdft_nn::{
+    Activation, AttentionBlock, AttentionOrder, AttentionPool, Init, Params, ResBlock,
+    ResBlockConfig, Resample, Resize, Scope, norm_act, specs_of,
+};
+
+pub(super) fn timestep_embedding(case: &Case) -> Result<Outputs> {
+    let t = case.times("timesteps")?;
+    let out = sdft_nn::timestep_embedding(
+        &t,
+        case.count("dim")?,
+        case.number("max_period")?,
+        &Device::Cpu,
+    )?;
+    let mut all = Outputs::new();
+    put(&mut all, "out", &out)?;
+    Ok(all)
+}
+
+/// Runs a module on `inputs` and collects the output and the gradients of `sum(out * R)`.
+fn module(
+    case: &Case,
+    inputs: &[&str],
+    run: impl Fn(&Scope<'_>, &[Tensor]) -> candle_core::Result<Tensor>,
+) -> Result<Outputs> {
+    let stored = inputs
+        .iter()
+        .map(|name| case.input(name))
+        .collect::<Result<Vec<_>>>()?;
+    // Asking the module for its parameters runs it on stand-ins, which may fail once all have been asked for.
+    let specs = specs_of(|scope| {
+        run(scope, &stored).or_else(|_| Tensor::zeros((), candle_core::DType::F32, &Device::Cpu))
+    })?;
+    let params = if specs.is_empty() {
+        Params::default()
+    } else {
+        case.weights("module", &specs)?
+    };
+    let (params, mut vars) = params.trainable()?;
+    let input_vars = stored
+        .iter()
+        .map(Var::from_tensor)
+        .collect::<candle_core::Result<Vec<_>>>()?;
+    let tracked: Vec<Tensor> = input_vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let result = run(&Scope::root(&params), &tracked)?;
+    let gradients = result.mul(&case.input("R")?)?.sum_all()?.backward()?;
+    let mut out = Outputs::new();
+    put(&mut out, "out", &result)?;
+    vars.extend(inputs.iter().map(|name| (*name).to_owned()).zip(input_vars));
+    put_gradients(&mut out, &vars, &gradients)?;
+    Ok(out)
+}
+
+pub(super) fn groupnorm_silu(case: &Case) -> Result<Outputs> {
+    let (channels, groups, eps) = (
+        case.count("channels")?,
+        case.count("groups")?,
+        case.number("eps")?,
+    );
+    let run = |activation| {
+        module(case, &["x"], move |scope: &Scope<'_>, x: &[Tensor]| {
+            let weight = scope
+                .pp(0)
+                .get("weight", &[channels], Init::Constant(1.0))?;
+            let bias = scope.pp(0).get("bias", &[channels], Init::Constant(0.0))?;
+            let rows = (x[0].dim(0)?, channels);
+            norm_act(
+                &x[0],
+                &weight.broadcast_as(rows)?,
+                &bias.broadcast_as(rows)?,
+                groups,
+                eps,
+                activation,
+            )
+        })
+    };
+    let mut out = run(Activation::Silu)?;
+    if let Some(plain) = run(Activation::None)?.remove("out") {
+        out.insert("norm_only".into(), plain);
+    }
+    Ok(out)
+}
+
+pub(super) fn resblock(case: &Case) -> Result<Outputs> {
+    let resample = match (case.flag("up")?, case.flag("down")?) {
+        (true, _) => Resample::Up,
+        (false, true) => Resample::Down,
+        (false, false) => Resample::None,
+    };
+    let config = ResBlockConfig {
+        channels: case.count("channels")?,
+        out_channels: out_channels(case)?,
+        emb_channels: case.count("emb_channels")?,
+        scale_shift: case.flag("use_scale_shift_norm")?,
+        resample,
+        skip_kernel: if case.flag("use_conv")? { 3 } else { 1 },
+        groups: 32,
+        dropout: case.number("dropout")?,
+    };
+    module(case, &["x", "emb"], |scope, t| {
+        ResBlock::load(scope, &config)?.forward(&t[0], &t[1], None)
+    })
+}
+
+/// `out_channels`, which is that of the input where it is null.
+fn out_channels(case: &Case) -> Result<usize> {
+    if case
+        .config
+        .get("out_channels")
+        .is_none_or(serde_json::Value::is_null)
+    {
+        return case.count("channels");
+    }
+    case.count("out_channels")
+}
+
+pub(super) fn attention(case: &Case) -> Result<Outputs> {
+    let channels = case.count("channels")?;
+    let heads = match case.get("num_head_channels")?.as_i64() {
+        Some(-1) | None => case.count("num_heads")?,
+        Some(n) => channels
+            .checked_div(usize::try_from(n)?)
+            .ok_or_else(|| anyhow!("num_head_channels is 0"))?,
+    };
+    let order = if case.flag("use_new_attention_order")? {
+        AttentionOrder::Chunked
+    } else {
+        AttentionOrder::Legacy
+    };
+    module(case, &["x"], |scope, t| {
+        AttentionBlock::load(scope, channels, heads, 32, order)?.forward(&t[0])
+    })
+}
+
+pub(super) fn resize(case: &Case, down: bool) -> Result<Outputs> {
+    let (channels, out, learned) = (
+        case.count("channels")?,
+        out_channels(case)?,
+        case.flag("use_conv")?,
+    );
+    module(case, &["x"], |scope, t| {
+        let resize = if down {
+            Resize::down(scope, channels, out, learned)?
+        } else {
+            Resize::up(scope, channels, out, learned)?
+        };
+        resize.forward(&t[0])
+    })
+}
+
+pub(super) fn attention_pool(case: &Case) -> Result<Outputs> {
+    let [side, channels, per_head, n_out] = [
+        "spacial_dim",
+        "embed_dim",
+        "num_heads_channels",
+        "output_dim",
+    ]
+    .map(|name| case.count(name));
+    let (side, channels, per_head, n_out) = (side?, channels?, per_head?, n_out?);
+    module(case, &["x"], |scope, t| {
+        AttentionPool::load(scope, side, channels, per_head, n_out)?.forward(&t[0])
+    })
+}

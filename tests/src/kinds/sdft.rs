@@ -1,0 +1,170 @@
+use super::diffusion::{frozen, unet};
+use super::{Outputs, put, put_gradients};
+use crate::array::Array;
+use crate::case::Case;
+use crate::config;
+use anyhow::{Result, bail};
+use candle_core::Tensor;
+use sdft_adm::Unet;
+use sdft_diffusion::Diffusion;
+use sdft_losses::{Auxiliary, Batch, Distillation, Objective, Terms};
+use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule, collect_gradients};
+
+/// The objective of the case. Terms with a factor of zero are computed all the same.
+fn objective(case: &Case) -> Result<Objective> {
+    let (base, variational) = config::base_loss(case.get("diffusion")?)?;
+    let term = |lambda: &str, weight: &str| -> Result<Distillation> {
+        Ok(Distillation {
+            lambda: case.number(lambda)?,
+            weighting: config::weighting(case.get(weight)?)?,
+        })
+    };
+    Ok(Objective {
+        base,
+        variational,
+        distill: Some(term("lambda_distill", "weight_distill")?),
+        aux: Some(term("lambda_aux", "weight_aux")?),
+    })
+}
+
+/// The inputs of one evaluation.
+struct Inputs {
+    x0: Tensor,
+    noise: Tensor,
+    z: Tensor,
+    t: Vec<usize>,
+    t_aux: Vec<usize>,
+}
+
+impl Inputs {
+    fn evaluate(
+        &self,
+        objective: &Objective,
+        diffusion: &Diffusion,
+        target: &Unet,
+        source: &Unet,
+    ) -> Result<Terms> {
+        let weights = objective.aux_weights(&diffusion.schedule, &self.t_aux)?;
+        let aux = Auxiliary {
+            z: &self.z,
+            t: &self.t_aux,
+            weights: &weights,
+        };
+        let batch = Batch {
+            x0: &self.x0,
+            t: &self.t,
+            noise: &self.noise,
+            importance: None,
+        };
+        Ok(objective.evaluate(diffusion, target, Some(source), &batch, Some(&aux))?)
+    }
+}
+
+pub(super) fn loss(case: &Case) -> Result<Outputs> {
+    let (diffusion, objective) = (case.diffusion()?, objective(case)?);
+    let (source, (target, vars)) = (frozen(case, "source")?, unet(case, "target")?);
+    let inputs = Inputs {
+        x0: case.input("x_start")?,
+        noise: case.input("noise")?,
+        z: case.input("z")?,
+        t: case.steps("t")?,
+        t_aux: case.steps("t_aux")?,
+    };
+    let terms = inputs.evaluate(&objective, &diffusion, &target, &source)?;
+    let mut out = Outputs::new();
+    put(&mut out, "mse", &terms.mse)?;
+    put(&mut out, "base", &terms.base_each)?;
+    put(&mut out, "loss_base", &terms.base)?;
+    put(&mut out, "loss", &terms.total)?;
+    for (name, tensor) in [
+        ("vb", &terms.vb),
+        ("distill_sq", &terms.distill_each),
+        ("aux_sq", &terms.aux_each),
+        ("loss_distill", &terms.distill),
+        ("loss_aux", &terms.aux),
+    ] {
+        if let Some(tensor) = tensor {
+            put(&mut out, name, tensor)?;
+        }
+    }
+    let table = |weight: &str| -> Result<Vec<f64>> {
+        Ok(config::weighting(case.get(weight)?)?.weights(&diffusion.schedule))
+    };
+    let pick = |table: Vec<f64>, t: &[usize]| Array::vector(t.iter().map(|&t| table[t]).collect());
+    out.insert(
+        "w_distill".into(),
+        pick(table("weight_distill")?, &inputs.t),
+    );
+    out.insert("w_aux".into(), pick(table("weight_aux")?, &inputs.t_aux));
+    put_gradients(&mut out, &vars, &terms.total.backward()?)?;
+    Ok(out)
+}
+
+pub(super) fn train_steps(case: &Case) -> Result<Outputs> {
+    let (diffusion, objective) = (case.diffusion()?, objective(case)?);
+    let model = config::adm(case.get("model")?)?;
+    let start = case.weights("source", &Unet::specs(&model)?)?;
+    let source = Unet::load(&start, &model)?;
+    let (params, vars) = start.trainable()?;
+    let target = Unet::load(&params, &model)?;
+    let rule = AdamW {
+        eps: case.number("eps")?,
+        weight_decay: case.number("weight_decay")?,
+        ..AdamW::default()
+    };
+    let mut optimizer = Optimizer::new(Rule::AdamW(rule), &vars)?;
+    let mut ema = Ema::new(case.number("ema_rate")?, EmaRamp::None, &vars)?;
+    let [x0, noise, z] = ["x_start", "noise", "z"].map(|name| case.input(name));
+    let (x0, noise, z) = (x0?, noise?, z?);
+    let (t, t_aux) = (case.steps("t")?, case.steps("t_aux")?);
+    let steps = case.count("steps")?;
+    if x0.dim(0)? != steps {
+        bail!("x_start has {} steps, config.steps is {steps}", x0.dim(0)?);
+    }
+    let per_step = |all: &[usize], i: usize| -> Vec<usize> {
+        let n = all.len() / steps;
+        all[i * n..(i + 1) * n].to_vec()
+    };
+    let mut losses = Vec::new();
+    for i in 0..steps {
+        let inputs = Inputs {
+            x0: x0.get(i)?,
+            noise: noise.get(i)?,
+            z: z.get(i)?,
+            t: per_step(&t, i),
+            t_aux: per_step(&t_aux, i),
+        };
+        let terms = inputs.evaluate(&objective, &diffusion, &target, &source)?;
+        let report = terms.report()?;
+        losses.extend([
+            report.base,
+            report.distill.unwrap_or(0.0),
+            report.aux.unwrap_or(0.0),
+            report.total,
+        ]);
+        optimizer.step(
+            &collect_gradients(&vars, &terms.total.backward()?),
+            case.number("lr")?,
+            1.0,
+        )?;
+        ema.update()?;
+    }
+    let mut out = Outputs::new();
+    out.insert(
+        "losses".into(),
+        Array {
+            shape: vec![steps, 4],
+            data: losses,
+        },
+    );
+    let averaged = ema.state()?;
+    for ((name, first), ((_, last), (_, average))) in start.iter().zip(vars.iter().zip(&averaged)) {
+        put(
+            &mut out,
+            format!("delta.{name}"),
+            &(last.as_tensor() - first)?,
+        )?;
+        put(&mut out, format!("ema_delta.{name}"), &(average - first)?)?;
+    }
+    Ok(out)
+}

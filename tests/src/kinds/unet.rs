@@ -1,0 +1,105 @@
+use super::{Outputs, put, put_gradients};
+use crate::array::Array;
+use crate::case::Case;
+use crate::config;
+use anyhow::{Result, ensure};
+use candle_core::{DType, Tensor, Var};
+use sdft_adm::{Encoder, Unet};
+use sdft_diffusion::FeatureNet;
+use sdft_nn::Params;
+
+/// Class labels, where there are any.
+fn labels(case: &Case) -> Result<Option<Vec<u32>>> {
+    if !case.has("y") {
+        return Ok(None);
+    }
+    Ok(Some(
+        case.stored("y")?
+            .to_dtype(DType::U32)?
+            .flatten_all()?
+            .to_vec1()?,
+    ))
+}
+
+pub(super) fn forward_backward(case: &Case) -> Result<Outputs> {
+    let config = config::adm(case.get("model")?)?;
+    let params = case.weights("model", &Unet::specs(&config)?)?;
+    if let Ok(count) = case.count("param_count") {
+        ensure!(
+            params.n_parameters() == count,
+            "{} parameters, expected {count}",
+            params.n_parameters()
+        );
+    }
+    let (params, vars) = params.trainable()?;
+    let unet = Unet::load(&params, &config)?;
+    let x = Var::from_tensor(&case.input("x")?)?;
+    let result = unet.forward(
+        x.as_tensor(),
+        &case.times("t")?,
+        labels(case)?.as_deref(),
+        None,
+    )?;
+    finish(case, &result, x, vars)
+}
+
+fn finish(case: &Case, result: &Tensor, x: Var, vars: Vec<(String, Var)>) -> Result<Outputs> {
+    let gradients = result.mul(&case.input("R")?)?.sum_all()?.backward()?;
+    let mut out = Outputs::new();
+    put(&mut out, "out", result)?;
+    // The norm is that of the parameters, so the input's gradient is added by itself.
+    put_gradients(&mut out, &vars, &gradients)?;
+    if let Some(gradient) = gradients.get(&x) {
+        put(&mut out, "grad.x", gradient)?;
+    }
+    Ok(out)
+}
+
+fn encoder(case: &Case) -> Result<(Encoder, Vec<(String, Var)>)> {
+    let config = config::encoder(case.get("model")?)?;
+    let params: Params = case.weights("model", &Encoder::specs(&config)?)?;
+    let (params, vars) = params.trainable()?;
+    Ok((Encoder::load(&params, &config)?, vars))
+}
+
+pub(super) fn encoder_classifier(case: &Case) -> Result<Outputs> {
+    let (encoder, vars) = encoder(case)?;
+    let t = case.times("t")?;
+    let x = Var::from_tensor(&case.input("x")?)?;
+    let result = encoder.logits(x.as_tensor(), &t)?;
+    let features = encoder.features(x.as_tensor(), &t)?.detach();
+    let mut out = finish(case, &result, x, vars)?;
+    put(&mut out, "middle_features", &features)?;
+    Ok(out)
+}
+
+pub(super) fn classifier_guidance(case: &Case) -> Result<Outputs> {
+    let (encoder, vars) = encoder(case)?;
+    let (x, t) = (case.input("x")?, case.times("t")?);
+    let labels = labels(case)?.unwrap_or_default();
+    let log_probs = encoder.log_probs(&x, &t)?;
+    let mut out = Outputs::new();
+    put(&mut out, "log_probs", &log_probs)?;
+    let scale = case.number("classifier_scale")?;
+    put(
+        &mut out,
+        "cond_grad",
+        &encoder.guidance(&x, &t, &labels, scale)?,
+    )?;
+    let index = Tensor::new(labels.as_slice(), x.device())?.unsqueeze(1)?;
+    let loss = log_probs
+        .contiguous()?
+        .gather(&index, 1)?
+        .mean_all()?
+        .neg()?;
+    put_gradients(&mut out, &vars, &loss.backward()?)?;
+    let loss = f64::from(loss.to_scalar::<f32>()?);
+    out.insert(
+        "cross_entropy".into(),
+        Array {
+            shape: vec![],
+            data: vec![loss],
+        },
+    );
+    Ok(out)
+}
