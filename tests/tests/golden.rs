@@ -124,16 +124,16 @@ fn the_tiny_unet_agrees_block_by_block() {
     let (h, skips) = unet.encode(&x, &emb, None).unwrap();
     assert_tensor(
         &skips[1],
-        4813.493_359,
-        20681.754_096,
+        4_813.493_359,
+        20_681.754_096,
         &[0.418_574_5, 0.843_430_4, 0.903_389_2, 0.929_933_7],
         &[0.101_897_9, -0.106_843_8],
         2e-5,
     );
     assert_tensor(
         &skips[2],
-        2272.357_275,
-        9345.719_035,
+        2_272.357_275,
+        9_345.719_035,
         &[0.825_602_5, 0.943_428_3, 0.714_937_8, 0.732_100_5],
         &[1.501_849_7, 0.419_507_7],
         2e-5,
@@ -141,7 +141,7 @@ fn the_tiny_unet_agrees_block_by_block() {
     assert_tensor(
         &h,
         -171.416_888,
-        19732.317_076,
+        19_732.317_076,
         &[1.151_462_2, 1.182_934_8, 0.845_351, 0.809_210_7],
         &[2.019_603_5, 0.719_86],
         1e-4,
@@ -357,12 +357,12 @@ fn single_steps_of_the_respaced_sampler_agree() {
     assert_tensor(
         &step(Clip::Yes),
         24.102_002,
-        1011.876_343,
+        1_011.876_343,
         &[-0.020_031_7, 0.030_928_5, 0.105_160_5, 0.158_373],
         &[],
         2e-5,
     );
-    assert_tensor(&step(Clip::No), 37.067_006, 1088.453_793, &[], &[], 0.0);
+    assert_tensor(&step(Clip::No), 37.067_006, 1_088.453_793, &[], &[], 0.0);
     let next = ddim_reverse_step(&diffusion, &prediction, &x, t, Clip::No)
         .unwrap()
         .0;
@@ -386,8 +386,8 @@ fn single_steps_of_the_respaced_sampler_agree() {
     assert_tensor(&reverse.mean, 29.206_003, 931.777_37, &[], &[], 0.0);
     assert_tensor(
         &reverse.log_variance,
-        -2355.248_653,
-        2355.248_653,
+        -2_355.248_653,
+        2_355.248_653,
         &[-1.531_478_9, -1.531_545_9, -1.532_298_1],
         &[],
         2e-5,

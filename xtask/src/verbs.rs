@@ -1,27 +1,18 @@
 //! The verbs, their help and the nearest one to a typing error.
 
 /// Verbs of the binary `sdft`, handed on as they are.
-const FORWARDED: [(&str, &str); 11] = [
+const FORWARDED: [(&str, &str); 8] = [
     ("train", "fine-tune a model, or train one from scratch"),
     ("sample", "draw images from a model"),
     (
-        "translate",
-        "bring images into another domain (SDEdit, EGSDE, DDIB)",
-    ),
-    ("edit", "edit images by text (Asyrp)"),
-    (
-        "evaluate",
-        "measure folders of images (FID, KID, LPIPS, ..)",
-    ),
-    (
         "reproduce",
-        "run an experiment of the paper and print its table",
+        "repeat a documented experiment and print its table",
     ),
     ("inspect", "say what a checkpoint is"),
     ("convert", "write a checkpoint as safetensors"),
     ("data", "look at a folder of images as training sees it"),
-    ("doctor", "check the machine and the caches"),
-    ("bench", "measure speed"),
+    ("doctor", "say what this machine has and what will be used"),
+    ("judge", "remake the classifier that judges digit samples"),
 ];
 
 /// Verbs about the repository, run here.

@@ -151,10 +151,7 @@ impl Encoder {
     /// # Errors
     /// As [`Self::logits`].
     pub fn log_probs(&self, x: &Tensor, t: &[f32]) -> Result<Tensor> {
-        let logits = self.logits(x, t)?;
-        let top = logits.max_keepdim(1)?.detach();
-        let shifted = logits.broadcast_sub(&top)?;
-        shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(1)?.log()?)
+        candle_nn::ops::log_softmax(&self.logits(x, t)?, 1)
     }
 
     /// The direction in which `x` becomes more of its class: `scale * d/dx log p(y | x, t)`.

@@ -155,3 +155,72 @@ fn two_processes_cannot_train_in_one_folder() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn every_kind_of_state_survives_an_interruption() {
+    // A sampler with a memory, dropout, micro-batches, flips, momentum-free SGD: whatever a step depends on.
+    let settings = [
+        "--set",
+        "loss.timesteps=loss-second-moment",
+        "--set",
+        "model.dropout=0.2",
+        "--set",
+        "loop.micro_batch=3",
+        "--set",
+        "data.flip=true",
+        "--set",
+        "optim.kind=sgd",
+        "--set",
+        "optim.momentum=0.9",
+        "--set",
+        "loss.aux_sampling=uniform",
+        "--set",
+        "loss.base=p2-1",
+        "--set",
+        "optim.lr=1e-3",
+    ];
+    let whole = Place::new();
+    whole.run(&[&SHORT[..], &settings].concat()).ok();
+    let halves = Place::new();
+    let four: Vec<&str> = SHORT
+        .iter()
+        .map(|a| if *a == "8" { "4" } else { *a })
+        .collect();
+    halves.run(&[&four[..], &settings].concat()).ok();
+    // The end of the shorter run wrote a log line and a picture of its own; both belong to its checkpoint.
+    halves
+        .run(&["train", "--resume", "runs/short", "--steps", "8"])
+        .ok();
+    let tensors = |place: &Place| {
+        let mut parts = essence(&place.path("runs/short"));
+        parts.retain(|(name, _)| name.ends_with("safetensors"));
+        parts
+    };
+    assert_same(&tensors(&whole), &tensors(&halves));
+}
+
+#[test]
+fn a_full_disk_stops_the_run_and_keeps_the_last_checkpoint() {
+    let place = Place::new();
+    place.run(&SHORT).ok();
+    // No file may grow beyond 1 MiB: the next checkpoint does not fit, as on a full disk.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 1024; exec {} train --resume runs/short --steps 12",
+        env!("CARGO_BIN_EXE_sdft")
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(place.path(""))
+        .output()
+        .unwrap();
+    common::Run::from(output).fails(1, &["weights.safetensors", "cannot be written"]);
+    let left: Vec<String> = std::fs::read_dir(place.path("runs/short/checkpoints"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    assert!(left.contains(&"step-000008".to_owned()), "{left:?}");
+    assert!(!left.iter().any(|name| name.contains("tmp")), "{left:?}");
+    place
+        .run(&["train", "--resume", "runs/short", "--steps", "12"])
+        .ok();
+}

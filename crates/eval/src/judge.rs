@@ -114,16 +114,8 @@ impl Batch {
             (n, 3, SIDE, SIDE),
             &Device::Cpu,
         )?)?;
-        let top = seen.classes.max_keepdim(1)?.detach();
-        let log_sum = (seen
-            .classes
-            .broadcast_sub(&top)?
-            .exp()?
-            .sum_keepdim(1)?
-            .log()?
-            + top)?;
-        let labels = Tensor::from_vec(self.labels, (n, 1), &Device::Cpu)?;
-        let class = (log_sum - seen.classes.contiguous()?.gather(&labels, 1)?)?.mean_all()?;
+        let labels = Tensor::from_vec(self.labels, n, &Device::Cpu)?;
+        let class = candle_nn::loss::cross_entropy(&seen.classes.contiguous()?, &labels)?;
         // The stable form of -y log s(l) - (1 - y) log(1 - s(l)): max(l, 0) - l y + log(1 + exp(-|l|)).
         let ember = Tensor::from_vec(self.ember, n, &Device::Cpu)?;
         let tail = (seen.style.abs()?.neg()?.exp()? + 1.0)?.log()?;

@@ -38,7 +38,7 @@ pub fn score_digits(judge: &DigitsJudge, samples: &Tensor, present: &[u8]) -> Re
     let (mut covered, mut styled, mut counts) = (0usize, 0usize, [0usize; 10]);
     for start in (0..n).step_by(CHUNK) {
         let seen = judge.look(&samples.narrow(0, start, CHUNK.min(n - start))?)?;
-        let confidence = softmax(&seen.classes)?.to_vec2::<f32>()?;
+        let confidence = candle_nn::ops::softmax(&seen.classes, 1)?.to_vec2::<f32>()?;
         let style = seen.style.to_vec1::<f32>()?;
         for (probabilities, style) in confidence.iter().zip(style) {
             let mut class = 0;
@@ -63,11 +63,6 @@ pub fn score_digits(judge: &DigitsJudge, samples: &Tensor, present: &[u8]) -> Re
         classes: histogram.iter().filter(|share| **share >= DRAWN).count(),
         histogram,
     })
-}
-
-fn softmax(logits: &Tensor) -> Result<Tensor> {
-    let shifted = logits.broadcast_sub(&logits.max_keepdim(1)?)?.exp()?;
-    shifted.broadcast_div(&shifted.sum_keepdim(1)?)
 }
 
 /// How far apart two models draw from the same noise, as the judge's layers see it: 0 for equal images.
