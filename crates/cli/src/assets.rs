@@ -40,6 +40,9 @@ pub(crate) fn preset_names() -> impl Iterator<Item = &'static str> {
     PRESETS.iter().map(|(name, _)| *name)
 }
 
+/// The name under which the embedded digits go.
+pub(crate) const DIGITS: &str = "digits";
+
 /// The name under which the embedded source model goes.
 pub(crate) const DIGITS_SOURCE: &str = "digits-source";
 

@@ -12,6 +12,7 @@ mod console;
 mod convert;
 mod data;
 mod doctor;
+mod estimate;
 mod inspect;
 mod judge;
 mod npz;

@@ -1,5 +1,6 @@
 use crate::args::{MethodArg, TrainArgs};
 use crate::console::{self, Console, duration, size};
+use crate::estimate::{Estimate, estimate};
 use crate::{INTERRUPTED, assets, config, usage};
 use anyhow::{Context, Result};
 use candle_core::Device;
@@ -78,6 +79,14 @@ impl Job {
         let mut plan = config::plan(table)?;
         // What does not depend on files is checked before they are read.
         plan.validate_settings().map_err(|e| usage(e.to_string()))?;
+        // A run can be continued from another folder than the one it was started in.
+        for path in [&mut plan.source, &mut plan.data.path] {
+            let embedded = [assets::DIGITS, assets::DIGITS_SOURCE].contains(&path.as_str());
+            match Path::new(path.as_str()).canonicalize() {
+                Ok(full) if !embedded => *path = full.display().to_string(),
+                _ => {}
+            }
+        }
         let source = if plan.source.is_empty() {
             None
         } else {
@@ -175,41 +184,22 @@ impl Job {
     fn describe(&self) -> Result<()> {
         let text = toml::to_string(&self.plan).context("the plan cannot be written")?;
         console::line(text)?;
-        let cost = self.plan.model.cost();
-        let parameters = 4 * cost.parameters as u64;
-        let flops = sdft_nn::measure_flops();
-        // Per image: forward and backward of the student (three forwards' worth), forward of the teacher.
-        let objective = self.plan.objective();
-        let aux = if objective.aux.is_none() {
-            0.0
-        } else if self.plan.loss.aux_sampling == sdft_train::AuxSampling::Weighted {
-            1.0 / 3.0
-        } else {
-            1.0
-        };
-        let teacher = if objective.distill.is_some() {
-            1.0 + aux
-        } else {
-            aux
-        };
-        let passes = 3.0 * (1.0 + aux) + teacher;
-        let per_step = passes * self.plan.steps.batch as f64 * cost.forward_flops / flops;
-        let micro = self.plan.micro_batch() as f64 * (1.0 + aux);
-        let copies = if self.source.is_some() { 6 } else { 5 };
-        let memory = copies * parameters + (micro * cost.activation_bytes) as u64;
-        let checkpoint = 4 * parameters;
-        let disk = checkpoint * (self.plan.output.keep as u64 + 1) + parameters;
+        let Estimate {
+            step_seconds,
+            memory,
+            checkpoint,
+            disk,
+            parameters,
+        } = estimate(&self.plan)?;
+        let time = Duration::try_from_secs_f64(step_seconds * self.plan.steps.steps as f64)
+            .unwrap_or(Duration::MAX);
         console::line(format_args!(
-            "# {} images, {} parameters",
-            self.data.len(),
-            cost.parameters
+            "# {} images, {parameters} parameters",
+            self.data.len()
         ))?;
         console::line(format_args!(
-            "# time    about {} on this machine, at {:.0} GFLOP/s",
-            duration(Duration::from_secs_f64(
-                per_step * self.plan.steps.steps as f64
-            )),
-            flops / 1e9
+            "# time    about {} on this machine, by a trial pass",
+            duration(time)
         ))?;
         console::line(format_args!("# memory  about {}", size(memory)))?;
         console::line(format_args!(
@@ -357,7 +347,7 @@ fn assemble(args: &TrainArgs) -> Result<Table> {
 
 /// The model behind a name: the embedded one, or a file.
 pub(crate) fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedModel> {
-    if name == assets::DIGITS_SOURCE && !Path::new(name).exists() {
+    if name == assets::DIGITS_SOURCE {
         return Ok(load_unet_bytes(
             name,
             assets::DIGITS_SOURCE_WEIGHTS,
@@ -368,7 +358,7 @@ pub(crate) fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedMode
 }
 
 fn open_data(plan: &DataPlan, size: usize) -> Result<Arc<dyn ImageSource>> {
-    if plan.path == "digits" && !Path::new("digits").exists() {
+    if plan.path == assets::DIGITS {
         let style: Style = plan
             .style
             .parse()

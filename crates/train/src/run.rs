@@ -118,6 +118,7 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
     }
     let mut position = Position::default();
     let mut last_checkpoint = None;
+    let mut saved_at = None;
     match found {
         Some(found) => {
             position = found.position.clone();
@@ -127,6 +128,7 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
                 position.step
             ));
             last_checkpoint = Some(found.path.clone());
+            saved_at = Some(position.step);
             learner.restore(found, &device)?;
         }
         None => {
@@ -217,10 +219,15 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
         }
         if due(done, plan.output.checkpoint_every) && !last {
             last_checkpoint = Some(save(&folder, &plan, &learner, &mut position, &mut log)?);
+            saved_at = Some(done);
         }
     }
 
-    let checkpoint = save(&folder, &plan, &learner, &mut position, &mut log)?;
+    let checkpoint = match last_checkpoint {
+        // Nothing happened since: the only good copy is not written over.
+        Some(checkpoint) if saved_at == Some(position.step) => checkpoint,
+        _ => save(&folder, &plan, &learner, &mut position, &mut log)?,
+    };
     if position.step < plan.steps.steps {
         return Ok(Ending::Interrupted { checkpoint });
     }
@@ -278,9 +285,9 @@ fn provenance(plan: &Plan, position: &Position) -> BTreeMap<String, String> {
     [
         ("run", plan.name.clone()),
         ("method", method.to_owned()),
-        ("source", plan.source.clone()),
+        ("source", file_name(&plan.source)),
         ("source_sha256", plan.source_sha256.clone()),
-        ("data", plan.data.path.clone()),
+        ("data", file_name(&plan.data.path)),
         ("steps", position.step.to_string()),
         ("seed", plan.seed.to_string()),
         ("weights", format!("ema {}", plan.optim.ema)),
@@ -290,4 +297,13 @@ fn provenance(plan: &Plan, position: &Position) -> BTreeMap<String, String> {
     .filter(|(_, value)| !value.is_empty())
     .map(|(key, value)| (key.to_owned(), value))
     .collect()
+}
+
+/// The last part of a path: where things lay on somebody's disk is nobody else's business.
+fn file_name(path: &str) -> String {
+    let name = std::path::Path::new(path).file_name();
+    name.map_or_else(
+        || path.to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }

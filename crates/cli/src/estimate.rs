@@ -1,0 +1,106 @@
+//! What a plan will take, from one trial pass of its own network on this machine.
+
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+use sdft_adm::Unet;
+use sdft_nn::Params;
+use sdft_train::{AuxSampling, Plan};
+use std::time::Instant;
+
+/// Seconds and bytes of a run.
+pub(crate) struct Estimate {
+    /// One optimiser step.
+    pub(crate) step_seconds: f64,
+    /// The most memory.
+    pub(crate) memory: u64,
+    /// One checkpoint.
+    pub(crate) checkpoint: u64,
+    /// Everything in the run folder.
+    pub(crate) disk: u64,
+    /// Number of parameters.
+    pub(crate) parameters: usize,
+}
+
+/// A trial is made with as many images as this many operations allow, at least one.
+const TRIAL_FLOPS: f64 = 2e10;
+
+pub(crate) fn estimate(plan: &Plan) -> Result<Estimate> {
+    let cost = plan.model.cost();
+    let objective = plan.objective();
+    // Auxiliary inputs for each image, and what the source model sees of both.
+    let aux = match (objective.aux, plan.loss.aux_sampling) {
+        (None, _) => 0.0,
+        (Some(_), AuxSampling::Weighted) => 1.0 / 3.0,
+        (Some(_), AuxSampling::Uniform | AuxSampling::Shared) => 1.0,
+    };
+    let source = aux
+        + if objective.distill.is_some() {
+            1.0
+        } else {
+            0.0
+        };
+    let micro = plan.micro_batch() as f64 * (1.0 + aux);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a small positive number"
+    )]
+    let images = (TRIAL_FLOPS / cost.forward_flops).clamp(1.0, micro) as usize;
+    let (forward, both) = trial(plan, images)?;
+    let weights = 4 * cost.parameters as u64;
+    // Weights, average, two moments and gradients; the source model where there is one.
+    let copies = if plan.source.is_empty() { 5 } else { 6 };
+    let checkpoint = 4 * weights;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a positive number of bytes"
+    )]
+    let activations = (micro * cost.activation_bytes) as u64;
+    Ok(Estimate {
+        step_seconds: plan.steps.batch as f64 * (both * (1.0 + aux) + forward * source),
+        memory: copies * weights + activations,
+        checkpoint,
+        // The newest checkpoint is written before the oldest goes.
+        disk: checkpoint * (plan.output.keep as u64 + 1) + weights,
+        parameters: cost.parameters,
+    })
+}
+
+/// Seconds per image of a forward pass, and of a forward and backward pass, with fresh weights.
+fn trial(plan: &Plan, images: usize) -> Result<(f64, f64)> {
+    let config = &plan.model;
+    let start = Params::init(&Unet::specs(config)?, 0, &Device::Cpu)?;
+    let (params, _) = start.trainable()?;
+    let (frozen, trainable) = (Unet::load(&start, config)?, Unet::load(&params, config)?);
+    let x = Tensor::ones(
+        (
+            images,
+            config.in_channels,
+            config.image_size,
+            config.image_size,
+        ),
+        candle_core::DType::F32,
+        &Device::Cpu,
+    )?;
+    let t = vec![500.0; images];
+    let time = |pass: &dyn Fn() -> candle_core::Result<()>| -> candle_core::Result<f64> {
+        // The first pass of a small network mostly warms the caches; a large one is not run twice for that.
+        if images > 1 {
+            pass()?;
+        }
+        let started = Instant::now();
+        pass()?;
+        Ok(started.elapsed().as_secs_f64() / images as f64)
+    };
+    let forward = time(&|| frozen.forward(&x, &t, None, None).map(drop))?;
+    let both = time(&|| {
+        trainable
+            .forward(&x, &t, None, None)?
+            .sqr()?
+            .mean_all()?
+            .backward()
+            .map(drop)
+    })?;
+    Ok((forward, both))
+}
