@@ -225,7 +225,6 @@ impl Job {
             Place::New(root) => RunFolder::create(&root, &plan)?,
             Place::Old(folder) => folder,
         };
-        listen()?;
         let root = folder.root().to_owned();
         console::note(&format!(
             "{} on {} images, {} steps of {}; writes {}",
@@ -235,17 +234,7 @@ impl Job {
             plan.steps.batch,
             root.display()
         ));
-        let mut console = Console::new(&plan.name);
-        let setup = Setup {
-            plan,
-            folder,
-            source,
-            data,
-            device: Device::Cpu,
-        };
-        let ending = run(setup, &STOP, &mut console);
-        console.finish();
-        match ending {
+        match execute(plan, folder, source, data) {
             Ok(Ending::Finished { model, picture }) => {
                 console::line(format_args!("model    {}", model.display()))?;
                 console::line(format_args!("samples  {}", picture.display()))?;
@@ -273,7 +262,6 @@ impl Job {
 
     /// Trains into `root`, going on where an earlier call left off. Used by experiments of several runs.
     pub(crate) fn run_in(self, root: &Path) -> Result<Ending> {
-        listen()?;
         let Self {
             mut plan,
             source,
@@ -286,18 +274,30 @@ impl Job {
             RunFolder::create(root, &plan)?
         };
         plan.output.keep = 1;
-        let mut console = Console::new(&plan.name);
-        let setup = Setup {
-            plan,
-            folder,
-            source,
-            data,
-            device: Device::Cpu,
-        };
-        let ending = run(setup, &STOP, &mut console);
-        console.finish();
-        ending.with_context(|| format!("the run in {} stopped", root.display()))
+        execute(plan, folder, source, data)
+            .with_context(|| format!("the run in {} stopped", root.display()))
     }
+}
+
+/// Runs a plan in a folder, shown on the console, stoppable by Ctrl-C.
+fn execute(
+    plan: Plan,
+    folder: RunFolder,
+    source: Option<Params>,
+    data: Arc<dyn ImageSource>,
+) -> Result<Ending, TrainError> {
+    listen();
+    let mut console = Console::new(&plan.name);
+    let setup = Setup {
+        plan,
+        folder,
+        source,
+        data,
+        device: Device::Cpu,
+    };
+    let ending = run(setup, &STOP, &mut console);
+    console.finish();
+    ending
 }
 
 /// Presets and files, then flags, then `--set`.
@@ -385,11 +385,10 @@ fn open_data(plan: &DataPlan, size: usize) -> Result<Arc<dyn ImageSource>> {
 }
 
 /// First Ctrl-C: finish the step, save, leave. Second: leave at once.
-fn listen() -> Result<()> {
+fn listen() {
     static ONCE: std::sync::Once = std::sync::Once::new();
-    let mut result = Ok(());
     ONCE.call_once(|| {
-        result = ctrlc::set_handler(|| {
+        let handler = ctrlc::set_handler(|| {
             if STOP.swap(true, Ordering::Relaxed) {
                 std::process::exit(i32::from(INTERRUPTED));
             }
@@ -397,6 +396,8 @@ fn listen() -> Result<()> {
                 "interrupted: finishing this step and saving; once more to leave at once",
             );
         });
+        if let Err(error) = handler {
+            console::note(&format!("Ctrl-C will stop without saving: {error}"));
+        }
     });
-    result.context("the interrupt handler cannot be installed")
 }

@@ -50,7 +50,7 @@ pub struct Terms {
 }
 
 /// The loss in numbers.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Report {
     /// L.
     pub total: f64,
@@ -64,6 +64,23 @@ pub struct Report {
     pub distill: Option<f64>,
     /// L_aux before lambda_aux.
     pub aux: Option<f64>,
+}
+
+impl Report {
+    /// Adds `share` times another report, as the losses of parts of a batch add up.
+    pub fn add(&mut self, other: &Self, share: f64) {
+        let optional = |sum: &mut Option<f64>, value: Option<f64>| {
+            if let Some(value) = value {
+                *sum = Some(sum.unwrap_or(0.0) + share * value);
+            }
+        };
+        self.total += share * other.total;
+        self.base += share * other.base;
+        self.mse += share * other.mse;
+        optional(&mut self.vb, other.vb);
+        optional(&mut self.distill, other.distill);
+        optional(&mut self.aux, other.aux);
+    }
 }
 
 impl Terms {

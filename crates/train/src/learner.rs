@@ -156,7 +156,7 @@ impl Learner {
             Accumulate::Sum => MicroBatches::Summed,
         };
         let mut gradients = Accumulator::new(mode, self.vars.len(), self.batch);
-        let mut report = WeightedReport::default();
+        let mut report = Report::default();
         let mut losses = Vec::with_capacity(self.batch);
         for start in (0..self.batch).step_by(self.micro_batch) {
             let n = self.micro_batch.min(self.batch - start);
@@ -231,7 +231,6 @@ impl Learner {
             losses.extend(terms.base_each.to_dtype(DType::F64)?.to_vec1::<f64>()?);
             gradients.add(&collect_gradients(&self.vars, &terms.total.backward()?), n)?;
         }
-        let report = report.finish();
         if !report.total.is_finite() {
             return Ok(Outcome::Skipped { what: "loss" });
         }
@@ -331,51 +330,5 @@ impl Learner {
             self.timesteps = TimestepSampler::LossSecondMoment(history);
         }
         Ok(())
-    }
-}
-
-/// The losses of micro-batches, put together as their gradients are.
-#[derive(Default)]
-struct WeightedReport {
-    total: f64,
-    base: f64,
-    mse: f64,
-    vb: Option<f64>,
-    distill: Option<f64>,
-    aux: Option<f64>,
-}
-
-impl WeightedReport {
-    fn add(&mut self, report: &Report, share: f64) {
-        let optional = |sum: &mut Option<f64>, value: Option<f64>| {
-            if let Some(value) = value {
-                *sum = Some(sum.unwrap_or(0.0) + share * value);
-            }
-        };
-        self.total += share * report.total;
-        self.base += share * report.base;
-        self.mse += share * report.mse;
-        optional(&mut self.vb, report.vb);
-        optional(&mut self.distill, report.distill);
-        optional(&mut self.aux, report.aux);
-    }
-
-    fn finish(self) -> Report {
-        let Self {
-            total,
-            base,
-            mse,
-            vb,
-            distill,
-            aux,
-        } = self;
-        Report {
-            total,
-            base,
-            mse,
-            vb,
-            distill,
-            aux,
-        }
     }
 }
