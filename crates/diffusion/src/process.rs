@@ -97,7 +97,8 @@ impl Diffusion {
         };
         t.iter()
             .map(|&t| match self.schedule.timestep_map().get(t) {
-                Some(&original) => Ok((original as f64 * scale) as f32),
+                // The reference multiplies in f32.
+                Some(&original) => Ok(original as f32 * scale as f32),
                 None => bail!("timestep {t} is outside 0..{}", self.n_steps()),
             })
             .collect()

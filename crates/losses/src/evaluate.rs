@@ -158,7 +158,7 @@ impl Objective {
                 };
                 let vb = diffusion.variational_term(&frozen, x0, &xt, t)?;
                 let factor = match kind {
-                    Variational::Rescaled => diffusion.schedule.n_original_steps() as f64 / 1000.0,
+                    Variational::Rescaled => diffusion.n_steps() as f64 / 1000.0,
                     Variational::Plain | Variational::Off => 1.0,
                 };
                 Some((vb * factor)?)

@@ -27,7 +27,7 @@ pub enum Variational {
     Off,
     /// Added as it is (`LossType.MSE`).
     Plain,
-    /// Times the number of steps over 1000 (`LossType.RESCALED_MSE`; no difference at 1000 steps).
+    /// Times the number of steps of the (respaced) process over 1000 (`LossType.RESCALED_MSE`; no difference at 1000 steps).
     Rescaled,
 }
 

@@ -28,9 +28,6 @@ impl RunFolder {
         }
         fs::create_dir_all(root).at("cannot create the run folder", root)?;
         let folder = Self::lock(root)?;
-        for part in [folder.checkpoints(), folder.samples()] {
-            fs::create_dir_all(&part).at("cannot create the folder", &part)?;
-        }
         let text = toml::to_string(plan).map_err(|error| TrainError::Folder {
             path: root.to_owned(),
             problem: format!("the plan cannot be written: {error}"),
@@ -69,10 +66,17 @@ impl RunFolder {
             .open(&path)
             .at("cannot open", &path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self {
-                root: root.to_owned(),
-                _lock: file,
-            }),
+            Ok(()) => {
+                let folder = Self {
+                    root: root.to_owned(),
+                    _lock: file,
+                };
+                // A run may have been stopped before it had them.
+                for part in [folder.checkpoints(), folder.samples()] {
+                    fs::create_dir_all(&part).at("cannot create the folder", &part)?;
+                }
+                Ok(folder)
+            }
             Err(TryLockError::WouldBlock) => Err(TrainError::Folder {
                 path: root.to_owned(),
                 problem: "another process is training in this folder".into(),

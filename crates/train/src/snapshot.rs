@@ -134,18 +134,26 @@ fn remove(path: &Path) -> Result<()> {
     fs::remove_dir_all(&trash).at("cannot remove", &trash)
 }
 
-/// Removes what an earlier process left half-written or half-removed.
+/// Removes what an earlier process left half-written or half-removed: files and folders that begin with a dot and end as only
+/// this project's unfinished ones do. The folder is locked, so nobody is still at them.
 pub(crate) fn sweep(folder: &RunFolder) -> Result<()> {
-    let parent = folder.checkpoints();
-    for entry in fs::read_dir(&parent).at("cannot read", &parent)? {
-        let path = entry.at("cannot read", &parent)?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if name.starts_with(".step-") && path.is_dir() {
-            fs::remove_dir_all(&path).at("cannot remove", &path)?;
+    for parent in [
+        folder.root().to_owned(),
+        folder.samples(),
+        folder.checkpoints(),
+    ] {
+        for entry in fs::read_dir(&parent).at("cannot read", &parent)? {
+            let path = entry.at("cannot read", &parent)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !(name.starts_with('.') && (name.ends_with(".tmp") || name.ends_with(".old"))) {
+                continue;
+            }
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.at("cannot remove", &path)?;
         }
     }
     Ok(())
