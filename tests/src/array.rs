@@ -1,4 +1,4 @@
-use anyhow::{Result, bail};
+use anyhow::Result;
 use candle_core::{DType, Tensor};
 
 /// Numbers of any type, widened to f64, with a shape.
@@ -11,6 +11,14 @@ pub struct Array {
 }
 
 impl Array {
+    /// A single number, without axes.
+    pub fn scalar(value: f64) -> Self {
+        Self {
+            shape: vec![],
+            data: vec![value],
+        }
+    }
+
     /// One axis.
     pub fn vector(data: Vec<f64>) -> Self {
         Self {
@@ -42,24 +50,5 @@ impl Array {
             shape,
             data: tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?,
         })
-    }
-
-    /// The same values repeated to `shape`, by the usual rules of broadcasting.
-    ///
-    /// # Errors
-    /// Shapes that do not broadcast.
-    pub fn broadcast(&self, shape: &[usize]) -> Result<Self> {
-        if self.shape == shape {
-            return Ok(self.clone());
-        }
-        let tensor = Tensor::from_vec(
-            self.data.clone(),
-            self.shape.as_slice(),
-            &candle_core::Device::Cpu,
-        )?;
-        match tensor.broadcast_as(shape) {
-            Ok(wide) => Self::of(&wide.contiguous()?),
-            Err(_) => bail!("shape {:?} is not {shape:?}", self.shape),
-        }
     }
 }

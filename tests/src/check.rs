@@ -1,8 +1,11 @@
 use crate::array::Array;
-use crate::case::Case;
+use crate::case::{Case, find, kind_of};
 use crate::kinds::{BUILT, compute};
-use anyhow::{Context, Result, anyhow};
-use std::path::Path;
+use anyhow::{Result, anyhow, bail};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 
 /// How a case went.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,71 +26,153 @@ pub enum Outcome {
 /// A case and how it went.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    /// The kind, if it could be read.
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The kind; `?` if it could not be read.
     pub kind: String,
     /// How it went.
     pub outcome: Outcome,
 }
 
+/// Runs every case below `root` whose kind `wanted` names, in parallel; the verdicts come in the order of the folders.
+///
+/// A case whose kind cannot be read is never left out.
+///
+/// # Errors
+/// A folder that cannot be read; none that holds a case.
+pub fn walk(root: &Path, wanted: impl Fn(&str) -> bool + Sync) -> Result<Vec<Verdict>> {
+    let verdicts: Vec<Option<Verdict>> = find(root)?
+        .par_iter()
+        .map(|dir| match kind_of(dir) {
+            Ok(kind) if !wanted(&kind) => None,
+            _ => Some(run(dir)),
+        })
+        .collect();
+    Ok(verdicts.into_iter().flatten().collect())
+}
+
 /// Computes a case and compares it.
 pub fn run(dir: &Path) -> Verdict {
-    match Case::read(dir) {
-        Ok(case) => Verdict {
-            kind: case.kind.clone(),
-            outcome: verdict(&case, |_, array| array),
-        },
-        Err(error) => Verdict {
-            kind: "?".into(),
-            outcome: Outcome::Failed(format!("{error:#}")),
-        },
+    let (kind, outcome) = match kind_of(dir) {
+        Ok(kind) if !BUILT.contains(&kind.as_str()) => (kind, Outcome::NotBuilt),
+        Ok(kind) => (kind, judge(dir)),
+        Err(error) => ("?".to_owned(), Outcome::Failed(format!("{error:#}"))),
+    };
+    Verdict {
+        dir: dir.to_owned(),
+        kind,
+        outcome,
     }
 }
 
-/// As [`run`] for a case that is read already; `change` may alter what is expected, to see that it matters.
-pub fn verdict(case: &Case, change: impl Fn(&str, Array) -> Array) -> Outcome {
-    if !BUILT.contains(&case.kind.as_str()) {
-        return Outcome::NotBuilt;
-    }
-    match compare(case, change) {
-        Ok((worst, tensor)) => Outcome::Passed { worst, tensor },
-        Err(error) => Outcome::Failed(format!("{error:#}")),
+fn judge(dir: &Path) -> Outcome {
+    // One case that panics must not take the verdicts of all others with it.
+    let verdict = catch_unwind(AssertUnwindSafe(|| {
+        let case = Case::read(dir)?;
+        compare(&case, &compute(&case)?, |_, expected| expected)
+    }));
+    match verdict {
+        Ok(Ok((worst, tensor))) => Outcome::Passed { worst, tensor },
+        Ok(Err(error)) => Outcome::Failed(format!("{error:#}")),
+        Err(_) => Outcome::Failed("panicked, which is a defect of the crates".to_owned()),
     }
 }
 
-fn compare(case: &Case, change: impl Fn(&str, Array) -> Array) -> Result<(f64, String)> {
-    let computed = compute(case)?;
-    let (atol, rtol) = case.tolerance;
+/// Compares what was computed with what is expected: the largest error as a share of its tolerance, and whose it is.
+///
+/// A tensor agrees when `max|got - expected| <= atol + rtol max|expected|`, both maxima over the whole tensor; a NaN never does.
+/// `change` may alter what is expected, to see that it matters.
+///
+/// # Errors
+/// Every tensor that does not agree, with its error and its tolerance; one that was not computed or has another shape.
+pub fn compare(
+    case: &Case,
+    computed: &BTreeMap<String, Array>,
+    change: impl Fn(&str, Array) -> Array,
+) -> Result<(f64, String)> {
     let mut worst = (0.0f64, String::new());
     let mut problems = Vec::new();
     for name in &case.expected {
-        let want = change(name, Array::of(&case.stored(name)?)?);
-        let got = computed
-            .get(name)
-            .ok_or_else(|| anyhow!("{name} is not computed"))?;
-        let got = got.broadcast(&want.shape).with_context(|| name.clone())?;
-        let largest = want.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-        let tolerance = atol + rtol * largest;
-        // `max` would drop a NaN; this keeps it.
-        let error = got.data.iter().zip(&want.data).fold(0.0f64, |m, (g, w)| {
-            let d = if g == w { 0.0 } else { (g - w).abs() };
-            if d <= m { m } else { d }
-        });
-        if error <= tolerance {
-            let share = if tolerance > 0.0 {
-                error / tolerance
-            } else {
-                0.0
-            };
-            if share >= worst.0 {
-                worst = (share, name.clone());
-            }
-        } else {
-            problems.push(format!("{name}: error {error:e}, tolerance {tolerance:e}"));
+        let expected = change(name, Array::of(&case.stored(name)?)?);
+        match computed.get(name) {
+            None => problems.push(format!("{name} is not computed")),
+            Some(got) => match agreement(got, &expected, case.tolerance) {
+                Ok(share) if share >= worst.0 => worst = (share, name.clone()),
+                Ok(_) => {}
+                Err(error) => problems.push(format!("{name}: {error}")),
+            },
         }
     }
-    if problems.is_empty() {
-        Ok(worst)
+    if !problems.is_empty() {
+        bail!("{}", problems.join("; "));
+    }
+    Ok(worst)
+}
+
+/// The error as a share of the tolerance, which is 0 where both are.
+fn agreement(got: &Array, expected: &Array, (atol, rtol): (f64, f64)) -> Result<f64> {
+    if got.shape != expected.shape {
+        bail!("shape {:?}, expected {:?}", got.shape, expected.shape);
+    }
+    // An infinity is met by itself only, and must not make the tolerance infinite.
+    let finite = expected.data.iter().filter(|v| v.is_finite());
+    let largest = finite.fold(0.0f64, |m, v| m.max(v.abs()));
+    let tolerance = atol + rtol * largest;
+    // `f64::max` would drop a NaN; this keeps it.
+    let error = got
+        .data
+        .iter()
+        .zip(&expected.data)
+        .fold(0.0f64, |m, (g, e)| {
+            let d = if g == e { 0.0 } else { (g - e).abs() };
+            if d <= m { m } else { d }
+        });
+    if error.is_nan() || error > tolerance {
+        return Err(anyhow!("error {error:e}, tolerance {tolerance:e}"));
+    }
+    Ok(if tolerance > 0.0 {
+        error / tolerance
     } else {
-        Err(anyhow!("{}", problems.join("; ")))
+        0.0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(got: &[f64], expected: &[f64], tolerance: (f64, f64)) -> Option<f64> {
+        let [got, expected] = [got, expected].map(|data| Array::vector(data.to_vec()));
+        agreement(&got, &expected, tolerance).ok()
+    }
+
+    #[test]
+    fn the_tolerance_is_absolute_plus_relative_to_the_largest_expected_value() {
+        assert_eq!(share(&[2.25, 4.0], &[2.0, -4.0], (0.0, 0.0)), None);
+        assert_eq!(share(&[2.25, -4.0], &[2.0, -4.0], (0.5, 0.0)), Some(0.5));
+        assert_eq!(share(&[2.25, -4.0], &[2.0, -4.0], (0.0, 0.125)), Some(0.5));
+        assert_eq!(share(&[2.25, -4.0], &[2.0, -4.0], (0.1, 0.03)), None);
+        assert_eq!(share(&[7.0], &[7.0], (0.0, 0.0)), Some(0.0));
+    }
+
+    #[test]
+    fn what_is_no_number_agrees_with_nothing_and_infinities_with_themselves_only() {
+        let (nan, inf) = (f64::NAN, f64::INFINITY);
+        assert_eq!(share(&[nan, 1.0], &[1.0, 1.0], (9.0, 9.0)), None);
+        assert_eq!(share(&[1.0, nan], &[1.0, nan], (9.0, 9.0)), None);
+        assert_eq!(share(&[3.0, nan, 3.0], &[1.0; 3], (9.0, 9.0)), None);
+        assert_eq!(share(&[1.0, -inf], &[1.0, -inf], (0.0, 0.0)), Some(0.0));
+        assert_eq!(share(&[1.0, 5.0], &[1.0, inf], (9.0, 9.0)), None);
+        assert_eq!(share(&[2.0, inf], &[1.0, inf], (0.0, 0.5)), None);
+    }
+
+    #[test]
+    fn shapes_must_agree_even_where_values_could_be_repeated() {
+        let wide = Array {
+            shape: vec![2, 1],
+            data: vec![1.0; 2],
+        };
+        let error = agreement(&Array::vector(vec![1.0; 2]), &wide, (1.0, 1.0)).unwrap_err();
+        assert_eq!(error.to_string(), "shape [2], expected [2, 1]");
     }
 }

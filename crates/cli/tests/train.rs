@@ -115,7 +115,35 @@ fn an_impossible_request_is_refused_before_anything_is_written() {
     place.write("empty/readme.txt", b"no image");
     place.write("bad.pt", b"this is not a checkpoint");
     place.write("broken/a.png", b"\x89PNG\r\n\x1a\nnot really");
-    let cases: [(&[&str], i32, &[&str]); 12] = [
+    let scratch = |set: &'static str| ["train", "--config", "digits-scratch", "--set", set];
+    let (heads, groups, size) = (
+        scratch("model.num_head_channels=24"),
+        scratch("model.norm_groups=5"),
+        scratch("model.image_size=18"),
+    );
+    let cases: [(&[&str], i32, &[&str]); 15] = [
+        (
+            &heads,
+            2,
+            &["model.num_head_channels", "24 does not divide"],
+        ),
+        (
+            &groups,
+            2,
+            &[
+                "model.norm_groups",
+                "5 groups do not divide the 32 channels",
+            ],
+        ),
+        (
+            &size,
+            2,
+            &[
+                "model.image_size",
+                "18 cannot be halved 2 times",
+                "16 or 20",
+            ],
+        ),
         (
             &["train", "--config", "digit-sdft"],
             2,

@@ -247,3 +247,31 @@ fn distillation_reaches_the_student_and_not_the_teacher() {
     assert!(gradients.get(&teacher_var).is_none());
     assert!(gradients.get(&s.a).is_some());
 }
+
+#[test]
+fn the_rescaled_variational_term_counts_the_steps_of_the_respaced_process() {
+    let mut scene = scene();
+    let full = Schedule::new(BetaSchedule::Linear, 1000).unwrap();
+    scene.diffusion = Diffusion::new(
+        full.respaced(&"250".parse().unwrap()).unwrap(),
+        Variance::LearnedRange,
+    );
+    let vb = |kind| {
+        let batch = Batch {
+            x0: &scene.x0,
+            t: &[20, 200],
+            noise: &scene.noise,
+            importance: None,
+        };
+        let objective = Objective::base_only(Weighting::Constant, kind);
+        let terms = objective
+            .evaluate(&scene.diffusion, &scene.student, None, &batch, None)
+            .unwrap();
+        terms.report().unwrap().vb.unwrap()
+    };
+    let (plain, rescaled) = (vb(Variational::Plain), vb(Variational::Rescaled));
+    assert!(
+        plain > 0.0 && (rescaled / plain - 0.25).abs() < 1e-6,
+        "{plain} {rescaled}"
+    );
+}
