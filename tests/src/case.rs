@@ -56,50 +56,80 @@ pub fn find(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(out)
 }
 
+/// `case.json` of a folder.
+fn description(dir: &Path) -> Result<Value> {
+    let path = dir.join("case.json");
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))
+}
+
+/// What a folder's case is about, without reading its tensors.
+///
+/// # Errors
+/// A `case.json` that is missing, is no JSON or names no kind.
+pub(crate) fn kind_of(dir: &Path) -> Result<String> {
+    match description(dir)?.get("kind") {
+        Some(Value::String(kind)) => Ok(kind.clone()),
+        other => bail!(
+            "{}: kind is no text, found {}",
+            dir.join("case.json").display(),
+            other.unwrap_or(&Value::Null)
+        ),
+    }
+}
+
 impl Case {
     /// Reads a case.
     ///
     /// # Errors
-    /// Files that are missing or do not have the format.
+    /// Files that are missing or do not have the format; tensors that are listed but not stored.
     pub fn read(dir: &Path) -> Result<Self> {
+        let (kind, json) = (kind_of(dir)?, description(dir)?);
         let path = dir.join("case.json");
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let json: Value = serde_json::from_str(&text)
-            .with_context(|| format!("{} is no JSON", path.display()))?;
-        let field = |name: &str| {
-            json.get(name)
-                .ok_or_else(|| anyhow!("{}: {name} is missing", path.display()))
+        let path = path.display();
+        let tolerance = |name: &str| match json.get("tolerance").and_then(|t| t.get(name)) {
+            Some(Value::Number(value)) => {
+                let value = value.as_f64().filter(|v| *v >= 0.0 && v.is_finite());
+                value.ok_or_else(|| anyhow!("{path}: tolerance.{name} is no tolerance"))
+            }
+            _ => bail!("{path}: tolerance.{name} is missing or no number"),
         };
-        let kind = field("kind")?
-            .as_str()
-            .ok_or_else(|| anyhow!("kind is no text"))?
-            .to_owned();
-        let number = |name: &str| {
-            let value = json
-                .get("tolerance")
-                .and_then(|t| t.get(name))
-                .and_then(Value::as_f64);
-            value.ok_or_else(|| anyhow!("{}: tolerance.{name} is missing", path.display()))
+        let names = |list: &str| -> Result<Vec<String>> {
+            let Some(Value::Array(items)) = json.get(list) else {
+                bail!("{path}: {list} is missing or no list");
+            };
+            let name = |item: &Value| item.as_str().map(str::to_owned);
+            let all: Option<_> = items.iter().map(name).collect();
+            all.ok_or_else(|| anyhow!("{path}: {list} holds something that is no text"))
         };
-        let names = field("expected")?
-            .as_array()
-            .ok_or_else(|| anyhow!("expected is no list"))?;
-        let expected = names
-            .iter()
-            .filter_map(|n| n.as_str().map(str::to_owned))
-            .collect();
+        let (inputs, expected) = (names("inputs")?, names("expected")?);
+        if expected.is_empty() {
+            bail!("{path}: nothing is expected, so there is nothing to agree with");
+        }
+        let config = json
+            .get("config")
+            .filter(|config| config.is_object())
+            .ok_or_else(|| anyhow!("{path}: config is missing or no object"))?
+            .clone();
         let options = ReadOptions {
             keep_dtype: true,
             ..ReadOptions::default()
         };
+        let file = dir.join("tensors.safetensors");
+        let tensors = read(&file, &options)?;
+        for name in inputs.iter().chain(&expected) {
+            if tensors.get(name).is_none() {
+                bail!("{}: {name} is listed but not there", file.display());
+            }
+        }
         Ok(Self {
             dir: dir.to_owned(),
             kind,
-            config: field("config")?.clone(),
-            tolerance: (number("atol")?, number("rtol")?),
+            config,
+            tolerance: (tolerance("atol")?, tolerance("rtol")?),
             expected,
-            tensors: read(&dir.join("tensors.safetensors"), &options)?,
+            tensors,
         })
     }
 
@@ -194,13 +224,13 @@ impl Case {
         Ok(usize::try_from(value)?)
     }
 
-    /// A switch of the configuration; false where it is not mentioned.
+    /// A switch of the configuration; `default` where it is not mentioned.
     ///
     /// # Errors
     /// Something that is no switch.
-    pub fn flag(&self, name: &str) -> Result<bool> {
+    pub fn flag(&self, name: &str, default: bool) -> Result<bool> {
         match self.config.get(name) {
-            None | Some(Value::Null) => Ok(false),
+            None | Some(Value::Null) => Ok(default),
             Some(value) => value
                 .as_bool()
                 .ok_or_else(|| anyhow!("config.{name} is neither true nor false")),

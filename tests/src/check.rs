@@ -56,13 +56,21 @@ pub fn run(dir: &Path) -> Verdict {
     let (kind, outcome) = match kind_of(dir) {
         Ok(kind) if !BUILT.contains(&kind.as_str()) => (kind, Outcome::NotBuilt),
         Ok(kind) => (kind, judge(dir)),
-        Err(error) => ("?".to_owned(), Outcome::Failed(format!("{error:#}"))),
+        Err(error) => ("?".to_owned(), Outcome::Failed(one_line(&error))),
     };
     Verdict {
         dir: dir.to_owned(),
         kind,
         outcome,
     }
+}
+
+/// A message in one line, without the backtrace that candle's errors carry where `RUST_BACKTRACE` is set.
+fn one_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let lines = text.lines().map(str::trim);
+    let message: Vec<&str> = lines.take_while(|line| !line.starts_with("0: ")).collect();
+    message.join(" ")
 }
 
 fn judge(dir: &Path) -> Outcome {
@@ -73,7 +81,7 @@ fn judge(dir: &Path) -> Outcome {
     }));
     match verdict {
         Ok(Ok((worst, tensor))) => Outcome::Passed { worst, tensor },
-        Ok(Err(error)) => Outcome::Failed(format!("{error:#}")),
+        Ok(Err(error)) => Outcome::Failed(one_line(&error)),
         Err(_) => Outcome::Failed("panicked, which is a defect of the crates".to_owned()),
     }
 }
@@ -118,14 +126,14 @@ fn agreement(got: &Array, expected: &Array, (atol, rtol): (f64, f64)) -> Result<
     let finite = expected.data.iter().filter(|v| v.is_finite());
     let largest = finite.fold(0.0f64, |m, v| m.max(v.abs()));
     let tolerance = atol + rtol * largest;
-    // `f64::max` would drop a NaN; this keeps it.
+    // `f64::max` would drop a NaN; this keeps the first one.
     let error = got
         .data
         .iter()
         .zip(&expected.data)
         .fold(0.0f64, |m, (g, e)| {
             let d = if g == e { 0.0 } else { (g - e).abs() };
-            if d <= m { m } else { d }
+            if m.is_nan() || d <= m { m } else { d }
         });
     if error.is_nan() || error > tolerance {
         return Err(anyhow!("error {error:e}, tolerance {tolerance:e}"));

@@ -15,6 +15,13 @@ fn number(object: &Value, name: &str) -> Result<f64> {
         .ok_or_else(|| anyhow!("{name} is missing or no number"))
 }
 
+fn number_or(object: &Value, name: &str, default: f64) -> Result<f64> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(default),
+        Some(_) => number(object, name),
+    }
+}
+
 fn count(object: &Value, name: &str) -> Result<usize> {
     let value = object
         .get(name)
@@ -32,14 +39,72 @@ fn optional(object: &Value, name: &str) -> Result<usize> {
     }
 }
 
-fn flag(object: &Value, name: &str) -> Result<bool> {
+/// A switch; where it is not mentioned, the reference's default.
+fn flag(object: &Value, name: &str, default: bool) -> Result<bool> {
     match object.get(name) {
-        None | Some(Value::Null) => Ok(false),
+        None | Some(Value::Null) => Ok(default),
         Some(value) => value
             .as_bool()
             .ok_or_else(|| anyhow!("{name} is neither true nor false")),
     }
 }
+
+fn text<'a>(object: &'a Value, name: &str, default: &'a str) -> Result<&'a str> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => value
+            .as_str()
+            .ok_or_else(|| anyhow!("{name} is no text, found {value}")),
+    }
+}
+
+/// Refuses a field that is not known, since it may change the numbers; one that is switched off cannot.
+pub(crate) fn only(object: &Value, what: &str, known: &[&str]) -> Result<()> {
+    let fields = object
+        .as_object()
+        .ok_or_else(|| anyhow!("{what} is no object, found {object}"))?;
+    for (name, value) in fields {
+        let off = matches!(value, Value::Null | Value::Bool(false));
+        if !off && !known.contains(&name.as_str()) {
+            bail!("{what}.{name} = {value} is not known");
+        }
+    }
+    Ok(())
+}
+
+const MODEL: [&str; 18] = [
+    "image_size",
+    "in_channels",
+    "model_channels",
+    "out_channels",
+    "num_res_blocks",
+    "attention_resolutions",
+    "dropout",
+    "channel_mult",
+    "conv_resample",
+    "num_classes",
+    "num_heads",
+    "num_head_channels",
+    "num_heads_upsample",
+    "use_scale_shift_norm",
+    "resblock_updown",
+    "use_new_attention_order",
+    "pool",
+    // Saves memory in the reference, without effect on the numbers.
+    "use_checkpoint",
+];
+
+const DIFFUSION: [&str; 9] = [
+    "noise_schedule",
+    "diffusion_steps",
+    "timestep_respacing",
+    "learn_sigma",
+    "sigma_small",
+    "rescale_learned_sigmas",
+    "rescale_timesteps",
+    "p2_gamma",
+    "p2_k",
+];
 
 fn list(object: &Value, name: &str) -> Result<Vec<f64>> {
     let values = object
@@ -54,6 +119,7 @@ fn list(object: &Value, name: &str) -> Result<Vec<f64>> {
 
 /// The reference's `UNetModel` arguments.
 pub(crate) fn adm(model: &Value) -> Result<AdmConfig> {
+    only(model, "model", &MODEL)?;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -80,12 +146,12 @@ pub(crate) fn adm(model: &Value) -> Result<AdmConfig> {
         num_heads: optional(model, "num_heads")?.max(1),
         num_head_channels: optional(model, "num_head_channels")?,
         num_heads_upsample: optional(model, "num_heads_upsample")?,
-        use_scale_shift_norm: flag(model, "use_scale_shift_norm")?,
-        resblock_updown: flag(model, "resblock_updown")?,
-        conv_resample: flag(model, "conv_resample")?,
-        use_new_attention_order: flag(model, "use_new_attention_order")?,
+        use_scale_shift_norm: flag(model, "use_scale_shift_norm", false)?,
+        resblock_updown: flag(model, "resblock_updown", false)?,
+        conv_resample: flag(model, "conv_resample", true)?,
+        use_new_attention_order: flag(model, "use_new_attention_order", false)?,
         num_classes: optional(model, "num_classes")?,
-        dropout: model.get("dropout").and_then(Value::as_f64).unwrap_or(0.0),
+        dropout: number_or(model, "dropout", 0.0)?,
         norm_groups: 32,
     })
 }
@@ -97,7 +163,7 @@ pub(crate) fn encoder(model: &Value) -> Result<EncoderConfig> {
         Some("attention") => Pool::Attention,
         Some("spatial") => Pool::Spatial,
         Some("spatial_v2") => Pool::SpatialV2,
-        other => bail!("unknown pool {other:?}"),
+        _ => bail!("unknown pool {}", model["pool"]),
     };
     Ok(EncoderConfig {
         net: adm(model)?,
@@ -107,22 +173,18 @@ pub(crate) fn encoder(model: &Value) -> Result<EncoderConfig> {
 
 /// The respaced schedule of a `diffusion` object.
 pub(crate) fn schedule(object: &Value) -> Result<Schedule> {
-    let kind: BetaSchedule = object
-        .get("noise_schedule")
-        .and_then(Value::as_str)
-        .unwrap_or("linear")
-        .parse()?;
-    let respacing: Respacing = object
-        .get("timestep_respacing")
-        .and_then(Value::as_str)
-        .unwrap_or("")
-        .parse()?;
+    let kind: BetaSchedule = text(object, "noise_schedule", "linear")?.parse()?;
+    let respacing: Respacing = text(object, "timestep_respacing", "")?.parse()?;
     Ok(Schedule::new(kind, count(object, "diffusion_steps")?)?.respaced(&respacing)?)
 }
 
 /// The process of a `diffusion` object.
 pub(crate) fn diffusion(object: &Value) -> Result<Diffusion> {
-    let variance = match (flag(object, "learn_sigma")?, flag(object, "sigma_small")?) {
+    only(object, "diffusion", &DIFFUSION)?;
+    let variance = match (
+        flag(object, "learn_sigma", false)?,
+        flag(object, "sigma_small", false)?,
+    ) {
         (true, _) => Variance::LearnedRange,
         (false, true) => Variance::FixedSmall,
         (false, false) => Variance::FixedLarge,
@@ -130,21 +192,17 @@ pub(crate) fn diffusion(object: &Value) -> Result<Diffusion> {
     Ok(Diffusion {
         schedule: schedule(object)?,
         variance,
-        rescale_timesteps: flag(object, "rescale_timesteps")?,
+        rescale_timesteps: flag(object, "rescale_timesteps", false)?,
     })
 }
 
 /// The base loss of a `diffusion` object.
 pub(crate) fn base_loss(object: &Value) -> Result<(Weighting, Variational)> {
-    let gamma = object
-        .get("p2_gamma")
-        .map_or(Ok(0.0), |_| number(object, "p2_gamma"))?;
-    let k = object
-        .get("p2_k")
-        .map_or(Ok(1.0), |_| number(object, "p2_k"))?;
+    let gamma = number_or(object, "p2_gamma", 0.0)?;
+    let k = number_or(object, "p2_k", 1.0)?;
     let variational = match (
-        flag(object, "learn_sigma")?,
-        flag(object, "rescale_learned_sigmas")?,
+        flag(object, "learn_sigma", false)?,
+        flag(object, "rescale_learned_sigmas", false)?,
     ) {
         (false, _) => Variational::Off,
         (true, true) => Variational::Rescaled,
@@ -155,6 +213,7 @@ pub(crate) fn base_loss(object: &Value) -> Result<(Weighting, Variational)> {
 
 /// A distillation weight.
 pub(crate) fn weighting(object: &Value) -> Result<Weighting> {
+    only(object, "weight", &["name", "gamma"])?;
     let gamma = || number(object, "gamma");
     Ok(match object.get("name").and_then(Value::as_str) {
         Some("snr") => Weighting::Snr {
@@ -164,7 +223,7 @@ pub(crate) fn weighting(object: &Value) -> Result<Weighting> {
         Some("constant") => Weighting::Constant,
         Some("min_snr_eps") => Weighting::MinSnrEps { cap: gamma()? },
         Some("min_snr_clamp") => Weighting::MinSnr { cap: gamma()? },
-        other => bail!("unknown weight {other:?}"),
+        _ => bail!("unknown weight {}", object["name"]),
     })
 }
 

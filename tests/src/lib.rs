@@ -2,14 +2,14 @@
 //!
 //! A case is a folder with `case.json` (kind, configuration, tolerance), `tensors.safetensors` (inputs and expected outputs) and,
 //! where needed, weights; `parity/README.md` describes the format. [`run`] computes a case's outputs with the crates of this
-//! workspace and compares each within the case's own tolerance; [`BUILT`] lists the kinds that there are.
+//! workspace and compares each within the case's own tolerance, [`walk`] does so for a tree of them; [`BUILT`] lists the kinds that
+//! there are.
 //!
 //! ```
-//! use sdft_tests::{Outcome, find, packaged, run};
+//! use sdft_tests::{Outcome, packaged, walk};
 //!
-//! let dirs = find(&packaged())?;
-//! let case = dirs.iter().find(|dir| dir.ends_with("schedule/respacing_300")).unwrap();
-//! assert!(matches!(run(case).outcome, Outcome::Passed { .. }));
+//! let verdicts = walk(&packaged(), |kind| kind == "schedule.respacing")?;
+//! assert!(verdicts.iter().all(|v| matches!(v.outcome, Outcome::Passed { .. })));
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 //!
@@ -18,7 +18,7 @@
 pub use crate::{
     array::Array,
     case::{Case, find, packaged},
-    check::{Outcome, Verdict, run, verdict},
+    check::{Outcome, Verdict, compare, run, walk},
     kinds::{BUILT, compute},
     weights::{Formula, formula_tensor},
 };

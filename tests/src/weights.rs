@@ -85,8 +85,10 @@ impl Case {
                 let file = text("file").ok_or_else(|| anyhow!("weights.{role}: no file"))?;
                 let prefix = text("prefix").unwrap_or("");
                 let state = read(&self.dir.join(file), &ReadOptions::default())?;
+                // Batch norm counts its batches; no computation uses the count.
                 let tensors: HashMap<String, Tensor> = state
                     .iter()
+                    .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
                     .filter_map(|(name, tensor)| {
                         Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
                     })
@@ -119,7 +121,7 @@ impl Case {
                 }
                 Ok(Params::new(entries))
             }
-            other => bail!("weights.{role}: unknown source {other:?}"),
+            _ => bail!("weights.{role}: unknown source {}", spec["source"]),
         }
     }
 }

@@ -1,20 +1,18 @@
 //! All fixtures of the kinds that are built.
 
-use rayon::prelude::*;
-use sdft_tests::{BUILT, Case, Outcome, find, packaged, run, verdict};
-use std::collections::BTreeSet;
+use sdft_tests::{Array, BUILT, Case, Outcome, compare, compute, find, packaged, walk};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn every_case_agrees_with_its_reference_implementation() {
     let given = std::env::var_os("SDFT_PARITY_DIR");
     let root = given.as_ref().map_or_else(packaged, Into::into);
-    let dirs = find(&root).unwrap();
-    let verdicts: Vec<_> = dirs.par_iter().map(|dir| run(dir)).collect();
-    let failures: Vec<String> = dirs
+    let verdicts = walk(&root, |kind| BUILT.contains(&kind)).unwrap();
+    assert!(!verdicts.is_empty(), "{}: nothing to do", root.display());
+    let failures: Vec<String> = verdicts
         .iter()
-        .zip(&verdicts)
-        .filter_map(|(dir, verdict)| match &verdict.outcome {
-            Outcome::Failed(reason) => Some(format!("{}: {reason}", dir.display())),
+        .filter_map(|verdict| match &verdict.outcome {
+            Outcome::Failed(reason) => Some(format!("{}: {reason}", verdict.dir.display())),
             Outcome::Passed { .. } | Outcome::NotBuilt => None,
         })
         .collect();
@@ -22,41 +20,70 @@ fn every_case_agrees_with_its_reference_implementation() {
         failures.is_empty(),
         "{} of {} cases:\n{}",
         failures.len(),
-        dirs.len(),
+        verdicts.len(),
         failures.join("\n")
     );
-    if given.is_none() {
-        let seen: BTreeSet<&str> = verdicts.iter().map(|v| v.kind.as_str()).collect();
-        for kind in BUILT {
-            assert!(seen.contains(kind), "no case of kind {kind}");
+}
+
+/// The first case of every kind, with what is computed for it.
+fn one_of_each_kind() -> Vec<(Case, BTreeMap<String, Array>)> {
+    let mut left: BTreeSet<&str> = BUILT.into_iter().collect();
+    let mut cases = Vec::new();
+    for dir in find(&packaged()).unwrap() {
+        let case = Case::read(&dir).unwrap();
+        if left.remove(case.kind.as_str()) {
+            let computed = compute(&case).unwrap();
+            cases.push((case, computed));
+        }
+    }
+    assert!(left.is_empty(), "no case of {left:?}");
+    cases
+}
+
+#[test]
+fn a_number_that_is_off_is_noticed_in_every_tensor_of_every_kind() {
+    for (case, computed) in one_of_each_kind() {
+        assert!(compare(&case, &computed, |_, array| array).is_ok());
+        let (atol, rtol) = case.tolerance;
+        for victim in &case.expected {
+            let changed = |change: &dyn Fn(&mut f64, f64)| {
+                compare(&case, &computed, |name, mut array| {
+                    if name == victim {
+                        let largest = array.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                        let middle = array.data.len() / 2;
+                        change(
+                            &mut array.data[middle],
+                            3.0 * (atol + rtol * largest) + 1e-9,
+                        );
+                    }
+                    array
+                })
+            };
+            for change in [
+                &|value: &mut f64, far: f64| *value += far,
+                &|value: &mut f64, _: f64| *value = f64::NAN,
+            ] as [&dyn Fn(&mut f64, f64); 2]
+            {
+                let error = changed(change).expect_err(victim).to_string();
+                assert!(
+                    error.starts_with(&format!("{victim}: error ")) && error.contains("tolerance"),
+                    "{}: {error}",
+                    case.dir.display()
+                );
+            }
         }
     }
 }
 
 #[test]
-fn a_number_that_is_off_is_noticed_in_every_kind() {
-    let mut left: BTreeSet<&str> = BUILT.into_iter().collect();
-    for dir in find(&packaged()).unwrap() {
-        let case = Case::read(&dir).unwrap();
-        if !left.remove(case.kind.as_str()) {
-            continue;
-        }
-        let (atol, rtol) = case.tolerance;
-        for victim in &case.expected {
-            let outcome = verdict(&case, |name, mut array| {
-                if name == victim {
-                    let largest = array.data.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-                    let at = array.data.len() / 2;
-                    array.data[at] += 3.0 * (atol + rtol * largest) + 1e-9;
-                }
-                array
-            });
-            assert!(
-                matches!(&outcome, Outcome::Failed(reason) if reason.contains(victim.as_str())),
-                "{victim} of {}: {outcome:?}",
-                dir.display()
-            );
-        }
-    }
-    assert!(left.is_empty(), "{left:?}");
+fn a_tensor_that_is_missing_or_of_another_shape_is_noticed() {
+    let mut computed = Array::scalar(1.0);
+    let case = Case::read(&packaged().join("diffusion/q_sample_linear")).unwrap();
+    let mut all = compute(&case).unwrap();
+    std::mem::swap(all.get_mut("mean").unwrap(), &mut computed);
+    let error = compare(&case, &all, |_, array| array).unwrap_err();
+    assert!(error.to_string().starts_with("mean: shape [], expected ["));
+    all.remove("mean");
+    let error = compare(&case, &all, |_, array| array).unwrap_err();
+    assert_eq!(error.to_string(), "mean is not computed");
 }

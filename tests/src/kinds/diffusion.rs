@@ -1,4 +1,4 @@
-use super::{Outputs, put, put_gradients};
+use super::{Outputs, labels, put, put_gradients, put_wide};
 use crate::case::Case;
 use crate::config;
 use anyhow::Result;
@@ -6,10 +6,7 @@ use candle_core::{Tensor, Var};
 use sdft_adm::Unet;
 use sdft_diffusion::{Clip, discretized_gaussian_log_likelihood, normal_kl};
 use sdft_losses::{Batch, Objective};
-use sdft_samplers::{
-    Ancestral, Ddim, GivenNoise, NoiseSource, SeededNoise, Step, invert_ddim, sample_ddim,
-    sample_ddpm,
-};
+use sdft_samplers::{Ancestral, Ddim, GivenNoise, Step, invert_ddim, sample_ddim, sample_ddpm};
 
 /// A trainable network of `config.model` with the weights of `role`.
 pub(super) fn unet(case: &Case, role: &str) -> Result<(Unet, Vec<(String, Var)>)> {
@@ -28,7 +25,7 @@ pub(super) fn frozen(case: &Case, role: &str) -> Result<Unet> {
 }
 
 fn clip(case: &Case) -> Result<Clip> {
-    Ok(if case.flag("clip_denoised")? {
+    Ok(if case.flag("clip_denoised", true)? {
         Clip::Yes
     } else {
         Clip::No
@@ -45,8 +42,8 @@ pub(super) fn q_sample(case: &Case) -> Result<Outputs> {
         &diffusion.q_sample(&x0, &t, &case.input("noise")?)?,
     )?;
     put(&mut out, "mean", &moments.mean)?;
-    put(&mut out, "variance", &moments.variance)?;
-    put(&mut out, "log_variance", &moments.log_variance)?;
+    put_wide(&mut out, "variance", &moments.variance, &x0)?;
+    put_wide(&mut out, "log_variance", &moments.log_variance, &x0)?;
     Ok(out)
 }
 
@@ -56,8 +53,8 @@ pub(super) fn q_posterior(case: &Case) -> Result<Outputs> {
     let moments = diffusion.q_posterior(&x0, &xt, &t)?;
     let mut out = Outputs::new();
     put(&mut out, "mean", &moments.mean)?;
-    put(&mut out, "variance", &moments.variance)?;
-    put(&mut out, "log_variance", &moments.log_variance)?;
+    put_wide(&mut out, "variance", &moments.variance, &xt)?;
+    put_wide(&mut out, "log_variance", &moments.log_variance, &xt)?;
     put(
         &mut out,
         "xstart_from_eps",
@@ -72,13 +69,14 @@ pub(super) fn q_posterior(case: &Case) -> Result<Outputs> {
 }
 
 pub(super) fn p_mean_variance(case: &Case) -> Result<Outputs> {
-    let (diffusion, model) = (case.diffusion()?, frozen(case, "model")?);
+    let (diffusion, unet, y) = (case.diffusion()?, frozen(case, "model")?, labels(case)?);
+    let model = unet.with(y.as_deref(), None);
     let (x, t) = (case.input("x")?, case.steps("t")?);
     let reverse = diffusion.reverse(&diffusion.predict(&model, &x, &t)?, &x, &t, clip(case)?)?;
     let mut out = Outputs::new();
     put(&mut out, "mean", &reverse.mean)?;
-    put(&mut out, "variance", &reverse.variance)?;
-    put(&mut out, "log_variance", &reverse.log_variance)?;
+    put_wide(&mut out, "variance", &reverse.variance, &x)?;
+    put_wide(&mut out, "log_variance", &reverse.log_variance, &x)?;
     put(&mut out, "pred_xstart", &reverse.x0)?;
     Ok(out)
 }
@@ -101,7 +99,8 @@ pub(super) fn vb_terms(case: &Case) -> Result<Outputs> {
 }
 
 pub(super) fn training_losses(case: &Case) -> Result<Outputs> {
-    let (diffusion, (model, vars)) = (case.diffusion()?, unet(case, "model")?);
+    let (diffusion, (unet, vars), y) = (case.diffusion()?, unet(case, "model")?, labels(case)?);
+    let model = unet.with(y.as_deref(), None);
     let (base, variational) = config::base_loss(case.get("diffusion")?)?;
     let (x0, t, noise) = (
         case.input("x_start")?,
@@ -150,34 +149,35 @@ impl Trajectory {
 }
 
 pub(super) fn ddim_sample_loop(case: &Case) -> Result<Outputs> {
-    let (diffusion, model) = (case.diffusion()?, frozen(case, "model")?);
+    let (diffusion, unet, y) = (case.diffusion()?, frozen(case, "model")?, labels(case)?);
+    let model = unet.with(y.as_deref(), None);
     let options = Ddim {
         eta: case.number("eta")?,
         clip: clip(case)?,
         start: None,
     };
-    let mut given;
-    let mut unused = SeededNoise::new(0, 0);
-    let noise: &mut dyn NoiseSource = if case.has("noises") {
-        given = GivenNoise::new(case.input("noises")?);
-        &mut given
+    let x_t = case.input("x_T")?;
+    // Without eta nothing is drawn, and so nothing is stored.
+    let mut noise = GivenNoise::new(if options.eta > 0.0 {
+        case.input("noises")?
     } else {
-        &mut unused
-    };
+        x_t.narrow(0, 0, 0)?
+    });
     let mut seen = Trajectory::default();
     let sample = sample_ddim(
         &diffusion,
         &model,
-        &case.input("x_T")?,
+        &x_t,
         &options,
-        noise,
+        &mut noise,
         &mut |step| seen.see(step),
     )?;
     seen.outputs(&sample)
 }
 
 pub(super) fn ddim_reverse_loop(case: &Case) -> Result<Outputs> {
-    let (diffusion, model) = (case.diffusion()?, frozen(case, "model")?);
+    let (diffusion, unet, y) = (case.diffusion()?, frozen(case, "model")?, labels(case)?);
+    let model = unet.with(y.as_deref(), None);
     let mut seen = Trajectory::default();
     let latent = invert_ddim(
         &diffusion,
@@ -190,7 +190,8 @@ pub(super) fn ddim_reverse_loop(case: &Case) -> Result<Outputs> {
 }
 
 pub(super) fn p_sample_loop(case: &Case) -> Result<Outputs> {
-    let (diffusion, model) = (case.diffusion()?, frozen(case, "model")?);
+    let (diffusion, unet, y) = (case.diffusion()?, frozen(case, "model")?, labels(case)?);
+    let model = unet.with(y.as_deref(), None);
     let options = Ancestral {
         clip: clip(case)?,
         start: None,

@@ -96,26 +96,49 @@ pub(crate) fn put(out: &mut Outputs, name: impl Into<String>, tensor: &Tensor) -
     Ok(())
 }
 
-/// Adds `grad.<name>` of every variable, and `grad_norm` over all of them.
+/// Adds a tensor that the reference stores repeated to the shape of `like`.
+pub(crate) fn put_wide(
+    out: &mut Outputs,
+    name: &str,
+    tensor: &Tensor,
+    like: &Tensor,
+) -> Result<()> {
+    put(out, name, &tensor.broadcast_as(like.shape())?.contiguous()?)
+}
+
+/// Adds `grad.<name>`; what the loss does not depend on has the gradient 0.
+pub(crate) fn put_gradient(
+    out: &mut Outputs,
+    name: &str,
+    var: &Var,
+    gradients: &GradStore,
+) -> Result<()> {
+    let gradient = match gradients.get(var) {
+        Some(gradient) => gradient.clone(),
+        None => var.zeros_like()?,
+    };
+    put(out, format!("grad.{name}"), &gradient)
+}
+
+/// Adds `grad.<name>` of every parameter, and `grad_norm` over all of them.
 pub(crate) fn put_gradients(
     out: &mut Outputs,
     vars: &[(String, Var)],
     gradients: &GradStore,
 ) -> Result<()> {
     for (name, var) in vars {
-        let gradient = match gradients.get(var) {
-            Some(gradient) => gradient.clone(),
-            None => var.zeros_like()?,
-        };
-        put(out, format!("grad.{name}"), &gradient)?;
+        put_gradient(out, name, var, gradients)?;
     }
     let norm = sdft_optim::global_norm(&sdft_optim::collect_gradients(vars, gradients))?;
-    out.insert(
-        "grad_norm".into(),
-        Array {
-            shape: vec![],
-            data: vec![norm],
-        },
-    );
+    out.insert("grad_norm".into(), Array::scalar(norm));
     Ok(())
+}
+
+/// Class labels, where there are any.
+pub(crate) fn labels(case: &Case) -> Result<Option<Vec<u32>>> {
+    if !case.has("y") {
+        return Ok(None);
+    }
+    let labels = case.steps("y")?.into_iter().map(u32::try_from);
+    Ok(Some(labels.collect::<std::result::Result<_, _>>()?))
 }

@@ -1,6 +1,6 @@
-use super::{Outputs, put, put_gradients};
+use super::{Outputs, put, put_gradient, put_gradients};
 use crate::case::Case;
-use anyhow::{Result, anyhow};
+use anyhow::{Result, bail};
 use candle_core::{Device, Tensor, Var};
 use sdft_nn::{
     Activation, AttentionBlock, AttentionOrder, AttentionPool, Init, Params, ResBlock,
@@ -39,7 +39,7 @@ fn module(
     } else {
         case.weights("module", &specs)?
     };
-    let (params, mut vars) = params.trainable()?;
+    let (params, vars) = params.trainable()?;
     let input_vars = stored
         .iter()
         .map(Var::from_tensor)
@@ -49,8 +49,10 @@ fn module(
     let gradients = result.mul(&case.input("R")?)?.sum_all()?.backward()?;
     let mut out = Outputs::new();
     put(&mut out, "out", &result)?;
-    vars.extend(inputs.iter().map(|name| (*name).to_owned()).zip(input_vars));
     put_gradients(&mut out, &vars, &gradients)?;
+    for (name, var) in inputs.iter().zip(&input_vars) {
+        put_gradient(&mut out, name, var, &gradients)?;
+    }
     Ok(out)
 }
 
@@ -85,7 +87,7 @@ pub(super) fn groupnorm_silu(case: &Case) -> Result<Outputs> {
 }
 
 pub(super) fn resblock(case: &Case) -> Result<Outputs> {
-    let resample = match (case.flag("up")?, case.flag("down")?) {
+    let resample = match (case.flag("up", false)?, case.flag("down", false)?) {
         (true, _) => Resample::Up,
         (false, true) => Resample::Down,
         (false, false) => Resample::None,
@@ -94,11 +96,12 @@ pub(super) fn resblock(case: &Case) -> Result<Outputs> {
         channels: case.count("channels")?,
         out_channels: out_channels(case)?,
         emb_channels: case.count("emb_channels")?,
-        scale_shift: case.flag("use_scale_shift_norm")?,
+        scale_shift: case.flag("use_scale_shift_norm", false)?,
         resample,
-        skip_kernel: if case.flag("use_conv")? { 3 } else { 1 },
+        skip_kernel: if case.flag("use_conv", false)? { 3 } else { 1 },
         groups: 32,
-        dropout: case.number("dropout")?,
+        // Evaluation drops nothing, whatever the probability.
+        dropout: 0.0,
     };
     module(case, &["x", "emb"], |scope, t| {
         ResBlock::load(scope, &config)?.forward(&t[0], &t[1], None)
@@ -119,13 +122,21 @@ fn out_channels(case: &Case) -> Result<usize> {
 
 pub(super) fn attention(case: &Case) -> Result<Outputs> {
     let channels = case.count("channels")?;
-    let heads = match case.get("num_head_channels")?.as_i64() {
+    let heads = match case
+        .config
+        .get("num_head_channels")
+        .and_then(serde_json::Value::as_i64)
+    {
         Some(-1) | None => case.count("num_heads")?,
-        Some(n) => channels
-            .checked_div(usize::try_from(n)?)
-            .ok_or_else(|| anyhow!("num_head_channels is 0"))?,
+        Some(_) => {
+            let per_head = case.count("num_head_channels")?;
+            if per_head == 0 || !channels.is_multiple_of(per_head) {
+                bail!("num_head_channels: {per_head} does not divide {channels} channels");
+            }
+            channels / per_head
+        }
     };
-    let order = if case.flag("use_new_attention_order")? {
+    let order = if case.flag("use_new_attention_order", false)? {
         AttentionOrder::Chunked
     } else {
         AttentionOrder::Legacy
@@ -139,7 +150,7 @@ pub(super) fn resize(case: &Case, down: bool) -> Result<Outputs> {
     let (channels, out, learned) = (
         case.count("channels")?,
         out_channels(case)?,
-        case.flag("use_conv")?,
+        case.flag("use_conv", false)?,
     );
     module(case, &["x"], |scope, t| {
         let resize = if down {

@@ -7,6 +7,7 @@ use sdft_optim::{
     Accumulator, AdamW, Decay, Ema, EmaRamp, LearningRate, MicroBatches, Optimizer, Rule, Sgd,
     clip_coefficient, collect_gradients, global_norm,
 };
+use serde_json::Value;
 
 /// Tensors `PREFIX0`, `PREFIX1`, .. as far as there are any.
 fn numbered(case: &Case, prefix: &str) -> Result<Vec<Tensor>> {
@@ -17,6 +18,33 @@ fn numbered(case: &Case, prefix: &str) -> Result<Vec<Tensor>> {
         .collect()
 }
 
+fn number_or(case: &Case, name: &str, default: f64) -> Result<f64> {
+    match case.config.get(name) {
+        None | Some(Value::Null) => Ok(default),
+        Some(_) => case.number(name),
+    }
+}
+
+/// AdamW with the numbers of the configuration, torch's where there are none.
+pub(super) fn adamw_rule(case: &Case) -> Result<AdamW> {
+    let default = AdamW::default();
+    let betas = match case.config.get("betas") {
+        None | Some(Value::Null) => default.betas,
+        Some(value) => match value.as_array().map(Vec::as_slice) {
+            Some([Value::Number(first), Value::Number(second)]) => first
+                .as_f64()
+                .zip(second.as_f64())
+                .ok_or_else(|| anyhow!("betas holds {value}"))?,
+            _ => bail!("betas takes two numbers, found {value}"),
+        },
+    };
+    Ok(AdamW {
+        betas,
+        eps: number_or(case, "eps", default.eps)?,
+        weight_decay: number_or(case, "weight_decay", default.weight_decay)?,
+    })
+}
+
 pub(super) fn adamw(case: &Case) -> Result<Outputs> {
     let (params, gradients) = (numbered(case, "p")?, numbered(case, "g")?);
     let vars: Vec<(String, Var)> = params
@@ -24,41 +52,24 @@ pub(super) fn adamw(case: &Case) -> Result<Outputs> {
         .enumerate()
         .map(|(i, p)| Ok((format!("p{i}"), Var::from_tensor(&p.copy()?)?)))
         .collect::<Result<_>>()?;
-    let number = |name: &str| case.config.get(name).and_then(serde_json::Value::as_f64);
-    let weight_decay = number("weight_decay").unwrap_or(0.0);
-    let rule = match case.get("optimizer")?.as_str() {
-        Some("AdamW") => {
-            let betas = case
-                .get("betas")?
-                .as_array()
-                .ok_or_else(|| anyhow!("betas is no list"))?;
-            let beta = |i: usize| {
-                betas
-                    .get(i)
-                    .and_then(serde_json::Value::as_f64)
-                    .ok_or_else(|| anyhow!("betas needs two numbers"))
-            };
-            Rule::AdamW(AdamW {
-                betas: (beta(0)?, beta(1)?),
-                eps: case.number("eps")?,
-                weight_decay,
-            })
+    // Variants of the rules that no fixture has; one that is switched on would change the numbers.
+    for variant in ["amsgrad", "nesterov", "maximize"] {
+        if case.flag(variant, false)? {
+            bail!("optimizer option {variant} is not known");
         }
+    }
+    let rule = match case.get("optimizer")?.as_str() {
+        Some("AdamW") => Rule::AdamW(adamw_rule(case)?),
         Some("SGD") => Rule::Sgd(Sgd {
-            momentum: number("momentum").unwrap_or(0.0),
-            weight_decay,
+            momentum: number_or(case, "momentum", 0.0)?,
+            weight_decay: number_or(case, "weight_decay", 0.0)?,
         }),
-        other => bail!("unknown optimizer {other:?}"),
+        _ => bail!("unknown optimizer {}", case.get("optimizer")?),
     };
     let mut optimizer = Optimizer::new(rule, &vars)?;
-    let decay = match number("anneal_steps") {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a small count"
-        )]
-        Some(steps) if steps > 0.0 => Decay::Linear {
-            steps: steps as u64,
+    let decay = match number_or(case, "anneal_steps", 0.0)? {
+        steps if steps > 0.0 => Decay::Linear {
+            steps: case.count("anneal_steps")? as u64,
         },
         _ => Decay::Constant,
     };
@@ -112,13 +123,7 @@ pub(super) fn clip_grad_norm(case: &Case) -> Result<Outputs> {
     let norm = global_norm(&gradients)?;
     let factor = clip_coefficient(norm, case.number("max_norm")?);
     let mut out = Outputs::new();
-    out.insert(
-        "total_norm".into(),
-        Array {
-            shape: vec![],
-            data: vec![norm],
-        },
-    );
+    out.insert("total_norm".into(), Array::scalar(norm));
     for (i, gradient) in gradients.iter().flatten().enumerate() {
         put(&mut out, format!("clipped{i}"), &(gradient * factor)?)?;
     }
@@ -126,10 +131,15 @@ pub(super) fn clip_grad_norm(case: &Case) -> Result<Outputs> {
 }
 
 pub(super) fn microbatch(case: &Case) -> Result<Outputs> {
-    let size = case.count("microbatch")?.max(1);
     let vars = vec![("w".to_owned(), Var::from_tensor(&case.input("w")?)?)];
     let (x, y) = (case.input("x")?, case.input("y")?);
     let n = x.dim(0)?;
+    // As a flag of the training script, -1 (or 0) means the whole batch.
+    let size = if case.number("microbatch")? > 0.0 {
+        case.count("microbatch")?
+    } else {
+        n.max(1)
+    };
     let mut sum = Accumulator::new(MicroBatches::Summed, 1, n);
     for start in (0..n).step_by(size) {
         let len = size.min(n - start);

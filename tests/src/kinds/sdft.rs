@@ -1,14 +1,15 @@
 use super::diffusion::{frozen, unet};
+use super::optim::adamw_rule;
 use super::{Outputs, put, put_gradients};
 use crate::array::Array;
 use crate::case::Case;
 use crate::config;
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use candle_core::Tensor;
 use sdft_adm::Unet;
 use sdft_diffusion::Diffusion;
 use sdft_losses::{Auxiliary, Batch, Distillation, Objective, Terms};
-use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule, collect_gradients};
+use sdft_optim::{Ema, EmaRamp, Optimizer, Rule, collect_gradients};
 
 /// The objective of the case. Terms with a factor of zero are computed all the same.
 fn objective(case: &Case) -> Result<Objective> {
@@ -87,15 +88,15 @@ pub(super) fn loss(case: &Case) -> Result<Outputs> {
             put(&mut out, name, tensor)?;
         }
     }
-    let table = |weight: &str| -> Result<Vec<f64>> {
-        Ok(config::weighting(case.get(weight)?)?.weights(&diffusion.schedule))
-    };
-    let pick = |table: Vec<f64>, t: &[usize]| Array::vector(t.iter().map(|&t| table[t]).collect());
-    out.insert(
-        "w_distill".into(),
-        pick(table("weight_distill")?, &inputs.t),
-    );
-    out.insert("w_aux".into(), pick(table("weight_aux")?, &inputs.t_aux));
+    for (name, weight, t) in [
+        ("w_distill", "weight_distill", &inputs.t),
+        ("w_aux", "weight_aux", &inputs.t_aux),
+    ] {
+        let table = config::weighting(case.get(weight)?)?.weights(&diffusion.schedule);
+        let picked: Option<_> = t.iter().map(|&t| table.get(t).copied()).collect();
+        let picked = picked.ok_or_else(|| anyhow!("{t:?} goes beyond {} steps", table.len()))?;
+        out.insert(name.into(), Array::vector(picked));
+    }
     put_gradients(&mut out, &vars, &terms.total.backward()?)?;
     Ok(out)
 }
@@ -107,18 +108,13 @@ pub(super) fn train_steps(case: &Case) -> Result<Outputs> {
     let source = Unet::load(&start, &model)?;
     let (params, vars) = start.trainable()?;
     let target = Unet::load(&params, &model)?;
-    let rule = AdamW {
-        eps: case.number("eps")?,
-        weight_decay: case.number("weight_decay")?,
-        ..AdamW::default()
-    };
-    let mut optimizer = Optimizer::new(Rule::AdamW(rule), &vars)?;
+    let mut optimizer = Optimizer::new(Rule::AdamW(adamw_rule(case)?), &vars)?;
     let mut ema = Ema::new(case.number("ema_rate")?, EmaRamp::None, &vars)?;
     let [x0, noise, z] = ["x_start", "noise", "z"].map(|name| case.input(name));
     let (x0, noise, z) = (x0?, noise?, z?);
     let (t, t_aux) = (case.steps("t")?, case.steps("t_aux")?);
     let steps = case.count("steps")?;
-    if x0.dim(0)? != steps {
+    if steps == 0 || x0.dim(0)? != steps {
         bail!("x_start has {} steps, config.steps is {steps}", x0.dim(0)?);
     }
     let per_step = |all: &[usize], i: usize| -> Vec<usize> {

@@ -1,30 +1,18 @@
-use super::{Outputs, put, put_gradients};
+use super::{Outputs, labels, put, put_gradient, put_gradients};
 use crate::array::Array;
 use crate::case::Case;
 use crate::config;
 use anyhow::{Result, ensure};
-use candle_core::{DType, Tensor, Var};
+use candle_core::{Tensor, Var};
 use sdft_adm::{Encoder, Unet};
 use sdft_diffusion::FeatureNet;
 use sdft_nn::Params;
 
-/// Class labels, where there are any.
-fn labels(case: &Case) -> Result<Option<Vec<u32>>> {
-    if !case.has("y") {
-        return Ok(None);
-    }
-    Ok(Some(
-        case.stored("y")?
-            .to_dtype(DType::U32)?
-            .flatten_all()?
-            .to_vec1()?,
-    ))
-}
-
 pub(super) fn forward_backward(case: &Case) -> Result<Outputs> {
     let config = config::adm(case.get("model")?)?;
     let params = case.weights("model", &Unet::specs(&config)?)?;
-    if let Ok(count) = case.count("param_count") {
+    if case.config.get("param_count").is_some() {
+        let count = case.count("param_count")?;
         ensure!(
             params.n_parameters() == count,
             "{} parameters, expected {count}",
@@ -49,9 +37,7 @@ fn finish(case: &Case, result: &Tensor, x: Var, vars: Vec<(String, Var)>) -> Res
     put(&mut out, "out", result)?;
     // The norm is that of the parameters, so the input's gradient is added by itself.
     put_gradients(&mut out, &vars, &gradients)?;
-    if let Some(gradient) = gradients.get(&x) {
-        put(&mut out, "grad.x", gradient)?;
-    }
+    put_gradient(&mut out, "x", &x, &gradients)?;
     Ok(out)
 }
 
@@ -94,12 +80,6 @@ pub(super) fn classifier_guidance(case: &Case) -> Result<Outputs> {
         .neg()?;
     put_gradients(&mut out, &vars, &loss.backward()?)?;
     let loss = f64::from(loss.to_scalar::<f32>()?);
-    out.insert(
-        "cross_entropy".into(),
-        Array {
-            shape: vec![],
-            data: vec![loss],
-        },
-    );
+    out.insert("cross_entropy".into(), Array::scalar(loss));
     Ok(out)
 }
