@@ -72,13 +72,12 @@ impl Case {
             .get(role)
             .ok_or_else(|| anyhow!("config.weights.{role} is missing"))?;
         let text = |name: &str| spec.get(name).and_then(Value::as_str);
-        let list = |name: &str| -> Vec<String> {
-            let items = spec.get(name).and_then(Value::as_array);
-            items
-                .into_iter()
-                .flatten()
-                .filter_map(|v| v.as_str().map(str::to_owned))
-                .collect()
+        let list = |name: &str| -> Result<Vec<String>> {
+            match spec.get(name) {
+                None | Some(Value::Null) => Ok(Vec::new()),
+                Some(value) => serde_json::from_value(value.clone())
+                    .map_err(|_| anyhow!("weights.{role}.{name}: {value} is no list of names")),
+            }
         };
         match text("source") {
             Some("file") => {
@@ -100,10 +99,15 @@ impl Case {
                     key: text("key")
                         .ok_or_else(|| anyhow!("weights.{role}: no key"))?
                         .to_owned(),
-                    gain: spec.get("gain").and_then(Value::as_f64).unwrap_or(1.0),
-                    abs_prefix: list("abs_prefix"),
+                    gain: match spec.get("gain") {
+                        None | Some(Value::Null) => 1.0,
+                        Some(value) => value
+                            .as_f64()
+                            .ok_or_else(|| anyhow!("weights.{role}.gain: {value} is no number"))?,
+                    },
+                    abs_prefix: list("abs_prefix")?,
                 };
-                let skipped = list("skip_prefix");
+                let skipped = list("skip_prefix")?;
                 let mut entries = Vec::with_capacity(specs.len());
                 for spec in specs {
                     if skipped

@@ -180,17 +180,15 @@ fn bad_shapes_are_errors_that_name_the_shapes() {
         "{error}"
     );
     assert!(conv2d(&f32(&[1, 3, 1, 1]), &f32(&[2, 3, 5, 5]), &f32(&[2]), 1, 1).is_err());
-    assert!(
-        norm_act(
-            &f32(&[1, 6, 2]),
-            &f32(&[1, 6]),
-            &f32(&[1, 6]),
-            4,
-            1e-5,
-            Activation::Silu
-        )
-        .is_err()
-    );
+    for (shape, groups) in [
+        ([1, 6, 2], 4),
+        ([1, 6, 2], 0),
+        ([1, 0, 2], 4),
+        ([1, 6, 0], 3),
+    ] {
+        let (x, a) = (f32(&shape), f32(&shape[..2]));
+        assert!(norm_act(&x, &a, &a, groups, 1e-5, Activation::Silu).is_err());
+    }
     assert!(attention(&f32(&[1, 10, 2]), 2, AttentionOrder::Legacy).is_err());
     assert!(average_pool_2x(&f32(&[1, 2, 1, 4])).is_err());
     let half = Tensor::zeros((1, 2, 4, 4), DType::BF16, &Device::Cpu).unwrap();

@@ -122,19 +122,14 @@ fn out_channels(case: &Case) -> Result<usize> {
 
 pub(super) fn attention(case: &Case) -> Result<Outputs> {
     let channels = case.count("channels")?;
-    let heads = match case
-        .config
-        .get("num_head_channels")
-        .and_then(serde_json::Value::as_i64)
-    {
-        Some(-1) | None => case.count("num_heads")?,
-        Some(_) => {
-            let per_head = case.count("num_head_channels")?;
-            if per_head == 0 || !channels.is_multiple_of(per_head) {
-                bail!("num_head_channels: {per_head} does not divide {channels} channels");
-            }
-            channels / per_head
+    let heads = if case.number("num_head_channels")? == -1.0 {
+        case.count("num_heads")?
+    } else {
+        let per_head = case.count("num_head_channels")?;
+        if per_head == 0 || !channels.is_multiple_of(per_head) {
+            bail!("num_head_channels: {per_head} does not divide {channels} channels");
         }
+        channels / per_head
     };
     let order = if case.flag("use_new_attention_order", false)? {
         AttentionOrder::Chunked

@@ -27,6 +27,7 @@ pub fn norm_act(
     same_float("norm_act", &[x, a, b])?;
     let dims = x.dims();
     if dims.len() < 2
+        || dims[1..].contains(&0)
         || groups == 0
         || !dims[1].is_multiple_of(groups)
         || a.dims() != &dims[..2]
