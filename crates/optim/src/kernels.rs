@@ -50,10 +50,43 @@ pub(crate) fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], s: A
 }
 
 fn adamw_chunk(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], s: AdamWScalars) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: both features are there.
+            return unsafe { adamw_fma(p, g, m, v, s) };
+        }
+        adamw_loop::<false>(p, g, m, v, s);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    adamw_loop::<{ cfg!(target_arch = "aarch64") }>(p, g, m, v, s);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn adamw_fma(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], s: AdamWScalars) {
+    adamw_loop::<true>(p, g, m, v, s);
+}
+
+/// With `FUSED` the moments are rounded once per update, as torch's vector code does; without the instruction for it that
+/// would be a call per element.
+#[inline(always)]
+fn adamw_loop<const FUSED: bool>(
+    p: &mut [f32],
+    g: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    s: AdamWScalars,
+) {
     for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
         let g = g * s.scale;
-        *m += (g - *m) * s.one_minus_beta1;
-        *v = *v * s.beta2 + s.one_minus_beta2 * g * g;
+        if FUSED {
+            *m = (g - *m).mul_add(s.one_minus_beta1, *m);
+            *v = (s.one_minus_beta2 * g).mul_add(g, s.beta2 * *v);
+        } else {
+            *m += (g - *m) * s.one_minus_beta1;
+            *v = *v * s.beta2 + s.one_minus_beta2 * g * g;
+        }
         let denominator = v.sqrt() / s.sqrt_correction2 + s.eps;
         *p = *p * s.decay - s.step_size * *m / denominator;
     }
