@@ -21,15 +21,22 @@ const PRESENT: [u8; 3] = [1, 4, 7];
 /// Samples that are judged.
 const SAMPLES: usize = 192;
 const BATCH: usize = 64;
+/// Samples in the picture.
+const SHOWN: usize = 36;
 /// Seed of their noise, the same for every model.
 const NOISE_SEED: u64 = 1000;
 
-/// Label, preset and steps (0 for the preset's) of each row.
-const ROWS: [(&str, &str, i64); 4] = [
-    ("scratch", "digits-scratch", 0),
-    ("naive", "digits-naive", 0),
-    ("naive, stopped at 50 steps", "digits-naive", 50),
-    ("SDFT", "digits-sdft", 0),
+/// Label, title of the picture, preset and steps (0 for the preset's) of each row.
+const ROWS: [(&str, &str, &str, i64); 4] = [
+    ("scratch", "scratch", "digits-scratch", 0),
+    ("naive", "naive", "digits-naive", 0),
+    (
+        "naive, stopped at 50 steps",
+        "naive 50 steps",
+        "digits-naive",
+        50,
+    ),
+    ("SDFT", "SDFT", "digits-sdft", 0),
 ];
 
 pub(crate) fn reproduce(args: &ReproduceArgs) -> Result<ExitCode> {
@@ -50,10 +57,10 @@ fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
     let source = draw(&load_model(assets::DIGITS_SOURCE, &LoadOptions::default())?)?;
     let mut table = Vec::new();
     let mut sheets = vec![contact_sheet(
-        &to_images(&source.narrow(0, 0, 36)?)?,
+        &to_images(&source.narrow(0, 0, SHOWN)?)?,
         "source",
     )];
-    for (label, preset, steps) in ROWS {
+    for (label, title, preset, steps) in ROWS {
         let mut rows = Vec::new();
         for seed in 0..args.seeds {
             let name = format!(
@@ -80,10 +87,8 @@ fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
             }
             rows.push(measure(&judge, &model, &source)?);
         }
-        sheets.push(contact_sheet(
-            &to_images(&rows[0].samples.narrow(0, 0, 36)?)?,
-            label.split(',').next().unwrap_or(label),
-        ));
+        let first = rows[0].samples.narrow(0, 0, SHOWN)?;
+        sheets.push(contact_sheet(&to_images(&first)?, title));
         table.push((label, rows));
     }
     let text = markdown(&table);
