@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_typing_error_is_answered_with_the_nearest_verb() {
         assert!(unknown("trian").starts_with("unknown verb \"trian\", did you mean \"train\"?\n"));
-        assert!(unknown("evalute").contains("did you mean \"evaluate\"?"));
+        assert!(unknown("inspct").contains("did you mean \"inspect\"?"));
         let message = unknown("xyzzy");
         assert!(message.starts_with("unknown verb \"xyzzy\"\n"), "{message}");
         assert!(message.contains("train, sample") && message.contains("parity"));
