@@ -157,9 +157,10 @@ fn describe(value: &Value) -> &'static str {
 
 /// The plan that a checked table describes.
 pub(crate) fn plan(table: Table) -> Result<Plan> {
-    Value::Table(table)
-        .try_into()
-        .map_err(|e: toml::de::Error| usage(format!("configuration: {}", e.message())))
+    serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
+        let (key, problem) = (e.path().to_string(), e.into_inner());
+        usage(format!("{key}: {}", problem.message()))
+    })
 }
 
 /// The fields under `[model]` that were given explicitly, for comparison with what a file says.
@@ -231,7 +232,15 @@ mod tests {
         );
         let mut table = Table::new();
         put(&mut table, "loss.weight", "snr-x");
-        assert!(plan(table).unwrap_err().to_string().contains("snr-x"));
+        let error = plan(table).unwrap_err().to_string();
+        assert!(
+            error.contains("snr-x") && error.contains("loss.weight"),
+            "{error}"
+        );
+        let mut table = Table::new();
+        set(&mut table, "data.classes=[1, \"a\"]").unwrap();
+        let error = plan(table).unwrap_err().to_string();
+        assert!(error.starts_with("data.classes[1]"), "{error}");
         let error = layers(&["digit-sdft".into()]).unwrap_err().to_string();
         assert!(error.contains("did you mean digits-sdft"), "{error}");
     }

@@ -26,7 +26,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
         .parse()
         .map_err(|e| usage(format!("--steps: {e}")))?;
     let name = match &args.model {
-        Some(name) => model_file(name),
+        Some(name) => model_file(name)?,
         None => newest_run().unwrap_or_else(|| assets::DIGITS_SOURCE.to_owned()),
     };
     let model = load_model(
@@ -190,14 +190,18 @@ pub(crate) fn load_options(
 }
 
 /// A run folder stands for its finished model.
-fn model_file(name: &str) -> String {
+fn model_file(name: &str) -> Result<String> {
     let path = Path::new(name);
-    let inside = path.join("final.safetensors");
-    if path.is_dir() && inside.is_file() {
-        inside.display().to_string()
-    } else {
-        name.to_owned()
+    if !path.is_dir() {
+        return Ok(name.to_owned());
     }
+    let inside = path.join("final.safetensors");
+    if !inside.is_file() {
+        anyhow::bail!(
+            "{name}: no final.safetensors in this folder; a run has it when it is finished"
+        );
+    }
+    Ok(inside.display().to_string())
 }
 
 /// The finished model written last below `runs`.

@@ -86,6 +86,9 @@ fn samples_depend_on_the_seed_and_their_number_and_not_on_the_batch() {
     place
         .run(&["sample", "--model", "digits-sorce.pt"])
         .fails(1, &["digits-sorce.pt", "no such file"]);
+    place
+        .run(&["sample", "--model", "a"])
+        .fails(1, &["no final.safetensors"]);
 }
 
 #[test]
