@@ -11,7 +11,7 @@ use std::rc::Rc;
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     None,
-    Bool,
+    Bool(bool),
     Int(i64),
     Float,
     Text(Rc<str>),
@@ -37,6 +37,8 @@ pub(crate) struct Storage {
     pub(crate) key: String,
     pub(crate) dtype: Dtype,
     pub(crate) numel: u64,
+    /// Where this view of the array begins, in numbers: legacy files may store a view of an array instead of the array.
+    pub(crate) first: u64,
 }
 
 /// A view of a storage.
@@ -262,7 +264,8 @@ impl Machine<'_, '_> {
                 None => return self.bad("nothing to repeat"),
             },
             b'N' => self.push(Value::None),
-            0x88 | 0x89 => self.push(Value::Bool),
+            0x88 => self.push(Value::Bool(true)),
+            0x89 => self.push(Value::Bool(false)),
             b'K' => {
                 let v = self.byte()?;
                 self.push(Value::Int(v.into()));
@@ -290,7 +293,7 @@ impl Machine<'_, '_> {
                 self.push(
                     line.trim_end_matches('L')
                         .parse()
-                        .map_or(Value::Bool, Value::Int),
+                        .map_or(Value::Float, Value::Int),
                 );
             }
             b'F' => {
@@ -454,7 +457,7 @@ impl Machine<'_, '_> {
         }
     }
 
-    /// `('storage', class, key, location, numel, ..)`.
+    /// `('storage', class, key, location, numel)`, in legacy files with `None` or `(key, first, numel)` of a view behind.
     fn storage(&mut self, id: &Value) -> Result<Value> {
         let found = match self.items(id) {
             Some(
@@ -464,17 +467,28 @@ impl Machine<'_, '_> {
                     Value::Text(key),
                     _,
                     Value::Int(numel),
-                    ..,
+                    view @ ..,
                 ],
-            ) if &**kind == "storage" => match (Dtype::of_storage(class), u64::try_from(*numel)) {
-                (Some(dtype), Ok(numel)) => Ok(Storage {
-                    key: key.to_string(),
-                    dtype,
-                    numel,
-                }),
-                (None, _) => Err(format!("a storage of the unknown type {class}")),
-                (_, Err(_)) => Err(format!("a storage of {numel} elements")),
-            },
+            ) if &**kind == "storage" => {
+                let first = match view.first() {
+                    None | Some(Value::None) => Some(0),
+                    Some(view) => match self.items(view) {
+                        Some([_, Value::Int(first), _]) => u64::try_from(*first).ok(),
+                        _ => None,
+                    },
+                };
+                match (Dtype::of_storage(class), u64::try_from(*numel), first) {
+                    (Some(dtype), Ok(numel), Some(first)) => Ok(Storage {
+                        key: key.to_string(),
+                        dtype,
+                        numel,
+                        first,
+                    }),
+                    (None, ..) => Err(format!("a storage of the unknown type {class}")),
+                    (_, Err(_), _) => Err(format!("a storage of {numel} elements")),
+                    (.., None) => Err("a view of a storage that is not (key, first, size)".into()),
+                }
+            }
             _ => Err("a persistent identifier that is no storage".to_owned()),
         };
         match found {
@@ -541,8 +555,10 @@ impl Machine<'_, '_> {
             [Value::Node(storage), Value::Int(offset), shape, strides, ..] => {
                 match self.nodes.get(*storage) {
                     Some(Node::Storage(storage)) => {
-                        match (u64::try_from(*offset), numbers(shape), numbers(strides)) {
-                            (Ok(offset), Some(shape), Some(strides))
+                        let offset = u64::try_from(*offset).ok();
+                        let offset = offset.and_then(|o| o.checked_add(storage.first));
+                        match (offset, numbers(shape), numbers(strides)) {
+                            (Some(offset), Some(shape), Some(strides))
                                 if shape.len() == strides.len() && shape.len() <= 16 =>
                             {
                                 let shape = shape

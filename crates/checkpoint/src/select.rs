@@ -68,17 +68,27 @@ fn visit(
     }
 }
 
-/// The index of the candidate to take: the top if it has tensors, else by preference.
+/// The index of the candidate to take: the top if no nested one has more tensors, else by preference.
 pub(crate) fn choose(candidates: &[Candidate], prefer: Prefer) -> Option<usize> {
-    if candidates.first().is_some_and(|c| c.path.is_empty()) {
+    // A loss or a random state that is kept as a tensor beside the weights does not make the top the weights.
+    let most = candidates.iter().map(|c| c.tensors.len()).max();
+    if candidates
+        .first()
+        .is_some_and(|c| c.path.is_empty() && Some(c.tensors.len()) == most)
+    {
         return Some(0);
     }
-    let is_ema = |c: &Candidate| c.path.to_lowercase().contains("ema");
-    let wanted = |c: &Candidate| is_ema(c) == (prefer == Prefer::Ema);
+    // Whole words, so that `semantic_encoder` is no moving average.
+    let is_ema = |c: &Candidate| {
+        let path = c.path.to_lowercase();
+        path.split(['.', '_', '-']).any(|word| word == "ema")
+    };
+    let nested = |c: &Candidate| !c.path.is_empty();
+    let wanted = |c: &Candidate| nested(c) && is_ema(c) == (prefer == Prefer::Ema);
     // A moving average of an optimiser, or statistics, are smaller than the weights.
     let largest = |among: &dyn Fn(&Candidate) -> bool| {
         let indices = (0..candidates.len()).filter(|&i| among(&candidates[i]));
         indices.max_by_key(|&i| (candidates[i].tensors.len(), std::cmp::Reverse(i)))
     };
-    largest(&wanted).or_else(|| largest(&|_| true))
+    largest(&wanted).or_else(|| largest(&nested))
 }

@@ -72,7 +72,14 @@ pub(crate) fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
     if !matches!(protocol.root, Value::Int(1001)) {
         return Err(input.bad("a PyTorch checkpoint of an unknown protocol"));
     }
-    pickle::read(input)?;
+    let system = pickle::read(input)?;
+    if let Some(Node::Dict(entries)) = system.node(&system.root)
+        && entries.iter().any(|(key, value)| {
+            matches!((key, value), (Value::Text(key), Value::Bool(false)) if &**key == "little_endian")
+        })
+    {
+        return Err(input.bad("the numbers are stored big-endian, only little-endian is read"));
+    }
     let object = pickle::read(input)?;
     let keys = pickle::read(input)?;
     let Some(Node::List(keys)) = keys.node(&keys.root) else {

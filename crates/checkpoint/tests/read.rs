@@ -153,6 +153,33 @@ fn nested_weights_are_found_and_the_moving_average_comes_first() {
 }
 
 #[test]
+fn a_tensor_beside_the_weights_and_a_name_like_ema_do_not_hide_them() {
+    for prefer in [Prefer::Ema, Prefer::Raw] {
+        let options = ReadOptions {
+            prefer,
+            ..ReadOptions::default()
+        };
+        let state = read(&fixture("beside.pt"), &options).unwrap();
+        assert_eq!(state.summary.nested_under.as_deref(), Some("model"));
+        let a: Vec<f32> = state.get("a").unwrap().to_vec1().unwrap();
+        assert_eq!((state.len(), a), (2, vec![1.0, 1.0]));
+    }
+}
+
+#[test]
+fn a_legacy_view_begins_where_the_file_says() {
+    let state = read(&fixture("legacy_view.pt"), &ReadOptions::default()).unwrap();
+    let view: Vec<f32> = state.get("view").unwrap().to_vec1().unwrap();
+    assert_eq!(view, [3.0, 4.0, 5.0]);
+}
+
+#[test]
+fn big_endian_legacy_numbers_are_refused() {
+    let error = read(&fixture("legacy_big_endian.pt"), &ReadOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("big-endian"), "{error}");
+}
+
+#[test]
 fn the_prefix_of_a_parallel_wrapper_is_taken_off() {
     let state = read(&fixture("module.pt"), &ReadOptions::default()).unwrap();
     assert!(state.summary.unwrapped);

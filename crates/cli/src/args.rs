@@ -89,7 +89,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) strict: bool,
     /// Go on with the run in this folder.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "source", "source_key", "data", "method", "batch", "seed", "name", "list", "strict"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "source", "source_key", "data", "method", "batch", "seed", "name", "list", "strict", "out"])]
     pub(crate) resume: Option<PathBuf>,
     /// Print the plan with its time, memory and disk, and leave.
     #[arg(long)]

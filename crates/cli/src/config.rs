@@ -163,9 +163,9 @@ pub(crate) fn plan(table: Table) -> Result<Plan> {
     })
 }
 
-/// The fields under `[model]` that were given explicitly, for comparison with what a file says.
-pub(crate) fn given_model(table: &Table) -> Map<String, Json> {
-    match table.get("model").map(serde_json::to_value) {
+/// The fields of a section that were given explicitly, for comparison with what a file says.
+pub(crate) fn given(table: &Table, section: &str) -> Map<String, Json> {
+    match table.get(section).map(serde_json::to_value) {
         Some(Ok(Json::Object(fields))) => fields,
         _ => Map::new(),
     }

@@ -24,8 +24,7 @@ pub(crate) fn line(text: impl std::fmt::Display) -> std::io::Result<()> {
 /// A bar on a terminal, lines elsewhere.
 pub(crate) struct Console {
     bar: Option<ProgressBar>,
-    started: Instant,
-    first: Option<u64>,
+    first: Option<(u64, Instant)>,
     terms: String,
     label: String,
 }
@@ -43,7 +42,6 @@ impl Console {
         });
         Self {
             bar,
-            started: Instant::now(),
             first: None,
             terms: String::new(),
             label: label.to_owned(),
@@ -66,10 +64,15 @@ impl Console {
 
 impl Watcher for Console {
     fn progress(&mut self, p: &Progress) {
-        let first = *self.first.get_or_insert(p.step.saturating_sub(1));
+        // The first step shown starts the clock: what came before it was preparation.
+        let (first, started) = *self.first.get_or_insert_with(|| (p.step, Instant::now()));
         let done = p.step - first;
-        let per_step = self.started.elapsed().as_secs_f64() / done.max(1) as f64;
-        let eta = Duration::from_secs_f64(per_step * (p.steps - p.step) as f64);
+        let per_step = match done {
+            0 => p.step_seconds,
+            _ => started.elapsed().as_secs_f64() / done as f64,
+        };
+        let left = per_step * (p.steps - p.step) as f64;
+        let eta = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
         if let Some(means) = &p.means {
             let terms: Vec<String> = means
                 .iter()

@@ -19,7 +19,11 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
             args.output.display()
         )));
     }
-    if args.output == args.input {
+    let same = match (args.input.canonicalize(), args.output.canonicalize()) {
+        (Ok(input), Ok(output)) => input == output,
+        _ => args.input == args.output,
+    };
+    if same {
         return Err(usage("input and output are the same file"));
     }
     let mut options = load_options(&args.set, args.key.as_ref(), None)?;

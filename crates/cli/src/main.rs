@@ -84,12 +84,12 @@ fn with_threads<R: Send>(
     threads: Option<usize>,
     f: impl FnOnce() -> anyhow::Result<R> + Send,
 ) -> anyhow::Result<R> {
-    let builder = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.unwrap_or(0))
-        // The graph of gradients is walked recursively, and deep networks have deep graphs.
-        .stack_size(256 << 20);
-    let pool = builder
-        .build()
-        .map_err(|e| usage(format!("--threads: the thread pool cannot be started: {e}")))?;
+    let failed = |e| usage(format!("--threads: the thread pool cannot be started: {e}"));
+    let builder = || rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    // The pool of everybody else, such as the thread that prepares batches: that one must not wait for a pool whose threads may
+    // be waiting for it.
+    builder().build_global().map_err(failed)?;
+    // The graph of gradients is walked recursively, and deep networks have deep graphs.
+    let pool = builder().stack_size(256 << 20).build().map_err(failed)?;
     pool.install(f)
 }

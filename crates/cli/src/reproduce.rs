@@ -80,7 +80,7 @@ fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
                 if steps > 0 {
                     config::put(&mut plan, "loop.steps", steps);
                 }
-                if let Ending::Interrupted { .. } = Job::from_table(plan, None)?.run_in(&root)? {
+                if let Ending::Interrupted { .. } = Job::from_table(plan)?.run_in(&root)? {
                     console::line("interrupted; the same command goes on from here")?;
                     return Ok(ExitCode::from(INTERRUPTED));
                 }

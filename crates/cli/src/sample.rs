@@ -21,6 +21,9 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
     if !(0.0..=1.0).contains(&args.eta) {
         return Err(usage(format!("--eta {}: expected 0 to 1", args.eta)));
     }
+    if args.sampler == SamplerArg::Ddpm && args.eta > 0.0 {
+        return Err(usage("--eta belongs to DDIM; DDPM has its own noise"));
+    }
     let respacing: Respacing = args
         .steps
         .parse()
@@ -53,6 +56,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
     }
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot create {}", args.out.display()))?;
+    refuse_leftovers(&args.out, args.n)?;
     console::note(&format!(
         "{} images of {}x{} from {name}, {} steps",
         args.n,
@@ -168,9 +172,9 @@ pub(crate) fn load_options(
 ) -> Result<LoadOptions> {
     let mut table = toml::Table::new();
     for assignment in set {
-        if !assignment.starts_with("model.") {
+        if !assignment.starts_with("model.") && !assignment.starts_with("process.") {
             return Err(usage(format!(
-                "--set {assignment}: only fields under model. can be set here"
+                "--set {assignment}: only fields under model. and process. can be set here"
             )));
         }
         config::set(&mut table, assignment)?;
@@ -183,25 +187,49 @@ pub(crate) fn load_options(
         );
     }
     Ok(LoadOptions {
-        given: config::given_model(&table),
+        given: config::given(&table, "model"),
+        given_process: config::given(&table, "process"),
         key: key.cloned(),
         ..LoadOptions::default()
     })
 }
 
-/// A run folder stands for its finished model.
+/// A run folder stands for its finished model or else its newest checkpoint, a checkpoint for its averaged weights.
 fn model_file(name: &str) -> Result<String> {
     let path = Path::new(name);
     if !path.is_dir() {
         return Ok(name.to_owned());
     }
-    let inside = path.join("final.safetensors");
-    if !inside.is_file() {
-        anyhow::bail!(
-            "{name}: no final.safetensors in this folder; a run has it when it is finished"
-        );
-    }
+    let newest = std::fs::read_to_string(path.join("checkpoints/latest")).unwrap_or_default();
+    let candidates = [
+        path.join("final.safetensors"),
+        path.join("ema.safetensors"),
+        path.join("checkpoints")
+            .join(newest.trim())
+            .join("ema.safetensors"),
+    ];
+    let Some(inside) = candidates.iter().find(|file| file.is_file()) else {
+        anyhow::bail!("{name}: neither a finished run nor a checkpoint in this folder");
+    };
     Ok(inside.display().to_string())
+}
+
+/// Images of an earlier, larger set would be taken for part of this one.
+fn refuse_leftovers(dir: &Path, n: usize) -> Result<()> {
+    for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let name = entry?.file_name();
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_suffix(".png")?.parse::<usize>().ok());
+        if number.is_some_and(|number| number >= n) {
+            let found = name.to_string_lossy();
+            return Err(usage(format!(
+                "--out {}: {found} there is from a larger set and would be taken for part of this one; empty the folder or name another",
+                dir.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The finished model written last below `runs`.

@@ -7,7 +7,10 @@ use candle_core::Device;
 use sdft_data::{Digits, DigitsSource, FolderSource, ImageSource, Style};
 use sdft_models::{LoadOptions, LoadedModel, load_unet, load_unet_bytes};
 use sdft_nn::Params;
-use sdft_train::{DataPlan, Ending, Plan, RunFolder, Setup, TrainError, free_run_folder, run};
+use sdft_train::{
+    DataPlan, Ending, LrSchedule, Plan, RunFolder, Setup, TrainError, free_run_folder, run,
+};
+use serde_json::{Map, Value};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -59,7 +62,7 @@ impl Job {
     fn fresh(args: &TrainArgs) -> Result<Self> {
         let table = assemble(args)?;
         let named = args.name.is_some();
-        let mut job = Self::from_table(table, args.source_key.as_deref())?;
+        let mut job = Self::from_table(table)?;
         let root = args.out.join(&job.plan.name);
         let root = if named {
             root
@@ -74,8 +77,9 @@ impl Job {
     }
 
     /// Resolves a table of settings: source model, architecture, data.
-    pub(crate) fn from_table(table: Table, source_key: Option<&str>) -> Result<Self> {
-        let given = config::given_model(&table);
+    pub(crate) fn from_table(table: Table) -> Result<Self> {
+        let given = config::given(&table, "model");
+        let given_process = config::given(&table, "process");
         let mut plan = config::plan(table)?;
         // What does not depend on files is checked before they are read.
         plan.validate_settings().map_err(|e| usage(e.to_string()))?;
@@ -90,15 +94,7 @@ impl Job {
         let source = if plan.source.is_empty() {
             None
         } else {
-            let options = LoadOptions {
-                given,
-                key: source_key.map(str::to_owned),
-                ..LoadOptions::default()
-            };
-            let model = load_model(&plan.source, &options)?;
-            for note in &model.notes {
-                console::note(note);
-            }
+            let model = load_source(&plan, given, given_process)?;
             plan.source_sha256.clone_from(&model.sha256);
             plan.model = sdft_adm::AdmConfig {
                 dropout: plan.model.dropout,
@@ -109,6 +105,7 @@ impl Job {
         };
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let data = open_data(&plan.data, plan.model.image_size)?;
+        plan.data.fingerprint = fingerprint(data.as_ref())?;
         let place = Place::New(std::path::PathBuf::from(&plan.name));
         Ok(Self {
             plan,
@@ -137,7 +134,8 @@ impl Job {
                 i64::try_from(steps).unwrap_or(i64::MAX),
             );
         }
-        if !changes.is_empty() {
+        let changed = !changes.is_empty();
+        if changed {
             let mut table = Table::try_from(&plan).context("the plan cannot be changed")?;
             for (section, values) in changes {
                 for (key, value) in values.as_table().cloned().unwrap_or_default() {
@@ -150,17 +148,7 @@ impl Job {
         let source = if plan.source.is_empty() {
             None
         } else {
-            let given = match serde_json::to_value(&plan.model) {
-                Ok(serde_json::Value::Object(fields)) => fields,
-                _ => serde_json::Map::new(),
-            };
-            let model = load_model(
-                &plan.source,
-                &LoadOptions {
-                    given,
-                    ..LoadOptions::default()
-                },
-            )?;
+            let model = load_source(&plan, all_fields(&plan.model), all_fields(&plan.process))?;
             if model.sha256 != plan.source_sha256 {
                 anyhow::bail!(
                     "{}: the source model changed since the run began: its SHA-256 was {}, now it is {}",
@@ -172,6 +160,21 @@ impl Job {
             Some(model.params)
         };
         let data = open_data(&plan.data, plan.model.image_size)?;
+        if fingerprint(data.as_ref())? != plan.data.fingerprint {
+            anyhow::bail!(
+                "{}: these are not the images that the run began with, and it would not go on as it began; \
+                 put them back, or start a new run with --source CHECKPOINT/weights.safetensors",
+                plan.data.path
+            );
+        }
+        if changed {
+            folder.write_plan(&plan)?;
+            if plan.optim.schedule != LrSchedule::Constant {
+                console::note(
+                    "the learning rate follows the number of steps, so another number changes its course from here on",
+                );
+            }
+        }
         Ok(Self {
             plan,
             source,
@@ -268,12 +271,19 @@ impl Job {
             data,
             ..
         } = self;
+        plan.output.keep = 1;
         let folder = if root.join("plan.toml").exists() {
-            RunFolder::open(root)?.0
+            let (folder, stored) = RunFolder::open(root)?;
+            if stored != plan {
+                anyhow::bail!(
+                    "{}: another plan was begun here; name another --out",
+                    root.display()
+                );
+            }
+            folder
         } else {
             RunFolder::create(root, &plan)?
         };
-        plan.output.keep = 1;
         execute(plan, folder, source, data)
             .with_context(|| format!("the run in {} stopped", root.display()))
     }
@@ -315,6 +325,7 @@ fn assemble(args: &TrainArgs) -> Result<Table> {
         }
     };
     text(&mut table, "source", &args.source);
+    text(&mut table, "source_key", &args.source_key);
     text(&mut table, "data.path", &args.data);
     text(&mut table, "name", &args.name);
     let number = |table: &mut Table, key: &str, value: Option<u64>| -> Result<()> {
@@ -343,6 +354,51 @@ fn assemble(args: &TrainArgs) -> Result<Table> {
         config::set(&mut table, assignment)?;
     }
     Ok(table)
+}
+
+/// The source model of a plan, with what should be known about how it was read.
+fn load_source(
+    plan: &Plan,
+    given: Map<String, Value>,
+    given_process: Map<String, Value>,
+) -> Result<LoadedModel> {
+    let key = (!plan.source_key.is_empty()).then(|| plan.source_key.clone());
+    let options = LoadOptions {
+        given,
+        given_process,
+        key,
+        ..LoadOptions::default()
+    };
+    let model = load_model(&plan.source, &options)?;
+    for note in &model.notes {
+        console::note(note);
+    }
+    Ok(model)
+}
+
+/// A settled section as fields that were all given.
+fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
+    match serde_json::to_value(section) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+/// Images whose pixels are part of a data set's fingerprint, spread over all of it.
+const FINGERPRINTED: usize = 32;
+
+/// What tells one set of images from another: all names, and the pixels of some.
+fn fingerprint(data: &dyn ImageSource) -> Result<String> {
+    let mut bytes = Vec::new();
+    for i in 0..data.len() {
+        bytes.extend(data.id(i).into_bytes());
+        bytes.push(0);
+    }
+    let stride = data.len().div_ceil(FINGERPRINTED).max(1);
+    for i in (0..data.len()).step_by(stride) {
+        bytes.extend(data.image(i)?.pixels);
+    }
+    Ok(sdft_checkpoint::sha256_bytes(&bytes))
 }
 
 /// The model behind a name: the embedded one, or a file.

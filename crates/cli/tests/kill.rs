@@ -130,6 +130,60 @@ fn a_damaged_checkpoint_is_passed_over_for_the_last_good_one() {
 }
 
 #[test]
+fn damage_never_starts_a_run_over_and_never_counts_as_a_checkpoint() {
+    let place = Place::new();
+    let args = [&SHORT[..], &["--set", "output.keep=1"]].concat();
+    place.run(&args).ok();
+    let root = place.path("runs/short");
+    let newest = root.join("checkpoints/step-000008");
+    // An older whole one besides the damaged newest: kept by copying it under a lower number.
+    let copy = root.join("checkpoints/step-000002");
+    std::fs::create_dir(&copy).unwrap();
+    for file in std::fs::read_dir(&newest).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    std::fs::write(newest.join("state.json"), b"{").unwrap();
+    place
+        .run(&["train", "--resume", "runs/short", "--steps", "10"])
+        .ok();
+    let latest = std::fs::read_to_string(root.join("checkpoints/latest")).unwrap();
+    assert!(
+        root.join("checkpoints").join(latest.trim()).is_dir(),
+        "{latest}"
+    );
+    assert!(root.join("checkpoints/damaged-step-000008").is_dir());
+
+    // Nothing whole is left: an error, and everything stays as it is.
+    let log = std::fs::read(root.join("log.jsonl")).unwrap();
+    for entry in std::fs::read_dir(root.join("checkpoints")).unwrap() {
+        let state = entry.unwrap().path().join("state.json");
+        if state.is_file() {
+            std::fs::write(state, b"{").unwrap();
+        }
+    }
+    place
+        .run(&["train", "--resume", "runs/short"])
+        .fails(1, &["none of the", "nothing was touched"]);
+    assert_eq!(std::fs::read(root.join("log.jsonl")).unwrap(), log);
+}
+
+#[test]
+fn a_log_that_somebody_removed_is_begun_again() {
+    let place = Place::new();
+    place.run(&SHORT).ok();
+    let log = place.path("runs/short/log.jsonl");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::remove_file(place.path("runs/short/events.out.tfevents.sdft")).unwrap();
+    place
+        .run(&["train", "--resume", "runs/short", "--steps", "9"])
+        .ok();
+    let text = std::fs::read_to_string(&log).unwrap();
+    let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+    assert_eq!(line["step"], 9);
+}
+
+#[test]
 fn two_processes_cannot_train_in_one_folder() {
     let place = Place::new();
     let args = [
@@ -160,7 +214,7 @@ fn two_processes_cannot_train_in_one_folder() {
 
 #[test]
 fn every_kind_of_state_survives_an_interruption() {
-    // A sampler with a memory, dropout, micro-batches, flips, momentum-free SGD: whatever a step depends on.
+    // A sampler with a memory, dropout, micro-batches, flips, SGD with momentum: whatever a step depends on.
     let settings = [
         "--set",
         "loss.timesteps=loss-second-moment",

@@ -233,36 +233,147 @@ fn a_plan_can_be_looked_at_without_running_it() {
 #[test]
 fn numbers_that_are_not_finite_stop_the_run_and_keep_the_last_checkpoint() {
     let place = Place::new();
-    let args = [
-        &SHORT[..SHORT.len() - 1],
-        &[
-            "--name=wild",
-            "--set",
-            "optim.lr=1e38",
-            "--set",
-            "optim.clip=0.0",
-            "--set",
-            "optim.warmup=0",
-            "--set",
-            "loop.max_skips=2",
-            "--steps",
-            "40",
-        ],
-    ]
-    .concat();
-    let args: Vec<&str> = args.into_iter().filter(|a| *a != "8").collect();
-    let args: Vec<&str> = {
-        // `--steps` was given with its value above; drop the first, now valueless, one.
-        let at = args.iter().position(|a| *a == "--steps").unwrap();
-        args.iter()
-            .enumerate()
-            .filter(|(i, _)| *i != at)
-            .map(|(_, a)| *a)
-            .collect()
+    let wild = [
+        "--set",
+        "optim.lr=1e38",
+        "--set",
+        "optim.clip=0.0",
+        "--set",
+        "optim.warmup=0",
+        "--set",
+        "loop.max_skips=2",
+        "--set",
+        "output.checkpoint_every=1",
+    ];
+    // Whatever the length of the run: the weights are ruined by the first step, and nothing is made of them.
+    for steps in ["1", "2", "40"] {
+        let name = format!("--name=wild{steps}");
+        let args = [&SHORT[..SHORT.len() - 1], &[name.as_str()], &wild].concat();
+        let args: Vec<&str> = args
+            .into_iter()
+            .map(|a| if a == "8" { steps } else { a })
+            .collect();
+        place.run(&args).fails(1, &["optim.lr"]);
+        let root = place.path(&format!("runs/wild{steps}"));
+        assert!(!root.join("final.safetensors").exists());
+        assert_eq!(
+            std::fs::read_dir(root.join("checkpoints")).unwrap().count(),
+            0
+        );
+    }
+    // A good checkpoint stays when a later part of the run goes wrong.
+    place.run(&SHORT).ok();
+    let plan = place.path("runs/short/plan.toml");
+    let text = std::fs::read_to_string(&plan).unwrap();
+    std::fs::write(
+        &plan,
+        text.replace("lr = 0.0005", "lr = 1e38")
+            .replace("clip = 1.0", "clip = 0.0"),
+    )
+    .unwrap();
+    place
+        .run(&["train", "--resume", "runs/short", "--steps", "40"])
+        .fails(1, &["optim.lr"]);
+    let left: Vec<_> = std::fs::read_dir(place.path("runs/short/checkpoints"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert!(left.iter().any(|name| name == "step-000008"), "{left:?}");
+}
+
+#[test]
+fn a_checkpoint_is_a_model_that_can_be_sampled_and_started_from() {
+    let place = Place::new();
+    place.run(&SHORT).ok();
+    std::fs::remove_file(place.path("runs/short/final.safetensors")).unwrap();
+    let sample = |model: &str, out: &str| {
+        place
+            .run(&[
+                "sample", "--model", model, "-n", "1", "--steps", "ddim2", "--out", out,
+            ])
+            .ok()
     };
-    let run = place
-        .run(&args)
-        .fails(1, &["not finite", "2 steps in a row", "optim.lr"]);
-    assert!(run.err.contains("the step is skipped"), "{}", run.err);
-    assert!(!place.path("runs/wild/final.safetensors").exists());
+    assert!(sample("runs/short", "a").err.contains("16x16"));
+    sample("runs/short/checkpoints/step-000004", "b");
+    let weights = place.path("runs/short/checkpoints/step-000008/weights.safetensors");
+    place
+        .run(&[
+            "train",
+            "--config",
+            "digits-naive",
+            "--source",
+            weights.to_str().unwrap(),
+            "--steps",
+            "1",
+            "--set",
+            "output.sampler=ddim2",
+        ])
+        .ok();
+}
+
+#[test]
+fn a_run_goes_on_only_with_what_it_began_with() {
+    let place = Place::new();
+    place
+        .run(&[
+            "sample",
+            "--model",
+            "digits-source",
+            "-n",
+            "6",
+            "--steps",
+            "ddim2",
+            "--out",
+            "images",
+        ])
+        .ok();
+    let train = [&SHORT[..], &["--data", "images"]].concat();
+    let train = [&train[..], &["--config", "digits-sdft"]].concat();
+    place.run(&train).ok();
+    // The number of steps given on going on is the run's from then on.
+    place
+        .run(&["train", "--resume", "runs/short", "--steps", "10"])
+        .ok();
+    assert!(
+        std::fs::read_to_string(place.path("runs/short/plan.toml"))
+            .unwrap()
+            .contains("steps = 10")
+    );
+    std::fs::remove_file(place.path("images/00003.png")).unwrap();
+    place
+        .run(&["train", "--resume", "runs/short", "--steps", "12"])
+        .fails(1, &["not the images that the run began with"]);
+
+    // Somebody else's folder is not taken for a run's.
+    place.write("mine/notes.txt", b"not a run");
+    place
+        .run(&[&SHORT[..SHORT.len() - 1], &["--name=mine", "--out", "."]].concat())
+        .fails(1, &["notes.txt"]);
+    assert_eq!(
+        std::fs::read(place.path("mine/notes.txt")).unwrap(),
+        b"not a run"
+    );
+}
+
+#[test]
+fn the_process_is_given_where_a_file_does_not_say_it_and_refused_where_it_does() {
+    let place = Place::new();
+    let cosine = ["--set", "process.noise_schedule=cosine"];
+    place
+        .run(&[&SHORT[..], &cosine].concat())
+        .fails(1, &["process.noise_schedule", "cosine", "linear"]);
+    let plan = place
+        .run(
+            &[
+                &["train", "--config", "digits-scratch", "--dry-run"][..],
+                &cosine,
+            ]
+            .concat(),
+        )
+        .ok();
+    assert!(
+        plan.out.contains("noise_schedule = \"cosine\""),
+        "{}",
+        plan.out
+    );
 }

@@ -16,11 +16,11 @@ pub enum ModelError {
         problem: String,
     },
     /// The configuration contradicts the file.
-    #[error("{}: model.{field}: the configuration says {given}, the file was made with {found}; drop the setting, or choose a source model that has it", path.display())]
+    #[error("{}: {field}: the configuration says {given}, the file was made with {found}; drop the setting, or choose a source model that has it", path.display())]
     Conflict {
         /// The file.
         path: PathBuf,
-        /// The field.
+        /// The key, as in a TOML file.
         field: String,
         /// What was given.
         given: String,

@@ -15,6 +15,8 @@ use std::path::Path;
 pub struct LoadOptions {
     /// Fields of the architecture that the user gave, by name.
     pub given: Map<String, Value>,
+    /// Fields of the process that the user gave, by name.
+    pub given_process: Map<String, Value>,
     /// The part of the file to take where it holds several.
     pub key: Option<String>,
     /// Which weights to take where a file holds both.
@@ -103,13 +105,7 @@ fn assemble(
     sha256: String,
 ) -> Result<LoadedModel, ModelError> {
     let shapes = state.shapes();
-    let resolved = resolve(
-        path,
-        &shapes,
-        &state.metadata,
-        &options.given,
-        Some(&sha256),
-    )?;
+    let resolved = resolve(path, &shapes, &state.metadata, options, Some(&sha256))?;
     if let Some(pool) = resolved.pool {
         return Err(ModelError::Problem {
             path: path.to_owned(),
@@ -120,7 +116,8 @@ fn assemble(
         path: path.to_owned(),
         problem: e.to_string(),
     })?;
-    let notes = state.notes();
+    let mut notes = state.notes();
+    notes.extend(assumed(&resolved.origins));
     let Resolved {
         config,
         process,
@@ -171,13 +168,7 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
     } else {
         None
     };
-    let resolved = resolve(
-        path,
-        &shapes,
-        &summary.metadata,
-        &options.given,
-        sha256.as_deref(),
-    );
+    let resolved = resolve(path, &shapes, &summary.metadata, options, sha256.as_deref());
     let misfit = resolved.as_ref().ok().and_then(|resolved| {
         let specs = match resolved.encoder() {
             Some(encoder) => Encoder::specs(&encoder),
@@ -205,20 +196,23 @@ pub fn save_unet(
     provenance: &BTreeMap<String, String>,
     dtype: Option<DType>,
 ) -> Result<(), ModelError> {
-    let metadata = metadata(path, config, process, provenance)?;
+    let metadata = unet_metadata(config, process, provenance)?;
     write_safetensors(path, params.iter(), &metadata, dtype)?;
     Ok(())
 }
 
-fn metadata(
-    path: &Path,
+/// What a file of a U-Net says about itself in its metadata.
+///
+/// # Errors
+/// Never in practice.
+pub fn unet_metadata(
     config: &AdmConfig,
     process: &Process,
     provenance: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, ModelError> {
     let json = |value: serde_json::Result<String>| {
         value.map_err(|e| ModelError::Problem {
-            path: path.to_owned(),
+            path: "metadata".into(),
             problem: e.to_string(),
         })
     };
@@ -259,20 +253,24 @@ pub fn convert_file(
     let sha256 = sha256_file(input)?;
     let mut notes = state.notes();
     let shapes = state.shapes();
-    let mut all = match resolve(
-        input,
-        &shapes,
-        &state.metadata,
-        &options.given,
-        Some(&sha256),
-    ) {
-        Ok(resolved) if resolved.pool.is_none() => metadata(
-            output,
-            &resolved.config,
-            &resolved.process,
-            &BTreeMap::new(),
-        )?,
-        Ok(_) => BTreeMap::new(),
+    let mut all = match resolve(input, &shapes, &state.metadata, options, Some(&sha256)) {
+        Ok(resolved) => {
+            let fits = match Unet::specs(&resolved.config) {
+                Ok(specs) if resolved.pool.is_none() => {
+                    Mismatch::between(&specs, &shapes).is_empty()
+                }
+                _ => false,
+            };
+            if fits {
+                notes.extend(assumed(&resolved.origins));
+                unet_metadata(&resolved.config, &resolved.process, &BTreeMap::new())?
+            } else {
+                notes.push(
+                    "no configuration written: the tensors are not those of a U-Net".to_owned(),
+                );
+                BTreeMap::new()
+            }
+        }
         Err(conflict @ ModelError::Conflict { .. }) => return Err(conflict),
         Err(problem) => {
             notes.push(format!("no configuration written: {problem}"));
@@ -294,6 +292,42 @@ pub fn convert_file(
             .into_owned(),
     );
     all.insert(format!("{PROVENANCE_PREFIX}converted_sha256"), sha256);
+    if dtype == Some(DType::F16) {
+        for (name, tensor) in state
+            .iter()
+            .filter(|(_, t)| t.dtype().is_float() && t.elem_count() > 0)
+        {
+            let largest = tensor
+                .to_dtype(DType::F64)?
+                .abs()?
+                .max_all()?
+                .to_scalar::<f64>()?;
+            if largest.is_finite() && largest > f64::from(half::f16::MAX) {
+                let problem =
+                    format!("{name} holds {largest:e}, beyond the range of f16; take bf16 or f32");
+                return Err(ModelError::Problem {
+                    path: output.to_owned(),
+                    problem,
+                });
+            }
+        }
+    }
     write_safetensors(output, state.iter(), &all, dtype)?;
     Ok(notes)
+}
+
+/// A sentence about fields that nothing shows, if there are any that matter.
+fn assumed(origins: &BTreeMap<&'static str, Origin>) -> Option<String> {
+    let matters = [
+        "image_size",
+        "norm_groups",
+        "num_head_channels",
+        "use_new_attention_order",
+    ];
+    let fields: Vec<&str> = matters
+        .into_iter()
+        .filter(|field| origins.get(field) == Some(&Origin::Assumed))
+        .collect();
+    let list = fields.join(", ");
+    (!fields.is_empty()).then(|| format!("nothing in the file shows {list}; ADM's defaults are assumed (--set model.FIELD=VALUE changes them)"))
 }

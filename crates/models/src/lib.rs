@@ -27,7 +27,7 @@ pub use crate::{
     error::ModelError,
     file::{
         Inspected, LoadOptions, LoadedModel, convert_file, inspect_file, load_unet,
-        load_unet_bytes, read_params_bytes, save_unet,
+        load_unet_bytes, read_params_bytes, save_unet, unet_metadata,
     },
     process::Process,
     resolve::Resolved,

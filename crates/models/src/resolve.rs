@@ -1,6 +1,6 @@
-use crate::Process;
 use crate::error::ModelError;
 use crate::known::known_file;
+use crate::{LoadOptions, Process};
 use sdft_adm::{AdmConfig, EncoderConfig, Inferred, Origin, Pool, infer};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -52,18 +52,15 @@ pub(crate) fn resolve(
     path: &Path,
     shapes: &BTreeMap<String, Vec<usize>>,
     metadata: &BTreeMap<String, String>,
-    given: &Map<String, Value>,
+    options: &LoadOptions,
     sha256: Option<&str>,
 ) -> Result<Resolved, ModelError> {
+    let given = &options.given;
     let problem = |problem: String| ModelError::Problem {
         path: path.to_owned(),
         problem,
     };
-    let process = match metadata.get(PROCESS_KEY) {
-        Some(text) => serde_json::from_str(text)
-            .map_err(|e| problem(format!("metadata {PROCESS_KEY}: {e}")))?,
-        None => Process::default(),
-    };
+    let process = process(path, metadata.get(PROCESS_KEY), &options.given_process)?;
     let image_size = given
         .get("image_size")
         .and_then(Value::as_u64)
@@ -109,27 +106,9 @@ pub(crate) fn resolve(
     };
     let config: AdmConfig =
         serde_json::from_str(text).map_err(|e| problem(format!("metadata {MODEL_KEY}: {e}")))?;
-    let stored = fields(&config);
-    for (field, value) in given {
-        match stored.get(field) {
-            // Dropout belongs to the training, not to the network in the file.
-            _ if field == "dropout" => {}
-            Some(found) if same(found, value) => {}
-            Some(found) => {
-                return Err(ModelError::Conflict {
-                    path: path.to_owned(),
-                    field: field.clone(),
-                    given: value.to_string(),
-                    found: found.to_string(),
-                });
-            }
-            None => {
-                return Err(problem(format!(
-                    "model.{field} is not a field of an ADM network"
-                )));
-            }
-        }
-    }
+    // Dropout belongs to the training, not to the network in the file.
+    let fixed = given.iter().filter(|(field, _)| *field != "dropout");
+    agree(path, "model", &fields(&config), fixed)?;
     let config = AdmConfig {
         dropout: given
             .get("dropout")
@@ -149,6 +128,65 @@ pub(crate) fn resolve(
         process,
         origins,
     })
+}
+
+/// The process: that of the file, which what is given may not contradict; else the usual one with what is given.
+fn process(
+    path: &Path,
+    stored: Option<&String>,
+    given: &Map<String, Value>,
+) -> Result<Process, ModelError> {
+    let problem = |what: &str, e: serde_json::Error| ModelError::Problem {
+        path: path.to_owned(),
+        problem: format!("{what}: {e}"),
+    };
+    let known = match stored {
+        Some(text) => serde_json::from_str(text)
+            .map_err(|e| problem(&format!("metadata {PROCESS_KEY}"), e))?,
+        None => Process::default(),
+    };
+    let Ok(Value::Object(mut all)) = serde_json::to_value(&known) else {
+        return Ok(known);
+    };
+    if stored.is_some() {
+        agree(path, "process", &all, given)?;
+        return Ok(known);
+    }
+    all.extend(
+        given
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone())),
+    );
+    serde_json::from_value(Value::Object(all)).map_err(|e| problem("process", e))
+}
+
+/// Fails if a value given is another than the one stored.
+fn agree<'a>(
+    path: &Path,
+    section: &str,
+    stored: &Map<String, Value>,
+    given: impl IntoIterator<Item = (&'a String, &'a Value)>,
+) -> Result<(), ModelError> {
+    for (field, value) in given {
+        match stored.get(field) {
+            Some(found) if same(found, value) => {}
+            Some(found) => {
+                return Err(ModelError::Conflict {
+                    path: path.to_owned(),
+                    field: format!("{section}.{field}"),
+                    given: value.to_string(),
+                    found: found.to_string(),
+                });
+            }
+            None => {
+                return Err(ModelError::Problem {
+                    path: path.to_owned(),
+                    problem: format!("there is no field {section}.{field}"),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Equal, whether a number is written with or without a fraction.

@@ -67,7 +67,8 @@ pub enum TrainError {
     /// Too many steps in a row without finite numbers.
     #[error(
         "step {step}: the {what} was not finite in {skips} steps in a row; nothing of them went into the weights. \
-         The last checkpoint is {}. Try a lower optim.lr or optim.clip = 1.0",
+         The last checkpoint is {}. Start again with a lower optim.lr or with optim.clip = 1.0, \
+         from the same source or with --source CHECKPOINT/weights.safetensors",
         checkpoint.as_ref().map_or_else(|| "none yet".to_owned(), |path| path.display().to_string())
     )]
     Diverged {
@@ -79,6 +80,19 @@ pub enum TrainError {
         skips: u64,
         /// Where to go on from.
         checkpoint: Option<PathBuf>,
+    },
+    /// Weights that are no numbers any more.
+    #[error(
+        "after step {step} {} tensors hold infinite or undefined numbers ({} first); no checkpoint was made of them. \
+         Start again with a lower optim.lr or with optim.clip = 1.0",
+        names.len(),
+        names.first().map_or("", String::as_str)
+    )]
+    NotFinite {
+        /// Steps done.
+        step: u64,
+        /// The tensors.
+        names: Vec<String>,
     },
     /// A tensor operation.
     #[error(transparent)]

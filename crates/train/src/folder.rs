@@ -27,13 +27,39 @@ impl RunFolder {
             });
         }
         fs::create_dir_all(root).at("cannot create the run folder", root)?;
+        // A run that was stopped before it had a plan leaves only these.
+        let ours = |name: &str| {
+            ["run.lock", "samples", "checkpoints"].contains(&name)
+                || name.starts_with(".plan.toml.")
+        };
+        for entry in fs::read_dir(root).at("cannot read", root)? {
+            let name = entry.at("cannot read", root)?.file_name();
+            let name = name.to_string_lossy();
+            if !ours(&name) {
+                return Err(TrainError::Folder {
+                    path: root.to_owned(),
+                    problem: format!(
+                        "expected a new or empty folder, found {name} in it; give the run another --name"
+                    ),
+                });
+            }
+        }
         let folder = Self::lock(root)?;
+        folder.write_plan(plan)?;
+        Ok(folder)
+    }
+
+    /// Writes the plan, which was changed by whoever goes on with the run.
+    ///
+    /// # Errors
+    /// Whatever the file system refuses.
+    pub fn write_plan(&self, plan: &Plan) -> Result<()> {
         let text = toml::to_string(plan).map_err(|error| TrainError::Folder {
-            path: root.to_owned(),
+            path: self.root.clone(),
             problem: format!("the plan cannot be written: {error}"),
         })?;
-        sdft_checkpoint::write_bytes_atomic(&root.join("plan.toml"), text.as_bytes())?;
-        Ok(folder)
+        sdft_checkpoint::write_bytes_atomic(&self.root.join("plan.toml"), text.as_bytes())?;
+        Ok(())
     }
 
     /// Opens the folder of an earlier run and reads its plan.

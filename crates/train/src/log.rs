@@ -70,7 +70,10 @@ impl Log {
             .write(true)
             .open(&path)
             .at("cannot open", &path)?;
-        file.set_len(lines).at("cannot cut back", &path)?;
+        let length = file.metadata().at("cannot read", &path)?.len();
+        // A log that somebody shortened is gone on with as it is: making it longer would fill it with zeros.
+        file.set_len(lines.min(length))
+            .at("cannot cut back", &path)?;
         file.seek(SeekFrom::End(0)).at("cannot seek in", &path)?;
         let path = folder.events();
         let events = EventFile::open(&path, events, now()).at("cannot open", &path)?;

@@ -12,8 +12,9 @@ use candle_core::{Device, Tensor};
 use sdft_adm::Unet;
 use sdft_data::{Augment, Batch, Batches, ImageSource, Prefetcher};
 use sdft_diffusion::Denoiser;
-use sdft_models::save_unet;
+use sdft_models::{save_unet, unet_metadata};
 use sdft_nn::Params;
+use sdft_optim::non_finite;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub struct Progress {
     pub steps: u64,
     /// Images seen.
     pub images: u64,
+    /// How long this step took.
+    pub step_seconds: f64,
     /// Speed since the last log line.
     pub images_per_second: f64,
     /// Means of the loss terms since the last log line, where there is one now.
@@ -159,6 +162,7 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
 
     while position.step < plan.steps.steps && !stop.load(Ordering::Relaxed) {
         let step = position.step;
+        let step_started = Instant::now();
         let x0 = to_tensor(&prefetch.next()?, &device)?;
         match learner.step(step, &x0)? {
             Outcome::Updated { report, grad_norm } => {
@@ -206,6 +210,7 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
             step: done,
             steps: plan.steps.steps,
             images,
+            step_seconds: step_started.elapsed().as_secs_f64(),
             images_per_second,
             means: means.clone(),
         });
@@ -218,12 +223,21 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
             preview.write(&plan, &learner.averaged()?, done, &path)?;
             watcher.note(&format!("samples: {}", path.display()));
         }
-        if due(done, plan.output.checkpoint_every) && !last {
+        // After a skipped step the weights may be what made it so: the last good checkpoint stays the last.
+        if due(done, plan.output.checkpoint_every) && !last && position.skipped_in_row == 0 {
             last_checkpoint = Some(save(&folder, &plan, &learner, &mut position, &mut log)?);
             saved_at = Some(done);
         }
     }
 
+    if position.skipped_in_row > 0 {
+        return Err(TrainError::Diverged {
+            step: position.step,
+            what: "loss or gradient",
+            skips: position.skipped_in_row,
+            checkpoint: last_checkpoint,
+        });
+    }
     let checkpoint = match last_checkpoint {
         // Nothing happened since: the only good copy is not written over.
         Some(checkpoint) if saved_at == Some(position.step) => checkpoint,
@@ -260,15 +274,35 @@ fn save(
     position: &mut Position,
     log: &mut Log,
 ) -> Result<PathBuf> {
+    let [weights, ema, optimizer] = learner.tensors()?;
+    let broken = not_finite(weights.iter().chain(&ema))?;
+    if !broken.is_empty() {
+        return Err(TrainError::NotFinite {
+            step: position.step,
+            names: broken,
+        });
+    }
     (position.log_bytes, position.event_bytes) = log.sync()?;
     learner.note(position);
-    let [weights, ema, optimizer] = learner.tensors()?;
+    let metadata = unet_metadata(&plan.model, &plan.process, &provenance(plan, position))?;
     snapshot::save(
         folder,
         position,
         [&weights, &ema, &optimizer],
+        &metadata,
         plan.output.keep,
     )
+}
+
+/// Names of tensors with an entry that is infinite or not a number.
+fn not_finite<'a>(tensors: impl Iterator<Item = &'a (String, Tensor)>) -> Result<Vec<String>> {
+    let (names, values): (Vec<&str>, Vec<Option<Tensor>>) = tensors
+        .map(|(name, tensor)| (name.as_str(), Some(tensor.clone())))
+        .unzip();
+    Ok(non_finite(names, &values)?
+        .into_iter()
+        .map(str::to_owned)
+        .collect())
 }
 
 fn to_tensor(batch: &Batch, device: &Device) -> Result<Tensor> {

@@ -57,15 +57,18 @@ fn name(step: u64) -> String {
 }
 
 /// Writes a checkpoint, points `latest` at it and removes all but the newest `keep`. Returns its folder.
+///
+/// `metadata` goes into the files of weights, so that each of them is a model that can be sampled and started from.
 pub(crate) fn save(
     folder: &RunFolder,
     position: &Position,
     tensors: [&Tensors; 3],
+    metadata: &BTreeMap<String, String>,
     keep: usize,
 ) -> Result<PathBuf> {
     let parent = folder.checkpoints();
     let aside = parent.join(format!(".{}.tmp", name(position.step)));
-    let result = write_aside(&aside, position, tensors)
+    let result = write_aside(&aside, position, tensors, metadata)
         .and_then(|()| publish(&parent, &aside, position.step));
     let target = match result {
         Ok(target) => target,
@@ -75,13 +78,21 @@ pub(crate) fn save(
             return Err(error);
         }
     };
-    for (_, old) in list(&parent)?.into_iter().skip(keep.max(1)) {
+    let others = list(&parent)?
+        .into_iter()
+        .filter(|(_, path)| *path != target);
+    for (_, old) in others.skip(keep.saturating_sub(1)) {
         remove(&old)?;
     }
     Ok(target)
 }
 
-fn write_aside(aside: &Path, position: &Position, tensors: [&Tensors; 3]) -> Result<()> {
+fn write_aside(
+    aside: &Path,
+    position: &Position,
+    tensors: [&Tensors; 3],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
     if aside.exists() {
         fs::remove_dir_all(aside).at("cannot remove the unfinished checkpoint", aside)?;
     }
@@ -90,7 +101,9 @@ fn write_aside(aside: &Path, position: &Position, tensors: [&Tensors; 3]) -> Res
     for (file, tensors) in FILES.into_iter().zip(tensors) {
         let path = aside.join(format!("{file}.safetensors"));
         let entries = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-        write_safetensors(&path, entries, &BTreeMap::new(), None)?;
+        let none = BTreeMap::new();
+        let metadata = if file == "optimizer" { &none } else { metadata };
+        write_safetensors(&path, entries, metadata, None)?;
         files.insert(file.to_owned(), sha256_file(&path)?);
     }
     let manifest = Manifest {
@@ -175,16 +188,62 @@ fn list(parent: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(out)
 }
 
-/// The newest whole checkpoint, if there is one, and what is wrong with the newer ones.
+/// The newest whole checkpoint, if there is one, and what is wrong with the newer ones, which are moved out of the way.
+///
+/// # Errors
+/// Checkpoints of which none is whole: starting over would lose what they stand for. A system that refuses to read.
 pub(crate) fn load_newest(folder: &RunFolder) -> Result<(Option<Snapshot>, Vec<String>)> {
-    let mut broken = Vec::new();
+    let mut broken: Vec<PathBuf> = Vec::new();
+    let mut notes = Vec::new();
     for (_, path) in list(&folder.checkpoints())? {
         match load(&path) {
-            Ok(snapshot) => return Ok((Some(snapshot), broken)),
-            Err(error) => broken.push(error.to_string()),
+            Ok(snapshot) => {
+                for path in broken {
+                    set_aside(&path)?;
+                }
+                return Ok((Some(snapshot), notes));
+            }
+            Err(error) if is_damage(&error) => {
+                notes.push(error.to_string());
+                broken.push(path);
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok((None, broken))
+    if broken.is_empty() {
+        return Ok((None, notes));
+    }
+    Err(TrainError::Folder {
+        path: folder.checkpoints(),
+        problem: format!(
+            "none of the {} checkpoints is whole, and nothing was touched: {}",
+            broken.len(),
+            notes.join("; ")
+        ),
+    })
+}
+
+/// Whether a checkpoint is damaged, as opposed to a system that cannot read it now.
+fn is_damage(error: &TrainError) -> bool {
+    let missing = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+    match error {
+        TrainError::Io { source, .. } => missing(source),
+        TrainError::Weights(sdft_checkpoint::Error::Io { source, .. }) => missing(source),
+        _ => true,
+    }
+}
+
+/// Keeps a damaged checkpoint under a name that is not a checkpoint's.
+fn set_aside(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut target = path.with_file_name(format!("damaged-{name}"));
+    for n in 2.. {
+        if !target.exists() {
+            break;
+        }
+        target = path.with_file_name(format!("damaged-{name}-{n}"));
+    }
+    fs::rename(path, &target).at("cannot move aside", path)
 }
 
 fn load(path: &Path) -> Result<Snapshot> {

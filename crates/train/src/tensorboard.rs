@@ -11,13 +11,18 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Opens `path` and cuts it back to `length` bytes; at 0 the header is written anew.
+    /// Opens `path` and cuts it back to `length` bytes; at 0, or if it is shorter than that, it starts anew with its header.
     pub(crate) fn open(path: &Path, length: u64, seconds: f64) -> io::Result<Self> {
         let mut file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(path)?;
+        let length = if file.metadata()?.len() < length {
+            0
+        } else {
+            length
+        };
         file.set_len(length)?;
         file.seek(SeekFrom::End(0))?;
         let mut out = Self { file };

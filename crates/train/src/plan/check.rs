@@ -53,6 +53,15 @@ impl Plan {
                 ),
             );
         }
+        if self.data.shift >= self.model.image_size {
+            return wrong(
+                "data.shift",
+                format!(
+                    "expected less than the image size {}, found {}",
+                    self.model.image_size, self.data.shift
+                ),
+            );
+        }
         if self.model.in_channels != 3 {
             return wrong(
                 "model.in_channels",
@@ -90,7 +99,7 @@ impl Plan {
                 return wrong(
                     "source",
                     format!(
-                        "method scratch starts from random weights, found source {:?}",
+                        "method scratch starts from random weights, found source {:?}; drop it, or use --config digits-scratch",
                         self.source
                     ),
                 );
@@ -124,6 +133,16 @@ impl Plan {
         ];
         if let Some((key, _)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
             return wrong(key, "expected 1 or more, found 0".into());
+        }
+        if self.steps.steps > 1 << 40 {
+            return wrong(
+                "loop.steps",
+                format!(
+                    "expected at most {}, found {}",
+                    1u64 << 40,
+                    self.steps.steps
+                ),
+            );
         }
         // Addresses of random numbers leave this much room for a batch.
         if self.steps.batch > 1 << 20 {
@@ -172,6 +191,21 @@ impl Plan {
             self.process.diffusion_steps,
         ) {
             return wrong("loss.timesteps", error.to_string());
+        }
+        if let Some(class) = self.data.classes.iter().find(|class| **class > 9) {
+            return wrong(
+                "data.classes",
+                format!("expected digits from 0 to 9, found {class}"),
+            );
+        }
+        if let (Some(aux), AuxSampling::Weighted, Ok(diffusion)) = (
+            self.objective().aux,
+            self.loss.aux_sampling,
+            self.process.diffusion(false, &Respacing::All),
+        ) && let Err(error) =
+            sdft_schedule::WeightedTimesteps::new(&aux.weighting.weights(&diffusion.schedule))
+        {
+            return wrong("loss.weight_aux", error.to_string());
         }
         Ok(())
     }

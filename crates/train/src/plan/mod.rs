@@ -78,6 +78,8 @@ pub struct DataPlan {
     pub shift: usize,
     /// Unreadable images stop the run instead of being left out.
     pub strict: bool,
+    /// Hash of the images' names and of some of their pixels, filled in when they are read.
+    pub fingerprint: String,
     /// Digits only: `chalk` or `ember`.
     pub style: String,
     /// Digits only: the classes to take; all if empty.
@@ -93,6 +95,7 @@ impl Default for DataPlan {
             flip: true,
             shift: 0,
             strict: false,
+            fingerprint: String::new(),
             style: "chalk".into(),
             classes: Vec::new(),
             per_class: 0,
@@ -263,6 +266,8 @@ pub struct Plan {
     pub method: Method,
     /// The source model: a file, or `digits-source` for the embedded one; empty for `scratch`.
     pub source: String,
+    /// The part of the source file to take where it holds several; empty chooses the moving average.
+    pub source_key: String,
     /// SHA-256 of the source file, filled in when it is read.
     pub source_sha256: String,
     /// The architecture.
@@ -290,6 +295,7 @@ impl Default for Plan {
             seed: 0,
             method: Method::Sdft,
             source: String::new(),
+            source_key: String::new(),
             source_sha256: String::new(),
             model: AdmConfig::default(),
             process: Process::default(),
