@@ -26,17 +26,47 @@ const SHOWN: usize = 36;
 /// Seed of their noise, the same for every model.
 const NOISE_SEED: u64 = 1000;
 
-/// Label, title of the picture, preset and steps (0 for the preset's) of each row.
-const ROWS: [(&str, &str, &str, i64); 4] = [
-    ("scratch", "scratch", "digits-scratch", 0),
-    ("naive", "naive", "digits-naive", 0),
-    (
-        "naive, stopped at 50 steps",
-        "naive 50 steps",
-        "digits-naive",
-        50,
-    ),
-    ("SDFT", "SDFT", "digits-sdft", 0),
+/// One row of the table.
+struct Method {
+    label: &'static str,
+    /// Over its samples in the picture; empty leaves them out.
+    title: &'static str,
+    preset: &'static str,
+    /// A setting on top of the preset's, if any.
+    set: &'static str,
+}
+
+const METHODS: [Method; 5] = [
+    Method {
+        label: "scratch",
+        title: "scratch",
+        preset: "digits-scratch",
+        set: "",
+    },
+    Method {
+        label: "naive",
+        title: "naive",
+        preset: "digits-naive",
+        set: "",
+    },
+    Method {
+        label: "naive, stopped at 50 steps",
+        title: "naive 50 steps",
+        preset: "digits-naive",
+        set: "loop.steps=50",
+    },
+    Method {
+        label: "SDFT",
+        title: "SDFT",
+        preset: "digits-sdft",
+        set: "",
+    },
+    Method {
+        label: "SDFT without auxiliary input",
+        title: "",
+        preset: "digits-sdft",
+        set: "loss.lambda_aux=0.0",
+    },
 ];
 
 pub(crate) fn reproduce(args: &ReproduceArgs) -> Result<ExitCode> {
@@ -60,25 +90,22 @@ fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
         &to_images(&source.narrow(0, 0, SHOWN)?)?,
         "source",
     )];
-    for (label, title, preset, steps) in ROWS {
+    for method in METHODS {
         let mut rows = Vec::new();
         for seed in 0..args.seeds {
-            let name = format!(
-                "{preset}{}-seed{seed}",
-                if steps == 0 {
-                    String::new()
-                } else {
-                    format!("-{steps}")
-                }
-            );
+            let setting = method.set.replace(['.', '='], "-");
+            let parts = [method.preset, setting.as_str()]
+                .into_iter()
+                .filter(|part| !part.is_empty());
+            let name = format!("{}-seed{seed}", parts.collect::<Vec<_>>().join("-"));
             let root = args.out.join(&name);
             let model = root.join("final.safetensors");
             if !model.is_file() {
-                let mut plan = config::layers(&[preset.to_owned()])?;
+                let mut plan = config::layers(&[method.preset.to_owned()])?;
                 config::put(&mut plan, "seed", i64::try_from(seed)?);
                 config::put(&mut plan, "name", name.as_str());
-                if steps > 0 {
-                    config::put(&mut plan, "loop.steps", steps);
+                if !method.set.is_empty() {
+                    config::set(&mut plan, method.set)?;
                 }
                 if let Ending::Interrupted { .. } = Job::from_table(plan)?.run_in(&root)? {
                     console::line("interrupted; the same command goes on from here")?;
@@ -87,9 +114,11 @@ fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
             }
             rows.push(measure(&judge, &model, &source)?);
         }
-        let first = rows[0].samples.narrow(0, 0, SHOWN)?;
-        sheets.push(contact_sheet(&to_images(&first)?, title));
-        table.push((label, rows));
+        if !method.title.is_empty() {
+            let first = rows[0].samples.narrow(0, 0, SHOWN)?;
+            sheets.push(contact_sheet(&to_images(&first)?, method.title));
+        }
+        table.push((method.label, rows));
     }
     let text = markdown(&table);
     console::line(&text)?;

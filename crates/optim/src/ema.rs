@@ -121,21 +121,4 @@ impl Ema {
         self.n_updates = n_updates;
         Ok(())
     }
-
-    /// Copies the shadow weights into the variables of another network with the same names.
-    ///
-    /// # Errors
-    /// - names are missing or unexpected, shapes or types differ (all of them in one message)
-    pub fn copy_to(&self, params: &[(String, Var)]) -> Result<()> {
-        let expected: Vec<_> = params
-            .iter()
-            .map(|(name, var)| (name.clone(), DType::F32, var.shape().clone()))
-            .collect();
-        let named = self.params.iter().zip(&self.shadow);
-        let given = named.map(|((name, _), shadow)| (name.clone(), shadow.as_tensor().clone()));
-        for ((_, var), tensor) in params.iter().zip(match_state("EMA", &expected, given)?) {
-            var.set(&tensor.to_device(var.device())?)?;
-        }
-        Ok(())
-    }
 }
