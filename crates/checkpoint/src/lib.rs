@@ -38,5 +38,6 @@ mod select;
 mod state;
 mod tensors;
 mod torch;
+mod value;
 mod write;
 mod zip;
