@@ -1,6 +1,6 @@
 use crate::dropout::{Dropout, DropoutKey};
 use crate::layers::{Conv2d, GroupNorm, Linear};
-use crate::ops::{average_pool_2x, upsample_nearest_2x};
+use crate::ops::{add, average_pool_2x, upsample_nearest_2x};
 use crate::params::Scope;
 use crate::{Activation, ConvStart};
 use candle_core::{D, Result, Tensor};
@@ -128,8 +128,8 @@ impl ResBlock {
         };
         let h = self.conv_out.forward(&self.dropout.forward(&h, key)?)?;
         match &self.skip {
-            Some(skip) => skip.forward(&x)? + h,
-            None => x + h,
+            Some(skip) => add(&skip.forward(&x)?, &h),
+            None => add(&x, &h),
         }
     }
 }

@@ -4,14 +4,19 @@
 //! threads, and partial sums are added in a fixed order: the same bits come out for any thread count.
 
 pub(crate) mod attention;
+mod choice;
 pub(crate) mod conv;
+pub(crate) mod elementwise;
 pub(crate) mod gemm;
 pub(crate) mod linear;
 mod measure;
+mod micro;
 pub(crate) mod norm;
 mod real;
 pub(crate) mod resample;
 mod shared_mut;
+mod simd;
+mod workspace;
 
 pub use measure::measure_flops;
 pub(crate) use real::Real;

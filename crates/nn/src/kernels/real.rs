@@ -11,6 +11,9 @@ pub(crate) trait Real:
     fn sigmoid(self) -> Self;
     fn exp(self) -> Self;
     fn storage(data: Vec<Self>) -> CpuStorage;
+    /// These numbers, if they are of the type that has fast kernels.
+    fn as_f32(x: &[Self]) -> Option<&[f32]>;
+    fn from_f32(x: Vec<f32>) -> Vec<Self>;
     /// Lends two buffers of the calling thread, of at least these lengths and with anything in them.
     /// Kept between calls: fresh pages for every block would cost more than the arithmetic.
     fn with_scratch<R>(lengths: [usize; 2], f: impl FnOnce(&mut [Self], &mut [Self]) -> R) -> R;
@@ -82,6 +85,12 @@ impl Real for f32 {
     fn storage(data: Vec<Self>) -> CpuStorage {
         CpuStorage::F32(data)
     }
+    fn as_f32(x: &[Self]) -> Option<&[f32]> {
+        Some(x)
+    }
+    fn from_f32(x: Vec<f32>) -> Vec<Self> {
+        x
+    }
     fn with_scratch<R>(lengths: [usize; 2], f: impl FnOnce(&mut [Self], &mut [Self]) -> R) -> R {
         SCRATCH_F32.with(|scratch| scratch.lend(lengths, f))
     }
@@ -102,6 +111,12 @@ impl Real for f64 {
     }
     fn storage(data: Vec<Self>) -> CpuStorage {
         CpuStorage::F64(data)
+    }
+    fn as_f32(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+    fn from_f32(x: Vec<f32>) -> Vec<Self> {
+        x.into_iter().map(f64::from).collect()
     }
     fn with_scratch<R>(lengths: [usize; 2], f: impl FnOnce(&mut [Self], &mut [Self]) -> R) -> R {
         SCRATCH_F64.with(|scratch| scratch.lend(lengths, f))

@@ -3,12 +3,14 @@
 //! candle's own convolutions, fused normalisations and resampling either lose gradients without an
 //! error or are slow backwards, so nothing in this crate calls them.
 
+mod add;
 mod attention;
 mod conv2d;
 mod linear;
 mod norm_act;
 mod resample;
 
+pub(crate) use add::add;
 pub use attention::attention;
 pub use conv2d::conv2d;
 pub use linear::linear;

@@ -147,7 +147,7 @@ impl CustomOp3 for Gradient<'_> {
         for_float!(self.name(), x, T => {
             let ab = elements::<T>(self.name(), ab, ab_layout)?;
             let (a, b) = ab.split_at(ab.len() / 2);
-            let (mut all, da, db) = norm::backward::<T>(
+            let all = norm::backward::<T>(
                 &self.of.shape,
                 elements(self.name(), x, x_layout)?,
                 a,
@@ -156,8 +156,6 @@ impl CustomOp3 for Gradient<'_> {
                 self.of.activation,
                 elements(self.name(), dy, dy_layout)?,
             );
-            all.extend(da);
-            all.extend(db);
             let len = all.len();
             Ok((T::storage(all), len.into()))
         })

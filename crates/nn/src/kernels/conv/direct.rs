@@ -1,23 +1,10 @@
 //! Convolution through column blocks: a block of output rows is laid out as a matrix of the pixels
 //! that each output sees, and one matrix product per block does the arithmetic.
 
-use super::gemm::{View, gemm};
-use super::{Real, SharedMut};
+use super::ConvShape;
+use crate::kernels::gemm::{View, gemm};
+use crate::kernels::{Real, SharedMut};
 use rayon::prelude::*;
-
-/// The shapes of one convolution. `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k, k]`, the output
-/// is `[b, c_out, out_h, out_w]`; padding is symmetric and filled with zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ConvShape {
-    pub(crate) batch: usize,
-    pub(crate) c_in: usize,
-    pub(crate) h: usize,
-    pub(crate) w: usize,
-    pub(crate) c_out: usize,
-    pub(crate) k: usize,
-    pub(crate) stride: usize,
-    pub(crate) pad: usize,
-}
 
 /// Columns per block that keep the matrix product busy while the block stays in the cache.
 const BLOCK_COLUMNS: usize = 512;
@@ -29,14 +16,6 @@ const PARTIALS: usize = 16;
 const PARTIAL_ELEMENTS: usize = 1 << 24;
 
 impl ConvShape {
-    pub(crate) fn out_h(&self) -> usize {
-        (self.h + 2 * self.pad - self.k) / self.stride + 1
-    }
-
-    pub(crate) fn out_w(&self) -> usize {
-        (self.w + 2 * self.pad - self.k) / self.stride + 1
-    }
-
     /// Length of one column: the number of weights of one output channel.
     fn depth(&self) -> usize {
         self.c_in * self.k * self.k
@@ -174,7 +153,7 @@ impl ConvShape {
 }
 
 /// `y = w * x + bias`.
-pub(crate) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+pub(super) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
     let (out_w, plane, depth) = (shape.out_w(), shape.out_h() * shape.out_w(), shape.depth());
     let mut y = vec![T::default(); shape.batch * shape.c_out * plane];
     let shared = SharedMut::new(&mut y);
@@ -216,7 +195,7 @@ pub(crate) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option
 }
 
 /// The gradient of `x`, from `dy` shaped like the output.
-pub(crate) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
+pub(super) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
     if shape.stride == 1 && shape.pad < shape.k {
         // With stride 1 it is a convolution of dy with the weights turned by half a circle.
         let k2 = shape.k * shape.k;
@@ -263,7 +242,7 @@ pub(crate) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> V
 }
 
 /// The gradient of `w`.
-pub(crate) fn weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
+pub(super) fn weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
     let (out_w, depth, blocks) = (shape.out_w(), shape.depth(), shape.n_blocks());
     let len = shape.c_out * depth;
     let partials = PARTIALS
@@ -295,168 +274,4 @@ pub(crate) fn weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> 
         }
     }
     dw
-}
-
-/// The gradient of a bias: the sum of `dy` `[b, c, plane]` over images and pixels.
-pub(crate) fn bias_gradient<T: Real>(dy: &[T], batch: usize, channels: usize) -> Vec<T> {
-    let plane = dy.len() / (batch * channels).max(1);
-    (0..channels)
-        .into_par_iter()
-        .map(|c| {
-            let total: f64 = (0..batch)
-                .map(|b| super::norm::sum(&dy[(b * channels + c) * plane..][..plane]))
-                .sum();
-            T::of(total)
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wave(n: usize, phase: f64) -> Vec<f64> {
-        (0..n).map(|i| (i as f64 * 0.37 + phase).sin()).collect()
-    }
-
-    /// The definition, one multiplication at a time.
-    fn direct(s: &ConvShape, x: &[f64], w: &[f64], bias: &[f64]) -> Vec<f64> {
-        let mut y = Vec::new();
-        for b in 0..s.batch {
-            for o in 0..s.c_out {
-                for oy in 0..s.out_h() {
-                    for ox in 0..s.out_w() {
-                        let mut sum = bias[o];
-                        for i in 0..s.c_in {
-                            for ky in 0..s.k {
-                                for kx in 0..s.k {
-                                    let (iy, ix) = (oy * s.stride + ky, ox * s.stride + kx);
-                                    if iy >= s.pad
-                                        && ix >= s.pad
-                                        && iy < s.h + s.pad
-                                        && ix < s.w + s.pad
-                                    {
-                                        sum += x[((b * s.c_in + i) * s.h + iy - s.pad) * s.w + ix
-                                            - s.pad]
-                                            * w[((o * s.c_in + i) * s.k + ky) * s.k + kx];
-                                    }
-                                }
-                            }
-                        }
-                        y.push(sum);
-                    }
-                }
-            }
-        }
-        y
-    }
-
-    fn shapes() -> Vec<ConvShape> {
-        let base = ConvShape {
-            batch: 3,
-            c_in: 2,
-            h: 5,
-            w: 7,
-            c_out: 4,
-            k: 3,
-            stride: 1,
-            pad: 1,
-        };
-        vec![
-            base,
-            ConvShape { stride: 2, ..base },
-            ConvShape {
-                k: 1,
-                pad: 0,
-                ..base
-            },
-            ConvShape { pad: 0, ..base },
-            ConvShape {
-                k: 5,
-                pad: 2,
-                stride: 2,
-                h: 9,
-                w: 4,
-                ..base
-            },
-            ConvShape {
-                batch: 1,
-                h: 40,
-                w: 40,
-                ..base
-            },
-            ConvShape {
-                batch: 9,
-                h: 2,
-                w: 2,
-                ..base
-            },
-            ConvShape { h: 1, w: 1, ..base },
-        ]
-    }
-
-    #[test]
-    fn forward_equals_the_definition_for_all_kinds_of_shapes() {
-        for s in shapes() {
-            let x = wave(s.batch * s.c_in * s.h * s.w, 0.1);
-            let w = wave(s.c_out * s.depth(), 0.7);
-            let bias = wave(s.c_out, 0.3);
-            let (got, want) = (forward(&s, &x, &w, Some(&bias)), direct(&s, &x, &w, &bias));
-            assert_eq!(got.len(), want.len());
-            for (got, want) in got.iter().zip(&want) {
-                assert!((got - want).abs() < 1e-12, "{s:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn gradients_are_the_adjoints_of_the_forward_pass() {
-        // <dy, conv(x, w)> is linear in x and in w: its derivatives dotted with x and w give it back.
-        for s in shapes() {
-            let x = wave(s.batch * s.c_in * s.h * s.w, 0.1);
-            let w = wave(s.c_out * s.depth(), 0.7);
-            let dy = wave(s.batch * s.c_out * s.out_h() * s.out_w(), 1.9);
-            let other_x = wave(x.len(), 2.4);
-            let other_w = wave(w.len(), 0.2);
-            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-            let dx = input_gradient(&s, &dy, &w);
-            let dw = weight_gradient(&s, &x, &dy);
-            let by_x = dot(&dy, &forward(&s, &other_x, &w, None));
-            let by_w = dot(&dy, &forward(&s, &x, &other_w, None));
-            assert!((dot(&dx, &other_x) - by_x).abs() < 1e-10, "{s:?}");
-            assert!((dot(&dw, &other_w) - by_w).abs() < 1e-10, "{s:?}");
-        }
-    }
-
-    #[test]
-    fn bits_do_not_depend_on_the_number_of_threads() {
-        let s = ConvShape {
-            batch: 6,
-            c_in: 8,
-            h: 12,
-            w: 12,
-            c_out: 8,
-            k: 3,
-            stride: 1,
-            pad: 1,
-        };
-        let as_f32 = |v: Vec<f64>| v.into_iter().map(f32::of).collect::<Vec<_>>();
-        let x = as_f32(wave(s.batch * s.c_in * s.h * s.w, 0.1));
-        let w = as_f32(wave(s.c_out * s.depth(), 0.7));
-        let dy = as_f32(wave(s.batch * s.c_out * s.out_h() * s.out_w(), 1.9));
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
-            pool.install(|| {
-                let mut all = forward(&s, &x, &w, None);
-                all.extend(input_gradient(&s, &dy, &w));
-                all.extend(weight_gradient(&s, &x, &dy));
-                all.extend(bias_gradient(&dy, s.batch, s.c_out));
-                all.into_iter().map(f32::to_bits).collect::<Vec<_>>()
-            })
-        };
-        assert_eq!(run(1), run(3));
-    }
 }

@@ -1,0 +1,41 @@
+//! What the environment may decide about kernels, read once.
+
+use super::simd::Simd;
+use std::sync::OnceLock;
+
+/// How 3x3 convolutions of f32 are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Algorithm {
+    /// By column blocks and matrix products, as f64 always is.
+    Direct,
+    /// Winograd's F(2x2, 3x3): errors like the direct sum's, 2.25 times fewer multiplications.
+    F2,
+    /// Winograd's F(4x4, 3x3): errors about five times larger, 4 times fewer multiplications.
+    F4,
+}
+
+/// Instruction set and algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) simd: Simd,
+    pub(crate) algorithm: Algorithm,
+}
+
+impl Choice {
+    /// The fastest of both, unless `SDFT_SIMD` (`avx512`, `avx2`, `portable`) or `SDFT_CONV` (`direct`,
+    /// `f2`, `f4`) name another. A name that is unknown, or that this machine lacks, changes nothing.
+    pub(crate) fn get() -> Self {
+        static CHOICE: OnceLock<Choice> = OnceLock::new();
+        *CHOICE.get_or_init(|| {
+            let read = |name| std::env::var(name).ok();
+            Self {
+                simd: Simd::choose(read("SDFT_SIMD").as_deref()),
+                algorithm: match read("SDFT_CONV").as_deref() {
+                    Some("direct") => Algorithm::Direct,
+                    Some("f2") => Algorithm::F2,
+                    _ => Algorithm::F4,
+                },
+            }
+        })
+    }
+}

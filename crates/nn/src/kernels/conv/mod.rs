@@ -1,0 +1,118 @@
+//! Convolution of planes `[b, c, h, w]`: the shapes, and the way each is computed.
+
+mod direct;
+mod pointwise;
+#[cfg(test)]
+mod tests;
+mod winograd;
+
+use super::Real;
+use super::choice::Choice;
+use pointwise::Pointwise;
+use rayon::prelude::*;
+use winograd::{Filters, Winograd};
+
+/// The shapes of one convolution. `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k, k]`, the output
+/// is `[b, c_out, out_h, out_w]`; padding is symmetric and filled with zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConvShape {
+    pub(crate) batch: usize,
+    pub(crate) c_in: usize,
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    pub(crate) c_out: usize,
+    pub(crate) k: usize,
+    pub(crate) stride: usize,
+    pub(crate) pad: usize,
+}
+
+impl ConvShape {
+    pub(crate) fn out_h(&self) -> usize {
+        (self.h + 2 * self.pad - self.k) / self.stride + 1
+    }
+
+    pub(crate) fn out_w(&self) -> usize {
+        (self.w + 2 * self.pad - self.k) / self.stride + 1
+    }
+}
+
+/// `y = w * x + bias`.
+pub(crate) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+    forward_by(Choice::get(), shape, x, w, bias)
+}
+
+fn forward_by<T: Real>(
+    choice: Choice,
+    shape: &ConvShape,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+) -> Vec<T> {
+    if let (Some(x), Some(w)) = (T::as_f32(x), T::as_f32(w)) {
+        let bias = bias.and_then(T::as_f32);
+        if let Some(winograd) = Winograd::of(shape, choice) {
+            let filters = Filters {
+                w,
+                c_out: shape.c_out,
+                c_in: shape.c_in,
+                turned: false,
+            };
+            return T::from_f32(winograd.convolve(shape, x, filters, bias));
+        }
+        if let Some(pointwise) = Pointwise::forward(shape) {
+            return T::from_f32(pointwise.run(choice.simd, x, w, bias));
+        }
+    }
+    direct::forward(shape, x, w, bias)
+}
+
+/// The gradient of `x`, from `dy` shaped like the output.
+pub(crate) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
+    input_gradient_by(Choice::get(), shape, dy, w)
+}
+
+fn input_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
+    if let (Some(dy), Some(w)) = (T::as_f32(dy), T::as_f32(w)) {
+        if let Some(winograd) = Winograd::of(shape, choice) {
+            let filters = Filters {
+                w,
+                c_out: shape.c_out,
+                c_in: shape.c_in,
+                turned: true,
+            };
+            return T::from_f32(winograd.convolve(shape, dy, filters, None));
+        }
+        if let Some(pointwise) = Pointwise::backward(shape) {
+            return T::from_f32(pointwise.run(choice.simd, dy, w, None));
+        }
+    }
+    direct::input_gradient(shape, dy, w)
+}
+
+/// The gradient of `w`.
+pub(crate) fn weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
+    weight_gradient_by(Choice::get(), shape, x, dy)
+}
+
+fn weight_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
+    if let (Some(x), Some(dy)) = (T::as_f32(x), T::as_f32(dy))
+        && let Some(winograd) = Winograd::of(shape, choice)
+    {
+        return T::from_f32(winograd.weight_gradient(shape, x, dy));
+    }
+    direct::weight_gradient(shape, x, dy)
+}
+
+/// The gradient of a bias: the sum of `dy` `[b, c, plane]` over images and pixels.
+pub(crate) fn bias_gradient<T: Real>(dy: &[T], batch: usize, channels: usize) -> Vec<T> {
+    let plane = dy.len() / (batch * channels).max(1);
+    (0..channels)
+        .into_par_iter()
+        .map(|c| {
+            let total: f64 = (0..batch)
+                .map(|b| super::norm::sum(&dy[(b * channels + c) * plane..][..plane]))
+                .sum();
+            T::of(total)
+        })
+        .collect()
+}
