@@ -26,6 +26,9 @@ pub(crate) struct ConvShape {
     pub(crate) pad: usize,
 }
 
+/// Below this, transformed inputs are mostly padding and the weight gradient is faster by column blocks.
+const FEW_INPUTS: usize = 16;
+
 impl ConvShape {
     pub(crate) fn out_h(&self) -> usize {
         (self.h + 2 * self.pad - self.k) / self.stride + 1
@@ -96,6 +99,7 @@ pub(crate) fn weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> 
 
 fn weight_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
     if let (Some(x), Some(dy)) = (T::as_f32(x), T::as_f32(dy))
+        && shape.c_in >= FEW_INPUTS
         && let Some(winograd) = Winograd::of(shape, choice)
     {
         return T::from_f32(winograd.weight_gradient(shape, x, dy));
