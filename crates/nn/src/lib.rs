@@ -28,6 +28,7 @@ pub use crate::{
     dropout::DropoutKey,
     embedding::timestep_embedding,
     kernels::attention::AttentionOrder,
+    kernels::kernel_choice,
     kernels::measure_flops,
     kernels::norm::Activation,
     layers::{Conv2d, GroupNorm, Linear, Pointwise},

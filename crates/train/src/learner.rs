@@ -20,15 +20,25 @@ use sdft_schedule::{LossSecondMoment, Respacing, TimestepSampler, WeightedTimest
 const AUX_SAMPLES: u64 = 1 << 21;
 
 /// What a step did.
-pub(crate) enum Outcome {
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome {
     /// The weights moved.
-    Updated { report: Report, grad_norm: f64 },
+    Updated {
+        /// The loss in numbers.
+        report: Report,
+        /// Norm of the gradient of all parameters, before clipping.
+        grad_norm: f64,
+    },
     /// Loss or gradient was not finite: nothing moved.
-    Skipped { what: &'static str },
+    Skipped {
+        /// `loss` or `gradient`.
+        what: &'static str,
+    },
 }
 
 /// The networks of a run and everything that moves them.
-pub(crate) struct Learner {
+#[derive(Debug)]
+pub struct Learner {
     seed: u64,
     batch: usize,
     micro_batch: usize,
@@ -51,7 +61,10 @@ pub(crate) struct Learner {
 
 impl Learner {
     /// Starts from `start`; `source` is the frozen model to distill.
-    pub(crate) fn new(plan: &Plan, start: &Params, source: Option<Unet>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Parameters that are missing or of another shape, settings out of range.
+    pub fn new(plan: &Plan, start: &Params, source: Option<Unet>) -> Result<Self> {
         let diffusion = plan
             .process
             .diffusion(plan.model.learns_variance(), &Respacing::All)?;
@@ -130,7 +143,10 @@ impl Learner {
     }
 
     /// One step on `x0` `[batch, 3, H, W]`. Every random number is a function of the seed, `step` and the sample's place in the batch.
-    pub(crate) fn step(&mut self, step: u64, x0: &Tensor) -> Result<Outcome> {
+    ///
+    /// # Errors
+    /// Images of another shape than the plan's.
+    pub fn step(&mut self, step: u64, x0: &Tensor) -> Result<Outcome> {
         let device = x0.device();
         let shape = x0.dims();
         let uniforms = |purpose, n: usize| -> Vec<f64> {

@@ -25,6 +25,7 @@ pub use crate::{
     audit::audit_gradients,
     error::{Result, TrainError},
     folder::{RunFolder, free_run_folder},
+    learner::{Learner, Outcome},
     plan::{
         Accumulate, AuxSampling, DataPlan, LoopPlan, LossPlan, LrSchedule, Method, OptimPlan,
         OptimizerKind, OutputPlan, Plan, PlanError,

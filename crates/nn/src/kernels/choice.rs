@@ -39,3 +39,14 @@ impl Choice {
         })
     }
 }
+
+/// Instruction set and algorithm of this process in words, such as `avx512 f4`.
+pub fn kernel_choice() -> String {
+    let choice = Choice::get();
+    let algorithm = match choice.algorithm {
+        Algorithm::Direct => "direct",
+        Algorithm::F2 => "f2",
+        Algorithm::F4 => "f4",
+    };
+    format!("{} {algorithm}", choice.simd.name())
+}

@@ -50,7 +50,7 @@ impl Simd {
         named.or(all.last().copied()).unwrap_or(Self::Portable)
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             #[cfg(target_arch = "x86_64")]

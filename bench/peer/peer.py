@@ -1,0 +1,245 @@
+"""The other side of `cargo xtask bench --peer`: the same work in plain PyTorch.
+
+Reads one job as a line of JSON, prepares it, and runs it once per line "go"; every answer is a line of JSON.
+Needs PyTorch and nothing else. `network.py` is the U-Net, `training.py` the loss and the step.
+"""
+
+import json
+import struct
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+from network import AttentionBlock, ResBlock, UNet
+from training import Trainer
+
+# A repetition lasts at least this long, so that clocks do not matter.
+MIN_SECONDS = 0.03
+
+
+def formula(shape, salt):
+    """Numbers in [-1, 1) that the other side computes from the same formula."""
+    count = 1
+    for size in shape:
+        count *= size
+    index = torch.arange(count, dtype=torch.int64) + salt * 7919
+    hashed = (index * 2654435761) & 0xFFFFFFFF
+    hashed = ((hashed ^ (hashed >> 15)) * 2246822519) & 0xFFFFFFFF
+    return (hashed.double() / 2.0**31 - 1.0).float().reshape(shape)
+
+
+def read_safetensors(path):
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        data = bytearray(file.read())
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        assert entry["dtype"] == "F32", f"{name}: expected F32, found {entry['dtype']}"
+        start, end = entry["data_offsets"]
+        flat = torch.frombuffer(memoryview(data)[start:end], dtype=torch.float32)
+        tensors[name] = flat.reshape(entry["shape"]).clone()
+    return tensors
+
+
+def fill(module):
+    """Weights of a block by formula, in the order of their names."""
+    with torch.no_grad():
+        for salt, (_, parameter) in enumerate(sorted(module.named_parameters())):
+            fan = max(parameter[0].numel(), 1) if parameter.dim() > 1 else 1
+            values = formula(parameter.shape, salt + 1) / fan**0.5
+            parameter.copy_(values if parameter.dim() > 1 else 1 + 0.1 * values)
+
+
+def layout(job):
+    return torch.channels_last if job["layout"] == "channels_last" else torch.contiguous_format
+
+
+def operation(job):
+    """(function of leaves, inputs that may need a gradient, weights that may)."""
+    case = job["case"]
+    batch, c_in, side = case["batch"], case["c_in"], case["side"]
+    x = formula((batch, c_in, side, side), 1).to(memory_format=layout(job))
+    kind = case["kind"]
+    if kind == "conv":
+        k, stride = case["k"], case["stride"]
+        w = formula((case["c_out"], c_in, k, k), 2).to(memory_format=layout(job)) / (c_in * k * k) ** 0.5
+        bias = formula((case["c_out"],), 3)
+        return lambda x, w, b: F.conv2d(x, w, b, stride=stride, padding=k // 2), [x], [w, bias]
+    if kind == "norm":
+        gain, offset = 1 + 0.1 * formula((c_in,), 2), 0.1 * formula((c_in,), 3)
+        return lambda x, g, o: F.silu(F.group_norm(x, 32, g, o)), [x], [gain, offset]
+    if kind == "attention":
+        heads = case["heads"]
+
+        def attend(qkv):
+            q, k, v = qkv.reshape(batch, heads, c_in // heads, side * side).transpose(2, 3).split(c_in // heads // 3, 3)
+            out = F.scaled_dot_product_attention(q, k, v)
+            return out.transpose(2, 3).reshape(batch, c_in // 3, side * side)
+
+        return attend, [x.flatten(2).contiguous()], []
+    raise ValueError(kind)
+
+
+class Kernel:
+    def __init__(self, job):
+        function, inputs, weights = operation(job)
+        self.pass_ = job["case"]["pass"]
+        of_input = self.pass_ in ("input gradient", "backward")
+        of_weights = self.pass_ in ("weight gradient", "backward")
+        self.leaves = [x.requires_grad_(of_input) for x in inputs] + [w.requires_grad_(of_weights) for w in weights]
+        self.function = function
+
+    def __call__(self):
+        if self.pass_ == "forward":
+            with torch.no_grad():
+                started = clocks()
+                y = self.function(*self.leaves)
+                return y.abs().mean, spent(started)
+        y = self.function(*self.leaves)
+        dy = torch.ones_like(y)
+        started = clocks()
+        grads = torch.autograd.grad(y, [leaf for leaf in self.leaves if leaf.requires_grad], dy)
+        return grads[0].abs().mean, spent(started)
+
+
+class BlockWork:
+    def __init__(self, job):
+        case = job["case"]
+        side = case["side"]
+        if case["kind"] == "residual":
+            self.block = ResBlock(case["c_in"], case["c_out"], case["emb"], "none")
+            self.emb = formula((case["batch"], case["emb"]), 2)
+        else:
+            self.block = AttentionBlock(case["c_in"], case["heads"])
+            self.emb = None
+        fill(self.block)
+        self.block.to(memory_format=layout(job))
+        self.backward = case["pass"] == "both"
+        self.x = formula((case["batch"], case["c_in"], side, side), 1).to(memory_format=layout(job))
+        self.x.requires_grad_(self.backward)
+
+    def __call__(self):
+        started = clocks()
+        args = (self.x,) if self.emb is None else (self.x, self.emb)
+        if not self.backward:
+            with torch.no_grad():
+                y = self.block(*args)
+            return y.abs().mean, spent(started)
+        y = self.block(*args)
+        y.square().mean().backward()
+        result = spent(started)
+        gradient = self.x.grad
+        self.block.zero_grad(set_to_none=True)
+        self.x.grad = None
+        return gradient.abs().mean, result
+
+
+class Optimizer:
+    def __init__(self, job):
+        n = job["case"]["elements"]
+        self.parameter = torch.nn.Parameter(formula((n,), 1))
+        self.parameter.grad = formula((n,), 2)
+        self.average = self.parameter.detach().clone()
+        self.optimizer = torch.optim.AdamW([self.parameter], lr=1e-4, weight_decay=0.0, fused=True)
+
+    def __call__(self):
+        started = clocks()
+        self.optimizer.step()
+        torch._foreach_lerp_([self.average], [self.parameter.detach()], 1e-4)
+        return self.parameter.abs().mean, spent(started)
+
+
+class Network:
+    def __init__(self, job):
+        case = job["case"]
+        self.net = UNet(case["config"])
+        self.net.load_state_dict(read_safetensors(job["weights"]))
+        self.net.to(memory_format=layout(job))
+        side = case["config"]["image_size"]
+        self.x = formula((case["batch"], 3, side, side), 1).to(memory_format=layout(job))
+        self.trainer = None
+        if case["pass"] == "step":
+            given = read_safetensors(job["inputs"])
+            self.trainer = Trainer(self.net, case["weighting"], [int(t) for t in given["t"]], given["noise"])
+        else:
+            self.t = torch.full((case["batch"],), 500)
+            self.net.eval()
+
+    def __call__(self):
+        started = clocks()
+        if self.trainer:
+            loss = self.trainer.step(self.x)
+            return lambda: loss, spent(started)
+        with torch.no_grad():
+            y = self.net(self.x, self.t)
+        return y.abs().mean, spent(started)
+
+
+def make(job):
+    kind = job["case"]["kind"]
+    if kind == "network":
+        return Network(job)
+    if kind in ("residual", "attention block"):
+        return BlockWork(job)
+    if kind == "optimizer":
+        return Optimizer(job)
+    return Kernel(job)
+
+
+def clocks():
+    return time.process_time(), time.perf_counter()
+
+
+def spent(started):
+    return time.process_time() - started[0], time.perf_counter() - started[1]
+
+
+def repeat(work, times):
+    cpu = wall = 0.0
+    for _ in range(times):
+        _, (c, w) = work()
+        cpu, wall = cpu + c, wall + w
+    return {"cpu": cpu / times, "wall": wall / times}
+
+
+def peak_bytes():
+    try:
+        with open("/proc/self/status") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def answer(**fields):
+    print(json.dumps(fields), flush=True)
+
+
+def main():
+    job = json.loads(sys.stdin.readline())
+    torch.set_num_threads(job["threads"])
+    torch.manual_seed(0)
+    work = make(job)
+    value, (cpu, _) = work()
+    value = float(value())
+    # Where one run is short a second one warms up what the first has only set up.
+    if cpu < 5.0:
+        _, (cpu, _) = work()
+    times = max(1, int(MIN_SECONDS / max(cpu, 1e-6)))
+    answer(value=value, version=torch.__version__)
+    for line in sys.stdin:
+        if line.strip() != "go":
+            break
+        answer(**repeat(work, times))
+    answer(peak=peak_bytes())
+
+
+if __name__ == "__main__":
+    main()

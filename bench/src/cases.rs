@@ -1,0 +1,373 @@
+//! What is measured.
+
+use sdft_adm::AdmConfig;
+use serde::{Deserialize, Serialize};
+
+/// The work of one case, in the words that both sides read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub(crate) enum Work {
+    Conv {
+        batch: usize,
+        c_in: usize,
+        c_out: usize,
+        side: usize,
+        k: usize,
+        stride: usize,
+    },
+    /// Group norm and SiLU.
+    Norm {
+        batch: usize,
+        c_in: usize,
+        side: usize,
+    },
+    /// `c_in` counts queries, keys and values.
+    Attention {
+        batch: usize,
+        c_in: usize,
+        side: usize,
+        heads: usize,
+    },
+    Residual {
+        batch: usize,
+        c_in: usize,
+        c_out: usize,
+        side: usize,
+        emb: usize,
+    },
+    #[serde(rename = "attention block")]
+    AttentionBlock {
+        batch: usize,
+        c_in: usize,
+        side: usize,
+        heads: usize,
+    },
+    /// AdamW and the moving average.
+    Optimizer { elements: usize },
+    Network {
+        label: String,
+        batch: usize,
+        config: Box<AdmConfig>,
+        /// `p2` or `constant`.
+        weighting: String,
+    },
+}
+
+/// What of the work is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Pass {
+    #[serde(rename = "forward")]
+    Forward,
+    #[serde(rename = "input gradient")]
+    InputGradient,
+    #[serde(rename = "weight gradient")]
+    WeightGradient,
+    /// All gradients.
+    #[serde(rename = "backward")]
+    Backward,
+    /// Forward and all gradients.
+    #[serde(rename = "both")]
+    Both,
+    /// One step of naive fine-tuning.
+    #[serde(rename = "step")]
+    Step,
+    /// The same with activations of blocks recomputed.
+    #[serde(rename = "recomputed step")]
+    Recomputed,
+    /// One step of SDFT.
+    #[serde(rename = "sdft step")]
+    Sdft,
+}
+
+impl Pass {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::InputGradient => "input gradient",
+            Self::WeightGradient => "weight gradient",
+            Self::Backward => "backward",
+            Self::Both => "forward+backward",
+            Self::Step => "step",
+            Self::Recomputed => "recomputed step",
+            Self::Sdft => "sdft step",
+        }
+    }
+}
+
+/// One line of the table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Case {
+    #[serde(flatten)]
+    pub(crate) work: Work,
+    pub(crate) pass: Pass,
+}
+
+impl Case {
+    pub(crate) fn name(&self) -> String {
+        let what = match &self.work {
+            Work::Conv {
+                batch,
+                c_in,
+                c_out,
+                side,
+                k,
+                stride,
+            } => {
+                let stride = if *stride == 1 {
+                    String::new()
+                } else {
+                    format!("/{stride}")
+                };
+                format!("conv{k}{stride} {batch}x{c_in}->{c_out}@{side}")
+            }
+            Work::Norm { batch, c_in, side } => format!("norm+silu {batch}x{c_in}@{side}"),
+            Work::Attention {
+                batch,
+                c_in,
+                side,
+                heads,
+            } => {
+                format!("attention {batch}x{}@{side} heads {heads}", c_in / 3)
+            }
+            Work::Residual {
+                batch,
+                c_in,
+                c_out,
+                side,
+                ..
+            } => {
+                format!("residual block {batch}x{c_in}->{c_out}@{side}")
+            }
+            Work::AttentionBlock {
+                batch, c_in, side, ..
+            } => format!("attention block {batch}x{c_in}@{side}"),
+            Work::Optimizer { elements } => {
+                format!("adamw+ema {:.1}M", *elements as f64 / 1e6)
+            }
+            Work::Network {
+                label,
+                batch,
+                config,
+                ..
+            } => format!("{label}@{} batch {batch}", config.image_size),
+        };
+        match self.pass {
+            _ if matches!(self.work, Work::Optimizer { .. }) => what,
+            pass => format!("{what} {}", pass.name()),
+        }
+    }
+
+    /// Operations in convolutions and products of matrices (a multiplication and an addition are two), where these decide.
+    pub(crate) fn flops(&self) -> Option<f64> {
+        let passes = match self.pass {
+            Pass::Forward | Pass::InputGradient | Pass::WeightGradient => 1.0,
+            Pass::Backward => 2.0,
+            Pass::Both | Pass::Step => 3.0,
+            Pass::Recomputed | Pass::Sdft => return None,
+        };
+        let conv = |batch: usize, c_in: usize, c_out: usize, side: usize, k: usize| {
+            2.0 * (batch * c_in * c_out * side * side * k * k) as f64
+        };
+        let attention = |batch: usize, channels: usize, side: usize| {
+            4.0 * (batch * channels * side * side) as f64 * (side * side) as f64
+        };
+        let forward = match &self.work {
+            Work::Conv {
+                batch,
+                c_in,
+                c_out,
+                side,
+                k,
+                stride,
+            } => conv(*batch, *c_in, *c_out, side / stride, *k),
+            Work::Attention {
+                batch, c_in, side, ..
+            } => attention(*batch, c_in / 3, *side),
+            Work::Residual {
+                batch,
+                c_in,
+                c_out,
+                side,
+                ..
+            } => {
+                let skip = if c_in == c_out { 0 } else { 1 };
+                conv(*batch, *c_in, *c_out, *side, 3)
+                    + conv(*batch, *c_out, *c_out, *side, 3)
+                    + conv(*batch, *c_in, *c_out * skip, *side, 1)
+            }
+            Work::AttentionBlock {
+                batch, c_in, side, ..
+            } => conv(*batch, *c_in, 4 * c_in, *side, 1) + attention(*batch, *c_in, *side),
+            Work::Network { batch, config, .. } => {
+                config.cost().forward_flops * *batch as f64
+            }
+            Work::Norm { .. } | Work::Optimizer { .. } => return None,
+        };
+        Some(passes * forward)
+    }
+
+    /// The same work in one naive step: what the cost of a recomputed or SDFT step is a multiple of.
+    pub(crate) fn naive(&self) -> Option<Self> {
+        matches!(self.pass, Pass::Recomputed | Pass::Sdft).then(|| Self {
+            pass: Pass::Step,
+            ..self.clone()
+        })
+    }
+}
+
+/// The light FFHQ network at another image size.
+fn light(image_size: usize) -> AdmConfig {
+    AdmConfig {
+        image_size,
+        ..AdmConfig::default()
+    }
+}
+
+/// The network of the embedded digits.
+fn digits() -> AdmConfig {
+    AdmConfig {
+        image_size: 16,
+        out_channels: 3,
+        model_channels: 32,
+        channel_mult: vec![1.0, 1.0, 2.0],
+        attention_resolutions: vec![4],
+        num_head_channels: 16,
+        norm_groups: 8,
+        ..AdmConfig::default()
+    }
+}
+
+/// Every case, smallest parts first.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut all = Vec::new();
+    let mut add = |work: Work, passes: &[Pass]| {
+        all.extend(passes.iter().map(|&pass| Case {
+            work: work.clone(),
+            pass,
+        }));
+    };
+    use Pass::{Backward, Both, Forward, InputGradient, Recomputed, Sdft, Step, WeightGradient};
+    for (batch, c_in, c_out, side, k, stride) in [
+        (64, 32, 32, 16, 3, 1),
+        (64, 64, 64, 4, 3, 1),
+        (4, 128, 128, 64, 3, 1),
+        (1, 128, 128, 256, 3, 1),
+        (4, 384, 128, 64, 3, 1),
+        (4, 256, 256, 32, 3, 1),
+        (4, 512, 512, 16, 3, 1),
+        (4, 1024, 512, 16, 3, 1),
+        (4, 512, 512, 8, 3, 1),
+        (4, 512, 512, 4, 3, 1),
+        (4, 512, 512, 2, 3, 1),
+        (4, 3, 128, 64, 3, 1),
+        (4, 128, 6, 64, 3, 1),
+        (4, 256, 128, 64, 1, 1),
+        (4, 1024, 512, 16, 1, 1),
+        (4, 128, 128, 64, 3, 2),
+    ] {
+        add(
+            Work::Conv {
+                batch,
+                c_in,
+                c_out,
+                side,
+                k,
+                stride,
+            },
+            &[Forward, InputGradient, WeightGradient],
+        );
+    }
+    for (batch, c_in, side) in [(4, 128, 64), (4, 512, 16)] {
+        add(Work::Norm { batch, c_in, side }, &[Forward, Backward]);
+    }
+    add(
+        Work::Attention {
+            batch: 4,
+            c_in: 3 * 512,
+            side: 16,
+            heads: 8,
+        },
+        &[Forward, Backward],
+    );
+    add(
+        Work::Optimizer {
+            elements: 20_000_000,
+        },
+        &[Step],
+    );
+    for (c_in, c_out, side) in [(128, 128, 64), (1024, 512, 16)] {
+        add(
+            Work::Residual {
+                batch: 4,
+                c_in,
+                c_out,
+                side,
+                emb: 512,
+            },
+            &[Forward, Both],
+        );
+    }
+    add(
+        Work::AttentionBlock {
+            batch: 4,
+            c_in: 512,
+            side: 16,
+            heads: 8,
+        },
+        &[Forward, Both],
+    );
+    for batch in [8, 64] {
+        add(
+            Work::Network {
+                label: "digits".into(),
+                batch,
+                config: Box::new(digits()),
+                weighting: "constant".into(),
+            },
+            &[Forward, Step, Sdft],
+        );
+    }
+    for (side, batch) in [(64, 1), (64, 4), (256, 1), (256, 4)] {
+        let config = Box::new(light(side));
+        add(
+            Work::Network {
+                label: "light".into(),
+                batch,
+                config,
+                weighting: "p2".into(),
+            },
+            &[Forward, Step, Recomputed, Sdft],
+        );
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_jobs_survive_their_text() {
+        let cases = cases();
+        let names: std::collections::BTreeSet<String> = cases.iter().map(Case::name).collect();
+        assert_eq!(names.len(), cases.len());
+        for case in cases {
+            let text = serde_json::to_string(&case).unwrap();
+            let back: Case = serde_json::from_str(&text).unwrap();
+            assert_eq!(back.name(), case.name(), "{text}");
+        }
+    }
+
+    #[test]
+    fn operations_of_a_network_are_about_those_of_its_parts() {
+        let of = |name: &str| {
+            let case = cases().into_iter().find(|case| case.name() == name).unwrap();
+            case.flops().unwrap()
+        };
+        // 2 * 4 * 128 * 128 * 64 * 64 * 9
+        assert_eq!(of("conv3 4x128->128@64 forward"), 4_831_838_208.0);
+        let forward = of("light@64 batch 4 forward");
+        assert!((98e9..105e9).contains(&forward), "{forward:e}");
+        assert_eq!(of("light@64 batch 4 step"), 3.0 * forward);
+    }
+}

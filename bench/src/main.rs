@@ -1,0 +1,123 @@
+//! `sdft-bench`: how fast and how large kernels, blocks and training steps are, alone and beside PyTorch.
+//!
+//! Every case is measured in a process of its own, ours and PyTorch's alike, so that neither sees the other's threads or memory; the
+//! processes take turns, repetition by repetition, and the verdict is the median of the ratios of neighbours.
+//!
+//! **Invariant:** both sides do the same work: they report a value of their result, and values that differ are an error.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is a command line program"
+)]
+
+mod cases;
+mod clock;
+mod contest;
+mod inputs;
+mod report;
+mod work;
+mod worker;
+
+use anyhow::{Context, Result};
+use cases::cases;
+use clap::Parser;
+use contest::{Contest, Peer};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures kernels, blocks and training steps; with --peer beside PyTorch.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Args {
+    /// Runs PyTorch on the same work, in turn.
+    #[arg(long)]
+    peer: bool,
+    /// Only cases whose name contains one of these, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Names the cases and stops.
+    #[arg(long)]
+    list: bool,
+    /// Numbers of threads, separated by commas [default: 1 and all cores].
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Vec<u16>,
+    /// Repetitions of each case; fewer where one takes longer than half a minute.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pairs: u16,
+    /// The Python that has PyTorch.
+    #[arg(long, default_value = "python3")]
+    python: PathBuf,
+    /// Where the figures go.
+    #[arg(long, default_value = "bench.json")]
+    json: PathBuf,
+    /// Takes a job from standard input; how this program starts itself.
+    #[arg(long, hide = true)]
+    worker: bool,
+}
+
+fn main() -> ExitCode {
+    // candle's own pool would spin beside ours.
+    // SAFETY: no other thread exists yet.
+    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    let args = Args::parse();
+    let result = if args.worker {
+        worker::run()
+    } else {
+        drive(&args)
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn drive(args: &Args) -> Result<ExitCode> {
+    let chosen: Vec<_> = cases()
+        .into_iter()
+        .filter(|case| {
+            args.only.is_empty() || args.only.iter().any(|part| case.name().contains(part))
+        })
+        .collect();
+    if args.list {
+        for case in &chosen {
+            println!("{}", case.name());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if chosen.is_empty() {
+        eprintln!("error: --only: no case has {:?} in its name; --list names them all", args.only);
+        return Ok(ExitCode::from(2));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads: Vec<usize> = if args.threads.is_empty() {
+        if cores > 1 { vec![1, cores] } else { vec![1] }
+    } else {
+        args.threads.iter().map(|&n| n.into()).collect()
+    };
+    let peer = args.peer.then(|| Peer::find(&args.python)).transpose()?;
+    let folder = tempfile::tempdir().context("making a temporary folder")?;
+    let mut report = report::Report::new(&threads, peer.as_ref())?;
+    print!("{}", report.head());
+    let contest = Contest {
+        peer: peer.as_ref(),
+        pairs: args.pairs.into(),
+        folder: folder.path(),
+    };
+    for case in &chosen {
+        for &n in &threads {
+            let measured = contest
+                .measure(case, n)
+                .with_context(|| format!("{}, {n} threads", case.name()))?;
+            print!("{}", report.row(case, n, measured));
+        }
+    }
+    report.write(&args.json)?;
+    println!("wrote {}", args.json.display());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,166 @@
+//! The table on the terminal and the file beside it.
+
+use crate::cases::Case;
+use crate::contest::{Measured, Peer, Runs};
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::path::Path;
+
+pub(crate) struct Report {
+    /// Operations per second in products of matrices, by number of threads.
+    peaks: Vec<(usize, f64)>,
+    header: Value,
+    rows: Vec<Value>,
+}
+
+/// Median, smallest and largest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = values.collect();
+        sorted.sort_by(f64::total_cmp);
+        let n = sorted.len();
+        let at = |i: usize| sorted.get(i).copied().unwrap_or(f64::NAN);
+        Self {
+            median: 0.5 * (at(n.saturating_sub(1) / 2) + at(n / 2)),
+            min: at(0),
+            max: at(n.saturating_sub(1)),
+        }
+    }
+
+    fn json(self) -> Value {
+        json!({ "median": self.median, "min": self.min, "max": self.max })
+    }
+}
+
+impl Report {
+    /// Measures what products of matrices reach here.
+    pub(crate) fn new(threads: &[usize], peer: Option<&Peer>) -> Result<Self> {
+        let mut peaks = Vec::new();
+        for &n in threads {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build()?;
+            peaks.push((n, pool.install(sdft_nn::measure_flops)));
+        }
+        let header = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "torch": peer.map(|peer| &peer.version),
+            "kernels": sdft_nn::kernel_choice(),
+            "cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            "peaks": peaks.iter().map(|(n, flops)| json!({ "threads": n, "flops": flops })).collect::<Vec<_>>(),
+        });
+        Ok(Self {
+            peaks,
+            header,
+            rows: Vec::new(),
+        })
+    }
+
+    pub(crate) fn head(&self) -> String {
+        let peaks: Vec<String> = self
+            .peaks
+            .iter()
+            .map(|(n, flops)| format!("{:.0} GFLOP/s on {n}", flops / 1e9))
+            .collect();
+        format!(
+            "kernels {}; products of matrices reach {} thread(s)\n\
+             cpu and wall: milliseconds, median. GF/s: operations of the direct sum, so that fast convolutions can exceed the peak.\n\
+             other: PyTorch in the faster of its two layouts, or for \"sdft\" and \"recomputed\" our own naive step.\n\
+             ratio: ours / other, median [smallest..largest] of neighbouring runs. busy: cpu / wall of both per thread; 1 is a quiet machine.\n\n\
+             {:<40} {:>3} {:>9} {:>9} {:>6} {:>5} {:>7}  {:>9} {:>19} {:>19} {:>7} {:>9}\n",
+            sdft_nn::kernel_choice(),
+            peaks.join(", "),
+            "case", "thr", "cpu", "wall", "GF/s", "peak", "MB", "other cpu", "cpu ratio", "wall ratio", "MB", "busy",
+        )
+    }
+
+    /// The line of one case.
+    pub(crate) fn row(&mut self, case: &Case, threads: usize, measured: Measured) -> String {
+        let Measured { own, others } = measured;
+        let cpu = |runs: &Runs| Spread::of(runs.runs.iter().map(|run| run.cpu));
+        let wall = |runs: &Runs| Spread::of(runs.runs.iter().map(|run| run.wall));
+        let rate = case.flops().map(|flops| flops / wall(&own).median);
+        let peak = self.peaks.iter().find(|(n, _)| *n == threads);
+        let share = rate.zip(peak).map(|(rate, (_, peak))| rate / peak);
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        let mut line = format!(
+            "{:<40} {threads:>3} {:>9.2} {:>9.2} {:>6} {:>5} {:>7}",
+            case.name(),
+            1e3 * cpu(&own).median,
+            1e3 * wall(&own).median,
+            or_dash(rate.map(|rate| format!("{:.0}", rate / 1e9))),
+            or_dash(share.map(|share| format!("{share:.2}"))),
+            or_dash(own.peak.map(megabytes)),
+        );
+        let mut row = json!({
+            "case": case.name(),
+            "threads": threads,
+            "cpu": cpu(&own).json(),
+            "wall": wall(&own).json(),
+            "flops": rate,
+            "share_of_peak": share,
+            "peak_bytes": own.peak,
+            "pairs": own.runs.len(),
+        });
+        let fastest = others
+            .iter()
+            .min_by(|a, b| cpu(a).median.total_cmp(&cpu(b).median));
+        if let Some(other) = fastest {
+            let pairs = || own.runs.iter().zip(&other.runs);
+            let cpu_ratio = Spread::of(pairs().map(|(a, b)| a.cpu / b.cpu));
+            let wall_ratio = Spread::of(pairs().map(|(a, b)| a.wall / b.wall));
+            let busy = |runs: &Runs| {
+                Spread::of(runs.runs.iter().map(|run| run.cpu / run.wall / threads as f64)).median
+            };
+            let text = |s: Spread| format!("{:.2} [{:.2}..{:.2}]", s.median, s.min, s.max);
+            line += &format!(
+                "  {:>9.2} {:>19} {:>19} {:>7} {:>9}",
+                1e3 * cpu(other).median,
+                text(cpu_ratio),
+                text(wall_ratio),
+                or_dash(other.peak.map(megabytes)),
+                format!("{:.2}/{:.2}", busy(&own), busy(other)),
+            );
+            row["other"] = json!({
+                "name": other.name,
+                "cpu": cpu(other).json(),
+                "wall": wall(other).json(),
+                "peak_bytes": other.peak,
+                "cpu_ratio": cpu_ratio.json(),
+                "wall_ratio": wall_ratio.json(),
+                "busy": [busy(&own), busy(other)],
+                "all": others.iter().map(|o| json!({ "name": o.name, "cpu": cpu(o).json() })).collect::<Vec<_>>(),
+            });
+        }
+        self.rows.push(row);
+        line + "\n"
+    }
+
+    pub(crate) fn write(self, path: &Path) -> Result<()> {
+        let mut all = self.header;
+        all["cases"] = Value::Array(self.rows);
+        let text = serde_json::to_string_pretty(&all)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.0}", bytes as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_of_odd_and_even_numbers() {
+        let of = |values: &[f64]| Spread::of(values.iter().copied());
+        assert_eq!(of(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(of(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
+    }
+}

@@ -1,0 +1,259 @@
+//! Each kind of work as a closure that does it once.
+
+use crate::cases::{Case, Pass, Work};
+use crate::clock::{Spent, Started};
+use crate::inputs::{SEED, block_weights, formula, network_weights};
+use anyhow::{Result, bail};
+use candle_core::{DType, Tensor, Var};
+use sdft_adm::{AdmConfig, Unet};
+use sdft_nn::{
+    Activation, AttentionBlock, AttentionOrder, Params, ResBlock, ResBlockConfig, Resample, Scope,
+    attention, conv2d, norm_act, specs_of,
+};
+use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
+use sdft_train::{Learner, LossPlan, Method, Outcome, Plan};
+
+/// Does the work once: a value to compare, and what it took.
+pub(crate) type Run = Box<dyn FnMut() -> Result<(f64, Spent)>>;
+
+/// Timesteps at which a forward pass is measured.
+const T: f32 = 500.0;
+
+pub(crate) fn prepare(case: &Case) -> Result<Run> {
+    match &case.work {
+        Work::Residual { .. } | Work::AttentionBlock { .. } => block(case),
+        Work::Optimizer { elements } => optimizer(*elements),
+        Work::Network {
+            batch,
+            config,
+            weighting,
+            ..
+        } => match case.pass {
+            Pass::Forward => forward(*batch, config),
+            pass => step(*batch, config, weighting, pass),
+        },
+        work => kernel(work, case.pass),
+    }
+}
+
+fn mean_of_sizes(x: &Tensor) -> Result<f64> {
+    Ok(x.abs()?.mean_all()?.to_dtype(DType::F64)?.to_scalar()?)
+}
+
+/// A function of its leaves.
+type Operation = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>>;
+
+/// An operation, its input, and its weights.
+fn operation(work: &Work) -> Result<(Operation, Tensor, Vec<Tensor>)> {
+    Ok(match *work {
+        Work::Conv {
+            batch,
+            c_in,
+            c_out,
+            side,
+            k,
+            stride,
+        } => {
+            let scale = 1.0 / ((c_in * k * k) as f64).sqrt();
+            let w = (formula(&[c_out, c_in, k, k], 2)? * scale)?;
+            (
+                Box::new(move |leaves| conv2d(&leaves[0], &leaves[1], &leaves[2], stride, k / 2)),
+                formula(&[batch, c_in, side, side], 1)?,
+                vec![w, formula(&[c_out], 3)?],
+            )
+        }
+        Work::Norm { batch, c_in, side } => (
+            Box::new(move |leaves| {
+                let per_image = |x: &Tensor| x.unsqueeze(0)?.broadcast_as((batch, c_in))?.contiguous();
+                let (gain, offset) = (per_image(&leaves[1])?, per_image(&leaves[2])?);
+                norm_act(&leaves[0], &gain, &offset, 32, 1e-5, Activation::Silu)
+            }),
+            formula(&[batch, c_in, side, side], 1)?,
+            vec![
+                formula(&[c_in], 2)?.affine(0.1, 1.0)?,
+                (formula(&[c_in], 3)? * 0.1)?,
+            ],
+        ),
+        Work::Attention {
+            batch,
+            c_in,
+            side,
+            heads,
+        } => (
+            Box::new(move |leaves| attention(&leaves[0], heads, AttentionOrder::Legacy)),
+            formula(&[batch, c_in, side * side], 1)?,
+            vec![],
+        ),
+        _ => bail!("not a kernel"),
+    })
+}
+
+fn kernel(work: &Work, pass: Pass) -> Result<Run> {
+    let (function, input, weights) = operation(work)?;
+    let leaf = |tensor: &Tensor, tracked: bool| -> Result<Tensor> {
+        Ok(if tracked {
+            Var::from_tensor(tensor)?.into_inner()
+        } else {
+            tensor.clone()
+        })
+    };
+    let of_input = matches!(pass, Pass::InputGradient | Pass::Backward);
+    let of_weights = matches!(pass, Pass::WeightGradient | Pass::Backward);
+    let mut leaves = vec![leaf(&input, of_input)?];
+    for weight in &weights {
+        leaves.push(leaf(weight, of_weights)?);
+    }
+    if pass == Pass::Forward {
+        return Ok(Box::new(move || {
+            let started = Started::now();
+            let y = function(&leaves)?;
+            let spent = started.spent();
+            Ok((mean_of_sizes(&y)?, spent))
+        }));
+    }
+    let first = usize::from(!of_input);
+    Ok(Box::new(move || {
+        let y = function(&leaves)?;
+        let started = Started::now();
+        let gradients = y.backward()?;
+        let spent = started.spent();
+        match gradients.get(&leaves[first]) {
+            Some(gradient) => Ok((mean_of_sizes(gradient)?, spent)),
+            None => bail!("no gradient"),
+        }
+    }))
+}
+
+/// A function of an input.
+type Block = Box<dyn Fn(&Tensor) -> candle_core::Result<Tensor>>;
+
+fn block(case: &Case) -> Result<Run> {
+    let backward = case.pass == Pass::Both;
+    let weights = |specs: &[sdft_nn::ParamSpec]| -> Result<Params> {
+        let params = block_weights(specs)?;
+        Ok(if backward { params.trainable()?.0 } else { params })
+    };
+    let (function, shape): (Block, [usize; 4]) = match case.work {
+        Work::Residual {
+            batch,
+            c_in,
+            c_out,
+            side,
+            emb,
+        } => {
+            let config = ResBlockConfig {
+                channels: c_in,
+                out_channels: c_out,
+                emb_channels: emb,
+                scale_shift: true,
+                resample: Resample::None,
+                skip_kernel: 1,
+                groups: 32,
+                dropout: 0.0,
+            };
+            let params = weights(&specs_of(|scope| ResBlock::load(scope, &config))?)?;
+            let block = ResBlock::load(&Scope::root(&params), &config)?;
+            let emb = formula(&[batch, emb], 2)?;
+            (
+                Box::new(move |x| block.forward(x, &emb, None)),
+                [batch, c_in, side, side],
+            )
+        }
+        Work::AttentionBlock {
+            batch,
+            c_in,
+            side,
+            heads,
+        } => {
+            let load = |scope: &Scope<'_>| {
+                AttentionBlock::load(scope, c_in, heads, 32, AttentionOrder::Legacy)
+            };
+            let params = weights(&specs_of(load)?)?;
+            let block = load(&Scope::root(&params))?;
+            (
+                Box::new(move |x| block.forward(x)),
+                [batch, c_in, side, side],
+            )
+        }
+        _ => bail!("not a block"),
+    };
+    let x = formula(&shape, 1)?;
+    if !backward {
+        return Ok(Box::new(move || {
+            let started = Started::now();
+            let y = function(&x)?;
+            let spent = started.spent();
+            Ok((mean_of_sizes(&y)?, spent))
+        }));
+    }
+    let x = Var::from_tensor(&x)?;
+    Ok(Box::new(move || {
+        let started = Started::now();
+        let gradients = function(&x)?.sqr()?.mean_all()?.backward()?;
+        let spent = started.spent();
+        match gradients.get(&x) {
+            Some(gradient) => Ok((mean_of_sizes(gradient)?, spent)),
+            None => bail!("no gradient"),
+        }
+    }))
+}
+
+fn optimizer(elements: usize) -> Result<Run> {
+    let vars = vec![("w".to_owned(), Var::from_tensor(&formula(&[elements], 1)?)?)];
+    let gradients = [Some(formula(&[elements], 2)?)];
+    let mut optimizer = Optimizer::new(Rule::AdamW(AdamW::default()), &vars)?;
+    let mut ema = Ema::new(0.9999, EmaRamp::None, &vars)?;
+    Ok(Box::new(move || {
+        let started = Started::now();
+        optimizer.step(&gradients, 1e-4, 1.0)?;
+        ema.update()?;
+        let spent = started.spent();
+        Ok((mean_of_sizes(&vars[0].1)?, spent))
+    }))
+}
+
+fn images(batch: usize, config: &AdmConfig) -> Result<Tensor> {
+    formula(&[batch, 3, config.image_size, config.image_size], 1)
+}
+
+fn forward(batch: usize, config: &AdmConfig) -> Result<Run> {
+    let unet = Unet::load(&network_weights(config)?, config)?;
+    let (x, t) = (images(batch, config)?, vec![T; batch]);
+    Ok(Box::new(move || {
+        let started = Started::now();
+        let y = unet.forward(&x, &t, None, None)?;
+        let spent = started.spent();
+        Ok((mean_of_sizes(&y)?, spent))
+    }))
+}
+
+fn step(batch: usize, config: &AdmConfig, weighting: &str, pass: Pass) -> Result<Run> {
+    let params = network_weights(config)?;
+    let sdft = pass == Pass::Sdft;
+    let mut plan = Plan {
+        seed: SEED,
+        method: if sdft { Method::Sdft } else { Method::Naive },
+        model: config.clone(),
+        loss: LossPlan {
+            base: weighting.parse()?,
+            ..LossPlan::default()
+        },
+        ..Plan::default()
+    };
+    plan.steps.batch = batch;
+    let source = sdft.then(|| Unet::load(&params, config)).transpose()?;
+    let mut learner = Learner::new(&plan, &params, source)?;
+    drop(params);
+    let x0 = images(batch, config)?;
+    let mut n = 0;
+    Ok(Box::new(move || {
+        let started = Started::now();
+        let outcome = learner.step(n, &x0)?;
+        let spent = started.spent();
+        n += 1;
+        match outcome {
+            Outcome::Updated { report, .. } => Ok((report.total, spent)),
+            Outcome::Skipped { what } => bail!("a step with a {what} that is not finite"),
+        }
+    }))
+}

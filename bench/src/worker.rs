@@ -1,0 +1,74 @@
+//! Our side: takes one job, prepares it and runs it whenever asked. PyTorch's side speaks the same lines.
+
+use crate::cases::Case;
+use crate::clock::{Spent, peak_bytes};
+use crate::work::{Run, prepare};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A repetition lasts at least this long, so that clocks do not matter.
+const MIN_SECONDS: f64 = 0.03;
+
+/// What a process is asked to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    pub(crate) case: Case,
+    pub(crate) threads: usize,
+    /// PyTorch's order of elements: `default` or `channels_last`.
+    pub(crate) layout: String,
+    /// Weights of a network.
+    pub(crate) weights: PathBuf,
+    /// Timesteps and noise of the first step.
+    pub(crate) inputs: PathBuf,
+}
+
+pub(crate) fn run() -> Result<ExitCode> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    let job: Job = serde_json::from_str(&line).context("reading the job")?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(job.threads)
+        .stack_size(256 << 20)
+        .build()?;
+    pool.install(|| {
+        let mut work = prepare(&job.case)?;
+        let (value, mut spent) = work()?;
+        // Where one run is short a second one warms up what the first has only set up.
+        if spent.cpu < 5.0 {
+            spent = work()?.1;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a small positive number"
+        )]
+        let times = (MIN_SECONDS / spent.cpu.max(1e-6)).max(1.0) as usize;
+        println!("{}", json!({ "value": value, "version": env!("CARGO_PKG_VERSION") }));
+        for line in std::io::stdin().lock().lines() {
+            if line?.trim() != "go" {
+                break;
+            }
+            println!("{}", serde_json::to_string(&repeat(&mut work, times)?)?);
+        }
+        println!("{}", json!({ "peak": peak_bytes() }));
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn repeat(work: &mut Run, times: usize) -> Result<Spent> {
+    let mut total = Spent::default();
+    for _ in 0..times {
+        let spent = work()?.1;
+        total.cpu += spent.cpu;
+        total.wall += spent.wall;
+    }
+    let n = times as f64;
+    Ok(Spent {
+        cpu: total.cpu / n,
+        wall: total.wall / n,
+    })
+}
