@@ -25,9 +25,6 @@ use contest::{Contest, Peer};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Measures kernels, blocks and training steps; with --peer beside PyTorch.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench")]
@@ -59,9 +56,8 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    // candle's own pool would spin beside ours.
     // SAFETY: no other thread exists yet.
-    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    unsafe { sdft_runtime::prepare() };
     let args = Args::parse();
     let result = if args.worker {
         worker::run()

@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor, Var};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_nn::{
     Activation, AttentionBlock, AttentionOrder, Params, ResBlock, ResBlockConfig, Resample, Scope,
-    attention, conv2d, norm_act, specs_of,
+    attention, backward, conv2d, norm_act, specs_of,
 };
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
 use sdft_train::{Learner, LossPlan, Method, Outcome, Plan};
@@ -111,13 +111,12 @@ fn kernel(work: &Work, pass: Pass) -> Result<Run> {
             Ok((mean_of_sizes(&y)?, spent))
         }));
     }
-    let first = usize::from(!of_input);
     Ok(Box::new(move || {
         let y = function(&leaves)?;
         let started = Started::now();
-        let gradients = y.backward()?;
+        let gradients = backward(&y)?;
         let spent = started.spent();
-        match gradients.get(&leaves[first]) {
+        match gradients.get(&leaves[usize::from(!of_input)]) {
             Some(gradient) => Ok((mean_of_sizes(gradient)?, spent)),
             None => bail!("no gradient"),
         }
@@ -128,10 +127,10 @@ fn kernel(work: &Work, pass: Pass) -> Result<Run> {
 type Block = Box<dyn Fn(&Tensor) -> candle_core::Result<Tensor>>;
 
 fn block(case: &Case) -> Result<Run> {
-    let backward = case.pass == Pass::Both;
+    let both = case.pass == Pass::Both;
     let weights = |specs: &[sdft_nn::ParamSpec]| -> Result<Params> {
         let params = block_weights(specs)?;
-        Ok(if backward { params.trainable()?.0 } else { params })
+        Ok(if both { params.trainable()?.0 } else { params })
     };
     let (function, shape): (Block, [usize; 4]) = match case.work {
         Work::Residual {
@@ -178,7 +177,7 @@ fn block(case: &Case) -> Result<Run> {
         _ => bail!("not a block"),
     };
     let x = formula(&shape, 1)?;
-    if !backward {
+    if !both {
         return Ok(Box::new(move || {
             let started = Started::now();
             let y = function(&x)?;
@@ -189,7 +188,7 @@ fn block(case: &Case) -> Result<Run> {
     let x = Var::from_tensor(&x)?;
     Ok(Box::new(move || {
         let started = Started::now();
-        let gradients = function(&x)?.sqr()?.mean_all()?.backward()?;
+        let gradients = backward(&function(&x)?.sqr()?.mean_all()?)?;
         let spent = started.spent();
         match gradients.get(&x) {
             Some(gradient) => Ok((mean_of_sizes(gradient)?, spent)),
@@ -241,6 +240,7 @@ fn step(batch: usize, config: &AdmConfig, weighting: &str, pass: Pass) -> Result
         ..Plan::default()
     };
     plan.steps.batch = batch;
+    plan.steps.recompute = pass == Pass::Recomputed;
     let source = sdft.then(|| Unet::load(&params, config)).transpose()?;
     let mut learner = Learner::new(&plan, &params, source)?;
     drop(params);

@@ -30,11 +30,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     let job: Job = serde_json::from_str(&line).context("reading the job")?;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(job.threads)
-        .stack_size(256 << 20)
-        .build()?;
-    pool.install(|| {
+    sdft_runtime::with_threads(Some(job.threads), || {
         let mut work = prepare(&job.case)?;
         let (value, mut spent) = work()?;
         // Where one run is short a second one warms up what the first has only set up.
@@ -56,7 +52,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         }
         println!("{}", json!({ "peak": peak_bytes() }));
         Ok(ExitCode::SUCCESS)
-    })
+    })?
 }
 
 fn repeat(work: &mut Run, times: usize) -> Result<Spent> {

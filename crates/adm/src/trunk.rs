@@ -2,7 +2,7 @@ use crate::AdmConfig;
 use candle_core::{DType, Result, Tensor, bail};
 use sdft_nn::{
     AttentionBlock, Conv2d, ConvStart, DropoutKey, Linear, ResBlock, ResBlockConfig, Resample,
-    Resize, Scope, timestep_embedding,
+    Resize, Scope, recompute, timestep_embedding,
 };
 
 /// One layer of a block.
@@ -24,13 +24,49 @@ impl Block {
         x: &Tensor,
         emb: &Tensor,
         key: Option<&DropoutKey<'_>>,
+        recomputed: bool,
     ) -> Result<Tensor> {
         self.0.iter().try_fold(x.clone(), |x, layer| match layer {
+            Layer::Residual(block) if recomputed => {
+                let (block, key) = (block.clone(), key.map(OwnedKey::new));
+                recompute(&x, emb, move |x, emb| {
+                    block.forward(x, emb, key.as_ref().map(OwnedKey::lend).as_ref())
+                })
+            }
+            Layer::Attention(block) if recomputed => {
+                let block = block.clone();
+                recompute(&x, emb, move |x, _| block.forward(x))
+            }
             Layer::Conv(conv) => conv.forward(&x),
             Layer::Residual(block) => block.forward(&x, emb, key),
             Layer::Attention(block) => block.forward(&x),
             Layer::Resize(resize) => resize.forward(&x),
         })
+    }
+}
+
+/// A key that can wait for the backward pass.
+struct OwnedKey {
+    seed: u64,
+    step: u64,
+    samples: Vec<u64>,
+}
+
+impl OwnedKey {
+    fn new(key: &DropoutKey<'_>) -> Self {
+        Self {
+            seed: key.seed,
+            step: key.step,
+            samples: key.samples.to_vec(),
+        }
+    }
+
+    fn lend(&self) -> DropoutKey<'_> {
+        DropoutKey {
+            seed: self.seed,
+            step: self.step,
+            samples: &self.samples,
+        }
     }
 }
 
@@ -141,6 +177,8 @@ pub(crate) struct Trunk {
     model_channels: usize,
     in_channels: usize,
     factor: usize,
+    /// Values inside residual and attention blocks are computed again in the backward pass instead of kept.
+    pub(crate) recomputed: bool,
 }
 
 impl Trunk {
@@ -196,6 +234,7 @@ impl Trunk {
             model_channels: config.model_channels,
             in_channels: config.in_channels,
             factor: 1 << (config.levels() - 1),
+            recomputed: false,
         })
     }
 
@@ -247,12 +286,13 @@ impl Trunk {
     ) -> Result<(Tensor, Vec<Tensor>)> {
         let mut skips: Vec<Tensor> = Vec::with_capacity(self.input_blocks.len());
         for block in &self.input_blocks {
-            let out = block.forward(skips.last().unwrap_or(x), emb, key)?;
+            let out = block.forward(skips.last().unwrap_or(x), emb, key, self.recomputed)?;
             skips.push(out);
         }
+        let deepest = skips.last().unwrap_or(x);
         let h = self
             .middle_block
-            .forward(skips.last().unwrap_or(x), emb, key)?;
+            .forward(deepest, emb, key, self.recomputed)?;
         Ok((h, skips))
     }
 

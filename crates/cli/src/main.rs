@@ -2,9 +2,6 @@
 //!
 //! **Invariant:** turns arguments into library calls and results into text; computes nothing itself and never opens the network.
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 mod args;
 mod assets;
 mod config;
@@ -46,14 +43,11 @@ pub(crate) fn usage(text: impl Into<String>) -> anyhow::Error {
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    // candle's elementwise kernels have a spinning thread pool of their own, which would fight with ours for the cores.
-    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
-        // SAFETY: no other thread exists yet.
-        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
-    }
+    // SAFETY: no other thread exists yet.
+    unsafe { sdft_runtime::prepare() };
     // clap prints usage errors itself and leaves with code 2.
     let cli = Cli::parse();
-    let result = with_threads(cli.threads, || match cli.verb {
+    let in_pool = sdft_runtime::with_threads(cli.threads, || match cli.verb {
         Verb::Train(args) => train::train(&args),
         Verb::Sample(args) => sample::sample(&args).map(|()| ExitCode::SUCCESS),
         Verb::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
@@ -63,7 +57,8 @@ fn main() -> ExitCode {
         Verb::Judge(args) => judge::judge(&args).map(|()| ExitCode::SUCCESS),
         Verb::Reproduce(args) => reproduce::reproduce(&args),
     });
-    match result {
+    let no_pool = |e| Err(usage(format!("--threads: the thread pool cannot be started: {e}")));
+    match in_pool.unwrap_or_else(no_pool) {
         Ok(code) => code,
         Err(error) => {
             // A closed pipe (`sdft inspect x | head`) is not a failure worth words.
@@ -77,19 +72,4 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }
-}
-
-/// Runs `f` inside a pool of this many threads, so that entering it once serves all operations.
-fn with_threads<R: Send>(
-    threads: Option<usize>,
-    f: impl FnOnce() -> anyhow::Result<R> + Send,
-) -> anyhow::Result<R> {
-    let failed = |e| usage(format!("--threads: the thread pool cannot be started: {e}"));
-    let builder = || rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
-    // The pool of everybody else, such as the thread that prepares batches: that one must not wait for a pool whose threads may
-    // be waiting for it.
-    builder().build_global().map_err(failed)?;
-    // The graph of gradients is walked recursively, and deep networks have deep graphs.
-    let pool = builder().stack_size(256 << 20).build().map_err(failed)?;
-    pool.install(f)
 }

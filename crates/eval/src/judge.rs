@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 use sdft_data::{Digits, Style};
 use sdft_features::DigitsJudge;
-use sdft_nn::Params;
+use sdft_nn::{Params, backward};
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{AdamW, Decay, LearningRate, Optimizer, Rule, collect_gradients};
 
@@ -48,7 +48,7 @@ pub fn train_judge(
     for step in 0..STEPS {
         let batch = Batch::draw(&digits, &train, seed, step);
         let loss = batch.loss(&judge)?;
-        let gradients = collect_gradients(&vars, &loss.backward()?);
+        let gradients = collect_gradients(&vars, &backward(&loss)?);
         optimizer
             .step(&gradients, rate.at(step), 1.0)
             .map_err(candle_core::Error::wrap)?;

@@ -1,3 +1,4 @@
+use crate::ops::mask as masked;
 use crate::params::name_hash;
 use candle_core::{Result, Tensor};
 use sdft_noise::{Draw, Purpose};
@@ -61,7 +62,8 @@ impl Dropout {
                 0.0
             };
         }
-        x.mul(&Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?)
+        let factors = Tensor::from_vec(mask, x.shape(), x.device())?;
+        masked(x, &factors.to_dtype(x.dtype())?)
     }
 }
 

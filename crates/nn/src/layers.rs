@@ -1,4 +1,4 @@
-use crate::ops::{conv2d, linear, norm_act};
+use crate::ops::{conv2d, linear, norm_act, pointwise};
 use crate::params::{Init, Scope};
 use crate::{Activation, attention_block::ConvStart};
 use candle_core::{DType, Result, Tensor};
@@ -68,8 +68,7 @@ impl Pointwise {
     /// # Errors
     /// As [`conv2d`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let weight = self.weight.unsqueeze(3)?;
-        conv2d(&x.unsqueeze(2)?, &weight, &self.bias, 1, 0)?.squeeze(2)
+        pointwise(x, &self.weight, &self.bias)
     }
 }
 

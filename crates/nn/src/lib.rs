@@ -24,6 +24,7 @@
 //! depend on the number of threads.
 
 pub use crate::{
+    backward::backward,
     attention_block::{AttentionBlock, AttentionPool, ConvStart},
     dropout::DropoutKey,
     embedding::timestep_embedding,
@@ -34,14 +35,17 @@ pub use crate::{
     layers::{Conv2d, GroupNorm, Linear, Pointwise},
     ops::{attention, average_pool_2x, conv2d, linear, norm_act, upsample_nearest_2x},
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},
+    recompute::recompute,
     res_block::{ResBlock, ResBlockConfig, Resample, Resize},
 };
 
 mod attention_block;
+mod backward;
 mod dropout;
 mod embedding;
 mod kernels;
 mod layers;
 mod ops;
 mod params;
+mod recompute;
 mod res_block;

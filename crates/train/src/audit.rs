@@ -5,7 +5,7 @@ use candle_core::{D, Tensor};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_diffusion::{Denoiser, Diffusion};
 use sdft_losses::{Auxiliary, Batch, Objective};
-use sdft_nn::Params;
+use sdft_nn::{Params, backward};
 use sdft_noise::Purpose;
 use sdft_samplers::seeded_normal;
 
@@ -67,7 +67,7 @@ pub fn audit_gradients(
         importance: None,
     };
     let terms = objective.evaluate(diffusion, &unet, source, &batch, Some(&aux))?;
-    let gradients = terms.total.backward()?;
+    let gradients = backward(&terms.total)?;
 
     let mut names = Vec::new();
     for (name, var) in &vars {

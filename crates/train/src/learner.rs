@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::Unet;
 use sdft_diffusion::{Denoiser, Diffusion};
 use sdft_losses::{Auxiliary, Batch, Objective, Report};
-use sdft_nn::{DropoutKey, Params};
+use sdft_nn::{DropoutKey, Params, backward};
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{
     Accumulator, AdamW, Decay, Ema, EmaRamp, LearningRate, MicroBatches, Optimizer, Rule, Sgd,
@@ -102,6 +102,7 @@ impl Learner {
             )?),
             _ => None,
         };
+        let unet = Unet::load(&params, &plan.model)?;
         Ok(Self {
             seed: plan.seed,
             batch: plan.steps.batch,
@@ -109,7 +110,11 @@ impl Learner {
             accumulate: plan.steps.accumulate,
             max_norm: plan.optim.clip,
             dropout: plan.model.dropout > 0.0,
-            unet: Unet::load(&params, &plan.model)?,
+            unet: if plan.steps.recompute {
+                unet.recomputed()
+            } else {
+                unet
+            },
             optimizer: Optimizer::new(rule, &vars)?,
             ema: Ema::new(plan.optim.ema, ramp, &vars)?,
             rate: LearningRate {
@@ -245,7 +250,7 @@ impl Learner {
             };
             report.add(&terms.report()?, share);
             losses.extend(terms.base_each.to_dtype(DType::F64)?.to_vec1::<f64>()?);
-            gradients.add(&collect_gradients(&self.vars, &terms.total.backward()?), n)?;
+            gradients.add(&collect_gradients(&self.vars, &backward(&terms.total)?), n)?;
         }
         if !report.total.is_finite() {
             return Ok(Outcome::Skipped { what: "loss" });

@@ -1,4 +1,4 @@
-//! Sums of two tensors.
+//! Sums and products of two tensors, element by element.
 
 use super::Real;
 use super::choice::Choice;
@@ -10,21 +10,30 @@ const CHUNK: usize = 1 << 15;
 
 /// `a + b`.
 pub(crate) fn add<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
-    assert_eq!(a.len(), b.len(), "add: sizes do not fit");
+    zip(a, b, #[inline(always)] |a, b| a + b)
+}
+
+/// `a * b`.
+pub(crate) fn mul<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
+    zip(a, b, #[inline(always)] |a, b| a * b)
+}
+
+fn zip<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Copy + Send + Sync) -> Vec<T> {
+    assert_eq!(a.len(), b.len(), "sizes do not fit");
     let simd = Choice::get().simd;
     // SAFETY: the jobs cover all elements, and each writes all of its own.
     unsafe {
-        filled(a.len(), |sum: SharedMut<'_, T>| {
+        filled(a.len(), |y: SharedMut<'_, T>| {
             a.par_chunks(CHUNK)
                 .zip(b.par_chunks(CHUNK))
                 .enumerate()
                 .for_each(|(i, (a, b))| {
-                    let sum = sum.as_mut_ptr().wrapping_add(i * CHUNK);
+                    let y = y.as_mut_ptr().wrapping_add(i * CHUNK);
                     simd.vectorise(
                         #[inline(always)]
                         || {
                             for (j, (&a, &b)) in a.iter().zip(b).enumerate() {
-                                sum.add(j).write(a + b);
+                                y.add(j).write(f(a, b));
                             }
                         },
                     );

@@ -1,4 +1,5 @@
 use super::{elements, for_float, same_float};
+use crate::backward::keep;
 use crate::kernels::Real;
 use crate::kernels::conv::{self, ConvShape};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -36,11 +37,48 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: &Tensor, stride: usize, pad: usize) 
         stride,
         pad,
     };
+    let y = Shape::from((batch, c_out, shape.out_h(), shape.out_w()));
     x.contiguous()?
-        .apply_op3(&w.contiguous()?, &bias.contiguous()?, Conv2d(shape))
+        .apply_op3(&w.contiguous()?, &bias.contiguous()?, Conv2d { shape, y })
 }
 
-struct Conv2d(ConvShape);
+/// A convolution of width one over `[B, C_in, N]`; `w` is `[C_out, C_in, 1]`.
+///
+/// # Errors
+/// As [`conv2d`].
+pub(crate) fn pointwise(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    same_float("pointwise", &[x, w, bias])?;
+    let (batch, c_in, n) = x.dims3()?;
+    let (c_out, w_in, one) = w.dims3()?;
+    if w_in != c_in || one != 1 || bias.dims() != [c_out] || n == 0 {
+        bail!(
+            "pointwise: input {:?}, weight {:?} and bias {:?} do not fit",
+            x.shape(),
+            w.shape(),
+            bias.shape()
+        );
+    }
+    let shape = ConvShape {
+        batch,
+        c_in,
+        h: 1,
+        w: n,
+        c_out,
+        k: 1,
+        stride: 1,
+        pad: 0,
+    };
+    let y = Shape::from((batch, c_out, n));
+    x.contiguous()?
+        .apply_op3(&w.contiguous()?, &bias.contiguous()?, Conv2d { shape, y })
+}
+
+/// Tensors of more or fewer dimensions hold the same elements.
+struct Conv2d {
+    shape: ConvShape,
+    /// The shape of the result.
+    y: Shape,
+}
 
 impl CustomOp3 for Conv2d {
     fn name(&self) -> &'static str {
@@ -56,16 +94,14 @@ impl CustomOp3 for Conv2d {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let shape = &self.0;
-        let out = (shape.batch, shape.c_out, shape.out_h(), shape.out_w());
         for_float!(self.name(), x, T => {
             let y = conv::forward::<T>(
-                shape,
+                &self.shape,
                 elements(self.name(), x, x_layout)?,
                 elements(self.name(), w, w_layout)?,
                 Some(elements(self.name(), bias, bias_layout)?),
             );
-            Ok((T::storage(y), out.into()))
+            Ok((T::storage(y), self.y.clone()))
         })
     }
 
@@ -80,18 +116,25 @@ impl CustomOp3 for Conv2d {
         let dy = dy.contiguous()?;
         let dx = x
             .track_op()
-            .then(|| dy.apply_op2_no_bwd(w, &InputGradient(self.0)));
-        let dw = w
-            .track_op()
-            .then(|| x.apply_op2_no_bwd(&dy, &WeightGradient(self.0)));
-        let db = bias.track_op().then(|| dy.apply_op1_no_bwd(&BiasGradient));
-        Ok((dx.transpose()?, dw.transpose()?, db.transpose()?))
+            .then(|| dy.apply_op2_no_bwd(w, &InputGradient(self.shape, x.shape())));
+        let dw = if w.track_op() {
+            let op = WeightGradient(self.shape, w.shape());
+            keep(w, x.apply_op2_no_bwd(&dy, &op)?)?
+        } else {
+            None
+        };
+        let db = if bias.track_op() {
+            keep(bias, dy.apply_op1_no_bwd(&BiasGradient)?)?
+        } else {
+            None
+        };
+        Ok((dx.transpose()?, dw, db))
     }
 }
 
-struct InputGradient(ConvShape);
+struct InputGradient<'a>(ConvShape, &'a Shape);
 
-impl CustomOp2 for InputGradient {
+impl CustomOp2 for InputGradient<'_> {
     fn name(&self) -> &'static str {
         "conv2d input gradient"
     }
@@ -110,14 +153,14 @@ impl CustomOp2 for InputGradient {
                 elements(self.name(), dy, dy_layout)?,
                 elements(self.name(), w, w_layout)?,
             );
-            Ok((T::storage(dx), (s.batch, s.c_in, s.h, s.w).into()))
+            Ok((T::storage(dx), self.1.clone()))
         })
     }
 }
 
-struct WeightGradient(ConvShape);
+struct WeightGradient<'a>(ConvShape, &'a Shape);
 
-impl CustomOp2 for WeightGradient {
+impl CustomOp2 for WeightGradient<'_> {
     fn name(&self) -> &'static str {
         "conv2d weight gradient"
     }
@@ -136,7 +179,7 @@ impl CustomOp2 for WeightGradient {
                 elements(self.name(), x, x_layout)?,
                 elements(self.name(), dy, dy_layout)?,
             );
-            Ok((T::storage(dw), (s.c_out, s.c_in, s.k, s.k).into()))
+            Ok((T::storage(dw), self.1.clone()))
         })
     }
 }
@@ -149,7 +192,7 @@ impl candle_core::CustomOp1 for BiasGradient {
     }
 
     fn cpu_fwd(&self, dy: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (batch, channels, _, _) = layout.shape().dims4()?;
+        let (batch, channels) = (layout.dims()[0], layout.dims()[1]);
         for_float!(self.name(), dy, T => {
             let db = conv::bias_gradient::<T>(elements(self.name(), dy, layout)?, batch, channels);
             Ok((T::storage(db), channels.into()))

@@ -1,4 +1,5 @@
 use super::{elements, for_float, same_float};
+use crate::backward::keep;
 use crate::kernels::{Real, linear as kernel};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail,
@@ -66,11 +67,17 @@ impl CustomOp3 for Linear {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
         let dx = x.track_op().then(|| dy.apply_op2_no_bwd(w, &InputGradient));
-        let dw = w
-            .track_op()
-            .then(|| x.apply_op2_no_bwd(&dy, &WeightGradient));
-        let db = bias.track_op().then(|| dy.apply_op1_no_bwd(&BiasGradient));
-        Ok((dx.transpose()?, dw.transpose()?, db.transpose()?))
+        let dw = if w.track_op() {
+            keep(w, x.apply_op2_no_bwd(&dy, &WeightGradient)?)?
+        } else {
+            None
+        };
+        let db = if bias.track_op() {
+            keep(bias, dy.apply_op1_no_bwd(&BiasGradient)?)?
+        } else {
+            None
+        };
+        Ok((dx.transpose()?, dw, db))
     }
 }
 

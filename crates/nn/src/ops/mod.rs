@@ -7,13 +7,16 @@ mod add;
 mod attention;
 mod conv2d;
 mod linear;
+mod mask;
 mod norm_act;
 mod resample;
 
 pub(crate) use add::add;
 pub use attention::attention;
 pub use conv2d::conv2d;
+pub(crate) use conv2d::pointwise;
 pub use linear::linear;
+pub(crate) use mask::mask;
 pub use norm_act::norm_act;
 pub use resample::{average_pool_2x, upsample_nearest_2x};
 

@@ -205,6 +205,9 @@ pub struct LoopPlan {
     pub batch: usize,
     /// Images that go through the network at once; 0 means the whole batch.
     pub micro_batch: usize,
+    /// Values inside the network's blocks are computed again in the backward pass instead of kept: less memory, more time, the same
+    /// result.
+    pub recompute: bool,
     /// How micro-batches add up.
     pub accumulate: Accumulate,
     /// Steps in a row whose loss or gradient is not finite before the run stops.
@@ -217,6 +220,7 @@ impl Default for LoopPlan {
             steps: 80_000,
             batch: 8,
             micro_batch: 0,
+            recompute: false,
             accumulate: Accumulate::Mean,
             max_skips: 5,
         }

@@ -1,6 +1,7 @@
 //! Convolution of planes `[b, c, h, w]`: the shapes, and the way each is computed.
 
 mod direct;
+mod few;
 mod pointwise;
 #[cfg(test)]
 mod tests;
@@ -8,6 +9,7 @@ mod winograd;
 
 use super::Real;
 use super::choice::Choice;
+use few::Few;
 use pointwise::Pointwise;
 use rayon::prelude::*;
 use winograd::{Filters, Winograd};
@@ -53,6 +55,9 @@ fn forward_by<T: Real>(
 ) -> Vec<T> {
     if let (Some(x), Some(w)) = (T::as_f32(x), T::as_f32(w)) {
         let bias = bias.and_then(T::as_f32);
+        if let Some(few) = Few::of(shape, choice.simd) {
+            return T::from_f32(few.forward(x, w, bias));
+        }
         if let Some(winograd) = Winograd::of(shape, choice) {
             let filters = Filters {
                 w,
@@ -76,6 +81,9 @@ pub(crate) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> V
 
 fn input_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
     if let (Some(dy), Some(w)) = (T::as_f32(dy), T::as_f32(w)) {
+        if let Some(few) = Few::of(shape, choice.simd) {
+            return T::from_f32(few.input_gradient(dy, w));
+        }
         if let Some(winograd) = Winograd::of(shape, choice) {
             let filters = Filters {
                 w,
@@ -98,11 +106,15 @@ pub(crate) fn weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> 
 }
 
 fn weight_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
-    if let (Some(x), Some(dy)) = (T::as_f32(x), T::as_f32(dy))
-        && shape.c_in >= FEW_INPUTS
-        && let Some(winograd) = Winograd::of(shape, choice)
-    {
-        return T::from_f32(winograd.weight_gradient(shape, x, dy));
+    if let (Some(x), Some(dy)) = (T::as_f32(x), T::as_f32(dy)) {
+        if let Some(few) = Few::of(shape, choice.simd) {
+            return T::from_f32(few.weight_gradient(x, dy));
+        }
+        if shape.c_in >= FEW_INPUTS
+            && let Some(winograd) = Winograd::of(shape, choice)
+        {
+            return T::from_f32(winograd.weight_gradient(shape, x, dy));
+        }
     }
     direct::weight_gradient(shape, x, dy)
 }

@@ -221,6 +221,8 @@ fn every_path_is_accurate_for_all_kinds_of_shapes() {
         conv3(9, 40, (3, 3), 33),
         conv3(5, 6, (1, 1), 3),
         conv3(4, 16, (2, 2), 32),
+        conv3(3, 48, (2, 3), 40),
+        conv3(1, 128, (4, 4), 72),
         conv3(3, 48, (4, 4), 64),
         conv3(3, 32, (8, 8), 17),
         conv3(2, 20, (3, 40), 20),
@@ -244,6 +246,15 @@ fn every_path_is_accurate_for_all_kinds_of_shapes() {
             stride: 2,
             ..conv3(2, 6, (7, 9), 8)
         },
+        ConvShape {
+            stride: 2,
+            ..conv3(2, 16, (7, 5), 8)
+        },
+        ConvShape {
+            k: 1,
+            pad: 0,
+            ..conv3(5, 32, (2, 3), 24)
+        },
     ] {
         compare(&s, &choices());
     }
@@ -261,6 +272,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     for s in [
         conv3(6, 40, (12, 12), 24),
         conv3(2, 330, (5, 5), 300),
+        conv3(3, 96, (2, 3), 72),
         ConvShape {
             k: 1,
             pad: 0,

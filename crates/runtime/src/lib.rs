@@ -1,0 +1,84 @@
+//! What a program sets up before it computes: memory and threads.
+//!
+//! Training allocates the same large tensors in every step. The allocator of this crate keeps their pages instead of giving them
+//! back to the system and asking for them again, which would cost more than half as much as the arithmetic. A program that depends
+//! on this crate has that allocator; libraries should not.
+//!
+//! # Example: the start of a program
+//! ```
+//! // SAFETY: this is the first statement of `main`, no other thread exists.
+//! unsafe { sdft_runtime::prepare() };
+//! let sum = sdft_runtime::with_threads(Some(1), || (1..=4).sum::<u32>())?;
+//! assert_eq!(sum, 10);
+//! # Ok::<(), sdft_runtime::PoolError>(())
+//! ```
+//!
+//! **Invariant:** changes how fast and with how much memory a program runs, never what it computes.
+
+/// A pool of threads that could not be started.
+pub use rayon::ThreadPoolBuildError as PoolError;
+
+use libmimalloc_sys::{mi_option_set_default, mi_option_t};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// mimalloc's `purge_delay`: milliseconds after which unused pages go back to the system, -1 for never.
+const PURGE_DELAY: mi_option_t = 15;
+
+/// The graph of gradients is walked recursively, and deep networks have deep graphs.
+const STACK_BYTES: usize = 256 << 20;
+
+/// Settles what must be settled before anything else runs. What the user has set in the environment
+/// (`MIMALLOC_PURGE_DELAY`, `CANDLE_NUM_THREADS`) stays.
+///
+/// # Safety
+/// No other thread may exist yet: the environment is changed.
+pub unsafe fn prepare() {
+    // candle's elementwise kernels have a spinning thread pool of their own, which would fight with ours for the cores.
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: no other thread exists.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
+    // SAFETY: an option of the allocator, and a value it knows.
+    unsafe { mi_option_set_default(PURGE_DELAY, -1) };
+}
+
+/// Runs `f` inside a pool of this many threads (none: as many as there are cores), so that entering it once serves all operations.
+///
+/// # Errors
+/// When the system starts no more threads, or a pool for everybody exists already.
+pub fn with_threads<R: Send>(
+    threads: Option<usize>,
+    f: impl FnOnce() -> R + Send,
+) -> Result<R, PoolError> {
+    let builder = || rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    // The pool of everybody else, such as the thread that prepares batches: that one must not wait for a pool whose threads may
+    // be waiting for it.
+    builder().build_global()?;
+    let pool = builder().stack_size(STACK_BYTES).build()?;
+    Ok(pool.install(f))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_option_is_the_one_that_is_meant() {
+        // Its documented default tells this option from its neighbours, and ours must arrive.
+        // SAFETY: reading and setting an option of the allocator.
+        unsafe {
+            if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+                assert!((1..=1000).contains(&libmimalloc_sys::mi_option_get(PURGE_DELAY)));
+                mi_option_set_default(PURGE_DELAY, -1);
+                assert_eq!(libmimalloc_sys::mi_option_get(PURGE_DELAY), -1);
+            }
+        }
+    }
+
+    #[test]
+    fn work_runs_on_as_many_threads_as_asked_for() {
+        assert_eq!(with_threads(Some(3), rayon::current_num_threads).unwrap(), 3);
+    }
+}
