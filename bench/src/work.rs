@@ -204,8 +204,7 @@ fn optimizer(elements: usize) -> Result<Run> {
     let mut ema = Ema::new(0.9999, EmaRamp::None, &vars)?;
     Ok(Box::new(move || {
         let started = Started::now();
-        optimizer.step(&gradients, 1e-4, 1.0)?;
-        ema.update()?;
+        optimizer.step_and_average(&gradients, 1e-4, 1.0, &mut ema)?;
         let spent = started.spent();
         Ok((mean_of_sizes(&vars[0].1)?, spent))
     }))

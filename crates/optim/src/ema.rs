@@ -1,10 +1,11 @@
 //! The exponential moving average of the weights.
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 use crate::{
     error::{OptimError, Result, check_range},
-    inplace::blend,
+    inplace::with_slice,
+    kernels,
     parameters::{check_parameters, match_state},
 };
 
@@ -30,7 +31,45 @@ pub struct Ema {
     ramp: EmaRamp,
     n_updates: u64,
     params: Vec<(String, Var)>,
-    shadow: Vec<Var>,
+    shadow: Vec<Shadow>,
+}
+
+/// The average of one parameter. On the CPU it is a plain slice, so that the optimiser's pass can update it beside the parameter.
+#[derive(Debug)]
+enum Shadow {
+    Host(Vec<f32>),
+    Device(Var),
+}
+
+/// One parameter's average on the CPU, and how the next update moves it: `shadow = keep shadow + (1 - keep) p`.
+pub(crate) struct Average<'a> {
+    pub(crate) shadow: &'a mut [f32],
+    pub(crate) keep: f64,
+}
+
+impl Average<'_> {
+    pub(crate) fn follow(&mut self, p: &[f32]) {
+        kernels::blend(self.shadow, p, self.keep as f32, (1.0 - self.keep) as f32);
+    }
+}
+
+impl Shadow {
+    fn of(var: &Tensor) -> Result<Self> {
+        let copy = var.copy()?.detach();
+        Ok(if var.device().is_cpu() {
+            Self::Host(copy.flatten_all()?.to_vec1()?)
+        } else {
+            Self::Device(Var::from_tensor(&copy)?)
+        })
+    }
+
+    fn follow(&mut self, var: &Var, keep: f64) -> Result<()> {
+        match self {
+            Self::Host(shadow) => Ok(with_slice(var, |p| Average { shadow, keep }.follow(p))?),
+            Self::Device(shadow) => Ok(shadow
+                .set(&(shadow.affine(keep, 0.0)? + var.affine(1.0 - keep, 0.0)?)?)?),
+        }
+    }
 }
 
 impl Ema {
@@ -45,7 +84,7 @@ impl Ema {
         check_parameters(params)?;
         let shadow = params
             .iter()
-            .map(|(_, var)| Ok(Var::from_tensor(&var.as_tensor().copy()?.detach())?))
+            .map(|(_, var)| Shadow::of(var))
             .collect::<Result<_>>()?;
         Ok(Self {
             rate,
@@ -72,13 +111,39 @@ impl Ema {
     /// - a tensor operation fails
     pub fn update(&mut self) -> Result<()> {
         let rate = self.next_rate();
-        let (params, shadow) = (&self.params, &self.shadow);
+        let (params, shadow) = (&self.params, &mut self.shadow);
         rayon::scope(|_| {
             for ((_, var), shadow) in params.iter().zip(shadow) {
-                blend(shadow, var, rate, 1.0 - rate)?;
+                shadow.follow(var, rate)?;
             }
             Ok::<_, OptimError>(())
         })?;
+        self.n_updates += 1;
+        Ok(())
+    }
+
+    /// Whether this averages these parameters, in this order.
+    pub(crate) fn follows<'a>(&self, vars: impl ExactSizeIterator<Item = &'a Var>) -> bool {
+        vars.len() == self.params.len()
+            && vars.zip(&self.params).all(|(var, (_, own))| var.id() == own.id())
+    }
+
+    /// An update in pieces: `f` is called for each parameter with its place in the list, its variable, and its average where that lies
+    /// on the CPU; then all other averages follow.
+    pub(crate) fn update_with(
+        &mut self,
+        mut f: impl FnMut(usize, Option<Average<'_>>) -> Result<()>,
+    ) -> Result<()> {
+        let keep = self.next_rate();
+        for (i, ((_, var), shadow)) in self.params.iter().zip(&mut self.shadow).enumerate() {
+            match shadow {
+                Shadow::Host(shadow) => f(i, Some(Average { shadow, keep }))?,
+                Shadow::Device(_) => {
+                    f(i, None)?;
+                    shadow.follow(var, keep)?;
+                }
+            }
+        }
         self.n_updates += 1;
         Ok(())
     }
@@ -96,7 +161,13 @@ impl Ema {
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let named = self.params.iter().zip(&self.shadow);
         named
-            .map(|((name, _), shadow)| Ok((name.clone(), shadow.as_tensor().copy()?.detach())))
+            .map(|((name, var), shadow)| {
+                let copy = match shadow {
+                    Shadow::Host(shadow) => Tensor::from_slice(shadow, var.shape(), &Device::Cpu)?,
+                    Shadow::Device(shadow) => shadow.as_tensor().copy()?.detach(),
+                };
+                Ok((name.clone(), copy))
+            })
             .collect()
     }
 
@@ -115,8 +186,13 @@ impl Ema {
             .map(|(name, var)| (name.clone(), DType::F32, var.shape().clone()))
             .collect();
         let tensors = match_state("EMA", &expected, state)?;
-        for (shadow, tensor) in self.shadow.iter().zip(tensors) {
-            shadow.set(&tensor.to_device(shadow.device())?)?;
+        for (shadow, tensor) in self.shadow.iter_mut().zip(tensors) {
+            match shadow {
+                Shadow::Host(shadow) => {
+                    *shadow = tensor.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;
+                }
+                Shadow::Device(shadow) => shadow.set(&tensor.to_device(shadow.device())?)?,
+            }
         }
         self.n_updates = n_updates;
         Ok(())

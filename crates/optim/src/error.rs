@@ -38,6 +38,9 @@ pub enum OptimError {
         /// Type and shape of the gradient.
         found: String,
     },
+    /// An average was to follow a step that updates other parameters.
+    #[error("the moving average follows other parameters than the optimiser updates")]
+    OtherParameters,
     /// A number of the configuration is outside its range.
     #[error("{name} = {value} is outside {range}")]
     OutOfRange {

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Storage, Tensor, Var, bail};
 
 use crate::kernels;
 
@@ -17,6 +17,15 @@ pub(crate) fn blend(dst: &Var, src: &Tensor, a: f64, b: f64) -> Result<()> {
     }
     // The product is rounded before the sum, as in the loop.
     dst.set(&(dst.affine(a, 0.0)? + src.affine(b, 0.0)?)?)
+}
+
+/// Runs `job` on the elements of a contiguous f32 tensor on the CPU.
+pub(crate) fn with_slice<R>(tensor: &Tensor, job: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(all)), Some((start, end))) => Ok(job(&all[start..end])),
+        _ => bail!("expected a contiguous f32 tensor on the CPU"),
+    }
 }
 
 /// Runs `job` on the elements of `dst` and `src`, f32 tensors of one shape on the CPU.

@@ -1,5 +1,6 @@
 //! Loops over plain slices: one pass over memory, in chunks whose size does not depend on the number of threads.
 
+use crate::ema::Average;
 use rayon::prelude::*;
 
 /// Elements per job. Below one chunk a loop runs on the calling thread.
@@ -35,18 +36,40 @@ pub(crate) struct SgdScalars {
     pub(crate) lr: f32,
 }
 
-/// One AdamW update of `p` with gradient `g` and moments `m`, `v`, all of one length.
+/// One AdamW update of `p` with gradient `g` and moments `m`, `v`, all of one length; the average follows chunk by chunk, while `p` is
+/// in the cache.
 ///
 /// Code reference: torch `_single_tensor_adamw` (the order of its roundings is kept).
-pub(crate) fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], s: AdamWScalars) {
+pub(crate) fn adamw(
+    p: &mut [f32],
+    g: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    s: AdamWScalars,
+    average: Option<Average<'_>>,
+) {
+    let (shadow, keep) = match average {
+        Some(Average { shadow, keep }) => (shadow, keep),
+        None => (<&mut [f32]>::default(), 0.0),
+    };
+    let chunk = |p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], shadow: &mut [f32]| {
+        adamw_chunk(p, g, m, v, s);
+        if !shadow.is_empty() {
+            Average { shadow, keep }.follow(p);
+        }
+    };
     if p.len() <= CHUNK {
-        return adamw_chunk(p, g, m, v, s);
+        return chunk(p, g, m, v, shadow);
     }
+    let n_chunks = p.len().div_ceil(CHUNK);
+    let mut shadows: Vec<&mut [f32]> = shadow.chunks_mut(CHUNK).collect();
+    shadows.resize_with(n_chunks, Default::default);
     p.par_chunks_mut(CHUNK)
         .zip(g.par_chunks(CHUNK))
         .zip(m.par_chunks_mut(CHUNK))
         .zip(v.par_chunks_mut(CHUNK))
-        .for_each(|(((p, g), m), v)| adamw_chunk(p, g, m, v, s));
+        .zip(shadows)
+        .for_each(|((((p, g), m), v), shadow)| chunk(p, g, m, v, shadow));
 }
 
 fn adamw_chunk(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], s: AdamWScalars) {
@@ -208,7 +231,9 @@ mod tests {
                 sqrt_correction2: 0.3,
                 eps: 1e-8,
             };
-            adamw(&mut p, &g, &mut m, &mut v, s);
+            let mut e = values(n, 5);
+            let average = Average { shadow: &mut e, keep: 0.9 };
+            adamw(&mut p, &g, &mut m, &mut v, s, Some(average));
             blend(&mut p, &g, 0.9, 0.1);
             let s = SgdScalars {
                 scale: 0.7,
@@ -218,7 +243,7 @@ mod tests {
             };
             sgd_momentum(&mut p, &g, &mut m, s);
             sgd(&mut p, &g, s);
-            (sum_of_squares(&p), p, m, v)
+            (sum_of_squares(&p), p, m, v, e)
         };
         let one = with_threads(1, job);
         for n_threads in [2, 3] {

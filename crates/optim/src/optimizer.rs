@@ -3,7 +3,9 @@
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
 use crate::{
-    error::{Result, check_range},
+    ema::Ema,
+    error::{OptimError, Result, check_range},
+    inplace::with_slice,
     parameters::{check_gradients, check_parameters, match_state},
     rules::Rule,
     slot::Slot,
@@ -60,6 +62,47 @@ impl Optimizer {
     /// # Errors
     /// - `lr` or `scale` is negative or not finite · the number of gradients, a shape or a type does not fit
     pub fn step(&mut self, grads: &[Option<Tensor>], lr: f64, scale: f64) -> Result<()> {
+        self.check_step(grads, lr, scale)?;
+        let (rule, slots) = (self.rule, &mut self.slots);
+        // Entering the thread pool once instead of once per parameter: networks have hundreds of small ones.
+        rayon::scope(|_| {
+            for (slot, grad) in slots.iter_mut().zip(grads) {
+                if let Some(grad) = grad {
+                    slot.update(&rule, grad, lr, scale, None)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// [`Self::step`] and [`Ema::update`] together: on the CPU the average follows while the parameter is still in the cache.
+    ///
+    /// The same numbers as one after the other.
+    ///
+    /// # Errors
+    /// - those of both · `ema` averages other parameters than these
+    pub fn step_and_average(
+        &mut self,
+        grads: &[Option<Tensor>],
+        lr: f64,
+        scale: f64,
+        ema: &mut Ema,
+    ) -> Result<()> {
+        self.check_step(grads, lr, scale)?;
+        if !ema.follows(self.slots.iter().map(|slot| &slot.var)) {
+            return Err(OptimError::OtherParameters);
+        }
+        let (rule, slots) = (self.rule, &mut self.slots);
+        rayon::scope(|_| {
+            ema.update_with(|i, average| match (&grads[i], average) {
+                (Some(grad), average) => slots[i].update(&rule, grad, lr, scale, average),
+                (None, Some(mut average)) => Ok(with_slice(&slots[i].var, |p| average.follow(p))?),
+                (None, None) => Ok(()),
+            })
+        })
+    }
+
+    fn check_step(&self, grads: &[Option<Tensor>], lr: f64, scale: f64) -> Result<()> {
         for (name, value) in [("lr", lr), ("scale", scale)] {
             check_range(value >= 0.0 && value.is_finite(), name, value, "[0, inf)")?;
         }
@@ -67,17 +110,7 @@ impl Optimizer {
             .slots
             .iter()
             .map(|slot| (slot.name.as_str(), &slot.var));
-        check_gradients(params, grads)?;
-        let (rule, slots) = (self.rule, &mut self.slots);
-        // Entering the thread pool once instead of once per parameter: networks have hundreds of small ones.
-        rayon::scope(|_| {
-            for (slot, grad) in slots.iter_mut().zip(grads) {
-                if let Some(grad) = grad {
-                    slot.update(&rule, grad, lr, scale)?;
-                }
-            }
-            Ok(())
-        })
+        check_gradients(params, grads)
     }
 
     /// A copy of all state: for every parameter `exp_avg.NAME`, `exp_avg_sq.NAME` (AdamW) or `momentum_buffer.NAME` (SGD with momentum),

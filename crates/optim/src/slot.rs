@@ -3,8 +3,9 @@
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::{
+    ema::Average,
     error::Result,
-    inplace::on_cpu,
+    inplace::{on_cpu, with_slice},
     kernels,
     rules::{AdamW, Rule, Sgd},
 };
@@ -46,14 +47,24 @@ impl Slot {
         Ok(Memory::Device(zeros.collect::<Result<_>>()?))
     }
 
-    /// Updates the parameter; gradients are multiplied by `scale` first.
-    pub(crate) fn update(&mut self, rule: &Rule, grad: &Tensor, lr: f64, scale: f64) -> Result<()> {
+    /// Updates the parameter, and its average if there is one on the CPU; gradients are multiplied by `scale` first.
+    pub(crate) fn update(
+        &mut self,
+        rule: &Rule,
+        grad: &Tensor,
+        lr: f64,
+        scale: f64,
+        mut average: Option<Average<'_>>,
+    ) -> Result<()> {
         let k = self.n_updates.saturating_add(1);
         match (rule, &mut self.memory) {
             (Rule::AdamW(rule), Memory::Host(memory)) => {
                 let scalars = rule.scalars(k, lr, scale);
                 if let [m, v] = memory.as_mut_slice() {
-                    on_cpu(&self.var, grad, |p, g| kernels::adamw(p, g, m, v, scalars))?;
+                    let average = average.take();
+                    on_cpu(&self.var, grad, |p, g| {
+                        kernels::adamw(p, g, m, v, scalars, average);
+                    })?;
                 }
             }
             (Rule::Sgd(rule), Memory::Host(memory)) => {
@@ -71,6 +82,9 @@ impl Slot {
             (Rule::Sgd(rule), Memory::Device(memory)) => {
                 composed_sgd(rule, &self.var, grad, memory, lr, scale)?;
             }
+        }
+        if let Some(mut average) = average {
+            with_slice(&self.var, |p| average.follow(p))?;
         }
         self.n_updates = k;
         Ok(())
@@ -184,7 +198,7 @@ mod tests {
                     .unwrap()
                     .detach();
                 for slot in &mut slots {
-                    slot.update(&rule, &grad, 0.05, 0.7).unwrap();
+                    slot.update(&rule, &grad, 0.05, 0.7, None).unwrap();
                 }
             }
             let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -196,6 +196,47 @@ fn a_parameter_without_gradient_stays_as_it_is() {
 }
 
 #[test]
+fn an_average_that_follows_within_the_step_is_the_same_to_the_bit() {
+    let long = |seed: u64| {
+        // Longer than what one job takes, and not a multiple of it.
+        let values: Vec<f32> = (0..40_011u64)
+            .map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.5 - 1.0)
+            .collect();
+        Tensor::new(values, &Device::Cpu).unwrap()
+    };
+    for rule in rules() {
+        let run = |together: bool| {
+            let mut params = params();
+            params.push(("long".to_owned(), Var::from_tensor(&long(9)).unwrap()));
+            let mut optimizer = Optimizer::new(rule, &params).unwrap();
+            let mut ema = Ema::new(0.9, EmaRamp::Early, &params).unwrap();
+            for step in 0..3 {
+                let grads = [Some(normal(step, 0)), None, Some(normal(step, 2)), Some(long(step))];
+                if together {
+                    optimizer.step_and_average(&grads, 0.1, 0.7, &mut ema).unwrap();
+                } else {
+                    optimizer.step(&grads, 0.1, 0.7).unwrap();
+                    ema.update().unwrap();
+                }
+            }
+            assert_eq!(ema.n_updates(), 3);
+            (
+                bits(&ema.state().unwrap()),
+                bits(&optimizer.state().unwrap()),
+                bits(&snapshot(&params)),
+            )
+        };
+        assert_eq!(run(true), run(false), "{rule:?}");
+    }
+    let (ours, others) = (params(), params());
+    let mut optimizer = Optimizer::new(rules()[0], &ours).unwrap();
+    let mut ema = Ema::new(0.9, EmaRamp::None, &others).unwrap();
+    let grads = [None, None, None];
+    let error = optimizer.step_and_average(&grads, 0.1, 1.0, &mut ema).unwrap_err();
+    assert!(matches!(error, OptimError::OtherParameters));
+}
+
+#[test]
 fn a_clip_coefficient_equals_gradients_scaled_beforehand() {
     let step = |scale: f64, factor: f64| {
         let params = params();

@@ -265,8 +265,8 @@ impl Learner {
         } else {
             1.0
         };
-        self.optimizer.step(&gradients, self.rate.at(step), scale)?;
-        self.ema.update()?;
+        self.optimizer
+            .step_and_average(&gradients, self.rate.at(step), scale, &mut self.ema)?;
         for (&t, &loss) in t.iter().zip(&losses) {
             self.timesteps.update(t, loss)?;
         }
