@@ -8,8 +8,9 @@ use crate::kernels::simd::{Lanes, Simd, Task};
 use crate::kernels::workspace::{Line, with_lines};
 use rayon::prelude::*;
 
-/// Pixels up to which this pays.
+/// Pixels up to which this pays, in general and where every image is a single one, as in a dense layer.
 const PIXELS: usize = 32;
+const DENSE_PIXELS: usize = 256;
 /// Output channels of one job.
 const OUTPUTS: usize = 32;
 /// Input channels of one job of the input gradient: their columns stay in the first cache.
@@ -35,8 +36,13 @@ impl<'a> Few<'a> {
     /// Where this applies and pays.
     pub(super) fn of(shape: &'a ConvShape, simd: Simd) -> Option<Self> {
         let pixels = shape.batch * shape.out_h() * shape.out_w();
+        let limit = if shape.h * shape.w == 1 {
+            DENSE_PIXELS
+        } else {
+            PIXELS
+        };
         let whole = shape.c_in.is_multiple_of(16) && shape.c_out.is_multiple_of(8);
-        (whole && (1..=PIXELS).contains(&pixels)).then_some(Self {
+        (whole && (1..=limit).contains(&pixels)).then_some(Self {
             simd,
             shape,
             pixels,
