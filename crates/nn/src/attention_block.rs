@@ -1,5 +1,5 @@
 use crate::layers::{GroupNorm, Pointwise};
-use crate::ops::{add, attention};
+use crate::ops::{add, attention, release};
 use crate::params::{Init, Scope};
 use crate::{Activation, AttentionOrder};
 use candle_core::{Result, Tensor, bail};
@@ -76,7 +76,9 @@ impl AttentionBlock {
         let out = self
             .proj_out
             .forward(&attention(&qkv, self.heads, self.order)?)?;
-        add(&flat, &out)?.reshape(x.shape())
+        let y = add(&flat, &out)?;
+        release(out)?;
+        y.reshape(x.shape())
     }
 }
 

@@ -33,7 +33,7 @@ pub use crate::{
     kernels::measure_flops,
     kernels::norm::Activation,
     layers::{Conv2d, GroupNorm, Linear, Pointwise},
-    ops::{attention, average_pool_2x, conv2d, linear, norm_act, upsample_nearest_2x},
+    ops::{attention, average_pool_2x, conv2d, linear, norm_act, release, upsample_nearest_2x},
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},
     recompute::recompute,
     res_block::{ResBlock, ResBlockConfig, Resample, Resize},

@@ -1,6 +1,6 @@
 use crate::dropout::{Dropout, DropoutKey};
 use crate::layers::{Conv2d, GroupNorm, Linear};
-use crate::ops::{add, average_pool_2x, upsample_nearest_2x};
+use crate::ops::{add, average_pool_2x, release, upsample_nearest_2x};
 use crate::params::Scope;
 use crate::{Activation, ConvStart};
 use candle_core::{D, Result, Tensor};
@@ -114,8 +114,15 @@ impl ResBlock {
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
         let h = self.norm_in.forward(x, Activation::Silu)?;
-        let h = self.conv_in.forward(&self.resample.apply(&h)?)?;
-        let x = self.resample.apply(x)?;
+        let (h, x) = match self.resample {
+            Resample::None => (h, x.clone()),
+            resample => {
+                let resized = resample.apply(&h)?;
+                release(h)?;
+                (resized, resample.apply(x)?)
+            }
+        };
+        let h = self.conv_in.forward(&h)?;
         let emb = self.emb.forward(&emb.silu()?)?;
         let h = if self.scale_shift {
             let half = emb.dim(D::Minus1)? / 2;
@@ -127,10 +134,24 @@ impl ResBlock {
             self.norm_out.forward(&h, Activation::Silu)?
         };
         let h = self.conv_out.forward(&self.dropout.forward(&h, key)?)?;
-        match &self.skip {
-            Some(skip) => add(&skip.forward(&x)?, &h),
-            None => add(&x, &h),
-        }
+        let y = match &self.skip {
+            Some(skip) => {
+                let x = skip.forward(&x)?;
+                let y = add(&x, &h)?;
+                release(x)?;
+                y
+            }
+            None => {
+                let y = add(&x, &h)?;
+                // A resized input was made here and goes nowhere else.
+                if self.resample != Resample::None {
+                    release(x)?;
+                }
+                y
+            }
+        };
+        release(h)?;
+        Ok(y)
     }
 }
 

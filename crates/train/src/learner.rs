@@ -166,7 +166,7 @@ impl Learner {
         let importance: Vec<f64> = draws.iter().map(|draw| draw.weight).collect();
         let n_aux = match (self.objective.aux, self.aux_sampling) {
             (None, _) => 0,
-            (Some(_), AuxSampling::Weighted) => self.batch.div_ceil(3),
+            (Some(_), AuxSampling::Weighted) => ((self.batch + 1) / 3).max(1),
             (Some(_), AuxSampling::Uniform | AuxSampling::Shared) => self.batch,
         };
         let (aux_t, aux_weights) =

@@ -9,6 +9,7 @@ mod conv2d;
 mod linear;
 mod mask;
 mod norm_act;
+mod release;
 mod resample;
 
 pub(crate) use add::add;
@@ -18,6 +19,7 @@ pub(crate) use conv2d::pointwise;
 pub use linear::linear;
 pub(crate) use mask::mask;
 pub use norm_act::norm_act;
+pub use release::release;
 pub use resample::{average_pool_2x, upsample_nearest_2x};
 
 use crate::kernels::Real;
@@ -32,7 +34,10 @@ pub(crate) fn elements<'a, T: Real>(
     let (start, end) = layout
         .contiguous_offsets()
         .ok_or_else(|| Error::Msg(format!("{op}: the input is not contiguous")))?;
-    Ok(&storage.as_slice::<T>()?[start..end])
+    storage
+        .as_slice::<T>()?
+        .get(start..end)
+        .ok_or_else(|| Error::Msg(format!("{op}: the input has been released")))
 }
 
 /// Fails unless all tensors have the same floating type, f32 or f64.

@@ -1,5 +1,5 @@
-//! Convolutions with so few output pixels in the whole batch that reading the weights once decides: one matrix product on the
-//! weights where they lie, with the pixels of all images side by side.
+//! Convolutions of maps of so few pixels that reading the weights once decides: one matrix product on the weights where they lie,
+//! with the pixels of all images side by side. Dense layers are such, too.
 
 use super::ConvShape;
 use crate::kernels::micro::Product;
@@ -8,9 +8,8 @@ use crate::kernels::simd::{Lanes, Simd, Task};
 use crate::kernels::workspace::{Line, with_lines};
 use rayon::prelude::*;
 
-/// Pixels up to which this pays, in general and where every image is a single one, as in a dense layer.
-const PIXELS: usize = 32;
-const DENSE_PIXELS: usize = 256;
+/// Pixels of one image up to which this pays. The batch has no say: an image comes out the same in any company.
+const PIXELS: usize = 4;
 /// Output channels of one job.
 const OUTPUTS: usize = 32;
 /// Input channels of one job of the input gradient: their columns stay in the first cache.
@@ -35,14 +34,10 @@ pub(super) struct Few<'a> {
 impl<'a> Few<'a> {
     /// Where this applies and pays.
     pub(super) fn of(shape: &'a ConvShape, simd: Simd) -> Option<Self> {
-        let pixels = shape.batch * shape.out_h() * shape.out_w();
-        let limit = if shape.h * shape.w == 1 {
-            DENSE_PIXELS
-        } else {
-            PIXELS
-        };
+        let each = shape.out_h() * shape.out_w();
         let whole = shape.c_in.is_multiple_of(16) && shape.c_out.is_multiple_of(8);
-        (whole && (1..=limit).contains(&pixels)).then_some(Self {
+        let pixels = shape.batch * each;
+        (whole && each <= PIXELS && pixels > 0).then_some(Self {
             simd,
             shape,
             pixels,
