@@ -87,6 +87,7 @@ fn a_student_that_equals_its_teacher_has_nothing_to_learn_from_it() {
         t: &t,
         noise: &eps,
         importance: None,
+        distill: None,
     };
     let terms = objective
         .evaluate(&diffusion, &student, Some(&teacher), &batch, Some(&aux))

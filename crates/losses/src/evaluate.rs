@@ -13,6 +13,9 @@ pub struct Batch<'a> {
     pub noise: &'a Tensor,
     /// Factors that undo a non-uniform choice of `t`, one per image; none means 1.
     pub importance: Option<&'a [f64]>,
+    /// Factors of the distillation term that undo a random choice of the images it looks at ([`distill_factor`](crate::distill_factor)),
+    /// one per image: the source model does not see images of factor 0. None means 1.
+    pub distill: Option<&'a [f64]>,
 }
 
 /// Pure noise as an input of both networks, Eq. (5).
@@ -35,7 +38,7 @@ pub struct Terms {
     pub vb: Option<Tensor>,
     /// `mse + vb` of each image.
     pub base_each: Tensor,
-    /// Mean squared difference to the source model of each image, unweighted.
+    /// Mean squared difference to the source model of each image that it saw, unweighted.
     pub distill_each: Option<Tensor>,
     /// The same for each auxiliary input.
     pub aux_each: Option<Tensor>,
@@ -129,6 +132,7 @@ impl Objective {
             t,
             noise,
             importance,
+            distill,
         } = *batch;
         let n = x0.dim(0)?;
         let xt = diffusion.q_sample(x0, t, noise)?;
@@ -168,11 +172,10 @@ impl Objective {
             Some(vb) => (&mse + vb)?,
             None => mse.clone(),
         };
-        let mean = |each: &Tensor| match importance {
-            Some(factors) => scale(each, factors)?.mean_all(),
-            None => each.mean_all(),
+        let base = match importance {
+            Some(factors) => scale(&base_each, factors)?.mean_all()?,
+            None => base_each.mean_all()?,
         };
-        let base = mean(&base_each)?;
         let mut terms = Terms {
             mse,
             vb,
@@ -190,29 +193,49 @@ impl Objective {
         let Some(source) = source else {
             bail!("the objective distills, but no source model was given");
         };
-        // Without the image term the source only has to look at the auxiliary inputs.
-        let first = if self.distill.is_some() { 0 } else { n };
-        let seen = input.dim(0)? - first;
+        // What the source model looks at: the images whose factor is not 0, where there is an image term, and all auxiliary inputs.
+        let factor = |i: usize| distill.map_or(1.0, |factors| factors[i]);
+        if distill.is_some_and(|factors| factors.len() != n) {
+            bail!("expected {n} distillation factors, one for each image");
+        }
+        let seen: Vec<usize> = match self.distill {
+            Some(_) => (0..n).filter(|&i| factor(i) != 0.0).collect(),
+            None => Vec::new(),
+        };
+        let rows: Vec<usize> = seen.iter().copied().chain(n..times.len()).collect();
+        if self.distill.is_some() && seen.is_empty() {
+            terms.distill = Some(terms.base.zeros_like()?);
+        }
+        if rows.is_empty() {
+            return Ok(terms);
+        }
+        let row_times: Vec<usize> = rows.iter().map(|&row| times[row]).collect();
         let teacher = diffusion
-            .predict(source, &input.narrow(0, first, seen)?, &times[first..])?
+            .predict(source, &take(&input, &rows)?, &row_times)?
             .eps
             .detach();
-        let distance = (student.eps.narrow(0, first, seen)? - teacher)?
+        let distance = (take(&student.eps, &rows)? - teacher)?
             .sqr()?
             .flatten_from(1)?
             .mean(1)?;
-        if let Some(term) = self.distill {
-            let each = distance.narrow(0, 0, n)?;
-            let distill = mean(&scale(
-                &each,
-                &gather(&term.weighting.weights(&diffusion.schedule), t)?,
-            )?)?;
+        if let Some(term) = self.distill
+            && !seen.is_empty()
+        {
+            let each = distance.narrow(0, 0, seen.len())?;
+            let weights = gather(&term.weighting.weights(&diffusion.schedule), &row_times[..seen.len()])?;
+            let weights: Vec<f64> = weights
+                .iter()
+                .zip(&seen)
+                .map(|(w, &i)| w * factor(i) * importance.map_or(1.0, |factors| factors[i]))
+                .collect();
+            // The mean is over the batch, whoever was seen.
+            let distill = (scale(&each, &weights)?.sum_all()? / n as f64)?;
             terms.total = (terms.total + (&distill * term.lambda)?)?;
             terms.distill_each = Some(each);
             terms.distill = Some(distill);
         }
         if let Some((term, aux)) = aux {
-            let each = distance.narrow(0, n - first, aux.t.len())?;
+            let each = distance.narrow(0, seen.len(), aux.t.len())?;
             let aux = scale(&each, aux.weights)?.mean_all()?;
             terms.total = (terms.total + (&aux * term.lambda)?)?;
             terms.aux_each = Some(each);
@@ -220,6 +243,16 @@ impl Objective {
         }
         Ok(terms)
     }
+}
+
+/// These rows, in this order; a view where they follow one another.
+fn take(x: &Tensor, rows: &[usize]) -> Result<Tensor> {
+    let consecutive = rows.windows(2).all(|pair| pair[1] == pair[0] + 1);
+    if consecutive && let Some(&first) = rows.first() {
+        return x.narrow(0, first, rows.len());
+    }
+    let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+    x.index_select(&Tensor::new(rows, x.device())?, 0)
 }
 
 /// Multiplies each entry of `[B]` by its f64 weight, cast only here.

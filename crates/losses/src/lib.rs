@@ -25,17 +25,17 @@
 //! let x = Tensor::full(0.3f32, (2, 3, 4, 4), &Device::Cpu)?;
 //! let objective = Objective::metfaces(false);
 //! let aux = Auxiliary { z: &x, t: &[900, 990], weights: &objective.aux_weights(&diffusion.schedule, &[900, 990])? };
-//! let batch = Batch { x0: &x, t: &[10, 700], noise: &x, importance: None };
+//! let batch = Batch { x0: &x, t: &[10, 700], noise: &x, importance: None, distill: None };
 //! let terms = objective.evaluate(&diffusion, &model, Some(&model), &batch, Some(&aux))?;
 //! assert_eq!(terms.report()?.distill, Some(0.0));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** sees networks through `Denoiser` only, draws no randomness and never skips a term.
+//! **Invariant:** sees networks through `Denoiser` only, draws no randomness, and leaves nothing out but what its caller names.
 
 pub use crate::{
     evaluate::{Auxiliary, Batch, Report, Terms},
-    objective::{Distillation, Objective, Variational},
+    objective::{Distillation, Objective, Variational, distill_factor},
 };
 
 mod evaluate;

@@ -93,6 +93,17 @@ impl Objective {
     }
 }
 
+/// Weights from here on are always worth a look of the source model.
+const NEGLIGIBLE: f64 = 0.1;
+
+/// The factor of an image in the image term where the source model looks at images of little weight only now and then: 0 to leave it
+/// out, otherwise what undoes the odds, `1 / min(1, weight / 0.1)`. Over `u`, uniform in [0, 1), its mean is 1 for any weight above 0, so
+/// the gradient is the same in expectation.
+pub fn distill_factor(weight: f64, u: f64) -> f64 {
+    let odds = (weight / NEGLIGIBLE).min(1.0);
+    if u < odds { 1.0 / odds } else { 0.0 }
+}
+
 pub(crate) fn gather(table: &[f64], t: &[usize]) -> Result<Vec<f64>> {
     t.iter()
         .map(|&t| match table.get(t) {

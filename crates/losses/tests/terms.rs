@@ -2,8 +2,9 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 use sdft_diffusion::{Denoiser, Diffusion, Prediction, Variance};
-use sdft_losses::{Auxiliary, Batch, Distillation, Objective, Variational};
-use sdft_schedule::{BetaSchedule, Schedule, Weighting};
+use sdft_losses::{Auxiliary, Batch, Distillation, Objective, Variational, distill_factor};
+use sdft_schedule::{BetaSchedule, Schedule, WeightedTimesteps, Weighting};
+use std::cell::RefCell;
 
 /// `eps = a x`, `variance = b x`.
 struct Toy {
@@ -79,6 +80,7 @@ impl Scene {
             t: &T,
             noise: &self.noise,
             importance,
+            distill: None,
         };
         let aux = Auxiliary {
             z: &self.z,
@@ -195,6 +197,7 @@ fn what_is_missing_is_named() {
         t: &T,
         noise: &s.noise,
         importance: None,
+        distill: None,
     };
     let objective = Objective::metfaces(true);
     let no_aux = objective
@@ -239,6 +242,7 @@ fn distillation_reaches_the_student_and_not_the_teacher() {
         t: &T,
         noise: &s.noise,
         importance: None,
+        distill: None,
     };
     let terms = objective
         .evaluate(&s.diffusion, &s.student, Some(&teacher), &batch, None)
@@ -262,6 +266,7 @@ fn the_rescaled_variational_term_counts_the_steps_of_the_respaced_process() {
             t: &[20, 200],
             noise: &scene.noise,
             importance: None,
+            distill: None,
         };
         let objective = Objective::base_only(Weighting::Constant, kind);
         let terms = objective
@@ -274,4 +279,117 @@ fn the_rescaled_variational_term_counts_the_steps_of_the_respaced_process() {
         plain > 0.0 && (rescaled / plain - 0.25).abs() < 1e-6,
         "{plain} {rescaled}"
     );
+}
+
+/// A teacher whose distance to the student depends on the time, and who remembers what it was asked.
+struct Witness {
+    asked: RefCell<Vec<f32>>,
+}
+
+impl Denoiser for Witness {
+    fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
+        self.asked.borrow_mut().extend(t);
+        let factors: Vec<f32> = t.iter().map(|t| 0.9 - t / 3000.0).collect();
+        let factors = Tensor::from_vec(factors, (t.len(), 1, 1, 1), &Device::Cpu)?;
+        Ok(Prediction {
+            eps: xt.broadcast_mul(&factors)?,
+            variance: Some(xt.zeros_like()?),
+        })
+    }
+}
+
+/// Gradient of the student's parameter from one term.
+fn slope(term: &Tensor, a: &Var) -> f64 {
+    let gradients = term.backward().unwrap();
+    let gradient = gradients.get(a).unwrap().sum_all().unwrap();
+    number(&gradient)
+}
+
+#[test]
+fn a_source_that_looks_seldom_where_little_depends_on_it_teaches_the_same_in_expectation() {
+    let s = scene();
+    let witness = Witness {
+        asked: RefCell::new(Vec::new()),
+    };
+    let objective = Objective {
+        aux: None,
+        ..Objective::metfaces(true)
+    };
+    let t = [110, 200];
+    let weights = objective.distill.unwrap().weighting.weights(&s.diffusion.schedule);
+    assert!(t.iter().all(|&t| (0.001..0.1).contains(&weights[t])));
+    let evaluate = |distill: Option<&[f64]>| {
+        let batch = Batch {
+            x0: &s.x0,
+            t: &t,
+            noise: &s.noise,
+            importance: Some(&[1.5, 0.5]),
+            distill,
+        };
+        objective
+            .evaluate(&s.diffusion, &s.student, Some(&witness), &batch, None)
+            .unwrap()
+    };
+    let whole = slope(&evaluate(None).distill.unwrap(), &s.a);
+    witness.asked.borrow_mut().clear();
+    let n = 2000;
+    let mut mean = 0.0;
+    for i in 0..n {
+        // Two independent-looking but even walks through [0, 1).
+        let u = [(f64::from(i) + 0.5) / f64::from(n), (f64::from(i) * 0.618_034 + 0.3).fract()];
+        let factors = [distill_factor(weights[t[0]], u[0]), distill_factor(weights[t[1]], u[1])];
+        let terms = evaluate(Some(&factors));
+        let seen = factors.iter().filter(|factor| **factor != 0.0).count();
+        let distill = terms.distill.unwrap();
+        if seen > 0 {
+            assert_eq!(terms.distill_each.unwrap().dims(), [seen]);
+            mean += slope(&distill, &s.a) / f64::from(n);
+        } else {
+            assert_eq!(number(&distill), 0.0);
+            assert_eq!(number(&terms.total), number(&terms.base));
+        }
+    }
+    assert!((mean / whole - 1.0).abs() < 0.02, "{mean} {whole}");
+    let looks = witness.asked.borrow().len() as f64 / f64::from(2 * n);
+    let odds = 5.0 * (weights[t[0]] + weights[t[1]]);
+    assert!((looks - odds).abs() < 0.01, "{looks} {odds}");
+}
+
+#[test]
+fn auxiliary_timesteps_in_proportion_to_their_weight_teach_the_same_in_expectation() {
+    let s = scene();
+    let witness = Witness {
+        asked: RefCell::new(Vec::new()),
+    };
+    let objective = Objective {
+        distill: None,
+        ..Objective::metfaces(true)
+    };
+    let gradient = |t: &[usize], weights: &[f64]| {
+        let z = s.z.narrow(0, 0, 1).unwrap().repeat((t.len(), 1, 1, 1)).unwrap();
+        let batch = Batch {
+            x0: &s.x0,
+            t: &T,
+            noise: &s.noise,
+            importance: None,
+            distill: None,
+        };
+        let aux = Auxiliary { z: &z, t, weights };
+        let terms = objective
+            .evaluate(&s.diffusion, &s.student, Some(&witness), &batch, Some(&aux))
+            .unwrap();
+        slope(&terms.aux.unwrap(), &s.a)
+    };
+    let all: Vec<usize> = (0..1000).collect();
+    let weights = objective.aux_weights(&s.diffusion.schedule, &all).unwrap();
+    let uniform = gradient(&all, &weights);
+    let draws = WeightedTimesteps::new(&weights).unwrap();
+    let t: Vec<usize> = (0..1000)
+        .map(|i| draws.sample((f64::from(i) + 0.5) / 1000.0))
+        .collect();
+    let weighted = gradient(&t, &vec![draws.mean(); t.len()]);
+    assert!((weighted / uniform - 1.0).abs() < 2e-3, "{weighted} {uniform}");
+    // The mean over the weights is what makes them equal: as many uniform draws without it are far off.
+    let unweighted = gradient(&all, &vec![draws.mean(); 1000]);
+    assert!((unweighted / uniform - 1.0).abs() > 0.05, "{unweighted} {uniform}");
 }

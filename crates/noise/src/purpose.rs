@@ -40,11 +40,13 @@ pub enum Purpose {
     Test = 15,
     /// Grain of rendered images.
     Grain = 16,
+    /// The images whose distillation term is evaluated.
+    Distill = 17,
 }
 
 impl Purpose {
     /// Every purpose in the order of its number.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Timestep,
         Self::Noise,
         Self::AuxTimestep,
@@ -61,6 +63,7 @@ impl Purpose {
         Self::Judge,
         Self::Test,
         Self::Grain,
+        Self::Distill,
     ];
 }
 

@@ -65,6 +65,7 @@ pub fn audit_gradients(
         t: &t,
         noise: &noise,
         importance: None,
+        distill: None,
     };
     let terms = objective.evaluate(diffusion, &unet, source, &batch, Some(&aux))?;
     let gradients = backward(&terms.total)?;

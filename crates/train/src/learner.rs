@@ -1,12 +1,12 @@
 //! One optimiser step: draw timesteps and noise, evaluate the objective, update.
 
 use crate::error::{Result, TrainError};
-use crate::plan::{Accumulate, AuxSampling, LrSchedule, OptimizerKind, Plan};
+use crate::plan::{Accumulate, AuxSampling, DistillSampling, LrSchedule, OptimizerKind, Plan};
 use crate::snapshot::{Position, Snapshot, Tensors};
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::Unet;
 use sdft_diffusion::{Denoiser, Diffusion};
-use sdft_losses::{Auxiliary, Batch, Objective, Report};
+use sdft_losses::{Auxiliary, Batch, Objective, Report, distill_factor};
 use sdft_nn::{DropoutKey, Params, backward};
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{
@@ -55,6 +55,7 @@ pub struct Learner {
     rate: LearningRate,
     timesteps: TimestepSampler,
     aux_sampling: AuxSampling,
+    distill_sampling: DistillSampling,
     /// Draws timesteps in proportion to the auxiliary weight.
     weighted: Option<WeightedTimesteps>,
 }
@@ -124,6 +125,7 @@ impl Learner {
             },
             timesteps: TimestepSampler::named(&plan.loss.timesteps, diffusion.n_steps())?,
             aux_sampling: plan.loss.aux_sampling,
+            distill_sampling: plan.loss.distill_sampling,
             weighted,
             vars,
             source,
@@ -172,6 +174,7 @@ impl Learner {
         let (aux_t, aux_weights) =
             self.auxiliary_times(&t, &uniforms(Purpose::AuxTimestep, n_aux))?;
 
+        let distill = self.distill_factors(&t, &uniforms(Purpose::Distill, self.batch));
         let mode = match self.accumulate {
             Accumulate::Mean => MicroBatches::Weighted,
             Accumulate::Sum => MicroBatches::Summed,
@@ -229,6 +232,7 @@ impl Learner {
                 t: &t[start..start + n],
                 noise: &noise,
                 importance: Some(&importance[start..start + n]),
+                distill: distill.as_ref().map(|factors| &factors[start..start + n]),
             };
 
             let numbers: Vec<u64> = (start..start + n)
@@ -271,6 +275,18 @@ impl Learner {
             self.timesteps.update(t, loss)?;
         }
         Ok(Outcome::Updated { report, grad_norm })
+    }
+
+    /// Which images the source model looks at, as factors of their term.
+    fn distill_factors(&self, t: &[usize], uniforms: &[f64]) -> Option<Vec<f64>> {
+        let (Some(term), DistillSampling::Weighted) =
+            (self.objective.distill, self.distill_sampling)
+        else {
+            return None;
+        };
+        let weights = term.weighting.weights(&self.diffusion.schedule);
+        let factors = t.iter().zip(uniforms).map(|(&t, &u)| distill_factor(weights[t], u));
+        Some(factors.collect())
     }
 
     /// Timesteps and weights of the auxiliary inputs.

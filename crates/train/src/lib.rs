@@ -27,7 +27,7 @@ pub use crate::{
     folder::{RunFolder, free_run_folder},
     learner::{Learner, Outcome},
     plan::{
-        Accumulate, AuxSampling, DataPlan, LoopPlan, LossPlan, LrSchedule, Method, OptimPlan,
+        Accumulate, AuxSampling, DataPlan, DistillSampling, LoopPlan, LossPlan, LrSchedule, Method, OptimPlan,
         OptimizerKind, OutputPlan, Plan, PlanError,
     },
     preview::{contact_sheet, to_images},

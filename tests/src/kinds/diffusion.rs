@@ -112,6 +112,7 @@ pub(super) fn training_losses(case: &Case) -> Result<Outputs> {
         t: &t,
         noise: &noise,
         importance: None,
+        distill: None,
     };
     let terms =
         Objective::base_only(base, variational).evaluate(&diffusion, &model, None, &batch, None)?;

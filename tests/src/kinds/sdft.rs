@@ -56,6 +56,7 @@ impl Inputs {
             t: &self.t,
             noise: &self.noise,
             importance: None,
+            distill: None,
         };
         Ok(objective.evaluate(diffusion, target, Some(source), &batch, Some(&aux))?)
     }

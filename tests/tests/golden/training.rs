@@ -23,6 +23,7 @@ fn losses_of(unet: &Unet, base: Weighting, t: &[usize]) -> sdft_losses::Terms {
         t,
         noise: &noise,
         importance: None,
+        distill: None,
     };
     Objective::base_only(base, Variational::Rescaled)
         .evaluate(&linear(), unet, None, &batch, None)

@@ -34,6 +34,16 @@ pub enum AuxSampling {
     Shared,
 }
 
+/// Which images the source model looks at for the image term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DistillSampling {
+    /// All.
+    All,
+    /// Those of little weight `w(t)` only now and then, and then the more: the same expectation for less.
+    Weighted,
+}
+
 /// How the losses of micro-batches add up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -124,6 +134,8 @@ pub struct LossPlan {
     pub weight_aux: Weighting,
     /// How the auxiliary timesteps are chosen.
     pub aux_sampling: AuxSampling,
+    /// Which images the source model looks at.
+    pub distill_sampling: DistillSampling,
     /// `uniform` or `loss-second-moment`.
     pub timesteps: String,
 }
@@ -141,6 +153,7 @@ impl Default for LossPlan {
                 gamma: 50.0,
             },
             aux_sampling: AuxSampling::Weighted,
+            distill_sampling: DistillSampling::Weighted,
             timesteps: "uniform".to_owned(),
         }
     }
