@@ -7,17 +7,19 @@ pub struct Cost {
     pub forward_flops: f64,
     /// Bytes of the values that a backward pass in f32 needs.
     pub activation_bytes: f64,
+    /// The same where blocks are recomputed: what goes in and out of them, and everything inside the largest.
+    pub recomputed_bytes: f64,
     /// Number of parameters.
     pub parameters: usize,
 }
-
-/// Tensors the size of its output that a residual block keeps: two norms, two convolutions, the sum.
-const KEPT_PER_BLOCK: f64 = 5.0;
 
 #[derive(Default)]
 struct Tally {
     flops: f64,
     values: f64,
+    /// Values between blocks, and inside the largest of them.
+    between: f64,
+    largest: f64,
     parameters: usize,
 }
 
@@ -27,7 +29,23 @@ impl Tally {
         self.parameters += k * k * c_in * c_out + c_out;
     }
 
-    fn residual(&mut self, config: &AdmConfig, c_in: usize, c_out: usize, pixels: f64) {
+    /// What a block keeps: values inside, and its output with a joined input, if it has one.
+    fn keep(&mut self, inside: usize, outside: usize, pixels: f64) {
+        let all = (inside + outside) as f64 * pixels;
+        self.values += all;
+        self.between += outside as f64 * pixels;
+        self.largest = self.largest.max(all);
+    }
+
+    /// A block whose input is joined from two tensors (`joined`) or is the output of the last block.
+    fn residual(
+        &mut self,
+        config: &AdmConfig,
+        c_in: usize,
+        c_out: usize,
+        pixels: f64,
+        joined: bool,
+    ) {
         let emb_out = if config.use_scale_shift_norm {
             2 * c_out
         } else {
@@ -40,7 +58,9 @@ impl Tally {
             self.conv(c_in, c_out, 1, pixels);
         }
         self.parameters += 2 * (c_in + c_out);
-        self.values += (KEPT_PER_BLOCK * c_out as f64 + c_in as f64) * pixels;
+        let input = if joined { c_in } else { 0 };
+        // Both norms and the first convolution; the sum.
+        self.keep(c_in + 2 * c_out, c_out + input, pixels);
     }
 
     fn attention(&mut self, channels: usize, pixels: f64) {
@@ -48,7 +68,8 @@ impl Tally {
         self.conv(channels, channels, 1, pixels);
         self.flops += 4.0 * channels as f64 * pixels * pixels;
         self.parameters += 2 * channels;
-        self.values += 6.0 * channels as f64 * pixels;
+        // Norm, queries, keys, values and what they give; the sum.
+        self.keep(5 * channels, channels, pixels);
     }
 }
 
@@ -70,7 +91,7 @@ impl AdmConfig {
         for level in 0..self.levels() {
             let width = self.width(level);
             for _ in 0..self.num_res_blocks {
-                tally.residual(self, channels, width, pixels(level));
+                tally.residual(self, channels, width, pixels(level), false);
                 if with_attention(level) {
                     tally.attention(width, pixels(level));
                 }
@@ -82,9 +103,9 @@ impl AdmConfig {
                 skips.push(channels);
             }
         }
-        tally.residual(self, channels, channels, pixels(last));
+        tally.residual(self, channels, channels, pixels(last), false);
         tally.attention(channels, pixels(last));
-        tally.residual(self, channels, channels, pixels(last));
+        tally.residual(self, channels, channels, pixels(last), false);
         for level in (0..self.levels()).rev() {
             let width = self.width(level);
             for i in 0..=self.num_res_blocks {
@@ -93,6 +114,7 @@ impl AdmConfig {
                     channels + skips.pop().unwrap_or(0),
                     width,
                     pixels(level),
+                    true,
                 );
                 if with_attention(level) {
                     tally.attention(width, pixels(level));
@@ -108,13 +130,14 @@ impl AdmConfig {
         Cost {
             forward_flops: tally.flops,
             activation_bytes: 4.0 * tally.values,
+            recomputed_bytes: 4.0 * (tally.between + tally.largest),
             parameters: tally.parameters,
         }
     }
 
     fn resize(&self, tally: &mut Tally, channels: usize, out_pixels: f64) {
         if self.resblock_updown {
-            tally.residual(self, channels, channels, out_pixels);
+            tally.residual(self, channels, channels, out_pixels, false);
         } else if self.conv_resample {
             tally.conv(channels, channels, 3, out_pixels);
         }
@@ -165,5 +188,7 @@ mod tests {
         };
         let per_batch = 4.0 * config.cost().forward_flops / 1e9;
         assert!((96.0..105.0).contains(&per_batch), "{per_batch}");
+        let cost = config.cost();
+        assert!(cost.recomputed_bytes < 0.6 * cost.activation_bytes, "{cost:?}");
     }
 }

@@ -40,6 +40,11 @@ pub(crate) fn estimate(plan: &Plan) -> Result<Estimate> {
             0.0
         };
     let micro = plan.micro_batch() as f64 * (1.0 + aux);
+    let (again, kept) = if plan.steps.recompute {
+        (1.0, cost.recomputed_bytes)
+    } else {
+        (0.0, cost.activation_bytes)
+    };
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -56,9 +61,9 @@ pub(crate) fn estimate(plan: &Plan) -> Result<Estimate> {
         clippy::cast_sign_loss,
         reason = "a positive number of bytes"
     )]
-    let activations = (micro * cost.activation_bytes) as u64;
+    let activations = (micro * kept) as u64;
     Ok(Estimate {
-        step_seconds: plan.steps.batch as f64 * (both * (1.0 + aux) + forward * source),
+        step_seconds: plan.steps.batch as f64 * ((both + again * forward) * (1.0 + aux) + forward * source),
         memory: copies * weights + activations,
         checkpoint,
         // The newest checkpoint is written before the oldest goes.

@@ -120,9 +120,9 @@ impl Job {
         let mut changes = Table::new();
         for assignment in &args.set {
             let key = assignment.split('=').next().unwrap_or_default().trim();
-            if key != "loop.steps" && !key.starts_with("output.") {
+            if !["loop.steps", "loop.recompute"].contains(&key) && !key.starts_with("output.") {
                 return Err(usage(format!(
-                    "--set {assignment}: a run goes on with the plan it was started with; only loop.steps and output.* can change"
+                    "--set {assignment}: a run goes on with the plan it was started with; only loop.steps, loop.recompute and output.* can change"
                 )));
             }
             config::set(&mut changes, assignment)?;

@@ -67,7 +67,7 @@ fn a_longer_run_from_the_same_plan_starts_like_the_shorter_one() {
     assert!(place.path("runs/short/checkpoints/step-000010").is_dir());
     place
         .run(&["train", "--resume", "runs/short", "--set", "optim.lr=1"])
-        .fails(2, &["only loop.steps and output.*"]);
+        .fails(2, &["only loop.steps, loop.recompute and output.*"]);
     place
         .run(&["train", "--resume", "runs/nothing"])
         .fails(1, &["runs/nothing", "plan.toml is missing"]);
@@ -106,6 +106,76 @@ fn micro_batches_change_the_memory_and_not_the_result() {
             (whole - split).abs() <= 1e-5 * whole.abs(),
             "{whole} {split}"
         );
+    }
+}
+
+#[test]
+fn recomputed_blocks_change_the_memory_and_not_the_result() {
+    // Dropout must fall on the same features the second time.
+    let short = [&SHORT[..], &["--set", "model.dropout=0.2", "--set", "output.log_every=1"]].concat();
+    let losses = |place: &Place| -> Vec<f64> {
+        let log = std::fs::read_to_string(place.path("runs/short/log.jsonl")).unwrap();
+        log.lines()
+            .flat_map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                ["loss", "distill", "aux", "grad_norm"].map(|key| line[key].as_f64().unwrap())
+            })
+            .collect()
+    };
+    let (kept, recomputed) = (Place::new(), Place::new());
+    kept.run(&short).ok();
+    recomputed
+        .run(&[&short[..], &["--set", "loop.recompute=true"]].concat())
+        .ok();
+    let (kept, again) = (losses(&kept), losses(&recomputed));
+    assert_eq!(kept.len(), 8 * 4);
+    for (kept, again) in kept.iter().zip(&again) {
+        assert!((kept - again).abs() <= 2e-5 * kept.abs(), "{kept} {again}");
+    }
+    // It can also be turned on or off where a run has stopped.
+    recomputed
+        .run(&["train", "--resume", "runs/short", "--steps", "10", "--set", "loop.recompute=false"])
+        .ok();
+}
+
+#[test]
+fn fast_convolutions_train_like_direct_ones() {
+    let steps = [
+        "train",
+        "--config=digits-source",
+        "--steps=40",
+        "--batch=8",
+        "--name=run",
+        "--set",
+        "output.sample_every=0",
+        "--set",
+        "output.checkpoint_every=40",
+        "--set",
+        "output.log_every=1",
+        "--set",
+        "output.samples=1",
+        "--set",
+        "output.sampler=ddim2",
+        "--set",
+        "optim.warmup=1",
+    ];
+    let losses = |algorithm: &str| -> Vec<f64> {
+        let place = Place::new();
+        let output = place.command(&steps).env("SDFT_CONV", algorithm).output().unwrap();
+        common::Run::from(output).ok();
+        let log = std::fs::read_to_string(place.path("runs/run/log.jsonl")).unwrap();
+        log.lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap())
+            .collect()
+    };
+    let direct = losses("direct");
+    assert!(direct.len() == 40 && direct[39] < 0.5 * direct[0], "{direct:?}");
+    for algorithm in ["f2", "f4"] {
+        let fast = losses(algorithm);
+        assert_ne!(direct, fast, "{algorithm} was not used");
+        for (step, (direct, fast)) in direct.iter().zip(&fast).enumerate() {
+            assert!((direct - fast).abs() < 2e-3 * direct, "{algorithm} step {step}: {direct} {fast}");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 /// `f(x, emb)` that keeps only its inputs until the backward pass, which evaluates `f` once more.
 ///
-/// The gradients are the same numbers as without, and have to be taken by [`crate::backward`].
+/// The gradients are those without, up to the order in which they are added, and have to be taken by [`crate::backward`].
 ///
 /// # Errors
 /// Those of `f`.

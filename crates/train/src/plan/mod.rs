@@ -219,7 +219,7 @@ pub struct LoopPlan {
     /// Images that go through the network at once; 0 means the whole batch.
     pub micro_batch: usize,
     /// Values inside the network's blocks are computed again in the backward pass instead of kept: less memory, more time, the same
-    /// result.
+    /// result up to rounding.
     pub recompute: bool,
     /// How micro-batches add up.
     pub accumulate: Accumulate,
