@@ -198,9 +198,7 @@ impl Case {
             Work::AttentionBlock {
                 batch, c_in, side, ..
             } => conv(*batch, *c_in, 4 * c_in, *side, 1) + attention(*batch, *c_in, *side),
-            Work::Network { batch, config, .. } => {
-                config.cost().forward_flops * *batch as f64
-            }
+            Work::Network { batch, config, .. } => config.cost().forward_flops * *batch as f64,
             Work::Norm { .. } | Work::Optimizer { .. } => return None,
         };
         Some(passes * forward)
@@ -376,7 +374,10 @@ mod tests {
     #[test]
     fn operations_of_a_network_are_about_those_of_its_parts() {
         let of = |name: &str| {
-            let case = cases().into_iter().find(|case| case.name() == name).unwrap();
+            let case = cases()
+                .into_iter()
+                .find(|case| case.name() == name)
+                .unwrap();
             case.flops().unwrap()
         };
         // 2 * 4 * 128 * 128 * 64 * 64 * 9

@@ -29,12 +29,20 @@ impl Peer {
         let output = Command::new(python)
             .args(["-c", "import torch; print(torch.__version__)"])
             .output()
-            .with_context(|| format!("--peer: starting {} (--python names another)", python.display()))?;
+            .with_context(|| {
+                format!(
+                    "--peer: starting {} (--python names another)",
+                    python.display()
+                )
+            })?;
         if !output.status.success() {
             bail!(
                 "--peer: {} has no PyTorch (`pip install torch`, or name another by --python): {}",
                 python.display(),
-                String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("no message")
+                String::from_utf8_lossy(&output.stderr)
+                    .lines()
+                    .last()
+                    .unwrap_or("no message")
             );
         }
         Ok(Self {
@@ -74,7 +82,8 @@ pub(crate) struct Measured {
 
 impl Contest<'_> {
     pub(crate) fn measure(&self, case: &Case, threads: usize) -> Result<Measured> {
-        let [weights, inputs] = ["weights", "inputs"].map(|n| self.folder.join(n).with_extension("safetensors"));
+        let [weights, inputs] =
+            ["weights", "inputs"].map(|n| self.folder.join(n).with_extension("safetensors"));
         let own_program = std::env::current_exe().context("finding this program")?;
         let ours = || {
             let mut command = Command::new(&own_program);
@@ -181,7 +190,9 @@ type Entry<'a> = (&'a str, Command, Job);
 fn available_bytes() -> f64 {
     let read = || {
         let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("MemAvailable:"))?;
         line.split_whitespace().nth(1)?.parse::<f64>().ok()
     };
     read().map_or(f64::INFINITY, |kilobytes| 1024.0 * kilobytes)
@@ -218,13 +229,16 @@ impl Side {
             runs: Vec::new(),
         };
         let answer = side.ask(&serde_json::to_string(job)?)?;
-        side.value = answer["value"].as_f64().context("an answer without a value")?;
+        side.value = answer["value"]
+            .as_f64()
+            .context("an answer without a value")?;
         Ok(side)
     }
 
     fn ask(&mut self, line: &str) -> Result<Value> {
         let name = &self.name;
-        writeln!(self.input, "{line}").with_context(|| format!("the process of {name} has ended"))?;
+        writeln!(self.input, "{line}")
+            .with_context(|| format!("the process of {name} has ended"))?;
         let mut answer = String::new();
         self.output.read_line(&mut answer)?;
         serde_json::from_str(&answer)

@@ -60,7 +60,12 @@ pub(crate) fn write_files(work: &Work, weights: &Path, inputs: &Path) -> Result<
         bail!("only networks have files");
     };
     let params = network_weights(config)?;
-    write_safetensors(weights, params.iter(), &Default::default(), Some(DType::F32))?;
+    write_safetensors(
+        weights,
+        params.iter(),
+        &Default::default(),
+        Some(DType::F32),
+    )?;
     let uniforms: Vec<f64> = (0..*batch as u64)
         .map(|i| Draw::new(SEED, Purpose::Timestep, 0, i).uniform(0))
         .collect();
@@ -70,7 +75,14 @@ pub(crate) fn write_files(work: &Work, weights: &Path, inputs: &Path) -> Result<
         .map(|draw| draw.t as f32)
         .collect();
     let side = config.image_size;
-    let noise = seeded_normal(SEED, Purpose::Noise, 0, 0, &[*batch, 3, side, side], &Device::Cpu)?;
+    let noise = seeded_normal(
+        SEED,
+        Purpose::Noise,
+        0,
+        0,
+        &[*batch, 3, side, side],
+        &Device::Cpu,
+    )?;
     let t = Tensor::new(t, &Device::Cpu)?;
     write_safetensors(
         inputs,

@@ -87,7 +87,10 @@ fn drive(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if chosen.is_empty() {
-        eprintln!("error: --only: no case has {:?} in its name; --list names them all", args.only);
+        eprintln!(
+            "error: --only: no case has {:?} in its name; --list names them all",
+            args.only
+        );
         return Ok(ExitCode::from(2));
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -75,7 +75,18 @@ impl Report {
              {:<40} {:>3} {:>9} {:>9} {:>6} {:>5} {:>7}  {:>9} {:>19} {:>19} {:>7} {:>9}\n",
             sdft_nn::kernel_choice(),
             peaks.join(", "),
-            "case", "thr", "cpu", "wall", "GF/s", "peak", "MB", "other cpu", "cpu ratio", "wall ratio", "MB", "busy",
+            "case",
+            "thr",
+            "cpu",
+            "wall",
+            "GF/s",
+            "peak",
+            "MB",
+            "other cpu",
+            "cpu ratio",
+            "wall ratio",
+            "MB",
+            "busy",
         )
     }
 
@@ -115,7 +126,12 @@ impl Report {
             let cpu_ratio = Spread::of(pairs().map(|(a, b)| a.cpu / b.cpu));
             let wall_ratio = Spread::of(pairs().map(|(a, b)| a.wall / b.wall));
             let busy = |runs: &Runs| {
-                Spread::of(runs.runs.iter().map(|run| run.cpu / run.wall / threads as f64)).median
+                Spread::of(
+                    runs.runs
+                        .iter()
+                        .map(|run| run.cpu / run.wall / threads as f64),
+                )
+                .median
             };
             let text = |s: Spread| format!("{:.2} [{:.2}..{:.2}]", s.median, s.min, s.max);
             line += &format!(
@@ -160,7 +176,14 @@ mod tests {
     #[test]
     fn medians_of_odd_and_even_numbers() {
         let of = |values: &[f64]| Spread::of(values.iter().copied());
-        assert_eq!(of(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(
+            of(&[3.0, 1.0, 2.0]),
+            Spread {
+                median: 2.0,
+                min: 1.0,
+                max: 3.0
+            }
+        );
         assert_eq!(of(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
     }
 }

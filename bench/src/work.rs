@@ -64,7 +64,8 @@ fn operation(work: &Work) -> Result<(Operation, Tensor, Vec<Tensor>)> {
         }
         Work::Norm { batch, c_in, side } => (
             Box::new(move |leaves| {
-                let per_image = |x: &Tensor| x.unsqueeze(0)?.broadcast_as((batch, c_in))?.contiguous();
+                let per_image =
+                    |x: &Tensor| x.unsqueeze(0)?.broadcast_as((batch, c_in))?.contiguous();
                 let (gain, offset) = (per_image(&leaves[1])?, per_image(&leaves[2])?);
                 norm_act(&leaves[0], &gain, &offset, 32, 1e-5, Activation::Silu)
             }),

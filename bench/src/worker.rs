@@ -43,7 +43,10 @@ pub(crate) fn run() -> Result<ExitCode> {
             reason = "a small positive number"
         )]
         let times = (MIN_SECONDS / spent.cpu.max(1e-6)).max(1.0) as usize;
-        println!("{}", json!({ "value": value, "version": env!("CARGO_PKG_VERSION") }));
+        println!(
+            "{}",
+            json!({ "value": value, "version": env!("CARGO_PKG_VERSION") })
+        );
         for line in std::io::stdin().lock().lines() {
             if line?.trim() != "go" {
                 break;

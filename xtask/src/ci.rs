@@ -19,6 +19,25 @@ pub(crate) fn test_command(args: &[String]) -> Command {
     command
 }
 
+/// The numerical tests once more, with the convolutions of the precise paths: `SDFT_CONV` names one of them.
+fn precise_command(algorithm: &str) -> Command {
+    let mut command = cargo("test");
+    command
+        .args(["--release", "--quiet", "--tests"])
+        .args(
+            [
+                "sdft-nn",
+                "sdft-adm",
+                "sdft-losses",
+                "sdft-optim",
+                "sdft-tests",
+            ]
+            .map(|name| format!("--package={name}")),
+        )
+        .env("SDFT_CONV", algorithm);
+    command
+}
+
 /// Runs every stage and stops at the first that fails.
 pub(crate) fn run() -> Result<ExitCode> {
     let mut fmt = cargo("fmt");
@@ -41,6 +60,8 @@ pub(crate) fn run() -> Result<ExitCode> {
         ("tidy", None),
         ("clippy", Some(clippy)),
         ("test", Some(test_command(&["--quiet".to_owned()]))),
+        ("direct", Some(precise_command("direct"))),
+        ("f2", Some(precise_command("f2"))),
         ("doc", Some(doc)),
     ];
     for (name, command) in stages {

@@ -189,6 +189,9 @@ mod tests {
         let per_batch = 4.0 * config.cost().forward_flops / 1e9;
         assert!((96.0..105.0).contains(&per_batch), "{per_batch}");
         let cost = config.cost();
-        assert!(cost.recomputed_bytes < 0.6 * cost.activation_bytes, "{cost:?}");
+        assert!(
+            cost.recomputed_bytes < 0.6 * cost.activation_bytes,
+            "{cost:?}"
+        );
     }
 }

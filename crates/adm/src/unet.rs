@@ -3,7 +3,8 @@ use crate::trunk::{Block, Builder, Trunk};
 use candle_core::{Result, Tensor};
 use sdft_diffusion::{Denoiser, FeatureNet, Prediction};
 use sdft_nn::{
-    Activation, Conv2d, ConvStart, DropoutKey, GroupNorm, ParamSource, ParamSpec, Scope, release, specs_of,
+    Activation, Conv2d, ConvStart, DropoutKey, GroupNorm, ParamSource, ParamSpec, Scope, release,
+    specs_of,
 };
 
 /// The ADM U-Net.
@@ -121,7 +122,12 @@ impl Unet {
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
         let mut h = h.clone();
-        for (i, (block, skip)) in self.output_blocks.iter().zip(skips.iter().rev()).enumerate() {
+        for (i, (block, skip)) in self
+            .output_blocks
+            .iter()
+            .zip(skips.iter().rev())
+            .enumerate()
+        {
             let x = Tensor::cat(&[&h, skip], 1)?;
             // The first belongs to the caller.
             if i > 0 {

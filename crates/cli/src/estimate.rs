@@ -63,7 +63,8 @@ pub(crate) fn estimate(plan: &Plan) -> Result<Estimate> {
     )]
     let activations = (micro * kept) as u64;
     Ok(Estimate {
-        step_seconds: plan.steps.batch as f64 * ((both + again * forward) * (1.0 + aux) + forward * source),
+        step_seconds: plan.steps.batch as f64
+            * ((both + again * forward) * (1.0 + aux) + forward * source),
         memory: copies * weights + activations,
         checkpoint,
         // The newest checkpoint is written before the oldest goes.

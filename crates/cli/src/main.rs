@@ -57,7 +57,11 @@ fn main() -> ExitCode {
         Verb::Judge(args) => judge::judge(&args).map(|()| ExitCode::SUCCESS),
         Verb::Reproduce(args) => reproduce::reproduce(&args),
     });
-    let no_pool = |e| Err(usage(format!("--threads: the thread pool cannot be started: {e}")));
+    let no_pool = |e| {
+        Err(usage(format!(
+            "--threads: the thread pool cannot be started: {e}"
+        )))
+    };
     match in_pool.unwrap_or_else(no_pool) {
         Ok(code) => code,
         Err(error) => {

@@ -112,7 +112,11 @@ fn micro_batches_change_the_memory_and_not_the_result() {
 #[test]
 fn recomputed_blocks_change_the_memory_and_not_the_result() {
     // Dropout must fall on the same features the second time.
-    let short = [&SHORT[..], &["--set", "model.dropout=0.2", "--set", "output.log_every=1"]].concat();
+    let short = [
+        &SHORT[..],
+        &["--set", "model.dropout=0.2", "--set", "output.log_every=1"],
+    ]
+    .concat();
     let losses = |place: &Place| -> Vec<f64> {
         let log = std::fs::read_to_string(place.path("runs/short/log.jsonl")).unwrap();
         log.lines()
@@ -134,7 +138,15 @@ fn recomputed_blocks_change_the_memory_and_not_the_result() {
     }
     // It can also be turned on or off where a run has stopped.
     recomputed
-        .run(&["train", "--resume", "runs/short", "--steps", "10", "--set", "loop.recompute=false"])
+        .run(&[
+            "train",
+            "--resume",
+            "runs/short",
+            "--steps",
+            "10",
+            "--set",
+            "loop.recompute=false",
+        ])
         .ok();
 }
 
@@ -161,20 +173,34 @@ fn fast_convolutions_train_like_direct_ones() {
     ];
     let losses = |algorithm: &str| -> Vec<f64> {
         let place = Place::new();
-        let output = place.command(&steps).env("SDFT_CONV", algorithm).output().unwrap();
+        let output = place
+            .command(&steps)
+            .env("SDFT_CONV", algorithm)
+            .output()
+            .unwrap();
         common::Run::from(output).ok();
         let log = std::fs::read_to_string(place.path("runs/run/log.jsonl")).unwrap();
         log.lines()
-            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap())
+            .map(|line| {
+                serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"]
+                    .as_f64()
+                    .unwrap()
+            })
             .collect()
     };
     let direct = losses("direct");
-    assert!(direct.len() == 40 && direct[39] < 0.5 * direct[0], "{direct:?}");
+    assert!(
+        direct.len() == 40 && direct[39] < 0.5 * direct[0],
+        "{direct:?}"
+    );
     for algorithm in ["f2", "f4"] {
         let fast = losses(algorithm);
         assert_ne!(direct, fast, "{algorithm} was not used");
         for (step, (direct, fast)) in direct.iter().zip(&fast).enumerate() {
-            assert!((direct - fast).abs() < 2e-3 * direct, "{algorithm} step {step}: {direct} {fast}");
+            assert!(
+                (direct - fast).abs() < 2e-3 * direct,
+                "{algorithm} step {step}: {direct} {fast}"
+            );
         }
     }
 }

@@ -222,7 +222,10 @@ impl Objective {
             && !seen.is_empty()
         {
             let each = distance.narrow(0, 0, seen.len())?;
-            let weights = gather(&term.weighting.weights(&diffusion.schedule), &row_times[..seen.len()])?;
+            let weights = gather(
+                &term.weighting.weights(&diffusion.schedule),
+                &row_times[..seen.len()],
+            )?;
             let weights: Vec<f64> = weights
                 .iter()
                 .zip(&seen)

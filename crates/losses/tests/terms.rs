@@ -316,7 +316,11 @@ fn a_source_that_looks_seldom_where_little_depends_on_it_teaches_the_same_in_exp
         ..Objective::metfaces(true)
     };
     let t = [110, 200];
-    let weights = objective.distill.unwrap().weighting.weights(&s.diffusion.schedule);
+    let weights = objective
+        .distill
+        .unwrap()
+        .weighting
+        .weights(&s.diffusion.schedule);
     assert!(t.iter().all(|&t| (0.001..0.1).contains(&weights[t])));
     let evaluate = |distill: Option<&[f64]>| {
         let batch = Batch {
@@ -336,8 +340,14 @@ fn a_source_that_looks_seldom_where_little_depends_on_it_teaches_the_same_in_exp
     let mut mean = 0.0;
     for i in 0..n {
         // Two independent-looking but even walks through [0, 1).
-        let u = [(f64::from(i) + 0.5) / f64::from(n), (f64::from(i) * 0.618_034 + 0.3).fract()];
-        let factors = [distill_factor(weights[t[0]], u[0]), distill_factor(weights[t[1]], u[1])];
+        let u = [
+            (f64::from(i) + 0.5) / f64::from(n),
+            (f64::from(i) * 0.618_034 + 0.3).fract(),
+        ];
+        let factors = [
+            distill_factor(weights[t[0]], u[0]),
+            distill_factor(weights[t[1]], u[1]),
+        ];
         let terms = evaluate(Some(&factors));
         let seen = factors.iter().filter(|factor| **factor != 0.0).count();
         let distill = terms.distill.unwrap();
@@ -366,7 +376,11 @@ fn auxiliary_timesteps_in_proportion_to_their_weight_teach_the_same_in_expectati
         ..Objective::metfaces(true)
     };
     let gradient = |t: &[usize], weights: &[f64]| {
-        let z = s.z.narrow(0, 0, 1).unwrap().repeat((t.len(), 1, 1, 1)).unwrap();
+        let z =
+            s.z.narrow(0, 0, 1)
+                .unwrap()
+                .repeat((t.len(), 1, 1, 1))
+                .unwrap();
         let batch = Batch {
             x0: &s.x0,
             t: &T,
@@ -388,8 +402,14 @@ fn auxiliary_timesteps_in_proportion_to_their_weight_teach_the_same_in_expectati
         .map(|i| draws.sample((f64::from(i) + 0.5) / 1000.0))
         .collect();
     let weighted = gradient(&t, &vec![draws.mean(); t.len()]);
-    assert!((weighted / uniform - 1.0).abs() < 2e-3, "{weighted} {uniform}");
+    assert!(
+        (weighted / uniform - 1.0).abs() < 2e-3,
+        "{weighted} {uniform}"
+    );
     // The mean over the weights is what makes them equal: as many uniform draws without it are far off.
     let unweighted = gradient(&all, &vec![draws.mean(); 1000]);
-    assert!((unweighted / uniform - 1.0).abs() > 0.05, "{unweighted} {uniform}");
+    assert!(
+        (unweighted / uniform - 1.0).abs() > 0.05,
+        "{unweighted} {uniform}"
+    );
 }

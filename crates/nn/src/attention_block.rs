@@ -1,4 +1,5 @@
 use crate::layers::{GroupNorm, Pointwise};
+use crate::ops::Input::OnlyHere;
 use crate::ops::{add, attention, release};
 use crate::params::{Init, Scope};
 use crate::{Activation, AttentionOrder};
@@ -70,12 +71,10 @@ impl AttentionBlock {
     /// When the shape does not fit the weights.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let flat = x.flatten_from(2)?;
-        let qkv = self
-            .qkv
-            .forward(&self.norm.forward(&flat, Activation::None)?)?;
-        let out = self
-            .proj_out
-            .forward(&attention(&qkv, self.heads, self.order)?)?;
+        let normed = self.norm.forward(&flat, Activation::None)?;
+        let qkv = self.qkv.forward_of(OnlyHere(&normed))?;
+        let mixed = attention(&qkv, self.heads, self.order)?;
+        let out = self.proj_out.forward_of(OnlyHere(&mixed))?;
         let y = add(&flat, &out)?;
         release(out)?;
         y.reshape(x.shape())

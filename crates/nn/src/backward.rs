@@ -1,6 +1,6 @@
 //! The backward pass, with the gradients of parameters kept out of candle's sums.
 
-use crate::ops::add;
+use crate::ops::{add, release};
 use candle_core::{Result, Tensor, TensorId, backprop::GradStore, bail};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,6 +16,9 @@ thread_local! {
 ///
 /// candle adds every gradient to a tensor of zeros; the operations of this crate hand those of parameters over directly, which saves
 /// four passes over each of them. Needed where blocks are recomputed ([`crate::recompute`]).
+///
+/// The pass takes the graph apart on its way: memory inside blocks is given back as soon as it has been read for the last time, so a
+/// second pass through the same values is an error.
 ///
 /// # Errors
 /// When an operation has no gradient or fails.
@@ -48,6 +51,16 @@ pub(crate) fn keep(parameter: &Tensor, grad: Tensor) -> Result<Option<Tensor>> {
     }
 }
 
+/// After an operation has read its input for the last time: gives the memory of an input that no one else reads back, if this is a
+/// pass of [`backward`].
+pub(crate) fn done_with(x: &Tensor) -> Result<()> {
+    if KEPT.with_borrow(Vec::is_empty) || x.is_variable() {
+        Ok(())
+    } else {
+        release(x.clone())
+    }
+}
+
 fn hand_over(id: TensorId, grad: Tensor) -> Result<Option<Tensor>> {
     KEPT.with_borrow_mut(|all| {
         let Some(kept) = all.last_mut() else {
@@ -70,10 +83,14 @@ pub(crate) fn backward_inside<const N: usize>(
     let (mut grads, mut kept) = collect(loss)?;
     let of_inputs = inputs.map(|input| grads.remove(input).or(kept.remove(&input.id())));
     let ids: Vec<TensorId> = grads.get_ids().copied().collect();
-    let of_candle = ids.iter().filter_map(|id| Some((*id, grads.get_id(*id)?.clone())));
+    let of_candle = ids
+        .iter()
+        .filter_map(|id| Some((*id, grads.get_id(*id)?.clone())));
     for (id, grad) in of_candle.chain(kept) {
         if hand_over(id, grad)?.is_some() {
-            bail!("a network with recomputed blocks needs sdft_nn::backward instead of Tensor::backward");
+            bail!(
+                "a network with recomputed blocks needs sdft_nn::backward instead of Tensor::backward"
+            );
         }
     }
     Ok(of_inputs)
@@ -94,9 +111,14 @@ mod tests {
 
     #[test]
     fn parameters_used_twice_and_by_other_operations_get_the_sum() {
-        let (x, w, b) = (numbers(&[1, 2, 4, 4], 0.3), numbers(&[2, 2, 3, 3], 0.7), numbers(&[2], 0.9));
+        let (x, w, b) = (
+            numbers(&[1, 2, 4, 4], 0.3),
+            numbers(&[2, 2, 3, 3], 0.7),
+            numbers(&[2], 0.9),
+        );
         let y = conv2d(&conv2d(&x, &w, &b, 1, 1).unwrap(), &w, &b, 1, 1).unwrap();
-        let loss = (y.sqr().unwrap().sum_all().unwrap() + w.sqr().unwrap().sum_all().unwrap()).unwrap();
+        let loss =
+            (y.sqr().unwrap().sum_all().unwrap() + w.sqr().unwrap().sum_all().unwrap()).unwrap();
         let (ours, candles) = (backward(&loss).unwrap(), loss.backward().unwrap());
         for var in [&x, &w, &b] {
             let (a, b) = (ours.get(var).unwrap(), candles.get(var).unwrap());

@@ -1,4 +1,4 @@
-use crate::ops::{conv2d, linear, norm_act, pointwise};
+use crate::ops::{Input, conv2d_of, linear, norm_act, norm_act_of, pointwise};
 use crate::params::{Init, Scope};
 use crate::{Activation, attention_block::ConvStart};
 use candle_core::{DType, Result, Tensor};
@@ -37,9 +37,14 @@ impl Conv2d {
     /// `[B, C_in, H, W]` to `[B, C_out, H', W']`.
     ///
     /// # Errors
-    /// As [`conv2d`].
+    /// As [`crate::conv2d`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        conv2d(x, &self.weight, &self.bias, self.stride, self.pad)
+        self.forward_of(Input::Shared(x))
+    }
+
+    /// As [`Self::forward`], with a say on whose the input is.
+    pub(crate) fn forward_of(&self, x: Input<'_>) -> Result<Tensor> {
+        conv2d_of(x, &self.weight, &self.bias, self.stride, self.pad)
     }
 }
 
@@ -66,8 +71,13 @@ impl Pointwise {
     /// `[B, C_in, N]` to `[B, C_out, N]`.
     ///
     /// # Errors
-    /// As [`conv2d`].
+    /// As [`crate::conv2d`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_of(Input::Shared(x))
+    }
+
+    /// As [`Self::forward`], with a say on whose the input is.
+    pub(crate) fn forward_of(&self, x: Input<'_>) -> Result<Tensor> {
         pointwise(x, &self.weight, &self.bias)
     }
 }
@@ -158,9 +168,20 @@ impl GroupNorm {
         shift: &Tensor,
         activation: Activation,
     ) -> Result<Tensor> {
+        self.modulated_of(Input::Shared(x), scale, shift, activation)
+    }
+
+    /// As [`Self::forward_modulated`], with a say on whose the input is.
+    pub(crate) fn modulated_of(
+        &self,
+        x: Input<'_>,
+        scale: &Tensor,
+        shift: &Tensor,
+        activation: Activation,
+    ) -> Result<Tensor> {
         let scale = (scale + 1.0)?;
         let a = scale.broadcast_mul(&self.weight)?;
         let b = scale.broadcast_mul(&self.bias)?.add(shift)?;
-        norm_act(x, &a, &b, self.groups, self.eps, activation)
+        norm_act_of(x, &a, &b, self.groups, self.eps, activation)
     }
 }

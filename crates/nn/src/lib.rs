@@ -24,8 +24,8 @@
 //! depend on the number of threads.
 
 pub use crate::{
-    backward::backward,
     attention_block::{AttentionBlock, AttentionPool, ConvStart},
+    backward::backward,
     dropout::DropoutKey,
     embedding::timestep_embedding,
     kernels::attention::AttentionOrder,

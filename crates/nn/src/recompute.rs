@@ -1,7 +1,9 @@
 //! Activation checkpointing: values inside a block are computed a second time instead of kept.
 
 use crate::backward::backward_inside;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Storage, Tensor, Var, bail};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Storage, Tensor, Var, bail,
+};
 use std::sync::Mutex;
 
 /// `f(x, emb)` that keeps only its inputs until the backward pass, which evaluates `f` once more.
@@ -122,7 +124,9 @@ mod tests {
         let specs = specs_of(|scope| ResBlock::load(scope, &config)).unwrap();
         let params = Params::init(&specs, 3, &Device::Cpu).unwrap();
         // Blocks end in zeros at first, which would hide the gradients behind them.
-        let filled = params.iter().map(|(name, tensor)| (name.to_owned(), (tensor + 0.05).unwrap()));
+        let filled = params
+            .iter()
+            .map(|(name, tensor)| (name.to_owned(), (tensor + 0.05).unwrap()));
         let (params, vars) = Params::new(filled.collect()).trainable().unwrap();
         let block = ResBlock::load(&Scope::root(&params), &config).unwrap();
         let ramp = |shape: &[usize]| {
@@ -144,7 +148,10 @@ mod tests {
         assert_eq!(numbers(&plain), numbers(&again));
 
         let loss = |y: &Tensor| y.sqr().unwrap().mean_all().unwrap();
-        let (a, b) = (backward(&loss(&plain)).unwrap(), backward(&loss(&again)).unwrap());
+        let (a, b) = (
+            backward(&loss(&plain)).unwrap(),
+            backward(&loss(&again)).unwrap(),
+        );
         assert_eq!(CALLS.load(Ordering::Relaxed), 2);
         let inputs = [("x".to_owned(), x), ("emb".to_owned(), emb)];
         for (name, var) in vars.iter().chain(&inputs) {

@@ -1,5 +1,6 @@
 use crate::dropout::{Dropout, DropoutKey};
 use crate::layers::{Conv2d, GroupNorm, Linear};
+use crate::ops::Input::OnlyHere;
 use crate::ops::{add, average_pool_2x, release, upsample_nearest_2x};
 use crate::params::Scope;
 use crate::{Activation, ConvStart};
@@ -122,18 +123,20 @@ impl ResBlock {
                 (resized, resample.apply(x)?)
             }
         };
-        let h = self.conv_in.forward(&h)?;
+        let h = self.conv_in.forward_of(OnlyHere(&h))?;
         let emb = self.emb.forward(&emb.silu()?)?;
         let h = if self.scale_shift {
             let half = emb.dim(D::Minus1)? / 2;
             let (scale, shift) = (emb.narrow(1, 0, half)?, emb.narrow(1, half, half)?);
             self.norm_out
-                .forward_modulated(&h, &scale, &shift, Activation::Silu)?
+                .modulated_of(OnlyHere(&h), &scale, &shift, Activation::Silu)?
         } else {
             let h = h.broadcast_add(&emb.unsqueeze(2)?.unsqueeze(3)?)?;
             self.norm_out.forward(&h, Activation::Silu)?
         };
-        let h = self.conv_out.forward(&self.dropout.forward(&h, key)?)?;
+        let h = self
+            .conv_out
+            .forward_of(OnlyHere(&self.dropout.forward(&h, key)?))?;
         let y = match &self.skip {
             Some(skip) => {
                 let x = skip.forward(&x)?;

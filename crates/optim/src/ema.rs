@@ -66,8 +66,9 @@ impl Shadow {
     fn follow(&mut self, var: &Var, keep: f64) -> Result<()> {
         match self {
             Self::Host(shadow) => Ok(with_slice(var, |p| Average { shadow, keep }.follow(p))?),
-            Self::Device(shadow) => Ok(shadow
-                .set(&(shadow.affine(keep, 0.0)? + var.affine(1.0 - keep, 0.0)?)?)?),
+            Self::Device(shadow) => {
+                Ok(shadow.set(&(shadow.affine(keep, 0.0)? + var.affine(1.0 - keep, 0.0)?)?)?)
+            }
         }
     }
 }
@@ -125,7 +126,9 @@ impl Ema {
     /// Whether this averages these parameters, in this order.
     pub(crate) fn follows<'a>(&self, vars: impl ExactSizeIterator<Item = &'a Var>) -> bool {
         vars.len() == self.params.len()
-            && vars.zip(&self.params).all(|(var, (_, own))| var.id() == own.id())
+            && vars
+                .zip(&self.params)
+                .all(|(var, (_, own))| var.id() == own.id())
     }
 
     /// An update in pieces: `f` is called for each parameter with its place in the list, its variable, and its average where that lies

@@ -232,7 +232,10 @@ mod tests {
                 eps: 1e-8,
             };
             let mut e = values(n, 5);
-            let average = Average { shadow: &mut e, keep: 0.9 };
+            let average = Average {
+                shadow: &mut e,
+                keep: 0.9,
+            };
             adamw(&mut p, &g, &mut m, &mut v, s, Some(average));
             blend(&mut p, &g, 0.9, 0.1);
             let s = SgdScalars {

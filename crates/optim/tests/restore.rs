@@ -211,9 +211,16 @@ fn an_average_that_follows_within_the_step_is_the_same_to_the_bit() {
             let mut optimizer = Optimizer::new(rule, &params).unwrap();
             let mut ema = Ema::new(0.9, EmaRamp::Early, &params).unwrap();
             for step in 0..3 {
-                let grads = [Some(normal(step, 0)), None, Some(normal(step, 2)), Some(long(step))];
+                let grads = [
+                    Some(normal(step, 0)),
+                    None,
+                    Some(normal(step, 2)),
+                    Some(long(step)),
+                ];
                 if together {
-                    optimizer.step_and_average(&grads, 0.1, 0.7, &mut ema).unwrap();
+                    optimizer
+                        .step_and_average(&grads, 0.1, 0.7, &mut ema)
+                        .unwrap();
                 } else {
                     optimizer.step(&grads, 0.1, 0.7).unwrap();
                     ema.update().unwrap();
@@ -232,7 +239,9 @@ fn an_average_that_follows_within_the_step_is_the_same_to_the_bit() {
     let mut optimizer = Optimizer::new(rules()[0], &ours).unwrap();
     let mut ema = Ema::new(0.9, EmaRamp::None, &others).unwrap();
     let grads = [None, None, None];
-    let error = optimizer.step_and_average(&grads, 0.1, 1.0, &mut ema).unwrap_err();
+    let error = optimizer
+        .step_and_average(&grads, 0.1, 1.0, &mut ema)
+        .unwrap_err();
     assert!(matches!(error, OptimError::OtherParameters));
 }
 

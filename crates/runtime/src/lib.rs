@@ -79,6 +79,9 @@ mod tests {
 
     #[test]
     fn work_runs_on_as_many_threads_as_asked_for() {
-        assert_eq!(with_threads(Some(3), rayon::current_num_threads).unwrap(), 3);
+        assert_eq!(
+            with_threads(Some(3), rayon::current_num_threads).unwrap(),
+            3
+        );
     }
 }

@@ -285,7 +285,10 @@ impl Learner {
             return None;
         };
         let weights = term.weighting.weights(&self.diffusion.schedule);
-        let factors = t.iter().zip(uniforms).map(|(&t, &u)| distill_factor(weights[t], u));
+        let factors = t
+            .iter()
+            .zip(uniforms)
+            .map(|(&t, &u)| distill_factor(weights[t], u));
         Some(factors.collect())
     }
 

@@ -27,8 +27,8 @@ pub use crate::{
     folder::{RunFolder, free_run_folder},
     learner::{Learner, Outcome},
     plan::{
-        Accumulate, AuxSampling, DataPlan, DistillSampling, LoopPlan, LossPlan, LrSchedule, Method, OptimPlan,
-        OptimizerKind, OutputPlan, Plan, PlanError,
+        Accumulate, AuxSampling, DataPlan, DistillSampling, LoopPlan, LossPlan, LrSchedule, Method,
+        OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError,
     },
     preview::{contact_sheet, to_images},
     run::{Ending, Progress, Setup, Watcher, run},

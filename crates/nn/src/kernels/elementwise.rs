@@ -10,12 +10,22 @@ const CHUNK: usize = 1 << 15;
 
 /// `a + b`.
 pub(crate) fn add<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
-    zip(a, b, #[inline(always)] |a, b| a + b)
+    zip(
+        a,
+        b,
+        #[inline(always)]
+        |a, b| a + b,
+    )
 }
 
 /// `a * b`.
 pub(crate) fn mul<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
-    zip(a, b, #[inline(always)] |a, b| a * b)
+    zip(
+        a,
+        b,
+        #[inline(always)]
+        |a, b| a * b,
+    )
 }
 
 fn zip<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Copy + Send + Sync) -> Vec<T> {

@@ -1,5 +1,6 @@
+use super::Input::{self, Shared};
 use super::{elements, for_float, same_float};
-use crate::backward::keep;
+use crate::backward::{done_with, keep};
 use crate::kernels::Real;
 use crate::kernels::conv::{self, ConvShape};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -13,6 +14,18 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 /// # Errors
 /// Shapes that do not fit, a kernel larger than the padded image, a type other than f32 or f64.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: &Tensor, stride: usize, pad: usize) -> Result<Tensor> {
+    conv2d_of(Shared(x), w, bias, stride, pad)
+}
+
+/// As [`conv2d`], with a say on whose the input is.
+pub(crate) fn conv2d_of(
+    input: Input<'_>,
+    w: &Tensor,
+    bias: &Tensor,
+    stride: usize,
+    pad: usize,
+) -> Result<Tensor> {
+    let x = input.tensor();
     same_float("conv2d", &[x, w, bias])?;
     let (batch, c_in, h, width) = x.dims4()?;
     let (c_out, w_in, k, k2) = w.dims4()?;
@@ -38,15 +51,22 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: &Tensor, stride: usize, pad: usize) 
         pad,
     };
     let y = Shape::from((batch, c_out, shape.out_h(), shape.out_w()));
+    let only_here = input.is_only_here();
+    let op = Conv2d {
+        shape,
+        y,
+        only_here,
+    };
     x.contiguous()?
-        .apply_op3(&w.contiguous()?, &bias.contiguous()?, Conv2d { shape, y })
+        .apply_op3(&w.contiguous()?, &bias.contiguous()?, op)
 }
 
 /// A convolution of width one over `[B, C_in, N]`; `w` is `[C_out, C_in, 1]`.
 ///
 /// # Errors
 /// As [`conv2d`].
-pub(crate) fn pointwise(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
+pub(crate) fn pointwise(input: Input<'_>, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let x = input.tensor();
     same_float("pointwise", &[x, w, bias])?;
     let (batch, c_in, n) = x.dims3()?;
     let (c_out, w_in, one) = w.dims3()?;
@@ -69,8 +89,14 @@ pub(crate) fn pointwise(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor>
         pad: 0,
     };
     let y = Shape::from((batch, c_out, n));
+    let only_here = input.is_only_here();
+    let op = Conv2d {
+        shape,
+        y,
+        only_here,
+    };
     x.contiguous()?
-        .apply_op3(&w.contiguous()?, &bias.contiguous()?, Conv2d { shape, y })
+        .apply_op3(&w.contiguous()?, &bias.contiguous()?, op)
 }
 
 /// Tensors of more or fewer dimensions hold the same elements.
@@ -78,6 +104,8 @@ struct Conv2d {
     shape: ConvShape,
     /// The shape of the result.
     y: Shape,
+    /// No other operation reads the input.
+    only_here: bool,
 }
 
 impl CustomOp3 for Conv2d {
@@ -128,6 +156,9 @@ impl CustomOp3 for Conv2d {
         } else {
             None
         };
+        if self.only_here {
+            done_with(x)?;
+        }
         Ok((dx.transpose()?, dw, db))
     }
 }

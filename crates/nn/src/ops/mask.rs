@@ -9,7 +9,11 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 pub(crate) fn mask(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     same_float("mask", &[x, factors])?;
     if x.shape() != factors.shape() {
-        bail!("mask: {:?} and {:?} have different shapes", x.shape(), factors.shape());
+        bail!(
+            "mask: {:?} and {:?} have different shapes",
+            x.shape(),
+            factors.shape()
+        );
     }
     x.contiguous()?.apply_op2(&factors.contiguous()?, Mask)
 }
@@ -42,6 +46,9 @@ impl CustomOp2 for Mask {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(dy.contiguous()?.apply_op2_no_bwd(factors, &Self)?), None))
+        Ok((
+            Some(dy.contiguous()?.apply_op2_no_bwd(factors, &Self)?),
+            None,
+        ))
     }
 }

@@ -15,15 +15,36 @@ mod resample;
 pub(crate) use add::add;
 pub use attention::attention;
 pub use conv2d::conv2d;
-pub(crate) use conv2d::pointwise;
+pub(crate) use conv2d::{conv2d_of, pointwise};
 pub use linear::linear;
 pub(crate) use mask::mask;
 pub use norm_act::norm_act;
+pub(crate) use norm_act::norm_act_of;
 pub use release::release;
 pub use resample::{average_pool_2x, upsample_nearest_2x};
 
 use crate::kernels::Real;
 use candle_core::{CpuStorage, DType, Error, Layout, Result, Tensor};
+
+/// The input of an operation, and whether others read it too.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// Others may.
+    Shared(&'a Tensor),
+    /// No one else does: its memory is free once the backward pass has been here.
+    OnlyHere(&'a Tensor),
+}
+
+impl<'a> Input<'a> {
+    pub(crate) fn tensor(self) -> &'a Tensor {
+        let (Self::Shared(x) | Self::OnlyHere(x)) = self;
+        x
+    }
+
+    pub(crate) fn is_only_here(self) -> bool {
+        matches!(self, Self::OnlyHere(_))
+    }
+}
 
 /// The elements of a contiguous CPU tensor.
 pub(crate) fn elements<'a, T: Real>(

@@ -1,4 +1,6 @@
+use super::Input::{self, Shared};
 use super::{elements, for_float, same_float};
+use crate::backward::done_with;
 use crate::kernels::Real;
 use crate::kernels::norm::{self, Activation, NormShape, Statistics};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -24,6 +26,19 @@ pub fn norm_act(
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
+    norm_act_of(Shared(x), a, b, groups, eps, activation)
+}
+
+/// As [`norm_act`], with a say on whose the input is.
+pub(crate) fn norm_act_of(
+    input: Input<'_>,
+    a: &Tensor,
+    b: &Tensor,
+    groups: usize,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
+    let x = input.tensor();
     same_float("norm_act", &[x, a, b])?;
     let dims = x.dims();
     if dims.len() < 2
@@ -50,6 +65,7 @@ pub fn norm_act(
         eps,
         activation,
         statistics: OnceLock::new(),
+        only_here: input.is_only_here(),
     };
     x.contiguous()?
         .apply_op3(&a.contiguous()?, &b.contiguous()?, op)
@@ -61,6 +77,8 @@ struct NormAct {
     activation: Activation,
     /// Left by the forward pass for the backward pass.
     statistics: OnceLock<Statistics>,
+    /// No other operation reads the input.
+    only_here: bool,
 }
 
 impl CustomOp3 for NormAct {
@@ -111,6 +129,9 @@ impl CustomOp3 for NormAct {
                 statistics,
             },
         )?;
+        if self.only_here {
+            done_with(x)?;
+        }
         let (nx, na) = (x.elem_count(), a.elem_count());
         Ok((
             Some(all.narrow(0, 0, nx)?.reshape(x.shape())?),

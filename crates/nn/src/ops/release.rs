@@ -9,7 +9,10 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
 /// When the tensor is a variable.
 pub fn release(tensor: Tensor) -> Result<()> {
     if tensor.is_variable() {
-        bail!("release: a variable of shape {:?} is still needed", tensor.shape());
+        bail!(
+            "release: a variable of shape {:?} is still needed",
+            tensor.shape()
+        );
     }
     // Outside a graph the memory goes with the last reference.
     if tensor.track_op() && tensor.device().is_cpu() {
