@@ -18,9 +18,9 @@ pub(crate) fn sdft(verb: &str, args: &[String]) -> Result<ExitCode> {
     hand_over(command)
 }
 
-/// Builds the parity harness and runs it.
-pub(crate) fn parity(args: &[String]) -> Result<ExitCode> {
-    let mut command = Command::new(build("sdft-tests", "sdft-parity")?);
+/// Builds a binary that is a verb of its own and runs it.
+pub(crate) fn to(package: &str, bin: &str, args: &[String]) -> Result<ExitCode> {
+    let mut command = Command::new(build(package, bin)?);
     command.args(args);
     hand_over(command)
 }

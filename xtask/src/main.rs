@@ -48,7 +48,8 @@ fn run(verb: Option<&str>, args: &[String]) -> Result<ExitCode> {
         Some("test") => cargo::hand_over(ci::test_command(args)),
         Some("ci") => without_arguments("ci", args, ci::run),
         Some("tidy") => without_arguments("tidy", args, tidy::run),
-        Some("parity") => forward::parity(args),
+        Some("parity") => forward::to("sdft-tests", "sdft-parity", args),
+        Some("bench") => forward::to("sdft-bench", "sdft-bench", args),
         Some(verb) if verbs::is_forwarded(verb) => forward::sdft(verb, args),
         Some(verb) => {
             eprintln!("error: {}", verbs::unknown(verb));

@@ -16,7 +16,7 @@ const FORWARDED: [(&str, &str); 8] = [
 ];
 
 /// Verbs about the repository, run here.
-const OWN: [(&str, &str); 5] = [
+const OWN: [(&str, &str); 6] = [
     (
         "test",
         "all tests, documentation included; further arguments go to cargo test",
@@ -32,6 +32,10 @@ const OWN: [(&str, &str); 5] = [
     (
         "parity",
         "[DIR] [--kind PREFIX,..] compare with the reference implementations",
+    ),
+    (
+        "bench",
+        "[--peer] [--only PART,..] speed and memory, alone or beside PyTorch",
     ),
     ("help", "this text"),
 ];

@@ -40,7 +40,7 @@ fn problems(root: &Path, metadata: &str) -> Result<Vec<String>> {
         }));
     }
     let mut files = Vec::new();
-    for folder in ["crates", "tests/src", "tests/tests", "xtask"] {
+    for folder in ["crates", "bench", "tests/src", "tests/tests", "xtask"] {
         rust_files(&root.join(folder), &mut files)?;
     }
     files.sort();
