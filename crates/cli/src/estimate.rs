@@ -3,8 +3,10 @@
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use sdft_adm::Unet;
-use sdft_nn::Params;
-use sdft_train::{AuxSampling, Plan};
+use sdft_losses::distill_odds;
+use sdft_nn::{Params, backward};
+use sdft_schedule::Respacing;
+use sdft_train::{AuxSampling, DistillSampling, Plan};
 use std::time::Instant;
 
 /// Seconds and bytes of a run.
@@ -33,12 +35,16 @@ pub(crate) fn estimate(plan: &Plan) -> Result<Estimate> {
         (Some(_), AuxSampling::Weighted) => 1.0 / 3.0,
         (Some(_), AuxSampling::Uniform | AuxSampling::Shared) => 1.0,
     };
-    let source = aux
-        + if objective.distill.is_some() {
-            1.0
-        } else {
-            0.0
-        };
+    let looks = match (objective.distill, plan.loss.distill_sampling) {
+        (None, _) => 0.0,
+        (Some(_), DistillSampling::All) => 1.0,
+        (Some(term), DistillSampling::Weighted) => {
+            let diffusion = plan.process.diffusion(false, &Respacing::All)?;
+            let weights = term.weighting.weights(&diffusion.schedule);
+            weights.iter().map(|&w| distill_odds(w)).sum::<f64>() / weights.len() as f64
+        }
+    };
+    let source = aux + looks;
     let micro = plan.micro_batch() as f64 * (1.0 + aux);
     let (again, kept) = if plan.steps.recompute {
         (1.0, cost.recomputed_bytes)
@@ -104,8 +110,8 @@ fn trial(plan: &Plan, images: usize) -> Result<(f64, f64)> {
         trainable
             .forward(&x, &t, None, None)?
             .sqr()?
-            .mean_all()?
-            .backward()
+            .mean_all()
+            .and_then(|loss| backward(&loss))
             .map(drop)
     })?;
     Ok((forward, both))

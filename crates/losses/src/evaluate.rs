@@ -255,7 +255,9 @@ fn take(x: &Tensor, rows: &[usize]) -> Result<Tensor> {
         return x.narrow(0, first, rows.len());
     }
     let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-    x.index_select(&Tensor::new(rows, x.device())?, 0)
+    // The channels of the noise are a view of the network's output, and candle selects from whole tensors only.
+    x.contiguous()?
+        .index_select(&Tensor::new(rows, x.device())?, 0)
 }
 
 /// Multiplies each entry of `[B]` by its f64 weight, cast only here.

@@ -35,7 +35,7 @@
 
 pub use crate::{
     evaluate::{Auxiliary, Batch, Report, Terms},
-    objective::{Distillation, Objective, Variational, distill_factor},
+    objective::{Distillation, Objective, Variational, distill_factor, distill_odds},
 };
 
 mod evaluate;

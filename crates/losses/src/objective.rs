@@ -96,11 +96,16 @@ impl Objective {
 /// Weights from here on are always worth a look of the source model.
 const NEGLIGIBLE: f64 = 0.1;
 
+/// How often the source model looks at an image of this weight, where it looks at images of little weight only now and then.
+pub fn distill_odds(weight: f64) -> f64 {
+    (weight / NEGLIGIBLE).min(1.0)
+}
+
 /// The factor of an image in the image term where the source model looks at images of little weight only now and then: 0 to leave it
 /// out, otherwise what undoes the odds, `1 / min(1, weight / 0.1)`. Over `u`, uniform in [0, 1), its mean is 1 for any weight above 0, so
 /// the gradient is the same in expectation.
 pub fn distill_factor(weight: f64, u: f64) -> f64 {
-    let odds = (weight / NEGLIGIBLE).min(1.0);
+    let odds = distill_odds(weight);
     if u < odds { 1.0 / odds } else { 0.0 }
 }
 

@@ -366,6 +366,39 @@ fn a_source_that_looks_seldom_where_little_depends_on_it_teaches_the_same_in_exp
 }
 
 #[test]
+fn images_left_out_in_the_middle_do_not_need_a_network_of_contiguous_outputs() {
+    /// Both outputs as views of one tensor, as networks that learn their variance give them.
+    struct Joint(Tensor);
+    impl Denoiser for Joint {
+        fn predict(&self, xt: &Tensor, _: &[f32]) -> Result<Prediction> {
+            let scaled = xt.broadcast_mul(&self.0)?;
+            Prediction::split(&Tensor::cat(&[&scaled, &(&scaled * 0.5)?], 1)?, 3)
+        }
+    }
+    let s = scene();
+    let student = Joint(s.a.as_tensor().clone());
+    let objective = Objective {
+        aux: None,
+        ..Objective::metfaces(true)
+    };
+    let three = |x: &Tensor| Tensor::cat(&[x, &x.narrow(0, 0, 1).unwrap()], 0).unwrap();
+    let (x0, noise) = (three(&s.x0), three(&s.noise));
+    let evaluate = |t: &[usize], distill: Option<&[f64]>, x0: &Tensor, noise: &Tensor| {
+        let batch = Batch { x0, t, noise, importance: None, distill };
+        let teacher = Joint(s.teacher.a.clone());
+        objective
+            .evaluate(&s.diffusion, &student, Some(&teacher), &batch, None)
+            .unwrap()
+    };
+    let some = evaluate(&[400, 500, 600], Some(&[1.0, 0.0, 1.0]), &x0, &noise);
+    let each = some.distill_each.unwrap().to_vec1::<f32>().unwrap();
+    let all = evaluate(&[400, 500, 600], None, &x0, &noise);
+    let all_each = all.distill_each.unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(each, [all_each[0], all_each[2]]);
+    assert!(slope(&some.distill.unwrap(), &s.a).abs() < slope(&all.distill.unwrap(), &s.a).abs());
+}
+
+#[test]
 fn auxiliary_timesteps_in_proportion_to_their_weight_teach_the_same_in_expectation() {
     let s = scene();
     let witness = Witness {

@@ -18,7 +18,8 @@ thread_local! {
 /// four passes over each of them. Needed where blocks are recomputed ([`crate::recompute`]).
 ///
 /// The pass takes the graph apart on its way: memory inside blocks is given back as soon as it has been read for the last time, so a
-/// second pass through the same values is an error.
+/// second pass through the same values is an error. It belongs to the thread that calls it; an ordinary [`Tensor::backward`] inside an
+/// operation's gradient would hand its parameters' gradients to it, too.
 ///
 /// # Errors
 /// When an operation has no gradient or fails.
@@ -34,12 +35,29 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     Ok(grads)
 }
 
+/// A pass under way; it is over when this goes, however that comes.
+struct Pass;
+
+impl Pass {
+    fn begin() -> Self {
+        KEPT.with_borrow_mut(|all| all.push(Kept::new()));
+        Self
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        KEPT.with_borrow_mut(Vec::pop);
+    }
+}
+
 /// candle's gradients, and those that operations kept.
 fn collect(loss: &Tensor) -> Result<(GradStore, Kept)> {
-    KEPT.with_borrow_mut(|all| all.push(Kept::new()));
-    let grads = loss.backward();
-    let kept = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
-    Ok((grads?, kept))
+    let pass = Pass::begin();
+    let grads = loss.backward()?;
+    let kept = KEPT.with_borrow_mut(|all| all.last_mut().map(std::mem::take));
+    drop(pass);
+    Ok((grads, kept.unwrap_or_default()))
 }
 
 /// Takes the gradient of a parameter on the way; it comes back where the tensor is no parameter, or nobody collects.
@@ -81,7 +99,13 @@ pub(crate) fn backward_inside<const N: usize>(
     inputs: [&Tensor; N],
 ) -> Result<[Option<Tensor>; N]> {
     let (mut grads, mut kept) = collect(loss)?;
-    let of_inputs = inputs.map(|input| grads.remove(input).or(kept.remove(&input.id())));
+    let mut of_inputs = [const { None }; N];
+    for (of_input, input) in of_inputs.iter_mut().zip(inputs) {
+        *of_input = match (grads.remove(input), kept.remove(&input.id())) {
+            (Some(a), Some(b)) => Some(add(&a, &b)?),
+            (a, b) => a.or(b),
+        };
+    }
     let ids: Vec<TensorId> = grads.get_ids().copied().collect();
     let of_candle = ids
         .iter()

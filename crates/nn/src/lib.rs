@@ -8,14 +8,14 @@
 //! # Example: a block, its parameters, its gradient
 //! ```
 //! use candle_core::{DType, Device, Tensor};
-//! use sdft_nn::{AttentionBlock, AttentionOrder, Params, Scope, specs_of};
+//! use sdft_nn::{AttentionBlock, AttentionOrder, Params, Scope, backward, specs_of};
 //!
 //! let build = |scope: &Scope<'_>| AttentionBlock::load(scope, 32, 2, 8, AttentionOrder::Legacy);
 //! let params = Params::init(&specs_of(build)?, 0, &Device::Cpu)?;
 //! let (params, vars) = params.trainable()?;
 //! let x = Tensor::ones((1, 32, 4, 4), DType::F32, &Device::Cpu)?;
 //! let y = build(&Scope::root(&params))?.forward(&x)?;
-//! let gradients = y.sum_all()?.backward()?;
+//! let gradients = backward(&y.sum_all()?)?;
 //! assert!(gradients.get(&vars[0].1).is_some());
 //! # Ok::<(), candle_core::Error>(())
 //! ```

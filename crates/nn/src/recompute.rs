@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 /// `f(x, emb)` that keeps only its inputs until the backward pass, which evaluates `f` once more.
 ///
+/// Beside its two inputs `f` may use variables and constants; other values that lead to variables would be walked from inside the block.
 /// The gradients are those without, up to the order in which they are added, and have to be taken by [`crate::backward`].
 ///
 /// # Errors
@@ -76,7 +77,13 @@ where
         let y = (self.f)(&inputs[0], &inputs[1])?;
         let start = y.apply_op1(Seed(dy.contiguous()?))?;
         let [dx, demb] = backward_inside(&start, [&inputs[0], &inputs[1]])?;
-        Ok((dx.filter(|_| x.track_op()), demb.filter(|_| emb.track_op())))
+        // candle expects an answer for every tracked input, also for one that `f` does not look at.
+        let answer = |input: &Tensor, grad: Option<Tensor>| match grad {
+            _ if !input.track_op() => Ok(None),
+            None => input.zeros_like().map(Some),
+            grad => Ok(grad),
+        };
+        Ok((answer(x, dx)?, answer(emb, demb)?))
     }
 }
 
@@ -159,8 +166,30 @@ mod tests {
             assert_eq!(numbers(a), numbers(b), "{name}");
             assert!(numbers(a).iter().any(|&g| g != 0.0), "{name}");
         }
+        // The pass gave back what only the block itself could read.
+        let error = backward(&loss(&plain)).unwrap_err().to_string();
+        assert!(error.contains("released"), "{error}");
         let error = loss(&again).backward().unwrap_err().to_string();
         assert!(error.contains("sdft_nn::backward"), "{error}");
+    }
+
+    #[test]
+    fn inputs_may_be_ignored_or_used_as_a_weight() {
+        let ones = |shape: &[usize]| Var::ones(shape, DType::F32, &Device::Cpu).unwrap();
+        let (x, w, b) = (ones(&[2, 3]), ones(&[4, 3]), ones(&[4]));
+        let doubled = (w.as_tensor() * 2.0).unwrap();
+        let y = recompute(&x, &doubled, |x, _| x.sqr()).unwrap();
+        let grads = backward(&y.sum_all().unwrap()).unwrap();
+        assert_eq!(grads.get(&x).unwrap().to_vec2::<f32>().unwrap(), [[2.0; 3]; 2]);
+        let bias = b.as_tensor().clone();
+        let y = recompute(&x, &w, move |x, w| {
+            crate::linear(x, w, &bias)?.sum_all()? + w.sqr()?.sum_all()?
+        })
+        .unwrap();
+        let grads = backward(&y).unwrap();
+        // Twice the one of x from the layer, and 2 w.
+        assert_eq!(grads.get(&w).unwrap().to_vec2::<f32>().unwrap(), [[4.0; 3]; 4]);
+        assert_eq!(grads.get(&b).unwrap().to_vec1::<f32>().unwrap(), [2.0; 4]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn check(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
             .to_scalar::<f64>()
             .unwrap()
     };
-    let gradients = out.mul(&r).unwrap().sum_all().unwrap().backward().unwrap();
+    let gradients = sdft_nn::backward(&out.mul(&r).unwrap().sum_all().unwrap()).unwrap();
     for (i, input) in inputs.iter().enumerate() {
         let gradient = gradients
             .get(&vars[i])

@@ -122,7 +122,7 @@ pub(super) fn training_losses(case: &Case) -> Result<Outputs> {
         put(&mut out, "vb", vb)?;
     }
     put(&mut out, "loss", &terms.base_each)?;
-    put_gradients(&mut out, &vars, &terms.total.backward()?)?;
+    put_gradients(&mut out, &vars, &sdft_nn::backward(&terms.total)?)?;
     Ok(out)
 }
 

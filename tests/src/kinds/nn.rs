@@ -46,7 +46,7 @@ fn module(
         .collect::<candle_core::Result<Vec<_>>>()?;
     let tracked: Vec<Tensor> = input_vars.iter().map(|v| v.as_tensor().clone()).collect();
     let result = run(&Scope::root(&params), &tracked)?;
-    let gradients = result.mul(&case.input("R")?)?.sum_all()?.backward()?;
+    let gradients = sdft_nn::backward(&result.mul(&case.input("R")?)?.sum_all()?)?;
     let mut out = Outputs::new();
     put(&mut out, "out", &result)?;
     put_gradients(&mut out, &vars, &gradients)?;

@@ -23,7 +23,7 @@ pub(crate) struct Choice {
 
 impl Choice {
     /// The fastest of both, unless `SDFT_SIMD` (`avx512`, `avx2`, `portable`) or `SDFT_CONV` (`direct`,
-    /// `f2`, `f4`) name another. A name that is unknown, or that this machine lacks, changes nothing.
+    /// `f2`, `f4`) name another. The products of the direct way come from a crate that asks the processor itself. A name that is unknown, or that this machine lacks, changes nothing.
     pub(crate) fn get() -> Self {
         static CHOICE: OnceLock<Choice> = OnceLock::new();
         *CHOICE.get_or_init(|| {

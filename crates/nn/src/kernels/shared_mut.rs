@@ -39,6 +39,17 @@ impl<'a, T> SharedMut<'a, T> {
         self.data
     }
 
+    /// The first `len` elements, to read.
+    ///
+    /// # Safety
+    /// They have been written, and nobody writes them while the result lives.
+    #[inline(always)]
+    pub(crate) unsafe fn read(&self, len: usize) -> &'a [T] {
+        assert!(len <= self.len, "range outside the slice");
+        // SAFETY: in bounds by the assertion, not written by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.data, len) }
+    }
+
     /// The `len` elements from `start`.
     ///
     /// # Safety

@@ -3,7 +3,8 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
 /// Gives back the memory of a tensor that the graph of gradients still refers to, but whose values no backward pass reads.
 ///
 /// That is so for what goes only into [`crate::upsample_nearest_2x`], [`crate::average_pool_2x`], sums and concatenations. Nothing else
-/// may share the memory: afterwards the tensor has its shape, but reading it is an error.
+/// may share the memory: afterwards the tensor has its shape but no values. To read it is an error of this crate's operations, and a
+/// panic in candle's own.
 ///
 /// # Errors
 /// When the tensor is a variable.

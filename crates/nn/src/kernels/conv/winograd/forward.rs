@@ -117,7 +117,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
                     });
                 });
             // SAFETY: all jobs above have ended.
-            let transformed = unsafe { shared.slice(0, T * T * plane) };
+            let transformed = unsafe { shared.read(T * T * plane) };
             let [pixels, zeros, half] = source.grid.scratch(T);
             let (data, products) = (source.panes.lines(T), sink.panes.lines(T));
             let blocks = source.grid.all_rows().div_ceil(rows_per_block);
@@ -167,7 +167,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
                     });
                 });
             // SAFETY: all jobs above have ended.
-            let data = unsafe { shared.slice(0, source.panes.lines(T)) };
+            let data = unsafe { shared.read(source.panes.lines(T)) };
             let plane = (PANEL_INPUTS.min(filters.inputs()) * 2) | 1;
             let lengths = [FILTER_SCRATCH, T * T * plane, sink.panes.lines(T), pixels];
             (0..filters.panels()).into_par_iter().for_each(|panel| {
@@ -320,14 +320,17 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Task for Block<'_, P, M, T
             [pixels, zeros, half],
             &SharedMut::new(self.data),
         );
-        let panels = Panels {
-            lines: self.filters,
-            inputs: c_in,
-            panel: c_in * 2,
-            plane: self.plane,
-        };
-        self.of
-            .multiply::<V>(tiles, self.data, 0, &panels, self.products);
+        // In the pieces of the other way, so that both round alike and an image comes out the same in any batch.
+        for first in (0..c_in).step_by(PANEL_INPUTS) {
+            let panels = Panels {
+                lines: &self.filters[first * 2..],
+                inputs: PANEL_INPUTS.min(c_in - first),
+                panel: c_in * 2,
+                plane: self.plane,
+            };
+            self.of
+                .multiply::<V>(tiles, self.data, first, &panels, self.products);
+        }
         sink.outputs::<V, P, M, T>(
             self.rows,
             0..sink.panes.channel_lines,

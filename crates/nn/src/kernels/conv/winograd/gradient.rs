@@ -127,7 +127,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Gradient<'_, P, M, T> {
                     with_lines([panes.lines(T)], |[sums]| {
                         // SAFETY: all transforms have ended; the jobs from here on only read them.
                         let (data, gradients) =
-                            unsafe { (data.slice(0, x.lines(T)), gradients.slice(0, dy.lines(T))) };
+                            unsafe { (data.read(x.lines(T)), gradients.read(dy.lines(T))) };
                         let tiles = self.x.grid.tiles();
                         let sums = SharedMut::new(sums);
                         self.simd.run(Multiply {
@@ -175,7 +175,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Gradient<'_, P, M, T> {
                 (0..T * T * groups).into_par_iter().for_each(|i| {
                     // SAFETY: all transforms have ended; these jobs only read them.
                     let (data, gradients) =
-                        unsafe { (data.slice(0, x.lines(T)), gradients.slice(0, dy.lines(T))) };
+                        unsafe { (data.read(x.lines(T)), gradients.read(dy.lines(T))) };
                     let (product, group) = (i / groups, i % groups);
                     self.simd.run(Multiply {
                         of: self,
@@ -346,7 +346,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Task for Finish<'_, P, M, 
                 unsafe {
                     filter_gradient::<V, P, M, T>(
                         #[inline(always)]
-                        |p| get(&sums.slice(p * panes.plane + at, 1)[0]),
+                        |p| get(&sums.read(p * panes.plane + at + 1)[p * panes.plane + at]),
                         to,
                         inputs,
                     );
