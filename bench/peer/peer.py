@@ -30,6 +30,13 @@ def formula(shape, salt):
     return (hashed.double() / 2.0**31 - 1.0).float().reshape(shape)
 
 
+def digest(y):
+    """Mean size, and a projection that any change of values or places moves by about as much."""
+    y = y.detach().double()
+    f = formula(y.shape, 7).double()
+    return [y.abs().mean().item(), (y * f).sum().item() / y.numel() ** 0.5]
+
+
 def read_safetensors(path):
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -42,7 +49,7 @@ def read_safetensors(path):
         assert entry["dtype"] == "F32", f"{name}: expected F32, found {entry['dtype']}"
         start, end = entry["data_offsets"]
         flat = torch.frombuffer(memoryview(data)[start:end], dtype=torch.float32)
-        tensors[name] = flat.reshape(entry["shape"]).clone()
+        tensors[name] = flat.reshape(entry["shape"])
     return tensors
 
 
@@ -99,12 +106,12 @@ class Kernel:
             with torch.no_grad():
                 started = clocks()
                 y = self.function(*self.leaves)
-                return y.abs().mean, spent(started)
+                return (lambda: [digest(y)]), spent(started)
         y = self.function(*self.leaves)
         dy = torch.ones_like(y)
         started = clocks()
         grads = torch.autograd.grad(y, [leaf for leaf in self.leaves if leaf.requires_grad], dy)
-        return grads[0].abs().mean, spent(started)
+        return (lambda: [digest(grad) for grad in grads]), spent(started)
 
 
 class BlockWork:
@@ -129,14 +136,14 @@ class BlockWork:
         if not self.backward:
             with torch.no_grad():
                 y = self.block(*args)
-            return y.abs().mean, spent(started)
+            return (lambda: [digest(y)]), spent(started)
         y = self.block(*args)
         y.square().mean().backward()
         result = spent(started)
         gradient = self.x.grad
         self.block.zero_grad(set_to_none=True)
         self.x.grad = None
-        return gradient.abs().mean, result
+        return (lambda: [digest(gradient)]), result
 
 
 class Optimizer:
@@ -145,20 +152,26 @@ class Optimizer:
         self.parameter = torch.nn.Parameter(formula((n,), 1))
         self.parameter.grad = formula((n,), 2)
         self.average = self.parameter.detach().clone()
-        self.optimizer = torch.optim.AdamW([self.parameter], lr=1e-4, weight_decay=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW([self.parameter], lr=1e-2, weight_decay=0.0, fused=True)
 
     def __call__(self):
         started = clocks()
         self.optimizer.step()
-        torch._foreach_lerp_([self.average], [self.parameter.detach()], 1e-4)
-        return self.parameter.abs().mean, spent(started)
+        torch._foreach_lerp_([self.average], [self.parameter.detach()], 0.1)
+        return self.moved, spent(started)
+
+    def moved(self):
+        before = formula(self.average.shape, 1)
+        return [digest(self.parameter.detach() - before), digest(self.average - before)]
 
 
 class Network:
     def __init__(self, job):
         case = job["case"]
-        self.net = UNet(case["config"])
-        self.net.load_state_dict(read_safetensors(job["weights"]))
+        # Without weights of its own, which those of the file would double.
+        with torch.device("meta"):
+            self.net = UNet(case["config"])
+        self.net.load_state_dict(read_safetensors(job["weights"]), assign=True)
         self.net.to(memory_format=layout(job))
         side = case["config"]["image_size"]
         self.x = formula((case["batch"], 3, side, side), 1).to(memory_format=layout(job))
@@ -174,10 +187,10 @@ class Network:
         started = clocks()
         if self.trainer:
             loss = self.trainer.step(self.x)
-            return lambda: loss, spent(started)
+            return (lambda: [[loss, loss], [self.trainer.norm, self.trainer.norm]]), spent(started)
         with torch.no_grad():
             y = self.net(self.x, self.t)
-        return y.abs().mean, spent(started)
+        return (lambda: [digest(y)]), spent(started)
 
 
 def make(job):
@@ -228,7 +241,7 @@ def main():
     torch.manual_seed(0)
     work = make(job)
     value, (cpu, _) = work()
-    value = float(value())
+    value = value()
     # Where one run is short a second one warms up what the first has only set up.
     if cpu < 5.0:
         _, (cpu, _) = work()

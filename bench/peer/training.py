@@ -26,6 +26,8 @@ class Trainer:
     def __init__(self, net, weighting, t, noise):
         self.net = net
         self.first = (torch.tensor(t), noise)
+        # The gradient's norm at the first step, to be compared.
+        self.norm = None
         betas = torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64)
         bar = torch.cumprod(1 - betas, 0)
         before = torch.cat([torch.ones(1, dtype=torch.float64), bar[:-1]])
@@ -75,6 +77,8 @@ class Trainer:
             t, noise = torch.randint(0, STEPS, (x0.shape[0],)), torch.randn_like(x0)
         loss = self.loss(x0, t, noise)
         loss.backward()
+        if self.norm is None:
+            self.norm = sum(p.grad.double().square().sum() for p in self.net.parameters()).sqrt().item()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         torch._foreach_lerp_(self.average, self.parameters, 1e-4)

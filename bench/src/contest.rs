@@ -3,6 +3,7 @@
 use crate::cases::{Case, Work};
 use crate::clock::Spent;
 use crate::inputs::write_files;
+use crate::work::Digest;
 use crate::worker::Job;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -10,7 +11,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// Both sides report a value of their result; further apart than this they have not done the same.
+/// Both sides report what came out; further apart than this, relative to its size, they have not done the same.
 const TOLERANCE: f64 = 2e-3;
 /// All repetitions of a case together take about this many seconds at most, but there are three at least.
 const BUDGET: f64 = 60.0;
@@ -74,10 +75,21 @@ pub(crate) struct Runs {
     pub(crate) peak: Option<u64>,
 }
 
-/// A case's own runs, and those it is held against: each of the same length.
+/// A case's own runs, and those it is held against.
 pub(crate) struct Measured {
     pub(crate) own: Runs,
     pub(crate) others: Vec<Runs>,
+    /// Whether they took turns, or ran one process after another.
+    pub(crate) in_turn: bool,
+}
+
+fn agree(a: &[Digest], b: &[Digest]) -> bool {
+    let close = |a: f64, b: f64, size: f64| (a - b).abs() <= TOLERANCE * size;
+    let same = |(a, b): (&Digest, &Digest)| {
+        let size = a[0].abs().max(b[0].abs());
+        close(a[0], b[0], size) && close(a[1], b[1], size)
+    };
+    a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
 impl Contest<'_> {
@@ -123,10 +135,9 @@ impl Contest<'_> {
         };
         let (own, own_value) = &all[0];
         for (other, value) in &all[1..] {
-            let apart = (own_value - value).abs() > TOLERANCE * own_value.abs().max(value.abs());
-            if case.naive().is_none() && apart {
+            if case.naive().is_none() && !agree(own_value, value) {
                 bail!(
-                    "the two sides do not do the same: {own_value} ({}), {value} ({})",
+                    "the two sides do not do the same: {own_value:?} ({}), {value:?} ({})",
                     own.name,
                     other.name
                 );
@@ -136,10 +147,11 @@ impl Contest<'_> {
         Ok(Measured {
             own: runs.next().context("nobody took part")?,
             others: runs.collect(),
+            in_turn: together,
         })
     }
 
-    fn in_turn(&self, entries: Vec<Entry<'_>>, threads: usize) -> Result<Vec<(Runs, f64)>> {
+    fn in_turn(&self, entries: Vec<Entry<'_>>, threads: usize) -> Result<Vec<(Runs, Vec<Digest>)>> {
         let mut sides = entries
             .into_iter()
             .map(|(name, command, job)| Side::start(name, command, &job, threads))
@@ -158,14 +170,19 @@ impl Contest<'_> {
         sides.into_iter().map(Side::finish).collect()
     }
 
-    fn one_by_one(&self, entries: Vec<Entry<'_>>, threads: usize) -> Result<Vec<(Runs, f64)>> {
+    fn one_by_one(
+        &self,
+        entries: Vec<Entry<'_>>,
+        threads: usize,
+    ) -> Result<Vec<(Runs, Vec<Digest>)>> {
+        let n = entries.len() as f64;
         let mut rounds = self.pairs;
         let mut all = Vec::new();
         for (name, command, job) in entries {
             let mut side = Side::start(name, command, &job, threads)?;
             let mut taken = 0.0;
             for round in 0..rounds {
-                taken += 3.0 * side.go()?.wall;
+                taken += n * side.go()?.wall;
                 if self.ends_after(round, taken) {
                     rounds = round + 1;
                     break;
@@ -204,7 +221,7 @@ struct Side {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    value: f64,
+    value: Vec<Digest>,
     runs: Vec<Spent>,
 }
 
@@ -225,13 +242,12 @@ impl Side {
             child,
             input,
             output: BufReader::new(output),
-            value: 0.0,
+            value: Vec::new(),
             runs: Vec::new(),
         };
         let answer = side.ask(&serde_json::to_string(job)?)?;
-        side.value = answer["value"]
-            .as_f64()
-            .context("an answer without a value")?;
+        side.value =
+            serde_json::from_value(answer["value"].clone()).context("an answer without a value")?;
         Ok(side)
     }
 
@@ -252,7 +268,7 @@ impl Side {
     }
 
     /// The runs, and the value of the result.
-    fn finish(mut self) -> Result<(Runs, f64)> {
+    fn finish(mut self) -> Result<(Runs, Vec<Digest>)> {
         let peak = self.ask("end")?["peak"].as_u64();
         self.child.wait()?;
         let runs = Runs {
@@ -261,5 +277,20 @@ impl Side {
             peak,
         };
         Ok((runs, self.value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_agree_within_the_tolerance_of_their_size() {
+        let a = [[1.0, 0.3], [2.0, -1.0]];
+        assert!(agree(&a, &[[1.001, 0.3015], [2.0, -1.003]]));
+        assert!(!agree(&a, &[[1.0, 0.303], [2.0, -1.0]]));
+        assert!(!agree(&a, &[[1.0, 0.3], [2.01, -1.0]]));
+        assert!(!agree(&a, &a[..1]));
+        assert!(!agree(&[[f64::NAN, 0.0]], &[[f64::NAN, 0.0]]));
     }
 }

@@ -3,7 +3,8 @@
 //! Every case is measured in a process of its own, ours and PyTorch's alike, so that neither sees the other's threads or memory; the
 //! processes take turns, repetition by repetition, and the verdict is the median of the ratios of neighbours.
 //!
-//! **Invariant:** both sides do the same work: they report a value of their result, and values that differ are an error.
+//! **Invariant:** both sides do the same work: they report size and a projection of what came out (of a step its loss and the norm of
+//! its gradient), and a difference is an error.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -41,7 +42,7 @@ struct Args {
     /// Numbers of threads, separated by commas [default: 1 and all cores].
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
-    /// Repetitions of each case; fewer where one takes longer than half a minute.
+    /// Repetitions of each case; fewer where they would take more than a minute together, but three at least.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pairs: u16,
     /// The Python that has PyTorch.

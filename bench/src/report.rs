@@ -71,7 +71,8 @@ impl Report {
             "kernels {}; products of matrices reach {} thread(s)\n\
              cpu and wall: milliseconds, median. GF/s: operations of the direct sum, so that fast convolutions can exceed the peak.\n\
              other: PyTorch in the faster of its two layouts, or for \"sdft\" and \"recomputed\" our own naive step.\n\
-             ratio: ours / other, median [smallest..largest] of neighbouring runs. busy: cpu / wall of both per thread; 1 is a quiet machine.\n\n\
+             ratio: ours / other, median [smallest..largest] of neighbouring runs. busy: cpu / wall of both per thread; 1 is a quiet machine. *: too large to take turns, one after another.\n\
+             memory: our allocator keeps its pages (MIMALLOC_PURGE_DELAY=0 gives them back), PyTorch has its default.\n\n\
              {:<40} {:>3} {:>9} {:>9} {:>6} {:>5} {:>7}  {:>9} {:>19} {:>19} {:>7} {:>9}\n",
             sdft_nn::kernel_choice(),
             peaks.join(", "),
@@ -92,7 +93,11 @@ impl Report {
 
     /// The line of one case.
     pub(crate) fn row(&mut self, case: &Case, threads: usize, measured: Measured) -> String {
-        let Measured { own, others } = measured;
+        let Measured {
+            own,
+            others,
+            in_turn,
+        } = measured;
         let cpu = |runs: &Runs| Spread::of(runs.runs.iter().map(|run| run.cpu));
         let wall = |runs: &Runs| Spread::of(runs.runs.iter().map(|run| run.wall));
         let rate = case.flops().map(|flops| flops / wall(&own).median);
@@ -117,14 +122,18 @@ impl Report {
             "share_of_peak": share,
             "peak_bytes": own.peak,
             "pairs": own.runs.len(),
+            "in_turn": in_turn,
         });
-        let fastest = others
-            .iter()
-            .min_by(|a, b| cpu(a).median.total_cmp(&cpu(b).median));
-        if let Some(other) = fastest {
-            let pairs = || own.runs.iter().zip(&other.runs);
-            let cpu_ratio = Spread::of(pairs().map(|(a, b)| a.cpu / b.cpu));
-            let wall_ratio = Spread::of(pairs().map(|(a, b)| a.wall / b.wall));
+        // Each ratio is held against the layout that is the better one by its clock.
+        let best = |median: &dyn Fn(&Runs) -> f64| {
+            others.iter().min_by(|a, b| median(a).total_cmp(&median(b)))
+        };
+        let fastest = best(&|runs| cpu(runs).median);
+        let by_wall = best(&|runs| wall(runs).median);
+        if let (Some(other), Some(by_wall)) = (fastest, by_wall) {
+            let pairs = |other| own.runs.iter().zip(other);
+            let cpu_ratio = Spread::of(pairs(&other.runs).map(|(a, b)| a.cpu / b.cpu));
+            let wall_ratio = Spread::of(pairs(&by_wall.runs).map(|(a, b)| a.wall / b.wall));
             let busy = |runs: &Runs| {
                 Spread::of(
                     runs.runs
@@ -140,7 +149,12 @@ impl Report {
                 text(cpu_ratio),
                 text(wall_ratio),
                 or_dash(other.peak.map(megabytes)),
-                format!("{:.2}/{:.2}", busy(&own), busy(other)),
+                format!(
+                    "{:.2}/{:.2}{}",
+                    busy(&own),
+                    busy(other),
+                    if in_turn { "" } else { " *" }
+                ),
             );
             row["other"] = json!({
                 "name": other.name,

@@ -3,7 +3,8 @@
 use crate::cases::{Case, Pass, Work};
 use crate::clock::{Spent, Started};
 use crate::inputs::{SEED, block_weights, formula, network_weights};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_nn::{
@@ -13,8 +14,14 @@ use sdft_nn::{
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
 use sdft_train::{Learner, LossPlan, Method, Outcome, Plan};
 
-/// Does the work once: a value to compare, and what it took.
-pub(crate) type Run = Box<dyn FnMut() -> Result<(f64, Spent)>>;
+/// Does the work once: what it took and, if asked for, what came out.
+pub(crate) type Run = Box<dyn FnMut(bool) -> Result<(Vec<Digest>, Spent)>>;
+
+/// Mean size of a result, and a projection that any change of values or places moves by about as much.
+pub(crate) type Digest = [f64; 2];
+
+/// SDFT steps of one repetition.
+const STEPS: u32 = 5;
 
 /// Timesteps at which a forward pass is measured.
 const T: f32 = 500.0;
@@ -36,8 +43,26 @@ pub(crate) fn prepare(case: &Case) -> Result<Run> {
     }
 }
 
-fn mean_of_sizes(x: &Tensor) -> Result<f64> {
-    Ok(x.abs()?.mean_all()?.to_dtype(DType::F64)?.to_scalar()?)
+fn digest(x: &Tensor) -> Result<Digest> {
+    let f = formula(x.dims(), 7)?.to_dtype(DType::F64)?;
+    let x = x.to_dtype(DType::F64)?;
+    let projection = (&x * f)?.sum_all()?.to_scalar::<f64>()? / (x.elem_count() as f64).sqrt();
+    Ok([x.abs()?.mean_all()?.to_scalar()?, projection])
+}
+
+fn digests<'a>(wanted: bool, results: impl IntoIterator<Item = &'a Tensor>) -> Result<Vec<Digest>> {
+    if !wanted {
+        return Ok(Vec::new());
+    }
+    results.into_iter().map(digest).collect()
+}
+
+/// The gradients of these, all of which must be there.
+fn gradients_of(store: &GradStore, leaves: &[Tensor]) -> Result<Vec<Tensor>> {
+    leaves
+        .iter()
+        .map(|leaf| store.get(leaf).cloned().context("no gradient"))
+        .collect()
 }
 
 /// A function of its leaves.
@@ -105,22 +130,27 @@ fn kernel(work: &Work, pass: Pass) -> Result<Run> {
         leaves.push(leaf(weight, of_weights)?);
     }
     if pass == Pass::Forward {
-        return Ok(Box::new(move || {
+        return Ok(Box::new(move |wanted| {
             let started = Started::now();
             let y = function(&leaves)?;
             let spent = started.spent();
-            Ok((mean_of_sizes(&y)?, spent))
+            Ok((digests(wanted, [&y])?, spent))
         }));
     }
-    Ok(Box::new(move || {
+    Ok(Box::new(move |wanted| {
         let y = function(&leaves)?;
         let started = Started::now();
         let gradients = backward(&y)?;
         let spent = started.spent();
-        match gradients.get(&leaves[usize::from(!of_input)]) {
-            Some(gradient) => Ok((mean_of_sizes(gradient)?, spent)),
-            None => bail!("no gradient"),
-        }
+        let tracked: Vec<Tensor> = leaves
+            .iter()
+            .filter(|leaf| leaf.is_variable())
+            .cloned()
+            .collect();
+        Ok((
+            digests(wanted, &gradients_of(&gradients, &tracked)?)?,
+            spent,
+        ))
     }))
 }
 
@@ -179,35 +209,40 @@ fn block(case: &Case) -> Result<Run> {
     };
     let x = formula(&shape, 1)?;
     if !both {
-        return Ok(Box::new(move || {
+        return Ok(Box::new(move |wanted| {
             let started = Started::now();
             let y = function(&x)?;
             let spent = started.spent();
-            Ok((mean_of_sizes(&y)?, spent))
+            Ok((digests(wanted, [&y])?, spent))
         }));
     }
     let x = Var::from_tensor(&x)?;
-    Ok(Box::new(move || {
+    Ok(Box::new(move |wanted| {
         let started = Started::now();
         let gradients = backward(&function(&x)?.sqr()?.mean_all()?)?;
         let spent = started.spent();
-        match gradients.get(&x) {
-            Some(gradient) => Ok((mean_of_sizes(gradient)?, spent)),
-            None => bail!("no gradient"),
-        }
+        let of_x = gradients_of(&gradients, std::slice::from_ref(x.as_tensor()))?;
+        Ok((digests(wanted, &of_x)?, spent))
     }))
 }
 
 fn optimizer(elements: usize) -> Result<Run> {
-    let vars = vec![("w".to_owned(), Var::from_tensor(&formula(&[elements], 1)?)?)];
+    let before = formula(&[elements], 1)?;
+    let vars = vec![("w".to_owned(), Var::from_tensor(&before)?)];
     let gradients = [Some(formula(&[elements], 2)?)];
     let mut optimizer = Optimizer::new(Rule::AdamW(AdamW::default()), &vars)?;
-    let mut ema = Ema::new(0.9999, EmaRamp::None, &vars)?;
-    Ok(Box::new(move || {
+    let mut ema = Ema::new(0.9, EmaRamp::None, &vars)?;
+    Ok(Box::new(move |wanted| {
         let started = Started::now();
-        optimizer.step_and_average(&gradients, 1e-4, 1.0, &mut ema)?;
+        optimizer.step_and_average(&gradients, 1e-2, 1.0, &mut ema)?;
         let spent = started.spent();
-        Ok((mean_of_sizes(&vars[0].1)?, spent))
+        if !wanted {
+            return Ok((Vec::new(), spent));
+        }
+        let moved =
+            [&vars[0].1.as_detached_tensor(), &ema.state()?[0].1].map(|after| after - &before);
+        let [parameter, average] = moved;
+        Ok((digests(wanted, [&parameter?, &average?])?, spent))
     }))
 }
 
@@ -218,11 +253,11 @@ fn images(batch: usize, config: &AdmConfig) -> Result<Tensor> {
 fn forward(batch: usize, config: &AdmConfig) -> Result<Run> {
     let unet = Unet::load(&network_weights(config)?, config)?;
     let (x, t) = (images(batch, config)?, vec![T; batch]);
-    Ok(Box::new(move || {
+    Ok(Box::new(move |wanted| {
         let started = Started::now();
         let y = unet.forward(&x, &t, None, None)?;
         let spent = started.spent();
-        Ok((mean_of_sizes(&y)?, spent))
+        Ok((digests(wanted, [&y])?, spent))
     }))
 }
 
@@ -245,15 +280,34 @@ fn step(batch: usize, config: &AdmConfig, weighting: &str, pass: Pass) -> Result
     let mut learner = Learner::new(&plan, &params, source)?;
     drop(params);
     let x0 = images(batch, config)?;
+    // What an SDFT step looks at is drawn anew in each, so that one alone says little.
+    let steps = if sdft && config.image_size <= 64 {
+        STEPS
+    } else {
+        1
+    };
     let mut n = 0;
-    Ok(Box::new(move || {
+    Ok(Box::new(move |wanted| {
         let started = Started::now();
-        let outcome = learner.step(n, &x0)?;
-        let spent = started.spent();
-        n += 1;
-        match outcome {
-            Outcome::Updated { report, .. } => Ok((report.total, spent)),
-            Outcome::Skipped { what } => bail!("a step with a {what} that is not finite"),
+        let mut first = None;
+        for _ in 0..steps {
+            match learner.step(n, &x0)? {
+                Outcome::Updated { report, grad_norm } => {
+                    first.get_or_insert([[report.total; 2], [grad_norm; 2]]);
+                }
+                Outcome::Skipped { what } => bail!("a step with a {what} that is not finite"),
+            }
+            n += 1;
         }
+        let Spent { cpu, wall } = started.spent();
+        let each = |seconds: f64| seconds / f64::from(steps);
+        let spent = Spent {
+            cpu: each(cpu),
+            wall: each(wall),
+        };
+        Ok((
+            first.filter(|_| wanted).into_iter().flatten().collect(),
+            spent,
+        ))
     }))
 }

@@ -384,7 +384,13 @@ fn images_left_out_in_the_middle_do_not_need_a_network_of_contiguous_outputs() {
     let three = |x: &Tensor| Tensor::cat(&[x, &x.narrow(0, 0, 1).unwrap()], 0).unwrap();
     let (x0, noise) = (three(&s.x0), three(&s.noise));
     let evaluate = |t: &[usize], distill: Option<&[f64]>, x0: &Tensor, noise: &Tensor| {
-        let batch = Batch { x0, t, noise, importance: None, distill };
+        let batch = Batch {
+            x0,
+            t,
+            noise,
+            importance: None,
+            distill,
+        };
         let teacher = Joint(s.teacher.a.clone());
         objective
             .evaluate(&s.diffusion, &student, Some(&teacher), &batch, None)

@@ -180,7 +180,10 @@ mod tests {
         let doubled = (w.as_tensor() * 2.0).unwrap();
         let y = recompute(&x, &doubled, |x, _| x.sqr()).unwrap();
         let grads = backward(&y.sum_all().unwrap()).unwrap();
-        assert_eq!(grads.get(&x).unwrap().to_vec2::<f32>().unwrap(), [[2.0; 3]; 2]);
+        assert_eq!(
+            grads.get(&x).unwrap().to_vec2::<f32>().unwrap(),
+            [[2.0; 3]; 2]
+        );
         let bias = b.as_tensor().clone();
         let y = recompute(&x, &w, move |x, w| {
             crate::linear(x, w, &bias)?.sum_all()? + w.sqr()?.sum_all()?
@@ -188,7 +191,10 @@ mod tests {
         .unwrap();
         let grads = backward(&y).unwrap();
         // Twice the one of x from the layer, and 2 w.
-        assert_eq!(grads.get(&w).unwrap().to_vec2::<f32>().unwrap(), [[4.0; 3]; 4]);
+        assert_eq!(
+            grads.get(&w).unwrap().to_vec2::<f32>().unwrap(),
+            [[4.0; 3]; 4]
+        );
         assert_eq!(grads.get(&b).unwrap().to_vec1::<f32>().unwrap(), [2.0; 4]);
     }
 

@@ -308,7 +308,11 @@ fn an_image_comes_out_the_same_in_any_batch_by_the_fast_ways() {
             assert_ne!(choice.algorithm, Algorithm::Direct);
             let many = conv3(5, c_in, (side, side), c_out);
             let one = ConvShape { batch: 1, ..many };
-            let (x, w, dy) = (normal(n_x(&many), 1), normal(n_w(&many), 2), normal(n_y(&many), 3));
+            let (x, w, dy) = (
+                normal(n_x(&many), 1),
+                normal(n_w(&many), 2),
+                normal(n_y(&many), 3),
+            );
             let (x1, dy1) = (&x[..n_x(&one)], &dy[..n_y(&one)]);
             let alone = forward_by(choice, &one, x1, &w, None);
             let among = forward_by(choice, &many, &x, &w, None);
@@ -323,12 +327,20 @@ fn an_image_comes_out_the_same_in_any_batch_by_the_fast_ways() {
 #[test]
 fn an_empty_batch_has_an_empty_result_and_no_gradient() {
     for k in [1, 3] {
-        let s = ConvShape { k, pad: k / 2, ..conv3(0, 16, (8, 8), 16) };
+        let s = ConvShape {
+            k,
+            pad: k / 2,
+            ..conv3(0, 16, (8, 8), 16)
+        };
         let w = normal(n_w(&s), 2);
         for choice in choices() {
             assert!(forward_by(choice, &s, &[], &w, None).is_empty());
             assert!(input_gradient_by(choice, &s, &[], &w).is_empty());
-            assert!(weight_gradient_by::<f32>(choice, &s, &[], &[]).iter().all(|&g| g == 0.0));
+            assert!(
+                weight_gradient_by::<f32>(choice, &s, &[], &[])
+                    .iter()
+                    .all(|&g| g == 0.0)
+            );
         }
     }
 }
