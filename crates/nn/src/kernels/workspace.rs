@@ -34,6 +34,12 @@ pub(crate) fn with_lines<const N: usize, R>(
     result
 }
 
+/// Lines as what they are made of.
+pub(crate) fn floats(lines: &[Line]) -> &[f32] {
+    // SAFETY: a line is sixteen floats without padding.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), 16 * lines.len()) }
+}
+
 #[inline(always)]
 pub(crate) fn get<V: Lanes>(line: &Line) -> V {
     // SAFETY: a line is sixteen floats.

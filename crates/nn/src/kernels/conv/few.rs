@@ -5,11 +5,15 @@ use super::ConvShape;
 use crate::kernels::micro::Product;
 use crate::kernels::shared_mut::{SharedMut, filled};
 use crate::kernels::simd::{Lanes, Simd, Task};
-use crate::kernels::workspace::{Line, with_lines};
+use crate::kernels::workspace::{Line, floats, with_lines};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Pixels of one image up to which this pays. The batch has no say: an image comes out the same in any company.
 const PIXELS: usize = 4;
+/// The same for layers of so many weights that it is them that take the time.
+const PIXELS_OF_WIDE: usize = 16;
+const WIDE: usize = 1 << 16;
 /// Output channels of one job.
 const OUTPUTS: usize = 32;
 /// Input channels of one job of the input gradient: their columns stay in the first cache.
@@ -35,9 +39,14 @@ impl<'a> Few<'a> {
     /// Where this applies and pays.
     pub(super) fn of(shape: &'a ConvShape, simd: Simd) -> Option<Self> {
         let each = shape.out_h() * shape.out_w();
+        let limit = if shape.c_in * shape.c_out >= WIDE {
+            PIXELS_OF_WIDE
+        } else {
+            PIXELS
+        };
         let whole = shape.c_in.is_multiple_of(16) && shape.c_out.is_multiple_of(8);
         let pixels = shape.batch * each;
-        (whole && each <= PIXELS && pixels > 0).then_some(Self {
+        (whole && each <= limit && pixels > 0).then_some(Self {
             simd,
             shape,
             pixels,
@@ -46,29 +55,35 @@ impl<'a> Few<'a> {
         })
     }
 
-    /// Calls `f(weight within an output, pixel, place in x)` for every product of the inputs `channels`; padding is left out.
-    fn for_each_product(
-        &self,
-        channels: std::ops::Range<usize>,
-        mut f: impl FnMut(usize, usize, usize),
-    ) {
+    /// Every tap of a filter with every pixel it is seen from, `(tap, pixel, place in x of the first channel)`; padding is left out.
+    fn pairs(&self) -> Vec<(usize, usize, usize)> {
         let s = self.shape;
         let (out_h, out_w) = (s.out_h(), s.out_w());
-        for c in channels {
-            for tap in 0..s.k * s.k {
-                let (ky, kx) = (tap / s.k, tap % s.k);
-                for pixel in 0..self.pixels {
-                    let (image, y, x) = (
-                        pixel / (out_h * out_w),
-                        pixel / out_w % out_h * s.stride + ky,
-                        pixel % out_w * s.stride + kx,
-                    );
-                    let inside = y >= s.pad && y < s.h + s.pad && x >= s.pad && x < s.w + s.pad;
-                    if inside {
-                        let place = ((image * s.c_in + c) * s.h + y - s.pad) * s.w + x - s.pad;
-                        f(c * s.k * s.k + tap, pixel, place);
-                    }
+        let mut pairs = Vec::with_capacity(s.k * s.k * self.pixels);
+        for tap in 0..s.k * s.k {
+            for pixel in 0..self.pixels {
+                let (image, y, x) = (
+                    pixel / (out_h * out_w),
+                    pixel / out_w % out_h * s.stride + tap / s.k,
+                    pixel % out_w * s.stride + tap % s.k,
+                );
+                let inside = y >= s.pad && y < s.h + s.pad && x >= s.pad && x < s.w + s.pad;
+                if inside {
+                    let place = (image * s.c_in * s.h + y - s.pad) * s.w + x - s.pad;
+                    pairs.push((tap, pixel, place));
                 }
+            }
+        }
+        pairs
+    }
+
+    /// Calls `f(weight within an output, pixel, place in x)` for every product of the inputs `channels`.
+    fn for_each_product(&self, channels: Range<usize>, mut f: impl FnMut(usize, usize, usize)) {
+        let (taps, plane) = (self.shape.k * self.shape.k, self.shape.h * self.shape.w);
+        let pairs = self.pairs();
+        for c in channels {
+            for &(tap, pixel, place) in &pairs {
+                f(c * taps + tap, pixel, c * plane + place);
             }
         }
     }
@@ -77,10 +92,12 @@ impl<'a> Few<'a> {
     fn gather_outputs(&self, dy: &[f32], lines: &mut [Line]) {
         let plane = self.pixels / self.shape.batch;
         lines.fill(Line([0.0; 16]));
-        for (i, &value) in dy.iter().enumerate() {
-            let (image, channel) = (i / (self.shape.c_out * plane), i / plane % self.shape.c_out);
-            let pixel = image * plane + i % plane;
-            lines[channel * self.lines + pixel / 16].0[pixel % 16] = value;
+        for (i, values) in dy.chunks_exact(plane).enumerate() {
+            let (image, channel) = (i / self.shape.c_out, i % self.shape.c_out);
+            for (at, &value) in values.iter().enumerate() {
+                let pixel = image * plane + at;
+                lines[channel * self.lines + pixel / 16].0[pixel % 16] = value;
+            }
         }
     }
 
@@ -129,13 +146,14 @@ impl<'a> Few<'a> {
                                 }
                                 for o in 0..outputs {
                                     let bias = bias.map_or(0.0, |bias| bias[first + o]);
-                                    for pixel in 0..self.pixels {
-                                        let (image, at) = (pixel / plane, pixel % plane);
-                                        let value =
-                                            sums[o * lines + pixel / 16].0[pixel % 16] + bias;
-                                        y.as_mut_ptr()
-                                            .add((image * s.c_out + first + o) * plane + at)
-                                            .write(value);
+                                    let sums = floats(&sums[o * lines..][..lines]);
+                                    for (image, sums) in
+                                        sums[..self.pixels].chunks_exact(plane).enumerate()
+                                    {
+                                        let to = (image * s.c_out + first + o) * plane;
+                                        for (at, &sum) in sums.iter().enumerate() {
+                                            y.as_mut_ptr().add(to + at).write(sum + bias);
+                                        }
                                     }
                                 }
                             });

@@ -264,6 +264,7 @@ fn every_path_is_accurate_for_all_kinds_of_shapes() {
 fn wide_layers_on_small_maps_are_accurate() {
     let fastest: Vec<Choice> = choices().into_iter().rev().take(3).collect();
     compare(&conv3(2, 330, (8, 8), 300), &fastest);
+    compare(&conv3(3, 256, (4, 4), 256), &fastest);
     compare(&conv3(2, 128, (24, 24), 128), &fastest);
 }
 
