@@ -17,7 +17,7 @@ pub(crate) fn doctor() -> Result<()> {
         "cores     {cores}; {} threads will be used",
         rayon::current_num_threads()
     ))?;
-    line(format_args!("simd      {}", simd()))?;
+    line(format_args!("kernels   {}", sdft_nn::kernel_choice()))?;
     line(format_args!(
         "speed     {:.0} GFLOP/s in matrix products, measured now",
         sdft_nn::measure_flops() / 1e9
@@ -40,28 +40,6 @@ pub(crate) fn doctor() -> Result<()> {
     line(format_args!("toolkit   {}", toolkit()))?;
     line("device    cpu: this build has no GPU code")?;
     Ok(())
-}
-
-fn simd() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            return "AVX-512";
-        }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-        {
-            return "AVX2 and FMA";
-        }
-        "SSE2"
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        "NEON"
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        "none known"
-    }
 }
 
 /// All memory and what is available of it, where the system tells.

@@ -52,6 +52,7 @@ impl Simd {
 
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Portable if cfg!(target_arch = "aarch64") => "neon",
             Self::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => "avx2",
