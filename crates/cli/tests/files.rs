@@ -282,7 +282,7 @@ fn the_doctor_says_what_will_be_used() {
     for word in [
         "cores",
         "1 threads will be used",
-        "simd",
+        "kernels",
         "GFLOP/s",
         "disk",
         "gpu",
