@@ -75,6 +75,10 @@ fn main() -> ExitCode {
 }
 
 fn drive(args: &Args) -> Result<ExitCode> {
+    if let Err(problem) = sdft_nn::check_kernel_environment() {
+        eprintln!("error: {problem}");
+        return Ok(ExitCode::from(2));
+    }
     let chosen: Vec<_> = cases()
         .into_iter()
         .filter(|case| {
@@ -103,6 +107,8 @@ fn drive(args: &Args) -> Result<ExitCode> {
     let peer = args.peer.then(|| Peer::find(&args.python)).transpose()?;
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     let mut report = report::Report::new(&threads, peer.as_ref())?;
+    // Written after every case: a place that cannot be written shows at once, and a failure later on loses nothing.
+    report.write(&args.json)?;
     print!("{}", report.head());
     let contest = Contest {
         peer: peer.as_ref(),
@@ -115,9 +121,9 @@ fn drive(args: &Args) -> Result<ExitCode> {
                 .measure(case, n)
                 .with_context(|| format!("{}, {n} threads", case.name()))?;
             print!("{}", report.row(case, n, measured));
+            report.write(&args.json)?;
         }
     }
-    report.write(&args.json)?;
     println!("wrote {}", args.json.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -171,9 +171,10 @@ impl Report {
         line + "\n"
     }
 
-    pub(crate) fn write(self, path: &Path) -> Result<()> {
-        let mut all = self.header;
-        all["cases"] = Value::Array(self.rows);
+    /// Everything so far.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let mut all = self.header.clone();
+        all["cases"] = Value::Array(self.rows.clone());
         let text = serde_json::to_string_pretty(&all)? + "\n";
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
     }

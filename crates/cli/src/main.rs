@@ -47,6 +47,10 @@ fn main() -> ExitCode {
     unsafe { sdft_runtime::prepare() };
     // clap prints usage errors itself and leaves with code 2.
     let cli = Cli::parse();
+    if let Err(problem) = sdft_nn::check_kernel_environment() {
+        console::error(&usage(problem));
+        return ExitCode::from(2);
+    }
     let in_pool = sdft_runtime::with_threads(cli.threads, || match cli.verb {
         Verb::Train(args) => train::train(&args),
         Verb::Sample(args) => sample::sample(&args).map(|()| ExitCode::SUCCESS),

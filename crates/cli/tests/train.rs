@@ -188,6 +188,13 @@ fn fast_convolutions_train_like_direct_ones() {
             })
             .collect()
     };
+    let place = Place::new();
+    let output = place
+        .command(&steps)
+        .env("SDFT_CONV", "F2")
+        .output()
+        .unwrap();
+    common::Run::from(output).fails(2, &["SDFT_CONV", "direct, f2, f4", "F2"]);
     let direct = losses("direct");
     assert!(
         direct.len() == 40 && direct[39] < 0.5 * direct[0],

@@ -29,6 +29,7 @@ pub use crate::{
     dropout::DropoutKey,
     embedding::timestep_embedding,
     kernels::attention::AttentionOrder,
+    kernels::check_kernel_environment,
     kernels::kernel_choice,
     kernels::measure_flops,
     kernels::norm::Activation,

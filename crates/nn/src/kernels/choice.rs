@@ -14,6 +14,8 @@ pub(crate) enum Algorithm {
     F4,
 }
 
+const ALGORITHMS: [&str; 3] = ["direct", "f2", "f4"];
+
 /// Instruction set and algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Choice {
@@ -38,6 +40,25 @@ impl Choice {
             }
         })
     }
+}
+
+/// Whether what the environment asks of the kernels can be had; they go on without it if not.
+///
+/// # Errors
+/// A message with the variable, what it holds and what it may hold.
+pub fn check_kernel_environment() -> Result<(), String> {
+    let sets: Vec<&str> = Simd::available().iter().map(|simd| simd.name()).collect();
+    for (variable, names) in [("SDFT_SIMD", &sets[..]), ("SDFT_CONV", &ALGORITHMS[..])] {
+        if let Some(found) = std::env::var_os(variable)
+            && !names.iter().any(|name| found == *name)
+        {
+            let names = names.join(", ");
+            return Err(format!(
+                "{variable}: expected one of {names}, found {found:?}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Instruction set and algorithm of this process in words, such as `avx512 f4`.

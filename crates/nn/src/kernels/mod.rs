@@ -18,7 +18,7 @@ mod shared_mut;
 mod simd;
 mod workspace;
 
-pub use choice::kernel_choice;
+pub use choice::{check_kernel_environment, kernel_choice};
 pub use measure::measure_flops;
 pub(crate) use real::Real;
 pub(crate) use shared_mut::SharedMut;
