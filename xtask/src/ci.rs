@@ -22,18 +22,10 @@ pub(crate) fn test_command(args: &[String]) -> Command {
 /// The numerical tests once more, with the convolutions of the precise paths: `SDFT_CONV` names one of them.
 fn precise_command(algorithm: &str) -> Command {
     let mut command = cargo("test");
+    // The whole workspace is named, as in the stage before, so that nothing is compiled anew.
     command
-        .args(["--release", "--quiet", "--tests"])
-        .args(
-            [
-                "sdft-nn",
-                "sdft-adm",
-                "sdft-losses",
-                "sdft-optim",
-                "sdft-tests",
-            ]
-            .map(|name| format!("--package={name}")),
-        )
+        .args(["--release", "--quiet", "--workspace"])
+        .args(["parity", "golden", "identities", "gradients"].map(|name| format!("--test={name}")))
         .env("SDFT_CONV", algorithm);
     command
 }
