@@ -23,7 +23,7 @@ const OWN: [(&str, &str); 6] = [
     ),
     (
         "ci",
-        "what the continuous integration runs: fmt, tidy, clippy, test, doc",
+        "what the continuous integration runs: fmt, tidy, clippy, test, precise paths, doc",
     ),
     (
         "tidy",
