@@ -157,21 +157,8 @@ impl GroupNorm {
         norm_act(x, &a, &b, self.groups, self.eps, activation)
     }
 
-    /// As [`Self::forward`], with `(1 + scale)` and `shift` `[B, C]` on top: `norm(x) (1 + scale) + shift`.
-    ///
-    /// # Errors
-    /// As [`norm_act`].
-    pub fn forward_modulated(
-        &self,
-        x: &Tensor,
-        scale: &Tensor,
-        shift: &Tensor,
-        activation: Activation,
-    ) -> Result<Tensor> {
-        self.modulated_of(Input::Shared(x), scale, shift, activation)
-    }
-
-    /// As [`Self::forward_modulated`], with a say on whose the input is.
+    /// As [`Self::forward`], with `(1 + scale)` and `shift` `[B, C]` on top, `norm(x) (1 + scale) + shift`, and a say on whose the
+    /// input is.
     pub(crate) fn modulated_of(
         &self,
         x: Input<'_>,

@@ -8,7 +8,6 @@ mod choice;
 pub(crate) mod conv;
 pub(crate) mod elementwise;
 pub(crate) mod gemm;
-pub(crate) mod linear;
 mod measure;
 mod micro;
 pub(crate) mod norm;

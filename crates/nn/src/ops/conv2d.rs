@@ -99,6 +99,43 @@ pub(crate) fn pointwise(input: Input<'_>, w: &Tensor, bias: &Tensor) -> Result<T
         .apply_op3(&w.contiguous()?, &bias.contiguous()?, op)
 }
 
+/// `x w^T + bias`: a convolution of images of one pixel.
+///
+/// # Shapes
+/// - `x`: `[B, I]` · `w`: `[O, I]` · `bias`: `[O]` · returns: `[B, O]`
+///
+/// # Errors
+/// Shapes that do not fit, a type other than f32 or f64.
+pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    same_float("linear", &[x, w, bias])?;
+    let (batch, c_in) = x.dims2()?;
+    let (c_out, w_in) = w.dims2()?;
+    if w_in != c_in || bias.dims() != [c_out] {
+        bail!(
+            "linear: input {:?}, weight {:?} and bias {:?} do not fit",
+            x.shape(),
+            w.shape(),
+            bias.shape()
+        );
+    }
+    let op = Conv2d {
+        shape: ConvShape {
+            batch,
+            c_in,
+            h: 1,
+            w: 1,
+            c_out,
+            k: 1,
+            stride: 1,
+            pad: 0,
+        },
+        y: Shape::from((batch, c_out)),
+        only_here: false,
+    };
+    x.contiguous()?
+        .apply_op3(&w.contiguous()?, &bias.contiguous()?, op)
+}
+
 /// Tensors of more or fewer dimensions hold the same elements.
 struct Conv2d {
     shape: ConvShape,

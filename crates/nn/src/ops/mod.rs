@@ -6,7 +6,6 @@
 mod add;
 mod attention;
 mod conv2d;
-mod linear;
 mod mask;
 mod norm_act;
 mod release;
@@ -14,9 +13,8 @@ mod resample;
 
 pub(crate) use add::add;
 pub use attention::attention;
-pub use conv2d::conv2d;
+pub use conv2d::{conv2d, linear};
 pub(crate) use conv2d::{conv2d_of, pointwise};
-pub use linear::linear;
 pub(crate) use mask::mask;
 pub use norm_act::norm_act;
 pub(crate) use norm_act::norm_act_of;
