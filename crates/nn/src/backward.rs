@@ -140,7 +140,7 @@ mod tests {
             numbers(&[2, 2, 3, 3], 0.7),
             numbers(&[2], 0.9),
         );
-        let y = conv2d(&conv2d(&x, &w, &b, 1, 1).unwrap(), &w, &b, 1, 1).unwrap();
+        let y = conv2d(&conv2d(&x, &w, &b, 1, [1; 2]).unwrap(), &w, &b, 1, [1; 2]).unwrap();
         let loss =
             (y.sqr().unwrap().sum_all().unwrap() + w.sqr().unwrap().sum_all().unwrap()).unwrap();
         let (ours, candles) = (backward(&loss).unwrap(), loss.backward().unwrap());

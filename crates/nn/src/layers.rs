@@ -44,7 +44,7 @@ impl Conv2d {
 
     /// As [`Self::forward`], with a say on whose the input is.
     pub(crate) fn forward_of(&self, x: Input<'_>) -> Result<Tensor> {
-        conv2d_of(x, &self.weight, &self.bias, self.stride, self.pad)
+        conv2d_of(x, &self.weight, &self.bias, self.stride, [self.pad; 2])
     }
 }
 

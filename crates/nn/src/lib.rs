@@ -33,8 +33,11 @@ pub use crate::{
     kernels::kernel_choice,
     kernels::measure_flops,
     kernels::norm::Activation,
+    kernels::pool::PoolKind,
     layers::{Conv2d, GroupNorm, Linear, Pointwise},
-    ops::{attention, average_pool_2x, conv2d, linear, norm_act, release, upsample_nearest_2x},
+    ops::{
+        attention, average_pool_2x, conv2d, linear, norm_act, pool, release, upsample_nearest_2x,
+    },
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},
     recompute::recompute,
     res_block::{ResBlock, ResBlockConfig, Resample, Resize},

@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sdft_nn::{
-    Activation, AttentionBlock, AttentionOrder, AttentionPool, Params, ResBlock, ResBlockConfig,
-    Resample, Resize, Scope, attention, average_pool_2x, conv2d, linear, norm_act, specs_of,
-    upsample_nearest_2x,
+    Activation, AttentionBlock, AttentionOrder, AttentionPool, Params, PoolKind, ResBlock,
+    ResBlockConfig, Resample, Resize, Scope, attention, average_pool_2x, conv2d, linear, norm_act,
+    pool, specs_of, upsample_nearest_2x,
 };
 
 fn wave(shape: &[usize], phase: f64) -> Tensor {
@@ -61,10 +61,17 @@ fn check(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
 
 #[test]
 fn operations_have_exact_gradients() {
-    for (stride, pad, k) in [(1, 1, 3), (2, 1, 3), (1, 0, 1), (2, 2, 5)] {
+    for (stride, pad, [k_h, k_w]) in [
+        (1, [1; 2], [3; 2]),
+        (2, [1; 2], [3; 2]),
+        (1, [0; 2], [1; 2]),
+        (2, [2; 2], [5; 2]),
+        (1, [0, 2], [1, 5]),
+        (2, [1, 0], [3, 1]),
+    ] {
         let inputs = [
             wave(&[2, 3, 6, 5], 0.1),
-            wave(&[4, 3, k, k], 0.2),
+            wave(&[4, 3, k_h, k_w], 0.2),
             wave(&[4], 0.3),
         ];
         check(&inputs, |t| conv2d(&t[0], &t[1], &t[2], stride, pad));
@@ -88,6 +95,13 @@ fn operations_have_exact_gradients() {
     }
     check(&[wave(&[2, 3, 4, 5], 0.4)], |t| upsample_nearest_2x(&t[0]));
     check(&[wave(&[2, 3, 5, 7], 0.4)], |t| average_pool_2x(&t[0]));
+    for kind in [PoolKind::Max, PoolKind::Average] {
+        for (k, stride, pad) in [(3, 1, 1), (3, 2, 0), (2, 2, 0)] {
+            check(&[wave(&[2, 3, 5, 7], 0.4)], |t| {
+                pool(&t[0], kind, k, stride, pad)
+            });
+        }
+    }
 }
 
 /// All parameters of a block, and its input, take part in the check.
@@ -172,14 +186,29 @@ fn a_tensor_used_twice_gets_both_gradients() {
 #[test]
 fn bad_shapes_are_errors_that_name_the_shapes() {
     let f32 = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
-    let error = conv2d(&f32(&[1, 3, 4, 4]), &f32(&[2, 4, 3, 3]), &f32(&[2]), 1, 1)
-        .unwrap_err()
-        .to_string();
+    let error = conv2d(
+        &f32(&[1, 3, 4, 4]),
+        &f32(&[2, 4, 3, 3]),
+        &f32(&[2]),
+        1,
+        [1; 2],
+    )
+    .unwrap_err()
+    .to_string();
     assert!(
         error.contains("[1, 3, 4, 4]") && error.contains("[2, 4, 3, 3]"),
         "{error}"
     );
-    assert!(conv2d(&f32(&[1, 3, 1, 1]), &f32(&[2, 3, 5, 5]), &f32(&[2]), 1, 1).is_err());
+    assert!(
+        conv2d(
+            &f32(&[1, 3, 1, 1]),
+            &f32(&[2, 3, 5, 5]),
+            &f32(&[2]),
+            1,
+            [1; 2]
+        )
+        .is_err()
+    );
     for (shape, groups) in [
         ([1, 6, 2], 4),
         ([1, 6, 2], 0),

@@ -11,6 +11,7 @@ pub(crate) mod gemm;
 mod measure;
 mod micro;
 pub(crate) mod norm;
+pub(crate) mod pool;
 mod real;
 pub(crate) mod resample;
 mod shared_mut;

@@ -5,15 +5,21 @@ use crate::kernels::Real;
 use crate::kernels::conv::{self, ConvShape};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
-/// Two-dimensional convolution with square kernels, zero padding and a bias.
+/// Two-dimensional convolution with zero padding and a bias; `pad` is that above and below, and that left and right.
 ///
 /// # Shapes
-/// - `x`: `[B, C_in, H, W]` · `w`: `[C_out, C_in, K, K]` · `bias`: `[C_out]`
-/// - returns: `[B, C_out, (H + 2 pad - K) / stride + 1, (W + 2 pad - K) / stride + 1]`
+/// - `x`: `[B, C_in, H, W]` · `w`: `[C_out, C_in, K, L]` · `bias`: `[C_out]`
+/// - returns: `[B, C_out, (H + 2 pad[0] - K) / stride + 1, (W + 2 pad[1] - L) / stride + 1]`
 ///
 /// # Errors
 /// Shapes that do not fit, a kernel larger than the padded image, a type other than f32 or f64.
-pub fn conv2d(x: &Tensor, w: &Tensor, bias: &Tensor, stride: usize, pad: usize) -> Result<Tensor> {
+pub fn conv2d(
+    x: &Tensor,
+    w: &Tensor,
+    bias: &Tensor,
+    stride: usize,
+    pad: [usize; 2],
+) -> Result<Tensor> {
     conv2d_of(Shared(x), w, bias, stride, pad)
 }
 
@@ -23,13 +29,13 @@ pub(crate) fn conv2d_of(
     w: &Tensor,
     bias: &Tensor,
     stride: usize,
-    pad: usize,
+    pad: [usize; 2],
 ) -> Result<Tensor> {
     let x = input.tensor();
     same_float("conv2d", &[x, w, bias])?;
     let (batch, c_in, h, width) = x.dims4()?;
-    let (c_out, w_in, k, k2) = w.dims4()?;
-    if w_in != c_in || k != k2 || bias.dims() != [c_out] || stride == 0 || k == 0 {
+    let (c_out, w_in, k_h, k_w) = w.dims4()?;
+    if w_in != c_in || bias.dims() != [c_out] || stride == 0 || k_h * k_w == 0 {
         bail!(
             "conv2d: input {:?}, weight {:?} and bias {:?} do not fit (stride {stride})",
             x.shape(),
@@ -37,8 +43,10 @@ pub(crate) fn conv2d_of(
             bias.shape()
         );
     }
-    if h + 2 * pad < k || width + 2 * pad < k {
-        bail!("conv2d: image {h}x{width} with padding {pad} is smaller than the kernel {k}x{k}");
+    if h + 2 * pad[0] < k_h || width + 2 * pad[1] < k_w {
+        bail!(
+            "conv2d: image {h}x{width} with padding {pad:?} is smaller than the kernel {k_h}x{k_w}"
+        );
     }
     let shape = ConvShape {
         batch,
@@ -46,7 +54,7 @@ pub(crate) fn conv2d_of(
         h,
         w: width,
         c_out,
-        k,
+        k: [k_h, k_w],
         stride,
         pad,
     };
@@ -84,9 +92,9 @@ pub(crate) fn pointwise(input: Input<'_>, w: &Tensor, bias: &Tensor) -> Result<T
         h: 1,
         w: n,
         c_out,
-        k: 1,
+        k: [1, 1],
         stride: 1,
-        pad: 0,
+        pad: [0, 0],
     };
     let y = Shape::from((batch, c_out, n));
     let only_here = input.is_only_here();
@@ -125,9 +133,9 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
             h: 1,
             w: 1,
             c_out,
-            k: 1,
+            k: [1, 1],
             stride: 1,
-            pad: 0,
+            pad: [0, 0],
         },
         y: Shape::from((batch, c_out)),
         only_here: false,

@@ -8,6 +8,7 @@ mod attention;
 mod conv2d;
 mod mask;
 mod norm_act;
+mod pool;
 mod release;
 mod resample;
 
@@ -18,6 +19,7 @@ pub(crate) use conv2d::{conv2d_of, pointwise};
 pub(crate) use mask::mask;
 pub use norm_act::norm_act;
 pub(crate) use norm_act::norm_act_of;
+pub use pool::pool;
 pub use release::release;
 pub use resample::{average_pool_2x, upsample_nearest_2x};
 

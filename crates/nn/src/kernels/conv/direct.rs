@@ -18,7 +18,7 @@ const PARTIAL_ELEMENTS: usize = 1 << 24;
 impl ConvShape {
     /// Length of one column: the number of weights of one output channel.
     fn depth(&self) -> usize {
-        self.c_in * self.k * self.k
+        self.c_in * self.taps()
     }
 
     /// Output rows of the whole batch, image after image.
@@ -68,14 +68,14 @@ impl ConvShape {
         let n = block.1 * out_w;
         for depth in 0..self.depth() {
             let (c, ky, kx) = (
-                depth / (self.k * self.k),
-                depth / self.k % self.k,
-                depth % self.k,
+                depth / self.taps(),
+                depth / self.k[1] % self.k[0],
+                depth % self.k[1],
             );
             let line = &mut columns[depth * n..(depth + 1) * n];
             self.for_each_image(block, |image, y0, rows, column| {
                 let source = &x[(image * self.c_in + c) * plane..][..plane];
-                if self.k == 1 && self.stride == 1 && self.pad == 0 {
+                if self.k == [1, 1] && self.stride == 1 && self.pad == [0, 0] {
                     line[column..column + rows * out_w]
                         .copy_from_slice(&source[y0 * self.w..(y0 + rows) * self.w]);
                     return;
@@ -83,14 +83,17 @@ impl ConvShape {
                 for row in 0..rows {
                     let to = &mut line[column + row * out_w..][..out_w];
                     let y = (y0 + row) * self.stride + ky;
-                    if y < self.pad || y >= self.h + self.pad {
+                    if y < self.pad[0] || y >= self.h + self.pad[0] {
                         to.fill(T::default());
                         continue;
                     }
-                    let from = &source[(y - self.pad) * self.w..][..self.w];
+                    let from = &source[(y - self.pad[0]) * self.w..][..self.w];
                     // Outputs whose pixel lies inside the row: x_out * stride + kx - pad in 0..w.
-                    let start = self.pad.saturating_sub(kx).div_ceil(self.stride).min(out_w);
-                    let end = (self.w + self.pad)
+                    let start = self.pad[1]
+                        .saturating_sub(kx)
+                        .div_ceil(self.stride)
+                        .min(out_w);
+                    let end = (self.w + self.pad[1])
                         .saturating_sub(kx)
                         .div_ceil(self.stride)
                         .clamp(start, out_w);
@@ -99,7 +102,7 @@ impl ConvShape {
                     if start == end {
                         continue;
                     }
-                    let first = start * self.stride + kx - self.pad;
+                    let first = start * self.stride + kx - self.pad[1];
                     if self.stride == 1 {
                         to[start..end].copy_from_slice(&from[first..first + end - start]);
                     } else {
@@ -117,21 +120,21 @@ impl ConvShape {
         let (out_h, out_w) = (self.out_h(), self.out_w());
         for depth in 0..self.depth() {
             let (c, ky, kx) = (
-                depth / (self.k * self.k),
-                depth / self.k % self.k,
-                depth % self.k,
+                depth / self.taps(),
+                depth / self.k[1] % self.k[0],
+                depth % self.k[1],
             );
             let line = &columns[depth * n..(depth + 1) * n];
             for row in 0..out_h {
                 let y = row * self.stride + ky;
-                if y < self.pad || y >= self.h + self.pad {
+                if y < self.pad[0] || y >= self.h + self.pad[0] {
                     continue;
                 }
-                let to = &mut dx[(c * self.h + y - self.pad) * self.w..][..self.w];
+                let to = &mut dx[(c * self.h + y - self.pad[0]) * self.w..][..self.w];
                 for column in 0..out_w {
                     let x = column * self.stride + kx;
-                    if x >= self.pad && x < self.w + self.pad {
-                        to[x - self.pad] += line[row * out_w + column];
+                    if x >= self.pad[1] && x < self.w + self.pad[1] {
+                        to[x - self.pad[1]] += line[row * out_w + column];
                     }
                 }
             }
@@ -196,9 +199,9 @@ pub(super) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option
 
 /// The gradient of `x`, from `dy` shaped like the output.
 pub(super) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
-    if shape.stride == 1 && shape.pad < shape.k {
+    if shape.stride == 1 && shape.pad[0] < shape.k[0] && shape.pad[1] < shape.k[1] {
         // With stride 1 it is a convolution of dy with the weights turned by half a circle.
-        let k2 = shape.k * shape.k;
+        let k2 = shape.taps();
         let mut turned = vec![T::default(); w.len()];
         for o in 0..shape.c_out {
             for i in 0..shape.c_in {
@@ -214,7 +217,7 @@ pub(super) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> V
             c_out: shape.c_in,
             h: shape.out_h(),
             w: shape.out_w(),
-            pad: shape.k - 1 - shape.pad,
+            pad: [0, 1].map(|i| shape.k[i] - 1 - shape.pad[i]),
             ..*shape
         };
         return forward(&back, dy, &turned, None);

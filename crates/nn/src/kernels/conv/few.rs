@@ -51,7 +51,7 @@ impl<'a> Few<'a> {
             shape,
             pixels,
             lines: pixels.div_ceil(16),
-            depth: shape.c_in * shape.k * shape.k,
+            depth: shape.c_in * shape.taps(),
         })
     }
 
@@ -59,17 +59,18 @@ impl<'a> Few<'a> {
     fn pairs(&self) -> Vec<(usize, usize, usize)> {
         let s = self.shape;
         let (out_h, out_w) = (s.out_h(), s.out_w());
-        let mut pairs = Vec::with_capacity(s.k * s.k * self.pixels);
-        for tap in 0..s.k * s.k {
+        let mut pairs = Vec::with_capacity(s.taps() * self.pixels);
+        for tap in 0..s.taps() {
             for pixel in 0..self.pixels {
                 let (image, y, x) = (
                     pixel / (out_h * out_w),
-                    pixel / out_w % out_h * s.stride + tap / s.k,
-                    pixel % out_w * s.stride + tap % s.k,
+                    pixel / out_w % out_h * s.stride + tap / s.k[1],
+                    pixel % out_w * s.stride + tap % s.k[1],
                 );
-                let inside = y >= s.pad && y < s.h + s.pad && x >= s.pad && x < s.w + s.pad;
+                let [pad_h, pad_w] = s.pad;
+                let inside = y >= pad_h && y < s.h + pad_h && x >= pad_w && x < s.w + pad_w;
                 if inside {
-                    let place = (image * s.c_in * s.h + y - s.pad) * s.w + x - s.pad;
+                    let place = (image * s.c_in * s.h + y - pad_h) * s.w + x - pad_w;
                     pairs.push((tap, pixel, place));
                 }
             }
@@ -79,7 +80,7 @@ impl<'a> Few<'a> {
 
     /// Calls `f(weight within an output, pixel, place in x)` for every product of the inputs `channels`.
     fn for_each_product(&self, channels: Range<usize>, mut f: impl FnMut(usize, usize, usize)) {
-        let (taps, plane) = (self.shape.k * self.shape.k, self.shape.h * self.shape.w);
+        let (taps, plane) = (self.shape.taps(), self.shape.h * self.shape.w);
         let pairs = self.pairs();
         for c in channels {
             for &(tap, pixel, place) in &pairs {
@@ -165,7 +166,7 @@ impl<'a> Few<'a> {
 
     pub(super) fn input_gradient(&self, dy: &[f32], w: &[f32]) -> Vec<f32> {
         let (s, lines, depth) = (self.shape, self.lines, self.depth);
-        let taps = s.k * s.k;
+        let taps = s.taps();
         assert!(
             dy.len() == s.c_out * self.pixels && w.len() == s.c_out * depth,
             "sizes do not fit"

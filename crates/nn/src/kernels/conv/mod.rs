@@ -14,8 +14,8 @@ use pointwise::Pointwise;
 use rayon::prelude::*;
 use winograd::{Filters, Winograd};
 
-/// The shapes of one convolution. `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k, k]`, the output
-/// is `[b, c_out, out_h, out_w]`; padding is symmetric and filled with zeros.
+/// The shapes of one convolution. `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k_h, k_w]`, the output
+/// is `[b, c_out, out_h, out_w]`; padding is symmetric and filled with zeros. Pairs are height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ConvShape {
     pub(crate) batch: usize,
@@ -23,9 +23,9 @@ pub(crate) struct ConvShape {
     pub(crate) h: usize,
     pub(crate) w: usize,
     pub(crate) c_out: usize,
-    pub(crate) k: usize,
+    pub(crate) k: [usize; 2],
     pub(crate) stride: usize,
-    pub(crate) pad: usize,
+    pub(crate) pad: [usize; 2],
 }
 
 /// Below this, transformed inputs are mostly padding and the weight gradient is faster by column blocks.
@@ -33,11 +33,16 @@ const FEW_INPUTS: usize = 16;
 
 impl ConvShape {
     pub(crate) fn out_h(&self) -> usize {
-        (self.h + 2 * self.pad - self.k) / self.stride + 1
+        (self.h + 2 * self.pad[0] - self.k[0]) / self.stride + 1
+    }
+
+    /// Weights between one input and one output channel.
+    pub(crate) fn taps(&self) -> usize {
+        self.k[0] * self.k[1]
     }
 
     pub(crate) fn out_w(&self) -> usize {
-        (self.w + 2 * self.pad - self.k) / self.stride + 1
+        (self.w + 2 * self.pad[1] - self.k[1]) / self.stride + 1
     }
 }
 

@@ -39,9 +39,9 @@ impl Pointwise {
             stride,
             pad,
         } = *shape;
-        let applies = k == 1
+        let applies = k == [1, 1]
             && stride == 1
-            && pad == 0
+            && pad == [0, 0]
             && (h * w).is_multiple_of(16)
             && c_out.is_multiple_of(8);
         applies.then_some(Self {

@@ -34,7 +34,7 @@ fn n_x(s: &ConvShape) -> usize {
 }
 
 fn n_w(s: &ConvShape) -> usize {
-    s.c_out * s.c_in * s.k * s.k
+    s.c_out * s.c_in * s.taps()
 }
 
 fn n_y(s: &ConvShape) -> usize {
@@ -50,17 +50,17 @@ fn definition(s: &ConvShape, x: &[f64], w: &[f64], bias: &[f64]) -> Vec<f64> {
                 for ox in 0..s.out_w() {
                     let mut sum = bias[o];
                     for i in 0..s.c_in {
-                        for ky in 0..s.k {
-                            for kx in 0..s.k {
+                        for ky in 0..s.k[0] {
+                            for kx in 0..s.k[1] {
                                 let (iy, ix) = (oy * s.stride + ky, ox * s.stride + kx);
-                                if iy >= s.pad
-                                    && ix >= s.pad
-                                    && iy < s.h + s.pad
-                                    && ix < s.w + s.pad
+                                if iy >= s.pad[0]
+                                    && ix >= s.pad[1]
+                                    && iy < s.h + s.pad[0]
+                                    && ix < s.w + s.pad[1]
                                 {
-                                    sum += x
-                                        [((b * s.c_in + i) * s.h + iy - s.pad) * s.w + ix - s.pad]
-                                        * w[((o * s.c_in + i) * s.k + ky) * s.k + kx];
+                                    sum += x[((b * s.c_in + i) * s.h + iy - s.pad[0]) * s.w + ix
+                                        - s.pad[1]]
+                                        * w[((o * s.c_in + i) * s.k[0] + ky) * s.k[1] + kx];
                                 }
                             }
                         }
@@ -80,22 +80,25 @@ fn shapes() -> Vec<ConvShape> {
         h: 5,
         w: 7,
         c_out: 4,
-        k: 3,
+        k: [3; 2],
         stride: 1,
-        pad: 1,
+        pad: [1; 2],
     };
     vec![
         base,
         ConvShape { stride: 2, ..base },
         ConvShape {
-            k: 1,
-            pad: 0,
+            k: [1; 2],
+            pad: [0; 2],
             ..base
         },
-        ConvShape { pad: 0, ..base },
         ConvShape {
-            k: 5,
-            pad: 2,
+            pad: [0; 2],
+            ..base
+        },
+        ConvShape {
+            k: [5; 2],
+            pad: [2; 2],
             stride: 2,
             h: 9,
             w: 4,
@@ -114,6 +117,22 @@ fn shapes() -> Vec<ConvShape> {
             ..base
         },
         ConvShape { h: 1, w: 1, ..base },
+        ConvShape {
+            k: [1, 7],
+            pad: [0, 3],
+            ..base
+        },
+        ConvShape {
+            k: [3, 1],
+            pad: [1, 0],
+            stride: 2,
+            ..base
+        },
+        ConvShape {
+            k: [2, 5],
+            pad: [3, 1],
+            ..base
+        },
     ]
 }
 
@@ -207,9 +226,9 @@ fn conv3(batch: usize, c_in: usize, (h, w): (usize, usize), c_out: usize) -> Con
         h,
         w,
         c_out,
-        k: 3,
+        k: [3; 2],
         stride: 1,
-        pad: 1,
+        pad: [1; 2],
     }
 }
 
@@ -228,18 +247,18 @@ fn every_path_is_accurate_for_all_kinds_of_shapes() {
         conv3(2, 20, (3, 40), 20),
         conv3(1, 5, (6, 150), 7),
         ConvShape {
-            k: 1,
-            pad: 0,
+            k: [1; 2],
+            pad: [0; 2],
             ..conv3(3, 33, (4, 4), 40)
         },
         ConvShape {
-            k: 1,
-            pad: 0,
+            k: [1; 2],
+            pad: [0; 2],
             ..conv3(2, 33, (16, 39), 40)
         },
         ConvShape {
-            k: 1,
-            pad: 0,
+            k: [1; 2],
+            pad: [0; 2],
             ..conv3(2, 6, (5, 3), 3)
         },
         ConvShape {
@@ -251,8 +270,8 @@ fn every_path_is_accurate_for_all_kinds_of_shapes() {
             ..conv3(2, 16, (7, 5), 8)
         },
         ConvShape {
-            k: 1,
-            pad: 0,
+            k: [1; 2],
+            pad: [0; 2],
             ..conv3(5, 32, (2, 3), 24)
         },
     ] {
@@ -275,8 +294,8 @@ fn bits_do_not_depend_on_the_number_of_threads() {
         conv3(2, 330, (5, 5), 300),
         conv3(3, 96, (2, 3), 72),
         ConvShape {
-            k: 1,
-            pad: 0,
+            k: [1; 2],
+            pad: [0; 2],
             ..conv3(6, 24, (8, 8), 40)
         },
     ] {
@@ -327,10 +346,10 @@ fn an_image_comes_out_the_same_in_any_batch_by_the_fast_ways() {
 
 #[test]
 fn an_empty_batch_has_an_empty_result_and_no_gradient() {
-    for k in [1, 3] {
+    for k in [[1; 2], [3; 2]] {
         let s = ConvShape {
             k,
-            pad: k / 2,
+            pad: k.map(|k| k / 2),
             ..conv3(0, 16, (8, 8), 16)
         };
         let w = normal(n_w(&s), 2);

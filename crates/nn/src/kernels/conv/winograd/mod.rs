@@ -35,7 +35,8 @@ impl Winograd {
             Algorithm::F2 => false,
             Algorithm::F4 => true,
         };
-        let applies = shape.k == 3 && shape.stride == 1 && shape.pad == 1 && shape.batch > 0;
+        let applies =
+            shape.k == [3, 3] && shape.stride == 1 && shape.pad == [1, 1] && shape.batch > 0;
         (applies && shape.h.min(shape.w) > 2).then_some(Self {
             simd: choice.simd,
             large,
