@@ -1,6 +1,11 @@
 //! Networks that look at images instead of making them.
 //!
-//! [`DigitsJudge`] is the small classifier of the embedded example: which digit a 16x16 image shows, and in which of the two styles.
+//! ```text
+//! Inception     FID, KID, precision and recall: 2048 features        IdentityNet   ArcFace IR-SE50: is it the same face?
+//! Lpips         how different two images look                        Clip          images and texts in one space
+//! DigitsJudge   the embedded example: which digit, in which style
+//! ```
+//! [`Network`] reads their public files strictly; [`inception_input`] and [`clip_input`] prepare pictures exactly as the reference programs do.
 //!
 //! # Example
 //! ```
@@ -15,8 +20,24 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 //!
-//! **Invariant:** inputs are [-1, 1] images; nothing here knows about diffusion.
+//! **Invariant:** inputs are pictures or [-1, 1] images; nothing here knows about diffusion.
 
-pub use digits::{DigitsJudge, Judgement};
+pub use crate::{
+    clip::{Clip, ClipConfig, ClipTokenizer, clip_prompts, unit_vectors},
+    digits::{DigitsJudge, Judgement},
+    identity::{IDENTITY_SIDE, IdentityNet},
+    inception::{INCEPTION_FEATURES, INCEPTION_SIDE, Inception},
+    inputs::{InceptionResize, clip_input, inception_input, inception_plane},
+    lpips::{Lpips, LpipsDistance, LpipsNet},
+    weights::Network,
+};
 
+mod clip;
+mod conv_norm;
 mod digits;
+mod identity;
+mod inception;
+mod inputs;
+mod lpips;
+mod resample;
+mod weights;

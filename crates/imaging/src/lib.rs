@@ -29,6 +29,7 @@ mod decode;
 mod error;
 mod filter;
 mod font;
+mod interpolate;
 mod jpeg;
 mod png;
 mod resize;
@@ -41,6 +42,7 @@ pub use decode::{Decoded, Limits, decode_bytes, decode_described, decode_file, r
 pub use error::{ImagingError, Result};
 pub use filter::Filter;
 pub use font::{draw_text, text_size};
+pub use interpolate::{Sampling, interpolate};
 pub use png::{encode_png, write_png};
 pub use resize::{resize, resize_f32};
 pub use rgb8::Rgb8;

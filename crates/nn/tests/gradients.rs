@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use sdft_nn::{
     Activation, AttentionBlock, AttentionOrder, AttentionPool, Params, PoolKind, ResBlock,
     ResBlockConfig, Resample, Resize, Scope, attention, average_pool_2x, conv2d, linear, norm_act,
-    pool, specs_of, upsample_nearest_2x,
+    pool, relu, specs_of, upsample_nearest_2x,
 };
 
 fn wave(shape: &[usize], phase: f64) -> Tensor {

@@ -1,4 +1,4 @@
-//! Sums and products of two tensors, element by element.
+//! Sums, products and rectification, element by element.
 
 use super::Real;
 use super::choice::Choice;
@@ -25,6 +25,26 @@ pub(crate) fn mul<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
         b,
         #[inline(always)]
         |a, b| a * b,
+    )
+}
+
+/// `max(x, 0)`; NaN stays.
+pub(crate) fn relu<T: Real>(x: &[T]) -> Vec<T> {
+    zip(
+        x,
+        x,
+        #[inline(always)]
+        |x, _| if x < T::default() { T::default() } else { x },
+    )
+}
+
+/// The gradient of [`relu`]: `dy` where the result `y` is positive.
+pub(crate) fn relu_gradient<T: Real>(y: &[T], dy: &[T]) -> Vec<T> {
+    zip(
+        y,
+        dy,
+        #[inline(always)]
+        |y, dy| if y > T::default() { dy } else { T::default() },
     )
 }
 

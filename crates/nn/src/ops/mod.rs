@@ -10,6 +10,7 @@ mod mask;
 mod norm_act;
 mod pool;
 mod release;
+mod relu;
 mod resample;
 
 pub(crate) use add::add;
@@ -21,6 +22,7 @@ pub use norm_act::norm_act;
 pub(crate) use norm_act::norm_act_of;
 pub use pool::pool;
 pub use release::release;
+pub use relu::relu;
 pub use resample::{average_pool_2x, upsample_nearest_2x};
 
 use crate::kernels::Real;

@@ -1,0 +1,46 @@
+use std::path::Path;
+use tokenizers::Tokenizer;
+
+/// Cuts texts into CLIP's tokens, as the `tokenizer.json` beside a model says.
+#[derive(Clone, Debug)]
+pub struct ClipTokenizer {
+    tokenizer: Tokenizer,
+    context: usize,
+}
+
+impl ClipTokenizer {
+    /// Reads a `tokenizer.json`; texts may have up to `context` tokens.
+    ///
+    /// # Errors
+    /// A message that names the file.
+    pub fn open(path: &Path, context: usize) -> Result<Self, String> {
+        let mut tokenizer = Tokenizer::from_file(path)
+            .map_err(|e| format!("{}: not a tokenizer.json: {e}", path.display()))?;
+        // Too long a text is an error here, not something to cut silently.
+        tokenizer
+            .with_truncation(None)
+            .map_err(|e| format!("{}: {e}", path.display()))?;
+        tokenizer.with_padding(None);
+        Ok(Self { tokenizer, context })
+    }
+
+    /// The tokens of a text with those for its start and end, not padded.
+    ///
+    /// # Errors
+    /// A text of more tokens than the context.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+        let encoding = self
+            .tokenizer
+            .encode(text, true)
+            .map_err(|e| format!("{text:?}: {e}"))?;
+        let ids = encoding.get_ids().to_vec();
+        if ids.len() > self.context {
+            return Err(format!(
+                "the text {text:?} has {} tokens with start and end, expected at most {}",
+                ids.len(),
+                self.context
+            ));
+        }
+        Ok(ids)
+    }
+}

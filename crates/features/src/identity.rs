@@ -1,0 +1,212 @@
+use crate::conv_norm::{ConvNorm, ConvSpec, FoldedNorm};
+use crate::resample::{adaptive_average, apply};
+use candle_core::{Result, Tensor, bail};
+use sdft_nn::{Init, ParamSource, ParamSpec, Scope, conv2d, linear, relu, specs_of};
+
+const EPS: f64 = 1e-5;
+/// Side of the images that the crop below is made for.
+pub const IDENTITY_SIDE: usize = 256;
+/// First row and column of the face, and its side.
+const CROP: (usize, usize, usize) = (35, 32, 188);
+/// Side that the network sees.
+const SEEN: usize = 112;
+/// Input channels, output channels and units of each stage; the first unit of a stage halves the image.
+const STAGES: [(usize, usize, usize); 4] =
+    [(64, 64, 3), (64, 128, 4), (128, 256, 14), (256, 512, 3)];
+
+/// ArcFace with an IR-SE50 body: whose face is it? For aligned faces as in FFHQ, at 256 x 256.
+///
+/// Source: `IDLoss` and `Backbone(112, 50, "ir_se")` of StyleCLIP, DiffusionCLIP and Asyrp.
+#[derive(Clone, Debug)]
+pub struct IdentityNet {
+    stem: (ConvNorm, Tensor),
+    units: Vec<Unit>,
+    before: FoldedNorm,
+    dense: (Tensor, Tensor),
+}
+
+#[derive(Clone, Debug)]
+struct Unit {
+    stride: usize,
+    shortcut: Option<ConvNorm>,
+    norm: FoldedNorm,
+    first: Tensor,
+    zeros: Tensor,
+    slope: Tensor,
+    second: ConvNorm,
+    squeeze: (Tensor, Tensor),
+    excite: (Tensor, Tensor),
+}
+
+/// `x` where positive, `slope x` elsewhere.
+fn prelu(x: &Tensor, slope: &Tensor) -> Result<Tensor> {
+    let positive = relu(x)?;
+    let slope = slope.reshape((1, slope.elem_count(), 1, 1))?;
+    let negative = (x - &positive)?.broadcast_mul(&slope)?;
+    positive + negative
+}
+
+impl Unit {
+    fn load(scope: &Scope<'_>, c_in: usize, c_out: usize, stride: usize) -> Result<Self> {
+        let (main, side) = (scope.pp("res_layer"), scope.pp("shortcut_layer"));
+        let shortcut = if c_in == c_out {
+            None
+        } else {
+            let spec = ConvSpec {
+                c_in,
+                c_out,
+                k: [1, 1],
+                stride,
+                pad: [0, 0],
+            };
+            Some(ConvNorm::load(&side.pp(0), &side.pp(1), spec, EPS)?)
+        };
+        let norm = FoldedNorm::load(&main.pp(0), c_in, EPS)?;
+        let init = Init::fan_in(9 * c_in);
+        let first = main.pp(1).get("weight", &[c_out, c_in, 3, 3], init)?;
+        let slope = main.pp(2).get("weight", &[c_out], Init::Constant(0.25))?;
+        let spec = ConvSpec {
+            c_in: c_out,
+            c_out,
+            k: [3, 3],
+            stride,
+            pad: [1, 1],
+        };
+        let second = ConvNorm::load(&main.pp(3), &main.pp(4), spec, EPS)?;
+        let narrow = c_out / 16;
+        let gate = |name: &str, n_in: usize, n_out: usize| -> Result<(Tensor, Tensor)> {
+            let weight =
+                main.pp(5)
+                    .pp(name)
+                    .get("weight", &[n_out, n_in, 1, 1], Init::fan_in(n_in))?;
+            let zeros = Tensor::zeros(n_out, weight.dtype(), weight.device())?;
+            Ok((weight.reshape((n_out, n_in))?, zeros))
+        };
+        Ok(Self {
+            stride,
+            shortcut,
+            norm,
+            zeros: Tensor::zeros(c_out, first.dtype(), first.device())?,
+            first,
+            slope,
+            second,
+            squeeze: gate("fc1", c_out, narrow)?,
+            excite: gate("fc2", narrow, c_out)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let shortcut = match &self.shortcut {
+            Some(conv) => conv.forward(x)?,
+            None if self.stride == 1 => x.clone(),
+            // A maximum over windows of one pixel is every second pixel.
+            None => {
+                let even = |side: usize| {
+                    let places: Vec<u32> = (0..side as u32).step_by(self.stride).collect();
+                    Tensor::new(places, x.device())
+                };
+                let (_, _, h, w) = x.dims4()?;
+                let rows = x.contiguous()?.index_select(&even(h)?, 2)?;
+                rows.index_select(&even(w)?, 3)?
+            }
+        };
+        let h = conv2d(&self.norm.forward(x)?, &self.first, &self.zeros, 1, [1, 1])?;
+        let h = self.second.forward(&prelu(&h, &self.slope)?)?;
+        let mean = h.flatten_from(2)?.mean(2)?;
+        let gate = relu(&linear(&mean, &self.squeeze.0, &self.squeeze.1)?)?;
+        let gate = linear(&gate, &self.excite.0, &self.excite.1)?;
+        let gate = candle_nn::ops::sigmoid(&gate)?;
+        h.broadcast_mul(&gate.unsqueeze(2)?.unsqueeze(3)?)? + shortcut
+    }
+}
+
+impl IdentityNet {
+    /// The network whose parameters `source` holds.
+    ///
+    /// # Errors
+    /// Parameters that are missing or of another shape.
+    pub fn load(source: &dyn ParamSource) -> Result<Self> {
+        Self::build(&Scope::root(source))
+    }
+
+    /// Names, shapes and starts of all parameters.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn specs() -> Result<Vec<ParamSpec>> {
+        specs_of(Self::build)
+    }
+
+    fn build(scope: &Scope<'_>) -> Result<Self> {
+        let input = scope.pp("input_layer");
+        let spec = ConvSpec {
+            c_in: 3,
+            c_out: 64,
+            k: [3, 3],
+            stride: 1,
+            pad: [1, 1],
+        };
+        let stem = ConvNorm::load(&input.pp(0), &input.pp(1), spec, EPS)?;
+        let slope = input.pp(2).get("weight", &[64], Init::Constant(0.25))?;
+        let mut units = Vec::with_capacity(24);
+        for (c_in, c_out, n) in STAGES {
+            for i in 0..n {
+                let (c_in, stride) = if i == 0 { (c_in, 2) } else { (c_out, 1) };
+                let at = scope.pp("body").pp(units.len());
+                units.push(Unit::load(&at, c_in, c_out, stride)?);
+            }
+        }
+        let output = scope.pp("output_layer");
+        let before = FoldedNorm::load(&output.pp(0), 512, EPS)?;
+        let n = 512 * (SEEN / 16) * (SEEN / 16);
+        let weight = output.pp(3).get("weight", &[512, n], Init::fan_in(n))?;
+        let bias = output.pp(3).get("bias", &[512], Init::fan_in(n))?;
+        let after = FoldedNorm::load(&output.pp(4), 512, EPS)?;
+        Ok(Self {
+            stem: (stem, slope),
+            units,
+            before,
+            dense: (
+                weight.broadcast_mul(&after.scale.reshape((512, 1))?)?,
+                ((bias * after.scale)? + after.shift)?,
+            ),
+        })
+    }
+
+    /// The face that the network sees: cut out and averaged down.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, 3, 256, 256]` in [-1, 1] · returns `[B, 3, 112, 112]`
+    ///
+    /// # Errors
+    /// Images of another size.
+    pub fn face(x: &Tensor) -> Result<Tensor> {
+        let (_, c, h, w) = x.dims4()?;
+        if (c, h, w) != (3, IDENTITY_SIDE, IDENTITY_SIDE) {
+            bail!(
+                "the identity network looks at 3x{IDENTITY_SIDE}x{IDENTITY_SIDE} images, found {c}x{h}x{w}"
+            );
+        }
+        let (top, left, side) = CROP;
+        let crop = x.narrow(2, top, side)?.narrow(3, left, side)?;
+        let mean = adaptive_average(side, SEEN, x.dtype(), x.device())?;
+        apply(&mean, &crop, &mean)
+    }
+
+    /// Unit vectors, one per image, `[B, 512]`; their product is the identity similarity.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, 3, 256, 256]` in [-1, 1]
+    ///
+    /// # Errors
+    /// Images of another size.
+    pub fn embed(&self, x: &Tensor) -> Result<Tensor> {
+        let mut h = prelu(&self.stem.0.forward(&Self::face(x)?)?, &self.stem.1)?;
+        for unit in &self.units {
+            h = unit.forward(&h)?;
+        }
+        let flat = self.before.forward(&h)?.flatten_from(1)?;
+        let embedding = linear(&flat, &self.dense.0, &self.dense.1)?;
+        embedding.broadcast_div(&embedding.sqr()?.sum_keepdim(1)?.sqrt()?)
+    }
+}

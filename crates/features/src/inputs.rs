@@ -1,0 +1,145 @@
+//! From pictures to what each network was trained on.
+
+use crate::inception::INCEPTION_SIDE;
+use sdft_imaging::{Filter, Rgb8, Sampling, interpolate, resize_f32, resize_short_side};
+use std::fmt;
+use std::str::FromStr;
+
+/// How pictures come to Inception's 299 x 299; numbers of different modes cannot be compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum InceptionResize {
+    /// pytorch-fid: bilinear without antialiasing, `2 (v / 255) - 1`.
+    #[default]
+    PytorchFid,
+    /// clean-fid: Pillow's antialiased bicubic on floats, clipped to 0..255, `(v - 128) / 128`.
+    Clean,
+    /// torch-fidelity, after TensorFlow 1: bilinear from corner to corner without antialiasing, `(v - 128) / 128`.
+    Tensor,
+}
+
+const MODES: [(InceptionResize, &str); 3] = [
+    (InceptionResize::PytorchFid, "pytorch-fid"),
+    (InceptionResize::Clean, "clean-fid"),
+    (InceptionResize::Tensor, "torch-fidelity"),
+];
+
+impl fmt::Display for InceptionResize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = MODES.iter().find(|(mode, _)| mode == self);
+        f.write_str(name.map_or("", |(_, name)| name))
+    }
+}
+
+impl FromStr for InceptionResize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = MODES.iter().find(|(_, name)| *name == text);
+        found.map(|(mode, _)| *mode).ok_or_else(|| {
+            let names = MODES.map(|(_, name)| name).join(", ");
+            format!("unknown resize mode {text:?}, expected one of {names}")
+        })
+    }
+}
+
+/// One channel as floats, 0..=255.
+fn plane(image: &Rgb8, channel: usize) -> Vec<f32> {
+    let values = image.pixels.iter().skip(channel).step_by(3);
+    values.map(|&v| f32::from(v)).collect()
+}
+
+/// One plane of 0..255 as the mode brings it to 299 x 299, still in 0..255.
+///
+/// # Shapes
+/// - `plane`: `[H, width]` · returns `[299, 299]`
+pub fn inception_plane(plane: &[f32], width: usize, mode: InceptionResize) -> Vec<f32> {
+    let side = INCEPTION_SIDE;
+    match mode {
+        InceptionResize::PytorchFid => interpolate(plane, width, side, side, Sampling::Centres),
+        InceptionResize::Tensor => interpolate(plane, width, side, side, Sampling::Corners),
+        InceptionResize::Clean => {
+            let mut out = resize_f32(plane, width, side, side, Filter::Bicubic);
+            out.iter_mut().for_each(|v| *v = v.clamp(0.0, 255.0));
+            out
+        }
+    }
+}
+
+/// A picture as Inception sees it, `[3, 299, 299]` about [-1, 1].
+pub fn inception_input(image: &Rgb8, mode: InceptionResize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(3 * INCEPTION_SIDE * INCEPTION_SIDE);
+    for channel in 0..3 {
+        let values = inception_plane(&plane(image, channel), image.width, mode);
+        out.extend(values.into_iter().map(|v| match mode {
+            InceptionResize::PytorchFid => 2.0 * (v / 255.0) - 1.0,
+            InceptionResize::Clean | InceptionResize::Tensor => (v - 128.0) / 128.0,
+        }));
+    }
+    out
+}
+
+/// Channel means and deviations of CLIP's training images in [0, 1].
+const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+
+/// A picture as CLIP sees it, `[3, side, side]`: short side to `side` with Pillow's bicubic, the middle cut out, channels normalised.
+///
+/// Source: the `preprocess` that CLIP's own `load` returns.
+pub fn clip_input(image: &Rgb8, side: usize) -> Vec<f32> {
+    let side = side.max(1);
+    let small = resize_short_side(image, side);
+    // torchvision's centre crop rounds half to even; the short side fits exactly.
+    let first = |long: usize| ((long - side) as f64 / 2.0).round_ties_even() as usize;
+    let (x0, y0) = (first(small.width), first(small.height));
+    let mut out = Vec::with_capacity(3 * side * side);
+    for channel in 0..3 {
+        for y in y0..y0 + side {
+            let row = &small.pixels[3 * (y * small.width + x0)..][..3 * side];
+            let values = row.iter().skip(channel).step_by(3);
+            out.extend(
+                values.map(|&v| (f32::from(v) / 255.0 - CLIP_MEAN[channel]) / CLIP_STD[channel]),
+            );
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_have_names_and_scales_of_their_own() {
+        let white = Rgb8::filled(40, 30, [255, 0, 128]);
+        for (mode, [red, green, blue]) in [
+            (InceptionResize::PytorchFid, [1.0, -1.0, 0.003_921_628]),
+            (InceptionResize::Clean, [0.992_187_5, -1.0, 0.0]),
+            (InceptionResize::Tensor, [0.992_187_5, -1.0, 0.0]),
+        ] {
+            let x = inception_input(&white, mode);
+            let n = INCEPTION_SIDE * INCEPTION_SIDE;
+            assert_eq!(x.len(), 3 * n);
+            for (got, want) in [(x[7], red), (x[n + 7], green), (x[3 * n - 1], blue)] {
+                assert!((got - want).abs() < 1e-5, "{mode}: {got} {want}");
+            }
+            assert_eq!(mode.to_string().parse(), Ok(mode));
+        }
+        let error = "bicubic".parse::<InceptionResize>().unwrap_err();
+        assert!(error.contains("bicubic") && error.contains("clean-fid"));
+    }
+
+    #[test]
+    fn clip_sees_the_middle_of_a_wide_picture() {
+        // Left third black, middle grey, right third white.
+        let row = [[0u8; 3]; 30]
+            .into_iter()
+            .chain([[128; 3]; 30])
+            .chain([[255; 3]; 30]);
+        let row: Vec<u8> = row.flatten().collect();
+        let image = Rgb8::new(90, 30, row.repeat(30)).unwrap();
+        let x = clip_input(&image, 224);
+        assert_eq!(x.len(), 3 * 224 * 224);
+        let grey = (128.0 / 255.0 - CLIP_MEAN[2]) / CLIP_STD[2];
+        assert!((x[2 * 224 * 224 + 112 * 224 + 112] - grey).abs() < 1e-5);
+    }
+}

@@ -1,0 +1,210 @@
+use candle_core::{Result, Tensor, bail};
+use sdft_nn::{Init, ParamSource, ParamSpec, PoolKind, Scope, conv2d, pool, relu, specs_of};
+
+/// Added to the length of a feature vector, outside the root.
+const EPS: f64 = 1e-10;
+/// The scaling layer: channel means and deviations of images in [-1, 1].
+const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
+const SCALE: [f32; 3] = [0.458, 0.448, 0.450];
+
+/// The network whose layers are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LpipsNet {
+    /// AlexNet, the package's default and the usual choice for reported numbers.
+    Alex,
+    /// VGG16.
+    Vgg,
+}
+
+/// Index in torchvision's `features`, output channels, kernel, stride, padding.
+type Row = (usize, usize, usize, usize, usize);
+
+impl LpipsNet {
+    /// The convolutions of each of the five slices. All slices but the first begin with a pool.
+    fn slices(self) -> [&'static [Row]; 5] {
+        match self {
+            Self::Alex => [
+                &[(0, 64, 11, 4, 2)],
+                &[(3, 192, 5, 1, 2)],
+                &[(6, 384, 3, 1, 1)],
+                &[(8, 256, 3, 1, 1)],
+                &[(10, 256, 3, 1, 1)],
+            ],
+            Self::Vgg => [
+                &[(0, 64, 3, 1, 1), (2, 64, 3, 1, 1)],
+                &[(5, 128, 3, 1, 1), (7, 128, 3, 1, 1)],
+                &[(10, 256, 3, 1, 1), (12, 256, 3, 1, 1), (14, 256, 3, 1, 1)],
+                &[(17, 512, 3, 1, 1), (19, 512, 3, 1, 1), (21, 512, 3, 1, 1)],
+                &[(24, 512, 3, 1, 1), (26, 512, 3, 1, 1), (28, 512, 3, 1, 1)],
+            ],
+        }
+    }
+
+    /// The window of the pool in front of a slice; its stride is 2.
+    fn pool_before(self, slice: usize) -> Option<usize> {
+        match (self, slice) {
+            (Self::Alex, 1 | 2) => Some(3),
+            (Self::Vgg, 1..) => Some(2),
+            _ => None,
+        }
+    }
+
+    /// The key of convolution `index` of torchvision's `features`, without `weight` or `bias`, if the network has it.
+    pub(crate) fn slice_of(self, index: usize) -> Option<usize> {
+        self.slices()
+            .iter()
+            .position(|rows| rows.iter().any(|row| row.0 == index))
+    }
+
+    /// The smallest side of an image that leaves every layer a pixel.
+    fn smallest(self) -> usize {
+        match self {
+            Self::Alex => 31,
+            Self::Vgg => 16,
+        }
+    }
+}
+
+/// The learned perceptual distance of two images, version 0.1.
+///
+/// ```text
+/// d = sum over layers of mean over pixels of sum over channels of w_c (a_c/|a| - b_c/|b|)^2
+/// ```
+/// Source: PerceptualSimilarity `lpips.LPIPS`; the keys are its own.
+#[derive(Clone, Debug)]
+pub struct Lpips {
+    net: LpipsNet,
+    slices: Vec<Vec<Conv>>,
+    heads: Vec<Tensor>,
+    shift: Tensor,
+    scale: Tensor,
+}
+
+#[derive(Clone, Debug)]
+struct Conv {
+    weight: Tensor,
+    bias: Tensor,
+    stride: usize,
+    pad: usize,
+}
+
+/// Distances of a batch of pairs.
+#[derive(Clone, Debug)]
+pub struct LpipsDistance {
+    /// Distance of each pair, `[B]`.
+    pub total: Tensor,
+    /// What each of the five layers adds to it, `[B, 5]`.
+    pub per_layer: Tensor,
+}
+
+impl Lpips {
+    /// The network whose parameters `source` holds.
+    ///
+    /// # Errors
+    /// Parameters that are missing or of another shape.
+    pub fn load(net: LpipsNet, source: &dyn ParamSource) -> Result<Self> {
+        Self::build(net, &Scope::root(source))
+    }
+
+    /// Names, shapes and starts of all parameters.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn specs(net: LpipsNet) -> Result<Vec<ParamSpec>> {
+        specs_of(|scope| Self::build(net, scope))
+    }
+
+    fn build(net: LpipsNet, scope: &Scope<'_>) -> Result<Self> {
+        let (mut slices, mut heads, mut c_in) = (Vec::new(), Vec::new(), 3);
+        for (i, rows) in net.slices().into_iter().enumerate() {
+            let mut convs = Vec::with_capacity(rows.len());
+            for &(index, c_out, k, stride, pad) in rows {
+                let at = scope.pp("net").pp(format!("slice{}", i + 1)).pp(index);
+                let init = Init::fan_in(c_in * k * k);
+                convs.push(Conv {
+                    weight: at.get("weight", &[c_out, c_in, k, k], init)?,
+                    bias: at.get("bias", &[c_out], init)?,
+                    stride,
+                    pad,
+                });
+                c_in = c_out;
+            }
+            slices.push(convs);
+            let head = scope.pp(format!("lin{i}")).pp("model.1");
+            let head = head.get("weight", &[1, c_in, 1, 1], Init::Uniform(1.0))?;
+            heads.push(head);
+        }
+        let device = heads[0].device();
+        Ok(Self {
+            net,
+            slices,
+            shift: Tensor::new(&SHIFT, device)?.reshape((1, 3, 1, 1))?,
+            scale: Tensor::new(&SCALE, device)?.reshape((1, 3, 1, 1))?,
+            heads,
+        })
+    }
+
+    /// The maps after each slice, `[B, C_i, H_i, W_i]`.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, 3, H, W]` in [-1, 1]
+    ///
+    /// # Errors
+    /// Images of another kind, or too small to reach the last layer.
+    pub fn maps(&self, x: &Tensor) -> Result<Vec<Tensor>> {
+        let (_, c, h, w) = x.dims4()?;
+        let smallest = self.net.smallest();
+        if c != 3 || h.min(w) < smallest {
+            bail!(
+                "LPIPS looks at 3-channel images of at least {smallest}x{smallest}, found {c}x{h}x{w}"
+            );
+        }
+        let mut h = x.broadcast_sub(&self.shift)?.broadcast_div(&self.scale)?;
+        let mut maps = Vec::with_capacity(self.slices.len());
+        for (i, slice) in self.slices.iter().enumerate() {
+            if let Some(k) = self.net.pool_before(i) {
+                h = pool(&h, PoolKind::Max, k, 2, 0)?;
+            }
+            for conv in slice {
+                h = relu(&conv2d(
+                    &h,
+                    &conv.weight,
+                    &conv.bias,
+                    conv.stride,
+                    [conv.pad; 2],
+                )?)?;
+            }
+            maps.push(h.clone());
+        }
+        Ok(maps)
+    }
+
+    /// How different the images of each pair look; 0 for equal ones. Differentiable.
+    ///
+    /// # Shapes
+    /// - `a`, `b`: `[B, 3, H, W]` in [-1, 1]
+    ///
+    /// # Errors
+    /// Batches of different shape; as [`Self::maps`].
+    pub fn distance(&self, a: &Tensor, b: &Tensor) -> Result<LpipsDistance> {
+        if a.dims() != b.dims() {
+            bail!(
+                "LPIPS compares pairs: found {:?} and {:?}",
+                a.dims(),
+                b.dims()
+            );
+        }
+        let unit = |map: &Tensor| map.broadcast_div(&(map.sqr()?.sum_keepdim(1)?.sqrt()? + EPS)?);
+        let mut layers = Vec::with_capacity(self.heads.len());
+        for ((a, b), head) in self.maps(a)?.iter().zip(&self.maps(b)?).zip(&self.heads) {
+            let difference = (unit(a)? - unit(b)?)?.sqr()?;
+            let weighted = difference.broadcast_mul(head)?.sum(1)?;
+            layers.push(weighted.flatten_from(1)?.mean(1)?);
+        }
+        let per_layer = Tensor::stack(&layers, 1)?;
+        Ok(LpipsDistance {
+            total: per_layer.sum(1)?,
+            per_layer,
+        })
+    }
+}
