@@ -1,0 +1,32 @@
+//! Which public files the project knows, and where they are on this machine.
+//!
+//! `assets/manifest.toml` lists weights and data sets by a short name: their repository on the Hugging Face Hub, the revision, the
+//! files, what is known of their sizes and hashes, the licence. [`assets`] gives that list, [`HubCache`] looks for the files where the
+//! official Python client keeps them, and [`fetch_command`] says how to get them with that client. What the Hub does not have is listed
+//! in [`elsewhere`] with words on how to get it.
+//!
+//! ```
+//! use sdft_assets::{Error, HubCache, asset, fetch_command};
+//!
+//! let lpips = asset("lpips-alex").unwrap();
+//! assert!(fetch_command(lpips).starts_with("hf download achiru/DiffSynth-Studio-ImageMetrics LPIPS/alexnet.safetensors"));
+//!
+//! let empty = tempfile::tempdir()?;
+//! match HubCache::at(empty.path()).locate("lpips-alex") {
+//!     Err(Error::Missing { command, .. }) => println!("get it with: {command}"),
+//!     other => panic!("{other:?}"),
+//! }
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! **Invariant:** opens no network connection and changes no file; a file is taken for what it should be only if its size, where it is
+//! known, is right (hashes are for whoever reads the file to check).
+
+mod cache;
+mod error;
+mod manifest;
+mod names;
+
+pub use cache::{HubCache, fetch_command};
+pub use error::{Error, Result};
+pub use manifest::{Asset, AssetFile, Elsewhere, RepoType, asset, assets, elsewhere};

@@ -1,0 +1,193 @@
+use serde::Deserialize;
+use std::sync::LazyLock;
+
+const MANIFEST: &str = include_str!("../../../assets/manifest.toml");
+
+/// A set of files in one repository of the Hub.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asset {
+    /// Short and unique, in lower case: `"lpips-alex"`.
+    pub name: String,
+    /// What it is, in one line.
+    pub what: String,
+    /// The repository, `owner/name`.
+    pub repo: String,
+    /// The kind of repository.
+    #[serde(default)]
+    pub repo_type: RepoType,
+    /// A commit (40 hexadecimal digits), `"main"`, or `"refs/pr/N"` for a pull request.
+    pub revision: String,
+    /// The files, in order; at least one.
+    pub files: Vec<AssetFile>,
+    /// The licence as far as it is stated.
+    pub licence: String,
+    /// How sure this is, and what else one should know.
+    pub note: Option<String>,
+}
+
+/// What a repository of the Hub holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RepoType {
+    /// Weights.
+    #[default]
+    Model,
+    /// Data.
+    Dataset,
+}
+
+/// One file of an [`Asset`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AssetFile {
+    /// Its path in the repository, with `/`.
+    pub path: String,
+    /// Its length in bytes, where it is known.
+    pub size: Option<u64>,
+    /// Its hash as 64 hexadecimal digits in lower case, where it is known.
+    pub sha256: Option<String>,
+}
+
+/// Something the Hub does not have.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elsewhere {
+    /// Short and unique, also among the assets.
+    pub name: String,
+    /// What it is, in one line.
+    pub what: String,
+    /// How to get it; an instruction that reads on: "download ..".
+    pub how: String,
+    /// The licence as far as it is stated.
+    pub licence: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    asset: Vec<Asset>,
+    elsewhere: Vec<Elsewhere>,
+}
+
+// The text is part of the program and a test reads it, so the default is never taken.
+static KNOWN: LazyLock<Manifest> = LazyLock::new(|| toml::from_str(MANIFEST).unwrap_or_default());
+
+/// All assets, in the order of the manifest.
+pub fn assets() -> &'static [Asset] {
+    &KNOWN.asset
+}
+
+/// What is known by name but not on the Hub, in the order of the manifest.
+pub fn elsewhere() -> &'static [Elsewhere] {
+    &KNOWN.elsewhere
+}
+
+/// The asset of this name.
+pub fn asset(name: &str) -> Option<&'static Asset> {
+    assets().iter().find(|asset| asset.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn is_hex(text: &str, len: usize) -> bool {
+        text.len() == len
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    }
+
+    /// Words that mean the same to every shell and every file system.
+    fn is_plain(text: &str) -> bool {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+        let parts = || text.split('/');
+        !text.is_empty()
+            && text.chars().all(is_plain)
+            && parts().all(|part| !["", ".", ".."].contains(&part))
+    }
+
+    #[test]
+    fn the_embedded_manifest_is_read() {
+        toml::from_str::<Manifest>(MANIFEST).unwrap();
+        assert!(!assets().is_empty() && !elsewhere().is_empty());
+        for name in [
+            "inception",
+            "lpips-alex",
+            "lpips-vgg",
+            "clip-b32",
+            "irse50",
+            "metfaces",
+        ] {
+            assert!(asset(name).is_some(), "{name}");
+        }
+        assert_eq!(asset("metfaces").unwrap().repo_type, RepoType::Dataset);
+        assert_eq!(asset("inception").unwrap().repo_type, RepoType::Model);
+        assert!(asset("aahq").is_none());
+    }
+
+    #[test]
+    fn names_are_unique_and_short() {
+        let names: Vec<&str> = assets()
+            .iter()
+            .map(|asset| asset.name.as_str())
+            .chain(elsewhere().iter().map(|known| known.name.as_str()))
+            .collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+        for name in names {
+            let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(!name.is_empty() && name.chars().all(is_plain), "{name}");
+        }
+    }
+
+    #[test]
+    fn places_are_well_formed() {
+        for asset in assets() {
+            let name = &asset.name;
+            assert!(
+                is_plain(&asset.repo) && asset.repo.split('/').count() == 2,
+                "{name}"
+            );
+            let pull_request = asset.revision.strip_prefix("refs/pr/");
+            let is_pull_request = pull_request.is_some_and(|n| n.parse::<u32>().is_ok());
+            let revision = &asset.revision;
+            assert!(
+                is_hex(revision, 40) || revision == "main" || is_pull_request,
+                "{name}"
+            );
+            assert!(!asset.files.is_empty(), "{name}");
+            for file in &asset.files {
+                assert!(is_plain(&file.path), "{name}: {}", file.path);
+                assert!(file.size != Some(0), "{name}");
+                assert!(
+                    file.sha256.as_ref().is_none_or(|hash| is_hex(hash, 64)),
+                    "{name}"
+                );
+            }
+            let paths: BTreeSet<_> = asset.files.iter().map(|file| &file.path).collect();
+            assert_eq!(paths.len(), asset.files.len(), "{name}");
+        }
+    }
+
+    #[test]
+    fn everything_is_explained_in_one_line() {
+        let texts = assets().iter().flat_map(|asset| {
+            let note = asset.note.as_ref();
+            [&asset.what, &asset.licence].into_iter().chain(note)
+        });
+        let others = elsewhere()
+            .iter()
+            .flat_map(|known| [&known.what, &known.how, &known.licence]);
+        for text in texts.chain(others) {
+            assert!(!text.trim().is_empty() && !text.contains('\n'), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_field_is_an_error() {
+        let text = "elsewhere = []\n[[asset]]\nname = 'a'\nwhat = 'b'\nrepo = 'c/d'\nrevision = 'main'\nlicence = ''\nfile = []";
+        assert!(toml::from_str::<Manifest>(text).is_err());
+    }
+}

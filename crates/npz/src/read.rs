@@ -1,0 +1,226 @@
+use crate::array::{Array, Values, count, to_c_order};
+use crate::dtype::{Dtype, Order};
+use crate::error::{Error, Result};
+use crate::header::{Header, MAGIC, read_header};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read, Seek};
+use std::path::Path;
+use zip::{CompressionMethod, ZipArchive};
+
+/// A compressed array may come to this many bytes.
+const MAX_INFLATED: u64 = 1 << 32;
+
+/// Deflate cannot make more than this many bytes out of one.
+const MAX_RATIO: u64 = 1032;
+
+/// Reads all arrays of a `.npz` file, by name without `.npy`.
+///
+/// Read are unsigned bytes, signed integers of 8, 32 and 64 bits, and floating-point numbers of 16, 32 and 64 bits; see [`Values`] for
+/// what they become. Arrays in Fortran order are brought into C order.
+///
+/// # Errors
+/// The file cannot be opened, is no zip archive or a damaged one · an entry is no array, is there twice, is of another type, is
+/// shorter or longer than its header says, or is compressed and comes to more than 4 GiB.
+pub fn read_npz(path: &Path) -> Result<BTreeMap<String, Array>> {
+    read_npz_where(path, |_| true)
+}
+
+/// As [`read_npz`], but only the arrays whose name `wanted` agrees to; the others are not looked into.
+///
+/// Reference files of images hold statistics and gigabytes of pixels, and usually one of them is wanted.
+///
+/// # Errors
+/// As for [`read_npz`]; arrays that were not wanted may hold anything.
+pub fn read_npz_where(
+    path: &Path,
+    wanted: impl FnMut(&str) -> bool,
+) -> Result<BTreeMap<String, Array>> {
+    let open = |source| Error::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(open)?;
+    let len = file.metadata().map_err(open)?.len();
+    let name = path.display().to_string();
+    read_archive(BufReader::new(file), len, &name, wanted)
+}
+
+/// As [`read_npz`], from memory; `file` is what errors call it.
+///
+/// # Errors
+/// As for [`read_npz`].
+pub fn read_npz_bytes(bytes: &[u8], file: &str) -> Result<BTreeMap<String, Array>> {
+    read_archive(Cursor::new(bytes), bytes.len() as u64, file, |_| true)
+}
+
+fn read_archive<R: Read + Seek>(
+    mut input: R,
+    len: u64,
+    file: &str,
+    mut wanted: impl FnMut(&str) -> bool,
+) -> Result<BTreeMap<String, Array>> {
+    let bad = |problem: String| Error::Archive {
+        file: file.to_owned(),
+        problem,
+    };
+    check_magic(&mut input).map_err(bad)?;
+    let damaged = |e| {
+        bad(format!(
+            "the list of arrays cannot be read ({e}); is the file cut off?"
+        ))
+    };
+    let mut archive = ZipArchive::new(input).map_err(damaged)?;
+    if archive.has_duplicate_names() {
+        return Err(bad("an array is there twice".to_owned()));
+    }
+    // Entries that share bytes would make a small archive out of many large arrays.
+    if archive.has_overlapping_entries().map_err(damaged)? {
+        return Err(bad("arrays lie on top of each other".to_owned()));
+    }
+    let mut arrays = BTreeMap::new();
+    for index in 0..archive.len() {
+        let mut entry = archive
+            .by_index(index)
+            .map_err(|e| bad(format!("entry {index} of the archive cannot be read: {e}")))?;
+        let entry_name = String::from_utf8_lossy(entry.name_raw()).into_owned();
+        let bad_entry = |problem: String| Error::Entry {
+            file: file.to_owned(),
+            entry: entry_name.clone(),
+            problem,
+        };
+        let Some(name) = entry_name.strip_suffix(".npy") else {
+            return Err(bad_entry(
+                "not an array: expected a name that ends with .npy".to_owned(),
+            ));
+        };
+        if !wanted(name) {
+            continue;
+        }
+        let size = entry.size();
+        check_size(size, entry.compressed_size(), entry.compression(), len).map_err(bad_entry)?;
+        let header = read_header(&mut entry).map_err(bad_entry)?;
+        let dtype = Dtype::parse(&header.descr).map_err(|hint| Error::Dtype {
+            file: file.to_owned(),
+            entry: entry_name.clone(),
+            dtype: header.descr.clone(),
+            hint,
+        })?;
+        let values = read_values(&mut entry, &header, dtype, size).map_err(bad_entry)?;
+        let shape = header.shape;
+        arrays.insert(name.to_owned(), Array { shape, values });
+    }
+    Ok(arrays)
+}
+
+/// Whether the input begins like a zip archive; goes back to its start.
+fn check_magic<R: Read + Seek>(input: &mut R) -> std::result::Result<(), String> {
+    let mut start = Vec::new();
+    input
+        .by_ref()
+        .take(MAGIC.len() as u64)
+        .read_to_end(&mut start)
+        .and_then(|_| input.rewind())
+        .map_err(|e| format!("cannot be read: {e}"))?;
+    // The second is how an archive of nothing begins.
+    if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
+        return Ok(());
+    }
+    let found = if start == MAGIC {
+        "a single array (.npy)".to_owned()
+    } else if start.is_empty() {
+        "an empty file".to_owned()
+    } else {
+        format!("a file that begins with \"{}\"", start.escape_ascii())
+    };
+    Err(format!(
+        "expected a zip archive of arrays (.npz), found {found}"
+    ))
+}
+
+/// Whether an entry of `size` bytes can come out of what is stored for it.
+fn check_size(
+    size: u64,
+    compressed: u64,
+    method: CompressionMethod,
+    len: u64,
+) -> std::result::Result<(), String> {
+    if compressed > len {
+        return Err(format!(
+            "{compressed} bytes are listed for it, and the whole file has {len}"
+        ));
+    }
+    match method {
+        CompressionMethod::Stored if size == compressed => Ok(()),
+        CompressionMethod::Stored => Err(format!(
+            "{size} bytes are listed for it, and {compressed} are stored"
+        )),
+        CompressionMethod::Deflated if size > MAX_INFLATED => Err(format!(
+            "it comes to {size} bytes, expected at most {MAX_INFLATED} of a compressed array"
+        )),
+        CompressionMethod::Deflated
+            if size > compressed.saturating_add(1).saturating_mul(MAX_RATIO) =>
+        {
+            Err(format!(
+                "{size} bytes are listed for it, more than the {compressed} stored can come to"
+            ))
+        }
+        CompressionMethod::Deflated => Ok(()),
+        other => Err(format!(
+            "compressed by {other}, expected deflate or no compression"
+        )),
+    }
+}
+
+/// Everything after the header: exactly the values, and then the end. `size` is the length of the whole entry, whose bytes are there.
+fn read_values(
+    input: &mut impl Read,
+    header: &Header,
+    dtype: Dtype,
+    size: u64,
+) -> std::result::Result<Values, String> {
+    let shape = &header.shape;
+    let needed = count(shape)
+        .and_then(|count| Some((count, u64::try_from(count.checked_mul(dtype.size())?).ok()?)));
+    let there = size.saturating_sub(header.len);
+    let count = match needed {
+        Some((count, needed)) if needed == there => count,
+        _ => {
+            let needed = needed.map_or("more bytes than can be counted".to_owned(), |(_, n)| {
+                format!("{n} bytes")
+            });
+            return Err(format!(
+                "values of type {} and shape {shape:?} need {needed}, found {there}",
+                header.descr
+            ));
+        }
+    };
+    let failed = |e: io::Error| match e.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            format!("it ends before its {there} bytes of values: the file is cut off")
+        }
+        _ => format!("reading its values: {e}"),
+    };
+    let order = AxisOrder(header);
+    let values = dtype.read(input, count, order).map_err(failed)?;
+    // The checksum is looked at when the end is reached.
+    match input.read(&mut [0]).map_err(failed)? {
+        0 => Ok(values),
+        _ => Err(format!("it goes on after its {there} bytes of values")),
+    }
+}
+
+struct AxisOrder<'a>(&'a Header);
+
+impl Order for AxisOrder<'_> {
+    fn put<T: Copy>(&self, values: Vec<T>) -> Vec<T> {
+        if self.0.is_fortran {
+            to_c_order(values, &self.0.shape)
+        } else {
+            values
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

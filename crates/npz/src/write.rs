@@ -1,0 +1,230 @@
+use crate::array::{Array, Values};
+use crate::error::{Error, Result};
+use crate::header::MAGIC;
+use std::collections::BTreeSet;
+use std::io::{Cursor, Write};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, DateTime, System, ZipWriter};
+
+/// Values begin at a multiple of this, so that whoever maps the file can use them where they lie.
+const ALIGNMENT: usize = 64;
+
+/// From this many bytes on an entry is written with 64-bit sizes; what deflate may add to 4 GiB is left free.
+const LARGE: usize = 0xf000_0000;
+
+/// Values that are turned into bytes at once.
+const BLOCK: usize = 1 << 13;
+
+/// The bytes of a `.npz` that `numpy.load` reads: the arrays in the order given, under their names, deflated or as they are.
+///
+/// Little-endian, C order, version 1.0 of the array format, dated 1 January 1980. So the same arrays give the same bytes anywhere if
+/// they are not compressed; compressed ones also depend on the compressor.
+///
+/// # Errors
+/// A name is empty or there twice · the shape of an array does not fit its values · the archive does not take a name (it is
+/// longer than 65 535 bytes).
+pub fn encode_npz(entries: &[(&str, &Array)], compress: bool) -> Result<Vec<u8>> {
+    let mut names = BTreeSet::new();
+    for (name, array) in entries {
+        let problem = if name.is_empty() {
+            "it has no name".to_owned()
+        } else if !names.insert(*name) {
+            "there is another of this name".to_owned()
+        } else if let Err(e) = array.check() {
+            e.to_string()
+        } else {
+            continue;
+        };
+        let name = (*name).to_owned();
+        return Err(Error::Write { name, problem });
+    }
+    let mut out = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, array) in entries {
+        let failed = |problem: String| Error::Write {
+            name: (*name).to_owned(),
+            problem,
+        };
+        let header = header(array);
+        let size = header.len().saturating_add(n_bytes(array));
+        let method = if compress {
+            CompressionMethod::Deflated
+        } else {
+            CompressionMethod::Stored
+        };
+        let options = SimpleFileOptions::default()
+            .compression_method(method)
+            .last_modified_time(DateTime::DEFAULT)
+            .system(System::Unix)
+            .unix_permissions(0o644)
+            .large_file(size >= LARGE);
+        out.start_file(format!("{name}.npy"), options)
+            .map_err(|e| failed(e.to_string()))?;
+        out.write_all(&header)
+            .and_then(|()| write_values(&mut out, &array.values))
+            .map_err(|e| failed(e.to_string()))?;
+    }
+    let written = out.finish().map_err(|e| Error::Archive {
+        file: "a new archive".to_owned(),
+        problem: e.to_string(),
+    })?;
+    Ok(written.into_inner())
+}
+
+/// Bytes of an array's values.
+fn n_bytes(array: &Array) -> usize {
+    let size = match array.values {
+        Values::U8(_) => 1,
+        Values::F32(_) => 4,
+        Values::I64(_) | Values::F64(_) => 8,
+    };
+    array.len().saturating_mul(size)
+}
+
+/// Everything before the values, padded by blanks. At most 64 axes come to less than 64 KiB, which is what version 1.0 can say.
+fn header(array: &Array) -> Vec<u8> {
+    let descr = match array.values {
+        Values::U8(_) => "|u1",
+        Values::I64(_) => "<i8",
+        Values::F32(_) => "<f4",
+        Values::F64(_) => "<f8",
+    };
+    let mut shape = String::new();
+    for (i, axis) in array.shape.iter().enumerate() {
+        let separator = if i == 0 { "" } else { ", " };
+        shape += &format!("{separator}{axis}");
+    }
+    if array.shape.len() == 1 {
+        shape.push(',');
+    }
+    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
+    let start = MAGIC.len() + 4;
+    let unpadded = start + text.len() + 1;
+    text += &" ".repeat(unpadded.next_multiple_of(ALIGNMENT) - unpadded);
+    text.push('\n');
+    let len = u16::try_from(text.len()).unwrap_or(u16::MAX);
+    let mut out = MAGIC.to_vec();
+    out.extend([1, 0]);
+    out.extend(len.to_le_bytes());
+    out.extend(text.as_bytes());
+    out
+}
+
+fn write_values(out: &mut impl Write, values: &Values) -> std::io::Result<()> {
+    match values {
+        Values::U8(values) => out.write_all(values),
+        Values::I64(values) => blocks(out, values, |value| value.to_le_bytes()),
+        Values::F32(values) => blocks(out, values, |value| value.to_le_bytes()),
+        Values::F64(values) => blocks(out, values, |value| value.to_le_bytes()),
+    }
+}
+
+fn blocks<T: Copy, const N: usize>(
+    out: &mut impl Write,
+    values: &[T],
+    bytes: impl Fn(T) -> [u8; N],
+) -> std::io::Result<()> {
+    let mut block = Vec::with_capacity(BLOCK * N);
+    for values in values.chunks(BLOCK) {
+        block.clear();
+        block.extend(values.iter().flat_map(|&value| bytes(value)));
+        out.write_all(&block)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read_npz_bytes;
+
+    fn samples() -> Vec<(&'static str, Array)> {
+        vec![
+            ("arr_0", Array::u8([2, 2, 2, 3], (0..24).collect()).unwrap()),
+            ("labels", Array::i64([3], vec![-1, 0, i64::MAX]).unwrap()),
+            ("mu", Array::f32([2, 1], vec![0.1, f32::MIN]).unwrap()),
+            (
+                "sigma",
+                Array::f64([100, 200], (0..20_000).map(f64::from).collect()).unwrap(),
+            ),
+            ("scalar", Array::f64([], vec![2.5]).unwrap()),
+            ("nothing", Array::f32([0, 5], vec![]).unwrap()),
+            ("größe", Array::u8([1], vec![9]).unwrap()),
+        ]
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let samples = samples();
+        let entries: Vec<(&str, &Array)> =
+            samples.iter().map(|(name, array)| (*name, array)).collect();
+        for compress in [false, true] {
+            let bytes = encode_npz(&entries, compress).unwrap();
+            assert_eq!(bytes, encode_npz(&entries, compress).unwrap());
+            let read = read_npz_bytes(&bytes, "x.npz").unwrap();
+            assert_eq!(read.len(), samples.len());
+            for (name, array) in &samples {
+                assert_eq!(&read[*name], array, "{name}");
+            }
+        }
+        assert!(
+            read_npz_bytes(&encode_npz(&[], false).unwrap(), "x.npz")
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn compression_makes_a_plain_picture_small() {
+        let white = Array::u8([1, 64, 64, 3], vec![255; 64 * 64 * 3]).unwrap();
+        let size = |compress| encode_npz(&[("arr_0", &white)], compress).unwrap().len();
+        assert!(size(false) > 64 * 64 * 3);
+        assert!(size(true) < 1000);
+    }
+
+    #[test]
+    fn values_begin_where_numpy_wants_them() {
+        for (name, array) in samples() {
+            let header = header(&array);
+            assert_eq!(header.len() % ALIGNMENT, 0, "{name}");
+            assert_eq!(header.last(), Some(&b'\n'));
+        }
+        let wide = Array::u8(vec![1; 64], vec![0]).unwrap();
+        let bytes = encode_npz(&[("a", &wide)], false).unwrap();
+        assert_eq!(read_npz_bytes(&bytes, "x.npz").unwrap()["a"], wide);
+    }
+
+    #[test]
+    fn the_bytes_of_an_archive_do_not_change() {
+        let images = Array::u8([1, 2, 1, 3], (0..6).collect()).unwrap();
+        let bytes = encode_npz(&[("arr_0", &images)], false).unwrap();
+        assert_eq!(bytes[..4], *b"PK\x03\x04");
+        // Midnight of 1 January 1980.
+        assert_eq!(bytes[10..14], [0, 0, 0x21, 0]);
+        assert_eq!(bytes[30..39], *b"arr_0.npy");
+        assert_eq!(bytes[39..49], *b"\x93NUMPY\x01\x00v\x00");
+        assert_eq!(bytes[39 + 128..39 + 134], [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn arrays_that_cannot_be_written_are_named() {
+        let good = Array::u8([1], vec![0]).unwrap();
+        let bad = Array {
+            shape: vec![2],
+            values: Values::U8(vec![0]),
+        };
+        let refused = |entries: &[(&str, &Array)], reason: &str| {
+            let error = encode_npz(entries, false).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        };
+        refused(
+            &[("a", &good), ("a", &good)],
+            "\"a\" cannot be written: there is another",
+        );
+        refused(&[("", &good)], "it has no name");
+        refused(
+            &[("b", &bad)],
+            "array \"b\" cannot be written: an array of shape [2] needs 2 values",
+        );
+        refused(&[(&"n".repeat(70_000), &good)], "cannot be written");
+    }
+}
