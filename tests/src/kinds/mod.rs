@@ -8,6 +8,7 @@ use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
 
 mod diffusion;
+mod features;
 mod images;
 mod nn;
 mod optim;
@@ -16,7 +17,7 @@ mod sdft;
 mod unet;
 
 /// The kinds that are built.
-pub const BUILT: [&str; 29] = [
+pub const BUILT: [&str; 33] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -46,6 +47,10 @@ pub const BUILT: [&str; 29] = [
     "optim.microbatch",
     "metrics.image_load",
     "metrics.image_load_torchvision",
+    "metrics.resize",
+    "metrics.inception",
+    "metrics.lpips",
+    "metrics.irse50",
 ];
 
 /// Computed tensors by name.
@@ -86,6 +91,10 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "optim.microbatch" => optim::microbatch(case),
         "metrics.image_load" => images::image_load(case),
         "metrics.image_load_torchvision" => images::image_load_torchvision(case),
+        "metrics.resize" => features::resize_modes(case),
+        "metrics.inception" => features::inception(case),
+        "metrics.lpips" => features::lpips(case),
+        "metrics.irse50" => features::irse50(case),
         other => bail!("kind {other} is not built"),
     }
 }
