@@ -43,4 +43,5 @@ pub use folder::{FolderOptions, FolderSource, check_folder, check_folder_with};
 pub use order::Order;
 pub use prefetch::Prefetcher;
 pub use report::{Duplicate, Report, Spread, Unreadable};
+pub use scan::list_images;
 pub use source::ImageSource;

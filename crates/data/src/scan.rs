@@ -33,6 +33,22 @@ pub(crate) struct Scan {
     visited: HashSet<PathBuf>,
 }
 
+/// The image files of a folder and its subfolders, `(path inside the folder, path)` in the byte order of the former. None is opened.
+///
+/// # Errors
+/// - the folder is missing, not a folder, not listable, empty or without images · an entry that cannot be followed
+pub fn list_images(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let scan = scan(folder)?;
+    if let Some(Unreadable { file, reason }) = scan.unreadable.into_iter().next() {
+        return Err(DataError::Unlistable {
+            path: folder.join(file),
+            source: io::Error::other(reason),
+        });
+    }
+    let files = scan.images.into_iter();
+    Ok(files.map(|Found { id, path }| (id, path)).collect())
+}
+
 /// Lists a folder and its subfolders; links are followed, hidden files and folders (named with a leading dot) are passed over.
 ///
 /// # Errors

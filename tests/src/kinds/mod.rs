@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 mod diffusion;
 mod features;
 mod images;
+mod metrics;
 mod nn;
 mod optim;
 mod schedule;
@@ -17,7 +18,7 @@ mod sdft;
 mod unet;
 
 /// The kinds that are built.
-pub const BUILT: [&str; 33] = [
+pub const BUILT: [&str; 36] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -47,6 +48,9 @@ pub const BUILT: [&str; 33] = [
     "optim.microbatch",
     "metrics.image_load",
     "metrics.image_load_torchvision",
+    "metrics.psnr_ssim",
+    "metrics.fid",
+    "metrics.kid",
     "metrics.resize",
     "metrics.inception",
     "metrics.lpips",
@@ -91,6 +95,9 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "optim.microbatch" => optim::microbatch(case),
         "metrics.image_load" => images::image_load(case),
         "metrics.image_load_torchvision" => images::image_load_torchvision(case),
+        "metrics.psnr_ssim" => metrics::pairs(case),
+        "metrics.fid" => metrics::frechet(case),
+        "metrics.kid" => metrics::kernel(case),
         "metrics.resize" => features::resize_modes(case),
         "metrics.inception" => features::inception(case),
         "metrics.lpips" => features::lpips(case),

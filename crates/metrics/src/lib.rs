@@ -1,0 +1,51 @@
+//! What image sets and image pairs are measured by, in f64.
+//!
+//! ```text
+//! pairs    PSNR  10 log10(1 / mse)            SSIM  Gaussian 11 taps, or the mean over 7 x 7         cosine, directional similarity
+//! sets     FID   |mu_a - mu_b|^2 + tr S_a + tr S_b - 2 tr sqrt(S_a S_b)
+//!          KID   unbiased squared MMD with k(x, y) = (x.y / D + 1)^3
+//!          precision, recall, density, coverage; nearest neighbours
+//! ```
+//! A picture enters as bytes or as f32 in [-1, 1], never as floats of unknown range.
+//!
+//! # Example
+//! ```
+//! use sdft_metrics::{Features, KidOptions, Moments, Picture, fid, mmd2_unbiased, psnr};
+//!
+//! let (grey, white) = ([128u8; 12], [255u8; 12]);
+//! let (a, b) = (Picture::rgb8(&grey, 2, 2)?, Picture::rgb8(&white, 2, 2)?);
+//! assert!((psnr(&a, &b)? - 6.04).abs() < 0.01);
+//!
+//! let x = Features::new(vec![0.0, 1.0, 2.0, 1.0, 4.0, 0.0], 2)?;
+//! let statistics = Moments::of(&x)?.statistics()?;
+//! assert!(fid(&statistics, &statistics)?.value.abs() < 1e-12);
+//! assert!(mmd2_unbiased(&x, &x, &KidOptions::default())?.is_finite());
+//! # Ok::<(), sdft_metrics::MetricsError>(())
+//! ```
+//!
+//! **Invariant:** knows no tensor library, no file and no network; everything is a function of its arguments.
+
+pub use crate::{
+    cosine::{cosine, directional_similarity, text_direction},
+    draw::{SubsetDraw, draw_subsets},
+    error::{MetricsError, Result},
+    features::Features,
+    fid::{Fid, fid},
+    kid::{Kid, KidOptions, kid, kid_of_subsets, mmd2_unbiased},
+    moments::{Moments, Statistics},
+    neighbours::{Manifold, Neighbour, manifold, nearest, nearest_others},
+    picture::Picture,
+    pixels::{SsimWindow, mse, psnr, psnr_floored, ssim, ssim_gray},
+};
+
+mod cosine;
+mod draw;
+mod error;
+mod features;
+mod fid;
+mod kid;
+mod linalg;
+mod moments;
+mod neighbours;
+mod picture;
+mod pixels;
