@@ -1,4 +1,8 @@
-//! What a fine-tuned model still draws.
+//! Folders of images to tables of numbers.
+//!
+//! [`ImageSet`] looks at a folder with an [`Extractor`] and keeps the feature vectors in a [`FeatureCache`]; [`compare_sets`] makes FID, KID,
+//! precision and recall of two of them, [`compare_pairs`] makes PSNR, SSIM, LPIPS and identity of inputs and outputs. A [`Report`] says what
+//! each number was computed of and why it might not be trusted.
 //!
 //! On the embedded digits expressiveness can be counted, because the classes are known: [`score_digits`] asks the
 //! [`sdft_features::DigitsJudge`] which digit each sample shows and in which style. [`train_judge`] makes that judge.
@@ -26,9 +30,27 @@
 //! **Invariant:** measures images only; no model is sampled here.
 
 pub use crate::{
+    cache::FeatureCache,
+    error::{EvalError, Result},
+    extractor::{Extractor, View},
     judge::{JudgeReport, train_judge},
+    pairs::{Pair, PairNets, Pairing, compare_pairs, pair_up},
+    report::{Measure, Report},
     score::{DigitsScore, aligned_distance, score_digits},
+    set::{ImageSet, of_files},
+    sets::{SetOptions, compare_sets},
+    strip::neighbour_strip,
+    text::direction_of_texts,
 };
 
+mod cache;
+mod error;
+mod extractor;
 mod judge;
+mod pairs;
+mod report;
 mod score;
+mod set;
+mod sets;
+mod strip;
+mod text;

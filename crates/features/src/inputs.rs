@@ -80,7 +80,7 @@ pub fn inception_input(image: &Rgb8, mode: InceptionResize) -> Vec<f32> {
 
 /// Channel means and deviations of CLIP's training images in [0, 1].
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// A picture as CLIP sees it, `[3, side, side]`: short side to `side` with Pillow's bicubic, the middle cut out, channels normalised.
 ///

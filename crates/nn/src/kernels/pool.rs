@@ -84,9 +84,8 @@ pub(crate) fn forward<T: Real>(shape: &PoolShape, x: &[T]) -> Vec<T> {
                         let values = from[first..].iter().step_by(shape.stride);
                         let pairs = to[outputs].iter_mut().zip(values);
                         match shape.kind {
-                            // A NaN is larger than everything, as in PyTorch.
                             PoolKind::Max => pairs.for_each(|(to, &v)| {
-                                *to = if *to >= v || *to != *to { *to } else { v };
+                                *to = if v > *to { v } else { *to };
                             }),
                             PoolKind::Average => pairs.for_each(|(to, &v)| *to += v),
                         }
@@ -94,7 +93,7 @@ pub(crate) fn forward<T: Real>(shape: &PoolShape, x: &[T]) -> Vec<T> {
                 }
                 if shape.kind == PoolKind::Average {
                     for (column, to) in to.iter_mut().enumerate() {
-                        *to = *to * shape.share(&rows, column);
+                        *to *= shape.share(&rows, column);
                     }
                 }
             }

@@ -1,0 +1,162 @@
+use crate::error::{EvalError, Result};
+use candle_core::{Device, Tensor};
+use sdft_checkpoint::{sha256_bytes, sha256_file};
+use sdft_features::{
+    Clip, ClipConfig, DigitsJudge, IDENTITY_SIDE, INCEPTION_FEATURES, INCEPTION_SIDE, IdentityNet,
+    Inception, InceptionResize, Network, clip_input, inception_input,
+};
+use sdft_imaging::{Rgb8, center_crop, to_unit_range};
+use sdft_nn::Params;
+use std::path::PathBuf;
+
+/// What images are looked at with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// FID's Inception, with this way to its 299 pixels.
+    Inception(InceptionResize),
+    /// CLIP with patches of this side.
+    Clip(usize),
+    /// The face's identity; images are brought to 256 pixels as for training.
+    Identity,
+    /// The embedded judge of 16x16 digits.
+    Digits,
+}
+
+impl View {
+    /// The network whose public weights it needs.
+    pub fn network(self) -> Option<Network> {
+        match self {
+            Self::Inception(_) => Some(Network::Inception),
+            Self::Clip(patch) => Some(Network::Clip(patch)),
+            Self::Identity => Some(Network::Identity),
+            Self::Digits => None,
+        }
+    }
+}
+
+enum Net {
+    Inception(Inception),
+    Clip(Clip),
+    Identity(IdentityNet),
+    Digits(DigitsJudge),
+}
+
+/// A network with its preprocessing: pictures in, feature vectors out.
+pub struct Extractor {
+    view: View,
+    net: Net,
+    weights: String,
+}
+
+/// The hash of several files together.
+pub(crate) fn hash_of(files: &[PathBuf]) -> Result<String> {
+    let hashes = files
+        .iter()
+        .map(|file| sha256_file(file).map_err(|e| EvalError::Weights(e.to_string())))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(match &hashes[..] {
+        [one] => one.clone(),
+        all => sha256_bytes(all.concat().as_bytes()),
+    })
+}
+
+impl Extractor {
+    /// Reads a network's public weights.
+    ///
+    /// # Errors
+    /// A view without public weights; files that cannot be read or do not fit.
+    pub fn read(view: View, files: &[PathBuf]) -> Result<Self> {
+        let Some(network) = view.network() else {
+            return Err(EvalError::Weights(format!(
+                "{view:?} has no public weights"
+            )));
+        };
+        let params = network.read(files).map_err(EvalError::Weights)?;
+        Self::new(view, &params, hash_of(files)?)
+    }
+
+    /// From parameters; `weights` is the hash of the file they came from.
+    ///
+    /// # Errors
+    /// Parameters that do not fit.
+    pub fn new(view: View, params: &Params, weights: String) -> Result<Self> {
+        let net = match view {
+            View::Inception(_) => Net::Inception(Inception::load(params)?),
+            View::Clip(patch) => Net::Clip(Clip::load(ClipConfig::vit_b(patch), params)?),
+            View::Identity => Net::Identity(IdentityNet::load(params)?),
+            View::Digits => Net::Digits(DigitsJudge::load(params)?),
+        };
+        Ok(Self { view, net, weights })
+    }
+
+    /// What it is, for people and for telling cached features apart.
+    pub fn describe(&self) -> String {
+        let weights = self.weights.get(..12).unwrap_or(&self.weights);
+        let what = match self.view {
+            View::Inception(mode) => format!("inception, {mode} resize"),
+            View::Clip(patch) => format!("CLIP ViT-B/{patch}"),
+            View::Identity => "IR-SE50".to_owned(),
+            View::Digits => "digits judge".to_owned(),
+        };
+        format!("{what}, weights {weights}")
+    }
+
+    /// The hash of its weights.
+    pub fn weights(&self) -> &str {
+        &self.weights
+    }
+
+    /// Length of a feature vector.
+    pub fn dim(&self) -> usize {
+        match self.view {
+            View::Inception(_) => INCEPTION_FEATURES,
+            View::Clip(_) | View::Identity => 512,
+            View::Digits => 64,
+        }
+    }
+
+    fn input(&self, image: &Rgb8) -> Vec<f32> {
+        match self.view {
+            View::Inception(mode) => inception_input(image, mode),
+            View::Clip(_) => clip_input(image, 224),
+            View::Identity => to_unit_range(&center_crop(image, IDENTITY_SIDE)),
+            View::Digits => to_unit_range(image),
+        }
+    }
+
+    fn side(&self, image: &Rgb8) -> [usize; 2] {
+        match self.view {
+            View::Inception(_) => [INCEPTION_SIDE; 2],
+            View::Clip(_) => [224; 2],
+            View::Identity => [IDENTITY_SIDE; 2],
+            View::Digits => [image.height, image.width],
+        }
+    }
+
+    /// Feature vectors one after the other.
+    ///
+    /// # Errors
+    /// Pictures that the network cannot look at.
+    pub fn extract(&self, images: &[Rgb8]) -> Result<Vec<f32>> {
+        use rayon::prelude::*;
+        let Some(first) = images.first() else {
+            return Ok(Vec::new());
+        };
+        let [h, w] = self.side(first);
+        let inputs: Vec<Vec<f32>> = images.par_iter().map(|image| self.input(image)).collect();
+        if let Some(other) = inputs.iter().position(|input| input.len() != 3 * h * w) {
+            return Err(EvalError::Tensor(candle_core::Error::Msg(format!(
+                "pictures of one size are needed, found {w}x{h} and {}x{}",
+                images[other].width, images[other].height
+            ))));
+        }
+        let x = Tensor::from_vec(inputs.concat(), (images.len(), 3, h, w), &Device::Cpu)?;
+        let y = match &self.net {
+            Net::Inception(net) => net.features(&x)?,
+            Net::Clip(net) => net.image_features(&x)?,
+            Net::Identity(net) => net.embed(&x)?,
+            Net::Digits(net) => net.look(&x)?.features,
+        };
+        Ok(y.flatten_all()?.to_vec1::<f32>()?)
+    }
+}

@@ -1,0 +1,227 @@
+use crate::cache::FeatureCache;
+use crate::error::{EvalError, Result, of};
+use crate::extractor::Extractor;
+use rayon::prelude::*;
+use sdft_checkpoint::sha256_bytes;
+use sdft_imaging::{Limits, Rgb8, decode_described, read_image_file};
+use sdft_metrics::{Features, Moments, Statistics};
+use sdft_npz::{Array, Values, encode_npz, read_npz};
+use std::path::{Path, PathBuf};
+
+/// Images that are decoded and looked at together.
+const BATCH: usize = 32;
+
+/// One side of a comparison: images, or what is left of them.
+#[derive(Clone, Debug)]
+pub struct ImageSet {
+    /// How people call it.
+    pub label: String,
+    /// Path inside the folder and path of each image, where there is a folder.
+    pub files: Vec<(String, PathBuf)>,
+    /// A feature vector per image; `None` where only statistics are known.
+    pub features: Option<Features>,
+    /// Mean and covariance; `None` for a single image.
+    pub statistics: Option<Statistics>,
+}
+
+impl ImageSet {
+    /// Reads a folder of images, an `.npz` of images (`arr_0`, `[N, H, W, 3]` bytes) or an `.npz` of statistics (`mu`, `sigma`).
+    ///
+    /// `progress` hears (images done, images in all).
+    ///
+    /// # Errors
+    /// Nothing there, an image that cannot be read, an archive that holds something else. No image is left out silently.
+    pub fn open(
+        path: &Path,
+        extractor: &Extractor,
+        cache: &mut FeatureCache,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let label = path.display().to_string();
+        if path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("npz"))
+        {
+            return Self::open_archive(path, label, extractor, progress);
+        }
+        let files = sdft_data::list_images(path)?;
+        let features = of_files(&files, extractor, cache, progress)?;
+        Self::of_features(label, files, features)
+    }
+
+    /// A set whose features are known.
+    ///
+    /// # Errors
+    /// Features of which no statistics can be made.
+    pub fn of_features(
+        label: String,
+        files: Vec<(String, PathBuf)>,
+        features: Features,
+    ) -> Result<Self> {
+        let statistics = match features.n() {
+            0 | 1 => None,
+            _ => Some(of(
+                &label,
+                Moments::of(&features).and_then(|m| m.statistics()),
+            )?),
+        };
+        Ok(Self {
+            label,
+            files,
+            features: Some(features),
+            statistics,
+        })
+    }
+
+    fn open_archive(
+        path: &Path,
+        label: String,
+        extractor: &Extractor,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let mut arrays = read_npz(path)?;
+        let problem = |problem: String| EvalError::Content {
+            path: path.to_owned(),
+            problem,
+        };
+        if let (Some(mu), Some(sigma)) = (arrays.get("mu"), arrays.get("sigma")) {
+            let dim = extractor.dim();
+            if mu.shape != [dim] || sigma.shape != [dim, dim] {
+                return Err(problem(format!(
+                    "expected mu [{dim}] and sigma [{dim}, {dim}], found {:?} and {:?}",
+                    mu.shape, sigma.shape
+                )));
+            }
+            let n = arrays.get("n").and_then(|n| match &n.values {
+                Values::I64(n) => u64::try_from(*n.first()?).ok(),
+                _ => None,
+            });
+            let statistics = Statistics::new(mu.to_f64()?, sigma.to_f64()?, n);
+            return Ok(Self {
+                statistics: Some(of(&label, statistics)?),
+                label,
+                files: Vec::new(),
+                features: None,
+            });
+        }
+        let images = match arrays.remove("arr_0") {
+            Some(Array {
+                shape,
+                values: Values::U8(bytes),
+            }) if shape.len() == 4 && shape[3] == 3 => (shape, bytes),
+            _ => {
+                let found: Vec<&String> = arrays.keys().collect();
+                return Err(problem(format!(
+                    "expected statistics (mu, sigma) or images (arr_0, bytes [N, H, W, 3]), found {found:?}"
+                )));
+            }
+        };
+        let (shape, bytes) = images;
+        let (n, h, w) = (shape[0], shape[1], shape[2]);
+        let mut data = Vec::with_capacity(n * extractor.dim());
+        let pictures: Vec<&[u8]> = bytes.chunks_exact((3 * h * w).max(1)).collect();
+        for (i, chunk) in pictures.chunks(BATCH).enumerate() {
+            let chunk = chunk
+                .iter()
+                .map(|pixels| Rgb8::new(w, h, pixels.to_vec()))
+                .collect::<sdft_imaging::Result<Vec<_>>>()?;
+            data.extend(extractor.extract(&chunk)?);
+            progress((i * BATCH + chunk.len()).min(n), n);
+        }
+        let features = of(&label, Features::new(data, extractor.dim()))?;
+        Self::of_features(label, Vec::new(), features)
+    }
+
+    /// Number of images, if known.
+    pub fn n(&self) -> Option<u64> {
+        match &self.features {
+            Some(features) => Some(features.n() as u64),
+            None => self.statistics.as_ref().and_then(Statistics::n),
+        }
+    }
+
+    /// The statistics as pytorch-fid writes them (`mu`, `sigma`), and their `n`.
+    ///
+    /// # Errors
+    /// A set without statistics.
+    pub fn archive(&self) -> Result<Vec<u8>> {
+        let Some(s) = &self.statistics else {
+            return Err(EvalError::Content {
+                path: self.label.clone().into(),
+                problem: "statistics need at least 2 images".into(),
+            });
+        };
+        let dim = s.dim();
+        let mu = Array::f64(vec![dim], s.mean().to_vec())?;
+        let sigma = Array::f64(vec![dim, dim], s.covariance().to_vec())?;
+        let n = s.n().and_then(|n| i64::try_from(n).ok());
+        let n = n.map(|n| Array::i64(vec![1], vec![n])).transpose()?;
+        let mut entries = vec![("mu", &mu), ("sigma", &sigma)];
+        entries.extend(n.as_ref().map(|n| ("n", n)));
+        Ok(encode_npz(&entries, true)?)
+    }
+}
+
+/// Feature vectors of image files, from the cache where they are known.
+///
+/// # Errors
+/// An image that cannot be read or looked at; a cache that cannot be written.
+pub fn of_files(
+    files: &[(String, PathBuf)],
+    extractor: &Extractor,
+    cache: &mut FeatureCache,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Features> {
+    let dim = extractor.dim();
+    let mut data = vec![0.0; files.len() * dim];
+    for (i, chunk) in files.chunks(BATCH).enumerate() {
+        // Hashing is cheap beside decoding, and decoding beside the network.
+        let read = chunk
+            .par_iter()
+            .map(|(_, path)| {
+                let bytes = read_image_file(path, &Limits::default())?;
+                let key = key_of(&bytes);
+                if cache.get(&key).is_some() {
+                    return Ok((key, None));
+                }
+                let origin = path.display().to_string();
+                let image = decode_described(&bytes, &origin, &Limits::default())?.image;
+                Ok((key, Some(image)))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let (mut keys, mut images) = (Vec::new(), Vec::new());
+        for (key, image) in &read {
+            if let Some(image) = image {
+                keys.push(*key);
+                images.push(image.clone());
+            }
+        }
+        let new = extractor.extract(&images)?;
+        let new: Vec<_> = keys
+            .into_iter()
+            .zip(new.chunks_exact(dim).map(<[f32]>::to_vec))
+            .collect();
+        if !new.is_empty() {
+            cache.put(new)?;
+        }
+        for (j, (key, _)) in read.iter().enumerate() {
+            if let Some(row) = cache.get(key) {
+                data[(i * BATCH + j) * dim..][..dim].copy_from_slice(row);
+            }
+        }
+        progress(i * BATCH + chunk.len(), files.len());
+    }
+    let label = files.first().map_or("no image", |(id, _)| id.as_str());
+    of(label, Features::new(data, dim))
+}
+
+/// The SHA-256 of a file's content as bytes.
+fn key_of(bytes: &[u8]) -> [u8; 32] {
+    let hex = sha256_bytes(bytes);
+    let mut key = [0; 32];
+    for (byte, digits) in key.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        let digit = |d: u8| (d as char).to_digit(16).unwrap_or(0) as u8;
+        *byte = digit(digits[0]) << 4 | digit(digits[1]);
+    }
+    key
+}

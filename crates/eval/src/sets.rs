@@ -1,0 +1,294 @@
+use crate::error::{Result, of};
+use crate::report::{Measure, Report};
+use crate::set::ImageSet;
+use sdft_metrics::{
+    Features, KidOptions, Neighbour, SubsetDraw, fid, kid, manifold, mmd2_unbiased, nearest,
+    nearest_others,
+};
+
+/// What two sets are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetOptions {
+    /// Subsets of KID.
+    pub kid_subsets: usize,
+    /// Samples of each; fewer where a set has fewer.
+    pub kid_size: usize,
+    /// How they are drawn.
+    pub kid_draw: SubsetDraw,
+    /// Neighbours that a ball of precision and recall reaches to.
+    pub k: usize,
+}
+
+impl Default for SetOptions {
+    fn default() -> Self {
+        Self {
+            kid_subsets: 100,
+            kid_size: 1000,
+            kid_draw: SubsetDraw::TorchFidelity,
+            k: 3,
+        }
+    }
+}
+
+/// Samples below which the covariance of 2048 features cannot have full rank.
+fn too_few_for_fid(n: u64, dim: usize) -> bool {
+    n < dim as u64
+}
+
+/// Compares a set of generated images with the real ones: FID, KID, precision and recall, density and coverage, nearest neighbours.
+///
+/// Where only statistics are known of a side, FID is all there is, and the report says so. The neighbours are those of the generated images
+/// among the real ones.
+///
+/// # Errors
+/// Features of different length; no images.
+pub fn compare_sets(
+    real: &ImageSet,
+    fake: &ImageSet,
+    options: &SetOptions,
+) -> Result<(Report, Vec<Neighbour>)> {
+    let mut report = Report::default();
+    let n = |set: &ImageSet| set.n().map_or_else(|| "?".to_owned(), |n| n.to_string());
+    let sizes = format!("{} / {}", n(real), n(fake));
+    for (role, set) in [("real", real), ("fake", fake)] {
+        let text = format!("{} ({} images)", set.label, n(set));
+        report.settings.push((role.to_owned(), text));
+    }
+    let mut put = |name: &str, value: f64, spread: Option<f64>, note: String| {
+        report.measures.push(Measure {
+            name: name.to_owned(),
+            value,
+            spread,
+            n: sizes.clone(),
+            note,
+        });
+    };
+    let mut warnings = Vec::new();
+    match (&real.statistics, &fake.statistics) {
+        (Some(a), Some(b)) => {
+            let distance = of("FID", fid(a, b))?;
+            let note = format!(
+                "lower is better; rank {}/{}",
+                distance.rank[0], distance.rank[1]
+            );
+            put("FID", distance.value, None, note);
+            for set in [real, fake] {
+                match set.n() {
+                    Some(n) if too_few_for_fid(n, a.dim()) => warnings.push(format!(
+                        "FID: {} has {n} images, fewer than the {} features, so the value is biased upwards and depends on n; \
+                         compare only at equal n, or use KID, which is unbiased",
+                        set.label,
+                        a.dim()
+                    )),
+                    None => warnings.push(format!(
+                        "FID: {} does not say how many images it was made of; its bias is unknown",
+                        set.label
+                    )),
+                    _ => {}
+                }
+            }
+        }
+        _ => warnings.push("FID needs at least 2 images on each side; it is left out".into()),
+    }
+    let mut neighbours = Vec::new();
+    match (&real.features, &fake.features) {
+        (Some(x), Some(y)) => {
+            let least = x.n().min(y.n());
+            if least >= 2 {
+                kernel_distance(x, y, options, &mut put, &mut warnings)?;
+            } else {
+                warnings.push("KID needs at least 2 images on each side; it is left out".into());
+            }
+            if least > options.k {
+                let m = of("precision and recall", manifold(x, y, options.k))?;
+                let k = options.k;
+                for (name, value, note) in [
+                    ("precision", m.precision, "fidelity"),
+                    ("recall", m.recall, "diversity"),
+                    ("density", m.density, "fidelity, may exceed 1"),
+                    ("coverage", m.coverage, "diversity"),
+                ] {
+                    put(name, value, None, format!("higher is better; {note}; k {k}"));
+                }
+                if least < 500 {
+                    warnings.push(format!(
+                        "precision, recall, density and coverage of {least} images vary by several hundredths; compare only at equal n"
+                    ));
+                }
+            } else {
+                warnings.push(format!(
+                    "precision and recall need more than {} images on each side; they are left out",
+                    options.k
+                ));
+            }
+            neighbours = of("nearest neighbours", nearest(y, x))?;
+            copies(x, &neighbours, &mut put)?;
+        }
+        _ => warnings.push(
+            "only statistics are known of one side: KID, precision and recall and nearest neighbours need the images"
+                .into(),
+        ),
+    }
+    report.warnings = warnings;
+    Ok((report, neighbours))
+}
+
+fn kernel_distance(
+    x: &Features,
+    y: &Features,
+    options: &SetOptions,
+    put: &mut dyn FnMut(&str, f64, Option<f64>, String),
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let size = options.kid_size.min(x.n()).min(y.n());
+    let kernel = KidOptions::default();
+    let over = of(
+        "KID",
+        kid(x, y, options.kid_subsets, size, options.kid_draw, &kernel),
+    )?;
+    let draw = match options.kid_draw {
+        SubsetDraw::TorchFidelity => "torch-fidelity's draw".to_owned(),
+        SubsetDraw::Seeded(seed) => format!("seed {seed}"),
+    };
+    let note = format!(
+        "lower is better; {} subsets of {size}, {draw}",
+        over.subsets
+    );
+    put("KID x1000", 1e3 * over.mean, Some(1e3 * over.std), note);
+    let whole = of("KID", mmd2_unbiased(x, y, &kernel))?;
+    let note = "lower is better; all images at once".to_owned();
+    put("KID x1000, whole", 1e3 * whole, None, note);
+    if size < options.kid_size {
+        warnings.push(format!(
+            "KID: subsets of {size} instead of {}, because a set has no more images (torch-fidelity would refuse); \
+             the mean is unbiased all the same, the spread is that of smaller subsets",
+            options.kid_size
+        ));
+    }
+    if whole < 0.0 {
+        warnings.push(
+            "KID is negative: the estimate is unbiased, so at a distance near 0 it falls on either side; read it as no measurable difference"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+/// Whether generated images are closer to the real ones than these are to each other.
+fn copies(
+    real: &Features,
+    neighbours: &[Neighbour],
+    put: &mut dyn FnMut(&str, f64, Option<f64>, String),
+) -> Result<()> {
+    let mut distances: Vec<f64> = neighbours.iter().map(|n| n.distance).collect();
+    let Some(typical) = median(&mut distances) else {
+        return Ok(());
+    };
+    put(
+        "nearest real",
+        typical,
+        None,
+        "median distance of a fake to its nearest real".into(),
+    );
+    if real.n() < 2 {
+        return Ok(());
+    }
+    let others = of("nearest neighbours", nearest_others(real))?;
+    let mut among: Vec<f64> = others.iter().map(|n| n.distance).collect();
+    among.sort_by(f64::total_cmp);
+    // The distance that only a twentieth of the reals have to their nearest: closer than that is suspicious.
+    let close = among[(among.len() - 1) / 20];
+    let n = neighbours.iter().filter(|n| n.distance < close).count();
+    let note = format!(
+        "share of fakes closer to a real than {close:.3}, which 5 % of reals are to another; above 0.05 speaks for copying"
+    );
+    put("copies", n as f64 / neighbours.len() as f64, None, note);
+    Ok(())
+}
+
+fn median(values: &mut [f64]) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(n: usize, phase: f64) -> ImageSet {
+        let value = |i: usize| ((i * i) as f64 * 0.37 + i as f64 * phase).sin() as f32;
+        let features = Features::new((0..n * 4).map(value).collect(), 4).unwrap();
+        ImageSet::of_features(format!("set {n}"), Vec::new(), features).unwrap()
+    }
+
+    fn value(report: &Report, name: &str) -> Option<f64> {
+        let found = report.measures.iter().find(|m| m.name == name);
+        found.map(|m| m.value)
+    }
+
+    #[test]
+    fn a_set_is_at_no_distance_from_itself() {
+        let a = set(60, 0.7);
+        let (report, neighbours) = compare_sets(&a, &a, &SetOptions::default()).unwrap();
+        assert!(value(&report, "FID").unwrap().abs() < 1e-12);
+        assert_eq!(value(&report, "precision"), Some(1.0));
+        assert_eq!(value(&report, "coverage"), Some(1.0));
+        assert_eq!(value(&report, "nearest real"), Some(0.0));
+        assert_eq!(value(&report, "copies"), Some(1.0));
+        assert!(neighbours.iter().enumerate().all(|(i, n)| n.index == i));
+        let text = report.warnings.join("\n");
+        assert!(text.contains("subsets of 60 instead of 1000"), "{text}");
+        assert!(text.contains("negative"), "{text}");
+    }
+
+    #[test]
+    fn small_sets_say_what_cannot_be_trusted() {
+        let (one, two, few) = (set(1, 0.2), set(2, 0.3), set(3, 0.7));
+        let (report, _) = compare_sets(&one, &few, &SetOptions::default()).unwrap();
+        assert_eq!(value(&report, "FID"), None);
+        assert!(
+            report
+                .warnings
+                .iter()
+                .any(|w| w.starts_with("FID needs at least 2"))
+        );
+        assert!(
+            report
+                .warnings
+                .iter()
+                .any(|w| w.starts_with("KID needs at least 2"))
+        );
+        let (report, _) = compare_sets(&two, &few, &SetOptions::default()).unwrap();
+        assert!(value(&report, "FID").unwrap().is_finite());
+        assert!(value(&report, "KID x1000").unwrap().is_finite());
+        let text = report.warnings.join("\n");
+        assert!(
+            text.contains("set 2 has 2 images, fewer than the 4 features"),
+            "{text}"
+        );
+        assert!(
+            text.contains("precision and recall need more than 3"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn statistics_alone_give_fid_alone() {
+        let (a, b) = (set(50, 0.7), set(70, 0.4));
+        let bare = ImageSet {
+            features: None,
+            ..a.clone()
+        };
+        let (report, neighbours) = compare_sets(&bare, &b, &SetOptions::default()).unwrap();
+        let (whole, _) = compare_sets(&a, &b, &SetOptions::default()).unwrap();
+        assert_eq!(value(&report, "FID"), value(&whole, "FID"));
+        assert_eq!(report.measures.len(), 1);
+        assert!(neighbours.is_empty());
+        assert!(
+            report
+                .warnings
+                .iter()
+                .any(|w| w.contains("only statistics"))
+        );
+    }
+}
