@@ -1,9 +1,13 @@
 //! The verbs, their help and the nearest one to a typing error.
 
 /// Verbs of the binary `sdft`, handed on as they are.
-const FORWARDED: [(&str, &str); 8] = [
+const FORWARDED: [(&str, &str); 9] = [
     ("train", "fine-tune a model, or train one from scratch"),
     ("sample", "draw images from a model"),
+    (
+        "evaluate",
+        "measure images: FID, KID, PSNR, SSIM, LPIPS, ..",
+    ),
     (
         "reproduce",
         "repeat a documented experiment and print its table",

@@ -1,4 +1,5 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sdft_features::InceptionResize;
 use std::path::PathBuf;
 
 /// Fine-tunes diffusion models on small image sets without forgetting (SDFT), samples them and looks into their files.
@@ -36,6 +37,9 @@ pub(crate) enum Verb {
     /// Train the small classifier that judges digit samples.
     #[command(hide = true)]
     Judge(JudgeArgs),
+    /// Measure images: two sets (FID, KID, ..), or inputs and outputs (PSNR, SSIM, LPIPS, ..).
+    #[command(after_help = EVALUATE_HELP)]
+    Evaluate(EvaluateArgs),
     /// Repeat a documented experiment and print its table.
     Reproduce(ReproduceArgs),
 }
@@ -228,6 +232,107 @@ pub(crate) struct JudgeArgs {
     /// Seed.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+}
+
+const EVALUATE_HELP: &str = "\
+Examples:
+  sdft evaluate --real metfaces --fake samples
+  sdft evaluate --real metfaces.npz --fake samples --resize clean-fid --out report
+  sdft evaluate --pairs ffhq translated --size 256 --without identity
+  sdft evaluate --pairs faces smiling --text face 'smiling face'
+  sdft evaluate --real digits --fake samples";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LpipsArg {
+    Alex,
+    Vgg,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClipArg {
+    B16,
+    B32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PairByArg {
+    /// The same path inside the folder, extensions apart.
+    Name,
+    /// The i-th with the i-th, both sorted.
+    Order,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PartArg {
+    Lpips,
+    Identity,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArgs {
+    /// The real images: a folder, an .npz of statistics (mu, sigma) or images (arr_0), or `digits`.
+    #[arg(long, value_name = "DIR|NPZ", requires = "fake")]
+    pub(crate) real: Option<PathBuf>,
+    /// The generated images: a folder or an .npz.
+    #[arg(long, value_name = "DIR|NPZ", requires = "real")]
+    pub(crate) fake: Option<PathBuf>,
+    /// Inputs and outputs of a translation or an edit.
+    #[arg(long, num_args = 2, value_names = ["INPUT", "OUTPUT"], conflicts_with_all = ["real", "fake"])]
+    pub(crate) pairs: Option<Vec<PathBuf>>,
+    /// With --pairs: the directional CLIP similarity of an edit from one text to another.
+    #[arg(long, num_args = 2, value_names = ["FROM", "TO"], requires = "pairs")]
+    pub(crate) text: Option<Vec<String>>,
+    /// How images come to Inception's 299 pixels: `pytorch-fid`, `clean-fid` or `torch-fidelity`.
+    #[arg(long, value_name = "MODE", default_value = "pytorch-fid")]
+    pub(crate) resize: InceptionResize,
+    /// Subsets of KID.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
+    pub(crate) kid_subsets: usize,
+    /// Images of a subset of KID; fewer where there are fewer.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) kid_size: u32,
+    /// Seed of the subsets; torch-fidelity's own draw if not given.
+    #[arg(long, value_name = "SEED")]
+    pub(crate) kid_seed: Option<u32>,
+    /// Neighbours that a ball of precision and recall reaches to.
+    #[arg(long, value_name = "K", default_value_t = 3, value_parser = at_least_one)]
+    pub(crate) neighbours: usize,
+    /// With --pairs: bring the short side of every image to so many pixels first.
+    #[arg(long, value_name = "PIXELS", requires = "pairs", value_parser = at_least_one)]
+    pub(crate) size: Option<usize>,
+    /// With --pairs: which images belong together.
+    #[arg(long, value_enum, default_value = "name")]
+    pub(crate) pair_by: PairByArg,
+    /// With --pairs: leave out what needs weights that are not here.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,..")]
+    pub(crate) without: Vec<PartArg>,
+    /// LPIPS's network.
+    #[arg(long, value_enum, default_value = "alex")]
+    pub(crate) lpips: LpipsArg,
+    /// CLIP's network.
+    #[arg(long, value_enum, default_value = "b16")]
+    pub(crate) clip: ClipArg,
+    /// Weights from a file instead of the cache of the Hugging Face client; may be given again, also for one network in several files.
+    #[arg(long, value_name = "NETWORK=FILE")]
+    pub(crate) weights: Vec<String>,
+    /// Where report.json, report.csv and neighbours.png go.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print JSON instead of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write the statistics of the real images as pytorch-fid does.
+    #[arg(long, value_name = "NPZ", requires = "real")]
+    pub(crate) save_real: Option<PathBuf>,
+    /// Write the statistics of the generated images.
+    #[arg(long, value_name = "NPZ", requires = "real")]
+    pub(crate) save_fake: Option<PathBuf>,
+    /// Where feature vectors are kept; `sdft/features` in the user's cache folder if not given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Keep no feature vectors.
+    #[arg(long, conflicts_with = "cache")]
+    pub(crate) no_cache: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -10,13 +10,14 @@ mod convert;
 mod data;
 mod doctor;
 mod estimate;
+mod evaluate;
 mod inspect;
 mod judge;
-mod npz;
 mod reproduce;
 mod sample;
 mod suggest;
 mod train;
+mod weights;
 
 use args::{Cli, Verb};
 use clap::Parser;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Data(args) => data::data(&args),
         Verb::Doctor => doctor::doctor().map(|()| ExitCode::SUCCESS),
         Verb::Judge(args) => judge::judge(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Evaluate(args) => evaluate::evaluate(&args).map(|()| ExitCode::SUCCESS),
         Verb::Reproduce(args) => reproduce::reproduce(&args),
     });
     let no_pool = |e| {

@@ -1,6 +1,6 @@
 use crate::args::{SampleArgs, SamplerArg};
 use crate::train::load_model;
-use crate::{assets, config, console, npz, usage};
+use crate::{assets, config, console, usage};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use sdft_adm::{AdmConfig, Unet};
@@ -130,7 +130,9 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
         let path = args
             .out
             .join(format!("samples_{}x{side}x{side}x3.npz", args.n));
-        sdft_checkpoint::write_bytes_atomic(&path, &npz::encode(&raw, [args.n, side, side])?)?;
+        let array = sdft_npz::Array::u8(vec![args.n, side, side, 3], raw)?;
+        let npz = sdft_npz::encode_npz(&[("arr_0", &array)], false)?;
+        sdft_checkpoint::write_bytes_atomic(&path, &npz)?;
         console::line(format_args!("array    {}", path.display()))?;
     }
     console::line(format_args!("images   {}", args.out.display()))?;

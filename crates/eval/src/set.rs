@@ -117,16 +117,28 @@ impl ImageSet {
             }
         };
         let (shape, bytes) = images;
-        let (n, h, w) = (shape[0], shape[1], shape[2]);
+        let (h, w) = (shape[1], shape[2]);
+        let pictures = bytes.chunks_exact((3 * h * w).max(1));
+        let pictures = pictures.map(|pixels| Ok(Rgb8::new(w, h, pixels.to_vec())?));
+        Self::of_images(label, pictures, extractor, progress)
+    }
+
+    /// A set of pictures that are made or read one after the other; none is kept.
+    ///
+    /// # Errors
+    /// The first error of the pictures; pictures that the network cannot look at.
+    pub fn of_images(
+        label: String,
+        mut pictures: impl ExactSizeIterator<Item = Result<Rgb8>>,
+        extractor: &Extractor,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let n = pictures.len();
         let mut data = Vec::with_capacity(n * extractor.dim());
-        let pictures: Vec<&[u8]> = bytes.chunks_exact((3 * h * w).max(1)).collect();
-        for (i, chunk) in pictures.chunks(BATCH).enumerate() {
-            let chunk = chunk
-                .iter()
-                .map(|pixels| Rgb8::new(w, h, pixels.to_vec()))
-                .collect::<sdft_imaging::Result<Vec<_>>>()?;
+        for first in (0..n).step_by(BATCH) {
+            let chunk = pictures.by_ref().take(BATCH).collect::<Result<Vec<_>>>()?;
             data.extend(extractor.extract(&chunk)?);
-            progress((i * BATCH + chunk.len()).min(n), n);
+            progress(first + chunk.len(), n);
         }
         let features = of(&label, Features::new(data, extractor.dim()))?;
         Self::of_features(label, Vec::new(), features)

@@ -1,0 +1,256 @@
+use crate::args::{ClipArg, EvaluateArgs, LpipsArg, PairByArg, PartArg};
+use crate::weights::Weights;
+use crate::{assets, console, usage};
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+use sdft_data::{Digits, DigitsSource, ImageSource, Style};
+use sdft_eval::{
+    Extractor, FeatureCache, ImageSet, PairNets, Pairing, Report, SetOptions, View, compare_pairs,
+    compare_sets, direction_of_texts, neighbour_strip, pair_up,
+};
+use sdft_features::{DigitsJudge, Lpips, LpipsNet, Network};
+use sdft_imaging::{Limits, decode_file};
+use sdft_metrics::{Neighbour, SubsetDraw};
+use sdft_models::read_params_bytes;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+/// Generated images in the strip of neighbours.
+const SHOWN: usize = 8;
+
+pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
+    let weights = Weights::parse(&args.weights)?;
+    let (report, strip) = match (&args.real, &args.fake, &args.pairs) {
+        (Some(real), Some(fake), None) => sets(args, &weights, real, fake)?,
+        (None, None, Some(pairs)) => (self::pairs(args, &weights, pairs)?, None),
+        _ => {
+            return Err(usage(
+                "nothing to measure: give --real DIR --fake DIR, or --pairs INPUT OUTPUT (see --help)",
+            ));
+        }
+    };
+    if args.json {
+        console::line(serde_json::to_string_pretty(&report.json())?)?;
+    } else {
+        console::line(report.text().trim_end())?;
+    }
+    if let Some(out) = &args.out {
+        std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+        let json = serde_json::to_string_pretty(&report.json())?;
+        for (name, text) in [("report.json", json), ("report.csv", report.csv())] {
+            sdft_checkpoint::write_bytes_atomic(&out.join(name), text.as_bytes())?;
+        }
+        if let Some(strip) = strip {
+            sdft_imaging::write_png(&out.join("neighbours.png"), &strip)?;
+        }
+        console::note(&format!("written to {}", out.display()));
+    }
+    Ok(())
+}
+
+/// A bar on a terminal for images looked at.
+fn progress(label: &str) -> impl FnMut(usize, usize) + use<> {
+    let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(0));
+    let label = label.to_owned();
+    move |done, all| {
+        if let Some(bar) = &bar {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+            bar.set_message(label.clone());
+            if done == all {
+                bar.finish_and_clear();
+            }
+        }
+    }
+}
+
+/// The folder of feature vectors, unless there is none to be.
+fn cache_folder(args: &EvaluateArgs) -> Option<PathBuf> {
+    if args.no_cache {
+        return None;
+    }
+    let folder = |name| std::env::var_os(name).filter(|v| !v.is_empty());
+    args.cache.clone().or_else(|| {
+        let cache = match folder("XDG_CACHE_HOME") {
+            Some(cache) => PathBuf::from(cache),
+            None => PathBuf::from(folder("HOME")?).join(".cache"),
+        };
+        Some(cache.join("sdft").join("features"))
+    })
+}
+
+fn sets(
+    args: &EvaluateArgs,
+    weights: &Weights,
+    real: &Path,
+    fake: &Path,
+) -> Result<(Report, Option<sdft_imaging::Rgb8>)> {
+    let digits = real == Path::new(assets::DIGITS);
+    for path in [real, fake] {
+        if !path.exists() && !(digits && path == real) {
+            return Err(usage(format!("{}: no such folder or file", path.display())));
+        }
+    }
+    let extractor = if digits {
+        let params = read_params_bytes(
+            "digits-judge",
+            assets::DIGITS_JUDGE_WEIGHTS,
+            &DigitsJudge::specs()?,
+        )?;
+        let hash = sdft_checkpoint::sha256_bytes(assets::DIGITS_JUDGE_WEIGHTS);
+        Extractor::new(View::Digits, &params, hash)?
+    } else {
+        let files = weights.of(Network::Inception, "")?;
+        Extractor::read(View::Inception(args.resize), &files.weights)?
+    };
+    let mut cache = match cache_folder(args) {
+        Some(folder) => FeatureCache::open(&folder, &extractor.describe(), extractor.dim())?,
+        None => FeatureCache::none(extractor.dim()),
+    };
+    let mut open = |path: &Path, role: &str| -> Result<ImageSet> {
+        if digits && path == real {
+            let all = DigitsSource::new(Digits::embedded()?, Style::Ember, &[], usize::MAX)?;
+            let images = (0..all.len()).map(|i| Ok(all.image(i)?));
+            let label = "digits, all in the target's style".to_owned();
+            return Ok(ImageSet::of_images(
+                label,
+                images,
+                &extractor,
+                &mut progress(role),
+            )?);
+        }
+        Ok(ImageSet::open(
+            path,
+            &extractor,
+            &mut cache,
+            &mut progress(role),
+        )?)
+    };
+    let (real, fake) = (open(real, "real")?, open(fake, "fake")?);
+    for (set, path) in [(&real, &args.save_real), (&fake, &args.save_fake)] {
+        if let Some(path) = path {
+            sdft_checkpoint::write_bytes_atomic(path, &set.archive()?)?;
+        }
+    }
+    let options = SetOptions {
+        kid_subsets: args.kid_subsets,
+        kid_size: args.kid_size as usize,
+        kid_draw: args
+            .kid_seed
+            .map_or(SubsetDraw::TorchFidelity, SubsetDraw::Seeded),
+        k: args.neighbours,
+    };
+    let (mut report, neighbours) = compare_sets(&real, &fake, &options)?;
+    report
+        .settings
+        .push(("features".into(), extractor.describe()));
+    report
+        .settings
+        .push(("sha256".into(), extractor.weights().to_owned()));
+    let strip = match args.out {
+        Some(_) => strip(&real, &fake, &neighbours)?,
+        None => None,
+    };
+    Ok((report, strip))
+}
+
+/// The generated images that come nearest to a real one, where both are files.
+fn strip(
+    real: &ImageSet,
+    fake: &ImageSet,
+    neighbours: &[Neighbour],
+) -> Result<Option<sdft_imaging::Rgb8>> {
+    let mut order: Vec<usize> = (0..neighbours.len()).collect();
+    order.sort_by(|&a, &b| neighbours[a].distance.total_cmp(&neighbours[b].distance));
+    let mut pairs = Vec::new();
+    for i in order.into_iter().take(SHOWN) {
+        let (Some((_, a)), Some((_, b))) = (fake.files.get(i), real.files.get(neighbours[i].index))
+        else {
+            return Ok(None);
+        };
+        pairs.push((
+            decode_file(a, &Limits::default())?,
+            decode_file(b, &Limits::default())?,
+        ));
+    }
+    Ok(neighbour_strip(&pairs, "generated / nearest real"))
+}
+
+fn pairs(args: &EvaluateArgs, weights: &Weights, folders: &[PathBuf]) -> Result<Report> {
+    let [input, output] = folders else {
+        return Err(usage("--pairs: expected two folders"));
+    };
+    for folder in folders {
+        if !folder.is_dir() {
+            return Err(usage(format!(
+                "--pairs {}: no such folder",
+                folder.display()
+            )));
+        }
+    }
+    let pairing = match args.pair_by {
+        PairByArg::Name => Pairing::Name,
+        PairByArg::Order => Pairing::Order,
+    };
+    let pairs = pair_up(input, output, pairing)?;
+    let mut nets = PairNets::default();
+    if !args.without.contains(&PartArg::Lpips) {
+        let net = match args.lpips {
+            LpipsArg::Alex => LpipsNet::Alex,
+            LpipsArg::Vgg => LpipsNet::Vgg,
+        };
+        let network = Network::Lpips(net);
+        let files = weights.of(network, ", or leave it out with --without lpips")?;
+        let params = network.read(&files.weights).map_err(anyhow::Error::msg)?;
+        let hash = match &files.weights[..] {
+            [one] => sdft_checkpoint::sha256_file(one)?,
+            _ => "of several files".to_owned(),
+        };
+        let name = format!("{} v0.1, weights {}", network.name(), &hash[..12]);
+        nets.lpips = Some((Lpips::load(net, &params)?, name));
+    }
+    if !args.without.contains(&PartArg::Identity) {
+        let files = weights.of(
+            Network::Identity,
+            ", or leave it out with --without identity",
+        )?;
+        nets.identity = Some(Extractor::read(View::Identity, &files.weights)?);
+    }
+    if let Some([from, to]) = args.text.as_deref() {
+        let patch = match args.clip {
+            ClipArg::B16 => 16,
+            ClipArg::B32 => 32,
+        };
+        let network = Network::Clip(patch);
+        let files = weights.of(network, "")?;
+        let Some(tokenizer) = &files.tokenizer else {
+            bail!(
+                "{name}: texts need the model's tokenizer.json too; give --weights {name}=tokenizer.json",
+                name = network.name()
+            );
+        };
+        let direction = direction_of_texts(patch, &files.weights, tokenizer, [from, to])?;
+        nets.text = Some((
+            Extractor::read(View::Clip(patch), &files.weights)?,
+            direction,
+        ));
+    }
+    let mut report = compare_pairs(&pairs, args.size, &nets, &mut progress("pairs"))?;
+    report.settings = vec![
+        ("input".into(), input.display().to_string()),
+        ("output".into(), output.display().to_string()),
+        (
+            "size".into(),
+            args.size.map_or_else(
+                || "as it is".to_owned(),
+                |s| format!("short side {s}, bicubic"),
+            ),
+        ),
+    ];
+    if let Some([from, to]) = args.text.as_deref() {
+        report
+            .settings
+            .push(("text".into(), format!("{from:?} to {to:?}")));
+    }
+    Ok(report)
+}

@@ -1,0 +1,72 @@
+//! Where the weights of the networks that measure are.
+
+use crate::suggest::nearest;
+use crate::usage;
+use anyhow::{Context, Result, bail};
+use sdft_assets::{Error, HubCache};
+use sdft_features::Network;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What `--weights` gave, and the cache for the rest.
+pub(crate) struct Weights(BTreeMap<&'static str, Vec<PathBuf>>);
+
+impl Weights {
+    /// Reads `NETWORK=FILE` arguments.
+    pub(crate) fn parse(given: &[String]) -> Result<Self> {
+        let mut files: BTreeMap<&'static str, Vec<PathBuf>> = BTreeMap::new();
+        for argument in given {
+            let Some((name, file)) = argument.split_once('=') else {
+                return Err(usage(format!(
+                    "--weights {argument}: expected NETWORK=FILE, as in --weights inception=model.safetensors"
+                )));
+            };
+            let names = || Network::ALL.iter().map(|(name, _)| *name);
+            let Some(known) = names().find(|known| *known == name) else {
+                let hint = nearest(name, names())
+                    .map_or_else(String::new, |near| format!("; the nearest is {near}"));
+                return Err(usage(format!(
+                    "--weights {argument}: there is no network {name}, expected one of {}{hint}",
+                    names().collect::<Vec<_>>().join(", ")
+                )));
+            };
+            let path = PathBuf::from(file);
+            if !path.is_file() {
+                return Err(usage(format!("--weights {argument}: {file} is no file")));
+            }
+            files.entry(known).or_default().push(path);
+        }
+        Ok(Self(files))
+    }
+
+    /// The files of a network: weights, and `tokenizer.json` where it has one. `without` says how to do without.
+    pub(crate) fn of(&self, network: Network, without: &str) -> Result<Files> {
+        let name = network.name();
+        let all = match self.0.get(name) {
+            Some(files) => files.clone(),
+            None => match HubCache::from_environment().and_then(|cache| cache.locate(name)) {
+                Ok(files) => files,
+                Err(Error::Missing {
+                    looked_at, command, ..
+                }) => bail!(
+                    "the weights of {name} are not here (looked for {}); get them with\n  {command}\nor give --weights {name}=FILE{without}",
+                    looked_at.display()
+                ),
+                Err(error) => return Err(error).with_context(|| format!("weights of {name}")),
+            },
+        };
+        let (tokenizer, weights) = all
+            .into_iter()
+            .partition::<Vec<_>, _>(|path| path.extension().is_some_and(|e| e == "json"));
+        Ok(Files {
+            weights,
+            tokenizer: tokenizer.into_iter().next(),
+        })
+    }
+}
+
+/// Files of one network.
+pub(crate) struct Files {
+    pub(crate) weights: Vec<PathBuf>,
+    pub(crate) tokenizer: Option<PathBuf>,
+}
