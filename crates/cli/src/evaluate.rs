@@ -1,6 +1,6 @@
 use crate::args::{ClipArg, EvaluateArgs, LpipsArg, PairByArg, PartArg};
 use crate::weights::Weights;
-use crate::{assets, console, usage};
+use crate::{assets, console, judge, usage};
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
@@ -8,10 +8,9 @@ use sdft_eval::{
     Extractor, FeatureCache, ImageSet, PairNets, Pairing, Report, SetOptions, View, compare_pairs,
     compare_sets, direction_of_texts, neighbour_strip, pair_up,
 };
-use sdft_features::{DigitsJudge, Lpips, LpipsNet, Network};
+use sdft_features::{Lpips, LpipsNet, Network};
 use sdft_imaging::{Limits, decode_file};
 use sdft_metrics::{Neighbour, SubsetDraw};
-use sdft_models::read_params_bytes;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -92,13 +91,7 @@ fn sets(
         }
     }
     let extractor = if digits {
-        let params = read_params_bytes(
-            "digits-judge",
-            assets::DIGITS_JUDGE_WEIGHTS,
-            &DigitsJudge::specs()?,
-        )?;
-        let hash = sdft_checkpoint::sha256_bytes(assets::DIGITS_JUDGE_WEIGHTS);
-        Extractor::new(View::Digits, &params, hash)?
+        judge::extractor()?
     } else {
         let files = weights.of(Network::Inception, "")?;
         Extractor::read(View::Inception(args.resize), &files.weights)?

@@ -2,8 +2,10 @@ use crate::args::JudgeArgs;
 use crate::{assets, console};
 use anyhow::Result;
 use candle_core::DType;
+use sdft_eval::{Extractor, View};
 use sdft_features::DigitsJudge;
 use sdft_models::read_params_bytes;
+use sdft_nn::Params;
 use std::collections::BTreeMap;
 
 /// Trains the judge and writes it.
@@ -32,12 +34,21 @@ pub(crate) fn judge(args: &JudgeArgs) -> Result<()> {
     Ok(())
 }
 
-/// The judge that the program carries with it.
-pub(crate) fn load() -> Result<DigitsJudge> {
-    let params = read_params_bytes(
+/// The judge's features for sets of digits.
+pub(crate) fn extractor() -> Result<Extractor> {
+    let hash = sdft_checkpoint::sha256_bytes(assets::DIGITS_JUDGE_WEIGHTS);
+    Ok(Extractor::new(View::Digits, &params()?, hash)?)
+}
+
+fn params() -> Result<Params> {
+    Ok(read_params_bytes(
         "digits-judge",
         assets::DIGITS_JUDGE_WEIGHTS,
         &DigitsJudge::specs()?,
-    )?;
-    Ok(DigitsJudge::load(&params)?)
+    )?)
+}
+
+/// The judge that the program carries with it.
+pub(crate) fn load() -> Result<DigitsJudge> {
+    Ok(DigitsJudge::load(&params()?)?)
 }

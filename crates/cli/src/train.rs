@@ -1,14 +1,18 @@
 use crate::args::{MethodArg, TrainArgs};
 use crate::console::{self, Console, duration, size};
 use crate::estimate::{Estimate, estimate};
-use crate::{INTERRUPTED, assets, config, usage};
+use crate::weights::Weights;
+use crate::{INTERRUPTED, assets, config, judge, usage};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use sdft_data::{Digits, DigitsSource, FolderSource, ImageSource, Style};
+use sdft_eval::{Extractor, View};
+use sdft_features::{InceptionResize, Network};
 use sdft_models::{LoadOptions, LoadedModel, load_unet, load_unet_bytes};
 use sdft_nn::Params;
 use sdft_train::{
-    DataPlan, Ending, LrSchedule, Plan, RunFolder, Setup, TrainError, free_run_folder, run,
+    DataPlan, Ending, Examiner, LrSchedule, Plan, RunFolder, Setup, TrainError, free_run_folder,
+    run,
 };
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -297,17 +301,46 @@ fn execute(
     data: Arc<dyn ImageSource>,
 ) -> Result<Ending, TrainError> {
     listen();
+    let examiner = match plan.eval.every {
+        0 => None,
+        _ => Some(examiner(&plan).map_err(|e| TrainError::Evaluation(format!("{e:#}")))?),
+    };
     let mut console = Console::new(&plan.name);
     let setup = Setup {
         plan,
         folder,
         source,
         data,
+        examiner,
         device: Device::Cpu,
     };
     let ending = run(setup, &STOP, &mut console);
     console.finish();
     ending
+}
+
+/// What the samples of a run are looked at with: the embedded judge on digits, Inception on everything else.
+fn examiner(plan: &Plan) -> Result<Examiner> {
+    if plan.data.path == assets::DIGITS {
+        let present = match plan.data.classes.is_empty() {
+            true => (0..10).collect(),
+            false => plan.data.classes.clone(),
+        };
+        return Ok(Examiner {
+            extractor: judge::extractor()?,
+            judge: Some((judge::load()?, present)),
+        });
+    }
+    let given = match plan.eval.weights.as_str() {
+        "" => Vec::new(),
+        file => vec![format!("{}={file}", Network::Inception.name())],
+    };
+    let off = ", or switch the evaluation off with --set eval.every=0";
+    let files = Weights::parse(&given)?.of(Network::Inception, off)?;
+    Ok(Examiner {
+        extractor: Extractor::read(View::Inception(InceptionResize::default()), &files.weights)?,
+        judge: None,
+    })
 }
 
 /// Presets and files, then flags, then `--set`.

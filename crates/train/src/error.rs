@@ -94,9 +94,18 @@ pub enum TrainError {
         /// The tensors.
         names: Vec<String>,
     },
+    /// Looking at samples.
+    #[error("evaluation: {0}")]
+    Evaluation(String),
     /// A tensor operation.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<sdft_eval::EvalError> for TrainError {
+    fn from(error: sdft_eval::EvalError) -> Self {
+        Self::Evaluation(error.to_string())
+    }
 }
 
 /// The result of this crate's functions.

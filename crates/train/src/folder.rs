@@ -140,6 +140,11 @@ impl RunFolder {
         self.root.join("events.out.tfevents.sdft")
     }
 
+    /// The model of the best evaluation.
+    pub fn best_model(&self) -> PathBuf {
+        self.root.join("best.safetensors")
+    }
+
     /// The finished model.
     pub fn final_model(&self) -> PathBuf {
         self.root.join("final.safetensors")

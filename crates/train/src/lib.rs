@@ -6,6 +6,7 @@
 //!             events.out.tfevents  the same for TensorBoard
 //!             samples/step-N.png   the source model's samples beside the target's, from the same noise
 //!             checkpoints/step-N/  weights, moving average, optimiser, position
+//!             best.safetensors     the moving average at the best evaluation, where there are any
 //!             final.safetensors    the moving average
 //! ```
 //! A step draws its timesteps and noise as functions of (seed, step, sample), so a run that is killed and resumed ends like one
@@ -24,11 +25,12 @@
 pub use crate::{
     audit::audit_gradients,
     error::{Result, TrainError},
+    examine::Examiner,
     folder::{RunFolder, free_run_folder},
     learner::{Learner, Outcome},
     plan::{
-        Accumulate, AuxSampling, DataPlan, DistillSampling, LoopPlan, LossPlan, LrSchedule, Method,
-        OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError,
+        Accumulate, AuxSampling, BestBy, DataPlan, DistillSampling, EvalPlan, LoopPlan, LossPlan,
+        LrSchedule, Method, OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError,
     },
     preview::{contact_sheet, to_images},
     run::{Ending, Progress, Setup, Watcher, run},
@@ -36,6 +38,7 @@ pub use crate::{
 
 mod audit;
 mod error;
+mod examine;
 mod folder;
 mod learner;
 mod log;

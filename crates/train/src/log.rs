@@ -122,6 +122,28 @@ impl Log {
             .at("cannot write events in", &self.folder)
     }
 
+    /// Writes what an evaluation found.
+    pub(crate) fn write_evaluation(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
+        let mut line = Map::from_iter([("step".to_owned(), json!(step))]);
+        line.extend(
+            values
+                .iter()
+                .map(|(name, value)| (name.clone(), json!(value))),
+        );
+        line.insert("time".into(), json!({ "unix": now() }));
+        let text = Value::Object(line).to_string() + "\n";
+        self.lines
+            .write_all(text.as_bytes())
+            .at("cannot write to log.jsonl in", &self.folder)?;
+        let scalars: Vec<(&str, f64)> = values
+            .iter()
+            .map(|(name, value)| (name.as_str(), *value))
+            .collect();
+        self.events
+            .scalars(step, now(), &scalars)
+            .at("cannot write events in", &self.folder)
+    }
+
     /// Flushes both files and returns their lengths.
     pub(crate) fn sync(&mut self) -> Result<(u64, u64)> {
         self.lines

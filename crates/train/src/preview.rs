@@ -69,7 +69,11 @@ impl Preview {
 }
 
 /// Deterministic DDIM from `noise` `[N, 3, H, W]`, a few at a time.
-fn sample_images(diffusion: &Diffusion, model: &dyn Denoiser, noise: &Tensor) -> Result<Vec<Rgb8>> {
+pub(crate) fn sample_images(
+    diffusion: &Diffusion,
+    model: &dyn Denoiser,
+    noise: &Tensor,
+) -> Result<Vec<Rgb8>> {
     let n = noise.dim(0)?;
     let mut images = Vec::with_capacity(n);
     for start in (0..n).step_by(CHUNK) {
@@ -100,6 +104,20 @@ pub fn to_images(x: &Tensor) -> Result<Vec<Rgb8>> {
         images.push(sdft_imaging::from_unit_range_round(&pixels, w, h)?);
     }
     Ok(images)
+}
+
+/// `[N, 3, H, W]` in [-1, 1] of pictures of one size.
+pub(crate) fn to_tensor(images: &[Rgb8]) -> Result<Tensor> {
+    let (h, w) = images.first().map_or((0, 0), |i| (i.height, i.width));
+    let data: Vec<f32> = images
+        .iter()
+        .flat_map(sdft_imaging::to_unit_range)
+        .collect();
+    Ok(Tensor::from_vec(
+        data,
+        (images.len(), 3, h, w),
+        &Device::Cpu,
+    )?)
 }
 
 /// Images in a near-square grid under a title, small ones enlarged.

@@ -2,6 +2,7 @@
 
 use crate::audit::audit_gradients;
 use crate::error::{Result, TrainError};
+use crate::examine::{Examination, Examiner, is_best, is_exhausted, write_strip};
 use crate::folder::RunFolder;
 use crate::learner::{Learner, Outcome};
 use crate::log::Log;
@@ -34,6 +35,8 @@ pub struct Setup {
     pub source: Option<Params>,
     /// The images.
     pub data: Arc<dyn ImageSource>,
+    /// What samples are looked at with; needed where the plan evaluates.
+    pub examiner: Option<Examiner>,
     /// Where it computes.
     pub device: Device,
 }
@@ -90,6 +93,7 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
         folder,
         source,
         data,
+        examiner,
         device,
     } = setup;
     plan.validate()?;
@@ -113,6 +117,15 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
     let augment = Augment {
         flip: plan.data.flip,
         shift: plan.data.shift,
+    };
+    let examination = match examiner {
+        _ if plan.eval.every == 0 => None,
+        Some(examiner) => Some(Examination::new(examiner, &plan, data.clone(), &device)?),
+        None => {
+            return Err(TrainError::Evaluation(
+                "the plan evaluates, but there is nothing to look at samples with".into(),
+            ));
+        }
     };
     let batches = Batches::new(data, plan.seed, plan.steps.batch, augment)?;
     let (found, broken) = snapshot::load_newest(&folder)?;
@@ -160,7 +173,10 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
     let mut clock = Instant::now();
     let mut since = 0;
 
-    while position.step < plan.steps.steps && !stop.load(Ordering::Relaxed) {
+    while position.step < plan.steps.steps
+        && !is_exhausted(&position, &plan)
+        && !stop.load(Ordering::Relaxed)
+    {
         let step = position.step;
         let step_started = Instant::now();
         let x0 = to_tensor(&prefetch.next()?, &device)?;
@@ -223,6 +239,41 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
             preview.write(&plan, &learner.averaged()?, done, &path)?;
             watcher.note(&format!("samples: {}", path.display()));
         }
+        if let Some(examination) = &examination
+            && due(done, plan.eval.every)
+            && position.skipped_in_row == 0
+        {
+            let weights = learner.averaged()?;
+            let findings = examination.look(&plan, &weights, done)?;
+            log.write_evaluation(done, &findings.values)?;
+            let strip = folder.samples().join(format!("neighbours-{done:06}.png"));
+            write_strip(findings.strip.as_ref(), &strip)?;
+            let better = is_best(&mut position, findings.score);
+            if better {
+                save_unet(
+                    &folder.best_model(),
+                    &plan.model,
+                    &plan.process,
+                    &weights,
+                    &provenance(&plan, &position),
+                    None,
+                )?;
+            }
+            let shown: Vec<String> = findings
+                .values
+                .iter()
+                .map(|(name, value)| format!("{} {value:.4}", name.trim_start_matches("eval.")))
+                .collect();
+            let mark = if better { ", the best so far" } else { "" };
+            watcher.note(&format!("step {done}: {}{mark}", shown.join(" ")));
+            if is_exhausted(&position, &plan) {
+                watcher.note(&format!(
+                    "no improvement in {} evaluations: the run ends here, the best is {}",
+                    plan.eval.patience,
+                    folder.best_model().display()
+                ));
+            }
+        }
         // After a skipped step the weights may be what made it so: the last good checkpoint stays the last.
         if due(done, plan.output.checkpoint_every) && !last && position.skipped_in_row == 0 {
             last_checkpoint = Some(save(&folder, &plan, &learner, &mut position, &mut log)?);
@@ -243,7 +294,7 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
         Some(checkpoint) if saved_at == Some(position.step) => checkpoint,
         _ => save(&folder, &plan, &learner, &mut position, &mut log)?,
     };
-    if position.step < plan.steps.steps {
+    if position.step < plan.steps.steps && !is_exhausted(&position, &plan) {
         return Ok(Ending::Interrupted { checkpoint });
     }
     let picture = folder

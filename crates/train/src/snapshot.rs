@@ -27,6 +27,12 @@ pub(crate) struct Position {
     pub(crate) event_bytes: u64,
     /// What the next log line averages over.
     pub(crate) sums: Sums,
+    /// Step and score of the best evaluation so far, the score as bits.
+    #[serde(default)]
+    pub(crate) best: Option<(u64, u64)>,
+    /// Evaluations since then.
+    #[serde(default)]
+    pub(crate) evaluations_since_best: u64,
     /// The losses that the timestep sampler remembers, as bits, and how many of each step.
     pub(crate) timesteps: Option<(Vec<u64>, Vec<usize>)>,
 }

@@ -157,6 +157,27 @@ impl Plan {
                 format!("expected 1 to 4096, found {}", self.output.samples),
             );
         }
+        if self.eval.every > 0 {
+            if !(2..=4096).contains(&self.eval.samples) {
+                return wrong(
+                    "eval.samples",
+                    format!("expected 2 to 4096, found {}", self.eval.samples),
+                );
+            }
+            if self.eval.best == BestBy::Coverage && self.data.path != "digits" {
+                return wrong(
+                    "eval.best",
+                    "coverage counts classes, which only the digits have; expected kid".into(),
+                );
+            }
+            let problem = match self.eval.sampler.parse() {
+                Err(error) => Some(error),
+                Ok(respacing) => self.process.diffusion(false, &respacing).err(),
+            };
+            if let Some(problem) = problem {
+                return wrong("eval.sampler", problem.to_string());
+            }
+        }
         let ranges = [
             ("loss.lambda", self.loss.lambda, 0.0, f64::MAX),
             ("loss.lambda_aux", self.loss.lambda_aux, 0.0, f64::MAX),

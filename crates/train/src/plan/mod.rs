@@ -271,6 +271,47 @@ impl Default for OutputPlan {
     }
 }
 
+/// What the best checkpoint is chosen by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BestBy {
+    /// The smallest KID against the training images.
+    Kid,
+    /// Digits only: the largest share of samples of classes that the training images lack, in their style.
+    Coverage,
+}
+
+/// Evaluation while training.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalPlan {
+    /// Steps between two evaluations; 0 means none.
+    pub every: u64,
+    /// Samples of an evaluation, always from the same noise.
+    pub samples: usize,
+    /// Steps of their sampler, as a respacing.
+    pub sampler: String,
+    /// What the best checkpoint is chosen by.
+    pub best: BestBy,
+    /// Evaluations without improvement after which the run ends; 0 means it does not.
+    pub patience: u64,
+    /// Inception's weights, a file; empty looks in the cache of the Hugging Face client. The digits need none.
+    pub weights: String,
+}
+
+impl Default for EvalPlan {
+    fn default() -> Self {
+        Self {
+            every: 0,
+            samples: 64,
+            sampler: "ddim40".into(),
+            best: BestBy::Kid,
+            patience: 0,
+            weights: String::new(),
+        }
+    }
+}
+
 /// A whole run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -302,6 +343,8 @@ pub struct Plan {
     pub steps: LoopPlan,
     /// What is written.
     pub output: OutputPlan,
+    /// Evaluation while training.
+    pub eval: EvalPlan,
 }
 
 impl Default for Plan {
@@ -321,6 +364,7 @@ impl Default for Plan {
             optim: OptimPlan::default(),
             steps: LoopPlan::default(),
             output: OutputPlan::default(),
+            eval: EvalPlan::default(),
         }
     }
 }

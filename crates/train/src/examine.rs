@@ -1,0 +1,210 @@
+//! How good the samples are while the model changes: KID against the training images, on fixed noise.
+
+use crate::error::{Result, TrainError};
+use crate::plan::{BestBy, Plan};
+use crate::preview::{sample_images, to_tensor};
+use crate::snapshot::Position;
+use candle_core::{Device, Tensor};
+use sdft_adm::Unet;
+use sdft_data::ImageSource;
+use sdft_diffusion::Diffusion;
+use sdft_eval::{Extractor, ImageSet, neighbour_strip, score_digits};
+use sdft_features::DigitsJudge;
+use sdft_imaging::Rgb8;
+use sdft_metrics::{Features, KidOptions, Neighbour, mmd2_unbiased, nearest};
+use sdft_nn::Params;
+use sdft_noise::Purpose;
+use sdft_samplers::seeded_normal;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Samples in the strip of neighbours.
+const SHOWN: usize = 8;
+/// Keeps the noise of the evaluation apart from that of the grids, which has step 0.
+const NOISE_STEP: u64 = 1;
+
+/// What samples are looked at with.
+pub struct Examiner {
+    /// The network in whose features samples are compared with the training images.
+    pub extractor: Extractor,
+    /// On the digits: the judge, and the classes of the training images.
+    pub judge: Option<(DigitsJudge, Vec<u8>)>,
+}
+
+/// An examiner that knows the training images.
+pub(crate) struct Examination {
+    examiner: Examiner,
+    data: Arc<dyn ImageSource>,
+    reference: Features,
+    diffusion: Diffusion,
+    noise: Tensor,
+    by: BestBy,
+}
+
+/// What came out of one look.
+pub(crate) struct Findings {
+    /// Names and values for the log.
+    pub(crate) values: Vec<(String, f64)>,
+    /// What the best checkpoint is chosen by; smaller is better.
+    pub(crate) score: f64,
+    /// Samples beside the training images that come nearest.
+    pub(crate) strip: Option<Rgb8>,
+}
+
+impl Examination {
+    pub(crate) fn new(
+        examiner: Examiner,
+        plan: &Plan,
+        data: Arc<dyn ImageSource>,
+        device: &Device,
+    ) -> Result<Self> {
+        let images = (0..data.len()).map(|i| Ok(data.image(i)?));
+        let label = "the training images".to_owned();
+        let set = ImageSet::of_images(label, images, &examiner.extractor, &mut |_, _| {})?;
+        let Some(reference) = set.features.filter(|features| features.n() >= 2) else {
+            return Err(TrainError::Evaluation(
+                "KID needs at least 2 training images".into(),
+            ));
+        };
+        let side = plan.model.image_size;
+        let shape = [plan.eval.samples, plan.model.in_channels, side, side];
+        Ok(Self {
+            examiner,
+            data,
+            reference,
+            diffusion: plan.process.diffusion(
+                plan.model.learns_variance(),
+                &plan
+                    .eval
+                    .sampler
+                    .parse()
+                    .map_err(|e: sdft_schedule::ScheduleError| {
+                        TrainError::Evaluation(e.to_string())
+                    })?,
+            )?,
+            noise: seeded_normal(plan.seed, Purpose::Preview, NOISE_STEP, 0, &shape, device)?,
+            by: plan.eval.best,
+        })
+    }
+
+    /// Samples the weights and measures.
+    pub(crate) fn look(&self, plan: &Plan, weights: &Params, step: u64) -> Result<Findings> {
+        let model = Unet::load(weights, &plan.model)?;
+        let images = sample_images(&self.diffusion, &model, &self.noise)?;
+        let extractor = &self.examiner.extractor;
+        let metric = |source| TrainError::Evaluation(format!("step {step}: {source}"));
+        let features =
+            Features::new(extractor.extract(&images)?, extractor.dim()).map_err(metric)?;
+        let kid = mmd2_unbiased(&self.reference, &features, &KidOptions::default());
+        let kid = 1e3 * kid.map_err(metric)?;
+        let neighbours = nearest(&features, &self.reference).map_err(metric)?;
+        let mut distances: Vec<f64> = neighbours.iter().map(|n| n.distance).collect();
+        distances.sort_by(f64::total_cmp);
+        let mut values = vec![
+            ("eval.kid".to_owned(), kid),
+            ("eval.nearest".to_owned(), distances[distances.len() / 2]),
+        ];
+        let mut score = kid;
+        if let Some((judge, present)) = &self.examiner.judge {
+            let judged = score_digits(judge, &to_tensor(&images)?, present)?;
+            values.push(("eval.coverage".to_owned(), judged.coverage));
+            values.push(("eval.style".to_owned(), judged.style));
+            if self.by == BestBy::Coverage {
+                score = -judged.coverage;
+            }
+        }
+        Ok(Findings {
+            values,
+            score,
+            strip: self.strip(&images, &neighbours, step)?,
+        })
+    }
+
+    /// The samples that come nearest to a training image.
+    fn strip(&self, images: &[Rgb8], neighbours: &[Neighbour], step: u64) -> Result<Option<Rgb8>> {
+        let mut order: Vec<usize> = (0..images.len()).collect();
+        order.sort_by(|&a, &b| neighbours[a].distance.total_cmp(&neighbours[b].distance));
+        let mut pairs = Vec::with_capacity(SHOWN);
+        for i in order.into_iter().take(SHOWN) {
+            pairs.push((images[i].clone(), self.data.image(neighbours[i].index)?));
+        }
+        Ok(neighbour_strip(
+            &pairs,
+            &format!("step {step} / nearest training image"),
+        ))
+    }
+}
+
+/// Takes a score into account; `true` if it is the best so far.
+pub(crate) fn is_best(position: &mut Position, score: f64) -> bool {
+    let better = position
+        .best
+        .is_none_or(|(_, bits)| score < f64::from_bits(bits));
+    if better {
+        position.best = Some((position.step, score.to_bits()));
+        position.evaluations_since_best = 0;
+    } else {
+        position.evaluations_since_best += 1;
+    }
+    better
+}
+
+/// Whether the run has waited long enough for something better.
+pub(crate) fn is_exhausted(position: &Position, plan: &Plan) -> bool {
+    plan.eval.every > 0
+        && plan.eval.patience > 0
+        && position.evaluations_since_best >= plan.eval.patience
+}
+
+/// Writes the strip, if there is one.
+pub(crate) fn write_strip(strip: Option<&Rgb8>, path: &Path) -> Result<()> {
+    if let Some(strip) = strip {
+        sdft_imaging::write_png(path, strip)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::EvalPlan;
+
+    #[test]
+    fn the_best_is_kept_and_patience_ends() {
+        let plan = Plan {
+            eval: EvalPlan {
+                every: 10,
+                patience: 2,
+                ..EvalPlan::default()
+            },
+            ..Plan::default()
+        };
+        let mut position = Position::default();
+        let mut course = Vec::new();
+        for (step, score) in [
+            (10, 5.0),
+            (20, 4.0),
+            (30, 4.0),
+            (40, 3.5),
+            (50, 9.0),
+            (60, 3.6),
+        ] {
+            position.step = step;
+            let best = is_best(&mut position, score);
+            course.push((best, is_exhausted(&position, &plan)));
+        }
+        assert_eq!(
+            course,
+            [
+                (true, false),
+                (true, false),
+                (false, false),
+                (true, false),
+                (false, false),
+                (false, true)
+            ]
+        );
+        assert_eq!(position.best, Some((40, 3.5f64.to_bits())));
+        assert!(!is_exhausted(&position, &Plan::default()));
+    }
+}
