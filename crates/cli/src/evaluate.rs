@@ -1,5 +1,5 @@
 use crate::args::{ClipArg, EvaluateArgs, LpipsArg, PairByArg, PartArg};
-use crate::weights::Weights;
+use crate::weights::{Files, Weights};
 use crate::{assets, console, judge, usage};
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
@@ -169,6 +169,15 @@ fn strip(
     Ok(neighbour_strip(&pairs, "generated / nearest real"))
 }
 
+/// LPIPS, its name and the hash of its weights.
+pub(crate) fn read_lpips(net: LpipsNet, files: &Files) -> Result<(Lpips, String)> {
+    let network = Network::Lpips(net);
+    let params = network.read(&files.weights).map_err(anyhow::Error::msg)?;
+    let hash = sdft_eval::hash_of(&files.weights)?;
+    let name = format!("{} v0.1, weights {}", network.name(), &hash[..12]);
+    Ok((Lpips::load(net, &params)?, name))
+}
+
 fn pairs(args: &EvaluateArgs, weights: &Weights, folders: &[PathBuf]) -> Result<Report> {
     let [input, output] = folders else {
         return Err(usage("--pairs: expected two folders"));
@@ -194,13 +203,7 @@ fn pairs(args: &EvaluateArgs, weights: &Weights, folders: &[PathBuf]) -> Result<
         };
         let network = Network::Lpips(net);
         let files = weights.of(network, ", or leave it out with --without lpips")?;
-        let params = network.read(&files.weights).map_err(anyhow::Error::msg)?;
-        let hash = match &files.weights[..] {
-            [one] => sdft_checkpoint::sha256_file(one)?,
-            _ => "of several files".to_owned(),
-        };
-        let name = format!("{} v0.1, weights {}", network.name(), &hash[..12]);
-        nets.lpips = Some((Lpips::load(net, &params)?, name));
+        nets.lpips = Some(read_lpips(net, &files)?);
     }
     if !args.without.contains(&PartArg::Identity) {
         let files = weights.of(

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_diffusion::{Clip, Denoiser};
 use sdft_imaging::{from_unit_range_truncate, write_png};
-use sdft_models::LoadOptions;
+use sdft_models::{LoadOptions, LoadedModel};
 use sdft_noise::{Draw, Purpose};
 use sdft_samplers::{Ancestral, Ddim, SeededNoise, sample_ddim, sample_ddpm};
 use sdft_schedule::Respacing;
@@ -120,7 +120,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
             console::duration(left)
         ));
     }
-    let sheet = args.out.join("grid.png");
+    let sheet = sheet_beside(&args.out);
     write_png(
         &sheet,
         &contact_sheet(&shown, &format!("seed {}", args.seed)),
@@ -197,7 +197,7 @@ pub(crate) fn load_options(
 }
 
 /// A run folder stands for its finished model or else its newest checkpoint, a checkpoint for its averaged weights.
-fn model_file(name: &str) -> Result<String> {
+pub(crate) fn model_file(name: &str) -> Result<String> {
     let path = Path::new(name);
     if !path.is_dir() {
         return Ok(name.to_owned());
@@ -214,6 +214,57 @@ fn model_file(name: &str) -> Result<String> {
         anyhow::bail!("{name}: neither a finished run nor a checkpoint in this folder");
     };
     Ok(inside.display().to_string())
+}
+
+/// The contact sheet of a folder stands beside it, so that the folder holds samples and nothing else.
+fn sheet_beside(folder: &Path) -> PathBuf {
+    let full = folder.canonicalize();
+    let full = full.as_deref().unwrap_or(folder);
+    match (full.parent(), full.file_name()) {
+        (Some(parent), Some(name)) => {
+            let sheet = format!("{}-grid.png", name.to_string_lossy());
+            match folder.parent() {
+                // The path as the user wrote it, where that has a last part.
+                Some(written) if folder.file_name().is_some() => written.join(sheet),
+                _ => parent.join(sheet),
+            }
+        }
+        _ => folder.join("grid.png"),
+    }
+}
+
+/// Samples as the paper draws them, 40 steps of deterministic DDIM, into `folder`; those that are there already are kept.
+pub(crate) fn write_samples(model: &LoadedModel, folder: &Path, n: usize, seed: u64) -> Result<()> {
+    let config = &model.config;
+    let diffusion = model
+        .process
+        .diffusion(config.learns_variance(), &"ddim40".parse()?)?;
+    let unet = Unet::load(&model.params, config)?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    refuse_leftovers(folder, n)?;
+    let file = |i: usize| folder.join(format!("{i:05}.png"));
+    let missing: Vec<usize> = (0..n).filter(|&i| !file(i).is_file()).collect();
+    for (done, &first) in missing.iter().enumerate() {
+        let mut noise = SeededNoise::new(seed, first as u64);
+        let side = config.image_size;
+        let x = noise.start(&[1, config.in_channels, side, side], &Device::Cpu)?;
+        let out = sample_ddim(
+            &diffusion,
+            &unet,
+            &x,
+            &Ddim::default(),
+            &mut noise,
+            &mut |_| Ok(()),
+        )?;
+        for image in to_images(&out)? {
+            write_png(&file(first), &image)?;
+        }
+        if (done + 1) % 100 == 0 || done + 1 == missing.len() {
+            let here = n - missing.len() + done + 1;
+            console::note(&format!("{}: {here}/{n} images", folder.display()));
+        }
+    }
+    Ok(())
 }
 
 /// Images of an earlier, larger set would be taken for part of this one.

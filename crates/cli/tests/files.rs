@@ -38,7 +38,7 @@ fn samples_depend_on_the_seed_and_their_number_and_not_on_the_batch() {
         assert_eq!(image(&format!("a/{name}")), image(&format!("b/{name}")));
     }
     assert_ne!(image("a/00000.png"), image("c/00000.png"));
-    assert!(place.path("a/grid.png").is_file());
+    assert!(place.path("a-grid.png").is_file());
     let npz = image("a/samples_5x16x16x3.npz");
     assert!(npz.len() > 5 * 16 * 16 * 3);
 

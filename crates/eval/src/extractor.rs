@@ -1,6 +1,7 @@
 use crate::error::{EvalError, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use sdft_checkpoint::{sha256_bytes, sha256_file};
+use sdft_data::{Digits, Style};
 use sdft_features::{
     Clip, ClipConfig, DigitsJudge, IDENTITY_SIDE, INCEPTION_FEATURES, INCEPTION_SIDE, IdentityNet,
     Inception, InceptionResize, Network, clip_input, inception_input,
@@ -18,7 +19,7 @@ pub enum View {
     Clip(usize),
     /// The face's identity; images are brought to 256 pixels as for training.
     Identity,
-    /// The embedded judge of 16x16 digits.
+    /// The embedded judge of 16x16 digits; its features are divided by their spread over the whole target domain.
     Digits,
 }
 
@@ -38,7 +39,8 @@ enum Net {
     Inception(Inception),
     Clip(Clip),
     Identity(IdentityNet),
-    Digits(DigitsJudge),
+    /// With the reciprocal spread of each feature over all digits in the target's style.
+    Digits(DigitsJudge, Tensor),
 }
 
 /// A network with its preprocessing: pictures in, feature vectors out.
@@ -48,8 +50,11 @@ pub struct Extractor {
     weights: String,
 }
 
-/// The hash of several files together.
-pub(crate) fn hash_of(files: &[PathBuf]) -> Result<String> {
+/// The SHA-256 of a file, or of several together.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn hash_of(files: &[PathBuf]) -> Result<String> {
     let hashes = files
         .iter()
         .map(|file| sha256_file(file).map_err(|e| EvalError::Weights(e.to_string())))
@@ -58,6 +63,24 @@ pub(crate) fn hash_of(files: &[PathBuf]) -> Result<String> {
         [one] => one.clone(),
         all => sha256_bytes(all.concat().as_bytes()),
     })
+}
+
+/// One over the standard deviation of each feature over all digits in the target's style; features without any stay as they are.
+fn digits_scale(judge: &DigitsJudge) -> Result<Tensor> {
+    let digits = Digits::embedded()?;
+    let (side, n) = (Digits::SIZE, digits.labels().len());
+    let pixels: Vec<f32> = (0..n)
+        .flat_map(|i| digits.render(i, Style::Ember))
+        .collect();
+    let x = Tensor::from_vec(pixels, (n, 3, side, side), &Device::Cpu)?;
+    let features = judge.look(&x)?.features.to_dtype(DType::F64)?;
+    let centred = features.broadcast_sub(&features.mean_keepdim(0)?)?;
+    let spread = centred.sqr()?.mean(0)?.sqrt()?.to_vec1::<f64>()?;
+    let scale: Vec<f64> = spread
+        .into_iter()
+        .map(|s| if s > 1e-6 { 1.0 / s } else { 1.0 })
+        .collect();
+    Ok(Tensor::new(scale, &Device::Cpu)?.to_dtype(DType::F32)?)
 }
 
 impl Extractor {
@@ -84,7 +107,11 @@ impl Extractor {
             View::Inception(_) => Net::Inception(Inception::load(params)?),
             View::Clip(patch) => Net::Clip(Clip::load(ClipConfig::vit_b(patch), params)?),
             View::Identity => Net::Identity(IdentityNet::load(params)?),
-            View::Digits => Net::Digits(DigitsJudge::load(params)?),
+            View::Digits => {
+                let judge = DigitsJudge::load(params)?;
+                let scale = digits_scale(&judge)?;
+                Net::Digits(judge, scale)
+            }
         };
         Ok(Self { view, net, weights })
     }
@@ -155,7 +182,7 @@ impl Extractor {
             Net::Inception(net) => net.features(&x)?,
             Net::Clip(net) => net.image_features(&x)?,
             Net::Identity(net) => net.embed(&x)?,
-            Net::Digits(net) => net.look(&x)?.features,
+            Net::Digits(net, scale) => net.look(&x)?.features.broadcast_mul(scale)?,
         };
         Ok(y.flatten_all()?.to_vec1::<f32>()?)
     }

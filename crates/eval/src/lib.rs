@@ -32,11 +32,11 @@
 pub use crate::{
     cache::FeatureCache,
     error::{EvalError, Result},
-    extractor::{Extractor, View},
+    extractor::{Extractor, View, hash_of},
     judge::{JudgeReport, train_judge},
     pairs::{Pair, PairNets, Pairing, compare_pairs, pair_up},
     report::{Measure, Report},
-    score::{DigitsScore, aligned_distance, score_digits},
+    score::{DigitsScore, aligned_distance, score_digits, tint},
     set::{ImageSet, of_files},
     sets::{SetOptions, compare_sets},
     strip::neighbour_strip,

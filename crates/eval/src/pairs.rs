@@ -19,6 +19,8 @@ pub enum Pairing {
     Name,
     /// The i-th with the i-th, both sorted; as EGSDE's evaluation does.
     Order,
+    /// By name, and images that only one folder has are left out.
+    Common,
 }
 
 /// An input, its output, and the name they go by.
@@ -85,7 +87,13 @@ pub fn pair_up(input: &Path, output: &Path, pairing: Pairing) -> Result<Vec<Pair
         }
     }
     alone.extend(partners.into_keys());
-    if !alone.is_empty() {
+    if pairing == Pairing::Common && pairs.is_empty() {
+        return Err(problem(format!(
+            "no image has a partner of the same name in {}",
+            input.display()
+        )));
+    }
+    if !alone.is_empty() && pairing == Pairing::Name {
         let shown = alone.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
         let more = alone.len().saturating_sub(5);
         let more = if more > 0 {
@@ -364,10 +372,10 @@ mod tests {
             text.contains("2 images have no partner") && text.contains("y.png, z"),
             "{text}"
         );
-        assert_eq!(
-            pair_up(a.path(), c.path(), Pairing::Order).unwrap().len(),
-            2
-        );
+        let n = |pairing| pair_up(a.path(), c.path(), pairing).unwrap().len();
+        assert_eq!((n(Pairing::Order), n(Pairing::Common)), (2, 1));
+        let d = folder(&[("other.png", 1)]);
+        assert!(pair_up(a.path(), d.path(), Pairing::Common).is_err());
         let one = folder(&[("x.png", 10)]);
         assert!(pair_up(a.path(), one.path(), Pairing::Order).is_err());
     }

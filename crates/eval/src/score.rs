@@ -1,4 +1,5 @@
 use candle_core::{D, DType, Result, Tensor, bail};
+use sdft_data::{Digits, Style};
 use sdft_features::{DigitsJudge, Judgement};
 
 /// Confidence from which a sample counts as showing its class.
@@ -65,6 +66,49 @@ pub fn score_digits(judge: &DigitsJudge, samples: &Tensor, present: &[u8]) -> Re
     })
 }
 
+/// How far the ground's colour of samples has gone from the source's style (0) to the target's (1).
+///
+/// The ground is the frame of two pixels that no digit reaches.
+///
+/// # Shapes
+/// - `samples`: `[N, 3, 16, 16]` in [-1, 1]
+///
+/// # Errors
+/// Samples of another size; none at all.
+pub fn tint(samples: &Tensor) -> crate::Result<f64> {
+    let (n, _, h, w) = samples.dims4()?;
+    let digits = Digits::embedded()?;
+    if n == 0 || (h, w) != (Digits::SIZE, Digits::SIZE) {
+        return Err(candle_core::Error::Msg(format!(
+            "expected samples of {side}x{side}, found {n} of {w}x{h}",
+            side = Digits::SIZE
+        ))
+        .into());
+    }
+    let all = 0..digits.labels().len();
+    let style = |style| ground(all.clone().flat_map(|i| digits.render(i, style)));
+    let (from, to) = (style(Style::Chalk), style(Style::Ember));
+    let found = ground(samples.flatten_all()?.to_vec1::<f32>()?.into_iter());
+    let dot = |a: [f64; 3], b: [f64; 3]| -> f64 {
+        (0..3).map(|c| (a[c] - from[c]) * (b[c] - from[c])).sum()
+    };
+    Ok(dot(found, to) / dot(to, to))
+}
+
+/// Mean colour of the frames of images that follow each other.
+fn ground(values: impl Iterator<Item = f32>) -> [f64; 3] {
+    let side = Digits::SIZE;
+    let (mut sums, mut n) = ([0.0; 3], 0usize);
+    for (i, value) in values.enumerate() {
+        let (x, y, c) = (i % side, i / side % side, i / (side * side) % 3);
+        if x.min(y).min(side - 1 - x).min(side - 1 - y) < 2 {
+            sums[c] += f64::from(value);
+            n += 1;
+        }
+    }
+    sums.map(|sum| 3.0 * sum / n as f64)
+}
+
 /// How far apart two models draw from the same noise, as the judge's layers see it: 0 for equal images.
 ///
 /// # Shapes
@@ -107,4 +151,25 @@ fn distance(a: &Judgement, b: &Judgement) -> Result<f64> {
             .to_scalar::<f64>()?;
     }
     Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn the_tint_of_each_style_is_its_own_end() {
+        let digits = Digits::embedded().unwrap();
+        let samples = |style| {
+            let pixels: Vec<f32> = (0..200).flat_map(|i| digits.render(i, style)).collect();
+            Tensor::from_vec(pixels, (200, 3, 16, 16), &Device::Cpu).unwrap()
+        };
+        let (chalk, ember) = (samples(Style::Chalk), samples(Style::Ember));
+        assert!(tint(&chalk).unwrap().abs() < 0.01);
+        assert!((tint(&ember).unwrap() - 1.0).abs() < 0.01);
+        let half = ((chalk + ember).unwrap() / 2.0).unwrap();
+        assert!((tint(&half).unwrap() - 0.5).abs() < 0.01);
+        assert!(tint(&Tensor::zeros((1, 3, 8, 8), DType::F32, &Device::Cpu).unwrap()).is_err());
+    }
 }

@@ -1,0 +1,161 @@
+//! The figures that the paper prints.
+
+use crate::args::TargetArg::{self, Aahq, Metfaces};
+
+/// A table of the paper.
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    pub(super) what: &'static str,
+    pub(super) columns: &'static [&'static str],
+    pub(super) rows: &'static [Row],
+}
+
+/// One row: for which target, the name by which it is given on the command line, how its model or its outputs are made, and the paper's
+/// figures in the order of the columns.
+pub(super) struct Row {
+    pub(super) target: TargetArg,
+    pub(super) name: &'static str,
+    pub(super) made_by: &'static str,
+    pub(super) figures: &'static [f64],
+}
+
+const fn row(
+    target: TargetArg,
+    name: &'static str,
+    made_by: &'static str,
+    figures: &'static [f64],
+) -> Row {
+    Row {
+        target,
+        name,
+        made_by,
+        figures,
+    }
+}
+
+/// Names of methods and how they are trained, on top of `--source` and `--data`.
+const SCRATCH: &str = "--method scratch";
+const NAIVE: &str = "--method naive";
+const SDFT: &str = "--method sdft";
+const CONSTANT: &str = "--method sdft --set loss.weight=constant --set loss.weight_aux=constant";
+const MIN_SNR: &str = "--method sdft --set loss.weight=min-snr-5 --set loss.weight_aux=min-snr-5";
+
+const TRANSLATE: &str = "translations of the FFHQ inputs, same file names; this version has no command yet that makes them";
+const EDIT: &str = "edits of the target images by Asyrp, same file names; this version has no command yet that makes them";
+
+pub(super) const TABLE_1: Table = Table {
+    name: "table1",
+    what: "domain translation: faithfulness to the FFHQ inputs, realism against the whole target set",
+    columns: &["PSNR", "SSIM", "LPIPS", "FID", "KID x1000"],
+    rows: &[
+        row(
+            Metfaces,
+            "sdedit-scratch",
+            TRANSLATE,
+            &[13.8, 0.31, 0.579, 74.63, 52.45],
+        ),
+        row(
+            Metfaces,
+            "sdedit-naive",
+            TRANSLATE,
+            &[14.95, 0.309, 0.533, 56.42, 37.00],
+        ),
+        row(
+            Metfaces,
+            "sdedit-sdft",
+            TRANSLATE,
+            &[16.44, 0.353, 0.481, 65.18, 40.95],
+        ),
+        row(
+            Metfaces,
+            "egsde-scratch",
+            TRANSLATE,
+            &[15.15, 0.31, 0.539, 89.67, 71.14],
+        ),
+        row(
+            Metfaces,
+            "egsde-naive",
+            TRANSLATE,
+            &[16.03, 0.333, 0.509, 70.02, 50.52],
+        ),
+        row(
+            Metfaces,
+            "egsde-sdft",
+            TRANSLATE,
+            &[17.42, 0.392, 0.440, 70.78, 43.84],
+        ),
+        row(
+            Aahq,
+            "sdedit-scratch",
+            TRANSLATE,
+            &[14.26, 0.362, 0.521, 65.54, 63.42],
+        ),
+        row(
+            Aahq,
+            "sdedit-naive",
+            TRANSLATE,
+            &[14.60, 0.374, 0.489, 54.75, 48.69],
+        ),
+        row(
+            Aahq,
+            "sdedit-sdft",
+            TRANSLATE,
+            &[14.59, 0.369, 0.486, 51.12, 44.46],
+        ),
+        row(
+            Aahq,
+            "egsde-scratch",
+            TRANSLATE,
+            &[15.91, 0.407, 0.464, 82.00, 78.26],
+        ),
+        row(
+            Aahq,
+            "egsde-naive",
+            TRANSLATE,
+            &[16.18, 0.422, 0.430, 65.14, 57.30],
+        ),
+        row(
+            Aahq,
+            "egsde-sdft",
+            TRANSLATE,
+            &[16.13, 0.421, 0.423, 60.49, 52.24],
+        ),
+    ],
+};
+
+pub(super) const TABLE_2: Table = Table {
+    name: "table2",
+    what: "text-guided editing: identity kept; the paper's first column, S_dir, needs one text per prompt: sdft evaluate --pairs .. --text ..",
+    columns: &["ID"],
+    rows: &[
+        row(Metfaces, "naive", EDIT, &[0.760]),
+        row(Metfaces, "sdft", EDIT, &[0.765]),
+        row(Aahq, "naive", EDIT, &[0.318]),
+        row(Aahq, "sdft", EDIT, &[0.452]),
+    ],
+};
+
+pub(super) const TABLE_3: Table = Table {
+    name: "table3",
+    what: "unconditional samples against the whole target set; LPIPS to the source model's sample from the same noise",
+    columns: &["FID", "KID x1000", "LPIPS"],
+    rows: &[
+        row(Metfaces, "scratch", SCRATCH, &[65.91, 44.79, 0.488]),
+        row(Metfaces, "naive", NAIVE, &[43.45, 22.81, 0.474]),
+        row(Metfaces, "sdft", SDFT, &[35.11, 17.14, 0.46]),
+        row(Aahq, "scratch", SCRATCH, &[62.48, 48.67, 0.575]),
+        row(Aahq, "naive", NAIVE, &[64.08, 56.70, 0.562]),
+        row(Aahq, "sdft", SDFT, &[42.54, 33.75, 0.469]),
+    ],
+};
+
+pub(super) const TABLE_4: Table = Table {
+    name: "table4",
+    what: "weighting of the distillation, as table3",
+    columns: &["FID", "KID x1000", "LPIPS"],
+    rows: &[
+        row(Metfaces, "constant", CONSTANT, &[45.21, 28.42, 0.494]),
+        row(Metfaces, "min-snr-5", MIN_SNR, &[44.75, 27.96, 0.476]),
+        row(Metfaces, "sdft", SDFT, &[35.11, 17.14, 0.46]),
+    ],
+};

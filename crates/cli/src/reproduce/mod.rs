@@ -1,0 +1,19 @@
+//! Documented experiments, one command each.
+
+mod digits;
+mod figures;
+mod paper;
+
+use crate::args::{Experiment, ReproduceArgs};
+use anyhow::Result;
+use std::process::ExitCode;
+
+pub(crate) fn reproduce(args: &ReproduceArgs) -> Result<ExitCode> {
+    match args.experiment {
+        Experiment::Digits => digits::digits(args),
+        Experiment::Table1 => paper::pairs_table(args, &figures::TABLE_1),
+        Experiment::Table2 => paper::pairs_table(args, &figures::TABLE_2),
+        Experiment::Table3 => paper::samples_table(args, &figures::TABLE_3),
+        Experiment::Table4 => paper::samples_table(args, &figures::TABLE_4),
+    }
+}

@@ -1,0 +1,342 @@
+//! The paper's tables on real data: what is missing is said before anything starts, and what is finished is not repeated.
+
+use super::figures::{Row, Table};
+use crate::args::{ReproduceArgs, TargetArg};
+use crate::sample::{model_file, write_samples};
+use crate::train::load_model;
+use crate::weights::{Files, Weights};
+use crate::{console, evaluate, usage};
+use anyhow::{Context, Result, bail};
+use sdft_eval::{
+    Extractor, FeatureCache, ImageSet, PairNets, Pairing, Report, SetOptions, View, compare_pairs,
+    compare_sets, pair_up,
+};
+use sdft_features::{LpipsNet, Network};
+use sdft_models::LoadOptions;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Samples of each model for FID and KID, and of them for the distance to the source model's.
+const SAMPLES: usize = 10_000;
+const ALIGNED: usize = 2_000;
+/// Seed of their noise.
+const SEED: u64 = 0;
+
+/// What a table needs, and what of it is not there.
+struct Needs<'a> {
+    table: &'a Table,
+    args: &'a ReproduceArgs,
+    rows: BTreeMap<&'a str, PathBuf>,
+    weights: Weights,
+    missing: Vec<String>,
+}
+
+impl<'a> Needs<'a> {
+    fn new(args: &'a ReproduceArgs, table: &'a Table) -> Result<Self> {
+        let names = || Self::rows_of(args, table).map(|row| row.name);
+        if names().next().is_none() {
+            return Err(usage(format!(
+                "{}: the paper has it for the other target only; give --target metfaces",
+                table.name
+            )));
+        }
+        let mut rows = BTreeMap::new();
+        for given in &args.row {
+            let found = given
+                .split_once('=')
+                .and_then(|(name, path)| Some((names().find(|known| *known == name)?, path)));
+            let Some((name, path)) = found else {
+                let all: Vec<&str> = names().collect();
+                return Err(usage(format!(
+                    "--row {given}: expected ROW=PATH with one of the rows {}",
+                    all.join(", ")
+                )));
+            };
+            rows.insert(name, PathBuf::from(path));
+        }
+        Ok(Self {
+            table,
+            args,
+            rows,
+            weights: Weights::parse(&args.weights)?,
+            missing: Vec::new(),
+        })
+    }
+
+    fn rows_of(args: &'a ReproduceArgs, table: &'a Table) -> impl Iterator<Item = &'a Row> {
+        let target = args.target;
+        table.rows.iter().filter(move |row| row.target == target)
+    }
+
+    fn path(&mut self, path: Option<&Path>, option: &str, what: &str) -> PathBuf {
+        match path {
+            Some(path) if path.exists() => return path.to_owned(),
+            Some(path) => self.missing.push(format!(
+                "{option} {}: no such file or folder ({what})",
+                path.display()
+            )),
+            None => self.missing.push(format!("{option}: {what}")),
+        }
+        PathBuf::new()
+    }
+
+    fn network(&mut self, network: Network) -> Option<Files> {
+        let found = self.weights.of(network, "");
+        found
+            .map_err(|error| self.missing.push(format!("{error:#}")))
+            .ok()
+    }
+
+    fn target_images(&mut self) -> PathBuf {
+        let what = match self.args.target {
+            TargetArg::Metfaces => {
+                "all 1,336 MetFaces images, or their statistics (hf download huggan/metfaces --repo-type dataset)"
+            }
+            TargetArg::Aahq => {
+                "the entire AAHQ, about 25,000 images, or their statistics (github.com/onion-liu/aahq-dataset)"
+            }
+        };
+        self.path(self.args.data.as_deref(), "--data", what)
+    }
+
+    /// Ends with the list of what is missing, if anything is.
+    fn all_there(&self) -> Result<()> {
+        if self.missing.is_empty() {
+            return Ok(());
+        }
+        let list: Vec<String> = self.missing.iter().map(|m| format!("- {m}")).collect();
+        bail!(
+            "{} ({}) cannot start, {} things are missing:\n{}",
+            self.table.name,
+            self.table.what,
+            list.len(),
+            list.join("\n")
+        )
+    }
+
+    fn out(&self) -> PathBuf {
+        let name = match self.args.target {
+            TargetArg::Metfaces => "metfaces",
+            TargetArg::Aahq => "aahq",
+        };
+        let own = format!("runs/reproduce-{}-{name}", self.table.name);
+        self.args.out.clone().unwrap_or_else(|| own.into())
+    }
+}
+
+/// Tables 3 and 4: samples of models.
+pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCode> {
+    let mut needs = Needs::new(args, table)?;
+    let source = needs.path(
+        args.source.as_deref(),
+        "--source",
+        "the source model, ffhq_p2.pt of P2-weighting, or as a stand-in: hf download deepinv/diffunet diffusion_ffhq_10m.pt",
+    );
+    let data = needs.target_images();
+    let rows: Vec<&Row> = Needs::rows_of(args, table).collect();
+    let mut models = Vec::new();
+    for row in &rows {
+        let what = format!(
+            "a run of 80,000 steps: cargo xtask train --config {}-sdft --source FILE --data DIR {}",
+            match args.target {
+                TargetArg::Metfaces => "metfaces",
+                TargetArg::Aahq => "aahq",
+            },
+            row.made_by
+        );
+        let given = needs.rows.get(row.name).cloned();
+        models.push(needs.path(given.as_deref(), &format!("--row {}=RUN", row.name), &what));
+    }
+    let inception = needs.network(Network::Inception);
+    let lpips = needs.network(Network::Lpips(LpipsNet::Alex));
+    needs.all_there()?;
+    let (Some(inception), Some(lpips)) = (inception, lpips) else {
+        bail!("the networks' weights are not there");
+    };
+    let out = needs.out();
+    let (n, aligned) = match args.limit {
+        Some(limit) => (limit, limit.min(ALIGNED)),
+        None => (SAMPLES, ALIGNED),
+    };
+    let mut realism = Realism::open(args, &inception, &data, &out)?;
+    let nets = PairNets {
+        lpips: Some(evaluate::read_lpips(LpipsNet::Alex, &lpips)?),
+        ..PairNets::default()
+    };
+    let sample = |model: &Path, name: &str, n: usize| -> Result<PathBuf> {
+        let file = model_file(&model.display().to_string())?;
+        let folder = out.join("samples").join(name);
+        let loaded = load_model(&file, &LoadOptions::default())?;
+        write_samples(&loaded, &folder, n, SEED).with_context(|| format!("sampling {file}"))?;
+        Ok(folder)
+    };
+    let from = sample(&source, "source", aligned)?;
+    let mut results = Vec::new();
+    for (row, model) in rows.into_iter().zip(&models) {
+        let folder = sample(model, row.name, n)?;
+        let sets = realism.of(&folder)?;
+        let mut pairs = pair_up(&from, &folder, Pairing::Common)?;
+        pairs.truncate(aligned);
+        let near = compare_pairs(&pairs, None, &nets, &mut |_, _| {})?;
+        results.push((
+            row,
+            vec![
+                value(&sets, "FID"),
+                value(&sets, "KID x1000"),
+                value(&near, "LPIPS"),
+            ],
+        ));
+    }
+    finish(&needs, &out, n, &results)
+}
+
+/// Tables 1 and 2: outputs made from inputs.
+pub(super) fn pairs_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCode> {
+    let mut needs = Needs::new(args, table)?;
+    let translation = table.columns.contains(&"FID");
+    let inputs = needs.path(
+        args.inputs.as_deref(),
+        "--inputs",
+        if translation {
+            "10,000 FFHQ images at 256x256 (hf download merkol/ffhq-256 --repo-type dataset)"
+        } else {
+            "the unedited images"
+        },
+    );
+    let rows: Vec<&Row> = Needs::rows_of(args, table).collect();
+    let mut outputs = Vec::new();
+    for row in &rows {
+        let given = needs.rows.get(row.name).cloned();
+        let option = format!("--row {}=DIR", row.name);
+        outputs.push(needs.path(given.as_deref(), &option, row.made_by));
+    }
+    let data = translation.then(|| needs.target_images());
+    let network = if translation {
+        Network::Lpips(LpipsNet::Alex)
+    } else {
+        Network::Identity
+    };
+    let files = needs.network(network);
+    let inception = translation.then(|| needs.network(Network::Inception));
+    needs.all_there()?;
+    let Some(files) = files else {
+        bail!("the networks' weights are not there");
+    };
+    let out = needs.out();
+    let mut nets = PairNets::default();
+    if translation {
+        nets.lpips = Some(evaluate::read_lpips(LpipsNet::Alex, &files)?);
+    } else {
+        nets.identity = Some(Extractor::read(View::Identity, &files.weights)?);
+    }
+    let mut realism = match (&data, inception.flatten()) {
+        (Some(data), Some(inception)) => Some(Realism::open(args, &inception, data, &out)?),
+        _ => None,
+    };
+    let limit = args.limit.unwrap_or(SAMPLES);
+    let mut results = Vec::new();
+    let mut n = 0;
+    for (row, folder) in rows.into_iter().zip(&outputs) {
+        let mut pairs = pair_up(&inputs, folder, Pairing::Common)?;
+        pairs.truncate(limit);
+        n = pairs.len();
+        let report = compare_pairs(&pairs, Some(256), &nets, &mut |_, _| {})?;
+        let values = match &mut realism {
+            Some(realism) => {
+                let sets = realism.of(folder)?;
+                vec![
+                    // As EGSDE's evaluation averages it.
+                    value(&report, "PSNR, EGSDE"),
+                    value(&report, "SSIM"),
+                    value(&report, "LPIPS"),
+                    value(&sets, "FID"),
+                    value(&sets, "KID x1000"),
+                ]
+            }
+            None => vec![value(&report, "ID")],
+        };
+        results.push((row, values));
+    }
+    finish(&needs, &out, n, &results)
+}
+
+/// Compares folders with the target domain.
+struct Realism {
+    extractor: Extractor,
+    cache: FeatureCache,
+    target: ImageSet,
+}
+
+impl Realism {
+    fn open(args: &ReproduceArgs, files: &Files, data: &Path, out: &Path) -> Result<Self> {
+        let extractor = Extractor::read(View::Inception(args.resize), &files.weights)?;
+        let folder = out.join("features");
+        let mut cache = FeatureCache::open(&folder, &extractor.describe(), extractor.dim())?;
+        let target = ImageSet::open(data, &extractor, &mut cache, &mut |_, _| {})?;
+        Ok(Self {
+            extractor,
+            cache,
+            target,
+        })
+    }
+
+    fn of(&mut self, folder: &Path) -> Result<Report> {
+        let fake = ImageSet::open(folder, &self.extractor, &mut self.cache, &mut |_, _| {})?;
+        let (report, _) = compare_sets(&self.target, &fake, &SetOptions::default())?;
+        for warning in &report.warnings {
+            console::note(&format!("{}: {warning}", folder.display()));
+        }
+        Ok(report)
+    }
+}
+
+fn value(report: &Report, name: &str) -> f64 {
+    let found = report.measures.iter().find(|m| m.name == name);
+    found.map_or(f64::NAN, |m| m.value)
+}
+
+/// Prints the table, ours beside the paper's, and writes it.
+fn finish(
+    needs: &Needs<'_>,
+    out: &Path,
+    n: usize,
+    results: &[(&Row, Vec<f64>)],
+) -> Result<ExitCode> {
+    let columns = needs.table.columns;
+    let mut text = format!("{}: {}\n\n| row |", needs.table.name, needs.table.what);
+    // Writing to a string does not fail.
+    for column in columns {
+        let _ = write!(text, " {column} | paper |");
+    }
+    let _ = writeln!(text, "\n|---|{}", "---|---|".repeat(columns.len()));
+    for (row, values) in results {
+        let _ = write!(text, "| {} |", row.name);
+        for (ours, paper) in values.iter().zip(row.figures) {
+            let _ = write!(text, " {ours:.3} | {paper} |");
+        }
+        let _ = writeln!(text);
+    }
+    let _ = writeln!(
+        text,
+        "\n{n} images a row, {} resize. The paper does not say which packages and weights its figures come from.",
+        needs.args.resize
+    );
+    console::line(&text)?;
+    let rows: Vec<_> = results
+        .iter()
+        .map(|(row, values)| {
+            let ours: BTreeMap<_, _> = columns.iter().zip(values).collect();
+            let paper: BTreeMap<_, _> = columns.iter().zip(row.figures).collect();
+            json!({ "row": row.name, "n": n, "ours": ours, "paper": paper })
+        })
+        .collect();
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let path = out.join("table.json");
+    sdft_checkpoint::write_bytes_atomic(&path, serde_json::to_string_pretty(&rows)?.as_bytes())?;
+    sdft_checkpoint::write_bytes_atomic(&out.join("table.md"), text.as_bytes())?;
+    console::line(format_args!("table    {}", path.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
