@@ -210,3 +210,32 @@ impl IdentityNet {
         embedding.broadcast_div(&embedding.sqr()?.sum_keepdim(1)?.sqrt()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn the_face_has_its_golden_values_and_other_sizes_are_refused() {
+        let x: Vec<f32> = (0..3 * 256 * 256)
+            .map(|n| (0.05 * f64::from(n)).sin() as f32)
+            .collect();
+        let x = Tensor::from_vec(x, (1, 3, 256, 256), &Device::Cpu).unwrap();
+        let face = IdentityNet::face(&x).unwrap();
+        assert_eq!(face.dims(), [1, 3, 112, 112]);
+        let values = face.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (got, want) in values
+            .iter()
+            .zip([-0.470_829_9, -0.534_726_7, -0.615_512_7])
+        {
+            assert!((got - want).abs() < 1e-6, "{got} {want}");
+        }
+        let sum: f64 = values.iter().map(|&v| f64::from(v)).sum();
+        let all: f64 = values.iter().map(|&v| f64::from(v.abs())).sum();
+        assert!((sum - 3.552_393).abs() < 1e-3, "{sum}");
+        assert!((all - 23_605.009_348).abs() < 0.1, "{all}");
+        let small = Tensor::zeros((1, 3, 128, 128), DType::F32, &Device::Cpu).unwrap();
+        assert!(IdentityNet::face(&small).is_err());
+    }
+}

@@ -33,12 +33,14 @@ const fn row(
     }
 }
 
-/// Names of methods and how they are trained, on top of `--source` and `--data`.
+/// How methods are trained, on top of the target's configuration and `--data`.
 const SCRATCH: &str = "--method scratch";
-const NAIVE: &str = "--method naive";
-const SDFT: &str = "--method sdft";
-const CONSTANT: &str = "--method sdft --set loss.weight=constant --set loss.weight_aux=constant";
-const MIN_SNR: &str = "--method sdft --set loss.weight=min-snr-5 --set loss.weight_aux=min-snr-5";
+const NAIVE: &str = "--source FILE --method naive";
+const SDFT: &str = "--source FILE --method sdft";
+const CONSTANT: &str =
+    "--source FILE --method sdft --set loss.weight=constant --set loss.weight_aux=constant";
+const MIN_SNR: &str =
+    "--source FILE --method sdft --set loss.weight=min-snr-5 --set loss.weight_aux=min-snr-5";
 
 const TRANSLATE: &str = "translations of the FFHQ inputs, same file names; this version has no command yet that makes them";
 const EDIT: &str = "edits of the target images by Asyrp, same file names; this version has no command yet that makes them";

@@ -140,7 +140,7 @@ pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitC
     let mut models = Vec::new();
     for row in &rows {
         let what = format!(
-            "a run of 80,000 steps: cargo xtask train --config {}-sdft --source FILE --data DIR {}",
+            "a run of 80,000 steps: cargo xtask train --config {}-sdft --data DIR {}",
             match args.target {
                 TargetArg::Metfaces => "metfaces",
                 TargetArg::Aahq => "aahq",
