@@ -82,7 +82,9 @@ fn operation(work: &Work) -> Result<(Operation, Tensor, Vec<Tensor>)> {
             let scale = 1.0 / ((c_in * k * k) as f64).sqrt();
             let w = (formula(&[c_out, c_in, k, k], 2)? * scale)?;
             (
-                Box::new(move |leaves| conv2d(&leaves[0], &leaves[1], &leaves[2], stride, k / 2)),
+                Box::new(move |leaves| {
+                    conv2d(&leaves[0], &leaves[1], &leaves[2], stride, [k / 2; 2])
+                }),
                 formula(&[batch, c_in, side, side], 1)?,
                 vec![w, formula(&[c_out], 3)?],
             )

@@ -86,7 +86,8 @@ fn sets(
 ) -> Result<(Report, Option<sdft_imaging::Rgb8>)> {
     let digits = real == Path::new(assets::DIGITS);
     for path in [real, fake] {
-        if !path.exists() && !(digits && path == real) {
+        let embedded = digits && path == real;
+        if !embedded && !path.exists() {
             return Err(usage(format!("{}: no such folder or file", path.display())));
         }
     }

@@ -133,11 +133,14 @@ pub fn compare_sets(
     Ok((report, neighbours))
 }
 
+/// Takes a name, a value, its spread and a note.
+type Put<'a> = &'a mut dyn FnMut(&str, f64, Option<f64>, String);
+
 fn kernel_distance(
     x: &Features,
     y: &Features,
     options: &SetOptions,
-    put: &mut dyn FnMut(&str, f64, Option<f64>, String),
+    put: Put<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
     let size = options.kid_size.min(x.n()).min(y.n());
@@ -175,11 +178,7 @@ fn kernel_distance(
 }
 
 /// Whether generated images are closer to the real ones than these are to each other.
-fn copies(
-    real: &Features,
-    neighbours: &[Neighbour],
-    put: &mut dyn FnMut(&str, f64, Option<f64>, String),
-) -> Result<()> {
+fn copies(real: &Features, neighbours: &[Neighbour], put: Put<'_>) -> Result<()> {
     let mut distances: Vec<f64> = neighbours.iter().map(|n| n.distance).collect();
     let Some(typical) = median(&mut distances) else {
         return Ok(());

@@ -125,6 +125,10 @@ pub(super) const TABLE_1: Table = Table {
     ],
 };
 
+#[expect(
+    clippy::approx_constant,
+    reason = "a measured figure happens to be near a constant"
+)]
 pub(super) const TABLE_2: Table = Table {
     name: "table2",
     what: "text-guided editing: identity kept; the paper's first column, S_dir, needs one text per prompt: sdft evaluate --pairs .. --text ..",

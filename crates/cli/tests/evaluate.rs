@@ -1,0 +1,232 @@
+//! Measuring folders, and measuring while training.
+
+mod common;
+
+use common::{Place, SHORT, assert_same, essence};
+use serde_json::Value;
+
+/// A place with 12 samples of the embedded source model in `samples`.
+fn place_with_samples() -> Place {
+    let place = Place::new();
+    let sample = ["sample", "--model", "digits-source", "--steps", "ddim10"];
+    place
+        .run(&[&sample[..], &["-n", "12", "--out", "samples"]].concat())
+        .ok();
+    place
+}
+
+fn value(report: &Value, name: &str) -> f64 {
+    let measures = report["measures"].as_array().unwrap();
+    let found = measures.iter().find(|m| m["name"] == name);
+    found.unwrap_or_else(|| panic!("{name} is not in {report}"))["value"]
+        .as_f64()
+        .unwrap()
+}
+
+#[test]
+fn two_sets_are_compared_cached_and_written() {
+    let place = place_with_samples();
+    let sets = [
+        "evaluate", "--real", "digits", "--fake", "samples", "--json",
+    ];
+    let first = place
+        .run(
+            &[
+                &sets[..],
+                &["--cache", "c", "--out", "report", "--save-fake", "f.npz"],
+            ]
+            .concat(),
+        )
+        .ok();
+    let report: Value = serde_json::from_str(&first.out).unwrap();
+    assert!(value(&report, "FID") > 1.0 && value(&report, "KID x1000") > 1.0);
+    assert!(
+        report["settings"]["real"]
+            .as_str()
+            .unwrap()
+            .contains("1797 images")
+    );
+    let warnings = report["warnings"].to_string();
+    assert!(
+        warnings.contains("12 images, fewer than the 64 features"),
+        "{warnings}"
+    );
+    let written = std::fs::read_to_string(place.path("report/report.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), report);
+    let csv = std::fs::read_to_string(place.path("report/report.csv")).unwrap();
+    assert!(csv.starts_with("name,value,spread,n,note\nFID,"), "{csv}");
+
+    // From the cache, without it, and on another number of threads the numbers are the same.
+    let files = std::fs::read_dir(place.path("c")).unwrap().count();
+    assert_eq!(files, 1);
+    for extra in [&["--cache", "c"][..], &["--no-cache", "--threads", "1"]] {
+        let again = place.run(&[&sets[..], extra].concat()).ok();
+        assert_eq!(again.out, first.out);
+    }
+    // The statistics alone give the same FID.
+    let bare = place
+        .run(&[
+            "evaluate",
+            "--real",
+            "digits",
+            "--fake",
+            "f.npz",
+            "--json",
+            "--no-cache",
+        ])
+        .ok();
+    let bare: Value = serde_json::from_str(&bare.out).unwrap();
+    assert_eq!(value(&bare, "FID"), value(&report, "FID"));
+    assert!(bare["warnings"].to_string().contains("only statistics"));
+    // A set against itself.
+    place
+        .run(&[
+            "evaluate",
+            "--pairs",
+            "samples",
+            "samples",
+            "--without",
+            "lpips,identity",
+        ])
+        .ok();
+}
+
+#[test]
+fn what_cannot_be_measured_is_said_before_anything_is() {
+    let place = place_with_samples();
+    let evaluate = |args: &[&str]| {
+        let mut command = place.command(&["evaluate", "--no-cache"]);
+        command.args(args).env("HF_HUB_CACHE", place.path("hub"));
+        common::Run::from(command.output().unwrap())
+    };
+    evaluate(&[]).fails(2, &["nothing to measure", "--pairs"]);
+    evaluate(&["--real", "sampels", "--fake", "samples"]).fails(2, &["sampels", "no such"]);
+    evaluate(&["--real", "samples"]).fails(2, &["--fake"]);
+    evaluate(&["--real", "samples", "--fake", "samples"])
+        .fails(1, &["inception", "hf download", "--weights inception=FILE"]);
+    evaluate(&["--pairs", "samples", "samples"]).fails(1, &["lpips-alex", "--without lpips"]);
+    evaluate(&[
+        "--real",
+        "digits",
+        "--fake",
+        "samples",
+        "--weights",
+        "incption=x",
+    ])
+    .fails(2, &["incption", "the nearest is inception"]);
+    evaluate(&[
+        "--real", "digits", "--fake", "samples", "--resize", "bicubic",
+    ])
+    .fails(2, &["bicubic", "clean-fid"]);
+    place.write("bad.npz", b"PK\x03\x04 nothing else");
+    evaluate(&["--real", "digits", "--fake", "bad.npz"]).fails(1, &["bad.npz"]);
+    place.write("samples/00012.png", b"no picture");
+    evaluate(&["--real", "digits", "--fake", "samples"]).fails(1, &["00012.png"]);
+    place.write("weights.safetensors", b"{}");
+    evaluate(&[
+        "--real",
+        "samples",
+        "--fake",
+        "samples",
+        "--weights",
+        "inception=weights.safetensors",
+    ])
+    .fails(1, &["weights.safetensors"]);
+}
+
+#[test]
+fn an_evaluated_run_keeps_its_best_and_resumes_as_if_never_stopped() {
+    let place = Place::new();
+    let eval = [
+        "--set",
+        "eval.every=2",
+        "--set",
+        "eval.samples=3",
+        "--set",
+        "eval.sampler=ddim5",
+    ];
+    let all = [&SHORT[..], &eval[..]].concat();
+    place.run(&[&all[..], &["--out", "whole"]].concat()).ok();
+    let whole = place.path("whole/short");
+    let log = std::fs::read_to_string(whole.join("log.jsonl")).unwrap();
+    let scores: Vec<f64> = log
+        .lines()
+        .filter_map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            line["eval.kid"].as_f64()
+        })
+        .collect();
+    assert_eq!(scores.len(), 4);
+    assert!(whole.join("samples/neighbours-000008.png").is_file());
+    // The best file is that of the smallest score.
+    let best = (0..4)
+        .min_by(|&a, &b| scores[a].total_cmp(&scores[b]))
+        .unwrap();
+    let inspected = place.run(&["inspect", "whole/short/best.safetensors"]).ok();
+    let step = 2 * (best + 1);
+    assert!(
+        inspected
+            .out
+            .contains(&format!("provenance.steps = {step}\n")),
+        "{}, expected step {step}",
+        inspected.out
+    );
+
+    // The same in two parts, the first on one thread.
+    let mut first = all.clone();
+    first[2] = "4";
+    place
+        .run(&[&first[..], &["--out", "parts", "--threads", "1"]].concat())
+        .ok();
+    place
+        .run(&["train", "--resume", "parts/short", "--steps", "8"])
+        .ok();
+    let mut parts = essence(&place.path("parts/short"));
+    let mut expected = essence(&whole);
+    // A run of 4 steps logs and draws at its end.
+    parts.retain(|(name, _)| name != "log" && name != "step-000004.png");
+    expected.retain(|(name, _)| name != "log" && name != "step-000004.png");
+    assert_same(&parts, &expected);
+    let best = |root: &str| std::fs::read(place.path(root).join("best.safetensors")).unwrap();
+    assert!(best("parts/short") == best("whole/short"));
+
+    // Patience ends a run that does not improve; it is finished, not interrupted.
+    let patient = [
+        "--set",
+        "eval.patience=1",
+        "--set",
+        "optim.lr=0.0",
+        "--out",
+        "patient",
+    ];
+    let ended = place.run(&[&all[..], &patient[..]].concat()).ok();
+    assert!(ended.err.contains("the run ends here"), "{}", ended.err);
+    assert!(place.path("patient/short/final.safetensors").is_file());
+    place
+        .run(&[&all[..], &["--set", "eval.best=fid", "--out", "x"]].concat())
+        .fails(2, &["eval.best", "coverage"]);
+}
+
+#[test]
+fn a_table_of_the_paper_lists_what_it_lacks() {
+    let place = Place::new();
+    let reproduce = |args: &[&str]| {
+        let mut command = place.command(&["reproduce"]);
+        command.args(args).env("HF_HUB_CACHE", place.path("hub"));
+        common::Run::from(command.output().unwrap())
+    };
+    reproduce(&["table3"]).fails(
+        1,
+        &[
+            "7 things are missing",
+            "--source",
+            "--row sdft=RUN",
+            "hf download",
+            "metfaces-sdft",
+        ],
+    );
+    reproduce(&["table1", "--target", "aahq"]).fails(1, &["egsde-sdft", "--inputs"]);
+    reproduce(&["table2"]).fails(1, &["Asyrp", "irse50"]);
+    reproduce(&["table4", "--target", "aahq"]).fails(2, &["metfaces"]);
+    reproduce(&["table3", "--row", "sft=x"]).fails(2, &["sft=x", "scratch, naive, sdft"]);
+}
