@@ -283,39 +283,50 @@ pub(crate) struct EvaluateArgs {
     #[arg(long, num_args = 2, value_names = ["FROM", "TO"], requires = "pairs")]
     pub(crate) text: Option<Vec<String>>,
     /// How images come to Inception's 299 pixels: `pytorch-fid`, `clean-fid` or `torch-fidelity`.
-    #[arg(long, value_name = "MODE", default_value = "pytorch-fid")]
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "pytorch-fid",
+        conflicts_with = "pairs"
+    )]
     pub(crate) resize: InceptionResize,
     /// Subsets of KID.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one, conflicts_with = "pairs")]
     pub(crate) kid_subsets: usize,
     /// Images of a subset of KID; fewer where there are fewer.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..), conflicts_with = "pairs")]
     pub(crate) kid_size: u32,
     /// Seed of the subsets; torch-fidelity's own draw if not given.
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", conflicts_with = "pairs")]
     pub(crate) kid_seed: Option<u32>,
     /// Neighbours that a ball of precision and recall reaches to.
-    #[arg(long, value_name = "K", default_value_t = 3, value_parser = at_least_one)]
+    #[arg(long, value_name = "K", default_value_t = 3, value_parser = at_least_one, conflicts_with = "pairs")]
     pub(crate) neighbours: usize,
     /// With --pairs: bring the short side of every image to so many pixels first.
     #[arg(long, value_name = "PIXELS", requires = "pairs", value_parser = at_least_one)]
     pub(crate) size: Option<usize>,
     /// With --pairs: which images belong together.
-    #[arg(long, value_enum, default_value = "name")]
+    #[arg(long, value_enum, default_value = "name", requires = "pairs")]
     pub(crate) pair_by: PairByArg,
     /// With --pairs: leave out what needs weights that are not here.
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,..")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "PART,..",
+        requires = "pairs"
+    )]
     pub(crate) without: Vec<PartArg>,
     /// LPIPS's network.
-    #[arg(long, value_enum, default_value = "alex")]
+    #[arg(long, value_enum, default_value = "alex", requires = "pairs")]
     pub(crate) lpips: LpipsArg,
     /// CLIP's network.
-    #[arg(long, value_enum, default_value = "b16")]
+    #[arg(long, value_enum, default_value = "b16", requires = "text")]
     pub(crate) clip: ClipArg,
     /// Weights from a file instead of the cache of the Hugging Face client; may be given again, also for one network in several files.
     #[arg(long, value_name = "NETWORK=FILE")]
     pub(crate) weights: Vec<String>,
-    /// Where report.json, report.csv and neighbours.png go.
+    /// Where report.json and report.csv go, and neighbours.png where both sides are folders.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Print JSON instead of the table.
@@ -372,15 +383,15 @@ pub(crate) struct ReproduceArgs {
     /// Tables: the inputs, 10,000 FFHQ images at 256x256.
     #[arg(long, value_name = "DIR")]
     pub(crate) inputs: Option<PathBuf>,
-    /// Tables: all images of the target domain, a folder or an .npz of their statistics.
+    /// Tables: all images of the target domain, a folder or an .npz of images.
     #[arg(long, value_name = "DIR|NPZ")]
     pub(crate) data: Option<PathBuf>,
     /// Tables: what belongs to a row, a run or a weights file, or a folder of outputs; may be given again.
     #[arg(long, value_name = "ROW=PATH")]
     pub(crate) row: Vec<String>,
     /// Tables: only so many images of each row, for a quick pass.
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    pub(crate) limit: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) limit: Option<u32>,
     /// Tables: how images come to Inception.
     #[arg(long, value_name = "MODE", default_value = "pytorch-fid")]
     pub(crate) resize: InceptionResize,

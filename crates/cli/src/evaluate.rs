@@ -94,11 +94,15 @@ fn sets(
     let extractor = if digits {
         judge::extractor()?
     } else {
-        let files = weights.of(Network::Inception, "")?;
+        let files = weights.of(Network::Inception, "give --weights inception=FILE")?;
         Extractor::read(View::Inception(args.resize), &files.weights)?
     };
     let mut cache = match cache_folder(args) {
-        Some(folder) => FeatureCache::open(&folder, &extractor.describe(), extractor.dim())?,
+        Some(folder) => FeatureCache::open(&folder, &extractor.describe(), extractor.dim())
+            .unwrap_or_else(|error| {
+                console::note(&format!("features are not kept: {error}"));
+                FeatureCache::none(extractor.dim())
+            }),
         None => FeatureCache::none(extractor.dim()),
     };
     let mut open = |path: &Path, role: &str| -> Result<ImageSet> {
@@ -121,6 +125,9 @@ fn sets(
         )?)
     };
     let (real, fake) = (open(real, "real")?, open(fake, "fake")?);
+    if let Some(problem) = cache.problem() {
+        console::note(&format!("features are not kept: {problem}"));
+    }
     for (set, path) in [(&real, &args.save_real), (&fake, &args.save_fake)] {
         if let Some(path) = path {
             sdft_checkpoint::write_bytes_atomic(path, &set.archive()?)?;
@@ -175,7 +182,7 @@ pub(crate) fn read_lpips(net: LpipsNet, files: &Files) -> Result<(Lpips, String)
     let network = Network::Lpips(net);
     let params = network.read(&files.weights).map_err(anyhow::Error::msg)?;
     let hash = sdft_eval::hash_of(&files.weights)?;
-    let name = format!("{} v0.1, weights {}", network.name(), &hash[..12]);
+    let name = format!("{}, weights {}", network.name(), &hash[..12]);
     Ok((Lpips::load(net, &params)?, name))
 }
 
@@ -203,13 +210,19 @@ fn pairs(args: &EvaluateArgs, weights: &Weights, folders: &[PathBuf]) -> Result<
             LpipsArg::Vgg => LpipsNet::Vgg,
         };
         let network = Network::Lpips(net);
-        let files = weights.of(network, ", or leave it out with --without lpips")?;
+        let files = weights.of(
+            network,
+            &format!(
+                "give --weights {}=FILE, or leave it out with --without lpips",
+                network.name()
+            ),
+        )?;
         nets.lpips = Some(read_lpips(net, &files)?);
     }
     if !args.without.contains(&PartArg::Identity) {
         let files = weights.of(
             Network::Identity,
-            ", or leave it out with --without identity",
+            "give --weights irse50=FILE, or leave it out with --without identity",
         )?;
         nets.identity = Some(Extractor::read(View::Identity, &files.weights)?);
     }
@@ -219,7 +232,7 @@ fn pairs(args: &EvaluateArgs, weights: &Weights, folders: &[PathBuf]) -> Result<
             ClipArg::B32 => 32,
         };
         let network = Network::Clip(patch);
-        let files = weights.of(network, "")?;
+        let files = weights.of(network, &format!("give --weights {}=FILE", network.name()))?;
         let Some(tokenizer) = &files.tokenizer else {
             bail!(
                 "{name}: texts need the model's tokenizer.json too; give --weights {name}=tokenizer.json",

@@ -241,7 +241,19 @@ pub(crate) fn write_samples(model: &LoadedModel, folder: &Path, n: usize, seed: 
         .diffusion(config.learns_variance(), &"ddim40".parse()?)?;
     let unet = Unet::load(&model.params, config)?;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    refuse_leftovers(folder, n)?;
+    // A hidden file says whose samples these are: those of another model must not be taken for them.
+    let made_by = format!("model {}, ddim40, seed {seed}\n", model.sha256);
+    let label = folder.join(".made-by");
+    match std::fs::read_to_string(&label) {
+        Ok(found) if found == made_by => {}
+        Ok(found) => anyhow::bail!(
+            "{}: these samples were made by {}, expected {}; move them away, or name another --out",
+            folder.display(),
+            found.trim(),
+            made_by.trim()
+        ),
+        Err(_) => sdft_checkpoint::write_bytes_atomic(&label, made_by.as_bytes())?,
+    }
     let file = |i: usize| folder.join(format!("{i:05}.png"));
     let missing: Vec<usize> = (0..n).filter(|&i| !file(i).is_file()).collect();
     for (done, &first) in missing.iter().enumerate() {

@@ -15,7 +15,7 @@ use sdft_train::{
     run,
 };
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,7 +88,11 @@ impl Job {
         // What does not depend on files is checked before they are read.
         plan.validate_settings().map_err(|e| usage(e.to_string()))?;
         // A run can be continued from another folder than the one it was started in.
-        for path in [&mut plan.source, &mut plan.data.path] {
+        for path in [
+            &mut plan.source,
+            &mut plan.data.path,
+            &mut plan.eval.weights,
+        ] {
             let embedded = [assets::DIGITS, assets::DIGITS_SOURCE].contains(&path.as_str());
             match Path::new(path.as_str()).canonicalize() {
                 Ok(full) if !embedded => *path = full.display().to_string(),
@@ -110,6 +114,7 @@ impl Job {
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let data = open_data(&plan.data, plan.model.image_size)?;
         plan.data.fingerprint = fingerprint(data.as_ref())?;
+        locate_eval_weights(&mut plan)?;
         let place = Place::New(std::path::PathBuf::from(&plan.name));
         Ok(Self {
             plan,
@@ -124,9 +129,11 @@ impl Job {
         let mut changes = Table::new();
         for assignment in &args.set {
             let key = assignment.split('=').next().unwrap_or_default().trim();
-            if !["loop.steps", "loop.recompute"].contains(&key) && !key.starts_with("output.") {
+            if !["loop.steps", "loop.recompute", "eval.patience"].contains(&key)
+                && !key.starts_with("output.")
+            {
                 return Err(usage(format!(
-                    "--set {assignment}: a run goes on with the plan it was started with; only loop.steps, loop.recompute and output.* can change"
+                    "--set {assignment}: a run goes on with the plan it was started with; only loop.steps, loop.recompute, eval.patience and output.* can change"
                 )));
             }
             config::set(&mut changes, assignment)?;
@@ -331,16 +338,43 @@ fn examiner(plan: &Plan) -> Result<Examiner> {
             judge: Some((judge::load()?, present)),
         });
     }
-    let given = match plan.eval.weights.as_str() {
-        "" => Vec::new(),
-        file => vec![format!("{}={file}", Network::Inception.name())],
-    };
-    let off = ", or switch the evaluation off with --set eval.every=0";
-    let files = Weights::parse(&given)?.of(Network::Inception, off)?;
+    let files = [PathBuf::from(&plan.eval.weights)];
+    let extractor = Extractor::read(View::Inception(InceptionResize::default()), &files)?;
+    if extractor.weights() != plan.eval.weights_sha256 {
+        anyhow::bail!(
+            "{}: other weights than the run began with: their SHA-256 was {}, now it is {}",
+            plan.eval.weights,
+            plan.eval.weights_sha256,
+            extractor.weights()
+        );
+    }
     Ok(Examiner {
-        extractor: Extractor::read(View::Inception(InceptionResize::default()), &files.weights)?,
+        extractor,
         judge: None,
     })
+}
+
+/// Finds Inception's weights for a run that evaluates, before there is a run.
+fn locate_eval_weights(plan: &mut Plan) -> Result<()> {
+    if plan.eval.every == 0 || plan.data.path == assets::DIGITS {
+        return Ok(());
+    }
+    if plan.eval.weights.is_empty() {
+        let otherwise =
+            "give --set eval.weights=FILE, or leave the evaluation out with --set eval.every=0";
+        let files = Weights::parse(&[])?.of(Network::Inception, otherwise)?;
+        let file = files.weights.first().context("no file of weights")?;
+        plan.eval.weights = file.display().to_string();
+    }
+    let path = Path::new(&plan.eval.weights);
+    if !path.is_file() {
+        return Err(usage(format!(
+            "eval.weights: {} is no file",
+            path.display()
+        )));
+    }
+    plan.eval.weights_sha256 = sdft_checkpoint::sha256_file(path)?;
+    Ok(())
 }
 
 /// Presets and files, then flags, then `--set`.

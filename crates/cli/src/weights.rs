@@ -39,17 +39,17 @@ impl Weights {
         Ok(Self(files))
     }
 
-    /// The files of a network: weights, and `tokenizer.json` where it has one. `without` says how to do without.
-    pub(crate) fn of(&self, network: Network, without: &str) -> Result<Files> {
+    /// The files of a network: weights, and `tokenizer.json` where it has one. `otherwise` says how to give a file or do without.
+    pub(crate) fn of(&self, network: Network, otherwise: &str) -> Result<Files> {
         let name = network.name();
         let all = match self.0.get(name) {
             Some(files) => files.clone(),
             None => match HubCache::from_environment().and_then(|cache| cache.locate(name)) {
-                Ok(files) => files,
+                Ok(files) => verified(name, files)?,
                 Err(Error::Missing {
                     looked_at, command, ..
                 }) => bail!(
-                    "the weights of {name} are not here (looked for {}); get them with\n  {command}\nor give --weights {name}=FILE{without}",
+                    "the weights of {name} are not here (looked for {}); get them with\n  {command}\nor {otherwise}",
                     looked_at.display()
                 ),
                 Err(error) => return Err(error).with_context(|| format!("weights of {name}")),
@@ -63,6 +63,23 @@ impl Weights {
             tokenizer: tokenizer.into_iter().next(),
         })
     }
+}
+
+/// Compares files with the hashes that the manifest knows.
+fn verified(name: &str, files: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    let known = sdft_assets::asset(name).map_or(&[][..], |asset| &asset.files);
+    for (path, known) in files.iter().zip(known) {
+        if let Some(expected) = &known.sha256 {
+            let found = sdft_checkpoint::sha256_file(path)?;
+            if found != *expected {
+                bail!(
+                    "{}: damaged or another file: SHA-256 {found}, expected {expected}; remove it and fetch it again",
+                    path.display()
+                );
+            }
+        }
+    }
+    Ok(files)
 }
 
 /// Files of one network.

@@ -48,7 +48,7 @@ fn two_sets_are_compared_cached_and_written() {
     );
     let warnings = report["warnings"].to_string();
     assert!(
-        warnings.contains("12 images, fewer than the 64 features"),
+        warnings.contains("12 images for 64 features"),
         "{warnings}"
     );
     let written = std::fs::read_to_string(place.path("report/report.json")).unwrap();
@@ -79,16 +79,14 @@ fn two_sets_are_compared_cached_and_written() {
     assert_eq!(value(&bare, "FID"), value(&report, "FID"));
     assert!(bare["warnings"].to_string().contains("only statistics"));
     // A set against itself.
-    place
-        .run(&[
-            "evaluate",
-            "--pairs",
-            "samples",
-            "samples",
-            "--without",
-            "lpips,identity",
-        ])
+    let pairs = ["evaluate", "--pairs", "samples", "samples", "--json"];
+    let same = place
+        .run(&[&pairs[..], &["--without", "lpips,identity"]].concat())
         .ok();
+    let same: Value = serde_json::from_str(&same.out).unwrap();
+    assert_eq!(same["measures"][0]["value"], "inf");
+    assert_eq!(value(&same, "SSIM"), 1.0);
+    assert_eq!(same["pairs"].as_array().unwrap().len(), 12);
 }
 
 #[test]
@@ -187,6 +185,18 @@ fn an_evaluated_run_keeps_its_best_and_resumes_as_if_never_stopped() {
     parts.retain(|(name, _)| name != "log" && name != "step-000004.png");
     expected.retain(|(name, _)| name != "log" && name != "step-000004.png");
     assert_same(&parts, &expected);
+    let evaluations = |root: &str| {
+        let log = std::fs::read_to_string(place.path(root).join("log.jsonl")).unwrap();
+        let lines = log.lines().filter(|line| line.contains("eval.kid"));
+        lines
+            .map(|line| {
+                let mut line: Value = serde_json::from_str(line).unwrap();
+                line.as_object_mut().unwrap().remove("time");
+                line
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(evaluations("parts/short"), evaluations("whole/short"));
     let best = |root: &str| std::fs::read(place.path(root).join("best.safetensors")).unwrap();
     assert!(best("parts/short") == best("whole/short"));
 

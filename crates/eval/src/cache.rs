@@ -13,6 +13,7 @@ pub struct FeatureCache {
     path: Option<PathBuf>,
     rows: HashMap<[u8; 32], Vec<f32>>,
     dim: usize,
+    problem: Option<String>,
 }
 
 impl FeatureCache {
@@ -22,6 +23,7 @@ impl FeatureCache {
             path: None,
             rows: HashMap::new(),
             dim,
+            problem: None,
         }
     }
 
@@ -67,6 +69,7 @@ impl FeatureCache {
             path: Some(path),
             rows,
             dim,
+            problem: None,
         })
     }
 
@@ -75,42 +78,42 @@ impl FeatureCache {
         self.rows.get(key).map(Vec::as_slice)
     }
 
-    /// Keeps vectors, on disk too.
-    pub(crate) fn put(&mut self, new: Vec<([u8; 32], Vec<f32>)>) -> Result<()> {
-        if let Some(path) = &self.path {
-            let record = 36 + 4 * self.dim;
-            let io = |action| {
-                move |source| EvalError::Io {
-                    action,
-                    path: path.clone(),
-                    source,
-                }
-            };
-            let mut bytes = Vec::with_capacity(new.len() * record);
-            for (key, vector) in &new {
-                let start = bytes.len();
-                bytes.extend(key);
-                bytes.extend(vector.iter().flat_map(|v| v.to_le_bytes()));
-                bytes.extend(crc32fast::hash(&bytes[start..]).to_le_bytes());
-            }
-            let mut file = File::options()
-                .create(true)
-                .append(true)
-                .open(path)
-                .map_err(io("open"))?;
-            // Two programs may measure at once; the lock goes when the file is closed.
-            file.lock().map_err(io("lock"))?;
-            // A record that an earlier program left unfinished must not move the later ones out of step.
-            let length = file.metadata().map_err(io("read"))?.len();
-            let whole = length - length % record as u64;
-            if whole < length {
-                file.set_len(whole).map_err(io("write"))?;
-            }
-            file.write_all(&bytes).map_err(io("write"))?;
+    /// Why vectors are not kept on disk any more, if that is so.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// Keeps vectors, on disk too as long as that works: nobody depends on it.
+    pub(crate) fn put(&mut self, new: Vec<([u8; 32], Vec<f32>)>) {
+        if let Some(path) = &self.path
+            && let Err(error) = append(path, self.dim, &new)
+        {
+            self.problem = Some(format!("cannot write to {}: {error}", path.display()));
+            self.path = None;
         }
         self.rows.extend(new);
-        Ok(())
     }
+}
+
+fn append(path: &Path, dim: usize, new: &[([u8; 32], Vec<f32>)]) -> std::io::Result<()> {
+    let record = 36 + 4 * dim;
+    let mut bytes = Vec::with_capacity(new.len() * record);
+    for (key, vector) in new {
+        let start = bytes.len();
+        bytes.extend(key);
+        bytes.extend(vector.iter().flat_map(|v| v.to_le_bytes()));
+        bytes.extend(crc32fast::hash(&bytes[start..]).to_le_bytes());
+    }
+    let mut file = File::options().create(true).append(true).open(path)?;
+    // Two programs may measure at once; the lock goes when the file is closed.
+    file.lock()?;
+    // A record that an earlier program left unfinished must not move the later ones out of step.
+    let length = file.metadata()?.len();
+    let whole = length - length % record as u64;
+    if whole < length {
+        file.set_len(whole)?;
+    }
+    file.write_all(&bytes)
 }
 
 #[cfg(test)]
@@ -122,9 +125,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = || FeatureCache::open(dir.path(), "a", 2).unwrap();
         let mut cache = open();
-        cache
-            .put(vec![([1; 32], vec![1.0, 2.0]), ([2; 32], vec![3.0, 4.0])])
-            .unwrap();
+        cache.put(vec![([1; 32], vec![1.0, 2.0]), ([2; 32], vec![3.0, 4.0])]);
         let path = cache.path.clone().unwrap();
         assert_eq!(open().get(&[2; 32]), Some(&[3.0, 4.0][..]));
         assert!(
@@ -139,7 +140,7 @@ mod tests {
         fs::write(&path, &bytes).unwrap();
         let mut cache = open();
         assert!(cache.get(&[2; 32]).is_none());
-        cache.put(vec![([3; 32], vec![5.0, 6.0])]).unwrap();
+        cache.put(vec![([3; 32], vec![5.0, 6.0])]);
         assert_eq!(open().get(&[3; 32]), Some(&[5.0, 6.0][..]));
         assert_eq!(open().get(&[1; 32]), Some(&[1.0, 2.0][..]));
         // A flipped bit.

@@ -10,6 +10,9 @@ use sdft_imaging::{Rgb8, center_crop, to_unit_range};
 use sdft_nn::Params;
 use std::path::PathBuf;
 
+/// Pictures that a network looks at at once.
+pub(crate) const BATCH: usize = 32;
+
 /// What images are looked at with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
@@ -160,11 +163,19 @@ impl Extractor {
         }
     }
 
-    /// Feature vectors one after the other.
+    /// Feature vectors one after the other; a few dozen pictures are looked at at once.
     ///
     /// # Errors
     /// Pictures that the network cannot look at.
     pub fn extract(&self, images: &[Rgb8]) -> Result<Vec<f32>> {
+        let mut out = Vec::with_capacity(images.len() * self.dim());
+        for chunk in images.chunks(BATCH) {
+            out.extend(self.extract_at_once(chunk)?);
+        }
+        Ok(out)
+    }
+
+    fn extract_at_once(&self, images: &[Rgb8]) -> Result<Vec<f32>> {
         use rayon::prelude::*;
         let Some(first) = images.first() else {
             return Ok(Vec::new());

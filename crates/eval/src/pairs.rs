@@ -11,6 +11,12 @@ use std::path::{Path, PathBuf};
 
 /// Pairs that a network looks at at once.
 const BATCH: usize = 8;
+/// Longest side that a picture may get.
+const LONGEST: usize = 16_384;
+/// Pixels that LPIPS looks at at once.
+const BATCH_PIXELS: usize = 8 * 256 * 256;
+
+const PSNR: &str = "PSNR";
 
 /// Which images of two folders belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +147,7 @@ pub fn compare_pairs(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Report> {
     let mut columns = vec![
-        Column::new("PSNR", "dB, higher is better".into()),
+        Column::new(PSNR, "dB, higher is better".into()),
         Column::new(
             "PSNR, EGSDE",
             "dB, at most 100: the error has a floor of 1e-10".into(),
@@ -192,6 +198,14 @@ pub fn compare_pairs(
             added.push(embedded(net, &inputs, &outputs, chunk, &score)?);
         }
         for (column, values) in columns.iter_mut().zip(added) {
+            // PSNR of equal pictures is infinite; nothing else may be.
+            let sound = |v: &f64| v.is_finite() || (column.name == PSNR && *v == f64::INFINITY);
+            if let Some(i) = values.iter().position(|v| !sound(v)) {
+                return Err(EvalError::Content {
+                    path: chunk[i].output.clone(),
+                    problem: format!("{} is {}", column.name, values[i]),
+                });
+            }
             column.values.extend(values);
         }
         progress(i * BATCH + chunk.len(), pairs.len());
@@ -212,7 +226,17 @@ impl Column {
 fn load(pair: &Pair, size: Option<usize>) -> Result<(Rgb8, Rgb8)> {
     let read = |path: &Path| -> Result<Rgb8> {
         let image = decode_file(path, &Limits::default())?;
+        let (short, long) = (image.width.min(image.height), image.width.max(image.height));
         Ok(match size {
+            Some(size) if long * size / short > LONGEST => {
+                return Err(EvalError::Content {
+                    path: path.to_owned(),
+                    problem: format!(
+                        "{}x{} pixels would become longer than {LONGEST} at a short side of {size}",
+                        image.width, image.height
+                    ),
+                });
+            }
             Some(size) => resize_short_side(&image, size),
             None => image,
         })
@@ -222,7 +246,7 @@ fn load(pair: &Pair, size: Option<usize>) -> Result<(Rgb8, Rgb8)> {
         return Err(EvalError::Content {
             path: pair.output.clone(),
             problem: format!(
-                "{}x{} pixels, expected the {}x{} of {}; --size 256 brings both to one size",
+                "{}x{} pixels, expected the {}x{} of {}; --size brings pictures of one shape to one size",
                 b.width,
                 b.height,
                 a.width,
@@ -255,7 +279,13 @@ fn perceptual(net: &Lpips, inputs: &[Rgb8], outputs: &[Rgb8]) -> Result<Vec<f64>
     let same = inputs
         .iter()
         .all(|i| (i.width, i.height) == (inputs[0].width, inputs[0].height));
-    let step = if same { inputs.len().max(1) } else { 1 };
+    // A batch of large pictures would keep gigabytes of maps.
+    let pixels = inputs.iter().map(|i| i.width * i.height).max();
+    let step = if same {
+        (BATCH_PIXELS / pixels.unwrap_or(1)).max(1)
+    } else {
+        1
+    };
     for (a, b) in inputs.chunks(step).zip(outputs.chunks(step)) {
         let stack = |images: &[Rgb8]| -> Result<Tensor> {
             let all = images.iter().map(tensor);

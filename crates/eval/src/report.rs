@@ -98,7 +98,15 @@ impl Report {
             let _ = writeln!(out, "{}", fields.map(|f| quoted(f)).join(","));
         }
         if !self.rows.is_empty() {
-            let _ = writeln!(out, "\nname,{}", self.columns.join(","));
+            let _ = writeln!(
+                out,
+                "\nname,{}",
+                self.columns
+                    .iter()
+                    .map(|c| quoted(c))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            );
             for (name, values) in &self.rows {
                 let values: Vec<String> = values.iter().map(f64::to_string).collect();
                 let _ = writeln!(out, "{},{}", quoted(name), values.join(","));
@@ -150,7 +158,7 @@ mod tests {
                 note: "higher is better, \"dB\"".into(),
             }],
             warnings: vec!["few".into()],
-            columns: vec!["psnr".into()],
+            columns: vec!["PSNR, EGSDE".into()],
             rows: vec![("a,b.png".into(), vec![12.5])],
         };
         let text = report.text();
@@ -158,10 +166,10 @@ mod tests {
         assert!(text.contains("warning: few"));
         let json = report.json();
         assert_eq!(json["measures"][0]["value"], "inf");
-        assert_eq!(json["pairs"][0]["psnr"], 12.5);
+        assert_eq!(json["pairs"][0]["PSNR, EGSDE"], 12.5);
         assert_eq!(
             report.csv(),
-            "name,value,spread,n,note\nPSNR,inf,0.25,3,\"higher is better, \"\"dB\"\"\"\n\nname,psnr\n\"a,b.png\",12.5\n"
+            "name,value,spread,n,note\nPSNR,inf,0.25,3,\"higher is better, \"\"dB\"\"\"\n\nname,\"PSNR, EGSDE\"\n\"a,b.png\",12.5\n"
         );
     }
 }

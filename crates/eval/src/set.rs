@@ -1,15 +1,15 @@
 use crate::cache::FeatureCache;
 use crate::error::{EvalError, Result, of};
-use crate::extractor::Extractor;
+use crate::extractor::{BATCH, Extractor};
 use rayon::prelude::*;
 use sdft_checkpoint::sha256_bytes;
 use sdft_imaging::{Limits, Rgb8, decode_described, read_image_file};
 use sdft_metrics::{Features, Moments, Statistics};
-use sdft_npz::{Array, Values, encode_npz, read_npz};
+use sdft_npz::{Array, Values, encode_npz, read_npz_where};
 use std::path::{Path, PathBuf};
 
-/// Images that are decoded and looked at together.
-const BATCH: usize = 32;
+/// The array of images in an archive.
+const IMAGES: &str = "arr_0";
 
 /// One side of a comparison: images, or what is left of them.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct ImageSet {
     pub features: Option<Features>,
     /// Mean and covariance; `None` for a single image.
     pub statistics: Option<Statistics>,
+    /// The network, preprocessing and weights behind it, where that is known.
+    pub made_with: Option<String>,
 }
 
 impl ImageSet {
@@ -46,7 +48,12 @@ impl ImageSet {
         }
         let files = sdft_data::list_images(path)?;
         let features = of_files(&files, extractor, cache, progress)?;
-        Self::of_features(label, files, features)
+        Self::of_features(label, files, features).map(|set| set.made_by(extractor))
+    }
+
+    fn made_by(mut self, extractor: &Extractor) -> Self {
+        self.made_with = Some(extractor.describe());
+        self
     }
 
     /// A set whose features are known.
@@ -70,6 +77,7 @@ impl ImageSet {
             files,
             features: Some(features),
             statistics,
+            made_with: None,
         })
     }
 
@@ -79,7 +87,15 @@ impl ImageSet {
         extractor: &Extractor,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        let mut arrays = read_npz(path)?;
+        let mut names = Vec::new();
+        let mut arrays = read_npz_where(path, |name| {
+            names.push(name.to_owned());
+            ["mu", "sigma", "n", "features"].contains(&name)
+        })?;
+        // An archive of images may carry statistics of other features beside them.
+        if names.iter().any(|name| name == IMAGES) {
+            arrays = read_npz_where(path, |name| name == IMAGES)?;
+        }
         let problem = |problem: String| EvalError::Content {
             path: path.to_owned(),
             problem,
@@ -96,28 +112,46 @@ impl ImageSet {
                 Values::I64(n) => u64::try_from(*n.first()?).ok(),
                 _ => None,
             });
-            let statistics = Statistics::new(mu.to_f64()?, sigma.to_f64()?, n);
+            let label_of = |array: &Array| match &array.values {
+                Values::U8(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                _ => String::new(),
+            };
+            let made_with = arrays.get("features").map(label_of);
+            if let Some(other) = made_with.as_ref().filter(|m| **m != extractor.describe()) {
+                return Err(problem(format!(
+                    "these statistics were made with {other}, expected {}",
+                    extractor.describe()
+                )));
+            }
+            let floats = |array: &Array| array.to_f64().map_err(|e| problem(e.to_string()));
+            let statistics = Statistics::new(floats(mu)?, floats(sigma)?, n);
             return Ok(Self {
                 statistics: Some(of(&label, statistics)?),
                 label,
                 files: Vec::new(),
                 features: None,
+                made_with,
             });
         }
-        let images = match arrays.remove("arr_0") {
+        let images = match arrays.remove(IMAGES) {
             Some(Array {
                 shape,
                 values: Values::U8(bytes),
             }) if shape.len() == 4 && shape[3] == 3 => (shape, bytes),
             _ => {
-                let found: Vec<&String> = arrays.keys().collect();
                 return Err(problem(format!(
-                    "expected statistics (mu, sigma) or images (arr_0, bytes [N, H, W, 3]), found {found:?}"
+                    "expected statistics (mu, sigma) or images (arr_0, bytes [N, H, W, 3]), found {}",
+                    names.join(", ")
                 )));
             }
         };
         let (shape, bytes) = images;
         let (h, w) = (shape[1], shape[2]);
+        if shape.contains(&0) {
+            return Err(problem(format!(
+                "expected images, found an array of shape {shape:?}"
+            )));
+        }
         let pictures = bytes.chunks_exact((3 * h * w).max(1));
         let pictures = pictures.map(|pixels| Ok(Rgb8::new(w, h, pixels.to_vec())?));
         Self::of_images(label, pictures, extractor, progress)
@@ -141,7 +175,7 @@ impl ImageSet {
             progress(first + chunk.len(), n);
         }
         let features = of(&label, Features::new(data, extractor.dim()))?;
-        Self::of_features(label, Vec::new(), features)
+        Self::of_features(label, Vec::new(), features).map(|set| set.made_by(extractor))
     }
 
     /// Number of images, if known.
@@ -152,7 +186,7 @@ impl ImageSet {
         }
     }
 
-    /// The statistics as pytorch-fid writes them (`mu`, `sigma`), and their `n`.
+    /// The statistics as pytorch-fid writes them (`mu`, `sigma`), with their `n` and what they were made with (`features`, text as bytes).
     ///
     /// # Errors
     /// A set without statistics.
@@ -170,6 +204,11 @@ impl ImageSet {
         let n = n.map(|n| Array::i64(vec![1], vec![n])).transpose()?;
         let mut entries = vec![("mu", &mu), ("sigma", &sigma)];
         entries.extend(n.as_ref().map(|n| ("n", n)));
+        let label = self.made_with.clone().unwrap_or_default().into_bytes();
+        let label = (!label.is_empty())
+            .then(|| Array::u8(vec![label.len()], label))
+            .transpose()?;
+        entries.extend(label.as_ref().map(|label| ("features", label)));
         Ok(encode_npz(&entries, true)?)
     }
 }
@@ -213,8 +252,19 @@ pub fn of_files(
             .into_iter()
             .zip(new.chunks_exact(dim).map(<[f32]>::to_vec))
             .collect();
+        // What is no number is an error now and must not be believed later.
+        if let Some((key, _)) = new.iter().find(|(_, v)| v.iter().any(|x| !x.is_finite())) {
+            let file = read.iter().zip(chunk).find(|((k, _), _)| k == key);
+            return Err(EvalError::Content {
+                path: file.map_or_else(PathBuf::new, |(_, (_, path))| path.clone()),
+                problem: format!(
+                    "{} gives features that are no numbers",
+                    extractor.describe()
+                ),
+            });
+        }
         if !new.is_empty() {
-            cache.put(new)?;
+            cache.put(new);
         }
         for (j, (key, _)) in read.iter().enumerate() {
             if let Some(row) = cache.get(key) {
@@ -236,4 +286,93 @@ fn key_of(bytes: &[u8]) -> [u8; 32] {
         *byte = digit(digits[0]) << 4 | digit(digits[1]);
     }
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extractor::View;
+    use sdft_features::DigitsJudge;
+    use sdft_nn::Params;
+
+    fn extractor(weights: &str) -> Extractor {
+        let specs = DigitsJudge::specs().unwrap();
+        let params = Params::init(&specs, 5, &candle_core::Device::Cpu).unwrap();
+        Extractor::new(View::Digits, &params, weights.to_owned()).unwrap()
+    }
+
+    fn images(n: usize) -> Vec<u8> {
+        (0..n * 768).map(|i| (i * i % 251) as u8).collect()
+    }
+
+    fn open(bytes: &[u8], extractor: &Extractor) -> Result<ImageSet> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("set.npz");
+        std::fs::write(&path, bytes).unwrap();
+        let mut cache = FeatureCache::none(extractor.dim());
+        ImageSet::open(&path, extractor, &mut cache, &mut |_, _| {})
+    }
+
+    #[test]
+    fn an_archive_of_images_equals_their_folder_and_its_statistics_come_back() {
+        let (net, bytes) = (extractor("one"), images(40));
+        let array = Array::u8(vec![40, 16, 16, 3], bytes.clone()).unwrap();
+        // Statistics beside the images are of other features and do not count.
+        let other = Array::f64(vec![1], vec![0.0]).unwrap();
+        let entries = [("arr_0", &array), ("mu", &other), ("sigma", &other)];
+        let set = open(&encode_npz(&entries, true).unwrap(), &net).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        for (i, pixels) in bytes.chunks_exact(768).enumerate() {
+            let image = Rgb8::new(16, 16, pixels.to_vec()).unwrap();
+            sdft_imaging::write_png(&dir.path().join(format!("{i:02}.png")), &image).unwrap();
+        }
+        let mut cache = FeatureCache::none(net.dim());
+        let mut last = (0, 0);
+        let folder = ImageSet::open(dir.path(), &net, &mut cache, &mut |a, b| last = (a, b));
+        let folder = folder.unwrap();
+        assert_eq!((folder.n(), last), (Some(40), (40, 40)));
+        assert_eq!(folder.features, set.features);
+
+        let archive = folder.archive().unwrap();
+        let back = open(&archive, &net).unwrap();
+        assert_eq!(back.statistics, folder.statistics);
+        assert_eq!(
+            (back.n(), back.made_with.clone()),
+            (Some(40), Some(net.describe()))
+        );
+        let error = open(&archive, &extractor("two")).unwrap_err().to_string();
+        assert!(
+            error.contains("made with digits judge, weights one"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn archives_of_something_else_are_refused() {
+        let net = extractor("one");
+        let refused = |name: &str, array: Array, word: &str| {
+            let error = open(&encode_npz(&[(name, &array)], false).unwrap(), &net).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+        };
+        refused("x", Array::u8(vec![3], vec![0; 3]).unwrap(), "found x");
+        refused(
+            "arr_0",
+            Array::u8(vec![0, 16, 16, 3], vec![]).unwrap(),
+            "[0, 16, 16, 3]",
+        );
+        refused(
+            "arr_0",
+            Array::u8(vec![1, 4, 4, 3], vec![0; 48]).unwrap(),
+            "16x16",
+        );
+        refused("arr_0", Array::f32(vec![1], vec![0.0]).unwrap(), "arr_0");
+        let mu = Array::f64(vec![2], vec![0.0; 2]).unwrap();
+        let sigma = Array::f64(vec![2, 2], vec![0.0; 4]).unwrap();
+        let bytes = encode_npz(&[("mu", &mu), ("sigma", &sigma)], false).unwrap();
+        let error = open(&bytes, &net).unwrap_err().to_string();
+        assert!(
+            error.contains("mu [64]") && error.contains("[2]"),
+            "{error}"
+        );
+    }
 }

@@ -30,9 +30,9 @@ impl Default for SetOptions {
     }
 }
 
-/// Samples below which the covariance of 2048 features cannot have full rank.
+/// Samples up to which the covariance of 2048 features cannot have full rank.
 fn too_few_for_fid(n: u64, dim: usize) -> bool {
-    n < dim as u64
+    n <= dim as u64
 }
 
 /// Compares a set of generated images with the real ones: FID, KID, precision and recall, density and coverage, nearest neighbours.
@@ -75,7 +75,7 @@ pub fn compare_sets(
             for set in [real, fake] {
                 match set.n() {
                     Some(n) if too_few_for_fid(n, a.dim()) => warnings.push(format!(
-                        "FID: {} has {n} images, fewer than the {} features, so the value is biased upwards and depends on n; \
+                        "FID: {} has {n} images for {} features, so the value is biased upwards and depends on n; \
                          compare only at equal n, or use KID, which is unbiased",
                         set.label,
                         a.dim()
@@ -89,6 +89,14 @@ pub fn compare_sets(
             }
         }
         _ => warnings.push("FID needs at least 2 images on each side; it is left out".into()),
+    }
+    for set in [real, fake] {
+        if set.features.is_none() && set.made_with.is_none() {
+            warnings.push(format!(
+                "FID: {} does not say with which resizing and weights it was made; a number of mixed kinds means nothing",
+                set.label
+            ));
+        }
     }
     let mut neighbours = Vec::new();
     match (&real.features, &fake.features) {
@@ -189,7 +197,8 @@ fn copies(real: &Features, neighbours: &[Neighbour], put: Put<'_>) -> Result<()>
         None,
         "median distance of a fake to its nearest real".into(),
     );
-    if real.n() < 2 {
+    // Of fewer reals a twentieth is no image.
+    if real.n() < 40 {
         return Ok(());
     }
     let others = of("nearest neighbours", nearest_others(real))?;
@@ -197,9 +206,9 @@ fn copies(real: &Features, neighbours: &[Neighbour], put: Put<'_>) -> Result<()>
     among.sort_by(f64::total_cmp);
     // The distance that only a twentieth of the reals have to their nearest: closer than that is suspicious.
     let close = among[(among.len() - 1) / 20];
-    let n = neighbours.iter().filter(|n| n.distance < close).count();
+    let n = neighbours.iter().filter(|n| n.distance <= close).count();
     let note = format!(
-        "share of fakes closer to a real than {close:.3}, which 5 % of reals are to another; above 0.05 speaks for copying"
+        "share of fakes within {close:.3} of a real, as 5 % of reals are of another; well above 0.05 speaks for copying"
     );
     put("copies", n as f64 / neighbours.len() as f64, None, note);
     Ok(())
@@ -261,10 +270,7 @@ mod tests {
         assert!(value(&report, "FID").unwrap().is_finite());
         assert!(value(&report, "KID x1000").unwrap().is_finite());
         let text = report.warnings.join("\n");
-        assert!(
-            text.contains("set 2 has 2 images, fewer than the 4 features"),
-            "{text}"
-        );
+        assert!(text.contains("set 2 has 2 images for 4 features"), "{text}");
         assert!(
             text.contains("precision and recall need more than 3"),
             "{text}"

@@ -1,7 +1,7 @@
 //! From pictures to what each network was trained on.
 
 use crate::inception::INCEPTION_SIDE;
-use sdft_imaging::{Filter, Rgb8, Sampling, interpolate, resize_f32, resize_short_side};
+use sdft_imaging::{Filter, Rgb8, Sampling, interpolate, resize_f32, resize_short_side_square};
 use std::fmt;
 use std::str::FromStr;
 
@@ -87,19 +87,13 @@ const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 /// Source: the `preprocess` that CLIP's own `load` returns.
 pub fn clip_input(image: &Rgb8, side: usize) -> Vec<f32> {
     let side = side.max(1);
-    let small = resize_short_side(image, side);
-    // torchvision's centre crop rounds half to even; the short side fits exactly.
-    let first = |long: usize| ((long - side) as f64 / 2.0).round_ties_even() as usize;
-    let (x0, y0) = (first(small.width), first(small.height));
+    let small = resize_short_side_square(image, side);
     let mut out = Vec::with_capacity(3 * side * side);
     for channel in 0..3 {
-        for y in y0..y0 + side {
-            let row = &small.pixels[3 * (y * small.width + x0)..][..3 * side];
-            let values = row.iter().skip(channel).step_by(3);
-            out.extend(
-                values.map(|&v| (f32::from(v) / 255.0 - CLIP_MEAN[channel]) / CLIP_STD[channel]),
-            );
-        }
+        let values = small.pixels.iter().skip(channel).step_by(3);
+        out.extend(
+            values.map(|&v| (f32::from(v) / 255.0 - CLIP_MEAN[channel]) / CLIP_STD[channel]),
+        );
     }
     out
 }

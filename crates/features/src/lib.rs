@@ -5,7 +5,8 @@
 //! Lpips         how different two images look                        Clip          images and texts in one space
 //! DigitsJudge   the embedded example: which digit, in which style
 //! ```
-//! [`Network`] reads their public files strictly; [`inception_input`] and [`clip_input`] prepare pictures exactly as the reference programs do.
+//! [`Network`] reads their public files strictly; [`inception_input`] and [`clip_input`] prepare
+//! pictures as pytorch-fid, clean-fid, torch-fidelity and CLIP's own `preprocess` do.
 //!
 //! # Example
 //! ```

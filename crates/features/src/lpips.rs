@@ -49,7 +49,7 @@ impl LpipsNet {
         }
     }
 
-    /// The key of convolution `index` of torchvision's `features`, without `weight` or `bias`, if the network has it.
+    /// The slice that convolution `index` of torchvision's `features` belongs to, counted from 0, if the network has it.
     pub(crate) fn slice_of(self, index: usize) -> Option<usize> {
         self.slices()
             .iter()

@@ -134,8 +134,10 @@ impl Network {
             if name.ends_with("fc.weight") {
                 classes = tensor.dims().first().copied();
             }
-            if let Some(name) = self.rename(&name) {
-                named.insert(name, tensor);
+            if let Some(name) = self.rename(&name)
+                && named.insert(name.clone(), tensor).is_some()
+            {
+                return Err(format!("{name} is there twice"));
             }
         }
         if self == Self::Inception && classes.is_some_and(|n| n != 1008) {

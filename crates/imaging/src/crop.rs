@@ -54,6 +54,24 @@ pub fn resize_short_side(image: &Rgb8, size: usize) -> Rgb8 {
     )
 }
 
+/// The middle square of [`resize_short_side`]'s result; little more than it is computed.
+///
+/// Source: torchvision `Resize(size, BICUBIC)` and `CenterCrop(size)` on a PIL image; the crop's first pixel rounds halves to even.
+#[must_use]
+pub fn resize_short_side_square(image: &Rgb8, size: usize) -> Rgb8 {
+    let size = size.max(1);
+    let short = image.width.min(image.height);
+    let scaled = |side: usize| (size as u128 * side as u128 / short as u128) as usize;
+    let (width, height) = (scaled(image.width), scaled(image.height));
+    let first = |long: usize| ((long - size) as f64 / 2.0).round_ties_even() as usize;
+    resize_window(
+        image,
+        (width, first(width), size),
+        (height, first(height), size),
+        Filter::Bicubic,
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +137,18 @@ mod tests {
         assert_eq!((tall.width, tall.height), (2, 6));
         let same = picture(64, 90, |y, x, c| y + x + c);
         assert_eq!(resize_short_side(&same, 64), same);
+    }
+
+    #[test]
+    fn the_square_is_the_middle_of_the_whole() {
+        let image = picture(75, 40, |y, x, c| 3 * y + 7 * x * x + 50 * c);
+        for size in [13, 40, 64] {
+            let whole = resize_short_side(&image, size);
+            let x = ((whole.width - size) as f64 / 2.0).round_ties_even() as usize;
+            let expected = whole.crop(x, 0, size, size).unwrap();
+            assert_eq!(resize_short_side_square(&image, size), expected, "{size}");
+        }
+        let strip = Rgb8::filled(1, 30_000, [7, 8, 9]);
+        assert_eq!(resize_short_side_square(&strip, 224).width, 224);
     }
 }

@@ -37,7 +37,7 @@ mod rgb8;
 
 pub use compose::{enlarge, grid, side_by_side, titled};
 pub use convert::{from_unit_range_round, from_unit_range_truncate, to_unit_range};
-pub use crop::{center_crop, resize_short_side};
+pub use crop::{center_crop, resize_short_side, resize_short_side_square};
 pub use decode::{Decoded, Limits, decode_bytes, decode_described, decode_file, read_image_file};
 pub use error::{ImagingError, Result};
 pub use filter::Filter;

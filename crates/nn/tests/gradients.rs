@@ -95,6 +95,7 @@ fn operations_have_exact_gradients() {
     }
     check(&[wave(&[2, 3, 4, 5], 0.4)], |t| upsample_nearest_2x(&t[0]));
     check(&[wave(&[2, 3, 5, 7], 0.4)], |t| average_pool_2x(&t[0]));
+    check(&[wave(&[2, 3, 5, 7], 0.4)], |t| relu(&t[0]));
     for kind in [PoolKind::Max, PoolKind::Average] {
         for (k, stride, pad) in [(3, 1, 1), (3, 2, 0), (2, 2, 0)] {
             check(&[wave(&[2, 3, 5, 7], 0.4)], |t| {

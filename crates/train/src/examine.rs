@@ -1,6 +1,7 @@
 //! How good the samples are while the model changes: KID against the training images, on fixed noise.
 
-use crate::error::{Result, TrainError};
+use crate::error::{Context, Result, TrainError};
+use crate::folder::RunFolder;
 use crate::plan::{BestBy, Plan};
 use crate::preview::{sample_images, to_tensor};
 use crate::snapshot::Position;
@@ -12,10 +13,13 @@ use sdft_eval::{Extractor, ImageSet, neighbour_strip, score_digits};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Features, KidOptions, Neighbour, mmd2_unbiased, nearest};
+use sdft_models::save_unet;
 use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_samplers::seeded_normal;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Samples in the strip of neighbours.
@@ -154,6 +158,66 @@ pub(crate) fn is_exhausted(position: &Position, plan: &Plan) -> bool {
     plan.eval.every > 0
         && plan.eval.patience > 0
         && position.evaluations_since_best >= plan.eval.patience
+}
+
+/// Where the model of an evaluation waits until a checkpoint knows of it.
+fn candidate(folder: &RunFolder, step: u64) -> PathBuf {
+    folder
+        .checkpoints()
+        .join(format!("best-{step:06}.safetensors"))
+}
+
+/// Saves a model that is the best so far. `best.safetensors` follows with the next checkpoint, so that a killed run goes on with the best
+/// that its checkpoint knows.
+pub(crate) fn keep_best(
+    folder: &RunFolder,
+    plan: &Plan,
+    step: u64,
+    weights: &Params,
+    provenance: &BTreeMap<String, String>,
+) -> Result<()> {
+    let path = candidate(folder, step);
+    save_unet(&path, &plan.model, &plan.process, weights, provenance, None)?;
+    Ok(())
+}
+
+/// Makes the best model that `position` knows the one in `best.safetensors`, and removes those it does not know.
+pub(crate) fn publish_best(folder: &RunFolder, position: &Position) -> Result<()> {
+    let Some((step, _)) = position.best else {
+        return Ok(());
+    };
+    let (best, published) = (candidate(folder, step), folder.best_model());
+    if best.is_file() {
+        let aside = folder.checkpoints().join(".best.tmp");
+        // A link where the file system has links, a copy elsewhere; the rename replaces the old one whole.
+        let _ = fs::remove_file(&aside);
+        if fs::hard_link(&best, &aside).is_err() {
+            fs::copy(&best, &aside).at("cannot write", &aside)?;
+        }
+        fs::rename(&aside, &published).at("cannot write", &published)?;
+    }
+    let parent = folder.checkpoints();
+    for entry in fs::read_dir(&parent).at("cannot read", &parent)? {
+        let path = entry.at("cannot read", &parent)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("best-") && path != best {
+            fs::remove_file(&path).at("cannot remove", &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets the best evaluation if its model is gone, which an older checkpoint after a damaged one can find.
+pub(crate) fn check_best(folder: &RunFolder, position: &mut Position) -> Option<String> {
+    let (step, _) = position.best?;
+    if candidate(folder, step).is_file() {
+        return None;
+    }
+    position.best = None;
+    position.evaluations_since_best = 0;
+    Some(format!(
+        "the best model, of step {step}, is gone; the next evaluation begins anew"
+    ))
 }
 
 /// Writes the strip, if there is one.

@@ -2,7 +2,9 @@
 
 use crate::audit::audit_gradients;
 use crate::error::{Result, TrainError};
-use crate::examine::{Examination, Examiner, is_best, is_exhausted, write_strip};
+use crate::examine::{
+    Examination, Examiner, check_best, is_best, is_exhausted, keep_best, publish_best, write_strip,
+};
 use crate::folder::RunFolder;
 use crate::learner::{Learner, Outcome};
 use crate::log::Log;
@@ -167,6 +169,12 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
         }
     }
     drop(start);
+    if let Some(note) = check_best(&folder, &mut position) {
+        watcher.note(&note);
+    }
+    if is_exhausted(&position, &plan) && position.step < plan.steps.steps {
+        watcher.note(&exhausted(&position));
+    }
     let preview = Preview::new(&plan, learner.source(), &device)?;
     let mut log = Log::open(&folder, position.log_bytes, position.event_bytes)?;
     let mut prefetch = Prefetcher::new(batches, position.step);
@@ -206,7 +214,44 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
         position.step += 1;
         since += plan.steps.batch as u64;
         let done = position.step;
-        let last = done == plan.steps.steps;
+        if let Some(examination) = &examination
+            && due(done, plan.eval.every)
+            && position.skipped_in_row == 0
+        {
+            let weights = learner.averaged()?;
+            let findings = examination.look(&plan, &weights, done)?;
+            log.write_evaluation(done, &findings.values)?;
+            let strip = folder.samples().join(format!("neighbours-{done:06}.png"));
+            write_strip(findings.strip.as_ref(), &strip)?;
+            let better = is_best(&mut position, findings.score);
+            if better {
+                let bad = not_finite(weights.iter())?;
+                if !bad.is_empty() {
+                    return Err(TrainError::NotFinite {
+                        step: done,
+                        names: bad,
+                    });
+                }
+                keep_best(
+                    &folder,
+                    &plan,
+                    done,
+                    &weights,
+                    &provenance(&plan, &position),
+                )?;
+            }
+            let shown: Vec<String> = findings
+                .values
+                .iter()
+                .map(|(name, value)| format!("{} {value:.4}", name.trim_start_matches("eval.")))
+                .collect();
+            let mark = if better { ", the best so far" } else { "" };
+            watcher.note(&format!("step {done}: {}{mark}", shown.join(" ")));
+            if is_exhausted(&position, &plan) {
+                watcher.note(&exhausted(&position));
+            }
+        }
+        let last = done == plan.steps.steps || is_exhausted(&position, &plan);
         let images = done * plan.steps.batch as u64;
         let images_per_second = since as f64 / clock.elapsed().as_secs_f64().max(1e-9);
         let mut means = None;
@@ -239,44 +284,10 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
             preview.write(&plan, &learner.averaged()?, done, &path)?;
             watcher.note(&format!("samples: {}", path.display()));
         }
-        if let Some(examination) = &examination
-            && due(done, plan.eval.every)
-            && position.skipped_in_row == 0
-        {
-            let weights = learner.averaged()?;
-            let findings = examination.look(&plan, &weights, done)?;
-            log.write_evaluation(done, &findings.values)?;
-            let strip = folder.samples().join(format!("neighbours-{done:06}.png"));
-            write_strip(findings.strip.as_ref(), &strip)?;
-            let better = is_best(&mut position, findings.score);
-            if better {
-                save_unet(
-                    &folder.best_model(),
-                    &plan.model,
-                    &plan.process,
-                    &weights,
-                    &provenance(&plan, &position),
-                    None,
-                )?;
-            }
-            let shown: Vec<String> = findings
-                .values
-                .iter()
-                .map(|(name, value)| format!("{} {value:.4}", name.trim_start_matches("eval.")))
-                .collect();
-            let mark = if better { ", the best so far" } else { "" };
-            watcher.note(&format!("step {done}: {}{mark}", shown.join(" ")));
-            if is_exhausted(&position, &plan) {
-                watcher.note(&format!(
-                    "no improvement in {} evaluations: the run ends here, the best is {}",
-                    plan.eval.patience,
-                    folder.best_model().display()
-                ));
-            }
-        }
         // After a skipped step the weights may be what made it so: the last good checkpoint stays the last.
         if due(done, plan.output.checkpoint_every) && !last && position.skipped_in_row == 0 {
             last_checkpoint = Some(save(&folder, &plan, &learner, &mut position, &mut log)?);
+            publish_best(&folder, &position)?;
             saved_at = Some(done);
         }
     }
@@ -294,6 +305,7 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
         Some(checkpoint) if saved_at == Some(position.step) => checkpoint,
         _ => save(&folder, &plan, &learner, &mut position, &mut log)?,
     };
+    publish_best(&folder, &position)?;
     if position.step < plan.steps.steps && !is_exhausted(&position, &plan) {
         return Ok(Ending::Interrupted { checkpoint });
     }
@@ -314,6 +326,14 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
     Ok(Ending::Finished { model, picture })
 }
 
+fn exhausted(position: &Position) -> String {
+    let (step, _) = position.best.unwrap_or_default();
+    format!(
+        "no improvement in {} evaluations since step {step}: the run ends here, its best is best.safetensors; --set eval.patience=0 goes on",
+        position.evaluations_since_best
+    )
+}
+
 fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
@@ -326,7 +346,12 @@ fn save(
     log: &mut Log,
 ) -> Result<PathBuf> {
     let [weights, ema, optimizer] = learner.tensors()?;
-    let broken = not_finite(weights.iter().chain(&ema))?;
+    let broken = not_finite(
+        weights
+            .iter()
+            .chain(&ema)
+            .map(|(name, tensor)| (name.as_str(), tensor)),
+    )?;
     if !broken.is_empty() {
         return Err(TrainError::NotFinite {
             step: position.step,
@@ -346,9 +371,9 @@ fn save(
 }
 
 /// Names of tensors with an entry that is infinite or not a number.
-fn not_finite<'a>(tensors: impl Iterator<Item = &'a (String, Tensor)>) -> Result<Vec<String>> {
+fn not_finite<'a>(tensors: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Result<Vec<String>> {
     let (names, values): (Vec<&str>, Vec<Option<Tensor>>) = tensors
-        .map(|(name, tensor)| (name.as_str(), Some(tensor.clone())))
+        .map(|(name, tensor)| (name, Some(tensor.clone())))
         .unzip();
     Ok(non_finite(names, &values)?
         .into_iter()

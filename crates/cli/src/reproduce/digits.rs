@@ -58,7 +58,7 @@ const METHODS: [Method; 7] = [
         set: &["loop.steps=50"],
     },
     Method {
-        label: "SDFT",
+        label: "SDFT, lambda 5",
         title: "SDFT",
         preset: "digits-sdft",
         set: &[],
@@ -81,7 +81,7 @@ const METHODS: [Method; 7] = [
         ],
     },
     Method {
-        label: "Min-SNR-5 weight, lambda 0.1",
+        label: "Min-SNR-5 (eps form), lambda 0.1",
         title: "Min-SNR-5",
         preset: "digits-sdft",
         set: &[

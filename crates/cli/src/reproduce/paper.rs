@@ -9,7 +9,7 @@ use crate::{console, evaluate, usage};
 use anyhow::{Context, Result, bail};
 use sdft_eval::{
     Extractor, FeatureCache, ImageSet, PairNets, Pairing, Report, SetOptions, View, compare_pairs,
-    compare_sets, pair_up,
+    compare_sets, of_files, pair_up,
 };
 use sdft_features::{LpipsNet, Network};
 use sdft_models::LoadOptions;
@@ -84,7 +84,9 @@ impl<'a> Needs<'a> {
     }
 
     fn network(&mut self, network: Network) -> Option<Files> {
-        let found = self.weights.of(network, "");
+        let found = self
+            .weights
+            .of(network, &format!("give --weights {}=FILE", network.name()));
         found
             .map_err(|error| self.missing.push(format!("{error:#}")))
             .ok()
@@ -93,10 +95,10 @@ impl<'a> Needs<'a> {
     fn target_images(&mut self) -> PathBuf {
         let what = match self.args.target {
             TargetArg::Metfaces => {
-                "all 1,336 MetFaces images, or their statistics (hf download huggan/metfaces --repo-type dataset)"
+                "a folder of all 1,336 MetFaces images, or an .npz of their images (arr_0); huggan/metfaces on the Hub has them as parquet tables, github.com/NVlabs/metfaces-dataset as files"
             }
             TargetArg::Aahq => {
-                "the entire AAHQ, about 25,000 images, or their statistics (github.com/onion-liu/aahq-dataset)"
+                "a folder of the entire AAHQ, about 25,000 images (github.com/onion-liu/aahq-dataset)"
             }
         };
         self.path(self.args.data.as_deref(), "--data", what)
@@ -148,7 +150,16 @@ pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitC
             row.made_by
         );
         let given = needs.rows.get(row.name).cloned();
-        models.push(needs.path(given.as_deref(), &format!("--row {}=RUN", row.name), &what));
+        let option = format!("--row {}=RUN", row.name);
+        let path = needs.path(given.as_deref(), &option, &what);
+        if path.join("plan.toml").is_file() && !path.join("final.safetensors").is_file() {
+            needs.missing.push(format!(
+                "--row {}={}: this run is not finished; cargo xtask train --resume {1}",
+                row.name,
+                path.display()
+            ));
+        }
+        models.push(path);
     }
     let inception = needs.network(Network::Inception);
     let lpips = needs.network(Network::Lpips(LpipsNet::Alex));
@@ -158,7 +169,7 @@ pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitC
     };
     let out = needs.out();
     let (n, aligned) = match args.limit {
-        Some(limit) => (limit, limit.min(ALIGNED)),
+        Some(limit) => (limit as usize, ALIGNED.min(limit as usize)),
         None => (SAMPLES, ALIGNED),
     };
     let mut realism = Realism::open(args, &inception, &data, &out)?;
@@ -177,20 +188,20 @@ pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitC
     let mut results = Vec::new();
     for (row, model) in rows.into_iter().zip(&models) {
         let folder = sample(model, row.name, n)?;
-        let sets = realism.of(&folder)?;
+        let mut files = sdft_data::list_images(&folder)?;
+        files.truncate(n);
+        let sets = realism.of(&folder, files)?;
         let mut pairs = pair_up(&from, &folder, Pairing::Common)?;
         pairs.truncate(aligned);
         let near = compare_pairs(&pairs, None, &nets, &mut |_, _| {})?;
-        results.push((
-            row,
-            vec![
-                value(&sets, "FID"),
-                value(&sets, "KID x1000"),
-                value(&near, "LPIPS"),
-            ],
-        ));
+        let values = vec![
+            value(&sets, "FID"),
+            value(&sets, "KID x1000"),
+            value(&near, "LPIPS"),
+        ];
+        results.push(Measured { row, n, values });
     }
-    finish(&needs, &out, n, &results)
+    finish(&needs, &out, &results)
 }
 
 /// Tables 1 and 2: outputs made from inputs.
@@ -201,7 +212,7 @@ pub(super) fn pairs_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
         args.inputs.as_deref(),
         "--inputs",
         if translation {
-            "10,000 FFHQ images at 256x256 (hf download merkol/ffhq-256 --repo-type dataset)"
+            "a folder of 10,000 FFHQ images at 256x256 (LIAGM/FFHQ_datasets on the Hub has all as FFHQ_256.zip)"
         } else {
             "the unedited images"
         },
@@ -236,17 +247,17 @@ pub(super) fn pairs_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
         (Some(data), Some(inception)) => Some(Realism::open(args, &inception, data, &out)?),
         _ => None,
     };
-    let limit = args.limit.unwrap_or(SAMPLES);
+    let limit = args.limit.map_or(SAMPLES, |limit| limit as usize);
     let mut results = Vec::new();
-    let mut n = 0;
     for (row, folder) in rows.into_iter().zip(&outputs) {
         let mut pairs = pair_up(&inputs, folder, Pairing::Common)?;
         pairs.truncate(limit);
-        n = pairs.len();
+        let n = pairs.len();
         let report = compare_pairs(&pairs, Some(256), &nets, &mut |_, _| {})?;
         let values = match &mut realism {
             Some(realism) => {
-                let sets = realism.of(folder)?;
+                let files = pairs.iter().map(|p| (p.name.clone(), p.output.clone()));
+                let sets = realism.of(folder, files.collect())?;
                 vec![
                     // As EGSDE's evaluation averages it.
                     value(&report, "PSNR, EGSDE"),
@@ -258,9 +269,17 @@ pub(super) fn pairs_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
             }
             None => vec![value(&report, "ID")],
         };
-        results.push((row, values));
+        results.push(Measured { row, n, values });
     }
-    finish(&needs, &out, n, &results)
+    finish(&needs, &out, &results)
+}
+
+/// A row of a finished table.
+struct Measured<'a> {
+    row: &'a Row,
+    /// Images or pairs behind it.
+    n: usize,
+    values: Vec<f64>,
 }
 
 /// Compares folders with the target domain.
@@ -276,6 +295,12 @@ impl Realism {
         let folder = out.join("features");
         let mut cache = FeatureCache::open(&folder, &extractor.describe(), extractor.dim())?;
         let target = ImageSet::open(data, &extractor, &mut cache, &mut |_, _| {})?;
+        if target.features.is_none() {
+            bail!(
+                "{}: KID needs the images, not their statistics",
+                data.display()
+            );
+        }
         Ok(Self {
             extractor,
             cache,
@@ -283,8 +308,9 @@ impl Realism {
         })
     }
 
-    fn of(&mut self, folder: &Path) -> Result<Report> {
-        let fake = ImageSet::open(folder, &self.extractor, &mut self.cache, &mut |_, _| {})?;
+    fn of(&mut self, folder: &Path, files: Vec<(String, PathBuf)>) -> Result<Report> {
+        let features = of_files(&files, &self.extractor, &mut self.cache, &mut |_, _| {})?;
+        let fake = ImageSet::of_features(folder.display().to_string(), files, features)?;
         let (report, _) = compare_sets(&self.target, &fake, &SetOptions::default())?;
         for warning in &report.warnings {
             console::note(&format!("{}: {warning}", folder.display()));
@@ -299,21 +325,16 @@ fn value(report: &Report, name: &str) -> f64 {
 }
 
 /// Prints the table, ours beside the paper's, and writes it.
-fn finish(
-    needs: &Needs<'_>,
-    out: &Path,
-    n: usize,
-    results: &[(&Row, Vec<f64>)],
-) -> Result<ExitCode> {
+fn finish(needs: &Needs<'_>, out: &Path, results: &[Measured<'_>]) -> Result<ExitCode> {
     let columns = needs.table.columns;
-    let mut text = format!("{}: {}\n\n| row |", needs.table.name, needs.table.what);
+    let mut text = format!("{}: {}\n\n| row | n |", needs.table.name, needs.table.what);
     // Writing to a string does not fail.
     for column in columns {
         let _ = write!(text, " {column} | paper |");
     }
-    let _ = writeln!(text, "\n|---|{}", "---|---|".repeat(columns.len()));
-    for (row, values) in results {
-        let _ = write!(text, "| {} |", row.name);
+    let _ = writeln!(text, "\n|---|---|{}", "---|---|".repeat(columns.len()));
+    for Measured { row, n, values } in results {
+        let _ = write!(text, "| {} | {n} |", row.name);
         for (ours, paper) in values.iter().zip(row.figures) {
             let _ = write!(text, " {ours:.3} | {paper} |");
         }
@@ -321,13 +342,13 @@ fn finish(
     }
     let _ = writeln!(
         text,
-        "\n{n} images a row, {} resize. The paper does not say which packages and weights its figures come from.",
+        "\nn images or pairs a row, {} resize. The paper does not say which packages and weights its figures come from.",
         needs.args.resize
     );
     console::line(&text)?;
     let rows: Vec<_> = results
         .iter()
-        .map(|(row, values)| {
+        .map(|Measured { row, n, values }| {
             let ours: BTreeMap<_, _> = columns.iter().zip(values).collect();
             let paper: BTreeMap<_, _> = columns.iter().zip(row.figures).collect();
             json!({ "row": row.name, "n": n, "ours": ours, "paper": paper })

@@ -1,6 +1,10 @@
 use std::path::Path;
 use tokenizers::Tokenizer;
 
+/// CLIP's tokens for the start and the end of a text.
+const START: u32 = 49406;
+const END: u32 = 49407;
+
 /// Cuts texts into CLIP's tokens, as the `tokenizer.json` beside a model says.
 #[derive(Clone, Debug)]
 pub struct ClipTokenizer {
@@ -34,6 +38,12 @@ impl ClipTokenizer {
             .encode(text, true)
             .map_err(|e| format!("{text:?}: {e}"))?;
         let ids = encoding.get_ids().to_vec();
+        let ends = [ids.first(), ids.last()].map(|id| id.copied().unwrap_or(0));
+        if ends != [START, END] {
+            return Err(format!(
+                "the tokenizer gives {text:?} the first and last tokens {ends:?}, expected CLIP's {START} and {END}"
+            ));
+        }
         if ids.len() > self.context {
             return Err(format!(
                 "the text {text:?} has {} tokens with start and end, expected at most {}",

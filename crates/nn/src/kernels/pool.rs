@@ -85,7 +85,12 @@ pub(crate) fn forward<T: Real>(shape: &PoolShape, x: &[T]) -> Vec<T> {
                         let pairs = to[outputs].iter_mut().zip(values);
                         match shape.kind {
                             PoolKind::Max => pairs.for_each(|(to, &v)| {
-                                *to = if v > *to { v } else { *to };
+                                // A NaN stays, as in PyTorch.
+                                *to = if v > *to || v.partial_cmp(&v).is_none() {
+                                    v
+                                } else {
+                                    *to
+                                };
                             }),
                             PoolKind::Average => pairs.for_each(|(to, &v)| *to += v),
                         }

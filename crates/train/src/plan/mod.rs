@@ -295,8 +295,10 @@ pub struct EvalPlan {
     pub best: BestBy,
     /// Evaluations without improvement after which the run ends; 0 means it does not.
     pub patience: u64,
-    /// Inception's weights, a file; empty looks in the cache of the Hugging Face client. The digits need none.
+    /// Inception's weights, a file; filled in from the cache of the Hugging Face client if empty. The digits need none.
     pub weights: String,
+    /// SHA-256 of the weights, filled in when they are found: scores of other weights cannot be compared.
+    pub weights_sha256: String,
 }
 
 impl Default for EvalPlan {
@@ -308,6 +310,7 @@ impl Default for EvalPlan {
             best: BestBy::Kid,
             patience: 0,
             weights: String::new(),
+            weights_sha256: String::new(),
         }
     }
 }
