@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "sdft", version, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Threads to compute with; all cores if not given. Results do not depend on it.
+    /// Threads to compute with; all cores if not given. Models and samples do not depend on it, to the bit.
     #[arg(long, global = true, value_parser = at_least_one, value_name = "N")]
     pub(crate) threads: Option<usize>,
     #[command(subcommand)]

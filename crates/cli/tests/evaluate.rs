@@ -47,10 +47,7 @@ fn two_sets_are_compared_cached_and_written() {
             .contains("1797 images")
     );
     let warnings = report["warnings"].to_string();
-    assert!(
-        warnings.contains("12 images for 64 features"),
-        "{warnings}"
-    );
+    assert!(warnings.contains("12 images for 64 features"), "{warnings}");
     let written = std::fs::read_to_string(place.path("report/report.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), report);
     let csv = std::fs::read_to_string(place.path("report/report.csv")).unwrap();

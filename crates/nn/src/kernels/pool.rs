@@ -1,6 +1,7 @@
 //! Maxima and means over windows of planes. Padding never takes part: it is no maximum and counts in no mean.
 
 use super::Real;
+use super::choice::Choice;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -61,42 +62,45 @@ impl PoolShape {
     }
 }
 
-/// `[planes, h, w]` to `[planes, out_h, out_w]`.
+/// `[planes, h, w]` to `[planes, out_h, out_w]`: first down the rows of a window, where whole rows go at once, then along them.
 pub(crate) fn forward<T: Real>(shape: &PoolShape, x: &[T]) -> Vec<T> {
     let (out_h, out_w) = (shape.out_h(), shape.out_w());
     let mut y = vec![T::default(); x.len() / (shape.h * shape.w).max(1) * out_h * out_w];
+    let simd = Choice::get().simd;
     y.par_chunks_exact_mut((out_h * out_w).max(1))
         .zip(x.par_chunks_exact((shape.h * shape.w).max(1)))
         .for_each(|(y, x)| {
-            for (i, to) in y.chunks_exact_mut(out_w).enumerate() {
-                let rows = shape.window(i, shape.h);
-                to.fill(match shape.kind {
-                    PoolKind::Max => T::of(f64::NEG_INFINITY),
-                    PoolKind::Average => T::default(),
-                });
-                for row in rows.clone() {
-                    let from = &x[row * shape.w..][..shape.w];
-                    for kx in 0..shape.k {
-                        let (outputs, first) = shape.reached(kx);
-                        if outputs.is_empty() {
-                            continue;
-                        }
-                        let values = from[first..].iter().step_by(shape.stride);
-                        let pairs = to[outputs].iter_mut().zip(values);
-                        match shape.kind {
-                            PoolKind::Max => pairs.for_each(|(to, &v)| {
-                                // A NaN stays, as in PyTorch.
-                                *to = if v > *to || v.partial_cmp(&v).is_none() {
-                                    v
-                                } else {
-                                    *to
-                                };
-                            }),
-                            PoolKind::Average => pairs.for_each(|(to, &v)| *to += v),
-                        }
-                    }
-                }
-                if shape.kind == PoolKind::Average {
+            simd.vectorise(
+                #[inline(always)]
+                || match shape.kind {
+                    // A NaN stays, as in PyTorch.
+                    PoolKind::Max => plane(
+                        shape,
+                        x,
+                        y,
+                        T::of(f64::NEG_INFINITY),
+                        #[inline(always)]
+                        |a, b| {
+                            if b > a || b.partial_cmp(&b).is_none() {
+                                b
+                            } else {
+                                a
+                            }
+                        },
+                    ),
+                    PoolKind::Average => plane(
+                        shape,
+                        x,
+                        y,
+                        T::default(),
+                        #[inline(always)]
+                        |a, b| a + b,
+                    ),
+                },
+            );
+            if shape.kind == PoolKind::Average {
+                for (i, to) in y.chunks_exact_mut(out_w).enumerate() {
+                    let rows = shape.window(i, shape.h);
                     for (column, to) in to.iter_mut().enumerate() {
                         *to *= shape.share(&rows, column);
                     }
@@ -104,6 +108,49 @@ pub(crate) fn forward<T: Real>(shape: &PoolShape, x: &[T]) -> Vec<T> {
             }
         });
     y
+}
+
+/// One plane by an operation with this neutral element.
+#[inline(always)]
+fn plane<T: Real>(
+    shape: &PoolShape,
+    x: &[T],
+    y: &mut [T],
+    neutral: T,
+    combine: impl Fn(T, T) -> T + Copy,
+) {
+    let w = shape.w;
+    T::with_scratch([w, 0], |line, _| {
+        for (i, to) in y.chunks_exact_mut(shape.out_w()).enumerate() {
+            let rows = shape.window(i, shape.h);
+            line.copy_from_slice(&x[rows.start * w..][..w]);
+            for row in rows.skip(1) {
+                for (sum, &v) in line.iter_mut().zip(&x[row * w..][..w]) {
+                    *sum = combine(*sum, v);
+                }
+            }
+            to.fill(neutral);
+            for kx in 0..shape.k {
+                let (outputs, first) = shape.reached(kx);
+                if outputs.is_empty() {
+                    continue;
+                }
+                let to = &mut to[outputs];
+                if shape.stride == 1 {
+                    for (to, &v) in to.iter_mut().zip(&line[first..]) {
+                        *to = combine(*to, v);
+                    }
+                } else {
+                    for (to, &v) in to
+                        .iter_mut()
+                        .zip(line[first..].iter().step_by(shape.stride))
+                    {
+                        *to = combine(*to, v);
+                    }
+                }
+            }
+        }
+    });
 }
 
 /// The gradient of the input; the first of equal maxima takes it all.
