@@ -2,13 +2,12 @@
 
     pip install torch torchvision pytorch-fid torch-fidelity clean-fid lpips scikit-image safetensors scipy
     cargo build --release -p sdft-cli
-    python bench/peer/metrics.py target/release/sdft [--n 300] [--real-weights pt_inception-2015-12-05-6726825d.pth]
+    python bench/peer/metrics.py target/release/sdft [--n 300] [--side 96] [--real-weights pt_inception-2015-12-05-6726825d.pth]
 
 Without --real-weights both sides get the same seeded weights: it is the agreement of the tools that is measured, not the images.
 """
 import argparse, json, os, subprocess, sys, tempfile, time
 import numpy as np, torch
-import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -68,11 +67,10 @@ def frechet(a, b):
     from pytorch_fid.fid_score import calculate_frechet_distance
     from torch_fidelity.metric_fid import fid_statistics_to_metric
     s = [dict(mu=x.mean(0), sigma=np.cov(x, rowvar=False)) for x in (a, b)]
-    full = min(len(a), len(b)) > a.shape[1]
-    if full:
+    # With fewer images than features pytorch-fid's root of a singular product is unreliable: torch-fidelity's eigenvalues then.
+    if min(len(a), len(b)) > a.shape[1]:
         return calculate_frechet_distance(s[0]["mu"], s[0]["sigma"], s[1]["mu"], s[1]["sigma"])
-    out = fid_statistics_to_metric(s[0], s[1], verbose=False)
-    return out["frechet_inception_distance"]
+    return fid_statistics_to_metric(s[0], s[1], verbose=False)["frechet_inception_distance"]
 
 
 with tempfile.TemporaryDirectory() as work, torch.inference_mode():
@@ -111,8 +109,8 @@ with tempfile.TemporaryDirectory() as work, torch.inference_mode():
     a, b = features(lambda x: x / 255)
     theirs = time.time() - start
     report, ours = run("--real", real, "--fake", fake, "--weights", f"inception={weights}")
-    row("FID, pytorch-fid resize", measure(report, "FID"), frechet(a, b))
-    print(f"  whole run {ours:.1f} s (with KID and the rest), features alone in PyTorch {theirs:.1f} s")
+    row("FID, pytorch-fid's network and resize", measure(report, "FID"), frechet(a, b))
+    print(f"  formula: {'pytorch-fid' if args.n > 2048 else 'torch-fidelity'}; whole run {ours:.1f} s (with KID and the rest), features alone in PyTorch {theirs:.1f} s")
 
     # KID on torch-fidelity's own subsets.
     from torch_fidelity.metric_kid import kid_features_to_metric
@@ -126,7 +124,7 @@ with tempfile.TemporaryDirectory() as work, torch.inference_mode():
     extractor = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=weights).eval()
     tf = [torch.cat([extractor(torch.from_numpy(x[i:i + 32]).permute(0, 3, 1, 2))[0] for i in range(0, len(x), 32)]).double().numpy() for x in images]
     report, _ = run("--real", real, "--fake", fake, "--weights", f"inception={weights}", "--resize", "torch-fidelity")
-    row("FID, torch-fidelity resize", measure(report, "FID"), frechet(*tf))
+    row("FID, torch-fidelity's network and resize", measure(report, "FID"), frechet(*tf))
 
     # clean-fid's resize, its scale, the same network.
     from cleanfid.resize import build_resizer
@@ -136,7 +134,7 @@ with tempfile.TemporaryDirectory() as work, torch.inference_mode():
         resized = [resizer(image.permute(1, 2, 0).byte().numpy()) for image in x]
         return (torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2) - 128) / 128
     report, _ = run("--real", real, "--fake", fake, "--weights", f"inception={weights}", "--resize", "clean-fid")
-    row("FID, clean-fid resize", measure(report, "FID"), frechet(*features(clean)))
+    row("FID, clean-fid's resize, same network", measure(report, "FID"), frechet(*features(clean)))
 
     # Pairs.
     import lpips

@@ -6,16 +6,13 @@ use indicatif::ProgressBar;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::{
     Extractor, FeatureCache, ImageSet, PairNets, Pairing, Report, SetOptions, View, compare_pairs,
-    compare_sets, direction_of_texts, neighbour_strip, pair_up,
+    compare_sets, direction_of_texts, nearest_first, neighbour_strip, pair_up,
 };
 use sdft_features::{Lpips, LpipsNet, Network};
 use sdft_imaging::{Limits, decode_file};
 use sdft_metrics::{Neighbour, SubsetDraw};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-
-/// Generated images in the strip of neighbours.
-const SHOWN: usize = 8;
 
 pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
     let weights = Weights::parse(&args.weights)?;
@@ -161,10 +158,8 @@ fn strip(
     fake: &ImageSet,
     neighbours: &[Neighbour],
 ) -> Result<Option<sdft_imaging::Rgb8>> {
-    let mut order: Vec<usize> = (0..neighbours.len()).collect();
-    order.sort_by(|&a, &b| neighbours[a].distance.total_cmp(&neighbours[b].distance));
     let mut pairs = Vec::new();
-    for i in order.into_iter().take(SHOWN) {
+    for i in nearest_first(neighbours) {
         let (Some((_, a)), Some((_, b))) = (fake.files.get(i), real.files.get(neighbours[i].index))
         else {
             return Ok(None);

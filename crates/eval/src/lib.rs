@@ -39,7 +39,7 @@ pub use crate::{
     score::{DigitsScore, aligned_distance, score_digits, tint},
     set::{ImageSet, of_files},
     sets::{SetOptions, compare_sets},
-    strip::neighbour_strip,
+    strip::{nearest_first, neighbour_strip},
     text::direction_of_texts,
 };
 

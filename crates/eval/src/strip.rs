@@ -1,8 +1,19 @@
 use sdft_imaging::{Rgb8, center_crop, enlarge, grid, titled};
+use sdft_metrics::Neighbour;
 
+/// Pairs in a strip.
+const PAIRS: usize = 8;
 /// Side of an image in the strip, about.
 const SHOWN: usize = 96;
 const GAP: [u8; 3] = [24, 24, 24];
+
+/// Places of the generated images that come nearest to a real one, nearest first; as many as a strip shows.
+pub fn nearest_first(neighbours: &[Neighbour]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..neighbours.len()).collect();
+    order.sort_by(|&a, &b| neighbours[a].distance.total_cmp(&neighbours[b].distance));
+    order.truncate(PAIRS);
+    order
+}
 
 /// Generated images in the upper row, under each the real image that comes nearest: is the model copying?
 ///
@@ -32,5 +43,8 @@ mod tests {
         let middle = strip.width / 4;
         assert_eq!(strip.get(middle, strip.height - 20), Some([0, 0, 255]));
         assert!(neighbour_strip(&[], "").is_none());
+        let at = |distance| Neighbour { index: 0, distance };
+        assert_eq!(nearest_first(&[at(3.0), at(1.0), at(2.0)]), [1, 2, 0]);
+        assert_eq!(nearest_first(&[at(1.0); 20]).len(), PAIRS);
     }
 }

@@ -24,7 +24,7 @@
 //! **Invariant:** inputs are pictures or [-1, 1] images; nothing here knows about diffusion.
 
 pub use crate::{
-    clip::{Clip, ClipConfig, ClipTokenizer, clip_prompts, unit_vectors},
+    clip::{Clip, ClipConfig, ClipTokenizer, clip_prompts},
     digits::{DigitsJudge, Judgement},
     identity::{IDENTITY_SIDE, IdentityNet},
     inception::{INCEPTION_FEATURES, INCEPTION_SIDE, Inception},

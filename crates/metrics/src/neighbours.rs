@@ -23,20 +23,7 @@ pub struct Neighbour {
 pub fn nearest(queries: &Features, references: &Features) -> Result<Vec<Neighbour>> {
     same_dim("nearest neighbours", queries.dim(), references.dim())?;
     enough("a nearest neighbour", references.n(), 1)?;
-    let mut out = Vec::with_capacity(queries.n());
-    each_block(queries, references, |first, distances| {
-        out.par_extend((0..distances.ncols()).into_par_iter().map(|j| {
-            let column = distances.col(j);
-            let index = (0..column.nrows())
-                .min_by(|&a, &b| column[a].total_cmp(&column[b]))
-                .unwrap_or(0);
-            Neighbour {
-                index,
-                distance: exact(queries, first + j, references, index),
-            }
-        }));
-    });
-    Ok(out)
+    Ok(closest(queries, references, false))
 }
 
 /// The nearest other vector of every vector of a set.
@@ -45,21 +32,26 @@ pub fn nearest(queries: &Features, references: &Features) -> Result<Vec<Neighbou
 /// Fewer than two vectors.
 pub fn nearest_others(x: &Features) -> Result<Vec<Neighbour>> {
     enough("a nearest other", x.n(), 2)?;
-    let mut out = Vec::with_capacity(x.n());
-    each_block(x, x, |first, distances| {
+    Ok(closest(x, x, true))
+}
+
+/// The nearest reference of every query; `others` leaves out the one of the same number.
+fn closest(queries: &Features, references: &Features, others: bool) -> Vec<Neighbour> {
+    let mut out = Vec::with_capacity(queries.n());
+    each_block(queries, references, |first, distances| {
         out.par_extend((0..distances.ncols()).into_par_iter().map(|j| {
             let column = distances.col(j);
             let index = (0..column.nrows())
-                .filter(|&i| i != first + j)
+                .filter(|&i| !others || i != first + j)
                 .min_by(|&a, &b| column[a].total_cmp(&column[b]))
                 .unwrap_or(0);
             Neighbour {
                 index,
-                distance: exact(x, first + j, x, index),
+                distance: exact(queries, first + j, references, index),
             }
         }));
     });
-    Ok(out)
+    out
 }
 
 /// The distance without the cancellation of the expanded form.

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use sdft_adm::Unet;
 use sdft_data::ImageSource;
 use sdft_diffusion::Diffusion;
-use sdft_eval::{Extractor, ImageSet, neighbour_strip, score_digits};
+use sdft_eval::{Extractor, ImageSet, nearest_first, neighbour_strip, score_digits};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Features, KidOptions, Neighbour, mmd2_unbiased, nearest};
@@ -22,8 +22,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Samples in the strip of neighbours.
-const SHOWN: usize = 8;
 /// Keeps the noise of the evaluation apart from that of the grids, which has step 0.
 const NOISE_STEP: u64 = 1;
 
@@ -126,10 +124,8 @@ impl Examination {
 
     /// The samples that come nearest to a training image.
     fn strip(&self, images: &[Rgb8], neighbours: &[Neighbour], step: u64) -> Result<Option<Rgb8>> {
-        let mut order: Vec<usize> = (0..images.len()).collect();
-        order.sort_by(|&a, &b| neighbours[a].distance.total_cmp(&neighbours[b].distance));
-        let mut pairs = Vec::with_capacity(SHOWN);
-        for i in order.into_iter().take(SHOWN) {
+        let mut pairs = Vec::new();
+        for i in nearest_first(neighbours) {
             pairs.push((images[i].clone(), self.data.image(neighbours[i].index)?));
         }
         Ok(neighbour_strip(
@@ -270,5 +266,38 @@ mod tests {
         );
         assert_eq!(position.best, Some((40, 3.5f64.to_bits())));
         assert!(!is_exhausted(&position, &Plan::default()));
+    }
+
+    #[test]
+    fn the_published_best_is_the_one_that_the_position_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&dir.path().join("run"), &Plan::default()).unwrap();
+        let write = |step: u64| fs::write(candidate(&folder, step), step.to_string()).unwrap();
+        let published = || fs::read_to_string(folder.best_model()).unwrap();
+        let mut position = Position::default();
+        publish_best(&folder, &position).unwrap();
+        assert!(!folder.best_model().exists());
+        write(20);
+        position.best = Some((20, 0));
+        publish_best(&folder, &position).unwrap();
+        assert_eq!(published(), "20");
+        // A better one comes and the process dies: a checkpoint that knows only 20 goes on with 20.
+        write(30);
+        assert_eq!(check_best(&folder, &mut position), None);
+        publish_best(&folder, &position).unwrap();
+        assert_eq!(published(), "20");
+        assert!(!candidate(&folder, 30).exists());
+        write(30);
+        position.best = Some((30, 0));
+        publish_best(&folder, &position).unwrap();
+        assert_eq!(published(), "30");
+        // An older checkpoint whose best has been replaced begins anew.
+        position.best = Some((20, 0));
+        assert!(
+            check_best(&folder, &mut position)
+                .unwrap()
+                .contains("step 20")
+        );
+        assert_eq!(position.best, None);
     }
 }

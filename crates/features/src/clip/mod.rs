@@ -192,18 +192,10 @@ impl Clip {
     }
 }
 
-/// Vectors of length one along the last dimension.
-///
-/// # Errors
-/// When a tensor operation fails.
-pub fn unit_vectors(x: &Tensor) -> Result<Tensor> {
-    x.broadcast_div(&x.sqr()?.sum_keepdim(candle_core::D::Minus1)?.sqrt()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
+    use candle_core::Device;
     use sdft_nn::Params;
 
     const SMALL: ClipConfig = ClipConfig {
@@ -271,19 +263,5 @@ mod tests {
         assert!(clip.text_features(&[]).is_err());
         assert!(clip.text_features(&[1; 8]).is_err());
         assert!(clip.text_features(&[50]).is_err());
-    }
-
-    #[test]
-    fn unit_vectors_have_length_one() {
-        let x = Tensor::new(&[[3f32, 4.0], [0.0, 2.0]], &Device::Cpu).unwrap();
-        assert_eq!(
-            unit_vectors(&x)
-                .unwrap()
-                .to_dtype(DType::F64)
-                .unwrap()
-                .to_vec2::<f64>()
-                .unwrap()[1],
-            [0.0, 1.0]
-        );
     }
 }
