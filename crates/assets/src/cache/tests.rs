@@ -185,7 +185,7 @@ fn the_command_names_files_kind_and_revision() {
     let command = |name| fetch_command(asset(name).unwrap());
     assert_eq!(
         command("clip-b16"),
-        "hf download openai/clip-vit-base-patch16 model.safetensors --revision refs/pr/4"
+        "hf download openai/clip-vit-base-patch16 model.safetensors tokenizer.json --revision refs/pr/4"
     );
     assert!(command("metfaces").starts_with(
         "hf download huggan/metfaces data/train-00000-of-00004.parquet data/train-00001-of-00004.parquet"
