@@ -67,7 +67,10 @@ fn a_longer_run_from_the_same_plan_starts_like_the_shorter_one() {
     assert!(place.path("runs/short/checkpoints/step-000010").is_dir());
     place
         .run(&["train", "--resume", "runs/short", "--set", "optim.lr=1"])
-        .fails(2, &["only loop.steps, loop.recompute, eval.patience and output.*"]);
+        .fails(
+            2,
+            &["only loop.steps, loop.recompute, eval.patience and output.*"],
+        );
     place
         .run(&["train", "--resume", "runs/nothing"])
         .fails(1, &["runs/nothing", "plan.toml is missing"]);
