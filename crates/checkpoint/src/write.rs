@@ -19,6 +19,11 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error
 
 /// Writes a file aside, flushes it to the disk and renames it, so that at any moment the old or the new one is there, whole.
 fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+    // A rename would put a file in the place of a device or pipe.
+    if std::fs::metadata(path).is_ok_and(|old| !old.is_file()) {
+        let odd = std::io::Error::other("it is there and is no regular file");
+        return Err(io("cannot be written", path)(odd));
+    }
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let number = COUNT.fetch_add(1, Ordering::Relaxed);

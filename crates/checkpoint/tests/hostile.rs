@@ -277,3 +277,14 @@ fn a_write_that_fails_leaves_the_old_file_and_nothing_else() {
         .collect();
     assert_eq!(left, ["kept"]);
 }
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_not_replaced_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let error = write_bytes_atomic(&path, b"new").unwrap_err().to_string();
+    assert!(error.contains("no regular file"), "{error}");
+    assert!(!path.metadata().unwrap().is_file());
+}

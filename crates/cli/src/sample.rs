@@ -4,7 +4,7 @@ use crate::{assets, config, console, usage};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use sdft_adm::{AdmConfig, Unet};
-use sdft_diffusion::{Clip, Denoiser};
+use sdft_diffusion::{Clip, Denoiser, Diffusion};
 use sdft_imaging::{from_unit_range_truncate, write_png};
 use sdft_models::{LoadOptions, LoadedModel};
 use sdft_noise::{Draw, Purpose};
@@ -233,13 +233,44 @@ fn sheet_beside(folder: &Path) -> PathBuf {
     }
 }
 
-/// Samples as the paper draws them, 40 steps of deterministic DDIM, into `folder`; those that are there already are kept.
+/// Draws as the paper does: 40 steps of deterministic DDIM.
+pub(crate) struct PaperSampler {
+    diffusion: Diffusion,
+    unet: Unet,
+    image: [usize; 3],
+}
+
+impl PaperSampler {
+    pub(crate) fn new(model: &LoadedModel) -> Result<Self> {
+        let config = &model.config;
+        Ok(Self {
+            diffusion: model
+                .process
+                .diffusion(config.learns_variance(), &"ddim40".parse()?)?,
+            unet: Unet::load(&model.params, config)?,
+            image: [config.in_channels, config.image_size, config.image_size],
+        })
+    }
+
+    /// Samples `first .. first + n` of a seed; each is the same in any company.
+    pub(crate) fn draw(&self, seed: u64, first: usize, n: usize) -> Result<Tensor> {
+        let [c, h, w] = self.image;
+        let mut noise = SeededNoise::new(seed, first as u64);
+        let x = noise.start(&[n, c, h, w], &Device::Cpu)?;
+        Ok(sample_ddim(
+            &self.diffusion,
+            &self.unet,
+            &x,
+            &Ddim::default(),
+            &mut noise,
+            &mut |_| Ok(()),
+        )?)
+    }
+}
+
+/// The paper's samples of a model into `folder`; those that are there already are kept.
 pub(crate) fn write_samples(model: &LoadedModel, folder: &Path, n: usize, seed: u64) -> Result<()> {
-    let config = &model.config;
-    let diffusion = model
-        .process
-        .diffusion(config.learns_variance(), &"ddim40".parse()?)?;
-    let unet = Unet::load(&model.params, config)?;
+    let sampler = PaperSampler::new(model)?;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     // A hidden file says whose samples these are: those of another model must not be taken for them.
     let made_by = format!("model {}, ddim40, seed {seed}\n", model.sha256);
@@ -257,17 +288,7 @@ pub(crate) fn write_samples(model: &LoadedModel, folder: &Path, n: usize, seed: 
     let file = |i: usize| folder.join(format!("{i:05}.png"));
     let missing: Vec<usize> = (0..n).filter(|&i| !file(i).is_file()).collect();
     for (done, &first) in missing.iter().enumerate() {
-        let mut noise = SeededNoise::new(seed, first as u64);
-        let side = config.image_size;
-        let x = noise.start(&[1, config.in_channels, side, side], &Device::Cpu)?;
-        let out = sample_ddim(
-            &diffusion,
-            &unet,
-            &x,
-            &Ddim::default(),
-            &mut noise,
-            &mut |_| Ok(()),
-        )?;
+        let out = sampler.draw(seed, first, 1)?;
         for image in to_images(&out)? {
             write_png(&file(first), &image)?;
         }

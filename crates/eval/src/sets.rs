@@ -250,6 +250,20 @@ mod tests {
     }
 
     #[test]
+    fn copies_are_counted_even_where_the_reals_have_doubles() {
+        let half = set(30, 0.7).features.unwrap();
+        let twice = [half.as_slice(), half.as_slice()].concat();
+        let doubled = Features::new(twice, half.dim()).unwrap();
+        let real = ImageSet::of_features("doubled".into(), Vec::new(), doubled).unwrap();
+        let fake = ImageSet::of_features("copies".into(), Vec::new(), half).unwrap();
+        let (report, _) = compare_sets(&real, &fake, &SetOptions::default()).unwrap();
+        assert_eq!(value(&report, "copies"), Some(1.0));
+        let far = set(30, 0.1);
+        let (report, _) = compare_sets(&real, &far, &SetOptions::default()).unwrap();
+        assert!(value(&report, "copies").unwrap() < 0.1);
+    }
+
+    #[test]
     fn small_sets_say_what_cannot_be_trusted() {
         let (one, two, few) = (set(1, 0.2), set(2, 0.3), set(3, 0.7));
         let (report, _) = compare_sets(&one, &few, &SetOptions::default()).unwrap();

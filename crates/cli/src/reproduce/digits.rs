@@ -1,18 +1,17 @@
 //! The paper's claim in miniature: what each method still draws of the classes that the target set lacks.
 
 use crate::args::ReproduceArgs;
+use crate::sample::PaperSampler;
 use crate::train::{Job, load_model};
 use crate::{INTERRUPTED, assets, config, console, judge};
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
-use sdft_adm::Unet;
+use candle_core::Tensor;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::{DigitsScore, Extractor, aligned_distance, score_digits, tint};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
 use sdft_models::{LoadOptions, LoadedModel};
-use sdft_samplers::{Ddim, SeededNoise, sample_ddim};
 use sdft_train::{Ending, contact_sheet, to_images};
 use serde_json::json;
 use std::fmt::Write;
@@ -215,26 +214,13 @@ impl Judges {
     }
 }
 
-/// Samples as the paper draws them: 40 steps of deterministic DDIM.
+/// The samples that are judged.
 fn draw(model: &LoadedModel) -> Result<Tensor> {
-    let unet = Unet::load(&model.params, &model.config)?;
-    let diffusion = model
-        .process
-        .diffusion(model.config.learns_variance(), &"ddim40".parse()?)?;
-    let side = model.config.image_size;
-    let mut parts = Vec::new();
-    for first in (0..SAMPLES).step_by(BATCH) {
-        let mut noise = SeededNoise::new(NOISE_SEED, first as u64);
-        let x = noise.start(&[BATCH, 3, side, side], &Device::Cpu)?;
-        parts.push(sample_ddim(
-            &diffusion,
-            &unet,
-            &x,
-            &Ddim::default(),
-            &mut noise,
-            &mut |_| Ok(()),
-        )?);
-    }
+    let sampler = PaperSampler::new(model)?;
+    let parts = (0..SAMPLES)
+        .step_by(BATCH)
+        .map(|first| sampler.draw(NOISE_SEED, first, BATCH))
+        .collect::<Result<Vec<_>>>()?;
     Ok(Tensor::cat(&parts, 0)?)
 }
 
