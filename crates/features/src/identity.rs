@@ -1,7 +1,7 @@
 use crate::conv_norm::{ConvNorm, ConvSpec, FoldedNorm};
-use crate::resample::{adaptive_average, apply};
+use crate::resample::adaptive_average;
 use candle_core::{Result, Tensor, bail};
-use sdft_nn::{Init, ParamSource, ParamSpec, Scope, conv2d, linear, relu, specs_of};
+use sdft_nn::{Init, ParamSource, ParamSpec, Scope, conv2d, linear, relu, separable, specs_of};
 
 const EPS: f64 = 1e-5;
 /// Side of the images that the crop below is made for.
@@ -190,7 +190,7 @@ impl IdentityNet {
         let (top, left, side) = CROP;
         let crop = x.narrow(2, top, side)?.narrow(3, left, side)?;
         let mean = adaptive_average(side, SEEN, x.dtype(), x.device())?;
-        apply(&mean, &crop, &mean)
+        separable(&mean, &crop, &mean)
     }
 
     /// Unit vectors, one per image, `[B, 512]`; their product is the identity similarity.

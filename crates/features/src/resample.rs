@@ -2,15 +2,6 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// `rows x cols^T` for every plane: `rows` is `[H', H]`, `cols` `[W', W]`, `x` `[B, C, H, W]`.
-pub(crate) fn apply(rows: &Tensor, x: &Tensor, cols: &Tensor) -> Result<Tensor> {
-    let (b, c, h, w) = x.dims4()?;
-    let planes = x.contiguous()?.reshape((b * c, h, w))?;
-    let wide = planes.broadcast_matmul(&cols.t()?)?;
-    let out = rows.broadcast_matmul(&wide)?;
-    out.reshape((b, c, rows.dim(0)?, cols.dim(0)?))
-}
-
 /// The `[target, source]` matrix of PyTorch's adaptive average pooling: bin `i` is the mean of
 /// `floor(i source / target) .. ceil((i + 1) source / target)`.
 pub(crate) fn adaptive_average(
@@ -31,6 +22,7 @@ pub(crate) fn adaptive_average(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sdft_nn::separable;
 
     #[test]
     fn bins_overlap_where_sizes_do_not_divide() {
@@ -50,7 +42,7 @@ mod tests {
             .unwrap()
             .reshape((1, 2, 5, 5))
             .unwrap();
-        let y = apply(&matrix, &x, &matrix).unwrap();
+        let y = separable(&matrix, &x, &matrix).unwrap();
         assert_eq!(y.dims(), [1, 2, 3, 3]);
         let first = y.flatten_all().unwrap().to_vec1::<f64>().unwrap()[0];
         assert!((first - 3.0).abs() < 1e-12);

@@ -36,7 +36,7 @@ pub use crate::{
     kernels::pool::PoolKind,
     layers::{Conv2d, GroupNorm, Linear, Pointwise},
     ops::{
-        attention, average_pool_2x, conv2d, linear, norm_act, pool, release, relu,
+        attention, average_pool_2x, conv2d, linear, norm_act, pool, release, relu, separable,
         upsample_nearest_2x,
     },
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},

@@ -42,11 +42,15 @@ pub enum Purpose {
     Grain = 16,
     /// The images whose distillation term is evaluated.
     Distill = 17,
+    /// All noise of a translation.
+    Translate = 18,
+    /// Timesteps and noise that held-out images are classified with.
+    HeldOut = 19,
 }
 
 impl Purpose {
     /// Every purpose in the order of its number.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Timestep,
         Self::Noise,
         Self::AuxTimestep,
@@ -64,6 +68,8 @@ impl Purpose {
         Self::Test,
         Self::Grain,
         Self::Distill,
+        Self::Translate,
+        Self::HeldOut,
     ];
 }
 

@@ -29,7 +29,7 @@
 pub use crate::{
     ancestral::{Ancestral, sample_ddpm},
     ddim::{Ddim, ddim_reverse_step, ddim_step, invert_ddim, sample_ddim},
-    noise::{GivenNoise, NoiseSource, SeededNoise, seeded_normal},
+    noise::{GivenNoise, NoiseSource, NumberedNoise, SeededNoise, seeded_normal},
     observer::{Observer, Step},
 };
 

@@ -25,11 +25,28 @@ pub fn seeded_normal(
     shape: &[usize],
     device: &Device,
 ) -> Result<Tensor> {
+    let samples = shape.first().copied().unwrap_or(0) as u64;
+    let numbers: Vec<u64> = (first..first + samples).collect();
+    numbered_normal(seed, purpose, step, &numbers, shape, device)
+}
+
+/// Independent normal numbers for samples that have numbers: sample `i` sees the stream (seed, purpose, step, `numbers[i]`).
+fn numbered_normal(
+    seed: u64,
+    purpose: Purpose,
+    step: u64,
+    numbers: &[u64],
+    shape: &[usize],
+    device: &Device,
+) -> Result<Tensor> {
+    if shape.first() != Some(&numbers.len()) {
+        bail!("noise for {} samples, asked for {shape:?}", numbers.len());
+    }
     let n: usize = shape.iter().product();
-    let samples = shape.first().copied().unwrap_or(1).max(1);
     let mut data = vec![0.0f32; n];
-    for (i, sample) in data.chunks_exact_mut((n / samples).max(1)).enumerate() {
-        Draw::new(seed, purpose, step, first + i as u64).fill_normal(sample);
+    let each = n / numbers.len().max(1);
+    for (&number, sample) in numbers.iter().zip(data.chunks_exact_mut(each.max(1))) {
+        Draw::new(seed, purpose, step, number).fill_normal(sample);
     }
     Tensor::from_vec(data, shape, device)
 }
@@ -63,6 +80,35 @@ impl NoiseSource for SeededNoise {
             Purpose::Ancestral,
             draw as u64,
             self.first,
+            like.dims(),
+            like.device(),
+        )?
+        .to_dtype(like.dtype())
+    }
+}
+
+/// Noise of images that are translated: depends on a seed and on a number that belongs to each image, not on the company it is in.
+#[derive(Clone, Debug)]
+pub struct NumberedNoise {
+    seed: u64,
+    numbers: Vec<u64>,
+}
+
+impl NumberedNoise {
+    /// For a batch whose images have these numbers.
+    pub fn new(seed: u64, numbers: Vec<u64>) -> Self {
+        Self { seed, numbers }
+    }
+}
+
+impl NoiseSource for NumberedNoise {
+    fn normal(&mut self, draw: usize, like: &Tensor) -> Result<Tensor> {
+        let (purpose, step) = (Purpose::Translate, draw as u64);
+        numbered_normal(
+            self.seed,
+            purpose,
+            step,
+            &self.numbers,
             like.dims(),
             like.device(),
         )?

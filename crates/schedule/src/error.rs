@@ -67,6 +67,14 @@ pub enum ScheduleError {
         /// The respacing as text.
         text: String,
     },
+    /// Steps named one by one do not fit the process.
+    #[error("steps {kept:?}: expected ascending steps below {n_steps}")]
+    BadSteps {
+        /// Number of steps of the process.
+        n_steps: usize,
+        /// The steps asked for.
+        kept: Vec<usize>,
+    },
     /// No weighting has this name.
     #[error(
         "unknown weighting {text:?}, expected \"constant\", \"p2\", \"p2-GAMMA\", \"snr\", \"snr-GAMMA\", \"min-snr-CAP\" or \

@@ -47,7 +47,20 @@ impl Schedule {
     /// - fewer than 2 betas (the clipped log variance takes its first entry from the second step) · a beta outside (0, 1]
     pub fn from_betas(betas: Vec<f64>) -> Result<Self> {
         let (n, all) = (betas.len(), (0..betas.len()).collect());
-        Self::build(betas, all, n)
+        Self::build(betas, product, all, n)
+    }
+
+    /// As [`from_betas`](Self::from_betas), with betas and `alpha_bar` rounded to f32 as PyTorch rounds them.
+    ///
+    /// The tables of SDEdit, EGSDE and Asyrp. Where little noise is left they differ from the exact ones by up to 3e-4 of `1 - alpha_bar`,
+    /// which shows in gradients of energies.
+    ///
+    /// # Errors
+    /// - as [`from_betas`](Self::from_betas)
+    pub fn from_betas_in_f32(betas: &[f64]) -> Result<Self> {
+        let betas: Vec<f64> = betas.iter().map(|&beta| f64::from(beta as f32)).collect();
+        let (n, all) = (betas.len(), (0..betas.len()).collect());
+        Self::build(betas, product_in_f32, all, n)
     }
 
     /// The process that visits only the steps kept by `respacing`, in their order, with the same `alpha_bar` at each of them.
@@ -60,31 +73,44 @@ impl Schedule {
     /// # Errors
     /// - those of [`Respacing::indices`] · fewer than 2 steps are kept
     pub fn respaced(&self, respacing: &Respacing) -> Result<Self> {
-        let kept = respacing.indices(self.n_steps())?;
+        self.keeping(&respacing.indices(self.n_steps())?)
+    }
+
+    /// As [`respaced`](Self::respaced), with the steps named one by one, ascending and distinct.
+    ///
+    /// # Errors
+    /// - fewer than 2 steps · steps that do not ascend or do not exist
+    pub fn keeping(&self, kept: &[usize]) -> Result<Self> {
+        let sound = kept.is_sorted_by(|a, b| a < b) && kept.last() < Some(&self.n_steps());
+        if !sound {
+            return Err(ScheduleError::BadSteps {
+                n_steps: self.n_steps(),
+                kept: kept.to_vec(),
+            });
+        }
         let mut last = 1.0;
         let mut betas = Vec::with_capacity(kept.len());
-        for &i in &kept {
+        for &i in kept {
             betas.push(1.0 - self.alpha_bar[i] / last);
             last = self.alpha_bar[i];
         }
         let map = kept.iter().map(|&i| self.timestep_map[i]).collect();
-        Self::build(betas, map, self.n_original_steps)
+        Self::build(betas, product, map, self.n_original_steps)
     }
 
-    fn build(betas: Vec<f64>, timestep_map: Vec<usize>, n_original_steps: usize) -> Result<Self> {
+    fn build(
+        betas: Vec<f64>,
+        alpha_bar: fn(&[f64]) -> Vec<f64>,
+        timestep_map: Vec<usize>,
+        n_original_steps: usize,
+    ) -> Result<Self> {
         let n = betas.len();
         if n < 2 {
             let (what, min) = ("a diffusion process", 2);
             return Err(ScheduleError::TooFewSteps { what, n, min });
         }
         let betas = check_betas(betas)?;
-        let alpha_bar: Vec<f64> = betas
-            .iter()
-            .scan(1.0, |product, beta| {
-                *product *= 1.0 - beta;
-                Some(*product)
-            })
-            .collect();
+        let alpha_bar = alpha_bar(&betas);
         let alpha_bar_prev: Vec<f64> = std::iter::once(1.0)
             .chain(alpha_bar[..n - 1].iter().copied())
             .collect();
@@ -223,5 +249,57 @@ impl Schedule {
     #[must_use]
     pub fn snr(&self) -> &[f64] {
         &self.snr
+    }
+}
+
+/// `prod (1 - beta)` up to each step.
+fn product(betas: &[f64]) -> Vec<f64> {
+    let steps = betas.iter().scan(1.0, |product, beta| {
+        *product *= 1.0 - beta;
+        Some(*product)
+    });
+    steps.collect()
+}
+
+/// The same as PyTorch's `cumprod` makes it of f32: differences in f32, their product in f64, rounded to f32 at each step.
+fn product_in_f32(betas: &[f64]) -> Vec<f64> {
+    let steps = betas.iter().scan(1.0, |product, &beta| {
+        *product *= f64::from(1.0 - beta as f32);
+        Some(f64::from(*product as f32))
+    });
+    steps.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_precision_tables_are_those_of_the_reference() {
+        let betas = crate::linear_betas(1e-4, 0.02, 1000).unwrap();
+        let rounded = Schedule::from_betas_in_f32(&betas).unwrap();
+        for (t, expected) in [(499, 0.078_587_248_92), (999, 4.035_829_988e-5)] {
+            let found = rounded.alpha_bar()[t];
+            assert!((found / expected - 1.0).abs() < 1e-9, "{t}: {found}");
+        }
+        assert_eq!(rounded.betas()[0], f64::from(1e-4f32));
+    }
+
+    #[test]
+    fn steps_kept_one_by_one_must_ascend_and_exist() {
+        let full = Schedule::new(BetaSchedule::Linear, 1000).unwrap();
+        let kept = full.keeping(&[0, 12, 500]).unwrap();
+        assert_eq!(kept.timestep_map(), [0, 12, 500]);
+        assert_eq!(kept.alpha_bar()[1], full.alpha_bar()[12]);
+        for wrong in [&[5, 5][..], &[7, 3], &[0, 1000], &[]] {
+            let refused = full.keeping(wrong);
+            assert!(
+                matches!(
+                    refused,
+                    Err(ScheduleError::BadSteps { .. } | ScheduleError::TooFewSteps { .. })
+                ),
+                "{wrong:?}"
+            );
+        }
     }
 }

@@ -15,10 +15,11 @@ mod nn;
 mod optim;
 mod schedule;
 mod sdft;
+mod translate;
 mod unet;
 
 /// The kinds that are built.
-pub const BUILT: [&str; 36] = [
+pub const BUILT: [&str; 40] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -55,6 +56,10 @@ pub const BUILT: [&str; 36] = [
     "metrics.inception",
     "metrics.lpips",
     "metrics.irse50",
+    "translate.sdedit",
+    "translate.lowpass",
+    "translate.egsde",
+    "translate.ddib",
 ];
 
 /// Computed tensors by name.
@@ -102,6 +107,10 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "metrics.inception" => features::inception(case),
         "metrics.lpips" => features::lpips(case),
         "metrics.irse50" => features::irse50(case),
+        "translate.sdedit" => translate::stochastic_edit(case),
+        "translate.lowpass" => translate::lowpass(case),
+        "translate.egsde" => translate::energy_guided(case),
+        "translate.ddib" => translate::bridge(case),
         other => bail!("kind {other} is not built"),
     }
 }

@@ -12,6 +12,7 @@ mod pool;
 mod release;
 mod relu;
 mod resample;
+mod separable;
 
 pub(crate) use add::add;
 pub use attention::attention;
@@ -24,6 +25,7 @@ pub use pool::pool;
 pub use release::release;
 pub use relu::relu;
 pub use resample::{average_pool_2x, upsample_nearest_2x};
+pub use separable::separable;
 
 use crate::kernels::Real;
 use candle_core::{CpuStorage, DType, Error, Layout, Result, Tensor};

@@ -133,11 +133,13 @@ impl CustomOp3 for NormAct {
             done_with(x)?;
         }
         let (nx, na) = (x.elem_count(), a.elem_count());
-        Ok((
-            Some(all.narrow(0, 0, nx)?.reshape(x.shape())?),
-            Some(all.narrow(0, nx, na)?.reshape(a.shape())?),
-            Some(all.narrow(0, nx + na, na)?.reshape(b.shape())?),
-        ))
+        // Frozen parameters collect nothing.
+        let part = |of: &Tensor, start: usize, len: usize| {
+            of.track_op()
+                .then(|| all.narrow(0, start, len)?.reshape(of.shape()))
+                .transpose()
+        };
+        Ok((part(x, 0, nx)?, part(a, nx, na)?, part(b, nx + na, na)?))
     }
 }
 

@@ -1,0 +1,63 @@
+use candle_core::{Result, bail};
+use sdft_diffusion::Diffusion;
+use sdft_schedule::Schedule;
+
+/// A share of the process's length in steps of the original process.
+fn steps_of(t0: f64, n_original: usize) -> Result<f64> {
+    if !(0.0..=1.0).contains(&t0) {
+        bail!("t0: expected 0 to 1, found {t0}");
+    }
+    // A share written in decimals may fall a hair short of the step it means.
+    Ok(t0 * n_original as f64 + 1e-6)
+}
+
+/// The step to start from for a strength `t0`, part of the whole process: the last one whose original step is not beyond `t0 T`. None at
+/// 0, where nothing is edited.
+///
+/// Of ddim40 and T = 1000, `t0 = 0.5` starts at the step 500, the 21st: the first reading of "40 steps".
+///
+/// # Errors
+/// A strength outside 0 to 1.
+pub fn start_of(diffusion: &Diffusion, t0: f64) -> Result<Option<usize>> {
+    let schedule = &diffusion.schedule;
+    let limit = steps_of(t0, schedule.n_original_steps())?;
+    if t0 == 0.0 {
+        return Ok(None);
+    }
+    let map = schedule.timestep_map();
+    Ok(map.iter().rposition(|&t| t as f64 <= limit))
+}
+
+/// The step to start from so that `t0 T` levels of noise are gone through, as the published samplers of SDEdit and EGSDE count: 500
+/// levels begin at step 499. None at 0. For processes with all their steps.
+///
+/// # Errors
+/// A strength outside 0 to 1.
+pub fn levels_of(diffusion: &Diffusion, t0: f64) -> Result<Option<usize>> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a number of steps"
+    )]
+    let levels = steps_of(t0, diffusion.n_steps())? as usize;
+    Ok(levels.checked_sub(1))
+}
+
+/// The process that has all its `n` steps between 0 and `t0 T`, to be walked from its last step: the second reading of "40 steps".
+///
+/// The steps are `floor(t0 T i / (n - 1))`, as DiffusionCLIP's; those that fall together count once.
+///
+/// # Errors
+/// A strength outside 0 to 1, or so small that fewer than two steps remain.
+pub fn steps_inside(schedule: &Schedule, t0: f64, n: usize) -> Result<Schedule> {
+    let limit = steps_of(t0, schedule.n_steps())?.min((schedule.n_steps() - 1) as f64);
+    let share = |i: usize| i as f64 / (n.max(2) - 1) as f64;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positions below the number of steps"
+    )]
+    let mut kept: Vec<usize> = (0..n).map(|i| (share(i) * limit) as usize).collect();
+    kept.dedup();
+    schedule.keeping(&kept).map_err(candle_core::Error::wrap)
+}
