@@ -37,7 +37,7 @@ pub use crate::{
     lowpass::LowPass,
     sdedit::sdedit,
     strength::{levels_of, start_of, steps_inside},
-    walk::{Edit, Walk},
+    walk::{Edit, Walk, edit_step},
 };
 
 mod ddib;

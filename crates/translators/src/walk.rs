@@ -68,35 +68,18 @@ pub(crate) fn edit(
         let before = image.clone();
         let mut x = diffusion.q_sample(&image, &all(start), &e)?;
         for (k, t) in (0..=start).rev().enumerate() {
-            let steps = all(t);
-            let mut prediction = diffusion.predict(denoiser, &x, &steps)?;
-            if let Some(energies) = energies {
-                let xt = diffusion.q_sample(&source, &steps, &e)?;
-                if let Some(push) = energies.push(&x, &xt, &diffusion.model_t(&steps)?)? {
-                    let scale = diffusion.schedule.sqrt_one_minus_alpha_bar()[t];
-                    prediction.eps = (prediction.eps + (push * scale)?)?;
-                }
-            }
-            let fresh = |noise: &mut dyn NoiseSource| noise.normal(first + 1 + k, &x);
-            let (next, clean) = match edit.walk {
-                Walk::Ancestral => {
-                    let fresh = if t == 0 { None } else { Some(fresh(noise)?) };
-                    ancestral_step(diffusion, &prediction, &x, t, fresh.as_ref())?
-                }
-                Walk::Ddim { eta, clip } => {
-                    let options = Ddim {
-                        eta,
-                        clip,
-                        start: None,
-                    };
-                    let fresh = if eta > 0.0 && t > 0 {
-                        Some(fresh(noise)?)
-                    } else {
-                        None
-                    };
-                    ddim_step(diffusion, &prediction, &x, t, &options, fresh.as_ref())?
-                }
+            let led = match energies {
+                Some(energies) => Some((energies, diffusion.q_sample(&source, &all(t), &e)?)),
+                None => None,
             };
+            let led = led.as_ref().map(|(energies, xt)| (*energies, xt));
+            let z = match edit.walk {
+                _ if t == 0 => None,
+                Walk::Ddim { eta: 0.0, .. } => None,
+                _ => Some(noise.normal(first + 1 + k, &x)?),
+            };
+            let (next, clean) =
+                edit_step((diffusion, denoiser), led, &x, t, edit.walk, z.as_ref())?;
             // What is kept is the image of this repeat on its own way back: at the level left for ancestral steps, as SDEdit has it,
             // and at the level reached for DDIM's.
             let next = match &keep {
@@ -130,6 +113,39 @@ pub(crate) fn edit(
     Ok(image)
 }
 
+/// One step of a walk from `x` at step `t`, led by energies beside the noised source where there are any: the state one step earlier,
+/// and the predicted clean image.
+///
+/// # Shapes
+/// - `x`, the noised source, `z`: `[B, C, H, W]`
+///
+/// # Errors
+/// As [`crate::egsde`]; noise that is missing where the walk needs it.
+pub fn edit_step(
+    (diffusion, denoiser): (&Diffusion, &dyn Denoiser),
+    energies: Option<(&Energies<'_>, &Tensor)>,
+    x: &Tensor,
+    t: usize,
+    walk: Walk,
+    z: Option<&Tensor>,
+) -> Result<(Tensor, Tensor)> {
+    let steps = vec![t; x.dim(0)?];
+    let mut prediction = diffusion.predict(denoiser, x, &steps)?.detach();
+    if let Some((energies, xt)) = energies
+        && let Some(push) = energies.push(x, xt, &diffusion.model_t(&steps)?)?
+    {
+        let scale = diffusion.schedule.sqrt_one_minus_alpha_bar()[t];
+        prediction.eps = (prediction.eps + (push * scale)?)?;
+    }
+    match walk {
+        Walk::Ancestral => ancestral_step(diffusion, &prediction, x, t, z),
+        Walk::Ddim { eta, clip } => {
+            let start = None;
+            ddim_step(diffusion, &prediction, x, t, &Ddim { eta, clip, start }, z)
+        }
+    }
+}
+
 /// `a` where the mask is 1, `b` where it is 0.
 fn blend(mask: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     mask.ne(0.0)?.where_cond(a, b)
@@ -153,7 +169,8 @@ fn ancestral_step(
     let (beta, spread) = (s.betas()[t], s.sqrt_one_minus_alpha_bar()[t]);
     let mean = ((x - (&prediction.eps * (beta / spread))?)? / (1.0 - beta).sqrt())?;
     let next = match z {
-        None => mean,
+        _ if t == 0 => mean,
+        None => bail!("an ancestral step from {t} needs noise"),
         Some(z) => (mean + z.broadcast_mul(&(reverse.log_variance * 0.5)?.exp()?)?)?,
     };
     Ok((next, reverse.x0))

@@ -10,6 +10,7 @@ use sdft_nn::{ParamSpec, Params};
 mod networks;
 mod steps;
 mod training;
+mod translate;
 
 fn fill(specs: &[ParamSpec], amplitude: f64) -> Params {
     let tensor = |(i, spec): (usize, &ParamSpec)| {

@@ -1,0 +1,515 @@
+//! What must hold whatever the numbers are.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Pool, Unet};
+use sdft_diffusion::{
+    Clip, Denoiser, Diffusion, FeatureNet, GaussianDenoiser, Prediction, Variance,
+};
+use sdft_nn::{Init, Params};
+use sdft_noise::Purpose;
+use sdft_samplers::{NoiseSource, NumberedNoise, seeded_normal};
+use sdft_schedule::{BetaSchedule, Schedule};
+use sdft_translators::{
+    DomainIndependent, DomainSpecific, Edit, Energies, Ilvr, LowPass, Walk, ddib, egsde, ilvr,
+    levels_of, sdedit, start_of, steps_inside,
+};
+use std::cell::Cell;
+
+fn full() -> Schedule {
+    Schedule::new(BetaSchedule::Linear, 1000).unwrap()
+}
+
+fn diffusion(steps: &str) -> Diffusion {
+    let schedule = full().respaced(&steps.parse().unwrap()).unwrap();
+    Diffusion::new(schedule, Variance::FixedSmall)
+}
+
+fn gaussian(mean: f64, sd: f64) -> GaussianDenoiser {
+    GaussianDenoiser::new(full().alpha_bar(), mean, sd)
+}
+
+fn net() -> AdmConfig {
+    AdmConfig {
+        image_size: 8,
+        model_channels: 16,
+        channel_mult: vec![1.0, 2.0],
+        attention_resolutions: vec![2],
+        num_head_channels: 16,
+        norm_groups: 8,
+        out_channels: 3,
+        ..AdmConfig::default()
+    }
+}
+
+/// Weights without zeros, so that outputs are not zero.
+fn filled(mut specs: Vec<sdft_nn::ParamSpec>, seed: u64) -> Params {
+    for spec in &mut specs {
+        if spec.init == Init::Constant(0.0) {
+            spec.init = Init::Normal(0.05);
+        }
+    }
+    Params::init(&specs, seed, &Device::Cpu).unwrap()
+}
+
+fn unet(seed: u64) -> Unet {
+    let params = filled(Unet::specs(&net()).unwrap(), seed);
+    Unet::load(&params, &net()).unwrap()
+}
+
+fn encoder_config() -> EncoderConfig {
+    EncoderConfig {
+        net: AdmConfig {
+            out_channels: 2,
+            ..net()
+        },
+        pool: Pool::Attention,
+    }
+}
+
+fn classifier() -> Encoder {
+    let params = filled(Encoder::specs(&encoder_config()).unwrap(), 3);
+    Encoder::load(&params, &encoder_config()).unwrap()
+}
+
+fn image(sample: u64, n: usize) -> Tensor {
+    let x = seeded_normal(5, Purpose::Test, 0, sample, &[n, 3, 8, 8], &Device::Cpu).unwrap();
+    (x * 0.4).unwrap().tanh().unwrap()
+}
+
+fn values(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn worst(a: &Tensor, b: &Tensor) -> f64 {
+    let pairs = values(a).into_iter().zip(values(b));
+    pairs
+        .map(|(a, b)| f64::from((a - b).abs()))
+        .fold(0.0, f64::max)
+}
+
+fn walks() -> [Walk; 3] {
+    let clip = Clip::No;
+    [Walk::Ancestral, Walk::PAPER, Walk::Ddim { eta: 0.7, clip }]
+}
+
+fn noise() -> NumberedNoise {
+    NumberedNoise::new(9, vec![4, 8])
+}
+
+fn low_pass(factor: usize) -> LowPass {
+    LowPass::new(8, 8, factor, DType::F32, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn without_strength_the_input_comes_back() {
+    let (unet, classifier, x0) = (unet(1), classifier(), image(0, 2));
+    let energies = Energies::new(&classifier, low_pass(4));
+    for walk in walks() {
+        let diffusion = diffusion("");
+        assert_eq!(start_of(&diffusion, 0.0).unwrap(), None);
+        assert_eq!(levels_of(&diffusion, 0.0).unwrap(), None);
+        let edit = Edit {
+            walk,
+            start: None,
+            repeats: 2,
+        };
+        let plain = sdedit(
+            &diffusion,
+            &unet,
+            &x0,
+            None,
+            &edit,
+            &mut noise(),
+            &mut |_| Ok(()),
+        )
+        .unwrap();
+        let led = egsde(
+            &diffusion,
+            &unet,
+            &energies,
+            &x0,
+            &edit,
+            &mut noise(),
+            &mut |_| Ok(()),
+        )
+        .unwrap();
+        assert_eq!(values(&plain), values(&x0));
+        assert_eq!(values(&led), values(&x0));
+    }
+}
+
+#[test]
+fn egsde_without_energies_is_sdedit_bit_for_bit() {
+    let (unet, classifier, x0) = (unet(1), classifier(), image(0, 2));
+    let mut energies = Energies {
+        lambda_s: 0.0,
+        lambda_i: 0.0,
+        ..Energies::new(&classifier, low_pass(4))
+    };
+    let diffusion = diffusion("25");
+    for walk in walks() {
+        let edit = Edit {
+            walk,
+            start: Some(6),
+            repeats: 2,
+        };
+        let plain = sdedit(
+            &diffusion,
+            &unet,
+            &x0,
+            None,
+            &edit,
+            &mut noise(),
+            &mut |_| Ok(()),
+        )
+        .unwrap();
+        let led = egsde(
+            &diffusion,
+            &unet,
+            &energies,
+            &x0,
+            &edit,
+            &mut noise(),
+            &mut |_| Ok(()),
+        )
+        .unwrap();
+        assert_eq!(values(&plain), values(&led), "{walk:?}");
+        // With energies it is not.
+        (energies.lambda_s, energies.lambda_i) = (500.0, 2.0);
+        let led = egsde(
+            &diffusion,
+            &unet,
+            &energies,
+            &x0,
+            &edit,
+            &mut noise(),
+            &mut |_| Ok(()),
+        )
+        .unwrap();
+        assert!(worst(&plain, &led) > 1e-4, "{walk:?}");
+        (energies.lambda_s, energies.lambda_i) = (0.0, 0.0);
+    }
+}
+
+#[test]
+fn an_image_comes_out_the_same_in_any_company() {
+    let (unet, classifier, both) = (unet(1), classifier(), image(0, 2));
+    let energies = Energies::new(&classifier, low_pass(4));
+    let diffusion = diffusion("25");
+    let edit = Edit {
+        walk: Walk::Ancestral,
+        start: Some(6),
+        repeats: 1,
+    };
+    let run = |x0: &Tensor, numbers: &[u64]| {
+        let mut noise = NumberedNoise::new(9, numbers.to_vec());
+        egsde(
+            &diffusion,
+            &unet,
+            &energies,
+            x0,
+            &edit,
+            &mut noise,
+            &mut |_| Ok(()),
+        )
+        .unwrap()
+    };
+    let together = run(&both, &[4, 8]);
+    let alone = run(&both.narrow(0, 1, 1).unwrap(), &[8]);
+    assert!(worst(&together.narrow(0, 1, 1).unwrap(), &alone) < 1e-5);
+    let other = run(&both.narrow(0, 1, 1).unwrap(), &[9]);
+    assert!(worst(&alone, &other) > 1e-2);
+}
+
+#[test]
+fn gradients_of_energies_agree_with_finite_differences() {
+    let f64s = |specs: Vec<sdft_nn::ParamSpec>| {
+        let params = filled(specs, 3);
+        let wide = params
+            .iter()
+            .map(|(n, t)| (n.to_owned(), t.to_dtype(DType::F64).unwrap()));
+        Params::new(wide.collect())
+    };
+    let config = encoder_config();
+    let classifier = Encoder::load(&f64s(Encoder::specs(&config).unwrap()), &config).unwrap();
+    let low_pass = LowPass::new(8, 8, 4, DType::F64, &Device::Cpu).unwrap();
+    let mut energies = Energies::new(&classifier, low_pass);
+    let wide = |sample| image(sample, 2).to_dtype(DType::F64).unwrap();
+    let (y, xt, t) = (wide(0), wide(2), [120.0, 120.0]);
+    for (specific, independent) in [
+        (DomainSpecific::Cosine, DomainIndependent::NegL2),
+        (DomainSpecific::NegL2, DomainIndependent::Cosine),
+    ] {
+        (energies.specific, energies.independent) = (specific, independent);
+        let gradients = energies.gradients(&y, &xt, &t).unwrap();
+        let direction = wide(6);
+        let along = |gradient: Option<Tensor>| {
+            let product = (gradient.unwrap() * &direction).unwrap();
+            product.sum_all().unwrap().to_scalar::<f64>().unwrap()
+        };
+        let numeric = |energy: &dyn Fn(&Tensor) -> Result<Tensor>| {
+            let at = |h: f64| {
+                let moved = (&y + (&direction * h).unwrap()).unwrap();
+                energy(&moved)
+                    .unwrap()
+                    .sum_all()
+                    .unwrap()
+                    .to_scalar::<f64>()
+                    .unwrap()
+            };
+            (at(1e-4) - at(-1e-4)) / 2e-4
+        };
+        let pairs = [
+            (
+                along(gradients.specific),
+                numeric(&|y| energies.specific(y, &xt, &t)),
+            ),
+            (
+                along(gradients.independent),
+                numeric(&|y| energies.independent(y, &xt)),
+            ),
+        ];
+        for (exact, numeric) in pairs {
+            assert!(
+                numeric.abs() > 1e-4,
+                "the direction says nothing: {numeric}"
+            );
+            assert!(
+                (exact / numeric - 1.0).abs() < 1e-5,
+                "{specific:?} {independent:?}: {exact} {numeric}"
+            );
+        }
+    }
+}
+
+/// A feature network that says what it was given.
+struct Nosy<'a>(&'a Encoder, Cell<usize>);
+
+impl FeatureNet for Nosy<'_> {
+    fn features(&self, xt: &Tensor, t: &[f32]) -> Result<Tensor> {
+        self.1.set(self.1.get() + 1);
+        self.0.features(xt, t)
+    }
+}
+
+/// A denoiser that fails if it is asked to keep a graph.
+struct NoGraph<'a>(&'a Unet);
+
+impl Denoiser for NoGraph<'_> {
+    fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
+        assert!(!xt.track_op(), "the state drags a graph along");
+        self.0.predict(xt, t)
+    }
+}
+
+#[test]
+fn no_graph_outlives_a_step_and_the_classifier_is_asked_twice_a_step() {
+    let classifier = classifier();
+    let nosy = Nosy(&classifier, Cell::new(0));
+    let energies = Energies::new(&nosy, low_pass(4));
+    let (params, _) = filled(Unet::specs(&net()).unwrap(), 1).trainable().unwrap();
+    // Even a network whose parameters are variables leaves no graph behind.
+    let trainable = Unet::load(&params, &net()).unwrap();
+    let edit = Edit {
+        walk: Walk::Ancestral,
+        start: Some(4),
+        repeats: 2,
+    };
+    let x0 = Var::from_tensor(&image(0, 2)).unwrap();
+    let out = egsde(
+        &diffusion("25"),
+        &NoGraph(&trainable),
+        &energies,
+        x0.as_tensor(),
+        &edit,
+        &mut noise(),
+        &mut |step| {
+            assert!(!step.x.track_op() && !step.x0.track_op());
+            Ok(())
+        },
+    )
+    .unwrap();
+    assert!(!out.track_op());
+    assert_eq!(nosy.1.get(), 2 * 5 * 2);
+}
+
+#[test]
+fn frozen_parameters_collect_no_gradients() {
+    let classifier = classifier();
+    let y = Var::from_tensor(&image(0, 2)).unwrap();
+    let energy = classifier
+        .features(y.as_tensor(), &[100.0; 2])
+        .unwrap()
+        .sqr()
+        .unwrap();
+    let gradients = sdft_nn::backward(&energy.sum_all().unwrap()).unwrap();
+    let (params, _) = filled(Encoder::specs(&encoder_config()).unwrap(), 3)
+        .trainable()
+        .unwrap();
+    assert!(gradients.get(&y).is_some());
+    let small = gradients.get_ids().count();
+    // The same pass with trainable parameters leaves one gradient more for each.
+    let trainable = Encoder::load(&params, &encoder_config()).unwrap();
+    let energy = trainable
+        .features(y.as_tensor(), &[100.0; 2])
+        .unwrap()
+        .sqr()
+        .unwrap();
+    let all = sdft_nn::backward(&energy.sum_all().unwrap())
+        .unwrap()
+        .get_ids()
+        .count();
+    assert!(small < all, "{small} {all}");
+    let leaves = |store: &candle_core::backprop::GradStore| store.get_ids().count();
+    assert!(leaves(&gradients) <= 2, "{}", leaves(&gradients));
+}
+
+#[test]
+fn what_the_mask_keeps_is_the_input() {
+    let (unet, x0) = (unet(1), image(0, 2));
+    let left: Vec<f32> = (0..64).map(|i| f32::from(u8::from(i % 8 < 4))).collect();
+    let mask = Tensor::from_vec(left, (1, 1, 8, 8), &Device::Cpu).unwrap();
+    for walk in walks() {
+        let edit = Edit {
+            walk,
+            start: Some(12),
+            repeats: 2,
+        };
+        let out = sdedit(
+            &diffusion("25"),
+            &unet,
+            &x0,
+            Some(&mask),
+            &edit,
+            &mut noise(),
+            &mut |_| Ok(()),
+        )
+        .unwrap();
+        let half = |x: &Tensor, from| x.narrow(3, from, 4).unwrap();
+        assert_eq!(values(&half(&out, 0)), values(&half(&x0, 0)), "{walk:?}");
+        assert!(worst(&half(&out, 4), &half(&x0, 4)) > 0.05, "{walk:?}");
+    }
+}
+
+#[test]
+fn a_bridge_to_the_same_model_returns_the_input_as_steps_allow() {
+    // Data of spread: the flow is a straight line in x, and what is left is the error of the steps.
+    let model = gaussian(0.1, 0.5);
+    let x0 = image(0, 2);
+    let mut last = f64::MAX;
+    for steps in ["10", "40", "250", ""] {
+        let diffusion = diffusion(steps);
+        let bridge = ddib(&diffusion, &model, &model, &x0, Clip::No, &mut |_| Ok(())).unwrap();
+        let error = worst(&bridge.image, &x0);
+        assert!(error < 0.7 * last, "{steps}: {error} after {last}");
+        last = error;
+    }
+    // The last step to pure noise forgets sqrt(alpha_bar) x0, and the way to t = 0 begins at alpha_bar_0.
+    let floor = full().alpha_bar()[999].sqrt();
+    assert!(last < 0.02 + 2.0 * floor, "{last}");
+}
+
+#[test]
+fn a_bridge_carries_quantiles() {
+    let x0 = image(0, 2);
+    let bridge = ddib(
+        &diffusion(""),
+        &gaussian(0.0, 0.5),
+        &gaussian(0.2, 0.25),
+        &x0,
+        Clip::No,
+        &mut |_| Ok(()),
+    )
+    .unwrap();
+    let expected = ((&x0 * 0.5).unwrap() + 0.2).unwrap();
+    assert!(worst(&bridge.image, &expected) < 0.01);
+}
+
+#[test]
+fn ilvr_takes_the_coarse_image_of_its_reference() {
+    let model = gaussian(0.0, 0.3);
+    let reference = image(0, 2);
+    let filter = low_pass(4);
+    let run = |free: usize| {
+        let options = Ilvr {
+            low_pass: filter.clone(),
+            free,
+            clip: Clip::Yes,
+        };
+        ilvr(
+            &diffusion("100"),
+            &model,
+            &reference,
+            &options,
+            &mut noise(),
+            &mut |_| Ok(()),
+        )
+        .unwrap()
+    };
+    let coarse = |x: &Tensor| filter.apply(x).unwrap();
+    let led = worst(&coarse(&run(0)), &coarse(&reference));
+    let free = worst(&coarse(&run(usize::MAX)), &coarse(&reference));
+    assert!(led < 0.05 && free > 4.0 * led, "{led} {free}");
+    // The fine image is the model's own.
+    assert!(worst(&run(0), &reference) > 0.2);
+}
+
+#[test]
+fn strengths_count_as_their_sources_do() {
+    let coarse = diffusion("ddim40");
+    assert_eq!(start_of(&coarse, 0.5).unwrap(), Some(20));
+    assert_eq!(start_of(&coarse, 0.499).unwrap(), Some(19));
+    assert_eq!(start_of(&coarse, 1.0).unwrap(), Some(39));
+    assert_eq!(start_of(&coarse, 0.001).unwrap(), Some(0));
+    assert_eq!(levels_of(&diffusion(""), 0.5).unwrap(), Some(499));
+    assert_eq!(levels_of(&diffusion(""), 1.0).unwrap(), Some(999));
+    let inside = steps_inside(&full(), 0.5, 40).unwrap();
+    let map = inside.timestep_map();
+    assert_eq!(map[..5], [0, 12, 25, 38, 51]);
+    assert_eq!(map[35..], [448, 461, 474, 487, 500]);
+    assert_eq!(
+        steps_inside(&full(), 1.0, 40).unwrap().timestep_map()[39],
+        999
+    );
+    for wrong in [-0.1, 1.1, f64::NAN] {
+        let error = start_of(&coarse, wrong).unwrap_err().to_string();
+        assert!(error.contains("t0: expected 0 to 1"), "{error}");
+    }
+    assert!(steps_inside(&full(), 0.0, 40).is_err());
+}
+
+/// Counts what a walk draws.
+struct Counted(Vec<usize>);
+
+impl NoiseSource for Counted {
+    fn normal(&mut self, draw: usize, like: &Tensor) -> Result<Tensor> {
+        self.0.push(draw);
+        NumberedNoise::new(0, vec![0, 1]).normal(draw, like)
+    }
+}
+
+#[test]
+fn draws_have_their_place_in_the_order_whether_they_are_used_or_not() {
+    let (unet, x0) = (unet(1), image(0, 2));
+    let drawn = |walk| {
+        let mut counted = Counted(Vec::new());
+        let edit = Edit {
+            walk,
+            start: Some(2),
+            repeats: 2,
+        };
+        sdedit(
+            &diffusion("25"),
+            &unet,
+            &x0,
+            None,
+            &edit,
+            &mut counted,
+            &mut |_| Ok(()),
+        )
+        .unwrap();
+        counted.0
+    };
+    assert_eq!(drawn(Walk::Ancestral), [0, 1, 2, 4, 5, 6]);
+    assert_eq!(drawn(Walk::PAPER), [0, 4]);
+}
