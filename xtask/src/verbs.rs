@@ -1,9 +1,17 @@
 //! The verbs, their help and the nearest one to a typing error.
 
 /// Verbs of the binary `sdft`, handed on as they are.
-const FORWARDED: [(&str, &str); 9] = [
+const FORWARDED: [(&str, &str); 11] = [
     ("train", "fine-tune a model, or train one from scratch"),
     ("sample", "draw images from a model"),
+    (
+        "translate",
+        "bring images into a model's domain: SDEdit, EGSDE, DDIB, ILVR",
+    ),
+    (
+        "train-classifier",
+        "train the classifier of noised images that EGSDE needs",
+    ),
     (
         "evaluate",
         "measure images: FID, KID, PSNR, SSIM, LPIPS, ..",
@@ -54,7 +62,7 @@ pub(crate) fn help() -> String {
     let table = |verbs: &[(&str, &str)]| -> String {
         verbs
             .iter()
-            .map(|(name, what)| format!("  {name:<10} {what}\n"))
+            .map(|(name, what)| format!("  {name:<16} {what}\n"))
             .collect()
     };
     format!(

@@ -119,6 +119,13 @@ impl Encoder {
         Ok(Self { trunk, head })
     }
 
+    /// The same network, which in training keeps only what goes in and out of its blocks; see [`crate::Unet::recomputed`].
+    #[must_use]
+    pub fn recomputed(mut self) -> Self {
+        self.trunk.recomputed = true;
+        self
+    }
+
     /// Class logits `[B, classes]`.
     ///
     /// # Shapes

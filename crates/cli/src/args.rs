@@ -1,5 +1,6 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sdft_features::InceptionResize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Fine-tunes diffusion models on small image sets without forgetting (SDFT), samples them and looks into their files.
@@ -26,6 +27,11 @@ pub(crate) enum Verb {
     Train(TrainArgs),
     /// Draw images from a model.
     Sample(SampleArgs),
+    /// Train the classifier of noised images that EGSDE needs, source against target; without arguments, the embedded example's.
+    TrainClassifier(ClassifierArgs),
+    /// Bring images into a model's domain; without arguments, the embedded example.
+    #[command(after_help = TRANSLATE_HELP)]
+    Translate(TranslateArgs),
     /// Say what is in a weights file: architecture, parameters, metadata.
     Inspect(InspectArgs),
     /// Turn a .pt file into .safetensors.
@@ -129,6 +135,10 @@ pub(crate) struct SampleArgs {
     /// DDIM only: share of fresh noise, 0 to 1.
     #[arg(long, default_value_t = 0.0)]
     pub(crate) eta: f64,
+    /// Begin below the end of the process, with pure noise at this share of it: what a model makes of noise that it takes for a blurred
+    /// image (the paper's Fig. 4).
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+    pub(crate) start: f64,
     /// Do not clamp predicted images to [-1, 1].
     #[arg(long)]
     pub(crate) no_clip: bool,
@@ -150,6 +160,176 @@ pub(crate) struct SampleArgs {
     /// Also write guided-diffusion's samples_NxHxWx3.npz.
     #[arg(long)]
     pub(crate) npz: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClassifierArgs {
+    /// A preset (see `--list`) or a TOML file; may be given again, later ones override earlier ones.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) config: Vec<String>,
+    /// List the presets and leave.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// The images that translations come from: a folder, or `digits`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) source: Option<String>,
+    /// The images of the domain that they go to.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) target: Option<String>,
+    /// The model that the classifier will stand beside; its image size and noise schedule are taken over.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) model: Option<String>,
+    /// A classifier whose trunk is the start, as guidance's 256x256_classifier.pt; tensors are taken by name and shape.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) init: Option<String>,
+    /// Optimiser steps; 5000 if not given (the paper: 1500 for MetFaces, 4500 for AAHQ).
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<u64>,
+    /// Images per step; 32 if not given.
+    #[arg(long, value_name = "N")]
+    pub(crate) batch: Option<u64>,
+    /// Seed of every random number.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Name of the run and of its folder.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where run folders go.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub(crate) out: PathBuf,
+    /// Any other setting, as in the TOML file: `--set loop.micro_batch=4`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Stop if an image cannot be read, instead of leaving it out.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Go on with the run in this folder.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "source", "target", "model", "init", "batch", "seed", "name", "list", "strict", "out"])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Print the plan and leave.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+const TRANSLATE_HELP: &str = "\
+Examples:
+  sdft translate --model runs/metfaces-sdft --input faces
+  sdft translate --model runs/metfaces-sdft --input faces --method egsde --classifier runs/classifier
+  sdft translate --model runs/metfaces-sdft --input face.png --sweep t0=0.3,0.4,0.5,0.6
+  sdft translate --model metfaces.safetensors --source-model ffhq.pt --input faces --method ddib
+  sdft translate --model ffhq.pt --input faces --walk ancestral --repeats 3";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TranslatorArg {
+    /// Noise the image up to t0, let the model denoise it.
+    Sdedit,
+    /// SDEdit, led by a classifier away from the source domain and by a low-pass filter along the input.
+    Egsde,
+    /// To noise with the source model, back with the target model.
+    Ddib,
+    /// From noise, following the input's low-passed image.
+    Ilvr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WalkArg {
+    /// The part of --steps up to t0, by DDIM.
+    Part,
+    /// All of --steps between 0 and t0, by DDIM.
+    Inside,
+    /// Every step, unclamped, as SDEdit and EGSDE were published.
+    Ancestral,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum EnergyArg {
+    Cosine,
+    NegL2,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TranslateArgs {
+    /// The method; sdedit if not given, egsde for the embedded example.
+    #[arg(long, value_enum)]
+    pub(crate) method: Option<TranslatorArg>,
+    /// The model of the target domain: a weights file, a run folder, or `digits-source`.
+    #[arg(long, value_name = "FILE|DIR", requires = "input")]
+    pub(crate) model: Option<String>,
+    /// The images: a file or a folder with its subfolders.
+    #[arg(long, value_name = "FILE|DIR", requires = "model")]
+    pub(crate) input: Option<PathBuf>,
+    /// Where the images go, under their names, as PNG.
+    #[arg(long, value_name = "DIR", default_value = "translated")]
+    pub(crate) out: PathBuf,
+    /// Strength: the share of the process that the image is noised through, 0 to 1.
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
+    pub(crate) t0: f64,
+    /// Several values of t0, lambda-s, lambda-i, factor or repeats: `--sweep t0=0.3,0.4,0.5`. Each gets a folder, each input a strip.
+    #[arg(long, value_name = "NAME=A,B,..")]
+    pub(crate) sweep: Option<String>,
+    /// sdedit and egsde: how the process is walked.
+    #[arg(long, value_enum, default_value = "part")]
+    pub(crate) walk: WalkArg,
+    /// The sampler's steps, as for `sample`; ddim40 if not given, 100 for ilvr.
+    #[arg(long, value_name = "RESPACING")]
+    pub(crate) steps: Option<String>,
+    /// DDIM: share of fresh noise, 0 to 1.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) eta: f64,
+    /// DDIM and ilvr: do not clamp predicted images to [-1, 1].
+    #[arg(long)]
+    pub(crate) no_clip: bool,
+    /// sdedit and egsde: how often the image is noised and denoised; published are 3 for SDEdit and 1 for EGSDE.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one, value_name = "N")]
+    pub(crate) repeats: usize,
+    /// sdedit: an image whose light parts are kept and whose dark parts are edited.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mask: Option<PathBuf>,
+    /// egsde: the classifier, a weights file or a run folder of `train-classifier`.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) classifier: Option<String>,
+    /// egsde: weight of the energy that leads away from the source domain.
+    #[arg(long, default_value_t = 500.0, value_name = "WEIGHT")]
+    pub(crate) lambda_s: f64,
+    /// egsde: weight of the energy that keeps the coarse image.
+    #[arg(long, default_value_t = 2.0, value_name = "WEIGHT")]
+    pub(crate) lambda_i: f64,
+    /// egsde: the form of the first energy.
+    #[arg(long, value_enum, default_value = "cosine")]
+    pub(crate) specific: EnergyArg,
+    /// egsde: the form of the second energy.
+    #[arg(long, value_enum, default_value = "neg-l2")]
+    pub(crate) independent: EnergyArg,
+    /// egsde and ilvr: factor of the low-pass filter; an eighth of the image's side if not given, which is the published 32 at 256.
+    #[arg(long, value_parser = at_least_one, value_name = "N")]
+    pub(crate) factor: Option<usize>,
+    /// ilvr: steps at the end in which the model is free.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) free: usize,
+    /// ddib: the model of the source domain.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) source_model: Option<String>,
+    /// Seed; an image's noise depends on the seed and on the image's name only.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Images at once.
+    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
+    pub(crate) batch: usize,
+    /// Make everything anew, also what is there already and what was made with other settings.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Side of the images, for files that do not say.
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) image_size: Option<usize>,
+    /// The part of the model's file to take where it holds several.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Any field of the model's architecture that its file does not say.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
 }
 
 #[derive(Debug, Args)]

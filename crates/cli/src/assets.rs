@@ -1,5 +1,7 @@
 //! What the program carries with it, so that it works from any folder.
 
+use sdft_train::{ClassifierPlan, Plan};
+
 const PRESETS: [(&str, &str); 6] = [
     (
         "digits-sdft",
@@ -27,17 +29,37 @@ const PRESETS: [(&str, &str); 6] = [
     ),
 ];
 
-/// The text of a preset.
-pub(crate) fn preset(name: &str) -> Option<&'static str> {
-    PRESETS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, text)| *text)
+/// Presets of classifiers.
+const CLASSIFIERS: [(&str, &str); 1] = [(
+    "digits-classifier",
+    include_str!("../../../assets/configs/digits-classifier.toml"),
+)];
+
+/// What the settings of a command can start from.
+pub(crate) trait Presets {
+    /// Names and texts.
+    const PRESETS: &'static [(&'static str, &'static str)];
+
+    /// The text of a preset.
+    fn preset(name: &str) -> Option<&'static str> {
+        Self::PRESETS
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, text)| *text)
+    }
+
+    /// Names of all presets.
+    fn preset_names() -> impl Iterator<Item = &'static str> {
+        Self::PRESETS.iter().map(|(name, _)| *name)
+    }
 }
 
-/// Names of all presets.
-pub(crate) fn preset_names() -> impl Iterator<Item = &'static str> {
-    PRESETS.iter().map(|(name, _)| *name)
+impl Presets for Plan {
+    const PRESETS: &'static [(&'static str, &'static str)] = &PRESETS;
+}
+
+impl Presets for ClassifierPlan {
+    const PRESETS: &'static [(&'static str, &'static str)] = &CLASSIFIERS;
 }
 
 /// The name under which the embedded digits go.

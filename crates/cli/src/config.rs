@@ -1,38 +1,45 @@
 //! Preset, then TOML file, then `--set`: one table, checked key by key.
 
+use crate::assets::Presets;
 use crate::suggest::nearest;
-use crate::{assets, usage};
+use crate::usage;
 use anyhow::{Context, Result};
-use sdft_train::Plan;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 use toml::{Table, Value};
 
+/// Settings that stand in TOML files.
+pub(crate) trait Settings: Presets + Default + Serialize + DeserializeOwned {}
+
+impl<P: Presets + Default + Serialize + DeserializeOwned> Settings for P {}
+
 /// Merges the files and presets named by `--config`, in order.
-pub(crate) fn layers(names: &[String]) -> Result<Table> {
+pub(crate) fn layers<P: Settings>(names: &[String]) -> Result<Table> {
     let mut merged = Table::new();
     for name in names {
-        let (text, origin) = match assets::preset(name) {
+        let (text, origin) = match P::preset(name) {
             Some(text) => (text.to_owned(), format!("preset {name}")),
-            None => (read_file(name)?, name.clone()),
+            None => (read_file::<P>(name)?, name.clone()),
         };
         let table: Table = toml::from_str(&text).map_err(|e| usage(format!("{origin}: {e}")))?;
-        check(&table, &origin)?;
+        check::<P>(&table, &origin)?;
         merge(&mut merged, table);
     }
     Ok(merged)
 }
 
-fn read_file(name: &str) -> Result<String> {
+fn read_file<P: Settings>(name: &str) -> Result<String> {
     let path = std::path::Path::new(name);
     if path.exists() {
         return std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {name}"));
     }
-    let hint = nearest(name, assets::preset_names())
+    let hint = nearest(name, P::preset_names())
         .map_or_else(String::new, |near| format!("; did you mean {near}?"));
     Err(usage(format!(
         "--config {name}: neither a file nor a preset ({}){hint}",
-        assets::preset_names().collect::<Vec<_>>().join(", ")
+        P::preset_names().collect::<Vec<_>>().join(", ")
     )))
 }
 
@@ -48,7 +55,7 @@ fn merge(into: &mut Table, from: Table) {
 }
 
 /// Puts `key=value` into the table; the value is TOML, or text if it is not.
-pub(crate) fn set(table: &mut Table, assignment: &str) -> Result<()> {
+pub(crate) fn set<P: Settings>(table: &mut Table, assignment: &str) -> Result<()> {
     let Some((key, text)) = assignment.split_once('=') else {
         return Err(usage(format!(
             "--set {assignment}: expected KEY=VALUE, as in --set optim.lr=1e-4"
@@ -62,7 +69,7 @@ pub(crate) fn set(table: &mut Table, assignment: &str) -> Result<()> {
         Err(_) => Value::String(text.to_owned()),
     };
     put(table, key, value);
-    check(table, &format!("--set {assignment}"))
+    check::<P>(table, &format!("--set {assignment}"))
 }
 
 /// Puts a value at a dotted key.
@@ -86,16 +93,16 @@ pub(crate) fn put(table: &mut Table, key: &str, value: impl Into<Value>) {
 }
 
 /// Every key with a default value of its type.
-fn known() -> Table {
-    match Value::try_from(Plan::default()) {
+fn known<P: Settings>() -> Table {
+    match Value::try_from(P::default()) {
         Ok(Value::Table(table)) => table,
         _ => Table::new(),
     }
 }
 
 /// Fails on keys that do not exist, naming the nearest, and on values of another type.
-fn check(table: &Table, origin: &str) -> Result<()> {
-    let known = known();
+fn check<P: Settings>(table: &Table, origin: &str) -> Result<()> {
+    let known = known::<P>();
     let mut all = Vec::new();
     keys(&known, "", &mut all);
     check_level(table, &known, "", &all, origin)
@@ -156,7 +163,7 @@ fn describe(value: &Value) -> &'static str {
 }
 
 /// The plan that a checked table describes.
-pub(crate) fn plan(table: Table) -> Result<Plan> {
+pub(crate) fn plan<P: Settings>(table: Table) -> Result<P> {
     serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
         let (key, problem) = (e.path().to_string(), e.into_inner());
         usage(format!("{key}: {}", problem.message()))
@@ -174,16 +181,17 @@ pub(crate) fn given(table: &Table, section: &str) -> Map<String, Json> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sdft_train::Plan;
 
     #[test]
     fn every_preset_is_a_sound_configuration() {
-        for name in assets::preset_names() {
-            let mut table = layers(&[name.to_owned()]).unwrap();
+        for name in Plan::preset_names() {
+            let mut table = layers::<Plan>(&[name.to_owned()]).unwrap();
             if name.starts_with("metfaces") || name.starts_with("aahq") {
                 put(&mut table, "source", "source.pt");
                 put(&mut table, "data.path", "images");
             }
-            let plan = plan(table).unwrap();
+            let plan = plan::<Plan>(table).unwrap();
             assert_eq!(plan.name, name);
             plan.validate().unwrap_or_else(|e| panic!("{name}: {e}"));
         }
@@ -194,10 +202,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("mine.toml");
         std::fs::write(&file, "seed = 7\n[optim]\nlr = 1\n").unwrap();
-        let mut table = layers(&["digits-sdft".into(), file.display().to_string()]).unwrap();
-        set(&mut table, "loop.steps = 12").unwrap();
-        set(&mut table, "loss.weight=snr-2").unwrap();
-        let plan = plan(table).unwrap();
+        let mut table =
+            layers::<Plan>(&["digits-sdft".into(), file.display().to_string()]).unwrap();
+        set::<Plan>(&mut table, "loop.steps = 12").unwrap();
+        set::<Plan>(&mut table, "loss.weight=snr-2").unwrap();
+        let plan = plan::<Plan>(table).unwrap();
         assert_eq!(
             (plan.seed, plan.optim.lr, plan.optim.clip, plan.steps.steps),
             (7, 1.0, 1.0, 12)
@@ -208,40 +217,44 @@ mod tests {
     #[test]
     fn unknown_keys_and_wrong_types_are_named() {
         let mut table = Table::new();
-        let error = set(&mut table, "optim.lrr=1").unwrap_err().to_string();
+        let error = set::<Plan>(&mut table, "optim.lrr=1")
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("no key optim.lrr") && error.contains("optim.lr"),
             "{error}"
         );
-        let error = set(&mut Table::new(), "optim.lr=fast")
+        let error = set::<Plan>(&mut Table::new(), "optim.lr=fast")
             .unwrap_err()
             .to_string();
         assert!(
             error.contains("optim.lr: expected a number, found \"fast\""),
             "{error}"
         );
-        let error = set(&mut Table::new(), "loop.steps=1.5")
+        let error = set::<Plan>(&mut Table::new(), "loop.steps=1.5")
             .unwrap_err()
             .to_string();
         assert!(error.contains("expected a whole number"), "{error}");
         assert!(
-            set(&mut Table::new(), "optim")
+            set::<Plan>(&mut Table::new(), "optim")
                 .unwrap_err()
                 .to_string()
                 .contains("KEY=VALUE")
         );
         let mut table = Table::new();
         put(&mut table, "loss.weight", "snr-x");
-        let error = plan(table).unwrap_err().to_string();
+        let error = plan::<Plan>(table).unwrap_err().to_string();
         assert!(
             error.contains("snr-x") && error.contains("loss.weight"),
             "{error}"
         );
         let mut table = Table::new();
-        set(&mut table, "data.classes=[1, \"a\"]").unwrap();
-        let error = plan(table).unwrap_err().to_string();
+        set::<Plan>(&mut table, "data.classes=[1, \"a\"]").unwrap();
+        let error = plan::<Plan>(table).unwrap_err().to_string();
         assert!(error.starts_with("data.classes[1]"), "{error}");
-        let error = layers(&["digit-sdft".into()]).unwrap_err().to_string();
+        let error = layers::<Plan>(&["digit-sdft".into()])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("did you mean digits-sdft"), "{error}");
     }
 }

@@ -108,6 +108,80 @@ impl Watcher for Console {
     }
 }
 
+/// Seconds between two lines of progress where there is no terminal.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Progress over a number of images, some of which may be done in part.
+pub(crate) struct Ticker {
+    bar: Option<ProgressBar>,
+    label: String,
+    total: usize,
+    started: Instant,
+    said: Instant,
+}
+
+impl Ticker {
+    pub(crate) fn new(label: &str, total: usize) -> Self {
+        let console = Console::new(label);
+        if let Some(bar) = &console.bar {
+            bar.set_length(total as u64);
+        }
+        let now = Instant::now();
+        Self {
+            bar: console.bar,
+            label: label.to_owned(),
+            total,
+            started: now,
+            said: now,
+        }
+    }
+
+    /// `done` images are done.
+    pub(crate) fn tick(&mut self, done: f64) {
+        let elapsed = self.started.elapsed().as_secs_f64();
+        let left = elapsed * (self.total as f64 - done).max(0.0) / done.max(1e-9);
+        let eta = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
+        let text = format!(
+            "{:.2} img/s · {} left",
+            done / elapsed.max(1e-9),
+            duration(eta)
+        );
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a number of images"
+        )]
+        let whole = done as usize;
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(whole as u64);
+                bar.set_message(text);
+            }
+            None if self.said.elapsed() >= QUIET || whole == self.total => {
+                self.said = Instant::now();
+                note(&format!(
+                    "{} {whole}/{} images · {text}",
+                    self.label, self.total
+                ));
+            }
+            None => {}
+        }
+    }
+
+    pub(crate) fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => note(text),
+        }
+    }
+
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// `1h02m`, `3m07s`, `12s`.
 pub(crate) fn duration(d: Duration) -> String {
     let s = d.as_secs();

@@ -4,6 +4,7 @@
 
 mod args;
 mod assets;
+mod classifier;
 mod config;
 mod console;
 mod convert;
@@ -17,6 +18,7 @@ mod reproduce;
 mod sample;
 mod suggest;
 mod train;
+mod translate;
 mod weights;
 
 use args::{Cli, Verb};
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
     let in_pool = sdft_runtime::with_threads(cli.threads, || match cli.verb {
         Verb::Train(args) => train::train(&args),
         Verb::Sample(args) => sample::sample(&args).map(|()| ExitCode::SUCCESS),
+        Verb::TrainClassifier(args) => classifier::train_classifier(&args),
+        Verb::Translate(args) => translate::translate(&args),
         Verb::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         Verb::Convert(args) => convert::convert(&args).map(|()| ExitCode::SUCCESS),
         Verb::Data(args) => data::data(&args),

@@ -10,7 +10,7 @@ use sdft_models::{LoadOptions, LoadedModel};
 use sdft_noise::{Draw, Purpose};
 use sdft_samplers::{Ancestral, Ddim, SeededNoise, sample_ddim, sample_ddpm};
 use sdft_schedule::Respacing;
-use sdft_train::{contact_sheet, to_images};
+use sdft_train::{Plan, contact_sheet, to_images};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
@@ -44,6 +44,15 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
         .process
         .diffusion(config.learns_variance(), &respacing)
         .map_err(|e| usage(format!("--steps: {e}")))?;
+    let start = sdft_translators::start_of(&diffusion, args.start).map_err(|_| {
+        usage(format!(
+            "--start {}: expected more than 0, up to 1",
+            args.start
+        ))
+    })?;
+    if start.is_none() {
+        return Err(usage("--start 0: expected more than 0, up to 1"));
+    }
     let unet = Unet::load(&model.params, config)?;
     if let Some(class) = args
         .class
@@ -62,7 +71,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
         args.n,
         config.image_size,
         config.image_size,
-        diffusion.n_steps()
+        start.map_or(0, |start| start + 1)
     ));
 
     let clip = if args.no_clip { Clip::No } else { Clip::Yes };
@@ -87,7 +96,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
                 &Ddim {
                     eta: args.eta,
                     clip,
-                    start: None,
+                    start,
                 },
                 &mut noise,
                 &mut |_| Ok(()),
@@ -96,7 +105,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
                 &diffusion,
                 denoiser,
                 &x,
-                &Ancestral { clip, start: None },
+                &Ancestral { clip, start },
                 &mut noise,
                 &mut |_| Ok(()),
             )?,
@@ -179,7 +188,7 @@ pub(crate) fn load_options(
                 "--set {assignment}: only fields under model. and process. can be set here"
             )));
         }
-        config::set(&mut table, assignment)?;
+        config::set::<Plan>(&mut table, assignment)?;
     }
     if let Some(size) = image_size {
         config::put(
@@ -217,7 +226,7 @@ pub(crate) fn model_file(name: &str) -> Result<String> {
 }
 
 /// The contact sheet of a folder stands beside it, so that the folder holds samples and nothing else.
-fn sheet_beside(folder: &Path) -> PathBuf {
+pub(crate) fn sheet_beside(folder: &Path) -> PathBuf {
     let full = folder.canonicalize();
     let full = full.as_deref().unwrap_or(folder);
     match (full.parent(), full.file_name()) {

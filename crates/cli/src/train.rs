@@ -1,4 +1,5 @@
 use crate::args::{MethodArg, TrainArgs};
+use crate::assets::Presets;
 use crate::console::{self, Console, duration, size};
 use crate::estimate::{Estimate, estimate};
 use crate::weights::Weights;
@@ -23,12 +24,12 @@ use std::time::Duration;
 use toml::Table;
 
 /// Set by Ctrl-C; the loop looks at it between two steps.
-static STOP: AtomicBool = AtomicBool::new(false);
+pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     if args.list {
-        for name in assets::preset_names() {
-            let about = assets::preset(name)
+        for name in Plan::preset_names() {
+            let about = Plan::preset(name)
                 .and_then(|text| text.lines().next())
                 .unwrap_or("")
                 .trim_start_matches("# ");
@@ -84,7 +85,7 @@ impl Job {
     pub(crate) fn from_table(table: Table) -> Result<Self> {
         let given = config::given(&table, "model");
         let given_process = config::given(&table, "process");
-        let mut plan = config::plan(table)?;
+        let mut plan: Plan = config::plan(table)?;
         // What does not depend on files is checked before they are read.
         plan.validate_settings().map_err(|e| usage(e.to_string()))?;
         // A run can be continued from another folder than the one it was started in.
@@ -125,7 +126,7 @@ impl Job {
     }
 
     fn resumed(folder: &Path, args: &TrainArgs) -> Result<Self> {
-        let (folder, mut plan) = RunFolder::open(folder)?;
+        let (folder, mut plan) = RunFolder::open::<Plan>(folder)?;
         let mut changes = Table::new();
         for assignment in &args.set {
             let key = assignment.split('=').next().unwrap_or_default().trim();
@@ -136,7 +137,7 @@ impl Job {
                     "--set {assignment}: a run goes on with the plan it was started with; only loop.steps, loop.recompute, eval.patience and output.* can change"
                 )));
             }
-            config::set(&mut changes, assignment)?;
+            config::set::<Plan>(&mut changes, assignment)?;
         }
         if let Some(steps) = args.steps {
             config::put(
@@ -249,9 +250,9 @@ impl Job {
             root.display()
         ));
         match execute(plan, folder, source, data) {
-            Ok(Ending::Finished { model, picture }) => {
+            Ok(Ending::Finished { model, shown }) => {
                 console::line(format_args!("model    {}", model.display()))?;
-                console::line(format_args!("samples  {}", picture.display()))?;
+                console::line(format_args!("samples  {}", shown.display()))?;
                 console::line(format_args!(
                     "log      {}",
                     root.join("log.jsonl").display()
@@ -284,8 +285,12 @@ impl Job {
         } = self;
         plan.output.keep = 1;
         let folder = if root.join("plan.toml").exists() {
-            let (folder, stored) = RunFolder::open(root)?;
-            if stored != plan {
+            let (folder, stored) = RunFolder::open::<Plan>(root)?;
+            let same = Plan {
+                output: stored.output.clone(),
+                ..plan.clone()
+            };
+            if stored != same {
                 anyhow::bail!(
                     "{}: another plan was begun here; name another --out",
                     root.display()
@@ -297,6 +302,25 @@ impl Job {
         };
         execute(plan, folder, source, data)
             .with_context(|| format!("the run in {} stopped", root.display()))
+    }
+}
+
+/// The model of the embedded example, trained into `root` unless it is there; none if that was interrupted.
+pub(crate) fn train_digits(root: &Path) -> Result<Option<PathBuf>> {
+    let model = root.join("final.safetensors");
+    if model.is_file() {
+        return Ok(Some(model));
+    }
+    let mut table = config::layers::<Plan>(&["digits-sdft".to_owned()])?;
+    let name = root
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    config::put(&mut table, "name", name);
+    match Job::from_table(table)?.run_in(root)? {
+        Ending::Finished { model, .. } => Ok(Some(model)),
+        Ending::Interrupted { .. } => Ok(None),
     }
 }
 
@@ -385,7 +409,7 @@ fn assemble(args: &TrainArgs) -> Result<Table> {
     } else {
         args.config.clone()
     };
-    let mut table = config::layers(&configs)?;
+    let mut table = config::layers::<Plan>(&configs)?;
     let text = |table: &mut Table, key: &str, value: &Option<String>| {
         if let Some(value) = value {
             config::put(table, key, value.as_str());
@@ -418,7 +442,7 @@ fn assemble(args: &TrainArgs) -> Result<Table> {
         config::put(&mut table, "data.strict", true);
     }
     for assignment in &args.set {
-        config::set(&mut table, assignment)?;
+        config::set::<Plan>(&mut table, assignment)?;
     }
     Ok(table)
 }
@@ -444,7 +468,7 @@ fn load_source(
 }
 
 /// A settled section as fields that were all given.
-fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
+pub(crate) fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
     match serde_json::to_value(section) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
@@ -455,7 +479,7 @@ fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
 const FINGERPRINTED: usize = 32;
 
 /// What tells one set of images from another: all names, and the pixels of some.
-fn fingerprint(data: &dyn ImageSource) -> Result<String> {
+pub(crate) fn fingerprint(data: &dyn ImageSource) -> Result<String> {
     let mut bytes = Vec::new();
     for i in 0..data.len() {
         bytes.extend(data.id(i).into_bytes());
@@ -480,7 +504,7 @@ pub(crate) fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedMode
     Ok(load_unet(Path::new(name), options)?)
 }
 
-fn open_data(plan: &DataPlan, size: usize) -> Result<Arc<dyn ImageSource>> {
+pub(crate) fn open_data(plan: &DataPlan, size: usize) -> Result<Arc<dyn ImageSource>> {
     if plan.path == assets::DIGITS {
         let style: Style = plan
             .style
@@ -508,7 +532,7 @@ fn open_data(plan: &DataPlan, size: usize) -> Result<Arc<dyn ImageSource>> {
 }
 
 /// First Ctrl-C: finish the step, save, leave. Second: leave at once.
-fn listen() {
+pub(crate) fn listen() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let handler = ctrlc::set_handler(|| {
@@ -516,7 +540,7 @@ fn listen() {
                 std::process::exit(i32::from(INTERRUPTED));
             }
             console::note(
-                "interrupted: finishing this step and saving; once more to leave at once",
+                "interrupted: finishing what is under way and saving; once more to leave at once",
             );
         });
         if let Err(error) = handler {

@@ -36,7 +36,7 @@ pub use crate::{
     judge::{JudgeReport, train_judge},
     pairs::{Pair, PairNets, Pairing, compare_pairs, pair_up},
     report::{Measure, Report},
-    score::{DigitsScore, aligned_distance, score_digits, tint},
+    score::{DigitsScore, KeptScore, aligned_distance, score_digits, score_kept, tint},
     set::{ImageSet, of_files},
     sets::{SetOptions, compare_sets},
     strip::{nearest_first, neighbour_strip},

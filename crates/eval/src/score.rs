@@ -37,23 +37,16 @@ pub fn score_digits(judge: &DigitsJudge, samples: &Tensor, present: &[u8]) -> Re
         bail!("there are no samples to judge");
     }
     let (mut covered, mut styled, mut counts) = (0usize, 0usize, [0usize; 10]);
-    for start in (0..n).step_by(CHUNK) {
-        let seen = judge.look(&samples.narrow(0, start, CHUNK.min(n - start))?)?;
-        let confidence = candle_nn::ops::softmax(&seen.classes, 1)?.to_vec2::<f32>()?;
-        let style = seen.style.to_vec1::<f32>()?;
-        for (probabilities, style) in confidence.iter().zip(style) {
-            let mut class = 0;
-            for (i, p) in probabilities.iter().enumerate() {
-                if *p > probabilities[class] {
-                    class = i;
-                }
-            }
-            let in_style = style > 0.0;
-            let absent = !present.iter().any(|&p| usize::from(p) == class);
-            counts[class] += 1;
-            styled += usize::from(in_style);
-            covered += usize::from(in_style && absent && probabilities[class] > CONFIDENT);
-        }
+    for Seen {
+        class,
+        confidence,
+        in_style,
+    } in look(judge, samples)?
+    {
+        let absent = !present.iter().any(|&p| usize::from(p) == class);
+        counts[class] += 1;
+        styled += usize::from(in_style);
+        covered += usize::from(in_style && absent && confidence > CONFIDENT);
     }
     let share = |count: usize| count as f64 / n as f64;
     let histogram = counts.map(share);
@@ -64,6 +57,78 @@ pub fn score_digits(judge: &DigitsJudge, samples: &Tensor, present: &[u8]) -> Re
         classes: histogram.iter().filter(|share| **share >= DRAWN).count(),
         histogram,
     })
+}
+
+/// What the judge says about translations of digits whose classes are known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KeptScore {
+    /// Number of images.
+    pub n: usize,
+    /// Share that still shows its digit.
+    pub class: f64,
+    /// Share in the target style.
+    pub style: f64,
+    /// Share that shows its digit in the target style.
+    pub both: f64,
+}
+
+/// Judges translations; `classes` are those of the inputs.
+///
+/// # Shapes
+/// - `images`: `[N, 3, 16, 16]` in [-1, 1] · `classes`: `N` digits
+///
+/// # Errors
+/// Images of another size, none at all, or another number of classes.
+pub fn score_kept(judge: &DigitsJudge, images: &Tensor, classes: &[u8]) -> Result<KeptScore> {
+    let n = images.dim(0)?;
+    if n == 0 || n != classes.len() {
+        bail!("{n} images to judge by {} classes", classes.len());
+    }
+    let (mut kept, mut styled, mut both) = (0usize, 0usize, 0usize);
+    for (seen, &class) in look(judge, images)?.iter().zip(classes) {
+        let same = seen.class == usize::from(class);
+        kept += usize::from(same);
+        styled += usize::from(seen.in_style);
+        both += usize::from(same && seen.in_style);
+    }
+    let share = |count: usize| count as f64 / n as f64;
+    Ok(KeptScore {
+        n,
+        class: share(kept),
+        style: share(styled),
+        both: share(both),
+    })
+}
+
+/// One image, judged.
+struct Seen {
+    class: usize,
+    confidence: f32,
+    in_style: bool,
+}
+
+fn look(judge: &DigitsJudge, images: &Tensor) -> Result<Vec<Seen>> {
+    let n = images.dim(0)?;
+    let mut all = Vec::with_capacity(n);
+    for start in (0..n).step_by(CHUNK) {
+        let seen = judge.look(&images.narrow(0, start, CHUNK.min(n - start))?)?;
+        let confidence = candle_nn::ops::softmax(&seen.classes, 1)?.to_vec2::<f32>()?;
+        let style = seen.style.to_vec1::<f32>()?;
+        for (probabilities, style) in confidence.iter().zip(style) {
+            let mut class = 0;
+            for (i, p) in probabilities.iter().enumerate() {
+                if *p > probabilities[class] {
+                    class = i;
+                }
+            }
+            all.push(Seen {
+                class,
+                confidence: probabilities[class],
+                in_style: style > 0.0,
+            });
+        }
+    }
+    Ok(all)
 }
 
 /// How far the ground's colour of samples has gone from the source's style (0) to the target's (1).

@@ -3,12 +3,14 @@ use crate::error::ModelError;
 use crate::known::SMALLEST_KNOWN;
 use crate::resolve::{MODEL_KEY, PROCESS_KEY, PROVENANCE_PREFIX, Resolved, hints, resolve};
 use candle_core::{DType, Tensor};
-use sdft_adm::{AdmConfig, Encoder, Origin, Unet};
+use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Unet};
 use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Summary, sha256_file, write_safetensors};
 use sdft_nn::{Mismatch, ParamSpec, Params};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+
+type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// How a model file is read.
 #[derive(Clone, Debug, Default)]
@@ -95,7 +97,22 @@ pub fn read_params_bytes(
 }
 
 fn tensors(state: StateDict) -> HashMap<String, Tensor> {
-    state.into_map().into_iter().collect()
+    let named = |(name, tensor): (String, Tensor)| (official(&name), tensor);
+    state.into_map().into_iter().map(named).collect()
+}
+
+/// Names and shapes of all tensors.
+fn shapes_of(state: &StateDict) -> Shapes {
+    let named = |(name, shape): (String, Vec<usize>)| (official(&name), shape);
+    state.shapes().into_iter().map(named).collect()
+}
+
+/// EGSDE's classifiers keep guidance's head `out` under a name of their own.
+fn official(name: &str) -> String {
+    match name.strip_prefix("I2Iout.") {
+        Some(leaf) => format!("out.{leaf}"),
+        None => name.to_owned(),
+    }
 }
 
 fn assemble(
@@ -104,7 +121,7 @@ fn assemble(
     options: &LoadOptions,
     sha256: String,
 ) -> Result<LoadedModel, ModelError> {
-    let shapes = state.shapes();
+    let shapes = shapes_of(&state);
     let resolved = resolve(path, &shapes, &state.metadata, options, Some(&sha256))?;
     if let Some(pool) = resolved.pool {
         return Err(ModelError::Problem {
@@ -141,6 +158,56 @@ fn assemble(
     }
 }
 
+/// A classifier's parameters and everything known about them.
+#[derive(Clone, Debug)]
+pub struct LoadedEncoder {
+    /// The architecture.
+    pub config: EncoderConfig,
+    /// The diffusion process whose noised images it knows.
+    pub process: Process,
+    /// The weights, f32 on the CPU.
+    pub params: Params,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// What the user should know about how it was read.
+    pub notes: Vec<String>,
+}
+
+/// Reads a time-dependent classifier: this project's, guided-diffusion's, or EGSDE's.
+///
+/// # Errors
+/// A file that cannot be read, that holds something else, or that does not fit its configuration completely.
+pub fn load_encoder(path: &Path, options: &LoadOptions) -> Result<LoadedEncoder, ModelError> {
+    let problem = |problem: String| ModelError::Problem {
+        path: path.to_owned(),
+        problem,
+    };
+    let state = sdft_checkpoint::read(path, &options.read())?;
+    let sha256 = sha256_file(path)?;
+    let shapes = shapes_of(&state);
+    let resolved = resolve(path, &shapes, &state.metadata, options, Some(&sha256))?;
+    let Some(config) = resolved.encoder() else {
+        return Err(problem("this is a U-Net, a classifier is needed".into()));
+    };
+    let specs = Encoder::specs(&config).map_err(|e| problem(e.to_string()))?;
+    let mut notes = state.notes();
+    notes.extend(assumed(&resolved.origins));
+    match Params::fit(&specs, tensors(state)) {
+        Ok(params) => Ok(LoadedEncoder {
+            config,
+            process: resolved.process,
+            params,
+            sha256,
+            notes,
+        }),
+        Err(mismatch) => Err(ModelError::Misfit {
+            path: path.to_owned(),
+            mismatch: Box::new(mismatch),
+            hints: hints(&resolved.config, &shapes),
+        }),
+    }
+}
+
 /// What a file holds, without its numbers.
 #[derive(Debug)]
 pub struct Inspected {
@@ -158,10 +225,10 @@ pub struct Inspected {
 /// A file that is no container of weights.
 pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, ModelError> {
     let summary = sdft_checkpoint::describe(path, &options.read())?;
-    let shapes: BTreeMap<String, Vec<usize>> = summary
+    let shapes: Shapes = summary
         .tensors
         .iter()
-        .map(|t| (t.name.clone(), t.shape.clone()))
+        .map(|t| (official(&t.name), t.shape.clone()))
         .collect();
     let sha256 = if summary.file_size >= SMALLEST_KNOWN {
         Some(sha256_file(path)?)
@@ -210,6 +277,27 @@ pub fn unet_metadata(
     process: &Process,
     provenance: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, ModelError> {
+    metadata("unet", config, process, provenance)
+}
+
+/// What a file of a classifier says about itself in its metadata; its pool is seen in the names of its tensors.
+///
+/// # Errors
+/// Never in practice.
+pub fn encoder_metadata(
+    config: &EncoderConfig,
+    process: &Process,
+    provenance: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, ModelError> {
+    metadata("classifier", &config.net, process, provenance)
+}
+
+fn metadata(
+    kind: &str,
+    config: &AdmConfig,
+    process: &Process,
+    provenance: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, ModelError> {
     let json = |value: serde_json::Result<String>| {
         value.map_err(|e| ModelError::Problem {
             path: "metadata".into(),
@@ -217,7 +305,7 @@ pub fn unet_metadata(
         })
     };
     let mut metadata = BTreeMap::from([
-        ("sdft.kind".to_owned(), "unet".to_owned()),
+        ("sdft.kind".to_owned(), kind.to_owned()),
         (MODEL_KEY.to_owned(), json(serde_json::to_string(config))?),
         (
             PROCESS_KEY.to_owned(),

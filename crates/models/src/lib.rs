@@ -26,8 +26,9 @@
 pub use crate::{
     error::ModelError,
     file::{
-        Inspected, LoadOptions, LoadedModel, convert_file, inspect_file, load_unet,
-        load_unet_bytes, read_params_bytes, save_unet, unet_metadata,
+        Inspected, LoadOptions, LoadedEncoder, LoadedModel, convert_file, encoder_metadata,
+        inspect_file, load_encoder, load_unet, load_unet_bytes, read_params_bytes, save_unet,
+        unet_metadata,
     },
     process::Process,
     resolve::Resolved,

@@ -27,6 +27,42 @@ pub fn audit_gradients(
     x0: &Tensor,
     seed: u64,
 ) -> Result<()> {
+    audit(params, seed, config.norm_groups, &|params| {
+        let unet = Unet::load(params, config)?;
+        let n = x0.dim(0)?;
+        let last = diffusion.n_steps() - 1;
+        // From little noise to much, so that both ends of every weight are seen.
+        let t: Vec<usize> = (0..n).map(|i| last * (i + 1) / (n + 1)).collect();
+        let noise = seeded_normal(seed, Purpose::Audit, 2, 0, x0.dims(), x0.device())?;
+        let z = seeded_normal(seed, Purpose::Audit, 3, 0, x0.dims(), x0.device())?;
+        let aux_t = vec![last; n];
+        let weights = objective.aux_weights(&diffusion.schedule, &aux_t)?;
+        let aux = Auxiliary {
+            z: &z,
+            t: &aux_t,
+            weights: &weights,
+        };
+        let batch = Batch {
+            x0,
+            t: &t,
+            noise: &noise,
+            importance: None,
+            distill: None,
+        };
+        Ok(objective
+            .evaluate(diffusion, &unet, source, &batch, Some(&aux))?
+            .total)
+    })
+}
+
+/// Fails, naming them, if the loss leaves tensors without a finite, non-zero gradient; `loss` sees a copy of the parameters whose zero
+/// tensors are filled with noise.
+pub(crate) fn audit(
+    params: &Params,
+    seed: u64,
+    norm_groups: usize,
+    loss: &dyn Fn(&Params) -> Result<Tensor>,
+) -> Result<()> {
     let mut filled = Vec::with_capacity(params.len());
     for (i, (name, tensor)) in params.iter().enumerate() {
         let zero = tensor.abs()?.max_all()?.to_scalar::<f32>()? == 0.0;
@@ -45,30 +81,8 @@ pub fn audit_gradients(
         filled.push((name.to_owned(), tensor));
     }
     let (params, vars) = Params::new(filled).trainable()?;
-    let unet = Unet::load(&params, config)?;
 
-    let n = x0.dim(0)?;
-    let last = diffusion.n_steps() - 1;
-    // From little noise to much, so that both ends of every weight are seen.
-    let t: Vec<usize> = (0..n).map(|i| last * (i + 1) / (n + 1)).collect();
-    let noise = seeded_normal(seed, Purpose::Audit, 2, 0, x0.dims(), x0.device())?;
-    let z = seeded_normal(seed, Purpose::Audit, 3, 0, x0.dims(), x0.device())?;
-    let aux_t = vec![last; n];
-    let weights = objective.aux_weights(&diffusion.schedule, &aux_t)?;
-    let aux = Auxiliary {
-        z: &z,
-        t: &aux_t,
-        weights: &weights,
-    };
-    let batch = Batch {
-        x0,
-        t: &t,
-        noise: &noise,
-        importance: None,
-        distill: None,
-    };
-    let terms = objective.evaluate(diffusion, &unet, source, &batch, Some(&aux))?;
-    let gradients = backward(&terms.total)?;
+    let gradients = backward(&loss(&params)?)?;
 
     let mut names = Vec::new();
     for (name, var) in &vars {
@@ -83,7 +97,7 @@ pub fn audit_gradients(
                 sum.is_finite() && sum > 0.0
             }
         };
-        if !usable && !cancels(name, var, config) {
+        if !usable && !cancels(name, var, norm_groups) {
             names.push(name.clone());
         }
     }
@@ -98,8 +112,8 @@ pub fn audit_gradients(
 }
 
 /// A constant added to a channel that is normalised alone (as many groups as channels) has no effect, so its gradient may be exactly zero.
-fn cancels(name: &str, var: &Tensor, config: &AdmConfig) -> bool {
-    name.ends_with(".in_layers.2.bias") && var.elem_count() == config.norm_groups
+fn cancels(name: &str, var: &Tensor, norm_groups: usize) -> bool {
+    name.ends_with(".in_layers.2.bias") && var.elem_count() == norm_groups
 }
 
 #[cfg(test)]

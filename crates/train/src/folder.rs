@@ -1,7 +1,29 @@
 use crate::error::{Context, Result, TrainError};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+
+/// What stands in a run folder's `plan.toml`.
+pub trait RunPlan: Serialize + DeserializeOwned {
+    /// The command that makes such runs.
+    const VERB: &'static str;
+
+    /// Fails, naming the key, unless the plan makes sense.
+    ///
+    /// # Errors
+    /// The first [`PlanError`].
+    fn validate(&self) -> std::result::Result<(), PlanError>;
+}
+
+impl RunPlan for Plan {
+    const VERB: &'static str = "train";
+
+    fn validate(&self) -> std::result::Result<(), PlanError> {
+        Self::validate(self)
+    }
+}
 
 /// The folder of one run, held by one process at a time.
 #[derive(Debug)]
@@ -16,7 +38,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// A folder that is there already; whatever the file system refuses.
-    pub fn create(root: &Path, plan: &Plan) -> Result<Self> {
+    pub fn create<P: RunPlan>(root: &Path, plan: &P) -> Result<Self> {
         if root.join("plan.toml").exists() {
             return Err(TrainError::Folder {
                 path: root.to_owned(),
@@ -53,7 +75,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// Whatever the file system refuses.
-    pub fn write_plan(&self, plan: &Plan) -> Result<()> {
+    pub fn write_plan<P: RunPlan>(&self, plan: &P) -> Result<()> {
         let text = toml::to_string(plan).map_err(|error| TrainError::Folder {
             path: self.root.clone(),
             problem: format!("the plan cannot be written: {error}"),
@@ -66,7 +88,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// No run there, a plan that cannot be read, a run that another process is at.
-    pub fn open(root: &Path) -> Result<(Self, Plan)> {
+    pub fn open<P: RunPlan>(root: &Path) -> Result<(Self, P)> {
         let path = root.join("plan.toml");
         if !path.is_file() {
             return Err(TrainError::Folder {
@@ -75,9 +97,9 @@ impl RunFolder {
             });
         }
         let text = fs::read_to_string(&path).at("cannot read", &path)?;
-        let plan: Plan = toml::from_str(&text).map_err(|error| TrainError::Folder {
+        let plan: P = toml::from_str(&text).map_err(|error| TrainError::Folder {
             path: path.clone(),
-            problem: error.to_string(),
+            problem: format!("expected the plan of a run of `sdft {}`: {error}", P::VERB),
         })?;
         plan.validate()?;
         Ok((Self::lock(root)?, plan))

@@ -1,18 +1,16 @@
 //! One optimiser step: draw timesteps and noise, evaluate the objective, update.
 
-use crate::error::{Result, TrainError};
-use crate::plan::{Accumulate, AuxSampling, DistillSampling, LrSchedule, OptimizerKind, Plan};
-use crate::snapshot::{Position, Snapshot, Tensors};
-use candle_core::{DType, Device, Tensor, Var};
+use crate::error::Result;
+use crate::plan::{Accumulate, AuxSampling, DistillSampling, Plan};
+use crate::snapshot::{Position, Snapshot};
+use crate::update::{State, Updater};
+use candle_core::{DType, Device, Tensor};
 use sdft_adm::Unet;
 use sdft_diffusion::{Denoiser, Diffusion};
 use sdft_losses::{Auxiliary, Batch, Objective, Report, distill_factor};
 use sdft_nn::{DropoutKey, Params, backward};
 use sdft_noise::{Draw, Purpose};
-use sdft_optim::{
-    Accumulator, AdamW, Decay, Ema, EmaRamp, LearningRate, MicroBatches, Optimizer, Rule, Sgd,
-    clip_coefficient, collect_gradients, global_norm,
-};
+use sdft_optim::{Accumulator, MicroBatches, collect_gradients};
 use sdft_samplers::seeded_normal;
 use sdft_schedule::{LossSecondMoment, Respacing, TimestepSampler, WeightedTimesteps};
 
@@ -43,16 +41,12 @@ pub struct Learner {
     batch: usize,
     micro_batch: usize,
     accumulate: Accumulate,
-    max_norm: f64,
     dropout: bool,
     pub(crate) diffusion: Diffusion,
     pub(crate) objective: Objective,
     unet: Unet,
-    vars: Vec<(String, Var)>,
     source: Option<Unet>,
-    optimizer: Optimizer,
-    ema: Ema,
-    rate: LearningRate,
+    pub(crate) updater: Updater,
     timesteps: TimestepSampler,
     aux_sampling: AuxSampling,
     distill_sampling: DistillSampling,
@@ -71,32 +65,6 @@ impl Learner {
             .diffusion(plan.model.learns_variance(), &Respacing::All)?;
         let objective = plan.objective();
         let (params, vars) = start.trainable()?;
-        let rule = match plan.optim.kind {
-            OptimizerKind::Adamw => Rule::AdamW(AdamW {
-                betas: plan.optim.betas,
-                eps: plan.optim.eps,
-                weight_decay: plan.optim.weight_decay,
-            }),
-            OptimizerKind::Sgd => Rule::Sgd(Sgd {
-                momentum: plan.optim.momentum,
-                weight_decay: plan.optim.weight_decay,
-            }),
-        };
-        let ramp = if plan.optim.ema_ramp {
-            EmaRamp::Early
-        } else {
-            EmaRamp::None
-        };
-        let decay = match plan.optim.schedule {
-            LrSchedule::Constant => Decay::Constant,
-            LrSchedule::Linear => Decay::Linear {
-                steps: plan.steps.steps,
-            },
-            LrSchedule::Cosine => Decay::Cosine {
-                steps: plan.steps.steps,
-                floor: plan.optim.lr_final,
-            },
-        };
         let weighted = match (objective.aux, plan.loss.aux_sampling) {
             (Some(aux), AuxSampling::Weighted) => Some(WeightedTimesteps::new(
                 &aux.weighting.weights(&diffusion.schedule),
@@ -109,44 +77,26 @@ impl Learner {
             batch: plan.steps.batch,
             micro_batch: plan.micro_batch(),
             accumulate: plan.steps.accumulate,
-            max_norm: plan.optim.clip,
             dropout: plan.model.dropout > 0.0,
             unet: if plan.steps.recompute {
                 unet.recomputed()
             } else {
                 unet
             },
-            optimizer: Optimizer::new(rule, &vars)?,
-            ema: Ema::new(plan.optim.ema, ramp, &vars)?,
-            rate: LearningRate {
-                base: plan.optim.lr,
-                warmup_steps: plan.optim.warmup,
-                decay,
-            },
+            updater: Updater::new(&plan.optim, plan.steps.steps, vars)?,
             timesteps: TimestepSampler::named(&plan.loss.timesteps, diffusion.n_steps())?,
             aux_sampling: plan.loss.aux_sampling,
             distill_sampling: plan.loss.distill_sampling,
             weighted,
-            vars,
             source,
             diffusion,
             objective,
         })
     }
 
-    /// Learning rate of the update after `step` others.
-    pub(crate) fn learning_rate(&self, step: u64) -> f64 {
-        self.rate.at(step)
-    }
-
     /// The source model, where there is one to distill.
     pub(crate) fn source(&self) -> Option<&Unet> {
         self.source.as_ref()
-    }
-
-    /// The averaged weights.
-    pub(crate) fn averaged(&self) -> Result<Params> {
-        Ok(Params::new(self.ema.state()?))
     }
 
     /// One step on `x0` `[batch, 3, H, W]`. Every random number is a function of the seed, `step` and the sample's place in the batch.
@@ -179,7 +129,7 @@ impl Learner {
             Accumulate::Mean => MicroBatches::Weighted,
             Accumulate::Sum => MicroBatches::Summed,
         };
-        let mut gradients = Accumulator::new(mode, self.vars.len(), self.batch);
+        let mut gradients = Accumulator::new(mode, self.updater.vars.len(), self.batch);
         let mut report = Report::default();
         let mut losses = Vec::with_capacity(self.batch);
         for start in (0..self.batch).step_by(self.micro_batch) {
@@ -254,23 +204,17 @@ impl Learner {
             };
             report.add(&terms.report()?, share);
             losses.extend(terms.base_each.to_dtype(DType::F64)?.to_vec1::<f64>()?);
-            gradients.add(&collect_gradients(&self.vars, &backward(&terms.total)?), n)?;
+            gradients.add(
+                &collect_gradients(&self.updater.vars, &backward(&terms.total)?),
+                n,
+            )?;
         }
         if !report.total.is_finite() {
             return Ok(Outcome::Skipped { what: "loss" });
         }
-        let gradients = gradients.finish()?;
-        let grad_norm = global_norm(&gradients)?;
-        if !grad_norm.is_finite() {
+        let Some(grad_norm) = self.updater.apply(step, &gradients.finish()?)? else {
             return Ok(Outcome::Skipped { what: "gradient" });
-        }
-        let scale = if self.max_norm > 0.0 {
-            clip_coefficient(grad_norm, self.max_norm)
-        } else {
-            1.0
         };
-        self.optimizer
-            .step_and_average(&gradients, self.rate.at(step), scale, &mut self.ema)?;
         for (&t, &loss) in t.iter().zip(&losses) {
             self.timesteps.update(t, loss)?;
         }
@@ -317,19 +261,8 @@ impl Learner {
         Ok((t, weights))
     }
 
-    /// Weights, averaged weights and the optimiser's state, as a checkpoint holds them.
-    pub(crate) fn tensors(&self) -> Result<[Tensors; 3]> {
-        let weights = self
-            .vars
-            .iter()
-            .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
-            .collect();
-        Ok([weights, self.ema.state()?, self.optimizer.state()?])
-    }
-
-    /// The parts of a position that the learner knows.
-    pub(crate) fn note(&self, position: &mut Position) {
-        position.ema_updates = self.ema.n_updates();
+    /// What a checkpoint holds; `position` learns the rest.
+    pub(crate) fn state(&self, position: &mut Position) -> Result<State> {
         position.timesteps = match &self.timesteps {
             TimestepSampler::Uniform { .. } => None,
             TimestepSampler::LossSecondMoment(history) => Some((
@@ -337,34 +270,14 @@ impl Learner {
                 history.counts().to_vec(),
             )),
         };
+        self.updater.state(position)
     }
 
     /// Goes on from a checkpoint.
     pub(crate) fn restore(&mut self, snapshot: Snapshot, device: &Device) -> Result<()> {
-        let path = snapshot.path.clone();
-        let misfit = |problem| TrainError::Checkpoint {
-            path: path.clone(),
-            problem,
-        };
-        let [mut weights, ema, optimizer] = snapshot.tensors;
-        for (name, var) in &self.vars {
-            match weights.remove(name) {
-                Some(tensor) if tensor.shape() == var.shape() => {
-                    var.set(&tensor.to_device(device)?)?
-                }
-                Some(tensor) => {
-                    return Err(misfit(format!(
-                        "{name}: expected shape {:?}, found {:?}",
-                        var.shape(),
-                        tensor.shape()
-                    )));
-                }
-                None => return Err(misfit(format!("{name} is missing"))),
-            }
-        }
-        self.ema.load_state(ema, snapshot.position.ema_updates)?;
-        self.optimizer.load_state(optimizer)?;
-        if let Some((losses, counts)) = snapshot.position.timesteps {
+        let timesteps = snapshot.position.timesteps.clone();
+        self.updater.restore(snapshot, device)?;
+        if let Some((losses, counts)) = timesteps {
             let losses = losses.into_iter().map(f64::from_bits).collect();
             let history = LossSecondMoment::from_state(self.diffusion.n_steps(), losses, counts)?;
             self.timesteps = TimestepSampler::LossSecondMoment(history);

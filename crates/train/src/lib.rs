@@ -24,19 +24,26 @@
 
 pub use crate::{
     audit::audit_gradients,
+    classifier::{
+        Accuracy, ClassifierData, ClassifierModel, ClassifierOutput, ClassifierPlan,
+        ClassifierSetup, DomainPlan, LevelAccuracy, start_classifier, train_classifier,
+    },
+    drive::{Ending, Progress, Watcher},
     error::{Result, TrainError},
     examine::Examiner,
-    folder::{RunFolder, free_run_folder},
+    folder::{RunFolder, RunPlan, free_run_folder},
     learner::{Learner, Outcome},
     plan::{
         Accumulate, AuxSampling, BestBy, DataPlan, DistillSampling, EvalPlan, LoopPlan, LossPlan,
         LrSchedule, Method, OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError,
     },
-    preview::{contact_sheet, to_images},
-    run::{Ending, Progress, Setup, Watcher, run},
+    preview::{contact_sheet, sheet, to_images, to_tensor},
+    run::{Setup, run},
 };
 
 mod audit;
+mod classifier;
+mod drive;
 mod error;
 mod examine;
 mod folder;
@@ -47,3 +54,4 @@ mod preview;
 mod run;
 mod snapshot;
 mod tensorboard;
+mod update;

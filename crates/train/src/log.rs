@@ -1,7 +1,6 @@
 use crate::error::{Context, Result};
 use crate::folder::RunFolder;
 use crate::tensorboard::EventFile;
-use sdft_losses::Report;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::fs::File;
@@ -17,19 +16,9 @@ pub(crate) struct Sums {
 
 impl Sums {
     /// Adds one step.
-    pub(crate) fn add(&mut self, report: &Report, grad_norm: f64) {
+    pub(crate) fn add(&mut self, terms: &[(&'static str, f64)]) {
         self.steps += 1;
-        let terms = [
-            ("loss", Some(report.total)),
-            ("base", Some(report.base)),
-            ("mse", Some(report.mse)),
-            ("vb", report.vb),
-            ("distill", report.distill),
-            ("aux", report.aux),
-            ("grad_norm", Some(grad_norm)),
-        ];
-        for (name, value) in terms {
-            let Some(value) = value else { continue };
+        for &(name, value) in terms {
             match self.values.iter_mut().find(|(known, _)| known == name) {
                 Some((_, sum)) => *sum = (f64::from_bits(*sum) + value).to_bits(),
                 None => self.values.push((name.to_owned(), value.to_bits())),

@@ -107,7 +107,10 @@ pub fn to_images(x: &Tensor) -> Result<Vec<Rgb8>> {
 }
 
 /// `[N, 3, H, W]` in [-1, 1] of pictures of one size.
-pub(crate) fn to_tensor(images: &[Rgb8]) -> Result<Tensor> {
+///
+/// # Errors
+/// When the device fails.
+pub fn to_tensor(images: &[Rgb8]) -> Result<Tensor> {
     let (h, w) = images.first().map_or((0, 0), |i| (i.height, i.width));
     let data: Vec<f32> = images
         .iter()
@@ -125,6 +128,11 @@ pub fn contact_sheet(images: &[Rgb8], title: &str) -> Rgb8 {
     let columns = (1..=images.len())
         .find(|c| c * c >= images.len())
         .unwrap_or(1);
+    sheet(images, columns, title)
+}
+
+/// Images row by row under a title, small ones enlarged.
+pub fn sheet(images: &[Rgb8], columns: usize, title: &str) -> Rgb8 {
     let factor = images
         .first()
         .map_or(1, |image| (SHOWN / image.width.max(1)).max(1));

@@ -12,7 +12,7 @@ use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
 use sdft_models::{LoadOptions, LoadedModel};
-use sdft_train::{Ending, contact_sheet, to_images};
+use sdft_train::{Ending, Plan, contact_sheet, to_images};
 use serde_json::json;
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -135,11 +135,11 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
             let root = out.join(&name);
             let model = root.join("final.safetensors");
             if !model.is_file() {
-                let mut plan = config::layers(&[method.preset.to_owned()])?;
+                let mut plan = config::layers::<Plan>(&[method.preset.to_owned()])?;
                 config::put(&mut plan, "seed", i64::try_from(seed)?);
                 config::put(&mut plan, "name", name.as_str());
                 for set in method.set {
-                    config::set(&mut plan, set)?;
+                    config::set::<Plan>(&mut plan, set)?;
                 }
                 if let Ending::Interrupted { .. } = Job::from_table(plan)?.run_in(&root)? {
                     console::line("interrupted; the same command goes on from here")?;

@@ -82,12 +82,7 @@ impl Plan {
                 problem,
             })
         };
-        if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
-            return wrong(
-                "name",
-                format!("expected a plain folder name, found {:?}", self.name),
-            );
-        }
+        check_name(&self.name)?;
         if self.data.path.is_empty() {
             return wrong(
                 "data.path",
@@ -124,33 +119,7 @@ impl Plan {
                 "method sdft without any distillation is method naive".into(),
             );
         }
-        let at_least_one = [
-            ("loop.steps", self.steps.steps),
-            ("loop.batch", self.steps.batch as u64),
-            ("loop.max_skips", self.steps.max_skips),
-            ("output.log_every", self.output.log_every),
-            ("output.keep", self.output.keep as u64),
-        ];
-        if let Some((key, _)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
-            return wrong(key, "expected 1 or more, found 0".into());
-        }
-        if self.steps.steps > 1 << 40 {
-            return wrong(
-                "loop.steps",
-                format!(
-                    "expected at most {}, found {}",
-                    1u64 << 40,
-                    self.steps.steps
-                ),
-            );
-        }
-        // Addresses of random numbers leave this much room for a batch.
-        if self.steps.batch > 1 << 20 {
-            return wrong(
-                "loop.batch",
-                format!("expected at most {}, found {}", 1 << 20, self.steps.batch),
-            );
-        }
+        check_pace(&self.steps, &self.output)?;
         if self.output.samples == 0 || self.output.samples > 4096 {
             return wrong(
                 "output.samples",
@@ -178,25 +147,11 @@ impl Plan {
                 return wrong("eval.sampler", problem.to_string());
             }
         }
-        let ranges = [
+        check_ranges(&[
             ("loss.lambda", self.loss.lambda, 0.0, f64::MAX),
             ("loss.lambda_aux", self.loss.lambda_aux, 0.0, f64::MAX),
-            ("optim.lr", self.optim.lr, 0.0, f64::MAX),
-            ("optim.lr_final", self.optim.lr_final, 0.0, 1.0),
-            ("optim.betas", self.optim.betas.0, 0.0, 0.999_999_999),
-            ("optim.betas", self.optim.betas.1, 0.0, 0.999_999_999),
-            ("optim.eps", self.optim.eps, f64::MIN_POSITIVE, f64::MAX),
-            ("optim.momentum", self.optim.momentum, 0.0, 1.0),
-            ("optim.weight_decay", self.optim.weight_decay, 0.0, f64::MAX),
-            ("optim.clip", self.optim.clip, 0.0, f64::MAX),
-            ("optim.ema", self.optim.ema, 0.0, 1.0),
-        ];
-        if let Some((key, value, low, high)) = ranges
-            .into_iter()
-            .find(|(_, value, low, high)| !(low..=high).contains(&value))
-        {
-            return wrong(key, format!("expected {low:?} to {high:?}, found {value}"));
-        }
+        ])?;
+        check_optim(&self.optim)?;
         let respacing = self.sampler().map_err(|problem| PlanError {
             key: "output.sampler".into(),
             problem,
@@ -240,6 +195,78 @@ impl Plan {
             .sampler
             .parse()
             .map_err(|e: sdft_schedule::ScheduleError| e.to_string())
+    }
+}
+
+fn error(key: &str, problem: String) -> PlanError {
+    PlanError {
+        key: key.to_owned(),
+        problem,
+    }
+}
+
+/// Fails unless the name can be a folder's.
+pub(crate) fn check_name(name: &str) -> Result<(), PlanError> {
+    if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
+        return Err(error(
+            "name",
+            format!("expected a plain folder name, found {name:?}"),
+        ));
+    }
+    Ok(())
+}
+
+/// Fails unless steps, batches and intervals make sense.
+pub(crate) fn check_pace(pace: &LoopPlan, output: &OutputPlan) -> Result<(), PlanError> {
+    let at_least_one = [
+        ("loop.steps", pace.steps),
+        ("loop.batch", pace.batch as u64),
+        ("loop.max_skips", pace.max_skips),
+        ("output.log_every", output.log_every),
+        ("output.keep", output.keep as u64),
+    ];
+    if let Some((key, _)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
+        return Err(error(key, "expected 1 or more, found 0".into()));
+    }
+    // Addresses of random numbers leave this much room for a batch.
+    let at_most = [
+        ("loop.steps", pace.steps, 1 << 40),
+        ("loop.batch", pace.batch as u64, 1 << 20),
+    ];
+    if let Some((key, value, most)) = at_most.into_iter().find(|(_, value, most)| value > most) {
+        return Err(error(
+            key,
+            format!("expected at most {most}, found {value}"),
+        ));
+    }
+    Ok(())
+}
+
+/// Fails unless the optimiser's numbers are in their ranges.
+pub(crate) fn check_optim(optim: &OptimPlan) -> Result<(), PlanError> {
+    check_ranges(&[
+        ("optim.lr", optim.lr, 0.0, f64::MAX),
+        ("optim.lr_final", optim.lr_final, 0.0, 1.0),
+        ("optim.betas", optim.betas.0, 0.0, 0.999_999_999),
+        ("optim.betas", optim.betas.1, 0.0, 0.999_999_999),
+        ("optim.eps", optim.eps, f64::MIN_POSITIVE, f64::MAX),
+        ("optim.momentum", optim.momentum, 0.0, 1.0),
+        ("optim.weight_decay", optim.weight_decay, 0.0, f64::MAX),
+        ("optim.clip", optim.clip, 0.0, f64::MAX),
+        ("optim.ema", optim.ema, 0.0, 1.0),
+    ])
+}
+
+fn check_ranges(ranges: &[(&str, f64, f64, f64)]) -> Result<(), PlanError> {
+    match ranges
+        .iter()
+        .find(|(_, value, low, high)| !(low..=high).contains(&value))
+    {
+        Some((key, value, low, high)) => Err(error(
+            key,
+            format!("expected {low:?} to {high:?}, found {value}"),
+        )),
+        None => Ok(()),
     }
 }
 

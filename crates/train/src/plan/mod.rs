@@ -7,6 +7,7 @@ use sdft_schedule::{Respacing, Weighting};
 use serde::{Deserialize, Serialize};
 
 pub use check::PlanError;
+pub(crate) use check::{check_name, check_optim, check_pace};
 
 mod check;
 

@@ -1,0 +1,196 @@
+//! The images to be translated, read ahead on a thread of their own.
+
+use crate::usage;
+use anyhow::Result;
+use sdft_data::list_images;
+use sdft_imaging::{Limits, Rgb8, center_crop, decode_described, read_image_file};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+
+/// Batches that wait at most.
+const AHEAD: usize = 2;
+/// Images that would have to be enlarged more than this are refused.
+const LARGEST_ENLARGEMENT: usize = 4;
+
+/// One image to be translated.
+pub(super) struct Input {
+    /// Its path inside the folder.
+    pub(super) id: String,
+    pub(super) path: PathBuf,
+    /// Its output's path inside the output folder.
+    pub(super) name: String,
+    /// The number that its noise belongs to, made of `id`: the same in any company.
+    pub(super) number: u64,
+    /// Why it cannot be translated, if that is known already.
+    pub(super) problem: Option<String>,
+}
+
+/// An image as the model takes it.
+pub(super) struct Loaded {
+    pub(super) image: Rgb8,
+    /// Of the file.
+    pub(super) sha256: String,
+}
+
+/// The images of a folder, or a file.
+///
+/// # Errors
+/// A path that is missing, a folder without images.
+pub(super) fn list(input: &Path) -> Result<Vec<Input>> {
+    let files = if input.is_dir() {
+        list_images(input)?
+    } else if input.is_file() {
+        let name = input.file_name().unwrap_or_default().to_string_lossy();
+        vec![(name.into_owned(), input.to_owned())]
+    } else {
+        return Err(usage(format!(
+            "--input {}: no such file or folder",
+            input.display()
+        )));
+    };
+    let mut taken: HashMap<String, String> = HashMap::new();
+    let mut all = Vec::with_capacity(files.len());
+    for (id, path) in files {
+        let name = Path::new(&id)
+            .with_extension("png")
+            .to_string_lossy()
+            .into_owned();
+        let problem = taken
+            .insert(name.clone(), id.clone())
+            .map(|other| format!("its output {name} would be that of {other}"));
+        let number = number(&id);
+        all.push(Input {
+            id,
+            path,
+            name,
+            number,
+            problem,
+        });
+    }
+    Ok(all)
+}
+
+/// 64 bits of a name (FNV-1a).
+fn number(id: &str) -> u64 {
+    id.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
+/// Reads one image and brings it to `side` pixels.
+///
+/// # Errors
+/// A file that cannot be read, a picture that is too small, in words.
+pub(super) fn load(input: &Input, side: usize) -> Result<Loaded, String> {
+    let limits = Limits::default();
+    let bytes = read_image_file(&input.path, &limits).map_err(|e| e.to_string())?;
+    let picture = decode_described(&bytes, &input.id, &limits)
+        .map_err(|e| e.to_string())?
+        .image;
+    let short = picture.width.min(picture.height);
+    let least = side.div_ceil(LARGEST_ENLARGEMENT);
+    if short < least {
+        return Err(format!(
+            "{}x{} is too small for a model of {side}x{side}, expected {least} pixels or more on the short side",
+            picture.width, picture.height
+        ));
+    }
+    Ok(Loaded {
+        image: center_crop(&picture, side),
+        sha256: sdft_checkpoint::sha256_bytes(&bytes),
+    })
+}
+
+/// A batch: places in the list, and what was read.
+type Batch = Vec<(usize, Result<Loaded, String>)>;
+
+/// Hands batches of the list's images to `each`, reading the next ones meanwhile; ends early where `each` returns `false`, and says so.
+///
+/// # Errors
+/// Those of `each`.
+pub(super) fn load_ahead<T: Sync>(
+    list: &[(&Input, T)],
+    side: usize,
+    batch: usize,
+    mut each: impl FnMut(Batch) -> Result<bool>,
+) -> Result<bool> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = sync_channel::<Batch>(AHEAD);
+        scope.spawn(move || {
+            for (first, part) in list.chunks(batch).enumerate() {
+                let numbered = part.iter().enumerate();
+                let read = numbered.map(|(i, (input, _))| (first * batch + i, load(input, side)));
+                // Nobody listens any more: the run has ended.
+                if sender.send(read.collect()).is_err() {
+                    return;
+                }
+            }
+        });
+        // The receiver goes with this loop, and with it the thread.
+        for batch in receiver {
+            if !each(batch)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, side: usize) {
+        sdft_imaging::write_png(path, &Rgb8::filled(side, side, [9, 8, 7])).unwrap();
+    }
+
+    #[test]
+    fn names_become_png_and_collisions_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        for name in ["a.jpg", "a.png", "sub/b.webp"] {
+            write(&dir.path().join(name), 8);
+        }
+        let all = list(dir.path()).unwrap();
+        let names: Vec<&str> = all.iter().map(|i| i.name.as_str()).collect();
+        assert_eq!(names, ["a.png", "a.png", "sub/b.png"]);
+        let problems: Vec<bool> = all.iter().map(|i| i.problem.is_some()).collect();
+        assert_eq!(problems, [false, true, false]);
+        assert!(all[0].number != all[1].number);
+        let one = list(&dir.path().join("a.jpg")).unwrap();
+        assert_eq!((one.len(), one[0].number), (1, all[0].number));
+        assert!(list(&dir.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn images_come_in_order_and_small_ones_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, side) in [("a.png", 32), ("b.png", 3), ("c.png", 16)] {
+            write(&dir.path().join(name), side);
+        }
+        std::fs::write(dir.path().join("d.png"), "no picture").unwrap();
+        let all = list(dir.path()).unwrap();
+        let pending: Vec<(&Input, ())> = all.iter().map(|i| (i, ())).collect();
+        let mut seen = Vec::new();
+        let ended = load_ahead(&pending, 16, 3, |batch| {
+            seen.extend(
+                batch
+                    .into_iter()
+                    .map(|(k, l)| (k, l.map(|l| l.image.width))),
+            );
+            Ok(true)
+        });
+        assert!(ended.unwrap());
+        assert_eq!(seen[0], (0, Ok(16)));
+        assert!(seen[1].1.as_ref().unwrap_err().contains("3x3 is too small"));
+        assert_eq!(seen[2], (2, Ok(16)));
+        assert!(seen[3].1.is_err());
+        let mut batches = 0;
+        let ended = load_ahead(&pending, 16, 1, |_| {
+            batches += 1;
+            Ok(batches < 2)
+        });
+        assert!(!ended.unwrap() && batches == 2);
+    }
+}

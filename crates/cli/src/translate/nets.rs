@@ -1,0 +1,245 @@
+//! The networks of a translation, and how each variant walks.
+
+use super::plan::{TranslatePlan, Variant};
+use crate::args::{EnergyArg, TranslatorArg, WalkArg};
+use crate::usage;
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor};
+use sdft_adm::{Encoder, Unet};
+use sdft_diffusion::{Clip, Diffusion, Variance};
+use sdft_models::{LoadedEncoder, LoadedModel, Process};
+use sdft_samplers::{NumberedNoise, Observer};
+use sdft_schedule::{BetaSchedule, Respacing, Schedule};
+use sdft_translators::{
+    DomainIndependent, DomainSpecific, Edit, Energies, Ilvr, LowPass, Walk, ddib, egsde, ilvr,
+    levels_of, sdedit, start_of, steps_inside,
+};
+
+/// A method with its networks, ready for images.
+pub(crate) struct Translator {
+    model: Unet,
+    source: Option<Unet>,
+    classifier: Option<Encoder>,
+    mask: Option<Tensor>,
+    ways: Vec<Way>,
+}
+
+/// How one variant goes from input to output.
+struct Way {
+    diffusion: Diffusion,
+    kind: Kind,
+}
+
+enum Kind {
+    Sdedit(Edit),
+    Egsde {
+        edit: Edit,
+        low_pass: LowPass,
+        lambda_s: f64,
+        lambda_i: f64,
+        specific: DomainSpecific,
+        independent: DomainIndependent,
+    },
+    Ddib(Clip),
+    Ilvr(Ilvr),
+}
+
+impl Translator {
+    /// # Errors
+    /// Strengths or steps that the process does not allow.
+    pub(crate) fn new(
+        plan: &TranslatePlan,
+        model: &LoadedModel,
+        source: Option<&LoadedModel>,
+        classifier: Option<&LoadedEncoder>,
+        mask: Option<Tensor>,
+    ) -> Result<Self> {
+        let ways = plan.variants.iter().map(|variant| {
+            way(plan, variant, model)
+                .with_context(|| format!("{} {}", name(plan.method), variant.label))
+        });
+        Ok(Self {
+            ways: ways.collect::<Result<_>>()?,
+            model: Unet::load(&model.params, &model.config)?,
+            source: source
+                .map(|m| Unet::load(&m.params, &m.config))
+                .transpose()?,
+            classifier: classifier
+                .map(|c| Encoder::load(&c.params, &c.config))
+                .transpose()?,
+            mask,
+        })
+    }
+
+    /// Translates a batch by one of the plan's variants.
+    ///
+    /// # Errors
+    /// Whatever the networks or the observer fail with.
+    pub(crate) fn run(
+        &self,
+        variant: usize,
+        x0: &Tensor,
+        noise: &mut NumberedNoise,
+        observer: &mut Observer<'_>,
+    ) -> candle_core::Result<Tensor> {
+        let Way { diffusion, kind } = &self.ways[variant];
+        match kind {
+            Kind::Sdedit(edit) => {
+                let mask = self.mask.as_ref();
+                sdedit(diffusion, &self.model, x0, mask, edit, noise, observer)
+            }
+            Kind::Egsde {
+                edit,
+                low_pass,
+                lambda_s,
+                lambda_i,
+                specific,
+                independent,
+            } => {
+                let Some(classifier) = &self.classifier else {
+                    candle_core::bail!("EGSDE needs a classifier");
+                };
+                let energies = Energies {
+                    lambda_s: *lambda_s,
+                    lambda_i: *lambda_i,
+                    specific: *specific,
+                    independent: *independent,
+                    ..Energies::new(classifier, low_pass.clone())
+                };
+                egsde(diffusion, &self.model, &energies, x0, edit, noise, observer)
+            }
+            Kind::Ddib(clip) => {
+                let Some(source) = &self.source else {
+                    candle_core::bail!("DDIB needs a source model");
+                };
+                Ok(ddib(diffusion, source, &self.model, x0, *clip, observer)?.image)
+            }
+            Kind::Ilvr(options) => ilvr(diffusion, &self.model, x0, options, noise, observer),
+        }
+    }
+
+    /// Whether a variant leaves images as they are.
+    pub(crate) fn is_identity(&self, variant: usize) -> bool {
+        match &self.ways[variant].kind {
+            Kind::Sdedit(edit) | Kind::Egsde { edit, .. } => edit.start.is_none(),
+            Kind::Ddib(_) | Kind::Ilvr(_) => false,
+        }
+    }
+}
+
+/// A method's name as it is typed.
+pub(crate) fn name(method: TranslatorArg) -> String {
+    format!("{method:?}").to_lowercase()
+}
+
+fn way(plan: &TranslatePlan, variant: &Variant, model: &LoadedModel) -> Result<Way> {
+    let process = &plan.process;
+    let learned = model.config.learns_variance();
+    let clip = if plan.clip == Some(false) {
+        Clip::No
+    } else {
+        Clip::Yes
+    };
+    let steps = plan.steps.as_deref().unwrap_or_default();
+    let respacing: Respacing = steps.parse().map_err(|e| usage(format!("--steps: {e}")))?;
+    let respaced = || {
+        process
+            .diffusion(learned, &respacing)
+            .map_err(|e| usage(format!("--steps: {e}")))
+    };
+    let size = plan.image_size;
+    let low_pass = || {
+        let factor = variant.factor.unwrap_or(1);
+        LowPass::new(size, size, factor, DType::F32, &Device::Cpu)
+    };
+    Ok(match plan.method {
+        TranslatorArg::Sdedit => {
+            let (diffusion, edit) = walk(plan, variant, &respacing, respaced()?, clip)?;
+            let kind = Kind::Sdedit(edit);
+            Way { diffusion, kind }
+        }
+        TranslatorArg::Egsde => {
+            let (diffusion, edit) = walk(plan, variant, &respacing, respaced()?, clip)?;
+            let kind = Kind::Egsde {
+                edit,
+                low_pass: low_pass()?,
+                lambda_s: variant.lambda_s.unwrap_or_default(),
+                lambda_i: variant.lambda_i.unwrap_or_default(),
+                specific: match plan.specific {
+                    Some(EnergyArg::NegL2) => DomainSpecific::NegL2,
+                    _ => DomainSpecific::Cosine,
+                },
+                independent: match plan.independent {
+                    Some(EnergyArg::Cosine) => DomainIndependent::Cosine,
+                    _ => DomainIndependent::NegL2,
+                },
+            };
+            Way { diffusion, kind }
+        }
+        TranslatorArg::Ddib => Way {
+            diffusion: respaced()?,
+            kind: Kind::Ddib(clip),
+        },
+        TranslatorArg::Ilvr => Way {
+            diffusion: respaced()?,
+            kind: Kind::Ilvr(Ilvr {
+                low_pass: low_pass()?,
+                free: plan.free.unwrap_or_default(),
+                clip,
+            }),
+        },
+    })
+}
+
+/// The process that SDEdit and EGSDE walk, and from where.
+fn walk(
+    plan: &TranslatePlan,
+    variant: &Variant,
+    respacing: &Respacing,
+    respaced: Diffusion,
+    clip: Clip,
+) -> Result<(Diffusion, Edit)> {
+    let (process, t0) = (&plan.process, variant.t0.unwrap_or_default());
+    let eta = plan.eta.unwrap_or_default();
+    let ddim = Walk::Ddim { eta, clip };
+    let (diffusion, start, walk) = match plan.walk.unwrap_or(WalkArg::Part) {
+        WalkArg::Part => {
+            let start = start_of(&respaced, t0)?;
+            (respaced, start, ddim)
+        }
+        WalkArg::Inside if t0 == 0.0 => (respaced, None, ddim),
+        WalkArg::Inside => {
+            let full = process.diffusion(false, &Respacing::All)?;
+            let n = respacing.indices(full.n_steps())?.len();
+            let schedule = steps_inside(&full.schedule, t0, n)
+                .map_err(|e| usage(format!("--t0 {t0}: no two steps lie inside: {e}")))?;
+            let start = Some(schedule.n_steps() - 1);
+            (Diffusion { schedule, ..full }, start, ddim)
+        }
+        WalkArg::Ancestral => {
+            let diffusion = published(process)?;
+            let start = levels_of(&diffusion, t0)?;
+            (diffusion, start, Walk::Ancestral)
+        }
+    };
+    let repeats = variant.repeats.unwrap_or(1);
+    Ok((
+        diffusion,
+        Edit {
+            walk,
+            start,
+            repeats,
+        },
+    ))
+}
+
+/// Every step of the process as SDEdit and EGSDE walk it: tables in single precision, the smaller fixed variance.
+fn published(process: &Process) -> Result<Diffusion> {
+    let kind: BetaSchedule = process.noise_schedule.parse()?;
+    let schedule = Schedule::from_betas_in_f32(&kind.betas(process.diffusion_steps)?)?;
+    Ok(Diffusion {
+        schedule,
+        variance: Variance::FixedSmall,
+        rescale_timesteps: process.rescale_timesteps,
+    })
+}

@@ -1,0 +1,105 @@
+//! Several data sets as one.
+
+use std::{fmt, sync::Arc};
+
+use sdft_imaging::Rgb8;
+
+use crate::{DataError, ImageSource, Result};
+
+/// Chosen images of several sources of one size, one source after the other.
+pub struct Joined {
+    parts: Vec<(Arc<dyn ImageSource>, Vec<usize>)>,
+    size: usize,
+}
+
+impl Joined {
+    /// The images with the given indices of each source.
+    ///
+    /// # Errors
+    /// - no sources, or sources of different sizes
+    pub fn new(parts: Vec<(Arc<dyn ImageSource>, Vec<usize>)>) -> Result<Self> {
+        let mut sizes = parts.iter().map(|(source, _)| source.size());
+        let size = sizes.next().unwrap_or(0);
+        if size == 0 || !sizes.all(|other| other == size) {
+            return Err(DataError::Option {
+                option: "sources",
+                expected: "one or more of one image size".to_owned(),
+                found: format!(
+                    "{:?}",
+                    parts.iter().map(|(s, _)| s.size()).collect::<Vec<_>>()
+                ),
+            });
+        }
+        Ok(Self { parts, size })
+    }
+
+    /// The source of image `index`, and its index there.
+    fn find(&self, mut index: usize) -> Option<(&dyn ImageSource, usize)> {
+        for (source, chosen) in &self.parts {
+            match chosen.get(index) {
+                Some(&inside) => return Some((&**source, inside)),
+                None => index -= chosen.len(),
+            }
+        }
+        None
+    }
+}
+
+impl ImageSource for Joined {
+    fn len(&self) -> usize {
+        self.parts.iter().map(|(_, chosen)| chosen.len()).sum()
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn image(&self, index: usize) -> Result<Rgb8> {
+        match self.find(index) {
+            Some((source, inside)) => source.image(inside),
+            None => Err(DataError::Index {
+                index,
+                len: self.len(),
+            }),
+        }
+    }
+
+    fn id(&self, index: usize) -> String {
+        self.find(index)
+            .map_or_else(String::new, |(source, inside)| source.id(inside))
+    }
+}
+
+impl fmt::Debug for Joined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts: Vec<usize> = self.parts.iter().map(|(_, chosen)| chosen.len()).collect();
+        f.debug_struct("Joined")
+            .field("images", &counts)
+            .field("size", &self.size)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Digits, DigitsSource, Style};
+
+    #[test]
+    fn images_come_in_the_order_of_their_sources() {
+        let digits = |class| {
+            let all = Digits::embedded().unwrap();
+            Arc::new(DigitsSource::new(all, Style::Chalk, &[class], 4).unwrap())
+                as Arc<dyn ImageSource>
+        };
+        let (three, eight) = (digits(3), digits(8));
+        let joined =
+            Joined::new(vec![(three.clone(), vec![2, 0]), (eight.clone(), vec![1])]).unwrap();
+        assert_eq!(joined.len(), 3);
+        assert_eq!(joined.id(1), three.id(0));
+        assert_eq!(joined.image(0).unwrap(), three.image(2).unwrap());
+        assert_eq!(joined.image(2).unwrap(), eight.image(1).unwrap());
+        assert!(joined.image(3).is_err() && joined.id(3).is_empty());
+        assert!(Joined::new(Vec::new()).is_err());
+    }
+}

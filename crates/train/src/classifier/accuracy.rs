@@ -1,0 +1,133 @@
+use crate::error::Result;
+use candle_core::{D, Device, Tensor};
+use sdft_adm::Encoder;
+use sdft_data::ImageSource;
+use sdft_diffusion::Diffusion;
+use sdft_imaging::to_unit_range;
+use sdft_noise::Purpose;
+use sdft_samplers::seeded_normal;
+use serde::Serialize;
+
+/// Noise levels that are looked at, in equal parts of the process.
+const LEVELS: usize = 10;
+/// Images of each domain that are looked at, at most.
+const IMAGES: usize = 200;
+/// Images at once.
+const CHUNK: usize = 16;
+
+/// How many held-out images are told apart at one noise level.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LevelAccuracy {
+    /// The timestep.
+    pub t: usize,
+    /// Share of source images recognised as such.
+    pub source: f64,
+    /// Share of target images recognised as such.
+    pub target: f64,
+}
+
+impl LevelAccuracy {
+    /// The mean of both domains, whatever their sizes; 0.5 is chance.
+    pub fn balanced(&self) -> f64 {
+        0.5 * (self.source + self.target)
+    }
+}
+
+/// How many held-out images are told apart, from little noise to much.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Accuracy {
+    /// Images of the source looked at.
+    pub n_source: usize,
+    /// Images of the target looked at.
+    pub n_target: usize,
+    /// One entry per noise level.
+    pub levels: Vec<LevelAccuracy>,
+}
+
+impl Accuracy {
+    /// The mean over the noise levels of both domains' mean; 0.5 is chance.
+    pub fn balanced(&self) -> f64 {
+        let sum: f64 = self.levels.iter().map(LevelAccuracy::balanced).sum();
+        sum / self.levels.len().max(1) as f64
+    }
+}
+
+/// The images that are never trained on, of the source and the target.
+pub(crate) struct HeldOut {
+    domains: [Tensor; 2],
+}
+
+impl HeldOut {
+    /// The images `indices` of each domain, at most so many that measuring stays cheap.
+    pub(crate) fn new(
+        sources: [&dyn ImageSource; 2],
+        indices: [&[usize]; 2],
+        device: &Device,
+    ) -> Result<Self> {
+        let read = |source: &dyn ImageSource, indices: &[usize]| -> Result<Tensor> {
+            let stride = indices.len().div_ceil(IMAGES).max(1);
+            let mut data = Vec::new();
+            let mut n = 0;
+            for &i in indices.iter().step_by(stride) {
+                data.extend(to_unit_range(&source.image(i)?));
+                n += 1;
+            }
+            let side = source.size();
+            Ok(Tensor::from_vec(data, (n, 3, side, side), device)?)
+        };
+        Ok(Self {
+            domains: [read(sources[0], indices[0])?, read(sources[1], indices[1])?],
+        })
+    }
+
+    /// Classifies every image at every level; its noise follows from the seed, the level and its place.
+    pub(crate) fn accuracy(
+        &self,
+        encoder: &Encoder,
+        diffusion: &Diffusion,
+        seed: u64,
+    ) -> Result<Accuracy> {
+        let n = diffusion.n_steps();
+        let mut levels = Vec::with_capacity(LEVELS);
+        for level in 0..LEVELS {
+            let t = (2 * level + 1) * n / (2 * LEVELS);
+            let share = |label: usize| self.share(encoder, diffusion, seed, (level, t), label);
+            levels.push(LevelAccuracy {
+                t,
+                source: share(0)?,
+                target: share(1)?,
+            });
+        }
+        let count = |label: usize| self.domains[label].dim(0);
+        Ok(Accuracy {
+            n_source: count(0)?,
+            n_target: count(1)?,
+            levels,
+        })
+    }
+
+    fn share(
+        &self,
+        encoder: &Encoder,
+        diffusion: &Diffusion,
+        seed: u64,
+        (level, t): (usize, usize),
+        label: usize,
+    ) -> Result<f64> {
+        let images = &self.domains[label];
+        let total = images.dim(0)?;
+        let mut right = 0;
+        for start in (0..total).step_by(CHUNK) {
+            let x0 = images.narrow(0, start, CHUNK.min(total - start))?;
+            let steps = vec![t; x0.dim(0)?];
+            // Both domains see the same noise.
+            let (step, first) = (level as u64, start as u64);
+            let noise = seeded_normal(seed, Purpose::HeldOut, step, first, x0.dims(), x0.device())?;
+            let xt = diffusion.q_sample(&x0, &steps, &noise)?;
+            let logits = encoder.logits(&xt, &diffusion.model_t(&steps)?)?;
+            let chosen = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+            right += chosen.iter().filter(|&&c| c as usize == label).count();
+        }
+        Ok(right as f64 / total.max(1) as f64)
+    }
+}

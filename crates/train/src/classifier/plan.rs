@@ -1,0 +1,355 @@
+use crate::folder::RunPlan;
+use crate::plan::{LoopPlan, LrSchedule, OptimPlan, OutputPlan, PlanError};
+use sdft_adm::{AdmConfig, EncoderConfig, Pool};
+use sdft_models::Process;
+use serde::{Deserialize, Serialize};
+
+/// Where the images of one domain come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DomainPlan {
+    /// An image folder, or `digits` for the embedded handwritten digits.
+    pub path: String,
+    /// Hash of the images' names and of some of their pixels, filled in when they are read.
+    pub fingerprint: String,
+    /// Digits only: `chalk` or `ember`.
+    pub style: String,
+    /// Digits only: the classes to take; all if empty.
+    pub classes: Vec<u8>,
+    /// Digits only: at most this many of each class, the first ones; 0 means all.
+    pub per_class: usize,
+}
+
+/// The images of both domains.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClassifierData {
+    /// What a translation comes from; label 0.
+    pub source: DomainPlan,
+    /// What it goes to; label 1.
+    pub target: DomainPlan,
+    /// Whether images are flipped horizontally half of the time.
+    pub flip: bool,
+    /// Images are shifted by up to this many pixels in both directions.
+    pub shift: usize,
+    /// Unreadable images stop the run instead of being left out.
+    pub strict: bool,
+    /// Share of each domain that is never trained on, for the accuracies; 0 measures none.
+    pub held_out: f64,
+}
+
+impl Default for ClassifierData {
+    fn default() -> Self {
+        let domain = |style: &str| DomainPlan {
+            style: style.to_owned(),
+            ..DomainPlan::default()
+        };
+        Self {
+            source: domain("chalk"),
+            target: domain("ember"),
+            flip: true,
+            shift: 0,
+            strict: false,
+            held_out: 0.1,
+        }
+    }
+}
+
+/// The architecture: ADM's encoder and a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClassifierModel {
+    /// The head.
+    pub pool: Pool,
+    /// The encoder; `out_channels` is the number of domains.
+    #[serde(flatten)]
+    pub net: AdmConfig,
+}
+
+impl Default for ClassifierModel {
+    /// guidance's classifier for 256x256, with two classes.
+    fn default() -> Self {
+        Self {
+            pool: Pool::Attention,
+            net: AdmConfig {
+                out_channels: 2,
+                model_channels: 128,
+                num_res_blocks: 2,
+                attention_resolutions: vec![8, 16, 32],
+                num_head_channels: 64,
+                ..AdmConfig::default()
+            },
+        }
+    }
+}
+
+impl ClassifierModel {
+    /// Takes the levels that guidance's models have at this image size; for sizes it has no model of, as many as lead to 4x4 or more, with
+    /// attention below 32x32.
+    pub fn fit_to(&mut self, size: usize) {
+        let mult: &[f64] = match size {
+            512 => &[0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+            256 => &[1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+            128 => &[1.0, 1.0, 2.0, 3.0, 4.0],
+            _ => &[1.0, 2.0, 3.0, 4.0],
+        };
+        let fits = |level: usize| level == 0 || (size >> level >= 4 && size % (1 << level) == 0);
+        let levels = (0..mult.len()).take_while(|&level| fits(level)).count();
+        self.net.image_size = size;
+        self.net.channel_mult = mult[..levels].to_vec();
+        self.net.attention_resolutions = (0..levels)
+            .map(|level| 1 << level)
+            .filter(|factor| size / factor <= 32)
+            .collect();
+    }
+
+    /// As the network takes it.
+    pub fn encoder(&self) -> EncoderConfig {
+        EncoderConfig {
+            net: self.net.clone(),
+            pool: self.pool,
+        }
+    }
+}
+
+impl From<EncoderConfig> for ClassifierModel {
+    fn from(EncoderConfig { net, pool }: EncoderConfig) -> Self {
+        Self { pool, net }
+    }
+}
+
+/// A run that trains a classifier, as it stands in `plan.toml`. The defaults are EGSDE's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClassifierPlan {
+    /// The run's name; its folder carries it.
+    pub name: String,
+    /// Every random number of the run follows from it.
+    pub seed: u64,
+    /// A classifier whose trunk is the start, as guidance's `256x256_classifier.pt`; empty starts from random weights.
+    pub init: String,
+    /// SHA-256 of that file, filled in when it is read.
+    pub init_sha256: String,
+    /// The architecture.
+    pub model: ClassifierModel,
+    /// The diffusion process whose noised images are told apart.
+    pub process: Process,
+    /// The images.
+    pub data: ClassifierData,
+    /// The optimiser.
+    pub optim: OptimPlan,
+    /// Length and batches.
+    #[serde(rename = "loop")]
+    pub steps: LoopPlan,
+    /// What is written.
+    pub output: ClassifierOutput,
+}
+
+/// What is written, and how often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClassifierOutput {
+    /// Steps between two log lines.
+    pub log_every: u64,
+    /// Steps between two looks at the held-out images; 0 looks only at the end.
+    pub eval_every: u64,
+    /// Steps between two checkpoints; 0 keeps only the last.
+    pub checkpoint_every: u64,
+    /// How many of the newest checkpoints are kept.
+    pub keep: usize,
+}
+
+impl Default for ClassifierOutput {
+    fn default() -> Self {
+        Self {
+            log_every: 10,
+            eval_every: 500,
+            checkpoint_every: 500,
+            keep: 2,
+        }
+    }
+}
+
+impl Default for ClassifierPlan {
+    fn default() -> Self {
+        Self {
+            name: "classifier".into(),
+            seed: 0,
+            init: String::new(),
+            init_sha256: String::new(),
+            model: ClassifierModel::default(),
+            process: Process::default(),
+            data: ClassifierData::default(),
+            optim: OptimPlan {
+                lr: 3e-4,
+                weight_decay: 0.05,
+                schedule: LrSchedule::Linear,
+                ema: 0.0,
+                ..OptimPlan::default()
+            },
+            steps: LoopPlan {
+                steps: 5000,
+                batch: 32,
+                ..LoopPlan::default()
+            },
+            output: ClassifierOutput::default(),
+        }
+    }
+}
+
+impl ClassifierPlan {
+    /// The intervals, as the loop takes them.
+    pub(crate) fn pace(&self) -> OutputPlan {
+        OutputPlan {
+            log_every: self.output.log_every,
+            checkpoint_every: self.output.checkpoint_every,
+            keep: self.output.keep,
+            sample_every: 0,
+            ..OutputPlan::default()
+        }
+    }
+}
+
+impl RunPlan for ClassifierPlan {
+    const VERB: &'static str = "train-classifier";
+
+    fn validate(&self) -> Result<(), PlanError> {
+        let wrong = |key: &str, problem: String| {
+            Err(PlanError {
+                key: key.to_owned(),
+                problem,
+            })
+        };
+        crate::plan::check_name(&self.name)?;
+        for (key, domain) in [
+            ("data.source", &self.data.source),
+            ("data.target", &self.data.target),
+        ] {
+            if domain.path.is_empty() {
+                let option = key.replace("data.", "--");
+                return wrong(
+                    &format!("{key}.path"),
+                    format!("expected an image folder or \"digits\"; give {option}"),
+                );
+            }
+            if let Some(class) = domain.classes.iter().find(|class| **class > 9) {
+                return wrong(
+                    &format!("{key}.classes"),
+                    format!("expected digits from 0 to 9, found {class}"),
+                );
+            }
+        }
+        if !(0.0..=0.5).contains(&self.data.held_out) {
+            return wrong(
+                "data.held_out",
+                format!("expected 0 to 0.5, found {}", self.data.held_out),
+            );
+        }
+        let net = &self.model.net;
+        net.validate().map_err(|e| PlanError {
+            key: format!("model.{}", e.field),
+            problem: e.problem,
+        })?;
+        if net.out_channels != 2 || net.in_channels != 3 || net.num_classes != 0 {
+            return wrong(
+                "model.out_channels",
+                format!(
+                    "two domains of images of 3 channels are told apart without labels, found out_channels {}, in_channels {}, num_classes {}",
+                    net.out_channels, net.in_channels, net.num_classes
+                ),
+            );
+        }
+        if net.dropout != 0.0 {
+            return wrong(
+                "model.dropout",
+                format!("a classifier has none, expected 0, found {}", net.dropout),
+            );
+        }
+        if self.data.shift >= net.image_size {
+            return wrong(
+                "data.shift",
+                format!(
+                    "expected less than the image size {}, found {}",
+                    net.image_size, self.data.shift
+                ),
+            );
+        }
+        crate::plan::check_pace(&self.steps, &self.pace())?;
+        crate::plan::check_optim(&self.optim)?;
+        if let Err(error) = self
+            .process
+            .diffusion(false, &sdft_schedule::Respacing::All)
+        {
+            return wrong("process", error.to_string());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> ClassifierPlan {
+        let mut plan = ClassifierPlan::default();
+        plan.data.source.path = "photos".into();
+        plan.data.target.path = "paintings".into();
+        plan
+    }
+
+    #[test]
+    fn the_published_recipe_is_the_default_and_survives_its_file() {
+        let plan = plan();
+        assert_eq!(plan.validate(), Ok(()));
+        let mut fitted = plan.clone();
+        fitted.model.fit_to(256);
+        assert_eq!(fitted, plan);
+        let specs = sdft_adm::Encoder::specs(&plan.model.encoder()).unwrap();
+        let parameters: usize = specs
+            .iter()
+            .map(|s| s.shape.iter().product::<usize>())
+            .sum();
+        assert_eq!(parameters, 53_584_386);
+        let text = toml::to_string(&plan).unwrap();
+        assert_eq!(toml::from_str::<ClassifierPlan>(&text).unwrap(), plan);
+    }
+
+    #[test]
+    fn levels_follow_the_image_size() {
+        for (size, levels, attention) in [
+            (512, 7, vec![16, 32, 64]),
+            (64, 4, vec![2, 4, 8]),
+            (16, 3, vec![1, 2, 4]),
+            (48, 4, vec![2, 4, 8]),
+        ] {
+            let mut model = ClassifierModel::default();
+            model.fit_to(size);
+            assert_eq!(
+                (
+                    model.net.channel_mult.len(),
+                    &model.net.attention_resolutions
+                ),
+                (levels, &attention)
+            );
+            model.net.validate().unwrap();
+        }
+    }
+
+    #[test]
+    fn impossible_plans_name_the_key() {
+        let broken: [(&str, fn(&mut ClassifierPlan)); 7] = [
+            ("data.source.path", |p| p.data.source.path.clear()),
+            ("data.target.classes", |p| p.data.target.classes = vec![12]),
+            ("data.held_out", |p| p.data.held_out = 0.9),
+            ("model.out_channels", |p| p.model.net.out_channels = 3),
+            ("loop.batch", |p| p.steps.batch = 0),
+            ("optim.lr", |p| p.optim.lr = f64::NAN),
+            ("name", |p| p.name = "../x".into()),
+        ];
+        for (key, change) in broken {
+            let mut plan = plan();
+            change(&mut plan);
+            assert_eq!(plan.validate().unwrap_err().key, key);
+        }
+    }
+}

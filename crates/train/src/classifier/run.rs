@@ -1,0 +1,381 @@
+use super::accuracy::{Accuracy, HeldOut};
+use super::plan::ClassifierPlan;
+use crate::audit::audit;
+use crate::drive::{Ending, Stepped, Task, Watcher, drive, due, file_name, provenance};
+use crate::error::{Result, TrainError};
+use crate::folder::{RunFolder, RunPlan};
+use crate::log::Log;
+use crate::plan::Accumulate;
+use crate::snapshot::{Position, Snapshot};
+use crate::update::{State, Updater};
+use candle_core::{Device, Tensor};
+use sdft_adm::{Encoder, EncoderConfig};
+use sdft_data::{Augment, Batch, Batches, ImageSource, Joined};
+use sdft_diffusion::Diffusion;
+use sdft_models::encoder_metadata;
+use sdft_nn::{Params, backward};
+use sdft_noise::{Draw, Purpose};
+use sdft_optim::{Accumulator, MicroBatches, collect_gradients};
+use sdft_samplers::seeded_normal;
+use sdft_schedule::{Respacing, TimestepSampler};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Images that the audit looks at.
+const AUDITED: usize = 2;
+
+/// What a run that trains a classifier is made of.
+pub struct ClassifierSetup {
+    /// The plan, resolved.
+    pub plan: ClassifierPlan,
+    /// Where it writes.
+    pub folder: RunFolder,
+    /// The first weights.
+    pub start: Params,
+    /// The images of the source domain.
+    pub source: Arc<dyn ImageSource>,
+    /// The images of the target domain.
+    pub target: Arc<dyn ImageSource>,
+    /// Where it computes.
+    pub device: Device,
+}
+
+/// First weights: those of `init` where names and shapes agree, fresh ones elsewhere; the head is always fresh, since it tells other
+/// classes apart. Returns how many were taken.
+///
+/// Source: EGSDE's training script, whose head has another name than guidance's.
+///
+/// # Errors
+/// A configuration that cannot be built.
+pub fn start_classifier(
+    config: &EncoderConfig,
+    seed: u64,
+    init: Option<&Params>,
+    device: &Device,
+) -> Result<(Params, usize)> {
+    let fresh = Params::init(&Encoder::specs(config)?, seed, device)?;
+    let known: HashMap<&str, &Tensor> = init.map(|init| init.iter().collect()).unwrap_or_default();
+    let mut taken = 0;
+    let mut entries = Vec::with_capacity(fresh.len());
+    for (name, tensor) in fresh.iter() {
+        let known = known
+            .get(name)
+            .filter(|known| !name.starts_with("out.") && known.shape() == tensor.shape());
+        taken += usize::from(known.is_some());
+        entries.push((name.to_owned(), (*known.unwrap_or(&tensor)).clone()));
+    }
+    Ok((Params::new(entries), taken))
+}
+
+/// Trains the classifier from the newest whole checkpoint in the folder, or from the start, until the steps are done or `stop` is set.
+/// With images held out, `accuracy.json` says in the end how many of them are told apart at each noise level.
+///
+/// # Errors
+/// As [`crate::run`].
+pub fn train_classifier(
+    setup: ClassifierSetup,
+    stop: &AtomicBool,
+    watcher: &mut dyn Watcher,
+) -> Result<Ending> {
+    let ClassifierSetup {
+        plan,
+        folder,
+        start,
+        source,
+        target,
+        device,
+    } = setup;
+    plan.validate()?;
+    let share = plan.data.held_out;
+    let (kept, held) = (
+        [
+            split(source.len(), share, false),
+            split(target.len(), share, false),
+        ],
+        [
+            split(source.len(), share, true),
+            split(target.len(), share, true),
+        ],
+    );
+    for (domain, kept) in ["source", "target"].iter().zip(&kept) {
+        if kept.is_empty() {
+            return Err(TrainError::Evaluation(format!(
+                "data.{domain}: no image is left to train on; set data.held_out = 0, or give more images"
+            )));
+        }
+    }
+    let held_out = if held.iter().any(Vec::is_empty) {
+        None
+    } else {
+        let indices = [held[0].as_slice(), held[1].as_slice()];
+        Some(HeldOut::new([&*source, &*target], indices, &device)?)
+    };
+    let [kept_source, kept_target] = kept;
+    let sources = kept_source.len();
+    let both = Joined::new(vec![(source, kept_source), (target, kept_target)])?;
+    let augment = Augment {
+        flip: plan.data.flip,
+        shift: plan.data.shift,
+    };
+    let batches = Batches::new(Arc::new(both), plan.seed, plan.steps.batch, augment)?;
+    let config = plan.model.encoder();
+    let (params, vars) = start.trainable()?;
+    let encoder = Encoder::load(&params, &config)?;
+    let pace = plan.pace();
+    let mut task = Classifying {
+        encoder: if plan.steps.recompute {
+            encoder.recomputed()
+        } else {
+            encoder
+        },
+        diffusion: plan.process.diffusion(false, &Respacing::All)?,
+        updater: Updater::new(&plan.optim, plan.steps.steps, vars)?,
+        start: Some(start),
+        plan: &plan,
+        folder: &folder,
+        device: &device,
+        config,
+        sources,
+        held_out,
+        seen: None,
+    };
+    let pace = (&plan.steps, &pace);
+    drive(&mut task, &folder, pace, batches, &device, stop, watcher)
+}
+
+/// The images of `n` that are held out, or the others: one in so many, spread over all.
+fn split(n: usize, share: f64, held_out: bool) -> Vec<usize> {
+    // The i-th image is held out where i times the share passes a whole number.
+    let passes = |i: usize| ((i + 1) as f64 * share).floor() > (i as f64 * share).floor();
+    (0..n).filter(|&i| passes(i) == held_out).collect()
+}
+
+struct Classifying<'a> {
+    plan: &'a ClassifierPlan,
+    folder: &'a RunFolder,
+    device: &'a Device,
+    /// The first weights, until the audit has seen them.
+    start: Option<Params>,
+    config: EncoderConfig,
+    encoder: Encoder,
+    diffusion: Diffusion,
+    updater: Updater,
+    /// Images below this index are the source's.
+    sources: usize,
+    held_out: Option<HeldOut>,
+    /// The last look at the held-out images, and its step.
+    seen: Option<(u64, Accuracy)>,
+}
+
+impl Classifying<'_> {
+    /// Cross-entropy of noised images, mean over the batch.
+    fn loss(
+        &self,
+        encoder: &Encoder,
+        x0: &Tensor,
+        t: &[usize],
+        noise: &Tensor,
+        labels: &[u32],
+    ) -> Result<Tensor> {
+        let xt = self.diffusion.q_sample(x0, t, noise)?;
+        let log_probs = encoder.log_probs(&xt, &self.diffusion.model_t(t)?)?;
+        let labels = Tensor::new(labels, x0.device())?.unsqueeze(1)?;
+        Ok(log_probs.gather(&labels, 1)?.mean_all()?.neg()?)
+    }
+
+    fn accuracy(&self) -> Result<Option<Accuracy>> {
+        let Some(held_out) = &self.held_out else {
+            return Ok(None);
+        };
+        let encoder = Encoder::load(&self.updater.averaged()?, &self.config)?;
+        Ok(Some(held_out.accuracy(
+            &encoder,
+            &self.diffusion,
+            self.plan.seed,
+        )?))
+    }
+
+    fn metadata(&self, position: &Position) -> Result<BTreeMap<String, String>> {
+        let plan = self.plan;
+        let facts = provenance(&[
+            ("run", plan.name.clone()),
+            ("init", file_name(&plan.init)),
+            ("init_sha256", plan.init_sha256.clone()),
+            ("source_domain", file_name(&plan.data.source.path)),
+            ("target_domain", file_name(&plan.data.target.path)),
+            ("steps", position.step.to_string()),
+            ("seed", plan.seed.to_string()),
+            ("program", format!("sdft {}", env!("CARGO_PKG_VERSION"))),
+        ]);
+        Ok(encoder_metadata(&self.config, &plan.process, &facts)?)
+    }
+}
+
+impl Task for Classifying<'_> {
+    fn audit(&mut self, first: &Tensor) -> Result<()> {
+        let Some(start) = self.start.take() else {
+            return Ok(());
+        };
+        let n = AUDITED.min(first.dim(0)?);
+        let few = first.narrow(0, 0, n)?;
+        let last = self.diffusion.n_steps() - 1;
+        let t: Vec<usize> = (0..n).map(|i| last * (i + 1) / (n + 1)).collect();
+        let seed = self.plan.seed;
+        let noise = seeded_normal(seed, Purpose::Audit, 2, 0, few.dims(), self.device)?;
+        audit(&start, seed, self.config.net.norm_groups, &|params| {
+            let encoder = Encoder::load(params, &self.config)?;
+            self.loss(&encoder, &few, &t, &noise, &vec![0; n])
+        })
+    }
+
+    fn restore(&mut self, snapshot: Snapshot) -> Result<()> {
+        self.updater.restore(snapshot, self.device)
+    }
+
+    fn begin(&mut self, _: &mut Position, _: &mut dyn Watcher) -> Result<()> {
+        self.start = None;
+        Ok(())
+    }
+
+    fn step(&mut self, step: u64, x0: &Tensor, batch: &Batch) -> Result<Stepped> {
+        let (seed, total, shape) = (self.plan.seed, self.plan.steps.batch, x0.dims());
+        let uniforms: Vec<f64> = (0..total as u64)
+            .map(|i| Draw::new(seed, Purpose::Timestep, step, i).uniform(0))
+            .collect();
+        let n_steps = self.diffusion.n_steps();
+        let draws = TimestepSampler::Uniform { n_steps }.sample(&uniforms);
+        let t: Vec<usize> = draws.iter().map(|draw| draw.t).collect();
+        let label = |&index: &usize| u32::from(index >= self.sources);
+        let labels: Vec<u32> = batch.indices.iter().map(label).collect();
+        let micro = match self.plan.steps.micro_batch {
+            0 => total,
+            n => n.min(total),
+        };
+        let (mode, share): (_, fn(usize, usize) -> f64) = match self.plan.steps.accumulate {
+            Accumulate::Mean => (MicroBatches::Weighted, |n, total| n as f64 / total as f64),
+            Accumulate::Sum => (MicroBatches::Summed, |_, _| 1.0),
+        };
+        let mut gradients = Accumulator::new(mode, self.updater.vars.len(), total);
+        let mut loss = 0.0;
+        for start in (0..total).step_by(micro) {
+            let n = micro.min(total - start);
+            let size = [&[n], &shape[1..]].concat();
+            let first = start as u64;
+            let noise = seeded_normal(seed, Purpose::Noise, step, first, &size, x0.device())?;
+            let part = start..start + n;
+            let images = x0.narrow(0, start, n)?;
+            let value = self.loss(
+                &self.encoder,
+                &images,
+                &t[part.clone()],
+                &noise,
+                &labels[part],
+            )?;
+            loss += share(n, total) * f64::from(value.to_scalar::<f32>()?);
+            gradients.add(
+                &collect_gradients(&self.updater.vars, &backward(&value)?),
+                n,
+            )?;
+        }
+        if !loss.is_finite() {
+            return Ok(Stepped::Skipped("loss"));
+        }
+        Ok(match self.updater.apply(step, &gradients.finish()?)? {
+            Some(norm) => Stepped::Updated(vec![("loss", loss), ("grad_norm", norm)]),
+            None => Stepped::Skipped("gradient"),
+        })
+    }
+
+    fn learning_rate(&self, step: u64) -> f64 {
+        self.updater.learning_rate(step)
+    }
+
+    fn examine(
+        &mut self,
+        position: &mut Position,
+        log: &mut Log,
+        watcher: &mut dyn Watcher,
+    ) -> Result<()> {
+        let done = position.step;
+        if !due(done, self.plan.output.eval_every) && done != self.plan.steps.steps {
+            return Ok(());
+        }
+        let Some(accuracy) = self.accuracy()? else {
+            return Ok(());
+        };
+        let mut values = vec![("eval.accuracy".to_owned(), accuracy.balanced())];
+        for level in &accuracy.levels {
+            values.push((format!("eval.accuracy_t{:03}", level.t), level.balanced()));
+        }
+        log.write_evaluation(done, &values)?;
+        let each: Vec<String> = accuracy
+            .levels
+            .iter()
+            .map(|level| format!("{:.2}", level.balanced()))
+            .collect();
+        watcher.note(&format!(
+            "step {done}: accuracy {:.3}, by noise from little to much {}",
+            accuracy.balanced(),
+            each.join(" ")
+        ));
+        self.seen = Some((done, accuracy));
+        Ok(())
+    }
+
+    fn is_over(&self, _: &Position) -> bool {
+        false
+    }
+
+    fn show(&mut self, _: u64, _: &mut dyn Watcher) -> Result<()> {
+        Ok(())
+    }
+
+    fn state(&self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
+        let state = self.updater.state(position)?;
+        Ok((state, self.metadata(position)?))
+    }
+
+    fn saved(&mut self, _: &Position) -> Result<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self, position: &Position) -> Result<(PathBuf, PathBuf)> {
+        let model = self.folder.final_model();
+        let weights = self.updater.averaged()?;
+        let metadata = self.metadata(position)?;
+        let accuracy = match self.seen.take() {
+            Some((step, accuracy)) if step == position.step => Some(accuracy),
+            _ => self.accuracy()?,
+        };
+        let shown = match accuracy {
+            Some(accuracy) => {
+                let path = self.folder.root().join("accuracy.json");
+                let text = serde_json::to_string_pretty(&accuracy)
+                    .map_err(|e| TrainError::Evaluation(e.to_string()))?;
+                sdft_checkpoint::write_bytes_atomic(&path, (text + "\n").as_bytes())?;
+                path
+            }
+            None => self.folder.log(),
+        };
+        sdft_checkpoint::write_safetensors(&model, weights.iter(), &metadata, None)?;
+        Ok((model, shown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_out_images_are_spread_and_belong_to_one_part_only() {
+        assert_eq!(split(20, 0.1, true), [9, 19]);
+        assert_eq!(split(5, 0.1, true), Vec::<usize>::new());
+        assert_eq!(split(5, 0.5, true), [1, 3]);
+        assert_eq!(split(7, 0.0, true), Vec::<usize>::new());
+        let mut all = [split(93, 0.3, true), split(93, 0.3, false)].concat();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..93));
+    }
+}

@@ -1,0 +1,291 @@
+//! The loop that all kinds of training share: steps, guards, logs, checkpoints, resuming, stopping.
+
+use crate::error::{Result, TrainError};
+use crate::folder::RunFolder;
+use crate::log::Log;
+use crate::plan::{LoopPlan, OutputPlan};
+use crate::snapshot::{self, Position, Snapshot};
+use crate::update::State;
+use candle_core::{Device, Tensor};
+use sdft_data::{Batch, Batches, Prefetcher};
+use sdft_optim::non_finite;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// A run's state after a step, for whoever watches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// Images seen.
+    pub images: u64,
+    /// How long this step took.
+    pub step_seconds: f64,
+    /// Speed since the last log line.
+    pub images_per_second: f64,
+    /// Means of the loss terms since the last log line, where there is one now.
+    pub means: Option<Vec<(String, f64)>>,
+}
+
+/// Sees a run go by.
+pub trait Watcher {
+    /// After every step.
+    fn progress(&mut self, progress: &Progress);
+    /// Something worth a line: a checkpoint passed over, a picture written, a step skipped.
+    fn note(&mut self, text: &str);
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All steps are done.
+    Finished {
+        /// The model: the averaged weights.
+        model: PathBuf,
+        /// What shows how good it is: the last grid of samples, or the table of accuracies.
+        shown: PathBuf,
+    },
+    /// Stopped between two steps; everything is in this checkpoint.
+    Interrupted {
+        /// Where to go on from.
+        checkpoint: PathBuf,
+    },
+}
+
+/// What a step did.
+pub(crate) enum Stepped {
+    /// The weights moved; terms of the loss and the gradient's norm, by name.
+    Updated(Vec<(&'static str, f64)>),
+    /// The named number was not finite: nothing moved.
+    Skipped(&'static str),
+}
+
+/// What is trained.
+pub(crate) trait Task {
+    /// Fails if a tensor would get no gradient; looks at the images of the first batch.
+    fn audit(&mut self, first: &Tensor) -> Result<()>;
+    /// Goes on from a checkpoint.
+    fn restore(&mut self, snapshot: Snapshot) -> Result<()>;
+    /// Everything is in place, `position` is where it begins.
+    fn begin(&mut self, position: &mut Position, watcher: &mut dyn Watcher) -> Result<()>;
+    /// The step after `step` others.
+    fn step(&mut self, step: u64, x0: &Tensor, batch: &Batch) -> Result<Stepped>;
+    /// The learning rate of that step.
+    fn learning_rate(&self, step: u64) -> f64;
+    /// After a step with finite numbers: measures what the model is worth, where that is due.
+    fn examine(
+        &mut self,
+        position: &mut Position,
+        log: &mut Log,
+        watcher: &mut dyn Watcher,
+    ) -> Result<()>;
+    /// Whether nothing more is to be expected of further steps.
+    fn is_over(&self, position: &Position) -> bool;
+    /// Draws a picture of where the model is.
+    fn show(&mut self, step: u64, watcher: &mut dyn Watcher) -> Result<()>;
+    /// What a checkpoint holds, and what its files say of themselves.
+    fn state(&self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)>;
+    /// After a checkpoint was made.
+    fn saved(&mut self, position: &Position) -> Result<()>;
+    /// Writes the finished model; the model and what shows how good it is.
+    fn finish(&mut self, position: &Position) -> Result<(PathBuf, PathBuf)>;
+}
+
+/// Trains from the newest whole checkpoint in the folder, or from the start, until the steps are done or `stop` is set.
+pub(crate) fn drive(
+    task: &mut dyn Task,
+    folder: &RunFolder,
+    (pace, output): (&LoopPlan, &OutputPlan),
+    batches: Batches,
+    device: &Device,
+    stop: &AtomicBool,
+    watcher: &mut dyn Watcher,
+) -> Result<Ending> {
+    snapshot::sweep(folder)?;
+    let (found, broken) = snapshot::load_newest(folder)?;
+    for problem in broken {
+        watcher.note(&format!("passed over a broken checkpoint: {problem}"));
+    }
+    let mut position = Position::default();
+    let mut last_checkpoint = None;
+    let mut saved_at = None;
+    match found {
+        Some(found) => {
+            position = found.position.clone();
+            watcher.note(&format!(
+                "going on from {} (step {})",
+                found.path.display(),
+                position.step
+            ));
+            last_checkpoint = Some(found.path.clone());
+            saved_at = Some(position.step);
+            task.restore(found)?;
+        }
+        None => {
+            task.audit(&to_tensor(&batches.batch(0)?, device)?)?;
+            watcher.note("gradient audit: every tensor gets a finite gradient");
+        }
+    }
+    task.begin(&mut position, watcher)?;
+    let mut log = Log::open(folder, position.log_bytes, position.event_bytes)?;
+    let mut prefetch = Prefetcher::new(batches, position.step);
+    let mut clock = Instant::now();
+    let mut since = 0;
+
+    while position.step < pace.steps && !task.is_over(&position) && !stop.load(Ordering::Relaxed) {
+        let step = position.step;
+        let step_started = Instant::now();
+        let batch = prefetch.next()?;
+        match task.step(step, &to_tensor(&batch, device)?, &batch)? {
+            Stepped::Updated(terms) => {
+                position.skipped_in_row = 0;
+                position.sums.add(&terms);
+            }
+            Stepped::Skipped(what) => {
+                position.skipped += 1;
+                position.skipped_in_row += 1;
+                watcher.note(&format!(
+                    "step {}: the {what} is not finite, the step is skipped",
+                    step + 1
+                ));
+                if position.skipped_in_row >= pace.max_skips {
+                    let skips = position.skipped_in_row;
+                    return Err(TrainError::Diverged {
+                        step: step + 1,
+                        what,
+                        skips,
+                        checkpoint: last_checkpoint,
+                    });
+                }
+            }
+        }
+        position.step += 1;
+        since += pace.batch as u64;
+        let done = position.step;
+        if position.skipped_in_row == 0 {
+            task.examine(&mut position, &mut log, watcher)?;
+        }
+        let last = done == pace.steps || task.is_over(&position);
+        let images = done * pace.batch as u64;
+        let images_per_second = since as f64 / clock.elapsed().as_secs_f64().max(1e-9);
+        let mut means = None;
+        if due(done, output.log_every) || last {
+            let values = position.sums.take();
+            log.write(
+                done,
+                images,
+                task.learning_rate(step),
+                position.skipped,
+                &values,
+                images_per_second,
+            )?;
+            means = Some(values);
+        }
+        watcher.progress(&Progress {
+            step: done,
+            steps: pace.steps,
+            images,
+            step_seconds: step_started.elapsed().as_secs_f64(),
+            images_per_second,
+            means: means.clone(),
+        });
+        if means.is_some() {
+            clock = Instant::now();
+            since = 0;
+        }
+        if due(done, output.sample_every) && !last {
+            task.show(done, watcher)?;
+        }
+        // After a skipped step the weights may be what made it so: the last good checkpoint stays the last.
+        if due(done, output.checkpoint_every) && !last && position.skipped_in_row == 0 {
+            last_checkpoint = Some(save(task, folder, output.keep, &mut position, &mut log)?);
+            task.saved(&position)?;
+            saved_at = Some(done);
+        }
+    }
+
+    if position.skipped_in_row > 0 {
+        return Err(TrainError::Diverged {
+            step: position.step,
+            what: "loss or gradient",
+            skips: position.skipped_in_row,
+            checkpoint: last_checkpoint,
+        });
+    }
+    let checkpoint = match last_checkpoint {
+        // Nothing happened since: the only good copy is not written over.
+        Some(checkpoint) if saved_at == Some(position.step) => checkpoint,
+        _ => save(task, folder, output.keep, &mut position, &mut log)?,
+    };
+    task.saved(&position)?;
+    if position.step < pace.steps && !task.is_over(&position) {
+        return Ok(Ending::Interrupted { checkpoint });
+    }
+    let (model, shown) = task.finish(&position)?;
+    Ok(Ending::Finished { model, shown })
+}
+
+/// Whether something that happens every so many steps happens now.
+pub(crate) fn due(step: u64, every: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+fn save(
+    task: &dyn Task,
+    folder: &RunFolder,
+    keep: usize,
+    position: &mut Position,
+    log: &mut Log,
+) -> Result<PathBuf> {
+    let (state, metadata) = task.state(position)?;
+    let weights = state.weights.iter().chain(&state.ema);
+    let broken = not_finite(weights.map(|(name, tensor)| (name.as_str(), tensor)))?;
+    if !broken.is_empty() {
+        return Err(TrainError::NotFinite {
+            step: position.step,
+            names: broken,
+        });
+    }
+    (position.log_bytes, position.event_bytes) = log.sync()?;
+    let tensors = [&state.weights, &state.ema, &state.optimizer];
+    snapshot::save(folder, position, tensors, &metadata, keep)
+}
+
+/// Names of tensors with an entry that is infinite or not a number.
+pub(crate) fn not_finite<'a>(
+    tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
+) -> Result<Vec<String>> {
+    let (names, values): (Vec<&str>, Vec<Option<Tensor>>) = tensors
+        .map(|(name, tensor)| (name, Some(tensor.clone())))
+        .unzip();
+    Ok(non_finite(names, &values)?
+        .into_iter()
+        .map(str::to_owned)
+        .collect())
+}
+
+fn to_tensor(batch: &Batch, device: &Device) -> Result<Tensor> {
+    let [n, c, h, w] = batch.shape;
+    Ok(Tensor::from_slice(&batch.data, (n, c, h, w), device)?)
+}
+
+/// The last part of a path: where things lay on somebody's disk is nobody else's business.
+pub(crate) fn file_name(path: &str) -> String {
+    let name = std::path::Path::new(path).file_name();
+    name.map_or_else(
+        || path.to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+/// What a file says of how it came to be, without what is not known.
+pub(crate) fn provenance(facts: &[(&str, String)]) -> BTreeMap<String, String> {
+    let known = facts.iter().filter(|(_, value)| !value.is_empty());
+    known
+        .map(|(key, value)| ((*key).to_owned(), value.clone()))
+        .collect()
+}
