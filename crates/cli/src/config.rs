@@ -164,7 +164,10 @@ fn describe(value: &Value) -> &'static str {
 
 /// The plan that a checked table describes.
 pub(crate) fn plan<P: Settings>(table: Table) -> Result<P> {
-    serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
+    // A section that says only a part keeps the other values of this plan's own defaults.
+    let mut all = known::<P>();
+    merge(&mut all, table);
+    serde_path_to_error::deserialize(Value::Table(all)).map_err(|e| {
         let (key, problem) = (e.path().to_string(), e.into_inner());
         usage(format!("{key}: {}", problem.message()))
     })

@@ -157,7 +157,7 @@ impl Ticker {
                 bar.set_position(whole as u64);
                 bar.set_message(text);
             }
-            None if self.said.elapsed() >= QUIET || whole == self.total => {
+            None if self.said.elapsed() >= QUIET => {
                 self.said = Instant::now();
                 note(&format!(
                     "{} {whole}/{} images · {text}",
@@ -175,9 +175,18 @@ impl Ticker {
         }
     }
 
-    pub(crate) fn finish(&self) {
+    /// Says how long the images took that were done.
+    pub(crate) fn finish(&self, done: usize) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+        if done > 0 {
+            let took = self.started.elapsed();
+            let speed = done as f64 / took.as_secs_f64().max(1e-9);
+            note(&format!(
+                "{done} images in {}, {speed:.2} img/s",
+                duration(took)
+            ));
         }
     }
 }

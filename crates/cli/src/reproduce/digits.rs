@@ -1,5 +1,6 @@
 //! The paper's claim in miniature: what each method still draws of the classes that the target set lacks.
 
+use super::translation::Translations;
 use crate::args::ReproduceArgs;
 use crate::sample::PaperSampler;
 use crate::train::{Job, load_model};
@@ -35,6 +36,8 @@ struct Method {
     preset: &'static str,
     /// Settings on top of the preset's.
     set: &'static [&'static str],
+    /// Whether its models translate, too.
+    translates: bool,
 }
 
 const METHODS: [Method; 7] = [
@@ -43,30 +46,35 @@ const METHODS: [Method; 7] = [
         title: "scratch",
         preset: "digits-scratch",
         set: &[],
+        translates: true,
     },
     Method {
         label: "naive",
         title: "naive",
         preset: "digits-naive",
         set: &[],
+        translates: true,
     },
     Method {
         label: "naive, stopped at 50 steps",
         title: "naive 50 steps",
         preset: "digits-naive",
         set: &["loop.steps=50"],
+        translates: true,
     },
     Method {
         label: "SDFT, lambda 5",
         title: "SDFT",
         preset: "digits-sdft",
         set: &[],
+        translates: true,
     },
     Method {
         label: "SDFT without auxiliary input",
         title: "",
         preset: "digits-sdft",
         set: &["loss.lambda_aux=0.0"],
+        translates: false,
     },
     Method {
         label: "constant weight, lambda 0.1",
@@ -78,6 +86,7 @@ const METHODS: [Method; 7] = [
             "loss.weight=constant",
             "loss.weight_aux=constant",
         ],
+        translates: false,
     },
     Method {
         label: "Min-SNR-5 (eps form), lambda 0.1",
@@ -89,6 +98,7 @@ const METHODS: [Method; 7] = [
             "loss.weight=min-snr-5-eps",
             "loss.weight_aux=min-snr-5-eps",
         ],
+        translates: false,
     },
 ];
 
@@ -124,8 +134,16 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
         &to_images(&source.narrow(0, 0, SHOWN)?)?,
         "source",
     )];
+    let interrupted = || {
+        console::line("interrupted; the same command goes on from here")?;
+        Ok(ExitCode::from(INTERRUPTED))
+    };
+    let Some(mut translations) = Translations::new(&out)? else {
+        return interrupted();
+    };
     for method in METHODS {
         let mut rows = Vec::new();
+        let mut models = Vec::new();
         for seed in 0..args.seeds {
             let settings = method.set.iter().map(|set| set.replace(['.', '='], "-"));
             let parts: Vec<String> = std::iter::once(method.preset.to_owned())
@@ -142,14 +160,17 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
                     config::set::<Plan>(&mut plan, set)?;
                 }
                 if let Ending::Interrupted { .. } = Job::from_table(plan)?.run_in(&root)? {
-                    console::line("interrupted; the same command goes on from here")?;
-                    return Ok(ExitCode::from(INTERRUPTED));
+                    return interrupted();
                 }
             }
             let name = model.display().to_string();
             let samples = draw(&load_model(&name, &LoadOptions::default())?)
                 .with_context(|| format!("cannot sample {name}"))?;
             rows.push(judges.measure(samples, &source)?);
+            models.push(name);
+        }
+        if method.translates {
+            translations.add(method.label, &models)?;
         }
         if !method.title.is_empty() {
             let first = rows[0].samples.narrow(0, 0, SHOWN)?;
@@ -170,7 +191,8 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
         &sdft_imaging::side_by_side(&sheets, 8, [24, 24, 24]),
     )?;
     console::line(format_args!("table    {}", path.display()))?;
-    console::line(format_args!("picture  {}", picture.display()))?;
+    console::line(format_args!("picture  {}\n", picture.display()))?;
+    translations.finish(&out)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -238,20 +260,24 @@ fn as_json(row: &Row) -> serde_json::Value {
     })
 }
 
+/// Mean and range over the seeds.
+pub(super) fn spread(values: &[f64], digits: usize) -> String {
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    match values.len() {
+        1 => format!("{mean:.digits$}"),
+        _ => format!("{mean:.digits$} ({low:.digits$} to {high:.digits$})"),
+    }
+}
+
 fn markdown(table: &[(&str, Vec<Row>)]) -> String {
     let mut out = String::from(
         "| method | coverage | style | tint | classes | aligned | KID x1000 | FID |\n|---|---|---|---|---|---|---|---|\n",
     );
     for (label, rows) in table {
         let cell = |value: &dyn Fn(&Row) -> f64, digits: usize| {
-            let values: Vec<f64> = rows.iter().map(value).collect();
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-            let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            match values.len() {
-                1 => format!("{mean:.digits$}"),
-                _ => format!("{mean:.digits$} ({low:.digits$} to {high:.digits$})"),
-            }
+            spread(&rows.iter().map(value).collect::<Vec<_>>(), digits)
         };
         // Writing to a string does not fail.
         let _ = writeln!(

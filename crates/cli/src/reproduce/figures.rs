@@ -42,7 +42,9 @@ const CONSTANT: &str =
 const MIN_SNR: &str =
     "--source FILE --method sdft --set loss.weight=min-snr-5 --set loss.weight_aux=min-snr-5";
 
-const TRANSLATE: &str = "translations of the FFHQ inputs, same file names; this version has no command yet that makes them";
+const SDEDIT: &str =
+    "translations of the inputs: cargo xtask translate --model RUN --input INPUTS --out DIR";
+const EGSDE: &str = "translations of the inputs: cargo xtask translate --model RUN --input INPUTS --out DIR --method egsde --classifier RUN, which is from cargo xtask train-classifier --source INPUTS --target DATA --steps 1500 (AAHQ: 4500)";
 const EDIT: &str = "edits of the target images by Asyrp, same file names; this version has no command yet that makes them";
 
 pub(super) const TABLE_1: Table = Table {
@@ -53,73 +55,73 @@ pub(super) const TABLE_1: Table = Table {
         row(
             Metfaces,
             "sdedit-scratch",
-            TRANSLATE,
+            SDEDIT,
             &[13.8, 0.31, 0.579, 74.63, 52.45],
         ),
         row(
             Metfaces,
             "sdedit-naive",
-            TRANSLATE,
+            SDEDIT,
             &[14.95, 0.309, 0.533, 56.42, 37.00],
         ),
         row(
             Metfaces,
             "sdedit-sdft",
-            TRANSLATE,
+            SDEDIT,
             &[16.44, 0.353, 0.481, 65.18, 40.95],
         ),
         row(
             Metfaces,
             "egsde-scratch",
-            TRANSLATE,
+            EGSDE,
             &[15.15, 0.31, 0.539, 89.67, 71.14],
         ),
         row(
             Metfaces,
             "egsde-naive",
-            TRANSLATE,
+            EGSDE,
             &[16.03, 0.333, 0.509, 70.02, 50.52],
         ),
         row(
             Metfaces,
             "egsde-sdft",
-            TRANSLATE,
+            EGSDE,
             &[17.42, 0.392, 0.440, 70.78, 43.84],
         ),
         row(
             Aahq,
             "sdedit-scratch",
-            TRANSLATE,
+            SDEDIT,
             &[14.26, 0.362, 0.521, 65.54, 63.42],
         ),
         row(
             Aahq,
             "sdedit-naive",
-            TRANSLATE,
+            SDEDIT,
             &[14.60, 0.374, 0.489, 54.75, 48.69],
         ),
         row(
             Aahq,
             "sdedit-sdft",
-            TRANSLATE,
+            SDEDIT,
             &[14.59, 0.369, 0.486, 51.12, 44.46],
         ),
         row(
             Aahq,
             "egsde-scratch",
-            TRANSLATE,
+            EGSDE,
             &[15.91, 0.407, 0.464, 82.00, 78.26],
         ),
         row(
             Aahq,
             "egsde-naive",
-            TRANSLATE,
+            EGSDE,
             &[16.18, 0.422, 0.430, 65.14, 57.30],
         ),
         row(
             Aahq,
             "egsde-sdft",
-            TRANSLATE,
+            EGSDE,
             &[16.13, 0.421, 0.423, 60.49, 52.24],
         ),
     ],

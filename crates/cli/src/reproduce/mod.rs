@@ -3,6 +3,7 @@
 mod digits;
 mod figures;
 mod paper;
+mod translation;
 
 use crate::args::{Experiment, ReproduceArgs};
 use anyhow::Result;

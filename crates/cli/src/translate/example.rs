@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Classes that the target set lacks.
-pub(crate) const ABSENT: [u8; 7] = [0, 2, 3, 5, 6, 8, 9];
+const ABSENT: [u8; 7] = [0, 2, 3, 5, 6, 8, 9];
 /// Inputs of each.
-pub(crate) const PER_CLASS: usize = 10;
+const PER_CLASS: usize = 10;
 
 /// The inputs: the first digits of every class that the target set lacks, in the source's style.
 pub(crate) fn sources() -> Result<DigitsSource> {

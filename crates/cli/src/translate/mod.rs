@@ -6,6 +6,7 @@ mod nets;
 mod outputs;
 mod plan;
 
+pub(crate) use example::sources;
 pub(crate) use nets::Translator;
 pub(crate) use plan::{TranslatePlan, Variant};
 
@@ -337,7 +338,7 @@ impl Job<'_> {
             ticker.tick(done as f64);
             Ok(true)
         })?;
-        ticker.finish();
+        ticker.finish(done);
         if !ended {
             console::line("interrupted; the same command goes on from here")?;
             return Ok(Ended::Interrupted);

@@ -3,7 +3,7 @@
 use crate::args::{EnergyArg, TranslateArgs, TranslatorArg, WalkArg};
 use crate::usage;
 use anyhow::Result;
-use sdft_models::Process;
+use sdft_models::{LoadedModel, Process};
 use serde::{Deserialize, Serialize};
 
 /// A translation with everything resolved; fields that the method has no use for are absent.
@@ -34,6 +34,40 @@ pub(crate) struct TranslatePlan {
     /// The strengths of each result, in the order of the sweep.
     pub(crate) variants: Vec<Variant>,
     pub(crate) process: Process,
+}
+
+impl TranslatePlan {
+    /// Deterministic DDIM on ddim40 with one set of strengths, as the paper translates.
+    pub(crate) fn of(
+        method: TranslatorArg,
+        walk: WalkArg,
+        variant: Variant,
+        model: &LoadedModel,
+    ) -> Self {
+        Self {
+            method,
+            input: String::new(),
+            image_size: model.config.image_size,
+            seed: 0,
+            model: String::new(),
+            model_sha256: model.sha256.clone(),
+            source_model: None,
+            source_model_sha256: None,
+            classifier: None,
+            classifier_sha256: None,
+            mask: None,
+            mask_sha256: None,
+            steps: Some("ddim40".into()),
+            walk: Some(walk),
+            eta: Some(0.0),
+            clip: Some(true),
+            specific: Some(EnergyArg::Cosine),
+            independent: Some(EnergyArg::NegL2),
+            free: None,
+            variants: vec![variant],
+            process: model.process.clone(),
+        }
+    }
 }
 
 /// One set of strengths.

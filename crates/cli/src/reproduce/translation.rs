@@ -1,0 +1,173 @@
+//! Table 1 in miniature: digits of classes that the target set lacks, from chalk to ember.
+
+use super::digits::spread;
+use crate::args::{TranslatorArg, WalkArg};
+use crate::classifier::digits_classifier;
+use crate::train::load_model;
+use crate::translate::{TranslatePlan, Translator, Variant, sources};
+use crate::{console, judge};
+use anyhow::Result;
+use candle_core::Tensor;
+use sdft_data::ImageSource;
+use sdft_eval::{KeptScore, score_kept};
+use sdft_features::DigitsJudge;
+use sdft_imaging::Rgb8;
+use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
+use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
+use sdft_samplers::NumberedNoise;
+use sdft_train::{sheet, to_images, to_tensor};
+use serde_json::json;
+use std::fmt::Write;
+use std::path::Path;
+
+/// How far inputs are noised.
+const T0: f64 = 0.4;
+/// Seed of the noise, the same for every model.
+const NOISE_SEED: u64 = 1000;
+/// Every so many-th input is in the picture.
+const EVERY: usize = 5;
+
+/// What the table says, for whoever reads only that.
+pub(super) const READING: &str = "\
+kept      share of inputs that still show their digit; style: share in the target's style; both: what a translation is for
+PSNR, SSIM  against the input: they reward what is left as it was, its colours too, so a change of style costs in both";
+
+/// What is measured of one model's translations.
+struct Measured {
+    kept: KeptScore,
+    psnr: f64,
+    ssim: f64,
+}
+
+/// The translations of the embedded inputs by models that were trained, and the table of it.
+pub(super) struct Translations {
+    inputs: Vec<Rgb8>,
+    x0: Tensor,
+    classes: Vec<u8>,
+    judge: DigitsJudge,
+    classifier: LoadedEncoder,
+    rows: Vec<(String, Vec<Measured>)>,
+    picture: Vec<Vec<Rgb8>>,
+}
+
+impl Translations {
+    /// Trains the classifier if it is not there; none if that was interrupted.
+    pub(super) fn new(out: &Path) -> Result<Option<Self>> {
+        let Some(classifier) = digits_classifier(&out.join("classifier"))? else {
+            return Ok(None);
+        };
+        let source = sources()?;
+        let inputs = (0..source.len())
+            .map(|i| Ok(source.image(i)?))
+            .collect::<Result<Vec<Rgb8>>>()?;
+        let shown = inputs.iter().step_by(EVERY).cloned().collect();
+        Ok(Some(Self {
+            x0: to_tensor(&inputs)?,
+            inputs,
+            classes: source.labels().to_vec(),
+            judge: judge::load()?,
+            classifier: load_encoder(&classifier, &LoadOptions::default())?,
+            rows: Vec::new(),
+            picture: vec![shown],
+        }))
+    }
+
+    /// Adds the rows of a method whose models, one a seed, are in these files.
+    pub(super) fn add(&mut self, label: &str, models: &[String]) -> Result<()> {
+        for method in [TranslatorArg::Sdedit, TranslatorArg::Egsde] {
+            let mut rows = Vec::new();
+            for (seed, file) in models.iter().enumerate() {
+                let model = load_model(file, &LoadOptions::default())?;
+                let variant = Variant {
+                    t0: Some(T0),
+                    repeats: Some(1),
+                    lambda_s: Some(500.0),
+                    lambda_i: Some(2.0),
+                    factor: Some(model.config.image_size / 8),
+                    ..Variant::default()
+                };
+                let plan = TranslatePlan::of(method, WalkArg::Part, variant, &model);
+                let classifier = Some(&self.classifier);
+                let translator = Translator::new(&plan, &model, None, classifier, None)?;
+                let mut noise =
+                    NumberedNoise::new(NOISE_SEED, (0..self.inputs.len() as u64).collect());
+                let out = translator.run(0, &self.x0, &mut noise, &mut |_| Ok(()))?;
+                let images = to_images(&out)?;
+                rows.push(self.measure(&images)?);
+                if seed == 0 {
+                    self.picture
+                        .push(images.into_iter().step_by(EVERY).collect());
+                }
+            }
+            let name = match method {
+                TranslatorArg::Egsde => "EGSDE",
+                _ => "SDEdit",
+            };
+            self.rows.push((format!("{name}, {label}"), rows));
+        }
+        Ok(())
+    }
+
+    fn measure(&self, images: &[Rgb8]) -> Result<Measured> {
+        // Judged and compared as files would be: after 8 bits.
+        let kept = score_kept(&self.judge, &to_tensor(images)?, &self.classes)?;
+        let (mut psnrs, mut ssims) = (0.0, 0.0);
+        for (a, b) in self.inputs.iter().zip(images) {
+            let a = Picture::rgb8(&a.pixels, a.width, a.height)?;
+            let b = Picture::rgb8(&b.pixels, b.width, b.height)?;
+            psnrs += psnr(&a, &b)?;
+            ssims += ssim(&a, &b, SsimWindow::Gaussian11)?;
+        }
+        let n = images.len() as f64;
+        Ok(Measured {
+            kept,
+            psnr: psnrs / n,
+            ssim: ssims / n,
+        })
+    }
+
+    /// Prints and writes the table, and the picture of the first seed.
+    pub(super) fn finish(&self, out: &Path) -> Result<()> {
+        let mut text = String::from(
+            "| translation | kept | style | both | PSNR | SSIM |\n|---|---|---|---|---|---|\n",
+        );
+        let mut numbers = Vec::new();
+        for (label, rows) in &self.rows {
+            let cell = |value: &dyn Fn(&Measured) -> f64, digits| {
+                spread(&rows.iter().map(value).collect::<Vec<_>>(), digits)
+            };
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "| {label} | {} | {} | {} | {} | {} |",
+                cell(&|r| r.kept.class, 2),
+                cell(&|r| r.kept.style, 2),
+                cell(&|r| r.kept.both, 2),
+                cell(&|r| r.psnr, 2),
+                cell(&|r| r.ssim, 3),
+            );
+            let seeds: Vec<_> = rows
+                .iter()
+                .map(|r| {
+                    json!({ "n": r.kept.n, "kept": r.kept.class, "style": r.kept.style, "both": r.kept.both, "psnr": r.psnr, "ssim": r.ssim })
+                })
+                .collect();
+            numbers.push(json!({ "translation": label, "t0": T0, "seeds": seeds }));
+        }
+        console::line(&text)?;
+        console::line(READING)?;
+        let path = out.join("translation.json");
+        let json = serde_json::to_string_pretty(&numbers)?;
+        sdft_checkpoint::write_bytes_atomic(&path, json.as_bytes())?;
+        sdft_checkpoint::write_bytes_atomic(&out.join("translation.md"), text.as_bytes())?;
+        let columns = self.picture[0].len();
+        let all: Vec<Rgb8> = self.picture.iter().flatten().cloned().collect();
+        let names: Vec<&str> = self.rows.iter().map(|(label, _)| label.as_str()).collect();
+        let title = format!("inputs / {}", names.join(" / "));
+        let picture = out.join("translation.png");
+        sdft_imaging::write_png(&picture, &sheet(&all, columns, &title))?;
+        console::line(format_args!("table    {}", path.display()))?;
+        console::line(format_args!("picture  {}", picture.display()))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,517 @@
+//! Translating files and folders, and training the classifier for it.
+
+mod common;
+
+use common::{Place, Run, assert_same, essence};
+use std::path::Path;
+
+/// A classifier of a second.
+const CLASSIFIER: [&str; 10] = [
+    "train-classifier",
+    "--steps",
+    "8",
+    "--batch",
+    "8",
+    "--set",
+    "output.eval_every=4",
+    "--set",
+    "output.log_every=2",
+    "--name=classifier",
+];
+
+/// Six images in `in`, one of them in a subfolder.
+fn place_with_inputs() -> Place {
+    let place = Place::new();
+    let sample = ["sample", "--model", "digits-source", "--steps", "ddim10"];
+    place
+        .run(&[&sample[..], &["-n", "6", "--out", "in"]].concat())
+        .ok();
+    std::fs::create_dir(place.path("in/sub")).unwrap();
+    std::fs::rename(place.path("in/00005.png"), place.path("in/sub/five.png")).unwrap();
+    place
+}
+
+/// Translates `in` with few steps.
+fn translate(place: &Place, more: &[&str]) -> Run {
+    let args = ["translate", "--model", "digits-source", "--input", "in"];
+    let steps: &[&str] = if more.contains(&"--steps") || more.contains(&"ancestral") {
+        &[]
+    } else {
+        &["--steps", "ddim10"]
+    };
+    place.run(&[&args[..], steps, more].concat())
+}
+
+/// The files below a folder that are no records, by path.
+fn files(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut out = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.ends_with(".png") {
+                out.push((name, std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    out.sort();
+    out
+}
+
+fn names(files: &[(String, Vec<u8>)]) -> Vec<&str> {
+    files.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[test]
+fn a_folder_is_translated_under_its_names_and_later_only_where_something_changed() {
+    let place = place_with_inputs();
+    let first = translate(&place, &[]).ok();
+    assert!(
+        first
+            .out
+            .contains("images   translated\ngrid     translated-grid.png"),
+        "{first:?}"
+    );
+    let made = files(&place.path("translated"));
+    let expected = [
+        "00000.png",
+        "00001.png",
+        "00002.png",
+        "00003.png",
+        "00004.png",
+        "sub/five.png",
+    ];
+    assert_eq!(names(&made), expected);
+    let inputs = files(&place.path("in"));
+    assert!(made.iter().zip(&inputs).all(|(a, b)| a.1 != b.1));
+    let plan = std::fs::read_to_string(place.path("translated/plan.toml")).unwrap();
+    for line in [
+        "method = \"sdedit\"",
+        "t0 = 0.5",
+        "steps = \"ddim10\"",
+        "seed = 0",
+        "model_sha256",
+    ] {
+        assert!(plan.contains(line), "{line}: {plan}");
+    }
+
+    let again = translate(&place, &[]).ok();
+    assert!(again.err.contains("6 are complete and stay"), "{again:?}");
+    // A cut-off output, a missing one, and an input that is another now are made again; nothing else is.
+    let cut = place.path("translated/00001.png");
+    let half = std::fs::read(&cut).unwrap().len() / 2;
+    std::fs::File::options()
+        .write(true)
+        .open(&cut)
+        .unwrap()
+        .set_len(half as u64)
+        .unwrap();
+    std::fs::remove_file(place.path("translated/00002.png")).unwrap();
+    std::fs::copy(place.path("in/00000.png"), place.path("in/00003.png")).unwrap();
+    let repaired = translate(&place, &[]).ok();
+    assert!(
+        repaired.err.contains("3 are complete and stay"),
+        "{repaired:?}"
+    );
+    let after = files(&place.path("translated"));
+    let changed: Vec<&str> = made
+        .iter()
+        .zip(&after)
+        .filter(|(a, b)| a != b)
+        .map(|(a, _)| a.0.as_str())
+        .collect();
+    assert_eq!(changed, ["00003.png"]);
+
+    // Other settings do not touch what is there, unless they are told to.
+    translate(&place, &["--t0", "0.3"]).fails(
+        1,
+        &["other settings", "t0 = 0.5, now t0 = 0.3", "--overwrite"],
+    );
+    assert_same(&after, &files(&place.path("translated")));
+    translate(&place, &["--t0", "0.3", "--overwrite"]).ok();
+    let redone = files(&place.path("translated"));
+    assert!(redone.iter().zip(&after).all(|(a, b)| a.1 != b.1));
+}
+
+#[test]
+fn an_image_depends_on_its_name_and_the_seed_and_on_no_company() {
+    let place = place_with_inputs();
+    translate(&place, &["--out", "a", "--eta", "0.5"]).ok();
+    let all = files(&place.path("a"));
+    for more in [&["--batch", "1"][..], &["--batch", "4", "--threads", "1"]] {
+        let args = [&["--out", "b", "--eta", "0.5", "--overwrite"][..], more].concat();
+        translate(&place, &args).ok();
+        assert_same(&all, &files(&place.path("b")));
+    }
+    let args = [
+        "--input",
+        "in/00004.png",
+        "--out",
+        "one",
+        "--eta",
+        "0.5",
+        "--steps",
+        "ddim10",
+    ];
+    place
+        .run(&[&["translate", "--model", "digits-source"][..], &args].concat())
+        .ok();
+    assert_same(&all[4..5], &files(&place.path("one")));
+    translate(&place, &["--out", "c", "--eta", "0.5", "--seed", "1"]).ok();
+    assert!(
+        files(&place.path("c"))
+            .iter()
+            .zip(&all)
+            .all(|(a, b)| a.1 != b.1)
+    );
+}
+
+#[test]
+fn a_sweep_makes_a_folder_a_strength_and_a_strip_an_input() {
+    let place = place_with_inputs();
+    let swept = translate(&place, &["--sweep", "t0=0,0.3,0.6"]).ok();
+    assert!(swept.out.contains("translated-grid.png"), "{swept:?}");
+    let inputs = files(&place.path("in"));
+    // Without strength the input comes back, to the bit.
+    assert_same(&inputs, &files(&place.path("translated/t0=0")));
+    let strips = files(&place.path("translated/strips"));
+    assert_eq!(names(&strips), names(&inputs));
+    let strip = sdft_imaging::decode_bytes(&strips[0].1, &sdft_imaging::Limits::default()).unwrap();
+    assert!(
+        strip.width > 4 * 64 && strip.height < 2 * 64 + 40,
+        "{}x{}",
+        strip.width,
+        strip.height
+    );
+    // One strength by itself gives the same images.
+    translate(&place, &["--t0", "0.6", "--out", "alone"]).ok();
+    assert_same(
+        &files(&place.path("alone")),
+        &files(&place.path("translated/t0=0.6")),
+    );
+    // One that is missing is made again, and the others stay.
+    std::fs::remove_file(place.path("translated/t0=0.3/00001.png")).unwrap();
+    let again = translate(&place, &["--sweep", "t0=0,0.3,0.6"]).ok();
+    assert!(again.err.contains("5 are complete and stay"), "{again:?}");
+    assert!(place.path("translated/t0=0.3/00001.png").is_file());
+}
+
+#[test]
+fn one_bad_image_does_not_stop_the_others() {
+    let place = place_with_inputs();
+    place.write("in/broken.png", b"no picture");
+    let tiny = sdft_imaging::Rgb8::filled(3, 40, [7, 7, 7]);
+    sdft_imaging::write_png(&place.path("in/tiny.png"), &tiny).unwrap();
+    std::fs::copy(place.path("in/00000.png"), place.path("in/00000.bmp")).unwrap();
+    translate(&place, &[]).fails(
+        1,
+        &[
+            "3 of 9 images could not be translated, the others are done",
+            "broken.png: ",
+            "tiny.png: 3x40 is too small for a model of 16x16, expected 4 pixels",
+            "00000.png: its output 00000.png would be that of 00000.bmp",
+        ],
+    );
+    assert_eq!(files(&place.path("translated")).len(), 6);
+}
+
+#[test]
+fn what_cannot_be_is_said_before_anything_is_written() {
+    let place = place_with_inputs();
+    std::fs::create_dir(place.path("mine")).unwrap();
+    place.write("mine/00000.png", b"precious");
+    let before = files(&place.path("in"));
+    let cases: [(&[&str], i32, &[&str]); 14] = [
+        (&["--out", "in"], 2, &["--out in", "name another"]),
+        (&["--out", "in/deeper"], 2, &["lies inside it"]),
+        (&["--out", "./in/../in"], 2, &["folder of the inputs"]),
+        (&["--out", "mine"], 2, &["not empty", "--overwrite"]),
+        (
+            &["--out", "mine/00000.png"],
+            2,
+            &["a file, expected a folder"],
+        ),
+        (&["--t0", "1.01"], 2, &["--t0 1.01"]),
+        (
+            &["--method", "egsde"],
+            2,
+            &["train-classifier", "--classifier"],
+        ),
+        (&["--method", "ddib"], 2, &["--source-model"]),
+        (
+            &["--method", "ddib", "--source-model", "none.pt"],
+            1,
+            &["none.pt"],
+        ),
+        (
+            &["--method", "egsde", "--classifier", "digits-source.pt"],
+            1,
+            &["digits-source.pt"],
+        ),
+        (
+            &["--method", "ilvr", "--factor", "3"],
+            2,
+            &["--factor 3", "16"],
+        ),
+        (&["--steps", "ddim41"], 2, &["--steps", "ddim41"]),
+        (&["--walk", "inside", "--t0", "0.0005"], 2, &["--t0 0.0005"]),
+        (&["--mask", "none.png"], 1, &["none.png"]),
+    ];
+    for (more, code, words) in cases {
+        translate(&place, more).fails(code, words);
+    }
+    let args = ["translate", "--model", "digits-source", "--input"];
+    place
+        .run(&[&args[..], &["none"]].concat())
+        .fails(2, &["--input none"]);
+    place.run(&args[..3]).fails(2, &["--input"]);
+    std::fs::create_dir(place.path("empty")).unwrap();
+    place
+        .run(&[&args[..], &["empty"]].concat())
+        .fails(1, &["empty"]);
+    assert_eq!(
+        std::fs::read(place.path("mine/00000.png")).unwrap(),
+        b"precious"
+    );
+    assert_same(&before, &files(&place.path("in")));
+    assert!(!place.path("translated").exists());
+}
+
+#[test]
+fn every_method_translates_and_egsde_without_energies_is_sdedit() {
+    let place = place_with_inputs();
+    let trained = place.run(&CLASSIFIER).ok();
+    assert!(
+        trained
+            .out
+            .contains("accuracy runs/classifier/accuracy.json"),
+        "{trained:?}"
+    );
+    let classifier = ["--method", "egsde", "--classifier", "runs/classifier"];
+    translate(
+        &place,
+        &["--out", "sdedit", "--walk", "ancestral", "--t0", "0.01"],
+    )
+    .ok();
+    let plain = files(&place.path("sdedit"));
+    let off = [
+        "--lambda-s",
+        "0",
+        "--lambda-i",
+        "0",
+        "--walk",
+        "ancestral",
+        "--t0",
+        "0.01",
+        "--out",
+        "off",
+    ];
+    translate(&place, &[&classifier[..], &off].concat()).ok();
+    assert_same(&plain, &files(&place.path("off")));
+    translate(&place, &[&classifier[..], &["--out", "egsde"]].concat()).ok();
+    translate(&place, &["--out", "part"]).ok();
+    translate(&place, &["--out", "inside", "--walk", "inside"]).ok();
+    translate(
+        &place,
+        &[
+            "--out", "ilvr", "--method", "ilvr", "--steps", "10", "--free", "2",
+        ],
+    )
+    .ok();
+    let both = [
+        "--method",
+        "ddib",
+        "--source-model",
+        "digits-source",
+        "--no-clip",
+    ];
+    for steps in ["ddim10", "ddim50"] {
+        translate(
+            &place,
+            &[&both[..], &["--out", steps, "--steps", steps]].concat(),
+        )
+        .ok();
+    }
+    let of = |name: &str| files(&place.path(name));
+    for (a, b) in [("egsde", "part"), ("part", "inside"), ("ilvr", "part")] {
+        assert!(of(a).iter().zip(&of(b)).all(|(a, b)| a.1 != b.1), "{a} {b}");
+    }
+    // From a model to itself and back, in levels of 255: more steps, less error.
+    let decode =
+        |bytes: &[u8]| sdft_imaging::decode_bytes(bytes, &sdft_imaging::Limits::default()).unwrap();
+    let error = |name: &str| {
+        let mut differences = Vec::new();
+        for (a, b) in of(name).iter().zip(&of("in")) {
+            let (a, b) = (decode(&a.1), decode(&b.1));
+            differences.extend(
+                a.pixels
+                    .iter()
+                    .zip(&b.pixels)
+                    .map(|(a, b)| f64::from(a.abs_diff(*b))),
+            );
+        }
+        differences.iter().sum::<f64>() / differences.len() as f64
+    };
+    let (few, many) = (error("ddim10"), error("ddim50"));
+    assert!(
+        many < 0.6 * few && many < 8.0,
+        "{few} levels with 10 steps, {many} with 50"
+    );
+    // A model is no classifier, and a classifier no model.
+    translate(
+        &place,
+        &["--method", "egsde", "--classifier", "runs/digits-sdft"],
+    )
+    .fails(1, &["runs/digits-sdft"]);
+    let args = ["translate", "--model", "runs/classifier", "--input", "in"];
+    place.run(&args).fails(1, &["this is a classifier"]);
+    let inspected = place
+        .run(&["inspect", "runs/classifier/final.safetensors"])
+        .ok();
+    assert!(inspected.out.contains("classifier"), "{inspected:?}");
+}
+
+#[test]
+fn a_mask_keeps_its_light_part() {
+    let place = place_with_inputs();
+    let mut mask = sdft_imaging::Rgb8::filled(16, 16, [0, 0, 0]);
+    for pixel in mask
+        .pixels
+        .chunks_exact_mut(3)
+        .enumerate()
+        .filter(|(i, _)| i % 16 < 8)
+    {
+        pixel.1.fill(255);
+    }
+    sdft_imaging::write_png(&place.path("mask.png"), &mask).unwrap();
+    translate(&place, &["--mask", "mask.png"]).ok();
+    let decode = |name: &str| {
+        sdft_imaging::decode_file(&place.path(name), &sdft_imaging::Limits::default()).unwrap()
+    };
+    let (before, after) = (decode("in/00000.png"), decode("translated/00000.png"));
+    let half =
+        |image: &sdft_imaging::Rgb8, left| image.crop(if left { 0 } else { 8 }, 0, 8, 16).unwrap();
+    assert_eq!(half(&before, true), half(&after, true));
+    assert_ne!(half(&before, false), half(&after, false));
+}
+
+#[test]
+fn a_classifier_that_is_resumed_equals_one_that_was_not() {
+    let steady = ["--set", "optim.schedule=constant"];
+    let whole = Place::new();
+    whole.run(&[&CLASSIFIER[..], &steady].concat()).ok();
+    let parts = Place::new();
+    let mut four = CLASSIFIER;
+    four[2] = "4";
+    parts
+        .run(&[&four[..], &steady, &["--threads", "1"]].concat())
+        .ok();
+    let root = parts.path("runs/classifier");
+    let on = [
+        "train-classifier",
+        "--resume",
+        "runs/classifier",
+        "--steps",
+        "8",
+    ];
+    let resumed = parts.run(&on).ok();
+    assert!(resumed.err.contains("going on from"), "{resumed:?}");
+    assert_same(&essence(&whole.path("runs/classifier")), &essence(&root));
+    let accuracy = std::fs::read_to_string(root.join("accuracy.json")).unwrap();
+    let accuracy: serde_json::Value = serde_json::from_str(&accuracy).unwrap();
+    assert_eq!(accuracy["levels"].as_array().unwrap().len(), 10);
+    assert_eq!(
+        (&accuracy["n_source"], &accuracy["n_target"]),
+        (&30.into(), &9.into())
+    );
+    let log = std::fs::read_to_string(root.join("log.jsonl")).unwrap();
+    assert!(log.contains("eval.accuracy_t050"), "{log}");
+    // The run of one kind is not that of another.
+    parts
+        .run(&["train", "--resume", "runs/classifier"])
+        .fails(1, &["expected the plan of a run of `sdft train`"]);
+    parts
+        .run(&[
+            "train-classifier",
+            "--resume",
+            "runs/classifier",
+            "--set",
+            "optim.lr=1",
+        ])
+        .fails(2, &["--set optim.lr=1", "only loop.steps"]);
+}
+
+#[test]
+fn a_classifier_starts_from_another_and_learns_two_folders() {
+    let place = place_with_inputs();
+    place.run(&CLASSIFIER).ok();
+    translate(&place, &["--out", "other", "--t0", "0.9"]).ok();
+    let folders = [
+        "train-classifier",
+        "--source",
+        "in",
+        "--target",
+        "other",
+        "--model",
+        "digits-source",
+    ];
+    let small = ["--steps", "2", "--batch", "2", "--set", "data.held_out=0"];
+    let begun = place
+        .run(
+            &[
+                &folders[..],
+                &small,
+                &["--init", "runs/classifier/final.safetensors", "--name=next"],
+            ]
+            .concat(),
+        )
+        .ok();
+    let words = "tensors start as in";
+    assert!(begun.err.contains(words), "{begun:?}");
+    let plan = std::fs::read_to_string(place.path("runs/next/plan.toml")).unwrap();
+    assert!(
+        plan.contains("model_channels = 32") && plan.contains("image_size = 16"),
+        "{plan}"
+    );
+    let cases: [(&[&str], i32, &[&str]); 5] = [
+        (
+            &["train-classifier", "--source", "in"],
+            2,
+            &["data.target.path", "--target"],
+        ),
+        (
+            &[
+                "train-classifier",
+                "--source",
+                "in",
+                "--target",
+                "in",
+                "--model",
+                "digits-source",
+            ],
+            2,
+            &["same images"],
+        ),
+        (
+            &["train-classifier", "--source", "none", "--target", "in"],
+            1,
+            &["none"],
+        ),
+        (
+            &["train-classifier", "--set", "data.held_ot=0"],
+            2,
+            &["no key data.held_ot", "data.held_out"],
+        ),
+        (
+            &["train-classifier", "--init", "in/00000.png"],
+            1,
+            &["00000.png"],
+        ),
+    ];
+    for (args, code, words) in cases {
+        place.run(args).fails(code, words);
+    }
+}
