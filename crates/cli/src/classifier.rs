@@ -34,12 +34,21 @@ pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
         console::line(toml::to_string(&job.plan).context("the plan cannot be written")?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let folder = match job.place {
-        Place::New(ref root) => RunFolder::create(root, &job.plan)?,
-        Place::Old(_) => job.reopen()?,
+    let Job {
+        plan,
+        init,
+        domains,
+        place,
+    } = job;
+    let folder = match place {
+        Place::New(root) => RunFolder::create(&root, &plan)?,
+        Place::Old(folder) => {
+            folder.write_plan(&plan)?;
+            folder
+        }
     };
     let root = folder.root().to_owned();
-    match job.execute(folder) {
+    match execute(plan, init, domains, folder) {
         Ok(Ending::Finished { model, shown }) => {
             console::line(format_args!("model    {}", model.display()))?;
             console::line(format_args!("accuracy {}", shown.display()))?;
@@ -79,15 +88,17 @@ pub(crate) fn digits_classifier(root: &Path) -> Result<Option<PathBuf>> {
     } else {
         RunFolder::create(root, &job.plan)?
     };
-    match job.execute(folder)? {
+    match execute(job.plan, job.init, job.domains, folder)? {
         Ending::Finished { model, .. } => Ok(Some(model)),
         Ending::Interrupted { .. } => Ok(None),
     }
 }
 
 enum Place {
+    /// A folder that is not there yet.
     New(PathBuf),
-    Old(PathBuf),
+    /// The folder of an earlier run.
+    Old(RunFolder),
 }
 
 /// A run that is ready to go.
@@ -233,9 +244,7 @@ impl Job {
     }
 
     fn resumed(root: &Path, args: &ClassifierArgs) -> Result<Self> {
-        let (folder, plan) = RunFolder::open::<ClassifierPlan>(root)?;
-        drop(folder);
-        let mut plan = plan;
+        let (folder, mut plan) = RunFolder::open::<ClassifierPlan>(root)?;
         if let Some(steps) = args.steps {
             plan.steps.steps = steps;
         }
@@ -281,63 +290,52 @@ impl Job {
             plan,
             init,
             domains,
-            place: Place::Old(root.to_owned()),
+            place: Place::Old(folder),
         })
     }
+}
 
-    /// Takes hold of the folder of the run that goes on.
-    fn reopen(&self) -> Result<RunFolder> {
-        let (Place::Old(root) | Place::New(root)) = &self.place;
-        let (folder, stored) = RunFolder::open::<ClassifierPlan>(root)?;
-        if stored != self.plan {
-            folder.write_plan(&self.plan)?;
-        }
-        Ok(folder)
-    }
-
-    /// Trains in a folder, shown on the console, stoppable by Ctrl-C.
-    fn execute(self, folder: RunFolder) -> Result<Ending, TrainError> {
-        listen();
-        let Self {
-            plan,
-            init,
-            domains: [source, target],
-            ..
-        } = self;
-        let params = init.as_ref().map(|init| &init.params);
-        let device = Device::Cpu;
-        let (start, taken) = start_classifier(&plan.model.encoder(), plan.seed, params, &device)?;
-        if init.is_some() {
-            console::note(&format!(
-                "{taken} of {} tensors start as in {}",
-                start.len(),
-                plan.init
-            ));
-        }
+/// Trains in a folder, shown on the console, stoppable by Ctrl-C.
+fn execute(
+    plan: ClassifierPlan,
+    init: Option<LoadedEncoder>,
+    [source, target]: [Arc<dyn ImageSource>; 2],
+    folder: RunFolder,
+) -> Result<Ending, TrainError> {
+    listen();
+    let params = init.as_ref().map(|init| &init.params);
+    let device = Device::Cpu;
+    let (start, taken) = start_classifier(&plan.model.encoder(), plan.seed, params, &device)?;
+    if init.is_some() {
         console::note(&format!(
-            "{}: {} source and {} target images of {}x{}, {} steps of {}; writes {}",
-            plan.name,
-            source.len(),
-            target.len(),
-            source.size(),
-            source.size(),
-            plan.steps.steps,
-            plan.steps.batch,
-            folder.root().display()
+            "{taken} of {} tensors start as in {}",
+            start.len(),
+            plan.init
         ));
-        let mut console = Console::new(&plan.name);
-        let setup = ClassifierSetup {
-            plan,
-            folder,
-            start,
-            source,
-            target,
-            device,
-        };
-        let ending = train(setup, &STOP, &mut console);
-        console.finish();
-        ending
     }
+    console::note(&format!(
+        "{}: {} source and {} target images of {}x{}, {} steps of {}; writes {}",
+        plan.name,
+        source.len(),
+        target.len(),
+        source.size(),
+        source.size(),
+        plan.steps.steps,
+        plan.steps.batch,
+        folder.root().display()
+    ));
+    let mut console = Console::new(&plan.name);
+    let setup = ClassifierSetup {
+        plan,
+        folder,
+        start,
+        source,
+        target,
+        device,
+    };
+    let ending = train(setup, &STOP, &mut console);
+    console.finish();
+    ending
 }
 
 fn open_domains(plan: &ClassifierPlan) -> Result<[Arc<dyn ImageSource>; 2]> {

@@ -68,9 +68,9 @@ pub(super) fn example(args: &TranslateArgs) -> Result<ExitCode> {
         source_model,
     };
     let ended = run(args, &request)?;
-    if let Ended::Done = ended {
+    if let Ended::Done { folders } = &ended {
         let judge = judge::load()?;
-        for folder in folders(args)? {
+        for folder in folders {
             let images = (0..digits.len())
                 .map(|i| Ok(decode_file(&folder.join(name(i)), &Limits::default())?))
                 .collect::<Result<Vec<_>>>()?;
@@ -86,18 +86,6 @@ pub(super) fn example(args: &TranslateArgs) -> Result<ExitCode> {
         }
     }
     Ok(ended.code())
-}
-
-/// The folder of each variant, or the only one.
-fn folders(args: &TranslateArgs) -> Result<Vec<PathBuf>> {
-    let Some((name, values)) = args.sweep.as_ref().and_then(|sweep| sweep.split_once('=')) else {
-        return Ok(vec![args.out.clone()]);
-    };
-    let name = name.trim().replace('_', "-");
-    let values = values.split(',');
-    Ok(values
-        .map(|v| args.out.join(format!("{name}={}", v.trim())))
-        .collect())
 }
 
 /// `translated-inputs` beside `translated`.

@@ -60,14 +60,17 @@ struct Request {
 
 /// How a translation ended.
 enum Ended {
-    Done,
+    /// Each variant's folder holds its images.
+    Done {
+        folders: Vec<PathBuf>,
+    },
     Interrupted,
 }
 
 impl Ended {
     fn code(&self) -> ExitCode {
         match self {
-            Self::Done => ExitCode::SUCCESS,
+            Self::Done { .. } => ExitCode::SUCCESS,
             Self::Interrupted => ExitCode::from(INTERRUPTED),
         }
     }
@@ -348,7 +351,9 @@ impl Job<'_> {
             console::line(format_args!("grid     {}", path.display()))?;
         }
         if failures.is_empty() {
-            return Ok(Ended::Done);
+            return Ok(Ended::Done {
+                folders: variants.iter().map(|v| self.folder(v)).collect(),
+            });
         }
         let list: Vec<String> = failures
             .iter()

@@ -93,7 +93,8 @@ impl ClassifierModel {
             128 => &[1.0, 1.0, 2.0, 3.0, 4.0],
             _ => &[1.0, 2.0, 3.0, 4.0],
         };
-        let fits = |level: usize| level == 0 || (size >> level >= 4 && size % (1 << level) == 0);
+        let fits =
+            |level: usize| level == 0 || (size >> level >= 4 && size.is_multiple_of(1 << level));
         let levels = (0..mult.len()).take_while(|&level| fits(level)).count();
         self.net.image_size = size;
         self.net.channel_mult = mult[..levels].to_vec();
@@ -337,7 +338,8 @@ mod tests {
 
     #[test]
     fn impossible_plans_name_the_key() {
-        let broken: [(&str, fn(&mut ClassifierPlan)); 7] = [
+        type Change = fn(&mut ClassifierPlan);
+        let broken: [(&str, Change); 7] = [
             ("data.source.path", |p| p.data.source.path.clear()),
             ("data.target.classes", |p| p.data.target.classes = vec![12]),
             ("data.held_out", |p| p.data.held_out = 0.9),
