@@ -14,7 +14,7 @@ pub(crate) struct Cli {
     pub(crate) verb: Verb,
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if (1..=4096).contains(&n) => Ok(n),
         _ => Err("expected a number from 1 to 4096".into()),
@@ -306,13 +306,13 @@ pub(crate) struct TranslateArgs {
     /// egsde and ilvr: factor of the low-pass filter; an eighth of the image's side if not given, which is the published 32 at 256.
     #[arg(long, value_parser = at_least_one, value_name = "N")]
     pub(crate) factor: Option<usize>,
-    /// ilvr: steps at the end in which the model is free.
+    /// ilvr: the input is followed in steps above this one; from there on the model is free.
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub(crate) free: usize,
     /// ddib: the model of the source domain.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) source_model: Option<String>,
-    /// Seed; an image's noise depends on the seed and on the image's name only.
+    /// Seed; an image's noise depends on the seed and on the image's path inside the input folder only.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
     /// Images at once.

@@ -1,37 +1,39 @@
 //! `train-classifier`: settings -> plan -> run.
 
 use crate::args::ClassifierArgs;
-use crate::assets::Presets;
-use crate::console::{self, Console};
+use crate::console::{self, Console, duration, size};
 use crate::sample::model_file;
-use crate::train::{STOP, fingerprint, listen, load_model, open_data};
-use crate::{INTERRUPTED, assets, config, usage};
+use crate::train::{
+    STOP, conclude, fingerprint, list, listen, load_model, make_whole, note_changed_rate, open_data,
+};
+use crate::{config, usage};
 use anyhow::{Context, Result};
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
+use sdft_adm::Encoder;
 use sdft_data::ImageSource;
-use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
+use sdft_models::{LoadOptions, LoadedEncoder, Process, load_encoder};
+use sdft_nn::backward;
 use sdft_train::{
     ClassifierModel, ClassifierPlan, ClassifierSetup, DataPlan, DomainPlan, Ending, RunFolder,
     RunPlan, TrainError, free_run_folder, start_classifier, train_classifier as train,
 };
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use toml::Table;
 
 pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
     if args.list {
-        for name in ClassifierPlan::preset_names() {
-            console::line(name)?;
-        }
-        return Ok(ExitCode::SUCCESS);
+        return list::<ClassifierPlan>();
     }
     let job = match &args.resume {
         Some(folder) => Job::resumed(folder, args)?,
         None => Job::fresh(args)?,
     };
     if args.dry_run {
-        console::line(toml::to_string(&job.plan).context("the plan cannot be written")?)?;
+        job.describe()?;
         return Ok(ExitCode::SUCCESS);
     }
     let Job {
@@ -48,47 +50,38 @@ pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
         }
     };
     let root = folder.root().to_owned();
-    match execute(plan, init, domains, folder) {
-        Ok(Ending::Finished { model, shown }) => {
-            console::line(format_args!("model    {}", model.display()))?;
-            console::line(format_args!("accuracy {}", shown.display()))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Ok(Ending::Interrupted { checkpoint }) => {
-            console::line(format_args!("interrupted; saved {}", checkpoint.display()))?;
-            console::line(format_args!(
-                "go on with: cargo xtask train-classifier --resume {}",
-                root.display()
-            ))?;
-            Ok(ExitCode::from(INTERRUPTED))
-        }
-        Err(error @ TrainError::Plan(_)) => Err(usage(error.to_string())),
-        Err(error) => {
-            Err(anyhow::Error::new(error).context(format!("the run in {} stopped", root.display())))
-        }
-    }
+    let ending = execute(plan, init, domains, folder);
+    conclude(ending, &root, "train-classifier", "accuracy")
 }
 
-/// The classifier of the embedded example, trained into `root` unless it is there.
+/// The classifier of the embedded example, trained into `root` unless it is there; none if that was interrupted.
 pub(crate) fn digits_classifier(root: &Path) -> Result<Option<PathBuf>> {
-    let model = root.join("final.safetensors");
-    if model.is_file() {
-        return Ok(Some(model));
-    }
-    let name = root
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = root.file_name().unwrap_or_default().to_string_lossy();
     let mut table = config::layers::<ClassifierPlan>(&["digits-classifier".to_owned()])?;
-    config::put(&mut table, "name", name);
-    let job = Job::from_table(table, None)?;
+    config::put(&mut table, "name", name.into_owned());
+    let Job {
+        plan,
+        init,
+        domains,
+        ..
+    } = Job::from_table(table, None)?;
     let folder = if root.join("plan.toml").exists() {
-        RunFolder::open::<ClassifierPlan>(root)?.0
+        let (folder, stored) = RunFolder::open::<ClassifierPlan>(root)?;
+        if stored != plan {
+            anyhow::bail!(
+                "{}: another plan was begun here; move it away, or name another --out",
+                root.display()
+            );
+        }
+        let model = folder.final_model();
+        if model.is_file() {
+            return Ok(Some(model));
+        }
+        folder
     } else {
-        RunFolder::create(root, &job.plan)?
+        RunFolder::create(root, &plan)?
     };
-    match execute(job.plan, job.init, job.domains, folder)? {
+    match execute(plan, init, domains, folder)? {
         Ending::Finished { model, .. } => Ok(Some(model)),
         Ending::Interrupted { .. } => Ok(None),
     }
@@ -111,7 +104,8 @@ struct Job {
 
 impl Job {
     fn fresh(args: &ClassifierArgs) -> Result<Self> {
-        let embedded = args.config.is_empty() && args.source.is_none() && args.target.is_none();
+        let said = [&args.source, &args.target, &args.model, &args.init];
+        let embedded = args.config.is_empty() && said.iter().all(|said| said.is_none());
         let configs = if embedded {
             vec!["digits-classifier".to_owned()]
         } else {
@@ -162,6 +156,7 @@ impl Job {
     /// Resolves a table of settings; `beside` is the U-Net that the classifier will stand beside.
     fn from_table(mut table: Table, beside: Option<&str>) -> Result<Self> {
         let given = config::given(&table, "model");
+        let given_process = config::given(&table, "process");
         let mut process = None;
         if let Some(name) = beside {
             let unet = load_model(&model_file(name)?, &LoadOptions::default())?;
@@ -177,6 +172,11 @@ impl Job {
             }
             let size = i64::try_from(size).context("the model's image size")?;
             config::put(&mut table, "model.image_size", size);
+            if let Some(field) = contradiction(&given_process, &unet.process) {
+                return Err(usage(format!(
+                    "process.{field}: {name} was trained with another value, and the classifier must know the same noise"
+                )));
+            }
             process = Some(unet.process);
         }
         let shaped = ["channel_mult", "attention_resolutions"]
@@ -192,10 +192,7 @@ impl Job {
             &mut plan.data.source.path,
             &mut plan.data.target.path,
         ] {
-            match Path::new(path.as_str()).canonicalize() {
-                Ok(full) if path.as_str() != assets::DIGITS => *path = full.display().to_string(),
-                _ => {}
-            }
+            make_whole(path);
         }
         let init = if plan.init.is_empty() {
             if !shaped {
@@ -222,6 +219,9 @@ impl Job {
             if given.contains_key("pool") {
                 plan.model.pool = pool;
             }
+            if beside.is_none() && given_process.is_empty() {
+                plan.process = init.process.clone();
+            }
             Some(init)
         };
         plan.validate().map_err(|e| usage(e.to_string()))?;
@@ -243,8 +243,48 @@ impl Job {
         })
     }
 
+    /// The plan, and what it will take.
+    fn describe(&self) -> Result<()> {
+        let plan = &self.plan;
+        console::line(toml::to_string(plan).context("the plan cannot be written")?)?;
+        let (seconds, memory) = trial(plan)?;
+        let specs = Encoder::specs(&plan.model.encoder())?;
+        let parameters: usize = specs
+            .iter()
+            .map(|s| s.shape.iter().product::<usize>())
+            .sum();
+        let weights = 4 * parameters as u64;
+        let batch = plan.steps.batch;
+        let at_once = match plan.steps.micro_batch {
+            0 => batch,
+            n => n.min(batch),
+        };
+        let all = seconds * batch as f64 * plan.steps.steps as f64;
+        let time = Duration::try_from_secs_f64(all).unwrap_or(Duration::MAX);
+        // Weights, average, two moments and gradients.
+        let memory = 5 * weights + memory * at_once as u64;
+        let disk = 4 * weights * (plan.output.keep as u64 + 1) + weights;
+        let [source, target] = [0, 1].map(|i| self.domains[i].len());
+        for line in [
+            format!("# {source} source and {target} target images, {parameters} parameters"),
+            format!(
+                "# time    about {} on this machine, by a trial pass",
+                duration(time)
+            ),
+            format!(
+                "# memory  about {} at most, by the same; --set loop.micro_batch=N needs less",
+                size(memory)
+            ),
+            format!("# disk    about {}", size(disk)),
+        ] {
+            console::line(line)?;
+        }
+        Ok(())
+    }
+
     fn resumed(root: &Path, args: &ClassifierArgs) -> Result<Self> {
         let (folder, mut plan) = RunFolder::open::<ClassifierPlan>(root)?;
+        let before = plan.steps.steps;
         if let Some(steps) = args.steps {
             plan.steps.steps = steps;
         }
@@ -260,7 +300,12 @@ impl Job {
             plan = config::plan(table)?;
         }
         plan.validate().map_err(|e| usage(e.to_string()))?;
-        let init = if plan.init.is_empty() {
+        if plan.steps.steps != before {
+            note_changed_rate(plan.optim.schedule);
+        }
+        // Where there is a checkpoint, the first weights are not needed any more.
+        let begun = folder.checkpoints().join("latest").is_file();
+        let init = if plan.init.is_empty() || begun {
             None
         } else {
             let init = load_encoder(Path::new(&plan.init), &LoadOptions::default())?;
@@ -293,6 +338,35 @@ impl Job {
             place: Place::Old(folder),
         })
     }
+}
+
+/// The first field given that the model's process says otherwise.
+fn contradiction(given: &Map<String, Value>, process: &Process) -> Option<String> {
+    let known = serde_json::to_value(process).unwrap_or_default();
+    let other = given
+        .iter()
+        .find(|(field, value)| known.get(*field) != Some(*value));
+    other.map(|(field, _)| field.clone())
+}
+
+/// Seconds that a forward and backward pass of one image takes, and the memory that it adds, by trial.
+fn trial(plan: &ClassifierPlan) -> Result<(f64, u64)> {
+    let config = plan.model.encoder();
+    let device = Device::Cpu;
+    let (start, _) = start_classifier(&config, plan.seed, None, &device)?;
+    let (params, _) = start.trainable()?;
+    let encoder = Encoder::load(&params, &config)?;
+    let side = config.net.image_size;
+    let x = Tensor::ones((1, 3, side, side), DType::F32, &device)?;
+    let before = console::memory().unwrap_or(0);
+    let started = Instant::now();
+    let loss = encoder
+        .log_probs(&x, &[500.0])?
+        .narrow(1, 0, 1)?
+        .sum_all()?;
+    backward(&loss)?;
+    let took = started.elapsed().as_secs_f64();
+    Ok((took, console::memory().unwrap_or(0).saturating_sub(before)))
 }
 
 /// Trains in a folder, shown on the console, stoppable by Ctrl-C.

@@ -213,7 +213,7 @@ pub(crate) fn size(bytes: u64) -> String {
 }
 
 /// The most memory that the process has had, where the system tells.
-fn memory() -> Option<u64> {
+pub(crate) fn memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     line.split_whitespace()

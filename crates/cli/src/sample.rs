@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_diffusion::{Clip, Denoiser, Diffusion};
 use sdft_imaging::{from_unit_range_truncate, write_png};
-use sdft_models::{LoadOptions, LoadedModel};
+use sdft_models::{LoadOptions, LoadedModel, inspect_file};
 use sdft_noise::{Draw, Purpose};
 use sdft_samplers::{Ancestral, Ddim, SeededNoise, sample_ddim, sample_ddpm};
 use sdft_schedule::Respacing;
@@ -331,6 +331,14 @@ fn refuse_leftovers(dir: &Path, n: usize) -> Result<()> {
 fn newest_run() -> Option<String> {
     let finished = |entry: std::fs::DirEntry| -> Option<(SystemTime, PathBuf)> {
         let path = entry.path().join("final.safetensors");
+        // Classifiers lie there, too.
+        let found = inspect_file(&path, &LoadOptions::default())
+            .ok()?
+            .resolved
+            .ok()?;
+        if found.pool.is_some() {
+            return None;
+        }
         Some((path.metadata().ok()?.modified().ok()?, path))
     };
     let newest = std::fs::read_dir("runs")

@@ -28,14 +28,7 @@ pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     if args.list {
-        for name in Plan::preset_names() {
-            let about = Plan::preset(name)
-                .and_then(|text| text.lines().next())
-                .unwrap_or("")
-                .trim_start_matches("# ");
-            console::line(format_args!("{name:16} {about}"))?;
-        }
-        return Ok(ExitCode::SUCCESS);
+        return list::<Plan>();
     }
     let job = match &args.resume {
         Some(folder) => Job::resumed(folder, args)?,
@@ -46,6 +39,69 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     job.start()
+}
+
+/// Prints the presets of a command.
+pub(crate) fn list<P: Presets>() -> Result<ExitCode> {
+    for name in P::preset_names() {
+        let about = P::preset(name)
+            .and_then(|text| text.lines().next())
+            .unwrap_or("")
+            .trim_start_matches("# ");
+        console::line(format_args!("{name:17} {about}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a path whole, so that a run can be continued from another folder than the one it was started in; names of what is embedded stay.
+pub(crate) fn make_whole(path: &mut String) {
+    let embedded = [assets::DIGITS, assets::DIGITS_SOURCE].contains(&path.as_str());
+    match Path::new(path.as_str()).canonicalize() {
+        Ok(full) if !embedded => *path = full.display().to_string(),
+        _ => {}
+    }
+}
+
+/// Says how a run of `verb` ended; `label` stands before what shows how good the model is.
+pub(crate) fn conclude(
+    ending: Result<Ending, TrainError>,
+    root: &Path,
+    verb: &str,
+    label: &str,
+) -> Result<ExitCode> {
+    match ending {
+        Ok(Ending::Finished { model, shown }) => {
+            console::line(format_args!("model    {}", model.display()))?;
+            console::line(format_args!("{label:8} {}", shown.display()))?;
+            let log = root.join("log.jsonl");
+            if shown != log {
+                console::line(format_args!("log      {}", log.display()))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Ending::Interrupted { checkpoint }) => {
+            console::line(format_args!("interrupted; saved {}", checkpoint.display()))?;
+            console::line(format_args!(
+                "go on with: cargo xtask {verb} --resume {}",
+                root.display()
+            ))?;
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        Err(error @ TrainError::Plan(_)) => Err(usage(error.to_string())),
+        Err(error) => {
+            let context = format!("the run in {} stopped", root.display());
+            Err(anyhow::Error::new(error).context(context))
+        }
+    }
+}
+
+/// What everyone should know who changes the number of steps on the way.
+pub(crate) fn note_changed_rate(schedule: LrSchedule) {
+    if schedule != LrSchedule::Constant {
+        console::note(
+            "the learning rate follows the number of steps, so another number changes its course from here on",
+        );
+    }
 }
 
 /// A run that is ready to go.
@@ -88,17 +144,12 @@ impl Job {
         let mut plan: Plan = config::plan(table)?;
         // What does not depend on files is checked before they are read.
         plan.validate_settings().map_err(|e| usage(e.to_string()))?;
-        // A run can be continued from another folder than the one it was started in.
         for path in [
             &mut plan.source,
             &mut plan.data.path,
             &mut plan.eval.weights,
         ] {
-            let embedded = [assets::DIGITS, assets::DIGITS_SOURCE].contains(&path.as_str());
-            match Path::new(path.as_str()).canonicalize() {
-                Ok(full) if !embedded => *path = full.display().to_string(),
-                _ => {}
-            }
+            make_whole(path);
         }
         let source = if plan.source.is_empty() {
             None
@@ -181,11 +232,7 @@ impl Job {
         }
         if changed {
             folder.write_plan(&plan)?;
-            if plan.optim.schedule != LrSchedule::Constant {
-                console::note(
-                    "the learning rate follows the number of steps, so another number changes its course from here on",
-                );
-            }
+            note_changed_rate(plan.optim.schedule);
         }
         Ok(Self {
             plan,
@@ -249,30 +296,8 @@ impl Job {
             plan.steps.batch,
             root.display()
         ));
-        match execute(plan, folder, source, data) {
-            Ok(Ending::Finished { model, shown }) => {
-                console::line(format_args!("model    {}", model.display()))?;
-                console::line(format_args!("samples  {}", shown.display()))?;
-                console::line(format_args!(
-                    "log      {}",
-                    root.join("log.jsonl").display()
-                ))?;
-                Ok(ExitCode::SUCCESS)
-            }
-            Ok(Ending::Interrupted { checkpoint }) => {
-                console::line(format_args!("interrupted; saved {}", checkpoint.display()))?;
-                console::line(format_args!(
-                    "go on with: cargo xtask train --resume {}",
-                    root.display()
-                ))?;
-                Ok(ExitCode::from(INTERRUPTED))
-            }
-            Err(error @ TrainError::Plan(_)) => Err(usage(error.to_string())),
-            Err(error) => {
-                let context = format!("the run in {} stopped", root.display());
-                Err(anyhow::Error::new(error).context(context))
-            }
-        }
+        let ending = execute(plan, folder, source, data);
+        conclude(ending, &root, "train", "samples")
     }
 
     /// Trains into `root`, going on where an earlier call left off. Used by experiments of several runs.
@@ -286,15 +311,16 @@ impl Job {
         plan.output.keep = 1;
         let folder = if root.join("plan.toml").exists() {
             let (folder, stored) = RunFolder::open::<Plan>(root)?;
-            let same = Plan {
-                output: stored.output.clone(),
-                ..plan.clone()
-            };
-            if stored != same {
+            if stored != plan {
                 anyhow::bail!(
-                    "{}: another plan was begun here; name another --out",
+                    "{}: another plan was begun here; move it away, or name another --out",
                     root.display()
                 );
+            }
+            let model = folder.final_model();
+            if model.is_file() {
+                let shown = folder.samples();
+                return Ok(Ending::Finished { model, shown });
             }
             folder
         } else {
@@ -307,17 +333,9 @@ impl Job {
 
 /// The model of the embedded example, trained into `root` unless it is there; none if that was interrupted.
 pub(crate) fn train_digits(root: &Path) -> Result<Option<PathBuf>> {
-    let model = root.join("final.safetensors");
-    if model.is_file() {
-        return Ok(Some(model));
-    }
     let mut table = config::layers::<Plan>(&["digits-sdft".to_owned()])?;
-    let name = root
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    config::put(&mut table, "name", name);
+    let name = root.file_name().unwrap_or_default().to_string_lossy();
+    config::put(&mut table, "name", name.into_owned());
     match Job::from_table(table)?.run_in(root)? {
         Ending::Finished { model, .. } => Ok(Some(model)),
         Ending::Interrupted { .. } => Ok(None),
@@ -468,7 +486,7 @@ fn load_source(
 }
 
 /// A settled section as fields that were all given.
-pub(crate) fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
+fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
     match serde_json::to_value(section) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),

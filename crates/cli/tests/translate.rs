@@ -2,8 +2,16 @@
 
 mod common;
 
-use common::{Place, Run, assert_same, essence};
+use candle_core::Device;
+use common::{Place, Run, SHORT, assert_same, essence};
+use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Pool, Unet};
+use sdft_checkpoint::write_safetensors;
+use sdft_models::{Process, encoder_metadata, save_unet};
+use sdft_nn::Params;
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 /// A classifier of a second.
 const CLASSIFIER: [&str; 10] = [
@@ -33,13 +41,17 @@ fn place_with_inputs() -> Place {
 
 /// Translates `in` with few steps.
 fn translate(place: &Place, more: &[&str]) -> Run {
-    let args = ["translate", "--model", "digits-source", "--input", "in"];
+    let args: &[&str] = if more.contains(&"--model") {
+        &["translate", "--input", "in"]
+    } else {
+        &["translate", "--model", "digits-source", "--input", "in"]
+    };
     let steps: &[&str] = if more.contains(&"--steps") || more.contains(&"ancestral") {
         &[]
     } else {
         &["--steps", "ddim10"]
     };
-    place.run(&[&args[..], steps, more].concat())
+    place.run(&[args, steps, more].concat())
 }
 
 /// The files below a folder that are no records, by path.
@@ -206,11 +218,13 @@ fn one_bad_image_does_not_stop_the_others() {
     let tiny = sdft_imaging::Rgb8::filled(3, 40, [7, 7, 7]);
     sdft_imaging::write_png(&place.path("in/tiny.png"), &tiny).unwrap();
     std::fs::copy(place.path("in/00000.png"), place.path("in/00000.bmp")).unwrap();
+    std::os::unix::fs::symlink("nowhere", place.path("in/dangling.png")).unwrap();
     translate(&place, &[]).fails(
         1,
         &[
-            "3 of 9 images could not be translated, the others are done",
+            "4 of 10 images could not be translated, the others are done",
             "broken.png: ",
+            "dangling.png: ",
             "tiny.png: 3x40 is too small for a model of 16x16, expected 4 pixels",
             "00000.png: its output 00000.png would be that of 00000.bmp",
         ],
@@ -224,9 +238,84 @@ fn what_cannot_be_is_said_before_anything_is_written() {
     std::fs::create_dir(place.path("mine")).unwrap();
     place.write("mine/00000.png", b"precious");
     let before = files(&place.path("in"));
-    let cases: [(&[&str], i32, &[&str]); 14] = [
+    unet(&place.path("small.safetensors"), |config| {
+        config.image_size = 8
+    });
+    unet(&place.path("classes.safetensors"), |config| {
+        config.num_classes = 10
+    });
+    unet(&place.path("grey.safetensors"), |config| {
+        (config.in_channels, config.out_channels) = (1, 1);
+    });
+    classifier(&place.path("other-size.safetensors"), 8, "linear");
+    classifier(&place.path("other-noise.safetensors"), 16, "cosine");
+    place
+        .run(&[&SHORT[..], &["--set", "loop.steps=1"]].concat())
+        .ok();
+    let run = std::fs::read(place.path("runs/short/plan.toml")).unwrap();
+    let cases: [(&[&str], i32, &[&str]); 24] = [
+        (
+            &["--model", "classes.safetensors"],
+            2,
+            &["unconditional", "10 classes"],
+        ),
+        (
+            &["--model", "grey.safetensors"],
+            2,
+            &["3 channels", "found 1 to 1"],
+        ),
+        (
+            &["--method", "ddib", "--source-model", "small.safetensors"],
+            2,
+            &["8x8", "16x16"],
+        ),
+        (
+            &[
+                "--method",
+                "egsde",
+                "--classifier",
+                "other-size.safetensors",
+            ],
+            2,
+            &["made for images of 8x8, the model makes 16x16"],
+        ),
+        (
+            &[
+                "--method",
+                "egsde",
+                "--classifier",
+                "other-noise.safetensors",
+            ],
+            2,
+            &["it knows noise of", "cosine"],
+        ),
+        (
+            &["--method", "ilvr", "--steps", "10"],
+            2,
+            &["--free 20", "10 steps"],
+        ),
+        (
+            &["--out", "runs/short"],
+            2,
+            &["plan.toml there is that of something else"],
+        ),
+        (
+            &["--out", "runs/short", "--overwrite"],
+            2,
+            &["name another folder"],
+        ),
+        (&["--out", "."], 2, &["one of them lies inside the other"]),
+        (
+            &["--out", ".", "--overwrite"],
+            2,
+            &["one of them lies inside the other"],
+        ),
         (&["--out", "in"], 2, &["--out in", "name another"]),
-        (&["--out", "in/deeper"], 2, &["lies inside it"]),
+        (
+            &["--out", "in/deeper"],
+            2,
+            &["one of them lies inside the other"],
+        ),
         (&["--out", "./in/../in"], 2, &["folder of the inputs"]),
         (&["--out", "mine"], 2, &["not empty", "--overwrite"]),
         (
@@ -277,7 +366,184 @@ fn what_cannot_be_is_said_before_anything_is_written() {
         b"precious"
     );
     assert_same(&before, &files(&place.path("in")));
+    assert_eq!(
+        std::fs::read(place.path("runs/short/plan.toml")).unwrap(),
+        run
+    );
     assert!(!place.path("translated").exists());
+    // A folder of somebody else's is taken only when that is said, and loses nothing but images of the same names.
+    place.write("mine/notes.txt", b"mine");
+    translate(&place, &["--out", "mine", "--overwrite"]).ok();
+    assert_eq!(
+        std::fs::read(place.path("mine/notes.txt")).unwrap(),
+        b"mine"
+    );
+    // Even the example says what is wrong before it trains anything.
+    place.run(&["translate", "--t0", "2"]).fails(2, &["--t0 2"]);
+    assert!(!place.path("runs/translate-example").exists());
+}
+
+/// A small U-Net that has not learned anything.
+fn unet(path: &Path, change: fn(&mut AdmConfig)) {
+    let mut config = AdmConfig {
+        image_size: 16,
+        out_channels: 3,
+        model_channels: 8,
+        channel_mult: vec![1.0, 2.0],
+        attention_resolutions: vec![2],
+        num_head_channels: 8,
+        norm_groups: 4,
+        ..AdmConfig::default()
+    };
+    change(&mut config);
+    let params = Params::init(&Unet::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
+    save_unet(
+        path,
+        &config,
+        &Process::default(),
+        &params,
+        &BTreeMap::new(),
+        None,
+    )
+    .unwrap();
+}
+
+/// A small classifier that has not learned anything.
+fn classifier(path: &Path, image_size: usize, noise_schedule: &str) {
+    let config = EncoderConfig {
+        net: AdmConfig {
+            image_size,
+            out_channels: 2,
+            model_channels: 8,
+            channel_mult: vec![1.0, 2.0],
+            attention_resolutions: vec![2],
+            num_head_channels: 8,
+            norm_groups: 4,
+            ..AdmConfig::default()
+        },
+        pool: Pool::Attention,
+    };
+    let process = Process {
+        noise_schedule: noise_schedule.into(),
+        ..Process::default()
+    };
+    let params = Params::init(&Encoder::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
+    let metadata = encoder_metadata(&config, &process, &BTreeMap::new()).unwrap();
+    write_safetensors(path, params.iter(), &metadata, None).unwrap();
+}
+
+#[test]
+fn an_interrupted_translation_goes_on_where_it_was() {
+    let place = place_with_inputs();
+    let whole = ["--walk", "ancestral", "--t0", "0.4", "--batch", "1"];
+    let mut child = place
+        .command(
+            &[
+                &["translate", "--model", "digits-source", "--input", "in"][..],
+                &whole,
+            ]
+            .concat(),
+        )
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !place.path("translated/00001.png").exists() {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "nothing was written"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let id = child.id().to_string();
+    let told = std::process::Command::new("kill")
+        .args(["-INT", &id])
+        .status();
+    assert!(told.unwrap().success());
+    let code = child.wait().unwrap().code();
+    // It may have been at the end already; then there is nothing to go on with.
+    if files(&place.path("translated")).len() < 6 {
+        assert_eq!(code, Some(130));
+    }
+    let again = translate(&place, &whole).ok();
+    assert!(again.err.contains("are complete and stay"), "{again:?}");
+    translate(&place, &[&whole[..], &["--out", "undisturbed"]].concat()).ok();
+    assert_same(
+        &files(&place.path("undisturbed")),
+        &files(&place.path("translated")),
+    );
+}
+
+#[test]
+fn without_arguments_the_embedded_digits_are_translated() {
+    let place = Place::new();
+    let first = place.run(&["translate"]).ok();
+    let words = "of 70 digits of classes that the target set lacks";
+    assert!(
+        first.out.contains(words) && first.out.contains("translated-grid.png"),
+        "{first:?}"
+    );
+    assert_eq!(files(&place.path("translated")).len(), 70);
+    // The networks stay for the next time; the input's class is in its name.
+    let second = place
+        .run(&[
+            "translate",
+            "--method",
+            "sdedit",
+            "--t0",
+            "0.2",
+            "--out",
+            "weak",
+        ])
+        .ok();
+    assert!(!second.err.contains("gradient audit"), "{second:?}");
+    let share = |run: &Run| -> f64 {
+        let line = run.out.lines().find(|line| line.contains(words)).unwrap();
+        let (_, rest) = line.split_once("lacks, ").unwrap();
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(
+        share(&first) > 30.0 && share(&second) > 80.0,
+        "{} {}",
+        share(&first),
+        share(&second)
+    );
+    // A sample of the newest model is one of a model, not of the classifier beside it.
+    place.run(&CLASSIFIER).ok();
+    place.run(&["sample", "-n", "1", "--steps", "ddim2"]).ok();
+}
+
+#[test]
+fn sampling_can_begin_below_the_end_of_the_process() {
+    let place = Place::new();
+    let sample = |start: &str, out: &str| {
+        let args = [
+            "sample",
+            "--model",
+            "digits-source",
+            "-n",
+            "2",
+            "--steps",
+            "ddim10",
+        ];
+        place.run(&[&args[..], &["--start", start, "--out", out]].concat())
+    };
+    let part = sample("0.5", "part").ok();
+    assert!(part.err.contains("6 steps"), "{part:?}");
+    let full = sample("1", "full").ok();
+    assert!(full.err.contains("10 steps"), "{full:?}");
+    assert!(files(&place.path("part")) != files(&place.path("full")));
+    for wrong in ["0", "1.5", "-1", "nan"] {
+        place
+            .run(&[
+                "sample",
+                "--model",
+                "digits-source",
+                &format!("--start={wrong}"),
+            ])
+            .fails(2, &["--start", "expected more than 0, up to 1"]);
+    }
 }
 
 #[test]
@@ -361,11 +627,11 @@ fn every_method_translates_and_egsde_without_energies_is_sdedit() {
         "{few} levels with 10 steps, {many} with 50"
     );
     // A model is no classifier, and a classifier no model.
-    translate(
-        &place,
-        &["--method", "egsde", "--classifier", "runs/digits-sdft"],
-    )
-    .fails(1, &["runs/digits-sdft"]);
+    place
+        .run(&[&SHORT[..], &["--set", "loop.steps=1"]].concat())
+        .ok();
+    translate(&place, &["--method", "egsde", "--classifier", "runs/short"])
+        .fails(1, &["this is a U-Net, a classifier is needed"]);
     let args = ["translate", "--model", "runs/classifier", "--input", "in"];
     place.run(&args).fails(1, &["this is a classifier"]);
     let inspected = place
@@ -469,8 +735,21 @@ fn a_classifier_starts_from_another_and_learns_two_folders() {
             .concat(),
         )
         .ok();
-    let words = "tensors start as in";
-    assert!(begun.err.contains(words), "{begun:?}");
+    // All but the head, which tells other domains apart.
+    let all = sdft_checkpoint::read(
+        &place.path("runs/next/final.safetensors"),
+        &sdft_checkpoint::ReadOptions::default(),
+    )
+    .unwrap();
+    let trunk = all
+        .iter()
+        .filter(|(name, _)| !name.starts_with("out."))
+        .count();
+    let words = format!("{trunk} of {} tensors start as in", all.len());
+    assert!(
+        trunk < all.len() && begun.err.contains(&words),
+        "{words}: {begun:?}"
+    );
     let plan = std::fs::read_to_string(place.path("runs/next/plan.toml")).unwrap();
     assert!(
         plan.contains("model_channels = 32") && plan.contains("image_size = 16"),

@@ -38,15 +38,29 @@ pub(crate) struct Scan {
 /// # Errors
 /// - the folder is missing, not a folder, not listable, empty or without images · an entry that cannot be followed
 pub fn list_images(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let scan = scan(folder)?;
-    if let Some(Unreadable { file, reason }) = scan.unreadable.into_iter().next() {
+    let (files, unreadable) = scan_images(folder)?;
+    if let Some(Unreadable { file, reason }) = unreadable.into_iter().next() {
         return Err(DataError::Unlistable {
             path: folder.join(file),
             source: io::Error::other(reason),
         });
     }
-    let files = scan.images.into_iter();
-    Ok(files.map(|Found { id, path }| (id, path)).collect())
+    Ok(files)
+}
+
+/// As [`list_images`], with the entries that cannot be followed beside the others instead of an error.
+///
+/// # Errors
+/// - the folder is missing, not a folder, not listable, empty or without images
+pub fn scan_images(folder: &Path) -> Result<(Vec<(String, PathBuf)>, Vec<Unreadable>)> {
+    let Scan {
+        images, unreadable, ..
+    } = scan(folder)?;
+    let files = images.into_iter();
+    Ok((
+        files.map(|Found { id, path }| (id, path)).collect(),
+        unreadable,
+    ))
 }
 
 /// Lists a folder and its subfolders; links are followed, hidden files and folders (named with a leading dot) are passed over.

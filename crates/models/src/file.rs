@@ -97,22 +97,25 @@ pub fn read_params_bytes(
 }
 
 fn tensors(state: StateDict) -> HashMap<String, Tensor> {
-    let named = |(name, tensor): (String, Tensor)| (official(&name), tensor);
-    state.into_map().into_iter().map(named).collect()
+    official(state.into_map()).into_iter().collect()
 }
 
 /// Names and shapes of all tensors.
 fn shapes_of(state: &StateDict) -> Shapes {
-    let named = |(name, shape): (String, Vec<usize>)| (official(&name), shape);
-    state.shapes().into_iter().map(named).collect()
+    official(state.shapes())
 }
 
-/// EGSDE's classifiers keep guidance's head `out` under a name of their own.
-fn official(name: &str) -> String {
-    match name.strip_prefix("I2Iout.") {
-        Some(leaf) => format!("out.{leaf}"),
-        None => name.to_owned(),
+/// The entries under guidance's names. EGSDE's classifiers keep their head under another than `out`, which takes its place.
+fn official<T>(mut entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    const THEIRS: &str = "I2Iout.";
+    if entries.keys().any(|name| name.starts_with(THEIRS)) {
+        entries.retain(|name, _| !name.starts_with("out."));
     }
+    let named = entries.into_iter().map(|(name, entry)| {
+        let leaf = name.strip_prefix(THEIRS).map(|leaf| format!("out.{leaf}"));
+        (leaf.unwrap_or(name), entry)
+    });
+    named.collect()
 }
 
 fn assemble(
@@ -167,6 +170,8 @@ pub struct LoadedEncoder {
     pub process: Process,
     /// The weights, f32 on the CPU.
     pub params: Params,
+    /// How each field of the architecture is known.
+    pub origins: BTreeMap<&'static str, Origin>,
     /// SHA-256 of the file.
     pub sha256: String,
     /// What the user should know about how it was read.
@@ -197,6 +202,7 @@ pub fn load_encoder(path: &Path, options: &LoadOptions) -> Result<LoadedEncoder,
             config,
             process: resolved.process,
             params,
+            origins: resolved.origins,
             sha256,
             notes,
         }),
@@ -225,11 +231,13 @@ pub struct Inspected {
 /// A file that is no container of weights.
 pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, ModelError> {
     let summary = sdft_checkpoint::describe(path, &options.read())?;
-    let shapes: Shapes = summary
-        .tensors
-        .iter()
-        .map(|t| (official(&t.name), t.shape.clone()))
-        .collect();
+    let shapes = official(
+        summary
+            .tensors
+            .iter()
+            .map(|t| (t.name.clone(), t.shape.clone()))
+            .collect(),
+    );
     let sha256 = if summary.file_size >= SMALLEST_KNOWN {
         Some(sha256_file(path)?)
     } else {
@@ -340,7 +348,7 @@ pub fn convert_file(
     )?;
     let sha256 = sha256_file(input)?;
     let mut notes = state.notes();
-    let shapes = state.shapes();
+    let shapes = shapes_of(&state);
     let mut all = match resolve(input, &shapes, &state.metadata, options, Some(&sha256)) {
         Ok(resolved) => {
             let fits = match Unet::specs(&resolved.config) {

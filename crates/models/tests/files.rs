@@ -4,7 +4,8 @@ use candle_core::{DType, Device};
 use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Pool, Unet};
 use sdft_checkpoint::write_safetensors;
 use sdft_models::{
-    LoadOptions, ModelError, Process, convert_file, inspect_file, load_unet, save_unet,
+    LoadOptions, ModelError, Process, convert_file, encoder_metadata, inspect_file, load_encoder,
+    load_unet, save_unet,
 };
 use sdft_nn::Params;
 use serde_json::json;
@@ -170,6 +171,51 @@ fn other_networks_are_told_apart() {
             .to_string()
             .contains("not an ADM network")
     );
+}
+
+#[test]
+fn a_classifier_is_read_whoever_wrote_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = EncoderConfig {
+        net: AdmConfig {
+            out_channels: 2,
+            ..tiny()
+        },
+        pool: Pool::Attention,
+    };
+    let params = Params::init(&Encoder::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
+    let ours = dir.path().join("ours.safetensors");
+    let metadata = encoder_metadata(&config, &Process::default(), &BTreeMap::new()).unwrap();
+    write_safetensors(&ours, params.iter(), &metadata, None).unwrap();
+    // EGSDE keeps the head under a name of its own, and no metadata.
+    let theirs = dir.path().join("egsde.safetensors");
+    let renamed: Vec<(String, _)> = params
+        .iter()
+        .map(|(name, tensor)| match name.strip_prefix("out.") {
+            Some(leaf) => (format!("I2Iout.{leaf}"), tensor),
+            None => (name.to_owned(), tensor),
+        })
+        .collect();
+    let entries = renamed
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), *tensor));
+    write_safetensors(&theirs, entries, &BTreeMap::new(), None).unwrap();
+    let groups = given(json!({ "norm_groups": 4, "num_head_channels": 8 }));
+    for (path, options) in [(&ours, LoadOptions::default()), (&theirs, groups)] {
+        let found = load_encoder(path, &options).unwrap();
+        assert_eq!(found.config, config, "{}", path.display());
+        for ((a, x), (b, y)) in found.params.iter().zip(params.iter()) {
+            let values =
+                |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(a == b && values(x) == values(y), "{a}");
+        }
+        assert!(inspect_file(path, &options).unwrap().misfit.is_none());
+        let refused = load_unet(path, &options).unwrap_err().to_string();
+        assert!(refused.contains("this is a classifier"), "{refused}");
+    }
+    let files = Files::new();
+    let refused = load_encoder(&files.ours(), &LoadOptions::default()).unwrap_err();
+    assert!(refused.to_string().contains("this is a U-Net"), "{refused}");
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub enum Purpose {
     Distill = 17,
     /// All noise of a translation.
     Translate = 18,
-    /// Timesteps and noise that held-out images are classified with.
+    /// The noise that held-out images are classified with.
     HeldOut = 19,
 }
 

@@ -14,6 +14,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+/// Images that the audit looks at.
+const AUDITED: usize = 2;
+
 /// A run's state after a step, for whoever watches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
@@ -66,8 +69,8 @@ pub(crate) enum Stepped {
 
 /// What is trained.
 pub(crate) trait Task {
-    /// Fails if a tensor would get no gradient; looks at the images of the first batch.
-    fn audit(&mut self, first: &Tensor) -> Result<()>;
+    /// Fails if a tensor would get no gradient from these few images.
+    fn audit(&mut self, few: &Tensor) -> Result<()>;
     /// Goes on from a checkpoint.
     fn restore(&mut self, snapshot: Snapshot) -> Result<()>;
     /// Everything is in place, `position` is where it begins.
@@ -126,7 +129,8 @@ pub(crate) fn drive(
             task.restore(found)?;
         }
         None => {
-            task.audit(&to_tensor(&batches.batch(0)?, device)?)?;
+            let first = to_tensor(&batches.batch(0)?, device)?;
+            task.audit(&first.narrow(0, 0, AUDITED.min(first.dim(0)?))?)?;
             watcher.note("gradient audit: every tensor gets a finite gradient");
         }
     }

@@ -24,9 +24,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Images that the audit looks at.
-const AUDITED: usize = 2;
-
 /// What a run is made of.
 pub struct Setup {
     /// The plan, validated and resolved.
@@ -142,11 +139,10 @@ impl FineTuning<'_> {
 }
 
 impl Task for FineTuning<'_> {
-    fn audit(&mut self, first: &Tensor) -> Result<()> {
+    fn audit(&mut self, few: &Tensor) -> Result<()> {
         let Some(start) = self.start.take() else {
             return Ok(());
         };
-        let few = first.narrow(0, 0, AUDITED.min(self.plan.steps.batch))?;
         let learner = &self.learner;
         let source = learner.source().map(|source| source as &dyn Denoiser);
         audit_gradients(
@@ -155,7 +151,7 @@ impl Task for FineTuning<'_> {
             &learner.diffusion,
             &learner.objective,
             source,
-            &few,
+            few,
             self.plan.seed,
         )
     }

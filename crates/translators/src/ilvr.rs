@@ -8,7 +8,7 @@ use sdft_samplers::{NoiseSource, Observer, Step};
 pub struct Ilvr {
     /// What of the reference is followed.
     pub low_pass: LowPass,
-    /// The last steps, this one included, are free: the reference is followed while `t` is larger.
+    /// The reference is followed in steps above this one; from there on the model is free (`range_t` of ILVR's script).
     pub free: usize,
     /// Whether predicted clean images are clamped.
     pub clip: Clip,

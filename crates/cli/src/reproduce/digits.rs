@@ -3,7 +3,7 @@
 use super::translation::Translations;
 use crate::args::ReproduceArgs;
 use crate::sample::PaperSampler;
-use crate::train::{Job, load_model};
+use crate::train::{Job, STOP, load_model};
 use crate::{INTERRUPTED, assets, config, console, judge};
 use anyhow::{Context, Result};
 use candle_core::Tensor;
@@ -17,6 +17,7 @@ use sdft_train::{Ending, Plan, contact_sheet, to_images};
 use serde_json::json;
 use std::fmt::Write;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 /// Classes of the target set.
 const PRESENT: [u8; 3] = [1, 4, 7];
@@ -170,7 +171,10 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
             models.push(name);
         }
         if method.translates {
-            translations.add(method.label, &models)?;
+            match translations.add(method.label, &models) {
+                Err(_) if STOP.load(Ordering::Relaxed) => return interrupted(),
+                added => added?,
+            }
         }
         if !method.title.is_empty() {
             let first = rows[0].samples.narrow(0, 0, SHOWN)?;

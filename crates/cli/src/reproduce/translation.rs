@@ -4,7 +4,7 @@ use super::digits::spread;
 use crate::args::{TranslatorArg, WalkArg};
 use crate::classifier::digits_classifier;
 use crate::train::load_model;
-use crate::translate::{TranslatePlan, Translator, Variant, sources};
+use crate::translate::{TranslatePlan, Translator, Variant, go_on, sources};
 use crate::{console, judge};
 use anyhow::Result;
 use candle_core::Tensor;
@@ -91,7 +91,7 @@ impl Translations {
                 let translator = Translator::new(&plan, &model, None, classifier, None)?;
                 let mut noise =
                     NumberedNoise::new(NOISE_SEED, (0..self.inputs.len() as u64).collect());
-                let out = translator.run(0, &self.x0, &mut noise, &mut |_| Ok(()))?;
+                let out = translator.run(0, &self.x0, &mut noise, &mut |_| go_on())?;
                 let images = to_images(&out)?;
                 rows.push(self.measure(&images)?);
                 if seed == 0 {
@@ -160,12 +160,14 @@ impl Translations {
         let json = serde_json::to_string_pretty(&numbers)?;
         sdft_checkpoint::write_bytes_atomic(&path, json.as_bytes())?;
         sdft_checkpoint::write_bytes_atomic(&out.join("translation.md"), text.as_bytes())?;
-        let columns = self.picture[0].len();
-        let all: Vec<Rgb8> = self.picture.iter().flatten().cloned().collect();
-        let names: Vec<&str> = self.rows.iter().map(|(label, _)| label.as_str()).collect();
-        let title = format!("inputs / {}", names.join(" / "));
+        let names = self.rows.iter().map(|(label, _)| label.as_str());
+        let rows: Vec<Rgb8> = std::iter::once("inputs")
+            .chain(names)
+            .zip(&self.picture)
+            .map(|(name, row)| sheet(row, row.len(), name))
+            .collect();
         let picture = out.join("translation.png");
-        sdft_imaging::write_png(&picture, &sheet(&all, columns, &title))?;
+        sdft_imaging::write_png(&picture, &sdft_imaging::grid(&rows, 1, 0, [24, 24, 24]))?;
         console::line(format_args!("table    {}", path.display()))?;
         console::line(format_args!("picture  {}", picture.display()))?;
         Ok(())

@@ -1,6 +1,6 @@
 //! The embedded example: digits of classes that the target set lacks, from chalk to ember.
 
-use super::{Ended, Request, run};
+use super::{Ended, Request, plan, run};
 use crate::args::{TranslateArgs, TranslatorArg};
 use crate::classifier::digits_classifier;
 use crate::train::train_digits;
@@ -10,9 +10,11 @@ use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::score_kept;
 use sdft_imaging::{Limits, decode_file, write_png};
 use sdft_train::to_tensor;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
+/// Where the example keeps its networks and inputs, apart from runs of the user's.
+const HOME: &str = "runs/translate-example";
 /// Classes that the target set lacks.
 const ABSENT: [u8; 7] = [0, 2, 3, 5, 6, 8, 9];
 /// Inputs of each.
@@ -28,19 +30,23 @@ pub(super) fn example(args: &TranslateArgs) -> Result<ExitCode> {
     let method = args.method.unwrap_or(TranslatorArg::Egsde);
     console::note("no --model and --input: the embedded digits, from chalk to ember");
     let interrupted = || Ok(ExitCode::from(INTERRUPTED));
-    let Some(model) = train_digits(Path::new("runs/digits-sdft"))? else {
+    // What is wrong with the arguments is said before anything is trained.
+    plan::refuse_unused(args, method)?;
+    plan::variants(args, method, Digits::SIZE)?;
+    let home = Path::new(HOME);
+    let Some(model) = train_digits(&home.join("model"))? else {
         return interrupted();
     };
     let classifier = match method {
         TranslatorArg::Egsde if args.classifier.is_none() => {
-            match digits_classifier(Path::new("runs/digits-classifier"))? {
+            match digits_classifier(&home.join("classifier"))? {
                 Some(path) => Some(path.display().to_string()),
                 None => return interrupted(),
             }
         }
         _ => args.classifier.clone(),
     };
-    let input = inputs_beside(&args.out);
+    let input = home.join("inputs");
     let digits = sources()?;
     std::fs::create_dir_all(&input)
         .with_context(|| format!("cannot make the folder {}", input.display()))?;
@@ -86,10 +92,4 @@ pub(super) fn example(args: &TranslateArgs) -> Result<ExitCode> {
         }
     }
     Ok(ended.code())
-}
-
-/// `translated-inputs` beside `translated`.
-fn inputs_beside(out: &Path) -> PathBuf {
-    let name = out.file_name().unwrap_or_default().to_string_lossy();
-    out.with_file_name(format!("{name}-inputs"))
 }

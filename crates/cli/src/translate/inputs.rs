@@ -2,7 +2,7 @@
 
 use crate::usage;
 use anyhow::Result;
-use sdft_data::list_images;
+use sdft_data::scan_images;
 use sdft_imaging::{Limits, Rgb8, center_crop, decode_described, read_image_file};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -38,11 +38,11 @@ pub(super) struct Loaded {
 /// # Errors
 /// A path that is missing, a folder without images.
 pub(super) fn list(input: &Path) -> Result<Vec<Input>> {
-    let files = if input.is_dir() {
-        list_images(input)?
+    let (files, unreadable) = if input.is_dir() {
+        scan_images(input)?
     } else if input.is_file() {
         let name = input.file_name().unwrap_or_default().to_string_lossy();
-        vec![(name.into_owned(), input.to_owned())]
+        (vec![(name.into_owned(), input.to_owned())], Vec::new())
     } else {
         return Err(usage(format!(
             "--input {}: no such file or folder",
@@ -68,6 +68,13 @@ pub(super) fn list(input: &Path) -> Result<Vec<Input>> {
             problem,
         });
     }
+    all.extend(unreadable.into_iter().map(|entry| Input {
+        path: input.join(&entry.file),
+        name: String::new(),
+        number: 0,
+        problem: Some(entry.reason),
+        id: entry.file,
+    }));
     Ok(all)
 }
 

@@ -19,10 +19,12 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use inputs::Input;
 use outputs::Outputs;
+use sdft_adm::Origin;
 use sdft_imaging::{Limits, Rgb8, center_crop, decode_file, encode_png, write_png};
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
 use sdft_samplers::NumberedNoise;
 use sdft_train::{sheet, to_images, to_tensor};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -140,7 +142,7 @@ fn run(args: &TranslateArgs, request: &Request) -> Result<Ended> {
         mask,
     )?;
     drop((model, source, classifier));
-    outputs::claim(&args.out, &request.input, &plan, args.overwrite)?;
+    outputs::check(&args.out, &request.input, &plan, args.overwrite)?;
     let job = Job {
         args,
         plan: &plan,
@@ -158,13 +160,21 @@ fn unconditional(name: &str, model: &LoadedModel) -> Result<()> {
             config.num_classes
         )));
     }
-    if config.in_channels != 3 {
+    if config.in_channels != 3 || ![3, 6].contains(&config.out_channels) {
         return Err(usage(format!(
-            "{name}: images have 3 channels, the model takes {}",
-            config.in_channels
+            "{name}: expected a model from 3 channels to 3 or 6, found {} to {}",
+            config.in_channels, config.out_channels
         )));
     }
     Ok(())
+}
+
+/// For files that do not say how large their images are.
+fn of_size(image_size: usize) -> LoadOptions {
+    LoadOptions {
+        given: serde_json::Map::from_iter([("image_size".to_owned(), image_size.into())]),
+        ..LoadOptions::default()
+    }
 }
 
 /// DDIB's first model.
@@ -178,7 +188,13 @@ fn source_model(request: &Request, model: &LoadedModel) -> Result<Option<(String
         ));
     };
     let name = model_file(name)?;
-    let source = load_model(&name, &LoadOptions::default())?;
+    let mut source = load_model(&name, &LoadOptions::default())?;
+    if source.origins.get("image_size") == Some(&Origin::Assumed) {
+        source = load_model(&name, &of_size(model.config.image_size))?;
+    }
+    for note in &source.notes {
+        console::note(note);
+    }
     unconditional(&name, &source)?;
     let sizes = (source.config.image_size, model.config.image_size);
     if sizes.0 != sizes.1 {
@@ -211,7 +227,10 @@ fn classifier(
         )));
     };
     let name = model_file(name)?;
-    let classifier = load_encoder(Path::new(&name), &LoadOptions::default())?;
+    let mut classifier = load_encoder(Path::new(&name), &LoadOptions::default())?;
+    if classifier.origins.get("image_size") == Some(&Origin::Assumed) {
+        classifier = load_encoder(Path::new(&name), &of_size(model.config.image_size))?;
+    }
     for note in &classifier.notes {
         console::note(note);
     }
@@ -219,6 +238,12 @@ fn classifier(
     if found != expected {
         return Err(usage(format!(
             "--classifier {name}: made for images of {found}x{found}, the model makes {expected}x{expected}"
+        )));
+    }
+    if classifier.config.net.in_channels != 3 {
+        return Err(usage(format!(
+            "--classifier {name}: images have 3 channels, the classifier takes {}",
+            classifier.config.net.in_channels
         )));
     }
     if classifier.process != model.process {
@@ -265,21 +290,9 @@ impl Job<'_> {
             .iter()
             .map(|v| Outputs::open(&self.folder(v), self.args.overwrite))
             .collect::<Result<Vec<_>>>()?;
-        let mut failures: Vec<(String, String)> = Vec::new();
-        let mut pending: Vec<(&Input, Vec<usize>)> = Vec::new();
-        for input in self.inputs {
-            if let Some(problem) = &input.problem {
-                failures.push((input.id.clone(), problem.clone()));
-                continue;
-            }
-            let needs = missing(&outputs, input);
-            if !needs.is_empty() {
-                pending.push((input, needs));
-            }
-        }
-        let kept = self.inputs.len() - pending.len() - failures.len();
+        outputs::write_plan(&self.args.out, self.plan)?;
         console::note(&format!(
-            "{} images of {}x{}, {}{}; writes {}{}",
+            "{} images of {}x{}, {}{}; writes {}",
             self.inputs.len(),
             self.plan.image_size,
             self.plan.image_size,
@@ -289,11 +302,33 @@ impl Job<'_> {
                 n => format!(" with {n} strengths"),
             },
             self.args.out.display(),
-            match kept {
-                0 => String::new(),
-                n => format!("; {n} are complete and stay"),
-            },
         ));
+        let mut failures: Vec<(String, String)> = Vec::new();
+        let mut pending: Vec<(&Input, Vec<usize>)> = Vec::new();
+        for input in self.inputs {
+            if let Some(problem) = &input.problem {
+                failures.push((input.id.clone(), problem.clone()));
+                continue;
+            }
+            if STOP.load(Ordering::Relaxed) {
+                return self.interrupted();
+            }
+            let needs = missing(&outputs, input);
+            if !needs.is_empty() {
+                pending.push((input, needs));
+            }
+        }
+        let kept = self.inputs.len() - pending.len() - failures.len();
+        if kept > 0 {
+            console::note(&format!("{kept} are complete and stay"));
+        }
+        let strays = strays(&outputs, self.inputs);
+        if strays > 0 {
+            console::note(&format!(
+                "{strays} images in {} belong to no input any more, and stay",
+                self.args.out.display()
+            ));
+        }
         let total: usize = pending.iter().map(|(_, needs)| needs.len()).sum();
         let mut ticker = Ticker::new(&nets::name(self.plan.method), total);
         let mut done = 0;
@@ -343,8 +378,10 @@ impl Job<'_> {
         })?;
         ticker.finish(done);
         if !ended {
-            console::line("interrupted; the same command goes on from here")?;
-            return Ok(Ended::Interrupted);
+            return self.interrupted();
+        }
+        if variants.len() > 1 {
+            self.mend_strips(&outputs)?;
         }
         console::line(format_args!("images   {}", self.args.out.display()))?;
         if let Some(path) = self.show(&outputs)? {
@@ -367,6 +404,18 @@ impl Job<'_> {
         )
     }
 
+    fn interrupted(&self) -> Result<Ended> {
+        let how = if self.args.overwrite {
+            " without --overwrite"
+        } else {
+            ""
+        };
+        console::line(format_args!(
+            "interrupted; the same command{how} goes on from here"
+        ))?;
+        Ok(Ended::Interrupted)
+    }
+
     /// Translates a batch by one variant; `progress` hears the share that is done.
     fn make(
         &self,
@@ -381,13 +430,23 @@ impl Job<'_> {
         let x0 = to_tensor(images)?;
         let mut noise = NumberedNoise::new(self.plan.seed, numbers);
         let out = self.translator.run(variant, &x0, &mut noise, &mut |step| {
-            if STOP.load(Ordering::Relaxed) {
-                candle_core::bail!("interrupted");
-            }
+            go_on()?;
             progress(step.done as f64 / step.total as f64);
             Ok(())
         })?;
         Ok(to_images(&out)?)
+    }
+
+    /// Makes the strips that an earlier command did not come to.
+    fn mend_strips(&self, outputs: &[Outputs]) -> Result<()> {
+        for input in self.inputs.iter().filter(|input| input.problem.is_none()) {
+            if !self.args.out.join("strips").join(&input.name).is_file()
+                && let Ok(loaded) = inputs::load(input, self.plan.image_size)
+            {
+                self.strip(outputs, input, &loaded.image)?;
+            }
+        }
+        Ok(())
     }
 
     /// The outputs of one input in the order of the variants, where all are there.
@@ -446,6 +505,21 @@ impl Job<'_> {
         write_png(&path, &sheet(&pictures, columns, &self.title()))?;
         Ok(Some(path))
     }
+}
+
+/// Fails between two steps once the user has asked for an end.
+pub(crate) fn go_on() -> candle_core::Result<()> {
+    if STOP.load(Ordering::Relaxed) {
+        candle_core::bail!("interrupted");
+    }
+    Ok(())
+}
+
+/// How many images there are records of that no input stands for.
+fn strays(outputs: &[Outputs], inputs: &[Input]) -> usize {
+    let names: HashSet<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+    let all = outputs.iter().flat_map(Outputs::names);
+    all.filter(|name| !names.contains(name)).count()
 }
 
 /// The variants whose image of this input is not there, not whole, or made of another input.

@@ -180,14 +180,21 @@ fn way(plan: &TranslatePlan, variant: &Variant, model: &LoadedModel) -> Result<W
             diffusion: respaced()?,
             kind: Kind::Ddib(clip),
         },
-        TranslatorArg::Ilvr => Way {
-            diffusion: respaced()?,
-            kind: Kind::Ilvr(Ilvr {
+        TranslatorArg::Ilvr => {
+            let (diffusion, free) = (respaced()?, plan.free.unwrap_or_default());
+            if free + 1 >= diffusion.n_steps() {
+                return Err(usage(format!(
+                    "--free {free}: of {} steps none is left in which the input is followed; expected less, or more --steps",
+                    diffusion.n_steps()
+                )));
+            }
+            let kind = Kind::Ilvr(Ilvr {
                 low_pass: low_pass()?,
-                free: plan.free.unwrap_or_default(),
+                free,
                 clip,
-            }),
-        },
+            });
+            Way { diffusion, kind }
+        }
     })
 }
 

@@ -69,6 +69,11 @@ impl Outputs {
         self.folder.join(name)
     }
 
+    /// The names of all images that there are records of.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.known.keys().map(String::as_str)
+    }
+
     /// Whether there is a record of this name.
     pub(crate) fn knows(&self, name: &str) -> bool {
         self.known.contains_key(name)
@@ -105,8 +110,8 @@ impl Outputs {
     }
 }
 
-/// Fails if the output folder is the input's, lies inside it, or holds something else than this plan's images.
-pub(crate) fn claim(out: &Path, input: &Path, plan: &TranslatePlan, overwrite: bool) -> Result<()> {
+/// Fails if the output folder and the input's lie in each other, or if it holds something else than this plan's images.
+pub(crate) fn check(out: &Path, input: &Path, plan: &TranslatePlan, overwrite: bool) -> Result<()> {
     if out.exists() && !out.is_dir() {
         return Err(usage(format!(
             "--out {}: this is a file, expected a folder",
@@ -123,18 +128,22 @@ pub(crate) fn claim(out: &Path, input: &Path, plan: &TranslatePlan, overwrite: b
     };
     let full = real(out)?;
     let input_full = real(folder)?;
-    let inside = input.is_dir() && full.starts_with(&input_full);
-    if inside || full == input_full {
+    let nested = full.starts_with(&input_full) || input_full.starts_with(&full);
+    if full == input_full || (input.is_dir() && nested) {
         return Err(usage(format!(
-            "--out {}: it is the folder of the inputs or lies inside it, and translations would be mixed up with them; name another",
+            "--out {}: it is the folder of the inputs, or one of them lies inside the other, and translations would be mixed up with inputs; name another",
             out.display()
         )));
     }
     let path = out.join("plan.toml");
     let text = toml::to_string(plan).context("the plan cannot be written")?;
     match fs::read_to_string(&path) {
-        Ok(found) if found == text => return Ok(()),
-        Ok(_) if overwrite => {}
+        Ok(found) if found == text => Ok(()),
+        Ok(found) if toml::from_str::<TranslatePlan>(&found).is_err() => Err(usage(format!(
+            "--out {}: the plan.toml there is that of something else, a run perhaps; name another folder",
+            out.display()
+        ))),
+        Ok(_) if overwrite => Ok(()),
         Ok(found) => {
             let difference = first_difference(&found, &text);
             bail!(
@@ -150,11 +159,16 @@ pub(crate) fn claim(out: &Path, input: &Path, plan: &TranslatePlan, overwrite: b
                     out.display()
                 )));
             }
+            Ok(())
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
-    fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
-    write_bytes_atomic(&path, text.as_bytes())?;
+}
+
+/// Writes the plan, once nothing is left of another one.
+pub(crate) fn write_plan(out: &Path, plan: &TranslatePlan) -> Result<()> {
+    let text = toml::to_string(plan).context("the plan cannot be written")?;
+    write_bytes_atomic(&out.join("plan.toml"), text.as_bytes())?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What decides a translation, as it stands in `plan.toml` beside its images.
 
-use crate::args::{EnergyArg, TranslateArgs, TranslatorArg, WalkArg};
+use crate::args::{EnergyArg, TranslateArgs, TranslatorArg, WalkArg, at_least_one};
 use crate::usage;
 use anyhow::Result;
 use sdft_models::{LoadedModel, Process};
@@ -99,7 +99,7 @@ impl Variant {
             lambda_s: led.then_some(args.lambda_s),
             lambda_i: led.then_some(args.lambda_i),
             // The published 32 for 256 pixels, and the same share of other sizes.
-            factor: filtered.then_some(args.factor.unwrap_or((size / 8).max(1))),
+            factor: filtered.then(|| args.factor.unwrap_or_else(|| published_factor(size))),
         }
     }
 
@@ -111,12 +111,7 @@ impl Variant {
             ))
         };
         let real = || text.parse::<f64>().map_err(|_| wrong());
-        let count = || {
-            text.parse::<usize>()
-                .ok()
-                .filter(|n| *n > 0)
-                .ok_or_else(wrong)
-        };
+        let count = || at_least_one(text).map_err(|_| wrong());
         let unused = match name {
             "t0" => self.t0.replace(real()?).is_none(),
             "lambda-s" => self.lambda_s.replace(real()?).is_none(),
@@ -163,6 +158,15 @@ impl Variant {
         }
         Ok(())
     }
+}
+
+/// An eighth of the side, or the next smaller number that divides it.
+fn published_factor(size: usize) -> usize {
+    let smaller = (1..=size / 8).rev();
+    smaller
+        .into_iter()
+        .find(|f| size.is_multiple_of(*f))
+        .unwrap_or(1)
 }
 
 /// All variants that the arguments ask for.
@@ -221,6 +225,16 @@ pub(crate) fn refuse_unused(args: &TranslateArgs, method: TranslatorArg) -> Resu
         ("--free", args.free != 20, &[Ilvr]),
         ("--source-model", args.source_model.is_some(), &[Ddib]),
     ];
+    if args
+        .sweep
+        .as_ref()
+        .is_some_and(|s| s.trim_start().starts_with("t0"))
+        && args.t0 != 0.5
+    {
+        return Err(usage(
+            "--t0 has no effect where --sweep goes through its values",
+        ));
+    }
     for (option, given, methods) in options {
         if given && !methods.contains(&method) {
             return Err(usage(format!(
@@ -272,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_filter_keeps_the_published_share_of_the_image() {
-        for (size, factor) in [(256, 32), (64, 8), (16, 2)] {
+        for (size, factor) in [(256, 32), (64, 8), (16, 2), (28, 2), (4, 1)] {
             let all = variants(&args(&[]), TranslatorArg::Egsde, size).unwrap();
             assert_eq!(all[0].factor, Some(factor));
         }

@@ -85,7 +85,7 @@ impl Default for ClassifierModel {
 
 impl ClassifierModel {
     /// Takes the levels that guidance's models have at this image size; for sizes it has no model of, as many as lead to 4x4 or more, with
-    /// attention below 32x32.
+    /// attention at 32x32 and below.
     pub fn fit_to(&mut self, size: usize) {
         let mult: &[f64] = match size {
             512 => &[0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],

@@ -23,9 +23,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Images that the audit looks at.
-const AUDITED: usize = 2;
-
 /// What a run that trains a classifier is made of.
 pub struct ClassifierSetup {
     /// The plan, resolved.
@@ -88,31 +85,22 @@ pub fn train_classifier(
         device,
     } = setup;
     plan.validate()?;
-    let share = plan.data.held_out;
-    let (kept, held) = (
-        [
-            split(source.len(), share, false),
-            split(target.len(), share, false),
-        ],
-        [
-            split(source.len(), share, true),
-            split(target.len(), share, true),
-        ],
-    );
-    for (domain, kept) in ["source", "target"].iter().zip(&kept) {
-        if kept.is_empty() {
-            return Err(TrainError::Evaluation(format!(
-                "data.{domain}: no image is left to train on; set data.held_out = 0, or give more images"
-            )));
-        }
-    }
-    let held_out = if held.iter().any(Vec::is_empty) {
-        None
+    let counts = [source.len(), target.len()];
+    let share = if counts.iter().all(|&n| n >= 2) {
+        plan.data.held_out
     } else {
-        let indices = [held[0].as_slice(), held[1].as_slice()];
-        Some(HeldOut::new([&*source, &*target], indices, &device)?)
+        0.0
     };
-    let [kept_source, kept_target] = kept;
+    if share == 0.0 {
+        watcher.note("no images are held out, so no accuracy is measured");
+    }
+    let [(kept_source, held_source), (kept_target, held_target)] = counts.map(|n| split(n, share));
+    let held_out = if share > 0.0 {
+        let indices = [held_source.as_slice(), held_target.as_slice()];
+        Some(HeldOut::new([&*source, &*target], indices, &device)?)
+    } else {
+        None
+    };
     let sources = kept_source.len();
     let both = Joined::new(vec![(source, kept_source), (target, kept_target)])?;
     let augment = Augment {
@@ -145,11 +133,12 @@ pub fn train_classifier(
     drive(&mut task, &folder, pace, batches, &device, stop, watcher)
 }
 
-/// The images of `n` that are held out, or the others: one in so many, spread over all.
-fn split(n: usize, share: f64, held_out: bool) -> Vec<usize> {
+/// The images of `n` to train on and those that are held out: one in so many, spread over all, one at least if any are.
+fn split(n: usize, share: f64) -> (Vec<usize>, Vec<usize>) {
     // The i-th image is held out where i times the share passes a whole number.
     let passes = |i: usize| ((i + 1) as f64 * share).floor() > (i as f64 * share).floor();
-    (0..n).filter(|&i| passes(i) == held_out).collect()
+    let few = share > 0.0 && !(0..n).any(passes);
+    (0..n).partition(|&i| !passes(i) && !(few && i + 1 == n))
 }
 
 struct Classifying<'a> {
@@ -214,19 +203,18 @@ impl Classifying<'_> {
 }
 
 impl Task for Classifying<'_> {
-    fn audit(&mut self, first: &Tensor) -> Result<()> {
+    fn audit(&mut self, few: &Tensor) -> Result<()> {
         let Some(start) = self.start.take() else {
             return Ok(());
         };
-        let n = AUDITED.min(first.dim(0)?);
-        let few = first.narrow(0, 0, n)?;
+        let n = few.dim(0)?;
         let last = self.diffusion.n_steps() - 1;
         let t: Vec<usize> = (0..n).map(|i| last * (i + 1) / (n + 1)).collect();
         let seed = self.plan.seed;
         let noise = seeded_normal(seed, Purpose::Audit, 2, 0, few.dims(), self.device)?;
         audit(&start, seed, self.config.net.norm_groups, &|params| {
             let encoder = Encoder::load(params, &self.config)?;
-            self.loss(&encoder, &few, &t, &noise, &vec![0; n])
+            self.loss(&encoder, few, &t, &noise, &vec![0; n])
         })
     }
 
@@ -370,11 +358,12 @@ mod tests {
 
     #[test]
     fn held_out_images_are_spread_and_belong_to_one_part_only() {
-        assert_eq!(split(20, 0.1, true), [9, 19]);
-        assert_eq!(split(5, 0.1, true), Vec::<usize>::new());
-        assert_eq!(split(5, 0.5, true), [1, 3]);
-        assert_eq!(split(7, 0.0, true), Vec::<usize>::new());
-        let mut all = [split(93, 0.3, true), split(93, 0.3, false)].concat();
+        assert_eq!(split(20, 0.1).1, [9, 19]);
+        assert_eq!(split(5, 0.1), (vec![0, 1, 2, 3], vec![4]));
+        assert_eq!(split(5, 0.5).1, [1, 3]);
+        assert_eq!(split(7, 0.0).1, Vec::<usize>::new());
+        let (kept, held) = split(93, 0.3);
+        let mut all = [kept, held].concat();
         all.sort_unstable();
         assert!(all.into_iter().eq(0..93));
     }
