@@ -12,6 +12,9 @@ use crate::{DataError, Result, Unreadable};
 /// The extensions of images, small letters.
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "gif", "webp", "bmp"];
 
+/// Image files: paths inside the folder, and paths.
+type Files = Vec<(String, PathBuf)>;
+
 /// A file that is named like an image.
 pub(crate) struct Found {
     /// Its path inside the folder, with `/` between the parts.
@@ -37,7 +40,7 @@ pub(crate) struct Scan {
 ///
 /// # Errors
 /// - the folder is missing, not a folder, not listable, empty or without images · an entry that cannot be followed
-pub fn list_images(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+pub fn list_images(folder: &Path) -> Result<Files> {
     let (files, unreadable) = scan_images(folder)?;
     if let Some(Unreadable { file, reason }) = unreadable.into_iter().next() {
         return Err(DataError::Unlistable {
@@ -52,7 +55,7 @@ pub fn list_images(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 ///
 /// # Errors
 /// - the folder is missing, not a folder, not listable, empty or without images
-pub fn scan_images(folder: &Path) -> Result<(Vec<(String, PathBuf)>, Vec<Unreadable>)> {
+pub fn scan_images(folder: &Path) -> Result<(Files, Vec<Unreadable>)> {
     let Scan {
         images, unreadable, ..
     } = scan(folder)?;

@@ -142,3 +142,67 @@ pub(crate) fn assert_same(a: &[(String, Vec<u8>)], b: &[(String, Vec<u8>)]) {
         assert!(a == b, "{name} differs");
     }
 }
+
+/// A classifier of a second.
+pub(crate) const CLASSIFIER: [&str; 10] = [
+    "train-classifier",
+    "--steps",
+    "8",
+    "--batch",
+    "8",
+    "--set",
+    "output.eval_every=4",
+    "--set",
+    "output.log_every=2",
+    "--name=classifier",
+];
+
+/// Six images in `in`, one of them in a subfolder.
+pub(crate) fn place_with_inputs() -> Place {
+    let place = Place::new();
+    let sample = ["sample", "--model", "digits-source", "--steps", "ddim10"];
+    place
+        .run(&[&sample[..], &["-n", "6", "--out", "in"]].concat())
+        .ok();
+    std::fs::create_dir(place.path("in/sub")).unwrap();
+    std::fs::rename(place.path("in/00005.png"), place.path("in/sub/five.png")).unwrap();
+    place
+}
+
+/// Translates `in` with few steps.
+pub(crate) fn translate(place: &Place, more: &[&str]) -> Run {
+    let args: &[&str] = if more.contains(&"--model") {
+        &["translate", "--input", "in"]
+    } else {
+        &["translate", "--model", "digits-source", "--input", "in"]
+    };
+    let steps: &[&str] = if more.contains(&"--steps") || more.contains(&"ancestral") {
+        &[]
+    } else {
+        &["--steps", "ddim10"]
+    };
+    place.run(&[args, steps, more].concat())
+}
+
+/// The files below a folder that are no records, by path.
+pub(crate) fn files(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut out = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.ends_with(".png") {
+                out.push((name, std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    out.sort();
+    out
+}
+
+pub(crate) fn names(files: &[(String, Vec<u8>)]) -> Vec<&str> {
+    files.iter().map(|(name, _)| name.as_str()).collect()
+}

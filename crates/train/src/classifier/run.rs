@@ -138,7 +138,8 @@ fn split(n: usize, share: f64) -> (Vec<usize>, Vec<usize>) {
     // The i-th image is held out where i times the share passes a whole number.
     let passes = |i: usize| ((i + 1) as f64 * share).floor() > (i as f64 * share).floor();
     let few = share > 0.0 && !(0..n).any(passes);
-    (0..n).partition(|&i| !passes(i) && !(few && i + 1 == n))
+    let held = |i: usize| passes(i) || (few && i + 1 == n);
+    (0..n).partition(|&i| !held(i))
 }
 
 struct Classifying<'a> {
