@@ -315,9 +315,9 @@ pub(crate) struct TranslateArgs {
     /// Seed; an image's noise depends on the seed and on the image's path inside the input folder only.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Images at once.
-    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
-    pub(crate) batch: usize,
+    /// Images at once; as many as suit their size if not given: 4 of 256x256, 64 of 64x64 or less.
+    #[arg(long, value_parser = at_least_one, value_name = "N")]
+    pub(crate) batch: Option<usize>,
     /// Make everything anew, also what is there already and what was made with other settings.
     #[arg(long)]
     pub(crate) overwrite: bool,

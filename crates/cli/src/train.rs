@@ -72,11 +72,11 @@ pub(crate) fn conclude(
     match ending {
         Ok(Ending::Finished { model, shown }) => {
             console::line(format_args!("model    {}", model.display()))?;
-            console::line(format_args!("{label:8} {}", shown.display()))?;
             let log = root.join("log.jsonl");
             if shown != log {
-                console::line(format_args!("log      {}", log.display()))?;
+                console::line(format_args!("{label:8} {}", shown.display()))?;
             }
+            console::line(format_args!("log      {}", log.display()))?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(Ending::Interrupted { checkpoint }) => {

@@ -333,7 +333,8 @@ impl Job<'_> {
         let mut ticker = Ticker::new(&nets::name(self.plan.method), total);
         let mut done = 0;
         let side = self.plan.image_size;
-        let ended = inputs::load_ahead(&pending, side, self.args.batch, |batch| {
+        let at_once = self.args.batch.unwrap_or_else(|| usual_batch(side));
+        let ended = inputs::load_ahead(&pending, side, at_once, |batch| {
             let mut ready = Vec::new();
             for (k, loaded) in batch {
                 let (input, needs) = &pending[k];
@@ -505,6 +506,11 @@ impl Job<'_> {
         write_png(&path, &sheet(&pictures, columns, &self.title()))?;
         Ok(Some(path))
     }
+}
+
+/// So many pixels that a larger batch is not faster, and that EGSDE's backward pass through a classifier of 256x256 needs about 5 GB.
+fn usual_batch(side: usize) -> usize {
+    (4 * 256 * 256 / (side * side).max(1)).clamp(1, 64)
 }
 
 /// Fails between two steps once the user has asked for an end.
