@@ -22,10 +22,14 @@ use std::path::Path;
 
 /// How far inputs are noised.
 const T0: f64 = 0.4;
-/// Seed of the noise, the same for every model.
+/// Inputs of each class.
+const PER_CLASS: usize = 30;
+/// Seed of the noise for the first models; the second ones have the next, so that the mean is one over noises, too.
 const NOISE_SEED: u64 = 1000;
+/// Inputs at once.
+const BATCH: usize = 64;
 /// Every so many-th input is in the picture.
-const EVERY: usize = 5;
+const EVERY: usize = 15;
 
 /// What the table says, for whoever reads only that.
 pub(super) const READING: &str = "\
@@ -56,7 +60,7 @@ impl Translations {
         let Some(classifier) = digits_classifier(&out.join("classifier"))? else {
             return Ok(None);
         };
-        let source = sources()?;
+        let source = sources(PER_CLASS)?;
         let inputs = (0..source.len())
             .map(|i| Ok(source.image(i)?))
             .collect::<Result<Vec<Rgb8>>>()?;
@@ -89,10 +93,19 @@ impl Translations {
                 let plan = TranslatePlan::of(method, WalkArg::Part, variant, &model);
                 let classifier = Some(&self.classifier);
                 let translator = Translator::new(&plan, &model, None, classifier, None)?;
-                let mut noise =
-                    NumberedNoise::new(NOISE_SEED, (0..self.inputs.len() as u64).collect());
-                let out = translator.run(0, &self.x0, &mut noise, &mut |_| go_on())?;
-                let images = to_images(&out)?;
+                let mut images = Vec::with_capacity(self.inputs.len());
+                for first in (0..self.inputs.len()).step_by(BATCH) {
+                    let n = BATCH.min(self.inputs.len() - first);
+                    let numbers = (first..first + n).map(|i| i as u64).collect();
+                    let mut noise = NumberedNoise::new(NOISE_SEED + seed as u64, numbers);
+                    let x0 = self.x0.narrow(0, first, n)?;
+                    images.extend(to_images(&translator.run(
+                        0,
+                        &x0,
+                        &mut noise,
+                        &mut |_| go_on(),
+                    )?)?);
+                }
                 rows.push(self.measure(&images)?);
                 if seed == 0 {
                     self.picture

@@ -21,9 +21,9 @@ const ABSENT: [u8; 7] = [0, 2, 3, 5, 6, 8, 9];
 const PER_CLASS: usize = 10;
 
 /// The inputs: the first digits of every class that the target set lacks, in the source's style.
-pub(crate) fn sources() -> Result<DigitsSource> {
+pub(crate) fn sources(per_class: usize) -> Result<DigitsSource> {
     let digits = Digits::embedded()?;
-    Ok(DigitsSource::new(digits, Style::Chalk, &ABSENT, PER_CLASS)?)
+    Ok(DigitsSource::new(digits, Style::Chalk, &ABSENT, per_class)?)
 }
 
 pub(super) fn example(args: &TranslateArgs) -> Result<ExitCode> {
@@ -47,7 +47,7 @@ pub(super) fn example(args: &TranslateArgs) -> Result<ExitCode> {
         _ => args.classifier.clone(),
     };
     let input = home.join("inputs");
-    let digits = sources()?;
+    let digits = sources(PER_CLASS)?;
     std::fs::create_dir_all(&input)
         .with_context(|| format!("cannot make the folder {}", input.display()))?;
     let name = |i: usize| {
