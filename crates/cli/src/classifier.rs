@@ -247,7 +247,6 @@ impl Job {
     fn describe(&self) -> Result<()> {
         let plan = &self.plan;
         console::line(toml::to_string(plan).context("the plan cannot be written")?)?;
-        let (seconds, memory) = trial(plan)?;
         let specs = Encoder::specs(&plan.model.encoder())?;
         let parameters: usize = specs
             .iter()
@@ -259,6 +258,7 @@ impl Job {
             0 => batch,
             n => n.min(batch),
         };
+        let (seconds, memory) = trial(plan, at_once)?;
         let all = seconds * batch as f64 * plan.steps.steps as f64;
         let time = Duration::try_from_secs_f64(all).unwrap_or(Duration::MAX);
         // Weights, average, two moments and gradients.
@@ -349,24 +349,32 @@ fn contradiction(given: &Map<String, Value>, process: &Process) -> Option<String
     other.map(|(field, _)| field.clone())
 }
 
-/// Seconds that a forward and backward pass of one image takes, and the memory that it adds, by trial.
-fn trial(plan: &ClassifierPlan) -> Result<(f64, u64)> {
+/// Seconds that a trial may take.
+const PATIENCE: f64 = 10.0;
+
+/// Seconds that a forward and backward pass of one image takes among `at_once`, and the memory that it needs, by trial.
+fn trial(plan: &ClassifierPlan, at_once: usize) -> Result<(f64, u64)> {
     let config = plan.model.encoder();
     let device = Device::Cpu;
     let (start, _) = start_classifier(&config, plan.seed, None, &device)?;
     let (params, _) = start.trainable()?;
     let encoder = Encoder::load(&params, &config)?;
     let side = config.net.image_size;
-    let x = Tensor::ones((1, 3, side, side), DType::F32, &device)?;
     let before = console::memory().unwrap_or(0);
-    let started = Instant::now();
-    let loss = encoder
-        .log_probs(&x, &[500.0])?
-        .narrow(1, 0, 1)?
-        .sum_all()?;
-    backward(&loss)?;
-    let took = started.elapsed().as_secs_f64();
-    Ok((took, console::memory().unwrap_or(0).saturating_sub(before)))
+    let pass = |n: usize| -> Result<f64> {
+        let x = Tensor::ones((n, 3, side, side), DType::F32, &device)?;
+        let started = Instant::now();
+        let log_probs = encoder.log_probs(&x, &vec![500.0; n])?;
+        backward(&log_probs.narrow(1, 0, 1)?.sum_all()?)?;
+        Ok(started.elapsed().as_secs_f64() / n as f64)
+    };
+    let (mut n, mut seconds) = (1, pass(1)?);
+    if seconds * (at_once as f64) < PATIENCE {
+        n = at_once;
+        seconds = pass(n)?;
+    }
+    let memory = console::memory().unwrap_or(0).saturating_sub(before);
+    Ok((seconds, memory / n as u64))
 }
 
 /// Trains in a folder, shown on the console, stoppable by Ctrl-C.
