@@ -67,6 +67,8 @@ fn a_folder_is_translated_under_its_names_and_later_only_where_something_changed
         .map(|(a, _)| a.0.as_str())
         .collect();
     assert_eq!(changed, ["00003.png"]);
+    // The same picture under another name has other noise.
+    assert_ne!(after[0].1, after[3].1);
 
     // Other settings do not touch what is there, unless they are told to.
     translate(&place, &["--t0", "0.3"]).fails(
@@ -216,6 +218,13 @@ fn without_arguments_the_embedded_digits_are_translated() {
         "{first:?}"
     );
     assert_eq!(files(&place.path("translated")).len(), 70);
+    let accuracy = place.path("runs/translate-example/classifier/accuracy.json");
+    let accuracy: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(accuracy).unwrap()).unwrap();
+    for domain in ["source", "target"] {
+        let [little, much] = [0, 9].map(|l| accuracy["levels"][l][domain].as_f64().unwrap());
+        assert!(little > 0.9 && (0.0..=1.0).contains(&much), "{accuracy}");
+    }
     // The networks stay for the next time; the input's class is in its name.
     let second = place
         .run(&[

@@ -10,8 +10,8 @@ use sdft_noise::Purpose;
 use sdft_samplers::{NoiseSource, NumberedNoise, seeded_normal};
 use sdft_schedule::{BetaSchedule, Schedule};
 use sdft_translators::{
-    DomainIndependent, DomainSpecific, Edit, Energies, Ilvr, LowPass, Walk, ddib, egsde, ilvr,
-    levels_of, sdedit, start_of, steps_inside,
+    DomainIndependent, DomainSpecific, Edit, Energies, Ilvr, LowPass, Walk, ddib, edit_step, egsde,
+    ilvr, levels_of, sdedit, start_of, steps_inside,
 };
 use std::cell::Cell;
 
@@ -471,6 +471,117 @@ fn strengths_count_as_their_sources_do() {
         assert!(error.contains("t0: expected 0 to 1"), "{error}");
     }
     assert!(steps_inside(&full(), 0.0, 40).is_err());
+}
+
+#[test]
+fn repeats_begin_with_the_last_result_and_follow_the_first_source() {
+    let (unet, classifier, source) = (unet(1), classifier(), image(0, 2));
+    let energies = Energies::new(&classifier, low_pass(4));
+    let process = diffusion("25");
+    let (walk, start) = (Walk::Ancestral, 3);
+    // By hand, as EGSDE's sampler is written.
+    let mut image = source.clone();
+    for repeat in 0..2 {
+        let draw = |k: usize| noise().normal(repeat * (start + 2) + k, &source).unwrap();
+        let e = draw(0);
+        let mut x = process.q_sample(&image, &[start; 2], &e).unwrap();
+        for (k, t) in (0..=start).rev().enumerate() {
+            let xt = process.q_sample(&source, &[t; 2], &e).unwrap();
+            let z = draw(1 + k);
+            let led = Some((&energies, &xt));
+            x = edit_step((&process, &unet), led, &x, t, walk, Some(&z))
+                .unwrap()
+                .0;
+        }
+        image = x;
+    }
+    let edit = Edit {
+        walk,
+        start: Some(start),
+        repeats: 2,
+    };
+    let out = egsde(
+        &process,
+        &unet,
+        &energies,
+        &source,
+        &edit,
+        &mut noise(),
+        &mut |_| Ok(()),
+    )
+    .unwrap();
+    assert_eq!(values(&out), values(&image));
+}
+
+#[test]
+fn a_mask_holds_the_level_of_its_source_on_the_way() {
+    let (unet, x0) = (unet(1), image(0, 2));
+    let left: Vec<f32> = (0..64).map(|i| f32::from(u8::from(i % 8 < 4))).collect();
+    let mask = Tensor::from_vec(left, (1, 1, 8, 8), &Device::Cpu).unwrap();
+    let process = diffusion("25");
+    let e = noise().normal(0, &x0).unwrap();
+    let kept = |x: &Tensor| values(&x.narrow(3, 0, 4).unwrap());
+    for (walk, lag) in [(Walk::Ancestral, 0), (Walk::PAPER, 1)] {
+        let edit = Edit {
+            walk,
+            start: Some(5),
+            repeats: 1,
+        };
+        let mut seen = 0;
+        sdedit(
+            &process,
+            &unet,
+            &x0,
+            Some(&mask),
+            &edit,
+            &mut noise(),
+            &mut |step| {
+                // SDEdit's ancestral sampler keeps the level that is left, DDIM's steps the one that is reached.
+                let expected = match step.t.checked_sub(lag) {
+                    Some(level) => process.q_sample(&x0, &[level; 2], &e)?,
+                    None => x0.clone(),
+                };
+                assert_eq!(kept(step.x), kept(&expected), "{walk:?} {}", step.t);
+                seen += 1;
+                Ok(())
+            },
+        )
+        .unwrap();
+        assert_eq!(seen, 6);
+    }
+}
+
+#[test]
+fn ilvr_follows_the_reference_at_the_level_reached_and_then_no_more() {
+    let (unet, reference) = (unet(1), image(0, 2));
+    let process = diffusion("25");
+    // A filter that keeps everything, so that what is followed is taken over whole.
+    let options = Ilvr {
+        low_pass: low_pass(1),
+        free: 7,
+        clip: Clip::Yes,
+    };
+    let mut followed = Vec::new();
+    ilvr(
+        &process,
+        &unet,
+        &reference,
+        &options,
+        &mut noise(),
+        &mut |step| {
+            if step.t > 0 {
+                let e = noise().normal(2 + 2 * (step.done - 1), &reference)?;
+                let at = process.q_sample(&reference, &[step.t - 1; 2], &e)?;
+                if worst(step.x, &at) < 1e-4 {
+                    followed.push(step.t);
+                }
+            }
+            Ok(())
+        },
+    )
+    .unwrap();
+    let expected: Vec<usize> = (8..25).rev().collect();
+    assert_eq!(followed, expected);
 }
 
 /// Counts what a walk draws.
