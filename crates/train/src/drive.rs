@@ -293,3 +293,129 @@ pub(crate) fn provenance(facts: &[(&str, String)]) -> BTreeMap<String, String> {
         .map(|(key, value)| ((*key).to_owned(), value.clone()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+    use sdft_data::{Augment, Digits, DigitsSource, Style};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    /// Learns nothing, and cannot do the steps it is told not to.
+    struct Stumbling {
+        bad: Vec<u64>,
+        skipped: u64,
+    }
+
+    impl Task for Stumbling {
+        fn audit(&mut self, few: &Tensor) -> Result<()> {
+            assert_eq!(few.dims(), [AUDITED, 3, 16, 16]);
+            Ok(())
+        }
+        fn restore(&mut self, _: Snapshot) -> Result<()> {
+            Ok(())
+        }
+        fn begin(&mut self, _: &mut Position, _: &mut dyn Watcher) -> Result<()> {
+            Ok(())
+        }
+        fn step(&mut self, step: u64, _: &Tensor, batch: &Batch) -> Result<Stepped> {
+            assert_eq!(batch.step, step);
+            Ok(match self.bad.contains(&step) {
+                true => Stepped::Skipped("loss"),
+                false => Stepped::Updated(vec![("loss", step as f64)]),
+            })
+        }
+        fn learning_rate(&self, _: u64) -> f64 {
+            0.0
+        }
+        fn examine(
+            &mut self,
+            position: &mut Position,
+            _: &mut Log,
+            _: &mut dyn Watcher,
+        ) -> Result<()> {
+            assert!(!self.bad.contains(&(position.step - 1)));
+            Ok(())
+        }
+        fn is_over(&self, _: &Position) -> bool {
+            false
+        }
+        fn show(&mut self, _: u64, _: &mut dyn Watcher) -> Result<()> {
+            Ok(())
+        }
+        fn state(&self, _: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
+            let one = vec![("w".to_owned(), Tensor::new(1f32, &Device::Cpu)?)];
+            let state = State {
+                weights: one.clone(),
+                ema: one.clone(),
+                optimizer: one,
+            };
+            Ok((state, BTreeMap::new()))
+        }
+        fn saved(&mut self, position: &Position) -> Result<()> {
+            assert_eq!(position.skipped_in_row, 0);
+            self.skipped = position.skipped;
+            Ok(())
+        }
+        fn finish(&mut self, _: &Position) -> Result<(PathBuf, PathBuf)> {
+            Ok((PathBuf::new(), PathBuf::new()))
+        }
+    }
+
+    struct Deaf;
+
+    impl Watcher for Deaf {
+        fn progress(&mut self, _: &Progress) {}
+        fn note(&mut self, _: &str) {}
+    }
+
+    /// Eight steps, a checkpoint after each that can be, two bad ones in a row are too many.
+    fn run(root: &Path, bad: &[u64]) -> (Result<Ending>, u64) {
+        let mut plan = Plan::default();
+        (plan.steps.steps, plan.steps.batch, plan.steps.max_skips) = (8, 4, 2);
+        plan.output.checkpoint_every = 1;
+        let folder = RunFolder::create(root, &plan).unwrap();
+        let digits = Digits::embedded().unwrap();
+        let source = DigitsSource::new(digits, Style::Chalk, &[], 2).unwrap();
+        let batches = Batches::new(Arc::new(source), 0, 4, Augment::default()).unwrap();
+        let mut task = Stumbling {
+            bad: bad.to_vec(),
+            skipped: 0,
+        };
+        let pace = (&plan.steps, &plan.output);
+        let stop = AtomicBool::new(false);
+        let device = Device::Cpu;
+        let ending = drive(&mut task, &folder, pace, batches, &device, &stop, &mut Deaf);
+        (ending, task.skipped)
+    }
+
+    #[test]
+    fn single_bad_steps_are_skipped_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ending, skipped) = run(&dir.path().join("run"), &[1, 3, 6]);
+        assert!(matches!(ending, Ok(Ending::Finished { .. })), "{ending:?}");
+        assert_eq!(skipped, 3);
+    }
+
+    #[test]
+    fn bad_steps_in_a_row_end_the_run_and_the_last_good_checkpoint_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ending, _) = run(&dir.path().join("run"), &[1, 4, 5]);
+        match ending {
+            Err(TrainError::Diverged {
+                step, checkpoint, ..
+            }) => {
+                assert_eq!(step, 6);
+                assert!(checkpoint.unwrap().ends_with("step-000004"));
+            }
+            other => panic!("{other:?}"),
+        }
+        // A run that ends on a bad step has not ended well.
+        let (ending, _) = run(&dir.path().join("last"), &[7]);
+        assert!(
+            matches!(ending, Err(TrainError::Diverged { step: 8, .. })),
+            "{ending:?}"
+        );
+    }
+}
