@@ -33,11 +33,17 @@ impl Joined {
         Ok(Self { parts, size })
     }
 
-    /// The source of image `index`, and its index there.
-    fn find(&self, mut index: usize) -> Option<(&dyn ImageSource, usize)> {
-        for (source, chosen) in &self.parts {
+    /// Which source image `index` is of, counted from 0.
+    #[must_use]
+    pub fn part(&self, index: usize) -> Option<usize> {
+        Some(self.find(index)?.0)
+    }
+
+    /// The number of the source of image `index`, and the image's index there.
+    fn find(&self, mut index: usize) -> Option<(usize, usize)> {
+        for (part, (_, chosen)) in self.parts.iter().enumerate() {
             match chosen.get(index) {
-                Some(&inside) => return Some((&**source, inside)),
+                Some(&inside) => return Some((part, inside)),
                 None => index -= chosen.len(),
             }
         }
@@ -56,7 +62,7 @@ impl ImageSource for Joined {
 
     fn image(&self, index: usize) -> Result<Rgb8> {
         match self.find(index) {
-            Some((source, inside)) => source.image(inside),
+            Some((part, inside)) => self.parts[part].0.image(inside),
             None => Err(DataError::Index {
                 index,
                 len: self.len(),
@@ -66,7 +72,7 @@ impl ImageSource for Joined {
 
     fn id(&self, index: usize) -> String {
         self.find(index)
-            .map_or_else(String::new, |(source, inside)| source.id(inside))
+            .map_or_else(String::new, |(part, inside)| self.parts[part].0.id(inside))
     }
 }
 
@@ -96,6 +102,8 @@ mod tests {
         let joined =
             Joined::new(vec![(three.clone(), vec![2, 0]), (eight.clone(), vec![1])]).unwrap();
         assert_eq!(joined.len(), 3);
+        let parts: Vec<_> = (0..4).map(|i| joined.part(i)).collect();
+        assert_eq!(parts, [Some(0), Some(0), Some(1), None]);
         assert_eq!(joined.id(1), three.id(0));
         assert_eq!(joined.image(0).unwrap(), three.image(2).unwrap());
         assert_eq!(joined.image(2).unwrap(), eight.image(1).unwrap());

@@ -101,13 +101,13 @@ pub fn train_classifier(
     } else {
         None
     };
-    let sources = kept_source.len();
-    let both = Joined::new(vec![(source, kept_source), (target, kept_target)])?;
+    let parts = vec![(source, kept_source), (target, kept_target)];
+    let both = Arc::new(Joined::new(parts)?);
     let augment = Augment {
         flip: plan.data.flip,
         shift: plan.data.shift,
     };
-    let batches = Batches::new(Arc::new(both), plan.seed, plan.steps.batch, augment)?;
+    let batches = Batches::new(both.clone(), plan.seed, plan.steps.batch, augment)?;
     let config = plan.model.encoder();
     let (params, vars) = start.trainable()?;
     let encoder = Encoder::load(&params, &config)?;
@@ -125,7 +125,7 @@ pub fn train_classifier(
         folder: &folder,
         device: &device,
         config,
-        sources,
+        both,
         held_out,
         seen: None,
     };
@@ -152,8 +152,8 @@ struct Classifying<'a> {
     encoder: Encoder,
     diffusion: Diffusion,
     updater: Updater,
-    /// Images below this index are the source's.
-    sources: usize,
+    /// The images of both domains; a domain's place is its label.
+    both: Arc<Joined>,
     held_out: Option<HeldOut>,
     /// The last look at the held-out images, and its step.
     seen: Option<(u64, Accuracy)>,
@@ -236,7 +236,7 @@ impl Task for Classifying<'_> {
         let n_steps = self.diffusion.n_steps();
         let draws = TimestepSampler::Uniform { n_steps }.sample(&uniforms);
         let t: Vec<usize> = draws.iter().map(|draw| draw.t).collect();
-        let label = |&index: &usize| u32::from(index >= self.sources);
+        let label = |&index: &usize| u32::from(self.both.part(index) == Some(1));
         let labels: Vec<u32> = batch.indices.iter().map(label).collect();
         let micro = match self.plan.steps.micro_batch {
             0 => total,
