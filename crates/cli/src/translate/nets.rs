@@ -250,3 +250,44 @@ fn published(process: &Process) -> Result<Diffusion> {
         rescale_timesteps: process.rescale_timesteps,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assets::DIGITS_SOURCE;
+    use crate::train::load_model;
+    use sdft_models::LoadOptions;
+
+    #[test]
+    fn each_walk_starts_where_its_source_does() {
+        let model = load_model(DIGITS_SOURCE, &LoadOptions::default()).unwrap();
+        let started = |walk, t0| {
+            let variant = Variant {
+                t0: Some(t0),
+                ..Variant::default()
+            };
+            let plan = TranslatePlan::of(TranslatorArg::Sdedit, walk, variant, &model);
+            let Way { diffusion, kind } = way(&plan, &plan.variants[0], &model).unwrap();
+            let Kind::Sdedit(edit) = kind else {
+                panic!("another method")
+            };
+            let map = diffusion.schedule.timestep_map();
+            (edit, edit.start.map(|s| (s, map[s])), diffusion)
+        };
+        let part = started(WalkArg::Part, 0.5);
+        assert_eq!((part.0.walk, part.1), (Walk::PAPER, Some((20, 500))));
+        assert_eq!(started(WalkArg::Inside, 0.5).1, Some((39, 500)));
+        // 500 levels of noise begin at step 499, in the tables and with the variance of the published sampler.
+        let (edit, start, diffusion) = started(WalkArg::Ancestral, 0.5);
+        assert_eq!((edit.walk, start), (Walk::Ancestral, Some((499, 499))));
+        assert_eq!(diffusion.variance, Variance::FixedSmall);
+        let alpha_bar = diffusion.schedule.alpha_bar()[499];
+        assert!(
+            (alpha_bar / 0.078_587_248_92 - 1.0).abs() < 1e-9,
+            "{alpha_bar}"
+        );
+        for walk in [WalkArg::Part, WalkArg::Inside, WalkArg::Ancestral] {
+            assert_eq!(started(walk, 0.0).1, None, "{walk:?}");
+        }
+    }
+}
