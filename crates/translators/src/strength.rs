@@ -61,3 +61,43 @@ pub fn steps_inside(schedule: &Schedule, t0: f64, n: usize) -> Result<Schedule> 
     kept.dedup();
     schedule.keeping(&kept).map_err(candle_core::Error::wrap)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdft_diffusion::Variance;
+    use sdft_schedule::BetaSchedule;
+
+    fn full() -> Schedule {
+        Schedule::new(BetaSchedule::Linear, 1000).unwrap()
+    }
+
+    fn diffusion(steps: &str) -> Diffusion {
+        let schedule = full().respaced(&steps.parse().unwrap()).unwrap();
+        Diffusion::new(schedule, Variance::FixedSmall)
+    }
+
+    #[test]
+    fn strengths_count_as_their_sources_do() {
+        let coarse = diffusion("ddim40");
+        assert_eq!(start_of(&coarse, 0.5).unwrap(), Some(20));
+        assert_eq!(start_of(&coarse, 0.499).unwrap(), Some(19));
+        assert_eq!(start_of(&coarse, 1.0).unwrap(), Some(39));
+        assert_eq!(start_of(&coarse, 0.001).unwrap(), Some(0));
+        assert_eq!(levels_of(&diffusion(""), 0.5).unwrap(), Some(499));
+        assert_eq!(levels_of(&diffusion(""), 1.0).unwrap(), Some(999));
+        let inside = steps_inside(&full(), 0.5, 40).unwrap();
+        let map = inside.timestep_map();
+        assert_eq!(map[..5], [0, 12, 25, 38, 51]);
+        assert_eq!(map[35..], [448, 461, 474, 487, 500]);
+        assert_eq!(
+            steps_inside(&full(), 1.0, 40).unwrap().timestep_map()[39],
+            999
+        );
+        for wrong in [-0.1, 1.1, f64::NAN] {
+            let error = start_of(&coarse, wrong).unwrap_err().to_string();
+            assert!(error.contains("t0: expected 0 to 1"), "{error}");
+        }
+        assert!(steps_inside(&full(), 0.0, 40).is_err());
+    }
+}

@@ -11,7 +11,7 @@ use sdft_samplers::{NoiseSource, NumberedNoise, seeded_normal};
 use sdft_schedule::{BetaSchedule, Schedule};
 use sdft_translators::{
     DomainIndependent, DomainSpecific, Edit, Energies, Ilvr, LowPass, Walk, ddib, edit_step, egsde,
-    ilvr, levels_of, sdedit, start_of, steps_inside,
+    ilvr, levels_of, sdedit, start_of,
 };
 use std::cell::Cell;
 
@@ -447,30 +447,6 @@ fn ilvr_takes_the_coarse_image_of_its_reference() {
     assert!(led < 0.05 && free > 4.0 * led, "{led} {free}");
     // The fine image is the model's own.
     assert!(worst(&run(0), &reference) > 0.2);
-}
-
-#[test]
-fn strengths_count_as_their_sources_do() {
-    let coarse = diffusion("ddim40");
-    assert_eq!(start_of(&coarse, 0.5).unwrap(), Some(20));
-    assert_eq!(start_of(&coarse, 0.499).unwrap(), Some(19));
-    assert_eq!(start_of(&coarse, 1.0).unwrap(), Some(39));
-    assert_eq!(start_of(&coarse, 0.001).unwrap(), Some(0));
-    assert_eq!(levels_of(&diffusion(""), 0.5).unwrap(), Some(499));
-    assert_eq!(levels_of(&diffusion(""), 1.0).unwrap(), Some(999));
-    let inside = steps_inside(&full(), 0.5, 40).unwrap();
-    let map = inside.timestep_map();
-    assert_eq!(map[..5], [0, 12, 25, 38, 51]);
-    assert_eq!(map[35..], [448, 461, 474, 487, 500]);
-    assert_eq!(
-        steps_inside(&full(), 1.0, 40).unwrap().timestep_map()[39],
-        999
-    );
-    for wrong in [-0.1, 1.1, f64::NAN] {
-        let error = start_of(&coarse, wrong).unwrap_err().to_string();
-        assert!(error.contains("t0: expected 0 to 1"), "{error}");
-    }
-    assert!(steps_inside(&full(), 0.0, 40).is_err());
 }
 
 #[test]
