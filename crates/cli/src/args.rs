@@ -28,6 +28,7 @@ pub(crate) enum Verb {
     /// Draw images from a model.
     Sample(SampleArgs),
     /// Train the classifier of noised images that EGSDE needs, source against target; without arguments, the embedded example's.
+    #[command(after_help = CLASSIFIER_HELP)]
     TrainClassifier(ClassifierArgs),
     /// Bring images into a model's domain; without arguments, the embedded example.
     #[command(after_help = TRANSLATE_HELP)]
@@ -57,26 +58,15 @@ pub(crate) enum MethodArg {
     Sdft,
 }
 
+/// What every command takes that makes a run.
 #[derive(Debug, Args)]
-pub(crate) struct TrainArgs {
+pub(crate) struct RunArgs {
     /// A preset (see `--list`) or a TOML file; may be given again, later ones override earlier ones.
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) config: Vec<String>,
     /// List the presets and leave.
     #[arg(long)]
     pub(crate) list: bool,
-    /// The source model: a .pt or .safetensors file, or `digits-source`.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) source: Option<String>,
-    /// The part of the source file to take where it holds several, as `inspect` lists them.
-    #[arg(long, value_name = "KEY")]
-    pub(crate) source_key: Option<String>,
-    /// The images: a folder, or `digits`.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: Option<String>,
-    /// What to train.
-    #[arg(long, value_enum)]
-    pub(crate) method: Option<MethodArg>,
     /// Optimiser steps.
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<u64>,
@@ -99,11 +89,29 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) strict: bool,
     /// Go on with the run in this folder.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "source", "source_key", "data", "method", "batch", "seed", "name", "list", "strict", "out"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "batch", "seed", "name", "list", "strict", "out"])]
     pub(crate) resume: Option<PathBuf>,
     /// Print the plan with its time, memory and disk, and leave.
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// The source model: a .pt or .safetensors file, or `digits-source`.
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub(crate) source: Option<String>,
+    /// The part of the source file to take where it holds several, as `inspect` lists them.
+    #[arg(long, value_name = "KEY", conflicts_with = "resume")]
+    pub(crate) source_key: Option<String>,
+    /// The images: a folder, or `digits`.
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    pub(crate) data: Option<String>,
+    /// What to train.
+    #[arg(long, value_enum, conflicts_with = "resume")]
+    pub(crate) method: Option<MethodArg>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -164,52 +172,28 @@ pub(crate) struct SampleArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ClassifierArgs {
-    /// A preset (see `--list`) or a TOML file; may be given again, later ones override earlier ones.
-    #[arg(long, value_name = "NAME|FILE")]
-    pub(crate) config: Vec<String>,
-    /// List the presets and leave.
-    #[arg(long)]
-    pub(crate) list: bool,
     /// The images that translations come from: a folder, or `digits`.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub(crate) source: Option<String>,
     /// The images of the domain that they go to.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub(crate) target: Option<String>,
     /// The model that the classifier will stand beside; its image size and noise schedule are taken over.
-    #[arg(long, value_name = "FILE|DIR")]
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "resume")]
     pub(crate) model: Option<String>,
     /// A classifier whose trunk is the start, as guidance's 256x256_classifier.pt; tensors are taken by name and shape.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub(crate) init: Option<String>,
-    /// Optimiser steps; 5000 if not given (the paper: 1500 for MetFaces, 4500 for AAHQ).
-    #[arg(long, value_name = "N")]
-    pub(crate) steps: Option<u64>,
-    /// Images per step; 32 if not given.
-    #[arg(long, value_name = "N")]
-    pub(crate) batch: Option<u64>,
-    /// Seed of every random number.
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
-    /// Name of the run and of its folder.
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// Where run folders go.
-    #[arg(long, value_name = "DIR", default_value = "runs")]
-    pub(crate) out: PathBuf,
-    /// Any other setting, as in the TOML file: `--set loop.micro_batch=4`.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) set: Vec<String>,
-    /// Stop if an image cannot be read, instead of leaving it out.
-    #[arg(long)]
-    pub(crate) strict: bool,
-    /// Go on with the run in this folder.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "source", "target", "model", "init", "batch", "seed", "name", "list", "strict", "out"])]
-    pub(crate) resume: Option<PathBuf>,
-    /// Print the plan and leave.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }
+
+const CLASSIFIER_HELP: &str = "\
+Without other settings it is EGSDE's recipe: 5000 steps of 32 images; the paper took 1500 for MetFaces, 4500 for AAHQ.
+
+Examples:
+  sdft train-classifier --model runs/metfaces-sdft --source faces --target metfaces --init 256x256_classifier.pt --steps 1500
+  sdft train-classifier --source faces --target metfaces --set loop.micro_batch=4 --dry-run";
 
 const TRANSLATE_HELP: &str = "\
 Examples:

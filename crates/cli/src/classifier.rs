@@ -2,10 +2,11 @@
 
 use crate::args::ClassifierArgs;
 use crate::console::{self, Console, duration, size};
-use crate::sample::model_file;
-use crate::train::{
-    STOP, conclude, fingerprint, list, listen, load_model, make_whole, note_changed_rate, open_data,
+use crate::runs::{
+    STOP, changed, conclude, flags, list, listen, make_whole, new_root, note_changed_rate,
 };
+use crate::sample::model_file;
+use crate::train::{fingerprint, load_model, open_data};
 use crate::{config, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
@@ -15,7 +16,7 @@ use sdft_models::{LoadOptions, LoadedEncoder, Process, load_encoder};
 use sdft_nn::backward;
 use sdft_train::{
     ClassifierModel, ClassifierPlan, ClassifierSetup, DataPlan, DomainPlan, Ending, RunFolder,
-    RunPlan, TrainError, free_run_folder, start_classifier, train_classifier as train,
+    RunPlan, TrainError, start_classifier, train_classifier as train,
 };
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -25,14 +26,14 @@ use std::time::{Duration, Instant};
 use toml::Table;
 
 pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
-    if args.list {
+    if args.run.list {
         return list::<ClassifierPlan>();
     }
-    let job = match &args.resume {
+    let job = match &args.run.resume {
         Some(folder) => Job::resumed(folder, args)?,
         None => Job::fresh(args)?,
     };
-    if args.dry_run {
+    if args.run.dry_run {
         job.describe()?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -105,50 +106,26 @@ struct Job {
 impl Job {
     fn fresh(args: &ClassifierArgs) -> Result<Self> {
         let said = [&args.source, &args.target, &args.model, &args.init];
-        let embedded = args.config.is_empty() && said.iter().all(|said| said.is_none());
+        let embedded = args.run.config.is_empty() && said.iter().all(|said| said.is_none());
         let configs = if embedded {
             vec!["digits-classifier".to_owned()]
         } else {
-            args.config.clone()
+            args.run.config.clone()
         };
         let mut table = config::layers::<ClassifierPlan>(&configs)?;
         let texts = [
             ("data.source.path", &args.source),
             ("data.target.path", &args.target),
             ("init", &args.init),
-            ("name", &args.name),
         ];
         for (key, value) in texts {
             if let Some(value) = value {
                 config::put(&mut table, key, value.as_str());
             }
         }
-        let numbers = [
-            ("loop.steps", args.steps),
-            ("loop.batch", args.batch),
-            ("seed", args.seed),
-        ];
-        for (key, value) in numbers {
-            if let Some(value) = value {
-                let value = i64::try_from(value)
-                    .map_err(|_| usage(format!("{key}: {value} is too large")))?;
-                config::put(&mut table, key, value);
-            }
-        }
-        if args.strict {
-            config::put(&mut table, "data.strict", true);
-        }
-        for assignment in &args.set {
-            config::set::<ClassifierPlan>(&mut table, assignment)?;
-        }
+        flags::<ClassifierPlan>(&mut table, &args.run)?;
         let mut job = Self::from_table(table, args.model.as_deref())?;
-        let root = match &args.name {
-            Some(name) => args.out.join(name),
-            None => free_run_folder(&args.out, &job.plan.name),
-        };
-        if let Some(name) = root.file_name().and_then(|name| name.to_str()) {
-            name.clone_into(&mut job.plan.name);
-        }
+        let root = new_root(&args.run, &mut job.plan.name);
         job.place = Place::New(root);
         Ok(job)
     }
@@ -283,23 +260,9 @@ impl Job {
     }
 
     fn resumed(root: &Path, args: &ClassifierArgs) -> Result<Self> {
-        let (folder, mut plan) = RunFolder::open::<ClassifierPlan>(root)?;
-        let before = plan.steps.steps;
-        if let Some(steps) = args.steps {
-            plan.steps.steps = steps;
-        }
-        for assignment in &args.set {
-            let key = assignment.split('=').next().unwrap_or_default().trim();
-            if !["loop.steps", "loop.recompute"].contains(&key) && !key.starts_with("output.") {
-                return Err(usage(format!(
-                    "--set {assignment}: a run goes on with the plan it was started with; only loop.steps, loop.recompute and output.* can change"
-                )));
-            }
-            let mut table = Table::try_from(&plan).context("the plan cannot be changed")?;
-            config::set::<ClassifierPlan>(&mut table, assignment)?;
-            plan = config::plan(table)?;
-        }
-        plan.validate().map_err(|e| usage(e.to_string()))?;
+        let (folder, stored) = RunFolder::open::<ClassifierPlan>(root)?;
+        let before = stored.steps.steps;
+        let plan = changed(stored, &args.run, &["loop.steps", "loop.recompute"])?;
         if plan.steps.steps != before {
             note_changed_rate(plan.optim.schedule);
         }

@@ -15,6 +15,7 @@ mod evaluate;
 mod inspect;
 mod judge;
 mod reproduce;
+mod runs;
 mod sample;
 mod suggest;
 mod train;

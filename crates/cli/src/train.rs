@@ -1,9 +1,11 @@
 use crate::args::{MethodArg, TrainArgs};
-use crate::assets::Presets;
 use crate::console::{self, Console, duration, size};
 use crate::estimate::{Estimate, estimate};
+use crate::runs::{
+    STOP, changed, conclude, flags, list, listen, make_whole, new_root, note_changed_rate,
+};
 use crate::weights::Weights;
-use crate::{INTERRUPTED, assets, config, judge, usage};
+use crate::{assets, config, judge, usage};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use sdft_data::{Digits, DigitsSource, FolderSource, ImageSource, Style};
@@ -11,97 +13,27 @@ use sdft_eval::{Extractor, View};
 use sdft_features::{InceptionResize, Network};
 use sdft_models::{LoadOptions, LoadedModel, load_unet, load_unet_bytes};
 use sdft_nn::Params;
-use sdft_train::{
-    DataPlan, Ending, Examiner, LrSchedule, Plan, RunFolder, Setup, TrainError, free_run_folder,
-    run,
-};
+use sdft_train::{DataPlan, Ending, Examiner, Plan, RunFolder, Setup, TrainError, run};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use toml::Table;
 
-/// Set by Ctrl-C; the loop looks at it between two steps.
-pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
-
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
-    if args.list {
+    if args.run.list {
         return list::<Plan>();
     }
-    let job = match &args.resume {
+    let job = match &args.run.resume {
         Some(folder) => Job::resumed(folder, args)?,
         None => Job::fresh(args)?,
     };
-    if args.dry_run {
+    if args.run.dry_run {
         job.describe()?;
         return Ok(ExitCode::SUCCESS);
     }
     job.start()
-}
-
-/// Prints the presets of a command.
-pub(crate) fn list<P: Presets>() -> Result<ExitCode> {
-    for name in P::preset_names() {
-        let about = P::preset(name)
-            .and_then(|text| text.lines().next())
-            .unwrap_or("")
-            .trim_start_matches("# ");
-        console::line(format_args!("{name:17} {about}"))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Makes a path whole, so that a run can be continued from another folder than the one it was started in; names of what is embedded stay.
-pub(crate) fn make_whole(path: &mut String) {
-    let embedded = [assets::DIGITS, assets::DIGITS_SOURCE].contains(&path.as_str());
-    match Path::new(path.as_str()).canonicalize() {
-        Ok(full) if !embedded => *path = full.display().to_string(),
-        _ => {}
-    }
-}
-
-/// Says how a run of `verb` ended; `label` stands before what shows how good the model is.
-pub(crate) fn conclude(
-    ending: Result<Ending, TrainError>,
-    root: &Path,
-    verb: &str,
-    label: &str,
-) -> Result<ExitCode> {
-    match ending {
-        Ok(Ending::Finished { model, shown }) => {
-            console::line(format_args!("model    {}", model.display()))?;
-            let log = root.join("log.jsonl");
-            if shown != log {
-                console::line(format_args!("{label:8} {}", shown.display()))?;
-            }
-            console::line(format_args!("log      {}", log.display()))?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Ok(Ending::Interrupted { checkpoint }) => {
-            console::line(format_args!("interrupted; saved {}", checkpoint.display()))?;
-            console::line(format_args!(
-                "go on with: cargo xtask {verb} --resume {}",
-                root.display()
-            ))?;
-            Ok(ExitCode::from(INTERRUPTED))
-        }
-        Err(error @ TrainError::Plan(_)) => Err(usage(error.to_string())),
-        Err(error) => {
-            let context = format!("the run in {} stopped", root.display());
-            Err(anyhow::Error::new(error).context(context))
-        }
-    }
-}
-
-/// What everyone should know who changes the number of steps on the way.
-pub(crate) fn note_changed_rate(schedule: LrSchedule) {
-    if schedule != LrSchedule::Constant {
-        console::note(
-            "the learning rate follows the number of steps, so another number changes its course from here on",
-        );
-    }
 }
 
 /// A run that is ready to go.
@@ -122,17 +54,8 @@ enum Place {
 impl Job {
     fn fresh(args: &TrainArgs) -> Result<Self> {
         let table = assemble(args)?;
-        let named = args.name.is_some();
         let mut job = Self::from_table(table)?;
-        let root = args.out.join(&job.plan.name);
-        let root = if named {
-            root
-        } else {
-            free_run_folder(&args.out, &job.plan.name)
-        };
-        if let Some(name) = root.file_name().and_then(|name| name.to_str()) {
-            name.clone_into(&mut job.plan.name);
-        }
+        let root = new_root(&args.run, &mut job.plan.name);
         job.place = Place::New(root);
         Ok(job)
     }
@@ -177,37 +100,9 @@ impl Job {
     }
 
     fn resumed(folder: &Path, args: &TrainArgs) -> Result<Self> {
-        let (folder, mut plan) = RunFolder::open::<Plan>(folder)?;
-        let mut changes = Table::new();
-        for assignment in &args.set {
-            let key = assignment.split('=').next().unwrap_or_default().trim();
-            if !["loop.steps", "loop.recompute", "eval.patience"].contains(&key)
-                && !key.starts_with("output.")
-            {
-                return Err(usage(format!(
-                    "--set {assignment}: a run goes on with the plan it was started with; only loop.steps, loop.recompute, eval.patience and output.* can change"
-                )));
-            }
-            config::set::<Plan>(&mut changes, assignment)?;
-        }
-        if let Some(steps) = args.steps {
-            config::put(
-                &mut changes,
-                "loop.steps",
-                i64::try_from(steps).unwrap_or(i64::MAX),
-            );
-        }
-        let changed = !changes.is_empty();
-        if changed {
-            let mut table = Table::try_from(&plan).context("the plan cannot be changed")?;
-            for (section, values) in changes {
-                for (key, value) in values.as_table().cloned().unwrap_or_default() {
-                    config::put(&mut table, &format!("{section}.{key}"), value);
-                }
-            }
-            plan = config::plan(table)?;
-            plan.validate().map_err(|e| usage(e.to_string()))?;
-        }
+        let (folder, stored) = RunFolder::open::<Plan>(folder)?;
+        let allowed = ["loop.steps", "loop.recompute", "eval.patience"];
+        let plan = changed(stored.clone(), &args.run, &allowed)?;
         let source = if plan.source.is_empty() {
             None
         } else {
@@ -230,8 +125,10 @@ impl Job {
                 plan.data.path
             );
         }
-        if changed {
+        if plan != stored {
             folder.write_plan(&plan)?;
+        }
+        if plan.steps.steps != stored.steps.steps {
             note_changed_rate(plan.optim.schedule);
         }
         Ok(Self {
@@ -422,10 +319,10 @@ fn locate_eval_weights(plan: &mut Plan) -> Result<()> {
 /// Presets and files, then flags, then `--set`.
 fn assemble(args: &TrainArgs) -> Result<Table> {
     // Without anything said it is the embedded example; with data of one's own, the paper's settings are the start.
-    let configs = if args.config.is_empty() && args.data.is_none() && args.source.is_none() {
+    let configs = if args.run.config.is_empty() && args.data.is_none() && args.source.is_none() {
         vec!["digits-sdft".to_owned()]
     } else {
-        args.config.clone()
+        args.run.config.clone()
     };
     let mut table = config::layers::<Plan>(&configs)?;
     let text = |table: &mut Table, key: &str, value: &Option<String>| {
@@ -436,18 +333,6 @@ fn assemble(args: &TrainArgs) -> Result<Table> {
     text(&mut table, "source", &args.source);
     text(&mut table, "source_key", &args.source_key);
     text(&mut table, "data.path", &args.data);
-    text(&mut table, "name", &args.name);
-    let number = |table: &mut Table, key: &str, value: Option<u64>| -> Result<()> {
-        if let Some(value) = value {
-            let value =
-                i64::try_from(value).map_err(|_| usage(format!("{key}: {value} is too large")))?;
-            config::put(table, key, value);
-        }
-        Ok(())
-    };
-    number(&mut table, "loop.steps", args.steps)?;
-    number(&mut table, "loop.batch", args.batch)?;
-    number(&mut table, "seed", args.seed)?;
     if let Some(method) = args.method {
         let name = match method {
             MethodArg::Scratch => "scratch",
@@ -456,12 +341,7 @@ fn assemble(args: &TrainArgs) -> Result<Table> {
         };
         config::put(&mut table, "method", name);
     }
-    if args.strict {
-        config::put(&mut table, "data.strict", true);
-    }
-    for assignment in &args.set {
-        config::set::<Plan>(&mut table, assignment)?;
-    }
+    flags::<Plan>(&mut table, &args.run)?;
     Ok(table)
 }
 
@@ -547,22 +427,4 @@ pub(crate) fn open_data(plan: &DataPlan, size: usize) -> Result<Arc<dyn ImageSou
         console::note(&report.to_string());
     }
     Ok(Arc::new(source))
-}
-
-/// First Ctrl-C: finish the step, save, leave. Second: leave at once.
-pub(crate) fn listen() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let handler = ctrlc::set_handler(|| {
-            if STOP.swap(true, Ordering::Relaxed) {
-                std::process::exit(i32::from(INTERRUPTED));
-            }
-            console::note(
-                "interrupted: finishing what is under way and saving; once more to leave at once",
-            );
-        });
-        if let Err(error) = handler {
-            console::note(&format!("Ctrl-C will stop without saving: {error}"));
-        }
-    });
 }

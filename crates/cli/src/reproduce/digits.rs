@@ -2,8 +2,9 @@
 
 use super::translation::Translations;
 use crate::args::ReproduceArgs;
+use crate::runs::STOP;
 use crate::sample::PaperSampler;
-use crate::train::{Job, STOP, load_model};
+use crate::train::{Job, load_model};
 use crate::{INTERRUPTED, assets, config, console, judge};
 use anyhow::{Context, Result};
 use candle_core::Tensor;

@@ -12,8 +12,9 @@ pub(crate) use plan::{TranslatePlan, Variant};
 
 use crate::args::{TranslateArgs, TranslatorArg, WalkArg};
 use crate::console::{self, Ticker};
+use crate::runs::{STOP, listen};
 use crate::sample::{load_options, model_file, sheet_beside};
-use crate::train::{STOP, listen, load_model};
+use crate::train::load_model;
 use crate::{INTERRUPTED, usage};
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};

@@ -1,0 +1,163 @@
+//! What all commands have in common that make runs.
+
+use crate::args::RunArgs;
+use crate::assets::{self, Presets};
+use crate::config::{self, Settings};
+use crate::{INTERRUPTED, console, usage};
+use anyhow::{Context, Result};
+use sdft_train::{Ending, LrSchedule, RunPlan, TrainError, free_run_folder};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use toml::Table;
+
+/// Set by Ctrl-C; the loop looks at it between two steps.
+pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Prints the presets of a command.
+pub(crate) fn list<P: Presets>() -> Result<ExitCode> {
+    for name in P::preset_names() {
+        let about = P::preset(name)
+            .and_then(|text| text.lines().next())
+            .unwrap_or("")
+            .trim_start_matches("# ");
+        console::line(format_args!("{name:17} {about}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a path whole, so that a run can be continued from another folder than the one it was started in; names of what is embedded stay.
+pub(crate) fn make_whole(path: &mut String) {
+    let embedded = [assets::DIGITS, assets::DIGITS_SOURCE].contains(&path.as_str());
+    match Path::new(path.as_str()).canonicalize() {
+        Ok(full) if !embedded => *path = full.display().to_string(),
+        _ => {}
+    }
+}
+
+/// Says how a run of `verb` ended; `label` stands before what shows how good the model is.
+pub(crate) fn conclude(
+    ending: Result<Ending, TrainError>,
+    root: &Path,
+    verb: &str,
+    label: &str,
+) -> Result<ExitCode> {
+    match ending {
+        Ok(Ending::Finished { model, shown }) => {
+            console::line(format_args!("model    {}", model.display()))?;
+            let log = root.join("log.jsonl");
+            if shown != log {
+                console::line(format_args!("{label:8} {}", shown.display()))?;
+            }
+            console::line(format_args!("log      {}", log.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Ending::Interrupted { checkpoint }) => {
+            console::line(format_args!("interrupted; saved {}", checkpoint.display()))?;
+            console::line(format_args!(
+                "go on with: cargo xtask {verb} --resume {}",
+                root.display()
+            ))?;
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        Err(error @ TrainError::Plan(_)) => Err(usage(error.to_string())),
+        Err(error) => {
+            let context = format!("the run in {} stopped", root.display());
+            Err(anyhow::Error::new(error).context(context))
+        }
+    }
+}
+
+/// What everyone should know who changes the number of steps on the way.
+pub(crate) fn note_changed_rate(schedule: LrSchedule) {
+    if schedule != LrSchedule::Constant {
+        console::note(
+            "the learning rate follows the number of steps, so another number changes its course from here on",
+        );
+    }
+}
+
+/// Puts what the flags say into the settings; `--set` has the last word.
+pub(crate) fn flags<P: Settings>(table: &mut Table, run: &RunArgs) -> Result<()> {
+    if let Some(name) = &run.name {
+        config::put(table, "name", name.as_str());
+    }
+    let numbers = [
+        ("loop.steps", run.steps),
+        ("loop.batch", run.batch),
+        ("seed", run.seed),
+    ];
+    for (key, value) in numbers {
+        if let Some(value) = value {
+            let value =
+                i64::try_from(value).map_err(|_| usage(format!("{key}: {value} is too large")))?;
+            config::put(table, key, value);
+        }
+    }
+    if run.strict {
+        config::put(table, "data.strict", true);
+    }
+    for assignment in &run.set {
+        config::set::<P>(table, assignment)?;
+    }
+    Ok(())
+}
+
+/// The folder of a new run, one that is free unless the run was given a name; `name` becomes the folder's.
+pub(crate) fn new_root(run: &RunArgs, name: &mut String) -> PathBuf {
+    let root = match &run.name {
+        Some(_) => run.out.join(&*name),
+        None => free_run_folder(&run.out, name),
+    };
+    if let Some(part) = root.file_name().and_then(|part| part.to_str()) {
+        part.clone_into(name);
+    }
+    root
+}
+
+/// The plan of a run that goes on, with what may still change: `allowed` keys and everything about output.
+pub(crate) fn changed<P: Settings + RunPlan>(
+    plan: P,
+    run: &RunArgs,
+    allowed: &[&str],
+) -> Result<P> {
+    if run.set.is_empty() && run.steps.is_none() {
+        return Ok(plan);
+    }
+    let mut table = Table::try_from(&plan).context("the plan cannot be changed")?;
+    for assignment in &run.set {
+        let key = assignment.split('=').next().unwrap_or_default().trim();
+        if !allowed.contains(&key) && !key.starts_with("output.") {
+            return Err(usage(format!(
+                "--set {assignment}: a run goes on with the plan it was started with; only {} and output.* can change",
+                allowed.join(", ")
+            )));
+        }
+        config::set::<P>(&mut table, assignment)?;
+    }
+    if let Some(steps) = run.steps {
+        let steps = i64::try_from(steps).unwrap_or(i64::MAX);
+        config::put(&mut table, "loop.steps", steps);
+    }
+    let plan: P = config::plan(table)?;
+    plan.validate().map_err(|e| usage(e.to_string()))?;
+    Ok(plan)
+}
+
+/// First Ctrl-C: finish the step, save, leave. Second: leave at once.
+pub(crate) fn listen() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let handler = ctrlc::set_handler(|| {
+            if STOP.swap(true, Ordering::Relaxed) {
+                std::process::exit(i32::from(INTERRUPTED));
+            }
+            console::note(
+                "interrupted: finishing what is under way and saving; once more to leave at once",
+            );
+        });
+        if let Err(error) = handler {
+            console::note(&format!("Ctrl-C will stop without saving: {error}"));
+        }
+    });
+}
