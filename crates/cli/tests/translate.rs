@@ -166,42 +166,45 @@ fn one_bad_image_does_not_stop_the_others() {
 }
 
 #[test]
-fn an_interrupted_translation_goes_on_where_it_was() {
+fn a_translation_that_is_stopped_or_killed_goes_on_where_it_was() {
     let place = place_with_inputs();
-    let whole = ["--walk", "ancestral", "--t0", "0.4", "--batch", "1"];
-    let mut child = place
-        .command(
-            &[
-                &["translate", "--model", "digits-source", "--input", "in"][..],
-                &whole,
-            ]
-            .concat(),
-        )
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let started = Instant::now();
-    while !place.path("translated/00001.png").exists() {
-        assert!(
-            started.elapsed() < Duration::from_secs(60),
-            "nothing was written"
-        );
-        std::thread::sleep(Duration::from_millis(5));
+    let slow = ["--walk", "ancestral", "--t0", "0.4", "--batch", "1"];
+    let args = ["translate", "--model", "digits-source", "--input", "in"];
+    let done = || match place.path("translated").exists() {
+        true => files(&place.path("translated")).len(),
+        false => 0,
+    };
+    for (signal, code) in [("-KILL", None), ("-INT", Some(130))] {
+        let before = done();
+        let mut child = place
+            .command(&[&args[..], &slow].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        while done() == before {
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "nothing was written"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Nobody else can write there meanwhile.
+        if signal == "-INT" {
+            translate(&place, &slow).fails(1, &["another process is translating into this folder"]);
+        }
+        let id = child.id().to_string();
+        let told = std::process::Command::new("kill")
+            .args([signal, &id])
+            .status();
+        assert!(told.unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), code);
+        assert!((1..6).contains(&done()), "{} of 6", done());
     }
-    let id = child.id().to_string();
-    let told = std::process::Command::new("kill")
-        .args(["-INT", &id])
-        .status();
-    assert!(told.unwrap().success());
-    let code = child.wait().unwrap().code();
-    // It may have been at the end already; then there is nothing to go on with.
-    if files(&place.path("translated")).len() < 6 {
-        assert_eq!(code, Some(130));
-    }
-    let again = translate(&place, &whole).ok();
+    let again = translate(&place, &slow).ok();
     assert!(again.err.contains("are complete and stay"), "{again:?}");
-    translate(&place, &[&whole[..], &["--out", "undisturbed"]].concat()).ok();
+    translate(&place, &[&slow[..], &["--out", "undisturbed"]].concat()).ok();
     assert_same(
         &files(&place.path("undisturbed")),
         &files(&place.path("translated")),

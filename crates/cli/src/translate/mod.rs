@@ -286,12 +286,18 @@ impl Job<'_> {
 
     fn start(&self) -> Result<Ended> {
         listen();
-        let variants = &self.plan.variants;
+        let _lock = outputs::lock(&self.args.out)?;
+        let (variants, overwrite) = (&self.plan.variants, self.args.overwrite);
+        if !overwrite {
+            outputs::write_plan(&self.args.out, self.plan)?;
+        }
         let mut outputs = variants
             .iter()
-            .map(|v| Outputs::open(&self.folder(v), self.args.overwrite))
+            .map(|v| Outputs::open(&self.folder(v), overwrite))
             .collect::<Result<Vec<_>>>()?;
-        outputs::write_plan(&self.args.out, self.plan)?;
+        if overwrite {
+            outputs::write_plan(&self.args.out, self.plan)?;
+        }
         console::note(&format!(
             "{} images of {}x{}, {}{}; writes {}",
             self.inputs.len(),

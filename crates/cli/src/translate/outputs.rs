@@ -6,12 +6,15 @@ use anyhow::{Context, Result, bail};
 use sdft_checkpoint::{sha256_bytes, sha256_file, write_bytes_atomic};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Says which output was made of which input; hidden, so that tools that look for images do not see it.
 const RECORDS: &str = ".translated.jsonl";
+
+/// Held by the process that writes there.
+const LOCK: &str = ".translate.lock";
 
 /// One finished image.
 #[derive(Serialize, Deserialize)]
@@ -152,8 +155,7 @@ pub(crate) fn check(out: &Path, input: &Path, plan: &TranslatePlan, overwrite: b
             );
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let occupied = out.is_dir() && fs::read_dir(out)?.next().is_some();
-            if occupied && !overwrite {
+            if !overwrite && is_occupied(out)? {
                 return Err(usage(format!(
                     "--out {}: the folder is not empty and was not made by this command; name another, or give --overwrite to replace images of the same names",
                     out.display()
@@ -165,7 +167,42 @@ pub(crate) fn check(out: &Path, input: &Path, plan: &TranslatePlan, overwrite: b
     }
 }
 
-/// Writes the plan, once nothing is left of another one.
+/// Whether there is anything in the folder; what a command leaves that ends before it has a plan does not count.
+fn is_occupied(out: &Path) -> Result<bool> {
+    if !out.is_dir() {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(out).with_context(|| format!("cannot read {}", out.display()))? {
+        if entry?.file_name() != LOCK {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Takes the folder for this process, until the file is dropped or the process ends in any way.
+pub(crate) fn lock(out: &Path) -> Result<File> {
+    fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
+    let path = out.join(LOCK);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "{}: another process is translating into this folder",
+            out.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
+/// Writes the plan; where there was another one, once nothing is believed of it any more.
 pub(crate) fn write_plan(out: &Path, plan: &TranslatePlan) -> Result<()> {
     let text = toml::to_string(plan).context("the plan cannot be written")?;
     write_bytes_atomic(&out.join("plan.toml"), text.as_bytes())?;
