@@ -120,6 +120,20 @@ pub(crate) enum SamplerArg {
     Ddpm,
 }
 
+/// What files of models may leave open.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Side of the images, for files that do not say; a multiple of what the network halves.
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) image_size: Option<usize>,
+    /// The part of the model's file to take where it holds several.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Any field of the architecture that the file does not say: `--set model.norm_groups=8`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
     /// The model: a weights file, a run folder, or `digits-source`; the newest finished run if not given.
@@ -153,15 +167,8 @@ pub(crate) struct SampleArgs {
     /// The class of every image, for class-conditional models; random ones if not given.
     #[arg(long, value_name = "CLASS")]
     pub(crate) class: Option<u32>,
-    /// Side of the images, for files that do not say; a multiple of what the network halves.
-    #[arg(long, value_name = "PIXELS")]
-    pub(crate) image_size: Option<usize>,
-    /// The part of the file to take where it holds several.
-    #[arg(long, value_name = "KEY")]
-    pub(crate) key: Option<String>,
-    /// Any field of the architecture that the file does not say: `--set model.norm_groups=8`.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) set: Vec<String>,
+    #[command(flatten)]
+    pub(crate) file: ModelArgs,
     /// Where the images go.
     #[arg(long, value_name = "DIR", default_value = "samples")]
     pub(crate) out: PathBuf,
@@ -305,15 +312,8 @@ pub(crate) struct TranslateArgs {
     /// Make everything anew, also what is there already and what was made with other settings.
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Side of the images, for files that do not say.
-    #[arg(long, value_name = "PIXELS")]
-    pub(crate) image_size: Option<usize>,
-    /// The part of the model's file to take where it holds several.
-    #[arg(long, value_name = "KEY")]
-    pub(crate) key: Option<String>,
-    /// Any field of the model's architecture that its file does not say.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) set: Vec<String>,
+    #[command(flatten)]
+    pub(crate) file: ModelArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,4 +1,4 @@
-use crate::args::{SampleArgs, SamplerArg};
+use crate::args::{ModelArgs, SampleArgs, SamplerArg};
 use crate::train::load_model;
 use crate::{assets, config, console, usage};
 use anyhow::{Context, Result};
@@ -32,10 +32,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
         Some(name) => model_file(name)?,
         None => newest_run().unwrap_or_else(|| assets::DIGITS_SOURCE.to_owned()),
     };
-    let model = load_model(
-        &name,
-        &load_options(&args.set, args.key.as_ref(), args.image_size)?,
-    )?;
+    let model = load_model(&name, &args.file.options()?)?;
     for note in &model.notes {
         console::note(note);
     }
@@ -173,6 +170,13 @@ fn labels(args: &SampleArgs, config: &AdmConfig, first: usize, n: usize) -> Opti
             .unwrap_or_else(|| u32::try_from(draw(i)).unwrap_or(0))
     };
     Some((first..first + n).map(label).collect())
+}
+
+impl ModelArgs {
+    /// Options for reading the model.
+    pub(crate) fn options(&self) -> Result<LoadOptions> {
+        load_options(&self.set, self.key.as_ref(), self.image_size)
+    }
 }
 
 /// Options for reading a model, from `--set model.FIELD=VALUE`, `--key` and `--image-size`.

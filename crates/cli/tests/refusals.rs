@@ -162,9 +162,8 @@ fn what_cannot_be_is_said_before_anything_is_written() {
     assert!(!place.path("runs/translate-example").exists());
 }
 
-/// A small U-Net that has not learned anything.
-fn unet(path: &Path, change: fn(&mut AdmConfig)) {
-    let mut config = AdmConfig {
+fn small() -> AdmConfig {
+    AdmConfig {
         image_size: 16,
         out_channels: 3,
         model_channels: 8,
@@ -173,7 +172,12 @@ fn unet(path: &Path, change: fn(&mut AdmConfig)) {
         num_head_channels: 8,
         norm_groups: 4,
         ..AdmConfig::default()
-    };
+    }
+}
+
+/// A small U-Net that has not learned anything.
+fn unet(path: &Path, change: fn(&mut AdmConfig)) {
+    let mut config = small();
     change(&mut config);
     let params = Params::init(&Unet::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
     save_unet(
@@ -193,12 +197,7 @@ fn classifier(path: &Path, image_size: usize, noise_schedule: &str) {
         net: AdmConfig {
             image_size,
             out_channels: 2,
-            model_channels: 8,
-            channel_mult: vec![1.0, 2.0],
-            attention_resolutions: vec![2],
-            num_head_channels: 8,
-            norm_groups: 4,
-            ..AdmConfig::default()
+            ..small()
         },
         pool: Pool::Attention,
     };

@@ -1,7 +1,7 @@
 use crate::ddim::n_steps_from;
 use crate::{NoiseSource, Observer, Step};
-use candle_core::{Result, Tensor};
-use sdft_diffusion::{Clip, Denoiser, Diffusion};
+use candle_core::{Result, Tensor, bail};
+use sdft_diffusion::{Clip, Denoiser, Diffusion, Prediction};
 
 /// The choices of an ancestral trajectory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,32 @@ impl Default for Ancestral {
             start: None,
         }
     }
+}
+
+/// One ancestral step: the state one step of the process earlier, and the predicted clean image. At step 0 the state is the mean.
+///
+/// Source: guided-diffusion `p_sample`.
+///
+/// # Shapes
+/// - `x`, `z`: `[B, C, H, W]` · `t`: one step for the whole batch
+///
+/// # Errors
+/// `t` beyond the process; no noise where it is needed.
+pub fn ddpm_step(
+    diffusion: &Diffusion,
+    prediction: &Prediction,
+    x: &Tensor,
+    t: usize,
+    clip: Clip,
+    z: Option<&Tensor>,
+) -> Result<(Tensor, Tensor)> {
+    let reverse = diffusion.reverse(prediction, x, &vec![t; x.dim(0)?], clip)?;
+    let next = match z {
+        _ if t == 0 => reverse.mean,
+        None => bail!("an ancestral step from {t} needs noise"),
+        Some(z) => (reverse.mean + z.broadcast_mul(&(reverse.log_variance * 0.5)?.exp()?)?)?,
+    };
+    Ok((next, reverse.x0))
 }
 
 /// Runs DDPM's ancestral sampler down to step 0 and returns the images.
@@ -42,22 +68,16 @@ pub fn sample_ddpm(
     let total = n_steps_from(diffusion, options.start)?;
     let mut x = x.clone();
     for (done, t) in (0..total).rev().enumerate() {
-        let steps = vec![t; x.dim(0)?];
-        let prediction = diffusion.predict(denoiser, &x, &steps)?;
-        let reverse = diffusion.reverse(&prediction, &x, &steps, options.clip)?;
-        let fresh = noise.normal(done, &x)?;
-        let next = if t == 0 {
-            reverse.mean
-        } else {
-            (reverse.mean + fresh.broadcast_mul(&(reverse.log_variance * 0.5)?.exp()?)?)?
-        };
+        let prediction = diffusion.predict(denoiser, &x, &vec![t; x.dim(0)?])?;
+        let z = noise.normal(done, &x)?;
+        let (next, x0) = ddpm_step(diffusion, &prediction, &x, t, options.clip, Some(&z))?;
         x = next.detach();
         observer(&Step {
             done: done + 1,
             total,
             t,
             x: &x,
-            x0: &reverse.x0,
+            x0: &x0,
         })?;
     }
     Ok(x)

@@ -27,7 +27,7 @@
 //! **Invariant:** knows no architecture; a step is given its two noise levels explicitly and never computes an index from the other.
 
 pub use crate::{
-    ancestral::{Ancestral, sample_ddpm},
+    ancestral::{Ancestral, ddpm_step, sample_ddpm},
     ddim::{Ddim, ddim_reverse_step, ddim_step, invert_ddim, sample_ddim},
     noise::{GivenNoise, NoiseSource, NumberedNoise, SeededNoise, seeded_normal},
     observer::{Observer, Step},

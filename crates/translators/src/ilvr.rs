@@ -1,7 +1,7 @@
 use crate::LowPass;
 use candle_core::{Result, Tensor};
 use sdft_diffusion::{Clip, Denoiser, Diffusion};
-use sdft_samplers::{NoiseSource, Observer, Step};
+use sdft_samplers::{NoiseSource, Observer, Step, ddpm_step};
 
 /// How long a reference is followed, and on what scale.
 #[derive(Clone, Debug)]
@@ -35,15 +35,9 @@ pub fn ilvr(
     let total = diffusion.n_steps();
     let mut x = noise.normal(0, reference)?;
     for (done, t) in (0..total).rev().enumerate() {
-        let steps = vec![t; x.dim(0)?];
-        let prediction = diffusion.predict(denoiser, &x, &steps)?;
-        let reverse = diffusion.reverse(&prediction, &x, &steps, options.clip)?;
-        let mut next = if t == 0 {
-            reverse.mean
-        } else {
-            let z = noise.normal(1 + 2 * done, &x)?;
-            (reverse.mean + z.broadcast_mul(&(reverse.log_variance * 0.5)?.exp()?)?)?
-        };
+        let prediction = diffusion.predict(denoiser, &x, &vec![t; x.dim(0)?])?;
+        let z = noise.normal(1 + 2 * done, &x)?;
+        let (mut next, x0) = ddpm_step(diffusion, &prediction, &x, t, options.clip, Some(&z))?;
         if t > options.free {
             let e = noise.normal(2 + 2 * done, &x)?;
             let followed = diffusion.q_sample(reference, &vec![t - 1; x.dim(0)?], &e)?;
@@ -55,7 +49,7 @@ pub fn ilvr(
             total,
             t,
             x: &x,
-            x0: &reverse.x0,
+            x0: &x0,
         })?;
     }
     Ok(x)

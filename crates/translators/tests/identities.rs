@@ -100,6 +100,31 @@ fn low_pass(factor: usize) -> LowPass {
     LowPass::new(8, 8, factor, DType::F32, &Device::Cpu).unwrap()
 }
 
+/// SDEdit with the tests' noise.
+fn plain(
+    process: &Diffusion,
+    net: &Unet,
+    x0: &Tensor,
+    mask: Option<&Tensor>,
+    edit: &Edit,
+) -> Tensor {
+    sdedit(process, net, x0, mask, edit, &mut noise(), &mut |_| Ok(())).unwrap()
+}
+
+/// EGSDE with the tests' noise.
+fn led(
+    process: &Diffusion,
+    net: &Unet,
+    energies: &Energies<'_>,
+    x0: &Tensor,
+    edit: &Edit,
+) -> Tensor {
+    egsde(process, net, energies, x0, edit, &mut noise(), &mut |_| {
+        Ok(())
+    })
+    .unwrap()
+}
+
 #[test]
 fn without_strength_the_input_comes_back() {
     let (unet, classifier, x0) = (unet(1), classifier(), image(0, 2));
@@ -113,28 +138,10 @@ fn without_strength_the_input_comes_back() {
             start: None,
             repeats: 2,
         };
-        let plain = sdedit(
-            &diffusion,
-            &unet,
-            &x0,
-            None,
-            &edit,
-            &mut noise(),
-            &mut |_| Ok(()),
-        )
-        .unwrap();
-        let led = egsde(
-            &diffusion,
-            &unet,
-            &energies,
-            &x0,
-            &edit,
-            &mut noise(),
-            &mut |_| Ok(()),
-        )
-        .unwrap();
-        assert_eq!(values(&plain), values(&x0));
-        assert_eq!(values(&led), values(&x0));
+        let unled = plain(&diffusion, &unet, &x0, None, &edit);
+        let guided = led(&diffusion, &unet, &energies, &x0, &edit);
+        assert_eq!(values(&unled), values(&x0));
+        assert_eq!(values(&guided), values(&x0));
     }
 }
 
@@ -153,40 +160,13 @@ fn egsde_without_energies_is_sdedit_bit_for_bit() {
             start: Some(6),
             repeats: 2,
         };
-        let plain = sdedit(
-            &diffusion,
-            &unet,
-            &x0,
-            None,
-            &edit,
-            &mut noise(),
-            &mut |_| Ok(()),
-        )
-        .unwrap();
-        let led = egsde(
-            &diffusion,
-            &unet,
-            &energies,
-            &x0,
-            &edit,
-            &mut noise(),
-            &mut |_| Ok(()),
-        )
-        .unwrap();
-        assert_eq!(values(&plain), values(&led), "{walk:?}");
+        let unled = plain(&diffusion, &unet, &x0, None, &edit);
+        let guided = led(&diffusion, &unet, &energies, &x0, &edit);
+        assert_eq!(values(&unled), values(&guided), "{walk:?}");
         // With energies it is not.
         (energies.lambda_s, energies.lambda_i) = (500.0, 2.0);
-        let led = egsde(
-            &diffusion,
-            &unet,
-            &energies,
-            &x0,
-            &edit,
-            &mut noise(),
-            &mut |_| Ok(()),
-        )
-        .unwrap();
-        assert!(worst(&plain, &led) > 1e-4, "{walk:?}");
+        let guided = led(&diffusion, &unet, &energies, &x0, &edit);
+        assert!(worst(&unled, &guided) > 1e-4, "{walk:?}");
         (energies.lambda_s, energies.lambda_i) = (0.0, 0.0);
     }
 }
@@ -370,16 +350,7 @@ fn what_the_mask_keeps_is_the_input() {
             start: Some(12),
             repeats: 2,
         };
-        let out = sdedit(
-            &diffusion("25"),
-            &unet,
-            &x0,
-            Some(&mask),
-            &edit,
-            &mut noise(),
-            &mut |_| Ok(()),
-        )
-        .unwrap();
+        let out = plain(&diffusion("25"), &unet, &x0, Some(&mask), &edit);
         let half = |x: &Tensor, from| x.narrow(3, from, 4).unwrap();
         assert_eq!(values(&half(&out, 0)), values(&half(&x0, 0)), "{walk:?}");
         assert!(worst(&half(&out, 4), &half(&x0, 4)) > 0.05, "{walk:?}");
@@ -476,16 +447,7 @@ fn repeats_begin_with_the_last_result_and_follow_the_first_source() {
         start: Some(start),
         repeats: 2,
     };
-    let out = egsde(
-        &process,
-        &unet,
-        &energies,
-        &source,
-        &edit,
-        &mut noise(),
-        &mut |_| Ok(()),
-    )
-    .unwrap();
+    let out = led(&process, &unet, &energies, &source, &edit);
     assert_eq!(values(&out), values(&image));
 }
 

@@ -13,7 +13,7 @@ pub(crate) use plan::{TranslatePlan, Variant};
 use crate::args::{TranslateArgs, TranslatorArg, WalkArg};
 use crate::console::{self, Ticker};
 use crate::runs::{STOP, listen};
-use crate::sample::{load_options, model_file, sheet_beside};
+use crate::sample::{model_file, sheet_beside};
 use crate::train::load_model;
 use crate::{INTERRUPTED, usage};
 use anyhow::{Context, Result, bail};
@@ -83,7 +83,7 @@ fn run(args: &TranslateArgs, request: &Request) -> Result<Ended> {
     let method = request.method;
     plan::refuse_unused(args, method)?;
     let model_name = model_file(&request.model)?;
-    let options = load_options(&args.set, args.key.as_ref(), args.image_size)?;
+    let options = args.file.options()?;
     let model = load_model(&model_name, &options)?;
     for note in &model.notes {
         console::note(note);
