@@ -1,6 +1,7 @@
 use crate::error::{Error, Result};
 use crate::manifest::{Asset, AssetFile, RepoType, asset, elsewhere};
 use crate::names::nearest;
+use crate::place::HubFile;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -85,6 +86,7 @@ impl HubCache {
                 Some(known) => Error::NotOnHub {
                     name: name.to_owned(),
                     how: known.how.clone(),
+                    file: PathBuf::from(&known.file),
                 },
                 None => Error::Unknown {
                     name: name.to_owned(),
@@ -95,13 +97,54 @@ impl HubCache {
         self.locate_asset(asset)
     }
 
+    /// Where one file of a repository is.
+    ///
+    /// # Errors
+    /// It was not downloaded.
+    pub fn locate_file(&self, file: &HubFile) -> Result<PathBuf> {
+        self.path_of(file.repo_type, &file.repo, &file.revision, &file.path)
+            .map_err(|looked_at| Error::Missing {
+                name: file.to_string(),
+                looked_at,
+                command: self.command(&file.command()),
+            })
+    }
+
+    /// The folder of a repository.
+    pub fn repository(&self, repo_type: RepoType, repo: &str) -> PathBuf {
+        self.root.join(repository_name(repo_type, repo))
+    }
+
+    /// The file that processes lock while they download what has this hash.
+    pub fn lock(&self, repo_type: RepoType, repo: &str, hash: &str) -> PathBuf {
+        self.root
+            .join(".locks")
+            .join(repository_name(repo_type, repo))
+            .join(format!("{hash}.lock"))
+    }
+
+    /// The commit that a revision was at when something was first downloaded from it.
+    pub fn commit(&self, repo_type: RepoType, repo: &str, revision: &str) -> Option<String> {
+        if is_commit(revision) {
+            return Some(revision.to_owned());
+        }
+        let note = self.note(repo_type, repo, revision);
+        let commit = std::fs::read_to_string(note).ok()?.trim().to_owned();
+        is_commit(&commit).then_some(commit)
+    }
+
+    /// Where [`HubCache::commit`] is noted. A pull request's revision begins with `refs/` itself, and the client leaves that.
+    pub fn note(&self, repo_type: RepoType, repo: &str, revision: &str) -> PathBuf {
+        self.repository(repo_type, repo).join("refs").join(revision)
+    }
+
     fn locate_asset(&self, asset: &Asset) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::with_capacity(asset.files.len());
         for file in &asset.files {
             let path = self.look(asset, file).map_err(|looked_at| Error::Missing {
                 name: asset.name.clone(),
                 looked_at,
-                command: self.command(asset),
+                command: self.command(&fetch_command(asset)),
             })?;
             if let Some(expected) = file.size {
                 let found = match path.metadata() {
@@ -114,7 +157,6 @@ impl HubCache {
                         path,
                         expected,
                         found,
-                        command: self.command(asset),
                     });
                 }
             }
@@ -125,39 +167,53 @@ impl HubCache {
 
     /// The file, or else the path where something was missing.
     fn look(&self, asset: &Asset, file: &AssetFile) -> std::result::Result<PathBuf, PathBuf> {
-        let kind = match asset.repo_type {
-            RepoType::Model => "models",
-            RepoType::Dataset => "datasets",
+        self.path_of(asset.repo_type, &asset.repo, &asset.revision, &file.path)
+    }
+
+    fn path_of(
+        &self,
+        repo_type: RepoType,
+        repo: &str,
+        revision: &str,
+        file: &str,
+    ) -> std::result::Result<PathBuf, PathBuf> {
+        let Some(commit) = self.commit(repo_type, repo, revision) else {
+            return Err(self.note(repo_type, repo, revision));
         };
-        let repository = self
-            .root
-            .join(format!("{kind}--{}", asset.repo.replace('/', "--")));
-        let commit = if is_commit(&asset.revision) {
-            asset.revision.clone()
-        } else {
-            // A pull request's revision begins with refs/ itself, and the client does not take that off.
-            let note = repository.join("refs").join(&asset.revision);
-            match std::fs::read_to_string(&note) {
-                Ok(commit) if is_commit(commit.trim()) => commit.trim().to_owned(),
-                _ => return Err(note),
-            }
-        };
-        let path = repository.join("snapshots").join(commit).join(&file.path);
+        let snapshots = self.repository(repo_type, repo).join("snapshots");
+        let path = snapshots.join(commit).join(file);
         if path.is_file() { Ok(path) } else { Err(path) }
     }
 
-    /// What downloads an asset into this cache.
-    fn command(&self, asset: &Asset) -> String {
-        let command = fetch_command(asset);
+    /// The command of the official client for this cache.
+    fn command(&self, command: &str) -> String {
         if self.is_default {
-            return command;
+            return command.to_owned();
         }
         format!("{command} --cache-dir \"{}\"", self.root.display())
     }
 }
 
+fn repository_name(repo_type: RepoType, repo: &str) -> String {
+    let kind = match repo_type {
+        RepoType::Model => "models",
+        RepoType::Dataset => "datasets",
+    };
+    format!("{kind}--{}", repo.replace('/', "--"))
+}
+
+/// The hash of a file that was downloaded into a cache: that under whose name the client keeps it.
+///
+/// 64 hexadecimal digits are its SHA-256, 40 git's hash of small files; none where the file is no link into a cache.
+pub fn recorded_hash(path: &Path) -> Option<String> {
+    let target = std::fs::read_link(path).ok()?;
+    let name = target.file_name()?.to_str()?;
+    let is_hash = [40, 64].contains(&name.len()) && name.bytes().all(|b| b.is_ascii_hexdigit());
+    is_hash.then(|| name.to_owned())
+}
+
 /// Whether a revision names one state for ever.
-fn is_commit(revision: &str) -> bool {
+pub fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 

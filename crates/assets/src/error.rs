@@ -13,25 +13,27 @@ pub enum Error {
         nearest: String,
     },
     /// The Hub does not have it.
-    #[error("{name} cannot be found by name: {how}")]
+    #[error("{name} is not on the Hugging Face Hub: {how}, and put it at {}, or give its path", file.display())]
     NotOnHub {
         /// What was asked for.
         name: String,
         /// How to get it.
         how: String,
+        /// Where it is looked for.
+        file: PathBuf,
     },
     /// It was never downloaded, or to another place.
-    #[error("{name}: expected {}, found nothing there; get it with: {command}", looked_at.display())]
+    #[error("{name} is not here: expected {}, found nothing there\n  get it with    {}\n  or with        {command}\n  or give the path of a file or folder that you have", looked_at.display(), xtask(name))]
     Missing {
         /// What was asked for.
         name: String,
         /// Where its first missing file, or the note of its revision, should be.
         looked_at: PathBuf,
-        /// What downloads it.
+        /// How the official client downloads it.
         command: String,
     },
     /// A file is not as long as it should be.
-    #[error("{name}: {}: expected {expected} bytes, found {found}; delete it and get it with: {command}", path.display())]
+    #[error("{name}: {}: expected {expected} bytes, found {found}; get it anew with {}", path.display(), xtask(name))]
     Size {
         /// What was asked for.
         name: String,
@@ -41,8 +43,16 @@ pub enum Error {
         expected: u64,
         /// Bytes there are.
         found: u64,
-        /// What downloads it.
-        command: String,
+    },
+    /// A text that begins with `hf:` does not go on as it must.
+    #[error(
+        "{text}: expected hf:OWNER/NAME[@REVISION]/PATH or hf:datasets/OWNER/NAME[@REVISION]/PATH, {problem}"
+    )]
+    Place {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A file is there but cannot be looked at.
     #[error("{}: {source}", path.display())]
@@ -57,6 +67,11 @@ pub enum Error {
         "no place of downloads: expected HF_HUB_CACHE, HF_HOME or HOME to be set, found none of them"
     )]
     NoHome,
+}
+
+/// The project's own command that fetches or prepares a name.
+fn xtask(name: &str) -> String {
+    format!("cargo xtask fetch {name}")
 }
 
 /// The result of this crate's functions.

@@ -3,7 +3,8 @@
 //! `assets/manifest.toml` lists weights and data sets by a short name: their repository on the Hugging Face Hub, the revision, the
 //! files, what is known of their sizes and hashes, the licence. [`assets`] gives that list, [`HubCache`] looks for the files where the
 //! official Python client keeps them, and [`fetch_command`] says how to get them with that client. What the Hub does not have is listed
-//! in [`elsewhere`] with words on how to get it.
+//! in [`elsewhere`] with words on how to get it. Any other file of the Hub is a [`HubFile`]; a data set that was made ready for
+//! training is an [`ImageSet`].
 //!
 //! ```
 //! use sdft_assets::{Error, HubCache, asset, fetch_command};
@@ -24,9 +25,14 @@
 
 mod cache;
 mod error;
+mod images;
 mod manifest;
 mod names;
+mod place;
 
-pub use cache::{HubCache, fetch_command};
+pub use cache::{HubCache, fetch_command, is_commit, recorded_hash};
 pub use error::{Error, Result};
-pub use manifest::{Asset, AssetFile, Elsewhere, RepoType, asset, assets, elsewhere};
+pub use images::{INDEX, ImageSet};
+pub use manifest::{Asset, AssetFile, Confidence, Elsewhere, RepoType, asset, assets, elsewhere};
+pub use names::nearest;
+pub use place::HubFile;

@@ -11,19 +11,61 @@ pub struct Asset {
     pub name: String,
     /// What it is, in one line.
     pub what: String,
-    /// The repository, `owner/name`.
+    /// The repository, `owner/name`, or `name` alone for the Hub's oldest ones.
     pub repo: String,
     /// The kind of repository.
     #[serde(default)]
     pub repo_type: RepoType,
-    /// A commit (40 hexadecimal digits), `"main"`, or `"refs/pr/N"` for a pull request.
+    /// A commit (40 hexadecimal digits), `"main"`, `"refs/pr/N"` for a pull request, or `"refs/convert/parquet"`.
     pub revision: String,
     /// The files, in order; at least one.
     pub files: Vec<AssetFile>,
+    /// How sure it is that the files are there and are what they are said to be.
+    pub confidence: Confidence,
+    /// The experiments that use it: `"metfaces"`, `"aahq"`.
+    #[serde(default, rename = "for")]
+    pub goals: Vec<String>,
+    /// Whether it is a set of classes, prepared as a pair: a source of all of them and a small target.
+    #[serde(default)]
+    pub pair: bool,
     /// The licence as far as it is stated.
     pub licence: String,
-    /// How sure this is, and what else one should know.
+    /// What else one should know.
     pub note: Option<String>,
+}
+
+impl Asset {
+    /// Bytes of all files together, exact or about; files of unknown length count nothing.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().filter_map(AssetFile::bytes).sum()
+    }
+
+    /// Whether it holds images rather than weights.
+    pub fn is_images(&self) -> bool {
+        self.repo_type == RepoType::Dataset
+    }
+}
+
+/// How sure an entry of the list is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// The page of the repository shows the file.
+    Seen,
+    /// Programs that load the file name it.
+    Named,
+    /// What the file holds is concluded from its size or its neighbours.
+    Inferred,
+}
+
+impl std::fmt::Display for Confidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Seen => "seen",
+            Self::Named => "named",
+            Self::Inferred => "inferred",
+        })
+    }
 }
 
 /// What a repository of the Hub holds.
@@ -45,8 +87,17 @@ pub struct AssetFile {
     pub path: String,
     /// Its length in bytes, where it is known.
     pub size: Option<u64>,
+    /// Its length in bytes, rounded, where no more is known.
+    pub about: Option<u64>,
     /// Its hash as 64 hexadecimal digits in lower case, where it is known.
     pub sha256: Option<String>,
+}
+
+impl AssetFile {
+    /// Its length in bytes, exact or about.
+    pub fn bytes(&self) -> Option<u64> {
+        self.size.or(self.about)
+    }
 }
 
 /// Something the Hub does not have.
@@ -57,8 +108,13 @@ pub struct Elsewhere {
     pub name: String,
     /// What it is, in one line.
     pub what: String,
+    /// Where it goes, relative to the working directory: a file of weights, or a folder of images.
+    pub file: String,
     /// How to get it; an instruction that reads on: "download ..".
     pub how: String,
+    /// The experiments that use it.
+    #[serde(default, rename = "for")]
+    pub goals: Vec<String>,
     /// The licence as far as it is stated.
     pub licence: String,
 }
@@ -147,20 +203,23 @@ mod tests {
         for asset in assets() {
             let name = &asset.name;
             assert!(
-                is_plain(&asset.repo) && asset.repo.split('/').count() == 2,
+                is_plain(&asset.repo) && asset.repo.split('/').count() <= 2,
                 "{name}"
             );
             let pull_request = asset.revision.strip_prefix("refs/pr/");
             let is_pull_request = pull_request.is_some_and(|n| n.parse::<u32>().is_ok());
             let revision = &asset.revision;
             assert!(
-                is_hex(revision, 40) || revision == "main" || is_pull_request,
+                is_hex(revision, 40)
+                    || ["main", "refs/convert/parquet"].contains(&revision.as_str())
+                    || is_pull_request,
                 "{name}"
             );
             assert!(!asset.files.is_empty(), "{name}");
             for file in &asset.files {
                 assert!(is_plain(&file.path), "{name}: {}", file.path);
-                assert!(file.size != Some(0), "{name}");
+                assert!(file.bytes() != Some(0), "{name}");
+                assert!(file.size.is_none() || file.about.is_none(), "{name}");
                 assert!(
                     file.sha256.as_ref().is_none_or(|hash| is_hex(hash, 64)),
                     "{name}"
@@ -168,6 +227,16 @@ mod tests {
             }
             let paths: BTreeSet<_> = asset.files.iter().map(|file| &file.path).collect();
             assert_eq!(paths.len(), asset.files.len(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_elsewhere_goes_into_the_folders_of_its_kind() {
+        for known in elsewhere() {
+            let (folder, file) = known.file.split_once('/').unwrap();
+            assert!(is_plain(&known.file), "{}", known.name);
+            assert!(["checkpoints", "data"].contains(&folder), "{}", known.name);
+            assert!(!file.contains('/'), "{}", known.name);
         }
     }
 
@@ -187,7 +256,8 @@ mod tests {
 
     #[test]
     fn a_misspelt_field_is_an_error() {
-        let text = "elsewhere = []\n[[asset]]\nname = 'a'\nwhat = 'b'\nrepo = 'c/d'\nrevision = 'main'\nlicence = ''\nfile = []";
+        let text = "elsewhere = []\n[[asset]]\nname = 'a'\nwhat = 'b'\nrepo = 'c/d'\nrevision = 'main'\nconfidence = 'seen'\nlicence = ''\nfile = []";
+        assert!(toml::from_str::<Manifest>(&text.replace("file =", "files =")).is_ok());
         assert!(toml::from_str::<Manifest>(text).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use crate::manifest::{assets, elsewhere};
 
 /// The known name that takes the fewest changes; the first of several.
-pub(crate) fn nearest(name: &str) -> &'static str {
+pub fn nearest(name: &str) -> &'static str {
     let name = name.to_lowercase();
     let assets = assets().iter().map(|asset| asset.name.as_str());
     let others = elsewhere().iter().map(|known| known.name.as_str());
@@ -23,7 +23,7 @@ mod tests {
             ("lpips-alx", "lpips-alex"),
             ("LPIPS-VGG", "lpips-vgg"),
             ("clip_b16", "clip-b16"),
-            ("metface", "metfaces"),
+            ("metfacs", "metfaces"),
             ("ffhq_p2", "ffhq-p2"),
             ("ahq", "aahq"),
         ] {

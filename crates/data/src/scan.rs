@@ -122,7 +122,7 @@ impl Scan {
             let id = format!("{prefix}{name}");
             let path = entry.path();
             let extension = extension(&path);
-            let is_image = EXTENSIONS.contains(&extension.as_str());
+            let is_image = is_image(&path);
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => {
                     if let Err(error) = self.walk(&path, &format!("{id}/")) {
@@ -161,6 +161,11 @@ impl Scan {
         let files = if total == 1 { "file" } else { "files" };
         format!("{total} other {files} ({}{more})", shown.join(", "))
     }
+}
+
+/// Whether a file is named like an image: `.jpg`, `.jpeg`, `.png`, `.gif`, `.webp` or `.bmp`, in any case.
+pub fn is_image(path: &Path) -> bool {
+    EXTENSIONS.contains(&extension(path).as_str())
 }
 
 /// The extension in small letters, empty if there is none.

@@ -5,11 +5,15 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn sample(repo_type: RepoType, revision: &str, files: &[(&str, Option<u64>)]) -> Asset {
     let file = |&(path, size): &(&str, Option<u64>)| AssetFile {
+        about: None,
         path: path.to_owned(),
         size,
         sha256: None,
     };
     Asset {
+        confidence: crate::Confidence::Seen,
+        goals: Vec::new(),
+        pair: false,
         name: "sample".to_owned(),
         what: "a sample".to_owned(),
         repo: "some-one/some.thing".to_owned(),
@@ -194,5 +198,5 @@ fn the_command_names_files_kind_and_revision() {
     // Where the client looks by itself, it need not be told.
     let cache = HubCache::from_variables(|_| Some(OsString::from("/a"))).unwrap();
     let asset = asset("irse50").unwrap();
-    assert_eq!(cache.command(asset), fetch_command(asset));
+    assert_eq!(cache.command(&fetch_command(asset)), fetch_command(asset));
 }

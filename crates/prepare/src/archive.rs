@@ -1,0 +1,196 @@
+//! Zip files.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+};
+
+use sdft_data::is_image;
+use sdft_imaging::Limits;
+use zip::ZipArchive;
+
+use crate::{
+    PrepareError, Result,
+    input::{Content, Input, Item},
+};
+
+/// A zip file that every thread can read from by itself.
+#[derive(Clone)]
+pub(crate) struct Archive(ZipArchive<Shared>);
+
+/// A file with a place of its own.
+#[derive(Clone)]
+struct Shared {
+    file: Arc<File>,
+    at: u64,
+    len: u64,
+}
+
+impl Read for Shared {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        #[cfg(unix)]
+        let n = std::os::unix::fs::FileExt::read_at(&*self.file, buffer, self.at)?;
+        #[cfg(windows)]
+        let n = std::os::windows::fs::FileExt::seek_read(&*self.file, buffer, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for Shared {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.len.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.at)
+    }
+}
+
+/// The images of a zip file.
+pub(crate) fn open(path: &Path) -> Result<Input> {
+    let broken = |reason: String| PrepareError::Broken {
+        path: path.to_owned(),
+        kind: "zip",
+        reason,
+    };
+    let io = |source| PrepareError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(io)?;
+    let len = file.metadata().map_err(io)?.len();
+    let shared = Shared {
+        file: Arc::new(file),
+        at: 0,
+        len,
+    };
+    // The reader is other people's code on hostile input.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        ZipArchive::new(io::BufReader::new(shared.clone()))
+    }));
+    let archive = match opened {
+        Ok(Ok(archive)) => archive,
+        Ok(Err(error)) => return Err(broken(error.to_string())),
+        Err(_) => return Err(broken("its reader panicked".to_owned())),
+    };
+    let start = archive.central_directory_start();
+    let n = archive.len();
+    let names: Vec<Option<String>> = (0..n)
+        .map(|i| {
+            archive
+                .name_for_index(i)?
+                .ok()
+                .map(|name| name.into_owned())
+        })
+        .collect();
+    drop(archive);
+    let archive = Archive(ZipArchive::new(shared.clone()).map_err(|e| broken(e.to_string()))?);
+
+    let mut input = Input::default();
+    let shadowed = shadowed(shared, start, &names);
+    let mut items = Vec::new();
+    for (i, name) in names.into_iter().enumerate() {
+        let Some(name) = name else {
+            input.refuse(format!("entry {i}"), "its name cannot be read");
+            continue;
+        };
+        for _ in 0..shadowed.get(&name).copied().unwrap_or(0) {
+            let reason = "a later entry has the same name, and archives are read by name";
+            input.refuse(name.clone(), reason);
+        }
+        if name.ends_with('/') {
+            continue;
+        }
+        let hidden = name.split(['/', '\\']).any(|part| {
+            part == "__MACOSX" || (part.starts_with('.') && part != "." && part != "..")
+        });
+        if hidden || !is_image(Path::new(&name)) {
+            input.others += 1;
+            continue;
+        }
+        items.push((i, name));
+    }
+    input.push(
+        items.len(),
+        items.into_iter().map(move |(i, source)| Item {
+            source,
+            content: Content::Zip(archive.clone(), i),
+        }),
+    );
+    Ok(input)
+}
+
+/// How many entries there are of each name that an entry read by name hides.
+fn shadowed(mut file: Shared, start: u64, names: &[Option<String>]) -> HashMap<String, usize> {
+    const SIGNATURE: [u8; 4] = *b"PK\x01\x02";
+    let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
+    file.at = start;
+    let mut reader = io::BufReader::new(file);
+    let mut header = [0; 46];
+    while reader.read_exact(&mut header).is_ok() && header[..4] == SIGNATURE {
+        let length = |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));
+        let mut name = vec![0; length(28)];
+        if reader.read_exact(&mut name).is_err() {
+            break;
+        }
+        *counts.entry(name).or_default() += 1;
+        let rest = (length(30) + length(32)) as u64;
+        if io::copy(&mut (&mut reader).take(rest), &mut io::sink()).ok() != Some(rest) {
+            break;
+        }
+    }
+    let hidden = names.iter().flatten().filter_map(|name| {
+        let n = counts.get(name.as_bytes())?;
+        (*n > 1).then(|| (name.clone(), n - 1))
+    });
+    hidden.collect()
+}
+
+impl Archive {
+    /// The bytes of an entry, or why they cannot be had.
+    pub(crate) fn read(
+        &mut self,
+        i: usize,
+        limits: &Limits,
+    ) -> std::result::Result<Vec<u8>, String> {
+        catch_unwind(AssertUnwindSafe(|| self.read_entry(i, limits)))
+            .unwrap_or_else(|_| Err("the reader of the archive panicked".to_owned()))
+    }
+
+    fn read_entry(&mut self, i: usize, limits: &Limits) -> std::result::Result<Vec<u8>, String> {
+        let raw = self.0.by_index_raw(i).map_err(|e| e.to_string())?;
+        if raw.encrypted() {
+            return Err("it is encrypted".to_owned());
+        }
+        if raw.is_symlink() {
+            return Err("it is a link, not an image".to_owned());
+        }
+        drop(raw);
+        let entry = self.0.by_index(i).map_err(|e| e.to_string())?;
+        let (size, limit) = (entry.size(), limits.max_bytes);
+        let too_large = |found: String| format!("{found} exceed the limit of {limit} bytes");
+        if size > limit {
+            return Err(too_large(format!("{size} bytes")));
+        }
+        // What the archive says of an entry's length need not be so.
+        let mut bytes = Vec::new();
+        entry
+            .take(size.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(|e| format!("it cannot be unpacked: {e}"))?;
+        match bytes.len() as u64 {
+            found if found == size => Ok(bytes),
+            found if found > size => Err(format!(
+                "it unpacks to more than the {size} bytes it should have"
+            )),
+            found => Err(format!("it unpacks to {found} bytes instead of {size}")),
+        }
+    }
+}

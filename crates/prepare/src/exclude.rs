@@ -1,0 +1,115 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use crate::{PrepareError, Result};
+
+/// Images that are to be left out, by name or by hash.
+///
+/// An entry is an image's place as the index has it, its file name with or without the extension, or the SHA-256 of its bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Exclusions(BTreeSet<String>);
+
+impl Exclusions {
+    /// Reads a text file with one entry a line; empty lines and what follows a `#` at a line's beginning are passed over.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no text.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(|source| PrepareError::Exclusions {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The entry that names this image, if one does.
+    pub(crate) fn by_name(&self, source: &str) -> Option<&str> {
+        // Rows of tables are `table#row name`.
+        let path = match source.split_once('#') {
+            Some((_, row)) => row.split_once(' ').map_or(source, |(_, name)| name),
+            None => source,
+        };
+        let row = source.split_once(' ').map_or(source, |(row, _)| row);
+        let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
+        let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        [source, row, path, name, stem]
+            .into_iter()
+            .find_map(|text| self.0.get(text).map(String::as_str))
+    }
+
+    /// The entry that is this hash.
+    pub(crate) fn by_hash(&self, sha256: &str) -> Option<&str> {
+        self.0.get(sha256).map(String::as_str)
+    }
+
+    /// Entries that are not among those that were met.
+    pub(crate) fn unmatched(&self, met: &BTreeMap<String, usize>) -> Vec<String> {
+        let unmet = self.0.iter().filter(|entry| !met.contains_key(*entry));
+        unmet.cloned().collect()
+    }
+}
+
+impl FromIterator<String> for Exclusions {
+    fn from_iter<I: IntoIterator<Item = String>>(lines: I) -> Self {
+        let entries = lines.into_iter().map(|line| line.trim().to_owned());
+        let is_hash = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let entries = entries.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        Self(
+            entries
+                .map(|line| match is_hash(&line) {
+                    true => line.to_ascii_lowercase(),
+                    false => line,
+                })
+                .collect(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_goes_by_its_place_its_name_and_its_stem() {
+        let list = |entry: &str| Exclusions::from_iter([format!("  {entry} ")]);
+        for entry in ["a/b/c.png", "c.png", "c"] {
+            assert_eq!(list(entry).by_name("a/b/c.png"), Some(entry));
+        }
+        let row = "train-0.parquet#17 faces/of-1042.png";
+        for entry in [
+            row,
+            "train-0.parquet#17",
+            "of-1042.png",
+            "of-1042",
+            "faces/of-1042.png",
+        ] {
+            assert_eq!(list(entry).by_name(row), Some(entry), "{entry}");
+        }
+        assert_eq!(
+            list("train-0.parquet#1").by_name("train-0.parquet#1"),
+            Some("train-0.parquet#1")
+        );
+        for entry in ["b", "a/b", "C.png", "c.pn", "# c"] {
+            assert_eq!(list(entry).by_name("a/b/c.png"), None, "{entry}");
+        }
+    }
+
+    #[test]
+    fn hashes_match_in_any_case_and_what_nothing_met_is_told() {
+        let hash = "AB".repeat(32);
+        let list = Exclusions::from_iter([hash.clone(), "x.png".to_owned(), String::new()]);
+        let lower = hash.to_lowercase();
+        assert_eq!(list.by_hash(&lower), Some(lower.as_str()));
+        let met = BTreeMap::from([(lower, 1)]);
+        assert_eq!(list.unmatched(&met), ["x.png"]);
+    }
+
+    #[test]
+    fn a_list_that_is_not_there_is_named() {
+        let error = Exclusions::read(Path::new("no-such-list.txt")).unwrap_err();
+        assert!(error.to_string().contains("no-such-list.txt"), "{error}");
+    }
+}

@@ -1,0 +1,150 @@
+//! What a prepared folder says about itself: one JSON object a line, the set first, then every entry of the inputs in their order.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{PrepareError, Result};
+
+/// Images that are done while others are not; named so that no scan of images sees it.
+pub(crate) const JOURNAL: &str = ".index.partial.jsonl";
+
+/// The first line of an index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Header {
+    /// Side of the images.
+    pub(crate) size: usize,
+    /// The inputs, in order.
+    pub(crate) inputs: Vec<String>,
+}
+
+/// One entry of an input.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Where it came from: a path inside the input, or `table#row name`.
+    pub source: String,
+    /// SHA-256 of its bytes, where they could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// The image in the folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// SHA-256 of that image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_sha256: Option<String>,
+    /// Width before resizing, in pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
+    /// Height before resizing, in pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<usize>,
+    /// Why there is no image of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
+}
+
+fn fail(path: &Path) -> impl FnOnce(std::io::Error) -> PrepareError {
+    let path = path.to_owned();
+    move |source| PrepareError::Io { path, source }
+}
+
+/// The set and the records of an index or a journal, none if there is no such file. A last line that was cut off is passed over.
+pub(crate) fn read(path: &Path) -> Result<Option<(Header, Vec<Record>)>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(path)(error)),
+    };
+    let mut lines = BufReader::new(file).lines();
+    let Some(first) = lines.next() else {
+        return Ok(None);
+    };
+    let Ok(header) = serde_json::from_str(&first.map_err(fail(path))?) else {
+        return Ok(None);
+    };
+    let records = lines
+        .map_while(std::result::Result::ok)
+        .filter_map(|line| serde_json::from_str(&line).ok());
+    Ok(Some((header, records.collect())))
+}
+
+/// Writes an index in one step.
+pub(crate) fn write(path: &Path, header: &Header, records: &[Record]) -> Result<()> {
+    let mut text = line(header, path)?;
+    for record in records {
+        text.push_str(&line(record, path)?);
+    }
+    sdft_checkpoint::write_bytes_atomic(path, text.as_bytes())
+        .map_err(|error| fail(path)(std::io::Error::other(error.to_string())))
+}
+
+fn line(value: &impl Serialize, path: &Path) -> Result<String> {
+    let text = serde_json::to_string(value).map_err(|error| fail(path)(error.into()))?;
+    Ok(text + "\n")
+}
+
+/// A file to which images are added as they are done.
+pub(crate) struct Journal {
+    file: Mutex<File>,
+    path: std::path::PathBuf,
+}
+
+impl Journal {
+    /// Begins a journal that holds `records`.
+    pub(crate) fn begin(path: &Path, header: &Header, records: &[&Record]) -> Result<Self> {
+        let mut text = line(header, path)?;
+        for record in records {
+            text.push_str(&line(record, path)?);
+        }
+        // A crash between truncating and writing would cost what the old one knew, hence aside and renamed.
+        sdft_checkpoint::write_bytes_atomic(path, text.as_bytes())
+            .map_err(|error| fail(path)(std::io::Error::other(error.to_string())))?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(path)
+            .map_err(fail(path))?;
+        Ok(Self {
+            file: Mutex::new(file),
+            path: path.to_owned(),
+        })
+    }
+
+    pub(crate) fn add(&self, record: &Record) -> Result<()> {
+        let line = line(record, &self.path)?;
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(line.as_bytes()).map_err(fail(&self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_was_cut_off_gives_what_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(JOURNAL);
+        assert_eq!(read(&path).unwrap(), None);
+        let header = Header {
+            size: 32,
+            inputs: vec!["a".to_owned()],
+        };
+        let record = |source: &str| Record {
+            source: source.to_owned(),
+            ..Record::default()
+        };
+        let journal = Journal::begin(&path, &header, &[&record("one")]).unwrap();
+        journal.add(&record("two")).unwrap();
+        journal.add(&record("three")).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 4]).unwrap();
+        let (found, records) = read(&path).unwrap().unwrap();
+        assert_eq!(found, header);
+        assert_eq!(records, [record("one"), record("two")]);
+    }
+}

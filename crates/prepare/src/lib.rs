@@ -1,0 +1,45 @@
+//! Parquet tables, zip files and folders of images as a checked set of squares, ready for training.
+//!
+//! [`prepare`] reads inputs as the Hub and people serve them, brings every image to one size by the reference resize, and writes lossless
+//! PNGs named by the SHA-256 of what they were made from, with an index that says where each came from and why others were left out:
+//!
+//! ```text
+//! data/metfaces-256/9f3c..e1.png
+//! data/metfaces-256/index.jsonl     {"source":"train-00000-of-00004.parquet#17 of-1042.png","sha256":"9f3c..e1","file":"9f3c..e1.png", ..}
+//! ```
+//!
+//! ```
+//! use sdft_imaging::{Rgb8, write_png};
+//! use sdft_prepare::{Options, prepare};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let (photos, out) = (folder.path().join("photos"), folder.path().join("set"));
+//! std::fs::create_dir(&photos)?;
+//! write_png(&photos.join("a.png"), &Rgb8::filled(90, 70, [200, 30, 30]))?;
+//! std::fs::write(photos.join("broken.jpg"), b"no picture")?;
+//!
+//! let report = prepare(&[photos.clone()], &out, &Options::new(32), &|_, _| {})?;
+//! assert_eq!((report.images, report.made, report.skipped.len()), (1, 1, 1));
+//! let again = prepare(&[photos], &out, &Options::new(32), &|_, _| {})?;
+//! assert_eq!((again.images, again.made), (1, 0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! **Invariant:** writes nothing outside the target folder and its contact sheet, whatever an archive calls its entries; every entry of
+//! every input is in the index, as an image or with the reason why it is none; an image is complete when it gets its name.
+
+mod archive;
+mod error;
+mod exclude;
+mod index;
+mod input;
+mod pipeline;
+mod report;
+mod rows;
+mod target;
+
+pub use error::{PrepareError, Result};
+pub use exclude::Exclusions;
+pub use index::Record;
+pub use pipeline::{Options, prepare, prepare_pictures};
+pub use report::{Report, Skipped};

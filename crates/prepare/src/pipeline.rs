@@ -1,0 +1,403 @@
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use sdft_assets::INDEX;
+use sdft_checkpoint::sha256_bytes;
+use sdft_imaging::{
+    Limits, Rgb8, center_crop, decode_described, decode_file, encode_png, grid, read_image_file,
+    write_png,
+};
+
+use crate::{
+    Exclusions, PrepareError, Record, Report, Result, Skipped,
+    index::{self, Header, JOURNAL, Journal},
+    input::{self, Content, Input, Item},
+    target::{Target, file_name},
+};
+
+/// How images are prepared.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Side of the images, 1 to 65536.
+    pub size: usize,
+    /// Images to leave out.
+    pub exclude: Exclusions,
+    /// Whether images that cannot be used are an error.
+    pub strict: bool,
+    /// How large an image may be.
+    pub limits: Limits,
+    /// Threads; all cores if none.
+    pub threads: Option<usize>,
+}
+
+impl Options {
+    /// Images of this size, everything else as usual.
+    pub fn new(size: usize) -> Self {
+        Self {
+            size,
+            exclude: Exclusions::default(),
+            strict: false,
+            limits: Limits::default(),
+            threads: None,
+        }
+    }
+}
+
+/// Hears how many entries are done, and about how many there are; from any thread.
+type Watch<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
+/// Brings all images of folders, zip files and parquet tables to squares of one size in the folder `out`, on all cores.
+///
+/// A folder stands for the images in it and its subfolders and for the zip files and tables directly in it. Images are cut to their middle
+/// square and resized as guided-diffusion does; one that has the size already keeps its file. What was done before is not done again, so a
+/// preparation that was broken off goes on, and a finished one is checked: every input is read and hashed, every image compared with its
+/// hash. A contact sheet is written beside the folder.
+///
+/// # Errors
+/// - an input that is not there, broken or of no known kind · a table without a column of images
+/// - a target that holds other files, another set, or lies in an input · another process at work there · a full disk
+/// - no usable image · one that cannot be used, and `options.strict`
+pub fn prepare(
+    inputs: &[PathBuf],
+    out: &Path,
+    options: &Options,
+    watch: Watch<'_>,
+) -> Result<Report> {
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let target = fs::canonicalize(out).unwrap_or_else(|_| whole(out));
+    let mut names = Vec::new();
+    for input in inputs {
+        let path = fs::canonicalize(input).unwrap_or_else(|_| whole(input));
+        if target.starts_with(&path) || path.starts_with(&target) {
+            return Err(PrepareError::Nested {
+                path: out.to_owned(),
+                input: input.clone(),
+            });
+        }
+        // The path as it was given: in a cache of downloads, the real one has no name.
+        names.push(whole(input).display().to_string());
+    }
+    run(names, || input::open(inputs), out, options, watch)
+}
+
+/// As [`prepare`], for pictures in memory; `name` says what they are, for the index.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_pictures(
+    name: &str,
+    pictures: Vec<(String, Rgb8)>,
+    out: &Path,
+    options: &Options,
+    watch: Watch<'_>,
+) -> Result<Report> {
+    let open = || {
+        let mut input = Input::default();
+        let items = pictures.into_iter().map(|(source, picture)| Item {
+            source,
+            content: Content::Picture(picture),
+        });
+        input.push(items.len(), items);
+        Ok(input)
+    };
+    run(vec![name.to_owned()], open, out, options, watch)
+}
+
+/// What became of an entry.
+struct Outcome {
+    record: Record,
+    /// It was made now.
+    made: bool,
+    /// The exclusion that names it.
+    excluded: Option<String>,
+}
+
+fn run(
+    inputs: Vec<String>,
+    open: impl FnOnce() -> Result<Input>,
+    out: &Path,
+    options: &Options,
+    watch: Watch<'_>,
+) -> Result<Report> {
+    let started = Instant::now();
+    if !(1..=65_536).contains(&options.size) {
+        return Err(PrepareError::Option {
+            option: "size",
+            expected: "1 to 65536",
+            found: options.size.to_string(),
+        });
+    }
+    let header = Header {
+        size: options.size,
+        inputs,
+    };
+    let input = open()?;
+    let target = Target::open(out, &header)?;
+    let known: Vec<&Record> = target.known.values().collect();
+    let journal = Journal::begin(&out.join(JOURNAL), &header, &known)?;
+
+    let (total, others) = (input.total, input.others);
+    let outcomes = work(input, &target, &journal, options, &|done| {
+        watch(done, total.max(done))
+    })?;
+
+    let mut report = Report {
+        folder: out.to_owned(),
+        size: options.size,
+        others,
+        ..Report::default()
+    };
+    let mut records = Vec::with_capacity(outcomes.len());
+    let mut firsts: HashMap<String, String> = HashMap::new();
+    let mut met = BTreeMap::new();
+    for outcome in outcomes {
+        let mut record = outcome.record;
+        if let Some(entry) = outcome.excluded {
+            *met.entry(entry).or_insert(0) += 1;
+            report.excluded += 1;
+        } else if let Some(reason) = &record.skipped {
+            report.skipped.push(Skipped {
+                source: record.source.clone(),
+                reason: reason.clone(),
+            });
+        } else if let Some(file) = record.file.clone() {
+            if let Some(first) = firsts.get(&file) {
+                let reason = format!("has the same bytes as {first}");
+                report.duplicates.push(Skipped {
+                    source: record.source.clone(),
+                    reason: reason.clone(),
+                });
+                (record.file, record.file_sha256) = (None, None);
+                record.skipped = Some(reason);
+            } else {
+                firsts.insert(file, record.source.clone());
+                report.images += 1;
+                report.made += usize::from(outcome.made);
+                let short = record.width.min(record.height);
+                report.enlarged += usize::from(short.is_some_and(|side| side < options.size));
+            }
+        }
+        records.push(record);
+    }
+    report.unmatched = options.exclude.unmatched(&met);
+    if options.strict && !report.skipped.is_empty() {
+        return Err(PrepareError::Strict {
+            skipped: report.skipped,
+        });
+    }
+    if report.images == 0 {
+        return Err(PrepareError::Nothing {
+            inputs: header.inputs.join(", "),
+            skipped: report.skipped,
+        });
+    }
+    index::write(&out.join(INDEX), &header, &records)?;
+    report.removed = target.retain(&records)?;
+    let journal = out.join(JOURNAL);
+    fs::remove_file(&journal).map_err(|source| PrepareError::Io {
+        path: journal,
+        source,
+    })?;
+    report.sheet = contact_sheet(out, &records, options, report.made + report.removed > 0);
+    report.took = started.elapsed();
+    Ok(report)
+}
+
+/// All entries through all threads; outcomes in the order of the entries.
+fn work(
+    input: Input,
+    target: &Target,
+    journal: &Journal,
+    options: &Options,
+    watch: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<Outcome>> {
+    let items = Mutex::new(input.into_items().enumerate());
+    let outcomes = Mutex::new(Vec::new());
+    let failed = Mutex::new(None);
+    let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let worker = || {
+        while !stop.load(Ordering::Relaxed) {
+            let next = items.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((i, item)) = next else { break };
+            match handle(item, target, journal, options) {
+                Ok(outcome) => {
+                    let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.push((i, outcome));
+                    drop(all);
+                    watch(done.fetch_add(1, Ordering::Relaxed) + 1);
+                }
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+    };
+    let cores = || thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.threads.unwrap_or_else(cores);
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(worker);
+        }
+        worker();
+    });
+    if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    let mut outcomes = outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    outcomes.sort_unstable_by_key(|&(i, _)| i);
+    Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
+}
+
+/// One entry. An error is the folder's, not the entry's.
+fn handle(item: Item, target: &Target, journal: &Journal, options: &Options) -> Result<Outcome> {
+    let Item { source, content } = item;
+    let outcome = |record: Record| Outcome {
+        record,
+        made: false,
+        excluded: None,
+    };
+    let skipped = |sha256: Option<String>, reason: String| Record {
+        source: source.clone(),
+        sha256,
+        skipped: Some(reason),
+        ..Record::default()
+    };
+    if let Some(entry) = options.exclude.by_name(&source) {
+        return Ok(Outcome {
+            excluded: Some(entry.to_owned()),
+            ..outcome(skipped(None, "excluded".to_owned()))
+        });
+    }
+    let read = match content {
+        Content::File(path) => read_image_file(&path, &options.limits)
+            .map(Read::Bytes)
+            .map_err(|error| error.to_string()),
+        Content::Zip(mut archive, i) => archive.read(i, &options.limits).map(Read::Bytes),
+        Content::Bytes(bytes) => Ok(Read::Bytes(bytes)),
+        Content::Picture(picture) => Ok(Read::Picture(picture)),
+        Content::Refused(reason) => Err(reason),
+    };
+    let read = match read {
+        Ok(read) => read,
+        Err(reason) => return Ok(outcome(skipped(None, reason))),
+    };
+    let sha256 = sha256_bytes(read.bytes());
+    if let Some(entry) = options.exclude.by_hash(&sha256) {
+        return Ok(Outcome {
+            excluded: Some(entry.to_owned()),
+            ..outcome(skipped(Some(sha256.clone()), "excluded".to_owned()))
+        });
+    }
+    if let Some(known) = target.known.get(&sha256)
+        && target.has(known)
+    {
+        return Ok(outcome(Record {
+            source: source.clone(),
+            ..known.clone()
+        }));
+    }
+    let ((width, height), png) = match picture(read, &source, options) {
+        Ok(made) => made,
+        Err(reason) => return Ok(outcome(skipped(Some(sha256), reason))),
+    };
+    let record = Record {
+        source: source.clone(),
+        file: Some(file_name(&sha256)),
+        sha256: Some(sha256.clone()),
+        file_sha256: Some(sha256_bytes(&png)),
+        width: Some(width),
+        height: Some(height),
+        skipped: None,
+    };
+    target.put(&file_name(&sha256), &png)?;
+    journal.add(&record)?;
+    Ok(Outcome {
+        made: true,
+        ..outcome(record)
+    })
+}
+
+/// What was read.
+enum Read {
+    Bytes(Vec<u8>),
+    Picture(Rgb8),
+}
+
+impl Read {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Picture(picture) => &picture.pixels,
+        }
+    }
+}
+
+/// The size of the picture as it was, and its square as a PNG file.
+fn picture(
+    read: Read,
+    source: &str,
+    options: &Options,
+) -> std::result::Result<((usize, usize), Vec<u8>), String> {
+    let size = options.size;
+    let (image, kept) = match read {
+        Read::Picture(picture) => (picture, None),
+        Read::Bytes(bytes) => {
+            let decoded = decode_described(&bytes, source, &options.limits).map_err(|error| {
+                let text = error.to_string();
+                let without = text
+                    .strip_prefix(source)
+                    .and_then(|text| text.strip_prefix(": "));
+                without.unwrap_or(&text).to_owned()
+            })?;
+            // A PNG that any reader takes for the same pixels need not be written anew.
+            let plain = decoded.format == "PNG"
+                && !decoded.transparent
+                && !decoded.sixteen_bit
+                && !decoded.reoriented;
+            (decoded.image, plain.then_some(bytes))
+        }
+    };
+    let sides = (image.width, image.height);
+    let png = match kept {
+        Some(bytes) if sides == (size, size) => bytes,
+        _ => encode_png(&center_crop(&image, size)).map_err(|error| error.to_string())?,
+    };
+    Ok((sides, png))
+}
+
+/// Sixty-four images, spread over the set, beside the folder. None if it cannot be written: the set is what counts.
+fn contact_sheet(out: &Path, records: &[Record], options: &Options, anew: bool) -> Option<PathBuf> {
+    const SHOWN: usize = 64;
+    const SIDE: usize = 96;
+    let name = out.file_name()?.to_string_lossy().into_owned();
+    let path = out.with_file_name(format!("{name}-grid.png"));
+    if !anew && path.is_file() {
+        return Some(path);
+    }
+    let files: Vec<&str> = records.iter().filter_map(|r| r.file.as_deref()).collect();
+    let shown = files.len().min(SHOWN);
+    let images: Vec<Rgb8> = (0..shown)
+        .filter_map(|i| {
+            decode_file(&out.join(files[i * files.len() / shown]), &options.limits).ok()
+        })
+        .map(|image| match image.width > SIDE {
+            true => center_crop(&image, SIDE),
+            false => image,
+        })
+        .collect();
+    write_png(&path, &grid(&images, 8, 2, [24, 24, 24])).ok()?;
+    Some(path)
+}

@@ -1,0 +1,120 @@
+use std::{fmt, path::PathBuf, time::Duration};
+
+/// Something of an input that is not in the set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Where it is.
+    pub source: String,
+    /// Why it was left out.
+    pub reason: String,
+}
+
+/// What was prepared.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Side of the images.
+    pub size: usize,
+    /// Images in the set.
+    pub images: usize,
+    /// Images of it that were made now; the others were there already.
+    pub made: usize,
+    /// Images whose short side was below the size, so that they were enlarged.
+    pub enlarged: usize,
+    /// What could not be used: broken, encrypted, too large, without bytes.
+    pub skipped: Vec<Skipped>,
+    /// What has the same bytes as an earlier one.
+    pub duplicates: Vec<Skipped>,
+    /// How many were left out because the exclusions name them.
+    pub excluded: usize,
+    /// Exclusions that named nothing.
+    pub unmatched: Vec<String>,
+    /// Files that are no images by their names.
+    pub others: usize,
+    /// Images of an earlier preparation that do not belong to the set any more and were removed.
+    pub removed: usize,
+    /// The contact sheet, where there is one.
+    pub sheet: Option<PathBuf>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        let seconds = self.took.as_secs_f64();
+        write!(
+            f,
+            "{}: {} images of {}x{}",
+            self.folder.display(),
+            self.images,
+            self.size,
+            self.size
+        )?;
+        match self.made {
+            0 => write!(f, ", all there already")?,
+            made if made < self.images => write!(f, ", {made} made now")?,
+            _ => {}
+        }
+        write!(f, " ({seconds:.1} s")?;
+        if self.made > 0 {
+            write!(f, ", {:.0} images/s", self.made as f64 / seconds.max(1e-9))?;
+        }
+        write!(f, ")")?;
+        let mut line = |n: usize, text: &str| match n {
+            0 => Ok(()),
+            n => write!(f, "\n  {n} {text}"),
+        };
+        line(self.enlarged, "were smaller and have been enlarged")?;
+        line(self.excluded, "left out because the exclusions name them")?;
+        line(self.others, "other files that are no images by their names")?;
+        line(self.removed, "removed that belong to the set no more")?;
+        let mut list = |n: usize, text: &str, entries: &[Skipped]| {
+            if n == 0 {
+                return Ok(());
+            }
+            write!(f, "\n  {n} {text}")?;
+            for Skipped { source, reason } in entries.iter().take(SHOWN) {
+                write!(f, "\n    {source}: {reason}")?;
+            }
+            if n > SHOWN {
+                write!(f, "\n    and {} more, all in the index", n - SHOWN)?;
+            }
+            Ok(())
+        };
+        list(
+            self.duplicates.len(),
+            "left out as duplicates",
+            &self.duplicates,
+        )?;
+        list(
+            self.skipped.len(),
+            "left out because they cannot be used",
+            &self.skipped,
+        )?;
+        if !self.unmatched.is_empty() {
+            let shown: Vec<&str> = self
+                .unmatched
+                .iter()
+                .take(SHOWN)
+                .map(String::as_str)
+                .collect();
+            let more = if self.unmatched.len() > SHOWN {
+                ", .."
+            } else {
+                ""
+            };
+            write!(
+                f,
+                "\n  {} exclusions named nothing: {}{more}",
+                self.unmatched.len(),
+                shown.join(", ")
+            )?;
+        }
+        if let Some(sheet) = &self.sheet {
+            write!(f, "\n  to look at: {}", sheet.display())?;
+        }
+        Ok(())
+    }
+}

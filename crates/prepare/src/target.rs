@@ -1,0 +1,169 @@
+//! The folder that images are prepared into.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use sdft_assets::INDEX;
+
+use crate::{
+    PrepareError, Result,
+    index::{self, Header, JOURNAL, Record},
+};
+
+/// What a file is called before it has its name.
+const ASIDE: &str = ".aside-";
+const LOCK: &str = ".lock";
+
+/// A folder that this process alone prepares into.
+pub(crate) struct Target {
+    pub(crate) folder: PathBuf,
+    /// What is known to be there, by the hash of its source.
+    pub(crate) known: HashMap<String, Record>,
+    /// Images of the index as it was.
+    pub(crate) indexed: Vec<String>,
+    /// Held as long as this lives.
+    _lock: File,
+}
+
+impl Target {
+    /// Takes the folder, or makes it.
+    pub(crate) fn open(folder: &Path, header: &Header) -> Result<Self> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| PrepareError::Io { path, source }
+        };
+        let begun = [INDEX, JOURNAL, LOCK].map(|name| folder.join(name));
+        if let Ok(entries) = fs::read_dir(folder)
+            && !begun.iter().any(|path| path.exists())
+        {
+            for entry in entries {
+                let name = entry.map_err(io(folder))?.file_name();
+                return Err(PrepareError::Foreign {
+                    path: folder.to_owned(),
+                    found: name.to_string_lossy().into_owned(),
+                });
+            }
+        }
+        fs::create_dir_all(folder).map_err(io(folder))?;
+        let path = folder.join(LOCK);
+        let lock = File::create(&path).map_err(io(&path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(PrepareError::Busy {
+                    path: folder.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(io(&path)(source)),
+        }
+        let mut known = HashMap::new();
+        let mut indexed = Vec::new();
+        for name in [INDEX, JOURNAL] {
+            let Some((found, records)) = index::read(&folder.join(name))? else {
+                continue;
+            };
+            if found != *header {
+                return Err(PrepareError::Other {
+                    path: folder.to_owned(),
+                    found: describe(&found),
+                    expected: describe(header),
+                });
+            }
+            for record in records {
+                if let (Some(hash), Some(file)) = (&record.sha256, &record.file) {
+                    // The name is made of the hash, whatever the index says: it must not lead elsewhere.
+                    if is_ours(file) {
+                        indexed.push(file.clone());
+                        known.insert(hash.clone(), record);
+                    }
+                }
+            }
+        }
+        let target = Self {
+            folder: folder.to_owned(),
+            known,
+            indexed,
+            _lock: lock,
+        };
+        target.sweep()?;
+        Ok(target)
+    }
+
+    /// Removes what a killed process left half written.
+    fn sweep(&self) -> Result<()> {
+        let io = |source| PrepareError::Io {
+            path: self.folder.clone(),
+            source,
+        };
+        for entry in fs::read_dir(&self.folder).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            if entry.file_name().to_string_lossy().starts_with(ASIDE) {
+                fs::remove_file(entry.path()).map_err(io)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts an image under its name. It is whole when it has it; that it survives a loss of power is seen to by its hash in the index.
+    pub(crate) fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let n = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let aside = self.folder.join(format!("{ASIDE}{n}"));
+        let path = self.folder.join(name);
+        let written = fs::write(&aside, bytes).and_then(|()| fs::rename(&aside, &path));
+        written.map_err(|source| {
+            // The first error is the one worth telling.
+            let _ = fs::remove_file(&aside);
+            PrepareError::Io { path, source }
+        })
+    }
+
+    /// Whether an image is there as its record has it.
+    pub(crate) fn has(&self, record: &Record) -> bool {
+        let (Some(file), Some(hash)) = (&record.file, &record.file_sha256) else {
+            return false;
+        };
+        fs::read(self.folder.join(file))
+            .is_ok_and(|bytes| sdft_checkpoint::sha256_bytes(&bytes) == *hash)
+    }
+
+    /// Removes images of the earlier set that are not in `records`; returns how many.
+    pub(crate) fn retain(&self, records: &[Record]) -> Result<usize> {
+        let kept: std::collections::HashSet<&str> = records
+            .iter()
+            .filter_map(|record| record.file.as_deref())
+            .collect();
+        let mut removed = 0;
+        for file in self
+            .indexed
+            .iter()
+            .filter(|file| !kept.contains(file.as_str()))
+        {
+            let path = self.folder.join(file);
+            match fs::remove_file(&path) {
+                Ok(()) => removed += 1,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(PrepareError::Io { path, source }),
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// The name of an image made from bytes with this hash.
+pub(crate) fn file_name(sha256: &str) -> String {
+    format!("{sha256}.png")
+}
+
+fn is_ours(file: &str) -> bool {
+    let hash = file.strip_suffix(".png").unwrap_or_default();
+    hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn describe(header: &Header) -> String {
+    format!("at {0}x{0} from {1}", header.size, header.inputs.join(", "))
+}

@@ -1,0 +1,116 @@
+//! Inputs to prepare, and what a folder holds.
+#![allow(dead_code, reason = "not every test uses every helper")]
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parquet::{
+    data_type::{ByteArray, ByteArrayType, Int64Type},
+    file::{properties::WriterProperties, writer::SerializedFileWriter},
+    schema::parser::parse_message_type,
+};
+use sdft_imaging::{Limits, Rgb8, decode_file, encode_png};
+use sdft_prepare::{Options, Report, Result, prepare};
+use zip::{ZipWriter, write::SimpleFileOptions};
+
+/// A picture that differs for every number.
+pub(crate) fn picture(n: usize, width: usize, height: usize) -> Rgb8 {
+    let level = |i: usize| ((i * 7 + n * 31 + i * i * (n + 1) / 5) % 256) as u8;
+    Rgb8::new(width, height, (0..3 * width * height).map(level).collect()).unwrap()
+}
+
+/// Its file.
+pub(crate) fn png(n: usize) -> Vec<u8> {
+    encode_png(&picture(n, 40, 30)).unwrap()
+}
+
+/// Prepares at 16 pixels.
+pub(crate) fn at_16(inputs: &[PathBuf], out: &Path) -> Result<Report> {
+    prepare(inputs, out, &Options::new(16), &|_, _| {})
+}
+
+/// A zip file of these entries.
+pub(crate) fn zip_file(path: &Path, entries: &[(&str, Vec<u8>)]) {
+    let mut zip = ZipWriter::new(File::create(path).unwrap());
+    for (name, bytes) in entries {
+        zip.start_file(*name, SimpleFileOptions::default()).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap();
+}
+
+/// A table as the Hub stores images: a struct of bytes and path, and a label.
+pub(crate) fn table(path: &Path, rows: &[(Option<Vec<u8>>, Option<&str>)], rows_per_group: usize) {
+    let schema = "message rows { optional group image { optional binary bytes; optional binary path (UTF8); } required int64 label; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let file = File::create(path).unwrap();
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer = SerializedFileWriter::new(file, schema, properties).unwrap();
+    for rows in rows.chunks(rows_per_group) {
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = |values: Vec<Option<Vec<u8>>>| {
+            let levels: Vec<i16> = values
+                .iter()
+                .map(|v| if v.is_some() { 2 } else { 1 })
+                .collect();
+            let values: Vec<ByteArray> =
+                values.into_iter().flatten().map(ByteArray::from).collect();
+            let mut column = group.next_column().unwrap().unwrap();
+            column
+                .typed::<ByteArrayType>()
+                .write_batch(&values, Some(&levels), None)
+                .unwrap();
+            column.close().unwrap();
+        };
+        column(rows.iter().map(|(bytes, _)| bytes.clone()).collect());
+        column(
+            rows.iter()
+                .map(|(_, path)| path.map(|p| p.as_bytes().to_vec()))
+                .collect(),
+        );
+        let mut label = group.next_column().unwrap().unwrap();
+        label
+            .typed::<Int64Type>()
+            .write_batch(&vec![0; rows.len()], None, None)
+            .unwrap();
+        label.close().unwrap();
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+}
+
+/// The images of a prepared folder, by their names.
+pub(crate) fn images(out: &Path) -> Vec<(String, Rgb8)> {
+    let mut names: Vec<String> = fs::read_dir(out)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".png"))
+        .collect();
+    names.sort();
+    names
+        .into_iter()
+        .map(|name| {
+            let image = decode_file(&out.join(&name), &Limits::default()).unwrap();
+            (name, image)
+        })
+        .collect()
+}
+
+/// Everything below a folder that is no folder.
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

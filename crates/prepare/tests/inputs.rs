@@ -1,0 +1,325 @@
+//! What folders, zip files and tables may look like, hostile ones included.
+
+mod common;
+
+use std::{fs, io::Write as _, path::PathBuf};
+
+use common::{at_16, files_below, images, picture, png, table, zip_file};
+use sdft_checkpoint::sha256_bytes;
+use sdft_imaging::{center_crop, encode_png};
+use sdft_prepare::{Exclusions, Options, PrepareError, prepare};
+
+#[test]
+fn images_are_cropped_resized_and_named_by_their_sources_hash() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = (root.path().join("in"), root.path().join("out"));
+    fs::create_dir_all(input.join("deep/er")).unwrap();
+    fs::write(input.join("deep/er/a.PNG"), png(1)).unwrap();
+    fs::write(input.join("b.png"), png(2)).unwrap();
+    fs::write(input.join("notes.txt"), "x").unwrap();
+    let report = at_16(std::slice::from_ref(&input), &out).unwrap();
+    assert_eq!(
+        (report.images, report.made, report.skipped.len()),
+        (2, 2, 0)
+    );
+    let mut expected: Vec<_> = [1, 2]
+        .map(|n| {
+            (
+                format!("{}.png", sha256_bytes(&png(n))),
+                center_crop(&picture(n, 40, 30), 16),
+            )
+        })
+        .to_vec();
+    expected.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(images(&out), expected);
+    assert!(report.sheet.unwrap().is_file());
+}
+
+#[test]
+fn a_png_of_the_right_size_keeps_its_file() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = (root.path().join("in"), root.path().join("out"));
+    fs::create_dir_all(&input).unwrap();
+    let bytes = encode_png(&picture(3, 16, 16)).unwrap();
+    fs::write(input.join("a.png"), &bytes).unwrap();
+    at_16(&[input], &out).unwrap();
+    assert_eq!(
+        fs::read(out.join(format!("{}.png", sha256_bytes(&bytes)))).unwrap(),
+        bytes
+    );
+}
+
+#[test]
+fn a_hostile_zip_writes_nothing_outside_and_hides_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("in.zip");
+    zip_file(
+        &path,
+        &[
+            ("/etc/absolute.png", png(0)),
+            ("../../up.png", png(1)),
+            ("a/b/../c.png", png(2)),
+            ("C:\\windows.png", png(3)),
+            ("a/same.png", png(4)),
+            ("b/same.png", png(5)),
+            ("again.png", png(4)),
+            ("broken.png", b"\x89PNG\r\n\x1a\nno more".to_vec()),
+            ("text.jpg", b"not an image".to_vec()),
+            ("empty.png", Vec::new()),
+            ("__MACOSX/._a.png", b"junk".to_vec()),
+            (".hidden/a.png", png(6)),
+            ("read.me", b"x".to_vec()),
+        ],
+    );
+    let out = root.path().join("set/out");
+    let report = at_16(&[path.clone()], &out).unwrap();
+    assert_eq!(report.images, 6);
+    assert_eq!(report.duplicates.len(), 1);
+    assert!(report.duplicates[0].reason.contains("a/same.png"));
+    assert_eq!(report.others, 3);
+    let skipped: Vec<&str> = report.skipped.iter().map(|s| s.source.as_str()).collect();
+    assert_eq!(skipped, ["broken.png", "text.jpg", "empty.png"]);
+    let grid = root.path().join("set/out-grid.png");
+    for file in files_below(root.path()) {
+        assert!(
+            file == path || file == grid || file.starts_with(&out),
+            "{}",
+            file.display()
+        );
+    }
+    // The index has every entry that is named like an image and not hidden.
+    let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
+    assert_eq!(index.lines().count(), 1 + 10, "{index}");
+}
+
+#[test]
+fn two_entries_of_one_name_are_told() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("in.zip");
+    zip_file(&path, &[("a.png", png(0)), ("b.png", png(1))]);
+    // The second becomes another of the first's name, in its own header and in the directory.
+    let mut bytes = fs::read(&path).unwrap();
+    for at in 0..bytes.len() - 5 {
+        if &bytes[at..at + 5] == b"b.png" {
+            bytes[at] = b'a';
+        }
+    }
+    fs::write(&path, bytes).unwrap();
+    let report = at_16(&[path], &root.path().join("out")).unwrap();
+    assert_eq!(report.images, 1);
+    assert_eq!(report.skipped.len(), 1);
+    assert!(
+        report.skipped[0].reason.contains("same name"),
+        "{:?}",
+        report.skipped
+    );
+}
+
+#[test]
+fn a_bomb_is_refused_and_the_others_are_taken() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("in.zip");
+    let mut lying = png(1);
+    lying.resize(3 << 20, 0);
+    // A PNG that says it has 30000x30000 pixels.
+    let mut wide = png(2);
+    wide[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
+    zip_file(
+        &path,
+        &[
+            ("bomb.png", lying),
+            ("wide.png", wide),
+            ("good.png", png(0)),
+        ],
+    );
+    let mut options = Options::new(16);
+    options.limits.max_bytes = 1 << 20;
+    let report = prepare(&[path], &root.path().join("out"), &options, &|_, _| {}).unwrap();
+    assert_eq!(report.images, 1);
+    assert_eq!(report.skipped.len(), 2, "{report}");
+    assert!(
+        report.skipped[0]
+            .reason
+            .contains("3145728 bytes exceed the limit"),
+        "{report}"
+    );
+}
+
+#[test]
+fn an_entry_that_unpacks_to_more_than_it_says_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("in.zip");
+    let mut long = png(1);
+    long.resize(100_000, 7);
+    zip_file(&path, &[("a.png", png(0)), ("long.png", long)]);
+    // The directory says 1000 bytes where there are 100000.
+    let mut bytes = fs::read(&path).unwrap();
+    let from = 100_000_u32.to_le_bytes();
+    let places: Vec<usize> = (0..bytes.len() - 4)
+        .filter(|&i| bytes[i..i + 4] == from)
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + 4].copy_from_slice(&1000_u32.to_le_bytes());
+    }
+    fs::write(&path, bytes).unwrap();
+    let report = at_16(&[path], &root.path().join("out")).unwrap();
+    assert_eq!((report.images, report.skipped.len()), (1, 1), "{report}");
+}
+
+#[test]
+fn tables_give_their_rows_with_names_and_without() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("train.parquet");
+    let rows: Vec<(Option<Vec<u8>>, Option<&str>)> = vec![
+        (Some(png(0)), Some("one.png")),
+        (Some(png(1)), None),
+        (None, Some("gone.png")),
+        (Some(b"junk".to_vec()), Some("../../up.png")),
+        (Some(png(0)), Some("twice.png")),
+        (Some(png(2)), Some("/abs.png")),
+        (Some(png(3)), Some("one.png")),
+    ];
+    table(&path, &rows, 3);
+    let report = at_16(&[path], &root.path().join("out")).unwrap();
+    assert_eq!(report.images, 4);
+    let skipped: Vec<_> = report.skipped.iter().map(|s| s.source.as_str()).collect();
+    assert_eq!(
+        skipped,
+        ["train.parquet#2 gone.png", "train.parquet#3 ../../up.png"]
+    );
+    assert_eq!(report.duplicates[0].source, "train.parquet#4 twice.png");
+    assert_eq!(images(&root.path().join("out")).len(), 4);
+}
+
+#[test]
+fn a_damaged_table_loses_the_damaged_rows_only_and_says_which() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("train.parquet");
+    let rows: Vec<_> = (0..8).map(|n| (Some(png(n)), None)).collect();
+    table(&path, &rows, 4);
+    // The first page header of the first group.
+    let mut bytes = fs::read(&path).unwrap();
+    for byte in &mut bytes[4..20] {
+        *byte = 0xff;
+    }
+    fs::write(&path, bytes).unwrap();
+    let report = at_16(&[path], &root.path().join("out")).unwrap();
+    assert_eq!(report.images, 4, "{report}");
+    assert!(
+        report.skipped[0]
+            .reason
+            .contains("rows 0 to 3 cannot be read"),
+        "{report}"
+    );
+}
+
+#[test]
+fn what_is_no_table_or_no_archive_is_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("out");
+    let whole = root.path().join("whole.parquet");
+    table(&whole, &[(Some(png(0)), None)], 1);
+    let bytes = fs::read(&whole).unwrap();
+    for (name, content) in [
+        ("empty.parquet", Vec::new()),
+        ("junk.parquet", vec![7; 1000]),
+        ("cut.parquet", bytes[..bytes.len() / 2].to_vec()),
+        ("empty.zip", Vec::new()),
+        ("junk.zip", vec![7; 1000]),
+        ("page.zip", b"<html>404</html>".to_vec()),
+        ("file.tar", vec![0; 10]),
+    ] {
+        let path = root.path().join(name);
+        fs::write(&path, content).unwrap();
+        let message = at_16(&[path], &out).unwrap_err().to_string();
+        assert!(message.contains(name), "{message}");
+        assert!(!out.exists(), "{name}");
+    }
+    let missing = at_16(&[root.path().join("missing")], &out).unwrap_err();
+    assert!(
+        missing.to_string().contains("found nothing there"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn a_table_of_something_else_names_its_columns() {
+    use parquet::file::{properties::WriterProperties, writer::SerializedFileWriter};
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("text.parquet");
+    let schema = "message rows { required binary text (UTF8); required int64 label; }";
+    let schema = parquet::schema::parser::parse_message_type(schema).unwrap();
+    let file = fs::File::create(&path).unwrap();
+    let properties = WriterProperties::builder().build();
+    SerializedFileWriter::new(file, schema.into(), properties.into())
+        .unwrap()
+        .close()
+        .unwrap();
+    let error = at_16(&[path], &root.path().join("out")).unwrap_err();
+    assert!(matches!(error, PrepareError::Column { .. }), "{error}");
+    assert!(
+        error.to_string().contains("the columns text, label"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_folder_of_tables_and_archives_gives_what_is_in_them() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = (root.path().join("in"), root.path().join("out"));
+    fs::create_dir_all(&input).unwrap();
+    table(&input.join("train-0.parquet"), &[(Some(png(0)), None)], 1);
+    zip_file(&input.join("more.zip"), &[("x.png", png(1))]);
+    assert_eq!(at_16(std::slice::from_ref(&input), &out).unwrap().images, 2);
+    fs::write(input.join("y.png"), png(2)).unwrap();
+    assert_eq!(at_16(&[input], &out).unwrap().images, 3);
+}
+
+#[test]
+fn exclusions_leave_out_by_name_and_hash_and_tell_what_they_missed() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("in.zip");
+    let entries: Vec<(String, Vec<u8>)> = (0..6).map(|n| (format!("f/{n}.png"), png(n))).collect();
+    let entries: Vec<(&str, Vec<u8>)> = entries
+        .iter()
+        .map(|(n, b)| (n.as_str(), b.clone()))
+        .collect();
+    zip_file(&path, &entries);
+    let list = root.path().join("list.txt");
+    let mut file = fs::File::create(&list).unwrap();
+    writeln!(
+        file,
+        "# with glasses\n1.png\nf/2.png\n{}\n9.png",
+        sha256_bytes(&png(3))
+    )
+    .unwrap();
+    let out = root.path().join("out");
+    let report = at_16(&[path.clone()], &out).unwrap();
+    assert_eq!(report.images, 6);
+    let options = Options {
+        exclude: Exclusions::read(&list).unwrap(),
+        ..Options::new(16)
+    };
+    let report = prepare(&[path], &out, &options, &|_, _| {}).unwrap();
+    assert_eq!((report.images, report.excluded, report.removed), (3, 3, 3));
+    assert_eq!(report.unmatched, ["9.png"]);
+    assert_eq!(images(&out).len(), 3);
+}
+
+#[test]
+fn several_inputs_are_told_apart() {
+    let root = tempfile::tempdir().unwrap();
+    let inputs: Vec<PathBuf> = ["a", "b"].map(|name| root.path().join(name)).to_vec();
+    for (n, input) in inputs.iter().enumerate() {
+        fs::create_dir(input).unwrap();
+        fs::write(input.join("x.png"), png(n)).unwrap();
+    }
+    let out = root.path().join("out");
+    assert_eq!(at_16(&inputs, &out).unwrap().images, 2);
+    let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
+    assert!(
+        index.contains("\"a/x.png\"") && index.contains("\"b/x.png\""),
+        "{index}"
+    );
+}

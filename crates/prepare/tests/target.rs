@@ -1,0 +1,170 @@
+//! The target folder: kept, continued, refused.
+
+mod common;
+
+use std::{fs, path::Path};
+
+use common::{at_16, files_below, images, png};
+use sdft_prepare::{Options, PrepareError, prepare};
+
+/// A folder of images, and a target.
+fn inputs(root: &Path, n: usize) -> (std::path::PathBuf, std::path::PathBuf) {
+    let input = root.join("in");
+    fs::create_dir_all(&input).unwrap();
+    for i in 0..n {
+        fs::write(input.join(format!("{i}.png")), png(i)).unwrap();
+    }
+    (input, root.join("out"))
+}
+
+#[test]
+fn doing_it_again_makes_nothing_and_mends_what_was_damaged() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 6);
+    let input = [input];
+    at_16(&input, &out).unwrap();
+    let (first, index) = (images(&out), fs::read(out.join("index.jsonl")).unwrap());
+    assert_eq!(at_16(&input, &out).unwrap().made, 0);
+
+    fs::write(out.join(&first[0].0), b"damaged").unwrap();
+    fs::remove_file(out.join(&first[1].0)).unwrap();
+    assert_eq!(at_16(&input, &out).unwrap().made, 2);
+    assert_eq!(images(&out), first);
+
+    fs::write(input[0].join("more.png"), png(9)).unwrap();
+    fs::remove_file(input[0].join("0.png")).unwrap();
+    let report = at_16(&input, &out).unwrap();
+    assert_eq!((report.images, report.made, report.removed), (6, 1, 1));
+    assert_ne!(fs::read(out.join("index.jsonl")).unwrap(), index);
+    assert!(
+        files_below(&out)
+            .iter()
+            .all(|path| !path.to_string_lossy().contains(".partial"))
+    );
+}
+
+#[test]
+fn what_was_done_before_a_crash_is_not_done_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 6);
+    let input = [input];
+    at_16(&input, &out).unwrap();
+    let expected = images(&out);
+    // As a killed process leaves it: a journal that ends in the middle of a line, and a half-written image.
+    let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
+    fs::remove_file(out.join("index.jsonl")).unwrap();
+    let lines: Vec<&str> = index.lines().take(5).collect();
+    let cut = &lines.join("\n")[..lines.join("\n").len() - 20];
+    fs::write(out.join(".index.partial.jsonl"), cut).unwrap();
+    fs::write(out.join(".aside-7"), b"half").unwrap();
+    let report = at_16(&input, &out).unwrap();
+    assert_eq!((report.images, report.made), (6, 3));
+    assert_eq!(images(&out), expected);
+    assert!(!out.join(".aside-7").exists());
+}
+
+#[test]
+fn threads_change_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, _) = inputs(root.path(), 12);
+    let result = |threads: usize| {
+        let out = root.path().join(format!("out-{threads}"));
+        let options = Options {
+            threads: Some(threads),
+            ..Options::new(16)
+        };
+        prepare(std::slice::from_ref(&input), &out, &options, &|_, _| {}).unwrap();
+        (images(&out), fs::read(out.join("index.jsonl")).unwrap())
+    };
+    assert_eq!(result(1), result(5));
+}
+
+#[test]
+fn folders_of_others_and_other_sets_are_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 2);
+    let input = [input];
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("holiday.png"), b"mine").unwrap();
+    let error = at_16(&input, &out).unwrap_err();
+    assert!(error.to_string().contains("holiday.png"), "{error}");
+    assert_eq!(files_below(&out).len(), 1);
+
+    let set = root.path().join("set");
+    at_16(&input, &set).unwrap();
+    let before = files_below(&set);
+    let error = prepare(&input, &set, &Options::new(32), &|_, _| {}).unwrap_err();
+    assert!(
+        error.to_string().contains("16x16") && error.to_string().contains("32x32"),
+        "{error}"
+    );
+    let other = root.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("z.png"), png(8)).unwrap();
+    let error = at_16(&[other], &set).unwrap_err();
+    assert!(matches!(error, PrepareError::Other { .. }), "{error}");
+    assert_eq!(files_below(&set), before);
+}
+
+#[test]
+fn a_target_in_an_input_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, _) = inputs(root.path(), 2);
+    for out in [input.clone(), input.join("out"), root.path().to_owned()] {
+        let error = at_16(std::slice::from_ref(&input), &out).unwrap_err();
+        assert!(matches!(error, PrepareError::Nested { .. }), "{error}");
+    }
+    assert_eq!(files_below(root.path()).len(), 2);
+}
+
+#[test]
+fn one_process_prepares_a_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 2);
+    fs::create_dir(&out).unwrap();
+    let lock = fs::File::create(out.join(".lock")).unwrap();
+    lock.lock().unwrap();
+    let error = at_16(std::slice::from_ref(&input), &out).unwrap_err();
+    assert!(matches!(error, PrepareError::Busy { .. }), "{error}");
+    drop(lock);
+    assert_eq!(at_16(&[input], &out).unwrap().images, 2);
+}
+
+#[test]
+fn broken_images_are_listed_or_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 2);
+    fs::write(input.join("broken.jpg"), b"x").unwrap();
+    let input = [input];
+    let strict = Options {
+        strict: true,
+        ..Options::new(16)
+    };
+    let error = prepare(&input, &out, &strict, &|_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("broken.jpg"), "{error}");
+    assert!(!out.join("index.jsonl").exists());
+    assert_eq!(at_16(&input, &out).unwrap().skipped.len(), 1);
+
+    let only = root.path().join("only");
+    fs::create_dir(&only).unwrap();
+    fs::write(only.join("broken.jpg"), b"x").unwrap();
+    let error = at_16(&[only], &root.path().join("none")).unwrap_err();
+    assert!(error.to_string().contains("no usable image"), "{error}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_index_cannot_make_a_preparation_delete_elsewhere() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 2);
+    let input = [input];
+    at_16(&input, &out).unwrap();
+    let victim = root.path().join("victim.png");
+    fs::write(&victim, b"keep").unwrap();
+    let path = out.join("index.jsonl");
+    let mut index = fs::read_to_string(&path).unwrap();
+    index.push_str("{\"source\":\"x\",\"sha256\":\"y\",\"file\":\"../victim.png\"}\n");
+    fs::write(&path, index).unwrap();
+    at_16(&input, &out).unwrap();
+    assert!(victim.exists());
+}
