@@ -31,6 +31,37 @@ pub enum Style {
 impl Style {
     /// All styles.
     pub const ALL: [Self; 2] = [Self::Chalk, Self::Ember];
+
+    /// A shape in this style's colours, see [`Digits::render`]; `index` chooses the grain.
+    ///
+    /// # Shapes
+    /// - `shape`: rows of `side` values in [0, 1], 1 where the shape is
+    /// - returns `[3, rows, side]`, in [-1, 1]
+    #[must_use]
+    pub fn paint(self, shape: &[f32], side: usize, index: usize) -> Vec<f32> {
+        let n = shape.len();
+        let mut grain = vec![0.0; n];
+        if self == Self::Ember {
+            Draw::new(0, Purpose::Grain, 0, index as u64).fill_uniform(&mut grain);
+        }
+        let mut out = vec![0.0; 3 * n];
+        for (i, (&v, &g)) in shape.iter().zip(&grain).enumerate() {
+            let colour = match self {
+                Self::Chalk => mix([-0.45, -0.40, -0.20], [0.90, 0.95, 1.00], v),
+                Self::Ember => {
+                    let hatched = (i % side + i / side) % 4 < 2;
+                    let s = v * if hatched { 1.0 } else { 0.72 };
+                    let grain = (g - 0.5) * 0.36 * (1.0 - 0.6 * v);
+                    let [r, g, b] = mix([-0.15, -0.50, -0.70], [1.00, 0.65, -0.25], s);
+                    [r + grain, g + 0.7 * grain, b + 0.4 * grain].map(|c| c.clamp(-1.0, 1.0))
+                }
+            };
+            for (channel, value) in colour.into_iter().enumerate() {
+                out[channel * n + i] = value;
+            }
+        }
+        out
+    }
 }
 
 impl fmt::Display for Style {
@@ -140,29 +171,7 @@ impl Digits {
     /// - `index` is not below the number of [`labels`](Self::labels)
     #[must_use]
     pub fn render(&self, index: usize, style: Style) -> Vec<f32> {
-        const N: usize = Digits::SIZE * Digits::SIZE;
-        let shape = shape(&self.scans[index]);
-        let mut grain = [0.0; N];
-        if style == Style::Ember {
-            Draw::new(0, Purpose::Grain, 0, index as u64).fill_uniform(&mut grain);
-        }
-        let mut out = vec![0.0; 3 * N];
-        for (i, (&v, &g)) in shape.iter().zip(&grain).enumerate() {
-            let colour = match style {
-                Style::Chalk => mix([-0.45, -0.40, -0.20], [0.90, 0.95, 1.00], v),
-                Style::Ember => {
-                    let hatched = (i % Self::SIZE + i / Self::SIZE) % 4 < 2;
-                    let s = v * if hatched { 1.0 } else { 0.72 };
-                    let grain = (g - 0.5) * 0.36 * (1.0 - 0.6 * v);
-                    let [r, g, b] = mix([-0.15, -0.50, -0.70], [1.00, 0.65, -0.25], s);
-                    [r + grain, g + 0.7 * grain, b + 0.4 * grain].map(|c| c.clamp(-1.0, 1.0))
-                }
-            };
-            for (channel, value) in colour.into_iter().enumerate() {
-                out[channel * N + i] = value;
-            }
-        }
-        out
+        style.paint(&shape(&self.scans[index]), Self::SIZE, index)
     }
 
     /// The digits from their two files; `origin` names the folder in messages.

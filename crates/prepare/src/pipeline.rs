@@ -29,6 +29,8 @@ use crate::{
 pub struct Options {
     /// Side of the images, 1 to 65536.
     pub size: usize,
+    /// What the inputs are called in the index; their paths if none.
+    pub name: Option<String>,
     /// Images to leave out.
     pub exclude: Exclusions,
     /// Whether images that cannot be used are an error.
@@ -44,6 +46,7 @@ impl Options {
     pub fn new(size: usize) -> Self {
         Self {
             size,
+            name: None,
             exclude: Exclusions::default(),
             strict: false,
             limits: Limits::default(),
@@ -89,12 +92,11 @@ pub fn prepare(
     run(names, || input::open(inputs), out, options, watch)
 }
 
-/// As [`prepare`], for pictures in memory; `name` says what they are, for the index.
+/// As [`prepare`], for pictures in memory, each with the place it came from.
 ///
 /// # Errors
 /// As [`prepare`].
 pub fn prepare_pictures(
-    name: &str,
     pictures: Vec<(String, Rgb8)>,
     out: &Path,
     options: &Options,
@@ -109,7 +111,13 @@ pub fn prepare_pictures(
         input.push(items.len(), items);
         Ok(input)
     };
-    run(vec![name.to_owned()], open, out, options, watch)
+    run(
+        vec!["pictures in memory".to_owned()],
+        open,
+        out,
+        options,
+        watch,
+    )
 }
 
 /// What became of an entry.
@@ -138,7 +146,7 @@ fn run(
     }
     let header = Header {
         size: options.size,
-        inputs,
+        inputs: options.name.clone().map_or(inputs, |name| vec![name]),
     };
     let input = open()?;
     let target = Target::open(out, &header)?;

@@ -37,16 +37,15 @@ impl Target {
             move |source| PrepareError::Io { path, source }
         };
         let begun = [INDEX, JOURNAL, LOCK].map(|name| folder.join(name));
-        if let Ok(entries) = fs::read_dir(folder)
+        if let Ok(mut entries) = fs::read_dir(folder)
             && !begun.iter().any(|path| path.exists())
+            && let Some(entry) = entries.next()
         {
-            for entry in entries {
-                let name = entry.map_err(io(folder))?.file_name();
-                return Err(PrepareError::Foreign {
-                    path: folder.to_owned(),
-                    found: name.to_string_lossy().into_owned(),
-                });
-            }
+            let name = entry.map_err(io(folder))?.file_name();
+            return Err(PrepareError::Foreign {
+                path: folder.to_owned(),
+                found: name.to_string_lossy().into_owned(),
+            });
         }
         fs::create_dir_all(folder).map_err(io(folder))?;
         let path = folder.join(LOCK);

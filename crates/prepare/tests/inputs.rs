@@ -72,7 +72,7 @@ fn a_hostile_zip_writes_nothing_outside_and_hides_nothing() {
         ],
     );
     let out = root.path().join("set/out");
-    let report = at_16(&[path.clone()], &out).unwrap();
+    let report = at_16(std::slice::from_ref(&path), &out).unwrap();
     assert_eq!(report.images, 6);
     assert_eq!(report.duplicates.len(), 1);
     assert!(report.duplicates[0].reason.contains("a/same.png"));
@@ -295,7 +295,7 @@ fn exclusions_leave_out_by_name_and_hash_and_tell_what_they_missed() {
     )
     .unwrap();
     let out = root.path().join("out");
-    let report = at_16(&[path.clone()], &out).unwrap();
+    let report = at_16(std::slice::from_ref(&path), &out).unwrap();
     assert_eq!(report.images, 6);
     let options = Options {
         exclude: Exclusions::read(&list).unwrap(),

@@ -1,0 +1,136 @@
+//! How a transfer goes, for people: a bar on a terminal, lines elsewhere.
+
+use std::{
+    io::IsTerminal as _,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use sdft_hub::Watch;
+
+use crate::note;
+
+/// Seconds between two lines of progress where there is no terminal.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// A bar of bytes or of things.
+#[derive(Default)]
+pub(crate) struct Bars {
+    bar: Option<ProgressBar>,
+    name: String,
+    size: Option<u64>,
+    said: Option<Instant>,
+}
+
+impl Bars {
+    fn open(&mut self, name: &str, size: Option<u64>, template: &str) {
+        self.name = name.to_owned();
+        self.size = size;
+        self.said = Some(Instant::now());
+        if !std::io::stderr().is_terminal() {
+            return;
+        }
+        let bar = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
+        // The template is a constant; a broken one would only cost the looks.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(name.to_owned());
+        self.bar = Some(bar);
+    }
+
+    /// Whether it is time for another line.
+    fn is_time(&mut self) -> bool {
+        match &mut self.said {
+            Some(said) if said.elapsed() >= QUIET => {
+                *said = Instant::now();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// A bar of so many images.
+    pub(crate) fn images(name: &str) -> Self {
+        let mut bars = Self::default();
+        bars.open(
+            name,
+            None,
+            "{msg} {bar:24} {pos}/{len} images, {per_sec}, {eta} left",
+        );
+        bars
+    }
+
+    /// So many of so many images are done.
+    pub(crate) fn image(&mut self, done: usize, total: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        } else if self.is_time() {
+            note(&format!("{} {done}/{total} images", self.name));
+        }
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Watch for Bars {
+    fn begin(&mut self, name: &str, size: Option<u64>) {
+        self.close();
+        let template = "{msg}\n  {bar:40} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+        self.open(name, size, template);
+        if self.bar.is_none() {
+            let size = size.map_or_else(|| "size unknown".to_owned(), bytes);
+            note(&format!("{name}: {size}"));
+        }
+    }
+
+    fn bytes(&mut self, have: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(have);
+        } else if self.is_time() {
+            let of = self
+                .size
+                .map_or_else(String::new, |size| format!(" of {}", bytes(size)));
+            note(&format!("{}: {}{of}", self.name, bytes(have)));
+        }
+    }
+
+    fn verifying(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{} (verifying)", self.name));
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => note(text),
+        }
+    }
+
+    fn done(&mut self) {
+        self.close();
+    }
+}
+
+/// `374 MB`.
+pub(crate) fn bytes(n: u64) -> String {
+    let b = n as f64;
+    match n {
+        0..1000 => format!("{n} B"),
+        1000..1_000_000 => format!("{:.1} kB", b / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", b / 1e6),
+        _ => format!("{:.2} GB", b / 1e9),
+    }
+}

@@ -1,0 +1,205 @@
+use anyhow::Result;
+use sdft_assets::{Asset, Elsewhere, HubFile, asset, assets, elsewhere, nearest};
+use sdft_hub::{Fetched, Fetcher, HubError, Settings, Wanted};
+
+use crate::{
+    args::FetchArgs,
+    bars::{Bars, bytes},
+    line, list, note, usage,
+};
+
+pub(crate) fn fetch(args: &FetchArgs) -> Result<()> {
+    if args.list {
+        return list::list(&args.names);
+    }
+    let (mut here, mut by_hand) = (Vec::new(), Vec::new());
+    let mut files = Vec::new();
+    for name in &args.names {
+        match Named::read(name)? {
+            Named::Asset(asset) => here.push(asset),
+            Named::Elsewhere(known) => by_hand.push(known),
+            Named::File(file) => files.push(file),
+        }
+    }
+    if let Some(goal) = &args.all_for {
+        let all = goals();
+        if !all.contains(goal) {
+            return Err(usage(format!(
+                "--all-for {goal}: expected one of {}",
+                all.join(", ")
+            )));
+        }
+        here.extend(assets().iter().filter(|asset| asset.goals.contains(goal)));
+        by_hand.extend(
+            elsewhere()
+                .iter()
+                .filter(|known| known.goals.contains(goal)),
+        );
+    }
+    if here.is_empty() && by_hand.is_empty() && files.is_empty() {
+        return Err(usage(
+            "nothing to fetch: give names (`--list` shows them), hf:OWNER/NAME/PATH, or --all-for metfaces",
+        ));
+    }
+    let fetcher = fetcher(args.offline)?;
+    let mut failed = false;
+    for asset in here {
+        failed |= !report(
+            &asset.name,
+            get(&fetcher, asset).map(|all| all.into_iter().collect()),
+            asset,
+        )?;
+    }
+    for file in files {
+        let wanted = match file.path.ends_with('/') {
+            true => fetcher.files_below(&file)?,
+            false => vec![file.clone()],
+        };
+        if wanted.is_empty() {
+            return Err(usage(format!("{file}: there is nothing in this folder")));
+        }
+        for file in wanted {
+            let fetched = fetcher.fetch(&file.into(), &mut Bars::default())?;
+            say(&fetched)?;
+        }
+    }
+    for known in &by_hand {
+        let Elsewhere {
+            name,
+            file,
+            how,
+            licence,
+            ..
+        } = known;
+        if std::path::Path::new(file).exists() {
+            line(format_args!("{file}"))?;
+            continue;
+        }
+        // Asked for by name, it is an error not to have it; as part of an experiment, a thing to know.
+        failed |= args.names.contains(name);
+        note(&format!(
+            "{name} is not on the Hub: {how}, and put it at {file}\n  licence: {licence}"
+        ));
+    }
+    if failed {
+        anyhow::bail!("not everything is here");
+    }
+    Ok(())
+}
+
+/// What a name stands for.
+enum Named {
+    Asset(&'static Asset),
+    Elsewhere(&'static Elsewhere),
+    File(HubFile),
+}
+
+impl Named {
+    fn read(name: &str) -> Result<Self> {
+        if let Some(folder) = name.strip_suffix('/')
+            && let Some(file) = HubFile::parse(folder)
+        {
+            let mut file = file.map_err(|error| usage(error.to_string()))?;
+            file.path.push('/');
+            return Ok(Self::File(file));
+        }
+        if let Some(file) = HubFile::parse(name) {
+            return Ok(Self::File(file.map_err(|error| usage(error.to_string()))?));
+        }
+        if let Some(asset) = asset(name) {
+            return Ok(Self::Asset(asset));
+        }
+        if let Some(known) = elsewhere().iter().find(|known| known.name == name) {
+            return Ok(Self::Elsewhere(known));
+        }
+        // The two sides of a pair are prepared from the same files.
+        if let Some(set) = sdft_assets::ImageSet::named(name, 256) {
+            return Ok(Self::Asset(set.asset));
+        }
+        Err(usage(format!(
+            "there is nothing called {name}; the nearest is {} (`cargo xtask fetch --list` shows all, hf:OWNER/NAME/PATH takes any file of the Hub)",
+            nearest(name)
+        )))
+    }
+}
+
+fn goals() -> Vec<String> {
+    let all = assets().iter().flat_map(|asset| asset.goals.clone());
+    let mut goals: Vec<String> = all.collect();
+    goals.sort();
+    goals.dedup();
+    goals
+}
+
+/// A fetcher for the environment.
+pub(crate) fn fetcher(offline: bool) -> Result<Fetcher> {
+    let mut settings = Settings::from_environment()?;
+    settings.offline |= offline;
+    Ok(Fetcher::new(settings)?)
+}
+
+/// All files of an asset.
+pub(crate) fn get(fetcher: &Fetcher, asset: &Asset) -> std::result::Result<Vec<Fetched>, HubError> {
+    let mut bars = Bars::default();
+    let wanted = Wanted::of_asset(asset);
+    wanted
+        .iter()
+        .map(|wanted| fetcher.fetch(wanted, &mut bars))
+        .collect()
+}
+
+/// Says what became of an asset, and how to do without the network; whether it is here.
+fn report(
+    name: &str,
+    fetched: std::result::Result<Vec<Fetched>, HubError>,
+    asset: &Asset,
+) -> Result<bool> {
+    match fetched {
+        Ok(all) => {
+            for fetched in &all {
+                say(fetched)?;
+            }
+            Ok(true)
+        }
+        Err(error) => {
+            note(&format!("error: {}", explain(name, asset, &error)));
+            Ok(false)
+        }
+    }
+}
+
+fn say(fetched: &Fetched) -> Result<()> {
+    if fetched.was_here {
+        note("here already, verified:");
+    }
+    line(fetched.path.display())?;
+    Ok(())
+}
+
+/// What is missing and every way to provide it, for one screen.
+pub(crate) fn explain(name: &str, asset: &Asset, error: &HubError) -> String {
+    let files: Vec<&str> = asset.files.iter().map(|file| file.path.as_str()).collect();
+    let size = match asset.bytes() {
+        0 => String::new(),
+        n => format!(", {}", bytes(n)),
+    };
+    let way = match asset.is_images() {
+        true => "--data FOLDER with images of your own, or a prepared set",
+        false => "the path of the file in place of the name",
+    };
+    format!(
+        "{error}\n\n{name} is {}\n  {} at {}: {}{size}\n  licence: {}\n\nTo provide it:\n  \
+         with a network     cargo xtask fetch {name}\n  \
+         with a mirror      HF_ENDPOINT=https://.. cargo xtask fetch {name}\n  \
+         on another machine {}\n  \
+         {:<18} and bring its cache folder here; HF_HOME says where it is (~/.cache/huggingface)\n  \
+         or give            {way}",
+        asset.what,
+        asset.repo,
+        asset.revision,
+        files.join(", "),
+        asset.licence,
+        sdft_assets::fetch_command(asset),
+        "",
+    )
+}

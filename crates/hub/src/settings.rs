@@ -1,0 +1,161 @@
+use std::{ffi::OsString, path::PathBuf};
+
+use sdft_assets::HubCache;
+
+use crate::{HubError, Patience, Result, secrets::Secret};
+
+const ENDPOINT: &str = "https://huggingface.co";
+
+/// Where from, where to, as whom.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The server.
+    pub endpoint: String,
+    /// Where files go.
+    pub cache: HubCache,
+    /// Whether the network may not be used.
+    pub offline: bool,
+    /// How long to try.
+    pub patience: Patience,
+    pub(crate) token: Secret,
+}
+
+impl Settings {
+    /// As the Python client reads the environment: `HF_ENDPOINT`, the places of [`HubCache::from_environment`], `HF_HUB_OFFLINE`, and the
+    /// token of `HF_TOKEN`, else of the file `HF_TOKEN_PATH`, else of `token` in `HF_HOME`, unless `HF_HUB_DISABLE_IMPLICIT_TOKEN` is set.
+    ///
+    /// # Errors
+    /// There is no place for a cache.
+    pub fn from_environment() -> Result<Self> {
+        let get = |name: &str| std::env::var_os(name);
+        Ok(Self {
+            endpoint: endpoint(get),
+            cache: HubCache::from_environment()?,
+            offline: is_offline(get),
+            patience: Patience::default(),
+            token: Secret::new(token(get)),
+        })
+    }
+
+    /// The same, with a token.
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<String>) -> Self {
+        self.token = Secret::new(Some(token.into()));
+        self
+    }
+
+    /// A server and a folder, nothing else.
+    pub fn new(endpoint: impl Into<String>, cache: impl Into<PathBuf>) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            cache: HubCache::at(cache),
+            offline: false,
+            patience: Patience::default(),
+            token: Secret::default(),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let is_web = reqwest::Url::parse(&self.endpoint)
+            .is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.host().is_some());
+        if is_web {
+            return Ok(());
+        }
+        Err(HubError::Environment(
+            "HF_ENDPOINT: expected an address that begins with http:// or https://".to_owned(),
+        ))
+    }
+}
+
+fn text(get: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<String> {
+    let value = get(name)?.to_string_lossy().trim().to_owned();
+    (!value.is_empty()).then_some(value)
+}
+
+fn endpoint(get: impl Fn(&str) -> Option<OsString>) -> String {
+    let given = text(get, "HF_ENDPOINT");
+    let given = given.as_deref().unwrap_or(ENDPOINT);
+    given.trim_end_matches('/').to_owned()
+}
+
+fn is_offline(get: impl Fn(&str) -> Option<OsString>) -> bool {
+    let value = text(get, "HF_HUB_OFFLINE").map(|value| value.to_ascii_lowercase());
+    value.is_some_and(|value| ["1", "on", "yes", "true"].contains(&value.as_str()))
+}
+
+fn token(get: impl Fn(&str) -> Option<OsString>) -> Option<String> {
+    if text(&get, "HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some() {
+        return None;
+    }
+    if let Some(token) = text(&get, "HF_TOKEN") {
+        return Some(token);
+    }
+    let home = || {
+        if let Some(home) = text(&get, "HF_HOME") {
+            return Some(PathBuf::from(home));
+        }
+        let caches = text(&get, "XDG_CACHE_HOME").map(PathBuf::from);
+        let caches = caches.or_else(|| Some(PathBuf::from(text(&get, "HOME")?).join(".cache")))?;
+        Some(caches.join("huggingface"))
+    };
+    let files = [
+        text(&get, "HF_TOKEN_PATH").map(PathBuf::from),
+        home().map(|home| home.join("token")),
+    ];
+    let read = |path: PathBuf| std::fs::read_to_string(path).ok();
+    files.into_iter().flatten().find_map(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(variables: &[(&str, &str)]) -> impl Fn(&str) -> Option<OsString> {
+        let owned: Vec<(String, String)> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        move |name| {
+            let found = owned.iter().find(|(known, _)| known == name)?;
+            Some(OsString::from(&found.1))
+        }
+    }
+
+    #[test]
+    fn the_environment_is_read_as_the_official_client_does() {
+        assert_eq!(endpoint(with(&[])), "https://huggingface.co");
+        assert_eq!(
+            endpoint(with(&[("HF_ENDPOINT", "http://x:1/ ")])),
+            "http://x:1"
+        );
+        for (value, expected) in [("1", true), ("TRUE", true), ("0", false), ("", false)] {
+            assert_eq!(
+                is_offline(with(&[("HF_HUB_OFFLINE", value)])),
+                expected,
+                "{value}"
+            );
+        }
+        assert!(!is_offline(with(&[])));
+    }
+
+    #[test]
+    fn tokens_come_from_the_variable_then_the_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().display().to_string();
+        assert_eq!(token(with(&[("HF_HOME", &home)])), None);
+        std::fs::write(folder.path().join("token"), "saved\n").unwrap();
+        assert_eq!(token(with(&[("HF_HOME", &home)])).unwrap().trim(), "saved");
+        let given = [("HF_HOME", home.as_str()), ("HF_TOKEN", "given")];
+        assert_eq!(token(with(&given)).unwrap(), "given");
+        let refused = [given[1], ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")];
+        assert_eq!(token(with(&refused)), None);
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused() {
+        for address in ["", "huggingface.co", "file:///x", "http://"] {
+            assert!(Settings::new(address, "x").check().is_err(), "{address}");
+        }
+        Settings::new("http://127.0.0.1:1", "x").check().unwrap();
+    }
+}

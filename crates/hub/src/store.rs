@@ -1,0 +1,147 @@
+//! The cache on the disk: locks, blobs, links.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
+
+use sdft_assets::{HubCache, HubFile};
+
+use crate::{
+    digest::Hash,
+    error::{Result, io},
+};
+
+/// The places of one file.
+pub(crate) struct Place {
+    repository: PathBuf,
+    /// The bytes under their hash.
+    pub(crate) blob: PathBuf,
+    /// Bytes that have arrived.
+    pub(crate) part: PathBuf,
+    /// The path by which everyone reads it.
+    pub(crate) snapshot: PathBuf,
+    lock: PathBuf,
+    /// Where the commit of a branch is noted, and the commit.
+    note: Option<(PathBuf, String)>,
+}
+
+impl Place {
+    pub(crate) fn of(cache: &HubCache, file: &HubFile, commit: &str, hash: &Hash) -> Self {
+        let repository = cache.repository(file.repo_type, &file.repo);
+        let blobs = repository.join("blobs");
+        Self {
+            blob: blobs.join(hash.name()),
+            part: blobs.join(format!("{}.incomplete", hash.name())),
+            snapshot: repository.join("snapshots").join(commit).join(&file.path),
+            lock: cache.lock(file.repo_type, &file.repo, hash.name()),
+            note: (file.revision != commit).then(|| {
+                let note = cache.note(file.repo_type, &file.repo, &file.revision);
+                (note, commit.to_owned())
+            }),
+            repository,
+        }
+    }
+
+    /// Waits until no other process works on this file; `waits` is called if one does.
+    pub(crate) fn lock(&self, waits: impl FnOnce()) -> Result<File> {
+        make_parent(&self.lock)?;
+        make_parent(&self.blob)?;
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true).read(true);
+        let lock = options.open(&self.lock).map_err(io(&self.lock))?;
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) => waits(),
+            Err(TryLockError::Error(source)) => return Err(io(&self.lock)(source)),
+        }
+        lock.lock().map_err(io(&self.lock))?;
+        Ok(lock)
+    }
+
+    /// Gives what has arrived, and was found right, its name.
+    pub(crate) fn keep(&self) -> Result<()> {
+        let file = File::open(&self.part).map_err(io(&self.part))?;
+        file.sync_all().map_err(io(&self.part))?;
+        fs::rename(&self.part, &self.blob).map_err(io(&self.blob))?;
+        // Not every file system can synchronise a folder; the bytes are safe by now.
+        let _ = sdft_checkpoint::sync_dir(&self.repository.join("blobs"));
+        Ok(())
+    }
+
+    /// Makes the blob readable by its path in the repository.
+    pub(crate) fn publish(&self) -> Result<()> {
+        make_parent(&self.snapshot)?;
+        if !is_link_to(&self.snapshot, &self.blob) {
+            // A link to another blob, or a broken one, or an earlier copy.
+            let aside = self.snapshot.with_file_name(format!(
+                ".{}.{}.aside",
+                self.snapshot
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy(),
+                std::process::id()
+            ));
+            let _ = fs::remove_file(&aside);
+            link(&self.blob, &aside, &self.snapshot).map_err(io(&self.snapshot))?;
+            fs::rename(&aside, &self.snapshot).map_err(io(&self.snapshot))?;
+        }
+        if let Some((note, commit)) = &self.note {
+            make_parent(note)?;
+            if fs::read_to_string(note).ok().as_deref() != Some(commit) {
+                let aside = note.with_extension(format!("{}.aside", std::process::id()));
+                fs::write(&aside, commit).map_err(io(&aside))?;
+                fs::rename(&aside, note).map_err(io(note))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) => fs::create_dir_all(parent).map_err(io(parent)),
+        None => Ok(()),
+    }
+}
+
+fn is_link_to(link: &Path, target: &Path) -> bool {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    fs::symlink_metadata(link).is_ok_and(|m| m.is_symlink())
+        && real(link).is_some_and(|found| Some(found) == real(target))
+}
+
+/// A relative link, so that the cache can be moved; a copy where the system has no links.
+fn link(blob: &Path, at: &Path, snapshot: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        // From snapshots/COMMIT/a/b/FILE it is as many steps up as there are folders below the repository.
+        let repository = blob.parent().and_then(Path::parent).unwrap_or(blob);
+        let below = snapshot.strip_prefix(repository).unwrap_or(snapshot);
+        let mut target = PathBuf::new();
+        for _ in 1..below.components().count() {
+            target.push("..");
+        }
+        target.push("blobs");
+        target.push(blob.file_name().unwrap_or_default());
+        std::os::unix::fs::symlink(target, at)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = snapshot;
+        fs::copy(blob, at).map(|_| ())
+    }
+}
+
+/// Removes a file of the cache and the blob it stands for.
+pub(crate) fn discard(path: &Path) -> Result<()> {
+    if let Ok(blob) = fs::canonicalize(path)
+        && blob != *path
+    {
+        fs::remove_file(&blob).map_err(io(&blob))?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(path)(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,206 @@
+//! The program `sdft-fetch`, as users and other programs call it.
+
+mod common;
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{COMMIT, Fault, Server, content};
+
+const N: usize = 3_000_000;
+const FILE: &str = "hf:owner/name/b.pt";
+
+fn program(server: &str, home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sdft-fetch"));
+    command
+        .current_dir(home)
+        .env_clear()
+        .env("HF_ENDPOINT", server)
+        .env("HF_HOME", home);
+    command
+}
+
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn killed_in_the_middle_it_goes_on_where_it_was() {
+    let bytes = content(N);
+    let server = Server::start(&[("b.pt", bytes.clone())]);
+    server.gets(&[Fault::Trickle(20_000, 2), Fault::Trickle(20_000, 2)]);
+    let home = tempfile::tempdir().unwrap();
+    let hash = sdft_checkpoint::sha256_bytes(&bytes);
+    let part = home
+        .path()
+        .join(format!("hub/models--owner--name/blobs/{hash}.incomplete"));
+    for round in 1..=2 {
+        let mut child = program(&server.address, home.path())
+            .args(["fetch", FILE])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        let enough = (round * N / 3) as u64;
+        while fs::metadata(&part).map_or(0, |m| m.len()) < enough {
+            assert!(start.elapsed() < Duration::from_secs(20), "nothing arrives");
+            thread::sleep(Duration::from_millis(2));
+        }
+        // SIGKILL on Unix.
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let kept = fs::metadata(&part).unwrap().len();
+    let before = server.sent();
+    let (code, out, err) = run(program(&server.address, home.path()).args(["fetch", FILE]));
+    assert_eq!(code, Some(0), "{err}");
+    let path = home
+        .path()
+        .join("hub/models--owner--name/snapshots")
+        .join(COMMIT)
+        .join("b.pt");
+    assert_eq!(out.trim(), path.display().to_string());
+    assert!(fs::read(path).unwrap() == bytes);
+    assert_eq!(server.sent() - before, N as u64 - kept);
+    let from: Vec<_> = server
+        .log()
+        .iter()
+        .filter(|r| r.method == "GET")
+        .map(|r| r.from)
+        .collect();
+    assert_eq!(from.last().unwrap(), &Some(usize::try_from(kept).unwrap()));
+}
+
+#[test]
+fn two_processes_share_one_transfer() {
+    let bytes = content(N);
+    let server = Server::start(&[("b.pt", bytes.clone())]);
+    server.gets(&[Fault::Trickle(50_000, 5)]);
+    let home = tempfile::tempdir().unwrap();
+    let outputs: Vec<_> = thread::scope(|scope| {
+        let runs: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| run(program(&server.address, home.path()).args(["fetch", FILE])))
+            })
+            .collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    for (code, out, err) in outputs {
+        assert_eq!(code, Some(0), "{err}");
+        assert!(fs::read(out.trim()).unwrap() == bytes);
+    }
+    assert_eq!(server.count("GET"), 1);
+}
+
+#[test]
+fn offline_and_wrong_names_are_explained() {
+    let home = tempfile::tempdir().unwrap();
+    let nowhere = "http://127.0.0.1:9";
+    let (code, _, err) = run(program(nowhere, home.path()).args(["fetch", "ffhq10m"]));
+    assert_eq!(code, Some(2));
+    assert!(err.contains("the nearest is ffhq-10m"), "{err}");
+
+    let (code, _, err) =
+        run(program(nowhere, home.path()).args(["fetch", "ffhq-10m", "--offline"]));
+    assert_eq!(code, Some(1));
+    for text in [
+        "may not be used",
+        "374.4 MB",
+        "hf download deepinv/diffunet",
+        "HF_ENDPOINT",
+        "licence",
+    ] {
+        assert!(err.contains(text), "{text}: {err}");
+    }
+    assert!(err.lines().count() <= 24, "{err}");
+
+    let mut offline = program(nowhere, home.path());
+    let (code, _, err) = run(offline.env("HF_HUB_OFFLINE", "1").args(["fetch", FILE]));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("may not be used"), "{err}");
+
+    let (code, _, err) = run(program(nowhere, home.path()).args(["fetch", "ffhq-p2"]));
+    assert_eq!(code, Some(1));
+    assert!(
+        err.contains("checkpoints/ffhq_p2.pt") && err.contains("Google Drive"),
+        "{err}"
+    );
+
+    let (code, _, err) = run(program(nowhere, home.path()).args(["fetch", "hf:owner/name"]));
+    assert_eq!(code, Some(2));
+    assert!(err.contains("hf:OWNER/NAME[@REVISION]/PATH"), "{err}");
+
+    let (code, _, err) = run(program(nowhere, home.path()).arg("fetch"));
+    assert_eq!(code, Some(2));
+    assert!(err.contains("nothing to fetch"), "{err}");
+    assert!(!home.path().join("hub").exists());
+}
+
+#[test]
+fn the_list_says_what_is_here() {
+    let home = tempfile::tempdir().unwrap();
+    let list = || run(program("http://127.0.0.1:9", home.path()).args(["fetch", "--list"])).1;
+    let line = |text: &str, name: &str| {
+        let found = text
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(name));
+        found.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
+    };
+    let text = list();
+    assert!(line(&text, "ffhq-10m").contains("374.4 MB  - "), "{text}");
+    assert!(line(&text, "ffhq-p2").contains(" - "), "{text}");
+    let commit = "57178e9f4ddfa931018774cccb7ccffe4ac969b5";
+    let folder = home
+        .path()
+        .join("hub/models--deepinv--diffunet/snapshots")
+        .join(commit);
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("diffusion_ffhq_10m.pt"), b"x").unwrap();
+    fs::create_dir(home.path().join("checkpoints")).unwrap();
+    fs::write(home.path().join("checkpoints/ffhq_p2.pt"), b"x").unwrap();
+    let text = list();
+    assert!(line(&text, "ffhq-10m").contains(" here "), "{text}");
+    assert!(line(&text, "ffhq-p2").contains(" here "), "{text}");
+}
+
+#[test]
+fn folders_become_sets_and_slips_are_told() {
+    let home = tempfile::tempdir().unwrap();
+    let nowhere = "http://127.0.0.1:9";
+    let photos = home.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    for i in 0..5 {
+        let picture = sdft_imaging::Rgb8::filled(30 + i, 20, [i as u8 * 40, 9, 9]);
+        sdft_imaging::write_png(&photos.join(format!("{i}.png")), &picture).unwrap();
+    }
+    let (code, out, err) =
+        run(program(nowhere, home.path()).args(["prepare", "photos", "--size", "16"]));
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("data/photos-16: 5 images of 16x16"), "{out}");
+    assert!(home.path().join("data/photos-16/index.jsonl").is_file());
+    assert!(home.path().join("data/photos-16-grid.png").is_file());
+    for (args, text) in [
+        (vec!["prepare", "fotos"], "fotos: neither"),
+        (vec!["prepare", "photos", "--exclude", "nolist"], "nolist"),
+        (vec!["prepare", "photos", "--size", "0"], "size"),
+        (vec!["prepare", "photos", "photos", "--size", "16"], "--out"),
+        (vec!["prepare", "metfaces", "photos"], "by itself"),
+        (vec!["prepare", "mnist", "--size", "64"], "32x32"),
+    ] {
+        let (code, _, err) = run(program(nowhere, home.path()).args(&args));
+        assert!(code.is_some_and(|code| code != 0), "{args:?}");
+        assert!(err.contains(text), "{args:?}: {err}");
+    }
+}

@@ -1,0 +1,376 @@
+//! A server on loopback that speaks the Hub's protocol, and misbehaves as told.
+#![allow(dead_code, reason = "not every test uses every helper")]
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{BufRead as _, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use sdft_assets::HubFile;
+use sdft_hub::{Fetcher, Patience, Settings, Wanted};
+
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// What goes wrong with one answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// So many bytes of the body, then the connection is cut.
+    CutAfter(usize),
+    /// So many bytes, announced as all there are.
+    Short(usize),
+    /// Without a length, ended after so many bytes.
+    Unannounced(usize),
+    /// The right length, other bytes.
+    Wrong,
+    /// A page with this status.
+    Page(u16, &'static str),
+    /// This status, and a wait in seconds.
+    Busy(u16, Option<u64>),
+    /// In pieces of so many bytes, with a pause of milliseconds.
+    Trickle(usize, u64),
+    /// Everything from the beginning, whatever range was asked for.
+    NoRange,
+    /// More bytes than the file has.
+    Long,
+    /// Silence.
+    Stall,
+    /// Another range than was asked for.
+    OtherRange,
+    /// Redirected to this address.
+    To(String),
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) from: Option<usize>,
+    pub(crate) token: Option<String>,
+}
+
+struct State {
+    files: HashMap<String, Vec<u8>>,
+    heads: Mutex<VecDeque<Fault>>,
+    gets: Mutex<VecDeque<Fault>>,
+    log: Mutex<Vec<Request>>,
+    sent: AtomicU64,
+    /// Headers left out.
+    without: Mutex<Vec<&'static str>>,
+    /// In place of the ETag.
+    etag: Mutex<Option<String>>,
+    commit: Mutex<String>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) address: String,
+    state: Arc<State>,
+}
+
+impl Server {
+    /// Serves `files`, by their paths in any repository.
+    pub(crate) fn start(files: &[(&str, Vec<u8>)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(State {
+            files: files
+                .iter()
+                .map(|(path, bytes)| ((*path).to_owned(), bytes.clone()))
+                .collect(),
+            heads: Mutex::default(),
+            gets: Mutex::default(),
+            log: Mutex::default(),
+            sent: AtomicU64::new(0),
+            without: Mutex::default(),
+            etag: Mutex::default(),
+            commit: Mutex::new(COMMIT.to_owned()),
+        });
+        let serving = Arc::clone(&state);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let state = Arc::clone(&serving);
+                thread::spawn(move || {
+                    // A client that goes away is no failure of the server.
+                    let _ = answer(&stream, &state);
+                });
+            }
+        });
+        Self { address, state }
+    }
+
+    /// The next answers to GET.
+    pub(crate) fn gets(&self, faults: &[Fault]) -> &Self {
+        self.state
+            .gets
+            .lock()
+            .unwrap()
+            .extend(faults.iter().cloned());
+        self
+    }
+
+    /// The next answers to HEAD.
+    pub(crate) fn heads(&self, faults: &[Fault]) -> &Self {
+        self.state
+            .heads
+            .lock()
+            .unwrap()
+            .extend(faults.iter().cloned());
+        self
+    }
+
+    pub(crate) fn without(&self, headers: &[&'static str]) -> &Self {
+        self.state.without.lock().unwrap().extend(headers);
+        self
+    }
+
+    pub(crate) fn etag(&self, etag: &str) -> &Self {
+        *self.state.etag.lock().unwrap() = Some(etag.to_owned());
+        self
+    }
+
+    pub(crate) fn commit(&self, commit: &str) -> &Self {
+        *self.state.commit.lock().unwrap() = commit.to_owned();
+        self
+    }
+
+    pub(crate) fn log(&self) -> Vec<Request> {
+        self.state.log.lock().unwrap().clone()
+    }
+
+    /// Requests of a kind.
+    pub(crate) fn count(&self, method: &str) -> usize {
+        self.log()
+            .iter()
+            .filter(|request| request.method == method)
+            .count()
+    }
+
+    /// Bytes of files sent in all.
+    pub(crate) fn sent(&self) -> u64 {
+        self.state.sent.load(Ordering::SeqCst)
+    }
+
+    /// A fetcher that does not wait long.
+    pub(crate) fn fetcher(&self, cache: &Path) -> Fetcher {
+        Fetcher::new(quick(Settings::new(&self.address, cache))).unwrap()
+    }
+}
+
+/// Settings with little patience.
+pub(crate) fn quick(mut settings: Settings) -> Settings {
+    settings.patience = Patience {
+        attempts: 4,
+        attempts_to_connect: 2,
+        first_wait: Duration::from_millis(5),
+        longest_wait: Duration::from_millis(20),
+        longest_asked: Duration::from_secs(3),
+        stall: Duration::from_millis(400),
+    };
+    settings
+}
+
+/// A file of the server.
+pub(crate) fn wanted(path: &str) -> Wanted {
+    HubFile::parse(&format!("hf:owner/name/{path}"))
+        .unwrap()
+        .unwrap()
+        .into()
+}
+
+/// Bytes that do not repeat.
+pub(crate) fn content(n: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    (0..n)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+fn answer(stream: &TcpStream, state: &State) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let mut words = line.split_whitespace();
+    let (method, path) = (
+        words.next().unwrap_or_default().to_owned(),
+        words.next().unwrap_or_default().to_owned(),
+    );
+    let mut request = Request {
+        method,
+        path,
+        from: None,
+        token: None,
+    };
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header)?;
+        let Some((name, value)) = header.trim().split_once(": ") else {
+            break;
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "range" => {
+                let from = value.trim_start_matches("bytes=").trim_end_matches('-');
+                request.from = from.parse().ok();
+            }
+            "authorization" => request.token = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    state.log.lock().unwrap().push(request.clone());
+    let faults = if request.method == "HEAD" {
+        &state.heads
+    } else {
+        &state.gets
+    };
+    let fault = match request.path.starts_with("/api/") {
+        true => Fault::None,
+        false => faults.lock().unwrap().pop_front().unwrap_or(Fault::None),
+    };
+    reply(stream, state, &request, &fault)
+}
+
+fn reply(
+    mut stream: &TcpStream,
+    state: &State,
+    request: &Request,
+    fault: &Fault,
+) -> std::io::Result<()> {
+    if request.path.starts_with("/api/") {
+        let entries: Vec<_> = state
+            .files
+            .iter()
+            .map(|(path, bytes)| serde_json::json!({"type": "file", "oid": "0", "size": bytes.len(), "path": path}))
+            .collect();
+        let body = serde_json::to_string(&entries).unwrap();
+        return write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+    }
+    let path = request.path.split('?').next().unwrap_or_default();
+    let file = path
+        .split_once("/resolve/")
+        .and_then(|(_, rest)| rest.split_once('/'));
+    let bytes = file.and_then(|(_, path)| state.files.get(path));
+    let Some(bytes) = bytes else {
+        return write!(
+            stream,
+            "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        );
+    };
+    let mut without = state.without.lock().unwrap().clone();
+    // A repository that moved says nothing more; an address of the store comes with what the file is.
+    if matches!(fault, Fault::To(address) if address.starts_with('/')) {
+        without.extend(["X-Repo-Commit", "X-Linked-Etag", "X-Linked-Size", "ETag"]);
+    }
+    let head = request.method == "HEAD";
+    let mut headers: Vec<(&str, String)> = vec![("Connection", "close".to_owned())];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    std::fs::write(&path, bytes).unwrap();
+    let hash = sdft_checkpoint::sha256_file(&path).unwrap();
+    let etag = state.etag.lock().unwrap().clone().unwrap_or(hash);
+    headers.push(("X-Repo-Commit", state.commit.lock().unwrap().clone()));
+    headers.push(("X-Linked-Etag", format!("\"{etag}\"")));
+    headers.push(("X-Linked-Size", bytes.len().to_string()));
+    headers.push(("ETag", format!("\"{etag}\"")));
+    let from = match fault {
+        Fault::NoRange => 0,
+        _ => request.from.unwrap_or(0).min(bytes.len()),
+    };
+    let mut status = "200 OK".to_owned();
+    if request.from.is_some() && !matches!(fault, Fault::NoRange) {
+        status = "206 Partial Content".to_owned();
+        let from = if matches!(fault, Fault::OtherRange) {
+            from / 2
+        } else {
+            from
+        };
+        headers.push((
+            "Content-Range",
+            format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len()),
+        ));
+    }
+    let mut body = bytes[from..].to_vec();
+    let mut announced = Some(body.len());
+    match fault {
+        Fault::Page(code, text) => {
+            status = format!("{code} Page");
+            body = text.as_bytes().to_vec();
+            announced = Some(body.len());
+        }
+        Fault::Busy(code, wait) => {
+            status = format!("{code} Busy");
+            body = Vec::new();
+            announced = Some(0);
+            headers.extend(wait.map(|wait| ("Retry-After", wait.to_string())));
+        }
+        Fault::Short(n) => {
+            body.truncate(*n);
+            announced = Some(body.len());
+        }
+        Fault::Unannounced(n) => {
+            body.truncate(*n);
+            announced = None;
+        }
+        Fault::Wrong => body.iter_mut().for_each(|b| *b ^= 0xff),
+        Fault::Long => {
+            body.extend_from_slice(&[0; 100]);
+            announced = None;
+        }
+        Fault::To(address) => {
+            status = "302 Found".to_owned();
+            body = Vec::new();
+            announced = Some(0);
+            headers.push(("Location", address.clone()));
+        }
+        _ => {}
+    }
+    if let Some(n) = announced {
+        headers.push(("Content-Length", n.to_string()));
+    }
+    write!(stream, "HTTP/1.1 {status}\r\n")?;
+    for (name, value) in headers.iter().filter(|(name, _)| !without.contains(name)) {
+        write!(stream, "{name}: {value}\r\n")?;
+    }
+    write!(stream, "\r\n")?;
+    if head {
+        return Ok(());
+    }
+    let mut send = |piece: &[u8]| -> std::io::Result<()> {
+        stream.write_all(piece)?;
+        state.sent.fetch_add(piece.len() as u64, Ordering::SeqCst);
+        Ok(())
+    };
+    match fault {
+        Fault::CutAfter(n) => send(&body[..(*n).min(body.len())])?,
+        Fault::Trickle(n, pause) => {
+            for piece in body.chunks(*n) {
+                send(piece)?;
+                thread::sleep(Duration::from_millis(*pause));
+            }
+        }
+        Fault::Stall => {
+            send(&body[..body.len() / 2])?;
+            thread::sleep(Duration::from_secs(2));
+        }
+        _ => send(&body)?,
+    }
+    Ok(())
+}
