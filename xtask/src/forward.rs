@@ -9,11 +9,18 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::cargo::{cargo, hand_over};
+use crate::{
+    cargo::{cargo, hand_over},
+    fetch,
+};
 
-/// Builds `sdft` and runs `sdft VERB ARGS`.
+/// Builds `sdft`, fetches what `sdft VERB ARGS` needs by name and is not here, and runs it.
 pub(crate) fn sdft(verb: &str, args: &[String]) -> Result<ExitCode> {
-    let mut command = Command::new(build("sdft-cli", "sdft")?);
+    let program = build("sdft-cli", "sdft")?;
+    if let Some(failed) = fetch::missing(&program, verb, args)? {
+        return Ok(failed);
+    }
+    let mut command = Command::new(program);
     command.arg(verb).args(args);
     hand_over(command)
 }
@@ -25,10 +32,17 @@ pub(crate) fn to(package: &str, bin: &str, args: &[String]) -> Result<ExitCode> 
     hand_over(command)
 }
 
+/// Builds the program that may use the network, and runs it with a first argument of ours.
+pub(crate) fn sdft_fetch(first: &str, args: &[String]) -> Result<ExitCode> {
+    let mut command = Command::new(build("sdft-hub", "sdft-fetch")?);
+    command.arg(first).args(args);
+    hand_over(command)
+}
+
 /// Builds one binary of the workspace and returns where it is; silent when nothing has to be compiled.
 ///
 /// Cargo itself says where the binary is, hence every way of choosing the target folder works.
-fn build(package: &str, bin: &str) -> Result<PathBuf> {
+pub(crate) fn build(package: &str, bin: &str) -> Result<PathBuf> {
     let mut child = cargo("build")
         .args(["--quiet", "--release", "--package", package, "--bin", bin])
         .arg("--message-format=json-render-diagnostics")

@@ -2,7 +2,7 @@
 //!
 //! Verbs of the program itself (`train`, `sample`, ..) are handed on with all their arguments; a few verbs are about the repository.
 //!
-//! **Invariant:** no tensor library, no network and no knowledge of any verb's arguments.
+//! **Invariant:** no tensor library, no network and no knowledge of any verb's arguments, but for which of two programs a verb belongs to.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -11,6 +11,7 @@
 
 mod cargo;
 mod ci;
+mod fetch;
 mod forward;
 mod tidy;
 mod verbs;
@@ -50,6 +51,11 @@ fn run(verb: Option<&str>, args: &[String]) -> Result<ExitCode> {
         Some("tidy") => without_arguments("tidy", args, tidy::run),
         Some("parity") => forward::to("sdft-tests", "sdft-parity", args),
         Some("bench") => forward::to("sdft-bench", "sdft-bench", args),
+        Some("fetch") => forward::sdft_fetch("fetch", args),
+        // Tables, archives and the network are that program's, so that `sdft` is built without them.
+        Some("data") if args.first().is_some_and(|word| word == "prepare") => {
+            forward::sdft_fetch("prepare", &args[1..])
+        }
         Some(verb) if verbs::is_forwarded(verb) => forward::sdft(verb, args),
         Some(verb) => {
             eprintln!("error: {}", verbs::unknown(verb));

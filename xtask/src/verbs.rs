@@ -22,13 +22,20 @@ const FORWARDED: [(&str, &str); 11] = [
     ),
     ("inspect", "say what a checkpoint is"),
     ("convert", "write a checkpoint as safetensors"),
-    ("data", "look at a folder of images as training sees it"),
+    (
+        "data",
+        "check a folder of images; prepare tables, archives and folders; select by a text",
+    ),
     ("doctor", "say what this machine has and what will be used"),
     ("judge", "remake the classifier that judges digit samples"),
 ];
 
-/// Verbs about the repository, run here.
-const OWN: [(&str, &str); 6] = [
+/// Verbs of other programs, and about the repository.
+const OWN: [(&str, &str); 7] = [
+    (
+        "fetch",
+        "bring checkpoints and data sets from the Hugging Face Hub, verified; --list shows them",
+    ),
     (
         "test",
         "all tests, documentation included; further arguments go to cargo test",
@@ -68,7 +75,7 @@ pub(crate) fn help() -> String {
     format!(
         "usage: cargo xtask VERB [ARGUMENTS]\n\n\
          the program (cargo xtask VERB --help lists its arguments):\n{}\n\
-         the repository:\n{}",
+         fetching, and the repository:\n{}",
         table(&FORWARDED),
         table(&OWN)
     )

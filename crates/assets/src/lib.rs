@@ -28,6 +28,7 @@ mod error;
 mod images;
 mod manifest;
 mod names;
+mod offline;
 mod place;
 
 pub use cache::{HubCache, fetch_command, is_commit, recorded_hash};
@@ -35,4 +36,5 @@ pub use error::{Error, Result};
 pub use images::{INDEX, ImageSet};
 pub use manifest::{Asset, AssetFile, Confidence, Elsewhere, RepoType, asset, assets, elsewhere};
 pub use names::nearest;
+pub use offline::is_offline;
 pub use place::HubFile;

@@ -1,3 +1,4 @@
+use crate::data::args::DataArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sdft_features::InceptionResize;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,9 @@ pub(crate) struct Cli {
     /// Threads to compute with; all cores if not given. Models and samples do not depend on it, to the bit.
     #[arg(long, global = true, value_parser = at_least_one, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Do not fetch what is missing. `sdft` itself never does; `cargo xtask` does before it starts it.
+    #[arg(long, global = true)]
+    pub(crate) offline: bool,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -37,10 +41,13 @@ pub(crate) enum Verb {
     Inspect(InspectArgs),
     /// Turn a .pt file into .safetensors.
     Convert(ConvertArgs),
-    /// Look at data.
+    /// Look at data, choose from it, make it ready.
     Data(DataArgs),
     /// Say what this machine has and what will be used.
     Doctor,
+    /// Say as JSON what a command needs by name that is not here.
+    #[command(hide = true)]
+    Missing(MissingArgs),
     /// Train the small classifier that judges digit samples.
     #[command(hide = true)]
     Judge(JudgeArgs),
@@ -98,13 +105,13 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
-    /// The source model: a .pt or .safetensors file, or `digits-source`.
+    /// The source model: a .pt or .safetensors file, or a name as `ffhq-10m` (`cargo xtask fetch --list`) or `digits-source`.
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub(crate) source: Option<String>,
     /// The part of the source file to take where it holds several, as `inspect` lists them.
     #[arg(long, value_name = "KEY", conflicts_with = "resume")]
     pub(crate) source_key: Option<String>,
-    /// The images: a folder, or `digits`.
+    /// The images: a folder, or a name as `metfaces` or `digits`.
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub(crate) data: Option<String>,
     /// What to train.
@@ -365,27 +372,14 @@ pub(crate) struct ConvertArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct DataArgs {
-    #[command(subcommand)]
-    pub(crate) verb: DataVerb,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DataVerb {
-    /// Decode every image of a folder and report what is broken, doubled or odd.
-    Check {
-        /// The folder.
-        dir: PathBuf,
-        /// Side that the images will have in training.
-        #[arg(long, default_value_t = 256)]
-        size: usize,
-        /// Fail if an image cannot be read.
-        #[arg(long)]
-        strict: bool,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+pub(crate) struct MissingArgs {
+    /// The command.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "VERB ARGUMENTS"
+    )]
+    pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

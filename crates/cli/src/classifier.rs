@@ -95,6 +95,30 @@ enum Place {
     Old(RunFolder),
 }
 
+/// Presets and files, then flags, then `--set`.
+pub(crate) fn assemble(args: &ClassifierArgs) -> Result<Table> {
+    let said = [&args.source, &args.target, &args.model, &args.init];
+    let embedded = args.run.config.is_empty() && said.iter().all(|said| said.is_none());
+    let configs = if embedded {
+        vec!["digits-classifier".to_owned()]
+    } else {
+        args.run.config.clone()
+    };
+    let mut table = config::layers::<ClassifierPlan>(&configs)?;
+    let texts = [
+        ("data.source.path", &args.source),
+        ("data.target.path", &args.target),
+        ("init", &args.init),
+    ];
+    for (key, value) in texts {
+        if let Some(value) = value {
+            config::put(&mut table, key, value.as_str());
+        }
+    }
+    flags::<ClassifierPlan>(&mut table, &args.run)?;
+    Ok(table)
+}
+
 /// A run that is ready to go.
 struct Job {
     plan: ClassifierPlan,
@@ -105,25 +129,7 @@ struct Job {
 
 impl Job {
     fn fresh(args: &ClassifierArgs) -> Result<Self> {
-        let said = [&args.source, &args.target, &args.model, &args.init];
-        let embedded = args.run.config.is_empty() && said.iter().all(|said| said.is_none());
-        let configs = if embedded {
-            vec!["digits-classifier".to_owned()]
-        } else {
-            args.run.config.clone()
-        };
-        let mut table = config::layers::<ClassifierPlan>(&configs)?;
-        let texts = [
-            ("data.source.path", &args.source),
-            ("data.target.path", &args.target),
-            ("init", &args.init),
-        ];
-        for (key, value) in texts {
-            if let Some(value) = value {
-                config::put(&mut table, key, value.as_str());
-            }
-        }
-        flags::<ClassifierPlan>(&mut table, &args.run)?;
+        let table = assemble(args)?;
         let mut job = Self::from_table(table, args.model.as_deref())?;
         let root = new_root(&args.run, &mut job.plan.name);
         job.place = Place::New(root);

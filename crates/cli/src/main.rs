@@ -14,9 +14,11 @@ mod estimate;
 mod evaluate;
 mod inspect;
 mod judge;
+mod names;
 mod reproduce;
 mod runs;
 mod sample;
+mod settle;
 mod suggest;
 mod train;
 mod translate;
@@ -50,10 +52,14 @@ fn main() -> ExitCode {
     // SAFETY: no other thread exists yet.
     unsafe { sdft_runtime::prepare() };
     // clap prints usage errors itself and leaves with code 2.
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
     if let Err(problem) = sdft_nn::check_kernel_environment() {
         console::error(&usage(problem));
         return ExitCode::from(2);
+    }
+    if let Err(error) = settle::settle(&mut cli.verb, &mut names::Names::resolving()) {
+        console::error(&error);
+        return ExitCode::from(if error.is::<Usage>() { 2 } else { 1 });
     }
     let in_pool = sdft_runtime::with_threads(cli.threads, || match cli.verb {
         Verb::Train(args) => train::train(&args),
@@ -64,6 +70,7 @@ fn main() -> ExitCode {
         Verb::Convert(args) => convert::convert(&args).map(|()| ExitCode::SUCCESS),
         Verb::Data(args) => data::data(&args),
         Verb::Doctor => doctor::doctor().map(|()| ExitCode::SUCCESS),
+        Verb::Missing(args) => settle::missing(&args).map(|()| ExitCode::SUCCESS),
         Verb::Judge(args) => judge::judge(&args).map(|()| ExitCode::SUCCESS),
         Verb::Evaluate(args) => evaluate::evaluate(&args).map(|()| ExitCode::SUCCESS),
         Verb::Reproduce(args) => reproduce::reproduce(&args),

@@ -317,7 +317,7 @@ fn locate_eval_weights(plan: &mut Plan) -> Result<()> {
 }
 
 /// Presets and files, then flags, then `--set`.
-fn assemble(args: &TrainArgs) -> Result<Table> {
+pub(crate) fn assemble(args: &TrainArgs) -> Result<Table> {
     // Without anything said it is the embedded example; with data of one's own, the paper's settings are the start.
     let configs = if args.run.config.is_empty() && args.data.is_none() && args.source.is_none() {
         vec!["digits-sdft".to_owned()]

@@ -40,7 +40,7 @@ pub use crate::{
     set::{ImageSet, of_files},
     sets::{SetOptions, compare_sets},
     strip::{nearest_first, neighbour_strip},
-    text::direction_of_texts,
+    text::{direction_of_texts, features_of_text},
 };
 
 mod cache;

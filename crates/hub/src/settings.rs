@@ -31,7 +31,7 @@ impl Settings {
         Ok(Self {
             endpoint: endpoint(get),
             cache: HubCache::from_environment()?,
-            offline: is_offline(get),
+            offline: sdft_assets::is_offline(),
             patience: Patience::default(),
             token: Secret::new(token(get)),
         })
@@ -78,11 +78,6 @@ fn endpoint(get: impl Fn(&str) -> Option<OsString>) -> String {
     given.trim_end_matches('/').to_owned()
 }
 
-fn is_offline(get: impl Fn(&str) -> Option<OsString>) -> bool {
-    let value = text(get, "HF_HUB_OFFLINE").map(|value| value.to_ascii_lowercase());
-    value.is_some_and(|value| ["1", "on", "yes", "true"].contains(&value.as_str()))
-}
-
 fn token(get: impl Fn(&str) -> Option<OsString>) -> Option<String> {
     if text(&get, "HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some() {
         return None;
@@ -122,20 +117,12 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_is_read_as_the_official_client_does() {
+    fn the_server_is_that_of_the_environment() {
         assert_eq!(endpoint(with(&[])), "https://huggingface.co");
         assert_eq!(
             endpoint(with(&[("HF_ENDPOINT", "http://x:1/ ")])),
             "http://x:1"
         );
-        for (value, expected) in [("1", true), ("TRUE", true), ("0", false), ("", false)] {
-            assert_eq!(
-                is_offline(with(&[("HF_HUB_OFFLINE", value)])),
-                expected,
-                "{value}"
-            );
-        }
-        assert!(!is_offline(with(&[])));
     }
 
     #[test]

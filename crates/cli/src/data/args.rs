@@ -1,0 +1,78 @@
+use crate::args::ClipArg;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    pub(crate) verb: DataVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataVerb {
+    /// Decode every image of a folder and report what is broken, doubled or odd.
+    Check {
+        /// The folder.
+        dir: PathBuf,
+        /// Side that the images will have in training.
+        #[arg(long, default_value_t = 256)]
+        size: usize,
+        /// Fail if an image cannot be read.
+        #[arg(long)]
+        strict: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Turn parquet tables, zip files and folders of images into a checked set of squares (done by `sdft-fetch prepare`).
+    #[command(disable_help_flag = true)]
+    Prepare {
+        /// Inputs and options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Rank images by how near they are to a text (CLIP), and take the nearest.
+    #[command(after_help = SELECT_HELP)]
+    Select(SelectArgs),
+}
+
+const SELECT_HELP: &str = "\
+Writes scores.csv (all images, best first), selection.txt, the chosen images under images/, and a contact sheet of the best,
+the last taken and the first left out. To drop some by hand, remove them from images/.
+
+Examples (the paper's limited AAHQ):
+  sdft data select data/aahq-256 --prompt 'A realistic painting of an expressionless man without glasses' --top 1437
+  sdft data select data/aahq-256 --prompt 'A realistic painting of an expressionless man without glasses' --threshold 0.27";
+
+#[derive(Debug, Args)]
+#[group(id = "how_many", required = true, multiple = false, args = ["top", "threshold"])]
+pub(crate) struct SelectArgs {
+    /// The images: a folder, or the name of a prepared set.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// What the images should show.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: String,
+    /// How many to take.
+    #[arg(long, value_name = "N", value_parser = at_least_one_image)]
+    pub(crate) top: Option<usize>,
+    /// The least cosine similarity, -1 to 1; 0.2 to 0.3 is usual.
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) threshold: Option<f64>,
+    /// Where the result goes; `DIR-selected` if not given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// CLIP's network.
+    #[arg(long, value_enum, default_value = "b32")]
+    pub(crate) clip: ClipArg,
+    /// Its weights and tokenizer from files instead of the cache: `clip-b32=model.safetensors`, `clip-b32=tokenizer.json`.
+    #[arg(long, value_name = "NETWORK=FILE")]
+    pub(crate) weights: Vec<String>,
+}
+
+fn at_least_one_image(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("expected a number of at least 1".into()),
+    }
+}

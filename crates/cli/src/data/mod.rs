@@ -1,0 +1,58 @@
+//! `sdft data`: look at images, choose from them, hand them to the program that makes them ready.
+
+pub(crate) mod args;
+mod select;
+
+use crate::{console, usage};
+use anyhow::Result;
+use args::{DataArgs, DataVerb};
+use sdft_data::check_folder;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+pub(crate) fn data(args: &DataArgs) -> Result<ExitCode> {
+    match &args.verb {
+        DataVerb::Check {
+            dir,
+            size,
+            strict,
+            json,
+        } => check(dir, *size, *strict, *json),
+        DataVerb::Prepare { args } => prepare(args),
+        DataVerb::Select(args) => select::select(args).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn check(dir: &Path, size: usize, strict: bool, json: bool) -> Result<ExitCode> {
+    if !(1..=65_536).contains(&size) {
+        return Err(usage(format!("--size {size}: expected 1 to 65536")));
+    }
+    let report = check_folder(dir, size)?;
+    if json {
+        console::line(serde_json::to_string_pretty(&report)?)?;
+    } else {
+        console::line(&report)?;
+    }
+    let failed = strict && !report.unreadable.is_empty();
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Readers of tables and the network are in a program of their own, so that this one is built without them.
+fn prepare(args: &[String]) -> Result<ExitCode> {
+    let name = format!("sdft-fetch{}", std::env::consts::EXE_SUFFIX);
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|me| me.with_file_name(name));
+    let Some(program) = beside.filter(|program| program.is_file()) else {
+        return Err(usage(
+            "data prepare is done by sdft-fetch, which is not beside this program; `cargo xtask data prepare ..` builds and runs it",
+        ));
+    };
+    let status = Command::new(&program).arg("prepare").args(args).status()?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(1)))
+}

@@ -1,0 +1,194 @@
+use super::args::SelectArgs;
+use crate::args::ClipArg;
+use crate::sample::sheet_beside;
+use crate::weights::Weights;
+use crate::{console, usage};
+use anyhow::{Context, Result, bail};
+use sdft_data::list_images;
+use sdft_eval::{Extractor, FeatureCache, View, features_of_text, of_files};
+use sdft_features::Network;
+use sdft_imaging::{Limits, Rgb8, center_crop, decode_file, grid, titled, write_png};
+use sdft_metrics::cosine;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// An image and its similarity to the text.
+struct Scored<'a> {
+    id: &'a str,
+    path: &'a Path,
+    score: f64,
+}
+
+pub(crate) fn select(args: &SelectArgs) -> Result<()> {
+    if let Some(threshold) = args.threshold
+        && !(-1.0..=1.0).contains(&threshold)
+    {
+        return Err(usage(format!("--threshold {threshold}: expected -1 to 1")));
+    }
+    let files = list_images(&args.dir)?;
+    let out = args.out.clone().unwrap_or_else(|| beside(&args.dir));
+    refuse_others(&out)?;
+    let patch = match args.clip {
+        ClipArg::B16 => 16,
+        ClipArg::B32 => 32,
+    };
+    let network = Network::Clip(patch);
+    let name = network.name();
+    let nets = Weights::parse(&args.weights)?.of(
+        network,
+        &format!("give --weights {name}=FILE for both files"),
+    )?;
+    let Some(tokenizer) = &nets.tokenizer else {
+        bail!(
+            "{name}: texts need the model's tokenizer.json too; give --weights {name}=tokenizer.json"
+        );
+    };
+    let text = features_of_text(patch, &nets.weights, tokenizer, &args.prompt)?;
+    let extractor = Extractor::read(View::Clip(patch), &nets.weights)?;
+    let mut cache = FeatureCache::none(extractor.dim());
+    let mut ticker = console::Ticker::new("looking", files.len());
+    let features = of_files(&files, &extractor, &mut cache, &mut |done, _| {
+        ticker.tick(done as f64);
+    })?;
+    ticker.finish(files.len());
+    let mut scored = Vec::with_capacity(files.len());
+    for (i, (id, path)) in files.iter().enumerate() {
+        let score =
+            cosine(features.row(i).unwrap_or_default(), &text).with_context(|| id.clone())?;
+        scored.push(Scored { id, path, score });
+    }
+    // Ties by name, so that the order says nothing about the machine.
+    scored.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(b.id)));
+    let taken = match (args.top, args.threshold) {
+        (Some(n), _) => n.min(scored.len()),
+        (_, threshold) => scored.partition_point(|s| Some(s.score) >= threshold),
+    };
+    let (best, worst) = (scored[0].score, scored[scored.len() - 1].score);
+    if taken == 0 {
+        bail!(
+            "no image reaches --threshold {}: similarities are {worst:.4} to {best:.4}",
+            args.threshold.unwrap_or_default()
+        );
+    }
+    write(args, &out, &scored, taken)?;
+    let least = scored[taken - 1].score;
+    console::line(format_args!(
+        "{}: {taken} of {} images, similarity {best:.4} to {least:.4} (all: down to {worst:.4})",
+        out.join(IMAGES).display(),
+        scored.len()
+    ))?;
+    console::line(format_args!("scores   {}", out.join(SCORES).display()))?;
+    console::line(format_args!("to look at {}", sheet_beside(&out).display()))?;
+    Ok(())
+}
+
+const IMAGES: &str = "images";
+const SCORES: &str = "scores.csv";
+const SELECTION: &str = "selection.txt";
+
+/// `DIR-selected`.
+fn beside(dir: &Path) -> PathBuf {
+    let full = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let name = full.file_name().unwrap_or_default().to_string_lossy();
+    dir.with_file_name(format!("{name}-selected"))
+}
+
+/// Images of an earlier selection would be taken for part of this one.
+fn refuse_others(out: &Path) -> Result<()> {
+    let images = out.join(IMAGES);
+    if images.exists() {
+        return Err(usage(format!(
+            "--out {}: there is a selection already; move it away or name another folder",
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
+fn write(args: &SelectArgs, out: &Path, scored: &[Scored<'_>], taken: usize) -> Result<()> {
+    // The folder gets its name when everything is in it.
+    let aside = out.with_extension(format!("{}.aside", std::process::id()));
+    let fill = || -> Result<()> {
+        for Scored { id, path, .. } in &scored[..taken] {
+            let to = aside.join(IMAGES).join(id);
+            let parent = to.parent().unwrap_or(&aside);
+            std::fs::create_dir_all(parent)?;
+            std::fs::copy(path, &to).with_context(|| format!("cannot copy {id}"))?;
+        }
+        let (mut table, mut list) = (String::from("file,similarity,taken\n"), String::new());
+        for (i, Scored { id, score, .. }) in scored.iter().enumerate() {
+            writeln!(table, "{},{score:.6},{}", field(id), u8::from(i < taken))?;
+            if i < taken {
+                writeln!(list, "{id}")?;
+            }
+        }
+        sdft_checkpoint::write_bytes_atomic(&aside.join(SCORES), table.as_bytes())?;
+        sdft_checkpoint::write_bytes_atomic(&aside.join(SELECTION), list.as_bytes())?;
+        write_png(&sheet_beside(out), &sheet(args, scored, taken)?)?;
+        if out.exists() {
+            for name in [SCORES, SELECTION, IMAGES] {
+                std::fs::rename(aside.join(name), out.join(name))?;
+            }
+        } else {
+            std::fs::rename(&aside, out)?;
+        }
+        Ok(())
+    };
+    let filled = fill().with_context(|| format!("cannot write {}", out.display()));
+    if aside.exists() {
+        // The first error is the one worth telling.
+        let _ = std::fs::remove_dir_all(&aside);
+    }
+    filled
+}
+
+/// A field of a table: in quotes where it needs them.
+fn field(text: &str) -> String {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
+    }
+}
+
+/// The best, the last taken and the first left out: what a threshold should be judged by.
+fn sheet(args: &SelectArgs, scored: &[Scored<'_>], taken: usize) -> Result<Rgb8> {
+    const COLUMNS: usize = 12;
+    const SIDE: usize = 96;
+    let cell = |s: &Scored<'_>| -> Result<Rgb8> {
+        let image = decode_file(s.path, &Limits::default())?;
+        Ok(titled(
+            &center_crop(&image, SIDE),
+            &format!("{:.3}", s.score),
+        ))
+    };
+    let mut parts = vec![("best", &scored[..taken.min(2 * COLUMNS)])];
+    if taken > 2 * COLUMNS {
+        let from = (taken - COLUMNS).max(2 * COLUMNS);
+        parts.push(("last taken", &scored[from..taken]));
+    }
+    if taken < scored.len() {
+        let to = (taken + COLUMNS).min(scored.len());
+        parts.push(("first left out", &scored[taken..to]));
+    }
+    let mut rows = Vec::new();
+    for (title, part) in parts {
+        let cells = part.iter().map(cell).collect::<Result<Vec<_>>>()?;
+        rows.push(titled(&grid(&cells, COLUMNS, 2, [24, 24, 24]), title));
+    }
+    Ok(titled(&stacked(&rows), &args.prompt))
+}
+
+/// One below the other, aligned at the left.
+fn stacked(rows: &[Rgb8]) -> Rgb8 {
+    let width = rows.iter().map(|row| row.width).max().unwrap_or(1);
+    let height = rows.iter().map(|row| row.height).sum::<usize>().max(1);
+    let mut out = Rgb8::filled(width, height, [24, 24, 24]);
+    let mut y = 0;
+    for row in rows {
+        for line in row.pixels.chunks_exact(3 * row.width) {
+            out.pixels[3 * y * width..][..line.len()].copy_from_slice(line);
+            y += 1;
+        }
+    }
+    out
+}

@@ -1,0 +1,237 @@
+//! What names stand for on this machine: weights and data sets of the list, and files of the Hub.
+
+use crate::suggest::nearest;
+use crate::usage;
+use anyhow::Result;
+use sdft_assets::{Asset, Error, HubCache, HubFile, INDEX, ImageSet, asset, assets, elsewhere};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Something that a command needs by name and that can be fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Need {
+    /// The name.
+    pub(crate) name: String,
+    /// What it is and how large, in one line.
+    pub(crate) what: String,
+    /// The arguments of `sdft-fetch` that bring it.
+    pub(crate) command: Vec<String>,
+}
+
+/// Puts paths in the place of names.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    /// Whether what is missing is only noted down.
+    collects: bool,
+    /// What is missing.
+    pub(crate) needs: Vec<Need>,
+}
+
+impl Names {
+    /// Resolves; what is missing is an error.
+    pub(crate) fn resolving() -> Self {
+        Self::default()
+    }
+
+    /// Notes down what is missing, and leaves its name.
+    pub(crate) fn collecting() -> Self {
+        Self {
+            collects: true,
+            ..Self::default()
+        }
+    }
+
+    fn miss(&mut self, need: Need, problem: String) -> Result<()> {
+        if !self.collects {
+            return Err(usage(problem));
+        }
+        if !self.needs.iter().any(|known| known.command == need.command) {
+            self.needs.push(need);
+        }
+        Ok(())
+    }
+
+    /// A file of weights: a path stays; a name or `hf:..` becomes the path of its file.
+    pub(crate) fn weights(&mut self, option: &str, text: &mut String) -> Result<()> {
+        if text.is_empty() || is_embedded(text) || Path::new(text.as_str()).exists() {
+            return Ok(());
+        }
+        if let Some(file) = HubFile::parse(text) {
+            let file = file.map_err(|error| usage(format!("{option} {error}")))?;
+            return match HubCache::from_environment().and_then(|cache| cache.locate_file(&file)) {
+                Ok(path) => {
+                    *text = path.display().to_string();
+                    Ok(())
+                }
+                Err(error) => self.miss(Need::file(text), format!("{option} {error}")),
+            };
+        }
+        if let Some(known) = elsewhere().iter().find(|known| known.name == *text) {
+            if Path::new(&known.file).is_file() {
+                text.clone_from(&known.file);
+                return Ok(());
+            }
+            let error = Error::NotOnHub {
+                name: text.clone(),
+                how: known.how.clone(),
+                file: PathBuf::from(&known.file),
+            };
+            return self.explain(format!("{option} {error}"));
+        }
+        let Some(asset) = asset(text) else {
+            return self.explain_slip(option, text, false);
+        };
+        if asset.is_images() {
+            return self.explain(format!(
+                "{option} {text}: this is a data set, weights are needed"
+            ));
+        }
+        match HubCache::from_environment().and_then(|cache| cache.locate(&asset.name)) {
+            Ok(paths) => {
+                if let Some(first) = paths.first() {
+                    *text = first.display().to_string();
+                }
+                Ok(())
+            }
+            Err(error) => self.miss(Need::asset(asset), format!("{option} {error}")),
+        }
+    }
+
+    /// A folder of images: a path stays; the name of a data set becomes the folder it was prepared into at this size.
+    pub(crate) fn images(&mut self, option: &str, text: &mut String, size: usize) -> Result<()> {
+        if text.is_empty() || is_embedded(text) || Path::new(text.as_str()).exists() {
+            return Ok(());
+        }
+        if let Some(known) = elsewhere().iter().find(|known| known.name == *text) {
+            // As it was brought, or prepared from that.
+            let raw = Path::new(&known.file);
+            let prepared = PathBuf::from(format!("{}-{size}", known.file));
+            for folder in [prepared.as_path(), raw] {
+                if folder.is_dir() {
+                    *text = folder.display().to_string();
+                    return Ok(());
+                }
+            }
+            let error = Error::NotOnHub {
+                name: text.clone(),
+                how: known.how.clone(),
+                file: raw.to_owned(),
+            };
+            return self.explain(format!("{option} {error}"));
+        }
+        let Some(set) = ImageSet::named(text, size) else {
+            return match asset(text) {
+                Some(_) => self.explain(format!(
+                    "{option} {text}: these are weights, images are needed"
+                )),
+                None => self.explain_slip(option, text, true),
+            };
+        };
+        if set.is_here(Path::new("")) {
+            *text = set.folder.display().to_string();
+            return Ok(());
+        }
+        let problem = format!(
+            "{option} {text} is not here: expected {}, found nothing there\n  \
+             get it with    cargo xtask data prepare {} --size {}\n  \
+             or with        {} and cargo xtask data prepare {} ..\n  \
+             or give a folder of images that you have",
+            set.folder.join(INDEX).display(),
+            set.asset.name,
+            set.size,
+            sdft_assets::fetch_command(set.asset),
+            set.asset.name
+        );
+        self.miss(Need::images(&set), problem)
+    }
+
+    /// A network that measures, unless its files were given: only noted down, whoever reads it explains.
+    pub(crate) fn network(&mut self, name: &str, given: &[String]) {
+        let is_given = given
+            .iter()
+            .any(|text| text.split('=').next() == Some(name));
+        let is_here = || HubCache::from_environment().is_ok_and(|cache| cache.locate(name).is_ok());
+        if let Some(asset) = asset(name)
+            && self.collects
+            && !is_given
+            && !is_here()
+            && !self.needs.contains(&Need::asset(asset))
+        {
+            self.needs.push(Need::asset(asset));
+        }
+    }
+
+    /// An error that no fetching helps against; when collecting, the command itself will say it.
+    fn explain(&self, problem: String) -> Result<()> {
+        if self.collects {
+            return Ok(());
+        }
+        Err(usage(problem))
+    }
+
+    /// Something that looks like a name and is none; anything else is left to whoever opens it.
+    fn explain_slip(&self, option: &str, text: &str, images: bool) -> Result<()> {
+        if text.contains(['/', '\\', '.']) {
+            return Ok(());
+        }
+        let of_kind = assets().iter().filter(|asset| asset.is_images() == images);
+        let of_kind = of_kind.map(|asset| asset.name.as_str());
+        let others = elsewhere()
+            .iter()
+            .filter(|known| known.file.starts_with("data/") == images);
+        let names = of_kind.chain(others.map(|known| known.name.as_str()));
+        match nearest(text, names) {
+            Some(near) => self.explain(format!(
+                "{option} {text}: neither a path here nor a known name; the nearest is {near} (`cargo xtask fetch --list` shows all)"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the program carries with it.
+fn is_embedded(text: &str) -> bool {
+    [crate::assets::DIGITS, crate::assets::DIGITS_SOURCE].contains(&text)
+}
+
+impl Need {
+    fn asset(asset: &Asset) -> Self {
+        Self {
+            name: asset.name.clone(),
+            what: describe(asset),
+            command: vec!["fetch".to_owned(), asset.name.clone()],
+        }
+    }
+
+    fn file(text: &str) -> Self {
+        Self {
+            name: text.to_owned(),
+            what: "size known to the Hub".to_owned(),
+            command: vec!["fetch".to_owned(), text.to_owned()],
+        }
+    }
+
+    fn images(set: &ImageSet) -> Self {
+        let mut command = vec!["prepare".to_owned(), set.asset.name.clone()];
+        if !set.asset.pair {
+            command.extend(["--size".to_owned(), set.size.to_string()]);
+        }
+        Self {
+            name: set.asset.name.clone(),
+            what: format!("{}; goes to {}", describe(set.asset), set.folder.display()),
+            command,
+        }
+    }
+}
+
+/// `374.4 MB from deepinv/diffunet: ADM ..`
+fn describe(asset: &Asset) -> String {
+    let size = match asset.bytes() {
+        0 => String::new(),
+        n => format!("{} ", crate::console::size(n)),
+    };
+    format!(
+        "{size}from {}: {}; licence: {}",
+        asset.repo, asset.what, asset.licence
+    )
+}

@@ -1,0 +1,239 @@
+//! Which arguments of which command may be names; and the list of what is missing, for whoever can fetch it.
+
+use crate::args::{
+    ClassifierArgs, Cli, ClipArg, EvaluateArgs, Experiment, LpipsArg, MissingArgs, PartArg,
+    ReproduceArgs, TrainArgs, Verb,
+};
+use crate::data::args::{DataVerb, SelectArgs};
+use crate::names::Names;
+use crate::sample::model_file;
+use crate::{assets, classifier, console, train};
+use anyhow::Result;
+use clap::Parser;
+use sdft_models::{LoadOptions, inspect_file};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Side of images where no model says it.
+const SIZE: usize = 256;
+
+/// Puts paths in the place of names in the arguments of a command.
+pub(crate) fn settle(verb: &mut Verb, names: &mut Names) -> Result<()> {
+    match verb {
+        Verb::Train(args) => of_train(args, names),
+        Verb::TrainClassifier(args) => of_classifier(args, names),
+        Verb::Sample(args) => weights(names, "--model", &mut args.model),
+        Verb::Translate(args) => {
+            weights(names, "--model", &mut args.model)?;
+            weights(names, "--source-model", &mut args.source_model)?;
+            weights(names, "--classifier", &mut args.classifier)?;
+            let size = side(args.model.as_deref()).or(args.file.image_size);
+            images(names, "--input", args.input.as_mut(), size.unwrap_or(SIZE))
+        }
+        Verb::Inspect(args) => weights_path(names, "inspect", Some(&mut args.file)),
+        Verb::Convert(args) => weights_path(names, "convert", Some(&mut args.input)),
+        Verb::Evaluate(args) => of_evaluate(args, names),
+        Verb::Reproduce(args) => of_reproduce(args, names),
+        Verb::Data(args) => match &mut args.verb {
+            DataVerb::Check { dir, size, .. } => images(names, "data check", Some(dir), *size),
+            DataVerb::Select(args) => of_select(args, names),
+            DataVerb::Prepare { .. } => Ok(()),
+        },
+        Verb::Doctor | Verb::Judge(_) | Verb::Missing(_) => Ok(()),
+    }
+}
+
+/// Prints what a command needs that is not here; nothing for a command that is wrong anyhow.
+pub(crate) fn missing(args: &MissingArgs) -> Result<()> {
+    let mut names = Names::collecting();
+    let words = std::iter::once("sdft").chain(args.command.iter().map(String::as_str));
+    let mut offline = sdft_assets::is_offline();
+    if let Ok(mut cli) = Cli::try_parse_from(words) {
+        offline |= cli.offline;
+        // The command itself will say what is wrong.
+        if settle(&mut cli.verb, &mut names).is_err() {
+            names.needs.clear();
+        }
+    }
+    let needs = serde_json::json!({ "offline": offline, "needs": names.needs });
+    console::line(needs)?;
+    Ok(())
+}
+
+fn weights(names: &mut Names, option: &str, text: &mut Option<String>) -> Result<()> {
+    match text {
+        Some(text) => names.weights(option, text),
+        None => Ok(()),
+    }
+}
+
+fn weights_path(names: &mut Names, option: &str, path: Option<&mut PathBuf>) -> Result<()> {
+    through(path, |text| names.weights(option, text))
+}
+
+fn images(names: &mut Names, option: &str, path: Option<&mut PathBuf>, size: usize) -> Result<()> {
+    through(path, |text| names.images(option, text, size))
+}
+
+/// A path as text, and back if that changed it.
+fn through(
+    path: Option<&mut PathBuf>,
+    change: impl FnOnce(&mut String) -> Result<()>,
+) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    // What is no text is no name.
+    let Some(text) = path.to_str() else {
+        return Ok(());
+    };
+    let mut changed = text.to_owned();
+    change(&mut changed)?;
+    if changed != text {
+        *path = PathBuf::from(changed);
+    }
+    Ok(())
+}
+
+/// Side of a model's images, as far as its file can be read.
+fn side(model: Option<&str>) -> Option<usize> {
+    let model = model?;
+    if model == assets::DIGITS_SOURCE {
+        return Some(sdft_data::Digits::SIZE);
+    }
+    let file = model_file(model).ok()?;
+    let found = inspect_file(Path::new(&file), &LoadOptions::default()).ok()?;
+    Some(found.resolved.ok()?.config.image_size)
+}
+
+/// The text at a dotted key.
+fn text_at(table: &Table, key: &str) -> String {
+    let mut value = None;
+    let mut inner = Some(table);
+    for part in key.split('.') {
+        value = inner.and_then(|table| table.get(part));
+        inner = value.and_then(Value::as_table);
+    }
+    value.and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// The image size that the settings say.
+fn said_size(table: &Table) -> Option<usize> {
+    let size = table.get("model")?.get("image_size")?.as_integer()?;
+    usize::try_from(size).ok()
+}
+
+/// The last word about a setting: a path where there was a name.
+fn put(set: &mut Vec<String>, key: &str, before: &str, after: String) {
+    if before != after {
+        set.push(format!("{key}={}", Value::String(after)));
+    }
+}
+
+fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
+    if args.run.resume.is_some() || args.run.list {
+        return Ok(());
+    }
+    // Names may stand in presets and files, too.
+    let table = train::assemble(args)?;
+    let (source, data) = (text_at(&table, "source"), text_at(&table, "data.path"));
+    let (mut file, mut folder) = (source.clone(), data.clone());
+    names.weights("--source", &mut file)?;
+    let size = said_size(&table)
+        .or_else(|| side(Some(&file).filter(|f| !f.is_empty()).map(String::as_str)));
+    names.images("--data", &mut folder, size.unwrap_or(SIZE))?;
+    let evaluates = table
+        .get("eval")
+        .and_then(|eval| eval.get("every"))
+        .and_then(Value::as_integer)
+        .is_some_and(|every| every > 0);
+    if evaluates && text_at(&table, "eval.weights").is_empty() && data != assets::DIGITS {
+        names.network("inception", &[]);
+    }
+    put(&mut args.run.set, "source", &source, file);
+    put(&mut args.run.set, "data.path", &data, folder);
+    Ok(())
+}
+
+fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
+    if args.run.resume.is_some() || args.run.list {
+        return Ok(());
+    }
+    weights(names, "--model", &mut args.model)?;
+    let table = classifier::assemble(args)?;
+    let size = said_size(&table)
+        .or_else(|| side(args.model.as_deref()))
+        .unwrap_or(SIZE);
+    let init = text_at(&table, "init");
+    let mut file = init.clone();
+    names.weights("--init", &mut file)?;
+    put(&mut args.run.set, "init", &init, file);
+    for (option, key) in [
+        ("--source", "data.source.path"),
+        ("--target", "data.target.path"),
+    ] {
+        let before = text_at(&table, key);
+        let mut folder = before.clone();
+        names.images(option, &mut folder, size)?;
+        put(&mut args.run.set, key, &before, folder);
+    }
+    Ok(())
+}
+
+fn of_evaluate(args: &mut EvaluateArgs, names: &mut Names) -> Result<()> {
+    let size = args.size.unwrap_or(SIZE);
+    images(names, "--real", args.real.as_mut(), size)?;
+    images(names, "--fake", args.fake.as_mut(), size)?;
+    for path in args.pairs.iter_mut().flatten() {
+        images(names, "--pairs", Some(path), size)?;
+    }
+    if args
+        .real
+        .as_deref()
+        .is_some_and(|real| real != Path::new(assets::DIGITS))
+    {
+        names.network("inception", &args.weights);
+    }
+    if args.pairs.is_some() {
+        if !args.without.contains(&PartArg::Lpips) {
+            let net = match args.lpips {
+                LpipsArg::Alex => "lpips-alex",
+                LpipsArg::Vgg => "lpips-vgg",
+            };
+            names.network(net, &args.weights);
+        }
+        if !args.without.contains(&PartArg::Identity) {
+            names.network("irse50", &args.weights);
+        }
+        if args.text.is_some() {
+            names.network(clip(args.clip), &args.weights);
+        }
+    }
+    Ok(())
+}
+
+fn clip(net: ClipArg) -> &'static str {
+    match net {
+        ClipArg::B16 => "clip-b16",
+        ClipArg::B32 => "clip-b32",
+    }
+}
+
+fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
+    let networks: &[&str] = match args.experiment {
+        Experiment::Digits => return Ok(()),
+        Experiment::Table1 | Experiment::Table3 => &["inception", "lpips-alex"],
+        Experiment::Table2 => &["irse50"],
+        Experiment::Table4 => &["inception", "lpips-alex"],
+    };
+    for name in networks {
+        names.network(name, &args.weights);
+    }
+    weights_path(names, "--source", args.source.as_mut())?;
+    images(names, "--inputs", args.inputs.as_mut(), SIZE)?;
+    images(names, "--data", args.data.as_mut(), SIZE)
+}
+
+fn of_select(args: &mut SelectArgs, names: &mut Names) -> Result<()> {
+    images(names, "data select", Some(&mut args.dir), SIZE)?;
+    names.network(clip(args.clip), &args.weights);
+    Ok(())
+}

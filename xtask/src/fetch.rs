@@ -1,0 +1,119 @@
+//! What a command needs by name, brought here before it starts.
+//!
+//! `sdft missing VERB ARGS` says what that is and which call of `sdft-fetch` brings it, so that nothing here knows about arguments, names
+//! or the network, and the program that trains never opens it.
+
+use std::{
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::{cargo::exit_code, forward::build};
+
+/// Something that is not here.
+#[derive(Debug, PartialEq)]
+struct Need {
+    name: String,
+    what: String,
+    command: Vec<String>,
+}
+
+/// Fetches what is missing; the exit code if that failed.
+pub(crate) fn missing(sdft: &Path, verb: &str, args: &[String]) -> Result<Option<ExitCode>> {
+    let asked = Command::new(sdft)
+        .args(["missing", verb])
+        .args(args)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .with_context(|| format!("starting {}", sdft.display()))?;
+    let needs = needs(&String::from_utf8_lossy(&asked.stdout));
+    if needs.is_empty() {
+        return Ok(None);
+    }
+    eprint!("{}", explain(&needs));
+    let program = match build("sdft-hub", "sdft-fetch") {
+        Ok(program) => program,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            // The command itself says what it misses and how to provide it.
+            return Ok(None);
+        }
+    };
+    for need in needs {
+        let status = Command::new(&program)
+            .args(&need.command)
+            .stdout(Stdio::null())
+            .status()
+            .with_context(|| format!("starting {}", program.display()))?;
+        if !status.success() {
+            return Ok(Some(exit_code(status)));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads the answer; nothing where it is none, or where the network may not be used.
+fn needs(answer: &str) -> Vec<Need> {
+    let Ok(answer) = serde_json::from_str::<Value>(answer) else {
+        return Vec::new();
+    };
+    if answer["offline"] != false {
+        return Vec::new();
+    }
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let need = |value: &Value| {
+        let words = value["command"].as_array()?;
+        Some(Need {
+            name: text(&value["name"])?,
+            what: text(&value["what"])?,
+            command: words.iter().map(text).collect::<Option<_>>()?,
+        })
+    };
+    let all = answer["needs"].as_array();
+    all.map_or_else(Vec::new, |all| all.iter().filter_map(need).collect())
+}
+
+/// What is missing, how large it is, and what else can be done about it.
+fn explain(needs: &[Need]) -> String {
+    let mut text = "not here yet:\n".to_owned();
+    for need in needs {
+        text.push_str(&format!("  {}: {}\n", need.name, need.what));
+    }
+    text.push_str(
+        "fetching now, verified and resumable (--offline leaves it out; a path in place of a name needs no network; \
+         HF_ENDPOINT names a mirror, HF_HOME the cache)\n",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_and_anything_else_asks_for_nothing() {
+        let answer =
+            r#"{"offline":false,"needs":[{"name":"a","what":"1 MB","command":["fetch","a"]}]}"#;
+        let need = Need {
+            name: "a".to_owned(),
+            what: "1 MB".to_owned(),
+            command: vec!["fetch".to_owned(), "a".to_owned()],
+        };
+        assert_eq!(needs(answer), [need]);
+        assert!(explain(&needs(answer)).contains("a: 1 MB"));
+        for other in [
+            "",
+            "not json",
+            "{}",
+            r#"{"offline":true,"needs":[{"name":"a","what":"","command":[]}]}"#,
+            r#"{"offline":false,"needs":[{"name":"a","command":["fetch"]}]}"#,
+            r#"{"offline":false,"needs":[{"name":"a","what":"","command":[1]}]}"#,
+        ] {
+            assert!(needs(other).is_empty(), "{other}");
+        }
+    }
+}
