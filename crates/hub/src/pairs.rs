@@ -56,7 +56,10 @@ pub fn load_pair(asset: &Asset, cache: &HubCache) -> Result<Pair> {
         )));
     }
     // It panics on images it cannot read, and it passes over rows that it cannot read.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
     let loaded = catch_unwind(AssertUnwindSafe(load));
+    std::panic::set_hook(hook);
     let data = match loaded {
         Ok(Ok(data)) => data,
         Ok(Err(error)) => return Err(problem(format!("cannot be read: {error}"))),

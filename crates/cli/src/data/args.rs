@@ -45,7 +45,6 @@ Examples (the paper's limited AAHQ):
   sdft data select data/aahq-256 --prompt 'A realistic painting of an expressionless man without glasses' --threshold 0.27";
 
 #[derive(Debug, Args)]
-#[group(id = "how_many", required = true, multiple = false, args = ["top", "threshold"])]
 pub(crate) struct SelectArgs {
     /// The images: a folder, or the name of a prepared set.
     #[arg(value_name = "DIR")]
@@ -54,10 +53,15 @@ pub(crate) struct SelectArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: String,
     /// How many to take.
-    #[arg(long, value_name = "N", value_parser = at_least_one_image)]
+    #[arg(long, value_name = "N", value_parser = at_least_one_image, required_unless_present = "threshold")]
     pub(crate) top: Option<usize>,
     /// The least cosine similarity, -1 to 1; 0.2 to 0.3 is usual.
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "X",
+        allow_negative_numbers = true,
+        conflicts_with = "top"
+    )]
     pub(crate) threshold: Option<f64>,
     /// Where the result goes; `DIR-selected` if not given.
     #[arg(long, value_name = "DIR")]

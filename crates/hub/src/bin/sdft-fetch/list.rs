@@ -80,11 +80,11 @@ fn entry(cache: &HubCache, asset: &Asset) -> Result<()> {
     };
     let revision: String = asset.revision.chars().take(20).collect();
     line(format_args!(
-        "  {:<45} {} at {revision}; {}; {hashed}; licence: {}",
-        "", asset.repo, asset.confidence, asset.licence
+        "      {} at {revision}; {}; {hashed}; licence: {}",
+        asset.repo, asset.confidence, asset.licence
     ))?;
     if let Some(note) = &asset.note {
-        line(format_args!("  {:<45} {note}", ""))?;
+        line(format_args!("      {note}"))?;
     }
     Ok(())
 }
@@ -100,9 +100,9 @@ fn by_hand_entry(known: &Elsewhere) -> Result<()> {
         known.name, "", known.what
     ))?;
     line(format_args!(
-        "  {:<45} {}, and put it at {}",
-        "", known.how, known.file
+        "      {}, and put it at {}",
+        known.how, known.file
     ))?;
-    line(format_args!("  {:<45} licence: {}", "", known.licence))?;
+    line(format_args!("      licence: {}", known.licence))?;
     Ok(())
 }

@@ -1,0 +1,301 @@
+//! Names in place of paths: what they become, what is said where that is not possible, and what is told to whoever can fetch.
+
+mod common;
+
+use common::{Place, Run};
+use serde_json::Value;
+use std::path::PathBuf;
+
+const COMMIT: &str = "57178e9f4ddfa931018774cccb7ccffe4ac969b5";
+
+/// Runs with a cache of downloads of its own.
+fn run(place: &Place, args: &[&str]) -> Run {
+    let mut command = place.command(args);
+    for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE"] {
+        command.env_remove(name);
+    }
+    Run::from(command.env("HF_HOME", place.path("hf")).output().unwrap())
+}
+
+/// What a command is said to need: names and calls of the program that fetches.
+fn needs(place: &Place, args: &[&str]) -> (bool, Vec<(String, String)>) {
+    let run = run(place, &[&["missing"], args].concat());
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");
+    let answer: Value = serde_json::from_str(&run.out).unwrap();
+    let needs = answer["needs"].as_array().unwrap().iter().map(|need| {
+        let words: Vec<&str> = need["command"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|w| w.as_str().unwrap())
+            .collect();
+        assert!(!need["what"].as_str().unwrap().is_empty());
+        (need["name"].as_str().unwrap().to_owned(), words.join(" "))
+    });
+    (answer["offline"] == true, needs.collect())
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected
+        .iter()
+        .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+        .collect()
+}
+
+#[test]
+fn a_command_says_what_it_needs_by_name() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("photos")).unwrap();
+    let fetch = ("ffhq-10m", "fetch ffhq-10m");
+    let cases: [(&[&str], &[(&str, &str)]); 14] = [
+        (&["train"], &[]),
+        (
+            &["train", "--source", "ffhq-10m", "--data", "photos"],
+            &[fetch],
+        ),
+        (
+            &["train", "--source", "ffhq-10m", "--data", "metfaces"],
+            &[fetch, ("metfaces", "prepare metfaces --size 256")],
+        ),
+        (
+            &[
+                "train",
+                "--data",
+                "metfaces",
+                "--set",
+                "model.image_size=64",
+            ],
+            &[("metfaces", "prepare metfaces --size 64")],
+        ),
+        (
+            &["train", "--source", "digits-source", "--data", "metfaces"],
+            &[("metfaces", "prepare metfaces --size 16")],
+        ),
+        (
+            &[
+                "train",
+                "--data",
+                "mnist-target",
+                "--set",
+                "source='hf:o/n/x.pt'",
+            ],
+            &[
+                ("hf:o/n/x.pt", "fetch hf:o/n/x.pt"),
+                ("mnist", "prepare mnist"),
+            ],
+        ),
+        (
+            &["train", "--data", "photos", "--set", "eval.every=10"],
+            &[("inception", "fetch inception")],
+        ),
+        (
+            &["sample", "--model", "imagenet-256"],
+            &[("imagenet-256", "fetch imagenet-256")],
+        ),
+        (
+            &["evaluate", "--real", "metfaces", "--fake", "photos"],
+            &[
+                ("metfaces", "prepare metfaces --size 256"),
+                ("inception", "fetch inception"),
+            ],
+        ),
+        (&["evaluate", "--real", "digits", "--fake", "photos"], &[]),
+        (
+            &[
+                "evaluate",
+                "--pairs",
+                "photos",
+                "photos",
+                "--without",
+                "identity",
+                "--text",
+                "a",
+                "b",
+            ],
+            &[
+                ("lpips-alex", "fetch lpips-alex"),
+                ("clip-b16", "fetch clip-b16"),
+            ],
+        ),
+        (&["inspect", "ffhq-10m"], &[fetch]),
+        (
+            &["data", "select", "photos", "--prompt", "x", "--top", "3"],
+            &[("clip-b32", "fetch clip-b32")],
+        ),
+        (
+            &[
+                "train-classifier",
+                "--source",
+                "ffhq-256",
+                "--target",
+                "photos",
+                "--model",
+                "ffhq-10m",
+            ],
+            &[fetch, ("ffhq-256", "prepare ffhq-256 --size 256")],
+        ),
+    ];
+    for (args, expected) in cases {
+        assert_eq!(needs(&place, args), (false, pairs(expected)), "{args:?}");
+    }
+    // What is wrong, or elsewhere, is left to the command itself.
+    for args in [
+        &["train", "--source"][..],
+        &["trian"],
+        &[],
+        &["train", "--source", "ffhq-p2"],
+        &["train", "--source", "ffhq10m"],
+        &["train", "--set", "nonsense=1", "--source", "ffhq-10m"],
+        &["train", "--source", "./ffhq-10m"],
+    ] {
+        assert_eq!(needs(&place, args), (false, vec![]), "{args:?}");
+    }
+    let offline = needs(&place, &["train", "--offline", "--source", "ffhq-10m"]);
+    assert!(offline.0);
+    let mut command = place.command(&["missing", "train"]);
+    let run = Run::from(command.env("HF_HUB_OFFLINE", "1").output().unwrap());
+    assert!(run.out.contains("\"offline\":true"), "{run:?}");
+}
+
+#[test]
+fn what_is_missing_is_explained_with_every_way_to_get_it() {
+    let place = Place::new();
+    for (args, texts) in [
+        (
+            &["train", "--source", "ffhq-10m"][..],
+            &[
+                "--source ffhq-10m",
+                COMMIT,
+                "cargo xtask fetch ffhq-10m",
+                "hf download deepinv/diffunet",
+            ][..],
+        ),
+        (
+            &["train", "--offline", "--data", "metfaces"],
+            &[
+                "--data metfaces",
+                "data/metfaces-256",
+                "cargo xtask data prepare metfaces --size 256",
+                "hf download",
+            ],
+        ),
+        (
+            &["train", "--source", "ffhq-p2"],
+            &["Google Drive", "checkpoints/ffhq_p2.pt"],
+        ),
+        (
+            &["train", "--data", "aahq"],
+            &["onion-liu/aahq-dataset", "data/aahq"],
+        ),
+        (
+            &["sample", "--model", "ffhq10m"],
+            &["nearest is ffhq-10m", "fetch --list"],
+        ),
+        (&["train", "--source", "metfaces"], &["weights are needed"]),
+        (&["train", "--data", "ffhq-10m"], &["images are needed"]),
+        (
+            &["train", "--source", "hf:a/b"],
+            &["hf:OWNER/NAME[@REVISION]/PATH"],
+        ),
+        (
+            &["train", "--source", "hf:a/b/c.pt"],
+            &["cargo xtask fetch hf:a/b/c.pt"],
+        ),
+        (&["data", "prepare", "x"], &["cargo xtask"]),
+    ] {
+        let run = run(&place, args);
+        assert_eq!(run.code, Some(2), "{args:?}: {run:?}");
+        for text in texts {
+            assert!(run.err.contains(text), "{args:?}: {text}: {}", run.err);
+        }
+        assert!(run.err.lines().count() <= 20, "{}", run.err);
+    }
+    assert!(!place.path("runs").exists());
+}
+
+#[test]
+fn names_become_the_files_that_are_here() {
+    let place = Place::new();
+    let model = include_bytes!("../../../assets/weights/digits-source.safetensors");
+    // A branch, so that neither size nor hash is known beforehand.
+    let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
+    let commit = "85a3dd916b4b04c2016cd1e1e4bb30feaeb42935";
+    let file = format!(
+        "{repository}/snapshots/{commit}/ffhq-256/unet/diffusion_pytorch_model.safetensors"
+    );
+    place.write(&file, model);
+    let run_ok = |args: &[&str]| {
+        let run = run(&place, args);
+        assert_eq!(run.code, Some(0), "{args:?}: {run:?}");
+        run.out
+    };
+    let inspected = run_ok(&["inspect", "ffhq-10m-safetensors"]);
+    assert!(inspected.contains("ADM U-Net"), "{inspected}");
+    let by_place = format!(
+        "hf:BiliSakura/DiffuseIT-ckpt@{commit}/ffhq-256/unet/diffusion_pytorch_model.safetensors"
+    );
+    assert!(run_ok(&["inspect", &by_place]).contains("ADM U-Net"));
+    // By hand, in the folder for that.
+    place.write("checkpoints/ffhq_p2.pt", model);
+    let plan = run_ok(&[
+        "train",
+        "--source",
+        "ffhq-p2",
+        "--data",
+        "digits",
+        "--set",
+        "data.style=ember",
+        "--dry-run",
+    ]);
+    assert!(plan.contains("checkpoints/ffhq_p2.pt"), "{plan}");
+
+    let set = place.path("data/metfaces-16");
+    std::fs::create_dir_all(&set).unwrap();
+    for i in 0..4_u8 {
+        let picture = sdft_imaging::Rgb8::filled(16, 16, [i, 3 * i, 9]);
+        sdft_imaging::write_png(&set.join(format!("{i}.png")), &picture).unwrap();
+    }
+    let args = [
+        "train",
+        "--source",
+        "ffhq-10m-safetensors",
+        "--data",
+        "metfaces",
+        "--dry-run",
+    ];
+    assert_eq!(
+        needs(&place, &args).1.len(),
+        1,
+        "a set without its index is not complete"
+    );
+    std::fs::write(set.join("index.jsonl"), "").unwrap();
+    assert_eq!(needs(&place, &args), (false, vec![]));
+    let plan = run_ok(&args);
+    assert!(
+        plan.contains("data/metfaces-16") && plan.contains("# 4 images"),
+        "{plan}"
+    );
+    // A path wins over a name.
+    std::fs::create_dir(place.path("metfaces")).unwrap();
+    let png = std::fs::read(set.join("1.png")).unwrap();
+    place.write("metfaces/mine.png", &png);
+    let plan = run_ok(&args);
+    assert!(plan.contains("# 1 images"), "{plan}");
+}
+
+#[test]
+fn a_file_of_another_length_is_not_taken() {
+    let place = Place::new();
+    let file = format!("hf/hub/models--deepinv--diffunet/snapshots/{COMMIT}/diffusion_ffhq_10m.pt");
+    let path: PathBuf = place.write(&file, b"short");
+    let run = run(&place, &["train", "--source", "ffhq-10m"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(
+        run.err.contains("374417833")
+            && run
+                .err
+                .contains(path.file_name().unwrap().to_str().unwrap()),
+        "{run:?}"
+    );
+    assert_eq!(needs(&place, &["train", "--source", "ffhq-10m"]).1.len(), 1);
+}

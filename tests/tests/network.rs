@@ -1,0 +1,73 @@
+//! The program that trains is built without any client of a network, and without what only the program that fetches needs.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// Packages that a package is built from, on this system.
+fn tree(package: &str) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--edges",
+            "normal,build",
+            "--prefix",
+            "none",
+        ])
+        .args(["--format", "{lib}", "--package", package])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn what_trains_knows_no_network() {
+    const CLIENTS: [&str; 14] = [
+        "hf_hub",
+        "reqwest",
+        "ureq",
+        "hyper",
+        "curl",
+        "isahc",
+        "attohttpc",
+        "minreq",
+        "tokio",
+        "mio",
+        "socket2",
+        "rustls",
+        "native_tls",
+        "candle_datasets",
+    ];
+    for package in ["sdft-cli", "xtask"] {
+        let tree = tree(package);
+        for client in CLIENTS
+            .iter()
+            .chain(&["parquet", "sdft_hub", "sdft_prepare"])
+        {
+            assert!(!tree.contains(*client), "{package} is built from {client}");
+        }
+    }
+    // The names are those that cargo prints: where the network is, it is found.
+    let fetching = tree("sdft-hub");
+    for client in [
+        "hf_hub",
+        "reqwest",
+        "hyper",
+        "tokio",
+        "rustls",
+        "candle_datasets",
+        "parquet",
+    ] {
+        assert!(fetching.contains(client), "{client}: {fetching:?}");
+    }
+    assert!(tree("sdft-cli").contains("candle_core"));
+}
