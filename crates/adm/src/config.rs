@@ -148,14 +148,14 @@ impl AdmConfig {
     }
 
     /// Heads of an encoder block with this many channels.
-    pub(crate) fn heads(&self, channels: usize) -> usize {
+    pub fn heads(&self, channels: usize) -> usize {
         channels
             .checked_div(self.num_head_channels)
             .unwrap_or(self.num_heads)
     }
 
     /// Heads of a decoder block with this many channels.
-    pub(crate) fn decoder_heads(&self, channels: usize) -> usize {
+    pub fn decoder_heads(&self, channels: usize) -> usize {
         let count = if self.num_heads_upsample == 0 {
             self.num_heads
         } else {

@@ -1,4 +1,5 @@
 use crate::Process;
+use crate::diffusers::Layout;
 use crate::error::ModelError;
 use crate::known::SMALLEST_KNOWN;
 use crate::resolve::{MODEL_KEY, PROCESS_KEY, PROVENANCE_PREFIX, Resolved, hints, resolve};
@@ -89,20 +90,47 @@ pub fn read_params_bytes(
     specs: &[ParamSpec],
 ) -> Result<Params, ModelError> {
     let state = sdft_checkpoint::read_bytes(name, bytes, &ReadOptions::default())?;
-    Params::fit(specs, tensors(state)).map_err(|mismatch| ModelError::Misfit {
+    let tensors = state.into_map().into_iter().collect();
+    Params::fit(specs, tensors).map_err(|mismatch| ModelError::Misfit {
         path: name.into(),
         mismatch: Box::new(mismatch),
         hints: String::new(),
     })
 }
 
-fn tensors(state: StateDict) -> HashMap<String, Tensor> {
-    official(state.into_map()).into_iter().collect()
+/// All tensors as guidance has them.
+fn tensors(
+    path: &Path,
+    entries: BTreeMap<String, Tensor>,
+    config: &AdmConfig,
+) -> Result<HashMap<String, Tensor>, ModelError> {
+    let entries = match Layout::of(&entries) {
+        Some(layout) => {
+            let joined = layout.tensors(entries, config);
+            joined.map_err(|e| ModelError::Problem {
+                path: path.to_owned(),
+                problem: format!("diffusers' layout: {e}"),
+            })?
+        }
+        None => official(entries),
+    };
+    Ok(entries.into_iter().collect())
 }
 
-/// Names and shapes of all tensors.
-fn shapes_of(state: &StateDict) -> Shapes {
-    official(state.shapes())
+/// Names and shapes of all tensors as guidance has them.
+fn official_shapes(entries: Shapes) -> Shapes {
+    match Layout::of(&entries) {
+        Some(layout) => layout.shapes(entries),
+        None => official(entries),
+    }
+}
+
+/// What should be known about a file in diffusers' layout, if it is one.
+fn layout_note<T>(entries: &BTreeMap<String, T>) -> Option<String> {
+    Layout::of(entries).map(|_| {
+        "diffusers' layout, read by its names; of ADM's kind only if its time embedding has cosines first (flip_sin_to_cos, freq_shift 0)"
+            .to_owned()
+    })
 }
 
 /// The entries under guidance's names. EGSDE's classifiers keep their head under another than `out`, which takes its place.
@@ -124,7 +152,7 @@ fn assemble(
     options: &LoadOptions,
     sha256: String,
 ) -> Result<LoadedModel, ModelError> {
-    let shapes = shapes_of(&state);
+    let shapes = official_shapes(state.shapes());
     let resolved = resolve(path, &shapes, &state.metadata, options, Some(&sha256))?;
     if let Some(pool) = resolved.pool {
         return Err(ModelError::Problem {
@@ -137,6 +165,8 @@ fn assemble(
         problem: e.to_string(),
     })?;
     let mut notes = state.notes();
+    let entries = state.into_map();
+    notes.extend(layout_note(&entries));
     notes.extend(assumed(&resolved.origins));
     let Resolved {
         config,
@@ -144,7 +174,7 @@ fn assemble(
         origins,
         ..
     } = resolved;
-    match Params::fit(&specs, tensors(state)) {
+    match Params::fit(&specs, tensors(path, entries, &config)?) {
         Ok(params) => Ok(LoadedModel {
             config,
             process,
@@ -189,7 +219,7 @@ pub fn load_encoder(path: &Path, options: &LoadOptions) -> Result<LoadedEncoder,
     };
     let state = sdft_checkpoint::read(path, &options.read())?;
     let sha256 = sha256_file(path)?;
-    let shapes = shapes_of(&state);
+    let shapes = official_shapes(state.shapes());
     let resolved = resolve(path, &shapes, &state.metadata, options, Some(&sha256))?;
     let Some(config) = resolved.encoder() else {
         return Err(problem("this is a U-Net, a classifier is needed".into()));
@@ -197,7 +227,7 @@ pub fn load_encoder(path: &Path, options: &LoadOptions) -> Result<LoadedEncoder,
     let specs = Encoder::specs(&config).map_err(|e| problem(e.to_string()))?;
     let mut notes = state.notes();
     notes.extend(assumed(&resolved.origins));
-    match Params::fit(&specs, tensors(state)) {
+    match Params::fit(&specs, tensors(path, state.into_map(), &config.net)?) {
         Ok(params) => Ok(LoadedEncoder {
             config,
             process: resolved.process,
@@ -231,7 +261,7 @@ pub struct Inspected {
 /// A file that is no container of weights.
 pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, ModelError> {
     let summary = sdft_checkpoint::describe(path, &options.read())?;
-    let shapes = official(
+    let shapes = official_shapes(
         summary
             .tensors
             .iter()
@@ -348,7 +378,8 @@ pub fn convert_file(
     )?;
     let sha256 = sha256_file(input)?;
     let mut notes = state.notes();
-    let shapes = shapes_of(&state);
+    let shapes = official_shapes(state.shapes());
+    let mut as_adm = None;
     let mut all = match resolve(input, &shapes, &state.metadata, options, Some(&sha256)) {
         Ok(resolved) => {
             let fits = match Unet::specs(&resolved.config) {
@@ -359,6 +390,7 @@ pub fn convert_file(
             };
             if fits {
                 notes.extend(assumed(&resolved.origins));
+                as_adm = Some(resolved.config.clone());
                 unet_metadata(&resolved.config, &resolved.process, &BTreeMap::new())?
             } else {
                 notes.push(
@@ -388,8 +420,13 @@ pub fn convert_file(
             .into_owned(),
     );
     all.insert(format!("{PROVENANCE_PREFIX}converted_sha256"), sha256);
+    let mut entries = state.into_map();
+    if let (Some(note), Some(config)) = (layout_note(&entries), as_adm) {
+        notes.push(note);
+        entries = tensors(input, entries, &config)?.into_iter().collect();
+    }
     if dtype == Some(DType::F16) {
-        for (name, tensor) in state
+        for (name, tensor) in entries
             .iter()
             .filter(|(_, t)| t.dtype().is_float() && t.elem_count() > 0)
         {
@@ -408,7 +445,8 @@ pub fn convert_file(
             }
         }
     }
-    write_safetensors(output, state.iter(), &all, dtype)?;
+    let entries = entries.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    write_safetensors(output, entries, &all, dtype)?;
     Ok(notes)
 }
 

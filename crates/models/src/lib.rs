@@ -34,6 +34,7 @@ pub use crate::{
     resolve::Resolved,
 };
 
+mod diffusers;
 mod error;
 mod file;
 mod known;

@@ -1,6 +1,6 @@
 //! Where a configuration comes from, and what is said when it does not fit.
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Pool, Unet};
 use sdft_checkpoint::write_safetensors;
 use sdft_models::{
@@ -234,4 +234,173 @@ fn conversion_keeps_the_configuration_and_says_where_it_came_from() {
         (model.config, model.process.noise_schedule.as_str()),
         (tiny(), "cosine")
     );
+}
+
+/// The parameters of a small U-Net under diffusers' names, by a list that was written down name by name; queries, keys and values apart.
+fn as_diffusers(params: &Params, heads_of: usize) -> Vec<(String, Tensor)> {
+    // One residual block a level, sampling by residual blocks, attention at both levels: `attention_resolutions = [2, 1]`.
+    let res = [
+        ("input_blocks.1.0", "down_blocks.0.resnets.0"),
+        ("input_blocks.2.0", "down_blocks.0.downsamplers.0"),
+        ("input_blocks.3.0", "down_blocks.1.resnets.0"),
+        ("middle_block.0", "mid_block.resnets.0"),
+        ("middle_block.2", "mid_block.resnets.1"),
+        ("output_blocks.0.0", "up_blocks.0.resnets.0"),
+        ("output_blocks.1.0", "up_blocks.0.resnets.1"),
+        ("output_blocks.1.2", "up_blocks.0.upsamplers.0"),
+        ("output_blocks.2.0", "up_blocks.1.resnets.0"),
+        ("output_blocks.3.0", "up_blocks.1.resnets.1"),
+    ];
+    let leaves = [
+        ("in_layers.0", "norm1"),
+        ("in_layers.2", "conv1"),
+        ("emb_layers.1", "time_emb_proj"),
+        ("out_layers.0", "norm2"),
+        ("out_layers.3", "conv2"),
+        ("skip_connection", "conv_shortcut"),
+    ];
+    let attention = [
+        ("input_blocks.1.1", "down_blocks.0.attentions.0"),
+        ("input_blocks.3.1", "down_blocks.1.attentions.0"),
+        ("middle_block.1", "mid_block.attentions.0"),
+        ("output_blocks.0.1", "up_blocks.0.attentions.0"),
+        ("output_blocks.1.1", "up_blocks.0.attentions.1"),
+        ("output_blocks.2.1", "up_blocks.1.attentions.0"),
+        ("output_blocks.3.1", "up_blocks.1.attentions.1"),
+    ];
+    let ends = [
+        ("time_embed.0", "time_embedding.linear_1"),
+        ("time_embed.2", "time_embedding.linear_2"),
+        ("input_blocks.0.0", "conv_in"),
+        ("out.0", "conv_norm_out"),
+        ("out.2", "conv_out"),
+    ];
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    for (ours, theirs) in res {
+        for (a, b) in leaves {
+            names.insert(format!("{ours}.{a}"), format!("{theirs}.{b}"));
+        }
+    }
+    for (ours, theirs) in attention {
+        names.insert(format!("{ours}.norm"), format!("{theirs}.group_norm"));
+        names.insert(format!("{ours}.proj_out"), format!("{theirs}.to_out.0"));
+        names.insert(format!("{ours}.qkv"), theirs.to_owned());
+    }
+    names.extend(ends.map(|(a, b)| (a.to_owned(), b.to_owned())));
+    let mut out = Vec::new();
+    for (name, tensor) in params.iter() {
+        let (module, leaf) = name.rsplit_once('.').unwrap();
+        let theirs = names.get(module).unwrap_or_else(|| panic!("{name}"));
+        let is_attention = module.ends_with("qkv") || module.ends_with("proj_out");
+        let tensor = match is_attention && leaf == "weight" {
+            true => tensor.squeeze(2).unwrap(),
+            false => tensor.clone(),
+        };
+        if !module.ends_with(".qkv") {
+            out.push((format!("{theirs}.{leaf}"), tensor));
+            continue;
+        }
+        // Row (head, third, channel of the head) goes to (head, channel) of its third.
+        let width = heads_of;
+        let rows = tensor.dim(0).unwrap();
+        for (third, called) in ["to_q", "to_k", "to_v"].into_iter().enumerate() {
+            let picked: Vec<u32> = (0..rows)
+                .filter(|row| row / width % 3 == third)
+                .map(|row| row as u32)
+                .collect();
+            let picked = Tensor::new(picked, &Device::Cpu).unwrap();
+            let part = tensor.index_select(&picked, 0).unwrap();
+            out.push((format!("{theirs}.{called}.{leaf}"), part));
+        }
+    }
+    out
+}
+
+fn with_attention() -> AdmConfig {
+    AdmConfig {
+        channel_mult: vec![1.0, 2.0],
+        attention_resolutions: vec![2, 1],
+        num_head_channels: 4,
+        num_res_blocks: 1,
+        resblock_updown: true,
+        ..tiny()
+    }
+}
+
+#[test]
+fn diffusers_layout_gives_the_same_parameters() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_attention();
+    let params = Params::init(&Unet::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
+    let theirs = dir.path().join("diffusion_pytorch_model.safetensors");
+    let entries = as_diffusers(&params, 4);
+    write_safetensors(
+        &theirs,
+        entries.iter().map(|(n, t)| (n.as_str(), t)),
+        &BTreeMap::new(),
+        None,
+    )
+    .unwrap();
+    let options = LoadOptions {
+        given: json!({"image_size": 8, "num_head_channels": 4, "norm_groups": 4})
+            .as_object()
+            .unwrap()
+            .clone(),
+        ..LoadOptions::default()
+    };
+    let loaded = load_unet(&theirs, &options).unwrap();
+    assert_eq!(
+        loaded.config,
+        AdmConfig {
+            use_new_attention_order: false,
+            ..config.clone()
+        }
+    );
+    assert!(
+        loaded.notes.iter().any(|note| note.contains("diffusers")),
+        "{:?}",
+        loaded.notes
+    );
+    let loaded_params: BTreeMap<&str, &Tensor> = loaded.params.iter().collect();
+    for (name, tensor) in params.iter() {
+        let found = loaded_params[name];
+        assert_eq!(found.dims(), tensor.dims(), "{name}");
+        let difference = (found - tensor).unwrap().abs().unwrap().max_all().unwrap();
+        assert_eq!(difference.to_scalar::<f32>().unwrap(), 0.0, "{name}");
+    }
+    let inspected = inspect_file(&theirs, &options).unwrap();
+    assert!(inspected.misfit.is_none(), "{:?}", inspected.misfit);
+
+    // Converted, it is a file as any other.
+    let ours = dir.path().join("ours.safetensors");
+    convert_file(&theirs, &ours, &options, None).unwrap();
+    let converted = load_unet(&ours, &LoadOptions::default()).unwrap();
+    assert_eq!(converted.config, loaded.config);
+    assert_eq!(converted.params.iter().count(), params.iter().count());
+}
+
+#[test]
+fn a_third_that_is_missing_in_diffusers_layout_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = with_attention();
+    let params = Params::init(&Unet::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
+    let path = dir.path().join("x.safetensors");
+    let mut entries = as_diffusers(&params, 4);
+    entries.retain(|(name, _)| name != "mid_block.attentions.0.to_k.weight");
+    write_safetensors(
+        &path,
+        entries.iter().map(|(n, t)| (n.as_str(), t)),
+        &BTreeMap::new(),
+        None,
+    )
+    .unwrap();
+    let options = LoadOptions {
+        given: json!({"image_size": 8, "num_head_channels": 4, "norm_groups": 4})
+            .as_object()
+            .unwrap()
+            .clone(),
+        ..LoadOptions::default()
+    };
+    let error = load_unet(&path, &options).unwrap_err().to_string();
+    assert!(error.contains("middle_block.1.qkv.weight"), "{error}");
 }
