@@ -42,12 +42,15 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
+/// A command, and what it needs: names and calls.
+type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+
 #[test]
 fn a_command_says_what_it_needs_by_name() {
     let place = Place::new();
     std::fs::create_dir(place.path("photos")).unwrap();
     let fetch = ("ffhq-10m", "fetch ffhq-10m");
-    let cases: [(&[&str], &[(&str, &str)]); 14] = [
+    let cases: [Case<'_>; 14] = [
         (&["train"], &[]),
         (
             &["train", "--source", "ffhq-10m", "--data", "photos"],
