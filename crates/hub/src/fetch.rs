@@ -117,7 +117,7 @@ impl Fetcher {
     /// # Errors
     /// See [`HubError`]; whatever happens, no other bytes than the right ones have the file's name.
     pub fn fetch(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Fetched> {
-        if let Some(fetched) = self.from_cache(wanted, watch)? {
+        if let Some(fetched) = self.look_in_cache(wanted, watch)? {
             return Ok(fetched);
         }
         if self.web.settings.offline {
@@ -126,7 +126,7 @@ impl Fetcher {
                 looked_at: self.looked_at(&wanted.file),
             });
         }
-        self.runtime.block_on(self.from_server(wanted, watch))
+        self.runtime.block_on(self.download(wanted, watch))
     }
 
     /// The files of a repository whose paths begin with this one's, which ends in `/`.
@@ -212,7 +212,7 @@ impl Fetcher {
     }
 
     /// A file that was fetched before, if it is still what it was.
-    fn from_cache(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Option<Fetched>> {
+    fn look_in_cache(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Option<Fetched>> {
         let Ok(path) = self.web.settings.cache.locate_file(&wanted.file) else {
             return Ok(None);
         };
@@ -239,7 +239,7 @@ impl Fetcher {
         Ok(None)
     }
 
-    async fn from_server(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Fetched> {
+    async fn download(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Fetched> {
         let answer = match self.ask(wanted, watch).await {
             Err(HubError::Refused {
                 what,
