@@ -18,6 +18,7 @@ use crate::{cargo::exit_code, forward::build};
 struct Need {
     name: String,
     what: String,
+    otherwise: String,
     command: Vec<String>,
 }
 
@@ -70,6 +71,7 @@ fn needs(answer: &str) -> Vec<Need> {
         Some(Need {
             name: text(&value["name"])?,
             what: text(&value["what"])?,
+            otherwise: text(&value["otherwise"])?,
             command: words.iter().map(text).collect::<Option<_>>()?,
         })
     };
@@ -80,12 +82,19 @@ fn needs(answer: &str) -> Vec<Need> {
 /// What is missing, how large it is, and what else can be done about it.
 fn explain(needs: &[Need]) -> String {
     let mut text = "not here yet:\n".to_owned();
-    for need in needs {
-        text.push_str(&format!("  {}: {}\n", need.name, need.what));
+    for Need {
+        name,
+        what,
+        otherwise,
+        ..
+    } in needs
+    {
+        text.push_str(&format!(
+            "  {name}: {what}\n    without a network: {otherwise}\n"
+        ));
     }
     text.push_str(
-        "fetching now, verified and resumable (--offline leaves it out; a path in place of a name needs no network; \
-         HF_ENDPOINT names a mirror, HF_HOME the cache)\n",
+        "fetching it, verified and resumable; --offline leaves that out, HF_ENDPOINT names a mirror, HF_HOME the cache folder\n",
     );
     text
 }
@@ -96,11 +105,11 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_and_anything_else_asks_for_nothing() {
-        let answer =
-            r#"{"offline":false,"needs":[{"name":"a","what":"1 MB","command":["fetch","a"]}]}"#;
+        let answer = r#"{"offline":false,"needs":[{"name":"a","what":"1 MB","otherwise":"b","command":["fetch","a"]}]}"#;
         let need = Need {
             name: "a".to_owned(),
             what: "1 MB".to_owned(),
+            otherwise: "b".to_owned(),
             command: vec!["fetch".to_owned(), "a".to_owned()],
         };
         assert_eq!(needs(answer), [need]);
@@ -109,9 +118,9 @@ mod tests {
             "",
             "not json",
             "{}",
-            r#"{"offline":true,"needs":[{"name":"a","what":"","command":[]}]}"#,
+            r#"{"offline":true,"needs":[{"name":"a","what":"","otherwise":"","command":[]}]}"#,
             r#"{"offline":false,"needs":[{"name":"a","command":["fetch"]}]}"#,
-            r#"{"offline":false,"needs":[{"name":"a","what":"","command":[1]}]}"#,
+            r#"{"offline":false,"needs":[{"name":"a","what":"","otherwise":"","command":[1]}]}"#,
         ] {
             assert!(needs(other).is_empty(), "{other}");
         }

@@ -65,13 +65,29 @@ fn cache_folder(args: &EvaluateArgs) -> Option<PathBuf> {
     if args.no_cache {
         return None;
     }
+    args.cache.clone().or_else(user_cache_folder)
+}
+
+/// Where feature vectors are kept if nothing is said.
+pub(crate) fn user_cache_folder() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|v| !v.is_empty());
-    args.cache.clone().or_else(|| {
-        let cache = match folder("XDG_CACHE_HOME") {
-            Some(cache) => PathBuf::from(cache),
-            None => PathBuf::from(folder("HOME")?).join(".cache"),
-        };
-        Some(cache.join("sdft").join("features"))
+    let cache = match folder("XDG_CACHE_HOME") {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(folder("HOME")?).join(".cache"),
+    };
+    Some(cache.join("sdft").join("features"))
+}
+
+/// Feature vectors of a network kept in a folder, or only as long as the program runs.
+pub(crate) fn open_cache(folder: Option<PathBuf>, extractor: &Extractor) -> FeatureCache {
+    let none = || FeatureCache::none(extractor.dim());
+    folder.map_or_else(none, |folder| {
+        FeatureCache::open(&folder, &extractor.describe(), extractor.dim()).unwrap_or_else(
+            |error| {
+                console::note(&format!("features are not kept: {error}"));
+                none()
+            },
+        )
     })
 }
 
@@ -94,14 +110,7 @@ fn sets(
         let files = weights.of(Network::Inception, "give --weights inception=FILE")?;
         Extractor::read(View::Inception(args.resize), &files.weights)?
     };
-    let mut cache = match cache_folder(args) {
-        Some(folder) => FeatureCache::open(&folder, &extractor.describe(), extractor.dim())
-            .unwrap_or_else(|error| {
-                console::note(&format!("features are not kept: {error}"));
-                FeatureCache::none(extractor.dim())
-            }),
-        None => FeatureCache::none(extractor.dim()),
-    };
+    let mut cache = open_cache(cache_folder(args), &extractor);
     let mut open = |path: &Path, role: &str| -> Result<ImageSet> {
         if digits && path == real {
             let all = DigitsSource::new(Digits::embedded()?, Style::Ember, &[], usize::MAX)?;

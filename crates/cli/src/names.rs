@@ -14,6 +14,8 @@ pub(crate) struct Need {
     pub(crate) name: String,
     /// What it is and how large, in one line.
     pub(crate) what: String,
+    /// How to bring it without a network, in one line.
+    pub(crate) otherwise: String,
     /// The arguments of `sdft-fetch` that bring it.
     pub(crate) command: Vec<String>,
 }
@@ -199,6 +201,7 @@ impl Need {
         Self {
             name: asset.name.clone(),
             what: describe(asset),
+            otherwise: otherwise(asset),
             command: vec!["fetch".to_owned(), asset.name.clone()],
         }
     }
@@ -206,7 +209,8 @@ impl Need {
     fn file(text: &str) -> Self {
         Self {
             name: text.to_owned(),
-            what: "size known to the Hub".to_owned(),
+            what: "its size is known to the Hub".to_owned(),
+            otherwise: "the path of a file in place of it".to_owned(),
             command: vec!["fetch".to_owned(), text.to_owned()],
         }
     }
@@ -219,6 +223,7 @@ impl Need {
         Self {
             name: set.asset.name.clone(),
             what: format!("{}; goes to {}", describe(set.asset), set.folder.display()),
+            otherwise: otherwise(set.asset),
             command,
         }
     }
@@ -233,5 +238,14 @@ fn describe(asset: &Asset) -> String {
     format!(
         "{size}from {}: {}; licence: {}",
         asset.repo, asset.what, asset.licence
+    )
+}
+
+/// `hf download .. on another machine, ..`
+fn otherwise(asset: &Asset) -> String {
+    format!(
+        "{} on another machine, and its cache folder brought here; or the path of your own {}",
+        sdft_assets::fetch_command(asset),
+        if asset.is_images() { "images" } else { "file" }
     )
 }

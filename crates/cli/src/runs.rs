@@ -29,9 +29,12 @@ pub(crate) fn list<P: Presets>() -> Result<ExitCode> {
 /// Makes a path whole, so that a run can be continued from another folder than the one it was started in; names of what is embedded stay.
 pub(crate) fn make_whole(path: &mut String) {
     let embedded = [assets::DIGITS, assets::DIGITS_SOURCE].contains(&path.as_str());
-    match Path::new(path.as_str()).canonicalize() {
-        Ok(full) if !embedded => *path = full.display().to_string(),
-        _ => {}
+    if embedded || !Path::new(path.as_str()).exists() {
+        return;
+    }
+    // Links stay: in a cache of downloads, only the link has the file's name.
+    if let Ok(full) = std::path::absolute(path.as_str()) {
+        *path = full.display().to_string();
     }
 }
 

@@ -1,11 +1,12 @@
 use super::args::SelectArgs;
 use crate::args::ClipArg;
+use crate::evaluate::{open_cache, user_cache_folder};
 use crate::sample::sheet_beside;
 use crate::weights::Weights;
 use crate::{console, usage};
 use anyhow::{Context, Result, bail};
 use sdft_data::list_images;
-use sdft_eval::{Extractor, FeatureCache, View, features_of_text, of_files};
+use sdft_eval::{Extractor, View, features_of_text, of_files};
 use sdft_features::Network;
 use sdft_imaging::{Limits, Rgb8, center_crop, decode_file, grid, titled, write_png};
 use sdft_metrics::cosine;
@@ -45,12 +46,16 @@ pub(crate) fn select(args: &SelectArgs) -> Result<()> {
     };
     let text = features_of_text(patch, &nets.weights, tokenizer, &args.prompt)?;
     let extractor = Extractor::read(View::Clip(patch), &nets.weights)?;
-    let mut cache = FeatureCache::none(extractor.dim());
+    // Another text or threshold is tried soon.
+    let mut cache = open_cache(user_cache_folder(), &extractor);
     let mut ticker = console::Ticker::new("looking", files.len());
     let features = of_files(&files, &extractor, &mut cache, &mut |done, _| {
         ticker.tick(done as f64);
     })?;
     ticker.finish(files.len());
+    if let Some(problem) = cache.problem() {
+        console::note(&format!("features are not kept: {problem}"));
+    }
     let mut scored = Vec::with_capacity(files.len());
     for (i, (id, path)) in files.iter().enumerate() {
         let score =
@@ -191,4 +196,80 @@ fn stacked(rows: &[Rgb8]) -> Rgb8 {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Verb};
+    use crate::data::args::DataVerb;
+    use clap::Parser;
+
+    fn args(more: &[&str]) -> SelectArgs {
+        let words = ["sdft", "data", "select", "pics", "--prompt", "a text"];
+        let verb = Cli::try_parse_from(words.iter().chain(more)).unwrap().verb;
+        let Verb::Data(data) = verb else { panic!() };
+        let DataVerb::Select(args) = data.verb else {
+            panic!()
+        };
+        args
+    }
+
+    #[test]
+    fn one_of_top_and_threshold_is_needed() {
+        let words = ["sdft", "data", "select", "pics", "--prompt", "x"];
+        assert!(Cli::try_parse_from(words).is_err());
+        for both in [["--top", "1"], ["--threshold", "0.2"]] {
+            assert!(Cli::try_parse_from(words.iter().chain(&both)).is_ok());
+        }
+        let both = ["--top", "1", "--threshold", "0.2"];
+        assert!(Cli::try_parse_from(words.iter().chain(&both)).is_err());
+        assert!(Cli::try_parse_from(words.iter().chain(&["--top", "0"])).is_err());
+    }
+
+    #[test]
+    fn scores_selection_images_and_sheet_are_written_together() {
+        let root = tempfile::tempdir().unwrap();
+        let pics = root.path().join("pics");
+        let ids = ["b/x.png", "a, \"quoted\".png", "c.png"];
+        let mut files = Vec::new();
+        for (i, id) in ids.iter().enumerate() {
+            let path = pics.join(id);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            write_png(&path, &Rgb8::filled(20, 10, [i as u8, 0, 0])).unwrap();
+            files.push((*id, path));
+        }
+        let scored: Vec<Scored<'_>> = files
+            .iter()
+            .zip([0.5, 0.25, -0.125])
+            .map(|((id, path), score)| Scored { id, path, score })
+            .collect();
+        let out = root.path().join("out");
+        write(&args(&["--top", "2"]), &out, &scored, 2).unwrap();
+        let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+        let table = "file,similarity,taken\nb/x.png,0.500000,1\n\"a, \"\"quoted\"\".png\",0.250000,1\nc.png,-0.125000,0\n";
+        assert_eq!(read(SCORES), table);
+        assert_eq!(read(SELECTION), "b/x.png\na, \"quoted\".png\n");
+        let kept = list_images(&out.join(IMAGES)).unwrap();
+        let kept: Vec<&str> = kept.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(kept, ["a, \"quoted\".png", "b/x.png"]);
+        assert!(root.path().join("out-grid.png").is_file());
+        assert!(refuse_others(&out).is_err());
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_selection_that_cannot_be_written_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let gone = root.path().join("gone.png");
+        let scored = [Scored {
+            id: "gone.png",
+            path: &gone,
+            score: 0.5,
+        }];
+        let out = root.path().join("out");
+        let error = write(&args(&["--top", "1"]), &out, &scored, 1).unwrap_err();
+        assert!(format!("{error:#}").contains("gone.png"), "{error:#}");
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    }
 }
