@@ -23,38 +23,46 @@ struct Need {
 }
 
 /// Fetches what is missing; the exit code if that failed.
+///
+/// One thing after the other, asking anew in between: only a source model that is here says how large its images are.
 pub(crate) fn missing(sdft: &Path, verb: &str, args: &[String]) -> Result<Option<ExitCode>> {
-    let asked = Command::new(sdft)
-        .args(["missing", verb])
-        .args(args)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .with_context(|| format!("starting {}", sdft.display()))?;
-    let needs = needs(&String::from_utf8_lossy(&asked.stdout));
-    if needs.is_empty() {
-        return Ok(None);
-    }
-    eprint!("{}", explain(&needs));
-    let program = match build("sdft-hub", "sdft-fetch") {
-        Ok(program) => program,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            // The command itself says what it misses and how to provide it.
+    let mut done: Vec<Vec<String>> = Vec::new();
+    loop {
+        let asked = Command::new(sdft)
+            .args(["missing", verb])
+            .args(args)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .with_context(|| format!("starting {}", sdft.display()))?;
+        let needs = needs(&String::from_utf8_lossy(&asked.stdout));
+        let Some(next) = needs.first() else {
+            return Ok(None);
+        };
+        if done.contains(&next.command) {
+            // It was brought and is not enough; the command itself says why.
             return Ok(None);
         }
-    };
-    for need in needs {
+        eprint!("{}", explain(&needs));
+        let program = match build("sdft-hub", "sdft-fetch") {
+            Ok(program) => program,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                // The command itself says what it misses and how to provide it.
+                return Ok(None);
+            }
+        };
+        // Standard output is that of the command to come.
         let status = Command::new(&program)
-            .args(&need.command)
-            .stdout(Stdio::null())
+            .args(&next.command)
+            .stdout(std::io::stderr())
             .status()
             .with_context(|| format!("starting {}", program.display()))?;
         if !status.success() {
             return Ok(Some(exit_code(status)));
         }
+        done.push(next.command.clone());
     }
-    Ok(None)
 }
 
 /// Reads the answer; nothing where it is none, or where the network may not be used.

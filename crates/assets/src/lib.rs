@@ -36,5 +36,5 @@ pub use error::{Error, Result};
 pub use images::{INDEX, ImageSet};
 pub use manifest::{Asset, AssetFile, Confidence, Elsewhere, RepoType, asset, assets, elsewhere};
 pub use names::nearest;
-pub use offline::is_offline;
+pub use offline::{is_offline, says_yes};
 pub use place::HubFile;

@@ -1,10 +1,11 @@
-/// Whether `HF_HUB_OFFLINE` says that the network may not be used: `1`, `on`, `yes` or `true`, as the Python client reads it.
+/// Whether `HF_HUB_OFFLINE` says that the network may not be used.
 pub fn is_offline() -> bool {
     let value = std::env::var_os("HF_HUB_OFFLINE");
     value.is_some_and(|value| says_yes(&value.to_string_lossy()))
 }
 
-fn says_yes(value: &str) -> bool {
+/// Whether the value of a variable of the environment means yes: `1`, `on`, `yes` or `true`, as the Python client reads it.
+pub fn says_yes(value: &str) -> bool {
     let value = value.trim().to_ascii_lowercase();
     ["1", "on", "yes", "true"].contains(&value.as_str())
 }

@@ -1,3 +1,4 @@
+use crate::cache::is_commit;
 use crate::error::{Error, Result};
 use crate::manifest::RepoType;
 use std::fmt;
@@ -66,28 +67,47 @@ impl HubFile {
                 (name, revision.replace("%2F", "/").replace("%2f", "/"), path)
             }
         };
-        let plain = |text: &str| {
-            !text.is_empty()
-                && !text.contains(['\\', '?', '#', '%', '\0'])
-                && !text.chars().any(char::is_control)
-                && text.split('/').all(|part| !["", ".", ".."].contains(&part))
-        };
-        for (what, text) in [
-            ("owner", owner),
-            ("name", name),
-            ("revision", &revision),
-            ("path", path),
-        ] {
-            if !plain(text) {
+        for (what, text) in [("owner", owner), ("name", name)] {
+            if !is_plain(text) {
                 return Err(format!("found the {what} {text:?}"));
             }
         }
-        Ok(Self {
+        let file = Self {
             repo_type,
             repo: format!("{owner}/{name}"),
-            revision,
+            // Commits are written small wherever they are part of a path.
+            revision: match is_commit(&revision) {
+                true => revision.to_ascii_lowercase(),
+                false => revision,
+            },
             path: path.to_owned(),
-        })
+        };
+        file.problem().map_or(Ok(file), Err)
+    }
+
+    /// What is wrong with a place, if it could lead out of the repository's folder or means something else to a server.
+    fn problem(&self) -> Option<String> {
+        let parts = [
+            ("repository", &self.repo),
+            ("revision", &self.revision),
+            ("path", &self.path),
+        ];
+        let wrong = parts.into_iter().find(|(_, text)| !is_plain(text));
+        wrong.map(|(what, text)| format!("found the {what} {text:?}"))
+    }
+
+    /// Fails unless the parts are plain: no empty part, no `.` or `..`, no character that means something to a server.
+    ///
+    /// # Errors
+    /// The first part that is not.
+    pub fn check(&self) -> Result<()> {
+        match self.problem() {
+            None => Ok(()),
+            Some(problem) => Err(Error::Place {
+                text: self.to_string(),
+                problem,
+            }),
+        }
     }
 
     /// The command of the official client that downloads it.
@@ -98,6 +118,14 @@ impl HubFile {
         }
         command + " --revision " + &self.revision
     }
+}
+
+/// Parts that mean the same to every file system and server.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty()
+        && !text.contains(['\\', '?', '#', '%', '\0'])
+        && !text.chars().any(char::is_control)
+        && text.split('/').all(|part| !["", ".", ".."].contains(&part))
 }
 
 impl fmt::Display for HubFile {
@@ -137,6 +165,15 @@ mod tests {
         assert_eq!((file.repo.as_str(), file.path.as_str()), ("a/b", "x/y.zip"));
         assert_eq!(file.revision, "refs/pr/15");
         assert_eq!(read("hf:a/b@feature%2Fx/c").revision, "feature/x");
+        let commit = "AB".repeat(20);
+        assert_eq!(
+            read(&format!("hf:a/b@{commit}/c")).revision,
+            commit.to_lowercase()
+        );
+        let mut outside = read("hf:a/b/c");
+        outside.check().unwrap();
+        outside.path = "d/../../c".to_owned();
+        assert!(outside.check().is_err());
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         Verb::Translate(args) => translate::translate(&args),
         Verb::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         Verb::Convert(args) => convert::convert(&args).map(|()| ExitCode::SUCCESS),
-        Verb::Data(args) => data::data(&args),
+        Verb::Data(args) => data::data(&args, cli.offline, cli.threads),
         Verb::Doctor => doctor::doctor().map(|()| ExitCode::SUCCESS),
         Verb::Missing(args) => settle::missing(&args).map(|()| ExitCode::SUCCESS),
         Verb::Judge(args) => judge::judge(&args).map(|()| ExitCode::SUCCESS),

@@ -2,6 +2,7 @@
 
 use crate::suggest::nearest;
 use crate::usage;
+use crate::weights::verified;
 use anyhow::Result;
 use sdft_assets::{Asset, Error, HubCache, HubFile, INDEX, ImageSet, asset, assets, elsewhere};
 use serde::Serialize;
@@ -90,6 +91,10 @@ impl Names {
         }
         match HubCache::from_environment().and_then(|cache| cache.locate(&asset.name)) {
             Ok(paths) => {
+                let paths = match self.collects {
+                    true => paths,
+                    false => verified(&asset.name, paths)?,
+                };
                 if let Some(first) = paths.first() {
                     *text = first.display().to_string();
                 }
@@ -163,11 +168,8 @@ impl Names {
         }
     }
 
-    /// An error that no fetching helps against; when collecting, the command itself will say it.
+    /// An error that no fetching helps against. It ends collecting, too: nothing is fetched for a command that cannot start.
     fn explain(&self, problem: String) -> Result<()> {
-        if self.collects {
-            return Ok(());
-        }
         Err(usage(problem))
     }
 

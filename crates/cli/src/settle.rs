@@ -224,12 +224,16 @@ fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
         Experiment::Table2 => &["irse50"],
         Experiment::Table4 => &["inception", "lpips-alex"],
     };
-    for name in networks {
-        names.network(name, &args.weights);
-    }
     weights_path(names, "--source", args.source.as_mut())?;
     images(names, "--inputs", args.inputs.as_mut(), SIZE)?;
-    images(names, "--data", args.data.as_mut(), SIZE)
+    images(names, "--data", args.data.as_mut(), SIZE)?;
+    // Without images the experiment only lists what it needs.
+    if args.data.is_some() || args.inputs.is_some() {
+        for name in networks {
+            names.network(name, &args.weights);
+        }
+    }
+    Ok(())
 }
 
 fn of_select(args: &mut SelectArgs, names: &mut Names) -> Result<()> {

@@ -30,8 +30,8 @@ pub(crate) struct Scan {
     pub(crate) images: Vec<Found>,
     /// Subfolders and links that could not be followed.
     pub(crate) unreadable: Vec<Unreadable>,
-    /// How many files there are of any other extension.
-    others: BTreeMap<String, usize>,
+    /// Files of any other extension, in the same order.
+    others: Vec<Found>,
     /// Folders by their real paths, so that a loop of links is walked once.
     visited: HashSet<PathBuf>,
 }
@@ -49,6 +49,36 @@ pub fn list_images(folder: &Path) -> Result<Files> {
         });
     }
     Ok(files)
+}
+
+/// What is in a folder and its subfolders.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Image files: paths inside the folder, and paths, in the byte order of the former.
+    pub images: Vec<(String, PathBuf)>,
+    /// Images, subfolders and links that cannot be followed.
+    pub unreadable: Vec<Unreadable>,
+    /// All other files, in the same order. Hidden files and folders are nowhere here.
+    pub others: Vec<(String, PathBuf)>,
+}
+
+/// Everything in a folder and its subfolders; also where there are no images.
+///
+/// # Errors
+/// - the folder is missing, not a folder or not listable
+pub fn list_all(folder: &Path) -> Result<Listing> {
+    let Scan {
+        images,
+        unreadable,
+        others,
+        ..
+    } = walk(folder)?;
+    let pair = |Found { id, path }| (id, path);
+    Ok(Listing {
+        images: images.into_iter().map(pair).collect(),
+        unreadable,
+        others: others.into_iter().map(pair).collect(),
+    })
 }
 
 /// As [`list_images`], with the entries that cannot be followed beside the others instead of an error.
@@ -71,6 +101,24 @@ pub fn scan_images(folder: &Path) -> Result<(Files, Vec<Unreadable>)> {
 /// # Errors
 /// - missing · not a folder · not listable · empty · without images
 pub(crate) fn scan(folder: &Path) -> Result<Scan> {
+    let scan = walk(folder)?;
+    if scan.images.is_empty() && scan.unreadable.is_empty() {
+        if scan.others.is_empty() {
+            return Err(DataError::Empty {
+                path: folder.to_owned(),
+            });
+        }
+        return Err(DataError::NoImages {
+            path: folder.to_owned(),
+            extensions: EXTENSIONS.map(|e| format!(".{e}")).join(" "),
+            found: scan.describe_others(),
+        });
+    }
+    Ok(scan)
+}
+
+/// As [`scan`], whatever is there.
+fn walk(folder: &Path) -> Result<Scan> {
     let fail = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => DataError::Missing {
             path: folder.to_owned(),
@@ -87,20 +135,9 @@ pub(crate) fn scan(folder: &Path) -> Result<Scan> {
     }
     let mut scan = Scan::default();
     scan.walk(folder, "").map_err(fail)?;
-    if scan.images.is_empty() && scan.unreadable.is_empty() {
-        if scan.others.is_empty() {
-            return Err(DataError::Empty {
-                path: folder.to_owned(),
-            });
-        }
-        return Err(DataError::NoImages {
-            path: folder.to_owned(),
-            extensions: EXTENSIONS.map(|e| format!(".{e}")).join(" "),
-            found: scan.describe_others(),
-        });
+    for files in [&mut scan.images, &mut scan.others] {
+        files.sort_by(|a, b| a.id.as_bytes().cmp(b.id.as_bytes()));
     }
-    scan.images
-        .sort_by(|a, b| a.id.as_bytes().cmp(b.id.as_bytes()));
     scan.unreadable.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(scan)
 }
@@ -121,7 +158,6 @@ impl Scan {
             }
             let id = format!("{prefix}{name}");
             let path = entry.path();
-            let extension = extension(&path);
             let is_image = is_image(&path);
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => {
@@ -130,7 +166,7 @@ impl Scan {
                     }
                 }
                 Ok(_) if is_image => self.images.push(Found { id, path }),
-                Ok(_) => *self.others.entry(extension).or_default() += 1,
+                Ok(_) => self.others.push(Found { id, path }),
                 Err(error) if is_image => self.leave_out(id, &error),
                 Err(_) => {}
             }
@@ -146,8 +182,12 @@ impl Scan {
     /// `3 other files (2 x .txt, 1 x .parquet)`, the most frequent first.
     fn describe_others(&self) -> String {
         const SHOWN: usize = 5;
-        let total: usize = self.others.values().sum();
-        let mut kinds: Vec<_> = self.others.iter().collect();
+        let total = self.others.len();
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for Found { path, .. } in &self.others {
+            *counts.entry(extension(path)).or_default() += 1;
+        }
+        let mut kinds: Vec<_> = counts.iter().collect();
         kinds.sort_by_key(|&(_, &n)| std::cmp::Reverse(n));
         let shown: Vec<String> = kinds
             .iter()

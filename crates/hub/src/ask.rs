@@ -59,6 +59,11 @@ impl Web {
         })
     }
 
+    /// The client that follows redirections.
+    pub(crate) fn client(&self) -> Client {
+        self.fetching.clone()
+    }
+
     /// The server, as it may be shown.
     pub(crate) fn server(&self) -> String {
         plain_address(&self.settings.endpoint)
@@ -80,10 +85,13 @@ impl Web {
         Ok(url)
     }
 
-    fn headers(&self) -> HeaderMap {
+    /// What a request to this address says. A token goes to the server of the settings only, by the same protocol and port.
+    fn headers(&self, url: &Url) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert("accept-encoding", HeaderValue::from_static("identity"));
+        let ours = Url::parse(&self.settings.endpoint).map(|ours| ours.origin());
         if let Some(token) = self.settings.token.get()
+            && ours.is_ok_and(|ours| ours == url.origin())
             && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {token}"))
         {
             value.set_sensitive(true);
@@ -94,7 +102,7 @@ impl Web {
 
     /// The bytes from `from` on, following redirections; a token is not sent on to other hosts.
     pub(crate) async fn get(&self, url: &Url, from: u64) -> std::result::Result<Response, Failure> {
-        let mut request = self.fetching.get(url.clone()).headers(self.headers());
+        let mut request = self.fetching.get(url.clone()).headers(self.headers(url));
         if from > 0 {
             request = request.header("range", format!("bytes={from}-"));
         }
@@ -107,29 +115,22 @@ impl Web {
         let what = wanted.file.to_string();
         let address = self.address(&wanted.file, &wanted.file.revision);
         let mut url = address.map_err(Failure::Lasting)?;
-        let host = url.host_str().map(str::to_owned);
         for _ in 0..REDIRECTIONS {
-            let request = self.asking.head(url.clone()).headers(self.headers());
+            let request = self.asking.head(url.clone()).headers(self.headers(&url));
             let response = request.send().await.map_err(|e| self.failure(e))?;
             let status = response.status();
             if status.is_redirection() && !is_answer(response.headers()) {
-                // Repositories move. Elsewhere than on the Hub itself nothing is asked, and no token sent.
+                // Repositories move.
                 let to = response
                     .headers()
                     .get(LOCATION)
                     .and_then(|to| to.to_str().ok());
-                let next = to.and_then(|to| url.join(to).ok());
-                match next {
-                    Some(next) if next.host_str().map(str::to_owned) == host => {
-                        url = next;
-                        continue;
-                    }
-                    _ => {
-                        let problem =
-                            format!("{status} leads elsewhere without saying what the file is");
-                        return Err(Failure::Lasting(self.protocol(&what, problem)));
-                    }
-                }
+                let Some(next) = to.and_then(|to| url.join(to).ok()) else {
+                    let problem = format!("{status} without an address");
+                    return Err(Failure::Lasting(self.protocol(&what, problem)));
+                };
+                url = next;
+                continue;
             }
             if !status.is_success() && !status.is_redirection() {
                 return Err(self.refused(&what, &response));
@@ -203,6 +204,8 @@ impl Web {
                 .ok()
         });
         let size = length.and_then(|n| n.trim().parse::<u64>().ok());
+        // An answer without a body says nothing about the file's.
+        let size = size.filter(|&n| n > 0);
         if let (Some(found), Some(expected)) = (size, wanted.size)
             && found != expected
         {
@@ -215,7 +218,7 @@ impl Web {
         Ok(Answer {
             commit,
             hash,
-            size: wanted.size.or(size.filter(|&n| n > 0)),
+            size: wanted.size.or(size),
         })
     }
 

@@ -1,4 +1,7 @@
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use hf_hub::{HFClient, repository::RepoTreeEntry, split_id};
@@ -9,9 +12,12 @@ use crate::{
     HubError, Result, Settings,
     ask::{Answer, Failure, Web},
     digest::Hash,
-    store::{Place, discard},
+    store::Place,
     transfer::transfer,
 };
+
+/// How many files a hint looks at.
+const HINT_FILES: usize = 10_000;
 
 /// A file of the Hub, and what it must be as far as that is known beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +123,7 @@ impl Fetcher {
     /// # Errors
     /// See [`HubError`]; whatever happens, no other bytes than the right ones have the file's name.
     pub fn fetch(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Fetched> {
+        wanted.file.check()?;
         if let Some(fetched) = self.look_in_cache(wanted, watch)? {
             return Ok(fetched);
         }
@@ -140,20 +147,39 @@ impl Fetcher {
                 "{what}: what is in a folder is asked of the server, and the network may not be used"
             )));
         }
-        let paths = self.runtime.block_on(self.list(folder))?;
+        let patience = self.web.settings.patience.stall;
+        let paths = self
+            .runtime
+            .block_on(self.list(folder, 2 * patience, usize::MAX))?;
         let below = paths
             .into_iter()
             .filter(|path| path.starts_with(&folder.path));
-        Ok(below
-            .map(|path| HubFile {
-                path,
-                ..folder.clone()
+        below
+            .map(|path| {
+                let file = HubFile {
+                    path,
+                    ..folder.clone()
+                };
+                // A server may call its files what it likes.
+                file.check()?;
+                Ok(file)
             })
-            .collect())
+            .collect()
     }
 
-    /// All paths of a repository, by the API of the Hub.
-    async fn list(&self, file: &HubFile) -> Result<Vec<String>> {
+    /// Paths of a repository, by the API of the Hub; up to so many, within this time.
+    async fn list(&self, file: &HubFile, within: Duration, most: usize) -> Result<Vec<String>> {
+        let listed = tokio::time::timeout(within, self.list_at_leisure(file, most));
+        listed.await.unwrap_or_else(|_| {
+            Err(HubError::Unreachable {
+                what: file.to_string(),
+                server: self.web.server(),
+                reason: format!("its files were not listed within {} s", within.as_secs()),
+            })
+        })
+    }
+
+    async fn list_at_leisure(&self, file: &HubFile, most: usize) -> Result<Vec<String>> {
         let failed = |error: hf_hub::HFError| {
             // The client's own text has addresses in it.
             let reason = match &error {
@@ -177,6 +203,8 @@ impl Fetcher {
         if let Some(token) = settings.token.get() {
             builder = builder.token(token);
         }
+        // The one it would make waits for ever.
+        builder = builder.client(self.web.client());
         let client = builder.build().map_err(failed)?;
         let (owner, name) = split_id(&file.repo);
         let mut paths = Vec::new();
@@ -193,6 +221,9 @@ impl Fetcher {
                 while let Some(entry) = entries.next().await {
                     if let RepoTreeEntry::File { path, .. } = entry.map_err(failed)? {
                         paths.push(path);
+                        if paths.len() == most {
+                            break;
+                        }
                     }
                 }
             }};
@@ -231,41 +262,16 @@ impl Fetcher {
                 expected,
             });
         }
+        // It stays until there is something better.
         watch.note(&format!(
-            "{}: damaged or another file ({found}, expected {expected}); removed, and fetched anew",
+            "{}: damaged or another file ({found}, expected {expected}); to be fetched anew",
             path.display()
         ));
-        discard(&path)?;
         Ok(None)
     }
 
     async fn download(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Fetched> {
-        let answer = match self.ask(wanted, watch).await {
-            Err(HubError::Refused {
-                what,
-                server,
-                status: 404,
-                meaning,
-            }) => {
-                // A slip in the path is the usual cause.
-                let names = self.list(&wanted.file).await.unwrap_or_default();
-                let near = names
-                    .iter()
-                    .min_by_key(|name| distance(name, &wanted.file.path));
-                return Err(HubError::Refused {
-                    what,
-                    server,
-                    status: 404,
-                    meaning: match near {
-                        Some(near) => {
-                            format!("{meaning}; the nearest of {} files is {near}", names.len())
-                        }
-                        None => meaning,
-                    },
-                });
-            }
-            other => other?,
-        };
+        let answer = self.ask_near(wanted, watch).await?;
         let place = Place::of(
             &self.web.settings.cache,
             &wanted.file,
@@ -276,22 +282,68 @@ impl Fetcher {
         let lock = place.lock(|| {
             watch.note(&format!(
                 "{what}: waiting for another process that fetches it"
-            ))
+            ));
         })?;
         // Whoever had the lock may have finished it; another revision may have had the same bytes.
-        if place.blob.is_file() {
-            if answer.hash.of_file(&place.blob)? == answer.hash {
-                place.publish()?;
-                return Ok(fetched(&place, &answer));
-            }
-            discard(&place.blob)?;
+        if !place.has_blob(&answer.hash)? {
+            watch.begin(&what, answer.size);
+            transfer(&self.web, wanted, &answer, &place, watch).await?;
+            watch.done();
         }
-        watch.begin(&what, answer.size);
-        transfer(&self.web, wanted, &answer, &place, watch).await?;
         place.publish()?;
         drop(lock);
-        watch.done();
-        Ok(fetched(&place, &answer))
+        Ok(Fetched {
+            path: place.snapshot,
+            was_here: false,
+            hash: Some(answer.hash.name().to_owned()),
+        })
+    }
+
+    /// Asks for the file at the commit that its branch was first seen at, so that files fetched together stay together; a file that is not
+    /// there, but at the branch now, moves the note of the branch.
+    async fn ask_near(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Answer> {
+        let file = &wanted.file;
+        let noted = self
+            .web
+            .settings
+            .cache
+            .commit(file.repo_type, &file.repo, &file.revision);
+        if let Some(commit) = noted.filter(|commit| *commit != file.revision) {
+            let mut then = wanted.clone();
+            then.file.revision = commit;
+            match self.ask(&then, watch).await {
+                Err(HubError::Refused { status: 404, .. }) => {}
+                other => return other,
+            }
+        }
+        match self.ask(wanted, watch).await {
+            Err(HubError::Refused {
+                what,
+                server,
+                status: 404,
+                meaning,
+            }) => {
+                let patience = self.web.settings.patience.stall;
+                // A slip in the path is the usual cause.
+                let names = self
+                    .list(file, patience.min(Duration::from_secs(10)), HINT_FILES)
+                    .await
+                    .unwrap_or_default();
+                let near = names.iter().min_by_key(|name| distance(name, &file.path));
+                Err(HubError::Refused {
+                    what,
+                    server,
+                    status: 404,
+                    meaning: match near {
+                        Some(near) => {
+                            format!("{meaning}; the nearest of {} files is {near}", names.len())
+                        }
+                        None => meaning,
+                    },
+                })
+            }
+            other => other,
+        }
     }
 
     /// Asks until there is an answer.
@@ -321,14 +373,6 @@ impl Fetcher {
             ));
             tokio::time::sleep(wait).await;
         }
-    }
-}
-
-fn fetched(place: &Place, answer: &Answer) -> Fetched {
-    Fetched {
-        path: place.snapshot.clone(),
-        was_here: false,
-        hash: Some(answer.hash.name().to_owned()),
     }
 }
 

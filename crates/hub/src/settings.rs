@@ -2,12 +2,15 @@ use std::{ffi::OsString, path::PathBuf};
 
 use sdft_assets::HubCache;
 
-use crate::{HubError, Patience, Result, secrets::Secret};
+use crate::{
+    HubError, Patience, Result,
+    secrets::{Secret, plain_address},
+};
 
 const ENDPOINT: &str = "https://huggingface.co";
 
 /// Where from, where to, as whom.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// The server.
     pub endpoint: String,
@@ -18,6 +21,18 @@ pub struct Settings {
     /// How long to try.
     pub patience: Patience,
     pub(crate) token: Secret,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("endpoint", &plain_address(&self.endpoint))
+            .field("cache", &self.cache)
+            .field("offline", &self.offline)
+            .field("patience", &self.patience)
+            .field("token", &self.token)
+            .finish()
+    }
 }
 
 impl Settings {
@@ -58,6 +73,15 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<()> {
         let is_web = reqwest::Url::parse(&self.endpoint)
             .is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.host().is_some());
+        let has_odd_token = self
+            .token
+            .get()
+            .is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic()));
+        if has_odd_token {
+            return Err(HubError::Environment(
+                "the token (HF_TOKEN, or the file of `hf auth login`) has characters that no token has".to_owned(),
+            ));
+        }
         if is_web {
             return Ok(());
         }
@@ -79,22 +103,31 @@ fn endpoint(get: impl Fn(&str) -> Option<OsString>) -> String {
 }
 
 fn token(get: impl Fn(&str) -> Option<OsString>) -> Option<String> {
-    if text(&get, "HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some() {
+    if text(&get, "HF_HUB_DISABLE_IMPLICIT_TOKEN")
+        .is_some_and(|value| sdft_assets::says_yes(&value))
+    {
         return None;
     }
     if let Some(token) = text(&get, "HF_TOKEN") {
         return Some(token);
     }
+    let expanded = |name: &str| {
+        let path = PathBuf::from(text(&get, name)?);
+        Some(match (path.strip_prefix("~"), text(&get, "HOME")) {
+            (Ok(rest), Some(home)) => PathBuf::from(home).join(rest),
+            _ => path,
+        })
+    };
     let home = || {
-        if let Some(home) = text(&get, "HF_HOME") {
-            return Some(PathBuf::from(home));
+        if let Some(home) = expanded("HF_HOME") {
+            return Some(home);
         }
         let caches = text(&get, "XDG_CACHE_HOME").map(PathBuf::from);
         let caches = caches.or_else(|| Some(PathBuf::from(text(&get, "HOME")?).join(".cache")))?;
         Some(caches.join("huggingface"))
     };
     let files = [
-        text(&get, "HF_TOKEN_PATH").map(PathBuf::from),
+        expanded("HF_TOKEN_PATH"),
         home().map(|home| home.join("token")),
     ];
     let read = |path: PathBuf| std::fs::read_to_string(path).ok();
@@ -136,6 +169,10 @@ mod tests {
         assert_eq!(token(with(&given)).unwrap(), "given");
         let refused = [given[1], ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")];
         assert_eq!(token(with(&refused)), None);
+        let allowed = [given[1], ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "0")];
+        assert_eq!(token(with(&allowed)).unwrap(), "given");
+        let short = [("HF_HOME", "~"), ("HOME", home.as_str())];
+        assert_eq!(token(with(&short)).unwrap().trim(), "saved");
     }
 
     #[test]
@@ -144,5 +181,14 @@ mod tests {
             assert!(Settings::new(address, "x").check().is_err(), "{address}");
         }
         Settings::new("http://127.0.0.1:1", "x").check().unwrap();
+        let odd = Settings::new("http://127.0.0.1:1", "x").with_token("two words");
+        assert!(
+            odd.check()
+                .unwrap_err()
+                .to_string()
+                .contains("no token has")
+        );
+        let debug = format!("{:?}", Settings::new("http://user:word@x/", "x"));
+        assert!(!debug.contains("word"), "{debug}");
     }
 }

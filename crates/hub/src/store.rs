@@ -59,6 +59,18 @@ impl Place {
         Ok(lock)
     }
 
+    /// Whether the bytes under the hash's name are here and right; wrong ones are removed. To be called with the lock.
+    pub(crate) fn has_blob(&self, hash: &Hash) -> Result<bool> {
+        if !self.blob.is_file() {
+            return Ok(false);
+        }
+        if hash.of_file(&self.blob)? == *hash {
+            return Ok(true);
+        }
+        fs::remove_file(&self.blob).map_err(io(&self.blob))?;
+        Ok(false)
+    }
+
     /// Gives what has arrived, and was found right, its name.
     pub(crate) fn keep(&self) -> Result<()> {
         let file = File::open(&self.part).map_err(io(&self.part))?;
@@ -111,7 +123,13 @@ fn is_link_to(link: &Path, target: &Path) -> bool {
         && real(link).is_some_and(|found| Some(found) == real(target))
 }
 
-/// A relative link, so that the cache can be moved; a copy where the system has no links.
+#[cfg(unix)]
+fn is_unsupported(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, Unsupported};
+    [PermissionDenied, Unsupported].contains(&error.kind())
+}
+
+/// A relative link, so that the cache can be moved; a copy where the file system has no links.
 fn link(blob: &Path, at: &Path, snapshot: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     {
@@ -124,24 +142,13 @@ fn link(blob: &Path, at: &Path, snapshot: &Path) -> std::io::Result<()> {
         }
         target.push("blobs");
         target.push(blob.file_name().unwrap_or_default());
-        std::os::unix::fs::symlink(target, at)
+        match std::os::unix::fs::symlink(target, at) {
+            Ok(()) => return Ok(()),
+            // Some file systems have none.
+            Err(error) if is_unsupported(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
-    #[cfg(not(unix))]
-    {
-        let _ = snapshot;
-        fs::copy(blob, at).map(|_| ())
-    }
-}
-
-/// Removes a file of the cache and the blob it stands for.
-pub(crate) fn discard(path: &Path) -> Result<()> {
-    if let Ok(blob) = fs::canonicalize(path)
-        && blob != *path
-    {
-        fs::remove_file(&blob).map_err(io(&blob))?;
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(path)(error)),
-        _ => Ok(()),
-    }
+    let _ = snapshot;
+    fs::copy(blob, at).map(|_| ())
 }

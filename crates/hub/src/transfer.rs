@@ -51,6 +51,17 @@ pub(crate) async fn transfer(
     }
 }
 
+/// How far a transfer has come over all its attempts.
+#[derive(Default)]
+struct Course {
+    /// The most bytes there were; only more than that is progress.
+    most: u64,
+    /// How often what had arrived had to be thrown away.
+    restarts: u32,
+    /// Whether the next attempt asks for everything, as the server refuses to send a part.
+    whole: bool,
+}
+
 /// Attempts until everything is there.
 async fn fill(
     web: &Web,
@@ -62,6 +73,7 @@ async fn fill(
 ) -> Result<()> {
     let patience = &web.settings.patience;
     let what = wanted.file.to_string();
+    let mut course = Course::default();
     let mut failures = 0;
     loop {
         let have = length(part)?;
@@ -69,15 +81,16 @@ async fn fill(
             fs::remove_file(part).map_err(io(part))?;
             continue;
         }
-        if answer.size == Some(have) && have > 0 {
+        if answer.size == Some(have) {
             return Ok(());
         }
+        course.most = course.most.max(have);
         watch.bytes(have);
-        let failure = match attempt(web, &what, answer, url, part, watch).await {
+        let failure = match attempt(web, &what, answer, url, part, &mut course, watch).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
-        if length(part)?.saturating_sub(have) >= PROGRESS {
+        if length(part)? >= course.most + PROGRESS {
             failures = 0;
         }
         failures += 1;
@@ -87,7 +100,7 @@ async fn fill(
             Failure::Passing { reason, asked } => (reason, asked, patience.attempts),
         };
         let asks_too_much = asked.is_some_and(|asked| asked > patience.longest_asked);
-        if failures >= limit || asks_too_much {
+        if failures >= limit || asks_too_much || course.restarts >= patience.attempts {
             return Err(HubError::GaveUp {
                 what,
                 attempts: failures,
@@ -114,6 +127,7 @@ async fn attempt(
     answer: &Answer,
     url: &Url,
     part: &Path,
+    course: &mut Course,
     watch: &mut dyn Watch,
 ) -> std::result::Result<(), Failure> {
     let passing = |reason: String| Failure::Passing {
@@ -122,7 +136,11 @@ async fn attempt(
     };
     let lasting = |error: HubError| Failure::Lasting(error);
     let have = length(part).map_err(lasting)?;
-    let response = web.get(url, have).await?;
+    let mut restart = || {
+        course.restarts += 1;
+        fs::remove_file(part).map_err(|e| Failure::Lasting(io(part)(e)))
+    };
+    let response = web.get(url, if course.whole { 0 } else { have }).await?;
     // A server that does not know ranges sends everything: the beginning is passed over.
     let (mut pass, offered) = match response.status() {
         StatusCode::PARTIAL_CONTENT => match range(&response) {
@@ -135,9 +153,15 @@ async fn attempt(
         },
         StatusCode::OK => (have, response.content_length()),
         StatusCode::RANGE_NOT_SATISFIABLE => {
-            // What has arrived is longer than the file: it is none of it.
-            fs::remove_file(part).map_err(|e| lasting(io(part)(e)))?;
+            course.whole = true;
             return Err(web.refused(what, &response));
+        }
+        // The address of a store is signed for a while; the next answer of the Hub leads to a new one.
+        StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED
+            if response.url().origin() != url.origin() =>
+        {
+            let host = response.url().host_str().unwrap_or("the store").to_owned();
+            return Err(passing(format!("{host} answered {}", response.status())));
         }
         _ => return Err(web.refused(what, &response)),
     };
@@ -148,6 +172,10 @@ async fn attempt(
         return Err(passing(format!(
             "the server offers {offered} bytes, expected {size}: an error page or another file"
         )));
+    }
+    if size.is_some_and(|size| size < have) {
+        restart()?;
+        return Err(passing("more had arrived than the file has".to_owned()));
     }
     let mut file = File::options()
         .create(true)
@@ -169,7 +197,7 @@ async fn attempt(
         let new = &chunk[passed..];
         if size.is_some_and(|size| now + new.len() as u64 > size) {
             drop(file);
-            fs::remove_file(part).map_err(|e| lasting(io(part)(e)))?;
+            restart()?;
             return Err(passing(
                 "the server sent more bytes than the file has".to_owned(),
             ));

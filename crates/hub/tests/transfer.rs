@@ -287,3 +287,60 @@ fn two_at_once_fetch_once() {
         .filter(|note| note.contains("waiting for another process"));
     assert_eq!(waiting.count(), 2);
 }
+
+#[test]
+fn a_server_that_refuses_parts_is_asked_for_everything() {
+    let server = survives(&[Fault::CutAfter(N / 2), Fault::NoParts]);
+    assert_eq!(server.count("GET"), 3);
+    // One that breaks every time and refuses parts is given up, and what came is kept.
+    let bytes = content(N);
+    let server = Server::start(&[("b.pt", bytes)]);
+    let faults = [Fault::CutAfter(N / 2), Fault::NoParts];
+    server.gets(&faults.iter().cycle().take(40).cloned().collect::<Vec<_>>());
+    let cache = tempfile::tempdir().unwrap();
+    let error = fetch(&server.fetcher(cache.path()), "b.pt").unwrap_err();
+    assert!(
+        matches!(error, HubError::GaveUp { have, .. } if have > 0),
+        "{error}"
+    );
+    assert!(server.count("GET") < 20, "{}", server.count("GET"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_of_the_users_own_and_what_it_leads_to_stay_unless_there_is_better() {
+    let bytes = content(1000);
+    let server = Server::start(&[("b.pt", bytes.clone())]);
+    let root = tempfile::tempdir().unwrap();
+    let cache = root.path().join("cache");
+    let mine = root.path().join("mine.pt");
+    fs::write(&mine, b"my own").unwrap();
+    let snapshot = cache.join("models--owner--name/snapshots").join(COMMIT);
+    fs::create_dir_all(&snapshot).unwrap();
+    std::os::unix::fs::symlink(&mine, snapshot.join("b.pt")).unwrap();
+    let mut known = wanted("b.pt");
+    known.file.revision = COMMIT.to_owned();
+    known.sha256 = Some(sdft_checkpoint::sha256_bytes(&bytes));
+    server.heads(&[Fault::Page(403, "")]);
+    let fetcher = server.fetcher(&cache);
+    fetcher.fetch(&known, &mut Quiet).unwrap_err();
+    assert_eq!(fs::read(snapshot.join("b.pt")).unwrap(), b"my own");
+    let fetched = fetcher.fetch(&known, &mut Quiet).unwrap();
+    assert_eq!(fs::read(fetched.path).unwrap(), bytes);
+    assert_eq!(fs::read(&mine).unwrap(), b"my own");
+}
+
+#[test]
+fn another_clients_file_is_not_deleted_for_being_another() {
+    // Fetched by another client from a branch that moved on: right by its own name, not what the list knows.
+    let bytes = content(1000);
+    let server = Server::start(&[("b.pt", bytes.clone())]);
+    let cache = tempfile::tempdir().unwrap();
+    let fetcher = server.fetcher(cache.path());
+    let path = fetch(&fetcher, "b.pt").unwrap().path;
+    let mut other = wanted("b.pt");
+    other.sha256 = Some("ab".repeat(32));
+    let error = fetcher.fetch(&other, &mut Quiet).unwrap_err();
+    assert!(matches!(error, HubError::Other { .. }), "{error}");
+    assert_eq!(fs::read(path).unwrap(), bytes);
+}

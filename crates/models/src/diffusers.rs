@@ -134,7 +134,9 @@ impl Layout {
                 Part::Third(_) => {
                     widen(&name, &mut shape);
                     // A third that is missing shows when the tensors are put together.
-                    shape[0] *= 3;
+                    if let Some(rows) = shape.first_mut() {
+                        *rows = rows.saturating_mul(3);
+                    }
                 }
             }
             ours.insert(name, shape);

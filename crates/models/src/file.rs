@@ -128,7 +128,7 @@ fn official_shapes(entries: Shapes) -> Shapes {
 /// What should be known about a file in diffusers' layout, if it is one.
 fn layout_note<T>(entries: &BTreeMap<String, T>) -> Option<String> {
     Layout::of(entries).map(|_| {
-        "diffusers' layout, read by its names; of ADM's kind only if its time embedding has cosines first (flip_sin_to_cos, freq_shift 0)"
+        "diffusers' layout, read by its names; the same network only if its time embedding has cosines first (flip_sin_to_cos, freq_shift 0) and its convolutions pad by 1 (downsample_padding)"
             .to_owned()
     })
 }

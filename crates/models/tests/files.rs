@@ -404,3 +404,29 @@ fn a_third_that_is_missing_in_diffusers_layout_is_an_error() {
     let error = load_unet(&path, &options).unwrap_err().to_string();
     assert!(error.contains("middle_block.1.qkv.weight"), "{error}");
 }
+
+#[test]
+fn a_scalar_where_diffusers_layout_has_a_matrix_is_no_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.safetensors");
+    let scalar = Tensor::new(1_f32, &Device::Cpu).unwrap();
+    let names = [
+        "conv_in.weight",
+        "time_embedding.linear_1.weight",
+        "mid_block.attentions.0.to_q.weight",
+    ];
+    write_safetensors(
+        &path,
+        names.map(|name| (name, &scalar)),
+        &BTreeMap::new(),
+        None,
+    )
+    .unwrap();
+    assert!(
+        inspect_file(&path, &LoadOptions::default())
+            .unwrap()
+            .resolved
+            .is_err()
+    );
+    assert!(load_unet(&path, &LoadOptions::default()).is_err());
+}

@@ -81,30 +81,29 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
         Err(_) => return Err(broken("its reader panicked".to_owned())),
     };
     let start = archive.central_directory_start();
-    let n = archive.len();
-    let names: Vec<Option<String>> = (0..n)
+    let doubled = match archive.has_duplicate_names() {
+        true => names_of_entries(shared.clone(), start),
+        false => HashMap::new(),
+    };
+    let names: Vec<(Option<String>, usize)> = (0..archive.len())
         .map(|i| {
-            archive
-                .name_for_index(i)?
-                .ok()
-                .map(|name| name.into_owned())
+            let name = archive.name_for_index(i).and_then(std::result::Result::ok);
+            let raw = archive.by_index_data(i).ok();
+            let raw = raw.map(|entry| entry.name_raw().to_vec());
+            let n = raw.and_then(|raw| doubled.get(&raw).copied());
+            (name.map(|name| name.into_owned()), n.unwrap_or(1))
         })
         .collect();
     drop(archive);
-    let archive = Archive(ZipArchive::new(shared.clone()).map_err(|e| broken(e.to_string()))?);
+    let archive = Archive(ZipArchive::new(shared).map_err(|e| broken(e.to_string()))?);
 
     let mut input = Input::default();
-    let shadowed = shadowed(shared, start, &names);
     let mut items = Vec::new();
-    for (i, name) in names.into_iter().enumerate() {
+    for (i, (name, n)) in names.into_iter().enumerate() {
         let Some(name) = name else {
             input.refuse(format!("entry {i}"), "its name cannot be read");
             continue;
         };
-        for _ in 0..shadowed.get(&name).copied().unwrap_or(0) {
-            let reason = "a later entry has the same name, and archives are read by name";
-            input.refuse(name.clone(), reason);
-        }
         if name.ends_with('/') {
             continue;
         }
@@ -112,23 +111,26 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
             part == "__MACOSX" || (part.starts_with('.') && part != "." && part != "..")
         });
         if hidden || !is_image(Path::new(&name)) {
-            input.others += 1;
+            input.others += n;
             continue;
+        }
+        for _ in 1..n {
+            let reason = "a later entry has the same name, and archives are read by name";
+            input.refuse(name.clone(), reason);
         }
         items.push((i, name));
     }
     input.push(
         items.len(),
-        items.into_iter().map(move |(i, source)| Item {
-            source,
-            content: Content::Zip(archive.clone(), i),
-        }),
+        items
+            .into_iter()
+            .map(move |(i, source)| Item::new(source, Content::Zip(archive.clone(), i))),
     );
     Ok(input)
 }
 
-/// How many entries there are of each name that an entry read by name hides.
-fn shadowed(mut file: Shared, start: u64, names: &[Option<String>]) -> HashMap<String, usize> {
+/// How many entries there are of each name in the archive's directory. The reader of archives keeps one of each.
+fn names_of_entries(mut file: Shared, start: u64) -> HashMap<Vec<u8>, usize> {
     const SIGNATURE: [u8; 4] = *b"PK\x01\x02";
     let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
     file.at = start;
@@ -146,11 +148,7 @@ fn shadowed(mut file: Shared, start: u64, names: &[Option<String>]) -> HashMap<S
             break;
         }
     }
-    let hidden = names.iter().flatten().filter_map(|name| {
-        let n = counts.get(name.as_bytes())?;
-        (*n > 1).then(|| (name.clone(), n - 1))
-    });
-    hidden.collect()
+    counts
 }
 
 impl Archive {

@@ -4,7 +4,7 @@ use std::{
     path::Path,
 };
 
-use crate::{PrepareError, Result};
+use crate::{PrepareError, Result, input::Item};
 
 /// Images that are to be left out, by name or by hash.
 ///
@@ -26,16 +26,15 @@ impl Exclusions {
     }
 
     /// The entry that names this image, if one does.
-    pub(crate) fn by_name(&self, source: &str) -> Option<&str> {
-        // Rows of tables are `table#row name`.
-        let path = match source.split_once('#') {
-            Some((_, row)) => row.split_once(' ').map_or(source, |(_, name)| name),
-            None => source,
+    pub(crate) fn by_name(&self, item: &Item) -> Option<&str> {
+        // Rows of tables go by their number, too.
+        let (row, path) = match &item.row {
+            Some((row, path)) => (row.as_str(), path.as_deref().unwrap_or_default()),
+            None => ("", item.source.as_str()),
         };
-        let row = source.split_once(' ').map_or(source, |(row, _)| row);
         let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
         let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-        [source, row, path, name, stem]
+        [item.source.as_str(), row, path, name, stem]
             .into_iter()
             .find_map(|text| self.0.get(text).map(String::as_str))
     }
@@ -71,30 +70,41 @@ impl FromIterator<String> for Exclusions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::input::Content;
 
     #[test]
     fn an_image_goes_by_its_place_its_name_and_its_stem() {
         let list = |entry: &str| Exclusions::from_iter([format!("  {entry} ")]);
+        let file = |source: &str| Item::new(source, Content::Bytes(Vec::new()));
         for entry in ["a/b/c.png", "c.png", "c"] {
-            assert_eq!(list(entry).by_name("a/b/c.png"), Some(entry));
+            assert_eq!(list(entry).by_name(&file("a/b/c.png")), Some(entry));
         }
-        let row = "train-0.parquet#17 faces/of-1042.png";
+        let row = Item::row(
+            "train-0.parquet",
+            17,
+            Some("faces/of-1042.png"),
+            Content::Bytes(Vec::new()),
+        );
         for entry in [
-            row,
+            "train-0.parquet#17 faces/of-1042.png",
             "train-0.parquet#17",
             "of-1042.png",
             "of-1042",
             "faces/of-1042.png",
         ] {
-            assert_eq!(list(entry).by_name(row), Some(entry), "{entry}");
+            assert_eq!(list(entry).by_name(&row), Some(entry), "{entry}");
         }
-        assert_eq!(
-            list("train-0.parquet#1").by_name("train-0.parquet#1"),
-            Some("train-0.parquet#1")
-        );
+        let bare = Item::row("t", 1, None, Content::Bytes(Vec::new()));
+        assert_eq!(list("t#1").by_name(&bare), Some("t#1"));
         for entry in ["b", "a/b", "C.png", "c.pn", "# c"] {
-            assert_eq!(list(entry).by_name("a/b/c.png"), None, "{entry}");
+            assert_eq!(list(entry).by_name(&file("a/b/c.png")), None, "{entry}");
         }
+        // Files may have spaces and number signs in their names.
+        assert_eq!(
+            list("portrait").by_name(&file("portrait of a man.png")),
+            None
+        );
+        assert_eq!(list("copy").by_name(&file("photo#2 copy.png")), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sdft_data::{DataError, scan_images};
+use sdft_data::{Listing, list_all, list_images};
 use sdft_imaging::Rgb8;
 
 use crate::{PrepareError, Result, archive, archive::Archive, rows};
@@ -14,7 +14,34 @@ use crate::{PrepareError, Result, archive, archive::Archive, rows};
 pub(crate) struct Item {
     /// Where it is.
     pub(crate) source: String,
+    /// Of a row of a table: `table#17`, and the name it gives.
+    pub(crate) row: Option<(String, Option<String>)>,
     pub(crate) content: Content,
+}
+
+impl Item {
+    /// A file.
+    pub(crate) fn new(source: impl Into<String>, content: Content) -> Self {
+        Self {
+            source: source.into(),
+            row: None,
+            content,
+        }
+    }
+
+    /// A row of a table.
+    pub(crate) fn row(table: &str, row: usize, name: Option<&str>, content: Content) -> Self {
+        let place = format!("{table}#{row}");
+        let name = name.filter(|name| !name.is_empty());
+        Self {
+            source: match name {
+                Some(name) => format!("{place} {name}"),
+                None => place.clone(),
+            },
+            row: Some((place, name.map(str::to_owned))),
+            content,
+        }
+    }
 }
 
 /// What an entry holds, or where that is.
@@ -51,7 +78,21 @@ impl Input {
     /// Adds an entry that cannot be used.
     pub(crate) fn refuse(&mut self, source: String, reason: &str) {
         let content = Content::Refused(reason.to_owned());
-        self.push(1, std::iter::once(Item { source, content }));
+        self.push(1, std::iter::once(Item::new(source, content)));
+    }
+
+    /// Puts a name before every entry's.
+    fn begin_with(&mut self, name: &str) {
+        let parts = std::mem::take(&mut self.parts);
+        let named = parts.into_iter().map(|part| {
+            let name = name.to_owned();
+            let named = part.map(move |item| Item {
+                source: format!("{name}/{}", item.source),
+                ..item
+            });
+            Box::new(named) as Box<dyn Iterator<Item = Item> + Send>
+        });
+        self.parts = named.collect();
     }
 
     fn append(&mut self, mut other: Self) {
@@ -66,38 +107,38 @@ impl Input {
     }
 }
 
-/// Opens inputs. Where there are several, entries begin with the name of theirs.
+/// Opens inputs. Where there are several, entries begin with the name of theirs, or its path where two have one name.
 pub(crate) fn open(paths: &[PathBuf]) -> Result<Input> {
+    let name = |path: &Path| {
+        path.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
     let mut all = Input::default();
     for path in paths {
-        let mut one = open_one(path)?;
-        let is_table = extension(path) == "parquet";
+        let is_alone = paths
+            .iter()
+            .filter(|other| name(other) == name(path))
+            .count()
+            == 1;
+        let called = match is_alone {
+            true => name(path),
+            false => path.display().to_string(),
+        };
+        let is_table = extension(path) == "parquet" && path.is_file();
+        let mut one = open_one(path, &called)?;
         // Rows have the name of their table already.
         if paths.len() > 1 && !is_table {
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let parts = std::mem::take(&mut one.parts);
-            one.parts = parts
-                .into_iter()
-                .map(|part| {
-                    let name = name.clone();
-                    let named = part.map(move |item| Item {
-                        source: format!("{name}/{}", item.source),
-                        ..item
-                    });
-                    Box::new(named) as Box<dyn Iterator<Item = Item> + Send>
-                })
-                .collect();
+            one.begin_with(&called);
         }
         all.append(one);
     }
     Ok(all)
 }
 
-fn open_one(path: &Path) -> Result<Input> {
+/// Opens one input; rows of a table begin with what it is `called`.
+fn open_one(path: &Path, called: &str) -> Result<Input> {
     let unknown = |found: String| PrepareError::Input {
         path: path.to_owned(),
         found,
@@ -114,45 +155,48 @@ fn open_one(path: &Path) -> Result<Input> {
     }
     match extension(path).as_str() {
         "zip" => archive::open(path),
-        "parquet" => rows::open(path),
+        "parquet" => rows::open(path, called),
         "" => Err(unknown("a file without an extension".to_owned())),
         other => Err(unknown(format!("a .{other} file"))),
     }
 }
 
-/// The images of a folder and its subfolders, and of the zip files and tables that lie in it.
+/// The images of a folder and its subfolders, and of the zip files and tables among them.
 fn folder(path: &Path) -> Result<Input> {
-    let io = |source| PrepareError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let mut containers: Vec<PathBuf> = fs::read_dir(path)
-        .map_err(io)?
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(io)?
-        .iter()
-        .map(fs::DirEntry::path)
-        .filter(|path| ["zip", "parquet"].contains(&extension(path).as_str()) && path.is_file())
-        .collect();
-    containers.sort();
-    let mut input = Input::default();
-    match scan_images(path) {
-        Ok((images, unreadable)) => {
-            for entry in unreadable {
-                input.refuse(entry.file, &entry.reason);
-            }
-            let items = images.into_iter().map(|(source, path)| Item {
-                source,
-                content: Content::File(path),
-            });
-            input.push(items.len(), items);
-        }
-        // A folder of nothing but containers is no error.
-        Err(DataError::NoImages { .. }) if !containers.is_empty() => {}
-        Err(error) => return Err(error.into()),
+    let Listing {
+        images,
+        unreadable,
+        others,
+    } = list_all(path)?;
+    let (containers, others): (Vec<_>, Vec<_>) = others
+        .into_iter()
+        .partition(|(_, path)| ["zip", "parquet"].contains(&extension(path).as_str()));
+    if images.is_empty() && unreadable.is_empty() && containers.is_empty() {
+        // The message that training gives for such a folder.
+        list_images(path)?;
     }
-    for container in containers {
-        input.append(open(&[container])?);
+    let mut input = Input {
+        others: others.len(),
+        ..Input::default()
+    };
+    for entry in unreadable {
+        input.refuse(entry.file, &entry.reason);
+    }
+    let items = images
+        .into_iter()
+        .map(|(source, path)| Item::new(source, Content::File(path)));
+    input.push(items.len(), items);
+    for (called, path) in containers {
+        // One container that is broken is an entry that is broken.
+        match open_one(&path, &called) {
+            Ok(mut one) => {
+                if extension(&path) == "zip" {
+                    one.begin_with(&called);
+                }
+                input.append(one);
+            }
+            Err(error) => input.refuse(called, &error.to_string()),
+        }
     }
     Ok(input)
 }

@@ -1,7 +1,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -76,10 +76,10 @@ pub fn prepare(
     watch: Watch<'_>,
 ) -> Result<Report> {
     let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let target = fs::canonicalize(out).unwrap_or_else(|_| whole(out));
+    let target = real(&whole(out));
     let mut names = Vec::new();
     for input in inputs {
-        let path = fs::canonicalize(input).unwrap_or_else(|_| whole(input));
+        let path = real(&whole(input));
         if target.starts_with(&path) || path.starts_with(&target) {
             return Err(PrepareError::Nested {
                 path: out.to_owned(),
@@ -90,6 +90,21 @@ pub fn prepare(
         names.push(whole(input).display().to_string());
     }
     run(names, || input::open(inputs), out, options, watch)
+}
+
+/// The path without links, also where its last parts are not there yet.
+fn real(path: &Path) -> PathBuf {
+    if let Ok(real) = fs::canonicalize(path) {
+        return real;
+    }
+    match (path.parent(), path.components().next_back()) {
+        (Some(parent), Some(Component::ParentDir)) => {
+            let real = real(parent);
+            real.parent().map_or(real.clone(), Path::to_owned)
+        }
+        (Some(parent), Some(last)) => real(parent).join(last),
+        _ => path.to_owned(),
+    }
 }
 
 /// As [`prepare`], for pictures in memory, each with the place it came from.
@@ -104,10 +119,9 @@ pub fn prepare_pictures(
 ) -> Result<Report> {
     let open = || {
         let mut input = Input::default();
-        let items = pictures.into_iter().map(|(source, picture)| Item {
-            source,
-            content: Content::Picture(picture),
-        });
+        let items = pictures
+            .into_iter()
+            .map(|(source, picture)| Item::new(source, Content::Picture(picture)));
         input.push(items.len(), items);
         Ok(input)
     };
@@ -215,7 +229,8 @@ fn run(
         path: journal,
         source,
     })?;
-    report.sheet = contact_sheet(out, &records, options, report.made + report.removed > 0);
+    let anew = report.made + report.removed > 0;
+    report.sheet = contact_sheet(out, &records, options, anew, target.is_new);
     report.took = started.elapsed();
     Ok(report)
 }
@@ -271,7 +286,10 @@ fn work(
 
 /// One entry. An error is the folder's, not the entry's.
 fn handle(item: Item, target: &Target, journal: &Journal, options: &Options) -> Result<Outcome> {
-    let Item { source, content } = item;
+    let excluded = options.exclude.by_name(&item).map(str::to_owned);
+    let Item {
+        source, content, ..
+    } = item;
     let outcome = |record: Record| Outcome {
         record,
         made: false,
@@ -283,9 +301,9 @@ fn handle(item: Item, target: &Target, journal: &Journal, options: &Options) -> 
         skipped: Some(reason),
         ..Record::default()
     };
-    if let Some(entry) = options.exclude.by_name(&source) {
+    if excluded.is_some() {
         return Ok(Outcome {
-            excluded: Some(entry.to_owned()),
+            excluded,
             ..outcome(skipped(None, "excluded".to_owned()))
         });
     }
@@ -387,13 +405,26 @@ fn picture(
 }
 
 /// Sixty-four images, spread over the set, beside the folder. None if it cannot be written: the set is what counts.
-fn contact_sheet(out: &Path, records: &[Record], options: &Options, anew: bool) -> Option<PathBuf> {
+///
+/// What was there before the set was is not the set's, and stays.
+fn contact_sheet(
+    out: &Path,
+    records: &[Record],
+    options: &Options,
+    anew: bool,
+    is_new: bool,
+) -> Option<PathBuf> {
     const SHOWN: usize = 64;
     const SIDE: usize = 96;
     let name = out.file_name()?.to_string_lossy().into_owned();
     let path = out.with_file_name(format!("{name}-grid.png"));
-    if !anew && path.is_file() {
-        return Some(path);
+    if path.exists() {
+        if is_new {
+            return None;
+        }
+        if !anew {
+            return Some(path);
+        }
     }
     let files: Vec<&str> = records.iter().filter_map(|r| r.file.as_deref()).collect();
     let shown = files.len().min(SHOWN);

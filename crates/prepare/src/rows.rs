@@ -28,8 +28,8 @@ struct Columns {
     path: Option<usize>,
 }
 
-/// The images of a table.
-pub(crate) fn open(path: &Path) -> Result<Input> {
+/// The images of a table, whose rows begin with what it is `called`.
+pub(crate) fn open(path: &Path, called: &str) -> Result<Input> {
     let broken = |reason: String| PrepareError::Broken {
         path: path.to_owned(),
         kind: "parquet",
@@ -50,10 +50,9 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
     let groups: Vec<usize> = (reader.metadata().row_groups().iter())
         .map(|group| usize::try_from(group.num_rows()).unwrap_or(0))
         .collect();
-    let name = path.file_name().unwrap_or_default();
-    let total = groups.iter().sum();
+    let total = groups.iter().fold(0_usize, |sum, &n| sum.saturating_add(n));
     let table = Table {
-        name: name.to_string_lossy().into_owned(),
+        name: called.to_owned(),
         reader,
         columns,
         groups,
@@ -143,8 +142,15 @@ impl Iterator for Table {
             let &rows = self.groups.get(self.group)?;
             let left = self.open.as_ref().map_or(rows, |group| group.left);
             if left == 0 {
+                // A table that has more rows than it says would lose them silently.
+                let more = guarded(|| self.has_more());
                 self.open = None;
                 self.group += 1;
+                if more != Ok(false) {
+                    let content =
+                        Content::Refused("a group has more rows than the table says".to_owned());
+                    self.ready = vec![Item::row(&self.name, self.row, None, content)];
+                }
                 continue;
             }
             match guarded(|| self.read()) {
@@ -154,17 +160,16 @@ impl Iterator for Table {
                     self.ready.reverse();
                 }
                 Err(reason) => {
-                    let (first, last) = (self.row, self.row + left - 1);
-                    self.row += left;
+                    let (first, last) = (self.row, self.row.saturating_add(left - 1));
+                    self.row = self.row.saturating_add(left);
                     self.open = None;
                     self.group += 1;
-                    self.ready = vec![Item {
-                        source: format!("{}#{first}", self.name),
-                        content: Content::Refused(match left {
-                            1 => format!("the row cannot be read: {reason}"),
-                            _ => format!("rows {first} to {last} cannot be read: {reason}"),
-                        }),
-                    }];
+                    let reason = match left {
+                        1 => format!("the row cannot be read: {reason}"),
+                        _ => format!("rows {first} to {last} cannot be read: {reason}"),
+                    };
+                    let content = Content::Refused(reason);
+                    self.ready = vec![Item::row(&self.name, first, None, content)];
                 }
             }
         }
@@ -173,6 +178,14 @@ impl Iterator for Table {
 }
 
 impl Table {
+    /// Whether the group that is open has rows left.
+    fn has_more(&mut self) -> std::result::Result<bool, String> {
+        match &mut self.open {
+            Some(group) => Ok(!group.bytes.read(1)?.is_empty()),
+            None => Ok(false),
+        }
+    }
+
     /// The next rows of the group.
     fn read(&mut self) -> std::result::Result<Vec<Item>, String> {
         if self.open.is_none() {
@@ -213,18 +226,12 @@ impl Table {
         let rows = images.into_iter().zip(paths).enumerate();
         Ok(rows
             .map(|(i, (image, path))| {
-                let row = format!("{}#{}", self.name, self.row + i);
                 let path = path.map(|path| String::from_utf8_lossy(path.data()).into_owned());
-                Item {
-                    source: match path.filter(|path| !path.is_empty()) {
-                        Some(path) => format!("{row} {path}"),
-                        None => row,
-                    },
-                    content: match image {
-                        Some(image) => Content::Bytes(image.data().to_vec()),
-                        None => Content::Refused("the row has no bytes".to_owned()),
-                    },
-                }
+                let content = match image {
+                    Some(image) => Content::Bytes(image.data().to_vec()),
+                    None => Content::Refused("the row has no bytes".to_owned()),
+                };
+                Item::row(&self.name, self.row + i, path.as_deref(), content)
             })
             .collect())
     }

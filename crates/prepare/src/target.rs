@@ -1,7 +1,7 @@
 //! The folder that images are prepared into.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -23,8 +23,8 @@ pub(crate) struct Target {
     pub(crate) folder: PathBuf,
     /// What is known to be there, by the hash of its source.
     pub(crate) known: HashMap<String, Record>,
-    /// Images of the index as it was.
-    pub(crate) indexed: Vec<String>,
+    /// Whether nothing was prepared here before.
+    pub(crate) is_new: bool,
     /// Held as long as this lives.
     _lock: File,
 }
@@ -36,20 +36,37 @@ impl Target {
             let path = path.to_owned();
             move |source| PrepareError::Io { path, source }
         };
-        let begun = [INDEX, JOURNAL, LOCK].map(|name| folder.join(name));
-        if let Ok(mut entries) = fs::read_dir(folder)
-            && !begun.iter().any(|path| path.exists())
-            && let Some(entry) = entries.next()
+        let foreign = |found: String| PrepareError::Foreign {
+            path: folder.to_owned(),
+            found,
+        };
+        // A set is what has an index of ours, or the journal of one to be.
+        let notes = [INDEX, JOURNAL].map(|name| folder.join(name));
+        let [index, journal] = [index::read(&notes[0])?, index::read(&notes[1])?];
+        if index.is_none() && notes[0].exists() {
+            return Err(foreign(format!("{INDEX}, which is none of a set,")));
+        }
+        let is_new = index.is_none() && journal.is_none();
+        if let Ok(entries) = fs::read_dir(folder)
+            && is_new
         {
-            let name = entry.map_err(io(folder))?.file_name();
-            return Err(PrepareError::Foreign {
-                path: folder.to_owned(),
-                found: name.to_string_lossy().into_owned(),
-            });
+            for entry in entries {
+                let name = entry.map_err(io(folder))?.file_name();
+                let name = name.to_string_lossy();
+                let is_of_a_crash = [LOCK, JOURNAL].contains(&&*name) || name.starts_with(ASIDE);
+                if !is_of_a_crash {
+                    return Err(foreign(name.into_owned()));
+                }
+            }
         }
         fs::create_dir_all(folder).map_err(io(folder))?;
         let path = folder.join(LOCK);
-        let lock = File::create(&path).map_err(io(&path))?;
+        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(foreign(format!("a {LOCK} that is no file")));
+        }
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        let lock = options.open(&path).map_err(io(&path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -60,11 +77,7 @@ impl Target {
             Err(TryLockError::Error(source)) => return Err(io(&path)(source)),
         }
         let mut known = HashMap::new();
-        let mut indexed = Vec::new();
-        for name in [INDEX, JOURNAL] {
-            let Some((found, records)) = index::read(&folder.join(name))? else {
-                continue;
-            };
+        for (found, records) in [index, journal].into_iter().flatten() {
             if found != *header {
                 return Err(PrepareError::Other {
                     path: folder.to_owned(),
@@ -73,19 +86,19 @@ impl Target {
                 });
             }
             for record in records {
-                if let (Some(hash), Some(file)) = (&record.sha256, &record.file) {
-                    // The name is made of the hash, whatever the index says: it must not lead elsewhere.
-                    if is_ours(file) {
-                        indexed.push(file.clone());
-                        known.insert(hash.clone(), record);
-                    }
+                // An image's name follows from its source, whatever a note says.
+                if let (Some(hash), Some(file)) = (&record.sha256, &record.file)
+                    && *file == file_name(hash)
+                    && is_ours(file)
+                {
+                    known.insert(hash.clone(), record);
                 }
             }
         }
         let target = Self {
             folder: folder.to_owned(),
             known,
-            indexed,
+            is_new,
             _lock: lock,
         };
         target.sweep()?;
@@ -100,7 +113,8 @@ impl Target {
         };
         for entry in fs::read_dir(&self.folder).map_err(io)? {
             let entry = entry.map_err(io)?;
-            if entry.file_name().to_string_lossy().starts_with(ASIDE) {
+            let is_aside = entry.file_name().to_string_lossy().starts_with(ASIDE);
+            if is_aside && !entry.path().is_dir() {
                 fs::remove_file(entry.path()).map_err(io)?;
             }
         }
@@ -130,23 +144,24 @@ impl Target {
             .is_ok_and(|bytes| sdft_checkpoint::sha256_bytes(&bytes) == *hash)
     }
 
-    /// Removes images of the earlier set that are not in `records`; returns how many.
+    /// Removes images that are named as ours are and not in `records`: of an earlier set, or left by a crash. Returns how many.
     pub(crate) fn retain(&self, records: &[Record]) -> Result<usize> {
-        let kept: std::collections::HashSet<&str> = records
+        let io = |source| PrepareError::Io {
+            path: self.folder.clone(),
+            source,
+        };
+        let kept: HashSet<&str> = records
             .iter()
             .filter_map(|record| record.file.as_deref())
             .collect();
         let mut removed = 0;
-        for file in self
-            .indexed
-            .iter()
-            .filter(|file| !kept.contains(file.as_str()))
-        {
-            let path = self.folder.join(file);
-            match fs::remove_file(&path) {
-                Ok(()) => removed += 1,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(PrepareError::Io { path, source }),
+        for entry in fs::read_dir(&self.folder).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if is_ours(&name) && !kept.contains(&*name) {
+                fs::remove_file(entry.path()).map_err(io)?;
+                removed += 1;
             }
         }
         Ok(removed)

@@ -265,6 +265,82 @@ fn a_table_of_something_else_names_its_columns() {
 }
 
 #[test]
+fn doubled_names_count_where_they_are_images_in_any_alphabet() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("in.zip");
+    let entries = [
+        ("d1/", vec![]),
+        ("d2/", vec![]),
+        ("t1.txt", vec![1]),
+        ("t2.txt", vec![2]),
+        ("a1.png", png(0)),
+        ("a2.png", png(1)),
+    ];
+    zip_file(&path, &entries);
+    // `d1/` and `d2/`, the texts, and the images come to have one name each; that of the images is not UTF-8.
+    let mut bytes = fs::read(&path).unwrap();
+    for (from, to) in [
+        (b"d2/".as_slice(), b"d1/".as_slice()),
+        (b"t2.txt", b"t1.txt"),
+        (b"a1.png", b"\x94x.png"),
+        (b"a2.png", b"\x94x.png"),
+    ] {
+        for at in 0..bytes.len() - from.len() {
+            if &bytes[at..at + from.len()] == from {
+                bytes[at..at + to.len()].copy_from_slice(to);
+            }
+        }
+    }
+    fs::write(&path, bytes).unwrap();
+    let report = at_16(&[path], &root.path().join("out")).unwrap();
+    assert_eq!((report.images, report.others), (1, 2), "{report}");
+    assert_eq!(report.skipped.len(), 1, "{report}");
+    assert!(report.skipped[0].reason.contains("same name"), "{report}");
+}
+
+#[test]
+fn what_a_folder_holds_besides_is_counted_and_opened_at_any_depth() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = (root.path().join("in"), root.path().join("out"));
+    fs::create_dir_all(input.join("more")).unwrap();
+    fs::write(input.join("a.png"), png(0)).unwrap();
+    fs::write(input.join("scan.tiff"), b"x").unwrap();
+    fs::write(input.join("more/broken.zip"), b"x").unwrap();
+    zip_file(&input.join("more/b.zip"), &[("b.png", png(1))]);
+    let report = at_16(&[input], &out).unwrap();
+    assert_eq!(
+        (report.images, report.others, report.skipped.len()),
+        (2, 1, 1),
+        "{report}"
+    );
+    assert_eq!(report.skipped[0].source, "more/broken.zip");
+    let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
+    assert!(index.contains("\"more/b.zip/b.png\""), "{index}");
+}
+
+#[test]
+fn tables_of_one_name_are_told_apart() {
+    let root = tempfile::tempdir().unwrap();
+    let paths: Vec<PathBuf> = ["train", "test"]
+        .iter()
+        .enumerate()
+        .map(|(n, part)| {
+            fs::create_dir(root.path().join(part)).unwrap();
+            let path = root.path().join(part).join("0000.parquet");
+            table(&path, &[(Some(png(n)), None)], 1);
+            path
+        })
+        .collect();
+    let out = root.path().join("out");
+    assert_eq!(at_16(&paths, &out).unwrap().images, 2);
+    let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
+    assert!(
+        index.contains("train/0000.parquet#0") && index.contains("test/0000.parquet#0"),
+        "{index}"
+    );
+}
+
+#[test]
 fn a_folder_of_tables_and_archives_gives_what_is_in_them() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = (root.path().join("in"), root.path().join("out"));

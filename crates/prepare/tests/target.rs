@@ -107,6 +107,87 @@ fn folders_of_others_and_other_sets_are_left_alone() {
 }
 
 #[test]
+fn an_index_of_somebody_else_and_a_lock_that_is_a_link_are_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 2);
+    let input = [input];
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("index.jsonl"), "{\"my\":\"labels\"}\n").unwrap();
+    fs::write(out.join("own.png"), png(7)).unwrap();
+    let error = at_16(&input, &out).unwrap_err();
+    assert!(error.to_string().contains("index.jsonl"), "{error}");
+    assert_eq!(files_below(&out).len(), 2);
+    assert!(
+        fs::read_to_string(out.join("index.jsonl"))
+            .unwrap()
+            .contains("labels")
+    );
+
+    let locked = root.path().join("locked");
+    fs::create_dir(&locked).unwrap();
+    fs::write(locked.join(".lock"), "").unwrap();
+    fs::write(locked.join("own.png"), png(7)).unwrap();
+    assert!(
+        at_16(&input, &locked)
+            .unwrap_err()
+            .to_string()
+            .contains("own.png")
+    );
+
+    #[cfg(unix)]
+    {
+        let linked = root.path().join("linked");
+        fs::create_dir(&linked).unwrap();
+        let important = root.path().join("important.txt");
+        fs::write(&important, "keep").unwrap();
+        std::os::unix::fs::symlink(&important, linked.join(".lock")).unwrap();
+        assert!(
+            at_16(&input, &linked)
+                .unwrap_err()
+                .to_string()
+                .contains(".lock")
+        );
+        assert_eq!(fs::read_to_string(&important).unwrap(), "keep");
+    }
+}
+
+#[test]
+fn a_picture_beside_the_target_is_not_written_over() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 2);
+    let mine = root.path().join("out-grid.png");
+    fs::write(&mine, "mine").unwrap();
+    let report = at_16(&[input], &out).unwrap();
+    assert_eq!(report.sheet, None);
+    assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
+}
+
+#[test]
+fn an_image_that_a_crash_left_without_a_note_does_not_stay() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 3);
+    let input = [input];
+    at_16(&input, &out).unwrap();
+    let orphan = out.join(format!("{}.png", "ab".repeat(32)));
+    fs::write(&orphan, png(9)).unwrap();
+    assert_eq!(at_16(&input, &out).unwrap().removed, 1);
+    assert!(!orphan.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_target_in_an_input_is_seen_through_links() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, _) = inputs(root.path(), 2);
+    let link = root.path().join("link");
+    std::os::unix::fs::symlink(&input, &link).unwrap();
+    for out in [link.join("new"), root.path().join("no/../in/new")] {
+        let error = at_16(std::slice::from_ref(&input), &out).unwrap_err();
+        assert!(matches!(error, PrepareError::Nested { .. }), "{error}");
+    }
+}
+
+#[test]
 fn a_target_in_an_input_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let (input, _) = inputs(root.path(), 2);

@@ -10,7 +10,7 @@ use sdft_data::check_folder;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-pub(crate) fn data(args: &DataArgs) -> Result<ExitCode> {
+pub(crate) fn data(args: &DataArgs, offline: bool, threads: Option<usize>) -> Result<ExitCode> {
     match &args.verb {
         DataVerb::Check {
             dir,
@@ -18,7 +18,7 @@ pub(crate) fn data(args: &DataArgs) -> Result<ExitCode> {
             strict,
             json,
         } => check(dir, *size, *strict, *json),
-        DataVerb::Prepare { args } => prepare(args),
+        DataVerb::Prepare { args } => prepare(args, offline, threads),
         DataVerb::Select(args) => select::select(args).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -42,7 +42,9 @@ fn check(dir: &Path, size: usize, strict: bool, json: bool) -> Result<ExitCode> 
 }
 
 /// Readers of tables and the network are in a program of their own, so that this one is built without them.
-fn prepare(args: &[String]) -> Result<ExitCode> {
+///
+/// Options that every command has are taken by this one wherever they stand, and handed on.
+fn prepare(args: &[String], offline: bool, threads: Option<usize>) -> Result<ExitCode> {
     let name = format!("sdft-fetch{}", std::env::consts::EXE_SUFFIX);
     let beside = std::env::current_exe()
         .ok()
@@ -52,7 +54,15 @@ fn prepare(args: &[String]) -> Result<ExitCode> {
             "data prepare is done by sdft-fetch, which is not beside this program; `cargo xtask data prepare ..` builds and runs it",
         ));
     };
-    let status = Command::new(&program).arg("prepare").args(args).status()?;
+    let mut command = Command::new(&program);
+    command.arg("prepare").args(args);
+    if offline {
+        command.arg("--offline");
+    }
+    if let Some(threads) = threads {
+        command.arg(format!("--threads={threads}"));
+    }
+    let status = command.status()?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(1)))
 }

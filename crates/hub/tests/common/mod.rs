@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -48,6 +48,8 @@ pub(crate) enum Fault {
     OtherRange,
     /// Redirected to this address.
     To(String),
+    /// 416 to every request for a part.
+    NoParts,
 }
 
 /// One request.
@@ -67,6 +69,8 @@ struct State {
     sent: AtomicU64,
     /// Headers left out.
     without: Mutex<Vec<&'static str>>,
+    /// Whether the list of files never comes.
+    silent: AtomicBool,
     /// In place of the ETag.
     etag: Mutex<Option<String>>,
     commit: Mutex<String>,
@@ -93,6 +97,7 @@ impl Server {
             log: Mutex::default(),
             sent: AtomicU64::new(0),
             without: Mutex::default(),
+            silent: AtomicBool::new(false),
             etag: Mutex::default(),
             commit: Mutex::new(COMMIT.to_owned()),
         });
@@ -131,6 +136,12 @@ impl Server {
 
     pub(crate) fn without(&self, headers: &[&'static str]) -> &Self {
         self.state.without.lock().unwrap().extend(headers);
+        self
+    }
+
+    /// The list of files never comes.
+    pub(crate) fn silent(&self) -> &Self {
+        self.state.silent.store(true, Ordering::SeqCst);
         self
     }
 
@@ -251,6 +262,9 @@ fn reply(
     fault: &Fault,
 ) -> std::io::Result<()> {
     if request.path.starts_with("/api/") {
+        if state.silent.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_secs(30));
+        }
         let entries: Vec<_> = state
             .files
             .iter()
@@ -314,6 +328,11 @@ fn reply(
             status = format!("{code} Page");
             body = text.as_bytes().to_vec();
             announced = Some(body.len());
+        }
+        Fault::NoParts if request.from.is_some() => {
+            status = "416 Range Not Satisfiable".to_owned();
+            body = Vec::new();
+            announced = Some(0);
         }
         Fault::Busy(code, wait) => {
             status = format!("{code} Busy");

@@ -169,8 +169,10 @@ fn report(
 }
 
 fn say(fetched: &Fetched) -> Result<()> {
-    if fetched.was_here {
-        note("here already, verified:");
+    match (fetched.was_here, &fetched.hash) {
+        (true, Some(_)) => note("here already, verified:"),
+        (true, None) => note("here already (a copy without a known hash, so not verified):"),
+        _ => {}
     }
     line(fetched.path.display())?;
     Ok(())

@@ -4,7 +4,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use sdft_assets::{Asset, ImageSet};
+use sdft_assets::{Asset, ImageSet, elsewhere};
 use sdft_hub::{Pair, load_pair};
 use sdft_prepare::{Exclusions, Options, PrepareError, Report};
 
@@ -42,7 +42,22 @@ pub(crate) fn prepare(args: &PrepareArgs) -> Result<()> {
             "{name}: a data set of the list is prepared by itself"
         )));
     }
-    let inputs: Vec<PathBuf> = args.inputs.iter().map(PathBuf::from).collect();
+    let mut inputs = Vec::with_capacity(args.inputs.len());
+    for text in &args.inputs {
+        let by_hand = elsewhere().iter().find(|known| known.name == *text);
+        match by_hand.filter(|_| !Path::new(text).exists()) {
+            None => inputs.push(PathBuf::from(text)),
+            Some(known) if Path::new(&known.file).exists() => {
+                inputs.push(PathBuf::from(&known.file));
+            }
+            Some(known) => {
+                return Err(usage(format!(
+                    "{text} is not on the Hub: {}, and put it at {}",
+                    known.how, known.file
+                )));
+            }
+        }
+    }
     if let Some(missing) = inputs.iter().find(|path| !path.exists()) {
         return Err(usage(format!(
             "{}: neither a file or folder here nor a data set of the list (`cargo xtask fetch --list`)",
@@ -107,9 +122,11 @@ fn both(
     }
     note(&format!(
         "train a source model and fine-tune it:\n  \
-         cargo xtask train --method scratch --data {0} --set model.image_size=32 --name {0}-source ..\n  \
-         cargo xtask train --source runs/{0}-source/final.safetensors --data {0}-target",
-        asset.name
+         cargo xtask train --method scratch --data {1} --set model.image_size=32 --name {0}-source ..\n  \
+         cargo xtask train --source runs/{0}-source/final.safetensors --data {2}",
+        asset.name,
+        folder.join("source").display(),
+        folder.join("target").display()
     ));
     Ok(())
 }
