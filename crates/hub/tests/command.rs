@@ -148,6 +148,34 @@ fn offline_and_wrong_names_are_explained() {
 }
 
 #[test]
+fn an_experiment_names_everything_it_uses() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, _, err) = run(program("http://127.0.0.1:9", home.path()).args([
+        "fetch",
+        "--all-for",
+        "metfaces",
+        "--offline",
+    ]));
+    assert_eq!(code, Some(1));
+    for text in [
+        "ffhq-10m: ",
+        "metfaces: ",
+        "inception: ",
+        "irse50: ",
+        "ffhq-256: ",
+        "checkpoints/ffhq_p2.pt",
+        "7 of 7 are not here, about 10.",
+    ] {
+        assert!(err.contains(text), "{text}: {err}");
+    }
+    assert!(!err.contains("onion-liu"), "{err}");
+    let (code, _, err) =
+        run(program("http://127.0.0.1:9", home.path()).args(["fetch", "--all-for", "metface"]));
+    assert_eq!(code, Some(2));
+    assert!(err.contains("aahq, metfaces"), "{err}");
+}
+
+#[test]
 fn the_list_says_what_is_here() {
     let home = tempfile::tempdir().unwrap();
     let list = || run(program("http://127.0.0.1:9", home.path()).args(["fetch", "--list"])).1;

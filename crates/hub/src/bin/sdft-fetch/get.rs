@@ -42,13 +42,30 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<()> {
         ));
     }
     let fetcher = fetcher(args.offline)?;
+    let cache = &fetcher.settings().cache;
+    let missing = here
+        .iter()
+        .filter(|asset| cache.locate(&asset.name).is_err());
+    let (n, size) = missing.fold((0, 0), |(n, size), asset| (n + 1, size + asset.bytes()));
+    if here.len() > 1 && n > 0 {
+        note(&format!(
+            "{n} of {} are not here, about {}",
+            here.len(),
+            bytes(size)
+        ));
+    }
     let mut failed = false;
-    for asset in here {
-        failed |= !report(
-            &asset.name,
-            get(&fetcher, asset).map(|all| all.into_iter().collect()),
-            asset,
-        )?;
+    for asset in &here {
+        match get(&fetcher, asset) {
+            Ok(all) => all.iter().try_for_each(say)?,
+            Err(error) if args.names.len() == 1 && here.len() == 1 => {
+                anyhow::bail!(explain(&asset.name, asset, &error));
+            }
+            Err(error) => {
+                failed = true;
+                note(&format!("error: {}: {error}", asset.name));
+            }
+        }
     }
     for file in files {
         let wanted = match file.path.ends_with('/') {
@@ -82,7 +99,9 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<()> {
         ));
     }
     if failed {
-        anyhow::bail!("not everything is here");
+        anyhow::bail!(
+            "not everything is here; `cargo xtask fetch NAME` says what can be done about one of them"
+        );
     }
     Ok(())
 }
@@ -146,26 +165,6 @@ pub(crate) fn get(fetcher: &Fetcher, asset: &Asset) -> std::result::Result<Vec<F
         .iter()
         .map(|wanted| fetcher.fetch(wanted, &mut bars))
         .collect()
-}
-
-/// Says what became of an asset, and how to do without the network; whether it is here.
-fn report(
-    name: &str,
-    fetched: std::result::Result<Vec<Fetched>, HubError>,
-    asset: &Asset,
-) -> Result<bool> {
-    match fetched {
-        Ok(all) => {
-            for fetched in &all {
-                say(fetched)?;
-            }
-            Ok(true)
-        }
-        Err(error) => {
-            note(&format!("error: {}", explain(name, asset, &error)));
-            Ok(false)
-        }
-    }
 }
 
 fn say(fetched: &Fetched) -> Result<()> {
