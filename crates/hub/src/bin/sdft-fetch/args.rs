@@ -38,7 +38,7 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(crate) struct FetchArgs {
-    /// Names of the list, or files of the Hub: hf:OWNER/NAME[@REVISION]/PATH, with hf:datasets/ for data sets; a PATH that ends in / is a
+    /// Names of the list, or files of the Hub: `hf:OWNER/NAME[@REVISION]/PATH`, with `hf:datasets/` for data sets; a PATH that ends in / is a
     /// folder.
     #[arg(value_name = "NAME|hf:..")]
     pub(crate) names: Vec<String>,
