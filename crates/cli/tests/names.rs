@@ -286,6 +286,35 @@ fn names_become_the_files_that_are_here() {
     assert!(plan.contains("# 1 images"), "{plan}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_not_what_was_fetched_is_not_taken() {
+    let place = Place::new();
+    let model = include_bytes!("../../../assets/weights/digits-source.safetensors");
+    let hash = sdft_checkpoint::sha256_bytes(model);
+    let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
+    let commit = "85a3dd916b4b04c2016cd1e1e4bb30feaeb42935";
+    let blob = place.write(&format!("{repository}/blobs/{hash}"), model);
+    let folder = place.path(&format!("{repository}/snapshots/{commit}/ffhq-256/unet"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let link = folder.join("diffusion_pytorch_model.safetensors");
+    std::os::unix::fs::symlink(&blob, &link).unwrap();
+    assert_eq!(
+        run(&place, &["inspect", "ffhq-10m-safetensors"]).code,
+        Some(0)
+    );
+    let mut damaged = model.to_vec();
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    std::fs::write(&blob, damaged).unwrap();
+    let run = run(&place, &["inspect", "ffhq-10m-safetensors"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(
+        run.err.contains("cargo xtask fetch ffhq-10m-safetensors"),
+        "{run:?}"
+    );
+}
+
 #[test]
 fn a_file_of_another_length_is_not_taken() {
     let place = Place::new();

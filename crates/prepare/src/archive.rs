@@ -185,9 +185,6 @@ impl Archive {
             .map_err(|e| format!("it cannot be unpacked: {e}"))?;
         match bytes.len() as u64 {
             found if found == size => Ok(bytes),
-            found if found > size => Err(format!(
-                "it unpacks to more than the {size} bytes it should have"
-            )),
             found => Err(format!("it unpacks to {found} bytes instead of {size}")),
         }
     }

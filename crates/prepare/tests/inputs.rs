@@ -152,7 +152,7 @@ fn an_entry_that_unpacks_to_more_than_it_says_is_refused() {
     let mut long = png(1);
     long.resize(100_000, 7);
     zip_file(&path, &[("a.png", png(0)), ("long.png", long)]);
-    // The directory says 1000 bytes where there are 100000.
+    // The directory says 50000 bytes where there are 100000; the image is whole in the first of them.
     let mut bytes = fs::read(&path).unwrap();
     let from = 100_000_u32.to_le_bytes();
     let places: Vec<usize> = (0..bytes.len() - 4)
@@ -160,11 +160,45 @@ fn an_entry_that_unpacks_to_more_than_it_says_is_refused() {
         .collect();
     assert!(!places.is_empty());
     for at in places {
-        bytes[at..at + 4].copy_from_slice(&1000_u32.to_le_bytes());
+        bytes[at..at + 4].copy_from_slice(&50_000_u32.to_le_bytes());
     }
     fs::write(&path, bytes).unwrap();
     let report = at_16(&[path], &root.path().join("out")).unwrap();
     assert_eq!((report.images, report.skipped.len()), (1, 1), "{report}");
+    assert!(report.skipped[0].reason.contains("unpack"), "{report}");
+}
+
+#[test]
+fn a_table_that_lies_about_its_rows_loses_none_silently() {
+    const ROWS: usize = 37;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("train.parquet");
+    let rows: Vec<_> = (0..ROWS).map(|n| (Some(png(n)), None)).collect();
+    table(&path, &rows, ROWS);
+    let whole = fs::read(&path).unwrap();
+    let footer = whole.len()
+        - 8
+        - u32::from_le_bytes(whole[whole.len() - 8..][..4].try_into().unwrap()) as usize;
+    // The number as the footer has it: twice, in one byte.
+    let places: Vec<usize> = (footer..whole.len() - 8)
+        .filter(|&at| whole[at] == 2 * ROWS as u8)
+        .collect();
+    assert!(places.len() >= 3, "{places:?}");
+    let mut told = 0;
+    for (i, at) in places.into_iter().enumerate() {
+        let mut lying = whole.clone();
+        lying[at] -= 4;
+        fs::write(&path, lying).unwrap();
+        match at_16(
+            std::slice::from_ref(&path),
+            &root.path().join(format!("out-{i}")),
+        ) {
+            Err(_) => told += 1,
+            Ok(report) if report.skipped.is_empty() => assert_eq!(report.images, ROWS, "{report}"),
+            Ok(_) => told += 1,
+        }
+    }
+    assert!(told > 0);
 }
 
 #[test]

@@ -233,6 +233,28 @@ fn broken_images_are_listed_or_an_error() {
     assert!(error.to_string().contains("no usable image"), "{error}");
 }
 
+#[test]
+fn an_index_that_takes_one_image_for_another_is_not_believed() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 2);
+    let input = [input];
+    at_16(&input, &out).unwrap();
+    let path = out.join("index.jsonl");
+    let good = fs::read_to_string(&path).unwrap();
+    let lines: Vec<serde_json::Value> = good
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let mut first = lines[1].clone();
+    first["file"] = lines[2]["file"].clone();
+    first["file_sha256"] = lines[2]["file_sha256"].clone();
+    let swapped = format!("{}\n{first}\n{}\n", lines[0], lines[2]);
+    fs::write(&path, swapped).unwrap();
+    let report = at_16(&input, &out).unwrap();
+    assert_eq!((report.images, report.made), (2, 1), "{report}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), good);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn an_index_cannot_make_a_preparation_delete_elsewhere() {
