@@ -5,10 +5,22 @@ use sdft_train::{Progress, Watcher};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// Prints an error with all its causes.
+/// Prints an error with all its causes; one that the text before it says already is not said again.
 pub(crate) fn error(error: &anyhow::Error) {
     // Nothing can be done if standard error is gone.
-    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    let _ = writeln!(std::io::stderr(), "error: {}", causes(error));
+}
+
+fn causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Prints a line about what goes on.
@@ -226,6 +238,18 @@ pub(crate) fn memory() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let twice = sdft_imaging::ImagingError::Write {
+            path: "x.png".into(),
+            source: full(),
+        };
+        let error = anyhow::Error::new(twice).context("the run stopped");
+        let expected = format!("the run stopped: cannot write x.png: {}", full());
+        assert_eq!(causes(&error), expected);
+    }
 
     #[test]
     fn durations_and_sizes_read_well() {

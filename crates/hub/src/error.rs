@@ -98,12 +98,12 @@ pub enum HubError {
         expected: String,
     },
     /// Something in the cache cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The environment is not usable.
     #[error("{0}")]
@@ -124,5 +124,5 @@ pub enum HubError {
 /// Adds the path to an error of the system.
 pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(io::Error) -> HubError {
     let path = path.to_owned();
-    move |source| HubError::Io { path, source }
+    move |cause| HubError::Io { path, cause }
 }

@@ -62,7 +62,7 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
     };
     let io = |source| PrepareError::Io {
         path: path.to_owned(),
-        source,
+        cause: source,
     };
     let file = File::open(path).map_err(io)?;
     let len = file.metadata().map_err(io)?.len();

@@ -49,12 +49,12 @@ pub enum PrepareError {
         found: String,
     },
     /// A list of exclusions cannot be read.
-    #[error("cannot read the exclusions {}: {source}", path.display())]
+    #[error("cannot read the exclusions {}: {cause}", path.display())]
     Exclusions {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The target folder holds something else.
     #[error("{}: expected an empty or a new folder, found {found} there; name another --out", path.display())]
@@ -89,12 +89,12 @@ pub enum PrepareError {
         path: PathBuf,
     },
     /// Something cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// No image is left.
     #[error("no usable image in {inputs}{}", reasons(skipped))]

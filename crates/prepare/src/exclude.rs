@@ -20,7 +20,7 @@ impl Exclusions {
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(|source| PrepareError::Exclusions {
             path: path.to_owned(),
-            source,
+            cause: source,
         })?;
         Ok(text.lines().map(str::to_owned).collect())
     }

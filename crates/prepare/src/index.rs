@@ -50,7 +50,10 @@ pub struct Record {
 
 fn fail(path: &Path) -> impl FnOnce(std::io::Error) -> PrepareError {
     let path = path.to_owned();
-    move |source| PrepareError::Io { path, source }
+    move |source| PrepareError::Io {
+        path,
+        cause: source,
+    }
 }
 
 /// The set and the records of an index or a journal, none if there is no such file. A last line that was cut off is passed over.

@@ -227,7 +227,7 @@ fn run(
     let journal = out.join(JOURNAL);
     fs::remove_file(&journal).map_err(|source| PrepareError::Io {
         path: journal,
-        source,
+        cause: source,
     })?;
     let anew = report.made + report.removed > 0;
     report.sheet = contact_sheet(out, &records, options, anew, target.is_new);

@@ -37,7 +37,7 @@ pub(crate) fn open(path: &Path, called: &str) -> Result<Input> {
     };
     let file = File::open(path).map_err(|source| PrepareError::Io {
         path: path.to_owned(),
-        source,
+        cause: source,
     })?;
     let opened = guarded(|| SerializedFileReader::new(file).map_err(|e| e.to_string()));
     let reader = opened.map_err(broken)?;

@@ -34,7 +34,10 @@ impl Target {
     pub(crate) fn open(folder: &Path, header: &Header) -> Result<Self> {
         let io = |path: &Path| {
             let path = path.to_owned();
-            move |source| PrepareError::Io { path, source }
+            move |source| PrepareError::Io {
+                path,
+                cause: source,
+            }
         };
         let foreign = |found: String| PrepareError::Foreign {
             path: folder.to_owned(),
@@ -109,7 +112,7 @@ impl Target {
     fn sweep(&self) -> Result<()> {
         let io = |source| PrepareError::Io {
             path: self.folder.clone(),
-            source,
+            cause: source,
         };
         for entry in fs::read_dir(&self.folder).map_err(io)? {
             let entry = entry.map_err(io)?;
@@ -131,7 +134,10 @@ impl Target {
         written.map_err(|source| {
             // The first error is the one worth telling.
             let _ = fs::remove_file(&aside);
-            PrepareError::Io { path, source }
+            PrepareError::Io {
+                path,
+                cause: source,
+            }
         })
     }
 
@@ -148,7 +154,7 @@ impl Target {
     pub(crate) fn retain(&self, records: &[Record]) -> Result<usize> {
         let io = |source| PrepareError::Io {
             path: self.folder.clone(),
-            source,
+            cause: source,
         };
         let kept: HashSet<&str> = records
             .iter()
