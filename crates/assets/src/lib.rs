@@ -30,6 +30,7 @@ mod manifest;
 mod names;
 mod offline;
 mod place;
+mod readable;
 
 pub use cache::{HubCache, fetch_command, is_commit, recorded_hash};
 pub use error::{Error, Result};
@@ -38,3 +39,4 @@ pub use manifest::{Asset, AssetFile, Confidence, Elsewhere, RepoType, asset, ass
 pub use names::nearest;
 pub use offline::{is_offline, says_yes};
 pub use place::HubFile;
+pub use readable::readable;

@@ -1,6 +1,7 @@
 //! Everything that is shown while something runs. Progress and notes go to standard error, results to standard output.
 
 use indicatif::{ProgressBar, ProgressStyle};
+pub(crate) use sdft_assets::readable as size;
 use sdft_train::{Progress, Watcher};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -213,17 +214,6 @@ pub(crate) fn duration(d: Duration) -> String {
     }
 }
 
-/// `374 MB`.
-pub(crate) fn size(bytes: u64) -> String {
-    let b = bytes as f64;
-    match bytes {
-        0..1000 => format!("{bytes} B"),
-        1000..1_000_000 => format!("{:.1} kB", b / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", b / 1e6),
-        _ => format!("{:.2} GB", b / 1e9),
-    }
-}
-
 /// The most memory that the process has had, where the system tells.
 pub(crate) fn memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -252,11 +242,9 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_sizes_read_well() {
+    fn durations_read_well() {
         assert_eq!(duration(Duration::from_secs(7)), "7s");
         assert_eq!(duration(Duration::from_secs(187)), "3m07s");
         assert_eq!(duration(Duration::from_secs(3723)), "1h02m");
-        assert_eq!(size(999), "999 B");
-        assert_eq!(size(374_255_640), "374.3 MB");
     }
 }

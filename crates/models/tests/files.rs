@@ -327,6 +327,17 @@ fn with_attention() -> AdmConfig {
     }
 }
 
+/// What a file in diffusers' layout does not say about the small network.
+fn small_heads() -> LoadOptions {
+    LoadOptions {
+        given: json!({"image_size": 8, "num_head_channels": 4, "norm_groups": 4})
+            .as_object()
+            .unwrap()
+            .clone(),
+        ..LoadOptions::default()
+    }
+}
+
 #[test]
 fn diffusers_layout_gives_the_same_parameters() {
     let dir = tempfile::tempdir().unwrap();
@@ -341,13 +352,7 @@ fn diffusers_layout_gives_the_same_parameters() {
         None,
     )
     .unwrap();
-    let options = LoadOptions {
-        given: json!({"image_size": 8, "num_head_channels": 4, "norm_groups": 4})
-            .as_object()
-            .unwrap()
-            .clone(),
-        ..LoadOptions::default()
-    };
+    let options = small_heads();
     let loaded = load_unet(&theirs, &options).unwrap();
     assert_eq!(
         loaded.config,
@@ -394,13 +399,7 @@ fn a_third_that_is_missing_in_diffusers_layout_is_an_error() {
         None,
     )
     .unwrap();
-    let options = LoadOptions {
-        given: json!({"image_size": 8, "num_head_channels": 4, "norm_groups": 4})
-            .as_object()
-            .unwrap()
-            .clone(),
-        ..LoadOptions::default()
-    };
+    let options = small_heads();
     let error = load_unet(&path, &options).unwrap_err().to_string();
     assert!(error.contains("middle_block.1.qkv.weight"), "{error}");
 }

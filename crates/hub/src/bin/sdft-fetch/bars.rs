@@ -6,6 +6,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+pub(crate) use sdft_assets::readable as bytes;
 use sdft_hub::Watch;
 
 use crate::note;
@@ -121,16 +122,5 @@ impl Watch for Bars {
 
     fn done(&mut self) {
         self.close();
-    }
-}
-
-/// `374 MB`.
-pub(crate) fn bytes(n: u64) -> String {
-    let b = n as f64;
-    match n {
-        0..1000 => format!("{n} B"),
-        1000..1_000_000 => format!("{:.1} kB", b / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", b / 1e6),
-        _ => format!("{:.2} GB", b / 1e9),
     }
 }
