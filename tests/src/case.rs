@@ -202,6 +202,11 @@ impl Case {
             .ok_or_else(|| anyhow!("config.{name} is missing"))
     }
 
+    /// Whether the configuration mentions a parameter.
+    pub fn has_config(&self, name: &str) -> bool {
+        self.config.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// A number of the configuration.
     ///
     /// # Errors

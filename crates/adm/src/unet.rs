@@ -1,7 +1,7 @@
 use crate::AdmConfig;
 use crate::trunk::{Block, Builder, Trunk};
 use candle_core::{Result, Tensor};
-use sdft_diffusion::{Denoiser, FeatureNet, Prediction};
+use sdft_diffusion::{BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction};
 use sdft_nn::{
     Activation, Conv2d, ConvStart, DropoutKey, GroupNorm, ParamSource, ParamSpec, Scope, release,
     specs_of,
@@ -10,7 +10,7 @@ use sdft_nn::{
 /// The ADM U-Net.
 ///
 /// Source: guided-diffusion `UNetModel`. Used as a [`Denoiser`] it evaluates (no dropout) without labels; [`Unet::with`] gives a
-/// denoiser with either. Used as a [`FeatureNet`] it gives its deepest features, `h`.
+/// denoiser with either. Used as a [`FeatureNet`] it gives its deepest features, `h`; as a [`BottleneckNet`] it lets them be changed.
 #[derive(Clone, Debug)]
 pub struct Unet {
     config: AdmConfig,
@@ -190,6 +190,37 @@ impl Denoiser for UnetCall<'_> {
 impl Denoiser for Unet {
     fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
         self.with(None, None).predict(xt, t)
+    }
+}
+
+impl BottleneckNet for Unet {
+    fn predict_edited(&self, xt: &Tensor, t: &[f32], change: &mut Change<'_>) -> Result<Edited> {
+        let x = xt.to_dtype(self.trunk.dtype())?;
+        let emb = self.embed(&x, t, None)?;
+        let (h, skips) = self.encode(&x, &emb, None)?;
+        let split = |h: &Tensor| {
+            let out = self.decode(h, &skips, &emb, None)?;
+            Prediction::split(&out, self.config.in_channels)
+        };
+        let changed = match change(&h, &emb)? {
+            None => None,
+            Some(other) if other.dims() == h.dims() => Some(split(&other)?),
+            Some(other) => candle_core::bail!(
+                "features of the middle: expected {:?}, found {:?}",
+                h.dims(),
+                other.dims()
+            ),
+        };
+        Ok(Edited {
+            plain: split(&h)?,
+            changed,
+            h,
+        })
+    }
+
+    fn bottleneck(&self) -> (usize, usize) {
+        let deepest = self.config.width(self.config.levels() - 1);
+        (deepest, 4 * self.config.model_channels)
     }
 }
 

@@ -83,6 +83,42 @@ pub trait Denoiser {
     }
 }
 
+/// What a network says with its deepest features as they are, and with changed ones.
+#[derive(Clone, Debug)]
+pub struct Edited {
+    /// The usual prediction.
+    pub plain: Prediction,
+    /// The prediction from the changed features; none if nothing was changed.
+    pub changed: Option<Prediction>,
+    /// The deepest features `h`, `[B, F, H', W']`, before the change.
+    pub h: Tensor,
+}
+
+impl Edited {
+    /// The changed prediction, or the usual one where nothing was changed.
+    pub fn changed(&self) -> &Prediction {
+        self.changed.as_ref().unwrap_or(&self.plain)
+    }
+}
+
+/// Puts other features in the place of the deepest ones; sees them `[B, F, H', W']` and the embedding of time `[B, E]`.
+pub type Change<'a> = dyn FnMut(&Tensor, &Tensor) -> Result<Option<Tensor>> + 'a;
+
+/// A network whose deepest features can be changed on the way, everything else (skip connections, embedding) being the same.
+pub trait BottleneckNet: Denoiser {
+    /// Both predictions for `xt` at the original timesteps `t`; the part before the change is computed once.
+    ///
+    /// # Shapes
+    /// - as [`Denoiser::predict`]
+    ///
+    /// # Errors
+    /// As [`Denoiser::predict`]; features of another shape than the network's.
+    fn predict_edited(&self, xt: &Tensor, t: &[f32], change: &mut Change<'_>) -> Result<Edited>;
+
+    /// Channels of the deepest features, and length of the embedding of time.
+    fn bottleneck(&self) -> (usize, usize);
+}
+
 /// A differentiable view of a noised image: the middle of a classifier for energies, or of a U-Net for editing.
 pub trait FeatureNet {
     /// Features `[B, F, ..]` of `xt` `[B, C, H, W]` at the original timesteps `t`; gradients flow back to `xt`.

@@ -20,7 +20,7 @@
 //! **Invariant:** knows no architecture and draws no random numbers; tables stay f64 until they meet a tensor.
 
 pub use crate::{
-    denoiser::{Denoiser, FeatureNet, Prediction},
+    denoiser::{BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction},
     gaussian::GaussianDenoiser,
     process::{Clip, Diffusion, Moments, Reverse, Variance},
     variational::{discretized_gaussian_log_likelihood, normal_kl},

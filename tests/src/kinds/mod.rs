@@ -7,6 +7,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
 
+mod asyrp;
 mod diffusion;
 mod features;
 mod images;
@@ -19,7 +20,7 @@ mod translate;
 mod unet;
 
 /// The kinds that are built.
-pub const BUILT: [&str; 40] = [
+pub const BUILT: [&str; 48] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -60,6 +61,14 @@ pub const BUILT: [&str; 40] = [
     "translate.lowpass",
     "translate.egsde",
     "translate.ddib",
+    "asyrp.sequences",
+    "asyrp.delta_block",
+    "asyrp.unet_forward",
+    "asyrp.denoising_step",
+    "asyrp.edit",
+    "asyrp.train_grad",
+    "asyrp.clip_directional",
+    "asyrp.clip_preprocess",
 ];
 
 /// Computed tensors by name.
@@ -111,6 +120,14 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "translate.lowpass" => translate::lowpass(case),
         "translate.egsde" => translate::energy_guided(case),
         "translate.ddib" => translate::bridge(case),
+        "asyrp.sequences" => asyrp::sequences(case),
+        "asyrp.delta_block" => asyrp::delta_block(case),
+        "asyrp.unet_forward" => asyrp::unet_forward(case),
+        "asyrp.denoising_step" => asyrp::denoising_step(case),
+        "asyrp.edit" => asyrp::edited(case),
+        "asyrp.train_grad" => asyrp::train_grad(case),
+        "asyrp.clip_directional" => asyrp::clip_directional(case),
+        "asyrp.clip_preprocess" => asyrp::clip_preprocess(case),
         other => bail!("kind {other} is not built"),
     }
 }

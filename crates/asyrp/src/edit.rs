@@ -1,0 +1,118 @@
+use crate::{Mix, sequence::shifted, step::step};
+use candle_core::{Result, Tensor, bail};
+use sdft_diffusion::{BottleneckNet, Denoiser};
+use sdft_samplers::{NoiseSource, Observer, Step};
+use sdft_schedule::Schedule;
+
+/// Where an edit is applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EditPlan {
+    /// The steps of the process that are visited, ascending; see [`crate::sequence`].
+    pub steps: Vec<usize>,
+    /// Features are changed at this step and above it.
+    pub t_edit: usize,
+    /// Below this step fresh noise is added, which sharpens; 0 for none.
+    pub t_boost: usize,
+}
+
+/// Fails unless the steps ascend and belong to the process.
+fn check(steps: &[usize], schedule: &Schedule) -> Result<()> {
+    let n = schedule.alpha_bar().len();
+    if steps.is_empty() || !steps.is_sorted_by(|a, b| a < b) || steps.last() >= Some(&n) {
+        bail!("steps of an edit: expected some, ascending, below {n}, found {steps:?}");
+    }
+    Ok(())
+}
+
+/// `t` for every image of the batch.
+#[expect(clippy::cast_precision_loss, reason = "steps are small numbers")]
+fn times(t: usize, x: &Tensor) -> Result<Vec<f32>> {
+    Ok(vec![t as f32; x.dim(0)?])
+}
+
+/// The noise that a clean image comes from: `x0` is taken for the state at the first step and brought to the last.
+///
+/// Every step is shown to `observer`; `t` there is the step that was left.
+///
+/// Source: Asyrp `diffusion_latent.py` `precompute_pairs`; eps is that of the lower step, nothing is clamped.
+///
+/// # Errors
+/// Steps that do not ascend or are not of the process; as [`Denoiser::predict`]; whatever `observer` fails with.
+pub fn invert(
+    net: &dyn Denoiser,
+    schedule: &Schedule,
+    x0: &Tensor,
+    steps: &[usize],
+    observer: &mut Observer<'_>,
+) -> Result<Tensor> {
+    check(steps, schedule)?;
+    let alpha_bar = schedule.alpha_bar();
+    let mut x = x0.detach();
+    let total = steps.len() - 1;
+    for (done, pair) in steps.windows(2).enumerate() {
+        let (t, next) = (pair[0], pair[1]);
+        let eps = net.predict_eps(&x, &times(t, &x)?)?.detach();
+        let stepped = step(&x, (alpha_bar[t], alpha_bar[next]), &eps, &eps, None)?;
+        x = stepped.next.detach();
+        observer(&Step {
+            done: done + 1,
+            total,
+            t,
+            x: &x,
+            x0: &stepped.x0,
+        })?;
+    }
+    Ok(x)
+}
+
+/// The image that `latent`, a state at the last step, becomes with these directions.
+///
+/// Draw `k` of `noise` is that of the `k`-th step below `t_boost`.
+///
+/// Source: Asyrp `diffusion_latent.py` `save_image`.
+///
+/// # Errors
+/// Steps that do not ascend or are not of the process; as [`BottleneckNet::predict_edited`]; whatever `noise` and `observer` fail with.
+pub fn edit(
+    net: &dyn BottleneckNet,
+    schedule: &Schedule,
+    latent: &Tensor,
+    mix: &Mix<'_>,
+    plan: &EditPlan,
+    noise: &mut dyn NoiseSource,
+    observer: &mut Observer<'_>,
+) -> Result<Tensor> {
+    check(&plan.steps, schedule)?;
+    let alpha_bar = schedule.alpha_bar();
+    let mut x = latent.detach();
+    let (total, mut draws) = (plan.steps.len(), 0);
+    let pairs = plan.steps.iter().copied().zip(shifted(&plan.steps)).rev();
+    for (done, (t, next)) in pairs.enumerate() {
+        let times = times(t, &x)?;
+        let (eps, changed) = if t >= plan.t_edit && !mix.directions.is_empty() {
+            let said = net.predict_edited(&x, &times, &mut |h, emb| mix.apply(h, emb))?;
+            (said.plain.eps.detach(), said.changed().eps.detach())
+        } else {
+            let eps = net.predict_eps(&x, &times)?.detach();
+            (eps.clone(), eps)
+        };
+        let levels = (alpha_bar[t], next.map_or(1.0, |next| alpha_bar[next]));
+        let z = match t < plan.t_boost {
+            false => None,
+            true => {
+                draws += 1;
+                Some(noise.normal(draws - 1, &x)?)
+            }
+        };
+        let stepped = step(&x, levels, &eps, &changed, z.as_ref().map(|z| (1.0, z)))?;
+        x = stepped.next.detach();
+        observer(&Step {
+            done: done + 1,
+            total,
+            t,
+            x: &x,
+            x0: &stepped.x0,
+        })?;
+    }
+    Ok(x)
+}

@@ -1,0 +1,245 @@
+//! What an edit may change, and what it must not.
+
+use candle_core::{DType, Device, Result, Tensor};
+use sdft_adm::{AdmConfig, Unet};
+use sdft_asyrp::{DeltaBlock, Direction, EditPlan, Mix, edit, invert, l1_term, sequence, step};
+use sdft_diffusion::{BottleneckNet, Change, Denoiser, Edited, Prediction};
+use sdft_nn::Params;
+use sdft_samplers::GivenNoise;
+use sdft_schedule::{Schedule, linear_betas};
+
+fn config() -> AdmConfig {
+    AdmConfig {
+        image_size: 8,
+        model_channels: 8,
+        channel_mult: vec![1.0, 2.0],
+        attention_resolutions: vec![2],
+        num_head_channels: 8,
+        norm_groups: 4,
+        num_res_blocks: 1,
+        ..AdmConfig::default()
+    }
+}
+
+/// A network whose output is not zero, as that of a fresh one would be.
+fn unet(params: &Params) -> Unet {
+    Unet::load(params, &config()).unwrap()
+}
+
+fn lively(seed: u64) -> Params {
+    let params = Params::init(&Unet::specs(&config()).unwrap(), seed, &Device::Cpu).unwrap();
+    let moved = params.iter().enumerate().map(|(i, (name, tensor))| {
+        let n = tensor.elem_count();
+        let values: Vec<f32> = (0..n)
+            .map(|k| 0.1 * (((k * 37 + i * 101) % 97) as f32 / 48.0 - 1.0))
+            .collect();
+        let wave = Tensor::from_vec(values, tensor.dims(), &Device::Cpu).unwrap();
+        (name.to_owned(), (tensor + wave).unwrap())
+    });
+    Params::new(moved.collect())
+}
+
+fn block(net: &Unet, seed: u64) -> Params {
+    let specs = DeltaBlock::specs(net.bottleneck(), 4).unwrap();
+    Params::init(&specs, seed, &Device::Cpu).unwrap()
+}
+
+fn schedule() -> Schedule {
+    Schedule::from_betas_in_f32(&linear_betas(1e-4, 0.02, 1000).unwrap()).unwrap()
+}
+
+fn image() -> Tensor {
+    let values: Vec<f32> = (0..192)
+        .map(|k| ((k * 29) % 64) as f32 / 32.0 - 1.0)
+        .collect();
+    Tensor::from_vec(values, (1, 3, 8, 8), &Device::Cpu).unwrap()
+}
+
+fn largest(a: &Tensor, b: &Tensor) -> f32 {
+    let difference = (a - b).unwrap().abs().unwrap().max_all().unwrap();
+    difference.to_scalar::<f32>().unwrap()
+}
+
+fn run(net: &Unet, latent: &Tensor, block: &DeltaBlock, strength: f64, t_edit: usize) -> Tensor {
+    let mix = Mix::of(vec![Direction { block, strength }]);
+    let plan = EditPlan {
+        steps: sequence(10, 500),
+        t_edit,
+        t_boost: 0,
+    };
+    let mut none = GivenNoise::new(latent.unsqueeze(0).unwrap());
+    edit(
+        net,
+        &schedule(),
+        latent,
+        &mix,
+        &plan,
+        &mut none,
+        &mut |_| Ok(()),
+    )
+    .unwrap()
+}
+
+#[test]
+fn small_strengths_act_in_proportion_and_none_not_at_all() {
+    let net = unet(&lively(1));
+    let block = DeltaBlock::load(&block(&net, 2), net.bottleneck(), 4).unwrap();
+    let latent = image();
+    let plain = run(&net, &latent, &block, 0.0, 0);
+    assert_eq!(largest(&plain, &run(&net, &latent, &block, 1.0, 501)), 0.0);
+    let (one, two) = (0.01, 0.02);
+    let first = (run(&net, &latent, &block, one, 0) - &plain).unwrap();
+    let second = (run(&net, &latent, &block, two, 0) - &plain).unwrap();
+    let size = largest(&first, &first.zeros_like().unwrap());
+    assert!(size > 1e-5, "{size}");
+    let curve = largest(&second, &(first * 2.0).unwrap());
+    assert!(curve < 0.1 * size, "{curve} of {size}");
+}
+
+#[test]
+fn several_directions_add_up_as_their_coefficients_say() {
+    let net = unet(&lively(1));
+    let blocks: Vec<DeltaBlock> = (2..4)
+        .map(|seed| DeltaBlock::load(&block(&net, seed), net.bottleneck(), 4).unwrap())
+        .collect();
+    let (channels, length) = net.bottleneck();
+    let h = Tensor::rand(-1f32, 1f32, (1, channels, 4, 4), &Device::Cpu).unwrap();
+    let emb = Tensor::rand(-1f32, 1f32, (1, length), &Device::Cpu).unwrap();
+    let mut mix = Mix::of(vec![
+        Direction {
+            block: &blocks[0],
+            strength: 0.5,
+        },
+        Direction {
+            block: &blocks[1],
+            strength: -2.0,
+        },
+    ]);
+    mix.keep = 0.8;
+    let moved = |i: usize| blocks[i].forward(&h, Some(&emb)).unwrap();
+    let expected = ((&h * 0.8).unwrap() + (moved(0) * 0.5).unwrap()).unwrap();
+    let expected = (expected - (moved(1) * 2.0).unwrap()).unwrap();
+    assert!(largest(&mix.apply(&h, &emb).unwrap().unwrap(), &expected) < 1e-6);
+    mix.directions[0].strength = f64::NAN;
+    assert!(mix.apply(&h, &emb).is_err());
+    assert!(Mix::of(vec![]).apply(&h, &emb).unwrap().is_none());
+}
+
+#[test]
+fn gradients_reach_the_block_and_nothing_else() {
+    // Everything of the network could learn, and must not; a trainer freezes it by leaving its parameters out.
+    let frozen = lively(1);
+    let net = unet(&frozen);
+    let (params, vars) = block(&net, 2).trainable().unwrap();
+    let block = DeltaBlock::load(&params, net.bottleneck(), 4).unwrap();
+    let mix = Mix::of(vec![Direction {
+        block: &block,
+        strength: 1.0,
+    }]);
+    let x = image();
+    let said = net
+        .predict_edited(&x, &[400.0], &mut |h, emb| mix.apply(h, emb))
+        .unwrap();
+    assert!(
+        !said.plain.eps.track_op(),
+        "the usual prediction has a graph"
+    );
+    let levels = (0.2, 0.3);
+    let origin = step(&x, levels, &said.plain.eps, &said.plain.eps, None)
+        .unwrap()
+        .x0;
+    let x0 = step(&x, levels, &said.plain.eps, &said.changed().eps, None)
+        .unwrap()
+        .x0;
+    let gradients = sdft_nn::backward(&l1_term(&x0, &origin, 3.0, 0.9).unwrap()).unwrap();
+    for (name, var) in &vars {
+        let gradient = gradients
+            .get(var)
+            .unwrap_or_else(|| panic!("{name} has no gradient"));
+        let size = gradient
+            .abs()
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap();
+        assert!(size.is_finite() && size > 0.0, "{name}: {size}");
+    }
+    for (name, tensor) in frozen.iter() {
+        assert!(gradients.get(tensor).is_none(), "{name}");
+    }
+    // What is edited with such a block has no graph, however many steps it took.
+    let out = run(&net, &x, &block, 1.0, 0);
+    assert!(!out.track_op());
+}
+
+#[test]
+fn an_inverted_image_comes_back() {
+    // The exact flow of one colour: its error is that of ten steps.
+    let model = sdft_diffusion::GaussianDenoiser::new(schedule().alpha_bar(), 0.25, 0.1);
+    struct Flat<D>(D);
+    impl<D: Denoiser> Denoiser for Flat<D> {
+        fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
+            self.0.predict(xt, t)
+        }
+    }
+    impl<D: Denoiser> BottleneckNet for Flat<D> {
+        fn predict_edited(&self, xt: &Tensor, t: &[f32], _: &mut Change<'_>) -> Result<Edited> {
+            Ok(Edited {
+                plain: self.predict(xt, t)?,
+                changed: None,
+                h: xt.clone(),
+            })
+        }
+        fn bottleneck(&self) -> (usize, usize) {
+            (3, 1)
+        }
+    }
+    let net = Flat(model);
+    let x0 = (image() * 0.1).unwrap().affine(1.0, 0.25).unwrap();
+    let back = |n: usize| {
+        let steps = sequence(n, 500);
+        let latent = invert(&net, &schedule(), &x0, &steps, &mut |_| Ok(())).unwrap();
+        let plan = EditPlan {
+            steps,
+            t_edit: 0,
+            t_boost: 0,
+        };
+        let mut none = GivenNoise::new(latent.unsqueeze(0).unwrap());
+        let out = edit(
+            &net,
+            &schedule(),
+            &latent,
+            &Mix::of(vec![]),
+            &plan,
+            &mut none,
+            &mut |_| Ok(()),
+        )
+        .unwrap();
+        largest(&out, &x0)
+    };
+    let (coarse, fine) = (back(10), back(200));
+    assert!(fine < 0.01 && fine < coarse, "{coarse} {fine}");
+}
+
+#[test]
+fn steps_and_features_that_do_not_fit_are_explained() {
+    let net = unet(&lively(1));
+    let x = image();
+    for steps in [vec![], vec![5, 5], vec![9, 3], vec![0, 1000]] {
+        let error = invert(&net, &schedule(), &x, &steps, &mut |_| Ok(())).unwrap_err();
+        assert!(
+            error.to_string().contains("ascending, below 1000"),
+            "{error}"
+        );
+    }
+    let small = Tensor::zeros((1, 2, 2, 2), DType::F32, &Device::Cpu).unwrap();
+    let error = net
+        .predict_edited(&x, &[3.0], &mut |_, _| Ok(Some(small.clone())))
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("features of the middle"),
+        "{error}"
+    );
+    assert!(DeltaBlock::specs((10, 4), 32).is_err());
+}
