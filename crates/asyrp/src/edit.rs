@@ -16,7 +16,7 @@ pub struct EditPlan {
 }
 
 /// Fails unless the steps ascend and belong to the process.
-fn check(steps: &[usize], schedule: &Schedule) -> Result<()> {
+pub(crate) fn check(steps: &[usize], schedule: &Schedule) -> Result<()> {
     let n = schedule.alpha_bar().len();
     if steps.is_empty() || !steps.is_sorted_by(|a, b| a < b) || steps.last() >= Some(&n) {
         bail!("steps of an edit: expected some, ascending, below {n}, found {steps:?}");
@@ -26,7 +26,7 @@ fn check(steps: &[usize], schedule: &Schedule) -> Result<()> {
 
 /// `t` for every image of the batch.
 #[expect(clippy::cast_precision_loss, reason = "steps are small numbers")]
-fn times(t: usize, x: &Tensor) -> Result<Vec<f32>> {
+pub(crate) fn times(t: usize, x: &Tensor) -> Result<Vec<f32>> {
     Ok(vec![t as f32; x.dim(0)?])
 }
 

@@ -47,6 +47,7 @@ pub use crate::{
     curve::first_reaching,
     delta::{DeltaBlock, Direction, Mix},
     edit::{EditPlan, edit, invert},
+    lesson::{Lesson, lessons},
     loss::{TextDirection, asyrp_loss, clip_loss, directional_similarity, l1_term},
     sequence::{sequence, shifted, training_sequence},
     step::{Stepped, step},
@@ -56,6 +57,7 @@ mod clip_input;
 mod curve;
 mod delta;
 mod edit;
+mod lesson;
 mod loss;
 mod sequence;
 mod step;

@@ -2,9 +2,13 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use sdft_adm::{AdmConfig, Unet};
-use sdft_asyrp::{DeltaBlock, Direction, EditPlan, Mix, edit, invert, l1_term, sequence, step};
+use sdft_asyrp::{
+    DeltaBlock, Direction, EditPlan, Mix, edit, invert, l1_term, lessons, sequence, step,
+    training_sequence,
+};
 use sdft_diffusion::{BottleneckNet, Change, Denoiser, Edited, Prediction};
 use sdft_nn::Params;
+use sdft_optim::{Optimizer, Rule, Sgd, collect_gradients};
 use sdft_samplers::GivenNoise;
 use sdft_schedule::{Schedule, linear_betas};
 
@@ -242,4 +246,41 @@ fn steps_and_features_that_do_not_fit_are_explained() {
         "{error}"
     );
     assert!(DeltaBlock::specs((10, 4), 32).is_err());
+}
+
+#[test]
+fn a_block_learns_and_the_model_stays_what_it_is() {
+    let net = unet(&lively(1));
+    let (params, vars) = block(&net, 2).trainable().unwrap();
+    let block = DeltaBlock::load(&params, net.bottleneck(), 4).unwrap();
+    let latent = image();
+    let plain = run(&net, &latent, &block, 0.0, 250);
+    let mut optimizer = Optimizer::new(Rule::Sgd(Sgd::default()), &vars).unwrap();
+    let steps = training_sequence(10, 500, 250);
+    // How bright the image predicted at the highest step is, which starts from the same state every time.
+    let mut brightness = Vec::new();
+    for _ in 0..12 {
+        let mix = Mix::of(vec![Direction {
+            block: &block,
+            strength: 1.0,
+        }]);
+        let mut seen = Vec::new();
+        lessons(&net, &schedule(), &latent, &mix, &steps, &mut |lesson| {
+            assert!(!lesson.origin.track_op());
+            let bright = lesson.x0.mean_all()?;
+            if seen.is_empty() {
+                brightness.push(bright.to_scalar::<f32>()?);
+            }
+            seen.push(lesson.t);
+            let near = l1_term(lesson.x0, lesson.origin, 0.1, 0.9)?;
+            let gradients = sdft_nn::backward(&(bright.neg()? + near)?)?;
+            let gradients = collect_gradients(&vars, &gradients);
+            let stepped = optimizer.step(&gradients, 0.05, 1.0);
+            stepped.map_err(candle_core::Error::wrap)
+        })
+        .unwrap();
+        assert_eq!(seen, steps.iter().rev().copied().collect::<Vec<_>>());
+    }
+    assert!(brightness.is_sorted_by(|a, b| a < b), "{brightness:?}");
+    assert_eq!(largest(&plain, &run(&net, &latent, &block, 0.0, 250)), 0.0);
 }

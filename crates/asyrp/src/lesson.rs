@@ -1,0 +1,61 @@
+use crate::{Mix, edit::check, edit::times, sequence::shifted, step::step};
+use candle_core::{Result, Tensor};
+use sdft_diffusion::BottleneckNet;
+use sdft_schedule::Schedule;
+
+/// A step of a trajectory at which a direction learns.
+#[derive(Clone, Copy, Debug)]
+pub struct Lesson<'a> {
+    /// How many steps are done, this one included.
+    pub done: usize,
+    /// How many there will be.
+    pub total: usize,
+    /// The step of the process.
+    pub t: usize,
+    /// The clean image predicted from the changed features; its graph leads to the blocks.
+    pub x0: &'a Tensor,
+    /// The clean image that the unchanged model predicts on its own trajectory, without a graph.
+    pub origin: &'a Tensor,
+}
+
+/// Walks from `latent` down `steps`, with the directions and without, and gives each step to `learn`, which takes a loss of the two images
+/// and updates the blocks' parameters in place.
+///
+/// The next state is that of the blocks before the update. Each step is a graph of its own, so memory does not grow with their number.
+///
+/// Source: Asyrp `diffusion_latent.py` `run_training`: one update per step and image; `steps` are those of
+/// [`crate::training_sequence`], from the lowest of which the walk goes to the clean image at once.
+///
+/// # Errors
+/// Steps that do not ascend or are not of the process; as [`BottleneckNet::predict_edited`]; whatever `learn` fails with.
+pub fn lessons(
+    net: &dyn BottleneckNet,
+    schedule: &Schedule,
+    latent: &Tensor,
+    mix: &Mix<'_>,
+    steps: &[usize],
+    learn: &mut dyn FnMut(&Lesson<'_>) -> Result<()>,
+) -> Result<()> {
+    check(steps, schedule)?;
+    let alpha_bar = schedule.alpha_bar();
+    let (mut x, mut x_origin) = (latent.detach(), latent.detach());
+    let pairs = steps.iter().copied().zip(shifted(steps)).rev();
+    for (done, (t, next)) in pairs.enumerate() {
+        let times = times(t, &x)?;
+        let levels = (alpha_bar[t], next.map_or(1.0, |next| alpha_bar[next]));
+        let said = net.predict_edited(&x, &times, &mut |h, emb| mix.apply(h, emb))?;
+        let plain = said.plain.eps.detach();
+        let edited = step(&x, levels, &plain, &said.changed().eps, None)?;
+        let eps = net.predict_eps(&x_origin, &times)?.detach();
+        let origin = step(&x_origin, levels, &eps, &eps, None)?;
+        learn(&Lesson {
+            done: done + 1,
+            total: steps.len(),
+            t,
+            x0: &edited.x0,
+            origin: &origin.x0,
+        })?;
+        (x, x_origin) = (edited.next.detach(), origin.next);
+    }
+    Ok(())
+}
