@@ -43,7 +43,10 @@ pub(crate) fn missing(sdft: &Path, verb: &str, args: &[String]) -> Result<Option
             // It was brought and is not enough; the command itself says why.
             return Ok(None);
         }
-        eprint!("{}", explain(&needs));
+        match done.is_empty() {
+            true => eprint!("{}", explain(&needs)),
+            false => eprintln!("next, {}: {}", next.name, next.what),
+        }
         let program = match build("sdft-hub", "sdft-fetch") {
             Ok(program) => program,
             Err(error) => {
