@@ -1,4 +1,5 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
+use sdft_imaging::{Filter, resize_matrix};
 use sdft_nn::separable;
 
 /// What CLIP sees of a generated image, differentiably: resized without rounding or clamping, then normalised.
@@ -6,8 +7,8 @@ use sdft_nn::separable;
 /// Source: torchvision `Resize(n, BICUBIC)`, `CenterCrop(n)` and `Normalize` on tensors, after `(x + 1) / 2`.
 #[derive(Clone, Debug)]
 pub struct ClipInput {
-    rows: Tensor,
-    columns: Tensor,
+    /// Both sides are resized alike.
+    matrix: Tensor,
     mean: Tensor,
     std: Tensor,
 }
@@ -42,16 +43,19 @@ impl ClipInput {
         if side == 0 || n == 0 {
             bail!("images for CLIP: expected sides of at least one pixel, found {side} and {n}");
         }
-        let matrix = Tensor::from_vec(bicubic(side, n, antialias), (n, side), device)?;
-        let rows = matrix.to_dtype(DType::F32)?;
+        // With antialiasing, PyTorch's kernel is Pillow's.
+        let matrix = match antialias {
+            true => resize_matrix(side, n, Filter::Bicubic),
+            false => four_taps(side, n),
+        };
+        let matrix = Tensor::from_vec(matrix, (n, side), device)?.to_dtype(DType::F32)?;
         let channel = |values: [f64; 3]| {
             Tensor::new(&values, device)?
                 .to_dtype(DType::F32)?
                 .reshape((1, 3, 1, 1))
         };
         Ok(Self {
-            columns: rows.clone(),
-            rows,
+            matrix,
             mean: channel(mean)?,
             std: channel(std)?,
         })
@@ -63,63 +67,36 @@ impl ClipInput {
     /// An image of another size.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let light = x.affine(0.5, 0.5)?;
-        let resized = separable(&self.rows, &light, &self.columns)?;
+        let resized = separable(&self.matrix, &light, &self.matrix)?;
         resized.broadcast_sub(&self.mean)?.broadcast_div(&self.std)
     }
 }
 
-/// The matrix `[n, side]` that resizes a line of `side` pixels to `n`, row by row.
-///
-/// With antialiasing it is Pillow's: Keys' cubic with a = -0.5, as wide as a target pixel, cut off at the ends and normalised. Without, the
-/// cubic with a = -0.75 on four pixels, those beyond the ends being the last ones.
-fn bicubic(side: usize, n: usize, antialias: bool) -> Vec<f64> {
+/// The matrix `[n, side]` of the cubic with a = -0.75 on four pixels, those beyond the ends being the last ones: PyTorch's `bicubic` without
+/// antialiasing, `align_corners=False`.
+fn four_taps(side: usize, n: usize) -> Vec<f64> {
+    const A: f64 = -0.75;
+    let cubic = |x: f64| match x.abs() {
+        d if d < 1.0 => ((A + 2.0) * d - (A + 3.0)) * d * d + 1.0,
+        d if d < 2.0 => (((d - 5.0) * d + 8.0) * d - 4.0) * A,
+        _ => 0.0,
+    };
     let scale = side as f64 / n as f64;
     let mut matrix = vec![0.0; n * side];
     for (i, row) in matrix.chunks_exact_mut(side).enumerate() {
-        let centre = (i as f64 + 0.5) * scale;
-        if antialias {
-            let wide = scale.max(1.0);
-            let first = (centre - 2.0 * wide + 0.5).floor().max(0.0);
-            let last = (centre + 2.0 * wide + 0.5).floor().min(side as f64);
-            let mut sum = 0.0;
-            for (place, value) in row.iter_mut().enumerate() {
-                let at = place as f64;
-                if at >= first && at < last {
-                    *value = cubic((at - centre + 0.5) / wide, -0.5);
-                    sum += *value;
-                }
-            }
-            for value in row {
-                *value /= sum;
-            }
-        } else {
-            let at = centre - 0.5;
-            let floor = at.floor();
-            for tap in -1..=2 {
-                let place = (floor + f64::from(tap)).clamp(0.0, (side - 1) as f64);
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "clamped to the pixels there are"
-                )]
-                let place = place as usize;
-                row[place] += cubic(at - floor - f64::from(tap), -0.75);
-            }
+        let at = (i as f64 + 0.5) * scale - 0.5;
+        for tap in -1..=2 {
+            let place = at.floor() + f64::from(tap);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "clamped to the pixels there are"
+            )]
+            let inside = place.clamp(0.0, (side - 1) as f64) as usize;
+            row[inside] += cubic(at - place);
         }
     }
     matrix
-}
-
-/// Keys' cubic at distance `x`.
-fn cubic(x: f64, a: f64) -> f64 {
-    let d = x.abs();
-    if d < 1.0 {
-        ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0
-    } else if d < 2.0 {
-        (((d - 5.0) * d + 8.0) * d - 4.0) * a
-    } else {
-        0.0
-    }
 }
 
 #[cfg(test)]
@@ -128,14 +105,8 @@ mod tests {
 
     #[test]
     fn a_constant_stays_what_it_is() {
-        for (side, n, antialias) in [
-            (60, 37, true),
-            (60, 37, false),
-            (31, 224, true),
-            (31, 224, false),
-            (5, 5, true),
-        ] {
-            for row in bicubic(side, n, antialias).chunks_exact(side) {
+        for (side, n) in [(60, 37), (31, 224), (5, 5), (1, 3)] {
+            for row in four_taps(side, n).chunks_exact(side) {
                 assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-12);
             }
         }

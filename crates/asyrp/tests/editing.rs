@@ -284,3 +284,49 @@ fn a_block_learns_and_the_model_stays_what_it_is() {
     assert!(brightness.is_sorted_by(|a, b| a < b), "{brightness:?}");
     assert_eq!(largest(&plain, &run(&net, &latent, &block, 0.0, 250)), 0.0);
 }
+
+#[test]
+fn lessons_that_teach_nothing_follow_the_trajectories_of_edits() {
+    let net = unet(&lively(1));
+    let block = DeltaBlock::load(&block(&net, 2), net.bottleneck(), 4).unwrap();
+    let (latent, steps) = (image(), training_sequence(10, 500, 250));
+    let images = |mix: &Mix<'_>| {
+        let plan = EditPlan {
+            steps: steps.clone(),
+            t_edit: 250,
+            t_boost: 0,
+        };
+        let mut none = GivenNoise::new(latent.unsqueeze(0).unwrap());
+        let mut images = Vec::new();
+        edit(
+            &net,
+            &schedule(),
+            &latent,
+            mix,
+            &plan,
+            &mut none,
+            &mut |step| {
+                images.push(step.x0.clone());
+                Ok(())
+            },
+        )
+        .unwrap();
+        images
+    };
+    let mix = Mix::of(vec![Direction {
+        block: &block,
+        strength: 1.0,
+    }]);
+    let (edited, plain) = (images(&mix), images(&Mix::of(vec![])));
+    assert!(largest(&edited[3], &plain[3]) > 1e-4);
+    let mut at = 0;
+    lessons(&net, &schedule(), &latent, &mix, &steps, &mut |lesson| {
+        assert!(largest(lesson.x0, &edited[at]) < 1e-6, "{at}");
+        assert!(largest(lesson.origin, &plain[at]) < 1e-6, "{at}");
+        at += 1;
+        assert_eq!((lesson.done, lesson.total), (at, steps.len()));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(at, steps.len());
+}

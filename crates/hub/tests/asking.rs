@@ -19,6 +19,13 @@ fn error_of(server: &Server, wanted: &Wanted) -> HubError {
     error
 }
 
+/// A folder of the server.
+fn folder(place: &str) -> HubFile {
+    let mut folder = HubFile::parse(place).unwrap().unwrap();
+    folder.path.push('/');
+    folder
+}
+
 #[test]
 fn missing_headers_are_named_unless_the_list_knows_what_they_say() {
     for (headers, text) in [
@@ -137,8 +144,7 @@ fn a_listing_that_leads_out_of_the_cache_is_refused() {
         ("d/ok.bin", content(10)),
     ]);
     let cache = tempfile::tempdir().unwrap();
-    let mut folder = HubFile::parse("hf:owner/name/d").unwrap().unwrap();
-    folder.path.push('/');
+    let mut folder = folder("hf:owner/name/d");
     let fetcher = server.fetcher(cache.path());
     let error = fetcher.files_below(&folder).unwrap_err();
     assert!(error.to_string().contains("victim.txt"), "{error}");
@@ -159,8 +165,7 @@ fn a_list_that_never_comes_is_not_waited_for() {
         .fetch(&wanted("typo.bin"), &mut Quiet)
         .unwrap_err();
     assert!(error.to_string().contains("no such file"), "{error}");
-    let mut folder = HubFile::parse("hf:owner/name/d").unwrap().unwrap();
-    folder.path.push('/');
+    let folder = folder("hf:owner/name/d");
     let error = server
         .fetcher(cache.path())
         .files_below(&folder)

@@ -84,6 +84,22 @@ pub(crate) fn taps(
     (start..start + n).map(tap).collect()
 }
 
+/// The matrix of a line of `source` pixels that becomes `target`, row by row: what [`crate::resize_f32`] computes, for whoever needs the
+/// gradient of it. Sizes of 0 are read as 1.
+///
+/// # Shapes
+/// - returns `[target, source]`, rows that sum to 1
+#[must_use]
+pub fn resize_matrix(source: usize, target: usize, filter: Filter) -> Vec<f64> {
+    let (source, target) = (source.max(1), target.max(1));
+    let mut matrix = vec![0.0; source * target];
+    let rows = matrix.chunks_exact_mut(source);
+    for (row, tap) in rows.zip(taps(source, target, 0, target, filter)) {
+        row[tap.first..][..tap.weights.len()].copy_from_slice(&tap.weights);
+    }
+    matrix
+}
+
 /// Weights as integers with 22 fractional bits, rounded half away from zero.
 pub(crate) fn fixed_point(taps: Vec<Taps<f64>>) -> Vec<Taps<i32>> {
     let one = f64::from(1_u32 << PRECISION);
@@ -99,6 +115,27 @@ pub(crate) fn fixed_point(taps: Vec<Taps<f64>>) -> Vec<Taps<i32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_matrix_of_a_resize_is_the_resize() {
+        let line: Vec<f32> = (0..11).map(|i| ((i * 7) % 5) as f32 - 1.5).collect();
+        for (target, filter) in [
+            (4, Filter::Bicubic),
+            (11, Filter::Box),
+            (30, Filter::Bilinear),
+        ] {
+            let matrix = resize_matrix(11, target, filter);
+            let resized = crate::resize_f32(&line, 11, target, 1, filter);
+            for (row, expected) in matrix.chunks_exact(11).zip(resized) {
+                let found: f64 = row.iter().zip(&line).map(|(w, &v)| w * f64::from(v)).sum();
+                assert!(
+                    (found - f64::from(expected)).abs() < 1e-6,
+                    "{target} {found} {expected}"
+                );
+            }
+        }
+        assert_eq!(resize_matrix(0, 0, Filter::Box), [1.0]);
+    }
 
     #[test]
     fn weights_sum_to_one_and_stay_inside_the_source() {

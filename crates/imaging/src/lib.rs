@@ -40,7 +40,7 @@ pub use convert::{from_unit_range_round, from_unit_range_truncate, to_unit_range
 pub use crop::{center_crop, resize_short_side, resize_short_side_square};
 pub use decode::{Decoded, Limits, decode_bytes, decode_described, decode_file, read_image_file};
 pub use error::{ImagingError, Result};
-pub use filter::Filter;
+pub use filter::{Filter, resize_matrix};
 pub use font::{draw_text, text_size};
 pub use interpolate::{Sampling, interpolate};
 pub use png::{encode_png, write_png};

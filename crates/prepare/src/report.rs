@@ -58,7 +58,7 @@ impl fmt::Display for Report {
             _ => {}
         }
         write!(f, " ({seconds:.1} s")?;
-        if self.made > 0 {
+        if self.made > 0 && self.made == self.images {
             write!(f, ", {:.0} images/s", self.made as f64 / seconds.max(1e-9))?;
         }
         write!(f, ")")?;

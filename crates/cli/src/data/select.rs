@@ -111,8 +111,13 @@ fn refuse_others(out: &Path) -> Result<()> {
 }
 
 fn write(args: &SelectArgs, out: &Path, scored: &[Scored<'_>], taken: usize) -> Result<()> {
-    // The folder gets its name when everything is in it.
-    let aside = out.with_extension(format!("{}.aside", std::process::id()));
+    // The folder gets its name when everything is in it; what a killed selection left is swept away.
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    let aside = out.with_file_name(format!(".{name}.aside"));
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside)
+            .with_context(|| format!("cannot remove {}", aside.display()))?;
+    }
     let fill = || -> Result<()> {
         for Scored { id, path, .. } in &scored[..taken] {
             let to = aside.join(IMAGES).join(id);
