@@ -1,6 +1,86 @@
 //! Where an edit begins and where it is sharpened, from how far the trajectory is from the image.
 
-use candle_core::{Result, bail};
+use crate::invert;
+use candle_core::{Result, Tensor, bail};
+use sdft_diffusion::Denoiser;
+use sdft_schedule::Schedule;
+
+/// How far inversions are from the images they began at, by the step that is reached.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Curves {
+    /// Distances of the states, summed over images.
+    states: Vec<f64>,
+    /// Distances of the images predicted on the way, summed likewise.
+    predicted: Vec<f64>,
+    steps: Vec<usize>,
+    images: usize,
+}
+
+impl Curves {
+    /// Without any image; `steps` are those of the inversion, ascending.
+    #[must_use]
+    pub fn new(steps: &[usize]) -> Self {
+        let n = steps.len().saturating_sub(1);
+        Self {
+            states: vec![0.0; n],
+            predicted: vec![0.0; n],
+            steps: steps.to_vec(),
+            images: 0,
+        }
+    }
+
+    /// Inverts images and adds their distances. `distance` gives one number for each image of the batch, of its arguments' images.
+    ///
+    /// Source: Asyrp `diffusion_latent.py` `compute_lpips_distance`; a step's distance stands at the step that it arrives at.
+    ///
+    /// # Errors
+    /// As [`invert`]; whatever `distance` fails with, or another number of distances than images.
+    pub fn add(
+        &mut self,
+        net: &dyn Denoiser,
+        schedule: &Schedule,
+        x0: &Tensor,
+        distance: &mut dyn FnMut(&Tensor, &Tensor) -> Result<Vec<f64>>,
+    ) -> Result<()> {
+        let n = x0.dim(0)?;
+        let steps = self.steps.clone();
+        let (mut states, mut predicted) = (Vec::new(), Vec::new());
+        invert(net, schedule, x0, &steps, &mut |step| {
+            for (kept, image) in [(&mut states, step.x), (&mut predicted, step.x0)] {
+                let distances = distance(image, x0)?;
+                if distances.len() != n {
+                    bail!("{n} images, {} distances", distances.len());
+                }
+                kept.push(distances.iter().sum::<f64>());
+            }
+            Ok(())
+        })?;
+        // Only whole trajectories count.
+        for (sums, new) in [(&mut self.states, states), (&mut self.predicted, predicted)] {
+            for (sum, new) in sums.iter_mut().zip(new) {
+                *sum += new;
+            }
+        }
+        self.images += n;
+        Ok(())
+    }
+
+    /// Mean distances of the states, for [`first_reaching`].
+    pub fn states(&self) -> Vec<(usize, f64)> {
+        self.means(&self.states)
+    }
+
+    /// Mean distances of the predicted images.
+    pub fn predicted(&self) -> Vec<(usize, f64)> {
+        self.means(&self.predicted)
+    }
+
+    fn means(&self, sums: &[f64]) -> Vec<(usize, f64)> {
+        let n = self.images.max(1) as f64;
+        let arrivals = self.steps.iter().skip(1).copied();
+        arrivals.zip(sums.iter().map(|sum| sum / n)).collect()
+    }
+}
 
 /// The first step of a curve of distances that reaches a threshold.
 ///

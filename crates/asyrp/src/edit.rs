@@ -116,3 +116,11 @@ pub fn edit(
     }
     Ok(x)
 }
+
+/// The factor of a block's movement for an edit of this strength: scaled by how many steps it acts in, and shared by several directions.
+///
+/// Source: Asyrp `diffusion_latent.py` `run_test`, `hs_coeff`.
+#[must_use]
+pub fn strength_at(strength: f64, trained: usize, steps: usize, directions: usize) -> f64 {
+    strength * trained as f64 / steps.max(1) as f64 / (directions.max(1) as f64).sqrt()
+}

@@ -44,9 +44,12 @@
 
 pub use crate::{
     clip_input::ClipInput,
-    curve::first_reaching,
+    curve::{Curves, first_reaching},
     delta::{DeltaBlock, Direction, Mix},
-    edit::{EditPlan, edit, invert},
+    edit::{EditPlan, edit, invert, strength_at},
+    file::{DirectionInfo, LoadedDirection, direction_metadata, read_direction, write_direction},
+    goal::{Embed, Goal, GoalLoss, GoalWeights, Seen, cosine_of_texts},
+    latents::InversionCache,
     lesson::{Lesson, lessons},
     loss::{TextDirection, asyrp_loss, clip_loss, directional_similarity, l1_term},
     sequence::{sequence, shifted, training_sequence},
@@ -57,6 +60,9 @@ mod clip_input;
 mod curve;
 mod delta;
 mod edit;
+mod file;
+mod goal;
+mod latents;
 mod lesson;
 mod loss;
 mod sequence;

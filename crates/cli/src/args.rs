@@ -1,4 +1,5 @@
 use crate::data::args::DataArgs;
+use crate::edit::args::EditArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sdft_features::InceptionResize;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub(crate) enum Verb {
     /// Bring images into a model's domain; without arguments, the embedded example.
     #[command(after_help = TRANSLATE_HELP)]
     Translate(TranslateArgs),
+    /// Edit images by a text, or train what does; without arguments, the embedded example.
+    Edit(EditArgs),
     /// Say what is in a weights file: architecture, parameters, metadata.
     Inspect(InspectArgs),
     /// Turn a .pt file into .safetensors.

@@ -1,6 +1,6 @@
 //! What the program carries with it, so that it works from any folder.
 
-use sdft_train::{ClassifierPlan, Plan};
+use sdft_train::{ClassifierPlan, DirectionPlan, Plan};
 
 const PRESETS: [(&str, &str); 6] = [
     (
@@ -35,6 +35,33 @@ const CLASSIFIERS: [(&str, &str); 1] = [(
     include_str!("../../../assets/configs/digits-classifier.toml"),
 )];
 
+/// Presets of directions.
+const DIRECTIONS: [(&str, &str); 8] = [
+    (
+        "smiling",
+        include_str!("../../../assets/configs/edit/smiling.toml"),
+    ),
+    ("sad", include_str!("../../../assets/configs/edit/sad.toml")),
+    (
+        "angry",
+        include_str!("../../../assets/configs/edit/angry.toml"),
+    ),
+    (
+        "young",
+        include_str!("../../../assets/configs/edit/young.toml"),
+    ),
+    ("old", include_str!("../../../assets/configs/edit/old.toml")),
+    ("man", include_str!("../../../assets/configs/edit/man.toml")),
+    (
+        "woman",
+        include_str!("../../../assets/configs/edit/woman.toml"),
+    ),
+    (
+        "digits-3-to-2",
+        include_str!("../../../assets/configs/edit/digits-3-to-2.toml"),
+    ),
+];
+
 /// What the settings of a command can start from.
 pub(crate) trait Presets {
     /// Names and texts.
@@ -60,6 +87,10 @@ impl Presets for Plan {
 
 impl Presets for ClassifierPlan {
     const PRESETS: &'static [(&'static str, &'static str)] = &CLASSIFIERS;
+}
+
+impl Presets for DirectionPlan {
+    const PRESETS: &'static [(&'static str, &'static str)] = &DIRECTIONS;
 }
 
 /// The name under which the embedded digits go.

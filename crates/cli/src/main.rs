@@ -10,8 +10,10 @@ mod console;
 mod convert;
 mod data;
 mod doctor;
+mod edit;
 mod estimate;
 mod evaluate;
+mod gallery;
 mod inspect;
 mod judge;
 mod names;
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Verb::Sample(args) => sample::sample(&args).map(|()| ExitCode::SUCCESS),
         Verb::TrainClassifier(args) => classifier::train_classifier(&args),
         Verb::Translate(args) => translate::translate(&args),
+        Verb::Edit(args) => edit::edit(&args),
         Verb::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         Verb::Convert(args) => convert::convert(&args).map(|()| ExitCode::SUCCESS),
         Verb::Data(args) => data::data(&args, cli.offline, cli.threads),

@@ -229,6 +229,24 @@ pub(crate) fn model_file(name: &str) -> Result<String> {
     Ok(inside.display().to_string())
 }
 
+/// Fails unless a model makes images without labels.
+pub(crate) fn unconditional(name: &str, model: &LoadedModel) -> Result<()> {
+    let config = &model.config;
+    if config.num_classes != 0 {
+        return Err(usage(format!(
+            "{name}: expected an unconditional model, found one of {} classes",
+            config.num_classes
+        )));
+    }
+    if config.in_channels != 3 || ![3, 6].contains(&config.out_channels) {
+        return Err(usage(format!(
+            "{name}: expected a model from 3 channels to 3 or 6, found {} to {}",
+            config.in_channels, config.out_channels
+        )));
+    }
+    Ok(())
+}
+
 /// The contact sheet of a folder stands beside it, so that the folder holds samples and nothing else.
 pub(crate) fn sheet_beside(folder: &Path) -> PathBuf {
     let full = folder.canonicalize();

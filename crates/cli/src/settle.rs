@@ -5,9 +5,11 @@ use crate::args::{
     ReproduceArgs, TrainArgs, Verb,
 };
 use crate::data::args::{DataVerb, SelectArgs};
+use crate::edit::Eye;
+use crate::edit::args::{EditArgs, EditVerb, StepArg};
 use crate::names::Names;
 use crate::sample::model_file;
-use crate::{assets, classifier, console, train};
+use crate::{assets, classifier, console, edit, train};
 use anyhow::Result;
 use clap::Parser;
 use sdft_models::{LoadOptions, inspect_file};
@@ -30,6 +32,7 @@ pub(crate) fn settle(verb: &mut Verb, names: &mut Names) -> Result<()> {
             let size = side(args.model.as_deref()).or(args.file.image_size);
             images(names, "--input", args.input.as_mut(), size.unwrap_or(SIZE))
         }
+        Verb::Edit(args) => of_edit(args, names),
         Verb::Inspect(args) => weights_path(names, "inspect", Some(&mut args.file)),
         Verb::Convert(args) => weights_path(names, "convert", Some(&mut args.input)),
         Verb::Evaluate(args) => of_evaluate(args, names),
@@ -176,6 +179,64 @@ fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
         put(&mut args.run.set, key, &before, folder);
     }
     Ok(())
+}
+
+fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
+    match &mut args.verb {
+        None => Ok(()),
+        Some(EditVerb::Train(args)) => {
+            if args.run.resume.is_some() || args.run.list {
+                return Ok(());
+            }
+            let table = edit::assemble(args)?;
+            let source = text_at(&table, "source");
+            let mut file = source.clone();
+            names.weights("--model", &mut file)?;
+            let size = said_size(&table).or_else(|| side(Some(&file)));
+            let data = text_at(&table, "data.path");
+            let mut folder = data.clone();
+            names.images("--data", &mut folder, size.unwrap_or(SIZE))?;
+            let network = text_at(&table, "goal.network");
+            if let Eye::Clip(patch) = Eye::of(&network) {
+                names.network(clip_of(patch), &args.weights);
+                if [args.t_edit, args.t_boost].contains(&Some(StepArg::Auto)) {
+                    names.network("lpips-alex", &args.weights);
+                }
+            }
+            let identity = table.get("goal").and_then(|goal| goal.get("identity"));
+            if identity.is_some_and(|w| w.as_float() != Some(0.0) && w.as_integer() != Some(0)) {
+                names.network("irse50", &args.weights);
+            }
+            put(&mut args.run.set, "source", &source, file);
+            put(&mut args.run.set, "data.path", &data, folder);
+            Ok(())
+        }
+        Some(EditVerb::Apply(args)) => {
+            names.weights("--model", &mut args.model)?;
+            let size = side(Some(&args.model)).or(args.file.image_size);
+            images(
+                names,
+                "--input",
+                Some(&mut args.input),
+                size.unwrap_or(SIZE),
+            )
+        }
+        Some(EditVerb::Range(args)) => {
+            names.weights("--model", &mut args.model)?;
+            let size = side(Some(&args.model)).or(args.file.image_size);
+            names.images("--data", &mut args.data, size.unwrap_or(SIZE))?;
+            names.network(clip_of(16), &args.weights);
+            names.network("lpips-alex", &args.weights);
+            Ok(())
+        }
+    }
+}
+
+fn clip_of(patch: usize) -> &'static str {
+    match patch {
+        32 => "clip-b32",
+        _ => "clip-b16",
+    }
 }
 
 fn of_evaluate(args: &mut EvaluateArgs, names: &mut Names) -> Result<()> {

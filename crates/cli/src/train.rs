@@ -77,7 +77,7 @@ impl Job {
         let source = if plan.source.is_empty() {
             None
         } else {
-            let model = load_source(&plan, given, given_process)?;
+            let model = load_source(&plan.source, &plan.source_key, given, given_process)?;
             plan.source_sha256.clone_from(&model.sha256);
             plan.model = sdft_adm::AdmConfig {
                 dropout: plan.model.dropout,
@@ -106,7 +106,8 @@ impl Job {
         let source = if plan.source.is_empty() {
             None
         } else {
-            let model = load_source(&plan, all_fields(&plan.model), all_fields(&plan.process))?;
+            let (model, process) = (all_fields(&plan.model), all_fields(&plan.process));
+            let model = load_source(&plan.source, &plan.source_key, model, process)?;
             if model.sha256 != plan.source_sha256 {
                 anyhow::bail!(
                     "{}: the source model changed since the run began: its SHA-256 was {}, now it is {}",
@@ -345,20 +346,20 @@ pub(crate) fn assemble(args: &TrainArgs) -> Result<Table> {
     Ok(table)
 }
 
-/// The source model of a plan, with what should be known about how it was read.
-fn load_source(
-    plan: &Plan,
+/// A model, with what should be known about how it was read; an empty `key` chooses a part of its file.
+pub(crate) fn load_source(
+    name: &str,
+    key: &str,
     given: Map<String, Value>,
     given_process: Map<String, Value>,
 ) -> Result<LoadedModel> {
-    let key = (!plan.source_key.is_empty()).then(|| plan.source_key.clone());
     let options = LoadOptions {
         given,
         given_process,
-        key,
+        key: (!key.is_empty()).then(|| key.to_owned()),
         ..LoadOptions::default()
     };
-    let model = load_model(&plan.source, &options)?;
+    let model = load_model(name, &options)?;
     for note in &model.notes {
         console::note(note);
     }
@@ -366,7 +367,7 @@ fn load_source(
 }
 
 /// A settled section as fields that were all given.
-fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
+pub(crate) fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
     match serde_json::to_value(section) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),

@@ -155,7 +155,7 @@ fn one_bad_image_does_not_stop_the_others() {
     translate(&place, &[]).fails(
         1,
         &[
-            "4 of 10 images could not be translated, the others are done",
+            "4 of 10 images failed, the others are done",
             "broken.png: ",
             "dangling.png: ",
             "tiny.png: 3x40 is too small for a model of 16x16, expected 4 pixels",

@@ -36,11 +36,15 @@ pub use crate::{
     judge::{JudgeReport, train_judge},
     pairs::{Pair, PairNets, Pairing, compare_pairs, pair_up},
     report::{Measure, Report},
-    score::{DigitsScore, KeptScore, aligned_distance, score_digits, score_kept, tint},
+    score::{
+        DigitsScore, KeptScore, aligned_distance, class_features, score_digits, score_kept, tint,
+    },
     set::{ImageSet, of_files},
     sets::{SetOptions, compare_sets},
     strip::{nearest_first, neighbour_strip},
-    text::{direction_of_texts, features_of_text},
+    text::{
+        direction_of_texts, features_of_text, read_clip, text_as_it_stands, texts_through_templates,
+    },
 };
 
 mod cache;

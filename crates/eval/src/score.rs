@@ -1,4 +1,4 @@
-use candle_core::{D, DType, Result, Tensor, bail};
+use candle_core::{D, DType, Device, Result, Tensor, bail};
 use sdft_data::{Digits, Style};
 use sdft_features::{DigitsJudge, Judgement};
 
@@ -98,6 +98,36 @@ pub fn score_kept(judge: &DigitsJudge, images: &Tensor, classes: &[u8]) -> Resul
         style: share(styled),
         both: share(both),
     })
+}
+
+/// The judge's features of embedded digits of one class, the first `n` of it in each style, `[2 n, F]`: what stands for the class where a
+/// direction leads from one to another.
+///
+/// # Errors
+/// A class or a number that there is not.
+pub fn class_features(judge: &DigitsJudge, class: u8, n: usize) -> crate::Result<Tensor> {
+    let digits = Digits::embedded()?;
+    let labels = digits.labels().iter().enumerate();
+    let these: Vec<usize> = labels
+        .filter(|(_, label)| **label == class)
+        .map(|(i, _)| i)
+        .take(n)
+        .collect();
+    if n == 0 || these.len() < n {
+        return Err(candle_core::Error::Msg(format!(
+            "expected {n} digits of class {class}, found {}",
+            these.len()
+        ))
+        .into());
+    }
+    let side = Digits::SIZE;
+    let pixels: Vec<f32> = [Style::Chalk, Style::Ember]
+        .into_iter()
+        .flat_map(|style| these.iter().map(move |&i| (i, style)))
+        .flat_map(|(i, style)| digits.render(i, style))
+        .collect();
+    let x = Tensor::from_vec(pixels, (2 * n, 3, side, side), &Device::Cpu)?;
+    Ok(judge.look(&x)?.features)
 }
 
 /// One image, judged.

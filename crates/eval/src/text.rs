@@ -15,10 +15,52 @@ pub fn direction_of_texts(
     tokenizer: &Path,
     [from, to]: [&str; 2],
 ) -> Result<Vec<f64>> {
-    let texts = Texts::read(patch, files, tokenizer)?;
-    let features = |text: &str| texts.features(text, clip_prompts(text));
+    let clip = read_clip(patch, files)?;
+    let [source, target] = texts_through_templates(&clip, patch, tokenizer, [from, to])?;
     let what = format!("from {from:?} to {to:?}");
-    of(&what, text_direction(&features(from)?, &features(to)?))
+    of(&what, text_direction(&source, &target))
+}
+
+/// Feature vectors of two texts through 79 templates each, a row for each template.
+///
+/// # Errors
+/// A tokenizer that cannot be read; a text that is too long or has an unknown part.
+pub fn texts_through_templates(
+    clip: &Clip,
+    patch: usize,
+    tokenizer: &Path,
+    [from, to]: [&str; 2],
+) -> Result<[Features; 2]> {
+    let texts = Texts::open(clip, patch, tokenizer)?;
+    let features = |text: &str| texts.features(text, clip_prompts(text));
+    Ok([features(from)?, features(to)?])
+}
+
+/// The feature vector of a text as it stands, without templates; of any length.
+///
+/// # Errors
+/// As [`texts_through_templates`].
+pub fn text_as_it_stands(
+    clip: &Clip,
+    patch: usize,
+    tokenizer: &Path,
+    text: &str,
+) -> Result<Vec<f32>> {
+    let texts = Texts::open(clip, patch, tokenizer)?;
+    let features = texts.features(text, [text.to_owned()])?;
+    Ok(features.row(0).unwrap_or_default().to_vec())
+}
+
+/// CLIP with both its towers.
+///
+/// # Errors
+/// Files that cannot be read or do not fit.
+pub fn read_clip(patch: usize, files: &[PathBuf]) -> Result<Clip> {
+    let params = Network::Clip(patch).read(files);
+    Ok(Clip::load(
+        ClipConfig::vit_b(patch),
+        &params.map_err(EvalError::Weights)?,
+    )?)
 }
 
 /// The feature vector of a text as it stands, without templates; of any length.
@@ -31,26 +73,21 @@ pub fn features_of_text(
     tokenizer: &Path,
     text: &str,
 ) -> Result<Vec<f32>> {
-    let texts = Texts::read(patch, files, tokenizer)?;
-    let features = texts.features(text, [text.to_owned()])?;
-    Ok(features.row(0).unwrap_or_default().to_vec())
+    text_as_it_stands(&read_clip(patch, files)?, patch, tokenizer, text)
 }
 
 /// CLIP's text encoder.
-struct Texts {
-    clip: Clip,
+struct Texts<'a> {
+    clip: &'a Clip,
     tokenizer: ClipTokenizer,
     dim: usize,
 }
 
-impl Texts {
-    fn read(patch: usize, files: &[PathBuf], tokenizer: &Path) -> Result<Self> {
+impl<'a> Texts<'a> {
+    fn open(clip: &'a Clip, patch: usize, tokenizer: &Path) -> Result<Self> {
         let config = ClipConfig::vit_b(patch);
-        let params = Network::Clip(patch)
-            .read(files)
-            .map_err(EvalError::Weights)?;
         Ok(Self {
-            clip: Clip::load(config, &params)?,
+            clip,
             tokenizer: ClipTokenizer::open(tokenizer, config.context).map_err(EvalError::Text)?,
             dim: config.features,
         })

@@ -51,4 +51,18 @@ impl Process {
             rescale_timesteps: self.rescale_timesteps,
         })
     }
+
+    /// Every step of the process with its tables in single precision, as the published samplers of SDEdit, EGSDE and Asyrp have them, and the
+    /// smaller fixed variance.
+    ///
+    /// # Errors
+    /// An unknown schedule, too few steps.
+    pub fn published(&self) -> Result<Diffusion, ScheduleError> {
+        let kind: BetaSchedule = self.noise_schedule.parse()?;
+        Ok(Diffusion {
+            schedule: Schedule::from_betas_in_f32(&kind.betas(self.diffusion_steps)?)?,
+            variance: Variance::FixedSmall,
+            rescale_timesteps: self.rescale_timesteps,
+        })
+    }
 }

@@ -22,6 +22,13 @@ pub enum Decay {
         /// The final factor, in [0, 1].
         floor: f64,
     },
+    /// Times `factor` after every `every` steps: torch's `StepLR`.
+    Step {
+        /// Steps of one rate, > 0.
+        every: u64,
+        /// In [0, 1].
+        factor: f64,
+    },
 }
 
 /// The learning rate of every step: a pure function, so that a resumed run needs no state.
@@ -73,6 +80,7 @@ impl LearningRate {
             Decay::Cosine { steps, floor } => {
                 floor + (1.0 - floor) * 0.5 * (1.0 + (PI * share(steps)).cos())
             }
+            Decay::Step { every, factor } => factor.powf((step / every.max(1)) as f64),
         };
         self.base * warmup * decay
     }
@@ -92,6 +100,15 @@ impl LearningRate {
             Decay::Cosine { steps, floor } => {
                 check_range(steps > 0, "decay steps", steps as f64, "[1, inf)")?;
                 check_range((0.0..=1.0).contains(&floor), "decay floor", floor, "[0, 1]")
+            }
+            Decay::Step { every, factor } => {
+                check_range(every > 0, "decay steps", every as f64, "[1, inf)")?;
+                check_range(
+                    (0.0..=1.0).contains(&factor),
+                    "decay factor",
+                    factor,
+                    "[0, 1]",
+                )
             }
         }
     }
@@ -123,6 +140,24 @@ mod tests {
         let lr = rate(0, Decay::Linear { steps: 4 });
         let got: Vec<f64> = (0..6).map(|step| lr.at(step)).collect();
         assert_eq!(got, [0.5, 0.375, 0.25, 0.125, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn step_decay_is_that_of_torch() {
+        let decay = Decay::Step {
+            every: 3,
+            factor: 0.1,
+        };
+        let lr = rate(0, decay);
+        let got: Vec<f64> = (0..7).map(|step| lr.at(step)).collect();
+        for (got, expected) in got.iter().zip([0.5, 0.5, 0.5, 0.05, 0.05, 0.05, 0.005]) {
+            assert!((got - expected).abs() < 1e-15, "{got} {expected}");
+        }
+        let broken = Decay::Step {
+            every: 0,
+            factor: 0.1,
+        };
+        assert!(rate(0, broken).check().is_err());
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub(crate) enum Stepped {
     Updated(Vec<(&'static str, f64)>),
     /// The named number was not finite: nothing moved.
     Skipped(&'static str),
+    /// The user asked for an end within the step: nothing moved, and it is to be done again.
+    Stopped,
 }
 
 /// What is trained.
@@ -166,6 +168,7 @@ pub(crate) fn drive(
                     });
                 }
             }
+            Stepped::Stopped => break,
         }
         position.step += 1;
         since += pace.batch as u64;

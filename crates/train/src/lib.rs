@@ -28,6 +28,10 @@ pub use crate::{
         Accuracy, ClassifierData, ClassifierModel, ClassifierOutput, ClassifierPlan,
         ClassifierSetup, DomainPlan, LevelAccuracy, start_classifier, train_classifier,
     },
+    direction::{
+        DirectionData, DirectionLoop, DirectionOutput, DirectionPlan, DirectionSetup, GoalPlan,
+        WalkPlan, train_direction,
+    },
     drive::{Ending, Progress, Watcher},
     error::{Result, TrainError},
     examine::Examiner,
@@ -43,6 +47,7 @@ pub use crate::{
 
 mod audit;
 mod classifier;
+mod direction;
 mod drive;
 mod error;
 mod examine;

@@ -16,6 +16,14 @@ pub(crate) struct State {
     pub(crate) optimizer: Tensors,
 }
 
+/// What moves, as it was at some time.
+pub(crate) struct Remembered {
+    weights: Vec<Tensor>,
+    ema: Tensors,
+    ema_updates: u64,
+    optimizer: Tensors,
+}
+
 /// Trainable weights and what moves them.
 #[derive(Debug)]
 pub(crate) struct Updater {
@@ -50,6 +58,10 @@ impl Updater {
             LrSchedule::Cosine => Decay::Cosine {
                 steps,
                 floor: plan.lr_final,
+            },
+            LrSchedule::Step => Decay::Step {
+                every: plan.lr_every,
+                factor: plan.lr_factor,
             },
         };
         Ok(Self {
@@ -102,6 +114,29 @@ impl Updater {
             ema: self.ema.state()?,
             optimizer: self.optimizer.state()?,
         })
+    }
+
+    /// A copy of all that moves, to be [put back](Self::put_back).
+    pub(crate) fn remember(&self) -> Result<Remembered> {
+        let weights = self.vars.iter();
+        Ok(Remembered {
+            weights: weights
+                .map(|(_, var)| var.as_tensor().copy())
+                .collect::<candle_core::Result<_>>()?,
+            ema: self.ema.state()?,
+            ema_updates: self.ema.n_updates(),
+            optimizer: self.optimizer.state()?,
+        })
+    }
+
+    /// Undoes all updates since.
+    pub(crate) fn put_back(&mut self, then: Remembered) -> Result<()> {
+        for ((_, var), tensor) in self.vars.iter().zip(&then.weights) {
+            var.set(tensor)?;
+        }
+        self.ema.load_state(then.ema, then.ema_updates)?;
+        self.optimizer.load_state(then.optimizer)?;
+        Ok(())
     }
 
     /// Goes on from a checkpoint.

@@ -3,8 +3,9 @@
 use super::digits::spread;
 use crate::args::{TranslatorArg, WalkArg};
 use crate::classifier::digits_classifier;
+use crate::gallery::go_on;
 use crate::train::load_model;
-use crate::translate::{TranslatePlan, Translator, Variant, go_on, sources};
+use crate::translate::{TranslatePlan, Translator, Variant, sources};
 use crate::{console, judge};
 use anyhow::Result;
 use candle_core::Tensor;

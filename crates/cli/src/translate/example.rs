@@ -1,8 +1,9 @@
 //! The embedded example: digits of classes that the target set lacks, from chalk to ember.
 
-use super::{Ended, Request, plan, run};
+use super::{Request, plan, run};
 use crate::args::{TranslateArgs, TranslatorArg};
 use crate::classifier::digits_classifier;
+use crate::gallery::Ended;
 use crate::train::train_digits;
 use crate::{INTERRUPTED, assets, console, judge};
 use anyhow::{Context, Result};

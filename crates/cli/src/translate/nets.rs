@@ -6,10 +6,10 @@ use crate::usage;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::{Encoder, Unet};
-use sdft_diffusion::{Clip, Diffusion, Variance};
-use sdft_models::{LoadedEncoder, LoadedModel, Process};
+use sdft_diffusion::{Clip, Diffusion};
+use sdft_models::{LoadedEncoder, LoadedModel};
 use sdft_samplers::{NumberedNoise, Observer};
-use sdft_schedule::{BetaSchedule, Respacing, Schedule};
+use sdft_schedule::Respacing;
 use sdft_translators::{
     DomainIndependent, DomainSpecific, Edit, Energies, Ilvr, LowPass, Walk, ddib, egsde, ilvr,
     levels_of, sdedit, start_of, steps_inside,
@@ -224,7 +224,7 @@ fn walk(
             (Diffusion { schedule, ..full }, start, ddim)
         }
         WalkArg::Ancestral => {
-            let diffusion = published(process)?;
+            let diffusion = process.published()?;
             let start = levels_of(&diffusion, t0)?;
             (diffusion, start, Walk::Ancestral)
         }
@@ -240,22 +240,12 @@ fn walk(
     ))
 }
 
-/// Every step of the process as SDEdit and EGSDE walk it: tables in single precision, the smaller fixed variance.
-fn published(process: &Process) -> Result<Diffusion> {
-    let kind: BetaSchedule = process.noise_schedule.parse()?;
-    let schedule = Schedule::from_betas_in_f32(&kind.betas(process.diffusion_steps)?)?;
-    Ok(Diffusion {
-        schedule,
-        variance: Variance::FixedSmall,
-        rescale_timesteps: process.rescale_timesteps,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::assets::DIGITS_SOURCE;
     use crate::train::load_model;
+    use sdft_diffusion::Variance;
     use sdft_models::LoadOptions;
 
     #[test]

@@ -44,6 +44,15 @@ impl ClipTokenizer {
                 "the tokenizer gives {text:?} the first and last tokens {ends:?}, expected CLIP's {START} and {END}"
             ));
         }
+        // What a tokenizer does not know becomes its end token, and the text would end there.
+        if ids[1..ids.len() - 1]
+            .iter()
+            .any(|id| [START, END].contains(id))
+        {
+            return Err(format!(
+                "the text {text:?} has a part that the tokenizer does not know, or one of its own marks"
+            ));
+        }
         if ids.len() > self.context {
             return Err(format!(
                 "the text {text:?} has {} tokens with start and end, expected at most {}",

@@ -244,9 +244,16 @@ pub(crate) fn check_pace(pace: &LoopPlan, output: &OutputPlan) -> Result<(), Pla
 
 /// Fails unless the optimiser's numbers are in their ranges.
 pub(crate) fn check_optim(optim: &OptimPlan) -> Result<(), PlanError> {
+    if optim.lr_every == 0 {
+        return Err(error(
+            "optim.lr_every",
+            "expected 1 or more, found 0".into(),
+        ));
+    }
     check_ranges(&[
         ("optim.lr", optim.lr, 0.0, f64::MAX),
         ("optim.lr_final", optim.lr_final, 0.0, 1.0),
+        ("optim.lr_factor", optim.lr_factor, 0.0, 1.0),
         ("optim.betas", optim.betas.0, 0.0, 0.999_999_999),
         ("optim.betas", optim.betas.1, 0.0, 0.999_999_999),
         ("optim.eps", optim.eps, f64::MIN_POSITIVE, f64::MAX),

@@ -75,6 +75,8 @@ pub enum LrSchedule {
     Linear,
     /// Falls along half a cosine to `lr_final` times the start.
     Cosine,
+    /// Is multiplied by `lr_factor` after every `lr_every` steps, of a direction after so many epochs.
+    Step,
 }
 
 /// Where images come from.
@@ -172,6 +174,10 @@ pub struct OptimPlan {
     pub schedule: LrSchedule,
     /// Cosine only: the fraction of `lr` at the last step.
     pub lr_final: f64,
+    /// Step only: how long one rate lasts.
+    pub lr_every: u64,
+    /// Step only: what the rate is multiplied by then.
+    pub lr_factor: f64,
     /// Steps over which the rate rises linearly.
     pub warmup: u64,
     /// AdamW's two decays.
@@ -197,6 +203,8 @@ impl Default for OptimPlan {
             lr: 2e-5,
             schedule: LrSchedule::Constant,
             lr_final: 0.1,
+            lr_every: 20,
+            lr_factor: 0.9,
             warmup: 0,
             betas: (0.9, 0.999),
             eps: 1e-8,

@@ -1,9 +1,9 @@
-//! The folder of a translation: what is in it already, and what of that can stay.
+//! The folder of outputs: what is in it already, and what of that can stay.
 
-use super::plan::TranslatePlan;
 use crate::usage;
 use anyhow::{Context, Result, bail};
 use sdft_checkpoint::{sha256_bytes, sha256_file, write_bytes_atomic};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
@@ -11,10 +11,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Says which output was made of which input; hidden, so that tools that look for images do not see it.
-const RECORDS: &str = ".translated.jsonl";
+const RECORDS: &str = ".made.jsonl";
 
 /// Held by the process that writes there.
-const LOCK: &str = ".translate.lock";
+const LOCK: &str = ".made.lock";
 
 /// One finished image.
 #[derive(Serialize, Deserialize)]
@@ -114,7 +114,12 @@ impl Outputs {
 }
 
 /// Fails if the output folder and the input's lie in each other, or if it holds something else than this plan's images.
-pub(crate) fn check(out: &Path, input: &Path, plan: &TranslatePlan, overwrite: bool) -> Result<()> {
+pub(crate) fn check<P: Serialize + DeserializeOwned>(
+    out: &Path,
+    input: &Path,
+    plan: &P,
+    overwrite: bool,
+) -> Result<()> {
     if out.exists() && !out.is_dir() {
         return Err(usage(format!(
             "--out {}: this is a file, expected a folder",
@@ -134,7 +139,7 @@ pub(crate) fn check(out: &Path, input: &Path, plan: &TranslatePlan, overwrite: b
     let nested = full.starts_with(&input_full) || input_full.starts_with(&full);
     if full == input_full || (input.is_dir() && nested) {
         return Err(usage(format!(
-            "--out {}: it is the folder of the inputs, or one of them lies inside the other, and translations would be mixed up with inputs; name another",
+            "--out {}: it is the folder of the inputs, or one of them lies inside the other, and outputs would be mixed up with inputs; name another",
             out.display()
         )));
     }
@@ -142,7 +147,7 @@ pub(crate) fn check(out: &Path, input: &Path, plan: &TranslatePlan, overwrite: b
     let text = toml::to_string(plan).context("the plan cannot be written")?;
     match fs::read_to_string(&path) {
         Ok(found) if found == text => Ok(()),
-        Ok(found) if toml::from_str::<TranslatePlan>(&found).is_err() => Err(usage(format!(
+        Ok(found) if toml::from_str::<P>(&found).is_err() => Err(usage(format!(
             "--out {}: the plan.toml there is that of something else, a run perhaps; name another folder",
             out.display()
         ))),
@@ -193,7 +198,7 @@ pub(crate) fn lock(out: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!(
-            "{}: another process is translating into this folder",
+            "{}: another process is writing into this folder",
             out.display()
         ),
         Err(TryLockError::Error(error)) => {
@@ -203,7 +208,7 @@ pub(crate) fn lock(out: &Path) -> Result<File> {
 }
 
 /// Writes the plan; where there was another one, once nothing is believed of it any more.
-pub(crate) fn write_plan(out: &Path, plan: &TranslatePlan) -> Result<()> {
+pub(crate) fn write_plan<P: Serialize>(out: &Path, plan: &P) -> Result<()> {
     let text = toml::to_string(plan).context("the plan cannot be written")?;
     write_bytes_atomic(&out.join("plan.toml"), text.as_bytes())?;
     Ok(())

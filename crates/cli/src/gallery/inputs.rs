@@ -1,4 +1,4 @@
-//! The images to be translated, read ahead on a thread of their own.
+//! The images that others are made of, read ahead on a thread of their own.
 
 use crate::usage;
 use anyhow::Result;
@@ -13,31 +13,31 @@ const AHEAD: usize = 2;
 /// Images that would have to be enlarged more than this are refused.
 const LARGEST_ENLARGEMENT: usize = 4;
 
-/// One image to be translated.
-pub(super) struct Input {
+/// One image that another is made of.
+pub(crate) struct Input {
     /// Its path inside the folder.
-    pub(super) id: String,
-    pub(super) path: PathBuf,
+    pub(crate) id: String,
+    pub(crate) path: PathBuf,
     /// Its output's path inside the output folder.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The number that its noise belongs to, made of `id`: the same in any company.
-    pub(super) number: u64,
-    /// Why it cannot be translated, if that is known already.
-    pub(super) problem: Option<String>,
+    pub(crate) number: u64,
+    /// Why nothing can be made of it, if that is known already.
+    pub(crate) problem: Option<String>,
 }
 
 /// An image as the model takes it.
-pub(super) struct Loaded {
-    pub(super) image: Rgb8,
+pub(crate) struct Loaded {
+    pub(crate) image: Rgb8,
     /// Of the file.
-    pub(super) sha256: String,
+    pub(crate) sha256: String,
 }
 
 /// The images of a folder, or a file.
 ///
 /// # Errors
 /// A path that is missing, a folder without images.
-pub(super) fn list(input: &Path) -> Result<Vec<Input>> {
+pub(crate) fn list(input: &Path) -> Result<Vec<Input>> {
     let (files, unreadable) = if input.is_dir() {
         scan_images(input)?
     } else if input.is_file() {
@@ -89,7 +89,7 @@ fn number(id: &str) -> u64 {
 ///
 /// # Errors
 /// A file that cannot be read, a picture that is too small, in words.
-pub(super) fn load(input: &Input, side: usize) -> Result<Loaded, String> {
+pub(crate) fn load(input: &Input, side: usize) -> Result<Loaded, String> {
     let limits = Limits::default();
     let bytes = read_image_file(&input.path, &limits).map_err(|e| e.to_string())?;
     let picture = decode_described(&bytes, &input.id, &limits)
@@ -116,7 +116,7 @@ type Batch = Vec<(usize, Result<Loaded, String>)>;
 ///
 /// # Errors
 /// Those of `each`.
-pub(super) fn load_ahead<T: Sync>(
+pub(crate) fn load_ahead<T: Sync>(
     list: &[(&Input, T)],
     side: usize,
     batch: usize,

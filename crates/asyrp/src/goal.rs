@@ -1,0 +1,230 @@
+use crate::{Lesson, TextDirection, asyrp_loss, clip_loss, l1_term};
+use candle_core::{Result, Tensor};
+
+/// Images `[B, 3, H, W]` in [-1, 1] to embeddings `[B, F]`, differentiably.
+pub type Embed = dyn Fn(&Tensor) -> Result<Tensor>;
+
+/// What an edit is to achieve: a direction in a space of embeddings, and how much of the image is to stay.
+///
+/// ```text
+/// L = w_clip (-log((2 - L_dir) / 2)) + w_l1 cosine mean|x0 - x0_origin| + w_id mean(1 - <id(x0), id(real)>)
+/// ```
+/// Source: Asyrp `diffusion_latent.py` `run_training`; there the space is CLIP's, and the last term is off.
+pub struct Goal {
+    embed: Box<Embed>,
+    direction: TextDirection,
+    cosine: f64,
+    weights: GoalWeights,
+    identity: Option<Box<Embed>>,
+}
+
+/// How much each part of the loss counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GoalWeights {
+    /// Of the direction.
+    pub clip: f64,
+    /// Of the distance to what the unchanged model draws.
+    pub l1: f64,
+    /// Of the identity.
+    pub identity: f64,
+}
+
+impl Default for GoalWeights {
+    /// Those of the published scripts.
+    fn default() -> Self {
+        Self {
+            clip: 1.0,
+            l1: 3.0,
+            identity: 0.0,
+        }
+    }
+}
+
+/// What is remembered of real images, so that they are embedded once for all steps.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    embedding: Tensor,
+    identity: Option<Tensor>,
+}
+
+/// The loss at one step, and what it is made of.
+#[derive(Clone, Debug)]
+pub struct GoalLoss {
+    /// To be minimised; its graph leads to the blocks.
+    pub total: Tensor,
+    /// Mean directional similarity, -1 to 1.
+    pub similarity: f64,
+    /// Mean absolute difference to what the unchanged model draws.
+    pub l1: f64,
+}
+
+impl Goal {
+    /// Along `direction` in the space that `embed` maps to; `cosine` is that of the two texts as they stand, without templates.
+    pub fn new(
+        embed: Box<Embed>,
+        direction: TextDirection,
+        cosine: f64,
+        weights: GoalWeights,
+    ) -> Self {
+        Self {
+            embed,
+            direction,
+            cosine,
+            weights,
+            identity: None,
+        }
+    }
+
+    /// With embeddings of unit length in which the same face stays near itself.
+    #[must_use]
+    pub fn keeping(mut self, identity: Box<Embed>) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Looks at real images.
+    ///
+    /// # Errors
+    /// Images that the networks cannot look at.
+    pub fn see(&self, real: &Tensor) -> Result<Seen> {
+        let identity = self.identity.as_ref().map(|embed| embed(real));
+        Ok(Seen {
+            embedding: (self.embed)(real)?.detach(),
+            identity: identity.transpose()?.map(|seen| seen.detach()),
+        })
+    }
+
+    /// The loss of a step of the trajectory that began at the images `seen`.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn loss(&self, seen: &Seen, lesson: &Lesson<'_>) -> Result<GoalLoss> {
+        let edited = (self.embed)(lesson.x0)?;
+        let apart = clip_loss(&seen.embedding, &edited, &self.direction)?;
+        let similarity = 1.0 - number(&apart)?;
+        let mut total = (asyrp_loss(&apart)? * self.weights.clip)?;
+        // The published factor of the distance is a product, whose first part is this mean.
+        let l1 = l1_term(lesson.x0, lesson.origin, 1.0, 1.0)?;
+        if self.weights.l1 > 0.0 {
+            total = (total + l1_term(lesson.x0, lesson.origin, self.weights.l1, self.cosine)?)?;
+        }
+        if let (Some(embed), Some(before)) = (&self.identity, &seen.identity) {
+            let same = (embed(lesson.x0)? * before)?.sum(1)?.mean_all()?;
+            total = (total + same.affine(-self.weights.identity, self.weights.identity)?)?;
+        }
+        Ok(GoalLoss {
+            total,
+            similarity,
+            l1: number(&l1)?,
+        })
+    }
+}
+
+fn number(scalar: &Tensor) -> Result<f64> {
+    scalar
+        .detach()
+        .to_dtype(candle_core::DType::F64)?
+        .to_scalar()
+}
+
+/// The cosine of two embeddings of any length, with the published guard against zeros.
+///
+/// # Errors
+/// When shapes differ.
+pub fn cosine_of_texts(a: &[f32], b: &[f32]) -> f64 {
+    const EPS: f64 = 1e-6;
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        let both = a.iter().zip(b);
+        both.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    dot(a, b) / (dot(a, a).sqrt() * dot(b, b).sqrt()).max(EPS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    fn rows(values: &[[f32; 2]]) -> Tensor {
+        let flat: Vec<f32> = values.iter().flatten().copied().collect();
+        Tensor::from_vec(flat, (values.len(), 2), &Device::Cpu).unwrap()
+    }
+
+    /// Images of one row are their own embeddings.
+    fn flat() -> Box<Embed> {
+        Box::new(|x: &Tensor| x.flatten_from(1))
+    }
+
+    fn goal(weights: GoalWeights) -> Goal {
+        let direction = TextDirection::between(&rows(&[[1.0, 0.0]]), &rows(&[[0.0, 1.0]])).unwrap();
+        Goal::new(flat(), direction, 0.5, weights)
+    }
+
+    fn image(values: [f32; 2]) -> Tensor {
+        Tensor::from_vec(values.to_vec(), (1, 1, 1, 2), &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn the_loss_is_the_published_sum() {
+        let (real, origin, x0) = (image([1.0, 0.0]), image([0.8, 0.1]), image([0.6, 0.8]));
+        let goal = goal(GoalWeights::default());
+        let seen = goal.see(&real).unwrap();
+        let lesson = Lesson {
+            done: 1,
+            total: 1,
+            t: 500,
+            x0: &x0,
+            origin: &origin,
+        };
+        let loss = goal.loss(&seen, &lesson).unwrap();
+        // d = (-0.4, 0.8), the direction is (-1, 1) / sqrt 2.
+        let cos = 1.2 / (0.8f64.sqrt() * 2f64.sqrt());
+        let l1 = (0.2 + 0.7) / 2.0;
+        let expected = -((1.0 + cos) / 2.0).ln() + 3.0 * 0.5 * l1;
+        assert!((loss.similarity - cos).abs() < 1e-5, "{}", loss.similarity);
+        assert!((loss.l1 - l1).abs() < 1e-6);
+        assert!((number(&loss.total).unwrap() - expected).abs() < 1e-5);
+        // Keeping the identity adds what is missing to a cosine of 1.
+        let weights = GoalWeights {
+            identity: 2.0,
+            ..GoalWeights::default()
+        };
+        let keeping = Goal {
+            weights,
+            ..goal.keeping(flat())
+        };
+        let seen = keeping.see(&real).unwrap();
+        let more = keeping.loss(&seen, &lesson).unwrap();
+        assert!((number(&more.total).unwrap() - expected - 2.0 * (1.0 - 0.6)).abs() < 1e-5);
+    }
+
+    #[test]
+    fn the_gradient_leads_along_the_direction() {
+        let x0 = Var::from_tensor(&image([0.9, 0.1])).unwrap();
+        let weights = GoalWeights {
+            l1: 0.0,
+            ..GoalWeights::default()
+        };
+        let goal = goal(weights);
+        let seen = goal.see(&image([1.0, 0.0])).unwrap();
+        let lesson = Lesson {
+            done: 1,
+            total: 1,
+            t: 0,
+            x0: x0.as_tensor(),
+            origin: x0.as_tensor(),
+        };
+        let loss = |goal: &Goal| goal.loss(&seen, &lesson).unwrap();
+        let before = loss(&goal);
+        let gradient = before.total.backward().unwrap().remove(&x0).unwrap();
+        x0.set(&(x0.as_tensor() - (gradient * 0.01).unwrap()).unwrap())
+            .unwrap();
+        assert!(loss(&goal).similarity > before.similarity);
+    }
+
+    #[test]
+    fn a_cosine_of_nothing_is_nothing() {
+        assert_eq!(cosine_of_texts(&[0.0, 0.0], &[1.0, 2.0]), 0.0);
+        assert!((cosine_of_texts(&[1.0, 2.0], &[2.0, 4.0]) - 1.0).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,218 @@
+//! Inversions, kept between runs.
+
+use crate::invert;
+use candle_core::{Device, Result, Tensor};
+use sdft_checkpoint::{ReadOptions, read, sha256_bytes, write_bytes_atomic, write_safetensors};
+use sdft_diffusion::Denoiser;
+use sdft_samplers::Observer;
+use sdft_schedule::Schedule;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// The name of the tensor, and of the hash of its numbers.
+const NAME: &str = "latent";
+const HASH: &str = "sha256";
+
+/// Bytes of latents that are kept in memory.
+const IN_MEMORY: usize = 256 << 20;
+
+/// The noises that images come from, for one model and one way to invert: the last ones in memory, all in a folder if there is one.
+///
+/// A file that is damaged, cut off or of another shape counts as not there.
+#[derive(Debug, Default)]
+pub struct InversionCache {
+    folder: Option<PathBuf>,
+    memory: RefCell<HashMap<String, Tensor>>,
+    /// Why nothing more is written.
+    problem: RefCell<Option<String>>,
+}
+
+impl InversionCache {
+    /// Without a folder.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::default()
+    }
+
+    /// In the part of `parent` that belongs to these settings, which everything that decides an inversion must be in; they are written down
+    /// beside the latents.
+    ///
+    /// # Errors
+    /// Whatever the system refuses.
+    pub fn open(parent: &Path, settings: &BTreeMap<String, String>) -> Result<Self> {
+        let text = serde_json::to_string_pretty(settings).map_err(candle_core::Error::wrap)?;
+        let hash = sha256_bytes(text.as_bytes());
+        let folder = parent.join(hash.get(..16).unwrap_or(&hash));
+        std::fs::create_dir_all(&folder).map_err(|e| {
+            candle_core::Error::Msg(format!("cannot make the folder {}: {e}", folder.display()))
+        })?;
+        let path = folder.join("settings.json");
+        if !path.is_file() {
+            write_bytes_atomic(&path, text.as_bytes()).map_err(candle_core::Error::wrap)?;
+        }
+        Ok(Self {
+            folder: Some(folder),
+            ..Self::default()
+        })
+    }
+
+    /// Where it is, if anywhere.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// Why latents are not kept any more, if they are not: a disk that is full costs time, not the work.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.borrow().clone()
+    }
+
+    /// The noise `[B, 3, H, W]` that images come from: what is not here is inverted together and kept.
+    ///
+    /// # Errors
+    /// As [`invert`].
+    pub fn latents(
+        &self,
+        net: &dyn Denoiser,
+        schedule: &Schedule,
+        x0: &Tensor,
+        steps: &[usize],
+        observer: &mut Observer<'_>,
+    ) -> Result<Tensor> {
+        let n = x0.dim(0)?;
+        let images = (0..n)
+            .map(|i| x0.narrow(0, i, 1))
+            .collect::<Result<Vec<_>>>()?;
+        let keys = images.iter().map(key).collect::<Result<Vec<_>>>()?;
+        let mut found: Vec<Option<Tensor>> = keys
+            .iter()
+            .zip(&images)
+            .map(|(key, image)| self.get(key, image.dims(), image.device()))
+            .collect();
+        let missing: Vec<usize> = (0..n).filter(|&i| found[i].is_none()).collect();
+        if !missing.is_empty() {
+            let these: Vec<&Tensor> = missing.iter().map(|&i| &images[i]).collect();
+            let latents = invert(net, schedule, &Tensor::cat(&these, 0)?, steps, observer)?;
+            for (place, &i) in missing.iter().enumerate() {
+                // A copy, so that one latent does not hold on to a whole batch.
+                let latent = latents.narrow(0, place, 1)?.copy()?;
+                self.put(&keys[i], &latent)?;
+                found[i] = Some(latent);
+            }
+        }
+        let all: Vec<Tensor> = found.into_iter().flatten().collect();
+        Tensor::cat(&all, 0)
+    }
+
+    fn get(&self, key: &str, shape: &[usize], device: &Device) -> Option<Tensor> {
+        if let Some(latent) = self.memory.borrow().get(key) {
+            return Some(latent.clone());
+        }
+        let state = read(&self.path(key)?, &ReadOptions::default()).ok()?;
+        let latent = state.get(NAME).filter(|latent| latent.dims() == shape)?;
+        let hash = sha256_bytes(&bytes(latent).ok()?);
+        (state.metadata.get(HASH) == Some(&hash)).then_some(())?;
+        let latent = latent.to_device(device).ok()?;
+        self.remember(key, &latent);
+        Some(latent)
+    }
+
+    fn put(&self, key: &str, latent: &Tensor) -> Result<()> {
+        self.remember(key, latent);
+        let Some(path) = self.path(key).filter(|_| self.problem().is_none()) else {
+            return Ok(());
+        };
+        let metadata = BTreeMap::from([(HASH.to_owned(), sha256_bytes(&bytes(latent)?))]);
+        let latent = latent.to_device(&Device::Cpu)?;
+        if let Err(error) = write_safetensors(&path, [(NAME, &latent)], &metadata, None) {
+            *self.problem.borrow_mut() = Some(error.to_string());
+        }
+        Ok(())
+    }
+
+    fn remember(&self, key: &str, latent: &Tensor) {
+        let mut memory = self.memory.borrow_mut();
+        if (memory.len() + 1) * 4 * latent.elem_count() > IN_MEMORY {
+            memory.clear();
+        }
+        memory.insert(key.to_owned(), latent.clone());
+    }
+
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(format!("{key}.safetensors")))
+    }
+}
+
+/// What an image is known by: the hash of its pixels, as the model sees them.
+fn key(image: &Tensor) -> Result<String> {
+    Ok(sha256_bytes(&bytes(image)?))
+}
+
+fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+    Ok(values.into_iter().flat_map(f32::to_le_bytes).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdft_diffusion::Prediction;
+    use sdft_schedule::linear_betas;
+    use std::cell::Cell;
+
+    /// Half of what it sees is noise; counts the images it is asked about.
+    struct Half(Cell<usize>);
+
+    impl Denoiser for Half {
+        fn predict(&self, xt: &Tensor, _: &[f32]) -> Result<Prediction> {
+            self.0.set(self.0.get() + xt.dim(0)?);
+            Prediction::split(&(xt * 0.5)?, 3)
+        }
+    }
+
+    #[test]
+    fn an_image_is_inverted_once_and_a_latent_counts_only_whole_and_under_its_settings() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |steps: &str| {
+            let settings = BTreeMap::from([("inversion".to_owned(), steps.to_owned())]);
+            InversionCache::open(dir.path(), &settings).unwrap()
+        };
+        let schedule =
+            Schedule::from_betas_in_f32(&linear_betas(1e-4, 0.02, 1000).unwrap()).unwrap();
+        let net = Half(Cell::new(0));
+        let x0 = Tensor::rand(-1f32, 1f32, (3, 3, 4, 4), &Device::Cpu).unwrap();
+        let latents = |cache: &InversionCache, x0: &Tensor| {
+            let before = net.0.get();
+            let steps = [0, 300, 600];
+            let latents = cache.latents(&net, &schedule, x0, &steps, &mut |_| Ok(()));
+            let values = latents.unwrap().flatten_all().unwrap().to_vec1::<f32>();
+            // Two calls an image.
+            (values.unwrap(), (net.0.get() - before) / 2)
+        };
+        let (first, inverted) = latents(&open("3"), &x0.narrow(0, 0, 2).unwrap());
+        assert_eq!(inverted, 2);
+        // Another process: two are on the disk, the third is not.
+        let cache = open("3");
+        let (all, inverted) = latents(&cache, &x0);
+        assert_eq!((&all[..96], inverted), (&first[..], 1));
+        assert_eq!(latents(&cache, &x0), (all.clone(), 0));
+        assert_eq!(latents(&open("4"), &x0).1, 3);
+        assert_eq!(latents(&InversionCache::in_memory(), &x0), (all.clone(), 3));
+        // Damage is noticed and mended.
+        let path = cache
+            .path(&key(&x0.narrow(0, 1, 1).unwrap()).unwrap())
+            .unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(latents(&open("3"), &x0), (all.clone(), 1));
+        assert_eq!(latents(&open("3"), &x0), (all, 0));
+        let folder = cache.folder().unwrap().to_owned();
+        assert!(folder.join("settings.json").is_file());
+        // A folder that is gone costs the keeping, not the work.
+        std::fs::remove_dir_all(&folder).unwrap();
+        let other = (&x0 * 0.5).unwrap();
+        assert_eq!(latents(&cache, &other).1, 3);
+        assert!(cache.problem().unwrap().contains("safetensors"));
+    }
+}

@@ -1,0 +1,240 @@
+//! `edit apply`: files or folders of images -> a folder of edited images under the same names.
+
+use super::args::EditApplyArgs;
+use super::latents::{self, Inversion};
+use super::plan::{ApplyPlan, ApplyWalk, EditEntry, factors, strengths};
+use crate::console;
+use crate::gallery::{Ended, Gallery, Maker, go_on, inputs, outputs};
+use crate::sample::{model_file, unconditional};
+use crate::train::load_model;
+use crate::usage;
+use anyhow::{Context, Result};
+use sdft_adm::Unet;
+use sdft_asyrp::{
+    Direction, DirectionInfo, EditPlan, InversionCache, LoadedDirection, Mix, edit, read_direction,
+    sequence, strength_at,
+};
+use sdft_diffusion::BottleneckNet;
+use sdft_imaging::Rgb8;
+use sdft_samplers::NumberedNoise;
+use sdft_schedule::Schedule;
+use sdft_train::{to_images, to_tensor};
+use std::path::Path;
+
+pub(super) fn apply(args: &EditApplyArgs) -> Result<Ended> {
+    // What does not depend on files is checked before they are read.
+    let (strengths, factors) = (strengths(args)?, factors(args)?);
+    let name = model_file(&args.model)?;
+    let model = load_model(&name, &args.file.options()?)?;
+    for note in &model.notes {
+        console::note(note);
+    }
+    unconditional(&name, &model)?;
+    let process = &model.process;
+    if process.rescale_timesteps && process.diffusion_steps != 1000 {
+        return Err(usage(format!(
+            "{name}: edits walk the steps as the network sees them, expected 1000 of them or no rescaling, found {}",
+            process.diffusion_steps
+        )));
+    }
+    let net = Unet::load(&model.params, &model.config)?;
+    let mut directions = Vec::new();
+    for edit in &args.edit {
+        let file = model_file(edit)?;
+        let path = Path::new(&file);
+        if !path.is_file() {
+            return Err(usage(format!("--edit {edit}: no such file or run folder")));
+        }
+        let read = read_direction(path, net.bottleneck(), model.config.norm_groups)
+            .with_context(|| format!("--edit {edit}"))?;
+        match &read.info {
+            None => console::note(&format!(
+                "{file}: says nothing of how it was trained; taken are Asyrp's t_edit and t_boost, and its strength as it is"
+            )),
+            Some(info) if info.model_sha256 != model.sha256 => console::note(&format!(
+                "{file}: trained on another model (SHA-256 {}); it may still work on a relative",
+                info.model_sha256.get(..12).unwrap_or(&info.model_sha256)
+            )),
+            Some(_) => {}
+        }
+        directions.push((file, read));
+    }
+    let infos: Vec<(String, Option<DirectionInfo>)> = directions
+        .iter()
+        .map(|(file, read)| (file.clone(), read.info.clone()))
+        .collect();
+    let walk = ApplyWalk::new(args, &infos)?;
+    if walk.t_0 >= process.diffusion_steps {
+        return Err(usage(format!(
+            "{name}: its process has {} steps, the directions were trained to step {}",
+            process.diffusion_steps, walk.t_0
+        )));
+    }
+    let full = |name: &str| match Path::new(name).canonicalize() {
+        Ok(path) => path.display().to_string(),
+        Err(_) => name.to_owned(),
+    };
+    let edits = directions.iter().zip(&strengths);
+    let plan = ApplyPlan {
+        input: full(&args.input.display().to_string()),
+        image_size: model.config.image_size,
+        model: full(&name),
+        model_sha256: model.sha256.clone(),
+        factors,
+        walk,
+        edits: edits
+            .map(|((file, read), strength)| {
+                let info = read.info.as_ref();
+                Ok(EditEntry {
+                    file: full(file),
+                    sha256: sdft_checkpoint::sha256_file(Path::new(file))?,
+                    from: info.map(|info| info.from.clone()),
+                    to: info.map(|info| info.to.clone()),
+                    trained: info.map(|info| info.steps),
+                    strength: *strength,
+                })
+            })
+            .collect::<Result<_>>()?,
+        process: process.clone(),
+    };
+    let inputs = inputs::list(&args.input)?;
+    outputs::check(&args.out, &args.input, &plan, args.overwrite)?;
+    let inversion = Inversion {
+        model_sha256: &plan.model_sha256,
+        process,
+        t_0: plan.walk.t_0,
+        steps: plan.walk.inversion,
+    };
+    let editor = Editor {
+        schedule: process.published()?.schedule,
+        latents: latents::open(&args.cache, &inversion),
+        directions: directions.into_iter().map(|(_, read)| read).collect(),
+        plan: &plan,
+        net,
+    };
+    let ended = Gallery {
+        out: &args.out,
+        plan: &plan,
+        maker: &editor,
+        inputs: &inputs,
+        batch: args.batch,
+        overwrite: args.overwrite,
+    }
+    .fill()?;
+    if let Some(problem) = editor.latents.problem() {
+        console::note(&format!("inversions are not kept: {problem}"));
+    } else if let Some(folder) = editor.latents.folder() {
+        console::note(&format!("inversions are kept in {}", folder.display()));
+    }
+    Ok(ended)
+}
+
+/// A plan, its network and its directions.
+struct Editor<'a> {
+    plan: &'a ApplyPlan,
+    net: Unet,
+    schedule: Schedule,
+    latents: InversionCache,
+    directions: Vec<LoadedDirection>,
+}
+
+impl Maker for Editor<'_> {
+    fn name(&self) -> String {
+        "edit".into()
+    }
+
+    fn side(&self) -> usize {
+        self.plan.image_size
+    }
+
+    fn labels(&self) -> Vec<String> {
+        match &self.plan.factors[..] {
+            [_] => vec![String::new()],
+            all => all
+                .iter()
+                .map(|factor| format!("strength={factor}"))
+                .collect(),
+        }
+    }
+
+    fn title(&self) -> String {
+        let what: Vec<String> = self
+            .plan
+            .edits
+            .iter()
+            .map(|edit| {
+                let name = edit.to.clone().unwrap_or_else(|| "edited".into());
+                match edit.strength {
+                    1.0 => name,
+                    strength => format!("{name} x {strength}"),
+                }
+            })
+            .collect();
+        let strengths = match &self.plan.factors[..] {
+            [1.0] => String::new(),
+            all => {
+                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                format!(" / {}", all.join(" / "))
+            }
+        };
+        format!("input / {}{strengths}", what.join(" + "))
+    }
+
+    fn make(
+        &self,
+        variant: usize,
+        images: &[Rgb8],
+        numbers: Vec<u64>,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Vec<Rgb8>> {
+        let walk = &self.plan.walk;
+        let x0 = to_tensor(images)?;
+        let inversion = sequence(walk.inversion, walk.t_0);
+        let all = (inversion.len() + walk.steps) as f64;
+        let latent =
+            self.latents
+                .latents(&self.net, &self.schedule, &x0, &inversion, &mut |step| {
+                    go_on()?;
+                    progress(step.done as f64 / all);
+                    Ok(())
+                })?;
+        let directions = self.directions.iter().zip(&self.plan.edits);
+        let mix = Mix::of(
+            directions
+                .map(|(read, entry)| Direction {
+                    block: &read.block,
+                    strength: strength_at(
+                        entry.strength * self.plan.factors[variant],
+                        entry.trained.unwrap_or(walk.steps),
+                        walk.steps,
+                        self.directions.len(),
+                    ),
+                })
+                .collect(),
+        );
+        let plan = EditPlan {
+            steps: sequence(walk.steps, walk.t_0),
+            t_edit: walk.t_edit,
+            t_boost: walk.t_boost,
+        };
+        let numbers = match walk.frames {
+            true => vec![0; images.len()],
+            false => numbers,
+        };
+        let mut noise = NumberedNoise::new(walk.seed, numbers);
+        let out = edit(
+            &self.net,
+            &self.schedule,
+            &latent,
+            &mix,
+            &plan,
+            &mut noise,
+            &mut |step| {
+                go_on()?;
+                progress((inversion.len() + step.done) as f64 / all);
+                Ok(())
+            },
+        )?;
+        Ok(to_images(&out)?)
+    }
+}

@@ -1,0 +1,198 @@
+use crate::args::{ModelArgs, RunArgs, at_least_one};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct EditArgs {
+    #[command(subcommand)]
+    pub(crate) verb: Option<EditVerb>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EditVerb {
+    /// Train a direction, which moves images from one text to another; without arguments, that of the embedded digits.
+    #[command(after_help = TRAIN_HELP, mut_arg("steps", |arg| arg.hide(true)), mut_arg("epochs", |arg| arg.conflicts_with("resume")))]
+    Train(Box<EditTrainArgs>),
+    /// Edit images along one or several directions.
+    #[command(after_help = APPLY_HELP)]
+    Apply(Box<EditApplyArgs>),
+    /// Say where an edit should begin and where it should be sharpened, from how far inversions are from their images (LPIPS).
+    Range(EditRangeArgs),
+}
+
+const TRAIN_HELP: &str = "\
+Presets (--list): smiling, sad, angry, young, old, man, woman, with the paper's texts and epochs. Everything else is Asyrp's, with the
+paper's 100 inversion and 50 training steps: 100 images, SGD with rate 0.5 at every step of every trajectory, weights 1 and 3.
+
+Examples:
+  sdft edit train --config smiling --model runs/metfaces-sdft --data metfaces
+  sdft edit train --from 'person' --to 'person with glasses' --name glasses --model runs/metfaces-sdft --data metfaces
+  sdft edit train --config old --model ffhq-10m --data faces --t-edit auto --t-boost auto
+  sdft edit train --resume runs/smiling";
+
+const APPLY_HELP: &str = "\
+Examples:
+  sdft edit apply --model runs/metfaces-sdft --edit runs/smiling --input faces
+  sdft edit apply --model runs/metfaces-sdft --edit runs/smiling --input faces --sweep -1,0,0.5,1,1.5
+  sdft edit apply --model runs/metfaces-sdft --edit runs/smiling --edit runs/old --strength 1 --strength 0.5 --input face.png
+  sdft edit apply --model runs/metfaces-sdft --edit runs/smiling --input frames --frames      (ffmpeg -i film.mp4 frames/%05d.png)
+  sdft edit apply --model runs/metfaces-sdft --edit runs/smiling --input others --settings edited/plan.toml --out others-edited";
+
+/// A step of the process, or one that is to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StepArg {
+    At(usize),
+    Auto,
+}
+
+fn step(text: &str) -> Result<StepArg, String> {
+    match text {
+        "auto" => Ok(StepArg::Auto),
+        _ => text
+            .parse()
+            .map(StepArg::At)
+            .map_err(|_| "expected a step of the process, as 500, or auto".into()),
+    }
+}
+
+/// Where inversions are kept.
+#[derive(Debug, Args)]
+pub(crate) struct CacheArgs {
+    /// Where inversions are kept; `sdft/inversions` in the user's cache folder if not given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Keep no inversions.
+    #[arg(long, conflicts_with = "cache")]
+    pub(crate) no_cache: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EditTrainArgs {
+    /// The model: a weights file, a run folder, or a name as `ffhq-10m` or `digits-source`. It stays as it is.
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "resume")]
+    pub(crate) model: Option<String>,
+    /// The part of the model's file to take where it holds several, as `inspect` lists them.
+    #[arg(long, value_name = "KEY", conflicts_with = "resume")]
+    pub(crate) source_key: Option<String>,
+    /// The images: a folder, or a name as `metfaces` or `digits`.
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    pub(crate) data: Option<String>,
+    /// What the images show; of the digits, a class.
+    #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
+    pub(crate) from: Option<String>,
+    /// What they are to show.
+    #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
+    pub(crate) to: Option<String>,
+    /// How often each image is walked.
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<u32>,
+    /// So many images, the first ones; 0 for all.
+    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    pub(crate) images: Option<u32>,
+    /// Features are changed at this step and above it; `auto` finds it as `edit range` does.
+    #[arg(long, value_name = "STEP|auto", value_parser = step, conflicts_with = "resume")]
+    pub(crate) t_edit: Option<StepArg>,
+    /// Below this step fresh noise is added when the edit is applied; 0 for none.
+    #[arg(long, value_name = "STEP|auto", value_parser = step, conflicts_with = "resume")]
+    pub(crate) t_boost: Option<StepArg>,
+    /// Weights from a file instead of the cache of the Hugging Face client; may be given again, as for a tokenizer.json.
+    #[arg(long, value_name = "NETWORK=FILE", conflicts_with = "resume")]
+    pub(crate) weights: Vec<String>,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EditApplyArgs {
+    /// The model: a weights file, a run folder, or `digits-source`.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) model: String,
+    /// A direction: a file or a run folder of `edit train`, or a published checkpoint; may be given again.
+    #[arg(long, value_name = "FILE|DIR", required = true)]
+    pub(crate) edit: Vec<String>,
+    /// How far each direction is followed: one number for all, or one for each; 1 is what was trained, below 0 leads away.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        allow_negative_numbers = true,
+        default_values_t = [1.0]
+    )]
+    pub(crate) strength: Vec<f64>,
+    /// Several factors of all strengths: `--sweep 0,0.5,1,1.5`. Each gets a folder, each input a strip.
+    #[arg(
+        long,
+        value_name = "A,B,..",
+        value_delimiter = ',',
+        allow_hyphen_values = true
+    )]
+    pub(crate) sweep: Vec<f64>,
+    /// The images: a file or a folder with its subfolders.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) input: PathBuf,
+    /// Where the images go, under their names, as PNG.
+    #[arg(long, value_name = "DIR", default_value = "edited")]
+    pub(crate) out: PathBuf,
+    /// Take steps, seed and frames from the plan.toml of an earlier edit; options beside it have the last word.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) settings: Option<PathBuf>,
+    /// Steps from noise to image; 40 if nothing is said.
+    #[arg(long, value_name = "N")]
+    pub(crate) steps: Option<usize>,
+    /// Steps from image to noise; those of the direction's training if nothing is said.
+    #[arg(long, value_name = "N")]
+    pub(crate) inversion: Option<usize>,
+    /// Features are changed at this step and above it; as in the direction's training if nothing is said.
+    #[arg(long, value_name = "STEP")]
+    pub(crate) t_edit: Option<usize>,
+    /// Below this step fresh noise is added, which sharpens; 0 for none; as the direction's file says if nothing is said.
+    #[arg(long, value_name = "STEP")]
+    pub(crate) t_boost: Option<usize>,
+    /// Seed of the fresh noise; 0 if nothing is said.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// The images are frames of one film: all get the same fresh noise, so that it does not flicker.
+    #[arg(long)]
+    pub(crate) frames: bool,
+    /// Images at once; as many as suit their size if not given.
+    #[arg(long, value_parser = at_least_one, value_name = "N")]
+    pub(crate) batch: Option<usize>,
+    /// Make everything anew, also what is there already and what was made with other settings.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) file: ModelArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EditRangeArgs {
+    /// The model: a weights file, a run folder, or a name.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) model: String,
+    /// The images.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: String,
+    /// What the images show.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) from: String,
+    /// What they are to show.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) to: String,
+    /// So many images, the first ones.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
+    pub(crate) images: usize,
+    /// Steps of the inversion behind the curves.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
+    pub(crate) inversion: usize,
+    /// Weights from a file instead of the cache of the Hugging Face client.
+    #[arg(long, value_name = "NETWORK=FILE")]
+    pub(crate) weights: Vec<String>,
+    /// Write both curves as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) file: ModelArgs,
+}

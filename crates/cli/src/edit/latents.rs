@@ -1,0 +1,46 @@
+//! Where inversions are kept.
+
+use super::args::CacheArgs;
+use crate::console;
+use crate::evaluate::user_cache_folder;
+use sdft_asyrp::InversionCache;
+use sdft_models::Process;
+use std::collections::BTreeMap;
+
+/// What decides an inversion, besides the image.
+pub(super) struct Inversion<'a> {
+    pub(super) model_sha256: &'a str,
+    pub(super) process: &'a Process,
+    pub(super) t_0: usize,
+    pub(super) steps: usize,
+}
+
+/// The cache that the arguments ask for; one that cannot be used is done without, and that is said.
+pub(super) fn open(args: &CacheArgs, inversion: &Inversion<'_>) -> InversionCache {
+    if args.no_cache {
+        return InversionCache::in_memory();
+    }
+    // Beside the features of images, which are under the same folder of the user's.
+    let usual = || Some(user_cache_folder()?.with_file_name("inversions"));
+    let Some(parent) = args.cache.clone().or_else(usual) else {
+        return InversionCache::in_memory();
+    };
+    let process = inversion.process;
+    let settings = BTreeMap::from(
+        [
+            ("model_sha256", inversion.model_sha256.to_owned()),
+            ("noise_schedule", process.noise_schedule.clone()),
+            ("diffusion_steps", process.diffusion_steps.to_string()),
+            ("t_0", inversion.t_0.to_string()),
+            ("steps", inversion.steps.to_string()),
+            // Other kernels round otherwise.
+            ("kernels", sdft_nn::kernel_choice()),
+            ("program", env!("CARGO_PKG_VERSION").to_owned()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value)),
+    );
+    InversionCache::open(&parent, &settings).unwrap_or_else(|error| {
+        console::note(&format!("inversions are not kept: {error}"));
+        InversionCache::in_memory()
+    })
+}

@@ -1,0 +1,39 @@
+//! `edit`: directions on the deepest features, trained from texts and applied to images (Asyrp).
+
+mod apply;
+pub(crate) mod args;
+mod example;
+mod goal;
+mod latents;
+mod plan;
+mod range;
+mod train;
+
+pub(crate) use goal::Eye;
+pub(crate) use train::assemble;
+
+use crate::INTERRUPTED;
+use crate::runs::STOP;
+use anyhow::Result;
+use apply::apply;
+use args::{EditArgs, EditVerb};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+
+pub(crate) fn edit(args: &EditArgs) -> Result<ExitCode> {
+    let ended = match &args.verb {
+        Some(EditVerb::Train(args)) => train::train(args),
+        Some(EditVerb::Apply(args)) => apply(args).map(|ended| ended.code()),
+        Some(EditVerb::Range(args)) => range::range(args),
+        None => example::example(),
+    };
+    match ended {
+        Err(error) if is_interruption(&error) => Ok(ExitCode::from(INTERRUPTED)),
+        ended => ended,
+    }
+}
+
+/// Whether the user asked for an end before there was anything to save.
+fn is_interruption(error: &anyhow::Error) -> bool {
+    STOP.load(Ordering::Relaxed) && error.root_cause().to_string() == "interrupted"
+}

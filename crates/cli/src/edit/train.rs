@@ -1,0 +1,347 @@
+//! `edit train`: settings -> plan -> run.
+
+use super::args::{EditTrainArgs, StepArg};
+use super::latents::{self, Inversion};
+use super::{goal, range};
+use crate::console::{self, Console, duration, size};
+use crate::runs::{STOP, changed, conclude, flags, list, listen, make_whole, new_root};
+use crate::sample::{model_file, unconditional};
+use crate::train::{all_fields, fingerprint, load_source, open_data};
+use crate::{config, usage};
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use sdft_adm::Unet;
+use sdft_asyrp::{DeltaBlock, Direction, Goal, Mix, lessons};
+use sdft_data::{ImageSource, Joined};
+use sdft_diffusion::{BottleneckNet, Denoiser};
+use sdft_imaging::to_unit_range;
+use sdft_models::LoadedModel;
+use sdft_nn::{Params, backward};
+use sdft_train::{
+    DataPlan, DirectionPlan, DirectionSetup, Ending, RunFolder, RunPlan, TrainError,
+    train_direction,
+};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use toml::Table;
+
+/// The preset of the embedded example.
+pub(crate) const DIGITS: &str = "digits-3-to-2";
+
+pub(super) fn train(args: &EditTrainArgs) -> Result<ExitCode> {
+    if args.run.list {
+        return list::<DirectionPlan>();
+    }
+    if args.run.steps.is_some() {
+        return Err(usage(
+            "--steps: a direction is trained for a number of --epochs; steps of trajectories are --set walk.steps=N",
+        ));
+    }
+    let (job, place) = match &args.run.resume {
+        Some(folder) => {
+            let (job, folder) = Job::resumed(folder, args)?;
+            (job, Place::Old(folder))
+        }
+        None => {
+            let mut job = Job::from_table(assemble(args)?, args)?;
+            let root = new_root(&args.run, &mut job.plan.name);
+            (job, Place::New(root))
+        }
+    };
+    if args.run.dry_run {
+        job.describe()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let folder = match place {
+        Place::New(root) => RunFolder::create(&root, &job.plan)?,
+        Place::Old(folder) => {
+            folder.write_plan(&job.plan)?;
+            folder
+        }
+    };
+    let root = folder.root().to_owned();
+    let ending = job.execute(folder, args);
+    conclude(ending, &root, "edit train", "samples")
+}
+
+enum Place {
+    /// A folder that is not there yet.
+    New(PathBuf),
+    /// The folder of an earlier run.
+    Old(RunFolder),
+}
+
+/// Presets and files, then flags, then `--set`.
+pub(crate) fn assemble(args: &EditTrainArgs) -> Result<Table> {
+    let said = [&args.model, &args.data, &args.from, &args.to];
+    let embedded = args.run.config.is_empty() && said.iter().all(|said| said.is_none());
+    let configs = if embedded {
+        vec![DIGITS.to_owned()]
+    } else {
+        args.run.config.clone()
+    };
+    let mut table = config::layers::<DirectionPlan>(&configs)?;
+    let texts = [
+        ("source", &args.model),
+        ("source_key", &args.source_key),
+        ("data.path", &args.data),
+        ("goal.from", &args.from),
+        ("goal.to", &args.to),
+    ];
+    for (key, value) in texts {
+        if let Some(value) = value {
+            config::put(&mut table, key, value.as_str());
+        }
+    }
+    let step = |arg| match arg {
+        Some(StepArg::At(step)) => i64::try_from(step).ok(),
+        _ => None,
+    };
+    let numbers = [
+        ("loop.epochs", args.epochs.map(i64::from)),
+        ("data.images", args.images.map(i64::from)),
+        ("walk.t_edit", step(args.t_edit)),
+        ("walk.t_boost", step(args.t_boost)),
+    ];
+    for (key, value) in numbers {
+        if let Some(value) = value {
+            config::put(&mut table, key, value);
+        }
+    }
+    flags::<DirectionPlan>(&mut table, &args.run)?;
+    Ok(table)
+}
+
+/// A run that is ready to go.
+pub(crate) struct Job {
+    plan: DirectionPlan,
+    net: Unet,
+    data: Arc<dyn ImageSource>,
+}
+
+impl Job {
+    /// Resolves a table of settings: model, images, networks that look.
+    pub(crate) fn from_table(table: Table, args: &EditTrainArgs) -> Result<Self> {
+        let given = config::given(&table, "model");
+        let given_process = config::given(&table, "process");
+        let mut plan: DirectionPlan = config::plan(table)?;
+        // What does not depend on files is checked before they are read.
+        plan.validate_settings().map_err(|e| usage(e.to_string()))?;
+        plan.source = model_file(&plan.source)?;
+        make_whole(&mut plan.source);
+        make_whole(&mut plan.data.path);
+        let model = load_source(&plan.source, &plan.source_key, given, given_process)?;
+        unconditional(&plan.source, &model)?;
+        plan.source_sha256.clone_from(&model.sha256);
+        plan.model = model.config.clone();
+        plan.process = model.process.clone();
+        plan.validate().map_err(|e| usage(e.to_string()))?;
+        let data = open_images(&plan)?;
+        plan.data.fingerprint = fingerprint(&*data)?;
+        goal::locate(&mut plan.goal, &args.weights)?;
+        let net = Unet::load(&model.params, &model.config)?;
+        let auto = |arg| arg == Some(StepArg::Auto);
+        if auto(args.t_edit) || auto(args.t_boost) {
+            if args.run.dry_run {
+                console::note("auto: the editing range is found when the run starts");
+            } else {
+                let found = range::find(&plan, &net, &*data, &args.weights, range::STEPS)?;
+                if auto(args.t_edit) {
+                    plan.walk.t_edit = found.t_edit;
+                }
+                if auto(args.t_boost) {
+                    plan.walk.t_boost = found.t_boost;
+                }
+                plan.validate().map_err(|e| usage(e.to_string()))?;
+            }
+        }
+        Ok(Self { plan, net, data })
+    }
+
+    fn resumed(root: &Path, args: &EditTrainArgs) -> Result<(Self, RunFolder)> {
+        let (folder, stored) = RunFolder::open::<DirectionPlan>(root)?;
+        let mut plan = changed(stored, &args.run, &["loop.epochs"])?;
+        if let Some(epochs) = args.epochs {
+            plan.pace.epochs = epochs.into();
+            plan.validate().map_err(|e| usage(e.to_string()))?;
+        }
+        let (model, process) = (all_fields(&plan.model), all_fields(&plan.process));
+        let model = load_source(&plan.source, &plan.source_key, model, process)?;
+        if model.sha256 != plan.source_sha256 {
+            anyhow::bail!(
+                "{}: the model changed since the run began: its SHA-256 was {}, now it is {}",
+                plan.source,
+                plan.source_sha256,
+                model.sha256
+            );
+        }
+        let data = open_images(&plan)?;
+        if fingerprint(&*data)? != plan.data.fingerprint {
+            anyhow::bail!(
+                "{}: these are not the images that the run began with, and it would not go on as it began",
+                plan.data.path
+            );
+        }
+        let net = Unet::load(&model.params, &model.config)?;
+        Ok((Self { plan, net, data }, folder))
+    }
+
+    /// Trains into `root`, going on where an earlier call left off; the file of the direction, or none if that was interrupted.
+    pub(crate) fn run_in(self, root: &Path, args: &EditTrainArgs) -> Result<Option<PathBuf>> {
+        let folder = if root.join("plan.toml").exists() {
+            let (folder, stored) = RunFolder::open::<DirectionPlan>(root)?;
+            if stored != self.plan {
+                anyhow::bail!(
+                    "{}: another plan was begun here; move it away, or name another --out",
+                    root.display()
+                );
+            }
+            if folder.final_model().is_file() {
+                return Ok(Some(folder.final_model()));
+            }
+            folder
+        } else {
+            RunFolder::create(root, &self.plan)?
+        };
+        let ending = self
+            .execute(folder, args)
+            .with_context(|| format!("the run in {} stopped", root.display()))?;
+        match ending {
+            Ending::Finished { model, .. } => Ok(Some(model)),
+            Ending::Interrupted { .. } => Ok(None),
+        }
+    }
+
+    /// Trains in a folder, shown on the console, stoppable by Ctrl-C.
+    fn execute(self, folder: RunFolder, args: &EditTrainArgs) -> Result<Ending, TrainError> {
+        listen();
+        let Self { plan, net, data } = self;
+        let goal = goal::open(&plan.goal, plan.model.image_size)
+            .map_err(|e| TrainError::Evaluation(format!("{e:#}")))?;
+        let latents = latents::open(
+            &args.cache,
+            &Inversion {
+                model_sha256: &plan.source_sha256,
+                process: &plan.process,
+                t_0: plan.walk.t_0,
+                steps: plan.walk.inversion,
+            },
+        );
+        console::note(&format!(
+            "{}: from {:?} to {:?} on {} images of {side}x{side}, {} epochs; writes {}",
+            plan.name,
+            plan.goal.from,
+            plan.goal.to,
+            data.len(),
+            plan.pace.epochs,
+            folder.root().display(),
+            side = data.size(),
+        ));
+        let mut console = Console::new(&plan.name);
+        let setup = DirectionSetup {
+            plan,
+            folder,
+            net: Box::new(net),
+            goal,
+            data,
+            latents,
+            device: Device::Cpu,
+        };
+        let ending = train_direction(setup, &STOP, &mut console);
+        console.finish();
+        ending
+    }
+
+    /// The plan, and what it will take.
+    fn describe(&self) -> Result<()> {
+        let (plan, net) = (&self.plan, &self.net);
+        console::line(toml::to_string(plan).context("the plan cannot be written")?)?;
+        let walk = &plan.walk;
+        let steps = sdft_asyrp::training_sequence(walk.steps, walk.t_0, walk.t_edit);
+        let goal = goal::open(&plan.goal, plan.model.image_size)?;
+        let (forward, lesson) = self.trial(&goal, &steps)?;
+        let n = self.data.len() as f64;
+        let walks = n * plan.pace.epochs as f64;
+        let seconds = n * walk.inversion as f64 * forward + walks * steps.len() as f64 * lesson;
+        let time = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        let specs = DeltaBlock::specs(net.bottleneck(), plan.model.norm_groups)?;
+        let parameters: usize = specs
+            .iter()
+            .map(|s| s.shape.iter().product::<usize>())
+            .sum();
+        let memory = console::memory().unwrap_or(0);
+        for line in [
+            format!(
+                "# {} images, {parameters} parameters of the direction, {} steps of a trajectory at which it learns",
+                self.data.len(),
+                steps.len()
+            ),
+            format!(
+                "# time    about {} on this machine, by a trial step; {} for a trajectory",
+                duration(time),
+                duration(Duration::from_secs_f64(lesson * steps.len() as f64))
+            ),
+            format!("# memory  about {}, by the same", size(memory)),
+            format!(
+                "# disk    about {} for inversions, which are kept between runs",
+                size(self.data.len() as u64 * 12 * (plan.model.image_size as u64).pow(2))
+            ),
+        ] {
+            console::line(line)?;
+        }
+        Ok(())
+    }
+
+    /// Seconds of a forward pass and of a step at which the direction learns, for one image.
+    fn trial(&self, goal: &Goal, steps: &[usize]) -> Result<(f64, f64)> {
+        let (plan, net) = (&self.plan, &self.net);
+        let side = self.data.size();
+        let picture = to_unit_range(&self.data.image(0)?);
+        let x0 = Tensor::from_vec(picture, (1, 3, side, side), &Device::Cpu)?;
+        let started = Instant::now();
+        net.predict_eps(&x0, &[500.0])?;
+        let forward = started.elapsed().as_secs_f64();
+        let groups = plan.model.norm_groups;
+        let specs = DeltaBlock::specs(net.bottleneck(), groups)?;
+        let (params, _) = Params::init(&specs, plan.seed, &Device::Cpu)?.trainable()?;
+        let block = DeltaBlock::load(&params, net.bottleneck(), groups)?;
+        let mix = Mix::of(vec![Direction {
+            block: &block,
+            strength: 1.0,
+        }]);
+        let schedule = plan.process.published()?.schedule;
+        let seen = goal.see(&x0)?;
+        let one = &steps[..1];
+        let started = Instant::now();
+        lessons(net, &schedule, &x0, &mix, one, &mut |lesson| {
+            backward(&goal.loss(&seen, lesson)?.total)?;
+            Ok(())
+        })?;
+        Ok((forward, started.elapsed().as_secs_f64()))
+    }
+}
+
+/// The first images of a plan's data.
+fn open_images(plan: &DirectionPlan) -> Result<Arc<dyn ImageSource>> {
+    let data = DataPlan {
+        path: plan.data.path.clone(),
+        strict: plan.data.strict,
+        style: plan.data.style.clone(),
+        classes: plan.data.classes.clone(),
+        per_class: plan.data.per_class,
+        ..DataPlan::default()
+    };
+    let all = open_data(&data, plan.model.image_size)?;
+    let n = match plan.data.images {
+        0 => all.len(),
+        n => n.min(all.len()),
+    };
+    Ok(Arc::new(Joined::new(vec![(all, (0..n).collect())])?))
+}
+
+/// A model's network for editing.
+pub(super) fn net_of(model: &LoadedModel) -> Result<Unet> {
+    Ok(Unet::load(&model.params, &model.config)?)
+}
