@@ -1,7 +1,7 @@
 //! The verbs, their help and the nearest one to a typing error.
 
 /// Verbs of the binary `sdft`, handed on as they are.
-const FORWARDED: [(&str, &str); 11] = [
+const FORWARDED: [(&str, &str); 12] = [
     ("train", "fine-tune a model, or train one from scratch"),
     ("sample", "draw images from a model"),
     (
@@ -11,6 +11,10 @@ const FORWARDED: [(&str, &str); 11] = [
     (
         "train-classifier",
         "train the classifier of noised images that EGSDE needs",
+    ),
+    (
+        "edit",
+        "edit images by a text: train a direction, apply it (Asyrp)",
     ),
     (
         "evaluate",

@@ -111,6 +111,49 @@ pub fn first_reaching(curve: &[(usize, f64)], threshold: f64) -> Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sdft_diffusion::GaussianDenoiser;
+    use sdft_schedule::linear_betas;
+
+    #[test]
+    fn distances_are_means_over_images_at_the_steps_they_arrive_at() {
+        let schedule =
+            Schedule::from_betas_in_f32(&linear_betas(1e-4, 0.02, 1000).unwrap()).unwrap();
+        let net = GaussianDenoiser::new(schedule.alpha_bar(), 0.0, 1.0);
+        let steps = [0, 200, 500];
+        let image =
+            |value: f32| Tensor::full(value, (1, 3, 2, 2), &candle_core::Device::Cpu).unwrap();
+        let mut mean = |a: &Tensor, b: &Tensor| -> Result<Vec<f64>> {
+            let apart = (a - b)?.abs()?.mean((1, 2, 3))?;
+            apart.to_dtype(candle_core::DType::F64)?.to_vec1()
+        };
+        let curves = |batches: &[Tensor], distance: &mut dyn FnMut(&Tensor, &Tensor) -> _| {
+            let mut curves = Curves::new(&steps);
+            for x0 in batches {
+                curves.add(&net, &schedule, x0, distance)?;
+            }
+            Ok::<_, candle_core::Error>(curves)
+        };
+        let (a, b) = (image(0.5), image(-0.25));
+        let [one, other, both] = [vec![a.clone()], vec![b.clone()], vec![a.clone(), b.clone()]]
+            .map(|batches| curves(&batches, &mut mean).unwrap());
+        for curve in [Curves::states, Curves::predicted] {
+            let (one, other, both) = (curve(&one), curve(&other), curve(&both));
+            assert_eq!(both.iter().map(|c| c.0).collect::<Vec<_>>(), [200, 500]);
+            for ((one, other), both) in one.iter().zip(&other).zip(&both) {
+                assert!((0.5 * (one.1 + other.1) - both.1).abs() < 1e-7);
+            }
+            assert!(both[0].1 < both[1].1, "{both:?}");
+        }
+        // A batch is its images one by one.
+        let together = Tensor::cat(&[a, b], 0).unwrap();
+        let together = curves(&[together], &mut mean).unwrap().predicted();
+        for (a, b) in together.iter().zip(both.predicted()) {
+            assert!((a.1 - b.1).abs() < 1e-7);
+        }
+        let mut few = |_: &Tensor, _: &Tensor| Ok(vec![]);
+        let error = curves(&[image(1.0)], &mut few).unwrap_err().to_string();
+        assert!(error.contains("1 images, 0 distances"), "{error}");
+    }
 
     #[test]
     fn the_first_step_that_is_far_enough_is_found() {

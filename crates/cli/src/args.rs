@@ -509,11 +509,11 @@ pub(crate) struct EvaluateArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Experiment {
-    /// The embedded digits in minutes, from nothing: Tables 1, 3 and 4 in miniature.
+    /// The embedded digits in minutes, from nothing: Tables 1 to 4 in miniature.
     Digits,
     /// The paper's Table 1: domain translation, measured.
     Table1,
-    /// The paper's Table 2: text-guided editing, as far as it goes in this version.
+    /// The paper's Table 2: text-guided editing; directions are trained, applied and measured.
     Table2,
     /// The paper's Table 3: unconditional samples of scratch, naive and SDFT.
     Table3,

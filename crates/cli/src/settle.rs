@@ -282,7 +282,7 @@ fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
     let networks: &[&str] = match args.experiment {
         Experiment::Digits => return Ok(()),
         Experiment::Table1 | Experiment::Table3 => &["inception", "lpips-alex"],
-        Experiment::Table2 => &["irse50"],
+        Experiment::Table2 => &["clip-b16", "irse50"],
         Experiment::Table4 => &["inception", "lpips-alex"],
     };
     weights_path(names, "--source", args.source.as_mut())?;

@@ -192,7 +192,7 @@ fn a_translation_that_is_stopped_or_killed_goes_on_where_it_was() {
         }
         // Nobody else can write there meanwhile.
         if signal == "-INT" {
-            translate(&place, &slow).fails(1, &["another process is translating into this folder"]);
+            translate(&place, &slow).fails(1, &["another process is writing into this folder"]);
         }
         let id = child.id().to_string();
         let told = std::process::Command::new("kill")
@@ -252,6 +252,25 @@ fn without_arguments_the_embedded_digits_are_translated() {
         share(&first),
         share(&second)
     );
+    // The embedded example of editing has the same model.
+    std::fs::create_dir_all(place.path("runs/edit-example")).unwrap();
+    std::fs::rename(
+        place.path("runs/translate-example/model"),
+        place.path("runs/edit-example/model"),
+    )
+    .unwrap();
+    let mut edit = place.command(&["edit"]);
+    edit.env("XDG_CACHE_HOME", place.path("cache"));
+    let edited = Run::from(edit.output().unwrap()).ok();
+    assert!(!edited.err.contains("loss.lambda"), "{edited:?}");
+    let twos = |strength: &str| -> f64 {
+        let start = format!("edited/strength={strength}:");
+        let line = edited.out.lines().find(|line| line.starts_with(&start));
+        let (_, rest) = line.unwrap().split_once("not seen, ").unwrap();
+        rest.split(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(twos("0") < 10.0 && twos("1") > 60.0, "{edited:?}");
+    assert!(edited.out.contains("edited-grid.png"), "{edited:?}");
     // A sample of the newest model is one of a model, not of the classifier beside it.
     place.run(&CLASSIFIER).ok();
     place.run(&["sample", "-n", "1", "--steps", "ddim2"]).ok();

@@ -21,7 +21,8 @@ use sdft_schedule::Schedule;
 use sdft_train::{to_images, to_tensor};
 use std::path::Path;
 
-pub(super) fn apply(args: &EditApplyArgs) -> Result<Ended> {
+/// Edits the images of the input that `chosen` says; all without it.
+pub(crate) fn apply(args: &EditApplyArgs, chosen: Option<&dyn Fn(&str) -> bool>) -> Result<Ended> {
     // What does not depend on files is checked before they are read.
     let (strengths, factors) = (strengths(args)?, factors(args)?);
     let name = model_file(&args.model)?;
@@ -97,7 +98,10 @@ pub(super) fn apply(args: &EditApplyArgs) -> Result<Ended> {
             .collect::<Result<_>>()?,
         process: process.clone(),
     };
-    let inputs = inputs::list(&args.input)?;
+    let mut inputs = inputs::list(&args.input)?;
+    if let Some(chosen) = chosen {
+        inputs.retain(|input| chosen(&input.id));
+    }
     outputs::check(&args.out, &args.input, &plan, args.overwrite)?;
     let inversion = Inversion {
         model_sha256: &plan.model_sha256,

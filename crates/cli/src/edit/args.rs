@@ -11,13 +11,13 @@ pub(crate) struct EditArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum EditVerb {
     /// Train a direction, which moves images from one text to another; without arguments, that of the embedded digits.
-    #[command(after_help = TRAIN_HELP, mut_arg("steps", |arg| arg.hide(true)), mut_arg("epochs", |arg| arg.conflicts_with("resume")))]
+    #[command(after_help = TRAIN_HELP, mut_arg("steps", |arg| arg.hide(true)))]
     Train(Box<EditTrainArgs>),
     /// Edit images along one or several directions.
     #[command(after_help = APPLY_HELP)]
     Apply(Box<EditApplyArgs>),
     /// Say where an edit should begin and where it should be sharpened, from how far inversions are from their images (LPIPS).
-    Range(EditRangeArgs),
+    Range(Box<EditRangeArgs>),
 }
 
 const TRAIN_HELP: &str = "\

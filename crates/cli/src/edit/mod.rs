@@ -8,14 +8,16 @@ mod latents;
 mod plan;
 mod range;
 mod train;
+pub(crate) mod typed;
 
+pub(crate) use apply::apply;
+pub(crate) use example::{FROM, TO, TRAINED, train_direction};
 pub(crate) use goal::Eye;
-pub(crate) use train::assemble;
+pub(crate) use train::{Job, assemble};
 
 use crate::INTERRUPTED;
 use crate::runs::STOP;
 use anyhow::Result;
-use apply::apply;
 use args::{EditArgs, EditVerb};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -23,7 +25,7 @@ use std::sync::atomic::Ordering;
 pub(crate) fn edit(args: &EditArgs) -> Result<ExitCode> {
     let ended = match &args.verb {
         Some(EditVerb::Train(args)) => train::train(args),
-        Some(EditVerb::Apply(args)) => apply(args).map(|ended| ended.code()),
+        Some(EditVerb::Apply(args)) => apply(args, None).map(|ended| ended.code()),
         Some(EditVerb::Range(args)) => range::range(args),
         None => example::example(),
     };

@@ -34,11 +34,6 @@ pub(super) fn train(args: &EditTrainArgs) -> Result<ExitCode> {
     if args.run.list {
         return list::<DirectionPlan>();
     }
-    if args.run.steps.is_some() {
-        return Err(usage(
-            "--steps: a direction is trained for a number of --epochs; steps of trajectories are --set walk.steps=N",
-        ));
-    }
     let (job, place) = match &args.run.resume {
         Some(folder) => {
             let (job, folder) = Job::resumed(folder, args)?;
@@ -73,8 +68,19 @@ enum Place {
     Old(RunFolder),
 }
 
+/// Other runs have a number of steps.
+fn refuse_steps(args: &EditTrainArgs) -> Result<()> {
+    if args.run.steps.is_some() {
+        return Err(usage(
+            "--steps: a direction is trained for a number of --epochs; steps of trajectories are --set walk.steps=N",
+        ));
+    }
+    Ok(())
+}
+
 /// Presets and files, then flags, then `--set`.
 pub(crate) fn assemble(args: &EditTrainArgs) -> Result<Table> {
+    refuse_steps(args)?;
     let said = [&args.model, &args.data, &args.from, &args.to];
     let embedded = args.run.config.is_empty() && said.iter().all(|said| said.is_none());
     let configs = if embedded {
@@ -161,6 +167,7 @@ impl Job {
     }
 
     fn resumed(root: &Path, args: &EditTrainArgs) -> Result<(Self, RunFolder)> {
+        refuse_steps(args)?;
         let (folder, stored) = RunFolder::open::<DirectionPlan>(root)?;
         let mut plan = changed(stored, &args.run, &["loop.epochs"])?;
         if let Some(epochs) = args.epochs {

@@ -1,5 +1,6 @@
 //! The paper's claim in miniature: what each method still draws of the classes that the target set lacks.
 
+use super::editing::Edits;
 use super::translation::Translations;
 use crate::args::ReproduceArgs;
 use crate::runs::STOP;
@@ -38,7 +39,7 @@ struct Method {
     preset: &'static str,
     /// Settings on top of the preset's.
     set: &'static [&'static str],
-    /// Whether its models translate, too.
+    /// Whether its models translate and edit, too.
     translates: bool,
 }
 
@@ -143,6 +144,7 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
     let Some(mut translations) = Translations::new(&out)? else {
         return interrupted();
     };
+    let mut edits = Edits::new(&out)?;
     for method in METHODS {
         let mut rows = Vec::new();
         let mut models = Vec::new();
@@ -176,6 +178,11 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
                 Err(_) if STOP.load(Ordering::Relaxed) => return interrupted(),
                 added => added?,
             }
+            match edits.add(method.label, &models) {
+                Err(_) if STOP.load(Ordering::Relaxed) => return interrupted(),
+                Ok(false) => return interrupted(),
+                added => added.map(drop)?,
+            }
         }
         if !method.title.is_empty() {
             let first = rows[0].samples.narrow(0, 0, SHOWN)?;
@@ -198,6 +205,8 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
     console::line(format_args!("table    {}", path.display()))?;
     console::line(format_args!("picture  {}\n", picture.display()))?;
     translations.finish(&out)?;
+    console::line("")?;
+    edits.finish(&out)?;
     Ok(ExitCode::SUCCESS)
 }
 

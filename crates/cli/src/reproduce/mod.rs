@@ -1,6 +1,8 @@
 //! Documented experiments, one command each.
 
 mod digits;
+mod editing;
+mod edits;
 mod figures;
 mod paper;
 mod translation;
@@ -13,7 +15,7 @@ pub(crate) fn reproduce(args: &ReproduceArgs) -> Result<ExitCode> {
     match args.experiment {
         Experiment::Digits => digits::digits(args),
         Experiment::Table1 => paper::pairs_table(args, &figures::TABLE_1),
-        Experiment::Table2 => paper::pairs_table(args, &figures::TABLE_2),
+        Experiment::Table2 => edits::edits_table(args, &figures::TABLE_2),
         Experiment::Table3 => paper::samples_table(args, &figures::TABLE_3),
         Experiment::Table4 => paper::samples_table(args, &figures::TABLE_4),
     }

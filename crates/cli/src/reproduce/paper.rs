@@ -26,7 +26,7 @@ const ALIGNED: usize = 2_000;
 const SEED: u64 = 0;
 
 /// What a table needs, and what of it is not there.
-struct Needs<'a> {
+pub(super) struct Needs<'a> {
     table: &'a Table,
     args: &'a ReproduceArgs,
     rows: BTreeMap<&'a str, PathBuf>,
@@ -35,7 +35,7 @@ struct Needs<'a> {
 }
 
 impl<'a> Needs<'a> {
-    fn new(args: &'a ReproduceArgs, table: &'a Table) -> Result<Self> {
+    pub(super) fn new(args: &'a ReproduceArgs, table: &'a Table) -> Result<Self> {
         let names = || Self::rows_of(args, table).map(|row| row.name);
         if names().next().is_none() {
             return Err(usage(format!(
@@ -66,7 +66,10 @@ impl<'a> Needs<'a> {
         })
     }
 
-    fn rows_of(args: &'a ReproduceArgs, table: &'a Table) -> impl Iterator<Item = &'a Row> {
+    pub(super) fn rows_of(
+        args: &'a ReproduceArgs,
+        table: &'a Table,
+    ) -> impl Iterator<Item = &'a Row> {
         let target = args.target;
         table.rows.iter().filter(move |row| row.target == target)
     }
@@ -83,7 +86,7 @@ impl<'a> Needs<'a> {
         PathBuf::new()
     }
 
-    fn network(&mut self, network: Network) -> Option<Files> {
+    pub(super) fn network(&mut self, network: Network) -> Option<Files> {
         let found = self
             .weights
             .of(network, &format!("give --weights {}=FILE", network.name()));
@@ -92,7 +95,34 @@ impl<'a> Needs<'a> {
             .ok()
     }
 
-    fn target_images(&mut self) -> PathBuf {
+    /// The trained model of a row.
+    pub(super) fn model(&mut self, row: &Row) -> PathBuf {
+        let what = format!(
+            "a run of 80,000 steps: cargo xtask train --config {}-sdft --data DIR {}",
+            self.target(),
+            row.made_by
+        );
+        let given = self.rows.get(row.name).cloned();
+        let option = format!("--row {}=RUN", row.name);
+        let path = self.path(given.as_deref(), &option, &what);
+        if path.join("plan.toml").is_file() && !path.join("final.safetensors").is_file() {
+            self.missing.push(format!(
+                "--row {}={}: this run is not finished; cargo xtask train --resume {1}",
+                row.name,
+                path.display()
+            ));
+        }
+        path
+    }
+
+    fn target(&self) -> &'static str {
+        match self.args.target {
+            TargetArg::Metfaces => "metfaces",
+            TargetArg::Aahq => "aahq",
+        }
+    }
+
+    pub(super) fn target_images(&mut self) -> PathBuf {
         let what = match self.args.target {
             TargetArg::Metfaces => {
                 "a folder of all 1,336 MetFaces images, or an .npz of their images (arr_0); huggan/metfaces on the Hub has them as parquet tables, github.com/NVlabs/metfaces-dataset as files"
@@ -105,7 +135,7 @@ impl<'a> Needs<'a> {
     }
 
     /// Ends with the list of what is missing, if anything is.
-    fn all_there(&self) -> Result<()> {
+    pub(super) fn all_there(&self) -> Result<()> {
         if self.missing.is_empty() {
             return Ok(());
         }
@@ -119,12 +149,8 @@ impl<'a> Needs<'a> {
         )
     }
 
-    fn out(&self) -> PathBuf {
-        let name = match self.args.target {
-            TargetArg::Metfaces => "metfaces",
-            TargetArg::Aahq => "aahq",
-        };
-        let own = format!("runs/reproduce-{}-{name}", self.table.name);
+    pub(super) fn out(&self) -> PathBuf {
+        let own = format!("runs/reproduce-{}-{}", self.table.name, self.target());
         self.args.out.clone().unwrap_or_else(|| own.into())
     }
 }
@@ -139,28 +165,7 @@ pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitC
     );
     let data = needs.target_images();
     let rows: Vec<&Row> = Needs::rows_of(args, table).collect();
-    let mut models = Vec::new();
-    for row in &rows {
-        let what = format!(
-            "a run of 80,000 steps: cargo xtask train --config {}-sdft --data DIR {}",
-            match args.target {
-                TargetArg::Metfaces => "metfaces",
-                TargetArg::Aahq => "aahq",
-            },
-            row.made_by
-        );
-        let given = needs.rows.get(row.name).cloned();
-        let option = format!("--row {}=RUN", row.name);
-        let path = needs.path(given.as_deref(), &option, &what);
-        if path.join("plan.toml").is_file() && !path.join("final.safetensors").is_file() {
-            needs.missing.push(format!(
-                "--row {}={}: this run is not finished; cargo xtask train --resume {1}",
-                row.name,
-                path.display()
-            ));
-        }
-        models.push(path);
-    }
+    let models: Vec<PathBuf> = rows.iter().map(|row| needs.model(row)).collect();
     let inception = needs.network(Network::Inception);
     let lpips = needs.network(Network::Lpips(LpipsNet::Alex));
     needs.all_there()?;
@@ -204,18 +209,13 @@ pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitC
     finish(&needs, &out, &results)
 }
 
-/// Tables 1 and 2: outputs made from inputs.
+/// Table 1: outputs made from inputs.
 pub(super) fn pairs_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCode> {
     let mut needs = Needs::new(args, table)?;
-    let translation = table.columns.contains(&"FID");
     let inputs = needs.path(
         args.inputs.as_deref(),
         "--inputs",
-        if translation {
-            "a folder of 10,000 FFHQ images at 256x256 (LIAGM/FFHQ_datasets on the Hub has all as FFHQ_256.zip)"
-        } else {
-            "the unedited images"
-        },
+        "a folder of 10,000 FFHQ images at 256x256 (LIAGM/FFHQ_datasets on the Hub has all as FFHQ_256.zip)",
     );
     let rows: Vec<&Row> = Needs::rows_of(args, table).collect();
     let mut outputs = Vec::new();
@@ -224,29 +224,19 @@ pub(super) fn pairs_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
         let option = format!("--row {}=DIR", row.name);
         outputs.push(needs.path(given.as_deref(), &option, row.made_by));
     }
-    let data = translation.then(|| needs.target_images());
-    let network = if translation {
-        Network::Lpips(LpipsNet::Alex)
-    } else {
-        Network::Identity
-    };
-    let files = needs.network(network);
-    let inception = translation.then(|| needs.network(Network::Inception));
+    let data = needs.target_images();
+    let lpips = needs.network(Network::Lpips(LpipsNet::Alex));
+    let inception = needs.network(Network::Inception);
     needs.all_there()?;
-    let Some(files) = files else {
+    let (Some(lpips), Some(inception)) = (lpips, inception) else {
         bail!("the networks' weights are not there");
     };
     let out = needs.out();
-    let mut nets = PairNets::default();
-    if translation {
-        nets.lpips = Some(evaluate::read_lpips(LpipsNet::Alex, &files)?);
-    } else {
-        nets.identity = Some(Extractor::read(View::Identity, &files.weights)?);
-    }
-    let mut realism = match (&data, inception.flatten()) {
-        (Some(data), Some(inception)) => Some(Realism::open(args, &inception, data, &out)?),
-        _ => None,
+    let nets = PairNets {
+        lpips: Some(evaluate::read_lpips(LpipsNet::Alex, &lpips)?),
+        ..PairNets::default()
     };
+    let mut realism = Realism::open(args, &inception, &data, &out)?;
     let limit = args.limit.map_or(SAMPLES, |limit| limit as usize);
     let mut results = Vec::new();
     for (row, folder) in rows.into_iter().zip(&outputs) {
@@ -254,32 +244,27 @@ pub(super) fn pairs_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
         pairs.truncate(limit);
         let n = pairs.len();
         let report = compare_pairs(&pairs, Some(256), &nets, &mut |_, _| {})?;
-        let values = match &mut realism {
-            Some(realism) => {
-                let files = pairs.iter().map(|p| (p.name.clone(), p.output.clone()));
-                let sets = realism.of(folder, files.collect())?;
-                vec![
-                    // As EGSDE's evaluation averages it.
-                    value(&report, "PSNR, EGSDE"),
-                    value(&report, "SSIM"),
-                    value(&report, "LPIPS"),
-                    value(&sets, "FID"),
-                    value(&sets, "KID x1000"),
-                ]
-            }
-            None => vec![value(&report, "ID")],
-        };
+        let files = pairs.iter().map(|p| (p.name.clone(), p.output.clone()));
+        let sets = realism.of(folder, files.collect())?;
+        let values = vec![
+            // As EGSDE's evaluation averages it.
+            value(&report, "PSNR, EGSDE"),
+            value(&report, "SSIM"),
+            value(&report, "LPIPS"),
+            value(&sets, "FID"),
+            value(&sets, "KID x1000"),
+        ];
         results.push(Measured { row, n, values });
     }
     finish(&needs, &out, &results)
 }
 
 /// A row of a finished table.
-struct Measured<'a> {
-    row: &'a Row,
+pub(super) struct Measured<'a> {
+    pub(super) row: &'a Row,
     /// Images or pairs behind it.
-    n: usize,
-    values: Vec<f64>,
+    pub(super) n: usize,
+    pub(super) values: Vec<f64>,
 }
 
 /// Compares folders with the target domain.
@@ -319,13 +304,13 @@ impl Realism {
     }
 }
 
-fn value(report: &Report, name: &str) -> f64 {
+pub(super) fn value(report: &Report, name: &str) -> f64 {
     let found = report.measures.iter().find(|m| m.name == name);
     found.map_or(f64::NAN, |m| m.value)
 }
 
 /// Prints the table, ours beside the paper's, and writes it.
-fn finish(needs: &Needs<'_>, out: &Path, results: &[Measured<'_>]) -> Result<ExitCode> {
+pub(super) fn finish(needs: &Needs<'_>, out: &Path, results: &[Measured<'_>]) -> Result<ExitCode> {
     let columns = needs.table.columns;
     let mut text = format!("{}: {}\n\n| row | n |", needs.table.name, needs.table.what);
     // Writing to a string does not fail.

@@ -1,0 +1,190 @@
+//! Table 2 in miniature: digits of a class that the target set lacks become those of another such class.
+
+use super::digits::spread;
+use crate::edit::{FROM, TO, TRAINED, train_direction};
+use crate::gallery::go_on;
+use crate::train::load_model;
+use crate::{console, judge};
+use anyhow::Result;
+use candle_core::Tensor;
+use sdft_adm::Unet;
+use sdft_asyrp::{Direction, EditPlan, Mix, edit, invert, read_direction, sequence, strength_at};
+use sdft_data::{Digits, DigitsSource, ImageSource, Style};
+use sdft_diffusion::BottleneckNet;
+use sdft_eval::{KeptScore, aligned_distance, score_kept};
+use sdft_features::DigitsJudge;
+use sdft_imaging::Rgb8;
+use sdft_models::LoadOptions;
+use sdft_samplers::NumberedNoise;
+use sdft_train::{sheet, to_images, to_tensor};
+use serde_json::json;
+use std::fmt::Write;
+use std::path::Path;
+
+/// Digits that are edited; no direction has seen them.
+const EDITED: usize = 100;
+/// Steps of an edit.
+const STEPS: usize = 40;
+/// Every so many-th digit is in the picture.
+const EVERY: usize = 7;
+
+/// What the table says, for whoever reads only that.
+pub(super) const READING: &str = "\
+drawn     share of threes that the unchanged model still draws as threes after inversion: what it can express to begin with
+edited    share of them that are twos after the edit; both: in the target's style as well, which is what an edit is for
+moved     distance of the edit to the input, as aligned above: lower keeps more of the image
+A second classifier judges, trained from another seed than the one that leads the directions.";
+
+/// What is measured of one model's edits.
+struct Measured {
+    drawn: f64,
+    edited: KeptScore,
+    moved: f64,
+}
+
+/// Edits of the embedded digits by models that were trained, and the table of them.
+pub(super) struct Edits {
+    inputs: Vec<Rgb8>,
+    x0: Tensor,
+    judge: DigitsJudge,
+    rows: Vec<(String, Vec<Measured>)>,
+    picture: Vec<Vec<Rgb8>>,
+}
+
+impl Edits {
+    pub(super) fn new(out: &Path) -> Result<Self> {
+        let digits = Digits::embedded()?;
+        let all = DigitsSource::new(digits, Style::Ember, &[FROM], TRAINED + EDITED)?;
+        let inputs = (TRAINED..all.len())
+            .map(|i| Ok(all.image(i)?))
+            .collect::<Result<Vec<Rgb8>>>()?;
+        let shown = inputs.iter().step_by(EVERY).cloned().collect();
+        Ok(Self {
+            x0: to_tensor(&inputs)?,
+            inputs,
+            judge: judge::second(&out.join("judge.safetensors"))?,
+            rows: Vec::new(),
+            picture: vec![shown],
+        })
+    }
+
+    /// Adds the row of a method whose models, one a seed, are in these files; their directions are trained beside them. False if that was
+    /// interrupted.
+    pub(super) fn add(&mut self, label: &str, models: &[String]) -> Result<bool> {
+        let mut rows = Vec::new();
+        for (seed, file) in models.iter().enumerate() {
+            let root = Path::new(file).with_file_name("direction");
+            let Some(direction) = train_direction(&root, file)? else {
+                return Ok(false);
+            };
+            let [plain, edited] = self.edit(file, &direction)?;
+            let n = self.inputs.len();
+            let seen = to_tensor(&edited)?;
+            rows.push(Measured {
+                drawn: score_kept(&self.judge, &to_tensor(&plain)?, &vec![FROM; n])?.class,
+                edited: score_kept(&self.judge, &seen, &vec![TO; n])?,
+                moved: aligned_distance(&self.judge, &self.x0, &seen)?,
+            });
+            if seed == 0 {
+                for row in [plain, edited] {
+                    self.picture.push(row.into_iter().step_by(EVERY).collect());
+                }
+            }
+        }
+        self.rows.push((label.to_owned(), rows));
+        Ok(true)
+    }
+
+    /// The inputs as the model draws them, unchanged and edited.
+    fn edit(&self, file: &str, direction: &Path) -> Result<[Vec<Rgb8>; 2]> {
+        let model = load_model(file, &LoadOptions::default())?;
+        let net = Unet::load(&model.params, &model.config)?;
+        let groups = model.config.norm_groups;
+        let read = read_direction(direction, net.bottleneck(), groups)?;
+        let schedule = model.process.published()?.schedule;
+        let (trained, t_0, t_edit, inversion) = match &read.info {
+            Some(info) => (info.steps, info.t_0, info.t_edit, info.inversion),
+            None => anyhow::bail!("{}: says nothing of itself", direction.display()),
+        };
+        let mut observer = |_: &sdft_samplers::Step<'_>| go_on();
+        let steps = sequence(inversion, t_0);
+        let latent = invert(&net, &schedule, &self.x0, &steps, &mut observer)?;
+        let plan = EditPlan {
+            steps: sequence(STEPS, t_0),
+            t_edit,
+            t_boost: 0,
+        };
+        let mut drawn = |directions| -> Result<Vec<Rgb8>> {
+            let mix = Mix::of(directions);
+            // Without boosting no noise is drawn.
+            let mut none = NumberedNoise::new(0, vec![0; self.inputs.len()]);
+            let out = edit(
+                &net,
+                &schedule,
+                &latent,
+                &mix,
+                &plan,
+                &mut none,
+                &mut observer,
+            )?;
+            // Judged as files would be: after 8 bits.
+            Ok(to_images(&out)?)
+        };
+        let plain = drawn(Vec::new())?;
+        let edited = drawn(vec![Direction {
+            block: &read.block,
+            strength: strength_at(1.0, trained, STEPS, 1),
+        }])?;
+        Ok([plain, edited])
+    }
+
+    /// Prints and writes the table, and the picture of the first seed.
+    pub(super) fn finish(&self, out: &Path) -> Result<()> {
+        let mut text = String::from(
+            "| edit, 3 to 2 | drawn | edited | style | both | moved |\n|---|---|---|---|---|---|\n",
+        );
+        let mut numbers = Vec::new();
+        for (label, rows) in &self.rows {
+            let cell = |value: &dyn Fn(&Measured) -> f64| {
+                spread(&rows.iter().map(value).collect::<Vec<_>>(), 2)
+            };
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "| {label} | {} | {} | {} | {} | {} |",
+                cell(&|r| r.drawn),
+                cell(&|r| r.edited.class),
+                cell(&|r| r.edited.style),
+                cell(&|r| r.edited.both),
+                cell(&|r| r.moved),
+            );
+            let seeds: Vec<_> = rows
+                .iter()
+                .map(|r| {
+                    json!({ "n": r.edited.n, "drawn": r.drawn, "edited": r.edited.class, "style": r.edited.style, "both": r.edited.both, "moved": r.moved })
+                })
+                .collect();
+            numbers.push(json!({ "edit": label, "from": FROM, "to": TO, "seeds": seeds }));
+        }
+        console::line(&text)?;
+        console::line(READING)?;
+        let path = out.join("editing.json");
+        let json = serde_json::to_string_pretty(&numbers)?;
+        sdft_checkpoint::write_bytes_atomic(&path, json.as_bytes())?;
+        sdft_checkpoint::write_bytes_atomic(&out.join("editing.md"), text.as_bytes())?;
+        let names = self
+            .rows
+            .iter()
+            .flat_map(|(label, _)| [format!("{label}, as drawn"), format!("{label}, edited")]);
+        let rows: Vec<Rgb8> = std::iter::once("inputs".to_owned())
+            .chain(names)
+            .zip(&self.picture)
+            .map(|(name, row)| sheet(row, row.len(), &name))
+            .collect();
+        let picture = out.join("editing.png");
+        sdft_imaging::write_png(&picture, &sdft_imaging::grid(&rows, 1, 0, [24, 24, 24]))?;
+        console::line(format_args!("table    {}", path.display()))?;
+        console::line(format_args!("picture  {}", picture.display()))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,457 @@
+//! Training directions and editing with them.
+
+mod common;
+
+use common::{Place, Run, assert_same, essence, files, names, place_with_inputs};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// A direction of a second: four digits, four steps at which it learns.
+const SHORT: [&str; 14] = [
+    "edit",
+    "train",
+    "--images",
+    "4",
+    "--epochs",
+    "2",
+    "--set",
+    "walk.steps=8",
+    "--set",
+    "walk.inversion=6",
+    "--set",
+    "output.checkpoint_every=2",
+    "--name=turn",
+    "--no-cache",
+];
+
+/// Edits `in` with few steps, inversions kept in the place.
+fn apply(place: &Place, more: &[&str]) -> Run {
+    let args = [
+        "edit",
+        "apply",
+        "--model",
+        "digits-source",
+        "--edit",
+        "runs/turn",
+        "--input",
+        "in",
+        "--cache",
+        "cache",
+    ];
+    let steps: &[&str] = match more.contains(&"--settings") {
+        true => &[],
+        false => &["--steps", "8"],
+    };
+    place.run(&[&args[..], steps, more].concat())
+}
+
+fn place_with_direction() -> Place {
+    let place = place_with_inputs();
+    place.run(&SHORT).ok();
+    place
+}
+
+/// Waits until something is there.
+fn wait_for(what: &str, there: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !there() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn signal(child: &mut Child, name: &str) -> Option<i32> {
+    let id = child.id().to_string();
+    let told = std::process::Command::new("kill")
+        .args([name, &id])
+        .status();
+    assert!(told.unwrap().success());
+    child.wait().unwrap().code()
+}
+
+#[test]
+fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
+    let quiet = Place::new();
+    let whole = quiet.run(&SHORT).ok();
+    assert!(
+        whole.out.contains("final.safetensors") && whole.out.contains("step-000008.png"),
+        "{whole:?}"
+    );
+    let hurt = Place::new();
+    let root = hurt.path("runs/turn");
+    let begun = |args: &[&str]| {
+        let mut command = hurt.command(args);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    let mut child = begun(&SHORT);
+    wait_for("checkpoint", || {
+        root.join("checkpoints/step-000002").exists()
+    });
+    assert_eq!(signal(&mut child, "-KILL"), None);
+    let resume = ["edit", "train", "--resume", "runs/turn", "--no-cache"];
+    let mut child = begun(&resume);
+    // Within the trajectories that follow.
+    wait_for("second checkpoint", || {
+        root.join("checkpoints/step-000004").exists()
+    });
+    let code = signal(&mut child, "-INT");
+    assert!([Some(130), Some(0)].contains(&code), "{code:?}");
+    hurt.run(&resume).ok();
+    assert_same(&essence(&quiet.path("runs/turn")), &essence(&root));
+    // A finished run goes on for more epochs.
+    let more = hurt.run(&[&resume[..], &["--epochs", "3"]].concat()).ok();
+    assert!(more.out.contains("step-000012.png"), "{more:?}");
+    // Another number of threads changes no bit, and kept inversions are those that would be made.
+    let args = [&SHORT[..13], &["--cache", "kept", "--threads", "1"]].concat();
+    let kept = Place::new();
+    kept.run(&args).ok();
+    assert_same(
+        &essence(&quiet.path("runs/turn")),
+        &essence(&kept.path("runs/turn")),
+    );
+    let again = [&args[..12], &["--name=again", "--cache", "kept"]].concat();
+    kept.run(&again).ok();
+    let weights = |name: &str| std::fs::read(kept.path(name)).unwrap();
+    let [one, other] = ["turn", "again"].map(|run| {
+        let folder = format!("runs/{run}/checkpoints/step-000008/weights.safetensors");
+        weights(&folder)
+    });
+    // The files say which run they are of.
+    let numbers = |bytes: &[u8]| bytes[bytes.len() - 4096..].to_vec();
+    assert_eq!(numbers(&one), numbers(&other));
+}
+
+#[test]
+fn images_are_edited_under_their_names_and_later_only_where_something_changed() {
+    let place = place_with_direction();
+    let first = apply(&place, &[]).ok();
+    assert!(
+        first
+            .out
+            .contains("images   edited\ngrid     edited-grid.png"),
+        "{first:?}"
+    );
+    let made = files(&place.path("edited"));
+    let inputs = files(&place.path("in"));
+    assert_eq!(names(&made), names(&inputs));
+    let plan = std::fs::read_to_string(place.path("edited/plan.toml")).unwrap();
+    for line in [
+        "t_edit = 500",
+        "inversion = 6",
+        "steps = 8",
+        "seed = 0",
+        "from = \"3\"",
+        "trained = 8",
+    ] {
+        assert!(plan.contains(line), "{line}: {plan}");
+    }
+    let latents = || std::fs::read_dir(place.path("cache")).unwrap().count();
+    assert_eq!(latents(), 1);
+    let again = apply(&place, &[]).ok();
+    assert!(again.err.contains("6 are complete and stay"), "{again:?}");
+
+    // Without strength the model draws what it makes of the image; twice the strength is another edit; the inversions serve all.
+    let swept = apply(&place, &["--sweep", "0,1,-1", "--out", "swept"]).ok();
+    assert!(swept.out.contains("swept-grid.png"), "{swept:?}");
+    assert_eq!(latents(), 1);
+    let at = |strength: &str| files(&place.path(&format!("swept/strength={strength}")));
+    assert_same(&made, &at("1"));
+    assert!(at("0").iter().zip(&made).all(|(a, b)| a.1 != b.1));
+    assert!(at("-1").iter().zip(&made).all(|(a, b)| a.1 != b.1));
+    assert_eq!(names(&files(&place.path("swept/strips"))), names(&inputs));
+    // In any company and batch, with and without what was kept.
+    let alone = ["--batch", "1", "--threads", "1", "--out", "alone"];
+    apply(&place, &alone).ok();
+    assert_same(&made, &files(&place.path("alone")));
+    let model = ["edit", "apply", "--model", "digits-source"];
+    let uncached = [
+        "--edit",
+        "runs/turn",
+        "--input",
+        "in",
+        "--steps",
+        "8",
+        "--no-cache",
+        "--out",
+        "fresh",
+    ];
+    place.run(&[&model[..], &uncached].concat()).ok();
+    assert_same(&made, &files(&place.path("fresh")));
+    // Two directions of half the strength each, shared by the root of their number.
+    let file = "runs/turn/final.safetensors";
+    let twice = ["--edit", file, "--strength", "0.70710678", "--out", "twice"];
+    let both = [&twice[..], &["--strength", "0.70710678"]].concat();
+    apply(&place, &both).ok();
+    assert_eq!(names(&files(&place.path("twice"))), names(&inputs));
+    apply(&place, &["--strength", "2", "--out", "edited"])
+        .fails(1, &["other settings", "strength = 1.0, now strength = 2.0"]);
+}
+
+#[test]
+fn settings_are_taken_over_and_frames_share_their_noise() {
+    let place = place_with_direction();
+    let noisy = ["--t-boost", "400", "--seed", "7"];
+    let first = [&noisy[..], &["--frames", "--out", "film"]].concat();
+    apply(&place, &first).ok();
+    let film = files(&place.path("film"));
+    apply(
+        &place,
+        &["--settings", "film/plan.toml", "--out", "likewise"],
+    )
+    .ok();
+    assert_same(&film, &files(&place.path("likewise")));
+    // The same picture under another name: the same frame, but another photograph.
+    std::fs::copy(place.path("in/00000.png"), place.path("in/00001.png")).unwrap();
+    apply(&place, &[&first[..], &["--overwrite"]].concat()).ok();
+    let film = files(&place.path("film"));
+    assert_eq!(film[0].1, film[1].1);
+    apply(&place, &[&noisy[..], &["--out", "photographs"]].concat()).ok();
+    let photographs = files(&place.path("photographs"));
+    assert_ne!(photographs[0].1, photographs[1].1);
+    // An option has the last word.
+    let other = [
+        "--settings",
+        "film/plan.toml",
+        "--seed",
+        "8",
+        "--out",
+        "other",
+    ];
+    apply(&place, &other).ok();
+    assert_ne!(film[0].1, files(&place.path("other"))[0].1);
+}
+
+#[test]
+fn an_edit_that_is_interrupted_goes_on_where_it_was() {
+    let place = place_with_direction();
+    let slow = ["--steps", "400", "--inversion", "400", "--batch", "1"];
+    let args = [
+        "edit",
+        "apply",
+        "--model",
+        "digits-source",
+        "--edit",
+        "runs/turn",
+        "--input",
+        "in",
+        "--cache",
+        "cache",
+    ];
+    let done = || match place.path("edited").exists() {
+        true => files(&place.path("edited")).len(),
+        false => 0,
+    };
+    let mut child = place
+        .command(&[&args[..], &slow].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("image", || done() > 0);
+    assert_eq!(signal(&mut child, "-INT"), Some(130));
+    assert!((1..6).contains(&done()), "{} of 6", done());
+    let again = place.run(&[&args[..], &slow].concat()).ok();
+    assert!(again.err.contains("complete and stay"), "{again:?}");
+    let alone = [&args[..], &slow, &["--out", "undisturbed"]].concat();
+    place.run(&alone).ok();
+    assert_same(
+        &files(&place.path("undisturbed")),
+        &files(&place.path("edited")),
+    );
+}
+
+#[test]
+fn what_cannot_be_is_said_before_anything_is_done() {
+    let place = place_with_direction();
+    let train = |more: &[&str]| {
+        let args = [
+            "edit",
+            "train",
+            "--model",
+            "digits-source",
+            "--data",
+            "digits",
+        ];
+        place.run(&[&args[..], &["--set", "goal.network=digits"], more].concat())
+    };
+    let texts = ["--from", "3", "--to", "2"];
+    train(&[]).fails(2, &["goal.from", "--from \"face\""]);
+    train(&["--from", "3", "--to", "3"]).fails(2, &["goal.to", "no direction"]);
+    train(&["--from", "3", "--to", "ten"]).fails(2, &["goal.to", "0 to 9", "ten"]);
+    for (more, words) in [
+        (
+            &["--t-edit", "1000"][..],
+            &["walk.t_edit", "0 to t_0 = 999"][..],
+        ),
+        (&["--t-edit", "soon"], &["--t-edit", "auto"]),
+        (&["--t-edit", "auto"], &["LPIPS does not look at digits"]),
+        (&["--epochs", "0"], &["loop.epochs"]),
+        (&["--steps", "9"], &["--epochs", "walk.steps"]),
+        (&["--set", "walk.t_0=1000"], &["walk.t_0", "0 to 999"]),
+        (
+            &["--set", "goal.networks=clip"],
+            &["the nearest is goal.network"],
+        ),
+        (&["--set", "optim.lr=-1"], &["optim.lr"]),
+        (&["--config", "smilling"], &["did you mean smiling"]),
+    ] {
+        train(&[&texts[..], more].concat()).fails(2, words);
+    }
+    let clip = ["--config", "smiling", "--set", "goal.network=clip-b16"];
+    let empty = place.path("empty-hub");
+    let mut command = place.command(
+        &[
+            &["edit", "train", "--model", "digits-source", "--data", "in"][..],
+            &clip,
+        ]
+        .concat(),
+    );
+    let missing = Run::from(command.env("HF_HUB_CACHE", &empty).output().unwrap());
+    missing.fails(
+        1,
+        &[
+            "clip-b16",
+            "cargo xtask fetch clip-b16",
+            "--weights clip-b16=FILE",
+        ],
+    );
+
+    for (more, words) in [
+        (
+            &["--t-edit", "1000"][..],
+            &["--t-edit 1000", "0 to 999"][..],
+        ),
+        (&["--steps", "1"], &["--steps 1"]),
+        (&["--strength", "nan"], &["--strength NaN"]),
+        (
+            &["--strength", "1", "--strength", "2"],
+            &["one for each of 1"],
+        ),
+        (&["--sweep", "1,1"], &["--sweep: 1 is there twice"]),
+        (
+            &["--settings", "in/00000.png"],
+            &["--settings in/00000.png"],
+        ),
+        (
+            &["--settings", "runs/turn/plan.toml"],
+            &["--settings", "walk"],
+        ),
+        (&["--out", "in"], &["--out in"]),
+    ] {
+        let run = match more[0] {
+            "--steps" => place.run(
+                &[
+                    &[
+                        "edit",
+                        "apply",
+                        "--model",
+                        "digits-source",
+                        "--edit",
+                        "runs/turn",
+                    ][..],
+                    &["--input", "in", "--no-cache"],
+                    more,
+                ]
+                .concat(),
+            ),
+            _ => apply(&place, more),
+        };
+        assert_ne!(run.code, Some(0), "{more:?}");
+        assert!(!run.err.contains("panicked"), "{run:?}");
+        for word in words {
+            assert!(run.err.contains(word), "{word:?} is missing in {run:?}");
+        }
+    }
+    let with = |edit: &str| {
+        place.run(&[
+            "edit",
+            "apply",
+            "--model",
+            "digits-source",
+            "--edit",
+            edit,
+            "--input",
+            "in",
+        ])
+    };
+    with("runs/nothing").fails(2, &["--edit runs/nothing", "no such file"]);
+    with("in/00000.png").fails(1, &["--edit in/00000.png"]);
+    // A model is no direction.
+    place
+        .run(&[&common::SHORT[..], &["--set", "loop.steps=1"]].concat())
+        .ok();
+    with("runs/short").fails(1, &["expected a direction", "kind unet"]);
+    // And a direction is no model.
+    place
+        .run(&[
+            "edit",
+            "apply",
+            "--model",
+            "runs/turn",
+            "--edit",
+            "runs/turn",
+            "--input",
+            "in",
+        ])
+        .fails(1, &["runs/turn"]);
+    assert!(!place.path("edited").exists());
+}
+
+#[test]
+fn a_plan_says_what_it_will_take() {
+    let place = Place::new();
+    let dry = place.run(&["edit", "train", "--dry-run"]).ok();
+    for words in [
+        "to = \"2\"",
+        "kind = \"sgd\"",
+        "# 20 images",
+        "# time",
+        "# memory",
+        "# disk",
+    ] {
+        assert!(dry.out.contains(words), "{words}: {dry:?}");
+    }
+    assert!(!place.path("runs").exists());
+    let list = place.run(&["edit", "train", "--list"]).ok();
+    for preset in ["smiling", "sad", "angry", "young", "old", "man", "woman"] {
+        assert!(list.out.contains(preset), "{preset}: {list:?}");
+    }
+}
+
+#[test]
+fn memory_does_not_grow_with_the_steps_of_a_trajectory() {
+    let place = Place::new();
+    let peak = |steps: &str| -> f64 {
+        let steps = format!("walk.steps={steps}");
+        let args = [
+            "edit",
+            "train",
+            "--images",
+            "2",
+            "--epochs",
+            "1",
+            "--no-cache",
+            "--set",
+            "output.log_every=1",
+            "--set",
+            "output.samples=0",
+            "--set",
+            "walk.inversion=4",
+            "--set",
+            &steps,
+        ];
+        let run = place.run(&args).ok();
+        let line = run
+            .err
+            .lines()
+            .find(|line| line.contains("step 2/2"))
+            .unwrap();
+        let (_, rest) = line.rsplit_once(" · ").unwrap();
+        let (number, unit) = rest.split_once(' ').unwrap();
+        assert!(unit.starts_with("MB"), "{line}");
+        number.parse().unwrap()
+    };
+    let (few, many) = (peak("20"), peak("900"));
+    assert!(many < few + 20.0, "{few} {many}");
+}

@@ -1,0 +1,248 @@
+//! Training a direction on the embedded digits: what it reaches, what it leaves alone, and how it stops.
+
+use candle_core::{Device, Tensor};
+use sdft_adm::Unet;
+use sdft_asyrp::{
+    Direction, EditPlan, Embed, Goal, GoalWeights, InversionCache, Mix, TextDirection, edit,
+    invert, read_direction, sequence, strength_at,
+};
+use sdft_data::{Digits, DigitsSource, ImageSource, Style};
+use sdft_diffusion::BottleneckNet;
+use sdft_eval::{class_features, score_kept};
+use sdft_features::DigitsJudge;
+use sdft_models::{LoadOptions, LoadedModel, load_unet, read_params_bytes};
+use sdft_samplers::NumberedNoise;
+use sdft_train::{
+    DirectionPlan, DirectionSetup, Ending, Progress, RunFolder, TrainError, Watcher, to_images,
+    to_tensor, train_direction,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+struct Deaf;
+
+impl Watcher for Deaf {
+    fn progress(&mut self, _: &Progress) {}
+    fn note(&mut self, _: &str) {}
+}
+
+fn asset(name: &str) -> PathBuf {
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/weights");
+    weights.join(name)
+}
+
+fn model() -> LoadedModel {
+    load_unet(&asset("digits-source.safetensors"), &LoadOptions::default()).unwrap()
+}
+
+fn judge() -> DigitsJudge {
+    let bytes = std::fs::read(asset("digits-judge.safetensors")).unwrap();
+    let params = read_params_bytes("judge", &bytes, &DigitsJudge::specs().unwrap()).unwrap();
+    DigitsJudge::load(&params).unwrap()
+}
+
+/// Threes in chalk: the first `skip` left out, then `n`.
+fn threes(skip: usize, n: usize) -> Vec<sdft_imaging::Rgb8> {
+    let digits = Digits::embedded().unwrap();
+    let all = DigitsSource::new(digits, Style::Chalk, &[3], skip + n).unwrap();
+    (skip..all.len()).map(|i| all.image(i).unwrap()).collect()
+}
+
+fn plan(model: &LoadedModel, images: usize, steps: usize) -> DirectionPlan {
+    let mut plan = DirectionPlan {
+        source: "digits-source".into(),
+        source_sha256: model.sha256.clone(),
+        model: model.config.clone(),
+        process: model.process.clone(),
+        ..DirectionPlan::default()
+    };
+    plan.data.path = "digits".into();
+    plan.data.images = images;
+    (plan.goal.from, plan.goal.to) = ("3".into(), "2".into());
+    plan.goal.network = "digits".into();
+    plan.optim.lr = 1.0;
+    plan.pace.epochs = 1;
+    (plan.walk.inversion, plan.walk.steps) = (40, steps);
+    (plan.walk.t_edit, plan.walk.t_boost) = (300, 0);
+    plan.output.checkpoint_every = 1;
+    plan.output.samples = 0;
+    plan
+}
+
+/// From 3 to 2 in the judge's space, seen through `embed`.
+fn goal(embed: Box<Embed>) -> Goal {
+    let judge = judge();
+    let place = |class| class_features(&judge, class, 100).unwrap();
+    let direction = TextDirection::between(&place(3), &place(2)).unwrap();
+    let weights = GoalWeights {
+        l1: 0.3,
+        ..GoalWeights::default()
+    };
+    Goal::new(embed, direction, 0.8, weights)
+}
+
+fn seen() -> Box<Embed> {
+    let judge = judge();
+    Box::new(move |x| Ok(judge.look(x)?.features))
+}
+
+fn train(
+    root: &Path,
+    plan: &DirectionPlan,
+    goal: Goal,
+    stop: &AtomicBool,
+) -> Result<Ending, TrainError> {
+    let folder = match root.join("plan.toml").exists() {
+        true => RunFolder::open::<DirectionPlan>(root).unwrap().0,
+        false => RunFolder::create(root, plan).unwrap(),
+    };
+    let digits = Digits::embedded().unwrap();
+    let data = DigitsSource::new(digits, Style::Chalk, &[3], plan.data.images).unwrap();
+    let model = model();
+    let setup = DirectionSetup {
+        plan: plan.clone(),
+        folder,
+        net: Box::new(Unet::load(&model.params, &model.config).unwrap()),
+        goal,
+        data: Arc::new(data),
+        latents: InversionCache::in_memory(),
+        device: Device::Cpu,
+    };
+    train_direction(setup, stop, &mut Deaf)
+}
+
+#[test]
+fn one_epoch_on_twenty_digits_raises_the_target_class_and_leaves_the_model_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("run");
+    let model = model();
+    let before: Vec<Vec<f32>> = numbers(&model);
+    let started = Instant::now();
+    let plan = plan(&model, 20, 20);
+    let ending = train(&root, &plan, goal(seen()), &AtomicBool::new(false)).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(60));
+    let Ending::Finished { model: file, .. } = ending else {
+        panic!("{ending:?}")
+    };
+
+    let net = Unet::load(&model.params, &model.config).unwrap();
+    let groups = model.config.norm_groups;
+    let read = read_direction(&file, net.bottleneck(), groups).unwrap();
+    let info = read.info.unwrap();
+    assert_eq!((info.from.as_str(), info.to.as_str()), ("3", "2"));
+    assert_eq!((info.steps, info.t_edit, info.t_boost), (20, 300, 0));
+    let schedule = model.process.published().unwrap().schedule;
+    let x0 = to_tensor(&threes(20, 24)).unwrap();
+    let steps = sequence(40, 999);
+    let latent = invert(&net, &schedule, &x0, &steps, &mut |_| Ok(())).unwrap();
+    let judge = judge();
+    let twos = |strength: f64| {
+        let mix = Mix::of(vec![Direction {
+            block: &read.block,
+            strength: strength_at(strength, info.steps, steps.len(), 1),
+        }]);
+        let plan = EditPlan {
+            steps: steps.clone(),
+            t_edit: info.t_edit,
+            t_boost: 0,
+        };
+        let mut none = NumberedNoise::new(0, vec![0; 24]);
+        let out = edit(
+            &net,
+            &schedule,
+            &latent,
+            &mix,
+            &plan,
+            &mut none,
+            &mut |_| Ok(()),
+        );
+        let images = to_tensor(&to_images(&out.unwrap()).unwrap()).unwrap();
+        let error = (&images - &x0).unwrap().abs().unwrap().mean_all().unwrap();
+        let class = score_kept(&judge, &images, &[2; 24]).unwrap().class;
+        (class, error.to_scalar::<f32>().unwrap())
+    };
+    let (none, inversion_error) = twos(0.0);
+    let (most, moved) = twos(1.0);
+    // Without strength an image comes back up to the error of its inversion.
+    assert!(
+        none < 0.2 && inversion_error < 0.08,
+        "{none} {inversion_error}"
+    );
+    assert!(most > 0.5 && moved > inversion_error, "{most} {moved}");
+    assert_eq!(numbers(&model), before);
+}
+
+fn numbers(model: &LoadedModel) -> Vec<Vec<f32>> {
+    let all = model.params.iter();
+    all.map(|(_, tensor)| tensor.flatten_all().unwrap().to_vec1().unwrap())
+        .collect()
+}
+
+/// The judge, which raises `stop` when it is asked for the `at`-th time.
+fn stopping(stop: &Arc<AtomicBool>, at: usize) -> Box<Embed> {
+    let (judge, stop, asked) = (judge(), stop.clone(), AtomicUsize::new(0));
+    Box::new(move |x: &Tensor| {
+        if asked.fetch_add(1, Ordering::Relaxed) + 1 == at {
+            stop.store(true, Ordering::Relaxed);
+        }
+        Ok(judge.look(x)?.features)
+    })
+}
+
+fn weights(root: &Path) -> Vec<u8> {
+    let newest = std::fs::read_to_string(root.join("checkpoints/latest")).unwrap();
+    let folder = root.join("checkpoints").join(newest.trim());
+    std::fs::read(folder.join("weights.safetensors")).unwrap()
+}
+
+#[test]
+fn a_stop_within_a_trajectory_loses_that_trajectory_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plan = plan(&model(), 4, 8);
+    // Momentum is state that must come back, too.
+    plan.optim.momentum = 0.5;
+    let quiet = dir.path().join("quiet");
+    train(&quiet, &plan, goal(seen()), &AtomicBool::new(false)).unwrap();
+
+    let hurt = dir.path().join("hurt");
+    let stop = Arc::new(AtomicBool::new(false));
+    // Two looks at the audit, then five for each trajectory: the image, and the four steps from 500 up.
+    let third = 2 + 2 * 5 + 3;
+    let ending = train(&hurt, &plan, goal(stopping(&stop, third)), &stop).unwrap();
+    let Ending::Interrupted { checkpoint } = ending else {
+        panic!("{ending:?}")
+    };
+    assert!(checkpoint.ends_with("step-000002"), "{checkpoint:?}");
+    stop.store(false, Ordering::Relaxed);
+    train(&hurt, &plan, goal(seen()), &stop).unwrap();
+    assert!(weights(&hurt) == weights(&quiet));
+}
+
+#[test]
+fn a_trajectory_with_a_number_that_is_none_moves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plan = plan(&model(), 4, 8);
+    plan.pace.max_skips = 2;
+    let (judge, asked) = (judge(), AtomicUsize::new(0));
+    // From the second trajectory on.
+    let broken: Box<Embed> = Box::new(move |x: &Tensor| {
+        let features = judge.look(x)?.features;
+        match asked.fetch_add(1, Ordering::Relaxed) >= 2 + 5 + 3 {
+            true => features * f64::NAN,
+            false => Ok(features),
+        }
+    });
+    let root = dir.path().join("run");
+    let error = train(&root, &plan, goal(broken), &AtomicBool::new(false)).unwrap_err();
+    assert!(
+        error.to_string().contains("loss was not finite in 2 steps"),
+        "{error}"
+    );
+    plan.pace.max_skips = 5;
+    let first = dir.path().join("first");
+    let stop = Arc::new(AtomicBool::new(false));
+    train(&first, &plan, goal(stopping(&stop, 2 + 5 + 2)), &stop).unwrap();
+    assert!(weights(&root) == weights(&first));
+}
