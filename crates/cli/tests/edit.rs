@@ -137,7 +137,7 @@ fn images_are_edited_under_their_names_and_later_only_where_something_changed() 
     assert_eq!(names(&made), names(&inputs));
     let plan = std::fs::read_to_string(place.path("edited/plan.toml")).unwrap();
     for line in [
-        "t_edit = 500",
+        "t_edit = 300",
         "inversion = 6",
         "steps = 8",
         "seed = 0",
