@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_nn::{ParamSpec, Params};
 
+mod edit;
 mod networks;
 mod steps;
 mod training;
