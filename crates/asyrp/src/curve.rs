@@ -1,84 +1,70 @@
 //! Where an edit begins and where it is sharpened, from how far the trajectory is from the image.
 
 use crate::invert;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use sdft_diffusion::Denoiser;
 use sdft_schedule::Schedule;
 
-/// How far inversions are from the images they began at, by the step that is reached.
+/// How far the inversion of one image `[1, 3, H, W]` is from it, at every step that it arrives at: of the states, and of the images
+/// predicted on the way.
+///
+/// # Shapes
+/// - returns `[2, n - 1]` for `n` steps
+///
+/// Source: Asyrp `diffusion_latent.py` `compute_lpips_distance`.
+///
+/// # Errors
+/// As [`invert`]; whatever `distance` fails with.
+pub fn distances(
+    net: &dyn Denoiser,
+    schedule: &Schedule,
+    x0: &Tensor,
+    steps: &[usize],
+    distance: &mut dyn FnMut(&Tensor, &Tensor) -> Result<f32>,
+) -> Result<Tensor> {
+    let (mut states, mut predicted) = (Vec::new(), Vec::new());
+    invert(net, schedule, x0, steps, &mut |step| {
+        states.push(distance(step.x, x0)?);
+        predicted.push(distance(step.x0, x0)?);
+        Ok(())
+    })?;
+    let n = states.len();
+    states.extend(predicted);
+    Tensor::from_vec(states, (2, n), x0.device())
+}
+
+/// Mean [`distances`] over images, for [`first_reaching`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curves {
-    /// Distances of the states, summed over images.
-    states: Vec<f64>,
-    /// Distances of the images predicted on the way, summed likewise.
-    predicted: Vec<f64>,
-    steps: Vec<usize>,
-    images: usize,
+    /// Of the states, by the step of the process.
+    pub states: Vec<(usize, f64)>,
+    /// Of the predicted images.
+    pub predicted: Vec<(usize, f64)>,
 }
 
 impl Curves {
-    /// Without any image; `steps` are those of the inversion, ascending.
-    #[must_use]
-    pub fn new(steps: &[usize]) -> Self {
-        let n = steps.len().saturating_sub(1);
-        Self {
-            states: vec![0.0; n],
-            predicted: vec![0.0; n],
-            steps: steps.to_vec(),
-            images: 0,
-        }
-    }
-
-    /// Inverts images and adds their distances. `distance` gives one number for each image of the batch, of its arguments' images.
-    ///
-    /// Source: Asyrp `diffusion_latent.py` `compute_lpips_distance`; a step's distance stands at the step that it arrives at.
+    /// The means of images' distances along `steps`.
     ///
     /// # Errors
-    /// As [`invert`]; whatever `distance` fails with, or another number of distances than images.
-    pub fn add(
-        &mut self,
-        net: &dyn Denoiser,
-        schedule: &Schedule,
-        x0: &Tensor,
-        distance: &mut dyn FnMut(&Tensor, &Tensor) -> Result<Vec<f64>>,
-    ) -> Result<()> {
-        let n = x0.dim(0)?;
-        let steps = self.steps.clone();
-        let (mut states, mut predicted) = (Vec::new(), Vec::new());
-        invert(net, schedule, x0, &steps, &mut |step| {
-            for (kept, image) in [(&mut states, step.x), (&mut predicted, step.x0)] {
-                let distances = distance(image, x0)?;
-                if distances.len() != n {
-                    bail!("{n} images, {} distances", distances.len());
-                }
-                kept.push(distances.iter().sum::<f64>());
-            }
-            Ok(())
-        })?;
-        // Only whole trajectories count.
-        for (sums, new) in [(&mut self.states, states), (&mut self.predicted, predicted)] {
-            for (sum, new) in sums.iter_mut().zip(new) {
-                *sum += new;
-            }
+    /// No images; distances of another number of steps.
+    pub fn mean(steps: &[usize], images: &[Tensor]) -> Result<Self> {
+        let all = Tensor::stack(images, 0)?.to_dtype(DType::F64)?.mean(0)?;
+        let arrivals = steps.get(1..).unwrap_or_default();
+        if all.dims() != [2, arrivals.len()] {
+            bail!(
+                "distances: expected [2, {}], found {:?}",
+                arrivals.len(),
+                all.dims()
+            );
         }
-        self.images += n;
-        Ok(())
-    }
-
-    /// Mean distances of the states, for [`first_reaching`].
-    pub fn states(&self) -> Vec<(usize, f64)> {
-        self.means(&self.states)
-    }
-
-    /// Mean distances of the predicted images.
-    pub fn predicted(&self) -> Vec<(usize, f64)> {
-        self.means(&self.predicted)
-    }
-
-    fn means(&self, sums: &[f64]) -> Vec<(usize, f64)> {
-        let n = self.images.max(1) as f64;
-        let arrivals = self.steps.iter().skip(1).copied();
-        arrivals.zip(sums.iter().map(|sum| sum / n)).collect()
+        let row = |i: usize| -> Result<Vec<(usize, f64)>> {
+            let values = all.get(i)?.to_vec1::<f64>()?;
+            Ok(arrivals.iter().copied().zip(values).collect())
+        };
+        Ok(Self {
+            states: row(0)?,
+            predicted: row(1)?,
+        })
     }
 }
 
@@ -120,39 +106,27 @@ mod tests {
             Schedule::from_betas_in_f32(&linear_betas(1e-4, 0.02, 1000).unwrap()).unwrap();
         let net = GaussianDenoiser::new(schedule.alpha_bar(), 0.0, 1.0);
         let steps = [0, 200, 500];
-        let image =
-            |value: f32| Tensor::full(value, (1, 3, 2, 2), &candle_core::Device::Cpu).unwrap();
-        let mut mean = |a: &Tensor, b: &Tensor| -> Result<Vec<f64>> {
-            let apart = (a - b)?.abs()?.mean((1, 2, 3))?;
-            apart.to_dtype(candle_core::DType::F64)?.to_vec1()
-        };
-        let curves = |batches: &[Tensor], distance: &mut dyn FnMut(&Tensor, &Tensor) -> _| {
-            let mut curves = Curves::new(&steps);
-            for x0 in batches {
-                curves.add(&net, &schedule, x0, distance)?;
-            }
-            Ok::<_, candle_core::Error>(curves)
-        };
-        let (a, b) = (image(0.5), image(-0.25));
-        let [one, other, both] = [vec![a.clone()], vec![b.clone()], vec![a.clone(), b.clone()]]
-            .map(|batches| curves(&batches, &mut mean).unwrap());
-        for curve in [Curves::states, Curves::predicted] {
-            let (one, other, both) = (curve(&one), curve(&other), curve(&both));
+        let images = [0.5f32, -0.25].map(|value| {
+            let x0 = Tensor::full(value, (1, 3, 2, 2), &candle_core::Device::Cpu).unwrap();
+            let mut apart = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.mean_all()?.to_scalar::<f32>();
+            distances(&net, &schedule, &x0, &steps, &mut apart).unwrap()
+        });
+        let curves = |images: &[Tensor]| Curves::mean(&steps, images).unwrap();
+        let [one, other, both] = [curves(&images[..1]), curves(&images[1..]), curves(&images)];
+        for of in [
+            |c: &Curves| c.states.clone(),
+            |c: &Curves| c.predicted.clone(),
+        ] {
+            let (one, other, both) = (of(&one), of(&other), of(&both));
             assert_eq!(both.iter().map(|c| c.0).collect::<Vec<_>>(), [200, 500]);
             for ((one, other), both) in one.iter().zip(&other).zip(&both) {
                 assert!((0.5 * (one.1 + other.1) - both.1).abs() < 1e-7);
             }
             assert!(both[0].1 < both[1].1, "{both:?}");
         }
-        // A batch is its images one by one.
-        let together = Tensor::cat(&[a, b], 0).unwrap();
-        let together = curves(&[together], &mut mean).unwrap().predicted();
-        for (a, b) in together.iter().zip(both.predicted()) {
-            assert!((a.1 - b.1).abs() < 1e-7);
-        }
-        let mut few = |_: &Tensor, _: &Tensor| Ok(vec![]);
-        let error = curves(&[image(1.0)], &mut few).unwrap_err().to_string();
-        assert!(error.contains("1 images, 0 distances"), "{error}");
+        let error = Curves::mean(&[0, 1], &images).unwrap_err().to_string();
+        assert!(error.contains("expected [2, 1]"), "{error}");
+        assert!(Curves::mean(&steps, &[]).is_err());
     }
 
     #[test]

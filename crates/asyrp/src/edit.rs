@@ -19,7 +19,11 @@ pub struct EditPlan {
 pub(crate) fn check(steps: &[usize], schedule: &Schedule) -> Result<()> {
     let n = schedule.alpha_bar().len();
     if steps.is_empty() || !steps.is_sorted_by(|a, b| a < b) || steps.last() >= Some(&n) {
-        bail!("steps of an edit: expected some, ascending, below {n}, found {steps:?}");
+        let shown = steps.get(..8).unwrap_or(steps);
+        bail!(
+            "steps of an edit: expected some, ascending, below {n}, found {} of them, {shown:?} first",
+            steps.len()
+        );
     }
     Ok(())
 }

@@ -15,8 +15,8 @@ pub struct DirectionInfo {
     pub from: String,
     /// What is to be there.
     pub to: String,
-    /// SHA-256 of the model that it was trained on.
-    pub model_sha256: String,
+    /// The network that it was trained on: SHA-256 of its architecture and weights.
+    pub network_sha256: String,
     /// Groups of its norms.
     pub norm_groups: usize,
     /// The last step of its trajectories.
@@ -143,7 +143,7 @@ mod tests {
         DirectionInfo {
             from: "face".into(),
             to: "smiling face".into(),
-            model_sha256: "ab".into(),
+            network_sha256: "ab".into(),
             norm_groups: 4,
             t_0: 999,
             inversion: 100,

@@ -82,6 +82,11 @@ impl Goal {
         self
     }
 
+    /// The cosine of the two texts.
+    pub fn cosine(&self) -> f64 {
+        self.cosine
+    }
+
     /// Looks at real images.
     ///
     /// # Errors
@@ -103,10 +108,9 @@ impl Goal {
         let apart = clip_loss(&seen.embedding, &edited, &self.direction)?;
         let similarity = 1.0 - number(&apart)?;
         let mut total = (asyrp_loss(&apart)? * self.weights.clip)?;
-        // The published factor of the distance is a product, whose first part is this mean.
         let l1 = l1_term(lesson.x0, lesson.origin, 1.0, 1.0)?;
         if self.weights.l1 > 0.0 {
-            total = (total + l1_term(lesson.x0, lesson.origin, self.weights.l1, self.cosine)?)?;
+            total = (total + (&l1 * (self.weights.l1 * self.cosine))?)?;
         }
         if let (Some(embed), Some(before)) = (&self.identity, &seen.identity) {
             let same = (embed(lesson.x0)? * before)?.sum(1)?.mean_all()?;

@@ -7,7 +7,7 @@ use sdft_diffusion::Denoiser;
 use sdft_samplers::Observer;
 use sdft_schedule::Schedule;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 /// The name of the tensor, and of the hash of its numbers.
@@ -17,13 +17,20 @@ const HASH: &str = "sha256";
 /// Bytes of latents that are kept in memory.
 const IN_MEMORY: usize = 256 << 20;
 
+/// What was seen last, oldest first.
+#[derive(Debug, Default)]
+struct Memory {
+    latents: HashMap<String, Tensor>,
+    order: VecDeque<String>,
+}
+
 /// The noises that images come from, for one model and one way to invert: the last ones in memory, all in a folder if there is one.
 ///
 /// A file that is damaged, cut off or of another shape counts as not there.
 #[derive(Debug, Default)]
 pub struct InversionCache {
     folder: Option<PathBuf>,
-    memory: RefCell<HashMap<String, Tensor>>,
+    memory: RefCell<Memory>,
     /// Why nothing more is written.
     problem: RefCell<Option<String>>,
 }
@@ -83,7 +90,7 @@ impl InversionCache {
         let images = (0..n)
             .map(|i| x0.narrow(0, i, 1))
             .collect::<Result<Vec<_>>>()?;
-        let keys = images.iter().map(key).collect::<Result<Vec<_>>>()?;
+        let keys = images.iter().map(image_key).collect::<Result<Vec<_>>>()?;
         let mut found: Vec<Option<Tensor>> = keys
             .iter()
             .zip(&images)
@@ -104,8 +111,9 @@ impl InversionCache {
         Tensor::cat(&all, 0)
     }
 
-    fn get(&self, key: &str, shape: &[usize], device: &Device) -> Option<Tensor> {
-        if let Some(latent) = self.memory.borrow().get(key) {
+    /// What is kept under a name, if it is there and of this shape.
+    pub fn get(&self, key: &str, shape: &[usize], device: &Device) -> Option<Tensor> {
+        if let Some(latent) = self.memory.borrow().latents.get(key) {
             return Some(latent.clone());
         }
         let state = read(&self.path(key)?, &ReadOptions::default()).ok()?;
@@ -117,7 +125,11 @@ impl InversionCache {
         Some(latent)
     }
 
-    fn put(&self, key: &str, latent: &Tensor) -> Result<()> {
+    /// Keeps numbers under a name, of letters and digits.
+    ///
+    /// # Errors
+    /// When the device fails; what the system refuses is a [`problem`](Self::problem).
+    pub fn put(&self, key: &str, latent: &Tensor) -> Result<()> {
         self.remember(key, latent);
         let Some(path) = self.path(key).filter(|_| self.problem().is_none()) else {
             return Ok(());
@@ -131,11 +143,15 @@ impl InversionCache {
     }
 
     fn remember(&self, key: &str, latent: &Tensor) {
-        let mut memory = self.memory.borrow_mut();
-        if (memory.len() + 1) * 4 * latent.elem_count() > IN_MEMORY {
-            memory.clear();
+        let Memory { latents, order } = &mut *self.memory.borrow_mut();
+        if latents.insert(key.to_owned(), latent.clone()).is_none() {
+            order.push_back(key.to_owned());
         }
-        memory.insert(key.to_owned(), latent.clone());
+        while order.len() > 1 && order.len() * 4 * latent.elem_count() > IN_MEMORY {
+            if let Some(oldest) = order.pop_front() {
+                latents.remove(&oldest);
+            }
+        }
     }
 
     fn path(&self, key: &str) -> Option<PathBuf> {
@@ -144,7 +160,10 @@ impl InversionCache {
 }
 
 /// What an image is known by: the hash of its pixels, as the model sees them.
-fn key(image: &Tensor) -> Result<String> {
+///
+/// # Errors
+/// When the device fails.
+pub fn image_key(image: &Tensor) -> Result<String> {
     Ok(sha256_bytes(&bytes(image)?))
 }
 
@@ -200,7 +219,7 @@ mod tests {
         assert_eq!(latents(&InversionCache::in_memory(), &x0), (all.clone(), 3));
         // Damage is noticed and mended.
         let path = cache
-            .path(&key(&x0.narrow(0, 1, 1).unwrap()).unwrap())
+            .path(&image_key(&x0.narrow(0, 1, 1).unwrap()).unwrap())
             .unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;

@@ -44,12 +44,12 @@
 
 pub use crate::{
     clip_input::ClipInput,
-    curve::{Curves, first_reaching},
+    curve::{Curves, distances, first_reaching},
     delta::{DeltaBlock, Direction, Mix},
     edit::{EditPlan, edit, invert, strength_at},
     file::{DirectionInfo, LoadedDirection, direction_metadata, read_direction, write_direction},
     goal::{Embed, Goal, GoalLoss, GoalWeights, Seen, cosine_of_texts},
-    latents::InversionCache,
+    latents::{InversionCache, image_key},
     lesson::{Lesson, lessons},
     loss::{TextDirection, asyrp_loss, clip_loss, directional_similarity, l1_term},
     sequence::{sequence, shifted, training_sequence},

@@ -330,3 +330,25 @@ fn lessons_that_teach_nothing_follow_the_trajectories_of_edits() {
     .unwrap();
     assert_eq!(at, steps.len());
 }
+
+/// Two directions in one file with the states of their optimiser, as Asyrp's scripts write them; made with PyTorch.
+#[test]
+fn a_published_checkpoint_is_read_by_its_first_direction() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/published.pth");
+    let read = sdft_asyrp::read_direction(&path, (8, 16), 4).unwrap();
+    assert_eq!(read.info, None);
+    let wave =
+        |n: usize, f: fn(f64) -> f64| -> Vec<f32> { (0..n).map(|k| f(k as f64) as f32).collect() };
+    let h = wave(32, |k| (0.05 * k).sin());
+    let h = Tensor::from_vec(h, (1, 8, 2, 2), &Device::Cpu).unwrap();
+    let emb = wave(16, |k| (0.11 * k).cos());
+    let emb = Tensor::from_vec(emb, (1, 16), &Device::Cpu).unwrap();
+    let moved = read.block.forward(&h, Some(&emb)).unwrap();
+    let moved = moved.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let expected = [0.184_393_3, -0.252_453_8, -0.756_764_8, -1.285_032_3];
+    for (got, want) in moved.iter().zip(expected) {
+        assert!((got - want).abs() < 1e-5, "{got} {want}");
+    }
+    let sum: f32 = moved.iter().sum();
+    assert!((sum + 6.158_68).abs() < 1e-4, "{sum}");
+}

@@ -40,8 +40,9 @@ fn train(path: &Path, seed: u64) -> Result<JudgeReport> {
     Ok(report)
 }
 
-/// A second judge, trained from another seed into `path` unless it is there: for images that were made to please the first.
-pub(crate) fn second(path: &Path) -> Result<DigitsJudge> {
+/// A second judge, and its features, trained from another seed into `path` unless it is there: for images that were made to please the
+/// first.
+pub(crate) fn second(path: &Path) -> Result<(DigitsJudge, Extractor)> {
     const SEED: u64 = 1;
     if !path.is_file() {
         if let Some(parent) = path.parent() {
@@ -53,7 +54,9 @@ pub(crate) fn second(path: &Path) -> Result<DigitsJudge> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let specs = DigitsJudge::specs()?;
     let params = read_params_bytes(&path.display().to_string(), &bytes, &specs)?;
-    Ok(DigitsJudge::load(&params)?)
+    let hash = sdft_checkpoint::sha256_bytes(&bytes);
+    let features = Extractor::new(View::Digits, &params, hash)?;
+    Ok((DigitsJudge::load(&params)?, features))
 }
 
 /// The judge's features for sets of digits.

@@ -196,16 +196,23 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
             let data = text_at(&table, "data.path");
             let mut folder = data.clone();
             names.images("--data", &mut folder, size.unwrap_or(SIZE))?;
-            let network = text_at(&table, "goal.network");
-            if let Eye::Clip(patch) = Eye::of(&network) {
-                names.network(clip_of(patch), &args.weights);
+            if let Eye::Clip(patch) = Eye::of(&text_at(&table, "goal.network")) {
+                let goal = table.get("goal");
+                let said = |key: &str| {
+                    let files = goal.and_then(|goal| goal.get(key)?.as_array());
+                    files.is_some_and(|files| !files.is_empty())
+                };
+                if !said("weights") {
+                    names.network(clip_of(patch), &args.weights);
+                }
+                let identity = goal.and_then(|goal| goal.get("identity"));
+                let is_zero = |w: &Value| w.as_float() == Some(0.0) || w.as_integer() == Some(0);
+                if identity.is_some_and(|w| !is_zero(w)) && !said("identity_weights") {
+                    names.network("irse50", &args.weights);
+                }
                 if [args.t_edit, args.t_boost].contains(&Some(StepArg::Auto)) {
                     names.network("lpips-alex", &args.weights);
                 }
-            }
-            let identity = table.get("goal").and_then(|goal| goal.get("identity"));
-            if identity.is_some_and(|w| w.as_float() != Some(0.0) && w.as_integer() != Some(0)) {
-                names.network("irse50", &args.weights);
             }
             put(&mut args.run.set, "source", &source, file);
             put(&mut args.run.set, "data.path", &data, folder);

@@ -55,13 +55,23 @@ impl Weights {
                 Err(error) => return Err(error).with_context(|| format!("weights of {name}")),
             },
         };
-        let (tokenizer, weights) = all
-            .into_iter()
-            .partition::<Vec<_>, _>(|path| path.extension().is_some_and(|e| e == "json"));
-        Ok(Files {
-            weights,
-            tokenizer: tokenizer.into_iter().next(),
-        })
+        Ok(Files::of(all))
+    }
+
+    /// The files that were given for a network, if any.
+    pub(crate) fn given(&self, network: Network) -> Option<&[PathBuf]> {
+        self.0.get(network.name()).map(Vec::as_slice)
+    }
+
+    /// Fails if files were given for a network that nobody asks.
+    pub(crate) fn refuse_others(&self, used: &[Network]) -> Result<()> {
+        let unused = |name: &&str| !used.iter().any(|network| network.name() == *name);
+        match self.0.keys().copied().find(unused) {
+            Some(name) => Err(usage(format!(
+                "--weights {name}=..: nothing here looks with {name}"
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -88,4 +98,17 @@ pub(crate) fn verified(name: &str, files: Vec<PathBuf>) -> Result<Vec<PathBuf>> 
 pub(crate) struct Files {
     pub(crate) weights: Vec<PathBuf>,
     pub(crate) tokenizer: Option<PathBuf>,
+}
+
+impl Files {
+    /// Weights and what is a tokenizer by its name.
+    pub(crate) fn of(all: Vec<PathBuf>) -> Self {
+        let (tokenizer, weights) = all
+            .into_iter()
+            .partition::<Vec<_>, _>(|path| path.extension().is_some_and(|e| e == "json"));
+        Self {
+            weights,
+            tokenizer: tokenizer.into_iter().next(),
+        }
+    }
 }

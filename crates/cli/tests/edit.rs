@@ -3,8 +3,9 @@
 mod common;
 
 use common::{Place, Run, assert_same, essence, files, names, place_with_inputs};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A direction of a second: four digits, four steps at which it learns.
 const SHORT: [&str; 14] = [
@@ -71,8 +72,10 @@ fn signal(child: &mut Child, name: &str) -> Option<i32> {
 
 #[test]
 fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
+    // Long enough to be hit in the middle.
+    let long = [&SHORT[..], &["--set", "walk.steps=200"]].concat();
     let quiet = Place::new();
-    let whole = quiet.run(&SHORT).ok();
+    let whole = quiet.run(&long).ok();
     assert!(
         whole.out.contains("final.safetensors") && whole.out.contains("step-000008.png"),
         "{whole:?}"
@@ -84,7 +87,7 @@ fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
     };
-    let mut child = begun(&SHORT);
+    let mut child = begun(&long);
     wait_for("checkpoint", || {
         root.join("checkpoints/step-000002").exists()
     });
@@ -95,31 +98,72 @@ fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
     wait_for("second checkpoint", || {
         root.join("checkpoints/step-000004").exists()
     });
-    let code = signal(&mut child, "-INT");
-    assert!([Some(130), Some(0)].contains(&code), "{code:?}");
+    assert_eq!(signal(&mut child, "-INT"), Some(130));
+    assert!(!root.join("final.safetensors").exists());
     hurt.run(&resume).ok();
     assert_same(&essence(&quiet.path("runs/turn")), &essence(&root));
-    // A finished run goes on for more epochs.
-    let more = hurt.run(&[&resume[..], &["--epochs", "3"]].concat()).ok();
+    // A finished run goes on for more epochs, from any folder.
+    std::fs::create_dir(hurt.path("elsewhere")).unwrap();
+    let args = [
+        "edit",
+        "train",
+        "--resume",
+        "../runs/turn",
+        "--no-cache",
+        "--epochs",
+        "3",
+    ];
+    let mut command = hurt.command(&args);
+    command.current_dir(hurt.path("elsewhere"));
+    let more = Run::from(command.output().unwrap()).ok();
     assert!(more.out.contains("step-000012.png"), "{more:?}");
     // Another number of threads changes no bit, and kept inversions are those that would be made.
-    let args = [&SHORT[..13], &["--cache", "kept", "--threads", "1"]].concat();
+    let cached = [
+        &SHORT[..12],
+        &[
+            "--set",
+            "walk.steps=200",
+            "--cache",
+            "kept",
+            "--threads",
+            "1",
+        ],
+    ]
+    .concat();
     let kept = Place::new();
-    kept.run(&args).ok();
+    let run = |name: &str| kept.run(&[&cached[..], &[name]].concat()).ok();
+    run("--name=turn");
     assert_same(
         &essence(&quiet.path("runs/turn")),
         &essence(&kept.path("runs/turn")),
     );
-    let again = [&args[..12], &["--name=again", "--cache", "kept"]].concat();
-    kept.run(&again).ok();
-    let weights = |name: &str| std::fs::read(kept.path(name)).unwrap();
+    let before = latents(&kept.path("kept"));
+    assert_eq!(before.len(), 4);
+    run("--name=again");
+    assert_eq!(latents(&kept.path("kept")), before);
     let [one, other] = ["turn", "again"].map(|run| {
         let folder = format!("runs/{run}/checkpoints/step-000008/weights.safetensors");
-        weights(&folder)
+        std::fs::read(kept.path(&folder)).unwrap()
     });
-    // The files say which run they are of.
+    // The files say which run they are of, in front of their numbers.
     let numbers = |bytes: &[u8]| bytes[bytes.len() - 4096..].to_vec();
     assert_eq!(numbers(&one), numbers(&other));
+}
+
+/// The files of inversions below a folder, and when they were written.
+fn latents(root: &Path) -> Vec<(PathBuf, SystemTime)> {
+    let mut all = Vec::new();
+    for folder in std::fs::read_dir(root).unwrap() {
+        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|e| e == "safetensors") {
+                let written = path.metadata().unwrap().modified().unwrap();
+                all.push((path, written));
+            }
+        }
+    }
+    all.sort();
+    all
 }
 
 #[test]
@@ -146,15 +190,15 @@ fn images_are_edited_under_their_names_and_later_only_where_something_changed() 
     ] {
         assert!(plan.contains(line), "{line}: {plan}");
     }
-    let latents = || std::fs::read_dir(place.path("cache")).unwrap().count();
-    assert_eq!(latents(), 1);
+    let inverted = latents(&place.path("cache"));
+    assert_eq!(inverted.len(), 6);
     let again = apply(&place, &[]).ok();
     assert!(again.err.contains("6 are complete and stay"), "{again:?}");
 
     // Without strength the model draws what it makes of the image; twice the strength is another edit; the inversions serve all.
     let swept = apply(&place, &["--sweep", "0,1,-1", "--out", "swept"]).ok();
     assert!(swept.out.contains("swept-grid.png"), "{swept:?}");
-    assert_eq!(latents(), 1);
+    assert_eq!(latents(&place.path("cache")), inverted);
     let at = |strength: &str| files(&place.path(&format!("swept/strength={strength}")));
     assert_same(&made, &at("1"));
     assert!(at("0").iter().zip(&made).all(|(a, b)| a.1 != b.1));
@@ -178,12 +222,20 @@ fn images_are_edited_under_their_names_and_later_only_where_something_changed() 
     ];
     place.run(&[&model[..], &uncached].concat()).ok();
     assert_same(&made, &files(&place.path("fresh")));
-    // Two directions of half the strength each, shared by the root of their number.
+    // The same direction twice is half of each, times the root of their number.
     let file = "runs/turn/final.safetensors";
     let twice = ["--edit", file, "--strength", "0.70710678", "--out", "twice"];
     let both = [&twice[..], &["--strength", "0.70710678"]].concat();
     apply(&place, &both).ok();
-    assert_eq!(names(&files(&place.path("twice"))), names(&inputs));
+    let limits = sdft_imaging::Limits::default();
+    let pixels = |png: &[u8]| sdft_imaging::decode_bytes(png, &limits).unwrap().pixels;
+    let plain = at("0");
+    for ((one, two), none) in made.iter().zip(&files(&place.path("twice"))).zip(&plain) {
+        let (one, two, none) = (pixels(&one.1), pixels(&two.1), pixels(&none.1));
+        let apart = |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(apart(&one, &two) <= Some(1), "{:?}", apart(&one, &two));
+        assert!(apart(&one, &none) > Some(1));
+    }
     apply(&place, &["--strength", "2", "--out", "edited"])
         .fails(1, &["other settings", "strength = 1.0, now strength = 2.0"]);
 }
@@ -298,6 +350,18 @@ fn what_cannot_be_is_said_before_anything_is_done() {
     ] {
         train(&[&texts[..], more].concat()).fails(2, words);
     }
+    // Weights without the tokenizer, weights that nobody looks with, a name that is taken.
+    let weights = "--weights=clip-b16=in/00000.png";
+    let pretended = [
+        "--config",
+        "smiling",
+        "--set",
+        "goal.network=clip-b16",
+        weights,
+    ];
+    train(&pretended).fails(2, &["tokenizer.json", "clip-b16"]);
+    train(&[&texts[..], &[weights]].concat()).fails(2, &["nothing here looks with clip-b16"]);
+    train(&[&texts[..], &["--name", "turn"]].concat()).fails(1, &["there is a run already"]);
     let clip = ["--config", "smiling", "--set", "goal.network=clip-b16"];
     let empty = place.path("empty-hub");
     let mut command = place.command(
@@ -330,6 +394,10 @@ fn what_cannot_be_is_said_before_anything_is_done() {
         ),
         (&["--sweep", "1,1"], &["--sweep: 1 is there twice"]),
         (
+            &["--settings", "in/none.toml"],
+            &["--settings in/none.toml", "cannot be read"],
+        ),
+        (
             &["--settings", "in/00000.png"],
             &["--settings in/00000.png"],
         ),
@@ -357,7 +425,9 @@ fn what_cannot_be_is_said_before_anything_is_done() {
             ),
             _ => apply(&place, more),
         };
-        assert_ne!(run.code, Some(0), "{more:?}");
+        let unreadable = more.iter().any(|arg| arg.starts_with("in/"));
+        let code = if unreadable { 1 } else { 2 };
+        assert_eq!(run.code, Some(code), "{more:?} {run:?}");
         assert!(!run.err.contains("panicked"), "{run:?}");
         for word in words {
             assert!(run.err.contains(word), "{word:?} is missing in {run:?}");

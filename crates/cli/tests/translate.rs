@@ -264,7 +264,7 @@ fn without_arguments_the_embedded_digits_are_translated() {
     let edited = Run::from(edit.output().unwrap()).ok();
     assert!(!edited.err.contains("loss.lambda"), "{edited:?}");
     let twos = |strength: &str| -> f64 {
-        let start = format!("edited/strength={strength}:");
+        let start = format!("runs/edit-example/edited/strength={strength}:");
         let line = edited.out.lines().find(|line| line.starts_with(&start));
         let (_, rest) = line.unwrap().split_once("not seen, ").unwrap();
         rest.split(' ').next().unwrap().parse().unwrap()

@@ -53,6 +53,30 @@ pub struct LoadedModel {
     pub notes: Vec<String>,
 }
 
+impl LoadedModel {
+    /// SHA-256 of the network itself, its architecture and its weights: the same for every file and part of a file that holds it.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub fn network_sha256(&self) -> Result<String, ModelError> {
+        let problem = |problem: String| ModelError::Problem {
+            path: "the network".into(),
+            problem,
+        };
+        let config = serde_json::to_string(&self.config).map_err(|e| problem(e.to_string()))?;
+        // Hashes of the parts, so that no second copy of the weights is made.
+        let mut parts = config;
+        for (name, tensor) in self.params.iter() {
+            let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
+            let values = values.map_err(|e| problem(format!("{name}: {e}")))?;
+            let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+            let hash = sdft_checkpoint::sha256_bytes(&bytes);
+            parts.push_str(&format!("\n{name} {hash}"));
+        }
+        Ok(sdft_checkpoint::sha256_bytes(parts.as_bytes()))
+    }
+}
+
 /// Reads a U-Net.
 ///
 /// # Errors

@@ -65,4 +65,19 @@ impl Process {
             rescale_timesteps: self.rescale_timesteps,
         })
     }
+
+    /// Why images cannot be edited with such a process, if they cannot.
+    ///
+    /// # Errors
+    /// An unknown schedule or too few steps; a network that does not see the steps as they are counted, which editing assumes.
+    pub fn check_editable(&self) -> Result<(), String> {
+        self.published().map_err(|e| e.to_string())?;
+        if self.rescale_timesteps && self.diffusion_steps != 1000 {
+            return Err(format!(
+                "edits walk the steps as the network sees them; expected 1000 of them or no rescaling, found {}",
+                self.diffusion_steps
+            ));
+        }
+        Ok(())
+    }
 }

@@ -4,7 +4,7 @@ use super::args::EditApplyArgs;
 use super::latents::{self, Inversion};
 use super::plan::{ApplyPlan, ApplyWalk, EditEntry, factors, strengths};
 use crate::console;
-use crate::gallery::{Ended, Gallery, Maker, go_on, inputs, outputs};
+use crate::gallery::{Ended, Gallery, Maker, full_path, go_on, inputs, outputs};
 use crate::sample::{model_file, unconditional};
 use crate::train::load_model;
 use crate::usage;
@@ -32,12 +32,9 @@ pub(crate) fn apply(args: &EditApplyArgs, chosen: Option<&dyn Fn(&str) -> bool>)
     }
     unconditional(&name, &model)?;
     let process = &model.process;
-    if process.rescale_timesteps && process.diffusion_steps != 1000 {
-        return Err(usage(format!(
-            "{name}: edits walk the steps as the network sees them, expected 1000 of them or no rescaling, found {}",
-            process.diffusion_steps
-        )));
-    }
+    let editable = process.check_editable();
+    editable.map_err(|problem| usage(format!("{name}: {problem}")))?;
+    let network_sha256 = model.network_sha256()?;
     let net = Unet::load(&model.params, &model.config)?;
     let mut directions = Vec::new();
     for edit in &args.edit {
@@ -52,9 +49,8 @@ pub(crate) fn apply(args: &EditApplyArgs, chosen: Option<&dyn Fn(&str) -> bool>)
             None => console::note(&format!(
                 "{file}: says nothing of how it was trained; taken are Asyrp's t_edit and t_boost, and its strength as it is"
             )),
-            Some(info) if info.model_sha256 != model.sha256 => console::note(&format!(
-                "{file}: trained on another model (SHA-256 {}); it may still work on a relative",
-                info.model_sha256.get(..12).unwrap_or(&info.model_sha256)
+            Some(info) if info.network_sha256 != network_sha256 => console::note(&format!(
+                "{file}: trained on another model than this; it may still work on a relative"
             )),
             Some(_) => {}
         }
@@ -67,27 +63,23 @@ pub(crate) fn apply(args: &EditApplyArgs, chosen: Option<&dyn Fn(&str) -> bool>)
     let walk = ApplyWalk::new(args, &infos)?;
     if walk.t_0 >= process.diffusion_steps {
         return Err(usage(format!(
-            "{name}: its process has {} steps, the directions were trained to step {}",
+            "{name}: its process has {} steps, and the edit is to begin at step {}",
             process.diffusion_steps, walk.t_0
         )));
     }
-    let full = |name: &str| match Path::new(name).canonicalize() {
-        Ok(path) => path.display().to_string(),
-        Err(_) => name.to_owned(),
-    };
     let edits = directions.iter().zip(&strengths);
     let plan = ApplyPlan {
-        input: full(&args.input.display().to_string()),
+        input: full_path(&args.input.display().to_string()),
         image_size: model.config.image_size,
-        model: full(&name),
-        model_sha256: model.sha256.clone(),
+        model: full_path(&name),
+        network_sha256,
         factors,
         walk,
         edits: edits
             .map(|((file, read), strength)| {
                 let info = read.info.as_ref();
                 Ok(EditEntry {
-                    file: full(file),
+                    file: full_path(file),
                     sha256: sdft_checkpoint::sha256_file(Path::new(file))?,
                     from: info.map(|info| info.from.clone()),
                     to: info.map(|info| info.to.clone()),
@@ -104,7 +96,7 @@ pub(crate) fn apply(args: &EditApplyArgs, chosen: Option<&dyn Fn(&str) -> bool>)
     }
     outputs::check(&args.out, &args.input, &plan, args.overwrite)?;
     let inversion = Inversion {
-        model_sha256: &plan.model_sha256,
+        network_sha256: &plan.network_sha256,
         process,
         t_0: plan.walk.t_0,
         steps: plan.walk.inversion,

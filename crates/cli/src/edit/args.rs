@@ -21,8 +21,8 @@ pub(crate) enum EditVerb {
 }
 
 const TRAIN_HELP: &str = "\
-Presets (--list): smiling, sad, angry, young, old, man, woman, with the paper's texts and epochs. Everything else is Asyrp's, with the
-paper's 100 inversion and 50 training steps: 100 images, SGD with rate 0.5 at every step of every trajectory, weights 1 and 3.
+Presets (--list): smiling, sad, angry, young, old, man, woman, with Asyrp's texts and the paper's epochs. Everything else is Asyrp's,
+with the paper's 100 inversion and 50 training steps: 100 images, SGD with rate 0.5 at every step of every trajectory, weights 1 and 3.
 
 Examples:
   sdft edit train --config smiling --model runs/metfaces-sdft --data metfaces
@@ -58,7 +58,7 @@ fn step(text: &str) -> Result<StepArg, String> {
 /// Where inversions are kept.
 #[derive(Debug, Args)]
 pub(crate) struct CacheArgs {
-    /// Where inversions are kept; `sdft/inversions` in the user's cache folder if not given.
+    /// Where inversions are kept; `sdft` in the user's cache folder if not given.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
     /// Keep no inversions.
@@ -96,7 +96,7 @@ pub(crate) struct EditTrainArgs {
     #[arg(long, value_name = "STEP|auto", value_parser = step, conflicts_with = "resume")]
     pub(crate) t_boost: Option<StepArg>,
     /// Weights from a file instead of the cache of the Hugging Face client; may be given again, as for a tokenizer.json.
-    #[arg(long, value_name = "NETWORK=FILE", conflicts_with = "resume")]
+    #[arg(long, value_name = "NETWORK=FILE")]
     pub(crate) weights: Vec<String>,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
@@ -106,10 +106,10 @@ pub(crate) struct EditTrainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EditApplyArgs {
-    /// The model: a weights file, a run folder, or `digits-source`.
+    /// The model: a weights file, a run folder, or a name as `ffhq-10m` or `digits-source`.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: String,
-    /// A direction: a file or a run folder of `edit train`, or a published checkpoint; may be given again.
+    /// A direction: a file or a run folder of `edit train`, or a published checkpoint, a file or an `hf:` place; may be given again.
     #[arg(long, value_name = "FILE|DIR", required = true)]
     pub(crate) edit: Vec<String>,
     /// How far each direction is followed: one number for all, or one for each; 1 is what was trained, below 0 leads away.
@@ -134,7 +134,7 @@ pub(crate) struct EditApplyArgs {
     /// Where the images go, under their names, as PNG.
     #[arg(long, value_name = "DIR", default_value = "edited")]
     pub(crate) out: PathBuf,
-    /// Take steps, seed and frames from the plan.toml of an earlier edit; options beside it have the last word.
+    /// Take steps, seed and frames from the plan.toml of an earlier edit; numbers given beside it have the last word.
     #[arg(long, value_name = "FILE")]
     pub(crate) settings: Option<PathBuf>,
     /// Steps from noise to image; 40 if nothing is said.
@@ -193,6 +193,8 @@ pub(crate) struct EditRangeArgs {
     /// Write both curves as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) file: ModelArgs,
 }

@@ -4,6 +4,7 @@ use super::apply::apply;
 use super::train::{DIGITS, Job, assemble};
 use super::typed;
 use crate::gallery::Ended;
+use crate::runs::STOP;
 use crate::train::train_digits;
 use crate::{INTERRUPTED, config, console, judge};
 use anyhow::{Context, Result};
@@ -13,11 +14,10 @@ use sdft_imaging::{Limits, decode_file, write_png};
 use sdft_train::to_tensor;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 /// Where the example keeps its model, its direction and its inputs, apart from runs of the user's.
 const HOME: &str = "runs/edit-example";
-/// Where the edited digits go.
-const OUT: &str = "edited";
 /// The class that is edited, and what becomes of it.
 pub(crate) const FROM: u8 = 3;
 pub(crate) const TO: u8 = 2;
@@ -50,15 +50,19 @@ pub(super) fn example() -> Result<ExitCode> {
     for i in TRAINED..threes.len() {
         write_png(&input.join(name(i)), &threes.image(i)?)?;
     }
-    let (direction, input) = (direction.display().to_string(), input.display().to_string());
+    let out = home.join("edited");
+    let [direction, input, out] = [&direction, &input, &out].map(|path| path.display().to_string());
     let args = typed::apply(&[
-        "--model", &model, "--edit", &direction, "--input", &input, "--out", OUT, "--sweep", SWEEP,
+        "--model", &model, "--edit", &direction, "--input", &input, "--out", &out, "--sweep", SWEEP,
     ])?;
     let Ended::Done { folders } = apply(&args, None)? else {
         return interrupted();
     };
     // Not the one that led the direction, which may please it in ways that nobody else sees.
-    let judge = judge::second(&home.join("judge.safetensors"))?;
+    let (judge, _) = judge::second(&home.join("judge.safetensors"))?;
+    if STOP.load(Ordering::Relaxed) {
+        return interrupted();
+    }
     for folder in folders {
         let images = (TRAINED..threes.len())
             .map(|i| Ok(decode_file(&folder.join(name(i)), &Limits::default())?))

@@ -1,12 +1,12 @@
 //! The networks that say how far an edit got.
 
-use crate::weights::Weights;
+use crate::weights::{Files, Weights};
 use crate::{judge, usage};
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use sdft_asyrp::{ClipInput, Embed, Goal, GoalWeights, TextDirection, cosine_of_texts};
 use sdft_eval::{class_features, hash_of, read_clip, text_as_it_stands, texts_through_templates};
-use sdft_features::{Clip, ClipConfig, DigitsJudge, IDENTITY_SIDE, IdentityNet, Network};
+use sdft_features::{Clip, ClipConfig, DigitsJudge, IDENTITY_SIDE, IdentityNet, LpipsNet, Network};
 use sdft_metrics::Features;
 use sdft_train::GoalPlan;
 use std::path::{Path, PathBuf};
@@ -32,29 +32,56 @@ impl Eye {
     }
 }
 
-/// Finds the files of the goal's networks, and writes down which they are.
-pub(super) fn locate(goal: &mut GoalPlan, given: &[String]) -> Result<()> {
-    let weights = Weights::parse(given)?;
+/// The networks that a goal looks with; `range` says whether LPIPS looks for its steps, too.
+pub(super) fn networks(goal: &GoalPlan, range: bool) -> Vec<Network> {
     let Eye::Clip(patch) = Eye::of(&goal.network) else {
-        return Ok(());
+        return Vec::new();
     };
-    let network = Network::Clip(patch);
-    if goal.weights.is_empty() {
-        let otherwise = format!("give --weights {}=FILE", network.name());
-        let found = weights.of(network, &otherwise)?;
-        let all = found.weights.iter().chain(&found.tokenizer);
-        goal.weights = all.map(|path| whole(path)).collect::<Result<_>>()?;
+    let mut all = vec![Network::Clip(patch)];
+    if goal.identity > 0.0 {
+        all.push(Network::Identity);
     }
-    let (files, _) = parts(goal)?;
-    goal.weights_sha256 = hash_of(&files)?;
-    if goal.identity > 0.0 && goal.identity_weights.is_empty() {
-        let otherwise = "give --weights irse50=FILE, or leave it out with --set goal.identity=0";
-        let found = weights.of(Network::Identity, otherwise)?;
-        goal.identity_weights = found
-            .weights
+    if range {
+        all.push(Network::Lpips(LpipsNet::Alex));
+    }
+    all
+}
+
+/// Finds the files of the goal's networks, and writes down which they are: given now, named by the plan, or from the cache. A plan that knows
+/// their hashes, as that of a run that goes on, takes no others.
+pub(super) fn locate(goal: &mut GoalPlan, weights: &Weights) -> Result<()> {
+    for network in networks(goal, false) {
+        let (otherwise, known, hash) = match network {
+            Network::Identity => (
+                "give --weights irse50=FILE, or leave it out with --set goal.identity=0".to_owned(),
+                &mut goal.identity_weights,
+                &mut goal.identity_sha256,
+            ),
+            _ => (
+                format!("give --weights {}=FILE", network.name()),
+                &mut goal.weights,
+                &mut goal.weights_sha256,
+            ),
+        };
+        let files = if weights.given(network).is_some() || known.is_empty() {
+            let found = weights.of(network, &otherwise)?;
+            found.weights.into_iter().chain(found.tokenizer).collect()
+        } else {
+            known.iter().map(PathBuf::from).collect::<Vec<_>>()
+        };
+        *known = files
             .iter()
-            .map(|p| whole(p))
+            .map(|path| whole(path))
             .collect::<Result<_>>()?;
+        let found = hash_of(&files)?;
+        if !hash.is_empty() && *hash != found {
+            bail!(
+                "{}: other files than the run began with: their SHA-256 was {hash}, now it is {found}; --weights {}=FILE says where those are",
+                known.join(", "),
+                network.name()
+            );
+        }
+        *hash = found;
     }
     Ok(())
 }
@@ -67,13 +94,9 @@ fn whole(path: &Path) -> Result<String> {
 
 /// Weights and tokenizer.
 fn parts(goal: &GoalPlan) -> Result<(Vec<PathBuf>, PathBuf)> {
-    let (mut tokenizer, weights) = goal
-        .weights
-        .iter()
-        .map(PathBuf::from)
-        .partition::<Vec<_>, _>(|path| path.extension().is_some_and(|e| e == "json"));
-    match (tokenizer.pop(), weights.is_empty()) {
-        (Some(tokenizer), false) => Ok((weights, tokenizer)),
+    let files = Files::of(goal.weights.iter().map(PathBuf::from).collect());
+    match files.tokenizer {
+        Some(tokenizer) if !files.weights.is_empty() => Ok((files.weights, tokenizer)),
         _ => Err(usage(format!(
             "goal.weights: texts need the weights of {name} and its tokenizer.json, found {:?}; give --weights {name}=model.safetensors --weights {name}=tokenizer.json",
             goal.weights,
@@ -106,11 +129,6 @@ pub(super) fn open(goal: &GoalPlan, side: usize) -> Result<Goal> {
     Ok(made.keeping(Box::new(move |x| net.embed(x))))
 }
 
-/// The cosine of both texts as they stand.
-pub(super) fn cosine(goal: &GoalPlan) -> Result<f64> {
-    Ok(read_words(goal)?.cosine)
-}
-
 /// A network, and the two texts in its space.
 struct Words {
     eye: Opened,
@@ -141,14 +159,6 @@ fn read_words(goal: &GoalPlan) -> Result<Words> {
         return digits(goal);
     };
     let (files, tokenizer) = parts(goal)?;
-    let found = hash_of(&files)?;
-    if found != goal.weights_sha256 {
-        bail!(
-            "{}: other weights than the run began with: their SHA-256 was {}, now it is {found}",
-            goal.weights.join(", "),
-            goal.weights_sha256
-        );
-    }
     let clip = read_clip(patch, &files)?;
     let texts = [goal.from.as_str(), goal.to.as_str()];
     let wrong = |e: sdft_eval::EvalError| usage(format!("goal: {e}"));

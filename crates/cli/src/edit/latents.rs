@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// What decides an inversion, besides the image.
 pub(super) struct Inversion<'a> {
-    pub(super) model_sha256: &'a str,
+    pub(super) network_sha256: &'a str,
     pub(super) process: &'a Process,
     pub(super) t_0: usize,
     pub(super) steps: usize,
@@ -17,18 +17,37 @@ pub(super) struct Inversion<'a> {
 
 /// The cache that the arguments ask for; one that cannot be used is done without, and that is said.
 pub(super) fn open(args: &CacheArgs, inversion: &Inversion<'_>) -> InversionCache {
+    kept(args, inversion, "inversions", None)
+}
+
+/// Likewise for how far inversions are from their images, as `eye` sees it.
+pub(super) fn open_distances(
+    args: &CacheArgs,
+    inversion: &Inversion<'_>,
+    eye: &str,
+) -> InversionCache {
+    kept(args, inversion, "distances", Some(eye))
+}
+
+fn kept(
+    args: &CacheArgs,
+    inversion: &Inversion<'_>,
+    what: &str,
+    eye: Option<&str>,
+) -> InversionCache {
     if args.no_cache {
         return InversionCache::in_memory();
     }
     // Beside the features of images, which are under the same folder of the user's.
-    let usual = || Some(user_cache_folder()?.with_file_name("inversions"));
+    let usual = || Some(user_cache_folder()?.with_file_name(what));
     let Some(parent) = args.cache.clone().or_else(usual) else {
         return InversionCache::in_memory();
     };
     let process = inversion.process;
-    let settings = BTreeMap::from(
+    let mut settings = BTreeMap::from(
         [
-            ("model_sha256", inversion.model_sha256.to_owned()),
+            ("what", what.to_owned()),
+            ("network_sha256", inversion.network_sha256.to_owned()),
             ("noise_schedule", process.noise_schedule.clone()),
             ("diffusion_steps", process.diffusion_steps.to_string()),
             ("t_0", inversion.t_0.to_string()),
@@ -39,8 +58,11 @@ pub(super) fn open(args: &CacheArgs, inversion: &Inversion<'_>) -> InversionCach
         ]
         .map(|(key, value)| (key.to_owned(), value)),
     );
+    if let Some(eye) = eye {
+        settings.insert("seen_by".to_owned(), eye.to_owned());
+    }
     InversionCache::open(&parent, &settings).unwrap_or_else(|error| {
-        console::note(&format!("inversions are not kept: {error}"));
+        console::note(&format!("{what} are not kept: {error}"));
         InversionCache::in_memory()
     })
 }

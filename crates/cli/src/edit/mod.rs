@@ -15,8 +15,8 @@ pub(crate) use example::{FROM, TO, TRAINED, train_direction};
 pub(crate) use goal::Eye;
 pub(crate) use train::{Job, assemble};
 
-use crate::INTERRUPTED;
 use crate::runs::STOP;
+use crate::{INTERRUPTED, console};
 use anyhow::Result;
 use args::{EditArgs, EditVerb};
 use std::process::ExitCode;
@@ -30,12 +30,19 @@ pub(crate) fn edit(args: &EditArgs) -> Result<ExitCode> {
         None => example::example(),
     };
     match ended {
-        Err(error) if is_interruption(&error) => Ok(ExitCode::from(INTERRUPTED)),
+        Err(error) if is_interruption(&error) => {
+            console::note("interrupted");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
         ended => ended,
     }
 }
 
-/// Whether the user asked for an end before there was anything to save.
+/// Whether the user asked for an end before there was a run or a folder that says so itself.
 fn is_interruption(error: &anyhow::Error) -> bool {
-    STOP.load(Ordering::Relaxed) && error.root_cause().to_string() == "interrupted"
+    // The message may carry where it came from behind it.
+    STOP.load(Ordering::Relaxed)
+        && error
+            .chain()
+            .any(|e| e.to_string().starts_with("interrupted"))
 }

@@ -5,15 +5,12 @@ use crate::usage;
 use anyhow::{Context, Result};
 use sdft_asyrp::DirectionInfo;
 use sdft_models::Process;
+use sdft_train::WalkPlan;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Steps from noise to image where nothing is said.
+/// Steps from noise to image, and from image to noise, where nothing is said.
 const STEPS: usize = 40;
-/// Asyrp's scripts, for directions that say nothing.
-const T_EDIT: usize = 500;
-const T_BOOST: usize = 200;
-const T_0: usize = 999;
 
 /// An edit with everything resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +20,8 @@ pub(super) struct ApplyPlan {
     /// Side of the images that the model makes; inputs are centre-cropped and resized to it.
     pub(super) image_size: usize,
     pub(super) model: String,
-    pub(super) model_sha256: String,
+    /// SHA-256 of the network in it, architecture and weights.
+    pub(super) network_sha256: String,
     /// The factors of all strengths, in the order of the sweep; 1 alone without one.
     pub(super) factors: Vec<f64>,
     pub(super) walk: ApplyWalk,
@@ -65,47 +63,37 @@ impl ApplyWalk {
     ) -> Result<Self> {
         let earlier = args.settings.as_deref().map(read_walk).transpose()?;
         let earlier = earlier.as_ref();
-        // The value that a setting gets.
-        let settle = |said: Option<usize>,
-                      option: &str,
-                      kept: fn(&Self) -> usize,
-                      known: fn(&DirectionInfo) -> usize,
-                      usual: usize|
-         -> Result<usize> {
-            if let Some(value) = said.or(earlier.map(kept)) {
-                return Ok(value);
-            }
-            let mut all = infos
-                .iter()
-                .filter_map(|(file, info)| Some((file, known(info.as_ref()?))));
-            let Some((first, value)) = all.next() else {
-                return Ok(usual);
-            };
-            match all.find(|(_, other)| *other != value) {
-                None => Ok(value),
-                Some((other, found)) => Err(usage(format!(
-                    "the directions were trained with another {option}: {first} with {value}, {other} with {found}; give --{option}, or --settings FILE"
-                ))),
+        // Asyrp's, for directions that say nothing.
+        let usual = WalkPlan::default();
+        let agreed = |of: fn(&DirectionInfo) -> usize, usual, what: &str, advice: &str| {
+            agreed(infos, of, usual, what, advice)
+        };
+        let t_0 = match earlier {
+            Some(walk) => walk.t_0,
+            None => {
+                let advice = "they cannot be followed together";
+                agreed(|i| i.t_0, usual.t_0, "last step", advice)?
             }
         };
+        let few = STEPS.min(t_0 + 1);
+        let inversion = match args.inversion.or(earlier.map(|w| w.inversion)) {
+            Some(n) => n,
+            None => agreed(|i| i.inversion, few, "inversion", "give --inversion")?,
+        };
+        let t_edit = match args.t_edit.or(earlier.map(|w| w.t_edit)) {
+            Some(t) => t,
+            None => agreed(|i| i.t_edit, usual.t_edit, "t_edit", "give --t-edit")?,
+        };
+        let t_boost = match args.t_boost.or(earlier.map(|w| w.t_boost)) {
+            Some(t) => t,
+            None => agreed(|i| i.t_boost, usual.t_boost, "t_boost", "give --t-boost")?,
+        };
         let walk = Self {
-            t_0: settle(None, "t-0", |w| w.t_0, |i| i.t_0, T_0)?,
-            inversion: settle(
-                args.inversion,
-                "inversion",
-                |w| w.inversion,
-                |i| i.inversion,
-                STEPS,
-            )?,
-            steps: args.steps.or(earlier.map(|w| w.steps)).unwrap_or(STEPS),
-            t_edit: settle(args.t_edit, "t-edit", |w| w.t_edit, |i| i.t_edit, T_EDIT)?,
-            t_boost: settle(
-                args.t_boost,
-                "t-boost",
-                |w| w.t_boost,
-                |i| i.t_boost,
-                T_BOOST,
-            )?,
+            t_0,
+            inversion,
+            steps: args.steps.or(earlier.map(|w| w.steps)).unwrap_or(few),
+            t_edit,
+            t_boost,
             seed: args.seed.or(earlier.map(|w| w.seed)).unwrap_or(0),
             frames: args.frames || earlier.is_some_and(|w| w.frames),
         };
@@ -126,6 +114,28 @@ impl ApplyWalk {
             }
         }
         Ok(walk)
+    }
+}
+
+/// What all files of directions say that say anything.
+fn agreed(
+    infos: &[(String, Option<DirectionInfo>)],
+    of: fn(&DirectionInfo) -> usize,
+    usual: usize,
+    what: &str,
+    advice: &str,
+) -> Result<usize> {
+    let mut all = infos
+        .iter()
+        .filter_map(|(file, info)| Some((file, of(info.as_ref()?))));
+    let Some((first, value)) = all.next() else {
+        return Ok(usual);
+    };
+    match all.find(|(_, other)| *other != value) {
+        None => Ok(value),
+        Some((other, found)) => Err(usage(format!(
+            "--edit: the directions were trained with another {what}: {first} with {value}, {other} with {found}; {advice}"
+        ))),
     }
 }
 

@@ -1,51 +1,43 @@
 //! `edit range`: where an edit should begin and where it should be sharpened.
 
-use super::args::EditRangeArgs;
+use super::args::{CacheArgs, EditRangeArgs};
 use super::goal::{self, Eye};
+use super::latents::{self, Inversion};
 use crate::console::{self, Ticker};
 use crate::evaluate::read_lpips;
 use crate::gallery::go_on;
 use crate::runs::listen;
 use crate::sample::{model_file, unconditional};
-use crate::train::{load_model, open_data};
+use crate::train::{load_source, open_data};
 use crate::usage;
 use crate::weights::Weights;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use sdft_adm::Unet;
-use sdft_asyrp::{Curves, first_reaching, sequence};
-use sdft_data::ImageSource;
+use sdft_asyrp::{Curves, distances, first_reaching, image_key, sequence};
+use sdft_data::{ImageSource, Joined};
 use sdft_features::{LpipsNet, Network};
 use sdft_imaging::to_unit_range;
 use sdft_train::{DataPlan, DirectionPlan, GoalPlan};
 use serde_json::json;
 use std::process::ExitCode;
 
-/// Steps of the inversions behind the curves, as published.
+/// Steps of the inversions behind the curves, as published; fewer where there are not so many.
 pub(super) const STEPS: usize = 1000;
 /// An edit begins where predicted images are as far from the real ones as this times the cosine of the texts.
 const EDIT: f64 = 0.33;
 /// Sharpening begins where states are as far as this.
 const BOOST: f64 = 1.2;
 
-/// The two steps, and what they were found by.
-pub(super) struct Range {
-    pub(super) t_edit: usize,
-    pub(super) t_boost: usize,
-    cosine: f64,
-    curves: Curves,
-}
-
-/// Looks at inversions of the images with LPIPS.
-///
-/// Source: Asyrp `diffusion_latent.py`, `set_t_edit_t_addnoise`.
-pub(super) fn find(
+/// Mean distances of the images' inversions from them, by LPIPS; what was seen before is not looked at again.
+pub(super) fn look(
     plan: &DirectionPlan,
     net: &Unet,
     data: &dyn ImageSource,
-    weights: &[String],
+    weights: &Weights,
+    cache: &CacheArgs,
     steps: usize,
-) -> Result<Range> {
+) -> Result<Curves> {
     if Eye::of(&plan.goal.network) == Eye::Digits {
         return Err(usage(
             "auto: LPIPS does not look at digits; give --t-edit and --t-boost as numbers",
@@ -53,52 +45,82 @@ pub(super) fn find(
     }
     listen();
     let network = Network::Lpips(LpipsNet::Alex);
-    let files = Weights::parse(weights)?.of(network, "give --weights lpips-alex=FILE")?;
+    let files = weights.of(network, "give --weights lpips-alex=FILE")?;
     let (lpips, _) = read_lpips(LpipsNet::Alex, &files)?;
-    let cosine = goal::cosine(&plan.goal)?;
     let schedule = plan.process.published()?.schedule;
-    let mut curves = Curves::new(&sequence(steps, plan.walk.t_0));
+    let steps = sequence(steps.min(plan.walk.t_0 + 1), plan.walk.t_0);
+    let inversion = Inversion {
+        network_sha256: &plan.network_sha256,
+        process: &plan.process,
+        t_0: plan.walk.t_0,
+        steps: steps.len(),
+    };
+    let eye = sdft_eval::hash_of(&files.weights)?;
+    let kept = latents::open_distances(cache, &inversion, &eye);
     let (n, side) = (data.len(), data.size());
     console::note(&format!(
-        "range: {n} images, inversions of {steps} steps, each step seen twice by LPIPS"
+        "range: {n} images, inversions of {} steps, each step seen twice by LPIPS{}",
+        steps.len(),
+        match kept.folder() {
+            Some(folder) => format!(", kept in {}", folder.display()),
+            None => String::new(),
+        }
     ));
     let mut ticker = Ticker::new("range", n);
+    let mut all = Vec::with_capacity(n);
     for i in 0..n {
         let picture = to_unit_range(&data.image(i)?);
         let x0 = Tensor::from_vec(picture, (1, 3, side, side), &Device::Cpu)?;
-        let mut seen = 0.0;
-        curves.add(net, &schedule, &x0, &mut |a, b| {
-            go_on()?;
-            seen += 0.5 / steps as f64;
-            ticker.tick(i as f64 + seen);
-            lpips
-                .distance(a, b)?
-                .total
-                .to_dtype(candle_core::DType::F64)?
-                .flatten_all()?
-                .to_vec1()
-        })?;
+        let key = image_key(&x0)?;
+        let found = match kept.get(&key, &[2, steps.len() - 1], &Device::Cpu) {
+            Some(found) => found,
+            None => {
+                let mut seen = 0.0;
+                let found = distances(net, &schedule, &x0, &steps, &mut |a, b| {
+                    go_on()?;
+                    seen += 0.5 / steps.len() as f64;
+                    ticker.tick(i as f64 + seen);
+                    lpips.distance(a, b)?.total.mean_all()?.to_scalar()
+                })?;
+                kept.put(&key, &found)?;
+                found
+            }
+        };
+        all.push(found);
     }
     ticker.finish(n);
-    let t_edit = first_reaching(&curves.predicted(), EDIT * cosine).context("t_edit")?;
-    let t_boost = first_reaching(&curves.states(), BOOST).context("t_boost")?;
-    console::note(&format!(
-        "range: cosine of the texts {cosine:.4}, t_edit {t_edit}, t_boost {t_boost}"
-    ));
-    Ok(Range {
-        t_edit,
-        t_boost,
-        cosine,
-        curves,
-    })
+    Ok(Curves::mean(&steps, &all)?)
+}
+
+/// Where an edit begins, from the curves and the cosine of the texts.
+pub(super) fn t_edit(curves: &Curves, cosine: f64) -> Result<usize> {
+    first_reaching(&curves.predicted, EDIT * cosine).context("t_edit: no step of the inversions")
+}
+
+/// Where it is sharpened.
+pub(super) fn t_boost(curves: &Curves) -> Result<usize> {
+    first_reaching(&curves.states, BOOST).context("t_boost: no step of the inversions")
 }
 
 pub(super) fn range(args: &EditRangeArgs) -> Result<ExitCode> {
+    if args.inversion < 2 {
+        return Err(usage("--inversion 1: expected 2 or more steps"));
+    }
+    if let Some(path) = args.out.as_ref().filter(|path| path.exists()) {
+        return Err(usage(format!(
+            "--out {}: is there already; name another file",
+            path.display()
+        )));
+    }
+    let weights = Weights::parse(&args.weights)?;
     let name = model_file(&args.model)?;
-    let model = load_model(&name, &args.file.options()?)?;
+    let options = args.file.options()?;
+    let key = options.key.clone().unwrap_or_default();
+    let model = load_source(&name, &key, options.given, options.given_process)?;
     unconditional(&name, &model)?;
     let mut plan = DirectionPlan {
         source: name,
+        network_sha256: model.network_sha256()?,
         model: model.config.clone(),
         process: model.process.clone(),
         goal: GoalPlan {
@@ -109,45 +131,42 @@ pub(super) fn range(args: &EditRangeArgs) -> Result<ExitCode> {
         ..DirectionPlan::default()
     };
     plan.data.path.clone_from(&args.data);
+    // All of the process, however long it is.
+    let walk = &mut plan.walk;
+    walk.t_0 = walk.t_0.min(plan.process.diffusion_steps.saturating_sub(1));
+    (walk.t_edit, walk.t_boost) = (0, 0);
     sdft_train::RunPlan::validate(&plan).map_err(|e| usage(e.to_string()))?;
-    if args.inversion < 2 {
-        return Err(usage("--inversion 1: expected 2 or more steps"));
-    }
-    goal::locate(&mut plan.goal, &args.weights)?;
+    weights.refuse_others(&goal::networks(&plan.goal, true))?;
+    goal::locate(&mut plan.goal, &weights)?;
+    let cosine = goal::open(&plan.goal, plan.model.image_size)?.cosine();
     let data = DataPlan {
         path: args.data.clone(),
         ..DataPlan::default()
     };
     let data = open_data(&data, plan.model.image_size)?;
     let n = args.images.min(data.len());
-    let first = sdft_data::Joined::new(vec![(data, (0..n).collect())])?;
-    let net = super::train::net_of(&model)?;
-    let found = find(&plan, &net, &first, &args.weights, args.inversion)?;
-    console::line(format_args!(
-        "t_edit   {} (predicted images are {EDIT} x {:.4} = {:.4} away)\nt_boost  {} (states are {BOOST} away)",
-        found.t_edit,
-        found.cosine,
-        EDIT * found.cosine,
-        found.t_boost
-    ))?;
+    let first = Joined::new(vec![(data, (0..n).collect())])?;
+    let net = Unet::load(&model.params, &model.config)?;
+    let curves = look(&plan, &net, &first, &weights, &args.cache, args.inversion)?;
     if let Some(path) = &args.out {
         let text = json!({
             "images": n,
-            "cosine": found.cosine,
-            "t_edit": found.t_edit,
-            "t_boost": found.t_boost,
-            "predicted": found.curves.predicted(),
-            "states": found.curves.states(),
+            "cosine": cosine,
+            "predicted": curves.predicted,
+            "states": curves.states,
         });
-        if path.is_dir() {
-            bail!(
-                "--out {}: this is a folder, expected a file",
-                path.display()
-            );
-        }
         let text = serde_json::to_string_pretty(&text)? + "\n";
         sdft_checkpoint::write_bytes_atomic(path, text.as_bytes())?;
         console::line(format_args!("curves   {}", path.display()))?;
     }
+    console::line(format_args!(
+        "t_edit   {} (predicted images are {EDIT} x {cosine:.4} = {:.4} away)",
+        t_edit(&curves, cosine)?,
+        EDIT * cosine
+    ))?;
+    console::line(format_args!(
+        "t_boost  {} (states are {BOOST} away)",
+        t_boost(&curves)?
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

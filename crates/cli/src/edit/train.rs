@@ -4,9 +4,12 @@ use super::args::{EditTrainArgs, StepArg};
 use super::latents::{self, Inversion};
 use super::{goal, range};
 use crate::console::{self, Console, duration, size};
-use crate::runs::{STOP, changed, conclude, flags, list, listen, make_whole, new_root};
+use crate::runs::{
+    STOP, changed, conclude, flags, list, listen, make_whole, new_root, note_changed_rate,
+};
 use crate::sample::{model_file, unconditional};
 use crate::train::{all_fields, fingerprint, load_source, open_data};
+use crate::weights::Weights;
 use crate::{config, usage};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
@@ -15,10 +18,9 @@ use sdft_asyrp::{DeltaBlock, Direction, Goal, Mix, lessons};
 use sdft_data::{ImageSource, Joined};
 use sdft_diffusion::{BottleneckNet, Denoiser};
 use sdft_imaging::to_unit_range;
-use sdft_models::LoadedModel;
 use sdft_nn::{Params, backward};
 use sdft_train::{
-    DataPlan, DirectionPlan, DirectionSetup, Ending, RunFolder, RunPlan, TrainError,
+    DataPlan, DirectionPlan, DirectionSetup, Ending, LrSchedule, RunFolder, RunPlan, TrainError,
     train_direction,
 };
 use std::path::{Path, PathBuf};
@@ -40,13 +42,14 @@ pub(super) fn train(args: &EditTrainArgs) -> Result<ExitCode> {
             (job, Place::Old(folder))
         }
         None => {
+            refuse_taken(args)?;
             let mut job = Job::from_table(assemble(args)?, args)?;
             let root = new_root(&args.run, &mut job.plan.name);
             (job, Place::New(root))
         }
     };
     if args.run.dry_run {
-        job.describe()?;
+        job.describe(args.cache.no_cache)?;
         return Ok(ExitCode::SUCCESS);
     }
     let folder = match place {
@@ -66,6 +69,21 @@ enum Place {
     New(PathBuf),
     /// The folder of an earlier run.
     Old(RunFolder),
+}
+
+/// Fails if there is a run of this name already, before anything is computed for a new one.
+fn refuse_taken(args: &EditTrainArgs) -> Result<()> {
+    let Some(name) = &args.run.name else {
+        return Ok(());
+    };
+    let root = args.run.out.join(name);
+    if root.join("plan.toml").exists() {
+        anyhow::bail!(
+            "{}: there is a run already; continue it with --resume {0}, or give the new one another --name",
+            root.display()
+        );
+    }
+    Ok(())
 }
 
 /// Other runs have a number of steps.
@@ -125,6 +143,7 @@ pub(crate) struct Job {
     plan: DirectionPlan,
     net: Unet,
     data: Arc<dyn ImageSource>,
+    goal: Goal,
 }
 
 impl Job {
@@ -132,48 +151,89 @@ impl Job {
     pub(crate) fn from_table(table: Table, args: &EditTrainArgs) -> Result<Self> {
         let given = config::given(&table, "model");
         let given_process = config::given(&table, "process");
+        let weights = Weights::parse(&args.weights)?;
         let mut plan: DirectionPlan = config::plan(table)?;
+        let auto = |arg| arg == Some(StepArg::Auto);
+        let (find_edit, find_boost) = (auto(args.t_edit), auto(args.t_boost));
+        // Until they are found.
+        let walk = &mut plan.walk;
+        if find_edit {
+            walk.t_edit = walk.t_edit.min(walk.t_0);
+        }
+        if find_boost {
+            walk.t_boost = walk.t_boost.min(walk.t_0);
+        }
         // What does not depend on files is checked before they are read.
         plan.validate_settings().map_err(|e| usage(e.to_string()))?;
+        weights.refuse_others(&goal::networks(&plan.goal, find_edit || find_boost))?;
         plan.source = model_file(&plan.source)?;
         make_whole(&mut plan.source);
         make_whole(&mut plan.data.path);
+        if Path::new(&plan.source)
+            .components()
+            .any(|part| part.as_os_str() == "checkpoints")
+        {
+            console::note(&format!(
+                "{}: a checkpoint of a run, which may be removed as that goes on; keep a copy, or this run cannot be continued",
+                plan.source
+            ));
+        }
         let model = load_source(&plan.source, &plan.source_key, given, given_process)?;
         unconditional(&plan.source, &model)?;
         plan.source_sha256.clone_from(&model.sha256);
+        plan.network_sha256 = model.network_sha256()?;
         plan.model = model.config.clone();
         plan.process = model.process.clone();
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let data = open_images(&plan)?;
         plan.data.fingerprint = fingerprint(&*data)?;
-        goal::locate(&mut plan.goal, &args.weights)?;
+        goal::locate(&mut plan.goal, &weights)?;
+        // Texts that cannot be are found out before there is a run.
+        let goal = goal::open(&plan.goal, plan.model.image_size)?;
         let net = Unet::load(&model.params, &model.config)?;
-        let auto = |arg| arg == Some(StepArg::Auto);
-        if auto(args.t_edit) || auto(args.t_boost) {
+        if find_edit || find_boost {
             if args.run.dry_run {
-                console::note("auto: the editing range is found when the run starts");
+                console::note(&format!(
+                    "auto: the editing range is found when the run starts, by {} forward passes and twice as many looks of LPIPS that are not counted below",
+                    data.len() * range::STEPS.min(plan.walk.t_0 + 1)
+                ));
             } else {
-                let found = range::find(&plan, &net, &*data, &args.weights, range::STEPS)?;
-                if auto(args.t_edit) {
-                    plan.walk.t_edit = found.t_edit;
+                let curves = range::look(&plan, &net, &*data, &weights, &args.cache, range::STEPS)?;
+                if find_edit {
+                    plan.walk.t_edit = range::t_edit(&curves, goal.cosine())?;
                 }
-                if auto(args.t_boost) {
-                    plan.walk.t_boost = found.t_boost;
+                if find_boost {
+                    plan.walk.t_boost = range::t_boost(&curves)?;
                 }
+                console::note(&format!(
+                    "range: t_edit {}, t_boost {}",
+                    plan.walk.t_edit, plan.walk.t_boost
+                ));
                 plan.validate().map_err(|e| usage(e.to_string()))?;
             }
         }
-        Ok(Self { plan, net, data })
+        Ok(Self {
+            plan,
+            net,
+            data,
+            goal,
+        })
     }
 
     fn resumed(root: &Path, args: &EditTrainArgs) -> Result<(Self, RunFolder)> {
         refuse_steps(args)?;
         let (folder, stored) = RunFolder::open::<DirectionPlan>(root)?;
+        let before = stored.pace.epochs;
         let mut plan = changed(stored, &args.run, &["loop.epochs"])?;
         if let Some(epochs) = args.epochs {
             plan.pace.epochs = epochs.into();
             plan.validate().map_err(|e| usage(e.to_string()))?;
         }
+        // A rate that falls by epochs does so whatever their number.
+        if plan.pace.epochs != before && plan.optim.schedule != LrSchedule::Step {
+            note_changed_rate(plan.optim.schedule);
+        }
+        goal::locate(&mut plan.goal, &Weights::parse(&args.weights)?)?;
         let (model, process) = (all_fields(&plan.model), all_fields(&plan.process));
         let model = load_source(&plan.source, &plan.source_key, model, process)?;
         if model.sha256 != plan.source_sha256 {
@@ -191,8 +251,13 @@ impl Job {
                 plan.data.path
             );
         }
-        let net = Unet::load(&model.params, &model.config)?;
-        Ok((Self { plan, net, data }, folder))
+        let job = Self {
+            net: Unet::load(&model.params, &model.config)?,
+            goal: goal::open(&plan.goal, plan.model.image_size)?,
+            plan,
+            data,
+        };
+        Ok((job, folder))
     }
 
     /// Trains into `root`, going on where an earlier call left off; the file of the direction, or none if that was interrupted.
@@ -224,13 +289,16 @@ impl Job {
     /// Trains in a folder, shown on the console, stoppable by Ctrl-C.
     fn execute(self, folder: RunFolder, args: &EditTrainArgs) -> Result<Ending, TrainError> {
         listen();
-        let Self { plan, net, data } = self;
-        let goal = goal::open(&plan.goal, plan.model.image_size)
-            .map_err(|e| TrainError::Evaluation(format!("{e:#}")))?;
+        let Self {
+            plan,
+            net,
+            data,
+            goal,
+        } = self;
         let latents = latents::open(
             &args.cache,
             &Inversion {
-                model_sha256: &plan.source_sha256,
+                network_sha256: &plan.network_sha256,
                 process: &plan.process,
                 t_0: plan.walk.t_0,
                 steps: plan.walk.inversion,
@@ -262,13 +330,12 @@ impl Job {
     }
 
     /// The plan, and what it will take.
-    fn describe(&self) -> Result<()> {
+    fn describe(&self, forgets: bool) -> Result<()> {
         let (plan, net) = (&self.plan, &self.net);
         console::line(toml::to_string(plan).context("the plan cannot be written")?)?;
         let walk = &plan.walk;
         let steps = sdft_asyrp::training_sequence(walk.steps, walk.t_0, walk.t_edit);
-        let goal = goal::open(&plan.goal, plan.model.image_size)?;
-        let (forward, lesson) = self.trial(&goal, &steps)?;
+        let (forward, lesson) = self.trial(&steps)?;
         let n = self.data.len() as f64;
         let walks = n * plan.pace.epochs as f64;
         let seconds = n * walk.inversion as f64 * forward + walks * steps.len() as f64 * lesson;
@@ -291,10 +358,13 @@ impl Job {
                 duration(Duration::from_secs_f64(lesson * steps.len() as f64))
             ),
             format!("# memory  about {}, by the same", size(memory)),
-            format!(
-                "# disk    about {} for inversions, which are kept between runs",
-                size(self.data.len() as u64 * 12 * (plan.model.image_size as u64).pow(2))
-            ),
+            match forgets {
+                true => "# disk    inversions are not kept".to_owned(),
+                false => format!(
+                    "# disk    about {} for inversions, which are kept between runs",
+                    size(self.data.len() as u64 * 12 * (plan.model.image_size as u64).pow(2))
+                ),
+            },
         ] {
             console::line(line)?;
         }
@@ -302,8 +372,8 @@ impl Job {
     }
 
     /// Seconds of a forward pass and of a step at which the direction learns, for one image.
-    fn trial(&self, goal: &Goal, steps: &[usize]) -> Result<(f64, f64)> {
-        let (plan, net) = (&self.plan, &self.net);
+    fn trial(&self, steps: &[usize]) -> Result<(f64, f64)> {
+        let (plan, net, goal) = (&self.plan, &self.net, &self.goal);
         let side = self.data.size();
         let picture = to_unit_range(&self.data.image(0)?);
         let x0 = Tensor::from_vec(picture, (1, 3, side, side), &Device::Cpu)?;
@@ -346,9 +416,4 @@ fn open_images(plan: &DirectionPlan) -> Result<Arc<dyn ImageSource>> {
         n => n.min(all.len()),
     };
     Ok(Arc::new(Joined::new(vec![(all, (0..n).collect())])?))
-}
-
-/// A model's network for editing.
-pub(super) fn net_of(model: &LoadedModel) -> Result<Unet> {
-    Ok(Unet::load(&model.params, &model.config)?)
 }

@@ -167,6 +167,7 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
                     return Ok(false);
                 }
                 for ((input, _, loaded), image) in these.iter().zip(made?) {
+                    self.forget_strip(input)?;
                     outputs.write(&input.name, &loaded.sha256, &encode_png(&image)?)?;
                 }
                 done += n;
@@ -219,10 +220,25 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
         Ok(Ended::Interrupted)
     }
 
+    fn strip_of(&self, input: &Input) -> PathBuf {
+        self.out.join("strips").join(&input.name)
+    }
+
+    /// Removes the strip of an input one of whose images becomes another, so that none is left of what was.
+    fn forget_strip(&self, input: &Input) -> Result<()> {
+        let path = self.strip_of(input);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the strips that an earlier command did not come to.
     fn mend_strips(&self, outputs: &[Outputs]) -> Result<()> {
         for input in self.inputs.iter().filter(|input| input.problem.is_none()) {
-            if !self.out.join("strips").join(&input.name).is_file()
+            if !self.strip_of(input).is_file()
                 && let Ok(loaded) = inputs::load(input, self.maker.side())
             {
                 self.strip(outputs, input, &loaded.image)?;
@@ -244,7 +260,7 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
         let Some(made) = self.made(outputs, input) else {
             return Ok(());
         };
-        let path = self.out.join("strips").join(&input.name);
+        let path = self.strip_of(input);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)
                 .with_context(|| format!("cannot make the folder {}", parent.display()))?;
@@ -281,6 +297,14 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
 /// So many pixels that a larger batch is not faster, and that EGSDE's backward pass through a classifier of 256x256 needs about 5 GB.
 fn usual_batch(side: usize) -> usize {
     (4 * 256 * 256 / (side * side).max(1)).clamp(1, 64)
+}
+
+/// A path without links and turns, where there is one; names stay.
+pub(crate) fn full_path(name: &str) -> String {
+    match Path::new(name).canonicalize() {
+        Ok(path) => path.display().to_string(),
+        Err(_) => name.to_owned(),
+    }
 }
 
 /// Fails between two steps once the user has asked for an end.

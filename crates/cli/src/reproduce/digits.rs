@@ -145,6 +145,9 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
         return interrupted();
     };
     let mut edits = Edits::new(&out)?;
+    if STOP.load(Ordering::Relaxed) {
+        return interrupted();
+    }
     for method in METHODS {
         let mut rows = Vec::new();
         let mut models = Vec::new();

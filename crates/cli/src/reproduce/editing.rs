@@ -11,9 +11,10 @@ use sdft_adm::Unet;
 use sdft_asyrp::{Direction, EditPlan, Mix, edit, invert, read_direction, sequence, strength_at};
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_diffusion::BottleneckNet;
-use sdft_eval::{KeptScore, aligned_distance, score_kept};
+use sdft_eval::{Extractor, KeptScore, aligned_distance, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
+use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
 use sdft_models::LoadOptions;
 use sdft_samplers::NumberedNoise;
 use sdft_train::{sheet, to_images, to_tensor};
@@ -32,6 +33,7 @@ const EVERY: usize = 7;
 pub(super) const READING: &str = "\
 drawn     share of threes that the unchanged model still draws as threes after inversion: what it can express to begin with
 edited    share of them that are twos after the edit; both: in the target's style as well, which is what an edit is for
+KID       of the edited images against real twos in the target's style, x1000: lower is better
 moved     distance of the edit to the input, as aligned above: lower keeps more of the image
 A second classifier judges, trained from another seed than the one that leads the directions.";
 
@@ -39,6 +41,7 @@ A second classifier judges, trained from another seed than the one that leads th
 struct Measured {
     drawn: f64,
     edited: KeptScore,
+    kid: f64,
     moved: f64,
 }
 
@@ -47,6 +50,9 @@ pub(super) struct Edits {
     inputs: Vec<Rgb8>,
     x0: Tensor,
     judge: DigitsJudge,
+    features: Extractor,
+    /// Real digits of the class that is edited to, in the target's style.
+    real: Features,
     rows: Vec<(String, Vec<Measured>)>,
     picture: Vec<Vec<Rgb8>>,
 }
@@ -59,10 +65,17 @@ impl Edits {
             .map(|i| Ok(all.image(i)?))
             .collect::<Result<Vec<Rgb8>>>()?;
         let shown = inputs.iter().step_by(EVERY).cloned().collect();
+        let (judge, features) = judge::second(&out.join("judge.safetensors"))?;
+        let real = DigitsSource::new(Digits::embedded()?, Style::Ember, &[TO], usize::MAX)?;
+        let real = (0..real.len())
+            .map(|i| Ok(real.image(i)?))
+            .collect::<Result<Vec<Rgb8>>>()?;
         Ok(Self {
             x0: to_tensor(&inputs)?,
             inputs,
-            judge: judge::second(&out.join("judge.safetensors"))?,
+            judge,
+            real: Features::new(features.extract(&real)?, features.dim())?,
+            features,
             rows: Vec::new(),
             picture: vec![shown],
         })
@@ -80,7 +93,9 @@ impl Edits {
             let [plain, edited] = self.edit(file, &direction)?;
             let n = self.inputs.len();
             let seen = to_tensor(&edited)?;
+            let looked = Features::new(self.features.extract(&edited)?, self.features.dim())?;
             rows.push(Measured {
+                kid: 1e3 * mmd2_unbiased(&self.real, &looked, &KidOptions::default())?,
                 drawn: score_kept(&self.judge, &to_tensor(&plain)?, &vec![FROM; n])?.class,
                 edited: score_kept(&self.judge, &seen, &vec![TO; n])?,
                 moved: aligned_distance(&self.judge, &self.x0, &seen)?,
@@ -141,27 +156,28 @@ impl Edits {
     /// Prints and writes the table, and the picture of the first seed.
     pub(super) fn finish(&self, out: &Path) -> Result<()> {
         let mut text = String::from(
-            "| edit, 3 to 2 | drawn | edited | style | both | moved |\n|---|---|---|---|---|---|\n",
+            "| edit, 3 to 2 | drawn | edited | style | both | KID x1000 | moved |\n|---|---|---|---|---|---|---|\n",
         );
         let mut numbers = Vec::new();
         for (label, rows) in &self.rows {
-            let cell = |value: &dyn Fn(&Measured) -> f64| {
-                spread(&rows.iter().map(value).collect::<Vec<_>>(), 2)
+            let cell = |value: &dyn Fn(&Measured) -> f64, digits| {
+                spread(&rows.iter().map(value).collect::<Vec<_>>(), digits)
             };
             // Writing to a string does not fail.
             let _ = writeln!(
                 text,
-                "| {label} | {} | {} | {} | {} | {} |",
-                cell(&|r| r.drawn),
-                cell(&|r| r.edited.class),
-                cell(&|r| r.edited.style),
-                cell(&|r| r.edited.both),
-                cell(&|r| r.moved),
+                "| {label} | {} | {} | {} | {} | {} | {} |",
+                cell(&|r| r.drawn, 2),
+                cell(&|r| r.edited.class, 2),
+                cell(&|r| r.edited.style, 2),
+                cell(&|r| r.edited.both, 2),
+                cell(&|r| r.kid, 0),
+                cell(&|r| r.moved, 2),
             );
             let seeds: Vec<_> = rows
                 .iter()
                 .map(|r| {
-                    json!({ "n": r.edited.n, "drawn": r.drawn, "edited": r.edited.class, "style": r.edited.style, "both": r.edited.both, "moved": r.moved })
+                    json!({ "n": r.edited.n, "drawn": r.drawn, "edited": r.edited.class, "style": r.edited.style, "both": r.edited.both, "kid_x1000": r.kid, "moved": r.moved })
                 })
                 .collect();
             numbers.push(json!({ "edit": label, "from": FROM, "to": TO, "seeds": seeds }));

@@ -23,7 +23,7 @@ const PATCH: usize = 16;
 /// Trains, edits and measures, as far as that is not done.
 pub(super) fn edits_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCode> {
     let mut needs = Needs::new(args, table)?;
-    let data = needs.target_images();
+    let data = needs.target_images("a folder");
     let rows: Vec<&Row> = Needs::rows_of(args, table).collect();
     let models: Vec<PathBuf> = rows.iter().map(|row| needs.model(row)).collect();
     let clip = needs.network(Network::Clip(PATCH));
@@ -34,7 +34,7 @@ pub(super) fn edits_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
     };
     if !data.is_dir() {
         return Err(usage(format!(
-            "--data {}: edits need images, not statistics",
+            "--data {}: expected a folder of images",
             data.display()
         )));
     }
@@ -72,8 +72,10 @@ pub(super) fn edits_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
             let direction = direction_of_texts(PATCH, &clip.weights, tokenizer, [&from, &to])?;
             let eye = Extractor::read(View::Clip(PATCH), &clip.weights)?;
             nets.text = Some((eye, direction));
-            let pairs = pair_up(&data, &folder, Pairing::Common)?;
-            n += pairs.len();
+            let mut pairs = pair_up(&data, &folder, Pairing::Common)?;
+            // Those of an earlier, larger pass are there, too.
+            pairs.retain(|pair| job.chosen.iter().any(|id| stem(id) == pair.name));
+            n = pairs.len();
             let report = compare_pairs(&pairs, Some(256), &nets, &mut |_, _| {})?;
             let found = ["S_dir", "ID"].map(|name| value(&report, name));
             console::note(&format!(
@@ -88,6 +90,10 @@ pub(super) fn edits_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
         results.push(Measured { row, n, values });
     }
     finish(&needs, &out, &results)
+}
+
+fn stem(id: &str) -> String {
+    Path::new(id).with_extension("").display().to_string()
 }
 
 /// The last images of the data, which no direction has seen.

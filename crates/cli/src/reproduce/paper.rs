@@ -122,16 +122,18 @@ impl<'a> Needs<'a> {
         }
     }
 
-    pub(super) fn target_images(&mut self) -> PathBuf {
-        let what = match self.args.target {
+    /// All images of the target domain, as `kind` of place.
+    pub(super) fn target_images(&mut self, kind: &str) -> PathBuf {
+        let of = match self.args.target {
             TargetArg::Metfaces => {
-                "a folder of all 1,336 MetFaces images, or an .npz of their images (arr_0); huggan/metfaces on the Hub has them as parquet tables, github.com/NVlabs/metfaces-dataset as files"
+                "of all 1,336 MetFaces images; huggan/metfaces on the Hub has them as parquet tables, github.com/NVlabs/metfaces-dataset as files"
             }
             TargetArg::Aahq => {
-                "a folder of the entire AAHQ, about 25,000 images (github.com/onion-liu/aahq-dataset)"
+                "of the entire AAHQ, about 25,000 images (github.com/onion-liu/aahq-dataset)"
             }
         };
-        self.path(self.args.data.as_deref(), "--data", what)
+        let what = format!("{kind} {of}");
+        self.path(self.args.data.as_deref(), "--data", &what)
     }
 
     /// Ends with the list of what is missing, if anything is.
@@ -163,7 +165,7 @@ pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitC
         "--source",
         "the source model, ffhq_p2.pt of P2-weighting, or as a stand-in: hf download deepinv/diffunet diffusion_ffhq_10m.pt",
     );
-    let data = needs.target_images();
+    let data = needs.target_images("a folder, or an .npz of their images (arr_0),");
     let rows: Vec<&Row> = Needs::rows_of(args, table).collect();
     let models: Vec<PathBuf> = rows.iter().map(|row| needs.model(row)).collect();
     let inception = needs.network(Network::Inception);
@@ -224,7 +226,7 @@ pub(super) fn pairs_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
         let option = format!("--row {}=DIR", row.name);
         outputs.push(needs.path(given.as_deref(), &option, row.made_by));
     }
-    let data = needs.target_images();
+    let data = needs.target_images("a folder, or an .npz of their images (arr_0),");
     let lpips = needs.network(Network::Lpips(LpipsNet::Alex));
     let inception = needs.network(Network::Inception);
     needs.all_there()?;

@@ -9,7 +9,7 @@ pub(crate) use nets::Translator;
 pub(crate) use plan::{TranslatePlan, Variant};
 
 use crate::args::{TranslateArgs, TranslatorArg, WalkArg};
-use crate::gallery::{Ended, Gallery, Maker, go_on, inputs, outputs};
+use crate::gallery::{Ended, Gallery, Maker, full_path, go_on, inputs, outputs};
 use crate::sample::{model_file, unconditional};
 use crate::train::load_model;
 use crate::{console, usage};
@@ -74,22 +74,21 @@ fn run(args: &TranslateArgs, request: &Request) -> Result<Ended> {
         TranslatorArg::Ilvr => "100",
         _ => "ddim40",
     };
-    let full = |name: &str| match Path::new(name).canonicalize() {
-        Ok(path) => path.display().to_string(),
-        Err(_) => name.to_owned(),
-    };
     let plan = TranslatePlan {
         method,
-        input: full(&request.input.display().to_string()),
+        input: full_path(&request.input.display().to_string()),
         image_size: model.config.image_size,
         seed: args.seed,
-        model: full(&model_name),
+        model: full_path(&model_name),
         model_sha256: model.sha256.clone(),
-        source_model: source.as_ref().map(|(name, _)| full(name)),
+        source_model: source.as_ref().map(|(name, _)| full_path(name)),
         source_model_sha256: source.as_ref().map(|(_, m)| m.sha256.clone()),
-        classifier: classifier.as_ref().map(|(name, _)| full(name)),
+        classifier: classifier.as_ref().map(|(name, _)| full_path(name)),
         classifier_sha256: classifier.as_ref().map(|(_, c)| c.sha256.clone()),
-        mask: args.mask.as_ref().map(|p| full(&p.display().to_string())),
+        mask: args
+            .mask
+            .as_ref()
+            .map(|p| full_path(&p.display().to_string())),
         mask_sha256: hash(args.mask.as_ref())?,
         steps: (!ancestral).then(|| {
             args.steps

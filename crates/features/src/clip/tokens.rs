@@ -63,3 +63,46 @@ impl ClipTokenizer {
         Ok(ids)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tokenizer of three words with CLIP's marks.
+    const SMALL: &str = r#"{
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "decoder": null,
+        "added_tokens": [
+            {"id": 49406, "content": "<|startoftext|>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true},
+            {"id": 49407, "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}
+        ],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": {"type": "RobertaProcessing", "sep": ["<|endoftext|>", 49407], "cls": ["<|startoftext|>", 49406], "trim_offsets": false, "add_prefix_space": false},
+        "model": {"type": "WordLevel", "vocab": {"a": 1, "smiling": 2, "face": 3, "<|startoftext|>": 49406, "<|endoftext|>": 49407}, "unk_token": "<|endoftext|>"}
+    }"#;
+
+    #[test]
+    fn texts_become_tokens_and_what_cannot_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        std::fs::write(&path, SMALL).unwrap();
+        let tokenizer = ClipTokenizer::open(&path, 6).unwrap();
+        let encode = |text: &str| tokenizer.encode(text);
+        assert_eq!(encode("a smiling face").unwrap(), [START, 1, 2, 3, END]);
+        assert_eq!(encode("").unwrap(), [START, END]);
+        let long = encode("a a smiling smiling face").unwrap_err();
+        assert!(
+            long.contains("has 7 tokens") && long.contains("at most 6"),
+            "{long}"
+        );
+        for text in ["a grinning face", "face <|endoftext|> a"] {
+            let unknown = encode(text).unwrap_err();
+            assert!(
+                unknown.contains("does not know") && unknown.contains(text),
+                "{unknown}"
+            );
+        }
+        std::fs::write(&path, "{}").unwrap();
+        let broken = ClipTokenizer::open(&path, 6).unwrap_err();
+        assert!(broken.contains("not a tokenizer.json"), "{broken}");
+    }
+}

@@ -51,10 +51,12 @@ pub struct GoalPlan {
     pub network: String,
     /// Its files, filled in from the cache if empty.
     pub weights: Vec<String>,
-    /// SHA-256 of its weights, filled in when they are read.
+    /// SHA-256 of these files, filled in when they are read.
     pub weights_sha256: String,
-    /// IR-SE50's file, for `identity`.
+    /// IR-SE50's files, for `identity`, filled in from the cache if empty.
     pub identity_weights: Vec<String>,
+    /// SHA-256 of these files, filled in when they are read.
+    pub identity_sha256: String,
     /// Weight of the direction.
     pub clip: f64,
     /// Weight of the distance to what the unchanged model draws.
@@ -75,6 +77,7 @@ impl Default for GoalPlan {
             weights: Vec::new(),
             weights_sha256: String::new(),
             identity_weights: Vec::new(),
+            identity_sha256: String::new(),
             clip,
             l1,
             identity,
@@ -176,6 +179,8 @@ pub struct DirectionPlan {
     pub source_key: String,
     /// SHA-256 of its file, filled in when it is read.
     pub source_sha256: String,
+    /// SHA-256 of the network in it, architecture and weights, filled in likewise.
+    pub network_sha256: String,
     /// Its architecture, filled in from the file.
     pub model: AdmConfig,
     /// Its diffusion process, filled in likewise.
@@ -203,6 +208,7 @@ impl Default for DirectionPlan {
             source: String::new(),
             source_key: String::new(),
             source_sha256: String::new(),
+            network_sha256: String::new(),
             model: AdmConfig::default(),
             process: Process::default(),
             data: DirectionData::default(),
@@ -345,13 +351,10 @@ impl DirectionPlan {
                 format!("expected digits from 0 to 9, found {class}"),
             );
         }
-        if self.output.samples > 64 || self.output.sampler < 2 {
+        if self.output.samples > 64 {
             return wrong(
                 "output.samples",
-                format!(
-                    "expected at most 64 images and output.sampler of 2 or more steps, found {} and {}",
-                    self.output.samples, self.output.sampler
-                ),
+                format!("expected at most 64, found {}", self.output.samples),
             );
         }
         if self.pace.epochs == 0 {
@@ -364,9 +367,16 @@ impl DirectionPlan {
         for (key, n) in [
             ("walk.inversion", walk.inversion),
             ("walk.steps", walk.steps),
+            ("output.sampler", self.output.sampler),
         ] {
-            if n < 2 {
-                return wrong(key, format!("expected 2 or more, found {n}"));
+            if !(2..=walk.t_0 + 1).contains(&n) {
+                return wrong(
+                    key,
+                    format!(
+                        "expected 2 to {}, as many steps as there are up to t_0, found {n}",
+                        walk.t_0 + 1
+                    ),
+                );
             }
         }
         if walk.t_edit > walk.t_0 || training_sequence(walk.steps, walk.t_0, walk.t_edit).is_empty()
@@ -379,7 +389,7 @@ impl DirectionPlan {
                 ),
             );
         }
-        if walk.t_boost > walk.t_0 + 1 {
+        if walk.t_boost > walk.t_0 {
             return wrong(
                 "walk.t_boost",
                 format!(
@@ -407,17 +417,8 @@ impl RunPlan for DirectionPlan {
             key: format!("model.{}", e.field),
             problem: e.problem,
         })?;
-        if let Err(error) = self.process.published() {
-            return wrong("process", error.to_string());
-        }
-        if self.process.rescale_timesteps && self.process.diffusion_steps != 1000 {
-            return wrong(
-                "process.rescale_timesteps",
-                format!(
-                    "edits walk the steps as the network sees them, expected 1000 of them or no rescaling, found {}",
-                    self.process.diffusion_steps
-                ),
-            );
+        if let Err(problem) = self.process.check_editable() {
+            return wrong("process", problem);
         }
         if self.walk.t_0 >= self.process.diffusion_steps {
             return wrong(
@@ -461,7 +462,7 @@ mod tests {
     #[test]
     fn impossible_plans_name_the_key() {
         type Change = fn(&mut DirectionPlan);
-        let broken: [(&str, Change); 16] = [
+        let broken: [(&str, Change); 20] = [
             ("source", |p| p.source.clear()),
             ("data.path", |p| p.data.path.clear()),
             ("goal.from", |p| p.goal.from = " ".into()),
@@ -475,7 +476,16 @@ mod tests {
             ("loop.batch", |p| p.pace.batch = 0),
             ("walk.steps", |p| p.walk.steps = 1),
             ("walk.t_edit", |p| p.walk.t_edit = 1000),
-            ("walk.t_boost", |p| p.walk.t_boost = 1001),
+            ("walk.t_boost", |p| p.walk.t_boost = 1000),
+            ("walk.inversion", |p| p.walk.inversion = 1001),
+            ("output.sampler", |p| p.output.sampler = 1),
+            ("output.sampler", |p| {
+                (p.walk.t_0, p.walk.t_edit, p.walk.t_boost) = (30, 10, 0);
+                (p.walk.inversion, p.walk.steps) = (20, 20);
+            }),
+            ("process", |p| {
+                (p.process.rescale_timesteps, p.process.diffusion_steps) = (true, 2000);
+            }),
             ("walk.t_0", |p| p.walk.t_0 = 1000),
             ("optim.lr_every", |p| p.optim.lr_every = 0),
         ];

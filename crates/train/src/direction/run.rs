@@ -20,7 +20,7 @@ use sdft_optim::collect_gradients;
 use sdft_samplers::NumberedNoise;
 use sdft_schedule::Schedule;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -194,7 +194,7 @@ impl Directing<'_> {
         DirectionInfo {
             from: plan.goal.from.clone(),
             to: plan.goal.to.clone(),
-            model_sha256: plan.source_sha256.clone(),
+            network_sha256: plan.network_sha256.clone(),
             norm_groups: plan.model.norm_groups,
             t_0: walk.t_0,
             inversion: walk.inversion,
@@ -209,6 +209,7 @@ impl Directing<'_> {
         let facts = provenance(&[
             ("run", plan.name.clone()),
             ("model", file_name(&plan.source)),
+            ("model_sha256", plan.source_sha256.clone()),
             ("data", file_name(&plan.data.path)),
             ("network", plan.goal.network.clone()),
             ("steps", position.step.to_string()),
@@ -219,7 +220,7 @@ impl Directing<'_> {
     }
 
     /// The first images: as they are, drawn by the unchanged model, edited.
-    fn draw(&self, path: &std::path::Path) -> Result<()> {
+    fn draw(&self, block: &DeltaBlock, path: &Path) -> Result<()> {
         let n = self.plan.output.samples.min(self.data.len());
         let side = self.data.size();
         let walk = &self.plan.walk;
@@ -229,10 +230,7 @@ impl Directing<'_> {
             t_boost: walk.t_boost,
         };
         let strength = strength_at(1.0, walk.steps, plan.steps.len(), 1);
-        let mix = Mix::of(vec![Direction {
-            block: &self.block,
-            strength,
-        }]);
+        let mix = Mix::of(vec![Direction { block, strength }]);
         let mut rows = [Vec::new(), Vec::new(), Vec::new()];
         for i in 0..n {
             let picture = self.data.image(i)?;
@@ -358,7 +356,9 @@ impl Task for Directing<'_> {
         }
         let name = format!("step-{:06}.png", position.step);
         let path = self.folder.samples().join(name);
-        match self.draw(&path) {
+        let groups = self.plan.model.norm_groups;
+        let block = DeltaBlock::load(&weights, self.net.bottleneck(), groups)?;
+        match self.draw(&block, &path) {
             Err(_) if self.is_stopped() => Ok((model, self.folder.log())),
             drawn => drawn.map(|()| (model, path)),
         }

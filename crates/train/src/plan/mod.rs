@@ -65,7 +65,7 @@ pub enum OptimizerKind {
     Sgd,
 }
 
-/// The course of the learning rate after warm-up.
+/// The course of the learning rate after warm-up; its steps are epochs where a direction is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LrSchedule {
@@ -75,7 +75,7 @@ pub enum LrSchedule {
     Linear,
     /// Falls along half a cosine to `lr_final` times the start.
     Cosine,
-    /// Is multiplied by `lr_factor` after every `lr_every` steps, of a direction after so many epochs.
+    /// Is multiplied by `lr_factor` after every `lr_every` steps.
     Step,
 }
 
