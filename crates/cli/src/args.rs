@@ -550,7 +550,7 @@ pub(crate) struct ReproduceArgs {
     /// Tables: what belongs to a row, a run or a weights file, or a folder of outputs; may be given again.
     #[arg(long, value_name = "ROW=PATH")]
     pub(crate) row: Vec<String>,
-    /// Tables: only so many images of each row, for a quick pass.
+    /// Tables: only so many images of each row, for a quick pass; in Table 2 to train on, too.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) limit: Option<u32>,
     /// Tables: how images come to Inception.

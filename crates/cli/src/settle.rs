@@ -220,6 +220,9 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
         }
         Some(EditVerb::Apply(args)) => {
             names.weights("--model", &mut args.model)?;
+            for edit in &mut args.edit {
+                names.weights("--edit", edit)?;
+            }
             let size = side(Some(&args.model)).or(args.file.image_size);
             images(
                 names,

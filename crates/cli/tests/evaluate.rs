@@ -233,7 +233,18 @@ fn a_table_of_the_paper_lists_what_it_lacks() {
         ],
     );
     reproduce(&["table1", "--target", "aahq"]).fails(1, &["egsde-sdft", "--inputs"]);
-    reproduce(&["table2"]).fails(1, &["Asyrp", "irse50"]);
+    reproduce(&["table2"]).fails(
+        1,
+        &[
+            "5 things are missing",
+            "Asyrp",
+            "irse50",
+            "clip-b16",
+            "--data: a folder of all 1,336",
+            "--row naive=RUN",
+            "--row sdft=RUN",
+        ],
+    );
     reproduce(&["table4", "--target", "aahq"]).fails(2, &["metfaces"]);
     reproduce(&["table3", "--row", "sft=x"]).fails(2, &["sft=x", "scratch, naive, sdft"]);
 }

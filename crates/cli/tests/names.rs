@@ -50,7 +50,7 @@ fn a_command_says_what_it_needs_by_name() {
     let place = Place::new();
     std::fs::create_dir(place.path("photos")).unwrap();
     let fetch = ("ffhq-10m", "fetch ffhq-10m");
-    let cases: [Case<'_>; 14] = [
+    let cases: [Case<'_>; 19] = [
         (&["train"], &[]),
         (
             &["train", "--source", "ffhq-10m", "--data", "photos"],
@@ -121,6 +121,62 @@ fn a_command_says_what_it_needs_by_name() {
             ],
         ),
         (&["inspect", "ffhq-10m"], &[fetch]),
+        (&["edit"], &[]),
+        (&["edit", "train"], &[]),
+        (
+            &[
+                "edit",
+                "train",
+                "--config",
+                "smiling",
+                "--model",
+                "ffhq-10m",
+                "--data",
+                "metfaces",
+                "--t-edit",
+                "auto",
+                "--set",
+                "goal.identity=0.5",
+            ],
+            &[
+                fetch,
+                ("metfaces", "prepare metfaces --size 256"),
+                ("clip-b16", "fetch clip-b16"),
+                ("irse50", "fetch irse50"),
+                ("lpips-alex", "fetch lpips-alex"),
+            ],
+        ),
+        (
+            &[
+                "edit",
+                "apply",
+                "--model",
+                "ffhq-10m",
+                "--edit",
+                "hf:o/n/smile.pth",
+                "--input",
+                "photos",
+            ],
+            &[fetch, ("hf:o/n/smile.pth", "fetch hf:o/n/smile.pth")],
+        ),
+        (
+            &[
+                "edit",
+                "range",
+                "--model",
+                "digits-source",
+                "--data",
+                "photos",
+                "--from",
+                "a",
+                "--to",
+                "b",
+            ],
+            &[
+                ("clip-b16", "fetch clip-b16"),
+                ("lpips-alex", "fetch lpips-alex"),
+            ],
+        ),
         (
             &["data", "select", "photos", "--prompt", "x", "--top", "3"],
             &[("clip-b32", "fetch clip-b32")],

@@ -201,10 +201,20 @@ fn weights(root: &Path) -> Vec<u8> {
 fn a_stop_within_a_trajectory_loses_that_trajectory_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let mut plan = plan(&model(), 4, 8);
-    // Momentum is state that must come back, too.
+    // Momentum is state that must come back, too; the rate falls by epochs.
     plan.optim.momentum = 0.5;
+    (plan.optim.lr_every, plan.optim.lr_factor) = (1, 0.5);
+    plan.pace.epochs = 2;
+    plan.output.log_every = 1;
     let quiet = dir.path().join("quiet");
     train(&quiet, &plan, goal(seen()), &AtomicBool::new(false)).unwrap();
+
+    let log = std::fs::read_to_string(quiet.join("log.jsonl")).unwrap();
+    let rates = log.lines().map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["lr"].as_f64().unwrap()
+    });
+    assert!(rates.eq([1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5]), "{log}");
 
     let hurt = dir.path().join("hurt");
     let stop = Arc::new(AtomicBool::new(false));

@@ -198,3 +198,56 @@ fn digits(goal: &GoalPlan) -> Result<Words> {
         eye: Opened::Digits(judge),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_takes_no_other_files_than_it_began_with_wherever_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let given = |files: &[&String]| {
+            let all = files.iter().map(|file| format!("clip-b16={file}"));
+            Weights::parse(&all.collect::<Vec<_>>()).unwrap()
+        };
+        let (weights, tokenizer) = (write("w.safetensors", "w"), write("t.json", "t"));
+        let mut goal = GoalPlan::default();
+        locate(&mut goal, &given(&[&weights, &tokenizer])).unwrap();
+        assert_eq!(goal.weights, [weights.clone(), tokenizer.clone()]);
+        let none = Weights::parse(&[]).unwrap();
+        locate(&mut goal, &none).unwrap();
+
+        // Moved, and said where to.
+        let moved = write("moved.safetensors", "w");
+        std::fs::remove_file(&weights).unwrap();
+        assert!(locate(&mut goal.clone(), &none).is_err());
+        locate(&mut goal, &given(&[&moved, &tokenizer])).unwrap();
+        assert_eq!(goal.weights[0], moved);
+        // Another tokenizer gives another direction.
+        write("t.json", "u");
+        let error = locate(&mut goal, &none).unwrap_err().to_string();
+        assert!(
+            error.contains("other files than the run began with"),
+            "{error}"
+        );
+        assert!(goal.identity_weights.is_empty());
+    }
+
+    #[test]
+    fn only_networks_that_look_are_asked_for() {
+        let mut goal = GoalPlan::default();
+        let lpips = Network::Lpips(LpipsNet::Alex);
+        assert_eq!(networks(&goal, false), [Network::Clip(16)]);
+        goal.identity = 1.0;
+        goal.network = "clip-b32".into();
+        let all = [Network::Clip(32), Network::Identity, lpips];
+        assert_eq!(networks(&goal, true), all);
+        goal.network = "digits".into();
+        assert_eq!(networks(&goal, true), []);
+    }
+}

@@ -196,3 +196,73 @@ fn check_finite(option: &str, all: &[f64]) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::typed;
+    use super::*;
+
+    fn args(more: &[&str]) -> Box<EditApplyArgs> {
+        let all = ["--model", "m", "--edit", "a", "--input", "i"];
+        typed::apply(&[&all[..], more].concat()).unwrap()
+    }
+
+    fn said(t_0: usize, t_edit: usize) -> Option<DirectionInfo> {
+        Some(DirectionInfo {
+            from: "face".into(),
+            to: "smile".into(),
+            network_sha256: String::new(),
+            norm_groups: 32,
+            t_0,
+            inversion: 100,
+            steps: 50,
+            t_edit,
+            t_boost: 180,
+        })
+    }
+
+    fn walk(more: &[&str], infos: &[Option<DirectionInfo>]) -> Result<ApplyWalk> {
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let infos: Vec<_> = names.into_iter().zip(infos.iter().cloned()).collect();
+        ApplyWalk::new(&args(more), &infos)
+    }
+
+    #[test]
+    fn options_come_first_then_what_the_directions_agree_on_then_asyrps_scripts() {
+        let of = |w: &ApplyWalk| (w.t_0, w.inversion, w.steps, w.t_edit, w.t_boost);
+        assert_eq!(of(&walk(&[], &[None]).unwrap()), (999, 40, 40, 500, 200));
+        let both = [said(999, 400), None, said(999, 400)];
+        assert_eq!(of(&walk(&[], &both).unwrap()), (999, 100, 40, 400, 180));
+        let given = [
+            "--t-edit",
+            "300",
+            "--t-boost",
+            "0",
+            "--steps",
+            "7",
+            "--inversion",
+            "9",
+        ];
+        assert_eq!(of(&walk(&given, &both).unwrap()), (999, 9, 7, 300, 0));
+        // A short process has no forty steps.
+        assert_eq!(
+            walk(&["--inversion", "9", "--t-boost", "0"], &[said(20, 10)])
+                .unwrap()
+                .steps,
+            21
+        );
+    }
+
+    #[test]
+    fn directions_that_disagree_are_named_with_what_helps() {
+        let refused = |more: &[&str], infos: &[_]| walk(more, infos).unwrap_err().to_string();
+        let two = [said(999, 400), said(999, 500)];
+        let error = refused(&[], &two);
+        for words in ["t_edit", "a with 400", "b with 500", "give --t-edit"] {
+            assert!(error.contains(words), "{words}: {error}");
+        }
+        assert_eq!(walk(&["--t-edit", "450"], &two).unwrap().t_edit, 450);
+        let error = refused(&[], &[said(999, 400), said(500, 400)]);
+        assert!(error.contains("cannot be followed together"), "{error}");
+    }
+}

@@ -94,12 +94,12 @@ pub(super) fn look(
 
 /// Where an edit begins, from the curves and the cosine of the texts.
 pub(super) fn t_edit(curves: &Curves, cosine: f64) -> Result<usize> {
-    first_reaching(&curves.predicted, EDIT * cosine).context("t_edit: no step of the inversions")
+    first_reaching(&curves.predicted, EDIT * cosine).context("t_edit")
 }
 
 /// Where it is sharpened.
 pub(super) fn t_boost(curves: &Curves) -> Result<usize> {
-    first_reaching(&curves.states, BOOST).context("t_boost: no step of the inversions")
+    first_reaching(&curves.states, BOOST).context("t_boost")
 }
 
 pub(super) fn range(args: &EditRangeArgs) -> Result<ExitCode> {
@@ -169,4 +169,29 @@ pub(super) fn range(args: &EditRangeArgs) -> Result<ExitCode> {
         t_boost(&curves)?
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_curves_of_metfaces_give_the_published_steps() {
+        let curves = Curves {
+            predicted: vec![(25, 0.0898), (200, 0.2590), (250, 0.2754), (400, 0.3327)],
+            states: vec![(100, 0.9342), (150, 1.1336), (200, 1.2315)],
+        };
+        assert_eq!(t_edit(&curves, 0.8).unwrap(), 250);
+        assert_eq!(t_edit(&curves, 1.0).unwrap(), 400);
+        assert_eq!(t_boost(&curves).unwrap(), 200);
+        let few = Curves {
+            states: curves.states[..2].to_vec(),
+            ..curves
+        };
+        let error = format!("{:#}", t_boost(&few).unwrap_err());
+        assert!(
+            error.contains("t_boost") && error.contains("1.1336"),
+            "{error}"
+        );
+    }
 }

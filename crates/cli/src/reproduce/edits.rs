@@ -56,6 +56,7 @@ pub(super) fn edits_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
         ..PairNets::default()
     };
     let job = Edits {
+        args,
         data: &data,
         weights,
         chosen,
@@ -92,6 +93,12 @@ pub(super) fn edits_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
     finish(&needs, &out, &results)
 }
 
+/// Images that a direction is trained on; fewer in a short pass.
+fn trained_on(args: &ReproduceArgs) -> usize {
+    let usual = DirectionPlan::default().data.images;
+    args.limit.map_or(usual, |limit| usual.min(limit as usize))
+}
+
 fn stem(id: &str) -> String {
     Path::new(id).with_extension("").display().to_string()
 }
@@ -99,7 +106,7 @@ fn stem(id: &str) -> String {
 /// The last images of the data, which no direction has seen.
 fn held_out(args: &ReproduceArgs, data: &Path) -> Result<HashSet<String>> {
     let files = sdft_data::list_images(data)?;
-    let trained = DirectionPlan::default().data.images;
+    let trained = trained_on(args);
     let n = match (args.limit, args.target) {
         (Some(limit), _) => limit as usize,
         (None, TargetArg::Metfaces) => 500,
@@ -118,6 +125,7 @@ fn held_out(args: &ReproduceArgs, data: &Path) -> Result<HashSet<String>> {
 
 /// What all edits of a table share.
 struct Edits<'a> {
+    args: &'a ReproduceArgs,
     data: &'a Path,
     weights: Vec<String>,
     chosen: HashSet<String>,
@@ -133,7 +141,10 @@ impl Edits<'_> {
     ) -> Result<Option<(PathBuf, [String; 2])>> {
         let model = model_file(&model.display().to_string())?;
         let data = self.data.display().to_string();
-        let mut words = vec!["--config", text, "--model", &model, "--data", &data];
+        let images = trained_on(self.args).to_string();
+        let mut words = vec![
+            "--config", text, "--model", &model, "--data", &data, "--images", &images,
+        ];
         words.extend(self.weights.iter().map(String::as_str));
         let train = typed::train(&words)?;
         let table = edit::assemble(&train)?;
