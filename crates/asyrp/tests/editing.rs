@@ -352,3 +352,89 @@ fn a_published_checkpoint_is_read_by_its_first_direction() {
     let sum: f32 = moved.iter().sum();
     assert!((sum + 6.158_68).abs() < 1e-4, "{sum}");
 }
+
+/// Features of a convolution, a convolution back: a network of another make, with nothing of ADM in it.
+struct Other {
+    down: Tensor,
+    up: Tensor,
+    time: Tensor,
+}
+
+impl Other {
+    fn new() -> Self {
+        let wave = |shape: &[usize], k: f64| {
+            let n: usize = shape.iter().product();
+            let values: Vec<f32> = (0..n)
+                .map(|i| (0.3 * (k * i as f64).sin()) as f32)
+                .collect();
+            Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+        };
+        Self {
+            down: wave(&[8, 3, 3, 3], 1.7),
+            up: wave(&[3, 8, 3, 3], 0.9),
+            time: wave(&[1, 5], 0.4),
+        }
+    }
+}
+
+impl Denoiser for Other {
+    fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
+        Ok(self.predict_edited(xt, t, &mut |_, _| Ok(None))?.plain)
+    }
+}
+
+impl BottleneckNet for Other {
+    fn predict_edited(&self, xt: &Tensor, t: &[f32], change: &mut Change<'_>) -> Result<Edited> {
+        let h = xt.conv2d(&self.down, 1, 1, 1, 1)?.tanh()?;
+        let times = Tensor::from_slice(t, (t.len(), 1), &Device::Cpu)?;
+        let emb = times.affine(1e-3, 0.0)?.matmul(&self.time)?;
+        let out = |h: &Tensor| Prediction::split(&h.conv2d(&self.up, 1, 1, 1, 1)?, 3);
+        let changed = change(&h, &emb)?.map(|other| out(&other)).transpose()?;
+        Ok(Edited {
+            plain: out(&h)?,
+            changed,
+            h,
+        })
+    }
+
+    fn bottleneck(&self) -> (usize, usize) {
+        (8, 5)
+    }
+}
+
+#[test]
+fn any_network_with_a_bottleneck_can_be_edited() {
+    let net = Other::new();
+    let specs = DeltaBlock::specs(net.bottleneck(), 4).unwrap();
+    let params = Params::init(&specs, 3, &Device::Cpu).unwrap();
+    let block = DeltaBlock::load(&params, net.bottleneck(), 4).unwrap();
+    let latent = invert(&net, &schedule(), &image(), &sequence(10, 500), &mut |_| {
+        Ok(())
+    })
+    .unwrap();
+    let edited = |strength: f64| {
+        let mix = Mix::of(vec![Direction {
+            block: &block,
+            strength,
+        }]);
+        let plan = EditPlan {
+            steps: sequence(10, 500),
+            t_edit: 200,
+            t_boost: 0,
+        };
+        let mut none = GivenNoise::new(latent.unsqueeze(0).unwrap());
+        edit(
+            &net,
+            &schedule(),
+            &latent,
+            &mix,
+            &plan,
+            &mut none,
+            &mut |_| Ok(()),
+        )
+        .unwrap()
+    };
+    let (none, some) = (edited(0.0), edited(1.0));
+    assert!(largest(&none, &some) > 1e-3);
+    assert!(largest(&none, &edited(0.0)) == 0.0);
+}
