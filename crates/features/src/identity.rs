@@ -238,4 +238,36 @@ mod tests {
         let small = Tensor::zeros((1, 3, 128, 128), DType::F32, &Device::Cpu).unwrap();
         assert!(IdentityNet::face(&small).is_err());
     }
+
+    #[test]
+    fn the_gradient_of_an_image_is_that_of_finite_differences() {
+        use sdft_nn::Params;
+        let params = Params::init(&IdentityNet::specs().unwrap(), 1, &Device::Cpu).unwrap();
+        let net = IdentityNet::load(&params).unwrap();
+        let wave = |k: f64| -> Tensor {
+            let values: Vec<f32> = (0..3 * 256 * 256)
+                .map(|n| (k * f64::from(n)).sin() as f32)
+                .collect();
+            Tensor::from_vec(values, (1, 3, 256, 256), &Device::Cpu).unwrap()
+        };
+        let (x, way) = (wave(0.05), wave(0.013));
+        let other = net.embed(&wave(0.031)).unwrap();
+        let same = |x: &Tensor| (net.embed(x).unwrap() * &other).unwrap().sum_all().unwrap();
+        let var = candle_core::Var::from_tensor(&x).unwrap();
+        let gradient = sdft_nn::backward(&same(var.as_tensor())).unwrap();
+        let gradient = gradient.get(&var).unwrap();
+        let along = (gradient * &way).unwrap().sum_all().unwrap();
+        let along = along.to_scalar::<f32>().unwrap();
+        let at = |h: f64| {
+            let moved = (&x + (&way * h).unwrap()).unwrap();
+            f64::from(same(&moved).to_scalar::<f32>().unwrap())
+        };
+        let h = 0.02;
+        let expected = (at(h) - at(-h)) / (2.0 * h);
+        let error = (f64::from(along) - expected).abs();
+        assert!(
+            expected.abs() > 1e-4 && error < 0.03 * expected.abs(),
+            "{along} {expected}"
+        );
+    }
 }
