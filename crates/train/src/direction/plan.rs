@@ -156,10 +156,11 @@ pub struct DirectionOutput {
 impl Default for DirectionOutput {
     fn default() -> Self {
         Self {
-            log_every: 10,
+            // A trajectory takes seconds on a GPU and minutes on a CPU.
+            log_every: 1,
             samples: 8,
             sampler: 40,
-            checkpoint_every: 10,
+            checkpoint_every: 5,
             keep: 2,
         }
     }
