@@ -24,6 +24,24 @@ struct Memory {
     order: VecDeque<String>,
 }
 
+impl Memory {
+    /// Takes a latent in; the oldest make room for it within so many bytes.
+    fn insert(&mut self, key: &str, latent: &Tensor, bytes: usize) {
+        if self
+            .latents
+            .insert(key.to_owned(), latent.clone())
+            .is_none()
+        {
+            self.order.push_back(key.to_owned());
+        }
+        while self.order.len() > 1 && self.order.len() * 4 * latent.elem_count() > bytes {
+            if let Some(oldest) = self.order.pop_front() {
+                self.latents.remove(&oldest);
+            }
+        }
+    }
+}
+
 /// The noises that images come from, for one model and one way to invert: the last ones in memory, all in a folder if there is one.
 ///
 /// A file that is damaged, cut off or of another shape counts as not there.
@@ -143,15 +161,7 @@ impl InversionCache {
     }
 
     fn remember(&self, key: &str, latent: &Tensor) {
-        let Memory { latents, order } = &mut *self.memory.borrow_mut();
-        if latents.insert(key.to_owned(), latent.clone()).is_none() {
-            order.push_back(key.to_owned());
-        }
-        while order.len() > 1 && order.len() * 4 * latent.elem_count() > IN_MEMORY {
-            if let Some(oldest) = order.pop_front() {
-                latents.remove(&oldest);
-            }
-        }
+        self.memory.borrow_mut().insert(key, latent, IN_MEMORY);
     }
 
     fn path(&self, key: &str) -> Option<PathBuf> {
@@ -187,6 +197,20 @@ mod tests {
             self.0.set(self.0.get() + xt.dim(0)?);
             Prediction::split(&(xt * 0.5)?, 3)
         }
+    }
+
+    #[test]
+    fn the_oldest_make_room() {
+        let mut memory = Memory::default();
+        let latent = Tensor::zeros(8, candle_core::DType::F32, &Device::Cpu).unwrap();
+        for key in ["a", "b", "b", "c", "d"] {
+            memory.insert(key, &latent, 3 * 32);
+        }
+        let mut kept: Vec<&str> = memory.latents.keys().map(String::as_str).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, ["b", "c", "d"]);
+        memory.insert("e", &latent, 1);
+        assert_eq!(memory.latents.len(), 1);
     }
 
     #[test]

@@ -217,11 +217,20 @@ fn images_are_edited_under_their_names_and_later_only_where_something_changed() 
         "--steps",
         "8",
         "--no-cache",
+        "--overwrite",
         "--out",
         "fresh",
     ];
     place.run(&[&model[..], &uncached].concat()).ok();
     assert_same(&made, &files(&place.path("fresh")));
+    // Other inversions are others in the cache, too.
+    let fewer = ["--inversion", "3"];
+    apply(&place, &[&fewer[..], &["--out", "few"]].concat()).ok();
+    let few = files(&place.path("few"));
+    assert!(few.iter().zip(&made).all(|(a, b)| a.1 != b.1));
+    let uncached = [&model[..], &uncached[..8], &fewer, &["--out", "few-fresh"]].concat();
+    place.run(&uncached).ok();
+    assert_same(&few, &files(&place.path("few-fresh")));
     // The same direction twice is half of each, times the root of their number.
     let file = "runs/turn/final.safetensors";
     let twice = ["--edit", file, "--strength", "0.70710678", "--out", "twice"];
@@ -361,7 +370,12 @@ fn what_cannot_be_is_said_before_anything_is_done() {
     ];
     train(&pretended).fails(2, &["tokenizer.json", "clip-b16"]);
     train(&[&texts[..], &[weights]].concat()).fails(2, &["nothing here looks with clip-b16"]);
-    train(&[&texts[..], &["--name", "turn"]].concat()).fails(1, &["there is a run already"]);
+    // Before anything is read.
+    let taken = [
+        "edit", "train", "--name", "turn", "--model", "no.pt", "--data", "none", "--from", "a",
+        "--to", "b",
+    ];
+    place.run(&taken).fails(1, &["there is a run already"]);
     let clip = ["--config", "smiling", "--set", "goal.network=clip-b16"];
     let empty = place.path("empty-hub");
     let mut command = place.command(
@@ -524,4 +538,58 @@ fn memory_does_not_grow_with_the_steps_of_a_trajectory() {
     };
     let (few, many) = (peak("20"), peak("900"));
     assert!(many < few + 20.0, "{few} {many}");
+}
+
+#[test]
+fn a_run_goes_on_from_another_folder() {
+    let place = place_with_inputs();
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/weights");
+    let bytes = std::fs::read(weights.join("digits-source.safetensors")).unwrap();
+    place.write("models/digits.safetensors", &bytes);
+    let args = [
+        "edit",
+        "train",
+        "--model",
+        "models/digits.safetensors",
+        "--data",
+        "in",
+        "--from",
+        "3",
+        "--to",
+        "2",
+        "--set",
+        "goal.network=digits",
+        "--images",
+        "2",
+        "--epochs",
+        "1",
+        "--set",
+        "walk.steps=4",
+        "--set",
+        "walk.inversion=4",
+        "--name",
+        "here",
+        "--no-cache",
+    ];
+    place.run(&args).ok();
+    std::fs::create_dir(place.path("elsewhere")).unwrap();
+    let on = [
+        "edit",
+        "train",
+        "--resume",
+        "../runs/here",
+        "--epochs",
+        "2",
+        "--no-cache",
+    ];
+    let mut command = place.command(&on);
+    command.current_dir(place.path("elsewhere"));
+    let run = Run::from(command.output().unwrap()).ok();
+    assert!(run.out.contains("step-000004.png"), "{run:?}");
+    // A model that is another now is not gone on with.
+    let mut other = bytes;
+    *other.last_mut().unwrap() ^= 1;
+    place.write("models/digits.safetensors", &other);
+    let run = place.run(&["edit", "train", "--resume", "runs/here", "--epochs", "3"]);
+    run.fails(1, &["models/digits.safetensors", "the model changed"]);
 }

@@ -209,6 +209,10 @@ fn a_stop_within_a_trajectory_loses_that_trajectory_and_nothing_else() {
     let quiet = dir.path().join("quiet");
     train(&quiet, &plan, goal(seen()), &AtomicBool::new(false)).unwrap();
 
+    // What stops it must save it.
+    let mut seldom = plan.clone();
+    seldom.output.checkpoint_every = 0;
+
     let log = std::fs::read_to_string(quiet.join("log.jsonl")).unwrap();
     let rates = log.lines().map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -220,39 +224,71 @@ fn a_stop_within_a_trajectory_loses_that_trajectory_and_nothing_else() {
     let stop = Arc::new(AtomicBool::new(false));
     // Two looks at the audit, then five for each trajectory: the image, and the four steps from 500 up.
     let third = 2 + 2 * 5 + 3;
-    let ending = train(&hurt, &plan, goal(stopping(&stop, third)), &stop).unwrap();
+    let ending = train(&hurt, &seldom, goal(stopping(&stop, third)), &stop).unwrap();
     let Ending::Interrupted { checkpoint } = ending else {
         panic!("{ending:?}")
     };
     assert!(checkpoint.ends_with("step-000002"), "{checkpoint:?}");
     stop.store(false, Ordering::Relaxed);
-    train(&hurt, &plan, goal(seen()), &stop).unwrap();
+    train(&hurt, &seldom, goal(seen()), &stop).unwrap();
     assert!(weights(&hurt) == weights(&quiet));
+}
+
+#[test]
+fn the_rate_falls_by_epochs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plan = plan(&model(), 4, 8);
+    let never = AtomicBool::new(false);
+    let one = dir.path().join("one");
+    train(&one, &plan, goal(seen()), &never).unwrap();
+    // From the second epoch on nothing moves.
+    (plan.optim.lr_every, plan.optim.lr_factor, plan.pace.epochs) = (1, 0.0, 2);
+    let two = dir.path().join("two");
+    train(&two, &plan, goal(seen()), &never).unwrap();
+    let numbers = |root: &Path| {
+        let bytes = weights(root);
+        bytes[bytes.len() - 4096..].to_vec()
+    };
+    assert!(numbers(&one) == numbers(&two));
+}
+
+/// The judge, whose answers from the `from`-th up to the `to`-th are no numbers.
+fn broken(from: usize, to: usize) -> Box<Embed> {
+    let (judge, asked) = (judge(), AtomicUsize::new(0));
+    Box::new(move |x: &Tensor| {
+        let features = judge.look(x)?.features;
+        let k = asked.fetch_add(1, Ordering::Relaxed) + 1;
+        match (from..to).contains(&k) {
+            true => features * f64::NAN,
+            false => Ok(features),
+        }
+    })
 }
 
 #[test]
 fn a_trajectory_with_a_number_that_is_none_moves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut plan = plan(&model(), 4, 8);
-    plan.pace.max_skips = 2;
-    let (judge, asked) = (judge(), AtomicUsize::new(0));
-    // From the second trajectory on.
-    let broken: Box<Embed> = Box::new(move |x: &Tensor| {
-        let features = judge.look(x)?.features;
-        match asked.fetch_add(1, Ordering::Relaxed) >= 2 + 5 + 3 {
-            true => features * f64::NAN,
-            false => Ok(features),
-        }
+    plan.optim.momentum = 0.5;
+    let never = AtomicBool::new(false);
+    // Two looks at the audit and five at the first trajectory. The second one breaks at its first step, or at its last, which are four looks
+    // in all: either way it is as if it had not been.
+    let [early, late] = [("early", 2 + 5 + 2), ("late", 2 + 5 + 5)].map(|(name, at)| {
+        let root = dir.path().join(name);
+        train(&root, &plan, goal(broken(at, at + 1)), &never).unwrap();
+        weights(&root)
     });
-    let root = dir.path().join("run");
-    let error = train(&root, &plan, goal(broken), &AtomicBool::new(false)).unwrap_err();
+    // An early end leaves three looks for later ones, which see the same images all the same.
+    assert!(early == late);
+    let whole = dir.path().join("whole");
+    train(&whole, &plan, goal(seen()), &never).unwrap();
+    assert!(weights(&whole) != early);
+
+    plan.pace.max_skips = 2;
+    let root = dir.path().join("never");
+    let error = train(&root, &plan, goal(broken(2 + 5 + 2, usize::MAX)), &never).unwrap_err();
     assert!(
         error.to_string().contains("loss was not finite in 2 steps"),
         "{error}"
     );
-    plan.pace.max_skips = 5;
-    let first = dir.path().join("first");
-    let stop = Arc::new(AtomicBool::new(false));
-    train(&first, &plan, goal(stopping(&stop, 2 + 5 + 2)), &stop).unwrap();
-    assert!(weights(&root) == weights(&first));
 }

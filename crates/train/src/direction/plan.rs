@@ -458,6 +458,10 @@ mod tests {
         // Five times a hundred images, one at a time.
         assert_eq!(plan.loop_of(100).0.steps, 500);
         assert_eq!(plan.steps_per_epoch(7), 7);
+        // The last of an epoch's batches may be part of the next one's images.
+        let mut pairs = plan.clone();
+        pairs.pace.batch = 2;
+        assert_eq!(pairs.loop_of(7).0.steps, 5 * 4);
     }
 
     #[test]
