@@ -108,14 +108,7 @@ impl Job {
         } else {
             let (model, process) = (all_fields(&plan.model), all_fields(&plan.process));
             let model = load_source(&plan.source, &plan.source_key, model, process)?;
-            if model.sha256 != plan.source_sha256 {
-                anyhow::bail!(
-                    "{}: the source model changed since the run began: its SHA-256 was {}, now it is {}",
-                    plan.source,
-                    plan.source_sha256,
-                    model.sha256
-                );
-            }
+            unchanged(&plan.source, &plan.source_sha256, &model)?;
             Some(model.params)
         };
         let data = open_data(&plan.data, plan.model.image_size)?;
@@ -364,6 +357,17 @@ pub(crate) fn load_source(
         console::note(note);
     }
     Ok(model)
+}
+
+/// Fails unless a model is that which a run began with.
+pub(crate) fn unchanged(name: &str, began_with: &str, model: &LoadedModel) -> Result<()> {
+    if model.sha256 != began_with {
+        anyhow::bail!(
+            "{name}: the model changed since the run began: its SHA-256 was {began_with}, now it is {}",
+            model.sha256
+        );
+    }
+    Ok(())
 }
 
 /// A settled section as fields that were all given.

@@ -89,13 +89,19 @@ pub(crate) trait Task {
         watcher: &mut dyn Watcher,
     ) -> Result<()>;
     /// Whether nothing more is to be expected of further steps.
-    fn is_over(&self, position: &Position) -> bool;
+    fn is_over(&self, _: &Position) -> bool {
+        false
+    }
     /// Draws a picture of where the model is.
-    fn show(&mut self, step: u64, watcher: &mut dyn Watcher) -> Result<()>;
+    fn show(&mut self, _: u64, _: &mut dyn Watcher) -> Result<()> {
+        Ok(())
+    }
     /// What a checkpoint holds, and what its files say of themselves.
     fn state(&self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)>;
     /// After a checkpoint was made.
-    fn saved(&mut self, position: &Position) -> Result<()>;
+    fn saved(&mut self, _: &Position) -> Result<()> {
+        Ok(())
+    }
     /// Writes the finished model; the model and what shows how good it is.
     fn finish(&mut self, position: &Position) -> Result<(PathBuf, PathBuf)>;
 }
@@ -339,12 +345,6 @@ mod tests {
             _: &mut dyn Watcher,
         ) -> Result<()> {
             assert!(!self.bad.contains(&(position.step - 1)));
-            Ok(())
-        }
-        fn is_over(&self, _: &Position) -> bool {
-            false
-        }
-        fn show(&mut self, _: u64, _: &mut dyn Watcher) -> Result<()> {
             Ok(())
         }
         fn state(&self, _: &mut Position) -> Result<(State, BTreeMap<String, String>)> {

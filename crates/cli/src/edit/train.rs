@@ -8,7 +8,7 @@ use crate::runs::{
     STOP, changed, conclude, flags, list, listen, make_whole, new_root, note_changed_rate,
 };
 use crate::sample::{model_file, unconditional};
-use crate::train::{all_fields, fingerprint, load_source, open_data};
+use crate::train::{all_fields, fingerprint, load_source, open_data, unchanged};
 use crate::weights::Weights;
 use crate::{config, usage};
 use anyhow::{Context, Result};
@@ -236,14 +236,7 @@ impl Job {
         goal::locate(&mut plan.goal, &Weights::parse(&args.weights)?)?;
         let (model, process) = (all_fields(&plan.model), all_fields(&plan.process));
         let model = load_source(&plan.source, &plan.source_key, model, process)?;
-        if model.sha256 != plan.source_sha256 {
-            anyhow::bail!(
-                "{}: the model changed since the run began: its SHA-256 was {}, now it is {}",
-                plan.source,
-                plan.source_sha256,
-                model.sha256
-            );
-        }
+        unchanged(&plan.source, &plan.source_sha256, &model)?;
         let data = open_images(&plan)?;
         if fingerprint(&*data)? != plan.data.fingerprint {
             anyhow::bail!(

@@ -15,9 +15,10 @@ use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
 use sdft_models::{LoadOptions, LoadedModel};
-use sdft_train::{Ending, Plan, contact_sheet, to_images};
+use sdft_train::{Ending, Plan, contact_sheet, sheet, to_images};
 use serde_json::json;
 use std::fmt::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
@@ -286,6 +287,31 @@ pub(super) fn spread(values: &[f64], digits: usize) -> String {
         1 => format!("{mean:.digits$}"),
         _ => format!("{mean:.digits$} ({low:.digits$} to {high:.digits$})"),
     }
+}
+
+/// Prints a table of models with what it says, and writes it as `STEM.md`, its numbers as `STEM.json` and rows of images under titles as
+/// `STEM.png`.
+pub(super) fn show(
+    out: &Path,
+    stem: &str,
+    (text, reading): (&str, &str),
+    numbers: &[serde_json::Value],
+    rows: impl Iterator<Item = (String, Vec<Rgb8>)>,
+) -> Result<()> {
+    console::line(text)?;
+    console::line(reading)?;
+    let path = out.join(format!("{stem}.json"));
+    let json = serde_json::to_string_pretty(numbers)?;
+    sdft_checkpoint::write_bytes_atomic(&path, json.as_bytes())?;
+    sdft_checkpoint::write_bytes_atomic(&out.join(format!("{stem}.md")), text.as_bytes())?;
+    let rows: Vec<Rgb8> = rows
+        .map(|(name, row)| sheet(&row, row.len(), &name))
+        .collect();
+    let picture = out.join(format!("{stem}.png"));
+    sdft_imaging::write_png(&picture, &sdft_imaging::grid(&rows, 1, 0, [24, 24, 24]))?;
+    console::line(format_args!("table    {}", path.display()))?;
+    console::line(format_args!("picture  {}", picture.display()))?;
+    Ok(())
 }
 
 fn markdown(table: &[(&str, Vec<Row>)]) -> String {

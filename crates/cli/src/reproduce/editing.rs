@@ -1,10 +1,10 @@
 //! Table 2 in miniature: digits of a class that the target set lacks become those of another such class.
 
-use super::digits::spread;
+use super::digits::{show, spread};
 use crate::edit::{FROM, TO, TRAINED, train_direction};
 use crate::gallery::go_on;
+use crate::judge;
 use crate::train::load_model;
-use crate::{console, judge};
 use anyhow::Result;
 use candle_core::Tensor;
 use sdft_adm::Unet;
@@ -17,7 +17,7 @@ use sdft_imaging::Rgb8;
 use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
 use sdft_models::LoadOptions;
 use sdft_samplers::NumberedNoise;
-use sdft_train::{sheet, to_images, to_tensor};
+use sdft_train::{to_images, to_tensor};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::Path;
@@ -182,25 +182,12 @@ impl Edits {
                 .collect();
             numbers.push(json!({ "edit": label, "from": FROM, "to": TO, "seeds": seeds }));
         }
-        console::line(&text)?;
-        console::line(READING)?;
-        let path = out.join("editing.json");
-        let json = serde_json::to_string_pretty(&numbers)?;
-        sdft_checkpoint::write_bytes_atomic(&path, json.as_bytes())?;
-        sdft_checkpoint::write_bytes_atomic(&out.join("editing.md"), text.as_bytes())?;
         let names = self
             .rows
             .iter()
             .flat_map(|(label, _)| [format!("{label}, as drawn"), format!("{label}, edited")]);
-        let rows: Vec<Rgb8> = std::iter::once("inputs".to_owned())
-            .chain(names)
-            .zip(&self.picture)
-            .map(|(name, row)| sheet(row, row.len(), &name))
-            .collect();
-        let picture = out.join("editing.png");
-        sdft_imaging::write_png(&picture, &sdft_imaging::grid(&rows, 1, 0, [24, 24, 24]))?;
-        console::line(format_args!("table    {}", path.display()))?;
-        console::line(format_args!("picture  {}", picture.display()))?;
-        Ok(())
+        let names = std::iter::once("inputs".to_owned()).chain(names);
+        let rows = names.zip(self.picture.iter().cloned());
+        show(out, "editing", (&text, READING), &numbers, rows)
     }
 }

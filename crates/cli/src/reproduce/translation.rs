@@ -1,12 +1,12 @@
 //! Table 1 in miniature: digits of classes that the target set lacks, from chalk to ember.
 
-use super::digits::spread;
+use super::digits::{show, spread};
 use crate::args::{TranslatorArg, WalkArg};
 use crate::classifier::digits_classifier;
 use crate::gallery::go_on;
+use crate::judge;
 use crate::train::load_model;
 use crate::translate::{TranslatePlan, Translator, Variant, sources};
-use crate::{console, judge};
 use anyhow::Result;
 use candle_core::Tensor;
 use sdft_data::ImageSource;
@@ -16,7 +16,7 @@ use sdft_imaging::Rgb8;
 use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
 use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
 use sdft_samplers::NumberedNoise;
-use sdft_train::{sheet, to_images, to_tensor};
+use sdft_train::{to_images, to_tensor};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::Path;
@@ -168,22 +168,9 @@ impl Translations {
                 .collect();
             numbers.push(json!({ "translation": label, "t0": T0, "seeds": seeds }));
         }
-        console::line(&text)?;
-        console::line(READING)?;
-        let path = out.join("translation.json");
-        let json = serde_json::to_string_pretty(&numbers)?;
-        sdft_checkpoint::write_bytes_atomic(&path, json.as_bytes())?;
-        sdft_checkpoint::write_bytes_atomic(&out.join("translation.md"), text.as_bytes())?;
-        let names = self.rows.iter().map(|(label, _)| label.as_str());
-        let rows: Vec<Rgb8> = std::iter::once("inputs")
-            .chain(names)
-            .zip(&self.picture)
-            .map(|(name, row)| sheet(row, row.len(), name))
-            .collect();
-        let picture = out.join("translation.png");
-        sdft_imaging::write_png(&picture, &sdft_imaging::grid(&rows, 1, 0, [24, 24, 24]))?;
-        console::line(format_args!("table    {}", path.display()))?;
-        console::line(format_args!("picture  {}", picture.display()))?;
-        Ok(())
+        let names = self.rows.iter().map(|(label, _)| label.clone());
+        let names = std::iter::once("inputs".to_owned()).chain(names);
+        let rows = names.zip(self.picture.iter().cloned());
+        show(out, "translation", (&text, READING), &numbers, rows)
     }
 }

@@ -329,21 +329,9 @@ impl Task for Directing<'_> {
         Ok(())
     }
 
-    fn is_over(&self, _: &Position) -> bool {
-        false
-    }
-
-    fn show(&mut self, _: u64, _: &mut dyn Watcher) -> Result<()> {
-        Ok(())
-    }
-
     fn state(&self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
         let state = self.updater.state(position)?;
         Ok((state, self.metadata(position)?))
-    }
-
-    fn saved(&mut self, _: &Position) -> Result<()> {
-        Ok(())
     }
 
     fn finish(&mut self, position: &Position) -> Result<(PathBuf, PathBuf)> {
