@@ -145,6 +145,25 @@ fn a_sweep_makes_a_folder_a_strength_and_a_strip_an_input() {
 }
 
 #[test]
+fn a_strip_does_not_outlive_the_images_in_it() {
+    let place = place_with_inputs();
+    let sweep = ["--sweep", "t0=0,0.5"];
+    translate(&place, &sweep).ok();
+    let strip = place.path("translated/strips/00000.png");
+    assert!(strip.is_file());
+    // Another input; its first output can be made, its second cannot, and the command ends in between.
+    std::fs::copy(place.path("in/00001.png"), place.path("in/00000.png")).unwrap();
+    let second = place.path("translated/t0=0.5/00000.png");
+    std::fs::remove_file(&second).unwrap();
+    std::fs::create_dir_all(second.join("in the way")).unwrap();
+    translate(&place, &sweep).fails(1, &["00000.png"]);
+    assert!(!strip.exists());
+    std::fs::remove_dir_all(&second).unwrap();
+    translate(&place, &sweep).ok();
+    assert!(strip.is_file());
+}
+
+#[test]
 fn one_bad_image_does_not_stop_the_others() {
     let place = place_with_inputs();
     place.write("in/broken.png", b"no picture");

@@ -1,6 +1,7 @@
 //! The paper's claim in miniature: what each method still draws of the classes that the target set lacks.
 
 use super::editing::Edits;
+use super::table::{Column, markdown};
 use super::translation::Translations;
 use crate::args::ReproduceArgs;
 use crate::runs::STOP;
@@ -15,10 +16,8 @@ use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
 use sdft_models::{LoadOptions, LoadedModel};
-use sdft_train::{Ending, Plan, contact_sheet, sheet, to_images};
+use sdft_train::{Ending, Plan, contact_sheet, to_images};
 use serde_json::json;
-use std::fmt::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
@@ -116,6 +115,16 @@ The rival of SDFT is naive fine-tuning stopped early: it keeps classes too, and 
 gamma_aux = 50 the auxiliary input adds nothing that this miniature can measure. KID and FID are no headline here: with other
 target classes they can worsen while coverage rises.";
 
+const COLUMNS: [Column<Row>; 7] = [
+    ("coverage", 3, |r| r.score.coverage),
+    ("style", 3, |r| r.score.style),
+    ("tint", 2, |r| r.tint),
+    ("classes", 1, |r| r.score.classes as f64),
+    ("aligned", 2, |r| r.aligned),
+    ("KID x1000", 0, |r| r.kid),
+    ("FID", 1, |r| r.fid),
+];
+
 /// What is measured of one model.
 struct Row {
     score: DigitsScore,
@@ -194,7 +203,7 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
         }
         table.push((method.label, rows));
     }
-    let text = markdown(&table);
+    let text = markdown("method", &COLUMNS, &table);
     console::line(&text)?;
     console::line(READING)?;
     let numbers: Vec<_> = table.iter().map(|(label, rows)| json!({ "method": label, "seeds": rows.iter().map(as_json).collect::<Vec<_>>() })).collect();
@@ -276,64 +285,4 @@ fn as_json(row: &Row) -> serde_json::Value {
         "n": row.score.n,
         "histogram": row.score.histogram,
     })
-}
-
-/// Mean and range over the seeds.
-pub(super) fn spread(values: &[f64], digits: usize) -> String {
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    match values.len() {
-        1 => format!("{mean:.digits$}"),
-        _ => format!("{mean:.digits$} ({low:.digits$} to {high:.digits$})"),
-    }
-}
-
-/// Prints a table of models with what it says, and writes it as `STEM.md`, its numbers as `STEM.json` and rows of images under titles as
-/// `STEM.png`.
-pub(super) fn show(
-    out: &Path,
-    stem: &str,
-    (text, reading): (&str, &str),
-    numbers: &[serde_json::Value],
-    rows: impl Iterator<Item = (String, Vec<Rgb8>)>,
-) -> Result<()> {
-    console::line(text)?;
-    console::line(reading)?;
-    let path = out.join(format!("{stem}.json"));
-    let json = serde_json::to_string_pretty(numbers)?;
-    sdft_checkpoint::write_bytes_atomic(&path, json.as_bytes())?;
-    sdft_checkpoint::write_bytes_atomic(&out.join(format!("{stem}.md")), text.as_bytes())?;
-    let rows: Vec<Rgb8> = rows
-        .map(|(name, row)| sheet(&row, row.len(), &name))
-        .collect();
-    let picture = out.join(format!("{stem}.png"));
-    sdft_imaging::write_png(&picture, &sdft_imaging::grid(&rows, 1, 0, [24, 24, 24]))?;
-    console::line(format_args!("table    {}", path.display()))?;
-    console::line(format_args!("picture  {}", picture.display()))?;
-    Ok(())
-}
-
-fn markdown(table: &[(&str, Vec<Row>)]) -> String {
-    let mut out = String::from(
-        "| method | coverage | style | tint | classes | aligned | KID x1000 | FID |\n|---|---|---|---|---|---|---|---|\n",
-    );
-    for (label, rows) in table {
-        let cell = |value: &dyn Fn(&Row) -> f64, digits: usize| {
-            spread(&rows.iter().map(value).collect::<Vec<_>>(), digits)
-        };
-        // Writing to a string does not fail.
-        let _ = writeln!(
-            out,
-            "| {label} | {} | {} | {} | {} | {} | {} | {} |",
-            cell(&|r| r.score.coverage, 3),
-            cell(&|r| r.score.style, 3),
-            cell(&|r| r.tint, 2),
-            cell(&|r| r.score.classes as f64, 1),
-            cell(&|r| r.aligned, 2),
-            cell(&|r| r.kid, 0),
-            cell(&|r| r.fid, 1)
-        );
-    }
-    out
 }

@@ -1,6 +1,6 @@
 //! Table 2 in miniature: digits of a class that the target set lacks become those of another such class.
 
-use super::digits::{show, spread};
+use super::table::{Column, markdown, show};
 use crate::edit::{FROM, TO, TRAINED, train_direction};
 use crate::gallery::go_on;
 use crate::judge;
@@ -19,7 +19,6 @@ use sdft_models::LoadOptions;
 use sdft_samplers::NumberedNoise;
 use sdft_train::{to_images, to_tensor};
 use serde_json::json;
-use std::fmt::Write;
 use std::path::Path;
 
 /// Digits that are edited; no direction has seen them.
@@ -36,6 +35,15 @@ edited    share of them that are twos after the edit; both: in the target's styl
 KID       of the edited images against real twos in the target's style, x1000: lower is better
 moved     distance of the edit to the input, as aligned above: lower keeps more of the image
 A second classifier judges, trained from another seed than the one that leads the directions.";
+
+const COLUMNS: [Column<Measured>; 6] = [
+    ("drawn", 2, |r| r.drawn),
+    ("edited", 2, |r| r.edited.class),
+    ("style", 2, |r| r.edited.style),
+    ("both", 2, |r| r.edited.both),
+    ("KID x1000", 0, |r| r.kid),
+    ("moved", 2, |r| r.moved),
+];
 
 /// What is measured of one model's edits.
 struct Measured {
@@ -155,25 +163,9 @@ impl Edits {
 
     /// Prints and writes the table, and the picture of the first seed.
     pub(super) fn finish(&self, out: &Path) -> Result<()> {
-        let mut text = String::from(
-            "| edit, 3 to 2 | drawn | edited | style | both | KID x1000 | moved |\n|---|---|---|---|---|---|---|\n",
-        );
+        let text = markdown("edit, 3 to 2", &COLUMNS, &self.rows);
         let mut numbers = Vec::new();
         for (label, rows) in &self.rows {
-            let cell = |value: &dyn Fn(&Measured) -> f64, digits| {
-                spread(&rows.iter().map(value).collect::<Vec<_>>(), digits)
-            };
-            // Writing to a string does not fail.
-            let _ = writeln!(
-                text,
-                "| {label} | {} | {} | {} | {} | {} | {} |",
-                cell(&|r| r.drawn, 2),
-                cell(&|r| r.edited.class, 2),
-                cell(&|r| r.edited.style, 2),
-                cell(&|r| r.edited.both, 2),
-                cell(&|r| r.kid, 0),
-                cell(&|r| r.moved, 2),
-            );
             let seeds: Vec<_> = rows
                 .iter()
                 .map(|r| {

@@ -5,6 +5,7 @@ mod editing;
 mod edits;
 mod figures;
 mod paper;
+mod table;
 mod translation;
 
 use crate::args::{Experiment, ReproduceArgs};

@@ -1,6 +1,6 @@
 //! Table 1 in miniature: digits of classes that the target set lacks, from chalk to ember.
 
-use super::digits::{show, spread};
+use super::table::{Column, markdown, show};
 use crate::args::{TranslatorArg, WalkArg};
 use crate::classifier::digits_classifier;
 use crate::gallery::go_on;
@@ -18,7 +18,6 @@ use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
 use sdft_samplers::NumberedNoise;
 use sdft_train::{to_images, to_tensor};
 use serde_json::json;
-use std::fmt::Write;
 use std::path::Path;
 
 /// How far inputs are noised.
@@ -36,6 +35,14 @@ const EVERY: usize = 15;
 pub(super) const READING: &str = "\
 kept      share of inputs that still show their digit; style: share in the target's style; both: what a translation is for
 PSNR, SSIM  against the input: they reward what is left as it was, its colours too, so a change of style costs in both";
+
+const COLUMNS: [Column<Measured>; 5] = [
+    ("kept", 2, |r| r.kept.class),
+    ("style", 2, |r| r.kept.style),
+    ("both", 2, |r| r.kept.both),
+    ("PSNR", 2, |r| r.psnr),
+    ("SSIM", 3, |r| r.ssim),
+];
 
 /// What is measured of one model's translations.
 struct Measured {
@@ -142,24 +149,9 @@ impl Translations {
 
     /// Prints and writes the table, and the picture of the first seed.
     pub(super) fn finish(&self, out: &Path) -> Result<()> {
-        let mut text = String::from(
-            "| translation | kept | style | both | PSNR | SSIM |\n|---|---|---|---|---|---|\n",
-        );
+        let text = markdown("translation", &COLUMNS, &self.rows);
         let mut numbers = Vec::new();
         for (label, rows) in &self.rows {
-            let cell = |value: &dyn Fn(&Measured) -> f64, digits| {
-                spread(&rows.iter().map(value).collect::<Vec<_>>(), digits)
-            };
-            // Writing to a string does not fail.
-            let _ = writeln!(
-                text,
-                "| {label} | {} | {} | {} | {} | {} |",
-                cell(&|r| r.kept.class, 2),
-                cell(&|r| r.kept.style, 2),
-                cell(&|r| r.kept.both, 2),
-                cell(&|r| r.psnr, 2),
-                cell(&|r| r.ssim, 3),
-            );
             let seeds: Vec<_> = rows
                 .iter()
                 .map(|r| {

@@ -10,7 +10,7 @@ use crate::update::{State, Updater};
 use candle_core::{Device, Tensor};
 use sdft_asyrp::{
     DeltaBlock, Direction, DirectionInfo, EditPlan, Goal, InversionCache, Lesson, Mix,
-    direction_metadata, edit, lessons, sequence, strength_at, training_sequence,
+    direction_metadata, edit, lessons, sequence, strength_at, training_sequence, write_direction,
 };
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::BottleneckNet;
@@ -204,9 +204,9 @@ impl Directing<'_> {
         }
     }
 
-    fn metadata(&self, position: &Position) -> Result<BTreeMap<String, String>> {
+    fn facts(&self, position: &Position) -> BTreeMap<String, String> {
         let plan = self.plan;
-        let facts = provenance(&[
+        provenance(&[
             ("run", plan.name.clone()),
             ("model", file_name(&plan.source)),
             ("model_sha256", plan.source_sha256.clone()),
@@ -215,8 +215,7 @@ impl Directing<'_> {
             ("steps", position.step.to_string()),
             ("seed", plan.seed.to_string()),
             ("program", format!("sdft {}", env!("CARGO_PKG_VERSION"))),
-        ]);
-        Ok(direction_metadata(&self.info(), &facts)?)
+        ])
     }
 
     /// The first images: as they are, drawn by the unchanged model, edited.
@@ -331,14 +330,14 @@ impl Task for Directing<'_> {
 
     fn state(&self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
         let state = self.updater.state(position)?;
-        Ok((state, self.metadata(position)?))
+        let metadata = direction_metadata(&self.info(), &self.facts(position))?;
+        Ok((state, metadata))
     }
 
     fn finish(&mut self, position: &Position) -> Result<(PathBuf, PathBuf)> {
         let model = self.folder.final_model();
         let weights = self.updater.averaged()?;
-        let metadata = self.metadata(position)?;
-        sdft_checkpoint::write_safetensors(&model, weights.iter(), &metadata, None)?;
+        write_direction(&model, &weights, &self.info(), &self.facts(position))?;
         if self.plan.output.samples == 0 {
             return Ok((model, self.folder.log()));
         }
