@@ -116,9 +116,11 @@ class UNet(nn.Module):
 
     def forward(self, x, t):
         half = self.base // 2
-        rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)
+        rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
         angles = t[:, None].float() * rates
-        emb = self.time_embed(torch.cat([angles.cos(), angles.sin()], 1))
+        dtype = self.time_embed[0].weight.dtype
+        emb = self.time_embed(torch.cat([angles.cos(), angles.sin()], 1).to(dtype))
+        x = x.to(dtype)
         kept = []
         for block in self.input_blocks:
             x = block(x, emb)

@@ -32,7 +32,7 @@ def formula(shape, salt):
 
 def digest(y):
     """Mean size, and a projection that any change of values or places moves by about as much."""
-    y = y.detach().double()
+    y = y.detach().cpu().double()
     f = formula(y.shape, 7).double()
     return [y.abs().mean().item(), (y * f).sum().item() / y.numel() ** 0.5]
 
@@ -165,32 +165,78 @@ class Optimizer:
         return [digest(self.parameter.detach() - before), digest(self.average - before)]
 
 
+# Steps of one repetition on a GPU.
+GPU_STEPS = 10
+DTYPES = {"f32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
 class Network:
     def __init__(self, job):
         case = job["case"]
+        self.device = torch.device(job["device"])
+        self.gpu = self.device.type == "cuda"
+        order = torch.channels_last if self.gpu else layout(job)
         # Without weights of its own, which those of the file would double.
         with torch.device("meta"):
             self.net = UNet(case["config"])
         self.net.load_state_dict(read_safetensors(job["weights"]), assign=True)
-        self.net.to(memory_format=layout(job))
+        self.net.to(device=self.device, dtype=DTYPES[job["precision"]], memory_format=order)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = job["precision"] == "tf32"
+        torch.backends.cudnn.benchmark = True
+        self.call = torch.compile(self.net) if job["layout"] == "compile" else self.net
         side = case["config"]["image_size"]
-        self.x = formula((case["batch"], 3, side, side), 1).to(memory_format=layout(job))
+        self.x = formula((case["batch"], 3, side, side), 1).to(device=self.device, memory_format=order)
         self.trainer = None
+        self.sampling = case["pass"] == "sampling"
+        self.t = torch.full((case["batch"],), 500, device=self.device)
         if case["pass"] == "step":
             given = read_safetensors(job["inputs"])
-            self.trainer = Trainer(self.net, case["weighting"], [int(t) for t in given["t"]], given["noise"])
+            noise = given["noise"].to(self.device)
+            steps = [int(t) for t in given["t"]]
+            self.trainer = Trainer(self.net, self.call, case["weighting"], steps, noise)
         else:
-            self.t = torch.full((case["batch"],), 500)
             self.net.eval()
 
+    def finish(self):
+        if self.gpu:
+            torch.cuda.synchronize()
+
     def __call__(self):
-        started = clocks()
         if self.trainer:
-            loss = self.trainer.step(self.x)
-            return (lambda: [[loss, loss], [self.trainer.norm, self.trainer.norm]]), spent(started)
+            n = GPU_STEPS if self.gpu else 1
+            started = clocks()
+            losses = [self.trainer.step(self.x) for _ in range(n)]
+            self.finish()
+            cpu, wall = spent(started)
+            loss, norm = losses[0].item(), self.trainer.norm
+            return (lambda: [[loss, loss], [norm, norm]]), (cpu / n, wall / n)
         with torch.no_grad():
-            y = self.net(self.x, self.t)
-        return (lambda: [digest(y)]), spent(started)
+            self.finish()
+            if self.sampling:
+                # A prediction is compared; sampling from it makes roundings larger.
+                y = self.call(self.x, self.t)
+                self.finish()
+                started = clocks()
+                ddim(self.call, self.x, 10)
+            else:
+                started = clocks()
+                y = self.call(self.x, self.t)
+            self.finish()
+            result = spent(started)
+        return (lambda: [digest(y)]), result
+
+
+def ddim(net, x, steps):
+    """Deterministic DDIM from x_T to images, clipped as guided-diffusion does."""
+    bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+    kept = list(range(0, 1000, 1000 // steps))
+    for i, t in reversed(list(enumerate(kept))):
+        now, before = bar[t].item(), bar[kept[i - 1]].item() if i > 0 else 1.0
+        eps = net(x, torch.full((x.shape[0],), t, device=x.device)).float()[:, : x.shape[1]]
+        x0 = ((x - (1 - now) ** 0.5 * eps) / now**0.5).clamp(-1, 1)
+        eps = (x - now**0.5 * x0) / (1 - now) ** 0.5
+        x = before**0.5 * x0 + (1 - before) ** 0.5 * eps
+    return x
 
 
 def make(job):
@@ -242,16 +288,20 @@ def main():
     work = make(job)
     value, (cpu, _) = work()
     value = value()
+    gpu = job["device"].startswith("cuda")
     # Where one run is short a second one warms up what the first has only set up.
-    if cpu < 5.0:
-        _, (cpu, _) = work()
-    times = max(1, int(MIN_SECONDS / max(cpu, 1e-6)))
+    wall = cpu
+    if cpu < 5.0 or gpu:
+        _, (cpu, wall) = work()
+    times = max(1, int(MIN_SECONDS / max(wall if gpu else cpu, 1e-6)))
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
     answer(value=value, version=torch.__version__)
     for line in sys.stdin:
         if line.strip() != "go":
             break
         answer(**repeat(work, times))
-    answer(peak=peak_bytes())
+    answer(peak=torch.cuda.max_memory_allocated() if gpu else peak_bytes())
 
 
 if __name__ == "__main__":

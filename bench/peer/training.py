@@ -23,9 +23,15 @@ def discretized_log_likelihood(x, mean, log_scale):
 
 
 class Trainer:
-    def __init__(self, net, weighting, t, noise):
-        self.net = net
-        self.first = (torch.tensor(t), noise)
+    """`call` runs the network: `net` itself, or what a compiler has made of it.
+
+    A network of half weights gets f32 master weights: gradients are widened to them, the optimiser moves them, and they are rounded back.
+    """
+
+    def __init__(self, net, call, weighting, t, noise):
+        self.net, self.call = net, call
+        device = noise.device
+        self.first = (torch.tensor(t, device=device), noise)
         # The gradient's norm at the first step, to be compared.
         self.norm = None
         betas = torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64)
@@ -43,10 +49,14 @@ class Trainer:
             "high": torch.log(betas),
         }
         p2 = 1 / (1 + bar / (1 - bar))
-        self.weights = {"p2": p2, "constant": torch.ones_like(p2)}[weighting]
-        parameters = list(net.parameters())
-        self.optimizer = torch.optim.AdamW(parameters, lr=2e-5, weight_decay=0.0, fused=True)
-        self.parameters = [p.detach() for p in parameters]
+        self.weights = {"p2": p2, "constant": torch.ones_like(p2)}[weighting].to(device)
+        self.tables = {name: table.to(device) for name, table in self.tables.items()}
+        self.own = list(net.parameters())
+        self.half = self.own[0].dtype != torch.float32
+        master = [torch.nn.Parameter(p.detach().float()) for p in self.own] if self.half else self.own
+        self.master = master
+        self.optimizer = torch.optim.AdamW(master, lr=2e-5, weight_decay=0.0, fused=True)
+        self.parameters = [p.detach() for p in master]
         self.average = [p.clone() for p in self.parameters]
 
     def at(self, name, t):
@@ -54,7 +64,7 @@ class Trainer:
 
     def loss(self, x0, t, noise):
         xt = self.at("signal", t) * x0 + self.at("spread", t) * noise
-        out = self.net(xt, t)
+        out = self.call(xt, t).float()
         eps, logits = out[:, : x0.shape[1]], out[:, x0.shape[1] :]
         error = (noise - eps).square().flatten(1).mean(1) * self.weights[t].float()
         if logits.shape[1] == 0:
@@ -74,12 +84,19 @@ class Trainer:
             t, noise = self.first
             self.first = None
         else:
-            t, noise = torch.randint(0, STEPS, (x0.shape[0],)), torch.randn_like(x0)
+            t = torch.randint(0, STEPS, (x0.shape[0],), device=x0.device)
+            noise = torch.randn_like(x0)
         loss = self.loss(x0, t, noise)
         loss.backward()
         if self.norm is None:
-            self.norm = sum(p.grad.double().square().sum() for p in self.net.parameters()).sqrt().item()
+            self.norm = sum(p.grad.double().square().sum() for p in self.own).sqrt().item()
+        if self.half:
+            for p, m in zip(self.own, self.master):
+                m.grad = p.grad.float()
+                p.grad = None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         torch._foreach_lerp_(self.average, self.parameters, 1e-4)
-        return loss.item()
+        if self.half:
+            torch._foreach_copy_([p.detach() for p in self.own], self.parameters)
+        return loss.detach()

@@ -77,6 +77,9 @@ pub(crate) enum Pass {
     /// One step of SDFT.
     #[serde(rename = "sdft step")]
     Sdft,
+    /// Deterministic DDIM in ten steps, from noise to images.
+    #[serde(rename = "sampling")]
+    Sampling,
 }
 
 impl Pass {
@@ -90,6 +93,7 @@ impl Pass {
             Self::Step => "step",
             Self::Recomputed => "recomputed step",
             Self::Sdft => "sdft step",
+            Self::Sampling => "ddim10",
         }
     }
 }
@@ -163,6 +167,7 @@ impl Case {
             Pass::Forward | Pass::InputGradient | Pass::WeightGradient => 1.0,
             Pass::Backward => 2.0,
             Pass::Both | Pass::Step => 3.0,
+            Pass::Sampling => 10.0,
             Pass::Recomputed | Pass::Sdft => return None,
         };
         let conv = |batch: usize, c_in: usize, c_out: usize, side: usize, k: usize| {
@@ -211,7 +216,7 @@ impl Case {
         };
         let cost = config.cost();
         let kept = match self.pass {
-            Pass::Forward => 0.3,
+            Pass::Forward | Pass::Sampling => 0.3,
             Pass::Sdft => 1.5,
             _ => 1.0,
         };
@@ -352,6 +357,26 @@ pub(crate) fn cases() -> Vec<Case> {
             &[Forward, Step, Recomputed, Sdft],
         );
     }
+    all
+}
+
+/// What is measured on a GPU: the light 256 network at the batch of the paper and at a large one.
+pub(crate) fn gpu_cases() -> Vec<Case> {
+    let network = |batch| Work::Network {
+        label: "light".into(),
+        batch,
+        config: Box::new(light(256)),
+        weighting: "p2".into(),
+    };
+    let mut all = Vec::new();
+    for batch in [8, 32] {
+        for pass in [Pass::Step, Pass::Sampling, Pass::Sdft] {
+            let work = network(batch);
+            all.push(Case { work, pass });
+        }
+    }
+    let (work, pass) = (network(8), Pass::Recomputed);
+    all.push(Case { work, pass });
     all
 }
 

@@ -6,6 +6,8 @@ use crate::inputs::write_files;
 use crate::work::Digest;
 use crate::worker::Job;
 use anyhow::{Context, Result, bail};
+use sdft_cuda::Place;
+use sdft_train::Precision;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -66,6 +68,9 @@ pub(crate) struct Contest<'a> {
     pub(crate) pairs: usize,
     /// Where files for the processes go.
     pub(crate) folder: &'a Path,
+    /// Where it is computed.
+    pub(crate) place: Place,
+    pub(crate) precision: Precision,
 }
 
 /// The runs of one process.
@@ -83,8 +88,8 @@ pub(crate) struct Measured {
     pub(crate) in_turn: bool,
 }
 
-fn agree(a: &[Digest], b: &[Digest]) -> bool {
-    let close = |a: f64, b: f64, size: f64| (a - b).abs() <= TOLERANCE * size;
+fn agree(a: &[Digest], b: &[Digest], tolerance: f64) -> bool {
+    let close = |a: f64, b: f64, size: f64| (a - b).abs() <= tolerance * size;
     let same = |(a, b): (&Digest, &Digest)| {
         let size = a[0].abs().max(b[0].abs());
         close(a[0], b[0], size) && close(a[1], b[1], size)
@@ -106,6 +111,8 @@ impl Contest<'_> {
             case: case.clone(),
             threads,
             layout: layout.to_owned(),
+            device: self.place.to_string(),
+            precision: self.precision,
             weights: weights.clone(),
             inputs: inputs.clone(),
         };
@@ -117,7 +124,9 @@ impl Contest<'_> {
                 write_files(&case.work, &weights, &inputs)?;
             }
             let flat = matches!(case.work, Work::Attention { .. } | Work::Optimizer { .. });
-            let layouts: &[&str] = if flat {
+            let layouts: &[&str] = if self.on_gpu() {
+                &["eager", "compile"]
+            } else if flat {
                 &["default"]
             } else {
                 &["default", "channels_last"]
@@ -127,7 +136,8 @@ impl Contest<'_> {
             }
         }
         // Processes that do not fit into memory together run one after another.
-        let together = case.bytes() * (entries.len() as f64) < 0.6 * available_bytes();
+        let together =
+            !self.on_gpu() && case.bytes() * (entries.len() as f64) < 0.6 * available_bytes();
         let all = if together {
             self.in_turn(entries, threads)?
         } else {
@@ -135,7 +145,7 @@ impl Contest<'_> {
         };
         let (own, own_value) = &all[0];
         for (other, value) in &all[1..] {
-            if case.naive().is_none() && !agree(own_value, value) {
+            if case.naive().is_none() && !agree(own_value, value, self.tolerance()) {
                 bail!(
                     "the two sides do not do the same: {own_value:?} ({}), {value:?} ({})",
                     own.name,
@@ -149,6 +159,19 @@ impl Contest<'_> {
             others: runs.collect(),
             in_turn: together,
         })
+    }
+
+    fn on_gpu(&self) -> bool {
+        matches!(self.place, Place::Cuda(_))
+    }
+
+    /// Half maps are rounded in other places by the two sides.
+    fn tolerance(&self) -> f64 {
+        match self.precision {
+            Precision::Bf16 => 3e-2,
+            Precision::F16 | Precision::Tf32 => 1e-2,
+            _ => TOLERANCE,
+        }
     }
 
     fn in_turn(&self, entries: Vec<Entry<'_>>, threads: usize) -> Result<Vec<(Runs, Vec<Digest>)>> {
@@ -287,6 +310,7 @@ mod tests {
     #[test]
     fn results_agree_within_the_tolerance_of_their_size() {
         let a = [[1.0, 0.3], [2.0, -1.0]];
+        let agree = |a: &[Digest], b: &[Digest]| agree(a, b, TOLERANCE);
         assert!(agree(&a, &[[1.001, 0.3015], [2.0, -1.003]]));
         assert!(!agree(&a, &[[1.0, 0.303], [2.0, -1.0]]));
         assert!(!agree(&a, &[[1.0, 0.3], [2.01, -1.0]]));

@@ -14,15 +14,18 @@
 mod cases;
 mod clock;
 mod contest;
+mod gpu_report;
 mod inputs;
 mod report;
 mod work;
 mod worker;
 
 use anyhow::{Context, Result};
-use cases::cases;
+use cases::{cases, gpu_cases};
 use clap::Parser;
 use contest::{Contest, Peer};
+use sdft_cuda::Place;
+use sdft_train::Precision;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -48,9 +51,18 @@ struct Args {
     /// The Python that has PyTorch.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
+    /// Where to compute: cpu, or cuda[:N] for the cases of a GPU.
+    #[arg(long, default_value_t = Place::Cpu)]
+    device: Place,
+    /// Numbers of the feature maps on a GPU.
+    #[arg(long, default_value = "bf16", value_parser = ["f32", "tf32", "bf16", "f16"])]
+    precision: String,
     /// Where the figures go.
     #[arg(long, default_value = "bench.json")]
     json: PathBuf,
+    /// Runs everything that a GPU is to show and writes it to one file.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Takes a job from standard input; how this program starts itself.
     #[arg(long, hide = true)]
     worker: bool,
@@ -62,6 +74,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let result = if args.worker {
         worker::run()
+    } else if let Some(file) = &args.report {
+        gpu_report::write(file, &args.python, args.device)
     } else {
         drive(&args)
     };
@@ -79,7 +93,9 @@ fn drive(args: &Args) -> Result<ExitCode> {
         eprintln!("error: {problem}");
         return Ok(ExitCode::from(2));
     }
-    let chosen: Vec<_> = cases()
+    let on_gpu = matches!(args.device, Place::Cuda(_));
+    let all = if on_gpu { gpu_cases() } else { cases() };
+    let chosen: Vec<_> = all
         .into_iter()
         .filter(|case| {
             args.only.is_empty() || args.only.iter().any(|part| case.name().contains(part))
@@ -99,7 +115,9 @@ fn drive(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::from(2));
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads: Vec<usize> = if args.threads.is_empty() {
+    let threads: Vec<usize> = if args.threads.is_empty() && on_gpu {
+        vec![cores]
+    } else if args.threads.is_empty() {
         if cores > 1 { vec![1, cores] } else { vec![1] }
     } else {
         args.threads.iter().map(|&n| n.into()).collect()
@@ -114,6 +132,14 @@ fn drive(args: &Args) -> Result<ExitCode> {
         peer: peer.as_ref(),
         pairs: args.pairs.into(),
         folder: folder.path(),
+        place: args.device,
+        precision: match args.precision.as_str() {
+            _ if !on_gpu => Precision::F32,
+            "bf16" => Precision::Bf16,
+            "f16" => Precision::F16,
+            "tf32" => Precision::Tf32,
+            _ => Precision::F32,
+        },
     };
     for case in &chosen {
         for &n in &threads {

@@ -164,7 +164,12 @@ impl Report {
                 "cpu_ratio": cpu_ratio.json(),
                 "wall_ratio": wall_ratio.json(),
                 "busy": [busy(&own), busy(other)],
-                "all": others.iter().map(|o| json!({ "name": o.name, "cpu": cpu(o).json() })).collect::<Vec<_>>(),
+                "all": others.iter().map(|o| json!({
+                    "name": o.name,
+                    "cpu": cpu(o).json(),
+                    "wall": wall(o).json(),
+                    "peak_bytes": o.peak,
+                })).collect::<Vec<_>>(),
             });
         }
         self.rows.push(row);

@@ -5,14 +5,16 @@ use crate::clock::{Spent, Started};
 use crate::inputs::{SEED, block_weights, formula, network_weights};
 use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::{AdmConfig, Unet};
+use sdft_cuda::{Precise, precise, synchronize};
 use sdft_nn::{
     Activation, AttentionBlock, AttentionOrder, Params, ResBlock, ResBlockConfig, Resample, Scope,
     attention, backward, conv2d, norm_act, specs_of,
 };
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
-use sdft_train::{Learner, LossPlan, Method, Outcome, Plan};
+use sdft_samplers::{Ddim, SeededNoise, sample_ddim};
+use sdft_train::{Issued, Learner, LossPlan, Method, Outcome, Plan, Precision};
 
 /// Does the work once: what it took and, if asked for, what came out.
 pub(crate) type Run = Box<dyn FnMut(bool) -> Result<(Vec<Digest>, Spent)>>;
@@ -23,10 +25,17 @@ pub(crate) type Digest = [f64; 2];
 /// SDFT steps of one repetition.
 const STEPS: u32 = 5;
 
+/// Steps of one repetition on a GPU.
+const GPU_STEPS: u32 = 10;
+
 /// Timesteps at which a forward pass is measured.
 const T: f32 = 500.0;
 
-pub(crate) fn prepare(case: &Case) -> Result<Run> {
+pub(crate) fn prepare(case: &Case, device: &Device, precision: Precision) -> Result<Run> {
+    precise(match precision {
+        Precision::Tf32 => Precise::Tf32,
+        _ => Precise::Yes,
+    });
     match &case.work {
         Work::Residual { .. } | Work::AttentionBlock { .. } => block(case),
         Work::Optimizer { elements } => optimizer(*elements),
@@ -36,8 +45,9 @@ pub(crate) fn prepare(case: &Case) -> Result<Run> {
             weighting,
             ..
         } => match case.pass {
-            Pass::Forward => forward(*batch, config),
-            pass => step(*batch, config, weighting, pass),
+            Pass::Forward => forward(*batch, config, device, precision),
+            Pass::Sampling => sampling(*batch, config, device, precision),
+            pass => step(*batch, config, weighting, pass, (device, precision)),
         },
         work => kernel(work, case.pass),
     }
@@ -252,19 +262,59 @@ fn images(batch: usize, config: &AdmConfig) -> Result<Tensor> {
     formula(&[batch, 3, config.image_size, config.image_size], 1)
 }
 
-fn forward(batch: usize, config: &AdmConfig) -> Result<Run> {
-    let unet = Unet::load(&network_weights(config)?, config)?;
-    let (x, t) = (images(batch, config)?, vec![T; batch]);
+fn network(config: &AdmConfig, device: &Device, precision: Precision) -> Result<Unet> {
+    let params = network_weights(config)?.to(DType::F32, device)?;
+    Ok(Unet::load(&params, config)?.with_maps(precision.maps()))
+}
+
+fn forward(batch: usize, config: &AdmConfig, device: &Device, precision: Precision) -> Result<Run> {
+    let unet = network(config, device, precision)?;
+    let (x, t) = (images(batch, config)?.to_device(device)?, vec![T; batch]);
+    let device = device.clone();
     Ok(Box::new(move |wanted| {
         let started = Started::now();
         let y = unet.forward(&x, &t, None, None)?;
+        synchronize(&device)?;
         let spent = started.spent();
         Ok((digests(wanted, [&y])?, spent))
     }))
 }
 
-fn step(batch: usize, config: &AdmConfig, weighting: &str, pass: Pass) -> Result<Run> {
-    let params = network_weights(config)?;
+/// Ten steps of DDIM; what both sides compare is a prediction, since steps make roundings larger.
+fn sampling(
+    batch: usize,
+    config: &AdmConfig,
+    device: &Device,
+    precision: Precision,
+) -> Result<Run> {
+    let unet = network(config, device, precision)?;
+    let (x, t) = (images(batch, config)?.to_device(device)?, vec![T; batch]);
+    let process = sdft_models::Process::default();
+    let diffusion = process.diffusion(config.learns_variance(), &"ddim10".parse()?)?;
+    let device = device.clone();
+    Ok(Box::new(move |wanted| {
+        let values = match wanted {
+            true => digests(true, [&unet.forward(&x, &t, None, None)?])?,
+            false => Vec::new(),
+        };
+        synchronize(&device)?;
+        let started = Started::now();
+        let mut noise = SeededNoise::new(SEED, 0);
+        let options = Ddim::default();
+        sample_ddim(&diffusion, &unet, &x, &options, &mut noise, &mut |_| Ok(()))?;
+        synchronize(&device)?;
+        Ok((values, started.spent()))
+    }))
+}
+
+fn step(
+    batch: usize,
+    config: &AdmConfig,
+    weighting: &str,
+    pass: Pass,
+    (device, precision): (&Device, Precision),
+) -> Result<Run> {
+    let params = network_weights(config)?.to(DType::F32, device)?;
     let sdft = pass == Pass::Sdft;
     let mut plan = Plan {
         seed: SEED,
@@ -278,29 +328,43 @@ fn step(batch: usize, config: &AdmConfig, weighting: &str, pass: Pass) -> Result
     };
     plan.steps.batch = batch;
     plan.steps.recompute = pass == Pass::Recomputed;
-    let source = sdft.then(|| Unet::load(&params, config)).transpose()?;
+    plan.steps.precision = precision;
+    let source = sdft
+        .then(|| {
+            Ok::<_, candle_core::Error>(Unet::load(&params, config)?.with_maps(precision.maps()))
+        })
+        .transpose()?;
     let mut learner = Learner::new(&plan, &params, source)?;
     drop(params);
-    let x0 = images(batch, config)?;
+    let x0 = images(batch, config)?.to_device(device)?;
     // What an SDFT step looks at is drawn anew in each, so that one alone says little.
-    let steps = if sdft && config.image_size <= 64 {
-        STEPS
-    } else {
-        1
+    let steps = match (device.is_cuda(), sdft && config.image_size <= 64) {
+        (true, _) => GPU_STEPS,
+        (_, true) => STEPS,
+        _ => 1,
     };
+    let device = device.clone();
     let mut n = 0;
     Ok(Box::new(move |wanted| {
         let started = Started::now();
         let mut first = None;
+        let mut look = |issued: Issued| match issued.settle()? {
+            Outcome::Updated { report, grad_norm } => {
+                first.get_or_insert([[report.total; 2], [grad_norm; 2]]);
+                Ok(())
+            }
+            Outcome::Skipped { what } => bail!("a step with a {what} that is not finite"),
+        };
+        // As in training: a step is asked for while the device is at the one before.
+        let mut waiting = None;
         for _ in 0..steps {
-            match learner.step(n, &x0)? {
-                Outcome::Updated { report, grad_norm } => {
-                    first.get_or_insert([[report.total; 2], [grad_norm; 2]]);
-                }
-                Outcome::Skipped { what } => bail!("a step with a {what} that is not finite"),
+            if let Some(before) = waiting.replace(learner.issue(n, &x0)?) {
+                look(before)?;
             }
             n += 1;
         }
+        waiting.map(&mut look).transpose()?;
+        synchronize(&device)?;
         let Spent { cpu, wall } = started.spent();
         let each = |seconds: f64| seconds / f64::from(steps);
         let spent = Spent {

@@ -4,6 +4,8 @@ use crate::cases::Case;
 use crate::clock::{Spent, peak_bytes};
 use crate::work::{Run, prepare};
 use anyhow::{Context, Result};
+use sdft_cuda::Place;
+use sdft_train::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::io::BufRead;
@@ -18,8 +20,12 @@ const MIN_SECONDS: f64 = 0.03;
 pub(crate) struct Job {
     pub(crate) case: Case,
     pub(crate) threads: usize,
-    /// PyTorch's order of elements: `default` or `channels_last`.
+    /// PyTorch's order of elements on the CPU, `default` or `channels_last`; on a GPU its way of running, `eager` or `compile`.
     pub(crate) layout: String,
+    /// `cpu` or `cuda:N`.
+    pub(crate) device: String,
+    /// `f32`, `tf32`, `bf16` or `f16`.
+    pub(crate) precision: Precision,
     /// Weights of a network.
     pub(crate) weights: PathBuf,
     /// Timesteps and noise of the first step.
@@ -31,18 +37,21 @@ pub(crate) fn run() -> Result<ExitCode> {
     std::io::stdin().read_line(&mut line)?;
     let job: Job = serde_json::from_str(&line).context("reading the job")?;
     sdft_runtime::with_threads(Some(job.threads), || {
-        let mut work = prepare(&job.case)?;
+        let place: Place = job.device.parse().context("reading the job")?;
+        let device = sdft_cuda::open(place)?;
+        let mut work = prepare(&job.case, &device, job.precision)?;
         let (value, mut spent) = work(true)?;
         // Where one run is short a second one warms up what the first has only set up.
-        if spent.cpu < 5.0 {
+        if spent.cpu < 5.0 || device.is_cuda() {
             spent = work(false)?.1;
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a small positive number"
-        )]
-        let times = (MIN_SECONDS / spent.cpu.max(1e-6)).max(1.0) as usize;
+        sdft_cuda::forget_peak(&device);
+        let one = if device.is_cuda() {
+            spent.wall
+        } else {
+            spent.cpu
+        };
+        let times = times(one);
         println!(
             "{}",
             json!({ "value": value, "version": env!("CARGO_PKG_VERSION") })
@@ -53,9 +62,20 @@ pub(crate) fn run() -> Result<ExitCode> {
             }
             println!("{}", serde_json::to_string(&repeat(&mut work, times)?)?);
         }
-        println!("{}", json!({ "peak": peak_bytes() }));
+        let peak = sdft_cuda::peak_memory(&device).or_else(peak_bytes);
+        println!("{}", json!({ "peak": peak }));
         Ok(ExitCode::SUCCESS)
     })?
+}
+
+/// How often work of so many seconds is done in one repetition.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a small positive number"
+)]
+fn times(seconds: f64) -> usize {
+    (MIN_SECONDS / seconds.max(1e-6)).max(1.0) as usize
 }
 
 fn repeat(work: &mut Run, times: usize) -> Result<Spent> {

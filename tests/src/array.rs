@@ -1,5 +1,5 @@
 use anyhow::Result;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// Numbers of any type, widened to f64, with a shape.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +48,11 @@ impl Array {
         let shape = tensor.dims().to_vec();
         Ok(Self {
             shape,
-            data: tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?,
+            data: tensor
+                .to_device(&Device::Cpu)?
+                .to_dtype(DType::F64)?
+                .flatten_all()?
+                .to_vec1()?,
         })
     }
 }

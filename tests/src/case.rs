@@ -1,3 +1,4 @@
+use crate::stage::there;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Tensor};
 use sdft_checkpoint::{ReadOptions, StateDict, read};
@@ -154,7 +155,7 @@ impl Case {
     /// # Errors
     /// There is none of that name.
     pub fn input(&self, name: &str) -> Result<Tensor> {
-        Ok(self.stored(name)?.to_dtype(DType::F32)?)
+        Ok(there(&self.stored(name)?.to_dtype(DType::F32)?)?)
     }
 
     /// Timesteps as a list of whole numbers.

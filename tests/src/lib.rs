@@ -13,13 +13,17 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 //!
-//! **Invariant:** everything is driven by the case's configuration; no tolerance stands in the code.
+//! [`compare_devices`] holds every operation on a device against the CPU; [`perform_on`] takes the cases there.
+//!
+//! **Invariant:** everything about a case is driven by its configuration; no tolerance of one stands in the code.
 
 pub use crate::{
     array::Array,
     case::{Case, find, packaged},
     check::{Outcome, Verdict, compare, run, walk},
+    devices::{Finding, compare_devices},
     kinds::{BUILT, compute},
+    stage::perform_on,
     weights::{Formula, formula_tensor},
 };
 
@@ -27,5 +31,7 @@ mod array;
 mod case;
 mod check;
 mod config;
+mod devices;
 mod kinds;
+mod stage;
 mod weights;

@@ -1,4 +1,5 @@
 use crate::case::Case;
+use crate::stage::params_there;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{Device, Tensor};
 use sdft_checkpoint::{ReadOptions, read};
@@ -67,6 +68,10 @@ impl Case {
     /// # Errors
     /// A source that is unknown, a file that cannot be read or does not fit.
     pub fn weights(&self, role: &str, specs: &[ParamSpec]) -> Result<Params> {
+        Ok(params_there(&self.weights_here(role, specs)?)?)
+    }
+
+    fn weights_here(&self, role: &str, specs: &[ParamSpec]) -> Result<Params> {
         let spec = self
             .get("weights")?
             .get(role)

@@ -47,7 +47,7 @@ pub(crate) fn missing(sdft: &Path, verb: &str, args: &[String]) -> Result<Option
             true => eprint!("{}", explain(&needs)),
             false => eprintln!("next, {}: {}", next.name, next.what),
         }
-        let program = match build("sdft-hub", "sdft-fetch") {
+        let program = match build("sdft-hub", "sdft-fetch", &[]) {
             Ok(program) => program,
             Err(error) => {
                 eprintln!("error: {error:#}");

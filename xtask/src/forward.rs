@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use crate::{
     cargo::{cargo, hand_over},
-    fetch,
+    fetch, gpu,
 };
 
 /// Builds `sdft`, fetches what `sdft VERB ARGS` needs by name and is not here, and runs it.
 pub(crate) fn sdft(verb: &str, args: &[String]) -> Result<ExitCode> {
-    let program = build("sdft-cli", "sdft")?;
+    let program = build("sdft-cli", "sdft", &gpu::features(args))?;
     if let Some(failed) = fetch::missing(&program, verb, args)? {
         return Ok(failed);
     }
@@ -27,14 +27,30 @@ pub(crate) fn sdft(verb: &str, args: &[String]) -> Result<ExitCode> {
 
 /// Builds a binary that is a verb of its own and runs it.
 pub(crate) fn to(package: &str, bin: &str, args: &[String]) -> Result<ExitCode> {
-    let mut command = Command::new(build(package, bin)?);
+    let mut command = Command::new(build(package, bin, &gpu::features_if_asked(args))?);
+    command.args(args);
+    hand_over(command)
+}
+
+/// Builds what a GPU is judged by, and runs it: everything that a GPU is to show, in one file.
+pub(crate) fn gpu_report(args: &[String]) -> Result<ExitCode> {
+    let features = gpu::features(args);
+    build("sdft-cli", "sdft", &features)?;
+    build("sdft-tests", "sdft-parity", &features)?;
+    let mut command = Command::new(build("sdft-bench", "sdft-bench", &features)?);
+    if !args.iter().any(|arg| arg.starts_with("--report")) {
+        command.args(["--report", "gpu-report.md"]);
+    }
+    if !args.iter().any(|arg| arg.starts_with("--device")) {
+        command.args(["--device", "cuda"]);
+    }
     command.args(args);
     hand_over(command)
 }
 
 /// Builds the program that may use the network, and runs it with a first argument of ours.
 pub(crate) fn sdft_fetch(first: &str, args: &[String]) -> Result<ExitCode> {
-    let mut command = Command::new(build("sdft-hub", "sdft-fetch")?);
+    let mut command = Command::new(build("sdft-hub", "sdft-fetch", &[])?);
     command.arg(first).args(args);
     hand_over(command)
 }
@@ -42,8 +58,12 @@ pub(crate) fn sdft_fetch(first: &str, args: &[String]) -> Result<ExitCode> {
 /// Builds one binary of the workspace and returns where it is; silent when nothing has to be compiled.
 ///
 /// Cargo itself says where the binary is, hence every way of choosing the target folder works.
-pub(crate) fn build(package: &str, bin: &str) -> Result<PathBuf> {
-    let mut child = cargo("build")
+pub(crate) fn build(package: &str, bin: &str, features: &[&str]) -> Result<PathBuf> {
+    let mut command = cargo("build");
+    if !features.is_empty() {
+        command.args(["--features", &features.join(",")]);
+    }
+    let mut child = command
         .args(["--quiet", "--release", "--package", package, "--bin", bin])
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped())

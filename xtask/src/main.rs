@@ -2,7 +2,8 @@
 //!
 //! Verbs of the program itself (`train`, `sample`, ..) are handed on with all their arguments; a few verbs are about the repository.
 //!
-//! **Invariant:** no tensor library, no network and no knowledge of any verb's arguments, but for which of two programs a verb belongs to.
+//! **Invariant:** no tensor library, no network and no knowledge of any verb's arguments, but for which of two programs a verb belongs to
+//! and whether it is built with code for GPUs.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -13,6 +14,7 @@ mod cargo;
 mod ci;
 mod fetch;
 mod forward;
+mod gpu;
 mod tidy;
 mod verbs;
 
@@ -51,6 +53,7 @@ fn run(verb: Option<&str>, args: &[String]) -> Result<ExitCode> {
         Some("tidy") => without_arguments("tidy", args, tidy::run),
         Some("parity") => forward::to("sdft-tests", "sdft-parity", args),
         Some("bench") => forward::to("sdft-bench", "sdft-bench", args),
+        Some("gpu-report") => forward::gpu_report(args),
         Some("fetch") => forward::sdft_fetch("fetch", args),
         // Tables, archives and the network are that program's, so that `sdft` is built without them.
         Some("data") if args.first().is_some_and(|word| word == "prepare") => {

@@ -35,7 +35,7 @@ const FORWARDED: [(&str, &str); 12] = [
 ];
 
 /// Verbs of other programs, and about the repository.
-const OWN: [(&str, &str); 7] = [
+const OWN: [(&str, &str); 8] = [
     (
         "fetch",
         "bring checkpoints and data sets from the Hugging Face Hub, verified; --list shows them",
@@ -59,6 +59,10 @@ const OWN: [(&str, &str); 7] = [
     (
         "bench",
         "[--peer] [--only PART,..] speed and memory, alone or beside PyTorch",
+    ),
+    (
+        "gpu-report",
+        "[--python P] what a GPU is to show: operations, parity, speed beside PyTorch, a run killed and resumed; in one file",
     ),
     ("help", "this text"),
 ];

@@ -1,10 +1,10 @@
 use crate::AdmConfig;
 use crate::trunk::Trunk;
-use candle_core::{D, Result, Tensor, Var, bail};
+use candle_core::{D, DType, Result, Tensor, Var, bail};
 use sdft_diffusion::FeatureNet;
 use sdft_nn::{
     Activation, AttentionPool, Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Scope,
-    specs_of,
+    backward, specs_of, taped, to_planes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +126,13 @@ impl Encoder {
         self
     }
 
+    /// The same network with feature maps of this type; see [`crate::Unet::with_maps`].
+    #[must_use]
+    pub fn with_maps(mut self, maps: DType) -> Self {
+        self.trunk.maps = maps;
+        self
+    }
+
     /// Class logits `[B, classes]`.
     ///
     /// # Shapes
@@ -134,23 +141,42 @@ impl Encoder {
     /// # Errors
     /// Images that do not fit the network.
     pub fn logits(&self, x: &Tensor, t: &[f32]) -> Result<Tensor> {
-        let emb = self.trunk.embed(x, t, None)?;
-        let (h, skips) = self.trunk.forward(x, &emb, None)?;
         match &self.head {
             Head::Adaptive(norm, conv) => {
-                let h = norm.forward(&h, Activation::Silu)?;
+                let h = self.normed(norm, x, t)?;
                 let pooled = h.mean_keepdim((D::Minus2, D::Minus1))?;
                 conv.forward(&pooled)?.flatten_from(1)
             }
-            Head::Attention(norm, pool) => pool.forward(&norm.forward(&h, Activation::Silu)?),
+            Head::Attention(norm, pool) => pool.forward(&self.normed(norm, x, t)?),
             Head::Spatial(first, second) => {
-                second.forward(&first.forward(&spatial_means(&skips, &h)?)?.relu()?)
+                second.forward(&first.forward(&self.spatial_means(x, t)?)?.relu()?)
             }
             Head::SpatialV2(first, norm, second) => {
-                let hidden = first.forward(&spatial_means(&skips, &h)?)?;
+                let hidden = first.forward(&self.spatial_means(x, t)?)?;
                 second.forward(&norm.forward(&hidden, Activation::Silu)?)
             }
         }
+    }
+
+    /// The deepest features, normalised.
+    fn normed(&self, norm: &GroupNorm, x: &Tensor, t: &[f32]) -> Result<Tensor> {
+        taped(x, |x| {
+            let emb = self.trunk.embed(x, t, None)?;
+            let (h, _) = self.trunk.forward(x, &emb, None)?;
+            to_planes(&norm.forward(&h, Activation::Silu)?, x.dtype())
+        })
+    }
+
+    /// The means of all blocks' outputs over space. There are many of them, so this is not one recorded function.
+    fn spatial_means(&self, x: &Tensor, t: &[f32]) -> Result<Tensor> {
+        let emb = self.trunk.embed(x, t, None)?;
+        let (h, skips) = self.trunk.forward(x, &emb, None)?;
+        let means = skips
+            .iter()
+            .chain([&h])
+            .map(|map| to_planes(map, x.dtype())?.mean((D::Minus2, D::Minus1)))
+            .collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&means, 1)
     }
 
     /// Log-probabilities of all classes, `[B, classes]`.
@@ -177,25 +203,18 @@ impl Encoder {
             .log_probs(x.as_tensor(), t)?
             .gather(&labels, 1)?
             .sum_all()?;
-        match chosen.backward()?.remove(x.as_tensor()) {
+        match backward(&chosen)?.remove(x.as_tensor()) {
             Some(gradient) => gradient * scale,
             None => x.zeros_like(),
         }
     }
 }
 
-fn spatial_means(skips: &[Tensor], h: &Tensor) -> Result<Tensor> {
-    let means = skips
-        .iter()
-        .chain([h])
-        .map(|x| x.mean((D::Minus2, D::Minus1)))
-        .collect::<Result<Vec<_>>>()?;
-    Tensor::cat(&means, 1)
-}
-
 impl FeatureNet for Encoder {
     fn features(&self, xt: &Tensor, t: &[f32]) -> Result<Tensor> {
-        let emb = self.trunk.embed(xt, t, None)?;
-        Ok(self.trunk.forward(xt, &emb, None)?.0)
+        taped(xt, |xt| {
+            let emb = self.trunk.embed(xt, t, None)?;
+            to_planes(&self.trunk.forward(xt, &emb, None)?.0, xt.dtype())
+        })
     }
 }

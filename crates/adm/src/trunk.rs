@@ -2,7 +2,7 @@ use crate::AdmConfig;
 use candle_core::{DType, Result, Tensor, bail};
 use sdft_nn::{
     AttentionBlock, Conv2d, ConvStart, DropoutKey, Linear, ResBlock, ResBlockConfig, Resample,
-    Resize, Scope, recompute, timestep_embedding,
+    Resize, Scope, add, lookup, recompute, silu, timestep_embedding, to_type,
 };
 
 /// One layer of a block.
@@ -179,6 +179,8 @@ pub(crate) struct Trunk {
     factor: usize,
     /// Values inside residual and attention blocks are computed again in the backward pass instead of kept.
     pub(crate) recomputed: bool,
+    /// The type of the feature maps.
+    pub(crate) maps: DType,
 }
 
 impl Trunk {
@@ -226,6 +228,7 @@ impl Trunk {
             }
         }
         Ok(Self {
+            maps: time_embed.0.dtype(),
             time_embed,
             label_emb,
             input_blocks,
@@ -259,7 +262,7 @@ impl Trunk {
         let (first, second) = &self.time_embed;
         let emb = timestep_embedding(t, self.model_channels, 10_000.0, x.device())?
             .to_dtype(first.dtype())?;
-        let emb = second.forward(&first.forward(&emb)?.silu()?)?;
+        let emb = second.forward(&silu(&first.forward(&emb)?)?)?;
         match (&self.label_emb, labels) {
             (None, None) => Ok(emb),
             (Some(table), Some(labels)) => {
@@ -267,7 +270,7 @@ impl Trunk {
                 if labels.len() != batch || labels.iter().any(|&y| y as usize >= n) {
                     bail!("expected {batch} class labels below {n}, found {labels:?}");
                 }
-                emb + table.index_select(&Tensor::new(labels, x.device())?, 0)?
+                add(&emb, &lookup(table, labels)?)
             }
             (Some(table), None) => bail!(
                 "the network is class-conditional ({} classes) and needs a label for each image",
@@ -284,12 +287,13 @@ impl Trunk {
         emb: &Tensor,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<(Tensor, Vec<Tensor>)> {
+        let x = to_type(x, self.maps)?;
         let mut skips: Vec<Tensor> = Vec::with_capacity(self.input_blocks.len());
         for block in &self.input_blocks {
-            let out = block.forward(skips.last().unwrap_or(x), emb, key, self.recomputed)?;
+            let out = block.forward(skips.last().unwrap_or(&x), emb, key, self.recomputed)?;
             skips.push(out);
         }
-        let deepest = skips.last().unwrap_or(x);
+        let deepest = skips.last().unwrap_or(&x);
         let h = self
             .middle_block
             .forward(deepest, emb, key, self.recomputed)?;

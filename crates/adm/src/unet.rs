@@ -1,10 +1,10 @@
 use crate::AdmConfig;
 use crate::trunk::{Block, Builder, Trunk};
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use sdft_diffusion::{BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction};
 use sdft_nn::{
-    Activation, Conv2d, ConvStart, DropoutKey, GroupNorm, ParamSource, ParamSpec, Scope, release,
-    specs_of,
+    Activation, Conv2d, ConvStart, DropoutKey, GroupNorm, ParamSource, ParamSpec, Scope, concat,
+    specs_of, taped, to_planes, to_type,
 };
 
 /// The ADM U-Net.
@@ -84,6 +84,17 @@ impl Unet {
         self
     }
 
+    /// The same network with feature maps of this type (bf16, f16); parameters, norms' statistics, embeddings and what comes out keep
+    /// theirs.
+    ///
+    /// Source: guided-diffusion `convert_to_fp16`, which makes the weights of convolutions half as well; here they stay f32 and are
+    /// rounded for each use.
+    #[must_use]
+    pub fn with_maps(mut self, maps: DType) -> Self {
+        self.trunk.maps = maps;
+        self
+    }
+
     /// The architecture.
     pub fn config(&self) -> &AdmConfig {
         &self.config
@@ -97,7 +108,7 @@ impl Unet {
         self.trunk.embed(x, t, labels)
     }
 
-    /// Encoder and middle: the deepest features `h`, and the outputs of all input blocks.
+    /// Encoder and middle: the deepest features `h`, and the outputs of all input blocks, of the feature maps' type.
     ///
     /// # Errors
     /// When a shape does not fit the weights.
@@ -121,22 +132,15 @@ impl Unet {
         emb: &Tensor,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
-        let mut h = h.clone();
-        for (i, (block, skip)) in self
-            .output_blocks
-            .iter()
-            .zip(skips.iter().rev())
-            .enumerate()
-        {
-            let x = Tensor::cat(&[&h, skip], 1)?;
-            // The first belongs to the caller.
-            if i > 0 {
-                release(h)?;
-            }
+        let mut h = to_type(h, self.trunk.maps)?;
+        for (block, skip) in self.output_blocks.iter().zip(skips.iter().rev()) {
+            let x = concat(&h, skip)?;
             h = block.forward(&x, emb, key, self.trunk.recomputed)?;
         }
-        self.conv_out
-            .forward(&self.norm_out.forward(&h, Activation::Silu)?)
+        let out = self
+            .conv_out
+            .forward(&self.norm_out.forward(&h, Activation::Silu)?)?;
+        to_planes(&out, self.trunk.dtype())
     }
 
     /// The raw output `[B, out_channels, H, W]`.
@@ -150,10 +154,11 @@ impl Unet {
         labels: Option<&[u32]>,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
-        let x = x.to_dtype(self.trunk.dtype())?;
-        let emb = self.embed(&x, t, labels)?;
-        let (h, skips) = self.encode(&x, &emb, key)?;
-        self.decode(&h, &skips, &emb, key)
+        taped(&x.to_dtype(self.trunk.dtype())?, |x| {
+            let emb = self.embed(x, t, labels)?;
+            let (h, skips) = self.encode(x, &emb, key)?;
+            self.decode(&h, &skips, &emb, key)
+        })
     }
 
     /// This network as a denoiser with class labels or with dropout.
@@ -198,8 +203,14 @@ impl BottleneckNet for Unet {
         let x = xt.to_dtype(self.trunk.dtype())?;
         let emb = self.embed(&x, t, None)?;
         let (h, skips) = self.encode(&x, &emb, None)?;
+        let h = to_planes(&h, self.trunk.dtype())?;
+        let frozen = !emb.track_op() && skips.iter().all(|skip| !skip.track_op());
         let split = |h: &Tensor| {
-            let out = self.decode(h, &skips, &emb, None)?;
+            let out = if frozen {
+                taped(h, |h| self.decode(h, &skips, &emb, None))?
+            } else {
+                self.decode(h, &skips, &emb, None)?
+            };
             Prediction::split(&out, self.config.in_channels)
         };
         let changed = match change(&h, &emb)? {
@@ -226,7 +237,9 @@ impl BottleneckNet for Unet {
 
 impl FeatureNet for Unet {
     fn features(&self, xt: &Tensor, t: &[f32]) -> Result<Tensor> {
-        let emb = self.embed(xt, t, None)?;
-        Ok(self.encode(xt, &emb, None)?.0)
+        taped(xt, |xt| {
+            let emb = self.embed(xt, t, None)?;
+            to_planes(&self.encode(xt, &emb, None)?.0, self.trunk.dtype())
+        })
     }
 }

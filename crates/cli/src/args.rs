@@ -1,7 +1,9 @@
 use crate::data::args::DataArgs;
 use crate::edit::args::EditArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sdft_cuda::Place;
 use sdft_features::InceptionResize;
+use sdft_train::Precision;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -15,8 +17,35 @@ pub(crate) struct Cli {
     /// Do not fetch what is missing. `sdft` itself never does; `cargo xtask` does before it starts it.
     #[arg(long, global = true)]
     pub(crate) offline: bool,
+    /// Where to compute: auto, cpu, cuda or cuda:N. auto takes a GPU if this build can use it and there is one.
+    #[arg(long, global = true, default_value_t = Place::Auto, value_name = "PLACE")]
+    pub(crate) device: Place,
+    /// Numbers of the feature maps; auto is f32 on the CPU, and bf16 (or f16) on a GPU where a model trains or draws.
+    #[arg(long, global = true, value_enum, value_name = "TYPE")]
+    pub(crate) precision: Option<PrecisionArg>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    Auto,
+    F32,
+    Tf32,
+    Bf16,
+    F16,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Self {
+        match arg {
+            PrecisionArg::Auto => Self::Auto,
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::Tf32 => Self::Tf32,
+            PrecisionArg::Bf16 => Self::Bf16,
+            PrecisionArg::F16 => Self::F16,
+        }
+    }
 }
 
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
@@ -120,6 +149,9 @@ pub(crate) struct TrainArgs {
     /// What to train.
     #[arg(long, value_enum, conflicts_with = "resume")]
     pub(crate) method: Option<MethodArg>,
+    /// Start so many processes, each with a GPU of its own, that share every batch.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) gpus: Option<usize>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }

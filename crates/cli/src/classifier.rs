@@ -2,11 +2,12 @@
 
 use crate::args::ClassifierArgs;
 use crate::console::{self, Console, duration, size};
+use crate::device::device;
 use crate::runs::{
     STOP, changed, conclude, flags, list, listen, make_whole, new_root, note_changed_rate,
 };
 use crate::sample::model_file;
-use crate::train::{fingerprint, load_model, open_data};
+use crate::train::{fingerprint, load_model, open_data, settle_precision};
 use crate::{config, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
@@ -51,7 +52,7 @@ pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
         }
     };
     let root = folder.root().to_owned();
-    let ending = execute(plan, init, domains, folder);
+    let ending = execute(plan, init, domains, folder, device()?);
     conclude(ending, &root, "train-classifier", "accuracy")
 }
 
@@ -82,7 +83,7 @@ pub(crate) fn digits_classifier(root: &Path) -> Result<Option<PathBuf>> {
     } else {
         RunFolder::create(root, &plan)?
     };
-    match execute(plan, init, domains, folder)? {
+    match execute(plan, init, domains, folder, device()?)? {
         Ending::Finished { model, .. } => Ok(Some(model)),
         Ending::Interrupted { .. } => Ok(None),
     }
@@ -207,6 +208,7 @@ impl Job {
             }
             Some(init)
         };
+        settle_precision(&mut plan.steps)?;
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let domains = open_domains(&plan)?;
         plan.data.source.fingerprint = fingerprint(&*domains[0])?;
@@ -268,7 +270,9 @@ impl Job {
     fn resumed(root: &Path, args: &ClassifierArgs) -> Result<Self> {
         let (folder, stored) = RunFolder::open::<ClassifierPlan>(root)?;
         let before = stored.steps.steps;
-        let plan = changed(stored, &args.run, &["loop.steps", "loop.recompute"])?;
+        let allowed = ["loop.steps", "loop.recompute", "loop.precision"];
+        let mut plan = changed(stored, &args.run, &allowed)?;
+        settle_precision(&mut plan.steps)?;
         if plan.steps.steps != before {
             note_changed_rate(plan.optim.schedule);
         }
@@ -353,10 +357,10 @@ fn execute(
     init: Option<LoadedEncoder>,
     [source, target]: [Arc<dyn ImageSource>; 2],
     folder: RunFolder,
+    device: Device,
 ) -> Result<Ending, TrainError> {
     listen();
     let params = init.as_ref().map(|init| &init.params);
-    let device = Device::Cpu;
     let (start, taken) = start_classifier(&plan.model.encoder(), plan.seed, params, &device)?;
     if init.is_some() {
         console::note(&format!(

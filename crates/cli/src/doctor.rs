@@ -1,6 +1,8 @@
 use crate::console::{line, size};
+use crate::device::{asked, device, settled};
 use anyhow::Result;
-use std::path::Path;
+use sdft_cuda::{gpus, libraries};
+use std::path::{Path, PathBuf};
 
 pub(crate) fn doctor() -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -36,10 +38,45 @@ pub(crate) fn doctor() -> Result<()> {
         ))?,
         None => line("disk      unknown")?,
     }
-    line(format_args!("gpu       {}", gpu()))?;
+    match gpus() {
+        Ok(gpus) => {
+            for (i, gpu) in gpus.iter().enumerate() {
+                line(format_args!(
+                    "gpu       cuda:{i}: {}, {}, compute capability {}.{}{}",
+                    gpu.name,
+                    size(gpu.memory),
+                    gpu.capability.0,
+                    gpu.capability.1,
+                    if gpu.has_bf16() { "" } else { ", without bf16" }
+                ))?;
+            }
+            for (name, version) in libraries() {
+                line(format_args!("{name:<9} {version}"))?;
+            }
+        }
+        Err(problem) => line(format_args!("gpu       {}; {problem}", driver()))?,
+    }
     line(format_args!("toolkit   {}", toolkit()))?;
-    line("device    cpu: this build has no GPU code")?;
+    line(format_args!("device    {}", device_line()))?;
     Ok(())
+}
+
+/// What will be used, or what is missing for a GPU.
+fn device_line() -> String {
+    match device() {
+        Ok(device) if device.is_cuda() => {
+            let precision = settled(asked().unwrap_or_default(), &device);
+            format!("GPU, {precision:?} where models train and draw").to_lowercase()
+        }
+        Ok(_) if driver_gpus() == 0 => "cpu".to_owned(),
+        Ok(_) if cfg!(feature = "cuda") => "cpu, as asked".to_owned(),
+        Ok(_) if found_nvcc().is_none() => {
+            "cpu: for the GPU, install NVIDIA's CUDA toolkit with cuDNN (nvcc on the PATH, or its folder in CUDA_HOME), and start through cargo xtask"
+                .to_owned()
+        }
+        Ok(_) => "cpu: this build has no GPU code; cargo xtask builds one with it".to_owned(),
+        Err(error) => format!("none: {error:#}"),
+    }
 }
 
 /// All memory and what is available of it, where the system tells.
@@ -74,22 +111,36 @@ fn free_space(_: &Path) -> Option<u64> {
     None
 }
 
-fn gpu() -> String {
-    let names = std::fs::read_dir("/proc/driver/nvidia/gpus")
-        .map(|entries| entries.count())
-        .unwrap_or(0);
-    match names {
+/// GPUs that the system's driver knows.
+fn driver_gpus() -> usize {
+    std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count)
+}
+
+fn driver() -> String {
+    match driver_gpus() {
         0 => "no NVIDIA driver found".to_owned(),
         n => format!("{n} with an NVIDIA driver"),
     }
 }
 
-fn toolkit() -> String {
+fn found_nvcc() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    match std::env::split_paths(&path)
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter();
+    folders.extend(
+        homes
+            .filter_map(std::env::var_os)
+            .map(|home| PathBuf::from(home).join("bin")),
+    );
+    folders.push("/usr/local/cuda/bin".into());
+    folders
+        .into_iter()
         .map(|dir| dir.join("nvcc"))
         .find(|nvcc| nvcc.is_file())
-    {
+}
+
+fn toolkit() -> String {
+    match found_nvcc() {
         Some(nvcc) => format!("{}", nvcc.display()),
         None => "no nvcc on the PATH".to_owned(),
     }

@@ -8,7 +8,9 @@ mod classifier;
 mod config;
 mod console;
 mod convert;
+mod crew;
 mod data;
+mod device;
 mod doctor;
 mod edit;
 mod estimate;
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
     unsafe { sdft_runtime::prepare() };
     // clap prints usage errors itself and leaves with code 2.
     let mut cli = Cli::parse();
+    device::choose(cli.device, cli.precision.map(Into::into));
+    let training = matches!(cli.verb, Verb::Train(_) | Verb::TrainClassifier(_));
     if let Err(problem) = sdft_nn::check_kernel_environment() {
         console::error(&usage(problem));
         return ExitCode::from(2);
@@ -68,14 +72,16 @@ fn main() -> ExitCode {
         Verb::Sample(args) => sample::sample(&args).map(|()| ExitCode::SUCCESS),
         Verb::TrainClassifier(args) => classifier::train_classifier(&args),
         Verb::Translate(args) => translate::translate(&args),
-        Verb::Edit(args) => edit::edit(&args),
+        Verb::Edit(args) => device::on_the_cpu("edit").and_then(|()| edit::edit(&args)),
         Verb::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         Verb::Convert(args) => convert::convert(&args).map(|()| ExitCode::SUCCESS),
         Verb::Data(args) => data::data(&args, cli.offline, cli.threads),
         Verb::Doctor => doctor::doctor().map(|()| ExitCode::SUCCESS),
         Verb::Missing(args) => settle::missing(&args).map(|()| ExitCode::SUCCESS),
         Verb::Judge(args) => judge::judge(&args).map(|()| ExitCode::SUCCESS),
-        Verb::Evaluate(args) => evaluate::evaluate(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Evaluate(args) => device::on_the_cpu("evaluate")
+            .and_then(|()| evaluate::evaluate(&args))
+            .map(|()| ExitCode::SUCCESS),
         Verb::Reproduce(args) => reproduce::reproduce(&args),
     });
     let no_pool = |e| {
@@ -93,6 +99,10 @@ fn main() -> ExitCode {
             }) {
                 return ExitCode::SUCCESS;
             }
+            let error = match device::memory_advice(&error, training) {
+                Some(advice) => error.context(advice),
+                None => error,
+            };
             console::error(&error);
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }

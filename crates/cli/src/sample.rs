@@ -1,8 +1,9 @@
 use crate::args::{ModelArgs, SampleArgs, SamplerArg};
+use crate::device::Stage;
 use crate::train::load_model;
 use crate::{assets, config, console, usage};
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use sdft_adm::{AdmConfig, Unet};
 use sdft_diffusion::{Clip, Denoiser, Diffusion};
 use sdft_imaging::{from_unit_range_truncate, write_png};
@@ -10,6 +11,7 @@ use sdft_models::{LoadOptions, LoadedModel, inspect_file};
 use sdft_noise::{Draw, Purpose};
 use sdft_samplers::{Ancestral, Ddim, SeededNoise, sample_ddim, sample_ddpm};
 use sdft_schedule::Respacing;
+use sdft_train::Precision;
 use sdft_train::{Plan, contact_sheet, to_images};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
@@ -50,7 +52,8 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
     if start.is_none() {
         return Err(usage("--start 0: expected more than 0, up to 1"));
     }
-    let unet = Unet::load(&model.params, config)?;
+    let stage = Stage::open(Precision::Auto)?;
+    let unet = stage.unet(&model)?;
     if let Some(class) = args
         .class
         .filter(|class| *class as usize >= config.num_classes)
@@ -80,7 +83,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
         let mut noise = SeededNoise::new(args.seed, first as u64);
         let x = noise.start(
             &[n, config.in_channels, config.image_size, config.image_size],
-            &Device::Cpu,
+            &stage.device,
         )?;
         let labels = labels(args, config, first, n);
         let denoiser = unet.with(labels.as_deref(), None);
@@ -268,17 +271,20 @@ pub(crate) fn sheet_beside(folder: &Path) -> PathBuf {
 pub(crate) struct PaperSampler {
     diffusion: Diffusion,
     unet: Unet,
+    stage: Stage,
     image: [usize; 3],
 }
 
 impl PaperSampler {
     pub(crate) fn new(model: &LoadedModel) -> Result<Self> {
         let config = &model.config;
+        let stage = Stage::open(Precision::Auto)?;
         Ok(Self {
             diffusion: model
                 .process
                 .diffusion(config.learns_variance(), &"ddim40".parse()?)?,
-            unet: Unet::load(&model.params, config)?,
+            unet: stage.unet(model)?,
+            stage,
             image: [config.in_channels, config.image_size, config.image_size],
         })
     }
@@ -287,7 +293,7 @@ impl PaperSampler {
     pub(crate) fn draw(&self, seed: u64, first: usize, n: usize) -> Result<Tensor> {
         let [c, h, w] = self.image;
         let mut noise = SeededNoise::new(seed, first as u64);
-        let x = noise.start(&[n, c, h, w], &Device::Cpu)?;
+        let x = noise.start(&[n, c, h, w], &self.stage.device)?;
         Ok(sample_ddim(
             &self.diffusion,
             &self.unet,

@@ -1,11 +1,12 @@
 use crate::args::{MethodArg, TrainArgs};
 use crate::console::{self, Console, duration, size};
+use crate::device::{asked, device, settled, world};
 use crate::estimate::{Estimate, estimate};
 use crate::runs::{
     STOP, changed, conclude, flags, list, listen, make_whole, new_root, note_changed_rate,
 };
 use crate::weights::Weights;
-use crate::{assets, config, judge, usage};
+use crate::{assets, config, crew, judge, usage};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use sdft_data::{Digits, DigitsSource, FolderSource, ImageSource, Style};
@@ -13,7 +14,8 @@ use sdft_eval::{Extractor, View};
 use sdft_features::{InceptionResize, Network};
 use sdft_models::{LoadOptions, LoadedModel, load_unet, load_unet_bytes};
 use sdft_nn::Params;
-use sdft_train::{DataPlan, Ending, Examiner, Plan, RunFolder, Setup, TrainError, run};
+use sdft_parallel::Peers;
+use sdft_train::{DataPlan, Ending, Examiner, LoopPlan, Plan, RunFolder, Setup, TrainError, run};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,15 +27,26 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     if args.run.list {
         return list::<Plan>();
     }
-    let job = match &args.run.resume {
-        Some(folder) => Job::resumed(folder, args)?,
-        None => Job::fresh(args)?,
+    let job = || match &args.run.resume {
+        Some(folder) => Job::resumed(folder, args),
+        None => Job::fresh(args),
     };
     if args.run.dry_run {
-        job.describe()?;
+        job()?.describe()?;
         return Ok(ExitCode::SUCCESS);
     }
-    job.start()
+    if let Some(n) = args.gpus.filter(|&n| n > 1)
+        && world()?.is_none()
+    {
+        return crew::launch(n);
+    }
+    // The others wait for the plan, or notice that this process has gone.
+    let peers = crew::peers()?;
+    if peers.leads() {
+        job()?.start(peers)
+    } else {
+        crew::help(peers)
+    }
 }
 
 /// A run that is ready to go.
@@ -86,6 +99,7 @@ impl Job {
             plan.process = model.process;
             Some(model.params)
         };
+        settle_precision(&mut plan.steps)?;
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let data = open_data(&plan.data, plan.model.image_size)?;
         plan.data.fingerprint = fingerprint(data.as_ref())?;
@@ -101,8 +115,14 @@ impl Job {
 
     fn resumed(folder: &Path, args: &TrainArgs) -> Result<Self> {
         let (folder, stored) = RunFolder::open::<Plan>(folder)?;
-        let allowed = ["loop.steps", "loop.recompute", "eval.patience"];
-        let plan = changed(stored.clone(), &args.run, &allowed)?;
+        let allowed = [
+            "loop.steps",
+            "loop.recompute",
+            "loop.precision",
+            "eval.patience",
+        ];
+        let mut plan = changed(stored.clone(), &args.run, &allowed)?;
+        settle_precision(&mut plan.steps)?;
         let source = if plan.source.is_empty() {
             None
         } else {
@@ -167,27 +187,38 @@ impl Job {
         Ok(())
     }
 
-    fn start(self) -> Result<ExitCode> {
+    fn start(self, peers: Arc<Peers>) -> Result<ExitCode> {
         let Self {
             plan,
             source,
             data,
             place,
         } = self;
+        if plan.steps.batch < peers.size() {
+            return Err(usage(format!(
+                "loop.batch: {} images do not reach for {} processes",
+                plan.steps.batch,
+                peers.size()
+            )));
+        }
         let folder = match place {
             Place::New(root) => RunFolder::create(&root, &plan)?,
             Place::Old(folder) => folder,
         };
         let root = folder.root().to_owned();
+        let device = device()?;
         console::note(&format!(
-            "{} on {} images, {} steps of {}; writes {}",
+            "{} on {} images, {} steps of {}{}; writes {}",
             plan.name,
             data.len(),
             plan.steps.steps,
             plan.steps.batch,
+            on_what(&plan, &device, peers.size()),
             root.display()
         ));
-        let ending = execute(plan, folder, source, data);
+        let text = toml::to_string(&plan).context("the plan cannot be written")?;
+        peers.share(text.into_bytes())?;
+        let ending = execute(plan, folder, source, data, device, peers);
         conclude(ending, &root, "train", "samples")
     }
 
@@ -217,8 +248,28 @@ impl Job {
         } else {
             RunFolder::create(root, &plan)?
         };
-        execute(plan, folder, source, data)
+        let peers = Arc::new(Peers::alone());
+        execute(plan, folder, source, data, device()?, peers)
             .with_context(|| format!("the run in {} stopped", root.display()))
+    }
+}
+
+/// Fixes the type of feature maps: what `--precision` says, or the plan, or else what the device is best at.
+pub(crate) fn settle_precision(steps: &mut LoopPlan) -> Result<()> {
+    let wanted = asked().unwrap_or(steps.precision);
+    steps.precision = settled(wanted, &device()?);
+    Ok(())
+}
+
+/// Where a run computes, where that is worth a word.
+fn on_what(plan: &Plan, device: &Device, processes: usize) -> String {
+    let crew = match processes {
+        1 => String::new(),
+        n => format!(" by {n} processes"),
+    };
+    match device {
+        Device::Cpu => crew,
+        _ => format!("{crew} on the GPU, {:?}", plan.steps.precision).to_lowercase(),
     }
 }
 
@@ -239,6 +290,8 @@ fn execute(
     folder: RunFolder,
     source: Option<Params>,
     data: Arc<dyn ImageSource>,
+    device: Device,
+    peers: Arc<Peers>,
 ) -> Result<Ending, TrainError> {
     listen();
     let examiner = match plan.eval.every {
@@ -252,7 +305,8 @@ fn execute(
         source,
         data,
         examiner,
-        device: Device::Cpu,
+        device,
+        peers,
     };
     let ending = run(setup, &STOP, &mut console);
     console.finish();

@@ -69,7 +69,7 @@ fn a_longer_run_from_the_same_plan_starts_like_the_shorter_one() {
         .run(&["train", "--resume", "runs/short", "--set", "optim.lr=1"])
         .fails(
             2,
-            &["only loop.steps, loop.recompute, eval.patience and output.*"],
+            &["only loop.steps, loop.recompute, loop.precision, eval.patience and output.*"],
         );
     place
         .run(&["train", "--resume", "runs/nothing"])

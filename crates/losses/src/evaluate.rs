@@ -29,7 +29,7 @@ pub struct Auxiliary<'a> {
     pub weights: &'a [f64],
 }
 
-/// Every part of the loss. Scalars and `[B]` tensors, all differentiable.
+/// Every part of the loss. Scalars and `[B]` tensors, all differentiable; a network that records itself, as ADM does, serves one of them.
 #[derive(Clone, Debug)]
 pub struct Terms {
     /// Weighted squared error of each image.
@@ -70,41 +70,63 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds `share` times another report, as the losses of parts of a batch add up.
-    pub fn add(&mut self, other: &Self, share: f64) {
-        let optional = |sum: &mut Option<f64>, value: Option<f64>| {
-            if let Some(value) = value {
-                *sum = Some(sum.unwrap_or(0.0) + share * value);
-            }
+    /// From the numbers of [`Terms::numbers`], and which of the last three terms there are.
+    ///
+    /// # Errors
+    /// Another number of numbers.
+    pub fn of(numbers: &[f64], [vb, distill, aux]: [bool; 3]) -> Result<Self> {
+        let &[total, base, mse, of_vb, of_distill, of_aux] = numbers else {
+            bail!("expected 6 numbers of a loss, found {}", numbers.len());
         };
-        self.total += share * other.total;
-        self.base += share * other.base;
-        self.mse += share * other.mse;
-        optional(&mut self.vb, other.vb);
-        optional(&mut self.distill, other.distill);
-        optional(&mut self.aux, other.aux);
+        Ok(Self {
+            total,
+            base,
+            mse,
+            vb: vb.then_some(of_vb),
+            distill: distill.then_some(of_distill),
+            aux: aux.then_some(of_aux),
+        })
     }
 }
 
 impl Terms {
-    /// The scalars on the host.
+    /// The scalars on the host; waits for the device.
     ///
     /// # Errors
     /// When the device fails.
     pub fn report(&self) -> Result<Report> {
-        let number = |t: &Tensor| t.to_dtype(DType::F64)?.to_scalar::<f64>();
-        Ok(Report {
-            total: number(&self.total)?,
-            base: number(&self.base)?,
-            mse: number(&self.mse.mean_all()?)?,
-            vb: self
-                .vb
-                .as_ref()
-                .map(|vb| number(&vb.mean_all()?))
-                .transpose()?,
-            distill: self.distill.as_ref().map(number).transpose()?,
-            aux: self.aux.as_ref().map(number).transpose()?,
-        })
+        Report::of(&self.numbers()?.to_vec1()?, self.present())
+    }
+
+    /// The scalars where they were computed, `[6]` f64: total, base, mse, vb, distill and aux, with zeros for terms that are not there.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn numbers(&self) -> Result<Tensor> {
+        let number = |t: &Tensor| t.detach().to_dtype(DType::F64);
+        let or_zero = |t: Option<Tensor>| match t {
+            Some(t) => number(&t),
+            None => Tensor::zeros((), DType::F64, self.total.device()),
+        };
+        let vb = self.vb.as_ref().map(Tensor::mean_all).transpose()?;
+        let all = [
+            number(&self.total)?,
+            number(&self.base)?,
+            number(&self.mse.mean_all()?)?,
+            or_zero(vb)?,
+            or_zero(self.distill.clone())?,
+            or_zero(self.aux.clone())?,
+        ];
+        Tensor::stack(&all, 0)
+    }
+
+    /// Whether there are a variational term, a distillation on images and one on pure noise.
+    pub fn present(&self) -> [bool; 3] {
+        [
+            self.vb.is_some(),
+            self.distill.is_some(),
+            self.aux.is_some(),
+        ]
     }
 }
 

@@ -1,6 +1,5 @@
 use crate::layers::{GroupNorm, Pointwise};
-use crate::ops::Input::OnlyHere;
-use crate::ops::{add, attention, release};
+use crate::ops::{add, attention, flatten_space, unflatten_space};
 use crate::params::{Init, Scope};
 use crate::{Activation, AttentionOrder};
 use candle_core::{Result, Tensor, bail};
@@ -70,14 +69,15 @@ impl AttentionBlock {
     /// # Errors
     /// When the shape does not fit the weights.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let flat = x.flatten_from(2)?;
-        let normed = self.norm.forward(&flat, Activation::None)?;
-        let qkv = self.qkv.forward_of(OnlyHere(&normed))?;
-        let mixed = attention(&qkv, self.heads, self.order)?;
-        let out = self.proj_out.forward_of(OnlyHere(&mixed))?;
-        let y = add(&flat, &out)?;
-        release(out)?;
-        y.reshape(x.shape())
+        let (_, _, h, w) = x.dims4()?;
+        let flat = flatten_space(x)?;
+        let qkv = self
+            .qkv
+            .forward(&self.norm.forward(&flat, Activation::None)?)?;
+        let out = self
+            .proj_out
+            .forward(&attention(&qkv, self.heads, self.order)?)?;
+        unflatten_space(&add(&flat, &out)?, h, w)
     }
 }
 

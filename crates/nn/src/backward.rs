@@ -1,25 +1,24 @@
 //! The backward pass, with the gradients of parameters kept out of candle's sums.
 
-use crate::ops::{add, release};
-use candle_core::{Result, Tensor, TensorId, backprop::GradStore, bail};
+use crate::ops::add;
+use candle_core::{Result, Tensor, TensorId, backprop::GradStore};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
 type Kept = HashMap<TensorId, Tensor>;
 
 thread_local! {
-    /// One collection for each backward pass under way on this thread: blocks that are recomputed begin one inside another.
+    /// One collection for each backward pass under way on this thread.
     static KEPT: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The gradients of `loss`, as [`Tensor::backward`] gives them.
 ///
 /// candle adds every gradient to a tensor of zeros; the operations of this crate hand those of parameters over directly, which saves
-/// four passes over each of them. Needed where blocks are recomputed ([`crate::recompute`]).
+/// four passes over each of them. Needed where a network is recorded ([`crate::taped`]): what it kept is given back on the way, so a
+/// second pass through the same values is an error.
 ///
-/// The pass takes the graph apart on its way: memory inside blocks is given back as soon as it has been read for the last time, so a
-/// second pass through the same values is an error. It belongs to the thread that calls it; an ordinary [`Tensor::backward`] inside an
-/// operation's gradient would hand its parameters' gradients to it, too.
+/// The pass belongs to the thread that calls it.
 ///
 /// # Errors
 /// When an operation has no gradient or fails.
@@ -69,17 +68,8 @@ pub(crate) fn keep(parameter: &Tensor, grad: Tensor) -> Result<Option<Tensor>> {
     }
 }
 
-/// After an operation has read its input for the last time: gives the memory of an input that no one else reads back, if this is a
-/// pass of [`backward`].
-pub(crate) fn done_with(x: &Tensor) -> Result<()> {
-    if KEPT.with_borrow(Vec::is_empty) || x.is_variable() {
-        Ok(())
-    } else {
-        release(x.clone())
-    }
-}
-
-fn hand_over(id: TensorId, grad: Tensor) -> Result<Option<Tensor>> {
+/// Takes the gradient of a parameter where somebody collects; else it comes back.
+pub(crate) fn hand_over(id: TensorId, grad: Tensor) -> Result<Option<Tensor>> {
     KEPT.with_borrow_mut(|all| {
         let Some(kept) = all.last_mut() else {
             return Ok(Some(grad));
@@ -91,33 +81,6 @@ fn hand_over(id: TensorId, grad: Tensor) -> Result<Option<Tensor>> {
         kept.insert(id, total);
         Ok(None)
     })
-}
-
-/// A backward pass inside another: the gradients of `inputs` come back, all others go to the pass outside.
-pub(crate) fn backward_inside<const N: usize>(
-    loss: &Tensor,
-    inputs: [&Tensor; N],
-) -> Result<[Option<Tensor>; N]> {
-    let (mut grads, mut kept) = collect(loss)?;
-    let mut of_inputs = [const { None }; N];
-    for (of_input, input) in of_inputs.iter_mut().zip(inputs) {
-        *of_input = match (grads.remove(input), kept.remove(&input.id())) {
-            (Some(a), Some(b)) => Some(add(&a, &b)?),
-            (a, b) => a.or(b),
-        };
-    }
-    let ids: Vec<TensorId> = grads.get_ids().copied().collect();
-    let of_candle = ids
-        .iter()
-        .filter_map(|id| Some((*id, grads.get_id(*id)?.clone())));
-    for (id, grad) in of_candle.chain(kept) {
-        if hand_over(id, grad)?.is_some() {
-            bail!(
-                "a network with recomputed blocks needs sdft_nn::backward instead of Tensor::backward"
-            );
-        }
-    }
-    Ok(of_inputs)
 }
 
 #[cfg(test)]

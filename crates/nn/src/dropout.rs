@@ -1,6 +1,7 @@
 use crate::ops::mask as masked;
 use crate::params::name_hash;
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
+use sdft_cuda::upload;
 use sdft_noise::{Draw, Purpose};
 
 /// Where in a training run a batch stands; dropout masks are a pure function of it.
@@ -62,15 +63,19 @@ impl Dropout {
                 0.0
             };
         }
-        let factors = Tensor::from_vec(mask, x.shape(), x.device())?;
-        masked(x, &factors.to_dtype(x.dtype())?)
+        let factors = upload(&mask, x.shape(), x.device())?;
+        let dtype = match x.dtype() {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        masked(x, &factors.to_dtype(dtype)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
+    use candle_core::Device;
 
     #[test]
     fn drops_the_share_asked_for_keeps_the_mean_and_ignores_how_a_batch_is_split() {

@@ -1,4 +1,4 @@
-use crate::ops::{Input, conv2d_of, linear, norm_act, norm_act_of, pointwise};
+use crate::ops::{conv2d, linear, modulate, norm_act_of, pointwise};
 use crate::params::{Init, Scope};
 use crate::{Activation, attention_block::ConvStart};
 use candle_core::{DType, Result, Tensor};
@@ -39,12 +39,7 @@ impl Conv2d {
     /// # Errors
     /// As [`crate::conv2d`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_of(Input::Shared(x))
-    }
-
-    /// As [`Self::forward`], with a say on whose the input is.
-    pub(crate) fn forward_of(&self, x: Input<'_>) -> Result<Tensor> {
-        conv2d_of(x, &self.weight, &self.bias, self.stride, [self.pad; 2])
+        conv2d(x, &self.weight, &self.bias, self.stride, [self.pad; 2])
     }
 }
 
@@ -73,11 +68,6 @@ impl Pointwise {
     /// # Errors
     /// As [`crate::conv2d`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_of(Input::Shared(x))
-    }
-
-    /// As [`Self::forward`], with a say on whose the input is.
-    pub(crate) fn forward_of(&self, x: Input<'_>) -> Result<Tensor> {
         pointwise(x, &self.weight, &self.bias)
     }
 }
@@ -147,28 +137,19 @@ impl GroupNorm {
     /// Normalises, scales, shifts and activates `[B, C, ..]`.
     ///
     /// # Errors
-    /// As [`norm_act`].
+    /// As [`crate::norm_act`].
     pub fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        let rows = (x.dim(0)?, self.weight.elem_count());
-        let (a, b) = (
-            self.weight.broadcast_as(rows)?,
-            self.bias.broadcast_as(rows)?,
-        );
-        norm_act(x, &a, &b, self.groups, self.eps, activation)
+        self.modulated(x, None, activation)
     }
 
-    /// As [`Self::forward`], with `(1 + scale)` and `shift` `[B, C]` on top, `norm(x) (1 + scale) + shift`, and a say on whose the
-    /// input is.
-    pub(crate) fn modulated_of(
+    /// As [`Self::forward`], with the scale and shift of `emb` `[B, 2 C]` on top: `norm(x) (1 + scale) + shift`.
+    pub(crate) fn modulated(
         &self,
-        x: Input<'_>,
-        scale: &Tensor,
-        shift: &Tensor,
+        x: &Tensor,
+        emb: Option<&Tensor>,
         activation: Activation,
     ) -> Result<Tensor> {
-        let scale = (scale + 1.0)?;
-        let a = scale.broadcast_mul(&self.weight)?;
-        let b = scale.broadcast_mul(&self.bias)?.add(shift)?;
-        norm_act_of(x, &a, &b, self.groups, self.eps, activation)
+        let ab = modulate(&self.weight, &self.bias, emb, x.dim(0)?)?;
+        norm_act_of(x, &ab, self.groups, self.eps, activation)
     }
 }

@@ -36,12 +36,13 @@ pub use crate::{
     kernels::pool::PoolKind,
     layers::{Conv2d, GroupNorm, Linear, Pointwise},
     ops::{
-        attention, average_pool_2x, conv2d, linear, norm_act, pool, release, relu, separable,
-        upsample_nearest_2x,
+        add, attention, average_pool_2x, concat, conv2d, linear, lookup, norm_act, pool, relu,
+        separable, silu, to_planes, to_type, upsample_nearest_2x,
     },
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},
     recompute::recompute,
     res_block::{ResBlock, ResBlockConfig, Resample, Resize},
+    tape::taped,
 };
 
 mod attention_block;
@@ -54,3 +55,4 @@ mod ops;
 mod params;
 mod recompute;
 mod res_block;
+mod tape;

@@ -1,10 +1,9 @@
 use crate::dropout::{Dropout, DropoutKey};
 use crate::layers::{Conv2d, GroupNorm, Linear};
-use crate::ops::Input::OnlyHere;
-use crate::ops::{add, average_pool_2x, release, upsample_nearest_2x};
+use crate::ops::{add, add_per_channel, average_pool_2x, silu, upsample_nearest_2x};
 use crate::params::Scope;
 use crate::{Activation, ConvStart};
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 /// Change of resolution inside a residual block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,44 +116,21 @@ impl ResBlock {
         let h = self.norm_in.forward(x, Activation::Silu)?;
         let (h, x) = match self.resample {
             Resample::None => (h, x.clone()),
-            resample => {
-                let resized = resample.apply(&h)?;
-                release(h)?;
-                (resized, resample.apply(x)?)
-            }
+            resample => (resample.apply(&h)?, resample.apply(x)?),
         };
-        let h = self.conv_in.forward_of(OnlyHere(&h))?;
-        let emb = self.emb.forward(&emb.silu()?)?;
+        let h = self.conv_in.forward(&h)?;
+        let emb = self.emb.forward(&silu(emb)?)?;
         let h = if self.scale_shift {
-            let half = emb.dim(D::Minus1)? / 2;
-            let (scale, shift) = (emb.narrow(1, 0, half)?, emb.narrow(1, half, half)?);
-            self.norm_out
-                .modulated_of(OnlyHere(&h), &scale, &shift, Activation::Silu)?
+            self.norm_out.modulated(&h, Some(&emb), Activation::Silu)?
         } else {
-            let h = h.broadcast_add(&emb.unsqueeze(2)?.unsqueeze(3)?)?;
+            let h = add_per_channel(&h, &emb)?;
             self.norm_out.forward(&h, Activation::Silu)?
         };
-        let h = self
-            .conv_out
-            .forward_of(OnlyHere(&self.dropout.forward(&h, key)?))?;
-        let y = match &self.skip {
-            Some(skip) => {
-                let x = skip.forward(&x)?;
-                let y = add(&x, &h)?;
-                release(x)?;
-                y
-            }
-            None => {
-                let y = add(&x, &h)?;
-                // A resized input was made here and goes nowhere else.
-                if self.resample != Resample::None {
-                    release(x)?;
-                }
-                y
-            }
-        };
-        release(h)?;
-        Ok(y)
+        let h = self.conv_out.forward(&self.dropout.forward(&h, key)?)?;
+        match &self.skip {
+            Some(skip) => add(&skip.forward(&x)?, &h),
+            None => add(&x, &h),
+        }
     }
 }
 

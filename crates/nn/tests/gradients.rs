@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sdft_nn::{
     Activation, AttentionBlock, AttentionOrder, AttentionPool, Params, PoolKind, ResBlock,
-    ResBlockConfig, Resample, Resize, Scope, attention, average_pool_2x, conv2d, linear, norm_act,
-    pool, relu, specs_of, upsample_nearest_2x,
+    ResBlockConfig, Resample, Resize, Scope, add, attention, average_pool_2x, concat, conv2d,
+    linear, norm_act, pool, relu, silu, specs_of, upsample_nearest_2x,
 };
 
 fn wave(shape: &[usize], phase: f64) -> Tensor {
@@ -221,6 +221,67 @@ fn bad_shapes_are_errors_that_name_the_shapes() {
     }
     assert!(attention(&f32(&[1, 10, 2]), 2, AttentionOrder::Legacy).is_err());
     assert!(average_pool_2x(&f32(&[1, 2, 1, 4])).is_err());
-    let half = Tensor::zeros((1, 2, 4, 4), DType::BF16, &Device::Cpu).unwrap();
-    assert!(upsample_nearest_2x(&half).is_err());
+    let bytes = Tensor::zeros((1, 2, 4, 4), DType::U8, &Device::Cpu).unwrap();
+    assert!(upsample_nearest_2x(&bytes).is_err());
+    let error = conv2d(
+        &Tensor::zeros((1, 3, 4, 4), DType::BF16, &Device::Cpu).unwrap(),
+        &Tensor::zeros((2, 3, 3, 3), DType::BF16, &Device::Cpu).unwrap(),
+        &f32(&[2]),
+        1,
+        [1; 2],
+    );
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("parameters of type f32 beside bf16"),
+        "{error}"
+    );
+}
+
+/// Half feature maps beside f32 parameters: each operation is that of f32, rounded once, on the way back too.
+#[test]
+fn half_maps_are_computed_in_f32_and_rounded_once() {
+    let f32 = |shape: &[usize], phase| wave(shape, phase).to_dtype(DType::F32).unwrap();
+    let (w, b) = (f32(&[8, 8, 3, 3], 0.2), f32(&[8], 0.3));
+    let (scale, shift) = (f32(&[2, 8], 0.5), f32(&[2, 8], 1.3));
+    for dtype in [DType::BF16, DType::F16] {
+        let x = f32(&[2, 8, 4, 4], 0.1).to_dtype(dtype).unwrap();
+        let rounded = |t: &Tensor| t.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+        let numbers = |t: &Tensor| {
+            let t = t.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+            t.to_vec1::<f32>().unwrap()
+        };
+        type Network<'a> = (&'a str, Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>);
+        let networks: Vec<Network<'_>> = vec![
+            ("conv2d", Box::new(|x| conv2d(x, &w, &b, 1, [1; 2]))),
+            (
+                "norm_act",
+                Box::new(|x| norm_act(x, &scale, &shift, 4, 1e-5, Activation::Silu)),
+            ),
+            ("upsample", Box::new(upsample_nearest_2x)),
+            ("average pool", Box::new(average_pool_2x)),
+            ("relu", Box::new(relu)),
+            ("silu", Box::new(silu)),
+            ("add", Box::new(|x| add(x, x))),
+            ("concat", Box::new(|x| concat(x, x))),
+        ];
+        for (name, f) in networks {
+            let half = Var::from_tensor(&x).unwrap();
+            let wide = Var::from_tensor(&x.to_dtype(DType::F32).unwrap()).unwrap();
+            let (y, y32) = (f(&half).unwrap(), f(&wide).unwrap());
+            assert_eq!(y.dtype(), dtype, "{name}");
+            assert_eq!(numbers(&y), numbers(&rounded(&y32)), "{name}");
+            let dy = rounded(&f32(y.dims(), 0.7));
+            let back = |y: Tensor, x: &Var, dy: &Tensor| {
+                let loss = y.mul(dy).unwrap().sum_all().unwrap();
+                numbers(sdft_nn::backward(&loss).unwrap().get(x).unwrap())
+            };
+            let dx = back(y, &half, &dy.to_dtype(dtype).unwrap());
+            let dx32 = back(y32, &wide, &dy);
+            let size = dx32.iter().fold(0f32, |m, v| m.max(v.abs()));
+            let bound = if dtype == DType::BF16 { 8e-3 } else { 1e-3 };
+            for (a, b) in dx.iter().zip(&dx32) {
+                assert!((a - b).abs() <= bound * size, "{name}: {a} {b}");
+            }
+        }
+    }
 }

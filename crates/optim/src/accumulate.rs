@@ -27,6 +27,8 @@ pub enum MicroBatches {
 pub struct Accumulator {
     mode: MicroBatches,
     n_samples: usize,
+    /// Those of the batch that are seen here.
+    n_here: usize,
     n_seen: usize,
     sums: Vec<Option<Sum>>,
 }
@@ -42,9 +44,16 @@ impl Accumulator {
     /// An empty sum for the gradients of `n_params` parameters over a batch of `n_samples`.
     #[must_use]
     pub fn new(mode: MicroBatches, n_params: usize, n_samples: usize) -> Self {
+        Self::part(mode, n_params, n_samples, n_samples)
+    }
+
+    /// An empty sum for `n_here` samples of such a batch; others see the rest, and the sum of all sums is the gradient.
+    #[must_use]
+    pub fn part(mode: MicroBatches, n_params: usize, n_samples: usize, n_here: usize) -> Self {
         Self {
             mode,
             n_samples,
+            n_here,
             n_seen: 0,
             sums: (0..n_params).map(|_| None).collect(),
         }
@@ -83,9 +92,9 @@ impl Accumulator {
     /// # Errors
     /// - the micro-batches do not add up to the batch
     pub fn finish(self) -> Result<Vec<Option<Tensor>>> {
-        if self.n_seen != self.n_samples {
+        if self.n_seen != self.n_here {
             return Err(OptimError::SampleCount {
-                expected: self.n_samples,
+                expected: self.n_here,
                 found: self.n_seen,
             });
         }

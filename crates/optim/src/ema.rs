@@ -151,6 +151,30 @@ impl Ema {
         Ok(())
     }
 
+    /// The rate, and how it begins.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn rate(&self) -> (f64, EmaRamp) {
+        (self.rate, self.ramp)
+    }
+
+    /// It has been updated so many times, on a device that counts for itself.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn set_n_updates(&mut self, n_updates: u64) {
+        self.n_updates = n_updates;
+    }
+
+    /// Every average where it lies on a device.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device_averages(&self) -> Vec<Option<&Tensor>> {
+        self.shadow
+            .iter()
+            .map(|shadow| match shadow {
+                Shadow::Host(_) => None,
+                Shadow::Device(shadow) => Some(shadow.as_tensor()),
+            })
+            .collect()
+    }
+
     /// Number of updates so far; part of the state when there is a ramp.
     #[must_use]
     pub fn n_updates(&self) -> u64 {

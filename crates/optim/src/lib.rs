@@ -30,10 +30,12 @@
 
 mod accumulate;
 mod ema;
+mod engine;
 mod error;
 mod inplace;
 mod kernels;
 mod learning_rate;
+mod loss_scale;
 mod norm;
 mod optimizer;
 mod parameters;
@@ -42,8 +44,10 @@ mod slot;
 
 pub use accumulate::{Accumulator, MicroBatches};
 pub use ema::{Ema, EmaRamp};
+pub use engine::{Engine, Pending, StepSize, Verdict};
 pub use error::{OptimError, Result, StateMismatch};
 pub use learning_rate::{Decay, LearningRate};
+pub use loss_scale::LossScale;
 pub use norm::{clip_coefficient, global_norm, non_finite};
 pub use optimizer::Optimizer;
 pub use parameters::collect_gradients;

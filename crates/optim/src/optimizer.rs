@@ -102,7 +102,7 @@ impl Optimizer {
         })
     }
 
-    fn check_step(&self, grads: &[Option<Tensor>], lr: f64, scale: f64) -> Result<()> {
+    pub(crate) fn check_step(&self, grads: &[Option<Tensor>], lr: f64, scale: f64) -> Result<()> {
         for (name, value) in [("lr", lr), ("scale", scale)] {
             check_range(value >= 0.0 && value.is_finite(), name, value, "[0, inf)")?;
         }
@@ -111,6 +111,23 @@ impl Optimizer {
             .iter()
             .map(|slot| (slot.name.as_str(), &slot.var));
         check_gradients(params, grads)
+    }
+
+    /// All parameters have been updated so many times, on a device that counts for itself.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn set_n_updates(&mut self, n_updates: u32) {
+        for slot in &mut self.slots {
+            slot.n_updates = n_updates;
+        }
+    }
+
+    /// Every parameter and its moments, where they lie on a device.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device_moments(&self) -> Vec<(&Tensor, &[Tensor])> {
+        self.slots
+            .iter()
+            .map(|slot| (slot.var.as_tensor(), slot.device_moments()))
+            .collect()
     }
 
     /// A copy of all state: for every parameter `exp_avg.NAME`, `exp_avg_sq.NAME` (AdamW) or `momentum_buffer.NAME` (SGD with momentum),

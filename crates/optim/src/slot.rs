@@ -90,6 +90,15 @@ impl Slot {
         Ok(())
     }
 
+    /// The moments where they lie on a device; none on the CPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device_moments(&self) -> &[Tensor] {
+        match &self.memory {
+            Memory::Host(_) => &[],
+            Memory::Device(memory) => memory,
+        }
+    }
+
     /// Copies of the moments, in the order of [`Rule::memory`].
     pub(crate) fn moments(&self) -> Result<Vec<Tensor>> {
         match &self.memory {
@@ -97,7 +106,7 @@ impl Slot {
                 .iter()
                 .map(|m| Ok(Tensor::from_slice(m, self.var.shape(), &Device::Cpu)?))
                 .collect(),
-            Memory::Device(memory) => Ok(memory.clone()),
+            Memory::Device(memory) => memory.iter().map(|m| Ok(m.copy()?)).collect(),
         }
     }
 

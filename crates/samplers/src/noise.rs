@@ -42,6 +42,10 @@ fn numbered_normal(
     if shape.first() != Some(&numbers.len()) {
         bail!("noise for {} samples, asked for {shape:?}", numbers.len());
     }
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return sdft_cuda::normals((seed, purpose as u8, step), numbers, shape, device);
+    }
     let n: usize = shape.iter().product();
     let mut data = vec![0.0f32; n];
     let each = n / numbers.len().max(1);

@@ -7,6 +7,7 @@ use crate::plan::{LoopPlan, OutputPlan};
 use crate::snapshot::{self, Position, Snapshot};
 use crate::update::State;
 use candle_core::{Device, Tensor};
+use sdft_cuda::upload;
 use sdft_data::{Batch, Batches, Prefetcher};
 use sdft_optim::non_finite;
 use std::collections::BTreeMap;
@@ -67,6 +68,8 @@ pub(crate) enum Stepped {
     Skipped(&'static str),
     /// The user asked for an end within the step: nothing moved, and it is to be done again.
     Stopped,
+    /// The device is at it; [`Task::settle`] tells.
+    Pending,
 }
 
 /// What is trained.
@@ -79,6 +82,14 @@ pub(crate) trait Task {
     fn begin(&mut self, position: &mut Position, watcher: &mut dyn Watcher) -> Result<()>;
     /// The step after `step` others.
     fn step(&mut self, step: u64, x0: &Tensor, batch: &Batch) -> Result<Stepped>;
+    /// What became of the oldest pending step.
+    fn settle(&mut self) -> Result<Stepped> {
+        Ok(Stepped::Stopped)
+    }
+    /// Whether [`Task::examine`] has something to do after so many steps.
+    fn is_due(&self, _: u64) -> bool {
+        false
+    }
     /// The learning rate of that step.
     fn learning_rate(&self, step: u64) -> f64;
     /// After a step with finite numbers: measures what the model is worth, where that is due.
@@ -97,7 +108,7 @@ pub(crate) trait Task {
         Ok(())
     }
     /// What a checkpoint holds, and what its files say of themselves.
-    fn state(&self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)>;
+    fn state(&mut self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)>;
     /// After a checkpoint was made.
     fn saved(&mut self, _: &Position) -> Result<()> {
         Ok(())
@@ -147,34 +158,44 @@ pub(crate) fn drive(
     let mut prefetch = Prefetcher::new(batches, position.step);
     let mut clock = Instant::now();
     let mut since = 0;
+    // The step that the device is at while the next one is prepared.
+    let mut waiting: Option<u64> = None;
 
     while position.step < pace.steps && !task.is_over(&position) && !stop.load(Ordering::Relaxed) {
         let step = position.step;
         let step_started = Instant::now();
         let batch = prefetch.next()?;
-        match task.step(step, &to_tensor(&batch, device)?, &batch)? {
-            Stepped::Updated(terms) => {
-                position.skipped_in_row = 0;
-                position.sums.add(&terms);
+        let mut stepped = task.step(step, &to_tensor(&batch, device)?, &batch)?;
+        if matches!(stepped, Stepped::Stopped) {
+            break;
+        }
+        if let Some(before) = waiting.take() {
+            let then = task.settle()?;
+            account(then, before, pace, &mut position, &last_checkpoint, watcher)?;
+        }
+        let done = step + 1;
+        let every = [
+            output.log_every,
+            output.sample_every,
+            output.checkpoint_every,
+        ];
+        let looked_at = every.iter().any(|&every| due(done, every)) || task.is_due(done);
+        if matches!(stepped, Stepped::Pending) {
+            if looked_at || done == pace.steps || stop.load(Ordering::Relaxed) {
+                stepped = task.settle()?;
+            } else {
+                waiting = Some(step);
             }
-            Stepped::Skipped(what) => {
-                position.skipped += 1;
-                position.skipped_in_row += 1;
-                watcher.note(&format!(
-                    "step {}: the {what} is not finite, the step is skipped",
-                    step + 1
-                ));
-                if position.skipped_in_row >= pace.max_skips {
-                    let skips = position.skipped_in_row;
-                    return Err(TrainError::Diverged {
-                        step: step + 1,
-                        what,
-                        skips,
-                        checkpoint: last_checkpoint,
-                    });
-                }
-            }
-            Stepped::Stopped => break,
+        }
+        if waiting.is_none() {
+            account(
+                stepped,
+                step,
+                pace,
+                &mut position,
+                &last_checkpoint,
+                watcher,
+            )?;
         }
         position.step += 1;
         since += pace.batch as u64;
@@ -221,6 +242,10 @@ pub(crate) fn drive(
         }
     }
 
+    if let Some(before) = waiting.take() {
+        let then = task.settle()?;
+        account(then, before, pace, &mut position, &last_checkpoint, watcher)?;
+    }
     if position.skipped_in_row > 0 {
         return Err(TrainError::Diverged {
             step: position.step,
@@ -242,13 +267,48 @@ pub(crate) fn drive(
     Ok(Ending::Finished { model, shown })
 }
 
+/// Takes note of what became of a step.
+fn account(
+    stepped: Stepped,
+    step: u64,
+    pace: &LoopPlan,
+    position: &mut Position,
+    last_checkpoint: &Option<PathBuf>,
+    watcher: &mut dyn Watcher,
+) -> Result<()> {
+    match stepped {
+        Stepped::Updated(terms) => {
+            position.skipped_in_row = 0;
+            position.sums.add(&terms);
+        }
+        Stepped::Skipped(what) => {
+            position.skipped += 1;
+            position.skipped_in_row += 1;
+            watcher.note(&format!(
+                "step {}: the {what} is not finite, the step is skipped",
+                step + 1
+            ));
+            if position.skipped_in_row >= pace.max_skips {
+                return Err(TrainError::Diverged {
+                    step: step + 1,
+                    what,
+                    skips: position.skipped_in_row,
+                    checkpoint: last_checkpoint.clone(),
+                });
+            }
+        }
+        Stepped::Stopped | Stepped::Pending => {}
+    }
+    Ok(())
+}
+
 /// Whether something that happens every so many steps happens now.
 pub(crate) fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
 fn save(
-    task: &dyn Task,
+    task: &mut dyn Task,
     folder: &RunFolder,
     keep: usize,
     position: &mut Position,
@@ -281,9 +341,9 @@ pub(crate) fn not_finite<'a>(
         .collect())
 }
 
-fn to_tensor(batch: &Batch, device: &Device) -> Result<Tensor> {
+pub(crate) fn to_tensor(batch: &Batch, device: &Device) -> Result<Tensor> {
     let [n, c, h, w] = batch.shape;
-    Ok(Tensor::from_slice(&batch.data, (n, c, h, w), device)?)
+    Ok(upload(&batch.data, (n, c, h, w), device)?)
 }
 
 /// The last part of a path: where things lay on somebody's disk is nobody else's business.
@@ -347,7 +407,7 @@ mod tests {
             assert!(!self.bad.contains(&(position.step - 1)));
             Ok(())
         }
-        fn state(&self, _: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
+        fn state(&mut self, _: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
             let one = vec![("w".to_owned(), Tensor::new(1f32, &Device::Cpu)?)];
             let state = State {
                 weights: one.clone(),

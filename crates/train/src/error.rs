@@ -26,6 +26,15 @@ pub enum TrainError {
         /// What is wrong, and what to do.
         problem: String,
     },
+    /// A source model where the method needs none, or none where it needs one.
+    #[error("the source model does not fit the method")]
+    Source,
+    /// Processes that do not fit together.
+    #[error("{0}")]
+    Peers(String),
+    /// The other processes.
+    #[error(transparent)]
+    Parallel(#[from] sdft_parallel::Error),
     /// A checkpoint that is not whole.
     #[error("{}: {problem}", path.display())]
     Checkpoint {

@@ -1,18 +1,21 @@
 //! One optimiser step: draw timesteps and noise, evaluate the objective, update.
 
-use crate::error::Result;
+use crate::error::{Result, TrainError};
 use crate::plan::{Accumulate, AuxSampling, DistillSampling, Plan};
 use crate::snapshot::{Position, Snapshot};
 use crate::update::{State, Updater};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Unet;
+use sdft_cuda::{Download, download};
 use sdft_diffusion::{Denoiser, Diffusion};
-use sdft_losses::{Auxiliary, Batch, Objective, Report, distill_factor};
+use sdft_losses::{Auxiliary, Batch, Objective, Report, Variational, distill_factor};
 use sdft_nn::{DropoutKey, Params, backward};
 use sdft_noise::{Draw, Purpose};
-use sdft_optim::{Accumulator, MicroBatches, collect_gradients};
+use sdft_optim::{Accumulator, MicroBatches, Pending, Verdict, collect_gradients};
+use sdft_parallel::{Peers, share_of};
 use sdft_samplers::seeded_normal;
 use sdft_schedule::{LossSecondMoment, Respacing, TimestepSampler, WeightedTimesteps};
+use std::sync::Arc;
 
 /// Numbers of auxiliary samples in dropout addresses begin here; a batch is smaller.
 const AUX_SAMPLES: u64 = 1 << 21;
@@ -34,6 +37,29 @@ pub enum Outcome {
     },
 }
 
+/// A step that the device may still be at.
+#[derive(Debug)]
+pub struct Issued {
+    step: Pending,
+    numbers: Download,
+    present: [bool; 3],
+}
+
+impl Issued {
+    /// What it did, as soon as that is known.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the device.
+    pub fn settle(self) -> Result<Outcome> {
+        let report = Report::of(&self.numbers.wait()?, self.present)?;
+        Ok(match self.step.wait()? {
+            Verdict::Updated { grad_norm } => Outcome::Updated { report, grad_norm },
+            Verdict::BadLoss => Outcome::Skipped { what: "loss" },
+            Verdict::BadGradient => Outcome::Skipped { what: "gradient" },
+        })
+    }
+}
+
 /// The networks of a run and everything that moves them.
 #[derive(Debug)]
 pub struct Learner {
@@ -52,6 +78,8 @@ pub struct Learner {
     distill_sampling: DistillSampling,
     /// Draws timesteps in proportion to the auxiliary weight.
     weighted: Option<WeightedTimesteps>,
+    /// Who else works at each batch.
+    peers: Arc<Peers>,
 }
 
 impl Learner {
@@ -71,7 +99,8 @@ impl Learner {
             )?),
             _ => None,
         };
-        let unet = Unet::load(&params, &plan.model)?;
+        let precision = plan.steps.precision;
+        let unet = Unet::load(&params, &plan.model)?.with_maps(precision.maps());
         Ok(Self {
             seed: plan.seed,
             batch: plan.steps.batch,
@@ -83,15 +112,32 @@ impl Learner {
             } else {
                 unet
             },
-            updater: Updater::new(&plan.optim, plan.steps.steps, vars)?,
+            updater: Updater::new(&plan.optim, precision, plan.steps.steps, vars)?,
             timesteps: TimestepSampler::named(&plan.loss.timesteps, diffusion.n_steps())?,
             aux_sampling: plan.loss.aux_sampling,
             distill_sampling: plan.loss.distill_sampling,
             weighted,
+            peers: Arc::new(Peers::alone()),
             source,
             diffusion,
             objective,
         })
+    }
+
+    /// The same learner for a share of each batch; the others see the rest.
+    ///
+    /// # Errors
+    /// Fewer images in a batch than processes.
+    pub fn among(mut self, peers: Arc<Peers>) -> Result<Self> {
+        if self.batch < peers.size() {
+            return Err(TrainError::Peers(format!(
+                "a batch of {} does not reach for {} processes; make loop.batch larger",
+                self.batch,
+                peers.size()
+            )));
+        }
+        self.peers = peers;
+        Ok(self)
     }
 
     /// The source model, where there is one to distill.
@@ -104,6 +150,14 @@ impl Learner {
     /// # Errors
     /// Images of another shape than the plan's.
     pub fn step(&mut self, step: u64, x0: &Tensor) -> Result<Outcome> {
+        self.issue(step, x0)?.settle()
+    }
+
+    /// As [`Self::step`], without waiting for what comes out. A choice of timesteps by past losses has to wait for them, though.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn issue(&mut self, step: u64, x0: &Tensor) -> Result<Issued> {
         let device = x0.device();
         let shape = x0.dims();
         let uniforms = |purpose, n: usize| -> Vec<f64> {
@@ -129,11 +183,19 @@ impl Learner {
             Accumulate::Mean => MicroBatches::Weighted,
             Accumulate::Sum => MicroBatches::Summed,
         };
-        let mut gradients = Accumulator::new(mode, self.updater.vars.len(), self.batch);
-        let mut report = Report::default();
-        let mut losses = Vec::with_capacity(self.batch);
-        for start in (0..self.batch).step_by(self.micro_batch) {
-            let n = self.micro_batch.min(self.batch - start);
+        let here = share_of(self.batch, self.peers.rank(), self.peers.size());
+        let n_params = self.updater.vars.len();
+        let mut gradients = Accumulator::part(mode, n_params, self.batch, here.len());
+        let mut sums: Option<Tensor> = None;
+        // Which images are seen here does not decide which terms there are.
+        let present = [
+            self.objective.variational != Variational::Off,
+            self.objective.distill.is_some(),
+            self.objective.aux.is_some(),
+        ];
+        let mut losses = Vec::new();
+        for start in here.clone().step_by(self.micro_batch) {
+            let n = self.micro_batch.min(here.end - start);
             // Auxiliary inputs are spread over the micro-batches in proportion.
             let (a0, a1) = (start * n_aux / self.batch, (start + n) * n_aux / self.batch);
             let images = x0.narrow(0, start, n)?;
@@ -202,23 +264,60 @@ impl Learner {
                 Accumulate::Mean => n as f64 / self.batch as f64,
                 Accumulate::Sum => 1.0,
             };
-            report.add(&terms.report()?, share);
-            losses.extend(terms.base_each.to_dtype(DType::F64)?.to_vec1::<f64>()?);
-            gradients.add(
-                &collect_gradients(&self.updater.vars, &backward(&terms.total)?),
-                n,
-            )?;
+            let part = (terms.numbers()? * share)?;
+            sums = Some(match sums {
+                Some(sum) => (sum + part)?,
+                None => part,
+            });
+            if matches!(self.timesteps, TimestepSampler::LossSecondMoment(_)) {
+                losses.extend(terms.base_each.to_dtype(DType::F64)?.to_vec1::<f64>()?);
+            }
+            let loss = self.updater.scaled(&terms.total)?;
+            gradients.add(&collect_gradients(&self.updater.vars, &backward(&loss)?), n)?;
         }
-        if !report.total.is_finite() {
-            return Ok(Outcome::Skipped { what: "loss" });
-        }
-        let Some(grad_norm) = self.updater.apply(step, &gradients.finish()?)? else {
-            return Ok(Outcome::Skipped { what: "gradient" });
+        let Some(numbers) = sums else {
+            return Err(candle_core::Error::Msg("a step without images".to_owned()).into());
         };
-        for (&t, &loss) in t.iter().zip(&losses) {
-            self.timesteps.update(t, loss)?;
+        let mut gradients = gradients.finish()?;
+        let numbers = self.over_all(&mut gradients, numbers)?;
+        let total = numbers.narrow(0, 0, 1)?;
+        let issued = Issued {
+            step: self.updater.apply(step, &gradients, &total)?,
+            numbers: download(&numbers)?,
+            present,
+        };
+        if losses.is_empty() {
+            return Ok(issued);
         }
-        Ok(Outcome::Updated { report, grad_norm })
+        // Everybody needs the losses of everybody's images.
+        let mut all = vec![0.0; self.batch];
+        all[here].copy_from_slice(&losses);
+        let all = self.peers.sum(&[Tensor::new(all, device)?])?.swap_remove(0);
+        let losses = all.to_vec1::<f64>()?;
+        let (verdict, numbers) = (issued.step.wait()?, issued.numbers.wait()?);
+        if matches!(verdict, Verdict::Updated { .. }) {
+            for (&t, &loss) in t.iter().zip(&losses) {
+                self.timesteps.update(t, loss)?;
+            }
+        }
+        Ok(Issued {
+            step: Pending::known(verdict),
+            numbers: Download::here(numbers),
+            present,
+        })
+    }
+
+    /// The sums over all processes of gradients and of the loss's numbers.
+    fn over_all(&self, gradients: &mut [Option<Tensor>], numbers: Tensor) -> Result<Tensor> {
+        if self.peers.size() == 1 {
+            return Ok(numbers);
+        }
+        let own: Vec<Tensor> = gradients.iter().flatten().cloned().collect();
+        let sums = self.peers.sum(&own)?;
+        for (gradient, sum) in gradients.iter_mut().flatten().zip(sums) {
+            *gradient = sum;
+        }
+        Ok(self.peers.sum(&[numbers])?.swap_remove(0))
     }
 
     /// Which images the source model looks at, as factors of their term.
@@ -261,8 +360,14 @@ impl Learner {
         Ok((t, weights))
     }
 
+    /// Where it computes.
+    pub(crate) fn device(&self) -> Device {
+        let first = self.updater.vars.first();
+        first.map_or(Device::Cpu, |(_, var)| var.device().clone())
+    }
+
     /// What a checkpoint holds; `position` learns the rest.
-    pub(crate) fn state(&self, position: &mut Position) -> Result<State> {
+    pub(crate) fn state(&mut self, position: &mut Position) -> Result<State> {
         position.timesteps = match &self.timesteps {
             TimestepSampler::Uniform { .. } => None,
             TimestepSampler::LossSecondMoment(history) => Some((

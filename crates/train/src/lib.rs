@@ -36,10 +36,11 @@ pub use crate::{
     error::{Result, TrainError},
     examine::Examiner,
     folder::{RunFolder, RunPlan, free_run_folder},
-    learner::{Learner, Outcome},
+    follow::{Follower, follow},
+    learner::{Issued, Learner, Outcome},
     plan::{
         Accumulate, AuxSampling, BestBy, DataPlan, DistillSampling, EvalPlan, LoopPlan, LossPlan,
-        LrSchedule, Method, OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError,
+        LrSchedule, Method, OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError, Precision,
     },
     preview::{contact_sheet, sheet, to_images, to_tensor},
     run::{Setup, run},
@@ -52,6 +53,7 @@ mod drive;
 mod error;
 mod examine;
 mod folder;
+mod follow;
 mod learner;
 mod log;
 mod plan;

@@ -57,7 +57,7 @@ impl Preview {
         step: u64,
         path: &Path,
     ) -> Result<()> {
-        let model = Unet::load(weights, &plan.model)?;
+        let model = Unet::load(weights, &plan.model)?.with_maps(plan.steps.precision.maps());
         let after = self.grid(&model, &format!("step {step}"))?;
         let picture = match &self.before {
             Some(before) => sdft_imaging::side_by_side(&[before.clone(), after], 8, GAP),

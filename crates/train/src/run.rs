@@ -7,19 +7,22 @@ use crate::examine::{
     Examination, Examiner, check_best, is_best, is_exhausted, keep_best, publish_best, write_strip,
 };
 use crate::folder::RunFolder;
-use crate::learner::{Learner, Outcome};
+use crate::follow::share_start;
+use crate::learner::{Issued, Learner, Outcome};
 use crate::log::Log;
-use crate::plan::{Method, Plan};
+use crate::plan::{Method, Plan, Precision};
 use crate::preview::Preview;
 use crate::snapshot::{Position, Snapshot};
 use crate::update::State;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use sdft_adm::Unet;
+use sdft_cuda::{Precise, precise};
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::Denoiser;
 use sdft_models::{save_unet, unet_metadata};
 use sdft_nn::Params;
-use std::collections::BTreeMap;
+use sdft_parallel::Peers;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -38,6 +41,8 @@ pub struct Setup {
     pub examiner: Option<Examiner>,
     /// Where it computes.
     pub device: Device,
+    /// Who else works at it; this process leads.
+    pub peers: Arc<Peers>,
 }
 
 /// Trains from the newest whole checkpoint in the folder, or from the start, until the steps are done or `stop` is set.
@@ -52,23 +57,10 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
         data,
         examiner,
         device,
+        peers,
     } = setup;
     plan.validate()?;
-    let source_net = match (&source, plan.method) {
-        (Some(params), Method::Naive | Method::Sdft) => Some(Unet::load(params, &plan.model)?),
-        (None, Method::Scratch) => None,
-        _ => {
-            return Err(TrainError::Folder {
-                path: folder.root().to_owned(),
-                problem: "the source model does not fit the method".into(),
-            });
-        }
-    };
-    let start = match source {
-        Some(params) => params,
-        None => Params::init(&Unet::specs(&plan.model)?, plan.seed, &device)?,
-    };
-    let learner = Learner::new(&plan, &start, source_net)?;
+    let (start, learner) = learner(&plan, source, &device, &peers)?;
     let examination = match examiner {
         _ if plan.eval.every == 0 => None,
         Some(examiner) => Some(Examination::new(examiner, &plan, data.clone(), &device)?),
@@ -78,31 +70,78 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
             ));
         }
     };
-    let augment = Augment {
-        flip: plan.data.flip,
-        shift: plan.data.shift,
-    };
-    let batches = Batches::new(data, plan.seed, plan.steps.batch, augment)?;
+    let batches = batches(&plan, data)?;
     let mut task = FineTuning {
+        peers: peers.clone(),
         plan: &plan,
         folder: &folder,
         device: &device,
         start: Some(start),
         learner,
+        issued: VecDeque::new(),
         examination,
         preview: None,
     };
     let pace = (&plan.steps, &plan.output);
-    drive(&mut task, &folder, pace, batches, &device, stop, watcher)
+    let ending = drive(&mut task, &folder, pace, batches, &device, stop, watcher);
+    if peers.size() == 1 {
+        return ending;
+    }
+    // However it ended, the others go home; if they cannot be told, they notice.
+    let told = peers.lead(false);
+    let ending = ending?;
+    told?;
+    Ok(ending)
+}
+
+/// The first weights, and what learns from them.
+pub(crate) fn learner(
+    plan: &Plan,
+    source: Option<Params>,
+    device: &Device,
+    peers: &Arc<Peers>,
+) -> Result<(Params, Learner)> {
+    let source = source
+        .map(|params| params.to(DType::F32, device))
+        .transpose()?;
+    precise(match plan.steps.precision {
+        Precision::Tf32 => Precise::Tf32,
+        _ => Precise::Yes,
+    });
+    let source_net = match (&source, plan.method) {
+        (Some(params), Method::Naive | Method::Sdft) => {
+            Some(Unet::load(params, &plan.model)?.with_maps(plan.steps.precision.maps()))
+        }
+        (None, Method::Scratch) => None,
+        _ => return Err(TrainError::Source),
+    };
+    let start = match source {
+        Some(params) => params,
+        None => Params::init(&Unet::specs(&plan.model)?, plan.seed, device)?,
+    };
+    let learner = Learner::new(plan, &start, source_net)?.among(peers.clone())?;
+    Ok((start, learner))
+}
+
+/// The batches of a plan.
+pub(crate) fn batches(plan: &Plan, data: Arc<dyn ImageSource>) -> Result<Batches> {
+    let augment = Augment {
+        flip: plan.data.flip,
+        shift: plan.data.shift,
+    };
+    Ok(Batches::new(data, plan.seed, plan.steps.batch, augment)?)
 }
 
 struct FineTuning<'a> {
+    peers: Arc<Peers>,
     plan: &'a Plan,
     folder: &'a RunFolder,
     device: &'a Device,
     /// The first weights, until the audit has seen them.
     start: Option<Params>,
     learner: Learner,
+    /// Steps whose outcome nobody has asked for yet, in order.
+    issued: VecDeque<Issued>,
     examination: Option<Examination>,
     preview: Option<Preview>,
 }
@@ -162,6 +201,9 @@ impl Task for FineTuning<'_> {
 
     fn begin(&mut self, position: &mut Position, watcher: &mut dyn Watcher) -> Result<()> {
         self.start = None;
+        if self.peers.size() > 1 {
+            share_start(&self.peers, &mut self.learner, position)?;
+        }
         if let Some(note) = check_best(self.folder, position) {
             watcher.note(&note);
         }
@@ -173,7 +215,23 @@ impl Task for FineTuning<'_> {
     }
 
     fn step(&mut self, step: u64, x0: &Tensor, _: &Batch) -> Result<Stepped> {
-        match self.learner.step(step, x0)? {
+        if self.peers.size() > 1 {
+            self.peers.lead(true)?;
+        }
+        self.issued.push_back(self.learner.issue(step, x0)?);
+        // A GPU is given the next step while it is at this one.
+        if self.device.is_cuda() {
+            Ok(Stepped::Pending)
+        } else {
+            self.settle()
+        }
+    }
+
+    fn settle(&mut self) -> Result<Stepped> {
+        let Some(issued) = self.issued.pop_front() else {
+            return Ok(Stepped::Stopped);
+        };
+        match issued.settle()? {
             Outcome::Updated { report, grad_norm } => {
                 let terms = [
                     ("loss", Some(report.total)),
@@ -195,6 +253,10 @@ impl Task for FineTuning<'_> {
         self.learner.updater.learning_rate(step)
     }
 
+    fn is_due(&self, step: u64) -> bool {
+        due(step, self.plan.eval.every)
+    }
+
     fn examine(
         &mut self,
         position: &mut Position,
@@ -202,11 +264,7 @@ impl Task for FineTuning<'_> {
         watcher: &mut dyn Watcher,
     ) -> Result<()> {
         let (plan, done) = (self.plan, position.step);
-        let Some(examination) = self
-            .examination
-            .as_ref()
-            .filter(|_| due(done, plan.eval.every))
-        else {
+        let Some(examination) = self.examination.as_ref().filter(|_| self.is_due(done)) else {
             return Ok(());
         };
         let weights = self.learner.updater.averaged()?;
@@ -257,7 +315,7 @@ impl Task for FineTuning<'_> {
         Ok(())
     }
 
-    fn state(&self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
+    fn state(&mut self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
         let state = self.learner.state(position)?;
         let (model, process) = (&self.plan.model, &self.plan.process);
         Ok((

@@ -33,6 +33,9 @@ pub(crate) struct Position {
     /// Evaluations since then.
     #[serde(default)]
     pub(crate) evaluations_since_best: u64,
+    /// The loss scale as bits, and the steps since it changed.
+    #[serde(default)]
+    pub(crate) loss_scale: Option<(u64, u64)>,
     /// The losses that the timestep sampler remembers, as bits, and how many of each step.
     pub(crate) timesteps: Option<(Vec<u64>, Vec<usize>)>,
 }

@@ -1,13 +1,17 @@
 //! From gradients to weights: optimiser, clipping, moving average, and their state in checkpoints.
 
 use crate::error::{Result, TrainError};
-use crate::plan::{LrSchedule, OptimPlan, OptimizerKind};
+use crate::plan::{LrSchedule, OptimPlan, OptimizerKind, Precision};
 use crate::snapshot::{Position, Snapshot, Tensors};
-use candle_core::{Device, Tensor, Var};
-use sdft_nn::Params;
+use candle_core::{DType, Device, Tensor, Var};
+use sdft_nn::{Params, backward};
 use sdft_optim::{
-    AdamW, Decay, Ema, EmaRamp, LearningRate, Optimizer, Rule, Sgd, clip_coefficient, global_norm,
+    AdamW, Decay, EmaRamp, Engine, LearningRate, LossScale, Pending, Rule, Sgd, StepSize, Verdict,
+    collect_gradients,
 };
+
+/// The first loss scale of f16, and the steps without an overflow after which it doubles.
+const LOSS_SCALE: (f64, u64) = (65_536.0, 2000);
 
 /// The tensors of a checkpoint.
 pub(crate) struct State {
@@ -29,13 +33,17 @@ pub(crate) struct Remembered {
 pub(crate) struct Updater {
     pub(crate) vars: Vec<(String, Var)>,
     max_norm: f64,
-    optimizer: Optimizer,
-    ema: Ema,
+    engine: Engine,
     rate: LearningRate,
 }
 
 impl Updater {
-    pub(crate) fn new(plan: &OptimPlan, steps: u64, vars: Vec<(String, Var)>) -> Result<Self> {
+    pub(crate) fn new(
+        plan: &OptimPlan,
+        precision: Precision,
+        steps: u64,
+        vars: Vec<(String, Var)>,
+    ) -> Result<Self> {
         let rule = match plan.kind {
             OptimizerKind::Adamw => Rule::AdamW(AdamW {
                 betas: plan.betas,
@@ -64,10 +72,13 @@ impl Updater {
                 factor: plan.lr_factor,
             },
         };
+        let scale = match precision {
+            Precision::F16 => Some(LossScale::new(LOSS_SCALE.0, LOSS_SCALE.1)?),
+            _ => None,
+        };
         Ok(Self {
             max_norm: plan.clip,
-            optimizer: Optimizer::new(rule, &vars)?,
-            ema: Ema::new(plan.ema, ramp, &vars)?,
+            engine: Engine::new(rule, (plan.ema, ramp), scale, &vars)?,
             rate: LearningRate {
                 base: plan.lr,
                 warmup_steps: plan.warmup,
@@ -84,48 +95,69 @@ impl Updater {
 
     /// The averaged weights.
     pub(crate) fn averaged(&self) -> Result<Params> {
-        Ok(Params::new(self.ema.state()?))
+        Ok(Params::new(self.engine.ema().state()?))
     }
 
-    /// Moves the weights; the gradient's norm before clipping, or none if it is not finite and nothing moved.
-    pub(crate) fn apply(&mut self, step: u64, gradients: &[Option<Tensor>]) -> Result<Option<f64>> {
-        let grad_norm = global_norm(gradients)?;
-        if !grad_norm.is_finite() {
-            return Ok(None);
+    /// `loss`, a scalar, as its gradient is to be taken: times the loss scale.
+    pub(crate) fn scaled(&mut self, loss: &Tensor) -> Result<Tensor> {
+        match self.engine.loss_factor(loss.dtype(), loss.device())? {
+            None => Ok(loss.clone()),
+            Some(factor) => Ok((loss * factor)?),
         }
-        let scale = if self.max_norm > 0.0 {
-            clip_coefficient(grad_norm, self.max_norm)
-        } else {
-            1.0
+    }
+
+    /// Moves the weights by the gradients of a scaled loss, or lets them be if they or `loss` (f64, of one element, not scaled) are not
+    /// finite.
+    pub(crate) fn apply(
+        &mut self,
+        step: u64,
+        gradients: &[Option<Tensor>],
+        loss: &Tensor,
+    ) -> Result<Pending> {
+        let size = StepSize {
+            lr: self.rate.at(step),
+            max_norm: self.max_norm,
         };
-        self.optimizer
-            .step_and_average(gradients, self.rate.at(step), scale, &mut self.ema)?;
-        Ok(Some(grad_norm))
+        Ok(self.engine.step(gradients, loss, size)?)
+    }
+
+    /// The gradients of a loss and what becomes of them, in one.
+    pub(crate) fn descend(&mut self, step: u64, loss: &Tensor) -> Result<Verdict> {
+        let gradients = backward(&self.scaled(loss)?)?;
+        let gradients = collect_gradients(&self.vars, &gradients);
+        let loss = loss.detach().to_dtype(DType::F64)?;
+        Ok(self.apply(step, &gradients, &loss)?.wait()?)
     }
 
     /// Weights, averaged weights and the optimiser's state; `position` learns how often the average moved.
-    pub(crate) fn state(&self, position: &mut Position) -> Result<State> {
-        position.ema_updates = self.ema.n_updates();
+    pub(crate) fn state(&mut self, position: &mut Position) -> Result<State> {
+        self.engine.settle()?;
+        position.ema_updates = self.engine.ema().n_updates();
+        position.loss_scale = self
+            .engine
+            .loss_scale()
+            .map(|scale| (scale.scale().to_bits(), scale.good_steps()));
         let weights = self.vars.iter();
         Ok(State {
             weights: weights
                 .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
                 .collect(),
-            ema: self.ema.state()?,
-            optimizer: self.optimizer.state()?,
+            ema: self.engine.ema().state()?,
+            optimizer: self.engine.optimizer().state()?,
         })
     }
 
     /// A copy of all that moves, to be [put back](Self::put_back).
-    pub(crate) fn remember(&self) -> Result<Remembered> {
+    pub(crate) fn remember(&mut self) -> Result<Remembered> {
+        self.engine.settle()?;
         let weights = self.vars.iter();
         Ok(Remembered {
             weights: weights
                 .map(|(_, var)| var.as_tensor().copy())
                 .collect::<candle_core::Result<_>>()?,
-            ema: self.ema.state()?,
-            ema_updates: self.ema.n_updates(),
-            optimizer: self.optimizer.state()?,
+            ema: self.engine.ema().state()?,
+            ema_updates: self.engine.ema().n_updates(),
+            optimizer: self.engine.optimizer().state()?,
         })
     }
 
@@ -134,9 +166,8 @@ impl Updater {
         for ((_, var), tensor) in self.vars.iter().zip(&then.weights) {
             var.set(tensor)?;
         }
-        self.ema.load_state(then.ema, then.ema_updates)?;
-        self.optimizer.load_state(then.optimizer)?;
-        Ok(())
+        let ema = (then.ema, then.ema_updates);
+        Ok(self.engine.load_state(then.optimizer, ema, None)?)
     }
 
     /// Goes on from a checkpoint.
@@ -162,8 +193,14 @@ impl Updater {
                 None => return Err(misfit(format!("{name} is missing"))),
             }
         }
-        self.ema.load_state(ema, snapshot.position.ema_updates)?;
-        self.optimizer.load_state(optimizer)?;
-        Ok(())
+        let Position {
+            ema_updates,
+            loss_scale,
+            ..
+        } = snapshot.position;
+        let loss_scale = loss_scale.map(|(scale, good_steps)| (f64::from_bits(scale), good_steps));
+        Ok(self
+            .engine
+            .load_state(optimizer, (ema, ema_updates), loss_scale)?)
     }
 }

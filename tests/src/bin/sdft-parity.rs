@@ -7,15 +7,18 @@
     reason = "this is what it is for"
 )]
 
-use sdft_tests::{BUILT, Outcome, packaged, walk};
+use candle_core::DType;
+use sdft_cuda::{Place, open};
+use sdft_tests::{BUILT, Finding, Outcome, compare_devices, packaged, perform_on, walk};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: sdft-parity [DIR] [--kind PREFIX,PREFIX..]";
+const USAGE: &str = "usage: sdft-parity [DIR] [--kind PREFIX,PREFIX..] [--device cpu|cuda[:N]] [--precision f32|bf16|f16]\n       sdft-parity --operations [--device cpu|cuda[:N]]";
 
 fn main() -> ExitCode {
     let mut dir: Option<PathBuf> = None;
     let mut prefixes: Vec<String> = Vec::new();
+    let (mut place, mut maps, mut operations) = (Place::Cpu, DType::F32, false);
     let mut args = std::env::args_os().skip(1);
     while let Some(arg) = args.next() {
         match arg.to_str() {
@@ -26,6 +29,26 @@ fn main() -> ExitCode {
             Some(option) if option.starts_with("--kind=") => {
                 let list = option.trim_start_matches("--kind=");
                 prefixes.extend(list.split(',').map(|p| p.trim().to_owned()));
+            }
+            Some("--operations") => operations = true,
+            Some(option) if option.starts_with("--device") || option.starts_with("--precision") => {
+                let (name, value) = match option.split_once('=') {
+                    Some((name, value)) => (name, Some(value.to_owned())),
+                    None => (option, args.next().and_then(|v| v.into_string().ok())),
+                };
+                let value = value.unwrap_or_default();
+                match (name, value.as_str(), value.parse()) {
+                    ("--device", _, Ok(found)) => place = found,
+                    ("--device", _, Err(error)) => return wrong(&format!("--device: {error}")),
+                    ("--precision", "f32", _) => maps = DType::F32,
+                    ("--precision", "bf16", _) => maps = DType::BF16,
+                    ("--precision", "f16", _) => maps = DType::F16,
+                    _ => {
+                        return wrong(&format!(
+                            "{name}: expected f32, bf16 or f16, found {value:?}"
+                        ));
+                    }
+                }
             }
             Some("--help" | "-h") => {
                 println!("{USAGE}\n\nkinds: {}", BUILT.join(", "));
@@ -47,6 +70,17 @@ fn main() -> ExitCode {
     if prefixes.iter().any(String::is_empty) {
         return wrong("--kind: an empty prefix");
     }
+    let device = match open(place) {
+        Ok(device) => device,
+        Err(error) => return wrong(&format!("--device {error}")),
+    };
+    if operations {
+        return match compare_devices(&device) {
+            Ok(findings) => show(&findings),
+            Err(error) => wrong(&format!("{error:#}")),
+        };
+    }
+    perform_on(device, maps);
     let root = dir.unwrap_or_else(packaged);
     let wanted = |kind: &str| {
         prefixes.is_empty()
@@ -86,6 +120,25 @@ fn main() -> ExitCode {
         verdicts.len()
     );
     if failed + not_built == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// One line per comparison, and how many hold.
+fn show(findings: &[Finding]) -> ExitCode {
+    for Finding { name, error, bound } in findings {
+        let verdict = if error <= bound { "ok    " } else { "FAILED" };
+        println!("{verdict} {name:64} {error:9.2e} of {bound:.1e}");
+    }
+    let held = findings.iter().filter(|finding| finding.holds()).count();
+    println!(
+        "{} comparisons: {held} hold, {} do not",
+        findings.len(),
+        findings.len() - held
+    );
+    if held == findings.len() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

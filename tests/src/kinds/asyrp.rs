@@ -2,6 +2,7 @@ use super::{Outputs, put, put_gradient};
 use crate::array::Array;
 use crate::case::Case;
 use crate::config;
+use crate::stage::maps;
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor, Var};
 use sdft_adm::Unet;
@@ -46,7 +47,7 @@ impl Net {
         }
         let params = case.weights("model", &specs)?;
         Ok(Self {
-            unet: Unet::load(&params, &config)?,
+            unet: Unet::load(&params, &config)?.with_maps(maps()),
             params,
             n_blocks,
         })

@@ -1,6 +1,7 @@
 use super::{Outputs, labels, put, put_gradients, put_wide};
 use crate::case::Case;
 use crate::config;
+use crate::stage::maps;
 use anyhow::Result;
 use candle_core::{Tensor, Var};
 use sdft_adm::Unet;
@@ -12,16 +13,14 @@ use sdft_samplers::{Ancestral, Ddim, GivenNoise, Step, invert_ddim, sample_ddim,
 pub(super) fn unet(case: &Case, role: &str) -> Result<(Unet, Vec<(String, Var)>)> {
     let config = config::adm(case.get("model")?)?;
     let (params, vars) = case.weights(role, &Unet::specs(&config)?)?.trainable()?;
-    Ok((Unet::load(&params, &config)?, vars))
+    Ok((Unet::load(&params, &config)?.with_maps(maps()), vars))
 }
 
 /// The same, frozen.
 pub(super) fn frozen(case: &Case, role: &str) -> Result<Unet> {
     let config = config::adm(case.get("model")?)?;
-    Ok(Unet::load(
-        &case.weights(role, &Unet::specs(&config)?)?,
-        &config,
-    )?)
+    let params = case.weights(role, &Unet::specs(&config)?)?;
+    Ok(Unet::load(&params, &config)?.with_maps(maps()))
 }
 
 fn clip(case: &Case) -> Result<Clip> {

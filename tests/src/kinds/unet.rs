@@ -2,6 +2,7 @@ use super::{Outputs, labels, put, put_gradient, put_gradients};
 use crate::array::Array;
 use crate::case::Case;
 use crate::config;
+use crate::stage::maps;
 use anyhow::{Result, ensure};
 use candle_core::{Tensor, Var};
 use sdft_adm::{Encoder, Unet};
@@ -20,7 +21,7 @@ pub(super) fn forward_backward(case: &Case) -> Result<Outputs> {
         );
     }
     let (params, vars) = params.trainable()?;
-    let unet = Unet::load(&params, &config)?;
+    let unet = Unet::load(&params, &config)?.with_maps(maps());
     let x = Var::from_tensor(&case.input("x")?)?;
     let result = unet.forward(
         x.as_tensor(),

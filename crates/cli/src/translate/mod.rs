@@ -266,7 +266,7 @@ impl Maker for Translation<'_> {
         if self.translator.is_identity(variant) {
             return Ok(images.to_vec());
         }
-        let x0 = to_tensor(images)?;
+        let x0 = to_tensor(images)?.to_device(self.translator.device())?;
         let mut noise = NumberedNoise::new(self.plan.seed, numbers);
         let out = self.translator.run(variant, &x0, &mut noise, &mut |step| {
             go_on()?;

@@ -2,6 +2,7 @@
 
 use super::plan::{TranslatePlan, Variant};
 use crate::args::{EnergyArg, TranslatorArg, WalkArg};
+use crate::device::Stage;
 use crate::usage;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
@@ -10,6 +11,7 @@ use sdft_diffusion::{Clip, Diffusion};
 use sdft_models::{LoadedEncoder, LoadedModel};
 use sdft_samplers::{NumberedNoise, Observer};
 use sdft_schedule::Respacing;
+use sdft_train::Precision;
 use sdft_translators::{
     DomainIndependent, DomainSpecific, Edit, Energies, Ilvr, LowPass, Walk, ddib, egsde, ilvr,
     levels_of, sdedit, start_of, steps_inside,
@@ -22,6 +24,7 @@ pub(crate) struct Translator {
     classifier: Option<Encoder>,
     mask: Option<Tensor>,
     ways: Vec<Way>,
+    stage: Stage,
 }
 
 /// How one variant goes from input to output.
@@ -54,20 +57,19 @@ impl Translator {
         classifier: Option<&LoadedEncoder>,
         mask: Option<Tensor>,
     ) -> Result<Self> {
+        // Inversions and steering are to be exact unless something else is asked for.
+        let stage = Stage::open(Precision::F32)?;
         let ways = plan.variants.iter().map(|variant| {
-            way(plan, variant, model)
+            way(plan, variant, model, &stage.device)
                 .with_context(|| format!("{} {}", name(plan.method), variant.label))
         });
         Ok(Self {
             ways: ways.collect::<Result<_>>()?,
-            model: Unet::load(&model.params, &model.config)?,
-            source: source
-                .map(|m| Unet::load(&m.params, &m.config))
-                .transpose()?,
-            classifier: classifier
-                .map(|c| Encoder::load(&c.params, &c.config))
-                .transpose()?,
-            mask,
+            model: stage.unet(model)?,
+            source: source.map(|m| stage.unet(m)).transpose()?,
+            classifier: classifier.map(|c| stage.encoder(c)).transpose()?,
+            mask: mask.map(|m| m.to_device(&stage.device)).transpose()?,
+            stage,
         })
     }
 
@@ -118,6 +120,11 @@ impl Translator {
         }
     }
 
+    /// Where images have to be.
+    pub(crate) fn device(&self) -> &Device {
+        &self.stage.device
+    }
+
     /// Whether a variant leaves images as they are.
     pub(crate) fn is_identity(&self, variant: usize) -> bool {
         match &self.ways[variant].kind {
@@ -132,7 +139,12 @@ pub(crate) fn name(method: TranslatorArg) -> String {
     format!("{method:?}").to_lowercase()
 }
 
-fn way(plan: &TranslatePlan, variant: &Variant, model: &LoadedModel) -> Result<Way> {
+fn way(
+    plan: &TranslatePlan,
+    variant: &Variant,
+    model: &LoadedModel,
+    device: &Device,
+) -> Result<Way> {
     let process = &plan.process;
     let learned = model.config.learns_variance();
     let clip = if plan.clip == Some(false) {
@@ -150,7 +162,7 @@ fn way(plan: &TranslatePlan, variant: &Variant, model: &LoadedModel) -> Result<W
     let size = plan.image_size;
     let low_pass = || {
         let factor = variant.factor.unwrap_or(1);
-        LowPass::new(size, size, factor, DType::F32, &Device::Cpu)
+        LowPass::new(size, size, factor, DType::F32, device)
     };
     Ok(match plan.method {
         TranslatorArg::Sdedit => {
@@ -257,7 +269,8 @@ mod tests {
                 ..Variant::default()
             };
             let plan = TranslatePlan::of(TranslatorArg::Sdedit, walk, variant, &model);
-            let Way { diffusion, kind } = way(&plan, &plan.variants[0], &model).unwrap();
+            let Way { diffusion, kind } =
+                way(&plan, &plan.variants[0], &model, &Device::Cpu).unwrap();
             let Kind::Sdedit(edit) = kind else {
                 panic!("another method")
             };

@@ -23,6 +23,18 @@ pub(crate) struct AttentionShape {
 }
 
 impl AttentionShape {
+    /// The same for a GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_gpu(&self) -> sdft_cuda::Attention {
+        sdft_cuda::Attention {
+            batch: self.batch,
+            channels: self.channels,
+            n: self.n,
+            heads: self.heads,
+            head_by_head: self.order == AttentionOrder::Legacy,
+        }
+    }
+
     fn head_channels(&self) -> usize {
         self.channels / self.heads
     }

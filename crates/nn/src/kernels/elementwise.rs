@@ -1,4 +1,4 @@
-//! Sums, products and rectification, element by element.
+//! Sums, products and activations, element by element.
 
 use super::Real;
 use super::choice::Choice;
@@ -38,13 +38,37 @@ pub(crate) fn relu<T: Real>(x: &[T]) -> Vec<T> {
     )
 }
 
-/// The gradient of [`relu`]: `dy` where the result `y` is positive.
-pub(crate) fn relu_gradient<T: Real>(y: &[T], dy: &[T]) -> Vec<T> {
+/// The gradient of [`relu`]: `dy` where `x` is positive.
+pub(crate) fn relu_gradient<T: Real>(x: &[T], dy: &[T]) -> Vec<T> {
     zip(
-        y,
+        x,
         dy,
         #[inline(always)]
-        |y, dy| if y > T::default() { dy } else { T::default() },
+        |x, dy| if x > T::default() { dy } else { T::default() },
+    )
+}
+
+/// `x * sigmoid(x)`.
+pub(crate) fn silu<T: Real>(x: &[T]) -> Vec<T> {
+    zip(
+        x,
+        x,
+        #[inline(always)]
+        |x, _| x * x.sigmoid(),
+    )
+}
+
+/// The gradient of [`silu`].
+pub(crate) fn silu_gradient<T: Real>(x: &[T], dy: &[T]) -> Vec<T> {
+    let one = T::of(1.0);
+    zip(
+        x,
+        dy,
+        #[inline(always)]
+        |x, dy| {
+            let s = x.sigmoid();
+            dy * s * (one + x * (one - s))
+        },
     )
 }
 

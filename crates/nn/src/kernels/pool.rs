@@ -27,6 +27,17 @@ pub(crate) struct PoolShape {
 }
 
 impl PoolShape {
+    /// The same for a GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_gpu(&self) -> sdft_cuda::Pool {
+        sdft_cuda::Pool {
+            k: self.k,
+            stride: self.stride,
+            pad: self.pad,
+            mean: self.kind == PoolKind::Average,
+        }
+    }
+
     pub(crate) fn out_h(&self) -> usize {
         (self.h + 2 * self.pad - self.k) / self.stride + 1
     }

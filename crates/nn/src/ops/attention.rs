@@ -1,7 +1,11 @@
-use super::{elements, for_float, same_float};
+use super::dense::dense;
+use super::op::{Op, eval, run};
+use super::{check_types, elements, for_float};
 use crate::kernels::Real;
 use crate::kernels::attention::{self as kernel, AttentionOrder, AttentionShape};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
 
 /// Multi-head self-attention on a joint projection of queries, keys and values.
 ///
@@ -13,9 +17,9 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 /// - `qkv`: `[B, 3 C, N]` · returns: `[B, C, N]`
 ///
 /// # Errors
-/// `3 C` that does not split into 3 x `heads`, a type other than f32 or f64.
+/// `3 C` that does not split into 3 x `heads`, a type that is not floating.
 pub fn attention(qkv: &Tensor, heads: usize, order: AttentionOrder) -> Result<Tensor> {
-    same_float("attention", &[qkv])?;
+    check_types("attention", qkv, &[])?;
     let (batch, rows, n) = qkv.dims3()?;
     if heads == 0 || rows % (3 * heads) != 0 || rows == 0 || n == 0 {
         bail!(
@@ -30,51 +34,60 @@ pub fn attention(qkv: &Tensor, heads: usize, order: AttentionOrder) -> Result<Te
         heads,
         order,
     };
-    qkv.contiguous()?.apply_op1(Attention(shape))
+    run(Attention(shape), [&dense(qkv)?])
 }
 
 struct Attention(AttentionShape);
 
-impl CustomOp1 for Attention {
+impl Op<1> for Attention {
     fn name(&self) -> &'static str {
         "attention"
     }
 
-    fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu(&self, [qkv]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
         let s = &self.0;
-        for_float!(self.name(), qkv, T => {
-            let out = kernel::forward::<T>(s, elements(self.name(), qkv, layout)?);
+        for_float!(self.name(), qkv.0, T => {
+            let out = kernel::forward::<T>(s, elements(self.name(), qkv)?);
             Ok((T::storage(out), (s.batch, s.channels, s.n).into()))
         })
     }
 
-    fn bwd(&self, qkv: &Tensor, _out: &Tensor, dout: &Tensor) -> Result<Option<Tensor>> {
-        qkv.apply_op2_no_bwd(&dout.contiguous()?, &Gradient(self.0))
-            .map(Some)
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [qkv]: [(&CudaStorage, &Layout); 1]) -> Result<(CudaStorage, Shape)> {
+        sdft_cuda::attention_forward(&self.0.on_gpu(), qkv)
+    }
+
+    fn gradients(
+        &self,
+        [qkv]: [&Tensor; 1],
+        dy: &Tensor,
+        _: [bool; 1],
+    ) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(eval(&Gradient(self.0), [qkv, &dense(dy)?])?)])
     }
 }
 
 struct Gradient(AttentionShape);
 
-impl CustomOp2 for Gradient {
+impl Op<2> for Gradient {
     fn name(&self) -> &'static str {
         "attention gradient"
     }
 
-    fn cpu_fwd(
-        &self,
-        qkv: &CpuStorage,
-        qkv_layout: &Layout,
-        dout: &CpuStorage,
-        dout_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), qkv, T => {
+    fn cpu(&self, [qkv, dout]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
+        let shape = qkv.1.shape().clone();
+        for_float!(self.name(), qkv.0, T => {
             let dqkv = kernel::backward::<T>(
                 &self.0,
-                elements(self.name(), qkv, qkv_layout)?,
-                elements(self.name(), dout, dout_layout)?,
+                elements(self.name(), qkv)?,
+                elements(self.name(), dout)?,
             );
-            Ok((T::storage(dqkv), qkv_layout.shape().clone()))
+            Ok((T::storage(dqkv), shape))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [qkv, dout]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+        sdft_cuda::attention_backward(&self.0.on_gpu(), qkv, dout)
     }
 }

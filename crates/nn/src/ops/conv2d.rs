@@ -1,9 +1,11 @@
-use super::Input::{self, Shared};
-use super::{elements, for_float, same_float};
-use crate::backward::{done_with, keep};
+use super::dense::dense;
+use super::op::{Op, eval, run};
+use super::{check_types, elements, for_float};
 use crate::kernels::Real;
 use crate::kernels::conv::{self, ConvShape};
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
 
 /// Two-dimensional convolution with zero padding and a bias; `pad` is that above and below, and that left and right.
 ///
@@ -12,7 +14,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 /// - returns: `[B, C_out, (H + 2 pad[0] - K) / stride + 1, (W + 2 pad[1] - L) / stride + 1]`
 ///
 /// # Errors
-/// Shapes that do not fit, a kernel larger than the padded image, a type other than f32 or f64.
+/// Shapes that do not fit, a kernel larger than the padded image, types that do not fit.
 pub fn conv2d(
     x: &Tensor,
     w: &Tensor,
@@ -20,19 +22,6 @@ pub fn conv2d(
     stride: usize,
     pad: [usize; 2],
 ) -> Result<Tensor> {
-    conv2d_of(Shared(x), w, bias, stride, pad)
-}
-
-/// As [`conv2d`], with a say on whose the input is.
-pub(crate) fn conv2d_of(
-    input: Input<'_>,
-    w: &Tensor,
-    bias: &Tensor,
-    stride: usize,
-    pad: [usize; 2],
-) -> Result<Tensor> {
-    let x = input.tensor();
-    same_float("conv2d", &[x, w, bias])?;
     let (batch, c_in, h, width) = x.dims4()?;
     let (c_out, w_in, k_h, k_w) = w.dims4()?;
     if w_in != c_in || bias.dims() != [c_out] || stride == 0 || k_h * k_w == 0 {
@@ -58,24 +47,14 @@ pub(crate) fn conv2d_of(
         stride,
         pad,
     };
-    let y = Shape::from((batch, c_out, shape.out_h(), shape.out_w()));
-    let only_here = input.is_only_here();
-    let op = Conv2d {
-        shape,
-        y,
-        only_here,
-    };
-    x.contiguous()?
-        .apply_op3(&w.contiguous()?, &bias.contiguous()?, op)
+    convolution(shape, [x, w, bias])
 }
 
 /// A convolution of width one over `[B, C_in, N]`; `w` is `[C_out, C_in, 1]`.
 ///
 /// # Errors
 /// As [`conv2d`].
-pub(crate) fn pointwise(input: Input<'_>, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    let x = input.tensor();
-    same_float("pointwise", &[x, w, bias])?;
+pub(crate) fn pointwise(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (batch, c_in, n) = x.dims3()?;
     let (c_out, w_in, one) = w.dims3()?;
     if w_in != c_in || one != 1 || bias.dims() != [c_out] || n == 0 {
@@ -86,25 +65,7 @@ pub(crate) fn pointwise(input: Input<'_>, w: &Tensor, bias: &Tensor) -> Result<T
             bias.shape()
         );
     }
-    let shape = ConvShape {
-        batch,
-        c_in,
-        h: 1,
-        w: n,
-        c_out,
-        k: [1, 1],
-        stride: 1,
-        pad: [0, 0],
-    };
-    let y = Shape::from((batch, c_out, n));
-    let only_here = input.is_only_here();
-    let op = Conv2d {
-        shape,
-        y,
-        only_here,
-    };
-    x.contiguous()?
-        .apply_op3(&w.contiguous()?, &bias.contiguous()?, op)
+    convolution(ConvShape::dense(batch, c_in, n, c_out), [x, w, bias])
 }
 
 /// `x w^T + bias`: a convolution of images of one pixel.
@@ -113,9 +74,8 @@ pub(crate) fn pointwise(input: Input<'_>, w: &Tensor, bias: &Tensor) -> Result<T
 /// - `x`: `[B, I]` · `w`: `[O, I]` · `bias`: `[O]` · returns: `[B, O]`
 ///
 /// # Errors
-/// Shapes that do not fit, a type other than f32 or f64.
+/// Shapes that do not fit, types that do not fit.
 pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    same_float("linear", &[x, w, bias])?;
     let (batch, c_in) = x.dims2()?;
     let (c_out, w_in) = w.dims2()?;
     if w_in != c_in || bias.dims() != [c_out] {
@@ -126,152 +86,159 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
             bias.shape()
         );
     }
-    let op = Conv2d {
-        shape: ConvShape {
-            batch,
-            c_in,
-            h: 1,
-            w: 1,
-            c_out,
-            k: [1, 1],
-            stride: 1,
-            pad: [0, 0],
-        },
-        y: Shape::from((batch, c_out)),
-        only_here: false,
-    };
-    x.contiguous()?
-        .apply_op3(&w.contiguous()?, &bias.contiguous()?, op)
+    convolution(ConvShape::dense(batch, c_in, 1, c_out), [x, w, bias])
 }
 
-/// Tensors of more or fewer dimensions hold the same elements.
-struct Conv2d {
-    shape: ConvShape,
-    /// The shape of the result.
-    y: Shape,
-    /// No other operation reads the input.
-    only_here: bool,
+fn convolution(shape: ConvShape, [x, w, bias]: [&Tensor; 3]) -> Result<Tensor> {
+    check_types("conv2d", x, &[w, bias])?;
+    run(
+        Conv2d(shape),
+        [&dense(x)?, &w.contiguous()?, &bias.contiguous()?],
+    )
 }
 
-impl CustomOp3 for Conv2d {
+/// Tensors of fewer dimensions hold the same elements.
+struct Conv2d(ConvShape);
+
+impl Conv2d {
+    /// The shape of the result, as many dimensions as the input has.
+    fn y(&self, rank: usize) -> Shape {
+        let s = &self.0;
+        match rank {
+            2 => (s.batch, s.c_out).into(),
+            3 => (s.batch, s.c_out, s.w).into(),
+            _ => (s.batch, s.c_out, s.out_h(), s.out_w()).into(),
+        }
+    }
+}
+
+impl Op<3> for Conv2d {
     fn name(&self) -> &'static str {
         "conv2d"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), x, T => {
+    fn cpu(&self, [x, w, bias]: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), x.0, T => {
             let y = conv::forward::<T>(
-                &self.shape,
-                elements(self.name(), x, x_layout)?,
-                elements(self.name(), w, w_layout)?,
-                Some(elements(self.name(), bias, bias_layout)?),
+                &self.0,
+                elements(self.name(), x)?,
+                elements(self.name(), w)?,
+                Some(elements(self.name(), bias)?),
             );
-            Ok((T::storage(y), self.y.clone()))
+            Ok((T::storage(y), self.y(x.1.dims().len())))
         })
     }
 
-    fn bwd(
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [x, w, bias]: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
+        sdft_cuda::conv_forward(&self.0.on_gpu(), x, w, bias)
+    }
+
+    fn gradients(
         &self,
-        x: &Tensor,
-        w: &Tensor,
-        bias: &Tensor,
-        _y: &Tensor,
+        [x, w, bias]: [&Tensor; 3],
         dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
-        let dx = x
-            .track_op()
-            .then(|| dy.apply_op2_no_bwd(w, &InputGradient(self.shape, x.shape())));
-        let dw = if w.track_op() {
-            let op = WeightGradient(self.shape, w.shape());
-            keep(w, x.apply_op2_no_bwd(&dy, &op)?)?
-        } else {
-            None
-        };
-        let db = if bias.track_op() {
-            keep(bias, dy.apply_op1_no_bwd(&BiasGradient)?)?
-        } else {
-            None
-        };
-        if self.only_here {
-            done_with(x)?;
-        }
-        Ok((dx.transpose()?, dw, db))
+        [dx, dw, db]: [bool; 3],
+    ) -> Result<[Option<Tensor>; 3]> {
+        let dy = &dense(dy)?;
+        let input = || eval(&InputGradient(self.0, x.shape().clone()), [dy, w]);
+        let weight = || eval(&WeightGradient(self.0, w.shape().clone()), [x, dy]);
+        Ok([
+            dx.then(input).transpose()?,
+            dw.then(weight).transpose()?,
+            db.then(|| eval(&BiasGradient(bias.elem_count()), [dy]))
+                .transpose()?,
+        ])
+    }
+
+    fn reads(&self, [dx, dw, _]: [bool; 3]) -> [bool; 3] {
+        [dw, dx, false]
     }
 }
 
-struct InputGradient<'a>(ConvShape, &'a Shape);
+/// From the gradient of the result to that of the input, of this shape.
+struct InputGradient(ConvShape, Shape);
 
-impl CustomOp2 for InputGradient<'_> {
+impl Op<2> for InputGradient {
     fn name(&self) -> &'static str {
         "conv2d input gradient"
     }
 
-    fn cpu_fwd(
-        &self,
-        dy: &CpuStorage,
-        dy_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let s = &self.0;
-        for_float!(self.name(), dy, T => {
+    fn cpu(&self, [dy, w]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), dy.0, T => {
             let dx = conv::input_gradient::<T>(
-                s,
-                elements(self.name(), dy, dy_layout)?,
-                elements(self.name(), w, w_layout)?,
+                &self.0,
+                elements(self.name(), dy)?,
+                elements(self.name(), w)?,
             );
             Ok((T::storage(dx), self.1.clone()))
         })
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [dy, w]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+        sdft_cuda::conv_input_gradient(&self.0.on_gpu(), self.1.rank(), dy, w)
+    }
 }
 
-struct WeightGradient<'a>(ConvShape, &'a Shape);
+/// The gradient of the weight, of this shape.
+struct WeightGradient(ConvShape, Shape);
 
-impl CustomOp2 for WeightGradient<'_> {
+impl Op<2> for WeightGradient {
     fn name(&self) -> &'static str {
         "conv2d weight gradient"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        dy: &CpuStorage,
-        dy_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let s = &self.0;
-        for_float!(self.name(), x, T => {
+    fn cpu(&self, [x, dy]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), x.0, T => {
             let dw = conv::weight_gradient::<T>(
-                s,
-                elements(self.name(), x, x_layout)?,
-                elements(self.name(), dy, dy_layout)?,
+                &self.0,
+                elements(self.name(), x)?,
+                elements(self.name(), dy)?,
             );
             Ok((T::storage(dw), self.1.clone()))
         })
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [x, dy]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+        Ok((
+            sdft_cuda::conv_weight_gradient(&self.0.on_gpu(), x, dy)?,
+            self.1.clone(),
+        ))
+    }
+
+    fn widens(&self) -> bool {
+        true
+    }
+
+    fn is_map(&self) -> bool {
+        false
+    }
 }
 
-struct BiasGradient;
+/// Sums over images and places of so many channels.
+struct BiasGradient(usize);
 
-impl candle_core::CustomOp1 for BiasGradient {
+impl Op<1> for BiasGradient {
     fn name(&self) -> &'static str {
         "conv2d bias gradient"
     }
 
-    fn cpu_fwd(&self, dy: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (batch, channels) = (layout.dims()[0], layout.dims()[1]);
-        for_float!(self.name(), dy, T => {
-            let db = conv::bias_gradient::<T>(elements(self.name(), dy, layout)?, batch, channels);
-            Ok((T::storage(db), channels.into()))
+    fn cpu(&self, [dy]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
+        let batch = dy.1.dims()[0];
+        for_float!(self.name(), dy.0, T => {
+            let db = conv::bias_gradient::<T>(elements(self.name(), dy)?, batch, self.0);
+            Ok((T::storage(db), self.0.into()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [dy]: [(&CudaStorage, &Layout); 1]) -> Result<(CudaStorage, Shape)> {
+        Ok((sdft_cuda::column_sum(dy, self.0)?, self.0.into()))
+    }
+
+    fn widens(&self) -> bool {
+        true
     }
 }

@@ -1,9 +1,11 @@
-use super::Input::{self, Shared};
-use super::{elements, for_float, same_float};
-use crate::backward::done_with;
+use super::dense::dense;
+use super::op::{Op, eval, run};
+use super::{check_types, elements, for_float};
 use crate::kernels::Real;
 use crate::kernels::norm::{self, Activation, NormShape, Statistics};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
 use std::sync::OnceLock;
 
 /// Group normalisation, an affine map per image and channel, and optionally SiLU, in one operation.
@@ -17,7 +19,7 @@ use std::sync::OnceLock;
 /// - `x`: `[B, C, H, W]` or `[B, C, N]` · `a`, `b`: `[B, C]` · returns: the shape of `x`
 ///
 /// # Errors
-/// Channels that the number of groups does not divide, shapes that do not fit, a type other than f32 or f64.
+/// Channels that the number of groups does not divide, shapes or types that do not fit.
 pub fn norm_act(
     x: &Tensor,
     a: &Tensor,
@@ -26,33 +28,29 @@ pub fn norm_act(
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    norm_act_of(Shared(x), a, b, groups, eps, activation)
+    norm_act_of(x, &Tensor::stack(&[a, b], 0)?, groups, eps, activation)
 }
 
-/// As [`norm_act`], with a say on whose the input is.
+/// As [`norm_act`], with `a` and `b` in one tensor `[2, B, C]`.
 pub(crate) fn norm_act_of(
-    input: Input<'_>,
-    a: &Tensor,
-    b: &Tensor,
+    x: &Tensor,
+    ab: &Tensor,
     groups: usize,
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    let x = input.tensor();
-    same_float("norm_act", &[x, a, b])?;
+    check_types("norm_act", x, &[ab])?;
     let dims = x.dims();
     if dims.len() < 2
         || dims[1..].contains(&0)
         || groups == 0
         || !dims[1].is_multiple_of(groups)
-        || a.dims() != &dims[..2]
-        || b.dims() != &dims[..2]
+        || ab.dims() != [2, dims[0], dims[1]]
     {
         bail!(
-            "norm_act: input {:?}, scale {:?} and shift {:?} do not fit {groups} groups",
+            "norm_act: input {:?} and scale and shift {:?} do not fit {groups} groups",
             x.shape(),
-            a.shape(),
-            b.shape()
+            ab.shape(),
         );
     }
     let shape = NormShape {
@@ -65,10 +63,8 @@ pub(crate) fn norm_act_of(
         eps,
         activation,
         statistics: OnceLock::new(),
-        only_here: input.is_only_here(),
     };
-    x.contiguous()?
-        .apply_op3(&a.contiguous()?, &b.contiguous()?, op)
+    run(op, [&dense(x)?, &ab.contiguous()?])
 }
 
 struct NormAct {
@@ -76,111 +72,170 @@ struct NormAct {
     eps: f64,
     activation: Activation,
     /// Left by the forward pass for the backward pass.
-    statistics: OnceLock<Statistics>,
-    /// No other operation reads the input.
-    only_here: bool,
+    statistics: OnceLock<Kept>,
 }
 
-impl CustomOp3 for NormAct {
+/// Means and reciprocal standard deviations, where they were computed.
+#[derive(Clone)]
+enum Kept {
+    Host(Statistics),
+    #[cfg(feature = "cuda")]
+    Device(sdft_cuda::Statistics),
+}
+
+impl Op<2> for NormAct {
     fn name(&self) -> &'static str {
         "norm_act"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        a: &CpuStorage,
-        a_layout: &Layout,
-        b: &CpuStorage,
-        b_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), x, T => {
-            let (y, statistics) = norm::forward::<T>(
-                &self.shape,
-                elements(self.name(), x, x_layout)?,
-                elements(self.name(), a, a_layout)?,
-                elements(self.name(), b, b_layout)?,
-                self.eps,
-                self.activation,
-            );
+    fn cpu(&self, [x, ab]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
+        let shape = x.1.shape().clone();
+        for_float!(self.name(), x.0, T => {
+            let ab = elements::<T>(self.name(), ab)?;
+            let (a, b) = ab.split_at(ab.len() / 2);
+            let x = elements(self.name(), x)?;
+            let (y, statistics) = norm::forward::<T>(&self.shape, x, a, b, self.eps, self.activation);
             // The operation is made for one call, so nothing was there before.
-            let _ = self.statistics.set(statistics);
-            Ok((T::storage(y), x_layout.shape().clone()))
+            let _ = self.statistics.set(Kept::Host(statistics));
+            Ok((T::storage(y), shape))
         })
     }
 
-    fn bwd(
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [x, ab]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+        let (y, shape, statistics) = sdft_cuda::norm_forward(&self.on_gpu(), self.eps, x, ab)?;
+        let _ = self.statistics.set(Kept::Device(statistics));
+        Ok((y, shape))
+    }
+
+    fn gradients(
         &self,
-        x: &Tensor,
-        a: &Tensor,
-        b: &Tensor,
-        _y: &Tensor,
+        [x, ab]: [&Tensor; 2],
         dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let Some(statistics) = self.statistics.get() else {
-            bail!("norm_act: backward without forward");
+        wanted: [bool; 2],
+    ) -> Result<[Option<Tensor>; 2]> {
+        let dy = &dense(dy)?;
+        let (dx, dab) = match self.statistics.get() {
+            None => bail!("norm_act: backward without forward"),
+            Some(Kept::Host(statistics)) => {
+                let gradient = Gradient {
+                    shape: self.shape,
+                    activation: self.activation,
+                    statistics: statistics.clone(),
+                };
+                let all = eval(&gradient, [x, ab, dy])?;
+                let n = x.elem_count();
+                let dx = all.narrow(0, 0, n)?.reshape(x.shape())?;
+                let dab = all.narrow(0, n, ab.elem_count())?.reshape(ab.shape())?;
+                (dx.to_dtype(x.dtype())?, dab)
+            }
+            #[cfg(feature = "cuda")]
+            Some(Kept::Device(statistics)) => {
+                let sums = Sums {
+                    shape: self.on_gpu(),
+                    statistics: statistics.clone(),
+                };
+                let sums_of = eval(&sums, [x, ab, dy])?;
+                let n = ab.elem_count();
+                let dab = sums_of.narrow(0, 0, n)?.reshape(ab.shape())?;
+                let dx = if wanted[0] {
+                    eval(&Spread(sums), [x, ab, dy, &sums_of])?
+                } else {
+                    x.clone()
+                };
+                (dx, dab)
+            }
         };
-        let all = x.apply_op3_no_bwd(
-            &stack(a, b)?,
-            &dy.contiguous()?,
-            &Gradient {
-                of: self,
-                statistics,
-            },
-        )?;
-        if self.only_here {
-            done_with(x)?;
-        }
-        let (nx, na) = (x.elem_count(), a.elem_count());
-        // Frozen parameters collect nothing.
-        let part = |of: &Tensor, start: usize, len: usize| {
-            of.track_op()
-                .then(|| all.narrow(0, start, len)?.reshape(of.shape()))
-                .transpose()
-        };
-        Ok((part(x, 0, nx)?, part(a, nx, na)?, part(b, nx + na, na)?))
+        Ok([wanted[0].then_some(dx), wanted[1].then_some(dab)])
     }
 }
 
-fn stack(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    Tensor::stack(&[a, b], 0)?.detach().contiguous()
+#[cfg(feature = "cuda")]
+impl NormAct {
+    fn on_gpu(&self) -> sdft_cuda::Norm {
+        sdft_cuda::Norm {
+            groups: self.shape.groups,
+            silu: self.activation == Activation::Silu,
+        }
+    }
 }
 
 /// Gradients of `x`, `a` and `b`, one after the other in one flat tensor.
-struct Gradient<'a> {
-    of: &'a NormAct,
-    statistics: &'a Statistics,
+struct Gradient {
+    shape: NormShape,
+    activation: Activation,
+    statistics: Statistics,
 }
 
-impl CustomOp3 for Gradient<'_> {
+impl Op<3> for Gradient {
     fn name(&self) -> &'static str {
         "norm_act gradient"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        ab: &CpuStorage,
-        ab_layout: &Layout,
-        dy: &CpuStorage,
-        dy_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), x, T => {
-            let ab = elements::<T>(self.name(), ab, ab_layout)?;
+    fn cpu(&self, [x, ab, dy]: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), x.0, T => {
+            let ab = elements::<T>(self.name(), ab)?;
             let (a, b) = ab.split_at(ab.len() / 2);
             let all = norm::backward::<T>(
-                &self.of.shape,
-                elements(self.name(), x, x_layout)?,
+                &self.shape,
+                elements(self.name(), x)?,
                 a,
                 b,
-                self.statistics,
-                self.of.activation,
-                elements(self.name(), dy, dy_layout)?,
+                &self.statistics,
+                self.activation,
+                elements(self.name(), dy)?,
             );
             let len = all.len();
             Ok((T::storage(all), len.into()))
         })
+    }
+
+    fn widens(&self) -> bool {
+        true
+    }
+}
+
+/// The gradient of `a` and `b`, and what each group's inputs have in common, in one flat tensor on a GPU.
+#[cfg(feature = "cuda")]
+struct Sums {
+    shape: sdft_cuda::Norm,
+    statistics: sdft_cuda::Statistics,
+}
+
+#[cfg(feature = "cuda")]
+impl Op<3> for Sums {
+    fn name(&self) -> &'static str {
+        "norm_act sums"
+    }
+
+    fn cpu(&self, _: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
+        bail!("{} are made on a GPU", self.name())
+    }
+
+    fn cuda(&self, [x, ab, dy]: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
+        sdft_cuda::norm_sums(&self.shape, &self.statistics, x, ab, dy)
+    }
+}
+
+/// The gradient of `x` from [`Sums`].
+#[cfg(feature = "cuda")]
+struct Spread(Sums);
+
+#[cfg(feature = "cuda")]
+impl Op<4> for Spread {
+    fn name(&self) -> &'static str {
+        "norm_act gradient"
+    }
+
+    fn cpu(&self, _: [(&CpuStorage, &Layout); 4]) -> Result<(CpuStorage, Shape)> {
+        bail!("{} on a GPU from its sums", self.name())
+    }
+
+    fn cuda(
+        &self,
+        [x, ab, dy, sums]: [(&CudaStorage, &Layout); 4],
+    ) -> Result<(CudaStorage, Shape)> {
+        let Sums { shape, statistics } = &self.0;
+        sdft_cuda::norm_gradient(shape, statistics, x, ab, dy, sums)
     }
 }

@@ -1,7 +1,11 @@
-use super::{elements, for_float, same_float};
+use super::dense::dense;
+use super::op::{Op, eval, run};
+use super::{check_types, elements, for_float};
 use crate::kernels::Real;
 use crate::kernels::pool::{self as kernel, PoolKind, PoolShape};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
 
 /// Maximum or mean over `k x k` windows. Padding takes no part: a mean is that of the elements inside the image
 /// (`count_include_pad=False`).
@@ -10,9 +14,9 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 /// - `x`: `[B, C, H, W]` · returns: `[B, C, (H + 2 pad - k) / stride + 1, (W + 2 pad - k) / stride + 1]`
 ///
 /// # Errors
-/// Padding of more than half a window, an image smaller than a window, a type other than f32 or f64.
+/// Padding of more than half a window, an image smaller than a window, a type that is not floating.
 pub fn pool(x: &Tensor, kind: PoolKind, k: usize, stride: usize, pad: usize) -> Result<Tensor> {
-    same_float("pool", &[x])?;
+    check_types("pool", x, &[])?;
     let (_, _, h, w) = x.dims4()?;
     if k == 0 || stride == 0 || 2 * pad > k || h.min(w) + 2 * pad < k {
         bail!("pool: windows {k}x{k} (stride {stride}, padding {pad}) do not fit an image {h}x{w}");
@@ -25,51 +29,60 @@ pub fn pool(x: &Tensor, kind: PoolKind, k: usize, stride: usize, pad: usize) -> 
         stride,
         pad,
     };
-    x.contiguous()?.apply_op1(Pool(shape))
+    run(Pool(shape), [&dense(x)?])
 }
 
 struct Pool(PoolShape);
 
-impl CustomOp1 for Pool {
+impl Op<1> for Pool {
     fn name(&self) -> &'static str {
         "pool"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (b, c, _, _) = layout.shape().dims4()?;
-        for_float!(self.name(), x, T => {
-            let y = kernel::forward::<T>(&self.0, elements(self.name(), x, layout)?);
+    fn cpu(&self, [x]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
+        let (b, c, _, _) = x.1.shape().dims4()?;
+        for_float!(self.name(), x.0, T => {
+            let y = kernel::forward::<T>(&self.0, elements(self.name(), x)?);
             Ok((T::storage(y), (b, c, self.0.out_h(), self.0.out_w()).into()))
         })
     }
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        x.apply_op2_no_bwd(&dy.contiguous()?, &Gradient(self.0))
-            .map(Some)
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [x]: [(&CudaStorage, &Layout); 1]) -> Result<(CudaStorage, Shape)> {
+        sdft_cuda::pool_forward(&self.0.on_gpu(), x)
+    }
+
+    fn gradients(
+        &self,
+        [x]: [&Tensor; 1],
+        dy: &Tensor,
+        _: [bool; 1],
+    ) -> Result<[Option<Tensor>; 1]> {
+        Ok([Some(eval(&Gradient(self.0), [x, &dense(dy)?])?)])
     }
 }
 
 struct Gradient(PoolShape);
 
-impl CustomOp2 for Gradient {
+impl Op<2> for Gradient {
     fn name(&self) -> &'static str {
         "pool gradient"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        dy: &CpuStorage,
-        dy_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        for_float!(self.name(), x, T => {
+    fn cpu(&self, [x, dy]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
+        let shape = x.1.shape().clone();
+        for_float!(self.name(), x.0, T => {
             let dx = kernel::gradient::<T>(
                 &self.0,
-                elements(self.name(), x, x_layout)?,
-                elements(self.name(), dy, dy_layout)?,
+                elements(self.name(), x)?,
+                elements(self.name(), dy)?,
             );
-            Ok((T::storage(dx), x_layout.shape().clone()))
+            Ok((T::storage(dx), shape))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [x, dy]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+        sdft_cuda::pool_gradient(&self.0.on_gpu(), x, dy)
     }
 }

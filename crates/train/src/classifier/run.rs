@@ -15,7 +15,7 @@ use sdft_diffusion::Diffusion;
 use sdft_models::encoder_metadata;
 use sdft_nn::{Params, backward};
 use sdft_noise::{Draw, Purpose};
-use sdft_optim::{Accumulator, MicroBatches, collect_gradients};
+use sdft_optim::{Accumulator, MicroBatches, Verdict, collect_gradients};
 use sdft_samplers::seeded_normal;
 use sdft_schedule::{Respacing, TimestepSampler};
 use std::collections::{BTreeMap, HashMap};
@@ -61,7 +61,8 @@ pub fn start_classifier(
             .get(name)
             .filter(|known| !name.starts_with("out.") && known.shape() == tensor.shape());
         taken += usize::from(known.is_some());
-        entries.push((name.to_owned(), (*known.unwrap_or(&tensor)).clone()));
+        let tensor = known.unwrap_or(&tensor).to_device(device)?;
+        entries.push((name.to_owned(), tensor));
     }
     Ok((Params::new(entries), taken))
 }
@@ -110,7 +111,7 @@ pub fn train_classifier(
     let batches = Batches::new(both.clone(), plan.seed, plan.steps.batch, augment)?;
     let config = plan.model.encoder();
     let (params, vars) = start.trainable()?;
-    let encoder = Encoder::load(&params, &config)?;
+    let encoder = Encoder::load(&params, &config)?.with_maps(plan.steps.precision.maps());
     let pace = plan.pace();
     let mut task = Classifying {
         encoder: if plan.steps.recompute {
@@ -119,7 +120,7 @@ pub fn train_classifier(
             encoder
         },
         diffusion: plan.process.diffusion(false, &Respacing::All)?,
-        updater: Updater::new(&plan.optim, plan.steps.steps, vars)?,
+        updater: Updater::new(&plan.optim, plan.steps.precision, plan.steps.steps, vars)?,
         start: Some(start),
         plan: &plan,
         folder: &folder,
@@ -179,7 +180,8 @@ impl Classifying<'_> {
         let Some(held_out) = &self.held_out else {
             return Ok(None);
         };
-        let encoder = Encoder::load(&self.updater.averaged()?, &self.config)?;
+        let maps = self.plan.steps.precision.maps();
+        let encoder = Encoder::load(&self.updater.averaged()?, &self.config)?.with_maps(maps);
         Ok(Some(held_out.accuracy(
             &encoder,
             &self.diffusion,
@@ -263,17 +265,20 @@ impl Task for Classifying<'_> {
                 &labels[part],
             )?;
             loss += share(n, total) * f64::from(value.to_scalar::<f32>()?);
+            let value = self.updater.scaled(&value)?;
             gradients.add(
                 &collect_gradients(&self.updater.vars, &backward(&value)?),
                 n,
             )?;
         }
-        if !loss.is_finite() {
-            return Ok(Stepped::Skipped("loss"));
-        }
-        Ok(match self.updater.apply(step, &gradients.finish()?)? {
-            Some(norm) => Stepped::Updated(vec![("loss", loss), ("grad_norm", norm)]),
-            None => Stepped::Skipped("gradient"),
+        let total = Tensor::new(&[loss], x0.device())?;
+        let issued = self.updater.apply(step, &gradients.finish()?, &total)?;
+        Ok(match issued.wait()? {
+            Verdict::Updated { grad_norm } => {
+                Stepped::Updated(vec![("loss", loss), ("grad_norm", grad_norm)])
+            }
+            Verdict::BadLoss => Stepped::Skipped("loss"),
+            Verdict::BadGradient => Stepped::Skipped("gradient"),
         })
     }
 
@@ -313,7 +318,7 @@ impl Task for Classifying<'_> {
         Ok(())
     }
 
-    fn state(&self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
+    fn state(&mut self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
         let state = self.updater.state(position)?;
         Ok((state, self.metadata(position)?))
     }

@@ -4,6 +4,7 @@ use crate::drive::{Ending, Stepped, Task, Watcher, drive, file_name, provenance}
 use crate::error::{Result, TrainError};
 use crate::folder::{RunFolder, RunPlan};
 use crate::log::Log;
+use crate::plan::Precision;
 use crate::preview::{sheet, to_images};
 use crate::snapshot::{Position, Snapshot};
 use crate::update::{State, Updater};
@@ -15,8 +16,8 @@ use sdft_asyrp::{
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::BottleneckNet;
 use sdft_imaging::{to_unit_range, write_png};
-use sdft_nn::{Params, backward};
-use sdft_optim::collect_gradients;
+use sdft_nn::Params;
+use sdft_optim::Verdict;
 use sdft_samplers::NumberedNoise;
 use sdft_schedule::Schedule;
 use std::collections::BTreeMap;
@@ -75,7 +76,7 @@ pub fn train_direction(
         inversion: sequence(walk.inversion, walk.t_0),
         steps: training_sequence(walk.steps, walk.t_0, walk.t_edit),
         per_epoch: plan.steps_per_epoch(data.len()),
-        updater: Updater::new(&plan.optim, plan.pace.epochs, vars)?,
+        updater: Updater::new(&plan.optim, Precision::F32, plan.pace.epochs, vars)?,
         start: Some(start),
         plan: &plan,
         folder: &folder,
@@ -157,11 +158,10 @@ impl Directing<'_> {
                 bad = Some("loss");
                 candle_core::bail!("{STOPPED}");
             }
-            let gradients = collect_gradients(&updater.vars, &backward(&loss.total)?);
-            let norm = updater
-                .apply(epoch, &gradients)
+            let verdict = updater
+                .descend(epoch, &loss.total)
                 .map_err(candle_core::Error::wrap)?;
-            let Some(norm) = norm else {
+            let Verdict::Updated { grad_norm: norm } = verdict else {
                 bad = Some("gradient");
                 candle_core::bail!("{STOPPED}");
             };
@@ -328,7 +328,7 @@ impl Task for Directing<'_> {
         Ok(())
     }
 
-    fn state(&self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
+    fn state(&mut self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
         let state = self.updater.state(position)?;
         let metadata = direction_metadata(&self.info(), &self.facts(position))?;
         Ok((state, metadata))

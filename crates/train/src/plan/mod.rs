@@ -1,5 +1,6 @@
 //! Everything that decides a run, as it stands in `plan.toml`.
 
+use candle_core::DType;
 use sdft_adm::AdmConfig;
 use sdft_losses::{Distillation, Objective, Variational};
 use sdft_models::Process;
@@ -217,6 +218,34 @@ impl Default for OptimPlan {
     }
 }
 
+/// The type of the feature maps, and how products are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// f32 on the CPU; on a GPU bf16 where it has it, else f16. Settled before a run begins.
+    #[default]
+    Auto,
+    /// f32; on a GPU by algorithms that give the same bits again.
+    F32,
+    /// f32 maps; a GPU rounds factors of products to tf32.
+    Tf32,
+    /// bf16 maps, f32 weights, norms and loss.
+    Bf16,
+    /// f16 maps, f32 weights, norms and loss; the loss is scaled.
+    F16,
+}
+
+impl Precision {
+    /// The type of feature maps.
+    pub fn maps(self) -> DType {
+        match self {
+            Self::Auto | Self::F32 | Self::Tf32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+        }
+    }
+}
+
 /// Length and batches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -230,6 +259,8 @@ pub struct LoopPlan {
     /// Values inside the network's blocks are computed again in the backward pass instead of kept: less memory, more time, the same
     /// result up to rounding.
     pub recompute: bool,
+    /// The type of the feature maps.
+    pub precision: Precision,
     /// How micro-batches add up.
     pub accumulate: Accumulate,
     /// Steps in a row whose loss or gradient is not finite before the run stops.
@@ -243,6 +274,7 @@ impl Default for LoopPlan {
             batch: 8,
             micro_batch: 0,
             recompute: false,
+            precision: Precision::Auto,
             accumulate: Accumulate::Mean,
             max_skips: 5,
         }

@@ -32,6 +32,35 @@ pub(crate) struct ConvShape {
 const FEW_INPUTS: usize = 16;
 
 impl ConvShape {
+    /// A dense layer at each of `n` places.
+    pub(crate) fn dense(batch: usize, c_in: usize, n: usize, c_out: usize) -> Self {
+        Self {
+            batch,
+            c_in,
+            h: 1,
+            w: n,
+            c_out,
+            k: [1, 1],
+            stride: 1,
+            pad: [0, 0],
+        }
+    }
+
+    /// The same for a GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_gpu(&self) -> sdft_cuda::Conv {
+        sdft_cuda::Conv {
+            batch: self.batch,
+            c_in: self.c_in,
+            h: self.h,
+            w: self.w,
+            c_out: self.c_out,
+            k: self.k,
+            stride: self.stride,
+            pad: self.pad,
+        }
+    }
+
     pub(crate) fn out_h(&self) -> usize {
         (self.h + 2 * self.pad[0] - self.k[0]) / self.stride + 1
     }

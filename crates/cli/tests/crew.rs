@@ -1,0 +1,141 @@
+//! Where a run computes, in what precision, and by how many processes.
+#![cfg(unix)]
+
+mod common;
+
+use common::{Place, SHORT};
+use std::path::Path;
+
+fn losses(root: &Path) -> Vec<f64> {
+    let log = std::fs::read_to_string(root.join("log.jsonl")).unwrap();
+    let lines = log.lines().flat_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        ["loss", "base", "grad_norm"].map(|key| line[key].as_f64().unwrap())
+    });
+    lines.collect()
+}
+
+fn assert_close(a: &[f64], b: &[f64], bound: f64) {
+    assert_eq!(a.len(), b.len());
+    for (a, b) in a.iter().zip(b) {
+        assert!((a - b).abs() <= bound * a.abs(), "{a} {b}");
+    }
+}
+
+/// Arguments beside those of a short run.
+fn with<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&SHORT[..SHORT.len() - 1], &["--device=cpu", name], more].concat()
+}
+
+#[test]
+fn two_processes_train_what_one_does_and_go_on_where_one_left_off() {
+    let place = Place::new();
+    place.run(&with("--name=alone", &[])).ok();
+    let run = place.run(&with("--name=pair", &["--gpus=2"])).ok();
+    assert!(run.err.contains("by 2 processes"), "{run:?}");
+    assert_eq!(run.err.matches("writes runs/pair").count(), 1, "{run:?}");
+    let (alone, pair) = (place.path("runs/alone"), place.path("runs/pair"));
+    assert_close(&losses(&alone), &losses(&pair), 1e-4);
+    for file in ["final.safetensors", "samples/step-000008.png", "plan.toml"] {
+        assert!(pair.join(file).is_file(), "{file}");
+    }
+
+    // Six steps alone, the last two by a pair.
+    place
+        .run(&with("--name=short", &["--set=loop.steps=6"]))
+        .ok();
+    let on = [
+        "train",
+        "--resume",
+        "runs/short",
+        "--steps=8",
+        "--device=cpu",
+    ];
+    place.run(&[&on[..], &["--gpus=2"]].concat()).ok();
+    assert_close(
+        &losses(&alone)[6..],
+        &losses(&place.path("runs/short"))[6..],
+        1e-4,
+    );
+}
+
+#[test]
+fn a_crew_that_cannot_be_is_refused() {
+    let place = Place::new();
+    let alone = |variables: &[(&str, &str)]| {
+        let mut command = place.command(&with("--name=x", &[]));
+        command.envs(variables.iter().copied());
+        common::Run::from(command.output().unwrap())
+    };
+    alone(&[("WORLD_SIZE", "2"), ("RANK", "5")]).fails(2, &["RANK", "up to 1", "\"5\""]);
+    alone(&[("WORLD_SIZE", "many")]).fails(2, &["WORLD_SIZE", "\"many\""]);
+    // Too few images for the processes: the one that leads says so, the others go.
+    place
+        .run(&with("--name=few", &["--gpus=3", "--set=loop.batch=2"]))
+        .fails(2, &["loop.batch", "3 processes"]);
+    assert!(!place.path("runs/few").exists());
+    place
+        .run(&["train", "--gpus=0"])
+        .fails(2, &["--gpus", "from 1 to 4096"]);
+}
+
+#[test]
+fn half_maps_train_stand_in_the_plan_and_can_be_left_again() {
+    let place = Place::new();
+    place.run(&with("--name=f32", &[])).ok();
+    place.run(&with("--name=bf16", &["--precision=bf16"])).ok();
+    place.run(&with("--name=f16", &["--precision=f16"])).ok();
+    let of = |name: &str| losses(&place.path(&format!("runs/{name}")));
+    assert_close(&of("f32"), &of("bf16"), 0.05);
+    assert_close(&of("f32"), &of("f16"), 0.01);
+    assert_ne!(of("f32"), of("bf16"));
+    let plan = |name: &str| {
+        std::fs::read_to_string(place.path(&format!("runs/{name}/plan.toml"))).unwrap()
+    };
+    assert!(plan("f32").contains("precision = \"f32\""));
+    assert!(plan("bf16").contains("precision = \"bf16\""));
+    // The loss scale of f16 is part of a checkpoint.
+    let state = place.path("runs/f16/checkpoints/step-000008/state.json");
+    let state: serde_json::Value = serde_json::from_slice(&std::fs::read(state).unwrap()).unwrap();
+    let scale = state["position"]["loss_scale"][0].as_u64().unwrap();
+    assert_eq!(f64::from_bits(scale), 65_536.0);
+    assert_eq!(state["position"]["loss_scale"][1], 8);
+    let on = [
+        "train",
+        "--resume",
+        "runs/bf16",
+        "--steps=10",
+        "--device=cpu",
+    ];
+    place.run(&[&on[..], &["--precision=f32"]].concat()).ok();
+    assert!(plan("bf16").contains("precision = \"f32\""));
+    place
+        .run(&[
+            "sample",
+            "--model=runs/f16",
+            "--n=1",
+            "--steps=ddim5",
+            "--precision=bf16",
+        ])
+        .ok();
+}
+
+#[test]
+fn a_device_that_is_not_there_is_refused() {
+    let place = Place::new();
+    place
+        .run(&["train", "--device=gpu"])
+        .fails(2, &["--device", "cuda:N", "gpu"]);
+    if cfg!(not(feature = "cuda")) {
+        place
+            .run(&["sample", "--n=1", "--device=cuda:1"])
+            .fails(2, &["cuda:1", "--features cuda"]);
+        assert!(!place.path("samples").exists());
+    }
+    place
+        .run(&["evaluate", "--device=cuda", "a", "b"])
+        .fails(2, &["cuda:0", "on the CPU"]);
+    place
+        .run(&["train", "--precision=f8"])
+        .fails(2, &["--precision", "bf16"]);
+}

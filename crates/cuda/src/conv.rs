@@ -1,0 +1,299 @@
+//! Convolutions and their gradients: 3x3 and others by cuDNN, those of one pixel as matrix products.
+
+use crate::cudnn::{self, Pass};
+use crate::gemm::{Factor, Product};
+use crate::launch::{Arg, File, blocks, launch_for, long, spread};
+use crate::maps::{cast, transpose};
+use crate::part::{Part, channels_last, empty};
+use candle_core::{CudaStorage, DType, Layout, Result, Shape};
+
+type Input<'a> = (&'a CudaStorage, &'a Layout);
+
+/// The sizes of one convolution; pairs are height and width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conv {
+    /// Images.
+    pub batch: usize,
+    /// Channels of the input.
+    pub c_in: usize,
+    /// Height of the input.
+    pub h: usize,
+    /// Width of the input.
+    pub w: usize,
+    /// Channels of the output.
+    pub c_out: usize,
+    /// Size of the kernel.
+    pub k: [usize; 2],
+    /// From one output to the next, in both directions.
+    pub stride: usize,
+    /// Zeros around the image.
+    pub pad: [usize; 2],
+}
+
+impl Conv {
+    pub(crate) fn out_h(&self) -> usize {
+        (self.h + 2 * self.pad[0] - self.k[0]) / self.stride + 1
+    }
+
+    pub(crate) fn out_w(&self) -> usize {
+        (self.w + 2 * self.pad[1] - self.k[1]) / self.stride + 1
+    }
+
+    /// Weights between one input and one output channel.
+    fn taps(&self) -> usize {
+        self.k[0] * self.k[1]
+    }
+
+    /// Whether it is a dense layer at each place.
+    fn is_dense(&self) -> bool {
+        self.k == [1, 1] && self.stride == 1 && self.pad == [0, 0]
+    }
+
+    fn inputs(&self) -> usize {
+        self.batch * self.c_in * self.h * self.w
+    }
+
+    fn outputs(&self) -> usize {
+        self.batch * self.c_out * self.out_h() * self.out_w()
+    }
+
+    fn weights(&self) -> usize {
+        self.c_out * self.c_in * self.taps()
+    }
+
+    /// Places of all images.
+    fn rows(&self) -> usize {
+        self.batch * self.h * self.w
+    }
+
+    fn args(&self) -> [Arg; 12] {
+        [
+            self.batch.into(),
+            self.h.into(),
+            self.w.into(),
+            self.c_in.into(),
+            self.c_out.into(),
+            self.k[0].into(),
+            self.k[1].into(),
+            self.stride.into(),
+            self.pad[0].into(),
+            self.pad[1].into(),
+            self.out_h().into(),
+            self.out_w().into(),
+        ]
+    }
+}
+
+/// `w * x + bias` as it lies, in the type of `x`.
+///
+/// # Errors
+/// A device that fails.
+pub fn conv_forward(
+    conv: &Conv,
+    (x, layout): Input<'_>,
+    (w, w_layout): Input<'_>,
+    (bias, bias_layout): Input<'_>,
+) -> Result<(CudaStorage, Shape)> {
+    let x = Part::map("conv2d", x, layout)?;
+    let w = Part::contiguous("conv2d", w, w_layout)?;
+    let bias = Part::contiguous("conv2d", bias, bias_layout)?;
+    let n = conv.outputs();
+    let y = empty(x.device, x.dtype, n)?;
+    let y_at = Part::of(&y, n)?.at;
+    let weights = Weights::of(conv, w, x.dtype)?;
+    if conv.is_dense() {
+        let product = Product {
+            m: conv.rows(),
+            n: conv.c_out,
+            k: conv.c_in,
+            a: Factor::plain(x.at, conv.c_in),
+            b: Factor::turned(weights.at(w)?, conv.c_in),
+            out: (y_at, conv.c_out),
+            dtype: x.dtype,
+            out_dtype: x.dtype,
+        };
+        product.run(x.device)?;
+    } else {
+        let even = Even::of(x)?;
+        let at = [even.at(x)?, weights.at(w)?, y_at];
+        if !by_cudnn(Pass::Forward, conv, x, at)? {
+            let mut args = vec![Arg::At(at[0]), Arg::At(at[1]), Arg::At(at[2])];
+            args.extend(conv.args());
+            launch_for(
+                x.device,
+                (File::Conv, "conv_direct", x.dtype),
+                spread(n),
+                &args,
+            )?;
+        }
+    }
+    let rows = n / conv.c_out.max(1);
+    let args = [
+        Arg::At(y_at),
+        Arg::At(bias.at),
+        long(rows),
+        conv.c_out.into(),
+    ];
+    launch_for(
+        x.device,
+        (File::Rows, "bias_add", x.dtype),
+        spread(n / 4),
+        &args,
+    )?;
+    let shape = match layout.dims().len() {
+        4 => channels_last(conv.batch, conv.c_out, conv.out_h(), conv.out_w()),
+        3 => (conv.batch, conv.w, conv.c_out).into(),
+        _ => (conv.batch, conv.c_out).into(),
+    };
+    Ok((y, shape))
+}
+
+/// The gradient of the input, which has `rank` dimensions, as it lies, in the type of `dy`.
+///
+/// # Errors
+/// A device that fails.
+pub fn conv_input_gradient(
+    conv: &Conv,
+    rank: usize,
+    (dy, layout): Input<'_>,
+    (w, w_layout): Input<'_>,
+) -> Result<(CudaStorage, Shape)> {
+    let dy = Part::map("conv2d input gradient", dy, layout)?;
+    let w = Part::contiguous("conv2d input gradient", w, w_layout)?;
+    let n = conv.inputs();
+    let dx = empty(dy.device, dy.dtype, n)?;
+    let dx_at = Part::of(&dx, n)?.at;
+    let weights = Weights::of(conv, w, dy.dtype)?;
+    if conv.is_dense() {
+        let product = Product {
+            m: conv.rows(),
+            n: conv.c_in,
+            k: conv.c_out,
+            a: Factor::plain(dy.at, conv.c_out),
+            b: Factor::plain(weights.at(w)?, conv.c_in),
+            out: (dx_at, conv.c_in),
+            dtype: dy.dtype,
+            out_dtype: dy.dtype,
+        };
+        product.run(dy.device)?;
+    } else {
+        let even = Even::of(dy)?;
+        let at = [dx_at, weights.at(w)?, even.at(dy)?];
+        if !by_cudnn(Pass::InputGradient, conv, dy, at)? {
+            let mut args = vec![Arg::At(at[2]), Arg::At(at[1]), Arg::At(at[0])];
+            args.extend(conv.args());
+            let name = "conv_direct_input_grad";
+            launch_for(dy.device, (File::Conv, name, dy.dtype), spread(n), &args)?;
+        }
+    }
+    let shape = match rank {
+        4 => channels_last(conv.batch, conv.c_in, conv.h, conv.w),
+        3 => (conv.batch, conv.w, conv.c_in).into(),
+        _ => (conv.batch, conv.c_in).into(),
+    };
+    Ok((dx, shape))
+}
+
+/// The gradient of the weight, f32 in PyTorch's order.
+///
+/// # Errors
+/// A device that fails.
+pub fn conv_weight_gradient(
+    conv: &Conv,
+    (x, layout): Input<'_>,
+    (dy, dy_layout): Input<'_>,
+) -> Result<CudaStorage> {
+    let x = Part::map("conv2d weight gradient", x, layout)?;
+    let dy = Part::map("conv2d weight gradient", dy, dy_layout)?;
+    let n = conv.weights();
+    let dw = empty(x.device, DType::F32, n)?;
+    if conv.is_dense() {
+        let product = Product {
+            m: conv.c_out,
+            n: conv.c_in,
+            k: conv.rows(),
+            a: Factor::turned(dy.at, conv.c_out),
+            b: Factor::plain(x.at, conv.c_in),
+            out: (Part::of(&dw, n)?.at, conv.c_in),
+            dtype: x.dtype,
+            out_dtype: DType::F32,
+        };
+        product.run(x.device)?;
+        return Ok(dw);
+    }
+    // cuDNN's order has the channels last, too.
+    let turn = |from: Part<'_>| {
+        let sides = (conv.c_out, conv.taps(), conv.c_in);
+        transpose(from, &dw, DType::F32, sides)
+    };
+    let last = empty(x.device, x.dtype, n)?;
+    let (even_x, even_dy) = (Even::of(x)?, Even::of(dy)?);
+    let at = [even_x.at(x)?, Part::of(&last, n)?.at, even_dy.at(dy)?];
+    if by_cudnn(Pass::WeightGradient, conv, x, at)? {
+        turn(Part::of(&last, n)?)?;
+    } else {
+        let last = empty(x.device, DType::F32, n)?;
+        let to = Part::of(&last, n)?;
+        let mut args = vec![Arg::At(at[0]), Arg::At(at[2]), Arg::At(to.at)];
+        args.extend(conv.args());
+        let grid = blocks(conv.c_out * conv.taps(), 1);
+        let name = "conv_direct_weight_grad";
+        launch_for(x.device, (File::Conv, name, x.dtype), grid, &args)?;
+        turn(to)?;
+    }
+    Ok(dw)
+}
+
+/// `false` also where the user wants to see the results of the direct kernels.
+fn by_cudnn(pass: Pass, conv: &Conv, x: Part<'_>, at: [u64; 3]) -> Result<bool> {
+    if std::env::var_os("SDFT_CUDA_CONV").is_some_and(|wanted| wanted == "direct") {
+        return Ok(false);
+    }
+    cudnn::run(x.device, pass, conv, x.dtype, at)
+}
+
+/// The weights in the type and order in which they are used.
+struct Weights(Option<CudaStorage>);
+
+impl Weights {
+    fn of(conv: &Conv, w: Part<'_>, dtype: DType) -> Result<Self> {
+        let turns = conv.taps() > 1 && conv.c_in > 1;
+        if !turns && dtype == DType::F32 && w.at.is_multiple_of(16) {
+            return Ok(Self(None));
+        }
+        let to = empty(w.device, dtype, w.len)?;
+        if turns {
+            transpose(w, &to, dtype, (conv.c_out, conv.c_in, conv.taps()))?;
+        } else {
+            cast(w, &to, dtype)?;
+        }
+        Ok(Self(Some(to)))
+    }
+
+    /// Where they lie; `w` where they are used as they are.
+    fn at(&self, w: Part<'_>) -> Result<u64> {
+        self.0
+            .as_ref()
+            .map_or(Ok(w.at), |storage| Ok(Part::of(storage, 0)?.at))
+    }
+}
+
+/// A copy of a tensor that does not begin at a multiple of 16 bytes, as cuDNN wants it.
+struct Even(Option<CudaStorage>);
+
+impl Even {
+    fn of(x: Part<'_>) -> Result<Self> {
+        if x.at.is_multiple_of(16) {
+            return Ok(Self(None));
+        }
+        let to = empty(x.device, x.dtype, x.len)?;
+        cast(x, &to, x.dtype)?;
+        Ok(Self(Some(to)))
+    }
+
+    fn at(&self, x: Part<'_>) -> Result<u64> {
+        self.0
+            .as_ref()
+            .map_or(Ok(x.at), |storage| Ok(Part::of(storage, 0)?.at))
+    }
+}

@@ -1,0 +1,465 @@
+//! Convolutions by cuDNN: its engines are asked for once per shape, tried where that may pay, and the choice is kept.
+
+use crate::conv::Conv;
+use crate::device::tf32;
+use candle_core::cuda_backend::cudarc::cudnn::sys::{
+    self, cudnnBackendAttributeName_t as Attr, cudnnBackendAttributeType_t as Type,
+    cudnnBackendDescriptor_t, cudnnBackendDescriptorType_t as Kind, cudnnBackendHeurMode_t as Mode,
+    cudnnBackendNumericalNote_t as Note, cudnnConvolutionMode_t, cudnnDataType_t, cudnnHandle_t,
+};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, sys::CUevent_flags};
+use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
+use candle_core::{DType, Error, Result};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::{Mutex, PoisonError};
+
+/// Which of the three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Pass {
+    Forward,
+    InputGradient,
+    WeightGradient,
+}
+
+/// Engines that want more scratch memory than this are passed over.
+const MOST_WORKSPACE: i64 = 512 << 20;
+/// How many engines are timed.
+const TRIED: usize = 4;
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    device: DeviceId,
+    pass: Pass,
+    conv: Conv,
+    dtype: DType,
+    tf32: bool,
+}
+
+/// What cuDNN needs on one device.
+struct State {
+    handles: HashMap<DeviceId, cudnnHandle_t>,
+    /// The engine of each shape; none where no engine can do it.
+    plans: HashMap<Key, Option<Plan>>,
+    /// Scratch memory. Work on the device's one stream uses it one after the other.
+    workspaces: HashMap<DeviceId, CudaSlice<u8>>,
+}
+
+// SAFETY: handles and descriptors may be used from any thread as long as it is one at a time, which the lock sees to.
+unsafe impl Send for State {}
+
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+
+/// Computes one of the three by cuDNN; `false` where it has no engine for it. Addresses are those of `x`, `w` and `y` or their gradients,
+/// aligned to 16 bytes, with channels last.
+pub(crate) fn run(
+    device: &CudaDevice,
+    pass: Pass,
+    conv: &Conv,
+    dtype: DType,
+    [x, w, y]: [u64; 3],
+) -> Result<bool> {
+    device.cuda_stream().context().bind_to_thread().w()?;
+    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    let state = state.get_or_insert_with(|| State {
+        handles: HashMap::new(),
+        plans: HashMap::new(),
+        workspaces: HashMap::new(),
+    });
+    let handle = state.handle(device)?;
+    let key = Key {
+        device: device.id(),
+        pass,
+        conv: *conv,
+        dtype,
+        tf32: tf32(),
+    };
+    if !state.plans.contains_key(&key) {
+        let plans = candidates(handle, &key)?;
+        let plan = state.fastest(device, handle, plans, [x, w, y], dtype)?;
+        state.plans.insert(key.clone(), plan);
+    }
+    let Some(plan) = state.plans.get(&key).and_then(Option::as_ref) else {
+        return Ok(false);
+    };
+    let workspace = workspace(&mut state.workspaces, device, plan.workspace)?;
+    plan.execute(handle, [x, w, y], workspace)?;
+    Ok(true)
+}
+
+impl State {
+    fn handle(&mut self, device: &CudaDevice) -> Result<cudnnHandle_t> {
+        if let Some(handle) = self.handles.get(&device.id()) {
+            return Ok(*handle);
+        }
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: `handle` is written before it is read; the stream outlives the device, which this program never gives back.
+        unsafe {
+            check("cudnnCreate", sys::cudnnCreate(&raw mut handle))?;
+            let stream = device.cuda_stream().cu_stream().cast();
+            check("cudnnSetStream", sys::cudnnSetStream(handle, stream))?;
+        }
+        self.handles.insert(device.id(), handle);
+        Ok(handle)
+    }
+
+    /// The plan that takes the least time on this device; f32 takes the first, so that the choice is the same in every run.
+    fn fastest(
+        &mut self,
+        device: &CudaDevice,
+        handle: cudnnHandle_t,
+        plans: Vec<Plan>,
+        at: [u64; 3],
+        dtype: DType,
+    ) -> Result<Option<Plan>> {
+        let mut best: Option<(f32, Plan)> = None;
+        let stream = device.cuda_stream();
+        let tried = if dtype == DType::F32 {
+            plans.len()
+        } else {
+            TRIED
+        };
+        for plan in plans.into_iter().take(tried) {
+            let workspace = workspace(&mut self.workspaces, device, plan.workspace)?;
+            // The first run loads code and is not counted; an engine that cannot run after all is passed over.
+            if plan.execute(handle, at, workspace).is_err() {
+                continue;
+            }
+            if dtype == DType::F32 {
+                return Ok(Some(plan));
+            }
+            let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
+            let start = stream.record_event(timed).w()?;
+            for _ in 0..3 {
+                plan.execute(handle, at, workspace)?;
+            }
+            let end = stream.record_event(timed).w()?;
+            let time = start.elapsed_ms(&end).w()?;
+            if best.as_ref().is_none_or(|(least, _)| time < *least) {
+                best = Some((time, plan));
+            }
+        }
+        Ok(best.map(|(_, plan)| plan))
+    }
+}
+
+/// The address of scratch memory of at least this size.
+fn workspace(
+    all: &mut HashMap<DeviceId, CudaSlice<u8>>,
+    device: &CudaDevice,
+    bytes: usize,
+) -> Result<u64> {
+    if bytes == 0 {
+        return Ok(0);
+    }
+    if all
+        .get(&device.id())
+        .is_none_or(|slice| slice.len() < bytes)
+    {
+        // The smaller one goes back first; what still runs in it is ahead of everything new on the stream.
+        all.remove(&device.id());
+        // SAFETY: engines write their scratch memory before they read it.
+        all.insert(device.id(), unsafe { device.alloc::<u8>(bytes) }?);
+    }
+    let stream = device.cuda_stream();
+    Ok(all
+        .get(&device.id())
+        .map_or(0, |slice| slice.device_ptr(&stream).0))
+}
+
+/// An object of cuDNN's backend.
+struct Descriptor(cudnnBackendDescriptor_t);
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, destroyed once. There is nobody to tell of a failure.
+        let _ = unsafe { sys::cudnnBackendDestroyDescriptor(self.0) };
+    }
+}
+
+impl Descriptor {
+    fn new(kind: Kind) -> Result<Self> {
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: `raw` is written before it is read.
+        let status = unsafe { sys::cudnnBackendCreateDescriptor(kind, &raw mut raw) };
+        check("a descriptor", status)?;
+        Ok(Self(raw))
+    }
+
+    fn set<T>(&self, name: Attr, kind: Type, values: &[T]) -> Result<()> {
+        let count = i64::try_from(values.len()).unwrap_or(0);
+        // SAFETY: so many values of the attribute's own type.
+        let status = unsafe {
+            sys::cudnnBackendSetAttribute(self.0, name, kind, count, values.as_ptr().cast())
+        };
+        check(&format!("{name:?}"), status)
+    }
+
+    fn link(&self, name: Attr, to: &[&Descriptor]) -> Result<()> {
+        let raw: Vec<_> = to.iter().map(|d| d.0).collect();
+        self.set(name, Type::CUDNN_TYPE_BACKEND_DESCRIPTOR, &raw)
+    }
+
+    fn numbers(&self, name: Attr, values: &[i64]) -> Result<()> {
+        self.set(name, Type::CUDNN_TYPE_INT64, values)
+    }
+
+    fn done(self) -> Result<Self> {
+        // SAFETY: a descriptor of this module.
+        check("finalize", unsafe { sys::cudnnBackendFinalize(self.0) })?;
+        Ok(self)
+    }
+
+    /// Fills `values`; how many there are.
+    fn get<T>(&self, name: Attr, kind: Type, values: &mut [T]) -> Result<usize> {
+        let mut count = 0;
+        let room = i64::try_from(values.len()).unwrap_or(0);
+        // SAFETY: room for so many values of the attribute's own type.
+        let status = unsafe {
+            sys::cudnnBackendGetAttribute(
+                self.0,
+                name,
+                kind,
+                room,
+                &raw mut count,
+                values.as_mut_ptr().cast::<c_void>(),
+            )
+        };
+        check(&format!("{name:?}"), status)?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+}
+
+/// An engine made ready for one shape.
+struct Plan {
+    plan: Descriptor,
+    workspace: usize,
+}
+
+impl Plan {
+    fn execute(&self, handle: cudnnHandle_t, at: [u64; 3], workspace: u64) -> Result<()> {
+        let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
+        pack.numbers(Attr::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &[1, 2, 3])?;
+        let pointer = Type::CUDNN_TYPE_VOID_PTR;
+        pack.set(Attr::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, pointer, &at)?;
+        pack.set(
+            Attr::CUDNN_ATTR_VARIANT_PACK_WORKSPACE,
+            pointer,
+            &[workspace],
+        )?;
+        let pack = pack.done()?;
+        // SAFETY: the plan is finished, and the addresses are those of tensors of the shapes that it was made for.
+        check("execute", unsafe {
+            sys::cudnnBackendExecute(handle, self.plan.0, pack.0)
+        })
+    }
+}
+
+/// What can compute this, in the order in which cuDNN recommends it.
+fn candidates(handle: cudnnHandle_t, key: &Key) -> Result<Vec<Plan>> {
+    let graph = graph(handle, key)?;
+    let mut plans = Vec::new();
+    for mode in [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_FALLBACK] {
+        // cuDNN has no advice for some shapes; the other list may still have some.
+        let Ok(configs) = advice(&graph, mode) else {
+            continue;
+        };
+        for config in configs {
+            let allowed = notes(&config).is_ok_and(|notes| allowed(&notes, key));
+            let Some(plan) = allowed.then(|| ready(handle, &config)).and_then(Result::ok) else {
+                continue;
+            };
+            plans.push(plan);
+        }
+        if plans.len() >= TRIED {
+            break;
+        }
+    }
+    Ok(plans)
+}
+
+/// Whether an engine computes what was asked for.
+fn allowed(notes: &[u32], key: &Key) -> bool {
+    let has = |note: Note| notes.contains(&(note as u32));
+    if has(Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION) {
+        return false;
+    }
+    if key.dtype != DType::F32 {
+        return true;
+    }
+    let exact = !has(Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE)
+        && !has(Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS)
+        && !has(Note::CUDNN_NUMERICAL_NOTE_FFT)
+        && !has(Note::CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13);
+    !has(Note::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC) && (exact || key.tf32)
+}
+
+fn advice(graph: &Descriptor, mode: Mode) -> Result<Vec<Descriptor>> {
+    let heuristics = Descriptor::new(Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?;
+    heuristics.link(Attr::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &[graph])?;
+    heuristics.set(
+        Attr::CUDNN_ATTR_ENGINEHEUR_MODE,
+        Type::CUDNN_TYPE_HEUR_MODE,
+        &[mode],
+    )?;
+    let heuristics = heuristics.done()?;
+    let results = Attr::CUDNN_ATTR_ENGINEHEUR_RESULTS;
+    let kind = Type::CUDNN_TYPE_BACKEND_DESCRIPTOR;
+    let count = heuristics.get::<cudnnBackendDescriptor_t>(results, kind, &mut [])?;
+    let configs: Vec<Descriptor> = (0..count)
+        .map(|_| Descriptor::new(Kind::CUDNN_BACKEND_ENGINECFG_DESCRIPTOR))
+        .collect::<Result<_>>()?;
+    let mut raw: Vec<_> = configs.iter().map(|d| d.0).collect();
+    let filled = heuristics.get(results, kind, &mut raw)?;
+    Ok(configs.into_iter().take(filled).collect())
+}
+
+/// What an engine says about its arithmetic, as numbers: a newer cuDNN may say what this build has no name for.
+fn notes(config: &Descriptor) -> Result<Vec<u32>> {
+    let engine = Descriptor::new(Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
+    let mut raw = [engine.0];
+    config.get(
+        Attr::CUDNN_ATTR_ENGINECFG_ENGINE,
+        Type::CUDNN_TYPE_BACKEND_DESCRIPTOR,
+        &mut raw,
+    )?;
+    let mut notes = [0u32; 16];
+    let count = engine.get(
+        Attr::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
+        Type::CUDNN_TYPE_NUMERICAL_NOTE,
+        &mut notes,
+    )?;
+    Ok(notes[..count.min(notes.len())].to_vec())
+}
+
+fn ready(handle: cudnnHandle_t, config: &Descriptor) -> Result<Plan> {
+    let plan = Descriptor::new(Kind::CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)?;
+    plan.set(
+        Attr::CUDNN_ATTR_EXECUTION_PLAN_HANDLE,
+        Type::CUDNN_TYPE_HANDLE,
+        &[handle],
+    )?;
+    plan.link(Attr::CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, &[config])?;
+    let plan = plan.done()?;
+    let mut workspace = [0i64];
+    plan.get(
+        Attr::CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+        Type::CUDNN_TYPE_INT64,
+        &mut workspace,
+    )?;
+    let [workspace] = workspace;
+    if workspace > MOST_WORKSPACE {
+        return Err(Error::Msg(format!("an engine wants {workspace} bytes")));
+    }
+    Ok(Plan {
+        plan,
+        workspace: usize::try_from(workspace).unwrap_or(0),
+    })
+}
+
+/// A single convolution, or one of its gradients.
+fn graph(handle: cudnnHandle_t, key: &Key) -> Result<Descriptor> {
+    let c = &key.conv;
+    let size = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let tensor = |id: i64, dims: [usize; 4]| -> Result<Descriptor> {
+        let [n, channels, h, w] = dims.map(size);
+        let tensor = Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?;
+        let kind = match key.dtype {
+            DType::BF16 => cudnnDataType_t::CUDNN_DATA_BFLOAT16,
+            DType::F16 => cudnnDataType_t::CUDNN_DATA_HALF,
+            _ => cudnnDataType_t::CUDNN_DATA_FLOAT,
+        };
+        let data_type = Type::CUDNN_TYPE_DATA_TYPE;
+        tensor.set(Attr::CUDNN_ATTR_TENSOR_DATA_TYPE, data_type, &[kind])?;
+        tensor.numbers(Attr::CUDNN_ATTR_TENSOR_DIMENSIONS, &[n, channels, h, w])?;
+        let strides = [h * w * channels, 1, w * channels, channels];
+        tensor.numbers(Attr::CUDNN_ATTR_TENSOR_STRIDES, &strides)?;
+        tensor.numbers(Attr::CUDNN_ATTR_TENSOR_UNIQUE_ID, &[id])?;
+        tensor.numbers(Attr::CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, &[16])?;
+        tensor.done()
+    };
+    let x = tensor(1, [c.batch, c.c_in, c.h, c.w])?;
+    let w = tensor(2, [c.c_out, c.c_in, c.k[0], c.k[1]])?;
+    let y = tensor(3, [c.batch, c.c_out, c.out_h(), c.out_w()])?;
+
+    let conv = Descriptor::new(Kind::CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?;
+    let data_type = Type::CUDNN_TYPE_DATA_TYPE;
+    let float = [cudnnDataType_t::CUDNN_DATA_FLOAT];
+    conv.set(Attr::CUDNN_ATTR_CONVOLUTION_COMP_TYPE, data_type, &float)?;
+    conv.set(
+        Attr::CUDNN_ATTR_CONVOLUTION_CONV_MODE,
+        Type::CUDNN_TYPE_CONVOLUTION_MODE,
+        &[cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION],
+    )?;
+    let pad = c.pad.map(size);
+    conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, &[2])?;
+    conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_DILATIONS, &[1, 1])?;
+    let stride = size(c.stride);
+    conv.numbers(
+        Attr::CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES,
+        &[stride, stride],
+    )?;
+    conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, &pad)?;
+    conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &pad)?;
+    let conv = conv.done()?;
+
+    let (kind, names) = match key.pass {
+        Pass::Forward => (
+            Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
+            [
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
+            ],
+        ),
+        Pass::InputGradient => (
+            Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+            [
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA,
+            ],
+        ),
+        Pass::WeightGradient => (
+            Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+            [
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
+                Attr::CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA,
+            ],
+        ),
+    };
+    let operation = Descriptor::new(kind)?;
+    let [conv_name, x_name, w_name, y_name, alpha, beta] = names;
+    operation.link(conv_name, &[&conv])?;
+    operation.link(x_name, &[&x])?;
+    operation.link(w_name, &[&w])?;
+    operation.link(y_name, &[&y])?;
+    operation.set(alpha, Type::CUDNN_TYPE_FLOAT, &[1f32])?;
+    operation.set(beta, Type::CUDNN_TYPE_FLOAT, &[0f32])?;
+    let operation = operation.done()?;
+
+    let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?;
+    graph.set(
+        Attr::CUDNN_ATTR_OPERATIONGRAPH_HANDLE,
+        Type::CUDNN_TYPE_HANDLE,
+        &[handle],
+    )?;
+    graph.link(Attr::CUDNN_ATTR_OPERATIONGRAPH_OPS, &[&operation])?;
+    graph.done()
+}
+
+fn check(what: &str, status: sys::cudnnStatus_t) -> Result<()> {
+    status
+        .result()
+        .map_err(|error| Error::Msg(format!("cuDNN: {what}: {error}")))
+}

@@ -1,0 +1,53 @@
+// Standard normal numbers, the same as on the host: Philox4x32-10 addressed by (seed, purpose, step, sample), Box-Muller in double, rounded once.
+
+struct Words { unsigned w[4]; };
+DEVICE Words philox(unsigned c0, unsigned c1, unsigned c2, unsigned c3, unsigned k0, unsigned k1) {
+#pragma unroll
+    for (int round = 0; round < 10; round++) {
+        const unsigned long long a = 0xD2511F53ull * c0, b = 0xCD9E8D57ull * c2;
+        c0 = (unsigned)(b >> 32) ^ c1 ^ k0;
+        c2 = (unsigned)(a >> 32) ^ c3 ^ k1;
+        c1 = (unsigned)b;
+        c3 = (unsigned)a;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    Words words;
+    words.w[0] = c0, words.w[1] = c1, words.w[2] = c2, words.w[3] = c3;
+    return words;
+}
+
+// Two independent numbers from two words; the half keeps the logarithm's argument away from 0 and from 1.
+DEVICE void box_muller(unsigned w_radius, unsigned w_angle, float* out) {
+    const double ulp = 1.0 / 4294967296.0, tau = 6.283185307179586476925286766559;
+    const double radius = sqrt(-2.0 * log(((double)w_radius + 0.5) * ulp));
+    double s, c;
+    sincos(tau * ((double)w_angle * ulp), &s, &c);
+    out[0] = (float)(radius * c);
+    out[1] = (float)(radius * s);
+}
+
+// out [rows, each]: row r holds the first `each` numbers of the stream of sample samples[r]; grid (any, rows or fewer)
+KERNEL normals(float* out, const unsigned long long* samples, long long rows, long long each, unsigned long long seed, unsigned long long step, int purpose) {
+    const long long blocks = (each + 3) / 4;
+    for (long long r = blockIdx.y; r < rows; r += gridDim.y) {
+        const unsigned long long sample = samples[r];
+        unsigned k0 = (unsigned)seed, k1 = (unsigned)(seed >> 32);
+        // What does not fit into the counter is folded into the key.
+        if ((sample >> 32) != 0 || (step >> 56) != 0) {
+            const Words folded = philox((unsigned)(sample >> 32), (unsigned)(step >> 56), 0u, 255u << 24, k0, k1);
+            k0 = folded.w[0], k1 = folded.w[1];
+        }
+        const unsigned last = (unsigned)purpose << 24 | ((unsigned)(step >> 32) & 0x00FFFFFFu);
+        for (long long b = thread_index(); b < blocks; b += thread_count()) {
+            const Words words = philox((unsigned)b, (unsigned)sample, (unsigned)step, last, k0, k1);
+            float four[4];
+            box_muller(words.w[0], words.w[1], four);
+            box_muller(words.w[2], words.w[3], four + 2);
+            float* to = out + r * each + 4 * b;
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (4 * b + i < each) to[i] = four[i];
+        }
+    }
+}

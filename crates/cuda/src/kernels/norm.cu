@@ -1,0 +1,316 @@
+// Group normalisation of x [B, P, C], channels last, in G groups of C / G neighbouring channels: y = act(a * xhat + b), xhat = (x - mean) * rstd,
+// act 0 none, 1 silu. ab [2, B, C] holds a then b, stats [B, G, 2] mean and rstd. Sums over pixels are taken in two steps, by chunks of pixels and
+// then over the chunks. A thread keeps V neighbouring channels and runs down the pixels.
+
+// Runs body<16 bytes at a time> on whole units of channels; where only the addresses forbid it the same threads fetch the same elements singly.
+#define BY_UNITS(T, C, wide, body, ...) \
+    if ((C) % Lanes<T>::n != 0) body<false, 1>(__VA_ARGS__); \
+    else if (wide) body<true, Lanes<T>::n>(__VA_ARGS__); \
+    else body<false, Lanes<T>::n>(__VA_ARGS__)
+
+struct Range { long long first, last; };
+DEVICE Range chunk_of(int P, int chunks) {
+    const long long length = ((long long)P + chunks - 1) / chunks;
+    Range r;
+    r.first = min(blockIdx.x * length, (long long)P);
+    r.last = min(r.first + length, (long long)P);
+    return r;
+}
+
+// Per-channel sums of a tile lie in shared memory as [first or second][V][units]: threads side by side then hit different banks.
+template <int V> DEVICE int cell(int channel, int units) { return channel % V * units + channel / V; }
+template <int V> DEVICE void put_sums(float* sh, const Span& s, const float (&first)[V], const float (&second)[V]) {
+    if (s.row < s.rows) {
+        float* mine = sh + s.row * 2 * V * s.units + s.unit;
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            mine[k * s.units] = first[k];
+            mine[(V + k) * s.units] = second[k];
+        }
+    }
+    fold_rows(sh, s.rows, 2 * V * s.units);
+}
+
+template <bool WIDE, int V, class T> DEVICE void norm_partial(const T* x, float* partial, int P, int C, int G, int chunks, float* sh) {
+    const Range pixels = chunk_of(P, chunks);
+    const int size = C / G;
+    x += (long long)blockIdx.y * P * C;
+    partial += ((long long)blockIdx.y * chunks + blockIdx.x) * G * 2;
+    for (int u0 = 0; u0 < C / V; u0 += 256) {
+        const Span s = span(C / V - u0);
+        float sum[V] = {}, square[V] = {}, origin[V], v[V];
+        if (s.row < s.rows) {
+            const int c = (u0 + s.unit) * V;
+#pragma unroll
+            for (int k = 0; k < V; k++) origin[k] = load(x[(c + k) / size * size]);
+#pragma unroll 4
+            for (long long p = pixels.first + s.row; p < pixels.last; p += s.rows) {
+                load_run<WIDE>(x + p * C + c, v);
+#pragma unroll
+                for (int k = 0; k < V; k++) {
+                    const float d = v[k] - origin[k];
+                    sum[k] += d;
+                    square[k] = fmaf(d, d, square[k]);
+                }
+            }
+        }
+        put_sums(sh, s, sum, square);
+        // A group may reach over two tiles of channels; the same thread then adds both of its parts.
+        const int c0 = u0 * V, c1 = c0 + s.units * V;
+        for (int g = threadIdx.x; g <= (c1 - 1) / size; g += 256) {
+            if (g < c0 / size) continue;
+            float total[2] = {};
+            if (g * size < c0) total[0] = partial[2 * g], total[1] = partial[2 * g + 1];
+            for (int c = max(g * size, c0) - c0; c < min((g + 1) * size, c1) - c0; c++) {
+                total[0] += sh[cell<V>(c, s.units)];
+                total[1] += sh[V * s.units + cell<V>(c, s.units)];
+            }
+            partial[2 * g] = total[0];
+            partial[2 * g + 1] = total[1];
+        }
+        __syncthreads();
+    }
+}
+
+// partial [B, chunks, G, 2] = sums over a chunk of pixels of x - K and (x - K)^2, K the group's first value in the image; grid (chunks, B)
+#define NORM_PARTIAL(T, t) \
+    KERNEL norm_partial_##t(const T* x, float* partial, int B, int P, int C, int G, int chunks) { \
+        __shared__ float sh[256 * 2 * Lanes<T>::n]; \
+        BY_UNITS(T, C, aligned(x), norm_partial, x, partial, P, C, G, chunks, sh); \
+    }
+FOR_EACH_TYPE(NORM_PARTIAL)
+
+template <class T> DEVICE void norm_finish(const T* x, const float* partial, float* stats, int P, int C, int G, int chunks, double eps, double* sh) {
+    const long long b = blockIdx.x;
+    const double count = (double)P * (C / G);
+    for (int g0 = 0; g0 < G; g0 += 256) {
+        const Span s = span(G - g0);
+        if (s.row < s.rows) {
+            double sum = 0.0, square = 0.0;
+            const float* from = partial + (b * chunks * G + g0 + s.unit) * 2;
+#pragma unroll 4
+            for (int k = s.row; k < chunks; k += s.rows) {
+                sum += from[(long long)k * G * 2];
+                square += from[(long long)k * G * 2 + 1];
+            }
+            sh[s.row * 2 * s.units + s.unit] = sum;
+            sh[(s.row * 2 + 1) * s.units + s.unit] = square;
+        }
+        fold_rows(sh, s.rows, 2 * s.units);
+        if (s.row == 0) {
+            const int g = g0 + s.unit;
+            const double shift = sh[s.unit] / count, variance = sh[s.units + s.unit] / count - shift * shift;
+            stats[(b * G + g) * 2] = (float)(load(x[b * P * C + (long long)g * (C / G)]) + shift);
+            stats[(b * G + g) * 2 + 1] = (float)(1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + eps));
+        }
+        __syncthreads();
+    }
+}
+
+// stats [B, G, 2] = mean and 1 / sqrt(variance + eps) from partial [B, chunks, G, 2]; grid (B)
+#define NORM_FINISH(T, t) \
+    ROOMY_KERNEL norm_finish_##t(const T* x, const float* partial, float* stats, int B, int P, int C, int G, int chunks, double eps) { \
+        __shared__ double sh[512]; \
+        norm_finish(x, partial, stats, P, C, G, chunks, eps, sh); \
+    }
+FOR_EACH_TYPE(NORM_FINISH)
+
+template <bool WIDE, int V, class T> DEVICE void norm_apply(const T* x, const float* ab, const float* stats, T* y, int B, int P, int C, int G, int act) {
+    const int b = blockIdx.y, size = C / G;
+    const long long image = (long long)b * P * C;
+    for (int u0 = 0; u0 < C / V; u0 += 256) {
+        const Span s = span(C / V - u0);
+        if (s.row >= s.rows) continue;
+        const int c = (u0 + s.unit) * V;
+        float scale[V], shift[V], v[V];
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            const long long channel = (long long)b * C + c + k;
+            const float* stat = stats + ((long long)b * G + (c + k) / size) * 2;
+            scale[k] = ab[channel] * stat[1];
+            shift[k] = ab[(long long)B * C + channel] - scale[k] * stat[0];
+        }
+        for (long long p = (long long)blockIdx.x * s.rows + s.row; p < P; p += (long long)gridDim.x * s.rows) {
+            load_run<WIDE>(x + image + p * C + c, v);
+#pragma unroll
+            for (int k = 0; k < V; k++) v[k] = fmaf(v[k], scale[k], shift[k]);
+            if (act) {
+#pragma unroll
+                for (int k = 0; k < V; k++) v[k] = silu(v[k]);
+            }
+            store_run<WIDE>(y + image + p * C + c, v);
+        }
+    }
+}
+
+// y [B, P, C] = act(a * (x - mean) * rstd + b); grid (any number of pixel blocks, B)
+#define NORM_APPLY(T, t) \
+    KERNEL norm_apply_##t(const T* x, const float* ab, const float* stats, T* y, int B, int P, int C, int G, int act) { \
+        BY_UNITS(T, C, aligned(x, y), norm_apply, x, ab, stats, y, B, P, C, G, act); \
+    }
+FOR_EACH_TYPE(NORM_APPLY)
+
+template <bool WIDE, int V, class T>
+DEVICE void norm_grad_partial(const T* x, const T* dy, const float* ab, const float* stats, float* partial, int B, int P, int C, int G, int chunks, int act, float* sh) {
+    const Range pixels = chunk_of(P, chunks);
+    const int b = blockIdx.y, size = C / G;
+    x += (long long)b * P * C;
+    dy += (long long)b * P * C;
+    partial += ((long long)b * chunks + blockIdx.x) * C * 2;
+    for (int u0 = 0; u0 < C / V; u0 += 256) {
+        const Span s = span(C / V - u0);
+        float sum[V] = {}, product[V] = {}, a[V], shift[V], rstd[V], offset[V], v[V], g[V];
+        if (s.row < s.rows) {
+            const int c = (u0 + s.unit) * V;
+#pragma unroll
+            for (int k = 0; k < V; k++) {
+                const float* stat = stats + ((long long)b * G + (c + k) / size) * 2;
+                a[k] = ab[(long long)b * C + c + k];
+                shift[k] = ab[((long long)B + b) * C + c + k];
+                rstd[k] = stat[1];
+                offset[k] = -stat[0] * stat[1];
+            }
+#pragma unroll 2
+            for (long long p = pixels.first + s.row; p < pixels.last; p += s.rows) {
+                load_run<WIDE>(x + p * C + c, v);
+                load_run<WIDE>(dy + p * C + c, g);
+#pragma unroll
+                for (int k = 0; k < V; k++) {
+                    const float xhat = fmaf(v[k], rstd[k], offset[k]);
+                    const float du = act ? g[k] * silu_slope(fmaf(a[k], xhat, shift[k])) : g[k];
+                    sum[k] += du;
+                    product[k] = fmaf(du, xhat, product[k]);
+                }
+            }
+        }
+        put_sums(sh, s, sum, product);
+        for (int c = threadIdx.x; c < s.units * V; c += 256) {
+            partial[2 * (u0 * V + c)] = sh[cell<V>(c, s.units)];
+            partial[2 * (u0 * V + c) + 1] = sh[V * s.units + cell<V>(c, s.units)];
+        }
+        __syncthreads();
+    }
+}
+
+// partial [B, chunks, C, 2] = sums over a chunk of pixels of du = dy * act'(u) and of du * xhat; grid (chunks, B)
+#define NORM_GRAD_PARTIAL(T, t) \
+    KERNEL norm_grad_partial_##t(const T* x, const T* dy, const float* ab, const float* stats, float* partial, int B, int P, int C, int G, int chunks, int act) { \
+        __shared__ float sh[256 * 2 * Lanes<T>::n]; \
+        BY_UNITS(T, C, aligned(x, dy), norm_grad_partial, x, dy, ab, stats, partial, B, P, C, G, chunks, act, sh); \
+    }
+FOR_EACH_TYPE(NORM_GRAD_PARTIAL)
+
+// dab [2, B, C] = sums of du * xhat and du over the image, group [B, G, 2] = group means of a * du and a * du * xhat; grid (B)
+KERNEL norm_grad_finish(const float* partial, const float* ab, float* dab, float* group, int B, int P, int C, int G, int chunks) {
+    __shared__ double sh[512];
+    const int size = C / G, at_once = max(256 / size, 1);
+    const long long b = blockIdx.x;
+    const double count = (double)P * size;
+    for (int g0 = 0; g0 < G; g0 += at_once) {
+        const int groups = min(at_once, G - g0), t = threadIdx.x;
+        double mean = 0.0, slope = 0.0;
+        for (int c0 = 0; c0 < groups * size; c0 += 256) { // more than one tile only for a single group wider than 256
+            const Span s = span(groups * size - c0);
+            const long long c = (long long)g0 * size + c0 + s.unit;
+            if (s.row < s.rows) {
+                double sum = 0.0, product = 0.0;
+                const float* from = partial + (b * chunks * C + c) * 2;
+#pragma unroll 4
+                for (int k = s.row; k < chunks; k += s.rows) {
+                    sum += from[(long long)k * C * 2];
+                    product += from[(long long)k * C * 2 + 1];
+                }
+                sh[s.row * 2 * s.units + s.unit] = sum;
+                sh[(s.row * 2 + 1) * s.units + s.unit] = product;
+            }
+            fold_rows(sh, s.rows, 2 * s.units);
+            if (s.row == 0) {
+                dab[b * C + c] = (float)sh[s.units + s.unit];
+                dab[(B + b) * C + c] = (float)sh[s.unit];
+                sh[s.unit] *= ab[b * C + c];
+                sh[s.units + s.unit] *= ab[b * C + c];
+            }
+            __syncthreads();
+            if (t < groups)
+                for (int j = max(t * size - c0, 0); j < min((t + 1) * size - c0, s.units); j++) {
+                    mean += sh[j];
+                    slope += sh[s.units + j];
+                }
+            __syncthreads();
+        }
+        if (t < groups) {
+            group[(b * G + g0 + t) * 2] = (float)(mean / count);
+            group[(b * G + g0 + t) * 2 + 1] = (float)(slope / count);
+        }
+    }
+}
+
+template <bool WIDE, int V, class T>
+DEVICE void norm_grad_apply(const T* x, const T* dy, const float* ab, const float* stats, const float* group, T* dx, int B, int P, int C, int G, int act) {
+    const int b = blockIdx.y, size = C / G;
+    const long long image = (long long)b * P * C;
+    for (int u0 = 0; u0 < C / V; u0 += 256) {
+        const Span s = span(C / V - u0);
+        if (s.row >= s.rows) continue;
+        const int c = (u0 + s.unit) * V;
+        // dx = scale * du + (slope * x + rest), with the part that does not change from pixel to pixel worked out once
+        float scale[V], shift[V], slope[V], rest[V], v[V], g[V];
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            const long long channel = (long long)b * C + c + k, at = ((long long)b * G + (c + k) / size) * 2;
+            const float mean = stats[at], rstd = stats[at + 1];
+            scale[k] = ab[channel] * rstd;
+            shift[k] = ab[(long long)B * C + channel] - scale[k] * mean;
+            slope[k] = -rstd * rstd * group[at + 1];
+            rest[k] = rstd * (mean * rstd * group[at + 1] - group[at]);
+        }
+        for (long long p = (long long)blockIdx.x * s.rows + s.row; p < P; p += (long long)gridDim.x * s.rows) {
+            load_run<WIDE>(x + image + p * C + c, v);
+            load_run<WIDE>(dy + image + p * C + c, g);
+#pragma unroll
+            for (int k = 0; k < V; k++) {
+                const float du = act ? g[k] * silu_slope(fmaf(v[k], scale[k], shift[k])) : g[k];
+                v[k] = fmaf(scale[k], du, fmaf(slope[k], v[k], rest[k]));
+            }
+            store_run<WIDE>(dx + image + p * C + c, v);
+        }
+    }
+}
+
+// dx [B, P, C] = rstd * (a * du - group mean of a * du - xhat * group mean of a * du * xhat); grid (any number of pixel blocks, B)
+#define NORM_GRAD_APPLY(T, t) \
+    KERNEL norm_grad_apply_##t(const T* x, const T* dy, const float* ab, const float* stats, const float* group, T* dx, int B, int P, int C, int G, int act) { \
+        BY_UNITS(T, C, aligned(x, dy, dx), norm_grad_apply, x, dy, ab, stats, group, dx, B, P, C, G, act); \
+    }
+FOR_EACH_TYPE(NORM_GRAD_APPLY)
+
+// ab [2, B, C]: a = w * (1 + scale), b = bias * (1 + scale) + shift with e [B, 2C] = (scale, shift), or w and bias themselves without e
+ROOMY_KERNEL modulate(const float* w, const float* bias, const float* e, float* ab, int B, int C) {
+    const long long n = (long long)B * C;
+    for (long long i = thread_index(); i < n; i += thread_count()) {
+        const long long b = quotient(i, C), c = i - b * C;
+        const float gain = e ? 1.0f + e[b * 2 * C + c] : 1.0f;
+        ab[i] = w[c] * gain;
+        ab[n + i] = e ? bias[c] * gain + e[(b * 2 + 1) * C + c] : bias[c];
+    }
+}
+
+// From dab [2, B, C]: dwb [2, C] = sums over the images of da * (1 + scale) and db * (1 + scale), de [B, 2C] = (da * w + db * bias, db); a thread a channel
+KERNEL modulate_grad(const float* dab, const float* w, const float* bias, const float* e, float* de, float* dwb, int B, int C) {
+    for (long long c = thread_index(); c < C; c += thread_count()) {
+        float dw = 0.0f, dbias = 0.0f;
+#pragma unroll 4
+        for (long long b = 0; b < B; b++) {
+            const float da = dab[b * C + c], db = dab[(B + b) * C + c];
+            const float gain = e ? 1.0f + e[b * 2 * C + c] : 1.0f;
+            dw += da * gain;
+            dbias += db * gain;
+            if (de) {
+                de[b * 2 * C + c] = da * w[c] + db * bias[c];
+                de[(b * 2 + 1) * C + c] = db;
+            }
+        }
+        dwb[c] = dw;
+        dwb[C + c] = dbias;
+    }
+}

@@ -1,0 +1,63 @@
+//! CUDA: the device, its memory, own kernels compiled at run time, cuDNN and cuBLAS.
+//!
+//! Without the feature `cuda` this crate only knows how to say so: [`open`] gives the CPU, and nothing else is compiled.
+//!
+//! With it, the operations of `sdft-nn` and the update of `sdft-optim` are here in their GPU form. Feature maps lie with their channels
+//! last, `[B, H, W, C]` or `[B, N, C]`, in f32, bf16 or f16; parameters and their gradients are f32 in PyTorch's order. Convolutions
+//! are cuDNN's, matrix products cuBLAS's; everything between is a kernel of `kernels/`, compiled by NVRTC for the GPU that is there.
+//!
+//! ```
+//! use sdft_cuda::{Place, open};
+//!
+//! let device = open("cpu".parse::<Place>()?)?;
+//! assert!(device.is_cpu());
+//! assert!("cuda:x".parse::<Place>().is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! **Invariant:** all work of a device runs on one stream, and no result depends on the order in which threads run.
+
+pub use crate::device::{
+    Gpu, Precise, forget_peak, gpus, is_out_of_memory, libraries, open, peak_memory, precise,
+    synchronize,
+};
+pub use crate::place::{BadPlace, Place};
+pub use crate::upload::{Download, download, upload};
+
+#[cfg(feature = "cuda")]
+pub use crate::{
+    attention::{Attention, attention_backward, attention_forward},
+    conv::{Conv, conv_forward, conv_input_gradient, conv_weight_gradient},
+    maps::{
+        Pool, add_per_channel, channels, column_sum, concat, dense, elementwise, lookup, pairwise,
+        plane_sums, pool_forward, pool_gradient, pool2, pool2_gradient, upsample,
+    },
+    noise::normals,
+    norm::{Norm, Statistics, modulate, modulate_gradient, norm_forward, norm_gradient, norm_sums},
+    optim::{Decision, Rule, Settings, Step, Table},
+};
+
+mod device;
+mod place;
+mod upload;
+
+#[cfg(feature = "cuda")]
+mod attention;
+#[cfg(feature = "cuda")]
+mod conv;
+#[cfg(feature = "cuda")]
+mod cudnn;
+#[cfg(feature = "cuda")]
+mod gemm;
+#[cfg(feature = "cuda")]
+mod launch;
+#[cfg(feature = "cuda")]
+mod maps;
+#[cfg(feature = "cuda")]
+mod noise;
+#[cfg(feature = "cuda")]
+mod norm;
+#[cfg(feature = "cuda")]
+mod optim;
+#[cfg(feature = "cuda")]
+mod part;

@@ -1,0 +1,472 @@
+//! Feature maps, element by element, row by row and from one resolution to another.
+
+use crate::launch::{Arg, File, blocks, launch, launch_for, long, spread, suffix};
+use crate::part::{Part, as_it_lies, channels_last, dims, empty, is_map};
+use candle_core::backend::BackendStorage;
+use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
+use candle_core::{CudaStorage, DType, Layout, Result, Shape, bail};
+
+type Input<'a> = (&'a CudaStorage, &'a Layout);
+
+/// A copy without gaps of this type: a feature map with its channels last, or, with `planes` and for everything else, in the order of its
+/// dimensions.
+///
+/// # Errors
+/// A type other than f32, bf16 and f16; a device that fails.
+pub fn dense(
+    x: &CudaStorage,
+    layout: &Layout,
+    dtype: DType,
+    planes: bool,
+) -> Result<(CudaStorage, Shape)> {
+    let rank = layout.dims().len();
+    let last = rank >= 3 && is_map(layout)?;
+    let (b, c, n) = dims(layout);
+    let shape = if planes || rank < 3 {
+        layout.shape().clone()
+    } else {
+        as_it_lies(layout)
+    };
+    if last || layout.is_contiguous() {
+        let x = Part::at_start("dense", x, layout)?;
+        let y = empty(x.device, dtype, x.len)?;
+        // One channel or one place have no order, and neither has what is in the right one.
+        let turns = rank >= 3 && c > 1 && n > 1 && last == planes;
+        if turns {
+            // From [n, c] to [c, n] or back, image by image.
+            let (rows, cols) = if last { (n, c) } else { (c, n) };
+            transpose(x, &y, dtype, (b, rows, cols))?;
+        } else {
+            cast(x, &y, dtype)?;
+        }
+        return Ok((y, shape));
+    }
+    // Views with gaps are rare: candle closes them first.
+    let closed = x.to_dtype(layout, x.dtype())?;
+    dense(&closed, &Layout::contiguous(layout.shape()), dtype, planes)
+}
+
+pub(crate) fn cast(x: Part<'_>, y: &CudaStorage, dtype: DType) -> Result<()> {
+    let y = Part::of(y, x.len)?;
+    if x.dtype == dtype {
+        // The same numbers elsewhere: a sum with nothing would do no better.
+        return copy(x, y.at);
+    }
+    let name = format!("cast_{}_{}", suffix(x.dtype), suffix(dtype));
+    let args = [Arg::At(x.at), Arg::At(y.at), long(x.len)];
+    launch(
+        x.device,
+        (File::Elementwise, &name),
+        spread(x.len / 8),
+        &args,
+    )
+}
+
+fn copy(x: Part<'_>, to: u64) -> Result<()> {
+    use candle_core::cuda_backend::WrapErr;
+    use candle_core::cuda_backend::cudarc::driver::result::memcpy_dtod_async;
+    let bytes = x.len * x.dtype.size_in_bytes();
+    // SAFETY: both places have room for so many numbers, and the stream is the device's one.
+    unsafe { memcpy_dtod_async(to, x.at, bytes, x.device.cuda_stream().cu_stream()) }.w()
+}
+
+/// `[batch, rows, cols]` to `[batch, cols, rows]`, in another type if asked for.
+pub(crate) fn transpose(
+    x: Part<'_>,
+    y: &CudaStorage,
+    dtype: DType,
+    (batch, rows, cols): (usize, usize, usize),
+) -> Result<()> {
+    let y = Part::of(y, x.len)?;
+    let name = format!("transpose_{}_{}", suffix(x.dtype), suffix(dtype));
+    let side = |n: usize| u32::try_from(n.clamp(1, 65535)).unwrap_or(65535);
+    let config = LaunchConfig {
+        grid_dim: (
+            u32::try_from(cols.div_ceil(32).max(1)).unwrap_or(u32::MAX),
+            side(rows.div_ceil(32)),
+            side(batch),
+        ),
+        block_dim: (32, 8, 1),
+        shared_mem_bytes: 0,
+    };
+    let args = [
+        Arg::At(x.at),
+        Arg::At(y.at),
+        batch.into(),
+        rows.into(),
+        cols.into(),
+    ];
+    launch(x.device, (File::Layout, &name), config, &args)
+}
+
+/// `silu` or `relu`.
+///
+/// # Errors
+/// A device that fails.
+pub fn elementwise(kernel: &str, (x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
+    let x = Part::at_start(kernel, x, layout)?;
+    let y = empty(x.device, x.dtype, x.len)?;
+    let args = [Arg::At(x.at), Arg::At(Part::of(&y, x.len)?.at), long(x.len)];
+    launch_for(
+        x.device,
+        (File::Elementwise, kernel, x.dtype),
+        spread(x.len / 4),
+        &args,
+    )?;
+    Ok((y, as_it_lies(layout)))
+}
+
+/// `add`, `mul`, `silu_grad` or `relu_grad` of two tensors that lie alike; the result has the type of the first.
+///
+/// # Errors
+/// Layouts that differ; a device that fails.
+pub fn pairwise(kernel: &str, a: Input<'_>, b: Input<'_>) -> Result<(CudaStorage, Shape)> {
+    if a.1.stride() != b.1.stride() && is_map(a.1)? != is_map(b.1)? {
+        bail!("{kernel}: the two lie differently in memory");
+    }
+    let (x, y) = (
+        Part::at_start(kernel, a.0, a.1)?,
+        Part::at_start(kernel, b.0, b.1)?,
+    );
+    let out = empty(x.device, x.dtype, x.len)?;
+    let args = [
+        Arg::At(x.at),
+        Arg::At(y.at),
+        Arg::At(Part::of(&out, x.len)?.at),
+        long(x.len),
+    ];
+    launch_for(
+        x.device,
+        (File::Elementwise, kernel, x.dtype),
+        spread(x.len / 4),
+        &args,
+    )?;
+    Ok((out, as_it_lies(a.1)))
+}
+
+/// Nearest enlargement by two.
+///
+/// # Errors
+/// A device that fails.
+pub fn upsample((x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
+    let (b, c, h, w) = layout.shape().dims4()?;
+    let x = Part::map("upsample", x, layout)?;
+    let y = empty(x.device, x.dtype, 4 * x.len)?;
+    let args = [
+        Arg::At(x.at),
+        Arg::At(Part::of(&y, 4 * x.len)?.at),
+        b.into(),
+        h.into(),
+        w.into(),
+        c.into(),
+    ];
+    launch_for(
+        x.device,
+        (File::Resample, "upsample", x.dtype),
+        spread(x.len / 4),
+        &args,
+    )?;
+    Ok((y, channels_last(b, c, 2 * h, 2 * w)))
+}
+
+/// `factor` times the sum of each 2x2 square.
+///
+/// # Errors
+/// A device that fails.
+pub fn pool2((x, layout): Input<'_>, factor: f32) -> Result<(CudaStorage, Shape)> {
+    let (b, c, h, w) = layout.shape().dims4()?;
+    let x = Part::map("pool2", x, layout)?;
+    let n = b * c * (h / 2) * (w / 2);
+    let y = empty(x.device, x.dtype, n)?;
+    let args = [
+        Arg::At(x.at),
+        Arg::At(Part::of(&y, n)?.at),
+        b.into(),
+        h.into(),
+        w.into(),
+        c.into(),
+        Arg::Float(factor),
+    ];
+    launch_for(
+        x.device,
+        (File::Resample, "pool2", x.dtype),
+        spread(n / 4),
+        &args,
+    )?;
+    Ok((y, channels_last(b, c, h / 2, w / 2)))
+}
+
+/// The adjoint of [`pool2`] for images of `h x w`.
+///
+/// # Errors
+/// A device that fails.
+pub fn pool2_gradient(
+    (dy, layout): Input<'_>,
+    h: usize,
+    w: usize,
+    factor: f32,
+) -> Result<(CudaStorage, Shape)> {
+    let (b, c, _, _) = layout.shape().dims4()?;
+    let dy = Part::map("pool2 gradient", dy, layout)?;
+    let n = b * c * h * w;
+    let dx = empty(dy.device, dy.dtype, n)?;
+    let args = [
+        Arg::At(dy.at),
+        Arg::At(Part::of(&dx, n)?.at),
+        b.into(),
+        h.into(),
+        w.into(),
+        c.into(),
+        Arg::Float(factor),
+    ];
+    launch_for(
+        dy.device,
+        (File::Resample, "pool2_grad", dy.dtype),
+        spread(n / 4),
+        &args,
+    )?;
+    Ok((dx, channels_last(b, c, h, w)))
+}
+
+/// Windows of `k x k`, of which the mean or the maximum is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Pool {
+    /// Side of a window.
+    pub k: usize,
+    /// From one window to the next.
+    pub stride: usize,
+    /// Places around the image that take no part.
+    pub pad: usize,
+    /// Mean instead of maximum.
+    pub mean: bool,
+}
+
+impl Pool {
+    fn args(&self, (b, c, h, w): (usize, usize, usize, usize)) -> [Arg; 8] {
+        [
+            b.into(),
+            h.into(),
+            w.into(),
+            c.into(),
+            self.k.into(),
+            self.stride.into(),
+            self.pad.into(),
+            Arg::Int(self.mean.into()),
+        ]
+    }
+}
+
+/// Means or maxima of windows.
+///
+/// # Errors
+/// A device that fails.
+pub fn pool_forward(pool: &Pool, (x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
+    let (b, c, h, w) = layout.shape().dims4()?;
+    let side = |n: usize| (n + 2 * pool.pad - pool.k) / pool.stride + 1;
+    let x = Part::map("pool", x, layout)?;
+    let n = b * c * side(h) * side(w);
+    let y = empty(x.device, x.dtype, n)?;
+    let mut args = vec![Arg::At(x.at), Arg::At(Part::of(&y, n)?.at)];
+    args.extend(pool.args((b, c, h, w)));
+    launch_for(
+        x.device,
+        (File::Resample, "pool", x.dtype),
+        spread(n),
+        &args,
+    )?;
+    Ok((y, channels_last(b, c, side(h), side(w))))
+}
+
+/// The gradient of [`pool_forward`]'s input.
+///
+/// # Errors
+/// A device that fails.
+pub fn pool_gradient(
+    pool: &Pool,
+    (x, layout): Input<'_>,
+    (dy, dy_layout): Input<'_>,
+) -> Result<(CudaStorage, Shape)> {
+    let (b, c, h, w) = layout.shape().dims4()?;
+    let x = Part::map("pool gradient", x, layout)?;
+    let dy = Part::map("pool gradient", dy, dy_layout)?;
+    let dx = empty(x.device, x.dtype, x.len)?;
+    let mut args = vec![
+        Arg::At(x.at),
+        Arg::At(dy.at),
+        Arg::At(Part::of(&dx, x.len)?.at),
+    ];
+    args.extend(pool.args((b, c, h, w)));
+    launch_for(
+        x.device,
+        (File::Resample, "pool_grad", x.dtype),
+        spread(x.len),
+        &args,
+    )?;
+    Ok((dx, channels_last(b, c, h, w)))
+}
+
+/// The channels of `a` and then those of `b`.
+///
+/// # Errors
+/// A device that fails.
+pub fn concat(a: Input<'_>, b: Input<'_>) -> Result<(CudaStorage, Shape)> {
+    let (batch, left, h, w) = a.1.shape().dims4()?;
+    let right = b.1.dims()[1];
+    let (a, b) = (
+        Part::map("concat", a.0, a.1)?,
+        Part::map("concat", b.0, b.1)?,
+    );
+    let (rows, n) = (batch * h * w, a.len + b.len);
+    let y = empty(a.device, a.dtype, n)?;
+    let args = [
+        Arg::At(a.at),
+        Arg::At(b.at),
+        Arg::At(Part::of(&y, n)?.at),
+        long(rows),
+        left.into(),
+        right.into(),
+    ];
+    launch_for(
+        a.device,
+        (File::Layout, "cat", a.dtype),
+        spread(n / 4),
+        &args,
+    )?;
+    Ok((y, channels_last(batch, left + right, h, w)))
+}
+
+/// `n` channels from `first` on.
+///
+/// # Errors
+/// A device that fails.
+pub fn channels((x, layout): Input<'_>, first: usize, n: usize) -> Result<(CudaStorage, Shape)> {
+    let (b, c, h, w) = layout.shape().dims4()?;
+    let x = Part::map("channels", x, layout)?;
+    let rows = b * h * w;
+    let y = empty(x.device, x.dtype, rows * n)?;
+    let args = [
+        Arg::At(x.at),
+        Arg::At(Part::of(&y, rows * n)?.at),
+        long(rows),
+        c.into(),
+        first.into(),
+        n.into(),
+    ];
+    launch_for(
+        x.device,
+        (File::Layout, "slice", x.dtype),
+        spread(rows * n / 4),
+        &args,
+    )?;
+    Ok((y, channels_last(b, n, h, w)))
+}
+
+/// `x + e` with one f32 number per image and channel.
+///
+/// # Errors
+/// A device that fails.
+pub fn add_per_channel((x, layout): Input<'_>, e: Input<'_>) -> Result<(CudaStorage, Shape)> {
+    let (b, c, n) = dims(layout);
+    let x = Part::map("add_per_channel", x, layout)?;
+    let e = Part::contiguous("add_per_channel", e.0, e.1)?;
+    let y = empty(x.device, x.dtype, x.len)?;
+    let args = [
+        Arg::At(x.at),
+        Arg::At(e.at),
+        Arg::At(Part::of(&y, x.len)?.at),
+        long(b),
+        long(n),
+        c.into(),
+    ];
+    launch_for(
+        x.device,
+        (File::Rows, "bias_add_images", x.dtype),
+        spread(x.len / 4),
+        &args,
+    )?;
+    Ok((y, as_it_lies(layout)))
+}
+
+/// The sum of each plane, `[B, C]` f32.
+///
+/// # Errors
+/// A device that fails.
+pub fn plane_sums((x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
+    let (b, c, n) = dims(layout);
+    let x = Part::map("plane sums", x, layout)?;
+    let out = empty(x.device, DType::F32, b * c)?;
+    let args = [
+        Arg::At(x.at),
+        Arg::At(Part::of(&out, b * c)?.at),
+        long(b),
+        long(n),
+        c.into(),
+    ];
+    launch_for(
+        x.device,
+        (File::Rows, "image_sum", x.dtype),
+        blocks(c.div_ceil(32), b),
+        &args,
+    )?;
+    Ok((out, (b, c).into()))
+}
+
+/// The sum over images and places of each of `c` channels, f32.
+///
+/// # Errors
+/// A device that fails.
+pub fn column_sum((x, layout): Input<'_>, c: usize) -> Result<CudaStorage> {
+    let x = Part::map("column sum", x, layout)?;
+    let rows = x.len / c.max(1);
+    // Enough chunks to fill a GPU, none so short that the second step is the longer one.
+    let chunks = rows.div_ceil(256).clamp(1, 512);
+    let partial = empty(x.device, DType::F32, chunks * c)?;
+    let out = empty(x.device, DType::F32, c)?;
+    let at = Part::of(&partial, chunks * c)?.at;
+    let args = [
+        Arg::At(x.at),
+        Arg::At(at),
+        long(rows),
+        c.into(),
+        chunks.into(),
+    ];
+    launch_for(
+        x.device,
+        (File::Rows, "column_sum_partial", x.dtype),
+        blocks(chunks, 1),
+        &args,
+    )?;
+    let args = [
+        Arg::At(at),
+        Arg::At(Part::of(&out, c)?.at),
+        c.into(),
+        chunks.into(),
+    ];
+    launch(
+        x.device,
+        (File::Rows, "column_sum_finish"),
+        blocks(c.div_ceil(32), 1),
+        &args,
+    )?;
+    Ok(out)
+}
+
+/// Rows of a table `[N, D]`.
+///
+/// # Errors
+/// A device that fails.
+pub fn lookup((table, layout): Input<'_>, rows: &[u32]) -> Result<(CudaStorage, Shape)> {
+    let width = layout.dims()[1];
+    let table = Part::contiguous("lookup", table, layout)?;
+    let y = empty(table.device, table.dtype, rows.len() * width)?;
+    let to = Part::of(&y, rows.len() * width)?;
+    for (i, &row) in rows.iter().enumerate() {
+        let one = Part {
+            at: table.from(row as usize * width),
+            len: width,
+            ..table
+        };
+        copy(one, to.from(i * width))?;
+    }
+    Ok((y, (rows.len(), width).into()))
+}

@@ -1,0 +1,48 @@
+//! Random numbers of the host's generator, made on the device.
+
+use crate::launch::{Arg, File, blocks, launch, long};
+use candle_core::cuda_backend::cudarc::driver::DevicePtr;
+use candle_core::op::BackpropOp;
+use candle_core::{CudaStorage, Device, Result, Storage, Tensor, bail};
+
+/// Standard normal numbers `shape`: row `i` of the first dimension holds the numbers that the host draws at the address (`seed`,
+/// `purpose`, `step`, `samples[i]`). The arithmetic is that of the host in f64, so a number differs from the host's only where the
+/// device's logarithm, sine or cosine is off by enough to round to another f32: by one unit in the last place.
+///
+/// # Errors
+/// A shape of other rows; a device other than a GPU, or one that fails.
+pub fn normals(
+    (seed, purpose, step): (u64, u8, u64),
+    samples: &[u64],
+    shape: &[usize],
+    device: &Device,
+) -> Result<Tensor> {
+    if shape.first() != Some(&samples.len()) {
+        bail!("noise for {} samples, asked for {shape:?}", samples.len());
+    }
+    let device = device.as_cuda_device()?;
+    let each: usize = shape[1..].iter().product();
+    let numbers = device.clone_htod(samples)?;
+    // SAFETY: the kernel writes every element.
+    let out = unsafe { device.alloc::<f32>((samples.len() * each).max(1))? };
+    let stream = device.cuda_stream();
+    let bits = |n: u64| Arg::Long(n.cast_signed());
+    let args = [
+        Arg::At(out.device_ptr(&stream).0),
+        Arg::At(numbers.device_ptr(&stream).0),
+        long(samples.len()),
+        long(each),
+        bits(seed),
+        bits(step),
+        Arg::Int(purpose.into()),
+    ];
+    let grid = blocks(each.div_ceil(1024), samples.len());
+    launch(device, (File::Noise, "normals"), grid, &args)?;
+    let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(out, device.clone()));
+    Ok(Tensor::from_storage(
+        storage,
+        shape,
+        BackpropOp::none(),
+        false,
+    ))
+}

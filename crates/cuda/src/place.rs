@@ -1,0 +1,75 @@
+use std::fmt;
+use std::str::FromStr;
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// The first GPU if this build can use it and there is one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of this number.
+    Cuda(usize),
+}
+
+/// A place that is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadPlace(String);
+
+impl fmt::Display for BadPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected auto, cpu, cuda or cuda:N, found {:?}", self.0)
+    }
+}
+
+impl std::error::Error for BadPlace {}
+
+impl FromStr for Place {
+    type Err = BadPlace;
+
+    fn from_str(text: &str) -> Result<Self, BadPlace> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| BadPlace(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_and_written() {
+        for (text, place) in [
+            ("auto", Place::Auto),
+            ("cpu", Place::Cpu),
+            ("cuda:3", Place::Cuda(3)),
+        ] {
+            assert_eq!(text.parse(), Ok(place));
+            assert_eq!(place.to_string(), text);
+        }
+        assert_eq!("cuda".parse(), Ok(Place::Cuda(0)));
+        for bad in ["gpu", "cuda:", "cuda:-1", "CPU", ""] {
+            let error = bad.parse::<Place>().unwrap_err().to_string();
+            assert!(error.contains("cuda:N") && error.contains(&format!("{bad:?}")));
+        }
+    }
+}

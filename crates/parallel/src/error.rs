@@ -1,0 +1,49 @@
+use std::io;
+
+/// What can go wrong between processes.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A variable of the environment that makes no sense.
+    #[error("{name}: expected {expected}, found {found:?}")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// What it has to be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// Rank 0 cannot be reached, or does not hear of all others.
+    #[error("{what}: {source}")]
+    Meeting {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A process that was there has gone.
+    #[error("rank {rank} has gone: {source}")]
+    Gone {
+        /// Which.
+        rank: usize,
+        /// How that was noticed.
+        source: io::Error,
+    },
+    /// Something else came than was asked for: the processes do not do the same.
+    #[error("rank {rank}: expected {expected}, found {found}")]
+    Unlike {
+        /// Which.
+        rank: usize,
+        /// What was to come.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// A tensor operation or a device failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// The result of something that several processes do.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,407 @@
+use crate::error::{Error, Result};
+use crate::links::Links;
+#[cfg(feature = "nccl")]
+use crate::nccl::Nccl;
+use crate::world::World;
+use candle_core::{DType, Device, Shape, Tensor};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// This process among the others. Calls that all have to make together come in the same order everywhere.
+#[derive(Debug)]
+pub struct Peers {
+    rank: usize,
+    size: usize,
+    links: Option<Mutex<Links>>,
+    #[cfg(feature = "nccl")]
+    nccl: Option<Nccl>,
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        Self::alone()
+    }
+}
+
+impl Peers {
+    /// The only process there is.
+    pub fn alone() -> Self {
+        Self {
+            rank: 0,
+            size: 1,
+            links: None,
+            #[cfg(feature = "nccl")]
+            nccl: None,
+        }
+    }
+
+    /// Meets the others of `world`, who have as long as `patience` to come. `device` is where this process computes.
+    ///
+    /// # Errors
+    /// [`Error::Meeting`] where somebody does not come.
+    pub fn join(world: &World, device: &Device, patience: Duration) -> Result<Self> {
+        let links = Links::meet(world, patience)?;
+        #[cfg(feature = "nccl")]
+        let (links, nccl) = {
+            let mut links = links;
+            let nccl = match device {
+                Device::Cuda(device) => {
+                    Some(Nccl::join(&mut links, (world.rank, world.size), device)?)
+                }
+                _ => None,
+            };
+            (links, nccl)
+        };
+        let _ = device;
+        Ok(Self {
+            rank: world.rank,
+            size: world.size,
+            links: Some(Mutex::new(links)),
+            #[cfg(feature = "nccl")]
+            nccl,
+        })
+    }
+
+    /// This process's number.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// How many there are.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Whether this one leads: tells the others what comes, and writes the files.
+    pub fn leads(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// The sum of each tensor over all processes, added in the order of their ranks. All tensors are of one type, f32 or f64.
+    ///
+    /// # Errors
+    /// A process that has gone, or that adds something else.
+    pub fn sum(&self, tensors: &[Tensor]) -> Result<Vec<Tensor>> {
+        let Some(first) = tensors.first() else {
+            return Ok(Vec::new());
+        };
+        if self.size == 1 {
+            return Ok(tensors.to_vec());
+        }
+        let flat: Vec<Tensor> = tensors
+            .iter()
+            .map(|tensor| tensor.detach().flatten_all())
+            .collect::<candle_core::Result<_>>()?;
+        let flat = Tensor::cat(&flat, 0)?;
+        let total = self.sum_flat(&flat)?;
+        let shapes = tensors.iter().map(Tensor::shape);
+        split(&total.to_device(first.device())?, shapes)
+    }
+
+    fn sum_flat(&self, flat: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "nccl")]
+        if let Some(nccl) = &self.nccl {
+            return Ok(nccl.sum(flat)?);
+        }
+        let mut bytes = to_bytes(flat)?;
+        self.with_links(|links| {
+            if self.leads() {
+                for link in 0..links.len() {
+                    let other = links.receive(link)?;
+                    add_bytes(&mut bytes, &other, flat.dtype(), link + 1)?;
+                }
+                for link in 0..links.len() {
+                    links.send(link, &bytes)?;
+                }
+            } else {
+                links.send(0, &bytes)?;
+                bytes = links.receive(0)?;
+            }
+            Ok(())
+        })?;
+        from_bytes(&bytes, flat.dtype(), flat.elem_count())
+    }
+
+    /// What rank 0 says, on every rank.
+    ///
+    /// # Errors
+    /// A process that has gone.
+    pub fn share(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        if self.size == 1 {
+            return Ok(bytes);
+        }
+        self.with_links(|links| {
+            if self.leads() {
+                for link in 0..links.len() {
+                    links.send(link, &bytes)?;
+                }
+                Ok(bytes)
+            } else {
+                links.receive(0)
+            }
+        })
+    }
+
+    /// Rank 0's tensors, f32, f64 or u32, on the CPU of every rank; what the others pass only says how many there are.
+    ///
+    /// # Errors
+    /// A process that has gone, or that expects others.
+    pub fn share_tensors(&self, tensors: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+        let mut all = Vec::with_capacity(tensors.len());
+        for (name, tensor) in tensors {
+            let (mut head, mut body) = (Vec::new(), Vec::new());
+            if self.leads() {
+                head = header(name, tensor);
+                body = to_bytes(tensor)?;
+            }
+            let head = self.share(head)?;
+            let body = self.share(body)?;
+            all.push(read(&head, &body)?);
+        }
+        Ok(all)
+    }
+
+    /// On rank 0: tells the others whether there is another step.
+    ///
+    /// # Errors
+    /// A process that has gone.
+    pub fn lead(&self, go_on: bool) -> Result<()> {
+        self.share(vec![u8::from(go_on)]).map(drop)
+    }
+
+    /// On the others: whether there is another step.
+    ///
+    /// # Errors
+    /// When rank 0 has gone.
+    pub fn follow(&self) -> Result<bool> {
+        Ok(self.share(Vec::new())?.first() == Some(&1))
+    }
+
+    fn with_links<T>(&self, f: impl FnOnce(&mut Links) -> Result<T>) -> Result<T> {
+        match &self.links {
+            Some(links) => f(&mut links.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => Err(candle_core::Error::Msg("a process alone has no peers".to_owned()).into()),
+        }
+    }
+}
+
+fn unlike(rank: usize, expected: impl Into<String>, found: impl Into<String>) -> Error {
+    Error::Unlike {
+        rank,
+        expected: expected.into(),
+        found: found.into(),
+    }
+}
+
+fn split<'a>(flat: &Tensor, shapes: impl Iterator<Item = &'a Shape>) -> Result<Vec<Tensor>> {
+    let mut start = 0;
+    shapes
+        .map(|shape| {
+            let n = shape.elem_count();
+            let part = flat.narrow(0, start, n)?.reshape(shape)?;
+            start += n;
+            Ok(part)
+        })
+        .collect()
+}
+
+fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    let flat = tensor.flatten_all()?.to_device(&Device::Cpu)?;
+    Ok(match flat.dtype() {
+        DType::F32 => bytes_of(&flat.to_vec1::<f32>()?, f32::to_le_bytes),
+        DType::F64 => bytes_of(&flat.to_vec1::<f64>()?, f64::to_le_bytes),
+        DType::U32 => bytes_of(&flat.to_vec1::<u32>()?, u32::to_le_bytes),
+        other => {
+            return Err(unlike(0, "f32, f64 or u32", other.as_str()));
+        }
+    })
+}
+
+fn bytes_of<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    values.iter().flat_map(|&value| bytes(value)).collect()
+}
+
+fn from_bytes(bytes: &[u8], dtype: DType, n: usize) -> Result<Tensor> {
+    if bytes.len() != n * dtype.size_in_bytes() {
+        let found = format!("{} bytes", bytes.len());
+        return Err(unlike(
+            0,
+            format!("{n} numbers of {}", dtype.as_str()),
+            found,
+        ));
+    }
+    let (four, eight) = (bytes.as_chunks::<4>().0, bytes.as_chunks::<8>().0);
+    let cpu = &Device::Cpu;
+    Ok(match dtype {
+        DType::F64 => {
+            let values: Vec<f64> = eight.iter().map(|b| f64::from_le_bytes(*b)).collect();
+            Tensor::from_vec(values, n, cpu)?
+        }
+        DType::U32 => {
+            let values: Vec<u32> = four.iter().map(|b| u32::from_le_bytes(*b)).collect();
+            Tensor::from_vec(values, n, cpu)?
+        }
+        _ => {
+            let values: Vec<f32> = four.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            Tensor::from_vec(values, n, cpu)?
+        }
+    })
+}
+
+fn add_bytes(sum: &mut [u8], other: &[u8], dtype: DType, rank: usize) -> Result<()> {
+    if sum.len() != other.len() {
+        let (expected, found) = (sum.len(), other.len());
+        return Err(unlike(
+            rank,
+            format!("{expected} bytes"),
+            format!("{found}"),
+        ));
+    }
+    if dtype == DType::F64 {
+        let pairs = sum.as_chunks_mut::<8>().0.iter_mut();
+        for (a, b) in pairs.zip(other.as_chunks::<8>().0) {
+            *a = (f64::from_le_bytes(*a) + f64::from_le_bytes(*b)).to_le_bytes();
+        }
+    } else {
+        let pairs = sum.as_chunks_mut::<4>().0.iter_mut();
+        for (a, b) in pairs.zip(other.as_chunks::<4>().0) {
+            *a = (f32::from_le_bytes(*a) + f32::from_le_bytes(*b)).to_le_bytes();
+        }
+    }
+    Ok(())
+}
+
+/// Type, dimensions and name, as text.
+fn header(name: &str, tensor: &Tensor) -> Vec<u8> {
+    let dims: Vec<String> = tensor.dims().iter().map(usize::to_string).collect();
+    format!("{} {} {name}", tensor.dtype().as_str(), dims.join("x")).into_bytes()
+}
+
+fn read(head: &[u8], body: &[u8]) -> Result<(String, Tensor)> {
+    let text = String::from_utf8_lossy(head);
+    let bad = || unlike(0, "a tensor", text.clone());
+    let mut parts = text.splitn(3, ' ');
+    let (Some(dtype), Some(dims), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(bad());
+    };
+    let dtype: DType = dtype.parse().map_err(|_| bad())?;
+    let dims: Vec<usize> = dims
+        .split('x')
+        .filter(|dim| !dim.is_empty())
+        .map(|dim| dim.parse().map_err(|_| bad()))
+        .collect::<Result<_>>()?;
+    let n = dims.iter().product();
+    Ok((name.to_owned(), from_bytes(body, dtype, n)?.reshape(dims)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::free_port;
+
+    /// The same function as every rank of a world, in threads.
+    fn in_world<T: Send + 'static>(
+        size: usize,
+        f: impl Fn(&Peers) -> T + Clone + Send + 'static,
+    ) -> Vec<T> {
+        let port = free_port().unwrap();
+        let ranks = (0..size).map(|rank| {
+            let f = f.clone();
+            std::thread::spawn(move || {
+                let world = World {
+                    rank,
+                    size,
+                    local_rank: rank,
+                    address: "127.0.0.1".to_owned(),
+                    port,
+                };
+                let patience = Duration::from_secs(20);
+                f(&Peers::join(&world, &Device::Cpu, patience).unwrap())
+            })
+        });
+        let ranks: Vec<_> = ranks.collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    }
+
+    #[test]
+    fn every_rank_sees_the_same_sums() {
+        let seen = in_world(3, |peers| {
+            let rank = peers.rank() as f32;
+            let a = Tensor::new(&[[1.0f32, rank], [0.1 * rank, -rank]], &Device::Cpu).unwrap();
+            let b = Tensor::new(&[rank], &Device::Cpu).unwrap();
+            let sums = peers.sum(&[a, b]).unwrap();
+            let wide = Tensor::new(&[0.5f64], &Device::Cpu).unwrap();
+            let wide = peers.sum(&[wide]).unwrap()[0].to_vec1::<f64>().unwrap();
+            assert_eq!(wide, [1.5]);
+            (
+                sums[0].to_vec2::<f32>().unwrap(),
+                sums[1].to_vec1::<f32>().unwrap(),
+            )
+        });
+        assert_eq!(seen[0].0[0], [3.0, 3.0]);
+        assert_eq!(seen[0].1, [3.0]);
+        assert!(seen.iter().all(|other| *other == seen[0]));
+    }
+
+    #[test]
+    fn rank_0_leads_and_shares_what_it_has() {
+        let seen = in_world(2, |peers| {
+            let mine = Tensor::new(&[[peers.rank() as u32 + 7]], &Device::Cpu).unwrap();
+            let named = vec![("a name".to_owned(), mine)];
+            let shared = peers.share_tensors(&named).unwrap();
+            let mut steps = 0;
+            if peers.leads() {
+                for _ in 0..3 {
+                    peers.lead(true).unwrap();
+                    steps += 1;
+                }
+                peers.lead(false).unwrap();
+            } else {
+                while peers.follow().unwrap() {
+                    steps += 1;
+                }
+            }
+            (
+                shared[0].0.clone(),
+                shared[0].1.to_vec2::<u32>().unwrap(),
+                steps,
+            )
+        });
+        assert_eq!(seen[0], ("a name".to_owned(), vec![vec![7]], 3));
+        assert_eq!(seen[1], seen[0]);
+    }
+
+    #[test]
+    fn who_adds_something_else_or_goes_is_named() {
+        let seen = in_world(2, |peers| {
+            let n = peers.rank() + 1;
+            let x = Tensor::zeros(n, DType::F32, &Device::Cpu).unwrap();
+            peers.sum(&[x]).map_err(|error| error.to_string()).err()
+        });
+        let of_0 = seen[0].as_deref().unwrap();
+        assert!(
+            of_0.contains("rank 1") && of_0.contains("expected 4 bytes"),
+            "{of_0}"
+        );
+        assert!(seen[1].as_deref().unwrap().contains("rank 0 has gone"));
+    }
+
+    #[test]
+    fn a_process_that_does_not_come_is_noticed() {
+        let world = World {
+            rank: 0,
+            size: 2,
+            local_rank: 0,
+            address: "127.0.0.1".to_owned(),
+            port: free_port().unwrap(),
+        };
+        let patience = Duration::from_millis(100);
+        let error = Peers::join(&world, &Device::Cpu, patience)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("1 of 2 processes"), "{error}");
+        let alone = Peers::alone();
+        let x = Tensor::new(&[2.0f32], &Device::Cpu).unwrap();
+        assert_eq!(alone.sum(&[x]).unwrap()[0].to_vec1::<f32>().unwrap(), [2.0]);
+    }
+}

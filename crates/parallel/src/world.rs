@@ -1,0 +1,150 @@
+use crate::error::{Error, Result};
+use std::net::TcpListener;
+use std::ops::Range;
+
+/// Who this process is among how many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    /// Its number, from 0.
+    pub rank: usize,
+    /// How many there are.
+    pub size: usize,
+    /// Its number on this machine: the GPU it takes.
+    pub local_rank: usize,
+    /// Where rank 0 listens.
+    pub address: String,
+    /// On which port.
+    pub port: u16,
+}
+
+/// Launchers name another port only where this one is taken.
+const PORT: u16 = 29500;
+
+impl World {
+    /// What the usual launchers say: `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`. None where `WORLD_SIZE` is not set
+    /// or 1.
+    ///
+    /// # Errors
+    /// A variable that is no number, or a rank outside of the world.
+    pub fn from_env() -> Result<Option<Self>> {
+        Self::of(|name| std::env::var(name).ok())
+    }
+
+    fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
+        let number = |name: &'static str, most: usize| -> Result<Option<usize>> {
+            variable(name)
+                .map(|text| match text.trim().parse() {
+                    Ok(n) if n <= most => Ok(n),
+                    _ => Err(Error::Variable {
+                        name,
+                        expected: format!("a number up to {most}"),
+                        found: text,
+                    }),
+                })
+                .transpose()
+        };
+        let size = number("WORLD_SIZE", 4096)?.unwrap_or(1);
+        if size <= 1 {
+            return Ok(None);
+        }
+        let missing = |name| Error::Variable {
+            name,
+            expected: format!("a number below WORLD_SIZE ({size})"),
+            found: String::new(),
+        };
+        let rank = number("RANK", size - 1)?.ok_or_else(|| missing("RANK"))?;
+        let port = number("MASTER_PORT", usize::from(u16::MAX))?;
+        Ok(Some(Self {
+            rank,
+            size,
+            local_rank: number("LOCAL_RANK", 4096)?.unwrap_or(rank),
+            address: variable("MASTER_ADDR").unwrap_or_else(|| "127.0.0.1".to_owned()),
+            port: port.and_then(|n| n.try_into().ok()).unwrap_or(PORT),
+        }))
+    }
+
+    /// The variables that say so to another process.
+    pub fn variables(&self) -> [(&'static str, String); 5] {
+        [
+            ("RANK", self.rank.to_string()),
+            ("WORLD_SIZE", self.size.to_string()),
+            ("LOCAL_RANK", self.local_rank.to_string()),
+            ("MASTER_ADDR", self.address.clone()),
+            ("MASTER_PORT", self.port.to_string()),
+        ]
+    }
+}
+
+/// The part of `n` samples that falls to a rank: consecutive ones, as evenly as they divide.
+pub fn share_of(n: usize, rank: usize, size: usize) -> Range<usize> {
+    let size = size.max(1);
+    n * rank / size..n * (rank + 1) / size
+}
+
+/// A port of this machine that nobody listens on now.
+///
+/// # Errors
+/// When the system has none.
+pub fn free_port() -> Result<u16> {
+    let found = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    match found {
+        Ok(address) => Ok(address.port()),
+        Err(source) => Err(Error::Meeting {
+            what: "looking for a free port".to_owned(),
+            source,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(variables: &[(&str, &str)]) -> Result<Option<World>> {
+        World::of(|name| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn launchers_variables_are_read_and_written() {
+        assert_eq!(of(&[]).unwrap(), None);
+        assert_eq!(of(&[("WORLD_SIZE", "1"), ("RANK", "0")]).unwrap(), None);
+        let world = of(&[("WORLD_SIZE", "4"), ("RANK", "2"), ("MASTER_ADDR", "node0")]);
+        let world = world.unwrap().unwrap();
+        assert_eq!((world.rank, world.size, world.local_rank), (2, 4, 2));
+        assert_eq!((world.address.as_str(), world.port), ("node0", 29500));
+        let variables = world.variables();
+        let again: Vec<_> = variables.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        assert_eq!(of(&again).unwrap(), Some(world));
+        for (name, value) in [("RANK", "4"), ("RANK", "x"), ("MASTER_PORT", "70000")] {
+            let error = of(&[("WORLD_SIZE", "4"), ("RANK", "1"), (name, value)][..]);
+            // The first of a name counts, so the bad rank has to come first.
+            let error = if name == "RANK" {
+                of(&[("WORLD_SIZE", "4"), (name, value)])
+            } else {
+                error
+            };
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+        assert!(
+            of(&[("WORLD_SIZE", "2")])
+                .unwrap_err()
+                .to_string()
+                .contains("RANK")
+        );
+    }
+
+    #[test]
+    fn shares_cover_everything_once() {
+        for n in [1, 2, 7, 8, 33] {
+            for size in 1..=n.min(5) {
+                let all: Vec<usize> = (0..size).flat_map(|rank| share_of(n, rank, size)).collect();
+                assert_eq!(all, (0..n).collect::<Vec<_>>());
+                assert!((0..size).all(|rank| !share_of(n, rank, size).is_empty()));
+            }
+        }
+    }
+}

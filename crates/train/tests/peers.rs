@@ -1,0 +1,188 @@
+//! Several processes, here threads, do together what one does alone.
+
+use candle_core::{DType, Device, Tensor};
+use sdft_adm::{AdmConfig, Unet};
+use sdft_nn::Params;
+use sdft_noise::Purpose;
+use sdft_parallel::{Peers, World, free_port};
+use sdft_samplers::seeded_normal;
+use sdft_train::{AuxSampling, Learner, Method, Outcome, Plan, Precision};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn plan(method: Method, timesteps: &str) -> Plan {
+    let mut plan = Plan {
+        seed: 3,
+        method,
+        model: AdmConfig {
+            image_size: 8,
+            model_channels: 8,
+            channel_mult: vec![1.0, 2.0],
+            attention_resolutions: vec![2],
+            num_head_channels: 8,
+            norm_groups: 4,
+            ..AdmConfig::default()
+        },
+        ..Plan::default()
+    };
+    plan.steps.batch = 7;
+    plan.steps.micro_batch = 2;
+    plan.loss.lambda_aux = 0.3;
+    plan.loss.aux_sampling = AuxSampling::Weighted;
+    plan.loss.timesteps = timesteps.to_owned();
+    plan.optim.lr = 1e-3;
+    plan
+}
+
+/// Weights without zeros, so that everything gets a gradient.
+fn start(plan: &Plan) -> Params {
+    let params = Params::init(&Unet::specs(&plan.model).unwrap(), 1, &Device::Cpu).unwrap();
+    let filled = params.iter().enumerate().map(|(i, (name, tensor))| {
+        let noise = seeded_normal(9, Purpose::Test, i as u64, 0, tensor.dims(), &Device::Cpu);
+        (
+            name.to_owned(),
+            (tensor + (noise.unwrap() * 0.02).unwrap()).unwrap(),
+        )
+    });
+    Params::new(filled.collect())
+}
+
+/// Loss and gradient norm of each of three steps.
+fn learn(plan: &Plan, peers: Peers) -> Vec<[f64; 4]> {
+    let start = start(plan);
+    let source = match plan.method {
+        Method::Sdft => Some(Unet::load(&start, &plan.model).unwrap()),
+        _ => None,
+    };
+    let learner = Learner::new(plan, &start, source).unwrap();
+    let mut learner = learner.among(Arc::new(peers)).unwrap();
+    let shape = [plan.steps.batch, 3, 8, 8];
+    (0..3)
+        .map(|step| {
+            let x0 = seeded_normal(5, Purpose::Test, step, 0, &shape, &Device::Cpu).unwrap();
+            match learner.step(step, &x0.clamp(-1.0, 1.0).unwrap()).unwrap() {
+                Outcome::Updated { report, grad_norm } => {
+                    let aux = report.aux.unwrap_or_default();
+                    [report.total, report.base, aux, grad_norm]
+                }
+                Outcome::Skipped { what } => panic!("{what}"),
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn processes_take_the_steps_of_one() {
+    for (method, timesteps, size) in [
+        (Method::Sdft, "uniform", 2),
+        (Method::Sdft, "loss-second-moment", 3),
+        (Method::Naive, "uniform", 7),
+    ] {
+        let plan = plan(method, timesteps);
+        let alone = learn(&plan, Peers::alone());
+        let port = free_port().unwrap();
+        let ranks: Vec<_> = (0..size)
+            .map(|rank| {
+                let plan = plan.clone();
+                std::thread::spawn(move || {
+                    let world = World {
+                        rank,
+                        size,
+                        local_rank: rank,
+                        address: "127.0.0.1".to_owned(),
+                        port,
+                    };
+                    let patience = Duration::from_secs(30);
+                    learn(&plan, Peers::join(&world, &Device::Cpu, patience).unwrap())
+                })
+            })
+            .collect();
+        let together: Vec<_> = ranks.into_iter().map(|rank| rank.join().unwrap()).collect();
+        assert!(together.iter().all(|of_rank| *of_rank == together[0]));
+        for (step, (a, b)) in alone.iter().zip(&together[0]).enumerate() {
+            for (a, b) in a.iter().zip(b) {
+                assert!(
+                    (a - b).abs() <= 2e-5 * a.abs(),
+                    "{method:?} step {step}: {a} {b}"
+                );
+            }
+        }
+        // The steps moved something, or the later ones would show nothing.
+        assert!(alone[0] != alone[1]);
+    }
+}
+
+#[test]
+fn a_batch_has_to_reach_for_everybody() {
+    let plan = plan(Method::Naive, "uniform");
+    let port = free_port().unwrap();
+    let ranks: Vec<_> = (0..8)
+        .map(|rank| {
+            let plan = plan.clone();
+            std::thread::spawn(move || {
+                let world = World {
+                    rank,
+                    size: 8,
+                    local_rank: rank,
+                    address: "127.0.0.1".to_owned(),
+                    port,
+                };
+                let peers = Peers::join(&world, &Device::Cpu, Duration::from_secs(30)).unwrap();
+                let learner = Learner::new(&plan, &start(&plan), None).unwrap();
+                learner.among(Arc::new(peers)).unwrap_err().to_string()
+            })
+        })
+        .collect();
+    for rank in ranks {
+        let error = rank.join().unwrap();
+        assert!(
+            error.contains("loop.batch") && error.contains("8 processes"),
+            "{error}"
+        );
+    }
+}
+
+/// Half maps give the losses of f32 maps within their rounding, and the first steps move the weights.
+#[test]
+fn half_maps_learn_like_f32_ones() {
+    let of = |precision| {
+        let mut plan = plan(Method::Sdft, "uniform");
+        plan.steps.precision = precision;
+        learn(&plan, Peers::alone())
+    };
+    let exact = of(Precision::F32);
+    assert_eq!(of(Precision::Tf32), exact);
+    for (precision, bound) in [(Precision::Bf16, 0.03), (Precision::F16, 0.004)] {
+        let half = of(precision);
+        assert_ne!(half, exact);
+        for (a, b) in exact.iter().flatten().zip(half.iter().flatten()) {
+            assert!(
+                (a - b).abs() <= bound * a.abs().max(1e-3),
+                "{precision:?}: {a} {b}"
+            );
+        }
+    }
+}
+
+/// A loss scale that is too large overflows: such steps are skipped, the scale falls, and then the weights move.
+#[test]
+fn an_overflow_in_f16_is_skipped_and_recovered_from() {
+    let mut plan = plan(Method::Naive, "uniform");
+    plan.steps.precision = Precision::F16;
+    // A prediction far away from any noise: times the first loss scale its gradient leaves f16.
+    let near = start(&plan);
+    let far = near.iter().map(|(name, tensor)| {
+        let add = if name == "out.2.bias" { 3000.0 } else { 0.0 };
+        (name.to_owned(), (tensor + add).unwrap())
+    });
+    let start = Params::new(far.collect());
+    let mut learner = Learner::new(&plan, &start, None).unwrap();
+    let x0 = Tensor::zeros((7, 3, 8, 8), DType::F32, &Device::Cpu).unwrap();
+    let mut outcomes = Vec::new();
+    for _ in 0..30 {
+        let outcome = learner.step(0, &x0).unwrap();
+        outcomes.push(matches!(outcome, Outcome::Updated { .. }));
+    }
+    let skipped = outcomes.iter().take_while(|updated| !**updated).count();
+    assert!((1..30).contains(&skipped), "{outcomes:?}");
+}

@@ -1,0 +1,29 @@
+//! Operations on every device that there is, against the CPU in f32.
+
+use candle_core::Device;
+use sdft_tests::compare_devices;
+
+fn all_hold(device: &Device) {
+    let findings = compare_devices(device).unwrap();
+    assert!(findings.len() > 300, "{}", findings.len());
+    let broken: Vec<_> = findings.iter().filter(|finding| !finding.holds()).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// Half maps on the CPU are what half maps on a GPU are held against: f32 arithmetic, rounded once.
+#[test]
+fn operations_on_the_cpu_agree_in_every_type() {
+    all_hold(&Device::Cpu);
+}
+
+/// Needs a GPU: `cargo test --release --features cuda -p sdft-tests --test devices`.
+#[cfg(feature = "cuda")]
+#[test]
+fn operations_on_a_gpu_agree_in_every_type() {
+    match sdft_cuda::gpus() {
+        Ok(gpus) if !gpus.is_empty() => {
+            all_hold(&sdft_cuda::open(sdft_cuda::Place::Cuda(0)).unwrap())
+        }
+        _ => eprintln!("no GPU here: nothing was compared"),
+    }
+}
