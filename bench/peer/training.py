@@ -92,7 +92,8 @@ class Trainer:
             self.norm = sum(p.grad.double().square().sum() for p in self.own).sqrt().item()
         if self.half:
             for p, m in zip(self.own, self.master):
-                m.grad = p.grad.float()
+                # Fused AdamW wants gradients that lie as their parameters do.
+                m.grad = torch.empty_like(m).copy_(p.grad)
                 p.grad = None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

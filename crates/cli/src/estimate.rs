@@ -1,8 +1,10 @@
 //! What a plan will take, from one trial pass of its own network on this machine.
 
+use crate::device::device;
 use anyhow::Result;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Tensor};
 use sdft_adm::Unet;
+use sdft_cuda::synchronize;
 use sdft_losses::distill_odds;
 use sdft_nn::{Params, backward};
 use sdft_schedule::Respacing;
@@ -67,7 +69,8 @@ pub(crate) fn estimate(plan: &Plan) -> Result<Estimate> {
         clippy::cast_sign_loss,
         reason = "a positive number of bytes"
     )]
-    let activations = (micro * kept) as u64;
+    let activations =
+        (micro * kept) as u64 * plan.steps.precision.maps().size_in_bytes() as u64 / 4;
     Ok(Estimate {
         step_seconds: plan.steps.batch as f64
             * ((both + again * forward) * (1.0 + aux) + forward * source),
@@ -82,9 +85,12 @@ pub(crate) fn estimate(plan: &Plan) -> Result<Estimate> {
 /// Seconds per image of a forward pass, and of a forward and backward pass, with fresh weights.
 fn trial(plan: &Plan, images: usize) -> Result<(f64, f64)> {
     let config = &plan.model;
-    let start = Params::init(&Unet::specs(config)?, 0, &Device::Cpu)?;
+    let (device, maps) = (device()?, plan.steps.precision.maps());
+    let start = Params::init(&Unet::specs(config)?, 0, &device)?;
     let (params, _) = start.trainable()?;
-    let (frozen, trainable) = (Unet::load(&start, config)?, Unet::load(&params, config)?);
+    let load =
+        |params: &Params| Ok::<_, candle_core::Error>(Unet::load(params, config)?.with_maps(maps));
+    let (frozen, trainable) = (load(&start)?, load(&params)?);
     let x = Tensor::ones(
         (
             images,
@@ -92,17 +98,19 @@ fn trial(plan: &Plan, images: usize) -> Result<(f64, f64)> {
             config.image_size,
             config.image_size,
         ),
-        candle_core::DType::F32,
-        &Device::Cpu,
+        DType::F32,
+        &device,
     )?;
     let t = vec![500.0; images];
     let time = |pass: &dyn Fn() -> candle_core::Result<()>| -> candle_core::Result<f64> {
         // The first pass of a small network mostly warms the caches; a large one is not run twice for that.
-        if images > 1 {
+        if images > 1 || device.is_cuda() {
             pass()?;
         }
+        synchronize(&device)?;
         let started = Instant::now();
         pass()?;
+        synchronize(&device)?;
         Ok(started.elapsed().as_secs_f64() / images as f64)
     };
     let forward = time(&|| frozen.forward(&x, &t, None, None).map(drop))?;

@@ -1,11 +1,12 @@
 //! Convolutions and their gradients: 3x3 and others by cuDNN, those of one pixel as matrix products.
 
-use crate::cudnn::{self, Pass};
+use crate::cudnn::{self, Order, Pass};
 use crate::gemm::{Factor, Product};
 use crate::launch::{Arg, File, blocks, launch_for, long, spread};
-use crate::maps::{cast, transpose};
+use crate::maps::{cast, transpose, transpose_to};
 use crate::part::{Part, channels_last, empty};
 use candle_core::{CudaStorage, DType, Layout, Result, Shape};
+use std::sync::Arc;
 
 type Input<'a> = (&'a CudaStorage, &'a Layout);
 
@@ -84,7 +85,7 @@ impl Conv {
     }
 }
 
-/// `w * x + bias` as it lies, in the type of `x`.
+/// `w * x + bias` as it lies, in the type of `x`, and the weights as they were used.
 ///
 /// # Errors
 /// A device that fails.
@@ -93,14 +94,14 @@ pub fn conv_forward(
     (x, layout): Input<'_>,
     (w, w_layout): Input<'_>,
     (bias, bias_layout): Input<'_>,
-) -> Result<(CudaStorage, Shape)> {
+) -> Result<(CudaStorage, Shape, Prepared)> {
     let x = Part::map("conv2d", x, layout)?;
     let w = Part::contiguous("conv2d", w, w_layout)?;
     let bias = Part::contiguous("conv2d", bias, bias_layout)?;
     let n = conv.outputs();
     let y = empty(x.device, x.dtype, n)?;
     let y_at = Part::of(&y, n)?.at;
-    let weights = Weights::of(conv, w, x.dtype)?;
+    let weights = Prepared::of(conv, w, x.dtype)?;
     if conv.is_dense() {
         let product = Product {
             m: conv.rows(),
@@ -116,7 +117,7 @@ pub fn conv_forward(
     } else {
         let even = Even::of(x)?;
         let at = [even.at(x)?, weights.at(w)?, y_at];
-        if !by_cudnn(Pass::Forward, conv, x, at)? {
+        if !by_cudnn(Pass::Forward, conv, x, at)? && !by_planes(Pass::Forward, conv, x, at)? {
             let mut args = vec![Arg::At(at[0]), Arg::At(at[1]), Arg::At(at[2])];
             args.extend(conv.args());
             launch_for(
@@ -145,10 +146,11 @@ pub fn conv_forward(
         3 => (conv.batch, conv.w, conv.c_out).into(),
         _ => (conv.batch, conv.c_out).into(),
     };
-    Ok((y, shape))
+    Ok((y, shape, weights))
 }
 
-/// The gradient of the input, which has `rank` dimensions, as it lies, in the type of `dy`.
+/// The gradient of the input, which has `rank` dimensions, as it lies, in the type of `dy`; `prepared` comes from the forward pass, where
+/// the weights are still what they were then.
 ///
 /// # Errors
 /// A device that fails.
@@ -157,13 +159,17 @@ pub fn conv_input_gradient(
     rank: usize,
     (dy, layout): Input<'_>,
     (w, w_layout): Input<'_>,
+    prepared: Option<&Prepared>,
 ) -> Result<(CudaStorage, Shape)> {
     let dy = Part::map("conv2d input gradient", dy, layout)?;
     let w = Part::contiguous("conv2d input gradient", w, w_layout)?;
     let n = conv.inputs();
     let dx = empty(dy.device, dy.dtype, n)?;
     let dx_at = Part::of(&dx, n)?.at;
-    let weights = Weights::of(conv, w, dy.dtype)?;
+    let weights = match prepared {
+        Some(prepared) => prepared.clone(),
+        None => Prepared::of(conv, w, dy.dtype)?,
+    };
     if conv.is_dense() {
         let product = Product {
             m: conv.rows(),
@@ -179,7 +185,9 @@ pub fn conv_input_gradient(
     } else {
         let even = Even::of(dy)?;
         let at = [dx_at, weights.at(w)?, even.at(dy)?];
-        if !by_cudnn(Pass::InputGradient, conv, dy, at)? {
+        if !by_cudnn(Pass::InputGradient, conv, dy, at)?
+            && !by_planes(Pass::InputGradient, conv, dy, at)?
+        {
             let mut args = vec![Arg::At(at[2]), Arg::At(at[1]), Arg::At(at[0])];
             args.extend(conv.args());
             let name = "conv_direct_input_grad";
@@ -229,7 +237,8 @@ pub fn conv_weight_gradient(
     let last = empty(x.device, x.dtype, n)?;
     let (even_x, even_dy) = (Even::of(x)?, Even::of(dy)?);
     let at = [even_x.at(x)?, Part::of(&last, n)?.at, even_dy.at(dy)?];
-    if by_cudnn(Pass::WeightGradient, conv, x, at)? {
+    if by_cudnn(Pass::WeightGradient, conv, x, at)? || by_planes(Pass::WeightGradient, conv, x, at)?
+    {
         turn(Part::of(&last, n)?)?;
     } else {
         let last = empty(x.device, DType::F32, n)?;
@@ -244,18 +253,67 @@ pub fn conv_weight_gradient(
     Ok(dw)
 }
 
-/// `false` also where the user wants to see the results of the direct kernels.
-fn by_cudnn(pass: Pass, conv: &Conv, x: Part<'_>, at: [u64; 3]) -> Result<bool> {
-    if std::env::var_os("SDFT_CUDA_CONV").is_some_and(|wanted| wanted == "direct") {
-        return Ok(false);
-    }
-    cudnn::run(x.device, pass, conv, x.dtype, at)
+/// Whether the user wants to see the results of the direct kernels.
+fn forced_direct() -> bool {
+    std::env::var_os("SDFT_CUDA_CONV").is_some_and(|wanted| wanted == "direct")
 }
 
-/// The weights in the type and order in which they are used.
-struct Weights(Option<CudaStorage>);
+/// `false` where cuDNN has no engine.
+fn by_cudnn(pass: Pass, conv: &Conv, x: Part<'_>, at: [u64; 3]) -> Result<bool> {
+    if forced_direct() {
+        return Ok(false);
+    }
+    cudnn::run(x.device, pass, conv, (x.dtype, Order::ChannelsLast), at)
+}
 
-impl Weights {
+/// The same on copies in PyTorch's own order: exact f32 engines may exist for that one only. `on` says where and of what type.
+fn by_planes(pass: Pass, conv: &Conv, on: Part<'_>, at: [u64; 3]) -> Result<bool> {
+    if on.dtype != DType::F32 || forced_direct() {
+        return Ok(false);
+    }
+    let (device, dtype) = (on.device, on.dtype);
+    let places = [
+        (conv.batch, conv.c_in, conv.h * conv.w),
+        (conv.c_out, conv.c_in, conv.taps()),
+        (conv.batch, conv.c_out, conv.out_h() * conv.out_w()),
+    ];
+    let result = match pass {
+        Pass::InputGradient => 0,
+        Pass::WeightGradient => 1,
+        Pass::Forward => 2,
+    };
+    let mut turned = Vec::with_capacity(3);
+    for (i, (&from, &(n, c, size))) in at.iter().zip(&places).enumerate() {
+        let to = empty(device, dtype, n * c * size)?;
+        if i != result {
+            let len = n * c * size;
+            let part = Part {
+                at: from,
+                len,
+                ..on
+            };
+            transpose(part, &to, dtype, (n, size, c))?;
+        }
+        turned.push(to);
+    }
+    let mut there = [0; 3];
+    for (there, storage) in there.iter_mut().zip(&turned) {
+        *there = Part::of(storage, 0)?.at;
+    }
+    if !cudnn::run(device, pass, conv, (dtype, Order::Planes), there)? {
+        return Ok(false);
+    }
+    let (n, c, size) = places[result];
+    let back = Part::of(&turned[result], n * c * size)?;
+    transpose_to(back, at[result], dtype, (n, c, size))?;
+    Ok(true)
+}
+
+/// The weights in the type and order in which they are used; as they are where that is the same.
+#[derive(Clone)]
+pub struct Prepared(Option<Arc<CudaStorage>>);
+
+impl Prepared {
     fn of(conv: &Conv, w: Part<'_>, dtype: DType) -> Result<Self> {
         let turns = conv.taps() > 1 && conv.c_in > 1;
         if !turns && dtype == DType::F32 && w.at.is_multiple_of(16) {
@@ -267,7 +325,7 @@ impl Weights {
         } else {
             cast(w, &to, dtype)?;
         }
-        Ok(Self(Some(to)))
+        Ok(Self(Some(Arc::new(to))))
     }
 
     /// Where they lie; `w` where they are used as they are.

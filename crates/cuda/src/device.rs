@@ -152,16 +152,25 @@ mod build {
     pub fn gpus() -> std::result::Result<Vec<Gpu>, String> {
         let problem = |e: result::DriverError| format!("the NVIDIA driver does not answer: {e}");
         let n = CudaContext::device_count().map_err(problem)?;
-        (0..n.try_into().unwrap_or(0))
-            .map(|i| {
-                let context = CudaContext::new(i).map_err(problem)?;
+        // Asked of the devices and not of contexts on them, which would take their memory.
+        let gpu = |i| {
+            let device = result::device::get(i)?;
+            use sys::CUdevice_attribute_enum as Attribute;
+            let major = Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
+            let minor = Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR;
+            // SAFETY: the driver has just given this device.
+            unsafe {
                 Ok(Gpu {
-                    name: context.name().map_err(problem)?,
-                    capability: context.compute_capability().map_err(problem)?,
-                    memory: context.total_mem().map_err(problem)? as u64,
+                    name: result::device::get_name(device)?,
+                    capability: (
+                        result::device::get_attribute(device, major)?,
+                        result::device::get_attribute(device, minor)?,
+                    ),
+                    memory: result::device::total_mem(device)? as u64,
                 })
-            })
-            .collect()
+            }
+        };
+        (0..n).map(|i| gpu(i).map_err(problem)).collect()
     }
 
     /// The libraries for GPUs and their versions, as they are at run time.

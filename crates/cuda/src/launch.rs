@@ -3,10 +3,13 @@
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaModule, LaunchConfig, PushKernelArg,
 };
-use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
+use candle_core::cuda_backend::cudarc::nvrtc::sys::{nvrtcResult, nvrtcVersion};
+use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{DType, Error, Result};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A file of kernels.
@@ -169,10 +172,57 @@ fn compile(device: &CudaDevice, file: File) -> Result<Arc<CudaModule>> {
         ..CompileOptions::default()
     };
     let source = format!("{COMMON}\n{}", file.source());
+    // Compiling takes seconds, and the result is the same in every process.
+    let kept = kept_file(&source, (major, minor));
+    if let Some(ptx) = kept
+        .as_ref()
+        .and_then(|path| std::fs::read_to_string(path).ok())
+        && let Ok(module) = context.load_module(Ptx::from_src(ptx))
+    {
+        return Ok(module);
+    }
     let ptx = compile_ptx_with_opts(source, options).map_err(|error| {
         Error::Msg(format!(
             "the kernels of {file:?} do not compile for compute capability {major}.{minor}: {error:?}"
         ))
     })?;
+    if let Some(path) = kept {
+        // What cannot be kept is compiled again next time.
+        let _ = keep(&path, &ptx.to_src());
+    }
     context.load_module(ptx).w()
+}
+
+/// Where the compiled form of a source is kept: in the user's cache folder, under a hash of all that it depends on.
+fn kept_file(source: &str, capability: (i32, i32)) -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| {
+            let home = std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE"))?;
+            Some(PathBuf::from(home).join(".cache"))
+        })?;
+    let compiler = nvrtc_version()?;
+    let mut hash = DefaultHasher::new();
+    (source, capability, compiler).hash(&mut hash);
+    Some(
+        cache
+            .join("sdft")
+            .join(format!("kernels-{:016x}.ptx", hash.finish())),
+    )
+}
+
+fn nvrtc_version() -> Option<(i32, i32)> {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: two numbers are written.
+    let status = unsafe { nvrtcVersion(&raw mut major, &raw mut minor) };
+    (status == nvrtcResult::NVRTC_SUCCESS).then_some((major, minor))
+}
+
+/// Written aside and renamed, so that no other process reads half of it.
+fn keep(path: &Path, text: &str) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::write(&aside, text)?;
+    std::fs::rename(&aside, path)
 }

@@ -15,7 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** all work of a device runs on one stream, and no result depends on the order in which threads run.
+//! **Invariant:** all work of a device runs on one stream, and results in f32 are the same bits in every run.
 
 pub use crate::device::{
     Gpu, Precise, forget_peak, gpus, is_out_of_memory, libraries, open, peak_memory, precise,
@@ -27,14 +27,14 @@ pub use crate::upload::{Download, download, upload};
 #[cfg(feature = "cuda")]
 pub use crate::{
     attention::{Attention, attention_backward, attention_forward},
-    conv::{Conv, conv_forward, conv_input_gradient, conv_weight_gradient},
+    conv::{Conv, Prepared, conv_forward, conv_input_gradient, conv_weight_gradient},
     maps::{
         Pool, add_per_channel, channels, column_sum, concat, dense, elementwise, lookup, pairwise,
         plane_sums, pool_forward, pool_gradient, pool2, pool2_gradient, upsample,
     },
-    noise::normals,
+    noise::{keep_factors, normals},
     norm::{Norm, Statistics, modulate, modulate_gradient, norm_forward, norm_gradient, norm_sums},
-    optim::{Decision, Rule, Settings, Step, Table},
+    optim::{Decision, Rule, Settings, Step, Table, blend},
 };
 
 mod device;

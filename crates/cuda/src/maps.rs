@@ -75,9 +75,18 @@ pub(crate) fn transpose(
     x: Part<'_>,
     y: &CudaStorage,
     dtype: DType,
+    sides: (usize, usize, usize),
+) -> Result<()> {
+    transpose_to(x, Part::of(y, x.len)?.at, dtype, sides)
+}
+
+/// The same to an address.
+pub(crate) fn transpose_to(
+    x: Part<'_>,
+    to: u64,
+    dtype: DType,
     (batch, rows, cols): (usize, usize, usize),
 ) -> Result<()> {
-    let y = Part::of(y, x.len)?;
     let name = format!("transpose_{}_{}", suffix(x.dtype), suffix(dtype));
     let side = |n: usize| u32::try_from(n.clamp(1, 65535)).unwrap_or(65535);
     let config = LaunchConfig {
@@ -91,7 +100,7 @@ pub(crate) fn transpose(
     };
     let args = [
         Arg::At(x.at),
-        Arg::At(y.at),
+        Arg::At(to),
         batch.into(),
         rows.into(),
         cols.into(),

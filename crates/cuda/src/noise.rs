@@ -12,9 +12,36 @@ use candle_core::{CudaStorage, Device, Result, Storage, Tensor, bail};
 /// # Errors
 /// A shape of other rows; a device other than a GPU, or one that fails.
 pub fn normals(
+    place: (u64, u8, u64),
+    samples: &[u64],
+    shape: &[usize],
+    device: &Device,
+) -> Result<Tensor> {
+    drawn("normals", place, samples, shape, &[], device)
+}
+
+/// Dropout's factors `shape`: `1 / keep` where the host's uniform number at that address is below `keep`, else 0.
+///
+/// # Errors
+/// As [`normals`].
+#[expect(clippy::cast_possible_truncation, reason = "a factor near one")]
+pub fn keep_factors(
+    place: (u64, u8, u64),
+    samples: &[u64],
+    shape: &[usize],
+    keep: f64,
+    device: &Device,
+) -> Result<Tensor> {
+    let more = [Arg::Double(keep), Arg::Float((1.0 / keep) as f32)];
+    drawn("keep_factors", place, samples, shape, &more, device)
+}
+
+fn drawn(
+    kernel: &str,
     (seed, purpose, step): (u64, u8, u64),
     samples: &[u64],
     shape: &[usize],
+    more: &[Arg],
     device: &Device,
 ) -> Result<Tensor> {
     if shape.first() != Some(&samples.len()) {
@@ -27,7 +54,7 @@ pub fn normals(
     let out = unsafe { device.alloc::<f32>((samples.len() * each).max(1))? };
     let stream = device.cuda_stream();
     let bits = |n: u64| Arg::Long(n.cast_signed());
-    let args = [
+    let mut args = vec![
         Arg::At(out.device_ptr(&stream).0),
         Arg::At(numbers.device_ptr(&stream).0),
         long(samples.len()),
@@ -36,8 +63,11 @@ pub fn normals(
         bits(step),
         Arg::Int(purpose.into()),
     ];
-    let grid = blocks(each.div_ceil(1024), samples.len());
-    launch(device, (File::Noise, "normals"), grid, &args)?;
+    args.extend_from_slice(more);
+    if samples.len() * each > 0 {
+        let grid = blocks(each.div_ceil(1024), samples.len());
+        launch(device, (File::Noise, kernel), grid, &args)?;
+    }
     let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(out, device.clone()));
     Ok(Tensor::from_storage(
         storage,

@@ -1,6 +1,6 @@
 //! The optimiser's step over all parameters in four launches; what it decides stays on the device until somebody asks.
 
-use crate::launch::{Arg, File, blocks, launch};
+use crate::launch::{Arg, File, blocks, launch, long, spread};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
 use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice, WrapErr};
 use candle_core::op::BackpropOp;
@@ -312,6 +312,29 @@ impl Table {
             false,
         ))
     }
+}
+
+/// `dst = a dst + b src` in place, for f32 tensors of one shape without gaps; each product is rounded before the sum.
+///
+/// # Errors
+/// Tensors of another kind or place; a device that fails.
+pub fn blend(dst: &Tensor, src: &Tensor, a: f32, b: f32) -> Result<()> {
+    if dst.shape() != src.shape() {
+        bail!("blend: {:?} and {:?} do not fit", dst.shape(), src.shape());
+    }
+    let n = dst.elem_count();
+    if n == 0 {
+        return Ok(());
+    }
+    let args = [
+        Arg::At(f32_address(dst)?),
+        Arg::At(f32_address(src)?),
+        Arg::Float(a),
+        Arg::Float(b),
+        long(n),
+    ];
+    let device = dst.device().as_cuda_device()?;
+    launch(device, (File::Elementwise, "blend"), spread(n / 4), &args)
 }
 
 fn state_of(step: Step) -> [f64; STATE] {

@@ -1,6 +1,6 @@
 //! The backward pass, with the gradients of parameters kept out of candle's sums.
 
-use crate::ops::add;
+use crate::ops::add_gradients;
 use candle_core::{Result, Tensor, TensorId, backprop::GradStore};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     let (mut grads, kept) = collect(loss)?;
     for (id, grad) in kept {
         let total = match grads.get_id(id) {
-            Some(other) => add(other, &grad)?,
+            Some(other) => add_gradients(other, &grad)?,
             None => grad,
         };
         grads.insert_id(id, total);
@@ -75,7 +75,7 @@ pub(crate) fn hand_over(id: TensorId, grad: Tensor) -> Result<Option<Tensor>> {
             return Ok(Some(grad));
         };
         let total = match kept.remove(&id) {
-            Some(other) => add(&other, &grad)?,
+            Some(other) => add_gradients(&other, &grad)?,
             None => grad,
         };
         kept.insert(id, total);

@@ -1,7 +1,6 @@
 use crate::ops::mask as masked;
 use crate::params::name_hash;
 use candle_core::{DType, Result, Tensor};
-use sdft_cuda::upload;
 use sdft_noise::{Draw, Purpose};
 
 /// Where in a training run a batch stands; dropout masks are a pure function of it.
@@ -43,17 +42,26 @@ impl Dropout {
                 x.dim(0)?
             );
         }
+        let keep = 1.0 - self.p;
+        let addresses: Vec<u64> = key
+            .samples
+            .iter()
+            .map(|sample| self.layer | (sample & 0xff_ffff))
+            .collect();
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let place = (key.seed, Purpose::Dropout as u8, key.step);
+            let factors = sdft_cuda::keep_factors(place, &addresses, x.dims(), keep, x.device())?;
+            return masked(x, &factors);
+        }
         let per_sample = x.elem_count() / x.dim(0)?.max(1);
         let mut mask = vec![0.0f32; x.elem_count()];
-        for (sample, mask) in key
-            .samples
+        for (&address, mask) in addresses
             .iter()
             .zip(mask.chunks_exact_mut(per_sample.max(1)))
         {
-            let address = self.layer | (sample & 0xff_ffff);
             Draw::new(key.seed, Purpose::Dropout, key.step, address).fill_uniform(mask);
         }
-        let keep = 1.0 - self.p;
         for value in &mut mask {
             #[expect(clippy::cast_possible_truncation, reason = "a factor near one")]
             let factor = (1.0 / keep) as f32;
@@ -63,7 +71,7 @@ impl Dropout {
                 0.0
             };
         }
-        let factors = upload(&mask, x.shape(), x.device())?;
+        let factors = Tensor::from_vec(mask, x.shape(), x.device())?;
         let dtype = match x.dtype() {
             DType::F64 => DType::F64,
             _ => DType::F32,

@@ -5,7 +5,7 @@
 //! on a tape is one operation of candle's graph.
 
 use crate::backward::hand_over;
-use crate::ops::add;
+use crate::ops::add_gradients;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, TensorId,
     backend::BackendStorage, bail,
@@ -161,7 +161,7 @@ impl Tape {
             };
             for (id, gradient) in back(&dy)? {
                 let total = match gradients.remove(&id) {
-                    Some(other) => add(&other, &gradient)?,
+                    Some(other) => add_gradients(&other, &gradient)?,
                     None => gradient,
                 };
                 gradients.insert(id, total);
@@ -231,8 +231,8 @@ impl CustomOp1 for Whole {
 
     fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
         self.result(|storage, layout| match storage {
-            Storage::Cuda(y) if layout.is_contiguous() => y.try_clone(layout),
-            _ => bail!("expected a contiguous result on the GPU"),
+            Storage::Cuda(y) => y.to_dtype(layout, y.dtype()),
+            _ => bail!("expected a result on the GPU"),
         })
     }
 
@@ -266,7 +266,7 @@ impl CustomOp1 for Whole {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{backward, conv2d, upsample_nearest_2x};
+    use crate::{add, backward, conv2d, upsample_nearest_2x};
     use candle_core::{DType, Device, Var};
 
     fn wave(shape: &[usize]) -> Tensor {

@@ -15,6 +15,10 @@ pub(crate) fn blend(dst: &Var, src: &Tensor, a: f64, b: f64) -> Result<()> {
     if dst.device().is_cpu() {
         return on_cpu(dst, src, |dst, src| kernels::blend(dst, src, a32, b32));
     }
+    #[cfg(feature = "cuda")]
+    if dst.device().is_cuda() {
+        return sdft_cuda::blend(dst, &src.contiguous()?, a32, b32);
+    }
     // The product is rounded before the sum, as in the loop.
     dst.set(&(dst.affine(a, 0.0)? + src.affine(b, 0.0)?)?)
 }

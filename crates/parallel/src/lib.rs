@@ -28,7 +28,7 @@
 
 pub use crate::{
     error::{Error, Result},
-    peers::Peers,
+    peers::{Peers, Word},
     world::{World, free_port, share_of},
 };
 

@@ -7,6 +7,18 @@ use candle_core::{DType, Device, Shape, Tensor};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+/// What rank 0 tells the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Word {
+    /// There is another step.
+    Step = 1,
+    /// All is done.
+    End = 2,
+    /// Rank 0 cannot go on: sums under way will never be complete.
+    Failed = 3,
+}
+
 /// This process among the others. Calls that all have to make together come in the same order everywhere.
 #[derive(Debug)]
 pub struct Peers {
@@ -88,9 +100,14 @@ impl Peers {
         if self.size == 1 {
             return Ok(tensors.to_vec());
         }
+        // Each begins at a multiple of four numbers, as kernels that read four at a time like it.
         let flat: Vec<Tensor> = tensors
             .iter()
-            .map(|tensor| tensor.detach().flatten_all())
+            .map(|tensor| {
+                let flat = tensor.detach().flatten_all()?;
+                let gap = padded(flat.elem_count()) - flat.elem_count();
+                flat.pad_with_zeros(0, 0, gap)
+            })
             .collect::<candle_core::Result<_>>()?;
         let flat = Tensor::cat(&flat, 0)?;
         let total = self.sum_flat(&flat)?;
@@ -161,20 +178,25 @@ impl Peers {
         Ok(all)
     }
 
-    /// On rank 0: tells the others whether there is another step.
+    /// On rank 0: tells the others what comes.
     ///
     /// # Errors
     /// A process that has gone.
-    pub fn lead(&self, go_on: bool) -> Result<()> {
-        self.share(vec![u8::from(go_on)]).map(drop)
+    pub fn lead(&self, word: Word) -> Result<()> {
+        self.share(vec![word as u8]).map(drop)
     }
 
-    /// On the others: whether there is another step.
+    /// On the others: what comes.
     ///
     /// # Errors
-    /// When rank 0 has gone.
-    pub fn follow(&self) -> Result<bool> {
-        Ok(self.share(Vec::new())?.first() == Some(&1))
+    /// When rank 0 has gone, or says something else.
+    pub fn follow(&self) -> Result<Word> {
+        match self.share(Vec::new())?.as_slice() {
+            [word] if *word == Word::Step as u8 => Ok(Word::Step),
+            [word] if *word == Word::End as u8 => Ok(Word::End),
+            [word] if *word == Word::Failed as u8 => Ok(Word::Failed),
+            other => Err(unlike(0, "a word", format!("{} bytes", other.len()))),
+        }
     }
 
     fn with_links<T>(&self, f: impl FnOnce(&mut Links) -> Result<T>) -> Result<T> {
@@ -193,13 +215,17 @@ fn unlike(rank: usize, expected: impl Into<String>, found: impl Into<String>) ->
     }
 }
 
+fn padded(n: usize) -> usize {
+    n.next_multiple_of(4)
+}
+
 fn split<'a>(flat: &Tensor, shapes: impl Iterator<Item = &'a Shape>) -> Result<Vec<Tensor>> {
     let mut start = 0;
     shapes
         .map(|shape| {
             let n = shape.elem_count();
             let part = flat.narrow(0, start, n)?.reshape(shape)?;
-            start += n;
+            start += padded(n);
             Ok(part)
         })
         .collect()
@@ -352,12 +378,12 @@ mod tests {
             let mut steps = 0;
             if peers.leads() {
                 for _ in 0..3 {
-                    peers.lead(true).unwrap();
+                    peers.lead(Word::Step).unwrap();
                     steps += 1;
                 }
-                peers.lead(false).unwrap();
+                peers.lead(Word::Failed).unwrap();
             } else {
-                while peers.follow().unwrap() {
+                while peers.follow().unwrap() == Word::Step {
                     steps += 1;
                 }
             }
@@ -374,13 +400,13 @@ mod tests {
     #[test]
     fn who_adds_something_else_or_goes_is_named() {
         let seen = in_world(2, |peers| {
-            let n = peers.rank() + 1;
+            let n = 4 * (peers.rank() + 1);
             let x = Tensor::zeros(n, DType::F32, &Device::Cpu).unwrap();
             peers.sum(&[x]).map_err(|error| error.to_string()).err()
         });
         let of_0 = seen[0].as_deref().unwrap();
         assert!(
-            of_0.contains("rank 1") && of_0.contains("expected 4 bytes"),
+            of_0.contains("rank 1") && of_0.contains("expected 16 bytes"),
             "{of_0}"
         );
         assert!(seen[1].as_deref().unwrap().contains("rank 0 has gone"));

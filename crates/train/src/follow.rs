@@ -9,7 +9,7 @@ use crate::snapshot::{Position, Snapshot, Tensors};
 use candle_core::Device;
 use sdft_data::{ImageSource, Prefetcher};
 use sdft_nn::Params;
-use sdft_parallel::Peers;
+use sdft_parallel::{Peers, Word};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -46,7 +46,17 @@ pub fn follow(follower: Follower) -> Result<()> {
     let mut prefetch = Prefetcher::new(batches(&plan, data)?, position.step);
     let mut step = position.step;
     let mut waiting: Option<Issued> = None;
-    while peers.follow()? {
+    loop {
+        match peers.follow()? {
+            Word::Step => {}
+            Word::End => break,
+            // Sums that are under way will never be complete, so nothing is waited for.
+            Word::Failed => {
+                return Err(TrainError::Peers(
+                    "the process that leads cannot go on".to_owned(),
+                ));
+            }
+        }
         let batch = prefetch.next()?;
         let issued = learner.issue(step, &to_tensor(&batch, &device)?)?;
         // A step at a time is ahead of what is known; what it did, the process that leads says.

@@ -21,7 +21,7 @@ use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::Denoiser;
 use sdft_models::{save_unet, unet_metadata};
 use sdft_nn::Params;
-use sdft_parallel::Peers;
+use sdft_parallel::{Peers, Word};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -88,7 +88,10 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
         return ending;
     }
     // However it ended, the others go home; if they cannot be told, they notice.
-    let told = peers.lead(false);
+    let told = peers.lead(match ending {
+        Ok(_) => Word::End,
+        Err(_) => Word::Failed,
+    });
     let ending = ending?;
     told?;
     Ok(ending)
@@ -216,7 +219,7 @@ impl Task for FineTuning<'_> {
 
     fn step(&mut self, step: u64, x0: &Tensor, _: &Batch) -> Result<Stepped> {
         if self.peers.size() > 1 {
-            self.peers.lead(true)?;
+            self.peers.lead(Word::Step)?;
         }
         self.issued.push_back(self.learner.issue(step, x0)?);
         // A GPU is given the next step while it is at this one.

@@ -75,10 +75,7 @@ fn main() -> ExitCode {
         Err(error) => return wrong(&format!("--device {error}")),
     };
     if operations {
-        return match compare_devices(&device) {
-            Ok(findings) => show(&findings),
-            Err(error) => wrong(&format!("{error:#}")),
-        };
+        return show(&compare_devices(&device));
     }
     perform_on(device, maps);
     let root = dir.unwrap_or_else(packaged);

@@ -3,9 +3,11 @@ use super::op::{Op, eval, run};
 use super::{check_types, elements, for_float};
 use crate::kernels::Real;
 use crate::kernels::conv::{self, ConvShape};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, DType, backend::BackendStorage};
+#[cfg(feature = "cuda")]
+use std::sync::OnceLock;
 
 /// Two-dimensional convolution with zero padding and a bias; `pad` is that above and below, and that left and right.
 ///
@@ -91,19 +93,26 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
 
 fn convolution(shape: ConvShape, [x, w, bias]: [&Tensor; 3]) -> Result<Tensor> {
     check_types("conv2d", x, &[w, bias])?;
-    run(
-        Conv2d(shape),
-        [&dense(x)?, &w.contiguous()?, &bias.contiguous()?],
-    )
+    let op = Conv2d {
+        shape,
+        #[cfg(feature = "cuda")]
+        prepared: OnceLock::new(),
+    };
+    run(op, [&dense(x)?, &w.contiguous()?, &bias.contiguous()?])
 }
 
 /// Tensors of fewer dimensions hold the same elements.
-struct Conv2d(ConvShape);
+struct Conv2d {
+    shape: ConvShape,
+    /// Half weights as a GPU used them, for the backward pass: no parameter moves in between.
+    #[cfg(feature = "cuda")]
+    prepared: OnceLock<sdft_cuda::Prepared>,
+}
 
 impl Conv2d {
     /// The shape of the result, as many dimensions as the input has.
     fn y(&self, rank: usize) -> Shape {
-        let s = &self.0;
+        let s = &self.shape;
         match rank {
             2 => (s.batch, s.c_out).into(),
             3 => (s.batch, s.c_out, s.w).into(),
@@ -120,7 +129,7 @@ impl Op<3> for Conv2d {
     fn cpu(&self, [x, w, bias]: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
         for_float!(self.name(), x.0, T => {
             let y = conv::forward::<T>(
-                &self.0,
+                &self.shape,
                 elements(self.name(), x)?,
                 elements(self.name(), w)?,
                 Some(elements(self.name(), bias)?),
@@ -131,7 +140,13 @@ impl Op<3> for Conv2d {
 
     #[cfg(feature = "cuda")]
     fn cuda(&self, [x, w, bias]: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
-        sdft_cuda::conv_forward(&self.0.on_gpu(), x, w, bias)
+        let is_half = x.0.dtype() != DType::F32;
+        let (y, shape, prepared) = sdft_cuda::conv_forward(&self.shape.on_gpu(), x, w, bias)?;
+        if is_half {
+            // The operation is made for one call, so nothing was there before.
+            let _ = self.prepared.set(prepared);
+        }
+        Ok((y, shape))
     }
 
     fn gradients(
@@ -141,10 +156,15 @@ impl Op<3> for Conv2d {
         [dx, dw, db]: [bool; 3],
     ) -> Result<[Option<Tensor>; 3]> {
         let dy = &dense(dy)?;
-        let input = || eval(&InputGradient(self.0, x.shape().clone()), [dy, w]);
-        let weight = || eval(&WeightGradient(self.0, w.shape().clone()), [x, dy]);
+        let input = InputGradient {
+            shape: self.shape,
+            x: x.shape().clone(),
+            #[cfg(feature = "cuda")]
+            prepared: self.prepared.get().cloned(),
+        };
+        let weight = || eval(&WeightGradient(self.shape, w.shape().clone()), [x, dy]);
         Ok([
-            dx.then(input).transpose()?,
+            dx.then(|| eval(&input, [dy, w])).transpose()?,
             dw.then(weight).transpose()?,
             db.then(|| eval(&BiasGradient(bias.elem_count()), [dy]))
                 .transpose()?,
@@ -156,8 +176,13 @@ impl Op<3> for Conv2d {
     }
 }
 
-/// From the gradient of the result to that of the input, of this shape.
-struct InputGradient(ConvShape, Shape);
+/// From the gradient of the result to that of the input `x`.
+struct InputGradient {
+    shape: ConvShape,
+    x: Shape,
+    #[cfg(feature = "cuda")]
+    prepared: Option<sdft_cuda::Prepared>,
+}
 
 impl Op<2> for InputGradient {
     fn name(&self) -> &'static str {
@@ -167,17 +192,18 @@ impl Op<2> for InputGradient {
     fn cpu(&self, [dy, w]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
         for_float!(self.name(), dy.0, T => {
             let dx = conv::input_gradient::<T>(
-                &self.0,
+                &self.shape,
                 elements(self.name(), dy)?,
                 elements(self.name(), w)?,
             );
-            Ok((T::storage(dx), self.1.clone()))
+            Ok((T::storage(dx), self.x.clone()))
         })
     }
 
     #[cfg(feature = "cuda")]
     fn cuda(&self, [dy, w]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
-        sdft_cuda::conv_input_gradient(&self.0.on_gpu(), self.1.rank(), dy, w)
+        let prepared = self.prepared.as_ref();
+        sdft_cuda::conv_input_gradient(&self.shape.on_gpu(), self.x.rank(), dy, w, prepared)
     }
 }
 

@@ -18,6 +18,19 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     run(Pair::Add, [&dense(a)?, &dense(b)?])
 }
 
+/// `a + b` where nothing is recorded. Gradients of parameters keep PyTorch's order on a GPU, too.
+///
+/// # Errors
+/// Different shapes or types.
+pub(crate) fn add_gradients(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    check_same("add", a, b)?;
+    if a.device().is_cuda() && a.is_contiguous() && b.is_contiguous() {
+        let sum = eval(&Pair::Add, [&a.flatten_all()?, &b.flatten_all()?])?;
+        return sum.reshape(a.shape());
+    }
+    eval(&Pair::Add, [&dense(a)?, &dense(b)?])
+}
+
 /// `x * factors` for constant factors of the same shape, which get no gradient; they are f32 beside half numbers.
 ///
 /// # Errors
