@@ -86,6 +86,9 @@ pub(crate) fn build(package: &str, bin: &str, features: &[&str]) -> Result<PathB
     let status = child.wait().context("waiting for cargo build")?;
     match executable {
         Some(path) if status.success() => Ok(path),
+        _ if !features.is_empty() => bail!(
+            "building {bin} for a GPU failed ({status}), cargo's messages are above; it needs the CUDA toolkit with cuDNN, and --device cpu does without"
+        ),
         _ => bail!("building {bin} failed ({status}), cargo's messages are above"),
     }
 }

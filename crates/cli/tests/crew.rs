@@ -133,7 +133,7 @@ fn a_device_that_is_not_there_is_refused() {
         assert!(!place.path("samples").exists());
     }
     place
-        .run(&["evaluate", "--device=cuda", "a", "b"])
+        .run(&["evaluate", "--device=cuda"])
         .fails(2, &["cuda:0", "on the CPU"]);
     place
         .run(&["train", "--precision=f8"])

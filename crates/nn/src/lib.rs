@@ -5,6 +5,10 @@
 //! guided-diffusion, so a public checkpoint loads without renaming. A network is a function of a
 //! [`Scope`]: the same code lists its parameters ([`specs_of`]), initialises and loads them.
 //!
+//! Feature maps may be f32, f64, bf16 or f16; parameters are f32 beside half maps, and so are their gradients. With the feature `cuda`
+//! every operation runs on a GPU, too. A network wrapped in [`taped`] is one node of candle's graph and walks its own record backwards:
+//! no gradient is added to zeros, and what an operation kept goes once it has been read.
+//!
 //! # Example: a block, its parameters, its gradient
 //! ```
 //! use candle_core::{DType, Device, Tensor};

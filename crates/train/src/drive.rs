@@ -368,6 +368,7 @@ mod tests {
     use super::*;
     use crate::plan::Plan;
     use sdft_data::{Augment, Digits, DigitsSource, Style};
+    use std::collections::VecDeque;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -375,6 +376,9 @@ mod tests {
     struct Stumbling {
         bad: Vec<u64>,
         skipped: u64,
+        /// As on a GPU: what became of a step is known later.
+        behind: bool,
+        pending: VecDeque<u64>,
     }
 
     impl Task for Stumbling {
@@ -390,10 +394,24 @@ mod tests {
         }
         fn step(&mut self, step: u64, _: &Tensor, batch: &Batch) -> Result<Stepped> {
             assert_eq!(batch.step, step);
+            self.pending.push_back(step);
+            // Nobody is asked to be further ahead than by one step.
+            assert!(self.pending.len() <= 2);
+            if self.behind {
+                Ok(Stepped::Pending)
+            } else {
+                self.settle()
+            }
+        }
+        fn settle(&mut self) -> Result<Stepped> {
+            let step = self.pending.pop_front().unwrap();
             Ok(match self.bad.contains(&step) {
                 true => Stepped::Skipped("loss"),
                 false => Stepped::Updated(vec![("loss", step as f64)]),
             })
+        }
+        fn is_due(&self, step: u64) -> bool {
+            due(step, 2)
         }
         fn learning_rate(&self, _: u64) -> f64 {
             0.0
@@ -404,7 +422,11 @@ mod tests {
             _: &mut Log,
             _: &mut dyn Watcher,
         ) -> Result<()> {
-            assert!(!self.bad.contains(&(position.step - 1)));
+            // Where there is something to do, everything before is known.
+            if self.is_due(position.step) {
+                assert!(self.pending.is_empty());
+                assert!(!self.bad.contains(&(position.step - 1)));
+            }
             Ok(())
         }
         fn state(&mut self, _: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
@@ -418,6 +440,7 @@ mod tests {
         }
         fn saved(&mut self, position: &Position) -> Result<()> {
             assert_eq!(position.skipped_in_row, 0);
+            assert!(self.pending.is_empty());
             self.skipped = position.skipped;
             Ok(())
         }
@@ -435,9 +458,18 @@ mod tests {
 
     /// Eight steps, a checkpoint after each that can be, two bad ones in a row are too many.
     fn run(root: &Path, bad: &[u64]) -> (Result<Ending>, u64) {
+        run_with(root, bad, false, 1)
+    }
+
+    fn run_with(
+        root: &Path,
+        bad: &[u64],
+        behind: bool,
+        checkpoint_every: u64,
+    ) -> (Result<Ending>, u64) {
         let mut plan = Plan::default();
         (plan.steps.steps, plan.steps.batch, plan.steps.max_skips) = (8, 4, 2);
-        plan.output.checkpoint_every = 1;
+        (plan.output.checkpoint_every, plan.output.log_every) = (checkpoint_every, 3);
         let folder = RunFolder::create(root, &plan).unwrap();
         let digits = Digits::embedded().unwrap();
         let source = DigitsSource::new(digits, Style::Chalk, &[], 2).unwrap();
@@ -445,6 +477,8 @@ mod tests {
         let mut task = Stumbling {
             bad: bad.to_vec(),
             skipped: 0,
+            behind,
+            pending: VecDeque::new(),
         };
         let pace = (&plan.steps, &plan.output);
         let stop = AtomicBool::new(false);
@@ -459,6 +493,34 @@ mod tests {
         let (ending, skipped) = run(&dir.path().join("run"), &[1, 3, 6]);
         assert!(matches!(ending, Ok(Ending::Finished { .. })), "{ending:?}");
         assert_eq!(skipped, 3);
+    }
+
+    #[test]
+    fn steps_ahead_of_what_is_known_leave_the_same_log_and_the_same_ending() {
+        let dir = tempfile::tempdir().unwrap();
+        for (i, bad) in [&[][..], &[1, 6], &[0, 2, 4], &[3, 4], &[6, 7], &[7]]
+            .iter()
+            .enumerate()
+        {
+            let both = [false, true].map(|behind| {
+                let root = dir.path().join(format!("{i}-{behind}"));
+                let (ending, skipped) = run_with(&root, bad, behind, 5);
+                let ending = match ending {
+                    Ok(Ending::Finished { .. }) => "finished".to_owned(),
+                    Ok(Ending::Interrupted { .. }) => "interrupted".to_owned(),
+                    Err(TrainError::Diverged { step, skips, .. }) => format!("{step} {skips}"),
+                    Err(other) => panic!("{other}"),
+                };
+                let log = std::fs::read_to_string(root.join("log.jsonl")).unwrap();
+                let lines = log.lines().map(|line| {
+                    let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+                    line.as_object_mut().unwrap().remove("time");
+                    line.to_string()
+                });
+                (ending, skipped, lines.collect::<Vec<_>>())
+            });
+            assert_eq!(both[0], both[1], "{bad:?}");
+        }
     }
 
     #[test]
