@@ -28,7 +28,13 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn find(python: &Path) -> Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer/peer.py");
+        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer/peer.py");
+        // A program that was carried elsewhere finds it below the current folder.
+        let script = if built.is_file() {
+            built
+        } else {
+            PathBuf::from("bench/peer/peer.py")
+        };
         let output = Command::new(python)
             .args(["-c", "import torch; print(torch.__version__)"])
             .output()

@@ -21,9 +21,14 @@ pub struct Case {
     tensors: StateDict,
 }
 
-/// The fixtures that come with the project.
+/// The fixtures that come with the project: where it was built, or below the current folder for a program that was carried elsewhere.
 pub fn packaged() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("parity")
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("parity");
+    if built.is_dir() {
+        built
+    } else {
+        PathBuf::from("tests/parity")
+    }
 }
 
 /// All folders below `root` that hold a case, in order.
