@@ -97,7 +97,7 @@ fn operations() -> Vec<Operation<'static>> {
         (20, 4, 7),
         (128, 32, 300),
         (96, 32, 64),
-        (6, 3, 1),
+        (6, 3, 5),
     ] {
         for activation in [Activation::None, Activation::Silu] {
             put(

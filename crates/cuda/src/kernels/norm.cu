@@ -253,22 +253,25 @@ DEVICE void norm_grad_apply(const T* x, const T* dy, const float* ab, const floa
         const Span s = span(C / V - u0);
         if (s.row >= s.rows) continue;
         const int c = (u0 + s.unit) * V;
-        // dx = scale * du + (slope * x + rest), with the part that does not change from pixel to pixel worked out once
-        float scale[V], shift[V], slope[V], rest[V], v[V], g[V];
+        // dx = scale * du + (slope * (x - mean) + rest), with the part that does not change from pixel to pixel worked out once;
+        // x - mean first, as what is left of a small spread about a large mean would drown in the product of that mean
+        float mean[V], scale[V], shift[V], slope[V], rest[V], v[V], g[V];
 #pragma unroll
         for (int k = 0; k < V; k++) {
             const long long channel = (long long)b * C + c + k, at = ((long long)b * G + (c + k) / size) * 2;
-            const float mean = stats[at], rstd = stats[at + 1];
+            const float rstd = stats[at + 1];
+            mean[k] = stats[at];
             scale[k] = ab[channel] * rstd;
-            shift[k] = ab[(long long)B * C + channel] - scale[k] * mean;
+            shift[k] = ab[(long long)B * C + channel];
             slope[k] = -rstd * rstd * group[at + 1];
-            rest[k] = rstd * (mean * rstd * group[at + 1] - group[at]);
+            rest[k] = -rstd * group[at];
         }
         for (long long p = (long long)blockIdx.x * s.rows + s.row; p < P; p += (long long)gridDim.x * s.rows) {
             load_run<WIDE>(x + image + p * C + c, v);
             load_run<WIDE>(dy + image + p * C + c, g);
 #pragma unroll
             for (int k = 0; k < V; k++) {
+                v[k] -= mean[k];
                 const float du = act ? g[k] * silu_slope(fmaf(v[k], scale[k], shift[k])) : g[k];
                 v[k] = fmaf(scale[k], du, fmaf(slope[k], v[k], rest[k]));
             }
