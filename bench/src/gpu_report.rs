@@ -54,7 +54,7 @@ pub(crate) fn write(file: &Path, python: &Path, place: Place) -> Result<ExitCode
     report.part("Parity in f32", parity, Some(what))?;
 
     let mut parity = Command::new(program("sdft-parity"));
-    parity.args([&device, "--precision=bf16", "--kind=nn.,unet.,sdft."]);
+    parity.args([&device, "--precision=bf16", "--kind=nn.,unet.,sdft.loss"]);
     let what = "parity of networks and losses in bf16, within 6 % of the largest value";
     report.part("Parity in bf16", parity, Some(what))?;
 

@@ -51,7 +51,10 @@ fn main() -> ExitCode {
                 }
             }
             Some("--help" | "-h") => {
-                println!("{USAGE}\n\nkinds: {}", BUILT.join(", "));
+                println!(
+                    "{USAGE}\n\nkinds: {}\n\nWith bf16 or f16 single evaluations (nn., unet., sdft.loss) are held to what the rounding of maps explains;\nsamplers and runs of several updates amplify it without a bound and may leave it.",
+                    BUILT.join(", ")
+                );
                 return ExitCode::SUCCESS;
             }
             Some(option) if option.starts_with('-') => {
