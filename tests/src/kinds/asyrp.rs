@@ -2,7 +2,7 @@ use super::{Outputs, put, put_gradient};
 use crate::array::Array;
 use crate::case::Case;
 use crate::config;
-use crate::stage::maps;
+use crate::stage::{device, maps};
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor, Var};
 use sdft_adm::Unet;
@@ -357,12 +357,12 @@ pub(super) fn clip_preprocess(case: &Case) -> Result<Outputs> {
         case.flag("antialias", true)?,
         values("mean")?,
         values("std")?,
-        &Device::Cpu,
+        device(),
     )?;
     let seen = input.forward(&x)?;
     let stride = case.count("stride")?;
     let kept: Vec<u32> = (0..n).step_by(stride).map(|i| i as u32).collect();
-    let kept = Tensor::new(kept, &Device::Cpu)?;
+    let kept = Tensor::new(kept, device())?;
     let mut out = Outputs::new();
     put(
         &mut out,

@@ -1,8 +1,9 @@
 use super::{Outputs, put};
 use crate::array::Array;
 use crate::case::Case;
+use crate::stage::device;
 use anyhow::{Result, anyhow, bail, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use sdft_features::{
     INCEPTION_FEATURES, INCEPTION_SIDE, IdentityNet, Inception, InceptionResize, Lpips, LpipsNet,
     inception_plane,
@@ -55,7 +56,7 @@ pub(super) fn inception(case: &Case) -> Result<Outputs> {
                 Sampling::Centres,
             ));
         }
-        x = Tensor::from_vec(planes, (b, c, INCEPTION_SIDE, INCEPTION_SIDE), &Device::Cpu)?;
+        x = Tensor::from_vec(planes, (b, c, INCEPTION_SIDE, INCEPTION_SIDE), device())?;
     }
     if case.flag("normalize_input", true)? {
         x = x.affine(2.0, -1.0)?;
@@ -86,7 +87,7 @@ pub(super) fn irse50(case: &Case) -> Result<Outputs> {
         let image = enlarge(&Rgb8::new(w, h, pixels.to_vec())?, factor);
         x.extend(to_unit_range(&image));
     }
-    let x = Tensor::from_vec(x, (n, 3, factor * h, factor * w), &Device::Cpu)?;
+    let x = Tensor::from_vec(x, (n, 3, factor * h, factor * w), device())?;
     let (face, embedding) = (IdentityNet::face(&x)?, net.embed(&x)?);
     let mut out = Outputs::new();
     put(&mut out, "embedding", &embedding)?;
@@ -106,7 +107,7 @@ fn strided(x: &Tensor, [rows, columns]: [usize; 2]) -> Result<Tensor> {
     let (_, _, h, w) = x.dims4()?;
     let every = |side: usize, step: usize| -> Result<Tensor> {
         let places: Vec<u32> = (0..u32::try_from(side)?).step_by(step).collect();
-        Ok(Tensor::new(places, &Device::Cpu)?)
+        Ok(Tensor::new(places, device())?)
     };
     let x = x.contiguous()?.index_select(&every(h, rows)?, 2)?;
     Ok(x.index_select(&every(w, columns)?, 3)?)

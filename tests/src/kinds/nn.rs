@@ -1,5 +1,6 @@
 use super::{Outputs, put, put_gradient, put_gradients};
 use crate::case::Case;
+use crate::stage::device;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor, Var};
 use sdft_nn::{
@@ -9,12 +10,8 @@ use sdft_nn::{
 
 pub(super) fn timestep_embedding(case: &Case) -> Result<Outputs> {
     let t = case.times("timesteps")?;
-    let out = sdft_nn::timestep_embedding(
-        &t,
-        case.count("dim")?,
-        case.number("max_period")?,
-        &Device::Cpu,
-    )?;
+    let out =
+        sdft_nn::timestep_embedding(&t, case.count("dim")?, case.number("max_period")?, device())?;
     let mut all = Outputs::new();
     put(&mut all, "out", &out)?;
     Ok(all)
