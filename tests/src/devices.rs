@@ -112,6 +112,7 @@ fn operations() -> Vec<Operation<'static>> {
         (AttentionOrder::Legacy, 64, 4, 49),
         (AttentionOrder::Chunked, 64, 2, 64),
         (AttentionOrder::Legacy, 24, 1, 7),
+        (AttentionOrder::Chunked, 24, 2, 16),
     ] {
         put(
             format!("attention {order:?} {channels} heads {heads} places {n}"),

@@ -2,6 +2,7 @@
 
 use crate::gemm::{Factor, Product};
 use crate::launch::{Arg, File, blocks, launch, launch_for, long, spread};
+use crate::maps::cast;
 use crate::part::{Part, empty};
 use candle_core::{CudaStorage, DType, Layout, Result, Shape};
 
@@ -28,6 +29,11 @@ const MOST_BYTES: usize = 256 << 20;
 impl Attention {
     fn width(&self) -> usize {
         self.channels / self.heads
+    }
+
+    /// Whether heads of half numbers begin at no multiple of 16 bytes, as batched products in cuBLAS demand. These are computed in f32.
+    fn needs_f32(&self, dtype: DType) -> bool {
+        dtype != DType::F32 && !(self.width() * dtype.size_in_bytes()).is_multiple_of(16)
     }
 
     /// Numbers from one head to the next, and from the queries to the keys and on to the values.
@@ -114,6 +120,17 @@ impl<'a> Lists<'a> {
 /// A device that fails.
 pub fn attention_forward(a: &Attention, (qkv, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
     let qkv = Part::map("attention", qkv, layout)?;
+    let shape = (a.batch, a.n, a.channels).into();
+    if !a.needs_f32(qkv.dtype) {
+        return Ok((forward(a, qkv)?, shape));
+    }
+    let wide = to_type(qkv, DType::F32)?;
+    let out = forward(a, Part::of(&wide, qkv.len)?)?;
+    let len = a.batch * a.n * a.channels;
+    Ok((to_type(Part::of(&out, len)?, qkv.dtype)?, shape))
+}
+
+fn forward(a: &Attention, qkv: Part<'_>) -> Result<CudaStorage> {
     let out = empty(qkv.device, qkv.dtype, a.batch * a.n * a.channels)?;
     let mut work = Work::new(a, qkv)?;
     let to = work.outputs(Part::of(&out, 0)?.at)?;
@@ -131,7 +148,13 @@ pub fn attention_forward(a: &Attention, (qkv, layout): Input<'_>) -> Result<(Cud
         };
         product.run_batch(qkv.device, count)?;
     }
-    Ok((out, (a.batch, a.n, a.channels).into()))
+    Ok(out)
+}
+
+fn to_type(x: Part<'_>, dtype: DType) -> Result<CudaStorage> {
+    let y = empty(x.device, dtype, x.len)?;
+    cast(x, &y, dtype)?;
+    Ok(y)
 }
 
 /// The gradient of the projection, from that of the result.
@@ -145,6 +168,17 @@ pub fn attention_backward(
 ) -> Result<(CudaStorage, Shape)> {
     let qkv = Part::map("attention gradient", qkv, layout)?;
     let dout = Part::map("attention gradient", dout, dout_layout)?;
+    let shape = (a.batch, a.n, 3 * a.channels).into();
+    if !a.needs_f32(qkv.dtype) {
+        return Ok((backward(a, qkv, dout)?, shape));
+    }
+    let wide = [to_type(qkv, DType::F32)?, to_type(dout, DType::F32)?];
+    let parts = [Part::of(&wide[0], qkv.len)?, Part::of(&wide[1], dout.len)?];
+    let dqkv = backward(a, parts[0], parts[1])?;
+    Ok((to_type(Part::of(&dqkv, qkv.len)?, qkv.dtype)?, shape))
+}
+
+fn backward(a: &Attention, qkv: Part<'_>, dout: Part<'_>) -> Result<CudaStorage> {
     let (device, dtype, row) = (qkv.device, qkv.dtype, 3 * a.channels);
     let dqkv = empty(device, dtype, qkv.len)?;
     let mut work = Work::new(a, qkv)?;
@@ -235,7 +269,7 @@ pub fn attention_backward(
         )
         .run_batch(device, count)?;
     }
-    Ok((dqkv, (a.batch, a.n, row).into()))
+    Ok(dqkv)
 }
 
 /// The address in a list from `first` on.

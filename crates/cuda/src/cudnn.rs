@@ -85,7 +85,7 @@ pub(crate) fn run(
         tf32: tf32(),
     };
     if !state.plans.contains_key(&key) {
-        let plan = state.fastest(device, handle, &key, [x, w, y]);
+        let plan = state.fastest(device, handle, &key, [x, w, y])?;
         // Trying may have taken more scratch memory than what was chosen needs.
         state.workspaces.remove(&device.id());
         state.plans.insert(key.clone(), plan);
@@ -115,25 +115,27 @@ impl State {
     }
 
     /// The plan that takes the least time on this device; f32 takes the first that runs, so that the choice is the same in every run.
-    /// None where no engine can do it: whatever fails on the way is no engine for this.
+    /// None where no engine can do it: whatever fails on the way is no engine for this. Only memory that does not suffice is an error, since
+    /// what is chosen must not depend on what happens to be free.
     fn fastest(
         &mut self,
         device: &CudaDevice,
         handle: cudnnHandle_t,
         key: &Key,
         at: [u64; 3],
-    ) -> Option<Plan> {
+    ) -> Result<Option<Plan>> {
         let mut best: Option<(f32, Plan)> = None;
         let mut tried = 0;
         for config in configs(handle, key) {
             let Ok(plan) = ready(handle, &config) else {
                 continue;
             };
-            let Some(time) = self.time(device, handle, &plan, at) else {
+            let workspace = workspace(&mut self.workspaces, device, plan.workspace)?;
+            let Some(time) = time(device, handle, &plan, at, workspace) else {
                 continue;
             };
             if key.dtype == DType::F32 {
-                return Some(plan);
+                return Ok(Some(plan));
             }
             tried += 1;
             if best.as_ref().is_none_or(|(least, _)| time < *least) {
@@ -143,28 +145,27 @@ impl State {
                 break;
             }
         }
-        best.map(|(_, plan)| plan)
+        Ok(best.map(|(_, plan)| plan))
     }
+}
 
-    /// Milliseconds of three runs after a first one, which loads code.
-    fn time(
-        &mut self,
-        device: &CudaDevice,
-        handle: cudnnHandle_t,
-        plan: &Plan,
-        at: [u64; 3],
-    ) -> Option<f32> {
-        let workspace = workspace(&mut self.workspaces, device, plan.workspace).ok()?;
+/// Milliseconds of three runs after a first one, which loads code; none where it fails.
+fn time(
+    device: &CudaDevice,
+    handle: cudnnHandle_t,
+    plan: &Plan,
+    at: [u64; 3],
+    workspace: u64,
+) -> Option<f32> {
+    plan.execute(handle, at, workspace).ok()?;
+    let stream = device.cuda_stream();
+    let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
+    let start = stream.record_event(timed).ok()?;
+    for _ in 0..3 {
         plan.execute(handle, at, workspace).ok()?;
-        let stream = device.cuda_stream();
-        let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
-        let start = stream.record_event(timed).ok()?;
-        for _ in 0..3 {
-            plan.execute(handle, at, workspace).ok()?;
-        }
-        let end = stream.record_event(timed).ok()?;
-        start.elapsed_ms(&end).ok()
     }
+    let end = stream.record_event(timed).ok()?;
+    start.elapsed_ms(&end).ok()
 }
 
 /// The address of scratch memory of at least this size.
