@@ -131,7 +131,7 @@ pub(crate) fn memory_advice(error: &anyhow::Error, training: bool) -> Option<Str
         .any(|e| sdft_cuda::is_out_of_memory(&e.to_string()));
     let advice = if training {
         "the GPU's memory does not suffice; --set loop.micro_batch=N lets fewer images through the network at once (the result is the \
-         same), --set loop.recompute=true keeps less of each, --precision bf16 halves what is kept; --device cpu does without the GPU"
+         same), --set loop.recompute=true keeps less of each, --precision bf16 halves what f32 keeps; --device cpu does without the GPU"
     } else {
         "the GPU's memory does not suffice; take fewer images at once with --batch, or --device cpu"
     };
