@@ -51,7 +51,7 @@ struct Args {
     /// The Python that has PyTorch.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
-    /// Where to compute: cpu, or cuda[:N] for the cases of a GPU.
+    /// Where to compute: cpu, or cuda or cuda:N for the cases of a GPU.
     #[arg(long, default_value_t = Place::Cpu)]
     device: Place,
     /// Numbers of the feature maps on a GPU.
