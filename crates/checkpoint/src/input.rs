@@ -145,12 +145,14 @@ fn similar(path: &Path) -> String {
             name.chars().count().max(wanted.chars().count()),
             name.chars().count().min(wanted.chars().count()),
         );
-        long - (shared + tail).min(short)
+        let distance = long - (shared + tail).min(short);
+        // Of a name that has less than half in common nobody thought.
+        (distance <= 3 && 2 * distance < long).then_some(distance)
     };
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    match names.map(|name| (near(&name), name)).min() {
-        Some((distance, name)) if distance <= 3 => format!("; did you mean {name}?"),
-        _ => String::new(),
-    }
+    let best = names
+        .filter_map(|name| near(&name).map(|distance| (distance, name)))
+        .min();
+    best.map_or_else(String::new, |(_, name)| format!("; did you mean {name}?"))
 }

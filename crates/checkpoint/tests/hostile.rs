@@ -176,6 +176,8 @@ fn files_of_other_kinds_are_told_apart() {
             && missing.to_string().contains("did you mean zip.pt?"),
         "{missing}"
     );
+    let other = read(&fixture("x.pt"), &ReadOptions::default()).unwrap_err();
+    assert!(!other.to_string().contains("did you mean"), "{other}");
     let folder = read(&fixture(""), &ReadOptions::default())
         .unwrap_err()
         .to_string();

@@ -31,13 +31,7 @@ pub(crate) fn launch(n: usize) -> Result<ExitCode> {
     ctrlc::set_handler(|| {}).context("Ctrl-C cannot be waited out")?;
     let mut crew = Vec::with_capacity(n);
     for rank in 0..n {
-        let world = World {
-            rank,
-            size: n,
-            local_rank: rank,
-            address: "127.0.0.1".to_owned(),
-            port,
-        };
+        let world = World::here(rank, n, port);
         let child = Command::new(&program)
             .args(std::env::args_os().skip(1))
             .envs(world.variables())

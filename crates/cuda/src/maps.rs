@@ -160,22 +160,9 @@ pub fn pairwise(kernel: &str, a: Input<'_>, b: Input<'_>) -> Result<(CudaStorage
 pub fn upsample((x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
     let (b, c, h, w) = layout.shape().dims4()?;
     let x = Part::map("upsample", x, layout)?;
-    let y = empty(x.device, x.dtype, 4 * x.len)?;
-    let args = [
-        Arg::At(x.at),
-        Arg::At(Part::of(&y, 4 * x.len)?.at),
-        b.into(),
-        h.into(),
-        w.into(),
-        c.into(),
-    ];
-    launch_for(
-        x.device,
-        (File::Resample, "upsample", x.dtype),
-        spread(x.len / 4),
-        &args,
-    )?;
-    Ok((y, channels_last(b, c, 2 * h, 2 * w)))
+    // A thread takes a place of the input.
+    let work = x.len;
+    resampled("upsample", x, [b, c, h, w], [2 * h, 2 * w], work, None)
 }
 
 /// `factor` times the sum of each 2x2 square.
@@ -185,24 +172,8 @@ pub fn upsample((x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
 pub fn pool2((x, layout): Input<'_>, factor: f32) -> Result<(CudaStorage, Shape)> {
     let (b, c, h, w) = layout.shape().dims4()?;
     let x = Part::map("pool2", x, layout)?;
-    let n = b * c * (h / 2) * (w / 2);
-    let y = empty(x.device, x.dtype, n)?;
-    let args = [
-        Arg::At(x.at),
-        Arg::At(Part::of(&y, n)?.at),
-        b.into(),
-        h.into(),
-        w.into(),
-        c.into(),
-        Arg::Float(factor),
-    ];
-    launch_for(
-        x.device,
-        (File::Resample, "pool2", x.dtype),
-        spread(n / 4),
-        &args,
-    )?;
-    Ok((y, channels_last(b, c, h / 2, w / 2)))
+    let (to, work) = ([h / 2, w / 2], b * c * (h / 2) * (w / 2));
+    resampled("pool2", x, [b, c, h, w], to, work, Some(factor))
 }
 
 /// The adjoint of [`pool2`] for images of `h x w`.
@@ -217,24 +188,37 @@ pub fn pool2_gradient(
 ) -> Result<(CudaStorage, Shape)> {
     let (b, c, _, _) = layout.shape().dims4()?;
     let dy = Part::map("pool2 gradient", dy, layout)?;
-    let n = b * c * h * w;
-    let dx = empty(dy.device, dy.dtype, n)?;
-    let args = [
-        Arg::At(dy.at),
-        Arg::At(Part::of(&dx, n)?.at),
+    let (to, work) = ([h, w], b * c * h * w);
+    resampled("pool2_grad", dy, [b, c, h, w], to, work, Some(factor))
+}
+
+/// What a kernel of resampling, told of `dims`, makes of `x`: a map of `to`.
+fn resampled(
+    kernel: &str,
+    x: Part<'_>,
+    [b, c, h, w]: [usize; 4],
+    to: [usize; 2],
+    work: usize,
+    factor: Option<f32>,
+) -> Result<(CudaStorage, Shape)> {
+    let n = b * c * to[0] * to[1];
+    let y = empty(x.device, x.dtype, n)?;
+    let mut args = vec![
+        Arg::At(x.at),
+        Arg::At(Part::of(&y, n)?.at),
         b.into(),
         h.into(),
         w.into(),
         c.into(),
-        Arg::Float(factor),
     ];
+    args.extend(factor.map(Arg::Float));
     launch_for(
-        dy.device,
-        (File::Resample, "pool2_grad", dy.dtype),
-        spread(n / 4),
+        x.device,
+        (File::Resample, kernel, x.dtype),
+        spread(work / 4),
         &args,
     )?;
-    Ok((dx, channels_last(b, c, h, w)))
+    Ok((y, channels_last(b, c, to[0], to[1])))
 }
 
 /// Windows of `k x k`, of which the mean or the maximum is taken.

@@ -12,7 +12,7 @@
 //! // Two ranks, here as two threads.
 //! let port = sdft_parallel::free_port()?;
 //! let rank = move |rank| {
-//!     let world = World { rank, size: 2, local_rank: rank, address: "127.0.0.1".to_owned(), port };
+//!     let world = World::here(rank, 2, port);
 //!     let peers = Peers::join(&world, &Device::Cpu, Duration::from_secs(30))?;
 //!     let gradient = Tensor::new(&[1.0f32, rank as f32], &Device::Cpu)?;
 //!     Ok::<_, sdft_parallel::Error>(peers.sum(&[gradient])?[0].to_vec1::<f32>()?)

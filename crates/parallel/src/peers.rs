@@ -334,13 +334,7 @@ mod tests {
         let ranks = (0..size).map(|rank| {
             let f = f.clone();
             std::thread::spawn(move || {
-                let world = World {
-                    rank,
-                    size,
-                    local_rank: rank,
-                    address: "127.0.0.1".to_owned(),
-                    port,
-                };
+                let world = World::here(rank, size, port);
                 let patience = Duration::from_secs(20);
                 f(&Peers::join(&world, &Device::Cpu, patience).unwrap())
             })

@@ -21,6 +21,18 @@ pub struct World {
 const PORT: u16 = 29500;
 
 impl World {
+    /// One of `size` processes on this machine that meet at a port.
+    #[must_use]
+    pub fn here(rank: usize, size: usize, port: u16) -> Self {
+        Self {
+            rank,
+            size,
+            local_rank: rank,
+            address: "127.0.0.1".to_owned(),
+            port,
+        }
+    }
+
     /// What the usual launchers say: `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`. None where `WORLD_SIZE` is not set
     /// or 1.
     ///

@@ -85,13 +85,7 @@ fn processes_take_the_steps_of_one() {
             .map(|rank| {
                 let plan = plan.clone();
                 std::thread::spawn(move || {
-                    let world = World {
-                        rank,
-                        size,
-                        local_rank: rank,
-                        address: "127.0.0.1".to_owned(),
-                        port,
-                    };
+                    let world = World::here(rank, size, port);
                     let patience = Duration::from_secs(30);
                     learn(&plan, Peers::join(&world, &Device::Cpu, patience).unwrap())
                 })
@@ -120,13 +114,7 @@ fn a_batch_has_to_reach_for_everybody() {
         .map(|rank| {
             let plan = plan.clone();
             std::thread::spawn(move || {
-                let world = World {
-                    rank,
-                    size: 8,
-                    local_rank: rank,
-                    address: "127.0.0.1".to_owned(),
-                    port,
-                };
+                let world = World::here(rank, 8, port);
                 let peers = Peers::join(&world, &Device::Cpu, Duration::from_secs(30)).unwrap();
                 let learner = Learner::new(&plan, &start(&plan), None).unwrap();
                 learner.among(Arc::new(peers)).unwrap_err().to_string()

@@ -80,23 +80,27 @@ template <bool WIDE, int V, class T> DEVICE void norm_partial(const T* x, float*
     }
 FOR_EACH_TYPE(NORM_PARTIAL)
 
+// Sums over chunks of the pairs that a unit has in each, `stride` pairs apart: sh[unit] and sh[units + unit]
+DEVICE void sum_chunks(const float* from, long long stride, int chunks, const Span& s, double* sh) {
+    if (s.row < s.rows) {
+        double first = 0.0, second = 0.0;
+#pragma unroll 4
+        for (int k = s.row; k < chunks; k += s.rows) {
+            first += from[k * stride * 2];
+            second += from[k * stride * 2 + 1];
+        }
+        sh[s.row * 2 * s.units + s.unit] = first;
+        sh[(s.row * 2 + 1) * s.units + s.unit] = second;
+    }
+    fold_rows(sh, s.rows, 2 * s.units);
+}
+
 template <class T> DEVICE void norm_finish(const T* x, const float* partial, float* stats, int P, int C, int G, int chunks, double eps, double* sh) {
     const long long b = blockIdx.x;
     const double count = (double)P * (C / G);
     for (int g0 = 0; g0 < G; g0 += 256) {
         const Span s = span(G - g0);
-        if (s.row < s.rows) {
-            double sum = 0.0, square = 0.0;
-            const float* from = partial + (b * chunks * G + g0 + s.unit) * 2;
-#pragma unroll 4
-            for (int k = s.row; k < chunks; k += s.rows) {
-                sum += from[(long long)k * G * 2];
-                square += from[(long long)k * G * 2 + 1];
-            }
-            sh[s.row * 2 * s.units + s.unit] = sum;
-            sh[(s.row * 2 + 1) * s.units + s.unit] = square;
-        }
-        fold_rows(sh, s.rows, 2 * s.units);
+        sum_chunks(partial + (b * chunks * G + g0 + s.unit) * 2, G, chunks, s, sh);
         if (s.row == 0) {
             const int g = g0 + s.unit;
             const double shift = sh[s.unit] / count, variance = sh[s.units + s.unit] / count - shift * shift;
@@ -212,18 +216,7 @@ KERNEL norm_grad_finish(const float* partial, const float* ab, float* dab, float
         for (int c0 = 0; c0 < groups * size; c0 += 256) { // more than one tile only for a single group wider than 256
             const Span s = span(groups * size - c0);
             const long long c = (long long)g0 * size + c0 + s.unit;
-            if (s.row < s.rows) {
-                double sum = 0.0, product = 0.0;
-                const float* from = partial + (b * chunks * C + c) * 2;
-#pragma unroll 4
-                for (int k = s.row; k < chunks; k += s.rows) {
-                    sum += from[(long long)k * C * 2];
-                    product += from[(long long)k * C * 2 + 1];
-                }
-                sh[s.row * 2 * s.units + s.unit] = sum;
-                sh[(s.row * 2 + 1) * s.units + s.unit] = product;
-            }
-            fold_rows(sh, s.rows, 2 * s.units);
+            sum_chunks(partial + (b * chunks * C + c) * 2, C, chunks, s, sh);
             if (s.row == 0) {
                 dab[b * C + c] = (float)sh[s.units + s.unit];
                 dab[(B + b) * C + c] = (float)sh[s.unit];
