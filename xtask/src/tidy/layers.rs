@@ -6,13 +6,14 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Folders of crates that know no tensor library.
-const WITHOUT_CANDLE: [&str; 6] = [
+const WITHOUT_CANDLE: [&str; 7] = [
     "crates/noise",
     "crates/schedule",
     "crates/imaging",
     "crates/metrics",
     "crates/npz",
     "crates/assets",
+    "crates/files",
 ];
 /// Packages that open the network.
 const NETWORK: [&str; 4] = ["hf-hub", "ureq", "reqwest", "candle-datasets"];
