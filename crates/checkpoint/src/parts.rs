@@ -125,6 +125,17 @@ fn cut(dict: &Dict, prefix: String) -> Part {
     }
 }
 
+/// Whether a name is that of an optimiser's state of some weight.
+pub(crate) fn is_moment(name: &str) -> bool {
+    let mut words = name.split('.');
+    words.any(|word| {
+        matches!(
+            word,
+            "exp_avg" | "exp_avg_sq" | "momentum_buffer" | "max_exp_avg_sq"
+        )
+    })
+}
+
 /// The parts of a dictionary that have a mark: one for everything that precedes a mark somewhere.
 fn marked(dict: &Dict, marks: &[&str]) -> Vec<Part> {
     let mut prefixes: Vec<&str> = Vec::new();
@@ -135,6 +146,7 @@ fn marked(dict: &Dict, marks: &[&str]) -> Vec<Part> {
             let name = &*entry.name;
             if let Some(prefix) = name.strip_suffix(mark) {
                 let at_a_dot = prefix.is_empty() || prefix.ends_with('.');
+                let at_a_dot = at_a_dot && !is_moment(prefix);
                 if at_a_dot && !prefixes.contains(&prefix) && prefixes.len() < MOST_PREFIXES {
                     prefixes.push(prefix);
                 }

@@ -1,9 +1,9 @@
 //! Which part of a file is taken.
 
 use crate::error::{Error, Result};
-use crate::found::Found;
+use crate::found::{Dict, Found};
 use crate::input::Input;
-use crate::parts::{Part, Tensors, parts};
+use crate::parts::{Part, Tensors, is_moment, parts};
 use crate::short::{list, short};
 use std::collections::BTreeMap;
 
@@ -53,6 +53,9 @@ pub(crate) fn take(
     let mut marked = wanted.is_some();
     let mut all = parts(found, tensors, wanted);
     if all.is_empty() && marked {
+        if let Some(dict) = found.dicts.iter().find(|dict| is_of_optimiser(dict)) {
+            return Err(input.bad(an_optimiser(&dict.path)));
+        }
         // Nothing has the network's names; what there is shows in the message about that.
         marked = false;
         all = parts(found, tensors, None);
@@ -227,14 +230,24 @@ fn choose(all: &[Part], within: &[usize], prefer: Prefer, marked: bool) -> Optio
         .or_else(|| largest(&mut within.iter().copied()))
 }
 
+/// Whether most names are those of an optimiser's moments.
+fn is_of_optimiser(dict: &Dict) -> bool {
+    let moments = dict.entries.iter().filter(|entry| is_moment(&entry.name));
+    2 * moments.count() >= dict.entries.len() && !dict.entries.is_empty()
+}
+
+fn an_optimiser(path: &str) -> String {
+    let place = match path {
+        "" => "this is the state of an optimiser".to_owned(),
+        path => format!("there is the state of an optimiser under {}", quoted(path)),
+    };
+    format!("expected weights, {place} and no network; take the file of the model")
+}
+
 /// What there is instead of weights.
 fn nothing(found: &Found, all: &[Part]) -> String {
     if let Some(optimiser) = found.optimisers.first() {
-        let place = match optimiser.as_str() {
-            "" => "this is the state of an optimiser".to_owned(),
-            path => format!("there is the state of an optimiser under {}", quoted(path)),
-        };
-        return format!("expected weights, {place} and no network; take the file of the model");
+        return an_optimiser(optimiser);
     }
     if let Some(list) = found.lists.iter().max_by_key(|list| list.tensors.len()) {
         return format!(

@@ -282,6 +282,14 @@ fn an_optimiser_is_called_one() {
     );
     let error = refused(&dict([("optimizer", optimiser()), ("step", Py::Int(1))]));
     assert!(error.contains("optimiser under \"optimizer\""), "{error}");
+    // Its moments have the names of the weights behind their own.
+    let mut moments = weights("exp_avg.", 0.0);
+    moments.extend(weights("exp_avg_sq.", 0.0));
+    let error = refused(&dict(moments));
+    assert!(
+        error.contains("this is the state of an optimiser"),
+        "{error}"
+    );
 }
 
 #[test]
