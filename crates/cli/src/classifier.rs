@@ -143,7 +143,16 @@ impl Job {
         let given_process = config::given(&table, "process");
         let mut process = None;
         if let Some(name) = beside {
-            let unet = load_model(&model_file(name)?, &LoadOptions::default())?;
+            // A file that does not say its process has the one given for the classifier.
+            let said = serde_json::from_value(given_process.clone().into());
+            let options = LoadOptions {
+                process_otherwise: said.ok().filter(|_| !given_process.is_empty()),
+                ..LoadOptions::default()
+            };
+            let unet = load_model(&model_file(name)?, &options)?;
+            for note in &unet.notes {
+                console::note(note);
+            }
             let size = unet.config.image_size;
             if given
                 .get("image_size")
@@ -188,8 +197,10 @@ impl Job {
             for ours in ["out_channels", "pool"] {
                 of_file.remove(ours);
             }
+            let settled = beside.is_some() || !given_process.is_empty();
             let options = LoadOptions {
                 given: of_file,
+                process_otherwise: settled.then(|| plan.process.clone()),
                 ..LoadOptions::default()
             };
             let init = load_encoder(Path::new(&plan.init), &options)?;
@@ -281,7 +292,11 @@ impl Job {
         let init = if plan.init.is_empty() || begun {
             None
         } else {
-            let init = load_encoder(Path::new(&plan.init), &LoadOptions::default())?;
+            let options = LoadOptions {
+                process_otherwise: Some(plan.process.clone()),
+                ..LoadOptions::default()
+            };
+            let init = load_encoder(Path::new(&plan.init), &options)?;
             if init.sha256 != plan.init_sha256 {
                 anyhow::bail!(
                     "{}: the file changed since the run began: its SHA-256 was {}, now it is {}",

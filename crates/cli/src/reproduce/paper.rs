@@ -3,7 +3,7 @@
 use super::figures::{Row, Table};
 use crate::args::{ReproduceArgs, TargetArg};
 use crate::sample::{model_file, write_samples};
-use crate::train::load_model;
+use crate::train::load_source;
 use crate::weights::{Files, Weights};
 use crate::{console, evaluate, usage};
 use anyhow::{Context, Result, bail};
@@ -12,8 +12,7 @@ use sdft_eval::{
     compare_sets, of_files, pair_up,
 };
 use sdft_features::{LpipsNet, Network};
-use sdft_models::LoadOptions;
-use serde_json::json;
+use serde_json::{Map, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -187,7 +186,7 @@ pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitC
     let sample = |model: &Path, name: &str, n: usize| -> Result<PathBuf> {
         let file = model_file(&model.display().to_string())?;
         let folder = out.join("samples").join(name);
-        let loaded = load_model(&file, &LoadOptions::default())?;
+        let loaded = load_source(&file, "", Map::new(), Map::new())?;
         write_samples(&loaded, &folder, n, SEED).with_context(|| format!("sampling {file}"))?;
         Ok(folder)
     };

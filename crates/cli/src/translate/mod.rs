@@ -127,11 +127,20 @@ fn run(args: &TranslateArgs, request: &Request) -> Result<Ended> {
     gallery.fill()
 }
 
-/// For files that do not say how large their images are.
-fn of_size(image_size: usize) -> LoadOptions {
+/// For a network used together with `model`, whose file may not say its process.
+fn beside(model: &LoadedModel) -> LoadOptions {
     LoadOptions {
-        given: serde_json::Map::from_iter([("image_size".to_owned(), image_size.into())]),
+        process_otherwise: Some(model.process.clone()),
         ..LoadOptions::default()
+    }
+}
+
+/// As [`beside`], for a file that does not say how large its images are either.
+fn beside_of_size(model: &LoadedModel) -> LoadOptions {
+    let size = model.config.image_size.into();
+    LoadOptions {
+        given: serde_json::Map::from_iter([("image_size".to_owned(), size)]),
+        ..beside(model)
     }
 }
 
@@ -146,9 +155,9 @@ fn source_model(request: &Request, model: &LoadedModel) -> Result<Option<(String
         ));
     };
     let name = model_file(name)?;
-    let mut source = load_model(&name, &LoadOptions::default())?;
+    let mut source = load_model(&name, &beside(model))?;
     if source.origins.get("image_size") == Some(&Origin::Assumed) {
-        source = load_model(&name, &of_size(model.config.image_size))?;
+        source = load_model(&name, &beside_of_size(model))?;
     }
     for note in &source.notes {
         console::note(note);
@@ -185,9 +194,9 @@ fn classifier(
         )));
     };
     let name = model_file(name)?;
-    let mut classifier = load_encoder(Path::new(&name), &LoadOptions::default())?;
+    let mut classifier = load_encoder(Path::new(&name), &beside(model))?;
     if classifier.origins.get("image_size") == Some(&Origin::Assumed) {
-        classifier = load_encoder(Path::new(&name), &of_size(model.config.image_size))?;
+        classifier = load_encoder(Path::new(&name), &beside_of_size(model))?;
     }
     for note in &classifier.notes {
         console::note(note);
