@@ -137,14 +137,15 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
-    /// The source model: a .pt or .safetensors file, or a name as `ffhq-10m` (`cargo xtask fetch --list`) or `digits-source`.
-    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    /// The source model: a .pt or .safetensors file, a run folder, or a name as `ffhq-10m` (`cargo xtask fetch --list`) or
+    /// `digits-source`. With --resume, where the same file is now.
+    #[arg(long, value_name = "FILE|DIR")]
     pub(crate) source: Option<String>,
     /// The part of the source file to take where it holds several, as `inspect` lists them.
     #[arg(long, value_name = "KEY", conflicts_with = "resume")]
     pub(crate) source_key: Option<String>,
-    /// The images: a folder, or a name as `metfaces` or `digits`.
-    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    /// The images: a folder, or a name as `metfaces` or `digits`. With --resume, where the same images are now.
+    #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
     /// What to train.
     #[arg(long, value_enum, conflicts_with = "resume")]
@@ -221,17 +222,18 @@ pub(crate) struct SampleArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ClassifierArgs {
-    /// The images that translations come from: a folder, or `digits`.
-    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    /// The images that translations come from: a folder, or `digits`. With --resume, where the same images are now; --target and --init
+    /// likewise.
+    #[arg(long, value_name = "DIR")]
     pub(crate) source: Option<String>,
     /// The images of the domain that they go to.
-    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) target: Option<String>,
     /// The model that the classifier will stand beside; its image size and noise schedule are taken over.
     #[arg(long, value_name = "FILE|DIR", conflicts_with = "resume")]
     pub(crate) model: Option<String>,
     /// A classifier whose trunk is the start, as guidance's 256x256_classifier.pt; tensors are taken by name and shape.
-    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    #[arg(long, value_name = "FILE|DIR")]
     pub(crate) init: Option<String>,
     #[command(flatten)]
     pub(crate) run: RunArgs,

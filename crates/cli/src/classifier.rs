@@ -3,10 +3,11 @@
 use crate::args::ClassifierArgs;
 use crate::console::{self, Console, duration, size};
 use crate::device::device;
+use crate::model::{lasting_model_file, model_file};
 use crate::runs::{
-    STOP, changed, conclude, flags, list, listen, make_whole, new_root, note_changed_rate,
+    STOP, changed, conclude, flags, list, listen, make_whole, moved, new_root, note_changed_rate,
+    same_images,
 };
-use crate::sample::model_file;
 use crate::train::{fingerprint, load_model, open_data, settle_precision};
 use crate::{config, usage};
 use anyhow::{Context, Result};
@@ -75,8 +76,7 @@ pub(crate) fn digits_classifier(root: &Path) -> Result<Option<PathBuf>> {
                 root.display()
             );
         }
-        let model = folder.final_model();
-        if model.is_file() {
+        if let Some(model) = folder.finished() {
             return Ok(Some(model));
         }
         folder
@@ -180,6 +180,9 @@ impl Job {
         if let Some(process) = process {
             plan.process = process;
         }
+        if !plan.init.is_empty() {
+            plan.init = lasting_model_file(&plan.init)?;
+        }
         for path in [
             &mut plan.init,
             &mut plan.data.source.path,
@@ -221,7 +224,10 @@ impl Job {
         };
         settle_precision(&mut plan.steps)?;
         plan.validate().map_err(|e| usage(e.to_string()))?;
-        let domains = open_domains(&plan)?;
+        let domains = [
+            open_domain(&plan, &plan.data.source)?,
+            open_domain(&plan, &plan.data.target)?,
+        ];
         plan.data.source.fingerprint = fingerprint(&*domains[0])?;
         plan.data.target.fingerprint = fingerprint(&*domains[1])?;
         if plan.data.source.fingerprint == plan.data.target.fingerprint {
@@ -283,6 +289,11 @@ impl Job {
         let before = stored.steps.steps;
         let allowed = ["loop.steps", "loop.recompute", "loop.precision"];
         let mut plan = changed(stored, &args.run, &allowed)?;
+        if let Some(init) = &args.init {
+            moved(&mut plan.init, Some(&model_file(init)?));
+        }
+        moved(&mut plan.data.source.path, args.source.as_deref());
+        moved(&mut plan.data.target.path, args.target.as_deref());
         settle_precision(&mut plan.steps)?;
         if plan.steps.steps != before {
             note_changed_rate(plan.optim.schedule);
@@ -307,18 +318,14 @@ impl Job {
             }
             Some(init)
         };
-        let domains = open_domains(&plan)?;
-        for (domain, source) in [&plan.data.source, &plan.data.target]
-            .into_iter()
-            .zip(&domains)
-        {
-            if fingerprint(&**source)? != domain.fingerprint {
-                anyhow::bail!(
-                    "{}: these are not the images that the run began with, and it would not go on as it began",
-                    domain.path
-                );
-            }
-        }
+        let same = |domain: &DomainPlan, option| {
+            let open = || open_domain(&plan, domain);
+            same_images(&domain.path, &domain.fingerprint, option, open)
+        };
+        let domains = [
+            same(&plan.data.source, "--source")?,
+            same(&plan.data.target, "--target")?,
+        ];
         Ok(Self {
             plan,
             init,
@@ -409,18 +416,14 @@ fn execute(
     ending
 }
 
-fn open_domains(plan: &ClassifierPlan) -> Result<[Arc<dyn ImageSource>; 2]> {
-    let size = plan.model.net.image_size;
-    let open = |domain: &DomainPlan| {
-        let data = DataPlan {
-            path: domain.path.clone(),
-            strict: plan.data.strict,
-            style: domain.style.clone(),
-            classes: domain.classes.clone(),
-            per_class: domain.per_class,
-            ..DataPlan::default()
-        };
-        open_data(&data, size)
+fn open_domain(plan: &ClassifierPlan, domain: &DomainPlan) -> Result<Arc<dyn ImageSource>> {
+    let data = DataPlan {
+        path: domain.path.clone(),
+        strict: plan.data.strict,
+        style: domain.style.clone(),
+        classes: domain.classes.clone(),
+        per_class: domain.per_class,
+        ..DataPlan::default()
     };
-    Ok([open(&plan.data.source)?, open(&plan.data.target)?])
+    open_data(&data, plan.model.net.image_size)
 }

@@ -1,5 +1,6 @@
 use crate::args::InspectArgs;
 use crate::console::{line, size};
+use crate::model::model_path;
 use anyhow::Result;
 use sdft_checkpoint::NonFinite;
 use sdft_models::{LoadOptions, Resolved, inspect_file, scan_file};
@@ -9,11 +10,12 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
         key: args.key.clone(),
         ..LoadOptions::default()
     };
-    let found = inspect_file(&args.file, &options)?;
+    let file = model_path(&args.file)?;
+    let found = inspect_file(&file, &options)?;
     let summary = &found.summary;
     line(format_args!(
         "{}: {}, {}",
-        args.file.display(),
+        file.display(),
         summary.container,
         size(summary.file_size)
     ))?;

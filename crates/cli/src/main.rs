@@ -18,6 +18,7 @@ mod evaluate;
 mod gallery;
 mod inspect;
 mod judge;
+mod model;
 mod names;
 mod reproduce;
 mod runs;
@@ -92,11 +93,8 @@ fn main() -> ExitCode {
     match in_pool.unwrap_or_else(no_pool) {
         Ok(code) => code,
         Err(error) => {
-            // A closed pipe (`sdft inspect x | head`) is not a failure worth words.
-            if error.chain().any(|e| {
-                e.downcast_ref::<std::io::Error>()
-                    .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-            }) {
+            // A reader that has seen enough (`sdft inspect x | head`) is no failure. Other broken pipes are: that of a process in a crew.
+            if error.is::<console::OutputClosed>() {
                 return ExitCode::SUCCESS;
             }
             let error = match device::memory_advice(&error, training) {

@@ -7,8 +7,8 @@ use crate::args::{
 use crate::data::args::{DataVerb, SelectArgs};
 use crate::edit::Eye;
 use crate::edit::args::{EditArgs, EditVerb, StepArg};
+use crate::model::peek_model_file;
 use crate::names::Names;
-use crate::sample::model_file;
 use crate::{assets, classifier, console, edit, train};
 use anyhow::Result;
 use clap::Parser;
@@ -102,7 +102,7 @@ fn side(model: Option<&str>) -> Option<usize> {
     if model == assets::DIGITS_SOURCE {
         return Some(sdft_data::Digits::SIZE);
     }
-    let file = model_file(model).ok()?;
+    let file = peek_model_file(model)?;
     let found = inspect_file(Path::new(&file), &LoadOptions::default()).ok()?;
     Some(found.resolved.ok()?.config.image_size)
 }
@@ -131,8 +131,22 @@ fn put(set: &mut Vec<String>, key: &str, before: &str, after: String) {
     }
 }
 
+/// The image size of a run that goes on.
+fn size_of_run(run: &Path) -> usize {
+    let text = std::fs::read_to_string(run.join("plan.toml")).unwrap_or_default();
+    let table: Option<Table> = toml::from_str(&text).ok();
+    table.as_ref().and_then(said_size).unwrap_or(SIZE)
+}
+
 fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
-    if args.run.resume.is_some() || args.run.list {
+    if let Some(run) = &args.run.resume {
+        weights(names, "--source", &mut args.source)?;
+        return match &mut args.data {
+            Some(folder) => names.images("--data", folder, size_of_run(run)),
+            None => Ok(()),
+        };
+    }
+    if args.run.list {
         return Ok(());
     }
     // Names may stand in presets and files, too.
@@ -157,7 +171,20 @@ fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
 }
 
 fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
-    if args.run.resume.is_some() || args.run.list {
+    if let Some(run) = &args.run.resume {
+        weights(names, "--init", &mut args.init)?;
+        let size = size_of_run(run);
+        for (option, folder) in [
+            ("--source", &mut args.source),
+            ("--target", &mut args.target),
+        ] {
+            if let Some(folder) = folder {
+                names.images(option, folder, size)?;
+            }
+        }
+        return Ok(());
+    }
+    if args.run.list {
         return Ok(());
     }
     weights(names, "--model", &mut args.model)?;
@@ -185,7 +212,14 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
     match &mut args.verb {
         None => Ok(()),
         Some(EditVerb::Train(args)) => {
-            if args.run.resume.is_some() || args.run.list {
+            if let Some(run) = &args.run.resume {
+                weights(names, "--model", &mut args.model)?;
+                return match &mut args.data {
+                    Some(folder) => names.images("--data", folder, size_of_run(run)),
+                    None => Ok(()),
+                };
+            }
+            if args.run.list {
                 return Ok(());
             }
             let table = edit::assemble(args)?;

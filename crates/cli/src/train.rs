@@ -2,8 +2,10 @@ use crate::args::{MethodArg, TrainArgs};
 use crate::console::{self, Console, duration, size};
 use crate::device::{asked, device, settled, world};
 use crate::estimate::{Estimate, estimate};
+use crate::model::{lasting_model_file, model_file};
 use crate::runs::{
-    STOP, changed, conclude, flags, list, listen, make_whole, new_root, note_changed_rate,
+    STOP, changed, conclude, flags, list, listen, make_whole, moved, new_root, note_changed_rate,
+    same_images,
 };
 use crate::weights::Weights;
 use crate::{assets, config, crew, judge, usage};
@@ -80,6 +82,9 @@ impl Job {
         let mut plan: Plan = config::plan(table)?;
         // What does not depend on files is checked before they are read.
         plan.validate_settings().map_err(|e| usage(e.to_string()))?;
+        if !plan.source.is_empty() {
+            plan.source = lasting_model_file(&plan.source)?;
+        }
         for path in [
             &mut plan.source,
             &mut plan.data.path,
@@ -121,7 +126,12 @@ impl Job {
             "loop.precision",
             "eval.patience",
         ];
-        let mut plan = changed(stored.clone(), &args.run, &allowed)?;
+        let before = stored.steps.steps;
+        let mut plan = changed(stored, &args.run, &allowed)?;
+        if let Some(source) = &args.source {
+            moved(&mut plan.source, Some(&model_file(source)?));
+        }
+        moved(&mut plan.data.path, args.data.as_deref());
         settle_precision(&mut plan.steps)?;
         let source = if plan.source.is_empty() {
             None
@@ -131,18 +141,10 @@ impl Job {
             unchanged(&plan.source, &plan.source_sha256, &model)?;
             Some(model.params)
         };
-        let data = open_data(&plan.data, plan.model.image_size)?;
-        if fingerprint(data.as_ref())? != plan.data.fingerprint {
-            anyhow::bail!(
-                "{}: these are not the images that the run began with, and it would not go on as it began; \
-                 put them back, or start a new run with --source CHECKPOINT/weights.safetensors",
-                plan.data.path
-            );
-        }
-        if plan != stored {
-            folder.write_plan(&plan)?;
-        }
-        if plan.steps.steps != stored.steps.steps {
+        let (path, known) = (&plan.data.path, &plan.data.fingerprint);
+        let open = || open_data(&plan.data, plan.model.image_size);
+        let data = same_images(path, known, "--data", open)?;
+        if plan.steps.steps != before {
             note_changed_rate(plan.optim.schedule);
         }
         Ok(Self {
@@ -203,7 +205,10 @@ impl Job {
         }
         let folder = match place {
             Place::New(root) => RunFolder::create(&root, &plan)?,
-            Place::Old(folder) => folder,
+            Place::Old(folder) => {
+                folder.write_plan(&plan)?;
+                folder
+            }
         };
         let root = folder.root().to_owned();
         let device = device()?;
@@ -239,8 +244,7 @@ impl Job {
                     root.display()
                 );
             }
-            let model = folder.final_model();
-            if model.is_file() {
+            if let Some(model) = folder.finished() {
                 let shown = folder.samples();
                 return Ok(Ending::Finished { model, shown });
             }

@@ -2,7 +2,8 @@
 
 use super::figures::{Row, Table};
 use crate::args::{ReproduceArgs, TargetArg};
-use crate::sample::{model_file, write_samples};
+use crate::model::model_file;
+use crate::sample::write_samples;
 use crate::train::load_source;
 use crate::weights::{Files, Weights};
 use crate::{console, evaluate, usage};

@@ -10,7 +10,8 @@ pub(crate) use plan::{TranslatePlan, Variant};
 
 use crate::args::{TranslateArgs, TranslatorArg, WalkArg};
 use crate::gallery::{Ended, Gallery, Maker, full_path, go_on, inputs, outputs};
-use crate::sample::{model_file, unconditional};
+use crate::model::model_file;
+use crate::sample::unconditional;
 use crate::train::load_model;
 use crate::{console, usage};
 use anyhow::Result;
