@@ -422,8 +422,11 @@ pub(crate) struct MissingArgs {
 #[derive(Debug, Args)]
 pub(crate) struct JudgeArgs {
     /// The .safetensors file to write.
-    #[arg(long, default_value = "assets/weights/digits-judge.safetensors")]
+    #[arg(long, default_value = "digits-judge.safetensors")]
     pub(crate) out: PathBuf,
+    /// Replace the file if it is there.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
     /// Seed.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,

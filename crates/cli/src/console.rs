@@ -265,8 +265,17 @@ pub(crate) fn duration(d: Duration) -> String {
 
 /// The most memory that the process has had, where the system tells.
 pub(crate) fn memory() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// The memory that the process has now, where the system tells.
+pub(crate) fn memory_now() -> Option<u64> {
+    status("VmRSS:")
+}
+
+fn status(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
     line.split_whitespace()
         .nth(1)?
         .parse::<u64>()

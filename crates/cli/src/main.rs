@@ -4,6 +4,8 @@
 
 mod args;
 mod assets;
+#[cfg(test)]
+mod bounds;
 mod classifier;
 mod config;
 mod console;
@@ -68,7 +70,8 @@ fn main() -> ExitCode {
         console::error(&error);
         return ExitCode::from(if error.is::<Usage>() { 2 } else { 1 });
     }
-    let in_pool = sdft_runtime::with_threads(cli.threads, || match cli.verb {
+    let threads = cli.threads.map(device::sensible_threads);
+    let in_pool = sdft_runtime::with_threads(threads, || match cli.verb {
         Verb::Train(args) => train::train(&args),
         Verb::Sample(args) => sample::sample(&args).map(|()| ExitCode::SUCCESS),
         Verb::TrainClassifier(args) => classifier::train_classifier(&args),
@@ -76,7 +79,7 @@ fn main() -> ExitCode {
         Verb::Edit(args) => device::on_the_cpu("edit").and_then(|()| edit::edit(&args)),
         Verb::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         Verb::Convert(args) => convert::convert(&args).map(|()| ExitCode::SUCCESS),
-        Verb::Data(args) => data::data(&args, cli.offline, cli.threads),
+        Verb::Data(args) => data::data(&args, cli.offline, threads),
         Verb::Doctor => doctor::doctor().map(|()| ExitCode::SUCCESS),
         Verb::Missing(args) => settle::missing(&args).map(|()| ExitCode::SUCCESS),
         Verb::Judge(args) => judge::judge(&args).map(|()| ExitCode::SUCCESS),

@@ -93,7 +93,7 @@ impl Examination {
     /// Samples the weights and measures.
     pub(crate) fn look(&self, plan: &Plan, weights: &Params, step: u64) -> Result<Findings> {
         let model = Unet::load(weights, &plan.model)?.with_maps(plan.steps.precision.maps());
-        let images = sample_images(&self.diffusion, &model, &self.noise)?;
+        let images = sample_images(&self.diffusion, &model, &self.noise, plan.sampled_at_once())?;
         let extractor = &self.examiner.extractor;
         let metric = |source| TrainError::Evaluation(format!("step {step}: {source}"));
         let features =

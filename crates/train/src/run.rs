@@ -169,11 +169,12 @@ impl FineTuning<'_> {
         ])
     }
 
-    /// The grid of the averaged weights.
+    /// The grid of the averaged weights, next to that of the raw ones while these draw something else.
     fn draw(&self, step: u64) -> Result<PathBuf> {
         let path = self.folder.samples().join(format!("step-{step:06}.png"));
         if let Some(preview) = &self.preview {
-            preview.write(self.plan, &self.learner.updater.averaged()?, step, &path)?;
+            let updater = &self.learner.updater;
+            preview.write(self.plan, &updater.averaged()?, &updater.raw(), step, &path)?;
         }
         Ok(path)
     }
