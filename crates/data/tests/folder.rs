@@ -110,7 +110,7 @@ fn every_way_to_have_no_images_has_its_own_error() {
         matches!(broken, DataError::AllUnreadable { .. }),
         "{broken}"
     );
-    assert!(broken.to_string().contains("a.png: not a picture"));
+    assert!(broken.to_string().contains("a.png: expected a PNG"));
 
     let zero = check_folder(root, 0).unwrap_err();
     assert!(matches!(zero, DataError::Option { .. }), "{zero}");

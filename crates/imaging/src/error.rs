@@ -28,9 +28,7 @@ pub enum ImagingError {
         found: &'static str,
     },
     /// The content is none of the known picture formats.
-    #[error(
-        "{origin}: not a picture in a known format; expected PNG, JPEG, GIF, WebP or BMP, found {found}"
-    )]
+    #[error("{origin}: expected a PNG, JPEG, GIF, WebP or BMP picture, found {found}")]
     UnknownFormat {
         /// The file, or a name for bytes in memory.
         origin: String,
