@@ -508,8 +508,8 @@ pub(crate) fn open_data(plan: &DataPlan, size: usize) -> Result<Arc<dyn ImageSou
         return Ok(Arc::new(source));
     }
     let (source, report) = FolderSource::open(Path::new(&plan.path), size, plan.strict)?;
-    if !report.unreadable.is_empty() {
-        console::note(&report.to_string());
+    for note in report.notes() {
+        console::note(&format!("{}: {note}", plan.path));
     }
     Ok(Arc::new(source))
 }

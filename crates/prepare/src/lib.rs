@@ -35,7 +35,7 @@ mod index;
 mod input;
 mod pipeline;
 mod report;
-mod rows;
+mod table;
 mod target;
 
 pub use error::{PrepareError, Result};

@@ -296,7 +296,7 @@ impl Realism {
     }
 
     fn of(&mut self, folder: &Path, files: Vec<(String, PathBuf)>) -> Result<Report> {
-        let features = of_files(&files, &self.extractor, &mut self.cache, &mut |_, _| {})?;
+        let (features, _) = of_files(&files, &self.extractor, &mut self.cache, &mut |_, _| {})?;
         let fake = ImageSet::of_features(folder.display().to_string(), files, features)?;
         let (report, _) = compare_sets(&self.target, &fake, &SetOptions::default())?;
         for warning in &report.warnings {

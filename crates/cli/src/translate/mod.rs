@@ -225,7 +225,7 @@ fn classifier(
 
 /// `[1, 1, side, side]`, 1 where the picture is light.
 fn read_mask(path: &Path, side: usize) -> Result<Tensor> {
-    let picture = center_crop(&decode_file(path, &Limits::default())?, side);
+    let picture = center_crop(&decode_file(path, &Limits::from_env()?)?, side);
     let light = |p: &[u8]| p.iter().map(|&v| u32::from(v)).sum::<u32>() > 3 * 127;
     let data: Vec<f32> = picture
         .pixels

@@ -6,6 +6,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use sdft_assets::{Asset, ImageSet, elsewhere};
 use sdft_hub::{Pair, load_pair};
+use sdft_imaging::Limits;
 use sdft_prepare::{Exclusions, Options, PrepareError, Report};
 
 use crate::{
@@ -22,6 +23,7 @@ pub(crate) fn prepare(args: &PrepareArgs) -> Result<()> {
     let mut options = Options {
         strict: args.strict,
         threads: args.threads,
+        limits: Limits::from_env()?,
         ..Options::new(args.size.unwrap_or(SIZE))
     };
     if let Some(list) = &args.exclude {
