@@ -208,7 +208,12 @@ fn without_dots(
         container: dict.path.clone(),
         prefix: prefix.to_owned(),
         tensors,
-        outside: Vec::new(),
+        outside: part
+            .outside
+            .iter()
+            .filter(|name| !name.starts_with(prefix))
+            .cloned()
+            .collect(),
         named_after: Some(part.path()),
     })
 }

@@ -33,6 +33,8 @@ pub(crate) struct Taken {
     pub(crate) nested_under: Option<String>,
     /// Other parts that could have been taken.
     pub(crate) alternatives: Vec<String>,
+    /// Names next to those of the part, in the same dictionary.
+    pub(crate) left_out: Vec<String>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -134,12 +136,12 @@ pub(crate) fn take(
             "took {:?} off the names of the tensors",
             short(&part.prefix)
         ));
-        if !outside.is_empty() {
-            notes.push(format!(
-                "left out what is next to them: {}",
-                list(&outside, 5)
-            ));
-        }
+    }
+    if !outside.is_empty() {
+        notes.push(format!(
+            "left out what is next to them: {}",
+            list(&outside, 5)
+        ));
     }
     let used = |path: &str| path == part.container;
     let unnamed: Vec<String> = found
@@ -158,6 +160,7 @@ pub(crate) fn take(
     Ok(Taken {
         nested_under: (!place.is_empty()).then_some(place),
         alternatives: others,
+        left_out: outside,
         part,
         notes,
     })

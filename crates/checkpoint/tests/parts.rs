@@ -145,7 +145,10 @@ fn an_average_whose_names_lost_their_dots_takes_those_of_the_weights() {
     let file = dict([("state_dict", dict(all))]);
     let (state, notes) = found(&file, Prefer::Ema);
     assert_network(&state, 2.0);
-    assert!(notes.contains("without dots"), "{notes}");
+    assert!(
+        notes.contains("without dots") && notes.contains("first_stage_model.conv.weight"),
+        "{notes}"
+    );
     let (raw, notes) = found(&file, Prefer::Raw);
     assert_network(&raw, 1.0);
     assert!(
