@@ -42,7 +42,7 @@ pub enum Error {
         available: String,
     },
     /// Weights with values that are NaN or infinite.
-    #[error("{}: {} with values that are not finite\n{lines}\nthe file is damaged, or the training that made it diverged; take an earlier checkpoint, or export the weights again", path.display(), counted(.tensors.len()))]
+    #[error("{}: {} with values that are not finite\n{lines}\nthe file is damaged, or the training that made it diverged; {advice}, or export the weights again", path.display(), counted(.tensors.len()))]
     NotFinite {
         /// The file.
         path: PathBuf,
@@ -50,6 +50,8 @@ pub enum Error {
         tensors: Vec<NonFinite>,
         /// The first of them, a line each.
         lines: String,
+        /// What to take instead.
+        advice: String,
     },
     /// A tensor operation.
     #[error(transparent)]

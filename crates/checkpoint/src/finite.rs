@@ -96,9 +96,12 @@ whole!(u8, u32, i64);
 
 impl Census {
     pub(crate) fn count<T: Countable>(&mut self, values: &[T]) {
-        // One plain pass, which the compiler turns into vector instructions; the rest is for values that are nearly never there.
-        let odd = values.iter().filter(|value| !value.finite()).count();
-        if odd > 0 {
+        // One plain pass without counting, which the compiler turns into vector instructions; the rest is nearly never needed.
+        let any = values
+            .iter()
+            .fold(false, |any, value| any | !value.finite());
+        if any {
+            let odd = values.iter().filter(|value| !value.finite()).count();
             let nan = values.iter().filter(|value| value.nan()).count();
             self.nan += nan as u64;
             self.infinite += (odd - nan) as u64;

@@ -43,6 +43,7 @@ mod open;
 mod parts;
 mod pickle;
 mod safetensors_file;
+mod said;
 mod select;
 mod shards;
 mod short;

@@ -9,7 +9,7 @@ use crate::input::Input;
 use crate::parts::Tensors;
 use crate::pickle::Node;
 use crate::select::take;
-use crate::short::short;
+use crate::short::{list, short};
 use crate::state::{Container, ReadOptions, StateDict, Summary, TensorInfo};
 use crate::tensors::{Place, Reader};
 use crate::torch::TorchFile;
@@ -121,6 +121,7 @@ impl<'a> Opened<'a> {
             file_size,
             nested_under: taken.nested_under,
             alternatives: taken.alternatives,
+            left_out: taken.left_out,
             prefix: taken.part.prefix,
             notes,
             opaque: contents.opaque(),
@@ -164,6 +165,13 @@ impl<'a> Opened<'a> {
             return Err(Error::NotFinite {
                 path: self.summary_path(),
                 lines: finite::lines(&odd),
+                advice: match self.summary.alternatives.as_slice() {
+                    [] => "take an earlier checkpoint".to_owned(),
+                    others => format!(
+                        "take another part of it (--key {}), an earlier checkpoint",
+                        list(others, 3)
+                    ),
+                },
                 tensors: odd,
             });
         }
@@ -268,7 +276,7 @@ impl Contents {
                 path,
                 problem: format!(
                     "{problem}; it holds objects that would have to be executed to be known: {}",
-                    crate::short::list(&opaque, 10)
+                    list(&opaque, 10)
                 ),
             },
             error => error,

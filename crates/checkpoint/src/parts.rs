@@ -35,8 +35,8 @@ pub(crate) struct Part {
     pub(crate) tensors: Vec<Named>,
     /// A moving average, as far as its place tells.
     pub(crate) average: bool,
-    /// Names of the dictionary that do not begin with the prefix.
-    pub(crate) outside: Vec<String>,
+    /// The dictionary's number, none for a list.
+    pub(crate) dict: Option<usize>,
     /// The part whose names a list was given.
     pub(crate) named_after: Option<String>,
 }
@@ -56,10 +56,10 @@ const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
 /// The parts that have what the network needs; or without `wanted`, every dictionary.
 pub(crate) fn parts(found: &Found, tensors: &dyn Tensors, wanted: Option<&Wanted>) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
-    for dict in &found.dicts {
+    for (number, dict) in found.dicts.iter().enumerate() {
         match wanted {
-            Some(wanted) => parts.extend(marked(dict, wanted.marks)),
-            None => parts.push(unwrapped(dict)),
+            Some(wanted) => parts.extend(marked(number, dict, wanted.marks)),
+            None => parts.push(unwrapped(number, dict)),
         }
     }
     // Lists take the names of the largest parts.
@@ -78,7 +78,7 @@ pub(crate) fn parts(found: &Found, tensors: &dyn Tensors, wanted: Option<&Wanted
 }
 
 /// A dictionary without the names of wrappers that every weight has.
-fn unwrapped(dict: &Dict) -> Part {
+fn unwrapped(number: usize, dict: &Dict) -> Part {
     let mut prefix = String::new();
     // What `AveragedModel` keeps next to the module.
     let inside = |name: &str| name != "n_averaged";
@@ -97,30 +97,23 @@ fn unwrapped(dict: &Dict) -> Part {
             _ => break,
         }
     }
-    cut(dict, prefix)
+    cut(number, dict, prefix)
 }
 
 /// The part of a dictionary whose names begin with `prefix`.
-fn cut(dict: &Dict, prefix: String) -> Part {
-    let mut tensors = Vec::new();
-    let mut outside = Vec::new();
-    for entry in &dict.entries {
-        match entry.name.starts_with(&prefix) {
-            true => tensors.push(Named {
-                whole: entry.name.clone(),
-                skip: prefix.len(),
-                tensor: entry.tensor,
-            }),
-            false if outside.len() < 1000 => outside.push(crate::short::short(&entry.name)),
-            false => {}
-        }
-    }
+fn cut(number: usize, dict: &Dict, prefix: String) -> Part {
+    let inside = dict.entries.iter().filter(|e| e.name.starts_with(&prefix));
+    let tensors = inside.map(|entry| Named {
+        whole: entry.name.clone(),
+        skip: prefix.len(),
+        tensor: entry.tensor,
+    });
     Part {
         average: is_average(&join(&dict.path, &prefix)),
         container: dict.path.clone(),
+        tensors: tensors.collect(),
         prefix,
-        tensors,
-        outside,
+        dict: Some(number),
         named_after: None,
     }
 }
@@ -137,7 +130,7 @@ pub(crate) fn is_moment(name: &str) -> bool {
 }
 
 /// The parts of a dictionary that have a mark: one for everything that precedes a mark somewhere.
-fn marked(dict: &Dict, marks: &[&str]) -> Vec<Part> {
+fn marked(number: usize, dict: &Dict, marks: &[&str]) -> Vec<Part> {
     let mut prefixes: Vec<&str> = Vec::new();
     let mut dotless: Vec<(&str, &str)> = Vec::new();
     for mark in marks {
@@ -159,7 +152,7 @@ fn marked(dict: &Dict, marks: &[&str]) -> Vec<Part> {
     }
     let mut parts: Vec<Part> = prefixes
         .iter()
-        .map(|prefix| cut(dict, (*prefix).to_owned()))
+        .map(|prefix| cut(number, dict, (*prefix).to_owned()))
         .collect();
     if dotless.is_empty() {
         return parts;
@@ -208,7 +201,7 @@ fn without_dots(
         container: dict.path.clone(),
         prefix: prefix.to_owned(),
         tensors,
-        outside: Vec::new(),
+        dict: part.dict,
         named_after: Some(part.path()),
     })
 }
@@ -248,7 +241,7 @@ fn after(list: &List, part: &Part, tensors: &dyn Tensors) -> Option<Part> {
         prefix: String::new(),
         tensors: named,
         average: is_average(&list.path),
-        outside: Vec::new(),
+        dict: None,
         named_after: Some(part.path()),
     })
 }

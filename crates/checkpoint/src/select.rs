@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::found::{Dict, Found};
 use crate::input::Input;
 use crate::parts::{Part, Tensors, is_moment, parts};
+use crate::said::{Said, quoted};
 use crate::short::{list, short};
 use std::collections::BTreeMap;
 
@@ -33,6 +34,8 @@ pub(crate) struct Taken {
     pub(crate) nested_under: Option<String>,
     /// Other parts that could have been taken.
     pub(crate) alternatives: Vec<String>,
+    /// Names next to those of the part, in the same dictionary.
+    pub(crate) left_out: Vec<String>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -50,123 +53,76 @@ pub(crate) fn take(
             input.bad("it holds thousands of dictionaries of tensors, which is no checkpoint")
         );
     }
-    let mut marked = wanted.is_some();
     let mut all = parts(found, tensors, wanted);
-    if all.is_empty() && marked {
-        if let Some(dict) = found.dicts.iter().find(|dict| is_of_optimiser(dict)) {
+    let mut wanted = wanted;
+    let is_there = |all: &[Part]| match key {
+        Some(key) => !under(all, key).is_empty(),
+        None => !all.is_empty(),
+    };
+    if wanted.is_some() && !is_there(&all) {
+        let optimiser = found.dicts.iter().find(|dict| is_of_optimiser(dict));
+        if let (None, Some(dict)) = (key, optimiser) {
             return Err(input.bad(an_optimiser(&dict.path)));
         }
-        // Nothing has the network's names; what there is shows in the message about that.
-        marked = false;
+        // Nothing there has the network's names; what there is shows in the message about that.
+        wanted = None;
         all = parts(found, tensors, None);
     }
-    let shapes = |part: &Part| -> BTreeMap<String, Vec<usize>> {
-        let named = part.tensors.iter();
-        named
-            .map(|named| {
-                (
-                    named.name().to_owned(),
-                    tensors.shape(named.tensor).to_vec(),
-                )
-            })
-            .collect()
-    };
-    let fits: Vec<bool> = match wanted.filter(|_| marked) {
-        Some(wanted) => {
-            let fits: Vec<bool> = all
-                .iter()
-                .map(|part| (wanted.fits)(&shapes(part)))
-                .collect();
-            match fits.contains(&true) {
-                true => fits,
-                false => vec![true; all.len()],
-            }
-        }
+    let fits = match wanted {
+        Some(wanted) => fitting(&all, tensors, wanted),
         None if found.is_flat => vec![true; all.len()],
         None => likely(&all, tensors),
     };
     let within: Vec<usize> = match key {
-        Some(key) => under(input, found, &all, key)?,
+        Some(key) => under(&all, key),
         None => (0..all.len()).filter(|&i| fits[i]).collect(),
     };
-    let Some(index) = choose(&all, &within, prefer, marked) else {
-        return Err(input.bad(nothing(found, &all)));
+    let Some(index) = choose(&all, &within, prefer, wanted.is_some()) else {
+        return Err(match key {
+            Some(key) => no_such(input, found, &all, key),
+            None => input.bad(nothing(found, &all)),
+        });
     };
-    let others: Vec<usize> = (0..all.len()).filter(|&i| i != index && fits[i]).collect();
-    let mut outside = std::mem::take(&mut all[index].outside);
-    let mut place = all[index].container.clone();
-    for &other in &others {
-        let other = &all[other];
-        if other.container == all[index].container {
-            place = all[index].path();
-            // What belongs to another part is named with that part.
-            outside.retain(|name| other.prefix.is_empty() || !name.starts_with(&other.prefix));
-        }
-    }
-    let others: Vec<String> = others.into_iter().map(|i| all[i].path()).collect();
-    let part = all.swap_remove(index);
-    let mut notes = Vec::new();
-    let after = match &part.named_after {
-        Some(other) if part.prefix.is_empty() => format!(
-            ", a list of tensors, which took the names of {}",
-            quoted(other)
-        ),
-        Some(other) => format!(", whose names without dots are those of {}", quoted(other)),
-        None => String::new(),
+    let others = |fit: bool| {
+        let others = (0..all.len()).filter(move |&i| i != index);
+        let fits = &fits;
+        others.filter(move |&i| fits[i] == fit).map(|i| &all[i])
     };
-    if !others.is_empty() {
-        let others: Vec<String> = others.iter().map(|other| quoted(other)).collect();
-        let key = if key.is_some() {
-            ""
-        } else {
-            " (--key takes another)"
-        };
-        notes.push(format!(
-            "took the weights under {}{after}; there are also {}{key}",
-            quoted(&place),
-            list(&others, 10)
-        ));
-    } else if !after.is_empty() {
-        notes.push(format!("took the weights under {}{after}", quoted(&place)));
-    }
-    if !part.prefix.is_empty() && part.named_after.is_none() {
-        notes.push(format!(
-            "took {:?} off the names of the tensors",
-            short(&part.prefix)
-        ));
-        if !outside.is_empty() {
-            notes.push(format!(
-                "left out what is next to them: {}",
-                list(&outside, 5)
-            ));
-        }
-    }
-    let used = |path: &str| path == part.container;
-    let unnamed: Vec<String> = found
-        .lists
-        .iter()
-        .filter(|list| list.tensors.len() > 1 && !used(&list.path))
-        .filter(|list| !others.contains(&list.path))
-        .map(|list| format!("{} ({} tensors)", quoted(&list.path), list.tensors.len()))
-        .collect();
-    if !unnamed.is_empty() && key.is_none() {
-        notes.push(format!(
-            "left out tensors without names, which fit those of no part: {}",
-            list(&unnamed, 5)
-        ));
-    }
+    let said = Said {
+        found,
+        part: &all[index],
+        others: others(true).collect(),
+        misfits: match wanted {
+            Some(_) => others(false).map(Part::path).collect(),
+            None => Vec::new(),
+        },
+        by_key: key.is_some(),
+    };
+    let left_out = said.left_out();
+    let place = said.place();
+    let notes = said.notes(&left_out);
+    let alternatives = said.others.iter().map(|part| part.path()).collect();
     Ok(Taken {
         nested_under: (!place.is_empty()).then_some(place),
-        alternatives: others,
-        part,
+        alternatives,
+        left_out,
         notes,
+        part: all.swap_remove(index),
     })
 }
 
-fn quoted(path: &str) -> String {
-    match path {
-        "" => "the top".to_owned(),
-        path => format!("{:?}", short(path)),
+/// Which parts fit the network; all of them where none does, so that the message about the misfit has something to show.
+fn fitting(all: &[Part], tensors: &dyn Tensors, wanted: &Wanted) -> Vec<bool> {
+    let fits = all.iter().map(|part| {
+        let named = part.tensors.iter();
+        let shape = |tensor| tensors.shape(tensor).to_vec();
+        let shapes = named.map(|named| (named.name().to_owned(), shape(named.tensor)));
+        (wanted.fits)(&shapes.collect())
+    });
+    let fits: Vec<bool> = fits.collect();
+    match fits.contains(&true) {
+        true => fits,
+        false => vec![true; all.len()],
     }
 }
 
@@ -182,20 +138,23 @@ fn likely(all: &[Part], tensors: &dyn Tensors) -> Vec<bool> {
 }
 
 /// The parts that a key names: one, or those inside a dictionary.
-fn under(input: &Input<'_>, found: &Found, all: &[Part], key: &str) -> Result<Vec<usize>> {
+fn under(all: &[Part], key: &str) -> Vec<usize> {
     let exact: Vec<usize> = (0..all.len()).filter(|&i| all[i].path() == key).collect();
-    if !exact.is_empty() {
-        return Ok(exact);
+    match exact.is_empty() {
+        true => (0..all.len())
+            .filter(|&i| all[i].container == key)
+            .collect(),
+        false => exact,
     }
-    let inside: Vec<usize> = (0..all.len())
-        .filter(|&i| all[i].container == key)
-        .collect();
-    if !inside.is_empty() {
-        return Ok(inside);
-    }
+}
+
+fn no_such(input: &Input<'_>, found: &Found, all: &[Part], key: &str) -> Error {
     let names: Vec<String> = all
         .iter()
-        .map(|part| format!("{:?} ({} tensors)", short(&part.path()), part.tensors.len()))
+        .map(|part| {
+            let path = short(&part.path());
+            format!("{path:?} ({} tensors)", part.tensors.len())
+        })
         .collect();
     let is_list = found.lists.iter().any(|list| list.path == key);
     let available = match (is_list, names.is_empty()) {
@@ -203,11 +162,11 @@ fn under(input: &Input<'_>, found: &Found, all: &[Part], key: &str) -> Result<Ve
         (false, true) => "no named tensors".to_owned(),
         (false, false) => list(&names, 20),
     };
-    Err(Error::Key {
+    Error::Key {
         path: input.path.clone(),
         key: short(key),
         available,
-    })
+    }
 }
 
 /// The index of the part to take. Without marks the top counts first, if nothing nested is larger.

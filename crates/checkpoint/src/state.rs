@@ -65,6 +65,8 @@ pub struct Summary {
     pub nested_under: Option<String>,
     /// Other parts that hold tensors.
     pub alternatives: Vec<String>,
+    /// Names that are next to the weights in the same dictionary and were left out, cut to a line.
+    pub left_out: Vec<String>,
     /// What was taken off every name, as `module.` (`DataParallel`) or `_orig_mod.` (`torch.compile`).
     pub prefix: String,
     /// What should be known about how the weights were found.

@@ -131,9 +131,8 @@ impl<'i, 'f> Reader<'i, 'f> {
         if place.dtype.is_float() {
             return Ok(self.typed(name, place, false)?.1);
         }
-        match place.entry {
-            Some(entry) => self.verify(entry, name)?,
-            None => {}
+        if let Some(entry) = place.entry {
+            self.verify(entry, name)?;
         }
         Ok(Census::default())
     }
@@ -160,6 +159,9 @@ impl<'i, 'f> Reader<'i, 'f> {
         match d.tensor_dtype(self.keep) {
             DType::F32 if d == Dtype::F32 => self.collect(name, place, collect, |b| {
                 f32::from_le_bytes([b[0], b[1], b[2], b[3]])
+            }),
+            DType::F32 if d == Dtype::F16 => self.collect(name, place, collect, |b| {
+                f16::from_le_bytes([b[0], b[1]]).to_f32()
             }),
             DType::F32 => self.collect(name, place, collect, to_f32),
             DType::F64 => self.collect(name, place, collect, move |b| d.float(b)),

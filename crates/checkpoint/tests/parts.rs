@@ -145,7 +145,10 @@ fn an_average_whose_names_lost_their_dots_takes_those_of_the_weights() {
     let file = dict([("state_dict", dict(all))]);
     let (state, notes) = found(&file, Prefer::Ema);
     assert_network(&state, 2.0);
-    assert!(notes.contains("without dots"), "{notes}");
+    assert!(
+        notes.contains("without dots") && notes.contains("first_stage_model.conv.weight"),
+        "{notes}"
+    );
     let (raw, notes) = found(&file, Prefer::Raw);
     assert_network(&raw, 1.0);
     assert!(
@@ -248,7 +251,32 @@ fn single_numbers_are_never_the_network() {
 fn an_average_that_is_no_whole_network_is_not_taken() {
     let part = dict(weights("", 2.0).into_iter().take(2));
     let file = dict([("model", dict(weights("", 1.0))), ("ema", part)]);
-    assert_network(&found(&file, Prefer::Ema).0, 1.0);
+    let (state, notes) = found(&file, Prefer::Ema);
+    assert_network(&state, 1.0);
+    assert!(
+        notes.contains("no whole network of this kind: \"ema\""),
+        "{notes}"
+    );
+}
+
+#[test]
+fn a_key_reaches_every_dictionary_of_the_file() {
+    let other = dict([("decoder.weight", t(&[4], 3.0))]);
+    let file = dict([("model", dict(weights("", 1.0))), ("vae", other)]);
+    let under = |key: &str| {
+        let options = ReadOptions {
+            key: Some(key.into()),
+            ..wanted(Prefer::Ema)
+        };
+        read_bytes("f", &zip(&file), &options)
+    };
+    assert_network(&under("model").unwrap(), 1.0);
+    assert!(under("vae").unwrap().get("decoder.weight").is_some());
+    let error = under("vea").unwrap_err().to_string();
+    assert!(
+        error.contains("\"vea\"") && error.contains("\"vae\" (1 tensors)"),
+        "{error}"
+    );
 }
 
 #[test]

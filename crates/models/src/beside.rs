@@ -30,7 +30,7 @@ impl Beside {
         let scheduler = "scheduler_config.json";
         let scheduler = match settings(&folder.join(scheduler))? {
             Some(found) => Some(found),
-            None => settings(&folder.join("..").join("scheduler").join(scheduler))?,
+            None => settings(&next_to(folder).join("scheduler").join(scheduler))?,
         };
         Ok(Self {
             config: settings(&folder.join("config.json"))?,
@@ -46,7 +46,15 @@ impl Beside {
     }
 }
 
-pub(crate) fn folder_of(weights: &Path) -> &Path {
+/// The folder that a folder is in.
+fn next_to(folder: &Path) -> PathBuf {
+    match (folder.parent(), folder.file_name()) {
+        (Some(parent), Some(_)) => parent.to_owned(),
+        _ => folder.join(".."),
+    }
+}
+
+fn folder_of(weights: &Path) -> &Path {
     match weights.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

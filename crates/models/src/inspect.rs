@@ -63,6 +63,7 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
         (!mismatch.is_empty()).then_some(mismatch)
     });
     let mut notes = summary.notes.clone();
+    notes.extend(notes::latents(&summary));
     notes.extend(notes::diffusers(beside.as_ref()));
     Ok(Inspected {
         summary,

@@ -181,6 +181,7 @@ fn settle(
     };
     let resolved = resolve(&seen, options)?;
     let mut notes = state.notes();
+    notes.extend(notes::latents(&state.summary));
     notes.extend(notes::diffusers(beside));
     notes.extend(notes::assumed(
         &resolved,

@@ -4,6 +4,7 @@ use crate::Process;
 use crate::beside::Beside;
 use crate::resolve::Resolved;
 use sdft_adm::Origin;
+use sdft_checkpoint::Summary;
 use std::path::Path;
 
 /// Sentences about fields that nothing shows, if there are any that matter; `of_other` says that the process is that of another model.
@@ -53,6 +54,16 @@ pub(crate) fn process(resolved: &Resolved, of_other: bool) -> Option<String> {
     Some(format!(
         "nothing in the file says which process it was trained on; {what} {whose}"
     ))
+}
+
+/// A sentence about a network that has an autoencoder next to it.
+pub(crate) fn latents(summary: &Summary) -> Option<String> {
+    let mut names = summary.left_out.iter();
+    names.any(|name| name.starts_with("first_stage_model.")).then(|| {
+        "there is an autoencoder (first_stage_model) next to the network: it works on that one's latents, not on images, if they were trained \
+         together"
+            .to_owned()
+    })
 }
 
 /// A sentence about a file in diffusers' layout.
