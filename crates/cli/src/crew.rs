@@ -5,7 +5,7 @@ use crate::device::{device, world};
 use crate::runs::{Asks, interrupt};
 use crate::train::{all_fields, fingerprint, unchanged};
 use crate::train::{load_source, open_data};
-use crate::usage;
+use crate::{INTERRUPTED, usage};
 use anyhow::{Context, Result, anyhow, bail};
 use sdft_parallel::{Peers, World, free_port, new_secret};
 use sdft_train::{Follower, Plan, follow};
@@ -130,6 +130,8 @@ impl Crew {
                     let code = status.code().and_then(|code| u8::try_from(code).ok());
                     return match code {
                         Some(code) => Ok(ExitCode::from(code)),
+                        // It had not begun.
+                        None if told > 0 => Ok(ExitCode::from(INTERRUPTED)),
                         None => Err(anyhow!("process 0, which leads, ended: {status}")),
                     };
                 }
