@@ -103,7 +103,7 @@ fn an_interrupt_finishes_the_step_saves_and_says_how_to_go_on() {
 }
 
 #[test]
-fn an_interrupted_run_counts_as_one_when_nobody_reads_what_it_says() {
+fn an_interrupted_run_with_a_closed_output_still_exits_with_130() {
     let place = Place::new();
     let args = [
         &SHORT[..SHORT.len() - 1],
