@@ -299,8 +299,7 @@ impl Job {
             note_changed_rate(plan.optim.schedule);
         }
         // Where there is a checkpoint, the first weights are not needed any more.
-        let begun = folder.checkpoints().join("latest").is_file();
-        let init = if plan.init.is_empty() || begun {
+        let init = if plan.init.is_empty() || folder.has_checkpoint() {
             None
         } else {
             let options = LoadOptions {

@@ -29,7 +29,7 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Nobody reads standard output any more.
+/// Standard output was closed by its reader.
 #[derive(Debug)]
 pub(crate) struct OutputClosed;
 

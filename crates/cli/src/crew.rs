@@ -5,7 +5,7 @@ use crate::device::{device, world};
 use crate::runs::{Asks, interrupt};
 use crate::train::{all_fields, fingerprint, unchanged};
 use crate::train::{load_source, open_data};
-use crate::usage;
+use crate::{INTERRUPTED, usage};
 use anyhow::{Context, Result, anyhow, bail};
 use sdft_parallel::{Peers, World, free_port, new_secret};
 use sdft_train::{Follower, Plan, follow};
@@ -49,7 +49,7 @@ pub(crate) fn peers() -> Result<Arc<Peers>> {
     Ok(Arc::new(peers))
 }
 
-/// Hears from the process that started this one that the user wants an end, or that it has gone itself.
+/// Ends this process when the one that started it says so, or has gone itself.
 fn heed_launcher(leads: bool) {
     let mut byte = [0];
     loop {
@@ -73,9 +73,9 @@ pub(crate) fn launch(n: usize) -> Result<ExitCode> {
     let program = std::env::current_exe().context("this program does not know where it is")?;
     let (port, secret) = (free_port()?, new_secret()?);
     let asked = Arc::new(AtomicUsize::new(0));
-    let hears = asked.clone();
+    let counter = asked.clone();
     let handler = move || {
-        hears.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Relaxed);
     };
     ctrlc::set_handler(handler).context("Ctrl-C cannot be passed on")?;
     let mut crew = Crew(Vec::with_capacity(n));
@@ -109,7 +109,7 @@ impl Drop for Crew {
 }
 
 impl Crew {
-    /// The exit code of the process that leads, which hears how often the user `asked` for an end. An error if another one fails and the
+    /// The exit code of the process that leads, which is told how often the user `asked` for an end. An error if another one fails and the
     /// one that leads does not notice.
     fn wait(&mut self, asked: &AtomicUsize) -> Result<ExitCode> {
         let mut told = 0;
@@ -130,6 +130,8 @@ impl Crew {
                     let code = status.code().and_then(|code| u8::try_from(code).ok());
                     return match code {
                         Some(code) => Ok(ExitCode::from(code)),
+                        // It had not begun.
+                        None if told > 0 => Ok(ExitCode::from(INTERRUPTED)),
                         None => Err(anyhow!("process 0, which leads, ended: {status}")),
                     };
                 }

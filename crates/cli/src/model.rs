@@ -1,14 +1,16 @@
 //! Which file a model's name stands for.
 
 use crate::{assets, console};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use sdft_models::{LoadOptions, inspect_file};
-use sdft_train::{model_of_run, runs_near};
+use sdft_train::{model_of_run, runs_near, verify_recorded};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// The file of a model. A run folder stands for its finished model or else its newest whole checkpoint, a checkpoint for its averaged
-/// weights; anything else stays. What was passed over is said.
+/// weights; anything else stays. Hashes that were recorded are compared. What was passed over is said.
 pub(crate) fn model_file(name: &str) -> Result<String> {
     let (file, notes) = find(name)?;
     for note in notes {
@@ -30,8 +32,22 @@ pub(crate) fn peek_model_file(name: &str) -> Option<String> {
     find(name).ok().map(|(file, _)| file)
 }
 
-/// The file and what should be known of the choice.
-fn find(name: &str) -> Result<(String, Vec<String>)> {
+/// A file and what should be known of the choice.
+type Found = (String, Vec<String>);
+
+/// Finds each once: hashes of large files take a while.
+fn find(name: &str) -> Result<Found> {
+    static FOUND: Mutex<BTreeMap<String, Found>> = Mutex::new(BTreeMap::new());
+    let mut known = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known.get(name) {
+        return Ok(found.clone());
+    }
+    let found = look(name)?;
+    known.insert(name.to_owned(), found.clone());
+    Ok(found)
+}
+
+fn look(name: &str) -> Result<Found> {
     let path = Path::new(name);
     if path.is_dir() {
         let Some(model) = model_of_run(path)? else {
@@ -39,6 +55,11 @@ fn find(name: &str) -> Result<(String, Vec<String>)> {
             anyhow::bail!("{name}: neither a finished run nor a checkpoint in this folder{runs}");
         };
         return Ok((model.path.display().to_string(), model.notes));
+    }
+    if path.is_file() {
+        verify_recorded(path).with_context(|| {
+            format!("{name}: take another file, or remove its line from SHA256SUMS if you changed it yourself")
+        })?;
     }
     if name != assets::DIGITS_SOURCE
         && !path.exists()

@@ -69,7 +69,7 @@ pub(crate) fn conclude(
                 root.display()
             );
             match console::line(text) {
-                // That nobody reads it makes the run no more complete.
+                // A closed output does not make the run complete.
                 Err(error) if !error.is::<console::OutputClosed>() => Err(error),
                 _ => Ok(ExitCode::from(INTERRUPTED)),
             }

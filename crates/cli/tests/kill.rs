@@ -103,6 +103,31 @@ fn an_interrupt_finishes_the_step_saves_and_says_how_to_go_on() {
 }
 
 #[test]
+fn an_interrupted_run_with_a_closed_output_still_exits_with_130() {
+    let place = Place::new();
+    let args = [
+        &SHORT[..SHORT.len() - 1],
+        &["--name=long", "--set", "loop.steps=100000"],
+    ]
+    .concat();
+    let mut command = place.command(&args);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let started = Instant::now();
+    while !place.path("runs/long/checkpoints/latest").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let id = child.id().to_string();
+    let told = std::process::Command::new("kill")
+        .args(["-INT", &id])
+        .status();
+    assert!(told.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
 fn a_damaged_checkpoint_is_passed_over_for_the_last_good_one() {
     let place = Place::new();
     place.run(&SHORT).ok();

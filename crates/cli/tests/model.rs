@@ -30,6 +30,17 @@ fn a_damaged_model_is_passed_over_for_the_newest_whole_one() {
     let undamaged = sample(&place, "runs/short", "a").ok();
     assert!(!undamaged.err.contains("passed over"), "{undamaged:?}");
 
+    // Named itself, nothing is taken in its place.
+    let best = root.join("checkpoints/step-000008/ema.safetensors");
+    damage(&best);
+    for command in [&["inspect"][..], &["sample", "--model"]] {
+        let file = best.to_str().unwrap();
+        place
+            .run(&[command, &[file]].concat())
+            .fails(1, &["ema.safetensors is damaged", "SHA256SUMS"]);
+    }
+    damage(&best);
+
     // The newest checkpoint holds the average that the finished model is.
     damage(&root.join("final.safetensors"));
     let run = sample(&place, "runs/short", "b").ok();
@@ -247,7 +258,7 @@ fn source() -> String {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure_and_an_interrupted_run_stays_one() {
+fn a_reader_that_has_seen_enough_is_no_failure() {
     let place = Place::new();
     let mut command = place.command(&["inspect", &source(), "--tensors"]);
     let out = std::process::Stdio::piped;

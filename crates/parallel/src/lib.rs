@@ -3,8 +3,8 @@
 //! Each process has a rank and a share of every batch. Rank 0 leads: it listens at an address that the others know, tells them before
 //! each step whether there is one, and is the only one that writes files. Gradients are summed over all; tensors on GPUs by NCCL where
 //! the build has it, everything else through rank 0. The processes talk to each other and to nobody else: who wants to join has to know
-//! the secret of [`World::secret`]. What comes has a size that is known before, and a process of which nothing is heard for
-//! [`World::silence`] counts as gone, however long the others compute.
+//! [`World::secret`]. What comes has a size that is known before, and a process that sends nothing for [`World::timeout`], not even
+//! heartbeats, counts as gone.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};

@@ -1,4 +1,4 @@
-//! Connections between rank 0 and every other: messages of expected sizes, signs of life, timeouts.
+//! Connections between rank 0 and every other: messages of expected sizes, heartbeats, timeouts.
 
 use crate::error::{Error, Result};
 use crate::meeting::{guest, host};
@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The first byte of a frame. A sign of life, which every process sends all the time.
-const ALIVE: u8 = 0;
+/// The first byte of a frame. A heartbeat: every process sends them all the time.
+const HEARTBEAT: u8 = 0;
 /// A message: its length in 8 bytes, and its bytes; those of a long one follow when the receiver has said [`READY`].
 const MESSAGE: u8 = 1;
-/// The receiver reads a long message now. So a write that does not get on means that the receiver has stopped.
+/// The receiver reads a long message now. So a write that does not proceed means that the receiver has stopped.
 const READY: u8 = 2;
 /// The sender cannot go on.
 const FAILED: u8 = 3;
@@ -23,18 +23,18 @@ const FAILED: u8 = 3;
 /// Messages of up to so many bytes fit into any socket's buffer.
 const SHORT: usize = 1024;
 
-/// Silence is counted in so many parts: a process that was itself stopped for a while misses one of them only.
+/// A timeout is counted in so many parts: a process that was itself stopped for a while counts only one of them.
 const TICKS: u32 = 10;
 
-/// How long the others may take to leave when all is done.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// How long the others may take to close their connections when all is done.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rank 0 has one to each other rank, in their order; the others have one to rank 0.
 #[derive(Debug)]
 pub(crate) struct Links {
     links: Vec<Link>,
-    /// Signs of life end with it.
-    _alive: Sender<()>,
+    /// Heartbeats end when it is dropped.
+    _beat: Sender<()>,
 }
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ struct Link {
     rank: usize,
     reader: TcpStream,
     writer: Arc<Mutex<TcpStream>>,
-    silence: Duration,
+    timeout: Duration,
 }
 
 impl Links {
@@ -55,18 +55,16 @@ impl Links {
             (0, vec![guest(world, patience)?])
         };
         let links = (first..).zip(streams).map(|(rank, stream)| {
-            Link::new(rank, stream, world.silence).map_err(|source| Error::Gone { rank, source })
+            Link::new(rank, stream, world.timeout).map_err(|source| Error::Gone { rank, source })
         });
         let links = links.collect::<Result<Vec<_>>>()?;
         let writers = links.iter().map(|link| link.writer.clone()).collect();
-        let alive = show_life(writers, world.silence / 4).map_err(|source| Error::Meeting {
-            what: "no thread for signs of life".to_owned(),
-            source,
-        })?;
-        Ok(Self {
-            links,
-            _alive: alive,
-        })
+        let beat =
+            start_heartbeats(writers, world.timeout / 4).map_err(|source| Error::Meeting {
+                what: "heartbeats cannot be started".to_owned(),
+                source,
+            })?;
+        Ok(Self { links, _beat: beat })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -119,10 +117,9 @@ impl Links {
         Ok(bytes)
     }
 
-    /// Waits until the others have read what was sent last, and closed their connections: one that is closed here before would take that
-    /// with it.
-    pub(crate) fn part(&mut self) {
-        let until = Instant::now() + FAREWELL;
+    /// Waits until the others have read what was sent last and closed their connections. Closing first could lose it.
+    pub(crate) fn wait_closed(&mut self) {
+        let until = Instant::now() + CLOSE_TIMEOUT;
         for link in &mut self.links {
             let mut rest = [0; 64];
             while Instant::now() < until {
@@ -158,8 +155,8 @@ enum Frame {
 }
 
 impl Link {
-    fn new(rank: usize, stream: TcpStream, silence: Duration) -> io::Result<Self> {
-        let tick = (silence / TICKS).max(Duration::from_millis(1));
+    fn new(rank: usize, stream: TcpStream, timeout: Duration) -> io::Result<Self> {
+        let tick = (timeout / TICKS).max(Duration::from_millis(1));
         stream.set_read_timeout(Some(tick))?;
         stream.set_write_timeout(Some(tick))?;
         // Messages are whole when they are written, and steps wait for them.
@@ -168,7 +165,7 @@ impl Link {
             rank,
             writer: Arc::new(Mutex::new(stream.try_clone()?)),
             reader: stream,
-            silence,
+            timeout,
         })
     }
 
@@ -177,8 +174,8 @@ impl Link {
             ErrorKind::TimedOut => io::Error::new(
                 ErrorKind::TimedOut,
                 format!(
-                    "nothing was heard of it for {:?} (SDFT_PEER_TIMEOUT)",
-                    self.silence
+                    "it did not respond for {:?} (SDFT_PEER_TIMEOUT)",
+                    self.timeout
                 ),
             ),
             ErrorKind::UnexpectedEof => {
@@ -200,13 +197,13 @@ impl Link {
         }
     }
 
-    /// The next frame that is more than a sign of life.
+    /// The next frame other than a heartbeat.
     fn next(&mut self) -> Result<Frame> {
         loop {
             let mut kind = [0];
             self.read(&mut kind)?;
             match kind[0] {
-                ALIVE => {}
+                HEARTBEAT => {}
                 MESSAGE => {
                     let mut length = [0; 8];
                     self.read(&mut length)?;
@@ -221,19 +218,19 @@ impl Link {
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
         let reader = &mut self.reader;
-        patiently(bytes.len(), |done| reader.read(&mut bytes[done..]))
+        transfer_all(bytes.len(), |done| reader.read(&mut bytes[done..]))
             .map_err(|source| self.gone(source))
     }
 
     fn write(&self, bytes: &[u8]) -> Result<()> {
         let mut writer = lock(&self.writer);
-        patiently(bytes.len(), |done| writer.write(&bytes[done..]))
+        transfer_all(bytes.len(), |done| writer.write(&bytes[done..]))
             .map_err(|source| self.gone(source))
     }
 }
 
 /// Repeats `transfer` from where it is until `length` bytes are done, or nothing has moved for all [`TICKS`].
-fn patiently(
+fn transfer_all(
     length: usize,
     mut transfer: impl FnMut(usize) -> io::Result<usize>,
 ) -> io::Result<()> {
@@ -260,17 +257,20 @@ fn is_quiet(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Sends signs of life until what it returns is dropped.
-fn show_life(writers: Vec<Arc<Mutex<TcpStream>>>, every: Duration) -> io::Result<Sender<()>> {
+/// Sends heartbeats until what it returns is dropped.
+fn start_heartbeats(
+    writers: Vec<Arc<Mutex<TcpStream>>>,
+    every: Duration,
+) -> io::Result<Sender<()>> {
     let (stop, stopped) = mpsc::channel::<()>();
     thread::Builder::new()
-        .name("signs of life".to_owned())
+        .name("heartbeats".to_owned())
         .spawn(move || {
             while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 for writer in &writers {
-                    // A message that is under way is a sign of life itself, and a receiver that is gone is noticed elsewhere.
+                    // A message under way is as good as a heartbeat, and a receiver that has gone is noticed elsewhere.
                     if let Ok(mut writer) = writer.try_lock() {
-                        let _ = writer.write(&[ALIVE]);
+                        let _ = writer.write(&[HEARTBEAT]);
                     }
                 }
             }
@@ -292,12 +292,12 @@ mod tests {
     use crate::meeting::tests::call;
     use crate::world::free_port;
 
-    /// Rank 0 that hears of a silent peer for half a second, and a peer that does what the test wants.
+    /// Rank 0 with a timeout of half a second, and a peer that does what the test wants.
     fn with_peer<T: Send + 'static>(
         peer: impl FnOnce(TcpStream) -> T + Send + 'static,
     ) -> (Links, thread::JoinHandle<T>) {
         let mut world = World::here(0, 2, free_port().unwrap());
-        world.silence = Duration::from_millis(500);
+        world.timeout = Duration::from_millis(500);
         let other = World {
             rank: 1,
             ..world.clone()
@@ -360,21 +360,21 @@ mod tests {
     #[test]
     fn a_peer_that_computes_for_long_is_waited_for() {
         let (mut links, peer) = with_peer(|mut stream| {
-            // Four times as long as a silent one would be waited for.
+            // Four times as long as the timeout.
             for _ in 0..20 {
                 thread::sleep(Duration::from_millis(100));
-                stream.write_all(&[ALIVE]).unwrap();
+                stream.write_all(&[HEARTBEAT]).unwrap();
             }
             stream
                 .write_all(&[MESSAGE, 1, 0, 0, 0, 0, 0, 0, 0, 42])
                 .unwrap();
-            // And it hears that rank 0 is there meanwhile.
-            let mut heard = [0; 4];
-            stream.read_exact(&mut heard).unwrap();
-            (stream, heard)
+            // Rank 0 sends heartbeats meanwhile.
+            let mut read = [0; 4];
+            stream.read_exact(&mut read).unwrap();
+            (stream, read)
         });
         assert_eq!(links.receive(0, 1..=1).unwrap(), [42]);
-        assert_eq!(peer.join().unwrap().1, [ALIVE; 4]);
+        assert_eq!(peer.join().unwrap().1, [HEARTBEAT; 4]);
     }
 
     #[test]
@@ -382,27 +382,27 @@ mod tests {
         let (mut links, peer) = with_peer(|mut stream| {
             thread::sleep(Duration::from_millis(300));
             for _ in 0..5 {
-                // Nobody would take that any more from a connection that is closed.
-                stream.write_all(&[ALIVE]).unwrap();
+                // A connection that is closed would answer with a reset.
+                stream.write_all(&[HEARTBEAT]).unwrap();
                 thread::sleep(Duration::from_millis(20));
             }
-            let mut heard = Vec::new();
-            while heard.last() != Some(&42) {
+            let mut read = Vec::new();
+            while read.last() != Some(&42) {
                 let mut byte = [0];
                 stream.read_exact(&mut byte).unwrap();
-                heard.extend(byte);
+                read.extend(byte);
             }
         });
         links.send(0, &[42]).unwrap();
         let started = Instant::now();
-        links.part();
+        links.wait_closed();
         drop(links);
         peer.join().unwrap();
         assert!(started.elapsed() < Duration::from_secs(5));
     }
 
     #[test]
-    fn who_cannot_go_on_is_heard_wherever_one_waits() {
+    fn a_failure_reaches_a_peer_wherever_it_waits() {
         for sends in [false, true] {
             let (mut links, peer) = with_peer(|mut stream| {
                 stream.write_all(&[FAILED]).unwrap();

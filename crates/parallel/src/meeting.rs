@@ -17,9 +17,9 @@ const REFUSED: u8 = 0;
 /// What it answers when everyone is there, with its own proof.
 const WELCOME: u8 = 1;
 /// How long a connection may take to say who it is.
-const SHY: Duration = Duration::from_secs(10);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many connections that have not said it are kept.
-const MOST_SHY: usize = 256;
+const MAX_CALLERS: usize = 256;
 
 /// A connection that has not said yet who it is.
 struct Caller {
@@ -30,15 +30,15 @@ struct Caller {
     since: Instant,
 }
 
-/// What became of a caller.
-enum Heard {
-    /// It has not said everything.
+/// What a caller said.
+enum Said {
+    /// Not everything yet.
     Waiting,
-    /// It left, or is nobody's.
-    Nobody,
-    /// It is of another world, or has another secret.
+    /// Something else, or it left.
+    Stranger,
+    /// That it is of another world, or it has another secret.
     Other,
-    /// It is this rank.
+    /// That it is this rank.
     Rank(usize),
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn host(world: &World, patience: Duration) -> Result<Vec<TcpStream>> 
                     callers.push(Caller::new(stream, address));
                 }
                 // The oldest that says nothing makes room.
-                if callers.len() > MOST_SHY {
+                if callers.len() > MAX_CALLERS {
                     callers.remove(0);
                 }
             }
@@ -76,14 +76,14 @@ pub(crate) fn host(world: &World, patience: Duration) -> Result<Vec<TcpStream>> 
         }
         let mut waiting = Vec::with_capacity(callers.len());
         for mut caller in callers {
-            match caller.hear(world) {
-                Heard::Waiting => waiting.push(caller),
-                Heard::Nobody => {}
-                Heard::Other => {
+            match caller.read(world) {
+                Said::Waiting => waiting.push(caller),
+                Said::Stranger => {}
+                Said::Other => {
                     let _ = caller.stream.write(&[REFUSED]);
                     refused = Some(caller.address);
                 }
-                Heard::Rank(rank) => there[rank - 1] = Some(caller.stream),
+                Said::Rank(rank) => there[rank - 1] = Some(caller.stream),
             }
         }
         callers = waiting;
@@ -127,28 +127,30 @@ impl Caller {
     }
 
     /// Reads what has come of its hello.
-    fn hear(&mut self, world: &World) -> Heard {
+    fn read(&mut self, world: &World) -> Said {
         while self.got < HELLO {
             match self.stream.read(&mut self.hello[self.got..]) {
-                Ok(0) => return Heard::Nobody,
+                Ok(0) => return Said::Stranger,
                 Ok(n) => self.got += n,
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock if self.since.elapsed() < SHY => return Heard::Waiting,
-                    _ => return Heard::Nobody,
+                    ErrorKind::WouldBlock if self.since.elapsed() < HELLO_TIMEOUT => {
+                        return Said::Waiting;
+                    }
+                    _ => return Said::Stranger,
                 },
             }
         }
         if self.hello[..8] != GREETING {
-            return Heard::Nobody;
+            return Said::Stranger;
         }
         let rank = self.hello.as_chunks::<8>().0[1];
         let rank = usize::try_from(u64::from_le_bytes(rank)).ok();
         let known = rank.filter(|rank| (1..world.size).contains(rank));
         // The size is part of the proof, too.
         match known {
-            Some(rank) if self.hello == hello(world, rank) => Heard::Rank(rank),
-            _ => Heard::Other,
+            Some(rank) if self.hello == hello(world, rank) => Said::Rank(rank),
+            _ => Said::Other,
         }
     }
 }
@@ -222,7 +224,7 @@ fn hello(world: &World, rank: usize) -> [u8; HELLO] {
     bytes
 }
 
-/// Shows that the speaker knows the secret, without saying it. Whoever can read the traffic can repeat it.
+/// Shows that the speaker knows the secret, without saying it. A process that can read the traffic can repeat it.
 fn proof(world: &World, speaker: &str, rank: usize) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(speaker);

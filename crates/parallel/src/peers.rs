@@ -192,7 +192,7 @@ impl Peers {
         Ok(all)
     }
 
-    /// On rank 0: tells the others what comes. All are told who can be; after the end, they have left or had 10 s to.
+    /// On rank 0: tells the others what comes. All are told who can be; after the end, it waits up to 10 s until they have left.
     ///
     /// # Errors
     /// The first process that has gone.
@@ -205,7 +205,7 @@ impl Peers {
             let told = (0..links.len()).map(|link| links.send(link, &[word as u8]));
             let told = told.collect::<Vec<_>>();
             if word == Word::End {
-                links.part();
+                links.wait_closed();
             }
             told.into_iter().collect()
         })
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_0_that_cannot_go_on_is_heard_in_a_sum() {
+    fn a_failure_of_rank_0_ends_a_sum() {
         let seen = in_world(2, |peers| {
             if peers.leads() {
                 peers.fail();

@@ -21,15 +21,15 @@ pub struct World {
     /// What a process has to know to join; empty lets everyone join who reaches the port. It keeps strangers out, not listeners: nothing
     /// that goes over the connections is encrypted.
     pub secret: String,
-    /// After how long without a sign of life, which all processes give all the time, another one counts as gone.
-    pub silence: Duration,
+    /// How long another process may send nothing before it counts as gone. All send heartbeats, however long they compute.
+    pub timeout: Duration,
 }
 
 /// Launchers name another port only where this one is taken.
 const PORT: u16 = 29500;
 
 /// Long enough for a machine that is short of memory.
-const SILENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 impl World {
     /// One of `size` processes on this machine that meet at a port.
@@ -42,7 +42,7 @@ impl World {
             address: "127.0.0.1".to_owned(),
             port,
             secret: String::new(),
-            silence: SILENCE,
+            timeout: TIMEOUT,
         }
     }
 
@@ -79,8 +79,8 @@ impl World {
         };
         let rank = number("RANK", size - 1)?.ok_or_else(|| missing("RANK"))?;
         let port = number("MASTER_PORT", usize::from(u16::MAX))?;
-        let silence = match number("SDFT_PEER_TIMEOUT", 86_400)? {
-            None => SILENCE,
+        let timeout = match number("SDFT_PEER_TIMEOUT", 86_400)? {
+            None => TIMEOUT,
             Some(0) => {
                 return Err(Error::Variable {
                     name: "SDFT_PEER_TIMEOUT",
@@ -97,7 +97,7 @@ impl World {
             address: variable("MASTER_ADDR").unwrap_or_else(|| "127.0.0.1".to_owned()),
             port: port.and_then(|n| n.try_into().ok()).unwrap_or(PORT),
             secret: variable("SDFT_SECRET").unwrap_or_default(),
-            silence,
+            timeout,
         }))
     }
 
@@ -167,7 +167,7 @@ mod tests {
         let world = world.unwrap().unwrap();
         assert_eq!((world.rank, world.size, world.local_rank), (2, 4, 2));
         assert_eq!((world.address.as_str(), world.port), ("node0", 29500));
-        assert_eq!((world.secret.as_str(), world.silence), ("", SILENCE));
+        assert_eq!((world.secret.as_str(), world.timeout), ("", TIMEOUT));
         let world = World {
             secret: new_secret().unwrap(),
             ..world
@@ -177,8 +177,8 @@ mod tests {
         let again: Vec<_> = variables.iter().map(|(n, v)| (*n, v.as_str())).collect();
         assert_eq!(of(&again).unwrap(), Some(world));
         let again = [&again[..], &[("SDFT_PEER_TIMEOUT", "7")]].concat();
-        let silence = of(&again).unwrap().unwrap().silence;
-        assert_eq!(silence, Duration::from_secs(7));
+        let timeout = of(&again).unwrap().unwrap().timeout;
+        assert_eq!(timeout, Duration::from_secs(7));
         for (name, value) in [
             ("RANK", "4"),
             ("RANK", "x"),

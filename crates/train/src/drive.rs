@@ -11,6 +11,7 @@ use sdft_cuda::upload;
 use sdft_data::{Batch, Batches, Prefetcher};
 use sdft_optim::non_finite;
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -148,6 +149,9 @@ pub(crate) fn drive(
             task.restore(found)?;
         }
         None => {
+            if fs::metadata(folder.log()).is_ok_and(|log| log.len() > 0) {
+                watcher.note("no checkpoint is there: the run starts again from its first step");
+            }
             let first = to_tensor(&batches.batch(0)?, device)?;
             task.audit(&first.narrow(0, 0, AUDITED.min(first.dim(0)?))?)?;
             watcher.note("gradient audit: every tensor gets a finite gradient");

@@ -6,6 +6,7 @@ use crate::direction::DirectionPlan;
 use crate::error::{Context, Result, TrainError};
 use crate::pick::verify_final;
 use crate::plan::{Plan, PlanError};
+use crate::snapshot::list;
 use sdft_checkpoint::sha256_file;
 use sdft_files::{is_temporary, open_append, sync_dir, temporary_path, write_atomic};
 use serde::Serialize;
@@ -195,6 +196,11 @@ impl RunFolder {
     /// The finished model.
     pub fn final_model(&self) -> PathBuf {
         self.root.join("final.safetensors")
+    }
+
+    /// Whether there is a checkpoint to go on from, whole or not.
+    pub fn has_checkpoint(&self) -> bool {
+        list(&self.checkpoints()).is_ok_and(|all| !all.is_empty())
     }
 
     /// The finished model, if it is there and is the one that was written.

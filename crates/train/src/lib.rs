@@ -39,7 +39,7 @@ pub use crate::{
     folder::{RunFolder, RunPlan, free_run_folder, runs_near},
     follow::{Follower, follow},
     learner::{Issued, Learner, Outcome},
-    pick::{RunModel, model_of_run},
+    pick::{RunModel, model_of_run, verify_recorded},
     plan::{
         Accumulate, AuxSampling, BestBy, DataPlan, DistillSampling, EvalPlan, LoopPlan, LossPlan,
         LrSchedule, Method, OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError, Precision,

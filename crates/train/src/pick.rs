@@ -74,6 +74,19 @@ pub fn model_of_run(folder: &Path) -> Result<Option<RunModel>> {
     })
 }
 
+/// Fails if a file is not the one that `SHA256SUMS` in its folder records. Where nothing is recorded that can be read, it may be any.
+///
+/// # Errors
+/// Another hash; a file that cannot be read.
+pub fn verify_recorded(file: &Path) -> Result<()> {
+    let folder = sdft_files::parent_of(file);
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    match Checksums::read(folder) {
+        Ok(Some(sums)) => sums.verify(folder, &name).map(drop),
+        _ => Ok(()),
+    }
+}
+
 /// Fails if the finished model of a run is not the one that was recorded; a note where nothing was.
 pub(crate) fn verify_final(folder: &Path) -> Result<Option<String>> {
     let sums = Checksums::read(folder)?.unwrap_or_default();
