@@ -3,6 +3,7 @@
 use crate::args::ClassifierArgs;
 use crate::console::{self, Console, duration, size};
 use crate::device::device;
+use crate::estimate::memory_of_classifier;
 use crate::model::{lasting_model_file, model_file};
 use crate::runs::{
     STOP, changed, conclude, flags, list, listen, make_whole, moved, new_root, note_changed_rate,
@@ -45,6 +46,10 @@ pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
         domains,
         place,
     } = job;
+    let device = device()?;
+    if device.is_cpu() {
+        memory_of_classifier(&plan)?.check().map_err(usage)?;
+    }
     let folder = match place {
         Place::New(root) => RunFolder::create(&root, &plan)?,
         Place::Old(folder) => {
@@ -53,7 +58,7 @@ pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
         }
     };
     let root = folder.root().to_owned();
-    let ending = execute(plan, init, domains, folder, device()?);
+    let ending = execute(plan, init, domains, folder, device);
     conclude(ending, &root, "train-classifier", "accuracy")
 }
 
@@ -260,22 +265,26 @@ impl Job {
             0 => batch,
             n => n.min(batch),
         };
-        let (seconds, memory) = trial(plan, at_once)?;
-        let all = seconds * batch as f64 * plan.steps.steps as f64;
-        let time = Duration::try_from_secs_f64(all).unwrap_or(Duration::MAX);
-        // Weights, average, two moments and gradients.
-        let memory = 5 * weights + memory * at_once as u64;
-        let disk = 4 * weights * (plan.output.keep as u64 + 1) + weights;
+        let needed = memory_of_classifier(plan)?;
+        let time = match needed.check() {
+            Err(problem) => {
+                console::note(&format!("warning: {problem}"));
+                "not tried, because the memory does not suffice".to_owned()
+            }
+            Ok(()) => {
+                let all = trial(plan, at_once)? * batch as f64 * plan.steps.steps as f64;
+                let time = Duration::try_from_secs_f64(all).unwrap_or(Duration::MAX);
+                format!("about {} on this machine, by a trial pass", duration(time))
+            }
+        };
+        let disk = (4 * weights).saturating_mul(plan.output.keep as u64 + 1) + weights;
         let [source, target] = [0, 1].map(|i| self.domains[i].len());
         for line in [
             format!("# {source} source and {target} target images, {parameters} parameters"),
+            format!("# time    {time}"),
             format!(
-                "# time    about {} on this machine, by a trial pass",
-                duration(time)
-            ),
-            format!(
-                "# memory  about {} at most, by the same; --set loop.micro_batch=N needs less",
-                size(memory)
+                "# memory  about {}; --set loop.micro_batch=N needs less",
+                size(needed.bytes)
             ),
             format!("# disk    about {}", size(disk)),
         ] {
@@ -346,15 +355,14 @@ fn contradiction(given: &Map<String, Value>, process: &Process) -> Option<String
 /// Seconds that a trial may take.
 const PATIENCE: f64 = 10.0;
 
-/// Seconds that a forward and backward pass of one image takes among `at_once`, and the memory that it needs, by trial.
-fn trial(plan: &ClassifierPlan, at_once: usize) -> Result<(f64, u64)> {
+/// Seconds that a forward and backward pass of one image takes among `at_once`, by trial.
+fn trial(plan: &ClassifierPlan, at_once: usize) -> Result<f64> {
     let config = plan.model.encoder();
     let device = Device::Cpu;
     let (start, _) = start_classifier(&config, plan.seed, None, &device)?;
     let (params, _) = start.trainable()?;
     let encoder = Encoder::load(&params, &config)?;
     let side = config.net.image_size;
-    let before = console::memory().unwrap_or(0);
     let pass = |n: usize| -> Result<f64> {
         let x = Tensor::ones((n, 3, side, side), DType::F32, &device)?;
         let started = Instant::now();
@@ -362,14 +370,12 @@ fn trial(plan: &ClassifierPlan, at_once: usize) -> Result<(f64, u64)> {
         backward(&log_probs.narrow(1, 0, 1)?.sum_all()?)?;
         Ok(started.elapsed().as_secs_f64() / n as f64)
     };
-    let (mut n, mut seconds) = (1, pass(1)?);
+    let seconds = pass(1)?;
     if seconds * (at_once as f64) < PATIENCE {
-        n = at_once;
         // The first pass of many mostly fetches memory.
-        seconds = pass(n)?.min(pass(n)?);
+        return Ok(pass(at_once)?.min(pass(at_once)?));
     }
-    let memory = console::memory().unwrap_or(0).saturating_sub(before);
-    Ok((seconds, memory / n as u64))
+    Ok(seconds)
 }
 
 /// Trains in a folder, shown on the console, stoppable by Ctrl-C.

@@ -11,7 +11,7 @@ use sdft_schedule::Respacing;
 use sdft_train::{AuxSampling, DistillSampling, Plan};
 use std::time::Instant;
 
-pub(crate) use memory::{Needed, memory_of};
+pub(crate) use memory::{Needed, memory_of, memory_of_classifier};
 
 mod memory;
 

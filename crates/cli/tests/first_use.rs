@@ -112,11 +112,12 @@ fn a_plan_that_does_not_fit_the_memory_is_refused_before_anything_is_written() {
 fn the_memory_of_a_dry_run_is_what_the_run_takes() {
     let place = Place::new();
     for more in [
-        &["--config", "digits-scratch", "--batch", "8"][..],
-        &["--config", "digits-sdft", "--batch", "64"],
+        &["train", "--config", "digits-scratch", "--batch", "8"][..],
+        &["train", "--config", "digits-sdft", "--batch", "64"],
+        &["train-classifier", "--batch", "64"],
     ] {
-        let short = ["train", "--steps", "3", "--set", "output.log_every=1"];
-        let args = [&short[..], more].concat();
+        let short = ["--steps", "3", "--set", "output.log_every=1"];
+        let args = [more, &short].concat();
         let plan = place.run(&[&args[..], &["--dry-run"]].concat()).ok();
         let (_, said) = plan.out.split_once("# memory  about ").unwrap();
         let said = megabytes(said);
@@ -138,7 +139,7 @@ fn the_memory_of_a_dry_run_is_what_the_run_takes() {
 fn megabytes(text: &str) -> f64 {
     let mut words = text.split_whitespace();
     let value: f64 = words.next().unwrap().parse().unwrap();
-    match words.next().unwrap() {
+    match words.next().unwrap().trim_end_matches(';') {
         "MB" => value,
         "GB" => 1e3 * value,
         unit => panic!("{unit}"),

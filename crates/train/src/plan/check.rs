@@ -84,6 +84,7 @@ impl Plan {
             })
         };
         check_name(&self.name)?;
+        check_process(&self.process)?;
         if self.data.path.is_empty() {
             return wrong(
                 "data.path",
@@ -120,7 +121,6 @@ impl Plan {
                 "method sdft without any distillation is method naive".into(),
             );
         }
-        check_process(&self.process)?;
         check_pace(&self.steps, &self.output)?;
         let few = if self.eval.every > 0 { 2 } else { 0 };
         check_counts(&[
