@@ -1,6 +1,6 @@
 //! The JSON files that diffusers keeps next to a model's weights.
 
-use crate::error::ModelError;
+use crate::error::{ModelError, brief};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -84,7 +84,7 @@ fn settings(path: &Path) -> Result<Option<Settings>, ModelError> {
             fields,
         })),
         Ok(_) => Err(problem("expected a JSON object".into())),
-        Err(e) => Err(problem(format!("damaged JSON: {e}"))),
+        Err(e) => Err(problem(format!("damaged JSON: {}", brief(e)))),
     }
 }
 

@@ -1,5 +1,15 @@
 use std::path::PathBuf;
 
+/// A text out of a file, cut to what a message can hold.
+pub(crate) fn brief(text: impl std::fmt::Display) -> String {
+    const MOST: usize = 160;
+    let text = text.to_string();
+    match text.char_indices().nth(MOST) {
+        None => text,
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
+    }
+}
+
 /// Why a model file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -1,5 +1,5 @@
 use crate::beside::Beside;
-use crate::error::ModelError;
+use crate::error::{ModelError, brief};
 use crate::known::known_file;
 use crate::{LoadOptions, Process, scheduler, unet2d};
 use sdft_adm::{AdmConfig, EncoderConfig, Inferred, Origin, Pool, infer};
@@ -147,7 +147,7 @@ fn stored(
     given: &Map<String, Value>,
     inferred: Inferred,
 ) -> Result<Inferred, ModelError> {
-    let bad = |e: String| seen.problem(format!("metadata {MODEL_KEY}: {e}"));
+    let bad = |e: String| seen.problem(format!("metadata {MODEL_KEY}: {}", brief(e)));
     let config: AdmConfig = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
     config.validate().map_err(|e| bad(e.to_string()))?;
     let assumed = seen.assumed("model");
@@ -219,7 +219,7 @@ fn with_given(
         }
     }
     inferred.config = serde_json::from_value(Value::Object(all))
-        .map_err(|e| seen.problem(format!("model: {e}")))?;
+        .map_err(|e| seen.problem(format!("model: {}", brief(e))))?;
     Ok(inferred)
 }
 
@@ -242,8 +242,8 @@ fn process(
     let (known, origin) = match (seen.metadata.get(PROCESS_KEY), scheduler) {
         (Some(text), _) => {
             let process = serde_json::from_str(text);
-            let process =
-                process.map_err(|e| seen.problem(format!("metadata {PROCESS_KEY}: {e}")))?;
+            let process = process
+                .map_err(|e| seen.problem(format!("metadata {PROCESS_KEY}: {}", brief(e))))?;
             (process, Origin::Read)
         }
         (None, Some(settings)) => {
@@ -283,8 +283,8 @@ fn process(
         }
     }
     let process: Process = serde_json::from_value(Value::Object(all))
-        .map_err(|e| seen.problem(format!("process: {e}")))?;
-    process.check().map_err(|e| seen.problem(e))?;
+        .map_err(|e| seen.problem(format!("process: {}", brief(e))))?;
+    process.check().map_err(|e| seen.problem(brief(e)))?;
     Ok((process, origins))
 }
 
@@ -302,8 +302,8 @@ fn agree<'a>(
                 return Err(ModelError::Conflict {
                     path: path.to_owned(),
                     field: format!("{section}.{field}"),
-                    given: value.to_string(),
-                    found: found.to_string(),
+                    given: brief(value),
+                    found: brief(found),
                 });
             }
             None => {
@@ -339,8 +339,9 @@ pub(crate) fn hints(config: &AdmConfig, shapes: &BTreeMap<String, Vec<usize>>) -
         .filter(|(field, value)| visible(field) && !same(&want[field.as_str()], value))
         .map(|(field, value)| {
             format!(
-                "likely cause: the file has model.{field} = {value}, the configuration says {}",
-                want[field.as_str()]
+                "likely cause: the file has model.{field} = {}, the configuration says {}",
+                brief(value),
+                brief(&want[field.as_str()])
             )
         })
         .collect()

@@ -2,7 +2,7 @@
 
 use crate::Process;
 use crate::beside::Settings;
-use crate::error::ModelError;
+use crate::error::{ModelError, brief};
 use serde_json::{Value, json};
 
 /// Schedulers of discrete steps that keep the variance, by how their names begin.
@@ -28,7 +28,10 @@ pub(crate) fn process(settings: &Settings, learns_variance: bool) -> Result<Proc
     let get = |field: &str, default: Value| settings.fields.get(field).cloned().unwrap_or(default);
     let mut problems = Vec::new();
     let mut wrong = |field: &str, expected: &str, found: &Value| {
-        problems.push(format!("  {field}: expected {expected}, found {found}"));
+        problems.push(format!(
+            "  {field}: expected {expected}, found {}",
+            brief(found)
+        ));
     };
     let class = get("_class_name", json!("DDPMScheduler"));
     if !class

@@ -1,7 +1,7 @@
 //! diffusers' `UNet2DModel` as an ADM network: every field of its `config.json` is honoured, or named as one that ADM does not have.
 
 use crate::beside::Settings;
-use crate::error::ModelError;
+use crate::error::{ModelError, brief};
 use sdft_adm::{AdmConfig, Inferred};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -25,7 +25,8 @@ impl Fields<'_> {
             false => " (the default where it is not given)",
         };
         self.problems.push(format!(
-            "  {field}: expected {expected}, found {found}{default}"
+            "  {field}: expected {expected}, found {}{default}",
+            brief(found)
         ));
     }
 
@@ -96,7 +97,8 @@ pub(crate) fn config(settings: &Settings, inferred: &Inferred) -> Result<AdmConf
     let class = settings.fields.get("_class_name").and_then(Value::as_str);
     if let Some(class) = class.filter(|class| *class != "UNet2DModel") {
         return Err(problem(format!(
-            "expected the settings of a UNet2DModel, found those of a {class}"
+            "expected the settings of a UNet2DModel, found those of a {}",
+            brief(class)
         )));
     }
     let mut fields = Fields {
@@ -239,9 +241,9 @@ pub(crate) fn config(settings: &Settings, inferred: &Inferred) -> Result<AdmConf
         !field.starts_with('_') && !known.contains(field.as_str()) && !value.is_null()
     });
     let odd: Vec<String> = odd
-        .map(|(field, value)| format!("  {field}: not known here, found {value}"))
+        .map(|(field, value)| format!("  {}: not known here, found {}", brief(field), brief(value)))
         .collect();
-    fields.problems.extend(odd);
+    fields.problems.extend(odd.into_iter().take(20));
     if !fields.problems.is_empty() {
         return Err(problem(format!(
             "this UNet2DModel is not computed as an ADM network, the only kind that is read here\n{}",
