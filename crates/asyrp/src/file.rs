@@ -4,6 +4,7 @@ use crate::DeltaBlock;
 use candle_core::{Result, Tensor, bail};
 use sdft_checkpoint::{ReadOptions, read, write_safetensors};
 use sdft_nn::Params;
+use sdft_schedule::MAX_STEPS;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -30,9 +31,6 @@ pub struct DirectionInfo {
     /// Below this step fresh noise is added.
     pub t_boost: usize,
 }
-
-/// More steps than any process has.
-const MAX_STEPS: usize = 100_000;
 
 impl DirectionInfo {
     /// What cannot be a number of steps, if anything.

@@ -50,6 +50,10 @@ fn find(name: &str) -> Result<Found> {
 fn look(name: &str) -> Result<Found> {
     let path = Path::new(name);
     if path.is_dir() {
+        // A model as diffusers saves it.
+        if let Some(weights) = sdft_models::folder_weights(path) {
+            return Ok((weights.display().to_string(), Vec::new()));
+        }
         let Some(model) = model_of_run(path)? else {
             let runs = runs_near(path).map_or_else(String::new, |runs| format!("; {runs}"));
             anyhow::bail!("{name}: neither a finished run nor a checkpoint in this folder{runs}");

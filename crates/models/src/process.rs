@@ -1,9 +1,6 @@
 use sdft_diffusion::{Diffusion, Variance};
-use sdft_schedule::{BetaSchedule, Respacing, Schedule, ScheduleError};
+use sdft_schedule::{BetaSchedule, MAX_STEPS, Respacing, Schedule, ScheduleError};
 use serde::{Deserialize, Serialize};
-
-/// More steps than any process has.
-const MAX_STEPS: usize = 100_000;
 
 /// The diffusion process that a network was trained on; field names follow guided-diffusion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -105,6 +105,8 @@ fn metadata_never_takes_much_time_or_memory() {
             json!(-1),
             json!(1e18),
             json!(u64::MAX),
+            json!(256),
+            json!(65_536),
             json!(1_000_000_000),
             json!(null),
             json!("x".repeat(100_000)),
