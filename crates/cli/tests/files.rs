@@ -243,15 +243,18 @@ fn a_folder_is_checked_and_trained_on() {
     .unwrap();
     let whole = std::fs::read(place.path("images/00001.png")).unwrap();
     place.write("images/deep/cut.PNG", &whole[..whole.len() / 2]);
+    place.write("images/photo.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic");
+    place.write("images/notes.txt", b"of a walk");
     let report = place.run(&["data", "check", "images", "--size", "16"]).ok();
-    for word in ["cut.PNG", "twice.png"] {
+    for word in ["cut.PNG", "twice.png", "photo.heic", "1 x .txt"] {
         assert!(report.out.contains(word), "{word}: {}", report.out);
     }
     let json = place
         .run(&["data", "check", "images", "--size", "16", "--json"])
         .ok();
     let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
-    assert_eq!(json["unreadable"].as_array().unwrap().len(), 1);
+    assert_eq!(json["unreadable"].as_array().unwrap().len(), 2);
+    assert_eq!(json["others"][0], "notes.txt");
     let strict = place.run(&["data", "check", "images", "--size", "16", "--strict"]);
     assert_eq!(strict.code, Some(1));
     place
@@ -270,7 +273,9 @@ fn a_folder_is_checked_and_trained_on() {
         "output.sampler=ddim2",
     ];
     let run = place.run(&train).ok();
-    assert!(run.err.contains("cut.PNG"), "{}", run.err);
+    for word in ["cut.PNG", "photo.heic", "1 x .txt"] {
+        assert!(run.err.contains(word), "{word}: {}", run.err);
+    }
     place
         .run(&[&train[..], &["--strict"]].concat())
         .fails(1, &["cut.PNG"]);

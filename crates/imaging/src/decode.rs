@@ -16,6 +16,9 @@ use crate::{Conversions, ImagingError, Limits, Result, Rgb8, gif, jpeg, kind, up
 /// More passes over a picture than any encoder makes; each costs as much as a whole picture.
 const MAX_SCANS: usize = 100;
 
+/// What a decoder may take for everything but the picture.
+const BESIDES: u64 = 64 << 20;
+
 /// A decoded picture and what its file was like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -137,15 +140,14 @@ fn guarded(bytes: &[u8], origin: &str, limits: &Limits, as_pillow: bool) -> Resu
             ImageFormat::Gif => gif::decode(bytes, origin, limits, &broken)?,
             _ => decode(bytes, format, origin, limits, &broken)?,
         };
-        let orientation = match as_pillow {
-            true => None,
-            false => orientation(bytes, format),
-        };
         let [width, height] = raw.size;
         let (color, animated) = (raw.color, raw.animated);
+        let upright = match as_pillow {
+            true => Orientation::NoTransforms,
+            false => raw.orientation,
+        };
         let (pixels, transparent) = to_rgb(raw.data, color, as_pillow, format)
             .ok_or_else(|| broken(format!("pixels of the kind {color:?} are not supported")))?;
-        let upright = orientation.unwrap_or(Orientation::NoTransforms);
         let image = orient(width, height, pixels, upright)
             .ok_or_else(|| broken(format!("its data do not fill {width}x{height} pixels")))?;
         Ok(Decoded {
@@ -172,6 +174,8 @@ pub(crate) struct Raw {
     pub(crate) data: Vec<u8>,
     /// There are more frames.
     pub(crate) animated: bool,
+    /// What makes it upright.
+    pub(crate) orientation: Orientation,
 }
 
 /// Header, limits, pixels: in that order.
@@ -191,9 +195,10 @@ fn decode(
     let mut theirs = image::Limits::no_limits();
     theirs.max_image_width = Some(limits.max_side);
     theirs.max_image_height = Some(limits.max_side);
-    theirs.max_alloc = Some(limits.max_bytes.saturating_mul(2));
+    // Besides the picture: rows, colour profiles and texts, which a file may have compressed.
+    theirs.max_alloc = Some(BESIDES);
     reader.limits(theirs);
-    let decoder = reader.into_decoder().map_err(fail)?;
+    let mut decoder = reader.into_decoder().map_err(fail)?;
     let (width, height) = decoder.dimensions();
     let color = decoder.color_type();
     if width == 0 || height == 0 {
@@ -215,6 +220,11 @@ fn decode(
             )));
         }
     }
+    // A damaged tag is no reason to lose the picture.
+    let orientation = match format {
+        ImageFormat::Png => upright::of_png(bytes),
+        _ => orientation(&mut decoder),
+    };
     let mut data = vec![0; decoder.total_bytes() as usize];
     decoder.read_image(&mut data).map_err(fail)?;
     Ok(Raw {
@@ -229,17 +239,12 @@ fn decode(
             }
             _ => false,
         },
+        orientation: orientation.unwrap_or(Orientation::NoTransforms),
     })
 }
 
-/// The orientation that a file asks for. A damaged tag is no reason to lose the picture.
-fn orientation(bytes: &[u8], format: ImageFormat) -> Option<Orientation> {
-    if format == ImageFormat::Png {
-        return upright::of_png(bytes);
-    }
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format)
-        .into_decoder()
-        .ok()?;
+/// The orientation that EXIF asks for, or XMP.
+fn orientation(decoder: &mut impl ImageDecoder) -> Option<Orientation> {
     let exif = decoder.exif_metadata().ok().flatten();
     exif.and_then(|block| upright::of_exif(&block)).or_else(|| {
         let xmp = decoder.xmp_metadata().ok().flatten();

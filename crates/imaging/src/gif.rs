@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use gif::{ColorOutput, DecodeOptions};
-use image::ColorType;
+use image::{ColorType, metadata::Orientation};
 
 use crate::{Limits, Result, decode::Raw};
 
@@ -55,5 +55,6 @@ pub(crate) fn decode(
         color: ColorType::Rgba8,
         data,
         animated: matches!(decoder.next_frame_info(), Ok(Some(_))),
+        orientation: Orientation::NoTransforms,
     })
 }

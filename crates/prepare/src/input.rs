@@ -224,7 +224,13 @@ fn folder(path: &Path) -> Result<Input> {
                 }
                 input.append(one);
             }
-            Err(error) => input.refuse(called, &error.to_string()),
+            Err(error) => {
+                // The list of what is left out puts the name before the reason.
+                let text = error.to_string();
+                let name = format!("{}: ", path.display());
+                let reason = text.strip_prefix(&name).unwrap_or(&text);
+                input.refuse(called, reason);
+            }
         }
     }
     Ok(input)

@@ -71,9 +71,15 @@ fn seeds(root: &Path) -> Vec<(String, Vec<u8>)> {
         ("lengths", Some(Encoding::DELTA_LENGTH_BYTE_ARRAY)),
         ("differences", Some(Encoding::DELTA_BYTE_ARRAY)),
     ] {
-        for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+        for (version, codec) in [
+            (WriterVersion::PARQUET_1_0, Compression::SNAPPY),
+            (
+                WriterVersion::PARQUET_2_0,
+                Compression::ZSTD(Default::default()),
+            ),
+        ] {
             let mut builder = WriterProperties::builder()
-                .set_compression(Compression::SNAPPY)
+                .set_compression(codec)
                 .set_writer_version(version);
             if let Some(encoding) = encoding {
                 builder = packed(builder, encoding);

@@ -2,14 +2,18 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use common::{Row, at_16, packed, png, table_with};
+use common::{Row, at_16, images, packed, png, table, table_with};
 use parquet::{
     basic::{Compression, Encoding},
     file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion},
 };
 use sdft_checkpoint::sha256_bytes;
+use sdft_prepare::PrepareError;
 
 /// Sixty rows: some without an image, some twice, some without a name.
 fn rows() -> Vec<(Option<Vec<u8>>, Option<String>)> {
@@ -54,7 +58,8 @@ fn every_way_to_pack_a_table_gives_the_same_rows() {
         .iter()
         .map(|(image, path)| (image.clone(), path.as_deref()))
         .collect();
-    let ways: [(&str, fn(WriterPropertiesBuilder) -> WriterPropertiesBuilder); 6] = [
+    type Way = fn(WriterPropertiesBuilder) -> WriterPropertiesBuilder;
+    let ways: [(&str, Way); 6] = [
         ("dictionary", |p| p),
         ("plain", |p| packed(p, Encoding::PLAIN)),
         ("lengths", |p| packed(p, Encoding::DELTA_LENGTH_BYTE_ARRAY)),
@@ -128,4 +133,127 @@ fn one_bad_table_does_not_end_the_folder() {
     let report = at_16(&[input], &root.path().join("out")).unwrap();
     assert!(report.images >= 2, "{report}");
     assert!(!report.skipped.is_empty(), "{report}");
+}
+
+#[test]
+fn a_table_that_lies_about_its_rows_loses_none_silently() {
+    const ROWS: usize = 37;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("train.parquet");
+    let rows: Vec<_> = (0..ROWS).map(|n| (Some(png(n)), None)).collect();
+    table(&path, &rows, ROWS);
+    let whole = fs::read(&path).unwrap();
+    let footer = whole.len()
+        - 8
+        - u32::from_le_bytes(whole[whole.len() - 8..][..4].try_into().unwrap()) as usize;
+    // The number as the footer has it: twice, in one byte.
+    let places: Vec<usize> = (footer..whole.len() - 8)
+        .filter(|&at| whole[at] == 2 * ROWS as u8)
+        .collect();
+    assert!(places.len() >= 3, "{places:?}");
+    let mut told = 0;
+    for (i, at) in places.into_iter().enumerate() {
+        let mut lying = whole.clone();
+        lying[at] -= 4;
+        fs::write(&path, lying).unwrap();
+        match at_16(
+            std::slice::from_ref(&path),
+            &root.path().join(format!("out-{i}")),
+        ) {
+            Err(_) => told += 1,
+            Ok(report) if report.skipped.is_empty() => assert_eq!(report.images, ROWS, "{report}"),
+            Ok(_) => told += 1,
+        }
+    }
+    assert!(told > 0);
+}
+
+#[test]
+fn tables_give_their_rows_with_names_and_without() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("train.parquet");
+    let rows: Vec<(Option<Vec<u8>>, Option<&str>)> = vec![
+        (Some(png(0)), Some("one.png")),
+        (Some(png(1)), None),
+        (None, Some("gone.png")),
+        (Some(b"junk".to_vec()), Some("../../up.png")),
+        (Some(png(0)), Some("twice.png")),
+        (Some(png(2)), Some("/abs.png")),
+        (Some(png(3)), Some("one.png")),
+    ];
+    table(&path, &rows, 3);
+    let report = at_16(&[path], &root.path().join("out")).unwrap();
+    assert_eq!(report.images, 4);
+    let skipped: Vec<_> = report.skipped.iter().map(|s| s.source.as_str()).collect();
+    assert_eq!(
+        skipped,
+        ["train.parquet#2 gone.png", "train.parquet#3 ../../up.png"]
+    );
+    assert_eq!(report.duplicates[0].source, "train.parquet#4 twice.png");
+    assert_eq!(images(&root.path().join("out")).len(), 4);
+}
+
+#[test]
+fn a_damaged_table_loses_the_damaged_rows_only_and_says_which() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("train.parquet");
+    let rows: Vec<_> = (0..8).map(|n| (Some(png(n)), None)).collect();
+    table(&path, &rows, 4);
+    // The first page header of the first group.
+    let mut bytes = fs::read(&path).unwrap();
+    for byte in &mut bytes[4..20] {
+        *byte = 0xff;
+    }
+    fs::write(&path, bytes).unwrap();
+    let report = at_16(&[path], &root.path().join("out")).unwrap();
+    assert_eq!(report.images, 4, "{report}");
+    assert!(
+        report.skipped[0]
+            .reason
+            .contains("rows 0 to 3 cannot be read"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_table_of_something_else_names_its_columns() {
+    use parquet::file::{properties::WriterProperties, writer::SerializedFileWriter};
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("text.parquet");
+    let schema = "message rows { required binary text (UTF8); required int64 label; }";
+    let schema = parquet::schema::parser::parse_message_type(schema).unwrap();
+    let file = fs::File::create(&path).unwrap();
+    let properties = WriterProperties::builder().build();
+    SerializedFileWriter::new(file, schema.into(), properties.into())
+        .unwrap()
+        .close()
+        .unwrap();
+    let error = at_16(&[path], &root.path().join("out")).unwrap_err();
+    assert!(matches!(error, PrepareError::Column { .. }), "{error}");
+    assert!(
+        error.to_string().contains("the columns text, label"),
+        "{error}"
+    );
+}
+
+#[test]
+fn tables_of_one_name_are_told_apart() {
+    let root = tempfile::tempdir().unwrap();
+    let paths: Vec<PathBuf> = ["train", "test"]
+        .iter()
+        .enumerate()
+        .map(|(n, part)| {
+            fs::create_dir(root.path().join(part)).unwrap();
+            let path = root.path().join(part).join("0000.parquet");
+            table(&path, &[(Some(png(n)), None)], 1);
+            path
+        })
+        .collect();
+    let out = root.path().join("out");
+    assert_eq!(at_16(&paths, &out).unwrap().images, 2);
+    let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
+    assert!(
+        index.contains("train/0000.parquet#0") && index.contains("test/0000.parquet#0"),
+        "{index}"
+    );
 }
