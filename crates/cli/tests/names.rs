@@ -233,8 +233,8 @@ fn what_is_missing_is_explained_with_every_way_to_get_it() {
             &["train", "--offline", "--data", "metfaces"],
             &[
                 "--data metfaces",
-                "data/metfaces-256",
-                "cargo xtask data prepare metfaces --size 256",
+                "data/metfaces-64",
+                "cargo xtask data prepare metfaces --size 64",
                 "hf download",
             ],
         ),
