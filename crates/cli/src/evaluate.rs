@@ -224,6 +224,12 @@ fn sets(
     if let Some(problem) = cache.problem() {
         console::note(&format!("features are not kept: {problem}"));
     }
+    let draws = args.kid_subsets != 100 || args.kid_size != 1000 || args.kid_seed.is_some();
+    if (draws || args.neighbours != 3) && (real.features.is_none() || fake.features.is_none()) {
+        return Err(usage(
+            "--kid-subsets, --kid-size, --kid-seed and --neighbours have no effect on statistics, which have no images",
+        ));
+    }
     for (set, path) in [(&real, &args.save_real), (&fake, &args.save_fake)] {
         if let Some(path) = path {
             sdft_checkpoint::write_bytes_atomic(path, &set.archive()?)?;

@@ -293,6 +293,8 @@ fn a_report_does_not_replace_files_of_others_nor_a_report_on_something_else() {
         .fails(2, &["--save-fake mine.npz", "there already"]);
     evaluate("s0", &["--save-fake", "no/x.npz"]).fails(2, &["its folder does not exist"]);
     evaluate("s0", &["--resize", "clean-fid"]).fails(2, &["--resize has no effect"]);
+    evaluate("s0", &["--save-fake", "s0.npz"]).ok();
+    evaluate("s0.npz", &["--kid-seed", "1"]).fails(2, &["no effect on statistics"]);
     evaluate("s0", &["--out", "report"]).ok();
     // The same again replaces its own; another comparison does not.
     evaluate("s0", &["--out", "report"]).ok();
