@@ -267,7 +267,6 @@ impl Job {
             .iter()
             .map(|s| s.shape.iter().product::<usize>())
             .sum();
-        let weights = 4 * parameters as u64;
         let batch = plan.steps.batch;
         let at_once = match plan.steps.micro_batch {
             0 => batch,

@@ -53,7 +53,6 @@ pub(crate) fn estimate(plan: &Plan, needed: &Needed) -> Result<Estimate> {
             Some(plan.steps.batch as f64 * (trained + forward * source))
         }
     };
-    let weights = 4 * cost.parameters as u64;
     let (checkpoint, disk) = disk(plan);
     Ok(Estimate {
         step_seconds,
