@@ -9,6 +9,7 @@ use sdft_schedule::Schedule;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The name of the tensor, and of the hash of its numbers.
 const NAME: &str = "latent";
@@ -16,6 +17,9 @@ const HASH: &str = "sha256";
 
 /// Bytes of latents that are kept in memory.
 const IN_MEMORY: usize = 256 << 20;
+
+/// A half-written file that nobody has written to for this long belongs to a process that is gone.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// What was seen last, oldest first.
 #[derive(Debug, Default)]
@@ -72,6 +76,8 @@ impl InversionCache {
         std::fs::create_dir_all(&folder).map_err(|e| {
             candle_core::Error::Msg(format!("cannot make the folder {}: {e}", folder.display()))
         })?;
+        // What a killed process left; others may be writing here now.
+        let _ = sdft_files::sweep_older(&folder, ABANDONED);
         let path = folder.join("settings.json");
         if !path.is_file() {
             write_bytes_atomic(&path, text.as_bytes()).map_err(candle_core::Error::wrap)?;

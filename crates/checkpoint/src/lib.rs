@@ -30,7 +30,7 @@ pub use crate::{
     select::{Prefer, Wanted},
     shards::sha256_weights,
     state::{Container, ReadOptions, StateDict, Summary, TensorInfo},
-    write::{sha256_bytes, sha256_file, sync_dir, write_bytes_atomic, write_safetensors},
+    write::{sha256_bytes, sha256_file, write_bytes_atomic, write_safetensors},
 };
 
 mod detect;

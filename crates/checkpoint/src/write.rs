@@ -1,13 +1,13 @@
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
+use sdft_files::{Flush, write_atomic_with};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io {
@@ -17,52 +17,22 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error
     }
 }
 
-/// Writes a file aside, flushes it to the disk and renames it, so that at any moment the old or the new one is there, whole.
-fn atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
-    // A rename would put a file in the place of a device or pipe.
-    if std::fs::metadata(path).is_ok_and(|old| !old.is_file()) {
-        let odd = std::io::Error::other("it is there and is no regular file");
-        return Err(io("cannot be written", path)(odd));
-    }
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let aside = path.with_file_name(format!(".{name}.{}-{number}.tmp", std::process::id()));
-    let write = || {
-        let file = File::create(&aside).map_err(io("cannot be written", path))?;
-        let mut out = BufWriter::with_capacity(1 << 18, file);
-        fill(&mut out)?;
-        let file = out
-            .into_inner()
-            .map_err(|e| io("cannot be written", path)(e.into_error()))?;
-        file.sync_all()
-            .map_err(io("cannot be flushed to the disk", path))?;
-        std::fs::rename(&aside, path).map_err(io("cannot be put in place", path))?;
-        sync_dir(
-            path.parent()
-                .filter(|p| !p.as_os_str().is_empty())
-                .unwrap_or(Path::new(".")),
-        )
-    };
-    let result = write();
-    if result.is_err() {
-        let _ = std::fs::remove_file(&aside);
-    }
-    result
+/// Why a file was not written: the system, or what was to be in it.
+enum Failed {
+    System(std::io::Error),
+    Content(Error),
 }
 
-/// Flushes a folder's list of names, without which a rename may be forgotten in a power cut.
-///
-/// # Errors
-/// Whatever the system refuses.
-pub fn sync_dir(dir: &Path) -> Result<()> {
-    // Only Unix systems open folders.
-    if cfg!(unix) {
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(io("the folder cannot be flushed", dir))?;
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        Self::System(error)
     }
-    Ok(())
+}
+
+impl From<candle_core::Error> for Failed {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Content(error.into())
+    }
 }
 
 /// Writes bytes atomically.
@@ -70,9 +40,7 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
 /// # Errors
 /// Whatever the system refuses; what was at `path` before stays.
 pub fn write_bytes_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    atomically(path, |out| {
-        out.write_all(bytes).map_err(io("cannot be written", path))
-    })
+    sdft_files::write_atomic(path, bytes).map_err(io("cannot be written", path))
 }
 
 /// Writes a `.safetensors` file atomically. The numbers go out a tensor at a time; the same input gives the same bytes.
@@ -130,27 +98,39 @@ pub fn write_safetensors<'a>(
     while !header.len().is_multiple_of(8) {
         header.push(' ');
     }
-    atomically(path, |out| {
-        let written = |result: std::io::Result<()>| result.map_err(io("cannot be written", path));
-        written(out.write_all(&(header.len() as u64).to_le_bytes()))?;
-        written(out.write_all(header.as_bytes()))?;
+    let written = write_atomic_with(path, Flush::ToDisk, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(header.as_bytes())?;
         for (tensor, to) in entries {
-            let flat = tensor
-                .to_device(&Device::Cpu)?
-                .to_dtype(to)?
-                .flatten_all()?;
-            written(match to {
-                DType::F64 => numbers(out, &flat.to_vec1::<f64>()?, |v| v.to_le_bytes()),
-                DType::F32 => numbers(out, &flat.to_vec1::<f32>()?, |v| v.to_le_bytes()),
-                DType::F16 => numbers(out, &flat.to_vec1::<f16>()?, |v| v.to_le_bytes()),
-                DType::BF16 => numbers(out, &flat.to_vec1::<bf16>()?, |v| v.to_le_bytes()),
-                DType::I64 => numbers(out, &flat.to_vec1::<i64>()?, |v| v.to_le_bytes()),
-                DType::U32 => numbers(out, &flat.to_vec1::<u32>()?, |v| v.to_le_bytes()),
-                _ => numbers(out, &flat.to_vec1::<u8>()?, |v| [v]),
-            })?;
+            write_tensor(out, tensor, to)?;
         }
         Ok(())
+    });
+    written.map_err(|failed| match failed {
+        Failed::System(source) => io("cannot be written", path)(source),
+        Failed::Content(error) => error,
     })
+}
+
+fn write_tensor(
+    out: &mut impl Write,
+    tensor: &Tensor,
+    to: DType,
+) -> std::result::Result<(), Failed> {
+    let flat = tensor
+        .to_device(&Device::Cpu)?
+        .to_dtype(to)?
+        .flatten_all()?;
+    match to {
+        DType::F64 => numbers(out, &flat.to_vec1::<f64>()?, |v| v.to_le_bytes())?,
+        DType::F32 => numbers(out, &flat.to_vec1::<f32>()?, |v| v.to_le_bytes())?,
+        DType::F16 => numbers(out, &flat.to_vec1::<f16>()?, |v| v.to_le_bytes())?,
+        DType::BF16 => numbers(out, &flat.to_vec1::<bf16>()?, |v| v.to_le_bytes())?,
+        DType::I64 => numbers(out, &flat.to_vec1::<i64>()?, |v| v.to_le_bytes())?,
+        DType::U32 => numbers(out, &flat.to_vec1::<u32>()?, |v| v.to_le_bytes())?,
+        _ => numbers(out, &flat.to_vec1::<u8>()?, |v| [v])?,
+    }
+    Ok(())
 }
 
 fn numbers<T: Copy, const N: usize>(

@@ -293,6 +293,6 @@ fn what_is_no_file_is_not_replaced_by_one() {
     let path = dir.path().join("socket");
     let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let error = write_bytes_atomic(&path, b"new").unwrap_err().to_string();
-    assert!(error.contains("no regular file"), "{error}");
+    assert!(error.contains("not a regular file"), "{error}");
     assert!(!path.metadata().unwrap().is_file());
 }

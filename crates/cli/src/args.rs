@@ -157,7 +157,8 @@ pub(crate) struct TrainArgs {
     pub(crate) run: RunArgs,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum SamplerArg {
     Ddim,
     Ddpm,
@@ -212,10 +213,13 @@ pub(crate) struct SampleArgs {
     pub(crate) class: Option<u32>,
     #[command(flatten)]
     pub(crate) file: ModelArgs,
-    /// Where the images go.
+    /// Where the images go. The same command again makes only what is missing, a larger -n adds to it.
     #[arg(long, value_name = "DIR", default_value = "samples")]
     pub(crate) out: PathBuf,
-    /// Also write guided-diffusion's samples_NxHxWx3.npz.
+    /// Make everything again, also what is there already and what was made with other settings.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Also write samples_NxHxWx3.npz, as guided-diffusion names it, with the pixels of the PNGs.
     #[arg(long)]
     pub(crate) npz: bool,
 }
@@ -353,7 +357,7 @@ pub(crate) struct TranslateArgs {
     /// Images at once; as many as suit their size if not given: 4 of 256x256, 64 of 64x64 or less.
     #[arg(long, value_parser = at_least_one, value_name = "N")]
     pub(crate) batch: Option<usize>,
-    /// Make everything anew, also what is there already and what was made with other settings.
+    /// Make everything again, also what is there already and what was made with other settings.
     #[arg(long)]
     pub(crate) overwrite: bool,
     #[command(flatten)]
@@ -527,6 +531,9 @@ pub(crate) struct EvaluateArgs {
     /// Where report.json and report.csv go, and neighbours.png where both sides are folders.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Replace what an earlier evaluation wrote there.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
     /// Print JSON instead of the table.
     #[arg(long)]
     pub(crate) json: bool,

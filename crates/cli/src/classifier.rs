@@ -10,7 +10,7 @@ use crate::runs::{
     same_images,
 };
 use crate::train::{fingerprint, load_model, open_data, settle_precision};
-use crate::{config, usage};
+use crate::{config, space, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Encoder;
@@ -250,6 +250,14 @@ impl Job {
         })
     }
 
+    /// The folder of the run.
+    fn root(&self) -> &Path {
+        match &self.place {
+            Place::New(root) => root,
+            Place::Old(folder) => folder.root(),
+        }
+    }
+
     /// The plan, and what it will take.
     fn describe(&self) -> Result<()> {
         let plan = &self.plan;
@@ -259,7 +267,6 @@ impl Job {
             .iter()
             .map(|s| s.shape.iter().product::<usize>())
             .sum();
-        let weights = 4 * parameters as u64;
         let batch = plan.steps.batch;
         let at_once = match plan.steps.micro_batch {
             0 => batch,
@@ -277,7 +284,7 @@ impl Job {
                 format!("about {} on this machine, by a trial pass", duration(time))
             }
         };
-        let disk = (4 * weights).saturating_mul(plan.output.keep as u64 + 1) + weights;
+        let disk = disk(plan, parameters);
         let [source, target] = [0, 1].map(|i| self.domains[i].len());
         for line in [
             format!("# {source} source and {target} target images, {parameters} parameters"),
@@ -286,7 +293,11 @@ impl Job {
                 "# memory  about {}; --set loop.micro_batch=N needs less",
                 size(needed.bytes)
             ),
-            format!("# disk    about {}", size(disk)),
+            format!(
+                "# disk    about {}{}",
+                size(disk),
+                space::compared(self.root(), disk)
+            ),
         ] {
             console::line(line)?;
         }
@@ -378,6 +389,13 @@ fn trial(plan: &ClassifierPlan, at_once: usize) -> Result<f64> {
     Ok(seconds)
 }
 
+/// Bytes of everything in the run folder; the newest checkpoint is written before the oldest goes.
+fn disk(plan: &ClassifierPlan, parameters: usize) -> u64 {
+    let weights = 4 * parameters as u64;
+    let checkpoints = (plan.output.keep as u64 + 1).saturating_mul(4 * weights);
+    checkpoints.saturating_add(weights)
+}
+
 /// Trains in a folder, shown on the console, stoppable by Ctrl-C.
 fn execute(
     plan: ClassifierPlan,
@@ -407,6 +425,8 @@ fn execute(
         plan.steps.batch,
         folder.root().display()
     ));
+    let parameters = start.iter().map(|(_, tensor)| tensor.elem_count()).sum();
+    space::warn(folder.root(), disk(&plan, parameters));
     let mut console = Console::new(&plan.name);
     let setup = ClassifierSetup {
         plan,

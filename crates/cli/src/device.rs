@@ -62,8 +62,12 @@ pub(crate) fn device() -> Result<Device> {
     Ok(DEVICE.get_or_init(|| device).clone())
 }
 
-/// Fails where a GPU was asked for by name and a command has no use for it.
+/// Fails where a GPU or another precision was asked for by name and a command has no use for it.
 pub(crate) fn on_the_cpu(verb: &str) -> Result<()> {
+    if let Some(precision) = asked().filter(|p| ![Precision::Auto, Precision::F32].contains(p)) {
+        let name = format!("{precision:?}").to_lowercase();
+        return Err(usage(format!("--precision {name}: {verb} computes in f32")));
+    }
     match choice().place {
         Place::Cuda(_) => Err(usage(format!(
             "--device {}: {verb} computes on the CPU",
@@ -102,10 +106,14 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
+    /// The precision that [`Stage::open`] takes.
+    pub(crate) fn precision(otherwise: Precision) -> Result<Precision> {
+        Ok(settled(asked().unwrap_or(otherwise), &device()?))
+    }
+
     /// As the user asked; `otherwise` where nothing was asked.
     pub(crate) fn open(otherwise: Precision) -> Result<Self> {
-        let device = device()?;
-        let precision = settled(asked().unwrap_or(otherwise), &device);
+        let (device, precision) = (device()?, Self::precision(otherwise)?);
         precise(match precision {
             Precision::Tf32 => Precise::Tf32,
             _ => Precise::Yes,

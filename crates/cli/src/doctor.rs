@@ -31,7 +31,7 @@ pub(crate) fn doctor() -> Result<()> {
             size(available)
         ))?;
     }
-    match free_space(Path::new(".")) {
+    match crate::space::free(Path::new(".")) {
         Some(bytes) => line(format_args!(
             "disk      {} free in this folder",
             size(bytes)
@@ -91,24 +91,6 @@ fn memory() -> Option<(u64, u64)> {
             .map(|kib| kib * 1024)
     };
     Some((field("MemTotal:")?, field("MemAvailable:")?))
-}
-
-/// Bytes that this user can still write in the file system of `path`.
-#[cfg(unix)]
-fn free_space(path: &Path) -> Option<u64> {
-    use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
-    // SAFETY: an all-zero statvfs is a valid value of a plain C struct.
-    let mut out: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `path` ends with a zero byte and `out` is writable.
-    let result = unsafe { libc::statvfs(path.as_ptr(), &raw mut out) };
-    #[allow(clippy::unnecessary_cast, reason = "the types differ between systems")]
-    (result == 0).then(|| out.f_bavail as u64 * out.f_frsize as u64)
-}
-
-#[cfg(not(unix))]
-fn free_space(_: &Path) -> Option<u64> {
-    None
 }
 
 /// GPUs that the system's driver knows.

@@ -53,14 +53,12 @@ pub(crate) fn estimate(plan: &Plan, needed: &Needed) -> Result<Estimate> {
             Some(plan.steps.batch as f64 * (trained + forward * source))
         }
     };
-    let weights = 4 * cost.parameters as u64;
-    let checkpoint = 4 * weights;
+    let (checkpoint, disk) = disk(plan);
     Ok(Estimate {
         step_seconds,
         memory: needed.bytes,
         checkpoint,
-        // The newest checkpoint is written before the oldest goes.
-        disk: checkpoint.saturating_mul(plan.output.keep as u64 + 1) + weights,
+        disk,
         parameters: cost.parameters,
     })
 }
@@ -87,6 +85,15 @@ fn looks(plan: &Plan) -> Result<f64> {
             }
         },
     )
+}
+
+/// Bytes of one checkpoint, and of everything in the run folder.
+pub(crate) fn disk(plan: &Plan) -> (u64, u64) {
+    let weights = 4 * plan.model.cost().parameters as u64;
+    let checkpoint = 4 * weights;
+    // The newest checkpoint is written before the oldest goes.
+    let all = (plan.output.keep as u64 + 1).saturating_mul(checkpoint);
+    (checkpoint, all.saturating_add(weights))
 }
 
 /// Seconds per image of a forward pass, and of a forward and backward pass, with fresh weights.

@@ -1,20 +1,109 @@
+//! `evaluate`: sets or pairs of images -> a table, and a folder of reports.
+
 use crate::args::{ClipArg, EvaluateArgs, LpipsArg, PairByArg, PartArg};
+use crate::gallery::outputs::Outputs;
+use crate::gallery::{full_path, refusal};
 use crate::weights::{Files, Weights};
 use crate::{assets, console, judge, usage};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use indicatif::ProgressBar;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::{
     Extractor, FeatureCache, ImageSet, PairNets, Pairing, Report, SetOptions, View, compare_pairs,
     compare_sets, direction_of_texts, nearest_first, neighbour_strip, pair_up,
 };
-use sdft_features::{Lpips, LpipsNet, Network};
-use sdft_imaging::{Limits, decode_file};
+use sdft_features::{InceptionResize, Lpips, LpipsNet, Network};
+use sdft_imaging::{Limits, decode_file, encode_png};
 use sdft_metrics::{Neighbour, SubsetDraw};
+use serde::{Deserialize, Serialize};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+/// What decides a report, as it stands in `plan.toml` next to it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EvaluatePlan {
+    /// The real and the generated images, or inputs and outputs.
+    compared: Vec<String>,
+    text: Vec<String>,
+    resize: String,
+    kid_subsets: usize,
+    kid_size: u32,
+    kid_seed: Option<u32>,
+    neighbours: usize,
+    size: Option<usize>,
+    pair_by: String,
+    without: Vec<String>,
+    lpips: String,
+    clip: String,
+    weights: Vec<String>,
+}
+
+impl EvaluatePlan {
+    fn of(args: &EvaluateArgs) -> Self {
+        let folders = args.pairs.iter().flatten();
+        let compared = args.real.iter().chain(&args.fake).chain(folders);
+        let without = args.without.iter();
+        Self {
+            compared: compared
+                .map(|path| full_path(&path.display().to_string()))
+                .collect(),
+            text: args.text.clone().unwrap_or_default(),
+            resize: args.resize.to_string(),
+            kid_subsets: args.kid_subsets,
+            kid_size: args.kid_size,
+            kid_seed: args.kid_seed,
+            neighbours: args.neighbours,
+            size: args.size,
+            pair_by: format!("{:?}", args.pair_by).to_lowercase(),
+            without: without
+                .map(|part| format!("{part:?}").to_lowercase())
+                .collect(),
+            lpips: format!("{:?}", args.lpips).to_lowercase(),
+            clip: format!("{:?}", args.clip).to_lowercase(),
+            weights: args.weights.clone(),
+        }
+    }
+}
+
+/// Fails on options that what is compared has no use for.
+fn refuse_unused(args: &EvaluateArgs) -> Result<()> {
+    let digits = args.real.as_deref() == Some(Path::new(assets::DIGITS));
+    if digits && args.resize != InceptionResize::default() {
+        return Err(usage(
+            "--resize has no effect on --real digits, which the embedded judge looks at as they are",
+        ));
+    }
+    if args.without.contains(&PartArg::Lpips) && args.lpips != LpipsArg::Alex {
+        return Err(usage("--lpips has no effect with --without lpips"));
+    }
+    if args.overwrite && args.out.is_none() && args.save_real.is_none() && args.save_fake.is_none()
+    {
+        return Err(usage(
+            "--overwrite: nothing is written without --out, --save-real or --save-fake",
+        ));
+    }
+    Ok(())
+}
+
+/// The strip of generated images over the real ones that come nearest.
+const NEIGHBOURS: &str = "neighbours.png";
+
 pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
+    refuse_unused(args)?;
+    let plan = EvaluatePlan::of(args);
+    // What cannot be written is said before anything is computed.
+    if let Some(out) = &args.out {
+        refusal::check(out, &plan, args.overwrite.into())?;
+    }
+    for (option, path) in [
+        ("--save-real", &args.save_real),
+        ("--save-fake", &args.save_fake),
+    ] {
+        if let Some(path) = path {
+            refusal::check_new_file(option, path, args.overwrite)?;
+        }
+    }
     let weights = Weights::parse(&args.weights)?;
     let (report, strip) = match (&args.real, &args.fake, &args.pairs) {
         (Some(real), Some(fake), None) => sets(args, &weights, real, fake)?,
@@ -31,13 +120,14 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
         console::line(report.text().trim_end())?;
     }
     if let Some(out) = &args.out {
-        std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+        let mut outputs = Outputs::open(out, &plan, args.overwrite)?;
         let json = serde_json::to_string_pretty(&report.json())?;
         for (name, text) in [("report.json", json), ("report.csv", report.csv())] {
-            sdft_checkpoint::write_bytes_atomic(&out.join(name), text.as_bytes())?;
+            outputs.put(name, "", text.as_bytes())?;
         }
-        if let Some(strip) = strip {
-            sdft_imaging::write_png(&out.join("neighbours.png"), &strip)?;
+        match strip {
+            Some(strip) => outputs.put(NEIGHBOURS, "", &encode_png(&strip)?)?,
+            None => outputs.forget(NEIGHBOURS)?,
         }
         console::note(&format!("written to {}", out.display()));
     }
@@ -133,6 +223,12 @@ fn sets(
     let (real, fake) = (open(real, "real")?, open(fake, "fake")?);
     if let Some(problem) = cache.problem() {
         console::note(&format!("features are not kept: {problem}"));
+    }
+    let draws = args.kid_subsets != 100 || args.kid_size != 1000 || args.kid_seed.is_some();
+    if (draws || args.neighbours != 3) && (real.features.is_none() || fake.features.is_none()) {
+        return Err(usage(
+            "--kid-subsets, --kid-size, --kid-seed and --neighbours have no effect on statistics, which have no images",
+        ));
     }
     for (set, path) in [(&real, &args.save_real), (&fake, &args.save_fake)] {
         if let Some(path) = path {

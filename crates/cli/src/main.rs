@@ -25,7 +25,9 @@ mod names;
 mod reproduce;
 mod runs;
 mod sample;
+mod sampler;
 mod settle;
+mod space;
 mod suggest;
 mod train;
 mod translate;
@@ -73,7 +75,7 @@ fn main() -> ExitCode {
     let threads = cli.threads.map(device::sensible_threads);
     let in_pool = sdft_runtime::with_threads(threads, || match cli.verb {
         Verb::Train(args) => train::train(&args),
-        Verb::Sample(args) => sample::sample(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Sample(args) => sample::sample(&args),
         Verb::TrainClassifier(args) => classifier::train_classifier(&args),
         Verb::Translate(args) => translate::translate(&args),
         Verb::Edit(args) => device::on_the_cpu("edit").and_then(|()| edit::edit(&args)),

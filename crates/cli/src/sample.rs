@@ -1,23 +1,26 @@
+//! `sample`: a model -> a folder of images.
+
 use crate::args::{ModelArgs, SampleArgs, SamplerArg};
 use crate::device::Stage;
+use crate::gallery::outputs::Outputs;
+use crate::gallery::refusal::Overwrite;
+use crate::gallery::{full_path, sheet, usual_batch};
 use crate::model::{model_file, newest_run};
+use crate::runs::listen;
+use crate::sampler::{SamplePlan, Sampler, file_name};
 use crate::train::load_model;
-use crate::{assets, config, console, usage};
+use crate::{INTERRUPTED, assets, config, console, space, usage};
 use anyhow::{Context, Result};
-use candle_core::Tensor;
-use sdft_adm::{AdmConfig, Unet};
-use sdft_diffusion::{Clip, Denoiser, Diffusion};
-use sdft_imaging::{from_unit_range_truncate, write_png};
+use sdft_imaging::{Limits, Rgb8, decode_file};
 use sdft_models::{LoadOptions, LoadedModel};
-use sdft_noise::{Draw, Purpose};
-use sdft_samplers::{Ancestral, Ddim, SeededNoise, sample_ddim, sample_ddpm};
-use sdft_schedule::Respacing;
-use sdft_train::Precision;
-use sdft_train::{Plan, contact_sheet, to_images};
+use sdft_train::{Plan, Precision, contact_sheet};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::process::ExitCode;
 
-pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
+/// Images in the contact sheet.
+const SHOWN: usize = 64;
+
+pub(crate) fn sample(args: &SampleArgs) -> Result<ExitCode> {
     if args.n == 0 || args.n > 10_000_000 {
         return Err(usage(format!("-n {}: expected 1 to 10000000", args.n)));
     }
@@ -27,10 +30,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
     if args.sampler == SamplerArg::Ddpm && args.eta > 0.0 {
         return Err(usage("--eta belongs to DDIM; DDPM has its own noise"));
     }
-    let respacing: Respacing = args
-        .steps
-        .parse()
-        .map_err(|e| usage(format!("--steps: {e}")))?;
+    check_seed(args.seed)?;
     let name = match &args.model {
         Some(name) => model_file(name)?,
         None => match newest_run() {
@@ -42,141 +42,102 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
     for note in &model.notes {
         console::note(note);
     }
-    let config = &model.config;
-    let diffusion = model
-        .process
-        .diffusion(config.learns_variance(), &respacing)
-        .map_err(|e| usage(format!("--steps: {e}")))?;
-    let start = sdft_translators::start_of(&diffusion, args.start).map_err(|_| {
-        usage(format!(
-            "--start {}: expected more than 0, up to 1",
-            args.start
-        ))
-    })?;
-    if start.is_none() {
-        return Err(usage("--start 0: expected more than 0, up to 1"));
-    }
-    let stage = Stage::open(Precision::Auto)?;
-    let unet = stage.unet(&model)?;
-    if let Some(class) = args
-        .class
-        .filter(|class| *class as usize >= config.num_classes)
-    {
-        return Err(usage(format!(
-            "--class {class}: the model has {} classes",
-            config.num_classes
-        )));
-    }
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot create {}", args.out.display()))?;
-    refuse_leftovers(&args.out, args.n)?;
+    makes_images(&name, &model)?;
+    let plan = SamplePlan {
+        model: full_path(&name),
+        network_sha256: model.network_sha256()?,
+        image_size: model.config.image_size,
+        seed: args.seed,
+        sampler: args.sampler,
+        steps: args.steps.clone(),
+        eta: (args.sampler == SamplerArg::Ddim).then_some(args.eta),
+        start: args.start,
+        clip: !args.no_clip,
+        class: args.class,
+        precision: Stage::precision(Precision::Auto)?,
+        process: model.process.clone(),
+    };
+    let (n, side, out) = (args.n, plan.image_size, &args.out);
+    let sampler = Sampler::new(plan, &model)?;
+    drop(model);
+    sheet::check(out)?;
+    listen();
+    let mut outputs = Outputs::open(out, &sampler.plan, args.overwrite)?;
+    refuse_leftovers(out, n)?;
     console::note(&format!(
-        "{} images of {}x{} from {name}, {} steps",
-        args.n,
-        config.image_size,
-        config.image_size,
-        start.map_or(0, |start| start + 1)
+        "{n} images of {side}x{side} from {name}, {} steps; writes {}",
+        sampler.steps(),
+        out.display()
     ));
-
-    let clip = if args.no_clip { Clip::No } else { Clip::Yes };
-    let started = Instant::now();
-    let mut shown = Vec::new();
-    let mut raw = Vec::new();
-    for first in (0..args.n).step_by(args.batch) {
-        let n = args.batch.min(args.n - first);
-        let mut noise = SeededNoise::new(args.seed, first as u64);
-        let x = noise.start(
-            &[n, config.in_channels, config.image_size, config.image_size],
-            &stage.device,
-        )?;
-        let labels = labels(args, config, first, n);
-        let denoiser = unet.with(labels.as_deref(), None);
-        let denoiser: &dyn Denoiser = &denoiser;
-        let out = match args.sampler {
-            SamplerArg::Ddim => sample_ddim(
-                &diffusion,
-                denoiser,
-                &x,
-                &Ddim {
-                    eta: args.eta,
-                    clip,
-                    start,
-                },
-                &mut noise,
-                &mut |_| Ok(()),
-            )?,
-            SamplerArg::Ddpm => sample_ddpm(
-                &diffusion,
-                denoiser,
-                &x,
-                &Ancestral { clip, start },
-                &mut noise,
-                &mut |_| Ok(()),
-            )?,
+    let arrays = if args.npz { 2 } else { 1 };
+    space::warn(out, (arrays * 3 * n * side * side) as u64);
+    let there = sampler.fill(&mut outputs, n, args.batch)?;
+    if there < n {
+        let how = if args.overwrite {
+            " without --overwrite"
+        } else {
+            ""
         };
-        for (i, image) in to_images(&out)?.into_iter().enumerate() {
-            write_png(&args.out.join(format!("{:05}.png", first + i)), &image)?;
-            if shown.len() < 64 {
-                shown.push(image);
-            }
-        }
-        if args.npz {
-            append_truncated(&out, &mut raw)?;
-        }
-        let done = first + n;
-        let left = started
-            .elapsed()
-            .mul_f64((args.n - done) as f64 / done as f64);
-        console::note(&format!(
-            "{done}/{} images, {} left",
-            args.n,
-            console::duration(left)
-        ));
+        console::line(format_args!(
+            "interrupted; {there} of {n} images are there, the same command{how} goes on from here"
+        ))?;
+        return Ok(ExitCode::from(INTERRUPTED));
     }
-    let sheet = sheet_beside(&args.out);
-    write_png(
-        &sheet,
-        &contact_sheet(&shown, &format!("seed {}", args.seed)),
-    )?;
     if args.npz {
-        let side = config.image_size;
-        let path = args
-            .out
-            .join(format!("samples_{}x{side}x{side}x3.npz", args.n));
-        let array = sdft_npz::Array::u8(vec![args.n, side, side, 3], raw)?;
-        let npz = sdft_npz::encode_npz(&[("arr_0", &array)], false)?;
-        sdft_checkpoint::write_bytes_atomic(&path, &npz)?;
+        let path = write_array(&mut outputs, n, side)?;
         console::line(format_args!("array    {}", path.display()))?;
     }
-    console::line(format_args!("images   {}", args.out.display()))?;
-    console::line(format_args!("grid     {}", sheet.display()))?;
-    Ok(())
+    let shown = (0..n.min(SHOWN))
+        .map(|i| read(&outputs, i))
+        .collect::<Result<Vec<_>>>()?;
+    let share = sheet::share(shown.len(), n);
+    let share = |before, after| {
+        share
+            .as_ref()
+            .map_or(String::new(), |s| format!("{before}{s} images{after}"))
+    };
+    let title = format!("seed {}{}", args.seed, share(": ", ""));
+    let path = sheet::write(out, &contact_sheet(&shown, &title))?;
+    console::line(format_args!("images   {}", out.display()))?;
+    console::line(format_args!(
+        "grid     {}{}",
+        path.display(),
+        share(" (", ")")
+    ))?;
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Pixels as guided-diffusion's script stores them: truncated, `[n, h, w, 3]`.
-fn append_truncated(x: &Tensor, out: &mut Vec<u8>) -> Result<()> {
-    let (n, _, h, w) = x.dims4()?;
-    for i in 0..n {
-        out.extend(
-            from_unit_range_truncate(&x.get(i)?.flatten_all()?.to_vec1::<f32>()?, w, h)?.pixels,
-        );
+/// Plans are TOML, whose numbers end there.
+pub(crate) fn check_seed(seed: u64) -> Result<()> {
+    match i64::try_from(seed) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(usage(format!("--seed {seed}: expected 0 to {}", i64::MAX))),
     }
-    Ok(())
 }
 
-/// Labels of a class-conditional model; each depends on the seed and on the image's number only.
-fn labels(args: &SampleArgs, config: &AdmConfig, first: usize, n: usize) -> Option<Vec<u32>> {
-    if config.num_classes == 0 {
-        return None;
+fn read(outputs: &Outputs, number: usize) -> Result<Rgb8> {
+    Ok(decode_file(
+        &outputs.path(&file_name(number)),
+        &Limits::default(),
+    )?)
+}
+
+/// Writes guided-diffusion's array `[n, h, w, 3]` of the samples. Its pixels are those of the PNGs: guided-diffusion's script truncates
+/// where they round, and the same samples would have two distances to a set.
+fn write_array(outputs: &mut Outputs, n: usize, side: usize) -> Result<PathBuf> {
+    let name = format!("samples_{n}x{side}x{side}x3.npz");
+    let made_of = outputs.hash_of((0..n).map(file_name));
+    if !outputs.is_complete(&name, &made_of) {
+        let mut pixels = Vec::with_capacity(3 * n * side * side);
+        for i in 0..n {
+            pixels.extend(read(outputs, i)?.pixels);
+        }
+        let array = sdft_npz::Array::u8(vec![n, side, side, 3], pixels)?;
+        let npz = sdft_npz::encode_npz(&[("arr_0", &array)], false)?;
+        drop(array);
+        outputs.put(&name, &made_of, &npz)?;
     }
-    let draw = |i: usize| {
-        Draw::new(args.seed, Purpose::Sample, 1, i as u64).below(0, config.num_classes as u64)
-    };
-    let label = |i: usize| {
-        args.class
-            .unwrap_or_else(|| u32::try_from(draw(i)).unwrap_or(0))
-    };
-    Some((first..first + n).map(label).collect())
+    Ok(outputs.path(&name))
 }
 
 impl ModelArgs {
@@ -216,15 +177,9 @@ pub(crate) fn load_options(
     })
 }
 
-/// Fails unless a model makes images without labels.
-pub(crate) fn unconditional(name: &str, model: &LoadedModel) -> Result<()> {
+/// Fails unless a model makes RGB images.
+pub(crate) fn makes_images(name: &str, model: &LoadedModel) -> Result<()> {
     let config = &model.config;
-    if config.num_classes != 0 {
-        return Err(usage(format!(
-            "{name}: expected an unconditional model, found one of {} classes",
-            config.num_classes
-        )));
-    }
     if config.in_channels != 3 || ![3, 6].contains(&config.out_channels) {
         return Err(usage(format!(
             "{name}: expected a model from 3 channels to 3 or 6, found {} to {}",
@@ -234,107 +189,54 @@ pub(crate) fn unconditional(name: &str, model: &LoadedModel) -> Result<()> {
     Ok(())
 }
 
-/// The contact sheet of a folder stands beside it, so that the folder holds samples and nothing else.
-pub(crate) fn sheet_beside(folder: &Path) -> PathBuf {
-    let full = folder.canonicalize();
-    let full = full.as_deref().unwrap_or(folder);
-    match (full.parent(), full.file_name()) {
-        (Some(parent), Some(name)) => {
-            let sheet = format!("{}-grid.png", name.to_string_lossy());
-            match folder.parent() {
-                // The path as the user wrote it, where that has a last part.
-                Some(written) if folder.file_name().is_some() => written.join(sheet),
-                _ => parent.join(sheet),
-            }
-        }
-        _ => folder.join("grid.png"),
+/// Fails unless a model makes RGB images without labels.
+pub(crate) fn unconditional(name: &str, model: &LoadedModel) -> Result<()> {
+    if model.config.num_classes != 0 {
+        return Err(usage(format!(
+            "{name}: expected an unconditional model, found one of {} classes",
+            model.config.num_classes
+        )));
     }
+    makes_images(name, model)
 }
 
-/// Draws as the paper does: 40 steps of deterministic DDIM.
-pub(crate) struct PaperSampler {
-    diffusion: Diffusion,
-    unet: Unet,
-    stage: Stage,
-    image: [usize; 3],
-}
-
-impl PaperSampler {
-    pub(crate) fn new(model: &LoadedModel) -> Result<Self> {
-        let config = &model.config;
-        let stage = Stage::open(Precision::Auto)?;
-        Ok(Self {
-            diffusion: model
-                .process
-                .diffusion(config.learns_variance(), &"ddim40".parse()?)?,
-            unet: stage.unet(model)?,
-            stage,
-            image: [config.in_channels, config.image_size, config.image_size],
-        })
-    }
-
-    /// Samples `first .. first + n` of a seed; each is the same in any company.
-    pub(crate) fn draw(&self, seed: u64, first: usize, n: usize) -> Result<Tensor> {
-        let [c, h, w] = self.image;
-        let mut noise = SeededNoise::new(seed, first as u64);
-        let x = noise.start(&[n, c, h, w], &self.stage.device)?;
-        Ok(sample_ddim(
-            &self.diffusion,
-            &self.unet,
-            &x,
-            &Ddim::default(),
-            &mut noise,
-            &mut |_| Ok(()),
-        )?)
-    }
-}
-
-/// The paper's samples of a model into `folder`; those that are there already are kept.
-pub(crate) fn write_samples(model: &LoadedModel, folder: &Path, n: usize, seed: u64) -> Result<()> {
-    let sampler = PaperSampler::new(model)?;
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    // A hidden file says whose samples these are: those of another model must not be taken for them.
-    let made_by = format!("model {}, ddim40, seed {seed}\n", model.sha256);
-    let label = folder.join(".made-by");
-    match std::fs::read_to_string(&label) {
-        Ok(found) if found == made_by => {}
-        Ok(found) => anyhow::bail!(
-            "{}: these samples were made by {}, expected {}; move them away, or name another --out",
-            folder.display(),
-            found.trim(),
-            made_by.trim()
-        ),
-        Err(_) => sdft_checkpoint::write_bytes_atomic(&label, made_by.as_bytes())?,
-    }
-    let file = |i: usize| folder.join(format!("{i:05}.png"));
-    let missing: Vec<usize> = (0..n).filter(|&i| !file(i).is_file()).collect();
-    for (done, &first) in missing.iter().enumerate() {
-        let out = sampler.draw(seed, first, 1)?;
-        for image in to_images(&out)? {
-            write_png(&file(first), &image)?;
-        }
-        if (done + 1) % 100 == 0 || done + 1 == missing.len() {
-            let here = n - missing.len() + done + 1;
-            console::note(&format!("{}: {here}/{n} images", folder.display()));
-        }
-    }
-    Ok(())
+/// The paper's samples of a model into `folder`; those that are there already are kept. False if the user asked for an end.
+pub(crate) fn write_samples(
+    model: &LoadedModel,
+    name: &str,
+    folder: &Path,
+    n: usize,
+    seed: u64,
+) -> Result<bool> {
+    listen();
+    unconditional(name, model)?;
+    let sampler = Sampler::new(SamplePlan::paper(model, name, seed)?, model)?;
+    let mut outputs = Outputs::open(folder, &sampler.plan, Overwrite::Never)?;
+    let side = sampler.plan.image_size;
+    space::warn(folder, (3 * n * side * side) as u64);
+    console::note(&format!(
+        "{n} samples of {name}; writes {}",
+        folder.display()
+    ));
+    Ok(sampler.fill(&mut outputs, n, usual_batch(side))? == n)
 }
 
 /// Images of an earlier, larger set would be taken for part of this one.
 fn refuse_leftovers(dir: &Path, n: usize) -> Result<()> {
+    let mut largest = 0;
     for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
         let name = entry?.file_name();
         let number = name
             .to_str()
             .and_then(|name| name.strip_suffix(".png")?.parse::<usize>().ok());
-        if number.is_some_and(|number| number >= n) {
-            let found = name.to_string_lossy();
-            return Err(usage(format!(
-                "--out {}: {found} there is from a larger set and would be taken for part of this one; empty the folder or name another",
-                dir.display()
-            )));
-        }
+        largest = largest.max(number.map_or(0, |number| number.saturating_add(1)));
+    }
+    if largest > n {
+        return Err(usage(format!(
+            "--out {}: there are images up to {} of a larger set, which would be taken for part of this one; draw as many with -n {largest}, or name another folder",
+            dir.display(),
+            file_name(largest - 1)
+        )));
     }
     Ok(())
 }

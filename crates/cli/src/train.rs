@@ -1,14 +1,14 @@
 use crate::args::TrainArgs;
 use crate::console::{self, Console, duration, size};
 use crate::device::{asked, device, settled, world};
-use crate::estimate::{Estimate, estimate, memory_of};
+use crate::estimate::{Estimate, disk, estimate, memory_of};
 use crate::model::{lasting_model_file, model_file};
 use crate::runs::{
     STOP, changed, conclude, list, listen, make_whole, moved, new_root, note_changed_rate,
     same_images,
 };
 use crate::weights::Weights;
-use crate::{assets, config, crew, judge, usage};
+use crate::{assets, config, crew, judge, space, usage};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use sdft_data::{Digits, DigitsSource, FolderSource, ImageSource, Style};
@@ -167,6 +167,14 @@ impl Job {
         })
     }
 
+    /// The folder of the run.
+    fn root(&self) -> &Path {
+        match &self.place {
+            Place::New(root) => root,
+            Place::Old(folder) => folder.root(),
+        }
+    }
+
     /// The plan, and what it will take.
     fn describe(&self) -> Result<()> {
         let text = toml::to_string(&self.plan).context("the plan cannot be written")?;
@@ -202,10 +210,11 @@ impl Job {
             console::note(&format!("warning: {problem}"));
         }
         console::line(format_args!(
-            "# disk    about {} ({} a checkpoint, {} kept)",
+            "# disk    about {} ({} a checkpoint, {} kept){}",
             size(disk),
             size(checkpoint),
-            self.plan.output.keep
+            self.plan.output.keep,
+            space::compared(self.root(), disk)
         ))?;
         if let Place::New(root) = &self.place {
             console::line(format_args!("# writes  {}", root.display()))?;
@@ -231,14 +240,17 @@ impl Job {
         if device.is_cpu() {
             memory_of(&plan)?.check().map_err(usage)?;
         }
-        let folder = match place {
-            Place::New(root) => RunFolder::create(&root, &plan)?,
+        let (checkpoint, all) = disk(&plan);
+        let (folder, needed) = match place {
+            Place::New(root) => (RunFolder::create(&root, &plan)?, all),
+            // The other checkpoints are there.
             Place::Old(folder) => {
                 folder.write_plan(&plan)?;
-                folder
+                (folder, checkpoint)
             }
         };
         let root = folder.root().to_owned();
+        space::warn(&root, needed);
         for warning in plan.warnings() {
             console::note(&format!("warning: {warning}"));
         }

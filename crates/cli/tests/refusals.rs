@@ -3,10 +3,10 @@
 mod common;
 
 use candle_core::Device;
-use common::{SHORT, assert_same, files, place_with_inputs, translate};
-use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Pool, Unet};
+use common::{SHORT, assert_same, files, place_with_inputs, small, translate, unet};
+use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Pool};
 use sdft_checkpoint::write_safetensors;
-use sdft_models::{Process, encoder_metadata, save_unet};
+use sdft_models::{Process, encoder_metadata};
 use sdft_nn::Params;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -160,35 +160,6 @@ fn what_cannot_be_is_said_before_anything_is_written() {
     // Even the example says what is wrong before it trains anything.
     place.run(&["translate", "--t0", "2"]).fails(2, &["--t0 2"]);
     assert!(!place.path("runs/translate-example").exists());
-}
-
-fn small() -> AdmConfig {
-    AdmConfig {
-        image_size: 16,
-        out_channels: 3,
-        model_channels: 8,
-        channel_mult: vec![1.0, 2.0],
-        attention_resolutions: vec![2],
-        num_head_channels: 8,
-        norm_groups: 4,
-        ..AdmConfig::default()
-    }
-}
-
-/// A small U-Net that has not learned anything.
-fn unet(path: &Path, change: fn(&mut AdmConfig)) {
-    let mut config = small();
-    change(&mut config);
-    let params = Params::init(&Unet::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
-    save_unet(
-        path,
-        &config,
-        &Process::default(),
-        &params,
-        &BTreeMap::new(),
-        None,
-    )
-    .unwrap();
 }
 
 /// A small classifier that has not learned anything.

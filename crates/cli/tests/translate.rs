@@ -36,7 +36,7 @@ fn a_folder_is_translated_under_its_names_and_later_only_where_something_changed
         "t0 = 0.5",
         "steps = \"ddim10\"",
         "seed = 0",
-        "model_sha256",
+        "network_sha256",
     ] {
         assert!(plan.contains(line), "{line}: {plan}");
     }

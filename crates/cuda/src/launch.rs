@@ -1,5 +1,6 @@
 //! Kernels: compiled once per GPU, launched on the device's stream.
 
+use crate::kept::{keep, whole};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaModule, LaunchConfig, PushKernelArg,
 };
@@ -9,7 +10,7 @@ use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{DType, Error, Result};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A file of kernels.
@@ -176,7 +177,7 @@ fn compile(device: &CudaDevice, file: File) -> Result<Arc<CudaModule>> {
     let kept = kept_file(&source, (major, minor));
     if let Some(ptx) = kept
         .as_ref()
-        .and_then(|path| std::fs::read_to_string(path).ok())
+        .and_then(|path| whole(&std::fs::read_to_string(path).ok()?))
         && let Ok(module) = context.load_module(Ptx::from_src(ptx))
     {
         return Ok(module);
@@ -216,13 +217,4 @@ fn nvrtc_version() -> Option<(i32, i32)> {
     // SAFETY: two numbers are written.
     let status = unsafe { nvrtcVersion(&raw mut major, &raw mut minor) };
     (status == nvrtcResult::NVRTC_SUCCESS).then_some((major, minor))
-}
-
-/// Written aside and renamed, so that no other process reads half of it.
-fn keep(path: &Path, text: &str) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&aside, text)?;
-    std::fs::rename(&aside, path)
 }

@@ -49,6 +49,9 @@ mod conv;
 mod cudnn;
 #[cfg(feature = "cuda")]
 mod gemm;
+// Its tests need no GPU.
+#[cfg(any(feature = "cuda", test))]
+mod kept;
 #[cfg(feature = "cuda")]
 mod launch;
 #[cfg(feature = "cuda")]

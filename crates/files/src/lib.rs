@@ -19,5 +19,5 @@ mod temporary;
 mod write;
 
 pub use read::{guarded, kind_of, open_regular, read_regular, read_text};
-pub use temporary::{is_temporary, sweep, temporary_path};
+pub use temporary::{is_temporary, sweep, sweep_older, temporary_path};
 pub use write::{Flush, open_append, parent_of, sync_dir, write_atomic, write_atomic_with};

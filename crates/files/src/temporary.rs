@@ -4,7 +4,7 @@ use crate::parent_of;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, process};
 
 const PREFIX: &str = ".sdft-";
@@ -64,10 +64,25 @@ pub fn is_temporary(name: &str) -> bool {
 /// # Errors
 /// The folder cannot be read, or an entry cannot be removed.
 pub fn sweep(folder: &Path) -> io::Result<usize> {
+    sweep_where(folder, |_| true)
+}
+
+/// Like [`sweep`], for a folder that several processes write to: only what has not been written to for `age`.
+///
+/// # Errors
+/// As [`sweep`].
+pub fn sweep_older(folder: &Path, age: Duration) -> io::Result<usize> {
+    sweep_where(folder, |entry| {
+        let modified = entry.metadata().and_then(|found| found.modified());
+        modified.is_ok_and(|time| time.elapsed().is_ok_and(|elapsed| elapsed >= age))
+    })
+}
+
+fn sweep_where(folder: &Path, goes: impl Fn(&fs::DirEntry) -> bool) -> io::Result<usize> {
     let mut removed = 0;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if !is_temporary(&entry.file_name().to_string_lossy()) {
+        if !is_temporary(&entry.file_name().to_string_lossy()) || !goes(&entry) {
             continue;
         }
         if entry.file_type()?.is_dir() {
@@ -136,6 +151,18 @@ mod tests {
         assert_eq!(sweep(folder.path()).unwrap(), 2);
         assert!(at("kept.tmp").exists());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn in_a_shared_folder_what_is_being_written_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let hour = Duration::from_secs(3600);
+        let file = |name: &str| fs::File::create(folder.path().join(name)).unwrap();
+        file(".sdft-1-2-3.tmp");
+        let old = file(".sdft-1-2-4.tmp");
+        old.set_modified(SystemTime::now() - 2 * hour).unwrap();
+        assert_eq!(sweep_older(folder.path(), hour).unwrap(), 1);
+        assert!(folder.path().join(".sdft-1-2-3.tmp").exists());
     }
 
     #[cfg(unix)]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use sdft_assets::{HubCache, HubFile};
+use sdft_files::{temporary_path, write_atomic};
 
 use crate::{
     digest::Hash,
@@ -77,7 +78,7 @@ impl Place {
         file.sync_all().map_err(io(&self.part))?;
         fs::rename(&self.part, &self.blob).map_err(io(&self.blob))?;
         // Not every file system can synchronise a folder; the bytes are safe by now.
-        let _ = sdft_checkpoint::sync_dir(&self.repository.join("blobs"));
+        let _ = sdft_files::sync_dir(&self.repository.join("blobs"));
         Ok(())
     }
 
@@ -86,24 +87,19 @@ impl Place {
         make_parent(&self.snapshot)?;
         if !is_link_to(&self.snapshot, &self.blob) {
             // A link to another blob, or a broken one, or an earlier copy.
-            let aside = self.snapshot.with_file_name(format!(
-                ".{}.{}.aside",
-                self.snapshot
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy(),
-                std::process::id()
-            ));
-            let _ = fs::remove_file(&aside);
-            link(&self.blob, &aside, &self.snapshot).map_err(io(&self.snapshot))?;
-            fs::rename(&aside, &self.snapshot).map_err(io(&self.snapshot))?;
+            let aside = temporary_path(&self.snapshot).map_err(io(&self.snapshot))?;
+            let placed = link(&self.blob, &aside, &self.snapshot)
+                .and_then(|()| fs::rename(&aside, &self.snapshot));
+            if placed.is_err() {
+                // The first error is the one worth telling.
+                let _ = fs::remove_file(&aside);
+            }
+            placed.map_err(io(&self.snapshot))?;
         }
         if let Some((note, commit)) = &self.note {
             make_parent(note)?;
             if fs::read_to_string(note).ok().as_deref() != Some(commit) {
-                let aside = note.with_extension(format!("{}.aside", std::process::id()));
-                fs::write(&aside, commit).map_err(io(&aside))?;
-                fs::rename(&aside, note).map_err(io(note))?;
+                write_atomic(note, commit.as_bytes()).map_err(io(note))?;
             }
         }
         Ok(())

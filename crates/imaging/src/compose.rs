@@ -52,7 +52,63 @@ pub fn enlarge(image: &Rgb8, factor: usize) -> Rgb8 {
     }
 }
 
-/// The pictures beside each other, tops aligned, `gap` pixels of `background` between them (source beside target).
+/// Small pictures are enlarged to about this many pixels.
+const SHOWN: usize = 64;
+/// Grey between pictures and behind letters.
+const GAP: [u8; 3] = [24, 24, 24];
+const LETTERS: [u8; 3] = [230, 230, 230];
+
+/// The pictures row by row in `columns` columns, small ones enlarged, under a label for each column and a title.
+///
+/// Labels are repeated from the first where there are more columns; none at all leave the line out. A column is as wide as its label
+/// needs. `columns` of 0 is read as 1.
+#[must_use]
+pub fn contact_sheet<S: AsRef<str>>(
+    images: &[Rgb8],
+    columns: usize,
+    labels: &[S],
+    title: &str,
+) -> Rgb8 {
+    const PAD: usize = 2;
+    let factor = images
+        .first()
+        .map_or(1, |image| (SHOWN / image.width.max(1)).max(1));
+    let mut cells: Vec<Rgb8> = images.iter().map(|image| enlarge(image, factor)).collect();
+    if labels.is_empty() || cells.is_empty() {
+        return titled(&grid(&cells, columns, PAD, GAP), title);
+    }
+    let columns = columns.clamp(1, cells.len());
+    let used: Vec<&str> = (0..columns)
+        .map(|column| labels[column % labels.len()].as_ref())
+        .collect();
+    let widest = |scale| used.iter().map(|label| text_size(label, scale).0).max();
+    let cell = cells.iter().map(|cell| cell.width).max().unwrap_or(1);
+    // Large letters where they fit.
+    let scale = if widest(2) <= Some(cell) { 2 } else { 1 };
+    let width = cell.max(widest(scale).unwrap_or(0));
+    let mut line = Vec::with_capacity(columns);
+    for label in used {
+        let mut strip = Rgb8::filled(width, text_size("", scale).1, GAP);
+        draw_text(&mut strip, 0, 0, label, scale, LETTERS);
+        line.push(strip);
+    }
+    // The same widths in both grids.
+    for cell in cells.iter_mut().filter(|cell| cell.width < width) {
+        let mut wide = Rgb8::filled(width, cell.height, GAP);
+        wide.paste(cell, 0, 0);
+        *cell = wide;
+    }
+    let (line, body) = (
+        grid(&line, columns, PAD, GAP),
+        grid(&cells, columns, PAD, GAP),
+    );
+    let mut sheet = Rgb8::filled(body.width, line.height + body.height, GAP);
+    sheet.paste(&line, 0, 0);
+    sheet.paste(&body, 0, line.height);
+    titled(&sheet, title)
+}
+
+/// The pictures next to each other, tops aligned, `gap` pixels of `background` between them (source beside target).
 ///
 /// No pictures at all give one pixel of background.
 #[must_use]
@@ -75,14 +131,12 @@ pub fn side_by_side(images: &[Rgb8], gap: usize, background: [u8; 3]) -> Rgb8 {
 pub fn titled(image: &Rgb8, title: &str) -> Rgb8 {
     const SCALE: usize = 2;
     const MARGIN: usize = 4;
-    const LETTERS: [u8; 3] = [230, 230, 230];
-    const STRIP: [u8; 3] = [24, 24, 24];
     let (text_width, text_height) = text_size(title, SCALE);
     let strip = text_height + 2 * MARGIN;
     let mut sheet = Rgb8::filled(
         image.width.max(text_width + 2 * MARGIN),
         strip + image.height,
-        STRIP,
+        GAP,
     );
     draw_text(&mut sheet, MARGIN, MARGIN, title, SCALE, LETTERS);
     sheet.paste(image, 0, strip);
@@ -138,10 +192,33 @@ mod tests {
     }
 
     #[test]
-    fn two_sheets_stand_beside_each_other() {
+    fn sheets_stand_next_to_each_other() {
         let sheet = side_by_side(&[dot(8), Rgb8::filled(1, 2, [9; 3]), dot(7)], 1, BACK);
         assert_eq!(reds(&sheet), [8, 1, 9, 1, 7, 1, 1, 9, 1, 1]);
         assert_eq!(side_by_side(&[], 4, BACK), Rgb8::filled(1, 1, BACK));
+    }
+
+    #[test]
+    fn every_column_of_a_sheet_has_its_label_above_it() {
+        let letters = |sheet: &Rgb8, x: usize, width: usize| {
+            // Below the title of 22 rows, above the pictures.
+            let line = sheet.crop(x, 22, width, 11).unwrap();
+            line.pixels.iter().filter(|&&v| v == LETTERS[0]).count()
+        };
+        let cell = Rgb8::filled(64, 64, [90; 3]);
+        let cells = vec![cell.clone(); 6];
+        let sheet = contact_sheet(&cells, 4, &["in", "a longer label"], "t");
+        // The second label needs 14 x 6 - 1 pixels in small letters, and every column is as wide.
+        assert_eq!(sheet.width, 4 * (83 + 2) + 2);
+        let counts: Vec<usize> = (0..4).map(|c| letters(&sheet, 2 + 85 * c, 83)).collect();
+        assert!(counts[0] > 0 && counts[1] > counts[0], "{counts:?}");
+        assert_eq!(counts[..2], counts[2..]);
+        let plain = contact_sheet(&cells, 4, &[""; 0], "t");
+        assert_eq!(plain.width, 4 * 66 + 2);
+        assert_eq!(contact_sheet(&[], 0, &["in"], "t").height, 22 + 1);
+        // Small pictures are enlarged.
+        let small = vec![Rgb8::filled(16, 16, [90; 3]); 2];
+        assert_eq!(contact_sheet(&small, 2, &[""; 0], "").width, 2 * 66 + 2);
     }
 
     #[test]

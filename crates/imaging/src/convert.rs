@@ -1,6 +1,6 @@
 //! Between 8-bit pixels and f32 in [-1, 1]; these conversions exist here and nowhere else.
 
-use crate::{Result, Rgb8, rgb8::check_length};
+use crate::{ImagingError, Result, Rgb8, rgb8::check_length};
 
 /// The picture as f32, channels first: `v / 127.5 - 1`.
 ///
@@ -27,7 +27,8 @@ pub fn to_unit_range(image: &Rgb8) -> Vec<f32> {
 /// ```text
 /// floor(255 * (clamp(x, -1, 1) + 1) / 2 + 0.5)
 /// ```
-/// It takes every picture through [`to_unit_range`] and back unchanged. A value that is not a number becomes 0.
+/// It takes every picture through [`to_unit_range`] and back unchanged. Every picture of the program goes out through here: files, arrays
+/// and what networks measure have the same pixels.
 ///
 /// # Shapes
 /// - `x`: `[3, height, width]`
@@ -35,31 +36,19 @@ pub fn to_unit_range(image: &Rgb8) -> Vec<f32> {
 /// - `x` in [-1, 1]; what lies outside is clamped
 /// # Errors
 /// - `x` has another length, or a side is 0
+/// - a value is NaN or infinite
 pub fn from_unit_range_round(x: &[f32], width: usize, height: usize) -> Result<Rgb8> {
     check_length("from_unit_range_round", width, height, x.len())?;
+    let found = x.iter().filter(|v| !v.is_finite()).count();
+    if found > 0 {
+        return Err(ImagingError::NotFinite {
+            found,
+            values: x.len(),
+        });
+    }
     Ok(interleave(x, width, height, |v| {
-        // `as u8` rounds towards zero, saturates and turns NaN into 0.
+        // `as u8` rounds towards zero.
         ((v.clamp(-1.0, 1.0) + 1.0) / 2.0 * 255.0 + 0.5) as u8
-    }))
-}
-
-/// The picture as guided-diffusion's sampling script stores it in its npz: truncated to the level below.
-///
-/// ```text
-/// truncate(clamp((x + 1) * 127.5, 0, 255))
-/// ```
-/// A value that is not a number becomes 0.
-///
-/// # Shapes
-/// - `x`: `[3, height, width]`
-/// # Units
-/// - `x` in [-1, 1]; what lies outside is clamped
-/// # Errors
-/// - `x` has another length, or a side is 0
-pub fn from_unit_range_truncate(x: &[f32], width: usize, height: usize) -> Result<Rgb8> {
-    check_length("from_unit_range_truncate", width, height, x.len())?;
-    Ok(interleave(x, width, height, |v| {
-        ((v + 1.0) * 127.5).clamp(0.0, 255.0) as u8
     }))
 }
 
@@ -103,37 +92,27 @@ mod tests {
     }
 
     #[test]
-    fn files_round_where_the_array_form_truncates() {
-        // 0 lies at 127.5 levels and 0.99 at 253.7.
-        let x = [0.0, 0.99, -0.99];
-        assert_eq!(
-            from_unit_range_round(&x, 1, 1).unwrap().pixels,
-            [128, 254, 1]
-        );
-        assert_eq!(
-            from_unit_range_truncate(&x, 1, 1).unwrap().pixels,
-            [127, 253, 1]
-        );
+    fn values_are_rounded_to_the_nearest_level_and_clamped() {
+        // 0 lies at 127.5 levels, 0.99 at 253.7 and -0.99 at 1.3.
+        let pixels = |x: [f32; 3]| from_unit_range_round(&x, 1, 1).unwrap().pixels;
+        assert_eq!(pixels([0.0, 0.99, -0.99]), [128, 254, 1]);
+        assert_eq!(pixels([7.0, -7.0, 1e30]), [255, 0, 255]);
     }
 
     #[test]
-    fn values_outside_the_range_are_clamped() {
-        let x = [7.0, f32::NEG_INFINITY, f32::NAN];
-        assert_eq!(from_unit_range_round(&x, 1, 1).unwrap().pixels, [255, 0, 0]);
-        assert_eq!(
-            from_unit_range_truncate(&x, 1, 1).unwrap().pixels,
-            [255, 0, 0]
-        );
+    fn values_that_are_not_finite_are_counted_and_never_become_a_picture() {
+        let x = [f32::NAN, 0.5, f32::NEG_INFINITY];
+        let message = from_unit_range_round(&x, 1, 1).unwrap_err().to_string();
+        assert_eq!(message, "2 of 3 values are NaN or infinite");
     }
 
     #[test]
     fn a_wrong_length_is_refused() {
-        for convert in [from_unit_range_round, from_unit_range_truncate] {
-            let message = convert(&[0.0; 11], 2, 2).unwrap_err().to_string();
-            assert!(
-                message.contains("12") && message.contains("11"),
-                "{message}"
-            );
-        }
+        let error = from_unit_range_round(&[0.0; 11], 2, 2).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("12") && message.contains("11"),
+            "{message}"
+        );
     }
 }

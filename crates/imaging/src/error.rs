@@ -85,6 +85,14 @@ pub enum ImagingError {
         /// The length of the buffer.
         found: usize,
     },
+    /// Values that no picture can show.
+    #[error("{found} of {values} values are NaN or infinite")]
+    NotFinite {
+        /// How many are NaN or infinite.
+        found: usize,
+        /// How many there are in all.
+        values: usize,
+    },
     /// A picture without any pixel.
     #[error("{what}: expected at least one pixel in each direction, found {width}x{height}")]
     NoPixels {

@@ -1,13 +1,6 @@
-//! PNG out: as bytes, and as a file that is either whole or not there.
+//! PNG out: as bytes, as a file that is either whole or not there, and with a note in it.
 
-use std::{
-    ffi::OsString,
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::path::Path;
 
 use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
 
@@ -35,70 +28,57 @@ pub fn encode_png(image: &Rgb8) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes the picture to `path` as PNG, replacing a file that is there.
-///
-/// It is written aside in the same folder, synchronised and renamed: a reader, a crash or a full disk never leaves half a picture.
+/// Writes the picture to `path` as PNG, replacing a file that is there. A reader, a crash or a full disk never finds half a picture.
 ///
 /// # Errors
 /// - the folder is missing or not writable, or the disk is full (the message names `path`; nothing is left behind)
 /// - the fields of `image` contradict each other
 pub fn write_png(path: &Path, image: &Rgb8) -> Result<()> {
     let bytes = encode_png(image)?;
-    replace(path, &bytes).map_err(|source| ImagingError::Write {
+    sdft_files::write_atomic(path, &bytes).map_err(|source| ImagingError::Write {
         path: path.to_owned(),
         source,
     })
 }
 
-/// Puts `bytes` at `path` in one step.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let aside = aside(path)?;
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&aside)
-        .and_then(|file| fill(file, bytes))
-        .and_then(|()| fs::rename(&aside, path));
-    if written.is_err() {
-        // The first error is the one worth telling.
-        let _ = fs::remove_file(&aside);
-        return written;
-    }
-    // Not every file system can synchronise a folder; the picture itself is safe by now.
-    if let Some(folder) = aside.parent() {
-        let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    }
-    Ok(())
-}
+/// Signature and header of a PNG file; further chunks follow.
+const HEADER: usize = 8 + 25;
 
-/// Writes and synchronises.
-fn fill(mut file: File, bytes: &[u8]) -> io::Result<()> {
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-/// A name next to `path` that no other writer of this or another process uses.
-fn aside(path: &Path) -> io::Result<PathBuf> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-    hidden.push(format!(".{}-{n}.tmp", process::id()));
-    // A bare file name has the empty parent, which stands for the current folder.
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
+/// The PNG file with a line of text in it (a `tEXt` chunk), which viewers do not draw. What is no PNG comes back as it is.
+#[must_use]
+pub fn annotate_png(png: &[u8], keyword: &str, text: &str) -> Vec<u8> {
+    let Some((header, rest)) = png.split_at_checked(HEADER) else {
+        return png.to_vec();
     };
-    Ok(folder.join(hidden))
+    let content = [b"tEXt", keyword.as_bytes(), &[0], text.as_bytes()].concat();
+    let length = u32::try_from(content.len() - 4).unwrap_or(u32::MAX);
+    let checksum = crc32fast::hash(&content).to_be_bytes();
+    [header, &length.to_be_bytes(), &content, &checksum, rest].concat()
+}
+
+/// The text that [`annotate_png`] put into a PNG file under a keyword; none without one.
+#[must_use]
+pub fn png_annotation(png: &[u8], keyword: &str) -> Option<String> {
+    let mut rest = png.strip_prefix(b"\x89PNG\r\n\x1a\n")?;
+    loop {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        let (chunk, after) = after.split_at_checked(length.checked_add(4)?)?;
+        if let Some(text) = chunk.strip_prefix(b"tEXt")
+            && let Some(text) = text.strip_prefix(keyword.as_bytes())
+            && let Some(text) = text.strip_prefix(&[0])
+        {
+            return String::from_utf8(text.to_vec()).ok();
+        }
+        rest = after.get(4..)?;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Limits, decode_bytes, decode_file};
+    use std::fs;
 
     fn picture() -> Rgb8 {
         Rgb8::new(5, 7, (0..105).collect()).unwrap()
@@ -152,11 +132,21 @@ mod tests {
         ));
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
-    fn a_full_disk_is_an_error() {
-        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let error = fill(full, b"picture").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    fn a_note_is_found_again_and_changes_no_pixel() {
+        let plain = encode_png(&picture()).unwrap();
+        let noted = annotate_png(&plain, "Software", "a test");
+        assert_eq!(decode_bytes(&noted, &Limits::default()).unwrap(), picture());
+        assert_eq!(
+            png_annotation(&noted, "Software").as_deref(),
+            Some("a test")
+        );
+        assert_eq!(png_annotation(&noted, "Soft"), None);
+        assert_eq!(png_annotation(&plain, "Software"), None);
+        for cut in 0..noted.len() {
+            // Whatever is cut off, nothing panics.
+            let _ = png_annotation(&noted[..cut], "Other");
+        }
+        assert_eq!(annotate_png(b"GIF", "a", "b"), b"GIF");
     }
 }

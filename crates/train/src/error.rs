@@ -52,6 +52,16 @@ pub enum TrainError {
     /// Images.
     #[error(transparent)]
     Data(#[from] sdft_data::DataError),
+    /// A generated image that cannot be shown.
+    #[error("image {number} of {n}: {source}")]
+    Image {
+        /// Which, counted from 1.
+        number: usize,
+        /// Of how many.
+        n: usize,
+        /// Why.
+        source: sdft_imaging::ImagingError,
+    },
     /// A picture.
     #[error(transparent)]
     Picture(#[from] sdft_imaging::ImagingError),
@@ -118,7 +128,7 @@ impl From<sdft_eval::EvalError> for TrainError {
 }
 
 /// The result of this crate's functions.
-pub type Result<T> = std::result::Result<T, TrainError>;
+pub type Result<T, E = TrainError> = std::result::Result<T, E>;
 
 /// Adds the file and the action to an error of the system.
 pub(crate) trait Context<T> {

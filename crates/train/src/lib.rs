@@ -44,7 +44,7 @@ pub use crate::{
         Accumulate, AuxSampling, BestBy, DataPlan, DistillSampling, EvalPlan, LoopPlan, LossPlan,
         LrSchedule, Method, OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError, Precision,
     },
-    preview::{contact_sheet, sheet, to_images, to_tensor},
+    preview::{contact_sheet, sheet, to_images, to_pictures, to_tensor},
     run::{Setup, run},
 };
 

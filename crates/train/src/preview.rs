@@ -1,11 +1,11 @@
 //! Sample grids from fixed noise, the source model's beside the target's.
 
-use crate::error::Result;
+use crate::error::{Result, TrainError};
 use crate::plan::Plan;
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Unet;
 use sdft_diffusion::{Denoiser, Diffusion};
-use sdft_imaging::Rgb8;
+use sdft_imaging::{ImagingError, Rgb8};
 use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_samplers::{Ddim, SeededNoise, sample_ddim, seeded_normal};
@@ -15,8 +15,6 @@ use std::path::Path;
 const PROBES: usize = 4;
 /// From this mean difference of pixels on, of 255 levels, it is something else.
 const VISIBLE: f64 = 12.0;
-/// Small images are enlarged to about this many pixels.
-const SHOWN: usize = 64;
 /// Grey between images.
 const GAP: [u8; 3] = [24, 24, 24];
 
@@ -136,14 +134,31 @@ pub(crate) fn sample_images(
 /// Pictures of `[N, 3, H, W]` in [-1, 1].
 ///
 /// # Errors
-/// A shape other than that; when the device fails.
+/// An image with a value that is NaN or infinite; a shape other than that; when the device fails.
 pub fn to_images(x: &Tensor) -> Result<Vec<Rgb8>> {
+    let all = to_pictures(x)?;
+    let n = all.len();
+    let named = all.into_iter().enumerate().map(|(i, image)| {
+        image.map_err(|source| TrainError::Image {
+            number: i + 1,
+            n,
+            source,
+        })
+    });
+    named.collect()
+}
+
+/// Like [`to_images`], with an error of its own for each image that cannot be shown.
+///
+/// # Errors
+/// When the device fails.
+pub fn to_pictures(x: &Tensor) -> Result<Vec<Result<Rgb8, ImagingError>>> {
     let (n, _, h, w) = x.dims4()?;
     let x = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
     let mut images = Vec::with_capacity(n);
     for i in 0..n {
         let pixels = x.get(i)?.flatten_all()?.to_vec1::<f32>()?;
-        images.push(sdft_imaging::from_unit_range_round(&pixels, w, h)?);
+        images.push(sdft_imaging::from_unit_range_round(&pixels, w, h));
     }
     Ok(images)
 }
@@ -175,14 +190,7 @@ pub fn contact_sheet(images: &[Rgb8], title: &str) -> Rgb8 {
 
 /// Images row by row under a title, small ones enlarged.
 pub fn sheet(images: &[Rgb8], columns: usize, title: &str) -> Rgb8 {
-    let factor = images
-        .first()
-        .map_or(1, |image| (SHOWN / image.width.max(1)).max(1));
-    let large: Vec<Rgb8> = images
-        .iter()
-        .map(|image| sdft_imaging::enlarge(image, factor))
-        .collect();
-    sdft_imaging::titled(&sdft_imaging::grid(&large, columns, 2, GAP), title)
+    sdft_imaging::contact_sheet::<&str>(images, columns, &[], title)
 }
 
 #[cfg(test)]
@@ -247,5 +255,19 @@ mod tests {
         let grey = |level| vec![Rgb8::filled(2, 2, [level; 3])];
         assert_eq!(mean_difference(&grey(10), &grey(13)), 3.0);
         assert_eq!(mean_difference(&[], &[]), 0.0);
+    }
+
+    #[test]
+    fn an_image_that_is_not_finite_is_named_and_the_others_are_kept() {
+        let mut values = vec![0.5f32; 3 * 12];
+        values[12 + 7] = f32::NAN;
+        let x = Tensor::from_vec(values, (3, 3, 2, 2), &Device::Cpu).unwrap();
+        let each = to_pictures(&x).unwrap();
+        let good: Vec<bool> = each.iter().map(std::result::Result::is_ok).collect();
+        assert_eq!(good, [true, false, true]);
+        assert_eq!(
+            to_images(&x).unwrap_err().to_string(),
+            "image 2 of 3: 1 of 12 values are NaN or infinite"
+        );
     }
 }

@@ -178,6 +178,20 @@ impl FineTuning<'_> {
         }
         Ok(path)
     }
+
+    /// What to say of samples that cannot be shown. They are no reason to end a run whose weights are finite.
+    fn without_images(&self, step: u64, error: TrainError) -> Result<String> {
+        let updater = &self.learner.updater;
+        let mut names = not_finite(updater.averaged()?.iter())?;
+        if names.is_empty() {
+            names = not_finite(updater.raw().iter())?;
+        }
+        if names.is_empty() {
+            Ok(format!("step {step}: no picture of the samples: {error}"))
+        } else {
+            Err(TrainError::NotFinite { step, names })
+        }
+    }
 }
 
 impl Task for FineTuning<'_> {
@@ -213,7 +227,13 @@ impl Task for FineTuning<'_> {
         if is_exhausted(position, self.plan) && position.step < self.plan.steps.steps {
             watcher.note(&exhausted(position));
         }
-        self.preview = Some(Preview::new(self.plan, self.learner.source(), self.device)?);
+        let preview = Preview::new(self.plan, self.learner.source(), self.device);
+        self.preview = Some(preview.map_err(|error| match error {
+            TrainError::Image { .. } => {
+                TrainError::Evaluation(format!("samples of the source model: {error}"))
+            }
+            other => other,
+        })?);
         Ok(())
     }
 
@@ -271,7 +291,13 @@ impl Task for FineTuning<'_> {
             return Ok(());
         };
         let weights = self.learner.updater.averaged()?;
-        let findings = examination.look(plan, &weights, done)?;
+        let findings = match examination.look(plan, &weights, done) {
+            Err(error @ TrainError::Image { .. }) => {
+                watcher.note(&self.without_images(done, error)?);
+                return Ok(());
+            }
+            looked => looked?,
+        };
         log.write_evaluation(done, &findings.values)?;
         let strip = self
             .folder
@@ -319,9 +345,17 @@ impl Task for FineTuning<'_> {
     }
 
     fn show(&mut self, step: u64, watcher: &mut dyn Watcher) -> Result<Option<PathBuf>> {
-        let path = self.draw(step)?;
-        watcher.note(&format!("samples: {}", path.display()));
-        Ok(Some(path))
+        match self.draw(step) {
+            Err(error @ TrainError::Image { .. }) => {
+                watcher.note(&self.without_images(step, error)?);
+                Ok(None)
+            }
+            drawn => {
+                let path = drawn?;
+                watcher.note(&format!("samples: {}", path.display()));
+                Ok(Some(path))
+            }
+        }
     }
 
     fn state(&mut self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
@@ -338,7 +372,6 @@ impl Task for FineTuning<'_> {
     }
 
     fn finish(&mut self, position: &Position) -> Result<(PathBuf, PathBuf)> {
-        let picture = self.draw(position.step)?;
         let (path, plan) = (self.folder.final_model(), self.plan);
         let weights = self.learner.updater.averaged()?;
         let provenance = self.provenance(position);
@@ -352,6 +385,14 @@ impl Task for FineTuning<'_> {
                 &provenance,
                 None,
             )?)
+        })?;
+        let picture = self.draw(position.step).map_err(|error| match error {
+            TrainError::Image { .. } => TrainError::Evaluation(format!(
+                "samples of {} after step {}: {error}",
+                path.display(),
+                position.step
+            )),
+            other => other,
         })?;
         Ok((path, picture))
     }

@@ -66,6 +66,9 @@ pub(crate) struct SelectArgs {
     /// Where the result goes; `DIR-selected` if not given.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Replace what an earlier selection wrote there.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
     /// CLIP's network.
     #[arg(long, value_enum, default_value = "b32")]
     pub(crate) clip: ClipArg,

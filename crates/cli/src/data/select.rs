@@ -1,15 +1,19 @@
+//! `data select`: images near to a text -> a folder of copies with their scores.
+
 use super::args::SelectArgs;
 use crate::args::ClipArg;
 use crate::evaluate::{open_cache, user_cache_folder};
-use crate::sample::sheet_beside;
+use crate::gallery::outputs::{Outputs, ends_everything};
+use crate::gallery::{Failures, full_path, refusal, sheet};
 use crate::weights::Weights;
 use crate::{console, usage};
 use anyhow::{Context, Result, bail};
 use sdft_data::list_images;
 use sdft_eval::{Extractor, View, features_of_text, of_files};
 use sdft_features::Network;
-use sdft_imaging::{Limits, Rgb8, center_crop, decode_file, grid, titled, write_png};
+use sdft_imaging::{Limits, Rgb8, center_crop, decode_file, grid, titled};
 use sdft_metrics::cosine;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +32,8 @@ pub(crate) fn select(args: &SelectArgs) -> Result<()> {
     }
     let files = list_images(&args.dir)?;
     let out = args.out.clone().unwrap_or_else(|| beside(&args.dir));
-    refuse_others(&out)?;
+    refusal::check(&out, &SelectPlan::of(args), args.overwrite.into())?;
+    sheet::check(&out)?;
     let patch = match args.clip {
         ClipArg::B16 => 16,
         ClipArg::B32 => 32,
@@ -86,7 +91,7 @@ pub(crate) fn select(args: &SelectArgs) -> Result<()> {
         scored.len()
     ))?;
     console::line(format_args!("scores   {}", out.join(SCORES).display()))?;
-    console::line(format_args!("to look at {}", sheet_beside(&out).display()))?;
+    console::line(format_args!("to look at {}", sheet::place(&out).display()))?;
     Ok(())
 }
 
@@ -101,58 +106,69 @@ fn beside(dir: &Path) -> PathBuf {
     dir.with_file_name(format!("{name}-selected"))
 }
 
-/// Images of an earlier selection would be taken for part of this one.
-fn refuse_others(out: &Path) -> Result<()> {
-    let images = out.join(IMAGES);
-    if images.exists() {
-        return Err(usage(format!(
-            "--out {}: there is a selection already; move it away or name another folder",
-            out.display()
-        )));
+/// What decides a selection, as it stands in `plan.toml` next to it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SelectPlan {
+    dir: String,
+    prompt: String,
+    top: Option<usize>,
+    threshold: Option<f64>,
+    clip: String,
+    weights: Vec<String>,
+}
+
+impl SelectPlan {
+    fn of(args: &SelectArgs) -> Self {
+        Self {
+            dir: full_path(&args.dir.display().to_string()),
+            prompt: args.prompt.clone(),
+            top: args.top,
+            threshold: args.threshold,
+            clip: format!("{:?}", args.clip).to_lowercase(),
+            weights: args.weights.clone(),
+        }
     }
-    Ok(())
 }
 
 fn write(args: &SelectArgs, out: &Path, scored: &[Scored<'_>], taken: usize) -> Result<()> {
-    // The folder gets its name when everything is in it; what a killed selection left is swept away.
-    let name = out.file_name().unwrap_or_default().to_string_lossy();
-    let aside = out.with_file_name(format!(".{name}.aside"));
-    if aside.exists() {
-        std::fs::remove_dir_all(&aside)
-            .with_context(|| format!("cannot remove {}", aside.display()))?;
+    let mut outputs = Outputs::open(out, &SelectPlan::of(args), args.overwrite)?;
+    let mut failures = Failures::new("images");
+    let (mut table, mut list) = (String::from("file,similarity,taken\n"), String::new());
+    let mut names = vec![SCORES.to_owned(), SELECTION.to_owned()];
+    for (i, Scored { id, path, score }) in scored.iter().enumerate() {
+        writeln!(table, "{},{score:.6},{}", field(id), u8::from(i < taken))?;
+        if i < taken {
+            writeln!(list, "{id}")?;
+            let name = format!("{IMAGES}/{id}");
+            if let Some(problem) = copy(&mut outputs, path, &name)? {
+                failures.add(id, problem);
+            }
+            names.push(name);
+        }
     }
-    let fill = || -> Result<()> {
-        for Scored { id, path, .. } in &scored[..taken] {
-            let to = aside.join(IMAGES).join(id);
-            let parent = to.parent().unwrap_or(&aside);
-            std::fs::create_dir_all(parent)?;
-            std::fs::copy(path, &to).with_context(|| format!("cannot copy {id}"))?;
-        }
-        let (mut table, mut list) = (String::from("file,similarity,taken\n"), String::new());
-        for (i, Scored { id, score, .. }) in scored.iter().enumerate() {
-            writeln!(table, "{},{score:.6},{}", field(id), u8::from(i < taken))?;
-            if i < taken {
-                writeln!(list, "{id}")?;
-            }
-        }
-        sdft_checkpoint::write_bytes_atomic(&aside.join(SCORES), table.as_bytes())?;
-        sdft_checkpoint::write_bytes_atomic(&aside.join(SELECTION), list.as_bytes())?;
-        write_png(&sheet_beside(out), &sheet(args, scored, taken)?)?;
-        if out.exists() {
-            for name in [SCORES, SELECTION, IMAGES] {
-                std::fs::rename(aside.join(name), out.join(name))?;
-            }
-        } else {
-            std::fs::rename(&aside, out)?;
-        }
-        Ok(())
+    outputs.put(SCORES, "", table.as_bytes())?;
+    outputs.put(SELECTION, "", list.as_bytes())?;
+    // Those of an earlier selection from fewer images are not part of this one.
+    outputs.retain(&names.iter().map(String::as_str).collect())?;
+    sheet::write(out, &picture(args, scored, taken))?;
+    failures.conclude(taken)
+}
+
+/// Copies an image, or says why not; what would meet every other image as well is an error.
+fn copy(outputs: &mut Outputs, from: &Path, name: &str) -> Result<Option<String>> {
+    let bytes = match std::fs::read(from) {
+        Ok(bytes) => bytes,
+        Err(error) => return Ok(Some(format!("cannot read {}: {error}", from.display()))),
     };
-    let filled = fill().with_context(|| format!("cannot write {}", out.display()));
-    if aside.exists() {
-        // The first error is the one worth telling.
-        let _ = std::fs::remove_dir_all(&aside);
+    let hash = sdft_checkpoint::sha256_bytes(&bytes);
+    if outputs.is_complete(name, &hash) {
+        return Ok(None);
     }
-    filled
+    match outputs.put(name, &hash, &bytes) {
+        Err(error) if !ends_everything(&error) => Ok(Some(format!("{error:#}"))),
+        put => put.map(|()| None),
+    }
 }
 
 /// A field of a table: in quotes where it needs them.
@@ -164,7 +180,7 @@ fn field(text: &str) -> String {
 }
 
 /// The best, the last taken and the first left out: what a threshold should be judged by.
-fn sheet(args: &SelectArgs, scored: &[Scored<'_>], taken: usize) -> Result<Rgb8> {
+fn picture(args: &SelectArgs, scored: &[Scored<'_>], taken: usize) -> Rgb8 {
     const COLUMNS: usize = 12;
     const SIDE: usize = 96;
     let cell = |s: &Scored<'_>| -> Result<Rgb8> {
@@ -185,10 +201,11 @@ fn sheet(args: &SelectArgs, scored: &[Scored<'_>], taken: usize) -> Result<Rgb8>
     }
     let mut rows = Vec::new();
     for (title, part) in parts {
-        let cells = part.iter().map(cell).collect::<Result<Vec<_>>>()?;
+        // One that cannot be read any more is listed where it is copied.
+        let cells: Vec<Rgb8> = part.iter().filter_map(|s| cell(s).ok()).collect();
         rows.push(titled(&grid(&cells, COLUMNS, 2, [24, 24, 24]), title));
     }
-    Ok(titled(&stacked(&rows), &args.prompt))
+    titled(&stacked(&rows), &args.prompt)
 }
 
 /// One below the other, aligned at the left.
@@ -212,6 +229,7 @@ mod tests {
     use crate::args::{Cli, Verb};
     use crate::data::args::DataVerb;
     use clap::Parser;
+    use sdft_imaging::write_png;
 
     fn args(more: &[&str]) -> SelectArgs {
         let words = ["sdft", "data", "select", "pics", "--prompt", "a text"];
@@ -262,22 +280,34 @@ mod tests {
         let kept: Vec<&str> = kept.iter().map(|(id, _)| id.as_str()).collect();
         assert_eq!(kept, ["a, \"quoted\".png", "b/x.png"]);
         assert!(root.path().join("out-grid.png").is_file());
-        assert!(refuse_others(&out).is_err());
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 3);
     }
 
     #[test]
-    fn a_selection_that_cannot_be_written_leaves_nothing() {
+    fn an_image_that_is_gone_is_named_and_the_others_are_taken() {
         let root = tempfile::tempdir().unwrap();
-        let gone = root.path().join("gone.png");
-        let scored = [Scored {
-            id: "gone.png",
-            path: &gone,
+        let (gone, there) = (root.path().join("gone.png"), root.path().join("there.png"));
+        write_png(&there, &Rgb8::filled(20, 10, [7; 3])).unwrap();
+        let scored = [("gone.png", &gone), ("there.png", &there)].map(|(id, path)| Scored {
+            id,
+            path,
             score: 0.5,
-        }];
+        });
         let out = root.path().join("out");
-        let error = write(&args(&["--top", "1"]), &out, &scored, 1).unwrap_err();
-        assert!(format!("{error:#}").contains("gone.png"), "{error:#}");
-        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+        let args = args(&["--top", "2"]);
+        let error = write(&args, &out, &scored, 2).unwrap_err().to_string();
+        assert!(
+            error.contains("1 of 2 images failed") && error.contains("gone.png"),
+            "{error}"
+        );
+        assert!(out.join(IMAGES).join("there.png").is_file());
+        // The same selection again goes on, and drops what it does not take any more.
+        write(&args, &out, &scored[..1], 1).unwrap_err();
+        assert!(!out.join(IMAGES).join("there.png").exists());
+        let other = SelectArgs {
+            top: Some(1),
+            ..args
+        };
+        assert!(write(&other, &out, &scored[1..], 1).is_err());
     }
 }

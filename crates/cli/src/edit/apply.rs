@@ -4,9 +4,9 @@ use super::args::EditApplyArgs;
 use super::latents::{self, Inversion};
 use super::plan::{ApplyPlan, ApplyWalk, EditEntry, factors, strengths};
 use crate::console;
-use crate::gallery::{Ended, Gallery, Maker, full_path, go_on, inputs, outputs};
+use crate::gallery::{Ended, Gallery, Made, Maker, full_path, go_on, inputs};
 use crate::model::model_file;
-use crate::sample::unconditional;
+use crate::sample::{check_seed, unconditional};
 use crate::train::load_model;
 use crate::usage;
 use anyhow::{Context, Result};
@@ -19,13 +19,14 @@ use sdft_diffusion::BottleneckNet;
 use sdft_imaging::Rgb8;
 use sdft_samplers::NumberedNoise;
 use sdft_schedule::Schedule;
-use sdft_train::{to_images, to_tensor};
+use sdft_train::{to_pictures, to_tensor};
 use std::path::Path;
 
 /// Edits the images of the input that `chosen` says; all without it.
 pub(crate) fn apply(args: &EditApplyArgs, chosen: Option<&dyn Fn(&str) -> bool>) -> Result<Ended> {
     // What does not depend on files is checked before they are read.
     let (strengths, factors) = (strengths(args)?, factors(args)?);
+    check_seed(args.seed.unwrap_or(0))?;
     let name = model_file(&args.model)?;
     let model = load_model(&name, &args.file.options()?)?;
     for note in &model.notes {
@@ -62,6 +63,15 @@ pub(crate) fn apply(args: &EditApplyArgs, chosen: Option<&dyn Fn(&str) -> bool>)
         .map(|(file, read)| (file.clone(), read.info.clone()))
         .collect();
     let walk = ApplyWalk::new(args, &infos)?;
+    if walk.t_boost == 0 {
+        for (option, given) in [("--seed", args.seed.is_some()), ("--frames", args.frames)] {
+            if given {
+                return Err(usage(format!(
+                    "{option} has no effect where no noise is added; give --t-boost above 0, or leave it out"
+                )));
+            }
+        }
+    }
     if walk.t_0 >= process.diffusion_steps {
         return Err(usage(format!(
             "{name}: its process has {} steps, and the edit is to begin at step {}",
@@ -95,7 +105,6 @@ pub(crate) fn apply(args: &EditApplyArgs, chosen: Option<&dyn Fn(&str) -> bool>)
     if let Some(chosen) = chosen {
         inputs.retain(|input| chosen(&input.id));
     }
-    outputs::check(&args.out, &args.input, &plan, args.overwrite)?;
     let inversion = Inversion {
         network_sha256: &plan.network_sha256,
         process,
@@ -110,10 +119,11 @@ pub(crate) fn apply(args: &EditApplyArgs, chosen: Option<&dyn Fn(&str) -> bool>)
         net,
     };
     let ended = Gallery {
+        input: &args.input,
+        inputs: &inputs,
         out: &args.out,
         plan: &plan,
         maker: &editor,
-        inputs: &inputs,
         batch: args.batch,
         overwrite: args.overwrite,
     }
@@ -154,6 +164,13 @@ impl Maker for Editor<'_> {
         }
     }
 
+    fn columns(&self) -> Vec<String> {
+        match &self.plan.factors[..] {
+            [_] => vec!["edited".into()],
+            all => all.iter().map(|factor| format!("x {factor}")).collect(),
+        }
+    }
+
     fn title(&self) -> String {
         let what: Vec<String> = self
             .plan
@@ -161,20 +178,17 @@ impl Maker for Editor<'_> {
             .iter()
             .map(|edit| {
                 let name = edit.to.clone().unwrap_or_else(|| "edited".into());
-                match edit.strength {
+                let factor = match &self.plan.factors[..] {
+                    [factor] => *factor,
+                    _ => 1.0,
+                };
+                match edit.strength * factor {
                     1.0 => name,
                     strength => format!("{name} x {strength}"),
                 }
             })
             .collect();
-        let strengths = match &self.plan.factors[..] {
-            [1.0] => String::new(),
-            all => {
-                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
-                format!(" / {}", all.join(" / "))
-            }
-        };
-        format!("input / {}{strengths}", what.join(" + "))
+        what.join(" + ")
     }
 
     fn make(
@@ -183,7 +197,7 @@ impl Maker for Editor<'_> {
         images: &[Rgb8],
         numbers: Vec<u64>,
         progress: &mut dyn FnMut(f64),
-    ) -> Result<Vec<Rgb8>> {
+    ) -> Result<Made> {
         let walk = &self.plan.walk;
         let x0 = to_tensor(images)?;
         let inversion = sequence(walk.inversion, walk.t_0);
@@ -232,6 +246,6 @@ impl Maker for Editor<'_> {
                 Ok(())
             },
         )?;
-        Ok(to_images(&out)?)
+        Ok(to_pictures(&out)?)
     }
 }

@@ -159,7 +159,7 @@ pub(crate) struct EditApplyArgs {
     /// Images at once; as many as suit their size if not given.
     #[arg(long, value_parser = at_least_one, value_name = "N")]
     pub(crate) batch: Option<usize>,
-    /// Make everything anew, also what is there already and what was made with other settings.
+    /// Make everything again, also what is there already and what was made with other settings.
     #[arg(long)]
     pub(crate) overwrite: bool,
     #[command(flatten)]

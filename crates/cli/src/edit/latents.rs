@@ -6,6 +6,9 @@ use crate::evaluate::user_cache_folder;
 use sdft_asyrp::InversionCache;
 use sdft_models::Process;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+const INVERSIONS: &str = "inversions";
 
 /// What decides an inversion, besides the image.
 pub(super) struct Inversion<'a> {
@@ -17,7 +20,7 @@ pub(super) struct Inversion<'a> {
 
 /// The cache that the arguments ask for; one that cannot be used is done without, and that is said.
 pub(super) fn open(args: &CacheArgs, inversion: &Inversion<'_>) -> InversionCache {
-    kept(args, inversion, "inversions", None)
+    kept(args, inversion, INVERSIONS, None)
 }
 
 /// Likewise for how far inversions are from their images, as `eye` sees it.
@@ -29,18 +32,27 @@ pub(super) fn open_distances(
     kept(args, inversion, "distances", Some(eye))
 }
 
+/// The folder that inversions are kept under, if they are.
+pub(super) fn folder(args: &CacheArgs) -> Option<PathBuf> {
+    parent(args, INVERSIONS)
+}
+
+fn parent(args: &CacheArgs, what: &str) -> Option<PathBuf> {
+    if args.no_cache {
+        return None;
+    }
+    // Next to the features of images, which are under the same folder of the user's.
+    let usual = || Some(user_cache_folder()?.with_file_name(what));
+    args.cache.clone().or_else(usual)
+}
+
 fn kept(
     args: &CacheArgs,
     inversion: &Inversion<'_>,
     what: &str,
     eye: Option<&str>,
 ) -> InversionCache {
-    if args.no_cache {
-        return InversionCache::in_memory();
-    }
-    // Beside the features of images, which are under the same folder of the user's.
-    let usual = || Some(user_cache_folder()?.with_file_name(what));
-    let Some(parent) = args.cache.clone().or_else(usual) else {
+    let Some(parent) = parent(args, what) else {
         return InversionCache::in_memory();
     };
     let process = inversion.process;

@@ -6,6 +6,7 @@ use super::latents::{self, Inversion};
 use crate::console::{self, Ticker};
 use crate::evaluate::read_lpips;
 use crate::gallery::go_on;
+use crate::gallery::refusal::check_new_file;
 use crate::model::model_file;
 use crate::runs::listen;
 use crate::sample::unconditional;
@@ -107,11 +108,8 @@ pub(super) fn range(args: &EditRangeArgs) -> Result<ExitCode> {
     if args.inversion < 2 {
         return Err(usage("--inversion 1: expected 2 or more steps"));
     }
-    if let Some(path) = args.out.as_ref().filter(|path| path.exists()) {
-        return Err(usage(format!(
-            "--out {}: is there already; name another file",
-            path.display()
-        )));
+    if let Some(path) = &args.out {
+        check_new_file("--out", path, false)?;
     }
     let weights = Weights::parse(&args.weights)?;
     let name = model_file(&args.model)?;

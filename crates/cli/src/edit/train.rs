@@ -1,6 +1,6 @@
 //! `edit train`: settings -> plan -> run.
 
-use super::args::{EditTrainArgs, StepArg};
+use super::args::{CacheArgs, EditTrainArgs, StepArg};
 use super::latents::{self, Inversion};
 use super::{goal, range};
 use crate::console::{self, Console, duration, size};
@@ -12,7 +12,7 @@ use crate::runs::{
 use crate::sample::unconditional;
 use crate::train::{all_fields, fingerprint, load_source, open_data, unchanged};
 use crate::weights::Weights;
-use crate::{config, usage};
+use crate::{config, space, usage};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use sdft_adm::Unet;
@@ -51,7 +51,7 @@ pub(super) fn train(args: &EditTrainArgs) -> Result<ExitCode> {
         }
     };
     if args.run.dry_run {
-        job.describe(args.cache.no_cache)?;
+        job.describe(&args.cache)?;
         return Ok(ExitCode::SUCCESS);
     }
     let folder = match place {
@@ -315,7 +315,7 @@ impl Job {
     }
 
     /// The plan, and what it will take.
-    fn describe(&self, forgets: bool) -> Result<()> {
+    fn describe(&self, cache: &CacheArgs) -> Result<()> {
         let (plan, net) = (&self.plan, &self.net);
         console::line(toml::to_string(plan).context("the plan cannot be written")?)?;
         let walk = &plan.walk;
@@ -331,6 +331,7 @@ impl Job {
             .map(|s| s.shape.iter().product::<usize>())
             .sum();
         let memory = console::memory().unwrap_or(0);
+        let inversions = self.data.len() as u64 * 12 * (plan.model.image_size as u64).pow(2);
         for line in [
             format!(
                 "# {} images, {parameters} parameters of the direction, {} steps of a trajectory at which it learns",
@@ -343,11 +344,12 @@ impl Job {
                 duration(Duration::from_secs_f64(lesson * steps.len() as f64))
             ),
             format!("# memory  about {}, by the same", size(memory)),
-            match forgets {
-                true => "# disk    inversions are not kept".to_owned(),
-                false => format!(
-                    "# disk    about {} for inversions, which are kept between runs",
-                    size(self.data.len() as u64 * 12 * (plan.model.image_size as u64).pow(2))
+            match latents::folder(cache) {
+                None => "# disk    inversions are not kept".to_owned(),
+                Some(folder) => format!(
+                    "# disk    about {} for inversions, which are kept between runs{}",
+                    size(inversions),
+                    space::compared(&folder, inversions)
                 ),
             },
         ] {

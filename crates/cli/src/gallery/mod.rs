@@ -1,17 +1,20 @@
 //! Folders of images made of folders of images, under the same names: what is there stays, what is missing is made.
 
+mod failures;
 pub(crate) mod inputs;
 pub(crate) mod outputs;
+pub(crate) mod refusal;
+pub(crate) mod sheet;
 
-use crate::INTERRUPTED;
+pub(crate) use failures::Failures;
+
 use crate::console::{self, Ticker};
 use crate::runs::{STOP, listen};
-use crate::sample::sheet_beside;
-use anyhow::{Context, Result, bail};
-use inputs::Input;
-use outputs::Outputs;
-use sdft_imaging::{Limits, Rgb8, decode_file, encode_png, write_png};
-use sdft_train::sheet;
+use crate::{INTERRUPTED, space};
+use anyhow::Result;
+use inputs::{Input, Loaded};
+use outputs::{Outputs, ends_everything, name_problem};
+use sdft_imaging::{ImagingError, Limits, Rgb8, contact_sheet, decode_file, encode_png};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
@@ -42,6 +45,9 @@ impl Ended {
     }
 }
 
+/// One image each, or why there is none.
+pub(crate) type Made = Vec<Result<Rgb8, ImagingError>>;
+
 /// Makes images of images, in one or several variants.
 pub(crate) trait Maker {
     /// What it does, in a word.
@@ -50,82 +56,64 @@ pub(crate) trait Maker {
     fn side(&self) -> usize;
     /// What each variant is called: its folder; empty where there is only one.
     fn labels(&self) -> Vec<String>;
-    /// What stands over inputs and outputs.
+    /// What stands over each variant's images in a sheet.
+    fn columns(&self) -> Vec<String>;
+    /// What a sheet shows, in few words.
     fn title(&self) -> String;
-    /// Makes a batch of one variant's images; `numbers` are the inputs', `progress` hears the share that is done.
+    /// Makes a batch of one variant's images; `numbers` are the inputs', `progress` is called with the share that is done.
     fn make(
         &self,
         variant: usize,
         images: &[Rgb8],
         numbers: Vec<u64>,
         progress: &mut dyn FnMut(f64),
-    ) -> Result<Vec<Rgb8>>;
+    ) -> Result<Made>;
 }
 
 /// Images of a folder on their way into another; `P` is what decides them, and stands in its `plan.toml`.
 pub(crate) struct Gallery<'a, P> {
+    /// The file or folder that the inputs come from.
+    pub(crate) input: &'a Path,
+    pub(crate) inputs: &'a [Input],
     pub(crate) out: &'a Path,
     pub(crate) plan: &'a P,
     pub(crate) maker: &'a dyn Maker,
-    pub(crate) inputs: &'a [Input],
     /// Images at once; what suits their size if none.
     pub(crate) batch: Option<usize>,
     pub(crate) overwrite: bool,
 }
 
-impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
-    fn folder(&self, label: &str) -> PathBuf {
-        match label {
-            "" => self.out.to_owned(),
-            label => self.out.join(label),
-        }
-    }
+/// An input and the variants of it that are to be made.
+type Pending<'a> = (&'a Input, Vec<usize>);
 
+impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
     /// Makes what is not there yet.
     pub(crate) fn fill(&self) -> Result<Ended> {
+        refusal::check_apart(self.out, self.input)?;
+        refusal::check(self.out, self.plan, self.overwrite.into())?;
+        sheet::check(self.out)?;
         listen();
-        let _lock = outputs::lock(self.out)?;
-        let (labels, overwrite) = (self.maker.labels(), self.overwrite);
-        let (name, side) = (self.maker.name(), self.maker.side());
-        if !overwrite {
-            outputs::write_plan(self.out, self.plan)?;
-        }
-        let mut outputs = labels
-            .iter()
-            .map(|label| Outputs::open(&self.folder(label), overwrite))
-            .collect::<Result<Vec<_>>>()?;
-        if overwrite {
-            outputs::write_plan(self.out, self.plan)?;
-        }
+        let mut outputs = Outputs::open(self.out, self.plan, self.overwrite)?;
+        let (labels, side) = (self.maker.labels(), self.maker.side());
+        let n = self.inputs.len();
         console::note(&format!(
-            "{} images of {side}x{side}, {name}{}; writes {}",
-            self.inputs.len(),
+            "{n} images of {side}x{side}, {}{}; writes {}",
+            self.maker.name(),
             match labels.len() {
                 1 => String::new(),
                 n => format!(" with {n} strengths"),
             },
             self.out.display(),
         ));
-        let mut failures: Vec<(String, String)> = Vec::new();
-        let mut pending: Vec<(&Input, Vec<usize>)> = Vec::new();
-        for input in self.inputs {
-            if let Some(problem) = &input.problem {
-                failures.push((input.id.clone(), problem.clone()));
-                continue;
-            }
-            if STOP.load(Ordering::Relaxed) {
-                return self.interrupted();
-            }
-            let needs = missing(&outputs, input);
-            if !needs.is_empty() {
-                pending.push((input, needs));
-            }
-        }
-        let kept = self.inputs.len() - pending.len() - failures.len();
+        let mut failures = Failures::new("images");
+        let Some(pending) = self.pending(&outputs, &mut failures) else {
+            return self.interrupted(None);
+        };
+        let kept = n - pending.len() - failures.len();
         if kept > 0 {
             console::note(&format!("{kept} are complete and stay"));
         }
-        let strays = strays(&outputs, self.inputs);
+        let strays = self.strays(&outputs);
         if strays > 0 {
             console::note(&format!(
                 "{strays} images in {} belong to no input any more, and stay",
@@ -133,11 +121,98 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
             ));
         }
         let total: usize = pending.iter().map(|(_, needs)| needs.len()).sum();
-        let mut ticker = Ticker::new(&name, total);
+        space::warn(self.out, (total * 3 * side * side) as u64);
+        let before = (n - failures.len()) * labels.len() - total;
+        let (ended, done) = self.make_pending(&mut outputs, &pending, total, &mut failures)?;
+        if !ended {
+            return self.interrupted(Some(before + done));
+        }
+        if labels.len() > 1 {
+            self.mend_strips(&mut outputs, &mut failures)?;
+        }
+        console::line(format_args!("images   {}", self.out.display()))?;
+        if let Some((path, shown)) = self.show()? {
+            let share =
+                sheet::share(shown, n).map_or(String::new(), |share| format!(" ({share} inputs)"));
+            console::line(format_args!("grid     {}{share}", path.display()))?;
+        }
+        failures.conclude(n)?;
+        Ok(Ended::Done {
+            folders: labels.iter().map(|label| self.out.join(label)).collect(),
+        })
+    }
+
+    /// The name of an input's image in a variant.
+    fn name(&self, label: &str, input: &Input) -> String {
+        match label {
+            "" => input.name.clone(),
+            label => format!("{label}/{}", input.name),
+        }
+    }
+
+    /// What is to be made; none if the user asked for an end meanwhile.
+    fn pending(&self, outputs: &Outputs, failures: &mut Failures) -> Option<Vec<Pending<'_>>> {
+        let mut pending = Vec::new();
+        for input in self.inputs {
+            if STOP.load(Ordering::Relaxed) {
+                return None;
+            }
+            let problem = input.problem.clone().or_else(|| name_problem(&input.name));
+            if let Some(problem) = problem {
+                failures.add(&input.id, problem);
+                continue;
+            }
+            let needs = self.missing(outputs, input);
+            if !needs.is_empty() {
+                pending.push((input, needs));
+            }
+        }
+        Some(pending)
+    }
+
+    /// The variants whose image of this input is not there, not whole, or made of another input.
+    fn missing(&self, outputs: &Outputs, input: &Input) -> Vec<usize> {
+        let labels = self.maker.labels();
+        let names: Vec<String> = labels.iter().map(|label| self.name(label, input)).collect();
+        let all = 0..names.len();
+        if !names.iter().any(|name| outputs.knows(name)) {
+            return all.collect();
+        }
+        // An input that cannot be read is found out when its turn comes.
+        let hash = sdft_checkpoint::sha256_file(&input.path).unwrap_or_default();
+        all.filter(|&v| !outputs.is_complete(&names[v], &hash))
+            .collect()
+    }
+
+    /// How many images there are records of that no input stands for.
+    fn strays(&self, outputs: &Outputs) -> usize {
+        let labels = self.maker.labels();
+        let names: HashSet<String> = labels
+            .iter()
+            .map(String::as_str)
+            .chain(["strips"])
+            .flat_map(|label| self.inputs.iter().map(move |input| self.name(label, input)))
+            .collect();
+        outputs
+            .names()
+            .filter(|name| !names.contains(*name))
+            .count()
+    }
+
+    /// Makes all that is pending: false if the user asked for an end, and how many images are done.
+    fn make_pending(
+        &self,
+        outputs: &mut Outputs,
+        pending: &[Pending<'_>],
+        total: usize,
+        failures: &mut Failures,
+    ) -> Result<(bool, usize)> {
+        let (labels, side) = (self.maker.labels(), self.maker.side());
+        let mut ticker = Ticker::new(&self.maker.name(), total);
         let mut done = 0;
         let at_once = self.batch.unwrap_or_else(|| usual_batch(side));
-        let ended = inputs::load_ahead(&pending, side, at_once, |batch| {
-            let mut ready = Vec::new();
+        let ended = inputs::load_ahead(pending, side, at_once, |batch| {
+            let mut ready: Vec<(&Input, &[usize], Loaded)> = Vec::new();
             for (k, loaded) in batch {
                 let (input, needs) = &pending[k];
                 match loaded {
@@ -145,11 +220,11 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
                     Err(problem) => {
                         done += needs.len();
                         ticker.note(&format!("{}: {problem}", input.id));
-                        failures.push((input.id.clone(), problem));
+                        failures.add(&input.id, problem);
                     }
                 }
             }
-            for (variant, outputs) in outputs.iter_mut().enumerate() {
+            for (variant, label) in labels.iter().enumerate() {
                 let these: Vec<_> = ready
                     .iter()
                     .filter(|(_, needs, _)| needs.contains(&variant))
@@ -167,135 +242,151 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
                     return Ok(false);
                 }
                 for ((input, _, loaded), image) in these.iter().zip(made?) {
-                    self.forget_strip(input)?;
-                    outputs.write(&input.name, &loaded.sha256, &encode_png(&image)?)?;
+                    // None is left of what was.
+                    outputs.forget(&self.name("strips", input))?;
+                    let name = self.name(label, input);
+                    if let Some(problem) = write(outputs, &name, &loaded.sha256, image)? {
+                        ticker.note(&format!("{}: {problem}", input.id));
+                        failures.add(&input.id, problem);
+                    }
                 }
                 done += n;
             }
             if labels.len() > 1 {
                 for (input, _, loaded) in &ready {
-                    self.strip(&outputs, input, &loaded.image)?;
+                    self.strip(outputs, input, &loaded.image, failures)?;
                 }
             }
             ticker.tick(done as f64);
             Ok(true)
         })?;
         ticker.finish(done);
-        if !ended {
-            return self.interrupted();
-        }
-        if labels.len() > 1 {
-            self.mend_strips(&outputs)?;
-        }
-        console::line(format_args!("images   {}", self.out.display()))?;
-        if let Some(path) = self.show(&outputs)? {
-            console::line(format_args!("grid     {}", path.display()))?;
-        }
-        if failures.is_empty() {
-            return Ok(Ended::Done {
-                folders: labels.iter().map(|label| self.folder(label)).collect(),
-            });
-        }
-        let list: Vec<String> = failures
-            .iter()
-            .map(|(id, why)| format!("  {id}: {why}"))
-            .collect();
-        bail!(
-            "{} of {} images failed, the others are done:\n{}",
-            failures.len(),
-            self.inputs.len(),
-            list.join("\n")
-        )
+        Ok((ended, done))
     }
 
-    fn interrupted(&self) -> Result<Ended> {
+    fn interrupted(&self, there: Option<usize>) -> Result<Ended> {
         let how = if self.overwrite {
             " without --overwrite"
         } else {
             ""
         };
+        let all = self.inputs.len() * self.maker.labels().len();
+        let there = there.map_or(String::new(), |there| {
+            format!("{there} of {all} images are there, ")
+        });
         console::line(format_args!(
-            "interrupted; the same command{how} goes on from here"
+            "interrupted; {there}the same command{how} goes on from here"
         ))?;
         Ok(Ended::Interrupted)
     }
 
-    fn strip_of(&self, input: &Input) -> PathBuf {
-        self.out.join("strips").join(&input.name)
-    }
-
-    /// Removes the strip of an input one of whose images becomes another, so that none is left of what was.
-    fn forget_strip(&self, input: &Input) -> Result<()> {
-        let path = self.strip_of(input);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", path.display()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Makes the strips that an earlier command did not come to.
-    fn mend_strips(&self, outputs: &[Outputs]) -> Result<()> {
-        for input in self.inputs.iter().filter(|input| input.problem.is_none()) {
-            if !self.strip_of(input).is_file()
-                && let Ok(loaded) = inputs::load(input, self.maker.side())
-            {
-                self.strip(outputs, input, &loaded.image)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The outputs of one input in the order of the variants, where all are there.
-    fn made(&self, outputs: &[Outputs], input: &Input) -> Option<Vec<Rgb8>> {
-        outputs
+    fn made(&self, input: &Input) -> Option<Vec<Rgb8>> {
+        let labels = self.maker.labels();
+        labels
             .iter()
-            .map(|o| decode_file(&o.path(&input.name), &Limits::default()).ok())
+            .map(|label| {
+                let path = self.out.join(self.name(label, input));
+                decode_file(&path, &Limits::default()).ok()
+            })
             .collect()
     }
 
-    /// An input beside what each variant made of it.
-    fn strip(&self, outputs: &[Outputs], input: &Input, image: &Rgb8) -> Result<()> {
-        let Some(made) = self.made(outputs, input) else {
-            return Ok(());
-        };
-        let path = self.strip_of(input);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)
-                .with_context(|| format!("cannot make the folder {}", parent.display()))?;
+    /// What stands over the columns of a strip or sheet.
+    fn columns(&self) -> Vec<String> {
+        let mut columns = vec!["input".to_owned()];
+        columns.extend(self.maker.columns());
+        columns
+    }
+
+    /// Makes the strips that an earlier command did not come to.
+    fn mend_strips(&self, outputs: &mut Outputs, failures: &mut Failures) -> Result<()> {
+        for input in self.inputs.iter().filter(|input| input.problem.is_none()) {
+            let made_of = self.strip_of(outputs, input);
+            if !outputs.is_complete(&self.name("strips", input), &made_of)
+                && let Ok(loaded) = inputs::load(input, self.maker.side())
+            {
+                self.strip(outputs, input, &loaded.image, failures)?;
+            }
         }
-        let all: Vec<Rgb8> = std::iter::once(image.clone()).chain(made).collect();
-        write_png(&path, &sheet(&all, all.len(), &self.maker.title()))?;
         Ok(())
     }
 
-    /// Writes the contact sheet of the first inputs and what became of them.
-    fn show(&self, outputs: &[Outputs]) -> Result<Option<PathBuf>> {
+    /// What a strip is made of.
+    fn strip_of(&self, outputs: &Outputs, input: &Input) -> String {
+        let labels = self.maker.labels();
+        outputs.hash_of(labels.iter().map(|label| self.name(label, input)))
+    }
+
+    /// An input next to what each variant made of it.
+    fn strip(
+        &self,
+        outputs: &mut Outputs,
+        input: &Input,
+        image: &Rgb8,
+        failures: &mut Failures,
+    ) -> Result<()> {
+        let Some(made) = self.made(input) else {
+            return Ok(());
+        };
+        let all: Vec<Rgb8> = std::iter::once(image.clone()).chain(made).collect();
+        let strip = contact_sheet(&all, all.len(), &self.columns(), &self.maker.title());
+        let (name, made_of) = (self.name("strips", input), self.strip_of(outputs, input));
+        if let Some(problem) = write(outputs, &name, &made_of, Ok(strip))? {
+            failures.add(&input.id, problem);
+        }
+        Ok(())
+    }
+
+    /// Writes the contact sheet of the first inputs and what became of them; where, and how many inputs it shows.
+    fn show(&self) -> Result<Option<(PathBuf, usize)>> {
         let mut pictures = Vec::new();
-        let good = self.inputs.iter().filter(|input| input.problem.is_none());
-        for input in good.take(SHOWN) {
-            let Ok(loaded) = inputs::load(input, self.maker.side()) else {
-                continue;
-            };
-            if let Some(made) = self.made(outputs, input) {
+        let mut shown = 0;
+        for input in self.inputs.iter().filter(|input| input.problem.is_none()) {
+            if shown == SHOWN {
+                break;
+            }
+            if let Some(made) = self.made(input)
+                && let Ok(loaded) = inputs::load(input, self.maker.side())
+            {
                 pictures.push(loaded.image);
                 pictures.extend(made);
+                shown += 1;
             }
         }
         if pictures.is_empty() {
             return Ok(None);
         }
-        let each = 1 + outputs.len();
-        let columns = each * (WIDE / each).max(1);
-        let path = sheet_beside(self.out);
-        write_png(&path, &sheet(&pictures, columns, &self.maker.title()))?;
-        Ok(Some(path))
+        let all = self.inputs.len();
+        let share = sheet::share(shown, all).unwrap_or_else(|| all.to_string());
+        let title = format!("{}: {share} inputs", self.maker.title());
+        let columns = self.columns();
+        let in_a_row = columns.len() * (WIDE / columns.len()).max(1);
+        let picture = contact_sheet(&pictures, in_a_row, &columns, &title);
+        Ok(Some((sheet::write(self.out, &picture)?, shown)))
+    }
+}
+
+/// Writes an image, or says why there is none of it; what would meet every other image as well is an error.
+pub(crate) fn write(
+    outputs: &mut Outputs,
+    name: &str,
+    made_of: &str,
+    image: Result<Rgb8, ImagingError>,
+) -> Result<Option<String>> {
+    let image = match image {
+        Ok(image) => image,
+        Err(problem) => return Ok(Some(format!("{name}: {problem}"))),
+    };
+    match outputs.put(name, made_of, &encode_png(&image)?) {
+        Ok(()) => Ok(None),
+        Err(error) if ends_everything(&error) => Err(error),
+        Err(error) => Ok(Some(format!("{error:#}"))),
     }
 }
 
 /// So many pixels that a larger batch is not faster, and that EGSDE's backward pass through a classifier of 256x256 needs about 5 GB.
-fn usual_batch(side: usize) -> usize {
+pub(crate) fn usual_batch(side: usize) -> usize {
     (4 * 256 * 256 / (side * side).max(1)).clamp(1, 64)
 }
 
@@ -313,23 +404,4 @@ pub(crate) fn go_on() -> candle_core::Result<()> {
         candle_core::bail!("interrupted");
     }
     Ok(())
-}
-
-/// How many images there are records of that no input stands for.
-fn strays(outputs: &[Outputs], inputs: &[Input]) -> usize {
-    let names: HashSet<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
-    let all = outputs.iter().flat_map(Outputs::names);
-    all.filter(|name| !names.contains(name)).count()
-}
-
-/// The variants whose image of this input is not there, not whole, or made of another input.
-fn missing(outputs: &[Outputs], input: &Input) -> Vec<usize> {
-    let all = 0..outputs.len();
-    if !outputs.iter().any(|o| o.knows(&input.name)) {
-        return all.collect();
-    }
-    // An input that cannot be read is found out when its turn comes.
-    let hash = sdft_checkpoint::sha256_file(&input.path).unwrap_or_default();
-    all.filter(|&v| !outputs[v].is_complete(&input.name, &hash))
-        .collect()
 }

@@ -1,78 +1,98 @@
-//! The folder of outputs: what is in it already, and what of that can stay.
+//! A folder that a command fills by a plan: what is in it already, what of that stays, and what must not be touched.
 
-use crate::usage;
+use super::refusal::{Overwrite, check};
 use anyhow::{Context, Result, bail};
-use sdft_checkpoint::{sha256_bytes, sha256_file, write_bytes_atomic};
+use sdft_checkpoint::{sha256_bytes, sha256_file};
+use sdft_files::{Flush, open_append, sweep, write_atomic, write_atomic_with};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// Says which output was made of which input; hidden, so that tools that look for images do not see it.
+/// What decides the files, so that files of two settings never lie in one folder.
+pub(super) const PLAN: &str = "plan.toml";
+/// Says which file was made of what; hidden, so that tools that look for images do not see it.
 const RECORDS: &str = ".made.jsonl";
-
 /// Held by the process that writes there.
-const LOCK: &str = ".made.lock";
+pub(super) const LOCK: &str = ".made.lock";
+/// Bytes that file systems allow in a name.
+const LONGEST_NAME: usize = 255;
 
-/// One finished image.
+/// One finished file.
 #[derive(Serialize, Deserialize)]
 struct Record {
     name: String,
+    /// Of what it was made of; empty where the plan alone decides it.
     input_sha256: String,
     output_sha256: String,
 }
 
-/// The images of one variant.
+/// A folder of files made by one plan, locked for this process.
+///
+/// A file counts as made if its record, what it was made of and its content agree. Files without a record belong to someone else and are
+/// never replaced, unless the user said `--overwrite`.
 pub(crate) struct Outputs {
-    folder: PathBuf,
+    root: PathBuf,
     known: HashMap<String, Record>,
     records: File,
+    overwrite: Overwrite,
+    /// Folders that were swept.
+    swept: HashSet<PathBuf>,
+    _lock: File,
 }
 
 impl Outputs {
-    /// Opens or makes the folder.
-    pub(crate) fn open(folder: &Path, overwrite: bool) -> Result<Self> {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        let path = folder.join(RECORDS);
-        if overwrite && path.exists() {
+    /// Takes the folder for a plan, or makes it. With `overwrite` whatever an earlier plan made there is removed.
+    ///
+    /// # Errors
+    /// The folder holds another plan's files or anything else · another process writes there · the system refuses.
+    pub(crate) fn open<P: Serialize + DeserializeOwned>(
+        root: &Path,
+        plan: &P,
+        overwrite: impl Into<Overwrite>,
+    ) -> Result<Self> {
+        let overwrite = overwrite.into();
+        check(root, plan, overwrite)?;
+        fs::create_dir_all(root)
+            .with_context(|| format!("cannot make the folder {}", root.display()))?;
+        let lock = lock(root)?;
+        // Another process may have been there between the look and the lock.
+        check(root, plan, overwrite)?;
+        sweep(root).with_context(|| format!("cannot clean up {}", root.display()))?;
+        let path = root.join(RECORDS);
+        let (mut known, ends_well) = read_records(&path)?;
+        if overwrite == Overwrite::Yes && !known.is_empty() {
+            remove_whole(root, known.values())?;
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            known.clear();
         }
-        let text = match fs::read(&path) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        };
-        // A line that was cut off by a crash is no record; its image is made again.
-        let records = text
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok());
-        let known = records.map(|r: Record| (r.name.clone(), r)).collect();
-        let mut records = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        if !text.is_empty() && !text.ends_with('\n') {
+        let text = toml::to_string(plan).context("the plan cannot be written")?;
+        let plan = root.join(PLAN);
+        write_atomic(&plan, text.as_bytes())
+            .with_context(|| format!("cannot write {}", plan.display()))?;
+        let mut records =
+            open_append(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        if !known.is_empty() && !ends_well {
             records.write_all(b"\n")?;
         }
         Ok(Self {
-            folder: folder.to_owned(),
+            root: root.to_owned(),
             known,
             records,
+            overwrite,
+            swept: HashSet::new(),
+            _lock: lock,
         })
     }
 
-    /// Where the image of this name is or will be.
+    /// Where the file of this name is or will be.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.root.join(name)
     }
 
-    /// The names of all images that there are records of.
+    /// The names of all files that there are records of.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.known.keys().map(String::as_str)
     }
@@ -82,124 +102,123 @@ impl Outputs {
         self.known.contains_key(name)
     }
 
-    /// Whether the image is there, whole, and made of this input.
-    pub(crate) fn is_complete(&self, name: &str, input_sha256: &str) -> bool {
-        let Some(record) = self.known.get(name) else {
-            return false;
-        };
-        record.input_sha256 == input_sha256
-            && sha256_file(&self.path(name)).is_ok_and(|found| found == record.output_sha256)
+    /// Whether the file is there, whole, and made of this.
+    pub(crate) fn is_complete(&self, name: &str, made_of: &str) -> bool {
+        self.known.get(name).is_some_and(|record| {
+            record.input_sha256 == made_of && is_whole(&self.path(name), record)
+        })
     }
 
-    /// Writes an image and then its record.
-    pub(crate) fn write(&mut self, name: &str, input_sha256: &str, png: &[u8]) -> Result<()> {
-        let path = self.path(name);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)
-                .with_context(|| format!("cannot make the folder {}", parent.display()))?;
+    /// One hash of the files with these names, as they were made.
+    pub(crate) fn hash_of<S: AsRef<str>>(&self, names: impl IntoIterator<Item = S>) -> String {
+        let mut all = String::new();
+        for name in names {
+            if let Some(record) = self.known.get(name.as_ref()) {
+                all += &record.output_sha256;
+            }
         }
-        write_bytes_atomic(&path, png)?;
+        sha256_bytes(all.as_bytes())
+    }
+
+    /// Writes a file; `made_of` is the hash of its input, empty where the plan alone decides it.
+    ///
+    /// # Errors
+    /// A file of that name that this command did not make · a name that is too long · the system refuses.
+    pub(crate) fn put(&mut self, name: &str, made_of: &str, bytes: &[u8]) -> Result<()> {
+        if let Some(problem) = name_problem(name) {
+            bail!(problem);
+        }
+        self.make_parents(name)?;
+        let path = self.path(name);
         let record = Record {
             name: name.to_owned(),
-            input_sha256: input_sha256.to_owned(),
-            output_sha256: sha256_bytes(png),
+            input_sha256: made_of.to_owned(),
+            output_sha256: sha256_bytes(bytes),
         };
+        // A record that a power cut lost is made again: the file is what it would be.
+        let is_foreign = self.overwrite != Overwrite::Yes
+            && !self.knows(name)
+            && fs::symlink_metadata(&path).is_ok()
+            && !is_whole(&path, &record);
+        if is_foreign {
+            bail!(
+                "{}: it is there already and was not made by this command; move it away",
+                path.display()
+            );
+        }
+        // The record comes first: a file without one is never taken for this command's after a crash.
         let line = serde_json::to_string(&record)? + "\n";
         self.records
             .write_all(line.as_bytes())
-            .with_context(|| format!("cannot write {}", self.folder.join(RECORDS).display()))?;
+            .with_context(|| format!("cannot write {}", self.root.join(RECORDS).display()))?;
         self.known.insert(name.to_owned(), record);
+        write_atomic_with(&path, Flush::ToSystem, |out| out.write_all(bytes))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Removes the files that were made here, are whole and have other names than these.
+    pub(crate) fn retain(&self, names: &HashSet<&str>) -> Result<()> {
+        let others = self.known.values().filter(|r| !names.contains(&*r.name));
+        remove_whole(&self.root, others)
+    }
+
+    /// Removes a file that was made here and is out of date, if it is there.
+    pub(crate) fn forget(&self, name: &str) -> Result<()> {
+        if self.knows(name) {
+            remove(&self.path(name))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the folders that lead to a file, and removes what a killed process left in them.
+    fn make_parents(&mut self, name: &str) -> Result<()> {
+        let mut folder = self.root.clone();
+        for part in Path::new(name).parent().into_iter().flat_map(Path::iter) {
+            folder.push(part);
+            if self.swept.contains(&folder) {
+                continue;
+            }
+            let shown = folder.display();
+            if fs::symlink_metadata(&folder).is_ok_and(|found| found.is_symlink()) {
+                bail!("{shown}: it is a link, and is not written through");
+            }
+            fs::create_dir_all(&folder).with_context(|| format!("cannot make {shown}"))?;
+            sweep(&folder).with_context(|| format!("cannot clean up {shown}"))?;
+            self.swept.insert(folder.clone());
+        }
         Ok(())
     }
 }
 
-/// Fails if the output folder and the input's lie in each other, or if it holds something else than this plan's images.
-pub(crate) fn check<P: Serialize + DeserializeOwned>(
-    out: &Path,
-    input: &Path,
-    plan: &P,
-    overwrite: bool,
-) -> Result<()> {
-    if out.exists() && !out.is_dir() {
-        return Err(usage(format!(
-            "--out {}: this is a file, expected a folder",
-            out.display()
-        )));
-    }
-    let folder = if input.is_dir() {
-        input
-    } else {
-        input
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."))
-    };
-    let full = real(out)?;
-    let input_full = real(folder)?;
-    let nested = full.starts_with(&input_full) || input_full.starts_with(&full);
-    if full == input_full || (input.is_dir() && nested) {
-        return Err(usage(format!(
-            "--out {}: it is the folder of the inputs, or one of them lies inside the other, and outputs would be mixed up with inputs; name another",
-            out.display()
-        )));
-    }
-    let path = out.join("plan.toml");
-    let text = toml::to_string(plan).context("the plan cannot be written")?;
-    match fs::read_to_string(&path) {
-        Ok(found) if found == text => Ok(()),
-        Ok(found) if toml::from_str::<P>(&found).is_err() => Err(usage(format!(
-            "--out {}: the plan.toml there is that of something else, a run perhaps; name another folder",
-            out.display()
-        ))),
-        Ok(_) if overwrite => Ok(()),
-        Ok(found) => {
-            let difference = first_difference(&found, &text);
-            bail!(
-                "{}: these images were made with other settings ({difference}); name another --out, or give --overwrite to make them anew",
-                out.display()
-            );
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if !overwrite && is_occupied(out)? {
-                return Err(usage(format!(
-                    "--out {}: the folder is not empty and was not made by this command; name another, or give --overwrite to replace images of the same names",
-                    out.display()
-                )));
-            }
-            Ok(())
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-    }
+/// Whether an error of [`Outputs::put`] would meet every other file, too: a full disk, for example.
+pub(crate) fn ends_everything(error: &anyhow::Error) -> bool {
+    use ErrorKind::{NotFound, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let kinds = [NotFound, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
+    let system =
+        |e: &(dyn std::error::Error + 'static)| Some(e.downcast_ref::<std::io::Error>()?.kind());
+    error
+        .chain()
+        .filter_map(system)
+        .any(|kind| kinds.contains(&kind))
 }
 
-/// Whether there is anything in the folder; what a command leaves that ends before it has a plan does not count.
-fn is_occupied(out: &Path) -> Result<bool> {
-    if !out.is_dir() {
-        return Ok(false);
-    }
-    for entry in fs::read_dir(out).with_context(|| format!("cannot read {}", out.display()))? {
-        if entry?.file_name() != LOCK {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// Why no file can have this name.
+pub(crate) fn name_problem(name: &str) -> Option<String> {
+    let longest = name.split('/').map(str::len).max().unwrap_or(0);
+    (longest > LONGEST_NAME).then(|| {
+        format!("its output would have a name of {longest} bytes, and file systems take {LONGEST_NAME}; give it a shorter one")
+    })
 }
 
 /// Takes the folder for this process, until the file is dropped or the process ends in any way.
-pub(crate) fn lock(out: &Path) -> Result<File> {
-    fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
-    let path = out.join(LOCK);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
+fn lock(root: &Path) -> Result<File> {
+    let path = root.join(LOCK);
+    let file = open_append(&path).with_context(|| format!("cannot open {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!(
             "{}: another process is writing into this folder",
-            out.display()
+            root.display()
         ),
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot lock {}", path.display()))
@@ -207,43 +226,44 @@ pub(crate) fn lock(out: &Path) -> Result<File> {
     }
 }
 
-/// Writes the plan; where there was another one, once nothing is believed of it any more.
-pub(crate) fn write_plan<P: Serialize>(out: &Path, plan: &P) -> Result<()> {
-    let text = toml::to_string(plan).context("the plan cannot be written")?;
-    write_bytes_atomic(&out.join("plan.toml"), text.as_bytes())?;
+/// The records by name, and whether the last one is whole. One that was cut off by a crash is none; its file is made again.
+fn read_records(path: &Path) -> Result<(HashMap<String, Record>, bool)> {
+    let text = match fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", path.display()));
+        }
+    };
+    let records = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    let known = records.map(|r: Record| (r.name.clone(), r)).collect();
+    Ok((known, text.is_empty() || text.ends_with('\n')))
+}
+
+fn is_whole(path: &Path, record: &Record) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+        && sha256_file(path).is_ok_and(|found| found == record.output_sha256)
+}
+
+/// Removes recorded files that still are what was written; whatever someone changed stays.
+fn remove_whole<'a>(root: &Path, records: impl Iterator<Item = &'a Record>) -> Result<()> {
+    for record in records {
+        let path = root.join(&record.name);
+        if is_whole(&path, record) {
+            remove(&path)?;
+        }
+    }
     Ok(())
 }
 
-/// The real path of a folder that may not be there yet.
-fn real(path: &Path) -> Result<PathBuf> {
-    let mut missing = Vec::new();
-    let mut there = std::path::absolute(path)
-        .with_context(|| format!("cannot make sense of the path {}", path.display()))?;
-    loop {
-        match there.canonicalize() {
-            Ok(full) => {
-                return Ok(missing
-                    .iter()
-                    .rev()
-                    .fold(full, |p: PathBuf, part| p.join(part)));
-            }
-            Err(_) => match (there.parent(), there.file_name()) {
-                (Some(parent), Some(name)) => {
-                    missing.push(name.to_owned());
-                    there = parent.to_owned();
-                }
-                _ => bail!("{}: no such folder", path.display()),
-            },
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
         }
-    }
-}
-
-/// The first line in which two plans differ.
-fn first_difference(found: &str, expected: &str) -> String {
-    let mut pairs = found.lines().zip(expected.lines());
-    match pairs.find(|(a, b)| a != b) {
-        Some((found, now)) => format!("there {found}, now {now}"),
-        None => "one has more lines than the other".to_owned(),
+        _ => Ok(()),
     }
 }
 
@@ -251,32 +271,153 @@ fn first_difference(found: &str, expected: &str) -> String {
 mod tests {
     use super::*;
 
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Plan {
+        seed: u64,
+        eta: Option<f64>,
+    }
+
+    const ONE: Plan = Plan { seed: 1, eta: None };
+    const TWO: Plan = Plan {
+        seed: 1,
+        eta: Some(0.5),
+    };
+
+    fn open(root: &Path) -> Outputs {
+        Outputs::open(root, &ONE, false).unwrap()
+    }
+
     #[test]
-    fn an_image_counts_only_whole_and_of_its_own_input() {
+    fn a_file_counts_only_whole_and_of_its_own_input() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("out");
-        let mut outputs = Outputs::open(&folder, false).unwrap();
-        outputs.write("a/x.png", "one", b"pixels").unwrap();
-        drop(outputs);
-        let outputs = Outputs::open(&folder, false).unwrap();
+        let root = dir.path().join("out");
+        open(&root).put("a/x.png", "one", b"pixels").unwrap();
+        let outputs = open(&root);
         assert!(outputs.is_complete("a/x.png", "one"));
         assert!(!outputs.is_complete("a/x.png", "two") && !outputs.is_complete("b.png", "one"));
         fs::write(outputs.path("a/x.png"), b"pix").unwrap();
         assert!(!outputs.is_complete("a/x.png", "one"));
+        // What it made itself, it makes again.
+        let mut outputs = outputs;
+        outputs.put("a/x.png", "one", b"pixels").unwrap();
+        assert!(outputs.is_complete("a/x.png", "one"));
     }
 
     #[test]
     fn a_record_that_was_cut_off_does_not_spoil_the_next() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(RECORDS), "{\"name\":\"x.png\",\"inp").unwrap();
-        let mut outputs = Outputs::open(dir.path(), false).unwrap();
-        assert!(!outputs.knows("x.png"));
-        outputs.write("y.png", "one", b"pixels").unwrap();
+        open(dir.path()).put("w.png", "one", b"pixels").unwrap();
+        let mut records = open_append(&dir.path().join(RECORDS)).unwrap();
+        records.write_all(b"{\"name\":\"x.png\",\"inp").unwrap();
+        let mut outputs = open(dir.path());
+        assert!(!outputs.knows("x.png") && outputs.knows("w.png"));
+        outputs.put("y.png", "one", b"pixels").unwrap();
+        drop(outputs);
+        assert!(open(dir.path()).is_complete("y.png", "one"));
+    }
+
+    #[test]
+    fn files_of_others_stay_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut outputs = open(dir.path());
+        fs::write(outputs.path("mine.png"), b"precious").unwrap();
+        let error = outputs.put("mine.png", "", b"pixels").unwrap_err();
         assert!(
-            Outputs::open(dir.path(), false)
-                .unwrap()
-                .is_complete("y.png", "one")
+            error.to_string().contains("not made by this command"),
+            "{error}"
         );
-        assert!(!Outputs::open(dir.path(), true).unwrap().knows("y.png"));
+        assert_eq!(fs::read(outputs.path("mine.png")).unwrap(), b"precious");
+        // The very same content is what a lost record leaves.
+        outputs.put("mine.png", "", b"precious").unwrap();
+        outputs.put("mine.png", "", b"pixels").unwrap();
+        #[cfg(unix)]
+        {
+            let elsewhere = tempfile::tempdir().unwrap();
+            std::os::unix::fs::symlink(elsewhere.path(), outputs.path("sub")).unwrap();
+            assert!(outputs.put("sub/x.png", "", b"pixels").is_err());
+            assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn another_plan_is_refused_by_the_setting_that_differs_or_takes_the_place_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut outputs = open(dir.path());
+        outputs.put("x.png", "", b"of one").unwrap();
+        outputs.put("y.png", "", b"of one").unwrap();
+        fs::write(outputs.path("y.png"), b"touched up by hand").unwrap();
+        drop(outputs);
+        let error = check(dir.path(), &TWO, Overwrite::No)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("(there no eta, now eta = 0.5)"), "{error}");
+        let outputs = Outputs::open(dir.path(), &TWO, Overwrite::Yes).unwrap();
+        assert!(!outputs.path("x.png").exists() && !outputs.knows("y.png"));
+        assert_eq!(
+            fs::read(outputs.path("y.png")).unwrap(),
+            b"touched up by hand"
+        );
+        drop(outputs);
+        assert!(check(dir.path(), &ONE, Overwrite::No).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_this_commands_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at(LOCK), b"").unwrap();
+        fs::write(at(".sdft-1-2-3.tmp"), b"left by a killed process").unwrap();
+        check(dir.path(), &ONE, Overwrite::No).unwrap();
+        fs::write(at("notes.txt"), b"mine").unwrap();
+        assert!(check(dir.path(), &ONE, Overwrite::No).is_err());
+        drop(Outputs::open(dir.path(), &ONE, Overwrite::Yes).unwrap());
+        assert!(at("notes.txt").exists() && !at(".sdft-1-2-3.tmp").exists());
+        fs::write(at(PLAN), b"lr = 1.0\n").unwrap();
+        assert!(check(dir.path(), &ONE, Overwrite::Yes).is_err());
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path());
+        let error = Outputs::open(dir.path(), &ONE, false).err().unwrap();
+        assert!(error.to_string().contains("another process"), "{error}");
+        drop(first);
+        open(dir.path());
+    }
+
+    #[test]
+    fn the_longest_name_is_written_and_a_longer_one_is_an_error_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut outputs = open(dir.path());
+        let name = |n: usize| format!("sub/{}.png", "n".repeat(n));
+        outputs.put(&name(251), "", b"pixels").unwrap();
+        let error = outputs.put(&name(252), "", b"pixels").unwrap_err();
+        assert!(error.to_string().contains("256 bytes"), "{error}");
+        assert!(!ends_everything(&error));
+        let full = anyhow::Error::new(std::io::Error::from(ErrorKind::StorageFull)).context("x");
+        assert!(ends_everything(&full));
+    }
+
+    #[test]
+    fn what_is_out_of_date_goes_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut outputs = open(dir.path());
+        for name in ["a", "b", "c"] {
+            outputs.put(name, "", name.as_bytes()).unwrap();
+        }
+        fs::write(outputs.path("c"), b"changed by hand").unwrap();
+        fs::write(outputs.path("d"), b"of others").unwrap();
+        outputs.retain(&HashSet::from(["a"])).unwrap();
+        let exist = ["a", "b", "c", "d"].map(|name| outputs.path(name).exists());
+        assert_eq!(exist, [true, false, true, true]);
+        outputs.forget("a").unwrap();
+        outputs.forget("d").unwrap();
+        assert!(!outputs.path("a").exists() && outputs.path("d").exists());
+        assert_eq!(
+            outputs.hash_of(["a", "b"]),
+            sha256_bytes((sha256_bytes(b"a") + &sha256_bytes(b"b")).as_bytes())
+        );
     }
 }

@@ -1,11 +1,12 @@
 //! The paper's claim in miniature: what each method still draws of the classes that the target set lacks.
 
+use super::claim;
 use super::editing::Edits;
 use super::table::{Column, markdown};
 use super::translation::Translations;
 use crate::args::ReproduceArgs;
 use crate::runs::STOP;
-use crate::sample::PaperSampler;
+use crate::sampler::{SamplePlan, Sampler};
 use crate::train::{Job, load_model};
 use crate::{INTERRUPTED, assets, config, console, judge};
 use anyhow::{Context, Result};
@@ -140,6 +141,7 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
         .out
         .clone()
         .unwrap_or_else(|| "runs/reproduce-digits".into());
+    let _claimed = claim(args, &out)?;
     let judges = Judges::new()?;
     let source = draw(&load_model(assets::DIGITS_SOURCE, &LoadOptions::default())?)?;
     let mut table = vec![("source", vec![judges.measure(source.clone(), &source)?])];
@@ -183,7 +185,8 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
             let name = model.display().to_string();
             let samples = draw(&load_model(&name, &LoadOptions::default())?)
                 .with_context(|| format!("cannot sample {name}"))?;
-            rows.push(judges.measure(samples, &source)?);
+            let row = judges.measure(samples, &source);
+            rows.push(row.with_context(|| format!("samples of {name}"))?);
             models.push(name);
         }
         if method.translates {
@@ -265,7 +268,7 @@ impl Judges {
 
 /// The samples that are judged.
 fn draw(model: &LoadedModel) -> Result<Tensor> {
-    let sampler = PaperSampler::new(model)?;
+    let sampler = Sampler::new(SamplePlan::paper(model, "", NOISE_SEED)?, model)?;
     let parts = (0..SAMPLES)
         .step_by(BATCH)
         .map(|first| sampler.draw(NOISE_SEED, first, BATCH))

@@ -1,5 +1,6 @@
 //! The paper's Table 2: directions for five texts on each model, applied to images that none of them has seen.
 
+use super::claim;
 use super::figures::{Row, Table};
 use super::paper::{Measured, Needs, finish, value};
 use crate::args::{ReproduceArgs, TargetArg};
@@ -45,6 +46,7 @@ pub(super) fn edits_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
     };
     let chosen = held_out(args, &data)?;
     let out = needs.out();
+    let _claimed = claim(args, &out)?;
     let weights: Vec<String> = clip
         .weights
         .iter()

@@ -1,12 +1,13 @@
 //! The paper's tables on real data: what is missing is said before anything starts, and what is finished is not repeated.
 
+use super::claim;
 use super::figures::{Row, Table};
 use crate::args::{ReproduceArgs, TargetArg};
 use crate::model::model_file;
 use crate::sample::write_samples;
 use crate::train::load_source;
 use crate::weights::{Files, Weights};
-use crate::{console, evaluate, usage};
+use crate::{INTERRUPTED, console, evaluate, usage};
 use anyhow::{Context, Result, bail};
 use sdft_eval::{
     Extractor, FeatureCache, ImageSet, PairNets, Pairing, Report, SetOptions, View, compare_pairs,
@@ -175,6 +176,7 @@ pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitC
         bail!("the networks' weights are not there");
     };
     let out = needs.out();
+    let _claimed = claim(args, &out)?;
     let (n, aligned) = match args.limit {
         Some(limit) => (limit as usize, ALIGNED.min(limit as usize)),
         None => (SAMPLES, ALIGNED),
@@ -184,17 +186,26 @@ pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitC
         lpips: Some(evaluate::read_lpips(LpipsNet::Alex, &lpips)?),
         ..PairNets::default()
     };
-    let sample = |model: &Path, name: &str, n: usize| -> Result<PathBuf> {
+    let sample = |model: &Path, name: &str, n: usize| -> Result<Option<PathBuf>> {
         let file = model_file(&model.display().to_string())?;
         let folder = out.join("samples").join(name);
         let loaded = load_source(&file, "", Map::new(), Map::new())?;
-        write_samples(&loaded, &folder, n, SEED).with_context(|| format!("sampling {file}"))?;
-        Ok(folder)
+        let whole = write_samples(&loaded, &file, &folder, n, SEED)
+            .with_context(|| format!("sampling {file}"))?;
+        Ok(whole.then_some(folder))
     };
-    let from = sample(&source, "source", aligned)?;
+    let interrupted = || {
+        console::line("interrupted; the same command goes on from here")?;
+        Ok(ExitCode::from(INTERRUPTED))
+    };
+    let Some(from) = sample(&source, "source", aligned)? else {
+        return interrupted();
+    };
     let mut results = Vec::new();
     for (row, model) in rows.into_iter().zip(&models) {
-        let folder = sample(model, row.name, n)?;
+        let Some(folder) = sample(model, row.name, n)? else {
+            return interrupted();
+        };
         let mut files = sdft_data::list_images(&folder)?;
         files.truncate(n);
         let sets = realism.of(&folder, files)?;
@@ -234,6 +245,7 @@ pub(super) fn pairs_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
         bail!("the networks' weights are not there");
     };
     let out = needs.out();
+    let _claimed = claim(args, &out)?;
     let nets = PairNets {
         lpips: Some(evaluate::read_lpips(LpipsNet::Alex, &lpips)?),
         ..PairNets::default()
@@ -341,7 +353,6 @@ pub(super) fn finish(needs: &Needs<'_>, out: &Path, results: &[Measured<'_>]) ->
             json!({ "row": row.name, "n": n, "ours": ours, "paper": paper })
         })
         .collect();
-    std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let path = out.join("table.json");
     sdft_checkpoint::write_bytes_atomic(&path, serde_json::to_string_pretty(&rows)?.as_bytes())?;
     sdft_checkpoint::write_bytes_atomic(&out.join("table.md"), text.as_bytes())?;

@@ -1,7 +1,7 @@
 //! The embedded example: one source model, fine-tuned with and without distillation, in one picture.
 
 use super::{load_model, train_preset};
-use crate::sample::PaperSampler;
+use crate::sampler::{SamplePlan, Sampler};
 use crate::{INTERRUPTED, assets, console, judge};
 use anyhow::Result;
 use candle_core::Tensor;
@@ -83,7 +83,8 @@ fn compare(out: &Path, set: &[&str]) -> Result<ExitCode> {
 /// The samples of a model.
 fn samples(name: &str) -> Result<Tensor> {
     let model = load_model(name, &LoadOptions::default())?;
-    PaperSampler::new(&model)?.draw(NOISE_SEED, 0, JUDGED)
+    let plan = SamplePlan::paper(&model, name, NOISE_SEED)?;
+    Sampler::new(plan, &model)?.draw(NOISE_SEED, 0, JUDGED)
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ pub(crate) use nets::Translator;
 pub(crate) use plan::{TranslatePlan, Variant};
 
 use crate::args::{TranslateArgs, TranslatorArg, WalkArg};
-use crate::gallery::{Ended, Gallery, Maker, full_path, go_on, inputs, outputs};
+use crate::device::Stage;
+use crate::gallery::{Ended, Gallery, Made, Maker, full_path, go_on, inputs};
 use crate::model::model_file;
-use crate::sample::unconditional;
+use crate::sample::{check_seed, unconditional};
 use crate::train::load_model;
 use crate::{console, usage};
 use anyhow::Result;
@@ -20,7 +21,7 @@ use sdft_adm::Origin;
 use sdft_imaging::{Limits, Rgb8, center_crop, decode_file};
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
 use sdft_samplers::NumberedNoise;
-use sdft_train::{to_images, to_tensor};
+use sdft_train::{Precision, to_pictures, to_tensor};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ struct Request {
 fn run(args: &TranslateArgs, request: &Request) -> Result<Ended> {
     let method = request.method;
     plan::refuse_unused(args, method)?;
+    check_seed(args.seed)?;
     let model_name = model_file(&request.model)?;
     let options = args.file.options()?;
     let model = load_model(&model_name, &options)?;
@@ -79,9 +81,9 @@ fn run(args: &TranslateArgs, request: &Request) -> Result<Ended> {
         method,
         input: full_path(&request.input.display().to_string()),
         image_size: model.config.image_size,
-        seed: args.seed,
+        seed: (method != TranslatorArg::Ddib).then_some(args.seed),
         model: full_path(&model_name),
-        model_sha256: model.sha256.clone(),
+        network_sha256: model.network_sha256()?,
         source_model: source.as_ref().map(|(name, _)| full_path(name)),
         source_model_sha256: source.as_ref().map(|(_, m)| m.sha256.clone()),
         classifier: classifier.as_ref().map(|(name, _)| full_path(name)),
@@ -103,6 +105,7 @@ fn run(args: &TranslateArgs, request: &Request) -> Result<Ended> {
         independent: led.then_some(args.independent),
         free: (method == TranslatorArg::Ilvr).then_some(args.free),
         variants: plan::variants(args, method, model.config.image_size)?,
+        precision: Stage::precision(Precision::F32)?,
         process: model.process.clone(),
     };
     let translator = Translator::new(
@@ -113,15 +116,15 @@ fn run(args: &TranslateArgs, request: &Request) -> Result<Ended> {
         mask,
     )?;
     drop((model, source, classifier));
-    outputs::check(&args.out, &request.input, &plan, args.overwrite)?;
     let gallery = Gallery {
+        input: &request.input,
+        inputs: &inputs,
         out: &args.out,
+        plan: &plan,
         maker: &Translation {
             plan: &plan,
             translator: &translator,
         },
-        plan: &plan,
-        inputs: &inputs,
         batch: args.batch,
         overwrite: args.overwrite,
     };
@@ -255,15 +258,16 @@ impl Maker for Translation<'_> {
         variants.map(|variant| variant.label.clone()).collect()
     }
 
+    fn columns(&self) -> Vec<String> {
+        match &self.plan.variants[..] {
+            [Variant { t0: Some(t0), .. }] => vec![format!("t0={t0}")],
+            [_] => vec![nets::name(self.plan.method)],
+            _ => self.labels(),
+        }
+    }
+
     fn title(&self) -> String {
-        let labels: Vec<String> = match &self.plan.variants[..] {
-            [one] => vec![match one.t0 {
-                Some(t0) => format!("{} t0={t0}", nets::name(self.plan.method)),
-                None => nets::name(self.plan.method),
-            }],
-            all => all.iter().map(|v| v.label.clone()).collect(),
-        };
-        format!("input / {}", labels.join(" / "))
+        nets::name(self.plan.method)
     }
 
     fn make(
@@ -272,17 +276,17 @@ impl Maker for Translation<'_> {
         images: &[Rgb8],
         numbers: Vec<u64>,
         progress: &mut dyn FnMut(f64),
-    ) -> Result<Vec<Rgb8>> {
+    ) -> Result<Made> {
         if self.translator.is_identity(variant) {
-            return Ok(images.to_vec());
+            return Ok(images.iter().cloned().map(Ok).collect());
         }
         let x0 = to_tensor(images)?.to_device(self.translator.device())?;
-        let mut noise = NumberedNoise::new(self.plan.seed, numbers);
+        let mut noise = NumberedNoise::new(self.plan.seed.unwrap_or_default(), numbers);
         let out = self.translator.run(variant, &x0, &mut noise, &mut |step| {
             go_on()?;
             progress(step.done as f64 / step.total as f64);
             Ok(())
         })?;
-        Ok(to_images(&out)?)
+        Ok(to_pictures(&out)?)
     }
 }

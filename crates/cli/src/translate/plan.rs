@@ -1,9 +1,10 @@
-//! What decides a translation, as it stands in `plan.toml` beside its images.
+//! What decides a translation, as it stands in `plan.toml` next to its images.
 
 use crate::args::{EnergyArg, TranslateArgs, TranslatorArg, WalkArg, at_least_one};
 use crate::usage;
 use anyhow::Result;
 use sdft_models::{LoadedModel, Process};
+use sdft_train::Precision;
 use serde::{Deserialize, Serialize};
 
 /// A translation with everything resolved; fields that the method has no use for are absent.
@@ -14,9 +15,11 @@ pub(crate) struct TranslatePlan {
     pub(crate) input: String,
     /// Side of the images that the model makes; inputs are centre-cropped and resized to it.
     pub(crate) image_size: usize,
-    pub(crate) seed: u64,
+    /// Absent where no noise is drawn.
+    pub(crate) seed: Option<u64>,
     pub(crate) model: String,
-    pub(crate) model_sha256: String,
+    /// SHA-256 of the network in it, architecture and weights.
+    pub(crate) network_sha256: String,
     pub(crate) source_model: Option<String>,
     pub(crate) source_model_sha256: Option<String>,
     pub(crate) classifier: Option<String>,
@@ -33,6 +36,8 @@ pub(crate) struct TranslatePlan {
     pub(crate) free: Option<usize>,
     /// The strengths of each result, in the order of the sweep.
     pub(crate) variants: Vec<Variant>,
+    /// Numbers of the feature maps.
+    pub(crate) precision: Precision,
     pub(crate) process: Process,
 }
 
@@ -48,9 +53,9 @@ impl TranslatePlan {
             method,
             input: String::new(),
             image_size: model.config.image_size,
-            seed: 0,
+            seed: None,
             model: String::new(),
-            model_sha256: model.sha256.clone(),
+            network_sha256: String::new(),
             source_model: None,
             source_model_sha256: None,
             classifier: None,
@@ -65,6 +70,7 @@ impl TranslatePlan {
             independent: Some(EnergyArg::NegL2),
             free: None,
             variants: vec![variant],
+            precision: Precision::F32,
             process: model.process.clone(),
         }
     }
@@ -206,7 +212,8 @@ pub(crate) fn variants(
 pub(crate) fn refuse_unused(args: &TranslateArgs, method: TranslatorArg) -> Result<()> {
     use TranslatorArg::{Ddib, Egsde, Ilvr, Sdedit};
     let walks: &[_] = &[Sdedit, Egsde];
-    let options: [(&str, bool, &[TranslatorArg]); 13] = [
+    let options: [(&str, bool, &[TranslatorArg]); 14] = [
+        ("--seed", args.seed != 0, &[Sdedit, Egsde, Ilvr]),
         ("--t0", args.t0 != 0.5, walks),
         ("--walk", args.walk != WalkArg::Part, walks),
         ("--eta", args.eta != 0.0, walks),
@@ -310,6 +317,7 @@ mod tests {
                 Ddib,
                 "--t0 has no effect on --method ddib",
             ),
+            (&["--seed", "1"], Ddib, "--seed has no effect"),
             (&["--mask", "x.png"], Egsde, "--mask has no effect"),
             (&["--factor", "48"], Ilvr, "--factor 48"),
             (&["--lambda-s", "inf"], Egsde, "--lambda-s inf"),

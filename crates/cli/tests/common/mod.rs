@@ -1,6 +1,11 @@
 //! Running the program as a user does.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use candle_core::Device;
+use sdft_adm::{AdmConfig, Unet};
+use sdft_models::{Process, save_unet};
+use sdft_nn::Params;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -205,4 +210,34 @@ pub(crate) fn files(root: &Path) -> Vec<(String, Vec<u8>)> {
 
 pub(crate) fn names(files: &[(String, Vec<u8>)]) -> Vec<&str> {
     files.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+/// The architecture of a model that is made in no time.
+pub(crate) fn small() -> AdmConfig {
+    AdmConfig {
+        image_size: 16,
+        out_channels: 3,
+        model_channels: 8,
+        channel_mult: vec![1.0, 2.0],
+        attention_resolutions: vec![2],
+        num_head_channels: 8,
+        norm_groups: 4,
+        ..AdmConfig::default()
+    }
+}
+
+/// A small U-Net that has not learned anything.
+pub(crate) fn unet(path: &Path, change: fn(&mut AdmConfig)) {
+    let mut config = small();
+    change(&mut config);
+    let params = Params::init(&Unet::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
+    save_unet(
+        path,
+        &config,
+        &Process::default(),
+        &params,
+        &BTreeMap::new(),
+        None,
+    )
+    .unwrap();
 }

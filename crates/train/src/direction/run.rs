@@ -248,7 +248,15 @@ impl Directing<'_> {
                     &mut noise,
                     &mut |_| self.go_on(),
                 )?;
-                rows[row].extend(to_images(&out)?);
+                let drawn = to_images(&out).map_err(|error| match error {
+                    TrainError::Image { source, .. } => TrainError::Image {
+                        number: i + 1,
+                        n,
+                        source,
+                    },
+                    other => other,
+                })?;
+                rows[row].extend(drawn);
             }
         }
         let title = format!("images / as drawn / {}", self.plan.goal.to);
