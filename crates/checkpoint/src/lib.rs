@@ -26,8 +26,10 @@ pub use crate::{
     error::{Error, Result},
     select::Prefer,
     state::{Container, ReadOptions, StateDict, Summary, TensorInfo, describe, read, read_bytes},
-    write::{sha256_bytes, sha256_file, sync_dir, write_bytes_atomic, write_safetensors},
+    write::{sha256_file, sync_dir, write_bytes_atomic, write_safetensors},
 };
+
+pub use sdft_files::sha256_bytes;
 
 mod dtype;
 mod error;
