@@ -264,7 +264,7 @@ impl Fetcher {
         }
         // It stays until there is something better.
         watch.note(&format!(
-            "{}: damaged or another file ({found}, expected {expected}); to be fetched anew",
+            "{}: damaged or another file ({found}, expected {expected}); it is fetched again",
             path.display()
         ));
         Ok(None)

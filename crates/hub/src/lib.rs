@@ -28,7 +28,6 @@ mod ask;
 mod digest;
 mod error;
 mod fetch;
-mod pairs;
 mod patience;
 mod secrets;
 mod settings;
@@ -37,6 +36,5 @@ mod transfer;
 
 pub use error::{HubError, Result};
 pub use fetch::{Fetched, Fetcher, Quiet, Wanted, Watch};
-pub use pairs::{Pair, load_pair};
 pub use patience::Patience;
 pub use settings::Settings;

@@ -77,7 +77,7 @@ impl Place {
         file.sync_all().map_err(io(&self.part))?;
         fs::rename(&self.part, &self.blob).map_err(io(&self.blob))?;
         // Not every file system can synchronise a folder; the bytes are safe by now.
-        let _ = sdft_checkpoint::sync_dir(&self.repository.join("blobs"));
+        let _ = sdft_files::sync_dir(&self.repository.join("blobs"));
         Ok(())
     }
 

@@ -82,8 +82,7 @@ pub(crate) fn write(path: &Path, header: &Header, records: &[Record]) -> Result<
     for record in records {
         text.push_str(&line(record, path)?);
     }
-    sdft_checkpoint::write_bytes_atomic(path, text.as_bytes())
-        .map_err(|error| fail(path)(std::io::Error::other(error.to_string())))
+    sdft_files::write_atomic(path, text.as_bytes()).map_err(fail(path))
 }
 
 fn line(value: &impl Serialize, path: &Path) -> Result<String> {
@@ -105,8 +104,7 @@ impl Journal {
             text.push_str(&line(record, path)?);
         }
         // A crash between truncating and writing would cost what the old one knew, hence aside and renamed.
-        sdft_checkpoint::write_bytes_atomic(path, text.as_bytes())
-            .map_err(|error| fail(path)(std::io::Error::other(error.to_string())))?;
+        sdft_files::write_atomic(path, text.as_bytes()).map_err(fail(path))?;
         let file = OpenOptions::new()
             .append(true)
             .open(path)

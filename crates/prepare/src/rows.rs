@@ -268,7 +268,7 @@ impl Column {
 }
 
 /// The result, with a panic as an error: the reader is other people's code on hostile input.
-fn guarded<T>(
+pub(crate) fn guarded<T>(
     read: impl FnOnce() -> std::result::Result<T, String>,
 ) -> std::result::Result<T, String> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("its reader panicked".to_owned()))

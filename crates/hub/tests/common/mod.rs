@@ -298,7 +298,7 @@ fn reply(
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
     std::fs::write(&path, bytes).unwrap();
-    let hash = sdft_checkpoint::sha256_file(&path).unwrap();
+    let hash = sdft_files::sha256_file(&path).unwrap();
     let etag = state.etag.lock().unwrap().clone().unwrap_or(hash);
     headers.push(("X-Repo-Commit", state.commit.lock().unwrap().clone()));
     headers.push(("X-Linked-Etag", format!("\"{etag}\"")));

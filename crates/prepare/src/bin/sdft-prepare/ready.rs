@@ -1,24 +1,40 @@
-use std::{
-    path::{Path, PathBuf},
-    sync::Mutex,
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
-use sdft_assets::{Asset, ImageSet, elsewhere};
-use sdft_hub::{Pair, load_pair};
-use sdft_prepare::{Exclusions, Options, PrepareError, Report};
-
-use crate::{
-    args::PrepareArgs,
-    bars::Bars,
-    get::{explain, fetcher, get},
-    line, note, usage,
+use anyhow::{Result, bail};
+use sdft_assets::{
+    Asset, Error, HubCache, ImageSet, Need, Needs, assets, did_you_mean, elsewhere, is_offline,
+    ways,
 };
+use sdft_prepare::{Exclusions, Options, Pair, PrepareError, Report, load_pair};
+
+use crate::{args::Args, line, note, progress::Progress, usage};
 
 /// Side of images if nothing is said.
 const SIZE: usize = 256;
 
-pub(crate) fn prepare(args: &PrepareArgs) -> Result<()> {
+/// What is to be prepared.
+enum Wanted {
+    /// A data set of the list.
+    Known(ImageSet),
+    /// Files and folders.
+    Paths(Vec<PathBuf>),
+}
+
+/// Prints what must be fetched first; nothing for a call that is wrong anyhow, which says so itself.
+pub(crate) fn missing(args: &Args) -> Result<()> {
+    let mut needs = Needs {
+        offline: args.offline || is_offline(),
+        ..Needs::default()
+    };
+    if let Ok(Wanted::Known(set)) = wanted(args)
+        && HubCache::from_environment().is_ok_and(|cache| cache.locate(&set.asset.name).is_err())
+    {
+        needs.needs.push(Need::asset(set.asset));
+    }
+    line(serde_json::to_string(&needs)?)
+}
+
+pub(crate) fn prepare(args: &Args) -> Result<()> {
     let mut options = Options {
         strict: args.strict,
         threads: args.threads,
@@ -27,43 +43,10 @@ pub(crate) fn prepare(args: &PrepareArgs) -> Result<()> {
     if let Some(list) = &args.exclude {
         options.exclude = Exclusions::read(list)?;
     }
-    let named = |text: &String| {
-        // What is there under this path was meant.
-        let set = ImageSet::named(text, options.size)?;
-        (!Path::new(text).exists()).then_some(set)
+    let inputs = match wanted(args)? {
+        Wanted::Known(set) => return known(set, args, options),
+        Wanted::Paths(inputs) => inputs,
     };
-    if let [name] = args.inputs.as_slice()
-        && let Some(set) = named(name)
-    {
-        return known(set, args, options);
-    }
-    if let Some(name) = args.inputs.iter().find(|text| named(text).is_some()) {
-        return Err(usage(format!(
-            "{name}: a data set of the list is prepared by itself"
-        )));
-    }
-    let mut inputs = Vec::with_capacity(args.inputs.len());
-    for text in &args.inputs {
-        let by_hand = elsewhere().iter().find(|known| known.name == *text);
-        match by_hand.filter(|_| !Path::new(text).exists()) {
-            None => inputs.push(PathBuf::from(text)),
-            Some(known) if Path::new(&known.file).exists() => {
-                inputs.push(PathBuf::from(&known.file));
-            }
-            Some(known) => {
-                return Err(usage(format!(
-                    "{text} is not on the Hub: {}, and put it at {}",
-                    known.how, known.file
-                )));
-            }
-        }
-    }
-    if let Some(missing) = inputs.iter().find(|path| !path.exists()) {
-        return Err(usage(format!(
-            "{}: neither a file or folder here nor a data set of the list (`cargo xtask fetch --list`)",
-            missing.display()
-        )));
-    }
     let out = match (&args.out, inputs.as_slice()) {
         (Some(out), _) => out.clone(),
         (None, [input]) => {
@@ -76,36 +59,81 @@ pub(crate) fn prepare(args: &PrepareArgs) -> Result<()> {
     finish(sdft_prepare::prepare(&inputs, &out, &options, &watch(&out)))
 }
 
-/// Fetches a data set of the list and prepares it.
-fn known(set: ImageSet, args: &PrepareArgs, mut options: Options) -> Result<()> {
-    let asset = set.asset;
-    if asset.pair && args.size.is_some_and(|size| size != ImageSet::PAIR_SIZE) {
+/// Reads the inputs: one name of the list, or paths.
+fn wanted(args: &Args) -> Result<Wanted> {
+    let size = args.size.unwrap_or(SIZE);
+    // What is there under this path was meant.
+    let is_here = |text: &String| Path::new(text).exists();
+    let named = |text: &String| ImageSet::named(text, size).filter(|_| !is_here(text));
+    if let [name] = args.inputs.as_slice()
+        && let Some(set) = named(name)
+    {
+        let side = ImageSet::PAIR_SIZE;
+        if set.asset.pair && args.size.is_some_and(|size| size != side) {
+            let name = &set.asset.name;
+            return Err(usage(format!(
+                "--size {size}: the images of {name} have {side}x{side} pixels"
+            )));
+        }
+        return Ok(Wanted::Known(set));
+    }
+    if let Some(name) = args.inputs.iter().find(|text| named(text).is_some()) {
         return Err(usage(format!(
-            "{}: its images have {1}x{1} pixels",
-            asset.name,
-            ImageSet::PAIR_SIZE
+            "{name}: a data set of the list is prepared by itself"
         )));
     }
-    let fetcher = fetcher(args.offline)?;
-    let fetched = get(&fetcher, asset)
-        .map_err(|error| anyhow::anyhow!(explain(&asset.name, asset, &error)))?;
+    let mut paths = Vec::with_capacity(args.inputs.len());
+    for text in &args.inputs {
+        if is_here(text) {
+            paths.push(PathBuf::from(text));
+            continue;
+        }
+        match elsewhere().iter().find(|known| known.name == *text) {
+            Some(known) if Path::new(&known.file).exists() => {
+                paths.push(PathBuf::from(&known.file));
+            }
+            Some(known) => {
+                return Err(usage(format!(
+                    "{text} is not on the Hub: {}, and put it at {}",
+                    known.how, known.file
+                )));
+            }
+            None => {
+                let sets = assets().iter().filter(|asset| asset.is_images());
+                let hint = did_you_mean(text, sets.map(|asset| asset.name.as_str()));
+                return Err(usage(format!(
+                    "{text}: neither a file or folder here nor a data set of the list (`cargo xtask fetch --list`){hint}"
+                )));
+            }
+        }
+    }
+    Ok(Wanted::Paths(paths))
+}
+
+/// Prepares a data set of the list, whose files are here.
+fn known(set: ImageSet, args: &Args, mut options: Options) -> Result<()> {
+    let asset = set.asset;
+    let files = match HubCache::from_environment()?.locate_verified(&asset.name) {
+        Ok(files) => files,
+        Err(Error::Missing { looked_at, .. }) => bail!(
+            "{} is not here: expected {}, found nothing there\n\n{}",
+            asset.name,
+            looked_at.display(),
+            ways(asset)
+        ),
+        Err(error) => return Err(error.into()),
+    };
     options.name = Some(format!("{} at {}", asset.repo, asset.revision));
     if asset.pair {
-        return both(asset, args, options, fetcher.settings().cache.clone());
+        return both(asset, args, options, &files);
     }
-    let paths: Vec<PathBuf> = fetched.into_iter().map(|fetched| fetched.path).collect();
     let out = args.out.clone().unwrap_or(set.folder);
-    finish(sdft_prepare::prepare(&paths, &out, &options, &watch(&out)))
+    finish(sdft_prepare::prepare(&files, &out, &options, &watch(&out)))
 }
 
 /// The two sides of a set of classes.
-fn both(
-    asset: &Asset,
-    args: &PrepareArgs,
-    mut options: Options,
-    cache: sdft_assets::HubCache,
-) -> Result<()> {
-    let Pair { source, target } = load_pair(asset, &cache)?;
+fn both(asset: &Asset, args: &Args, mut options: Options, files: &[PathBuf]) -> Result<()> {
+    let Pair { source, target } = load_pair(asset, files)?;
     options.size = ImageSet::PAIR_SIZE;
     let folder = match &args.out {
         Some(out) => out.clone(),
@@ -133,17 +161,13 @@ fn both(
 
 /// A bar of images.
 fn watch(out: &Path) -> impl Fn(usize, usize) + Sync + use<> {
-    let bars = Mutex::new(Bars::images(&out.display().to_string()));
-    move |done, total| {
-        if let Ok(mut bars) = bars.lock() {
-            bars.image(done, total);
-        }
-    }
+    let progress = Progress::new(out.display().to_string());
+    move |done, total| progress.at(done, total)
 }
 
 fn finish(result: std::result::Result<Report, PrepareError>) -> Result<()> {
     match result {
-        Ok(report) => line(report).context("standard output"),
+        Ok(report) => line(report),
         Err(
             error @ (PrepareError::Option { .. }
             | PrepareError::Input { .. }
