@@ -70,8 +70,8 @@ fn what_trains_knows_no_network() {
 }
 
 #[test]
-fn what_prepares_is_built_in_a_minute() {
-    for package in ["sdft-prepare", "xtask"] {
+fn what_fetches_or_prepares_is_built_in_a_minute() {
+    for package in ["sdft-hub", "sdft-prepare", "xtask"] {
         let tree = tree(package);
         for heavy in ["candle_core", "gemm", "hf_hub", "xet_client"] {
             assert!(!tree.contains(heavy), "{package} is built from {heavy}");

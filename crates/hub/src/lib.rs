@@ -33,6 +33,7 @@ mod secrets;
 mod settings;
 mod store;
 mod transfer;
+mod tree;
 
 pub use error::{HubError, Result};
 pub use fetch::{Fetched, Fetcher, Quiet, Wanted, Watch};
