@@ -1,27 +1,31 @@
 use crate::data::args::DataArgs;
 use crate::edit::args::EditArgs;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use sdft_cuda::Place;
 use sdft_features::InceptionResize;
 use sdft_train::Precision;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::str::FromStr;
+
+/// The options of every command, which stand last in its help.
+const GLOBAL: &str = "Global options";
 
 /// Fine-tunes diffusion models on small image sets without forgetting (SDFT), samples them and looks into their files.
 #[derive(Debug, Parser)]
-#[command(name = "sdft", version, max_term_width = 100)]
+#[command(name = "sdft", bin_name = "cargo xtask", version, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Threads to compute with; all cores if not given. Models and samples do not depend on it, to the bit.
-    #[arg(long, global = true, value_parser = at_least_one, value_name = "N")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_parser = at_least_one, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Do not fetch what is missing. `sdft` itself never does; `cargo xtask` does before it starts it.
-    #[arg(long, global = true)]
+    /// Do not fetch what is missing.
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) offline: bool,
     /// Where to compute: auto, cpu, cuda or cuda:N. auto takes a GPU if this build can use it and there is one.
-    #[arg(long, global = true, default_value_t = Place::Auto, value_name = "PLACE")]
+    #[arg(long, global = true, help_heading = GLOBAL, default_value_t = Place::Auto, value_name = "PLACE")]
     pub(crate) device: Place,
     /// Numbers of the feature maps; auto is f32 on the CPU, and bf16 (or f16) on a GPU where a model trains or draws.
-    #[arg(long, global = true, value_enum, value_name = "TYPE")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_enum, value_name = "TYPE")]
     pub(crate) precision: Option<PrecisionArg>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -48,10 +52,62 @@ impl From<PrecisionArg> for Precision {
     }
 }
 
+impl Cli {
+    /// Reads the arguments of this process; says what is wrong with them and leaves with code 2.
+    pub(crate) fn from_process() -> Self {
+        let matches = command().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Reads these words, of which the first is the program's name.
+    pub(crate) fn from_words<'a>(
+        words: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, clap::Error> {
+        let matches = command().try_get_matches_from(words)?;
+        Self::from_arg_matches(&matches)
+    }
+}
+
+/// The commands with their options. `--seed -1` gives an option the value -1, so that the option says what it expects.
+fn command() -> clap::Command {
+    fn negative(command: clap::Command) -> clap::Command {
+        command
+            .mut_args(
+                |arg| match arg.get_action().takes_values() && !arg.is_positional() {
+                    true => arg.allow_negative_numbers(true),
+                    false => arg,
+                },
+            )
+            .mut_subcommands(negative)
+    }
+    negative(Cli::command())
+}
+
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if (1..=4096).contains(&n) => Ok(n),
-        _ => Err("expected a number from 1 to 4096".into()),
+        _ => Err("expected a whole number from 1 to 4096".into()),
+    }
+}
+
+/// A whole number of any size.
+pub(crate) fn whole<T: FromStr>(text: &str) -> Result<T, String> {
+    whole_from::<T, 0>(text)
+}
+
+/// A whole number that is not smaller than `LEAST`.
+pub(crate) fn whole_from<T: FromStr, const LEAST: u128>(text: &str) -> Result<T, String> {
+    match text.parse::<u128>() {
+        Ok(n) if n >= LEAST => text.parse().map_err(|_| "too large".into()),
+        _ => Err(format!("expected a whole number from {LEAST}")),
+    }
+}
+
+/// A number, neither NaN nor infinite.
+pub(crate) fn number(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x.is_finite() => Ok(x),
+        _ => Err("expected a number".into()),
     }
 }
 
@@ -62,10 +118,10 @@ pub(crate) enum Verb {
     /// Draw images from a model.
     Sample(SampleArgs),
     /// Train the classifier of noised images that EGSDE needs, source against target; without arguments, the embedded example's.
-    #[command(after_help = CLASSIFIER_HELP)]
+    #[command(after_long_help = CLASSIFIER_HELP)]
     TrainClassifier(ClassifierArgs),
     /// Bring images into a model's domain; without arguments, the embedded example.
-    #[command(after_help = TRANSLATE_HELP)]
+    #[command(after_long_help = TRANSLATE_HELP)]
     Translate(TranslateArgs),
     /// Edit images by a text, or train what does; without arguments, the embedded example.
     Edit(EditArgs),
@@ -84,7 +140,7 @@ pub(crate) enum Verb {
     #[command(hide = true)]
     Judge(JudgeArgs),
     /// Measure images: two sets (FID, KID, ..), or inputs and outputs (PSNR, SSIM, LPIPS, ..).
-    #[command(after_help = EVALUATE_HELP)]
+    #[command(after_long_help = EVALUATE_HELP)]
     Evaluate(EvaluateArgs),
     /// Repeat a documented experiment and print its table.
     Reproduce(ReproduceArgs),
@@ -107,13 +163,13 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) list: bool,
     /// Optimiser steps.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) steps: Option<u64>,
     /// Images per step.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) batch: Option<u64>,
     /// Seed of every random number.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
     /// Name of the run and of its folder.
     #[arg(long)]
@@ -137,8 +193,8 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
-    /// The source model: a .pt or .safetensors file, or a name as `ffhq-10m` (`cargo xtask fetch --list`) or `digits-source`.
-    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    /// The source model: a .pt or .safetensors file, a run folder, or a name as `ffhq-10m` (`cargo xtask fetch --list`) or `digits-source`.
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "resume")]
     pub(crate) source: Option<String>,
     /// The part of the source file to take where it holds several, as `inspect` lists them.
     #[arg(long, value_name = "KEY", conflicts_with = "resume")]
@@ -166,13 +222,13 @@ pub(crate) enum SamplerArg {
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
     /// Side of the images, for files that do not say; a multiple of what the network halves.
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = whole_from::<usize, 1>, hide_short_help = true)]
     pub(crate) image_size: Option<usize>,
     /// The part of the model's file to take where it holds several.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", hide_short_help = true)]
     pub(crate) key: Option<String>,
     /// Any field of the architecture that the file does not say: `--set model.norm_groups=8`.
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", hide_short_help = true)]
     pub(crate) set: Vec<String>,
 }
 
@@ -182,13 +238,13 @@ pub(crate) struct SampleArgs {
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: Option<String>,
     /// How many images.
-    #[arg(short, long, default_value_t = 16)]
+    #[arg(short, long, default_value_t = 16, value_parser = whole_from::<usize, 1>)]
     pub(crate) n: usize,
     /// Images at once.
     #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pub(crate) batch: usize,
     /// Seed; image i depends on the seed and on i only.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
     /// Which sampler.
     #[arg(long, value_enum, default_value = "ddim")]
@@ -197,17 +253,17 @@ pub(crate) struct SampleArgs {
     #[arg(long, default_value = "ddim40", value_name = "RESPACING")]
     pub(crate) steps: String,
     /// DDIM only: share of fresh noise, 0 to 1.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = number, hide_short_help = true)]
     pub(crate) eta: f64,
     /// Begin below the end of the process, with pure noise at this share of it: what a model makes of noise that it takes for a blurred
     /// image (the paper's Fig. 4).
-    #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE", value_parser = number, hide_short_help = true)]
     pub(crate) start: f64,
     /// Do not clamp predicted images to [-1, 1].
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) no_clip: bool,
     /// The class of every image, for class-conditional models; random ones if not given.
-    #[arg(long, value_name = "CLASS")]
+    #[arg(long, value_name = "CLASS", value_parser = whole::<u32>)]
     pub(crate) class: Option<u32>,
     #[command(flatten)]
     pub(crate) file: ModelArgs,
@@ -241,16 +297,16 @@ const CLASSIFIER_HELP: &str = "\
 Without other settings it is EGSDE's recipe: 5000 steps of 32 images; the paper took 1500 for MetFaces, 4500 for AAHQ.
 
 Examples:
-  sdft train-classifier --model runs/metfaces-sdft --source faces --target metfaces --init 256x256_classifier.pt --steps 1500
-  sdft train-classifier --source faces --target metfaces --set loop.micro_batch=4 --dry-run";
+  cargo xtask train-classifier --model runs/metfaces-sdft --source faces --target metfaces --init 256x256_classifier.pt --steps 1500
+  cargo xtask train-classifier --source faces --target metfaces --set loop.micro_batch=4 --dry-run";
 
 const TRANSLATE_HELP: &str = "\
 Examples:
-  sdft translate --model runs/metfaces-sdft --input faces
-  sdft translate --model runs/metfaces-sdft --input faces --method egsde --classifier runs/classifier
-  sdft translate --model runs/metfaces-sdft --input face.png --sweep t0=0.3,0.4,0.5,0.6
-  sdft translate --model metfaces.safetensors --source-model ffhq.pt --input faces --method ddib
-  sdft translate --model ffhq.pt --input faces --walk ancestral --repeats 3";
+  cargo xtask translate --model runs/metfaces-sdft --input faces
+  cargo xtask translate --model runs/metfaces-sdft --input faces --method egsde --classifier runs/classifier
+  cargo xtask translate --model runs/metfaces-sdft --input face.png --sweep t0=0.3,0.4,0.5,0.6
+  cargo xtask translate --model metfaces.safetensors --source-model ffhq.pt --input faces --method ddib
+  cargo xtask translate --model ffhq.pt --input faces --walk ancestral --repeats 3";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -298,7 +354,7 @@ pub(crate) struct TranslateArgs {
     #[arg(long, value_name = "DIR", default_value = "translated")]
     pub(crate) out: PathBuf,
     /// Strength: the share of the process that the image is noised through, 0 to 1.
-    #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE", value_parser = number)]
     pub(crate) t0: f64,
     /// Several values of t0, lambda-s, lambda-i, factor or repeats: `--sweep t0=0.3,0.4,0.5`. Each gets a folder, each input a strip.
     #[arg(long, value_name = "NAME=A,B,..")]
@@ -310,48 +366,48 @@ pub(crate) struct TranslateArgs {
     #[arg(long, value_name = "RESPACING")]
     pub(crate) steps: Option<String>,
     /// DDIM: share of fresh noise, 0 to 1.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = number, hide_short_help = true)]
     pub(crate) eta: f64,
     /// DDIM and ilvr: do not clamp predicted images to [-1, 1].
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) no_clip: bool,
     /// sdedit and egsde: how often the image is noised and denoised; published are 3 for SDEdit and 1 for EGSDE.
     #[arg(long, default_value_t = 1, value_parser = at_least_one, value_name = "N")]
     pub(crate) repeats: usize,
     /// sdedit: an image whose light parts are kept and whose dark parts are edited.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub(crate) mask: Option<PathBuf>,
     /// egsde: the classifier, a weights file or a run folder of `train-classifier`.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) classifier: Option<String>,
     /// egsde: weight of the energy that leads away from the source domain.
-    #[arg(long, default_value_t = 500.0, value_name = "WEIGHT")]
+    #[arg(long, default_value_t = 500.0, value_name = "WEIGHT", value_parser = number, hide_short_help = true)]
     pub(crate) lambda_s: f64,
     /// egsde: weight of the energy that keeps the coarse image.
-    #[arg(long, default_value_t = 2.0, value_name = "WEIGHT")]
+    #[arg(long, default_value_t = 2.0, value_name = "WEIGHT", value_parser = number, hide_short_help = true)]
     pub(crate) lambda_i: f64,
     /// egsde: the form of the first energy.
-    #[arg(long, value_enum, default_value = "cosine")]
+    #[arg(long, value_enum, default_value = "cosine", hide_short_help = true)]
     pub(crate) specific: EnergyArg,
     /// egsde: the form of the second energy.
-    #[arg(long, value_enum, default_value = "neg-l2")]
+    #[arg(long, value_enum, default_value = "neg-l2", hide_short_help = true)]
     pub(crate) independent: EnergyArg,
     /// egsde and ilvr: factor of the low-pass filter; an eighth of the image's side if not given, which is the published 32 at 256.
-    #[arg(long, value_parser = at_least_one, value_name = "N")]
+    #[arg(long, value_parser = at_least_one, value_name = "N", hide_short_help = true)]
     pub(crate) factor: Option<usize>,
     /// ilvr: the input is followed in steps above this one; from there on the model is free.
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = whole::<usize>, hide_short_help = true)]
     pub(crate) free: usize,
     /// ddib: the model of the source domain.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) source_model: Option<String>,
     /// Seed; an image's noise depends on the seed and on the image's path inside the input folder only.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
     /// Images at once; as many as suit their size if not given: 4 of 256x256, 64 of 64x64 or less.
     #[arg(long, value_parser = at_least_one, value_name = "N")]
     pub(crate) batch: Option<usize>,
-    /// Make everything anew, also what is there already and what was made with other settings.
+    /// Make everything again, also what is there already and what was made with other settings.
     #[arg(long)]
     pub(crate) overwrite: bool,
     #[command(flatten)]
@@ -360,7 +416,8 @@ pub(crate) struct TranslateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A .pt or .safetensors file.
+    /// A .pt or .safetensors file, a run folder, or a name as `ffhq-10m`.
+    #[arg(value_name = "FILE|DIR")]
     pub(crate) file: PathBuf,
     /// The part of the file to look at where it holds several.
     #[arg(long, value_name = "KEY")]
@@ -385,9 +442,11 @@ pub(crate) enum PreferArg {
 
 #[derive(Debug, Args)]
 pub(crate) struct ConvertArgs {
-    /// The file to read.
+    /// The model to read: a file, a run folder, or a name as `ffhq-10m`.
+    #[arg(value_name = "FILE|DIR")]
     pub(crate) input: PathBuf,
     /// The .safetensors file to write.
+    #[arg(value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
     /// Which weights to take where a file holds both.
     #[arg(long, value_enum, default_value = "ema")]
@@ -423,17 +482,17 @@ pub(crate) struct JudgeArgs {
     #[arg(long, default_value = "assets/weights/digits-judge.safetensors")]
     pub(crate) out: PathBuf,
     /// Seed.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
 }
 
 const EVALUATE_HELP: &str = "\
 Examples:
-  sdft evaluate --real metfaces --fake samples
-  sdft evaluate --real metfaces.npz --fake samples --resize clean-fid --out report
-  sdft evaluate --pairs ffhq translated --size 256 --without identity
-  sdft evaluate --pairs faces smiling --text face 'smiling face'
-  sdft evaluate --real digits --fake samples";
+  cargo xtask evaluate --real metfaces --fake samples
+  cargo xtask evaluate --real metfaces.npz --fake samples --resize clean-fid --out report
+  cargo xtask evaluate --pairs ffhq translated --size 256 --without identity
+  cargo xtask evaluate --pairs faces smiling --text face 'smiling face'
+  cargo xtask evaluate --real digits --fake samples";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LpipsArg {
@@ -484,16 +543,16 @@ pub(crate) struct EvaluateArgs {
     )]
     pub(crate) resize: InceptionResize,
     /// Subsets of KID.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one, conflicts_with = "pairs")]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one, conflicts_with = "pairs", hide_short_help = true)]
     pub(crate) kid_subsets: usize,
     /// Images of a subset of KID; fewer where there are fewer.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..), conflicts_with = "pairs")]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = whole_from::<u32, 2>, conflicts_with = "pairs", hide_short_help = true)]
     pub(crate) kid_size: u32,
     /// Seed of the subsets; torch-fidelity's own draw if not given.
-    #[arg(long, value_name = "SEED", conflicts_with = "pairs")]
+    #[arg(long, value_name = "SEED", value_parser = whole::<u32>, conflicts_with = "pairs", hide_short_help = true)]
     pub(crate) kid_seed: Option<u32>,
     /// Neighbours that a ball of precision and recall reaches to.
-    #[arg(long, value_name = "K", default_value_t = 3, value_parser = at_least_one, conflicts_with = "pairs")]
+    #[arg(long, value_name = "K", default_value_t = 3, value_parser = at_least_one, conflicts_with = "pairs", hide_short_help = true)]
     pub(crate) neighbours: usize,
     /// With --pairs: bring the short side of every image to so many pixels first.
     #[arg(long, value_name = "PIXELS", requires = "pairs", value_parser = at_least_one)]
@@ -511,10 +570,22 @@ pub(crate) struct EvaluateArgs {
     )]
     pub(crate) without: Vec<PartArg>,
     /// LPIPS's network.
-    #[arg(long, value_enum, default_value = "alex", requires = "pairs")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "alex",
+        requires = "pairs",
+        hide_short_help = true
+    )]
     pub(crate) lpips: LpipsArg,
     /// CLIP's network.
-    #[arg(long, value_enum, default_value = "b16", requires = "text")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "b16",
+        requires = "text",
+        hide_short_help = true
+    )]
     pub(crate) clip: ClipArg,
     /// Weights from a file instead of the cache of the Hugging Face client; may be given again, also for one network in several files.
     #[arg(long, value_name = "NETWORK=FILE")]
@@ -526,16 +597,16 @@ pub(crate) struct EvaluateArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Write the statistics of the real images as pytorch-fid does.
-    #[arg(long, value_name = "NPZ", requires = "real")]
+    #[arg(long, value_name = "NPZ", requires = "real", hide_short_help = true)]
     pub(crate) save_real: Option<PathBuf>,
     /// Write the statistics of the generated images.
-    #[arg(long, value_name = "NPZ", requires = "real")]
+    #[arg(long, value_name = "NPZ", requires = "real", hide_short_help = true)]
     pub(crate) save_fake: Option<PathBuf>,
     /// Where feature vectors are kept; `sdft/features` in the user's cache folder if not given.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub(crate) cache: Option<PathBuf>,
     /// Keep no feature vectors.
-    #[arg(long, conflicts_with = "cache")]
+    #[arg(long, conflicts_with = "cache", hide_short_help = true)]
     pub(crate) no_cache: bool,
 }
 
@@ -570,8 +641,8 @@ pub(crate) struct ReproduceArgs {
     /// Tables: which target.
     #[arg(long, value_enum, default_value = "metfaces")]
     pub(crate) target: TargetArg,
-    /// Tables: the source model, a file.
-    #[arg(long, value_name = "FILE")]
+    /// Tables: the source model, a file, a run folder or a name.
+    #[arg(long, value_name = "FILE|DIR")]
     pub(crate) source: Option<PathBuf>,
     /// Tables: the inputs, 10,000 FFHQ images at 256x256.
     #[arg(long, value_name = "DIR")]
@@ -583,7 +654,7 @@ pub(crate) struct ReproduceArgs {
     #[arg(long, value_name = "ROW=PATH")]
     pub(crate) row: Vec<String>,
     /// Tables: only so many images of each row, for a quick pass; in Table 2 to train on, too.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", value_parser = whole_from::<u32, 2>)]
     pub(crate) limit: Option<u32>,
     /// Tables: how images come to Inception.
     #[arg(long, value_name = "MODE", default_value = "pytorch-fid")]
@@ -594,4 +665,124 @@ pub(crate) struct ReproduceArgs {
     /// Where runs, samples and tables go; what is finished there is not repeated. `runs/reproduce-EXPERIMENT` if not given.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command with its whole name, subcommands included.
+    fn all() -> Vec<(String, clap::Command)> {
+        fn collect(name: &str, command: &clap::Command, out: &mut Vec<(String, clap::Command)>) {
+            out.push((name.to_owned(), command.clone()));
+            for inner in command.get_subcommands().filter(|c| c.get_name() != "help") {
+                collect(&format!("{name} {}", inner.get_name()), inner, out);
+            }
+        }
+        let mut command = command();
+        command.build();
+        let mut out = Vec::new();
+        collect("cargo xtask", &command, &mut out);
+        out
+    }
+
+    #[test]
+    fn the_short_help_fits_a_screen() {
+        for (name, mut command) in all() {
+            let text = command.render_help().to_string();
+            // As a terminal of 100 columns breaks them.
+            let lines = text.lines().map(|line| line.chars().count().div_ceil(100).max(1));
+            let lines: usize = lines.sum();
+            assert!(lines <= 45, "{name}: {lines}\n{text}");
+        }
+    }
+
+    #[test]
+    fn global_options_stand_together_after_all_others() {
+        for (name, mut command) in all() {
+            let text = command.render_long_help().to_string();
+            let (before, after) = text.split_once(GLOBAL).unwrap_or((&text, ""));
+            for option in ["--threads <", "--offline", "--device <", "--precision <"] {
+                let heads = |text: &str| text.lines().any(|l| l.trim().starts_with(option));
+                assert!(!heads(before), "{name}: {option}\n{text}");
+                assert!(after.is_empty() || heads(after), "{name}: {option}\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn examples_are_calls_that_work_from_a_clone() {
+        for (name, mut command) in all() {
+            let text = command.render_long_help().to_string();
+            assert!(!text.contains("\n  sdft "), "{name}\n{text}");
+            for line in text
+                .lines()
+                .filter(|line| line.starts_with("  cargo xtask "))
+            {
+                let words: Vec<String> = split(line.trim().trim_start_matches("cargo xtask"));
+                let words = std::iter::once("sdft").chain(words.iter().map(String::as_str));
+                if let Err(error) = Cli::from_words(words) {
+                    panic!("{line}\n{error}");
+                }
+            }
+        }
+    }
+
+    /// Words of a line as a shell splits it; a remark in brackets at its end is none.
+    fn split(line: &str) -> Vec<String> {
+        let line = line.split("      (").next().unwrap_or_default();
+        let mut words = vec![String::new()];
+        let mut quoted = false;
+        for c in line.chars() {
+            match c {
+                '\'' | '"' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                c => words.last_mut().unwrap().push(c),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    #[test]
+    fn every_number_says_what_it_expects() {
+        let slip = |words: &[&str]| {
+            let words = std::iter::once("sdft").chain(words.iter().copied());
+            Cli::from_words(words).unwrap_err().to_string()
+        };
+        let mut n = 0;
+        for (name, command) in all() {
+            let path: Vec<&str> = name.split(' ').skip(2).collect();
+            for arg in command.get_arguments() {
+                let is_number = arg.get_value_names().is_some_and(|names| {
+                    [
+                        "N", "PIXELS", "SEED", "CLASS", "STEP", "SHARE", "WEIGHT", "K",
+                    ]
+                    .contains(&names[0].as_str())
+                });
+                let (true, Some(long)) = (is_number, arg.get_long()) else {
+                    continue;
+                };
+                let option = format!("--{long}");
+                for wrong in ["many", "1.5.2"] {
+                    let text = slip(&[&path[..], &[&option, wrong]].concat());
+                    assert!(
+                        text.contains("expected a "),
+                        "{name} {option} {wrong}: {text}"
+                    );
+                }
+                n += 1;
+            }
+        }
+        assert!(n > 40, "{n}");
+        for words in [
+            &["train", "--seed", "-1"][..],
+            &["sample", "--seed=-1"],
+            &["sample", "-n", "-3"],
+            &["edit", "train", "--epochs", "-2"],
+        ] {
+            let text = slip(words);
+            assert!(text.contains("expected a whole number from"), "{text}");
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! Preset, then TOML file, then `--set`: one table, checked key by key.
 
 use crate::assets::Presets;
-use crate::suggest::nearest;
+use crate::keys;
 use crate::usage;
 use anyhow::{Context, Result};
+use sdft_assets::did_you_mean;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
@@ -35,11 +36,10 @@ fn read_file<P: Settings>(name: &str) -> Result<String> {
         return std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the configuration {name}"));
     }
-    let hint = nearest(name, P::preset_names())
-        .map_or_else(String::new, |near| format!("; did you mean {near}?"));
     Err(usage(format!(
-        "--config {name}: neither a file nor a preset ({}){hint}",
-        P::preset_names().collect::<Vec<_>>().join(", ")
+        "--config {name}: neither a file nor a preset ({}){}",
+        P::preset_names().collect::<Vec<_>>().join(", "),
+        did_you_mean(name, P::preset_names())
     )))
 }
 
@@ -130,9 +130,9 @@ fn check_level(
         let full = format!("{prefix}{key}");
         match (known.get(key), value) {
             (None, _) => {
-                let near = nearest(&full, all.iter().map(String::as_str));
-                let hint = near.map_or_else(String::new, |near| format!("; the nearest is {near}"));
-                return Err(usage(format!("{origin}: there is no key {full}{hint}")));
+                let in_file = !origin.starts_with("--set");
+                let problem = keys::unknown(&full, value, all, in_file);
+                return Err(usage(format!("{origin}: {problem}")));
             }
             (Some(Value::Table(known)), Value::Table(inner)) => {
                 check_level(inner, known, &format!("{full}."), all, origin)?

@@ -11,7 +11,7 @@ use crate::names::Names;
 use crate::sample::model_file;
 use crate::{assets, classifier, console, edit, train};
 use anyhow::Result;
-use clap::Parser;
+use sdft_assets::Needs;
 use sdft_models::{LoadOptions, inspect_file};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -33,8 +33,8 @@ pub(crate) fn settle(verb: &mut Verb, names: &mut Names) -> Result<()> {
             images(names, "--input", args.input.as_mut(), size.unwrap_or(SIZE))
         }
         Verb::Edit(args) => of_edit(args, names),
-        Verb::Inspect(args) => weights_path(names, "inspect", Some(&mut args.file)),
-        Verb::Convert(args) => weights_path(names, "convert", Some(&mut args.input)),
+        Verb::Inspect(args) => model_path(names, "inspect", Some(&mut args.file)),
+        Verb::Convert(args) => model_path(names, "convert", Some(&mut args.input)),
         Verb::Evaluate(args) => of_evaluate(args, names),
         Verb::Reproduce(args) => of_reproduce(args, names),
         Verb::Data(args) => match &mut args.verb {
@@ -51,15 +51,18 @@ pub(crate) fn missing(args: &MissingArgs) -> Result<()> {
     let mut names = Names::collecting();
     let words = std::iter::once("sdft").chain(args.command.iter().map(String::as_str));
     let mut offline = sdft_assets::is_offline();
-    if let Ok(mut cli) = Cli::try_parse_from(words) {
+    if let Ok(mut cli) = Cli::from_words(words) {
         offline |= cli.offline;
         // The command itself will say what is wrong.
         if settle(&mut cli.verb, &mut names).is_err() {
             names.needs.clear();
         }
     }
-    let needs = serde_json::json!({ "offline": offline, "needs": names.needs });
-    console::line(needs)?;
+    let needs = Needs {
+        offline,
+        needs: names.needs,
+    };
+    console::line(serde_json::to_string(&needs)?)?;
     Ok(())
 }
 
@@ -70,8 +73,8 @@ fn weights(names: &mut Names, option: &str, text: &mut Option<String>) -> Result
     }
 }
 
-fn weights_path(names: &mut Names, option: &str, path: Option<&mut PathBuf>) -> Result<()> {
-    through(path, |text| names.weights(option, text))
+fn model_path(names: &mut Names, option: &str, path: Option<&mut PathBuf>) -> Result<()> {
+    through(path, |text| names.model(option, text))
 }
 
 fn images(names: &mut Names, option: &str, path: Option<&mut PathBuf>, size: usize) -> Result<()> {
@@ -139,7 +142,7 @@ fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
     let table = train::assemble(args)?;
     let (source, data) = (text_at(&table, "source"), text_at(&table, "data.path"));
     let (mut file, mut folder) = (source.clone(), data.clone());
-    names.weights("--source", &mut file)?;
+    names.model("--source", &mut file)?;
     let size = said_size(&table)
         .or_else(|| side(Some(&file).filter(|f| !f.is_empty()).map(String::as_str)));
     names.images("--data", &mut folder, size.unwrap_or(SIZE))?;
@@ -167,7 +170,7 @@ fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
         .unwrap_or(SIZE);
     let init = text_at(&table, "init");
     let mut file = init.clone();
-    names.weights("--init", &mut file)?;
+    names.model("--init", &mut file)?;
     put(&mut args.run.set, "init", &init, file);
     for (option, key) in [
         ("--source", "data.source.path"),
@@ -295,7 +298,7 @@ fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
         Experiment::Table2 => &["clip-b16", "irse50"],
         Experiment::Table4 => &["inception", "lpips-alex"],
     };
-    weights_path(names, "--source", args.source.as_mut())?;
+    model_path(names, "--source", args.source.as_mut())?;
     images(names, "--inputs", args.inputs.as_mut(), SIZE)?;
     images(names, "--data", args.data.as_mut(), SIZE)?;
     // Without images the experiment only lists what it needs.
