@@ -62,6 +62,11 @@ pub(crate) fn set<P: Settings>(table: &mut Table, assignment: &str) -> Result<()
         )));
     };
     let (key, text) = (key.trim(), text.trim());
+    if key.is_empty() {
+        return Err(usage(format!(
+            "--set {assignment}: expected KEY=VALUE, found no key"
+        )));
+    }
     let value = match toml::from_str::<Table>(&format!("v = {text}")) {
         Ok(mut parsed) => parsed
             .remove("v")
@@ -169,7 +174,7 @@ pub(crate) fn plan<P: Settings>(table: Table) -> Result<P> {
     merge(&mut all, table);
     serde_path_to_error::deserialize(Value::Table(all)).map_err(|e| {
         let (key, problem) = (e.path().to_string(), e.into_inner());
-        usage(format!("{key}: {}", problem.message()))
+        usage(format!("{key}: {}", keys::plain(problem.message())))
     })
 }
 

@@ -98,6 +98,35 @@ fn meant<'a>(key: &str, all: &'a [String]) -> Vec<&'a str> {
     similar(last, lasts).into_iter().flat_map(ending).collect()
 }
 
+/// A message about a value in the words of a user: `expected a whole number from 0, found -4` for Rust's types.
+pub(crate) fn plain(problem: &str) -> String {
+    const TYPES: [(&str, &str); 8] = [
+        ("u8", "a whole number from 0 to 255"),
+        ("u16", "a whole number from 0 to 65535"),
+        ("u32", "a whole number from 0"),
+        ("u64", "a whole number from 0"),
+        ("usize", "a whole number from 0"),
+        ("i64", "a whole number"),
+        ("f64", "a number"),
+        ("a boolean", "true or false"),
+    ];
+    let split = || {
+        let (found, expected) = problem.rsplit_once(", expected ")?;
+        let found = found
+            .strip_prefix("invalid value: ")
+            .or_else(|| found.strip_prefix("invalid type: "))?;
+        let (_, words) = TYPES.iter().find(|(name, _)| *name == expected)?;
+        let value = found.split_once('`').map(|(_, value)| value);
+        let value = value.and_then(|value| value.strip_suffix('`'));
+        let quoted = found.strip_prefix("string ");
+        Some(format!(
+            "expected {words}, found {}",
+            value.or(quoted).unwrap_or(found)
+        ))
+    };
+    split().unwrap_or_else(|| problem.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +176,30 @@ mod tests {
         }
         let message = unknown("qqqqqq", &Value::Integer(1), &keys(), false);
         assert_eq!(message, "there is no key qqqqqq");
+    }
+
+    #[test]
+    fn values_are_described_without_types_of_rust() {
+        for (problem, text) in [
+            (
+                "invalid value: integer `-4`, expected u64",
+                "expected a whole number from 0, found -4",
+            ),
+            (
+                "invalid type: string \"a\", expected u8",
+                "expected a whole number from 0 to 255, found \"a\"",
+            ),
+            (
+                "invalid type: sequence, expected f64",
+                "expected a number, found sequence",
+            ),
+            (
+                "unknown variant `adam`, expected `adamw` or `sgd`",
+                "unknown variant `adam`, expected `adamw` or `sgd`",
+            ),
+        ] {
+            assert_eq!(plain(problem), text);
+        }
     }
 
     #[test]

@@ -82,6 +82,11 @@ fn a_slip_is_answered_with_what_was_meant() {
             &["train", "--steps", "1e3"],
             &["'1e3' for '--steps <N>'", "expected a whole number from 0"],
         ),
+        (
+            &["train", "--set", "loop.steps=-4"],
+            &["loop.steps", "expected a whole number from 0, found -4"],
+        ),
+        (&["train", "--set", "=1"], &["found no key"]),
         (&["sample", "-n", "-4"], &["expected a whole number from 1"]),
         (
             &["translate", "--t0", "half"],
