@@ -20,6 +20,7 @@ mod inspect;
 mod judge;
 mod keys;
 mod names;
+mod parse;
 mod reproduce;
 mod runs;
 mod sample;
