@@ -54,7 +54,7 @@ fn what_trains_knows_no_network() {
         }
     }
     let training = tree("sdft-cli");
-    for reader in ["parquet", "zip", "sdft_prepare"] {
+    for reader in ["parquet", "sdft_prepare"] {
         assert!(
             !training.contains(reader),
             "sdft-cli is built from {reader}"

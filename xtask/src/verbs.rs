@@ -1,7 +1,7 @@
 //! The verbs, their help and the nearest one to a typing error.
 
 /// Verbs of the binary `sdft`, handed on as they are.
-const FORWARDED: [(&str, &str); 12] = [
+const FORWARDED: [(&str, &str); 11] = [
     ("train", "fine-tune a model, or train one from scratch"),
     ("sample", "draw images from a model"),
     (
@@ -31,11 +31,13 @@ const FORWARDED: [(&str, &str); 12] = [
         "check a folder of images; prepare tables, archives and folders; select by a text",
     ),
     ("doctor", "say what this machine has and what will be used"),
-    ("judge", "remake the classifier that judges digit samples"),
 ];
 
+/// A verb of the binary that makes a file of the repository again.
+const JUDGE: &str = "judge";
+
 /// Verbs of other programs, and about the repository.
-const OWN: [(&str, &str); 8] = [
+const OWN: [(&str, &str); 9] = [
     (
         "fetch",
         "bring checkpoints and data sets from the Hugging Face Hub, verified; --list shows them",
@@ -64,12 +66,16 @@ const OWN: [(&str, &str); 8] = [
         "gpu-report",
         "[--python P] what a GPU is to show: operations, parity, speed beside PyTorch, a run killed and resumed; in one file",
     ),
+    (
+        JUDGE,
+        "train the classifier that judges digit samples again; --out says where to",
+    ),
     ("help", "this text"),
 ];
 
 /// Whether `verb` belongs to the binary `sdft`.
 pub(crate) fn is_forwarded(verb: &str) -> bool {
-    FORWARDED.iter().any(|(name, _)| *name == verb)
+    verb == JUDGE || FORWARDED.iter().any(|(name, _)| *name == verb)
 }
 
 /// The text of `cargo xtask help`.
@@ -130,5 +136,8 @@ mod tests {
             assert_eq!(help.matches(&format!("\n  {name} ")).count(), 1, "{name}");
         }
         assert!(is_forwarded("train") && !is_forwarded("ci"));
+        // Users are not offered what remakes a file of the repository.
+        let (users, _) = help.split_once("the repository:").unwrap();
+        assert!(is_forwarded("judge") && !users.contains("judge"));
     }
 }

@@ -78,6 +78,11 @@ pub struct ConfigError {
     pub problem: String,
 }
 
+/// The widest layer; public networks have up to 2048 channels.
+const MOST_WIDTH: usize = 1 << 16;
+/// The largest network; public ones have up to 3e9 parameters.
+const MOST_PARAMETERS: usize = 20_000_000_000;
+
 fn wrong<T>(field: &'static str, problem: String) -> Result<T, ConfigError> {
     Err(ConfigError { field, problem })
 }
@@ -103,15 +108,35 @@ impl AdmConfig {
         }
     }
 
-    /// The multiples that guided-diffusion chooses for an image size, if it has any.
-    pub fn default_channel_mult(image_size: usize) -> Option<Vec<f64>> {
-        Some(match image_size {
-            512 => vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
-            256 => vec![1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
-            128 => vec![1.0, 1.0, 2.0, 3.0, 4.0],
-            64 => vec![1.0, 2.0, 3.0, 4.0],
-            _ => return None,
-        })
+    /// The multiples for an image size: guided-diffusion's for 64, 128, 256 and 512 pixels, improved-diffusion's for 32, fewer levels
+    /// below. A size in between takes those of the next larger one, without the last levels where it cannot be halved that often and
+    /// the last one kept has 8 pixels or fewer.
+    pub fn channel_mult_for(image_size: usize) -> Vec<f64> {
+        let usual: &[f64] = match image_size {
+            0..=4 => &[1.0],
+            5..=8 => &[1.0, 2.0],
+            9..=16 => &[1.0, 2.0, 2.0],
+            17..=32 => &[1.0, 2.0, 2.0, 2.0],
+            33..=64 => &[1.0, 2.0, 3.0, 4.0],
+            65..=128 => &[1.0, 1.0, 2.0, 3.0, 4.0],
+            129..=256 => &[1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+            _ => &[0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+        };
+        let fits = |levels: &usize| {
+            let factor = 1 << (levels - 1);
+            image_size.is_multiple_of(factor) && image_size / factor <= 8
+        };
+        // Where nothing fits, `validate` names the sizes next to it that do.
+        let levels = (1..=usual.len()).rev().find(fits);
+        usual[..levels.unwrap_or(usual.len())].to_vec()
+    }
+
+    /// The down-sampling factors with attention for an image size, of a network with so many levels: that of the first level with 16
+    /// pixels or fewer, as in P2-weighting's network for 256 (the middle has attention in any case).
+    pub fn attention_for(image_size: usize, levels: usize) -> Vec<usize> {
+        let mut factors = (0..levels).map(|level| 1 << level);
+        let first = factors.find(|factor| image_size / factor <= 16);
+        first.into_iter().collect()
     }
 
     /// Width of level `level`.
@@ -171,16 +196,20 @@ impl AdmConfig {
     /// # Errors
     /// The first [`ConfigError`].
     pub fn validate(&self) -> Result<(), ConfigError> {
-        for (field, value) in [
-            ("image_size", self.image_size),
-            ("in_channels", self.in_channels),
-            ("out_channels", self.out_channels),
-            ("model_channels", self.model_channels),
-            ("num_res_blocks", self.num_res_blocks),
-            ("norm_groups", self.norm_groups),
+        for (field, value, low, high) in [
+            ("image_size", self.image_size, 1, 4096),
+            ("in_channels", self.in_channels, 1, MOST_WIDTH),
+            ("out_channels", self.out_channels, 1, MOST_WIDTH),
+            ("model_channels", self.model_channels, 1, MOST_WIDTH),
+            ("num_res_blocks", self.num_res_blocks, 1, 256),
+            ("norm_groups", self.norm_groups, 1, MOST_WIDTH),
+            ("num_heads", self.num_heads, 0, MOST_WIDTH),
+            ("num_head_channels", self.num_head_channels, 0, MOST_WIDTH),
+            ("num_heads_upsample", self.num_heads_upsample, 0, MOST_WIDTH),
+            ("num_classes", self.num_classes, 0, 1 << 20),
         ] {
-            if !(1..=1 << 16).contains(&value) {
-                return wrong(field, format!("expected 1 to 65536, found {value}"));
+            if !(low..=high).contains(&value) {
+                return wrong(field, format!("expected {low} to {high}, found {value}"));
             }
         }
         if !(1..=12).contains(&self.levels()) {
@@ -224,11 +253,11 @@ impl AdmConfig {
         }
         for (level, &mult) in self.channel_mult.iter().enumerate() {
             let width = mult * self.model_channels as f64;
-            if !((1.0..=65536.0).contains(&width) && width.fract() == 0.0) {
+            if !((1.0..=MOST_WIDTH as f64).contains(&width) && width.fract() == 0.0) {
                 return wrong(
                     "channel_mult",
                     format!(
-                        "entry {mult} times model_channels {} is not a whole width",
+                        "entry {mult} times model_channels {} is not a whole width from 1 to {MOST_WIDTH}",
                         self.model_channels
                     ),
                 );
@@ -294,6 +323,16 @@ impl AdmConfig {
                 ),
             );
         }
+        let parameters = self.cost().parameters;
+        if parameters > MOST_PARAMETERS {
+            return wrong(
+                "model_channels",
+                format!(
+                    "the network would have {parameters} parameters, expected at most {MOST_PARAMETERS}; make model_channels, \
+                     channel_mult or num_res_blocks smaller"
+                ),
+            );
+        }
         Ok(())
     }
 }
@@ -301,6 +340,69 @@ impl AdmConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn levels_and_attention_follow_the_image_size() {
+        let light = AdmConfig::default();
+        for (size, levels, smallest, attention) in [
+            (512, 7, 8, 32),
+            (256, 6, 8, 16),
+            (192, 6, 6, 16),
+            (128, 5, 8, 8),
+            (96, 5, 6, 8),
+            (64, 4, 8, 4),
+            (48, 4, 6, 4),
+            (32, 4, 4, 2),
+            (28, 3, 7, 2),
+            (16, 3, 4, 1),
+            (8, 2, 4, 1),
+            (4, 1, 4, 1),
+        ] {
+            let channel_mult = AdmConfig::channel_mult_for(size);
+            let config = AdmConfig {
+                image_size: size,
+                attention_resolutions: AdmConfig::attention_for(size, channel_mult.len()),
+                channel_mult,
+                ..light.clone()
+            };
+            assert_eq!(config.validate(), Ok(()), "{size}");
+            assert_eq!(config.levels(), levels, "{size}");
+            assert_eq!(size >> (levels - 1), smallest, "{size}");
+            assert_eq!(config.attention_resolutions, [attention], "{size}");
+            assert!(size > 128 || config.cost().parameters < light.cost().parameters);
+        }
+        assert_eq!(AdmConfig::channel_mult_for(256), light.channel_mult);
+        // What cannot be halved often enough is not answered with a network of two levels.
+        let odd = AdmConfig {
+            image_size: 250,
+            channel_mult: AdmConfig::channel_mult_for(250),
+            ..light
+        };
+        let text = odd.validate().unwrap_err().to_string();
+        assert!(text.ends_with("224 or 256"), "{text}");
+    }
+
+    #[test]
+    fn sizes_have_bounds_before_anything_is_allocated() {
+        let base = AdmConfig::default();
+        type Change = fn(&mut AdmConfig);
+        let huge: [(&str, Change); 9] = [
+            ("image_size", |c| c.image_size = 1 << 62),
+            ("in_channels", |c| c.in_channels = usize::MAX),
+            ("out_channels", |c| c.out_channels = 0),
+            ("num_res_blocks", |c| c.num_res_blocks = usize::MAX),
+            ("num_classes", |c| c.num_classes = usize::MAX),
+            ("num_heads_upsample", |c| c.num_heads_upsample = usize::MAX),
+            ("channel_mult", |c| c.channel_mult = vec![f64::NAN]),
+            ("channel_mult", |c| c.channel_mult = vec![1e300]),
+            ("model_channels", |c| c.model_channels = 1 << 14),
+        ];
+        for (field, change) in huge {
+            let mut config = base.clone();
+            change(&mut config);
+            assert_eq!(config.validate().unwrap_err().field, field);
+        }
+    }
 
     #[test]
     fn impossible_architectures_name_the_field_and_the_way_out() {

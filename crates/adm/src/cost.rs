@@ -24,6 +24,15 @@ struct Tally {
 }
 
 impl Tally {
+    fn cost(&self) -> Cost {
+        Cost {
+            forward_flops: self.flops,
+            activation_bytes: 4.0 * self.values,
+            recomputed_bytes: 4.0 * (self.between + self.largest),
+            parameters: self.parameters,
+        }
+    }
+
     fn conv(&mut self, c_in: usize, c_out: usize, k: usize, pixels: f64) {
         self.flops += 2.0 * (k * k * c_in * c_out) as f64 * pixels;
         self.parameters += k * k * c_in * c_out + c_out;
@@ -77,35 +86,8 @@ impl AdmConfig {
     /// What the U-Net of this configuration costs.
     pub fn cost(&self) -> Cost {
         let mut tally = Tally::default();
-        let side = |level: usize| (self.image_size >> level) as f64;
-        let pixels = |level: usize| side(level) * side(level);
-        let with_attention = |level: usize| self.attention_resolutions.contains(&(1 << level));
-        let last = self.levels().saturating_sub(1);
-
-        tally.conv(self.model_channels, self.emb_channels(), 1, 1.0);
-        tally.conv(self.emb_channels(), self.emb_channels(), 1, 1.0);
-        tally.parameters += self.num_classes * self.emb_channels();
-        let mut channels = self.width(0);
-        tally.conv(self.in_channels, channels, 3, pixels(0));
-        let mut skips = vec![channels];
-        for level in 0..self.levels() {
-            let width = self.width(level);
-            for _ in 0..self.num_res_blocks {
-                tally.residual(self, channels, width, pixels(level), false);
-                if with_attention(level) {
-                    tally.attention(width, pixels(level));
-                }
-                channels = width;
-                skips.push(channels);
-            }
-            if level < last {
-                self.resize(&mut tally, channels, pixels(level + 1));
-                skips.push(channels);
-            }
-        }
-        tally.residual(self, channels, channels, pixels(last), false);
-        tally.attention(channels, pixels(last));
-        tally.residual(self, channels, channels, pixels(last), false);
+        let mut skips = self.down(&mut tally);
+        let mut channels = skips.last().copied().unwrap_or(0);
         for level in (0..self.levels()).rev() {
             let width = self.width(level);
             for i in 0..=self.num_res_blocks {
@@ -113,26 +95,67 @@ impl AdmConfig {
                     self,
                     channels + skips.pop().unwrap_or(0),
                     width,
-                    pixels(level),
+                    self.pixels(level),
                     true,
                 );
-                if with_attention(level) {
-                    tally.attention(width, pixels(level));
+                if self.has_attention(level) {
+                    tally.attention(width, self.pixels(level));
                 }
                 channels = width;
                 if i == self.num_res_blocks && level > 0 {
-                    self.resize(&mut tally, width, pixels(level - 1));
+                    self.resize(&mut tally, width, self.pixels(level - 1));
                 }
             }
         }
-        tally.conv(channels, self.out_channels, 3, pixels(0));
+        tally.conv(channels, self.out_channels, 3, self.pixels(0));
         tally.parameters += 2 * channels;
-        Cost {
-            forward_flops: tally.flops,
-            activation_bytes: 4.0 * tally.values,
-            recomputed_bytes: 4.0 * (tally.between + tally.largest),
-            parameters: tally.parameters,
+        tally.cost()
+    }
+
+    /// What its encoder costs, the middle included and a classifier's head left out.
+    pub fn encoder_cost(&self) -> Cost {
+        let mut tally = Tally::default();
+        self.down(&mut tally);
+        tally.cost()
+    }
+
+    fn pixels(&self, level: usize) -> f64 {
+        let side = (self.image_size >> level) as f64;
+        side * side
+    }
+
+    fn has_attention(&self, level: usize) -> bool {
+        self.attention_resolutions.contains(&(1 << level))
+    }
+
+    /// The way to the lowest level and the middle; the channels of each skip connection.
+    fn down(&self, tally: &mut Tally) -> Vec<usize> {
+        let last = self.levels().saturating_sub(1);
+        tally.conv(self.model_channels, self.emb_channels(), 1, 1.0);
+        tally.conv(self.emb_channels(), self.emb_channels(), 1, 1.0);
+        tally.parameters += self.num_classes * self.emb_channels();
+        let mut channels = self.width(0);
+        tally.conv(self.in_channels, channels, 3, self.pixels(0));
+        let mut skips = vec![channels];
+        for level in 0..self.levels() {
+            let width = self.width(level);
+            for _ in 0..self.num_res_blocks {
+                tally.residual(self, channels, width, self.pixels(level), false);
+                if self.has_attention(level) {
+                    tally.attention(width, self.pixels(level));
+                }
+                channels = width;
+                skips.push(channels);
+            }
+            if level < last {
+                self.resize(tally, channels, self.pixels(level + 1));
+                skips.push(channels);
+            }
         }
+        tally.residual(self, channels, channels, self.pixels(last), false);
+        tally.attention(channels, self.pixels(last));
+        tally.residual(self, channels, channels, self.pixels(last), false);
+        skips
     }
 
     fn resize(&self, tally: &mut Tally, channels: usize, out_pixels: f64) {
@@ -177,6 +200,15 @@ mod tests {
                 .sum();
             assert_eq!(config.cost().parameters, n);
         }
+    }
+
+    #[test]
+    fn an_encoder_costs_less_than_half_of_its_network() {
+        let config = AdmConfig::default();
+        let (whole, encoder) = (config.cost(), config.encoder_cost());
+        assert!(2 * encoder.parameters < whole.parameters);
+        assert!(2.0 * encoder.activation_bytes < whole.activation_bytes);
+        assert!(2.0 * encoder.forward_flops < whole.forward_flops);
     }
 
     #[test]

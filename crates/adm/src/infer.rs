@@ -120,9 +120,9 @@ pub fn infer(shapes: &Shapes, image_size: Option<usize>) -> Result<Inferred, Str
         (Some(size), _) => (size, Origin::Given),
         (None, Some(side)) => (side << (levels - 1), Origin::Inferred),
         (None, None) => {
-            let usual = [64, 128, 256, 512].into_iter().find(|&size| {
-                AdmConfig::default_channel_mult(size).is_some_and(|mult| mult == channel_mult)
-            });
+            let usual = [64, 128, 256, 512]
+                .into_iter()
+                .find(|&size| AdmConfig::channel_mult_for(size) == channel_mult);
             (usual.unwrap_or(256.max(1 << (levels - 1))), Origin::Assumed)
         }
     };

@@ -31,6 +31,28 @@ pub struct DirectionInfo {
     pub t_boost: usize,
 }
 
+/// More steps than any process has.
+const MAX_STEPS: usize = 100_000;
+
+impl DirectionInfo {
+    /// What cannot be a number of steps, if anything.
+    fn odd(&self) -> Option<String> {
+        let all = [
+            ("t_0", self.t_0, 0),
+            ("inversion", self.inversion, 1),
+            ("steps", self.steps, 1),
+            ("t_edit", self.t_edit, 0),
+            ("t_boost", self.t_boost, 0),
+        ];
+        let (field, found, least) = all
+            .into_iter()
+            .find(|(_, n, least)| !(*least..=MAX_STEPS).contains(n))?;
+        Some(format!(
+            "{field}: expected {least} to {MAX_STEPS}, found {found}"
+        ))
+    }
+}
+
 /// A direction from a file.
 #[derive(Clone, Debug)]
 pub struct LoadedDirection {
@@ -89,14 +111,18 @@ pub fn read_direction(
 ) -> Result<LoadedDirection> {
     let name = path.display();
     let state = read(path, &ReadOptions::default()).map_err(candle_core::Error::wrap)?;
-    let info = match state.metadata.get(INFO) {
+    let info = match state.metadata().get(INFO) {
         None => None,
         Some(text) => match serde_json::from_str::<DirectionInfo>(text) {
-            Ok(info) => Some(info),
+            Ok(info) => match info.odd() {
+                None => Some(info),
+                Some(problem) => bail!("{name}: {INFO} in its metadata: {problem}"),
+            },
             Err(error) => bail!("{name}: {INFO} in its metadata cannot be read: {error}"),
         },
     };
-    if let Some(kind) = state.metadata.get(KIND).filter(|kind| *kind != "direction") {
+    let kind = state.metadata().get(KIND);
+    if let Some(kind) = kind.filter(|kind| *kind != "direction") {
         bail!("{name}: expected a direction, which edit train makes, found a file of kind {kind}");
     }
     if let Some(info) = info.as_ref().filter(|info| info.norm_groups != groups) {
@@ -207,6 +233,14 @@ mod tests {
         write_safetensors(&other, [("w", &w)], &BTreeMap::new(), None).unwrap();
         let error = read_direction(&other, (8, 16), 4).unwrap_err().to_string();
         assert!(error.contains("expected a direction"), "{error}");
+        for field in ["t_0", "inversion", "steps", "t_edit", "t_boost"] {
+            let mut text = serde_json::to_value(info()).unwrap();
+            text[field] = u64::MAX.into();
+            let odd = BTreeMap::from([(INFO.to_owned(), text.to_string())]);
+            write_safetensors(&other, params.iter(), &odd, None).unwrap();
+            let error = read_direction(&other, (8, 16), 4).unwrap_err().to_string();
+            assert!(error.contains(&format!("{field}: expected")), "{error}");
+        }
         let kind = BTreeMap::from([(KIND.to_owned(), "unet".to_owned())]);
         write_safetensors(&other, [("w", &w)], &kind, None).unwrap();
         let error = read_direction(&other, (8, 16), 4).unwrap_err().to_string();

@@ -137,7 +137,7 @@ impl InversionCache {
         let state = read(&self.path(key)?, &ReadOptions::default()).ok()?;
         let latent = state.get(NAME).filter(|latent| latent.dims() == shape)?;
         let hash = sha256_bytes(&bytes(latent).ok()?);
-        (state.metadata.get(HASH) == Some(&hash)).then_some(())?;
+        (state.metadata().get(HASH) == Some(&hash)).then_some(())?;
         let latent = latent.to_device(device).ok()?;
         self.remember(key, &latent);
         Some(latent)

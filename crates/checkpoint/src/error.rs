@@ -1,3 +1,4 @@
+use crate::finite::NonFinite;
 use std::path::PathBuf;
 
 /// Why a weights file cannot be read or written.
@@ -40,6 +41,18 @@ pub enum Error {
         /// What there is.
         available: String,
     },
+    /// Weights with values that are NaN or infinite.
+    #[error("{}: {} with values that are not finite\n{lines}\nthe file is damaged, or the training that made it diverged; {advice}, or export the weights again", path.display(), counted(.tensors.len()))]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensors.
+        tensors: Vec<NonFinite>,
+        /// The first of them, a line each.
+        lines: String,
+        /// What to take instead.
+        advice: String,
+    },
     /// A tensor operation.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -47,3 +60,10 @@ pub enum Error {
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
+
+fn counted(n: usize) -> String {
+    match n {
+        1 => "1 tensor".to_owned(),
+        n => format!("{n} tensors"),
+    }
+}

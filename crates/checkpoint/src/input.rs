@@ -1,6 +1,6 @@
 use crate::error::{Error, Result};
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
+use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
 pub(crate) trait ReadSeek: Read + Seek {}
@@ -10,6 +10,8 @@ impl<T: Read + Seek> ReadSeek for T {}
 pub(crate) struct Input<'a> {
     pub(crate) path: PathBuf,
     pub(crate) len: u64,
+    /// Where the next byte comes from.
+    at: u64,
     reader: Box<dyn ReadSeek + 'a>,
 }
 
@@ -36,10 +38,18 @@ impl<'a> Input<'a> {
                 problem: "expected a weights file, found a folder".into(),
             });
         }
+        // Opening a pipe would wait for its other end.
+        if !metadata.is_file() {
+            return Err(Error::Format {
+                path: path.to_owned(),
+                problem: "expected a regular file, found a pipe, socket or device".into(),
+            });
+        }
         let reader = BufReader::with_capacity(1 << 16, File::open(path).map_err(io)?);
         Ok(Input {
             path: path.to_owned(),
             len: metadata.len(),
+            at: 0,
             reader: Box::new(reader),
         })
     }
@@ -48,6 +58,7 @@ impl<'a> Input<'a> {
         Self {
             path: name.into(),
             len: bytes.len() as u64,
+            at: 0,
             reader: Box::new(Cursor::new(bytes)),
         }
     }
@@ -59,39 +70,44 @@ impl<'a> Input<'a> {
         }
     }
 
-    pub(crate) fn seek(&mut self, to: u64) -> Result<()> {
-        let (path, action) = (&self.path, "cannot be read");
-        self.reader
-            .seek(SeekFrom::Start(to))
-            .map(drop)
-            .map_err(|source| Error::Io {
-                action,
-                path: path.clone(),
-                source,
-            })
+    fn io(&self, source: std::io::Error) -> Error {
+        Error::Io {
+            action: "cannot be read",
+            path: self.path.clone(),
+            source,
+        }
     }
 
-    pub(crate) fn position(&mut self) -> Result<u64> {
-        let (path, action) = (&self.path, "cannot be read");
-        self.reader.stream_position().map_err(|source| Error::Io {
-            action,
-            path: path.clone(),
-            source,
-        })
+    /// Moves to a byte. What is in the buffer already is not read again.
+    pub(crate) fn seek(&mut self, to: u64) -> Result<()> {
+        let by = i64::try_from(i128::from(to) - i128::from(self.at))
+            .map_err(|_| self.bad("the file is cut off"))?;
+        let moved = self.reader.seek_relative(by);
+        moved.map_err(|source| self.io(source))?;
+        self.at = to;
+        Ok(())
+    }
+
+    pub(crate) fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// How many bytes are left.
+    pub(crate) fn left(&self) -> u64 {
+        self.len.saturating_sub(self.at)
     }
 
     /// Fills `out`, or says that the file is cut off.
     pub(crate) fn fill(&mut self, out: &mut [u8]) -> Result<()> {
         match self.reader.read_exact(out) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.at += out.len() as u64;
+                Ok(())
+            }
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
                 Err(self.bad("the file is cut off"))
             }
-            Err(source) => Err(Error::Io {
-                action: "cannot be read",
-                path: self.path.clone(),
-                source,
-            }),
+            Err(source) => Err(self.io(source)),
         }
     }
 
@@ -106,11 +122,28 @@ impl<'a> Input<'a> {
         self.fill(&mut out)?;
         Ok(out)
     }
-}
 
-impl Read for Input<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        self.reader.read(buf)
+    /// `len` bytes from `start`, a piece at a time; pieces hold a whole number of numbers of up to 16 bytes.
+    pub(crate) fn pieces(
+        &mut self,
+        start: u64,
+        len: u64,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<()> {
+        const PIECE: u64 = 1 << 16;
+        if start.checked_add(len).is_none_or(|end| end > self.len) {
+            return Err(self.bad("the file is cut off"));
+        }
+        self.seek(start)?;
+        let mut buffer = vec![0; usize::try_from(PIECE.min(len)).unwrap_or(0)];
+        let mut left = len;
+        while left > 0 {
+            let now = usize::try_from(left.min(PIECE)).unwrap_or(0);
+            self.fill(&mut buffer[..now])?;
+            each(&buffer[..now]);
+            left -= now as u64;
+        }
+        Ok(())
     }
 }
 
@@ -146,7 +179,7 @@ fn similar(path: &Path) -> String {
             name.chars().count().min(wanted.chars().count()),
         );
         let distance = long - (shared + tail).min(short);
-        // Of a name that has less than half in common nobody thought.
+        // A name that has less than half in common is no hint.
         (distance <= 3 && 2 * distance < long).then_some(distance)
     };
     let names = std::fs::read_dir(folder).into_iter().flatten().flatten();

@@ -1,8 +1,9 @@
 //! Reads `.pt` and `.safetensors` weights without executing anything; writes `.safetensors`.
 //!
 //! [`read`] takes PyTorch's zip and legacy containers and safetensors, told apart by their content. A pickle is interpreted, never
-//! run: containers and tensors are rebuilt, everything else stays a name. Weights nested under a key (`ema`, `state_dict`, ..) are
-//! found; [`describe`] lists what a file holds without reading its numbers. What is written appears whole or not at all.
+//! run: containers and tensors are rebuilt, everything else stays a name. Weights are found wherever they are: under a key (`ema`,
+//! `state_dict`, ..), behind a wrapper's prefix, in a list, in several files with an index. Checksums are compared, and values that are NaN or
+//! infinite are an error. [`describe`] lists what a file holds without reading its numbers. What is written appears whole or not at all.
 //!
 //! # Example
 //! ```
@@ -18,25 +19,36 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** never executes anything in a file, never allocates more than a small multiple of its size, never writes over the
-//! only good copy.
+//! **Invariant:** never executes anything in a file; takes time in proportion to its size, and at most 16 times its size and 64 MB of memory;
+//! never writes over the only good copy.
 
 pub use crate::{
     dtype::Dtype,
     error::{Error, Result},
-    select::Prefer,
-    state::{Container, ReadOptions, StateDict, Summary, TensorInfo, describe, read, read_bytes},
+    finite::NonFinite,
+    open::{describe, read, read_bytes, scan},
+    select::{Prefer, Wanted},
+    shards::sha256_weights,
+    state::{Container, ReadOptions, StateDict, Summary, TensorInfo},
     write::{sha256_file, sync_dir, write_bytes_atomic, write_safetensors},
 };
 
 pub use sdft_files::sha256_bytes;
 
+mod detect;
 mod dtype;
 mod error;
+mod finite;
+mod found;
 mod input;
+mod open;
+mod parts;
 mod pickle;
 mod safetensors_file;
+mod said;
 mod select;
+mod shards;
+mod short;
 mod state;
 mod tensors;
 mod torch;

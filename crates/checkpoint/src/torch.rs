@@ -1,8 +1,13 @@
 //! PyTorch's two containers: a zip archive since version 1.6, a row of pickles before.
 
+use crate::dtype::Dtype;
 use crate::error::Result;
+use crate::found::Found;
 use crate::input::Input;
 use crate::pickle::{self, Node, Pickle, Storage, Value};
+use crate::short::short;
+use crate::state::Container;
+use crate::tensors::Place;
 use crate::zip::{self, Entry};
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,10 +15,63 @@ use std::collections::{BTreeMap, HashMap};
 pub(crate) struct TorchFile {
     pub(crate) pickle: Pickle,
     pub(crate) storages: HashMap<String, Entry>,
+    /// It is a zip archive, which has checksums.
+    pub(crate) archive: bool,
+}
+
+/// Reads either kind of file.
+pub(crate) fn read(input: &mut Input<'_>, container: Container) -> Result<TorchFile> {
+    match container {
+        Container::TorchZip => read_zip(input),
+        _ => read_legacy(input),
+    }
+}
+
+impl TorchFile {
+    /// Where the numbers of a tensor are, by the number of its node, or what is wrong with it.
+    pub(crate) fn place(&self, node: usize) -> std::result::Result<Place, String> {
+        let Some(Node::Tensor(view)) = self.pickle.nodes.get(node) else {
+            return Err("no tensor".into());
+        };
+        let storage = &view.storage;
+        let key = &*storage.key;
+        let entry = self.storages.get(key);
+        let entry = *entry.ok_or_else(|| format!("its storage {} is missing", short(key)))?;
+        let bytes = storage.numel.checked_mul(storage.dtype.size());
+        if bytes.is_none_or(|bytes| bytes > entry.len) {
+            return Err(format!(
+                "{} numbers were promised, the file holds {} bytes",
+                storage.numel, entry.len
+            ));
+        }
+        Ok(Place {
+            dtype: storage.dtype,
+            start: entry.start,
+            numel: storage.numel,
+            offset: view.offset,
+            shape: view.shape.clone(),
+            strides: view.strides.clone(),
+            entry: (entry.crc != 0).then_some(entry),
+        })
+    }
+
+    /// The tensors of the dictionary at the top.
+    pub(crate) fn top(&self, input: &Input<'_>) -> Result<Vec<(String, Place)>> {
+        let dicts = Found::in_pickle(&self.pickle).dicts;
+        let top = dicts.into_iter().find(|dict| dict.path.is_empty());
+        let entries = top.map(|dict| dict.entries).unwrap_or_default();
+        let placed = entries.into_iter().map(|entry| {
+            let place = self.place(entry.tensor);
+            let place =
+                place.map_err(|problem| input.bad(format!("{}: {problem}", short(&entry.name))));
+            Ok((entry.name.to_string(), place?))
+        });
+        placed.collect()
+    }
 }
 
 /// A zip archive with `data.pkl` and one entry per storage.
-pub(crate) fn read_zip(input: &mut Input<'_>) -> Result<TorchFile> {
+fn read_zip(input: &mut Input<'_>) -> Result<TorchFile> {
     let (entries, compressed) = zip::entries(input)?;
     let find = |name: &str| {
         entries
@@ -25,7 +83,8 @@ pub(crate) fn read_zip(input: &mut Input<'_>) -> Result<TorchFile> {
     }
     if let Some(name) = compressed {
         return Err(input.bad(format!(
-            "{name} is compressed; PyTorch stores the entries of a checkpoint as they are"
+            "{} is compressed; PyTorch stores the entries of a checkpoint as they are",
+            short(&name)
         )));
     }
     let Some((name, pickle_entry)) = find("data.pkl") else {
@@ -42,7 +101,9 @@ pub(crate) fn read_zip(input: &mut Input<'_>) -> Result<TorchFile> {
         .map_or("", |(folder, _)| folder)
         .to_owned();
     let pickle_entry = *pickle_entry;
+    let pickle_name = name.clone();
     if let Some(order) = entries.get(&format!("{folder}/byteorder")).copied() {
+        order.verify(input, "byteorder")?;
         let order = input.range(order.start, order.len.min(16))?;
         if order != b"little" {
             return Err(input.bad(format!(
@@ -56,16 +117,21 @@ pub(crate) fn read_zip(input: &mut Input<'_>) -> Result<TorchFile> {
         .iter()
         .filter_map(|(name, entry)| Some((name.strip_prefix(&prefix)?.to_owned(), *entry)))
         .collect();
+    pickle_entry.verify(input, &pickle_name)?;
     input.seek(pickle_entry.start)?;
     let pickle = pickle::read(input)?;
-    if input.position()? > pickle_entry.start + pickle_entry.len {
+    if input.position() > pickle_entry.start + pickle_entry.len {
         return Err(input.bad("damaged pickle: it reaches beyond its entry"));
     }
-    Ok(TorchFile { pickle, storages })
+    Ok(TorchFile {
+        pickle,
+        storages,
+        archive: true,
+    })
 }
 
 /// Magic number, protocol, system, the object, the keys of the storages; then each storage with its length.
-pub(crate) fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
+fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
     input.seek(0)?;
     pickle::read(input)?;
     let protocol = pickle::read(input)?;
@@ -90,21 +156,27 @@ pub(crate) fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
         .iter()
         .filter_map(|node| {
             if let Node::Storage(storage) = node {
-                Some((storage.key.as_str(), storage.as_ref()))
+                Some((&*storage.key, storage.as_ref()))
             } else {
                 None
             }
         })
         .collect();
     let mut storages = HashMap::new();
-    let mut at = input.position()?;
+    let mut at = input.position();
     for key in keys {
         let Value::Text(key) = key else {
             return Err(input.bad("a storage without a name"));
         };
         let Some(storage) = types.get(&**key) else {
-            return Err(input.bad(format!("the storage {key} belongs to no tensor")));
+            return Err(input.bad(format!("the storage {} belongs to no tensor", short(key))));
         };
+        if storage.dtype == Dtype::Other {
+            return Err(input.bad(format!(
+                "the storage {} has numbers of an unknown type, so nothing behind it can be found",
+                short(key)
+            )));
+        }
         let head = input.range(at, 8)?;
         let mut numel = [0; 8];
         numel.copy_from_slice(&head);
@@ -115,12 +187,14 @@ pub(crate) fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
                     .checked_add(len)
                     .is_some_and(|end| end <= input.len) =>
             {
-                storages.insert(key.to_string(), Entry { start: at + 8, len });
+                let (start, crc) = (at + 8, 0);
+                storages.insert(key.to_string(), Entry { start, len, crc });
                 at += 8 + len;
             }
             _ => {
                 return Err(input.bad(format!(
-                    "the storage {key} reaches beyond the end: the file is cut off"
+                    "the storage {} reaches beyond the end: the file is cut off",
+                    short(key)
                 )));
             }
         }
@@ -128,5 +202,6 @@ pub(crate) fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
     Ok(TorchFile {
         pickle: object,
         storages,
+        archive: false,
     })
 }

@@ -9,7 +9,8 @@ pub(crate) enum Value {
     None,
     Bool(bool),
     Int(i64),
-    Float,
+    /// Something whose value is of no use here: a fraction, bytes.
+    Unused,
     Text(Rc<str>),
     /// A function or class by its full name.
     Global(Rc<str>),
@@ -22,7 +23,7 @@ pub(crate) enum Node {
     List(Vec<Value>),
     Tuple(Vec<Value>),
     Storage(Rc<Storage>),
-    Tensor(TensorView),
+    Tensor(Rc<TensorView>),
     /// Something that would have to be executed to be known.
     Opaque,
 }
@@ -30,7 +31,7 @@ pub(crate) enum Node {
 /// A flat array in the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Storage {
-    pub(crate) key: String,
+    pub(crate) key: Rc<str>,
     pub(crate) dtype: Dtype,
     pub(crate) numel: u64,
     /// Where this view of the array begins, in numbers: legacy files may store a view of an array instead of the array.

@@ -2,13 +2,45 @@
 
 use crate::error::Result;
 use crate::input::Input;
+use crate::short::short;
 use std::collections::BTreeMap;
 
-/// Where the bytes of an entry are.
-#[derive(Clone, Copy, Debug)]
+/// Where the bytes of an entry are, and their checksum; 0 where the writer left it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) start: u64,
     pub(crate) len: u64,
+    pub(crate) crc: u32,
+}
+
+impl Entry {
+    /// Fails if the bytes are not those that were written.
+    pub(crate) fn verify(self, input: &mut Input<'_>, name: &str) -> Result<()> {
+        if self.crc == 0 {
+            return Ok(());
+        }
+        let mut hasher = crc32fast::Hasher::new();
+        input.pieces(self.start, self.len, |piece| hasher.update(piece))?;
+        self.compare(hasher, input, name)
+    }
+
+    /// As [`Self::verify`], with the checksum of bytes that were read already.
+    pub(crate) fn compare(
+        self,
+        read: crc32fast::Hasher,
+        input: &Input<'_>,
+        name: &str,
+    ) -> Result<()> {
+        let found = read.finalize();
+        if found == self.crc || self.crc == 0 {
+            return Ok(());
+        }
+        Err(input.bad(format!(
+            "{}: the file is damaged: its checksum is {found:08x}, the archive says {:08x}",
+            short(name),
+            self.crc
+        )))
+    }
 }
 
 const END: [u8; 4] = *b"PK\x05\x06";
@@ -68,7 +100,7 @@ pub(crate) fn entries(input: &mut Input<'_>) -> Result<(BTreeMap<String, Entry>,
             continue;
         }
         if flags & 1 != 0 {
-            return Err(input.bad(format!("{name} is encrypted")));
+            return Err(input.bad(format!("{} is encrypted", short(&name))));
         }
         if method != 0 || packed != size {
             compressed = Some(name.clone());
@@ -76,29 +108,47 @@ pub(crate) fn entries(input: &mut Input<'_>) -> Result<(BTreeMap<String, Entry>,
         let local = input.range(offset, 30)?;
         if local[..4] != LOCAL {
             return Err(input.bad(format!(
-                "{name}: the archive's directory points to something else"
+                "{}: the archive's directory points to something else",
+                short(&name)
             )));
         }
         let data = offset + 30 + u16_at(&local, 26) + u16_at(&local, 28);
         if data.checked_add(packed).is_none_or(|end| end > input.len) {
             return Err(input.bad(format!(
-                "{name} reaches beyond the end: the file is cut off"
+                "{} reaches beyond the end: the file is cut off",
+                short(&name)
             )));
         }
-        if out
-            .insert(
-                name.clone(),
-                Entry {
-                    start: data,
-                    len: packed,
-                },
-            )
-            .is_some()
-        {
-            return Err(input.bad(format!("{name} is there twice")));
+        let crc = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
+        let entry = Entry {
+            start: data,
+            len: packed,
+            crc,
+        };
+        let shown = short(&name);
+        if out.insert(name, entry).is_some() {
+            return Err(input.bad(format!("{shown} is there twice")));
         }
     }
+    apart(input, &out)?;
     Ok((out, compressed))
+}
+
+/// Fails if entries share bytes, which would make a small archive many times as large.
+fn apart(input: &Input<'_>, entries: &BTreeMap<String, Entry>) -> Result<()> {
+    let mut all: Vec<(&String, &Entry)> = entries.iter().filter(|(_, e)| e.len > 0).collect();
+    all.sort_by_key(|(_, entry)| entry.start);
+    for pair in all.windows(2) {
+        let ((a, first), (b, second)) = (pair[0], pair[1]);
+        if first.start + first.len > second.start {
+            return Err(input.bad(format!(
+                "damaged archive: {} and {} overlap",
+                short(a),
+                short(b)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Replaces the fields that were too large for 32 bits by those in the extra field, in their fixed order.

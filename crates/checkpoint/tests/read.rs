@@ -182,7 +182,7 @@ fn big_endian_legacy_numbers_are_refused() {
 #[test]
 fn the_prefix_of_a_parallel_wrapper_is_taken_off() {
     let state = read(&fixture("module.pt"), &ReadOptions::default()).unwrap();
-    assert!(state.summary.unwrapped);
+    assert_eq!(state.summary.prefix, "module.");
     assert_holds(&state, "raw");
 }
 
@@ -209,7 +209,7 @@ fn what_is_written_reads_back_and_repeats_byte_for_byte() {
     let metadata = BTreeMap::from([("who".to_owned(), "a \"quoted\" name".to_owned())]);
     write_safetensors(&path, state.iter(), &metadata, None).unwrap();
     let again = read(&path, &options).unwrap();
-    assert_eq!(again.metadata, metadata);
+    assert_eq!(again.metadata(), &metadata);
     assert_holds(&again, "raw");
     for (name, tensor) in state.iter() {
         assert_eq!(again.get(name).unwrap().dtype(), tensor.dtype(), "{name}");

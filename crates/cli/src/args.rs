@@ -1,12 +1,13 @@
 use crate::data::args::DataArgs;
 use crate::edit::args::EditArgs;
+pub(crate) use crate::parse::{at_least_one, number, whole, whole_from};
+pub(crate) use crate::reproduce::args::{Experiment, ReproduceArgs, TargetArg};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sdft_cuda::Place;
 use sdft_features::InceptionResize;
 use sdft_train::Precision;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// The options of every command, which stand last in its help.
 pub(crate) const GLOBAL: &str = "Global options";
@@ -50,31 +51,6 @@ impl From<PrecisionArg> for Precision {
             PrecisionArg::F16 => Self::F16,
         }
     }
-}
-
-pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n) if (1..=4096).contains(&n) => Ok(n),
-        _ => Err("expected a whole number from 1 to 4096".into()),
-    }
-}
-
-/// A whole number of any size.
-pub(crate) fn whole<T: FromStr>(text: &str) -> Result<T, String> {
-    whole_from::<T, 0>(text)
-}
-
-/// A whole number that is not smaller than `LEAST`.
-pub(crate) fn whole_from<T: FromStr, const LEAST: u128>(text: &str) -> Result<T, String> {
-    match text.parse::<u128>() {
-        Ok(n) if n >= LEAST => text.parse().map_err(|_| "too large".into()),
-        _ => Err(format!("expected a whole number from {LEAST}")),
-    }
-}
-
-/// A number; its bounds are looked at where they are known.
-pub(crate) fn number(text: &str) -> Result<f64, String> {
-    text.parse().map_err(|_| "expected a number".into())
 }
 
 #[derive(Debug, Subcommand)]
@@ -159,14 +135,15 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
-    /// The source model: a .pt or .safetensors file, a run folder, or a name as `ffhq-10m` (`cargo xtask fetch --list`) or `digits-source`.
-    #[arg(long, value_name = "FILE|DIR", conflicts_with = "resume")]
+    /// The source model: a .pt or .safetensors file, a run folder, or a name as `ffhq-10m` (`cargo xtask fetch --list`) or
+    /// `digits-source`. With --resume, where the same file is now.
+    #[arg(long, value_name = "FILE|DIR")]
     pub(crate) source: Option<String>,
     /// The part of the source file to take where it holds several, as `inspect` lists them.
     #[arg(long, value_name = "KEY", conflicts_with = "resume")]
     pub(crate) source_key: Option<String>,
-    /// The images: a folder, or a name as `metfaces` or `digits`.
-    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    /// The images: a folder, or a name as `metfaces` or `digits`. With --resume, where the same images are now.
+    #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
     /// What to train.
     #[arg(long, value_enum, conflicts_with = "resume")]
@@ -243,17 +220,18 @@ pub(crate) struct SampleArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ClassifierArgs {
-    /// The images that translations come from: a folder, or `digits`.
-    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    /// The images that translations come from: a folder, or `digits`. With --resume, where the same images are now; --target and --init
+    /// likewise.
+    #[arg(long, value_name = "DIR")]
     pub(crate) source: Option<String>,
     /// The images of the domain that they go to.
-    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) target: Option<String>,
     /// The model that the classifier will stand beside; its image size and noise schedule are taken over.
     #[arg(long, value_name = "FILE|DIR", conflicts_with = "resume")]
     pub(crate) model: Option<String>,
     /// A classifier whose trunk is the start, as guidance's 256x256_classifier.pt; tensors are taken by name and shape.
-    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    #[arg(long, value_name = "FILE|DIR")]
     pub(crate) init: Option<String>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
@@ -445,8 +423,11 @@ pub(crate) struct MissingArgs {
 #[derive(Debug, Args)]
 pub(crate) struct JudgeArgs {
     /// The .safetensors file to write.
-    #[arg(long, default_value = "assets/weights/digits-judge.safetensors")]
+    #[arg(long, default_value = "digits-judge.safetensors")]
     pub(crate) out: PathBuf,
+    /// Replace the file if it is there.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
     /// Seed.
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
@@ -574,61 +555,4 @@ pub(crate) struct EvaluateArgs {
     /// Keep no feature vectors.
     #[arg(long, conflicts_with = "cache", hide_short_help = true)]
     pub(crate) no_cache: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Experiment {
-    /// The embedded digits in minutes, from nothing: Tables 1 to 4 in miniature.
-    Digits,
-    /// The paper's Table 1: domain translation, measured.
-    Table1,
-    /// The paper's Table 2: text-guided editing; directions are trained, applied and measured.
-    Table2,
-    /// The paper's Table 3: unconditional samples of scratch, naive and SDFT.
-    Table3,
-    /// The paper's Table 4: constant and Min-SNR-5 weights against SDFT's.
-    Table4,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TargetArg {
-    Metfaces,
-    Aahq,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ReproduceArgs {
-    /// Which experiment.
-    #[arg(value_enum)]
-    pub(crate) experiment: Experiment,
-    /// `digits`: how many seeds.
-    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
-    pub(crate) seeds: usize,
-    /// Tables: which target.
-    #[arg(long, value_enum, default_value = "metfaces")]
-    pub(crate) target: TargetArg,
-    /// Tables: the source model, a file, a run folder or a name.
-    #[arg(long, value_name = "FILE|DIR")]
-    pub(crate) source: Option<PathBuf>,
-    /// Tables: the inputs, 10,000 FFHQ images at 256x256.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) inputs: Option<PathBuf>,
-    /// Tables: all images of the target domain, a folder or an .npz of images.
-    #[arg(long, value_name = "DIR|NPZ")]
-    pub(crate) data: Option<PathBuf>,
-    /// Tables: what belongs to a row, a run or a weights file, or a folder of outputs; may be given again.
-    #[arg(long, value_name = "ROW=PATH")]
-    pub(crate) row: Vec<String>,
-    /// Tables: only so many images of each row, for a quick pass; in Table 2 to train on, too.
-    #[arg(long, value_name = "N", value_parser = whole_from::<u32, 2>)]
-    pub(crate) limit: Option<u32>,
-    /// Tables: how images come to Inception.
-    #[arg(long, value_name = "MODE", default_value = "pytorch-fid")]
-    pub(crate) resize: InceptionResize,
-    /// Tables: weights of the networks that measure, as for `evaluate`.
-    #[arg(long, value_name = "NETWORK=FILE")]
-    pub(crate) weights: Vec<String>,
-    /// Where runs, samples and tables go; what is finished there is not repeated. `runs/reproduce-EXPERIMENT` if not given.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
 }

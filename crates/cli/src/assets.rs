@@ -2,7 +2,23 @@
 
 use sdft_train::{ClassifierPlan, DirectionPlan, Plan};
 
-const PRESETS: [(&str, &str); 6] = [
+const PRESETS: [(&str, &str); 10] = [
+    (
+        "own-32",
+        include_str!("../../../assets/configs/own-32.toml"),
+    ),
+    (
+        "own-64",
+        include_str!("../../../assets/configs/own-64.toml"),
+    ),
+    (
+        "own-128",
+        include_str!("../../../assets/configs/own-128.toml"),
+    ),
+    (
+        "own-256",
+        include_str!("../../../assets/configs/own-256.toml"),
+    ),
     (
         "digits-sdft",
         include_str!("../../../assets/configs/digits-sdft.toml"),

@@ -3,10 +3,12 @@
 use crate::args::ClassifierArgs;
 use crate::console::{self, Console, duration, size};
 use crate::device::device;
+use crate::estimate::memory_of_classifier;
+use crate::model::{lasting_model_file, model_file};
 use crate::runs::{
-    STOP, changed, conclude, flags, list, listen, make_whole, new_root, note_changed_rate,
+    STOP, changed, conclude, flags, list, listen, make_whole, moved, new_root, note_changed_rate,
+    same_images,
 };
-use crate::sample::model_file;
 use crate::train::{fingerprint, load_model, open_data, settle_precision};
 use crate::{config, usage};
 use anyhow::{Context, Result};
@@ -44,6 +46,10 @@ pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
         domains,
         place,
     } = job;
+    let device = device()?;
+    if device.is_cpu() {
+        memory_of_classifier(&plan)?.check().map_err(usage)?;
+    }
     let folder = match place {
         Place::New(root) => RunFolder::create(&root, &plan)?,
         Place::Old(folder) => {
@@ -52,7 +58,7 @@ pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
         }
     };
     let root = folder.root().to_owned();
-    let ending = execute(plan, init, domains, folder, device()?);
+    let ending = execute(plan, init, domains, folder, device);
     conclude(ending, &root, "train-classifier", "accuracy")
 }
 
@@ -75,8 +81,7 @@ pub(crate) fn digits_classifier(root: &Path) -> Result<Option<PathBuf>> {
                 root.display()
             );
         }
-        let model = folder.final_model();
-        if model.is_file() {
+        if let Some(model) = folder.finished() {
             return Ok(Some(model));
         }
         folder
@@ -143,7 +148,16 @@ impl Job {
         let given_process = config::given(&table, "process");
         let mut process = None;
         if let Some(name) = beside {
-            let unet = load_model(&model_file(name)?, &LoadOptions::default())?;
+            // A file that does not say its process has the one given for the classifier.
+            let said = serde_json::from_value(given_process.clone().into());
+            let options = LoadOptions {
+                process_otherwise: said.ok().filter(|_| !given_process.is_empty()),
+                ..LoadOptions::default()
+            };
+            let unet = load_model(&model_file(name)?, &options)?;
+            for note in &unet.notes {
+                console::note(note);
+            }
             let size = unet.config.image_size;
             if given
                 .get("image_size")
@@ -171,6 +185,9 @@ impl Job {
         if let Some(process) = process {
             plan.process = process;
         }
+        if !plan.init.is_empty() {
+            plan.init = lasting_model_file(&plan.init)?;
+        }
         for path in [
             &mut plan.init,
             &mut plan.data.source.path,
@@ -188,8 +205,10 @@ impl Job {
             for ours in ["out_channels", "pool"] {
                 of_file.remove(ours);
             }
+            let settled = beside.is_some() || !given_process.is_empty();
             let options = LoadOptions {
                 given: of_file,
+                process_otherwise: settled.then(|| plan.process.clone()),
                 ..LoadOptions::default()
             };
             let init = load_encoder(Path::new(&plan.init), &options)?;
@@ -210,7 +229,10 @@ impl Job {
         };
         settle_precision(&mut plan.steps)?;
         plan.validate().map_err(|e| usage(e.to_string()))?;
-        let domains = open_domains(&plan)?;
+        let domains = [
+            open_domain(&plan, &plan.data.source)?,
+            open_domain(&plan, &plan.data.target)?,
+        ];
         plan.data.source.fingerprint = fingerprint(&*domains[0])?;
         plan.data.target.fingerprint = fingerprint(&*domains[1])?;
         if plan.data.source.fingerprint == plan.data.target.fingerprint {
@@ -243,22 +265,26 @@ impl Job {
             0 => batch,
             n => n.min(batch),
         };
-        let (seconds, memory) = trial(plan, at_once)?;
-        let all = seconds * batch as f64 * plan.steps.steps as f64;
-        let time = Duration::try_from_secs_f64(all).unwrap_or(Duration::MAX);
-        // Weights, average, two moments and gradients.
-        let memory = 5 * weights + memory * at_once as u64;
-        let disk = 4 * weights * (plan.output.keep as u64 + 1) + weights;
+        let needed = memory_of_classifier(plan)?;
+        let time = match needed.check() {
+            Err(problem) => {
+                console::note(&format!("warning: {problem}"));
+                "not tried, because the memory does not suffice".to_owned()
+            }
+            Ok(()) => {
+                let all = trial(plan, at_once)? * batch as f64 * plan.steps.steps as f64;
+                let time = Duration::try_from_secs_f64(all).unwrap_or(Duration::MAX);
+                format!("about {} on this machine, by a trial pass", duration(time))
+            }
+        };
+        let disk = (4 * weights).saturating_mul(plan.output.keep as u64 + 1) + weights;
         let [source, target] = [0, 1].map(|i| self.domains[i].len());
         for line in [
             format!("# {source} source and {target} target images, {parameters} parameters"),
+            format!("# time    {time}"),
             format!(
-                "# time    about {} on this machine, by a trial pass",
-                duration(time)
-            ),
-            format!(
-                "# memory  about {} at most, by the same; --set loop.micro_batch=N needs less",
-                size(memory)
+                "# memory  about {}; --set loop.micro_batch=N needs less",
+                size(needed.bytes)
             ),
             format!("# disk    about {}", size(disk)),
         ] {
@@ -272,16 +298,24 @@ impl Job {
         let before = stored.steps.steps;
         let allowed = ["loop.steps", "loop.recompute", "loop.precision"];
         let mut plan = changed(stored, &args.run, &allowed)?;
+        if let Some(init) = &args.init {
+            moved(&mut plan.init, Some(&model_file(init)?));
+        }
+        moved(&mut plan.data.source.path, args.source.as_deref());
+        moved(&mut plan.data.target.path, args.target.as_deref());
         settle_precision(&mut plan.steps)?;
         if plan.steps.steps != before {
             note_changed_rate(plan.optim.schedule);
         }
         // Where there is a checkpoint, the first weights are not needed any more.
-        let begun = folder.checkpoints().join("latest").is_file();
-        let init = if plan.init.is_empty() || begun {
+        let init = if plan.init.is_empty() || folder.has_checkpoint() {
             None
         } else {
-            let init = load_encoder(Path::new(&plan.init), &LoadOptions::default())?;
+            let options = LoadOptions {
+                process_otherwise: Some(plan.process.clone()),
+                ..LoadOptions::default()
+            };
+            let init = load_encoder(Path::new(&plan.init), &options)?;
             if init.sha256 != plan.init_sha256 {
                 anyhow::bail!(
                     "{}: the file changed since the run began: its SHA-256 was {}, now it is {}",
@@ -292,18 +326,14 @@ impl Job {
             }
             Some(init)
         };
-        let domains = open_domains(&plan)?;
-        for (domain, source) in [&plan.data.source, &plan.data.target]
-            .into_iter()
-            .zip(&domains)
-        {
-            if fingerprint(&**source)? != domain.fingerprint {
-                anyhow::bail!(
-                    "{}: these are not the images that the run began with, and it would not go on as it began",
-                    domain.path
-                );
-            }
-        }
+        let same = |domain: &DomainPlan, option| {
+            let open = || open_domain(&plan, domain);
+            same_images(&domain.path, &domain.fingerprint, option, open)
+        };
+        let domains = [
+            same(&plan.data.source, "--source")?,
+            same(&plan.data.target, "--target")?,
+        ];
         Ok(Self {
             plan,
             init,
@@ -325,15 +355,14 @@ fn contradiction(given: &Map<String, Value>, process: &Process) -> Option<String
 /// Seconds that a trial may take.
 const PATIENCE: f64 = 10.0;
 
-/// Seconds that a forward and backward pass of one image takes among `at_once`, and the memory that it needs, by trial.
-fn trial(plan: &ClassifierPlan, at_once: usize) -> Result<(f64, u64)> {
+/// Seconds that a forward and backward pass of one image takes among `at_once`, by trial.
+fn trial(plan: &ClassifierPlan, at_once: usize) -> Result<f64> {
     let config = plan.model.encoder();
     let device = Device::Cpu;
     let (start, _) = start_classifier(&config, plan.seed, None, &device)?;
     let (params, _) = start.trainable()?;
     let encoder = Encoder::load(&params, &config)?;
     let side = config.net.image_size;
-    let before = console::memory().unwrap_or(0);
     let pass = |n: usize| -> Result<f64> {
         let x = Tensor::ones((n, 3, side, side), DType::F32, &device)?;
         let started = Instant::now();
@@ -341,14 +370,12 @@ fn trial(plan: &ClassifierPlan, at_once: usize) -> Result<(f64, u64)> {
         backward(&log_probs.narrow(1, 0, 1)?.sum_all()?)?;
         Ok(started.elapsed().as_secs_f64() / n as f64)
     };
-    let (mut n, mut seconds) = (1, pass(1)?);
+    let seconds = pass(1)?;
     if seconds * (at_once as f64) < PATIENCE {
-        n = at_once;
         // The first pass of many mostly fetches memory.
-        seconds = pass(n)?.min(pass(n)?);
+        return Ok(pass(at_once)?.min(pass(at_once)?));
     }
-    let memory = console::memory().unwrap_or(0).saturating_sub(before);
-    Ok((seconds, memory / n as u64))
+    Ok(seconds)
 }
 
 /// Trains in a folder, shown on the console, stoppable by Ctrl-C.
@@ -394,18 +421,14 @@ fn execute(
     ending
 }
 
-fn open_domains(plan: &ClassifierPlan) -> Result<[Arc<dyn ImageSource>; 2]> {
-    let size = plan.model.net.image_size;
-    let open = |domain: &DomainPlan| {
-        let data = DataPlan {
-            path: domain.path.clone(),
-            strict: plan.data.strict,
-            style: domain.style.clone(),
-            classes: domain.classes.clone(),
-            per_class: domain.per_class,
-            ..DataPlan::default()
-        };
-        open_data(&data, size)
+fn open_domain(plan: &ClassifierPlan, domain: &DomainPlan) -> Result<Arc<dyn ImageSource>> {
+    let data = DataPlan {
+        path: domain.path.clone(),
+        strict: plan.data.strict,
+        style: domain.style.clone(),
+        classes: domain.classes.clone(),
+        per_class: domain.per_class,
+        ..DataPlan::default()
     };
-    Ok([open(&plan.data.source)?, open(&plan.data.target)?])
+    open_data(&data, plan.model.net.image_size)
 }

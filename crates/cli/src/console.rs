@@ -29,16 +29,54 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// Standard output was closed by its reader.
+#[derive(Debug)]
+pub(crate) struct OutputClosed;
+
+impl std::fmt::Display for OutputClosed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("standard output was closed")
+    }
+}
+
+impl std::error::Error for OutputClosed {}
+
 /// Prints a result.
-pub(crate) fn line(text: impl std::fmt::Display) -> std::io::Result<()> {
-    writeln!(std::io::stdout(), "{text}")
+///
+/// # Errors
+/// [`OutputClosed`], which ends the program quietly; standard output cannot be written for another reason.
+pub(crate) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}").map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => anyhow::Error::new(OutputClosed),
+        _ => anyhow::Error::new(error).context("standard output"),
+    })
+}
+
+/// Which log lines are printed where there is no terminal: all at first, then fewer, about 200 of a long run.
+#[derive(Debug, Default)]
+struct Thinning {
+    next: u64,
+}
+
+impl Thinning {
+    /// Whether the line after so many steps of this process is printed, of `steps` that it is to do.
+    fn prints(&mut self, done: u64, steps: u64) -> bool {
+        if done < self.next && done < steps {
+            return false;
+        }
+        // The gaps grow by a sixteenth each, up to a hundredth of the run.
+        self.next = done + (done / 16).min(steps / 100).max(1);
+        true
+    }
 }
 
 /// A bar on a terminal, lines elsewhere.
 pub(crate) struct Console {
     bar: Option<ProgressBar>,
     first: Option<(u64, Instant)>,
-    terms: String,
+    thinning: Thinning,
+    /// The terms of the last log line, the loss first.
+    terms: Vec<String>,
     label: String,
 }
 
@@ -47,7 +85,8 @@ impl Console {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
             // The template is a constant; a broken one would only cost the looks.
-            if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}") {
+            let template = "{prefix} {bar:24} {pos}/{len} {wide_msg}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
             bar.set_prefix(label.to_owned());
@@ -56,7 +95,8 @@ impl Console {
         Self {
             bar,
             first: None,
-            terms: String::new(),
+            thinning: Thinning::default(),
+            terms: Vec::new(),
             label: label.to_owned(),
         }
     }
@@ -87,15 +127,13 @@ impl Watcher for Console {
         let left = per_step * (p.steps - p.step) as f64;
         let eta = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
         if let Some(means) = &p.means {
-            let terms: Vec<String> = means
+            self.terms = means
                 .iter()
                 .map(|(name, value)| format!("{name} {value:.4}"))
                 .collect();
-            self.terms = terms.join(" ");
         }
-        let text = format!(
-            "{} · {:.1} img/s · {} left{}",
-            self.terms,
+        let pace = format!(
+            "{:.1} img/s · {} left{}",
             p.images_per_second,
             duration(eta),
             memory().map_or_else(String::new, |bytes| format!(" · {} memory", size(bytes)))
@@ -104,12 +142,23 @@ impl Watcher for Console {
             Some(bar) => {
                 bar.set_length(p.steps);
                 bar.set_position(p.step);
-                bar.set_message(text);
+                // A narrow terminal cuts the end off.
+                let (loss, others) = self.terms.split_at(self.terms.len().min(1));
+                let mut parts = vec![loss.concat(), pace, others.join(" ")];
+                parts.retain(|part| !part.is_empty());
+                bar.set_message(parts.join(" · "));
             }
-            None if p.means.is_some() => {
+            None if p.means.is_some()
+                // The first step was done before the clock started.
+                && self.thinning.prints(done + 1, p.steps + 1 - first) =>
+            {
                 note(&format!(
-                    "{} step {}/{} ({} images) {text}",
-                    self.label, p.step, p.steps, p.images
+                    "{} step {}/{} ({} images) {} · {pace}",
+                    self.label,
+                    p.step,
+                    p.steps,
+                    p.images,
+                    self.terms.join(" ")
                 ));
             }
             None => {}
@@ -216,8 +265,17 @@ pub(crate) fn duration(d: Duration) -> String {
 
 /// The most memory that the process has had, where the system tells.
 pub(crate) fn memory() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// The memory that the process has now, where the system tells.
+pub(crate) fn memory_now() -> Option<u64> {
+    status("VmRSS:")
+}
+
+fn status(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
     line.split_whitespace()
         .nth(1)?
         .parse::<u64>()
@@ -239,6 +297,25 @@ mod tests {
         let error = anyhow::Error::new(twice).context("the run stopped");
         let expected = format!("the run stopped: cannot write x.png: {}", full());
         assert_eq!(causes(&error), expected);
+    }
+
+    #[test]
+    fn a_long_run_prints_about_200_lines_and_a_short_one_every_line() {
+        let lines = |steps: u64, every: u64| -> Vec<u64> {
+            let mut thinning = Thinning::default();
+            let logged = (1..=steps).filter(|step| step % every == 0 || *step == steps);
+            logged
+                .filter(|&step| thinning.prints(step, steps))
+                .collect()
+        };
+        assert_eq!(lines(170, 10).len(), 17);
+        for (steps, every) in [(80_000, 10), (80_000, 1), (1_000_000, 100), (5000, 1)] {
+            let lines = lines(steps, every);
+            assert!((90..260).contains(&lines.len()), "{steps} {}", lines.len());
+            assert_eq!((lines[0], lines.last()), (every, Some(&steps)));
+            let gaps = lines.windows(2).map(|pair| pair[1] - pair[0]);
+            assert!(gaps.max().unwrap() <= steps / 100 + every);
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use crate::args::{ConvertArgs, DtypeArg, PreferArg};
+use crate::model::model_path;
 use crate::sample::load_options;
 use crate::{console, usage};
 use anyhow::Result;
@@ -19,9 +20,10 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
             args.output.display()
         )));
     }
-    let same = match (args.input.canonicalize(), args.output.canonicalize()) {
+    let input = model_path(&args.input)?;
+    let same = match (input.canonicalize(), args.output.canonicalize()) {
         (Ok(input), Ok(output)) => input == output,
-        _ => args.input == args.output,
+        _ => input == args.output,
     };
     if same {
         return Err(usage("input and output are the same file"));
@@ -36,7 +38,7 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
         DtypeArg::F16 => DType::F16,
         DtypeArg::Bf16 => DType::BF16,
     });
-    for note in convert_file(&args.input, &args.output, &options, dtype)? {
+    for note in convert_file(&input, &args.output, &options, dtype)? {
         console::note(&note);
     }
     console::line(format_args!("{}", args.output.display()))?;

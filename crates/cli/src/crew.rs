@@ -1,77 +1,152 @@
 //! Several processes for one training run: who starts them, and what those do that do not lead.
 
+use crate::console;
 use crate::device::{device, world};
+use crate::runs::{Asks, interrupt};
 use crate::train::{all_fields, fingerprint, unchanged};
 use crate::train::{load_source, open_data};
-use crate::usage;
-use anyhow::{Context, Result};
-use sdft_parallel::{Peers, World, free_port};
+use crate::{INTERRUPTED, usage};
+use anyhow::{Context, Result, anyhow, bail};
+use sdft_parallel::{Peers, World, free_port, new_secret};
 use sdft_train::{Follower, Plan, follow};
-use std::process::{Child, Command, ExitCode};
+use std::io::{ErrorKind, Read, Write};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// How long the others may take to come: they may still load libraries.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// How long the process that leads may take to notice that another one has gone.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Set for processes whose standard input is a pipe from the one that started them: a byte says that the user wants an end, and the end of
+/// the pipe that the launcher has gone.
+const LAUNCHED: &str = "SDFT_LAUNCHED";
+
+/// Whether this process has met the others, and so notices when they go.
+static MET: AtomicBool = AtomicBool::new(false);
+
 /// The others, where the environment says that there are some.
 pub(crate) fn peers() -> Result<Arc<Peers>> {
-    let peers = match world()? {
-        None => Peers::alone(),
-        Some(world) => Peers::join(&world, &device()?, PATIENCE)?,
+    let Some(world) = world()? else {
+        return Ok(Arc::new(Peers::alone()));
     };
+    let leads = world.rank == 0;
+    if std::env::var_os(LAUNCHED).is_some() {
+        std::thread::spawn(move || heed_launcher(leads));
+    }
+    let is_here = ["127.0.0.1", "::1", "localhost"].contains(&world.address.as_str());
+    if leads && world.secret.is_empty() && !is_here {
+        console::note(&format!(
+            "anyone who reaches {}:{} can join this run; a secret in SDFT_SECRET, the same for all processes, keeps others out",
+            world.address, world.port
+        ));
+    }
+    let peers = Peers::join(&world, &device()?, PATIENCE)?;
+    MET.store(true, Ordering::Relaxed);
     Ok(Arc::new(peers))
+}
+
+/// Ends this process when the one that started it says so, or has gone itself.
+fn heed_launcher(leads: bool) {
+    let mut byte = [0];
+    loop {
+        match std::io::stdin().read(&mut byte) {
+            Ok(n) if n > 0 && leads => interrupt(Asks::Launcher),
+            Ok(n) if n > 0 => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            _ => break,
+        }
+    }
+    if leads {
+        interrupt(Asks::Launcher);
+    } else if !MET.load(Ordering::Relaxed) {
+        // Later the process that leads says when to end, or its connection ends.
+        std::process::exit(1);
+    }
 }
 
 /// Starts `n` copies of this very command, which find each other, and waits for all of them.
 pub(crate) fn launch(n: usize) -> Result<ExitCode> {
     let program = std::env::current_exe().context("this program does not know where it is")?;
-    let port = free_port()?;
-    // Ctrl-C reaches the copies, too: the one that leads saves, and this one waits for it.
-    ctrlc::set_handler(|| {}).context("Ctrl-C cannot be waited out")?;
-    let mut crew = Vec::with_capacity(n);
+    let (port, secret) = (free_port()?, new_secret()?);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let handler = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    };
+    ctrlc::set_handler(handler).context("Ctrl-C cannot be passed on")?;
+    let mut crew = Crew(Vec::with_capacity(n));
     for rank in 0..n {
-        let world = World::here(rank, n, port);
+        let world = World {
+            secret: secret.clone(),
+            ..World::here(rank, n, port)
+        };
         let child = Command::new(&program)
             .args(std::env::args_os().skip(1))
             .envs(world.variables())
+            .env(LAUNCHED, "1")
+            .stdin(Stdio::piped())
             .spawn()
             .with_context(|| format!("process {rank} does not start"))?;
-        crew.push(child);
+        crew.0.push(child);
     }
-    let code = wait(&mut crew);
-    for child in &mut crew {
-        // Those that are still there have nobody to work with.
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    code
+    crew.wait(&asked)
 }
 
-/// The exit code of the process that leads; earlier if another one fails.
-fn wait(crew: &mut [Child]) -> Result<ExitCode> {
-    loop {
-        for (rank, child) in crew.iter_mut().enumerate() {
-            let Some(status) = child.try_wait().context("waiting for the processes")? else {
-                continue;
-            };
-            if rank == 0 {
-                let code = status.code().and_then(|code| u8::try_from(code).ok());
-                return Ok(ExitCode::from(code.unwrap_or(1)));
-            }
-            if !status.success() {
-                // Where all fail for one reason, the one that leads says it best.
-                std::thread::sleep(Duration::from_secs(1));
-                if let Some(status) = crew[0].try_wait().context("waiting for the processes")? {
-                    let code = status.code().and_then(|code| u8::try_from(code).ok());
-                    return Ok(ExitCode::from(code.unwrap_or(1)));
-                }
-                anyhow::bail!(
-                    "process {rank} ended ({status}), and the others cannot go on without it"
-                );
-            }
+/// The processes of a run. Those that are still there when it is dropped have no others to work with, and are killed.
+struct Crew(Vec<Child>);
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
         }
-        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+impl Crew {
+    /// The exit code of the process that leads, which is told how often the user `asked` for an end. An error if another one fails and the
+    /// one that leads does not notice.
+    fn wait(&mut self, asked: &AtomicUsize) -> Result<ExitCode> {
+        let mut told = 0;
+        let mut failed: Option<(usize, ExitStatus, Instant)> = None;
+        loop {
+            while told < asked.load(Ordering::Relaxed) {
+                told += 1;
+                if let Some(pipe) = &mut self.0[0].stdin {
+                    // One that is gone is noticed below.
+                    let _ = pipe.write_all(b"\n");
+                }
+            }
+            for (rank, child) in self.0.iter_mut().enumerate() {
+                let Some(status) = child.try_wait().context("waiting for the processes")? else {
+                    continue;
+                };
+                if rank == 0 {
+                    let code = status.code().and_then(|code| u8::try_from(code).ok());
+                    return match code {
+                        Some(code) => Ok(ExitCode::from(code)),
+                        // It had not begun.
+                        None if told > 0 => Ok(ExitCode::from(INTERRUPTED)),
+                        None => Err(anyhow!("process 0, which leads, ended: {status}")),
+                    };
+                }
+                if !status.success() && failed.is_none() {
+                    failed = Some((rank, status, Instant::now()));
+                }
+            }
+            // Where all fail for one reason, the one that leads says it best.
+            if let Some((rank, status, since)) = failed
+                && since.elapsed() > GRACE
+            {
+                bail!("process {rank} ended ({status}), and the others cannot go on without it");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 

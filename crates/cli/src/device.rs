@@ -35,6 +35,17 @@ pub(crate) fn asked() -> Option<Precision> {
     choice().precision
 }
 
+/// As many threads as were asked for, or as many as help; starting thousands takes minutes.
+pub(crate) fn sensible_threads(asked: usize) -> usize {
+    let most = sdft_runtime::most_threads();
+    if asked > most {
+        crate::console::note(&format!(
+            "--threads {asked}: computing with {most}; more do not help this machine's cores"
+        ));
+    }
+    asked.min(most)
+}
+
 /// The device; one of several processes takes the GPU of its own number.
 pub(crate) fn device() -> Result<Device> {
     if let Some(device) = DEVICE.get() {

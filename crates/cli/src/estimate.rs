@@ -11,10 +11,14 @@ use sdft_schedule::Respacing;
 use sdft_train::{AuxSampling, DistillSampling, Plan};
 use std::time::Instant;
 
+pub(crate) use memory::{Needed, memory_of, memory_of_classifier};
+
+mod memory;
+
 /// Seconds and bytes of a run.
 pub(crate) struct Estimate {
-    /// One optimiser step.
-    pub(crate) step_seconds: f64,
+    /// One optimiser step; none where the memory does not suffice to try.
+    pub(crate) step_seconds: Option<f64>,
     /// The most memory.
     pub(crate) memory: u64,
     /// One checkpoint.
@@ -28,58 +32,61 @@ pub(crate) struct Estimate {
 /// A trial is made with as many images as this many operations allow, at least one.
 const TRIAL_FLOPS: f64 = 2e10;
 
-pub(crate) fn estimate(plan: &Plan) -> Result<Estimate> {
+/// What a plan takes on this machine; `needed` is its [memory](memory_of).
+pub(crate) fn estimate(plan: &Plan, needed: &Needed) -> Result<Estimate> {
     let cost = plan.model.cost();
-    let objective = plan.objective();
-    // Auxiliary inputs for each image, and what the source model sees of both.
-    let aux = match (objective.aux, plan.loss.aux_sampling) {
-        (None, _) => 0.0,
-        (Some(_), AuxSampling::Weighted) => 1.0 / 3.0,
-        (Some(_), AuxSampling::Uniform | AuxSampling::Shared) => 1.0,
-    };
-    let looks = match (objective.distill, plan.loss.distill_sampling) {
-        (None, _) => 0.0,
-        (Some(_), DistillSampling::All) => 1.0,
-        (Some(term), DistillSampling::Weighted) => {
-            let diffusion = plan.process.diffusion(false, &Respacing::All)?;
-            let weights = term.weighting.weights(&diffusion.schedule);
-            weights.iter().map(|&w| distill_odds(w)).sum::<f64>() / weights.len() as f64
-        }
-    };
-    let source = aux + looks;
+    let aux = aux_per_image(plan);
+    let source = aux + looks(plan)?;
     let micro = plan.micro_batch() as f64 * (1.0 + aux);
-    let (again, kept) = if plan.steps.recompute {
-        (1.0, cost.recomputed_bytes)
-    } else {
-        (0.0, cost.activation_bytes)
-    };
+    let again = f64::from(u8::from(plan.steps.recompute));
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a small positive number"
     )]
     let images = (TRIAL_FLOPS / cost.forward_flops).clamp(1.0, micro) as usize;
-    let (forward, both) = trial(plan, images)?;
+    let step_seconds = match needed.check() {
+        Err(_) => None,
+        Ok(()) => {
+            let (forward, both) = trial(plan, images)?;
+            let trained = (both + again * forward) * (1.0 + aux);
+            Some(plan.steps.batch as f64 * (trained + forward * source))
+        }
+    };
     let weights = 4 * cost.parameters as u64;
-    // Weights, average, two moments and gradients; the source model where there is one.
-    let copies = if plan.source.is_empty() { 5 } else { 6 };
     let checkpoint = 4 * weights;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a positive number of bytes"
-    )]
-    let activations =
-        (micro * kept) as u64 * plan.steps.precision.maps().size_in_bytes() as u64 / 4;
     Ok(Estimate {
-        step_seconds: plan.steps.batch as f64
-            * ((both + again * forward) * (1.0 + aux) + forward * source),
-        memory: copies * weights + activations,
+        step_seconds,
+        memory: needed.bytes,
         checkpoint,
         // The newest checkpoint is written before the oldest goes.
-        disk: checkpoint * (plan.output.keep as u64 + 1) + weights,
+        disk: checkpoint.saturating_mul(plan.output.keep as u64 + 1) + weights,
         parameters: cost.parameters,
     })
+}
+
+/// Auxiliary inputs for each image.
+fn aux_per_image(plan: &Plan) -> f64 {
+    match (plan.objective().aux, plan.loss.aux_sampling) {
+        (None, _) => 0.0,
+        (Some(_), AuxSampling::Weighted) => 1.0 / 3.0,
+        (Some(_), AuxSampling::Uniform | AuxSampling::Shared) => 1.0,
+    }
+}
+
+/// The share of images that the source model looks at.
+fn looks(plan: &Plan) -> Result<f64> {
+    Ok(
+        match (plan.objective().distill, plan.loss.distill_sampling) {
+            (None, _) => 0.0,
+            (Some(_), DistillSampling::All) => 1.0,
+            (Some(term), DistillSampling::Weighted) => {
+                let diffusion = plan.process.diffusion(false, &Respacing::All)?;
+                let weights = term.weighting.weights(&diffusion.schedule);
+                weights.iter().map(|&w| distill_odds(w)).sum::<f64>() / weights.len() as f64
+            }
+        },
+    )
 }
 
 /// Seconds per image of a forward pass, and of a forward and backward pass, with fresh weights.

@@ -173,10 +173,8 @@ fn strip(
         else {
             return Ok(None);
         };
-        pairs.push((
-            decode_file(a, &Limits::default())?,
-            decode_file(b, &Limits::default())?,
-        ));
+        let limits = Limits::from_env()?;
+        pairs.push((decode_file(a, &limits)?, decode_file(b, &limits)?));
     }
     Ok(neighbour_strip(&pairs, "generated / nearest real"))
 }
@@ -188,6 +186,14 @@ pub(crate) fn read_lpips(net: LpipsNet, files: &Files) -> Result<(Lpips, String)
     let hash = sdft_eval::hash_of(&files.weights)?;
     let name = format!("{}, weights {}", network.name(), &hash[..12]);
     Ok((Lpips::load(net, &params)?, name))
+}
+
+/// A folder, and what is in it besides images.
+fn described(folder: &Path) -> Result<String> {
+    Ok(match sdft_data::list_all(folder)?.passed_over() {
+        Some(text) => format!("{} (passed over: {text})", folder.display()),
+        None => folder.display().to_string(),
+    })
 }
 
 fn pairs(args: &EvaluateArgs, weights: &Weights, folders: &[PathBuf]) -> Result<Report> {
@@ -251,8 +257,8 @@ fn pairs(args: &EvaluateArgs, weights: &Weights, folders: &[PathBuf]) -> Result<
     }
     let mut report = compare_pairs(&pairs, args.size, &nets, &mut progress("pairs"))?;
     report.settings = vec![
-        ("input".into(), input.display().to_string()),
-        ("output".into(), output.display().to_string()),
+        ("input".into(), described(input)?),
+        ("output".into(), described(output)?),
         (
             "size".into(),
             args.size.map_or_else(

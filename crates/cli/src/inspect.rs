@@ -1,26 +1,32 @@
 use crate::args::InspectArgs;
 use crate::console::{line, size};
+use crate::model::model_path;
 use anyhow::Result;
-use sdft_models::{LoadOptions, inspect_file};
+use sdft_checkpoint::NonFinite;
+use sdft_models::{LoadOptions, Resolved, inspect_file, scan_file};
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     let options = LoadOptions {
         key: args.key.clone(),
         ..LoadOptions::default()
     };
-    let found = inspect_file(&args.file, &options)?;
+    let file = model_path(&args.file)?;
+    let found = inspect_file(&file, &options)?;
     let summary = &found.summary;
     line(format_args!(
         "{}: {}, {}",
-        args.file.display(),
+        file.display(),
         summary.container,
         size(summary.file_size)
     ))?;
     if let Some(key) = &summary.nested_under {
         line(format_args!("weights under {key:?}"))?;
     }
-    for other in &summary.alternatives {
+    for other in summary.alternatives.iter().filter(|key| !key.is_empty()) {
         line(format_args!("also there: {other:?} (--key {other})"))?;
+    }
+    for note in &found.notes {
+        line(format_args!("note: {note}"))?;
     }
     let types: Vec<String> = summary
         .dtypes
@@ -54,16 +60,14 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
                     value.to_string()
                 ))?;
             }
-            line(format_args!(
-                "process: {} schedule, {} steps",
-                resolved.process.noise_schedule, resolved.process.diffusion_steps
-            ))?;
+            process(resolved)?;
             if let Some(misfit) = &found.misfit {
                 line(format_args!("does not fit this architecture:\n{misfit}"))?;
             }
         }
         Err(problem) => line(format_args!("architecture not recognised: {problem}"))?,
     }
+    finite(&scan_file(&args.file, &options)?)?;
     for (key, value) in &summary.metadata {
         line(format_args!("metadata {key} = {value}"))?;
     }
@@ -76,6 +80,47 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
                 tensor.dtype
             ))?;
         }
+    }
+    Ok(())
+}
+
+/// The process and how it is known, field by field; or what to give where it must be given.
+fn process(resolved: &Resolved) -> Result<()> {
+    if let Some(ask) = &resolved.ask {
+        return Ok(line(format_args!("process: not known; {ask}"))?);
+    }
+    line(format_args!("process:"))?;
+    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(&resolved.process) else {
+        return Ok(());
+    };
+    for (field, value) in fields {
+        let origin = resolved
+            .process_origins
+            .get(field.as_str())
+            .map_or_else(String::new, ToString::to_string);
+        line(format_args!(
+            "  {field:24} {:28} {origin}",
+            value.to_string()
+        ))?;
+    }
+    Ok(())
+}
+
+/// What a pass over all numbers found.
+fn finite(odd: &[NonFinite]) -> Result<()> {
+    const MOST: usize = 20;
+    if odd.is_empty() {
+        return Ok(line(format_args!("every number is finite"))?);
+    }
+    line(format_args!(
+        "{} tensors with values that are not finite, with which no command computes:",
+        odd.len()
+    ))?;
+    for tensor in odd.iter().take(MOST) {
+        line(format_args!("  {tensor}"))?;
+    }
+    if odd.len() > MOST {
+        line(format_args!("  and {} more tensors", odd.len() - MOST))?;
     }
     Ok(())
 }

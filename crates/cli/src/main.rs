@@ -4,6 +4,8 @@
 
 mod args;
 mod assets;
+#[cfg(test)]
+mod bounds;
 mod classifier;
 mod config;
 mod console;
@@ -19,6 +21,7 @@ mod gallery;
 mod inspect;
 mod judge;
 mod keys;
+mod model;
 mod names;
 mod parse;
 mod reproduce;
@@ -67,7 +70,8 @@ fn main() -> ExitCode {
         console::error(&error);
         return ExitCode::from(if error.is::<Usage>() { 2 } else { 1 });
     }
-    let in_pool = sdft_runtime::with_threads(cli.threads, || match cli.verb {
+    let threads = cli.threads.map(device::sensible_threads);
+    let in_pool = sdft_runtime::with_threads(threads, || match cli.verb {
         Verb::Train(args) => train::train(&args),
         Verb::Sample(args) => sample::sample(&args).map(|()| ExitCode::SUCCESS),
         Verb::TrainClassifier(args) => classifier::train_classifier(&args),
@@ -75,7 +79,7 @@ fn main() -> ExitCode {
         Verb::Edit(args) => device::on_the_cpu("edit").and_then(|()| edit::edit(&args)),
         Verb::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         Verb::Convert(args) => convert::convert(&args).map(|()| ExitCode::SUCCESS),
-        Verb::Data(args) => data::data(&args, cli.offline, cli.threads),
+        Verb::Data(args) => data::data(&args, cli.offline, threads),
         Verb::Doctor => doctor::doctor().map(|()| ExitCode::SUCCESS),
         Verb::Missing(args) => settle::missing(&args).map(|()| ExitCode::SUCCESS),
         Verb::Judge(args) => judge::judge(&args).map(|()| ExitCode::SUCCESS),
@@ -92,11 +96,8 @@ fn main() -> ExitCode {
     match in_pool.unwrap_or_else(no_pool) {
         Ok(code) => code,
         Err(error) => {
-            // A closed pipe (`sdft inspect x | head`) is not a failure worth words.
-            if error.chain().any(|e| {
-                e.downcast_ref::<std::io::Error>()
-                    .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-            }) {
+            // A reader that has seen enough (`sdft inspect x | head`) is no failure. Other broken pipes are: that of a process in a crew.
+            if error.is::<console::OutputClosed>() {
                 return ExitCode::SUCCESS;
             }
             let error = match device::memory_advice(&error, training) {

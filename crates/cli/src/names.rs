@@ -1,6 +1,5 @@
 //! What names stand for on this machine: weights and data sets of the list, and files of the Hub.
 
-use crate::sample::model_file;
 use crate::usage;
 use anyhow::Result;
 use sdft_assets::{
@@ -91,15 +90,6 @@ impl Names {
             Err(error @ Error::Hash { .. }) => Err(error.into()),
             Err(error) => self.miss(Need::asset(asset), format!("{option} {error}")),
         }
-    }
-
-    /// A model: as [`Names::weights`], and a run folder becomes the file of its model.
-    pub(crate) fn model(&mut self, option: &str, text: &mut String) -> Result<()> {
-        self.weights(option, text)?;
-        if !self.collects && Path::new(text.as_str()).is_dir() {
-            *text = model_file(text)?;
-        }
-        Ok(())
     }
 
     /// A folder of images: a path stays; the name of a data set becomes the folder it was prepared into at this size.

@@ -2,6 +2,7 @@
 
 use crate::args::Cli;
 use clap::{CommandFactory, FromArgMatches};
+use std::str::FromStr;
 
 impl Cli {
     /// Reads the arguments of this process; says what is wrong with them and leaves with code 2.
@@ -32,6 +33,31 @@ fn command() -> clap::Command {
             .mut_subcommands(negative)
     }
     negative(Cli::command())
+}
+
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=4096).contains(&n) => Ok(n),
+        _ => Err("expected a whole number from 1 to 4096".into()),
+    }
+}
+
+/// A whole number of any size.
+pub(crate) fn whole<T: FromStr>(text: &str) -> Result<T, String> {
+    whole_from::<T, 0>(text)
+}
+
+/// A whole number that is not smaller than `LEAST`.
+pub(crate) fn whole_from<T: FromStr, const LEAST: u128>(text: &str) -> Result<T, String> {
+    match text.parse::<u128>() {
+        Ok(n) if n >= LEAST => text.parse().map_err(|_| "too large".into()),
+        _ => Err(format!("expected a whole number from {LEAST}")),
+    }
+}
+
+/// A number; its bounds are looked at where they are known.
+pub(crate) fn number(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "expected a number".into())
 }
 
 #[cfg(test)]

@@ -3,11 +3,14 @@
 use crate::args::RunArgs;
 use crate::assets::{self, Presets};
 use crate::config::{self, Settings};
+use crate::train::fingerprint;
 use crate::{INTERRUPTED, console, usage};
 use anyhow::{Context, Result};
+use sdft_data::ImageSource;
 use sdft_train::{Ending, LrSchedule, RunPlan, TrainError, free_run_folder};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use toml::Table;
 
@@ -48,6 +51,10 @@ pub(crate) fn conclude(
     match ending {
         Ok(Ending::Finished { model, shown }) => {
             console::line(format_args!("model    {}", model.display()))?;
+            let best = root.join("best.safetensors");
+            if best.is_file() {
+                console::line(format_args!("best     {}", best.display()))?;
+            }
             let log = root.join("log.jsonl");
             if shown != log {
                 console::line(format_args!("{label:8} {}", shown.display()))?;
@@ -56,19 +63,59 @@ pub(crate) fn conclude(
             Ok(ExitCode::SUCCESS)
         }
         Ok(Ending::Interrupted { checkpoint }) => {
-            console::line(format_args!("interrupted; saved {}", checkpoint.display()))?;
-            console::line(format_args!(
-                "go on with: cargo xtask {verb} --resume {}",
+            let text = format!(
+                "interrupted; saved {}\ngo on with: cargo xtask {verb} --resume {}",
+                checkpoint.display(),
                 root.display()
-            ))?;
-            Ok(ExitCode::from(INTERRUPTED))
+            );
+            match console::line(text) {
+                // A closed output does not make the run complete.
+                Err(error) if !error.is::<console::OutputClosed>() => Err(error),
+                _ => Ok(ExitCode::from(INTERRUPTED)),
+            }
         }
         Err(error @ TrainError::Plan(_)) => Err(usage(error.to_string())),
+        Err(error @ TrainError::Parallel(_)) => {
+            let root = root.display();
+            Err(anyhow::Error::new(error).context(format!(
+                "the run in {root} stopped (go on from its last checkpoint with: cargo xtask {verb} --resume {root})"
+            )))
+        }
         Err(error) => {
             let context = format!("the run in {} stopped", root.display());
             Err(anyhow::Error::new(error).context(context))
         }
     }
+}
+
+/// Puts the new place of something that a run goes on with into its plan; whether it is still the same is for the caller to compare.
+pub(crate) fn moved(path: &mut String, to: Option<&str>) {
+    if let Some(to) = to {
+        to.clone_into(path);
+        make_whole(path);
+    }
+}
+
+/// The images that a run began with, at the path of its plan. `option` says where they are if they have moved.
+pub(crate) fn same_images(
+    path: &str,
+    expected: &str,
+    option: &str,
+    open: impl FnOnce() -> Result<Arc<dyn ImageSource>>,
+) -> Result<Arc<dyn ImageSource>> {
+    if path != assets::DIGITS && !Path::new(path).exists() {
+        anyhow::bail!(
+            "{path}: the images of this run are not there; say where they are now with {option} DIR"
+        );
+    }
+    let images = open()?;
+    if fingerprint(&*images)? != expected {
+        anyhow::bail!(
+            "{path}: these are not the images that the run began with, and it would not go on as it began; \
+             put them back, say where they are with {option} DIR, or start a new run"
+        );
+    }
+    Ok(images)
 }
 
 /// What everyone should know who changes the number of steps on the way.
@@ -147,18 +194,38 @@ pub(crate) fn changed<P: Settings + RunPlan>(
     Ok(plan)
 }
 
-/// First Ctrl-C: finish the step, save, leave. Second: leave at once.
+/// Who asks for an end. One Ctrl-C may come both ways.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asks {
+    /// The system, by a signal.
+    System,
+    /// The process that started this one.
+    Launcher,
+}
+
+/// Whether a run is under way that can be saved.
+static LISTENING: AtomicBool = AtomicBool::new(false);
+
+/// First: finish the step, save, leave. Second: leave at once, as where there is nothing to save.
+pub(crate) fn interrupt(by: Asks) {
+    static ASKED: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+    let again = ASKED[by as usize].swap(true, Ordering::Relaxed);
+    if again || !LISTENING.load(Ordering::Relaxed) {
+        std::process::exit(i32::from(INTERRUPTED));
+    }
+    if !STOP.swap(true, Ordering::Relaxed) {
+        console::note(
+            "interrupted: finishing what is under way and saving; once more to leave at once",
+        );
+    }
+}
+
+/// From now on Ctrl-C and the launcher interrupt.
 pub(crate) fn listen() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        let handler = ctrlc::set_handler(|| {
-            if STOP.swap(true, Ordering::Relaxed) {
-                std::process::exit(i32::from(INTERRUPTED));
-            }
-            console::note(
-                "interrupted: finishing what is under way and saving; once more to leave at once",
-            );
-        });
+        LISTENING.store(true, Ordering::Relaxed);
+        let handler = ctrlc::set_handler(|| interrupt(Asks::System));
         if let Err(error) = handler {
             console::note(&format!("Ctrl-C will stop without saving: {error}"));
         }

@@ -1,5 +1,6 @@
 use crate::args::{ModelArgs, SampleArgs, SamplerArg};
 use crate::device::Stage;
+use crate::model::{model_file, newest_run};
 use crate::train::load_model;
 use crate::{assets, config, console, usage};
 use anyhow::{Context, Result};
@@ -7,14 +8,14 @@ use candle_core::Tensor;
 use sdft_adm::{AdmConfig, Unet};
 use sdft_diffusion::{Clip, Denoiser, Diffusion};
 use sdft_imaging::{from_unit_range_truncate, write_png};
-use sdft_models::{LoadOptions, LoadedModel, inspect_file};
+use sdft_models::{LoadOptions, LoadedModel};
 use sdft_noise::{Draw, Purpose};
 use sdft_samplers::{Ancestral, Ddim, SeededNoise, sample_ddim, sample_ddpm};
 use sdft_schedule::Respacing;
 use sdft_train::Precision;
 use sdft_train::{Plan, contact_sheet, to_images};
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
     if args.n == 0 || args.n > 10_000_000 {
@@ -32,7 +33,10 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<()> {
         .map_err(|e| usage(format!("--steps: {e}")))?;
     let name = match &args.model {
         Some(name) => model_file(name)?,
-        None => newest_run().unwrap_or_else(|| assets::DIGITS_SOURCE.to_owned()),
+        None => match newest_run() {
+            Some(run) => model_file(&run)?,
+            None => assets::DIGITS_SOURCE.to_owned(),
+        },
     };
     let model = load_model(&name, &args.file.options()?)?;
     for note in &model.notes {
@@ -212,26 +216,6 @@ pub(crate) fn load_options(
     })
 }
 
-/// A run folder stands for its finished model or else its newest checkpoint, a checkpoint for its averaged weights.
-pub(crate) fn model_file(name: &str) -> Result<String> {
-    let path = Path::new(name);
-    if !path.is_dir() {
-        return Ok(name.to_owned());
-    }
-    let newest = std::fs::read_to_string(path.join("checkpoints/latest")).unwrap_or_default();
-    let candidates = [
-        path.join("final.safetensors"),
-        path.join("ema.safetensors"),
-        path.join("checkpoints")
-            .join(newest.trim())
-            .join("ema.safetensors"),
-    ];
-    let Some(inside) = candidates.iter().find(|file| file.is_file()) else {
-        anyhow::bail!("{name}: neither a finished run nor a checkpoint in this folder");
-    };
-    Ok(inside.display().to_string())
-}
-
 /// Fails unless a model makes images without labels.
 pub(crate) fn unconditional(name: &str, model: &LoadedModel) -> Result<()> {
     let config = &model.config;
@@ -353,25 +337,4 @@ fn refuse_leftovers(dir: &Path, n: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The finished model written last below `runs`.
-fn newest_run() -> Option<String> {
-    let finished = |entry: std::fs::DirEntry| -> Option<(SystemTime, PathBuf)> {
-        let path = entry.path().join("final.safetensors");
-        // Classifiers lie there, too.
-        let found = inspect_file(&path, &LoadOptions::default())
-            .ok()?
-            .resolved
-            .ok()?;
-        if found.pool.is_some() {
-            return None;
-        }
-        Some((path.metadata().ok()?.modified().ok()?, path))
-    };
-    let newest = std::fs::read_dir("runs")
-        .ok()?
-        .filter_map(|entry| finished(entry.ok()?))
-        .max()?;
-    Some(newest.1.display().to_string())
 }

@@ -7,8 +7,8 @@ use crate::args::{
 use crate::data::args::{DataVerb, SelectArgs};
 use crate::edit::Eye;
 use crate::edit::args::{EditArgs, EditVerb, StepArg};
+use crate::model::peek_model_file;
 use crate::names::Names;
-use crate::sample::model_file;
 use crate::{assets, classifier, console, edit, train};
 use anyhow::Result;
 use sdft_assets::Needs;
@@ -33,8 +33,8 @@ pub(crate) fn settle(verb: &mut Verb, names: &mut Names) -> Result<()> {
             images(names, "--input", args.input.as_mut(), size.unwrap_or(SIZE))
         }
         Verb::Edit(args) => of_edit(args, names),
-        Verb::Inspect(args) => model_path(names, "inspect", Some(&mut args.file)),
-        Verb::Convert(args) => model_path(names, "convert", Some(&mut args.input)),
+        Verb::Inspect(args) => weights_path(names, "inspect", Some(&mut args.file)),
+        Verb::Convert(args) => weights_path(names, "convert", Some(&mut args.input)),
         Verb::Evaluate(args) => of_evaluate(args, names),
         Verb::Reproduce(args) => of_reproduce(args, names),
         Verb::Data(args) => match &mut args.verb {
@@ -73,8 +73,8 @@ fn weights(names: &mut Names, option: &str, text: &mut Option<String>) -> Result
     }
 }
 
-fn model_path(names: &mut Names, option: &str, path: Option<&mut PathBuf>) -> Result<()> {
-    through(path, |text| names.model(option, text))
+fn weights_path(names: &mut Names, option: &str, path: Option<&mut PathBuf>) -> Result<()> {
+    through(path, |text| names.weights(option, text))
 }
 
 fn images(names: &mut Names, option: &str, path: Option<&mut PathBuf>, size: usize) -> Result<()> {
@@ -105,7 +105,7 @@ fn side(model: Option<&str>) -> Option<usize> {
     if model == assets::DIGITS_SOURCE {
         return Some(sdft_data::Digits::SIZE);
     }
-    let file = model_file(model).ok()?;
+    let file = peek_model_file(model)?;
     let found = inspect_file(Path::new(&file), &LoadOptions::default()).ok()?;
     Some(found.resolved.ok()?.config.image_size)
 }
@@ -134,15 +134,29 @@ fn put(set: &mut Vec<String>, key: &str, before: &str, after: String) {
     }
 }
 
+/// The image size of a run that goes on.
+fn size_of_run(run: &Path) -> usize {
+    let text = std::fs::read_to_string(run.join("plan.toml")).unwrap_or_default();
+    let table: Option<Table> = toml::from_str(&text).ok();
+    table.as_ref().and_then(said_size).unwrap_or(SIZE)
+}
+
 fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
-    if args.run.resume.is_some() || args.run.list {
+    if let Some(run) = &args.run.resume {
+        weights(names, "--source", &mut args.source)?;
+        return match &mut args.data {
+            Some(folder) => names.images("--data", folder, size_of_run(run)),
+            None => Ok(()),
+        };
+    }
+    if args.run.list {
         return Ok(());
     }
     // Names may stand in presets and files, too.
     let table = train::assemble(args)?;
     let (source, data) = (text_at(&table, "source"), text_at(&table, "data.path"));
     let (mut file, mut folder) = (source.clone(), data.clone());
-    names.model("--source", &mut file)?;
+    names.weights("--source", &mut file)?;
     let size = said_size(&table)
         .or_else(|| side(Some(&file).filter(|f| !f.is_empty()).map(String::as_str)));
     names.images("--data", &mut folder, size.unwrap_or(SIZE))?;
@@ -160,7 +174,20 @@ fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
 }
 
 fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
-    if args.run.resume.is_some() || args.run.list {
+    if let Some(run) = &args.run.resume {
+        weights(names, "--init", &mut args.init)?;
+        let size = size_of_run(run);
+        for (option, folder) in [
+            ("--source", &mut args.source),
+            ("--target", &mut args.target),
+        ] {
+            if let Some(folder) = folder {
+                names.images(option, folder, size)?;
+            }
+        }
+        return Ok(());
+    }
+    if args.run.list {
         return Ok(());
     }
     weights(names, "--model", &mut args.model)?;
@@ -170,7 +197,7 @@ fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
         .unwrap_or(SIZE);
     let init = text_at(&table, "init");
     let mut file = init.clone();
-    names.model("--init", &mut file)?;
+    names.weights("--init", &mut file)?;
     put(&mut args.run.set, "init", &init, file);
     for (option, key) in [
         ("--source", "data.source.path"),
@@ -188,7 +215,14 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
     match &mut args.verb {
         None => Ok(()),
         Some(EditVerb::Train(args)) => {
-            if args.run.resume.is_some() || args.run.list {
+            if let Some(run) = &args.run.resume {
+                weights(names, "--model", &mut args.model)?;
+                return match &mut args.data {
+                    Some(folder) => names.images("--data", folder, size_of_run(run)),
+                    None => Ok(()),
+                };
+            }
+            if args.run.list {
                 return Ok(());
             }
             let table = edit::assemble(args)?;
@@ -298,7 +332,7 @@ fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
         Experiment::Table2 => &["clip-b16", "irse50"],
         Experiment::Table4 => &["inception", "lpips-alex"],
     };
-    model_path(names, "--source", args.source.as_mut())?;
+    weights_path(names, "--source", args.source.as_mut())?;
     images(names, "--inputs", args.inputs.as_mut(), SIZE)?;
     images(names, "--data", args.data.as_mut(), SIZE)?;
     // Without images the experiment only lists what it needs.

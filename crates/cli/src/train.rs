@@ -1,9 +1,11 @@
-use crate::args::{MethodArg, TrainArgs};
+use crate::args::TrainArgs;
 use crate::console::{self, Console, duration, size};
 use crate::device::{asked, device, settled, world};
-use crate::estimate::{Estimate, estimate};
+use crate::estimate::{Estimate, estimate, memory_of};
+use crate::model::{lasting_model_file, model_file};
 use crate::runs::{
-    STOP, changed, conclude, flags, list, listen, make_whole, new_root, note_changed_rate,
+    STOP, changed, conclude, list, listen, make_whole, moved, new_root, note_changed_rate,
+    same_images,
 };
 use crate::weights::Weights;
 use crate::{assets, config, crew, judge, usage};
@@ -15,7 +17,9 @@ use sdft_features::{InceptionResize, Network};
 use sdft_models::{LoadOptions, LoadedModel, load_unet, load_unet_bytes};
 use sdft_nn::Params;
 use sdft_parallel::Peers;
-use sdft_train::{DataPlan, Ending, Examiner, LoopPlan, Plan, RunFolder, Setup, TrainError, run};
+use sdft_train::{
+    DataPlan, Ending, Examiner, LoopPlan, Method, Plan, RunFolder, Setup, TrainError, run,
+};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,9 +27,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use toml::Table;
 
+pub(crate) use settings::assemble;
+
+mod example;
+mod settings;
+
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     if args.run.list {
         return list::<Plan>();
+    }
+    if settings::is_example(args) && world()?.is_none() {
+        return example::example(&args.run.out);
     }
     let job = || match &args.run.resume {
         Some(folder) => Job::resumed(folder, args),
@@ -66,7 +78,8 @@ enum Place {
 
 impl Job {
     fn fresh(args: &TrainArgs) -> Result<Self> {
-        let table = assemble(args)?;
+        let (table, notes) = settings::settings(args)?;
+        notes.iter().for_each(|note| console::note(note));
         let mut job = Self::from_table(table)?;
         let root = new_root(&args.run, &mut job.plan.name);
         job.place = Place::New(root);
@@ -80,6 +93,9 @@ impl Job {
         let mut plan: Plan = config::plan(table)?;
         // What does not depend on files is checked before they are read.
         plan.validate_settings().map_err(|e| usage(e.to_string()))?;
+        if !plan.source.is_empty() {
+            plan.source = lasting_model_file(&plan.source)?;
+        }
         for path in [
             &mut plan.source,
             &mut plan.data.path,
@@ -88,6 +104,7 @@ impl Job {
             make_whole(path);
         }
         let source = if plan.source.is_empty() {
+            settings::fit_architecture(&mut plan.model, &given);
             None
         } else {
             let model = load_source(&plan.source, &plan.source_key, given, given_process)?;
@@ -121,7 +138,12 @@ impl Job {
             "loop.precision",
             "eval.patience",
         ];
-        let mut plan = changed(stored.clone(), &args.run, &allowed)?;
+        let before = stored.steps.steps;
+        let mut plan = changed(stored, &args.run, &allowed)?;
+        if let Some(source) = &args.source {
+            moved(&mut plan.source, Some(&model_file(source)?));
+        }
+        moved(&mut plan.data.path, args.data.as_deref());
         settle_precision(&mut plan.steps)?;
         let source = if plan.source.is_empty() {
             None
@@ -131,18 +153,10 @@ impl Job {
             unchanged(&plan.source, &plan.source_sha256, &model)?;
             Some(model.params)
         };
-        let data = open_data(&plan.data, plan.model.image_size)?;
-        if fingerprint(data.as_ref())? != plan.data.fingerprint {
-            anyhow::bail!(
-                "{}: these are not the images that the run began with, and it would not go on as it began; \
-                 put them back, or start a new run with --source CHECKPOINT/weights.safetensors",
-                plan.data.path
-            );
-        }
-        if plan != stored {
-            folder.write_plan(&plan)?;
-        }
-        if plan.steps.steps != stored.steps.steps {
+        let (path, known) = (&plan.data.path, &plan.data.fingerprint);
+        let open = || open_data(&plan.data, plan.model.image_size);
+        let data = same_images(path, known, "--data", open)?;
+        if plan.steps.steps != before {
             note_changed_rate(plan.optim.schedule);
         }
         Ok(Self {
@@ -157,24 +171,36 @@ impl Job {
     fn describe(&self) -> Result<()> {
         let text = toml::to_string(&self.plan).context("the plan cannot be written")?;
         console::line(text)?;
+        for warning in self.plan.warnings() {
+            console::note(&format!("warning: {warning}"));
+        }
+        let needed = memory_of(&self.plan)?;
         let Estimate {
             step_seconds,
             memory,
             checkpoint,
             disk,
             parameters,
-        } = estimate(&self.plan)?;
-        let time = Duration::try_from_secs_f64(step_seconds * self.plan.steps.steps as f64)
-            .unwrap_or(Duration::MAX);
+        } = estimate(&self.plan, &needed)?;
         console::line(format_args!(
             "# {} images, {parameters} parameters",
             self.data.len()
         ))?;
-        console::line(format_args!(
-            "# time    about {} on this machine, by a trial pass",
-            duration(time)
-        ))?;
+        match step_seconds {
+            Some(seconds) => {
+                let all = seconds * self.plan.steps.steps as f64;
+                let time = Duration::try_from_secs_f64(all).unwrap_or(Duration::MAX);
+                console::line(format_args!(
+                    "# time    about {} on this machine, by a trial pass",
+                    duration(time)
+                ))?;
+            }
+            None => console::line("# time    not tried, because the memory does not suffice")?,
+        }
         console::line(format_args!("# memory  about {}", size(memory)))?;
+        if let Err(problem) = needed.check() {
+            console::note(&format!("warning: {problem}"));
+        }
         console::line(format_args!(
             "# disk    about {} ({} a checkpoint, {} kept)",
             size(disk),
@@ -201,15 +227,26 @@ impl Job {
                 peers.size()
             )));
         }
+        let device = device()?;
+        if device.is_cpu() {
+            memory_of(&plan)?.check().map_err(usage)?;
+        }
         let folder = match place {
             Place::New(root) => RunFolder::create(&root, &plan)?,
-            Place::Old(folder) => folder,
+            Place::Old(folder) => {
+                folder.write_plan(&plan)?;
+                folder
+            }
         };
         let root = folder.root().to_owned();
-        let device = device()?;
+        for warning in plan.warnings() {
+            console::note(&format!("warning: {warning}"));
+        }
+        let side = plan.model.image_size;
         console::note(&format!(
-            "{} on {} images, {} steps of {}{}; writes {}",
+            "{}: {} on {} images of {side}x{side}, {} steps of {}{}; writes {}",
             plan.name,
+            what_is_trained(&plan),
             data.len(),
             plan.steps.steps,
             plan.steps.batch,
@@ -239,8 +276,7 @@ impl Job {
                     root.display()
                 );
             }
-            let model = folder.final_model();
-            if model.is_file() {
+            if let Some(model) = folder.finished() {
                 let shown = folder.samples();
                 return Ok(Ending::Finished { model, shown });
             }
@@ -261,6 +297,17 @@ pub(crate) fn settle_precision(steps: &mut LoopPlan) -> Result<()> {
     Ok(())
 }
 
+/// From what, and how.
+fn what_is_trained(plan: &Plan) -> String {
+    let source = Path::new(&plan.source).file_name().unwrap_or_default();
+    let source = source.to_string_lossy();
+    match plan.method {
+        Method::Scratch => "random weights".to_owned(),
+        Method::Naive => format!("{source}, fine-tuned without distillation,"),
+        Method::Sdft => format!("{source}, fine-tuned with SDFT,"),
+    }
+}
+
 /// Where a run computes, where that is worth a word.
 fn on_what(plan: &Plan, device: &Device, processes: usize) -> String {
     let crew = match processes {
@@ -275,7 +322,15 @@ fn on_what(plan: &Plan, device: &Device, processes: usize) -> String {
 
 /// The model of the embedded example, trained into `root` unless it is there; none if that was interrupted.
 pub(crate) fn train_digits(root: &Path) -> Result<Option<PathBuf>> {
-    let mut table = config::layers::<Plan>(&["digits-sdft".to_owned()])?;
+    train_preset("digits-sdft", &[], root)
+}
+
+/// The model of a preset with these settings on top, trained into `root` unless it is there; none if that was interrupted.
+fn train_preset(preset: &str, set: &[&str], root: &Path) -> Result<Option<PathBuf>> {
+    let mut table = config::layers::<Plan>(&[preset.to_owned()])?;
+    for assignment in set {
+        config::set::<Plan>(&mut table, assignment)?;
+    }
     let name = root.file_name().unwrap_or_default().to_string_lossy();
     config::put(&mut table, "name", name.into_owned());
     match Job::from_table(table)?.run_in(root)? {
@@ -316,9 +371,9 @@ fn execute(
 /// What the samples of a run are looked at with: the embedded judge on digits, Inception on everything else.
 fn examiner(plan: &Plan) -> Result<Examiner> {
     if plan.data.path == assets::DIGITS {
-        let present = match plan.data.classes.is_empty() {
-            true => (0..10).collect(),
-            false => plan.data.classes.clone(),
+        let present = match plan.data.classes.as_deref() {
+            None | Some([]) => (0..10).collect(),
+            Some(classes) => classes.to_vec(),
         };
         return Ok(Examiner {
             extractor: judge::extractor()?,
@@ -362,35 +417,6 @@ fn locate_eval_weights(plan: &mut Plan) -> Result<()> {
     }
     plan.eval.weights_sha256 = sdft_checkpoint::sha256_file(path)?;
     Ok(())
-}
-
-/// Presets and files, then flags, then `--set`.
-pub(crate) fn assemble(args: &TrainArgs) -> Result<Table> {
-    // Without anything said it is the embedded example; with data of one's own, the paper's settings are the start.
-    let configs = if args.run.config.is_empty() && args.data.is_none() && args.source.is_none() {
-        vec!["digits-sdft".to_owned()]
-    } else {
-        args.run.config.clone()
-    };
-    let mut table = config::layers::<Plan>(&configs)?;
-    let text = |table: &mut Table, key: &str, value: &Option<String>| {
-        if let Some(value) = value {
-            config::put(table, key, value.as_str());
-        }
-    };
-    text(&mut table, "source", &args.source);
-    text(&mut table, "source_key", &args.source_key);
-    text(&mut table, "data.path", &args.data);
-    if let Some(method) = args.method {
-        let name = match method {
-            MethodArg::Scratch => "scratch",
-            MethodArg::Naive => "naive",
-            MethodArg::Sdft => "sdft",
-        };
-        config::put(&mut table, "method", name);
-    }
-    flags::<Plan>(&mut table, &args.run)?;
-    Ok(table)
 }
 
 /// A model, with what should be known about how it was read; an empty `key` chooses a part of its file.
@@ -463,8 +489,8 @@ pub(crate) fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedMode
 
 pub(crate) fn open_data(plan: &DataPlan, size: usize) -> Result<Arc<dyn ImageSource>> {
     if plan.path == assets::DIGITS {
-        let style: Style = plan
-            .style
+        let style = plan.style.as_deref().unwrap_or("chalk");
+        let style: Style = style
             .parse()
             .map_err(|e| usage(format!("data.style: {e}")))?;
         if size != Digits::SIZE {
@@ -473,17 +499,17 @@ pub(crate) fn open_data(plan: &DataPlan, size: usize) -> Result<Arc<dyn ImageSou
                 Digits::SIZE
             )));
         }
-        let per_class = if plan.per_class == 0 {
-            usize::MAX
-        } else {
-            plan.per_class
+        let per_class = match plan.per_class {
+            None | Some(0) => usize::MAX,
+            Some(n) => n,
         };
-        let source = DigitsSource::new(Digits::embedded()?, style, &plan.classes, per_class)?;
+        let classes = plan.classes.as_deref().unwrap_or_default();
+        let source = DigitsSource::new(Digits::embedded()?, style, classes, per_class)?;
         return Ok(Arc::new(source));
     }
     let (source, report) = FolderSource::open(Path::new(&plan.path), size, plan.strict)?;
-    if !report.unreadable.is_empty() {
-        console::note(&report.to_string());
+    for note in report.notes() {
+        console::note(&format!("{}: {note}", plan.path));
     }
     Ok(Arc::new(source))
 }

@@ -103,6 +103,31 @@ fn an_interrupt_finishes_the_step_saves_and_says_how_to_go_on() {
 }
 
 #[test]
+fn an_interrupted_run_with_a_closed_output_still_exits_with_130() {
+    let place = Place::new();
+    let args = [
+        &SHORT[..SHORT.len() - 1],
+        &["--name=long", "--set", "loop.steps=100000"],
+    ]
+    .concat();
+    let mut command = place.command(&args);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let started = Instant::now();
+    while !place.path("runs/long/checkpoints/latest").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let id = child.id().to_string();
+    let told = std::process::Command::new("kill")
+        .args(["-INT", &id])
+        .status();
+    assert!(told.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
 fn a_damaged_checkpoint_is_passed_over_for_the_last_good_one() {
     let place = Place::new();
     place.run(&SHORT).ok();
@@ -127,6 +152,43 @@ fn a_damaged_checkpoint_is_passed_over_for_the_last_good_one() {
         assert!(run.err.contains(word), "{word}: {}", run.err);
     }
     assert_same(&undisturbed, &essence(&place.path("runs/short")));
+}
+
+#[test]
+fn a_changed_position_is_damage_and_checkpoints_of_earlier_versions_stay_readable() {
+    let place = Place::new();
+    place.run(&SHORT).ok();
+    let root = place.path("runs/short");
+    let undisturbed = essence(&root);
+    let newest = root.join("checkpoints/step-000008");
+    let state = newest.join("state.json");
+    let text = std::fs::read_to_string(&state).unwrap();
+    for (field, other) in [("ema_updates", 9), ("step", 7)] {
+        let changed = text.replace(&format!("\"{field}\": 8"), &format!("\"{field}\": {other}"));
+        assert_ne!(changed, text, "{field}");
+        std::fs::write(&state, changed).unwrap();
+        let run = place.run(&["train", "--resume", "runs/short"]).ok();
+        assert!(run.err.contains("state.json is damaged"), "{run:?}");
+        assert!(run.err.contains("step-000006"), "{run:?}");
+        assert_same(&undisturbed, &essence(&root));
+    }
+
+    // As earlier versions wrote it: hashes of the tensors in state.json, and none of that.
+    let sums = std::fs::read_to_string(newest.join("SHA256SUMS")).unwrap();
+    std::fs::remove_file(newest.join("SHA256SUMS")).unwrap();
+    let files = sums.lines().filter_map(|line| {
+        let (hash, name) = line.split_once("  ")?;
+        Some((name.strip_suffix(".safetensors")?.to_owned(), hash.into()))
+    });
+    let mut old: serde_json::Value = serde_json::from_str(&text).unwrap();
+    old["files"] = serde_json::Value::Object(files.collect());
+    std::fs::write(&state, old.to_string()).unwrap();
+    let on = ["train", "--resume", "runs/short", "--steps", "9"];
+    let run = place.run(&on).ok();
+    assert!(
+        run.err.contains("without a checksum of state.json") && run.err.contains("going on from"),
+        "{run:?}"
+    );
 }
 
 #[test]

@@ -3,27 +3,29 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use rayon::prelude::*;
-use sdft_imaging::{ImagingError, Rgb8, center_crop, decode_described, read_image_file};
+use sdft_imaging::{
+    Conversions, ImagingError, Rgb8, center_crop, decode_described, read_image_file,
+};
 
 use crate::{
-    DataError, Duplicate, FolderOptions, Report, Result, Spread, Unreadable,
-    scan::{Found, scan},
+    DataError, Duplicate, FolderOptions, Listing, Report, Result, Spread, Unreadable, scan_images,
 };
+
+/// An image: its path inside the folder, and its path.
+type Found = (String, PathBuf);
 
 /// What decoding one image showed.
 struct Facts {
     width: usize,
     height: usize,
     format: &'static str,
-    transparent: bool,
     grey: bool,
-    sixteen_bit: bool,
-    reoriented: bool,
+    conversions: Conversions,
     /// Hash of the file's bytes.
     bytes: u64,
     /// Hash of the decoded pixels.
@@ -42,10 +44,10 @@ pub(crate) struct Checked {
     pub(crate) crops: Option<Vec<Rgb8>>,
 }
 
-/// Decodes every image of `folder`; `on_image` hears (done, total) from any thread.
+/// Decodes every image of `folder`; `on_image` is called with (done, total) from any thread.
 ///
 /// # Errors
-/// - see [`scan`] · none can be read · one cannot be read and `options.strict`
+/// - see [`scan_images`] · none can be read · one cannot be read and `options.strict`
 pub(crate) fn check(
     folder: &Path,
     options: &FolderOptions,
@@ -59,7 +61,7 @@ pub(crate) fn check(
             found: "0".to_owned(),
         });
     }
-    let scan = scan(folder)?;
+    let scan = scan_images(folder)?;
     let total = scan.images.len();
     let n_bytes = [3, options.size, options.size, total]
         .into_iter()
@@ -76,17 +78,22 @@ pub(crate) fn check(
         })
         .collect();
 
-    let mut unreadable = scan.unreadable;
+    let Listing {
+        images: found,
+        mut unreadable,
+        others,
+        hidden,
+    } = scan;
     let (mut images, mut facts) = (Vec::new(), Vec::new());
-    for (found, examined) in scan.images.into_iter().zip(examined) {
+    for (found, examined) in found.into_iter().zip(examined) {
         match examined {
             Ok(these) => {
                 images.push(found);
                 facts.push(these);
             }
             Err(error) => unreadable.push(Unreadable {
-                reason: reason(&error, &found.id),
-                file: found.id,
+                reason: error.reason(),
+                file: found.0,
             }),
         }
     }
@@ -98,7 +105,9 @@ pub(crate) fn check(
     if options.strict && !unreadable.is_empty() {
         return Err(DataError::SomeUnreadable { path, unreadable });
     }
-    let report = report(folder, options.size, &images, &facts, unreadable);
+    let mut report = report(folder, options.size, &images, &facts, unreadable);
+    report.others = others.into_iter().map(|(id, _)| id).collect();
+    report.hidden = hidden;
     let crops = facts.into_iter().map(|facts| facts.crop).collect();
     Ok(Checked {
         report,
@@ -109,20 +118,18 @@ pub(crate) fn check(
 
 /// One image, decoded and described.
 fn examine(
-    found: &Found,
+    (id, path): &Found,
     options: &FolderOptions,
     keep: bool,
 ) -> std::result::Result<Facts, ImagingError> {
-    let bytes = read_image_file(&found.path, &options.limits)?;
-    let decoded = decode_described(&bytes, &found.id, &options.limits)?;
+    let bytes = read_image_file(path, &options.limits)?;
+    let decoded = decode_described(&bytes, id, &options.limits)?;
     Ok(Facts {
         width: decoded.image.width,
         height: decoded.image.height,
         format: decoded.format,
-        transparent: decoded.transparent,
         grey: decoded.grey,
-        sixteen_bit: decoded.sixteen_bit,
-        reoriented: decoded.reoriented,
+        conversions: decoded.conversions(),
         bytes: hash(&bytes),
         pixels: hash(&decoded.image),
         crop: keep.then(|| center_crop(&decoded.image, options.size)),
@@ -136,13 +143,6 @@ fn hash(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// The error without the name that the list prints before it.
-fn reason(error: &ImagingError, id: &str) -> String {
-    let text = error.to_string();
-    let without = text.strip_prefix(id).and_then(|t| t.strip_prefix(": "));
-    without.unwrap_or(&text).to_owned()
-}
-
 fn report(
     folder: &Path,
     size: usize,
@@ -154,10 +154,13 @@ fn report(
         let pairs = images.iter().zip(facts);
         pairs
             .filter(|(_, f)| wanted(f))
-            .map(|(i, _)| i.id.clone())
+            .map(|(i, _)| i.0.clone())
             .collect()
     };
-    let count = |wanted: &dyn Fn(&Facts) -> bool| facts.iter().filter(|f| wanted(f)).count();
+    let mut conversions = Conversions::default();
+    for facts in facts {
+        conversions += facts.conversions;
+    }
     let spread = |side: &dyn Fn(&Facts) -> usize| Spread::of(facts.iter().map(side).collect());
     let mut formats = BTreeMap::new();
     for facts in facts {
@@ -177,11 +180,14 @@ fn report(
             f.width.max(f.height) as f64 > Report::ELONGATED * f.width.min(f.height) as f64
         }),
         duplicates: duplicates(images, facts),
-        transparent: count(&|f| f.transparent),
-        grey: count(&|f| f.grey),
-        sixteen_bit: count(&|f| f.sixteen_bit),
-        reoriented: count(&|f| f.reoriented),
+        transparent: conversions.transparent,
+        grey: facts.iter().filter(|f| f.grey).count(),
+        sixteen_bit: conversions.sixteen_bit,
+        reoriented: conversions.reoriented,
+        animated: conversions.animated,
         unreadable,
+        others: Vec::new(),
+        hidden: Vec::new(),
     }
 }
 
@@ -202,7 +208,7 @@ fn duplicates(images: &[Found], facts: &[Facts]) -> Vec<Duplicate> {
             same_file: group
                 .iter()
                 .all(|&i| facts[i].bytes == facts[group[0]].bytes),
-            files: group.into_iter().map(|i| images[i].id.clone()).collect(),
+            files: group.into_iter().map(|i| images[i].0.clone()).collect(),
         })
         .collect()
 }

@@ -20,10 +20,12 @@ pub enum DataError {
         path: PathBuf,
     },
     /// The path names something else than a folder.
-    #[error("{} is not a folder; expected a folder of images, found a file", path.display())]
+    #[error("{} is not a folder; expected a folder of images, found {found}", path.display())]
     NotAFolder {
         /// The path given.
         path: PathBuf,
+        /// What is there.
+        found: &'static str,
     },
     /// The operating system refused to list the folder.
     #[error("cannot list the image folder {}: {source}", path.display())]
@@ -39,18 +41,27 @@ pub enum DataError {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder holds files, but none of them is named like an image.
+    /// The folder holds files, but none of them is or could be an image.
     #[error(
-        "no images in {} and its subfolders: looked for {extensions} (hidden files are passed over), found {found}",
+        "no images in {} and its subfolders: looked for PNG, JPEG, GIF, WebP and BMP files, found {found}",
         path.display()
     )]
     NoImages {
         /// The folder.
         path: PathBuf,
-        /// The extensions looked for.
-        extensions: String,
         /// What is there instead.
         found: String,
+    },
+    /// Something that is or could be an image cannot be read, where all of a folder is needed.
+    #[error(
+        "{} files in {} cannot be read as images; convert them or move them away:{}",
+        unreadable.len(), path.display(), listed(unreadable)
+    )]
+    Unread {
+        /// The folder.
+        path: PathBuf,
+        /// Every such file with its reason.
+        unreadable: Vec<Unreadable>,
     },
     /// Not a single image could be decoded.
     #[error("none of the {} images in {} can be read:{}", unreadable.len(), path.display(), listed(unreadable))]

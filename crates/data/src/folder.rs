@@ -7,7 +7,6 @@ use sdft_imaging::{Limits, Rgb8, center_crop, decode_file};
 use crate::{
     DataError, ImageSource, Report, Result,
     check::{Checked, check},
-    scan::Found,
 };
 
 /// How a folder is read.
@@ -47,13 +46,15 @@ pub struct FolderSource {
 }
 
 impl FolderSource {
-    /// The images of `folder` for a model of `size` pixels, and what was found; the usual [`FolderOptions`].
+    /// The images of `folder` for a model of `size` pixels, and what was found; the usual [`FolderOptions`], with the limits that the
+    /// environment sets.
     ///
     /// # Errors
-    /// - see [`open_with`](Self::open_with)
+    /// - see [`open_with`](Self::open_with) and [`Limits::from_env`]
     pub fn open(folder: &Path, size: usize, strict: bool) -> Result<(Self, Report)> {
         let options = FolderOptions {
             strict,
+            limits: Limits::from_env()?,
             ..FolderOptions::new(size)
         };
         Self::open_with(folder, &options, &|_, _| {})
@@ -61,8 +62,8 @@ impl FolderSource {
 
     /// The images of `folder`, and what was found. Every image is decoded once, on all threads, so that nothing fails later.
     ///
-    /// Images are the files named `.jpg`, `.jpeg`, `.png`, `.gif`, `.webp` or `.bmp` in any case. Links are followed, and a loop of them
-    /// is walked once; hidden files and folders are passed over. `on_image` hears (done, total) after each image, from any thread.
+    /// Images are told by their content, whatever they are called; the report names every other file. Links are followed, and a loop of
+    /// them is walked once. `on_image` is called with (done, total) after each image, from any thread.
     ///
     /// # Errors
     /// - the folder is missing, not a folder, not listable, empty, without images, or none of its images can be read
@@ -78,10 +79,7 @@ impl FolderSource {
             crops,
         } = check(folder, options, true, on_image)?;
         let source = Self {
-            items: images
-                .into_iter()
-                .map(|Found { id, path }| (id, path))
-                .collect(),
+            items: images,
             kept: crops,
             size: options.size,
             limits: options.limits,
@@ -126,12 +124,16 @@ impl ImageSource for FolderSource {
 /// What is in `folder`, for a model of `size` pixels: everything that training would find, without training.
 ///
 /// # Errors
-/// - see [`FolderSource::open_with`]; files that cannot be read are listed as long as one can
+/// - see [`FolderSource::open_with`] and [`Limits::from_env`]; files that cannot be read are listed as long as one can
 pub fn check_folder(folder: &Path, size: usize) -> Result<Report> {
-    check_folder_with(folder, &FolderOptions::new(size), &|_, _| {})
+    let options = FolderOptions {
+        limits: Limits::from_env()?,
+        ..FolderOptions::new(size)
+    };
+    check_folder_with(folder, &options, &|_, _| {})
 }
 
-/// As [`check_folder`], with options, and with `on_image` hearing (done, total) after each image, from any thread.
+/// As [`check_folder`], with options, and with `on_image` called with (done, total) after each image, from any thread.
 ///
 /// # Errors
 /// - see [`FolderSource::open_with`]

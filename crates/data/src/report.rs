@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use sdft_imaging::Conversions;
 use serde::{Deserialize, Serialize};
+
+use crate::scan::passed_over;
 
 /// What checking an image folder found.
 ///
@@ -14,7 +17,7 @@ pub struct Report {
     pub folder: String,
     /// The size of the run in pixels: what every image is cropped and resized to.
     pub size: usize,
-    /// Files that are named like images, subfolders that cannot be opened included.
+    /// Files that are or could be images, subfolders that cannot be opened included.
     pub found: usize,
     /// Images that can be read.
     pub usable: usize,
@@ -32,16 +35,25 @@ pub struct Report {
     pub elongated: Vec<String>,
     /// Images that are there more than once.
     pub duplicates: Vec<Duplicate>,
-    /// Images with transparent pixels; transparency is dropped.
+    /// Images with transparent pixels; they are composed on white.
     pub transparent: usize,
     /// Images in which every pixel is grey.
     pub grey: usize,
     /// Images of 16 bits per channel; the upper 8 are used.
     pub sixteen_bit: usize,
-    /// Images that their EXIF orientation turned or mirrored.
+    /// Images that EXIF or XMP turns or mirrors; they are made upright.
     pub reoriented: usize,
-    /// Files that are left out.
+    /// Animations; the first frame is used.
+    #[serde(default)]
+    pub animated: usize,
+    /// Files that are or could be images and are left out.
     pub unreadable: Vec<Unreadable>,
+    /// Files that are no images.
+    #[serde(default)]
+    pub others: Vec<String>,
+    /// Files and folders whose names begin with a dot; they are not looked into.
+    #[serde(default)]
+    pub hidden: Vec<String>,
 }
 
 /// A file that cannot be used.
@@ -89,6 +101,50 @@ impl Spread {
 impl Report {
     /// From this ratio of the sides on an image counts as elongated.
     pub const ELONGATED: f64 = 1.5;
+
+    /// What was done to images while they were read.
+    #[must_use]
+    pub fn conversions(&self) -> Conversions {
+        Conversions {
+            transparent: self.transparent,
+            sixteen_bit: self.sixteen_bit,
+            reoriented: self.reoriented,
+            animated: self.animated,
+        }
+    }
+
+    /// What is there besides images, in a line; see [`crate::Listing::passed_over`].
+    #[must_use]
+    pub fn passed_over(&self) -> Option<String> {
+        passed_over(
+            self.others.iter().map(String::as_str),
+            self.hidden.iter().map(String::as_str),
+        )
+    }
+
+    /// What a user must know who trains on the folder without looking at the whole report, a line each: how many images are left out and
+    /// why, how many are changed while they are read, and what else is there.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        const SHOWN: usize = 10;
+        let mut notes = self.conversions().notes();
+        if !self.unreadable.is_empty() {
+            let n = self.unreadable.len();
+            let mut text = format!("{n} of {} images are left out:", self.found);
+            for one in self.unreadable.iter().take(SHOWN) {
+                text.push_str(&format!("\n  {one}"));
+            }
+            if n > SHOWN {
+                text.push_str(&format!("\n  and {} more (see data check)", n - SHOWN));
+            }
+            notes.push(text);
+        }
+        notes.extend(
+            self.passed_over()
+                .map(|text| format!("passed over: {text}")),
+        );
+        notes
+    }
 
     /// Whether there is nothing that a person should look at before training.
     #[must_use]
@@ -149,16 +205,25 @@ impl fmt::Display for Report {
         list(f, "elongated", &long, &self.elongated)?;
         list(f, "duplicates", "there more than once", &self.duplicates)?;
         for (label, n, what) in [
-            ("transparent", self.transparent, "transparency is dropped"),
+            ("transparent", self.transparent, "composed on white"),
             ("grey", self.grey, "no colour in them"),
             ("16-bit", self.sixteen_bit, "the upper 8 bits are used"),
-            ("turned", self.reoriented, "upright, as their EXIF tag says"),
+            (
+                "turned",
+                self.reoriented,
+                "made upright, as EXIF or XMP says",
+            ),
+            ("animated", self.animated, "the first frame is used"),
         ] {
             if n > 0 {
                 writeln!(f, "  {label:<12}{n} ({what})")?;
             }
         }
-        list(f, "unreadable", "left out", &self.unreadable)
+        list(f, "unreadable", "left out", &self.unreadable)?;
+        match self.passed_over() {
+            Some(text) => writeln!(f, "  {:<12}{text}", "besides"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -2,123 +2,40 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    ffi::OsStr,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
+use rayon::prelude::*;
+use sdft_imaging::{ImagingError, Kind, START, is_named_like_a_picture, kind_of_bytes};
+
 use crate::{DataError, Result, Unreadable};
 
-/// The extensions of images, small letters.
-const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "gif", "webp", "bmp"];
-
-/// Image files: paths inside the folder, and paths.
+/// Files: paths inside the folder, and paths.
 type Files = Vec<(String, PathBuf)>;
 
-/// A file that is named like an image.
-pub(crate) struct Found {
-    /// Its path inside the folder, with `/` between the parts.
-    pub(crate) id: String,
-    /// Its path.
-    pub(crate) path: PathBuf,
-}
-
-/// What is in a folder and below it.
-#[derive(Default)]
-pub(crate) struct Scan {
-    /// Images in the byte order of their paths inside the folder.
-    pub(crate) images: Vec<Found>,
-    /// Subfolders and links that could not be followed.
-    pub(crate) unreadable: Vec<Unreadable>,
-    /// Files of any other extension, in the same order.
-    others: Vec<Found>,
-    /// Folders by their real paths, so that a loop of links is walked once.
-    visited: HashSet<PathBuf>,
-}
-
-/// The image files of a folder and its subfolders, `(path inside the folder, path)` in the byte order of the former. None is opened.
-///
-/// # Errors
-/// - the folder is missing, not a folder, not listable, empty or without images · an entry that cannot be followed
-pub fn list_images(folder: &Path) -> Result<Files> {
-    let (files, unreadable) = scan_images(folder)?;
-    if let Some(Unreadable { file, reason }) = unreadable.into_iter().next() {
-        return Err(DataError::Unlistable {
-            path: folder.join(file),
-            source: io::Error::other(reason),
-        });
-    }
-    Ok(files)
-}
-
-/// What is in a folder and its subfolders.
-#[derive(Clone, Debug, Default)]
+/// What is in a folder and its subfolders: every entry is in one of the lists, under its path inside the folder, in byte order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Image files: paths inside the folder, and paths, in the byte order of the former.
+    /// Files that are images by their content, whatever they are called.
     pub images: Vec<(String, PathBuf)>,
-    /// Images, subfolders and links that cannot be followed.
+    /// What is or could be an image and cannot be read: formats such as TIFF and HEIC, files that are named like images and are none,
+    /// pipes, dead links, subfolders that cannot be opened.
     pub unreadable: Vec<Unreadable>,
-    /// All other files, in the same order. Hidden files and folders are nowhere here.
+    /// Files that are no images.
     pub others: Vec<(String, PathBuf)>,
+    /// Files and folders whose names begin with a dot. They are not looked into.
+    pub hidden: Vec<String>,
 }
 
-/// Everything in a folder and its subfolders; also where there are no images.
+/// Everything in a folder and its subfolders; also where there are no images. Links are followed, and a loop of them is walked once.
+///
+/// Files are told by their first bytes.
 ///
 /// # Errors
 /// - the folder is missing, not a folder or not listable
 pub fn list_all(folder: &Path) -> Result<Listing> {
-    let Scan {
-        images,
-        unreadable,
-        others,
-        ..
-    } = walk(folder)?;
-    let pair = |Found { id, path }| (id, path);
-    Ok(Listing {
-        images: images.into_iter().map(pair).collect(),
-        unreadable,
-        others: others.into_iter().map(pair).collect(),
-    })
-}
-
-/// As [`list_images`], with the entries that cannot be followed beside the others instead of an error.
-///
-/// # Errors
-/// - the folder is missing, not a folder, not listable, empty or without images
-pub fn scan_images(folder: &Path) -> Result<(Files, Vec<Unreadable>)> {
-    let Scan {
-        images, unreadable, ..
-    } = scan(folder)?;
-    let files = images.into_iter();
-    Ok((
-        files.map(|Found { id, path }| (id, path)).collect(),
-        unreadable,
-    ))
-}
-
-/// Lists a folder and its subfolders; links are followed, hidden files and folders (named with a leading dot) are passed over.
-///
-/// # Errors
-/// - missing · not a folder · not listable · empty · without images
-pub(crate) fn scan(folder: &Path) -> Result<Scan> {
-    let scan = walk(folder)?;
-    if scan.images.is_empty() && scan.unreadable.is_empty() {
-        if scan.others.is_empty() {
-            return Err(DataError::Empty {
-                path: folder.to_owned(),
-            });
-        }
-        return Err(DataError::NoImages {
-            path: folder.to_owned(),
-            extensions: EXTENSIONS.map(|e| format!(".{e}")).join(" "),
-            found: scan.describe_others(),
-        });
-    }
-    Ok(scan)
-}
-
-/// As [`scan`], whatever is there.
-fn walk(folder: &Path) -> Result<Scan> {
     let fail = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => DataError::Missing {
             path: folder.to_owned(),
@@ -128,23 +45,153 @@ fn walk(folder: &Path) -> Result<Scan> {
             source,
         },
     };
-    if !fs::metadata(folder).map_err(fail)?.is_dir() {
+    let found = fs::metadata(folder).map_err(fail)?;
+    if !found.is_dir() {
         return Err(DataError::NotAFolder {
             path: folder.to_owned(),
+            found: sdft_files::kind_of(found.file_type()),
         });
     }
-    let mut scan = Scan::default();
-    scan.walk(folder, "").map_err(fail)?;
-    for files in [&mut scan.images, &mut scan.others] {
-        files.sort_by(|a, b| a.id.as_bytes().cmp(b.id.as_bytes()));
+    let mut walk = Walk::default();
+    walk.folder(folder, "").map_err(fail)?;
+    let starts: Vec<_> = walk.files.par_iter().map(|(_, path)| start(path)).collect();
+    let mut listing = walk.listing;
+    for (file, start) in walk.files.into_iter().zip(starts) {
+        match start {
+            Ok(bytes) => match kind_of_bytes(&bytes) {
+                Kind::Picture(_) => listing.images.push(file),
+                Kind::Other if !is_named_like_a_picture(&file.1) => listing.others.push(file),
+                Kind::Unread(_) | Kind::Other => {
+                    let error = ImagingError::unknown(&file.0, &bytes);
+                    listing.leave_out(file.0, error.reason());
+                }
+            },
+            Err(error) => listing.leave_out(file.0, format!("cannot be opened: {error}")),
+        }
     }
-    scan.unreadable.sort_by(|a, b| a.file.cmp(&b.file));
-    Ok(scan)
+    for files in [&mut listing.images, &mut listing.others] {
+        files.sort_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
+    }
+    listing.unreadable.sort_by(|a, b| a.file.cmp(&b.file));
+    listing.hidden.sort();
+    Ok(listing)
 }
 
-impl Scan {
+/// As [`list_all`], for folders that should hold images.
+///
+/// # Errors
+/// - see [`list_all`] · nothing is there, or nothing that could be an image
+pub fn scan_images(folder: &Path) -> Result<Listing> {
+    let listing = list_all(folder)?;
+    if listing.images.is_empty() && listing.unreadable.is_empty() {
+        let path = folder.to_owned();
+        return Err(match listing.passed_over() {
+            None => DataError::Empty { path },
+            Some(found) => DataError::NoImages { path, found },
+        });
+    }
+    Ok(listing)
+}
+
+/// The images of a folder and its subfolders, where all of it can be read.
+///
+/// # Errors
+/// - see [`scan_images`] · something that is or could be an image cannot be read: all of these are named
+pub fn list_images(folder: &Path) -> Result<Files> {
+    scan_images(folder)?.all_readable(folder)
+}
+
+impl Listing {
+    /// The images, if nothing that is or could be one is left out.
+    ///
+    /// # Errors
+    /// - something cannot be read; the error names it
+    pub fn all_readable(self, folder: &Path) -> Result<Files> {
+        if self.unreadable.is_empty() {
+            return Ok(self.images);
+        }
+        Err(DataError::Unread {
+            path: folder.to_owned(),
+            unreadable: self.unreadable,
+        })
+    }
+
+    /// What is there besides images, in a line: `3 files that are no images (2 x .txt, 1 x .jsonl), 1 hidden (.DS_Store)`.
+    #[must_use]
+    pub fn passed_over(&self) -> Option<String> {
+        let others = self.others.iter().map(|(id, _)| id.as_str());
+        passed_over(others, self.hidden.iter().map(String::as_str))
+    }
+
+    fn leave_out(&mut self, file: String, reason: String) {
+        self.unreadable.push(Unreadable { file, reason });
+    }
+}
+
+/// The line of [`Listing::passed_over`] for these files; `None` for none.
+pub fn passed_over<'a>(
+    others: impl Iterator<Item = &'a str>,
+    hidden: impl Iterator<Item = &'a str>,
+) -> Option<String> {
+    const SHOWN: usize = 5;
+    let listed = |all: &[String]| {
+        let more = if all.len() > SHOWN { ", .." } else { "" };
+        format!("{}{more}", all[..all.len().min(SHOWN)].join(", "))
+    };
+    let mut parts = Vec::new();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for id in others {
+        let ending = Path::new(id).extension().unwrap_or_default();
+        let ending = ending.to_string_lossy().to_ascii_lowercase();
+        *counts.entry(ending).or_default() += 1;
+    }
+    if !counts.is_empty() {
+        let total: usize = counts.values().sum();
+        let mut kinds: Vec<_> = counts.into_iter().collect();
+        kinds.sort_by_key(|&(_, n)| std::cmp::Reverse(n));
+        let kinds: Vec<String> = kinds
+            .into_iter()
+            .map(|(ending, n)| match ending.as_str() {
+                "" => format!("{n} without an extension"),
+                ending => format!("{n} x .{ending}"),
+            })
+            .collect();
+        let files = if total == 1 {
+            "file that is no image"
+        } else {
+            "files that are no images"
+        };
+        parts.push(format!("{total} {files} ({})", listed(&kinds)));
+    }
+    let hidden: Vec<String> = hidden.map(str::to_owned).collect();
+    if !hidden.is_empty() {
+        parts.push(format!("{} hidden ({})", hidden.len(), listed(&hidden)));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// As many bytes of a file as tell what it is.
+fn start(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(START);
+    sdft_files::open_regular(path)?
+        .take(START as u64)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A folder on its way to a listing.
+#[derive(Default)]
+struct Walk {
+    listing: Listing,
+    /// Regular files that are not hidden.
+    files: Files,
+    /// Folders by their real paths, so that a loop of links is walked once.
+    visited: HashSet<PathBuf>,
+}
+
+impl Walk {
     /// Adds what is in `folder`, whose path inside the scanned one is `prefix`.
-    fn walk(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
+    fn folder(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
         if !self.visited.insert(fs::canonicalize(folder)?) {
             return Ok(());
         }
@@ -153,64 +200,34 @@ impl Scan {
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let name = entry.file_name().to_string_lossy().into_owned();
+            let id = format!("{prefix}{name}");
             if name.starts_with('.') {
+                self.listing.hidden.push(id);
                 continue;
             }
-            let id = format!("{prefix}{name}");
             let path = entry.path();
-            let is_image = is_image(&path);
             match fs::metadata(&path) {
-                Ok(metadata) if metadata.is_dir() => {
-                    if let Err(error) = self.walk(&path, &format!("{id}/")) {
-                        self.leave_out(id, &error);
+                Ok(found) if found.is_dir() => {
+                    if let Err(error) = self.folder(&path, &format!("{id}/")) {
+                        self.listing
+                            .leave_out(id, format!("cannot be opened: {error}"));
                     }
                 }
-                Ok(_) if is_image => self.images.push(Found { id, path }),
-                Ok(_) => self.others.push(Found { id, path }),
-                Err(error) if is_image => self.leave_out(id, &error),
-                Err(_) => {}
+                Ok(found) if found.is_file() => self.files.push((id, path)),
+                Ok(found) => {
+                    let kind = sdft_files::kind_of(found.file_type());
+                    let reason = format!("expected a regular file, found {kind}");
+                    self.listing.leave_out(id, reason);
+                }
+                Err(error) if entry.file_type().is_ok_and(|t| t.is_symlink()) => {
+                    let reason = format!("a link that cannot be followed: {error}");
+                    self.listing.leave_out(id, reason);
+                }
+                Err(error) => self
+                    .listing
+                    .leave_out(id, format!("cannot be opened: {error}")),
             }
         }
         Ok(())
     }
-
-    fn leave_out(&mut self, file: String, error: &io::Error) {
-        let reason = format!("cannot be opened: {error}");
-        self.unreadable.push(Unreadable { file, reason });
-    }
-
-    /// `3 other files (2 x .txt, 1 x .parquet)`, the most frequent first.
-    fn describe_others(&self) -> String {
-        const SHOWN: usize = 5;
-        let total = self.others.len();
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for Found { path, .. } in &self.others {
-            *counts.entry(extension(path)).or_default() += 1;
-        }
-        let mut kinds: Vec<_> = counts.iter().collect();
-        kinds.sort_by_key(|&(_, &n)| std::cmp::Reverse(n));
-        let shown: Vec<String> = kinds
-            .iter()
-            .take(SHOWN)
-            .map(|(extension, n)| match extension.as_str() {
-                "" => format!("{n} without an extension"),
-                extension => format!("{n} x .{extension}"),
-            })
-            .collect();
-        let more = if kinds.len() > SHOWN { ", .." } else { "" };
-        let files = if total == 1 { "file" } else { "files" };
-        format!("{total} other {files} ({}{more})", shown.join(", "))
-    }
-}
-
-/// Whether a file is named like an image: `.jpg`, `.jpeg`, `.png`, `.gif`, `.webp` or `.bmp`, in any case.
-pub fn is_image(path: &Path) -> bool {
-    EXTENSIONS.contains(&extension(path).as_str())
-}
-
-/// The extension in small letters, empty if there is none.
-fn extension(path: &Path) -> String {
-    path.extension().map_or_else(String::new, |e: &OsStr| {
-        e.to_string_lossy().to_ascii_lowercase()
-    })
 }

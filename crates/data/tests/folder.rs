@@ -98,9 +98,9 @@ fn every_way_to_have_no_images_has_its_own_error() {
     let none = error(root);
     assert!(matches!(none, DataError::NoImages { .. }), "{none}");
     let text = none.to_string();
-    assert!(text.contains(".jpg .jpeg .png .gif .webp .bmp"), "{text}");
+    assert!(text.contains("PNG, JPEG, GIF, WebP and BMP"), "{text}");
     assert!(
-        text.contains("3 other files (2 x .txt, 1 x .parquet)"),
+        text.contains("3 files that are no images (2 x .txt, 1 x .parquet), 1 hidden (.hidden)"),
         "{text}"
     );
 
@@ -110,7 +110,7 @@ fn every_way_to_have_no_images_has_its_own_error() {
         matches!(broken, DataError::AllUnreadable { .. }),
         "{broken}"
     );
-    assert!(broken.to_string().contains("a.png: not a picture"));
+    assert!(broken.to_string().contains("a.png: expected a PNG"));
 
     let zero = check_folder(root, 0).unwrap_err();
     assert!(matches!(zero, DataError::Option { .. }), "{zero}");
@@ -200,10 +200,132 @@ fn a_clean_folder_is_called_clean() {
     assert!(report.is_clean(), "{report}");
 }
 
+/// The start of an iPhone's photograph, which no decoder here reads.
+const HEIC: &[u8] = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
+
+#[test]
+fn every_file_is_used_or_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let png = |n| encode_png(&picture(16, 16, n)).unwrap();
+    // Images under any name.
+    for (n, name) in ["a.jfif", "b.jpe", "c.txt", "d", "e.tif"]
+        .iter()
+        .enumerate()
+    {
+        fs::write(root.join(name), png(n)).unwrap();
+    }
+    // What could be one and is not read.
+    fs::write(root.join("f.tif"), b"II*\0\x08\0\0\0").unwrap();
+    fs::write(root.join("photo"), HEIC).unwrap();
+    fs::write(root.join("page.jpeg"), "<html>").unwrap();
+    fs::write(root.join("nothing.heic"), "").unwrap();
+    // What is none.
+    fs::write(root.join("index.jsonl"), "{}").unwrap();
+    fs::write(root.join("Thumbs.db"), "x").unwrap();
+    fs::write(root.join(".DS_Store"), "x").unwrap();
+    fs::write(root.join("._a.jfif"), "x").unwrap();
+
+    let report = check_folder(root, 16).unwrap();
+    assert_eq!((report.found, report.usable), (9, 5));
+    let left_out: Vec<_> = report.unreadable.iter().map(ToString::to_string).collect();
+    assert!(
+        left_out[0].starts_with("f.tif: ") && left_out[0].contains("found TIFF"),
+        "{left_out:?}"
+    );
+    assert!(left_out[1].starts_with("nothing.heic: ") && left_out[1].contains("no bytes"));
+    assert!(left_out[2].starts_with("page.jpeg: ") && left_out[2].contains("<html>"));
+    assert!(left_out[3].starts_with("photo: ") && left_out[3].contains("convert it to PNG"));
+    assert_eq!(report.others, ["Thumbs.db", "index.jsonl"]);
+    assert_eq!(report.hidden, [".DS_Store", "._a.jfif"]);
+    let text = report.to_string();
+    let line = "2 files that are no images (1 x .db, 1 x .jsonl), 2 hidden (.DS_Store, ._a.jfif)";
+    assert!(text.contains(line), "{text}");
+    assert_eq!(report.notes().len(), 2, "{:?}", report.notes());
+    assert!(report.notes()[0].contains("4 of 9 images are left out"));
+
+    let strict = FolderSource::open(root, 16, true).unwrap_err().to_string();
+    assert!(
+        strict.contains("f.tif") && strict.contains("photo"),
+        "{strict}"
+    );
+    let listed = sdft_data::list_images(root).unwrap_err().to_string();
+    assert!(
+        listed.contains("4 files") && listed.contains("page.jpeg"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn transparent_images_come_on_white_and_are_counted() {
+    let folder = small_folder();
+    let rgba = image_with_clear_half();
+    fs::write(folder.path().join("clear.png"), rgba).unwrap();
+    let (source, report) = FolderSource::open(folder.path(), 16, true).unwrap();
+    assert_eq!(report.transparent, 1);
+    let note = "1 image is transparent: composed on white";
+    assert!(
+        report.notes().contains(&note.to_owned()),
+        "{:?}",
+        report.notes()
+    );
+    let at = (0..source.len())
+        .find(|&i| source.id(i) == "clear.png")
+        .unwrap();
+    let image = source.image(at).unwrap();
+    assert_eq!(image.get(0, 0), Some([200, 30, 30]));
+    assert_eq!(image.get(15, 15), Some([255; 3]));
+}
+
+/// A PNG of 16x16 whose lower half is transparent over noise.
+fn image_with_clear_half() -> Vec<u8> {
+    use image::{ImageFormat, Rgba, RgbaImage};
+    let picture = RgbaImage::from_fn(16, 16, |x, y| match y < 8 {
+        true => Rgba([200, 30, 30, 255]),
+        false => Rgba([(x * 97 % 256) as u8, (y * 31 % 256) as u8, 5, 0]),
+    });
+    let mut out = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut out, ImageFormat::Png).unwrap();
+    out.into_inner()
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_sockets_and_links_in_circles_are_named_and_nothing_waits() {
+    use std::os::unix::fs::symlink;
+    let folder = small_folder();
+    let root = folder.path();
+    let made = std::process::Command::new("mkfifo")
+        .arg(root.join("pipe.png"))
+        .status();
+    assert!(made.unwrap().success());
+    let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+    symlink("there", root.join("here")).unwrap();
+    symlink("here", root.join("there")).unwrap();
+    symlink("/dev/zero", root.join("zero.jpg")).unwrap();
+    let report = check_folder(root, 16).unwrap();
+    assert_eq!(report.usable, 3);
+    let listed: Vec<_> = report.unreadable.iter().map(ToString::to_string).collect();
+    for (line, part) in listed.iter().zip([
+        "here: a link that cannot be followed",
+        "pipe.png: expected a regular file, found a pipe",
+        "socket: expected a regular file, found a socket",
+        "there: a link that cannot be followed",
+        "zero.jpg: expected a regular file, found a device",
+    ]) {
+        assert!(line.starts_with(part), "{listed:?}");
+    }
+    assert_eq!(listed.len(), 5);
+    let pipe = check_folder(&root.join("pipe.png"), 16).unwrap_err();
+    assert!(pipe.to_string().contains("found a pipe"), "{pipe}");
+}
+
 #[test]
 fn progress_counts_every_image() {
     let folder = small_folder();
-    fs::write(folder.path().join("bad.png"), "x").unwrap();
+    let mut bad = encode_png(&picture(8, 8, 1)).unwrap();
+    bad.truncate(40);
+    fs::write(folder.path().join("bad.png"), bad).unwrap();
     let (calls, last) = (AtomicUsize::new(0), AtomicUsize::new(0));
     check_folder_with(folder.path(), &FolderOptions::new(16), &|done, total| {
         assert_eq!(total, 4);

@@ -1,5 +1,6 @@
 use crate::error::{EvalError, Result};
 use sdft_checkpoint::sha256_bytes;
+use sdft_imaging::Conversions;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -7,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 /// Feature vectors by the content of the image file that they came from.
 ///
-/// One file per network, weights and preprocessing, of records `sha256 of the image (32 bytes), vector (f32), checksum (u32)`. It only grows;
+/// One file per network, weights and preprocessing, of records `sha256 of the image (32 bytes), what was done to it (8 bits), vector (f32),
+/// checksum (u32)`. It only grows;
 /// a record that was cut off or damaged is passed over, and its image is looked at again.
 pub struct FeatureCache {
     path: Option<PathBuf>,
-    rows: HashMap<[u8; 32], Vec<f32>>,
+    rows: HashMap<[u8; 32], Known>,
     dim: usize,
     problem: Option<String>,
 }
@@ -41,7 +43,7 @@ impl FeatureCache {
             }
         };
         fs::create_dir_all(folder).map_err(io("make the folder", folder))?;
-        let name = sha256_bytes(format!("features 1, {description}, {dim}").as_bytes());
+        let name = sha256_bytes(format!("features 2, {description}, {dim}").as_bytes());
         let path = folder.join(format!("{}.features", &name[..16]));
         let mut bytes = Vec::new();
         match File::open(&path) {
@@ -52,17 +54,24 @@ impl FeatureCache {
             Err(error) => return Err(io("open", &path)(error)),
         }
         let mut rows = HashMap::new();
-        for record in bytes.chunks_exact(36 + 4 * dim) {
+        for record in bytes.chunks_exact(record_len(dim)) {
             let (content, checksum) = record.split_at(record.len() - 4);
             if crc32fast::hash(content).to_le_bytes() != checksum {
                 continue;
             }
-            let (key, vector) = content.split_at(32);
+            let (key, rest) = content.split_at(32);
+            let Some((&flags, vector)) = rest.split_first() else {
+                continue;
+            };
             let vector = vector
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
             if let Ok(key) = key.try_into() {
-                rows.insert(key, vector.collect());
+                let known = Known {
+                    conversions: conversions(flags),
+                    vector: vector.collect(),
+                };
+                rows.insert(key, known);
             }
         }
         Ok(Self {
@@ -74,8 +83,8 @@ impl FeatureCache {
     }
 
     /// The vector of an image, if it is there.
-    pub(crate) fn get(&self, key: &[u8; 32]) -> Option<&[f32]> {
-        self.rows.get(key).map(Vec::as_slice)
+    pub(crate) fn get(&self, key: &[u8; 32]) -> Option<&Known> {
+        self.rows.get(key)
     }
 
     /// Why vectors are not kept on disk any more, if that is so.
@@ -83,8 +92,8 @@ impl FeatureCache {
         self.problem.as_deref()
     }
 
-    /// Keeps vectors, on disk too as long as that works: nobody depends on it.
-    pub(crate) fn put(&mut self, new: Vec<([u8; 32], Vec<f32>)>) {
+    /// Keeps vectors, on disk too as long as that works: nothing depends on it.
+    pub(crate) fn put(&mut self, new: Vec<([u8; 32], Known)>) {
         if let Some(path) = &self.path
             && let Err(error) = append(path, self.dim, &new)
         {
@@ -95,13 +104,49 @@ impl FeatureCache {
     }
 }
 
-fn append(path: &Path, dim: usize, new: &[([u8; 32], Vec<f32>)]) -> std::io::Result<()> {
-    let record = 36 + 4 * dim;
+/// What is kept of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Known {
+    /// What was done to it while it was read, as numbers of 0 and 1.
+    pub(crate) conversions: Conversions,
+    pub(crate) vector: Vec<f32>,
+}
+
+/// Key, flags, vector, checksum.
+fn record_len(dim: usize) -> usize {
+    32 + 1 + 4 * dim + 4
+}
+
+/// One bit for each way in which an image was changed.
+fn flags(conversions: &Conversions) -> u8 {
+    let bits = [
+        conversions.transparent,
+        conversions.sixteen_bit,
+        conversions.reoriented,
+        conversions.animated,
+    ];
+    let bits = bits.iter().enumerate();
+    bits.fold(0, |all, (i, &n)| all | u8::from(n > 0) << i)
+}
+
+fn conversions(flags: u8) -> Conversions {
+    let bit = |i: u8| usize::from(flags >> i & 1);
+    Conversions {
+        transparent: bit(0),
+        sixteen_bit: bit(1),
+        reoriented: bit(2),
+        animated: bit(3),
+    }
+}
+
+fn append(path: &Path, dim: usize, new: &[([u8; 32], Known)]) -> std::io::Result<()> {
+    let record = record_len(dim);
     let mut bytes = Vec::with_capacity(new.len() * record);
-    for (key, vector) in new {
+    for (key, known) in new {
         let start = bytes.len();
         bytes.extend(key);
-        bytes.extend(vector.iter().flat_map(|v| v.to_le_bytes()));
+        bytes.push(flags(&known.conversions));
+        bytes.extend(known.vector.iter().flat_map(|v| v.to_le_bytes()));
         bytes.extend(crc32fast::hash(&bytes[start..]).to_le_bytes());
     }
     let mut file = File::options().create(true).append(true).open(path)?;
@@ -123,11 +168,22 @@ mod tests {
     #[test]
     fn vectors_come_back_and_damaged_ones_do_not() {
         let dir = tempfile::tempdir().unwrap();
+        let known = |vector: [f32; 2]| Known {
+            conversions: Conversions {
+                transparent: 1,
+                animated: 1,
+                ..Conversions::default()
+            },
+            vector: vector.to_vec(),
+        };
         let open = || FeatureCache::open(dir.path(), "a", 2).unwrap();
         let mut cache = open();
-        cache.put(vec![([1; 32], vec![1.0, 2.0]), ([2; 32], vec![3.0, 4.0])]);
+        cache.put(vec![
+            ([1; 32], known([1.0, 2.0])),
+            ([2; 32], known([3.0, 4.0])),
+        ]);
         let path = cache.path.clone().unwrap();
-        assert_eq!(open().get(&[2; 32]), Some(&[3.0, 4.0][..]));
+        assert_eq!(open().get(&[2; 32]), Some(&known([3.0, 4.0])));
         assert!(
             FeatureCache::open(dir.path(), "b", 2)
                 .unwrap()
@@ -140,9 +196,9 @@ mod tests {
         fs::write(&path, &bytes).unwrap();
         let mut cache = open();
         assert!(cache.get(&[2; 32]).is_none());
-        cache.put(vec![([3; 32], vec![5.0, 6.0])]);
-        assert_eq!(open().get(&[3; 32]), Some(&[5.0, 6.0][..]));
-        assert_eq!(open().get(&[1; 32]), Some(&[1.0, 2.0][..]));
+        cache.put(vec![([3; 32], known([5.0, 6.0]))]);
+        assert_eq!(open().get(&[3; 32]), Some(&known([5.0, 6.0])));
+        assert_eq!(open().get(&[1; 32]), Some(&known([1.0, 2.0])));
         // A flipped bit.
         let mut bytes = fs::read(&path).unwrap();
         bytes[35] ^= 1;

@@ -1,10 +1,14 @@
 use crate::error::{EvalError, Result, of};
 use crate::extractor::Extractor;
 use crate::report::{Measure, Report};
+use crate::sets::remark;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use sdft_features::Lpips;
-use sdft_imaging::{Limits, Rgb8, decode_file, resize_short_side, to_unit_range};
+use sdft_imaging::{
+    Conversions, Limits, Rgb8, decode_described, read_image_file, resize_short_side, to_unit_range,
+    without_ending,
+};
 use sdft_metrics::{Picture, SsimWindow, cosine, directional_similarity, psnr, psnr_floored, ssim};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -49,7 +53,7 @@ pub fn pair_up(input: &Path, output: &Path, pairing: Pairing) -> Result<Vec<Pair
         sdft_data::list_images(input)?,
         sdft_data::list_images(output)?,
     );
-    let stem = |id: &str| Path::new(id).with_extension("").display().to_string();
+    let stem = |id: &str| without_ending(id).to_owned();
     let problem = |problem: String| EvalError::Content {
         path: output.to_owned(),
         problem,
@@ -173,11 +177,19 @@ pub fn compare_pairs(
             format!("higher is better; {}", net.describe()),
         ));
     }
+    let limits = Limits::from_env()?;
+    let mut conversions = [Conversions::default(); 2];
     for (i, chunk) in pairs.chunks(BATCH).enumerate() {
-        let images = chunk
+        let loaded = chunk
             .par_iter()
-            .map(|pair| load(pair, size))
+            .map(|pair| load(pair, size, &limits))
             .collect::<Result<Vec<_>>>()?;
+        let mut images = Vec::with_capacity(loaded.len());
+        for (pair, [input, output]) in loaded {
+            images.push(pair);
+            conversions[0] += input;
+            conversions[1] += output;
+        }
         let scores = images
             .par_iter()
             .zip(chunk)
@@ -210,7 +222,11 @@ pub fn compare_pairs(
         }
         progress(i * BATCH + chunk.len(), pairs.len());
     }
-    Ok(summary(pairs, columns))
+    let mut report = summary(pairs, columns);
+    for (label, conversions) in ["inputs", "outputs"].iter().zip(&conversions) {
+        report.warnings.extend(remark(label, conversions));
+    }
+    Ok(report)
 }
 
 impl Column {
@@ -223,11 +239,17 @@ impl Column {
     }
 }
 
-fn load(pair: &Pair, size: Option<usize>) -> Result<(Rgb8, Rgb8)> {
-    let read = |path: &Path| -> Result<Rgb8> {
-        let image = decode_file(path, &Limits::default())?;
+/// Two images, and what was done to them while they were read.
+type Loaded = ((Rgb8, Rgb8), [Conversions; 2]);
+
+fn load(pair: &Pair, size: Option<usize>, limits: &Limits) -> Result<Loaded> {
+    let read = |path: &Path| -> Result<(Rgb8, Conversions)> {
+        let bytes = read_image_file(path, limits)?;
+        let decoded = decode_described(&bytes, &path.display().to_string(), limits)?;
+        let conversions = decoded.conversions();
+        let image = decoded.image;
         let (short, long) = (image.width.min(image.height), image.width.max(image.height));
-        Ok(match size {
+        let image = match size {
             Some(size) if long * size / short > LONGEST => {
                 return Err(EvalError::Content {
                     path: path.to_owned(),
@@ -239,9 +261,10 @@ fn load(pair: &Pair, size: Option<usize>) -> Result<(Rgb8, Rgb8)> {
             }
             Some(size) => resize_short_side(&image, size),
             None => image,
-        })
+        };
+        Ok((image, conversions))
     };
-    let (a, b) = (read(&pair.input)?, read(&pair.output)?);
+    let ((a, of_a), (b, of_b)) = (read(&pair.input)?, read(&pair.output)?);
     if (a.width, a.height) != (b.width, b.height) {
         return Err(EvalError::Content {
             path: pair.output.clone(),
@@ -255,7 +278,7 @@ fn load(pair: &Pair, size: Option<usize>) -> Result<(Rgb8, Rgb8)> {
             ),
         });
     }
-    Ok((a, b))
+    Ok(((a, b), [of_a, of_b]))
 }
 
 fn pixel_scores(a: &Rgb8, b: &Rgb8) -> sdft_metrics::Result<[f64; 4]> {

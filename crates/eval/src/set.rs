@@ -1,9 +1,9 @@
-use crate::cache::FeatureCache;
+use crate::cache::{FeatureCache, Known};
 use crate::error::{EvalError, Result, of};
 use crate::extractor::{BATCH, Extractor};
 use rayon::prelude::*;
 use sdft_checkpoint::sha256_bytes;
-use sdft_imaging::{Limits, Rgb8, decode_described, read_image_file};
+use sdft_imaging::{Conversions, Limits, Rgb8, decode_described, read_image_file};
 use sdft_metrics::{Features, Moments, Statistics};
 use sdft_npz::{Array, Values, encode_npz, read_npz_where};
 use std::path::{Path, PathBuf};
@@ -24,15 +24,19 @@ pub struct ImageSet {
     pub statistics: Option<Statistics>,
     /// The network, preprocessing and weights behind it, where that is known.
     pub made_with: Option<String>,
+    /// What was done to images while they were read.
+    pub conversions: Conversions,
+    /// What else is in the folder, in a line.
+    pub passed_over: Option<String>,
 }
 
 impl ImageSet {
     /// Reads a folder of images, an `.npz` of images (`arr_0`, `[N, H, W, 3]` bytes) or an `.npz` of statistics (`mu`, `sigma`).
     ///
-    /// `progress` hears (images done, images in all).
+    /// `progress` is called with (images done, images in all).
     ///
     /// # Errors
-    /// Nothing there, an image that cannot be read, an archive that holds something else. No image is left out silently.
+    /// Nothing there, an image that cannot be read, an archive that holds something else. No image is left out.
     pub fn open(
         path: &Path,
         extractor: &Extractor,
@@ -46,9 +50,16 @@ impl ImageSet {
         {
             return Self::open_archive(path, label, extractor, progress);
         }
-        let files = sdft_data::list_images(path)?;
-        let features = of_files(&files, extractor, cache, progress)?;
-        Self::of_features(label, files, features).map(|set| set.made_by(extractor))
+        let listing = sdft_data::scan_images(path)?;
+        let passed_over = listing.passed_over();
+        let files = listing.all_readable(path)?;
+        let (features, conversions) = of_files(&files, extractor, cache, progress)?;
+        let set = Self::of_features(label, files, features)?.made_by(extractor);
+        Ok(Self {
+            conversions,
+            passed_over,
+            ..set
+        })
     }
 
     fn made_by(mut self, extractor: &Extractor) -> Self {
@@ -78,6 +89,8 @@ impl ImageSet {
             features: Some(features),
             statistics,
             made_with: None,
+            conversions: Conversions::default(),
+            passed_over: None,
         })
     }
 
@@ -131,6 +144,8 @@ impl ImageSet {
                 files: Vec::new(),
                 features: None,
                 made_with,
+                conversions: Conversions::default(),
+                passed_over: None,
             });
         }
         let images = match arrays.remove(IMAGES) {
@@ -213,7 +228,7 @@ impl ImageSet {
     }
 }
 
-/// Feature vectors of image files, from the cache where they are known.
+/// Feature vectors of image files, from the cache where they are known, and what was done to the images while they were read.
 ///
 /// # Errors
 /// An image that cannot be read or looked at; a cache that cannot be written.
@@ -222,43 +237,53 @@ pub fn of_files(
     extractor: &Extractor,
     cache: &mut FeatureCache,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<Features> {
+) -> Result<(Features, Conversions)> {
+    let limits = Limits::from_env()?;
     let dim = extractor.dim();
     let mut data = vec![0.0; files.len() * dim];
+    let mut conversions = Conversions::default();
     for (i, chunk) in files.chunks(BATCH).enumerate() {
-        // Hashing is cheap beside decoding, and decoding beside the network.
+        // Hashing is cheap next to decoding, and decoding next to the network.
         let read = chunk
             .par_iter()
             .map(|(_, path)| {
-                let bytes = read_image_file(path, &Limits::default())?;
+                let bytes = read_image_file(path, &limits)?;
                 let key = key_of(&bytes);
                 if cache.get(&key).is_some() {
                     return Ok((key, None));
                 }
-                let origin = path.display().to_string();
-                let image = decode_described(&bytes, &origin, &Limits::default())?.image;
-                Ok((key, Some(image)))
+                let decoded = decode_described(&bytes, &path.display().to_string(), &limits)?;
+                Ok((key, Some(decoded)))
             })
             .collect::<Result<Vec<_>>>()?;
         let (mut keys, mut images) = (Vec::new(), Vec::new());
-        for (key, image) in &read {
-            if let Some(image) = image {
-                keys.push(*key);
-                images.push(image.clone());
+        for (key, decoded) in &read {
+            if let Some(decoded) = decoded {
+                keys.push((*key, decoded.conversions()));
+                images.push(decoded.image.clone());
             }
         }
         let new = extractor.extract(&images)?;
         let new: Vec<_> = keys
             .into_iter()
-            .zip(new.chunks_exact(dim).map(<[f32]>::to_vec))
+            .zip(new.chunks_exact(dim))
+            .map(|((key, conversions), vector)| {
+                let vector = vector.to_vec();
+                let known = Known {
+                    conversions,
+                    vector,
+                };
+                (key, known)
+            })
             .collect();
-        // What is no number is an error now and must not be believed later.
-        if let Some((key, _)) = new.iter().find(|(_, v)| v.iter().any(|x| !x.is_finite())) {
+        // NaN is an error now and must not be believed later.
+        let is_bad = |known: &Known| known.vector.iter().any(|x| !x.is_finite());
+        if let Some((key, _)) = new.iter().find(|(_, known)| is_bad(known)) {
             let file = read.iter().zip(chunk).find(|((k, _), _)| k == key);
             return Err(EvalError::Content {
                 path: file.map_or_else(PathBuf::new, |(_, (_, path))| path.clone()),
                 problem: format!(
-                    "{} gives features that are no numbers",
+                    "{} gives features that are not finite",
                     extractor.describe()
                 ),
             });
@@ -267,14 +292,15 @@ pub fn of_files(
             cache.put(new);
         }
         for (j, (key, _)) in read.iter().enumerate() {
-            if let Some(row) = cache.get(key) {
-                data[(i * BATCH + j) * dim..][..dim].copy_from_slice(row);
+            if let Some(known) = cache.get(key) {
+                data[(i * BATCH + j) * dim..][..dim].copy_from_slice(&known.vector);
+                conversions += known.conversions;
             }
         }
         progress(i * BATCH + chunk.len(), files.len());
     }
     let label = files.first().map_or("no image", |(id, _)| id.as_str());
-    of(label, Features::new(data, dim))
+    Ok((of(label, Features::new(data, dim))?, conversions))
 }
 
 /// The SHA-256 of a file's content as bytes.
@@ -345,6 +371,53 @@ mod tests {
             error.contains("made with digits judge, weights one"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn transparent_images_count_on_white_whether_their_features_are_known_or_not() {
+        let net = extractor("one");
+        let dir = tempfile::tempdir().unwrap();
+        // A palette with a transparent entry, which GIF has by itself.
+        let palette = [10, 200, 30, 90, 0, 60];
+        for (name, clear) in [("a.gif", Some(1)), ("b.gif", None)] {
+            let mut file = std::fs::File::create(dir.path().join(name)).unwrap();
+            let mut encoder = gif::Encoder::new(&mut file, 16, 16, &palette).unwrap();
+            let frame = gif::Frame {
+                width: 16,
+                height: 16,
+                transparent: clear,
+                buffer: (0..=255).map(|i| i / 16 % 2).collect::<Vec<u8>>().into(),
+                ..gif::Frame::default()
+            };
+            encoder.write_frame(&frame).unwrap();
+        }
+        std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
+        let kept = tempfile::tempdir().unwrap();
+        let open = || {
+            let mut cache = FeatureCache::open(kept.path(), "x", net.dim()).unwrap();
+            ImageSet::open(dir.path(), &net, &mut cache, &mut |_, _| {}).unwrap()
+        };
+        let (first, again) = (open(), open());
+        assert_eq!(first.features, again.features);
+        for set in [&first, &again] {
+            assert_eq!(set.conversions.transparent, 1);
+            assert!(set.passed_over.as_ref().unwrap().contains("1 x .txt"));
+        }
+        let options = crate::sets::SetOptions::default();
+        let (report, _) = crate::sets::compare_sets(&first, &again, &options).unwrap();
+        let text = report.text();
+        assert!(
+            text.contains("1 image is transparent: composed on white"),
+            "{text}"
+        );
+        assert!(
+            text.contains("pytorch-fid") && text.contains("1 x .txt"),
+            "{text}"
+        );
+        std::fs::write(dir.path().join("c.heic"), b"\0\0\0\x18ftypheic\0\0\0\0").unwrap();
+        let mut cache = FeatureCache::none(net.dim());
+        let error = ImageSet::open(dir.path(), &net, &mut cache, &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("c.heic"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use crate::error::{Result, of};
 use crate::report::{Measure, Report};
 use crate::set::ImageSet;
+use sdft_imaging::Conversions;
 use sdft_metrics::{
     Features, KidOptions, Neighbour, SubsetDraw, fid, kid, manifold, mmd2_unbiased, nearest,
     nearest_others,
@@ -51,7 +52,11 @@ pub fn compare_sets(
     let n = |set: &ImageSet| set.n().map_or_else(|| "?".to_owned(), |n| n.to_string());
     let sizes = format!("{} / {}", n(real), n(fake));
     for (role, set) in [("real", real), ("fake", fake)] {
-        let text = format!("{} ({} images)", set.label, n(set));
+        let besides = match &set.passed_over {
+            Some(text) => format!("; passed over: {text}"),
+            None => String::new(),
+        };
+        let text = format!("{} ({} images{besides})", set.label, n(set));
         report.settings.push((role.to_owned(), text));
     }
     let mut put = |name: &str, value: f64, spread: Option<f64>, note: String| {
@@ -64,6 +69,9 @@ pub fn compare_sets(
         });
     };
     let mut warnings = Vec::new();
+    for set in [real, fake] {
+        warnings.extend(remark(&set.label, &set.conversions));
+    }
     match (&real.statistics, &fake.statistics) {
         (Some(a), Some(b)) => {
             let distance = of("FID", fid(a, b))?;
@@ -139,6 +147,22 @@ pub fn compare_sets(
     }
     report.warnings = warnings;
     Ok((report, neighbours))
+}
+
+/// What was done to images, and what that means for a comparison with numbers of other tools.
+pub(crate) fn remark(label: &str, conversions: &Conversions) -> Option<String> {
+    let notes = conversions.notes();
+    if notes.is_empty() {
+        return None;
+    }
+    let as_others = match conversions.transparent + conversions.reoriented {
+        0 => "",
+        _ => {
+            ". Tools that read images by Pillow's convert(\"RGB\"), as pytorch-fid does, drop transparency and orientation instead: their \
+             numbers differ"
+        }
+    };
+    Some(format!("{label}: {}{as_others}", notes.join("; ")))
 }
 
 /// Takes a name, a value, its spread and a note.

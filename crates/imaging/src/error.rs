@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::kind;
+
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, ImagingError>;
 
@@ -26,9 +28,7 @@ pub enum ImagingError {
         found: &'static str,
     },
     /// The content is none of the known picture formats.
-    #[error(
-        "{origin}: not a picture in a known format; expected PNG, JPEG, GIF, WebP or BMP, found {found}"
-    )]
+    #[error("{origin}: expected a PNG, JPEG, GIF, WebP or BMP picture, found {found}")]
     UnknownFormat {
         /// The file, or a name for bytes in memory.
         origin: String,
@@ -47,7 +47,7 @@ pub enum ImagingError {
     },
     /// The picture is larger than the limits allow; it was not decoded.
     #[error(
-        "{origin}: {found} exceeds the limit of {limit}; shrink the picture or raise the limit"
+        "{origin}: {found} exceeds the limit of {limit}; shrink the picture, or raise the limit with the environment variable {setting}"
     )]
     TooLarge {
         /// The file, or a name for bytes in memory.
@@ -56,6 +56,20 @@ pub enum ImagingError {
         found: String,
         /// The largest size allowed.
         limit: String,
+        /// The environment variable that raises it.
+        setting: &'static str,
+    },
+    /// An environment variable that sets a limit holds something else than a number.
+    #[error(
+        "the environment variable {name}: expected a whole number from 1 to {most}, found {found:?}"
+    )]
+    Setting {
+        /// Its name.
+        name: &'static str,
+        /// The largest number allowed.
+        most: u64,
+        /// What it holds.
+        found: String,
     },
     /// A buffer has not the length that its width and height ask for.
     #[error("{what}: {width}x{height} RGB needs {expected} values, found {found}")]
@@ -117,4 +131,33 @@ pub enum ImagingError {
         /// What the operating system said.
         source: io::Error,
     },
+}
+
+impl ImagingError {
+    /// The error for a file that begins with these bytes and is no picture that is read here.
+    #[must_use]
+    pub fn unknown(origin: &str, start: &[u8]) -> Self {
+        Self::UnknownFormat {
+            origin: origin.to_owned(),
+            found: kind::describe(start),
+        }
+    }
+
+    /// What is wrong with a picture, without the name of the file: for lists that print the name before it.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Read { source, .. } => format!("cannot be read: {source}"),
+            Self::NotAFile { found, .. } => format!("expected a regular file, found {found}"),
+            Self::UnknownFormat { origin, .. }
+            | Self::Broken { origin, .. }
+            | Self::TooLarge { origin, .. } => {
+                let text = self.to_string();
+                let rest = text.strip_prefix(origin.as_str());
+                let rest = rest.and_then(|rest| rest.strip_prefix(": "));
+                rest.unwrap_or(&text).to_owned()
+            }
+            other => other.to_string(),
+        }
+    }
 }

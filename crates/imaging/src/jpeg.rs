@@ -1,15 +1,26 @@
-//! Is a JPEG file complete?
+//! What the segments of a JPEG file tell before it is decoded.
 
-/// Whether the end-of-image marker is reached by walking the file's segments.
+/// What walking the segments found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Segments {
+    /// The end-of-image marker was reached.
+    pub(crate) complete: bool,
+    /// Passes over the picture.
+    pub(crate) scans: usize,
+}
+
+/// Walks the file's segments.
 ///
 /// Decoders fill up what is missing with grey and report success, and a model would learn the grey; Pillow refuses such files, and so do
 /// we. Searching for the two bytes `FF D9` would not do, because an embedded preview ends with them too.
-pub(crate) fn is_complete(bytes: &[u8]) -> bool {
-    ends_with_marker(bytes).unwrap_or(false)
+pub(crate) fn segments(bytes: &[u8]) -> Segments {
+    let mut scans = 0;
+    let complete = walk(bytes, &mut scans).is_some();
+    Segments { complete, scans }
 }
 
 /// `None` where the bytes run out.
-fn ends_with_marker(bytes: &[u8]) -> Option<bool> {
+fn walk(bytes: &[u8], scans: &mut usize) -> Option<()> {
     let mut at = 2; // behind the start-of-image marker
     loop {
         // In coded data a real FF is followed by 00; bytes that belong to no segment are skipped as decoders do.
@@ -22,10 +33,11 @@ fn ends_with_marker(bytes: &[u8]) -> Option<bool> {
         let marker = *bytes.get(at)?;
         at += 1;
         match marker {
-            0xD9 => return Some(true),
+            0xD9 => return Some(()),
             // A stuffed FF, a restart marker, a temporary marker, a start of image: nothing follows that has a length.
             0x00 | 0x01 | 0xD0..=0xD8 => {}
             _ => {
+                *scans += usize::from(marker == 0xDA);
                 let length = usize::from(*bytes.get(at)?) << 8 | usize::from(*bytes.get(at + 1)?);
                 at += length.max(2);
             }
@@ -44,11 +56,15 @@ mod tests {
             0xFF, 0xDA, 0x00, 0x02, 0x12, 0xFF, 0x00, 0x34, 0xFF, 0xD0, 0x56,
         ];
         let open = [&head[..], &scan[..]].concat();
-        assert!(!is_complete(&open));
+        assert!(!segments(&open).complete);
         let closed = [&open[..], &[0xFF, 0xFF, 0xD9]].concat();
-        assert!(is_complete(&closed));
+        let whole = Segments {
+            complete: true,
+            scans: 1,
+        };
+        assert_eq!(segments(&closed), whole);
         for n in 0..closed.len() {
-            assert!(!is_complete(&closed[..n]), "prefix of {n}");
+            assert!(!segments(&closed[..n]).complete, "prefix of {n}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! The numbers agree with the Python code the published results were made with:
 //!
 //! ```text
-//! decode   = PIL.Image.convert("RGB"), plus the EXIF orientation        resize = PIL.Image.resize, bit for bit
+//! decode   = PIL.Image.convert("RGB"), on white, upright                resize = PIL.Image.resize, bit for bit
 //! to f32   = v / 127.5 - 1                                              crop   = guided-diffusion's center_crop_arr
 //! to PNG   = floor(255 (clamp(x, -1, 1) + 1) / 2 + 0.5)                 to npz = truncate(clamp(127.5 (x + 1), 0, 255))
 //! ```
@@ -23,26 +23,36 @@
 //! **Invariant:** knows no tensor library and draws no randomness; no picture is decoded before its size was checked.
 
 mod compose;
+mod conversions;
 mod convert;
 mod crop;
 mod decode;
 mod error;
 mod filter;
 mod font;
+mod gif;
 mod interpolate;
 mod jpeg;
+mod kind;
+mod limits;
 mod png;
 mod resize;
 mod rgb8;
+mod upright;
 
 pub use compose::{enlarge, grid, side_by_side, titled};
+pub use conversions::Conversions;
 pub use convert::{from_unit_range_round, from_unit_range_truncate, to_unit_range};
 pub use crop::{center_crop, resize_short_side, resize_short_side_square};
-pub use decode::{Decoded, Limits, decode_bytes, decode_described, decode_file, read_image_file};
+pub use decode::{
+    Decoded, decode_as_pillow, decode_bytes, decode_described, decode_file, read_image_file,
+};
 pub use error::{ImagingError, Result};
 pub use filter::{Filter, resize_matrix};
 pub use font::{draw_text, text_size};
 pub use interpolate::{Sampling, interpolate};
+pub use kind::{Kind, START, is_named_like_a_picture, kind_of_bytes, without_ending};
+pub use limits::Limits;
 pub use png::{encode_png, write_png};
 pub use resize::{resize, resize_f32};
 pub use rgb8::Rgb8;

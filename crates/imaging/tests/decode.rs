@@ -8,7 +8,8 @@ use image::{
     codecs::{gif::GifEncoder, jpeg::JpegEncoder, png::PngEncoder},
 };
 use sdft_imaging::{
-    ImagingError, Limits, Rgb8, decode_bytes, decode_described, decode_file, encode_png,
+    ImagingError, Limits, Rgb8, decode_as_pillow, decode_bytes, decode_described, decode_file,
+    encode_png,
 };
 
 fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
@@ -82,40 +83,65 @@ fn jpeg_keeps_the_picture_within_a_few_levels() {
 }
 
 #[test]
-fn grey_is_replicated_and_alpha_is_dropped() {
+fn grey_is_replicated() {
     let grey = GrayImage::from_fn(3, 2, |x, y| Luma([(10 * x + y) as u8]));
     let bytes = encoded(grey, ImageFormat::Png);
     let out = decode_described(&bytes, "grey", &Limits::default()).unwrap();
     assert_eq!(out.image.get(2, 1), Some([21; 3]));
     assert!(out.grey && !out.transparent && !out.sixteen_bit);
+}
 
-    let grey_alpha = GrayAlphaImage::from_pixel(2, 2, LumaA([90, 3]));
+#[test]
+fn transparency_is_composed_on_white_and_told() {
+    let described = |bytes: &[u8]| decode_described(bytes, "x", &Limits::default()).unwrap();
+    let pillow = |bytes: &[u8]| decode_as_pillow(bytes, &Limits::default()).unwrap();
+
+    let grey_alpha = GrayAlphaImage::from_fn(3, 1, |x, _| LumaA([90, [0, 51, 255][x as usize]]));
+    let bytes = encoded(grey_alpha, ImageFormat::Png);
+    let out = described(&bytes);
+    // 255 + (90 - 255) / 5
+    let expected = [[255; 3], [222; 3], [90; 3]].concat();
+    assert_eq!(out.image.pixels, expected);
+    assert!(out.grey && out.transparent);
+    assert_eq!(out.conversions().transparent, 1);
+    assert_eq!(pillow(&bytes).pixels, [90; 9]);
+
+    let rgba = RgbaImage::from_fn(2, 1, |x, _| Rgba([200, 10, 60, [0, 255][x as usize]]));
+    for format in [ImageFormat::Png, ImageFormat::WebP] {
+        let out = described(&encoded(rgba.clone(), format));
+        assert_eq!(out.image.pixels, [255, 255, 255, 200, 10, 60], "{format:?}");
+        assert!(out.transparent, "{format:?}");
+    }
+    let bytes = encoded(rgba, ImageFormat::Png);
+    assert_eq!(pillow(&bytes).pixels, [200, 10, 60, 200, 10, 60]);
+
+    let deep: ImageBuffer<LumaA<u16>, Vec<u16>> =
+        ImageBuffer::from_pixel(1, 1, LumaA([0x1234, 0x00FF]));
+    let out = described(&encoded(deep, ImageFormat::Png));
+    assert!(out.transparent && out.sixteen_bit);
+    assert_eq!(out.image.pixels, [255; 3]);
+}
+
+#[test]
+fn opaque_pictures_with_a_fourth_channel_keep_every_pixel() {
+    let opaque = RgbaImage::from_fn(16, 16, |x, y| Rgba([16 * x as u8, 16 * y as u8, 77, 255]));
+    let expected: Vec<u8> = opaque.pixels().flat_map(|p| [p[0], p[1], p[2]]).collect();
+    for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp] {
+        let bytes = encoded(opaque.clone(), format);
+        let out = decode_described(&bytes, "opaque", &Limits::default()).unwrap();
+        assert!(!out.transparent, "{format:?}");
+        assert_eq!(out.image.pixels, expected, "{format:?}");
+    }
+    // A bitmap whose fourth channel was never filled.
+    let unused = RgbaImage::from_pixel(2, 2, Rgba([9, 8, 7, 0]));
     let out = decode_described(
-        &encoded(grey_alpha, ImageFormat::Png),
-        "grey-alpha",
+        &encoded(unused, ImageFormat::Bmp),
+        "bmp",
         &Limits::default(),
     )
     .unwrap();
-    assert_eq!(out.image.get(0, 0), Some([90; 3]));
-    assert!(out.grey && out.transparent);
-
-    // A blended pixel would be dark or light, a dropped alpha leaves the colour.
-    let clear = RgbaImage::from_pixel(2, 2, Rgba([200, 10, 60, 0]));
-    for format in [ImageFormat::Png, ImageFormat::WebP] {
-        let bytes = encoded(clear.clone(), format);
-        let out = decode_described(&bytes, "clear", &Limits::default()).unwrap();
-        assert!(out.transparent && !out.grey, "{format:?}");
-        if format == ImageFormat::Png {
-            assert_eq!(out.image.get(1, 1), Some([200, 10, 60]));
-        }
-    }
-    let opaque = RgbaImage::from_pixel(2, 2, Rgba([200, 10, 60, 255]));
-    let bytes = encoded(opaque, ImageFormat::Png);
-    assert!(
-        !decode_described(&bytes, "opaque", &Limits::default())
-            .unwrap()
-            .transparent
-    );
+    assert!(!out.transparent);
+    assert_eq!(out.image, Rgb8::filled(2, 2, [9, 8, 7]));
 }
 
 #[test]
@@ -126,20 +152,20 @@ fn sixteen_bits_keep_their_upper_byte() {
     assert!(out.sixteen_bit && out.grey);
 
     let rgba: ImageBuffer<Rgba<u16>, Vec<u16>> =
-        ImageBuffer::from_pixel(2, 2, Rgba([0xFFFF, 0x80FF, 0x00FF, 0x0100]));
+        ImageBuffer::from_pixel(2, 2, Rgba([0xFFFF, 0x80FF, 0x00FF, 0xFF00]));
     let out = decoded(&encoded(rgba, ImageFormat::Png));
     assert_eq!(out.get(0, 0), Some([0xFF, 0x80, 0x00]));
 }
 
-#[test]
-fn palettes_are_expanded() {
-    // Two pixels, indices 1 and 0, in a stored zlib stream: filter byte and one byte of two 4-bit indices.
+/// A PNG of two pixels with the indices 1 and 0.
+fn palette_png(more: &[Vec<u8>]) -> Vec<u8> {
     let header = [
         &2_u32.to_be_bytes()[..],
         &1_u32.to_be_bytes(),
         &[4, 3, 0, 0, 0],
     ]
     .concat();
+    // A stored zlib stream: filter byte and one byte of two 4-bit indices.
     let data = [0x00, 0x10];
     let (mut a, mut b) = (1_u32, 0_u32);
     for byte in data {
@@ -149,15 +175,28 @@ fn palettes_are_expanded() {
     let mut zlib = vec![0x78, 0x01, 0x01, 2, 0, 0xFD, 0xFF];
     zlib.extend(data.map(|v| v as u8));
     zlib.extend((b << 16 | a).to_be_bytes());
-    let png = [
+    [
         b"\x89PNG\r\n\x1a\n".to_vec(),
         chunk(b"IHDR", &header),
         chunk(b"PLTE", &[9, 8, 7, 200, 100, 50]),
+        more.concat(),
         chunk(b"IDAT", &zlib),
         chunk(b"IEND", &[]),
     ]
-    .concat();
-    assert_eq!(decoded(&png).pixels, [200, 100, 50, 9, 8, 7]);
+    .concat()
+}
+
+#[test]
+fn palettes_are_expanded() {
+    assert_eq!(decoded(&palette_png(&[])).pixels, [200, 100, 50, 9, 8, 7]);
+}
+
+#[test]
+fn transparent_entries_of_a_palette_are_white() {
+    let png = palette_png(&[chunk(b"tRNS", &[0])]);
+    assert_eq!(decoded(&png).pixels, [200, 100, 50, 255, 255, 255]);
+    let out = decode_as_pillow(&png, &Limits::default()).unwrap();
+    assert_eq!(out.pixels, [200, 100, 50, 9, 8, 7]);
 }
 
 #[test]
@@ -174,7 +213,49 @@ fn a_gif_gives_its_first_frame() {
     }
     let out = decode_described(&bytes, "gif", &Limits::default()).unwrap();
     assert_eq!(out.format, "GIF");
+    assert!(out.animated && out.conversions().animated == 1);
     assert_eq!(out.image, Rgb8::filled(4, 3, [200, 10, 60]));
+}
+
+/// A GIF of one 2x1 frame in colours 1 and 2 at (1, 1) of a 4x3 screen.
+fn small_frame(transparent: Option<u8>) -> Vec<u8> {
+    let palette = [0, 200, 0, 255, 0, 0, 0, 0, 255, 9, 9, 9];
+    let mut out = Vec::new();
+    let mut encoder = gif::Encoder::new(&mut out, 4, 3, &palette).unwrap();
+    let frame = gif::Frame {
+        left: 1,
+        top: 1,
+        width: 2,
+        height: 1,
+        transparent,
+        buffer: vec![1, 2].into(),
+        ..gif::Frame::default()
+    };
+    encoder.write_frame(&frame).unwrap();
+    drop(encoder);
+    out
+}
+
+#[test]
+fn a_gif_frame_smaller_than_its_screen_is_put_on_the_screen() {
+    let out = decode_described(&small_frame(None), "gif", &Limits::default()).unwrap();
+    // What is uncovered has the first colour, as in Pillow.
+    let mut expected = Rgb8::filled(4, 3, [0, 200, 0]);
+    expected.pixels[3 * 5..3 * 7].copy_from_slice(&[255, 0, 0, 0, 0, 255]);
+    assert_eq!(out.image, expected);
+    assert!(!out.transparent && !out.animated);
+
+    let bytes = small_frame(Some(2));
+    let out = decode_described(&bytes, "gif", &Limits::default()).unwrap();
+    let mut expected = Rgb8::filled(4, 3, [255; 3]);
+    expected.pixels[3 * 5..3 * 6].copy_from_slice(&[255, 0, 0]);
+    assert_eq!(out.image, expected);
+    assert!(out.transparent);
+    let out = decode_as_pillow(&bytes, &Limits::default()).unwrap();
+    assert_eq!(
+        (out.get(0, 0), out.get(2, 1)),
+        (Some([0, 0, 255]), Some([0, 0, 255]))
+    );
 }
 
 /// A TIFF block whose only entry is the orientation.
@@ -212,6 +293,79 @@ fn the_exif_orientation_is_applied() {
     assert_eq!((out.width, out.height), (16, 32));
     // Turned by 90 degrees counter-clockwise, the left half comes to the bottom.
     assert!(out.get(8, 2).unwrap()[0] < 20 && out.get(8, 29).unwrap()[0] > 235);
+}
+
+/// A JPEG with a segment put behind its start.
+fn with_segment(jpeg: &[u8], marker: u8, data: &[u8]) -> Vec<u8> {
+    let length = (data.len() as u16 + 2).to_be_bytes();
+    [&jpeg[..2], &[0xFF, marker], &length, data, &jpeg[2..]].concat()
+}
+
+#[test]
+fn an_orientation_as_a_long_number_in_xmp_or_behind_the_pixels_is_applied_too() {
+    let jpeg = smooth_jpeg(32, 16);
+    let long = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0\x06\0\0\0\0";
+    let xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description tiff:Orientation=\"6\"/></x:xmpmeta>";
+    let png = encoded(picture(), ImageFormat::Png);
+    let end = png.len() - 12;
+    let text = [
+        &b"XML:com.adobe.xmp\0\0\0\0\0"[..],
+        b"<tiff:Orientation>6</tiff:Orientation>",
+    ]
+    .concat();
+    let behind = |kind, data: &[u8]| [&png[..end], &chunk(kind, data), &png[end..]].concat();
+    for (name, bytes, sides) in [
+        ("long", with_segment(&jpeg, 0xE1, long), (16, 32)),
+        ("xmp", with_segment(&jpeg, 0xE1, xmp), (16, 32)),
+        ("behind", behind(b"eXIf", &exif(6)), (6, 9)),
+        ("text", behind(b"iTXt", &text), (6, 9)),
+    ] {
+        let out = decode_described(&bytes, name, &Limits::default()).unwrap();
+        assert_eq!((out.image.width, out.image.height), sides, "{name}");
+        assert!(
+            out.reoriented && out.conversions().reoriented == 1,
+            "{name}"
+        );
+        let stored = decode_as_pillow(&bytes, &Limits::default()).unwrap();
+        assert_eq!((stored.height, stored.width), sides, "{name}");
+    }
+    // EXIF comes first.
+    let both = with_segment(
+        &with_segment(&jpeg, 0xE1, xmp),
+        0xE1,
+        &[b"Exif\0\0", &exif(1)[..]].concat(),
+    );
+    assert!(
+        !decode_described(&both, "both", &Limits::default())
+            .unwrap()
+            .reoriented
+    );
+}
+
+#[test]
+fn a_small_file_that_announces_many_pixels_is_refused_and_the_setting_named() {
+    let mut bytes = smooth_jpeg(16, 16);
+    let frame = bytes.windows(2).position(|w| w == [0xFF, 0xC0]).unwrap();
+    bytes[frame + 5..frame + 9].copy_from_slice(&[0x32, 0xC8, 0x32, 0xC8]);
+    let error = decode_bytes(&bytes, &Limits::default()).unwrap_err();
+    assert!(matches!(error, ImagingError::TooLarge { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("13000x13000") && text.contains("SDFT_IMAGE_MAX_PIXELS_PER_BYTE"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_picture_of_very_many_scans_is_refused() {
+    let jpeg = smooth_jpeg(16, 16);
+    let scan = jpeg.windows(2).position(|w| w == [0xFF, 0xDA]).unwrap();
+    let end = jpeg.len() - 2;
+    let many = [&jpeg[..scan], &jpeg[scan..end].repeat(101), &jpeg[end..]].concat();
+    let error = decode_bytes(&many, &Limits::default())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("101 scans"), "{error}");
 }
 
 #[test]
@@ -309,6 +463,14 @@ fn what_is_no_picture_is_named() {
     assert!(
         matches!(error, ImagingError::UnknownFormat { .. }),
         "{error}"
+    );
+    assert!(error.to_string().contains("\"<!DOCTYPE html>\""), "{error}");
+    assert!(error.reason().starts_with("expected a PNG"), "{error}");
+    let tiff = decode_bytes(b"II*\0\x08\0\0\0", &Limits::default()).unwrap_err();
+    let text = tiff.to_string();
+    assert!(
+        text.contains("found TIFF") && text.contains("convert it to PNG"),
+        "{text}"
     );
 
     let folder = tempfile::tempdir().unwrap();

@@ -4,8 +4,8 @@ use std::{fs, path::PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use sdft_imaging::{
-    Filter, Limits, Rgb8, center_crop, decode_file, resize, resize_f32, resize_short_side,
-    to_unit_range,
+    Filter, Limits, Rgb8, center_crop, decode_as_pillow, read_image_file, resize, resize_f32,
+    resize_short_side, to_unit_range,
 };
 use serde_json::Value;
 
@@ -56,7 +56,9 @@ impl Case {
 
     fn decoded(&self) -> Rgb8 {
         let file = self.config["file"].as_str().unwrap();
-        decode_file(&self.folder.join(file), &Limits::default()).unwrap()
+        let limits = Limits::default();
+        let bytes = read_image_file(&self.folder.join(file), &limits).unwrap();
+        decode_as_pillow(&bytes, &limits).unwrap()
     }
 }
 

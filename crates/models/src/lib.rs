@@ -1,7 +1,8 @@
 //! A diffusion network and its file: configuration, strict loading, provenance.
 //!
-//! The architecture comes from, in this order: the file's own metadata, settings given by the user, a table of known public files,
-//! names and shapes, and ADM's defaults for what no shape shows. Loading is strict: missing, unexpected and mis-shaped tensors are
+//! The architecture comes from, in this order: the file's own metadata or the `config.json` next to it, settings given by the user, a table
+//! of known public files, names and shapes, and ADM's defaults for what no shape shows. What is assumed is said, and asked for where public
+//! models differ. Loading is strict: missing, unexpected and mis-shaped tensors are
 //! listed together with the likely cause.
 //!
 //! # Example: save a network and get it back
@@ -24,19 +25,30 @@
 //! **Invariant:** the only place that joins an architecture with a file; nothing is loaded that does not fit completely.
 
 pub use crate::{
+    beside::folder_weights,
+    convert::convert_file,
     error::ModelError,
-    file::{
-        Inspected, LoadOptions, LoadedEncoder, LoadedModel, convert_file, encoder_metadata,
-        inspect_file, load_encoder, load_unet, load_unet_bytes, read_params_bytes, save_unet,
-        unet_metadata,
+    inspect::{Inspected, inspect_file, scan_file},
+    load::{
+        LoadOptions, LoadedEncoder, LoadedModel, load_encoder, load_unet, load_unet_bytes,
+        read_params_bytes,
     },
     process::Process,
     resolve::Resolved,
+    save::{encoder_metadata, save_unet, unet_metadata},
 };
 
+mod beside;
+mod convert;
 mod diffusers;
 mod error;
-mod file;
+mod inspect;
 mod known;
+mod load;
+mod notes;
+mod official;
 mod process;
 mod resolve;
+mod save;
+mod scheduler;
+mod unet2d;

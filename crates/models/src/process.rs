@@ -2,6 +2,9 @@ use sdft_diffusion::{Diffusion, Variance};
 use sdft_schedule::{BetaSchedule, Respacing, Schedule, ScheduleError};
 use serde::{Deserialize, Serialize};
 
+/// More steps than any process has.
+const MAX_STEPS: usize = 100_000;
+
 /// The diffusion process that a network was trained on; field names follow guided-diffusion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -64,6 +67,24 @@ impl Process {
             variance: Variance::FixedSmall,
             rescale_timesteps: self.rescale_timesteps,
         })
+    }
+
+    /// Fails unless the schedule is a known one of as many steps as it can have.
+    ///
+    /// # Errors
+    /// The field, what was expected and what was found.
+    pub fn check(&self) -> Result<(), String> {
+        let n = self.diffusion_steps;
+        if n > MAX_STEPS {
+            return Err(format!(
+                "process.diffusion_steps: expected at most {MAX_STEPS}, found {n}"
+            ));
+        }
+        let kind: Result<BetaSchedule, _> = self.noise_schedule.parse();
+        let kind = kind.map_err(|e| format!("process.noise_schedule: {e}"))?;
+        let schedule = Schedule::new(kind, n);
+        schedule.map_err(|e| format!("process.diffusion_steps: {e}"))?;
+        Ok(())
     }
 
     /// Why images cannot be edited with such a process, if they cannot.

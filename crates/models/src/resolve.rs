@@ -1,15 +1,18 @@
+use crate::beside::Beside;
 use crate::error::ModelError;
 use crate::known::known_file;
-use crate::{LoadOptions, Process};
+use crate::{LoadOptions, Process, scheduler, unet2d};
 use sdft_adm::{AdmConfig, EncoderConfig, Inferred, Origin, Pool, infer};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Key of the configuration in a file's metadata.
 pub(crate) const MODEL_KEY: &str = "sdft.model";
 /// Key of the process in a file's metadata.
 pub(crate) const PROCESS_KEY: &str = "sdft.process";
+/// Key of the fields that were assumed when a file was converted, as `model.FIELD` and `process.FIELD` with commas between.
+pub(crate) const ASSUMED_KEY: &str = "sdft.assumed";
 /// Prefix of everything about how a file came to be.
 pub(crate) const PROVENANCE_PREFIX: &str = "sdft.provenance.";
 
@@ -24,6 +27,41 @@ pub struct Resolved {
     pub process: Process,
     /// How each field of the architecture is known.
     pub origins: BTreeMap<&'static str, Origin>,
+    /// How each field of the process is known.
+    pub process_origins: BTreeMap<&'static str, Origin>,
+    /// What must be given because public models of this kind differ, with the settings to choose from; none if nothing is missing.
+    pub ask: Option<String>,
+}
+
+/// What a file shows.
+pub(crate) struct Seen<'a> {
+    pub(crate) path: &'a Path,
+    /// Names and shapes as guided-diffusion has them.
+    pub(crate) shapes: &'a BTreeMap<String, Vec<usize>>,
+    pub(crate) metadata: &'a BTreeMap<String, String>,
+    /// The file's hash, if it was computed.
+    pub(crate) sha256: Option<&'a str>,
+    /// What lies next to it, if it is in diffusers' layout.
+    pub(crate) beside: Option<&'a Beside>,
+}
+
+impl Seen<'_> {
+    fn problem(&self, problem: impl Into<String>) -> ModelError {
+        ModelError::Problem {
+            path: self.path.to_owned(),
+            problem: problem.into(),
+        }
+    }
+
+    /// The fields of a section that were assumed when the file was written.
+    fn assumed(&self, section: &str) -> BTreeSet<&str> {
+        let all = self.metadata.get(ASSUMED_KEY).map_or("", String::as_str);
+        let fields = all.split(',').filter_map(|field| field.split_once('.'));
+        fields
+            .filter(|(of, _)| *of == section)
+            .map(|(_, field)| field)
+            .collect()
+    }
 }
 
 impl Resolved {
@@ -44,120 +82,210 @@ fn fields(config: &AdmConfig) -> Map<String, Value> {
     }
 }
 
-/// Settles the configuration: the file's metadata first, then what the user gave, then known files, then names and shapes.
+/// Settles the configuration: the file's metadata first, or the settings next to it, then what the user gave, then known files, then names
+/// and shapes.
 ///
 /// # Errors
-/// Not an ADM network; a value given that contradicts the file's metadata; metadata that cannot be read.
-pub(crate) fn resolve(
-    path: &Path,
-    shapes: &BTreeMap<String, Vec<usize>>,
-    metadata: &BTreeMap<String, String>,
-    options: &LoadOptions,
-    sha256: Option<&str>,
-) -> Result<Resolved, ModelError> {
-    let given = &options.given;
-    let problem = |problem: String| ModelError::Problem {
-        path: path.to_owned(),
-        problem,
-    };
-    let process = process(path, metadata.get(PROCESS_KEY), &options.given_process)?;
-    let image_size = given
+/// Not an ADM network; a value given that contradicts the file; metadata or settings that cannot be read or belong to another kind of
+/// network.
+pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved, ModelError> {
+    let image_size = options
+        .given
         .get("image_size")
         .and_then(Value::as_u64)
         .and_then(|size| usize::try_from(size).ok());
-    let inferred = infer(shapes, image_size).map_err(&problem);
-    let Some(text) = metadata.get(MODEL_KEY) else {
-        let known = sha256.and_then(known_file);
-        let Inferred {
-            config,
-            pool,
-            origins,
-        } = match known {
-            Some(config) => {
-                let origins = inferred?
-                    .origins
-                    .into_keys()
-                    .map(|field| (field, Origin::Known))
-                    .collect();
-                Inferred {
-                    config,
-                    pool: None,
-                    origins,
+    let inferred = infer(seen.shapes, image_size).map_err(|e| seen.problem(e));
+    let known = seen.sha256.and_then(known_file);
+    let is_known = known.is_some();
+    let Inferred {
+        config,
+        pool,
+        origins,
+    } = match (seen.metadata.get(MODEL_KEY), seen.beside) {
+        (Some(text), _) => stored(seen, text, &options.given, inferred?)?,
+        (None, Some(beside)) => of_unet2d(seen, beside, &options.given, inferred?)?,
+        (None, None) => {
+            let mut inferred = inferred?;
+            if let Some(config) = known {
+                for origin in inferred.origins.values_mut() {
+                    *origin = Origin::Known;
                 }
+                inferred.pool = None;
+                inferred.config = config;
             }
-            None => inferred?,
-        };
-        let mut all = fields(&config);
-        let mut origins = origins;
-        for (field, value) in given {
-            all.insert(field.clone(), value.clone());
-            if let Some(origin) = origins.iter_mut().find(|(known, _)| *known == field) {
-                *origin.1 = Origin::Given;
-            }
+            with_given(seen, &options.given, inferred)?
         }
-        let config = serde_json::from_value(Value::Object(all))
-            .map_err(|e| problem(format!("model: {e}")))?;
-        return Ok(Resolved {
-            config,
-            pool,
-            process,
-            origins,
-        });
     };
-    let config: AdmConfig =
-        serde_json::from_str(text).map_err(|e| problem(format!("metadata {MODEL_KEY}: {e}")))?;
-    // Dropout belongs to the training, not to the network in the file.
-    let fixed = given.iter().filter(|(field, _)| *field != "dropout");
-    agree(path, "model", &fields(&config), fixed)?;
-    let config = AdmConfig {
-        dropout: given
-            .get("dropout")
-            .and_then(Value::as_f64)
-            .unwrap_or(config.dropout),
-        ..config
-    };
-    let inferred = inferred?;
-    let origins = inferred
-        .origins
-        .into_keys()
-        .map(|field| (field, Origin::Read))
-        .collect();
+    let (process, process_origins) = process(seen, options, &config, is_known)?;
+    let unknown = ["noise_schedule", "diffusion_steps"]
+        .iter()
+        .any(|field| process_origins.get(field) == Some(&Origin::Assumed));
+    let plain = !config.resblock_updown && config.levels() > 1 && seen.beside.is_none();
+    let ask = unknown && plain && options.process_otherwise.is_none();
     Ok(Resolved {
         config,
-        pool: inferred.pool,
+        pool,
         process,
         origins,
+        process_origins,
+        ask: ask.then(|| ASK.to_owned()),
     })
 }
 
-/// The process: that of the file, which what is given may not contradict; else the usual one with what is given.
-fn process(
-    path: &Path,
-    stored: Option<&String>,
+/// Why a process is asked for: the two families have the same names and shapes.
+const ASK: &str = "nothing in the file says which noise schedule it was trained with, and it changes resolutions by plain convolutions, as the \
+networks of improved-diffusion do and some of guided-diffusion; the process differs between them, so it must be given
+  as improved-diffusion's for ImageNet-64 and CIFAR-10 (whose attention has 4 heads):
+    --set process.noise_schedule=cosine --set process.diffusion_steps=4000 --set process.rescale_timesteps=true --set model.num_head_channels=0 --set model.num_heads=4
+  as guided-diffusion's, and improved-diffusion's for LSUN:
+    --set process.noise_schedule=linear --set process.diffusion_steps=1000";
+
+/// The configuration in a file's metadata, which what is given may not contradict.
+fn stored(
+    seen: &Seen<'_>,
+    text: &str,
     given: &Map<String, Value>,
-) -> Result<Process, ModelError> {
-    let problem = |what: &str, e: serde_json::Error| ModelError::Problem {
-        path: path.to_owned(),
-        problem: format!("{what}: {e}"),
+    inferred: Inferred,
+) -> Result<Inferred, ModelError> {
+    let bad = |e: String| seen.problem(format!("metadata {MODEL_KEY}: {e}"));
+    let config: AdmConfig = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
+    config.validate().map_err(|e| bad(e.to_string()))?;
+    let assumed = seen.assumed("model");
+    let fixed = given
+        .iter()
+        .filter(|(field, _)| is_fixed(field) && !assumed.contains(field.as_str()));
+    agree(seen.path, "model", &fields(&config), fixed)?;
+    let mut found = Inferred { config, ..inferred };
+    for (field, origin) in &mut found.origins {
+        *origin = match assumed.contains(field) {
+            true => Origin::Assumed,
+            false => Origin::Read,
+        };
+    }
+    let free = |field: &str| !is_fixed(field) || assumed.contains(field);
+    let given = given.iter().filter(|(field, _)| free(field));
+    let given = given.map(|(field, value)| (field.clone(), value.clone()));
+    with_given(seen, &given.collect(), found)
+}
+
+/// Dropout belongs to the training, not to the network in the file.
+fn is_fixed(field: &str) -> bool {
+    field != "dropout"
+}
+
+/// The configuration in the `config.json` next to a file in diffusers' layout.
+fn of_unet2d(
+    seen: &Seen<'_>,
+    beside: &Beside,
+    given: &Map<String, Value>,
+    mut inferred: Inferred,
+) -> Result<Inferred, ModelError> {
+    let Some(settings) = &beside.config else {
+        return Err(seen.problem(
+            "diffusers' layout without its config.json, which says how the network is computed (order of sines and cosines, groups and epsilon of \
+             the norms, heads, padding); expected it in the same folder",
+        ));
     };
-    let known = match stored {
-        Some(text) => serde_json::from_str(text)
-            .map_err(|e| problem(&format!("metadata {PROCESS_KEY}"), e))?,
-        None => Process::default(),
+    let says_size = unet2d::says_size(settings);
+    let config = unet2d::config(settings, &inferred)?;
+    let free = |field: &str| !is_fixed(field) || (field == "image_size" && !says_size);
+    let fixed = given.iter().filter(|(field, _)| !free(field));
+    agree(&settings.path, "model", &fields(&config), fixed)?;
+    for (field, origin) in &mut inferred.origins {
+        if *field != "image_size" || says_size {
+            *origin = Origin::Read;
+        }
+    }
+    inferred.config = config;
+    let given = given.iter().filter(|(field, _)| free(field));
+    let given = given.map(|(field, value)| (field.clone(), value.clone()));
+    with_given(seen, &given.collect(), inferred)
+}
+
+/// The configuration with the fields that the user gave.
+fn with_given(
+    seen: &Seen<'_>,
+    given: &Map<String, Value>,
+    mut inferred: Inferred,
+) -> Result<Inferred, ModelError> {
+    if given.is_empty() {
+        return Ok(inferred);
+    }
+    let mut all = fields(&inferred.config);
+    for (field, value) in given {
+        all.insert(field.clone(), value.clone());
+        if let Some(origin) = inferred.origins.get_mut(field.as_str()) {
+            *origin = Origin::Given;
+        }
+    }
+    inferred.config = serde_json::from_value(Value::Object(all))
+        .map_err(|e| seen.problem(format!("model: {e}")))?;
+    Ok(inferred)
+}
+
+/// The fields of a process.
+const PROCESS_FIELDS: [&str; 4] = [
+    "noise_schedule",
+    "diffusion_steps",
+    "sigma_small",
+    "rescale_timesteps",
+];
+
+/// The process: that of the file, which what is given may not contradict; else the usual one, or that of the caller, with what is given.
+fn process(
+    seen: &Seen<'_>,
+    options: &LoadOptions,
+    config: &AdmConfig,
+    is_known: bool,
+) -> Result<(Process, BTreeMap<&'static str, Origin>), ModelError> {
+    let scheduler = seen.beside.and_then(|beside| beside.scheduler.as_ref());
+    let (known, origin) = match (seen.metadata.get(PROCESS_KEY), scheduler) {
+        (Some(text), _) => {
+            let process = serde_json::from_str(text);
+            let process =
+                process.map_err(|e| seen.problem(format!("metadata {PROCESS_KEY}: {e}")))?;
+            (process, Origin::Read)
+        }
+        (None, Some(settings)) => {
+            let process = scheduler::process(settings, config.learns_variance())?;
+            (process, Origin::Read)
+        }
+        (None, None) if is_known => (Process::default(), Origin::Known),
+        (None, None) => {
+            let process = options.process_otherwise.clone();
+            (process.unwrap_or_default(), Origin::Assumed)
+        }
     };
     let Ok(Value::Object(mut all)) = serde_json::to_value(&known) else {
-        return Ok(known);
+        return Err(seen.problem("process: it cannot be written down"));
     };
-    if stored.is_some() {
-        agree(path, "process", &all, given)?;
-        return Ok(known);
+    let given = &options.given_process;
+    let assumed = seen.assumed("process");
+    let mut origins: BTreeMap<&'static str, Origin> = BTreeMap::new();
+    for field in PROCESS_FIELDS {
+        let origin = match assumed.contains(field) {
+            true => Origin::Assumed,
+            false => origin,
+        };
+        origins.insert(field, origin);
     }
-    all.extend(
-        given
-            .iter()
-            .map(|(key, value)| (key.clone(), value.clone())),
-    );
-    serde_json::from_value(Value::Object(all)).map_err(|e| problem("process", e))
+    let is_read = |field: &str| origins.get(field).is_none_or(|o| *o == Origin::Read);
+    if origin == Origin::Read {
+        let fixed = given.iter().filter(|(field, _)| is_read(field));
+        agree(seen.path, "process", &all, fixed)?;
+    }
+    for (field, value) in given {
+        all.insert(field.clone(), value.clone());
+        if let Some(origin) = origins.get_mut(field.as_str())
+            && *origin != Origin::Read
+        {
+            *origin = Origin::Given;
+        }
+    }
+    let process: Process = serde_json::from_value(Value::Object(all))
+        .map_err(|e| seen.problem(format!("process: {e}")))?;
+    process.check().map_err(|e| seen.problem(e))?;
+    Ok((process, origins))
 }
 
 /// Fails if a value given is another than the one stored.
@@ -200,13 +328,13 @@ fn same(a: &Value, b: &Value) -> bool {
 }
 
 /// What would make a configuration fit the shapes, for the message about a misfit.
-pub(crate) fn hints(config: &AdmConfig, shapes: &BTreeMap<String, Vec<usize>>) -> String {
+pub(crate) fn hints(config: &AdmConfig, shapes: &BTreeMap<String, Vec<usize>>) -> Vec<String> {
     let Ok(inferred) = infer(shapes, Some(config.image_size)) else {
-        return String::new();
+        return Vec::new();
     };
     let (want, found) = (fields(config), fields(&inferred.config));
     let visible = |field: &str| inferred.origins.get(field) == Some(&Origin::Inferred);
-    let lines: Vec<String> = found
+    found
         .iter()
         .filter(|(field, value)| visible(field) && !same(&want[field.as_str()], value))
         .map(|(field, value)| {
@@ -215,6 +343,5 @@ pub(crate) fn hints(config: &AdmConfig, shapes: &BTreeMap<String, Vec<usize>>) -
                 want[field.as_str()]
             )
         })
-        .collect();
-    lines.join("\n")
+        .collect()
 }

@@ -1,6 +1,6 @@
 //! Where a configuration comes from, and what is said when it does not fit.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Pool, Unet};
 use sdft_checkpoint::write_safetensors;
 use sdft_models::{
@@ -236,196 +236,210 @@ fn conversion_keeps_the_configuration_and_says_where_it_came_from() {
     );
 }
 
-/// The parameters of a small U-Net under diffusers' names, by a list that was written down name by name; queries, keys and values apart.
-fn as_diffusers(params: &Params, heads_of: usize) -> Vec<(String, Tensor)> {
-    // One residual block a level, sampling by residual blocks, attention at both levels: `attention_resolutions = [2, 1]`.
-    let res = [
-        ("input_blocks.1.0", "down_blocks.0.resnets.0"),
-        ("input_blocks.2.0", "down_blocks.0.downsamplers.0"),
-        ("input_blocks.3.0", "down_blocks.1.resnets.0"),
-        ("middle_block.0", "mid_block.resnets.0"),
-        ("middle_block.2", "mid_block.resnets.1"),
-        ("output_blocks.0.0", "up_blocks.0.resnets.0"),
-        ("output_blocks.1.0", "up_blocks.0.resnets.1"),
-        ("output_blocks.1.2", "up_blocks.0.upsamplers.0"),
-        ("output_blocks.2.0", "up_blocks.1.resnets.0"),
-        ("output_blocks.3.0", "up_blocks.1.resnets.1"),
-    ];
-    let leaves = [
-        ("in_layers.0", "norm1"),
-        ("in_layers.2", "conv1"),
-        ("emb_layers.1", "time_emb_proj"),
-        ("out_layers.0", "norm2"),
-        ("out_layers.3", "conv2"),
-        ("skip_connection", "conv_shortcut"),
-    ];
-    let attention = [
-        ("input_blocks.1.1", "down_blocks.0.attentions.0"),
-        ("input_blocks.3.1", "down_blocks.1.attentions.0"),
-        ("middle_block.1", "mid_block.attentions.0"),
-        ("output_blocks.0.1", "up_blocks.0.attentions.0"),
-        ("output_blocks.1.1", "up_blocks.0.attentions.1"),
-        ("output_blocks.2.1", "up_blocks.1.attentions.0"),
-        ("output_blocks.3.1", "up_blocks.1.attentions.1"),
-    ];
-    let ends = [
-        ("time_embed.0", "time_embedding.linear_1"),
-        ("time_embed.2", "time_embedding.linear_2"),
-        ("input_blocks.0.0", "conv_in"),
-        ("out.0", "conv_norm_out"),
-        ("out.2", "conv_out"),
-    ];
-    let mut names: BTreeMap<String, String> = BTreeMap::new();
-    for (ours, theirs) in res {
-        for (a, b) in leaves {
-            names.insert(format!("{ours}.{a}"), format!("{theirs}.{b}"));
-        }
-    }
-    for (ours, theirs) in attention {
-        names.insert(format!("{ours}.norm"), format!("{theirs}.group_norm"));
-        names.insert(format!("{ours}.proj_out"), format!("{theirs}.to_out.0"));
-        names.insert(format!("{ours}.qkv"), theirs.to_owned());
-    }
-    names.extend(ends.map(|(a, b)| (a.to_owned(), b.to_owned())));
-    let mut out = Vec::new();
-    for (name, tensor) in params.iter() {
-        let (module, leaf) = name.rsplit_once('.').unwrap();
-        let theirs = names.get(module).unwrap_or_else(|| panic!("{name}"));
-        let is_attention = module.ends_with("qkv") || module.ends_with("proj_out");
-        let tensor = match is_attention && leaf == "weight" {
-            true => tensor.squeeze(2).unwrap(),
-            false => tensor.clone(),
-        };
-        if !module.ends_with(".qkv") {
-            out.push((format!("{theirs}.{leaf}"), tensor));
-            continue;
-        }
-        // Row (head, third, channel of the head) goes to (head, channel) of its third.
-        let width = heads_of;
-        let rows = tensor.dim(0).unwrap();
-        for (third, called) in ["to_q", "to_k", "to_v"].into_iter().enumerate() {
-            let picked: Vec<u32> = (0..rows)
-                .filter(|row| row / width % 3 == third)
-                .map(|row| row as u32)
-                .collect();
-            let picked = Tensor::new(picked, &Device::Cpu).unwrap();
-            let part = tensor.index_select(&picked, 0).unwrap();
-            out.push((format!("{theirs}.{called}.{leaf}"), part));
-        }
-    }
-    out
-}
-
-fn with_attention() -> AdmConfig {
-    AdmConfig {
-        channel_mult: vec![1.0, 2.0],
-        attention_resolutions: vec![2, 1],
-        num_head_channels: 4,
-        num_res_blocks: 1,
-        resblock_updown: true,
+/// A network whose resolution changes by plain convolutions, without metadata.
+fn plain(files: &Files) -> (PathBuf, serde_json::Value) {
+    let config = AdmConfig {
+        resblock_updown: false,
         ..tiny()
-    }
+    };
+    let params = Params::init(&Unet::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
+    let path = files.path("plain.safetensors");
+    write_safetensors(&path, params.iter(), &BTreeMap::new(), None).unwrap();
+    let shown = json!({ "image_size": 8, "norm_groups": 4, "num_head_channels": 8 });
+    (path, shown)
 }
 
-/// What a file in diffusers' layout does not say about the small network.
-fn small_heads() -> LoadOptions {
+fn with_process(fields: serde_json::Value, process: serde_json::Value) -> LoadOptions {
     LoadOptions {
-        given: json!({"image_size": 8, "num_head_channels": 4, "norm_groups": 4})
-            .as_object()
-            .unwrap()
-            .clone(),
-        ..LoadOptions::default()
+        given_process: process.as_object().unwrap().clone(),
+        ..given(fields)
     }
 }
 
 #[test]
-fn diffusers_layout_gives_the_same_parameters() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = with_attention();
-    let params = Params::init(&Unet::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
-    let theirs = dir.path().join("diffusion_pytorch_model.safetensors");
-    let entries = as_diffusers(&params, 4);
-    write_safetensors(
-        &theirs,
-        entries.iter().map(|(n, t)| (n.as_str(), t)),
-        &BTreeMap::new(),
-        None,
-    )
-    .unwrap();
-    let options = small_heads();
-    let loaded = load_unet(&theirs, &options).unwrap();
-    assert_eq!(
-        loaded.config,
-        AdmConfig {
-            use_new_attention_order: false,
-            ..config.clone()
-        }
-    );
+fn an_assumed_process_is_said_by_whoever_loads_inspects_or_converts() {
+    let files = Files::new();
+    let path = files.bare();
+    let fields = json!({ "image_size": 8, "norm_groups": 4, "num_head_channels": 8 });
+    let said = "the linear schedule of 1000 steps is assumed";
+    let model = load_unet(&path, &given(fields.clone())).unwrap();
+    assert!(model.notes.join("").contains(said), "{:?}", model.notes);
+    let inspected = inspect_file(&path, &given(fields.clone())).unwrap();
+    let resolved = inspected.resolved.unwrap();
+    assert_eq!(resolved.process_origins["noise_schedule"], Origin::Assumed);
+    assert_eq!(resolved.ask, None);
+    // What is given is not assumed, and what is half given is half assumed.
+    let half = with_process(fields.clone(), json!({ "noise_schedule": "cosine" }));
+    let notes = load_unet(&path, &half).unwrap().notes.join("");
+    assert!(notes.contains("1000 steps are assumed"), "{notes}");
+    let whole = json!({ "noise_schedule": "cosine", "diffusion_steps": 4000 });
+    let model = load_unet(&path, &with_process(fields.clone(), whole)).unwrap();
     assert!(
-        loaded.notes.iter().any(|note| note.contains("diffusers")),
+        !model.notes.join("").contains("process"),
         "{:?}",
-        loaded.notes
+        model.notes
     );
-    let loaded_params: BTreeMap<&str, &Tensor> = loaded.params.iter().collect();
-    for (name, tensor) in params.iter() {
-        let found = loaded_params[name];
-        assert_eq!(found.dims(), tensor.dims(), "{name}");
-        let difference = (found - tensor).unwrap().abs().unwrap().max_all().unwrap();
-        assert_eq!(difference.to_scalar::<f32>().unwrap(), 0.0, "{name}");
-    }
-    let inspected = inspect_file(&theirs, &options).unwrap();
-    assert!(inspected.misfit.is_none(), "{:?}", inspected.misfit);
-
-    // Converted, it is a file as any other.
-    let ours = dir.path().join("ours.safetensors");
-    convert_file(&theirs, &ours, &options, None).unwrap();
-    let converted = load_unet(&ours, &LoadOptions::default()).unwrap();
-    assert_eq!(converted.config, loaded.config);
-    assert_eq!(converted.params.iter().count(), params.iter().count());
-}
-
-#[test]
-fn a_third_that_is_missing_in_diffusers_layout_is_an_error() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = with_attention();
-    let params = Params::init(&Unet::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
-    let path = dir.path().join("x.safetensors");
-    let mut entries = as_diffusers(&params, 4);
-    entries.retain(|(name, _)| name != "mid_block.attentions.0.to_k.weight");
-    write_safetensors(
-        &path,
-        entries.iter().map(|(n, t)| (n.as_str(), t)),
-        &BTreeMap::new(),
-        None,
-    )
-    .unwrap();
-    let options = small_heads();
-    let error = load_unet(&path, &options).unwrap_err().to_string();
-    assert!(error.contains("middle_block.1.qkv.weight"), "{error}");
-}
-
-#[test]
-fn a_scalar_where_diffusers_layout_has_a_matrix_is_no_panic() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("x.safetensors");
-    let scalar = Tensor::new(1_f32, &Device::Cpu).unwrap();
-    let names = [
-        "conv_in.weight",
-        "time_embedding.linear_1.weight",
-        "mid_block.attentions.0.to_q.weight",
-    ];
-    write_safetensors(
-        &path,
-        names.map(|name| (name, &scalar)),
-        &BTreeMap::new(),
-        None,
-    )
-    .unwrap();
+    assert_eq!(model.process.diffusion_steps, 4000);
+    // The process of another model that this one is used with.
+    let other = LoadOptions {
+        process_otherwise: Some(model.process.clone()),
+        ..given(fields.clone())
+    };
+    let beside = load_unet(&path, &other).unwrap();
+    assert_eq!(beside.process, model.process);
     assert!(
-        inspect_file(&path, &LoadOptions::default())
+        beside.notes.join("").contains("as of the other model"),
+        "{:?}",
+        beside.notes
+    );
+
+    // A converted file remembers what was assumed, and takes a correction.
+    let converted = files.path("converted.safetensors");
+    let notes = convert_file(&path, &converted, &given(fields), None).unwrap();
+    assert!(notes.join("").contains(said), "{notes:?}");
+    let again = load_unet(&converted, &LoadOptions::default()).unwrap();
+    assert!(again.notes.join("").contains(said), "{:?}", again.notes);
+    assert_eq!(again.origins["norm_groups"], Origin::Read);
+    let corrected = with_process(
+        json!({}),
+        json!({ "noise_schedule": "cosine", "diffusion_steps": 50 }),
+    );
+    let model = load_unet(&converted, &corrected).unwrap();
+    assert_eq!(model.process.diffusion_steps, 50);
+    let error = error(&converted, &given(json!({ "norm_groups": 2 })));
+    assert!(matches!(error, ModelError::Conflict { .. }), "{error}");
+}
+
+#[test]
+fn a_process_is_asked_for_where_public_families_differ() {
+    let files = Files::new();
+    let (path, fields) = plain(&files);
+    let options = given(fields.clone());
+    for text in [
+        error(&path, &options).to_string(),
+        convert_file(&path, &files.path("out.safetensors"), &options, None)
+            .unwrap_err()
+            .to_string(),
+        inspect_file(&path, &options)
             .unwrap()
             .resolved
-            .is_err()
-    );
-    assert!(load_unet(&path, &LoadOptions::default()).is_err());
+            .unwrap()
+            .ask
+            .unwrap(),
+    ] {
+        for words in [
+            "--set process.noise_schedule=cosine --set process.diffusion_steps=4000",
+            "--set process.noise_schedule=linear --set process.diffusion_steps=1000",
+        ] {
+            assert!(text.contains(words), "{text}");
+        }
+    }
+    assert!(!files.path("out.safetensors").exists());
+    for process in [
+        json!({ "noise_schedule": "cosine", "diffusion_steps": 4000, "rescale_timesteps": true }),
+        json!({ "noise_schedule": "linear", "diffusion_steps": 1000 }),
+    ] {
+        let options = with_process(fields.clone(), process.clone());
+        let model = load_unet(&path, &options).unwrap();
+        assert_eq!(
+            json!(model.process.noise_schedule),
+            process["noise_schedule"]
+        );
+        let out = files.path("known.safetensors");
+        convert_file(&path, &out, &options, None).unwrap();
+        let again = load_unet(&out, &LoadOptions::default()).unwrap();
+        assert_eq!(again.process, model.process);
+        assert!(
+            !again.notes.join("").contains("process"),
+            "{:?}",
+            again.notes
+        );
+    }
+}
+
+#[test]
+fn numbers_in_metadata_have_bounds_before_they_are_used() {
+    let files = Files::new();
+    let metadata =
+        sdft_models::unet_metadata(&tiny(), &Process::default(), &BTreeMap::new()).unwrap();
+    let process = |steps: &str| {
+        format!(
+            "{{\"noise_schedule\":\"linear\",\"diffusion_steps\":{steps},\"sigma_small\":false,\"rescale_timesteps\":false}}"
+        )
+    };
+    let model = |field: &str, value: serde_json::Value| {
+        let mut config = serde_json::to_value(tiny()).unwrap();
+        config[field] = value;
+        ("sdft.model", config.to_string())
+    };
+    for (key, text) in [
+        ("sdft.process", process("300000000")),
+        ("sdft.process", process("18446744073709551615")),
+        ("sdft.process", process("0")),
+        ("sdft.process", process("-1")),
+        model("image_size", json!(u64::MAX)),
+        model("num_res_blocks", json!(1_u64 << 40)),
+        model("channel_mult", json!(vec![1.0; 100_000])),
+        model("channel_mult", json!([1e300, 2.0])),
+        model("model_channels", json!(u64::MAX)),
+        model("norm_groups", json!(0)),
+    ] {
+        let mut metadata = metadata.clone();
+        metadata.insert(key.to_owned(), text.clone());
+        let path = files.path("odd.safetensors");
+        write_safetensors(&path, files.params.iter(), &metadata, None).unwrap();
+        let started = std::time::Instant::now();
+        let shown = error(&path, &LoadOptions::default()).to_string();
+        let seen = inspect_file(&path, &LoadOptions::default()).unwrap();
+        assert!(seen.resolved.is_err(), "{text:.200}");
+        assert!(
+            shown.contains("odd.safetensors") && shown.len() < 2000,
+            "{shown:.2000}"
+        );
+        assert!(started.elapsed().as_secs() < 2, "{text:.200}");
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused_everywhere() {
+    let files = Files::new();
+    let path = files.path("nan.safetensors");
+    let named: Vec<(String, candle_core::Tensor)> = files
+        .params
+        .iter()
+        .map(|(name, tensor)| {
+            let mut values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            if name == "input_blocks.0.0.weight" {
+                values[3] = f32::NAN;
+            }
+            let tensor = candle_core::Tensor::from_vec(values, tensor.dims(), &Device::Cpu);
+            (name.to_owned(), tensor.unwrap())
+        })
+        .collect();
+    let metadata =
+        sdft_models::unet_metadata(&tiny(), &Process::default(), &BTreeMap::new()).unwrap();
+    let entries = named.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    write_safetensors(&path, entries, &metadata, None).unwrap();
+    let out = files.path("out.safetensors");
+    let options = LoadOptions::default();
+    for text in [
+        load_unet(&path, &options).unwrap_err().to_string(),
+        load_encoder(&path, &options).unwrap_err().to_string(),
+        convert_file(&path, &out, &options, None)
+            .unwrap_err()
+            .to_string(),
+        sdft_models::load_unet_bytes("nan.safetensors", &std::fs::read(&path).unwrap(), &options)
+            .unwrap_err()
+            .to_string(),
+    ] {
+        assert!(
+            text.contains("nan.safetensors")
+                && text.contains("input_blocks.0.0.weight: 1 of 216 values is NaN"),
+            "{text}"
+        );
+    }
+    assert!(!out.exists());
+    let found = sdft_models::scan_file(&path, &options).unwrap();
+    assert_eq!((found.len(), found[0].nan, found[0].of), (1, 1, 216));
+    assert_eq!(sdft_models::scan_file(&files.ours(), &options).unwrap(), []);
 }

@@ -71,6 +71,15 @@ impl Dtype {
         }
     }
 
+    /// Bytes of one value as it is kept; see [`Values`].
+    pub(crate) fn size_in_memory(self) -> usize {
+        match self.kind {
+            Kind::U8 => 1,
+            Kind::F16 | Kind::F32 => 4,
+            Kind::I8 | Kind::I32 | Kind::I64 | Kind::F64 => 8,
+        }
+    }
+
     /// Reads `count` values and puts them in order.
     ///
     /// # Errors

@@ -11,6 +11,11 @@ use zip::{CompressionMethod, ZipArchive};
 /// A compressed array may come to this many bytes.
 const MAX_INFLATED: u64 = 1 << 32;
 
+/// All arrays of a file, with what is needed while they are read, may take this many bytes of memory, and so many times the file: a small
+/// file of zeros must not fill the machine.
+const MEMORY: u64 = 62 << 20;
+const MEMORY_RATIO: u64 = 16;
+
 /// Deflate cannot make more than this many bytes out of one.
 const MAX_RATIO: u64 = 1032;
 
@@ -21,7 +26,8 @@ const MAX_RATIO: u64 = 1032;
 ///
 /// # Errors
 /// The file cannot be opened, is no zip archive or a damaged one · an entry is no array, is there twice, is of another type, is
-/// shorter or longer than its header says, or is compressed and comes to more than 4 GiB.
+/// shorter or longer than its header says, or is compressed and comes to more than 4 GiB · the arrays take more memory than 16 times the
+/// file and 64 MB.
 pub fn read_npz(path: &Path) -> Result<BTreeMap<String, Array>> {
     read_npz_where(path, |_| true)
 }
@@ -40,6 +46,13 @@ pub fn read_npz_where(
         path: path.to_owned(),
         source,
     };
+    // Asked before opening: opening a pipe would wait for its writer.
+    if !std::fs::metadata(path).map_err(open)?.is_file() {
+        return Err(Error::Archive {
+            file: path.display().to_string(),
+            problem: "expected a regular file, found a folder, pipe or device".to_owned(),
+        });
+    }
     let file = File::open(path).map_err(open)?;
     let len = file.metadata().map_err(open)?.len();
     let name = path.display().to_string();
@@ -79,6 +92,7 @@ fn read_archive<R: Read + Seek>(
         return Err(bad("arrays lie on top of each other".to_owned()));
     }
     let mut arrays = BTreeMap::new();
+    let mut left = MEMORY.saturating_add(len.saturating_mul(MEMORY_RATIO));
     for index in 0..archive.len() {
         let mut entry = archive
             .by_index(index)
@@ -106,7 +120,8 @@ fn read_archive<R: Read + Seek>(
             dtype: header.descr.clone(),
             hint,
         })?;
-        let values = read_values(&mut entry, &header, dtype, size).map_err(bad_entry)?;
+        let values = read_values(&mut entry, &header, dtype, size, left).map_err(bad_entry)?;
+        left = left.saturating_sub((values.len() * dtype.size_in_memory()) as u64);
         let shape = header.shape;
         arrays.insert(name.to_owned(), Array { shape, values });
     }
@@ -172,12 +187,14 @@ fn check_size(
     }
 }
 
-/// Everything after the header: exactly the values, and then the end. `size` is the length of the whole entry, whose bytes are there.
+/// Everything after the header: exactly the values, and then the end. `size` is the length of the whole entry, whose bytes are there, and
+/// `memory` the number of bytes that may be taken.
 fn read_values(
     input: &mut impl Read,
     header: &Header,
     dtype: Dtype,
     size: u64,
+    memory: u64,
 ) -> std::result::Result<Values, String> {
     let shape = &header.shape;
     let needed = count(shape)
@@ -195,6 +212,19 @@ fn read_values(
             ));
         }
     };
+    // Values that are put into another order are there twice for a while.
+    let copies = if header.is_fortran && shape.len() > 1 {
+        2
+    } else {
+        1
+    };
+    let bytes = (count as u64).saturating_mul(copies * dtype.size_in_memory() as u64);
+    if bytes > memory {
+        return Err(format!(
+            "its {count} values take {bytes} bytes of memory, expected at most {MEMORY_RATIO} times the file and 64 MB; if it is sound, \
+             save it without compression (numpy.savez)"
+        ));
+    }
     let failed = |e: io::Error| match e.kind() {
         io::ErrorKind::UnexpectedEof => {
             format!("it ends before its {there} bytes of values: the file is cut off")

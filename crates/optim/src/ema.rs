@@ -13,10 +13,38 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum EmaRamp {
     /// The rate is the same from the first update on, as in guided-diffusion.
-    #[default]
     None,
     /// Update `n` (0-based) uses `min(rate, (1 + n) / (10 + n))`: a short run forgets where it started.
+    #[default]
     Early,
+}
+
+impl EmaRamp {
+    /// The rate of update `n` (0-based).
+    #[must_use]
+    pub fn rate(self, rate: f64, n: u64) -> f64 {
+        match self {
+            Self::None => rate,
+            Self::Early => rate.min((1.0 + n as f64) / (10.0 + n as f64)),
+        }
+    }
+
+    /// The share of the first weights, 0 to 1, that is left in the average after `updates`: the product of their rates.
+    #[must_use]
+    pub fn start_share(self, rate: f64, updates: u64) -> f64 {
+        let n = updates as f64;
+        let ramp = match self {
+            Self::None => 0.0,
+            // (1 + k) / (10 + k) reaches the rate at this k.
+            Self::Early if rate < 1.0 => ((10.0 * rate - 1.0) / (1.0 - rate)).ceil().clamp(0.0, n),
+            Self::Early => n,
+        };
+        // The product of (1 + k) / (10 + k) for k < ramp.
+        let early: f64 = (1..=9)
+            .map(|i| f64::from(i) / (ramp + f64::from(i)))
+            .product();
+        early * rate.powf(n - ramp)
+    }
 }
 
 /// Shadow weights that follow the parameters slowly; they are what is sampled and evaluated.
@@ -99,11 +127,7 @@ impl Ema {
     /// The share of the old average that the next update keeps.
     #[must_use]
     pub fn next_rate(&self) -> f64 {
-        let n = self.n_updates as f64;
-        match self.ramp {
-            EmaRamp::None => self.rate,
-            EmaRamp::Early => self.rate.min((1.0 + n) / (10.0 + n)),
-        }
+        self.ramp.rate(self.rate, self.n_updates)
     }
 
     /// Moves every shadow weight towards its parameter.
@@ -223,5 +247,30 @@ impl Ema {
         }
         self.n_updates = n_updates;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_the_start_is_the_product_of_all_rates() {
+        for ramp in [EmaRamp::None, EmaRamp::Early] {
+            for rate in [0.0, 0.05, 0.5, 0.99, 0.9999, 1.0] {
+                for updates in [0, 1, 7, 200, 3000] {
+                    let product: f64 = (0..updates).map(|n| ramp.rate(rate, n)).product();
+                    let share = ramp.start_share(rate, updates);
+                    assert!(
+                        (share - product).abs() <= 1e-9 * product + 1e-300,
+                        "{ramp:?} {rate} {updates}: {share} {product}"
+                    );
+                }
+            }
+        }
+        // A short run with guided-diffusion's rate hardly leaves its start, and does with the ramp.
+        assert!(EmaRamp::None.start_share(0.9999, 200) > 0.98);
+        assert!(EmaRamp::default().start_share(0.9999, 200) < 1e-12);
+        assert!(EmaRamp::None.start_share(0.9999, 1 << 40) < 1e-300);
     }
 }

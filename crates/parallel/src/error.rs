@@ -1,3 +1,5 @@
+//! Errors between processes.
+
 use std::io;
 
 /// What can go wrong between processes.
@@ -14,7 +16,7 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// Rank 0 cannot be reached, or does not hear of all others.
+    /// Rank 0 cannot be reached, or not all others came to it.
     #[error("{what}: {source}")]
     Meeting {
         /// What was tried.
@@ -29,6 +31,12 @@ pub enum Error {
         rank: usize,
         /// How that was noticed.
         source: io::Error,
+    },
+    /// A process that says that it cannot go on; its own error says why.
+    #[error("rank {rank} cannot go on; its own message says why")]
+    Failed {
+        /// Which.
+        rank: usize,
     },
     /// Something else came than was asked for: the processes do not do the same.
     #[error("rank {rank}: expected {expected}, found {found}")]

@@ -2,7 +2,9 @@
 //!
 //! Each process has a rank and a share of every batch. Rank 0 leads: it listens at an address that the others know, tells them before
 //! each step whether there is one, and is the only one that writes files. Gradients are summed over all; tensors on GPUs by NCCL where
-//! the build has it, everything else through rank 0. The processes talk to each other and to nobody else.
+//! the build has it, everything else through rank 0. The processes talk to each other and to nobody else: who wants to join has to know
+//! [`World::secret`]. What comes has a size that is known before, and a process that sends nothing for [`World::timeout`], not even
+//! heartbeats, counts as gone.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -29,11 +31,12 @@
 pub use crate::{
     error::{Error, Result},
     peers::{Peers, Word},
-    world::{World, free_port, share_of},
+    world::{World, free_port, new_secret, share_of},
 };
 
 mod error;
 mod links;
+mod meeting;
 #[cfg(feature = "nccl")]
 mod nccl;
 mod peers;

@@ -1,181 +1,419 @@
-//! Connections between rank 0 and every other.
+//! Connections between rank 0 and every other: messages of expected sizes, heartbeats, timeouts.
 
 use crate::error::{Error, Result};
+use crate::meeting::{guest, host};
 use crate::world::World;
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::ops::RangeInclusive;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-/// What the first bytes of a connection are, so that a stranger is noticed.
-const GREETING: [u8; 8] = *b"sdft-1\n\0";
-/// The longest message: more than any model's state.
-const MOST_BYTES: u64 = 1 << 40;
+/// The first byte of a frame. A heartbeat: every process sends them all the time.
+const HEARTBEAT: u8 = 0;
+/// A message: its length in 8 bytes, and its bytes; those of a long one follow when the receiver has said [`READY`].
+const MESSAGE: u8 = 1;
+/// The receiver reads a long message now. So a write that does not proceed means that the receiver has stopped.
+const READY: u8 = 2;
+/// The sender cannot go on.
+const FAILED: u8 = 3;
+
+/// Messages of up to so many bytes fit into any socket's buffer.
+const SHORT: usize = 1024;
+
+/// A timeout is counted in so many parts: a process that was itself stopped for a while counts only one of them.
+const TICKS: u32 = 10;
+
+/// How long the others may take to close their connections when all is done.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rank 0 has one to each other rank, in their order; the others have one to rank 0.
 #[derive(Debug)]
 pub(crate) struct Links {
-    own: usize,
-    streams: Vec<TcpStream>,
+    links: Vec<Link>,
+    /// Heartbeats end when it is dropped.
+    _beat: Sender<()>,
+}
+
+#[derive(Debug)]
+struct Link {
+    /// The rank at the other end.
+    rank: usize,
+    reader: TcpStream,
+    writer: Arc<Mutex<TcpStream>>,
+    timeout: Duration,
 }
 
 impl Links {
     /// Meets the others.
     pub(crate) fn meet(world: &World, patience: Duration) -> Result<Self> {
-        let streams = if world.rank == 0 {
-            host(world, patience)?
+        let (first, streams) = if world.rank == 0 {
+            (1, host(world, patience)?)
         } else {
-            vec![guest(world, patience)?]
+            (0, vec![guest(world, patience)?])
         };
-        for stream in &streams {
-            // Messages are whole when they are written, and steps wait for them.
-            let _ = stream.set_nodelay(true);
-            let _ = stream.set_read_timeout(None);
-        }
-        Ok(Self {
-            own: world.rank,
-            streams,
-        })
-    }
-
-    /// The rank behind a connection.
-    fn rank_of(&self, link: usize) -> usize {
-        if self.own == 0 { link + 1 } else { 0 }
+        let links = (first..).zip(streams).map(|(rank, stream)| {
+            Link::new(rank, stream, world.timeout).map_err(|source| Error::Gone { rank, source })
+        });
+        let links = links.collect::<Result<Vec<_>>>()?;
+        let writers = links.iter().map(|link| link.writer.clone()).collect();
+        let beat =
+            start_heartbeats(writers, world.timeout / 4).map_err(|source| Error::Meeting {
+                what: "heartbeats cannot be started".to_owned(),
+                source,
+            })?;
+        Ok(Self { links, _beat: beat })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.streams.len()
+        self.links.len()
     }
 
+    /// Sends a message. Waits for the receiver where it is long.
     pub(crate) fn send(&mut self, link: usize, bytes: &[u8]) -> Result<()> {
-        let rank = self.rank_of(link);
-        let stream = &mut self.streams[link];
-        let length = (bytes.len() as u64).to_le_bytes();
-        stream
-            .write_all(&length)
-            .and_then(|()| stream.write_all(bytes))
-            .map_err(|source| Error::Gone { rank, source })
+        let link = &mut self.links[link];
+        let mut frame = vec![MESSAGE];
+        frame.extend((bytes.len() as u64).to_le_bytes());
+        if bytes.len() <= SHORT {
+            frame.extend(bytes);
+            return link.write(&frame);
+        }
+        link.write(&frame)?;
+        match link.next()? {
+            Frame::Ready => link.write(bytes),
+            Frame::Message(length) => Err(link.unlike("that it reads", bytes_of(length))),
+        }
     }
 
-    pub(crate) fn receive(&mut self, link: usize) -> Result<Vec<u8>> {
-        let rank = self.rank_of(link);
-        let gone = |source| Error::Gone { rank, source };
-        let stream = &mut self.streams[link];
-        let mut length = [0; 8];
-        stream.read_exact(&mut length).map_err(gone)?;
-        let length = u64::from_le_bytes(length);
-        if length > MOST_BYTES {
-            return Err(Error::Unlike {
-                rank,
-                expected: "a message".to_owned(),
-                found: format!("one of {length} bytes"),
-            });
+    /// The next message, whose length has to be one of those expected.
+    pub(crate) fn receive(
+        &mut self,
+        link: usize,
+        expected: RangeInclusive<usize>,
+    ) -> Result<Vec<u8>> {
+        let link = &mut self.links[link];
+        let length = match link.next()? {
+            Frame::Message(length) => length,
+            Frame::Ready => return Err(link.unlike("a message", "that it reads".to_owned())),
+        };
+        let Some(length) = usize::try_from(length)
+            .ok()
+            .filter(|n| expected.contains(n))
+        else {
+            let most = bytes_of(*expected.end() as u64);
+            let wanted = match expected.start() == expected.end() {
+                true => most,
+                false => format!("up to {most}"),
+            };
+            return Err(link.unlike(&wanted, bytes_of(length)));
+        };
+        if length > SHORT {
+            link.write(&[READY])?;
         }
-        let mut bytes = Vec::new();
-        stream.take(length).read_to_end(&mut bytes).map_err(gone)?;
-        if bytes.len() as u64 != length {
-            return Err(gone(io::ErrorKind::UnexpectedEof.into()));
-        }
+        let mut bytes = vec![0; length];
+        link.read(&mut bytes)?;
         Ok(bytes)
     }
-}
 
-fn host(world: &World, patience: Duration) -> Result<Vec<TcpStream>> {
-    let meeting = |what: String| move |source| Error::Meeting { what, source };
-    let place = format!("{}:{}", world.address, world.port);
-    let listener = TcpListener::bind((world.address.as_str(), world.port))
-        .map_err(meeting(format!("rank 0 cannot listen at {place}")))?;
-    listener
-        .set_nonblocking(true)
-        .map_err(meeting("rank 0 cannot wait".to_owned()))?;
-    let until = Instant::now() + patience;
-    let mut streams: Vec<Option<TcpStream>> = (1..world.size).map(|_| None).collect();
-    while streams.iter().any(Option::is_none) {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                // Somebody else at the door is sent away.
-                if let Some((rank, stream)) = welcome(stream, world)
-                    && let Some(place) = streams.get_mut(rank.wrapping_sub(1))
-                {
-                    *place = Some(stream);
+    /// Waits until the others have read what was sent last and closed their connections. Closing first could lose it.
+    pub(crate) fn wait_closed(&mut self) {
+        let until = Instant::now() + CLOSE_TIMEOUT;
+        for link in &mut self.links {
+            let mut rest = [0; 64];
+            while Instant::now() < until {
+                match link.reader.read(&mut rest) {
+                    Ok(n) if n > 0 => {}
+                    Err(error) if is_quiet(&error) => {}
+                    _ => break,
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if Instant::now() > until {
-                    let there = streams.iter().flatten().count() + 1;
-                    let what = format!(
-                        "{there} of {} processes came to {place} within {} s",
-                        world.size,
-                        patience.as_secs()
-                    );
-                    return Err(meeting(what)(io::ErrorKind::TimedOut.into()));
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(error) => return Err(meeting(format!("waiting at {place}"))(error)),
         }
     }
-    let mut all = Vec::with_capacity(streams.len());
-    for (i, mut stream) in streams.into_iter().flatten().enumerate() {
-        let rank = i + 1;
-        stream
-            .write_all(&GREETING)
-            .map_err(|source| Error::Gone { rank, source })?;
-        all.push(stream);
+
+    /// Tells everyone who can be reached that this process cannot go on.
+    pub(crate) fn fail(&mut self) {
+        for link in &self.links {
+            // Those that cannot be told notice that the connection ends.
+            let _ = link.write(&[FAILED]);
+        }
     }
-    Ok(all)
 }
 
-/// The rank of whoever has come, if it is one of this world.
-fn welcome(mut stream: TcpStream, world: &World) -> Option<(usize, TcpStream)> {
-    stream.set_nonblocking(false).ok()?;
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .ok()?;
-    let mut hello = [0; 24];
-    stream.read_exact(&mut hello).ok()?;
-    let number = |at: usize| {
-        let bytes: [u8; 8] = hello[at..at + 8].try_into().ok()?;
-        usize::try_from(u64::from_le_bytes(bytes)).ok()
-    };
-    let fits = hello[..8] == GREETING && number(16)? == world.size;
-    fits.then_some((number(8)?, stream))
+impl Drop for Links {
+    fn drop(&mut self) {
+        for link in &self.links {
+            let _ = link.reader.shutdown(Shutdown::Both);
+        }
+    }
 }
 
-fn guest(world: &World, patience: Duration) -> Result<TcpStream> {
-    let until = Instant::now() + patience;
-    let place = (world.address.as_str(), world.port);
-    loop {
-        let met = TcpStream::connect(place).and_then(|mut stream| {
-            let mut hello = GREETING.to_vec();
-            hello.extend((world.rank as u64).to_le_bytes());
-            hello.extend((world.size as u64).to_le_bytes());
-            stream.write_all(&hello)?;
-            // Rank 0 answers when everybody is there.
-            stream.set_read_timeout(Some(patience))?;
-            let mut answer = [0; 8];
-            stream.read_exact(&mut answer)?;
-            if answer == GREETING {
-                Ok(stream)
-            } else {
-                Err(io::ErrorKind::InvalidData.into())
+enum Frame {
+    Message(u64),
+    Ready,
+}
+
+impl Link {
+    fn new(rank: usize, stream: TcpStream, timeout: Duration) -> io::Result<Self> {
+        let tick = (timeout / TICKS).max(Duration::from_millis(1));
+        stream.set_read_timeout(Some(tick))?;
+        stream.set_write_timeout(Some(tick))?;
+        // Messages are whole when they are written, and steps wait for them.
+        let _ = stream.set_nodelay(true);
+        Ok(Self {
+            rank,
+            writer: Arc::new(Mutex::new(stream.try_clone()?)),
+            reader: stream,
+            timeout,
+        })
+    }
+
+    fn gone(&self, source: io::Error) -> Error {
+        let source = match source.kind() {
+            ErrorKind::TimedOut => io::Error::new(
+                ErrorKind::TimedOut,
+                format!(
+                    "it did not respond for {:?} (SDFT_PEER_TIMEOUT)",
+                    self.timeout
+                ),
+            ),
+            ErrorKind::UnexpectedEof => {
+                io::Error::new(ErrorKind::UnexpectedEof, "it closed the connection")
+            }
+            _ => source,
+        };
+        Error::Gone {
+            rank: self.rank,
+            source,
+        }
+    }
+
+    fn unlike(&self, expected: &str, found: String) -> Error {
+        Error::Unlike {
+            rank: self.rank,
+            expected: expected.to_owned(),
+            found,
+        }
+    }
+
+    /// The next frame other than a heartbeat.
+    fn next(&mut self) -> Result<Frame> {
+        loop {
+            let mut kind = [0];
+            self.read(&mut kind)?;
+            match kind[0] {
+                HEARTBEAT => {}
+                MESSAGE => {
+                    let mut length = [0; 8];
+                    self.read(&mut length)?;
+                    return Ok(Frame::Message(u64::from_le_bytes(length)));
+                }
+                READY => return Ok(Frame::Ready),
+                FAILED => return Err(Error::Failed { rank: self.rank }),
+                other => return Err(self.unlike("a message", format!("a frame of kind {other}"))),
+            }
+        }
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
+        let reader = &mut self.reader;
+        transfer_all(bytes.len(), |done| reader.read(&mut bytes[done..]))
+            .map_err(|source| self.gone(source))
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        let mut writer = lock(&self.writer);
+        transfer_all(bytes.len(), |done| writer.write(&bytes[done..]))
+            .map_err(|source| self.gone(source))
+    }
+}
+
+/// Repeats `transfer` from where it is until `length` bytes are done, or nothing has moved for all [`TICKS`].
+fn transfer_all(
+    length: usize,
+    mut transfer: impl FnMut(usize) -> io::Result<usize>,
+) -> io::Result<()> {
+    let (mut done, mut quiet) = (0, 0);
+    while done < length {
+        match transfer(done) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(n) => (done, quiet) = (done + n, 0),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if is_quiet(&error) => {
+                quiet += 1;
+                if quiet >= TICKS {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing moved for as long as a connection waits at a time.
+fn is_quiet(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// Sends heartbeats until what it returns is dropped.
+fn start_heartbeats(
+    writers: Vec<Arc<Mutex<TcpStream>>>,
+    every: Duration,
+) -> io::Result<Sender<()>> {
+    let (stop, stopped) = mpsc::channel::<()>();
+    thread::Builder::new()
+        .name("heartbeats".to_owned())
+        .spawn(move || {
+            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                for writer in &writers {
+                    // A message under way is as good as a heartbeat, and a receiver that has gone is noticed elsewhere.
+                    if let Ok(mut writer) = writer.try_lock() {
+                        let _ = writer.write(&[HEARTBEAT]);
+                    }
+                }
+            }
+        })?;
+    Ok(stop)
+}
+
+fn lock(writer: &Mutex<TcpStream>) -> MutexGuard<'_, TcpStream> {
+    writer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn bytes_of(length: u64) -> String {
+    format!("{length} bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meeting::tests::call;
+    use crate::world::free_port;
+
+    /// Rank 0 with a timeout of half a second, and a peer that does what the test wants.
+    fn with_peer<T: Send + 'static>(
+        peer: impl FnOnce(TcpStream) -> T + Send + 'static,
+    ) -> (Links, thread::JoinHandle<T>) {
+        let mut world = World::here(0, 2, free_port().unwrap());
+        world.timeout = Duration::from_millis(500);
+        let other = World {
+            rank: 1,
+            ..world.clone()
+        };
+        let peer = thread::spawn(move || peer(call(&other)));
+        let links = Links::meet(&world, Duration::from_secs(20)).unwrap();
+        (links, peer)
+    }
+
+    #[test]
+    fn an_announced_size_that_is_not_expected_ends_it_before_a_byte_is_read() {
+        for announced in [1u64 << 39, u64::MAX, 17, 15] {
+            let (mut links, peer) = with_peer(move |mut stream| {
+                stream.write_all(&[MESSAGE]).unwrap();
+                stream.write_all(&announced.to_le_bytes()).unwrap();
+                stream
+            });
+            let error = links.receive(0, 16..=16).unwrap_err().to_string();
+            let found = format!("expected 16 bytes, found {announced} bytes");
+            assert!(
+                error.contains("rank 1") && error.contains(&found),
+                "{error}"
+            );
+            drop(peer.join().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_peer_that_stops_is_given_up_in_reading_and_in_writing() {
+        let long = vec![7; 64 << 20];
+        for writes in [false, true] {
+            let (mut links, peer) = with_peer(move |mut stream| {
+                if writes {
+                    // It says that it reads, and does not.
+                    stream.write_all(&[READY]).unwrap();
+                }
+                thread::sleep(Duration::from_secs(3));
+                stream
+            });
+            let started = Instant::now();
+            let error = match writes {
+                true => links.send(0, &long).unwrap_err(),
+                false => links.receive(0, 0..=16).unwrap_err(),
+            };
+            let error = error.to_string();
+            assert!(
+                error.contains("rank 1") && error.contains("SDFT_PEER_TIMEOUT"),
+                "{error}"
+            );
+            let waited = started.elapsed();
+            assert!(
+                waited > Duration::from_millis(400) && waited < Duration::from_secs(3),
+                "{waited:?}"
+            );
+            drop(links);
+            peer.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_peer_that_computes_for_long_is_waited_for() {
+        let (mut links, peer) = with_peer(|mut stream| {
+            // Four times as long as the timeout.
+            for _ in 0..20 {
+                thread::sleep(Duration::from_millis(100));
+                stream.write_all(&[HEARTBEAT]).unwrap();
+            }
+            stream
+                .write_all(&[MESSAGE, 1, 0, 0, 0, 0, 0, 0, 0, 42])
+                .unwrap();
+            // Rank 0 sends heartbeats meanwhile.
+            let mut read = [0; 4];
+            stream.read_exact(&mut read).unwrap();
+            (stream, read)
+        });
+        assert_eq!(links.receive(0, 1..=1).unwrap(), [42]);
+        assert_eq!(peer.join().unwrap().1, [HEARTBEAT; 4]);
+    }
+
+    #[test]
+    fn the_last_word_reaches_a_peer_that_is_busy() {
+        let (mut links, peer) = with_peer(|mut stream| {
+            thread::sleep(Duration::from_millis(300));
+            for _ in 0..5 {
+                // A connection that is closed would answer with a reset.
+                stream.write_all(&[HEARTBEAT]).unwrap();
+                thread::sleep(Duration::from_millis(20));
+            }
+            let mut read = Vec::new();
+            while read.last() != Some(&42) {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                read.extend(byte);
             }
         });
-        match met {
-            Ok(stream) => return Ok(stream),
-            // Rank 0 may not be there yet.
-            Err(_) if Instant::now() < until => std::thread::sleep(Duration::from_millis(50)),
-            Err(source) => {
-                return Err(Error::Meeting {
-                    what: format!(
-                        "rank {} does not meet rank 0 at {}:{} within {} s",
-                        world.rank,
-                        world.address,
-                        world.port,
-                        patience.as_secs()
-                    ),
-                    source,
-                });
-            }
+        links.send(0, &[42]).unwrap();
+        let started = Instant::now();
+        links.wait_closed();
+        drop(links);
+        peer.join().unwrap();
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_failure_reaches_a_peer_wherever_it_waits() {
+        for sends in [false, true] {
+            let (mut links, peer) = with_peer(|mut stream| {
+                stream.write_all(&[FAILED]).unwrap();
+                stream
+            });
+            let error = match sends {
+                true => links.send(0, &[0; 2000]).unwrap_err(),
+                false => links.receive(0, 0..=4000).unwrap_err(),
+            };
+            assert!(matches!(error, Error::Failed { rank: 1 }), "{error}");
+            peer.join().unwrap();
         }
     }
 }

@@ -31,8 +31,8 @@ impl Nccl {
             }
             id
         } else {
-            let bytes = links.receive(0)?;
             let mut internal = [0; 128];
+            let bytes = links.receive(0, internal.len()..=internal.len())?;
             for (to, byte) in internal.iter_mut().zip(bytes) {
                 *to = byte.cast_signed();
             }

@@ -1,11 +1,17 @@
+//! What processes do together: sums, and what rank 0 says.
+
 use crate::error::{Error, Result};
 use crate::links::Links;
 #[cfg(feature = "nccl")]
 use crate::nccl::Nccl;
 use crate::world::World;
 use candle_core::{DType, Device, Shape, Tensor};
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+/// The most that [`Peers::share`] takes: a plan, or a position with what a timestep sampler remembers, is much smaller.
+const MOST_SHARED: usize = 1 << 24;
 
 /// What rank 0 tells the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +21,6 @@ pub enum Word {
     Step = 1,
     /// All is done.
     End = 2,
-    /// Rank 0 cannot go on: sums under way will never be complete.
-    Failed = 3,
 }
 
 /// This process among the others. Calls that all have to make together come in the same order everywhere.
@@ -92,7 +96,7 @@ impl Peers {
     /// The sum of each tensor over all processes, added in the order of their ranks. All tensors are of one type, f32 or f64.
     ///
     /// # Errors
-    /// A process that has gone, or that adds something else.
+    /// A process that has gone or cannot go on, or that adds something else.
     pub fn sum(&self, tensors: &[Tensor]) -> Result<Vec<Tensor>> {
         let Some(first) = tensors.first() else {
             return Ok(Vec::new());
@@ -124,78 +128,109 @@ impl Peers {
         self.with_links(|links| {
             if self.leads() {
                 for link in 0..links.len() {
-                    let other = links.receive(link)?;
-                    add_bytes(&mut bytes, &other, flat.dtype(), link + 1)?;
+                    let other = links.receive(link, bytes.len()..=bytes.len())?;
+                    add_bytes(&mut bytes, &other, flat.dtype());
                 }
                 for link in 0..links.len() {
                     links.send(link, &bytes)?;
                 }
             } else {
                 links.send(0, &bytes)?;
-                bytes = links.receive(0)?;
+                bytes = links.receive(0, bytes.len()..=bytes.len())?;
             }
             Ok(())
         })?;
         from_bytes(&bytes, flat.dtype(), flat.elem_count())
     }
 
-    /// What rank 0 says, on every rank.
+    /// What rank 0 says, on every rank: up to 16 MiB.
     ///
     /// # Errors
-    /// A process that has gone.
+    /// A process that has gone or cannot go on.
     pub fn share(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        self.share_sized(bytes, 0..=MOST_SHARED)
+    }
+
+    /// What rank 0 says, of a length that the others expect.
+    fn share_sized(&self, bytes: Vec<u8>, expected: RangeInclusive<usize>) -> Result<Vec<u8>> {
         if self.size == 1 {
             return Ok(bytes);
         }
         self.with_links(|links| {
-            if self.leads() {
-                for link in 0..links.len() {
-                    links.send(link, &bytes)?;
-                }
-                Ok(bytes)
-            } else {
-                links.receive(0)
+            if !self.leads() {
+                return links.receive(0, expected);
             }
+            for link in 0..links.len() {
+                links.send(link, &bytes)?;
+            }
+            Ok(bytes)
         })
     }
 
-    /// Rank 0's tensors, f32, f64 or u32, on the CPU of every rank; what the others pass only says how many there are.
+    /// Rank 0's tensors, f32, f64 or u32, on the CPU of every rank. The others pass tensors of the same names, types and shapes.
     ///
     /// # Errors
-    /// A process that has gone, or that expects others.
+    /// A process that has gone or cannot go on, or that expects others.
     pub fn share_tensors(&self, tensors: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
         let mut all = Vec::with_capacity(tensors.len());
         for (name, tensor) in tensors {
-            let (mut head, mut body) = (Vec::new(), Vec::new());
-            if self.leads() {
-                head = header(name, tensor);
-                body = to_bytes(tensor)?;
+            let own = header(name, tensor);
+            let head = self.share(own.clone().into_bytes())?;
+            if head != own.as_bytes() {
+                return Err(unlike(0, own, String::from_utf8_lossy(&head)));
             }
-            let head = self.share(head)?;
-            let body = self.share(body)?;
-            all.push(read(&head, &body)?);
+            let n = tensor.elem_count();
+            let size = n * tensor.dtype().size_in_bytes();
+            let body = match self.leads() {
+                true => to_bytes(tensor)?,
+                false => Vec::new(),
+            };
+            let body = self.share_sized(body, size..=size)?;
+            let tensor = from_bytes(&body, tensor.dtype(), n)?.reshape(tensor.shape())?;
+            all.push((name.clone(), tensor));
         }
         Ok(all)
     }
 
-    /// On rank 0: tells the others what comes.
+    /// On rank 0: tells the others what comes. All are told who can be; after the end, it waits up to 10 s until they have left.
     ///
     /// # Errors
-    /// A process that has gone.
+    /// The first process that has gone.
     pub fn lead(&self, word: Word) -> Result<()> {
-        self.share(vec![word as u8]).map(drop)
+        if self.size == 1 {
+            return Ok(());
+        }
+        self.with_links(|links| {
+            // Only then is looked at how that went.
+            let told = (0..links.len()).map(|link| links.send(link, &[word as u8]));
+            let told = told.collect::<Vec<_>>();
+            if word == Word::End {
+                links.wait_closed();
+            }
+            told.into_iter().collect()
+        })
     }
 
     /// On the others: what comes.
     ///
     /// # Errors
-    /// When rank 0 has gone, or says something else.
+    /// [`Error::Failed`] where rank 0 cannot go on; when it has gone, or says something else.
     pub fn follow(&self) -> Result<Word> {
-        match self.share(Vec::new())?.as_slice() {
+        match self.share_sized(Vec::new(), 1..=1)?.as_slice() {
             [word] if *word == Word::Step as u8 => Ok(Word::Step),
             [word] if *word == Word::End as u8 => Ok(Word::End),
-            [word] if *word == Word::Failed as u8 => Ok(Word::Failed),
-            other => Err(unlike(0, "a word", format!("{} bytes", other.len()))),
+            other => Err(unlike(0, "a word", format!("{other:?}"))),
+        }
+    }
+
+    /// Tells the others that this process cannot go on, wherever they wait for it: sums under way will never be complete.
+    pub fn fail(&self) {
+        if self.size > 1 {
+            // Nothing can be done about those that cannot be told.
+            let _ = self.with_links(|links| {
+                links.fail();
+                Ok(())
+            });
         }
     }
 
@@ -274,15 +309,8 @@ fn from_bytes(bytes: &[u8], dtype: DType, n: usize) -> Result<Tensor> {
     })
 }
 
-fn add_bytes(sum: &mut [u8], other: &[u8], dtype: DType, rank: usize) -> Result<()> {
-    if sum.len() != other.len() {
-        let (expected, found) = (sum.len(), other.len());
-        return Err(unlike(
-            rank,
-            format!("{expected} bytes"),
-            format!("{found}"),
-        ));
-    }
+/// Adds numbers of the same length.
+fn add_bytes(sum: &mut [u8], other: &[u8], dtype: DType) {
     if dtype == DType::F64 {
         let pairs = sum.as_chunks_mut::<8>().0.iter_mut();
         for (a, b) in pairs.zip(other.as_chunks::<8>().0) {
@@ -294,30 +322,12 @@ fn add_bytes(sum: &mut [u8], other: &[u8], dtype: DType, rank: usize) -> Result<
             *a = (f32::from_le_bytes(*a) + f32::from_le_bytes(*b)).to_le_bytes();
         }
     }
-    Ok(())
 }
 
-/// Type, dimensions and name, as text.
-fn header(name: &str, tensor: &Tensor) -> Vec<u8> {
+/// Name, dimensions and type, as text.
+fn header(name: &str, tensor: &Tensor) -> String {
     let dims: Vec<String> = tensor.dims().iter().map(usize::to_string).collect();
-    format!("{} {} {name}", tensor.dtype().as_str(), dims.join("x")).into_bytes()
-}
-
-fn read(head: &[u8], body: &[u8]) -> Result<(String, Tensor)> {
-    let text = String::from_utf8_lossy(head);
-    let bad = || unlike(0, "a tensor", text.clone());
-    let mut parts = text.splitn(3, ' ');
-    let (Some(dtype), Some(dims), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
-        return Err(bad());
-    };
-    let dtype: DType = dtype.parse().map_err(|_| bad())?;
-    let dims: Vec<usize> = dims
-        .split('x')
-        .filter(|dim| !dim.is_empty())
-        .map(|dim| dim.parse().map_err(|_| bad()))
-        .collect::<Result<_>>()?;
-    let n = dims.iter().product();
-    Ok((name.to_owned(), from_bytes(body, dtype, n)?.reshape(dims)?))
+    format!("{name} [{}] {}", dims.join(", "), tensor.dtype().as_str())
 }
 
 #[cfg(test)]
@@ -375,7 +385,7 @@ mod tests {
                     peers.lead(Word::Step).unwrap();
                     steps += 1;
                 }
-                peers.lead(Word::Failed).unwrap();
+                peers.lead(Word::End).unwrap();
             } else {
                 while peers.follow().unwrap() == Word::Step {
                     steps += 1;
@@ -392,6 +402,19 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_of_rank_0_ends_a_sum() {
+        let seen = in_world(2, |peers| {
+            if peers.leads() {
+                peers.fail();
+                return String::new();
+            }
+            let x = Tensor::zeros(10_000, DType::F32, &Device::Cpu).unwrap();
+            peers.sum(&[x]).unwrap_err().to_string()
+        });
+        assert!(seen[1].contains("rank 0 cannot go on"), "{}", seen[1]);
+    }
+
+    #[test]
     fn who_adds_something_else_or_goes_is_named() {
         let seen = in_world(2, |peers| {
             let n = 4 * (peers.rank() + 1);
@@ -400,21 +423,36 @@ mod tests {
         });
         let of_0 = seen[0].as_deref().unwrap();
         assert!(
-            of_0.contains("rank 1") && of_0.contains("expected 16 bytes"),
+            of_0.contains("rank 1") && of_0.contains("expected 16 bytes, found 32 bytes"),
             "{of_0}"
         );
-        assert!(seen[1].as_deref().unwrap().contains("rank 0 has gone"));
+        let of_1 = seen[1].as_deref().unwrap();
+        assert!(of_1.contains("rank 0 has gone"), "{of_1}");
+    }
+
+    #[test]
+    fn long_sums_and_tensors_of_the_same_kind_only_are_shared() {
+        let seen = in_world(3, |peers| {
+            let x = Tensor::full(1.5f32, 100_000, &Device::Cpu).unwrap();
+            let sum = peers.sum(std::slice::from_ref(&x)).unwrap();
+            let sum = sum[0].to_vec1::<f32>().unwrap();
+            assert!(sum.iter().all(|&v| v == 4.5) && sum.len() == 100_000);
+            peers.share_tensors(&[("x".to_owned(), x)]).unwrap();
+            let own = Tensor::zeros((peers.rank() + 2, 3), DType::F32, &Device::Cpu).unwrap();
+            peers
+                .share_tensors(&[("w".to_owned(), own)])
+                .map_err(|error| error.to_string())
+                .err()
+        });
+        assert_eq!(
+            seen[2].as_deref(),
+            Some("rank 0: expected w [4, 3] f32, found w [2, 3] f32")
+        );
     }
 
     #[test]
     fn a_process_that_does_not_come_is_noticed() {
-        let world = World {
-            rank: 0,
-            size: 2,
-            local_rank: 0,
-            address: "127.0.0.1".to_owned(),
-            port: free_port().unwrap(),
-        };
+        let world = World::here(0, 2, free_port().unwrap());
         let patience = Duration::from_millis(100);
         let error = Peers::join(&world, &Device::Cpu, patience)
             .unwrap_err()

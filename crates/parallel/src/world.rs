@@ -1,6 +1,9 @@
+//! Who a process is among how many.
+
 use crate::error::{Error, Result};
 use std::net::TcpListener;
 use std::ops::Range;
+use std::time::Duration;
 
 /// Who this process is among how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,10 +18,18 @@ pub struct World {
     pub address: String,
     /// On which port.
     pub port: u16,
+    /// What a process has to know to join; empty lets everyone join who reaches the port. It keeps strangers out, not listeners: nothing
+    /// that goes over the connections is encrypted.
+    pub secret: String,
+    /// How long another process may send nothing before it counts as gone. All send heartbeats, however long they compute.
+    pub timeout: Duration,
 }
 
 /// Launchers name another port only where this one is taken.
 const PORT: u16 = 29500;
+
+/// Long enough for a machine that is short of memory.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 impl World {
     /// One of `size` processes on this machine that meet at a port.
@@ -30,11 +41,13 @@ impl World {
             local_rank: rank,
             address: "127.0.0.1".to_owned(),
             port,
+            secret: String::new(),
+            timeout: TIMEOUT,
         }
     }
 
-    /// What the usual launchers say: `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`. None where `WORLD_SIZE` is not set
-    /// or 1.
+    /// What the usual launchers say: `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`; and `SDFT_SECRET` and
+    /// `SDFT_PEER_TIMEOUT` (seconds), which are this program's own. None where `WORLD_SIZE` is not set or 1.
     ///
     /// # Errors
     /// A variable that is no number, or a rank outside of the world.
@@ -66,23 +79,37 @@ impl World {
         };
         let rank = number("RANK", size - 1)?.ok_or_else(|| missing("RANK"))?;
         let port = number("MASTER_PORT", usize::from(u16::MAX))?;
+        let timeout = match number("SDFT_PEER_TIMEOUT", 86_400)? {
+            None => TIMEOUT,
+            Some(0) => {
+                return Err(Error::Variable {
+                    name: "SDFT_PEER_TIMEOUT",
+                    expected: "seconds, from 1 to 86400".to_owned(),
+                    found: "0".to_owned(),
+                });
+            }
+            Some(seconds) => Duration::from_secs(seconds as u64),
+        };
         Ok(Some(Self {
             rank,
             size,
             local_rank: number("LOCAL_RANK", 4096)?.unwrap_or(rank),
             address: variable("MASTER_ADDR").unwrap_or_else(|| "127.0.0.1".to_owned()),
             port: port.and_then(|n| n.try_into().ok()).unwrap_or(PORT),
+            secret: variable("SDFT_SECRET").unwrap_or_default(),
+            timeout,
         }))
     }
 
-    /// The variables that say so to another process.
-    pub fn variables(&self) -> [(&'static str, String); 5] {
+    /// The variables that say so to another process. `SDFT_PEER_TIMEOUT` it has from its own environment.
+    pub fn variables(&self) -> [(&'static str, String); 6] {
         [
             ("RANK", self.rank.to_string()),
             ("WORLD_SIZE", self.size.to_string()),
             ("LOCAL_RANK", self.local_rank.to_string()),
             ("MASTER_ADDR", self.address.clone()),
             ("MASTER_PORT", self.port.to_string()),
+            ("SDFT_SECRET", self.secret.clone()),
         ]
     }
 }
@@ -91,6 +118,19 @@ impl World {
 pub fn share_of(n: usize, rank: usize, size: usize) -> Range<usize> {
     let size = size.max(1);
     n * rank / size..n * (rank + 1) / size
+}
+
+/// 128 random bits for [`World::secret`], as text.
+///
+/// # Errors
+/// When the system has no randomness.
+pub fn new_secret() -> Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Meeting {
+        what: "a new secret".to_owned(),
+        source: error.into(),
+    })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A port of this machine that nobody listens on now.
@@ -127,10 +167,24 @@ mod tests {
         let world = world.unwrap().unwrap();
         assert_eq!((world.rank, world.size, world.local_rank), (2, 4, 2));
         assert_eq!((world.address.as_str(), world.port), ("node0", 29500));
+        assert_eq!((world.secret.as_str(), world.timeout), ("", TIMEOUT));
+        let world = World {
+            secret: new_secret().unwrap(),
+            ..world
+        };
+        assert_ne!(new_secret().unwrap(), world.secret);
         let variables = world.variables();
         let again: Vec<_> = variables.iter().map(|(n, v)| (*n, v.as_str())).collect();
         assert_eq!(of(&again).unwrap(), Some(world));
-        for (name, value) in [("RANK", "4"), ("RANK", "x"), ("MASTER_PORT", "70000")] {
+        let again = [&again[..], &[("SDFT_PEER_TIMEOUT", "7")]].concat();
+        let timeout = of(&again).unwrap().unwrap().timeout;
+        assert_eq!(timeout, Duration::from_secs(7));
+        for (name, value) in [
+            ("RANK", "4"),
+            ("RANK", "x"),
+            ("MASTER_PORT", "70000"),
+            ("SDFT_PEER_TIMEOUT", "0"),
+        ] {
             let error = of(&[("WORLD_SIZE", "4"), ("RANK", "1"), (name, value)][..]);
             // The first of a name counts, so the bad rank has to come first.
             let error = if name == "RANK" {

@@ -4,19 +4,28 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
 };
 
-use sdft_data::is_image;
-use sdft_imaging::Limits;
+use sdft_imaging::{Kind, Limits, START, is_named_like_a_picture, kind_of_bytes};
 use zip::ZipArchive;
 
 use crate::{
     PrepareError, Result,
-    input::{Content, Input, Item},
+    input::{Content, Input, Item, Passed},
 };
+
+/// An entry may unpack to this many bytes, and to so many times what is stored of it: images hardly get smaller.
+const ENTRY: u64 = 16 << 20;
+const ENTRY_RATIO: u64 = 16;
+
+/// What an entry holds.
+pub(crate) enum Entry {
+    Bytes(Vec<u8>),
+    /// It is no image, and was not unpacked.
+    Other,
+}
 
 /// A zip file that every thread can read from by itself.
 #[derive(Clone)]
@@ -64,7 +73,7 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
         path: path.to_owned(),
         cause: source,
     };
-    let file = File::open(path).map_err(io)?;
+    let file = sdft_files::open_regular(path).map_err(io)?;
     let len = file.metadata().map_err(io)?.len();
     let shared = Shared {
         file: Arc::new(file),
@@ -72,14 +81,16 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
         len,
     };
     // The reader is other people's code on hostile input.
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        ZipArchive::new(io::BufReader::new(shared.clone()))
-    }));
-    let archive = match opened {
-        Ok(Ok(archive)) => archive,
-        Ok(Err(error)) => return Err(broken(error.to_string())),
-        Err(_) => return Err(broken("its reader panicked".to_owned())),
+    let opened = sdft_files::guarded(|| ZipArchive::new(io::BufReader::new(shared.clone())));
+    let mut archive = match opened {
+        Some(Ok(archive)) => archive,
+        Some(Err(error)) => return Err(broken(error.to_string())),
+        None => return Err(broken("its reader panicked".to_owned())),
     };
+    // Entries that share bytes would make very many images out of a small file. Damaged ones are told when their turn comes.
+    if archive.has_overlapping_entries().unwrap_or(false) {
+        return Err(broken("its entries lie on top of each other".to_owned()));
+    }
     let start = archive.central_directory_start();
     let doubled = match archive.has_duplicate_names() {
         true => names_of_entries(shared.clone(), start),
@@ -98,7 +109,6 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
     let archive = Archive(ZipArchive::new(shared).map_err(|e| broken(e.to_string()))?);
 
     let mut input = Input::default();
-    let mut items = Vec::new();
     for (i, (name, n)) in names.into_iter().enumerate() {
         let Some(name) = name else {
             input.refuse(format!("entry {i}"), "its name cannot be read");
@@ -107,25 +117,23 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
         if name.ends_with('/') {
             continue;
         }
-        let hidden = name.split(['/', '\\']).any(|part| {
+        let is_hidden = name.split(['/', '\\']).any(|part| {
             part == "__MACOSX" || (part.starts_with('.') && part != "." && part != "..")
         });
-        if hidden || !is_image(Path::new(&name)) {
-            input.others += n;
-            continue;
-        }
+        let is_picture = is_named_like_a_picture(Path::new(&name));
         for _ in 1..n {
             let reason = "a later entry has the same name, and archives are read by name";
-            input.refuse(name.clone(), reason);
+            match is_picture && !is_hidden {
+                true => input.refuse(name.clone(), reason),
+                false => input.pass(name.clone(), Passed::Other),
+            }
         }
-        items.push((i, name));
+        let content = match is_hidden {
+            true => Content::Passed(Passed::Hidden),
+            false => Content::Zip(archive.clone(), i),
+        };
+        input.push(1, std::iter::once(Item::new(name, content)));
     }
-    input.push(
-        items.len(),
-        items
-            .into_iter()
-            .map(move |(i, source)| Item::new(source, Content::Zip(archive.clone(), i))),
-    );
     Ok(input)
 }
 
@@ -152,17 +160,13 @@ fn names_of_entries(mut file: Shared, start: u64) -> HashMap<Vec<u8>, usize> {
 }
 
 impl Archive {
-    /// The bytes of an entry, or why they cannot be had.
-    pub(crate) fn read(
-        &mut self,
-        i: usize,
-        limits: &Limits,
-    ) -> std::result::Result<Vec<u8>, String> {
-        catch_unwind(AssertUnwindSafe(|| self.read_entry(i, limits)))
-            .unwrap_or_else(|_| Err("the reader of the archive panicked".to_owned()))
+    /// The bytes of an entry that is or could be an image, or why they cannot be had.
+    pub(crate) fn read(&mut self, i: usize, limits: &Limits) -> std::result::Result<Entry, String> {
+        sdft_files::guarded(|| self.read_entry(i, limits))
+            .unwrap_or_else(|| Err("the reader of the archive panicked".to_owned()))
     }
 
-    fn read_entry(&mut self, i: usize, limits: &Limits) -> std::result::Result<Vec<u8>, String> {
+    fn read_entry(&mut self, i: usize, limits: &Limits) -> std::result::Result<Entry, String> {
         let raw = self.0.by_index_raw(i).map_err(|e| e.to_string())?;
         if raw.encrypted() {
             return Err("it is encrypted".to_owned());
@@ -171,20 +175,35 @@ impl Archive {
             return Err("it is a link, not an image".to_owned());
         }
         drop(raw);
-        let entry = self.0.by_index(i).map_err(|e| e.to_string())?;
-        let (size, limit) = (entry.size(), limits.max_bytes);
-        let too_large = |found: String| format!("{found} exceed the limit of {limit} bytes");
-        if size > limit {
-            return Err(too_large(format!("{size} bytes")));
+        let mut entry = self.0.by_index(i).map_err(|e| e.to_string())?;
+        let failed = |e: io::Error| format!("it cannot be unpacked: {e}");
+        let mut bytes = Vec::new();
+        let name = entry.name().map(|name| name.into_owned());
+        let name = name.unwrap_or_default();
+        entry
+            .by_ref()
+            .take(START as u64)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+        if kind_of_bytes(&bytes) == Kind::Other && !is_named_like_a_picture(Path::new(&name)) {
+            return Ok(Entry::Other);
+        }
+        let (size, stored) = (entry.size(), entry.compressed_size());
+        let ratio = ENTRY.saturating_add(stored.saturating_mul(ENTRY_RATIO));
+        if size > limits.max_bytes {
+            let limit = limits.max_bytes;
+            return Err(format!("{size} bytes exceed the limit of {limit} bytes"));
+        }
+        if size > ratio {
+            return Err(format!(
+                "{stored} bytes that unpack to {size} are no image: expected at most {ratio}"
+            ));
         }
         // What the archive says of an entry's length need not be so.
-        let mut bytes = Vec::new();
-        entry
-            .take(size.saturating_add(1))
-            .read_to_end(&mut bytes)
-            .map_err(|e| format!("it cannot be unpacked: {e}"))?;
+        let left = size.saturating_add(1).saturating_sub(bytes.len() as u64);
+        entry.take(left).read_to_end(&mut bytes).map_err(failed)?;
         match bytes.len() as u64 {
-            found if found == size => Ok(bytes),
+            found if found == size => Ok(Entry::Bytes(bytes)),
             found => Err(format!("it unpacks to {found} bytes instead of {size}")),
         }
     }

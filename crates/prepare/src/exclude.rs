@@ -1,6 +1,5 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::Path,
 };
 
@@ -13,12 +12,13 @@ use crate::{PrepareError, Result, input::Item};
 pub struct Exclusions(BTreeSet<String>);
 
 impl Exclusions {
-    /// Reads a text file with one entry a line; empty lines and what follows a `#` at a line's beginning are passed over.
+    /// Reads a text file with one entry a line; empty lines and what follows a `#` at a line's beginning are passed over, and so is a
+    /// byte order mark.
     ///
     /// # Errors
-    /// The file cannot be read, or is no text.
+    /// The file cannot be read, is no regular file, or is no UTF-8 text.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(|source| PrepareError::Exclusions {
+        let text = sdft_files::read_text(path).map_err(|source| PrepareError::Exclusions {
             path: path.to_owned(),
             cause: source,
         })?;
@@ -115,6 +115,21 @@ mod tests {
         assert_eq!(list.by_hash(&lower), Some(lower.as_str()));
         let met = BTreeMap::from([(lower, 1)]);
         assert_eq!(list.unmatched(&met), ["x.png"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list.txt");
+        std::fs::write(&path, b"\xEF\xBB\xBFa.png\r\nb.png\r\n").unwrap();
+        let list = Exclusions::read(&path).unwrap();
+        assert_eq!(list.unmatched(&BTreeMap::new()), ["a.png", "b.png"]);
+        std::fs::write(&path, b"\xFF\xFEa\0.\0p\0n\0g\0").unwrap();
+        let error = Exclusions::read(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("list.txt") && error.contains("UTF-16"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a prepared folder says about itself: one JSON object a line, the set first, then every entry of the inputs in their order.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     sync::{Mutex, PoisonError},
@@ -21,7 +21,13 @@ pub(crate) struct Header {
     pub(crate) size: usize,
     /// The inputs, in order.
     pub(crate) inputs: Vec<String>,
+    /// How images were read, [`READING`] now: those of another way are made again.
+    #[serde(default)]
+    pub(crate) reading: u32,
 }
+
+/// 1: transparency is composed on white, a GIF's frame lies on its screen, XMP turns images. Before, transparency was dropped.
+pub(crate) const READING: u32 = 1;
 
 /// One entry of an input.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +49,9 @@ pub struct Record {
     /// Height before resizing, in pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
+    /// What was done to it besides cropping and resizing: `transparent`, `sixteen_bit`, `reoriented`, `animated`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conversions: Vec<String>,
     /// Why there is no image of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
@@ -58,7 +67,7 @@ fn fail(path: &Path) -> impl FnOnce(std::io::Error) -> PrepareError {
 
 /// The set and the records of an index or a journal, none if there is no such file. A last line that was cut off is passed over.
 pub(crate) fn read(path: &Path) -> Result<Option<(Header, Vec<Record>)>> {
-    let file = match File::open(path) {
+    let file = match sdft_files::open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fail(path)(error)),
@@ -105,10 +114,7 @@ impl Journal {
         }
         // A crash between truncating and writing would cost what the old one knew, hence aside and renamed.
         sdft_files::write_atomic(path, text.as_bytes()).map_err(fail(path))?;
-        let file = OpenOptions::new()
-            .append(true)
-            .open(path)
-            .map_err(fail(path))?;
+        let file = sdft_files::open_append(path).map_err(fail(path))?;
         Ok(Self {
             file: Mutex::new(file),
             path: path.to_owned(),
@@ -134,6 +140,7 @@ mod tests {
         let header = Header {
             size: 32,
             inputs: vec!["a".to_owned()],
+            reading: READING,
         };
         let record = |source: &str| Record {
             source: source.to_owned(),

@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sdft_data::{Listing, list_all, list_images};
+use sdft_data::{Listing, list_all, scan_images};
 use sdft_imaging::Rgb8;
 
-use crate::{PrepareError, Result, archive, archive::Archive, rows};
+use crate::{PrepareError, Result, archive, archive::Archive, table};
 
 /// One entry of an input.
 pub(crate) struct Item {
@@ -30,7 +30,7 @@ impl Item {
     }
 
     /// A row of a table.
-    pub(crate) fn row(table: &str, row: usize, name: Option<&str>, content: Content) -> Self {
+    pub(crate) fn row(table: &str, row: u64, name: Option<&str>, content: Content) -> Self {
         let place = format!("{table}#{row}");
         let name = name.filter(|name| !name.is_empty());
         Self {
@@ -52,6 +52,27 @@ pub(crate) enum Content {
     Picture(Rgb8),
     /// There is an entry, and it cannot be had.
     Refused(String),
+    /// It is no image.
+    Passed(Passed),
+}
+
+/// Why an entry is passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// It is no image by its content, and is not named like one.
+    Other,
+    /// Its name, or that of a folder on the way to it, begins with a dot.
+    Hidden,
+}
+
+impl Passed {
+    /// As the index has it.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Other => "no image",
+            Self::Hidden => "hidden",
+        }
+    }
 }
 
 /// The entries of one or several inputs.
@@ -60,8 +81,6 @@ pub(crate) struct Input {
     parts: Vec<Box<dyn Iterator<Item = Item> + Send>>,
     /// Entries there should be.
     pub(crate) total: usize,
-    /// Files that are no images by their names.
-    pub(crate) others: usize,
 }
 
 impl Input {
@@ -71,7 +90,7 @@ impl Input {
         total: usize,
         items: impl Iterator<Item = Item> + Send + 'static,
     ) {
-        self.total += total;
+        self.total = self.total.saturating_add(total);
         self.parts.push(Box::new(items));
     }
 
@@ -79,6 +98,11 @@ impl Input {
     pub(crate) fn refuse(&mut self, source: String, reason: &str) {
         let content = Content::Refused(reason.to_owned());
         self.push(1, std::iter::once(Item::new(source, content)));
+    }
+
+    /// Adds an entry that is no image.
+    pub(crate) fn pass(&mut self, source: String, why: Passed) {
+        self.push(1, std::iter::once(Item::new(source, Content::Passed(why))));
     }
 
     /// Puts a name before every entry's.
@@ -97,8 +121,7 @@ impl Input {
 
     fn append(&mut self, mut other: Self) {
         self.parts.append(&mut other.parts);
-        self.total += other.total;
-        self.others += other.others;
+        self.total = self.total.saturating_add(other.total);
     }
 
     /// All entries, in the order of the inputs.
@@ -151,11 +174,13 @@ fn open_one(path: &Path, called: &str) -> Result<Input> {
         return folder(path);
     }
     if !metadata.is_file() {
-        return Err(unknown("a pipe or a device".to_owned()));
+        return Err(unknown(
+            sdft_files::kind_of(metadata.file_type()).to_owned(),
+        ));
     }
     match extension(path).as_str() {
         "zip" => archive::open(path),
-        "parquet" => rows::open(path, called),
+        "parquet" => table::open(path, called),
         "" => Err(unknown("a file without an extension".to_owned())),
         other => Err(unknown(format!("a .{other} file"))),
     }
@@ -167,18 +192,22 @@ fn folder(path: &Path) -> Result<Input> {
         images,
         unreadable,
         others,
+        hidden,
     } = list_all(path)?;
     let (containers, others): (Vec<_>, Vec<_>) = others
         .into_iter()
         .partition(|(_, path)| ["zip", "parquet"].contains(&extension(path).as_str()));
     if images.is_empty() && unreadable.is_empty() && containers.is_empty() {
         // The message that training gives for such a folder.
-        list_images(path)?;
+        scan_images(path)?;
     }
-    let mut input = Input {
-        others: others.len(),
-        ..Input::default()
-    };
+    let mut input = Input::default();
+    for (source, _) in others {
+        input.pass(source, Passed::Other);
+    }
+    for source in hidden {
+        input.pass(source, Passed::Hidden);
+    }
     for entry in unreadable {
         input.refuse(entry.file, &entry.reason);
     }

@@ -36,7 +36,7 @@ mod input;
 mod pairs;
 mod pipeline;
 mod report;
-mod rows;
+mod table;
 mod target;
 
 pub use error::{PrepareError, Result};

@@ -10,7 +10,7 @@ use sdft_assets::{Asset, ImageSet};
 use sdft_data::Style;
 use sdft_imaging::{ImagingError, Limits, Rgb8, decode_bytes, from_unit_range_round};
 
-use crate::{PrepareError, Result, rows::guarded};
+use crate::{PrepareError, Result};
 
 /// Classes of the target.
 const CLASSES: [i64; 3] = [1, 4, 7];
@@ -91,6 +91,13 @@ fn rows(part: &str, path: &Path) -> std::result::Result<Vec<(String, i64, Rgb8)>
         let (class, picture) = read_row(&row).map_err(|reason| format!("{place}: {reason}"))?;
         all.push((format!("{place} class {class}"), class, picture));
     }
+}
+
+/// The result, with a panic of the reader as an error.
+fn guarded<T>(
+    read: impl FnOnce() -> std::result::Result<T, String>,
+) -> std::result::Result<T, String> {
+    sdft_files::guarded(read).unwrap_or_else(|| Err("its reader panicked".to_owned()))
 }
 
 /// A class and its picture: the whole number of the row and the bytes of its image.

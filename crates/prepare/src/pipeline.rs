@@ -13,14 +13,15 @@ use std::{
 use sdft_assets::INDEX;
 use sdft_files::sha256_bytes;
 use sdft_imaging::{
-    Limits, Rgb8, center_crop, decode_described, decode_file, encode_png, grid, read_image_file,
-    write_png,
+    Conversions, Limits, Rgb8, center_crop, decode_described, decode_file, encode_png, grid,
+    read_image_file,
 };
 
 use crate::{
     Exclusions, PrepareError, Record, Report, Result, Skipped,
-    index::{self, Header, JOURNAL, Journal},
-    input::{self, Content, Input, Item},
+    archive::Entry,
+    index::{self, Header, JOURNAL, Journal, READING},
+    input::{self, Content, Input, Item, Passed},
     target::{Target, file_name},
 };
 
@@ -55,15 +56,15 @@ impl Options {
     }
 }
 
-/// Hears how many entries are done, and about how many there are; from any thread.
+/// Is called with how many entries are done, and about how many there are; from any thread.
 type Watch<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// Brings all images of folders, zip files and parquet tables to squares of one size in the folder `out`, on all cores.
 ///
-/// A folder stands for the images in it and its subfolders and for the zip files and tables directly in it. Images are cut to their middle
+/// A folder stands for the images in it and its subfolders and for the zip files and tables there. Images are cut to their middle
 /// square and resized as guided-diffusion does; one that has the size already keeps its file. What was done before is not done again, so a
 /// preparation that was broken off goes on, and a finished one is checked: every input is read and hashed, every image compared with its
-/// hash. A contact sheet is written beside the folder.
+/// hash. A contact sheet is written next to the folder.
 ///
 /// # Errors
 /// - an input that is not there, broken or of no known kind · a table without a column of images
@@ -141,6 +142,8 @@ struct Outcome {
     made: bool,
     /// The exclusion that names it.
     excluded: Option<String>,
+    /// It is no image, for this reason.
+    passed: Option<Passed>,
 }
 
 fn run(
@@ -161,13 +164,14 @@ fn run(
     let header = Header {
         size: options.size,
         inputs: options.name.clone().map_or(inputs, |name| vec![name]),
+        reading: READING,
     };
     let input = open()?;
     let target = Target::open(out, &header)?;
     let known: Vec<&Record> = target.known.values().collect();
     let journal = Journal::begin(&out.join(JOURNAL), &header, &known)?;
 
-    let (total, others) = (input.total, input.others);
+    let total = input.total;
     let outcomes = work(input, &target, &journal, options, &|done| {
         watch(done, total.max(done))
     })?;
@@ -175,17 +179,19 @@ fn run(
     let mut report = Report {
         folder: out.to_owned(),
         size: options.size,
-        others,
         ..Report::default()
     };
     let mut records = Vec::with_capacity(outcomes.len());
     let mut firsts: HashMap<String, String> = HashMap::new();
     let mut met = BTreeMap::new();
+    let mut passed = [Vec::new(), Vec::new()];
     for outcome in outcomes {
         let mut record = outcome.record;
         if let Some(entry) = outcome.excluded {
             *met.entry(entry).or_insert(0) += 1;
             report.excluded += 1;
+        } else if let Some(why) = outcome.passed {
+            passed[usize::from(why == Passed::Hidden)].push(record.source.clone());
         } else if let Some(reason) = &record.skipped {
             report.skipped.push(Skipped {
                 source: record.source.clone(),
@@ -206,10 +212,17 @@ fn run(
                 report.made += usize::from(outcome.made);
                 let short = record.width.min(record.height);
                 report.enlarged += usize::from(short.is_some_and(|side| side < options.size));
+                report.conversions += Conversions::from_names(&record.conversions);
             }
         }
         records.push(record);
     }
+    let [others, hidden] = &passed;
+    report.others = others.len() + hidden.len();
+    report.passed_over = sdft_data::passed_over(
+        others.iter().map(String::as_str),
+        hidden.iter().map(String::as_str),
+    );
     report.unmatched = options.exclude.unmatched(&met);
     if options.strict && !report.skipped.is_empty() {
         return Err(PrepareError::Strict {
@@ -229,8 +242,8 @@ fn run(
         path: journal,
         cause: source,
     })?;
-    let anew = report.made + report.removed > 0;
-    report.sheet = contact_sheet(out, &records, options, anew, target.is_new);
+    let is_changed = report.made + report.removed > 0;
+    report.sheet = contact_sheet(&target, &records, options, is_changed);
     report.took = started.elapsed();
     Ok(report)
 }
@@ -294,6 +307,7 @@ fn handle(item: Item, target: &Target, journal: &Journal, options: &Options) -> 
         record,
         made: false,
         excluded: None,
+        passed: None,
     };
     let skipped = |sha256: Option<String>, reason: String| Record {
         source: source.clone(),
@@ -307,11 +321,20 @@ fn handle(item: Item, target: &Target, journal: &Journal, options: &Options) -> 
             ..outcome(skipped(None, "excluded".to_owned()))
         });
     }
+    let pass = |why: Passed| Outcome {
+        passed: Some(why),
+        ..outcome(skipped(None, why.reason().to_owned()))
+    };
     let read = match content {
         Content::File(path) => read_image_file(&path, &options.limits)
             .map(Read::Bytes)
-            .map_err(|error| error.to_string()),
-        Content::Zip(mut archive, i) => archive.read(i, &options.limits).map(Read::Bytes),
+            .map_err(|error| error.reason()),
+        Content::Zip(mut archive, i) => match archive.read(i, &options.limits) {
+            Ok(Entry::Other) => return Ok(pass(Passed::Other)),
+            Ok(Entry::Bytes(bytes)) => Ok(Read::Bytes(bytes)),
+            Err(reason) => Err(reason),
+        },
+        Content::Passed(why) => return Ok(pass(why)),
         Content::Bytes(bytes) => Ok(Read::Bytes(bytes)),
         Content::Picture(picture) => Ok(Read::Picture(picture)),
         Content::Refused(reason) => Err(reason),
@@ -335,7 +358,7 @@ fn handle(item: Item, target: &Target, journal: &Journal, options: &Options) -> 
             ..known.clone()
         }));
     }
-    let ((width, height), png) = match picture(read, &source, options) {
+    let made = match picture(read, &source, options) {
         Ok(made) => made,
         Err(reason) => return Ok(outcome(skipped(Some(sha256), reason))),
     };
@@ -343,12 +366,13 @@ fn handle(item: Item, target: &Target, journal: &Journal, options: &Options) -> 
         source: source.clone(),
         file: Some(file_name(&sha256)),
         sha256: Some(sha256.clone()),
-        file_sha256: Some(sha256_bytes(&png)),
-        width: Some(width),
-        height: Some(height),
+        file_sha256: Some(sha256_bytes(&made.png)),
+        width: Some(made.sides.0),
+        height: Some(made.sides.1),
+        conversions: made.conversions.names(),
         skipped: None,
     };
-    target.put(&file_name(&sha256), &png)?;
+    target.put(&file_name(&sha256), &made.png)?;
     journal.add(&record)?;
     Ok(Outcome {
         made: true,
@@ -371,29 +395,26 @@ impl Read {
     }
 }
 
-/// The size of the picture as it was, and its square as a PNG file.
-fn picture(
-    read: Read,
-    source: &str,
-    options: &Options,
-) -> std::result::Result<((usize, usize), Vec<u8>), String> {
+/// A square made of a picture.
+struct Square {
+    /// Width and height of the picture as it was.
+    sides: (usize, usize),
+    conversions: Conversions,
+    /// Its file.
+    png: Vec<u8>,
+}
+
+fn picture(read: Read, source: &str, options: &Options) -> std::result::Result<Square, String> {
     let size = options.size;
-    let (image, kept) = match read {
-        Read::Picture(picture) => (picture, None),
+    let (image, conversions, kept) = match read {
+        Read::Picture(picture) => (picture, Conversions::default(), None),
         Read::Bytes(bytes) => {
-            let decoded = decode_described(&bytes, source, &options.limits).map_err(|error| {
-                let text = error.to_string();
-                let without = text
-                    .strip_prefix(source)
-                    .and_then(|text| text.strip_prefix(": "));
-                without.unwrap_or(&text).to_owned()
-            })?;
-            // A PNG that any reader takes for the same pixels need not be written anew.
-            let plain = decoded.format == "PNG"
-                && !decoded.transparent
-                && !decoded.sixteen_bit
-                && !decoded.reoriented;
-            (decoded.image, plain.then_some(bytes))
+            let decoded = decode_described(&bytes, source, &options.limits);
+            let decoded = decoded.map_err(|error| error.reason())?;
+            let conversions = decoded.conversions();
+            // A PNG that any reader takes for the same pixels need not be written again.
+            let plain = decoded.format == "PNG" && conversions == Conversions::default();
+            (decoded.image, conversions, plain.then_some(bytes))
         }
     };
     let sides = (image.width, image.height);
@@ -401,28 +422,32 @@ fn picture(
         Some(bytes) if sides == (size, size) => bytes,
         _ => encode_png(&center_crop(&image, size)).map_err(|error| error.to_string())?,
     };
-    Ok((sides, png))
+    Ok(Square {
+        sides,
+        conversions,
+        png,
+    })
 }
 
-/// Sixty-four images, spread over the set, beside the folder. None if it cannot be written: the set is what counts.
+/// Sixty-four images, spread over the set, next to the folder. None if it cannot be written: the set is what counts.
 ///
 /// What was there before the set was is not the set's, and stays.
 fn contact_sheet(
-    out: &Path,
+    target: &Target,
     records: &[Record],
     options: &Options,
-    anew: bool,
-    is_new: bool,
+    is_changed: bool,
 ) -> Option<PathBuf> {
     const SHOWN: usize = 64;
     const SIDE: usize = 96;
+    let out = &target.folder;
     let name = out.file_name()?.to_string_lossy().into_owned();
     let path = out.with_file_name(format!("{name}-grid.png"));
     if path.exists() {
-        if is_new {
+        if target.is_new {
             return None;
         }
-        if !anew {
+        if !is_changed {
             return Some(path);
         }
     }
@@ -437,6 +462,7 @@ fn contact_sheet(
             false => image,
         })
         .collect();
-    write_png(&path, &grid(&images, 8, 2, [24, 24, 24])).ok()?;
+    let sheet = encode_png(&grid(&images, 8, 2, [24, 24, 24])).ok()?;
+    target.put_outside(&path, &sheet).ok()?;
     Some(path)
 }

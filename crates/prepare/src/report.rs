@@ -1,5 +1,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
+use sdft_imaging::Conversions;
+
 /// Something of an input that is not in the set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
@@ -30,8 +32,12 @@ pub struct Report {
     pub excluded: usize,
     /// Exclusions that named nothing.
     pub unmatched: Vec<String>,
-    /// Files that are no images by their names.
+    /// Files that are no images, and hidden ones.
     pub others: usize,
+    /// Which these are, in a line.
+    pub passed_over: Option<String>,
+    /// What was done to images of the set while they were read.
+    pub conversions: Conversions,
     /// Images of an earlier preparation that do not belong to the set any more and were removed.
     pub removed: usize,
     /// The contact sheet, where there is one.
@@ -68,9 +74,14 @@ impl fmt::Display for Report {
         };
         line(self.enlarged, "were smaller and have been enlarged")?;
         line(self.excluded, "left out because the exclusions name them")?;
-        line(self.others, "other files that are no images by their names")?;
         line(self.removed, "removed that belong to the set no more")?;
-        let mut list = |n: usize, text: &str, entries: &[Skipped]| {
+        for note in self.conversions.notes() {
+            write!(f, "\n  {note}")?;
+        }
+        if let Some(text) = &self.passed_over {
+            write!(f, "\n  passed over: {text}")?;
+        }
+        let mut list = |n: usize, text: &str, entries: &[Skipped]| -> fmt::Result {
             if n == 0 {
                 return Ok(());
             }

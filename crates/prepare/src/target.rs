@@ -3,18 +3,19 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, File, TryLockError},
+    io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 use sdft_assets::INDEX;
+use sdft_files::Flush;
 
 use crate::{
     PrepareError, Result,
     index::{self, Header, JOURNAL, Record},
 };
 
-/// What a file is called before it has its name.
+/// What earlier versions called a file before it had its name.
 const ASIDE: &str = ".aside-";
 const LOCK: &str = ".lock";
 
@@ -56,7 +57,10 @@ impl Target {
             for entry in entries {
                 let name = entry.map_err(io(folder))?.file_name();
                 let name = name.to_string_lossy();
-                let is_of_a_crash = [LOCK, JOURNAL].contains(&&*name) || name.starts_with(ASIDE);
+                // A process may be killed at any moment: before it has a journal, too.
+                let is_of_a_crash = [LOCK, JOURNAL].contains(&&*name)
+                    || name.starts_with(ASIDE)
+                    || sdft_files::is_temporary(&name);
                 if !is_of_a_crash {
                     return Err(foreign(name.into_owned()));
                 }
@@ -81,12 +85,15 @@ impl Target {
         }
         let mut known = HashMap::new();
         for (found, records) in [index, journal].into_iter().flatten() {
-            if found != *header {
+            if (found.size, &found.inputs) != (header.size, &header.inputs) {
                 return Err(PrepareError::Other {
                     path: folder.to_owned(),
                     found: describe(&found),
                     expected: describe(header),
                 });
+            }
+            if found.reading != header.reading {
+                continue;
             }
             for record in records {
                 // An image's name follows from its source, whatever a note says.
@@ -114,6 +121,7 @@ impl Target {
             path: self.folder.clone(),
             cause: source,
         };
+        sdft_files::sweep(&self.folder).map_err(io)?;
         for entry in fs::read_dir(&self.folder).map_err(io)? {
             let entry = entry.map_err(io)?;
             let is_aside = entry.file_name().to_string_lossy().starts_with(ASIDE);
@@ -126,19 +134,19 @@ impl Target {
 
     /// Puts an image under its name. It is whole when it has it; that it survives a loss of power is seen to by its hash in the index.
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let aside = self.folder.join(format!("{ASIDE}{n}"));
         let path = self.folder.join(name);
-        let written = fs::write(&aside, bytes).and_then(|()| fs::rename(&aside, &path));
-        written.map_err(|source| {
+        write_to_system(&path, bytes).map_err(|cause| PrepareError::Io { path, cause })
+    }
+
+    /// Puts a file outside the folder. What a killed process leaves of it lies in the folder, where it is swept.
+    pub(crate) fn put_outside(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let aside = sdft_files::temporary_path(&self.folder.join(LOCK))?;
+        let put = write_to_system(&aside, bytes).and_then(|()| fs::rename(&aside, path));
+        if put.is_err() {
             // The first error is the one worth telling.
             let _ = fs::remove_file(&aside);
-            PrepareError::Io {
-                path,
-                cause: source,
-            }
-        })
+        }
+        put
     }
 
     /// Whether an image is there as its record has it.
@@ -146,7 +154,7 @@ impl Target {
         let (Some(file), Some(hash)) = (&record.file, &record.file_sha256) else {
             return false;
         };
-        fs::read(self.folder.join(file))
+        sdft_files::read_regular(&self.folder.join(file), u64::MAX)
             .is_ok_and(|bytes| sdft_files::sha256_bytes(&bytes) == *hash)
     }
 
@@ -172,6 +180,10 @@ impl Target {
         }
         Ok(removed)
     }
+}
+
+fn write_to_system(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    sdft_files::write_atomic_with(path, Flush::ToSystem, |out| out.write_all(bytes))
 }
 
 /// The name of an image made from bytes with this hash.

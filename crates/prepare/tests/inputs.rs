@@ -87,9 +87,17 @@ fn a_hostile_zip_writes_nothing_outside_and_hides_nothing() {
             file.display()
         );
     }
-    // The index has every entry that is named like an image and not hidden.
+    // The index has every entry.
     let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
-    assert_eq!(index.lines().count(), 1 + 10, "{index}");
+    assert_eq!(index.lines().count(), 1 + 13, "{index}");
+    assert!(
+        index.contains("{\"source\":\"read.me\",\"skipped\":\"no image\"}"),
+        "{index}"
+    );
+    assert!(
+        index.contains("{\"source\":\".hidden/a.png\",\"skipped\":\"hidden\"}"),
+        "{index}"
+    );
 }
 
 #[test]
@@ -338,18 +346,126 @@ fn what_a_folder_holds_besides_is_counted_and_opened_at_any_depth() {
     let (input, out) = (root.path().join("in"), root.path().join("out"));
     fs::create_dir_all(input.join("more")).unwrap();
     fs::write(input.join("a.png"), png(0)).unwrap();
-    fs::write(input.join("scan.tiff"), b"x").unwrap();
+    fs::write(input.join("scan.tiff"), b"II*\0\x08\0\0\0").unwrap();
+    fs::write(input.join("notes.txt"), b"x").unwrap();
     fs::write(input.join("more/broken.zip"), b"x").unwrap();
     zip_file(&input.join("more/b.zip"), &[("b.png", png(1))]);
     let report = at_16(&[input], &out).unwrap();
     assert_eq!(
         (report.images, report.others, report.skipped.len()),
-        (2, 1, 1),
+        (2, 1, 2),
         "{report}"
     );
-    assert_eq!(report.skipped[0].source, "more/broken.zip");
+    let skipped: Vec<&str> = report.skipped.iter().map(|s| s.source.as_str()).collect();
+    assert_eq!(skipped, ["scan.tiff", "more/broken.zip"]);
     let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
     assert!(index.contains("\"more/b.zip/b.png\""), "{index}");
+}
+
+/// A GIF of 8x8 whose second colour is transparent.
+fn clear_gif() -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut encoder = gif::Encoder::new(&mut out, 8, 8, &[200, 30, 30, 1, 2, 3]).unwrap();
+    let frame = gif::Frame {
+        width: 8,
+        height: 8,
+        transparent: Some(1),
+        buffer: (0..64)
+            .map(|i| u8::from(i >= 32))
+            .collect::<Vec<u8>>()
+            .into(),
+        ..gif::Frame::default()
+    };
+    encoder.write_frame(&frame).unwrap();
+    drop(encoder);
+    out
+}
+
+#[test]
+fn transparent_images_are_put_on_white_and_told_whenever_they_are_in_the_set() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = (root.path().join("in"), root.path().join("out"));
+    fs::create_dir_all(&input).unwrap();
+    fs::write(input.join("a.gif"), clear_gif()).unwrap();
+    fs::write(input.join("b.png"), png(1)).unwrap();
+    for made in [2, 0] {
+        let options = Options::new(8);
+        let report = prepare(std::slice::from_ref(&input), &out, &options, &|_, _| {}).unwrap();
+        assert_eq!((report.made, report.conversions.transparent), (made, 1));
+        let text = report.to_string();
+        assert!(
+            text.contains("1 image is transparent: composed on white"),
+            "{text}"
+        );
+    }
+    let name = format!("{}.png", sha256_bytes(&clear_gif()));
+    let image = images(&out)
+        .into_iter()
+        .find(|(n, _)| *n == name)
+        .unwrap()
+        .1;
+    assert_eq!(image.get(0, 0), Some([200, 30, 30]));
+    assert_eq!(image.get(7, 7), Some([255; 3]));
+    // What an earlier version made, which dropped transparency, is made again.
+    let path = out.join("index.jsonl");
+    let index = fs::read_to_string(&path).unwrap();
+    fs::write(&path, index.replace(",\"reading\":1", "")).unwrap();
+    let again = prepare(&[input], &out, &Options::new(8), &|_, _| {}).unwrap();
+    assert_eq!((again.images, again.made), (2, 2));
+}
+
+#[test]
+fn entries_of_an_archive_are_told_by_their_content() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("in.zip");
+    zip_file(
+        &path,
+        &[
+            ("photo", png(1)),
+            ("more.jfif", png(2)),
+            ("scan", b"II*\0\x08\0\0\0".to_vec()),
+            ("film.mp4", vec![0; 100_000]),
+        ],
+    );
+    let report = at_16(&[path], &root.path().join("out")).unwrap();
+    assert_eq!((report.images, report.others), (2, 1), "{report}");
+    assert_eq!(report.skipped[0].source, "scan");
+    assert!(report.skipped[0].reason.contains("found TIFF"), "{report}");
+}
+
+#[test]
+fn an_entry_of_zeros_without_end_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("in.zip");
+    let mut bomb = png(1);
+    bomb.resize(60 << 20, 0);
+    zip_file(&path, &[("bomb.png", bomb), ("good.png", png(0))]);
+    let report = at_16(&[path], &root.path().join("out")).unwrap();
+    assert_eq!(report.images, 1);
+    assert!(
+        report.skipped[0].reason.contains("are no image"),
+        "{report}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_are_named_and_nothing_waits() {
+    let root = tempfile::tempdir().unwrap();
+    let input = root.path().join("in");
+    fs::create_dir_all(&input).unwrap();
+    fs::write(input.join("a.png"), png(0)).unwrap();
+    for name in ["pipe", "pipe.zip", "pipe.parquet"] {
+        let made = std::process::Command::new("mkfifo")
+            .arg(input.join(name))
+            .status();
+        assert!(made.unwrap().success());
+    }
+    let report = at_16(std::slice::from_ref(&input), &root.path().join("out")).unwrap();
+    assert_eq!((report.images, report.skipped.len()), (1, 3), "{report}");
+    let error = at_16(&[input.join("pipe.zip")], &root.path().join("two")).unwrap_err();
+    assert!(error.to_string().contains("found a pipe"), "{error}");
+    assert!(Exclusions::read(&input.join("pipe")).is_err());
 }
 
 #[test]

@@ -64,6 +64,27 @@ fn what_was_done_before_a_crash_is_not_done_again() {
 }
 
 #[test]
+fn a_folder_of_a_process_killed_in_its_first_moments_is_taken() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 2);
+    fs::create_dir(&out).unwrap();
+    for name in [
+        "..index.partial.jsonl.1-0.tmp",
+        ".sdft-1f-0-18a.tmp",
+        ".lock",
+    ] {
+        fs::write(out.join(name), b"").unwrap();
+    }
+    assert_eq!(at_16(&[input], &out).unwrap().images, 2);
+    let left = files_below(&out);
+    assert!(
+        left.iter()
+            .all(|path| !path.to_string_lossy().ends_with(".tmp")),
+        "{left:?}"
+    );
+}
+
+#[test]
 fn threads_change_nothing() {
     let root = tempfile::tempdir().unwrap();
     let (input, _) = inputs(root.path(), 12);

@@ -44,6 +44,32 @@ pub unsafe fn prepare() {
     unsafe { mi_option_set_default(PURGE_DELAY, -1) };
 }
 
+/// The most threads that help: a few per core.
+#[must_use]
+pub fn most_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (4 * cores).max(16)
+}
+
+/// Bytes of memory that this process can have at most, where the system tells: the machine's memory with swap, or less where a limit is
+/// set (a container's, or that of `ulimit -v`).
+#[must_use]
+pub fn available_memory() -> Option<u64> {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let number = |text: &str| text.split_whitespace().next()?.parse::<u64>().ok();
+    let field = |text: &str, name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+        number(value)
+    };
+    let machine = read("/proc/meminfo").and_then(|text| {
+        let swap = field(&text, "SwapTotal:").unwrap_or(0);
+        Some(1024 * (field(&text, "MemTotal:")? + swap))
+    });
+    let container = read("/sys/fs/cgroup/memory.max").and_then(|text| number(&text));
+    let limit = read("/proc/self/limits").and_then(|text| field(&text, "Max address space"));
+    [machine, container, limit].into_iter().flatten().min()
+}
+
 /// Runs `f` inside a pool of this many threads (none: as many as there are cores), so that entering it once serves all operations.
 ///
 /// # Errors
@@ -75,6 +101,15 @@ mod tests {
                 assert_eq!(libmimalloc_sys::mi_option_get(PURGE_DELAY), -1);
             }
         }
+    }
+
+    #[test]
+    fn the_memory_is_that_of_the_machine_or_less() {
+        if cfg!(target_os = "linux") {
+            let bytes = available_memory().unwrap();
+            assert!((64 << 20..1 << 50).contains(&bytes), "{bytes}");
+        }
+        assert!(most_threads() >= 16);
     }
 
     #[test]

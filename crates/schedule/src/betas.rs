@@ -14,6 +14,9 @@ pub enum BetaSchedule {
     Cosine,
 }
 
+/// The largest number of steps of a process; published ones have up to 4000.
+pub const MAX_STEPS: usize = 100_000;
+
 impl BetaSchedule {
     /// The `n` betas of this schedule.
     ///
@@ -23,8 +26,11 @@ impl BetaSchedule {
     /// cosine:  min(1 - f((i + 1) / n) / f(i / n), 0.999)  with f(u) = cos^2((u + 0.008) / 1.008 * pi / 2)
     /// ```
     /// # Errors
-    /// - `n` is 0 (cosine) or below 20 (linear: the last beta would be above 1)
+    /// - `n` is 0 (cosine) or below 20 (linear: the last beta would be above 1) · `n` is above [`MAX_STEPS`]
     pub fn betas(self, n: usize) -> Result<Vec<f64>> {
+        if n > MAX_STEPS {
+            return Err(ScheduleError::TooManySteps { n, max: MAX_STEPS });
+        }
         match self {
             Self::Linear => {
                 let (what, min) = ("the linear noise schedule", 20);
@@ -112,6 +118,17 @@ mod tests {
             (got - expected).abs() <= 1e-14 + 1e-12 * expected.abs(),
             "{got} {expected}"
         );
+    }
+
+    #[test]
+    fn a_number_of_steps_that_would_fill_the_memory_is_refused() {
+        for kind in [BetaSchedule::Linear, BetaSchedule::Cosine] {
+            for n in [MAX_STEPS + 1, 10_000_000_000, usize::MAX] {
+                let error = kind.betas(n).unwrap_err();
+                assert_eq!(error, ScheduleError::TooManySteps { n, max: MAX_STEPS });
+            }
+            assert_eq!(kind.betas(MAX_STEPS).unwrap().len(), MAX_STEPS);
+        }
     }
 
     #[test]

@@ -17,6 +17,14 @@ pub enum ScheduleError {
         /// Smallest number of steps that works.
         min: usize,
     },
+    /// A process has more steps than any that is known, and tables of them would fill the memory.
+    #[error("a process has at most {max} steps, found {n}")]
+    TooManySteps {
+        /// Number of steps asked for.
+        n: usize,
+        /// Largest number of steps that is accepted.
+        max: usize,
+    },
     /// A beta is not a noise variance.
     #[error("beta[{index}] = {value} is outside (0, 1]")]
     BetaOutOfRange {

@@ -35,7 +35,7 @@ mod table;
 mod timesteps;
 mod weighting;
 
-pub use betas::{BetaSchedule, linear_betas};
+pub use betas::{BetaSchedule, MAX_STEPS, linear_betas};
 pub use error::{Result, ScheduleError};
 pub use moments::LossSecondMoment;
 pub use respacing::Respacing;

@@ -11,6 +11,7 @@ use sdft_cuda::upload;
 use sdft_data::{Batch, Batches, Prefetcher};
 use sdft_optim::non_finite;
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -103,9 +104,9 @@ pub(crate) trait Task {
     fn is_over(&self, _: &Position) -> bool {
         false
     }
-    /// Draws a picture of where the model is.
-    fn show(&mut self, _: u64, _: &mut dyn Watcher) -> Result<()> {
-        Ok(())
+    /// Draws a picture of where the model is, and says where it is.
+    fn show(&mut self, _: u64, _: &mut dyn Watcher) -> Result<Option<PathBuf>> {
+        Ok(None)
     }
     /// What a checkpoint holds, and what its files say of themselves.
     fn state(&mut self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)>;
@@ -128,9 +129,9 @@ pub(crate) fn drive(
     watcher: &mut dyn Watcher,
 ) -> Result<Ending> {
     snapshot::sweep(folder)?;
-    let (found, broken) = snapshot::load_newest(folder)?;
-    for problem in broken {
-        watcher.note(&format!("passed over a broken checkpoint: {problem}"));
+    let (found, notes) = snapshot::load_newest(folder)?;
+    for note in notes {
+        watcher.note(&note);
     }
     let mut position = Position::default();
     let mut last_checkpoint = None;
@@ -148,6 +149,9 @@ pub(crate) fn drive(
             task.restore(found)?;
         }
         None => {
+            if fs::metadata(folder.log()).is_ok_and(|log| log.len() > 0) {
+                watcher.note("no checkpoint is there: the run starts again from its first step");
+            }
             let first = to_tensor(&batches.batch(0)?, device)?;
             task.audit(&first.narrow(0, 0, AUDITED.min(first.dim(0)?))?)?;
             watcher.note("gradient audit: every tensor gets a finite gradient");
@@ -231,8 +235,11 @@ pub(crate) fn drive(
             clock = Instant::now();
             since = 0;
         }
-        if due(done, output.sample_every) && !last {
-            task.show(done, watcher)?;
+        if due(done, output.sample_every)
+            && !last
+            && let Some(picture) = task.show(done, watcher)?
+        {
+            log.picture(done, "samples", &picture)?;
         }
         // After a skipped step the weights may be what made it so: the last good checkpoint stays the last.
         if due(done, output.checkpoint_every) && !last && position.skipped_in_row == 0 {
@@ -264,6 +271,9 @@ pub(crate) fn drive(
         return Ok(Ending::Interrupted { checkpoint });
     }
     let (model, shown) = task.finish(&position)?;
+    if shown.extension().is_some_and(|e| e == "png") {
+        log.picture(position.step, "samples", &shown)?;
+    }
     Ok(Ending::Finished { model, shown })
 }
 

@@ -1,5 +1,6 @@
 //! How good the samples are while the model changes: KID against the training images, on fixed noise.
 
+use crate::checksums::Checksums;
 use crate::error::{Context, Result, TrainError};
 use crate::folder::RunFolder;
 use crate::plan::{BestBy, Plan};
@@ -7,6 +8,7 @@ use crate::preview::{sample_images, to_tensor};
 use crate::snapshot::Position;
 use candle_core::{Device, Tensor};
 use sdft_adm::Unet;
+use sdft_checkpoint::sha256_file;
 use sdft_data::ImageSource;
 use sdft_diffusion::Diffusion;
 use sdft_eval::{Extractor, ImageSet, nearest_first, neighbour_strip, score_digits};
@@ -19,7 +21,6 @@ use sdft_noise::Purpose;
 use sdft_samplers::seeded_normal;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Keeps the noise of the evaluation apart from that of the grids, which has step 0.
@@ -92,7 +93,7 @@ impl Examination {
     /// Samples the weights and measures.
     pub(crate) fn look(&self, plan: &Plan, weights: &Params, step: u64) -> Result<Findings> {
         let model = Unet::load(weights, &plan.model)?.with_maps(plan.steps.precision.maps());
-        let images = sample_images(&self.diffusion, &model, &self.noise)?;
+        let images = sample_images(&self.diffusion, &model, &self.noise, plan.sampled_at_once())?;
         let extractor = &self.examiner.extractor;
         let metric = |source| TrainError::Evaluation(format!("step {step}: {source}"));
         let features =
@@ -156,11 +157,9 @@ pub(crate) fn is_exhausted(position: &Position, plan: &Plan) -> bool {
         && position.evaluations_since_best >= plan.eval.patience
 }
 
-/// Where the model of an evaluation waits until a checkpoint knows of it.
-fn candidate(folder: &RunFolder, step: u64) -> PathBuf {
-    folder
-        .checkpoints()
-        .join(format!("best-{step:06}.safetensors"))
+/// The model of an evaluation, until a checkpoint knows of it.
+fn candidate(step: u64) -> String {
+    format!("best-{step:06}.safetensors")
 }
 
 /// Saves a model that is the best so far. `best.safetensors` follows with the next checkpoint, so that a killed run goes on with the best
@@ -172,9 +171,13 @@ pub(crate) fn keep_best(
     weights: &Params,
     provenance: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let path = candidate(folder, step);
+    let (parent, name) = (folder.checkpoints(), candidate(step));
+    let path = parent.join(&name);
     save_unet(&path, &plan.model, &plan.process, weights, provenance, None)?;
-    Ok(())
+    let mut sums = Checksums::read(&parent)?.unwrap_or_default();
+    sums.forget(|known| known == name);
+    sums.add(&name, &sha256_file(&path)?);
+    sums.write(&parent)
 }
 
 /// Makes the best model that `position` knows the one in `best.safetensors`, and removes those it does not know.
@@ -182,17 +185,23 @@ pub(crate) fn publish_best(folder: &RunFolder, position: &Position) -> Result<()
     let Some((step, _)) = position.best else {
         return Ok(());
     };
-    let (best, published) = (candidate(folder, step), folder.best_model());
-    if best.is_file() {
-        let aside = folder.checkpoints().join(".best.tmp");
-        // A link where the file system has links, a copy elsewhere; the rename replaces the old one whole.
-        let _ = fs::remove_file(&aside);
-        if fs::hard_link(&best, &aside).is_err() {
-            fs::copy(&best, &aside).at("cannot write", &aside)?;
-        }
-        fs::rename(&aside, &published).at("cannot write", &published)?;
+    let (parent, name) = (folder.checkpoints(), candidate(step));
+    let (best, published) = (parent.join(&name), folder.best_model());
+    let mut sums = Checksums::read(&parent)?.unwrap_or_default();
+    if best.is_file() && !is_published(folder, sums.of(&name))? {
+        folder.put(&published, |aside| {
+            // A link where the file system has links, a copy elsewhere.
+            match fs::hard_link(&best, aside) {
+                Ok(()) => Ok(()),
+                Err(_) => fs::copy(&best, aside).map(drop).at("cannot write", aside),
+            }
+        })?;
     }
-    let parent = folder.checkpoints();
+    let before = sums.clone();
+    sums.forget(|known| known != name);
+    if sums != before {
+        sums.write(&parent)?;
+    }
     for entry in fs::read_dir(&parent).at("cannot read", &parent)? {
         let path = entry.at("cannot read", &parent)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -203,25 +212,34 @@ pub(crate) fn publish_best(folder: &RunFolder, position: &Position) -> Result<()
     Ok(())
 }
 
-/// Forgets the best evaluation if its model is gone, which an older checkpoint after a damaged one can find.
-pub(crate) fn check_best(folder: &RunFolder, position: &mut Position) -> Option<String> {
-    let (step, _) = position.best?;
-    if candidate(folder, step).is_file() {
-        return None;
-    }
-    position.best = None;
-    position.evaluations_since_best = 0;
-    Some(format!(
-        "the best model, of step {step}, is gone; the next evaluation begins anew"
-    ))
+/// Whether `best.safetensors` was made of the model with this hash.
+fn is_published(folder: &RunFolder, hash: Option<&str>) -> Result<bool> {
+    let published = folder.best_model();
+    let name = published.file_name().unwrap_or_default().to_string_lossy();
+    let sums = Checksums::read(folder.root())?.unwrap_or_default();
+    Ok(published.is_file() && hash.is_some() && sums.of(&name) == hash)
 }
 
-/// Writes the strip, if there is one.
-pub(crate) fn write_strip(strip: Option<&Rgb8>, path: &Path) -> Result<()> {
-    if let Some(strip) = strip {
-        sdft_imaging::write_png(path, strip)?;
-    }
-    Ok(())
+/// Forgets the best evaluation if its model is gone or damaged, which an older checkpoint after a damaged one can find.
+pub(crate) fn check_best(folder: &RunFolder, position: &mut Position) -> Result<Option<String>> {
+    let Some((step, _)) = position.best else {
+        return Ok(None);
+    };
+    let (parent, name) = (folder.checkpoints(), candidate(step));
+    let problem = if parent.join(&name).is_file() {
+        let sums = Checksums::read(&parent)?.unwrap_or_default();
+        match sums.verify(&parent, &name) {
+            Ok(_) => return Ok(None),
+            Err(error) => error.to_string(),
+        }
+    } else {
+        format!("the best model, of step {step}, is gone")
+    };
+    position.best = None;
+    position.evaluations_since_best = 0;
+    Ok(Some(format!(
+        "{problem}; the next evaluation is the best again"
+    )))
 }
 
 #[cfg(test)]
@@ -272,7 +290,8 @@ mod tests {
     fn the_published_best_is_the_one_that_the_position_knows() {
         let dir = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(&dir.path().join("run"), &Plan::default()).unwrap();
-        let write = |step: u64| fs::write(candidate(&folder, step), step.to_string()).unwrap();
+        let at = |step: u64| folder.checkpoints().join(candidate(step));
+        let write = |step: u64| fs::write(at(step), step.to_string()).unwrap();
         let published = || fs::read_to_string(folder.best_model()).unwrap();
         let mut position = Position::default();
         publish_best(&folder, &position).unwrap();
@@ -283,20 +302,53 @@ mod tests {
         assert_eq!(published(), "20");
         // A better one comes and the process dies: a checkpoint that knows only 20 goes on with 20.
         write(30);
-        assert_eq!(check_best(&folder, &mut position), None);
+        assert_eq!(check_best(&folder, &mut position).unwrap(), None);
         publish_best(&folder, &position).unwrap();
         assert_eq!(published(), "20");
-        assert!(!candidate(&folder, 30).exists());
+        assert!(!at(30).exists());
         write(30);
         position.best = Some((30, 0));
         publish_best(&folder, &position).unwrap();
         assert_eq!(published(), "30");
-        // An older checkpoint whose best has been replaced begins anew.
+        // An older checkpoint whose best has been replaced has none.
         position.best = Some((20, 0));
         assert!(
             check_best(&folder, &mut position)
                 .unwrap()
+                .unwrap()
                 .contains("step 20")
+        );
+        assert_eq!(position.best, None);
+    }
+
+    #[test]
+    fn a_damaged_best_model_is_not_published_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&dir.path().join("run"), &Plan::default()).unwrap();
+        let parent = folder.checkpoints();
+        let path = parent.join(candidate(7));
+        fs::write(&path, b"model").unwrap();
+        let mut sums = Checksums::default();
+        sums.add(&candidate(7), &sha256_file(&path).unwrap());
+        sums.write(&parent).unwrap();
+        let mut position = Position {
+            best: Some((7, 0)),
+            ..Position::default()
+        };
+        publish_best(&folder, &position).unwrap();
+        let recorded = Checksums::read(folder.root()).unwrap().unwrap();
+        assert!(recorded.verify(folder.root(), "best.safetensors").unwrap());
+        // A second time there is nothing to do.
+        fs::remove_file(folder.root().join("SHA256SUMS")).unwrap();
+        recorded.write(folder.root()).unwrap();
+        publish_best(&folder, &position).unwrap();
+        assert_eq!(Checksums::read(folder.root()).unwrap(), Some(recorded));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"modem").unwrap();
+        let note = check_best(&folder, &mut position).unwrap().unwrap();
+        assert!(
+            note.contains("best-000007.safetensors is damaged"),
+            "{note}"
         );
         assert_eq!(position.best, None);
     }

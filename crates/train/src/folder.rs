@@ -1,5 +1,14 @@
+//! The folder of a run: who may use it, and what lies where.
+
+use crate::checksums::Checksums;
+use crate::classifier::ClassifierPlan;
+use crate::direction::DirectionPlan;
 use crate::error::{Context, Result, TrainError};
+use crate::pick::verify_final;
 use crate::plan::{Plan, PlanError};
+use crate::snapshot::list;
+use sdft_checkpoint::sha256_file;
+use sdft_files::{is_temporary, open_append, sync_dir, temporary_path, write_atomic};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File, TryLockError};
@@ -51,8 +60,7 @@ impl RunFolder {
         fs::create_dir_all(root).at("cannot create the run folder", root)?;
         // A run that was stopped before it had a plan leaves only these.
         let ours = |name: &str| {
-            ["run.lock", "samples", "checkpoints"].contains(&name)
-                || name.starts_with(".plan.toml.")
+            ["run.lock", "samples", "checkpoints"].contains(&name) || is_temporary(name)
         };
         for entry in fs::read_dir(root).at("cannot read", root)? {
             let name = entry.at("cannot read", root)?.file_name();
@@ -71,7 +79,7 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Writes the plan, which was changed by whoever goes on with the run.
+    /// Writes the plan, which may have changed where a run goes on.
     ///
     /// # Errors
     /// Whatever the file system refuses.
@@ -80,26 +88,38 @@ impl RunFolder {
             path: self.root.clone(),
             problem: format!("the plan cannot be written: {error}"),
         })?;
-        sdft_checkpoint::write_bytes_atomic(&self.root.join("plan.toml"), text.as_bytes())?;
-        Ok(())
+        let path = self.root.join("plan.toml");
+        write_atomic(&path, text.as_bytes()).at("cannot write", &path)
     }
 
     /// Opens the folder of an earlier run and reads its plan.
     ///
     /// # Errors
-    /// No run there, a plan that cannot be read, a run that another process is at.
+    /// No run there (runs that may have been meant are named), a plan of another command or one that cannot be read, a run that another
+    /// process is at.
     pub fn open<P: RunPlan>(root: &Path) -> Result<(Self, P)> {
         let path = root.join("plan.toml");
         if !path.is_file() {
             return Err(TrainError::Folder {
                 path: root.to_owned(),
-                problem: "no run here: plan.toml is missing".into(),
+                problem: match runs_near(root) {
+                    Some(runs) => format!("no run here: plan.toml is missing; {runs}"),
+                    None => "no run here: plan.toml is missing".to_owned(),
+                },
             });
         }
         let text = fs::read_to_string(&path).at("cannot read", &path)?;
         let plan: P = toml::from_str(&text).map_err(|error| TrainError::Folder {
             path: path.clone(),
-            problem: format!("expected the plan of a run of `sdft {}`: {error}", P::VERB),
+            problem: match verb_of(&text) {
+                Some(verb) => format!(
+                    "expected the plan of a run of `sdft {}`, found one of `sdft {verb}`; \
+                     go on with it by `cargo xtask {verb} --resume {}`",
+                    P::VERB,
+                    root.display()
+                ),
+                None => format!("expected the plan of a run of `sdft {}`: {error}", P::VERB),
+            },
         })?;
         plan.validate()?;
         Ok((Self::lock(root)?, plan))
@@ -107,12 +127,7 @@ impl RunFolder {
 
     fn lock(root: &Path) -> Result<Self> {
         let path = root.join("run.lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .at("cannot open", &path)?;
+        let file = open_append(&path).at("cannot open", &path)?;
         match file.try_lock() {
             Ok(()) => {
                 let folder = Self {
@@ -121,7 +136,18 @@ impl RunFolder {
                 };
                 // A run may have been stopped before it had them.
                 for part in [folder.checkpoints(), folder.samples()] {
-                    fs::create_dir_all(&part).at("cannot create the folder", &part)?;
+                    match fs::symlink_metadata(&part) {
+                        Ok(found) if found.is_dir() => {}
+                        Ok(_) => {
+                            return Err(TrainError::Folder {
+                                path: part,
+                                problem: "expected a folder, found a link or a file, which is not \
+                                          written through; remove it, or put a folder in its place"
+                                    .to_owned(),
+                            });
+                        }
+                        Err(_) => fs::create_dir(&part).at("cannot create the folder", &part)?,
+                    }
                 }
                 Ok(folder)
             }
@@ -171,6 +197,88 @@ impl RunFolder {
     pub fn final_model(&self) -> PathBuf {
         self.root.join("final.safetensors")
     }
+
+    /// Whether there is a checkpoint to go on from, whole or not.
+    pub fn has_checkpoint(&self) -> bool {
+        list(&self.checkpoints()).is_ok_and(|all| !all.is_empty())
+    }
+
+    /// The finished model, if it is there and is the one that was written.
+    pub fn finished(&self) -> Option<PathBuf> {
+        let path = self.final_model();
+        (path.is_file() && verify_final(&self.root).is_ok()).then_some(path)
+    }
+
+    /// Puts a file in place that `write` makes at the path it is given, and records its hash in `SHA256SUMS`. At any moment the old or the
+    /// new file is there, whole and recorded.
+    pub(crate) fn put(&self, path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let aside = temporary_path(path).at("cannot write", path)?;
+        let placed = write(&aside).and_then(|()| self.place(&aside, path));
+        if placed.is_err() {
+            // The first error is the one worth telling.
+            let _ = fs::remove_file(&aside);
+        }
+        placed
+    }
+
+    fn place(&self, aside: &Path, path: &Path) -> Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let hash = sha256_file(aside)?;
+        // A damaged record says nothing about other files either.
+        let mut sums = Checksums::read(&self.root)
+            .ok()
+            .flatten()
+            .unwrap_or_default();
+        sums.add(&name, &hash);
+        sums.write(&self.root)?;
+        fs::rename(aside, path).at("cannot put in place", path)?;
+        sync_dir(&self.root).at("cannot flush", &self.root)?;
+        sums.forget(|known| known == name);
+        sums.add(&name, &hash);
+        sums.write(&self.root)
+    }
+}
+
+/// The command whose runs have such a plan.
+fn verb_of(text: &str) -> Option<&'static str> {
+    fn is<P: RunPlan>(text: &str) -> Option<&'static str> {
+        toml::from_str::<P>(text).is_ok().then_some(P::VERB)
+    }
+    is::<Plan>(text)
+        .or_else(|| is::<ClassifierPlan>(text))
+        .or_else(|| is::<DirectionPlan>(text))
+}
+
+/// How many runs are named.
+const NAMED: usize = 12;
+
+/// Runs that a path without one may have meant, as a part of a message: those in this folder, or else those next to it, newest first.
+pub fn runs_near(path: &Path) -> Option<String> {
+    let parent = sdft_files::parent_of(path);
+    [path, parent].into_iter().find_map(|folder| {
+        let mut runs: Vec<_> = fs::read_dir(folder)
+            .ok()?
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                // Folders of outputs have a plan, too.
+                let plan = entry.path().join("plan.toml").metadata().ok()?;
+                if !entry.path().join("checkpoints").is_dir() {
+                    return None;
+                }
+                let last = entry.metadata().ok()?.modified().or(plan.modified());
+                Some((last.ok()?, entry.file_name().to_string_lossy().into_owned()))
+            })
+            .collect();
+        runs.sort();
+        let names: Vec<String> = runs.into_iter().rev().map(|(_, name)| name).collect();
+        let more = match names.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let named = names[..names.len().min(NAMED)].join(", ");
+        let folder = folder.display();
+        (!names.is_empty()).then(|| format!("the runs in {folder} are {named}{more}"))
+    })
 }
 
 /// A folder under `parent` for a run of this name that is not taken yet: `name`, `name-2`, `name-3`, ..
@@ -181,4 +289,116 @@ pub fn free_run_folder(parent: &Path, name: &str) -> PathBuf {
     candidates
         .find(|path| !path.exists())
         .unwrap_or_else(|| parent.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder_at(root: &Path) -> RunFolder {
+        RunFolder::create(root, &Plan::default()).unwrap()
+    }
+
+    #[test]
+    fn a_finished_model_is_recorded_and_a_changed_one_is_not_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = folder_at(&dir.path().join("run"));
+        let path = folder.final_model();
+        assert_eq!(folder.finished(), None);
+        for bytes in [b"one", b"two"] {
+            let write = |aside: &Path| fs::write(aside, bytes).at("cannot write", aside);
+            folder.put(&path, write).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+            assert_eq!(folder.finished().as_ref(), Some(&path));
+        }
+        let sums = fs::read_to_string(folder.root().join("SHA256SUMS")).unwrap();
+        assert_eq!(sums.lines().count(), 1, "{sums}");
+        let names = fs::read_dir(folder.root()).unwrap();
+        assert!(
+            names
+                .into_iter()
+                .all(|e| !e.unwrap().file_name().to_string_lossy().starts_with('.'))
+        );
+        fs::write(&path, b"tow").unwrap();
+        assert_eq!(folder.finished(), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_inside_a_run_are_not_written_through() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        for part in ["samples", "checkpoints"] {
+            let root = dir.path().join(part);
+            drop(folder_at(&root));
+            fs::remove_dir(root.join(part)).unwrap();
+            symlink(&elsewhere, root.join(part)).unwrap();
+            let error = RunFolder::lock(&root).unwrap_err().to_string();
+            assert!(
+                error.contains(part) && error.contains("found a link"),
+                "{error}"
+            );
+        }
+        let target = dir.path().join("target");
+        fs::write(&target, b"precious").unwrap();
+        let root = dir.path().join("run");
+        let folder = folder_at(&root);
+        symlink(&target, folder.log()).unwrap();
+        let error = crate::log::Log::open(&folder, 0, 0)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("log.jsonl") && error.contains("link"),
+            "{error}"
+        );
+        fs::remove_file(folder.log()).unwrap();
+        symlink(&target, folder.events()).unwrap();
+        let error = crate::log::Log::open(&folder, 0, 0)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("tfevents") && error.contains("link"),
+            "{error}"
+        );
+        drop(folder);
+        fs::remove_file(root.join("run.lock")).unwrap();
+        symlink(&target, root.join("run.lock")).unwrap();
+        let error = RunFolder::lock(&root).unwrap_err().to_string();
+        assert!(
+            error.contains("run.lock") && error.contains("link"),
+            "{error}"
+        );
+        assert_eq!(fs::read(&target).unwrap(), b"precious");
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_run_of_another_command_and_a_folder_of_runs_are_called_what_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = dir.path().join("runs");
+        let plan = ClassifierPlan::default();
+        drop(RunFolder::create(&runs.join("cats"), &plan).unwrap());
+        let path = runs.join("turn");
+        fs::create_dir_all(path.join("checkpoints")).unwrap();
+        let plan = toml::to_string(&DirectionPlan::default()).unwrap();
+        fs::write(path.join("plan.toml"), plan).unwrap();
+        let error = |path: &Path| RunFolder::open::<Plan>(path).unwrap_err().to_string();
+        for (name, verb) in [("cats", "train-classifier"), ("turn", "edit train")] {
+            let said = error(&runs.join(name));
+            let hint = format!("cargo xtask {verb} --resume ");
+            assert!(said.contains(&hint) && said.contains(name), "{said}");
+        }
+        for path in [runs.clone(), runs.join("nope")] {
+            let said = error(&path);
+            assert!(
+                said.contains("plan.toml is missing")
+                    && said.contains("cats")
+                    && said.contains("turn"),
+                "{said}"
+            );
+        }
+        assert_eq!(runs_near(&dir.path().join("runs/cats/x")), None);
+    }
 }

@@ -30,7 +30,7 @@ pub struct Follower {
 /// Does its share of each step until the process that leads says that there are no more.
 ///
 /// # Errors
-/// A process that has gone; whatever the network fails with.
+/// A process that has gone, or rank 0 cannot go on; whatever the network fails with.
 pub fn follow(follower: Follower) -> Result<()> {
     let Follower {
         plan,
@@ -50,12 +50,6 @@ pub fn follow(follower: Follower) -> Result<()> {
         match peers.follow()? {
             Word::Step => {}
             Word::End => break,
-            // Sums that are under way will never be complete, so nothing is waited for.
-            Word::Failed => {
-                return Err(TrainError::Peers(
-                    "the process that leads cannot go on".to_owned(),
-                ));
-            }
         }
         let batch = prefetch.next()?;
         let issued = learner.issue(step, &to_tensor(&batch, &device)?)?;

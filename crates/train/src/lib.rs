@@ -3,11 +3,12 @@
 //! ```text
 //! runs/<name>/plan.toml            everything resolved, before step 0
 //!             log.jsonl            one JSON object per interval; what depends on the clock stands under "time"
-//!             events.out.tfevents  the same for TensorBoard
+//!             events.out.tfevents  the same and the pictures, for TensorBoard
 //!             samples/step-N.png   the source model's samples beside the target's, from the same noise
-//!             checkpoints/step-N/  weights, moving average, optimiser, position
+//!             checkpoints/step-N/  weights, moving average, optimiser, position, SHA256SUMS of all
 //!             best.safetensors     the moving average at the best evaluation, where there are any
 //!             final.safetensors    the moving average
+//!             SHA256SUMS           of the two
 //! ```
 //! A step draws its timesteps and noise as functions of (seed, step, sample), so a run that is killed and resumed ends like one
 //! that was not: same weights, same average, same moments, same log lines apart from their times.
@@ -35,9 +36,10 @@ pub use crate::{
     drive::{Ending, Progress, Watcher},
     error::{Result, TrainError},
     examine::Examiner,
-    folder::{RunFolder, RunPlan, free_run_folder},
+    folder::{RunFolder, RunPlan, free_run_folder, runs_near},
     follow::{Follower, follow},
     learner::{Issued, Learner, Outcome},
+    pick::{RunModel, model_of_run, verify_recorded},
     plan::{
         Accumulate, AuxSampling, BestBy, DataPlan, DistillSampling, EvalPlan, LoopPlan, LossPlan,
         LrSchedule, Method, OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError, Precision,
@@ -47,6 +49,7 @@ pub use crate::{
 };
 
 mod audit;
+mod checksums;
 mod classifier;
 mod direction;
 mod drive;
@@ -56,6 +59,7 @@ mod folder;
 mod follow;
 mod learner;
 mod log;
+mod pick;
 mod plan;
 mod preview;
 mod run;

@@ -1,10 +1,13 @@
+//! `log.jsonl` and what TensorBoard reads.
+
 use crate::error::{Context, Result};
 use crate::folder::RunFolder;
 use crate::tensorboard::EventFile;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Sums since the last log line. They are part of a checkpoint, as bits, so that a resumed run writes the same lines.
@@ -36,12 +39,20 @@ impl Sums {
     }
 }
 
+/// The name of a value on a chart, which has no other place for a scale.
+fn tag(name: &str) -> &str {
+    match name {
+        "eval.kid" => "eval.kid_x1000",
+        other => other,
+    }
+}
+
 /// `log.jsonl` and the event file, cut back to where a checkpoint left them.
 #[derive(Debug)]
 pub(crate) struct Log {
     lines: File,
     events: EventFile,
-    folder: std::path::PathBuf,
+    folder: PathBuf,
 }
 
 fn now() -> f64 {
@@ -53,12 +64,7 @@ fn now() -> f64 {
 impl Log {
     pub(crate) fn open(folder: &RunFolder, lines: u64, events: u64) -> Result<Self> {
         let path = folder.log();
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .at("cannot open", &path)?;
+        let mut file = sdft_files::open_append(&path).at("cannot open", &path)?;
         let length = file.metadata().at("cannot read", &path)?.len();
         // A log that somebody shortened is gone on with as it is: making it longer would fill it with zeros.
         file.set_len(lines.min(length))
@@ -126,10 +132,18 @@ impl Log {
             .at("cannot write to log.jsonl in", &self.folder)?;
         let scalars: Vec<(&str, f64)> = values
             .iter()
-            .map(|(name, value)| (name.as_str(), *value))
+            .map(|(name, value)| (tag(name), *value))
             .collect();
         self.events
             .scalars(step, now(), &scalars)
+            .at("cannot write events in", &self.folder)
+    }
+
+    /// Puts a PNG that was written to `path` among the events, under a name.
+    pub(crate) fn picture(&mut self, step: u64, name: &str, path: &Path) -> Result<()> {
+        let png = fs::read(path).at("cannot read", path)?;
+        self.events
+            .png(step, now(), name, &png)
             .at("cannot write events in", &self.folder)
     }
 

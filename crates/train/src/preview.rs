@@ -11,8 +11,10 @@ use sdft_noise::Purpose;
 use sdft_samplers::{Ddim, SeededNoise, sample_ddim, seeded_normal};
 use std::path::Path;
 
-/// Images sampled at once.
-const CHUNK: usize = 16;
+/// Images that tell whether the raw weights draw something else than their average.
+const PROBES: usize = 4;
+/// From this mean difference of pixels on, of 255 levels, it is something else.
+const VISIBLE: f64 = 12.0;
 /// Small images are enlarged to about this many pixels.
 const SHOWN: usize = 64;
 /// Grey between images.
@@ -22,6 +24,7 @@ const GAP: [u8; 3] = [24, 24, 24];
 pub(crate) struct Preview {
     diffusion: Diffusion,
     noise: Tensor,
+    at_once: usize,
     /// The source model's grid.
     before: Option<Rgb8>,
 }
@@ -36,48 +39,87 @@ impl Preview {
                 .process
                 .diffusion(plan.model.learns_variance(), &respacing)?,
             noise: seeded_normal(plan.seed, Purpose::Preview, 0, 0, &shape, device)?,
+            at_once: plan.sampled_at_once(),
             before: None,
         };
         if let Some(source) = source {
-            preview.before = Some(preview.grid(source, "source")?);
+            preview.before = Some(contact_sheet(&preview.images(source)?, "source"));
         }
         Ok(preview)
     }
 
-    fn grid(&self, model: &dyn Denoiser, title: &str) -> Result<Rgb8> {
-        let images = sample_images(&self.diffusion, model, &self.noise)?;
-        Ok(contact_sheet(&images, title))
+    fn images(&self, model: &dyn Denoiser) -> Result<Vec<Rgb8>> {
+        sample_images(&self.diffusion, model, &self.noise, self.at_once)
     }
 
-    /// Samples the weights and writes the picture.
+    /// Samples the averaged weights, and the raw ones where they draw something else, and writes the picture.
     pub(crate) fn write(
         &self,
         plan: &Plan,
-        weights: &Params,
+        averaged: &Params,
+        raw: &Params,
         step: u64,
         path: &Path,
     ) -> Result<()> {
-        let model = Unet::load(weights, &plan.model)?.with_maps(plan.steps.precision.maps());
-        let after = self.grid(&model, &format!("step {step}"))?;
-        let picture = match &self.before {
-            Some(before) => sdft_imaging::side_by_side(&[before.clone(), after], 8, GAP),
-            None => after,
+        let net = |weights: &Params| -> Result<Unet> {
+            Ok(Unet::load(weights, &plan.model)?.with_maps(plan.steps.precision.maps()))
         };
-        sdft_imaging::write_png(path, &picture)?;
+        let averaged = self.images(&net(averaged)?)?;
+        let raw = self.unlike(&net(raw)?, &averaged)?;
+        let mut sheets: Vec<Rgb8> = self.before.iter().cloned().collect();
+        match raw {
+            None => sheets.push(contact_sheet(&averaged, &format!("step {step}"))),
+            Some(raw) => {
+                sheets.push(contact_sheet(&averaged, &format!("step {step}, average")));
+                sheets.push(contact_sheet(&raw, &format!("step {step}, raw weights")));
+            }
+        }
+        sdft_imaging::write_png(path, &sdft_imaging::side_by_side(&sheets, 8, GAP))?;
         Ok(())
+    }
+
+    /// What a model draws, unless the first few images look like `others`, which are of the same noise.
+    fn unlike(&self, model: &dyn Denoiser, others: &[Rgb8]) -> Result<Option<Vec<Rgb8>>> {
+        let few = PROBES.min(others.len());
+        let draw = |from: usize, to: usize| {
+            let noise = self.noise.narrow(0, from, to - from)?;
+            sample_images(&self.diffusion, model, &noise, self.at_once)
+        };
+        let mut images = draw(0, few)?;
+        if mean_difference(&images, &others[..few]) < VISIBLE {
+            return Ok(None);
+        }
+        images.extend(draw(few, others.len())?);
+        Ok(Some(images))
     }
 }
 
-/// Deterministic DDIM from `noise` `[N, 3, H, W]`, a few at a time.
+/// Mean difference of the pixels of two lists of images of one size, 0 to 255; 0 of none.
+fn mean_difference(a: &[Rgb8], b: &[Rgb8]) -> f64 {
+    let pixels = |images: &'_ [Rgb8]| -> Vec<u8> {
+        let all = images.iter().flat_map(|image| &image.pixels);
+        all.copied().collect()
+    };
+    let (a, b) = (pixels(a), pixels(b));
+    let sum: u64 = a
+        .iter()
+        .zip(&b)
+        .map(|(a, b)| u64::from(a.abs_diff(*b)))
+        .sum();
+    sum as f64 / a.len().max(1) as f64
+}
+
+/// Deterministic DDIM from `noise` `[N, 3, H, W]`, `at_once` at a time.
 pub(crate) fn sample_images(
     diffusion: &Diffusion,
     model: &dyn Denoiser,
     noise: &Tensor,
+    at_once: usize,
 ) -> Result<Vec<Rgb8>> {
     let n = noise.dim(0)?;
     let mut images = Vec::with_capacity(n);
-    for start in (0..n).step_by(CHUNK) {
-        let x = noise.narrow(0, start, CHUNK.min(n - start))?;
+    for start in (0..n).step_by(at_once) {
+        let x = noise.narrow(0, start, at_once.min(n - start))?;
         let out = sample_ddim(
             diffusion,
             model,
@@ -141,4 +183,69 @@ pub fn sheet(images: &[Rgb8], columns: usize, title: &str) -> Rgb8 {
         .map(|image| sdft_imaging::enlarge(image, factor))
         .collect();
     sdft_imaging::titled(&sdft_imaging::grid(&large, columns, 2, GAP), title)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdft_adm::AdmConfig;
+
+    fn plan() -> Plan {
+        let model = AdmConfig {
+            image_size: 8,
+            out_channels: 3,
+            model_channels: 8,
+            channel_mult: vec![1.0],
+            attention_resolutions: Vec::new(),
+            num_head_channels: 8,
+            norm_groups: 4,
+            ..AdmConfig::default()
+        };
+        let mut plan = Plan {
+            model,
+            ..Plan::default()
+        };
+        plan.output.samples = 5;
+        plan.output.sampler = "ddim4".into();
+        plan
+    }
+
+    /// The width of a picture of `n` grids of five 8x8 images, without titles that widen it.
+    fn written(plan: &Plan, averaged: &Params, raw: &Params) -> usize {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.png");
+        let preview = Preview::new(plan, None, &Device::Cpu).unwrap();
+        preview.write(plan, averaged, raw, 1, &path).unwrap();
+        sdft_imaging::decode_file(&path, &sdft_imaging::Limits::default())
+            .unwrap()
+            .width
+    }
+
+    #[test]
+    fn raw_weights_are_shown_next_to_their_average_while_they_draw_something_else() {
+        let plan = plan();
+        let specs = Unet::specs(&plan.model).unwrap();
+        let start = Params::init(&specs, 0, &Device::Cpu).unwrap();
+        // A fresh network puts out zeros; this one moves every image.
+        let moved = start.iter().map(|(name, tensor)| {
+            let last = name == "out.2.bias";
+            let tensor = if last {
+                (tensor + 0.5).unwrap()
+            } else {
+                tensor.clone()
+            };
+            (name.to_owned(), tensor)
+        });
+        let moved = Params::new(moved.collect());
+        let one = written(&plan, &start, &start);
+        assert!(written(&plan, &start, &moved) > one + one / 2);
+        assert_eq!(written(&plan, &moved, &moved), one);
+    }
+
+    #[test]
+    fn differences_are_means_of_levels() {
+        let grey = |level| vec![Rgb8::filled(2, 2, [level; 3])];
+        assert_eq!(mean_difference(&grey(10), &grey(13)), 3.0);
+        assert_eq!(mean_difference(&[], &[]), 0.0);
+    }
 }

@@ -4,7 +4,7 @@ use crate::audit::audit_gradients;
 use crate::drive::{Ending, Stepped, Task, Watcher, drive, due, file_name, not_finite, provenance};
 use crate::error::{Result, TrainError};
 use crate::examine::{
-    Examination, Examiner, check_best, is_best, is_exhausted, keep_best, publish_best, write_strip,
+    Examination, Examiner, check_best, is_best, is_exhausted, keep_best, publish_best,
 };
 use crate::folder::RunFolder;
 use crate::follow::share_start;
@@ -84,17 +84,16 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
     };
     let pace = (&plan.steps, &plan.output);
     let ending = drive(&mut task, &folder, pace, batches, &device, stop, watcher);
-    if peers.size() == 1 {
-        return ending;
+    match ending {
+        Ok(_) => {
+            // All sums were complete, so nothing of the result is missing.
+            if let Err(gone) = peers.lead(Word::End) {
+                watcher.note(&format!("at the end, when all was done: {gone}"));
+            }
+        }
+        Err(_) => peers.fail(),
     }
-    // However it ended, the others go home; if they cannot be told, they notice.
-    let told = peers.lead(match ending {
-        Ok(_) => Word::End,
-        Err(_) => Word::Failed,
-    });
-    let ending = ending?;
-    told?;
-    Ok(ending)
+    ending
 }
 
 /// The first weights, and what learns from them.
@@ -170,11 +169,12 @@ impl FineTuning<'_> {
         ])
     }
 
-    /// The grid of the averaged weights.
+    /// The grid of the averaged weights, next to that of the raw ones while these draw something else.
     fn draw(&self, step: u64) -> Result<PathBuf> {
         let path = self.folder.samples().join(format!("step-{step:06}.png"));
         if let Some(preview) = &self.preview {
-            preview.write(self.plan, &self.learner.updater.averaged()?, step, &path)?;
+            let updater = &self.learner.updater;
+            preview.write(self.plan, &updater.averaged()?, &updater.raw(), step, &path)?;
         }
         Ok(path)
     }
@@ -207,7 +207,7 @@ impl Task for FineTuning<'_> {
         if self.peers.size() > 1 {
             share_start(&self.peers, &mut self.learner, position)?;
         }
-        if let Some(note) = check_best(self.folder, position) {
+        if let Some(note) = check_best(self.folder, position)? {
             watcher.note(&note);
         }
         if is_exhausted(position, self.plan) && position.step < self.plan.steps.steps {
@@ -277,7 +277,10 @@ impl Task for FineTuning<'_> {
             .folder
             .samples()
             .join(format!("neighbours-{done:06}.png"));
-        write_strip(findings.strip.as_ref(), &strip)?;
+        if let Some(picture) = &findings.strip {
+            sdft_imaging::write_png(&strip, picture)?;
+            log.picture(done, "neighbours", &strip)?;
+        }
         let better = is_best(position, findings.score);
         if better {
             let bad = not_finite(weights.iter())?;
@@ -298,7 +301,10 @@ impl Task for FineTuning<'_> {
         let shown: Vec<String> = findings
             .values
             .iter()
-            .map(|(name, value)| format!("{} {value:.4}", name.trim_start_matches("eval.")))
+            .map(|(name, value)| match name.as_str() {
+                "eval.kid" => format!("KID x1000 {value:.4}"),
+                name => format!("{} {value:.4}", name.trim_start_matches("eval.")),
+            })
             .collect();
         let mark = if better { ", the best so far" } else { "" };
         watcher.note(&format!("step {done}: {}{mark}", shown.join(" ")));
@@ -312,10 +318,10 @@ impl Task for FineTuning<'_> {
         is_exhausted(position, self.plan)
     }
 
-    fn show(&mut self, step: u64, watcher: &mut dyn Watcher) -> Result<()> {
+    fn show(&mut self, step: u64, watcher: &mut dyn Watcher) -> Result<Option<PathBuf>> {
         let path = self.draw(step)?;
         watcher.note(&format!("samples: {}", path.display()));
-        Ok(())
+        Ok(Some(path))
     }
 
     fn state(&mut self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
@@ -336,14 +342,17 @@ impl Task for FineTuning<'_> {
         let (path, plan) = (self.folder.final_model(), self.plan);
         let weights = self.learner.updater.averaged()?;
         let provenance = self.provenance(position);
-        save_unet(
-            &path,
-            &plan.model,
-            &plan.process,
-            &weights,
-            &provenance,
-            None,
-        )?;
+        self.folder.put(&path, |aside| {
+            let (model, process) = (&plan.model, &plan.process);
+            Ok(save_unet(
+                aside,
+                model,
+                process,
+                &weights,
+                &provenance,
+                None,
+            )?)
+        })?;
         Ok((path, picture))
     }
 }

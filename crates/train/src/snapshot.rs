@@ -1,10 +1,12 @@
 //! Checkpoints: directories written aside and renamed, verified when read.
 
+use crate::checksums::{Checksums, SUMS};
 use crate::error::{Context, Result, TrainError};
 use crate::folder::RunFolder;
 use crate::log::Sums;
 use candle_core::Tensor;
-use sdft_checkpoint::{ReadOptions, sha256_file, sync_dir, write_bytes_atomic, write_safetensors};
+use sdft_checkpoint::{ReadOptions, sha256_file, write_safetensors};
+use sdft_files::{sync_dir, temporary_path, write_atomic};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -46,10 +48,15 @@ pub(crate) type Tensors = Vec<(String, Tensor)>;
 /// The tensors of a checkpoint, by file.
 pub(crate) const FILES: [&str; 3] = ["weights", "ema", "optimizer"];
 
+/// The file of the position.
+const STATE: &str = "state.json";
+
+/// `state.json`.
 #[derive(Serialize, Deserialize)]
 struct Manifest {
     position: Position,
-    /// SHA-256 of each file.
+    /// SHA-256 of each file of tensors in checkpoints of earlier versions, which have no `SHA256SUMS`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     files: BTreeMap<String, String>,
 }
 
@@ -76,7 +83,8 @@ pub(crate) fn save(
     keep: usize,
 ) -> Result<PathBuf> {
     let parent = folder.checkpoints();
-    let aside = parent.join(format!(".{}.tmp", name(position.step)));
+    let target = parent.join(name(position.step));
+    let aside = temporary_path(&target).at("cannot write", &target)?;
     let result = write_aside(&aside, position, tensors, metadata)
         .and_then(|()| publish(&parent, &aside, position.step));
     let target = match result {
@@ -102,31 +110,29 @@ fn write_aside(
     tensors: [&Tensors; 3],
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    if aside.exists() {
-        fs::remove_dir_all(aside).at("cannot remove the unfinished checkpoint", aside)?;
-    }
-    fs::create_dir_all(aside).at("cannot create the checkpoint", aside)?;
-    let mut files = BTreeMap::new();
+    fs::create_dir(aside).at("cannot create the checkpoint", aside)?;
+    let mut sums = Checksums::default();
     for (file, tensors) in FILES.into_iter().zip(tensors) {
         let path = aside.join(format!("{file}.safetensors"));
         let entries = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
         let none = BTreeMap::new();
         let metadata = if file == "optimizer" { &none } else { metadata };
         write_safetensors(&path, entries, metadata, None)?;
-        files.insert(file.to_owned(), sha256_file(&path)?);
+        sums.add(&format!("{file}.safetensors"), &sha256_file(&path)?);
     }
     let manifest = Manifest {
         position: position.clone(),
-        files,
+        files: BTreeMap::new(),
     };
-    let path = aside.join("state.json");
+    let path = aside.join(STATE);
     let text = serde_json::to_string_pretty(&manifest).map_err(|error| TrainError::Checkpoint {
         path: path.clone(),
         problem: error.to_string(),
     })?;
-    write_bytes_atomic(&path, text.as_bytes())?;
-    sync_dir(aside)?;
-    Ok(())
+    write_atomic(&path, text.as_bytes()).at("cannot write", &path)?;
+    sums.add(STATE, &sha256_file(&path)?);
+    sums.write(aside)?;
+    sync_dir(aside).at("cannot flush", aside)
 }
 
 fn publish(parent: &Path, aside: &Path, step: u64) -> Result<PathBuf> {
@@ -135,54 +141,44 @@ fn publish(parent: &Path, aside: &Path, step: u64) -> Result<PathBuf> {
         remove(&target)?;
     }
     fs::rename(aside, &target).at("cannot put the checkpoint in place", &target)?;
-    sync_dir(parent)?;
-    write_bytes_atomic(
-        &parent.join("latest"),
-        format!("{}\n", name(step)).as_bytes(),
-    )?;
+    sync_dir(parent).at("cannot flush", parent)?;
+    let latest = parent.join("latest");
+    write_atomic(&latest, format!("{}\n", name(step)).as_bytes()).at("cannot write", &latest)?;
     Ok(target)
 }
 
 /// Removes a checkpoint in two moves, so that a half-removed one never carries a checkpoint's name.
 fn remove(path: &Path) -> Result<()> {
-    let trash = path.with_file_name(format!(
-        ".{}.old",
-        path.file_name().unwrap_or_default().to_string_lossy()
-    ));
-    if trash.exists() {
-        fs::remove_dir_all(&trash).at("cannot remove", &trash)?;
-    }
+    let trash = temporary_path(path).at("cannot move aside", path)?;
     fs::rename(path, &trash).at("cannot move aside", path)?;
     fs::remove_dir_all(&trash).at("cannot remove", &trash)
 }
 
-/// Removes what an earlier process left half-written or half-removed: files and folders that begin with a dot and end as only
-/// this project's unfinished ones do. The folder is locked, so nobody is still at them.
+/// Removes what an earlier process left half-written or half-removed. The folder is locked, so no other process writes there.
 pub(crate) fn sweep(folder: &RunFolder) -> Result<()> {
     for parent in [
         folder.root().to_owned(),
         folder.samples(),
         folder.checkpoints(),
     ] {
-        for entry in fs::read_dir(&parent).at("cannot read", &parent)? {
-            let path = entry.at("cannot read", &parent)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if !(name.starts_with('.') && (name.ends_with(".tmp") || name.ends_with(".old"))) {
-                continue;
-            }
-            let removed = if path.is_dir() {
-                fs::remove_dir_all(&path)
-            } else {
-                fs::remove_file(&path)
-            };
-            removed.at("cannot remove", &path)?;
+        sdft_files::sweep(&parent).at("cannot remove what a killed run left", &parent)?;
+    }
+    // Names of earlier versions.
+    let parent = folder.checkpoints();
+    for entry in fs::read_dir(&parent).at("cannot read", &parent)? {
+        let path = entry.at("cannot read", &parent)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name == ".best.tmp" {
+            fs::remove_file(&path).at("cannot remove", &path)?;
+        } else if name.starts_with(".step-") && (name.ends_with(".tmp") || name.ends_with(".old")) {
+            fs::remove_dir_all(&path).at("cannot remove", &path)?;
         }
     }
     Ok(())
 }
 
 /// Checkpoints by step, newest first.
-fn list(parent: &Path) -> Result<Vec<(u64, PathBuf)>> {
+pub(crate) fn list(parent: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut out = Vec::new();
     for entry in fs::read_dir(parent).at("cannot read", parent)? {
         let path = entry.at("cannot read", parent)?.path();
@@ -197,7 +193,7 @@ fn list(parent: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(out)
 }
 
-/// The newest whole checkpoint, if there is one, and what is wrong with the newer ones, which are moved out of the way.
+/// The newest whole checkpoint, if there is one, and what should be known of the choice. Damaged newer ones are moved out of the way.
 ///
 /// # Errors
 /// Checkpoints of which none is whole: starting over would lose what they stand for. A system that refuses to read.
@@ -206,10 +202,12 @@ pub(crate) fn load_newest(folder: &RunFolder) -> Result<(Option<Snapshot>, Vec<S
     let mut notes = Vec::new();
     for (_, path) in list(&folder.checkpoints())? {
         match load(&path) {
-            Ok(snapshot) => {
+            Ok((snapshot, note)) => {
                 for path in broken {
                     set_aside(&path)?;
                 }
+                let passed_over = |problem| format!("passed over a broken checkpoint: {problem}");
+                let notes = notes.into_iter().map(passed_over).chain(note).collect();
                 return Ok((Some(snapshot), notes));
             }
             Err(error) if is_damage(&error) => {
@@ -233,8 +231,9 @@ pub(crate) fn load_newest(folder: &RunFolder) -> Result<(Option<Snapshot>, Vec<S
 }
 
 /// Whether a checkpoint is damaged, as opposed to a system that cannot read it now.
-fn is_damage(error: &TrainError) -> bool {
-    let missing = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+pub(crate) fn is_damage(error: &TrainError) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    let missing = |e: &std::io::Error| [NotFound, NotADirectory].contains(&e.kind());
     match error {
         TrainError::Io { source, .. } => missing(source),
         TrainError::Weights(sdft_checkpoint::Error::Io { source, .. }) => missing(source),
@@ -255,27 +254,54 @@ fn set_aside(path: &Path) -> Result<()> {
     fs::rename(path, &target).at("cannot move aside", path)
 }
 
-fn load(path: &Path) -> Result<Snapshot> {
+/// What was recorded of a checkpoint's files, and a note where that is less than it should be.
+pub(crate) fn recorded(checkpoint: &Path) -> Result<(Checksums, Option<String>)> {
+    if let Some(sums) = Checksums::read(checkpoint)? {
+        return Ok((sums, None));
+    }
+    let manifest = read_manifest(checkpoint)?;
+    if manifest.files.is_empty() {
+        return Err(TrainError::Checkpoint {
+            path: checkpoint.to_owned(),
+            problem: format!("{SUMS} is missing"),
+        });
+    }
+    let mut sums = Checksums::default();
+    for (file, hash) in manifest.files {
+        sums.add(&format!("{file}.safetensors"), &hash);
+    }
+    let note = format!(
+        "{}: an earlier version wrote it without a checksum of {STATE}, which is taken as it is",
+        checkpoint.display()
+    );
+    Ok((sums, Some(note)))
+}
+
+fn read_manifest(checkpoint: &Path) -> Result<Manifest> {
+    let state = checkpoint.join(STATE);
+    let text = fs::read(&state).at("cannot read", &state)?;
+    serde_json::from_slice(&text).map_err(|error| TrainError::Checkpoint {
+        path: checkpoint.to_owned(),
+        problem: format!("{STATE}: {error}"),
+    })
+}
+
+fn load(path: &Path) -> Result<(Snapshot, Option<String>)> {
     let problem = |problem: String| TrainError::Checkpoint {
         path: path.to_owned(),
         problem,
     };
-    let state = path.join("state.json");
-    let text = fs::read_to_string(&state).at("cannot read", &state)?;
-    let manifest: Manifest =
-        serde_json::from_str(&text).map_err(|error| problem(format!("state.json: {error}")))?;
+    let (sums, note) = recorded(path)?;
+    let missing = |name: &str| problem(format!("{name} is not in {SUMS}"));
+    if !sums.verify(path, STATE)? && note.is_none() {
+        return Err(missing(STATE));
+    }
+    let manifest = read_manifest(path)?;
     let mut tensors = Vec::with_capacity(FILES.len());
     for file in FILES {
         let name = format!("{file}.safetensors");
-        let whole = manifest
-            .files
-            .get(file)
-            .ok_or_else(|| problem(format!("state.json does not mention {name}")))?;
-        let found = sha256_file(&path.join(&name))?;
-        if found != *whole {
-            return Err(problem(format!(
-                "{name} is damaged: expected SHA-256 {whole}, found {found}"
-            )));
+        if !sums.verify(path, &name)? {
+            return Err(missing(&name));
         }
         let options = ReadOptions {
             keep_dtype: true,
@@ -287,9 +313,10 @@ fn load(path: &Path) -> Result<Snapshot> {
     let tensors = tensors
         .try_into()
         .map_err(|_| problem("not all files were read".into()))?;
-    Ok(Snapshot {
+    let snapshot = Snapshot {
         path: path.to_owned(),
         position: manifest.position,
         tensors,
-    })
+    };
+    Ok((snapshot, note))
 }

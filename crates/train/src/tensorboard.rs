@@ -4,20 +4,16 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
-/// Appends scalars to one event file.
+/// Appends scalars and pictures to one event file.
 #[derive(Debug)]
 pub(crate) struct EventFile {
     file: File,
 }
 
 impl EventFile {
-    /// Opens `path` and cuts it back to `length` bytes; at 0, or if it is shorter than that, it starts anew with its header.
+    /// Opens `path` and cuts it back to `length` bytes; at 0, or if it is shorter than that, it starts again with its header.
     pub(crate) fn open(path: &Path, length: u64, seconds: f64) -> io::Result<Self> {
-        let mut file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)?;
+        let mut file = sdft_files::open_append(path)?;
         let length = if file.metadata()?.len() < length {
             0
         } else {
@@ -51,11 +47,39 @@ impl EventFile {
             entry.extend((*value as f32).to_le_bytes());
             bytes(&mut summary, 1, &entry);
         }
-        let mut event = Vec::new();
+        self.summary(step, seconds, &summary)
+    }
+
+    /// Writes an RGB picture of one step, as the PNG file that it is.
+    pub(crate) fn png(&mut self, step: u64, seconds: f64, tag: &str, png: &[u8]) -> io::Result<()> {
+        // Width and height stand first in the first chunk, which is IHDR.
+        let side = |at: usize| {
+            let bytes = png.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+            bytes.map(u32::from_be_bytes).map(u64::from)
+        };
+        let (Some(width), Some(height)) = (side(16), side(20)) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a PNG file"));
+        };
+        let mut image = Vec::with_capacity(png.len() + 32);
+        for (field, value) in [(1, height), (2, width), (3, 3)] {
+            image.push(field << 3);
+            varint(&mut image, value);
+        }
+        bytes(&mut image, 4, png);
+        let mut entry = Vec::with_capacity(image.len() + 32);
+        bytes(&mut entry, 1, tag.as_bytes());
+        bytes(&mut entry, 4, &image);
+        let mut summary = Vec::with_capacity(entry.len() + 16);
+        bytes(&mut summary, 1, &entry);
+        self.summary(step, seconds, &summary)
+    }
+
+    fn summary(&mut self, step: u64, seconds: f64, summary: &[u8]) -> io::Result<()> {
+        let mut event = Vec::with_capacity(summary.len() + 32);
         double(&mut event, 1, seconds);
         event.push(2 << 3);
         varint(&mut event, step);
-        bytes(&mut event, 5, &summary);
+        bytes(&mut event, 5, summary);
         self.record(&event)
     }
 
@@ -96,11 +120,26 @@ fn double(out: &mut Vec<u8>, field: u8, value: f64) {
     out.extend(value.to_le_bytes());
 }
 
+/// CRC-32C of each byte.
+const CRC_OF_BYTE: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = byte as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
+
 fn masked_crc32c(data: &[u8]) -> u32 {
     let crc = !data.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg())
-        })
+        (crc >> 8) ^ CRC_OF_BYTE[usize::from(crc as u8 ^ byte)]
     });
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -156,5 +195,27 @@ mod tests {
         want.push(0x15);
         want.extend(0.25f32.to_le_bytes());
         assert_eq!(found[1], want);
+    }
+    #[test]
+    fn a_picture_is_an_image_of_the_summary_with_its_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events");
+        let picture = sdft_imaging::Rgb8::new(3, 2, (0..18).collect()).unwrap();
+        let png = sdft_imaging::encode_png(&picture).unwrap();
+        let mut file = EventFile::open(&path, 0, 1.5).unwrap();
+        file.png(300, 2.0, "samples", &png).unwrap();
+        assert!(file.png(300, 2.0, "samples", b"GIF").is_err());
+        let event = records(&std::fs::read(&path).unwrap()).swap_remove(1);
+        // Summary.Image: height, width, colorspace 3 (RGB), the file.
+        let mut image = vec![0x08, 2, 0x10, 3, 0x18, 3];
+        bytes(&mut image, 4, &png);
+        let mut entry = vec![0x0a, 7];
+        entry.extend(*b"samples");
+        bytes(&mut entry, 4, &image);
+        let mut summary = Vec::new();
+        bytes(&mut summary, 1, &entry);
+        let mut want = vec![0x10, 0xac, 0x02];
+        bytes(&mut want, 5, &summary);
+        assert_eq!(event[9..], want);
     }
 }

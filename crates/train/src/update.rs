@@ -6,7 +6,7 @@ use crate::snapshot::{Position, Snapshot, Tensors};
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_nn::{Params, backward};
 use sdft_optim::{
-    AdamW, Decay, EmaRamp, Engine, LearningRate, LossScale, Pending, Rule, Sgd, StepSize, Verdict,
+    AdamW, Decay, Engine, LearningRate, LossScale, Pending, Rule, Sgd, StepSize, Verdict,
     collect_gradients,
 };
 
@@ -55,11 +55,6 @@ impl Updater {
                 weight_decay: plan.weight_decay,
             }),
         };
-        let ramp = if plan.ema_ramp {
-            EmaRamp::Early
-        } else {
-            EmaRamp::None
-        };
         let decay = match plan.schedule {
             LrSchedule::Constant => Decay::Constant,
             LrSchedule::Linear => Decay::Linear { steps },
@@ -78,7 +73,7 @@ impl Updater {
         };
         Ok(Self {
             max_norm: plan.clip,
-            engine: Engine::new(rule, (plan.ema, ramp), scale, &vars)?,
+            engine: Engine::new(rule, (plan.ema, plan.ramp()), scale, &vars)?,
             rate: LearningRate {
                 base: plan.lr,
                 warmup_steps: plan.warmup,
@@ -91,6 +86,15 @@ impl Updater {
     /// Learning rate of the update after `step` others.
     pub(crate) fn learning_rate(&self, step: u64) -> f64 {
         self.rate.at(step)
+    }
+
+    /// The weights as the last step left them.
+    pub(crate) fn raw(&self) -> Params {
+        let vars = self.vars.iter();
+        Params::new(
+            vars.map(|(name, var)| (name.clone(), var.as_tensor().detach()))
+                .collect(),
+        )
     }
 
     /// The averaged weights.

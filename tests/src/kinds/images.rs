@@ -2,14 +2,19 @@ use super::Outputs;
 use crate::array::Array;
 use crate::case::Case;
 use anyhow::{Result, anyhow};
-use sdft_imaging::{Limits, Rgb8, center_crop, decode_file, resize_short_side, to_unit_range};
+use sdft_imaging::{
+    Limits, Rgb8, center_crop, decode_as_pillow, read_image_file, resize_short_side, to_unit_range,
+};
 
 fn picture(case: &Case) -> Result<Rgb8> {
     let file = case
         .get("file")?
         .as_str()
         .ok_or_else(|| anyhow!("file is no text"))?;
-    Ok(decode_file(&case.dir.join(file), &Limits::default())?)
+    let limits = Limits::default();
+    let bytes = read_image_file(&case.dir.join(file), &limits)?;
+    // The reference implementations drop transparency, which this project composes on white.
+    Ok(decode_as_pillow(&bytes, &limits)?)
 }
 
 fn bytes(image: &Rgb8) -> Array {

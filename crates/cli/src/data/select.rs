@@ -49,10 +49,13 @@ pub(crate) fn select(args: &SelectArgs) -> Result<()> {
     // Another text or threshold is tried soon.
     let mut cache = open_cache(user_cache_folder(), &extractor);
     let mut ticker = console::Ticker::new("looking", files.len());
-    let features = of_files(&files, &extractor, &mut cache, &mut |done, _| {
+    let (features, conversions) = of_files(&files, &extractor, &mut cache, &mut |done, _| {
         ticker.tick(done as f64);
     })?;
     ticker.finish(files.len());
+    for note in conversions.notes() {
+        console::note(&note);
+    }
     if let Some(problem) = cache.problem() {
         console::note(&format!("features are not kept: {problem}"));
     }
@@ -165,7 +168,7 @@ fn sheet(args: &SelectArgs, scored: &[Scored<'_>], taken: usize) -> Result<Rgb8>
     const COLUMNS: usize = 12;
     const SIDE: usize = 96;
     let cell = |s: &Scored<'_>| -> Result<Rgb8> {
-        let image = decode_file(s.path, &Limits::default())?;
+        let image = decode_file(s.path, &Limits::from_env()?)?;
         Ok(titled(
             &center_crop(&image, SIDE),
             &format!("{:.3}", s.score),

@@ -68,14 +68,15 @@ pub(crate) struct CacheArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EditTrainArgs {
-    /// The model: a weights file, a run folder, or a name as `ffhq-10m` or `digits-source`. It stays as it is.
-    #[arg(long, value_name = "FILE|DIR", conflicts_with = "resume")]
+    /// The model: a weights file, a run folder, or a name as `ffhq-10m` or `digits-source`. It stays as it is. With --resume,
+    /// where the same model is now.
+    #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: Option<String>,
     /// The part of the model's file to take where it holds several, as `inspect` lists them.
     #[arg(long, value_name = "KEY", conflicts_with = "resume")]
     pub(crate) source_key: Option<String>,
-    /// The images: a folder, or a name as `metfaces` or `digits`.
-    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    /// The images: a folder, or a name as `metfaces` or `digits`. With --resume, where the same images are now.
+    #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
     /// What the images show; of the digits, a class.
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]

@@ -4,10 +4,12 @@ use super::args::{EditTrainArgs, StepArg};
 use super::latents::{self, Inversion};
 use super::{goal, range};
 use crate::console::{self, Console, duration, size};
+use crate::model::{lasting_model_file, model_file};
 use crate::runs::{
-    STOP, changed, conclude, flags, list, listen, make_whole, new_root, note_changed_rate,
+    STOP, changed, conclude, flags, list, listen, make_whole, moved, new_root, note_changed_rate,
+    same_images,
 };
-use crate::sample::{model_file, unconditional};
+use crate::sample::unconditional;
 use crate::train::{all_fields, fingerprint, load_source, open_data, unchanged};
 use crate::weights::Weights;
 use crate::{config, usage};
@@ -166,18 +168,9 @@ impl Job {
         // What does not depend on files is checked before they are read.
         plan.validate_settings().map_err(|e| usage(e.to_string()))?;
         weights.refuse_others(&goal::networks(&plan.goal, find_edit || find_boost))?;
-        plan.source = model_file(&plan.source)?;
+        plan.source = lasting_model_file(&plan.source)?;
         make_whole(&mut plan.source);
         make_whole(&mut plan.data.path);
-        if Path::new(&plan.source)
-            .components()
-            .any(|part| part.as_os_str() == "checkpoints")
-        {
-            console::note(&format!(
-                "{}: a checkpoint of a run, which may be removed as that goes on; keep a copy, or this run cannot be continued",
-                plan.source
-            ));
-        }
         let model = load_source(&plan.source, &plan.source_key, given, given_process)?;
         unconditional(&plan.source, &model)?;
         plan.source_sha256.clone_from(&model.sha256);
@@ -233,17 +226,16 @@ impl Job {
         if plan.pace.epochs != before && plan.optim.schedule != LrSchedule::Step {
             note_changed_rate(plan.optim.schedule);
         }
+        if let Some(model) = &args.model {
+            moved(&mut plan.source, Some(&model_file(model)?));
+        }
+        moved(&mut plan.data.path, args.data.as_deref());
         goal::locate(&mut plan.goal, &Weights::parse(&args.weights)?)?;
         let (model, process) = (all_fields(&plan.model), all_fields(&plan.process));
         let model = load_source(&plan.source, &plan.source_key, model, process)?;
         unchanged(&plan.source, &plan.source_sha256, &model)?;
-        let data = open_images(&plan)?;
-        if fingerprint(&*data)? != plan.data.fingerprint {
-            anyhow::bail!(
-                "{}: these are not the images that the run began with, and it would not go on as it began",
-                plan.data.path
-            );
-        }
+        let (path, known) = (&plan.data.path, &plan.data.fingerprint);
+        let data = same_images(path, known, "--data", || open_images(&plan))?;
         let job = Self {
             net: Unet::load(&model.params, &model.config)?,
             goal: goal::open(&plan.goal, plan.model.image_size)?,
@@ -263,8 +255,8 @@ impl Job {
                     root.display()
                 );
             }
-            if folder.final_model().is_file() {
-                return Ok(Some(folder.final_model()));
+            if let Some(model) = folder.finished() {
+                return Ok(Some(model));
             }
             folder
         } else {

@@ -4,7 +4,7 @@ use super::table::{Column, markdown, show};
 use crate::edit::{FROM, TO, TRAINED, train_direction};
 use crate::gallery::go_on;
 use crate::judge;
-use crate::train::load_model;
+use crate::train::load_source;
 use anyhow::Result;
 use candle_core::Tensor;
 use sdft_adm::Unet;
@@ -15,10 +15,9 @@ use sdft_eval::{Extractor, KeptScore, aligned_distance, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
-use sdft_models::LoadOptions;
 use sdft_samplers::NumberedNoise;
 use sdft_train::{to_images, to_tensor};
-use serde_json::json;
+use serde_json::{Map, json};
 use std::path::Path;
 
 /// Digits that are edited; no direction has seen them.
@@ -120,7 +119,7 @@ impl Edits {
 
     /// The inputs as the model draws them, unchanged and edited.
     fn edit(&self, file: &str, direction: &Path) -> Result<[Vec<Rgb8>; 2]> {
-        let model = load_model(file, &LoadOptions::default())?;
+        let model = load_source(file, "", Map::new(), Map::new())?;
         let net = Unet::load(&model.params, &model.config)?;
         let groups = model.config.norm_groups;
         let read = read_direction(direction, net.bottleneck(), groups)?;

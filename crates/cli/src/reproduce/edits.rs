@@ -5,7 +5,7 @@ use super::paper::{Measured, Needs, finish, value};
 use crate::args::{ReproduceArgs, TargetArg};
 use crate::edit::{self, typed};
 use crate::gallery::Ended;
-use crate::sample::model_file;
+use crate::model::model_file;
 use crate::{INTERRUPTED, config, console, usage};
 use anyhow::{Context, Result, bail};
 use sdft_eval::{Extractor, PairNets, Pairing, View, compare_pairs, direction_of_texts, pair_up};

@@ -2,8 +2,9 @@
 
 use super::figures::{Row, Table};
 use crate::args::{ReproduceArgs, TargetArg};
-use crate::sample::{model_file, write_samples};
-use crate::train::load_model;
+use crate::model::model_file;
+use crate::sample::write_samples;
+use crate::train::load_source;
 use crate::weights::{Files, Weights};
 use crate::{console, evaluate, usage};
 use anyhow::{Context, Result, bail};
@@ -12,8 +13,7 @@ use sdft_eval::{
     compare_sets, of_files, pair_up,
 };
 use sdft_features::{LpipsNet, Network};
-use sdft_models::LoadOptions;
-use serde_json::json;
+use serde_json::{Map, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -187,7 +187,7 @@ pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitC
     let sample = |model: &Path, name: &str, n: usize| -> Result<PathBuf> {
         let file = model_file(&model.display().to_string())?;
         let folder = out.join("samples").join(name);
-        let loaded = load_model(&file, &LoadOptions::default())?;
+        let loaded = load_source(&file, "", Map::new(), Map::new())?;
         write_samples(&loaded, &folder, n, SEED).with_context(|| format!("sampling {file}"))?;
         Ok(folder)
     };
@@ -296,7 +296,7 @@ impl Realism {
     }
 
     fn of(&mut self, folder: &Path, files: Vec<(String, PathBuf)>) -> Result<Report> {
-        let features = of_files(&files, &self.extractor, &mut self.cache, &mut |_, _| {})?;
+        let (features, _) = of_files(&files, &self.extractor, &mut self.cache, &mut |_, _| {})?;
         let fake = ImageSet::of_features(folder.display().to_string(), files, features)?;
         let (report, _) = compare_sets(&self.target, &fake, &SetOptions::default())?;
         for warning in &report.warnings {

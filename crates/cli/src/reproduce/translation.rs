@@ -4,9 +4,9 @@ use super::table::{Column, markdown, show};
 use crate::args::{TranslatorArg, WalkArg};
 use crate::classifier::digits_classifier;
 use crate::gallery::go_on;
-use crate::judge;
-use crate::train::load_model;
+use crate::train::load_source;
 use crate::translate::{TranslatePlan, Translator, Variant, sources};
+use crate::{console, judge};
 use anyhow::Result;
 use candle_core::Tensor;
 use sdft_data::ImageSource;
@@ -17,7 +17,7 @@ use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
 use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
 use sdft_samplers::NumberedNoise;
 use sdft_train::{to_images, to_tensor};
-use serde_json::json;
+use serde_json::{Map, json};
 use std::path::Path;
 
 /// How far inputs are noised.
@@ -73,12 +73,16 @@ impl Translations {
             .map(|i| Ok(source.image(i)?))
             .collect::<Result<Vec<Rgb8>>>()?;
         let shown = inputs.iter().step_by(EVERY).cloned().collect();
+        let classifier = load_encoder(&classifier, &LoadOptions::default())?;
+        for note in &classifier.notes {
+            console::note(note);
+        }
         Ok(Some(Self {
             x0: to_tensor(&inputs)?,
             inputs,
             classes: source.labels().to_vec(),
             judge: judge::load()?,
-            classifier: load_encoder(&classifier, &LoadOptions::default())?,
+            classifier,
             rows: Vec::new(),
             picture: vec![shown],
         }))
@@ -89,7 +93,7 @@ impl Translations {
         for method in [TranslatorArg::Sdedit, TranslatorArg::Egsde] {
             let mut rows = Vec::new();
             for (seed, file) in models.iter().enumerate() {
-                let model = load_model(file, &LoadOptions::default())?;
+                let model = load_source(file, "", Map::new(), Map::new())?;
                 let variant = Variant {
                     t0: Some(T0),
                     repeats: Some(1),

@@ -10,7 +10,8 @@ pub(crate) use plan::{TranslatePlan, Variant};
 
 use crate::args::{TranslateArgs, TranslatorArg, WalkArg};
 use crate::gallery::{Ended, Gallery, Maker, full_path, go_on, inputs, outputs};
-use crate::sample::{model_file, unconditional};
+use crate::model::model_file;
+use crate::sample::unconditional;
 use crate::train::load_model;
 use crate::{console, usage};
 use anyhow::Result;
@@ -127,11 +128,20 @@ fn run(args: &TranslateArgs, request: &Request) -> Result<Ended> {
     gallery.fill()
 }
 
-/// For files that do not say how large their images are.
-fn of_size(image_size: usize) -> LoadOptions {
+/// For a network used together with `model`, whose file may not say its process.
+fn beside(model: &LoadedModel) -> LoadOptions {
     LoadOptions {
-        given: serde_json::Map::from_iter([("image_size".to_owned(), image_size.into())]),
+        process_otherwise: Some(model.process.clone()),
         ..LoadOptions::default()
+    }
+}
+
+/// As [`beside`], for a file that does not say how large its images are either.
+fn beside_of_size(model: &LoadedModel) -> LoadOptions {
+    let size = model.config.image_size.into();
+    LoadOptions {
+        given: serde_json::Map::from_iter([("image_size".to_owned(), size)]),
+        ..beside(model)
     }
 }
 
@@ -146,9 +156,9 @@ fn source_model(request: &Request, model: &LoadedModel) -> Result<Option<(String
         ));
     };
     let name = model_file(name)?;
-    let mut source = load_model(&name, &LoadOptions::default())?;
+    let mut source = load_model(&name, &beside(model))?;
     if source.origins.get("image_size") == Some(&Origin::Assumed) {
-        source = load_model(&name, &of_size(model.config.image_size))?;
+        source = load_model(&name, &beside_of_size(model))?;
     }
     for note in &source.notes {
         console::note(note);
@@ -185,9 +195,9 @@ fn classifier(
         )));
     };
     let name = model_file(name)?;
-    let mut classifier = load_encoder(Path::new(&name), &LoadOptions::default())?;
+    let mut classifier = load_encoder(Path::new(&name), &beside(model))?;
     if classifier.origins.get("image_size") == Some(&Origin::Assumed) {
-        classifier = load_encoder(Path::new(&name), &of_size(model.config.image_size))?;
+        classifier = load_encoder(Path::new(&name), &beside_of_size(model))?;
     }
     for note in &classifier.notes {
         console::note(note);
@@ -215,7 +225,7 @@ fn classifier(
 
 /// `[1, 1, side, side]`, 1 where the picture is light.
 fn read_mask(path: &Path, side: usize) -> Result<Tensor> {
-    let picture = center_crop(&decode_file(path, &Limits::default())?, side);
+    let picture = center_crop(&decode_file(path, &Limits::from_env()?)?, side);
     let light = |p: &[u8]| p.iter().map(|&v| u32::from(v)).sum::<u32>() > 3 * 127;
     let data: Vec<f32> = picture
         .pixels

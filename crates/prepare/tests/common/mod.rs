@@ -9,9 +9,13 @@ use std::{
 };
 
 use parquet::{
+    basic::Encoding,
     data_type::{ByteArray, ByteArrayType, Int64Type},
-    file::{properties::WriterProperties, writer::SerializedFileWriter},
-    schema::parser::parse_message_type,
+    file::{
+        properties::{WriterProperties, WriterPropertiesBuilder},
+        writer::SerializedFileWriter,
+    },
+    schema::{parser::parse_message_type, types::ColumnPath},
 };
 use sdft_imaging::{Limits, Rgb8, decode_file, encode_png};
 use sdft_prepare::{Options, Report, Result, prepare};
@@ -43,13 +47,30 @@ pub(crate) fn zip_file(path: &Path, entries: &[(&str, Vec<u8>)]) {
     zip.finish().unwrap();
 }
 
+/// A row of a table: bytes and path.
+pub(crate) type Row<'a> = (Option<Vec<u8>>, Option<&'a str>);
+
 /// A table as the Hub stores images: a struct of bytes and path, and a label from 0 to 9 that goes round in each group.
-pub(crate) fn table(path: &Path, rows: &[(Option<Vec<u8>>, Option<&str>)], rows_per_group: usize) {
+pub(crate) fn table(path: &Path, rows: &[Row<'_>], rows_per_group: usize) {
+    table_with(
+        path,
+        rows,
+        rows_per_group,
+        WriterProperties::builder().build(),
+    );
+}
+
+/// As [`table`], packed in some way.
+pub(crate) fn table_with(
+    path: &Path,
+    rows: &[Row<'_>],
+    rows_per_group: usize,
+    properties: WriterProperties,
+) {
     let schema = "message rows { optional group image { optional binary bytes; optional binary path (UTF8); } required int64 label; }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let file = File::create(path).unwrap();
-    let properties = Arc::new(WriterProperties::builder().build());
-    let mut writer = SerializedFileWriter::new(file, schema, properties).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).unwrap();
     for rows in rows.chunks(rows_per_group) {
         let mut group = writer.next_row_group().unwrap();
         let mut column = |values: Vec<Option<Vec<u8>>>| {
@@ -85,6 +106,19 @@ pub(crate) fn table(path: &Path, rows: &[(Option<Vec<u8>>, Option<&str>)], rows_
         group.close().unwrap();
     }
     writer.close().unwrap();
+}
+
+/// Bytes and paths packed in this way, without a dictionary.
+pub(crate) fn packed(
+    builder: WriterPropertiesBuilder,
+    encoding: Encoding,
+) -> WriterPropertiesBuilder {
+    let column = |name: &str| ColumnPath::from(vec!["image".to_owned(), name.to_owned()]);
+    ["bytes", "path"]
+        .iter()
+        .fold(builder.set_dictionary_enabled(false), |builder, name| {
+            builder.set_column_encoding(column(name), encoding)
+        })
 }
 
 /// The images of a prepared folder, by their names.

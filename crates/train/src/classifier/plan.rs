@@ -1,5 +1,8 @@
 use crate::folder::RunPlan;
-use crate::plan::{LoopPlan, LrSchedule, OptimPlan, OutputPlan, PlanError};
+use crate::plan::{
+    LoopPlan, LrSchedule, MOST_STEPS, OptimPlan, OutputPlan, PlanError, check_classes,
+    check_counts, check_name, check_optim, check_pace, check_process,
+};
 use sdft_adm::{AdmConfig, EncoderConfig, Pool};
 use sdft_models::Process;
 use serde::{Deserialize, Serialize};
@@ -13,11 +16,14 @@ pub struct DomainPlan {
     /// Hash of the images' names and of some of their pixels, filled in when they are read.
     pub fingerprint: String,
     /// Digits only: `chalk` or `ember`.
-    pub style: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub style: Option<String>,
     /// Digits only: the classes to take; all if empty.
-    pub classes: Vec<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<u8>>,
     /// Digits only: at most this many of each class, the first ones; 0 means all.
-    pub per_class: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_class: Option<usize>,
 }
 
 /// The images of both domains.
@@ -41,7 +47,9 @@ pub struct ClassifierData {
 impl Default for ClassifierData {
     fn default() -> Self {
         let domain = |style: &str| DomainPlan {
-            style: style.to_owned(),
+            style: Some(style.to_owned()),
+            classes: Some(Vec::new()),
+            per_class: Some(0),
             ..DomainPlan::default()
         };
         Self {
@@ -84,21 +92,12 @@ impl Default for ClassifierModel {
 }
 
 impl ClassifierModel {
-    /// Takes the levels that guidance's models have at this image size; for sizes it has no model of, as many as lead to 4x4 or more, with
-    /// attention at 32x32 and below.
+    /// Takes the levels that guidance's models have at this image size, see [`AdmConfig::channel_mult_for`], with attention at 32x32 and
+    /// below.
     pub fn fit_to(&mut self, size: usize) {
-        let mult: &[f64] = match size {
-            512 => &[0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
-            256 => &[1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
-            128 => &[1.0, 1.0, 2.0, 3.0, 4.0],
-            _ => &[1.0, 2.0, 3.0, 4.0],
-        };
-        let fits =
-            |level: usize| level == 0 || (size >> level >= 4 && size.is_multiple_of(1 << level));
-        let levels = (0..mult.len()).take_while(|&level| fits(level)).count();
         self.net.image_size = size;
-        self.net.channel_mult = mult[..levels].to_vec();
-        self.net.attention_resolutions = (0..levels)
+        self.net.channel_mult = AdmConfig::channel_mult_for(size);
+        self.net.attention_resolutions = (0..self.net.levels())
             .map(|level| 1 << level)
             .filter(|factor| size / factor <= 32)
             .collect();
@@ -221,7 +220,7 @@ impl RunPlan for ClassifierPlan {
                 problem,
             })
         };
-        crate::plan::check_name(&self.name)?;
+        check_name(&self.name)?;
         for (key, domain) in [
             ("data.source", &self.data.source),
             ("data.target", &self.data.target),
@@ -233,12 +232,7 @@ impl RunPlan for ClassifierPlan {
                     format!("expected an image folder or \"digits\"; give {option}"),
                 );
             }
-            if let Some(class) = domain.classes.iter().find(|class| **class > 9) {
-                return wrong(
-                    &format!("{key}.classes"),
-                    format!("expected digits from 0 to 9, found {class}"),
-                );
-            }
+            check_classes(&format!("{key}.classes"), domain.classes.as_deref())?;
         }
         if !(0.0..=0.5).contains(&self.data.held_out) {
             return wrong(
@@ -275,15 +269,10 @@ impl RunPlan for ClassifierPlan {
                 ),
             );
         }
-        crate::plan::check_pace(&self.steps, &self.pace())?;
-        crate::plan::check_optim(&self.optim)?;
-        if let Err(error) = self
-            .process
-            .diffusion(false, &sdft_schedule::Respacing::All)
-        {
-            return wrong("process", error.to_string());
-        }
-        Ok(())
+        check_pace(&self.steps, &self.pace())?;
+        check_counts(&[("output.eval_every", self.output.eval_every, 0, MOST_STEPS)])?;
+        check_optim(&self.optim)?;
+        check_process(&self.process)
     }
 }
 
@@ -341,7 +330,9 @@ mod tests {
         type Change = fn(&mut ClassifierPlan);
         let broken: [(&str, Change); 7] = [
             ("data.source.path", |p| p.data.source.path.clear()),
-            ("data.target.classes", |p| p.data.target.classes = vec![12]),
+            ("data.target.classes", |p| {
+                p.data.target.classes = Some(vec![12])
+            }),
             ("data.held_out", |p| p.data.held_out = 0.9),
             ("model.out_channels", |p| p.model.net.out_channels = 3),
             ("loop.batch", |p| p.steps.batch = 0),

@@ -341,7 +341,14 @@ impl Task for Classifying<'_> {
             }
             None => self.folder.log(),
         };
-        sdft_checkpoint::write_safetensors(&model, weights.iter(), &metadata, None)?;
+        self.folder.put(&model, |aside| {
+            Ok(sdft_checkpoint::write_safetensors(
+                aside,
+                weights.iter(),
+                &metadata,
+                None,
+            )?)
+        })?;
         Ok((model, shown))
     }
 }

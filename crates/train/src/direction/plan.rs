@@ -1,8 +1,12 @@
 use crate::folder::RunPlan;
-use crate::plan::{LoopPlan, LrSchedule, OptimPlan, OptimizerKind, OutputPlan, PlanError};
+use crate::plan::{
+    LoopPlan, LrSchedule, MOST_STEPS, OptimPlan, OptimizerKind, OutputPlan, PlanError,
+    check_classes, check_counts, check_name, check_optim, check_pace, check_process,
+};
 use sdft_adm::AdmConfig;
 use sdft_asyrp::{GoalWeights, training_sequence};
 use sdft_models::Process;
+use sdft_schedule::MAX_STEPS;
 use serde::{Deserialize, Serialize};
 
 /// The images that a direction is trained on.
@@ -18,11 +22,14 @@ pub struct DirectionData {
     /// Hash of the images' names and of some of their pixels, filled in when they are read.
     pub fingerprint: String,
     /// Digits only: `chalk` or `ember`.
-    pub style: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub style: Option<String>,
     /// Digits only: the classes to take; all if empty.
-    pub classes: Vec<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<u8>>,
     /// Digits only: at most this many of each class, the first ones; 0 means all.
-    pub per_class: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_class: Option<usize>,
 }
 
 impl Default for DirectionData {
@@ -32,9 +39,9 @@ impl Default for DirectionData {
             images: 100,
             strict: false,
             fingerprint: String::new(),
-            style: "ember".into(),
-            classes: Vec::new(),
-            per_class: 0,
+            style: Some("ember".into()),
+            classes: Some(Vec::new()),
+            per_class: Some(0),
         }
     }
 }
@@ -273,7 +280,7 @@ impl DirectionPlan {
                 problem,
             })
         };
-        crate::plan::check_name(&self.name)?;
+        check_name(&self.name)?;
         let said = [
             (
                 "source",
@@ -346,25 +353,16 @@ impl DirectionPlan {
                 return wrong("goal.identity", "digits have no face".into());
             }
         }
-        if let Some(class) = self.data.classes.iter().find(|class| **class > 9) {
-            return wrong(
-                "data.classes",
-                format!("expected digits from 0 to 9, found {class}"),
-            );
-        }
-        if self.output.samples > 64 {
-            return wrong(
-                "output.samples",
-                format!("expected at most 64, found {}", self.output.samples),
-            );
-        }
-        if self.pace.epochs == 0 {
-            return wrong("loop.epochs", "expected 1 or more, found 0".into());
-        }
-        let (pace, output) = self.loop_of(1);
-        crate::plan::check_pace(&pace, &output)?;
-        crate::plan::check_optim(&self.optim)?;
+        check_classes("data.classes", self.data.classes.as_deref())?;
         let walk = &self.walk;
+        check_counts(&[
+            ("output.samples", self.output.samples as u64, 0, 64),
+            ("loop.epochs", self.pace.epochs, 1, MOST_STEPS),
+            ("walk.t_0", walk.t_0 as u64, 1, MAX_STEPS as u64 - 1),
+        ])?;
+        let (pace, output) = self.loop_of(1);
+        check_pace(&pace, &output)?;
+        check_optim(&self.optim)?;
         for (key, n) in [
             ("walk.inversion", walk.inversion),
             ("walk.steps", walk.steps),
@@ -418,6 +416,7 @@ impl RunPlan for DirectionPlan {
             key: format!("model.{}", e.field),
             problem: e.problem,
         })?;
+        check_process(&self.process)?;
         if let Err(problem) = self.process.check_editable() {
             return wrong("process", problem);
         }
@@ -467,7 +466,7 @@ mod tests {
     #[test]
     fn impossible_plans_name_the_key() {
         type Change = fn(&mut DirectionPlan);
-        let broken: [(&str, Change); 20] = [
+        let broken: [(&str, Change); 21] = [
             ("source", |p| p.source.clear()),
             ("data.path", |p| p.data.path.clear()),
             ("goal.from", |p| p.goal.from = " ".into()),
@@ -476,7 +475,7 @@ mod tests {
             ("goal.from", |p| p.goal.network = "digits".into()),
             ("goal.clip", |p| p.goal.clip = 0.0),
             ("goal.l1", |p| p.goal.l1 = f64::NAN),
-            ("data.classes", |p| p.data.classes = vec![10]),
+            ("data.classes", |p| p.data.classes = Some(vec![10])),
             ("loop.epochs", |p| p.pace.epochs = 0),
             ("loop.batch", |p| p.pace.batch = 0),
             ("walk.steps", |p| p.walk.steps = 1),
@@ -492,6 +491,7 @@ mod tests {
                 (p.process.rescale_timesteps, p.process.diffusion_steps) = (true, 2000);
             }),
             ("walk.t_0", |p| p.walk.t_0 = 1000),
+            ("walk.t_0", |p| p.walk.t_0 = usize::MAX),
             ("optim.lr_every", |p| p.optim.lr_every = 0),
         ];
         for (key, change) in broken {

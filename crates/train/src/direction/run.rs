@@ -337,7 +337,14 @@ impl Task for Directing<'_> {
     fn finish(&mut self, position: &Position) -> Result<(PathBuf, PathBuf)> {
         let model = self.folder.final_model();
         let weights = self.updater.averaged()?;
-        write_direction(&model, &weights, &self.info(), &self.facts(position))?;
+        self.folder.put(&model, |aside| {
+            Ok(write_direction(
+                aside,
+                &weights,
+                &self.info(),
+                &self.facts(position),
+            )?)
+        })?;
         if self.plan.output.samples == 0 {
             return Ok((model, self.folder.log()));
         }

@@ -1,6 +1,7 @@
 //! Whether a plan makes sense, before anything is read or written.
 
 use super::*;
+use sdft_schedule::ScheduleError;
 
 /// A plan that cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +84,7 @@ impl Plan {
             })
         };
         check_name(&self.name)?;
+        check_process(&self.process)?;
         if self.data.path.is_empty() {
             return wrong(
                 "data.path",
@@ -94,7 +96,7 @@ impl Plan {
                 return wrong(
                     "source",
                     format!(
-                        "method scratch starts from random weights, found source {:?}; drop it, or use --config digits-scratch",
+                        "method scratch starts from random weights, found source {:?}; drop it, or fine-tune it with --method sdft",
                         self.source
                     ),
                 );
@@ -120,19 +122,14 @@ impl Plan {
             );
         }
         check_pace(&self.steps, &self.output)?;
-        if self.output.samples == 0 || self.output.samples > 4096 {
-            return wrong(
-                "output.samples",
-                format!("expected 1 to 4096, found {}", self.output.samples),
-            );
-        }
+        let few = if self.eval.every > 0 { 2 } else { 0 };
+        check_counts(&[
+            ("output.samples", self.output.samples as u64, 1, 4096),
+            ("eval.every", self.eval.every, 0, MOST_STEPS),
+            ("eval.samples", self.eval.samples as u64, few, 4096),
+            ("eval.patience", self.eval.patience, 0, MOST_STEPS),
+        ])?;
         if self.eval.every > 0 {
-            if !(2..=4096).contains(&self.eval.samples) {
-                return wrong(
-                    "eval.samples",
-                    format!("expected 2 to 4096, found {}", self.eval.samples),
-                );
-            }
             if self.eval.best == BestBy::Coverage && self.data.path != "digits" {
                 return wrong(
                     "eval.best",
@@ -156,9 +153,6 @@ impl Plan {
             key: "output.sampler".into(),
             problem,
         })?;
-        if let Err(error) = self.process.diffusion(false, &Respacing::All) {
-            return wrong("process", error.to_string());
-        }
         if let Err(error) = self.process.diffusion(false, &respacing) {
             return wrong("output.sampler", error.to_string());
         }
@@ -168,12 +162,7 @@ impl Plan {
         ) {
             return wrong("loss.timesteps", error.to_string());
         }
-        if let Some(class) = self.data.classes.iter().find(|class| **class > 9) {
-            return wrong(
-                "data.classes",
-                format!("expected digits from 0 to 9, found {class}"),
-            );
-        }
+        check_classes("data.classes", self.data.classes.as_deref())?;
         if let (Some(aux), AuxSampling::Weighted, Ok(diffusion)) = (
             self.objective().aux,
             self.loss.aux_sampling,
@@ -205,9 +194,21 @@ fn error(key: &str, problem: String) -> PlanError {
     }
 }
 
+/// Names of files have up to 255 bytes; a run that is not the first of its name gets a number.
+const LONGEST_NAME: usize = 200;
+
 /// Fails unless the name can be a folder's.
 pub(crate) fn check_name(name: &str) -> Result<(), PlanError> {
-    if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
+    if name.len() > LONGEST_NAME {
+        return Err(error(
+            "name",
+            format!(
+                "expected at most {LONGEST_NAME} bytes, found {}",
+                name.len()
+            ),
+        ));
+    }
+    if name.is_empty() || name.contains(['/', '\\', '\0']) || name.starts_with('.') {
         return Err(error(
             "name",
             format!("expected a plain folder name, found {name:?}"),
@@ -216,40 +217,71 @@ pub(crate) fn check_name(name: &str) -> Result<(), PlanError> {
     Ok(())
 }
 
+/// The largest number of steps; more are never done.
+pub(crate) const MOST_STEPS: u64 = 1 << 40;
+/// The largest number of images at once. Addresses of random numbers leave this much room for a batch.
+const MOST_IMAGES: u64 = 1 << 20;
+
+/// Fails, naming the key, unless each value is from its least to its most.
+pub(crate) fn check_counts(counts: &[(&str, u64, u64, u64)]) -> Result<(), PlanError> {
+    let outside =
+        |(_, value, least, most): &&(&str, u64, u64, u64)| !(least..=most).contains(&value);
+    match counts.iter().find(outside) {
+        None => Ok(()),
+        Some((key, value, least, most)) => Err(error(
+            key,
+            format!("expected {least} to {most}, found {value}"),
+        )),
+    }
+}
+
+/// Fails unless the tables of the process can be made.
+pub(crate) fn check_process(process: &Process) -> Result<(), PlanError> {
+    match process.diffusion(false, &Respacing::All) {
+        Ok(_) => Ok(()),
+        Err(problem @ ScheduleError::UnknownSchedule { .. }) => {
+            Err(error("process.noise_schedule", problem.to_string()))
+        }
+        Err(problem) => Err(error("process.diffusion_steps", problem.to_string())),
+    }
+}
+
+/// Fails unless all classes are digits.
+pub(crate) fn check_classes(key: &str, classes: Option<&[u8]>) -> Result<(), PlanError> {
+    match classes.unwrap_or_default().iter().find(|class| **class > 9) {
+        None => Ok(()),
+        Some(class) => Err(error(
+            key,
+            format!("expected digits from 0 to 9, found {class}"),
+        )),
+    }
+}
+
 /// Fails unless steps, batches and intervals make sense.
 pub(crate) fn check_pace(pace: &LoopPlan, output: &OutputPlan) -> Result<(), PlanError> {
-    let at_least_one = [
-        ("loop.steps", pace.steps),
-        ("loop.batch", pace.batch as u64),
-        ("loop.max_skips", pace.max_skips),
-        ("output.log_every", output.log_every),
-        ("output.keep", output.keep as u64),
-    ];
-    if let Some((key, _)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
-        return Err(error(key, "expected 1 or more, found 0".into()));
-    }
-    // Addresses of random numbers leave this much room for a batch.
-    let at_most = [
-        ("loop.steps", pace.steps, 1 << 40),
-        ("loop.batch", pace.batch as u64, 1 << 20),
-    ];
-    if let Some((key, value, most)) = at_most.into_iter().find(|(_, value, most)| value > most) {
-        return Err(error(
-            key,
-            format!("expected at most {most}, found {value}"),
-        ));
-    }
-    Ok(())
+    check_counts(&[
+        ("loop.steps", pace.steps, 1, MOST_STEPS),
+        ("loop.batch", pace.batch as u64, 1, MOST_IMAGES),
+        ("loop.micro_batch", pace.micro_batch as u64, 0, MOST_IMAGES),
+        ("loop.max_skips", pace.max_skips, 1, MOST_STEPS),
+        ("output.log_every", output.log_every, 1, MOST_STEPS),
+        ("output.sample_every", output.sample_every, 0, MOST_STEPS),
+        (
+            "output.checkpoint_every",
+            output.checkpoint_every,
+            0,
+            MOST_STEPS,
+        ),
+        ("output.keep", output.keep as u64, 1, MOST_IMAGES),
+    ])
 }
 
 /// Fails unless the optimiser's numbers are in their ranges.
 pub(crate) fn check_optim(optim: &OptimPlan) -> Result<(), PlanError> {
-    if optim.lr_every == 0 {
-        return Err(error(
-            "optim.lr_every",
-            "expected 1 or more, found 0".into(),
-        ));
-    }
+    check_counts(&[
+        ("optim.lr_every", optim.lr_every, 1, MOST_STEPS),
+        ("optim.warmup", optim.warmup, 0, MOST_STEPS),
+    ])?;
     check_ranges(&[
         ("optim.lr", optim.lr, 0.0, f64::MAX),
         ("optim.lr_final", optim.lr_final, 0.0, 1.0),
@@ -343,15 +375,27 @@ mod tests {
             }),
             "name"
         );
+        for batch in [0, usize::MAX] {
+            assert_eq!(
+                key(Plan {
+                    steps: LoopPlan {
+                        batch,
+                        ..LoopPlan::default()
+                    },
+                    ..digits()
+                }),
+                "loop.batch"
+            );
+        }
         assert_eq!(
             key(Plan {
-                steps: LoopPlan {
-                    batch: 0,
-                    ..LoopPlan::default()
+                process: Process {
+                    diffusion_steps: 10_000_000_000,
+                    ..Process::default()
                 },
                 ..digits()
             }),
-            "loop.batch"
+            "process.diffusion_steps"
         );
         assert_eq!(
             key(Plan {

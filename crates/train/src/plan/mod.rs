@@ -8,8 +8,11 @@ use sdft_schedule::{Respacing, Weighting};
 use serde::{Deserialize, Serialize};
 
 pub use check::PlanError;
-pub(crate) use check::{check_name, check_optim, check_pace};
+pub(crate) use check::{
+    MOST_STEPS, check_classes, check_counts, check_name, check_optim, check_pace, check_process,
+};
 
+mod advice;
 mod check;
 
 /// What is trained, and against what.
@@ -95,11 +98,14 @@ pub struct DataPlan {
     /// Hash of the images' names and of some of their pixels, filled in when they are read.
     pub fingerprint: String,
     /// Digits only: `chalk` or `ember`.
-    pub style: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub style: Option<String>,
     /// Digits only: the classes to take; all if empty.
-    pub classes: Vec<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<u8>>,
     /// Digits only: at most this many of each class, the first ones; 0 means all.
-    pub per_class: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_class: Option<usize>,
 }
 
 impl Default for DataPlan {
@@ -110,9 +116,9 @@ impl Default for DataPlan {
             shift: 0,
             strict: false,
             fingerprint: String::new(),
-            style: "chalk".into(),
-            classes: Vec::new(),
-            per_class: 0,
+            style: Some("chalk".into()),
+            classes: Some(Vec::new()),
+            per_class: Some(0),
         }
     }
 }
@@ -191,9 +197,9 @@ pub struct OptimPlan {
     pub weight_decay: f64,
     /// Largest gradient norm; 0 does not clip.
     pub clip: f64,
-    /// Rate of the moving average.
+    /// Rate of the moving average: the share of it that a step keeps.
     pub ema: f64,
-    /// The moving average starts with the rate (1 + n)/(10 + n), for short runs.
+    /// Step n (0-based) uses the rate min(ema, (1 + n)/(10 + n)), so that the average of a short run follows its weights.
     pub ema_ramp: bool,
 }
 
@@ -213,7 +219,7 @@ impl Default for OptimPlan {
             weight_decay: 0.0,
             clip: 0.0,
             ema: 0.9999,
-            ema_ramp: false,
+            ema_ramp: true,
         }
     }
 }
@@ -413,6 +419,9 @@ impl Default for Plan {
     }
 }
 
+/// The most images that are sampled at once.
+const SAMPLED: usize = 16;
+
 impl Plan {
     /// The objective of the plan's method.
     pub fn objective(&self) -> Objective {
@@ -439,6 +448,12 @@ impl Plan {
             0 => self.steps.batch,
             n => n.min(self.steps.batch),
         }
+    }
+
+    /// Images that are sampled at once for grids and evaluations: no more than training has at once, so that they need no more memory.
+    #[must_use]
+    pub fn sampled_at_once(&self) -> usize {
+        self.micro_batch().clamp(1, SAMPLED)
     }
 }
 

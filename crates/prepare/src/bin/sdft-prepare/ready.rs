@@ -5,6 +5,7 @@ use sdft_assets::{
     Asset, Error, HubCache, ImageSet, Need, Needs, assets, did_you_mean, elsewhere, is_offline,
     ways,
 };
+use sdft_imaging::Limits;
 use sdft_prepare::{Exclusions, Options, Pair, PrepareError, Report, load_pair};
 
 use crate::{args::Args, line, note, progress::Progress, usage};
@@ -38,6 +39,7 @@ pub(crate) fn prepare(args: &Args) -> Result<()> {
     let mut options = Options {
         strict: args.strict,
         threads: args.threads,
+        limits: Limits::from_env()?,
         ..Options::new(args.size.unwrap_or(SIZE))
     };
     if let Some(list) = &args.exclude {

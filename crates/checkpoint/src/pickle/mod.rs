@@ -1,28 +1,46 @@
 //! A reader of pickles that executes nothing: it rebuilds containers and tensors and keeps everything else as an opaque name.
 
-use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::input::Input;
+use crate::short::start;
 use std::collections::HashMap;
-use std::io::Read;
 use std::rc::Rc;
 
-pub(crate) use crate::value::{Node, Pickle, Storage, TensorView, Value};
+mod rebuild;
+
+pub(crate) use crate::value::{Node, Pickle, Storage, Value};
 
 /// More operations than any real checkpoint has.
 const MOST_OPERATIONS: u64 = 50_000_000;
 
-struct Machine<'a, 'b> {
-    input: &'a mut Input<'b>,
-    nodes: Vec<Node>,
+/// Memory that the values of any pickle may take, in bytes; on top of it comes a multiple of the file.
+const MEMORY: u64 = 24 << 20;
+const MEMORY_PER_BYTE: u64 = 8;
+
+/// Bytes that a value takes in a vector: it may have twice the length, and half as much again while it grows.
+const VALUE: usize = 3 * size_of::<Value>();
+const NODE: usize = 3 * size_of::<Node>();
+/// Bytes that an entry of the memo takes, likewise.
+const MEMO: usize = 5 * size_of::<(u64, Value)>();
+
+/// Longer names belong to no function or class.
+const MOST_GLOBAL: usize = 512;
+
+pub(super) struct Machine<'a, 'b> {
+    pub(super) input: &'a mut Input<'b>,
+    pub(super) nodes: Vec<Node>,
     stack: Vec<Value>,
     marks: Vec<usize>,
     memo: HashMap<u64, Value>,
     opaque: Vec<Rc<str>>,
+    /// Bytes held besides the stack and the nodes themselves.
+    held: usize,
+    most: usize,
 }
 
 /// Reads one pickle from the current position.
 pub(crate) fn read(input: &mut Input<'_>) -> Result<Pickle> {
+    let most = MEMORY.saturating_add(input.len.saturating_mul(MEMORY_PER_BYTE));
     let mut machine = Machine {
         input,
         nodes: Vec::new(),
@@ -30,6 +48,8 @@ pub(crate) fn read(input: &mut Input<'_>) -> Result<Pickle> {
         marks: Vec::new(),
         memo: HashMap::new(),
         opaque: Vec::new(),
+        held: 0,
+        most: usize::try_from(most).unwrap_or(usize::MAX),
     };
     for _ in 0..MOST_OPERATIONS {
         if machine.step()? {
@@ -45,7 +65,7 @@ pub(crate) fn read(input: &mut Input<'_>) -> Result<Pickle> {
 }
 
 impl Machine<'_, '_> {
-    fn bad<T>(&self, problem: &str) -> Result<T> {
+    pub(super) fn bad<T>(&self, problem: &str) -> Result<T> {
         Err(self.input.bad(format!("damaged pickle: {problem}")))
     }
 
@@ -59,23 +79,67 @@ impl Machine<'_, '_> {
         Ok(self.array::<1>()?[0])
     }
 
-    /// `len` bytes; the length comes from the file, so it is checked against what is left of it.
-    fn bytes(&mut self, len: u64) -> Result<Vec<u8>> {
-        let position = self.input.position()?;
-        if len > self.input.len.saturating_sub(position) {
-            return self.bad("a string is longer than the file");
+    /// Counts memory, so that a small file cannot take much.
+    pub(super) fn hold(&mut self, bytes: usize) -> Result<()> {
+        if bytes >= self.room() {
+            return self.bad(&format!(
+                "its objects take more than {} MB, far more than the file",
+                self.most >> 20
+            ));
         }
-        let mut out = Vec::new();
-        let got = self.input.by_ref().take(len).read_to_end(&mut out);
-        match got {
-            Ok(n) if n as u64 == len => Ok(out),
-            _ => self.bad("a string is cut off"),
+        self.held += bytes;
+        Ok(())
+    }
+
+    /// Bytes that may still be held.
+    fn room(&self) -> usize {
+        let all = self.held + VALUE * self.stack.len() + NODE * self.nodes.len();
+        self.most.saturating_sub(all)
+    }
+
+    /// Fails if less than `len` bytes are left.
+    fn check_left(&self, len: u64) -> Result<()> {
+        match len > self.input.left() {
+            true => self.bad("a string is longer than the file"),
+            false => Ok(()),
         }
     }
 
     fn text(&mut self, len: u64) -> Result<Value> {
-        let bytes = self.bytes(len)?;
-        Ok(Value::Text(String::from_utf8_lossy(&bytes).into()))
+        self.check_left(len)?;
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        self.input.fill(&mut bytes)?;
+        let text: Rc<str> = String::from_utf8_lossy(&bytes).into();
+        self.hold(text.len() + 64)?;
+        Ok(Value::Text(text))
+    }
+
+    /// Bytes, which are of no use here.
+    fn skip(&mut self, len: u64) -> Result<Value> {
+        self.check_left(len)?;
+        self.input.seek(self.input.position() + len)?;
+        Ok(Value::Unused)
+    }
+
+    fn long(&mut self, len: u64) -> Result<Value> {
+        if len > 8 {
+            return self.skip(len);
+        }
+        let mut bytes = [0; 8];
+        let n = usize::try_from(len).unwrap_or(0);
+        self.input.fill(&mut bytes[..n])?;
+        Ok(long(&bytes[..n]))
+    }
+
+    /// The full name of a function or class.
+    fn global(&mut self, module: &str, name: &str) -> Result<Value> {
+        let full = format!(
+            "{}.{}",
+            start(module, MOST_GLOBAL),
+            start(name, MOST_GLOBAL)
+        );
+        self.hold(full.len() + 64)?;
+        Ok(Value::Global(full.into()))
     }
 
     fn line(&mut self) -> Result<String> {
@@ -93,7 +157,7 @@ impl Machine<'_, '_> {
         self.stack.push(value);
     }
 
-    fn add(&mut self, node: Node) -> Value {
+    pub(super) fn add(&mut self, node: Node) -> Value {
         self.nodes.push(node);
         Value::Node(self.nodes.len() - 1)
     }
@@ -125,9 +189,9 @@ impl Machine<'_, '_> {
         }
     }
 
-    fn opaque(&mut self, name: Rc<str>) -> Value {
-        if !self.opaque.contains(&name) && self.opaque.len() < 64 {
-            self.opaque.push(name.clone());
+    pub(super) fn opaque(&mut self, name: Rc<str>) -> Value {
+        if self.opaque.len() < 64 && !self.opaque.contains(&name) {
+            self.opaque.push(name);
         }
         self.add(Node::Opaque)
     }
@@ -146,7 +210,9 @@ impl Machine<'_, '_> {
     fn put(&mut self, key: u64) -> Result<()> {
         match self.stack.last() {
             Some(value) => {
-                self.memo.insert(key, value.clone());
+                if self.memo.insert(key, value.clone()).is_none() {
+                    self.hold(MEMO)?;
+                }
                 Ok(())
             }
             None => self.bad("nothing to remember"),
@@ -154,6 +220,7 @@ impl Machine<'_, '_> {
     }
 
     fn set_items(&mut self, items: Vec<Value>) -> Result<()> {
+        self.hold(VALUE * items.len())?;
         let target = match self.stack.last() {
             Some(Value::Node(i)) => self.nodes.get_mut(*i),
             _ => None,
@@ -173,6 +240,7 @@ impl Machine<'_, '_> {
     }
 
     fn append(&mut self, items: Vec<Value>) -> Result<()> {
+        self.hold(VALUE * items.len())?;
         let target = match self.stack.last() {
             Some(Value::Node(i)) => self.nodes.get_mut(*i),
             _ => None,
@@ -189,6 +257,7 @@ impl Machine<'_, '_> {
 
     /// One operation; true at the end.
     fn step(&mut self) -> Result<bool> {
+        self.hold(0)?;
         match self.byte()? {
             b'.' => return Ok(true),
             0x80 => {
@@ -198,7 +267,10 @@ impl Machine<'_, '_> {
                 }
             }
             0x95 => drop(self.array::<8>()?),
-            b'(' => self.marks.push(self.stack.len()),
+            b'(' => {
+                self.hold(3 * size_of::<usize>())?;
+                self.marks.push(self.stack.len());
+            }
             b'0' => drop(self.pop()?),
             b'1' => drop(self.pop_to_mark()?),
             b'2' => match self.stack.last().cloned() {
@@ -222,47 +294,63 @@ impl Machine<'_, '_> {
             }
             0x8a => {
                 let n = self.byte()?;
-                let bytes = self.bytes(n.into())?;
-                self.push(long(&bytes));
+                let value = self.long(n.into())?;
+                self.push(value);
             }
             0x8b => {
                 let n = u32::from_le_bytes(self.array()?);
-                let bytes = self.bytes(n.into())?;
-                self.push(long(&bytes));
+                let value = self.long(n.into())?;
+                self.push(value);
             }
             b'I' | b'L' => {
                 let line = self.line()?;
                 self.push(
                     line.trim_end_matches('L')
                         .parse()
-                        .map_or(Value::Float, Value::Int),
+                        .map_or(Value::Unused, Value::Int),
                 );
             }
             b'F' => {
                 self.line()?;
-                self.push(Value::Float);
+                self.push(Value::Unused);
             }
             b'G' => {
                 self.array::<8>()?;
-                self.push(Value::Float);
+                self.push(Value::Unused);
             }
-            b'X' | b'T' | b'B' => {
+            b'X' | b'T' => {
                 let n = u32::from_le_bytes(self.array()?);
                 let text = self.text(n.into())?;
                 self.push(text);
             }
-            b'U' | b'C' | 0x8c => {
+            b'U' | 0x8c => {
                 let n = self.byte()?;
                 let text = self.text(n.into())?;
                 self.push(text);
             }
-            0x8d | 0x8e | 0x96 => {
+            0x8d => {
                 let n = u64::from_le_bytes(self.array()?);
                 let text = self.text(n)?;
                 self.push(text);
             }
+            b'C' => {
+                let n = self.byte()?;
+                let bytes = self.skip(n.into())?;
+                self.push(bytes);
+            }
+            b'B' => {
+                let n = u32::from_le_bytes(self.array()?);
+                let bytes = self.skip(n.into())?;
+                self.push(bytes);
+            }
+            0x8e | 0x96 => {
+                let n = u64::from_le_bytes(self.array()?);
+                let bytes = self.skip(n)?;
+                self.push(bytes);
+            }
             b'V' | b'S' => {
                 let line = self.line()?;
+                self.hold(line.len() + 64)?;
                 self.push(Value::Text(line.trim_matches(['\'', '"']).into()));
             }
             b'}' | 0x8f => self.push_node(Node::Dict(Vec::new())),
@@ -274,14 +362,17 @@ impl Machine<'_, '_> {
                     items.push(self.pop()?);
                 }
                 items.reverse();
+                self.hold(VALUE * items.len())?;
                 self.push_node(Node::Tuple(items));
             }
             b't' => {
                 let items = self.pop_to_mark()?;
+                self.hold(VALUE * items.len())?;
                 self.push_node(Node::Tuple(items));
             }
             b'l' => {
                 let items = self.pop_to_mark()?;
+                self.hold(VALUE * items.len())?;
                 self.push_node(Node::List(items));
             }
             b'd' => {
@@ -314,13 +405,15 @@ impl Machine<'_, '_> {
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.push(Value::Global(format!("{module}.{name}").into()));
+                let global = self.global(&module, &name)?;
+                self.push(global);
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (module, name) {
                     (Value::Text(module), Value::Text(name)) => {
-                        self.push(Value::Global(format!("{module}.{name}").into()))
+                        let global = self.global(&module, &name)?;
+                        self.push(global);
                     }
                     _ => return self.bad("a name that is no text"),
                 }
@@ -379,7 +472,8 @@ impl Machine<'_, '_> {
             b'i' => {
                 let (module, name) = (self.line()?, self.line()?);
                 self.pop_to_mark()?;
-                let value = self.opaque(format!("{module}.{name}").into());
+                let class = self.global(&module, &name)?;
+                let value = self.opaque(name_of(&class));
                 self.push(value);
             }
             // State for the object below: attributes of a dictionary, or the inside of something opaque.
@@ -388,148 +482,9 @@ impl Machine<'_, '_> {
         }
         Ok(false)
     }
-
-    fn items(&self, value: &Value) -> Option<&[Value]> {
-        match value {
-            Value::Node(i) => match self.nodes.get(*i)? {
-                Node::Tuple(items) | Node::List(items) => Some(items),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// `('storage', class, key, location, numel)`, in legacy files with `None` or `(key, first, numel)` of a view behind.
-    fn storage(&mut self, id: &Value) -> Result<Value> {
-        let found = match self.items(id) {
-            Some(
-                [
-                    Value::Text(kind),
-                    Value::Global(class),
-                    Value::Text(key),
-                    _,
-                    Value::Int(numel),
-                    view @ ..,
-                ],
-            ) if &**kind == "storage" => {
-                let first = match view.first() {
-                    None | Some(Value::None) => Some(0),
-                    Some(view) => match self.items(view) {
-                        Some([_, Value::Int(first), _]) => u64::try_from(*first).ok(),
-                        _ => None,
-                    },
-                };
-                match (Dtype::of_storage(class), u64::try_from(*numel), first) {
-                    (Some(dtype), Ok(numel), Some(first)) => Ok(Storage {
-                        key: key.to_string(),
-                        dtype,
-                        numel,
-                        first,
-                    }),
-                    (None, ..) => Err(format!("a storage of the unknown type {class}")),
-                    (_, Err(_), _) => Err(format!("a storage of {numel} elements")),
-                    (.., None) => Err("a view of a storage that is not (key, first, size)".into()),
-                }
-            }
-            _ => Err("a persistent identifier that is no storage".to_owned()),
-        };
-        match found {
-            Ok(storage) => Ok(self.add(Node::Storage(Rc::new(storage)))),
-            Err(problem) => self.bad(&problem),
-        }
-    }
-
-    /// The few calls whose result is known; everything else stays opaque and is never made.
-    fn call(&mut self, function: &Value, arguments: &Value) -> Result<Value> {
-        let Value::Global(name) = function else {
-            return Ok(self.opaque(name_of(function)));
-        };
-        let items = self.items(arguments).unwrap_or(&[]).to_vec();
-        match &**name {
-            "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => {
-                self.tensor(&items)
-            }
-            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => {
-                match items.first() {
-                    Some(value) => Ok(value.clone()),
-                    None => self.bad("a parameter without data"),
-                }
-            }
-            "torch._tensor._rebuild_from_type_v2" => match items.as_slice() {
-                [function, _, arguments, ..] if !matches!(function, Value::Global(n) if n.contains("_rebuild_from_type")) => {
-                    self.call(function, arguments)
-                }
-                _ => self.bad("a tensor of a class without arguments"),
-            },
-            "collections.OrderedDict" | "builtins.dict" | "collections.defaultdict" => {
-                let mut entries = Vec::new();
-                for pair in items
-                    .last()
-                    .and_then(|list| self.items(list))
-                    .unwrap_or(&[])
-                {
-                    if let Some([key, value]) = self.items(pair) {
-                        entries.push((key.clone(), value.clone()));
-                    }
-                }
-                Ok(self.add(Node::Dict(entries)))
-            }
-            "torch.Size" => Ok(items.first().cloned().unwrap_or(Value::None)),
-            _ => Ok(self.opaque(name.clone())),
-        }
-    }
-
-    /// `(storage, offset, size, stride, ..)`.
-    fn tensor(&mut self, items: &[Value]) -> Result<Value> {
-        let numbers = |value: &Value| -> Option<Vec<u64>> {
-            self.items(value)?
-                .iter()
-                .map(|v| {
-                    if let Value::Int(i) = v {
-                        u64::try_from(*i).ok()
-                    } else {
-                        None
-                    }
-                })
-                .collect()
-        };
-        let view = match items {
-            [Value::Node(storage), Value::Int(offset), shape, strides, ..] => {
-                match self.nodes.get(*storage) {
-                    Some(Node::Storage(storage)) => {
-                        let offset = u64::try_from(*offset).ok();
-                        let offset = offset.and_then(|o| o.checked_add(storage.first));
-                        match (offset, numbers(shape), numbers(strides)) {
-                            (Some(offset), Some(shape), Some(strides))
-                                if shape.len() == strides.len() && shape.len() <= 16 =>
-                            {
-                                let shape = shape
-                                    .into_iter()
-                                    .map(|n| usize::try_from(n).ok())
-                                    .collect::<Option<Vec<_>>>();
-                                shape.map(|shape| TensorView {
-                                    storage: storage.clone(),
-                                    offset,
-                                    shape,
-                                    strides,
-                                })
-                            }
-                            _ => None,
-                        }
-                    }
-                    _ => None,
-                }
-            }
-            _ => None,
-        };
-        match view {
-            Some(view) => Ok(self.add(Node::Tensor(view))),
-            None => self.bad("a tensor that cannot be rebuilt"),
-        }
-    }
 }
 
-fn name_of(value: &Value) -> Rc<str> {
+pub(super) fn name_of(value: &Value) -> Rc<str> {
     match value {
         Value::Global(name) => name.clone(),
         _ => "object".into(),
@@ -539,7 +494,7 @@ fn name_of(value: &Value) -> Rc<str> {
 /// Little-endian two's complement of up to eight bytes; longer numbers count for nothing here.
 fn long(bytes: &[u8]) -> Value {
     if bytes.len() > 8 {
-        return Value::Float;
+        return Value::Unused;
     }
     let negative = bytes.last().is_some_and(|b| b & 0x80 != 0);
     let mut all = [if negative { 0xff } else { 0 }; 8];

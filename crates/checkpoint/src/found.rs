@@ -1,0 +1,144 @@
+//! Every dictionary and list of tensors in a pickle.
+
+use crate::pickle::{Node, Pickle, Value};
+use crate::short::short;
+use std::rc::Rc;
+
+/// A tensor under its name; the number is its place in the file's list of tensors.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: Rc<str>,
+    pub(crate) tensor: usize,
+}
+
+/// A dictionary with tensors in it; `path` is how it is reached, with dots, and empty for the top of the file.
+#[derive(Clone, Debug)]
+pub(crate) struct Dict {
+    pub(crate) path: String,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// A list of tensors, which have no names.
+#[derive(Clone, Debug)]
+pub(crate) struct List {
+    pub(crate) path: String,
+    pub(crate) tensors: Vec<usize>,
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) dicts: Vec<Dict>,
+    pub(crate) lists: Vec<List>,
+    /// Paths of optimisers' states, whose tensors are no weights.
+    pub(crate) optimisers: Vec<String>,
+    /// The file is a list of such things.
+    pub(crate) is_list: bool,
+    /// The file can only be one dictionary.
+    pub(crate) is_flat: bool,
+    /// There are more dictionaries and lists than are looked at.
+    pub(crate) more: bool,
+}
+
+/// How deep weights are looked for.
+const DEEPEST: usize = 5;
+/// No checkpoint has as many dictionaries of tensors, apart from those of its optimiser.
+const MOST: usize = 4096;
+
+impl Found {
+    pub(crate) fn in_pickle(pickle: &Pickle) -> Self {
+        let mut found = Self {
+            is_list: matches!(
+                pickle.node(&pickle.root),
+                Some(Node::List(_) | Node::Tuple(_))
+            ),
+            ..Self::default()
+        };
+        let mut seen = vec![false; pickle.nodes.len()];
+        found.visit(pickle, &pickle.root, String::new(), 0, &mut seen);
+        found
+    }
+
+    fn visit(
+        &mut self,
+        pickle: &Pickle,
+        value: &Value,
+        path: String,
+        depth: usize,
+        seen: &mut [bool],
+    ) {
+        let (Value::Node(i), Some(node)) = (value, pickle.node(value)) else {
+            return;
+        };
+        // A container is looked at once, so shared or circular ones cost nothing.
+        if depth > DEEPEST || std::mem::replace(&mut seen[*i], true) {
+            return;
+        }
+        if self.dicts.len() + self.lists.len() + self.optimisers.len() >= MOST {
+            self.more = true;
+            return;
+        }
+        let tensor = |value: &Value| match (value, pickle.node(value)) {
+            (Value::Node(i), Some(Node::Tensor(_))) => Some(*i),
+            _ => None,
+        };
+        match node {
+            Node::Dict(entries) if is_optimiser(entries) => self.optimisers.push(path),
+            Node::Dict(entries) => {
+                let named = entries.iter().filter_map(|(key, value)| match key {
+                    Value::Text(name) => Some(Entry {
+                        name: name.clone(),
+                        tensor: tensor(value)?,
+                    }),
+                    _ => None,
+                });
+                let named: Vec<Entry> = named.collect();
+                if !named.is_empty() {
+                    self.dicts.push(Dict {
+                        path: path.clone(),
+                        entries: named,
+                    });
+                }
+                for (key, value) in entries {
+                    let key = match key {
+                        Value::Text(key) => short(key),
+                        Value::Int(key) => key.to_string(),
+                        _ => continue,
+                    };
+                    self.visit(pickle, value, join(&path, &key), depth + 1, seen);
+                }
+            }
+            Node::List(items) | Node::Tuple(items) => {
+                let tensors: Vec<usize> = items.iter().filter_map(tensor).collect();
+                if !tensors.is_empty() && tensors.len() == items.len() {
+                    self.lists.push(List { path, tensors });
+                    return;
+                }
+                for (n, value) in items.iter().enumerate() {
+                    // A path is only made for what may hold tensors.
+                    if pickle.node(value).is_some() {
+                        self.visit(pickle, value, join(&path, &n.to_string()), depth + 1, seen);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+pub(crate) fn join(path: &str, key: &str) -> String {
+    match (path, key) {
+        ("", key) => key.to_owned(),
+        (path, "") => path.to_owned(),
+        (path, key) => format!("{path}.{key}"),
+    }
+}
+
+/// PyTorch's optimisers keep `state` and `param_groups`.
+fn is_optimiser(entries: &[(Value, Value)]) -> bool {
+    let has = |name: &str| {
+        let mut keys = entries.iter().map(|(key, _)| key);
+        keys.any(|key| matches!(key, Value::Text(key) if &**key == name))
+    };
+    has("param_groups") && has("state")
+}

@@ -1,0 +1,194 @@
+//! Storages, tensors and the few calls whose result is known.
+
+use super::{Machine, VALUE, name_of};
+use crate::dtype::Dtype;
+use crate::error::Result;
+use crate::short::short;
+use crate::value::{Node, Storage, TensorView, Value};
+use std::rc::Rc;
+
+/// Storages are numbered.
+const MOST_KEY: usize = 256;
+
+/// What a call makes.
+enum Made {
+    Dict(Vec<(Value, Value)>),
+    Tensor(TensorView),
+    Value(Value),
+    Opaque(Rc<str>),
+}
+
+type Known<T> = std::result::Result<T, String>;
+
+impl Machine<'_, '_> {
+    fn items(&self, value: &Value) -> Option<&[Value]> {
+        match value {
+            Value::Node(i) => match self.nodes.get(*i)? {
+                Node::Tuple(items) | Node::List(items) => Some(items),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// `('storage', class, key, location, numel)`, in legacy files with `None` or `(key, first, numel)` of a view behind.
+    pub(super) fn storage(&mut self, id: &Value) -> Result<Value> {
+        match self.find_storage(id) {
+            Ok(storage) => {
+                self.hold(size_of::<Storage>() + 32)?;
+                Ok(self.add(Node::Storage(Rc::new(storage))))
+            }
+            Err(problem) => self.bad(&problem),
+        }
+    }
+
+    fn find_storage(&self, id: &Value) -> Known<Storage> {
+        let Some(
+            [
+                Value::Text(kind),
+                Value::Global(class),
+                Value::Text(key),
+                _,
+                Value::Int(numel),
+                view @ ..,
+            ],
+        ) = self.items(id)
+        else {
+            return Err("a persistent identifier that is no storage".into());
+        };
+        if &**kind != "storage" {
+            return Err("a persistent identifier that is no storage".into());
+        }
+        if key.len() > MOST_KEY {
+            return Err(format!("a storage called {}", short(key)));
+        }
+        let first = match view.first() {
+            None | Some(Value::None) => Some(0),
+            Some(view) => match self.items(view) {
+                Some([_, Value::Int(first), _]) => u64::try_from(*first).ok(),
+                _ => None,
+            },
+        };
+        Ok(Storage {
+            key: key.clone(),
+            dtype: Dtype::of_storage(class),
+            numel: u64::try_from(*numel).map_err(|_| format!("a storage of {numel} elements"))?,
+            first: first.ok_or("a view of a storage that is not (key, first, size)")?,
+        })
+    }
+
+    /// The few calls whose result is known; everything else stays opaque and is never made.
+    pub(super) fn call(&mut self, function: &Value, arguments: &Value) -> Result<Value> {
+        let made = match function {
+            Value::Global(name) => self.make(name, arguments),
+            _ => Ok(Made::Opaque(name_of(function))),
+        };
+        match made {
+            Ok(Made::Dict(entries)) => {
+                self.hold(2 * VALUE * entries.len())?;
+                Ok(self.add(Node::Dict(entries)))
+            }
+            Ok(Made::Tensor(view)) => {
+                self.hold(size_of::<TensorView>() + 32 + 16 * view.shape.len())?;
+                Ok(self.add(Node::Tensor(Rc::new(view))))
+            }
+            Ok(Made::Value(value)) => Ok(value),
+            Ok(Made::Opaque(name)) => Ok(self.opaque(name)),
+            Err(problem) => self.bad(&problem),
+        }
+    }
+
+    fn make(&self, name: &Rc<str>, arguments: &Value) -> Known<Made> {
+        let items = self.items(arguments).unwrap_or_default();
+        match &**name {
+            "torch._utils._rebuild_tensor_v2"
+            | "torch._utils._rebuild_tensor"
+            | "torch._utils._rebuild_tensor_v3" => self.tensor(items).map(Made::Tensor),
+            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => {
+                let data = items.first().ok_or("a parameter without data")?;
+                Ok(Made::Value(data.clone()))
+            }
+            "torch._tensor._rebuild_from_type_v2" => match items {
+                [Value::Global(inner), _, arguments, ..]
+                    if !inner.contains("_rebuild_from_type") =>
+                {
+                    self.make(inner, arguments)
+                }
+                _ => Err("a tensor of a class without arguments".into()),
+            },
+            "collections.OrderedDict" | "builtins.dict" | "collections.defaultdict" => {
+                let pairs = items.last().and_then(|list| self.items(list));
+                let pairs = pairs.unwrap_or_default();
+                // The list may be given to any number of calls, each of which copies it.
+                let room = self.room() / (2 * VALUE);
+                if pairs.len() > room {
+                    return Err("its dictionaries take far more memory than the file".into());
+                }
+                let entry = |pair| match self.items(pair) {
+                    Some([key, value]) => Some((key.clone(), value.clone())),
+                    _ => None,
+                };
+                Ok(Made::Dict(pairs.iter().filter_map(entry).collect()))
+            }
+            "torch.Size" => Ok(Made::Value(items.first().cloned().unwrap_or(Value::None))),
+            _ => Ok(Made::Opaque(name.clone())),
+        }
+    }
+
+    /// `(storage, offset, size, stride, requires_grad, hooks)`, and behind them the type where the storage is one of bytes.
+    fn tensor(&self, items: &[Value]) -> Known<TensorView> {
+        let odd = || "a tensor that cannot be rebuilt".to_owned();
+        let numbers = |value: &Value| -> Option<Vec<u64>> {
+            let items = self.items(value).filter(|items| items.len() <= 16)?;
+            let number = |value: &Value| match value {
+                Value::Int(i) => u64::try_from(*i).ok(),
+                _ => None,
+            };
+            items.iter().map(number).collect()
+        };
+        let [
+            Value::Node(storage),
+            Value::Int(offset),
+            shape,
+            strides,
+            rest @ ..,
+        ] = items
+        else {
+            return Err(odd());
+        };
+        let Some(Node::Storage(storage)) = self.nodes.get(*storage) else {
+            return Err(odd());
+        };
+        let storage = match rest.get(2) {
+            Some(Value::Global(dtype)) => {
+                let dtype = Dtype::of_torch(dtype);
+                Rc::new(Storage {
+                    key: storage.key.clone(),
+                    dtype,
+                    numel: storage.numel / dtype.size(),
+                    first: storage.first,
+                })
+            }
+            _ => storage.clone(),
+        };
+        let offset = u64::try_from(*offset).map_err(|_| odd())?;
+        let (shape, strides) = (numbers(shape), numbers(strides));
+        let (shape, strides) = shape.zip(strides).ok_or_else(odd)?;
+        let shape: Option<Vec<usize>> = shape.into_iter().map(|n| n.try_into().ok()).collect();
+        let shape = shape.ok_or_else(odd)?;
+        if shape.len() != strides.len() {
+            return Err(format!(
+                "a tensor of {} sizes and {} strides in the storage {}",
+                shape.len(),
+                strides.len(),
+                short(&storage.key)
+            ));
+        }
+        Ok(TensorView {
+            offset: offset.checked_add(storage.first).ok_or_else(odd)?,
+            storage,
+            shape,
+            strides,
+        })
+    }
+}

@@ -1,0 +1,127 @@
+//! What is said about the part of a file that was taken.
+
+use crate::found::Found;
+use crate::parts::Part;
+use crate::short::{list, short};
+
+/// More names than any message shows.
+const MOST: usize = 1000;
+
+pub(crate) struct Said<'a> {
+    pub(crate) found: &'a Found,
+    /// The part that was taken.
+    pub(crate) part: &'a Part,
+    /// Those that could have been.
+    pub(crate) others: Vec<&'a Part>,
+    /// Those that have some of the network's names and do not fit it.
+    pub(crate) misfits: Vec<String>,
+    /// The user chose.
+    pub(crate) by_key: bool,
+}
+
+pub(crate) fn quoted(path: &str) -> String {
+    match path {
+        "" => "the top".to_owned(),
+        path => format!("{:?}", short(path)),
+    }
+}
+
+impl Said<'_> {
+    /// Other parts of the same dictionary.
+    fn beside(&self) -> impl Iterator<Item = &&Part> {
+        let others = self.others.iter();
+        others.filter(|other| other.container == self.part.container)
+    }
+
+    /// Where the part is: its dictionary, and its prefix where that tells it from another.
+    pub(crate) fn place(&self) -> String {
+        match self.beside().next() {
+            Some(_) => self.part.path(),
+            None => self.part.container.clone(),
+        }
+    }
+
+    /// Names in the part's dictionary that belong to no part.
+    pub(crate) fn left_out(&self) -> Vec<String> {
+        let Some(dict) = self.part.dict.and_then(|n| self.found.dicts.get(n)) else {
+            return Vec::new();
+        };
+        let mut prefixes = vec![self.part.prefix.as_str()];
+        prefixes.extend(self.beside().map(|other| other.prefix.as_str()));
+        let inside = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        let names = dict.entries.iter().map(|entry| &*entry.name);
+        let outside = names.filter(|name| !inside(name)).take(MOST);
+        outside.map(short).collect()
+    }
+
+    pub(crate) fn notes(&self, left_out: &[String]) -> Vec<String> {
+        let mut notes = Vec::new();
+        let (part, place) = (self.part, quoted(&self.place()));
+        let named = match &part.named_after {
+            Some(other) if part.dict.is_none() => format!(
+                ", a list of tensors, which took the names of {}",
+                quoted(other)
+            ),
+            Some(other) => format!(", whose names without dots are those of {}", quoted(other)),
+            None => String::new(),
+        };
+        if !self.others.is_empty() {
+            let others = self.others.iter().take(MOST);
+            let others: Vec<String> = others.map(|other| quoted(&other.path())).collect();
+            let key = match self.by_key {
+                true => "",
+                false => " (--key takes another)",
+            };
+            notes.push(format!(
+                "took the weights under {place}{named}; there are also {}{key}",
+                list(&others, 10)
+            ));
+        } else if !named.is_empty() {
+            notes.push(format!("took the weights under {place}{named}"));
+        }
+        if !self.misfits.is_empty() {
+            let misfits: Vec<String> = self.misfits.iter().map(|path| quoted(path)).collect();
+            notes.push(format!(
+                "left out what is no whole network of this kind: {}",
+                list(&misfits, 5)
+            ));
+        }
+        if !part.prefix.is_empty() && part.named_after.is_none() {
+            notes.push(format!(
+                "took {:?} off the names of the tensors",
+                short(&part.prefix)
+            ));
+        }
+        if !left_out.is_empty() {
+            notes.push(format!(
+                "left out what is next to them: {}",
+                list(left_out, 5)
+            ));
+        }
+        notes.extend(self.unnamed());
+        notes
+    }
+
+    /// A sentence about lists that fit the names of no part.
+    fn unnamed(&self) -> Option<String> {
+        let taken = |path: &String| {
+            let mut all = self.others.iter().chain([&self.part]);
+            all.any(|part| part.container == *path)
+        };
+        let lists = self
+            .found
+            .lists
+            .iter()
+            .filter(|list| list.tensors.len() > 1);
+        let lists = lists.filter(|list| !taken(&list.path)).take(MOST);
+        let unnamed: Vec<String> = lists
+            .map(|list| format!("{} ({} tensors)", quoted(&list.path), list.tensors.len()))
+            .collect();
+        (!unnamed.is_empty() && !self.by_key).then(|| {
+            format!(
+                "left out tensors without names, which fit those of no part: {}",
+                list(&unnamed, 5)
+            )
+        })
+    }
+}

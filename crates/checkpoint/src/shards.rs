@@ -1,0 +1,119 @@
+//! Weights in several files: an index says which tensor is in which.
+
+use crate::detect::detect;
+use crate::error::Result;
+use crate::input::Input;
+use crate::safetensors_file;
+use crate::short::{list, short};
+use crate::state::Container;
+use crate::tensors::Place;
+use crate::torch;
+use crate::write::{sha256_bytes, sha256_file};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+/// No index is larger.
+const MOST_INDEX: u64 = 64 << 20;
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// A tensor of a set of files: its name, the number of its file, and where it is in there.
+type Placed = (String, usize, Place);
+
+/// The files of an index, and their tensors.
+pub(crate) fn read(input: &mut Input<'_>) -> Result<(Vec<Input<'static>>, Vec<Placed>)> {
+    let (files, index) = files(input)?;
+    let mut inputs = Vec::with_capacity(files.len());
+    let mut all = Vec::new();
+    for (number, (name, file)) in files.iter().enumerate() {
+        let mut shard = Input::open(file)?;
+        for (tensor, place) in tensors(&mut shard)? {
+            if index.weight_map.get(&tensor) == Some(name) {
+                all.push((tensor, number, place));
+            }
+        }
+        inputs.push(shard);
+    }
+    let there: BTreeSet<&str> = all.iter().map(|(tensor, ..)| tensor.as_str()).collect();
+    let missing: Vec<&str> = index
+        .weight_map
+        .keys()
+        .map(String::as_str)
+        .filter(|tensor| !there.contains(tensor))
+        .collect();
+    if !missing.is_empty() {
+        return Err(input.bad(format!(
+            "{} tensors are not in the files that the index names: {}",
+            missing.len(),
+            list(&missing, 5)
+        )));
+    }
+    Ok((inputs, all))
+}
+
+/// Names and paths of the files, and the index itself.
+fn files(input: &mut Input<'_>) -> Result<(Vec<(String, PathBuf)>, Index)> {
+    if input.len > MOST_INDEX {
+        return Err(input.bad(format!(
+            "an index of {} bytes, at most {MOST_INDEX} are read",
+            input.len
+        )));
+    }
+    let text = input.range(0, input.len)?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|e| input.bad(format!("damaged index: {e}")))?;
+    let names: BTreeSet<&String> = index.weight_map.values().collect();
+    if names.is_empty() || names.len() > 4096 {
+        return Err(input.bad(format!(
+            "expected an index of 1 to 4096 files, found {}",
+            names.len()
+        )));
+    }
+    let folder = input.path.parent().unwrap_or(Path::new(""));
+    let mut files = Vec::with_capacity(names.len());
+    for name in names {
+        // An index names files next to it, nothing else.
+        let mut parts = Path::new(name).components();
+        let plain = matches!(parts.next(), Some(Component::Normal(_))) && parts.next().is_none();
+        if !plain {
+            return Err(input.bad(format!(
+                "the index names {}, expected a file in its own folder",
+                short(name)
+            )));
+        }
+        files.push((name.clone(), folder.join(name)));
+    }
+    Ok((files, index))
+}
+
+/// All tensors at the top of one of the files.
+fn tensors(input: &mut Input<'_>) -> Result<Vec<(String, Place)>> {
+    match detect(input)? {
+        Container::Safetensors => Ok(safetensors_file::read(input)?.tensors),
+        Container::Shards => Err(input.bad("an index that names an index")),
+        container => torch::read(input, container)?.top(input),
+    }
+}
+
+/// SHA-256 of weights, in hexadecimal: that of the file, or for an index one of the index and all its files.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn sha256_weights(path: &Path) -> Result<String> {
+    let own = sha256_file(path)?;
+    let mut input = Input::open(path)?;
+    let is_index = matches!(detect(&mut input), Ok(Container::Shards));
+    if !is_index {
+        return Ok(own);
+    }
+    let mut parts = own;
+    for (name, file) in files(&mut input)?.0 {
+        let hash = sha256_file(&file)?;
+        parts.push_str(&format!("\n{name} {hash}"));
+    }
+    Ok(sha256_bytes(parts.as_bytes()))
+}

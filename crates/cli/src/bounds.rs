@@ -1,0 +1,137 @@
+//! No number in a configuration ends the program: each numeric key of every kind of plan is given values at and beyond its ends, in a
+//! process whose memory is limited.
+
+use crate::args::{Cli, Verb};
+use crate::assets::Presets;
+use crate::config::{self, Settings};
+use crate::{Usage, classifier, edit, train};
+use anyhow::Result;
+use clap::Parser;
+use sdft_train::{ClassifierPlan, DirectionPlan, Plan};
+use std::process::{Command, ExitCode, Stdio};
+use toml::{Table, Value};
+
+/// Address space of the process, in KiB.
+const LIMIT: u32 = 6 << 20;
+
+const VALUES: [&str; 7] = [
+    "0",
+    "-1",
+    "1e18",
+    "nan",
+    "1000000000000000000",
+    "9223372036854775807",
+    "65535",
+];
+
+/// A network that is tried in no time.
+const TINY: [&str; 5] = [
+    "model.model_channels=8",
+    "model.norm_groups=4",
+    "model.num_head_channels=8",
+    "loop.batch=2",
+    "loop.precision=f32",
+];
+
+#[test]
+fn every_number_of_a_configuration_has_bounds() {
+    let script =
+        format!("ulimit -v {LIMIT} && exec \"$0\" --ignored --exact bounds::sweep --nocapture");
+    let run = Command::new("sh")
+        .args(["-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .stdout(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    let last = said.lines().rev().take(6).collect::<Vec<_>>();
+    assert!(run.status.success(), "{}: {last:?}", run.status);
+    assert!(said.contains("tried all"), "{last:?}");
+}
+
+#[test]
+#[ignore = "run by the test above, in a process with a memory limit"]
+fn sweep() {
+    let mut tried = 0;
+    tried += sweep_kind::<Plan>(&["train", "--config", "digits-scratch"], &TINY);
+    tried += sweep_kind::<Plan>(&["train", "--config", "digits-sdft"], &TINY[3..]);
+    tried += sweep_kind::<ClassifierPlan>(
+        &["train-classifier", "--config", "digits-classifier"],
+        &TINY,
+    );
+    tried += sweep_kind::<DirectionPlan>(&["edit", "train", "--config", "digits-3-to-2"], &[]);
+    assert!(tried > 800, "{tried}");
+    for more in [
+        &["--steps", "18446744073709551615"][..],
+        &["--batch", "18446744073709551615"],
+        &["--batch", "1000000"],
+        &["--seed", "18446744073709551615"],
+    ] {
+        let args = [&["sdft", "train", "--dry-run"], more].concat();
+        // Only that it ends; numbers that fit are fine.
+        let _ = call(&args);
+    }
+    eprintln!("tried all");
+}
+
+/// Gives every numeric key every value; how many there were.
+fn sweep_kind<P: Settings + Presets>(command: &[&str], base: &[&str]) -> usize {
+    let preset = command[command.len() - 1];
+    let table = config::layers::<P>(&[preset.to_owned()]).unwrap();
+    let plan = config::plan::<P>(table).unwrap();
+    let mut keys = Vec::new();
+    numeric(&Table::try_from(&plan).unwrap(), "", &mut keys);
+    assert!(keys.len() > 30, "{keys:?}");
+    for (key, is_list) in &keys {
+        for value in VALUES {
+            let value = if *is_list {
+                format!("[{value}]")
+            } else {
+                value.to_owned()
+            };
+            let last = format!("{key}={value}");
+            eprintln!("{} {last}", command.join(" "));
+            let mut args = vec!["sdft"];
+            args.extend(command);
+            args.push("--dry-run");
+            for set in base.iter().copied().chain([last.as_str()]) {
+                args.extend(["--set", set]);
+            }
+            if let Err(error) = call(&args) {
+                let text = format!("{error:#}");
+                assert!(text.len() < 1500, "{text}");
+                // It was the value, so it is the user's to change.
+                let section = key.split('.').next().unwrap();
+                assert!(
+                    error.is::<Usage>() || text.contains(section),
+                    "{last}: {text}"
+                );
+            }
+        }
+    }
+    keys.len() * VALUES.len()
+}
+
+fn call(args: &[&str]) -> Result<ExitCode> {
+    match Cli::try_parse_from(args)?.verb {
+        Verb::Train(args) => train::train(&args),
+        Verb::TrainClassifier(args) => classifier::train_classifier(&args),
+        Verb::Edit(args) => edit::edit(&args),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The keys of numbers, and whether they are lists.
+fn numeric(table: &Table, prefix: &str, keys: &mut Vec<(String, bool)>) {
+    for (key, value) in table {
+        let full = format!("{prefix}{key}");
+        match value {
+            Value::Integer(_) | Value::Float(_) => keys.push((full, false)),
+            Value::Array(list) if list.iter().all(|v| v.is_integer() || v.is_float()) => {
+                keys.push((full, true));
+            }
+            Value::Table(inner) => numeric(inner, &format!("{full}."), keys),
+            _ => {}
+        }
+    }
+}

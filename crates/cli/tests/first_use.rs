@@ -1,0 +1,173 @@
+//! What happens to those who train for the first time, on images of their own.
+
+mod common;
+
+use common::{Place, SHORT};
+
+/// A folder of images of their own, `photos`.
+fn place_with_photos() -> Place {
+    let place = Place::new();
+    let sample = ["sample", "--model", "digits-source", "--steps", "ddim2"];
+    place
+        .run(&[&sample[..], &["-n", "6", "--out", "photos"]].concat())
+        .ok();
+    place
+}
+
+#[test]
+fn images_alone_are_enough_and_what_is_done_with_them_is_said() {
+    let place = place_with_photos();
+    let plan = place.run(&["train", "--data", "photos", "--dry-run"]).ok();
+    for words in ["own-64", "--source", "random weights"] {
+        assert!(plan.err.contains(words), "{words}: {}", plan.err);
+    }
+    for words in [
+        "name = \"photos-scratch\"",
+        "image_size = 64",
+        "channel_mult = [1.0, 2.0, 3.0, 4.0]",
+        "ema_ramp = true",
+        "# time    about",
+        "# memory  about",
+        "writes  runs/photos-scratch",
+    ] {
+        assert!(plan.out.contains(words), "{words}: {}", plan.out);
+    }
+    for key in ["style", "classes", "per_class"] {
+        assert!(!plan.out.contains(&format!("\n{key} = ")), "{}", plan.out);
+    }
+    place
+        .run(&["train", "--data", "photos", "--method", "sdft"])
+        .fails(2, &["source", "--method scratch"]);
+}
+
+#[test]
+fn a_small_image_size_makes_a_small_network() {
+    let place = place_with_photos();
+    let parameters = |more: &[&str]| -> u64 {
+        let args = [
+            "train",
+            "--data",
+            "photos",
+            "--method",
+            "scratch",
+            "--dry-run",
+        ];
+        let plan = place.run(&[&args[..], more].concat()).ok();
+        let (_, rest) = plan.out.split_once("images, ").unwrap();
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let small = parameters(&["--set", "model.image_size=32"]);
+    assert!(small < 10_000_000, "{small}");
+    assert_eq!(small, parameters(&["--config", "own-32"]));
+    assert!(parameters(&["--set", "model.image_size=16"]) < small);
+}
+
+#[test]
+fn a_preset_of_the_digits_says_what_it_leaves_out_for_a_folder() {
+    let place = place_with_photos();
+    let config = ["train", "--config", "digits-sdft", "--data", "photos"];
+    let plan = place.run(&[&config[..], &["--dry-run"]].concat()).ok();
+    for words in ["left out", "data.style, data.classes, data.per_class"] {
+        assert!(plan.err.contains(words), "{words}: {}", plan.err);
+    }
+    assert_eq!(plan.err.matches("left out").count(), 1, "{}", plan.err);
+    assert!(!plan.out.contains("classes = [1"), "{}", plan.out);
+    assert!(plan.out.contains("name = \"photos-sdft\""), "{}", plan.out);
+    // A run in such a folder is gone on with as any other.
+    let short = [&SHORT[..], &["--data", "photos", "--config", "digits-sdft"]].concat();
+    place.run(&short).ok();
+    let resume = ["train", "--resume", "runs/short", "--steps", "9"];
+    place.run(&resume).ok();
+}
+
+#[test]
+fn an_average_that_cannot_follow_is_warned_about() {
+    let place = Place::new();
+    let slow = ["--set", "optim.ema=0.9999", "--set", "optim.ema_ramp=false"];
+    for dry in [&["--dry-run"][..], &[]] {
+        let run = place.run(&[&SHORT[..], &slow, dry].concat()).ok();
+        let words = ["warning: optim.ema = 0.9999", "10000 steps behind", "has 8"];
+        for words in words {
+            assert!(run.err.contains(words), "{words}: {}", run.err);
+        }
+    }
+    let run = place.run(&[&SHORT[..], &["--dry-run"]].concat()).ok();
+    assert!(!run.err.contains("warning"), "{}", run.err);
+}
+
+#[test]
+fn a_plan_that_does_not_fit_the_memory_is_refused_before_anything_is_written() {
+    let place = place_with_photos();
+    let huge = ["--set", "model.image_size=2048", "--batch", "100000"];
+    let args = [&["train", "--data", "photos"][..], &huge].concat();
+    place
+        .run(&args)
+        .fails(2, &["of memory and this machine has", "loop.micro_batch"]);
+    assert!(!place.path("runs").exists());
+    let plan = place.run(&[&args[..], &["--dry-run"]].concat()).ok();
+    assert!(plan.out.contains("# time    not tried"), "{}", plan.out);
+}
+
+#[test]
+fn the_memory_of_a_dry_run_is_what_the_run_takes() {
+    let place = Place::new();
+    for more in [
+        &["train", "--config", "digits-scratch", "--batch", "8"][..],
+        &["train", "--config", "digits-sdft", "--batch", "64"],
+        &["train-classifier", "--batch", "64"],
+    ] {
+        let short = ["--steps", "3", "--set", "output.log_every=1"];
+        let args = [more, &short].concat();
+        let plan = place.run(&[&args[..], &["--dry-run"]].concat()).ok();
+        let (_, said) = plan.out.split_once("# memory  about ").unwrap();
+        let said = megabytes(said);
+        let run = place.run(&args).ok();
+        let Some((before, _)) = run.err.rsplit_once(" memory") else {
+            // The system does not tell.
+            return;
+        };
+        let (_, taken) = before.rsplit_once(" · ").unwrap();
+        let taken = megabytes(taken);
+        assert!(
+            (said / taken - 1.0).abs() < 0.25,
+            "{more:?}: said {said} MB, taken {taken} MB"
+        );
+    }
+}
+
+/// `171.6 MB ..`
+fn megabytes(text: &str) -> f64 {
+    let mut words = text.split_whitespace();
+    let value: f64 = words.next().unwrap().parse().unwrap();
+    match words.next().unwrap().trim_end_matches(';') {
+        "MB" => value,
+        "GB" => 1e3 * value,
+        unit => panic!("{unit}"),
+    }
+}
+
+#[test]
+fn thousands_of_threads_are_as_many_as_help() {
+    let place = Place::new();
+    let started = std::time::Instant::now();
+    let run = place.run(&["--threads", "4096", "doctor"]).ok();
+    assert!(
+        run.err.contains("--threads 4096: computing with"),
+        "{}",
+        run.err
+    );
+    assert!(started.elapsed().as_secs() < 20);
+}
+
+#[test]
+fn the_judge_replaces_no_file_unless_that_is_said() {
+    let place = Place::new();
+    place.write("mine.safetensors", b"precious");
+    place
+        .run(&["judge", "--out", "mine.safetensors"])
+        .fails(2, &["mine.safetensors", "--overwrite"]);
+    assert_eq!(
+        std::fs::read(place.path("mine.safetensors")).unwrap(),
+        b"precious"
+    );
+}

@@ -1,0 +1,241 @@
+//! Processes of a crew that are killed, stopped or left alone: no run counts as complete that is not, and none hangs.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{Place, Run};
+use sdft_noise::{Draw, Purpose};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Two processes of a run of a second or two, or of hours.
+fn arguments<'a>(name: &'a str, steps: &'a str) -> Vec<&'a str> {
+    let mut args = vec![
+        "train",
+        "--batch=2",
+        "--device=cpu",
+        "--threads=1",
+        name,
+        steps,
+    ];
+    for setting in [
+        "output.samples=1",
+        "output.sampler=ddim2",
+        "output.sample_every=0",
+        "output.checkpoint_every=20",
+    ] {
+        args.extend(["--set", setting]);
+    }
+    args
+}
+
+fn rank(place: &Place, args: &[&str], port: u16, rank: usize) -> Command {
+    let mut command = place.command(args);
+    command
+        .env("WORLD_SIZE", "2")
+        .env("RANK", rank.to_string())
+        .env("MASTER_PORT", port.to_string())
+        .env("SDFT_SECRET", "of this test")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Waits until something is there.
+fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !there() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What is left of a process that has to end.
+fn end_of(mut child: Child) -> Run {
+    wait_for("end", || child.try_wait().unwrap().is_some());
+    Run::from(child.wait_with_output().unwrap())
+}
+
+fn signal(id: u32, name: &str) {
+    let told = Command::new("kill").args([name, &id.to_string()]).status();
+    assert!(told.unwrap().success(), "{name} {id}");
+}
+
+/// The processes that a launcher started, by rank.
+fn crew_of(launcher: u32) -> Vec<(usize, u32)> {
+    let mut crew = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        let id = path.file_name().unwrap().to_str().unwrap().parse::<u32>();
+        let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+        let mut after_name = stat.rsplit(") ").next().unwrap().split(' ').skip(1);
+        let parent = after_name.next().and_then(|text| text.parse::<u32>().ok());
+        let (Ok(id), true) = (id, parent == Some(launcher)) else {
+            continue;
+        };
+        let environment = std::fs::read(path.join("environ")).unwrap_or_default();
+        let rank = environment
+            .split(|&b| b == 0)
+            .find_map(|variable| std::str::from_utf8(variable).ok()?.strip_prefix("RANK="))
+            .and_then(|text| text.parse().ok());
+        crew.extend(rank.map(|rank| (rank, id)));
+    }
+    crew.sort_unstable();
+    crew
+}
+
+fn is_alive(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // One that nobody waited for is a zombie.
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+/// Fails if a run without a model counts as complete.
+fn assert_honest(run: &Run, root: &Path, trial: u64) {
+    let is_complete = root.join("final.safetensors").is_file();
+    assert!(run.code != Some(0) || is_complete, "{trial}: {run:?}");
+    assert!(!run.err.contains("panicked"), "{trial}: {run:?}");
+}
+
+#[test]
+fn fifty_kills_of_either_rank_end_no_run_well_that_has_no_model() {
+    let place = Place::new();
+    let draw = Draw::new(50, Purpose::Test, 0, 0);
+    let mut unfinished = 0;
+    for trial in 0..40 {
+        let (name, port) = (format!("--name=direct-{trial}"), free_port());
+        let args = arguments(&name, "--steps=60");
+        let root = place.path(&format!("runs/direct-{trial}"));
+        let mut ranks = [0, 1].map(|n| Some(rank(&place, &args, port, n).spawn().unwrap()));
+        // From here on each knows that the other is there.
+        wait_for("run", || root.join("plan.toml").is_file());
+        std::thread::sleep(Duration::from_secs_f64(0.4 * draw.uniform(trial)));
+        let victim = usize::try_from(trial % 2).unwrap();
+        let mut killed = ranks[victim].take().unwrap();
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let survivor = end_of(ranks[1 - victim].take().unwrap());
+        assert_honest(&survivor, &root, trial);
+        unfinished += u64::from(!root.join("final.safetensors").is_file());
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+    assert!(unfinished >= 10, "only {unfinished} of 40 kills hit a run");
+    for trial in 40..50 {
+        let name = format!("--name=launched-{trial}");
+        let args = [arguments(&name, "--steps=60"), vec!["--gpus=2"]].concat();
+        let mut command = place.command(&args);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let launcher = command.spawn().unwrap();
+        let mut crew = Vec::new();
+        wait_for("crew", || {
+            crew = crew_of(launcher.id());
+            crew.len() == 2
+        });
+        std::thread::sleep(Duration::from_secs_f64(0.6 * draw.uniform(trial)));
+        let victim = crew[usize::try_from(trial % 2).unwrap()].1;
+        if is_alive(victim) {
+            signal(victim, "-KILL");
+        }
+        let root = place.path(&format!("runs/launched-{trial}"));
+        assert_honest(&end_of(launcher), &root, trial);
+        wait_for("end of the crew", || {
+            crew.iter().all(|(_, id)| !is_alive(*id))
+        });
+    }
+}
+
+#[test]
+fn a_rank_that_stops_is_given_up_and_the_message_says_how_to_go_on() {
+    let place = Place::new();
+    let (args, port) = (arguments("--name=stopped", "--steps=100000"), free_port());
+    let [leader, other] = [0, 1].map(|n| {
+        let mut command = rank(&place, &args, port, n);
+        command.env("SDFT_PEER_TIMEOUT", "2").spawn().unwrap()
+    });
+    let root = place.path("runs/stopped");
+    wait_for("checkpoint", || root.join("checkpoints/latest").is_file());
+    signal(other.id(), "-STOP");
+    end_of(leader).fails(
+        1,
+        &[
+            "rank 1",
+            "2s",
+            "SDFT_PEER_TIMEOUT",
+            "cargo xtask train --resume runs/stopped",
+        ],
+    );
+    signal(other.id(), "-KILL");
+    end_of(other);
+    assert!(!root.join("final.safetensors").exists());
+}
+
+#[test]
+fn a_stranger_with_another_secret_does_not_get_into_a_run() {
+    let place = Place::new();
+    let (args, port) = (arguments("--name=secret", "--steps=2"), free_port());
+    let leader = rank(&place, &args, port, 0).spawn().unwrap();
+    let mut stranger = rank(&place, &args, port, 1);
+    let stranger = stranger.env("SDFT_SECRET", "another").spawn().unwrap();
+    end_of(stranger).fails(1, &["refused", "SDFT_SECRET"]);
+    let other = rank(&place, &args, port, 1).spawn().unwrap();
+    for run in [leader, other].map(end_of) {
+        assert_eq!(run.code, Some(0), "{run:?}");
+    }
+}
+
+/// A crew of two that trains for hours, in the middle of it.
+fn launched(place: &Place, name: &str) -> (Child, Vec<(usize, u32)>) {
+    let name_argument = format!("--name={name}");
+    let args = [
+        arguments(&name_argument, "--steps=100000"),
+        vec!["--gpus=2"],
+    ]
+    .concat();
+    let mut command = place.command(&args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let launcher = command.spawn().unwrap();
+    let latest = place.path(&format!("runs/{name}/checkpoints/latest"));
+    wait_for("checkpoint", || latest.is_file());
+    let crew = crew_of(launcher.id());
+    assert_eq!(
+        crew.iter().map(|(rank, _)| *rank).collect::<Vec<_>>(),
+        [0, 1]
+    );
+    (launcher, crew)
+}
+
+#[test]
+fn a_launcher_passes_on_that_it_should_end_and_the_run_is_saved() {
+    let place = Place::new();
+    for name in ["-TERM", "-INT"] {
+        let (launcher, crew) = launched(&place, &format!("asked{name}"));
+        signal(launcher.id(), name);
+        let run = end_of(launcher);
+        assert_eq!(run.code, Some(130), "{run:?}");
+        assert!(run.out.contains("interrupted; saved"), "{run:?}");
+        wait_for("end of the crew", || {
+            crew.iter().all(|(_, id)| !is_alive(*id))
+        });
+    }
+}
+
+#[test]
+fn a_crew_saves_and_ends_when_its_launcher_is_killed() {
+    let place = Place::new();
+    let (mut launcher, crew) = launched(&place, "orphans");
+    signal(launcher.id(), "-KILL");
+    launcher.wait().unwrap();
+    wait_for("end of the crew", || {
+        crew.iter().all(|(_, id)| !is_alive(*id))
+    });
+    let run = Run::from(launcher.wait_with_output().unwrap());
+    assert!(run.out.contains("interrupted; saved"), "{run:?}");
+}

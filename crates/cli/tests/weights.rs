@@ -1,0 +1,166 @@
+//! Weights as they come: damaged, of another kind, or without what must be known about them.
+
+mod common;
+
+use candle_core::{Device, Tensor};
+use common::{Place, SHORT};
+use sdft_checkpoint::write_safetensors;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The digits' source model: its tensors, and its metadata.
+fn source() -> (Vec<(String, Tensor)>, BTreeMap<String, String>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let path = root.join("assets/weights/digits-source.safetensors");
+    let state = sdft_checkpoint::read(&path, &Default::default()).unwrap();
+    let tensors = state.iter().map(|(name, t)| (name.to_owned(), t.clone()));
+    (tensors.collect(), state.metadata().clone())
+}
+
+fn write(
+    place: &Place,
+    name: &str,
+    tensors: &[(String, Tensor)],
+    metadata: &BTreeMap<String, String>,
+) {
+    let entries = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    write_safetensors(&place.path(name), entries, metadata, None).unwrap();
+}
+
+const SIZES: [&str; 6] = [
+    "--set",
+    "model.image_size=16",
+    "--set",
+    "model.norm_groups=8",
+    "--set",
+    "model.num_head_channels=16",
+];
+
+#[test]
+fn values_that_are_not_finite_end_every_command_that_reads_them() {
+    let place = Place::new();
+    let (mut tensors, metadata) = source();
+    let (name, tensor) = &mut tensors[0];
+    let mut values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    values[0] = f32::NAN;
+    *tensor = Tensor::from_vec(values, tensor.dims(), &Device::Cpu).unwrap();
+    let said = format!("{name}: 1 of ");
+    write(&place, "nan.safetensors", &tensors, &metadata);
+    let image = sdft_imaging::Rgb8::new(16, 16, vec![128; 16 * 16 * 3]).unwrap();
+    std::fs::create_dir(place.path("in")).unwrap();
+    sdft_imaging::write_png(&place.path("in/a.png"), &image).unwrap();
+    let train = [&SHORT[..], &["--source", "nan.safetensors"]].concat();
+    for command in [
+        &[
+            "sample",
+            "--model",
+            "nan.safetensors",
+            "-n",
+            "1",
+            "--out",
+            "out",
+        ][..],
+        &[
+            "translate",
+            "--model",
+            "nan.safetensors",
+            "--input",
+            "in",
+            "--out",
+            "out",
+        ],
+        &[
+            "edit",
+            "apply",
+            "--model",
+            "nan.safetensors",
+            "--input",
+            "in",
+            "--direction",
+            "x",
+            "--out",
+            "out",
+        ],
+        &["convert", "nan.safetensors", "out.safetensors"],
+        &train,
+    ] {
+        place
+            .run(command)
+            .fails(1, &["nan.safetensors", &said, "NaN"]);
+        assert!(!place.path("out").exists() && !place.path("out.safetensors").exists());
+    }
+    let seen = place.run(&["inspect", "nan.safetensors"]).ok();
+    assert!(seen.out.contains(&said), "{}", seen.out);
+    write(&place, "sound.safetensors", &source().0, &metadata);
+    let seen = place.run(&["inspect", "sound.safetensors"]).ok();
+    assert!(seen.out.contains("every number is finite"), "{}", seen.out);
+}
+
+#[test]
+fn a_process_that_a_file_does_not_say_is_said_by_every_command() {
+    let place = Place::new();
+    write(&place, "bare.safetensors", &source().0, &BTreeMap::new());
+    let said = "the linear schedule of 1000 steps is assumed";
+    let sample = [
+        "sample",
+        "--model",
+        "bare.safetensors",
+        "-n",
+        "1",
+        "--steps",
+        "ddim5",
+        "--out",
+        "out",
+    ];
+    let run = place.run(&[&sample[..], &SIZES].concat()).ok();
+    assert!(run.err.contains(said), "{run:?}");
+    let convert = ["convert", "bare.safetensors", "converted.safetensors"];
+    let run = place.run(&[&convert[..], &SIZES].concat()).ok();
+    assert!(run.err.contains(said), "{run:?}");
+    let train = [
+        &SHORT[..],
+        &["--dry-run", "--source", "converted.safetensors"],
+    ]
+    .concat();
+    let run = place.run(&train).ok();
+    assert!(run.err.contains(said), "{run:?}");
+    let seen = place.run(&["inspect", "converted.safetensors"]).ok();
+    let line = seen
+        .out
+        .lines()
+        .find(|line| line.contains("noise_schedule"));
+    assert!(line.unwrap().ends_with("assumed"), "{}", seen.out);
+    let given = [
+        "--set",
+        "process.noise_schedule=linear",
+        "--set",
+        "process.diffusion_steps=1000",
+    ];
+    let run = place
+        .run(&[&sample[..8], &["again"], &SIZES, &given].concat())
+        .ok();
+    assert!(!run.err.contains("assumed"), "{run:?}");
+}
+
+#[test]
+fn a_network_of_another_kind_is_refused_by_the_name_of_what_differs() {
+    let place = Place::new();
+    let tensor = Tensor::ones((4, 3, 3, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let names = ["conv_in.weight", "time_embedding.linear_1.weight"];
+    let tensors: Vec<_> = names.map(|name| (name.to_owned(), tensor.clone())).into();
+    std::fs::create_dir_all(place.path("model/unet")).unwrap();
+    write(
+        &place,
+        "model/unet/diffusion_pytorch_model.safetensors",
+        &tensors,
+        &BTreeMap::new(),
+    );
+    let file = "model/unet/diffusion_pytorch_model.safetensors";
+    place
+        .run(&["sample", "--model", file, "-n", "1", "--out", "out"])
+        .fails(1, &["diffusion_pytorch_model.safetensors"]);
+    place
+        .run(&["sample", "--model", "model", "-n", "1", "--out", "out"])
+        .fails(1, &["diffusion_pytorch_model.safetensors"]);
+    assert!(!place.path("out").exists());
+}

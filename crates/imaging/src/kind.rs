@@ -1,0 +1,196 @@
+//! What a file is, told by its first bytes.
+
+use std::path::Path;
+
+/// How many bytes of a file [`kind_of_bytes`] looks at.
+pub const START: usize = 512;
+
+/// What the first bytes of a file say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A picture that this crate reads, with the name of its format: `PNG`, `JPEG`, `GIF`, `WebP` or `BMP`.
+    Picture(&'static str),
+    /// A picture in a format that it does not read: `TIFF`, `HEIC`, `AVIF`, ..
+    Unread(&'static str),
+    /// Nothing that is known to be a picture.
+    Other,
+}
+
+/// Endings of pictures in small letters, read here or not.
+const ENDINGS: [&str; 62] = [
+    "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp", "png", "apng", "gif", "webp",
+    "bmp", "dib", "tif", "tiff", "heic", "heif", "heics", "heifs", "hif", "avif", "avifs", "avci",
+    "jxl", "jp2", "j2k", "j2c", "jpf", "jpx", "jpm", "jxr", "wdp", "psd", "psb", "ico", "cur",
+    "svg", "tga", "pcx", "ppm", "pgm", "pbm", "pnm", "pam", "exr", "hdr", "qoi", "dds", "raw",
+    "dng", "cr2", "cr3", "nef", "nrw", "arw", "srf", "raf", "orf", "rw2", "pef", "xcf",
+];
+
+/// Whether a file is named like a picture, of any format.
+#[must_use]
+pub fn is_named_like_a_picture(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default().to_string_lossy();
+    ENDINGS.contains(&ending.to_ascii_lowercase().as_str())
+}
+
+/// A path without its ending, if that is one of pictures: `a/b.jpeg` gives `a/b`, `a/v1.2` stays.
+#[must_use]
+pub fn without_ending(id: &str) -> &str {
+    match id.rsplit_once('.') {
+        Some((rest, _)) if is_named_like_a_picture(Path::new(id)) => rest,
+        _ => id,
+    }
+}
+
+/// What a file with these first bytes is. [`START`] of them are enough.
+#[must_use]
+pub fn kind_of_bytes(bytes: &[u8]) -> Kind {
+    let start = &bytes[..bytes.len().min(START)];
+    match readable(start) {
+        Some((_, name)) => Kind::Picture(name),
+        None => unread(start).map_or(Kind::Other, Kind::Unread),
+    }
+}
+
+/// The decoder for a file that begins like this, and the name of its format.
+pub(crate) fn readable(start: &[u8]) -> Option<(image::ImageFormat, &'static str)> {
+    use image::ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
+    let at = |from: usize, bytes: &[u8]| start.get(from..).is_some_and(|s| s.starts_with(bytes));
+    Some(match start {
+        _ if at(0, b"\x89PNG\r\n\x1a\n") => (Png, "PNG"),
+        _ if at(0, b"\xFF\xD8\xFF") => (Jpeg, "JPEG"),
+        _ if at(0, b"GIF87a") || at(0, b"GIF89a") => (Gif, "GIF"),
+        _ if at(0, b"RIFF") && at(8, b"WEBP") => (WebP, "WebP"),
+        // Two letters are not enough: a text may begin with them. The length of the second header is a small number.
+        _ if at(0, b"BM") && start.get(15..18) == Some(&[0; 3]) && start[14] >= 12 => (Bmp, "BMP"),
+        _ => return None,
+    })
+}
+
+/// The name of a format that is not read.
+fn unread(start: &[u8]) -> Option<&'static str> {
+    let at = |from: usize, bytes: &[u8]| start.get(from..).is_some_and(|s| s.starts_with(bytes));
+    let simple = [
+        (&b"II*\0"[..], "TIFF (or camera raw)"),
+        (b"MM\0*", "TIFF (or camera raw)"),
+        (b"II+\0", "TIFF"),
+        (b"MM\0+", "TIFF"),
+        (b"\xFF\x0A", "JPEG XL"),
+        (b"\0\0\0\x0CJXL ", "JPEG XL"),
+        (b"\0\0\0\x0CjP  ", "JPEG 2000"),
+        (b"\xFF\x4F\xFF\x51", "JPEG 2000"),
+        (b"II\xBC\x01", "JPEG XR"),
+        (b"8BPS", "Photoshop"),
+        (b"gimp xcf", "GIMP"),
+        (b"\x76\x2F\x31\x01", "OpenEXR"),
+        (b"#?RADIANCE", "Radiance HDR"),
+        (b"qoif", "QOI"),
+        (b"DDS ", "DDS"),
+        (b"farbfeld", "farbfeld"),
+        (b"\x8AMNG", "MNG"),
+        (b"\x8BJNG", "JNG"),
+        (b"FUJIFILMCCD-RAW", "camera raw"),
+        (b"IIRO", "camera raw"),
+        (b"IIRS", "camera raw"),
+        (b"IIU\0", "camera raw"),
+        (b"FOVb", "camera raw"),
+        (b"<svg", "SVG"),
+    ];
+    if let Some((_, name)) = simple.iter().find(|(magic, _)| at(0, magic)) {
+        return Some(name);
+    }
+    match start {
+        _ if at(4, b"ftyp") => brand(start),
+        [0, 0, 1 | 2, 0, n, 0, ..] if *n > 0 => Some("icon"),
+        [b'P', b'1'..=b'7', space, next, ..] if space.is_ascii_whitespace() => {
+            (next.is_ascii_digit() || matches!(next, b'#' | b'W')).then_some("PNM")
+        }
+        _ if at(0, b"<?xml") && start.windows(4).any(|w| w == b"<svg") => Some("SVG"),
+        _ => None,
+    }
+}
+
+/// The picture format of an ISO container; videos have none.
+fn brand(start: &[u8]) -> Option<&'static str> {
+    let length = u32::from_be_bytes(start.get(..4)?.try_into().ok()?) as usize;
+    let brands = start.get(8..length.min(start.len()))?;
+    let has = |names: &[&[u8; 4]]| {
+        let mut all = brands.as_chunks::<4>().0.iter();
+        all.any(|brand| names.contains(&brand))
+    };
+    match () {
+        () if has(&[b"avif", b"avis"]) => Some("AVIF"),
+        () if has(&[
+            b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1",
+        ]) =>
+        {
+            Some("HEIC")
+        }
+        () if has(&[b"crx "]) => Some("camera raw"),
+        () => None,
+    }
+}
+
+/// What was found where a picture was expected, and what to do, for messages.
+pub(crate) fn describe(bytes: &[u8]) -> String {
+    const SHOWN: usize = 16;
+    match kind_of_bytes(bytes) {
+        _ if bytes.is_empty() => "no bytes at all".to_owned(),
+        Kind::Picture(name) => name.to_owned(),
+        Kind::Unread(name) => format!("{name}; convert it to PNG or JPEG"),
+        Kind::Other => format!(
+            "bytes that start \"{}\"",
+            bytes[..bytes.len().min(SHOWN)].escape_ascii()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_told_by_their_first_bytes() {
+        let heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
+        let avif = b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf";
+        let bmp = [&b"BM"[..], &[0; 12], &[40, 0, 0, 0]].concat();
+        for (bytes, kind) in [
+            (&b"\xFF\xD8\xFF\xE0"[..], Kind::Picture("JPEG")),
+            (b"RIFF\x10\0\0\0WEBPVP8 ", Kind::Picture("WebP")),
+            (&bmp, Kind::Picture("BMP")),
+            (heic, Kind::Unread("HEIC")),
+            (avif, Kind::Unread("AVIF")),
+            (b"II*\0\x08\0\0\0", Kind::Unread("TIFF (or camera raw)")),
+            (b"P6\n3 2\n", Kind::Unread("PNM")),
+            (b"P7\nWIDTH 3", Kind::Unread("PNM")),
+            (b"\0\0\x01\0\x02\0 ", Kind::Unread("icon")),
+            (
+                b"<?xml version=\"1.0\"?>\n<!-- x -->\n<svg>",
+                Kind::Unread("SVG"),
+            ),
+            (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", Kind::Other),
+            (b"BMW and others, a list of names", Kind::Other),
+            (b"P1 is a name", Kind::Other),
+            (b"<!DOCTYPE html>", Kind::Other),
+            (b"RIFF\x10\0\0\0WAVEfmt ", Kind::Other),
+            (b"{\"size\":256}", Kind::Other),
+            (b"", Kind::Other),
+        ] {
+            assert_eq!(kind_of_bytes(bytes), kind, "{}", bytes.escape_ascii());
+        }
+        for n in 0..avif.len() {
+            assert!(!matches!(kind_of_bytes(&avif[..n]), Kind::Picture(_)));
+        }
+    }
+
+    #[test]
+    fn endings_of_all_kinds_of_pictures_are_known() {
+        for name in ["a.jfif", "a.JPE", "b.tif", "c.HEIC", "d.x.webp", "e.NEF"] {
+            assert!(is_named_like_a_picture(Path::new(name)), "{name}");
+        }
+        for name in ["a.txt", "Thumbs.db", "png", ".png", "index.jsonl", "a.mp4"] {
+            assert!(!is_named_like_a_picture(Path::new(name)), "{name}");
+        }
+        let names = ["a.b/c.JPEG", "a.b/c", "v1.2", ".png"].map(without_ending);
+        assert_eq!(names, ["a.b/c", "a.b/c", "v1.2", ".png"]);
+    }
+}

@@ -1,0 +1,143 @@
+//! Which way up a picture is: the orientation that EXIF or XMP asks for.
+
+use image::metadata::Orientation;
+
+/// The orientation in an EXIF block: a TIFF header and its first directory. The number may be of any whole type.
+pub(crate) fn of_exif(block: &[u8]) -> Option<Orientation> {
+    let block = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
+    let big = match block.get(..4)? {
+        b"II*\0" => false,
+        b"MM\0*" => true,
+        _ => return None,
+    };
+    let number = |at: usize, len: usize| -> Option<usize> {
+        let bytes = block.get(at..at.checked_add(len)?)?;
+        let add = |sum: usize, byte: &u8| sum << 8 | usize::from(*byte);
+        Some(match big {
+            true => bytes.iter().fold(0, add),
+            false => bytes.iter().rev().fold(0, add),
+        })
+    };
+    let directory = number(4, 4)?;
+    (0..number(directory, 2)?)
+        .map(|i| directory + 2 + 12 * i)
+        .take_while(|&at| at + 12 <= block.len())
+        .find_map(|at| {
+            let (tag, count) = (number(at, 2)?, number(at + 4, 4)?);
+            let len = match number(at + 2, 2)? {
+                1 | 6 => 1,
+                3 | 8 => 2,
+                4 | 9 => 4,
+                _ => return None,
+            };
+            let value = number(at + 8, len)?;
+            (tag == 0x0112 && count == 1).then_some(value)
+        })
+        .and_then(of_number)
+}
+
+/// The orientation in an XMP packet, as an attribute or an element.
+pub(crate) fn of_xmp(packet: &[u8]) -> Option<Orientation> {
+    const NAME: &[u8] = b"tiff:Orientation";
+    let at = packet.windows(NAME.len()).position(|w| w == NAME)? + NAME.len();
+    let rest = packet.get(at..)?.iter();
+    let mut rest = rest.skip_while(|b| b.is_ascii_whitespace() || b"=>\"'".contains(b));
+    let digit = rest.next()?.checked_sub(b'0')?;
+    match rest.next() {
+        Some(next) if next.is_ascii_digit() => None,
+        _ => of_number(usize::from(digit)),
+    }
+}
+
+/// The orientation in a PNG file, where its chunks may also stand behind the pixels.
+pub(crate) fn of_png(bytes: &[u8]) -> Option<Orientation> {
+    png_chunks(bytes)
+        .filter(|(kind, _)| kind == b"eXIf")
+        .find_map(|(_, data)| of_exif(data))
+        .or_else(|| {
+            png_chunks(bytes)
+                .filter(|(kind, data)| kind == b"iTXt" && data.starts_with(b"XML:com.adobe.xmp\0"))
+                .find_map(|(_, data)| of_xmp(data))
+        })
+}
+
+/// Whether a PNG file is an animation.
+pub(crate) fn is_animated_png(bytes: &[u8]) -> bool {
+    png_chunks(bytes).any(|(kind, _)| kind == b"acTL")
+}
+
+/// Kind and data of each chunk of a PNG file.
+fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let length = u32::from_be_bytes(rest.get(..4)?.try_into().ok()?) as usize;
+        let (kind, data) = (rest.get(4..8)?, rest.get(8..length.checked_add(8)?)?);
+        rest = rest.get(length + 12..).unwrap_or_default();
+        Some((kind, data))
+    })
+}
+
+fn of_number(n: usize) -> Option<Orientation> {
+    Orientation::from_exif(u8::try_from(n).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An EXIF block of one entry, in either byte order.
+    fn block(big: bool, kind: u16, value: &[u8]) -> Vec<u8> {
+        let (short, long): (fn(u16) -> [u8; 2], fn(u32) -> [u8; 4]) = match big {
+            true => (u16::to_be_bytes, u32::to_be_bytes),
+            false => (u16::to_le_bytes, u32::to_le_bytes),
+        };
+        let mut out = if big { b"MM\0*" } else { b"II*\0" }.to_vec();
+        out.extend(long(8));
+        for two in [1, 0x0112, kind] {
+            out.extend(short(two));
+        }
+        out.extend(long(1));
+        out.extend(value);
+        out.resize(out.len().next_multiple_of(4).max(22), 0);
+        out.extend([0; 4]);
+        out
+    }
+
+    #[test]
+    fn a_number_of_any_whole_type_is_read_in_both_byte_orders() {
+        let expected = Some(Orientation::Rotate90);
+        for (big, kind, value) in [
+            (false, 3, &[6, 0, 0, 0][..]),
+            (true, 3, &[0, 6, 0, 0]),
+            (false, 4, &[6, 0, 0, 0]),
+            (true, 4, &[0, 0, 0, 6]),
+            (true, 1, &[6, 0, 0, 0]),
+        ] {
+            let exif = block(big, kind, value);
+            assert_eq!(of_exif(&exif), expected, "{big} {kind}");
+            assert_eq!(of_exif(&[b"Exif\0\0", &exif[..]].concat()), expected);
+            for n in 0..exif.len() {
+                of_exif(&exif[..n]);
+            }
+        }
+        assert_eq!(of_exif(&block(false, 4, &[6, 1, 0, 0])), None);
+        assert_eq!(of_exif(&block(false, 3, &[9, 0, 0, 0])), None);
+        assert_eq!(of_exif(&block(false, 2, &[6, 0, 0, 0])), None);
+        assert_eq!(of_exif(b"II*\0\xff\xff\xff\xff"), None);
+    }
+
+    #[test]
+    fn xmp_says_it_as_an_attribute_or_an_element() {
+        for text in [
+            "<x tiff:Orientation=\"8\" a=\"1\">",
+            "<tiff:Orientation>8</tiff:Orientation>",
+            "<x tiff:Orientation = '8'/>",
+        ] {
+            let found = of_xmp(text.as_bytes());
+            assert_eq!(found, Some(Orientation::Rotate270), "{text}");
+        }
+        for text in ["", "tiff:Orientation", "<tiff:Orientation>88<", "x"] {
+            assert_eq!(of_xmp(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Memory and time that hostile files take, counted.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    io::Cursor,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+use sdft_imaging::{Limits, decode_bytes};
+
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator; only numbers are kept besides.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(now, Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut out = Cursor::new(Vec::new());
+    image.into().write_to(&mut out, format).unwrap();
+    out.into_inner()
+}
+
+fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let rgb = RgbImage::from_fn(24, 17, |x, y| Rgb([(x * 9) as u8, (y * 13) as u8, 60]));
+    let rgba = RgbaImage::from_fn(24, 17, |x, y| Rgba([(x * 9) as u8, 3, (y * 13) as u8, 90]));
+    vec![
+        ("png", encoded(rgba.clone(), ImageFormat::Png)),
+        ("jpeg", encoded(rgb.clone(), ImageFormat::Jpeg)),
+        ("webp", encoded(rgba.clone(), ImageFormat::WebP)),
+        ("gif", encoded(rgba, ImageFormat::Gif)),
+        ("bmp", encoded(rgb, ImageFormat::Bmp)),
+    ]
+}
+
+/// Numbers that look random and are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n.max(1) as u64) as usize
+    }
+}
+
+/// One test, because the count is that of the whole process.
+#[test]
+fn no_file_takes_more_memory_or_time_than_its_picture_may() {
+    // Small files may announce 16 megapixels: 4 bytes each as they are decoded and 3 as RGB; or nothing, and then they take 64 MB.
+    const PICTURE: usize = (1 << 24) * 16;
+    let slow = Duration::from_secs(5);
+    let mut numbers = Numbers(7);
+    let mut read = 0;
+    for (name, seed) in seeds() {
+        for _ in 0..400 {
+            let mut bytes = seed.clone();
+            for _ in 0..1 + numbers.below(4) {
+                let at = numbers.below(bytes.len());
+                bytes[at] = match numbers.below(4) {
+                    0 => 0xFF,
+                    1 => 0,
+                    2 => bytes[at] ^ (1 << numbers.below(8)),
+                    _ => numbers.below(256) as u8,
+                };
+            }
+            let (before, started) = (NOW.load(Relaxed), Instant::now());
+            PEAK.store(before, Relaxed);
+            read += usize::from(decode_bytes(&bytes, &Limits::default()).is_ok());
+            let peak = PEAK.load(Relaxed) - before;
+            assert!(peak <= PICTURE, "{name}: {peak} bytes");
+            assert!(started.elapsed() < slow, "{name}: {:?}", started.elapsed());
+        }
+    }
+    assert!(read > 100, "only {read} of the files were read");
+}

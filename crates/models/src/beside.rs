@@ -1,0 +1,103 @@
+//! The JSON files that diffusers keeps next to a model's weights.
+
+use crate::error::ModelError;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// A file of settings: where it is, and its fields.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) path: PathBuf,
+    pub(crate) fields: Map<String, Value>,
+}
+
+/// What lies next to weights in diffusers' layout.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Beside {
+    /// `config.json`: how the network is computed.
+    pub(crate) config: Option<Settings>,
+    /// `scheduler_config.json`: the process, in the same folder or in `scheduler` next to it.
+    pub(crate) scheduler: Option<Settings>,
+}
+
+impl Beside {
+    /// Reads what is there.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no JSON object.
+    pub(crate) fn of(weights: &Path) -> Result<Self, ModelError> {
+        let folder = folder_of(weights);
+        let scheduler = "scheduler_config.json";
+        let scheduler = match settings(&folder.join(scheduler))? {
+            Some(found) => Some(found),
+            None => settings(&next_to(folder).join("scheduler").join(scheduler))?,
+        };
+        Ok(Self {
+            config: settings(&folder.join("config.json"))?,
+            scheduler,
+        })
+    }
+
+    /// What the network's hash covers besides the weights.
+    pub(crate) fn text(&self) -> String {
+        let all = [&self.config, &self.scheduler].into_iter().flatten();
+        all.map(|settings| format!("\n{}", Value::Object(settings.fields.clone())))
+            .collect()
+    }
+}
+
+/// The folder that a folder is in.
+fn next_to(folder: &Path) -> PathBuf {
+    match (folder.parent(), folder.file_name()) {
+        (Some(parent), Some(_)) => parent.to_owned(),
+        _ => folder.join(".."),
+    }
+}
+
+fn folder_of(weights: &Path) -> &Path {
+    match weights.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// No such file is larger.
+const MOST: u64 = 1 << 20;
+
+fn settings(path: &Path) -> Result<Option<Settings>, ModelError> {
+    let problem = |problem: String| ModelError::Problem {
+        path: path.to_owned(),
+        problem,
+    };
+    let Ok(found) = std::fs::metadata(path) else {
+        return Ok(None);
+    };
+    if !found.is_file() || found.len() > MOST {
+        return Err(problem(format!(
+            "expected a JSON file of at most {MOST} bytes"
+        )));
+    }
+    let text = std::fs::read(path).map_err(|e| problem(format!("cannot be read: {e}")))?;
+    match serde_json::from_slice(&text) {
+        Ok(Value::Object(fields)) => Ok(Some(Settings {
+            path: path.to_owned(),
+            fields,
+        })),
+        Ok(_) => Err(problem("expected a JSON object".into())),
+        Err(e) => Err(problem(format!("damaged JSON: {e}"))),
+    }
+}
+
+/// The weights in a folder as diffusers' `save_pretrained` writes it, of a pipeline or of its network alone.
+pub fn folder_weights(folder: &Path) -> Option<PathBuf> {
+    let names = [
+        "diffusion_pytorch_model.safetensors",
+        "diffusion_pytorch_model.safetensors.index.json",
+        "diffusion_pytorch_model.bin",
+        "diffusion_pytorch_model.bin.index.json",
+    ];
+    ["", "unet"]
+        .iter()
+        .flat_map(|inside| names.iter().map(move |name| folder.join(inside).join(name)))
+        .find(|path| path.is_file())
+}

@@ -1,0 +1,80 @@
+//! Networks into files, with what they say about themselves.
+
+use crate::Process;
+use crate::error::ModelError;
+use crate::resolve::{MODEL_KEY, PROCESS_KEY, PROVENANCE_PREFIX};
+use candle_core::DType;
+use sdft_adm::{AdmConfig, EncoderConfig};
+use sdft_checkpoint::write_safetensors;
+use sdft_nn::Params;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Writes a U-Net with its configuration and how it came to be; `dtype` none writes f32.
+///
+/// # Errors
+/// Whatever the file system refuses; what was at `path` before stays.
+pub fn save_unet(
+    path: &Path,
+    config: &AdmConfig,
+    process: &Process,
+    params: &Params,
+    provenance: &BTreeMap<String, String>,
+    dtype: Option<DType>,
+) -> Result<(), ModelError> {
+    let metadata = unet_metadata(config, process, provenance)?;
+    write_safetensors(path, params.iter(), &metadata, dtype)?;
+    Ok(())
+}
+
+/// What a file of a U-Net says about itself in its metadata.
+///
+/// # Errors
+/// Never in practice.
+pub fn unet_metadata(
+    config: &AdmConfig,
+    process: &Process,
+    provenance: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, ModelError> {
+    metadata("unet", config, process, provenance)
+}
+
+/// What a file of a classifier says about itself in its metadata; its pool is seen in the names of its tensors.
+///
+/// # Errors
+/// Never in practice.
+pub fn encoder_metadata(
+    config: &EncoderConfig,
+    process: &Process,
+    provenance: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, ModelError> {
+    metadata("classifier", &config.net, process, provenance)
+}
+
+fn metadata(
+    kind: &str,
+    config: &AdmConfig,
+    process: &Process,
+    provenance: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, ModelError> {
+    let json = |value: serde_json::Result<String>| {
+        value.map_err(|e| ModelError::Problem {
+            path: "metadata".into(),
+            problem: e.to_string(),
+        })
+    };
+    let mut metadata = BTreeMap::from([
+        ("sdft.kind".to_owned(), kind.to_owned()),
+        (MODEL_KEY.to_owned(), json(serde_json::to_string(config))?),
+        (
+            PROCESS_KEY.to_owned(),
+            json(serde_json::to_string(process))?,
+        ),
+    ]);
+    metadata.extend(
+        provenance
+            .iter()
+            .map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value.clone())),
+    );
+    Ok(metadata)
+}

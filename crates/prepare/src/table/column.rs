@@ -1,0 +1,416 @@
+//! The values of a column, page by page.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    ops::Range,
+    sync::Arc,
+};
+
+use super::{
+    footer::Chunk,
+    numbers::{Differences, Runs},
+    thrift::{Problem, Read, Thrift},
+};
+
+/// A page may come to this many bytes, and to a few times what is stored of it: images hardly get smaller.
+const PAGE: u64 = 16 << 20;
+const PAGE_RATIO: u64 = 8;
+
+/// The values of a column in a group of rows.
+pub(super) struct Column {
+    file: Arc<File>,
+    codec: i64,
+    /// Where the next page begins, and where pages end.
+    pages: Range<u64>,
+    /// The level at which a value is there.
+    defined: u32,
+    /// Values, those that are not there included, that pages may still have.
+    left: u64,
+    dictionary: Option<Dictionary>,
+    /// The values of the current page that are left, the next one last.
+    ready: Vec<Option<Value>>,
+    page: Arc<Vec<u8>>,
+}
+
+/// A value: a part of its page, of the dictionary, or bytes put together of parts.
+enum Value {
+    Page(Range<usize>),
+    Word(usize),
+    Made(Vec<u8>),
+}
+
+/// The values that pages refer to by their numbers.
+struct Dictionary {
+    bytes: Vec<u8>,
+    words: Vec<Range<u32>>,
+}
+
+#[derive(Debug, Default)]
+struct Header {
+    kind: i64,
+    uncompressed: u64,
+    compressed: u64,
+    crc: Option<u32>,
+    values: u64,
+    encoding: i64,
+    level_encoding: i64,
+    /// Of a page of the second version: lengths of the two kinds of levels, and whether what follows is compressed.
+    levels: Option<([u64; 2], bool)>,
+}
+
+mod encoding {
+    pub(super) const PLAIN: i64 = 0;
+    pub(super) const PLAIN_DICTIONARY: i64 = 2;
+    pub(super) const RLE: i64 = 3;
+    pub(super) const DELTA_LENGTH: i64 = 6;
+    pub(super) const DELTA: i64 = 7;
+    pub(super) const RLE_DICTIONARY: i64 = 8;
+}
+
+impl Column {
+    pub(super) fn new(file: &Arc<File>, chunk: Chunk, defined: u32) -> Self {
+        Self {
+            file: Arc::clone(file),
+            codec: chunk.codec,
+            pages: chunk.start..chunk.start.saturating_add(chunk.length),
+            defined,
+            left: chunk.values,
+            dictionary: None,
+            ready: Vec::new(),
+            page: Arc::default(),
+        }
+    }
+
+    /// The value of the next row: `None` after the last one, `Some(None)` where the row has none.
+    pub(super) fn next(&mut self) -> Result<Option<Option<Vec<u8>>>, String> {
+        while self.ready.is_empty() {
+            if self.pages.is_empty() {
+                return Ok(None);
+            }
+            self.open_page()?;
+        }
+        let value = match self.ready.pop().flatten() {
+            None => None,
+            Some(Value::Made(bytes)) => Some(bytes),
+            Some(Value::Page(range)) => Some(self.page[range].to_vec()),
+            Some(Value::Word(n)) => {
+                let dictionary = self.dictionary.as_ref();
+                let word = dictionary.and_then(|d| {
+                    let range = d.words.get(n)?;
+                    Some(d.bytes[range.start as usize..range.end as usize].to_vec())
+                });
+                Some(word.ok_or_else(|| format!("word {n} is not in the dictionary"))?)
+            }
+        };
+        Ok(Some(value))
+    }
+
+    fn read(&self, at: u64, n: usize) -> Result<Vec<u8>, String> {
+        let mut bytes = vec![0; n];
+        let mut file = &*self.file;
+        file.seek(SeekFrom::Start(at))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|e| e.to_string())?;
+        Ok(bytes)
+    }
+
+    /// Reads the next page's header, and moves to its content.
+    fn header(&mut self) -> Result<Header, String> {
+        // Statistics may make it long; nobody knows before it is read.
+        let mut n = 1 << 12;
+        loop {
+            let left = self.pages.end - self.pages.start;
+            let bytes = self.read(self.pages.start, left.min(n) as usize)?;
+            let mut thrift = Thrift::new(&bytes);
+            match read_header(&mut thrift) {
+                Ok(header) => {
+                    self.pages.start += thrift.position() as u64;
+                    return Ok(header);
+                }
+                Err(Problem::Short) if n < left => n *= 16,
+                Err(problem) => {
+                    return Err(format!("a page is damaged: {}", problem.into_reason()));
+                }
+            }
+        }
+    }
+
+    fn open_page(&mut self) -> Result<(), String> {
+        const DICTIONARY: i64 = 2;
+        let header = self.header()?;
+        if header.compressed > self.pages.end - self.pages.start {
+            return Err("a page is longer than its column".to_owned());
+        }
+        let most = PAGE.saturating_add(header.compressed.saturating_mul(PAGE_RATIO));
+        if header.uncompressed > most {
+            return Err(format!(
+                "a page of {} bytes says that it comes to {}, expected at most {most}",
+                header.compressed, header.uncompressed
+            ));
+        }
+        let stored = self.read(self.pages.start, header.compressed as usize)?;
+        self.pages.start += header.compressed;
+        if header
+            .crc
+            .is_some_and(|crc| crc != crc32fast::hash(&stored))
+        {
+            return Err("a page does not have its checksum: it is damaged".to_owned());
+        }
+        match header.kind {
+            DICTIONARY => self.read_dictionary(&header, stored),
+            0 | 3 => self.read_values(&header, stored),
+            // Indices of pages and whatever comes in later versions hold no values.
+            _ => Ok(()),
+        }
+    }
+
+    fn read_dictionary(&mut self, header: &Header, stored: Vec<u8>) -> Result<(), String> {
+        let bytes = unpack(self.codec, stored, header.uncompressed)?;
+        let mut words = Vec::new();
+        let mut at = 0;
+        for _ in 0..header.values {
+            let range = plain(&bytes, &mut at).ok_or("the dictionary ends too early")?;
+            words.push(range.start as u32..range.end as u32);
+        }
+        self.dictionary = Some(Dictionary { bytes, words });
+        Ok(())
+    }
+
+    /// Unpacks a page and notes where its values are.
+    fn read_values(&mut self, header: &Header, mut stored: Vec<u8>) -> Result<(), String> {
+        let short = || "a page ends too early".to_owned();
+        // Levels, then values; in the second version levels are never compressed.
+        let (levels, page) = match header.levels {
+            Some(([repeated, defined], packed)) => {
+                let n = repeated.saturating_add(defined);
+                let n = usize::try_from(n).ok().filter(|&n| n <= stored.len());
+                let values = stored.split_off(n.ok_or_else(short)?);
+                let left = header.uncompressed.checked_sub(stored.len() as u64);
+                let left = left.ok_or_else(short)?;
+                let page = match packed {
+                    true if left > 0 => unpack(self.codec, values, left)?,
+                    _ => values,
+                };
+                (stored.split_off(repeated as usize), page)
+            }
+            None => {
+                let mut page = unpack(self.codec, stored, header.uncompressed)?;
+                if self.defined == 0 {
+                    (Vec::new(), page)
+                } else {
+                    if header.level_encoding != encoding::RLE {
+                        return Err(format!(
+                            "levels are packed in way {}, expected {}",
+                            header.level_encoding,
+                            encoding::RLE
+                        ));
+                    }
+                    let n = page.first_chunk().ok_or_else(short)?;
+                    let n = u32::from_le_bytes(*n) as usize;
+                    let n = n.checked_add(4).filter(|&n| n <= page.len());
+                    let rest = page.split_off(n.ok_or_else(short)?);
+                    (page.split_off(4), rest)
+                }
+            }
+        };
+        // A few bits may stand for any number of rows; there are no more than the table has.
+        let left = self.left.checked_sub(header.values);
+        self.left = left.ok_or("a page has more values than its column")?;
+        let values = usize::try_from(header.values).map_err(|_| short())?;
+        let mut there = Vec::new();
+        let mut n = values;
+        if self.defined > 0 {
+            let width = u32::BITS - self.defined.leading_zeros();
+            let mut levels = Runs::new(&levels, width)?;
+            for _ in 0..values {
+                there.push(levels.next()? == self.defined);
+            }
+            n = there.iter().filter(|&&there| there).count();
+        }
+        let mut found = locate(&page, header.encoding, n)?.into_iter();
+        self.ready = match self.defined {
+            0 => found.map(Some).collect(),
+            _ => {
+                let next = |there: bool| if there { found.next() } else { None };
+                there.into_iter().map(next).collect()
+            }
+        };
+        self.ready.reverse();
+        self.page = Arc::new(page);
+        Ok(())
+    }
+}
+
+/// Where the `n` values of a page are.
+fn locate(page: &[u8], way: i64, n: usize) -> Result<Vec<Value>, String> {
+    let short = || "a page ends before its last value".to_owned();
+    let mut found = Vec::new();
+    match way {
+        encoding::PLAIN => {
+            let mut at = 0;
+            for _ in 0..n {
+                found.push(Value::Page(plain(page, &mut at).ok_or_else(short)?));
+            }
+        }
+        encoding::PLAIN_DICTIONARY | encoding::RLE_DICTIONARY if n > 0 => {
+            let (&width, rest) = page.split_first().ok_or_else(short)?;
+            let mut words = Runs::new(rest, u32::from(width))?;
+            for _ in 0..n {
+                found.push(Value::Word(words.next()? as usize));
+            }
+        }
+        encoding::DELTA_LENGTH if n > 0 => {
+            for range in lengths(page, n)? {
+                found.push(Value::Page(range));
+            }
+        }
+        encoding::DELTA if n > 0 => {
+            let mut prefixes = Differences::new(page)?;
+            let rest = prefixes.clone().rest()?;
+            // Each value begins with a part of the one before. All together may come to no more than a page.
+            let (mut last, mut total) = (Vec::new(), 0);
+            for range in lengths(rest, n)? {
+                let shared = prefixes.next()?.and_then(|n| usize::try_from(n).ok());
+                let shared = shared.and_then(|n| last.get(..n)).ok_or_else(short)?;
+                let value = [shared, &rest[range]].concat();
+                total += value.len();
+                if total > PAGE as usize + PAGE_RATIO as usize * page.len() {
+                    return Err(format!("a page of {} bytes comes to {total}", page.len()));
+                }
+                last.clone_from(&value);
+                found.push(Value::Made(value));
+            }
+        }
+        encoding::PLAIN_DICTIONARY | encoding::RLE_DICTIONARY => {}
+        encoding::DELTA_LENGTH | encoding::DELTA => {}
+        other => {
+            return Err(format!(
+                "values are packed in way {other}, which is not read"
+            ));
+        }
+    }
+    Ok(found)
+}
+
+/// The places of `n` values whose lengths come first, as differences.
+fn lengths(bytes: &[u8], n: usize) -> Result<Vec<Range<usize>>, String> {
+    let mut lengths = Differences::new(bytes)?;
+    if lengths.left() != n as u64 {
+        return Err(format!("{} lengths for {n} values", lengths.left()));
+    }
+    let mut at = bytes.len() - lengths.clone().rest()?.len();
+    let mut found = Vec::new();
+    while let Some(length) = lengths.next()? {
+        let end = usize::try_from(length).ok().and_then(|n| at.checked_add(n));
+        let end = end.filter(|&end| end <= bytes.len());
+        let end = end.ok_or("a value reaches beyond its page")?;
+        found.push(at..end);
+        at = end;
+    }
+    Ok(found)
+}
+
+/// The place of a value whose length stands before it; moves behind it.
+fn plain(bytes: &[u8], at: &mut usize) -> Option<Range<usize>> {
+    let length = bytes.get(*at..)?.first_chunk()?;
+    let start = *at + 4;
+    let end = start.checked_add(u32::from_le_bytes(*length) as usize)?;
+    if end > bytes.len() {
+        return None;
+    }
+    *at = end;
+    Some(start..end)
+}
+
+/// What is stored, as it was before it was compressed; `size` bytes.
+fn unpack(codec: i64, stored: Vec<u8>, size: u64) -> Result<Vec<u8>, String> {
+    let size = usize::try_from(size).map_err(|_| "a page is too long".to_owned())?;
+    let failed = |e: &dyn std::fmt::Display| format!("a page cannot be unpacked: {e}");
+    let out = match codec {
+        0 => stored,
+        1 => {
+            // The length that snappy states must be the page's before anything is made of that length.
+            let stated = snap::raw::decompress_len(&stored).map_err(|e| failed(&e))?;
+            if stated != size {
+                return Err(failed(&format!("{stated} bytes, expected {size}")));
+            }
+            let mut decoder = snap::raw::Decoder::new();
+            decoder.decompress_vec(&stored).map_err(|e| failed(&e))?
+        }
+        2 => {
+            let mut out = Vec::new();
+            let decoder = flate2::read::MultiGzDecoder::new(stored.as_slice());
+            io::Read::take(decoder, size as u64 + 1)
+                .read_to_end(&mut out)
+                .map_err(|e| failed(&e))?;
+            out
+        }
+        6 => zstd::bulk::decompress(&stored, size).map_err(|e| failed(&e))?,
+        other => {
+            let name = match other {
+                3 => "LZO",
+                4 => "Brotli",
+                5 | 7 => "LZ4",
+                _ => "an unknown way",
+            };
+            return Err(format!(
+                "its pages are compressed by {name}, expected none, Snappy, gzip or zstd"
+            ));
+        }
+    };
+    match out.len() {
+        found if found == size => Ok(out),
+        found => Err(failed(&format!("{found} bytes, expected {size}"))),
+    }
+}
+
+fn read_header(at: &mut Thrift<'_>) -> Read<Header> {
+    let mut header = Header::default();
+    at.fields(|at, id, _| {
+        match id {
+            1 => header.kind = at.int()?,
+            2 => header.uncompressed = at.size()?,
+            3 => header.compressed = at.size()?,
+            4 => header.crc = Some(at.int()? as u32),
+            5 => at.fields(|at, id, _| {
+                match id {
+                    1 => header.values = at.size()?,
+                    2 => header.encoding = at.int()?,
+                    3 => header.level_encoding = at.int()?,
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?,
+            7 => at.fields(|at, id, _| {
+                match id {
+                    1 => header.values = at.size()?,
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?,
+            8 => {
+                // Compressed unless it says otherwise.
+                let (mut levels, mut packed) = ([0; 2], true);
+                at.fields(|at, id, kind| {
+                    match id {
+                        1 => header.values = at.size()?,
+                        4 => header.encoding = at.int()?,
+                        5 => levels[1] = at.size()?,
+                        6 => levels[0] = at.size()?,
+                        7 => {
+                            packed = kind == super::thrift::kind::TRUE;
+                            return Ok(false);
+                        }
+                        _ => return Ok(false),
+                    }
+                    Ok(true)
+                })?;
+                header.levels = Some((levels, packed));
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok(header)
+}

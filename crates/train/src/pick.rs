@@ -1,0 +1,114 @@
+//! Which file of a run folder is its model.
+
+use crate::checksums::Checksums;
+use crate::error::{Result, TrainError};
+use crate::snapshot::{is_damage, list, recorded};
+use std::path::{Path, PathBuf};
+
+/// The model that a run folder or a checkpoint stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunModel {
+    /// Its file.
+    pub path: PathBuf,
+    /// What should be known about the choice: files that were passed over, or that could not be verified.
+    pub notes: Vec<String>,
+}
+
+const FINAL: &str = "final.safetensors";
+const EMA: &str = "ema.safetensors";
+
+/// The model of a run: the finished one, or else the averaged weights of the newest checkpoint; of a checkpoint, its averaged weights.
+/// None where the folder is neither.
+///
+/// Files are compared with the hashes that were recorded when they were written. A damaged one is passed over for the next, and that is
+/// noted.
+///
+/// # Errors
+/// Nothing in the folder is whole, or it cannot be read.
+pub fn model_of_run(folder: &Path) -> Result<Option<RunModel>> {
+    if folder.join(EMA).is_file() {
+        let notes = verify_checkpoint(folder)?.into_iter().collect();
+        let path = folder.join(EMA);
+        return Ok(Some(RunModel { path, notes }));
+    }
+    let mut notes = Vec::new();
+    if folder.join(FINAL).is_file() {
+        match verify_final(folder) {
+            Ok(note) => {
+                notes.extend(note);
+                let path = folder.join(FINAL);
+                return Ok(Some(RunModel { path, notes }));
+            }
+            Err(error) if is_damage(&error) => notes.push(format!("passed over: {error}")),
+            Err(error) => return Err(error),
+        }
+    }
+    let checkpoints = folder.join("checkpoints");
+    let all = match checkpoints.is_dir() {
+        true => list(&checkpoints)?,
+        false => Vec::new(),
+    };
+    for (step, checkpoint) in all {
+        match verify_checkpoint(&checkpoint) {
+            Ok(note) => {
+                if !notes.is_empty() {
+                    notes.push(format!(
+                        "{}: using the checkpoint of step {step} instead",
+                        folder.display()
+                    ));
+                }
+                notes.extend(note);
+                let path = checkpoint.join(EMA);
+                return Ok(Some(RunModel { path, notes }));
+            }
+            Err(error) if is_damage(&error) => notes.push(format!("passed over: {error}")),
+            Err(error) => return Err(error),
+        }
+    }
+    if notes.is_empty() {
+        return Ok(None);
+    }
+    Err(TrainError::Folder {
+        path: folder.to_owned(),
+        problem: format!("no whole model is left here: {}", notes.join("; ")),
+    })
+}
+
+/// Fails if a file is not the one that `SHA256SUMS` in its folder records. Where nothing is recorded that can be read, it may be any.
+///
+/// # Errors
+/// Another hash; a file that cannot be read.
+pub fn verify_recorded(file: &Path) -> Result<()> {
+    let folder = sdft_files::parent_of(file);
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    match Checksums::read(folder) {
+        Ok(Some(sums)) => sums.verify(folder, &name).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Fails if the finished model of a run is not the one that was recorded; a note where nothing was.
+pub(crate) fn verify_final(folder: &Path) -> Result<Option<String>> {
+    let sums = Checksums::read(folder)?.unwrap_or_default();
+    Ok(match sums.verify(folder, FINAL)? {
+        true => None,
+        false => Some(format!(
+            "{}: an earlier version wrote it without recording its hash, so damage would not show",
+            folder.join(FINAL).display()
+        )),
+    })
+}
+
+/// Fails if a checkpoint's averaged weights or its position are not those that were recorded; a note where not both were.
+fn verify_checkpoint(checkpoint: &Path) -> Result<Option<String>> {
+    let (sums, note) = recorded(checkpoint)?;
+    for name in ["state.json", EMA] {
+        if !sums.verify(checkpoint, name)? && note.is_none() {
+            return Err(TrainError::Checkpoint {
+                path: checkpoint.to_owned(),
+                problem: format!("{name} is not in SHA256SUMS"),
+            });
+        }
+    }
+    Ok(note)
+}

@@ -1,0 +1,184 @@
+//! Each kind of file with the function that the program reads it with.
+
+use sdft_checkpoint::ReadOptions;
+use sdft_imaging::Limits;
+use sdft_models::LoadOptions;
+use sdft_schedule::{BetaSchedule, Respacing, Schedule, Weighting};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// A kind of file.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader {
+    /// The name of the kind, of its corpus and of its cargo-fuzz target.
+    pub name: &'static str,
+    /// Reads bytes; false if they are refused.
+    pub read: fn(&[u8]) -> bool,
+    /// Makes the checksums of a mutated file hold, where the format has some.
+    pub repair: Option<fn(&mut [u8])>,
+}
+
+/// All readers, by name.
+pub const READERS: [Reader; 14] = [
+    reader("bmp", image),
+    reader("direction", direction),
+    reader("exclude", exclude),
+    reader("gif", image),
+    reader("jpeg", image),
+    Reader {
+        repair: Some(crate::fix_zip_checksums),
+        ..reader("npz", npz)
+    },
+    reader("parquet", table),
+    reader("plan", plan),
+    Reader {
+        repair: Some(crate::fix_png_checksums),
+        ..reader("png", image)
+    },
+    Reader {
+        repair: Some(crate::fix_zip_checksums),
+        ..reader("pt", weights)
+    },
+    reader("safetensors", weights),
+    reader("tokenizer", tokenizer),
+    reader("webp", image),
+    Reader {
+        repair: Some(crate::fix_zip_checksums),
+        ..reader("zip", archive)
+    },
+];
+
+const fn reader(name: &'static str, read: fn(&[u8]) -> bool) -> Reader {
+    Reader {
+        name,
+        read,
+        repair: None,
+    }
+}
+
+/// Reads bytes with the reader of this name; for the targets of cargo-fuzz.
+///
+/// # Panics
+/// There is no such reader.
+pub fn read(name: &str, bytes: &[u8]) {
+    let reader = READERS.iter().find(|reader| reader.name == name);
+    (reader.expect("a reader of this name").read)(bytes);
+}
+
+/// The files that mutations start from, in the order of their names.
+///
+/// # Errors
+/// The folder of the corpus cannot be read.
+pub fn corpus(name: &str) -> io::Result<Vec<Vec<u8>>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(name);
+    let mut paths = fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<io::Result<Vec<PathBuf>>>()?;
+    paths.sort();
+    paths.iter().map(fs::read).collect()
+}
+
+fn image(bytes: &[u8]) -> bool {
+    let Ok(image) = sdft_imaging::decode_bytes(bytes, &Limits::default()) else {
+        return false;
+    };
+    assert_eq!(image.pixels.len(), 3 * image.width * image.height);
+    if image.width * image.height <= 1 << 16 {
+        drop(sdft_imaging::center_crop(&image, 16));
+    }
+    true
+}
+
+fn weights(bytes: &[u8]) -> bool {
+    let options = LoadOptions::default();
+    let described = in_file(bytes, "weights", |path| {
+        sdft_models::inspect_file(path, &options).is_ok()
+    });
+    let is_model = sdft_models::load_unet_bytes("file", bytes, &options).is_ok();
+    let is_read = sdft_checkpoint::read_bytes("file", bytes, &ReadOptions::default()).is_ok();
+    assert!(
+        !is_model || (is_read && described),
+        "a model that cannot be read"
+    );
+    is_read
+}
+
+fn direction(bytes: &[u8]) -> bool {
+    in_file(bytes, "direction", |path| {
+        sdft_asyrp::read_direction(path, (8, 32), 4).is_ok()
+    })
+}
+
+fn npz(bytes: &[u8]) -> bool {
+    sdft_npz::read_npz_bytes(bytes, "file").is_ok()
+}
+
+fn table(bytes: &[u8]) -> bool {
+    prepared(bytes, "table.parquet")
+}
+
+fn archive(bytes: &[u8]) -> bool {
+    prepared(bytes, "archive.zip")
+}
+
+fn prepared(bytes: &[u8], name: &str) -> bool {
+    let options = sdft_prepare::Options {
+        threads: Some(1),
+        ..sdft_prepare::Options::new(16)
+    };
+    in_file(bytes, name, |path| {
+        let out = path.with_file_name("out");
+        let report = sdft_prepare::prepare(&[path.to_owned()], &out, &options, &|_, _| {});
+        report.is_ok()
+    })
+}
+
+fn exclude(bytes: &[u8]) -> bool {
+    in_file(bytes, "list.txt", |path| {
+        sdft_prepare::Exclusions::read(path).is_ok()
+    })
+}
+
+fn tokenizer(bytes: &[u8]) -> bool {
+    in_file(bytes, "tokenizer.json", |path| {
+        let Ok(tokenizer) = sdft_features::ClipTokenizer::open(path, 77) else {
+            return false;
+        };
+        for text in ["a smiling face", "", "\u{1f600} é \0 <|endoftext|>"] {
+            drop(tokenizer.encode(text));
+        }
+        true
+    })
+}
+
+/// Plans of runs, and the small languages of their values.
+fn plan(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return false;
+    };
+    if let Ok(respacing) = text.parse::<Respacing>() {
+        for n in [1, 10, 1000] {
+            let schedule = Schedule::new(BetaSchedule::Linear, n);
+            drop(schedule.and_then(|schedule| schedule.respaced(&respacing)));
+        }
+    }
+    if let Ok(weighting) = text.parse::<Weighting>()
+        && weighting.check().is_ok()
+        && let Ok(schedule) = Schedule::new(BetaSchedule::Cosine, 10)
+    {
+        drop(weighting.weights(&schedule));
+    }
+    drop(sdft_assets::HubFile::parse(text));
+    let plan = toml::from_str::<sdft_train::Plan>(text);
+    plan.is_ok_and(|plan| plan.validate_settings().is_ok())
+}
+
+/// Calls `read` with the path of a file of these bytes, in a folder of its own.
+fn in_file(bytes: &[u8], name: &str, read: impl FnOnce(&Path) -> bool) -> bool {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).expect("a temporary file");
+    read(&path)
+}
