@@ -29,38 +29,30 @@ use sdft_train::Precision;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Measures kernels, blocks and training steps; with --peer beside PyTorch.
+/// The text of `--help`, which `cargo xtask bench --help` prints without building this program.
+const HELP: &str = include_str!("help.txt");
+
 #[derive(Parser)]
-#[command(name = "cargo xtask bench")]
+#[command(name = "cargo xtask bench", override_help = HELP)]
 struct Args {
-    /// Runs PyTorch on the same work, in turn.
     #[arg(long)]
     peer: bool,
-    /// Only cases whose name contains one of these, separated by commas.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Names the cases and stops.
     #[arg(long)]
     list: bool,
-    /// Numbers of threads, separated by commas [default: 1 and all cores].
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Vec<u16>,
-    /// Repetitions of each case; fewer where they would take more than a minute together, but three at least.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pairs: u16,
-    /// The Python that has PyTorch.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
-    /// Where to compute: cpu, or cuda or cuda:N for the cases of a GPU.
     #[arg(long, default_value_t = Place::Cpu)]
     device: Place,
-    /// Numbers of the feature maps on a GPU.
     #[arg(long, default_value = "bf16", value_parser = ["f32", "tf32", "bf16", "f16"])]
     precision: String,
-    /// Where the figures go.
     #[arg(long, default_value = "bench.json")]
     json: PathBuf,
-    /// Runs everything that a GPU is to show and writes it to one file.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// Takes a job from standard input; how this program starts itself.
@@ -152,4 +144,25 @@ fn drive(args: &Args) -> Result<ExitCode> {
     }
     println!("wrote {}", args.json.display());
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_help_names_every_option_and_no_other() {
+        let command = Args::command();
+        let options = command.get_arguments().filter(|arg| !arg.is_hide_set());
+        let options = options.filter_map(|arg| arg.get_long());
+        let mut known: Vec<String> = options.map(|name| format!("--{name}")).collect();
+        known.push("--help".to_owned());
+        known.sort();
+        let (_, listed) = HELP.split_once("Options:").unwrap();
+        let words = listed.split_whitespace();
+        let mut named: Vec<&str> = words.filter(|word| word.starts_with("--")).collect();
+        named.sort_unstable();
+        assert_eq!(named, known);
+    }
 }

@@ -47,27 +47,34 @@ fn what_trains_knows_no_network() {
         "native_tls",
         "candle_datasets",
     ];
-    for package in ["sdft-cli", "xtask"] {
+    for package in ["sdft-cli", "sdft-prepare", "xtask"] {
         let tree = tree(package);
-        for client in CLIENTS
-            .iter()
-            .chain(&["parquet", "sdft_hub", "sdft_prepare"])
-        {
+        for client in CLIENTS.iter().chain(&["sdft_hub"]) {
             assert!(!tree.contains(*client), "{package} is built from {client}");
         }
     }
-    // The names are those that cargo prints: where the network is, it is found.
+    let training = tree("sdft-cli");
+    for reader in ["parquet", "sdft_prepare"] {
+        assert!(
+            !training.contains(reader),
+            "sdft-cli is built from {reader}"
+        );
+    }
+    // The names are those that cargo prints: where something is, it is found.
     let fetching = tree("sdft-hub");
-    for client in [
-        "hf_hub",
-        "reqwest",
-        "hyper",
-        "tokio",
-        "rustls",
-        "candle_datasets",
-        "parquet",
-    ] {
+    for client in ["reqwest", "hyper", "tokio", "rustls"] {
         assert!(fetching.contains(client), "{client}: {fetching:?}");
     }
-    assert!(tree("sdft-cli").contains("candle_core"));
+    assert!(training.contains("candle_core"));
+    assert!(tree("sdft-prepare").contains("parquet"));
+}
+
+#[test]
+fn what_fetches_or_prepares_is_built_in_a_minute() {
+    for package in ["sdft-hub", "sdft-prepare", "xtask"] {
+        let tree = tree(package);
+        for heavy in ["candle_core", "gemm", "hf_hub", "xet_client"] {
+            assert!(!tree.contains(heavy), "{package} is built from {heavy}");
+        }
+    }
 }

@@ -22,7 +22,7 @@ pub(crate) fn test_command(args: &[String]) -> Command {
 /// The numerical tests once more, with the convolutions of the precise paths: `SDFT_CONV` names one of them.
 fn precise_command(algorithm: &str) -> Command {
     let mut command = cargo("test");
-    // The whole workspace is named, as in the stage before, so that nothing is compiled anew.
+    // The whole workspace is named, as in the stage before, so that nothing is compiled again.
     command
         .args(["--release", "--quiet", "--workspace"])
         .args(["parity", "golden", "identities", "gradients"].map(|name| format!("--test={name}")))

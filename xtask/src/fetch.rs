@@ -1,41 +1,80 @@
 //! What a command needs by name, brought here before it starts.
 //!
-//! `sdft missing VERB ARGS` says what that is and which call of `sdft-fetch` brings it, so that nothing here knows about arguments, names
-//! or the network, and the program that trains never opens it.
+//! The program of the command says what that is and which call brings it, so that nothing here knows about arguments or the network, and
+//! the programs that train and prepare never open it.
 
 use std::{
+    ffi::OsStr,
     path::Path,
     process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use sdft_assets::{HubCache, Need, Needs, listing};
 
-use crate::{cargo::exit_code, forward::build};
+use crate::{
+    cargo::{exit_code, hand_over},
+    forward::{fetching, preparing},
+};
 
-/// Something that is not here.
-#[derive(Debug, PartialEq)]
-struct Need {
-    name: String,
-    what: String,
-    otherwise: String,
-    command: Vec<String>,
+/// Whether the user was told already that something is not here.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Said {
+    No,
+    Yes,
 }
 
-/// Fetches what is missing; the exit code if that failed.
+/// `fetch ARGS`. The list needs neither the network nor the program that has it.
+pub(crate) fn fetch(args: &[String]) -> Result<ExitCode> {
+    match listed(args) {
+        Some(names) => match listing(&names, &HubCache::from_environment()?, Path::new("")) {
+            Ok(text) => {
+                println!("{text}");
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(problem) => {
+                eprintln!("error: {problem}");
+                Ok(ExitCode::from(crate::USAGE))
+            }
+        },
+        None => hand_over(fetching(args)?),
+    }
+}
+
+/// The names of a plain `fetch --list NAME ..`; any other option is for the program that knows it.
+fn listed(args: &[String]) -> Option<Vec<String>> {
+    let (options, names): (Vec<_>, Vec<_>) = args.iter().partition(|arg| arg.starts_with('-'));
+    let is_plain = |option: &&String| ["--list", "--offline"].contains(&option.as_str());
+    let asked = options.iter().any(|option| *option == "--list");
+    (asked && options.iter().all(is_plain)).then(|| names.into_iter().cloned().collect())
+}
+
+/// `data prepare ARGS`.
+pub(crate) fn prepare(args: &[String]) -> Result<ExitCode> {
+    match preparing(args, Said::No)? {
+        Ok(command) => hand_over(command),
+        Err(failed) => Ok(failed),
+    }
+}
+
+/// Fetches what `program` misses when it is asked with these arguments; the exit code if that failed.
 ///
-/// One thing after the other, asking anew in between: only a source model that is here says how large its images are.
-pub(crate) fn missing(sdft: &Path, verb: &str, args: &[String]) -> Result<Option<ExitCode>> {
+/// One thing after the other, asking again in between: only a source model that is here says how large its images are.
+pub(crate) fn missing<S: AsRef<OsStr>>(
+    program: &Path,
+    question: impl Iterator<Item = S>,
+    said: Said,
+) -> Result<Option<ExitCode>> {
+    let question: Vec<S> = question.collect();
     let mut done: Vec<Vec<String>> = Vec::new();
     loop {
-        let asked = Command::new(sdft)
-            .args(["missing", verb])
-            .args(args)
+        let asked = Command::new(program)
+            .args(&question)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .output()
-            .with_context(|| format!("starting {}", sdft.display()))?;
-        let needs = needs(&String::from_utf8_lossy(&asked.stdout));
+            .with_context(|| format!("starting {}", program.display()))?;
+        let needs = needs(&asked.stdout);
         let Some(next) = needs.first() else {
             return Ok(None);
         };
@@ -43,12 +82,14 @@ pub(crate) fn missing(sdft: &Path, verb: &str, args: &[String]) -> Result<Option
             // It was brought and is not enough; the command itself says why.
             return Ok(None);
         }
-        match done.is_empty() {
-            true => eprint!("{}", explain(&needs)),
-            false => eprintln!("next, {}: {}", next.name, next.what),
+        match (done.is_empty(), said) {
+            (true, Said::No) => eprint!("{}", explain(&needs)),
+            (true, Said::Yes) => {}
+            (false, _) => eprintln!("next, {}: {}", next.name, next.what),
         }
-        let program = match build("sdft-hub", "sdft-fetch", &[]) {
-            Ok(program) => program,
+        let mut command = match bring(&next.command) {
+            Ok(Ok(command)) => command,
+            Ok(Err(failed)) => return Ok(Some(failed)),
             Err(error) => {
                 eprintln!("error: {error:#}");
                 // The command itself says what it misses and how to provide it.
@@ -56,11 +97,10 @@ pub(crate) fn missing(sdft: &Path, verb: &str, args: &[String]) -> Result<Option
             }
         };
         // Standard output is that of the command to come.
-        let status = Command::new(&program)
-            .args(&next.command)
+        let status = command
             .stdout(std::io::stderr())
             .status()
-            .with_context(|| format!("starting {}", program.display()))?;
+            .with_context(|| format!("starting {}", command.get_program().display()))?;
         if !status.success() {
             return Ok(Some(exit_code(status)));
         }
@@ -68,26 +108,21 @@ pub(crate) fn missing(sdft: &Path, verb: &str, args: &[String]) -> Result<Option
     }
 }
 
-/// Reads the answer; nothing where it is none, or where the network may not be used.
-fn needs(answer: &str) -> Vec<Need> {
-    let Ok(answer) = serde_json::from_str::<Value>(answer) else {
-        return Vec::new();
-    };
-    if answer["offline"] != false {
-        return Vec::new();
+/// The call of a program that brings something.
+fn bring(words: &[String]) -> Result<std::result::Result<Command, ExitCode>> {
+    match words.split_first() {
+        Some((verb, args)) if verb == "prepare" => preparing(args, Said::Yes),
+        Some((_, args)) => fetching(args).map(Ok),
+        None => anyhow::bail!("a program asked for nothing"),
     }
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let need = |value: &Value| {
-        let words = value["command"].as_array()?;
-        Some(Need {
-            name: text(&value["name"])?,
-            what: text(&value["what"])?,
-            otherwise: text(&value["otherwise"])?,
-            command: words.iter().map(text).collect::<Option<_>>()?,
-        })
-    };
-    let all = answer["needs"].as_array();
-    all.map_or_else(Vec::new, |all| all.iter().filter_map(need).collect())
+}
+
+/// Reads the answer; nothing where there is none, or where the network may not be used.
+fn needs(answer: &[u8]) -> Vec<Need> {
+    match serde_json::from_slice::<Needs>(answer) {
+        Ok(answer) if !answer.offline => answer.needs,
+        _ => Vec::new(),
+    }
 }
 
 /// What is missing, how large it is, and what else can be done about it.
@@ -123,8 +158,8 @@ mod tests {
             otherwise: "b".to_owned(),
             command: vec!["fetch".to_owned(), "a".to_owned()],
         };
-        assert_eq!(needs(answer), [need]);
-        assert!(explain(&needs(answer)).contains("a: 1 MB"));
+        assert_eq!(needs(answer.as_bytes()), [need]);
+        assert!(explain(&needs(answer.as_bytes())).contains("a: 1 MB"));
         for other in [
             "",
             "not json",
@@ -133,7 +168,26 @@ mod tests {
             r#"{"offline":false,"needs":[{"name":"a","command":["fetch"]}]}"#,
             r#"{"offline":false,"needs":[{"name":"a","what":"","otherwise":"","command":[1]}]}"#,
         ] {
-            assert!(needs(other).is_empty(), "{other}");
+            assert!(needs(other.as_bytes()).is_empty(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_plain_list_is_printed_here_and_anything_else_handed_on() {
+        let listed = |args: &[&str]| {
+            let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+            listed(&args)
+        };
+        assert_eq!(listed(&["--list"]), Some(Vec::new()));
+        let names = Some(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!(listed(&["a", "--list", "b", "--offline"]), names);
+        for other in [
+            &[][..],
+            &["a"],
+            &["--list", "--all-for", "metfaces"],
+            &["--lst"],
+        ] {
+            assert_eq!(listed(other), None, "{other:?}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Verbs that other binaries know: build them, then become them.
 
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader, IsTerminal, Write},
     path::PathBuf,
     process::{Command, ExitCode, Stdio},
@@ -11,13 +12,69 @@ use serde_json::Value;
 
 use crate::{
     cargo::{cargo, hand_over},
-    fetch, gpu,
+    fetch, gpu, help,
+};
+
+/// A binary of the workspace.
+pub(crate) struct Program {
+    package: &'static str,
+    bin: &'static str,
+    /// What it is, after its name.
+    what: &'static str,
+    /// How long its first build takes on two cores.
+    first: &'static str,
+}
+
+/// Trains, samples, measures.
+const SDFT: Program = Program {
+    package: "sdft-cli",
+    bin: "sdft",
+    what: "the program of this verb",
+    first: "several minutes",
+};
+/// Reads tables, archives and folders of images.
+const PREPARE: Program = Program {
+    package: "sdft-prepare",
+    bin: "sdft-prepare",
+    what: "which reads tables, archives and folders of images",
+    first: "about a minute",
+};
+/// Has the network.
+const FETCH: Program = Program {
+    package: "sdft-hub",
+    bin: "sdft-fetch",
+    what: "which has the network client",
+    first: "about a minute",
+};
+/// Measures speed.
+pub(crate) const BENCH: Program = Program {
+    package: "sdft-bench",
+    bin: "sdft-bench",
+    what: "which measures speed and memory",
+    first: "several minutes",
+};
+/// Compares with the reference implementations.
+pub(crate) const PARITY: Program = Program {
+    package: "sdft-tests",
+    bin: "sdft-parity",
+    what: "which compares with the reference implementations",
+    first: "several minutes",
 };
 
 /// Builds `sdft`, fetches what `sdft VERB ARGS` needs by name and is not here, and runs it.
 pub(crate) fn sdft(verb: &str, args: &[String]) -> Result<ExitCode> {
-    let program = build("sdft-cli", "sdft", &gpu::features(args))?;
-    if let Some(failed) = fetch::missing(&program, verb, args)? {
+    let features = gpu::features(args);
+    if help::is_asked(args) {
+        // Nothing is fetched for a help text.
+        let why = format!("which knows the arguments of {verb}");
+        let mut command = Command::new(build_for(&SDFT, &features, &why)?);
+        command.arg(verb).args(args);
+        return hand_over(command);
+    }
+    let program = build(&SDFT, &features)?;
+    let asked = ["missing", verb].into_iter();
+    let asked = asked.chain(args.iter().map(String::as_str));
+    if let Some(failed) = fetch::missing(&program, asked, fetch::Said::No)? {
         return Ok(failed);
     }
     let mut command = Command::new(program);
@@ -26,8 +83,8 @@ pub(crate) fn sdft(verb: &str, args: &[String]) -> Result<ExitCode> {
 }
 
 /// Builds a binary that is a verb of its own and runs it.
-pub(crate) fn to(package: &str, bin: &str, args: &[String]) -> Result<ExitCode> {
-    let mut command = Command::new(build(package, bin, &gpu::features_if_asked(args))?);
+pub(crate) fn to(program: &Program, args: &[String]) -> Result<ExitCode> {
+    let mut command = Command::new(build(program, &gpu::features_if_asked(args))?);
     command.args(args);
     hand_over(command)
 }
@@ -35,9 +92,9 @@ pub(crate) fn to(package: &str, bin: &str, args: &[String]) -> Result<ExitCode> 
 /// Builds what a GPU is judged by, and runs it: everything that a GPU is to show, in one file.
 pub(crate) fn gpu_report(args: &[String]) -> Result<ExitCode> {
     let features = gpu::features(args);
-    build("sdft-cli", "sdft", &features)?;
-    build("sdft-tests", "sdft-parity", &features)?;
-    let mut command = Command::new(build("sdft-bench", "sdft-bench", &features)?);
+    build(&SDFT, &features)?;
+    build(&PARITY, &features)?;
+    let mut command = Command::new(build(&BENCH, &features)?);
     if !args.iter().any(|arg| arg.starts_with("--report")) {
         command.args(["--report", "gpu-report.md"]);
     }
@@ -48,17 +105,42 @@ pub(crate) fn gpu_report(args: &[String]) -> Result<ExitCode> {
     hand_over(command)
 }
 
-/// Builds the program that may use the network, and runs it with a first argument of ours.
-pub(crate) fn sdft_fetch(first: &str, args: &[String]) -> Result<ExitCode> {
-    let mut command = Command::new(build("sdft-hub", "sdft-fetch", &[])?);
-    command.arg(first).args(args);
-    hand_over(command)
+/// The program that may use the network, built, with these arguments.
+pub(crate) fn fetching<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Command> {
+    let mut command = Command::new(build(&FETCH, &[])?);
+    command.args(args);
+    Ok(command)
+}
+
+/// The program that prepares images, built, with these arguments; what it needs by name is fetched before. An exit code if that failed.
+pub(crate) fn preparing(
+    args: &[String],
+    said: fetch::Said,
+) -> Result<std::result::Result<Command, ExitCode>> {
+    let program = build(&PREPARE, &[])?;
+    let asked = std::iter::once("--missing").chain(args.iter().map(String::as_str));
+    if let Some(failed) = fetch::missing(&program, asked, said)? {
+        return Ok(Err(failed));
+    }
+    let mut command = Command::new(program);
+    command.args(args);
+    Ok(Ok(command))
+}
+
+fn build(program: &Program, features: &[&str]) -> Result<PathBuf> {
+    build_for(program, features, program.what)
 }
 
 /// Builds one binary of the workspace and returns where it is; silent when nothing has to be compiled.
 ///
 /// Cargo itself says where the binary is, hence every way of choosing the target folder works.
-pub(crate) fn build(package: &str, bin: &str, features: &[&str]) -> Result<PathBuf> {
+fn build_for(program: &Program, features: &[&str], why: &str) -> Result<PathBuf> {
+    let Program {
+        package,
+        bin,
+        first,
+        ..
+    } = program;
     let mut command = cargo("build");
     if !features.is_empty() {
         command.args(["--features", &features.join(",")]);
@@ -70,7 +152,9 @@ pub(crate) fn build(package: &str, bin: &str, features: &[&str]) -> Result<PathB
         .spawn()
         .context("starting cargo build")?;
     let stdout = child.stdout.take().context("reading from cargo build")?;
-    let mut progress = Progress::new(bin);
+    let mut progress = Progress::new(format!(
+        "building {bin}, {why} (the first time this takes {first})"
+    ));
     let mut executable = None;
     for line in BufReader::new(stdout).lines() {
         match artifact(&line.context("reading from cargo build")?, bin) {
@@ -118,17 +202,17 @@ fn artifact(line: &str, bin: &str) -> Option<Artifact> {
 }
 
 /// Says once that something is being compiled, and on a terminal how far it is.
-struct Progress<'a> {
-    bin: &'a str,
+struct Progress {
+    title: String,
     n_compiled: usize,
     on_terminal: bool,
 }
 
-impl<'a> Progress<'a> {
-    fn new(bin: &'a str) -> Self {
+impl Progress {
+    fn new(title: String) -> Self {
         let on_terminal = std::io::stderr().is_terminal();
         Self {
-            bin,
+            title,
             n_compiled: 0,
             on_terminal,
         }
@@ -139,7 +223,7 @@ impl<'a> Progress<'a> {
             return;
         }
         if self.n_compiled == 0 {
-            eprintln!("building {} (first time takes a few minutes)", self.bin);
+            eprintln!("{}", self.title);
         }
         self.n_compiled += 1;
         if self.on_terminal {

@@ -2,8 +2,8 @@
 //!
 //! Verbs of the program itself (`train`, `sample`, ..) are handed on with all their arguments; a few verbs are about the repository.
 //!
-//! **Invariant:** no tensor library, no network and no knowledge of any verb's arguments, but for which of two programs a verb belongs to
-//! and whether it is built with code for GPUs.
+//! **Invariant:** no tensor library, no network and no knowledge of any verb's arguments, but for `--help`, `fetch --list` and what says
+//! which program a verb belongs to and whether it is built with code for GPUs.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -15,6 +15,7 @@ mod ci;
 mod fetch;
 mod forward;
 mod gpu;
+mod help;
 mod tidy;
 mod verbs;
 
@@ -44,20 +45,31 @@ fn run(verb: Option<&str>, args: &[String]) -> Result<ExitCode> {
             eprint!("{}", verbs::help());
             Ok(ExitCode::from(USAGE))
         }
-        Some("help" | "--help" | "-h") => {
-            print!("{}", verbs::help());
+        Some("help" | "--help" | "-h") => match args.split_first() {
+            Some((verb, rest)) if !verb.starts_with('-') => {
+                let mut args = rest.to_vec();
+                args.push("--help".to_owned());
+                run(Some(verb), &args)
+            }
+            _ => {
+                print!("{}", verbs::help());
+                Ok(ExitCode::SUCCESS)
+            }
+        },
+        Some(verb) if help::is_asked(args) && help::of(verb, args).is_some() => {
+            print!("{}", help::of(verb, args).unwrap_or_default());
             Ok(ExitCode::SUCCESS)
         }
         Some("test") => cargo::hand_over(ci::test_command(args)),
         Some("ci") => without_arguments("ci", args, ci::run),
         Some("tidy") => without_arguments("tidy", args, tidy::run),
-        Some("parity") => forward::to("sdft-tests", "sdft-parity", args),
-        Some("bench") => forward::to("sdft-bench", "sdft-bench", args),
+        Some("parity") => forward::to(&forward::PARITY, args),
+        Some("bench") => forward::to(&forward::BENCH, args),
         Some("gpu-report") => forward::gpu_report(args),
-        Some("fetch") => forward::sdft_fetch("fetch", args),
-        // Tables, archives and the network are that program's, so that `sdft` is built without them.
+        Some("fetch") => fetch::fetch(args),
+        // Tables and archives are another program's, so that `sdft` is built without them.
         Some("data") if args.first().is_some_and(|word| word == "prepare") => {
-            forward::sdft_fetch("prepare", &args[1..])
+            fetch::prepare(&args[1..])
         }
         Some(verb) if verbs::is_forwarded(verb) => forward::sdft(verb, args),
         Some(verb) => {

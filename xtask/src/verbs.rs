@@ -87,7 +87,7 @@ pub(crate) fn help() -> String {
             .collect()
     };
     format!(
-        "usage: cargo xtask VERB [ARGUMENTS]\n\n\
+        "Usage: cargo xtask VERB [ARGUMENTS]\n\n\
          the program (cargo xtask VERB --help lists its arguments):\n{}\n\
          fetching, and the repository:\n{}",
         table(&FORWARDED),
@@ -95,41 +95,25 @@ pub(crate) fn help() -> String {
     )
 }
 
-/// The message for a verb that does not exist.
-pub(crate) fn unknown(verb: &str) -> String {
-    let names: Vec<&str> = FORWARDED
-        .iter()
-        .chain(&OWN)
-        .map(|(name, _)| *name)
-        .collect();
-    let nearest = names
-        .iter()
-        .map(|name| (edit_distance(verb, name), *name))
-        .min()
-        .filter(|(distance, name)| *distance <= name.len() / 2)
-        .map_or(String::new(), |(_, name)| {
-            format!(", did you mean {name:?}?")
-        });
-    format!(
-        "unknown verb {verb:?}{nearest}\nverbs: {}",
-        names.join(", ")
-    )
+/// The help of a verb about the repository; programs know their own.
+pub(crate) fn about(verb: &str) -> Option<String> {
+    let (_, what) = OWN.iter().find(|(name, _)| *name == verb)?;
+    let arguments = match verb {
+        "test" => " [ARGUMENTS OF cargo test]",
+        _ => "",
+    };
+    Some(format!("{what}\n\nUsage: cargo xtask {verb}{arguments}\n"))
 }
 
-/// The number of characters to insert, delete or replace to get from `a` to `b`.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+/// The message for a verb that does not exist.
+pub(crate) fn unknown(verb: &str) -> String {
+    let all = FORWARDED.iter().chain(&OWN);
+    let names: Vec<&str> = all.map(|(name, _)| *name).collect();
+    format!(
+        "unknown verb {verb:?}{}\nverbs: {}",
+        sdft_assets::did_you_mean(verb, names.iter().copied()),
+        names.join(", ")
+    )
 }
 
 #[cfg(test)]
@@ -137,23 +121,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances_count_edits() {
-        for (a, b, expected) in [
-            ("", "", 0),
-            ("train", "train", 0),
-            ("tran", "train", 1),
-            ("smaple", "sample", 2),
-            ("", "ci", 2),
-        ] {
-            assert_eq!(edit_distance(a, b), expected, "{a} {b}");
-            assert_eq!(edit_distance(b, a), expected, "{b} {a}");
-        }
-    }
-
-    #[test]
     fn a_typing_error_is_answered_with_the_nearest_verb() {
-        assert!(unknown("trian").starts_with("unknown verb \"trian\", did you mean \"train\"?\n"));
-        assert!(unknown("inspct").contains("did you mean \"inspect\"?"));
+        assert!(unknown("trian").starts_with("unknown verb \"trian\"; did you mean train?\n"));
+        assert!(unknown("inspct").contains("did you mean inspect?"));
         let message = unknown("xyzzy");
         assert!(message.starts_with("unknown verb \"xyzzy\"\n"), "{message}");
         assert!(message.contains("train, sample") && message.contains("parity"));

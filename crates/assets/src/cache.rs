@@ -1,7 +1,7 @@
 use crate::error::{Error, Result};
 use crate::manifest::{Asset, AssetFile, RepoType, asset, elsewhere};
-use crate::names::nearest;
 use crate::place::HubFile;
+use crate::words::nearest_name;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -90,11 +90,41 @@ impl HubCache {
                 },
                 None => Error::Unknown {
                     name: name.to_owned(),
-                    nearest: nearest(name).to_owned(),
+                    nearest: nearest_name(name).to_owned(),
                 },
             });
         };
         self.locate_asset(asset)
+    }
+
+    /// As [`HubCache::locate`], with every file compared with the hash that the manifest knows, or else with the one it was downloaded
+    /// under. Reads the files once.
+    ///
+    /// # Errors
+    /// Those of [`HubCache::locate`] · a file that cannot be read · another hash.
+    pub fn locate_verified(&self, name: &str) -> Result<Vec<PathBuf>> {
+        let paths = self.locate(name)?;
+        let known = asset(name).map_or(&[][..], |asset| &asset.files);
+        for (path, known) in paths.iter().zip(known) {
+            // Forty digits are git's hash of a small file, which is text.
+            let recorded = || recorded_hash(path).filter(|hash| hash.len() == 64);
+            let Some(expected) = known.sha256.clone().or_else(recorded) else {
+                continue;
+            };
+            let found = sdft_files::sha256_file(path).map_err(|source| Error::Io {
+                path: path.clone(),
+                source,
+            })?;
+            if found != expected {
+                return Err(Error::Hash {
+                    name: name.to_owned(),
+                    path: path.clone(),
+                    expected,
+                    found,
+                });
+            }
+        }
+        Ok(paths)
     }
 
     /// Where one file of a repository is.

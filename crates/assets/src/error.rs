@@ -33,7 +33,7 @@ pub enum Error {
         command: String,
     },
     /// A file is not as long as it should be.
-    #[error("{name}: {}: expected {expected} bytes, found {found}; get it anew with {}", path.display(), xtask(name))]
+    #[error("{name}: {}: expected {expected} bytes, found {found}; get it again with {}", path.display(), xtask(name))]
     Size {
         /// What was asked for.
         name: String,
@@ -43,6 +43,18 @@ pub enum Error {
         expected: u64,
         /// Bytes there are.
         found: u64,
+    },
+    /// A file is damaged, or another one.
+    #[error("{}: damaged or another file: SHA-256 {found}, expected {expected}; get it again with {}", path.display(), xtask(name))]
+    Hash {
+        /// What was asked for.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// Its hash according to the list, or the one it was downloaded under.
+        expected: String,
+        /// The hash of what is there.
+        found: String,
     },
     /// A text that begins with `hf:` does not go on as it must.
     #[error(

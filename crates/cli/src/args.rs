@@ -1,5 +1,7 @@
 use crate::data::args::DataArgs;
 use crate::edit::args::EditArgs;
+pub(crate) use crate::parse::{at_least_one, number, whole, whole_from};
+pub(crate) use crate::reproduce::args::{Experiment, ReproduceArgs, TargetArg};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sdft_cuda::Place;
 use sdft_features::InceptionResize;
@@ -7,21 +9,24 @@ use sdft_train::Precision;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// The options of every command, which stand last in its help.
+pub(crate) const GLOBAL: &str = "Global options";
+
 /// Fine-tunes diffusion models on small image sets without forgetting (SDFT), samples them and looks into their files.
 #[derive(Debug, Parser)]
-#[command(name = "sdft", version, max_term_width = 100)]
+#[command(name = "sdft", bin_name = "cargo xtask", version, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Threads to compute with; all cores if not given. Models and samples do not depend on it, to the bit.
-    #[arg(long, global = true, value_parser = at_least_one, value_name = "N")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_parser = at_least_one, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Do not fetch what is missing. `sdft` itself never does; `cargo xtask` does before it starts it.
-    #[arg(long, global = true)]
+    /// Do not fetch what is missing.
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) offline: bool,
     /// Where to compute: auto, cpu, cuda or cuda:N. auto takes a GPU if this build can use it and there is one.
-    #[arg(long, global = true, default_value_t = Place::Auto, value_name = "PLACE")]
+    #[arg(long, global = true, help_heading = GLOBAL, default_value_t = Place::Auto, value_name = "PLACE")]
     pub(crate) device: Place,
     /// Numbers of the feature maps; auto is f32 on the CPU, and bf16 (or f16) on a GPU where a model trains or draws.
-    #[arg(long, global = true, value_enum, value_name = "TYPE")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_enum, value_name = "TYPE")]
     pub(crate) precision: Option<PrecisionArg>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -48,13 +53,6 @@ impl From<PrecisionArg> for Precision {
     }
 }
 
-pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n) if (1..=4096).contains(&n) => Ok(n),
-        _ => Err("expected a number from 1 to 4096".into()),
-    }
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Fine-tune a source model on a folder of images; without arguments, the embedded example.
@@ -62,10 +60,10 @@ pub(crate) enum Verb {
     /// Draw images from a model.
     Sample(SampleArgs),
     /// Train the classifier of noised images that EGSDE needs, source against target; without arguments, the embedded example's.
-    #[command(after_help = CLASSIFIER_HELP)]
+    #[command(after_long_help = CLASSIFIER_HELP)]
     TrainClassifier(ClassifierArgs),
     /// Bring images into a model's domain; without arguments, the embedded example.
-    #[command(after_help = TRANSLATE_HELP)]
+    #[command(after_long_help = TRANSLATE_HELP)]
     Translate(TranslateArgs),
     /// Edit images by a text, or train what does; without arguments, the embedded example.
     Edit(EditArgs),
@@ -84,7 +82,7 @@ pub(crate) enum Verb {
     #[command(hide = true)]
     Judge(JudgeArgs),
     /// Measure images: two sets (FID, KID, ..), or inputs and outputs (PSNR, SSIM, LPIPS, ..).
-    #[command(after_help = EVALUATE_HELP)]
+    #[command(after_long_help = EVALUATE_HELP)]
     Evaluate(EvaluateArgs),
     /// Repeat a documented experiment and print its table.
     Reproduce(ReproduceArgs),
@@ -107,13 +105,13 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) list: bool,
     /// Optimiser steps.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) steps: Option<u64>,
     /// Images per step.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) batch: Option<u64>,
     /// Seed of every random number.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
     /// Name of the run and of its folder.
     #[arg(long)]
@@ -168,13 +166,13 @@ pub(crate) enum SamplerArg {
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
     /// Side of the images, for files that do not say; a multiple of what the network halves.
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = whole_from::<usize, 1>, hide_short_help = true)]
     pub(crate) image_size: Option<usize>,
     /// The part of the model's file to take where it holds several.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", hide_short_help = true)]
     pub(crate) key: Option<String>,
     /// Any field of the architecture that the file does not say: `--set model.norm_groups=8`.
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", hide_short_help = true)]
     pub(crate) set: Vec<String>,
 }
 
@@ -184,13 +182,13 @@ pub(crate) struct SampleArgs {
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: Option<String>,
     /// How many images.
-    #[arg(short, long, default_value_t = 16)]
+    #[arg(short, long, default_value_t = 16, value_parser = whole_from::<usize, 1>)]
     pub(crate) n: usize,
     /// Images at once.
     #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pub(crate) batch: usize,
     /// Seed; image i depends on the seed and on i only.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
     /// Which sampler.
     #[arg(long, value_enum, default_value = "ddim")]
@@ -199,17 +197,17 @@ pub(crate) struct SampleArgs {
     #[arg(long, default_value = "ddim40", value_name = "RESPACING")]
     pub(crate) steps: String,
     /// DDIM only: share of fresh noise, 0 to 1.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = number, hide_short_help = true)]
     pub(crate) eta: f64,
     /// Begin below the end of the process, with pure noise at this share of it: what a model makes of noise that it takes for a blurred
     /// image (the paper's Fig. 4).
-    #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE", value_parser = number, hide_short_help = true)]
     pub(crate) start: f64,
     /// Do not clamp predicted images to [-1, 1].
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) no_clip: bool,
     /// The class of every image, for class-conditional models; random ones if not given.
-    #[arg(long, value_name = "CLASS")]
+    #[arg(long, value_name = "CLASS", value_parser = whole::<u32>)]
     pub(crate) class: Option<u32>,
     #[command(flatten)]
     pub(crate) file: ModelArgs,
@@ -247,16 +245,16 @@ const CLASSIFIER_HELP: &str = "\
 Without other settings it is EGSDE's recipe: 5000 steps of 32 images; the paper took 1500 for MetFaces, 4500 for AAHQ.
 
 Examples:
-  sdft train-classifier --model runs/metfaces-sdft --source faces --target metfaces --init 256x256_classifier.pt --steps 1500
-  sdft train-classifier --source faces --target metfaces --set loop.micro_batch=4 --dry-run";
+  cargo xtask train-classifier --model runs/metfaces-sdft --source faces --target metfaces --init 256x256_classifier.pt --steps 1500
+  cargo xtask train-classifier --source faces --target metfaces --set loop.micro_batch=4 --dry-run";
 
 const TRANSLATE_HELP: &str = "\
 Examples:
-  sdft translate --model runs/metfaces-sdft --input faces
-  sdft translate --model runs/metfaces-sdft --input faces --method egsde --classifier runs/classifier
-  sdft translate --model runs/metfaces-sdft --input face.png --sweep t0=0.3,0.4,0.5,0.6
-  sdft translate --model metfaces.safetensors --source-model ffhq.pt --input faces --method ddib
-  sdft translate --model ffhq.pt --input faces --walk ancestral --repeats 3";
+  cargo xtask translate --model runs/metfaces-sdft --input faces
+  cargo xtask translate --model runs/metfaces-sdft --input faces --method egsde --classifier runs/classifier
+  cargo xtask translate --model runs/metfaces-sdft --input face.png --sweep t0=0.3,0.4,0.5,0.6
+  cargo xtask translate --model metfaces.safetensors --source-model ffhq.pt --input faces --method ddib
+  cargo xtask translate --model ffhq.pt --input faces --walk ancestral --repeats 3";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -304,7 +302,7 @@ pub(crate) struct TranslateArgs {
     #[arg(long, value_name = "DIR", default_value = "translated")]
     pub(crate) out: PathBuf,
     /// Strength: the share of the process that the image is noised through, 0 to 1.
-    #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE", value_parser = number)]
     pub(crate) t0: f64,
     /// Several values of t0, lambda-s, lambda-i, factor or repeats: `--sweep t0=0.3,0.4,0.5`. Each gets a folder, each input a strip.
     #[arg(long, value_name = "NAME=A,B,..")]
@@ -316,43 +314,43 @@ pub(crate) struct TranslateArgs {
     #[arg(long, value_name = "RESPACING")]
     pub(crate) steps: Option<String>,
     /// DDIM: share of fresh noise, 0 to 1.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = number, hide_short_help = true)]
     pub(crate) eta: f64,
     /// DDIM and ilvr: do not clamp predicted images to [-1, 1].
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) no_clip: bool,
     /// sdedit and egsde: how often the image is noised and denoised; published are 3 for SDEdit and 1 for EGSDE.
     #[arg(long, default_value_t = 1, value_parser = at_least_one, value_name = "N")]
     pub(crate) repeats: usize,
     /// sdedit: an image whose light parts are kept and whose dark parts are edited.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub(crate) mask: Option<PathBuf>,
     /// egsde: the classifier, a weights file or a run folder of `train-classifier`.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) classifier: Option<String>,
     /// egsde: weight of the energy that leads away from the source domain.
-    #[arg(long, default_value_t = 500.0, value_name = "WEIGHT")]
+    #[arg(long, default_value_t = 500.0, value_name = "WEIGHT", value_parser = number, hide_short_help = true)]
     pub(crate) lambda_s: f64,
     /// egsde: weight of the energy that keeps the coarse image.
-    #[arg(long, default_value_t = 2.0, value_name = "WEIGHT")]
+    #[arg(long, default_value_t = 2.0, value_name = "WEIGHT", value_parser = number, hide_short_help = true)]
     pub(crate) lambda_i: f64,
     /// egsde: the form of the first energy.
-    #[arg(long, value_enum, default_value = "cosine")]
+    #[arg(long, value_enum, default_value = "cosine", hide_short_help = true)]
     pub(crate) specific: EnergyArg,
     /// egsde: the form of the second energy.
-    #[arg(long, value_enum, default_value = "neg-l2")]
+    #[arg(long, value_enum, default_value = "neg-l2", hide_short_help = true)]
     pub(crate) independent: EnergyArg,
     /// egsde and ilvr: factor of the low-pass filter; an eighth of the image's side if not given, which is the published 32 at 256.
-    #[arg(long, value_parser = at_least_one, value_name = "N")]
+    #[arg(long, value_parser = at_least_one, value_name = "N", hide_short_help = true)]
     pub(crate) factor: Option<usize>,
     /// ilvr: the input is followed in steps above this one; from there on the model is free.
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = whole::<usize>, hide_short_help = true)]
     pub(crate) free: usize,
     /// ddib: the model of the source domain.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) source_model: Option<String>,
     /// Seed; an image's noise depends on the seed and on the image's path inside the input folder only.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
     /// Images at once; as many as suit their size if not given: 4 of 256x256, 64 of 64x64 or less.
     #[arg(long, value_parser = at_least_one, value_name = "N")]
@@ -366,7 +364,8 @@ pub(crate) struct TranslateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A .pt or .safetensors file.
+    /// A .pt or .safetensors file, a run folder, or a name as `ffhq-10m`.
+    #[arg(value_name = "FILE|DIR")]
     pub(crate) file: PathBuf,
     /// The part of the file to look at where it holds several.
     #[arg(long, value_name = "KEY")]
@@ -391,9 +390,11 @@ pub(crate) enum PreferArg {
 
 #[derive(Debug, Args)]
 pub(crate) struct ConvertArgs {
-    /// The file to read.
+    /// The model to read: a file, a run folder, or a name as `ffhq-10m`.
+    #[arg(value_name = "FILE|DIR")]
     pub(crate) input: PathBuf,
     /// The .safetensors file to write.
+    #[arg(value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
     /// Which weights to take where a file holds both.
     #[arg(long, value_enum, default_value = "ema")]
@@ -432,17 +433,17 @@ pub(crate) struct JudgeArgs {
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Seed.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
 }
 
 const EVALUATE_HELP: &str = "\
 Examples:
-  sdft evaluate --real metfaces --fake samples
-  sdft evaluate --real metfaces.npz --fake samples --resize clean-fid --out report
-  sdft evaluate --pairs ffhq translated --size 256 --without identity
-  sdft evaluate --pairs faces smiling --text face 'smiling face'
-  sdft evaluate --real digits --fake samples";
+  cargo xtask evaluate --real metfaces --fake samples
+  cargo xtask evaluate --real metfaces.npz --fake samples --resize clean-fid --out report
+  cargo xtask evaluate --pairs ffhq translated --size 256 --without identity
+  cargo xtask evaluate --pairs faces smiling --text face 'smiling face'
+  cargo xtask evaluate --real digits --fake samples";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LpipsArg {
@@ -493,16 +494,16 @@ pub(crate) struct EvaluateArgs {
     )]
     pub(crate) resize: InceptionResize,
     /// Subsets of KID.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one, conflicts_with = "pairs")]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one, conflicts_with = "pairs", hide_short_help = true)]
     pub(crate) kid_subsets: usize,
     /// Images of a subset of KID; fewer where there are fewer.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..), conflicts_with = "pairs")]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = whole_from::<u32, 2>, conflicts_with = "pairs", hide_short_help = true)]
     pub(crate) kid_size: u32,
     /// Seed of the subsets; torch-fidelity's own draw if not given.
-    #[arg(long, value_name = "SEED", conflicts_with = "pairs")]
+    #[arg(long, value_name = "SEED", value_parser = whole::<u32>, conflicts_with = "pairs", hide_short_help = true)]
     pub(crate) kid_seed: Option<u32>,
     /// Neighbours that a ball of precision and recall reaches to.
-    #[arg(long, value_name = "K", default_value_t = 3, value_parser = at_least_one, conflicts_with = "pairs")]
+    #[arg(long, value_name = "K", default_value_t = 3, value_parser = at_least_one, conflicts_with = "pairs", hide_short_help = true)]
     pub(crate) neighbours: usize,
     /// With --pairs: bring the short side of every image to so many pixels first.
     #[arg(long, value_name = "PIXELS", requires = "pairs", value_parser = at_least_one)]
@@ -520,10 +521,22 @@ pub(crate) struct EvaluateArgs {
     )]
     pub(crate) without: Vec<PartArg>,
     /// LPIPS's network.
-    #[arg(long, value_enum, default_value = "alex", requires = "pairs")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "alex",
+        requires = "pairs",
+        hide_short_help = true
+    )]
     pub(crate) lpips: LpipsArg,
     /// CLIP's network.
-    #[arg(long, value_enum, default_value = "b16", requires = "text")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "b16",
+        requires = "text",
+        hide_short_help = true
+    )]
     pub(crate) clip: ClipArg,
     /// Weights from a file instead of the cache of the Hugging Face client; may be given again, also for one network in several files.
     #[arg(long, value_name = "NETWORK=FILE")]
@@ -538,72 +551,15 @@ pub(crate) struct EvaluateArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Write the statistics of the real images as pytorch-fid does.
-    #[arg(long, value_name = "NPZ", requires = "real")]
+    #[arg(long, value_name = "NPZ", requires = "real", hide_short_help = true)]
     pub(crate) save_real: Option<PathBuf>,
     /// Write the statistics of the generated images.
-    #[arg(long, value_name = "NPZ", requires = "real")]
+    #[arg(long, value_name = "NPZ", requires = "real", hide_short_help = true)]
     pub(crate) save_fake: Option<PathBuf>,
     /// Where feature vectors are kept; `sdft/features` in the user's cache folder if not given.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub(crate) cache: Option<PathBuf>,
     /// Keep no feature vectors.
-    #[arg(long, conflicts_with = "cache")]
+    #[arg(long, conflicts_with = "cache", hide_short_help = true)]
     pub(crate) no_cache: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Experiment {
-    /// The embedded digits in minutes, from nothing: Tables 1 to 4 in miniature.
-    Digits,
-    /// The paper's Table 1: domain translation, measured.
-    Table1,
-    /// The paper's Table 2: text-guided editing; directions are trained, applied and measured.
-    Table2,
-    /// The paper's Table 3: unconditional samples of scratch, naive and SDFT.
-    Table3,
-    /// The paper's Table 4: constant and Min-SNR-5 weights against SDFT's.
-    Table4,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TargetArg {
-    Metfaces,
-    Aahq,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ReproduceArgs {
-    /// Which experiment.
-    #[arg(value_enum)]
-    pub(crate) experiment: Experiment,
-    /// `digits`: how many seeds.
-    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
-    pub(crate) seeds: usize,
-    /// Tables: which target.
-    #[arg(long, value_enum, default_value = "metfaces")]
-    pub(crate) target: TargetArg,
-    /// Tables: the source model, a file.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) source: Option<PathBuf>,
-    /// Tables: the inputs, 10,000 FFHQ images at 256x256.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) inputs: Option<PathBuf>,
-    /// Tables: all images of the target domain, a folder or an .npz of images.
-    #[arg(long, value_name = "DIR|NPZ")]
-    pub(crate) data: Option<PathBuf>,
-    /// Tables: what belongs to a row, a run or a weights file, or a folder of outputs; may be given again.
-    #[arg(long, value_name = "ROW=PATH")]
-    pub(crate) row: Vec<String>,
-    /// Tables: only so many images of each row, for a quick pass; in Table 2 to train on, too.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
-    pub(crate) limit: Option<u32>,
-    /// Tables: how images come to Inception.
-    #[arg(long, value_name = "MODE", default_value = "pytorch-fid")]
-    pub(crate) resize: InceptionResize,
-    /// Tables: weights of the networks that measure, as for `evaluate`.
-    #[arg(long, value_name = "NETWORK=FILE")]
-    pub(crate) weights: Vec<String>,
-    /// Where runs, samples and tables go; what is finished there is not repeated. `runs/reproduce-EXPERIMENT` if not given.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
 }

@@ -1,9 +1,10 @@
 //! Preset, then TOML file, then `--set`: one table, checked key by key.
 
 use crate::assets::Presets;
-use crate::suggest::nearest;
+use crate::keys;
 use crate::{assets, console, usage};
 use anyhow::{Context, Result};
+use sdft_assets::did_you_mean;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
@@ -51,11 +52,10 @@ fn read_file<P: Settings>(name: &str) -> Result<String> {
             .with_context(cannot)?;
         return Ok(text);
     }
-    let hint = nearest(name, P::preset_names())
-        .map_or_else(String::new, |near| format!("; did you mean {near}?"));
     Err(usage(format!(
-        "--config {name}: neither a file nor a preset ({}){hint}",
-        P::preset_names().collect::<Vec<_>>().join(", ")
+        "--config {name}: neither a file nor a preset ({}){}",
+        P::preset_names().collect::<Vec<_>>().join(", "),
+        did_you_mean(name, P::preset_names())
     )))
 }
 
@@ -112,6 +112,11 @@ pub(crate) fn set<P: Settings>(table: &mut Table, assignment: &str) -> Result<()
         )));
     };
     let (key, text) = (key.trim(), text.trim());
+    if key.is_empty() {
+        return Err(usage(format!(
+            "--set {assignment}: expected KEY=VALUE, found no key"
+        )));
+    }
     if key.len() > LONGEST_KEY || key.split('.').count() > MOST_PARTS {
         return Err(usage(format!(
             "{origin}: expected a key of at most {MOST_PARTS} parts and {LONGEST_KEY} bytes, as optim.lr, found {} parts and {} bytes",
@@ -187,13 +192,14 @@ fn check_level(
         let full = format!("{prefix}{key}");
         match (known.get(key), value) {
             (None, _) => {
-                // The distance to a text of thousands of characters takes long and is no hint.
-                let near = (full.len() <= LONGEST_KEY)
-                    .then(|| nearest(&full, all.iter().map(String::as_str)))
-                    .flatten();
-                let hint = near.map_or_else(String::new, |near| format!("; the nearest is {near}"));
-                let full = short(&full, SHOWN);
-                return Err(usage(format!("{origin}: there is no key {full}{hint}")));
+                if full.len() > LONGEST_KEY {
+                    // The distance to a text of thousands of characters takes long and is no hint.
+                    let full = short(&full, SHOWN);
+                    return Err(usage(format!("{origin}: there is no key {full}")));
+                }
+                let in_file = !origin.starts_with("--set");
+                let problem = keys::unknown(&full, value, all, in_file);
+                return Err(usage(format!("{origin}: {problem}")));
             }
             (Some(Value::Table(known)), Value::Table(inner)) => {
                 check_level(inner, known, &format!("{full}."), all, origin)?
@@ -240,7 +246,7 @@ pub(crate) fn plan<P: Settings>(table: Table) -> Result<P> {
     }
     serde_path_to_error::deserialize(Value::Table(all)).map_err(|e| {
         let (key, problem) = (e.path().to_string(), e.into_inner());
-        usage(format!("{key}: {}", problem.message()))
+        usage(format!("{key}: {}", keys::plain(problem.message())))
     })
 }
 

@@ -1,6 +1,6 @@
 //! Where the program computes, and in what precision.
 
-use crate::usage;
+use crate::{doctor, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use sdft_adm::{Encoder, Unet};
@@ -58,8 +58,25 @@ pub(crate) fn device() -> Result<Device> {
         (Place::Cuda(0), Some(world)) => Place::Cuda(world.local_rank),
         (place, _) => place,
     };
-    let device = open(place).map_err(|error| usage(format!("--device {error}")))?;
+    let device = match open(place) {
+        Ok(device) => device,
+        Err(_) if !cfg!(feature = "cuda") => return Err(usage(without_gpu_code(place))),
+        Err(error) => return Err(usage(format!("--device {error}"))),
+    };
     Ok(DEVICE.get_or_init(|| device).clone())
+}
+
+/// What a user of `cargo xtask` can do about a build without GPU code.
+fn without_gpu_code(place: Place) -> String {
+    let cause = match doctor::found_nvcc() {
+        None => {
+            "`cargo xtask` builds it where it finds NVIDIA's CUDA toolkit with cuDNN, and there is no nvcc on the PATH or in CUDA_HOME"
+        }
+        Some(_) => "start it through `cargo xtask`, which builds it",
+    };
+    format!(
+        "--device {place}: this build has no code for GPUs; {cause} (`cargo xtask doctor` shows what is there; --device cpu does without)"
+    )
 }
 
 /// Fails where a GPU or another precision was asked for by name and a command has no use for it.
@@ -160,6 +177,16 @@ pub(crate) fn memory_advice(error: &anyhow::Error, training: bool) -> Option<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_that_this_build_cannot_use_is_explained_in_the_words_of_the_caller() {
+        let text = without_gpu_code(Place::Cuda(0));
+        assert!(text.starts_with("--device cuda:0: this build has no code for GPUs; "));
+        assert!(
+            text.contains("cargo xtask") && !text.contains("--features"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn precision_is_settled_by_the_device_and_memory_errors_get_advice() {

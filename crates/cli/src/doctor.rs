@@ -105,7 +105,7 @@ fn driver() -> String {
     }
 }
 
-fn found_nvcc() -> Option<PathBuf> {
+pub(crate) fn found_nvcc() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter();

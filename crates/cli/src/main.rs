@@ -20,21 +20,21 @@ mod evaluate;
 mod gallery;
 mod inspect;
 mod judge;
+mod keys;
 mod model;
 mod names;
+mod parse;
 mod reproduce;
 mod runs;
 mod sample;
 mod sampler;
 mod settle;
 mod space;
-mod suggest;
 mod train;
 mod translate;
 mod weights;
 
 use args::{Cli, Verb};
-use clap::Parser;
 use std::process::ExitCode;
 
 /// What a user can do about an error: exit code 2, where everything else is 1.
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     // SAFETY: no other thread exists yet.
     unsafe { sdft_runtime::prepare() };
     // clap prints usage errors itself and leaves with code 2.
-    let mut cli = Cli::parse();
+    let mut cli = Cli::from_process();
     device::choose(cli.device, cli.precision.map(Into::into));
     let training = matches!(cli.verb, Verb::Train(_) | Verb::TrainClassifier(_));
     if let Err(problem) = sdft_nn::check_kernel_environment() {

@@ -1,25 +1,11 @@
 //! What names stand for on this machine: weights and data sets of the list, and files of the Hub.
 
-use crate::suggest::nearest;
 use crate::usage;
-use crate::weights::verified;
 use anyhow::Result;
-use sdft_assets::{Asset, Error, HubCache, HubFile, INDEX, ImageSet, asset, assets, elsewhere};
-use serde::Serialize;
+use sdft_assets::{
+    Error, HubCache, HubFile, INDEX, ImageSet, Need, ask, asset, assets, elsewhere, similar,
+};
 use std::path::{Path, PathBuf};
-
-/// Something that a command needs by name and that can be fetched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Need {
-    /// The name.
-    pub(crate) name: String,
-    /// What it is and how large, in one line.
-    pub(crate) what: String,
-    /// How to bring it without a network, in one line.
-    pub(crate) otherwise: String,
-    /// The arguments of `sdft-fetch` that bring it.
-    pub(crate) command: Vec<String>,
-}
 
 /// Puts paths in the place of names.
 #[derive(Debug, Default)]
@@ -89,17 +75,19 @@ impl Names {
                 "{option} {text}: this is a data set, weights are needed"
             ));
         }
-        match HubCache::from_environment().and_then(|cache| cache.locate(&asset.name)) {
+        let cache = HubCache::from_environment();
+        match cache.and_then(|cache| match self.collects {
+            true => cache.locate(&asset.name),
+            false => cache.locate_verified(&asset.name),
+        }) {
             Ok(paths) => {
-                let paths = match self.collects {
-                    true => paths,
-                    false => verified(&asset.name, paths)?,
-                };
                 if let Some(first) = paths.first() {
                     *text = first.display().to_string();
                 }
                 Ok(())
             }
+            // What is damaged is not fetched in silence.
+            Err(error @ Error::Hash { .. }) => Err(error.into()),
             Err(error) => self.miss(Need::asset(asset), format!("{option} {error}")),
         }
     }
@@ -183,71 +171,23 @@ impl Names {
         let others = elsewhere()
             .iter()
             .filter(|known| known.file.starts_with("data/") == images);
+        let embedded = match images {
+            true => crate::assets::DIGITS,
+            false => crate::assets::DIGITS_SOURCE,
+        };
         let names = of_kind.chain(others.map(|known| known.name.as_str()));
-        match nearest(text, names) {
-            Some(near) => self.explain(format!(
-                "{option} {text}: neither a path here nor a known name; the nearest is {near} (`cargo xtask fetch --list` shows all)"
-            )),
-            None => Ok(()),
+        let near = similar(text, names.chain([embedded]));
+        if near.is_empty() {
+            return Ok(());
         }
+        self.explain(format!(
+            "{option} {text}: neither a path here nor a known name{} (`cargo xtask fetch --list` shows all names)",
+            ask(&near)
+        ))
     }
 }
 
 /// What the program carries with it.
 fn is_embedded(text: &str) -> bool {
     [crate::assets::DIGITS, crate::assets::DIGITS_SOURCE].contains(&text)
-}
-
-impl Need {
-    fn asset(asset: &Asset) -> Self {
-        Self {
-            name: asset.name.clone(),
-            what: describe(asset),
-            otherwise: otherwise(asset),
-            command: vec!["fetch".to_owned(), asset.name.clone()],
-        }
-    }
-
-    fn file(text: &str) -> Self {
-        Self {
-            name: text.to_owned(),
-            what: "its size is known to the Hub".to_owned(),
-            otherwise: "the path of a file in place of it".to_owned(),
-            command: vec!["fetch".to_owned(), text.to_owned()],
-        }
-    }
-
-    fn images(set: &ImageSet) -> Self {
-        let mut command = vec!["prepare".to_owned(), set.asset.name.clone()];
-        if !set.asset.pair {
-            command.extend(["--size".to_owned(), set.size.to_string()]);
-        }
-        Self {
-            name: set.asset.name.clone(),
-            what: format!("{}; goes to {}", describe(set.asset), set.folder.display()),
-            otherwise: otherwise(set.asset),
-            command,
-        }
-    }
-}
-
-/// `374.4 MB from deepinv/diffunet: ADM ..`
-fn describe(asset: &Asset) -> String {
-    let size = match asset.bytes() {
-        0 => String::new(),
-        n => format!("{} ", crate::console::size(n)),
-    };
-    format!(
-        "{size}from {}: {}; licence: {}",
-        asset.repo, asset.what, asset.licence
-    )
-}
-
-/// `hf download .. on another machine, ..`
-fn otherwise(asset: &Asset) -> String {
-    format!(
-        "{} on another machine, and its cache folder brought here; or the path of your own {}",
-        sdft_assets::fetch_command(asset),
-        if asset.is_images() { "images" } else { "file" }
-    )
 }

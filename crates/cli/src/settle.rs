@@ -11,7 +11,7 @@ use crate::model::peek_model_file;
 use crate::names::Names;
 use crate::{assets, classifier, console, edit, train};
 use anyhow::Result;
-use clap::Parser;
+use sdft_assets::Needs;
 use sdft_models::{LoadOptions, inspect_file};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -51,15 +51,18 @@ pub(crate) fn missing(args: &MissingArgs) -> Result<()> {
     let mut names = Names::collecting();
     let words = std::iter::once("sdft").chain(args.command.iter().map(String::as_str));
     let mut offline = sdft_assets::is_offline();
-    if let Ok(mut cli) = Cli::try_parse_from(words) {
+    if let Ok(mut cli) = Cli::from_words(words) {
         offline |= cli.offline;
         // The command itself will say what is wrong.
         if settle(&mut cli.verb, &mut names).is_err() {
             names.needs.clear();
         }
     }
-    let needs = serde_json::json!({ "offline": offline, "needs": names.needs });
-    console::line(needs)?;
+    let needs = Needs {
+        offline,
+        needs: names.needs,
+    };
+    console::line(serde_json::to_string(&needs)?)?;
     Ok(())
 }
 

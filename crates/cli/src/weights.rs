@@ -1,9 +1,8 @@
 //! Where the weights of the networks that measure are.
 
-use crate::suggest::nearest;
 use crate::usage;
 use anyhow::{Context, Result, bail};
-use sdft_assets::{Error, HubCache};
+use sdft_assets::{Error, HubCache, did_you_mean};
 use sdft_features::Network;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,8 +22,7 @@ impl Weights {
             };
             let names = || Network::ALL.iter().map(|(name, _)| *name);
             let Some(known) = names().find(|known| *known == name) else {
-                let hint = nearest(name, names())
-                    .map_or_else(String::new, |near| format!("; the nearest is {near}"));
+                let hint = did_you_mean(name, names());
                 return Err(usage(format!(
                     "--weights {argument}: there is no network {name}, expected one of {}{hint}",
                     names().collect::<Vec<_>>().join(", ")
@@ -44,16 +42,18 @@ impl Weights {
         let name = network.name();
         let all = match self.0.get(name) {
             Some(files) => files.clone(),
-            None => match HubCache::from_environment().and_then(|cache| cache.locate(name)) {
-                Ok(files) => verified(name, files)?,
-                Err(Error::Missing {
-                    looked_at, command, ..
-                }) => bail!(
-                    "the weights of {name} are not here (looked for {}); get them with\n  cargo xtask fetch {name}\nor with\n  {command}\nor {otherwise}",
-                    looked_at.display()
-                ),
-                Err(error) => return Err(error).with_context(|| format!("weights of {name}")),
-            },
+            None => {
+                match HubCache::from_environment().and_then(|cache| cache.locate_verified(name)) {
+                    Ok(files) => files,
+                    Err(Error::Missing {
+                        looked_at, command, ..
+                    }) => bail!(
+                        "the weights of {name} are not here (looked for {}); get them with\n  cargo xtask fetch {name}\nor with\n  {command}\nor {otherwise}",
+                        looked_at.display()
+                    ),
+                    Err(error) => return Err(error).with_context(|| format!("weights of {name}")),
+                }
+            }
         };
         Ok(Files::of(all))
     }
@@ -73,25 +73,6 @@ impl Weights {
             None => Ok(()),
         }
     }
-}
-
-/// Compares files with the hashes that the manifest knows, or else with those they were downloaded under.
-pub(crate) fn verified(name: &str, files: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
-    let known = sdft_assets::asset(name).map_or(&[][..], |asset| &asset.files);
-    for (path, known) in files.iter().zip(known) {
-        // Forty digits are git's hash of a small file, which is text.
-        let recorded = || sdft_assets::recorded_hash(path).filter(|hash| hash.len() == 64);
-        if let Some(expected) = known.sha256.clone().or_else(recorded) {
-            let found = sdft_checkpoint::sha256_file(path)?;
-            if found != expected {
-                bail!(
-                    "{}: damaged or another file: SHA-256 {found}, expected {expected}; get it anew with cargo xtask fetch {name}",
-                    path.display()
-                );
-            }
-        }
-    }
-    Ok(files)
 }
 
 /// Files of one network.

@@ -352,7 +352,7 @@ fn what_cannot_be_is_said_before_anything_is_done() {
         (&["--set", "walk.t_0=1000"], &["walk.t_0", "0 to 999"]),
         (
             &["--set", "goal.networks=clip"],
-            &["the nearest is goal.network"],
+            &["did you mean goal.network?"],
         ),
         (&["--set", "optim.lr=-1"], &["optim.lr"]),
         (&["--config", "smilling"], &["did you mean smiling"]),

@@ -108,7 +108,7 @@ fn what_cannot_be_measured_is_said_before_anything_is() {
         "--weights",
         "incption=x",
     ])
-    .fails(2, &["incption", "the nearest is inception"]);
+    .fails(2, &["incption", "did you mean inception?"]);
     evaluate(&[
         "--real", "digits", "--fake", "samples", "--resize", "bicubic",
     ])

@@ -248,7 +248,7 @@ fn what_is_missing_is_explained_with_every_way_to_get_it() {
         ),
         (
             &["sample", "--model", "ffhq10m"],
-            &["nearest is ffhq-10m", "fetch --list"],
+            &["did you mean ffhq-10m?", "fetch --list"],
         ),
         (&["train", "--source", "metfaces"], &["weights are needed"]),
         (&["train", "--data", "ffhq-10m"], &["images are needed"]),

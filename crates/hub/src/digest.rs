@@ -39,10 +39,7 @@ impl Hash {
     /// The same kind of hash, of a file.
     pub(crate) fn of_file(&self, path: &Path) -> Result<Self> {
         Ok(match self {
-            Self::Sha256(_) => Self::Sha256(
-                sdft_checkpoint::sha256_file(path)
-                    .map_err(|error| io(path)(std::io::Error::other(error.to_string())))?,
-            ),
+            Self::Sha256(_) => Self::Sha256(sdft_files::sha256_file(path).map_err(io(path))?),
             Self::Git(_) => Self::Git(git(path)?),
         })
     }

@@ -85,7 +85,7 @@ pub enum HubError {
         /// Bytes that have arrived.
         have: u64,
     },
-    /// A file of the cache is damaged and may not be fetched anew.
+    /// A file of the cache is damaged and may not be fetched again.
     #[error("{what}: {} is damaged ({found}, expected {expected}), and the network may not be used", path.display())]
     Damaged {
         /// The file.
@@ -111,14 +111,6 @@ pub enum HubError {
     /// The place of the cache is not known, or a name is wrong.
     #[error(transparent)]
     Assets(#[from] sdft_assets::Error),
-    /// A data set that was fetched cannot be read.
-    #[error("{what}: {problem}")]
-    Data {
-        /// The data set.
-        what: String,
-        /// Why.
-        problem: String,
-    },
 }
 
 /// Adds the path to an error of the system.

@@ -51,7 +51,7 @@ fn missing_headers_are_named_unless_the_list_knows_what_they_say() {
     server.without(&["X-Repo-Commit", "X-Linked-Etag", "ETag", "X-Linked-Size"]);
     let mut known = wanted("b.pt");
     known.file.revision = COMMIT.to_owned();
-    known.sha256 = Some(sdft_checkpoint::sha256_bytes(&bytes));
+    known.sha256 = Some(sdft_files::sha256_bytes(&bytes));
     let cache = tempfile::tempdir().unwrap();
     let path = server
         .fetcher(cache.path())
@@ -152,6 +152,26 @@ fn a_listing_that_leads_out_of_the_cache_is_refused() {
     let error = fetcher.fetch(&folder.into(), &mut Quiet).unwrap_err();
     assert!(error.to_string().contains("victim.txt"), "{error}");
     assert_eq!(server.count("HEAD"), 0);
+}
+
+#[test]
+fn a_list_of_several_pages_is_read_to_its_end() {
+    let names: Vec<String> = (0..7).map(|i| format!("d/{i}.bin")).collect();
+    let mut files: Vec<(&str, Vec<u8>)> = names.iter().map(|n| (n.as_str(), content(1))).collect();
+    files.push(("other.bin", content(1)));
+    let server = Server::start(&files);
+    server.pages(3);
+    let cache = tempfile::tempdir().unwrap();
+    let fetcher = server.fetcher(cache.path());
+    let found = fetcher.files_below(&folder("hf:datasets/owner/name@refs/pr/4/d"));
+    let paths: Vec<String> = found.unwrap().into_iter().map(|file| file.path).collect();
+    assert_eq!(paths, names);
+    let log = server.log();
+    assert_eq!(log.len(), 3);
+    assert_eq!(
+        log[0].path,
+        "/api/datasets/owner/name/tree/refs%2Fpr%2F4?recursive=true"
+    );
 }
 
 #[test]

@@ -41,13 +41,13 @@ fn killed_in_the_middle_it_goes_on_where_it_was() {
     let server = Server::start(&[("b.pt", bytes.clone())]);
     server.gets(&[Fault::Trickle(20_000, 2), Fault::Trickle(20_000, 2)]);
     let home = tempfile::tempdir().unwrap();
-    let hash = sdft_checkpoint::sha256_bytes(&bytes);
+    let hash = sdft_files::sha256_bytes(&bytes);
     let part = home
         .path()
         .join(format!("hub/models--owner--name/blobs/{hash}.incomplete"));
     for round in 1..=2 {
         let mut child = program(&server.address, home.path())
-            .args(["fetch", FILE])
+            .args([FILE])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -63,7 +63,7 @@ fn killed_in_the_middle_it_goes_on_where_it_was() {
         child.wait().unwrap();
     }
     let kept = fs::metadata(&part).unwrap().len();
-    let (code, out, err) = run(program(&server.address, home.path()).args(["fetch", FILE]));
+    let (code, out, err) = run(program(&server.address, home.path()).args([FILE]));
     assert_eq!(code, Some(0), "{err}");
     let path = home
         .path()
@@ -90,9 +90,7 @@ fn two_processes_share_one_transfer() {
     let home = tempfile::tempdir().unwrap();
     let outputs: Vec<_> = thread::scope(|scope| {
         let runs: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| run(program(&server.address, home.path()).args(["fetch", FILE])))
-            })
+            .map(|_| scope.spawn(|| run(program(&server.address, home.path()).args([FILE]))))
             .collect();
         runs.into_iter().map(|run| run.join().unwrap()).collect()
     });
@@ -107,12 +105,11 @@ fn two_processes_share_one_transfer() {
 fn offline_and_wrong_names_are_explained() {
     let home = tempfile::tempdir().unwrap();
     let nowhere = "http://127.0.0.1:9";
-    let (code, _, err) = run(program(nowhere, home.path()).args(["fetch", "ffhq10m"]));
+    let (code, _, err) = run(program(nowhere, home.path()).args(["ffhq10m"]));
     assert_eq!(code, Some(2));
-    assert!(err.contains("the nearest is ffhq-10m"), "{err}");
+    assert!(err.contains("did you mean ffhq-10m?"), "{err}");
 
-    let (code, _, err) =
-        run(program(nowhere, home.path()).args(["fetch", "ffhq-10m", "--offline"]));
+    let (code, _, err) = run(program(nowhere, home.path()).args(["ffhq-10m", "--offline"]));
     assert_eq!(code, Some(1));
     for text in [
         "may not be used",
@@ -126,22 +123,22 @@ fn offline_and_wrong_names_are_explained() {
     assert!(err.lines().count() <= 24, "{err}");
 
     let mut offline = program(nowhere, home.path());
-    let (code, _, err) = run(offline.env("HF_HUB_OFFLINE", "1").args(["fetch", FILE]));
+    let (code, _, err) = run(offline.env("HF_HUB_OFFLINE", "1").args([FILE]));
     assert_eq!(code, Some(1));
     assert!(err.contains("may not be used"), "{err}");
 
-    let (code, _, err) = run(program(nowhere, home.path()).args(["fetch", "ffhq-p2"]));
+    let (code, _, err) = run(program(nowhere, home.path()).args(["ffhq-p2"]));
     assert_eq!(code, Some(1));
     assert!(
         err.contains("checkpoints/ffhq_p2.pt") && err.contains("Google Drive"),
         "{err}"
     );
 
-    let (code, _, err) = run(program(nowhere, home.path()).args(["fetch", "hf:owner/name"]));
+    let (code, _, err) = run(program(nowhere, home.path()).args(["hf:owner/name"]));
     assert_eq!(code, Some(2));
     assert!(err.contains("hf:OWNER/NAME[@REVISION]/PATH"), "{err}");
 
-    let (code, _, err) = run(program(nowhere, home.path()).arg("fetch"));
+    let (code, _, err) = run(&mut program(nowhere, home.path()));
     assert_eq!(code, Some(2));
     assert!(err.contains("nothing to fetch"), "{err}");
     assert!(!home.path().join("hub").exists());
@@ -151,7 +148,6 @@ fn offline_and_wrong_names_are_explained() {
 fn an_experiment_names_everything_it_uses() {
     let home = tempfile::tempdir().unwrap();
     let (code, _, err) = run(program("http://127.0.0.1:9", home.path()).args([
-        "fetch",
         "--all-for",
         "metfaces",
         "--offline",
@@ -170,64 +166,22 @@ fn an_experiment_names_everything_it_uses() {
     }
     assert!(!err.contains("onion-liu"), "{err}");
     let (code, _, err) =
-        run(program("http://127.0.0.1:9", home.path()).args(["fetch", "--all-for", "metface"]));
+        run(program("http://127.0.0.1:9", home.path()).args(["--all-for", "metface"]));
     assert_eq!(code, Some(2));
     assert!(err.contains("aahq, metfaces"), "{err}");
 }
 
 #[test]
-fn the_list_says_what_is_here() {
+fn the_list_is_printed_and_a_slip_in_it_named() {
     let home = tempfile::tempdir().unwrap();
-    let list = || run(program("http://127.0.0.1:9", home.path()).args(["fetch", "--list"])).1;
-    let line = |text: &str, name: &str| {
-        let found = text
-            .lines()
-            .find(|line| line.split_whitespace().next() == Some(name));
-        found.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
-    };
-    let text = list();
-    assert!(line(&text, "ffhq-10m").contains("374.4 MB  - "), "{text}");
-    assert!(line(&text, "ffhq-p2").contains(" - "), "{text}");
-    let commit = "57178e9f4ddfa931018774cccb7ccffe4ac969b5";
-    let folder = home
-        .path()
-        .join("hub/models--deepinv--diffunet/snapshots")
-        .join(commit);
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("diffusion_ffhq_10m.pt"), b"x").unwrap();
-    fs::create_dir(home.path().join("checkpoints")).unwrap();
-    fs::write(home.path().join("checkpoints/ffhq_p2.pt"), b"x").unwrap();
-    let text = list();
-    assert!(line(&text, "ffhq-10m").contains(" here "), "{text}");
-    assert!(line(&text, "ffhq-p2").contains(" here "), "{text}");
-}
-
-#[test]
-fn folders_become_sets_and_slips_are_told() {
-    let home = tempfile::tempdir().unwrap();
-    let nowhere = "http://127.0.0.1:9";
-    let photos = home.path().join("photos");
-    fs::create_dir(&photos).unwrap();
-    for i in 0..5 {
-        let picture = sdft_imaging::Rgb8::filled(30 + i, 20, [i as u8 * 40, 9, 9]);
-        sdft_imaging::write_png(&photos.join(format!("{i}.png")), &picture).unwrap();
-    }
-    let (code, out, err) =
-        run(program(nowhere, home.path()).args(["prepare", "photos", "--size", "16"]));
-    assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("data/photos-16: 5 images of 16x16"), "{out}");
-    assert!(home.path().join("data/photos-16/index.jsonl").is_file());
-    assert!(home.path().join("data/photos-16-grid.png").is_file());
-    for (args, text) in [
-        (vec!["prepare", "fotos"], "fotos: neither"),
-        (vec!["prepare", "photos", "--exclude", "nolist"], "nolist"),
-        (vec!["prepare", "photos", "--size", "0"], "size"),
-        (vec!["prepare", "photos", "photos", "--size", "16"], "--out"),
-        (vec!["prepare", "metfaces", "photos"], "by itself"),
-        (vec!["prepare", "mnist", "--size", "64"], "32x32"),
-    ] {
-        let (code, _, err) = run(program(nowhere, home.path()).args(&args));
-        assert!(code.is_some_and(|code| code != 0), "{args:?}");
-        assert!(err.contains(text), "{args:?}: {err}");
-    }
+    let list = |args: &[&str]| run(program("http://127.0.0.1:9", home.path()).args(args));
+    let (code, out, _) = list(&["--list"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        out.contains("\n  ffhq-10m ") && out.contains("\n  ffhq-p2 "),
+        "{out}"
+    );
+    let (code, _, err) = list(&["--list", "ffhq10m"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("did you mean ffhq-10m?"), "{err}");
 }

@@ -70,7 +70,7 @@ fn the_cache_is_laid_out_as_the_official_client_does() {
         path,
         repository.join("snapshots").join(COMMIT).join("a/b.pt")
     );
-    let hash = sdft_checkpoint::sha256_bytes(&bytes);
+    let hash = sdft_files::sha256_bytes(&bytes);
     #[cfg(unix)]
     assert_eq!(
         fs::read_link(&path).unwrap(),
@@ -200,7 +200,7 @@ fn a_leftover_that_is_wrong_or_too_long_does_not_spoil_the_file() {
         let cache = tempfile::tempdir().unwrap();
         let blobs = cache.path().join("models--owner--name/blobs");
         fs::create_dir_all(&blobs).unwrap();
-        let hash = sdft_checkpoint::sha256_bytes(&bytes);
+        let hash = sdft_files::sha256_bytes(&bytes);
         fs::write(blobs.join(format!("{hash}.incomplete")), &leftover).unwrap();
         let fetched = fetch(&server.fetcher(cache.path()), "b.pt").unwrap();
         assert!(fs::read(fetched.path).unwrap() == bytes);
@@ -320,7 +320,7 @@ fn a_link_of_the_users_own_and_what_it_leads_to_stay_unless_there_is_better() {
     std::os::unix::fs::symlink(&mine, snapshot.join("b.pt")).unwrap();
     let mut known = wanted("b.pt");
     known.file.revision = COMMIT.to_owned();
-    known.sha256 = Some(sdft_checkpoint::sha256_bytes(&bytes));
+    known.sha256 = Some(sdft_files::sha256_bytes(&bytes));
     server.heads(&[Fault::Page(403, "")]);
     let fetcher = server.fetcher(&cache);
     fetcher.fetch(&known, &mut Quiet).unwrap_err();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use sdft_assets::INDEX;
-use sdft_checkpoint::sha256_bytes;
+use sdft_files::sha256_bytes;
 use sdft_imaging::{
     Conversions, Limits, Rgb8, center_crop, decode_described, decode_file, encode_png, grid,
     read_image_file,

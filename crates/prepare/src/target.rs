@@ -155,7 +155,7 @@ impl Target {
             return false;
         };
         sdft_files::read_regular(&self.folder.join(file), u64::MAX)
-            .is_ok_and(|bytes| sdft_checkpoint::sha256_bytes(&bytes) == *hash)
+            .is_ok_and(|bytes| sdft_files::sha256_bytes(&bytes) == *hash)
     }
 
     /// Removes images that are named as ours are and not in `records`: of an earlier set, or left by a crash. Returns how many.

@@ -5,7 +5,7 @@ mod common;
 use std::{fs, io::Write as _, path::PathBuf};
 
 use common::{at_16, files_below, images, picture, png, table, zip_file};
-use sdft_checkpoint::sha256_bytes;
+use sdft_files::sha256_bytes;
 use sdft_imaging::{center_crop, encode_png};
 use sdft_prepare::{Exclusions, Options, prepare};
 

@@ -12,7 +12,7 @@ use parquet::{
     basic::{Compression, Encoding},
     file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion},
 };
-use sdft_checkpoint::sha256_bytes;
+use sdft_files::sha256_bytes;
 use sdft_prepare::PrepareError;
 
 /// Sixty rows: some without an image, some twice, some without a name.

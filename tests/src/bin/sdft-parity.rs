@@ -13,7 +13,8 @@ use sdft_tests::{BUILT, Finding, Outcome, compare_devices, packaged, perform_on,
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: sdft-parity [DIR] [--kind PREFIX,PREFIX..] [--device cpu|cuda[:N]] [--precision f32|bf16|f16]\n       sdft-parity --operations [--device cpu|cuda[:N]]";
+/// The text of `--help`, which `cargo xtask parity --help` prints without building this program.
+const HELP: &str = include_str!("help.txt");
 
 fn main() -> ExitCode {
     let mut dir: Option<PathBuf> = None;
@@ -51,10 +52,7 @@ fn main() -> ExitCode {
                 }
             }
             Some("--help" | "-h") => {
-                println!(
-                    "{USAGE}\n\nkinds: {}\n\nWith bf16 or f16 single evaluations (nn., unet., sdft.loss) are held to what the rounding of maps explains;\nsamplers and runs of several updates amplify it without a bound and may leave it.",
-                    BUILT.join(", ")
-                );
+                print!("{HELP}");
                 return ExitCode::SUCCESS;
             }
             Some(option) if option.starts_with('-') => {
@@ -95,7 +93,11 @@ fn main() -> ExitCode {
     if verdicts.is_empty() {
         // Nothing checked must not look like everything passed.
         let root = root.display();
-        return wrong(&format!("{root}: no case of kind {}", prefixes.join(", ")));
+        return wrong(&format!(
+            "{root}: no case of kind {}; the kinds are {}",
+            prefixes.join(", "),
+            BUILT.join(", ")
+        ));
     }
     let (mut passed, mut failed, mut not_built) = (0, 0, 0);
     for verdict in &verdicts {
@@ -155,6 +157,6 @@ fn name(root: &Path, dir: &Path) -> String {
 }
 
 fn wrong(problem: &str) -> ExitCode {
-    eprintln!("error: {problem}\n{USAGE}");
+    eprintln!("error: {problem}\n`cargo xtask parity --help` lists the options");
     ExitCode::from(2)
 }

@@ -200,3 +200,24 @@ fn the_command_names_files_kind_and_revision() {
     let asset = asset("irse50").unwrap();
     assert_eq!(cache.command(&fetch_command(asset)), fetch_command(asset));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_verified_file_has_the_hash_it_was_downloaded_under() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = HubCache::at(dir.path());
+    let repository = "models--achiru--DiffSynth-Studio-ImageMetrics";
+    put(dir.path(), &format!("{repository}/refs/main"), COMMIT);
+    let hash = sdft_files::sha256_bytes(b"weights");
+    let blob = put(dir.path(), &format!("{repository}/blobs/{hash}"), "weights");
+    let file = dir.path().join(format!(
+        "{repository}/snapshots/{COMMIT}/FID/model.safetensors"
+    ));
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(&blob, &file).unwrap();
+    assert_eq!(cache.locate_verified("inception").unwrap(), [file]);
+    fs::write(&blob, "weighty").unwrap();
+    let error = cache.locate_verified("inception").unwrap_err().to_string();
+    assert!(error.contains("damaged or another file"), "{error}");
+    assert!(error.contains("cargo xtask fetch inception"), "{error}");
+}

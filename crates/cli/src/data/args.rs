@@ -1,4 +1,4 @@
-use crate::args::ClipArg;
+use crate::args::{ClipArg, number, whole_from};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub(crate) enum DataVerb {
         /// The folder.
         dir: PathBuf,
         /// Side that the images will have in training.
-        #[arg(long, default_value_t = 256)]
+        #[arg(long, value_name = "PIXELS", value_parser = whole_from::<usize, 1>, default_value_t = 256)]
         size: usize,
         /// Fail if an image cannot be read.
         #[arg(long)]
@@ -24,7 +24,7 @@ pub(crate) enum DataVerb {
         #[arg(long)]
         json: bool,
     },
-    /// Turn parquet tables, zip files and folders of images into a checked set of squares (done by `sdft-fetch prepare`).
+    /// Turn parquet tables, zip files and folders of images into a checked set of squares (done by `sdft-prepare`).
     #[command(disable_help_flag = true)]
     Prepare {
         /// Inputs and options.
@@ -32,7 +32,7 @@ pub(crate) enum DataVerb {
         args: Vec<String>,
     },
     /// Rank images by how near they are to a text (CLIP), and take the nearest.
-    #[command(after_help = SELECT_HELP)]
+    #[command(after_long_help = SELECT_HELP)]
     Select(SelectArgs),
 }
 
@@ -41,8 +41,8 @@ Writes scores.csv (all images, best first), selection.txt, the chosen images und
 the last taken and the first left out. To drop some by hand, remove them from images/.
 
 Examples (the paper's limited AAHQ):
-  sdft data select data/aahq-256 --prompt 'A realistic painting of an expressionless man without glasses' --top 1437
-  sdft data select data/aahq-256 --prompt 'A realistic painting of an expressionless man without glasses' --threshold 0.27";
+  cargo xtask data select data/aahq-256 --prompt 'A realistic painting of an expressionless man without glasses' --top 1437
+  cargo xtask data select data/aahq-256 --prompt 'A realistic painting of an expressionless man without glasses' --threshold 0.27";
 
 #[derive(Debug, Args)]
 pub(crate) struct SelectArgs {
@@ -53,13 +53,13 @@ pub(crate) struct SelectArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: String,
     /// How many to take.
-    #[arg(long, value_name = "N", value_parser = at_least_one_image, required_unless_present = "threshold")]
+    #[arg(long, value_name = "N", value_parser = whole_from::<usize, 1>, required_unless_present = "threshold")]
     pub(crate) top: Option<usize>,
     /// The least cosine similarity, -1 to 1; 0.2 to 0.3 is usual.
     #[arg(
         long,
         value_name = "X",
-        allow_negative_numbers = true,
+        value_parser = number,
         conflicts_with = "top"
     )]
     pub(crate) threshold: Option<f64>,
@@ -75,11 +75,4 @@ pub(crate) struct SelectArgs {
     /// Its weights and tokenizer from files instead of the cache: `clip-b32=model.safetensors`, `clip-b32=tokenizer.json`.
     #[arg(long, value_name = "NETWORK=FILE")]
     pub(crate) weights: Vec<String>,
-}
-
-fn at_least_one_image(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n) if n > 0 => Ok(n),
-        _ => Err("expected a number of at least 1".into()),
-    }
 }

@@ -41,21 +41,21 @@ fn check(dir: &Path, size: usize, strict: bool, json: bool) -> Result<ExitCode> 
     })
 }
 
-/// Readers of tables and the network are in a program of their own, so that this one is built without them.
+/// Readers of tables and archives are in a program of their own, so that this one is built without them.
 ///
 /// Options that every command has are taken by this one wherever they stand, and handed on.
 fn prepare(args: &[String], offline: bool, threads: Option<usize>) -> Result<ExitCode> {
-    let name = format!("sdft-fetch{}", std::env::consts::EXE_SUFFIX);
+    let name = format!("sdft-prepare{}", std::env::consts::EXE_SUFFIX);
     let beside = std::env::current_exe()
         .ok()
         .map(|me| me.with_file_name(name));
     let Some(program) = beside.filter(|program| program.is_file()) else {
         return Err(usage(
-            "data prepare is done by sdft-fetch, which is not beside this program; `cargo xtask data prepare ..` builds and runs it",
+            "data prepare is done by sdft-prepare, which is not next to this program; `cargo xtask data prepare ..` builds and runs it",
         ));
     };
     let mut command = Command::new(&program);
-    command.arg("prepare").args(args);
+    command.args(args);
     if offline {
         command.arg("--offline");
     }

@@ -1,4 +1,4 @@
-use crate::args::{ModelArgs, RunArgs, at_least_one};
+use crate::args::{ModelArgs, RunArgs, at_least_one, number, whole};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ pub(crate) struct EditArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum EditVerb {
     /// Train a direction, which moves images from one text to another; without arguments, that of the embedded digits.
-    #[command(after_help = TRAIN_HELP, mut_arg("steps", |arg| arg.hide(true)))]
+    #[command(after_long_help = TRAIN_HELP, mut_arg("steps", |arg| arg.hide(true)))]
     Train(Box<EditTrainArgs>),
     /// Edit images along one or several directions.
-    #[command(after_help = APPLY_HELP)]
+    #[command(after_long_help = APPLY_HELP)]
     Apply(Box<EditApplyArgs>),
     /// Say where an edit should begin and where it should be sharpened, from how far inversions are from their images (LPIPS).
     Range(Box<EditRangeArgs>),
@@ -25,18 +25,18 @@ Presets (--list): smiling, sad, angry, young, old, man, woman, with Asyrp's text
 with the paper's 100 inversion and 50 training steps: 100 images, SGD with rate 0.5 at every step of every trajectory, weights 1 and 3.
 
 Examples:
-  sdft edit train --config smiling --model runs/metfaces-sdft --data metfaces
-  sdft edit train --from 'person' --to 'person with glasses' --name glasses --model runs/metfaces-sdft --data metfaces
-  sdft edit train --config old --model ffhq-10m --data faces --t-edit auto --t-boost auto
-  sdft edit train --resume runs/smiling";
+  cargo xtask edit train --config smiling --model runs/metfaces-sdft --data metfaces
+  cargo xtask edit train --from 'person' --to 'person with glasses' --name glasses --model runs/metfaces-sdft --data metfaces
+  cargo xtask edit train --config old --model ffhq-10m --data faces --t-edit auto --t-boost auto
+  cargo xtask edit train --resume runs/smiling";
 
 const APPLY_HELP: &str = "\
 Examples:
-  sdft edit apply --model runs/metfaces-sdft --edit runs/smiling --input faces
-  sdft edit apply --model runs/metfaces-sdft --edit runs/smiling --input faces --sweep -1,0,0.5,1,1.5
-  sdft edit apply --model runs/metfaces-sdft --edit runs/smiling --edit runs/old --strength 1 --strength 0.5 --input face.png
-  sdft edit apply --model runs/metfaces-sdft --edit runs/smiling --input frames --frames      (ffmpeg -i film.mp4 frames/%05d.png)
-  sdft edit apply --model runs/metfaces-sdft --edit runs/smiling --input others --settings edited/plan.toml --out others-edited";
+  cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input faces
+  cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input faces --sweep -1,0,0.5,1,1.5
+  cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --edit runs/old --strength 1 --strength 0.5 --input face.png
+  cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input frames --frames      (ffmpeg -i film.mp4 frames/%05d.png)
+  cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input others --settings edited/plan.toml --out others-edited";
 
 /// A step of the process, or one that is to be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +59,10 @@ fn step(text: &str) -> Result<StepArg, String> {
 #[derive(Debug, Args)]
 pub(crate) struct CacheArgs {
     /// Where inversions are kept; `sdft` in the user's cache folder if not given.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub(crate) cache: Option<PathBuf>,
     /// Keep no inversions.
-    #[arg(long, conflicts_with = "cache")]
+    #[arg(long, conflicts_with = "cache", hide_short_help = true)]
     pub(crate) no_cache: bool,
 }
 
@@ -85,10 +85,10 @@ pub(crate) struct EditTrainArgs {
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) to: Option<String>,
     /// How often each image is walked.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     pub(crate) epochs: Option<u32>,
     /// So many images, the first ones; 0 for all.
-    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>, conflicts_with = "resume")]
     pub(crate) images: Option<u32>,
     /// Features are changed at this step and above it; `auto` finds it as `edit range` does.
     #[arg(long, value_name = "STEP|auto", value_parser = step, conflicts_with = "resume")]
@@ -117,7 +117,7 @@ pub(crate) struct EditApplyArgs {
     #[arg(
         long,
         value_name = "NUMBER",
-        allow_negative_numbers = true,
+        value_parser = number,
         default_values_t = [1.0]
     )]
     pub(crate) strength: Vec<f64>,
@@ -126,6 +126,7 @@ pub(crate) struct EditApplyArgs {
         long,
         value_name = "A,B,..",
         value_delimiter = ',',
+        value_parser = number,
         allow_hyphen_values = true
     )]
     pub(crate) sweep: Vec<f64>,
@@ -139,19 +140,19 @@ pub(crate) struct EditApplyArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) settings: Option<PathBuf>,
     /// Steps from noise to image; 40 if nothing is said.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) steps: Option<usize>,
     /// Steps from image to noise; those of the direction's training if nothing is said.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, hide_short_help = true)]
     pub(crate) inversion: Option<usize>,
     /// Features are changed at this step and above it; as in the direction's training if nothing is said.
-    #[arg(long, value_name = "STEP")]
+    #[arg(long, value_name = "STEP", value_parser = whole::<usize>)]
     pub(crate) t_edit: Option<usize>,
     /// Below this step fresh noise is added, which sharpens; 0 for none; as the direction's file says if nothing is said.
-    #[arg(long, value_name = "STEP")]
+    #[arg(long, value_name = "STEP", value_parser = whole::<usize>)]
     pub(crate) t_boost: Option<usize>,
     /// Seed of the fresh noise; 0 if nothing is said.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
     /// The images are frames of one film: all get the same fresh noise, so that it does not flicker.
     #[arg(long)]

@@ -3,7 +3,6 @@
 use super::args::{EditApplyArgs, EditArgs, EditTrainArgs, EditVerb};
 use crate::args::{Cli, Verb};
 use anyhow::{Result, bail};
-use clap::Parser;
 
 /// Those of `edit train`.
 pub(crate) fn train(words: &[&str]) -> Result<Box<EditTrainArgs>> {
@@ -25,7 +24,7 @@ fn parsed(verb: &str, words: &[&str]) -> Result<Option<EditVerb>> {
     let all = ["sdft", "edit", verb]
         .into_iter()
         .chain(words.iter().copied());
-    match Cli::try_parse_from(all)?.verb {
+    match Cli::from_words(all)?.verb {
         Verb::Edit(EditArgs { verb }) => Ok(verb),
         _ => bail!("edit: other arguments were expected"),
     }

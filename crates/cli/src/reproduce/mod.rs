@@ -1,5 +1,6 @@
 //! Documented experiments, one command each.
 
+pub(crate) mod args;
 mod digits;
 mod editing;
 mod edits;

@@ -14,7 +14,7 @@ use crate::note;
 /// Seconds between two lines of progress where there is no terminal.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// A bar of bytes or of things.
+/// A bar of bytes.
 #[derive(Default)]
 pub(crate) struct Bars {
     bar: Option<ProgressBar>,
@@ -54,27 +54,6 @@ impl Bars {
     fn close(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
-        }
-    }
-
-    /// A bar of so many images.
-    pub(crate) fn images(name: &str) -> Self {
-        let mut bars = Self::default();
-        bars.open(
-            name,
-            None,
-            "{msg} {bar:24} {pos}/{len} images, {per_sec}, {eta} left",
-        );
-        bars
-    }
-
-    /// So many of so many images are done.
-    pub(crate) fn image(&mut self, done: usize, total: usize) {
-        if let Some(bar) = &self.bar {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-        } else if self.is_time() {
-            note(&format!("{} {done}/{total} images", self.name));
         }
     }
 }

@@ -1,16 +1,21 @@
+use std::path::Path;
+
 use anyhow::Result;
-use sdft_assets::{Asset, Elsewhere, HubFile, asset, assets, elsewhere, nearest};
+use sdft_assets::{
+    Asset, Elsewhere, HubFile, asset, assets, did_you_mean, elsewhere, listing, ways,
+};
 use sdft_hub::{Fetched, Fetcher, HubError, Settings, Wanted};
 
 use crate::{
-    args::FetchArgs,
+    args::Args,
     bars::{Bars, bytes},
-    line, list, note, usage,
+    line, note, usage,
 };
 
-pub(crate) fn fetch(args: &FetchArgs) -> Result<()> {
+pub(crate) fn fetch(args: &Args) -> Result<()> {
     if args.list {
-        return list::list(&args.names);
+        let cache = sdft_assets::HubCache::from_environment()?;
+        return line(listing(&args.names, &cache, Path::new("")).map_err(usage)?);
     }
     let (mut here, mut by_hand) = (Vec::new(), Vec::new());
     let mut files = Vec::new();
@@ -25,8 +30,9 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<()> {
         let all = goals();
         if !all.contains(goal) {
             return Err(usage(format!(
-                "--all-for {goal}: expected one of {}",
-                all.join(", ")
+                "--all-for {goal}: expected one of {}{}",
+                all.join(", "),
+                did_you_mean(goal, all.iter().map(String::as_str))
             )));
         }
         here.extend(assets().iter().filter(|asset| asset.goals.contains(goal)));
@@ -59,7 +65,7 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<()> {
         match get(&fetcher, asset) {
             Ok(all) => all.iter().try_for_each(say)?,
             Err(error) if args.names.len() == 1 && here.len() == 1 => {
-                anyhow::bail!(explain(&asset.name, asset, &error));
+                anyhow::bail!("{error}\n\n{}", ways(asset));
             }
             Err(error) => {
                 failed = true;
@@ -88,7 +94,7 @@ pub(crate) fn fetch(args: &FetchArgs) -> Result<()> {
             licence,
             ..
         } = known;
-        if std::path::Path::new(file).exists() {
+        if Path::new(file).exists() {
             line(format_args!("{file}"))?;
             continue;
         }
@@ -135,9 +141,11 @@ impl Named {
         if let Some(set) = sdft_assets::ImageSet::named(name, 256) {
             return Ok(Self::Asset(set.asset));
         }
+        let all = assets().iter().map(|asset| asset.name.as_str());
+        let others = elsewhere().iter().map(|known| known.name.as_str());
         Err(usage(format!(
-            "there is nothing called {name}; the nearest is {} (`cargo xtask fetch --list` shows all, hf:OWNER/NAME/PATH takes any file of the Hub)",
-            nearest(name)
+            "the list has no {name}{} (`cargo xtask fetch --list` shows all, hf:OWNER/NAME/PATH takes any file of the Hub)",
+            did_you_mean(name, all.chain(others))
         )))
     }
 }
@@ -151,14 +159,14 @@ fn goals() -> Vec<String> {
 }
 
 /// A fetcher for the environment.
-pub(crate) fn fetcher(offline: bool) -> Result<Fetcher> {
+fn fetcher(offline: bool) -> Result<Fetcher> {
     let mut settings = Settings::from_environment()?;
     settings.offline |= offline;
     Ok(Fetcher::new(settings)?)
 }
 
 /// All files of an asset.
-pub(crate) fn get(fetcher: &Fetcher, asset: &Asset) -> std::result::Result<Vec<Fetched>, HubError> {
+fn get(fetcher: &Fetcher, asset: &Asset) -> std::result::Result<Vec<Fetched>, HubError> {
     let mut bars = Bars::default();
     let wanted = Wanted::of_asset(asset);
     wanted
@@ -175,32 +183,4 @@ fn say(fetched: &Fetched) -> Result<()> {
     }
     line(fetched.path.display())?;
     Ok(())
-}
-
-/// What is missing and every way to provide it, for one screen.
-pub(crate) fn explain(name: &str, asset: &Asset, error: &HubError) -> String {
-    let files: Vec<&str> = asset.files.iter().map(|file| file.path.as_str()).collect();
-    let size = match asset.bytes() {
-        0 => String::new(),
-        n => format!(", {}", bytes(n)),
-    };
-    let way = match asset.is_images() {
-        true => "--data FOLDER with images of your own, or a prepared set",
-        false => "the path of the file in place of the name",
-    };
-    format!(
-        "{error}\n\n{name} is {}\n  {} at {}: {}{size}\n  licence: {}\n\nTo provide it:\n  \
-         with a network     cargo xtask fetch {name}\n  \
-         with a mirror      HF_ENDPOINT=https://.. cargo xtask fetch {name}\n  \
-         on another machine {}\n  \
-         {:<18} and bring its cache folder here; HF_HOME says where it is (~/.cache/huggingface)\n  \
-         or give            {way}",
-        asset.what,
-        asset.repo,
-        asset.revision,
-        files.join(", "),
-        asset.licence,
-        sdft_assets::fetch_command(asset),
-        "",
-    )
 }

@@ -1,16 +1,14 @@
-//! `sdft-fetch`: checkpoints and data sets from the Hugging Face Hub, verified, and images made ready for training.
+//! `sdft-fetch`: checkpoints and data sets from the Hugging Face Hub, verified.
 //!
 //! **Invariant:** turns arguments into library calls and results into text.
 
 mod args;
 mod bars;
 mod get;
-mod list;
-mod ready;
 
 use std::{io::Write as _, process::ExitCode};
 
-use args::{Cli, Verb};
+use args::Args;
 use clap::Parser as _;
 
 /// What a user can do about an error: exit code 2, where everything else is 1.
@@ -30,9 +28,24 @@ fn usage(text: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Usage(text.into()))
 }
 
+/// Standard output was closed, as by `sdft-fetch --list | head`: no failure worth words.
+#[derive(Debug)]
+struct Closed;
+
+impl std::fmt::Display for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("standard output is closed")
+    }
+}
+
+impl std::error::Error for Closed {}
+
 /// Prints a result.
-fn line(text: impl std::fmt::Display) -> std::io::Result<()> {
-    writeln!(std::io::stdout(), "{text}")
+fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Closed.into()),
+        other => Ok(other?),
+    }
 }
 
 /// Prints a line about what goes on.
@@ -43,18 +56,10 @@ fn note(text: &str) {
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and leaves with code 2.
-    let result = match Cli::parse().verb {
-        Verb::Fetch(args) => get::fetch(&args),
-        Verb::Prepare(args) => ready::prepare(&args),
-    };
-    match result {
+    match get::fetch(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Closed>() => ExitCode::SUCCESS,
         Err(error) => {
-            // A closed pipe (`sdft-fetch fetch --list | head`) is not a failure worth words.
-            let is_pipe = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
-            if error.chain().any(|e| e.downcast_ref().is_some_and(is_pipe)) {
-                return ExitCode::SUCCESS;
-            }
             note(&format!("error: {error:#}"));
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }

@@ -1,0 +1,150 @@
+//! The list of names, with what is here already.
+
+use crate::cache::HubCache;
+use crate::manifest::{Asset, Elsewhere, assets, elsewhere};
+use crate::readable::readable;
+use crate::words::did_you_mean;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// The list as text, or the entries of `names`; what is to be brought by hand is looked for below `directory`.
+///
+/// # Errors
+/// The first name that is not in the list, with those it may stand for.
+pub fn listing(
+    names: &[String],
+    cache: &HubCache,
+    directory: &Path,
+) -> std::result::Result<String, String> {
+    let known = || {
+        let others = elsewhere().iter().map(|known| known.name.as_str());
+        assets().iter().map(|a| a.name.as_str()).chain(others)
+    };
+    if let Some(unknown) = names.iter().find(|name| !known().any(|k| k == *name)) {
+        let hint = did_you_mean(unknown, known());
+        return Err(format!("--list {unknown}: the list has no such name{hint}"));
+    }
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
+    let of_kind = |images: bool| {
+        assets()
+            .iter()
+            .filter(|asset| asset.is_images() == images && wanted(&asset.name))
+            .map(|asset| entry(cache, asset))
+            .collect::<String>()
+    };
+    let by_hand = elsewhere()
+        .iter()
+        .filter(|known| wanted(&known.name))
+        .map(|known| by_hand_entry(directory, known))
+        .collect();
+    let mut text = String::new();
+    for (title, entries) in [
+        ("Weights on the Hub", of_kind(false)),
+        ("Images on the Hub", of_kind(true)),
+        ("Elsewhere, to be brought by hand", by_hand),
+    ] {
+        if !entries.is_empty() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{title}\n{entries}");
+        }
+    }
+    Ok(text + &format!("cache: {}", cache.root().display()))
+}
+
+fn entry(cache: &HubCache, asset: &Asset) -> String {
+    let found = asset
+        .files
+        .iter()
+        .filter(|file| cache.find(asset, file).is_some())
+        .count();
+    let state = match (found, asset.files.len()) {
+        (0, _) => "-".to_owned(),
+        (n, all) if n == all => "here".to_owned(),
+        (n, all) => format!("{n} of {all}"),
+    };
+    let rounded = asset.files.iter().any(|file| file.size.is_none());
+    let size = match asset.bytes() {
+        0 => "?".to_owned(),
+        n if rounded => format!("~{}", readable(n)),
+        n => readable(n),
+    };
+    let hashed = match asset.files.iter().all(|file| file.sha256.is_some()) {
+        true => "hash known",
+        false => "hash from the Hub",
+    };
+    let revision: String = asset.revision.chars().take(20).collect();
+    let note = asset
+        .note
+        .as_ref()
+        .map_or_else(String::new, |note| format!("      {note}\n"));
+    format!(
+        "  {:<24} {size:>10}  {state:<7} {}\n      {} at {revision}; {}; {hashed}; licence: {}\n{note}",
+        asset.name, asset.what, asset.repo, asset.confidence, asset.licence
+    )
+}
+
+fn by_hand_entry(directory: &Path, known: &Elsewhere) -> String {
+    let state = match directory.join(&known.file).exists() {
+        true => "here",
+        false => "-",
+    };
+    format!(
+        "  {:<24} {:>10}  {state:<7} {}\n      {}, and put it at {}\n      licence: {}\n",
+        known.name, "", known.what, known.how, known.file, known.licence
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str, name: &str) -> String {
+        let found = text
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(name));
+        found.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
+    }
+
+    #[test]
+    fn the_list_says_what_is_here() {
+        let home = tempfile::tempdir().unwrap();
+        let cache = HubCache::at(home.path().join("hub"));
+        let list = || listing(&[], &cache, home.path()).unwrap();
+        let text = list();
+        assert!(line(&text, "ffhq-10m").contains("374.4 MB  - "), "{text}");
+        assert!(line(&text, "ffhq-p2").contains(" - "), "{text}");
+        let file = home.path().join(
+            "hub/models--deepinv--diffunet/snapshots/57178e9f4ddfa931018774cccb7ccffe4ac969b5/diffusion_ffhq_10m.pt",
+        );
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, b"x").unwrap();
+        std::fs::create_dir(home.path().join("checkpoints")).unwrap();
+        std::fs::write(home.path().join("checkpoints/ffhq_p2.pt"), b"x").unwrap();
+        let text = list();
+        assert!(line(&text, "ffhq-10m").contains(" here "), "{text}");
+        assert!(line(&text, "ffhq-p2").contains(" here "), "{text}");
+    }
+
+    #[test]
+    fn names_choose_entries_and_a_slip_is_named() {
+        let cache = HubCache::at("nowhere");
+        let list = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            listing(&names, &cache, Path::new("nowhere"))
+        };
+        let text = list(&["metfaces", "ffhq-p2"]).unwrap();
+        assert!(
+            text.contains("metfaces") && text.contains("ffhq-p2"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("inception") && !text.contains("Weights"),
+            "{text}"
+        );
+        let error = list(&["metfaces", "ffhq10m"]).unwrap_err();
+        assert_eq!(
+            error,
+            "--list ffhq10m: the list has no such name; did you mean ffhq-10m?"
+        );
+    }
+}

@@ -1,0 +1,63 @@
+//! Arguments of `reproduce`.
+
+use crate::parse::{at_least_one, whole_from};
+use clap::{Args, ValueEnum};
+use sdft_features::InceptionResize;
+use std::path::PathBuf;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Experiment {
+    /// The embedded digits in minutes, from nothing: Tables 1 to 4 in miniature.
+    Digits,
+    /// The paper's Table 1: domain translation, measured.
+    Table1,
+    /// The paper's Table 2: text-guided editing; directions are trained, applied and measured.
+    Table2,
+    /// The paper's Table 3: unconditional samples of scratch, naive and SDFT.
+    Table3,
+    /// The paper's Table 4: constant and Min-SNR-5 weights against SDFT's.
+    Table4,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TargetArg {
+    Metfaces,
+    Aahq,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReproduceArgs {
+    /// Which experiment.
+    #[arg(value_enum)]
+    pub(crate) experiment: Experiment,
+    /// `digits`: how many seeds.
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
+    pub(crate) seeds: usize,
+    /// Tables: which target.
+    #[arg(long, value_enum, default_value = "metfaces")]
+    pub(crate) target: TargetArg,
+    /// Tables: the source model, a file, a run folder or a name.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) source: Option<PathBuf>,
+    /// Tables: the inputs, 10,000 FFHQ images at 256x256.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) inputs: Option<PathBuf>,
+    /// Tables: all images of the target domain, a folder or an .npz of images.
+    #[arg(long, value_name = "DIR|NPZ")]
+    pub(crate) data: Option<PathBuf>,
+    /// Tables: what belongs to a row, a run or a weights file, or a folder of outputs; may be given again.
+    #[arg(long, value_name = "ROW=PATH")]
+    pub(crate) row: Vec<String>,
+    /// Tables: only so many images of each row, for a quick pass; in Table 2 to train on, too.
+    #[arg(long, value_name = "N", value_parser = whole_from::<u32, 2>)]
+    pub(crate) limit: Option<u32>,
+    /// Tables: how images come to Inception.
+    #[arg(long, value_name = "MODE", default_value = "pytorch-fid")]
+    pub(crate) resize: InceptionResize,
+    /// Tables: weights of the networks that measure, as for `evaluate`.
+    #[arg(long, value_name = "NETWORK=FILE")]
+    pub(crate) weights: Vec<String>,
+    /// Where runs, samples and tables go; what is finished there is not repeated. `runs/reproduce-EXPERIMENT` if not given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}

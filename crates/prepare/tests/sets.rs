@@ -1,0 +1,269 @@
+//! The program `sdft-prepare`, as users call it: folders, and data sets by name from the cache.
+
+mod common;
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use common::{picture, table as write_table};
+use sdft_imaging::{Limits, Rgb8, decode_file, encode_png, write_png};
+
+const COMMIT: &str = "c9754a23fa61e3b8a5492aa04f0279d54f78e6fe";
+
+fn run(home: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_sdft-prepare"))
+        .args(args)
+        .current_dir(home)
+        .env_clear()
+        .env("HF_HOME", home)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// Puts files of a data set into the cache, as if they had been fetched.
+fn fetched(home: &Path, repository: &str, revision: Option<&str>, files: &[(&str, Vec<u8>)]) {
+    let folder = home.join("hub").join(format!("datasets--{repository}"));
+    let put = |path: PathBuf, bytes: &[u8]| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    if let Some(revision) = revision {
+        put(folder.join("refs").join(revision), COMMIT.as_bytes());
+    }
+    for (path, bytes) in files {
+        put(folder.join("snapshots").join(COMMIT).join(path), bytes);
+    }
+}
+
+/// The revision of data sets that the Hub converted.
+const CONVERTED: Option<&str> = Some("refs/convert/parquet");
+
+/// A table of these pictures, as bytes.
+fn table(pictures: &[Rgb8]) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.parquet");
+    let rows: Vec<_> = pictures
+        .iter()
+        .map(|p| (Some(encode_png(p).unwrap()), None))
+        .collect();
+    write_table(&path, &rows, rows.len());
+    fs::read(path).unwrap()
+}
+
+/// Images of a folder by where its index says they came from.
+fn by_source(folder: &Path) -> HashMap<String, Rgb8> {
+    let index = fs::read_to_string(folder.join("index.jsonl")).unwrap();
+    let records = index
+        .lines()
+        .skip(1)
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    records
+        .filter_map(|record| {
+            let file = record["file"].as_str()?;
+            let image = decode_file(&folder.join(file), &Limits::default()).unwrap();
+            Some((record["source"].as_str()?.to_owned(), image))
+        })
+        .collect()
+}
+
+#[test]
+fn colour_pairs_keep_rows_and_columns_apart() {
+    let train: Vec<Rgb8> = (0..20).map(|n| picture(n, 32, 32)).collect();
+    let test: Vec<Rgb8> = (0..30).map(|n| picture(100 + n, 32, 32)).collect();
+    let home = tempfile::tempdir().unwrap();
+    let files = [
+        ("plain_text/train/0000.parquet", table(&train)),
+        ("plain_text/test/0000.parquet", table(&test)),
+    ];
+    fetched(home.path(), "cifar10", CONVERTED, &files);
+    let (code, out, err) = run(home.path(), &["cifar10"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        out.contains("data/cifar10-32/source: 20 images of 32x32"),
+        "{out}"
+    );
+    let source = by_source(&home.path().join("data/cifar10-32/source"));
+    for (n, picture) in train.iter().enumerate() {
+        assert_eq!(
+            &source[&format!("train#{n} class {}", n % 10)],
+            picture,
+            "{n}"
+        );
+    }
+    let target = by_source(&home.path().join("data/cifar10-32/target"));
+    let mut names: Vec<&String> = target.keys().collect();
+    names.sort();
+    assert_eq!(names.len(), 9);
+    assert!(names.iter().all(|name| {
+        ["class 1", "class 4", "class 7"]
+            .iter()
+            .any(|class| name.ends_with(class))
+    }));
+
+    let (code, out, err) = run(home.path(), &["cifar10", "--offline"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("all there already"), "{out}");
+}
+
+#[test]
+fn grey_pairs_get_a_margin_and_the_target_its_colours() {
+    let grey = |n: usize| {
+        let mut picture = picture(n, 28, 28);
+        for pixel in picture.pixels.chunks_exact_mut(3) {
+            pixel.fill(pixel[0]);
+        }
+        picture
+    };
+    let train: Vec<Rgb8> = (0..10).map(grey).collect();
+    let test: Vec<Rgb8> = (0..10).map(|n| grey(50 + n)).collect();
+    let home = tempfile::tempdir().unwrap();
+    let files = [
+        ("mnist/train/0000.parquet", table(&train)),
+        ("mnist/test/0000.parquet", table(&test)),
+    ];
+    fetched(home.path(), "ylecun--mnist", CONVERTED, &files);
+    let (code, _, err) = run(home.path(), &["mnist"]);
+    assert_eq!(code, Some(0), "{err}");
+    let source = by_source(&home.path().join("data/mnist-32/source"));
+    let image = &source["train#3 class 3"];
+    assert_eq!(image.crop(2, 2, 28, 28).unwrap(), train[3]);
+    assert_eq!(image.get(1, 5), Some([0; 3]));
+    let target = by_source(&home.path().join("data/mnist-32/target"));
+    assert_eq!(target.len(), 3);
+    let [r, _, b] = target["test#4 class 4"].get(0, 0).unwrap();
+    assert!(r > b, "the ground is brown");
+}
+
+#[test]
+fn a_broken_table_is_an_error_and_not_a_panic() {
+    let mut rows = vec![(Some(b"no picture".to_vec()), None)];
+    rows.push((Some(encode_png(&picture(0, 28, 28)).unwrap()), None));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.parquet");
+    write_table(&path, &rows, 2);
+    let broken = fs::read(&path).unwrap();
+    for bytes in [broken, b"not a table".to_vec()] {
+        let home = tempfile::tempdir().unwrap();
+        let files = [
+            ("mnist/train/0000.parquet", bytes.clone()),
+            ("mnist/test/0000.parquet", bytes),
+        ];
+        fetched(home.path(), "ylecun--mnist", CONVERTED, &files);
+        let (code, _, err) = run(home.path(), &["mnist"]);
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains("error: mnist: cannot be read"), "{err}");
+        assert!(
+            !home
+                .path()
+                .join("data/mnist-32/source/index.jsonl")
+                .exists()
+        );
+    }
+}
+
+#[test]
+fn tables_of_a_name_become_a_set_of_its_own_folder() {
+    let tables: Vec<Vec<u8>> = (0..4)
+        .map(|n| table(&[picture(n, 50, 40), picture(10 + n, 40, 50)]))
+        .collect();
+    let names: Vec<String> = (0..4)
+        .map(|n| format!("data/train-0000{n}-of-00004.parquet"))
+        .collect();
+    let files: Vec<(&str, Vec<u8>)> = names.iter().map(String::as_str).zip(tables).collect();
+    let home = tempfile::tempdir().unwrap();
+    fetched(home.path(), "huggan--metfaces", None, &files);
+    let (code, out, err) = run(home.path(), &["metfaces", "--size", "32"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("data/metfaces-32: 8 images of 32x32"), "{out}");
+    let images = by_source(&home.path().join("data/metfaces-32"));
+    assert!(
+        images.contains_key("train-00002-of-00004.parquet#1"),
+        "{:?}",
+        images.keys()
+    );
+}
+
+#[test]
+fn folders_become_sets_and_slips_are_told() {
+    let home = tempfile::tempdir().unwrap();
+    let photos = home.path().join("photos");
+    fs::create_dir(&photos).unwrap();
+    for i in 0..5 {
+        let picture = Rgb8::filled(30 + i, 20, [i as u8 * 40, 9, 9]);
+        write_png(&photos.join(format!("{i}.png")), &picture).unwrap();
+    }
+    let (code, out, err) = run(home.path(), &["photos", "--size", "16"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("data/photos-16: 5 images of 16x16"), "{out}");
+    assert!(home.path().join("data/photos-16/index.jsonl").is_file());
+    assert!(home.path().join("data/photos-16-grid.png").is_file());
+    for (args, texts) in [
+        (&["fotos"][..], &["fotos: neither"][..]),
+        (&["metfacs"], &["did you mean metfaces?"]),
+        (&["photos", "--exclude", "nolist"], &["nolist"]),
+        (&["photos", "--size", "0"], &["--size", "from 1 to 65536"]),
+        (&["photos", "--size", "-4"], &["'-4'", "from 1 to 65536"]),
+        (&["photos", "--threads", "x"], &["from 1 to 4096"]),
+        (&["photos", "photos", "--size", "16"], &["--out"]),
+        (&["metfaces", "photos"], &["by itself"]),
+        (&["mnist", "--size", "64"], &["32x32"]),
+        (&["aahq"], &["is not on the Hub"]),
+    ] {
+        let (code, _, err) = run(home.path(), args);
+        assert!(code.is_some_and(|code| code != 0), "{args:?}");
+        for text in texts {
+            assert!(err.contains(text), "{args:?}: {err}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_is_not_here_asks_for_its_files_and_a_folder_for_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let needs = |args: &[&str]| {
+        let (code, out, err) = run(home.path(), args);
+        assert_eq!(code, Some(0), "{err}");
+        serde_json::from_str::<serde_json::Value>(&out).unwrap()
+    };
+    let all = needs(&["mnist", "--missing"]);
+    assert_eq!(all["offline"], false);
+    assert_eq!(
+        all["needs"][0]["command"],
+        serde_json::json!(["fetch", "mnist"])
+    );
+    assert_eq!(needs(&["mnist", "--missing", "--offline"])["offline"], true);
+    for others in [
+        &["photos", "--missing"][..],
+        &["mnist", "photos", "--missing"],
+    ] {
+        assert_eq!(needs(others)["needs"], serde_json::json!([]), "{others:?}");
+    }
+    let (code, _, err) = run(home.path(), &["mnist"]);
+    assert_eq!(code, Some(1));
+    for text in [
+        "mnist is not here",
+        "cargo xtask fetch mnist",
+        "hf download",
+    ] {
+        assert!(err.contains(text), "{text}: {err}");
+    }
+    let files = [
+        ("mnist/train/0000.parquet", Vec::new()),
+        ("mnist/test/0000.parquet", Vec::new()),
+    ];
+    fetched(home.path(), "ylecun--mnist", CONVERTED, &files);
+    assert_eq!(
+        needs(&["mnist", "--missing"])["needs"],
+        serde_json::json!([])
+    );
+}
