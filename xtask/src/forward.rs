@@ -37,14 +37,14 @@ const PREPARE: Program = Program {
     package: "sdft-prepare",
     bin: "sdft-prepare",
     what: "which reads tables, archives and folders of images",
-    first: "about a minute",
+    first: "a minute or two",
 };
 /// Has the network.
 const FETCH: Program = Program {
     package: "sdft-hub",
     bin: "sdft-fetch",
     what: "which has the network client",
-    first: "about a minute",
+    first: "a minute or two",
 };
 /// Measures speed.
 pub(crate) const BENCH: Program = Program {
