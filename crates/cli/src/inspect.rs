@@ -112,8 +112,9 @@ fn finite(odd: &[NonFinite]) -> Result<()> {
     if odd.is_empty() {
         return Ok(line(format_args!("every number is finite"))?);
     }
+    let tensors = if odd.len() == 1 { "tensor" } else { "tensors" };
     line(format_args!(
-        "{} tensors with values that are not finite, with which no command computes:",
+        "{} {tensors} with values that are not finite, with which no command computes:",
         odd.len()
     ))?;
     for tensor in odd.iter().take(MOST) {

@@ -49,7 +49,11 @@ fn values_that_are_not_finite_end_every_command_that_reads_them() {
     let image = sdft_imaging::Rgb8::new(16, 16, vec![128; 16 * 16 * 3]).unwrap();
     std::fs::create_dir(place.path("in")).unwrap();
     sdft_imaging::write_png(&place.path("in/a.png"), &image).unwrap();
-    let train = [&SHORT[..], &["--source", "nan.safetensors"]].concat();
+    let train = [
+        &SHORT[..],
+        &["--source", "nan.safetensors", "--data", "digits"],
+    ]
+    .concat();
     for command in [
         &[
             "sample",
@@ -76,8 +80,8 @@ fn values_that_are_not_finite_end_every_command_that_reads_them() {
             "nan.safetensors",
             "--input",
             "in",
-            "--direction",
-            "x",
+            "--edit",
+            "nan.safetensors",
             "--out",
             "out",
         ],
@@ -119,7 +123,13 @@ fn a_process_that_a_file_does_not_say_is_said_by_every_command() {
     assert!(run.err.contains(said), "{run:?}");
     let train = [
         &SHORT[..],
-        &["--dry-run", "--source", "converted.safetensors"],
+        &[
+            "--dry-run",
+            "--source",
+            "converted.safetensors",
+            "--data",
+            "digits",
+        ],
     ]
     .concat();
     let run = place.run(&train).ok();
