@@ -87,7 +87,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
 /// The process and how it is known, field by field; or what to give where it must be given.
 fn process(resolved: &Resolved) -> Result<()> {
     if let Some(ask) = &resolved.ask {
-        return Ok(line(format_args!("process: not known; {ask}"))?);
+        return line(format_args!("process: not known; {ask}"));
     }
     line(format_args!("process:"))?;
     let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(&resolved.process) else {
@@ -110,7 +110,7 @@ fn process(resolved: &Resolved) -> Result<()> {
 fn finite(odd: &[NonFinite]) -> Result<()> {
     const MOST: usize = 20;
     if odd.is_empty() {
-        return Ok(line(format_args!("every number is finite"))?);
+        return line(format_args!("every number is finite"));
     }
     let tensors = if odd.len() == 1 { "tensor" } else { "tensors" };
     line(format_args!(
