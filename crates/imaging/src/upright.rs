@@ -87,9 +87,19 @@ mod tests {
 
     /// An EXIF block of one entry, in either byte order.
     fn block(big: bool, kind: u16, value: &[u8]) -> Vec<u8> {
-        let (short, long): (fn(u16) -> [u8; 2], fn(u32) -> [u8; 4]) = match big {
-            true => (u16::to_be_bytes, u32::to_be_bytes),
-            false => (u16::to_le_bytes, u32::to_le_bytes),
+        let short = |n: u16| {
+            if big {
+                n.to_be_bytes()
+            } else {
+                n.to_le_bytes()
+            }
+        };
+        let long = |n: u32| {
+            if big {
+                n.to_be_bytes()
+            } else {
+                n.to_le_bytes()
+            }
         };
         let mut out = if big { b"MM\0*" } else { b"II*\0" }.to_vec();
         out.extend(long(8));
