@@ -59,6 +59,11 @@ impl Web {
         })
     }
 
+    /// The client that follows redirections.
+    pub(crate) fn client(&self) -> Client {
+        self.fetching.clone()
+    }
+
     /// The server, as it may be shown.
     pub(crate) fn server(&self) -> String {
         plain_address(&self.settings.endpoint)

@@ -111,6 +111,14 @@ pub enum HubError {
     /// The place of the cache is not known, or a name is wrong.
     #[error(transparent)]
     Assets(#[from] sdft_assets::Error),
+    /// A data set that was fetched cannot be read.
+    #[error("{what}: {problem}")]
+    Data {
+        /// The data set.
+        what: String,
+        /// Why.
+        problem: String,
+    },
 }
 
 /// Adds the path to an error of the system.

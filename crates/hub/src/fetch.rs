@@ -3,7 +3,9 @@ use std::{
     time::Duration,
 };
 
-use sdft_assets::{Asset, HubFile, recorded_hash};
+use futures::StreamExt as _;
+use hf_hub::{HFClient, repository::RepoTreeEntry, split_id};
+use sdft_assets::{Asset, HubFile, RepoType, recorded_hash};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -167,7 +169,7 @@ impl Fetcher {
 
     /// Paths of a repository, by the API of the Hub; up to so many, within this time.
     async fn list(&self, file: &HubFile, within: Duration, most: usize) -> Result<Vec<String>> {
-        let listed = tokio::time::timeout(within, self.web.list(file, most));
+        let listed = tokio::time::timeout(within, self.list_at_leisure(file, most));
         listed.await.unwrap_or_else(|_| {
             Err(HubError::Unreachable {
                 what: file.to_string(),
@@ -175,6 +177,62 @@ impl Fetcher {
                 reason: format!("its files were not listed within {} s", within.as_secs()),
             })
         })
+    }
+
+    async fn list_at_leisure(&self, file: &HubFile, most: usize) -> Result<Vec<String>> {
+        let failed = |error: hf_hub::HFError| {
+            // The client's own text has addresses in it.
+            let reason = match &error {
+                hf_hub::HFError::RepoNotFound { .. } => "there is no such repository",
+                hf_hub::HFError::RevisionNotFound { .. } => "there is no such revision",
+                hf_hub::HFError::AuthRequired { .. } | hf_hub::HFError::Forbidden { .. } => {
+                    "access is refused; a token may be needed (set HF_TOKEN)"
+                }
+                _ => "its files cannot be listed",
+            };
+            HubError::Unreachable {
+                what: file.to_string(),
+                server: self.web.server(),
+                reason: reason.to_owned(),
+            }
+        };
+        let settings = &self.web.settings;
+        let mut builder = HFClient::builder()
+            .endpoint(&settings.endpoint)
+            .cache_dir(settings.cache.root());
+        if let Some(token) = settings.token.get() {
+            builder = builder.token(token);
+        }
+        // The one it would make waits for ever.
+        builder = builder.client(self.web.client());
+        let client = builder.build().map_err(failed)?;
+        let (owner, name) = split_id(&file.repo);
+        let mut paths = Vec::new();
+        macro_rules! collect {
+            ($repository:expr) => {{
+                let repository = $repository;
+                let entries = repository
+                    .list_tree()
+                    .revision(file.revision.clone())
+                    .recursive(true)
+                    .send()
+                    .map_err(failed)?;
+                let mut entries = std::pin::pin!(entries);
+                while let Some(entry) = entries.next().await {
+                    if let RepoTreeEntry::File { path, .. } = entry.map_err(failed)? {
+                        paths.push(path);
+                        if paths.len() == most {
+                            break;
+                        }
+                    }
+                }
+            }};
+        }
+        match file.repo_type {
+            RepoType::Model => collect!(client.model(owner, name)),
+            RepoType::Dataset => collect!(client.dataset(owner, name)),
+        }
+        Ok(paths)
     }
 
     fn looked_at(&self, file: &HubFile) -> PathBuf {

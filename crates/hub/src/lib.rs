@@ -28,14 +28,15 @@ mod ask;
 mod digest;
 mod error;
 mod fetch;
+mod pairs;
 mod patience;
 mod secrets;
 mod settings;
 mod store;
 mod transfer;
-mod tree;
 
 pub use error::{HubError, Result};
 pub use fetch::{Fetched, Fetcher, Quiet, Wanted, Watch};
+pub use pairs::{Pair, load_pair};
 pub use patience::Patience;
 pub use settings::Settings;

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use futures::StreamExt as _;
 use reqwest::{Response, StatusCode, Url, header::CONTENT_RANGE};
 
 use crate::{
@@ -139,7 +140,7 @@ async fn attempt(
         course.restarts += 1;
         fs::remove_file(part).map_err(|e| Failure::Lasting(io(part)(e)))
     };
-    let mut response = web.get(url, if course.whole { 0 } else { have }).await?;
+    let response = web.get(url, if course.whole { 0 } else { have }).await?;
     // A server that does not know ranges sends everything: the beginning is passed over.
     let (mut pass, offered) = match response.status() {
         StatusCode::PARTIAL_CONTENT => match range(&response) {
@@ -182,14 +183,15 @@ async fn attempt(
         .open(part)
         .map_err(|e| lasting(io(part)(e)))?;
     let mut now = have;
-    loop {
-        let chunk = response.chunk().await;
-        let chunk = chunk.map_err(|e| match web.failure(e) {
-            // The connection was there.
-            Failure::Unreachable(reason) => passing(reason),
-            other => other,
-        })?;
-        let Some(chunk) = chunk else { break };
+    let mut stream = response.bytes_stream();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk
+            .map_err(|e| web.failure(e))
+            .map_err(|failure| match failure {
+                // The connection was there.
+                Failure::Unreachable(reason) => passing(reason),
+                other => other,
+            })?;
         let passed = usize::try_from(pass).unwrap_or(usize::MAX).min(chunk.len());
         pass -= passed as u64;
         let new = &chunk[passed..];

@@ -155,26 +155,6 @@ fn a_listing_that_leads_out_of_the_cache_is_refused() {
 }
 
 #[test]
-fn a_list_of_several_pages_is_read_to_its_end() {
-    let names: Vec<String> = (0..7).map(|i| format!("d/{i}.bin")).collect();
-    let mut files: Vec<(&str, Vec<u8>)> = names.iter().map(|n| (n.as_str(), content(1))).collect();
-    files.push(("other.bin", content(1)));
-    let server = Server::start(&files);
-    server.pages(3);
-    let cache = tempfile::tempdir().unwrap();
-    let fetcher = server.fetcher(cache.path());
-    let found = fetcher.files_below(&folder("hf:datasets/owner/name@refs/pr/4/d"));
-    let paths: Vec<String> = found.unwrap().into_iter().map(|file| file.path).collect();
-    assert_eq!(paths, names);
-    let log = server.log();
-    assert_eq!(log.len(), 3);
-    assert_eq!(
-        log[0].path,
-        "/api/datasets/owner/name/tree/refs%2Fpr%2F4?recursive=true"
-    );
-}
-
-#[test]
 fn a_list_that_never_comes_is_not_waited_for() {
     let server = Server::start(&[("a.bin", content(10))]);
     server.silent();

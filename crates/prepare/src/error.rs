@@ -35,14 +35,6 @@ pub enum PrepareError {
         /// Its columns.
         found: String,
     },
-    /// A set of classes is not as it should be.
-    #[error("{name}: cannot be read: {problem}")]
-    Classes {
-        /// The set.
-        name: String,
-        /// What is wrong.
-        problem: String,
-    },
     /// A folder of images cannot be listed.
     #[error(transparent)]
     Folder(#[from] sdft_data::DataError),

@@ -77,101 +77,6 @@ fn by_source(folder: &Path) -> HashMap<String, Rgb8> {
 }
 
 #[test]
-fn colour_pairs_keep_rows_and_columns_apart() {
-    let train: Vec<Rgb8> = (0..20).map(|n| picture(n, 32, 32)).collect();
-    let test: Vec<Rgb8> = (0..30).map(|n| picture(100 + n, 32, 32)).collect();
-    let home = tempfile::tempdir().unwrap();
-    let files = [
-        ("plain_text/train/0000.parquet", table(&train)),
-        ("plain_text/test/0000.parquet", table(&test)),
-    ];
-    fetched(home.path(), "cifar10", CONVERTED, &files);
-    let (code, out, err) = run(home.path(), &["cifar10"]);
-    assert_eq!(code, Some(0), "{err}");
-    assert!(
-        out.contains("data/cifar10-32/source: 20 images of 32x32"),
-        "{out}"
-    );
-    let source = by_source(&home.path().join("data/cifar10-32/source"));
-    for (n, picture) in train.iter().enumerate() {
-        assert_eq!(
-            &source[&format!("train#{n} class {}", n % 10)],
-            picture,
-            "{n}"
-        );
-    }
-    let target = by_source(&home.path().join("data/cifar10-32/target"));
-    let mut names: Vec<&String> = target.keys().collect();
-    names.sort();
-    assert_eq!(names.len(), 9);
-    assert!(names.iter().all(|name| {
-        ["class 1", "class 4", "class 7"]
-            .iter()
-            .any(|class| name.ends_with(class))
-    }));
-
-    let (code, out, err) = run(home.path(), &["cifar10", "--offline"]);
-    assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("all there already"), "{out}");
-}
-
-#[test]
-fn grey_pairs_get_a_margin_and_the_target_its_colours() {
-    let grey = |n: usize| {
-        let mut picture = picture(n, 28, 28);
-        for pixel in picture.pixels.chunks_exact_mut(3) {
-            pixel.fill(pixel[0]);
-        }
-        picture
-    };
-    let train: Vec<Rgb8> = (0..10).map(grey).collect();
-    let test: Vec<Rgb8> = (0..10).map(|n| grey(50 + n)).collect();
-    let home = tempfile::tempdir().unwrap();
-    let files = [
-        ("mnist/train/0000.parquet", table(&train)),
-        ("mnist/test/0000.parquet", table(&test)),
-    ];
-    fetched(home.path(), "ylecun--mnist", CONVERTED, &files);
-    let (code, _, err) = run(home.path(), &["mnist"]);
-    assert_eq!(code, Some(0), "{err}");
-    let source = by_source(&home.path().join("data/mnist-32/source"));
-    let image = &source["train#3 class 3"];
-    assert_eq!(image.crop(2, 2, 28, 28).unwrap(), train[3]);
-    assert_eq!(image.get(1, 5), Some([0; 3]));
-    let target = by_source(&home.path().join("data/mnist-32/target"));
-    assert_eq!(target.len(), 3);
-    let [r, _, b] = target["test#4 class 4"].get(0, 0).unwrap();
-    assert!(r > b, "the ground is brown");
-}
-
-#[test]
-fn a_broken_table_is_an_error_and_not_a_panic() {
-    let mut rows = vec![(Some(b"no picture".to_vec()), None)];
-    rows.push((Some(encode_png(&picture(0, 28, 28)).unwrap()), None));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.parquet");
-    write_table(&path, &rows, 2);
-    let broken = fs::read(&path).unwrap();
-    for bytes in [broken, b"not a table".to_vec()] {
-        let home = tempfile::tempdir().unwrap();
-        let files = [
-            ("mnist/train/0000.parquet", bytes.clone()),
-            ("mnist/test/0000.parquet", bytes),
-        ];
-        fetched(home.path(), "ylecun--mnist", CONVERTED, &files);
-        let (code, _, err) = run(home.path(), &["mnist"]);
-        assert_eq!(code, Some(1), "{err}");
-        assert!(err.contains("error: mnist: cannot be read"), "{err}");
-        assert!(
-            !home
-                .path()
-                .join("data/mnist-32/source/index.jsonl")
-                .exists()
-        );
-    }
-}
-
-#[test]
 fn tables_of_a_name_become_a_set_of_its_own_folder() {
     let tables: Vec<Vec<u8>> = (0..4)
         .map(|n| table(&[picture(n, 50, 40), picture(10 + n, 40, 50)]))
@@ -239,7 +144,7 @@ fn a_name_that_is_not_here_asks_for_its_files_and_a_folder_for_nothing() {
     assert_eq!(all["offline"], false);
     assert_eq!(
         all["needs"][0]["command"],
-        serde_json::json!(["fetch", "mnist"])
+        serde_json::json!(["fetch", "--pair", "mnist", "--out", "data/mnist-32"])
     );
     assert_eq!(needs(&["mnist", "--missing", "--offline"])["offline"], true);
     for others in [
@@ -252,7 +157,7 @@ fn a_name_that_is_not_here_asks_for_its_files_and_a_folder_for_nothing() {
     assert_eq!(code, Some(1));
     for text in [
         "mnist is not here",
-        "cargo xtask fetch mnist",
+        "cargo xtask data prepare mnist",
         "hf download",
     ] {
         assert!(err.contains(text), "{text}: {err}");
@@ -262,8 +167,9 @@ fn a_name_that_is_not_here_asks_for_its_files_and_a_folder_for_nothing() {
         ("mnist/test/0000.parquet", Vec::new()),
     ];
     fetched(home.path(), "ylecun--mnist", CONVERTED, &files);
-    assert_eq!(
-        needs(&["mnist", "--missing"])["needs"],
-        serde_json::json!([])
-    );
+    // The loaders need no network for files that are here.
+    let needs = needs(&["mnist", "--missing", "--offline", "--strict"]);
+    assert_eq!(needs["offline"], false);
+    let command = needs["needs"][0]["command"].to_string();
+    assert!(command.ends_with("\"--strict\",\"--offline\"]"), "{command}");
 }

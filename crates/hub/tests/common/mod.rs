@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -71,8 +71,6 @@ struct State {
     without: Mutex<Vec<&'static str>>,
     /// Whether the list of files never comes.
     silent: AtomicBool,
-    /// Files on a page of the list.
-    page: AtomicUsize,
     /// In place of the ETag.
     etag: Mutex<Option<String>>,
     commit: Mutex<String>,
@@ -100,7 +98,6 @@ impl Server {
             sent: AtomicU64::new(0),
             without: Mutex::default(),
             silent: AtomicBool::new(false),
-            page: AtomicUsize::new(usize::MAX),
             etag: Mutex::default(),
             commit: Mutex::new(COMMIT.to_owned()),
         });
@@ -145,12 +142,6 @@ impl Server {
     /// The list of files never comes.
     pub(crate) fn silent(&self) -> &Self {
         self.state.silent.store(true, Ordering::SeqCst);
-        self
-    }
-
-    /// The list of files comes in pages of so many.
-    pub(crate) fn pages(&self, files: usize) -> &Self {
-        self.state.page.store(files, Ordering::SeqCst);
         self
     }
 
@@ -274,27 +265,15 @@ fn reply(
         if state.silent.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_secs(30));
         }
-        let mut files: Vec<_> = state.files.iter().collect();
-        files.sort();
-        let cursor = request.path.split_once("&cursor=");
-        let from = cursor.map_or(0, |(_, from)| from.parse().unwrap());
-        let page = state.page.load(Ordering::SeqCst);
-        let to = files.len().min(page.saturating_add(from));
-        let mut entries = vec![serde_json::json!({"type": "directory", "oid": "0", "path": "d"})];
-        entries.extend(files[from..to].iter().map(|(path, bytes)| {
-            serde_json::json!({"type": "file", "oid": "0", "size": bytes.len(), "path": path})
-        }));
+        let entries: Vec<_> = state
+            .files
+            .iter()
+            .map(|(path, bytes)| serde_json::json!({"type": "file", "oid": "0", "size": bytes.len(), "path": path}))
+            .collect();
         let body = serde_json::to_string(&entries).unwrap();
-        let link = match to < files.len() {
-            true => {
-                let path = request.path.split('&').next().unwrap_or_default();
-                format!("Link: <{path}&cursor={to}>; rel=\"next\"\r\n")
-            }
-            false => String::new(),
-        };
         return write!(
             stream,
-            "HTTP/1.1 200 OK\r\nConnection: close\r\n{link}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
     }

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use clap::Parser;
 
 /// The text of `--help`, which `cargo xtask fetch --help` prints without building this program.
@@ -19,6 +21,17 @@ pub(crate) struct Args {
     pub(crate) list: bool,
     #[arg(long)]
     pub(crate) offline: bool,
+    /// Prepare a set of ten classes; how `cargo xtask data prepare mnist` calls this program, with what follows.
+    #[arg(long, hide = true, value_name = "NAME", conflicts_with_all = ["names", "all_for", "list"])]
+    pub(crate) pair: Option<String>,
+    #[arg(long, hide = true, requires = "pair")]
+    pub(crate) out: Option<PathBuf>,
+    #[arg(long, hide = true, requires = "pair")]
+    pub(crate) exclude: Option<PathBuf>,
+    #[arg(long, hide = true, requires = "pair")]
+    pub(crate) strict: bool,
+    #[arg(long, hide = true, requires = "pair")]
+    pub(crate) threads: Option<usize>,
 }
 
 #[cfg(test)]
@@ -29,7 +42,8 @@ mod tests {
     #[test]
     fn the_help_names_every_option_and_no_other() {
         let command = Args::command();
-        let options = command.get_arguments().filter_map(|arg| arg.get_long());
+        let options = command.get_arguments().filter(|arg| !arg.is_hide_set());
+        let options = options.filter_map(|arg| arg.get_long());
         let mut known: Vec<String> = options.map(|name| format!("--{name}")).collect();
         known.extend(["--help", "--version"].map(str::to_owned));
         known.sort();

@@ -159,14 +159,17 @@ fn goals() -> Vec<String> {
 }
 
 /// A fetcher for the environment.
-fn fetcher(offline: bool) -> Result<Fetcher> {
+pub(crate) fn fetcher(offline: bool) -> Result<Fetcher> {
     let mut settings = Settings::from_environment()?;
     settings.offline |= offline;
     Ok(Fetcher::new(settings)?)
 }
 
 /// All files of an asset.
-fn get(fetcher: &Fetcher, asset: &Asset) -> std::result::Result<Vec<Fetched>, HubError> {
+pub(crate) fn get(
+    fetcher: &Fetcher,
+    asset: &Asset,
+) -> std::result::Result<Vec<Fetched>, HubError> {
     let mut bars = Bars::default();
     let wanted = Wanted::of_asset(asset);
     wanted

@@ -5,6 +5,7 @@
 mod args;
 mod bars;
 mod get;
+mod pair;
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -56,7 +57,12 @@ fn note(text: &str) {
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and leaves with code 2.
-    match get::fetch(&Args::parse()) {
+    let args = Args::parse();
+    let result = match &args.pair {
+        Some(name) => pair::prepare(name, &args),
+        None => get::fetch(&args),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Closed>() => ExitCode::SUCCESS,
         Err(error) => {

@@ -2,11 +2,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use sdft_assets::{
-    Asset, Error, HubCache, ImageSet, Need, Needs, assets, did_you_mean, elsewhere, is_offline,
+    Asset, Error, HubCache, INDEX, ImageSet, Need, Needs, assets, did_you_mean, elsewhere, is_offline,
     ways,
 };
 use sdft_imaging::Limits;
-use sdft_prepare::{Exclusions, Options, Pair, PrepareError, Report, load_pair};
+use sdft_prepare::{Exclusions, Options, PrepareError, Report};
 
 use crate::{args::Args, line, note, progress::Progress, usage};
 
@@ -21,18 +21,53 @@ enum Wanted {
     Paths(Vec<PathBuf>),
 }
 
-/// Prints what must be fetched first; nothing for a call that is wrong anyhow, which says so itself.
+/// Prints what must be brought first; nothing for a call that is wrong anyhow, which says so itself.
 pub(crate) fn missing(args: &Args) -> Result<()> {
     let mut needs = Needs {
         offline: args.offline || is_offline(),
         ..Needs::default()
     };
-    if let Ok(Wanted::Known(set)) = wanted(args)
-        && HubCache::from_environment().is_ok_and(|cache| cache.locate(&set.asset.name).is_err())
-    {
-        needs.needs.push(Need::asset(set.asset));
+    if let Ok(Wanted::Known(set)) = wanted(args) {
+        let cache = HubCache::from_environment();
+        let is_here = cache.is_ok_and(|cache| cache.locate(&set.asset.name).is_ok());
+        if set.asset.pair {
+            // candle's loaders read these, and they stand next to the network. They need none for files that are here.
+            needs.offline &= !is_here;
+            needs.needs.push(pair(set.asset, args));
+        } else if !is_here {
+            needs.needs.push(Need::asset(set.asset));
+        }
     }
     line(serde_json::to_string(&needs)?)
+}
+
+/// The call that fetches a set of classes and prepares both sides.
+fn pair(asset: &'static Asset, args: &Args) -> Need {
+    let mut need = Need::asset(asset);
+    let mut command = vec!["fetch".to_owned(), "--pair".to_owned(), asset.name.clone()];
+    let mut option = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            command.extend([format!("--{name}"), value]);
+        }
+    };
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    option("out", Some(folder_of(asset, args).display().to_string()));
+    option("exclude", text(&args.exclude));
+    option("threads", args.threads.map(|n| n.to_string()));
+    for (flag, is_set) in [("--strict", args.strict), ("--offline", args.offline)] {
+        if is_set {
+            command.push(flag.to_owned());
+        }
+    }
+    need.command = command;
+    need
+}
+
+/// Where both sides of a set of classes go.
+fn folder_of(asset: &Asset, args: &Args) -> PathBuf {
+    let name = format!("{}-{}", asset.name, ImageSet::PAIR_SIZE);
+    let folder = args.out.clone();
+    folder.unwrap_or_else(|| Path::new("data").join(name))
 }
 
 pub(crate) fn prepare(args: &Args) -> Result<()> {
@@ -115,6 +150,9 @@ fn wanted(args: &Args) -> Result<Wanted> {
 /// Prepares a data set of the list, whose files are here.
 fn known(set: ImageSet, args: &Args, mut options: Options) -> Result<()> {
     let asset = set.asset;
+    if asset.pair {
+        return both(asset, args);
+    }
     let files = match HubCache::from_environment()?.locate_verified(&asset.name) {
         Ok(files) => files,
         Err(Error::Missing { looked_at, .. }) => bail!(
@@ -126,37 +164,33 @@ fn known(set: ImageSet, args: &Args, mut options: Options) -> Result<()> {
         Err(error) => return Err(error.into()),
     };
     options.name = Some(format!("{} at {}", asset.repo, asset.revision));
-    if asset.pair {
-        return both(asset, args, options, &files);
-    }
     let out = args.out.clone().unwrap_or(set.folder);
     finish(sdft_prepare::prepare(&files, &out, &options, &watch(&out)))
 }
 
-/// The two sides of a set of classes.
-fn both(asset: &Asset, args: &Args, mut options: Options, files: &[PathBuf]) -> Result<()> {
-    let Pair { source, target } = load_pair(asset, files)?;
-    options.size = ImageSet::PAIR_SIZE;
-    let folder = match &args.out {
-        Some(out) => out.clone(),
-        None => Path::new("data").join(format!("{}-{}", asset.name, options.size)),
-    };
-    for (side, pictures) in [("source", source), ("target", target)] {
-        let out = folder.join(side);
-        finish(sdft_prepare::prepare_pictures(
-            pictures,
-            &out,
-            &options,
-            &watch(&out),
-        ))?;
+/// Both sides of a set of classes, which were prepared when they were fetched.
+fn both(asset: &Asset, args: &Args) -> Result<()> {
+    let folder = folder_of(asset, args);
+    let [source, target] = ["source", "target"].map(|side| folder.join(side));
+    for side in [&source, &target] {
+        if !side.join(INDEX).is_file() {
+            bail!(
+                "{} is not here: expected {}, found nothing there; `cargo xtask data prepare {}` makes it\n\n{}",
+                asset.name,
+                side.join(INDEX).display(),
+                asset.name,
+                ways(asset)
+            );
+        }
+        line(side.display())?;
     }
     note(&format!(
         "train a source model and fine-tune it:\n  \
          cargo xtask train --method scratch --data {1} --set model.image_size=32 --name {0}-source ..\n  \
          cargo xtask train --source runs/{0}-source/final.safetensors --data {2}",
         asset.name,
-        folder.join("source").display(),
-        folder.join("target").display()
+        source.display(),
+        target.display()
     ));
     Ok(())
 }
