@@ -67,7 +67,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
         }
         Err(problem) => line(format_args!("architecture not recognised: {problem}"))?,
     }
-    finite(&scan_file(&args.file, &options)?)?;
+    finite(&scan_file(&file, &options)?)?;
     for (key, value) in &summary.metadata {
         line(format_args!("metadata {key} = {value}"))?;
     }
