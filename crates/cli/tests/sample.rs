@@ -24,7 +24,7 @@ fn changed_model(path: &Path, name: &str, change: impl Fn(&Tensor) -> Tensor) {
     let tensors = state
         .iter()
         .map(|(n, tensor)| (n, if n == name { &changed } else { tensor }));
-    sdft_checkpoint::write_safetensors(path, tensors, &state.metadata(), None).unwrap();
+    sdft_checkpoint::write_safetensors(path, tensors, state.metadata(), None).unwrap();
 }
 
 #[test]

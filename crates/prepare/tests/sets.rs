@@ -171,5 +171,8 @@ fn a_name_that_is_not_here_asks_for_its_files_and_a_folder_for_nothing() {
     let needs = needs(&["mnist", "--missing", "--offline", "--strict"]);
     assert_eq!(needs["offline"], false);
     let command = needs["needs"][0]["command"].to_string();
-    assert!(command.ends_with("\"--strict\",\"--offline\"]"), "{command}");
+    assert!(
+        command.ends_with("\"--strict\",\"--offline\"]"),
+        "{command}"
+    );
 }

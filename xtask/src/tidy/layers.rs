@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Folders of crates that know no tensor library.
-const WITHOUT_CANDLE: [&str; 10] = [
+const WITHOUT_CANDLE: [&str; 9] = [
     "crates/noise",
     "crates/schedule",
     "crates/imaging",
@@ -15,7 +15,6 @@ const WITHOUT_CANDLE: [&str; 10] = [
     "crates/assets",
     "crates/files",
     "crates/prepare",
-    "crates/hub",
     "xtask",
 ];
 /// Packages that open the network.

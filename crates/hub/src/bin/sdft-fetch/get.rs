@@ -166,10 +166,7 @@ pub(crate) fn fetcher(offline: bool) -> Result<Fetcher> {
 }
 
 /// All files of an asset.
-pub(crate) fn get(
-    fetcher: &Fetcher,
-    asset: &Asset,
-) -> std::result::Result<Vec<Fetched>, HubError> {
+pub(crate) fn get(fetcher: &Fetcher, asset: &Asset) -> std::result::Result<Vec<Fetched>, HubError> {
     let mut bars = Bars::default();
     let wanted = Wanted::of_asset(asset);
     wanted

@@ -17,7 +17,9 @@ use crate::{
 pub(crate) fn prepare(name: &str, args: &Args) -> Result<()> {
     let size = ImageSet::PAIR_SIZE;
     let set = ImageSet::named(name, size).filter(|set| set.asset.pair);
-    let asset = set.ok_or_else(|| usage(format!("--pair {name}: not a set of classes")))?.asset;
+    let asset = set
+        .ok_or_else(|| usage(format!("--pair {name}: not a set of classes")))?
+        .asset;
     let mut options = Options {
         name: Some(format!("{} at {}", asset.repo, asset.revision)),
         strict: args.strict,

@@ -2,8 +2,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use sdft_assets::{
-    Asset, Error, HubCache, INDEX, ImageSet, Need, Needs, assets, did_you_mean, elsewhere, is_offline,
-    ways,
+    Asset, Error, HubCache, INDEX, ImageSet, Need, Needs, assets, did_you_mean, elsewhere,
+    is_offline, ways,
 };
 use sdft_imaging::Limits;
 use sdft_prepare::{Exclusions, Options, PrepareError, Report};
