@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Mutations of each reader.
-const ROUNDS: usize = 1500;
+const ROUNDS: usize = 3500;
 /// For a file under 1 MB.
 const SLOWEST: Duration = Duration::from_secs(5);
 /// What a reader may take, beyond 16 times the file. Images may take what their header announces, which is bounded too.

@@ -79,7 +79,7 @@ fn samples_depend_on_the_seed_and_their_number_and_not_on_the_batch() {
         .fails(2, &["--steps", "60"]);
     place
         .run(&["sample", "--model", "digits-source", "-n", "0"])
-        .fails(2, &["-n 0"]);
+        .fails(2, &["--n <N>", "from 1"]);
     place
         .run(&["sample", "--model", "digits-source", "--class", "3"])
         .fails(2, &["--class 3", "0 classes"]);

@@ -298,7 +298,7 @@ fn an_impossible_request_is_refused_before_anything_is_written() {
         (
             &["train", "--source", "digits-source", "--data", "empty"],
             1,
-            &["empty", "png"],
+            &["empty", "PNG"],
         ),
         (
             &["train", "--source", "digits-source", "--data", "broken"],

@@ -19,7 +19,7 @@ use sdft_diffusion::BottleneckNet;
 use sdft_imaging::Rgb8;
 use sdft_samplers::NumberedNoise;
 use sdft_schedule::Schedule;
-use sdft_train::{to_pictures, to_tensor};
+use sdft_train::{runs_near, to_pictures, to_tensor};
 use std::path::Path;
 
 /// Edits the images of the input that `chosen` says; all without it.
@@ -40,11 +40,13 @@ pub(crate) fn apply(args: &EditApplyArgs, chosen: Option<&dyn Fn(&str) -> bool>)
     let net = Unet::load(&model.params, &model.config)?;
     let mut directions = Vec::new();
     for edit in &args.edit {
-        let file = model_file(edit)?;
-        let path = Path::new(&file);
-        if !path.is_file() {
-            return Err(usage(format!("--edit {edit}: no such file or run folder")));
+        if !Path::new(edit).exists() {
+            let runs =
+                runs_near(Path::new(edit)).map_or_else(String::new, |runs| format!("; {runs}"));
+            return Err(usage(format!("--edit {edit}: no such file or run{runs}")));
         }
+        let file = model_file(edit).with_context(|| format!("--edit {edit}"))?;
+        let path = Path::new(&file);
         let read = read_direction(path, net.bottleneck(), model.config.norm_groups)
             .with_context(|| format!("--edit {edit}"))?;
         match &read.info {
