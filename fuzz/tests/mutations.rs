@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 3500;
 /// For a file under 1 MB.
 const SLOWEST: Duration = Duration::from_secs(5);
-/// What a reader may take, beyond 16 times the file. Images may take what their header announces, which is bounded too.
+/// What a reader may take, beyond 16 times the file.
 const MEMORY: usize = 64 << 20;
-/// Pictures of the default limit, decoded: what the header of a picture may announce.
-const PICTURE: usize = 1 << 30;
+/// Pixels that any picture may have, and those for each byte of a larger file: the usual limits.
+const PIXELS: usize = 16_000_000;
+const PIXELS_PER_BYTE: usize = 100;
+/// Bytes for each pixel while a picture is decoded. WebP takes most: planes, pixels with alpha, and those on white.
+const PER_PIXEL: usize = 20;
 
 struct Counting;
 
@@ -80,8 +83,7 @@ fn check(reader: Reader, bytes: &[u8]) -> Result<(), String> {
     let ended = catch_unwind(AssertUnwindSafe(|| (reader.read)(bytes)));
     let took = start.elapsed();
     let memory = PEAK.load(Relaxed).saturating_sub(before);
-    let is_picture = ["bmp", "gif", "jpeg", "png", "webp"].contains(&reader.name);
-    let most = 16 * bytes.len() + if is_picture { PICTURE } else { MEMORY };
+    let most = 16 * bytes.len() + MEMORY + PER_PIXEL * pixels(reader.name, bytes);
     if ended.is_ok() && took <= SLOWEST && memory <= most {
         return Ok(());
     }
@@ -98,4 +100,30 @@ fn check(reader: Reader, bytes: &[u8]) -> Result<(), String> {
             "panicked"
         },
     ))
+}
+
+/// How many pixels the header of a picture announces, within the limits; the limit itself where that is not looked for, and 0 for other
+/// kinds of files.
+fn pixels(kind: &str, bytes: &[u8]) -> usize {
+    let number = |at: usize, width: usize| {
+        let bytes = bytes.get(at..at + width)?;
+        Some(bytes.iter().fold(0, |n, &b| n << 8 | usize::from(b)))
+    };
+    let swapped = |at: usize, width: usize| {
+        let bytes = bytes.get(at..at + width)?;
+        Some(bytes.iter().rev().fold(0, |n, &b| n << 8 | usize::from(b)))
+    };
+    let sides = match kind {
+        "png" => (number(16, 4), number(20, 4)),
+        "bmp" => (swapped(18, 4), swapped(22, 4)),
+        "gif" => (swapped(6, 2), swapped(8, 2)),
+        "jpeg" | "webp" => (Some(PIXELS), Some(1)),
+        _ => (None, None),
+    };
+    let (Some(width), Some(height)) = sides else {
+        return 0;
+    };
+    width
+        .saturating_mul(height)
+        .min(PIXELS.max(PIXELS_PER_BYTE * bytes.len()))
 }

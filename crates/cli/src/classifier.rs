@@ -47,9 +47,7 @@ pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
         place,
     } = job;
     let device = device()?;
-    if device.is_cpu() {
-        memory_of_classifier(&plan)?.check().map_err(usage)?;
-    }
+    memory_of_classifier(&plan)?.check().map_err(usage)?;
     let folder = match place {
         Place::New(root) => RunFolder::create(&root, &plan)?,
         Place::Old(folder) => {

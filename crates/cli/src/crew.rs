@@ -96,6 +96,18 @@ pub(crate) fn launch(n: usize) -> Result<ExitCode> {
     crew.wait(&asked)
 }
 
+/// Whether a signal ended the process that asks for an end: SIGINT or SIGTERM.
+fn ended_by_request(status: ExitStatus) -> bool {
+    #[cfg(unix)]
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    #[cfg(not(unix))]
+    let signal: Option<i32> = {
+        let _ = status;
+        None
+    };
+    matches!(signal, Some(2 | 15))
+}
+
 /// The processes of a run. Those that are still there when it is dropped have no others to work with, and are killed.
 struct Crew(Vec<Child>);
 
@@ -130,8 +142,10 @@ impl Crew {
                     let code = status.code().and_then(|code| u8::try_from(code).ok());
                     return match code {
                         Some(code) => Ok(ExitCode::from(code)),
-                        // It had not begun.
-                        None if told > 0 => Ok(ExitCode::from(INTERRUPTED)),
+                        // A request ends a process that had not begun. Anything else may have cost what it was saving.
+                        None if told > 0 && ended_by_request(status) => {
+                            Ok(ExitCode::from(INTERRUPTED))
+                        }
                         None => Err(anyhow!("process 0, which leads, ended: {status}")),
                     };
                 }

@@ -95,6 +95,15 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
     // What cannot be written is said before anything is computed.
     if let Some(out) = &args.out {
         refusal::check(out, &plan, args.overwrite.into())?;
+        // The strip would be measured with the images the next time.
+        let pairs = args.pairs.iter().flatten();
+        let compared = args.real.iter().chain(&args.fake).chain(pairs);
+        for folder in compared.filter(|path| path.is_dir()) {
+            refusal::check_apart(out, folder)?;
+        }
+    }
+    if args.save_real.is_some() && args.save_real == args.save_fake {
+        return Err(usage("--save-real and --save-fake name the same file"));
     }
     for (option, path) in [
         ("--save-real", &args.save_real),

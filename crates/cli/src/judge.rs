@@ -1,5 +1,6 @@
 use crate::args::JudgeArgs;
-use crate::{assets, console, usage};
+use crate::gallery::refusal::check_new_file;
+use crate::{assets, console};
 use anyhow::{Context, Result};
 use candle_core::DType;
 use sdft_eval::{Extractor, JudgeReport, View};
@@ -11,12 +12,7 @@ use std::path::Path;
 
 /// Trains the judge and writes it.
 pub(crate) fn judge(args: &JudgeArgs) -> Result<()> {
-    if args.out.exists() && !args.overwrite {
-        return Err(usage(format!(
-            "--out {}: there is a file already; name another, or replace it with --overwrite",
-            args.out.display()
-        )));
-    }
+    check_new_file("--out", &args.out, args.overwrite)?;
     let report = train(&args.out, args.seed)?;
     console::line(format_args!(
         "{}: class accuracy {:.3}, style accuracy {:.3} on {} held-out images",

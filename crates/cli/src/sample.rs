@@ -2,8 +2,8 @@
 
 use crate::args::{ModelArgs, SampleArgs, SamplerArg};
 use crate::device::Stage;
-use crate::gallery::outputs::Outputs;
-use crate::gallery::refusal::Overwrite;
+use crate::gallery::outputs::{Outputs, recorded_names};
+use crate::gallery::refusal::{self, Overwrite};
 use crate::gallery::{full_path, sheet, usual_batch};
 use crate::model::{model_file, newest_run};
 use crate::runs::listen;
@@ -14,15 +14,19 @@ use anyhow::{Context, Result};
 use sdft_imaging::{Limits, Rgb8, decode_file};
 use sdft_models::{LoadOptions, LoadedModel};
 use sdft_train::{Plan, Precision, contact_sheet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Images in the contact sheet.
 const SHOWN: usize = 64;
 
+/// Images of one command.
+const MOST: usize = 10_000_000;
+
 pub(crate) fn sample(args: &SampleArgs) -> Result<ExitCode> {
-    if args.n == 0 || args.n > 10_000_000 {
-        return Err(usage(format!("-n {}: expected 1 to 10000000", args.n)));
+    if args.n == 0 || args.n > MOST {
+        return Err(usage(format!("-n {}: expected 1 to {MOST}", args.n)));
     }
     if !(0.0..=1.0).contains(&args.eta) {
         return Err(usage(format!("--eta {}: expected 0 to 1", args.eta)));
@@ -61,9 +65,10 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<ExitCode> {
     let sampler = Sampler::new(plan, &model)?;
     drop(model);
     sheet::check(out)?;
+    refusal::check(out, &sampler.plan, args.overwrite.into())?;
+    refuse_leftovers(out, n, args.overwrite)?;
     listen();
     let mut outputs = Outputs::open(out, &sampler.plan, args.overwrite)?;
-    refuse_leftovers(out, n)?;
     console::note(&format!(
         "{n} images of {side}x{side} from {name}, {} steps; writes {}",
         sampler.steps(),
@@ -221,19 +226,35 @@ pub(crate) fn write_samples(
     Ok(sampler.fill(&mut outputs, n, usual_batch(side))? == n)
 }
 
-/// Images of an earlier, larger set would be taken for part of this one.
-fn refuse_leftovers(dir: &Path, n: usize) -> Result<()> {
+/// Images of an earlier, larger set would be taken for part of this one. Asked before anything there is touched; what `overwrite` is
+/// going to remove does not count.
+fn refuse_leftovers(dir: &Path, n: usize, overwrite: bool) -> Result<()> {
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    let recorded = match overwrite {
+        true => recorded_names(dir)?,
+        false => HashSet::new(),
+    };
     let mut largest = 0;
     for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
         let name = entry?.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_suffix(".png")?.parse::<usize>().ok());
-        largest = largest.max(number.map_or(0, |number| number.saturating_add(1)));
+        let Some(name) = name.to_str().filter(|name| !recorded.contains(*name)) else {
+            continue;
+        };
+        let number = name.strip_suffix(".png").and_then(|n| n.parse().ok());
+        // Other names are not those of samples.
+        if let Some(number) = number.filter(|&number| file_name(number) == name) {
+            largest = largest.max(number.saturating_add(1));
+        }
     }
     if largest > n {
+        let more = match largest <= MOST {
+            true => format!("draw as many with -n {largest}, or "),
+            false => String::new(),
+        };
         return Err(usage(format!(
-            "--out {}: there are images up to {} of a larger set, which would be taken for part of this one; draw as many with -n {largest}, or name another folder",
+            "--out {}: there are images up to {} of a larger set, which would be taken for part of this one; {more}name another folder",
             dir.display(),
             file_name(largest - 1)
         )));

@@ -237,9 +237,7 @@ impl Job {
             )));
         }
         let device = device()?;
-        if device.is_cpu() {
-            memory_of(&plan)?.check().map_err(usage)?;
-        }
+        memory_of(&plan)?.check().map_err(usage)?;
         let (checkpoint, all) = disk(&plan);
         let (folder, needed) = match place {
             Place::New(root) => (RunFolder::create(&root, &plan)?, all),

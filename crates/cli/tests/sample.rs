@@ -81,6 +81,22 @@ fn what_is_not_the_commands_own_is_never_replaced() {
 }
 
 #[test]
+fn a_file_that_could_be_a_sample_is_refused_before_anything_goes() {
+    let place = Place::new();
+    sample(&place, &["-n", "2", "--out", "a"]).ok();
+    let first = files(&place.path("a"));
+    place.write("a/20240101.png", b"mine");
+    let again = ["-n", "2", "--seed", "9", "--out", "a", "--overwrite"];
+    sample(&place, &again).fails(2, &["20240101.png", "name another folder"]);
+    std::fs::remove_file(place.path("a/20240101.png")).unwrap();
+    assert_same(&first, &files(&place.path("a")));
+    // Another way of writing a number is no sample's name.
+    place.write("a/7.png", b"mine");
+    sample(&place, &again).ok();
+    assert!(place.path("a/7.png").is_file());
+}
+
+#[test]
 fn the_same_command_makes_what_is_missing_and_a_larger_one_adds_to_it() {
     let place = Place::new();
     sample(&place, &["-n", "7", "--out", "whole"]).ok();
@@ -292,6 +308,9 @@ fn a_report_does_not_replace_files_of_others_nor_a_report_on_something_else() {
     evaluate("s0", &["--save-fake", "mine.npz"])
         .fails(2, &["--save-fake mine.npz", "there already"]);
     evaluate("s0", &["--save-fake", "no/x.npz"]).fails(2, &["its folder does not exist"]);
+    evaluate("s0", &["--save-real", "b.npz", "--save-fake", "b.npz"]).fails(2, &["the same file"]);
+    // A report inside a folder would be measured with it the next time.
+    evaluate("s0", &["--out", "s0/report"]).fails(2, &["--out s0/report", "mixed up with inputs"]);
     evaluate("s0", &["--resize", "clean-fid"]).fails(2, &["--resize has no effect"]);
     evaluate("s0", &["--save-fake", "s0.npz"]).ok();
     evaluate("s0.npz", &["--kid-seed", "1"]).fails(2, &["no effect on statistics"]);

@@ -33,6 +33,7 @@ pub(crate) fn select(args: &SelectArgs) -> Result<()> {
     let files = list_images(&args.dir)?;
     let out = args.out.clone().unwrap_or_else(|| beside(&args.dir));
     refusal::check(&out, &SelectPlan::of(args), args.overwrite.into())?;
+    refusal::check_apart(&out, &args.dir)?;
     sheet::check(&out)?;
     let patch = match args.clip {
         ClipArg::B16 => 16,
@@ -103,7 +104,12 @@ const SELECTION: &str = "selection.txt";
 fn beside(dir: &Path) -> PathBuf {
     let full = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let name = full.file_name().unwrap_or_default().to_string_lossy();
-    dir.with_file_name(format!("{name}-selected"))
+    let name = format!("{name}-selected");
+    match dir.file_name() {
+        Some(_) => dir.with_file_name(name),
+        // `.` and `..` have no name of their own to replace.
+        None => full.with_file_name(name),
+    }
 }
 
 /// What decides a selection, as it stands in `plan.toml` next to it.

@@ -2,6 +2,7 @@
 
 use super::{aux_per_image, looks};
 use crate::console::{self, size};
+use crate::device::device;
 use anyhow::Result;
 use sdft_adm::{AdmConfig, Encoder};
 use sdft_train::{ClassifierPlan, LoopPlan, OptimPlan, OptimizerKind, Plan};
@@ -28,8 +29,12 @@ pub(crate) struct Needed {
 }
 
 impl Needed {
-    /// Fails if the machine does not have the memory.
+    /// Fails if the plan computes on the CPU and the machine does not have the memory.
     pub(crate) fn check(&self) -> Result<(), String> {
+        // A GPU has memory of its own, and says so when it does not suffice.
+        if device().is_ok_and(|device| !device.is_cpu()) {
+            return Ok(());
+        }
         match self.available {
             Some(available) if self.bytes as f64 > MARGIN * available as f64 => Err(format!(
                 "the plan takes about {} of memory and this machine has {}; --set loop.micro_batch=N lets fewer images through the \

@@ -227,6 +227,12 @@ fn lock(root: &Path) -> Result<File> {
 }
 
 /// The records by name, and whether the last one is whole. One that was cut off by a crash is none; its file is made again.
+/// The names of all files in a folder that there are records of.
+pub(crate) fn recorded_names(root: &Path) -> Result<HashSet<String>> {
+    let (records, _) = read_records(&root.join(RECORDS))?;
+    Ok(records.into_keys().collect())
+}
+
 fn read_records(path: &Path) -> Result<(HashMap<String, Record>, bool)> {
     let text = match fs::read(path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

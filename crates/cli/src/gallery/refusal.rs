@@ -65,7 +65,7 @@ pub(crate) fn check<P: Serialize + DeserializeOwned>(
     };
     let Ok(there) = toml::from_str::<P>(&found) else {
         return Err(usage(format!(
-            "--out {shown}: the plan.toml there is that of something else, a run or another command; name another folder"
+            "--out {shown}: the plan.toml there is that of something else: a run, another command, or another version of this one; name another folder"
         )));
     };
     let there = toml::to_string(&there).context("the plan cannot be written")?;
