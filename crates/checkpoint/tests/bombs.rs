@@ -145,6 +145,15 @@ fn bombs(size: usize) -> Vec<(&'static str, Vec<u8>)> {
             join(&[&tensor(1), b"h\x05q\x09", &many(b"h\x09\x86q\x09", half)]),
         ),
         (
+            "dictionaries that hold the one before twice",
+            join(&[
+                &tensor(1),
+                b"h\x05q\x090",
+                &many(b"(X\x01\0\0\0ah\x09X\x01\0\0\0bh\x09dq\x090", half),
+                b"h\x09",
+            ]),
+        ),
+        (
             "arguments that are copied by every call",
             join(&[
                 b"(",

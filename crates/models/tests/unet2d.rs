@@ -342,6 +342,21 @@ fn without_its_settings_a_unet2d_model_is_refused() {
         let error = folder.refused();
         assert!(error.contains(words), "{error}");
     }
+    let config = folder.path("unet/config.json");
+    std::fs::write(&config, " ".repeat((1 << 20) + 1)).unwrap();
+    let error = folder.refused();
+    assert!(
+        error.contains("config.json") && error.contains("1048577 bytes"),
+        "{error}"
+    );
+    std::fs::remove_file(&config).unwrap();
+    std::fs::create_dir(&config).unwrap();
+    let error = folder.refused();
+    assert!(
+        error.contains("config.json") && error.contains("expected a regular file, found a folder"),
+        "{error}"
+    );
+    std::fs::remove_dir(&config).unwrap();
     let other = json!({"_class_name": "UNet2DConditionModel"});
     folder.says("unet/config.json", &other);
     let error = folder.refused();
