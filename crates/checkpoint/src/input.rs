@@ -1,6 +1,5 @@
 use crate::error::{Error, Result};
-use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Seek};
+use std::io::{BufReader, Cursor, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
 pub(crate) trait ReadSeek: Read + Seek {}
@@ -22,33 +21,22 @@ impl<'a> Input<'a> {
             path: path.to_owned(),
             source,
         };
-        let metadata = match std::fs::metadata(path) {
-            Ok(metadata) => metadata,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::Missing {
-                    path: path.to_owned(),
-                    hint: similar(path),
-                });
-            }
-            Err(e) => return Err(io(e)),
-        };
-        if metadata.is_dir() {
-            return Err(Error::Format {
+        let file = sdft_files::open_regular(path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound => Error::Missing {
                 path: path.to_owned(),
-                problem: "expected a weights file, found a folder".into(),
-            });
-        }
-        // Opening a pipe would wait for its other end.
-        if !metadata.is_file() {
-            return Err(Error::Format {
+                hint: similar(path),
+            },
+            ErrorKind::InvalidInput => Error::Format {
                 path: path.to_owned(),
-                problem: "expected a regular file, found a pipe, socket or device".into(),
-            });
-        }
-        let reader = BufReader::with_capacity(1 << 16, File::open(path).map_err(io)?);
+                problem: source.to_string(),
+            },
+            _ => io(source),
+        })?;
+        let len = file.metadata().map_err(io)?.len();
+        let reader = BufReader::with_capacity(1 << 16, file);
         Ok(Input {
             path: path.to_owned(),
-            len: metadata.len(),
+            len,
             at: 0,
             reader: Box::new(reader),
         })
@@ -104,9 +92,7 @@ impl<'a> Input<'a> {
                 self.at += out.len() as u64;
                 Ok(())
             }
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Err(self.bad("the file is cut off"))
-            }
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => Err(self.bad("the file is cut off")),
             Err(source) => Err(self.io(source)),
         }
     }
@@ -149,10 +135,7 @@ impl<'a> Input<'a> {
 
 /// "; did you mean NAME?" for a file of a similar name next to `path`.
 fn similar(path: &Path) -> String {
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = sdft_files::parent_of(path);
     if !folder.is_dir() {
         return format!("; the folder {} does not exist", folder.display());
     }

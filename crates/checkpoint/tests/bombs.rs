@@ -116,6 +116,44 @@ fn bombs(size: usize) -> Vec<(&'static str, Vec<u8>)> {
             ]),
         ),
         (
+            "a list without pairs that every call looks through",
+            join(&[
+                dictionary,
+                b"](",
+                &many(b"K\x01", half / 2),
+                b"e\x85q\x090",
+                &many(b"h\x07h\x09R0", half),
+                b"N",
+            ]),
+        ),
+        (
+            "names that are compared on every call",
+            join(&[
+                &(0..63u8)
+                    .flat_map(|i| {
+                        let name = format!("{}{i:03}", "n".repeat(500));
+                        format!("c{name}\n{name}\n)R0").into_bytes()
+                    })
+                    .collect::<Vec<u8>>(),
+                format!("c{0}\n{0}\nq\x010", "n".repeat(500) + "062").as_bytes(),
+                &many(b"h\x01)R0", size),
+                b"N",
+            ]),
+        ),
+        (
+            "lists that hold the one before twice",
+            join(&[&tensor(1), b"h\x05q\x09", &many(b"h\x09\x86q\x09", half)]),
+        ),
+        (
+            "dictionaries that hold the one before twice",
+            join(&[
+                &tensor(1),
+                b"h\x05q\x090",
+                &many(b"(X\x01\0\0\0ah\x09X\x01\0\0\0bh\x09dq\x090", half),
+                b"h\x09",
+            ]),
+        ),
+        (
             "arguments that are copied by every call",
             join(&[
                 b"(",

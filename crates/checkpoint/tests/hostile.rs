@@ -182,6 +182,23 @@ fn files_of_other_kinds_are_told_apart() {
     assert!(folder.contains("found a folder"), "{folder}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_pipe_and_a_device_are_refused_without_waiting_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("model.pt");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    for (path, kind) in [
+        (pipe.as_path(), "a pipe"),
+        (std::path::Path::new("/dev/zero"), "a device"),
+    ] {
+        let error = read(path, &ReadOptions::default()).unwrap_err();
+        assert!(matches!(error, Error::Format { .. }), "{error}");
+        assert!(error.to_string().contains(kind), "{error}");
+    }
+}
+
 #[test]
 fn safetensors_headers_that_lie_are_refused() {
     let _alone = alone();

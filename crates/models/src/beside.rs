@@ -2,6 +2,7 @@
 
 use crate::error::{ModelError, brief};
 use serde_json::{Map, Value};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// A file of settings: where it is, and its fields.
@@ -26,7 +27,7 @@ impl Beside {
     /// # Errors
     /// A file that cannot be read or is no JSON object.
     pub(crate) fn of(weights: &Path) -> Result<Self, ModelError> {
-        let folder = folder_of(weights);
+        let folder = sdft_files::parent_of(weights);
         let scheduler = "scheduler_config.json";
         let scheduler = match settings(&folder.join(scheduler))? {
             Some(found) => Some(found),
@@ -54,13 +55,6 @@ fn next_to(folder: &Path) -> PathBuf {
     }
 }
 
-fn folder_of(weights: &Path) -> &Path {
-    match weights.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
 /// No such file is larger.
 const MOST: u64 = 1 << 20;
 
@@ -69,15 +63,13 @@ fn settings(path: &Path) -> Result<Option<Settings>, ModelError> {
         path: path.to_owned(),
         problem,
     };
-    let Ok(found) = std::fs::metadata(path) else {
-        return Ok(None);
+    let text = match sdft_files::read_regular(path, MOST) {
+        Ok(text) => text,
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(problem(format!("cannot be read: {e}"))),
     };
-    if !found.is_file() || found.len() > MOST {
-        return Err(problem(format!(
-            "expected a JSON file of at most {MOST} bytes"
-        )));
-    }
-    let text = std::fs::read(path).map_err(|e| problem(format!("cannot be read: {e}")))?;
     match serde_json::from_slice(&text) {
         Ok(Value::Object(fields)) => Ok(Some(Settings {
             path: path.to_owned(),

@@ -52,7 +52,7 @@ pub(crate) fn process(resolved: &Resolved, of_other: bool) -> Option<String> {
         }
     };
     Some(format!(
-        "nothing in the file says which process it was trained on; {what} {whose}"
+        "the file does not say which process it was trained on; {what} {whose}"
     ))
 }
 

@@ -3,6 +3,7 @@ use crate::error::{ModelError, brief};
 use crate::known::known_file;
 use crate::{LoadOptions, Process, scheduler, unet2d};
 use sdft_adm::{AdmConfig, EncoderConfig, Inferred, Origin, Pool, infer};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -133,39 +134,51 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
 }
 
 /// Why a process is asked for: the two families have the same names and shapes.
-const ASK: &str = "nothing in the file says which noise schedule it was trained with, and it changes resolutions by plain convolutions, as the \
+const ASK: &str = "the file does not say which noise schedule of how many steps it was trained with, and it changes resolutions by plain convolutions, as the \
 networks of improved-diffusion do and some of guided-diffusion; the process differs between them, so it must be given
   as improved-diffusion's for ImageNet-64 and CIFAR-10 (whose attention has 4 heads):
     --set process.noise_schedule=cosine --set process.diffusion_steps=4000 --set process.rescale_timesteps=true --set model.num_head_channels=0 --set model.num_heads=4
   as guided-diffusion's, and improved-diffusion's for LSUN:
     --set process.noise_schedule=linear --set process.diffusion_steps=1000";
 
-/// The configuration in a file's metadata, which what is given may not contradict.
+/// The configuration in a file's metadata, which what is given may not contradict. What it leaves out is known as without metadata.
 fn stored(
     seen: &Seen<'_>,
     text: &str,
     given: &Map<String, Value>,
-    inferred: Inferred,
+    mut inferred: Inferred,
 ) -> Result<Inferred, ModelError> {
     let bad = |e: String| seen.problem(format!("metadata {MODEL_KEY}: {}", brief(e)));
-    let config: AdmConfig = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
-    config.validate().map_err(|e| bad(e.to_string()))?;
+    let said = said::<AdmConfig>(text).map_err(bad)?;
     let assumed = seen.assumed("model");
-    let fixed = given
-        .iter()
-        .filter(|(field, _)| is_fixed(field) && !assumed.contains(field.as_str()));
-    agree(seen.path, "model", &fields(&config), fixed)?;
-    let mut found = Inferred { config, ..inferred };
-    for (field, origin) in &mut found.origins {
-        *origin = match assumed.contains(field) {
-            true => Origin::Assumed,
-            false => Origin::Read,
-        };
+    let is_read = |field: &str| said.contains_key(field) && !assumed.contains(field);
+    for (field, origin) in &mut inferred.origins {
+        if said.contains_key(*field) {
+            *origin = match assumed.contains(field) {
+                true => Origin::Assumed,
+                false => Origin::Read,
+            };
+        }
     }
-    let free = |field: &str| !is_fixed(field) || assumed.contains(field);
-    let given = given.iter().filter(|(field, _)| free(field));
+    let mut all = fields(&inferred.config);
+    all.extend(said.clone());
+    let config: AdmConfig =
+        serde_json::from_value(Value::Object(all)).map_err(|e| bad(e.to_string()))?;
+    config.validate().map_err(|e| bad(e.to_string()))?;
+    let is_fixed = |field: &str| is_fixed(field) && is_read(field);
+    let fixed = given.iter().filter(|(field, _)| is_fixed(field));
+    agree(seen.path, "model", &fields(&config), fixed)?;
+    inferred.config = config;
+    let given = given.iter().filter(|(field, _)| !is_fixed(field));
     let given = given.map(|(field, value)| (field.clone(), value.clone()));
-    with_given(seen, &given.collect(), found)
+    with_given(seen, &given.collect(), inferred)
+}
+
+/// The fields that a text of metadata has, each of which `T` can take; others have no value there, not even the usual one.
+fn said<T: DeserializeOwned>(text: &str) -> Result<Map<String, Value>, String> {
+    // `T` refuses unknown fields and fields that are there twice.
+    let fields = serde_json::from_str::<T>(text).and_then(|_| serde_json::from_str(text));
+    fields.map_err(|e| e.to_string())
 }
 
 /// Dropout belongs to the training, not to the network in the file.
@@ -231,7 +244,8 @@ const PROCESS_FIELDS: [&str; 4] = [
     "rescale_timesteps",
 ];
 
-/// The process: that of the file, which what is given may not contradict; else the usual one, or that of the caller, with what is given.
+/// The process: what the file says of it, which what is given may not contradict; for the rest the usual one, or that of the caller, with
+/// what is given.
 fn process(
     seen: &Seen<'_>,
     options: &LoadOptions,
@@ -239,41 +253,35 @@ fn process(
     is_known: bool,
 ) -> Result<(Process, BTreeMap<&'static str, Origin>), ModelError> {
     let scheduler = seen.beside.and_then(|beside| beside.scheduler.as_ref());
-    let (known, origin) = match (seen.metadata.get(PROCESS_KEY), scheduler) {
-        (Some(text), _) => {
-            let process = serde_json::from_str(text);
-            let process = process
-                .map_err(|e| seen.problem(format!("metadata {PROCESS_KEY}: {}", brief(e))))?;
-            (process, Origin::Read)
-        }
-        (None, Some(settings)) => {
-            let process = scheduler::process(settings, config.learns_variance())?;
-            (process, Origin::Read)
-        }
-        (None, None) if is_known => (Process::default(), Origin::Known),
-        (None, None) => {
-            let process = options.process_otherwise.clone();
-            (process.unwrap_or_default(), Origin::Assumed)
-        }
+    let said = match (seen.metadata.get(PROCESS_KEY), scheduler) {
+        (Some(text), _) => said::<Process>(text)
+            .map_err(|e| seen.problem(format!("metadata {PROCESS_KEY}: {}", brief(e))))?,
+        (None, Some(settings)) => scheduler::process(settings, config.learns_variance())?,
+        (None, None) => Map::new(),
     };
-    let Ok(Value::Object(mut all)) = serde_json::to_value(&known) else {
+    let (usual, origin) = match &options.process_otherwise {
+        _ if is_known => (Process::default(), Origin::Known),
+        Some(process) => (process.clone(), Origin::Assumed),
+        None => (Process::default(), Origin::Assumed),
+    };
+    let Ok(Value::Object(mut all)) = serde_json::to_value(&usual) else {
         return Err(seen.problem("process: it cannot be written down"));
     };
+    all.extend(said.clone());
     let given = &options.given_process;
     let assumed = seen.assumed("process");
-    let mut origins: BTreeMap<&'static str, Origin> = BTreeMap::new();
-    for field in PROCESS_FIELDS {
-        let origin = match assumed.contains(field) {
-            true => Origin::Assumed,
-            false => origin,
-        };
-        origins.insert(field, origin);
-    }
-    let is_read = |field: &str| origins.get(field).is_none_or(|o| *o == Origin::Read);
-    if origin == Origin::Read {
-        let fixed = given.iter().filter(|(field, _)| is_read(field));
-        agree(seen.path, "process", &all, fixed)?;
-    }
+    let origin_of = |field: &str| match (said.contains_key(field), assumed.contains(field)) {
+        (false, _) => origin,
+        (true, true) => Origin::Assumed,
+        (true, false) => Origin::Read,
+    };
+    let mut origins: BTreeMap<&'static str, Origin> = PROCESS_FIELDS
+        .iter()
+        .map(|field| (*field, origin_of(field)))
+        .collect();
+    let is_read = |field: &str| origins.get(field) == Some(&Origin::Read);
+    let fixed = given.iter().filter(|(field, _)| is_read(field));
+    agree(seen.path, "process", &all, fixed)?;
     for (field, value) in given {
         all.insert(field.clone(), value.clone());
         if let Some(origin) = origins.get_mut(field.as_str())

@@ -1,30 +1,48 @@
 //! diffusers' `scheduler_config.json` as a process.
 
-use crate::Process;
 use crate::beside::Settings;
 use crate::error::{ModelError, brief};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-/// Schedulers of discrete steps that keep the variance, by how their names begin.
-const KNOWN: [&str; 9] = [
-    "DDPM",
-    "DDIM",
-    "PNDM",
-    "DPMSolver",
-    "UniPC",
-    "DEIS",
-    "LMSDiscrete",
-    "Euler",
-    "Heun",
+/// Ends of the linear schedule that most schedulers have if nothing else is said.
+const ADM: [f64; 2] = [1e-4, 0.02];
+/// The same of the schedulers made for latents.
+const LATENT: [f64; 2] = [0.00085, 0.012];
+
+/// Schedulers of discrete steps that keep the variance, with their defaults of `beta_start` and `beta_end`.
+///
+/// Whole names: `DDPMWuerstchenScheduler` is of another process than `DDPMScheduler`.
+const KNOWN: [(&str, [f64; 2]); 16] = [
+    ("DDPMScheduler", ADM),
+    ("DDPMParallelScheduler", ADM),
+    ("DDIMScheduler", ADM),
+    ("DDIMParallelScheduler", ADM),
+    ("DDIMInverseScheduler", ADM),
+    ("PNDMScheduler", ADM),
+    ("DPMSolverMultistepScheduler", ADM),
+    ("DPMSolverMultistepInverseScheduler", ADM),
+    ("DPMSolverSinglestepScheduler", ADM),
+    ("DPMSolverSDEScheduler", LATENT),
+    ("UniPCMultistepScheduler", ADM),
+    ("DEISMultistepScheduler", ADM),
+    ("LMSDiscreteScheduler", ADM),
+    ("EulerDiscreteScheduler", ADM),
+    ("EulerAncestralDiscreteScheduler", ADM),
+    ("HeunDiscreteScheduler", LATENT),
 ];
 
-/// The process that a network was trained on; what only concerns sampling is left to the command.
+/// The fields of the process that a network was trained on, as `Process` names them; what only concerns sampling is left to the command.
+///
+/// Fields that the file leaves out are those of its class. Without a class they are not returned.
 ///
 /// Source: diffusers 0.42 `DDPMScheduler`.
 ///
 /// # Errors
 /// All fields that make it another process than those known here, with what was expected.
-pub(crate) fn process(settings: &Settings, learns_variance: bool) -> Result<Process, ModelError> {
+pub(crate) fn process(
+    settings: &Settings,
+    learns_variance: bool,
+) -> Result<Map<String, Value>, ModelError> {
     let get = |field: &str, default: Value| settings.fields.get(field).cloned().unwrap_or(default);
     let mut problems = Vec::new();
     let mut wrong = |field: &str, expected: &str, found: &Value| {
@@ -34,19 +52,22 @@ pub(crate) fn process(settings: &Settings, learns_variance: bool) -> Result<Proc
         ));
     };
     let class = get("_class_name", json!("DDPMScheduler"));
-    if !class
-        .as_str()
-        .is_some_and(|name| KNOWN.iter().any(|known| name.starts_with(known)))
-    {
+    let known = KNOWN.iter().find(|(name, _)| class == *name);
+    if known.is_none() {
         wrong(
             "_class_name",
             "a scheduler of discrete steps such as DDPMScheduler",
             &class,
         );
     }
+    let [start, end] = known.map_or(ADM, |(_, ends)| *ends);
     let prediction = get("prediction_type", json!("epsilon"));
     if prediction != "epsilon" {
         wrong("prediction_type", "\"epsilon\", the noise", &prediction);
+    }
+    let flow = get("use_flow_sigmas", json!(false));
+    if flow != false {
+        wrong("use_flow_sigmas", "false", &flow);
     }
     let trained = get("trained_betas", Value::Null);
     if !trained.is_null() {
@@ -70,8 +91,9 @@ pub(crate) fn process(settings: &Settings, learns_variance: bool) -> Result<Proc
         Some("linear") => {
             // ADM's linear schedule depends on the number of steps.
             let scale = 1000.0 / n_steps.max(1) as f64;
-            for (field, expected) in [("beta_start", 1e-4 * scale), ("beta_end", 0.02 * scale)] {
-                let default = if field == "beta_start" { 1e-4 } else { 0.02 };
+            for (field, default, adm) in [("beta_start", start, ADM[0]), ("beta_end", end, ADM[1])]
+            {
+                let expected = adm * scale;
                 let found = get(field, json!(default));
                 let close = |x: f64| (x - expected).abs() <= 1e-9 * expected;
                 if !found.as_f64().is_some_and(close) {
@@ -116,10 +138,23 @@ pub(crate) fn process(settings: &Settings, learns_variance: bool) -> Result<Proc
             ),
         });
     }
-    Ok(Process {
-        noise_schedule: name.to_owned(),
-        diffusion_steps: n_steps,
-        sigma_small: fixed.starts_with("fixed_small"),
-        rescale_timesteps: false,
-    })
+    let says = |field: &str| {
+        ["_class_name", field]
+            .iter()
+            .any(|f| settings.fields.contains_key(*f))
+    };
+    let mut fields = Map::new();
+    if says("beta_schedule") {
+        fields.insert("noise_schedule".into(), name.into());
+    }
+    if says("num_train_timesteps") {
+        fields.insert("diffusion_steps".into(), n_steps.into());
+    }
+    if says("variance_type") {
+        let small = fixed.starts_with("fixed_small");
+        fields.insert("sigma_small".into(), small.into());
+    }
+    // Every scheduler gives the network its steps as they are counted.
+    fields.insert("rescale_timesteps".into(), false.into());
+    Ok(fields)
 }

@@ -335,6 +335,24 @@ fn a_process_is_asked_for_where_public_families_differ() {
         }
     }
     assert!(!files.path("out.safetensors").exists());
+    // Metadata that leaves the schedule out says no more than none.
+    let partial = files.path("partial.safetensors");
+    let params = load_unet(
+        &path,
+        &with_process(
+            fields.clone(),
+            json!({ "noise_schedule": "linear", "diffusion_steps": 1000 }),
+        ),
+    )
+    .unwrap()
+    .params;
+    let metadata = BTreeMap::from([("sdft.process".to_owned(), "{}".to_owned())]);
+    write_safetensors(&partial, params.iter(), &metadata, None).unwrap();
+    let text = error(&partial, &options).to_string();
+    assert!(
+        text.contains("--set process.noise_schedule=cosine"),
+        "{text}"
+    );
     for process in [
         json!({ "noise_schedule": "cosine", "diffusion_steps": 4000, "rescale_timesteps": true }),
         json!({ "noise_schedule": "linear", "diffusion_steps": 1000 }),
@@ -354,6 +372,86 @@ fn a_process_is_asked_for_where_public_families_differ() {
             "{:?}",
             again.notes
         );
+    }
+}
+
+#[test]
+fn what_metadata_leaves_out_is_assumed_or_asked_for() {
+    let files = Files::new();
+    let path = files.path("partial.safetensors");
+    let metadata =
+        sdft_models::unet_metadata(&tiny(), &Process::default(), &BTreeMap::new()).unwrap();
+    let write = |key: &str, text: &str| {
+        let mut metadata = metadata.clone();
+        metadata.insert(key.to_owned(), text.to_owned());
+        write_safetensors(&path, files.params.iter(), &metadata, None).unwrap();
+    };
+    for (text, read, said) in [
+        ("{}", vec![], "linear schedule of 1000 steps is assumed"),
+        (
+            r#"{"noise_schedule":"cosine"}"#,
+            vec!["noise_schedule"],
+            "1000 steps are assumed",
+        ),
+        (
+            r#"{"diffusion_steps":4000,"sigma_small":true}"#,
+            vec!["diffusion_steps", "sigma_small"],
+            "linear schedule is assumed",
+        ),
+    ] {
+        write("sdft.process", text);
+        let notes = load_unet(&path, &LoadOptions::default()).unwrap().notes;
+        assert!(notes.join("").contains(said), "{text}: {notes:?}");
+        let seen = inspect_file(&path, &LoadOptions::default()).unwrap();
+        for (field, origin) in seen.resolved.unwrap().process_origins {
+            let expected = match read.contains(&field) {
+                true => Origin::Read,
+                false => Origin::Assumed,
+            };
+            assert_eq!(origin, expected, "{text}: {field}");
+        }
+    }
+    // What is read may not be contradicted, the rest may be given, or is that of the other model.
+    let steps = with_process(json!({}), json!({ "diffusion_steps": 50 }));
+    assert!(matches!(error(&path, &steps), ModelError::Conflict { .. }));
+    let cosine = with_process(json!({}), json!({ "noise_schedule": "cosine" }));
+    let given_process = load_unet(&path, &cosine).unwrap().process;
+    let other = LoadOptions {
+        process_otherwise: Some(Process {
+            noise_schedule: "cosine".into(),
+            ..Process::default()
+        }),
+        ..LoadOptions::default()
+    };
+    let process = load_unet(&path, &other).unwrap().process;
+    assert_eq!(process, given_process);
+    assert_eq!(
+        (process.noise_schedule.as_str(), process.diffusion_steps),
+        ("cosine", 4000)
+    );
+    for text in [
+        "[]",
+        r#"["linear",1000,false,false]"#,
+        r#"{"noise_schedule":null}"#,
+        r#"{"noise_schedule":"linear","noise_schedule":"cosine"}"#,
+        r#"{"steps":1000}"#,
+    ] {
+        write("sdft.process", text);
+        let error = error(&path, &LoadOptions::default()).to_string();
+        assert!(error.contains("metadata sdft.process: "), "{text}: {error}");
+    }
+
+    // The architecture likewise: shapes show some of it, nothing shows the rest.
+    write("sdft.model", r#"{"image_size":8,"norm_groups":4}"#);
+    let model = load_unet(&path, &given(json!({ "num_head_channels": 8 }))).unwrap();
+    assert_eq!(model.config, tiny());
+    for (field, origin) in [
+        ("norm_groups", Origin::Read),
+        ("channel_mult", Origin::Inferred),
+        ("num_head_channels", Origin::Given),
+        ("use_new_attention_order", Origin::Assumed),
+    ] {
+        assert_eq!(model.origins[field], origin, "{field}");
     }
 }
 

@@ -342,6 +342,21 @@ fn without_its_settings_a_unet2d_model_is_refused() {
         let error = folder.refused();
         assert!(error.contains(words), "{error}");
     }
+    let config = folder.path("unet/config.json");
+    std::fs::write(&config, " ".repeat((1 << 20) + 1)).unwrap();
+    let error = folder.refused();
+    assert!(
+        error.contains("config.json") && error.contains("1048577 bytes"),
+        "{error}"
+    );
+    std::fs::remove_file(&config).unwrap();
+    std::fs::create_dir(&config).unwrap();
+    let error = folder.refused();
+    assert!(
+        error.contains("config.json") && error.contains("expected a regular file, found a folder"),
+        "{error}"
+    );
+    std::fs::remove_dir(&config).unwrap();
     let other = json!({"_class_name": "UNet2DConditionModel"});
     folder.says("unet/config.json", &other);
     let error = folder.refused();
@@ -395,6 +410,16 @@ fn the_scheduler_says_the_process_or_is_refused() {
             "rescale_betas_zero_snr",
         ),
         ("variance_type", json!("fixed_small"), "variance_type"),
+        ("use_flow_sigmas", json!(true), "use_flow_sigmas"),
+        // Its usual ends of the linear schedule are others.
+        ("_class_name", json!("HeunDiscreteScheduler"), "beta_start"),
+        ("_class_name", json!(["DDPMScheduler"]), "_class_name"),
+        ("_class_name", json!("DDPM"), "_class_name"),
+        (
+            "_class_name",
+            json!("DDPMWuerstchenScheduler"),
+            "_class_name",
+        ),
         (
             "_class_name",
             json!("FlowMatchEulerDiscreteScheduler"),
@@ -407,6 +432,33 @@ fn the_scheduler_says_the_process_or_is_refused() {
             error.contains("scheduler_config.json") && error.contains(&format!("  {named}: ")),
             "{field} = {value}: {error}"
         );
+    }
+    for (class, said) in [
+        ("PNDMScheduler", json!({})),
+        (
+            "HeunDiscreteScheduler",
+            json!({"beta_start": 1e-4, "beta_end": 0.02}),
+        ),
+    ] {
+        let mut settings = said;
+        settings["_class_name"] = json!(class);
+        folder.says(beside, &settings);
+        let model = folder.load().unwrap();
+        assert_eq!(model.process.diffusion_steps, 1000, "{class}");
+        let notes = model.notes.join("; ");
+        assert!(!notes.contains("assumed"), "{class}: {notes}");
+    }
+    // Defaults are those of a class; without one nothing says them.
+    for (settings, said) in [
+        (json!({}), "linear schedule of 1000 steps is assumed"),
+        (
+            json!({"num_train_timesteps": 1000}),
+            "linear schedule is assumed",
+        ),
+    ] {
+        folder.says(beside, &settings);
+        let notes = folder.load().unwrap().notes.join("; ");
+        assert!(notes.contains(said), "{notes}");
     }
     let endless =
         json!({"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 3_000_000_000_u64});

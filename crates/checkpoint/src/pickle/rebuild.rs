@@ -124,11 +124,13 @@ impl Machine<'_, '_> {
                 if pairs.len() > room {
                     return Err("its dictionaries take far more memory than the file".into());
                 }
+                // An item that is skipped would cost time on every call and no memory.
                 let entry = |pair| match self.items(pair) {
-                    Some([key, value]) => Some((key.clone(), value.clone())),
-                    _ => None,
+                    Some([key, value]) => Ok((key.clone(), value.clone())),
+                    _ => Err("a dictionary of items that are not pairs".to_owned()),
                 };
-                Ok(Made::Dict(pairs.iter().filter_map(entry).collect()))
+                let entries: Known<Vec<_>> = pairs.iter().map(entry).collect();
+                entries.map(Made::Dict)
             }
             "torch.Size" => Ok(Made::Value(items.first().cloned().unwrap_or(Value::None))),
             _ => Ok(Made::Opaque(name.clone())),
