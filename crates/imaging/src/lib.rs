@@ -53,6 +53,6 @@ pub use font::{draw_text, text_size};
 pub use interpolate::{Sampling, interpolate};
 pub use kind::{Kind, START, is_named_like_a_picture, kind_of_bytes, without_ending};
 pub use limits::Limits;
-pub use png::{annotate_png, encode_png, png_annotation, write_png};
+pub use png::{encode_png, encode_sheet, is_sheet, write_png};
 pub use resize::{resize, resize_f32};
 pub use rgb8::Rgb8;

@@ -1,6 +1,6 @@
 //! PNG out: as bytes, as a file that is either whole or not there, and with a note in it.
 
-use std::path::Path;
+use std::{io::Read as _, path::Path};
 
 use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
 
@@ -44,9 +44,34 @@ pub fn write_png(path: &Path, image: &Rgb8) -> Result<()> {
 /// Signature and header of a PNG file; further chunks follow.
 const HEADER: usize = 8 + 25;
 
-/// The PNG file with a line of text in it (a `tEXt` chunk), which viewers do not draw. What is no PNG comes back as it is.
+/// The note in a contact sheet.
+const KEYWORD: &str = "Software";
+const NOTE: &str = "sdft contact sheet";
+/// Bytes of a sheet that are searched for the note, which stands before the pixels.
+const BEGINNING: u64 = 1024;
+
+/// The picture as a PNG file with a note that says that it is a contact sheet, which [`is_sheet`] finds and viewers do not draw.
+///
+/// # Errors
+/// As [`encode_png`].
+pub fn encode_sheet(image: &Rgb8) -> Result<Vec<u8>> {
+    Ok(annotate_png(&encode_png(image)?, KEYWORD, NOTE))
+}
+
+/// Whether a contact sheet of [`encode_sheet`] lies there, which may be replaced. Another file, a link or a folder is none.
 #[must_use]
-pub fn annotate_png(png: &[u8], keyword: &str, text: &str) -> Vec<u8> {
+pub fn is_sheet(path: &Path) -> bool {
+    let Ok(file) = sdft_files::open_regular(path) else {
+        return false;
+    };
+    let mut beginning = Vec::new();
+    let read = file.take(BEGINNING).read_to_end(&mut beginning);
+    let is_link = path.is_symlink();
+    !is_link && read.is_ok() && png_annotation(&beginning, KEYWORD).as_deref() == Some(NOTE)
+}
+
+/// The PNG file with a line of text in it (a `tEXt` chunk). What is no PNG comes back as it is.
+fn annotate_png(png: &[u8], keyword: &str, text: &str) -> Vec<u8> {
     let Some((header, rest)) = png.split_at_checked(HEADER) else {
         return png.to_vec();
     };
@@ -57,8 +82,7 @@ pub fn annotate_png(png: &[u8], keyword: &str, text: &str) -> Vec<u8> {
 }
 
 /// The text that [`annotate_png`] put into a PNG file under a keyword; none without one.
-#[must_use]
-pub fn png_annotation(png: &[u8], keyword: &str) -> Option<String> {
+fn png_annotation(png: &[u8], keyword: &str) -> Option<String> {
     let mut rest = png.strip_prefix(b"\x89PNG\r\n\x1a\n")?;
     loop {
         let (length, after) = rest.split_first_chunk::<4>()?;
@@ -130,6 +154,22 @@ mod tests {
             write_png(Path::new("/"), &picture()),
             Err(ImagingError::Write { .. })
         ));
+    }
+
+    #[test]
+    fn a_sheet_is_told_from_other_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a-grid.png");
+        assert!(!is_sheet(&path));
+        let sheet = encode_sheet(&picture()).unwrap();
+        fs::write(&path, &sheet).unwrap();
+        assert!(is_sheet(&path));
+        assert_eq!(decode_file(&path, &Limits::default()).unwrap(), picture());
+        for other in [encode_png(&picture()).unwrap(), sheet[..40].to_vec()] {
+            fs::write(&path, other).unwrap();
+            assert!(!is_sheet(&path));
+        }
+        assert!(!is_sheet(folder.path()));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use std::{
 use sdft_assets::INDEX;
 use sdft_files::sha256_bytes;
 use sdft_imaging::{
-    Conversions, Limits, Rgb8, center_crop, decode_described, decode_file, encode_png, grid,
-    read_image_file,
+    Conversions, Limits, Rgb8, center_crop, decode_described, decode_file, encode_png,
+    encode_sheet, grid, is_sheet, read_image_file,
 };
 
 use crate::{
@@ -38,7 +38,7 @@ pub struct Options {
     pub strict: bool,
     /// How large an image may be.
     pub limits: Limits,
-    /// Threads; all cores if none.
+    /// Threads, at most one for each core; all cores if none.
     pub threads: Option<usize>,
 }
 
@@ -179,6 +179,8 @@ fn run(
     let mut report = Report {
         folder: out.to_owned(),
         size: options.size,
+        threads_asked: options.threads,
+        threads: threads_for(options),
         ..Report::default()
     };
     let mut records = Vec::with_capacity(outcomes.len());
@@ -243,9 +245,19 @@ fn run(
         cause: source,
     })?;
     let is_changed = report.made + report.removed > 0;
-    report.sheet = contact_sheet(&target, &records, options, is_changed);
+    match contact_sheet(&target, &records, &options.limits, is_changed) {
+        Sheet::At(path) => report.sheet = Some(path),
+        Sheet::Kept(path) => report.kept = Some(path),
+        Sheet::Failed => {}
+    }
     report.took = started.elapsed();
     Ok(report)
+}
+
+/// As many threads as were asked for, or as there are cores: each holds an image, and more are not faster.
+fn threads_for(options: &Options) -> usize {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    options.threads.unwrap_or(cores).clamp(1, cores)
 }
 
 /// All entries through all threads; outcomes in the order of the entries.
@@ -279,10 +291,8 @@ fn work(
             }
         }
     };
-    let cores = || thread::available_parallelism().map_or(1, usize::from);
-    let threads = options.threads.unwrap_or_else(cores);
     thread::scope(|scope| {
-        for _ in 1..threads {
+        for _ in 1..threads_for(options) {
             scope.spawn(worker);
         }
         worker();
@@ -429,40 +439,44 @@ fn picture(read: Read, source: &str, options: &Options) -> std::result::Result<S
     })
 }
 
-/// Sixty-four images, spread over the set, next to the folder. None if it cannot be written: the set is what counts.
-///
-/// What was there before the set was is not the set's, and stays.
-fn contact_sheet(
-    target: &Target,
-    records: &[Record],
-    options: &Options,
-    is_changed: bool,
-) -> Option<PathBuf> {
+/// A contact sheet, or what became of it.
+enum Sheet {
+    At(PathBuf),
+    /// Something else lies where it would go, and stays.
+    Kept(PathBuf),
+    /// It cannot be written: the set is what counts.
+    Failed,
+}
+
+/// Puts sixty-four images, spread over the set, next to the folder.
+fn contact_sheet(target: &Target, records: &[Record], limits: &Limits, is_changed: bool) -> Sheet {
     const SHOWN: usize = 64;
     const SIDE: usize = 96;
     let out = &target.folder;
-    let name = out.file_name()?.to_string_lossy().into_owned();
-    let path = out.with_file_name(format!("{name}-grid.png"));
-    if path.exists() {
-        if target.is_new {
-            return None;
+    let Some(name) = out.file_name() else {
+        return Sheet::Failed;
+    };
+    let path = out.with_file_name(format!("{}-grid.png", name.to_string_lossy()));
+    if fs::symlink_metadata(&path).is_ok() {
+        if !is_sheet(&path) {
+            return Sheet::Kept(path);
         }
         if !is_changed {
-            return Some(path);
+            return Sheet::At(path);
         }
     }
     let files: Vec<&str> = records.iter().filter_map(|r| r.file.as_deref()).collect();
     let shown = files.len().min(SHOWN);
     let images: Vec<Rgb8> = (0..shown)
-        .filter_map(|i| {
-            decode_file(&out.join(files[i * files.len() / shown]), &options.limits).ok()
-        })
+        .filter_map(|i| decode_file(&out.join(files[i * files.len() / shown]), limits).ok())
         .map(|image| match image.width > SIDE {
             true => center_crop(&image, SIDE),
             false => image,
         })
         .collect();
-    let sheet = encode_png(&grid(&images, 8, 2, [24, 24, 24])).ok()?;
-    target.put_outside(&path, &sheet).ok()?;
-    Some(path)
+    let sheet = encode_sheet(&grid(&images, 8, 2, [24, 24, 24]));
+    match sheet.is_ok_and(|sheet| target.put_outside(&path, &sheet).is_ok()) {
+        true => Sheet::At(path),
+        false => Sheet::Failed,
+    }
 }

@@ -42,6 +42,12 @@ pub struct Report {
     pub removed: usize,
     /// The contact sheet, where there is one.
     pub sheet: Option<PathBuf>,
+    /// What lies where the contact sheet would go: another file, which stays.
+    pub kept: Option<PathBuf>,
+    /// Threads that worked.
+    pub threads: usize,
+    /// Threads that were asked for.
+    pub threads_asked: Option<usize>,
     /// How long it took.
     pub took: Duration,
 }
@@ -125,6 +131,20 @@ impl fmt::Display for Report {
         }
         if let Some(sheet) = &self.sheet {
             write!(f, "\n  to look at: {}", sheet.display())?;
+        }
+        if let Some(kept) = &self.kept {
+            write!(
+                f,
+                "\n  no contact sheet was written: {} is something else, which stays; move it away to get one",
+                kept.display()
+            )?;
+        }
+        if let Some(asked) = self.threads_asked.filter(|asked| *asked > self.threads) {
+            write!(
+                f,
+                "\n  --threads {asked}: worked with {}; more do not help this machine's cores",
+                self.threads
+            )?;
         }
         Ok(())
     }

@@ -24,8 +24,6 @@ pub(crate) struct Target {
     pub(crate) folder: PathBuf,
     /// What is known to be there, by the hash of its source.
     pub(crate) known: HashMap<String, Record>,
-    /// Whether nothing was prepared here before.
-    pub(crate) is_new: bool,
     /// Held as long as this lives.
     _lock: File,
 }
@@ -108,7 +106,6 @@ impl Target {
         let target = Self {
             folder: folder.to_owned(),
             known,
-            is_new,
             _lock: lock,
         };
         target.sweep()?;

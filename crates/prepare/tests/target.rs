@@ -178,9 +178,58 @@ fn a_picture_beside_the_target_is_not_written_over() {
     let (input, out) = inputs(root.path(), 2);
     let mine = root.path().join("out-grid.png");
     fs::write(&mine, "mine").unwrap();
-    let report = at_16(&[input], &out).unwrap();
-    assert_eq!(report.sheet, None);
-    assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
+    let input = [input];
+    let check = |what: &str| {
+        let report = at_16(&input, &out).unwrap();
+        assert_eq!((&report.sheet, &report.kept), (&None, &Some(mine.clone())));
+        let text = report.to_string();
+        assert!(text.contains("no contact sheet was written"), "{text}");
+        assert_eq!(fs::read_to_string(&mine).unwrap(), what);
+    };
+    check("mine");
+    // A later run, which adds an image, leaves it there as well.
+    fs::write(input[0].join("added.png"), png(8)).unwrap();
+    check("mine");
+    // What replaced the sheet of a set is kept, too.
+    fs::remove_file(&mine).unwrap();
+    assert_eq!(at_16(&input, &out).unwrap().sheet, Some(mine.clone()));
+    fs::write(&mine, "edited").unwrap();
+    fs::write(input[0].join("more.png"), png(9)).unwrap();
+    check("edited");
+}
+
+#[test]
+fn a_sheet_of_an_earlier_set_is_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 2);
+    let input = [input];
+    let sheet = at_16(&input, &out).unwrap().sheet.unwrap();
+    let before = fs::read(&sheet).unwrap();
+    fs::write(input[0].join("added.png"), png(8)).unwrap();
+    assert_eq!(at_16(&input, &out).unwrap().sheet.as_ref(), Some(&sheet));
+    assert_ne!(fs::read(&sheet).unwrap(), before);
+    // Also where the folder was removed and is made again.
+    fs::remove_dir_all(&out).unwrap();
+    fs::remove_file(input[0].join("added.png")).unwrap();
+    assert_eq!(at_16(&input, &out).unwrap().sheet.as_ref(), Some(&sheet));
+    assert_eq!(fs::read(&sheet).unwrap(), before);
+}
+
+#[test]
+fn thousands_of_threads_are_as_many_as_there_are_cores() {
+    let root = tempfile::tempdir().unwrap();
+    let (input, out) = inputs(root.path(), 2);
+    let options = Options {
+        threads: Some(4096),
+        ..Options::new(16)
+    };
+    let report = prepare(&[input], &out, &options, &|_, _| {}).unwrap();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(report.threads, cores.min(4096));
+    if cores < 4096 {
+        let said = format!("--threads 4096: worked with {cores};");
+        assert!(report.to_string().contains(&said), "{report}");
+    }
 }
 
 #[test]

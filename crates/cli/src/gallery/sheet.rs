@@ -3,15 +3,9 @@
 use crate::usage;
 use anyhow::{Context, Result};
 use sdft_files::{temporary_path, write_atomic};
-use sdft_imaging::{Rgb8, annotate_png, encode_png, png_annotation};
+use sdft_imaging::{Rgb8, encode_sheet, is_sheet};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// A note inside the file says that it is a sheet, which may be replaced; another picture of the same name may not.
-const KEYWORD: &str = "Software";
-const NOTE: &str = "sdft contact sheet";
-/// Bytes of a sheet that are searched for the note, which stands before the pixels.
-const BEGINNING: u64 = 1024;
 
 /// Where the sheet of a folder is: `DIR-grid.png`.
 pub(crate) fn place(folder: &Path) -> PathBuf {
@@ -50,21 +44,10 @@ pub(crate) fn check(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn is_sheet(path: &Path) -> bool {
-    use std::io::Read;
-    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
-        return false;
-    }
-    let mut beginning = Vec::new();
-    let read =
-        fs::File::open(path).and_then(|file| file.take(BEGINNING).read_to_end(&mut beginning));
-    read.is_ok() && png_annotation(&beginning, KEYWORD).as_deref() == Some(NOTE)
-}
-
 /// Writes the sheet of a folder, and returns where.
 pub(crate) fn write(folder: &Path, picture: &Rgb8) -> Result<PathBuf> {
     let path = place(folder);
-    let png = annotate_png(&encode_png(picture)?, KEYWORD, NOTE);
+    let png = encode_sheet(picture)?;
     // What a killed process leaves lies in the folder, which is swept; the folder above is not this program's.
     let aside = temporary_path(&folder.join("grid.png"));
     let moved = aside.and_then(|aside| {

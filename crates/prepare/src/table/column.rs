@@ -17,6 +17,32 @@ use super::{
 const PAGE: u64 = 16 << 20;
 const PAGE_RATIO: u64 = 8;
 
+/// All that is unpacked of a table may come to this many bytes, and to so many times the file.
+const ALL: u64 = 64 << 20;
+const ALL_RATIO: u64 = 16;
+
+/// Bytes that may still be unpacked of a table.
+pub(super) struct Budget(u64);
+
+impl Budget {
+    /// Of a file of this length.
+    pub(super) fn new(length: u64) -> Self {
+        Self(ALL.saturating_add(length.saturating_mul(ALL_RATIO)))
+    }
+
+    fn charge(&mut self, bytes: u64) -> Result<(), String> {
+        match self.0.checked_sub(bytes) {
+            Some(left) => {
+                self.0 = left;
+                Ok(())
+            }
+            None => Err(format!(
+                "the table comes to more than {ALL_RATIO} times its file"
+            )),
+        }
+    }
+}
+
 /// The values of a column in a group of rows.
 pub(super) struct Column {
     file: Arc<File>,
@@ -83,12 +109,14 @@ impl Column {
     }
 
     /// The value of the next row: `None` after the last one, `Some(None)` where the row has none.
-    pub(super) fn next(&mut self) -> Result<Option<Option<Vec<u8>>>, String> {
+    ///
+    /// Pages and what is put together are charged when they are unpacked, words of a dictionary each time they are given out.
+    pub(super) fn next(&mut self, budget: &mut Budget) -> Result<Option<Option<Vec<u8>>>, String> {
         while self.ready.is_empty() {
             if self.pages.is_empty() {
                 return Ok(None);
             }
-            self.open_page()?;
+            self.open_page(budget)?;
         }
         let value = match self.ready.pop().flatten() {
             None => None,
@@ -98,9 +126,11 @@ impl Column {
                 let dictionary = self.dictionary.as_ref();
                 let word = dictionary.and_then(|d| {
                     let range = d.words.get(n)?;
-                    Some(d.bytes[range.start as usize..range.end as usize].to_vec())
+                    Some(&d.bytes[range.start as usize..range.end as usize])
                 });
-                Some(word.ok_or_else(|| format!("word {n} is not in the dictionary"))?)
+                let word = word.ok_or_else(|| format!("word {n} is not in the dictionary"))?;
+                budget.charge(word.len() as u64)?;
+                Some(word.to_vec())
             }
         };
         Ok(Some(value))
@@ -136,7 +166,7 @@ impl Column {
         }
     }
 
-    fn open_page(&mut self) -> Result<(), String> {
+    fn open_page(&mut self, budget: &mut Budget) -> Result<(), String> {
         const DICTIONARY: i64 = 2;
         let header = self.header()?;
         if header.compressed > self.pages.end - self.pages.start {
@@ -149,6 +179,7 @@ impl Column {
                 header.compressed, header.uncompressed
             ));
         }
+        budget.charge(header.uncompressed.max(header.compressed))?;
         let stored = self.read(self.pages.start, header.compressed as usize)?;
         self.pages.start += header.compressed;
         if header
@@ -159,7 +190,14 @@ impl Column {
         }
         match header.kind {
             DICTIONARY => self.read_dictionary(&header, stored),
-            0 | 3 => self.read_values(&header, stored),
+            0 | 3 => {
+                self.read_values(&header, stored)?;
+                let made = self.ready.iter().map(|value| match value {
+                    Some(Value::Made(bytes)) => bytes.len() as u64,
+                    _ => 0,
+                });
+                budget.charge(made.sum())
+            }
             // Indices of pages and whatever comes in later versions hold no values.
             _ => Ok(()),
         }

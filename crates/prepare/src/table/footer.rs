@@ -13,6 +13,12 @@ const ENCRYPTED: &[u8; 4] = b"PARE";
 /// A file has 16 bytes for each of its rows, and these more: rows are what an index grows with.
 const ROWS: u64 = 4096;
 
+/// Every group takes more bytes of the metadata than this, even of one column.
+const GROUP_BYTES: u64 = 32;
+
+/// Most columns of a table. Image sets have a dozen; what is kept of a column is many times the bytes that announce one.
+const COLUMNS: usize = 10_000;
+
 /// The physical type of bytes and text.
 const BYTE_ARRAY: i64 = 6;
 
@@ -107,6 +113,7 @@ impl Footer {
             rows: 0,
         };
         let leaves = schema.leaves.len();
+        let most_groups = length / GROUP_BYTES + ROWS;
         Thrift::new(bytes)
             .fields(|at, id, _| {
                 match id {
@@ -126,6 +133,11 @@ impl Footer {
                                 )));
                             }
                         }
+                        if footer.groups.len() as u64 >= most_groups {
+                            return Err(Problem::wrong(format!(
+                                "it announces more than {most_groups} groups in {length} bytes"
+                            )));
+                        }
                         footer.groups.push(group);
                         Ok(())
                     })?,
@@ -134,6 +146,7 @@ impl Footer {
                 Ok(true)
             })
             .map_err(damaged)?;
+        footer.check_apart().map_err(damaged)?;
         let rows = footer.counted();
         if rows > length / 16 + ROWS {
             return Err(Failure::Broken(format!(
@@ -141,6 +154,24 @@ impl Footer {
             )));
         }
         Ok(footer)
+    }
+
+    /// Fails if pages belong to several columns or groups: a short file could otherwise have any number of rows to unpack.
+    fn check_apart(&self) -> Read<()> {
+        let chunks = self.groups.iter().flat_map(|g| [Some(g.image), g.path]);
+        let mut places: Vec<(u64, u64)> = chunks
+            .flatten()
+            .filter(|chunk| chunk.length > 0)
+            .map(|chunk| (chunk.start, chunk.start.saturating_add(chunk.length)))
+            .collect();
+        places.sort_unstable();
+        match places.windows(2).find(|pair| pair[0].1 > pair[1].0) {
+            None => Ok(()),
+            Some(pair) => Err(Problem::wrong(format!(
+                "the pages at bytes {} to {} and at {} to {} overlap",
+                pair[0].0, pair[0].1, pair[1].0, pair[1].1
+            ))),
+        }
     }
 
     /// Rows of all groups.
@@ -246,7 +277,7 @@ struct Column<'a> {
 /// One element of the schema's list, which is a tree with the number of children in each node.
 #[derive(Default)]
 struct Element<'a> {
-    name: &'a [u8],
+    name: Option<&'a [u8]>,
     kind: i64,
     repetition: i64,
     children: u64,
@@ -278,7 +309,10 @@ impl<'a> Schema<'a> {
                     return Err(Problem::wrong("columns outside the table"));
                 };
                 *left -= 1;
-                let first = if depth == 1 { element.name } else { *first };
+                let name = element
+                    .name
+                    .ok_or_else(|| Problem::wrong("a column has no name"))?;
+                let first = if depth == 1 { name } else { *first };
                 let repeated = *repeated || element.repetition == 2;
                 let level = *level + u32::from(element.repetition != 0);
                 if depth > 64 {
@@ -288,9 +322,12 @@ impl<'a> Schema<'a> {
                     open.push((element.children, first, repeated, level));
                     return Ok(());
                 }
+                if leaves.len() == COLUMNS {
+                    return Err(Problem::wrong(format!("more than {COLUMNS} columns")));
+                }
                 leaves.push(Column {
                     first,
-                    last: element.name,
+                    last: name,
                     depth,
                     is_bytes: element.kind == BYTE_ARRAY,
                     is_labelled: element.is_labelled,
@@ -340,8 +377,10 @@ impl<'a> Schema<'a> {
         if self.leaves.is_empty() {
             return "no columns".to_owned();
         }
-        let text =
-            |name: &[u8]| String::from_utf8_lossy(&name[..name.len().min(LONGEST)]).into_owned();
+        let text = |name: &[u8]| match name {
+            [] => "\"\"".to_owned(),
+            name => String::from_utf8_lossy(&name[..name.len().min(LONGEST)]).into_owned(),
+        };
         let names: Vec<String> = self
             .leaves
             .iter()
@@ -366,7 +405,7 @@ fn read_element<'a>(at: &mut Thrift<'a>) -> Read<Element<'a>> {
         match id {
             1 => element.kind = at.int()?,
             3 => element.repetition = at.int()?,
-            4 => element.name = at.binary()?,
+            4 => element.name = Some(at.binary()?),
             5 => element.children = at.size()?,
             6 | 10 => {
                 element.is_labelled = true;

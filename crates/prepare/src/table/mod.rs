@@ -14,12 +14,8 @@ use crate::{
     PrepareError, Result,
     input::{Content, Input, Item},
 };
-use column::Column;
+use column::{Budget, Column};
 use footer::{Failure, Footer, Group, Leaf};
-
-/// All images of a table may come to this many bytes, and to so many times the file.
-const ALL: u64 = 64 << 20;
-const ALL_RATIO: u64 = 16;
 
 /// The images of a table, whose rows begin with what it is `called`.
 pub(crate) fn open(path: &Path, called: &str) -> Result<Input> {
@@ -57,7 +53,7 @@ pub(crate) fn open(path: &Path, called: &str) -> Result<Input> {
         groups: footer.groups.into_iter(),
         row: 0,
         open: None,
-        budget: ALL.saturating_add(length.saturating_mul(ALL_RATIO)),
+        budget: Budget::new(length),
     };
     input.push(usize::try_from(rows).unwrap_or(usize::MAX), table);
     Ok(input)
@@ -73,8 +69,7 @@ struct Table {
     /// Rows given so far, in all groups.
     row: u64,
     open: Option<Open>,
-    /// Bytes that images may still come to.
-    budget: u64,
+    budget: Budget,
 }
 
 /// A group of rows that is being read.
@@ -98,7 +93,7 @@ impl Iterator for Table {
             let open = self.open.as_mut()?;
             if open.left == 0 {
                 // A table that has more rows than it says would lose them without a word.
-                let more = open.image.next();
+                let more = open.image.next(&mut self.budget);
                 self.open = None;
                 if matches!(more, Ok(None)) {
                     continue;
@@ -106,14 +101,14 @@ impl Iterator for Table {
                 let reason = "a group has more rows than the table says".to_owned();
                 return Some(self.item(self.row, None, Content::Refused(reason)));
             }
-            return Some(match open.read() {
+            return Some(match open.read(&mut self.budget) {
                 Ok((image, path)) => {
                     open.left -= 1;
                     let row = self.row;
                     self.row += 1;
                     let path = path.map(|path| String::from_utf8_lossy(&path).into_owned());
                     let content = match image {
-                        Some(bytes) => self.take(bytes),
+                        Some(bytes) => Content::Bytes(bytes),
                         None => Content::Refused("the row has no bytes".to_owned()),
                     };
                     self.item(row, path.as_deref(), content)
@@ -152,27 +147,14 @@ impl Table {
     fn item(&self, row: u64, path: Option<&str>, content: Content) -> Item {
         Item::row(&self.name, row, path, content)
     }
-
-    /// The image's bytes, unless a small table comes to very many.
-    fn take(&mut self, bytes: Vec<u8>) -> Content {
-        match self.budget.checked_sub(bytes.len() as u64) {
-            Some(left) => {
-                self.budget = left;
-                Content::Bytes(bytes)
-            }
-            None => Content::Refused(format!(
-                "the images of the table come to more than {ALL_RATIO} times its file"
-            )),
-        }
-    }
 }
 
 impl Open {
-    fn read(&mut self) -> std::result::Result<Row, String> {
+    fn read(&mut self, budget: &mut Budget) -> std::result::Result<Row, String> {
         let early = || "the table ends before its last row".to_owned();
-        let image = self.image.next()?.ok_or_else(early)?;
+        let image = self.image.next(budget)?.ok_or_else(early)?;
         let path = match &mut self.path {
-            Some(column) => column.next()?.ok_or_else(early)?,
+            Some(column) => column.next(budget)?.ok_or_else(early)?,
             None => None,
         };
         Ok((image, path))

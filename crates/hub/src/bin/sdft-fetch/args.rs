@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, builder::RangedU64ValueParser};
 
 /// The text of `--help`, which `cargo xtask fetch --help` prints without building this program.
 const HELP: &str = include_str!("help.txt");
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     pub(crate) exclude: Option<PathBuf>,
     #[arg(long, hide = true, requires = "pair")]
     pub(crate) strict: bool,
-    #[arg(long, hide = true, requires = "pair")]
+    #[arg(long, hide = true, requires = "pair", value_parser = RangedU64ValueParser::<usize>::new().range(1..=4096))]
     pub(crate) threads: Option<usize>,
 }
 
@@ -38,6 +38,18 @@ pub(crate) struct Args {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn threads_are_one_to_4096() {
+        let parse =
+            |n: &str| Args::try_parse_from(["sdft-fetch", "--pair", "mnist", "--threads", n]);
+        for n in ["1", "4096"] {
+            assert_eq!(parse(n).unwrap().threads, n.parse().ok());
+        }
+        for n in ["0", "4097", "99999999999999999999", "x"] {
+            assert_eq!(parse(n).unwrap_err().exit_code(), 2, "{n}");
+        }
+    }
 
     #[test]
     fn the_help_names_every_option_and_no_other() {
