@@ -2,11 +2,12 @@
 
 use super::{load_model, train_preset};
 use crate::sampler::{SamplePlan, Sampler};
-use crate::{INTERRUPTED, assets, console, judge};
-use anyhow::Result;
+use crate::{INTERRUPTED, assets, console, judge, usage};
+use anyhow::{Context, Result};
 use candle_core::Tensor;
 use sdft_eval::score_digits;
-use sdft_imaging::{side_by_side, write_png};
+use sdft_files::write_atomic;
+use sdft_imaging::{encode_sheet, is_sheet, side_by_side};
 use sdft_models::LoadOptions;
 use sdft_train::{contact_sheet, to_images};
 use std::path::Path;
@@ -35,6 +36,14 @@ fn compare(out: &Path, set: &[&str]) -> Result<ExitCode> {
         "no arguments: the embedded example. A model that draws all ten digits in chalk is fine-tuned on 90 digits, 1, 4 and 7 only, in \
          another style: first naively, then with SDFT",
     );
+    let picture = out.join("example.png");
+    if std::fs::symlink_metadata(&picture).is_ok() && !is_sheet(&picture) {
+        return Err(usage(format!(
+            "--out {}: the example would replace {}, which is something else; move that away or name another folder",
+            out.display(),
+            picture.display()
+        )));
+    }
     let source = samples(assets::DIGITS_SOURCE)?;
     let mut sheets = vec![contact_sheet(
         &to_images(&source.narrow(0, 0, SHOWN)?)?,
@@ -64,8 +73,8 @@ fn compare(out: &Path, set: &[&str]) -> Result<ExitCode> {
         ));
         last = Some(model);
     }
-    let picture = out.join("example.png");
-    write_png(&picture, &side_by_side(&sheets, 8, GAP))?;
+    let png = encode_sheet(&side_by_side(&sheets, 8, GAP))?;
+    write_atomic(&picture, &png).with_context(|| format!("cannot write {}", picture.display()))?;
     if let Some(model) = last {
         console::line(format_args!("model    {}", model.display()))?;
     }
@@ -122,5 +131,10 @@ mod tests {
         compare(dir.path(), &set).unwrap();
         assert_eq!(before, (made("example-naive"), made("example-sdft")));
         assert_eq!(decode_file(&path, &Limits::default()).unwrap(), picture);
+        // A picture of the user's is not replaced.
+        std::fs::write(&path, b"precious").unwrap();
+        let error = compare(dir.path(), &set).unwrap_err().to_string();
+        assert!(error.contains("something else"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 }
