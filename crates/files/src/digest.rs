@@ -1,16 +1,15 @@
 //! SHA-256 of files and bytes.
 
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 /// SHA-256 of a file, in hexadecimal.
 ///
 /// # Errors
-/// The file cannot be read.
+/// The file cannot be read, or is not a regular one.
 pub fn sha256_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = crate::open_regular(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
