@@ -43,4 +43,15 @@ mod tests {
         std::fs::write(&path, "hello\n").unwrap();
         assert_eq!(sha256_file(&path).unwrap(), expected);
     }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let error = sha256_file(&pipe).unwrap_err().to_string();
+        assert!(error.contains("found a pipe"), "{error}");
+    }
 }

@@ -35,7 +35,7 @@ pub fn temporary_path(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// How the names of files end that earlier versions wrote aside.
-const OLD_ENDINGS: [&str; 10] = [
+const OLD_ENDINGS: [&str; 12] = [
     ".png",
     ".safetensors",
     ".json",
@@ -43,6 +43,8 @@ const OLD_ENDINGS: [&str; 10] = [
     ".toml",
     ".npz",
     ".csv",
+    ".md",
+    ".txt",
     ".html",
     "latest",
     "SHA256SUMS",

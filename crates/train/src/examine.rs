@@ -187,7 +187,11 @@ pub(crate) fn publish_best(folder: &RunFolder, position: &Position) -> Result<()
     };
     let (parent, name) = (folder.checkpoints(), candidate(step));
     let (best, published) = (parent.join(&name), folder.best_model());
+    let damaged = Checksums::read(&parent).is_err();
     let mut sums = Checksums::read_or_empty(&parent);
+    if damaged && best.is_file() {
+        sums.add(&name, &sha256_file(&best)?);
+    }
     if best.is_file() && !is_published(folder, sums.of(&name))? {
         folder.put(&published, |aside| {
             // A link where the file system has links, a copy elsewhere.
@@ -199,7 +203,7 @@ pub(crate) fn publish_best(folder: &RunFolder, position: &Position) -> Result<()
     }
     let before = sums.clone();
     sums.forget(|known| known != name);
-    if sums != before {
+    if damaged || sums != before {
         sums.write(&parent)?;
     }
     for entry in fs::read_dir(&parent).at("cannot read", &parent)? {
@@ -365,6 +369,8 @@ mod tests {
         publish_best(&folder, &position).unwrap();
         let sums = Checksums::read(folder.root()).unwrap().unwrap();
         assert!(sums.verify(folder.root(), "best.safetensors").unwrap());
+        let sums = Checksums::read(&parent).unwrap().unwrap();
+        assert!(sums.verify(&parent, &candidate(9)).unwrap());
     }
 
     #[test]
