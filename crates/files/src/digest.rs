@@ -1,16 +1,15 @@
 //! SHA-256 of files and bytes.
 
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 /// SHA-256 of a file, in hexadecimal.
 ///
 /// # Errors
-/// The file cannot be read.
+/// The file cannot be read, or is not a regular one.
 pub fn sha256_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = crate::open_regular(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -43,5 +42,16 @@ mod tests {
         let path = folder.path().join("x");
         std::fs::write(&path, "hello\n").unwrap();
         assert_eq!(sha256_file(&path).unwrap(), expected);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let error = sha256_file(&pipe).unwrap_err().to_string();
+        assert!(error.contains("found a pipe"), "{error}");
     }
 }

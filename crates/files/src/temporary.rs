@@ -34,6 +34,22 @@ pub fn temporary_path(path: &Path) -> io::Result<PathBuf> {
     Ok(parent_of(path).join(name))
 }
 
+/// How the names of files end that earlier versions wrote aside.
+const OLD_ENDINGS: [&str; 12] = [
+    ".png",
+    ".safetensors",
+    ".json",
+    ".jsonl",
+    ".toml",
+    ".npz",
+    ".csv",
+    ".md",
+    ".txt",
+    ".html",
+    "latest",
+    "SHA256SUMS",
+];
+
 /// Whether a file name is one of [`temporary_path`], or one that earlier versions used (`.NAME.PID-N.tmp`).
 pub fn is_temporary(name: &str) -> bool {
     let Some(stem) = name.strip_suffix(SUFFIX) else {
@@ -51,7 +67,14 @@ pub fn is_temporary(name: &str) -> bool {
     }
     // `.NAME.PID-N`
     match stem.rsplit_once('.') {
-        Some((name, numbers)) => name.len() > 1 && name.starts_with('.') && fields(numbers, 2, 10),
+        Some((name, numbers)) => {
+            // Process ids and counters have no leading zero, which the month of a date can have.
+            let padded = |part: &str| part.len() > 1 && part.starts_with('0');
+            name.starts_with('.')
+                && OLD_ENDINGS.iter().any(|ending| name.ends_with(ending))
+                && fields(numbers, 2, 10)
+                && !numbers.split('-').any(padded)
+        }
         None => false,
     }
 }
@@ -127,6 +150,9 @@ mod tests {
             ".1-2.tmp",
             ".a.1-.tmp",
             ".a.b-2.tmp",
+            ".notes.2024-01.tmp",
+            ".notes.2024-11.tmp",
+            ".plan.json.2024-01.tmp",
             ".sdft-1-2-3",
         ] {
             assert!(!is_temporary(name), "{name}");
@@ -135,6 +161,7 @@ mod tests {
             ".sdft-1f-0-18a.tmp",
             "..index.partial.jsonl.1-0.tmp",
             ".a.png.77-12.tmp",
+            ".latest.77-0.tmp",
         ] {
             assert!(is_temporary(name), "{name}");
         }

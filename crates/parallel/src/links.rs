@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 /// The first byte of a frame. A heartbeat: every process sends them all the time.
 const HEARTBEAT: u8 = 0;
-/// A message: its length in 8 bytes, and its bytes; those of a long one follow when the receiver has said [`READY`].
+/// A message: its length in 8 bytes, and its bytes; those of a long one follow as a [`BODY`] when the receiver has said [`READY`].
 const MESSAGE: u8 = 1;
 /// The receiver reads a long message now. So a write that does not proceed means that the receiver has stopped.
 const READY: u8 = 2;
 /// The sender cannot go on.
 const FAILED: u8 = 3;
+/// The bytes of a long message. Heartbeats that were sent since its length come before this byte, and none comes after it.
+const BODY: u8 = 4;
 
 /// Messages of up to so many bytes fit into any socket's buffer.
 const SHORT: usize = 1024;
@@ -78,12 +80,12 @@ impl Links {
         frame.extend((bytes.len() as u64).to_le_bytes());
         if bytes.len() <= SHORT {
             frame.extend(bytes);
-            return link.write(&frame);
+            return link.write(&[&frame]);
         }
-        link.write(&frame)?;
+        link.write(&[&frame])?;
         match link.next()? {
-            Frame::Ready => link.write(bytes),
-            Frame::Message(length) => Err(link.unlike("that it reads", bytes_of(length))),
+            Frame::Ready => link.write(&[&[BODY], bytes]),
+            other => Err(link.unlike("that it reads", other.describe())),
         }
     }
 
@@ -96,7 +98,7 @@ impl Links {
         let link = &mut self.links[link];
         let length = match link.next()? {
             Frame::Message(length) => length,
-            Frame::Ready => return Err(link.unlike("a message", "that it reads".to_owned())),
+            other => return Err(link.unlike("a message", other.describe())),
         };
         let Some(length) = usize::try_from(length)
             .ok()
@@ -110,7 +112,11 @@ impl Links {
             return Err(link.unlike(&wanted, bytes_of(length)));
         };
         if length > SHORT {
-            link.write(&[READY])?;
+            link.write(&[&[READY]])?;
+            match link.next()? {
+                Frame::Body => {}
+                other => return Err(link.unlike("the bytes of a message", other.describe())),
+            }
         }
         let mut bytes = vec![0; length];
         link.read(&mut bytes)?;
@@ -136,7 +142,7 @@ impl Links {
     pub(crate) fn fail(&mut self) {
         for link in &self.links {
             // Those that cannot be told notice that the connection ends.
-            let _ = link.write(&[FAILED]);
+            let _ = link.write(&[&[FAILED]]);
         }
     }
 }
@@ -152,6 +158,17 @@ impl Drop for Links {
 enum Frame {
     Message(u64),
     Ready,
+    Body,
+}
+
+impl Frame {
+    fn describe(&self) -> String {
+        match self {
+            Self::Message(length) => format!("a message of {}", bytes_of(*length)),
+            Self::Ready => "that it reads".to_owned(),
+            Self::Body => "the bytes of a message".to_owned(),
+        }
+    }
 }
 
 impl Link {
@@ -210,6 +227,7 @@ impl Link {
                     return Ok(Frame::Message(u64::from_le_bytes(length)));
                 }
                 READY => return Ok(Frame::Ready),
+                BODY => return Ok(Frame::Body),
                 FAILED => return Err(Error::Failed { rank: self.rank }),
                 other => return Err(self.unlike("a message", format!("a frame of kind {other}"))),
             }
@@ -222,10 +240,18 @@ impl Link {
             .map_err(|source| self.gone(source))
     }
 
-    fn write(&self, bytes: &[u8]) -> Result<()> {
+    /// Writes all parts of a frame, with no heartbeat between them.
+    fn write(&self, parts: &[&[u8]]) -> Result<()> {
         let mut writer = lock(&self.writer);
-        transfer_all(bytes.len(), |done| writer.write(&bytes[done..]))
-            .map_err(|source| self.gone(source))
+        for part in parts {
+            let written = transfer_all(part.len(), |done| writer.write(&part[done..]));
+            if let Err(source) = written {
+                // A heartbeat or a failure would be taken for the rest of this frame.
+                let _ = writer.shutdown(Shutdown::Write);
+                return Err(self.gone(source));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -323,6 +349,64 @@ mod tests {
             );
             drop(peer.join().unwrap());
         }
+    }
+
+    #[test]
+    fn heartbeats_stay_out_of_long_messages_that_wait_for_their_receiver() {
+        let port = free_port().unwrap();
+        // Heartbeats come every 100 ms.
+        let meet = move |rank| {
+            let mut world = World::here(rank, 2, port);
+            world.timeout = Duration::from_millis(400);
+            Links::meet(&world, Duration::from_secs(20)).unwrap()
+        };
+        let body = |round: u8, length: usize| {
+            let mut bytes: Vec<u8> = (0..length).map(|i| 1 + round + (i % 200) as u8).collect();
+            bytes[length - 40..].fill(0);
+            bytes
+        };
+        let lengths = [SHORT - 1, SHORT, SHORT + 1, 5000, 3 << 20];
+        let other = thread::spawn(move || {
+            let mut links = meet(1);
+            for (round, length) in (0..).zip(lengths) {
+                links.send(0, &body(round, length)).unwrap();
+                thread::sleep(Duration::from_millis(500));
+                let back = links.receive(0, 0..=length).unwrap();
+                assert!(back == body(round + 9, length), "{length} bytes back");
+            }
+            links.send(0, &[42]).unwrap();
+            links.wait_closed();
+        });
+        let mut links = meet(0);
+        for (round, length) in (0..).zip(lengths) {
+            thread::sleep(Duration::from_millis(500));
+            let came = links.receive(0, length..=length).unwrap();
+            assert!(came == body(round, length), "{length} bytes");
+            links.send(0, &body(round + 9, length)).unwrap();
+        }
+        assert_eq!(links.receive(0, 1..=1).unwrap(), [42]);
+        drop(links);
+        other.join().unwrap();
+    }
+
+    #[test]
+    fn nothing_follows_a_message_that_was_cut_short() {
+        let (mut links, peer) = with_peer(|mut stream| {
+            stream.write_all(&[READY]).unwrap();
+            thread::sleep(Duration::from_secs(1));
+            let mut read = Vec::new();
+            stream.read_to_end(&mut read).unwrap();
+            read
+        });
+        links.send(0, &vec![7; 64 << 20]).unwrap_err();
+        links.fail();
+        // Time for heartbeats, were there any.
+        thread::sleep(Duration::from_millis(700));
+        drop(links);
+        let read = peer.join().unwrap();
+        assert!(read.len() < 64 << 20);
+        let last_other = read.iter().rfind(|&&byte| byte != 7);
+        assert_eq!(last_other, Some(&BODY));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// What the first bytes of a connection are, so that a stranger is noticed.
-const GREETING: [u8; 8] = *b"sdft-2\n\0";
+const GREETING: [u8; 8] = *b"sdft-3\n\0";
 /// Greeting, rank, size, proof of the secret.
 const HELLO: usize = 56;
 /// What rank 0 answers to another world's process.

@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// The most that [`Peers::share`] takes: a plan, or a position with what a timestep sampler remembers, is much smaller.
-const MOST_SHARED: usize = 1 << 24;
+/// The most that [`Peers::share`] takes. The largest is a position with what a timestep sampler remembers, up to 20 MB of JSON.
+const MOST_SHARED: usize = 64 << 20;
 
 /// What rank 0 tells the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl Peers {
         from_bytes(&bytes, flat.dtype(), flat.elem_count())
     }
 
-    /// What rank 0 says, on every rank: up to 16 MiB.
+    /// What rank 0 says, on every rank: up to 64 MiB.
     ///
     /// # Errors
     /// A process that has gone or cannot go on.
@@ -399,6 +399,20 @@ mod tests {
         });
         assert_eq!(seen[0], ("a name".to_owned(), vec![vec![7]], 3));
         assert_eq!(seen[1], seen[0]);
+    }
+
+    #[test]
+    fn a_large_position_is_shared() {
+        let position = || vec![b'7'; 20 << 20];
+        let seen = in_world(2, move |peers| {
+            let own = if peers.leads() {
+                position()
+            } else {
+                Vec::new()
+            };
+            peers.share(own).unwrap() == position()
+        });
+        assert_eq!(seen, [true, true]);
     }
 
     #[test]

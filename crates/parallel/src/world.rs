@@ -78,16 +78,22 @@ impl World {
             found: String::new(),
         };
         let rank = number("RANK", size - 1)?.ok_or_else(|| missing("RANK"))?;
-        let port = number("MASTER_PORT", usize::from(u16::MAX))?;
+        let zero = |name, expected: &str| Error::Variable {
+            name,
+            expected: expected.to_owned(),
+            found: "0".to_owned(),
+        };
+        let port = match number("MASTER_PORT", usize::from(u16::MAX))? {
+            // Every process would look for another one.
+            Some(0) => {
+                let expected = "a port that all processes know, from 1 to 65535";
+                return Err(zero("MASTER_PORT", expected));
+            }
+            port => port.and_then(|n| n.try_into().ok()).unwrap_or(PORT),
+        };
         let timeout = match number("SDFT_PEER_TIMEOUT", 86_400)? {
             None => TIMEOUT,
-            Some(0) => {
-                return Err(Error::Variable {
-                    name: "SDFT_PEER_TIMEOUT",
-                    expected: "seconds, from 1 to 86400".to_owned(),
-                    found: "0".to_owned(),
-                });
-            }
+            Some(0) => return Err(zero("SDFT_PEER_TIMEOUT", "seconds, from 1 to 86400")),
             Some(seconds) => Duration::from_secs(seconds as u64),
         };
         Ok(Some(Self {
@@ -95,7 +101,7 @@ impl World {
             size,
             local_rank: number("LOCAL_RANK", 4096)?.unwrap_or(rank),
             address: variable("MASTER_ADDR").unwrap_or_else(|| "127.0.0.1".to_owned()),
-            port: port.and_then(|n| n.try_into().ok()).unwrap_or(PORT),
+            port,
             secret: variable("SDFT_SECRET").unwrap_or_default(),
             timeout,
         }))
@@ -183,6 +189,7 @@ mod tests {
             ("RANK", "4"),
             ("RANK", "x"),
             ("MASTER_PORT", "70000"),
+            ("MASTER_PORT", "0"),
             ("SDFT_PEER_TIMEOUT", "0"),
         ] {
             let error = of(&[("WORLD_SIZE", "4"), ("RANK", "1"), (name, value)][..]);

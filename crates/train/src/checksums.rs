@@ -2,11 +2,13 @@
 
 use crate::error::{Context, Result, TrainError};
 use sdft_checkpoint::sha256_file;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
 pub(crate) const SUMS: &str = "SHA256SUMS";
+
+/// Longer ones are damaged.
+const MAX_SUMS: u64 = 64 << 20;
 
 /// File names and hashes. A name that is there twice is about to be replaced: both files are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,7 +18,7 @@ impl Checksums {
     /// Those recorded in a folder; none where it has no such file.
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(SUMS);
-        let bytes = match fs::read(&path) {
+        let bytes = match sdft_files::read_regular(&path, MAX_SUMS) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             read => read.at("cannot read", &path)?,
         };
@@ -32,6 +34,12 @@ impl Checksums {
             problem: format!("{SUMS} is damaged"),
         })?;
         Ok(Some(Self(lines)))
+    }
+
+    /// Those recorded in a folder whose files are about to change: none where the record is damaged, which says nothing about any file
+    /// and is written again.
+    pub(crate) fn read_or_empty(folder: &Path) -> Self {
+        Self::read(folder).ok().flatten().unwrap_or_default()
     }
 
     /// Another file under this name, beside what is recorded already.
@@ -84,6 +92,7 @@ impl Checksums {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn files_are_compared_with_what_was_recorded() {

@@ -174,7 +174,7 @@ pub(crate) fn keep_best(
     let (parent, name) = (folder.checkpoints(), candidate(step));
     let path = parent.join(&name);
     save_unet(&path, &plan.model, &plan.process, weights, provenance, None)?;
-    let mut sums = Checksums::read(&parent)?.unwrap_or_default();
+    let mut sums = Checksums::read_or_empty(&parent);
     sums.forget(|known| known == name);
     sums.add(&name, &sha256_file(&path)?);
     sums.write(&parent)
@@ -187,7 +187,11 @@ pub(crate) fn publish_best(folder: &RunFolder, position: &Position) -> Result<()
     };
     let (parent, name) = (folder.checkpoints(), candidate(step));
     let (best, published) = (parent.join(&name), folder.best_model());
-    let mut sums = Checksums::read(&parent)?.unwrap_or_default();
+    let damaged = Checksums::read(&parent).is_err();
+    let mut sums = Checksums::read_or_empty(&parent);
+    if damaged && best.is_file() {
+        sums.add(&name, &sha256_file(&best)?);
+    }
     if best.is_file() && !is_published(folder, sums.of(&name))? {
         folder.put(&published, |aside| {
             // A link where the file system has links, a copy elsewhere.
@@ -199,7 +203,7 @@ pub(crate) fn publish_best(folder: &RunFolder, position: &Position) -> Result<()
     }
     let before = sums.clone();
     sums.forget(|known| known != name);
-    if sums != before {
+    if damaged || sums != before {
         sums.write(&parent)?;
     }
     for entry in fs::read_dir(&parent).at("cannot read", &parent)? {
@@ -212,12 +216,16 @@ pub(crate) fn publish_best(folder: &RunFolder, position: &Position) -> Result<()
     Ok(())
 }
 
-/// Whether `best.safetensors` was made of the model with this hash.
+/// Whether `best.safetensors` is the model with this hash. The file itself is looked at: a process that was killed before it renamed the
+/// new one has recorded both.
 fn is_published(folder: &RunFolder, hash: Option<&str>) -> Result<bool> {
     let published = folder.best_model();
     let name = published.file_name().unwrap_or_default().to_string_lossy();
-    let sums = Checksums::read(folder.root())?.unwrap_or_default();
-    Ok(published.is_file() && hash.is_some() && sums.of(&name) == hash)
+    let Some(hash) = hash.filter(|_| published.is_file()) else {
+        return Ok(false);
+    };
+    let recorded = Checksums::read_or_empty(folder.root());
+    Ok(recorded.of(&name) == Some(hash) && sha256_file(&published)? == hash)
 }
 
 /// Forgets the best evaluation if its model is gone or damaged, which an older checkpoint after a damaged one can find.
@@ -227,7 +235,13 @@ pub(crate) fn check_best(folder: &RunFolder, position: &mut Position) -> Result<
     };
     let (parent, name) = (folder.checkpoints(), candidate(step));
     let problem = if parent.join(&name).is_file() {
-        let sums = Checksums::read(&parent)?.unwrap_or_default();
+        let sums = match Checksums::read(&parent) {
+            Ok(sums) => sums.unwrap_or_default(),
+            Err(error) => {
+                // The model may be whole, and the record is written again with the next checkpoint.
+                return Ok(Some(format!("{error}; the best model is not verified")));
+            }
+        };
         match sums.verify(&parent, &name) {
             Ok(_) => return Ok(None),
             Err(error) => error.to_string(),
@@ -319,6 +333,44 @@ mod tests {
                 .contains("step 20")
         );
         assert_eq!(position.best, None);
+    }
+
+    #[test]
+    fn a_kill_before_the_rename_is_made_good_and_a_damaged_record_ends_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(&dir.path().join("run"), &Plan::default()).unwrap();
+        let parent = folder.checkpoints();
+        let mut position = Position::default();
+        for step in [7, 9] {
+            let path = parent.join(candidate(step));
+            fs::write(&path, step.to_string()).unwrap();
+            let mut sums = Checksums::default();
+            sums.add(&candidate(step), &sha256_file(&path).unwrap());
+            sums.write(&parent).unwrap();
+            position.best = Some((step, 0));
+            if step == 7 {
+                publish_best(&folder, &position).unwrap();
+            }
+        }
+        // The new hash is recorded, and the older file is still in place.
+        let mut sums = Checksums::read(folder.root()).unwrap().unwrap();
+        let best = sha256_file(&parent.join(candidate(9))).unwrap();
+        sums.add("best.safetensors", &best);
+        sums.write(folder.root()).unwrap();
+        assert_eq!(fs::read(folder.best_model()).unwrap(), b"7");
+        publish_best(&folder, &position).unwrap();
+        assert_eq!(fs::read(folder.best_model()).unwrap(), b"9");
+        for at in [folder.root(), &parent] {
+            fs::write(at.join("SHA256SUMS"), b"\xff").unwrap();
+        }
+        let note = check_best(&folder, &mut position).unwrap().unwrap();
+        assert!(note.contains("SHA256SUMS is damaged"), "{note}");
+        assert_eq!(position.best, Some((9, 0)));
+        publish_best(&folder, &position).unwrap();
+        let sums = Checksums::read(folder.root()).unwrap().unwrap();
+        assert!(sums.verify(folder.root(), "best.safetensors").unwrap());
+        let sums = Checksums::read(&parent).unwrap().unwrap();
+        assert!(sums.verify(&parent, &candidate(9)).unwrap());
     }
 
     #[test]

@@ -224,11 +224,7 @@ impl RunFolder {
     fn place(&self, aside: &Path, path: &Path) -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let hash = sha256_file(aside)?;
-        // A damaged record says nothing about other files either.
-        let mut sums = Checksums::read(&self.root)
-            .ok()
-            .flatten()
-            .unwrap_or_default();
+        let mut sums = Checksums::read_or_empty(&self.root);
         sums.add(&name, &hash);
         sums.write(&self.root)?;
         fs::rename(aside, path).at("cannot put in place", path)?;

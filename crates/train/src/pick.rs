@@ -74,17 +74,22 @@ pub fn model_of_run(folder: &Path) -> Result<Option<RunModel>> {
     })
 }
 
-/// Fails if a file is not the one that `SHA256SUMS` in its folder records. Where nothing is recorded that can be read, it may be any.
+/// Fails if a file is not the one that was recorded when it was written: in `SHA256SUMS` of its folder, or in `state.json` of a
+/// checkpoint of an earlier version. Where nothing is recorded, it may be any.
 ///
 /// # Errors
-/// Another hash; a file that cannot be read.
+/// Another hash; a file or a `SHA256SUMS` that cannot be read.
 pub fn verify_recorded(file: &Path) -> Result<()> {
     let folder = sdft_files::parent_of(file);
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    match Checksums::read(folder) {
-        Ok(Some(sums)) => sums.verify(folder, &name).map(drop),
-        _ => Ok(()),
-    }
+    let sums = match Checksums::read(folder)? {
+        Some(sums) => sums,
+        None if folder.join(EMA).is_file() && folder.join("state.json").is_file() => {
+            recorded(folder)?.0
+        }
+        None => return Ok(()),
+    };
+    sums.verify(folder, &name).map(drop)
 }
 
 /// Fails if the finished model of a run is not the one that was recorded; a note where nothing was.
@@ -111,4 +116,31 @@ fn verify_checkpoint(checkpoint: &Path) -> Result<Option<String>> {
         }
     }
     Ok(note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_file_named_directly_is_compared_with_every_kind_of_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path();
+        let file = folder.join(EMA);
+        fs::write(&file, b"model").unwrap();
+        verify_recorded(&file).unwrap();
+        // A checkpoint of an earlier version.
+        let hash = sdft_checkpoint::sha256_file(&file).unwrap();
+        let position = serde_json::to_value(crate::snapshot::Position::default()).unwrap();
+        let state = serde_json::json!({ "position": position, "files": { "ema": hash } });
+        fs::write(folder.join("state.json"), state.to_string()).unwrap();
+        verify_recorded(&file).unwrap();
+        fs::write(&file, b"modem").unwrap();
+        let error = verify_recorded(&file).unwrap_err().to_string();
+        assert!(error.contains("ema.safetensors is damaged"), "{error}");
+        fs::write(folder.join("SHA256SUMS"), b"\xff").unwrap();
+        let error = verify_recorded(&file).unwrap_err().to_string();
+        assert!(error.contains("SHA256SUMS is damaged"), "{error}");
+    }
 }

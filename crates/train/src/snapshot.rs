@@ -51,6 +51,9 @@ pub(crate) const FILES: [&str; 3] = ["weights", "ema", "optimizer"];
 /// The file of the position.
 const STATE: &str = "state.json";
 
+/// Longer ones are damaged.
+const MAX_STATE: u64 = 64 << 20;
+
 /// `state.json`.
 #[derive(Serialize, Deserialize)]
 struct Manifest {
@@ -279,7 +282,7 @@ pub(crate) fn recorded(checkpoint: &Path) -> Result<(Checksums, Option<String>)>
 
 fn read_manifest(checkpoint: &Path) -> Result<Manifest> {
     let state = checkpoint.join(STATE);
-    let text = fs::read(&state).at("cannot read", &state)?;
+    let text = sdft_files::read_regular(&state, MAX_STATE).at("cannot read", &state)?;
     serde_json::from_slice(&text).map_err(|error| TrainError::Checkpoint {
         path: checkpoint.to_owned(),
         problem: format!("{STATE}: {error}"),
@@ -305,6 +308,8 @@ fn load(path: &Path) -> Result<(Snapshot, Option<String>)> {
         }
         let options = ReadOptions {
             keep_dtype: true,
+            // The hash says that it is what was written. A second moment may have overflowed while the weights are finite.
+            allow_non_finite: true,
             ..ReadOptions::default()
         };
         let state = sdft_checkpoint::read(&path.join(&name), &options)?;
@@ -319,4 +324,48 @@ fn load(path: &Path) -> Result<(Snapshot, Option<String>)> {
         tensors,
     };
     Ok((snapshot, note))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+    use candle_core::Device;
+
+    fn saved(root: &Path) -> (RunFolder, PathBuf) {
+        let folder = RunFolder::create(root, &Plan::default()).unwrap();
+        let tensor = |x: f32| {
+            let tensor = Tensor::new(&[x], &Device::Cpu).unwrap();
+            vec![("x".to_owned(), tensor)]
+        };
+        let (weights, optimizer) = (tensor(1.0), tensor(f32::INFINITY));
+        let tensors = [&weights, &weights, &optimizer];
+        let none = BTreeMap::new();
+        let path = save(&folder, &Position::default(), tensors, &none, 1).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn a_second_moment_that_overflowed_does_not_end_a_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, _) = saved(&dir.path().join("run"));
+        let snapshot = load_newest(&folder).unwrap().0.unwrap();
+        let x = snapshot.tensors[2]["x"].to_vec1::<f32>().unwrap();
+        assert_eq!(x, [f32::INFINITY]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_in_a_checkpoint_are_refused_and_not_waited_for() {
+        for file in [SUMS, STATE, "optimizer.safetensors"] {
+            let dir = tempfile::tempdir().unwrap();
+            let (folder, path) = saved(&dir.path().join("run"));
+            let pipe = path.join(file);
+            fs::remove_file(&pipe).unwrap();
+            let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+            assert!(made.unwrap().success());
+            let error = load_newest(&folder).err().unwrap().to_string();
+            assert!(error.contains("pipe"), "{error}");
+        }
+    }
 }
