@@ -110,7 +110,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
         ("--save-fake", &args.save_fake),
     ] {
         if let Some(path) = path {
-            refusal::check_new_file(option, path, args.overwrite)?;
+            refusal::check_new_file(option, path, args.overwrite.into())?;
         }
     }
     let weights = Weights::parse(&args.weights)?;

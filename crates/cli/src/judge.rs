@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// Trains the judge and writes it.
 pub(crate) fn judge(args: &JudgeArgs) -> Result<()> {
-    check_new_file("--out", &args.out, args.overwrite)?;
+    check_new_file("--out", &args.out, args.overwrite.into())?;
     let report = train(&args.out, args.seed)?;
     console::line(format_args!(
         "{}: class accuracy {:.3}, style accuracy {:.3} on {} held-out images",

@@ -6,7 +6,7 @@ use super::latents::{self, Inversion};
 use crate::console::{self, Ticker};
 use crate::evaluate::read_lpips;
 use crate::gallery::go_on;
-use crate::gallery::refusal::check_new_file;
+use crate::gallery::refusal::{Overwrite, check_new_file};
 use crate::model::model_file;
 use crate::runs::listen;
 use crate::sample::unconditional;
@@ -109,7 +109,7 @@ pub(super) fn range(args: &EditRangeArgs) -> Result<ExitCode> {
         return Err(usage("--inversion 1: expected 2 or more steps"));
     }
     if let Some(path) = &args.out {
-        check_new_file("--out", path, false)?;
+        check_new_file("--out", path, Overwrite::Never)?;
     }
     let weights = Weights::parse(&args.weights)?;
     let name = model_file(&args.model)?;

@@ -98,7 +98,7 @@ pub(crate) fn check_apart(out: &Path, input: &Path) -> Result<()> {
 
 /// Fails if a single file that a command is to write cannot be: it is there already, or its folder is not. Asked before anything is
 /// computed.
-pub(crate) fn check_new_file(option: &str, path: &Path, overwrite: bool) -> Result<()> {
+pub(crate) fn check_new_file(option: &str, path: &Path, overwrite: Overwrite) -> Result<()> {
     let wrong = |problem: &str| Err(usage(format!("{option} {}: {problem}", path.display())));
     if path.is_dir() {
         return wrong("this is a folder, expected a file");
@@ -106,8 +106,9 @@ pub(crate) fn check_new_file(option: &str, path: &Path, overwrite: bool) -> Resu
     if !sdft_files::parent_of(path).is_dir() {
         return wrong("its folder does not exist");
     }
-    if !overwrite && fs::symlink_metadata(path).is_ok() {
-        return wrong("it is there already; name another file or remove it");
+    if overwrite != Overwrite::Yes && fs::symlink_metadata(path).is_ok() {
+        let hint = overwrite.hint("replace it");
+        return wrong(&format!("it is there already; name another file{hint}"));
     }
     Ok(())
 }
@@ -202,12 +203,12 @@ mod tests {
     fn a_single_file_is_refused_before_anything_is_computed() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.json");
-        check_new_file("--out", &file, false).unwrap();
+        check_new_file("--out", &file, Overwrite::No).unwrap();
         fs::write(&file, b"{}").unwrap();
-        assert!(check_new_file("--out", &file, false).is_err());
-        check_new_file("--out", &file, true).unwrap();
-        assert!(check_new_file("--out", dir.path(), true).is_err());
-        assert!(check_new_file("--out", &dir.path().join("no/a.json"), true).is_err());
+        assert!(check_new_file("--out", &file, Overwrite::No).is_err());
+        check_new_file("--out", &file, Overwrite::Yes).unwrap();
+        assert!(check_new_file("--out", dir.path(), Overwrite::Yes).is_err());
+        assert!(check_new_file("--out", &dir.path().join("no/a.json"), Overwrite::Yes).is_err());
     }
 
     #[test]
