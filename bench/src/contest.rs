@@ -6,7 +6,7 @@ use crate::inputs::write_files;
 use crate::work::Digest;
 use crate::worker::Job;
 use anyhow::{Context, Result, bail};
-use sdft_cuda::Place;
+use sdft_cuda::DeviceSpec;
 use sdft_train::Precision;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
@@ -75,7 +75,7 @@ pub(crate) struct Contest<'a> {
     /// Where files for the processes go.
     pub(crate) folder: &'a Path,
     /// Where it is computed.
-    pub(crate) place: Place,
+    pub(crate) place: DeviceSpec,
     pub(crate) precision: Precision,
 }
 
@@ -168,7 +168,7 @@ impl Contest<'_> {
     }
 
     fn on_gpu(&self) -> bool {
-        matches!(self.place, Place::Cuda(_))
+        matches!(self.place, DeviceSpec::Cuda(_))
     }
 
     /// Half maps are rounded in other places by the two sides.

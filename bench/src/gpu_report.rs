@@ -3,7 +3,7 @@
 //! The programs `sdft` and `sdft-parity` lie beside this one. A part that fails is part of the report and ends nothing.
 
 use anyhow::{Context, Result, bail};
-use sdft_cuda::Place;
+use sdft_cuda::DeviceSpec;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -23,9 +23,9 @@ struct Report {
 }
 
 /// Runs all parts on a GPU and writes `file` after each; fails if something does not hold.
-pub(crate) fn write(file: &Path, python: &Path, place: Place) -> Result<ExitCode> {
+pub(crate) fn write(file: &Path, python: &Path, place: DeviceSpec) -> Result<ExitCode> {
     let place = match place {
-        Place::Cpu | Place::Auto => Place::Cuda(0),
+        DeviceSpec::Cpu | DeviceSpec::Auto => DeviceSpec::Cuda(0),
         cuda => cuda,
     };
     // A GPU that is not there ends this before anything is written.
@@ -214,7 +214,7 @@ fn losses(root: &Path) -> Result<(f64, f64)> {
 }
 
 /// Speed and memory beside PyTorch, and what was demanded of them.
-fn speed(report: &mut Report, bench: &Path, python: &Path, place: Place) -> Result<()> {
+fn speed(report: &mut Report, bench: &Path, python: &Path, place: DeviceSpec) -> Result<()> {
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     let json = folder.path().join("bench.json");
     let mut command = Command::new(bench);

@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 use cases::{cases, gpu_cases};
 use clap::Parser;
 use contest::{Contest, Peer};
-use sdft_cuda::Place;
+use sdft_cuda::DeviceSpec;
 use sdft_train::Precision;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,8 +47,8 @@ struct Args {
     pairs: u16,
     #[arg(long, default_value = "python3")]
     python: PathBuf,
-    #[arg(long, default_value_t = Place::Cpu)]
-    device: Place,
+    #[arg(long, default_value_t = DeviceSpec::Cpu)]
+    device: DeviceSpec,
     #[arg(long, default_value = "bf16", value_parser = ["f32", "tf32", "bf16", "f16"])]
     precision: String,
     #[arg(long, default_value = "bench.json")]
@@ -85,7 +85,7 @@ fn drive(args: &Args) -> Result<ExitCode> {
         eprintln!("error: {problem}");
         return Ok(ExitCode::from(2));
     }
-    let on_gpu = matches!(args.device, Place::Cuda(_));
+    let on_gpu = matches!(args.device, DeviceSpec::Cuda(_));
     let all = if on_gpu { gpu_cases() } else { cases() };
     let chosen: Vec<_> = all
         .into_iter()

@@ -14,7 +14,7 @@ use sdft_nn::{
 };
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
 use sdft_samplers::{Ddim, SeededNoise, sample_ddim};
-use sdft_train::{Issued, Learner, LossPlan, Method, Outcome, Plan, Precision};
+use sdft_train::{Learner, LossPlan, Method, Outcome, PendingStep, Plan, Precision};
 
 /// Does the work once: what it took and, if asked for, what came out.
 pub(crate) type Run = Box<dyn FnMut(bool) -> Result<(Vec<Digest>, Spent)>>;
@@ -264,7 +264,7 @@ fn images(batch: usize, config: &AdmConfig) -> Result<Tensor> {
 
 fn network(config: &AdmConfig, device: &Device, precision: Precision) -> Result<Unet> {
     let params = network_weights(config)?.to(DType::F32, device)?;
-    Ok(Unet::load(&params, config)?.with_maps(precision.maps()))
+    Ok(Unet::load(&params, config)?.with_compute_dtype(precision.compute_dtype()))
 }
 
 fn forward(batch: usize, config: &AdmConfig, device: &Device, precision: Precision) -> Result<Run> {
@@ -331,7 +331,9 @@ fn step(
     plan.steps.precision = precision;
     let source = sdft
         .then(|| {
-            Ok::<_, candle_core::Error>(Unet::load(&params, config)?.with_maps(precision.maps()))
+            Ok::<_, candle_core::Error>(
+                Unet::load(&params, config)?.with_compute_dtype(precision.compute_dtype()),
+            )
         })
         .transpose()?;
     let mut learner = Learner::new(&plan, &params, source)?;
@@ -348,7 +350,7 @@ fn step(
     Ok(Box::new(move |wanted| {
         let started = Started::now();
         let mut first = None;
-        let mut look = |issued: Issued| match issued.settle()? {
+        let mut look = |issued: PendingStep| match issued.wait()? {
             Outcome::Updated { report, grad_norm } => {
                 first.get_or_insert([[report.total; 2], [grad_norm; 2]]);
                 Ok(())

@@ -4,7 +4,7 @@ use crate::cases::Case;
 use crate::clock::{Spent, peak_bytes};
 use crate::work::{Run, prepare};
 use anyhow::{Context, Result};
-use sdft_cuda::Place;
+use sdft_cuda::DeviceSpec;
 use sdft_train::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -37,7 +37,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     std::io::stdin().read_line(&mut line)?;
     let job: Job = serde_json::from_str(&line).context("reading the job")?;
     sdft_runtime::with_threads(Some(job.threads), || {
-        let place: Place = job.device.parse().context("reading the job")?;
+        let place: DeviceSpec = job.device.parse().context("reading the job")?;
         let device = sdft_cuda::open(place)?;
         let mut work = prepare(&job.case, &device, job.precision)?;
         let (value, mut spent) = work(true)?;

@@ -6,7 +6,7 @@ use sdft_adm::{AdmConfig, Unet};
 use sdft_nn::{
     Activation, AttentionBlock, AttentionOrder, Params, PoolKind, ResBlock, ResBlockConfig,
     Resample, Scope, add, attention, average_pool_2x, backward, concat, conv2d, linear, lookup,
-    norm_act, pool, recompute, relu, silu, specs_of, taped, to_planes, upsample_nearest_2x,
+    norm_act, pool, recompute, relu, silu, specs_of, taped, to_nchw, upsample_nearest_2x,
 };
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{
@@ -396,7 +396,7 @@ fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>) -> Result<
             all_of(&params, device, &inputs, |params, t| {
                 let block = ResBlock::load(&Scope::root(params), &config)?;
                 let x = sdft_nn::to_type(&t[0], dtype)?;
-                to_planes(&block.forward(&x, &t[1], None)?, DType::F32)
+                to_nchw(&block.forward(&x, &t[1], None)?, DType::F32)
             })
         };
         let (a, b) = (run(device, dtype)?, run(&Device::Cpu, DType::F32)?);
@@ -409,7 +409,7 @@ fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>) -> Result<
     let run = |device: &Device, dtype: DType| {
         all_of(&params, device, &inputs, |params, t| {
             let x = sdft_nn::to_type(&t[0], dtype)?;
-            to_planes(&load(&Scope::root(params))?.forward(&x)?, DType::F32)
+            to_nchw(&load(&Scope::root(params))?.forward(&x)?, DType::F32)
         })
     };
     let (a, b) = (run(device, dtype)?, run(&Device::Cpu, DType::F32)?);
@@ -433,7 +433,7 @@ fn network(dtype: DType, device: &Device, findings: &mut Vec<Finding>) -> Result
     let inputs = [wave(&[2, 3, 16, 16], 4, &Device::Cpu)?];
     let run = |device: &Device, dtype: DType, again: bool| {
         all_of(&params, device, &inputs, |params, t| {
-            let unet = Unet::load(params, &config)?.with_maps(dtype);
+            let unet = Unet::load(params, &config)?.with_compute_dtype(dtype);
             let unet = if again { unet.recomputed() } else { unet };
             unet.forward(&t[0], &[30.0, 700.0], Some(&[2, 0]), None)
         })
@@ -529,7 +529,7 @@ fn optimisers(device: &Device, findings: &mut Vec<Finding>) -> Result<()> {
                     Verdict::BadGradient => -2.0,
                 });
             }
-            engine.settle()?;
+            engine.synchronize()?;
             let mut all: Vec<Tensor> = vars.iter().map(|(_, v)| v.as_detached_tensor()).collect();
             all.extend(engine.ema().state()?.into_iter().map(|(_, t)| t));
             let moments = engine.optimizer().state()?.into_iter();

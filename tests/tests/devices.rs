@@ -22,7 +22,7 @@ fn operations_on_the_cpu_agree_in_every_type() {
 fn operations_on_a_gpu_agree_in_every_type() {
     match sdft_cuda::gpus() {
         Ok(gpus) if !gpus.is_empty() => {
-            all_hold(&sdft_cuda::open(sdft_cuda::Place::Cuda(0)).unwrap())
+            all_hold(&sdft_cuda::open(sdft_cuda::DeviceSpec::Cuda(0)).unwrap())
         }
         _ => eprintln!("no GPU here: nothing was compared"),
     }

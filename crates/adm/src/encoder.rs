@@ -4,7 +4,7 @@ use candle_core::{D, DType, Result, Tensor, Var, bail};
 use sdft_diffusion::FeatureNet;
 use sdft_nn::{
     Activation, AttentionPool, Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Scope,
-    backward, specs_of, taped, to_planes,
+    backward, specs_of, taped, to_nchw,
 };
 use serde::{Deserialize, Serialize};
 
@@ -126,9 +126,9 @@ impl Encoder {
         self
     }
 
-    /// The same network with feature maps of this type; see [`crate::Unet::with_maps`].
+    /// The same network with feature maps of this type; see [`crate::Unet::with_compute_dtype`].
     #[must_use]
-    pub fn with_maps(mut self, maps: DType) -> Self {
+    pub fn with_compute_dtype(mut self, maps: DType) -> Self {
         self.trunk.maps = maps;
         self
     }
@@ -163,7 +163,7 @@ impl Encoder {
         taped(x, |x| {
             let emb = self.trunk.embed(x, t, None)?;
             let (h, _) = self.trunk.forward(x, &emb, None)?;
-            to_planes(&norm.forward(&h, Activation::Silu)?, x.dtype())
+            to_nchw(&norm.forward(&h, Activation::Silu)?, x.dtype())
         })
     }
 
@@ -174,7 +174,7 @@ impl Encoder {
         let means = skips
             .iter()
             .chain([&h])
-            .map(|map| to_planes(map, x.dtype())?.mean((D::Minus2, D::Minus1)))
+            .map(|map| to_nchw(map, x.dtype())?.mean((D::Minus2, D::Minus1)))
             .collect::<Result<Vec<_>>>()?;
         Tensor::cat(&means, 1)
     }
@@ -214,7 +214,7 @@ impl FeatureNet for Encoder {
     fn features(&self, xt: &Tensor, t: &[f32]) -> Result<Tensor> {
         taped(xt, |xt| {
             let emb = self.trunk.embed(xt, t, None)?;
-            to_planes(&self.trunk.forward(xt, &emb, None)?.0, xt.dtype())
+            to_nchw(&self.trunk.forward(xt, &emb, None)?.0, xt.dtype())
         })
     }
 }

@@ -1,9 +1,10 @@
 use crate::AdmConfig;
 use candle_core::{DType, Result, Tensor, bail};
 use sdft_nn::{
-    AttentionBlock, Conv2d, ConvStart, DropoutKey, Linear, ResBlock, ResBlockConfig, Resample,
-    Resize, Scope, add, lookup, recompute, silu, timestep_embedding, to_type,
+    AttentionBlock, Conv2d, ConvStart, Linear, ResBlock, ResBlockConfig, Resample, Resize, Scope,
+    add, lookup, recompute, silu, timestep_embedding, to_type,
 };
+use sdft_noise::DropoutKey;
 
 /// One layer of a block.
 #[derive(Clone, Debug)]

@@ -3,9 +3,10 @@ use crate::trunk::{Block, Builder, Trunk};
 use candle_core::{DType, Result, Tensor};
 use sdft_diffusion::{BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction};
 use sdft_nn::{
-    Activation, Conv2d, ConvStart, DropoutKey, GroupNorm, ParamSource, ParamSpec, Scope, concat,
-    specs_of, taped, to_planes, to_type,
+    Activation, Conv2d, ConvStart, GroupNorm, ParamSource, ParamSpec, Scope, concat, specs_of,
+    taped, to_nchw, to_type,
 };
+use sdft_noise::DropoutKey;
 
 /// The ADM U-Net.
 ///
@@ -90,7 +91,7 @@ impl Unet {
     /// Source: guided-diffusion `convert_to_fp16`, which makes the weights of convolutions half as well; here they stay f32 and are
     /// rounded for each use.
     #[must_use]
-    pub fn with_maps(mut self, maps: DType) -> Self {
+    pub fn with_compute_dtype(mut self, maps: DType) -> Self {
         self.trunk.maps = maps;
         self
     }
@@ -140,7 +141,7 @@ impl Unet {
         let out = self
             .conv_out
             .forward(&self.norm_out.forward(&h, Activation::Silu)?)?;
-        to_planes(&out, self.trunk.dtype())
+        to_nchw(&out, self.trunk.dtype())
     }
 
     /// The raw output `[B, out_channels, H, W]`.
@@ -203,7 +204,7 @@ impl BottleneckNet for Unet {
         let x = xt.to_dtype(self.trunk.dtype())?;
         let emb = self.embed(&x, t, None)?;
         let (h, skips) = self.encode(&x, &emb, None)?;
-        let h = to_planes(&h, self.trunk.dtype())?;
+        let h = to_nchw(&h, self.trunk.dtype())?;
         let frozen = !emb.track_op() && skips.iter().all(|skip| !skip.track_op());
         let split = |h: &Tensor| {
             let out = if frozen {
@@ -239,7 +240,7 @@ impl FeatureNet for Unet {
     fn features(&self, xt: &Tensor, t: &[f32]) -> Result<Tensor> {
         taped(xt, |xt| {
             let emb = self.embed(xt, t, None)?;
-            to_planes(&self.encode(xt, &emb, None)?.0, self.trunk.dtype())
+            to_nchw(&self.encode(xt, &emb, None)?.0, self.trunk.dtype())
         })
     }
 }

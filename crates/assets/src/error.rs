@@ -60,7 +60,7 @@ pub enum Error {
     #[error(
         "{text}: expected hf:OWNER/NAME[@REVISION]/PATH or hf:datasets/OWNER/NAME[@REVISION]/PATH, {problem}"
     )]
-    Place {
+    Location {
         /// The text.
         text: String,
         /// What is wrong with it.

@@ -29,7 +29,7 @@ impl HubFile {
     /// The text does not go on as it must.
     pub fn parse(text: &str) -> Option<Result<Self>> {
         let rest = text.strip_prefix(Self::PREFIX)?;
-        Some(Self::after_prefix(rest).map_err(|problem| Error::Place {
+        Some(Self::after_prefix(rest).map_err(|problem| Error::Location {
             text: text.to_owned(),
             problem,
         }))
@@ -103,7 +103,7 @@ impl HubFile {
     pub fn check(&self) -> Result<()> {
         match self.problem() {
             None => Ok(()),
-            Some(problem) => Err(Error::Place {
+            Some(problem) => Err(Error::Location {
                 text: self.to_string(),
                 problem,
             }),

@@ -1,4 +1,4 @@
-use crate::{Lesson, TextDirection, asyrp_loss, clip_loss, l1_term};
+use crate::{TextDirection, TrainingStep, asyrp_loss, clip_loss, l1_term};
 use candle_core::{Result, Tensor};
 
 /// Images `[B, 3, H, W]` in [-1, 1] to embeddings `[B, F]`, differentiably.
@@ -103,17 +103,17 @@ impl Goal {
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn loss(&self, seen: &Seen, lesson: &Lesson<'_>) -> Result<GoalLoss> {
-        let edited = (self.embed)(lesson.x0)?;
+    pub fn loss(&self, seen: &Seen, training_step: &TrainingStep<'_>) -> Result<GoalLoss> {
+        let edited = (self.embed)(training_step.x0)?;
         let apart = clip_loss(&seen.embedding, &edited, &self.direction)?;
         let similarity = 1.0 - number(&apart)?;
         let mut total = (asyrp_loss(&apart)? * self.weights.clip)?;
-        let l1 = l1_term(lesson.x0, lesson.origin, 1.0, 1.0)?;
+        let l1 = l1_term(training_step.x0, training_step.origin, 1.0, 1.0)?;
         if self.weights.l1 > 0.0 {
             total = (total + (&l1 * (self.weights.l1 * self.cosine))?)?;
         }
         if let (Some(embed), Some(before)) = (&self.identity, &seen.identity) {
-            let same = (embed(lesson.x0)? * before)?.sum(1)?.mean_all()?;
+            let same = (embed(training_step.x0)? * before)?.sum(1)?.mean_all()?;
             total = (total + same.affine(-self.weights.identity, self.weights.identity)?)?;
         }
         Ok(GoalLoss {
@@ -173,14 +173,14 @@ mod tests {
         let (real, origin, x0) = (image([1.0, 0.0]), image([0.8, 0.1]), image([0.6, 0.8]));
         let goal = goal(GoalWeights::default());
         let seen = goal.see(&real).unwrap();
-        let lesson = Lesson {
+        let training_step = TrainingStep {
             done: 1,
             total: 1,
             t: 500,
             x0: &x0,
             origin: &origin,
         };
-        let loss = goal.loss(&seen, &lesson).unwrap();
+        let loss = goal.loss(&seen, &training_step).unwrap();
         // d = (-0.4, 0.8), the direction is (-1, 1) / sqrt 2.
         let cos = 1.2 / (0.8f64.sqrt() * 2f64.sqrt());
         let l1 = (0.2 + 0.7) / 2.0;
@@ -198,7 +198,7 @@ mod tests {
             ..goal.keeping(flat())
         };
         let seen = keeping.see(&real).unwrap();
-        let more = keeping.loss(&seen, &lesson).unwrap();
+        let more = keeping.loss(&seen, &training_step).unwrap();
         assert!((number(&more.total).unwrap() - expected - 2.0 * (1.0 - 0.6)).abs() < 1e-5);
     }
 
@@ -211,14 +211,14 @@ mod tests {
         };
         let goal = goal(weights);
         let seen = goal.see(&image([1.0, 0.0])).unwrap();
-        let lesson = Lesson {
+        let training_step = TrainingStep {
             done: 1,
             total: 1,
             t: 0,
             x0: x0.as_tensor(),
             origin: x0.as_tensor(),
         };
-        let loss = |goal: &Goal| goal.loss(&seen, &lesson).unwrap();
+        let loss = |goal: &Goal| goal.loss(&seen, &training_step).unwrap();
         let before = loss(&goal);
         let gradient = before.total.backward().unwrap().remove(&x0).unwrap();
         x0.set(&(x0.as_tensor() - (gradient * 0.01).unwrap()).unwrap())

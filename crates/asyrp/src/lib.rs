@@ -50,10 +50,10 @@ pub use crate::{
     file::{DirectionInfo, LoadedDirection, direction_metadata, read_direction, write_direction},
     goal::{Embed, Goal, GoalLoss, GoalWeights, Seen, cosine_of_texts},
     latents::{InversionCache, image_key},
-    lesson::{Lesson, lessons},
     loss::{TextDirection, asyrp_loss, clip_loss, directional_similarity, l1_term},
     sequence::{sequence, shifted, training_sequence},
     step::{Stepped, step},
+    training_step::{TrainingStep, training_steps},
 };
 
 mod clip_input;
@@ -63,7 +63,7 @@ mod edit;
 mod file;
 mod goal;
 mod latents;
-mod lesson;
 mod loss;
 mod sequence;
 mod step;
+mod training_step;

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Result, Tensor};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_asyrp::{
-    DeltaBlock, Direction, EditPlan, Mix, edit, invert, l1_term, lessons, sequence, step,
-    training_sequence,
+    DeltaBlock, Direction, EditPlan, Mix, edit, invert, l1_term, sequence, step, training_sequence,
+    training_steps,
 };
 use sdft_diffusion::{BottleneckNet, Change, Denoiser, Edited, Prediction};
 use sdft_nn::Params;
@@ -265,19 +265,26 @@ fn a_block_learns_and_the_model_stays_what_it_is() {
             strength: 1.0,
         }]);
         let mut seen = Vec::new();
-        lessons(&net, &schedule(), &latent, &mix, &steps, &mut |lesson| {
-            assert!(!lesson.origin.track_op());
-            let bright = lesson.x0.mean_all()?;
-            if seen.is_empty() {
-                brightness.push(bright.to_scalar::<f32>()?);
-            }
-            seen.push(lesson.t);
-            let near = l1_term(lesson.x0, lesson.origin, 0.1, 0.9)?;
-            let gradients = sdft_nn::backward(&(bright.neg()? + near)?)?;
-            let gradients = collect_gradients(&vars, &gradients);
-            let stepped = optimizer.step(&gradients, 0.05, 1.0);
-            stepped.map_err(candle_core::Error::wrap)
-        })
+        training_steps(
+            &net,
+            &schedule(),
+            &latent,
+            &mix,
+            &steps,
+            &mut |training_step| {
+                assert!(!training_step.origin.track_op());
+                let bright = training_step.x0.mean_all()?;
+                if seen.is_empty() {
+                    brightness.push(bright.to_scalar::<f32>()?);
+                }
+                seen.push(training_step.t);
+                let near = l1_term(training_step.x0, training_step.origin, 0.1, 0.9)?;
+                let gradients = sdft_nn::backward(&(bright.neg()? + near)?)?;
+                let gradients = collect_gradients(&vars, &gradients);
+                let stepped = optimizer.step(&gradients, 0.05, 1.0);
+                stepped.map_err(candle_core::Error::wrap)
+            },
+        )
         .unwrap();
         assert_eq!(seen, steps.iter().rev().copied().collect::<Vec<_>>());
     }
@@ -320,13 +327,20 @@ fn lessons_that_teach_nothing_follow_the_trajectories_of_edits() {
     let (edited, plain) = (images(&mix), images(&Mix::of(vec![])));
     assert!(largest(&edited[3], &plain[3]) > 1e-4);
     let mut at = 0;
-    lessons(&net, &schedule(), &latent, &mix, &steps, &mut |lesson| {
-        assert!(largest(lesson.x0, &edited[at]) < 1e-6, "{at}");
-        assert!(largest(lesson.origin, &plain[at]) < 1e-6, "{at}");
-        at += 1;
-        assert_eq!((lesson.done, lesson.total), (at, steps.len()));
-        Ok(())
-    })
+    training_steps(
+        &net,
+        &schedule(),
+        &latent,
+        &mix,
+        &steps,
+        &mut |training_step| {
+            assert!(largest(training_step.x0, &edited[at]) < 1e-6, "{at}");
+            assert!(largest(training_step.origin, &plain[at]) < 1e-6, "{at}");
+            at += 1;
+            assert_eq!((training_step.done, training_step.total), (at, steps.len()));
+            Ok(())
+        },
+    )
     .unwrap();
     assert_eq!(at, steps.len());
 }

@@ -11,7 +11,7 @@ use crate::pickle::Node;
 use crate::select::take;
 use crate::short::{list, short};
 use crate::state::{Container, ReadOptions, StateDict, Summary, TensorInfo};
-use crate::tensors::{Place, Reader};
+use crate::tensors::{Reader, TensorLocation};
 use crate::torch::TorchFile;
 use crate::{safetensors_file, shards, torch};
 use std::collections::{BTreeMap, HashSet};
@@ -67,7 +67,7 @@ pub fn scan(path: &Path, options: &ReadOptions) -> Result<Vec<NonFinite>> {
 /// Open files, the places of the weights in them (with the number of the file), and the summary.
 pub(crate) struct Opened<'a> {
     inputs: Vec<Input<'a>>,
-    places: Vec<(String, usize, Place)>,
+    places: Vec<(String, usize, TensorLocation)>,
     summary: Summary,
 }
 
@@ -141,7 +141,7 @@ impl<'a> Opened<'a> {
     fn each(
         &mut self,
         options: &ReadOptions,
-        mut visit: impl FnMut(&mut Reader<'_, 'a>, &str, &Place) -> Result<()>,
+        mut visit: impl FnMut(&mut Reader<'_, 'a>, &str, &TensorLocation) -> Result<()>,
     ) -> Result<()> {
         for (file, input) in self.inputs.iter_mut().enumerate() {
             let mut reader = Reader::new(input, options.keep_dtype);
@@ -189,13 +189,13 @@ impl<'a> Opened<'a> {
 /// What a file's tensors are, by their number.
 enum Contents {
     Torch(TorchFile),
-    Flat(Vec<(usize, Place)>, BTreeMap<String, String>),
+    Flat(Vec<(usize, TensorLocation)>, BTreeMap<String, String>),
 }
 
 /// A file that is one dictionary.
 fn flat(
     found: &mut Found,
-    all: Vec<(String, usize, Place)>,
+    all: Vec<(String, usize, TensorLocation)>,
     metadata: BTreeMap<String, String>,
 ) -> Contents {
     let mut entries = Vec::with_capacity(all.len());
@@ -241,7 +241,7 @@ impl Tensors for Contents {
 
 impl Contents {
     /// The file and the place of a tensor, or what is wrong with it.
-    fn place(&self, tensor: usize) -> std::result::Result<(usize, Place), String> {
+    fn place(&self, tensor: usize) -> std::result::Result<(usize, TensorLocation), String> {
         let file = match self {
             Self::Flat(places, _) => {
                 return places
@@ -284,11 +284,11 @@ impl Contents {
     }
 
     /// A sentence about an archive whose writer left checksums out.
-    fn unchecked(&self, places: &[(String, usize, Place)]) -> Option<String> {
+    fn unchecked(&self, places: &[(String, usize, TensorLocation)]) -> Option<String> {
         let Self::Torch(TorchFile { archive: true, .. }) = self else {
             return None;
         };
-        let without = |(_, _, place): &&(String, usize, Place)| {
+        let without = |(_, _, place): &&(String, usize, TensorLocation)| {
             place.entry.is_none() && place.elements() != Some(0)
         };
         let n = places.iter().filter(without).count();
@@ -308,7 +308,7 @@ fn places(
     file_size: u64,
     tensors: &[crate::parts::Named],
     contents: &Contents,
-) -> Result<Vec<(String, usize, Place)>> {
+) -> Result<Vec<(String, usize, TensorLocation)>> {
     let bad = |problem: String| Error::Format {
         path: path.to_owned(),
         problem,
@@ -343,9 +343,14 @@ fn places(
 }
 
 /// Together the tensors are not much larger than the file.
-fn check(path: &Path, file_size: u64, places: &[(String, usize, Place)], keep: bool) -> Result<()> {
+fn check(
+    path: &Path,
+    file_size: u64,
+    places: &[(String, usize, TensorLocation)],
+    keep: bool,
+) -> Result<()> {
     // Tensors may share numbers, but a small file must not become a large network, nor be read over and over.
-    let all = |bytes: &dyn Fn(&Place) -> u64| {
+    let all = |bytes: &dyn Fn(&TensorLocation) -> u64| {
         let bytes = places.iter().map(|(_, _, place)| bytes(place));
         bytes.fold(0u64, u64::saturating_add)
     };
@@ -366,7 +371,7 @@ fn check(path: &Path, file_size: u64, places: &[(String, usize, Place)], keep: b
     Ok(())
 }
 
-fn info((name, _, place): &(String, usize, Place)) -> TensorInfo {
+fn info((name, _, place): &(String, usize, TensorLocation)) -> TensorInfo {
     TensorInfo {
         name: name.clone(),
         shape: place.shape.clone(),
@@ -374,12 +379,12 @@ fn info((name, _, place): &(String, usize, Place)) -> TensorInfo {
     }
 }
 
-fn n_parameters(places: &[(String, usize, Place)]) -> u64 {
+fn n_parameters(places: &[(String, usize, TensorLocation)]) -> u64 {
     let floats = places.iter().filter(|(_, _, place)| place.dtype.is_float());
     floats.filter_map(|(_, _, place)| place.elements()).sum()
 }
 
-fn dtypes(places: &[(String, usize, Place)]) -> BTreeMap<Dtype, usize> {
+fn dtypes(places: &[(String, usize, TensorLocation)]) -> BTreeMap<Dtype, usize> {
     let mut dtypes = BTreeMap::new();
     for (_, _, place) in places {
         *dtypes.entry(place.dtype).or_insert(0) += 1;

@@ -4,7 +4,7 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::input::Input;
 use crate::short::short;
-use crate::tensors::Place;
+use crate::tensors::TensorLocation;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ const MOST_METADATA: usize = 10_000;
 
 /// Tensors in the order of their numbers, and the metadata.
 pub(crate) struct Contents {
-    pub(crate) tensors: Vec<(String, Place)>,
+    pub(crate) tensors: Vec<(String, TensorLocation)>,
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn read(input: &mut Input<'_>) -> Result<Contents> {
     })
 }
 
-fn place(input: &Input<'_>, data: u64, name: &str, entry: Entry) -> Result<Place> {
+fn place(input: &Input<'_>, data: u64, name: &str, entry: Entry) -> Result<TensorLocation> {
     let bad = |what: &str| input.bad(format!("damaged header: {}: {what}", short(name)));
     let dtype = entry.dtype.ok_or_else(|| bad("no dtype"))?.0;
     let shape = entry.shape.ok_or_else(|| bad("no shape"))?.0;
@@ -78,7 +78,7 @@ fn place(input: &Input<'_>, data: u64, name: &str, entry: Entry) -> Result<Place
     for i in (1..shape.len()).rev() {
         strides[i - 1] = strides[i].saturating_mul(shape[i] as u64);
     }
-    let place = Place {
+    let place = TensorLocation {
         dtype,
         start: data + from,
         numel: (to - from) / dtype.size(),

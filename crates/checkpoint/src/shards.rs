@@ -6,7 +6,7 @@ use crate::input::Input;
 use crate::safetensors_file;
 use crate::short::{list, short};
 use crate::state::Container;
-use crate::tensors::Place;
+use crate::tensors::TensorLocation;
 use crate::torch;
 use crate::write::sha256_file;
 use sdft_files::sha256_bytes;
@@ -23,7 +23,7 @@ struct Index {
 }
 
 /// A tensor of a set of files: its name, the number of its file, and where it is in there.
-type Placed = (String, usize, Place);
+type Placed = (String, usize, TensorLocation);
 
 /// The files of an index, and their tensors.
 pub(crate) fn read(input: &mut Input<'_>) -> Result<(Vec<Input<'static>>, Vec<Placed>)> {
@@ -92,7 +92,7 @@ fn files(input: &mut Input<'_>) -> Result<(Vec<(String, PathBuf)>, Index)> {
 }
 
 /// All tensors at the top of one of the files.
-fn tensors(input: &mut Input<'_>) -> Result<Vec<(String, Place)>> {
+fn tensors(input: &mut Input<'_>) -> Result<Vec<(String, TensorLocation)>> {
     match detect(input)? {
         Container::Safetensors => Ok(safetensors_file::read(input)?.tensors),
         Container::Shards => Err(input.bad("an index that names an index")),

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 /// Where the numbers of one tensor are: a view of an array of `numel` numbers that begins at byte `start`.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct TensorLocation {
     pub(crate) dtype: Dtype,
     pub(crate) start: u64,
     pub(crate) numel: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Place {
     pub(crate) entry: Option<Entry>,
 }
 
-impl Place {
+impl TensorLocation {
     /// Number of elements.
     pub(crate) fn elements(&self) -> Option<u64> {
         self.shape
@@ -111,8 +111,8 @@ impl<'i, 'f> Reader<'i, 'f> {
         }
     }
 
-    /// The tensor and what of it is not finite; its [`Place::check`] has passed.
-    pub(crate) fn read(&mut self, name: &str, place: &Place) -> Result<(Tensor, Census)> {
+    /// The tensor and what of it is not finite; its [`TensorLocation::check`] has passed.
+    pub(crate) fn read(&mut self, name: &str, place: &TensorLocation) -> Result<(Tensor, Census)> {
         if !place.dtype.is_read() {
             return Err(self.input.bad(format!(
                 "{}: numbers of type {} are not read",
@@ -127,7 +127,7 @@ impl<'i, 'f> Reader<'i, 'f> {
     }
 
     /// Reads the numbers of a tensor without keeping them: only what is not finite is counted.
-    pub(crate) fn scan(&mut self, name: &str, place: &Place) -> Result<Census> {
+    pub(crate) fn scan(&mut self, name: &str, place: &TensorLocation) -> Result<Census> {
         if place.dtype.is_float() {
             return Ok(self.typed(name, place, false)?.1);
         }
@@ -147,7 +147,7 @@ impl<'i, 'f> Reader<'i, 'f> {
     fn typed(
         &mut self,
         name: &str,
-        place: &Place,
+        place: &TensorLocation,
         collect: bool,
     ) -> Result<(Option<Tensor>, Census)> {
         let d = place.dtype;
@@ -180,7 +180,7 @@ impl<'i, 'f> Reader<'i, 'f> {
     fn collect<T: WithDType + Countable>(
         &mut self,
         name: &str,
-        place: &Place,
+        place: &TensorLocation,
         collect: bool,
         convert: impl Fn(&[u8]) -> T,
     ) -> Result<(Option<Tensor>, Census)> {
@@ -228,7 +228,12 @@ impl<'i, 'f> Reader<'i, 'f> {
     }
 
     /// A hasher for an array that is read as a whole; any other is compared with its checksum here.
-    fn hasher(&mut self, place: &Place, n: u64, name: &str) -> Result<Option<crc32fast::Hasher>> {
+    fn hasher(
+        &mut self,
+        place: &TensorLocation,
+        n: u64,
+        name: &str,
+    ) -> Result<Option<crc32fast::Hasher>> {
         let Some(entry) = place.entry else {
             return Ok(None);
         };
@@ -246,7 +251,7 @@ fn picked<'b>(
     bytes: &'b [u8],
     size: usize,
     n: usize,
-    place: &Place,
+    place: &TensorLocation,
 ) -> impl Iterator<Item = &'b [u8]> {
     let mut index = vec![0usize; place.shape.len()];
     (0..n).map(move |_| {

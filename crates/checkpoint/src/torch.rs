@@ -7,7 +7,7 @@ use crate::input::Input;
 use crate::pickle::{self, Node, Pickle, Storage, Value};
 use crate::short::short;
 use crate::state::Container;
-use crate::tensors::Place;
+use crate::tensors::TensorLocation;
 use crate::zip::{self, Entry};
 use std::collections::{BTreeMap, HashMap};
 
@@ -29,7 +29,7 @@ pub(crate) fn read(input: &mut Input<'_>, container: Container) -> Result<TorchF
 
 impl TorchFile {
     /// Where the numbers of a tensor are, by the number of its node, or what is wrong with it.
-    pub(crate) fn place(&self, node: usize) -> std::result::Result<Place, String> {
+    pub(crate) fn place(&self, node: usize) -> std::result::Result<TensorLocation, String> {
         let Some(Node::Tensor(view)) = self.pickle.nodes.get(node) else {
             return Err("no tensor".into());
         };
@@ -44,7 +44,7 @@ impl TorchFile {
                 storage.numel, entry.len
             ));
         }
-        Ok(Place {
+        Ok(TensorLocation {
             dtype: storage.dtype,
             start: entry.start,
             numel: storage.numel,
@@ -56,7 +56,7 @@ impl TorchFile {
     }
 
     /// The tensors of the dictionary at the top.
-    pub(crate) fn top(&self, input: &Input<'_>) -> Result<Vec<(String, Place)>> {
+    pub(crate) fn top(&self, input: &Input<'_>) -> Result<Vec<(String, TensorLocation)>> {
         let dicts = Found::in_pickle(&self.pickle).dicts;
         let top = dicts.into_iter().find(|dict| dict.path.is_empty());
         let entries = top.map(|dict| dict.entries).unwrap_or_default();

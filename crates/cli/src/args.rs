@@ -3,7 +3,7 @@ use crate::edit::args::EditArgs;
 pub(crate) use crate::parse::{at_least_one, number, whole, whole_from};
 pub(crate) use crate::reproduce::args::{Experiment, ReproduceArgs, TargetArg};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sdft_cuda::Place;
+use sdft_cuda::DeviceSpec;
 use sdft_features::InceptionResize;
 use sdft_train::Precision;
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,8 @@ pub(crate) struct Cli {
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) offline: bool,
     /// Where to compute: auto, cpu, cuda or cuda:N. auto takes a GPU if this build can use it and there is one.
-    #[arg(long, global = true, help_heading = GLOBAL, default_value_t = Place::Auto, value_name = "PLACE")]
-    pub(crate) device: Place,
+    #[arg(long, global = true, help_heading = GLOBAL, default_value_t = DeviceSpec::Auto, value_name = "PLACE")]
+    pub(crate) device: DeviceSpec,
     /// Numbers of the feature maps; auto is f32 on the CPU, and bf16 (or f16) on a GPU where a model trains or draws.
     #[arg(long, global = true, help_heading = GLOBAL, value_enum, value_name = "TYPE")]
     pub(crate) precision: Option<PrecisionArg>,

@@ -9,7 +9,7 @@ use crate::runs::{
     STOP, changed, conclude, flags, list, listen, make_whole, moved, new_root, note_changed_rate,
     same_images,
 };
-use crate::train::{fingerprint, load_model, open_data, settle_precision};
+use crate::train::{fingerprint, load_model, open_data, resolve_precision_of};
 use crate::{config, space, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
@@ -49,8 +49,8 @@ pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
     let device = device()?;
     memory_of_classifier(&plan)?.check().map_err(usage)?;
     let folder = match place {
-        Place::New(root) => RunFolder::create(&root, &plan)?,
-        Place::Old(folder) => {
+        RunLocation::New(root) => RunFolder::create(&root, &plan)?,
+        RunLocation::Old(folder) => {
             folder.write_plan(&plan)?;
             folder
         }
@@ -92,7 +92,7 @@ pub(crate) fn digits_classifier(root: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-enum Place {
+enum RunLocation {
     /// A folder that is not there yet.
     New(PathBuf),
     /// The folder of an earlier run.
@@ -128,7 +128,7 @@ struct Job {
     plan: ClassifierPlan,
     init: Option<LoadedEncoder>,
     domains: [Arc<dyn ImageSource>; 2],
-    place: Place,
+    place: RunLocation,
 }
 
 impl Job {
@@ -136,7 +136,7 @@ impl Job {
         let table = assemble(args)?;
         let mut job = Self::from_table(table, args.model.as_deref())?;
         let root = new_root(&args.run, &mut job.plan.name);
-        job.place = Place::New(root);
+        job.place = RunLocation::New(root);
         Ok(job)
     }
 
@@ -203,10 +203,10 @@ impl Job {
             for ours in ["out_channels", "pool"] {
                 of_file.remove(ours);
             }
-            let settled = beside.is_some() || !given_process.is_empty();
+            let resolve_precision = beside.is_some() || !given_process.is_empty();
             let options = LoadOptions {
                 given: of_file,
-                process_otherwise: settled.then(|| plan.process.clone()),
+                process_otherwise: resolve_precision.then(|| plan.process.clone()),
                 ..LoadOptions::default()
             };
             let init = load_encoder(Path::new(&plan.init), &options)?;
@@ -225,7 +225,7 @@ impl Job {
             }
             Some(init)
         };
-        settle_precision(&mut plan.steps)?;
+        resolve_precision_of(&mut plan.steps)?;
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let domains = [
             open_domain(&plan, &plan.data.source)?,
@@ -239,7 +239,7 @@ impl Job {
                 plan.data.target.path
             )));
         }
-        let place = Place::New(PathBuf::from(&plan.name));
+        let place = RunLocation::New(PathBuf::from(&plan.name));
         Ok(Self {
             plan,
             init,
@@ -251,8 +251,8 @@ impl Job {
     /// The folder of the run.
     fn root(&self) -> &Path {
         match &self.place {
-            Place::New(root) => root,
-            Place::Old(folder) => folder.root(),
+            RunLocation::New(root) => root,
+            RunLocation::Old(folder) => folder.root(),
         }
     }
 
@@ -312,7 +312,7 @@ impl Job {
         }
         moved(&mut plan.data.source.path, args.source.as_deref());
         moved(&mut plan.data.target.path, args.target.as_deref());
-        settle_precision(&mut plan.steps)?;
+        resolve_precision_of(&mut plan.steps)?;
         if plan.steps.steps != before {
             note_changed_rate(plan.optim.schedule);
         }
@@ -347,7 +347,7 @@ impl Job {
             plan,
             init,
             domains,
-            place: Place::Old(folder),
+            place: RunLocation::Old(folder),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) use sdft_assets::readable as size;
-use sdft_train::{Progress, Watcher};
+use sdft_train::{Progress, StepReport};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -115,8 +115,8 @@ impl Console {
     }
 }
 
-impl Watcher for Console {
-    fn progress(&mut self, p: &Progress) {
+impl Progress for Console {
+    fn progress(&mut self, p: &StepReport) {
         // The first step shown starts the clock: what came before it was preparation.
         let (first, started) = *self.first.get_or_insert_with(|| (p.step, Instant::now()));
         let done = p.step - first;

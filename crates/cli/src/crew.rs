@@ -7,7 +7,7 @@ use crate::train::{all_fields, fingerprint, unchanged};
 use crate::train::{load_source, open_data};
 use crate::{INTERRUPTED, usage};
 use anyhow::{Context, Result, anyhow, bail};
-use sdft_parallel::{Peers, World, free_port, new_secret};
+use sdft_parallel::{ProcessGroup, World, free_port, new_secret};
 use sdft_train::{Follower, Plan, follow};
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -29,9 +29,9 @@ const LAUNCHED: &str = "SDFT_LAUNCHED";
 static MET: AtomicBool = AtomicBool::new(false);
 
 /// The others, where the environment says that there are some.
-pub(crate) fn peers() -> Result<Arc<Peers>> {
+pub(crate) fn peers() -> Result<Arc<ProcessGroup>> {
     let Some(world) = world()? else {
-        return Ok(Arc::new(Peers::alone()));
+        return Ok(Arc::new(ProcessGroup::single()));
     };
     let leads = world.rank == 0;
     if std::env::var_os(LAUNCHED).is_some() {
@@ -44,7 +44,7 @@ pub(crate) fn peers() -> Result<Arc<Peers>> {
             world.address, world.port
         ));
     }
-    let peers = Peers::join(&world, &device()?, PATIENCE)?;
+    let peers = ProcessGroup::join(&world, &device()?, PATIENCE)?;
     MET.store(true, Ordering::Relaxed);
     Ok(Arc::new(peers))
 }
@@ -165,10 +165,10 @@ impl Crew {
 }
 
 /// A share of every batch of the run that another process leads.
-pub(crate) fn help(peers: Arc<Peers>) -> Result<ExitCode> {
+pub(crate) fn help(peers: Arc<ProcessGroup>) -> Result<ExitCode> {
     // What Ctrl-C means is for the process that leads to say.
     ctrlc::set_handler(|| {}).context("Ctrl-C cannot be waited out")?;
-    let text = peers.share(Vec::new())?;
+    let text = peers.broadcast(Vec::new())?;
     let text = String::from_utf8(text).context("the plan of the process that leads")?;
     let plan: Plan = toml::from_str(&text).context("the plan of the process that leads")?;
     let source = match plan.source.as_str() {

@@ -4,7 +4,7 @@ use crate::{doctor, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use sdft_adm::{Encoder, Unet};
-use sdft_cuda::{Place, Precise, gpus, open, precise};
+use sdft_cuda::{DeviceSpec, Precise, gpus, open, precise};
 use sdft_models::{LoadedEncoder, LoadedModel};
 use sdft_parallel::World;
 use sdft_train::Precision;
@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 /// What `--device` and `--precision` say.
 #[derive(Clone, Copy, Debug, Default)]
 struct Choice {
-    place: Place,
+    place: DeviceSpec,
     precision: Option<Precision>,
 }
 
@@ -21,7 +21,7 @@ static CHOICE: OnceLock<Choice> = OnceLock::new();
 static DEVICE: OnceLock<Device> = OnceLock::new();
 
 /// Remembers what the user chose, for the one command that this process carries out.
-pub(crate) fn choose(place: Place, precision: Option<Precision>) {
+pub(crate) fn choose(place: DeviceSpec, precision: Option<Precision>) {
     // A process carries out one command, so nothing was chosen before.
     let _ = CHOICE.set(Choice { place, precision });
 }
@@ -52,10 +52,10 @@ pub(crate) fn device() -> Result<Device> {
         return Ok(device.clone());
     }
     let place = match (choice().place, world()?) {
-        (Place::Auto, Some(world)) if gpus().is_ok_and(|gpus| !gpus.is_empty()) => {
-            Place::Cuda(world.local_rank)
+        (DeviceSpec::Auto, Some(world)) if gpus().is_ok_and(|gpus| !gpus.is_empty()) => {
+            DeviceSpec::Cuda(world.local_rank)
         }
-        (Place::Cuda(0), Some(world)) => Place::Cuda(world.local_rank),
+        (DeviceSpec::Cuda(0), Some(world)) => DeviceSpec::Cuda(world.local_rank),
         (place, _) => place,
     };
     let device = match open(place) {
@@ -67,7 +67,7 @@ pub(crate) fn device() -> Result<Device> {
 }
 
 /// What a user of `cargo xtask` can do about a build without GPU code.
-fn without_gpu_code(place: Place) -> String {
+fn without_gpu_code(place: DeviceSpec) -> String {
     let cause = match doctor::found_nvcc() {
         None => {
             "`cargo xtask` builds it where it finds NVIDIA's CUDA toolkit with cuDNN, and there is no nvcc on the PATH or in CUDA_HOME"
@@ -86,11 +86,11 @@ pub(crate) fn on_the_cpu(verb: &str) -> Result<()> {
         return Err(usage(format!("--precision {name}: {verb} computes in f32")));
     }
     match choice().place {
-        Place::Cuda(_) => Err(usage(format!(
+        DeviceSpec::Cuda(_) => Err(usage(format!(
             "--device {}: {verb} computes on the CPU",
             choice().place
         ))),
-        Place::Auto | Place::Cpu => Ok(()),
+        DeviceSpec::Auto | DeviceSpec::Cpu => Ok(()),
     }
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn world() -> Result<Option<World>> {
 }
 
 /// A precision that leaves nothing open, on this device.
-pub(crate) fn settled(precision: Precision, device: &Device) -> Precision {
+pub(crate) fn resolve_precision(precision: Precision, device: &Device) -> Precision {
     match precision {
         Precision::Auto if !device.is_cuda() => Precision::F32,
         Precision::Auto => {
@@ -125,7 +125,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// The precision that [`Stage::open`] takes.
     pub(crate) fn precision(otherwise: Precision) -> Result<Precision> {
-        Ok(settled(asked().unwrap_or(otherwise), &device()?))
+        Ok(resolve_precision(asked().unwrap_or(otherwise), &device()?))
     }
 
     /// As the user asked; `otherwise` where nothing was asked.
@@ -137,7 +137,7 @@ impl Stage {
         });
         Ok(Self {
             device,
-            maps: precision.maps(),
+            maps: precision.compute_dtype(),
         })
     }
 
@@ -147,7 +147,7 @@ impl Stage {
             .params
             .to(DType::F32, &self.device)
             .context("the model does not reach the device")?;
-        Ok(Unet::load(&params, &model.config)?.with_maps(self.maps))
+        Ok(Unet::load(&params, &model.config)?.with_compute_dtype(self.maps))
     }
 
     /// A classifier's network; gradients of it steer, so its maps are f32.
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_gpu_that_this_build_cannot_use_is_explained_in_the_words_of_the_caller() {
-        let text = without_gpu_code(Place::Cuda(0));
+        let text = without_gpu_code(DeviceSpec::Cuda(0));
         assert!(text.starts_with("--device cuda:0: this build has no code for GPUs; "));
         assert!(
             text.contains("cargo xtask") && !text.contains("--features"),
@@ -190,8 +190,14 @@ mod tests {
 
     #[test]
     fn precision_is_settled_by_the_device_and_memory_errors_get_advice() {
-        assert_eq!(settled(Precision::Auto, &Device::Cpu), Precision::F32);
-        assert_eq!(settled(Precision::Bf16, &Device::Cpu), Precision::Bf16);
+        assert_eq!(
+            resolve_precision(Precision::Auto, &Device::Cpu),
+            Precision::F32
+        );
+        assert_eq!(
+            resolve_precision(Precision::Bf16, &Device::Cpu),
+            Precision::Bf16
+        );
         let error = anyhow::anyhow!("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
         let error = error.context("the run stopped");
         assert!(memory_advice(&error, true).is_some_and(|a| a.contains("loop.micro_batch")));

@@ -1,5 +1,5 @@
 use crate::console::{line, size};
-use crate::device::{asked, device, settled};
+use crate::device::{asked, device, resolve_precision};
 use anyhow::Result;
 use sdft_cuda::{gpus, libraries};
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ pub(crate) fn doctor() -> Result<()> {
 fn device_line() -> String {
     match device() {
         Ok(device) if device.is_cuda() => {
-            let precision = settled(asked().unwrap_or_default(), &device);
+            let precision = resolve_precision(asked().unwrap_or_default(), &device);
             format!("GPU, {precision:?} where models train and draw").to_lowercase()
         }
         Ok(_) if driver_gpus() == 0 => "cpu".to_owned(),

@@ -99,11 +99,12 @@ pub(crate) fn disk(plan: &Plan) -> (u64, u64) {
 /// Seconds per image of a forward pass, and of a forward and backward pass, with fresh weights.
 fn trial(plan: &Plan, images: usize) -> Result<(f64, f64)> {
     let config = &plan.model;
-    let (device, maps) = (device()?, plan.steps.precision.maps());
+    let (device, maps) = (device()?, plan.steps.precision.compute_dtype());
     let start = Params::init(&Unet::specs(config)?, 0, &device)?;
     let (params, _) = start.trainable()?;
-    let load =
-        |params: &Params| Ok::<_, candle_core::Error>(Unet::load(params, config)?.with_maps(maps));
+    let load = |params: &Params| {
+        Ok::<_, candle_core::Error>(Unet::load(params, config)?.with_compute_dtype(maps))
+    };
     let (frozen, trainable) = (load(&start)?, load(&params)?);
     let x = Tensor::ones(
         (

@@ -25,10 +25,10 @@ mod model;
 mod names;
 mod parse;
 mod reproduce;
+mod resolve;
 mod runs;
 mod sample;
 mod sampler;
-mod settle;
 mod space;
 mod train;
 mod translate;
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         console::error(&usage(problem));
         return ExitCode::from(2);
     }
-    if let Err(error) = settle::settle(&mut cli.verb, &mut names::Names::resolving()) {
+    if let Err(error) = resolve::resolve(&mut cli.verb, &mut names::Names::resolving()) {
         console::error(&error);
         return ExitCode::from(if error.is::<Usage>() { 2 } else { 1 });
     }
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
         Verb::Convert(args) => convert::convert(&args).map(|()| ExitCode::SUCCESS),
         Verb::Data(args) => data::data(&args, cli.offline, threads),
         Verb::Doctor => doctor::doctor().map(|()| ExitCode::SUCCESS),
-        Verb::Missing(args) => settle::missing(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Missing(args) => resolve::missing(&args).map(|()| ExitCode::SUCCESS),
         Verb::Judge(args) => judge::judge(&args).map(|()| ExitCode::SUCCESS),
         Verb::Evaluate(args) => device::on_the_cpu("evaluate")
             .and_then(|()| evaluate::evaluate(&args))

@@ -1,6 +1,6 @@
 use crate::args::TrainArgs;
 use crate::console::{self, Console, duration, size};
-use crate::device::{asked, device, settled, world};
+use crate::device::{asked, device, resolve_precision, world};
 use crate::estimate::{Estimate, disk, estimate, memory_of};
 use crate::model::{lasting_model_file, model_file};
 use crate::runs::{
@@ -16,9 +16,9 @@ use sdft_eval::{Extractor, View};
 use sdft_features::{InceptionResize, Network};
 use sdft_models::{LoadOptions, LoadedModel, load_unet, load_unet_bytes};
 use sdft_nn::Params;
-use sdft_parallel::Peers;
+use sdft_parallel::ProcessGroup;
 use sdft_train::{
-    DataPlan, Ending, Examiner, LoopPlan, Method, Plan, RunFolder, Setup, TrainError, run,
+    DataPlan, Ending, Evaluator, LoopPlan, Method, Plan, RunFolder, Setup, TrainError, run,
 };
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     }
     // The others wait for the plan, or notice that this process has gone.
     let peers = crew::peers()?;
-    if peers.leads() {
+    if peers.is_leader() {
         job()?.start(peers)
     } else {
         crew::help(peers)
@@ -66,10 +66,10 @@ pub(crate) struct Job {
     plan: Plan,
     source: Option<Params>,
     data: Arc<dyn ImageSource>,
-    place: Place,
+    place: RunLocation,
 }
 
-enum Place {
+enum RunLocation {
     /// A folder that is not there yet.
     New(std::path::PathBuf),
     /// The folder of an earlier run.
@@ -82,7 +82,7 @@ impl Job {
         notes.iter().for_each(|note| console::note(note));
         let mut job = Self::from_table(table)?;
         let root = new_root(&args.run, &mut job.plan.name);
-        job.place = Place::New(root);
+        job.place = RunLocation::New(root);
         Ok(job)
     }
 
@@ -116,12 +116,12 @@ impl Job {
             plan.process = model.process;
             Some(model.params)
         };
-        settle_precision(&mut plan.steps)?;
+        resolve_precision_of(&mut plan.steps)?;
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let data = open_data(&plan.data, plan.model.image_size)?;
         plan.data.fingerprint = fingerprint(data.as_ref())?;
         locate_eval_weights(&mut plan)?;
-        let place = Place::New(std::path::PathBuf::from(&plan.name));
+        let place = RunLocation::New(std::path::PathBuf::from(&plan.name));
         Ok(Self {
             plan,
             source,
@@ -144,7 +144,7 @@ impl Job {
             moved(&mut plan.source, Some(&model_file(source)?));
         }
         moved(&mut plan.data.path, args.data.as_deref());
-        settle_precision(&mut plan.steps)?;
+        resolve_precision_of(&mut plan.steps)?;
         let source = if plan.source.is_empty() {
             None
         } else {
@@ -163,15 +163,15 @@ impl Job {
             plan,
             source,
             data,
-            place: Place::Old(folder),
+            place: RunLocation::Old(folder),
         })
     }
 
     /// The folder of the run.
     fn root(&self) -> &Path {
         match &self.place {
-            Place::New(root) => root,
-            Place::Old(folder) => folder.root(),
+            RunLocation::New(root) => root,
+            RunLocation::Old(folder) => folder.root(),
         }
     }
 
@@ -216,13 +216,13 @@ impl Job {
             self.plan.output.keep,
             space::compared(self.root(), disk)
         ))?;
-        if let Place::New(root) = &self.place {
+        if let RunLocation::New(root) = &self.place {
             console::line(format_args!("# writes  {}", root.display()))?;
         }
         Ok(())
     }
 
-    fn start(self, peers: Arc<Peers>) -> Result<ExitCode> {
+    fn start(self, peers: Arc<ProcessGroup>) -> Result<ExitCode> {
         let Self {
             plan,
             source,
@@ -240,9 +240,9 @@ impl Job {
         memory_of(&plan)?.check().map_err(usage)?;
         let (checkpoint, all) = disk(&plan);
         let (folder, needed) = match place {
-            Place::New(root) => (RunFolder::create(&root, &plan)?, all),
+            RunLocation::New(root) => (RunFolder::create(&root, &plan)?, all),
             // The other checkpoints are there.
-            Place::Old(folder) => {
+            RunLocation::Old(folder) => {
                 folder.write_plan(&plan)?;
                 (folder, checkpoint)
             }
@@ -264,7 +264,7 @@ impl Job {
             root.display()
         ));
         let text = toml::to_string(&plan).context("the plan cannot be written")?;
-        peers.share(text.into_bytes())?;
+        peers.broadcast(text.into_bytes())?;
         let ending = execute(plan, folder, source, data, device, peers);
         conclude(ending, &root, "train", "samples")
     }
@@ -294,16 +294,16 @@ impl Job {
         } else {
             RunFolder::create(root, &plan)?
         };
-        let peers = Arc::new(Peers::alone());
+        let peers = Arc::new(ProcessGroup::single());
         execute(plan, folder, source, data, device()?, peers)
             .with_context(|| format!("the run in {} stopped", root.display()))
     }
 }
 
 /// Fixes the type of feature maps: what `--precision` says, or the plan, or else what the device is best at.
-pub(crate) fn settle_precision(steps: &mut LoopPlan) -> Result<()> {
+pub(crate) fn resolve_precision_of(steps: &mut LoopPlan) -> Result<()> {
     let wanted = asked().unwrap_or(steps.precision);
-    steps.precision = settled(wanted, &device()?);
+    steps.precision = resolve_precision(wanted, &device()?);
     Ok(())
 }
 
@@ -356,12 +356,12 @@ fn execute(
     source: Option<Params>,
     data: Arc<dyn ImageSource>,
     device: Device,
-    peers: Arc<Peers>,
+    peers: Arc<ProcessGroup>,
 ) -> Result<Ending, TrainError> {
     listen();
-    let examiner = match plan.eval.every {
+    let evaluator = match plan.eval.every {
         0 => None,
-        _ => Some(examiner(&plan).map_err(|e| TrainError::Evaluation(format!("{e:#}")))?),
+        _ => Some(evaluator(&plan).map_err(|e| TrainError::Evaluation(format!("{e:#}")))?),
     };
     let mut console = Console::new(&plan.name);
     let setup = Setup {
@@ -369,7 +369,7 @@ fn execute(
         folder,
         source,
         data,
-        examiner,
+        evaluator,
         device,
         peers,
     };
@@ -379,13 +379,13 @@ fn execute(
 }
 
 /// What the samples of a run are looked at with: the embedded judge on digits, Inception on everything else.
-fn examiner(plan: &Plan) -> Result<Examiner> {
+fn evaluator(plan: &Plan) -> Result<Evaluator> {
     if plan.data.path == assets::DIGITS {
         let present = match plan.data.classes.as_deref() {
             None | Some([]) => (0..10).collect(),
             Some(classes) => classes.to_vec(),
         };
-        return Ok(Examiner {
+        return Ok(Evaluator {
             extractor: judge::extractor()?,
             judge: Some((judge::load()?, present)),
         });
@@ -400,7 +400,7 @@ fn examiner(plan: &Plan) -> Result<Examiner> {
             extractor.weights()
         );
     }
-    Ok(Examiner {
+    Ok(Evaluator {
         extractor,
         judge: None,
     })
@@ -460,7 +460,7 @@ pub(crate) fn unchanged(name: &str, began_with: &str, model: &LoadedModel) -> Re
     Ok(())
 }
 
-/// A settled section as fields that were all given.
+/// A resolve_precision section as fields that were all given.
 pub(crate) fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
     match serde_json::to_value(section) {
         Ok(Value::Object(fields)) => fields,

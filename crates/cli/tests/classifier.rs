@@ -2,14 +2,14 @@
 
 mod common;
 
-use common::{CLASSIFIER, Place, assert_same, essence, place_with_inputs, translate};
+use common::{CLASSIFIER, Workspace, assert_same, essence, place_with_inputs, translate};
 
 #[test]
 fn a_classifier_that_is_resumed_equals_one_that_was_not() {
     let steady = ["--set", "optim.schedule=constant"];
-    let whole = Place::new();
+    let whole = Workspace::new();
     whole.run(&[&CLASSIFIER[..], &steady].concat()).ok();
-    let parts = Place::new();
+    let parts = Workspace::new();
     let mut four = CLASSIFIER;
     four[2] = "4";
     parts

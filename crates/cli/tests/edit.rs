@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Place, Run, assert_same, essence, files, names, place_with_inputs};
+use common::{Run, Workspace, assert_same, essence, files, names, place_with_inputs};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -26,7 +26,7 @@ const SHORT: [&str; 14] = [
 ];
 
 /// Edits `in` with few steps, inversions kept in the place.
-fn apply(place: &Place, more: &[&str]) -> Run {
+fn apply(place: &Workspace, more: &[&str]) -> Run {
     let args = [
         "edit",
         "apply",
@@ -46,7 +46,7 @@ fn apply(place: &Place, more: &[&str]) -> Run {
     place.run(&[&args[..], steps, more].concat())
 }
 
-fn place_with_direction() -> Place {
+fn place_with_direction() -> Workspace {
     let place = place_with_inputs();
     place.run(&SHORT).ok();
     place
@@ -74,13 +74,13 @@ fn signal(child: &mut Child, name: &str) -> Option<i32> {
 fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
     // Long enough to be hit in the middle.
     let long = [&SHORT[..], &["--set", "walk.steps=200"]].concat();
-    let quiet = Place::new();
+    let quiet = Workspace::new();
     let whole = quiet.run(&long).ok();
     assert!(
         whole.out.contains("final.safetensors") && whole.out.contains("step-000008.png"),
         "{whole:?}"
     );
-    let hurt = Place::new();
+    let hurt = Workspace::new();
     let root = hurt.path("runs/turn");
     let begun = |args: &[&str]| {
         let mut command = hurt.command(args);
@@ -130,7 +130,7 @@ fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
         ],
     ]
     .concat();
-    let kept = Place::new();
+    let kept = Workspace::new();
     let run = |name: &str| kept.run(&[&cached[..], &[name]].concat()).ok();
     run("--name=turn");
     assert_same(
@@ -484,7 +484,7 @@ fn what_cannot_be_is_said_before_anything_is_done() {
 
 #[test]
 fn a_plan_says_what_it_will_take() {
-    let place = Place::new();
+    let place = Workspace::new();
     let dry = place.run(&["edit", "train", "--dry-run"]).ok();
     for words in [
         "to = \"2\"",
@@ -505,7 +505,7 @@ fn a_plan_says_what_it_will_take() {
 
 #[test]
 fn memory_does_not_grow_with_the_steps_of_a_trajectory() {
-    let place = Place::new();
+    let place = Workspace::new();
     let peak = |steps: &str| -> f64 {
         let steps = format!("walk.steps={steps}");
         let args = [

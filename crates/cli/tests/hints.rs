@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::Place;
+use common::Workspace;
 
 #[test]
 fn a_slip_is_answered_with_what_was_meant() {
-    let place = Place::new();
+    let place = Workspace::new();
     place.write("optm.toml", b"[optm]\nlr = 1e-5\nclip = 1\n");
     place.write("optimizer.toml", b"[training]\nlearning_rate = 1e-5\n");
     let cases: &[(&[&str], &[&str])] = &[
@@ -115,7 +115,7 @@ fn a_slip_is_answered_with_what_was_meant() {
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn a_gpu_without_code_for_it_is_explained() {
-    let place = Place::new();
+    let place = Workspace::new();
     let run = place.run(&["sample", "--model", "digits-source", "--device", "cuda"]);
     let run = run.fails(2, &["--device cuda:0", "cargo xtask", "--device cpu"]);
     assert!(!run.err.contains("--features"), "{}", run.err);
@@ -123,7 +123,7 @@ fn a_gpu_without_code_for_it_is_explained() {
 
 #[test]
 fn a_run_folder_stands_for_its_model_in_every_command_that_takes_one() {
-    let place = Place::new();
+    let place = Workspace::new();
     let model = include_bytes!("../../../assets/weights/digits-source.safetensors");
     place.write("runs/mine/final.safetensors", model);
     let inspected = place.run(&["inspect", "runs/mine"]).ok();

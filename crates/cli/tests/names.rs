@@ -2,14 +2,14 @@
 
 mod common;
 
-use common::{Place, Run};
+use common::{Run, Workspace};
 use serde_json::Value;
 use std::path::PathBuf;
 
 const COMMIT: &str = "57178e9f4ddfa931018774cccb7ccffe4ac969b5";
 
 /// Runs with a cache of downloads of its own.
-fn run(place: &Place, args: &[&str]) -> Run {
+fn run(place: &Workspace, args: &[&str]) -> Run {
     let mut command = place.command(args);
     for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE"] {
         command.env_remove(name);
@@ -18,7 +18,7 @@ fn run(place: &Place, args: &[&str]) -> Run {
 }
 
 /// What a command is said to need: names and calls of the program that fetches.
-fn needs(place: &Place, args: &[&str]) -> (bool, Vec<(String, String)>) {
+fn needs(place: &Workspace, args: &[&str]) -> (bool, Vec<(String, String)>) {
     let run = run(place, &[&["missing"], args].concat());
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");
     let answer: Value = serde_json::from_str(&run.out).unwrap();
@@ -47,7 +47,7 @@ type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 
 #[test]
 fn a_command_says_what_it_needs_by_name() {
-    let place = Place::new();
+    let place = Workspace::new();
     std::fs::create_dir(place.path("photos")).unwrap();
     let fetch = ("ffhq-10m", "fetch ffhq-10m");
     let cases: [Case<'_>; 19] = [
@@ -218,7 +218,7 @@ fn a_command_says_what_it_needs_by_name() {
 
 #[test]
 fn what_is_missing_is_explained_with_every_way_to_get_it() {
-    let place = Place::new();
+    let place = Workspace::new();
     for (args, texts) in [
         (
             &["train", "--source", "ffhq-10m"][..],
@@ -274,7 +274,7 @@ fn what_is_missing_is_explained_with_every_way_to_get_it() {
 
 #[test]
 fn names_become_the_files_that_are_here() {
-    let place = Place::new();
+    let place = Workspace::new();
     let model = include_bytes!("../../../assets/weights/digits-source.safetensors");
     // A branch, so that neither size nor hash is known beforehand.
     let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
@@ -345,7 +345,7 @@ fn names_become_the_files_that_are_here() {
 #[cfg(unix)]
 #[test]
 fn a_file_that_is_not_what_was_fetched_is_not_taken() {
-    let place = Place::new();
+    let place = Workspace::new();
     let model = include_bytes!("../../../assets/weights/digits-source.safetensors");
     let hash = sdft_checkpoint::sha256_bytes(model);
     let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
@@ -373,7 +373,7 @@ fn a_file_that_is_not_what_was_fetched_is_not_taken() {
 
 #[test]
 fn a_file_of_another_length_is_not_taken() {
-    let place = Place::new();
+    let place = Workspace::new();
     let file = format!("hf/hub/models--deepinv--diffunet/snapshots/{COMMIT}/diffusion_ffhq_10m.pt");
     let path: PathBuf = place.write(&file, b"short");
     let run = run(&place, &["train", "--source", "ffhq-10m"]);

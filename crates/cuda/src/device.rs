@@ -1,4 +1,4 @@
-use crate::Place;
+use crate::DeviceSpec;
 use candle_core::{Device, Error, Result};
 
 /// A GPU, and what it can do.
@@ -35,16 +35,16 @@ pub fn is_out_of_memory(message: &str) -> bool {
 
 #[cfg(not(feature = "cuda"))]
 mod build {
-    use super::{Device, Error, Gpu, Place, Precise, Result};
+    use super::{Device, DeviceSpec, Error, Gpu, Precise, Result};
 
     /// The device of a place.
     ///
     /// # Errors
     /// A GPU, which this build has no code for.
-    pub fn open(place: Place) -> Result<Device> {
+    pub fn open(place: DeviceSpec) -> Result<Device> {
         match place {
-            Place::Auto | Place::Cpu => Ok(Device::Cpu),
-            Place::Cuda(_) => Err(Error::Msg(format!(
+            DeviceSpec::Auto | DeviceSpec::Cpu => Ok(Device::Cpu),
+            DeviceSpec::Cuda(_) => Err(Error::Msg(format!(
                 "{place}: this build has no GPU code; build with --features cuda"
             ))),
         }
@@ -82,7 +82,7 @@ mod build {
 
 #[cfg(feature = "cuda")]
 mod build {
-    use super::{Device, Error, Gpu, Place, Precise, Result};
+    use super::{Device, DeviceSpec, Error, Gpu, Precise, Result};
     use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
     use candle_core::cuda_backend::{CudaDevice, WrapErr};
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,12 +94,12 @@ mod build {
     ///
     /// # Errors
     /// A GPU that is not there, or cannot be used.
-    pub fn open(place: Place) -> Result<Device> {
+    pub fn open(place: DeviceSpec) -> Result<Device> {
         let ordinal = match place {
-            Place::Cpu => return Ok(Device::Cpu),
-            Place::Auto if count().is_none_or(|n| n == 0) => return Ok(Device::Cpu),
-            Place::Auto => 0,
-            Place::Cuda(n) => n,
+            DeviceSpec::Cpu => return Ok(Device::Cpu),
+            DeviceSpec::Auto if count().is_none_or(|n| n == 0) => return Ok(Device::Cpu),
+            DeviceSpec::Auto => 0,
+            DeviceSpec::Cuda(n) => n,
         };
         match count() {
             None => return Err(Error::Msg(format!("{place}: no NVIDIA driver answers"))),

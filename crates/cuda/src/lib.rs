@@ -7,11 +7,11 @@
 //! are cuDNN's, matrix products cuBLAS's; everything between is a kernel of `kernels/`, compiled by NVRTC for the GPU that is there.
 //!
 //! ```
-//! use sdft_cuda::{Place, open};
+//! use sdft_cuda::{DeviceSpec, open};
 //!
-//! let device = open("cpu".parse::<Place>()?)?;
+//! let device = open("cpu".parse::<DeviceSpec>()?)?;
 //! assert!(device.is_cpu());
-//! assert!("cuda:x".parse::<Place>().is_err());
+//! assert!("cuda:x".parse::<DeviceSpec>().is_err());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -21,7 +21,7 @@ pub use crate::device::{
     Gpu, Precise, forget_peak, gpus, is_out_of_memory, libraries, open, peak_memory, precise,
     synchronize,
 };
-pub use crate::place::{BadPlace, Place};
+pub use crate::device_spec::{BadDeviceSpec, DeviceSpec};
 pub use crate::upload::{Download, download, upload};
 
 #[cfg(feature = "cuda")]
@@ -38,7 +38,7 @@ pub use crate::{
 };
 
 mod device;
-mod place;
+mod device_spec;
 mod upload;
 
 #[cfg(feature = "cuda")]

@@ -12,7 +12,7 @@ use crate::{
     HubError, Result, Settings,
     ask::{Answer, Failure, Web},
     digest::Hash,
-    store::Place,
+    store::BlobPaths,
     transfer::transfer,
 };
 
@@ -58,7 +58,7 @@ impl From<HubFile> for Wanted {
 }
 
 /// Hears how a transfer goes.
-pub trait Watch {
+pub trait FetchProgress {
     /// A file of this length, if that is known, begins to arrive.
     fn begin(&mut self, _name: &str, _size: Option<u64>) {}
     /// So many of its bytes are here.
@@ -75,7 +75,7 @@ pub trait Watch {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;
 
-impl Watch for Quiet {}
+impl FetchProgress for Quiet {}
 
 /// A file that is here, verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// See [`HubError`]; whatever happens, no other bytes than the right ones have the file's name.
-    pub fn fetch(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Fetched> {
+    pub fn fetch(&self, wanted: &Wanted, watch: &mut dyn FetchProgress) -> Result<Fetched> {
         wanted.file.check()?;
         if let Some(fetched) = self.look_in_cache(wanted, watch)? {
             return Ok(fetched);
@@ -243,7 +243,11 @@ impl Fetcher {
     }
 
     /// A file that was fetched before, if it is still what it was.
-    fn look_in_cache(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Option<Fetched>> {
+    fn look_in_cache(
+        &self,
+        wanted: &Wanted,
+        watch: &mut dyn FetchProgress,
+    ) -> Result<Option<Fetched>> {
         let Ok(path) = self.web.settings.cache.locate_file(&wanted.file) else {
             return Ok(None);
         };
@@ -270,9 +274,9 @@ impl Fetcher {
         Ok(None)
     }
 
-    async fn download(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Fetched> {
+    async fn download(&self, wanted: &Wanted, watch: &mut dyn FetchProgress) -> Result<Fetched> {
         let answer = self.ask_near(wanted, watch).await?;
-        let place = Place::of(
+        let place = BlobPaths::of(
             &self.web.settings.cache,
             &wanted.file,
             &answer.commit,
@@ -301,7 +305,7 @@ impl Fetcher {
 
     /// Asks for the file at the commit that its branch was first seen at, so that files fetched together stay together; a file that is not
     /// there, but at the branch now, moves the note of the branch.
-    async fn ask_near(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Answer> {
+    async fn ask_near(&self, wanted: &Wanted, watch: &mut dyn FetchProgress) -> Result<Answer> {
         let file = &wanted.file;
         let noted = self
             .web
@@ -347,7 +351,7 @@ impl Fetcher {
     }
 
     /// Asks until there is an answer.
-    async fn ask(&self, wanted: &Wanted, watch: &mut dyn Watch) -> Result<Answer> {
+    async fn ask(&self, wanted: &Wanted, watch: &mut dyn FetchProgress) -> Result<Answer> {
         let patience = &self.web.settings.patience;
         let what = wanted.file.to_string();
         let mut failures = 0;

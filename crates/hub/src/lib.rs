@@ -36,7 +36,7 @@ mod store;
 mod transfer;
 
 pub use error::{HubError, Result};
-pub use fetch::{Fetched, Fetcher, Quiet, Wanted, Watch};
+pub use fetch::{FetchProgress, Fetched, Fetcher, Quiet, Wanted};
 pub use pairs::{Pair, load_pair};
 pub use patience::Patience;
 pub use settings::Settings;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The places of one file.
-pub(crate) struct Place {
+pub(crate) struct BlobPaths {
     repository: PathBuf,
     /// The bytes under their hash.
     pub(crate) blob: PathBuf,
@@ -27,7 +27,7 @@ pub(crate) struct Place {
     note: Option<(PathBuf, String)>,
 }
 
-impl Place {
+impl BlobPaths {
     pub(crate) fn of(cache: &HubCache, file: &HubFile, commit: &str, hash: &Hash) -> Self {
         let repository = cache.repository(file.repo_type, &file.repo);
         let blobs = repository.join("blobs");

@@ -13,8 +13,8 @@ use crate::{
     HubError, Result,
     ask::{Answer, Failure, Web},
     error::io,
-    fetch::{Wanted, Watch},
-    store::Place,
+    fetch::{FetchProgress, Wanted},
+    store::BlobPaths,
 };
 
 /// Bytes after which an attempt counts as progress.
@@ -25,8 +25,8 @@ pub(crate) async fn transfer(
     web: &Web,
     wanted: &Wanted,
     answer: &Answer,
-    place: &Place,
-    watch: &mut dyn Watch,
+    place: &BlobPaths,
+    watch: &mut dyn FetchProgress,
 ) -> Result<()> {
     let url = web.address(&wanted.file, &answer.commit)?;
     let mut wrong = 0;
@@ -69,7 +69,7 @@ async fn fill(
     answer: &Answer,
     url: &Url,
     part: &Path,
-    watch: &mut dyn Watch,
+    watch: &mut dyn FetchProgress,
 ) -> Result<()> {
     let patience = &web.settings.patience;
     let what = wanted.file.to_string();
@@ -128,7 +128,7 @@ async fn attempt(
     url: &Url,
     part: &Path,
     course: &mut Course,
-    watch: &mut dyn Watch,
+    watch: &mut dyn FetchProgress,
 ) -> std::result::Result<(), Failure> {
     let passing = |reason: String| Failure::Passing {
         reason,

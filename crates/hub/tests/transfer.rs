@@ -5,7 +5,7 @@ mod common;
 use std::{fs, path::Path, sync::Arc, thread, time::Instant};
 
 use common::{COMMIT, Fault, Server, content, quick, wanted};
-use sdft_hub::{Fetched, Fetcher, HubError, Quiet, Settings, Watch};
+use sdft_hub::{FetchProgress, Fetched, Fetcher, HubError, Quiet, Settings};
 
 const N: usize = 400_000;
 
@@ -256,7 +256,7 @@ fn two_at_once_fetch_once() {
     let cache = tempfile::tempdir().unwrap();
     #[derive(Default)]
     struct Notes(Vec<String>);
-    impl Watch for Notes {
+    impl FetchProgress for Notes {
         fn note(&mut self, text: &str) {
             self.0.push(text.to_owned());
         }

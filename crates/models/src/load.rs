@@ -164,7 +164,7 @@ struct Read {
     sha256: String,
 }
 
-fn settle(
+fn resolve_model(
     path: &Path,
     state: &StateDict,
     options: &LoadOptions,
@@ -235,7 +235,7 @@ fn assemble(
     sha256: String,
     beside: Option<Beside>,
 ) -> Result<LoadedModel, ModelError> {
-    let read = settle(path, &state, options, sha256, beside.as_ref())?;
+    let read = resolve_model(path, &state, options, sha256, beside.as_ref())?;
     if let Some(pool) = read.resolved.pool {
         return Err(ModelError::Problem {
             path: path.to_owned(),
@@ -284,7 +284,7 @@ pub struct LoadedEncoder {
 pub fn load_encoder(path: &Path, options: &LoadOptions) -> Result<LoadedEncoder, ModelError> {
     let state = sdft_checkpoint::read(path, &options.read(ENCODER))?;
     let beside = beside(path, &state)?;
-    let read = settle(
+    let read = resolve_model(
         path,
         &state,
         options,

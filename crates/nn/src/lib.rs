@@ -30,7 +30,6 @@
 pub use crate::{
     attention_block::{AttentionBlock, AttentionPool, ConvStart},
     backward::backward,
-    dropout::DropoutKey,
     embedding::timestep_embedding,
     kernels::attention::AttentionOrder,
     kernels::check_kernel_environment,
@@ -41,7 +40,7 @@ pub use crate::{
     layers::{Conv2d, GroupNorm, Linear, Pointwise},
     ops::{
         add, attention, average_pool_2x, concat, conv2d, linear, lookup, norm_act, pool, relu,
-        separable, silu, to_planes, to_type, upsample_nearest_2x,
+        separable, silu, to_nchw, to_type, upsample_nearest_2x,
     },
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},
     recompute::recompute,

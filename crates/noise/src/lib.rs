@@ -28,9 +28,11 @@
 //! platform (transcendental functions come from the `libm` crate, not from the system).
 
 mod draw;
+mod dropout_key;
 mod philox;
 mod purpose;
 
 pub use draw::Draw;
+pub use dropout_key::DropoutKey;
 pub use philox::philox4x32_10;
 pub use purpose::Purpose;

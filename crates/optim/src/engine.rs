@@ -181,7 +181,7 @@ impl Engine {
         Ok(Verdict::Updated { grad_norm })
     }
 
-    /// The optimiser; what it counts is up to date after [`settle`](Self::settle).
+    /// The optimiser; what it counts is up to date after [`synchronize`](Self::synchronize).
     #[must_use]
     pub fn optimizer(&self) -> &Optimizer {
         &self.optimizer
@@ -203,7 +203,7 @@ impl Engine {
     ///
     /// # Errors
     /// - a device fails
-    pub fn settle(&mut self) -> Result<()> {
+    pub fn synchronize(&mut self) -> Result<()> {
         #[cfg(feature = "cuda")]
         if let Some(table) = &self.table {
             let after = table.read()?.after;

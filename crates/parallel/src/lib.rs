@@ -8,16 +8,16 @@
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
-//! use sdft_parallel::{Peers, World, share_of};
+//! use sdft_parallel::{ProcessGroup, World, share_of};
 //! use std::time::Duration;
 //!
 //! // Two ranks, here as two threads.
 //! let port = sdft_parallel::free_port()?;
 //! let rank = move |rank| {
 //!     let world = World::here(rank, 2, port);
-//!     let peers = Peers::join(&world, &Device::Cpu, Duration::from_secs(30))?;
+//!     let peers = ProcessGroup::join(&world, &Device::Cpu, Duration::from_secs(30))?;
 //!     let gradient = Tensor::new(&[1.0f32, rank as f32], &Device::Cpu)?;
-//!     Ok::<_, sdft_parallel::Error>(peers.sum(&[gradient])?[0].to_vec1::<f32>()?)
+//!     Ok::<_, sdft_parallel::Error>(peers.all_reduce_sum(&[gradient])?[0].to_vec1::<f32>()?)
 //! };
 //! let other = std::thread::spawn(move || rank(1));
 //! assert_eq!(rank(0)?, [2.0, 1.0]);
@@ -30,7 +30,7 @@
 
 pub use crate::{
     error::{Error, Result},
-    peers::{Peers, Word},
+    process_group::{Command, ProcessGroup},
     world::{World, free_port, new_secret, share_of},
 };
 
@@ -39,5 +39,5 @@ mod links;
 mod meeting;
 #[cfg(feature = "nccl")]
 mod nccl;
-mod peers;
+mod process_group;
 mod world;

@@ -21,7 +21,7 @@ const AUDITED: usize = 2;
 
 /// A run's state after a step, for whoever watches.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Progress {
+pub struct StepReport {
     /// Steps done.
     pub step: u64,
     /// Steps in all.
@@ -37,9 +37,9 @@ pub struct Progress {
 }
 
 /// Sees a run go by.
-pub trait Watcher {
+pub trait Progress {
     /// After every step.
-    fn progress(&mut self, progress: &Progress);
+    fn progress(&mut self, progress: &StepReport);
     /// Something worth a line: a checkpoint passed over, a picture written, a step skipped.
     fn note(&mut self, text: &str);
 }
@@ -69,7 +69,7 @@ pub(crate) enum Stepped {
     Skipped(&'static str),
     /// The user asked for an end within the step: nothing moved, and it is to be done again.
     Stopped,
-    /// The device is at it; [`Task::settle`] tells.
+    /// The device is at it; [`Task::poll`] tells.
     Pending,
 }
 
@@ -80,32 +80,32 @@ pub(crate) trait Task {
     /// Goes on from a checkpoint.
     fn restore(&mut self, snapshot: Snapshot) -> Result<()>;
     /// Everything is in place, `position` is where it begins.
-    fn begin(&mut self, position: &mut Position, watcher: &mut dyn Watcher) -> Result<()>;
+    fn begin(&mut self, position: &mut Position, progress: &mut dyn Progress) -> Result<()>;
     /// The step after `step` others.
     fn step(&mut self, step: u64, x0: &Tensor, batch: &Batch) -> Result<Stepped>;
     /// What became of the oldest pending step.
-    fn settle(&mut self) -> Result<Stepped> {
+    fn poll(&mut self) -> Result<Stepped> {
         Ok(Stepped::Stopped)
     }
-    /// Whether [`Task::examine`] has something to do after so many steps.
+    /// Whether [`Task::evaluate`] has something to do after so many steps.
     fn is_due(&self, _: u64) -> bool {
         false
     }
     /// The learning rate of that step.
     fn learning_rate(&self, step: u64) -> f64;
     /// After a step with finite numbers: measures what the model is worth, where that is due.
-    fn examine(
+    fn evaluate(
         &mut self,
         position: &mut Position,
         log: &mut Log,
-        watcher: &mut dyn Watcher,
+        progress: &mut dyn Progress,
     ) -> Result<()>;
     /// Whether nothing more is to be expected of further steps.
     fn is_over(&self, _: &Position) -> bool {
         false
     }
     /// Draws a picture of where the model is, and says where it is.
-    fn show(&mut self, _: u64, _: &mut dyn Watcher) -> Result<Option<PathBuf>> {
+    fn show(&mut self, _: u64, _: &mut dyn Progress) -> Result<Option<PathBuf>> {
         Ok(None)
     }
     /// What a checkpoint holds, and what its files say of themselves.
@@ -126,12 +126,12 @@ pub(crate) fn drive(
     batches: Batches,
     device: &Device,
     stop: &AtomicBool,
-    watcher: &mut dyn Watcher,
+    progress: &mut dyn Progress,
 ) -> Result<Ending> {
     snapshot::sweep(folder)?;
     let (found, notes) = snapshot::load_newest(folder)?;
     for note in notes {
-        watcher.note(&note);
+        progress.note(&note);
     }
     let mut position = Position::default();
     let mut last_checkpoint = None;
@@ -139,7 +139,7 @@ pub(crate) fn drive(
     match found {
         Some(found) => {
             position = found.position.clone();
-            watcher.note(&format!(
+            progress.note(&format!(
                 "going on from {} (step {})",
                 found.path.display(),
                 position.step
@@ -150,14 +150,14 @@ pub(crate) fn drive(
         }
         None => {
             if fs::metadata(folder.log()).is_ok_and(|log| log.len() > 0) {
-                watcher.note("no checkpoint is there: the run starts again from its first step");
+                progress.note("no checkpoint is there: the run starts again from its first step");
             }
             let first = to_tensor(&batches.batch(0)?, device)?;
             task.audit(&first.narrow(0, 0, AUDITED.min(first.dim(0)?))?)?;
-            watcher.note("gradient audit: every tensor gets a finite gradient");
+            progress.note("gradient audit: every tensor gets a finite gradient");
         }
     }
-    task.begin(&mut position, watcher)?;
+    task.begin(&mut position, progress)?;
     let mut log = Log::open(folder, position.log_bytes, position.event_bytes)?;
     let mut prefetch = Prefetcher::new(batches, position.step);
     let mut clock = Instant::now();
@@ -174,8 +174,15 @@ pub(crate) fn drive(
             break;
         }
         if let Some(before) = waiting.take() {
-            let then = task.settle()?;
-            account(then, before, pace, &mut position, &last_checkpoint, watcher)?;
+            let then = task.poll()?;
+            account(
+                then,
+                before,
+                pace,
+                &mut position,
+                &last_checkpoint,
+                progress,
+            )?;
         }
         let done = step + 1;
         let every = [
@@ -186,7 +193,7 @@ pub(crate) fn drive(
         let looked_at = every.iter().any(|&every| due(done, every)) || task.is_due(done);
         if matches!(stepped, Stepped::Pending) {
             if looked_at || done == pace.steps || stop.load(Ordering::Relaxed) {
-                stepped = task.settle()?;
+                stepped = task.poll()?;
             } else {
                 waiting = Some(step);
             }
@@ -198,14 +205,14 @@ pub(crate) fn drive(
                 pace,
                 &mut position,
                 &last_checkpoint,
-                watcher,
+                progress,
             )?;
         }
         position.step += 1;
         since += pace.batch as u64;
         let done = position.step;
         if position.skipped_in_row == 0 {
-            task.examine(&mut position, &mut log, watcher)?;
+            task.evaluate(&mut position, &mut log, progress)?;
         }
         let last = done == pace.steps || task.is_over(&position);
         let images = done * pace.batch as u64;
@@ -223,7 +230,7 @@ pub(crate) fn drive(
             )?;
             means = Some(values);
         }
-        watcher.progress(&Progress {
+        progress.progress(&StepReport {
             step: done,
             steps: pace.steps,
             images,
@@ -237,7 +244,7 @@ pub(crate) fn drive(
         }
         if due(done, output.sample_every)
             && !last
-            && let Some(picture) = task.show(done, watcher)?
+            && let Some(picture) = task.show(done, progress)?
         {
             log.picture(done, "samples", &picture)?;
         }
@@ -250,8 +257,15 @@ pub(crate) fn drive(
     }
 
     if let Some(before) = waiting.take() {
-        let then = task.settle()?;
-        account(then, before, pace, &mut position, &last_checkpoint, watcher)?;
+        let then = task.poll()?;
+        account(
+            then,
+            before,
+            pace,
+            &mut position,
+            &last_checkpoint,
+            progress,
+        )?;
     }
     if position.skipped_in_row > 0 {
         return Err(TrainError::Diverged {
@@ -284,7 +298,7 @@ fn account(
     pace: &LoopPlan,
     position: &mut Position,
     last_checkpoint: &Option<PathBuf>,
-    watcher: &mut dyn Watcher,
+    progress: &mut dyn Progress,
 ) -> Result<()> {
     match stepped {
         Stepped::Updated(terms) => {
@@ -294,7 +308,7 @@ fn account(
         Stepped::Skipped(what) => {
             position.skipped += 1;
             position.skipped_in_row += 1;
-            watcher.note(&format!(
+            progress.note(&format!(
                 "step {}: the {what} is not finite, the step is skipped",
                 step + 1
             ));
@@ -399,7 +413,7 @@ mod tests {
         fn restore(&mut self, _: Snapshot) -> Result<()> {
             Ok(())
         }
-        fn begin(&mut self, _: &mut Position, _: &mut dyn Watcher) -> Result<()> {
+        fn begin(&mut self, _: &mut Position, _: &mut dyn Progress) -> Result<()> {
             Ok(())
         }
         fn step(&mut self, step: u64, _: &Tensor, batch: &Batch) -> Result<Stepped> {
@@ -410,10 +424,10 @@ mod tests {
             if self.behind {
                 Ok(Stepped::Pending)
             } else {
-                self.settle()
+                self.poll()
             }
         }
-        fn settle(&mut self) -> Result<Stepped> {
+        fn poll(&mut self) -> Result<Stepped> {
             let step = self.pending.pop_front().unwrap();
             Ok(match self.bad.contains(&step) {
                 true => Stepped::Skipped("loss"),
@@ -426,11 +440,11 @@ mod tests {
         fn learning_rate(&self, _: u64) -> f64 {
             0.0
         }
-        fn examine(
+        fn evaluate(
             &mut self,
             position: &mut Position,
             _: &mut Log,
-            _: &mut dyn Watcher,
+            _: &mut dyn Progress,
         ) -> Result<()> {
             // Where there is something to do, everything before is known.
             if self.is_due(position.step) {
@@ -459,10 +473,10 @@ mod tests {
         }
     }
 
-    struct Deaf;
+    struct NoopProgress;
 
-    impl Watcher for Deaf {
-        fn progress(&mut self, _: &Progress) {}
+    impl Progress for NoopProgress {
+        fn progress(&mut self, _: &StepReport) {}
         fn note(&mut self, _: &str) {}
     }
 
@@ -493,7 +507,15 @@ mod tests {
         let pace = (&plan.steps, &plan.output);
         let stop = AtomicBool::new(false);
         let device = Device::Cpu;
-        let ending = drive(&mut task, &folder, pace, batches, &device, &stop, &mut Deaf);
+        let ending = drive(
+            &mut task,
+            &folder,
+            pace,
+            batches,
+            &device,
+            &stop,
+            &mut NoopProgress,
+        );
         (ending, task.skipped)
     }
 

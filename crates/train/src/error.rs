@@ -31,7 +31,7 @@ pub enum TrainError {
     Source,
     /// Processes that do not fit together.
     #[error("{0}")]
-    Peers(String),
+    ProcessGroup(String),
     /// The other processes.
     #[error(transparent)]
     Parallel(#[from] sdft_parallel::Error),

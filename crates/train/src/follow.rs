@@ -2,14 +2,14 @@
 
 use crate::drive::to_tensor;
 use crate::error::{Result, TrainError};
-use crate::learner::{Issued, Learner};
+use crate::learner::{Learner, PendingStep};
 use crate::plan::Plan;
 use crate::run::{batches, learner};
 use crate::snapshot::{Position, Snapshot, Tensors};
 use candle_core::Device;
 use sdft_data::{ImageSource, Prefetcher};
 use sdft_nn::Params;
-use sdft_parallel::{Peers, Word};
+use sdft_parallel::{Command, ProcessGroup};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct Follower {
     /// Where it computes.
     pub device: Device,
     /// The others.
-    pub peers: Arc<Peers>,
+    pub peers: Arc<ProcessGroup>,
 }
 
 /// Does its share of each step until the process that leads says that there are no more.
@@ -45,43 +45,43 @@ pub fn follow(follower: Follower) -> Result<()> {
     share_start(&peers, &mut learner, &mut position)?;
     let mut prefetch = Prefetcher::new(batches(&plan, data)?, position.step);
     let mut step = position.step;
-    let mut waiting: Option<Issued> = None;
+    let mut waiting: Option<PendingStep> = None;
     loop {
-        match peers.follow()? {
-            Word::Step => {}
-            Word::End => break,
+        match peers.next_command()? {
+            Command::Step => {}
+            Command::End => break,
         }
         let batch = prefetch.next()?;
         let issued = learner.issue(step, &to_tensor(&batch, &device)?)?;
         // A step at a time is ahead of what is known; what it did, the process that leads says.
         if let Some(before) = waiting.replace(issued) {
-            before.settle()?;
+            before.wait()?;
         }
         step += 1;
     }
     if let Some(last) = waiting {
-        last.settle()?;
+        last.wait()?;
     }
     Ok(())
 }
 
 /// Everything that moves, and where it is, from the process that leads to all others.
 pub(crate) fn share_start(
-    peers: &Peers,
+    peers: &ProcessGroup,
     learner: &mut Learner,
     position: &mut Position,
 ) -> Result<()> {
     let own = learner.state(position)?;
-    let broken = |problem: String| TrainError::Peers(problem);
+    let broken = |problem: String| TrainError::ProcessGroup(problem);
     let text = serde_json::to_vec(position).map_err(|error| broken(error.to_string()))?;
-    let text = peers.share(text)?;
-    let share = |tensors: &Tensors| peers.share_tensors(tensors);
+    let text = peers.broadcast(text)?;
+    let share = |tensors: &Tensors| peers.broadcast_tensors(tensors);
     let tensors = [
         share(&own.weights)?,
         share(&own.ema)?,
         share(&own.optimizer)?,
     ];
-    if peers.leads() {
+    if peers.is_leader() {
         return Ok(());
     }
     *position = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;

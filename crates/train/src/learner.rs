@@ -9,10 +9,10 @@ use sdft_adm::Unet;
 use sdft_cuda::{Download, download};
 use sdft_diffusion::{Denoiser, Diffusion};
 use sdft_losses::{Auxiliary, Batch, Objective, Report, Variational, distill_factor};
-use sdft_nn::{DropoutKey, Params, backward};
-use sdft_noise::{Draw, Purpose};
+use sdft_nn::{Params, backward};
+use sdft_noise::{Draw, DropoutKey, Purpose};
 use sdft_optim::{Accumulator, MicroBatches, Pending, Verdict, collect_gradients};
-use sdft_parallel::{Peers, share_of};
+use sdft_parallel::{ProcessGroup, share_of};
 use sdft_samplers::seeded_normal;
 use sdft_schedule::{LossSecondMoment, Respacing, TimestepSampler, WeightedTimesteps};
 use std::sync::Arc;
@@ -39,18 +39,18 @@ pub enum Outcome {
 
 /// A step that the device may still be at.
 #[derive(Debug)]
-pub struct Issued {
+pub struct PendingStep {
     step: Pending,
     numbers: Download,
     present: [bool; 3],
 }
 
-impl Issued {
+impl PendingStep {
     /// What it did, as soon as that is known.
     ///
     /// # Errors
     /// Whatever went wrong on the device.
-    pub fn settle(self) -> Result<Outcome> {
+    pub fn wait(self) -> Result<Outcome> {
         let report = Report::of(&self.numbers.wait()?, self.present)?;
         Ok(match self.step.wait()? {
             Verdict::Updated { grad_norm } => Outcome::Updated { report, grad_norm },
@@ -79,7 +79,7 @@ pub struct Learner {
     /// Draws timesteps in proportion to the auxiliary weight.
     weighted: Option<WeightedTimesteps>,
     /// Who else works at each batch.
-    peers: Arc<Peers>,
+    peers: Arc<ProcessGroup>,
 }
 
 impl Learner {
@@ -100,7 +100,7 @@ impl Learner {
             _ => None,
         };
         let precision = plan.steps.precision;
-        let unet = Unet::load(&params, &plan.model)?.with_maps(precision.maps());
+        let unet = Unet::load(&params, &plan.model)?.with_compute_dtype(precision.compute_dtype());
         Ok(Self {
             seed: plan.seed,
             batch: plan.steps.batch,
@@ -117,7 +117,7 @@ impl Learner {
             aux_sampling: plan.loss.aux_sampling,
             distill_sampling: plan.loss.distill_sampling,
             weighted,
-            peers: Arc::new(Peers::alone()),
+            peers: Arc::new(ProcessGroup::single()),
             source,
             diffusion,
             objective,
@@ -128,9 +128,9 @@ impl Learner {
     ///
     /// # Errors
     /// Fewer images in a batch than processes.
-    pub fn among(mut self, peers: Arc<Peers>) -> Result<Self> {
+    pub fn in_group(mut self, peers: Arc<ProcessGroup>) -> Result<Self> {
         if self.batch < peers.size() {
-            return Err(TrainError::Peers(format!(
+            return Err(TrainError::ProcessGroup(format!(
                 "a batch of {} does not reach for {} processes; make loop.batch larger",
                 self.batch,
                 peers.size()
@@ -150,14 +150,14 @@ impl Learner {
     /// # Errors
     /// Images of another shape than the plan's.
     pub fn step(&mut self, step: u64, x0: &Tensor) -> Result<Outcome> {
-        self.issue(step, x0)?.settle()
+        self.issue(step, x0)?.wait()
     }
 
     /// As [`Self::step`], without waiting for what comes out. A choice of timesteps by past losses has to wait for them, though.
     ///
     /// # Errors
     /// As [`Self::step`].
-    pub fn issue(&mut self, step: u64, x0: &Tensor) -> Result<Issued> {
+    pub fn issue(&mut self, step: u64, x0: &Tensor) -> Result<PendingStep> {
         let device = x0.device();
         let shape = x0.dims();
         let uniforms = |purpose, n: usize| -> Vec<f64> {
@@ -281,7 +281,7 @@ impl Learner {
         let mut gradients = gradients.finish()?;
         let numbers = self.over_all(&mut gradients, numbers)?;
         let total = numbers.narrow(0, 0, 1)?;
-        let issued = Issued {
+        let issued = PendingStep {
             step: self.updater.apply(step, &gradients, &total)?,
             numbers: download(&numbers)?,
             present,
@@ -292,7 +292,10 @@ impl Learner {
         // Everybody needs the losses of everybody's images.
         let mut all = vec![0.0; self.batch];
         all[here].copy_from_slice(&losses);
-        let all = self.peers.sum(&[Tensor::new(all, device)?])?.swap_remove(0);
+        let all = self
+            .peers
+            .all_reduce_sum(&[Tensor::new(all, device)?])?
+            .swap_remove(0);
         let losses = all.to_vec1::<f64>()?;
         let (verdict, numbers) = (issued.step.wait()?, issued.numbers.wait()?);
         if matches!(verdict, Verdict::Updated { .. }) {
@@ -300,7 +303,7 @@ impl Learner {
                 self.timesteps.update(t, loss)?;
             }
         }
-        Ok(Issued {
+        Ok(PendingStep {
             step: Pending::known(verdict),
             numbers: Download::here(numbers),
             present,
@@ -313,11 +316,11 @@ impl Learner {
             return Ok(numbers);
         }
         let own: Vec<Tensor> = gradients.iter().flatten().cloned().collect();
-        let sums = self.peers.sum(&own)?;
+        let sums = self.peers.all_reduce_sum(&own)?;
         for (gradient, sum) in gradients.iter_mut().flatten().zip(sums) {
             *gradient = sum;
         }
-        Ok(self.peers.sum(&[numbers])?.swap_remove(0))
+        Ok(self.peers.all_reduce_sum(&[numbers])?.swap_remove(0))
     }
 
     /// Which images the source model looks at, as factors of their term.

@@ -33,12 +33,12 @@ pub use crate::{
         DirectionData, DirectionLoop, DirectionOutput, DirectionPlan, DirectionSetup, GoalPlan,
         WalkPlan, train_direction,
     },
-    drive::{Ending, Progress, Watcher},
+    drive::{Ending, Progress, StepReport},
     error::{Result, TrainError},
-    examine::Examiner,
+    evaluator::Evaluator,
     folder::{RunFolder, RunPlan, free_run_folder, runs_near},
     follow::{Follower, follow},
-    learner::{Issued, Learner, Outcome},
+    learner::{Learner, Outcome, PendingStep},
     pick::{RunModel, model_of_run, verify_recorded},
     plan::{
         Accumulate, AuxSampling, BestBy, DataPlan, DistillSampling, EvalPlan, LoopPlan, LossPlan,
@@ -54,7 +54,7 @@ mod classifier;
 mod direction;
 mod drive;
 mod error;
-mod examine;
+mod evaluator;
 mod folder;
 mod follow;
 mod learner;

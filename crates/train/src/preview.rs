@@ -60,7 +60,8 @@ impl Preview {
         path: &Path,
     ) -> Result<()> {
         let net = |weights: &Params| -> Result<Unet> {
-            Ok(Unet::load(weights, &plan.model)?.with_maps(plan.steps.precision.maps()))
+            Ok(Unet::load(weights, &plan.model)?
+                .with_compute_dtype(plan.steps.precision.compute_dtype()))
         };
         let averaged = self.images(&net(averaged)?)?;
         let raw = self.unlike(&net(raw)?, &averaged)?;

@@ -1,14 +1,16 @@
 //! Fine-tuning a U-Net.
 
 use crate::audit::audit_gradients;
-use crate::drive::{Ending, Stepped, Task, Watcher, drive, due, file_name, not_finite, provenance};
+use crate::drive::{
+    Ending, Progress, Stepped, Task, drive, due, file_name, not_finite, provenance,
+};
 use crate::error::{Result, TrainError};
-use crate::examine::{
-    Examination, Examiner, check_best, is_best, is_exhausted, keep_best, publish_best,
+use crate::evaluator::{
+    Evaluation, Evaluator, check_best, is_best, is_exhausted, keep_best, publish_best,
 };
 use crate::folder::RunFolder;
 use crate::follow::share_start;
-use crate::learner::{Issued, Learner, Outcome};
+use crate::learner::{Learner, Outcome, PendingStep};
 use crate::log::Log;
 use crate::plan::{Method, Plan, Precision};
 use crate::preview::Preview;
@@ -21,7 +23,7 @@ use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::Denoiser;
 use sdft_models::{save_unet, unet_metadata};
 use sdft_nn::Params;
-use sdft_parallel::{Peers, Word};
+use sdft_parallel::{Command, ProcessGroup};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,32 +40,32 @@ pub struct Setup {
     /// The images.
     pub data: Arc<dyn ImageSource>,
     /// What samples are looked at with; needed where the plan evaluates.
-    pub examiner: Option<Examiner>,
+    pub evaluator: Option<Evaluator>,
     /// Where it computes.
     pub device: Device,
     /// Who else works at it; this process leads.
-    pub peers: Arc<Peers>,
+    pub peers: Arc<ProcessGroup>,
 }
 
 /// Trains from the newest whole checkpoint in the folder, or from the start, until the steps are done or `stop` is set.
 ///
 /// # Errors
 /// [`TrainError::Diverged`] after several steps in a row without finite numbers; a failed audit; files that cannot be written.
-pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result<Ending> {
+pub fn run(setup: Setup, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<Ending> {
     let Setup {
         plan,
         folder,
         source,
         data,
-        examiner,
+        evaluator,
         device,
         peers,
     } = setup;
     plan.validate()?;
     let (start, learner) = learner(&plan, source, &device, &peers)?;
-    let examination = match examiner {
+    let evaluation = match evaluator {
         _ if plan.eval.every == 0 => None,
-        Some(examiner) => Some(Examination::new(examiner, &plan, data.clone(), &device)?),
+        Some(evaluator) => Some(Evaluation::new(evaluator, &plan, data.clone(), &device)?),
         None => {
             return Err(TrainError::Evaluation(
                 "the plan evaluates, but there is nothing to look at samples with".into(),
@@ -79,16 +81,16 @@ pub fn run(setup: Setup, stop: &AtomicBool, watcher: &mut dyn Watcher) -> Result
         start: Some(start),
         learner,
         issued: VecDeque::new(),
-        examination,
+        evaluation,
         preview: None,
     };
     let pace = (&plan.steps, &plan.output);
-    let ending = drive(&mut task, &folder, pace, batches, &device, stop, watcher);
+    let ending = drive(&mut task, &folder, pace, batches, &device, stop, progress);
     match ending {
         Ok(_) => {
             // All sums were complete, so nothing of the result is missing.
-            if let Err(gone) = peers.lead(Word::End) {
-                watcher.note(&format!("at the end, when all was done: {gone}"));
+            if let Err(gone) = peers.announce(Command::End) {
+                progress.note(&format!("at the end, when all was done: {gone}"));
             }
         }
         Err(_) => peers.fail(),
@@ -101,7 +103,7 @@ pub(crate) fn learner(
     plan: &Plan,
     source: Option<Params>,
     device: &Device,
-    peers: &Arc<Peers>,
+    peers: &Arc<ProcessGroup>,
 ) -> Result<(Params, Learner)> {
     let source = source
         .map(|params| params.to(DType::F32, device))
@@ -111,9 +113,10 @@ pub(crate) fn learner(
         _ => Precise::Yes,
     });
     let source_net = match (&source, plan.method) {
-        (Some(params), Method::Naive | Method::Sdft) => {
-            Some(Unet::load(params, &plan.model)?.with_maps(plan.steps.precision.maps()))
-        }
+        (Some(params), Method::Naive | Method::Sdft) => Some(
+            Unet::load(params, &plan.model)?
+                .with_compute_dtype(plan.steps.precision.compute_dtype()),
+        ),
         (None, Method::Scratch) => None,
         _ => return Err(TrainError::Source),
     };
@@ -121,7 +124,7 @@ pub(crate) fn learner(
         Some(params) => params,
         None => Params::init(&Unet::specs(&plan.model)?, plan.seed, device)?,
     };
-    let learner = Learner::new(plan, &start, source_net)?.among(peers.clone())?;
+    let learner = Learner::new(plan, &start, source_net)?.in_group(peers.clone())?;
     Ok((start, learner))
 }
 
@@ -135,7 +138,7 @@ pub(crate) fn batches(plan: &Plan, data: Arc<dyn ImageSource>) -> Result<Batches
 }
 
 struct FineTuning<'a> {
-    peers: Arc<Peers>,
+    peers: Arc<ProcessGroup>,
     plan: &'a Plan,
     folder: &'a RunFolder,
     device: &'a Device,
@@ -143,8 +146,8 @@ struct FineTuning<'a> {
     start: Option<Params>,
     learner: Learner,
     /// Steps whose outcome nobody has asked for yet, in order.
-    issued: VecDeque<Issued>,
-    examination: Option<Examination>,
+    issued: VecDeque<PendingStep>,
+    evaluation: Option<Evaluation>,
     preview: Option<Preview>,
 }
 
@@ -216,16 +219,16 @@ impl Task for FineTuning<'_> {
         self.learner.restore(snapshot, self.device)
     }
 
-    fn begin(&mut self, position: &mut Position, watcher: &mut dyn Watcher) -> Result<()> {
+    fn begin(&mut self, position: &mut Position, progress: &mut dyn Progress) -> Result<()> {
         self.start = None;
         if self.peers.size() > 1 {
             share_start(&self.peers, &mut self.learner, position)?;
         }
         if let Some(note) = check_best(self.folder, position)? {
-            watcher.note(&note);
+            progress.note(&note);
         }
         if is_exhausted(position, self.plan) && position.step < self.plan.steps.steps {
-            watcher.note(&exhausted(position));
+            progress.note(&exhausted(position));
         }
         let preview = Preview::new(self.plan, self.learner.source(), self.device);
         self.preview = Some(preview.map_err(|error| match error {
@@ -239,22 +242,22 @@ impl Task for FineTuning<'_> {
 
     fn step(&mut self, step: u64, x0: &Tensor, _: &Batch) -> Result<Stepped> {
         if self.peers.size() > 1 {
-            self.peers.lead(Word::Step)?;
+            self.peers.announce(Command::Step)?;
         }
         self.issued.push_back(self.learner.issue(step, x0)?);
         // A GPU is given the next step while it is at this one.
         if self.device.is_cuda() {
             Ok(Stepped::Pending)
         } else {
-            self.settle()
+            self.poll()
         }
     }
 
-    fn settle(&mut self) -> Result<Stepped> {
+    fn poll(&mut self) -> Result<Stepped> {
         let Some(issued) = self.issued.pop_front() else {
             return Ok(Stepped::Stopped);
         };
-        match issued.settle()? {
+        match issued.wait()? {
             Outcome::Updated { report, grad_norm } => {
                 let terms = [
                     ("loss", Some(report.total)),
@@ -280,20 +283,20 @@ impl Task for FineTuning<'_> {
         due(step, self.plan.eval.every)
     }
 
-    fn examine(
+    fn evaluate(
         &mut self,
         position: &mut Position,
         log: &mut Log,
-        watcher: &mut dyn Watcher,
+        progress: &mut dyn Progress,
     ) -> Result<()> {
         let (plan, done) = (self.plan, position.step);
-        let Some(examination) = self.examination.as_ref().filter(|_| self.is_due(done)) else {
+        let Some(evaluation) = self.evaluation.as_ref().filter(|_| self.is_due(done)) else {
             return Ok(());
         };
         let weights = self.learner.updater.averaged()?;
-        let findings = match examination.look(plan, &weights, done) {
+        let findings = match evaluation.look(plan, &weights, done) {
             Err(error @ TrainError::Image { .. }) => {
-                watcher.note(&self.without_images(done, error)?);
+                progress.note(&self.without_images(done, error)?);
                 return Ok(());
             }
             looked => looked?,
@@ -333,9 +336,9 @@ impl Task for FineTuning<'_> {
             })
             .collect();
         let mark = if better { ", the best so far" } else { "" };
-        watcher.note(&format!("step {done}: {}{mark}", shown.join(" ")));
+        progress.note(&format!("step {done}: {}{mark}", shown.join(" ")));
         if is_exhausted(position, plan) {
-            watcher.note(&exhausted(position));
+            progress.note(&exhausted(position));
         }
         Ok(())
     }
@@ -344,15 +347,15 @@ impl Task for FineTuning<'_> {
         is_exhausted(position, self.plan)
     }
 
-    fn show(&mut self, step: u64, watcher: &mut dyn Watcher) -> Result<Option<PathBuf>> {
+    fn show(&mut self, step: u64, progress: &mut dyn Progress) -> Result<Option<PathBuf>> {
         match self.draw(step) {
             Err(error @ TrainError::Image { .. }) => {
-                watcher.note(&self.without_images(step, error)?);
+                progress.note(&self.without_images(step, error)?);
                 Ok(None)
             }
             drawn => {
                 let path = drawn?;
-                watcher.note(&format!("samples: {}", path.display()));
+                progress.note(&format!("samples: {}", path.display()));
                 Ok(Some(path))
             }
         }

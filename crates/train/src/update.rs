@@ -135,7 +135,7 @@ impl Updater {
 
     /// Weights, averaged weights and the optimiser's state; `position` learns how often the average moved.
     pub(crate) fn state(&mut self, position: &mut Position) -> Result<State> {
-        self.engine.settle()?;
+        self.engine.synchronize()?;
         position.ema_updates = self.engine.ema().n_updates();
         position.loss_scale = self
             .engine
@@ -153,7 +153,7 @@ impl Updater {
 
     /// A copy of all that moves, to be [put back](Self::put_back).
     pub(crate) fn remember(&mut self) -> Result<Remembered> {
-        self.engine.settle()?;
+        self.engine.synchronize()?;
         let weights = self.vars.iter();
         Ok(Remembered {
             weights: weights

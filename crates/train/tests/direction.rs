@@ -13,7 +13,7 @@ use sdft_features::DigitsJudge;
 use sdft_models::{LoadOptions, LoadedModel, load_unet, read_params_bytes};
 use sdft_samplers::NumberedNoise;
 use sdft_train::{
-    DirectionPlan, DirectionSetup, Ending, Progress, RunFolder, TrainError, Watcher, to_images,
+    DirectionPlan, DirectionSetup, Ending, Progress, RunFolder, StepReport, TrainError, to_images,
     to_tensor, train_direction,
 };
 use std::path::{Path, PathBuf};
@@ -21,10 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-struct Deaf;
+struct NoopProgress;
 
-impl Watcher for Deaf {
-    fn progress(&mut self, _: &Progress) {}
+impl Progress for NoopProgress {
+    fn progress(&mut self, _: &StepReport) {}
     fn note(&mut self, _: &str) {}
 }
 
@@ -110,7 +110,7 @@ fn train(
         latents: InversionCache::in_memory(),
         device: Device::Cpu,
     };
-    train_direction(setup, stop, &mut Deaf)
+    train_direction(setup, stop, &mut NoopProgress)
 }
 
 #[test]

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_nn::Params;
 use sdft_noise::Purpose;
-use sdft_parallel::{Peers, World, free_port};
+use sdft_parallel::{ProcessGroup, World, free_port};
 use sdft_samplers::seeded_normal;
 use sdft_train::{AuxSampling, Learner, Method, Outcome, Plan, Precision};
 use std::sync::Arc;
@@ -48,14 +48,14 @@ fn start(plan: &Plan) -> Params {
 }
 
 /// Loss and gradient norm of each of three steps.
-fn learn(plan: &Plan, peers: Peers) -> Vec<[f64; 4]> {
+fn learn(plan: &Plan, peers: ProcessGroup) -> Vec<[f64; 4]> {
     let start = start(plan);
     let source = match plan.method {
         Method::Sdft => Some(Unet::load(&start, &plan.model).unwrap()),
         _ => None,
     };
     let learner = Learner::new(plan, &start, source).unwrap();
-    let mut learner = learner.among(Arc::new(peers)).unwrap();
+    let mut learner = learner.in_group(Arc::new(peers)).unwrap();
     let shape = [plan.steps.batch, 3, 8, 8];
     (0..3)
         .map(|step| {
@@ -79,7 +79,7 @@ fn processes_take_the_steps_of_one() {
         (Method::Naive, "uniform", 7),
     ] {
         let plan = plan(method, timesteps);
-        let alone = learn(&plan, Peers::alone());
+        let alone = learn(&plan, ProcessGroup::single());
         let port = free_port().unwrap();
         let ranks: Vec<_> = (0..size)
             .map(|rank| {
@@ -87,7 +87,10 @@ fn processes_take_the_steps_of_one() {
                 std::thread::spawn(move || {
                     let world = World::here(rank, size, port);
                     let patience = Duration::from_secs(30);
-                    learn(&plan, Peers::join(&world, &Device::Cpu, patience).unwrap())
+                    learn(
+                        &plan,
+                        ProcessGroup::join(&world, &Device::Cpu, patience).unwrap(),
+                    )
                 })
             })
             .collect();
@@ -115,9 +118,10 @@ fn a_batch_has_to_reach_for_everybody() {
             let plan = plan.clone();
             std::thread::spawn(move || {
                 let world = World::here(rank, 8, port);
-                let peers = Peers::join(&world, &Device::Cpu, Duration::from_secs(30)).unwrap();
+                let peers =
+                    ProcessGroup::join(&world, &Device::Cpu, Duration::from_secs(30)).unwrap();
                 let learner = Learner::new(&plan, &start(&plan), None).unwrap();
-                learner.among(Arc::new(peers)).unwrap_err().to_string()
+                learner.in_group(Arc::new(peers)).unwrap_err().to_string()
             })
         })
         .collect();
@@ -136,7 +140,7 @@ fn half_maps_learn_like_f32_ones() {
     let of = |precision| {
         let mut plan = plan(Method::Sdft, "uniform");
         plan.steps.precision = precision;
-        learn(&plan, Peers::alone())
+        learn(&plan, ProcessGroup::single())
     };
     let exact = of(Precision::F32);
     assert_eq!(of(Precision::Tf32), exact);

@@ -1,5 +1,5 @@
 use crate::walk::edit;
-use crate::{Edit, Energies};
+use crate::{Energies, SdeditOptions};
 use candle_core::{Result, Tensor};
 use sdft_diffusion::{Denoiser, Diffusion};
 use sdft_samplers::{NoiseSource, Observer};
@@ -22,7 +22,7 @@ pub fn egsde(
     denoiser: &dyn Denoiser,
     energies: &Energies<'_>,
     x0: &Tensor,
-    options: &Edit,
+    options: &SdeditOptions,
     noise: &mut dyn NoiseSource,
     observer: &mut Observer<'_>,
 ) -> Result<Tensor> {

@@ -14,13 +14,13 @@
 //! use sdft_diffusion::{Diffusion, GaussianDenoiser, Variance};
 //! use sdft_samplers::SeededNoise;
 //! use sdft_schedule::{BetaSchedule, Schedule};
-//! use sdft_translators::{Edit, Walk, sdedit, start_of};
+//! use sdft_translators::{SdeditOptions, Walk, sdedit, start_of};
 //!
 //! let full = Schedule::new(BetaSchedule::Linear, 1000)?;
 //! let model = GaussianDenoiser::new(full.alpha_bar(), 0.25, 0.0);
 //! let diffusion = Diffusion::new(full.respaced(&"ddim40".parse()?)?, Variance::FixedSmall);
 //! let x0 = Tensor::full(0.25f32, (1, 3, 8, 8), &Device::Cpu)?;
-//! let edit = Edit { walk: Walk::PAPER, start: start_of(&diffusion, 0.5)?, repeats: 1 };
+//! let edit = SdeditOptions { walk: Walk::PAPER, start: start_of(&diffusion, 0.5)?, repeats: 1 };
 //! let out = sdedit(&diffusion, &model, &x0, None, &edit, &mut SeededNoise::new(7, 0), &mut |_| Ok(()))?;
 //! assert!((out - 0.25)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-3);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -37,7 +37,7 @@ pub use crate::{
     lowpass::LowPass,
     sdedit::sdedit,
     strength::{levels_of, start_of, steps_inside},
-    walk::{Edit, Walk, edit_step},
+    walk::{SdeditOptions, Walk, edit_step},
 };
 
 mod ddib;

@@ -1,4 +1,4 @@
-use crate::Edit;
+use crate::SdeditOptions;
 use crate::walk::edit;
 use candle_core::{Result, Tensor};
 use sdft_diffusion::{Denoiser, Diffusion};
@@ -19,7 +19,7 @@ pub fn sdedit(
     denoiser: &dyn Denoiser,
     x0: &Tensor,
     mask: Option<&Tensor>,
-    options: &Edit,
+    options: &SdeditOptions,
     noise: &mut dyn NoiseSource,
     observer: &mut Observer<'_>,
 ) -> Result<Tensor> {

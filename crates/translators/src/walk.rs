@@ -28,7 +28,7 @@ impl Walk {
 
 /// From where and how often an image is noised and denoised.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Edit {
+pub struct SdeditOptions {
     /// How.
     pub walk: Walk,
     /// The step of the process whose noise level the image is brought to; none leaves the image as it is.
@@ -46,7 +46,7 @@ pub(crate) fn edit(
     energies: Option<&Energies<'_>>,
     x0: &Tensor,
     keep: Option<&Tensor>,
-    edit: &Edit,
+    edit: &SdeditOptions,
     noise: &mut dyn NoiseSource,
     observer: &mut Observer<'_>,
 ) -> Result<Tensor> {

@@ -10,8 +10,8 @@ use sdft_noise::Purpose;
 use sdft_samplers::{NoiseSource, NumberedNoise, seeded_normal};
 use sdft_schedule::{BetaSchedule, Schedule};
 use sdft_translators::{
-    DomainIndependent, DomainSpecific, Edit, Energies, Ilvr, LowPass, Walk, ddib, edit_step, egsde,
-    ilvr, levels_of, sdedit, start_of,
+    DomainIndependent, DomainSpecific, Energies, Ilvr, LowPass, SdeditOptions, Walk, ddib,
+    edit_step, egsde, ilvr, levels_of, sdedit, start_of,
 };
 use std::cell::Cell;
 
@@ -106,7 +106,7 @@ fn plain(
     net: &Unet,
     x0: &Tensor,
     mask: Option<&Tensor>,
-    edit: &Edit,
+    edit: &SdeditOptions,
 ) -> Tensor {
     sdedit(process, net, x0, mask, edit, &mut noise(), &mut |_| Ok(())).unwrap()
 }
@@ -117,7 +117,7 @@ fn led(
     net: &Unet,
     energies: &Energies<'_>,
     x0: &Tensor,
-    edit: &Edit,
+    edit: &SdeditOptions,
 ) -> Tensor {
     egsde(process, net, energies, x0, edit, &mut noise(), &mut |_| {
         Ok(())
@@ -133,7 +133,7 @@ fn without_strength_the_input_comes_back() {
         let diffusion = diffusion("");
         assert_eq!(start_of(&diffusion, 0.0).unwrap(), None);
         assert_eq!(levels_of(&diffusion, 0.0).unwrap(), None);
-        let edit = Edit {
+        let edit = SdeditOptions {
             walk,
             start: None,
             repeats: 2,
@@ -155,7 +155,7 @@ fn egsde_without_energies_is_sdedit_bit_for_bit() {
     };
     let diffusion = diffusion("25");
     for walk in walks() {
-        let edit = Edit {
+        let edit = SdeditOptions {
             walk,
             start: Some(6),
             repeats: 2,
@@ -176,7 +176,7 @@ fn an_image_comes_out_the_same_in_any_company() {
     let (unet, classifier, both) = (unet(1), classifier(), image(0, 2));
     let energies = Energies::new(&classifier, low_pass(4));
     let diffusion = diffusion("25");
-    let edit = Edit {
+    let edit = SdeditOptions {
         walk: Walk::Ancestral,
         start: Some(6),
         repeats: 1,
@@ -290,7 +290,7 @@ fn no_graph_outlives_a_step_and_the_classifier_is_asked_twice_a_step() {
     let (params, _) = filled(Unet::specs(&net()).unwrap(), 1).trainable().unwrap();
     // Even a network whose parameters are variables leaves no graph behind.
     let trainable = Unet::load(&params, &net()).unwrap();
-    let edit = Edit {
+    let edit = SdeditOptions {
         walk: Walk::Ancestral,
         start: Some(4),
         repeats: 2,
@@ -345,7 +345,7 @@ fn what_the_mask_keeps_is_the_input() {
     let left: Vec<f32> = (0..64).map(|i| f32::from(u8::from(i % 8 < 4))).collect();
     let mask = Tensor::from_vec(left, (1, 1, 8, 8), &Device::Cpu).unwrap();
     for walk in walks() {
-        let edit = Edit {
+        let edit = SdeditOptions {
             walk,
             start: Some(12),
             repeats: 2,
@@ -442,7 +442,7 @@ fn repeats_begin_with_the_last_result_and_follow_the_first_source() {
         }
         image = x;
     }
-    let edit = Edit {
+    let edit = SdeditOptions {
         walk,
         start: Some(start),
         repeats: 2,
@@ -460,7 +460,7 @@ fn a_mask_holds_the_level_of_its_source_on_the_way() {
     let e = noise().normal(0, &x0).unwrap();
     let kept = |x: &Tensor| values(&x.narrow(3, 0, 4).unwrap());
     for (walk, lag) in [(Walk::Ancestral, 0), (Walk::PAPER, 1)] {
-        let edit = Edit {
+        let edit = SdeditOptions {
             walk,
             start: Some(5),
             repeats: 1,
@@ -537,7 +537,7 @@ fn draws_have_their_place_in_the_order_whether_they_are_used_or_not() {
     let (unet, x0) = (unet(1), image(0, 2));
     let drawn = |walk| {
         let mut counted = Counted(Vec::new());
-        let edit = Edit {
+        let edit = SdeditOptions {
             walk,
             start: Some(2),
             repeats: 2,

@@ -8,7 +8,7 @@
 )]
 
 use candle_core::DType;
-use sdft_cuda::{Place, open};
+use sdft_cuda::{DeviceSpec, open};
 use sdft_tests::{BUILT, Finding, Outcome, compare_devices, packaged, perform_on, walk};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ const HELP: &str = include_str!("help.txt");
 fn main() -> ExitCode {
     let mut dir: Option<PathBuf> = None;
     let mut prefixes: Vec<String> = Vec::new();
-    let (mut place, mut maps, mut operations) = (Place::Cpu, DType::F32, false);
+    let (mut place, mut maps, mut operations) = (DeviceSpec::Cpu, DType::F32, false);
     let mut args = std::env::args_os().skip(1);
     while let Some(arg) = args.next() {
         match arg.to_str() {

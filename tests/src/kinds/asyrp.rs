@@ -47,7 +47,7 @@ impl Net {
         }
         let params = case.weights("model", &specs)?;
         Ok(Self {
-            unet: Unet::load(&params, &config)?.with_maps(maps()),
+            unet: Unet::load(&params, &config)?.with_compute_dtype(maps()),
             params,
             n_blocks,
         })

@@ -13,14 +13,17 @@ use sdft_samplers::{Ancestral, Ddim, GivenNoise, Step, invert_ddim, sample_ddim,
 pub(super) fn unet(case: &Case, role: &str) -> Result<(Unet, Vec<(String, Var)>)> {
     let config = config::adm(case.get("model")?)?;
     let (params, vars) = case.weights(role, &Unet::specs(&config)?)?.trainable()?;
-    Ok((Unet::load(&params, &config)?.with_maps(maps()), vars))
+    Ok((
+        Unet::load(&params, &config)?.with_compute_dtype(maps()),
+        vars,
+    ))
 }
 
 /// The same, frozen.
 pub(super) fn frozen(case: &Case, role: &str) -> Result<Unet> {
     let config = config::adm(case.get("model")?)?;
     let params = case.weights(role, &Unet::specs(&config)?)?;
-    Ok(Unet::load(&params, &config)?.with_maps(maps()))
+    Ok(Unet::load(&params, &config)?.with_compute_dtype(maps()))
 }
 
 fn clip(case: &Case) -> Result<Clip> {

@@ -107,9 +107,9 @@ pub(super) fn train_steps(case: &Case) -> Result<Outputs> {
     let (diffusion, objective) = (case.diffusion()?, objective(case)?);
     let model = config::adm(case.get("model")?)?;
     let start = case.weights("source", &Unet::specs(&model)?)?;
-    let source = Unet::load(&start, &model)?.with_maps(maps());
+    let source = Unet::load(&start, &model)?.with_compute_dtype(maps());
     let (params, vars) = start.trainable()?;
-    let target = Unet::load(&params, &model)?.with_maps(maps());
+    let target = Unet::load(&params, &model)?.with_compute_dtype(maps());
     let mut optimizer = Optimizer::new(Rule::AdamW(adamw_rule(case)?), &vars)?;
     let mut ema = Ema::new(case.number("ema_rate")?, EmaRamp::None, &vars)?;
     let [x0, noise, z] = ["x_start", "noise", "z"].map(|name| case.input(name));

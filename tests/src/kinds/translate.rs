@@ -9,7 +9,7 @@ use sdft_diffusion::{Clip, Diffusion, Variance};
 use sdft_samplers::GivenNoise;
 use sdft_schedule::{Schedule, linear_betas};
 use sdft_translators::{
-    DomainIndependent, DomainSpecific, Edit, Energies, LowPass, Walk, ddib, egsde, sdedit,
+    DomainIndependent, DomainSpecific, Energies, LowPass, SdeditOptions, Walk, ddib, egsde, sdedit,
 };
 
 /// The process and the levels of noise that an image is taken through.
@@ -37,8 +37,8 @@ fn draws(case: &Case) -> Result<GivenNoise> {
     )?))
 }
 
-fn ancestral(levels: usize) -> Edit {
-    Edit {
+fn ancestral(levels: usize) -> SdeditOptions {
+    SdeditOptions {
         walk: Walk::Ancestral,
         start: levels.checked_sub(1),
         repeats: 1,

@@ -21,7 +21,7 @@ pub(super) fn forward_backward(case: &Case) -> Result<Outputs> {
         );
     }
     let (params, vars) = params.trainable()?;
-    let unet = Unet::load(&params, &config)?.with_maps(maps());
+    let unet = Unet::load(&params, &config)?.with_compute_dtype(maps());
     let x = Var::from_tensor(&case.input("x")?)?;
     let result = unet.forward(
         x.as_tensor(),

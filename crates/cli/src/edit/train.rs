@@ -16,7 +16,7 @@ use crate::{config, space, usage};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use sdft_adm::Unet;
-use sdft_asyrp::{DeltaBlock, Direction, Goal, Mix, lessons};
+use sdft_asyrp::{DeltaBlock, Direction, Goal, Mix, training_steps};
 use sdft_data::{ImageSource, Joined};
 use sdft_diffusion::{BottleneckNet, Denoiser};
 use sdft_imaging::to_unit_range;
@@ -41,13 +41,13 @@ pub(super) fn train(args: &EditTrainArgs) -> Result<ExitCode> {
     let (job, place) = match &args.run.resume {
         Some(folder) => {
             let (job, folder) = Job::resumed(folder, args)?;
-            (job, Place::Old(folder))
+            (job, RunLocation::Old(folder))
         }
         None => {
             refuse_taken(args)?;
             let mut job = Job::from_table(assemble(args)?, args)?;
             let root = new_root(&args.run, &mut job.plan.name);
-            (job, Place::New(root))
+            (job, RunLocation::New(root))
         }
     };
     if args.run.dry_run {
@@ -55,8 +55,8 @@ pub(super) fn train(args: &EditTrainArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let folder = match place {
-        Place::New(root) => RunFolder::create(&root, &job.plan)?,
-        Place::Old(folder) => {
+        RunLocation::New(root) => RunFolder::create(&root, &job.plan)?,
+        RunLocation::Old(folder) => {
             folder.write_plan(&job.plan)?;
             folder
         }
@@ -66,7 +66,7 @@ pub(super) fn train(args: &EditTrainArgs) -> Result<ExitCode> {
     conclude(ending, &root, "edit train", "samples")
 }
 
-enum Place {
+enum RunLocation {
     /// A folder that is not there yet.
     New(PathBuf),
     /// The folder of an earlier run.
@@ -320,10 +320,11 @@ impl Job {
         console::line(toml::to_string(plan).context("the plan cannot be written")?)?;
         let walk = &plan.walk;
         let steps = sdft_asyrp::training_sequence(walk.steps, walk.t_0, walk.t_edit);
-        let (forward, lesson) = self.trial(&steps)?;
+        let (forward, training_step) = self.trial(&steps)?;
         let n = self.data.len() as f64;
         let walks = n * plan.pace.epochs as f64;
-        let seconds = n * walk.inversion as f64 * forward + walks * steps.len() as f64 * lesson;
+        let seconds =
+            n * walk.inversion as f64 * forward + walks * steps.len() as f64 * training_step;
         let time = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         let specs = DeltaBlock::specs(net.bottleneck(), plan.model.norm_groups)?;
         let parameters: usize = specs
@@ -341,7 +342,7 @@ impl Job {
             format!(
                 "# time    about {} on this machine, by a trial step; {} for a trajectory",
                 duration(time),
-                duration(Duration::from_secs_f64(lesson * steps.len() as f64))
+                duration(Duration::from_secs_f64(training_step * steps.len() as f64))
             ),
             format!("# memory  about {}, by the same", size(memory)),
             match latents::folder(cache) {
@@ -379,8 +380,8 @@ impl Job {
         let seen = goal.see(&x0)?;
         let one = &steps[..1];
         let started = Instant::now();
-        lessons(net, &schedule, &x0, &mix, one, &mut |lesson| {
-            backward(&goal.loss(&seen, lesson)?.total)?;
+        training_steps(net, &schedule, &x0, &mix, one, &mut |training_step| {
+            backward(&goal.loss(&seen, training_step)?.total)?;
             Ok(())
         })?;
         Ok((forward, started.elapsed().as_secs_f64()))

@@ -163,7 +163,7 @@ fn moments(plan: &OptimPlan) -> f64 {
 
 /// Numbers of feature maps, in those of f32.
 fn size_of_maps(plan: &LoopPlan) -> f64 {
-    plan.precision.maps().size_in_bytes() as f64 / 4.0
+    plan.precision.compute_dtype().size_in_bytes() as f64 / 4.0
 }
 
 /// Bytes of one image.

@@ -190,7 +190,7 @@ mod tests {
         }
     }
 
-    fn settled(more: &[&str]) -> (Plan, Vec<String>) {
+    fn resolve_precision(more: &[&str]) -> (Plan, Vec<String>) {
         let (table, notes) = settings(&args(more)).unwrap();
         let given = config::given(&table, "model");
         let mut plan: Plan = config::plan(table).unwrap();
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn data_without_a_source_trains_from_random_weights_at_a_size_and_that_is_said() {
-        let (plan, notes) = settled(&["--data", "photos/"]);
+        let (plan, notes) = resolve_precision(&["--data", "photos/"]);
         assert_eq!(plan.validate(), Ok(()));
         assert_eq!(plan.method, sdft_train::Method::Scratch);
         assert_eq!(
@@ -215,22 +215,22 @@ mod tests {
         ] {
             assert!(notes[0].contains(words), "{words}: {notes:?}");
         }
-        let (plan, _) = settled(&["--data", "photos", "--set", "model.image_size=32"]);
+        let (plan, _) = resolve_precision(&["--data", "photos", "--set", "model.image_size=32"]);
         assert_eq!((plan.model.levels(), plan.steps.steps), (4, 20_000));
-        let (plan, _) = settled(&[
+        let (plan, _) = resolve_precision(&[
             "--data",
             "p",
             "--method=scratch",
             "--set=model.image_size=1024",
         ]);
         assert_eq!((plan.model.image_size, plan.model.levels()), (1024, 7));
-        let (plan, notes) = settled(&["--data", "photos", "--source", "faces.pt"]);
+        let (plan, notes) = resolve_precision(&["--data", "photos", "--source", "faces.pt"]);
         assert_eq!((plan.name.as_str(), plan.optim.lr), ("photos-sdft", 2e-5));
         assert!(
             plan.optim.ema_ramp && notes[0].contains("80000 steps"),
             "{notes:?}"
         );
-        assert_eq!(settled(&[]).1, Vec::<String>::new());
+        assert_eq!(resolve_precision(&[]).1, Vec::<String>::new());
     }
 
     #[test]
@@ -243,19 +243,20 @@ mod tests {
             "--data",
             "p",
         ];
-        let (plan, _) = settled(&config);
+        let (plan, _) = resolve_precision(&config);
         assert_eq!(plan.model, AdmConfig::default());
         for (size, levels) in [("128", 5), ("64", 4), ("32", 4)] {
             let set = format!("--set=model.image_size={size}");
-            let (plan, _) = settled(&[&config[..], &[&set]].concat());
+            let (plan, _) = resolve_precision(&[&config[..], &[&set]].concat());
             assert_eq!(plan.model.levels(), levels);
             assert_eq!(plan.validate(), Ok(()));
         }
         let said = "--set=model.channel_mult=[1.0, 2.0]";
-        let (plan, _) = settled(&[&config[..], &["--set=model.image_size=32", said]].concat());
+        let (plan, _) =
+            resolve_precision(&[&config[..], &["--set=model.image_size=32", said]].concat());
         assert_eq!(plan.model.channel_mult, [1.0, 2.0]);
         assert_eq!(plan.model.attention_resolutions, [2]);
-        let (plan, _) = settled(&["--config", "digits-scratch"]);
+        let (plan, _) = resolve_precision(&["--config", "digits-scratch"]);
         assert_eq!(plan.model.channel_mult, [1.0, 1.0, 2.0]);
     }
 
@@ -296,7 +297,7 @@ mod tests {
             (&["--data", "/"], "run-scratch"),
             (&["--data", &long], &format!("{}-scratch", &long[..LONGEST])),
         ] {
-            assert_eq!(settled(more).0.name, name, "{more:?}");
+            assert_eq!(resolve_precision(more).0.name, name, "{more:?}");
         }
     }
 

@@ -13,8 +13,8 @@ use sdft_samplers::{NumberedNoise, Observer};
 use sdft_schedule::Respacing;
 use sdft_train::Precision;
 use sdft_translators::{
-    DomainIndependent, DomainSpecific, Edit, Energies, Ilvr, LowPass, Walk, ddib, egsde, ilvr,
-    levels_of, sdedit, start_of, steps_inside,
+    DomainIndependent, DomainSpecific, Energies, Ilvr, LowPass, SdeditOptions, Walk, ddib, egsde,
+    ilvr, levels_of, sdedit, start_of, steps_inside,
 };
 
 /// A method with its networks, ready for images.
@@ -34,9 +34,9 @@ struct Way {
 }
 
 enum Kind {
-    Sdedit(Edit),
+    Sdedit(SdeditOptions),
     Egsde {
-        edit: Edit,
+        edit: SdeditOptions,
         low_pass: LowPass,
         lambda_s: f64,
         lambda_i: f64,
@@ -217,7 +217,7 @@ fn walk(
     respacing: &Respacing,
     respaced: Diffusion,
     clip: Clip,
-) -> Result<(Diffusion, Edit)> {
+) -> Result<(Diffusion, SdeditOptions)> {
     let (process, t0) = (&plan.process, variant.t0.unwrap_or_default());
     let eta = plan.eta.unwrap_or_default();
     let ddim = Walk::Ddim { eta, clip };
@@ -244,7 +244,7 @@ fn walk(
     let repeats = variant.repeats.unwrap_or(1);
     Ok((
         diffusion,
-        Edit {
+        SdeditOptions {
             walk,
             start,
             repeats,

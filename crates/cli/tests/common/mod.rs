@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A folder of its own, and the program started in it.
-pub(crate) struct Place {
+pub(crate) struct Workspace {
     dir: tempfile::TempDir,
 }
 
-impl Place {
+impl Workspace {
     pub(crate) fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
@@ -163,8 +163,8 @@ pub(crate) const CLASSIFIER: [&str; 10] = [
 ];
 
 /// Six images in `in`, one of them in a subfolder.
-pub(crate) fn place_with_inputs() -> Place {
-    let place = Place::new();
+pub(crate) fn place_with_inputs() -> Workspace {
+    let place = Workspace::new();
     let sample = ["sample", "--model", "digits-source", "--steps", "ddim10"];
     place
         .run(&[&sample[..], &["-n", "6", "--out", "in"]].concat())
@@ -175,7 +175,7 @@ pub(crate) fn place_with_inputs() -> Place {
 }
 
 /// Translates `in` with few steps.
-pub(crate) fn translate(place: &Place, more: &[&str]) -> Run {
+pub(crate) fn translate(place: &Workspace, more: &[&str]) -> Run {
     let args: &[&str] = if more.contains(&"--model") {
         &["translate", "--input", "in"]
     } else {

@@ -37,7 +37,7 @@ pub fn to_type(x: &Tensor, dtype: DType) -> Result<Tensor> {
 ///
 /// # Errors
 /// When the device refuses the memory.
-pub fn to_planes(x: &Tensor, dtype: DType) -> Result<Tensor> {
+pub fn to_nchw(x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype && x.is_contiguous() {
         Ok(x.clone())
     } else {

@@ -23,7 +23,7 @@ pub use channels::concat;
 pub(crate) use conv2d::pointwise;
 pub use conv2d::{conv2d, linear};
 pub(crate) use dense::{flatten_space, unflatten_space};
-pub use dense::{to_planes, to_type};
+pub use dense::{to_nchw, to_type};
 pub use elementwise::{add, relu, silu};
 pub(crate) use elementwise::{add_gradients, mask};
 pub use lookup::lookup;

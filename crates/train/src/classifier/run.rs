@@ -1,7 +1,7 @@
 use super::accuracy::{Accuracy, HeldOut};
 use super::plan::ClassifierPlan;
 use crate::audit::audit;
-use crate::drive::{Ending, Stepped, Task, Watcher, drive, due, file_name, provenance};
+use crate::drive::{Ending, Progress, Stepped, Task, drive, due, file_name, provenance};
 use crate::error::{Result, TrainError};
 use crate::folder::{RunFolder, RunPlan};
 use crate::log::Log;
@@ -75,7 +75,7 @@ pub fn start_classifier(
 pub fn train_classifier(
     setup: ClassifierSetup,
     stop: &AtomicBool,
-    watcher: &mut dyn Watcher,
+    progress: &mut dyn Progress,
 ) -> Result<Ending> {
     let ClassifierSetup {
         plan,
@@ -93,7 +93,7 @@ pub fn train_classifier(
         0.0
     };
     if share == 0.0 {
-        watcher.note("no images are held out, so no accuracy is measured");
+        progress.note("no images are held out, so no accuracy is measured");
     }
     let [(kept_source, held_source), (kept_target, held_target)] = counts.map(|n| split(n, share));
     let held_out = if share > 0.0 {
@@ -111,7 +111,8 @@ pub fn train_classifier(
     let batches = Batches::new(both.clone(), plan.seed, plan.steps.batch, augment)?;
     let config = plan.model.encoder();
     let (params, vars) = start.trainable()?;
-    let encoder = Encoder::load(&params, &config)?.with_maps(plan.steps.precision.maps());
+    let encoder =
+        Encoder::load(&params, &config)?.with_compute_dtype(plan.steps.precision.compute_dtype());
     let pace = plan.pace();
     let mut task = Classifying {
         encoder: if plan.steps.recompute {
@@ -131,7 +132,7 @@ pub fn train_classifier(
         seen: None,
     };
     let pace = (&plan.steps, &pace);
-    drive(&mut task, &folder, pace, batches, &device, stop, watcher)
+    drive(&mut task, &folder, pace, batches, &device, stop, progress)
 }
 
 /// The images of `n` to train on and those that are held out: one in so many, spread over all, one at least if any are.
@@ -180,8 +181,9 @@ impl Classifying<'_> {
         let Some(held_out) = &self.held_out else {
             return Ok(None);
         };
-        let maps = self.plan.steps.precision.maps();
-        let encoder = Encoder::load(&self.updater.averaged()?, &self.config)?.with_maps(maps);
+        let maps = self.plan.steps.precision.compute_dtype();
+        let encoder =
+            Encoder::load(&self.updater.averaged()?, &self.config)?.with_compute_dtype(maps);
         Ok(Some(held_out.accuracy(
             &encoder,
             &self.diffusion,
@@ -225,7 +227,7 @@ impl Task for Classifying<'_> {
         self.updater.restore(snapshot, self.device)
     }
 
-    fn begin(&mut self, _: &mut Position, _: &mut dyn Watcher) -> Result<()> {
+    fn begin(&mut self, _: &mut Position, _: &mut dyn Progress) -> Result<()> {
         self.start = None;
         Ok(())
     }
@@ -286,11 +288,11 @@ impl Task for Classifying<'_> {
         self.updater.learning_rate(step)
     }
 
-    fn examine(
+    fn evaluate(
         &mut self,
         position: &mut Position,
         log: &mut Log,
-        watcher: &mut dyn Watcher,
+        progress: &mut dyn Progress,
     ) -> Result<()> {
         let done = position.step;
         if !due(done, self.plan.output.eval_every) && done != self.plan.steps.steps {
@@ -309,7 +311,7 @@ impl Task for Classifying<'_> {
             .iter()
             .map(|level| format!("{:.2}", level.balanced()))
             .collect();
-        watcher.note(&format!(
+        progress.note(&format!(
             "step {done}: accuracy {:.3}, by noise from little to much {}",
             accuracy.balanced(),
             each.join(" ")

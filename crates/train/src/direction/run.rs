@@ -1,6 +1,6 @@
 use super::plan::DirectionPlan;
 use crate::audit::audit;
-use crate::drive::{Ending, Stepped, Task, Watcher, drive, file_name, provenance};
+use crate::drive::{Ending, Progress, Stepped, Task, drive, file_name, provenance};
 use crate::error::{Result, TrainError};
 use crate::folder::{RunFolder, RunPlan};
 use crate::log::Log;
@@ -10,8 +10,9 @@ use crate::snapshot::{Position, Snapshot};
 use crate::update::{State, Updater};
 use candle_core::{Device, Tensor};
 use sdft_asyrp::{
-    DeltaBlock, Direction, DirectionInfo, EditPlan, Goal, InversionCache, Lesson, Mix,
-    direction_metadata, edit, lessons, sequence, strength_at, training_sequence, write_direction,
+    DeltaBlock, Direction, DirectionInfo, EditPlan, Goal, InversionCache, Mix, TrainingStep,
+    direction_metadata, edit, sequence, strength_at, training_sequence, training_steps,
+    write_direction,
 };
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::BottleneckNet;
@@ -51,7 +52,7 @@ pub struct DirectionSetup {
 pub fn train_direction(
     setup: DirectionSetup,
     stop: &AtomicBool,
-    watcher: &mut dyn Watcher,
+    progress: &mut dyn Progress,
 ) -> Result<Ending> {
     let DirectionSetup {
         plan,
@@ -90,7 +91,7 @@ pub fn train_direction(
         told: false,
     };
     let pace = (&pace, &output);
-    drive(&mut task, &folder, pace, batches, &device, stop, watcher)
+    drive(&mut task, &folder, pace, batches, &device, stop, progress)
 }
 
 struct Directing<'a> {
@@ -148,11 +149,11 @@ impl Directing<'_> {
         }]);
         let (stop, goal, updater) = (self.stop, &self.goal, &mut self.updater);
         let (mut sums, mut bad) = ([0.0; 4], None);
-        let mut learn = |lesson: &Lesson<'_>| -> candle_core::Result<()> {
+        let mut learn = |training_step: &TrainingStep<'_>| -> candle_core::Result<()> {
             if stop.load(Ordering::Relaxed) {
                 candle_core::bail!("{STOPPED}");
             }
-            let loss = goal.loss(&seen, lesson)?;
+            let loss = goal.loss(&seen, training_step)?;
             let total = f64::from(loss.total.to_scalar::<f32>()?);
             if !total.is_finite() {
                 bad = Some("loss");
@@ -171,7 +172,7 @@ impl Directing<'_> {
             }
             Ok(())
         };
-        let ended = lessons(
+        let ended = training_steps(
             self.net,
             &self.schedule,
             &latent,
@@ -283,11 +284,11 @@ impl Task for Directing<'_> {
                 strength: 1.0,
             }]);
             let mut total = None;
-            let mut look = |lesson: &Lesson<'_>| {
-                total = Some(self.goal.loss(&seen, lesson)?.total);
+            let mut look = |training_step: &TrainingStep<'_>| {
+                total = Some(self.goal.loss(&seen, training_step)?.total);
                 Ok(())
             };
-            lessons(self.net, &self.schedule, &x0, &mix, &lowest, &mut look)?;
+            training_steps(self.net, &self.schedule, &x0, &mix, &lowest, &mut look)?;
             total.ok_or_else(|| TrainError::Evaluation("no step to look at".into()))
         })
     }
@@ -296,9 +297,9 @@ impl Task for Directing<'_> {
         self.updater.restore(snapshot, self.device)
     }
 
-    fn begin(&mut self, _: &mut Position, watcher: &mut dyn Watcher) -> Result<()> {
+    fn begin(&mut self, _: &mut Position, progress: &mut dyn Progress) -> Result<()> {
         self.start = None;
-        watcher.note(&format!(
+        progress.note(&format!(
             "{} trajectories an epoch, {} steps each at which the direction learns; inversions of {} steps{}",
             self.per_epoch,
             self.steps.len(),
@@ -328,9 +329,14 @@ impl Task for Directing<'_> {
         self.updater.learning_rate(step / self.per_epoch)
     }
 
-    fn examine(&mut self, _: &mut Position, _: &mut Log, watcher: &mut dyn Watcher) -> Result<()> {
+    fn evaluate(
+        &mut self,
+        _: &mut Position,
+        _: &mut Log,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
         if let Some(problem) = self.latents.problem().filter(|_| !self.told) {
-            watcher.note(&format!("inversions are not kept any more: {problem}"));
+            progress.note(&format!("inversions are not kept any more: {problem}"));
             self.told = true;
         }
         Ok(())

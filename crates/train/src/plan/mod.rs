@@ -243,7 +243,7 @@ pub enum Precision {
 
 impl Precision {
     /// The type of feature maps.
-    pub fn maps(self) -> DType {
+    pub fn compute_dtype(self) -> DType {
         match self {
             Self::Auto | Self::F32 | Self::Tf32 => DType::F32,
             Self::Bf16 => DType::BF16,

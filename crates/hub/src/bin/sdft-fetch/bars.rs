@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) use sdft_assets::readable as bytes;
-use sdft_hub::Watch;
+use sdft_hub::FetchProgress;
 
 use crate::note;
 
@@ -64,7 +64,7 @@ impl Drop for Bars {
     }
 }
 
-impl Watch for Bars {
+impl FetchProgress for Bars {
     fn begin(&mut self, name: &str, size: Option<u64>) {
         self.close();
         let template = "{msg}\n  {bar:40} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";

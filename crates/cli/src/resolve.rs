@@ -20,7 +20,7 @@ use toml::{Table, Value};
 const SIZE: usize = 256;
 
 /// Puts paths in the place of names in the arguments of a command.
-pub(crate) fn settle(verb: &mut Verb, names: &mut Names) -> Result<()> {
+pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
     match verb {
         Verb::Train(args) => of_train(args, names),
         Verb::TrainClassifier(args) => of_classifier(args, names),
@@ -54,7 +54,7 @@ pub(crate) fn missing(args: &MissingArgs) -> Result<()> {
     if let Ok(mut cli) = Cli::from_words(words) {
         offline |= cli.offline;
         // The command itself will say what is wrong.
-        if settle(&mut cli.verb, &mut names).is_err() {
+        if resolve(&mut cli.verb, &mut names).is_err() {
             names.needs.clear();
         }
     }

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum DeviceSpec {
     /// The first GPU if this build can use it and there is one, else the CPU.
     #[default]
     Auto,
@@ -15,20 +15,20 @@ pub enum Place {
 
 /// A place that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadPlace(String);
+pub struct BadDeviceSpec(String);
 
-impl fmt::Display for BadPlace {
+impl fmt::Display for BadDeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "expected auto, cpu, cuda or cuda:N, found {:?}", self.0)
     }
 }
 
-impl std::error::Error for BadPlace {}
+impl std::error::Error for BadDeviceSpec {}
 
-impl FromStr for Place {
-    type Err = BadPlace;
+impl FromStr for DeviceSpec {
+    type Err = BadDeviceSpec;
 
-    fn from_str(text: &str) -> Result<Self, BadPlace> {
+    fn from_str(text: &str) -> Result<Self, BadDeviceSpec> {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
@@ -37,12 +37,12 @@ impl FromStr for Place {
                 .strip_prefix("cuda:")
                 .and_then(|n| n.parse().ok())
                 .map(Self::Cuda)
-                .ok_or_else(|| BadPlace(text.to_owned())),
+                .ok_or_else(|| BadDeviceSpec(text.to_owned())),
         }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
@@ -59,16 +59,16 @@ mod tests {
     #[test]
     fn places_are_read_and_written() {
         for (text, place) in [
-            ("auto", Place::Auto),
-            ("cpu", Place::Cpu),
-            ("cuda:3", Place::Cuda(3)),
+            ("auto", DeviceSpec::Auto),
+            ("cpu", DeviceSpec::Cpu),
+            ("cuda:3", DeviceSpec::Cuda(3)),
         ] {
             assert_eq!(text.parse(), Ok(place));
             assert_eq!(place.to_string(), text);
         }
-        assert_eq!("cuda".parse(), Ok(Place::Cuda(0)));
+        assert_eq!("cuda".parse(), Ok(DeviceSpec::Cuda(0)));
         for bad in ["gpu", "cuda:", "cuda:-1", "CPU", ""] {
-            let error = bad.parse::<Place>().unwrap_err().to_string();
+            let error = bad.parse::<DeviceSpec>().unwrap_err().to_string();
             assert!(error.contains("cuda:N") && error.contains(&format!("{bad:?}")));
         }
     }

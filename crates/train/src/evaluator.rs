@@ -27,16 +27,16 @@ use std::sync::Arc;
 const NOISE_STEP: u64 = 1;
 
 /// What samples are looked at with.
-pub struct Examiner {
+pub struct Evaluator {
     /// The network in whose features samples are compared with the training images.
     pub extractor: Extractor,
     /// On the digits: the judge, and the classes of the training images.
     pub judge: Option<(DigitsJudge, Vec<u8>)>,
 }
 
-/// An examiner that knows the training images.
-pub(crate) struct Examination {
-    examiner: Examiner,
+/// An evaluator that knows the training images.
+pub(crate) struct Evaluation {
+    evaluator: Evaluator,
     data: Arc<dyn ImageSource>,
     reference: Features,
     diffusion: Diffusion,
@@ -45,7 +45,7 @@ pub(crate) struct Examination {
 }
 
 /// What came out of one look.
-pub(crate) struct Findings {
+pub(crate) struct EvalReport {
     /// Names and values for the log.
     pub(crate) values: Vec<(String, f64)>,
     /// What the best checkpoint is chosen by; smaller is better.
@@ -54,16 +54,16 @@ pub(crate) struct Findings {
     pub(crate) strip: Option<Rgb8>,
 }
 
-impl Examination {
+impl Evaluation {
     pub(crate) fn new(
-        examiner: Examiner,
+        evaluator: Evaluator,
         plan: &Plan,
         data: Arc<dyn ImageSource>,
         device: &Device,
     ) -> Result<Self> {
         let images = (0..data.len()).map(|i| Ok(data.image(i)?));
         let label = "the training images".to_owned();
-        let set = ImageSet::of_images(label, images, &examiner.extractor, &mut |_, _| {})?;
+        let set = ImageSet::of_images(label, images, &evaluator.extractor, &mut |_, _| {})?;
         let Some(reference) = set.features.filter(|features| features.n() >= 2) else {
             return Err(TrainError::Evaluation(
                 "KID needs at least 2 training images".into(),
@@ -72,7 +72,7 @@ impl Examination {
         let side = plan.model.image_size;
         let shape = [plan.eval.samples, plan.model.in_channels, side, side];
         Ok(Self {
-            examiner,
+            evaluator,
             data,
             reference,
             diffusion: plan.process.diffusion(
@@ -91,10 +91,11 @@ impl Examination {
     }
 
     /// Samples the weights and measures.
-    pub(crate) fn look(&self, plan: &Plan, weights: &Params, step: u64) -> Result<Findings> {
-        let model = Unet::load(weights, &plan.model)?.with_maps(plan.steps.precision.maps());
+    pub(crate) fn look(&self, plan: &Plan, weights: &Params, step: u64) -> Result<EvalReport> {
+        let model = Unet::load(weights, &plan.model)?
+            .with_compute_dtype(plan.steps.precision.compute_dtype());
         let images = sample_images(&self.diffusion, &model, &self.noise, plan.sampled_at_once())?;
-        let extractor = &self.examiner.extractor;
+        let extractor = &self.evaluator.extractor;
         let metric = |source| TrainError::Evaluation(format!("step {step}: {source}"));
         let features =
             Features::new(extractor.extract(&images)?, extractor.dim()).map_err(metric)?;
@@ -108,7 +109,7 @@ impl Examination {
             ("eval.nearest".to_owned(), distances[distances.len() / 2]),
         ];
         let mut score = kid;
-        if let Some((judge, present)) = &self.examiner.judge {
+        if let Some((judge, present)) = &self.evaluator.judge {
             let judged = score_digits(judge, &to_tensor(&images)?, present)?;
             values.push(("eval.coverage".to_owned(), judged.coverage));
             values.push(("eval.style".to_owned(), judged.style));
@@ -116,7 +117,7 @@ impl Examination {
                 score = -judged.coverage;
             }
         }
-        Ok(Findings {
+        Ok(EvalReport {
             values,
             score,
             strip: self.strip(&images, &neighbours, step)?,

@@ -10,13 +10,13 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// The most that [`Peers::share`] takes. The largest is a position with what a timestep sampler remembers, up to 20 MB of JSON.
-const MOST_SHARED: usize = 64 << 20;
+/// The most that [`ProcessGroup::broadcast`] takes. The largest is a position with what a timestep sampler remembers, up to 20 MB of JSON.
+const MOST_BROADCAST: usize = 64 << 20;
 
 /// What rank 0 tells the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Word {
+pub enum Command {
     /// There is another step.
     Step = 1,
     /// All is done.
@@ -25,7 +25,7 @@ pub enum Word {
 
 /// This process among the others. Calls that all have to make together come in the same order everywhere.
 #[derive(Debug)]
-pub struct Peers {
+pub struct ProcessGroup {
     rank: usize,
     size: usize,
     links: Option<Mutex<Links>>,
@@ -33,15 +33,15 @@ pub struct Peers {
     nccl: Option<Nccl>,
 }
 
-impl Default for Peers {
+impl Default for ProcessGroup {
     fn default() -> Self {
-        Self::alone()
+        Self::single()
     }
 }
 
-impl Peers {
+impl ProcessGroup {
     /// The only process there is.
-    pub fn alone() -> Self {
+    pub fn single() -> Self {
         Self {
             rank: 0,
             size: 1,
@@ -89,7 +89,7 @@ impl Peers {
     }
 
     /// Whether this one leads: tells the others what comes, and writes the files.
-    pub fn leads(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         self.rank == 0
     }
 
@@ -97,7 +97,7 @@ impl Peers {
     ///
     /// # Errors
     /// A process that has gone or cannot go on, or that adds something else.
-    pub fn sum(&self, tensors: &[Tensor]) -> Result<Vec<Tensor>> {
+    pub fn all_reduce_sum(&self, tensors: &[Tensor]) -> Result<Vec<Tensor>> {
         let Some(first) = tensors.first() else {
             return Ok(Vec::new());
         };
@@ -126,7 +126,7 @@ impl Peers {
         }
         let mut bytes = to_bytes(flat)?;
         self.with_links(|links| {
-            if self.leads() {
+            if self.is_leader() {
                 for link in 0..links.len() {
                     let other = links.receive(link, bytes.len()..=bytes.len())?;
                     add_bytes(&mut bytes, &other, flat.dtype());
@@ -147,17 +147,17 @@ impl Peers {
     ///
     /// # Errors
     /// A process that has gone or cannot go on.
-    pub fn share(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
-        self.share_sized(bytes, 0..=MOST_SHARED)
+    pub fn broadcast(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        self.broadcast_sized(bytes, 0..=MOST_BROADCAST)
     }
 
     /// What rank 0 says, of a length that the others expect.
-    fn share_sized(&self, bytes: Vec<u8>, expected: RangeInclusive<usize>) -> Result<Vec<u8>> {
+    fn broadcast_sized(&self, bytes: Vec<u8>, expected: RangeInclusive<usize>) -> Result<Vec<u8>> {
         if self.size == 1 {
             return Ok(bytes);
         }
         self.with_links(|links| {
-            if !self.leads() {
+            if !self.is_leader() {
                 return links.receive(0, expected);
             }
             for link in 0..links.len() {
@@ -171,21 +171,21 @@ impl Peers {
     ///
     /// # Errors
     /// A process that has gone or cannot go on, or that expects others.
-    pub fn share_tensors(&self, tensors: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+    pub fn broadcast_tensors(&self, tensors: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
         let mut all = Vec::with_capacity(tensors.len());
         for (name, tensor) in tensors {
             let own = header(name, tensor);
-            let head = self.share(own.clone().into_bytes())?;
+            let head = self.broadcast(own.clone().into_bytes())?;
             if head != own.as_bytes() {
                 return Err(unlike(0, own, String::from_utf8_lossy(&head)));
             }
             let n = tensor.elem_count();
             let size = n * tensor.dtype().size_in_bytes();
-            let body = match self.leads() {
+            let body = match self.is_leader() {
                 true => to_bytes(tensor)?,
                 false => Vec::new(),
             };
-            let body = self.share_sized(body, size..=size)?;
+            let body = self.broadcast_sized(body, size..=size)?;
             let tensor = from_bytes(&body, tensor.dtype(), n)?.reshape(tensor.shape())?;
             all.push((name.clone(), tensor));
         }
@@ -196,15 +196,15 @@ impl Peers {
     ///
     /// # Errors
     /// The first process that has gone.
-    pub fn lead(&self, word: Word) -> Result<()> {
+    pub fn announce(&self, command: Command) -> Result<()> {
         if self.size == 1 {
             return Ok(());
         }
         self.with_links(|links| {
             // Only then is looked at how that went.
-            let told = (0..links.len()).map(|link| links.send(link, &[word as u8]));
+            let told = (0..links.len()).map(|link| links.send(link, &[command as u8]));
             let told = told.collect::<Vec<_>>();
-            if word == Word::End {
+            if command == Command::End {
                 links.wait_closed();
             }
             told.into_iter().collect()
@@ -215,11 +215,11 @@ impl Peers {
     ///
     /// # Errors
     /// [`Error::Failed`] where rank 0 cannot go on; when it has gone, or says something else.
-    pub fn follow(&self) -> Result<Word> {
-        match self.share_sized(Vec::new(), 1..=1)?.as_slice() {
-            [word] if *word == Word::Step as u8 => Ok(Word::Step),
-            [word] if *word == Word::End as u8 => Ok(Word::End),
-            other => Err(unlike(0, "a word", format!("{other:?}"))),
+    pub fn next_command(&self) -> Result<Command> {
+        match self.broadcast_sized(Vec::new(), 1..=1)?.as_slice() {
+            [command] if *command == Command::Step as u8 => Ok(Command::Step),
+            [command] if *command == Command::End as u8 => Ok(Command::End),
+            other => Err(unlike(0, "a command", format!("{other:?}"))),
         }
     }
 
@@ -338,7 +338,7 @@ mod tests {
     /// The same function as every rank of a world, in threads.
     fn in_world<T: Send + 'static>(
         size: usize,
-        f: impl Fn(&Peers) -> T + Clone + Send + 'static,
+        f: impl Fn(&ProcessGroup) -> T + Clone + Send + 'static,
     ) -> Vec<T> {
         let port = free_port().unwrap();
         let ranks = (0..size).map(|rank| {
@@ -346,7 +346,7 @@ mod tests {
             std::thread::spawn(move || {
                 let world = World::here(rank, size, port);
                 let patience = Duration::from_secs(20);
-                f(&Peers::join(&world, &Device::Cpu, patience).unwrap())
+                f(&ProcessGroup::join(&world, &Device::Cpu, patience).unwrap())
             })
         });
         let ranks: Vec<_> = ranks.collect();
@@ -359,9 +359,11 @@ mod tests {
             let rank = peers.rank() as f32;
             let a = Tensor::new(&[[1.0f32, rank], [0.1 * rank, -rank]], &Device::Cpu).unwrap();
             let b = Tensor::new(&[rank], &Device::Cpu).unwrap();
-            let sums = peers.sum(&[a, b]).unwrap();
+            let sums = peers.all_reduce_sum(&[a, b]).unwrap();
             let wide = Tensor::new(&[0.5f64], &Device::Cpu).unwrap();
-            let wide = peers.sum(&[wide]).unwrap()[0].to_vec1::<f64>().unwrap();
+            let wide = peers.all_reduce_sum(&[wide]).unwrap()[0]
+                .to_vec1::<f64>()
+                .unwrap();
             assert_eq!(wide, [1.5]);
             (
                 sums[0].to_vec2::<f32>().unwrap(),
@@ -378,16 +380,16 @@ mod tests {
         let seen = in_world(2, |peers| {
             let mine = Tensor::new(&[[peers.rank() as u32 + 7]], &Device::Cpu).unwrap();
             let named = vec![("a name".to_owned(), mine)];
-            let shared = peers.share_tensors(&named).unwrap();
+            let shared = peers.broadcast_tensors(&named).unwrap();
             let mut steps = 0;
-            if peers.leads() {
+            if peers.is_leader() {
                 for _ in 0..3 {
-                    peers.lead(Word::Step).unwrap();
+                    peers.announce(Command::Step).unwrap();
                     steps += 1;
                 }
-                peers.lead(Word::End).unwrap();
+                peers.announce(Command::End).unwrap();
             } else {
-                while peers.follow().unwrap() == Word::Step {
+                while peers.next_command().unwrap() == Command::Step {
                     steps += 1;
                 }
             }
@@ -405,12 +407,12 @@ mod tests {
     fn a_large_position_is_shared() {
         let position = || vec![b'7'; 20 << 20];
         let seen = in_world(2, move |peers| {
-            let own = if peers.leads() {
+            let own = if peers.is_leader() {
                 position()
             } else {
                 Vec::new()
             };
-            peers.share(own).unwrap() == position()
+            peers.broadcast(own).unwrap() == position()
         });
         assert_eq!(seen, [true, true]);
     }
@@ -418,12 +420,12 @@ mod tests {
     #[test]
     fn a_failure_of_rank_0_ends_a_sum() {
         let seen = in_world(2, |peers| {
-            if peers.leads() {
+            if peers.is_leader() {
                 peers.fail();
                 return String::new();
             }
             let x = Tensor::zeros(10_000, DType::F32, &Device::Cpu).unwrap();
-            peers.sum(&[x]).unwrap_err().to_string()
+            peers.all_reduce_sum(&[x]).unwrap_err().to_string()
         });
         assert!(seen[1].contains("rank 0 cannot go on"), "{}", seen[1]);
     }
@@ -433,7 +435,10 @@ mod tests {
         let seen = in_world(2, |peers| {
             let n = 4 * (peers.rank() + 1);
             let x = Tensor::zeros(n, DType::F32, &Device::Cpu).unwrap();
-            peers.sum(&[x]).map_err(|error| error.to_string()).err()
+            peers
+                .all_reduce_sum(&[x])
+                .map_err(|error| error.to_string())
+                .err()
         });
         let of_0 = seen[0].as_deref().unwrap();
         assert!(
@@ -448,13 +453,13 @@ mod tests {
     fn long_sums_and_tensors_of_the_same_kind_only_are_shared() {
         let seen = in_world(3, |peers| {
             let x = Tensor::full(1.5f32, 100_000, &Device::Cpu).unwrap();
-            let sum = peers.sum(std::slice::from_ref(&x)).unwrap();
+            let sum = peers.all_reduce_sum(std::slice::from_ref(&x)).unwrap();
             let sum = sum[0].to_vec1::<f32>().unwrap();
             assert!(sum.iter().all(|&v| v == 4.5) && sum.len() == 100_000);
-            peers.share_tensors(&[("x".to_owned(), x)]).unwrap();
+            peers.broadcast_tensors(&[("x".to_owned(), x)]).unwrap();
             let own = Tensor::zeros((peers.rank() + 2, 3), DType::F32, &Device::Cpu).unwrap();
             peers
-                .share_tensors(&[("w".to_owned(), own)])
+                .broadcast_tensors(&[("w".to_owned(), own)])
                 .map_err(|error| error.to_string())
                 .err()
         });
@@ -468,12 +473,17 @@ mod tests {
     fn a_process_that_does_not_come_is_noticed() {
         let world = World::here(0, 2, free_port().unwrap());
         let patience = Duration::from_millis(100);
-        let error = Peers::join(&world, &Device::Cpu, patience)
+        let error = ProcessGroup::join(&world, &Device::Cpu, patience)
             .unwrap_err()
             .to_string();
         assert!(error.contains("1 of 2 processes"), "{error}");
-        let alone = Peers::alone();
+        let alone = ProcessGroup::single();
         let x = Tensor::new(&[2.0f32], &Device::Cpu).unwrap();
-        assert_eq!(alone.sum(&[x]).unwrap()[0].to_vec1::<f32>().unwrap(), [2.0]);
+        assert_eq!(
+            alone.all_reduce_sum(&[x]).unwrap()[0]
+                .to_vec1::<f32>()
+                .unwrap(),
+            [2.0]
+        );
     }
 }

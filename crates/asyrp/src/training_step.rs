@@ -5,7 +5,7 @@ use sdft_schedule::Schedule;
 
 /// A step of a trajectory at which a direction learns.
 #[derive(Clone, Copy, Debug)]
-pub struct Lesson<'a> {
+pub struct TrainingStep<'a> {
     /// How many steps are done, this one included.
     pub done: usize,
     /// How many there will be.
@@ -28,13 +28,13 @@ pub struct Lesson<'a> {
 ///
 /// # Errors
 /// Steps that do not ascend or are not of the process; as [`BottleneckNet::predict_edited`]; whatever `learn` fails with.
-pub fn lessons(
+pub fn training_steps(
     net: &dyn BottleneckNet,
     schedule: &Schedule,
     latent: &Tensor,
     mix: &Mix<'_>,
     steps: &[usize],
-    learn: &mut dyn FnMut(&Lesson<'_>) -> Result<()>,
+    learn: &mut dyn FnMut(&TrainingStep<'_>) -> Result<()>,
 ) -> Result<()> {
     check(steps, schedule)?;
     let alpha_bar = schedule.alpha_bar();
@@ -48,7 +48,7 @@ pub fn lessons(
         let edited = step(&x, levels, &plain, &said.changed().eps, None)?;
         let eps = net.predict_eps(&x_origin, &times)?.detach();
         let origin = step(&x_origin, levels, &eps, &eps, None)?;
-        learn(&Lesson {
+        learn(&TrainingStep {
             done: done + 1,
             total: steps.len(),
             t,
