@@ -81,7 +81,7 @@ fn main() -> ExitCode {
 }
 
 fn drive(args: &Args) -> Result<ExitCode> {
-    if let Err(problem) = sdft_nn::check_kernel_environment() {
+    if let Err(problem) = sdft_kernels::check_kernel_environment() {
         eprintln!("error: {problem}");
         return Ok(ExitCode::from(2));
     }

@@ -45,12 +45,12 @@ impl Report {
         let mut peaks = Vec::new();
         for &n in threads {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build()?;
-            peaks.push((n, pool.install(sdft_nn::measure_flops)));
+            peaks.push((n, pool.install(sdft_kernels::measure_flops)));
         }
         let header = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "torch": peer.map(|peer| &peer.version),
-            "kernels": sdft_nn::kernel_choice(),
+            "kernels": sdft_kernels::kernel_choice(),
             "cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             "peaks": peaks.iter().map(|(n, flops)| json!({ "threads": n, "flops": flops })).collect::<Vec<_>>(),
         });
@@ -74,7 +74,7 @@ impl Report {
              ratio: ours / other, median [smallest..largest] of neighbouring runs. busy: cpu / wall of both per thread; 1 is a quiet machine. *: too large to take turns, one after another.\n\
              memory: our allocator keeps its pages (MIMALLOC_PURGE_DELAY=0 gives them back), PyTorch has its default.\n\n\
              {:<40} {:>3} {:>9} {:>9} {:>6} {:>5} {:>7}  {:>9} {:>19} {:>19} {:>7} {:>9}\n",
-            sdft_nn::kernel_choice(),
+            sdft_kernels::kernel_choice(),
             peaks.join(", "),
             "case",
             "thr",

@@ -7,11 +7,10 @@ use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::{AdmConfig, Unet};
+use sdft_autograd::{attention, backward, conv2d, norm_act};
 use sdft_cuda::{Precise, precise, synchronize};
-use sdft_nn::{
-    Activation, AttentionBlock, AttentionOrder, Params, ResBlock, ResBlockConfig, Resample, Scope,
-    attention, backward, conv2d, norm_act, specs_of,
-};
+use sdft_kernels::{Activation, AttentionOrder};
+use sdft_nn::{AttentionBlock, Params, ResBlock, ResBlockConfig, Resample, Scope, specs_of};
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
 use sdft_samplers::{Ddim, SeededNoise, sample_ddim};
 use sdft_train::{Learner, LossPlan, Method, Outcome, PendingStep, Plan, Precision};

@@ -3,11 +3,12 @@
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::{AdmConfig, Unet};
-use sdft_nn::{
-    Activation, AttentionBlock, AttentionOrder, Params, PoolKind, ResBlock, ResBlockConfig,
-    Resample, Scope, add, attention, average_pool_2x, backward, concat, conv2d, linear, lookup,
-    norm_act, pool, recompute, relu, silu, specs_of, taped, to_nchw, upsample_nearest_2x,
+use sdft_autograd::{
+    add, attention, average_pool_2x, backward, concat, conv2d, embedding, linear, norm_act, pool,
+    recompute, relu, silu, taped, to_nchw, upsample_nearest_2x,
 };
+use sdft_kernels::{Activation, AttentionOrder, PoolKind};
+use sdft_nn::{AttentionBlock, Params, ResBlock, ResBlockConfig, Resample, Scope, specs_of};
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{
     AdamW, EmaRamp, Engine, LossScale, Rule, Sgd, StepSize, Verdict, collect_gradients,
@@ -165,7 +166,7 @@ fn operations() -> Vec<Operation<'static>> {
         "lookup".into(),
         &[],
         &[&[5, 8]],
-        Box::new(|t| lookup(&t[0], &[3, 0, 3])),
+        Box::new(|t| embedding(&t[0], &[3, 0, 3])),
     );
     for (kind, k, stride, pad) in [
         (PoolKind::Max, 3, 2, 1),
@@ -395,7 +396,7 @@ fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>) -> Result<
         let run = |device: &Device, dtype: DType| {
             all_of(&params, device, &inputs, |params, t| {
                 let block = ResBlock::load(&Scope::root(params), &config)?;
-                let x = sdft_nn::to_type(&t[0], dtype)?;
+                let x = sdft_autograd::to_dtype(&t[0], dtype)?;
                 to_nchw(&block.forward(&x, &t[1], None)?, DType::F32)
             })
         };
@@ -408,7 +409,7 @@ fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>) -> Result<
     let inputs = [wave(&[2, 32, 5, 4], 3, &Device::Cpu)?];
     let run = |device: &Device, dtype: DType| {
         all_of(&params, device, &inputs, |params, t| {
-            let x = sdft_nn::to_type(&t[0], dtype)?;
+            let x = sdft_autograd::to_dtype(&t[0], dtype)?;
             to_nchw(&load(&Scope::root(params))?.forward(&x)?, DType::F32)
         })
     };

@@ -96,7 +96,7 @@ fn a_student_that_equals_its_teacher_has_nothing_to_learn_from_it() {
             .unwrap();
         let term = if of_images { terms.distill } else { terms.aux }.unwrap();
         assert_eq!(term.to_scalar::<f32>().unwrap(), 0.0);
-        let gradients = sdft_nn::backward(&term).unwrap();
+        let gradients = sdft_autograd::backward(&term).unwrap();
         for (name, var) in &vars {
             let size = gradients.get(var).map_or(0.0, |g| {
                 g.abs()

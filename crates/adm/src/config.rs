@@ -1,4 +1,4 @@
-use sdft_nn::AttentionOrder;
+use sdft_kernels::AttentionOrder;
 use serde::{Deserialize, Serialize};
 
 /// The architecture of an ADM network: everything that decides which parameters there are and how they are used.

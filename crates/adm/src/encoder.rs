@@ -1,10 +1,11 @@
 use crate::AdmConfig;
 use crate::trunk::Trunk;
 use candle_core::{D, DType, Result, Tensor, Var, bail};
+use sdft_autograd::{backward, taped, to_nchw};
 use sdft_diffusion::FeatureNet;
+use sdft_kernels::Activation;
 use sdft_nn::{
-    Activation, AttentionPool, Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Scope,
-    backward, specs_of, taped, to_nchw,
+    AttentionPool, Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Scope, specs_of,
 };
 use serde::{Deserialize, Serialize};
 

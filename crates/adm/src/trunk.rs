@@ -1,8 +1,9 @@
 use crate::AdmConfig;
 use candle_core::{DType, Result, Tensor, bail};
+use sdft_autograd::{add, embedding, recompute, silu, to_dtype};
 use sdft_nn::{
     AttentionBlock, Conv2d, ConvStart, Linear, ResBlock, ResBlockConfig, Resample, Resize, Scope,
-    add, lookup, recompute, silu, timestep_embedding, to_type,
+    timestep_embedding,
 };
 use sdft_noise::DropoutKey;
 
@@ -271,7 +272,7 @@ impl Trunk {
                 if labels.len() != batch || labels.iter().any(|&y| y as usize >= n) {
                     bail!("expected {batch} class labels below {n}, found {labels:?}");
                 }
-                add(&emb, &lookup(table, labels)?)
+                add(&emb, &embedding(table, labels)?)
             }
             (Some(table), None) => bail!(
                 "the network is class-conditional ({} classes) and needs a label for each image",
@@ -288,7 +289,7 @@ impl Trunk {
         emb: &Tensor,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<(Tensor, Vec<Tensor>)> {
-        let x = to_type(x, self.maps)?;
+        let x = to_dtype(x, self.maps)?;
         let mut skips: Vec<Tensor> = Vec::with_capacity(self.input_blocks.len());
         for block in &self.input_blocks {
             let out = block.forward(skips.last().unwrap_or(&x), emb, key, self.recomputed)?;

@@ -1,11 +1,10 @@
 use crate::AdmConfig;
 use crate::trunk::{Block, Builder, Trunk};
 use candle_core::{DType, Result, Tensor};
+use sdft_autograd::{concat, taped, to_dtype, to_nchw};
 use sdft_diffusion::{BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction};
-use sdft_nn::{
-    Activation, Conv2d, ConvStart, GroupNorm, ParamSource, ParamSpec, Scope, concat, specs_of,
-    taped, to_nchw, to_type,
-};
+use sdft_kernels::Activation;
+use sdft_nn::{Conv2d, ConvStart, GroupNorm, ParamSource, ParamSpec, Scope, specs_of};
 use sdft_noise::DropoutKey;
 
 /// The ADM U-Net.
@@ -76,7 +75,7 @@ impl Unet {
     }
 
     /// The same network, which in training keeps only what goes in and out of its residual and attention blocks, and computes the
-    /// values inside a second time: less memory for about a third more time. Gradients are then taken by [`sdft_nn::backward`].
+    /// values inside a second time: less memory for about a third more time. Gradients are then taken by [`sdft_autograd::backward`].
     ///
     /// Source: guided-diffusion `use_checkpoint`.
     #[must_use]
@@ -133,7 +132,7 @@ impl Unet {
         emb: &Tensor,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
-        let mut h = to_type(h, self.trunk.maps)?;
+        let mut h = to_dtype(h, self.trunk.maps)?;
         for (block, skip) in self.output_blocks.iter().zip(skips.iter().rev()) {
             let x = concat(&h, skip)?;
             h = block.forward(&x, emb, key, self.trunk.recomputed)?;

@@ -1,6 +1,6 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
+use sdft_autograd::separable;
 use sdft_imaging::{Filter, resize_matrix};
-use sdft_nn::separable;
 
 /// What CLIP sees of a generated image, differentiably: resized without rounding or clamping, then normalised.
 ///

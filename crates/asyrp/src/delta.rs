@@ -1,7 +1,6 @@
 use candle_core::{Result, Tensor, bail};
-use sdft_nn::{
-    Activation, Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Scope, specs_of,
-};
+use sdft_kernels::Activation;
+use sdft_nn::{Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Scope, specs_of};
 
 /// The block that moves `h`: two convolutions of one pixel, with the embedding of time between them.
 ///

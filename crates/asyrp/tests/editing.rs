@@ -155,7 +155,7 @@ fn gradients_reach_the_block_and_nothing_else() {
     let x0 = step(&x, levels, &said.plain.eps, &said.changed().eps, None)
         .unwrap()
         .x0;
-    let gradients = sdft_nn::backward(&l1_term(&x0, &origin, 3.0, 0.9).unwrap()).unwrap();
+    let gradients = sdft_autograd::backward(&l1_term(&x0, &origin, 3.0, 0.9).unwrap()).unwrap();
     for (name, var) in &vars {
         let gradient = gradients
             .get(var)
@@ -279,7 +279,7 @@ fn a_block_learns_and_the_model_stays_what_it_is() {
                 }
                 seen.push(training_step.t);
                 let near = l1_term(training_step.x0, training_step.origin, 0.1, 0.9)?;
-                let gradients = sdft_nn::backward(&(bright.neg()? + near)?)?;
+                let gradients = sdft_autograd::backward(&(bright.neg()? + near)?)?;
                 let gradients = collect_gradients(&vars, &gradients);
                 let stepped = optimizer.step(&gradients, 0.05, 1.0);
                 stepped.map_err(candle_core::Error::wrap)

@@ -14,9 +14,9 @@ use crate::{config, space, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Encoder;
+use sdft_autograd::backward;
 use sdft_data::ImageSource;
 use sdft_models::{LoadOptions, LoadedEncoder, Process, load_encoder};
-use sdft_nn::backward;
 use sdft_train::{
     ClassifierModel, ClassifierPlan, ClassifierSetup, DataPlan, DomainPlan, Ending, RunFolder,
     RunPlan, TrainError, start_classifier, train_classifier as train,

@@ -19,10 +19,10 @@ pub(crate) fn doctor() -> Result<()> {
         "cores     {cores}; {} threads will be used",
         rayon::current_num_threads()
     ))?;
-    line(format_args!("kernels   {}", sdft_nn::kernel_choice()))?;
+    line(format_args!("kernels   {}", sdft_kernels::kernel_choice()))?;
     line(format_args!(
         "speed     {:.0} GFLOP/s in matrix products, measured now",
-        sdft_nn::measure_flops() / 1e9
+        sdft_kernels::measure_flops() / 1e9
     ))?;
     if let Some((total, available)) = memory() {
         line(format_args!(

@@ -64,8 +64,8 @@ fn main() -> ExitCode {
     let mut cli = Cli::from_process();
     device::choose(cli.device, cli.precision.map(Into::into));
     let training = matches!(cli.verb, Verb::Train(_) | Verb::TrainClassifier(_));
-    if let Err(problem) = sdft_nn::check_kernel_environment() {
-        console::error(&usage(problem));
+    if let Err(problem) = sdft_kernels::check_kernel_environment() {
+        console::error(&usage(problem.to_string()));
         return ExitCode::from(2);
     }
     if let Err(error) = resolve::resolve(&mut cli.verb, &mut names::Names::resolving()) {

@@ -448,9 +448,9 @@ pub fn column_sum((x, layout): Input<'_>, c: usize) -> Result<CudaStorage> {
 ///
 /// # Errors
 /// A device that fails.
-pub fn lookup((table, layout): Input<'_>, rows: &[u32]) -> Result<(CudaStorage, Shape)> {
+pub fn embedding((table, layout): Input<'_>, rows: &[u32]) -> Result<(CudaStorage, Shape)> {
     let width = layout.dims()[1];
-    let table = Part::contiguous("lookup", table, layout)?;
+    let table = Part::contiguous("embedding", table, layout)?;
     let y = empty(table.device, table.dtype, rows.len() * width)?;
     let to = Part::of(&y, rows.len() * width)?;
     for (i, &row) in rows.iter().enumerate() {

@@ -1,7 +1,8 @@
 use candle_core::{DType, Device, Result, Tensor};
+use sdft_autograd::backward;
 use sdft_data::{Digits, Style};
 use sdft_features::DigitsJudge;
-use sdft_nn::{Params, backward};
+use sdft_nn::Params;
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{AdamW, Decay, LearningRate, Optimizer, Rule, collect_gradients};
 

@@ -1,5 +1,6 @@
 use candle_core::{Result, Tensor};
-use sdft_nn::{Init, Scope, conv2d};
+use sdft_autograd::conv2d;
+use sdft_nn::{Init, Scope};
 
 /// Batch normalisation at inference as a scale and a shift per channel.
 #[derive(Clone, Debug)]

@@ -1,7 +1,6 @@
 use candle_core::{Result, Tensor, bail};
-use sdft_nn::{
-    Conv2d, ConvStart, Linear, ParamSource, ParamSpec, Scope, average_pool_2x, specs_of,
-};
+use sdft_autograd::average_pool_2x;
+use sdft_nn::{Conv2d, ConvStart, Linear, ParamSource, ParamSpec, Scope, specs_of};
 
 /// Side of the images.
 const SIDE: usize = 16;

@@ -1,7 +1,8 @@
 use crate::conv_norm::{ConvNorm, ConvSpec, FoldedNorm};
 use crate::resample::adaptive_average;
 use candle_core::{Result, Tensor, bail};
-use sdft_nn::{Init, ParamSource, ParamSpec, Scope, conv2d, linear, relu, separable, specs_of};
+use sdft_autograd::{conv2d, linear, relu, separable};
+use sdft_nn::{Init, ParamSource, ParamSpec, Scope, specs_of};
 
 const EPS: f64 = 1e-5;
 /// Side of the images that the crop below is made for.
@@ -254,7 +255,7 @@ mod tests {
         let other = net.embed(&wave(0.031)).unwrap();
         let same = |x: &Tensor| (net.embed(x).unwrap() * &other).unwrap().sum_all().unwrap();
         let var = candle_core::Var::from_tensor(&x).unwrap();
-        let gradient = sdft_nn::backward(&same(var.as_tensor())).unwrap();
+        let gradient = sdft_autograd::backward(&same(var.as_tensor())).unwrap();
         let gradient = gradient.get(&var).unwrap();
         let along = (gradient * &way).unwrap().sum_all().unwrap();
         let along = along.to_scalar::<f32>().unwrap();

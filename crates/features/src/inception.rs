@@ -1,6 +1,8 @@
 use crate::conv_norm::{ConvNorm, ConvSpec};
 use candle_core::{Result, Tensor, bail};
-use sdft_nn::{ParamSource, ParamSpec, PoolKind, Scope, pool, relu, specs_of};
+use sdft_autograd::{pool, relu};
+use sdft_kernels::PoolKind;
+use sdft_nn::{ParamSource, ParamSpec, Scope, specs_of};
 
 /// Side of the images that the network was trained on.
 pub const INCEPTION_SIDE: usize = 299;

@@ -1,5 +1,7 @@
 use candle_core::{Result, Tensor, bail};
-use sdft_nn::{Init, ParamSource, ParamSpec, PoolKind, Scope, conv2d, pool, relu, specs_of};
+use sdft_autograd::{conv2d, pool, relu};
+use sdft_kernels::PoolKind;
+use sdft_nn::{Init, ParamSource, ParamSpec, Scope, specs_of};
 
 /// Added to the length of a feature vector, outside the root.
 const EPS: f64 = 1e-10;

@@ -22,7 +22,7 @@ pub(crate) fn adaptive_average(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sdft_nn::separable;
+    use sdft_autograd::separable;
 
     #[test]
     fn bins_overlap_where_sizes_do_not_divide() {

@@ -1,8 +1,8 @@
 use crate::layers::{GroupNorm, Pointwise};
-use crate::ops::{add, attention, flatten_space, unflatten_space};
 use crate::params::{Init, Scope};
-use crate::{Activation, AttentionOrder};
 use candle_core::{Result, Tensor, bail};
+use sdft_autograd::{add, attention, flatten_space, unflatten_space};
+use sdft_kernels::{Activation, AttentionOrder};
 
 /// How a convolution starts when nothing is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

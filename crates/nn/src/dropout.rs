@@ -1,7 +1,9 @@
-use crate::ops::mask as masked;
+//! Dropout as a layer with a name.
+
 use crate::params::name_hash;
-use candle_core::{DType, Result, Tensor};
-use sdft_noise::{Draw, DropoutKey, Purpose};
+use candle_core::{Result, Tensor};
+use sdft_autograd::dropout;
+use sdft_noise::DropoutKey;
 
 /// Drops features with probability `p` and scales the others by `1 / (1 - p)`.
 #[derive(Clone, Debug)]
@@ -19,63 +21,22 @@ impl Dropout {
         }
     }
 
-    /// Without a key nothing is dropped: that is evaluation.
+    /// Drops nothing without a key: that is evaluation.
     pub(crate) fn forward(&self, x: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<Tensor> {
-        let Some(key) = key.filter(|_| self.p > 0.0) else {
-            return Ok(x.clone());
-        };
-        if key.samples.len() != x.dim(0)? {
-            candle_core::bail!(
-                "dropout: {} sample numbers for a batch of {}",
-                key.samples.len(),
-                x.dim(0)?
-            );
+        match key {
+            Some(key) if self.p > 0.0 => dropout(x, self.p, key, self.layer),
+            _ => Ok(x.clone()),
         }
-        let keep = 1.0 - self.p;
-        let addresses: Vec<u64> = key
-            .samples
-            .iter()
-            .map(|sample| self.layer | (sample & 0xff_ffff))
-            .collect();
-        #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            let place = (key.seed, Purpose::Dropout as u8, key.step);
-            let factors = sdft_cuda::keep_factors(place, &addresses, x.dims(), keep, x.device())?;
-            return masked(x, &factors);
-        }
-        let per_sample = x.elem_count() / x.dim(0)?.max(1);
-        let mut mask = vec![0.0f32; x.elem_count()];
-        for (&address, mask) in addresses
-            .iter()
-            .zip(mask.chunks_exact_mut(per_sample.max(1)))
-        {
-            Draw::new(key.seed, Purpose::Dropout, key.step, address).fill_uniform(mask);
-        }
-        for value in &mut mask {
-            #[expect(clippy::cast_possible_truncation, reason = "a factor near one")]
-            let factor = (1.0 / keep) as f32;
-            *value = if f64::from(*value) < keep {
-                factor
-            } else {
-                0.0
-            };
-        }
-        let factors = Tensor::from_vec(mask, x.shape(), x.device())?;
-        let dtype = match x.dtype() {
-            DType::F64 => DType::F64,
-            _ => DType::F32,
-        };
-        masked(x, &factors.to_dtype(dtype)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     #[test]
-    fn drops_the_share_asked_for_keeps_the_mean_and_ignores_how_a_batch_is_split() {
+    fn dropout_has_its_rate_keeps_the_mean_and_ignores_how_samples_are_batched() {
         let x = Tensor::ones((4, 8, 16, 16), DType::F32, &Device::Cpu).unwrap();
         let dropout = Dropout::new(0.25, "input_blocks.1.0");
         assert_eq!(

@@ -1,7 +1,8 @@
-use crate::ops::{conv2d, linear, modulate, norm_act_of, pointwise};
+use crate::attention_block::ConvStart;
 use crate::params::{Init, Scope};
-use crate::{Activation, attention_block::ConvStart};
 use candle_core::{DType, Result, Tensor};
+use sdft_autograd::{conv2d, group_norm, linear, pointwise};
+use sdft_kernels::Activation;
 
 /// A square convolution with bias.
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ impl Conv2d {
     /// `[B, C_in, H, W]` to `[B, C_out, H', W']`.
     ///
     /// # Errors
-    /// As [`crate::conv2d`].
+    /// As [`sdft_autograd::conv2d`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         conv2d(x, &self.weight, &self.bias, self.stride, [self.pad; 2])
     }
@@ -66,7 +67,7 @@ impl Pointwise {
     /// `[B, C_in, N]` to `[B, C_out, N]`.
     ///
     /// # Errors
-    /// As [`crate::conv2d`].
+    /// As [`sdft_autograd::conv2d`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         pointwise(x, &self.weight, &self.bias)
     }
@@ -137,7 +138,7 @@ impl GroupNorm {
     /// Normalises, scales, shifts and activates `[B, C, ..]`.
     ///
     /// # Errors
-    /// As [`crate::norm_act`].
+    /// As [`sdft_autograd::norm_act`].
     pub fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         self.modulated(x, None, activation)
     }
@@ -149,7 +150,7 @@ impl GroupNorm {
         emb: Option<&Tensor>,
         activation: Activation,
     ) -> Result<Tensor> {
-        let ab = modulate(&self.weight, &self.bias, emb, x.dim(0)?)?;
-        norm_act_of(x, &ab, self.groups, self.eps, activation)
+        let (weight, bias) = (&self.weight, &self.bias);
+        group_norm(x, weight, bias, emb, self.groups, self.eps, activation)
     }
 }

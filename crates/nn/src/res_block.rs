@@ -1,9 +1,10 @@
+use crate::ConvStart;
 use crate::dropout::Dropout;
 use crate::layers::{Conv2d, GroupNorm, Linear};
-use crate::ops::{add, add_per_channel, average_pool_2x, silu, upsample_nearest_2x};
 use crate::params::Scope;
-use crate::{Activation, ConvStart};
 use candle_core::{Result, Tensor};
+use sdft_autograd::{add, add_per_channel, average_pool_2x, silu, upsample_nearest_2x};
+use sdft_kernels::Activation;
 use sdft_noise::DropoutKey;
 
 /// Change of resolution inside a residual block.

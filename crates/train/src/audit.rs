@@ -3,9 +3,10 @@
 use crate::error::{Result, TrainError};
 use candle_core::{D, Tensor};
 use sdft_adm::{AdmConfig, Unet};
+use sdft_autograd::backward;
 use sdft_diffusion::{Denoiser, Diffusion};
 use sdft_losses::{Auxiliary, Batch, Objective};
-use sdft_nn::{Params, backward};
+use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_samplers::seeded_normal;
 

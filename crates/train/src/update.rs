@@ -4,7 +4,8 @@ use crate::error::{Result, TrainError};
 use crate::plan::{LrSchedule, OptimPlan, OptimizerKind, Precision};
 use crate::snapshot::{Position, Snapshot, Tensors};
 use candle_core::{DType, Device, Tensor, Var};
-use sdft_nn::{Params, backward};
+use sdft_autograd::backward;
+use sdft_nn::Params;
 use sdft_optim::{
     AdamW, Decay, Engine, LearningRate, LossScale, Pending, Rule, Sgd, StepSize, Verdict,
     collect_gradients,

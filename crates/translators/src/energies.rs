@@ -1,7 +1,7 @@
 use crate::LowPass;
 use candle_core::{D, Result, Tensor, Var};
+use sdft_autograd::backward;
 use sdft_diffusion::FeatureNet;
-use sdft_nn::backward;
 
 /// What tells the domains apart, `S`: a translation moves away from the source's features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

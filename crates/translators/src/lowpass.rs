@@ -1,5 +1,5 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
-use sdft_nn::separable;
+use sdft_autograd::separable;
 
 /// A low-pass filter: down by a factor with an antialiasing triangle, and up again linearly. Borders are mirrored, the edge twice.
 ///

@@ -318,7 +318,8 @@ fn frozen_parameters_collect_no_gradients() {
     let y = Var::from_tensor(&image(0, 2)).unwrap();
     let collected = |net: &Encoder| {
         let features = net.features(y.as_tensor(), &[100.0; 2]).unwrap();
-        let gradients = sdft_nn::backward(&features.sqr().unwrap().sum_all().unwrap()).unwrap();
+        let gradients =
+            sdft_autograd::backward(&features.sqr().unwrap().sum_all().unwrap()).unwrap();
         assert!(gradients.get(&y).is_some());
         gradients
     };

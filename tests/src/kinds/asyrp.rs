@@ -96,7 +96,7 @@ pub(super) fn delta_block(case: &Case) -> Result<Outputs> {
     let x = Var::from_tensor(&case.input("x")?)?;
     let emb = Var::from_tensor(&case.input("emb")?)?;
     let result = block.forward(&x, Some(&emb))?;
-    let gradients = sdft_nn::backward(&(&result * case.input("R")?)?.sum_all()?)?;
+    let gradients = sdft_autograd::backward(&(&result * case.input("R")?)?.sum_all()?)?;
     let mut out = Outputs::new();
     put(&mut out, "out", &result)?;
     put(&mut out, "out_without_emb", &block.forward(&x, None)?)?;
@@ -287,7 +287,7 @@ pub(super) fn train_grad(case: &Case) -> Result<Outputs> {
     )?;
     let linear = ((&x0 * case.input("R")?)?.sum_all()? * case.number("lin_weight")?)?;
     let loss = (weighted + linear)?;
-    let gradients = sdft_nn::backward(&loss)?;
+    let gradients = sdft_autograd::backward(&loss)?;
     let mut out = Outputs::new();
     put(&mut out, "x0_t", &x0)?;
     put(&mut out, "x0_t_origin", &origin)?;
@@ -328,7 +328,7 @@ pub(super) fn clip_directional(case: &Case) -> Result<Outputs> {
     let target = Var::from_tensor(&case.input("image_target")?)?;
     let plain = clip_loss(&source, &target, &direction)?;
     let loss = asyrp_loss(&plain)?;
-    let gradients = sdft_nn::backward(&loss)?;
+    let gradients = sdft_autograd::backward(&loss)?;
     let mut out = Outputs::new();
     put(&mut out, "target_direction", direction.as_tensor())?;
     put(

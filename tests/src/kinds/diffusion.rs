@@ -124,7 +124,7 @@ pub(super) fn training_losses(case: &Case) -> Result<Outputs> {
         put(&mut out, "vb", vb)?;
     }
     put(&mut out, "loss", &terms.base_each)?;
-    put_gradients(&mut out, &vars, &sdft_nn::backward(&terms.total)?)?;
+    put_gradients(&mut out, &vars, &sdft_autograd::backward(&terms.total)?)?;
     Ok(out)
 }
 

@@ -3,9 +3,11 @@ use crate::case::Case;
 use crate::stage::device;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor, Var};
+use sdft_autograd::norm_act;
+use sdft_kernels::{Activation, AttentionOrder};
 use sdft_nn::{
-    Activation, AttentionBlock, AttentionOrder, AttentionPool, Init, Params, ResBlock,
-    ResBlockConfig, Resample, Resize, Scope, norm_act, specs_of,
+    AttentionBlock, AttentionPool, Init, Params, ResBlock, ResBlockConfig, Resample, Resize, Scope,
+    specs_of,
 };
 
 pub(super) fn timestep_embedding(case: &Case) -> Result<Outputs> {
@@ -43,7 +45,7 @@ fn module(
         .collect::<candle_core::Result<Vec<_>>>()?;
     let tracked: Vec<Tensor> = input_vars.iter().map(|v| v.as_tensor().clone()).collect();
     let result = run(&Scope::root(&params), &tracked)?;
-    let gradients = sdft_nn::backward(&result.mul(&case.input("R")?)?.sum_all()?)?;
+    let gradients = sdft_autograd::backward(&result.mul(&case.input("R")?)?.sum_all()?)?;
     let mut out = Outputs::new();
     put(&mut out, "out", &result)?;
     put_gradients(&mut out, &vars, &gradients)?;

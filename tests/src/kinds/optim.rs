@@ -145,7 +145,10 @@ pub(super) fn microbatch(case: &Case) -> Result<Outputs> {
         let len = size.min(n - start);
         let (x, y) = (x.narrow(0, start, len)?, y.narrow(0, start, len)?);
         let loss = (x.matmul(&vars[0].1.t()?)? - y)?.sqr()?.mean_all()?;
-        sum.add(&collect_gradients(&vars, &sdft_nn::backward(&loss)?), len)?;
+        sum.add(
+            &collect_gradients(&vars, &sdft_autograd::backward(&loss)?),
+            len,
+        )?;
     }
     let mut out = Outputs::new();
     if let Some(gradient) = &sum.finish()?[0] {

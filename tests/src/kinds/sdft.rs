@@ -99,7 +99,7 @@ pub(super) fn loss(case: &Case) -> Result<Outputs> {
         let picked = picked.ok_or_else(|| anyhow!("{t:?} goes beyond {} steps", table.len()))?;
         out.insert(name.into(), Array::vector(picked));
     }
-    put_gradients(&mut out, &vars, &sdft_nn::backward(&terms.total)?)?;
+    put_gradients(&mut out, &vars, &sdft_autograd::backward(&terms.total)?)?;
     Ok(out)
 }
 
@@ -141,7 +141,7 @@ pub(super) fn train_steps(case: &Case) -> Result<Outputs> {
             report.total,
         ]);
         optimizer.step(
-            &collect_gradients(&vars, &sdft_nn::backward(&terms.total)?),
+            &collect_gradients(&vars, &sdft_autograd::backward(&terms.total)?),
             case.number("lr")?,
             1.0,
         )?;

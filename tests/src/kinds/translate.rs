@@ -82,7 +82,7 @@ pub(super) fn lowpass(case: &Case) -> Result<Outputs> {
     let (_, _, h, w) = x.dims4()?;
     let filter = LowPass::new(h, w, case.count("factor")?, x.dtype(), x.device())?;
     let result = filter.apply(x.as_tensor())?;
-    let gradients = sdft_nn::backward(&(&result * case.input("R")?)?.sum_all()?)?;
+    let gradients = sdft_autograd::backward(&(&result * case.input("R")?)?.sum_all()?)?;
     let mut out = Outputs::new();
     put(&mut out, "down", &filter.down(x.as_tensor())?)?;
     put(&mut out, "out", &result)?;

@@ -33,7 +33,7 @@ pub(super) fn forward_backward(case: &Case) -> Result<Outputs> {
 }
 
 fn finish(case: &Case, result: &Tensor, x: Var, vars: Vec<(String, Var)>) -> Result<Outputs> {
-    let gradients = sdft_nn::backward(&result.mul(&case.input("R")?)?.sum_all()?)?;
+    let gradients = sdft_autograd::backward(&result.mul(&case.input("R")?)?.sum_all()?)?;
     let mut out = Outputs::new();
     put(&mut out, "out", result)?;
     // The norm is that of the parameters, so the input's gradient is added by itself.
@@ -79,7 +79,7 @@ pub(super) fn classifier_guidance(case: &Case) -> Result<Outputs> {
         .gather(&index, 1)?
         .mean_all()?
         .neg()?;
-    put_gradients(&mut out, &vars, &sdft_nn::backward(&loss)?)?;
+    put_gradients(&mut out, &vars, &sdft_autograd::backward(&loss)?)?;
     let loss = f64::from(loss.to_scalar::<f32>()?);
     out.insert("cross_entropy".into(), Array::scalar(loss));
     Ok(out)

@@ -113,7 +113,7 @@ fn two_steps_of_adamw_agree() {
     for (step, (loss, norm, after)) in wanted.into_iter().enumerate() {
         let total = losses_of(&unet, Weighting::P2 { k: 1.0, gamma: 1.0 }, &[7, 500]).total;
         assert_near(&total, &[loss], 1e-4);
-        let store = sdft_nn::backward(&total).unwrap();
+        let store = sdft_autograd::backward(&total).unwrap();
         if step == 0 {
             let gradient = |name: &str| {
                 let var = &vars.iter().find(|(known, _)| known == name).unwrap().1;

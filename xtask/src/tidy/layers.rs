@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Folders of crates that know no tensor library.
-const WITHOUT_CANDLE: [&str; 9] = [
+const WITHOUT_CANDLE: [&str; 10] = [
+    "crates/kernels",
     "crates/noise",
     "crates/schedule",
     "crates/imaging",

@@ -65,7 +65,7 @@ fn kept(
             ("t_0", inversion.t_0.to_string()),
             ("steps", inversion.steps.to_string()),
             // Other kernels round otherwise.
-            ("kernels", sdft_nn::kernel_choice()),
+            ("kernels", sdft_kernels::kernel_choice()),
             ("program", env!("CARGO_PKG_VERSION").to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value)),

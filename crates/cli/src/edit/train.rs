@@ -17,10 +17,11 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use sdft_adm::Unet;
 use sdft_asyrp::{DeltaBlock, Direction, Goal, Mix, training_steps};
+use sdft_autograd::backward;
 use sdft_data::{ImageSource, Joined};
 use sdft_diffusion::{BottleneckNet, Denoiser};
 use sdft_imaging::to_unit_range;
-use sdft_nn::{Params, backward};
+use sdft_nn::Params;
 use sdft_train::{
     DataPlan, DirectionPlan, DirectionSetup, Ending, LrSchedule, RunFolder, RunPlan, TrainError,
     train_direction,

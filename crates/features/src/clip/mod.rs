@@ -8,7 +8,8 @@ pub use prompts::clip_prompts;
 pub use tokens::ClipTokenizer;
 
 use candle_core::{Result, Tensor, bail};
-use sdft_nn::{Init, ParamSource, ParamSpec, Scope, conv2d, specs_of};
+use sdft_autograd::conv2d;
+use sdft_nn::{Init, ParamSource, ParamSpec, Scope, specs_of};
 use tower::{LayerNorm, Tower, TowerConfig, project};
 
 /// Sizes of a CLIP model.
@@ -231,7 +232,7 @@ mod tests {
         .unwrap();
         let y = clip.image_features(x.as_tensor()).unwrap();
         assert_eq!(y.dims(), [2, 6]);
-        let gradients = sdft_nn::backward(&y.sqr().unwrap().sum_all().unwrap()).unwrap();
+        let gradients = sdft_autograd::backward(&y.sqr().unwrap().sum_all().unwrap()).unwrap();
         let size = |var: &candle_core::Var| {
             gradients.get(var).map_or(0.0, |g| {
                 g.abs()

@@ -1,6 +1,8 @@
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::{sigmoid, softmax};
-use sdft_nn::{Activation, Init, Scope, linear, norm_act};
+use sdft_autograd::{linear, norm_act};
+use sdft_kernels::Activation;
+use sdft_nn::{Init, Scope};
 
 const EPS: f64 = 1e-5;
 

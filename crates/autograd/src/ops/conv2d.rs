@@ -1,0 +1,288 @@
+//! Convolutions and dense layers.
+
+use super::dense::dense;
+use super::op::{Op, apply, compute};
+use super::{check_dtypes, elements, for_float};
+use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, DType, backend::BackendStorage};
+use sdft_kernels::ConvShape;
+#[cfg(feature = "cuda")]
+use std::sync::OnceLock;
+
+/// Two-dimensional convolution with a bias. `pad` is the zero padding of height and width, on both sides.
+///
+/// # Shapes
+/// - `x`: `[B, C_in, H, W]` · `w`: `[C_out, C_in, K, L]` · `bias`: `[C_out]`
+/// - returns: `[B, C_out, (H + 2 pad[0] - K) / stride + 1, (W + 2 pad[1] - L) / stride + 1]`
+///
+/// # Errors
+/// Shapes or types that do not fit, or a kernel larger than the padded image.
+pub fn conv2d(
+    x: &Tensor,
+    w: &Tensor,
+    bias: &Tensor,
+    stride: usize,
+    pad: [usize; 2],
+) -> Result<Tensor> {
+    let (batch, c_in, h, width) = x.dims4()?;
+    let (c_out, w_in, k_h, k_w) = w.dims4()?;
+    if w_in != c_in || bias.dims() != [c_out] || stride == 0 || k_h * k_w == 0 {
+        bail!(
+            "conv2d: input {:?}, weight {:?} and bias {:?} do not fit (stride {stride})",
+            x.shape(),
+            w.shape(),
+            bias.shape()
+        );
+    }
+    if h + 2 * pad[0] < k_h || width + 2 * pad[1] < k_w {
+        bail!(
+            "conv2d: image {h}x{width} with padding {pad:?} is smaller than the kernel {k_h}x{k_w}"
+        );
+    }
+    let shape = ConvShape {
+        batch,
+        c_in,
+        h,
+        w: width,
+        c_out,
+        k: [k_h, k_w],
+        stride,
+        pad,
+    };
+    convolution(shape, [x, w, bias])
+}
+
+/// A one-dimensional convolution of width one: a dense layer at each of N positions.
+///
+/// # Shapes
+/// - `x`: `[B, C_in, N]` · `w`: `[C_out, C_in, 1]` · `bias`: `[C_out]` · returns: `[B, C_out, N]`
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn pointwise(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let (batch, c_in, n) = x.dims3()?;
+    let (c_out, w_in, one) = w.dims3()?;
+    if w_in != c_in || one != 1 || bias.dims() != [c_out] || n == 0 {
+        bail!(
+            "pointwise: input {:?}, weight {:?} and bias {:?} do not fit",
+            x.shape(),
+            w.shape(),
+            bias.shape()
+        );
+    }
+    convolution(ConvShape::dense(batch, c_in, n, c_out), [x, w, bias])
+}
+
+/// A dense layer: `x w^T + bias`.
+///
+/// # Shapes
+/// - `x`: `[B, I]` · `w`: `[O, I]` · `bias`: `[O]` · returns: `[B, O]`
+///
+/// # Errors
+/// Shapes or types that do not fit.
+pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let (batch, c_in) = x.dims2()?;
+    let (c_out, w_in) = w.dims2()?;
+    if w_in != c_in || bias.dims() != [c_out] {
+        bail!(
+            "linear: input {:?}, weight {:?} and bias {:?} do not fit",
+            x.shape(),
+            w.shape(),
+            bias.shape()
+        );
+    }
+    convolution(ConvShape::dense(batch, c_in, 1, c_out), [x, w, bias])
+}
+
+fn convolution(shape: ConvShape, [x, w, bias]: [&Tensor; 3]) -> Result<Tensor> {
+    check_dtypes("conv2d", x, &[w, bias])?;
+    let op = Conv2d {
+        shape,
+        #[cfg(feature = "cuda")]
+        prepared: OnceLock::new(),
+    };
+    apply(op, [&dense(x)?, &w.contiguous()?, &bias.contiguous()?])
+}
+
+/// Computes on `[B, C, H, W]`; inputs of two and three dimensions are convolutions with a height, or a height and width, of one.
+struct Conv2d {
+    shape: ConvShape,
+    /// The weights as the GPU converted them to half precision, for the backward pass.
+    #[cfg(feature = "cuda")]
+    prepared: OnceLock<sdft_cuda::Prepared>,
+}
+
+impl Conv2d {
+    /// The shape of the result, with as many dimensions as the input.
+    fn y(&self, rank: usize) -> Shape {
+        let s = &self.shape;
+        match rank {
+            2 => (s.batch, s.c_out).into(),
+            3 => (s.batch, s.c_out, s.w).into(),
+            _ => (s.batch, s.c_out, s.out_h(), s.out_w()).into(),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn on_gpu(shape: &ConvShape) -> sdft_cuda::Conv {
+    sdft_cuda::Conv {
+        batch: shape.batch,
+        c_in: shape.c_in,
+        h: shape.h,
+        w: shape.w,
+        c_out: shape.c_out,
+        k: shape.k,
+        stride: shape.stride,
+        pad: shape.pad,
+    }
+}
+
+impl Op<3> for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu(&self, [x, w, bias]: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), x.0, T => {
+            let y = sdft_kernels::conv2d::<T>(
+                &self.shape,
+                elements(self.name(), x)?,
+                elements(self.name(), w)?,
+                Some(elements(self.name(), bias)?),
+            );
+            Ok((T::to_cpu_storage_owned(y), self.y(x.1.dims().len())))
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [x, w, bias]: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
+        let is_half = x.0.dtype() != DType::F32;
+        let (y, shape, prepared) = sdft_cuda::conv_forward(&on_gpu(&self.shape), x, w, bias)?;
+        if is_half {
+            // The operation is made for one call, so this is empty.
+            let _ = self.prepared.set(prepared);
+        }
+        Ok((y, shape))
+    }
+
+    fn gradients(
+        &self,
+        [x, w, bias]: [&Tensor; 3],
+        dy: &Tensor,
+        [dx, dw, db]: [bool; 3],
+    ) -> Result<[Option<Tensor>; 3]> {
+        let dy = &dense(dy)?;
+        let input = InputGradient {
+            shape: self.shape,
+            x: x.shape().clone(),
+            #[cfg(feature = "cuda")]
+            prepared: self.prepared.get().cloned(),
+        };
+        let weight = || compute(&WeightGradient(self.shape, w.shape().clone()), [x, dy]);
+        Ok([
+            dx.then(|| compute(&input, [dy, w])).transpose()?,
+            dw.then(weight).transpose()?,
+            db.then(|| compute(&BiasGradient(bias.elem_count()), [dy]))
+                .transpose()?,
+        ])
+    }
+
+    fn saved(&self, [dx, dw, _]: [bool; 3]) -> [bool; 3] {
+        [dw, dx, false]
+    }
+}
+
+/// The gradient of the input, of shape `x`.
+struct InputGradient {
+    shape: ConvShape,
+    x: Shape,
+    #[cfg(feature = "cuda")]
+    prepared: Option<sdft_cuda::Prepared>,
+}
+
+impl Op<2> for InputGradient {
+    fn name(&self) -> &'static str {
+        "conv2d input gradient"
+    }
+
+    fn cpu(&self, [dy, w]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), dy.0, T => {
+            let dx = sdft_kernels::conv2d_input_gradient::<T>(
+                &self.shape,
+                elements(self.name(), dy)?,
+                elements(self.name(), w)?,
+            );
+            Ok((T::to_cpu_storage_owned(dx), self.x.clone()))
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [dy, w]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+        let prepared = self.prepared.as_ref();
+        sdft_cuda::conv_input_gradient(&on_gpu(&self.shape), self.x.rank(), dy, w, prepared)
+    }
+}
+
+/// The gradient of the weight, of this shape.
+struct WeightGradient(ConvShape, Shape);
+
+impl Op<2> for WeightGradient {
+    fn name(&self) -> &'static str {
+        "conv2d weight gradient"
+    }
+
+    fn cpu(&self, [x, dy]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), x.0, T => {
+            let dw = sdft_kernels::conv2d_weight_gradient::<T>(
+                &self.0,
+                elements(self.name(), x)?,
+                elements(self.name(), dy)?,
+            );
+            Ok((T::to_cpu_storage_owned(dw), self.1.clone()))
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [x, dy]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+        Ok((
+            sdft_cuda::conv_weight_gradient(&on_gpu(&self.0), x, dy)?,
+            self.1.clone(),
+        ))
+    }
+
+    fn output_is_f32(&self) -> bool {
+        true
+    }
+
+    fn is_feature_map(&self) -> bool {
+        false
+    }
+}
+
+/// The gradient of the bias: sums over images and pixels of this many channels.
+struct BiasGradient(usize);
+
+impl Op<1> for BiasGradient {
+    fn name(&self) -> &'static str {
+        "conv2d bias gradient"
+    }
+
+    fn cpu(&self, [dy]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
+        let batch = dy.1.dims()[0];
+        for_float!(self.name(), dy.0, T => {
+            let db = sdft_kernels::conv2d_bias_gradient::<T>(elements(self.name(), dy)?, batch, self.0);
+            Ok((T::to_cpu_storage_owned(db), self.0.into()))
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [dy]: [(&CudaStorage, &Layout); 1]) -> Result<(CudaStorage, Shape)> {
+        Ok((sdft_cuda::column_sum(dy, self.0)?, self.0.into()))
+    }
+
+    fn output_is_f32(&self) -> bool {
+        true
+    }
+}

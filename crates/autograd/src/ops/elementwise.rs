@@ -1,0 +1,179 @@
+//! Sums and activations, element by element.
+
+use super::dense::dense;
+use super::op::{Op, apply, compute};
+use super::{check_dtypes, check_same, elements, for_float};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
+
+/// `a + b` for tensors of the same shape.
+///
+/// Runs on the same thread pool as the other operations. candle's elementwise kernels have threads of their own, which spin while
+/// they wait.
+///
+/// # Errors
+/// Different shapes or types.
+pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    check_same("add", a, b)?;
+    apply(Pair::Add, [&dense(a)?, &dense(b)?])
+}
+
+/// `a + b`, which is not recorded. On a GPU, gradients of parameters keep the memory order of PyTorch.
+///
+/// # Errors
+/// Different shapes or types.
+pub(crate) fn add_gradients(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    check_same("add", a, b)?;
+    if a.device().is_cuda() && a.is_contiguous() && b.is_contiguous() {
+        let sum = compute(&Pair::Add, [&a.flatten_all()?, &b.flatten_all()?])?;
+        return sum.reshape(a.shape());
+    }
+    compute(&Pair::Add, [&dense(a)?, &dense(b)?])
+}
+
+/// `x * factors` for constant factors of the same shape, which get no gradient; f32 where `x` is half precision.
+///
+/// # Errors
+/// Different shapes or types.
+pub(super) fn mask(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    check_dtypes("mask", x, &[factors])?;
+    if x.shape() != factors.shape() {
+        bail!(
+            "mask: {:?} and {:?} have different shapes",
+            x.shape(),
+            factors.shape()
+        );
+    }
+    apply(Pair::Mask, [&dense(x)?, &dense(factors)?])
+}
+
+/// `x * sigmoid(x)`.
+///
+/// # Errors
+/// A type that is not floating-point.
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    check_dtypes("silu", x, &[])?;
+    apply(Curve::Silu, [&dense(x)?])
+}
+
+/// `max(x, 0)`; its gradient at 0 is 0.
+///
+/// # Shapes
+/// - returns the shape of `x`
+///
+/// # Errors
+/// A type that is not floating-point.
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    check_dtypes("relu", x, &[])?;
+    apply(Curve::Relu, [&dense(x)?])
+}
+
+/// Two tensors, element by element.
+#[derive(Clone, Copy)]
+enum Pair {
+    Add,
+    Mask,
+    SiluGradient,
+    ReluGradient,
+}
+
+impl Op<2> for Pair {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Mask => "mask",
+            Self::SiluGradient => "silu gradient",
+            Self::ReluGradient => "relu gradient",
+        }
+    }
+
+    fn cpu(&self, [a, b]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), a.0, T => {
+            let shape = a.1.shape().clone();
+            let (a, b) = (elements::<T>(self.name(), a)?, elements::<T>(self.name(), b)?);
+            let y = match self {
+                Self::Add => sdft_kernels::add(a, b),
+                Self::Mask => sdft_kernels::mul(a, b),
+                Self::SiluGradient => sdft_kernels::silu_gradient(a, b),
+                Self::ReluGradient => sdft_kernels::relu_gradient(a, b),
+            };
+            Ok((T::to_cpu_storage_owned(y), shape))
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [a, b]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+        let kernel = match self {
+            Self::Add => "add",
+            Self::Mask => "mul",
+            Self::SiluGradient => "silu_grad",
+            Self::ReluGradient => "relu_grad",
+        };
+        sdft_cuda::pairwise(kernel, a, b)
+    }
+
+    fn gradients(
+        &self,
+        [_, factors]: [&Tensor; 2],
+        dy: &Tensor,
+        _: [bool; 2],
+    ) -> Result<[Option<Tensor>; 2]> {
+        match self {
+            Self::Add => Ok([Some(dy.clone()), Some(dy.clone())]),
+            Self::Mask => Ok([Some(compute(&Self::Mask, [&dense(dy)?, factors])?), None]),
+            _ => bail!("{}: second derivatives are not built", self.name()),
+        }
+    }
+
+    fn saved(&self, _: [bool; 2]) -> [bool; 2] {
+        // The gradient of a mask needs its factors only.
+        [false, matches!(self, Self::Mask)]
+    }
+}
+
+/// One tensor, element by element.
+#[derive(Clone, Copy)]
+enum Curve {
+    Silu,
+    Relu,
+}
+
+impl Op<1> for Curve {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Silu => "silu",
+            Self::Relu => "relu",
+        }
+    }
+
+    fn cpu(&self, [x]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), x.0, T => {
+            let shape = x.1.shape().clone();
+            let x = elements::<T>(self.name(), x)?;
+            let y = match self {
+                Self::Silu => sdft_kernels::silu(x),
+                Self::Relu => sdft_kernels::relu(x),
+            };
+            Ok((T::to_cpu_storage_owned(y), shape))
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [x]: [(&CudaStorage, &Layout); 1]) -> Result<(CudaStorage, Shape)> {
+        sdft_cuda::elementwise(self.name(), x)
+    }
+
+    fn gradients(
+        &self,
+        [x]: [&Tensor; 1],
+        dy: &Tensor,
+        _: [bool; 1],
+    ) -> Result<[Option<Tensor>; 1]> {
+        let op = match self {
+            Self::Silu => Pair::SiluGradient,
+            Self::Relu => Pair::ReluGradient,
+        };
+        Ok([Some(compute(&op, [x, &dense(dy)?])?)])
+    }
+}

@@ -1,0 +1,264 @@
+//! Group normalisation, an affine map and an activation in one operation.
+
+use super::dense::dense;
+use super::modulate::modulate;
+use super::op::{Op, apply, compute};
+use super::{check_dtypes, elements, for_float};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
+use sdft_kernels::{Activation, NormShape, Statistics};
+use std::sync::OnceLock;
+
+/// Group normalisation with an affine map per image and channel, and optionally SiLU.
+///
+/// ```text
+/// y = act( a · (x - mean) / sqrt(variance + eps) + b )      mean, variance over each group of channels
+/// ```
+/// # Shapes
+/// - `x`: `[B, C, H, W]` or `[B, C, N]` · `a`, `b`: `[B, C]` · returns: the shape of `x`
+///
+/// # Errors
+/// Channels that `groups` does not divide, or shapes or types that do not fit.
+pub fn norm_act(
+    x: &Tensor,
+    a: &Tensor,
+    b: &Tensor,
+    groups: usize,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
+    norm_act_of(x, &Tensor::stack(&[a, b], 0)?, groups, eps, activation)
+}
+
+/// Group normalisation with a learned `weight` and `bias`, an optional scale and shift per image, and optionally SiLU.
+///
+/// ```text
+/// y = act( normalised(x) (1 + scale) + shift ),  normalised with weight and bias      scale, shift = halves of emb
+/// ```
+/// # Shapes
+/// - `x`: `[B, C, H, W]` or `[B, C, N]` · `weight`, `bias`: `[C]` · `emb`: `[B, 2 C]` · returns: the shape of `x`
+///
+/// # Errors
+/// Channels that `groups` does not divide, or shapes or types that do not fit.
+pub fn group_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    emb: Option<&Tensor>,
+    groups: usize,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
+    let ab = modulate(weight, bias, emb, x.dim(0)?)?;
+    norm_act_of(x, &ab, groups, eps, activation)
+}
+
+/// As [`norm_act`], with `a` and `b` in one tensor `[2, B, C]`.
+fn norm_act_of(
+    x: &Tensor,
+    ab: &Tensor,
+    groups: usize,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
+    check_dtypes("norm_act", x, &[ab])?;
+    let dims = x.dims();
+    if dims.len() < 2
+        || dims[1..].contains(&0)
+        || groups == 0
+        || !dims[1].is_multiple_of(groups)
+        || ab.dims() != [2, dims[0], dims[1]]
+    {
+        bail!(
+            "norm_act: input {:?} and scale and shift {:?} do not fit {groups} groups",
+            x.shape(),
+            ab.shape(),
+        );
+    }
+    let shape = NormShape {
+        channels: dims[1],
+        plane: dims[2..].iter().product(),
+        groups,
+    };
+    let op = NormAct {
+        shape,
+        eps,
+        activation,
+        statistics: OnceLock::new(),
+    };
+    apply(op, [&dense(x)?, &ab.contiguous()?])
+}
+
+struct NormAct {
+    shape: NormShape,
+    eps: f64,
+    activation: Activation,
+    /// Saved by the forward pass for the backward pass.
+    statistics: OnceLock<SavedStatistics>,
+}
+
+/// Means and reciprocal standard deviations, where they were computed.
+#[derive(Clone)]
+enum SavedStatistics {
+    Host(Statistics),
+    #[cfg(feature = "cuda")]
+    Device(sdft_cuda::Statistics),
+}
+
+impl Op<2> for NormAct {
+    fn name(&self) -> &'static str {
+        "norm_act"
+    }
+
+    fn cpu(&self, [x, ab]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
+        let shape = x.1.shape().clone();
+        for_float!(self.name(), x.0, T => {
+            let ab = elements::<T>(self.name(), ab)?;
+            let (a, b) = ab.split_at(ab.len() / 2);
+            let x = elements(self.name(), x)?;
+            let (y, statistics) = sdft_kernels::norm_act::<T>(&self.shape, x, a, b, self.eps, self.activation);
+            // The operation is made for one call, so this is empty.
+            let _ = self.statistics.set(SavedStatistics::Host(statistics));
+            Ok((T::to_cpu_storage_owned(y), shape))
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [x, ab]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+        let (y, shape, statistics) = sdft_cuda::norm_forward(&self.on_gpu(), self.eps, x, ab)?;
+        let _ = self.statistics.set(SavedStatistics::Device(statistics));
+        Ok((y, shape))
+    }
+
+    fn gradients(
+        &self,
+        [x, ab]: [&Tensor; 2],
+        dy: &Tensor,
+        wanted: [bool; 2],
+    ) -> Result<[Option<Tensor>; 2]> {
+        let dy = &dense(dy)?;
+        let (dx, dab) = match self.statistics.get() {
+            None => bail!("norm_act: backward without forward"),
+            Some(SavedStatistics::Host(statistics)) => {
+                let gradient = Gradient {
+                    shape: self.shape,
+                    activation: self.activation,
+                    statistics: statistics.clone(),
+                };
+                let all = compute(&gradient, [x, ab, dy])?;
+                let n = x.elem_count();
+                let dx = all.narrow(0, 0, n)?.reshape(x.shape())?;
+                let dab = all.narrow(0, n, ab.elem_count())?.reshape(ab.shape())?;
+                (dx.to_dtype(x.dtype())?, dab)
+            }
+            #[cfg(feature = "cuda")]
+            Some(SavedStatistics::Device(statistics)) => {
+                let sums = Sums {
+                    shape: self.on_gpu(),
+                    statistics: statistics.clone(),
+                };
+                let sums_of = compute(&sums, [x, ab, dy])?;
+                let n = ab.elem_count();
+                let dab = sums_of.narrow(0, 0, n)?.reshape(ab.shape())?;
+                let dx = if wanted[0] {
+                    compute(&Spread(sums), [x, ab, dy, &sums_of])?
+                } else {
+                    x.clone()
+                };
+                (dx, dab)
+            }
+        };
+        Ok([wanted[0].then_some(dx), wanted[1].then_some(dab)])
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl NormAct {
+    fn on_gpu(&self) -> sdft_cuda::Norm {
+        sdft_cuda::Norm {
+            groups: self.shape.groups,
+            silu: self.activation == Activation::Silu,
+        }
+    }
+}
+
+/// Gradients of `x`, `a` and `b`, one after the other in one flat tensor.
+struct Gradient {
+    shape: NormShape,
+    activation: Activation,
+    statistics: Statistics,
+}
+
+impl Op<3> for Gradient {
+    fn name(&self) -> &'static str {
+        "norm_act gradient"
+    }
+
+    fn cpu(&self, [x, ab, dy]: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), x.0, T => {
+            let ab = elements::<T>(self.name(), ab)?;
+            let (a, b) = ab.split_at(ab.len() / 2);
+            let all = sdft_kernels::norm_act_gradient::<T>(
+                &self.shape,
+                elements(self.name(), x)?,
+                a,
+                b,
+                &self.statistics,
+                self.activation,
+                elements(self.name(), dy)?,
+            );
+            let len = all.len();
+            Ok((T::to_cpu_storage_owned(all), len.into()))
+        })
+    }
+
+    fn output_is_f32(&self) -> bool {
+        true
+    }
+}
+
+/// The gradient of `a` and `b`, and sums over each group, in one flat tensor on a GPU.
+#[cfg(feature = "cuda")]
+struct Sums {
+    shape: sdft_cuda::Norm,
+    statistics: sdft_cuda::Statistics,
+}
+
+#[cfg(feature = "cuda")]
+impl Op<3> for Sums {
+    fn name(&self) -> &'static str {
+        "norm_act sums"
+    }
+
+    fn cpu(&self, _: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
+        bail!("{} are computed on a GPU only", self.name())
+    }
+
+    fn cuda(&self, [x, ab, dy]: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
+        sdft_cuda::norm_sums(&self.shape, &self.statistics, x, ab, dy)
+    }
+}
+
+/// The gradient of `x` from [`Sums`].
+#[cfg(feature = "cuda")]
+struct Spread(Sums);
+
+#[cfg(feature = "cuda")]
+impl Op<4> for Spread {
+    fn name(&self) -> &'static str {
+        "norm_act gradient"
+    }
+
+    fn cpu(&self, _: [(&CpuStorage, &Layout); 4]) -> Result<(CpuStorage, Shape)> {
+        bail!("{} from sums is computed on a GPU only", self.name())
+    }
+
+    fn cuda(
+        &self,
+        [x, ab, dy, sums]: [(&CudaStorage, &Layout); 4],
+    ) -> Result<(CudaStorage, Shape)> {
+        let Sums { shape, statistics } = &self.0;
+        sdft_cuda::norm_gradient(shape, statistics, x, ab, dy, sums)
+    }
+}

@@ -1,0 +1,65 @@
+//! Activation checkpointing: values inside a block are computed a second time instead of saved.
+
+use crate::tape::{self, GradMode};
+use candle_core::{Result, Tensor};
+
+/// `f(x, emb)`, of which only the inputs are saved for the backward pass; that evaluates `f` a second time.
+///
+/// Takes effect inside [`crate::taped`]; elsewhere it is `f`. Besides its two inputs `f` may use parameters and constants. The gradients
+/// are the same up to the order in which they are summed.
+///
+/// # Errors
+/// Those of `f`.
+pub fn recompute<F>(x: &Tensor, emb: &Tensor, f: F) -> Result<Tensor>
+where
+    F: Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + 'static,
+{
+    if GradMode::current() != GradMode::Tape {
+        return f(x, emb);
+    }
+    let mut leaves = Vec::new();
+    for input in [x, emb] {
+        if tape::is_tracked(input)? {
+            leaves.push(input.id());
+        }
+    }
+    let y = tape::no_grad(|| f(x, emb))?;
+    let (x, emb) = (x.clone(), emb.clone());
+    tape::record(&y, move |dy| {
+        let (y, inner) = tape::record_tape(leaves, || f(&x, &emb))?;
+        Ok(inner.backward(y.id(), dy.clone())?.into_iter().collect())
+    });
+    Ok(y)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{backward, linear, taped};
+    use candle_core::{DType, Device, Var};
+
+    #[test]
+    fn the_second_input_may_be_a_parameter() {
+        let ones = |shape: &[usize]| Var::ones(shape, DType::F32, &Device::Cpu).unwrap();
+        let (x, w, b) = (ones(&[2, 3]), ones(&[4, 3]), ones(&[4]));
+        let run = |x: &Tensor| {
+            let b = b.as_tensor().clone();
+            recompute(x, &w, move |x, w| linear(x, w, &b))
+        };
+        let y = taped(&x, |x| run(x)).unwrap();
+        let grads = backward(&y.sum_all().unwrap()).unwrap();
+        let of = |v: &Var| {
+            grads
+                .get(v)
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+        };
+        assert_eq!(of(&x).unwrap(), [4.0; 6]);
+        assert_eq!(of(&w).unwrap(), [2.0; 12]);
+        assert_eq!(of(&b).unwrap(), [2.0; 4]);
+        // Outside a tape it is the function itself.
+        assert!(run(&x).unwrap().backward().unwrap().get(&w).is_some());
+    }
+}

@@ -1,0 +1,177 @@
+//! Every operation against central differences, in f64.
+
+mod differences;
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use differences::{check, wave};
+use sdft_autograd::{
+    add, attention, average_pool_2x, concat, conv2d, linear, norm_act, pool, relu, silu,
+    upsample_nearest_2x,
+};
+use sdft_kernels::{Activation, AttentionOrder, PoolKind};
+
+#[test]
+fn operations_have_exact_gradients() {
+    for (stride, pad, [k_h, k_w]) in [
+        (1, [1; 2], [3; 2]),
+        (2, [1; 2], [3; 2]),
+        (1, [0; 2], [1; 2]),
+        (2, [2; 2], [5; 2]),
+        (1, [0, 2], [1, 5]),
+        (2, [1, 0], [3, 1]),
+    ] {
+        let inputs = [
+            wave(&[2, 3, 6, 5], 0.1),
+            wave(&[4, 3, k_h, k_w], 0.2),
+            wave(&[4], 0.3),
+        ];
+        check(&inputs, |t| conv2d(&t[0], &t[1], &t[2], stride, pad));
+    }
+    check(
+        &[wave(&[3, 5], 0.1), wave(&[4, 5], 0.2), wave(&[4], 0.3)],
+        |t| linear(&t[0], &t[1], &t[2]),
+    );
+    for activation in [Activation::None, Activation::Silu] {
+        let inputs = [
+            wave(&[2, 6, 3, 5], 0.1),
+            wave(&[2, 6], 0.5),
+            wave(&[2, 6], 1.3),
+        ];
+        check(&inputs, |t| {
+            norm_act(&t[0], &t[1], &t[2], 3, 1e-5, activation)
+        });
+    }
+    for order in [AttentionOrder::Legacy, AttentionOrder::Chunked] {
+        check(&[wave(&[2, 3 * 8, 7], 0.4)], |t| attention(&t[0], 2, order));
+    }
+    check(&[wave(&[2, 3, 4, 5], 0.4)], |t| upsample_nearest_2x(&t[0]));
+    check(&[wave(&[2, 3, 5, 7], 0.4)], |t| average_pool_2x(&t[0]));
+    check(&[wave(&[2, 3, 5, 7], 0.4)], |t| relu(&t[0]));
+    for kind in [PoolKind::Max, PoolKind::Average] {
+        for (k, stride, pad) in [(3, 1, 1), (3, 2, 0), (2, 2, 0)] {
+            check(&[wave(&[2, 3, 5, 7], 0.4)], |t| {
+                pool(&t[0], kind, k, stride, pad)
+            });
+        }
+    }
+}
+
+#[test]
+fn a_tensor_used_twice_gets_both_gradients() {
+    // The order of the two summands must not matter: y = up(x) + up(2x) has the gradient 3 * 4.
+    let x = Var::from_tensor(&wave(&[1, 2, 3, 3], 0.0)).unwrap();
+    let twice = (x.as_tensor() * 2.0).unwrap();
+    let y = (upsample_nearest_2x(x.as_tensor()).unwrap() + upsample_nearest_2x(&twice).unwrap())
+        .unwrap();
+    let gradient = y.sum_all().unwrap().backward().unwrap();
+    let gradient: Vec<f64> = gradient
+        .get(&x)
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .to_vec1()
+        .unwrap();
+    assert!(gradient.iter().all(|g| *g == 12.0), "{gradient:?}");
+}
+
+#[test]
+fn bad_shapes_are_errors_that_name_the_shapes() {
+    let f32 = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let error = conv2d(
+        &f32(&[1, 3, 4, 4]),
+        &f32(&[2, 4, 3, 3]),
+        &f32(&[2]),
+        1,
+        [1; 2],
+    )
+    .unwrap_err()
+    .to_string();
+    assert!(
+        error.contains("[1, 3, 4, 4]") && error.contains("[2, 4, 3, 3]"),
+        "{error}"
+    );
+    assert!(
+        conv2d(
+            &f32(&[1, 3, 1, 1]),
+            &f32(&[2, 3, 5, 5]),
+            &f32(&[2]),
+            1,
+            [1; 2]
+        )
+        .is_err()
+    );
+    for (shape, groups) in [
+        ([1, 6, 2], 4),
+        ([1, 6, 2], 0),
+        ([1, 0, 2], 4),
+        ([1, 6, 0], 3),
+    ] {
+        let (x, a) = (f32(&shape), f32(&shape[..2]));
+        assert!(norm_act(&x, &a, &a, groups, 1e-5, Activation::Silu).is_err());
+    }
+    assert!(attention(&f32(&[1, 10, 2]), 2, AttentionOrder::Legacy).is_err());
+    assert!(average_pool_2x(&f32(&[1, 2, 1, 4])).is_err());
+    let bytes = Tensor::zeros((1, 2, 4, 4), DType::U8, &Device::Cpu).unwrap();
+    assert!(upsample_nearest_2x(&bytes).is_err());
+    let error = conv2d(
+        &Tensor::zeros((1, 3, 4, 4), DType::BF16, &Device::Cpu).unwrap(),
+        &Tensor::zeros((2, 3, 3, 3), DType::BF16, &Device::Cpu).unwrap(),
+        &f32(&[2]),
+        1,
+        [1; 2],
+    );
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("parameters of type f32 beside bf16"),
+        "{error}"
+    );
+}
+
+/// Half feature maps beside f32 parameters: each operation is that of f32, rounded once, on the way back too.
+#[test]
+fn half_maps_are_computed_in_f32_and_rounded_once() {
+    let f32 = |shape: &[usize], phase| wave(shape, phase).to_dtype(DType::F32).unwrap();
+    let (w, b) = (f32(&[8, 8, 3, 3], 0.2), f32(&[8], 0.3));
+    let (scale, shift) = (f32(&[2, 8], 0.5), f32(&[2, 8], 1.3));
+    for dtype in [DType::BF16, DType::F16] {
+        let x = f32(&[2, 8, 4, 4], 0.1).to_dtype(dtype).unwrap();
+        let rounded = |t: &Tensor| t.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+        let numbers = |t: &Tensor| {
+            let t = t.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+            t.to_vec1::<f32>().unwrap()
+        };
+        type Network<'a> = (&'a str, Box<dyn Fn(&Tensor) -> Result<Tensor> + 'a>);
+        let networks: Vec<Network<'_>> = vec![
+            ("conv2d", Box::new(|x| conv2d(x, &w, &b, 1, [1; 2]))),
+            (
+                "norm_act",
+                Box::new(|x| norm_act(x, &scale, &shift, 4, 1e-5, Activation::Silu)),
+            ),
+            ("upsample", Box::new(upsample_nearest_2x)),
+            ("average pool", Box::new(average_pool_2x)),
+            ("relu", Box::new(relu)),
+            ("silu", Box::new(silu)),
+            ("add", Box::new(|x| add(x, x))),
+            ("concat", Box::new(|x| concat(x, x))),
+        ];
+        for (name, f) in networks {
+            let half = Var::from_tensor(&x).unwrap();
+            let wide = Var::from_tensor(&x.to_dtype(DType::F32).unwrap()).unwrap();
+            let (y, y32) = (f(&half).unwrap(), f(&wide).unwrap());
+            assert_eq!(y.dtype(), dtype, "{name}");
+            assert_eq!(numbers(&y), numbers(&rounded(&y32)), "{name}");
+            let dy = rounded(&f32(y.dims(), 0.7));
+            let back = |y: Tensor, x: &Var, dy: &Tensor| {
+                let loss = y.mul(dy).unwrap().sum_all().unwrap();
+                numbers(sdft_autograd::backward(&loss).unwrap().get(x).unwrap())
+            };
+            let dx = back(y, &half, &dy.to_dtype(dtype).unwrap());
+            let dx32 = back(y32, &wide, &dy);
+            let size = dx32.iter().fold(0f32, |m, v| m.max(v.abs()));
+            let bound = if dtype == DType::BF16 { 8e-3 } else { 1e-3 };
+            for (a, b) in dx.iter().zip(&dx32) {
+                assert!((a - b).abs() <= bound * size, "{name}: {a} {b}");
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Convolution through column blocks: a block of output rows is laid out as a matrix of the pixels
+//! that each output sees, and one matrix product per block does the arithmetic.
+
+use super::ConvShape;
+use crate::gemm::{View, gemm};
+use crate::{Real, SharedMut};
+use rayon::prelude::*;
+
+/// Columns per block that keep the matrix product busy while the block stays in the cache.
+const BLOCK_COLUMNS: usize = 512;
+/// Upper bound of a block's elements, for wide inputs.
+const BLOCK_ELEMENTS: usize = 1 << 20;
+/// Partial weight gradients: enough for many cores, few enough to stay small beside the activations.
+const PARTIALS: usize = 16;
+/// Upper bound of the elements of all partial gradients together, where two exceed it: two.
+const PARTIAL_ELEMENTS: usize = 1 << 24;
+
+impl ConvShape {
+    /// Length of one column: the number of weights of one output channel.
+    fn depth(&self) -> usize {
+        self.c_in * self.taps()
+    }
+
+    /// Output rows of the whole batch, image after image.
+    fn rows(&self) -> usize {
+        self.batch * self.out_h()
+    }
+
+    fn rows_per_block(&self) -> usize {
+        let wanted = BLOCK_COLUMNS
+            .min(BLOCK_ELEMENTS / self.depth().max(1))
+            .max(1);
+        let at_least_two = self.rows().div_ceil(2);
+        wanted.div_ceil(self.out_w()).min(at_least_two).max(1)
+    }
+
+    fn n_blocks(&self) -> usize {
+        self.rows().div_ceil(self.rows_per_block())
+    }
+
+    /// First output row and number of output rows of block `i`.
+    fn block(&self, i: usize) -> (usize, usize) {
+        let per_block = self.rows_per_block();
+        let first = i * per_block;
+        (first, per_block.min(self.rows() - first))
+    }
+
+    /// Calls `f(image, first row in the image, rows, first column in the block)` for every image
+    /// that the block touches.
+    fn for_each_image(
+        &self,
+        (first, rows): (usize, usize),
+        mut f: impl FnMut(usize, usize, usize, usize),
+    ) {
+        let out_h = self.out_h();
+        let mut row = first;
+        while row < first + rows {
+            let y = row % out_h;
+            let here = (out_h - y).min(first + rows - row);
+            f(row / out_h, y, here, (row - first) * self.out_w());
+            row += here;
+        }
+    }
+
+    /// Fills `columns` `[depth, n]` with the pixels that the block's outputs see.
+    fn im2col<T: Real>(&self, x: &[T], block: (usize, usize), columns: &mut [T]) {
+        let (out_w, plane) = (self.out_w(), self.h * self.w);
+        let n = block.1 * out_w;
+        for depth in 0..self.depth() {
+            let (c, ky, kx) = (
+                depth / self.taps(),
+                depth / self.k[1] % self.k[0],
+                depth % self.k[1],
+            );
+            let line = &mut columns[depth * n..(depth + 1) * n];
+            self.for_each_image(block, |image, y0, rows, column| {
+                let source = &x[(image * self.c_in + c) * plane..][..plane];
+                if self.k == [1, 1] && self.stride == 1 && self.pad == [0, 0] {
+                    line[column..column + rows * out_w]
+                        .copy_from_slice(&source[y0 * self.w..(y0 + rows) * self.w]);
+                    return;
+                }
+                for row in 0..rows {
+                    let to = &mut line[column + row * out_w..][..out_w];
+                    let y = (y0 + row) * self.stride + ky;
+                    if y < self.pad[0] || y >= self.h + self.pad[0] {
+                        to.fill(T::default());
+                        continue;
+                    }
+                    let from = &source[(y - self.pad[0]) * self.w..][..self.w];
+                    // Outputs whose pixel lies inside the row: x_out * stride + kx - pad in 0..w.
+                    let start = self.pad[1]
+                        .saturating_sub(kx)
+                        .div_ceil(self.stride)
+                        .min(out_w);
+                    let end = (self.w + self.pad[1])
+                        .saturating_sub(kx)
+                        .div_ceil(self.stride)
+                        .clamp(start, out_w);
+                    to[..start].fill(T::default());
+                    to[end..].fill(T::default());
+                    if start == end {
+                        continue;
+                    }
+                    let first = start * self.stride + kx - self.pad[1];
+                    if self.stride == 1 {
+                        to[start..end].copy_from_slice(&from[first..first + end - start]);
+                    } else {
+                        for (i, value) in to[start..end].iter_mut().enumerate() {
+                            *value = from[first + i * self.stride];
+                        }
+                    }
+                }
+            });
+        }
+    }
+
+    /// Adds `columns` `[depth, n]` back to the pixels of one image that they came from.
+    fn col2im<T: Real>(&self, columns: &[T], n: usize, dx: &mut [T]) {
+        let (out_h, out_w) = (self.out_h(), self.out_w());
+        for depth in 0..self.depth() {
+            let (c, ky, kx) = (
+                depth / self.taps(),
+                depth / self.k[1] % self.k[0],
+                depth % self.k[1],
+            );
+            let line = &columns[depth * n..(depth + 1) * n];
+            for row in 0..out_h {
+                let y = row * self.stride + ky;
+                if y < self.pad[0] || y >= self.h + self.pad[0] {
+                    continue;
+                }
+                let to = &mut dx[(c * self.h + y - self.pad[0]) * self.w..][..self.w];
+                for column in 0..out_w {
+                    let x = column * self.stride + kx;
+                    if x >= self.pad[1] && x < self.w + self.pad[1] {
+                        to[x - self.pad[1]] += line[row * out_w + column];
+                    }
+                }
+            }
+        }
+    }
+
+    /// Copies the block's part of `[b, c_out, out_h, out_w]` into `[c_out, n]`.
+    fn gather<T: Real>(&self, dy: &[T], block: (usize, usize), out: &mut [T]) {
+        let (out_w, plane) = (self.out_w(), self.out_h() * self.out_w());
+        let n = block.1 * out_w;
+        self.for_each_image(block, |image, y0, rows, column| {
+            for c in 0..self.c_out {
+                out[c * n + column..][..rows * out_w].copy_from_slice(
+                    &dy[(image * self.c_out + c) * plane + y0 * out_w..][..rows * out_w],
+                );
+            }
+        });
+    }
+}
+
+/// `y = w * x + bias`.
+pub(super) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+    let (out_w, plane, depth) = (shape.out_w(), shape.out_h() * shape.out_w(), shape.depth());
+    let mut y = vec![T::default(); shape.batch * shape.c_out * plane];
+    let shared = SharedMut::new(&mut y);
+    (0..shape.n_blocks()).into_par_iter().for_each(|i| {
+        let block = shape.block(i);
+        let n = block.1 * out_w;
+        T::with_scratch([depth * n, shape.c_out * n], |columns, result| {
+            shape.im2col(x, block, columns);
+            gemm(
+                shape.c_out,
+                n,
+                depth,
+                result,
+                n,
+                false,
+                View::new(w, depth),
+                View::new(columns, n),
+            );
+            shape.for_each_image(block, |image, y0, rows, column| {
+                for c in 0..shape.c_out {
+                    // SAFETY: blocks do not share output rows.
+                    let to = unsafe {
+                        shared.slice((image * shape.c_out + c) * plane + y0 * out_w, rows * out_w)
+                    };
+                    let from = &result[c * n + column..][..rows * out_w];
+                    match bias {
+                        Some(bias) => {
+                            for (to, &from) in to.iter_mut().zip(from) {
+                                *to = from + bias[c];
+                            }
+                        }
+                        None => to.copy_from_slice(from),
+                    }
+                }
+            });
+        });
+    });
+    y
+}
+
+/// The gradient of `x`, from `dy` shaped like the output.
+pub(super) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
+    if shape.stride == 1 && shape.pad[0] < shape.k[0] && shape.pad[1] < shape.k[1] {
+        // With stride 1 it is a convolution of dy with the weights turned by half a circle.
+        let k2 = shape.taps();
+        let mut turned = vec![T::default(); w.len()];
+        for o in 0..shape.c_out {
+            for i in 0..shape.c_in {
+                let from = &w[(o * shape.c_in + i) * k2..][..k2];
+                let to = &mut turned[(i * shape.c_out + o) * k2..][..k2];
+                for (to, from) in to.iter_mut().zip(from.iter().rev()) {
+                    *to = *from;
+                }
+            }
+        }
+        let back = ConvShape {
+            c_in: shape.c_out,
+            c_out: shape.c_in,
+            h: shape.out_h(),
+            w: shape.out_w(),
+            pad: [0, 1].map(|i| shape.k[i] - 1 - shape.pad[i]),
+            ..*shape
+        };
+        return forward(&back, dy, &turned, None);
+    }
+    let (depth, n) = (shape.depth(), shape.out_h() * shape.out_w());
+    let mut dx = vec![T::default(); shape.batch * shape.c_in * shape.h * shape.w];
+    dx.par_chunks_mut(shape.c_in * shape.h * shape.w)
+        .zip(dy.par_chunks(shape.c_out * n))
+        .for_each(|(dx, dy)| {
+            T::with_scratch([depth * n, 0], |columns, _| {
+                gemm(
+                    depth,
+                    n,
+                    shape.c_out,
+                    columns,
+                    n,
+                    false,
+                    View::new(w, depth).t(),
+                    View::new(dy, n),
+                );
+                shape.col2im(columns, n, dx);
+            });
+        });
+    dx
+}
+
+/// The gradient of `w`.
+pub(super) fn weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
+    let (out_w, depth, blocks) = (shape.out_w(), shape.depth(), shape.n_blocks());
+    let len = shape.c_out * depth;
+    let partials = PARTIALS
+        .min(PARTIAL_ELEMENTS / len.max(1))
+        .max(2)
+        .min(blocks);
+    let sums: Vec<Vec<T>> = (0..partials)
+        .into_par_iter()
+        .map(|p| {
+            let mut dw = vec![T::default(); len];
+            for i in p * blocks / partials..(p + 1) * blocks / partials {
+                let block = shape.block(i);
+                let n = block.1 * out_w;
+                T::with_scratch([depth * n, shape.c_out * n], |columns, part| {
+                    shape.im2col(x, block, columns);
+                    shape.gather(dy, block, part);
+                    let (left, right) = (View::new(part, n), View::new(columns, n).t());
+                    gemm(shape.c_out, depth, n, &mut dw, depth, true, left, right);
+                });
+            }
+            dw
+        })
+        .collect();
+    let mut sums = sums.into_iter();
+    let mut dw = sums.next().unwrap_or_else(|| vec![T::default(); len]);
+    for part in sums {
+        for (sum, value) in dw.iter_mut().zip(part) {
+            *sum += value;
+        }
+    }
+    dw
+}

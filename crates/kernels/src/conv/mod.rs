@@ -1,0 +1,179 @@
+//! Convolution of `[b, c, h, w]`: its shapes, and which algorithm computes it.
+
+mod direct;
+mod few;
+mod pointwise;
+#[cfg(test)]
+mod tests;
+mod winograd;
+
+use crate::Real;
+use crate::choice::Choice;
+use few::Few;
+use pointwise::Pointwise;
+use rayon::prelude::*;
+use winograd::{Filters, Winograd};
+
+/// The shapes of one convolution: `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k_h, k_w]`, the output
+/// is `[b, c_out, out_h, out_w]`; padding is symmetric and filled with zeros. Pairs are height and width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Images.
+    pub batch: usize,
+    /// Input channels.
+    pub c_in: usize,
+    /// Height of the input.
+    pub h: usize,
+    /// Width of the input.
+    pub w: usize,
+    /// Output channels.
+    pub c_out: usize,
+    /// Size of the filters.
+    pub k: [usize; 2],
+    /// Distance between two filter positions.
+    pub stride: usize,
+    /// Zeros on each side.
+    pub pad: [usize; 2],
+}
+
+/// Below this, transformed inputs are mostly padding and the weight gradient is faster by column blocks.
+const FEW_INPUTS: usize = 16;
+
+impl ConvShape {
+    /// A dense layer applied at each of `n` positions.
+    pub fn dense(batch: usize, c_in: usize, n: usize, c_out: usize) -> Self {
+        Self {
+            batch,
+            c_in,
+            h: 1,
+            w: n,
+            c_out,
+            k: [1, 1],
+            stride: 1,
+            pad: [0, 0],
+        }
+    }
+
+    /// Asserts that the input, the weights and the output have these lengths, where given.
+    fn check(&self, x: Option<usize>, w: Option<usize>, y: Option<usize>) {
+        let n_x = self.batch * self.c_in * self.h * self.w;
+        let n_w = self.c_out * self.c_in * self.taps();
+        let n_y = self.batch * self.c_out * self.out_h() * self.out_w();
+        for (length, expected) in [(x, n_x), (w, n_w), (y, n_y)] {
+            assert!(
+                length.is_none_or(|length| length == expected),
+                "conv2d: sizes do not fit"
+            );
+        }
+    }
+
+    /// Height of the output.
+    pub fn out_h(&self) -> usize {
+        (self.h + 2 * self.pad[0] - self.k[0]) / self.stride + 1
+    }
+
+    /// Weights between one input and one output channel.
+    pub(crate) fn taps(&self) -> usize {
+        self.k[0] * self.k[1]
+    }
+
+    /// Width of the output.
+    pub fn out_w(&self) -> usize {
+        (self.w + 2 * self.pad[1] - self.k[1]) / self.stride + 1
+    }
+}
+
+/// The convolution `w * x + bias`.
+pub fn conv2d<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+    shape.check(Some(x.len()), Some(w.len()), None);
+    forward_by(Choice::get(), shape, x, w, bias)
+}
+
+fn forward_by<T: Real>(
+    choice: Choice,
+    shape: &ConvShape,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+) -> Vec<T> {
+    if let (Some(x), Some(w)) = (T::as_f32(x), T::as_f32(w)) {
+        let bias = bias.and_then(T::as_f32);
+        if let Some(few) = Few::of(shape, choice.simd) {
+            return T::from_f32(few.forward(x, w, bias));
+        }
+        if let Some(winograd) = Winograd::of(shape, choice) {
+            let filters = Filters {
+                w,
+                c_out: shape.c_out,
+                c_in: shape.c_in,
+                turned: false,
+            };
+            return T::from_f32(winograd.convolve(shape, x, filters, bias));
+        }
+        if let Some(pointwise) = Pointwise::forward(shape) {
+            return T::from_f32(pointwise.run(choice.simd, x, w, bias));
+        }
+    }
+    direct::forward(shape, x, w, bias)
+}
+
+/// The gradient of `x`, from `dy` shaped like the output.
+pub fn conv2d_input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
+    shape.check(None, Some(w.len()), Some(dy.len()));
+    input_gradient_by(Choice::get(), shape, dy, w)
+}
+
+fn input_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
+    if let (Some(dy), Some(w)) = (T::as_f32(dy), T::as_f32(w)) {
+        if let Some(few) = Few::of(shape, choice.simd) {
+            return T::from_f32(few.input_gradient(dy, w));
+        }
+        if let Some(winograd) = Winograd::of(shape, choice) {
+            let filters = Filters {
+                w,
+                c_out: shape.c_out,
+                c_in: shape.c_in,
+                turned: true,
+            };
+            return T::from_f32(winograd.convolve(shape, dy, filters, None));
+        }
+        if let Some(pointwise) = Pointwise::backward(shape) {
+            return T::from_f32(pointwise.run(choice.simd, dy, w, None));
+        }
+    }
+    direct::input_gradient(shape, dy, w)
+}
+
+/// The gradient of `w`, from `dy` shaped like the output.
+pub fn conv2d_weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
+    shape.check(Some(x.len()), None, Some(dy.len()));
+    weight_gradient_by(Choice::get(), shape, x, dy)
+}
+
+fn weight_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
+    if let (Some(x), Some(dy)) = (T::as_f32(x), T::as_f32(dy)) {
+        if let Some(few) = Few::of(shape, choice.simd) {
+            return T::from_f32(few.weight_gradient(x, dy));
+        }
+        if shape.c_in >= FEW_INPUTS
+            && let Some(winograd) = Winograd::of(shape, choice)
+        {
+            return T::from_f32(winograd.weight_gradient(shape, x, dy));
+        }
+    }
+    direct::weight_gradient(shape, x, dy)
+}
+
+/// The gradient of a bias: the sum of `dy` `[b, c, plane]` over images and pixels.
+pub fn conv2d_bias_gradient<T: Real>(dy: &[T], batch: usize, channels: usize) -> Vec<T> {
+    let plane = dy.len() / (batch * channels).max(1);
+    (0..channels)
+        .into_par_iter()
+        .map(|c| {
+            let total: f64 = (0..batch)
+                .map(|b| crate::norm::sum(&dy[(b * channels + c) * plane..][..plane]))
+                .sum();
+            T::from_f64(total)
+        })
+        .collect()
+}

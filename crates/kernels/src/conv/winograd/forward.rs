@@ -1,0 +1,417 @@
+//! The forward pass, and with turned filters the input gradient.
+
+use super::filters::{FILTER_SCRATCH, Filters, INPUTS, PANEL};
+use super::points::Points;
+use super::tiles::{Grid, Panes};
+use super::transform::{Sink, Source};
+use crate::micro::Product;
+use crate::shared_mut::{SharedMut, filled};
+use crate::simd::{Lanes, Simd, Task};
+use crate::workspace::{Line, put, with_lines};
+use rayon::prelude::*;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Transformed filters larger than this are made panel by panel, where few tiles use them.
+const FILTER_LINES: usize = (4 << 20) / 64;
+/// Tiles up to which all transformed tiles are kept at once rather than all transformed filters.
+const FEW_TILES: usize = 256;
+/// Lines of a block's transformed tiles and products: together with the filters of one product they
+/// stay in the second cache.
+const BLOCK_LINES: usize = (512 << 10) / 64;
+/// Inputs whose transformed filters are made at a time in a panel.
+const PANEL_INPUTS: usize = 128;
+
+/// All that the jobs of one convolution share.
+struct Convolution<'a, P, const M: usize, const T: usize> {
+    simd: Simd,
+    filters: Filters<'a>,
+    source: Source<'a>,
+    sink: Sink<'a>,
+    points: PhantomData<fn() -> P>,
+}
+
+/// `y = w * x + bias` for `x` of the filters' inputs and the grid's images.
+pub(super) fn convolve<P: Points<M, T>, const M: usize, const T: usize>(
+    simd: Simd,
+    grid: Grid,
+    x: &[f32],
+    filters: Filters<'_>,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    let (c_in, c_out) = (filters.inputs(), filters.outputs());
+    let by_panel = grid.tiles() <= FEW_TILES && T * T * filters.panels() * c_in * 2 > FILTER_LINES;
+    let tile_lines = T * T * (c_in.div_ceil(16) + c_out.div_ceil(16) + 2);
+    let tiles = (BLOCK_LINES / tile_lines)
+        .min(grid.tiles().div_ceil(4))
+        .next_multiple_of(8)
+        .clamp(16, 64);
+    let rows_per_block = if by_panel {
+        grid.all_rows()
+    } else {
+        grid.rows_per_block(tiles)
+    };
+    let tiles = rows_per_block * grid.columns();
+    let products = if by_panel { PANEL.min(c_out) } else { c_out };
+    // SAFETY: every image consists of tiles, and every tile is written for all channels.
+    unsafe {
+        filled(grid.batch * c_out * grid.h * grid.w, |y| {
+            let convolution = Convolution::<P, M, T> {
+                simd,
+                filters,
+                source: Source {
+                    x,
+                    channels: c_in,
+                    grid,
+                    panes: Panes::new(tiles, c_in),
+                },
+                sink: Sink {
+                    y,
+                    channels: c_out,
+                    grid,
+                    panes: Panes::new(tiles, products),
+                    bias,
+                },
+                points: PhantomData,
+            };
+            if by_panel {
+                convolution.by_panel();
+            } else {
+                convolution.by_block(rows_per_block);
+            }
+        })
+    }
+}
+
+impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
+    /// All filters first; then each job takes a block of tiles from pixels to pixels.
+    fn by_block(&self, rows_per_block: usize) {
+        let Self {
+            simd,
+            filters,
+            source,
+            sink,
+            ..
+        } = self;
+        let c_in = filters.inputs();
+        let plane = (filters.panels() * c_in * 2) | 1;
+        with_lines([T * T * plane], |[lines]| {
+            let shared = SharedMut::new(lines);
+            let pieces = c_in.div_ceil(INPUTS);
+            (0..filters.panels() * pieces)
+                .into_par_iter()
+                .for_each(|i| {
+                    let (panel, first) = (i / pieces, i % pieces * INPUTS);
+                    let inputs = first..(first + INPUTS).min(c_in);
+                    let start = (panel * c_in + first) * 2;
+                    with_lines([FILTER_SCRATCH], |[scratch]| {
+                        simd.run(TransformFilters {
+                            of: self,
+                            panel,
+                            inputs,
+                            start,
+                            plane,
+                            scratch,
+                            to: shared,
+                        });
+                    });
+                });
+            // SAFETY: all jobs above have ended.
+            let transformed = unsafe { shared.read(T * T * plane) };
+            let [pixels, zeros, half] = source.grid.scratch(T);
+            let (data, products) = (source.panes.lines(T), sink.panes.lines(T));
+            let blocks = source.grid.all_rows().div_ceil(rows_per_block);
+            (0..blocks).into_par_iter().for_each(|i| {
+                let rows = source.grid.block(i, rows_per_block);
+                with_lines(
+                    [pixels, zeros, half, data, products],
+                    |[pixels, zeros, half, data, products]| {
+                        let scratch = [pixels, zeros, half];
+                        simd.run(Block {
+                            of: self,
+                            rows,
+                            filters: transformed,
+                            plane,
+                            scratch,
+                            data,
+                            products,
+                        });
+                    },
+                );
+            });
+        });
+    }
+
+    /// All tiles first; then each job makes the filters of 32 outputs and takes them to pixels.
+    fn by_panel(&self) {
+        let Self {
+            simd,
+            source,
+            filters,
+            sink,
+            ..
+        } = self;
+        let [pixels, zeros, half] = source.grid.scratch(T);
+        with_lines([source.panes.lines(T)], |[lines]| {
+            let shared = SharedMut::new(lines);
+            (0..source.panes.channel_lines)
+                .into_par_iter()
+                .for_each(|line| {
+                    with_lines([pixels, zeros, half], |scratch| {
+                        simd.run(TransformTiles {
+                            of: self,
+                            line,
+                            scratch,
+                            to: shared,
+                        });
+                    });
+                });
+            // SAFETY: all jobs above have ended.
+            let data = unsafe { shared.read(source.panes.lines(T)) };
+            let plane = (PANEL_INPUTS.min(filters.inputs()) * 2) | 1;
+            let lengths = [FILTER_SCRATCH, T * T * plane, sink.panes.lines(T), pixels];
+            (0..filters.panels()).into_par_iter().for_each(|panel| {
+                with_lines(lengths, |[scratch, filters, products, pixels]| {
+                    simd.run(Panel {
+                        of: self,
+                        panel,
+                        data,
+                        scratch,
+                        filters,
+                        plane,
+                        products,
+                        pixels,
+                    });
+                });
+            });
+        });
+    }
+
+    /// Multiplies the first `rows` tiles with filters whose first line is `filters[0]`, for all products.
+    #[inline(always)]
+    fn multiply<V: Lanes>(
+        &self,
+        rows: usize,
+        data: &[Line],
+        first_input: usize,
+        filters: &Panels<'_>,
+        products: &mut [Line],
+    ) {
+        let (source, sink) = (&self.source.panes, &self.sink.panes);
+        let last = T * T - 1;
+        let rows = rows.next_multiple_of(8);
+        let panels = sink.channel_lines.div_ceil(2);
+        assert!(
+            data.len() >= source.lines(T) && products.len() >= sink.lines(T),
+            "tiles too short"
+        );
+        assert!(
+            rows * source.row <= source.plane && rows * sink.row <= sink.plane,
+            "more tiles than planned"
+        );
+        assert!(
+            filters.lines.len()
+                >= last * filters.plane + (panels - 1) * filters.panel + filters.inputs * 2,
+            "filters too short"
+        );
+        assert!(
+            first_input + filters.inputs <= 16 * source.channel_lines,
+            "more inputs than planned"
+        );
+        for p in 0..T * T {
+            let product = Product {
+                rows,
+                columns: 16 * sink.channel_lines,
+                depth: filters.inputs,
+                a: data[p * source.plane..]
+                    .as_ptr()
+                    .cast::<f32>()
+                    .wrapping_add(first_input),
+                a_row: 16 * source.row,
+                a_depth: 1,
+                b: filters.lines[p * filters.plane..].as_ptr().cast(),
+                b_depth: 32,
+                b_panel: 16 * filters.panel,
+                c: products[p * sink.plane..].as_mut_ptr().cast(),
+                c_row: 16 * sink.row,
+                add: first_input > 0,
+                bias: std::ptr::null(),
+            };
+            // SAFETY: in bounds by the assertions.
+            unsafe { product.run::<V>() };
+        }
+    }
+}
+
+/// Transformed filters as the matrix product reads them.
+struct Panels<'a> {
+    lines: &'a [Line],
+    inputs: usize,
+    /// Lines from one panel of outputs to the next.
+    panel: usize,
+    /// Lines from one product to the next.
+    plane: usize,
+}
+
+struct TransformFilters<'a, P, const M: usize, const T: usize> {
+    of: &'a Convolution<'a, P, M, T>,
+    panel: usize,
+    inputs: Range<usize>,
+    /// The line of the first input.
+    start: usize,
+    plane: usize,
+    scratch: &'a mut [Line],
+    to: SharedMut<'a, Line>,
+}
+
+impl<P: Points<M, T>, const M: usize, const T: usize> Task for TransformFilters<'_, P, M, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let Self {
+            start, plane, to, ..
+        } = self;
+        self.of.filters.transform::<V, P, M, T>(
+            self.panel,
+            self.inputs,
+            self.scratch,
+            #[inline(always)]
+            |p, line, value| {
+                // SAFETY: jobs transform different panels or inputs.
+                put(
+                    &mut unsafe { to.slice(p * plane + start + line, 1) }[0],
+                    value,
+                );
+            },
+        );
+    }
+}
+
+struct Block<'a, P, const M: usize, const T: usize> {
+    of: &'a Convolution<'a, P, M, T>,
+    rows: Range<usize>,
+    filters: &'a [Line],
+    plane: usize,
+    scratch: [&'a mut [Line]; 3],
+    data: &'a mut [Line],
+    products: &'a mut [Line],
+}
+
+impl<P: Points<M, T>, const M: usize, const T: usize> Task for Block<'_, P, M, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let Self {
+            of:
+                Convolution {
+                    source,
+                    sink,
+                    filters,
+                    ..
+                },
+            ..
+        } = self;
+        let (c_in, tiles) = (filters.inputs(), self.rows.len() * source.grid.columns());
+        let [pixels, zeros, half] = self.scratch;
+        let all = 0..source.panes.channel_lines;
+        source.data::<V, P, M, T>(
+            self.rows.clone(),
+            all,
+            [pixels, zeros, half],
+            &SharedMut::new(self.data),
+        );
+        // In the pieces of the other way, so that both round alike and an image comes out the same in any batch.
+        for first in (0..c_in).step_by(PANEL_INPUTS) {
+            let panels = Panels {
+                lines: &self.filters[first * 2..],
+                inputs: PANEL_INPUTS.min(c_in - first),
+                panel: c_in * 2,
+                plane: self.plane,
+            };
+            self.of
+                .multiply::<V>(tiles, self.data, first, &panels, self.products);
+        }
+        sink.outputs::<V, P, M, T>(
+            self.rows,
+            0..sink.panes.channel_lines,
+            pixels,
+            self.products,
+        );
+    }
+}
+
+struct TransformTiles<'a, P, const M: usize, const T: usize> {
+    of: &'a Convolution<'a, P, M, T>,
+    line: usize,
+    scratch: [&'a mut [Line]; 3],
+    to: SharedMut<'a, Line>,
+}
+
+impl<P: Points<M, T>, const M: usize, const T: usize> Task for TransformTiles<'_, P, M, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let source = &self.of.source;
+        let (all, lines) = (0..source.grid.all_rows(), self.line..self.line + 1);
+        source.data::<V, P, M, T>(all, lines, self.scratch, &self.to);
+    }
+}
+
+struct Panel<'a, P, const M: usize, const T: usize> {
+    of: &'a Convolution<'a, P, M, T>,
+    panel: usize,
+    data: &'a [Line],
+    scratch: &'a mut [Line],
+    filters: &'a mut [Line],
+    plane: usize,
+    products: &'a mut [Line],
+    pixels: &'a mut [Line],
+}
+
+impl<P: Points<M, T>, const M: usize, const T: usize> Task for Panel<'_, P, M, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let Self {
+            of:
+                Convolution {
+                    source,
+                    sink,
+                    filters,
+                    ..
+                },
+            plane,
+            ..
+        } = self;
+        for first in (0..filters.inputs()).step_by(PANEL_INPUTS) {
+            let inputs = first..(first + PANEL_INPUTS).min(filters.inputs());
+            let panels = inputs.len();
+            let to = &mut *self.filters;
+            filters.transform::<V, P, M, T>(
+                self.panel,
+                inputs,
+                self.scratch,
+                #[inline(always)]
+                |p, line, value| {
+                    put(&mut to[p * plane + line], value);
+                },
+            );
+            let panels = Panels {
+                lines: self.filters,
+                inputs: panels,
+                panel: 0,
+                plane,
+            };
+            self.of.multiply::<V>(
+                source.grid.tiles(),
+                self.data,
+                first,
+                &panels,
+                self.products,
+            );
+        }
+        let first = self.panel * PANEL / 16;
+        let lines = first..(first + PANEL / 16).min(sink.channels.div_ceil(16));
+        sink.outputs::<V, P, M, T>(0..source.grid.all_rows(), lines, self.pixels, self.products);
+    }
+}

@@ -1,0 +1,95 @@
+//! Between planes in memory and vectors of sixteen channels.
+
+use crate::simd::Lanes;
+use crate::workspace::{Line, get, put};
+
+/// Line `p` of `to` gets element `p` of each of `rows <= 16` rows, `stride` apart; zeros fill the lanes
+/// without a row. `to` holds `n` rounded up to sixteen lines, all of which are written.
+///
+/// # Safety
+/// `rows` rows of `n` readable floats.
+#[inline(always)]
+pub(super) unsafe fn gather<V: Lanes>(
+    from: *const f32,
+    stride: usize,
+    rows: usize,
+    n: usize,
+    to: &mut [Line],
+) {
+    for (i, lines) in to[..n.next_multiple_of(16)]
+        .chunks_exact_mut(16)
+        .enumerate()
+    {
+        let width = (n - 16 * i).min(16);
+        let from = from.wrapping_add(16 * i);
+        let mut block = [V::zero(); 16];
+        if width == 16 && rows == 16 {
+            for (row, block) in block.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *block = unsafe { V::load(from.add(row * stride)) };
+            }
+        } else {
+            for (row, block) in block.iter_mut().enumerate() {
+                if row < rows {
+                    let from = from.wrapping_add(row * stride);
+                    // SAFETY: the caller's promise.
+                    *block = unsafe {
+                        if width == 16 {
+                            V::load(from)
+                        } else {
+                            V::load_first(from, width)
+                        }
+                    };
+                }
+            }
+        }
+        let block = V::transpose(block);
+        for (line, &value) in lines.iter_mut().zip(&block) {
+            put(line, value);
+        }
+    }
+}
+
+/// The inverse of [`gather`]: element `p` of each row is taken from line `p`. `from` holds `n` rounded up
+/// to sixteen lines.
+///
+/// # Safety
+/// `rows` rows of `n` writable floats.
+#[inline(always)]
+pub(super) unsafe fn scatter<V: Lanes>(
+    from: &[Line],
+    to: *mut f32,
+    stride: usize,
+    rows: usize,
+    n: usize,
+) {
+    for (i, lines) in from[..n.next_multiple_of(16)].chunks_exact(16).enumerate() {
+        let width = (n - 16 * i).min(16);
+        let to = to.wrapping_add(16 * i);
+        let mut block = [V::zero(); 16];
+        for (block, line) in block.iter_mut().zip(lines) {
+            *block = get(line);
+        }
+        let block = V::transpose(block);
+        if width == 16 && rows == 16 {
+            for (row, value) in block.iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { value.store(to.add(row * stride)) };
+            }
+        } else {
+            for (row, value) in block.iter().enumerate() {
+                if row < rows {
+                    let to = to.wrapping_add(row * stride);
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        if width == 16 {
+                            value.store(to)
+                        } else {
+                            value.store_first(to, width)
+                        }
+                    };
+                }
+            }
+        }
+    }
+}

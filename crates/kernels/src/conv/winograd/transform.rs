@@ -1,0 +1,235 @@
+//! Pixels to transformed tiles and back, for one block of tiles and sixteen channels at a time.
+
+use super::lanes::{gather, scatter};
+use super::points::Points;
+use super::tiles::{Grid, Panes, Strip};
+use crate::SharedMut;
+use crate::simd::Lanes;
+use crate::workspace::{Line, get, put};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// A batch of images `[b, channels, h, w]` of which blocks of tiles are transformed.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) channels: usize,
+    pub(super) grid: Grid,
+    /// Where transformed tiles go.
+    pub(super) panes: Panes,
+}
+
+/// Working memory of the calling thread: [`Grid::scratch`].
+pub(super) type Scratch<'a> = [&'a mut [Line]; 3];
+
+/// One direction of a transform, from windows of `N` pixels.
+///
+/// A trait rather than a function as an argument: calls through those are not inlined for certain.
+trait Step<const N: usize, const T: usize> {
+    /// How far a window begins before its tile.
+    const HALO: usize;
+    fn apply<V: Lanes>(window: [V; N]) -> [V; T];
+}
+
+struct Data<P, const M: usize, const T: usize>(PhantomData<P>);
+
+impl<P: Points<M, T>, const M: usize, const T: usize> Step<T, T> for Data<P, M, T> {
+    const HALO: usize = 1;
+    #[inline(always)]
+    fn apply<V: Lanes>(window: [V; T]) -> [V; T] {
+        P::data(window)
+    }
+}
+
+struct Gradients<P, const M: usize, const T: usize>(PhantomData<P>);
+
+impl<P: Points<M, T>, const M: usize, const T: usize> Step<M, T> for Gradients<P, M, T> {
+    const HALO: usize = 0;
+    #[inline(always)]
+    fn apply<V: Lanes>(window: [V; M]) -> [V; T] {
+        P::output_adjoint(window)
+    }
+}
+
+impl Source<'_> {
+    /// `B^T d B` of every tile: its pixels with a border of one.
+    #[inline(always)]
+    pub(super) fn data<V: Lanes, P: Points<M, T>, const M: usize, const T: usize>(
+        &self,
+        block: Range<usize>,
+        lines: Range<usize>,
+        scratch: Scratch<'_>,
+        to: &SharedMut<'_, Line>,
+    ) {
+        self.transform::<V, Data<P, M, T>, T, T>(block, lines, scratch, to);
+    }
+
+    /// `A dy A^T` of every tile: the gradients of its outputs.
+    #[inline(always)]
+    pub(super) fn gradients<V: Lanes, P: Points<M, T>, const M: usize, const T: usize>(
+        &self,
+        block: Range<usize>,
+        lines: Range<usize>,
+        scratch: Scratch<'_>,
+        to: &SharedMut<'_, Line>,
+    ) {
+        self.transform::<V, Gradients<P, M, T>, M, T>(block, lines, scratch, to);
+    }
+
+    /// Applies a step along columns and rows of the window of each tile, and puts the results of the
+    /// channels in `lines` (sixteen each) where the panes say.
+    #[inline(always)]
+    fn transform<V: Lanes, S: Step<N, T>, const N: usize, const T: usize>(
+        &self,
+        block: Range<usize>,
+        lines: Range<usize>,
+        [pixels, zeros, half]: Scratch<'_>,
+        to: &SharedMut<'_, Line>,
+    ) {
+        let Grid { h, w, m, .. } = self.grid;
+        let halo = S::HALO;
+        let width = self.grid.columns() * m + 2 * halo;
+        zeros.fill(Line([0.0; 16]));
+        // The columns outside the image are never written below.
+        for row in half[..T * width].chunks_exact_mut(width) {
+            row[..halo].fill(Line([0.0; 16]));
+            row[halo + w..].fill(Line([0.0; 16]));
+        }
+        for strip in self.grid.strips(block) {
+            let top = (strip.rows.start * m).saturating_sub(halo);
+            let bottom = (strip.rows.end * m + halo).min(h);
+            for line in lines.clone() {
+                let channels = (self.channels - 16 * line).min(16);
+                let start = ((strip.image * self.channels + 16 * line) * h + top) * w;
+                let n = (bottom - top) * w;
+                assert!(
+                    start + (channels - 1) * h * w + n <= self.x.len(),
+                    "image outside the batch"
+                );
+                // SAFETY: the last row ends inside the batch by the assertion.
+                unsafe { gather::<V>(self.x.as_ptr().add(start), h * w, channels, n, pixels) };
+                for row in strip.rows.clone() {
+                    let mut sources = [&*zeros; N];
+                    for (i, source) in sources.iter_mut().enumerate() {
+                        let y = row * m + i;
+                        if y >= halo && y < h + halo {
+                            *source = &pixels[(y - halo - top) * w..][..w];
+                        }
+                    }
+                    for x in 0..w {
+                        let mut column = [V::zero(); N];
+                        for (value, source) in column.iter_mut().zip(&sources) {
+                            *value = get(&source[x]);
+                        }
+                        for (i, &value) in S::apply(column).iter().enumerate() {
+                            put(&mut half[i * width + x + halo], value);
+                        }
+                    }
+                    let first = strip.first_tile + (row - strip.rows.start) * self.grid.columns();
+                    for i in 0..T {
+                        let half = &half[i * width..][..width];
+                        for tile in 0..self.grid.columns() {
+                            let mut window = [V::zero(); N];
+                            for (value, line) in window.iter_mut().zip(&half[tile * m..]) {
+                                *value = get(line);
+                            }
+                            let at = (first + tile) * self.panes.row + line;
+                            for (j, &value) in S::apply(window).iter().enumerate() {
+                                // SAFETY: jobs transform different tiles or different channels.
+                                put(
+                                    &mut unsafe {
+                                        to.slice((i * T + j) * self.panes.plane + at, 1)
+                                    }[0],
+                                    value,
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Images `[b, channels, h, w]` that are written tile by tile.
+#[derive(Clone, Copy)]
+pub(super) struct Sink<'a> {
+    pub(super) y: SharedMut<'a, f32>,
+    pub(super) channels: usize,
+    pub(super) grid: Grid,
+    pub(super) panes: Panes,
+    pub(super) bias: Option<&'a [f32]>,
+}
+
+impl Sink<'_> {
+    /// `A^T p A + bias` of every tile in `block`, for sixteen channels of each line. `from` holds the
+    /// products, the first line of a row being `lines.start`.
+    #[inline(always)]
+    pub(super) fn outputs<V: Lanes, P: Points<M, T>, const M: usize, const T: usize>(
+        &self,
+        block: Range<usize>,
+        lines: Range<usize>,
+        pixels: &mut [Line],
+        from: &[Line],
+    ) {
+        let Grid { h, w, m, .. } = self.grid;
+        for strip in self.grid.strips(block) {
+            let (top, bottom) = (strip.rows.start * m, (strip.rows.end * m).min(h));
+            for line in lines.clone() {
+                let channels = (self.channels - 16 * line).min(16);
+                let mut bias = [0.0; 16];
+                if let Some(all) = self.bias {
+                    bias[..channels].copy_from_slice(&all[16 * line..][..channels]);
+                }
+                let bias = get::<V>(&Line(bias));
+                self.strip::<V, P, M, T>(&strip, bias, &from[line - lines.start..], pixels);
+                let (plane, n) = (h * w, (bottom - top) * w);
+                let start = (strip.image * self.channels + 16 * line) * plane + top * w;
+                assert!(
+                    start + (channels - 1) * plane + n <= self.y.len(),
+                    "image outside the batch"
+                );
+                // SAFETY: in bounds by the assertion; jobs write different tiles or channels.
+                unsafe { scatter::<V>(pixels, self.y.as_mut_ptr().add(start), plane, channels, n) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn strip<V: Lanes, P: Points<M, T>, const M: usize, const T: usize>(
+        &self,
+        strip: &Strip,
+        bias: V,
+        from: &[Line],
+        pixels: &mut [Line],
+    ) {
+        let Grid { h, w, .. } = self.grid;
+        let top = strip.rows.start * M;
+        for row in strip.rows.clone() {
+            for column in 0..self.grid.columns() {
+                let tile =
+                    strip.first_tile + (row - strip.rows.start) * self.grid.columns() + column;
+                let mut half = [[V::zero(); T]; M];
+                for j in 0..T {
+                    let mut products = [V::zero(); T];
+                    for (i, value) in products.iter_mut().enumerate() {
+                        *value = get(&from[(i * T + j) * self.panes.plane + tile * self.panes.row]);
+                    }
+                    for (half, &value) in half.iter_mut().zip(&P::output(products)) {
+                        half[j] = value;
+                    }
+                }
+                let (rows, columns) = (M.min(h - row * M), M.min(w - column * M));
+                for (i, half) in half.iter().enumerate() {
+                    let out = P::output(*half);
+                    if i < rows {
+                        let to = &mut pixels[(row * M + i - top) * w + column * M..][..columns];
+                        for (line, &value) in to.iter_mut().zip(&out) {
+                            put(line, value.add(bias));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

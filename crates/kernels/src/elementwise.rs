@@ -1,0 +1,97 @@
+//! Sums, products and activations, element by element.
+
+use crate::Real;
+use crate::choice::Choice;
+use crate::shared_mut::{SharedMut, filled};
+use rayon::prelude::*;
+
+/// Elements of one job.
+const CHUNK: usize = 1 << 15;
+
+/// `a + b`.
+pub fn add<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
+    zip(
+        a,
+        b,
+        #[inline(always)]
+        |a, b| a + b,
+    )
+}
+
+/// `a * b`.
+pub fn mul<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
+    zip(
+        a,
+        b,
+        #[inline(always)]
+        |a, b| a * b,
+    )
+}
+
+/// `max(x, 0)`; NaN stays.
+pub fn relu<T: Real>(x: &[T]) -> Vec<T> {
+    zip(
+        x,
+        x,
+        #[inline(always)]
+        |x, _| if x < T::default() { T::default() } else { x },
+    )
+}
+
+/// The gradient of [`relu`]: `dy` where `x` is positive.
+pub fn relu_gradient<T: Real>(x: &[T], dy: &[T]) -> Vec<T> {
+    zip(
+        x,
+        dy,
+        #[inline(always)]
+        |x, dy| if x > T::default() { dy } else { T::default() },
+    )
+}
+
+/// `x * sigmoid(x)`.
+pub fn silu<T: Real>(x: &[T]) -> Vec<T> {
+    zip(
+        x,
+        x,
+        #[inline(always)]
+        |x, _| x * x.sigmoid(),
+    )
+}
+
+/// The gradient of [`silu`].
+pub fn silu_gradient<T: Real>(x: &[T], dy: &[T]) -> Vec<T> {
+    let one = T::from_f64(1.0);
+    zip(
+        x,
+        dy,
+        #[inline(always)]
+        |x, dy| {
+            let s = x.sigmoid();
+            dy * s * (one + x * (one - s))
+        },
+    )
+}
+
+fn zip<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Copy + Send + Sync) -> Vec<T> {
+    assert_eq!(a.len(), b.len(), "sizes do not fit");
+    let simd = Choice::get().simd;
+    // SAFETY: the jobs cover all elements, and each writes all of its own.
+    unsafe {
+        filled(a.len(), |y: SharedMut<'_, T>| {
+            a.par_chunks(CHUNK)
+                .zip(b.par_chunks(CHUNK))
+                .enumerate()
+                .for_each(|(i, (a, b))| {
+                    let y = y.as_mut_ptr().wrapping_add(i * CHUNK);
+                    simd.vectorise(
+                        #[inline(always)]
+                        || {
+                            for (j, (&a, &b)) in a.iter().zip(b).enumerate() {
+                                y.add(j).write(f(a, b));
+                            }
+                        },
+                    );
+                });
+        })
+    }
+}

@@ -1,0 +1,55 @@
+//! Kernels on plain slices: convolution, normalisation, attention, pooling, resampling, and their gradients.
+//!
+//! There is no tensor library here, so each kernel can be read and tested alone. Tensors are row-major and contiguous; feature maps are
+//! `[batch, channels, height, width]`. Every kernel is generic over [`Real`]; f32 has the fast kernels, f64 is what they are tested against.
+//!
+//! One source is compiled for AVX-512, for AVX2 with FMA, and for the baseline of the target. [`kernel_choice`] names the one in use, and
+//! the environment variables `SDFT_SIMD` and `SDFT_CONV` select another.
+//!
+//! A kernel panics if its slices do not have the lengths that its shape asks for; callers check shapes first.
+//!
+//! # Example: a 3x3 convolution of ones
+//! ```
+//! use sdft_kernels::{ConvShape, conv2d};
+//!
+//! let shape = ConvShape { batch: 1, c_in: 1, h: 3, w: 3, c_out: 1, k: [3, 3], stride: 1, pad: [1, 1] };
+//! let y = conv2d(&shape, &[1.0f32; 9], &[1.0; 9], None);
+//! assert_eq!(y, [4.0, 6.0, 4.0, 6.0, 9.0, 6.0, 4.0, 6.0, 4.0]);
+//! ```
+//!
+//! **Invariant:** no result depends on the number of threads. Work is cut into jobs whose number and borders depend on shapes only, and
+//! partial sums are added in a fixed order.
+
+use crate::shared_mut::SharedMut;
+pub use crate::{
+    attention::{AttentionOrder, AttentionShape, attention, attention_gradient},
+    choice::{check_kernel_environment, kernel_choice},
+    conv::{
+        ConvShape, conv2d, conv2d_bias_gradient, conv2d_input_gradient, conv2d_weight_gradient,
+    },
+    elementwise::{add, mul, relu, relu_gradient, silu, silu_gradient},
+    error::Error,
+    measure::measure_flops,
+    modulate::{modulate, modulate_gradient},
+    norm::{Activation, NormShape, Statistics, norm_act, norm_act_gradient, plane_sums},
+    pool::{PoolKind, PoolShape, pool, pool_gradient},
+    real::Real,
+    resample::{pool_2x, pool_2x_gradient, upsample_2x},
+};
+
+mod attention;
+mod choice;
+mod conv;
+mod elementwise;
+mod error;
+mod gemm;
+mod measure;
+mod micro;
+mod modulate;
+mod norm;
+mod pool;
+mod real;
+mod resample;
+mod shared_mut;
+mod simd;
+mod workspace;

@@ -1,0 +1,34 @@
+use crate::gemm::{View, gemm};
+use rayon::prelude::*;
+use std::time::Instant;
+
+/// Floating-point operations per second that matrix products reach on all threads of the current pool, measured in about a tenth of a second.
+pub fn measure_flops() -> f64 {
+    const N: usize = 256;
+    let data = vec![0.5f32; N * N];
+    let product = || {
+        let mut out = vec![0.0f32; N * N];
+        gemm(
+            N,
+            N,
+            N,
+            &mut out,
+            N,
+            false,
+            View::new(&data, N),
+            View::new(&data, N),
+        );
+        out[0]
+    };
+    let threads = rayon::current_num_threads();
+    let mut best = 0.0f64;
+    // The first round wakes the threads and fills the caches.
+    for _ in 0..4 {
+        let jobs = 32 * threads;
+        let started = Instant::now();
+        let sum: f32 = (0..jobs).into_par_iter().map(|_| product()).sum();
+        std::hint::black_box(sum);
+        best = best.max((jobs * 2 * N * N * N) as f64 / started.elapsed().as_secs_f64());
+    }
+    best
+}

@@ -1,0 +1,124 @@
+//! Nearest enlargement by two and 2x2 averaging of planes; each is the other's adjoint up to a factor.
+
+use crate::Real;
+use crate::choice::Choice;
+use crate::shared_mut::{SharedMut, filled};
+use rayon::prelude::*;
+
+/// Elements that make a job worth its start.
+const PLANES: usize = 1 << 14;
+
+/// Every pixel of each `h x w` plane becomes a square of four.
+pub fn upsample_2x<T: Real>(x: &[T], h: usize, w: usize) -> Vec<T> {
+    // SAFETY: the two rows of four pixels per pixel are written, for all rows.
+    unsafe {
+        planes(
+            x,
+            h * w,
+            4 * h * w,
+            #[inline(always)]
+            |x, y| {
+                for (row, x) in x.chunks_exact(w).enumerate() {
+                    let (first, second) = (
+                        y.wrapping_add(4 * w * row),
+                        y.wrapping_add(4 * w * row + 2 * w),
+                    );
+                    for (i, &value) in x.iter().enumerate() {
+                        first.add(2 * i).write(value);
+                        first.add(2 * i + 1).write(value);
+                        second.add(2 * i).write(value);
+                        second.add(2 * i + 1).write(value);
+                    }
+                }
+            },
+        )
+    }
+}
+
+/// Sum of each 2x2 square times `factor`; an odd last row or column is left out.
+pub fn pool_2x<T: Real>(x: &[T], h: usize, w: usize, factor: f64) -> Vec<T> {
+    let (out_h, out_w, factor) = (h / 2, w / 2, T::from_f64(factor));
+    // SAFETY: all rows and columns of the output are written.
+    unsafe {
+        planes(
+            x,
+            h * w,
+            out_h * out_w,
+            #[inline(always)]
+            |x, y| {
+                for row in 0..out_h {
+                    let (first, second) = (
+                        &x[2 * row * w..][..2 * out_w],
+                        &x[(2 * row + 1) * w..][..2 * out_w],
+                    );
+                    let y = y.wrapping_add(row * out_w);
+                    for (i, (a, b)) in first
+                        .chunks_exact(2)
+                        .zip(second.chunks_exact(2))
+                        .enumerate()
+                    {
+                        y.add(i).write((a[0] + a[1] + b[0] + b[1]) * factor);
+                    }
+                }
+            },
+        )
+    }
+}
+
+/// The adjoint of [`pool_2x`] for planes of `h x w`, from gradients of `h/2 x w/2`.
+pub fn pool_2x_gradient<T: Real>(dy: &[T], h: usize, w: usize, factor: f64) -> Vec<T> {
+    let (out_h, out_w, factor) = (h / 2, w / 2, T::from_f64(factor));
+    // SAFETY: each row is written: from the gradients, or with zeros where no square reaches.
+    unsafe {
+        planes(
+            dy,
+            out_h * out_w,
+            h * w,
+            #[inline(always)]
+            |dy, dx| {
+                for y in 0..h {
+                    let row = dx.wrapping_add(y * w);
+                    let reached = if y < 2 * out_h { 2 * out_w } else { 0 };
+                    if reached > 0 {
+                        for (i, &value) in dy[y / 2 * out_w..][..out_w].iter().enumerate() {
+                            row.add(2 * i).write(value * factor);
+                            row.add(2 * i + 1).write(value * factor);
+                        }
+                    }
+                    for x in reached..w {
+                        row.add(x).write(T::default());
+                    }
+                }
+            },
+        )
+    }
+}
+
+/// Runs `f` on each plane of `n_in` elements to fill one of `n_out`.
+///
+/// # Safety
+/// `f` writes `n_out` elements from its pointer on.
+unsafe fn planes<T: Real>(
+    x: &[T],
+    n_in: usize,
+    n_out: usize,
+    f: impl Fn(&[T], *mut T) + Sync,
+) -> Vec<T> {
+    let n_planes = x.len() / n_in.max(1);
+    let simd = Choice::get().simd;
+    // SAFETY: the jobs cover all planes, and each fills its own by the caller's promise.
+    unsafe {
+        filled(n_planes * n_out, |y: SharedMut<'_, T>| {
+            x.par_chunks_exact(n_in.max(1))
+                .enumerate()
+                .with_min_len(PLANES.div_ceil(n_out.max(1)))
+                .for_each(|(i, x)| {
+                    let y = y.as_mut_ptr().wrapping_add(i * n_out);
+                    simd.vectorise(
+                        #[inline(always)]
+                        || f(x, y),
+                    );
+                });
+        })
+    }
+}

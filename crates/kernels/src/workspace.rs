@@ -1,0 +1,70 @@
+//! Buffers that outlive the calls that use them: fresh pages for every block would cost more than the
+//! arithmetic on them.
+
+use crate::simd::Lanes;
+use std::cell::RefCell;
+
+/// Sixteen floats on a cache line of their own.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub(crate) [f32; 16]);
+
+thread_local! {
+    /// The buffers of this thread that nobody holds at the moment; they only grow.
+    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends `N` buffers of the calling thread, of these lengths in lines and with anything in them.
+///
+/// Calls may nest, also by way of a job that the thread takes up while it waits for others.
+pub(crate) fn with_lines<const N: usize, R>(
+    lengths: [usize; N],
+    f: impl FnOnce([&mut [Line]; N]) -> R,
+) -> R {
+    let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let total = lengths.iter().sum();
+    if buffer.len() < total {
+        // The old content is not wanted, so it is not moved.
+        buffer = vec![Line([0.0; 16]); total];
+    }
+    let mut rest = &mut buffer[..];
+    let parts = lengths.map(|length| rest.split_off_mut(..length).unwrap_or_default());
+    let result = f(parts);
+    FREE.with_borrow_mut(|free| free.push(buffer));
+    result
+}
+
+/// Lines as what they are made of.
+pub(crate) fn floats(lines: &[Line]) -> &[f32] {
+    // SAFETY: a line is sixteen floats without padding.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), 16 * lines.len()) }
+}
+
+#[inline(always)]
+pub(crate) fn get<V: Lanes>(line: &Line) -> V {
+    // SAFETY: a line is sixteen floats.
+    unsafe { V::load(line.0.as_ptr()) }
+}
+
+#[inline(always)]
+pub(crate) fn put<V: Lanes>(line: &mut Line, value: V) {
+    // SAFETY: a line is sixteen floats.
+    unsafe { value.store(line.0.as_mut_ptr()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nested_loans_do_not_overlap_and_come_back() {
+        with_lines([2, 3], |[a, b]| {
+            assert_eq!((a.len(), b.len()), (2, 3));
+            a[1].0 = [1.0; 16];
+            with_lines([4], |[c]| c[0].0 = [2.0; 16]);
+            assert_eq!(a[1].0[15], 1.0);
+        });
+        let address = |_: ()| with_lines([1], |[a]| a.as_ptr() as usize);
+        assert_eq!(address(()), address(()));
+    }
+}
