@@ -345,4 +345,14 @@ mod tests {
         assert!(error.contains("input of the function"), "{error}");
         assert_eq!(GradMode::current(), GradMode::Graph);
     }
+
+    #[test]
+    fn no_grad_records_nothing_on_a_tape_or_in_the_graph() {
+        let x = Var::from_tensor(&wave(&[1, 2, 4, 4])).unwrap();
+        assert!(!no_grad(|| add(&x, &x)).unwrap().track_op());
+        let y = taped(&x, |x| add(x, &no_grad(|| add(x, x))?)).unwrap();
+        let gradients = backward(&y.sum_all().unwrap()).unwrap();
+        let gradient = gradients.get(&x).unwrap().flatten_all().unwrap();
+        assert_eq!(gradient.to_vec1::<f64>().unwrap(), [1.0; 32]);
+    }
 }

@@ -122,7 +122,7 @@ fn bad_shapes_are_errors_that_name_the_shapes() {
     );
     let error = error.unwrap_err().to_string();
     assert!(
-        error.contains("parameters of type f32 beside bf16"),
+        error.contains("parameters of type f32 for an input of type bf16"),
         "{error}"
     );
 }
