@@ -66,6 +66,11 @@ pub(crate) fn collect_gradient(x: &Tensor, grad: Tensor) -> Result<Option<Tensor
     }
 }
 
+/// Whether [`backward`] runs on this thread.
+pub(crate) fn is_collecting() -> bool {
+    COLLECTED.with_borrow(|all| !all.is_empty())
+}
+
 /// Adds to the gradient of a parameter; returns it unchanged outside [`backward`].
 pub(crate) fn accumulate(id: TensorId, grad: Tensor) -> Result<Option<Tensor>> {
     COLLECTED.with_borrow_mut(|all| {

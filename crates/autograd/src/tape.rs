@@ -3,7 +3,7 @@
 // candle adds every gradient to a tensor of zeros and keeps every value until the pass is over. On a tape the first gradient of a value
 // is taken as it is, and what an operation saved for its gradient is freed once that has been computed.
 
-use crate::backward::accumulate;
+use crate::backward::{accumulate, is_collecting};
 use crate::ops::add_gradients;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, TensorId,
@@ -126,11 +126,8 @@ pub(crate) fn record(
 
 /// Runs `f` without recording the operations of this crate, neither on a tape nor in candle's graph; like `torch.no_grad`.
 ///
-/// candle's own operations on variables still build its graph.
-///
-/// # Errors
-/// Those of `f`.
-pub fn no_grad<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+/// candle's own operations on variables still build its graph; detach their result to drop it.
+pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
     let _frame = FrameGuard::enter(Frame::NoGrad);
     f()
 }
@@ -198,12 +195,15 @@ pub fn taped(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Te
     };
     anchor.apply_op1(TapedFunction {
         leaf,
+        has_parameters: tape.variable.is_some(),
         taken: Mutex::new(Some((y, tape))),
     })
 }
 
 struct TapedFunction {
     leaf: Option<TensorId>,
+    /// Whether parameters get gradients, which only [`crate::backward`] collects.
+    has_parameters: bool,
     /// The result and its tape, until the backward pass takes them.
     taken: Mutex<Option<(Tensor, Tape)>>,
 }
@@ -242,6 +242,11 @@ impl CustomOp1 for TapedFunction {
     }
 
     fn bwd(&self, anchor: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        if self.has_parameters && !is_collecting() {
+            bail!(
+                "the gradients of a taped network's parameters come from sdft_autograd::backward; call it instead of Tensor::backward"
+            );
+        }
         let taken = self.taken.lock().ok().and_then(|mut taken| taken.take());
         let Some((y, tape)) = taken else {
             bail!("the tape of a network was used up by an earlier backward pass");
@@ -258,11 +263,7 @@ impl CustomOp1 for TapedFunction {
             }),
         };
         for (id, gradient) in gradients {
-            if accumulate(id, gradient)?.is_some() {
-                bail!(
-                    "the gradients of a taped network's parameters come from sdft_autograd::backward; call it instead of Tensor::backward"
-                );
-            }
+            accumulate(id, gradient)?;
         }
         Ok(of_leaf)
     }
@@ -319,6 +320,18 @@ mod tests {
         assert!(y.backward().unwrap().get(&x_var).is_some());
         let plain = taped(&x, |x| network(x, &w, &b)).unwrap();
         assert!(!plain.track_op());
+    }
+
+    #[test]
+    fn a_wrong_backward_fails_before_the_tape_is_used_up() {
+        let (x, w, b) = (wave(&[1, 2, 4, 4]), wave(&[2, 2, 3, 3]), wave(&[2]));
+        let w = Var::from_tensor(&w).unwrap();
+        let y = taped(&x, |x| network(x, &w, &b))
+            .unwrap()
+            .sum_all()
+            .unwrap();
+        assert!(y.backward().is_err());
+        assert!(backward(&y).unwrap().get(&w).is_some());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What the program carries with it, so that it works from any folder.
 
-use sdft_train::{ClassifierPlan, DirectionPlan, Plan};
+use crate::adm::Plan;
+use sdft_classifier::ClassifierPlan;
+use sdft_directions::DirectionPlan;
 
 const PRESETS: [(&str, &str); 10] = [
     (

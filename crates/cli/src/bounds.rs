@@ -1,13 +1,15 @@
 //! No number in a configuration ends the program: each numeric key of every kind of plan is given values at and beyond its ends, in a
 //! process whose memory is limited.
 
+use crate::adm::Plan;
 use crate::args::{Cli, Verb};
 use crate::assets::Presets;
 use crate::config::{self, Settings};
 use crate::{Usage, classifier, edit, train};
 use anyhow::Result;
 use clap::Parser;
-use sdft_train::{ClassifierPlan, DirectionPlan, Plan};
+use sdft_classifier::ClassifierPlan;
+use sdft_directions::DirectionPlan;
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 use toml::{Table, Value};

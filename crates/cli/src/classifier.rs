@@ -14,13 +14,14 @@ use crate::{config, space, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Encoder;
-use sdft_autograd::backward;
+use sdft_classifier::{
+    ClassifierModel, ClassifierPlan, ClassifierSetup, DomainPlan, start_classifier,
+    train_classifier as train,
+};
 use sdft_data::ImageSource;
 use sdft_models::{LoadOptions, LoadedEncoder, Process, load_encoder};
-use sdft_train::{
-    ClassifierModel, ClassifierPlan, ClassifierSetup, DataPlan, DomainPlan, Ending, RunFolder,
-    RunPlan, TrainError, start_classifier, train_classifier as train,
-};
+use sdft_autograd::backward;
+use sdft_train::{DataPlan, Ending, RunFolder, RunPlan, TrainError};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

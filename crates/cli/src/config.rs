@@ -289,7 +289,9 @@ pub(crate) fn given(table: &Table, section: &str) -> Map<String, Json> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sdft_train::{ClassifierPlan, DirectionPlan, Plan};
+    use crate::adm::Plan;
+    use sdft_classifier::ClassifierPlan;
+    use sdft_directions::DirectionPlan;
 
     #[test]
     fn every_preset_is_a_sound_configuration() {
@@ -306,7 +308,7 @@ mod tests {
             let plan = plan::<Plan>(table).unwrap();
             assert!(own || plan.name == name, "{name}");
             assert_eq!(plan.warnings(), Vec::<String>::new(), "{name}");
-            plan.validate().unwrap_or_else(|e| panic!("{name}: {e}"));
+            crate::adm::validate(&plan).unwrap_or_else(|e| panic!("{name}: {e}"));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Several processes for one training run: who starts them, and what those do that do not lead.
 
+use crate::adm::{self, Networks, Plan};
 use crate::console;
 use crate::device::{device, world};
 use crate::runs::{Asks, interrupt};
@@ -8,7 +9,7 @@ use crate::train::{load_source, open_data};
 use crate::{INTERRUPTED, usage};
 use anyhow::{Context, Result, anyhow, bail};
 use sdft_parallel::{ProcessGroup, World, free_port, new_secret};
-use sdft_train::{Follower, Plan, follow};
+use sdft_train::{Follower, follow};
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -188,11 +189,15 @@ pub(crate) fn help(peers: Arc<ProcessGroup>) -> Result<ExitCode> {
             peers.rank()
         )));
     }
+    adm::validate(&plan)?;
+    let device = device()?;
+    let Networks { network, source } = adm::networks(&plan, source, &device)?;
     follow(Follower {
         plan,
+        network,
         source,
         data,
-        device: device()?,
+        device,
         peers,
     })?;
     Ok(ExitCode::SUCCESS)

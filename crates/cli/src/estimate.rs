@@ -1,5 +1,6 @@
 //! What a plan will take, from one trial pass of its own network on this machine.
 
+use crate::adm::Plan;
 use crate::device::device;
 use anyhow::Result;
 use candle_core::{DType, Tensor};
@@ -9,7 +10,7 @@ use sdft_cuda::synchronize;
 use sdft_losses::distill_odds;
 use sdft_nn::Params;
 use sdft_schedule::Respacing;
-use sdft_train::{AuxSampling, DistillSampling, Plan};
+use sdft_train::{AuxSampling, DistillSampling};
 use std::time::Instant;
 
 pub(crate) use memory::{Needed, memory_of, memory_of_classifier};
@@ -66,7 +67,10 @@ pub(crate) fn estimate(plan: &Plan, needed: &Needed) -> Result<Estimate> {
 
 /// Auxiliary inputs for each image.
 fn aux_per_image(plan: &Plan) -> f64 {
-    match (plan.objective().aux, plan.loss.aux_sampling) {
+    match (
+        plan.objective(plan.model.learns_variance()).aux,
+        plan.loss.aux_sampling,
+    ) {
         (None, _) => 0.0,
         (Some(_), AuxSampling::Weighted) => 1.0 / 3.0,
         (Some(_), AuxSampling::Uniform | AuxSampling::Shared) => 1.0,
@@ -76,7 +80,10 @@ fn aux_per_image(plan: &Plan) -> f64 {
 /// The share of images that the source model looks at.
 fn looks(plan: &Plan) -> Result<f64> {
     Ok(
-        match (plan.objective().distill, plan.loss.distill_sampling) {
+        match (
+            plan.objective(plan.model.learns_variance()).distill,
+            plan.loss.distill_sampling,
+        ) {
             (None, _) => 0.0,
             (Some(_), DistillSampling::All) => 1.0,
             (Some(term), DistillSampling::Weighted) => {

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** turns arguments into library calls and results into text; computes nothing itself and never opens the network.
 
+mod adm;
 mod args;
 mod assets;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `sample`: a model -> a folder of images.
 
+use crate::adm::Plan;
 use crate::args::{ModelArgs, SampleArgs, SamplerArg};
 use crate::device::Stage;
 use crate::gallery::outputs::{Outputs, recorded_names};
@@ -13,7 +14,7 @@ use crate::{INTERRUPTED, assets, config, console, space, usage};
 use anyhow::{Context, Result};
 use sdft_imaging::{Limits, Rgb8, decode_file};
 use sdft_models::{LoadOptions, LoadedModel};
-use sdft_train::{Plan, Precision, contact_sheet};
+use sdft_train::{Precision, contact_sheet};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,3 +1,4 @@
+use crate::adm::{self, Networks, Plan};
 use crate::args::TrainArgs;
 use crate::console::{self, Console, duration, size};
 use crate::device::{asked, device, resolve_precision, world};
@@ -18,7 +19,7 @@ use sdft_models::{LoadOptions, LoadedModel, load_unet, load_unet_bytes};
 use sdft_nn::Params;
 use sdft_parallel::ProcessGroup;
 use sdft_train::{
-    DataPlan, Ending, Evaluator, LoopPlan, Method, Plan, RunFolder, Setup, TrainError, run,
+    DataPlan, Ending, Evaluator, LoopPlan, Method, RunFolder, Setup, TrainError, run,
 };
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -92,7 +93,7 @@ impl Job {
         let given_process = config::given(&table, "process");
         let mut plan: Plan = config::plan(table)?;
         // What does not depend on files is checked before they are read.
-        plan.validate_settings().map_err(|e| usage(e.to_string()))?;
+        plan.validate().map_err(|e| usage(e.to_string()))?;
         if !plan.source.is_empty() {
             plan.source = lasting_model_file(&plan.source)?;
         }
@@ -117,7 +118,7 @@ impl Job {
             Some(model.params)
         };
         resolve_precision_of(&mut plan.steps)?;
-        plan.validate().map_err(|e| usage(e.to_string()))?;
+        adm::validate(&plan).map_err(|e| usage(e.to_string()))?;
         let data = open_data(&plan.data, plan.model.image_size)?;
         plan.data.fingerprint = fingerprint(data.as_ref())?;
         locate_eval_weights(&mut plan)?;
@@ -140,6 +141,7 @@ impl Job {
         ];
         let before = stored.steps.steps;
         let mut plan = changed(stored, &args.run, &allowed)?;
+        adm::validate(&plan).map_err(|e| usage(e.to_string()))?;
         if let Some(source) = &args.source {
             moved(&mut plan.source, Some(&model_file(source)?));
         }
@@ -364,9 +366,11 @@ fn execute(
         _ => Some(evaluator(&plan).map_err(|e| TrainError::Evaluation(format!("{e:#}")))?),
     };
     let mut console = Console::new(&plan.name);
+    let Networks { network, source } = adm::networks(&plan, source, &device)?;
     let setup = Setup {
         plan,
         folder,
+        network,
         source,
         data,
         evaluator,

@@ -20,12 +20,10 @@ use sdft_asyrp::{DeltaBlock, Direction, Goal, Mix, training_steps};
 use sdft_autograd::backward;
 use sdft_data::{ImageSource, Joined};
 use sdft_diffusion::{BottleneckNet, Denoiser};
+use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
 use sdft_imaging::to_unit_range;
 use sdft_nn::Params;
-use sdft_train::{
-    DataPlan, DirectionPlan, DirectionSetup, Ending, LrSchedule, RunFolder, RunPlan, TrainError,
-    train_direction,
-};
+use sdft_train::{DataPlan, Ending, LrSchedule, RunFolder, RunPlan, TrainError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;

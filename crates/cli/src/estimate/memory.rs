@@ -1,11 +1,13 @@
 //! How much memory a plan takes, and how much there is.
 
 use super::{aux_per_image, looks};
+use crate::adm::Plan;
 use crate::console::{self, size};
 use crate::device::device;
 use anyhow::Result;
 use sdft_adm::{AdmConfig, Encoder};
-use sdft_train::{ClassifierPlan, LoopPlan, OptimPlan, OptimizerKind, Plan};
+use sdft_classifier::ClassifierPlan;
+use sdft_train::{LoopPlan, OptimPlan, OptimizerKind};
 
 // What was measured on the CPU, at 16 to 256 pixels and batches of 1 to 64, against what `AdmConfig::cost` counts.
 /// Buffers of the kernels, and what the allocator cannot use again.

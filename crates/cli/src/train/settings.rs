@@ -1,12 +1,12 @@
 //! Which settings a new run begins with: what was asked for, over a preset that fits it.
 
+use crate::adm::Plan;
 use crate::args::{MethodArg, TrainArgs};
 use crate::assets::{self, Presets};
 use crate::config;
 use crate::runs::flags;
 use anyhow::Result;
 use sdft_adm::AdmConfig;
-use sdft_train::Plan;
 use serde_json::{Map, Value as Json};
 use std::path::Path;
 use toml::{Table, Value};
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn data_without_a_source_trains_from_random_weights_at_a_size_and_that_is_said() {
         let (plan, notes) = resolve_precision(&["--data", "photos/"]);
-        assert_eq!(plan.validate(), Ok(()));
+        assert_eq!(crate::adm::validate(&plan), Ok(()));
         assert_eq!(plan.method, sdft_train::Method::Scratch);
         assert_eq!(
             (plan.name.as_str(), plan.model.image_size),
@@ -249,7 +249,7 @@ mod tests {
             let set = format!("--set=model.image_size={size}");
             let (plan, _) = resolve_precision(&[&config[..], &[&set]].concat());
             assert_eq!(plan.model.levels(), levels);
-            assert_eq!(plan.validate(), Ok(()));
+            assert_eq!(crate::adm::validate(&plan), Ok(()));
         }
         let said = "--set=model.channel_mult=[1.0, 2.0]";
         let (plan, _) =
