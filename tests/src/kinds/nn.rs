@@ -1,12 +1,11 @@
 use super::{Outputs, put, put_gradient, put_gradients};
-use crate::case::Case;
-use crate::stage::device;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor, Var};
 use sdft_nn::{
     Activation, AttentionBlock, AttentionOrder, AttentionPool, Init, Params, ResBlock,
     ResBlockConfig, Resample, Resize, Scope, norm_act, specs_of,
 };
+use sdft_testing::{Case, device};
 
 pub(super) fn timestep_embedding(case: &Case) -> Result<Outputs> {
     let t = case.times("timesteps")?;
