@@ -12,7 +12,7 @@ const WITHOUT_CANDLE: [&str; 9] = [
     "crates/imaging",
     "crates/metrics",
     "crates/npz",
-    "crates/assets",
+    "assets",
     "crates/files",
     "crates/prepare",
     "xtask",

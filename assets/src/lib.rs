@@ -25,6 +25,7 @@
 //! known, is right ([`HubCache::locate_verified`] compares hashes too).
 
 mod cache;
+mod embedded;
 mod error;
 mod images;
 mod list;
@@ -36,6 +37,10 @@ mod readable;
 mod words;
 
 pub use cache::{HubCache, fetch_command, is_commit, recorded_hash};
+pub use embedded::{
+    CLASSIFIER_PRESETS, DIGITS_JUDGE_WEIGHTS, DIGITS_LABELS, DIGITS_PNG, DIGITS_SOURCE_WEIGHTS,
+    DIRECTION_PRESETS, PRESETS,
+};
 pub use error::{Error, Result};
 pub use images::{INDEX, ImageSet};
 pub use list::listing;

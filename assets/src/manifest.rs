@@ -1,7 +1,7 @@
 use serde::Deserialize;
 use std::sync::LazyLock;
 
-const MANIFEST: &str = include_str!("../../../assets/manifest.toml");
+const MANIFEST: &str = include_str!("../manifest.toml");
 
 /// A set of files in one repository of the Hub.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
