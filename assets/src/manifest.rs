@@ -139,6 +139,15 @@ pub fn elsewhere() -> &'static [Elsewhere] {
     &KNOWN.elsewhere
 }
 
+/// The names of all assets, and of those that are not on the Hub.
+pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+    let others = elsewhere().iter().map(|known| known.name.as_str());
+    assets()
+        .iter()
+        .map(|asset| asset.name.as_str())
+        .chain(others)
+}
+
 /// The asset of this name.
 pub fn asset(name: &str) -> Option<&'static Asset> {
     assets().iter().find(|asset| asset.name == name)

@@ -2,9 +2,7 @@
 
 mod common;
 
-use sdft_checkpoint::{
-    Error, ReadOptions, read, read_bytes, write_bytes_atomic, write_safetensors,
-};
+use sdft_checkpoint::{Error, ReadOptions, read, read_bytes, write_safetensors};
 use sdft_counting_alloc::CountingAllocator;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -282,9 +280,9 @@ fn a_write_that_fails_leaves_the_old_file_and_nothing_else() {
     let _memory = MEMORY.exclusive();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kept");
-    write_bytes_atomic(&path, b"old").unwrap();
+    std::fs::write(&path, b"old").unwrap();
     let unwritable = dir.path().join("no/such/folder/file");
-    let error = write_bytes_atomic(&unwritable, b"new")
+    let error = write_safetensors(&unwritable, [], &BTreeMap::new(), None)
         .unwrap_err()
         .to_string();
     assert!(
@@ -307,11 +305,13 @@ fn a_write_that_fails_leaves_the_old_file_and_nothing_else() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_file_is_not_replaced_by_one() {
+fn a_socket_is_not_replaced_by_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let error = write_bytes_atomic(&path, b"new").unwrap_err().to_string();
+    let error = write_safetensors(&path, [], &BTreeMap::new(), None)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("not a regular file"), "{error}");
     assert!(!path.metadata().unwrap().is_file());
 }

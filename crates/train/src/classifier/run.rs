@@ -2,7 +2,7 @@ use super::accuracy::{Accuracy, HeldOut};
 use super::plan::ClassifierPlan;
 use crate::audit::audit;
 use crate::drive::{Ending, Progress, Stepped, Task, drive, due, file_name, provenance};
-use crate::error::{Result, TrainError};
+use crate::error::{Context as _, Result, TrainError};
 use crate::folder::{RunFolder, RunPlan};
 use crate::log::Log;
 use crate::plan::Accumulate;
@@ -338,7 +338,8 @@ impl Task for Classifying<'_> {
                 let path = self.folder.root().join("accuracy.json");
                 let text = serde_json::to_string_pretty(&accuracy)
                     .map_err(|e| TrainError::Evaluation(e.to_string()))?;
-                sdft_checkpoint::write_bytes_atomic(&path, (text + "\n").as_bytes())?;
+                sdft_files::write_atomic(&path, (text + "\n").as_bytes())
+                    .at("cannot write", &path)?;
                 path
             }
             None => self.folder.log(),
