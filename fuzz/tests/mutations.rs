@@ -1,9 +1,8 @@
 //! Seeded mutations of every kind of file: each reader answers or refuses, within the promised time and memory.
 
+use sdft_counting_alloc::{CountingAllocator, Measurement};
 use sdft_fuzz::{READERS, Reader, Rng, corpus, mutate};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Mutations of each reader.
@@ -11,50 +10,31 @@ const ROUNDS: usize = 3500;
 /// For a file under 1 MB.
 const SLOWEST: Duration = Duration::from_secs(5);
 /// What a reader may take, beyond 16 times the file.
-const MEMORY: usize = 64 << 20;
+const EXTRA_MEMORY: usize = 64 << 20;
 /// Pixels that any picture may have, and those for each byte of a larger file: the usual limits.
 const PIXELS: usize = 16_000_000;
 const PIXELS_PER_BYTE: usize = 100;
 /// Bytes for each pixel while a picture is decoded. WebP takes most: planes, pixels with alpha, and those on white.
 const PER_PIXEL: usize = 20;
 
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(now, Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static MEMORY: CountingAllocator = CountingAllocator::new();
 
 #[test]
 fn every_reader_answers_or_refuses_within_time_and_memory() {
+    let memory = MEMORY.exclusive();
     let broken: Vec<String> = READERS
         .into_iter()
-        .filter_map(|reader| challenge(reader).err())
+        .filter_map(|reader| challenge(&memory, reader).err())
         .collect();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
 /// Feeds a reader its corpus and mutations of it, up to the first that breaks the promise.
-fn challenge(reader: Reader) -> Result<(), String> {
+fn challenge(memory: &Measurement<'_>, reader: Reader) -> Result<(), String> {
     let seeds = corpus(reader.name).map_err(|error| format!("{}: {error}", reader.name))?;
     for seed in &seeds {
-        check(reader, seed)?;
+        check(memory, reader, seed)?;
     }
     if !seeds.iter().any(|seed| (reader.read)(seed)) {
         return Err(format!(
@@ -70,27 +50,24 @@ fn challenge(reader: Reader) -> Result<(), String> {
         {
             repair(&mut bytes);
         }
-        check(reader, &bytes)?;
+        check(memory, reader, &bytes)?;
     }
     Ok(())
 }
 
 /// Keeps the bytes where the promise is broken.
-fn check(reader: Reader, bytes: &[u8]) -> Result<(), String> {
-    let before = NOW.load(Relaxed);
-    PEAK.store(before, Relaxed);
+fn check(memory: &Measurement<'_>, reader: Reader, bytes: &[u8]) -> Result<(), String> {
     let start = Instant::now();
-    let ended = catch_unwind(AssertUnwindSafe(|| (reader.read)(bytes)));
+    let (ended, peak) = memory.peak_of(|| catch_unwind(AssertUnwindSafe(|| (reader.read)(bytes))));
     let took = start.elapsed();
-    let memory = PEAK.load(Relaxed).saturating_sub(before);
-    let most = 16 * bytes.len() + MEMORY + PER_PIXEL * pixels(reader.name, bytes);
-    if ended.is_ok() && took <= SLOWEST && memory <= most {
+    let most = 16 * bytes.len() + EXTRA_MEMORY + PER_PIXEL * pixels(reader.name, bytes);
+    if ended.is_ok() && took <= SLOWEST && peak <= most {
         return Ok(());
     }
     let kept = std::env::temp_dir().join(format!("sdft-{}-{}", reader.name, std::process::id()));
     std::fs::write(&kept, bytes).map_err(|error| format!("{}: {error}", kept.display()))?;
     Err(format!(
-        "{}: {} bytes, kept in {}: {} after {took:?} with {memory} bytes of memory, at most {most} allowed",
+        "{}: {} bytes, kept in {}: {} after {took:?} with {peak} bytes of memory, at most {most} allowed",
         reader.name,
         bytes.len(),
         kept.display(),

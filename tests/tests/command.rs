@@ -20,7 +20,7 @@ fn parity(args: &[&str]) -> (Option<i32>, Vec<String>, String) {
 
 /// A copy of a packaged case under another name, with its description changed.
 fn plant(root: &Path, name: &str, from: &str, change: impl FnOnce(&mut Value)) {
-    let (to, from) = (root.join(name), sdft_tests::packaged().join(from));
+    let (to, from) = (root.join(name), sdft_testing::parity_folder().join(from));
     std::fs::create_dir_all(&to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -93,7 +93,7 @@ fn one_bad_case_is_named_and_the_others_still_run() {
     );
     assert!(lines[2].contains("tensors.safetensors"));
     assert_eq!(firsts[3][..3], ["FAILED", "c/no_json", "?"]);
-    assert!(lines[3].contains("case.json is no JSON"));
+    assert!(lines[3].contains("case.json is not JSON"));
     assert_eq!(firsts[4][..2], ["ok", "d/deep/down/good"]);
     assert_eq!(lines[5], "5 cases: 2 passed, 2 failed, 1 not built");
     // What cannot be read could be of any kind, so no filter hides it.
@@ -179,7 +179,7 @@ fn a_configuration_that_is_not_known_is_an_error_that_names_it() {
         (
             "optim/sgd",
             |c| c["expected"] = json!([]),
-            "nothing is expected",
+            "expected is empty",
         ),
     ];
     for (from, change, message) in cases {

@@ -1,12 +1,13 @@
 //! All fixtures of the kinds that are built.
 
-use sdft_tests::{Array, BUILT, Case, Outcome, compare, compute, find, packaged, walk};
+use sdft_testing::{Array, Case, compare, find_cases, parity_folder};
+use sdft_tests::{BUILT, Outcome, compute, walk};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn every_case_agrees_with_its_reference_implementation() {
     let given = std::env::var_os("SDFT_PARITY_DIR");
-    let root = given.as_ref().map_or_else(packaged, Into::into);
+    let root = given.as_ref().map_or_else(parity_folder, Into::into);
     let verdicts = walk(&root, |kind| BUILT.contains(&kind)).unwrap();
     assert!(!verdicts.is_empty(), "{}: nothing to do", root.display());
     let failures: Vec<String> = verdicts
@@ -29,7 +30,7 @@ fn every_case_agrees_with_its_reference_implementation() {
 fn one_of_each_kind() -> Vec<(Case, BTreeMap<String, Array>)> {
     let mut left: BTreeSet<&str> = BUILT.into_iter().collect();
     let mut cases = Vec::new();
-    for dir in find(&packaged()).unwrap() {
+    for dir in find_cases(&parity_folder()).unwrap() {
         let case = Case::read(&dir).unwrap();
         if left.remove(case.kind.as_str()) {
             let computed = compute(&case).unwrap();
@@ -78,7 +79,7 @@ fn a_number_that_is_off_is_noticed_in_every_tensor_of_every_kind() {
 #[test]
 fn a_tensor_that_is_missing_or_of_another_shape_is_noticed() {
     let mut computed = Array::scalar(1.0);
-    let case = Case::read(&packaged().join("diffusion/q_sample_linear")).unwrap();
+    let case = Case::read(&parity_folder().join("diffusion/q_sample_linear")).unwrap();
     let mut all = compute(&case).unwrap();
     std::mem::swap(all.get_mut("mean").unwrap(), &mut computed);
     let error = compare(&case, &all, |_, array| array).unwrap_err();

@@ -111,7 +111,7 @@ pub(crate) fn unknown(verb: &str) -> String {
     let names: Vec<&str> = all.map(|(name, _)| *name).collect();
     format!(
         "unknown verb {verb:?}{}\nverbs: {}",
-        sdft_assets::did_you_mean(verb, names.iter().copied()),
+        sdft_files::did_you_mean(verb, names.iter().copied()),
         names.join(", ")
     )
 }

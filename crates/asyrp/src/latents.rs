@@ -2,7 +2,7 @@
 
 use crate::invert;
 use candle_core::{Device, Result, Tensor};
-use sdft_checkpoint::{ReadOptions, read, sha256_bytes, write_bytes_atomic, write_safetensors};
+use sdft_checkpoint::{ReadOptions, read, sha256_bytes, write_safetensors};
 use sdft_diffusion::Denoiser;
 use sdft_samplers::Observer;
 use sdft_schedule::Schedule;
@@ -80,7 +80,9 @@ impl InversionCache {
         let _ = sdft_files::sweep_older(&folder, ABANDONED);
         let path = folder.join("settings.json");
         if !path.is_file() {
-            write_bytes_atomic(&path, text.as_bytes()).map_err(candle_core::Error::wrap)?;
+            sdft_files::write_atomic(&path, text.as_bytes()).map_err(|e| {
+                candle_core::Error::Msg(format!("cannot write {}: {e}", path.display()))
+            })?;
         }
         Ok(Self {
             folder: Some(folder),

@@ -24,7 +24,7 @@ impl<'a> Input<'a> {
         let file = sdft_files::open_regular(path).map_err(|source| match source.kind() {
             ErrorKind::NotFound => Error::Missing {
                 path: path.to_owned(),
-                hint: similar(path),
+                hint: hint(path),
             },
             ErrorKind::InvalidInput => Error::Format {
                 path: path.to_owned(),
@@ -133,42 +133,16 @@ impl<'a> Input<'a> {
     }
 }
 
-/// "; did you mean NAME?" for a file of a similar name next to `path`.
-fn similar(path: &Path) -> String {
+/// `"; did you mean NAME?"` for files of similar names in the same folder.
+fn hint(path: &Path) -> String {
     let folder = sdft_files::parent_of(path);
     if !folder.is_dir() {
         return format!("; the folder {} does not exist", folder.display());
     }
-    let wanted = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .to_lowercase();
-    let near = |name: &String| {
-        let name = name.to_lowercase();
-        let shared = name
-            .chars()
-            .zip(wanted.chars())
-            .take_while(|(a, b)| a == b)
-            .count();
-        let tail = name
-            .chars()
-            .rev()
-            .zip(wanted.chars().rev())
-            .take_while(|(a, b)| a == b)
-            .count();
-        let (long, short) = (
-            name.chars().count().max(wanted.chars().count()),
-            name.chars().count().min(wanted.chars().count()),
-        );
-        let distance = long - (shared + tail).min(short);
-        // A name that has less than half in common is no hint.
-        (distance <= 3 && 2 * distance < long).then_some(distance)
-    };
-    let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let best = names
-        .filter_map(|name| near(&name).map(|distance| (distance, name)))
-        .min();
-    best.map_or_else(String::new, |(_, name)| format!("; did you mean {name}?"))
+    let wanted = path.file_name().unwrap_or_default().to_string_lossy();
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    sdft_files::did_you_mean(&wanted, names.iter().map(String::as_str))
 }

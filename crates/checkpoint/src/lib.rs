@@ -30,7 +30,7 @@ pub use crate::{
     select::{Prefer, Wanted},
     shards::sha256_weights,
     state::{Container, ReadOptions, StateDict, Summary, TensorInfo},
-    write::{sha256_file, write_bytes_atomic, write_safetensors},
+    write::{sha256_file, write_safetensors},
 };
 
 pub use sdft_files::sha256_bytes;

@@ -33,14 +33,6 @@ impl From<candle_core::Error> for Failed {
     }
 }
 
-/// Writes bytes atomically.
-///
-/// # Errors
-/// Whatever the system refuses; what was at `path` before stays.
-pub fn write_bytes_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    sdft_files::write_atomic(path, bytes).map_err(io("cannot be written", path))
-}
-
 /// Writes a `.safetensors` file atomically. The numbers go out a tensor at a time; the same input gives the same bytes.
 ///
 /// `dtype` none keeps each tensor's type; otherwise floating-point tensors are written as f32, f16 or bf16.

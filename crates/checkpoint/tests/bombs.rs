@@ -1,21 +1,22 @@
 //! Small files that would take much time or memory if anything in them were copied as often as it is named.
 
 mod common;
-#[path = "common/counting.rs"]
-mod counting;
 
-use counting::{alone, peak_of};
 use sdft_checkpoint::{ReadOptions, Wanted, read_bytes};
+use sdft_counting_alloc::{CountingAllocator, Measurement};
+
+#[global_allocator]
+static MEMORY: CountingAllocator = CountingAllocator::new();
 
 /// What any reader may take: 16 times the file and 64 MB, and 5 s for a file under 1 MB.
-fn assert_bounded(what: &str, bytes: &[u8]) {
+fn assert_bounded(memory: &Measurement<'_>, what: &str, bytes: &[u8]) {
     for wanted in [None, Some(WANTED)] {
         let options = ReadOptions {
             wanted,
             ..ReadOptions::default()
         };
         let started = std::time::Instant::now();
-        let (result, peak) = peak_of(|| read_bytes(what, bytes, &options).map(drop));
+        let (result, peak) = memory.peak_of(|| read_bytes(what, bytes, &options).map(drop));
         let taken = started.elapsed().as_secs_f64();
         let most = 16 * bytes.len() + (64 << 20);
         assert!(
@@ -300,16 +301,16 @@ fn bombs(size: usize) -> Vec<(&'static str, Vec<u8>)> {
 
 #[test]
 fn small_files_never_take_much_time_or_memory() {
-    let _alone = alone();
+    let memory = MEMORY.exclusive();
     for (what, bytes) in bombs(900_000) {
-        assert_bounded(what, &bytes);
+        assert_bounded(&memory, what, &bytes);
     }
 }
 
 #[test]
 fn larger_ones_take_a_multiple_of_their_size() {
-    let _alone = alone();
+    let memory = MEMORY.exclusive();
     for (what, bytes) in bombs(4_000_000) {
-        assert_bounded(what, &bytes);
+        assert_bounded(&memory, what, &bytes);
     }
 }

@@ -1,15 +1,14 @@
 //! Damaged and hostile files: an answer or a clear error, never a panic, never anything executed, never much memory.
 
 mod common;
-#[path = "common/counting.rs"]
-mod counting;
 
-use counting::{alone, peak_of};
-use sdft_checkpoint::{
-    Error, ReadOptions, read, read_bytes, write_bytes_atomic, write_safetensors,
-};
+use sdft_checkpoint::{Error, ReadOptions, read, read_bytes, write_safetensors};
+use sdft_counting_alloc::CountingAllocator;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+#[global_allocator]
+static MEMORY: CountingAllocator = CountingAllocator::new();
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -34,7 +33,7 @@ fn message(bytes: &[u8]) -> String {
 
 #[test]
 fn a_pickle_that_wants_to_run_a_command_runs_nothing() {
-    let _alone = alone();
+    let _memory = MEMORY.exclusive();
     for name in ["evil_zip.pt", "evil_legacy.pt"] {
         let error = read(&fixture(name), &ReadOptions::default())
             .unwrap_err()
@@ -49,7 +48,7 @@ fn a_pickle_that_wants_to_run_a_command_runs_nothing() {
 
 #[test]
 fn every_prefix_of_every_kind_of_file_is_an_error() {
-    let _alone = alone();
+    let _memory = MEMORY.exclusive();
     for name in SOUND {
         let bytes = std::fs::read(fixture(name)).unwrap();
         for len in (0..bytes.len())
@@ -78,7 +77,7 @@ fn every_prefix_of_every_kind_of_file_is_an_error() {
 
 #[test]
 fn a_flipped_byte_of_numbers_or_of_the_pickle_is_noticed() {
-    let _alone = alone();
+    let _memory = MEMORY.exclusive();
     // Every byte of a small archive in turn: what is read is what was written, or there is an error.
     let weights = common::dict([
         ("a.weight", common::t(&[3, 4], 0.5)),
@@ -114,7 +113,7 @@ fn a_flipped_byte_of_numbers_or_of_the_pickle_is_noticed() {
 
 #[test]
 fn flipped_bytes_never_panic_and_never_take_much_memory() {
-    let _alone = alone();
+    let memory = MEMORY.exclusive();
     let mut z = 1u64;
     let mut random = || {
         z = z
@@ -131,7 +130,7 @@ fn flipped_bytes_never_panic_and_never_take_much_memory() {
                 bytes[at] = u8::try_from(random() % 256).unwrap();
             }
             let (_, peak) =
-                peak_of(|| drop(read_bytes("flipped", &bytes, &ReadOptions::default())));
+                memory.peak_of(|| drop(read_bytes("flipped", &bytes, &ReadOptions::default())));
             // Buffers of fixed size come on top of a small multiple of the file.
             assert!(peak < 40 * sound.len() + (1 << 20), "{name}: {peak} bytes");
         }
@@ -140,7 +139,7 @@ fn flipped_bytes_never_panic_and_never_take_much_memory() {
 
 #[test]
 fn files_of_other_kinds_are_told_apart() {
-    let _alone = alone();
+    let _memory = MEMORY.exclusive();
     for (bytes, words) in [
         (
             &b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"[..],
@@ -201,7 +200,7 @@ fn a_pipe_and_a_device_are_refused_without_waiting_for_them() {
 
 #[test]
 fn safetensors_headers_that_lie_are_refused() {
-    let _alone = alone();
+    let _memory = MEMORY.exclusive();
     let file = |header: &str, data: usize| {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header.as_bytes());
@@ -254,7 +253,7 @@ fn safetensors_headers_that_lie_are_refused() {
 
 #[test]
 fn a_large_file_is_held_once() {
-    let _alone = alone();
+    let memory = MEMORY.exclusive();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("large.safetensors");
     let tensors: Vec<(String, candle_core::Tensor)> = (0..40)
@@ -267,22 +266,23 @@ fn a_large_file_is_held_once() {
         .collect();
     let entries = || tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let size = 40 * 256 * 1024 * 4;
-    let (result, peak) = peak_of(|| write_safetensors(&path, entries(), &BTreeMap::new(), None));
+    let (result, peak) =
+        memory.peak_of(|| write_safetensors(&path, entries(), &BTreeMap::new(), None));
     result.unwrap();
     assert!(peak < size / 8, "writing {size} bytes took {peak}");
-    let (state, peak) = peak_of(|| read(&path, &ReadOptions::default()).unwrap());
+    let (state, peak) = memory.peak_of(|| read(&path, &ReadOptions::default()).unwrap());
     assert_eq!(state.len(), 40);
     assert!(peak < size + size / 10, "reading {size} bytes took {peak}");
 }
 
 #[test]
 fn a_write_that_fails_leaves_the_old_file_and_nothing_else() {
-    let _alone = alone();
+    let _memory = MEMORY.exclusive();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kept");
-    write_bytes_atomic(&path, b"old").unwrap();
+    std::fs::write(&path, b"old").unwrap();
     let unwritable = dir.path().join("no/such/folder/file");
-    let error = write_bytes_atomic(&unwritable, b"new")
+    let error = write_safetensors(&unwritable, [], &BTreeMap::new(), None)
         .unwrap_err()
         .to_string();
     assert!(
@@ -305,11 +305,13 @@ fn a_write_that_fails_leaves_the_old_file_and_nothing_else() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_file_is_not_replaced_by_one() {
+fn a_socket_is_not_replaced_by_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let error = write_bytes_atomic(&path, b"new").unwrap_err().to_string();
+    let error = write_safetensors(&path, [], &BTreeMap::new(), None)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("not a regular file"), "{error}");
     assert!(!path.metadata().unwrap().is_file());
 }

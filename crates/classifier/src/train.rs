@@ -327,7 +327,7 @@ impl Task for Classifying<'_> {
                 let path = self.folder.root().join("accuracy.json");
                 let text = serde_json::to_string_pretty(&accuracy)
                     .map_err(|e| TrainError::Evaluation(e.to_string()))?;
-                sdft_checkpoint::write_bytes_atomic(&path, (text + "\n").as_bytes())?;
+                self.folder.write(&path, (text + "\n").as_bytes())?;
                 path
             }
             None => self.folder.log(),

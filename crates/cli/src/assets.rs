@@ -1,84 +1,9 @@
-//! What the program carries with it, so that it works from any folder.
+//! Embedded presets, and the names of the embedded example.
 
 use crate::adm::Plan;
 use sdft_classifier::ClassifierPlan;
 use sdft_directions::DirectionPlan;
-
-const PRESETS: [(&str, &str); 10] = [
-    (
-        "own-32",
-        include_str!("../../../assets/configs/own-32.toml"),
-    ),
-    (
-        "own-64",
-        include_str!("../../../assets/configs/own-64.toml"),
-    ),
-    (
-        "own-128",
-        include_str!("../../../assets/configs/own-128.toml"),
-    ),
-    (
-        "own-256",
-        include_str!("../../../assets/configs/own-256.toml"),
-    ),
-    (
-        "digits-sdft",
-        include_str!("../../../assets/configs/digits-sdft.toml"),
-    ),
-    (
-        "digits-naive",
-        include_str!("../../../assets/configs/digits-naive.toml"),
-    ),
-    (
-        "digits-scratch",
-        include_str!("../../../assets/configs/digits-scratch.toml"),
-    ),
-    (
-        "digits-source",
-        include_str!("../../../assets/configs/digits-source.toml"),
-    ),
-    (
-        "metfaces-sdft",
-        include_str!("../../../assets/configs/metfaces-sdft.toml"),
-    ),
-    (
-        "aahq-sdft",
-        include_str!("../../../assets/configs/aahq-sdft.toml"),
-    ),
-];
-
-/// Presets of classifiers.
-const CLASSIFIERS: [(&str, &str); 1] = [(
-    "digits-classifier",
-    include_str!("../../../assets/configs/digits-classifier.toml"),
-)];
-
-/// Presets of directions.
-const DIRECTIONS: [(&str, &str); 8] = [
-    (
-        "smiling",
-        include_str!("../../../assets/configs/edit/smiling.toml"),
-    ),
-    ("sad", include_str!("../../../assets/configs/edit/sad.toml")),
-    (
-        "angry",
-        include_str!("../../../assets/configs/edit/angry.toml"),
-    ),
-    (
-        "young",
-        include_str!("../../../assets/configs/edit/young.toml"),
-    ),
-    ("old", include_str!("../../../assets/configs/edit/old.toml")),
-    ("man", include_str!("../../../assets/configs/edit/man.toml")),
-    (
-        "woman",
-        include_str!("../../../assets/configs/edit/woman.toml"),
-    ),
-    (
-        "digits-3-to-2",
-        include_str!("../../../assets/configs/edit/digits-3-to-2.toml"),
-    ),
-];
+pub(crate) use sdft_assets::{DIGITS_JUDGE_WEIGHTS, DIGITS_SOURCE_WEIGHTS};
 
 /// What the settings of a command can start from.
 pub(crate) trait Presets {
@@ -100,27 +25,19 @@ pub(crate) trait Presets {
 }
 
 impl Presets for Plan {
-    const PRESETS: &'static [(&'static str, &'static str)] = &PRESETS;
+    const PRESETS: &'static [(&'static str, &'static str)] = sdft_assets::PRESETS;
 }
 
 impl Presets for ClassifierPlan {
-    const PRESETS: &'static [(&'static str, &'static str)] = &CLASSIFIERS;
+    const PRESETS: &'static [(&'static str, &'static str)] = sdft_assets::CLASSIFIER_PRESETS;
 }
 
 impl Presets for DirectionPlan {
-    const PRESETS: &'static [(&'static str, &'static str)] = &DIRECTIONS;
+    const PRESETS: &'static [(&'static str, &'static str)] = sdft_assets::DIRECTION_PRESETS;
 }
 
-/// The name under which the embedded digits go.
+/// The name of the embedded digits.
 pub(crate) const DIGITS: &str = "digits";
 
-/// The name under which the embedded source model goes.
+/// The name of the embedded source model.
 pub(crate) const DIGITS_SOURCE: &str = "digits-source";
-
-/// The source model of the embedded example.
-pub(crate) const DIGITS_SOURCE_WEIGHTS: &[u8] =
-    include_bytes!("../../../assets/weights/digits-source.safetensors");
-
-/// The classifier that judges digit samples.
-pub(crate) const DIGITS_JUDGE_WEIGHTS: &[u8] =
-    include_bytes!("../../../assets/weights/digits-judge.safetensors");

@@ -4,7 +4,7 @@ use crate::assets::Presets;
 use crate::keys;
 use crate::{assets, console, usage};
 use anyhow::{Context, Result};
-use sdft_assets::did_you_mean;
+use sdft_files::did_you_mean;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};

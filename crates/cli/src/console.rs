@@ -1,7 +1,7 @@
 //! Everything that is shown while something runs. Progress and notes go to standard error, results to standard output.
 
 use indicatif::{ProgressBar, ProgressStyle};
-pub(crate) use sdft_assets::readable as size;
+pub(crate) use sdft_files::human_size as size;
 use sdft_train::{Progress, StepReport};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};

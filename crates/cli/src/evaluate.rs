@@ -5,7 +5,7 @@ use crate::gallery::outputs::Outputs;
 use crate::gallery::{full_path, refusal};
 use crate::weights::{Files, Weights};
 use crate::{assets, console, judge, usage};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::{
@@ -241,7 +241,8 @@ fn sets(
     }
     for (set, path) in [(&real, &args.save_real), (&fake, &args.save_fake)] {
         if let Some(path) = path {
-            sdft_checkpoint::write_bytes_atomic(path, &set.archive()?)?;
+            sdft_files::write_atomic(path, &set.archive()?)
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
     }
     let options = SetOptions {

@@ -1,6 +1,6 @@
 //! What a key of the settings that does not exist was meant to be.
 
-use sdft_assets::{ask, similar};
+use sdft_files::{similar, suggest};
 use std::collections::BTreeSet;
 use toml::Value;
 
@@ -38,7 +38,7 @@ const ELSEWHERE: [(&str, &str); 27] = [
 /// The message about a key or a table that does not exist among `all` keys; `--set` gives keys, a file may give whole tables.
 pub(crate) fn unknown(key: &str, value: &Value, all: &[String], in_file: bool) -> String {
     let Value::Table(table) = value else {
-        return format!("there is no key {key}{}", ask(&meant(key, all)));
+        return format!("there is no key {key}{}", suggest(&meant(key, all)));
     };
     let first = table.iter().next();
     if let (Some((inner, value)), false) = (first, in_file) {
@@ -52,14 +52,14 @@ pub(crate) fn unknown(key: &str, value: &Value, all: &[String], in_file: bool) -
     if !near.is_empty() {
         let near: Vec<String> = near.iter().map(|table| format!("[{table}]")).collect();
         let near: Vec<&str> = near.iter().map(String::as_str).collect();
-        return format!("there is no table [{key}]{}", ask(&near));
+        return format!("there is no table [{key}]{}", suggest(&near));
     }
     let inner = table.keys().map(|inner| format!("{key}.{inner}"));
     let near: Vec<String> = inner
         .filter_map(|inner| meant(&inner, all).first().map(|&near| near.to_owned()))
         .collect();
     let near: Vec<&str> = near.iter().map(String::as_str).collect();
-    format!("there is no table [{key}]{}", ask(&near))
+    format!("there is no table [{key}]{}", suggest(&near))
 }
 
 /// Keys that were meant by one that does not exist, best first.

@@ -2,9 +2,8 @@
 
 use crate::usage;
 use anyhow::Result;
-use sdft_assets::{
-    Error, HubCache, HubFile, INDEX, ImageSet, Need, ask, asset, assets, elsewhere, similar,
-};
+use sdft_assets::{Error, HubCache, HubFile, INDEX, ImageSet, Need, asset, assets, elsewhere};
+use sdft_files::{similar, suggest};
 use std::path::{Path, PathBuf};
 
 /// Puts paths in the place of names.
@@ -182,7 +181,7 @@ impl Names {
         }
         self.explain(format!(
             "{option} {text}: neither a path here nor a known name{} (`cargo xtask fetch --list` shows all names)",
-            ask(&near)
+            suggest(&near)
         ))
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::usage;
 use anyhow::{Context, Result, bail};
-use sdft_assets::{Error, HubCache, did_you_mean};
+use sdft_assets::{Error, HubCache};
 use sdft_features::Network;
+use sdft_files::did_you_mean;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -124,7 +124,7 @@ fn a_gpu_without_code_for_it_is_explained() {
 #[test]
 fn a_run_folder_stands_for_its_model_in_every_command_that_takes_one() {
     let place = Workspace::new();
-    let model = include_bytes!("../../../assets/weights/digits-source.safetensors");
+    let model = sdft_assets::DIGITS_SOURCE_WEIGHTS;
     place.write("runs/mine/final.safetensors", model);
     let inspected = place.run(&["inspect", "runs/mine"]).ok();
     assert!(inspected.out.contains("ADM U-Net"), "{inspected:?}");

@@ -275,7 +275,7 @@ fn what_is_missing_is_explained_with_every_way_to_get_it() {
 #[test]
 fn names_become_the_files_that_are_here() {
     let place = Workspace::new();
-    let model = include_bytes!("../../../assets/weights/digits-source.safetensors");
+    let model = sdft_assets::DIGITS_SOURCE_WEIGHTS;
     // A branch, so that neither size nor hash is known beforehand.
     let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
     let commit = "85a3dd916b4b04c2016cd1e1e4bb30feaeb42935";
@@ -346,7 +346,7 @@ fn names_become_the_files_that_are_here() {
 #[test]
 fn a_file_that_is_not_what_was_fetched_is_not_taken() {
     let place = Workspace::new();
-    let model = include_bytes!("../../../assets/weights/digits-source.safetensors");
+    let model = sdft_assets::DIGITS_SOURCE_WEIGHTS;
     let hash = sdft_checkpoint::sha256_bytes(model);
     let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
     let commit = "85a3dd916b4b04c2016cd1e1e4bb30feaeb42935";

@@ -104,8 +104,8 @@ impl Digits {
     /// - never with the files the program is built with
     pub fn embedded() -> Result<Self> {
         Self::parse(
-            include_bytes!("../../../assets/digits/digits-8x8.png"),
-            include_bytes!("../../../assets/digits/labels.txt"),
+            sdft_assets::DIGITS_PNG,
+            sdft_assets::DIGITS_LABELS,
             "embedded",
         )
     }

@@ -1,8 +1,8 @@
-//! Files that are written whole or not at all, opened only where they are files, and their hashes.
+//! Atomic writes, safe opening, hashes, and the words of messages about files: sizes and suggestions.
 //!
-//! A file is written under a temporary name in the folder it belongs to, flushed, and renamed. A reader, a crash or a full disk never
-//! finds half of it. Temporary names are short whatever the final name is, so a legal name of 255 bytes works, and [`sweep`] recognises
-//! them.
+//! A file is written under a temporary name in its folder, flushed, and renamed, so that nobody ever sees half of it, even after a
+//! crash or with a full disk. Temporary names are short, so a final name may have 255 bytes. [`sweep`] removes what a killed process
+//! left.
 //!
 //! ```
 //! # let folder = tempfile::tempdir()?;
@@ -12,14 +12,21 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! **Invariant:** what was at a path before stays until the new file is complete, and links are replaced, never written through.
+//! **Invariant:** the old file stays until the new one is complete; links are replaced, never followed for writing.
 
 mod digest;
 mod read;
+mod similar;
+mod size;
 mod temporary;
 mod write;
 
 pub use digest::{sha256_bytes, sha256_file};
 pub use read::{guarded, kind_of, open_regular, read_regular, read_text};
+pub use similar::{did_you_mean, nearest, similar, suggest};
+pub use size::human_size;
 pub use temporary::{is_temporary, sweep, sweep_older, temporary_path};
-pub use write::{Flush, open_append, parent_of, sync_dir, write_atomic, write_atomic_with};
+pub use write::{
+    Flush, open_append, parent_of, rename_synced, replace, sync_dir, write_atomic,
+    write_atomic_with,
+};

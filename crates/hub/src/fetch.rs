@@ -333,7 +333,7 @@ impl Fetcher {
                     .list(file, patience.min(Duration::from_secs(10)), HINT_FILES)
                     .await
                     .unwrap_or_default();
-                let near = names.iter().min_by_key(|name| distance(name, &file.path));
+                let near = sdft_files::nearest(&file.path, names.iter().map(String::as_str));
                 Err(HubError::Refused {
                     what,
                     server,
@@ -404,13 +404,4 @@ fn matches(path: &Path, wanted: &Wanted) -> Result<std::result::Result<(), (Stri
         }
     }
     Ok(Ok(()))
-}
-
-/// How unlike two paths are; the file's name counts most.
-fn distance(a: &str, b: &str) -> (usize, usize) {
-    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_lowercase();
-    let common = |a: &str, b: &str| a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
-    let (x, y) = (name(a), name(b));
-    let unlike = x.len().max(y.len()) - common(&x, &y);
-    (unlike, a.len().max(b.len()) - common(a, b))
 }

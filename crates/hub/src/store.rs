@@ -6,7 +6,7 @@ use std::{
 };
 
 use sdft_assets::{HubCache, HubFile};
-use sdft_files::{temporary_path, write_atomic};
+use sdft_files::{parent_of, rename_synced, replace, write_atomic};
 
 use crate::{
     digest::Hash,
@@ -15,7 +15,6 @@ use crate::{
 
 /// The places of one file.
 pub(crate) struct BlobPaths {
-    repository: PathBuf,
     /// The bytes under their hash.
     pub(crate) blob: PathBuf,
     /// Bytes that have arrived.
@@ -40,7 +39,6 @@ impl BlobPaths {
                 let note = cache.note(file.repo_type, &file.repo, &file.revision);
                 (note, commit.to_owned())
             }),
-            repository,
         }
     }
 
@@ -76,10 +74,7 @@ impl BlobPaths {
     pub(crate) fn keep(&self) -> Result<()> {
         let file = File::open(&self.part).map_err(io(&self.part))?;
         file.sync_all().map_err(io(&self.part))?;
-        fs::rename(&self.part, &self.blob).map_err(io(&self.blob))?;
-        // Not every file system can synchronise a folder; the bytes are safe by now.
-        let _ = sdft_files::sync_dir(&self.repository.join("blobs"));
-        Ok(())
+        rename_synced(&self.part, &self.blob).map_err(io(&self.blob))
     }
 
     /// Makes the blob readable by its path in the repository.
@@ -87,14 +82,9 @@ impl BlobPaths {
         make_parent(&self.snapshot)?;
         if !is_link_to(&self.snapshot, &self.blob) {
             // A link to another blob, or a broken one, or an earlier copy.
-            let aside = temporary_path(&self.snapshot).map_err(io(&self.snapshot))?;
-            let placed = link(&self.blob, &aside, &self.snapshot)
-                .and_then(|()| fs::rename(&aside, &self.snapshot));
-            if placed.is_err() {
-                // The first error is the one worth telling.
-                let _ = fs::remove_file(&aside);
-            }
-            placed.map_err(io(&self.snapshot))?;
+            let folder = parent_of(&self.snapshot);
+            let make = |temporary: &Path| link(&self.blob, temporary, &self.snapshot);
+            replace(&self.snapshot, folder, make).map_err(io(&self.snapshot))?;
         }
         if let Some((note, commit)) = &self.note {
             make_parent(note)?;

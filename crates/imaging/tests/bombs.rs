@@ -1,38 +1,16 @@
-//! Memory and time that hostile files take, counted.
+//! Memory and time that hostile files take.
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     io::Cursor,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+use sdft_counting_alloc::CountingAllocator;
 use sdft_imaging::{Limits, decode_bytes};
 
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator; only numbers are kept besides.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(now, Relaxed);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static MEMORY: CountingAllocator = CountingAllocator::new();
 
 fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
@@ -64,11 +42,11 @@ impl Numbers {
     }
 }
 
-/// One test, because the count is that of the whole process.
 #[test]
 fn no_file_takes_more_memory_or_time_than_its_picture_may() {
     // Small files may announce 16 megapixels: 4 bytes each as they are decoded and 3 as RGB; or nothing, and then they take 64 MB.
     const PICTURE: usize = (1 << 24) * 16;
+    let memory = MEMORY.exclusive();
     let slow = Duration::from_secs(5);
     let mut numbers = Numbers(7);
     let mut read = 0;
@@ -84,10 +62,9 @@ fn no_file_takes_more_memory_or_time_than_its_picture_may() {
                     _ => numbers.below(256) as u8,
                 };
             }
-            let (before, started) = (NOW.load(Relaxed), Instant::now());
-            PEAK.store(before, Relaxed);
-            read += usize::from(decode_bytes(&bytes, &Limits::default()).is_ok());
-            let peak = PEAK.load(Relaxed) - before;
+            let started = Instant::now();
+            let (result, peak) = memory.peak_of(|| decode_bytes(&bytes, &Limits::default()));
+            read += usize::from(result.is_ok());
             assert!(peak <= PICTURE, "{name}: {peak} bytes");
             assert!(started.elapsed() < slow, "{name}: {:?}", started.elapsed());
         }

@@ -3,49 +3,27 @@
 use candle_core::Device;
 use sdft_adm::{AdmConfig, Unet};
 use sdft_checkpoint::write_safetensors;
+use sdft_counting_alloc::{CountingAllocator, Measurement};
 use sdft_models::{LoadOptions, Process, inspect_file, load_unet, load_unet_bytes, unet_metadata};
 use sdft_nn::Params;
 use serde_json::json;
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// Counts what is allocated.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-/// One measurement at a time: the counters are global.
-static ALONE: Mutex<()> = Mutex::new(());
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static MEMORY: CountingAllocator = CountingAllocator::new();
 
 /// Fails if `read` takes more than 16 times the file and 64 MB, or 5 s, or ends in a long message.
-fn assert_bounded(what: &str, len: u64, read: impl FnOnce() -> Result<(), String>) {
-    let before = NOW.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
+fn assert_bounded(
+    memory: &Measurement<'_>,
+    what: &str,
+    len: u64,
+    read: impl FnOnce() -> Result<(), String>,
+) {
     let started = Instant::now();
-    let result = read();
-    let peak = (PEAK.load(Ordering::Relaxed) - before) as u64;
+    let (result, peak) = memory.peak_of(read);
+    let peak = peak as u64;
     assert!(
         peak < 16 * len + (64 << 20),
         "{what}: {len} bytes took {peak}"
@@ -62,12 +40,6 @@ fn assert_bounded(what: &str, len: u64, read: impl FnOnce() -> Result<(), String
             text.len()
         );
     }
-}
-
-fn alone() -> std::sync::MutexGuard<'static, ()> {
-    ALONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn tiny() -> AdmConfig {
@@ -94,7 +66,7 @@ fn write(path: &Path, fields: &[(&str, String)]) {
 
 #[test]
 fn metadata_never_takes_much_time_or_memory() {
-    let _alone = alone();
+    let memory = MEMORY.exclusive();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("odd.safetensors");
     let mut bombs: Vec<(String, String)> = Vec::new();
@@ -141,12 +113,12 @@ fn metadata_never_takes_much_time_or_memory() {
         let len = path.metadata().unwrap().len();
         let what = format!("{key} = {text:.80}");
         let options = LoadOptions::default();
-        assert_bounded(&what, len, || {
+        assert_bounded(&memory, &what, len, || {
             load_unet(&path, &options)
                 .map(drop)
                 .map_err(|e| e.to_string())
         });
-        assert_bounded(&what, len, || {
+        assert_bounded(&memory, &what, len, || {
             let seen = inspect_file(&path, &options).map_err(|e| e.to_string())?;
             seen.resolved.map(drop).map_err(|e| e.to_string())
         });
@@ -155,7 +127,7 @@ fn metadata_never_takes_much_time_or_memory() {
 
 #[test]
 fn flipped_bytes_of_a_model_never_panic() {
-    let _alone = alone();
+    let memory = MEMORY.exclusive();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.safetensors");
     write(&path, &[]);
@@ -175,7 +147,7 @@ fn flipped_bytes_of_a_model_never_panic() {
             let at = random() % header;
             bytes[at] = u8::try_from(random() % 256).unwrap();
         }
-        assert_bounded("flipped", bytes.len() as u64, || {
+        assert_bounded(&memory, "flipped", bytes.len() as u64, || {
             let loaded = load_unet_bytes("flipped", &bytes, &LoadOptions::default());
             loaded.map(drop).map_err(|e| e.to_string())
         });
@@ -184,7 +156,7 @@ fn flipped_bytes_of_a_model_never_panic() {
 
 #[test]
 fn settings_next_to_a_file_never_take_much_time_or_memory() {
-    let _alone = alone();
+    let memory = MEMORY.exclusive();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.safetensors");
     let w = candle_core::Tensor::ones((4, 3, 3, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
@@ -204,10 +176,15 @@ fn settings_next_to_a_file_never_take_much_time_or_memory() {
     ] {
         for name in ["config.json", "scheduler_config.json"] {
             std::fs::write(dir.path().join(name), &text).unwrap();
-            assert_bounded(&format!("{name}: {text:.40}"), text.len() as u64, || {
-                let loaded = load_unet(&path, &LoadOptions::default());
-                loaded.map(drop).map_err(|e| e.to_string())
-            });
+            assert_bounded(
+                &memory,
+                &format!("{name}: {text:.40}"),
+                text.len() as u64,
+                || {
+                    let loaded = load_unet(&path, &LoadOptions::default());
+                    loaded.map(drop).map_err(|e| e.to_string())
+                },
+            );
             std::fs::remove_file(dir.path().join(name)).unwrap();
         }
     }

@@ -135,15 +135,11 @@ impl Target {
         write_to_system(&path, bytes).map_err(|cause| PrepareError::Io { path, cause })
     }
 
-    /// Puts a file outside the folder. What a killed process leaves of it lies in the folder, where it is swept.
+    /// Writes a file outside the folder. The temporary file is in the folder, where it is swept if the process is killed.
     pub(crate) fn put_outside(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let aside = sdft_files::temporary_path(&self.folder.join(LOCK))?;
-        let put = write_to_system(&aside, bytes).and_then(|()| fs::rename(&aside, path));
-        if put.is_err() {
-            // The first error is the one worth telling.
-            let _ = fs::remove_file(&aside);
-        }
-        put
+        sdft_files::replace(path, &self.folder, |temporary| {
+            write_to_system(temporary, bytes)
+        })
     }
 
     /// Whether an image is there as its record has it.

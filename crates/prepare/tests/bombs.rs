@@ -1,13 +1,11 @@
-//! Memory and time that hostile tables, archives and lists take, counted.
+//! Memory and time that hostile tables, archives and lists take.
 
 mod common;
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     fs,
     io::Write as _,
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -16,31 +14,11 @@ use parquet::{
     basic::{Compression, Encoding},
     file::properties::{WriterProperties, WriterVersion},
 };
+use sdft_counting_alloc::{CountingAllocator, Measurement};
 use sdft_prepare::{Options, PrepareError, prepare};
 
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator; only numbers are kept besides.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(now, Relaxed);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static MEMORY: CountingAllocator = CountingAllocator::new();
 
 /// Numbers that look random and are the same in every run.
 struct Numbers(u64);
@@ -226,15 +204,18 @@ fn made() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 /// Prepares a file, and fails if that takes too much.
-fn measured(path: &Path, out: &Path, name: &str) -> sdft_prepare::Result<sdft_prepare::Report> {
+fn measured(
+    memory: &Measurement<'_>,
+    path: &Path,
+    out: &Path,
+    name: &str,
+) -> sdft_prepare::Result<sdft_prepare::Report> {
     let options = Options {
         threads: Some(1),
         ..Options::new(8)
     };
-    let (before, started) = (NOW.load(Relaxed), Instant::now());
-    PEAK.store(before, Relaxed);
-    let result = prepare(&[path.to_owned()], out, &options, &|_, _| {});
-    let peak = PEAK.load(Relaxed) - before;
+    let started = Instant::now();
+    let (result, peak) = memory.peak_of(|| prepare(&[path.to_owned()], out, &options, &|_, _| {}));
     let took = started.elapsed();
     let most = 16 * fs::metadata(path).unwrap().len() as usize + (64 << 20);
     assert!(peak <= most, "{name}: {peak} bytes");
@@ -243,9 +224,9 @@ fn measured(path: &Path, out: &Path, name: &str) -> sdft_prepare::Result<sdft_pr
     result
 }
 
-/// One test, because the count is that of the whole process.
 #[test]
 fn no_file_takes_more_than_sixteen_times_its_length_or_five_seconds() {
+    let memory = MEMORY.exclusive();
     let root = tempfile::tempdir().unwrap();
     let mut numbers = Numbers(11);
     let (mut read, mut refused) = (0, 0);
@@ -269,7 +250,7 @@ fn no_file_takes_more_than_sixteen_times_its_length_or_five_seconds() {
             }
             fs::write(&path, &bytes).unwrap();
             let out = root.path().join(format!("{name}-{i}"));
-            match measured(&path, &out, &name) {
+            match measured(&memory, &path, &out, &name) {
                 Ok(_) => read += 1,
                 Err(_) => refused += 1,
             }
@@ -282,7 +263,7 @@ fn no_file_takes_more_than_sixteen_times_its_length_or_five_seconds() {
     for (name, bytes, said) in made() {
         let path = root.path().join("made.parquet");
         fs::write(&path, bytes).unwrap();
-        let error = measured(&path, &root.path().join("made"), name).unwrap_err();
+        let error = measured(&memory, &path, &root.path().join("made"), name).unwrap_err();
         let text = error.to_string();
         let is_said = match &error {
             PrepareError::Nothing { skipped, .. } => {

@@ -6,7 +6,7 @@ use crate::folder::RunFolder;
 use crate::log::Sums;
 use candle_core::Tensor;
 use sdft_checkpoint::{ReadOptions, sha256_file, write_safetensors};
-use sdft_files::{sync_dir, temporary_path, write_atomic};
+use sdft_files::{rename_synced, sync_dir, temporary_path, write_atomic};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -162,8 +162,7 @@ fn publish(parent: &Path, aside: &Path, step: u64) -> Result<PathBuf> {
     if target.exists() {
         remove(&target)?;
     }
-    fs::rename(aside, &target).at("cannot put the checkpoint in place", &target)?;
-    sync_dir(parent).at("cannot flush", parent)?;
+    rename_synced(aside, &target).at("cannot put the checkpoint in place", &target)?;
     let latest = parent.join("latest");
     write_atomic(&latest, format!("{}\n", name(step)).as_bytes()).at("cannot write", &latest)?;
     Ok(target)

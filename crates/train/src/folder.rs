@@ -222,6 +222,14 @@ impl RunFolder {
         placed
     }
 
+    /// Replaces a small file of the folder as a whole, without recording its hash.
+    ///
+    /// # Errors
+    /// Whatever the file system fails with; the old file stays.
+    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        write_atomic(path, bytes).at("cannot write", path)
+    }
+
     fn place(&self, aside: &Path, path: &Path) -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let hash = sha256_file(aside)?;

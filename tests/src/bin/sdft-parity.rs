@@ -9,7 +9,8 @@
 
 use candle_core::DType;
 use sdft_cuda::{DeviceSpec, open};
-use sdft_tests::{BUILT, Finding, Outcome, compare_devices, packaged, perform_on, walk};
+use sdft_testing::{compute_on, parity_folder};
+use sdft_tests::{BUILT, Finding, Outcome, compare_devices, walk};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -78,8 +79,8 @@ fn main() -> ExitCode {
     if operations {
         return show(&compare_devices(&device));
     }
-    perform_on(device, maps);
-    let root = dir.unwrap_or_else(packaged);
+    compute_on(device, maps);
+    let root = dir.unwrap_or_else(parity_folder);
     let wanted = |kind: &str| {
         prefixes.is_empty()
             || prefixes

@@ -1,8 +1,4 @@
 use super::{Outputs, put, put_gradient};
-use crate::array::Array;
-use crate::case::Case;
-use crate::config;
-use crate::stage::{device, maps};
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor, Var};
 use sdft_adm::Unet;
@@ -14,6 +10,7 @@ use sdft_diffusion::BottleneckNet;
 use sdft_nn::{ParamSpec, Params, Scope};
 use sdft_samplers::GivenNoise;
 use sdft_schedule::{Schedule, linear_betas};
+use sdft_testing::{Array, Case, adm_config, compute_dtype, device};
 
 /// Norm groups of the reference.
 const GROUPS: usize = 32;
@@ -31,7 +28,7 @@ impl Net {
             Some("asyrp" | "asyrp_i") => {}
             _ => bail!("unknown variant {}", case.get("variant")?),
         }
-        let config = config::adm(case.get("model")?)?;
+        let config = adm_config(case.get("model")?)?;
         let n_blocks = match case.has_config("num_delta_blocks") {
             true => case.count("num_delta_blocks")?,
             false => 1,
@@ -47,7 +44,7 @@ impl Net {
         }
         let params = case.weights("model", &specs)?;
         Ok(Self {
-            unet: Unet::load(&params, &config)?.with_compute_dtype(maps()),
+            unet: Unet::load(&params, &config)?.with_compute_dtype(compute_dtype()),
             params,
             n_blocks,
         })

@@ -1,29 +1,28 @@
 use super::{Outputs, labels, put, put_gradients, put_wide};
-use crate::case::Case;
-use crate::config;
-use crate::stage::maps;
+use crate::base_loss::base_loss;
 use anyhow::Result;
 use candle_core::{Tensor, Var};
 use sdft_adm::Unet;
 use sdft_diffusion::{Clip, discretized_gaussian_log_likelihood, normal_kl};
 use sdft_losses::{Batch, Objective};
 use sdft_samplers::{Ancestral, Ddim, GivenNoise, Step, invert_ddim, sample_ddim, sample_ddpm};
+use sdft_testing::{Case, adm_config, compute_dtype};
 
 /// A trainable network of `config.model` with the weights of `role`.
 pub(super) fn unet(case: &Case, role: &str) -> Result<(Unet, Vec<(String, Var)>)> {
-    let config = config::adm(case.get("model")?)?;
+    let config = adm_config(case.get("model")?)?;
     let (params, vars) = case.weights(role, &Unet::specs(&config)?)?.trainable()?;
     Ok((
-        Unet::load(&params, &config)?.with_compute_dtype(maps()),
+        Unet::load(&params, &config)?.with_compute_dtype(compute_dtype()),
         vars,
     ))
 }
 
 /// The same, frozen.
 pub(super) fn frozen(case: &Case, role: &str) -> Result<Unet> {
-    let config = config::adm(case.get("model")?)?;
+    let config = adm_config(case.get("model")?)?;
     let params = case.weights(role, &Unet::specs(&config)?)?;
-    Ok(Unet::load(&params, &config)?.with_compute_dtype(maps()))
+    Ok(Unet::load(&params, &config)?.with_compute_dtype(compute_dtype()))
 }
 
 fn clip(case: &Case) -> Result<Clip> {
@@ -103,7 +102,7 @@ pub(super) fn vb_terms(case: &Case) -> Result<Outputs> {
 pub(super) fn training_losses(case: &Case) -> Result<Outputs> {
     let (diffusion, (unet, vars), y) = (case.diffusion()?, unet(case, "model")?, labels(case)?);
     let model = unet.with(y.as_deref(), None);
-    let (base, variational) = config::base_loss(case.get("diffusion")?)?;
+    let (base, variational) = base_loss(case.get("diffusion")?)?;
     let (x0, t, noise) = (
         case.input("x_start")?,
         case.steps("t")?,

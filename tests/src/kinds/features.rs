@@ -1,7 +1,4 @@
 use super::{Outputs, put};
-use crate::array::Array;
-use crate::case::Case;
-use crate::stage::device;
 use anyhow::{Result, anyhow, bail, ensure};
 use candle_core::{DType, Tensor};
 use sdft_features::{
@@ -9,6 +6,7 @@ use sdft_features::{
     inception_plane,
 };
 use sdft_imaging::{Filter, Rgb8, Sampling, enlarge, interpolate, resize, to_unit_range};
+use sdft_testing::{Array, Case, device};
 
 pub(super) fn lpips(case: &Case) -> Result<Outputs> {
     let net = match case.get("net")?.as_str() {

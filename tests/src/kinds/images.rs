@@ -1,10 +1,9 @@
 use super::Outputs;
-use crate::array::Array;
-use crate::case::Case;
 use anyhow::{Result, anyhow};
 use sdft_imaging::{
     Limits, Rgb8, center_crop, decode_as_pillow, read_image_file, resize_short_side, to_unit_range,
 };
+use sdft_testing::{Array, Case};
 
 fn picture(case: &Case) -> Result<Rgb8> {
     let file = case

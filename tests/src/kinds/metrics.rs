@@ -1,12 +1,11 @@
 use super::Outputs;
 use super::features::pictures;
-use crate::array::Array;
-use crate::case::Case;
 use anyhow::{Result, ensure};
 use sdft_metrics::{
     Features, KidOptions, Moments, Picture, SsimWindow, Statistics, fid, kid_of_subsets,
     mmd2_unbiased, mse, psnr, psnr_floored, ssim, ssim_gray,
 };
+use sdft_testing::{Array, Case};
 
 fn features(case: &Case, name: &str) -> Result<Features> {
     let x = case.input(name)?;

@@ -1,10 +1,9 @@
 //! One function per kind, one file per group.
 
-use crate::array::Array;
-use crate::case::Case;
 use anyhow::{Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
+use sdft_testing::{Array, Case};
 use std::collections::BTreeMap;
 
 mod asyrp;

@@ -1,6 +1,4 @@
 use super::{Outputs, put, put_gradient, put_gradients};
-use crate::case::Case;
-use crate::stage::device;
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor, Var};
 use sdft_autograd::norm_act;
@@ -9,6 +7,7 @@ use sdft_nn::{
     AttentionBlock, AttentionPool, Init, Params, ResBlock, ResBlockConfig, Resample, Resize, Scope,
     specs_of,
 };
+use sdft_testing::{Case, device};
 
 pub(super) fn timestep_embedding(case: &Case) -> Result<Outputs> {
     let t = case.times("timesteps")?;

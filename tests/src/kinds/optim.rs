@@ -1,12 +1,11 @@
 use super::{Outputs, put};
-use crate::array::Array;
-use crate::case::Case;
 use anyhow::{Result, anyhow, bail};
 use candle_core::{Tensor, Var};
 use sdft_optim::{
     Accumulator, AdamW, Decay, Ema, EmaRamp, LearningRate, MicroBatches, Optimizer, Rule, Sgd,
     clip_coefficient, collect_gradients, global_norm,
 };
+use sdft_testing::{Array, Case};
 use serde_json::Value;
 
 /// Tensors `PREFIX0`, `PREFIX1`, .. as far as there are any.

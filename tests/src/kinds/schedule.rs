@@ -1,12 +1,10 @@
 use super::Outputs;
-use crate::array::Array;
-use crate::case::Case;
-use crate::config;
 use anyhow::{Result, anyhow};
 use sdft_schedule::{Respacing, Weighting};
+use sdft_testing::{Array, Case};
 
 pub(super) fn table(case: &Case) -> Result<Outputs> {
-    let s = config::schedule(&case.config)?;
+    let s = sdft_testing::schedule(&case.config)?;
     let tables = [
         ("betas", s.betas()),
         ("alphas_cumprod", s.alpha_bar()),
@@ -38,7 +36,7 @@ pub(super) fn table(case: &Case) -> Result<Outputs> {
 }
 
 pub(super) fn weights(case: &Case) -> Result<Outputs> {
-    let schedule = config::schedule(&case.config)?;
+    let schedule = sdft_testing::schedule(&case.config)?;
     let mut out = Outputs::new();
     let mut put = |name: String, weighting: Weighting| {
         out.insert(name, Array::vector(weighting.weights(&schedule)));

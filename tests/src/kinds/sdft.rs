@@ -1,24 +1,22 @@
 use super::diffusion::{frozen, unet};
 use super::optim::adamw_rule;
 use super::{Outputs, put, put_gradients};
-use crate::array::Array;
-use crate::case::Case;
-use crate::config;
-use crate::stage::maps;
+use crate::base_loss::base_loss;
 use anyhow::{Result, anyhow, bail};
 use candle_core::Tensor;
 use sdft_adm::Unet;
 use sdft_diffusion::Diffusion;
 use sdft_losses::{Auxiliary, Batch, Distillation, Objective, Terms};
 use sdft_optim::{Ema, EmaRamp, Optimizer, Rule, collect_gradients};
+use sdft_testing::{Array, Case, adm_config, compute_dtype};
 
 /// The objective of the case. Terms with a factor of zero are computed all the same.
 fn objective(case: &Case) -> Result<Objective> {
-    let (base, variational) = config::base_loss(case.get("diffusion")?)?;
+    let (base, variational) = base_loss(case.get("diffusion")?)?;
     let term = |lambda: &str, weight: &str| -> Result<Distillation> {
         Ok(Distillation {
             lambda: case.number(lambda)?,
-            weighting: config::weighting(case.get(weight)?)?,
+            weighting: sdft_testing::weighting(case.get(weight)?)?,
         })
     };
     Ok(Objective {
@@ -94,7 +92,7 @@ pub(super) fn loss(case: &Case) -> Result<Outputs> {
         ("w_distill", "weight_distill", &inputs.t),
         ("w_aux", "weight_aux", &inputs.t_aux),
     ] {
-        let table = config::weighting(case.get(weight)?)?.weights(&diffusion.schedule);
+        let table = sdft_testing::weighting(case.get(weight)?)?.weights(&diffusion.schedule);
         let picked: Option<_> = t.iter().map(|&t| table.get(t).copied()).collect();
         let picked = picked.ok_or_else(|| anyhow!("{t:?} goes beyond {} steps", table.len()))?;
         out.insert(name.into(), Array::vector(picked));
@@ -105,11 +103,11 @@ pub(super) fn loss(case: &Case) -> Result<Outputs> {
 
 pub(super) fn train_steps(case: &Case) -> Result<Outputs> {
     let (diffusion, objective) = (case.diffusion()?, objective(case)?);
-    let model = config::adm(case.get("model")?)?;
+    let model = adm_config(case.get("model")?)?;
     let start = case.weights("source", &Unet::specs(&model)?)?;
-    let source = Unet::load(&start, &model)?.with_compute_dtype(maps());
+    let source = Unet::load(&start, &model)?.with_compute_dtype(compute_dtype());
     let (params, vars) = start.trainable()?;
-    let target = Unet::load(&params, &model)?.with_compute_dtype(maps());
+    let target = Unet::load(&params, &model)?.with_compute_dtype(compute_dtype());
     let mut optimizer = Optimizer::new(Rule::AdamW(adamw_rule(case)?), &vars)?;
     let mut ema = Ema::new(case.number("ema_rate")?, EmaRamp::None, &vars)?;
     let [x0, noise, z] = ["x_start", "noise", "z"].map(|name| case.input(name));

@@ -1,13 +1,12 @@
 use super::diffusion::frozen;
 use super::{Outputs, put, put_gradient};
-use crate::case::Case;
-use crate::config;
 use anyhow::{Result, bail};
 use candle_core::{Tensor, Var};
 use sdft_adm::Encoder;
 use sdft_diffusion::{Clip, Diffusion, Variance};
 use sdft_samplers::GivenNoise;
 use sdft_schedule::{Schedule, linear_betas};
+use sdft_testing::{Case, encoder_config};
 use sdft_translators::{
     DomainIndependent, DomainSpecific, Energies, LowPass, SdeditOptions, Walk, ddib, egsde, sdedit,
 };
@@ -92,7 +91,7 @@ pub(super) fn lowpass(case: &Case) -> Result<Outputs> {
 
 pub(super) fn energy_guided(case: &Case) -> Result<Outputs> {
     let (process, unet) = (process(case)?, frozen(case, "model")?);
-    let encoder = config::encoder(case.get("dse")?)?;
+    let encoder = encoder_config(case.get("dse")?)?;
     let classifier = Encoder::load(&case.weights("dse", &Encoder::specs(&encoder)?)?, &encoder)?;
     let x0 = case.input("x_0")?;
     let (_, _, h, w) = x0.dims4()?;

@@ -1,16 +1,13 @@
 use super::{Outputs, labels, put, put_gradient, put_gradients};
-use crate::array::Array;
-use crate::case::Case;
-use crate::config;
-use crate::stage::maps;
 use anyhow::{Result, ensure};
 use candle_core::{Tensor, Var};
 use sdft_adm::{Encoder, Unet};
 use sdft_diffusion::FeatureNet;
 use sdft_nn::Params;
+use sdft_testing::{Array, Case, adm_config, compute_dtype, encoder_config};
 
 pub(super) fn forward_backward(case: &Case) -> Result<Outputs> {
-    let config = config::adm(case.get("model")?)?;
+    let config = adm_config(case.get("model")?)?;
     let params = case.weights("model", &Unet::specs(&config)?)?;
     if case.config.get("param_count").is_some() {
         let count = case.count("param_count")?;
@@ -21,7 +18,7 @@ pub(super) fn forward_backward(case: &Case) -> Result<Outputs> {
         );
     }
     let (params, vars) = params.trainable()?;
-    let unet = Unet::load(&params, &config)?.with_compute_dtype(maps());
+    let unet = Unet::load(&params, &config)?.with_compute_dtype(compute_dtype());
     let x = Var::from_tensor(&case.input("x")?)?;
     let result = unet.forward(
         x.as_tensor(),
@@ -43,7 +40,7 @@ fn finish(case: &Case, result: &Tensor, x: Var, vars: Vec<(String, Var)>) -> Res
 }
 
 fn encoder(case: &Case) -> Result<(Encoder, Vec<(String, Var)>)> {
-    let config = config::encoder(case.get("model")?)?;
+    let config = encoder_config(case.get("model")?)?;
     let params: Params = case.weights("model", &Encoder::specs(&config)?)?;
     let (params, vars) = params.trainable()?;
     Ok((Encoder::load(&params, &config)?, vars))

@@ -13,7 +13,7 @@ const WITHOUT_CANDLE: [&str; 10] = [
     "crates/imaging",
     "crates/metrics",
     "crates/npz",
-    "crates/assets",
+    "assets",
     "crates/files",
     "crates/prepare",
     "xtask",

@@ -156,7 +156,8 @@ pub(super) fn range(args: &EditRangeArgs) -> Result<ExitCode> {
             "states": curves.states,
         });
         let text = serde_json::to_string_pretty(&text)? + "\n";
-        sdft_checkpoint::write_bytes_atomic(path, text.as_bytes())?;
+        sdft_files::write_atomic(path, text.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
         console::line(format_args!("curves   {}", path.display()))?;
     }
     console::line(format_args!(

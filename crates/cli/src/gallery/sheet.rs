@@ -2,7 +2,7 @@
 
 use crate::usage;
 use anyhow::{Context, Result};
-use sdft_files::{temporary_path, write_atomic};
+use sdft_files::{replace, write_atomic};
 use sdft_imaging::{Rgb8, encode_sheet, is_sheet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,14 +48,9 @@ pub(crate) fn check(folder: &Path) -> Result<()> {
 pub(crate) fn write(folder: &Path, picture: &Rgb8) -> Result<PathBuf> {
     let path = place(folder);
     let png = encode_sheet(picture)?;
-    // What a killed process leaves lies in the folder, which is swept; the folder above is not this program's.
-    let aside = temporary_path(&folder.join("grid.png"));
-    let moved = aside.and_then(|aside| {
-        write_atomic(&aside, &png)?;
-        fs::rename(&aside, &path).inspect_err(|_| drop(fs::remove_file(&aside)))
-    });
-    // On another disk than its folder it is written where it goes.
-    moved
+    // The temporary file is in the folder, which is swept; the folder above is not this program's.
+    replace(&path, folder, |temporary| write_atomic(temporary, &png))
+        // The folder may be on another file system.
         .or_else(|_| write_atomic(&path, &png))
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)

@@ -212,8 +212,11 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
     console::line(READING)?;
     let numbers: Vec<_> = table.iter().map(|(label, rows)| json!({ "method": label, "seeds": rows.iter().map(as_json).collect::<Vec<_>>() })).collect();
     let path = out.join("table.json");
-    sdft_checkpoint::write_bytes_atomic(&path, serde_json::to_string_pretty(&numbers)?.as_bytes())?;
-    sdft_checkpoint::write_bytes_atomic(&out.join("table.md"), text.as_bytes())?;
+    sdft_files::write_atomic(&path, serde_json::to_string_pretty(&numbers)?.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    let markdown = out.join("table.md");
+    sdft_files::write_atomic(&markdown, text.as_bytes())
+        .with_context(|| format!("cannot write {}", markdown.display()))?;
     let picture = out.join("grid.png");
     sdft_imaging::write_png(
         &picture,

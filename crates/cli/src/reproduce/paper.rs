@@ -354,8 +354,11 @@ pub(super) fn finish(needs: &Needs<'_>, out: &Path, results: &[Measured<'_>]) ->
         })
         .collect();
     let path = out.join("table.json");
-    sdft_checkpoint::write_bytes_atomic(&path, serde_json::to_string_pretty(&rows)?.as_bytes())?;
-    sdft_checkpoint::write_bytes_atomic(&out.join("table.md"), text.as_bytes())?;
+    sdft_files::write_atomic(&path, serde_json::to_string_pretty(&rows)?.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    let markdown = out.join("table.md");
+    sdft_files::write_atomic(&markdown, text.as_bytes())
+        .with_context(|| format!("cannot write {}", markdown.display()))?;
     console::line(format_args!("table    {}", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! Tables of models over seeds, shown and written.
 
 use crate::console;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use sdft_imaging::Rgb8;
 use sdft_train::sheet;
 use std::fmt::Write;
@@ -57,8 +57,11 @@ pub(super) fn show(
     console::line(reading)?;
     let path = out.join(format!("{stem}.json"));
     let json = serde_json::to_string_pretty(numbers)?;
-    sdft_checkpoint::write_bytes_atomic(&path, json.as_bytes())?;
-    sdft_checkpoint::write_bytes_atomic(&out.join(format!("{stem}.md")), text.as_bytes())?;
+    sdft_files::write_atomic(&path, json.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    let markdown = out.join(format!("{stem}.md"));
+    sdft_files::write_atomic(&markdown, text.as_bytes())
+        .with_context(|| format!("cannot write {}", markdown.display()))?;
     let rows: Vec<Rgb8> = rows
         .map(|(name, row)| sheet(&row, row.len(), &name))
         .collect();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-pub(crate) use sdft_assets::readable as bytes;
+pub(crate) use sdft_files::human_size as bytes;
 use sdft_hub::FetchProgress;
 
 use crate::note;

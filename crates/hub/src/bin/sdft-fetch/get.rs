@@ -1,9 +1,8 @@
 use std::path::Path;
 
 use anyhow::Result;
-use sdft_assets::{
-    Asset, Elsewhere, HubFile, asset, assets, did_you_mean, elsewhere, listing, ways,
-};
+use sdft_assets::{Asset, Elsewhere, HubFile, asset, assets, elsewhere, listing, names, ways};
+use sdft_files::did_you_mean;
 use sdft_hub::{Fetched, Fetcher, HubError, Settings, Wanted};
 
 use crate::{
@@ -15,7 +14,10 @@ use crate::{
 pub(crate) fn fetch(args: &Args) -> Result<()> {
     if args.list {
         let cache = sdft_assets::HubCache::from_environment()?;
-        return line(listing(&args.names, &cache, Path::new("")).map_err(usage)?);
+        return line(
+            listing(&args.names, &cache, Path::new(""))
+                .map_err(|error| usage(error.to_string()))?,
+        );
     }
     let (mut here, mut by_hand) = (Vec::new(), Vec::new());
     let mut files = Vec::new();
@@ -141,11 +143,9 @@ impl Named {
         if let Some(set) = sdft_assets::ImageSet::named(name, 256) {
             return Ok(Self::Asset(set.asset));
         }
-        let all = assets().iter().map(|asset| asset.name.as_str());
-        let others = elsewhere().iter().map(|known| known.name.as_str());
         Err(usage(format!(
             "the list has no {name}{} (`cargo xtask fetch --list` shows all, hf:OWNER/NAME/PATH takes any file of the Hub)",
-            did_you_mean(name, all.chain(others))
+            did_you_mean(name, names())
         )))
     }
 }

@@ -2,9 +2,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use sdft_assets::{
-    Asset, Error, HubCache, INDEX, ImageSet, Need, Needs, assets, did_you_mean, elsewhere,
-    is_offline, ways,
+    Asset, Error, HubCache, INDEX, ImageSet, Need, Needs, assets, elsewhere, is_offline, ways,
 };
+use sdft_files::did_you_mean;
 use sdft_imaging::Limits;
 use sdft_prepare::{Exclusions, Options, PrepareError, Report};
 

@@ -1,18 +1,20 @@
-use crate::stage::there;
+//! Parity cases: inputs and outputs of a reference implementation in a folder.
+
+use crate::stage::to_device;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Tensor};
 use sdft_checkpoint::{ReadOptions, StateDict, read};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// A fixture.
+/// A case: what is computed, with which configuration, and what a reference implementation returned.
 #[derive(Debug)]
 pub struct Case {
-    /// Its folder.
+    /// The folder.
     pub dir: PathBuf,
-    /// What is computed.
+    /// The kind, such as `diffusion.q_sample`.
     pub kind: String,
-    /// All parameters.
+    /// The configuration, a JSON object.
     pub config: Value,
     /// Absolute and relative tolerance.
     pub tolerance: (f64, f64),
@@ -21,9 +23,10 @@ pub struct Case {
     tensors: StateDict,
 }
 
-/// The fixtures that come with the project: where it was built, or below the current folder for a program that was carried elsewhere.
-pub fn packaged() -> PathBuf {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("parity");
+/// The folder of the cases that are part of the project: in the source tree that this was built from, or `tests/parity` in the current
+/// folder.
+pub fn parity_folder() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/parity");
     if built.is_dir() {
         built
     } else {
@@ -31,11 +34,11 @@ pub fn packaged() -> PathBuf {
     }
 }
 
-/// All folders below `root` that hold a case, in order.
+/// The folders below `root` that hold a case, sorted.
 ///
 /// # Errors
-/// A folder that cannot be read; none that holds a case.
-pub fn find(root: &Path) -> Result<Vec<PathBuf>> {
+/// A folder cannot be read, or no folder holds a case.
+pub fn find_cases(root: &Path) -> Result<Vec<PathBuf>> {
     fn visit(dir: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
         if dir.join("case.json").is_file() {
             out.push(dir.to_owned());
@@ -67,18 +70,18 @@ fn description(dir: &Path) -> Result<Value> {
     let path = dir.join("case.json");
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
 }
 
-/// What a folder's case is about, without reading its tensors.
+/// The kind of the case in a folder, without reading its tensors.
 ///
 /// # Errors
-/// A `case.json` that is missing, is no JSON or names no kind.
-pub(crate) fn kind_of(dir: &Path) -> Result<String> {
+/// `case.json` is missing, is not JSON, or has no kind.
+pub fn kind_of(dir: &Path) -> Result<String> {
     match description(dir)?.get("kind") {
         Some(Value::String(kind)) => Ok(kind.clone()),
         other => bail!(
-            "{}: kind is no text, found {}",
+            "{}: expected kind to be a string, found {}",
             dir.join("case.json").display(),
             other.unwrap_or(&Value::Null)
         ),
@@ -86,10 +89,10 @@ pub(crate) fn kind_of(dir: &Path) -> Result<String> {
 }
 
 impl Case {
-    /// Reads a case.
+    /// Reads the case in a folder.
     ///
     /// # Errors
-    /// Files that are missing or do not have the format; tensors that are listed but not stored.
+    /// A file is missing or has the wrong format, or a listed tensor is missing.
     pub fn read(dir: &Path) -> Result<Self> {
         let (kind, json) = (kind_of(dir)?, description(dir)?);
         let path = dir.join("case.json");
@@ -97,30 +100,32 @@ impl Case {
         let tolerance = |name: &str| match json.get("tolerance").and_then(|t| t.get(name)) {
             Some(Value::Number(value)) => {
                 let value = value.as_f64().filter(|v| *v >= 0.0 && v.is_finite());
-                value.ok_or_else(|| anyhow!("{path}: tolerance.{name} is no tolerance"))
+                value.ok_or_else(|| {
+                    anyhow!("{path}: tolerance.{name} must be finite and not negative")
+                })
             }
-            _ => bail!("{path}: tolerance.{name} is missing or no number"),
+            _ => bail!("{path}: tolerance.{name} is missing or not a number"),
         };
         let names = |list: &str| -> Result<Vec<String>> {
             let Some(Value::Array(items)) = json.get(list) else {
-                bail!("{path}: {list} is missing or no list");
+                bail!("{path}: {list} is missing or not a list");
             };
             let name = |item: &Value| item.as_str().map(str::to_owned);
             let all: Option<_> = items.iter().map(name).collect();
-            all.ok_or_else(|| anyhow!("{path}: {list} holds something that is no text"))
+            all.ok_or_else(|| anyhow!("{path}: {list} must hold strings only"))
         };
         let (inputs, expected) = (names("inputs")?, names("expected")?);
         if expected.is_empty() {
-            bail!("{path}: nothing is expected, so there is nothing to agree with");
+            bail!("{path}: expected is empty, so there is nothing to compare");
         }
         let config = json
             .get("config")
             .filter(|config| config.is_object())
-            .ok_or_else(|| anyhow!("{path}: config is missing or no object"))?
+            .ok_or_else(|| anyhow!("{path}: config is missing or not an object"))?
             .clone();
         let options = ReadOptions {
             keep_dtype: true,
-            // An expected output may be.
+            // Expected outputs may be.
             allow_non_finite: true,
             ..ReadOptions::default()
         };
@@ -128,7 +133,10 @@ impl Case {
         let tensors = read(&file, &options)?;
         for name in inputs.iter().chain(&expected) {
             if tensors.get(name).is_none() {
-                bail!("{}: {name} is listed but not there", file.display());
+                bail!(
+                    "{}: {name} is listed in case.json, but missing",
+                    file.display()
+                );
             }
         }
         Ok(Self {
@@ -141,10 +149,10 @@ impl Case {
         })
     }
 
-    /// A stored tensor as it is.
+    /// A tensor as it is stored.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// There is no tensor of this name.
     pub fn stored(&self, name: &str) -> Result<Tensor> {
         self.tensors
             .get(name)
@@ -157,18 +165,18 @@ impl Case {
         self.tensors.get(name).is_some()
     }
 
-    /// An input as f32.
+    /// A tensor as f32, on [`device`](crate::device).
     ///
     /// # Errors
-    /// There is none of that name.
+    /// There is no tensor of this name, or the device fails.
     pub fn input(&self, name: &str) -> Result<Tensor> {
-        Ok(there(&self.stored(name)?.to_dtype(DType::F32)?)?)
+        Ok(to_device(&self.stored(name)?.to_dtype(DType::F32)?)?)
     }
 
-    /// Timesteps as a list of whole numbers.
+    /// Timesteps as whole numbers.
     ///
     /// # Errors
-    /// There is none of that name, or they are not whole.
+    /// There is no tensor of this name, or a value is not a whole number.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -186,31 +194,31 @@ impl Case {
                 if v >= 0.0 && v.fract() == 0.0 {
                     Ok(v as usize)
                 } else {
-                    bail!("{name}: {v} is no step")
+                    bail!("{name}: {v} is not a timestep")
                 }
             })
             .collect()
     }
 
-    /// What the network is told about time: whole or fractional numbers.
+    /// The timesteps that a network takes, whole or fractional.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// There is no tensor of this name.
     pub fn times(&self, name: &str) -> Result<Vec<f32>> {
         Ok(self.input(name)?.flatten_all()?.to_vec1::<f32>()?)
     }
 
-    /// A parameter of the configuration.
+    /// A value of the configuration.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// There is no value of this name.
     pub fn get(&self, name: &str) -> Result<&Value> {
         self.config
             .get(name)
             .ok_or_else(|| anyhow!("config.{name} is missing"))
     }
 
-    /// Whether the configuration mentions a parameter.
+    /// Whether the configuration has a value of this name that is not null.
     pub fn has_config(&self, name: &str) -> bool {
         self.config.get(name).is_some_and(|value| !value.is_null())
     }
@@ -218,35 +226,35 @@ impl Case {
     /// A number of the configuration.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// There is no number of this name.
     pub fn number(&self, name: &str) -> Result<f64> {
         self.get(name)?
             .as_f64()
-            .ok_or_else(|| anyhow!("config.{name} is no number"))
+            .ok_or_else(|| anyhow!("config.{name} is not a number"))
     }
 
     /// A whole number of the configuration.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// There is no whole number of this name.
     pub fn count(&self, name: &str) -> Result<usize> {
         let value = self
             .get(name)?
             .as_u64()
-            .ok_or_else(|| anyhow!("config.{name} is no whole number"))?;
+            .ok_or_else(|| anyhow!("config.{name} is not a whole number"))?;
         Ok(usize::try_from(value)?)
     }
 
-    /// A switch of the configuration; `default` where it is not mentioned.
+    /// A boolean of the configuration; `default` if it is missing or null.
     ///
     /// # Errors
-    /// Something that is no switch.
+    /// The value is not a boolean.
     pub fn flag(&self, name: &str, default: bool) -> Result<bool> {
         match self.config.get(name) {
             None | Some(Value::Null) => Ok(default),
             Some(value) => value
                 .as_bool()
-                .ok_or_else(|| anyhow!("config.{name} is neither true nor false")),
+                .ok_or_else(|| anyhow!("config.{name} must be true or false")),
         }
     }
 }

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// The list has no such name.
-    #[error("no asset is called {name:?}; the nearest name is {nearest:?}")]
+    #[error("no asset is called {name:?}{hint} (`cargo xtask fetch --list` shows all names)")]
     Unknown {
-        /// What was asked for.
+        /// The name.
         name: String,
-        /// The known name most like it.
-        nearest: String,
+        /// `"; did you mean a or b?"`, or nothing where no name is similar.
+        hint: String,
     },
     /// The Hub does not have it.
     #[error("{name} is not on the Hugging Face Hub: {how}, and put it at {}, or give its path", file.display())]

@@ -3,7 +3,7 @@
 use crate::cache::fetch_command;
 use crate::images::ImageSet;
 use crate::manifest::Asset;
-use crate::readable::readable;
+use sdft_files::human_size;
 use serde::{Deserialize, Serialize};
 
 /// Something that a command needs by name, that is not here, and that can be fetched.
@@ -68,7 +68,7 @@ impl Need {
 fn describe(asset: &Asset) -> String {
     let size = match asset.bytes() {
         0 => String::new(),
-        n => format!("{} ", readable(n)),
+        n => format!("{} ", human_size(n)),
     };
     format!(
         "{size}from {}: {}; licence: {}",
@@ -91,7 +91,7 @@ pub fn ways(asset: &Asset) -> String {
     let files: Vec<&str> = asset.files.iter().map(|file| file.path.as_str()).collect();
     let size = match asset.bytes() {
         0 => String::new(),
-        n => format!(", {}", readable(n)),
+        n => format!(", {}", human_size(n)),
     };
     let way = match asset.is_images() {
         true => "--data FOLDER with images of your own, or a prepared set",

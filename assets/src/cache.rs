@@ -1,7 +1,6 @@
 use crate::error::{Error, Result};
-use crate::manifest::{Asset, AssetFile, RepoType, asset, elsewhere};
+use crate::manifest::{Asset, AssetFile, RepoType, asset, elsewhere, names};
 use crate::place::HubFile;
-use crate::words::nearest_name;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -90,7 +89,7 @@ impl HubCache {
                 },
                 None => Error::Unknown {
                     name: name.to_owned(),
-                    nearest: nearest_name(name).to_owned(),
+                    hint: sdft_files::did_you_mean(name, names()),
                 },
             });
         };

@@ -4,8 +4,8 @@
 //! files, what is known of their sizes and hashes, the licence. [`assets`] gives that list, [`HubCache`] looks for the files where the
 //! official Python client keeps them, and [`fetch_command`] says how to get them with that client. What the Hub does not have is listed
 //! in [`elsewhere`] with words on how to get it. Any other file of the Hub is a [`HubFile`]; a data set that was made ready for
-//! training is an [`ImageSet`]. [`listing`] prints the list, a [`Need`] is what a command misses with the call that brings it, and
-//! [`similar`] finds what a misspelt word was meant to be.
+//! training is an [`ImageSet`]. [`listing`] prints the list, and a [`Need`] is a missing input of a command with the call that fetches
+//! it.
 //!
 //! ```
 //! use sdft_assets::{Error, HubCache, asset, fetch_command};
@@ -25,6 +25,7 @@
 //! known, is right ([`HubCache::locate_verified`] compares hashes too).
 
 mod cache;
+mod embedded;
 mod error;
 mod images;
 mod list;
@@ -32,16 +33,18 @@ mod manifest;
 mod need;
 mod offline;
 mod place;
-mod readable;
-mod words;
 
 pub use cache::{HubCache, fetch_command, is_commit, recorded_hash};
+pub use embedded::{
+    CLASSIFIER_PRESETS, DIGITS_JUDGE_WEIGHTS, DIGITS_LABELS, DIGITS_PNG, DIGITS_SOURCE_WEIGHTS,
+    DIRECTION_PRESETS, PRESETS,
+};
 pub use error::{Error, Result};
 pub use images::{INDEX, ImageSet};
 pub use list::listing;
-pub use manifest::{Asset, AssetFile, Confidence, Elsewhere, RepoType, asset, assets, elsewhere};
+pub use manifest::{
+    Asset, AssetFile, Confidence, Elsewhere, RepoType, asset, assets, elsewhere, names,
+};
 pub use need::{Need, Needs, ways};
 pub use offline::{is_offline, says_yes};
 pub use place::HubFile;
-pub use readable::readable;
-pub use words::{ask, did_you_mean, nearest_name, similar};

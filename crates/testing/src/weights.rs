@@ -1,5 +1,7 @@
+//! The weights of a case's networks: from a file, or from a formula.
+
 use crate::case::Case;
-use crate::stage::params_there;
+use crate::stage::params_to_device;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{Device, Tensor};
 use sdft_checkpoint::{ReadOptions, read};
@@ -7,7 +9,7 @@ use sdft_nn::{ParamSpec, Params};
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// Weights that follow from a key, a name and a shape (`splitmix64-v1`).
+/// Weights that are a function of a key, a name and a shape (`splitmix64-v1`).
 #[derive(Clone, Debug)]
 pub struct Formula {
     /// The key.
@@ -18,10 +20,10 @@ pub struct Formula {
     pub abs_prefix: Vec<String>,
 }
 
-/// One parameter by the formula; `name` is its official name.
+/// The parameter with this official name and shape.
 ///
 /// # Errors
-/// When the tensor cannot be made.
+/// The tensor cannot be made.
 pub fn formula_tensor(formula: &Formula, name: &str, shape: &[usize]) -> Result<Tensor> {
     let text = format!("{}/{name}", formula.key);
     let h = text.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
@@ -63,15 +65,15 @@ pub fn formula_tensor(formula: &Formula, name: &str, shape: &[usize]) -> Result<
 }
 
 impl Case {
-    /// The parameters of `role`, named and shaped as `specs` says.
+    /// The parameters of the network `role`, with the names and shapes of `specs`, on [`device`](crate::device).
     ///
     /// # Errors
-    /// A source that is unknown, a file that cannot be read or does not fit.
+    /// The source is unknown, or its file cannot be read or does not fit.
     pub fn weights(&self, role: &str, specs: &[ParamSpec]) -> Result<Params> {
-        Ok(params_there(&self.weights_here(role, specs)?)?)
+        Ok(params_to_device(&self.weights_on_cpu(role, specs)?)?)
     }
 
-    fn weights_here(&self, role: &str, specs: &[ParamSpec]) -> Result<Params> {
+    fn weights_on_cpu(&self, role: &str, specs: &[ParamSpec]) -> Result<Params> {
         let spec = self
             .get("weights")?
             .get(role)
@@ -81,15 +83,15 @@ impl Case {
             match spec.get(name) {
                 None | Some(Value::Null) => Ok(Vec::new()),
                 Some(value) => serde_json::from_value(value.clone())
-                    .map_err(|_| anyhow!("weights.{role}.{name}: {value} is no list of names")),
+                    .map_err(|_| anyhow!("weights.{role}.{name}: {value} is not a list of names")),
             }
         };
         match text("source") {
             Some("file") => {
-                let file = text("file").ok_or_else(|| anyhow!("weights.{role}: no file"))?;
+                let file = text("file").ok_or_else(|| anyhow!("weights.{role}.file is missing"))?;
                 let prefix = text("prefix").unwrap_or("");
                 let state = read(&self.dir.join(file), &ReadOptions::default())?;
-                // Batch norm counts its batches; no computation uses the count.
+                // Batch norm counts its batches; nothing uses the count.
                 let tensors: HashMap<String, Tensor> = state
                     .iter()
                     .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
@@ -102,13 +104,13 @@ impl Case {
             Some("formula") => {
                 let formula = Formula {
                     key: text("key")
-                        .ok_or_else(|| anyhow!("weights.{role}: no key"))?
+                        .ok_or_else(|| anyhow!("weights.{role}.key is missing"))?
                         .to_owned(),
                     gain: match spec.get("gain") {
                         None | Some(Value::Null) => 1.0,
-                        Some(value) => value
-                            .as_f64()
-                            .ok_or_else(|| anyhow!("weights.{role}.gain: {value} is no number"))?,
+                        Some(value) => value.as_f64().ok_or_else(|| {
+                            anyhow!("weights.{role}.gain: {value} is not a number")
+                        })?,
                     },
                     abs_prefix: list("abs_prefix")?,
                 };
@@ -140,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_formula_has_its_published_check_values() {
+    fn the_formula_gives_its_published_check_values() {
         let demo = Formula {
             key: "demo".into(),
             gain: 1.0,

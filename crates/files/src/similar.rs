@@ -1,12 +1,10 @@
-//! What a misspelt word was meant to be.
+//! Suggestions for misspelled words.
 
-use crate::manifest::{assets, elsewhere};
-
-/// How many suggestions a message has room for.
+/// The most suggestions in a message.
 const MOST: usize = 4;
 
-/// The candidates that a misspelt `word` may stand for, best first: those it begins, else those that take the fewest changes, as long as
-/// half of the word stays. Case does not count, nor whether words are joined by `-` or `_`.
+/// The candidates that a misspelled `word` may stand for, at most four: those that start with it, otherwise those that take the fewest
+/// changes if half of the word stays. Case is ignored, and `_` equals `-`.
 pub fn similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace('_', "-");
     let word = plain(word);
@@ -32,13 +30,13 @@ pub fn similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     as_near.map(|(_, word)| word).take(MOST).collect()
 }
 
-/// `"; did you mean a, b or c?"` for a misspelt word; nothing where no candidate is similar.
+/// `"; did you mean a, b or c?"` for a misspelled word; empty where no candidate is similar.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
-    ask(&similar(word, candidates))
+    suggest(&similar(word, candidates))
 }
 
-/// `"; did you mean a, b or c?"` for these suggestions; nothing where there are none.
-pub fn ask(suggestions: &[&str]) -> String {
+/// `"; did you mean a, b or c?"` for these suggestions; empty where there are none.
+pub fn suggest(suggestions: &[&str]) -> String {
     match suggestions {
         [] => String::new(),
         [one] => format!("; did you mean {one}?"),
@@ -46,15 +44,13 @@ pub fn ask(suggestions: &[&str]) -> String {
     }
 }
 
-/// The name of the list that takes the fewest changes; the first of several.
-pub fn nearest_name(name: &str) -> &'static str {
-    let name = name.to_lowercase();
-    let assets = assets().iter().map(|asset| asset.name.as_str());
-    let others = elsewhere().iter().map(|known| known.name.as_str());
-    assets
-        .chain(others)
-        .min_by_key(|known| strsim::levenshtein(&name, known))
-        .unwrap_or_default()
+/// The candidate that takes the fewest changes; the first of several, none where there are no candidates.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let mut candidates: Vec<&str> = candidates.into_iter().collect();
+    // The sort is stable.
+    candidates.sort_by_key(|candidate| strsim::osa_distance(&word, candidate));
+    candidates.first().copied()
 }
 
 #[cfg(test)]
@@ -62,21 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_find_what_was_meant() {
-        for (slip, meant) in [
-            ("lpips-alx", "lpips-alex"),
-            ("LPIPS-VGG", "lpips-vgg"),
-            ("clip_b16", "clip-b16"),
-            ("metfacs", "metfaces"),
-            ("ffhq_p2", "ffhq-p2"),
-            ("ahq", "aahq"),
-        ] {
-            assert_eq!(nearest_name(slip), meant);
-        }
-    }
-
-    #[test]
-    fn a_misspelt_word_finds_its_word_and_nonsense_finds_none() {
+    fn a_misspelled_word_finds_its_word_and_nonsense_finds_none() {
         let verbs = [
             "train",
             "train-classifier",
@@ -100,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_finds_all_that_go_on_from_it() {
+    fn a_prefix_finds_all_words_that_start_with_it() {
         let presets = ["digits-sdft", "metfaces-naive", "metfaces-sdft"];
         assert_eq!(
             similar("metfaces", presets),

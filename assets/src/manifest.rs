@@ -1,7 +1,7 @@
 use serde::Deserialize;
 use std::sync::LazyLock;
 
-const MANIFEST: &str = include_str!("../../../assets/manifest.toml");
+const MANIFEST: &str = include_str!("../manifest.toml");
 
 /// A set of files in one repository of the Hub.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -137,6 +137,15 @@ pub fn assets() -> &'static [Asset] {
 /// What is known by name but not on the Hub, in the order of the manifest.
 pub fn elsewhere() -> &'static [Elsewhere] {
     &KNOWN.elsewhere
+}
+
+/// The names of all assets, and of those that are not on the Hub.
+pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+    let others = elsewhere().iter().map(|known| known.name.as_str());
+    assets()
+        .iter()
+        .map(|asset| asset.name.as_str())
+        .chain(others)
 }
 
 /// The asset of this name.

@@ -1,10 +1,9 @@
-//! The reference's configuration objects, in the workspace's own terms.
+//! Configurations of the reference implementations as those of this workspace.
 
 use crate::case::Case;
 use anyhow::{Result, anyhow, bail};
 use sdft_adm::{AdmConfig, EncoderConfig, Pool};
 use sdft_diffusion::{Diffusion, Variance};
-use sdft_losses::Variational;
 use sdft_schedule::{BetaSchedule, Respacing, Schedule, Weighting};
 use serde_json::Value;
 
@@ -12,10 +11,14 @@ fn number(object: &Value, name: &str) -> Result<f64> {
     object
         .get(name)
         .and_then(Value::as_f64)
-        .ok_or_else(|| anyhow!("{name} is missing or no number"))
+        .ok_or_else(|| anyhow!("{name} is missing or not a number"))
 }
 
-fn number_or(object: &Value, name: &str, default: f64) -> Result<f64> {
+/// A number of a JSON object; `default` if it is missing or null.
+///
+/// # Errors
+/// The value is not a number.
+pub fn number_or(object: &Value, name: &str, default: f64) -> Result<f64> {
     match object.get(name) {
         None | Some(Value::Null) => Ok(default),
         Some(_) => number(object, name),
@@ -26,12 +29,12 @@ fn count(object: &Value, name: &str) -> Result<usize> {
     let value = object
         .get(name)
         .and_then(Value::as_u64)
-        .ok_or_else(|| anyhow!("{name} is missing or no whole number"))?;
+        .ok_or_else(|| anyhow!("{name} is missing or not a whole number"))?;
     Ok(usize::try_from(value)?)
 }
 
-/// A count for which the reference writes -1 or null where this project writes 0.
-fn optional(object: &Value, name: &str) -> Result<usize> {
+/// A count; 0 where the reference has -1 or null.
+fn count_or_zero(object: &Value, name: &str) -> Result<usize> {
     match object.get(name) {
         None | Some(Value::Null) => Ok(0),
         Some(value) if value.as_i64() == Some(-1) => Ok(0),
@@ -39,13 +42,16 @@ fn optional(object: &Value, name: &str) -> Result<usize> {
     }
 }
 
-/// A switch; where it is not mentioned, the reference's default.
-fn flag(object: &Value, name: &str, default: bool) -> Result<bool> {
+/// A boolean of a JSON object; `default` if it is missing or null.
+///
+/// # Errors
+/// The value is not a boolean.
+pub fn bool_or(object: &Value, name: &str, default: bool) -> Result<bool> {
     match object.get(name) {
         None | Some(Value::Null) => Ok(default),
         Some(value) => value
             .as_bool()
-            .ok_or_else(|| anyhow!("{name} is neither true nor false")),
+            .ok_or_else(|| anyhow!("{name} must be true or false")),
     }
 }
 
@@ -54,15 +60,15 @@ fn text<'a>(object: &'a Value, name: &str, default: &'a str) -> Result<&'a str> 
         None | Some(Value::Null) => Ok(default),
         Some(value) => value
             .as_str()
-            .ok_or_else(|| anyhow!("{name} is no text, found {value}")),
+            .ok_or_else(|| anyhow!("{name} must be a string, found {value}")),
     }
 }
 
-/// Refuses a field that is not known, since it may change the numbers; one that is switched off cannot.
-pub(crate) fn only(object: &Value, what: &str, known: &[&str]) -> Result<()> {
+/// Refuses unknown fields, which may change the numbers, unless they are null or false.
+fn only(object: &Value, what: &str, known: &[&str]) -> Result<()> {
     let fields = object
         .as_object()
-        .ok_or_else(|| anyhow!("{what} is no object, found {object}"))?;
+        .ok_or_else(|| anyhow!("{what} must be an object, found {object}"))?;
     for (name, value) in fields {
         let off = matches!(value, Value::Null | Value::Bool(false));
         if !off && !known.contains(&name.as_str()) {
@@ -90,7 +96,7 @@ const MODEL: [&str; 18] = [
     "resblock_updown",
     "use_new_attention_order",
     "pool",
-    // Saves memory in the reference, without effect on the numbers.
+    // Saves memory in the reference implementation and changes no number.
     "use_checkpoint",
 ];
 
@@ -110,15 +116,18 @@ fn list(object: &Value, name: &str) -> Result<Vec<f64>> {
     let values = object
         .get(name)
         .and_then(Value::as_array)
-        .ok_or_else(|| anyhow!("{name} is missing or no list"))?;
+        .ok_or_else(|| anyhow!("{name} is missing or not a list"))?;
     values
         .iter()
         .map(|v| v.as_f64().ok_or_else(|| anyhow!("{name} holds {v}")))
         .collect()
 }
 
-/// The reference's `UNetModel` arguments.
-pub(crate) fn adm(model: &Value) -> Result<AdmConfig> {
+/// The arguments of the reference's `UNetModel` as a configuration.
+///
+/// # Errors
+/// A field is unknown, missing or of the wrong type.
+pub fn adm_config(model: &Value) -> Result<AdmConfig> {
     only(model, "model", &MODEL)?;
     #[expect(
         clippy::cast_possible_truncation,
@@ -143,21 +152,24 @@ pub(crate) fn adm(model: &Value) -> Result<AdmConfig> {
         channel_mult: list(model, "channel_mult")?,
         num_res_blocks: count(model, "num_res_blocks")?,
         attention_resolutions,
-        num_heads: optional(model, "num_heads")?.max(1),
-        num_head_channels: optional(model, "num_head_channels")?,
-        num_heads_upsample: optional(model, "num_heads_upsample")?,
-        use_scale_shift_norm: flag(model, "use_scale_shift_norm", false)?,
-        resblock_updown: flag(model, "resblock_updown", false)?,
-        conv_resample: flag(model, "conv_resample", true)?,
-        use_new_attention_order: flag(model, "use_new_attention_order", false)?,
-        num_classes: optional(model, "num_classes")?,
+        num_heads: count_or_zero(model, "num_heads")?.max(1),
+        num_head_channels: count_or_zero(model, "num_head_channels")?,
+        num_heads_upsample: count_or_zero(model, "num_heads_upsample")?,
+        use_scale_shift_norm: bool_or(model, "use_scale_shift_norm", false)?,
+        resblock_updown: bool_or(model, "resblock_updown", false)?,
+        conv_resample: bool_or(model, "conv_resample", true)?,
+        use_new_attention_order: bool_or(model, "use_new_attention_order", false)?,
+        num_classes: count_or_zero(model, "num_classes")?,
         dropout: number_or(model, "dropout", 0.0)?,
         norm_groups: 32,
     })
 }
 
-/// The reference's `EncoderUNetModel` arguments.
-pub(crate) fn encoder(model: &Value) -> Result<EncoderConfig> {
+/// The arguments of the reference's `EncoderUNetModel` as a configuration.
+///
+/// # Errors
+/// A field is unknown, missing or of the wrong type.
+pub fn encoder_config(model: &Value) -> Result<EncoderConfig> {
     let pool = match model.get("pool").and_then(Value::as_str) {
         Some("adaptive") => Pool::Adaptive,
         Some("attention") => Pool::Attention,
@@ -166,24 +178,30 @@ pub(crate) fn encoder(model: &Value) -> Result<EncoderConfig> {
         _ => bail!("unknown pool {}", model["pool"]),
     };
     Ok(EncoderConfig {
-        net: adm(model)?,
+        net: adm_config(model)?,
         pool,
     })
 }
 
 /// The respaced schedule of a `diffusion` object.
-pub(crate) fn schedule(object: &Value) -> Result<Schedule> {
+///
+/// # Errors
+/// A field is missing or invalid.
+pub fn schedule(object: &Value) -> Result<Schedule> {
     let kind: BetaSchedule = text(object, "noise_schedule", "linear")?.parse()?;
     let respacing: Respacing = text(object, "timestep_respacing", "")?.parse()?;
     Ok(Schedule::new(kind, count(object, "diffusion_steps")?)?.respaced(&respacing)?)
 }
 
 /// The process of a `diffusion` object.
-pub(crate) fn diffusion(object: &Value) -> Result<Diffusion> {
+///
+/// # Errors
+/// A field is unknown, missing or invalid.
+pub fn diffusion(object: &Value) -> Result<Diffusion> {
     only(object, "diffusion", &DIFFUSION)?;
     let variance = match (
-        flag(object, "learn_sigma", false)?,
-        flag(object, "sigma_small", false)?,
+        bool_or(object, "learn_sigma", false)?,
+        bool_or(object, "sigma_small", false)?,
     ) {
         (true, _) => Variance::LearnedRange,
         (false, true) => Variance::FixedSmall,
@@ -192,27 +210,15 @@ pub(crate) fn diffusion(object: &Value) -> Result<Diffusion> {
     Ok(Diffusion {
         schedule: schedule(object)?,
         variance,
-        rescale_timesteps: flag(object, "rescale_timesteps", false)?,
+        rescale_timesteps: bool_or(object, "rescale_timesteps", false)?,
     })
 }
 
-/// The base loss of a `diffusion` object.
-pub(crate) fn base_loss(object: &Value) -> Result<(Weighting, Variational)> {
-    let gamma = number_or(object, "p2_gamma", 0.0)?;
-    let k = number_or(object, "p2_k", 1.0)?;
-    let variational = match (
-        flag(object, "learn_sigma", false)?,
-        flag(object, "rescale_learned_sigmas", false)?,
-    ) {
-        (false, _) => Variational::Off,
-        (true, true) => Variational::Rescaled,
-        (true, false) => Variational::Plain,
-    };
-    Ok((Weighting::P2 { k, gamma }, variational))
-}
-
-/// A distillation weight.
-pub(crate) fn weighting(object: &Value) -> Result<Weighting> {
+/// The weighting of a distillation loss.
+///
+/// # Errors
+/// The name is unknown, or its parameter is missing.
+pub fn weighting(object: &Value) -> Result<Weighting> {
     only(object, "weight", &["name", "gamma"])?;
     let gamma = || number(object, "gamma");
     Ok(match object.get("name").and_then(Value::as_str) {
@@ -229,7 +235,10 @@ pub(crate) fn weighting(object: &Value) -> Result<Weighting> {
 
 impl Case {
     /// The process of `config.diffusion`.
-    pub(crate) fn diffusion(&self) -> Result<Diffusion> {
+    ///
+    /// # Errors
+    /// A field is unknown, missing or invalid.
+    pub fn diffusion(&self) -> Result<Diffusion> {
         diffusion(self.get("diffusion")?)
     }
 }

@@ -1,3 +1,5 @@
+//! Numbers of any type with a shape.
+
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
@@ -11,7 +13,7 @@ pub struct Array {
 }
 
 impl Array {
-    /// A single number, without axes.
+    /// A number without axes.
     pub fn scalar(value: f64) -> Self {
         Self {
             shape: vec![],
@@ -40,10 +42,10 @@ impl Array {
         }
     }
 
-    /// A tensor of any type.
+    /// The values of a tensor of any type.
     ///
     /// # Errors
-    /// When the tensor cannot be read.
+    /// The tensor cannot be copied or converted.
     pub fn of(tensor: &Tensor) -> Result<Self> {
         let shape = tensor.dims().to_vec();
         Ok(Self {

@@ -1,9 +1,9 @@
 //! The list of names, with what is here already.
 
 use crate::cache::HubCache;
-use crate::manifest::{Asset, Elsewhere, assets, elsewhere};
-use crate::readable::readable;
-use crate::words::did_you_mean;
+use crate::error::{Error, Result};
+use crate::manifest::{Asset, Elsewhere, assets, elsewhere, names as known};
+use sdft_files::{did_you_mean, human_size};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -11,18 +11,12 @@ use std::path::Path;
 ///
 /// # Errors
 /// The first name that is not in the list, with those it may stand for.
-pub fn listing(
-    names: &[String],
-    cache: &HubCache,
-    directory: &Path,
-) -> std::result::Result<String, String> {
-    let known = || {
-        let others = elsewhere().iter().map(|known| known.name.as_str());
-        assets().iter().map(|a| a.name.as_str()).chain(others)
-    };
+pub fn listing(names: &[String], cache: &HubCache, directory: &Path) -> Result<String> {
     if let Some(unknown) = names.iter().find(|name| !known().any(|k| k == *name)) {
-        let hint = did_you_mean(unknown, known());
-        return Err(format!("--list {unknown}: the list has no such name{hint}"));
+        return Err(Error::Unknown {
+            name: unknown.clone(),
+            hint: did_you_mean(unknown, known()),
+        });
     }
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
     let of_kind = |images: bool| {
@@ -65,8 +59,8 @@ fn entry(cache: &HubCache, asset: &Asset) -> String {
     let rounded = asset.files.iter().any(|file| file.size.is_none());
     let size = match asset.bytes() {
         0 => "?".to_owned(),
-        n if rounded => format!("~{}", readable(n)),
-        n => readable(n),
+        n if rounded => format!("~{}", human_size(n)),
+        n => human_size(n),
     };
     let hashed = match asset.files.iter().all(|file| file.sha256.is_some()) {
         true => "hash known",
@@ -143,8 +137,8 @@ mod tests {
         );
         let error = list(&["metfaces", "ffhq10m"]).unwrap_err();
         assert_eq!(
-            error,
-            "--list ffhq10m: the list has no such name; did you mean ffhq-10m?"
+            error.to_string(),
+            "no asset is called \"ffhq10m\"; did you mean ffhq-10m? (`cargo xtask fetch --list` shows all names)"
         );
     }
 }

@@ -180,7 +180,7 @@ fn names_without_a_place_on_the_hub_say_what_to_do() {
     let error = cache.locate("inceptoin").unwrap_err().to_string();
     assert_eq!(
         error,
-        "no asset is called \"inceptoin\"; the nearest name is \"inception\""
+        "no asset is called \"inceptoin\"; did you mean inception? (`cargo xtask fetch --list` shows all names)"
     );
 }
 
