@@ -1,4 +1,4 @@
-//! Memory and time that hostile tables, archives and lists take, counted.
+//! Memory and time that hostile tables, archives and lists take.
 
 mod common;
 
@@ -23,18 +23,18 @@ struct Counting;
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator; only numbers are kept besides.
+// SAFETY: every call is passed to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
         PEAK.fetch_max(now, Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: as the caller guarantees.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: as the caller guarantees.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -42,7 +42,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Numbers that look random and are the same in every run.
+/// Reproducible pseudo-random numbers.
 struct Numbers(u64);
 
 impl Numbers {
@@ -54,7 +54,7 @@ impl Numbers {
     }
 }
 
-/// Tables packed in different ways, and an archive.
+/// Tables with different encodings, and an archive.
 fn seeds(root: &Path) -> Vec<(String, Vec<u8>)> {
     let rows: Vec<Row<'_>> = (0..9)
         .map(|n| {
@@ -99,7 +99,7 @@ fn seeds(root: &Path) -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// A number of the compact protocol, as lengths have it.
+/// A variable-length number of the compact protocol.
 fn length(mut n: u64) -> Vec<u8> {
     let mut out = Vec::new();
     while n > 127 {
@@ -110,18 +110,18 @@ fn length(mut n: u64) -> Vec<u8> {
     out
 }
 
-/// A field with a number, so many after the one before; `kind` is 5 for 32 bits and 6 for 64.
+/// A field header with the distance to the previous field's number; `kind` is 5 for 32 bits and 6 for 64.
 fn number(by: u8, kind: u8, n: usize) -> Vec<u8> {
     [vec![by << 4 | kind], length(2 * n as u64)].concat()
 }
 
-/// A table of these pages and this footer.
+/// A table with these pages and this footer.
 fn ended(pages: &[u8], footer: &[u8]) -> Vec<u8> {
     let length = (footer.len() as u32).to_le_bytes();
     [b"PAR1", pages, footer, &length, b"PAR1"].concat()
 }
 
-/// A gzip page of zeros, and groups of a row that all have it, or each its own copy.
+/// A gzip page of zeros, and row groups that all share it or have a copy each.
 fn groups_of_zeros(groups: usize, page_bytes: usize, is_shared: bool) -> Vec<u8> {
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     packer.write_all(&vec![0; page_bytes]).unwrap();
@@ -181,7 +181,7 @@ fn columns(n: usize, element: &[u8]) -> Vec<u8> {
     ended(&[], &[list, root, element.repeat(n), vec![0]].concat())
 }
 
-/// Tables that were made to cost much, and what is said about them.
+/// Tables designed to be expensive, and part of the expected error message.
 fn made() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let empty_group = [0x19, 0x1C, 0x3C, 0, 0, 0];
     let groups = 2_000_000;
@@ -204,7 +204,7 @@ fn made() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "copied pages",
             groups_of_zeros(200, 16 << 20, false),
-            "times its file",
+            "times its file size",
         ),
         (
             "columns without a name",
@@ -221,11 +221,15 @@ fn made() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             columns(9_000, &[0x48, 0, 0]),
             "and 8988 more",
         ),
-        ("groups without rows", ended(&[], &many_groups), "groups in"),
+        (
+            "groups without rows",
+            ended(&[], &many_groups),
+            "row groups in",
+        ),
     ]
 }
 
-/// Prepares a file, and fails if that takes too much.
+/// Prepares a file and fails if it takes too much memory or time.
 fn measured(path: &Path, out: &Path, name: &str) -> sdft_prepare::Result<sdft_prepare::Report> {
     let options = Options {
         threads: Some(1),
@@ -243,7 +247,7 @@ fn measured(path: &Path, out: &Path, name: &str) -> sdft_prepare::Result<sdft_pr
     result
 }
 
-/// One test, because the count is that of the whole process.
+/// A single test, because the count covers the whole process.
 #[test]
 fn no_file_takes_more_than_sixteen_times_its_length_or_five_seconds() {
     let root = tempfile::tempdir().unwrap();
@@ -251,7 +255,7 @@ fn no_file_takes_more_than_sixteen_times_its_length_or_five_seconds() {
     let (mut read, mut refused) = (0, 0);
     for (name, seed) in seeds(root.path()) {
         let path = root.path().join(&name);
-        // Half of the changes go where lengths are: the footer, or an archive's directory.
+        // Half of the changes go where lengths are stored: the footer, or an archive's directory.
         let tail = seed.len() - seed.len().min(900);
         for i in 0..50 {
             let mut bytes = seed.clone();
