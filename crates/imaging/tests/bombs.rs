@@ -1,4 +1,4 @@
-//! Memory and time that hostile files take, counted.
+//! Memory and time that hostile files take.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -15,18 +15,18 @@ struct Counting;
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator; only numbers are kept besides.
+// SAFETY: every call is passed to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
         PEAK.fetch_max(now, Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: as the caller guarantees.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: as the caller guarantees.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -52,7 +52,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Numbers that look random and are the same in every run.
+/// Reproducible pseudo-random numbers.
 struct Numbers(u64);
 
 impl Numbers {
@@ -64,10 +64,10 @@ impl Numbers {
     }
 }
 
-/// One test, because the count is that of the whole process.
+/// A single test, because the count covers the whole process.
 #[test]
 fn no_file_takes_more_memory_or_time_than_its_picture_may() {
-    // Small files may announce 16 megapixels: 4 bytes each as they are decoded and 3 as RGB; or nothing, and then they take 64 MB.
+    // A small file may claim 16 megapixels: 4 bytes each while decoding and 3 as RGB; others may take 64 MB.
     const PICTURE: usize = (1 << 24) * 16;
     let slow = Duration::from_secs(5);
     let mut numbers = Numbers(7);
