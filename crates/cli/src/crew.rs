@@ -83,7 +83,7 @@ pub(crate) fn launch(n: usize) -> Result<ExitCode> {
     for rank in 0..n {
         let world = World {
             secret: secret.clone(),
-            ..World::here(rank, n, port)
+            ..World::local(rank, n, port)
         };
         let child = Command::new(&program)
             .args(std::env::args_os().skip(1))

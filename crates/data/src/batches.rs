@@ -1,4 +1,4 @@
-//! Batches as a function of the step.
+//! The batch of each step.
 
 use std::{fmt, sync::Arc};
 
@@ -8,37 +8,37 @@ use sdft_noise::{Draw, Purpose};
 
 use crate::{DataError, ImageSource, Order, Result};
 
-/// Samples that one thread prepares at least; smaller pieces cost more than they gain.
+/// Minimum number of samples for each thread; smaller parts are not faster.
 const GRAIN: usize = 4;
 
-/// Random changes that keep a picture what it is.
+/// Random augmentation of the images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Augment {
     /// Mirror left to right with probability 1/2.
     pub flip: bool,
-    /// Move by -`shift`..=`shift` pixels in x and in y, independently and uniformly; the edge pixels are repeated.
+    /// Shift by up to `shift` pixels in x and in y, independently and uniformly; edge pixels are repeated.
     pub shift: usize,
 }
 
-/// Images ready for a model.
+/// A batch of images for a model.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Batch {
-    /// The step it belongs to.
+    /// The step of the batch.
     pub step: u64,
-    /// The images' indices in the source.
+    /// The indices of its images in the source.
     pub indices: Vec<usize>,
     /// `[B, 3, size, size]`.
     pub shape: [usize; 4],
-    /// The images one after the other, channels first, in [-1, 1].
+    /// The images, channels first, in [-1, 1].
     pub data: Vec<f32>,
 }
 
-/// The batches of a run: a source in its [`Order`], augmented.
+/// The batches of a run: images of a source in the run's [`Order`], augmented.
 ///
-/// Sample `i` of step `k` is sample `g = k * batch + i` of the run, and everything random about it is addressed by `(seed, purpose, g)`.
-/// So two batches of 4 are one batch of 8, and a batch may be split over devices or accumulation steps at will.
-/// A source smaller than the batch is simply visited more than once.
+/// Sample `i` of step `k` is sample `g = k * batch + i` of the run, and its random numbers have the address `(seed, purpose, g)`. So two
+/// batches of 4 equal one batch of 8, and a batch may be split over devices or accumulation steps. A source smaller than the batch is
+/// visited more than once.
 pub struct Batches {
     source: Arc<dyn ImageSource>,
     order: Order,
@@ -48,10 +48,10 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Batches of `batch` images in the run with `seed`.
+    /// Batches of `batch` images for the run with `seed`.
     ///
     /// # Errors
-    /// - the source is empty · `batch` is 0 · `shift` is not smaller than the images
+    /// Fails if the source is empty, `batch` is 0, or `shift` is not smaller than the images.
     pub fn new(
         source: Arc<dyn ImageSource>,
         seed: u64,
@@ -82,7 +82,7 @@ impl Batches {
         })
     }
 
-    /// The images of a batch.
+    /// Number of images in a batch.
     #[must_use]
     pub fn batch_size(&self) -> usize {
         self.batch
@@ -94,7 +94,7 @@ impl Batches {
         &*self.source
     }
 
-    /// How often every image has been seen before `step`.
+    /// How many times every image has been used before `step`.
     #[must_use]
     pub fn epoch(&self, step: u64) -> u64 {
         self.order.epoch(self.first_sample(step))
@@ -103,7 +103,7 @@ impl Batches {
     /// The batch of `step`.
     ///
     /// # Errors
-    /// - an image cannot be read any more (the message names it)
+    /// Fails if an image cannot be read any more; the error names it.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let first = self.first_sample(step);
         let size = self.source.size();
@@ -132,7 +132,7 @@ impl Batches {
         step.wrapping_mul(self.batch as u64)
     }
 
-    /// Image `index` as sample `g` of the run sees it.
+    /// Image `index`, augmented as sample `g` of the run.
     fn sample(&self, index: usize, g: u64) -> Result<Rgb8> {
         let mut image = self.source.image(index)?;
         let size = self.source.size();

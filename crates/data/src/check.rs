@@ -1,4 +1,4 @@
-//! Decoding every image of a folder once.
+//! Decodes every image of a folder once.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,38 +16,38 @@ use crate::{
     DataError, Duplicate, FolderOptions, Listing, Report, Result, Spread, Unreadable, scan_images,
 };
 
-/// An image: its path inside the folder, and its path.
+/// An image: its path relative to the folder, and its full path.
 type Found = (String, PathBuf);
 
-/// What decoding one image showed.
+/// The properties of a decoded image.
 struct Facts {
     width: usize,
     height: usize,
     format: &'static str,
     grey: bool,
     conversions: Conversions,
-    /// Hash of the file's bytes.
+    /// Hash of the file.
     bytes: u64,
     /// Hash of the decoded pixels.
     pixels: u64,
-    /// The image at the run's size, where it is to be kept.
+    /// The image at the run's size, if it is to be cached.
     crop: Option<Rgb8>,
 }
 
 /// A checked folder.
 pub(crate) struct Checked {
-    /// What was found, for people.
+    /// The report.
     pub(crate) report: Report,
     /// The readable images.
     pub(crate) images: Vec<Found>,
-    /// Their pixels at the run's size, if `keep` was set and all of them fit the budget.
+    /// Their pixels at the run's size, if `keep` was set and all images fit the memory limit.
     pub(crate) crops: Option<Vec<Rgb8>>,
 }
 
-/// Decodes every image of `folder`; `on_image` is called with (done, total) from any thread.
+/// Decodes every image of `folder`; calls `on_image` with (done, total) from any thread.
 ///
 /// # Errors
-/// - see [`scan_images`] · none can be read · one cannot be read and `options.strict`
+/// Fails for the same reasons as [`scan_images`], if no image can be read, or if one cannot be read and `options.strict` is set.
 pub(crate) fn check(
     folder: &Path,
     options: &FolderOptions,
@@ -116,7 +116,7 @@ pub(crate) fn check(
     })
 }
 
-/// One image, decoded and described.
+/// Decodes one image and collects its properties.
 fn examine(
     (id, path): &Found,
     options: &FolderOptions,
@@ -136,7 +136,7 @@ fn examine(
     })
 }
 
-/// 64 bits: among a million images, two different ones agree with a probability of one in 40 million.
+/// A 64-bit hash: among a million images, two different ones collide with a probability of one in 40 million.
 fn hash(value: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
@@ -191,7 +191,7 @@ fn report(
     }
 }
 
-/// Groups of images with the same pixels, in the order of their first members.
+/// Groups of images with the same pixels, in the order of their first images.
 fn duplicates(images: &[Found], facts: &[Facts]) -> Vec<Duplicate> {
     let mut groups: HashMap<u64, Vec<usize>> = HashMap::new();
     for (i, facts) in facts.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The embedded data set: real handwritten digits, drawn in two styles.
+//! The embedded data set: handwritten digits, drawn in two styles.
 
 use std::{fmt, fs, path::Path, str::FromStr};
 
@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DataError, Result};
 
-/// Side of a scanned digit.
+/// Side of a scanned digit in pixels.
 const SCAN: usize = 8;
-/// Side of a digit after enlarging.
+/// Side of an enlarged digit in pixels.
 const DRAWN: usize = 12;
-/// Empty pixels around it.
+/// Margin around a digit in pixels.
 const MARGIN: usize = (Digits::SIZE - DRAWN) / 2;
 
 const SCANS_FILE: &str = "digits-8x8.png";
 const LABELS_FILE: &str = "labels.txt";
 
-/// How a digit is drawn.
+/// The style in which a digit is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Style {
@@ -29,13 +29,13 @@ pub enum Style {
 }
 
 impl Style {
-    /// All styles.
+    /// Both styles.
     pub const ALL: [Self; 2] = [Self::Chalk, Self::Ember];
 
-    /// A shape in this style's colours, see [`Digits::render`]; `index` chooses the grain.
+    /// Draws a shape in this style's colours, see [`Digits::render`]; `index` selects the grain.
     ///
     /// # Shapes
-    /// - `shape`: rows of `side` values in [0, 1], 1 where the shape is
+    /// - `shape`: rows of `side` values in [0, 1], 1 inside the shape
     /// - returns `[3, rows, side]`, in [-1, 1]
     #[must_use]
     pub fn paint(self, shape: &[f32], side: usize, index: usize) -> Vec<f32> {
@@ -89,7 +89,7 @@ impl FromStr for Style {
 /// 1,797 handwritten digits with their classes (E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, CC BY 4.0).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Digits {
-    /// 8x8 values in 0..=1 each.
+    /// 8x8 values in [0, 1] for each digit.
     scans: Vec<[f32; SCAN * SCAN]>,
     labels: Vec<u8>,
 }
@@ -98,10 +98,10 @@ impl Digits {
     /// Width and height of a rendered digit in pixels.
     pub const SIZE: usize = 16;
 
-    /// The digits that are part of the program.
+    /// The digits that are embedded in the program.
     ///
     /// # Errors
-    /// - never with the files the program is built with
+    /// Never fails with the files that the program is built with.
     pub fn embedded() -> Result<Self> {
         Self::parse(
             sdft_assets::DIGITS_PNG,
@@ -110,10 +110,10 @@ impl Digits {
         )
     }
 
-    /// The digits in `digits-8x8.png` (tiles of 8x8, row by row) and `labels.txt` (one character a tile) of a folder.
+    /// Reads the digits from `digits-8x8.png` (tiles of 8x8, row by row) and `labels.txt` (one character for each tile) in a folder.
     ///
     /// # Errors
-    /// - a file is missing or broken · sizes or labels do not fit (the message names the file)
+    /// Fails if a file is missing or damaged, or sizes or labels do not match; the error names the file.
     pub fn load(folder: &Path) -> Result<Self> {
         let scans = read_image_file(&folder.join(SCANS_FILE), &Limits::default())?;
         let path = folder.join(LABELS_FILE);
@@ -124,16 +124,16 @@ impl Digits {
         Self::parse(&scans, &labels, &folder.display().to_string())
     }
 
-    /// The classes, 0..=9, one a digit.
+    /// The classes, 0 to 9, one for each digit.
     #[must_use]
     pub fn labels(&self) -> &[u8] {
         &self.labels
     }
 
-    /// The first `first` digits of each of the classes, in the order of the whole set; no classes at all mean all ten.
+    /// The indices of the first `first` digits of each class, in the order of the data set. An empty `classes` selects all ten.
     ///
     /// # Errors
-    /// - a class above 9
+    /// Fails if a class is above 9.
     pub fn subset(&self, classes: &[u8], first: usize) -> Result<Vec<usize>> {
         if let Some(class) = classes.iter().find(|&&class| class > 9) {
             return Err(DataError::Option {
@@ -153,28 +153,28 @@ impl Digits {
         Ok(all.filter(wanted).map(|(i, _)| i).collect())
     }
 
-    /// Digit `index` drawn in `style`.
+    /// Draws digit `index` in `style`.
     ///
-    /// The shape `v` is the scan enlarged to 12x12 (bilinear, half-pixel centres, edges repeated) in the middle of 16x16, hardened by
+    /// The shape `v` is the scan enlarged to 12x12 (bilinear, half-pixel centres, edges repeated) in the middle of 16x16, with higher contrast:
     /// `u = clip((v - 0.25) / 0.5, 0, 1)`, `v = u^2 (3 - 2u)`. Then
     /// ```text
     /// chalk  (1 - v) (-0.45, -0.40, -0.20) + v (0.90, 0.95, 1.00)
     /// ember  (1 - s) (-0.15, -0.50, -0.70) + s (1.00, 0.65, -0.25) + 0.36 (g - 0.5) (1.0, 0.7, 0.4) (1 - 0.6 v),  clipped to [-1, 1]
     ///        s = v (0.72 + 0.28 h),  h = 1 where (x + y) mod 4 < 2, else 0
     /// ```
-    /// The grain `g` in [0, 1) is a hash of (index, y, x): element `16 y + x` of the stream of [`Purpose::Grain`] with seed 0, step 0 and
-    /// `index` as its sample.
+    /// The grain `g` in [0, 1) depends on (index, y, x): element `16 y + x` of the stream of [`Purpose::Grain`] with seed 0, step 0 and sample
+    /// `index`.
     ///
     /// # Shapes
     /// - returns `[3, 16, 16]`, in [-1, 1]
     /// # Panics
-    /// - `index` is not below the number of [`labels`](Self::labels)
+    /// Panics if `index` is not below the number of [`labels`](Self::labels).
     #[must_use]
     pub fn render(&self, index: usize, style: Style) -> Vec<f32> {
         style.paint(&shape(&self.scans[index]), Self::SIZE, index)
     }
 
-    /// The digits from their two files; `origin` names the folder in messages.
+    /// Parses the digits from the content of both files; `origin` names the folder in errors.
     fn parse(scans: &[u8], labels: &[u8], origin: &str) -> Result<Self> {
         let problem = |file: &str, problem: String| DataError::Digits {
             file: format!("{origin}/{file}"),
@@ -184,7 +184,7 @@ impl Digits {
         for (at, &byte) in labels.trim_ascii().iter().enumerate() {
             if !byte.is_ascii_digit() {
                 let found = byte.escape_ascii();
-                let text = format!("expected digits from 0 to 9, found '{found}' at place {at}");
+                let text = format!("expected digits from 0 to 9, found '{found}' at position {at}");
                 return Err(problem(LABELS_FILE, text));
             }
             classes.push(byte - b'0');
@@ -202,7 +202,7 @@ impl Digits {
         let tiles = columns * (sheet.height / SCAN);
         if classes.is_empty() || classes.len() > tiles {
             let text = format!(
-                "expected 1 to {tiles} labels, as there are tiles in {SCANS_FILE}, found {}",
+                "expected 1 to {tiles} labels, at most the number of tiles in {SCANS_FILE}, found {}",
                 classes.len()
             );
             return Err(problem(LABELS_FILE, text));
@@ -215,9 +215,9 @@ impl Digits {
     }
 }
 
-/// The values of the tile in a column and row of the sheet, which is grey.
+/// The values of the tile in a column and row of the grey sheet.
 ///
-/// Choice: level / 255, so the recipe's thresholds act on the file's own values; the original 0..16 differ by less than a level.
+/// Choice: level / 255, so the thresholds apply to the file's values; the original 0 to 16 differ by less than a level.
 fn scan(sheet: &Rgb8, column: usize, row: usize) -> [f32; SCAN * SCAN] {
     std::array::from_fn(|i| {
         let (x, y) = (column * SCAN + i % SCAN, row * SCAN + i / SCAN);
@@ -225,9 +225,9 @@ fn scan(sheet: &Rgb8, column: usize, row: usize) -> [f32; SCAN * SCAN] {
     })
 }
 
-/// The hardened 16x16 shape of a scan.
+/// The 16x16 shape of a scan.
 fn shape(scan: &[f32; SCAN * SCAN]) -> [f32; Digits::SIZE * Digits::SIZE] {
-    // Neighbours and the weight of the second one, for each of the 12 rows or columns.
+    // The two neighbours, and the weight of the second, for each of the 12 rows or columns.
     let taps: [(usize, usize, f32); DRAWN] = std::array::from_fn(|i| {
         let at = ((i as f32 + 0.5) * SCAN as f32 / DRAWN as f32 - 0.5).max(0.0);
         let low = at as usize;

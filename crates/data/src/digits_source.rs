@@ -1,4 +1,4 @@
-//! The digits as a data set.
+//! The digits as an image source.
 
 use sdft_imaging::{Rgb8, from_unit_range_round};
 
@@ -6,7 +6,7 @@ use crate::{DataError, Digits, ImageSource, Result, Style};
 
 /// Digits of some classes in one style, as 8-bit pictures of 16x16 pixels.
 ///
-/// They pass through 8 bits so that they meet a model exactly as pictures from files would.
+/// They are rounded to 8 bits so that a model sees the same values as from image files.
 #[derive(Debug, Clone)]
 pub struct DigitsSource {
     indices: Vec<usize>,
@@ -15,12 +15,12 @@ pub struct DigitsSource {
 }
 
 impl DigitsSource {
-    /// The first `per_class` digits of each of the `classes` in `style`; no classes at all mean all ten, `usize::MAX` means all of a class.
+    /// The first `per_class` digits of each class in `style`. An empty `classes` selects all ten; `usize::MAX` selects all digits of a class.
     ///
     /// The source domain is `(Chalk, &[], usize::MAX)`, the limited and biased target set `(Ember, &[1, 4, 7], 30)`.
     ///
     /// # Errors
-    /// - a class above 9 · nothing is left
+    /// Fails if a class is above 9 or no digit is left.
     pub fn new(digits: Digits, style: Style, classes: &[u8], per_class: usize) -> Result<Self> {
         let indices = digits.subset(classes, per_class)?;
         if indices.is_empty() {
@@ -42,7 +42,7 @@ impl DigitsSource {
         })
     }
 
-    /// The class of every picture, 0..=9.
+    /// The class of every picture, 0 to 9.
     #[must_use]
     pub fn labels(&self) -> &[u8] {
         &self.labels
@@ -65,7 +65,7 @@ impl ImageSource for DigitsSource {
         })
     }
 
-    /// `digits/` and the number in the whole set, four places.
+    /// `digits/` and the four-digit index in the data set.
     fn id(&self, index: usize) -> String {
         let number = self.indices.get(index);
         number.map_or_else(String::new, |number| format!("digits/{number:04}"))

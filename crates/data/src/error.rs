@@ -1,4 +1,4 @@
-//! What can go wrong with data.
+//! The error type of this crate.
 
 use std::{io, path::PathBuf};
 
@@ -6,10 +6,10 @@ use sdft_imaging::ImagingError;
 
 use crate::Unreadable;
 
-/// The result of this crate's functions.
+/// A result with this crate's error.
 pub type Result<T> = std::result::Result<T, DataError>;
 
-/// Why there are no data, or not these.
+/// Why data cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -19,29 +19,29 @@ pub enum DataError {
         /// The path given.
         path: PathBuf,
     },
-    /// The path names something else than a folder.
+    /// The path is not a folder.
     #[error("{} is not a folder; expected a folder of images, found {found}", path.display())]
     NotAFolder {
         /// The path given.
         path: PathBuf,
-        /// What is there.
+        /// What was found there.
         found: &'static str,
     },
-    /// The operating system refused to list the folder.
+    /// The folder cannot be listed.
     #[error("cannot list the image folder {}: {source}", path.display())]
     Unlistable {
         /// The folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The folder holds nothing at all.
+    /// The folder is empty.
     #[error("image folder {} is empty", path.display())]
     Empty {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder holds files, but none of them is or could be an image.
+    /// The folder contains no images.
     #[error(
         "no images in {} and its subfolders: looked for PNG, JPEG, GIF, WebP and BMP files, found {found}",
         path.display()
@@ -49,51 +49,51 @@ pub enum DataError {
     NoImages {
         /// The folder.
         path: PathBuf,
-        /// What is there instead.
+        /// What was found instead.
         found: String,
     },
-    /// Something that is or could be an image cannot be read, where all of a folder is needed.
+    /// An image cannot be read, where all images of a folder are required.
     #[error(
-        "{} files in {} cannot be read as images; convert them or move them away:{}",
+        "{} files in {} cannot be read as images; convert or move them:{}",
         unreadable.len(), path.display(), listed(unreadable)
     )]
     Unread {
         /// The folder.
         path: PathBuf,
-        /// Every such file with its reason.
+        /// Each of these files with its reason.
         unreadable: Vec<Unreadable>,
     },
-    /// Not a single image could be decoded.
+    /// No image can be decoded.
     #[error("none of the {} images in {} can be read:{}", unreadable.len(), path.display(), listed(unreadable))]
     AllUnreadable {
         /// The folder.
         path: PathBuf,
-        /// Every file with its reason.
+        /// Each file with its reason.
         unreadable: Vec<Unreadable>,
     },
     /// Some images cannot be decoded, and the caller asked to be strict.
     #[error(
-        "{} of the images in {} cannot be read (strict; without it they are left out):{}",
+        "{} of the images in {} cannot be read (without --strict they are left out):{}",
         unreadable.len(), path.display(), listed(unreadable)
     )]
     SomeUnreadable {
         /// The folder.
         path: PathBuf,
-        /// Every such file with its reason.
+        /// Each of these files with its reason.
         unreadable: Vec<Unreadable>,
     },
     /// A picture could not be read.
     #[error(transparent)]
     Picture(#[from] ImagingError),
-    /// A picture that does not exist was asked for.
-    #[error("image {index} was asked for, the data set has {len}")]
+    /// An index is out of range.
+    #[error("image {index} is out of range, the data set has {len} images")]
     Index {
         /// The index.
         index: usize,
-        /// The number of pictures.
+        /// Number of pictures.
         len: usize,
     },
-    /// A source returned a picture of another size than it promised.
+    /// A source returned a picture of the wrong size.
     #[error("image {id}: expected {expected}x{expected} pixels, found {width}x{height}")]
     Size {
         /// The picture's name.
@@ -105,41 +105,41 @@ pub enum DataError {
         /// Its height.
         height: usize,
     },
-    /// An option has a value that makes no sense.
+    /// An option has an invalid value.
     #[error("{option}: expected {expected}, found {found}")]
     Option {
-        /// The option.
+        /// Name of the option.
         option: &'static str,
-        /// What it may be.
+        /// Valid values.
         expected: String,
-        /// What it is.
+        /// The value given.
         found: String,
     },
-    /// The digits' files contradict each other or are not what they should be.
+    /// The files of the digits are damaged or do not match.
     #[error("digits {file}: {problem}")]
     Digits {
         /// The file.
         file: String,
-        /// Expected and found.
+        /// What was expected and found.
         problem: String,
     },
     /// The prefetching thread could not be started or panicked.
     #[error("preparing the batch of step {step} failed: {problem}")]
     Prefetch {
-        /// The step whose batch was being made.
+        /// The step of the batch.
         step: u64,
-        /// The panic's message or the operating system's.
+        /// The panic message or the error of the operating system.
         problem: String,
     },
-    /// A batch was asked for after an error had ended the prefetching.
-    #[error("no batch of step {step}: prefetching ended with an earlier error")]
+    /// Prefetching stopped after an earlier error.
+    #[error("no batch for step {step}: prefetching stopped after an earlier error")]
     Ended {
-        /// The step whose batch was asked for.
+        /// The requested step.
         step: u64,
     },
 }
 
-/// Files and reasons, a line each, the first ten of them.
+/// The first ten files and reasons, one for each line.
 fn listed(unreadable: &[Unreadable]) -> String {
     const SHOWN: usize = 10;
     let mut out = String::new();

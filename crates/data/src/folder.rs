@@ -1,4 +1,4 @@
-//! A folder of images as a data set.
+//! A folder of images as an image source.
 
 use std::path::{Path, PathBuf};
 
@@ -9,22 +9,22 @@ use crate::{
     check::{Checked, check},
 };
 
-/// How a folder is read.
+/// Options of reading a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FolderOptions {
-    /// Width and height of the images for the model in pixels.
+    /// Width and height for the model in pixels.
     pub size: usize,
-    /// Whether a file that cannot be read is an error; otherwise it is listed and left out.
+    /// Whether a file that cannot be read is an error; otherwise it is left out and listed in the report.
     pub strict: bool,
-    /// The images are kept in memory, decoded and resized, if they need no more than this many bytes; otherwise each is read when needed.
+    /// Memory limit in bytes: decoded and resized images are cached if they all fit; otherwise each is read when it is used.
     pub cache_bytes: u64,
-    /// How large an image file may be.
+    /// Largest size of an image file.
     pub limits: Limits,
 }
 
 impl FolderOptions {
-    /// Images of `size` pixels; not strict, 1 GiB of memory (5,461 images of 256x256), the usual limits.
+    /// Options for images of `size` pixels: not strict, 1 GiB of memory (5,461 images of 256x256), the default limits.
     #[must_use]
     pub fn new(size: usize) -> Self {
         Self {
@@ -36,7 +36,7 @@ impl FolderOptions {
     }
 }
 
-/// The images of a folder and its subfolders, in the byte order of their paths, centre-cropped and resized (see [`center_crop`]).
+/// The images of a folder and its subfolders, sorted by the bytes of their paths, center-cropped and resized (see [`center_crop`]).
 #[derive(Debug)]
 pub struct FolderSource {
     items: Vec<(String, PathBuf)>,
@@ -46,11 +46,11 @@ pub struct FolderSource {
 }
 
 impl FolderSource {
-    /// The images of `folder` for a model of `size` pixels, and what was found; the usual [`FolderOptions`], with the limits that the
-    /// environment sets.
+    /// Opens `folder` for a model of `size` pixels, with the default [`FolderOptions`] and the limits from the environment. Also returns a
+    /// report of the folder.
     ///
     /// # Errors
-    /// - see [`open_with`](Self::open_with) and [`Limits::from_env`]
+    /// Fails for the same reasons as [`open_with`](Self::open_with) and [`Limits::from_env`].
     pub fn open(folder: &Path, size: usize, strict: bool) -> Result<(Self, Report)> {
         let options = FolderOptions {
             strict,
@@ -60,14 +60,15 @@ impl FolderSource {
         Self::open_with(folder, &options, &|_, _| {})
     }
 
-    /// The images of `folder`, and what was found. Every image is decoded once, on all threads, so that nothing fails later.
+    /// Opens `folder`, and returns a report of it. Every image is decoded once, on all threads, so that later reads do not fail.
     ///
-    /// Images are told by their content, whatever they are called; the report names every other file. Links are followed, and a loop of
-    /// them is walked once. `on_image` is called with (done, total) after each image, from any thread.
+    /// Images are recognised by content, regardless of their names; the report lists every other file. Links are followed, and a loop of links is
+    /// visited once. `on_image` is called with (done, total) after each image, from any thread.
     ///
     /// # Errors
-    /// - the folder is missing, not a folder, not listable, empty, without images, or none of its images can be read
-    /// - one cannot be read and `options.strict` is set · `options.size` is 0
+    /// Fails if
+    /// - the folder does not exist, is not a folder, cannot be listed, is empty, or contains no readable image
+    /// - an image cannot be read and `options.strict` is set, or `options.size` is 0
     pub fn open_with(
         folder: &Path,
         options: &FolderOptions,
@@ -87,7 +88,7 @@ impl FolderSource {
         Ok((source, report))
     }
 
-    /// Whether the images are kept in memory.
+    /// Whether the images are cached in memory.
     #[must_use]
     pub fn is_cached(&self) -> bool {
         self.kept.is_some()
@@ -121,10 +122,10 @@ impl ImageSource for FolderSource {
     }
 }
 
-/// What is in `folder`, for a model of `size` pixels: everything that training would find, without training.
+/// Checks `folder` as a data set for a model of `size` pixels, without training.
 ///
 /// # Errors
-/// - see [`FolderSource::open_with`] and [`Limits::from_env`]; files that cannot be read are listed as long as one can
+/// Fails for the same reasons as [`FolderSource::open_with`] and [`Limits::from_env`]. Unreadable files are listed if at least one is readable.
 pub fn check_folder(folder: &Path, size: usize) -> Result<Report> {
     let options = FolderOptions {
         limits: Limits::from_env()?,
@@ -133,10 +134,10 @@ pub fn check_folder(folder: &Path, size: usize) -> Result<Report> {
     check_folder_with(folder, &options, &|_, _| {})
 }
 
-/// As [`check_folder`], with options, and with `on_image` called with (done, total) after each image, from any thread.
+/// Like [`check_folder`], with options. `on_image` is called with (done, total) after each image, from any thread.
 ///
 /// # Errors
-/// - see [`FolderSource::open_with`]
+/// Fails for the same reasons as [`FolderSource::open_with`].
 pub fn check_folder_with(
     folder: &Path,
     options: &FolderOptions,

@@ -1,4 +1,4 @@
-//! Several data sets as one.
+//! Several image sources as one.
 
 use std::{fmt, sync::Arc};
 
@@ -6,24 +6,24 @@ use sdft_imaging::Rgb8;
 
 use crate::{DataError, ImageSource, Result};
 
-/// Chosen images of several sources of one size, one source after the other.
+/// Selected images of several sources of the same size, one source after the other.
 pub struct Joined {
     parts: Vec<(Arc<dyn ImageSource>, Vec<usize>)>,
     size: usize,
 }
 
 impl Joined {
-    /// The images with the given indices of each source.
+    /// Joins the images with the given indices of each source.
     ///
     /// # Errors
-    /// - no sources, or sources of different sizes
+    /// Fails if there are no sources or their sizes differ.
     pub fn new(parts: Vec<(Arc<dyn ImageSource>, Vec<usize>)>) -> Result<Self> {
         let mut sizes = parts.iter().map(|(source, _)| source.size());
         let size = sizes.next().unwrap_or(0);
         if size == 0 || !sizes.all(|other| other == size) {
             return Err(DataError::Option {
                 option: "sources",
-                expected: "one or more of one image size".to_owned(),
+                expected: "one or more of the same image size".to_owned(),
                 found: format!(
                     "{:?}",
                     parts.iter().map(|(s, _)| s.size()).collect::<Vec<_>>()
@@ -33,13 +33,13 @@ impl Joined {
         Ok(Self { parts, size })
     }
 
-    /// Which source image `index` is of, counted from 0.
+    /// The index of the source that image `index` belongs to.
     #[must_use]
     pub fn part(&self, index: usize) -> Option<usize> {
         Some(self.find(index)?.0)
     }
 
-    /// The number of the source of image `index`, and the image's index there.
+    /// The source of image `index`, and the image's index there.
     fn find(&self, mut index: usize) -> Option<(usize, usize)> {
         for (part, (_, chosen)) in self.parts.iter().enumerate() {
             match chosen.get(index) {

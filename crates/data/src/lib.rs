@@ -1,7 +1,7 @@
 //! Image folders and the embedded digits as seeded, resumable batches.
 //!
-//! An [`ImageSource`] is a numbered list of square pictures of one size: a [`FolderSource`] (checked before the first step, see [`Report`])
-//! or a [`DigitsSource`], the real handwritten digits that the program carries along. [`Batches`] visits a source in an [`Order`]:
+//! An [`ImageSource`] is a numbered list of square pictures of one size: a [`FolderSource`], which checks a folder (see [`Report`]), or a
+//! [`DigitsSource`], the handwritten digits that are embedded in the program. [`Batches`] visits a source in an [`Order`]:
 //!
 //! ```text
 //! sample g of the run (g = step * batch + i)  ->  image  permutation(seed, g / n)[g mod n],  flip(seed, g),  shift(seed, g)
@@ -13,15 +13,15 @@
 //!
 //! let target = DigitsSource::new(Digits::embedded()?, Style::Ember, &[1, 4, 7], 30)?; // 90 images
 //! let batches = Batches::new(Arc::new(target), 0, 8, Augment { flip: false, shift: 1 })?;
-//! let direct = batches.batch(100)?; // a resumed run simply asks for step 100
+//! let direct = batches.batch(100)?; // a resumed run requests the batch of step 100
 //! let mut prefetcher = Prefetcher::new(batches, 100);
 //! assert_eq!(prefetcher.next()?, direct);
 //! assert_eq!(direct.shape, [8, 3, 16, 16]);
 //! # Ok::<(), sdft_data::DataError>(())
 //! ```
 //!
-//! **Invariant:** knows no tensor library; a batch is a pure function of the pictures, the seed and the step, so batch splits, threads,
-//! prefetching and resuming change nothing.
+//! **Invariant:** knows no tensor library; a batch is a pure function of the pictures, the seed and the step, so it does not depend on batch
+//! splits, threads, prefetching or resuming.
 
 mod batches;
 mod check;

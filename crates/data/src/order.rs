@@ -6,15 +6,15 @@ use sdft_noise::{Draw, Purpose};
 
 use crate::{DataError, Result};
 
-/// How many epochs' permutations are kept: a batch may span two.
+/// Number of cached permutations. A batch may span two epochs.
 const KEPT: usize = 2;
 
-/// A new permutation of all images each epoch, as a pure function of the seed and the position in the run.
+/// A new permutation of all images in each epoch, as a pure function of the seed and the position in the run.
 ///
 /// ```text
 /// index(p) = permutation(seed, p / n)[p mod n]         p = number of samples consumed before this one
 /// ```
-/// So nothing needs to be stored to resume but `p`.
+/// Only the position must be saved to resume.
 #[derive(Debug)]
 pub struct Order {
     seed: u64,
@@ -26,7 +26,7 @@ impl Order {
     /// The order of `n` images in the run with `seed`.
     ///
     /// # Errors
-    /// - `n` is 0
+    /// Fails if `n` is 0.
     pub fn new(seed: u64, n: usize) -> Result<Self> {
         if n == 0 {
             return Err(DataError::Option {
@@ -42,22 +42,22 @@ impl Order {
         })
     }
 
-    /// How often every image has been visited before sample `position`.
+    /// How many times every image has been visited before sample `position`.
     #[must_use]
     pub fn epoch(&self, position: u64) -> u64 {
         position / self.n as u64
     }
 
-    /// The image of sample `position`, below `n`.
+    /// The index of the image of sample `position`, below `n`.
     #[must_use]
     pub fn index(&self, position: u64) -> usize {
         let within = (position % self.n as u64) as usize;
         self.permutation(self.epoch(position))[within]
     }
 
-    /// The permutation of an epoch, remembered because a whole epoch asks for it.
+    /// The permutation of an epoch, which is cached.
     fn permutation(&self, epoch: u64) -> Arc<Vec<usize>> {
-        // A thread that panicked here left a complete list behind: entries are only ever added or dropped whole.
+        // After a panic the list is still valid, because entries are only added or dropped whole.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, permutation)) = kept.iter().find(|(known, _)| *known == epoch) {
             return Arc::clone(permutation);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn any_position_continues_as_if_nothing_had_happened() {
+    fn any_position_continues_the_same_order() {
         let whole = Order::new(9, 7).unwrap();
         let all: Vec<_> = (0..40).map(|p| whole.index(p)).collect();
         for start in 0..40 {
@@ -110,7 +110,7 @@ mod tests {
             let rest: Vec<_> = (start..40).map(|p| resumed.index(p)).collect();
             assert_eq!(rest, all[start as usize..]);
         }
-        // Backwards too, through more epochs than are kept.
+        // Also backwards, through more epochs than are cached.
         let mut back: Vec<_> = (0..40).rev().map(|p| whole.index(p)).collect();
         back.reverse();
         assert_eq!(back, all);

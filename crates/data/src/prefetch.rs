@@ -1,4 +1,4 @@
-//! The next batch is made while the current one is used.
+//! Makes the next batches while the current one is used.
 
 use std::{
     any::Any,
@@ -9,18 +9,18 @@ use std::{
 
 use crate::{Batch, Batches, DataError, Result};
 
-/// Finished batches that wait at most.
+/// Number of finished batches in the queue.
 const QUEUE: usize = 2;
 
-/// Makes the batches of consecutive steps on a thread of its own, a few ahead.
+/// Makes the batches of consecutive steps on its own thread, a few ahead.
 ///
-/// They are the same as [`Batches::batch`] gives. Dropping the prefetcher ends the thread.
+/// They equal those of [`Batches::batch`]. Dropping the prefetcher stops the thread.
 #[derive(Debug)]
 pub struct Prefetcher {
     step: u64,
     receiver: Option<Receiver<Result<Batch>>>,
     worker: Option<JoinHandle<()>>,
-    /// Why there is no worker.
+    /// Why there is no worker thread.
     failed: Option<String>,
 }
 
@@ -44,13 +44,13 @@ impl Prefetcher {
         }
     }
 
-    /// The batch of the next step; waits for it if need be.
+    /// The batch of the next step; waits until it is ready.
     ///
     /// # Errors
-    /// - an image could not be read, or preparing the batch panicked; after that, every call is an error
+    /// Fails if an image cannot be read or making the batch panicked; after that, every call fails.
     #[expect(
         clippy::should_implement_trait,
-        reason = "the stream has no end, so an Iterator's Option would never be None"
+        reason = "the stream is infinite, so an Iterator's Option would never be None"
     )]
     pub fn next(&mut self) -> Result<Batch> {
         let step = self.step;
@@ -66,7 +66,7 @@ impl Prefetcher {
 
 impl Drop for Prefetcher {
     fn drop(&mut self) {
-        // Without a receiver the worker's send fails, also the one it may be waiting in.
+        // Dropping the receiver makes the worker's send fail, even if it is blocked.
         drop(self.receiver.take());
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
@@ -74,14 +74,14 @@ impl Drop for Prefetcher {
     }
 }
 
-/// Sends batch after batch until nobody listens or one fails.
+/// Sends batches until the receiver is dropped or one fails.
 fn work(batches: &Batches, first: u64, sender: &SyncSender<Result<Batch>>) {
     for step in first.. {
         let batch =
             catch_unwind(AssertUnwindSafe(|| batches.batch(step))).unwrap_or_else(|panic| {
                 Err(DataError::Prefetch {
                     step,
-                    problem: format!("it panicked: {}", message(&*panic)),
+                    problem: format!("panicked: {}", message(&*panic)),
                 })
             });
         let last = batch.is_err();
@@ -91,7 +91,7 @@ fn work(batches: &Batches, first: u64, sender: &SyncSender<Result<Batch>>) {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))

@@ -1,4 +1,4 @@
-//! What is in an image folder, for people and programs.
+//! The report of an image folder.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::scan::passed_over;
 
-/// What checking an image folder found.
+/// The result of checking an image folder.
 ///
-/// Its `Display` is a page to read; serialised, it is the same facts for a program. File names are paths inside the folder.
+/// `Display` prints it for people; serialised, it is for programs. File names are paths relative to the folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// The folder, as it was given.
+    /// The folder as given.
     pub folder: String,
-    /// The size of the run in pixels: what every image is cropped and resized to.
+    /// The run's image size in pixels, to which every image is cropped and resized.
     pub size: usize,
-    /// Files that are or could be images, subfolders that cannot be opened included.
+    /// Number of image candidates, including subfolders that cannot be opened.
     pub found: usize,
-    /// Images that can be read.
+    /// Number of readable images.
     pub usable: usize,
     /// Usable images by format.
     pub formats: BTreeMap<String, usize>,
@@ -27,13 +27,13 @@ pub struct Report {
     pub width: Spread,
     /// Heights of the usable images.
     pub height: Spread,
-    /// The shorter of both, which decides how much an image is resized.
+    /// Shorter sides of the usable images, which decide how much they are resized.
     pub short_side: Spread,
-    /// Images whose short side is below [`size`](Self::size): enlarging them blurs.
+    /// Images whose short side is below [`size`](Self::size), so they are enlarged.
     pub enlarged: Vec<String>,
-    /// Images longer than [`ELONGATED`](Self::ELONGATED) times their short side: only their middle is used.
+    /// Images longer than [`ELONGATED`](Self::ELONGATED) times their short side: only the middle is used.
     pub elongated: Vec<String>,
-    /// Images that are there more than once.
+    /// Groups of equal images.
     pub duplicates: Vec<Duplicate>,
     /// Images with transparent pixels; they are composed on white.
     pub transparent: usize,
@@ -46,12 +46,12 @@ pub struct Report {
     /// Animations; the first frame is used.
     #[serde(default)]
     pub animated: usize,
-    /// Files that are or could be images and are left out.
+    /// Image candidates that are left out.
     pub unreadable: Vec<Unreadable>,
-    /// Files that are no images.
+    /// Files that are not images.
     #[serde(default)]
     pub others: Vec<String>,
-    /// Files and folders whose names begin with a dot; they are not looked into.
+    /// Hidden files and folders, whose names begin with a dot. They are not opened.
     #[serde(default)]
     pub hidden: Vec<String>,
 }
@@ -61,32 +61,32 @@ pub struct Report {
 pub struct Unreadable {
     /// The file, or a subfolder that cannot be opened.
     pub file: String,
-    /// What is wrong with it.
+    /// Why it cannot be used.
     pub reason: String,
 }
 
 /// Images with the same pixels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Duplicate {
-    /// Two files or more.
+    /// Paths of two or more files.
     pub files: Vec<String>,
-    /// Whether the files are the same byte for byte; otherwise only their decoded pixels are.
+    /// Whether the files are identical; otherwise only their decoded pixels are.
     pub same_file: bool,
 }
 
-/// Smallest, middle and largest value in pixels.
+/// Minimum, median and maximum in pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
-    /// Smallest.
+    /// Minimum.
     pub min: usize,
-    /// Middle; of an even number of values the larger middle one.
+    /// Median; for an even number of values the larger one in the middle.
     pub median: usize,
-    /// Largest.
+    /// Maximum.
     pub max: usize,
 }
 
 impl Spread {
-    /// Of some values; zeros for none.
+    /// The spread of some values; zeros if there are none.
     pub(crate) fn of(mut values: Vec<usize>) -> Self {
         values.sort_unstable();
         let at = |i: usize| values.get(i).copied().unwrap_or_default();
@@ -99,10 +99,10 @@ impl Spread {
 }
 
 impl Report {
-    /// From this ratio of the sides on an image counts as elongated.
+    /// An image is elongated if the ratio of its sides is above this.
     pub const ELONGATED: f64 = 1.5;
 
-    /// What was done to images while they were read.
+    /// Conversions of the images while they were read.
     #[must_use]
     pub fn conversions(&self) -> Conversions {
         Conversions {
@@ -113,7 +113,7 @@ impl Report {
         }
     }
 
-    /// What is there besides images, in a line; see [`crate::Listing::passed_over`].
+    /// The files besides images in one line; see [`crate::Listing::passed_over`].
     #[must_use]
     pub fn passed_over(&self) -> Option<String> {
         passed_over(
@@ -122,8 +122,8 @@ impl Report {
         )
     }
 
-    /// What a user must know who trains on the folder without looking at the whole report, a line each: how many images are left out and
-    /// why, how many are changed while they are read, and what else is there.
+    /// What a user should know before training on the folder, one entry for each line: how many images are left out and why, how many are
+    /// converted while they are read, and which other files there are.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         const SHOWN: usize = 10;
@@ -146,7 +146,7 @@ impl Report {
         notes
     }
 
-    /// Whether there is nothing that a person should look at before training.
+    /// Whether nothing in the report needs attention before training.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.unreadable.is_empty()
@@ -203,10 +203,15 @@ impl fmt::Display for Report {
             Self::ELONGATED
         );
         list(f, "elongated", &long, &self.elongated)?;
-        list(f, "duplicates", "there more than once", &self.duplicates)?;
+        list(
+            f,
+            "duplicates",
+            "more than once in the folder",
+            &self.duplicates,
+        )?;
         for (label, n, what) in [
             ("transparent", self.transparent, "composed on white"),
-            ("grey", self.grey, "no colour in them"),
+            ("grey", self.grey, "without colour"),
             ("16-bit", self.sixteen_bit, "the upper 8 bits are used"),
             (
                 "turned",
@@ -227,7 +232,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A count with the first few of what is counted; nothing where there is nothing.
+/// A count with the first few entries; nothing if the count is 0.
 fn list<T: fmt::Display>(
     f: &mut fmt::Formatter<'_>,
     label: &str,

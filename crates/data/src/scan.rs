@@ -1,4 +1,4 @@
-//! Which files of a folder are images.
+//! Finds the images of a folder.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -12,29 +12,29 @@ use sdft_imaging::{ImagingError, Kind, START, is_named_like_a_picture, kind_of_b
 
 use crate::{DataError, Result, Unreadable};
 
-/// Files: paths inside the folder, and paths.
+/// Files: paths relative to the folder, and full paths.
 type Files = Vec<(String, PathBuf)>;
 
-/// What is in a folder and its subfolders: every entry is in one of the lists, under its path inside the folder, in byte order.
+/// The content of a folder and its subfolders. Every entry is in one of the lists, with its path relative to the folder, sorted by bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Files that are images by their content, whatever they are called.
+    /// Files that are images by content, regardless of their names.
     pub images: Vec<(String, PathBuf)>,
-    /// What is or could be an image and cannot be read: formats such as TIFF and HEIC, files that are named like images and are none,
-    /// pipes, dead links, subfolders that cannot be opened.
+    /// Image candidates that cannot be read: formats such as TIFF and HEIC, files with the name but not the content of an image, pipes, broken
+    /// links, folders that cannot be opened.
     pub unreadable: Vec<Unreadable>,
-    /// Files that are no images.
+    /// Files that are not images.
     pub others: Vec<(String, PathBuf)>,
-    /// Files and folders whose names begin with a dot. They are not looked into.
+    /// Hidden files and folders, whose names begin with a dot. They are not opened.
     pub hidden: Vec<String>,
 }
 
-/// Everything in a folder and its subfolders; also where there are no images. Links are followed, and a loop of them is walked once.
+/// Lists a folder and its subfolders, which need not contain images. Links are followed, and a loop of links is visited once.
 ///
-/// Files are told by their first bytes.
+/// Files are recognised by their first bytes.
 ///
 /// # Errors
-/// - the folder is missing, not a folder or not listable
+/// Fails if the folder does not exist, is not a folder or cannot be listed.
 pub fn list_all(folder: &Path) -> Result<Listing> {
     let fail = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => DataError::Missing {
@@ -77,10 +77,10 @@ pub fn list_all(folder: &Path) -> Result<Listing> {
     Ok(listing)
 }
 
-/// As [`list_all`], for folders that should hold images.
+/// Like [`list_all`], for folders that should contain images.
 ///
 /// # Errors
-/// - see [`list_all`] · nothing is there, or nothing that could be an image
+/// Fails for the same reasons as [`list_all`], or if the folder contains nothing that may be an image.
 pub fn scan_images(folder: &Path) -> Result<Listing> {
     let listing = list_all(folder)?;
     if listing.images.is_empty() && listing.unreadable.is_empty() {
@@ -93,19 +93,19 @@ pub fn scan_images(folder: &Path) -> Result<Listing> {
     Ok(listing)
 }
 
-/// The images of a folder and its subfolders, where all of it can be read.
+/// The images of a folder and its subfolders, all of which must be readable.
 ///
 /// # Errors
-/// - see [`scan_images`] · something that is or could be an image cannot be read: all of these are named
+/// Fails for the same reasons as [`scan_images`], or if an image candidate cannot be read; the error lists all of them.
 pub fn list_images(folder: &Path) -> Result<Files> {
     scan_images(folder)?.all_readable(folder)
 }
 
 impl Listing {
-    /// The images, if nothing that is or could be one is left out.
+    /// The images, if no image candidate is left out.
     ///
     /// # Errors
-    /// - something cannot be read; the error names it
+    /// Fails if an image candidate cannot be read; the error lists all of them.
     pub fn all_readable(self, folder: &Path) -> Result<Files> {
         if self.unreadable.is_empty() {
             return Ok(self.images);
@@ -116,7 +116,7 @@ impl Listing {
         })
     }
 
-    /// What is there besides images, in a line: `3 files that are no images (2 x .txt, 1 x .jsonl), 1 hidden (.DS_Store)`.
+    /// The files besides images in one line: `3 files that are not images (2 x .txt, 1 x .jsonl), 1 hidden (.DS_Store)`.
     #[must_use]
     pub fn passed_over(&self) -> Option<String> {
         let others = self.others.iter().map(|(id, _)| id.as_str());
@@ -128,7 +128,7 @@ impl Listing {
     }
 }
 
-/// The line of [`Listing::passed_over`] for these files; `None` for none.
+/// The line of [`Listing::passed_over`] for these files; `None` if there are none.
 pub fn passed_over<'a>(
     others: impl Iterator<Item = &'a str>,
     hidden: impl Iterator<Item = &'a str>,
@@ -157,9 +157,9 @@ pub fn passed_over<'a>(
             })
             .collect();
         let files = if total == 1 {
-            "file that is no image"
+            "file that is not an image"
         } else {
-            "files that are no images"
+            "files that are not images"
         };
         parts.push(format!("{total} {files} ({})", listed(&kinds)));
     }
@@ -170,7 +170,7 @@ pub fn passed_over<'a>(
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// As many bytes of a file as tell what it is.
+/// The first bytes of a file, enough to recognise it.
 fn start(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(START);
     sdft_files::open_regular(path)?
@@ -179,24 +179,24 @@ fn start(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A folder on its way to a listing.
+/// A listing in progress.
 #[derive(Default)]
 struct Walk {
     listing: Listing,
     /// Regular files that are not hidden.
     files: Files,
-    /// Folders by their real paths, so that a loop of links is walked once.
+    /// Folders by canonical path, so that a loop of links is visited once.
     visited: HashSet<PathBuf>,
 }
 
 impl Walk {
-    /// Adds what is in `folder`, whose path inside the scanned one is `prefix`.
+    /// Adds the content of `folder`, whose path relative to the scanned folder is `prefix`.
     fn folder(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
         if !self.visited.insert(fs::canonicalize(folder)?) {
             return Ok(());
         }
         let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
-        // The operating system's order is arbitrary, and it decides under which name a folder with two names is listed.
+        // Sort, because the operating system's order is arbitrary and decides under which name a folder with two names is listed.
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -220,7 +220,7 @@ impl Walk {
                     self.listing.leave_out(id, reason);
                 }
                 Err(error) if entry.file_type().is_ok_and(|t| t.is_symlink()) => {
-                    let reason = format!("a link that cannot be followed: {error}");
+                    let reason = format!("broken link: {error}");
                     self.listing.leave_out(id, reason);
                 }
                 Err(error) => self

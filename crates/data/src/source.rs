@@ -1,28 +1,28 @@
-//! What all data sets have in common.
+//! The trait of all image sources.
 
 use sdft_imaging::Rgb8;
 
 use crate::Result;
 
-/// A numbered list of square pictures of one size. Reading a picture twice gives the same pixels.
+/// A numbered list of square pictures of one size. Reading a picture twice returns the same pixels.
 pub trait ImageSource: Send + Sync {
-    /// The number of pictures.
+    /// Number of pictures.
     fn len(&self) -> usize;
 
-    /// Whether there are none.
+    /// Whether there are no pictures.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The width and height of every picture in pixels.
+    /// Width and height of every picture in pixels.
     fn size(&self) -> usize;
 
     /// Picture `index`, `size` x `size` pixels.
     ///
     /// # Errors
-    /// - `index` is not below [`len`](Self::len) · the picture cannot be read any more
+    /// Fails if `index` is not below [`len`](Self::len) or the picture cannot be read any more.
     fn image(&self, index: usize) -> Result<Rgb8>;
 
-    /// A name for people: the path inside the folder with `/` between its parts, or `digits/0123`; empty for an index that does not exist.
+    /// The name of a picture: its path relative to the folder with `/` separators, or `digits/0123`; empty if `index` is out of range.
     fn id(&self, index: usize) -> String;
 }

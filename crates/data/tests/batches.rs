@@ -1,4 +1,4 @@
-//! Batches do not depend on how they are asked for.
+//! Batches depend only on the source, the seed and the step.
 
 use std::{
     collections::HashSet,
@@ -13,7 +13,7 @@ use sdft_imaging::{Rgb8, from_unit_range_round};
 
 const SIZE: usize = 4;
 
-/// Images whose pixels all differ: red is the column, green the row, blue the image.
+/// Images in which all pixels differ: red is the column, green the row, blue the image.
 struct Numbered {
     n: usize,
     reads: AtomicUsize,
@@ -50,7 +50,7 @@ impl ImageSource for Numbered {
 
     fn image(&self, index: usize) -> Result<Rgb8> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        assert_ne!(self.panics, Some(index), "the picture bites");
+        assert_ne!(self.panics, Some(index), "test panic");
         if self.broken == Some(index) {
             return Ok(Rgb8::filled(1, 2, [0; 3]));
         }
@@ -148,7 +148,7 @@ fn half_of_the_pictures_are_mirrored() {
         assert!(picture == plain || picture == flipped);
         n_flipped += usize::from(picture == flipped);
     }
-    // Four standard deviations of a fair coin: 63.
+    // Four standard deviations of a fair coin are 63.
     assert!((437..=563).contains(&n_flipped), "{n_flipped}");
 }
 
@@ -174,7 +174,7 @@ fn shifts_reach_every_offset_about_equally_often() {
 }
 
 #[test]
-fn senseless_options_are_refused() {
+fn invalid_options_are_refused() {
     let refused = |n, batch, shift| {
         let augment = Augment { flip: false, shift };
         let error = Batches::new(Arc::new(Numbered::new(n)), 0, batch, augment).unwrap_err();
@@ -216,9 +216,9 @@ fn dropping_a_prefetcher_ends_its_thread() {
     let mut prefetcher = Prefetcher::new(batches, 0);
     prefetcher.next().unwrap();
     drop(prefetcher);
-    // The thread owned the only other handle, and it is gone by now.
+    // The thread owned the only other reference.
     assert_eq!(Arc::strong_count(&source), 1);
-    // One batch taken, two in the queue, one that could not be sent, and at most one more on the way.
+    // One batch taken, two in the queue, one blocked in send, and at most one more in progress.
     assert!(source.reads.load(Ordering::Relaxed) <= 5 * 4);
 }
 
@@ -251,7 +251,7 @@ fn a_panic_while_prefetching_is_an_error() {
     let mut prefetcher = Prefetcher::new(batches, 9);
     let message = prefetcher.next().unwrap_err().to_string();
     assert!(
-        message.contains("step 9") && message.contains("the picture bites"),
+        message.contains("step 9") && message.contains("test panic"),
         "{message}"
     );
     assert!(prefetcher.next().is_err());

@@ -1,4 +1,4 @@
-//! The embedded digits: their files, their classes and a few pixels worked out by hand.
+//! The embedded digits: files, classes and a few pixels computed by hand.
 
 use std::path::Path;
 
@@ -21,13 +21,13 @@ fn assert_close(got: [f32; 3], expected: [f32; 3]) {
 }
 
 #[test]
-fn chalk_follows_the_recipe_at_pixels_worked_out_by_hand() {
+fn chalk_follows_the_recipe_at_pixels_computed_by_hand() {
     let zero = Digits::embedded().unwrap().render(0, Style::Chalk);
-    // The margin and the empty corner of the scan show the slate.
+    // The margin and the empty corner of the scan have the background colour.
     for (x, y) in [(0, 0), (15, 9), (2, 2)] {
         assert_close(colour(&zero, x, y), [-0.45, -0.40, -0.20]);
     }
-    // (6, 3) lies between the scan's columns 2, 3 and rows 0, 1: levels 79, 207, 207, 239 with the mean 183.
+    // (6, 3) is between columns 2, 3 and rows 0, 1 of the scan: levels 79, 207, 207, 239 with mean 183.
     // u = (183 / 255 - 0.25) / 0.5 = 0.935294, v = u^2 (3 - 2u) = 0.987980.
     assert_close(colour(&zero, 6, 3), [0.883_773, 0.933_773, 0.985_576]);
 }
@@ -51,11 +51,11 @@ fn ember_adds_hatch_and_grain_to_the_same_shape() {
         colour(&zero, 0, 0),
         expected(0, 0, [-0.15, -0.50, -0.70], 0.0),
     );
-    // Hatched, as 6 + 3 = 9: s = v = 0.987980.
+    // Hatched, because 6 + 3 = 9: s = v = 0.987980.
     let v = 0.987_980;
     let base = [-0.15 + 1.15 * v, -0.50 + 1.15 * v, -0.70 + 0.45 * v];
     assert_close(colour(&zero, 6, 3), expected(6, 3, base, v));
-    // Not hatched, as 9 + 6 = 15: levels 0, 175, 0, 127 with the mean 75.5, u = 0.092157, v = 0.023913, s = 0.72 v.
+    // Not hatched, because 9 + 6 = 15: levels 0, 175, 0, 127 with mean 75.5, u = 0.092157, v = 0.023913, s = 0.72 v.
     let (v, s) = (0.023_913, 0.72 * 0.023_913);
     let base = [-0.15 + 1.15 * s, -0.50 + 1.15 * s, -0.70 + 0.45 * s];
     assert_close(colour(&zero, 9, 6), expected(9, 6, base, v));
@@ -134,7 +134,7 @@ fn broken_digit_files_are_named() {
     write_png(&scans, &Rgb8::filled(16, 8, [255; 3])).unwrap();
     assert!(message().contains("labels.txt"));
     std::fs::write(&labels, "1x").unwrap();
-    assert!(message().contains("'x' at place 1"), "{}", message());
+    assert!(message().contains("'x' at position 1"), "{}", message());
     std::fs::write(&labels, "123").unwrap();
     assert!(message().contains("found 3"), "{}", message());
     std::fs::write(&labels, "").unwrap();

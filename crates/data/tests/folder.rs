@@ -1,4 +1,4 @@
-//! Folders as users have them.
+//! Folders of images as users have them.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use sdft_data::{
 use sdft_imaging::{Rgb8, center_crop, encode_png, write_png};
 use tempfile::TempDir;
 
-/// A picture that differs for each `seed`.
+/// A different picture for each `seed`.
 fn picture(width: usize, height: usize, seed: usize) -> Rgb8 {
     let level = |i: usize| (i * 37 + seed * 101 + i * i % 13) as u8;
     Rgb8::new(width, height, (0..3 * width * height).map(level).collect()).unwrap()
@@ -24,7 +24,7 @@ fn put(folder: &Path, name: &str, image: &Rgb8) {
     write_png(&path, image).unwrap();
 }
 
-/// Three good images in two folders.
+/// Three valid images in two folders.
 fn small_folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "b.png", &picture(20, 16, 1));
@@ -77,7 +77,7 @@ fn with_budget(mut options: FolderOptions, cache_bytes: u64) -> FolderOptions {
 }
 
 #[test]
-fn every_way_to_have_no_images_has_its_own_error() {
+fn every_kind_of_folder_without_images_has_its_own_error() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     let missing = error(&root.join("nowhere"));
@@ -100,7 +100,7 @@ fn every_way_to_have_no_images_has_its_own_error() {
     let text = none.to_string();
     assert!(text.contains("PNG, JPEG, GIF, WebP and BMP"), "{text}");
     assert!(
-        text.contains("3 files that are no images (2 x .txt, 1 x .parquet), 1 hidden (.hidden)"),
+        text.contains("3 files that are not images (2 x .txt, 1 x .parquet), 1 hidden (.hidden)"),
         "{text}"
     );
 
@@ -145,7 +145,7 @@ fn broken_images_are_listed_with_reasons_and_left_out() {
 }
 
 #[test]
-fn the_report_tells_what_a_person_should_know() {
+fn the_report_lists_what_a_user_should_know() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     put(root, "normal.png", &picture(40, 36, 1));
@@ -153,7 +153,7 @@ fn the_report_tells_what_a_person_should_know() {
     put(root, "long.png", &picture(100, 40, 3));
     put(root, "grey.png", &Rgb8::filled(40, 40, [7; 3]));
     put(root, "again/copy.png", &picture(40, 36, 1));
-    // The same pixels in another file: what follows the end of a PNG is ignored.
+    // The same pixels in another file: decoders ignore bytes after the end of a PNG.
     let mut other = encode_png(&picture(100, 40, 3)).unwrap();
     other.extend(b"trailer");
     fs::write(root.join("long2.png"), other).unwrap();
@@ -183,7 +183,7 @@ fn the_report_tells_what_a_person_should_know() {
         "short side 12 / 40 / 40",
         "1 smaller than 32 pixels",
         "3 longer than 1.5 short sides",
-        "2 there more than once",
+        "2 more than once in the folder",
         "grey        1",
     ] {
         assert!(text.contains(part), "{part:?} is missing in\n{text}");
@@ -200,7 +200,7 @@ fn a_clean_folder_is_called_clean() {
     assert!(report.is_clean(), "{report}");
 }
 
-/// The start of an iPhone's photograph, which no decoder here reads.
+/// The start of a HEIC photograph, which is not supported.
 const HEIC: &[u8] = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
 
 #[test]
@@ -208,19 +208,19 @@ fn every_file_is_used_or_named() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     let png = |n| encode_png(&picture(16, 16, n)).unwrap();
-    // Images under any name.
+    // Images with any name.
     for (n, name) in ["a.jfif", "b.jpe", "c.txt", "d", "e.tif"]
         .iter()
         .enumerate()
     {
         fs::write(root.join(name), png(n)).unwrap();
     }
-    // What could be one and is not read.
+    // Candidates that cannot be read.
     fs::write(root.join("f.tif"), b"II*\0\x08\0\0\0").unwrap();
     fs::write(root.join("photo"), HEIC).unwrap();
     fs::write(root.join("page.jpeg"), "<html>").unwrap();
     fs::write(root.join("nothing.heic"), "").unwrap();
-    // What is none.
+    // Files that are not images.
     fs::write(root.join("index.jsonl"), "{}").unwrap();
     fs::write(root.join("Thumbs.db"), "x").unwrap();
     fs::write(root.join(".DS_Store"), "x").unwrap();
@@ -239,7 +239,7 @@ fn every_file_is_used_or_named() {
     assert_eq!(report.others, ["Thumbs.db", "index.jsonl"]);
     assert_eq!(report.hidden, [".DS_Store", "._a.jfif"]);
     let text = report.to_string();
-    let line = "2 files that are no images (1 x .db, 1 x .jsonl), 2 hidden (.DS_Store, ._a.jfif)";
+    let line = "2 files that are not images (1 x .db, 1 x .jsonl), 2 hidden (.DS_Store, ._a.jfif)";
     assert!(text.contains(line), "{text}");
     assert_eq!(report.notes().len(), 2, "{:?}", report.notes());
     assert!(report.notes()[0].contains("4 of 9 images are left out"));
@@ -257,7 +257,7 @@ fn every_file_is_used_or_named() {
 }
 
 #[test]
-fn transparent_images_come_on_white_and_are_counted() {
+fn transparent_images_are_composed_on_white_and_counted() {
     let folder = small_folder();
     let rgba = image_with_clear_half();
     fs::write(folder.path().join("clear.png"), rgba).unwrap();
@@ -277,7 +277,7 @@ fn transparent_images_come_on_white_and_are_counted() {
     assert_eq!(image.get(15, 15), Some([255; 3]));
 }
 
-/// A PNG of 16x16 whose lower half is transparent over noise.
+/// A PNG of 16x16 with noise in its lower half, which is transparent.
 fn image_with_clear_half() -> Vec<u8> {
     use image::{ImageFormat, Rgba, RgbaImage};
     let picture = RgbaImage::from_fn(16, 16, |x, y| match y < 8 {
@@ -291,7 +291,7 @@ fn image_with_clear_half() -> Vec<u8> {
 
 #[cfg(unix)]
 #[test]
-fn pipes_sockets_and_links_in_circles_are_named_and_nothing_waits() {
+fn pipes_sockets_and_link_loops_are_reported_and_never_opened() {
     use std::os::unix::fs::symlink;
     let folder = small_folder();
     let root = folder.path();
@@ -307,10 +307,10 @@ fn pipes_sockets_and_links_in_circles_are_named_and_nothing_waits() {
     assert_eq!(report.usable, 3);
     let listed: Vec<_> = report.unreadable.iter().map(ToString::to_string).collect();
     for (line, part) in listed.iter().zip([
-        "here: a link that cannot be followed",
+        "here: broken link",
         "pipe.png: expected a regular file, found a pipe",
         "socket: expected a regular file, found a socket",
-        "there: a link that cannot be followed",
+        "there: broken link",
         "zero.jpg: expected a regular file, found a device",
     ]) {
         assert!(line.starts_with(part), "{listed:?}");
@@ -338,7 +338,7 @@ fn progress_counts_every_image() {
 
 #[cfg(unix)]
 #[test]
-fn links_are_followed_once_and_dead_ones_are_listed() {
+fn links_are_followed_once_and_broken_ones_are_listed() {
     use std::os::unix::fs::symlink;
     let folder = small_folder();
     let root = folder.path();

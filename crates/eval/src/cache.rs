@@ -1,3 +1,5 @@
+//! A cache of feature vectors on disk.
+
 use crate::error::{EvalError, Result};
 use sdft_checkpoint::sha256_bytes;
 use sdft_imaging::Conversions;
@@ -6,11 +8,10 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Feature vectors by the content of the image file that they came from.
+/// Feature vectors, by the SHA-256 of their image file.
 ///
-/// One file per network, weights and preprocessing, of records `sha256 of the image (32 bytes), what was done to it (8 bits), vector (f32),
-/// checksum (u32)`. It only grows;
-/// a record that was cut off or damaged is passed over, and its image is looked at again.
+/// There is one file for each network, weights and preprocessing. Its records are `sha256 of the image (32 bytes), conversions (8 bits),
+/// vector (f32), checksum (u32)`. Records are only appended; truncated or damaged ones are ignored, and their images are measured again.
 pub struct FeatureCache {
     path: Option<PathBuf>,
     rows: HashMap<[u8; 32], Known>,
@@ -19,7 +20,7 @@ pub struct FeatureCache {
 }
 
 impl FeatureCache {
-    /// Nothing is kept.
+    /// A cache in memory only.
     pub fn none(dim: usize) -> Self {
         Self {
             path: None,
@@ -29,10 +30,10 @@ impl FeatureCache {
         }
     }
 
-    /// The cache in `folder` for features that `description` tells apart from all others.
+    /// Opens the cache in `folder` for the features that `description` identifies.
     ///
     /// # Errors
-    /// A folder that cannot be made, a file that cannot be read.
+    /// Fails if the folder cannot be created or a file cannot be read.
     pub fn open(folder: &Path, description: &str, dim: usize) -> Result<Self> {
         let io = |action, path: &Path| {
             let path = path.to_owned();
@@ -42,7 +43,7 @@ impl FeatureCache {
                 source,
             }
         };
-        fs::create_dir_all(folder).map_err(io("make the folder", folder))?;
+        fs::create_dir_all(folder).map_err(io("create the folder", folder))?;
         let name = sha256_bytes(format!("features 2, {description}, {dim}").as_bytes());
         let path = folder.join(format!("{}.features", &name[..16]));
         let mut bytes = Vec::new();
@@ -82,17 +83,17 @@ impl FeatureCache {
         })
     }
 
-    /// The vector of an image, if it is there.
+    /// The features of an image, if they are cached.
     pub(crate) fn get(&self, key: &[u8; 32]) -> Option<&Known> {
         self.rows.get(key)
     }
 
-    /// Why vectors are not kept on disk any more, if that is so.
+    /// Why features are no longer written to disk, if so.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
 
-    /// Keeps vectors, on disk too as long as that works: nothing depends on it.
+    /// Adds features, and writes them to disk if possible.
     pub(crate) fn put(&mut self, new: Vec<([u8; 32], Known)>) {
         if let Some(path) = &self.path
             && let Err(error) = append(path, self.dim, &new)
@@ -104,20 +105,20 @@ impl FeatureCache {
     }
 }
 
-/// What is kept of an image.
+/// The cached values of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Known {
-    /// What was done to it while it was read, as numbers of 0 and 1.
+    /// Conversions of the image while it was read, as 0 or 1 each.
     pub(crate) conversions: Conversions,
     pub(crate) vector: Vec<f32>,
 }
 
-/// Key, flags, vector, checksum.
+/// Size of a record: key, flags, vector, checksum.
 fn record_len(dim: usize) -> usize {
     32 + 1 + 4 * dim + 4
 }
 
-/// One bit for each way in which an image was changed.
+/// One bit for each conversion.
 fn flags(conversions: &Conversions) -> u8 {
     let bits = [
         conversions.transparent,
@@ -150,9 +151,9 @@ fn append(path: &Path, dim: usize, new: &[([u8; 32], Known)]) -> std::io::Result
         bytes.extend(crc32fast::hash(&bytes[start..]).to_le_bytes());
     }
     let mut file = File::options().create(true).append(true).open(path)?;
-    // Two programs may measure at once; the lock goes when the file is closed.
+    // Another process may measure at the same time. Closing the file releases the lock.
     file.lock()?;
-    // A record that an earlier program left unfinished must not move the later ones out of step.
+    // Pad a record that an earlier process did not finish, so that later records stay aligned.
     let length = file.metadata()?.len();
     let whole = length - length % record as u64;
     if whole < length {
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vectors_come_back_and_damaged_ones_do_not() {
+    fn vectors_are_restored_unless_damaged() {
         let dir = tempfile::tempdir().unwrap();
         let known = |vector: [f32; 2]| Known {
             conversions: Conversions {
@@ -190,7 +191,7 @@ mod tests {
                 .get(&[2; 32])
                 .is_none()
         );
-        // Half a record at the end, then another whole one.
+        // Half a record at the end, then a complete one.
         let mut bytes = fs::read(&path).unwrap();
         bytes.truncate(bytes.len() - 5);
         fs::write(&path, &bytes).unwrap();

@@ -1,51 +1,53 @@
+//! The error type of this crate.
+
 use std::path::PathBuf;
 
 /// Why images could not be measured.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// A folder or an image in it.
+    /// A folder, or an image in it, cannot be read.
     #[error(transparent)]
     Data(#[from] sdft_data::DataError),
-    /// A picture.
+    /// A picture cannot be read.
     #[error(transparent)]
     Image(#[from] sdft_imaging::ImagingError),
-    /// A measure that cannot be computed from what is there.
+    /// A metric cannot be computed.
     #[error("{what}: {source}")]
     Metric {
-        /// Of what.
+        /// What it was computed for.
         what: String,
-        /// Why.
+        /// Why it failed.
         source: sdft_metrics::MetricsError,
     },
     /// A network failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-    /// An archive of statistics or images.
+    /// An archive of statistics or images cannot be read.
     #[error(transparent)]
     Npz(#[from] sdft_npz::Error),
-    /// Weights that do not fit their network.
+    /// Weights do not match their network.
     #[error("{0}")]
     Weights(String),
-    /// Something that the archive or folder should hold and does not.
+    /// An archive or folder lacks something, or has other content.
     #[error("{}: {problem}", path.display())]
     Content {
         /// The file or folder.
         path: PathBuf,
-        /// Expected and found.
+        /// What was expected and found.
         problem: String,
     },
-    /// The file system refused.
+    /// A file or folder cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
-        /// With what.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Text for CLIP.
+    /// A text cannot be embedded by CLIP.
     #[error("{0}")]
     Text(String),
 }
@@ -53,7 +55,7 @@ pub enum EvalError {
 /// A result with this crate's error.
 pub type Result<T> = std::result::Result<T, EvalError>;
 
-/// Says what a metric was computed of.
+/// Adds to an error what a metric was computed for.
 pub(crate) fn of<T>(what: &str, result: sdft_metrics::Result<T>) -> Result<T> {
     result.map_err(|source| EvalError::Metric {
         what: what.to_owned(),

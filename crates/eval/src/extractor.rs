@@ -1,3 +1,5 @@
+//! Networks with their preprocessing: pictures in, feature vectors out.
+
 use crate::error::{EvalError, Result};
 use candle_core::{DType, Device, Tensor};
 use sdft_checkpoint::{sha256_bytes, sha256_file};
@@ -10,24 +12,24 @@ use sdft_imaging::{Rgb8, center_crop, to_unit_range};
 use sdft_nn::Params;
 use std::path::PathBuf;
 
-/// Pictures that a network looks at at once.
+/// Batch size of the networks.
 pub(crate) const BATCH: usize = 32;
 
-/// What images are looked at with.
+/// The network that measures images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// FID's Inception, with this way to its 299 pixels.
+    /// FID's Inception, with its method of resizing to 299 pixels.
     Inception(InceptionResize),
-    /// CLIP with patches of this side.
+    /// CLIP with patches of this size.
     Clip(usize),
-    /// The face's identity; images are brought to 256 pixels as for training.
+    /// Face identity; images are brought to 256 pixels as for training.
     Identity,
-    /// The embedded judge of 16x16 digits; its features are divided by their spread over the whole target domain.
+    /// The embedded judge of 16x16 digits. Its features are divided by their standard deviation over the target domain.
     Digits,
 }
 
 impl View {
-    /// The network whose public weights it needs.
+    /// The network whose public weights are required.
     pub fn network(self) -> Option<Network> {
         match self {
             Self::Inception(_) => Some(Network::Inception),
@@ -42,7 +44,7 @@ enum Net {
     Inception(Inception),
     Clip(Clip),
     Identity(IdentityNet),
-    /// With the reciprocal spread of each feature over all digits in the target's style.
+    /// The judge, and the reciprocal standard deviation of each feature over all digits in the target's style.
     Digits(DigitsJudge, Tensor),
 }
 
@@ -53,10 +55,10 @@ pub struct Extractor {
     weights: String,
 }
 
-/// The SHA-256 of a file, or of several together.
+/// The SHA-256 of a file, or of several files together.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// Fails if a file cannot be read.
 pub fn hash_of(files: &[PathBuf]) -> Result<String> {
     let hashes = files
         .iter()
@@ -68,7 +70,7 @@ pub fn hash_of(files: &[PathBuf]) -> Result<String> {
     })
 }
 
-/// One over the standard deviation of each feature over all digits in the target's style; features without any stay as they are.
+/// One over the standard deviation of each feature over all digits in the target's style; 1 for constant features.
 fn digits_scale(judge: &DigitsJudge) -> Result<Tensor> {
     let digits = Digits::embedded()?;
     let (side, n) = (Digits::SIZE, digits.labels().len());
@@ -90,7 +92,7 @@ impl Extractor {
     /// Reads a network's public weights.
     ///
     /// # Errors
-    /// A view without public weights; files that cannot be read or do not fit.
+    /// Fails if the view has no public weights, or if the files cannot be read or do not match.
     pub fn read(view: View, files: &[PathBuf]) -> Result<Self> {
         let Some(network) = view.network() else {
             return Err(EvalError::Weights(format!(
@@ -101,10 +103,10 @@ impl Extractor {
         Self::new(view, &params, hash_of(files)?)
     }
 
-    /// From parameters; `weights` is the hash of the file they came from.
+    /// Makes an extractor from parameters; `weights` is the hash of their file.
     ///
     /// # Errors
-    /// Parameters that do not fit.
+    /// Fails if the parameters do not match the network.
     pub fn new(view: View, params: &Params, weights: String) -> Result<Self> {
         let net = match view {
             View::Inception(_) => Net::Inception(Inception::load(params)?),
@@ -119,7 +121,7 @@ impl Extractor {
         Ok(Self { view, net, weights })
     }
 
-    /// What it is, for people and for telling cached features apart.
+    /// The network and its preprocessing as text, which also identifies cached features.
     pub fn describe(&self) -> String {
         let weights = self.weights.get(..12).unwrap_or(&self.weights);
         let what = match self.view {
@@ -163,10 +165,10 @@ impl Extractor {
         }
     }
 
-    /// Feature vectors one after the other; a few dozen pictures are looked at at once.
+    /// The feature vectors of pictures, one after the other; pictures are processed in batches.
     ///
     /// # Errors
-    /// Pictures that the network cannot look at.
+    /// Fails if the network does not accept a picture.
     pub fn extract(&self, images: &[Rgb8]) -> Result<Vec<f32>> {
         let mut out = Vec::with_capacity(images.len() * self.dim());
         for chunk in images.chunks(BATCH) {
@@ -184,7 +186,7 @@ impl Extractor {
         let inputs: Vec<Vec<f32>> = images.par_iter().map(|image| self.input(image)).collect();
         if let Some(other) = inputs.iter().position(|input| input.len() != 3 * h * w) {
             return Err(EvalError::Tensor(candle_core::Error::Msg(format!(
-                "pictures of one size are needed, found {w}x{h} and {}x{}",
+                "expected pictures of one size, found {w}x{h} and {}x{}",
                 images[other].width, images[other].height
             ))));
         }

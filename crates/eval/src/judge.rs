@@ -1,3 +1,5 @@
+//! Training the judge of the digits.
+
 use candle_core::{DType, Device, Result, Tensor};
 use sdft_autograd::backward;
 use sdft_data::{Digits, Style};
@@ -9,24 +11,24 @@ use sdft_optim::{AdamW, Decay, LearningRate, Optimizer, Rule, collect_gradients}
 const STEPS: u64 = 1500;
 const BATCH: u64 = 64;
 const SIDE: usize = 16;
-/// Every tenth digit is kept for the test.
+/// Every tenth digit is held out for the test.
 const HELD_OUT: usize = 10;
 
-/// How well the judge does on digits that it was not trained on.
+/// The judge's accuracy on held-out digits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct JudgeReport {
-    /// Share of held-out digits whose class it tells, over both styles.
+    /// Share of held-out images, in both styles, with the right class.
     pub class_accuracy: f64,
-    /// Share whose style it tells.
+    /// Share of held-out images with the right style.
     pub style_accuracy: f64,
     /// Number of held-out images, both styles together.
     pub n: usize,
 }
 
-/// Trains the judge on both styles and on blends of them, shifted and noised. The same seed gives the same weights.
+/// Trains the judge on both styles and on blends of them, shifted and with noise. The same seed gives the same weights.
 ///
 /// # Errors
-/// When a tensor operation fails.
+/// Fails if a tensor operation fails.
 pub fn train_judge(
     seed: u64,
     mut progress: impl FnMut(u64, u64, f64),
@@ -66,7 +68,7 @@ pub fn train_judge(
 struct Batch {
     images: Vec<f32>,
     labels: Vec<u32>,
-    /// How much of the target style is in each image.
+    /// The share of the target style in each image.
     ember: Vec<f32>,
 }
 
@@ -81,7 +83,7 @@ impl Batch {
         for sample in 0..BATCH {
             let draw = Draw::new(seed, Purpose::Judge, step, sample);
             let index = among[draw.below(0, among.len() as u64) as usize];
-            // A third chalk, a third ember, a third in between.
+            // One third chalk, one third ember, one third in between.
             let ember = match draw.below(1, 3) {
                 0 => 0.0,
                 1 => 1.0,

@@ -1,11 +1,11 @@
-//! Folders of images to tables of numbers.
+//! Measures folders of images.
 //!
-//! [`ImageSet`] looks at a folder with an [`Extractor`] and keeps the feature vectors in a [`FeatureCache`]; [`compare_sets`] makes FID, KID,
-//! precision and recall of two of them, [`compare_pairs`] makes PSNR, SSIM, LPIPS and identity of inputs and outputs. A [`Report`] says what
-//! each number was computed of and why it might not be trusted.
+//! [`ImageSet`] measures a folder with an [`Extractor`] and keeps the feature vectors in a [`FeatureCache`]. [`compare_sets`] computes FID, KID,
+//! precision and recall of two sets; [`compare_pairs`] computes PSNR, SSIM, LPIPS and identity of inputs and outputs. A [`Report`] has the
+//! settings of each number, and a warning if it cannot be trusted.
 //!
-//! On the embedded digits expressiveness can be counted, because the classes are known: [`score_digits`] asks the
-//! [`sdft_features::DigitsJudge`] which digit each sample shows and in which style. [`train_judge`] makes that judge.
+//! For the embedded digits the classes are known, so expressiveness can be counted: [`score_digits`] classifies the digit and the style of
+//! each sample with [`sdft_features::DigitsJudge`]. [`train_judge`] trains that judge.
 //!
 //! ```text
 //! coverage = share of samples of a class absent from the target set (confidence > 0.8) AND in the target style
@@ -23,11 +23,11 @@
 //! let judge = DigitsJudge::load(&Params::init(&DigitsJudge::specs()?, 0, &Device::Cpu)?)?;
 //! let samples = Tensor::zeros((4, 3, 16, 16), DType::F32, &Device::Cpu)?;
 //! let score = score_digits(&judge, &samples, &[1, 4, 7])?;
-//! assert_eq!((score.n, score.coverage), (4, 0.0)); // an untrained judge is sure of nothing
+//! assert_eq!((score.n, score.coverage), (4, 0.0)); // an untrained judge has no confidence
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 //!
-//! **Invariant:** measures images only; no model is sampled here.
+//! **Invariant:** measures images only; draws no samples from models.
 
 pub use crate::{
     cache::FeatureCache,

@@ -1,3 +1,5 @@
+//! Compares inputs with their outputs, image by image.
+
 use crate::error::{EvalError, Result, of};
 use crate::extractor::Extractor;
 use crate::report::{Measure, Report};
@@ -13,41 +15,41 @@ use sdft_metrics::{Picture, SsimWindow, cosine, directional_similarity, psnr, ps
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Pairs that a network looks at at once.
+/// Batch size of the networks.
 const BATCH: usize = 8;
-/// Longest side that a picture may get.
+/// Longest side of a resized picture.
 const LONGEST: usize = 16_384;
-/// Pixels that LPIPS looks at at once.
+/// Most pixels in a batch for LPIPS.
 const BATCH_PIXELS: usize = 8 * 256 * 256;
 
 const PSNR: &str = "PSNR";
 
-/// Which images of two folders belong together.
+/// How the images of two folders are paired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairing {
-    /// Those of the same path inside the folder, extensions apart.
+    /// By path relative to the folder, without extension.
     Name,
-    /// The i-th with the i-th, both sorted; as EGSDE's evaluation does.
+    /// In sorted order, as EGSDE's evaluation does.
     Order,
-    /// By name, and images that only one folder has are left out.
+    /// By name; images without a partner are left out.
     Common,
 }
 
-/// An input, its output, and the name they go by.
+/// An input and its output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// Path inside the folder without extension.
+    /// Path relative to the folder, without extension.
     pub name: String,
-    /// The image that went in.
+    /// The input image.
     pub input: PathBuf,
-    /// The image that came out.
+    /// The output image.
     pub output: PathBuf,
 }
 
 /// Pairs the images of two folders.
 ///
 /// # Errors
-/// Folders without images; images without a partner, named.
+/// Fails if a folder contains no images or an image has no partner; the error names them.
 pub fn pair_up(input: &Path, output: &Path, pairing: Pairing) -> Result<Vec<Pair>> {
     let (inputs, outputs) = (
         sdft_data::list_images(input)?,
@@ -80,7 +82,7 @@ pub fn pair_up(input: &Path, output: &Path, pairing: Pairing) -> Result<Vec<Pair
     for (id, path) in outputs {
         if let Some(other) = partners.insert(stem(&id), path) {
             return Err(problem(format!(
-                "{id} and {} have one name",
+                "{id} and {} have the same name",
                 other.display()
             )));
         }
@@ -119,7 +121,7 @@ pub fn pair_up(input: &Path, output: &Path, pairing: Pairing) -> Result<Vec<Pair
     Ok(pairs)
 }
 
-/// The networks that look at pairs, as far as they are wanted.
+/// The networks that compare pairs, if requested.
 #[derive(Default)]
 pub struct PairNets {
     /// LPIPS, its name and the hash of its weights.
@@ -130,20 +132,20 @@ pub struct PairNets {
     pub text: Option<(Extractor, Vec<f64>)>,
 }
 
-/// One column of values.
+/// A column of values.
 struct Column {
     name: &'static str,
     note: String,
     values: Vec<f64>,
 }
 
-/// Compares inputs with outputs: PSNR, SSIM, and what the networks add.
+/// Compares inputs with outputs: PSNR, SSIM, and the metrics of `nets`.
 ///
-/// `size` brings the short side of every image there first (Pillow's bicubic, as EGSDE's evaluation does with 256). `progress` hears
-/// (pairs done, pairs in all).
+/// If `size` is given, the short side of every image is resized to it first (Pillow's bicubic, as EGSDE's evaluation does with 256).
+/// `progress` is called with (pairs done, total).
 ///
 /// # Errors
-/// Images that cannot be read; images of a pair that differ in size; whatever the networks fail with.
+/// Fails if an image cannot be read, the images of a pair have different sizes, or a network fails.
 pub fn compare_pairs(
     pairs: &[Pair],
     size: Option<usize>,
@@ -210,7 +212,7 @@ pub fn compare_pairs(
             added.push(embedded(net, &inputs, &outputs, chunk, &score)?);
         }
         for (column, values) in columns.iter_mut().zip(added) {
-            // PSNR of equal pictures is infinite; nothing else may be.
+            // Only PSNR may be infinite, for equal pictures.
             let sound = |v: &f64| v.is_finite() || (column.name == PSNR && *v == f64::INFINITY);
             if let Some(i) = values.iter().position(|v| !sound(v)) {
                 return Err(EvalError::Content {
@@ -239,7 +241,7 @@ impl Column {
     }
 }
 
-/// Two images, and what was done to them while they were read.
+/// Two images, and their conversions while they were read.
 type Loaded = ((Rgb8, Rgb8), [Conversions; 2]);
 
 fn load(pair: &Pair, size: Option<usize>, limits: &Limits) -> Result<Loaded> {
@@ -254,7 +256,7 @@ fn load(pair: &Pair, size: Option<usize>, limits: &Limits) -> Result<Loaded> {
                 return Err(EvalError::Content {
                     path: path.to_owned(),
                     problem: format!(
-                        "{}x{} pixels would become longer than {LONGEST} at a short side of {size}",
+                        "{}x{} pixels: resizing the short side to {size} makes it longer than {LONGEST}",
                         image.width, image.height
                     ),
                 });
@@ -269,7 +271,7 @@ fn load(pair: &Pair, size: Option<usize>, limits: &Limits) -> Result<Loaded> {
         return Err(EvalError::Content {
             path: pair.output.clone(),
             problem: format!(
-                "{}x{} pixels, expected the {}x{} of {}; --size brings pictures of one shape to one size",
+                "{}x{} pixels, expected the {}x{} of {}; --size resizes pictures of one aspect ratio to one size",
                 b.width,
                 b.height,
                 a.width,
@@ -292,7 +294,7 @@ fn pixel_scores(a: &Rgb8, b: &Rgb8) -> sdft_metrics::Result<[f64; 4]> {
     ])
 }
 
-/// LPIPS of each pair; pairs of one size go together.
+/// LPIPS of each pair, in batches of pairs of one size.
 fn perceptual(net: &Lpips, inputs: &[Rgb8], outputs: &[Rgb8]) -> Result<Vec<f64>> {
     let tensor = |image: &Rgb8| {
         let shape = (1, 3, image.height, image.width);
@@ -302,7 +304,7 @@ fn perceptual(net: &Lpips, inputs: &[Rgb8], outputs: &[Rgb8]) -> Result<Vec<f64>
     let same = inputs
         .iter()
         .all(|i| (i.width, i.height) == (inputs[0].width, inputs[0].height));
-    // A batch of large pictures would keep gigabytes of maps.
+    // A batch of large pictures would need gigabytes for its feature maps.
     let pixels = inputs.iter().map(|i| i.width * i.height).max();
     let step = if same {
         (BATCH_PIXELS / pixels.unwrap_or(1)).max(1)
@@ -352,7 +354,7 @@ fn summary(pairs: &[Pair], columns: Vec<Column>) -> Report {
         let left_out = column.values.len() - finite.len();
         if left_out > 0 {
             report.warnings.push(format!(
-                "{}: {left_out} of {} pairs are equal pixel by pixel, so their value is infinite; the mean is of the others",
+                "{}: {left_out} of {} pairs are equal pixel by pixel, so their value is infinite; the mean is over the others",
                 column.name,
                 pairs.len()
             ));
@@ -400,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_go_by_name_and_strangers_are_named() {
+    fn images_are_paired_by_name_and_those_without_partner_are_named() {
         let (a, b) = (
             folder(&[("x.png", 10), ("y.png", 20)]),
             folder(&[("y.png", 30), ("x.png", 10)]),
@@ -414,7 +416,7 @@ mod tests {
         assert_eq!(report.rows[0].1[0], f64::INFINITY);
         assert_eq!(report.rows[0].1[1], 100.0);
         assert_eq!(report.rows[0].1[2], 1.0);
-        // Red is off by 10 in all pixels but none of the other channels: mse = 100 / 3 / 255^2.
+        // Red differs by 10 in all pixels, the other channels are equal: mse = 100 / 3 / 255^2.
         let expected = 10.0 * (3.0 * 255.0 * 255.0 / 100.0f64).log10();
         assert!((report.measures[0].value - expected).abs() < 0.05);
         assert!(report.warnings[0].contains("1 of 2 pairs are equal"));
@@ -434,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_must_agree_or_be_made_to() {
+    fn sizes_must_match_or_be_resized() {
         let (a, b) = (folder(&[("x.png", 10)]), tempfile::tempdir().unwrap());
         write_png(&b.path().join("x.png"), &Rgb8::filled(32, 24, [10, 40, 90])).unwrap();
         let pairs = pair_up(a.path(), b.path(), Pairing::Name).unwrap();

@@ -1,25 +1,27 @@
+//! The results of a measurement as table, JSON and CSV.
+
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-/// One number with what it takes to trust it.
+/// A number with its settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measure {
-    /// Its name, as papers print it.
+    /// Its name as in papers.
     pub name: String,
     /// The value.
     pub value: f64,
     /// Standard deviation over subsets or pairs.
     pub spread: Option<f64>,
-    /// Images or pairs it comes from.
+    /// Number of images or pairs.
     pub n: String,
-    /// Settings that it depends on, and which direction is better.
+    /// Its settings, and whether higher or lower is better.
     pub note: String,
 }
 
-/// Numbers, the settings behind them and what speaks against them.
+/// Numbers with their settings and warnings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// What was compared with what, and with which weights.
+    /// What was compared, and with which weights.
     pub settings: Vec<(String, String)>,
     /// The numbers.
     pub measures: Vec<Measure>,
@@ -32,10 +34,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// A table for the terminal.
+    /// Formats a table for the terminal.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        // Writing to a string does not fail.
+        // Writing to a String cannot fail.
         for (key, value) in &self.settings {
             let _ = writeln!(out, "{key:<10} {value}");
         }
@@ -60,7 +62,7 @@ impl Report {
         out
     }
 
-    /// Everything as JSON. Numbers that JSON lacks are text: `"inf"`, `"NaN"`.
+    /// Converts everything to JSON. Numbers that JSON does not support are strings: `"inf"`, `"NaN"`.
     pub fn json(&self) -> Value {
         let settings: serde_json::Map<String, Value> = self
             .settings
@@ -89,7 +91,7 @@ impl Report {
         json!({ "settings": settings, "measures": measures, "warnings": self.warnings, "pairs": pairs })
     }
 
-    /// The numbers as CSV: one line per measure, and after an empty line one per pair.
+    /// Formats the numbers as CSV: one line for each measure, then an empty line and one line for each pair.
     pub fn csv(&self) -> String {
         let mut out = String::from("name,value,spread,n,note\n");
         for m in &self.measures {
@@ -116,7 +118,7 @@ impl Report {
     }
 }
 
-/// Enough digits to compare, no more.
+/// Formats with as many digits as needed to compare.
 fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 1000.0 => format!("{value:.1}"),
@@ -147,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_reads_well_everywhere() {
+    fn a_report_has_three_formats() {
         let report = Report {
             settings: vec![("real".into(), "faces".into())],
             measures: vec![Measure {

@@ -1,15 +1,17 @@
+//! Scores of generated and translated digits.
+
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 use sdft_data::{Digits, Style};
 use sdft_features::{DigitsJudge, Judgement};
 
-/// Confidence from which a sample counts as showing its class.
+/// Minimum confidence for a sample to count as its class.
 const CONFIDENT: f32 = 0.8;
-/// Share of samples from which a class counts as drawn.
+/// Minimum share of samples for a class to count as generated.
 const DRAWN: f64 = 0.02;
-/// Images that the judge looks at at once.
+/// Batch size of the judge.
 const CHUNK: usize = 256;
 
-/// What the judge says about a set of samples.
+/// Scores of a set of samples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DigitsScore {
     /// Number of samples.
@@ -18,23 +20,23 @@ pub struct DigitsScore {
     pub coverage: f64,
     /// Share of samples in the target style.
     pub style: f64,
-    /// How many classes make up at least 2 % of the samples.
+    /// Number of classes that make up at least 2 % of the samples.
     pub classes: usize,
-    /// Share of samples judged to show each digit.
+    /// Share of samples classified as each digit.
     pub histogram: [f64; 10],
 }
 
-/// Judges samples; `present` are the classes of the target set.
+/// Scores samples; `present` are the classes of the target set.
 ///
 /// # Shapes
 /// - `samples`: `[N, 3, 16, 16]` in [-1, 1]
 ///
 /// # Errors
-/// Samples of another size; none at all.
+/// Fails if the samples have another size or there are none.
 pub fn score_digits(judge: &DigitsJudge, samples: &Tensor, present: &[u8]) -> Result<DigitsScore> {
     let n = samples.dim(0)?;
     if n == 0 {
-        bail!("there are no samples to judge");
+        bail!("expected at least one sample, found none");
     }
     let (mut covered, mut styled, mut counts) = (0usize, 0usize, [0usize; 10]);
     for Seen {
@@ -59,30 +61,34 @@ pub fn score_digits(judge: &DigitsJudge, samples: &Tensor, present: &[u8]) -> Re
     })
 }
 
-/// What the judge says about translations of digits whose classes are known.
+/// Scores of translated digits whose classes are known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KeptScore {
     /// Number of images.
     pub n: usize,
-    /// Share that still shows its digit.
+    /// Share that keeps its class.
     pub class: f64,
     /// Share in the target style.
     pub style: f64,
-    /// Share that shows its digit in the target style.
+    /// Share that keeps its class in the target style.
     pub both: f64,
 }
 
-/// Judges translations; `classes` are those of the inputs.
+/// Scores translated images; `classes` are those of the inputs.
 ///
 /// # Shapes
-/// - `images`: `[N, 3, 16, 16]` in [-1, 1] · `classes`: `N` digits
+/// - `images`: `[N, 3, 16, 16]` in [-1, 1]
+/// - `classes`: `N` digits
 ///
 /// # Errors
-/// Images of another size, none at all, or another number of classes.
+/// Fails if the images have another size, there are none, or their number differs from that of the classes.
 pub fn score_kept(judge: &DigitsJudge, images: &Tensor, classes: &[u8]) -> Result<KeptScore> {
     let n = images.dim(0)?;
     if n == 0 || n != classes.len() {
-        bail!("{n} images to judge by {} classes", classes.len());
+        bail!(
+            "expected one class for each image, found {n} images and {} classes",
+            classes.len()
+        );
     }
     let (mut kept, mut styled, mut both) = (0usize, 0usize, 0usize);
     for (seen, &class) in look(judge, images)?.iter().zip(classes) {
@@ -100,11 +106,11 @@ pub fn score_kept(judge: &DigitsJudge, images: &Tensor, classes: &[u8]) -> Resul
     })
 }
 
-/// The judge's features of embedded digits of one class, the first `n` of it in each style, `[2 n, F]`: what stands for the class where a
-/// direction leads from one to another.
+/// The judge's features of embedded digits of one class, the first `n` in each style, `[2 n, F]`. A direction between classes is computed
+/// from them.
 ///
 /// # Errors
-/// A class or a number that there is not.
+/// Fails if the class does not exist or has fewer than `n` digits.
 pub fn class_features(judge: &DigitsJudge, class: u8, n: usize) -> crate::Result<Tensor> {
     let digits = Digits::embedded()?;
     let labels = digits.labels().iter().enumerate();
@@ -130,7 +136,7 @@ pub fn class_features(judge: &DigitsJudge, class: u8, n: usize) -> crate::Result
     Ok(judge.look(&x)?.features)
 }
 
-/// One image, judged.
+/// The judge's output for one image.
 struct Seen {
     class: usize,
     confidence: f32,
@@ -161,15 +167,15 @@ fn look(judge: &DigitsJudge, images: &Tensor) -> Result<Vec<Seen>> {
     Ok(all)
 }
 
-/// How far the ground's colour of samples has gone from the source's style (0) to the target's (1).
+/// The background colour of samples between the source's style (0) and the target's (1).
 ///
-/// The ground is the frame of two pixels that no digit reaches.
+/// The background is the frame of two pixels that no digit reaches.
 ///
 /// # Shapes
 /// - `samples`: `[N, 3, 16, 16]` in [-1, 1]
 ///
 /// # Errors
-/// Samples of another size; none at all.
+/// Fails if the samples have another size or there are none.
 pub fn tint(samples: &Tensor) -> crate::Result<f64> {
     let (n, _, h, w) = samples.dims4()?;
     let digits = Digits::embedded()?;
@@ -190,7 +196,7 @@ pub fn tint(samples: &Tensor) -> crate::Result<f64> {
     Ok(dot(found, to) / dot(to, to))
 }
 
-/// Mean colour of the frames of images that follow each other.
+/// The mean colour of the frames of consecutive images.
 fn ground(values: impl Iterator<Item = f32>) -> [f64; 3] {
     let side = Digits::SIZE;
     let (mut sums, mut n) = ([0.0; 3], 0usize);
@@ -204,18 +210,18 @@ fn ground(values: impl Iterator<Item = f32>) -> [f64; 3] {
     sums.map(|sum| 3.0 * sum / n as f64)
 }
 
-/// How far apart two models draw from the same noise, as the judge's layers see it: 0 for equal images.
+/// How much the samples of two models from the same noise differ in the judge's layers; 0 for equal images.
 ///
 /// # Shapes
-/// - `a`, `b`: `[N, 3, 16, 16]`, paired
+/// - `a`, `b`: `[N, 3, 16, 16]`, in the same order
 ///
 /// # Errors
-/// Sets of different size.
+/// Fails if the sets have different sizes.
 pub fn aligned_distance(judge: &DigitsJudge, a: &Tensor, b: &Tensor) -> Result<f64> {
     let n = a.dim(0)?;
     if n == 0 || b.dim(0)? != n {
         bail!(
-            "paired sets of equal size are needed, found {n} and {}",
+            "expected two sets of equal size, found {n} and {} samples",
             b.dim(0)?
         );
     }
@@ -254,7 +260,7 @@ mod tests {
     use candle_core::Device;
 
     #[test]
-    fn the_tint_of_each_style_is_its_own_end() {
+    fn the_tint_is_0_and_1_for_the_two_styles() {
         let digits = Digits::embedded().unwrap();
         let samples = |style| {
             let pixels: Vec<f32> = (0..200).flat_map(|i| digits.render(i, style)).collect();

@@ -1,3 +1,5 @@
+//! A set of images, or its statistics, to be compared.
+
 use crate::cache::{FeatureCache, Known};
 use crate::error::{EvalError, Result, of};
 use crate::extractor::{BATCH, Extractor};
@@ -8,35 +10,35 @@ use sdft_metrics::{Features, Moments, Statistics};
 use sdft_npz::{Array, Values, encode_npz, read_npz_where};
 use std::path::{Path, PathBuf};
 
-/// The array of images in an archive.
+/// The name of the array of images in an archive.
 const IMAGES: &str = "arr_0";
 
-/// One side of a comparison: images, or what is left of them.
+/// One side of a comparison: images or their statistics.
 #[derive(Clone, Debug)]
 pub struct ImageSet {
-    /// How people call it.
+    /// Its name for people.
     pub label: String,
-    /// Path inside the folder and path of each image, where there is a folder.
+    /// Relative and full path of each image, if the set is a folder.
     pub files: Vec<(String, PathBuf)>,
-    /// A feature vector per image; `None` where only statistics are known.
+    /// A feature vector for each image; `None` if only statistics are known.
     pub features: Option<Features>,
     /// Mean and covariance; `None` for a single image.
     pub statistics: Option<Statistics>,
-    /// The network, preprocessing and weights behind it, where that is known.
+    /// Network, preprocessing and weights, if known.
     pub made_with: Option<String>,
-    /// What was done to images while they were read.
+    /// Conversions of the images while they were read.
     pub conversions: Conversions,
-    /// What else is in the folder, in a line.
+    /// Other files of the folder, in one line.
     pub passed_over: Option<String>,
 }
 
 impl ImageSet {
-    /// Reads a folder of images, an `.npz` of images (`arr_0`, `[N, H, W, 3]` bytes) or an `.npz` of statistics (`mu`, `sigma`).
+    /// Opens a folder of images, an `.npz` of images (`arr_0`, `[N, H, W, 3]` bytes) or an `.npz` of statistics (`mu`, `sigma`).
     ///
-    /// `progress` is called with (images done, images in all).
+    /// `progress` is called with (images done, total).
     ///
     /// # Errors
-    /// Nothing there, an image that cannot be read, an archive that holds something else. No image is left out.
+    /// Fails if the path does not exist, an image cannot be read, or an archive has other content. No image is left out.
     pub fn open(
         path: &Path,
         extractor: &Extractor,
@@ -67,10 +69,10 @@ impl ImageSet {
         self
     }
 
-    /// A set whose features are known.
+    /// A set with known features.
     ///
     /// # Errors
-    /// Features of which no statistics can be made.
+    /// Fails if the features have no statistics.
     pub fn of_features(
         label: String,
         files: Vec<(String, PathBuf)>,
@@ -105,7 +107,7 @@ impl ImageSet {
             names.push(name.to_owned());
             ["mu", "sigma", "n", "features"].contains(&name)
         })?;
-        // An archive of images may carry statistics of other features beside them.
+        // An archive of images may also contain statistics of other features.
         if names.iter().any(|name| name == IMAGES) {
             arrays = read_npz_where(path, |name| name == IMAGES)?;
         }
@@ -172,10 +174,10 @@ impl ImageSet {
         Self::of_images(label, pictures, extractor, progress)
     }
 
-    /// A set of pictures that are made or read one after the other; none is kept.
+    /// A set of pictures from an iterator; the pictures are not kept.
     ///
     /// # Errors
-    /// The first error of the pictures; pictures that the network cannot look at.
+    /// Fails with the first error of the iterator, or if the network does not accept a picture.
     pub fn of_images(
         label: String,
         mut pictures: impl ExactSizeIterator<Item = Result<Rgb8>>,
@@ -201,10 +203,10 @@ impl ImageSet {
         }
     }
 
-    /// The statistics as pytorch-fid writes them (`mu`, `sigma`), with their `n` and what they were made with (`features`, text as bytes).
+    /// The statistics as an archive: `mu` and `sigma` as pytorch-fid writes them, with `n` and `features` (the network as text in bytes).
     ///
     /// # Errors
-    /// A set without statistics.
+    /// Fails if the set has no statistics.
     pub fn archive(&self) -> Result<Vec<u8>> {
         let Some(s) = &self.statistics else {
             return Err(EvalError::Content {
@@ -228,10 +230,10 @@ impl ImageSet {
     }
 }
 
-/// Feature vectors of image files, from the cache where they are known, and what was done to the images while they were read.
+/// The feature vectors of image files, from the cache if possible, and the conversions of the images.
 ///
 /// # Errors
-/// An image that cannot be read or looked at; a cache that cannot be written.
+/// Fails if an image cannot be read or the network does not accept it.
 pub fn of_files(
     files: &[(String, PathBuf)],
     extractor: &Extractor,
@@ -243,7 +245,7 @@ pub fn of_files(
     let mut data = vec![0.0; files.len() * dim];
     let mut conversions = Conversions::default();
     for (i, chunk) in files.chunks(BATCH).enumerate() {
-        // Hashing is cheap next to decoding, and decoding next to the network.
+        // Hashing is much faster than decoding, and decoding than the network.
         let read = chunk
             .par_iter()
             .map(|(_, path)| {
@@ -276,7 +278,7 @@ pub fn of_files(
                 (key, known)
             })
             .collect();
-        // NaN is an error now and must not be believed later.
+        // NaN is an error and must not be cached.
         let is_bad = |known: &Known| known.vector.iter().any(|x| !x.is_finite());
         if let Some((key, _)) = new.iter().find(|(_, known)| is_bad(known)) {
             let file = read.iter().zip(chunk).find(|((k, _), _)| k == key);
@@ -303,7 +305,7 @@ pub fn of_files(
     Ok((of(label, Features::new(data, dim))?, conversions))
 }
 
-/// The SHA-256 of a file's content as bytes.
+/// The SHA-256 of a file.
 fn key_of(bytes: &[u8]) -> [u8; 32] {
     let hex = sha256_bytes(bytes);
     let mut key = [0; 32];
@@ -340,10 +342,10 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_of_images_equals_their_folder_and_its_statistics_come_back() {
+    fn an_archive_of_images_equals_their_folder_and_its_statistics_are_restored() {
         let (net, bytes) = (extractor("one"), images(40));
         let array = Array::u8(vec![40, 16, 16, 3], bytes.clone()).unwrap();
-        // Statistics beside the images are of other features and do not count.
+        // Statistics next to the images belong to other features and are ignored.
         let other = Array::f64(vec![1], vec![0.0]).unwrap();
         let entries = [("arr_0", &array), ("mu", &other), ("sigma", &other)];
         let set = open(&encode_npz(&entries, true).unwrap(), &net).unwrap();
@@ -374,10 +376,10 @@ mod tests {
     }
 
     #[test]
-    fn transparent_images_count_on_white_whether_their_features_are_known_or_not() {
+    fn transparent_images_are_composed_on_white_with_and_without_the_cache() {
         let net = extractor("one");
         let dir = tempfile::tempdir().unwrap();
-        // A palette with a transparent entry, which GIF has by itself.
+        // A palette with a transparent entry; GIF writes one directly.
         let palette = [10, 200, 30, 90, 0, 60];
         for (name, clear) in [("a.gif", Some(1)), ("b.gif", None)] {
             let mut file = std::fs::File::create(dir.path().join(name)).unwrap();
@@ -421,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn archives_of_something_else_are_refused() {
+    fn archives_of_other_content_are_refused() {
         let net = extractor("one");
         let refused = |name: &str, array: Array, word: &str| {
             let error = open(&encode_npz(&[(name, &array)], false).unwrap(), &net).unwrap_err();

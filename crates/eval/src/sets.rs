@@ -1,22 +1,24 @@
+//! Compares a set of generated images with real ones.
+
 use crate::error::{Result, of};
 use crate::report::{Measure, Report};
 use crate::set::ImageSet;
 use sdft_imaging::Conversions;
 use sdft_metrics::{
-    Features, KidOptions, Neighbour, SubsetDraw, fid, kid, manifold, mmd2_unbiased, nearest,
-    nearest_others,
+    Features, KidOptions, KidSubsets, Neighbour, SubsetDraw, fid, kid, manifold, mmd2_unbiased,
+    nearest, nearest_others,
 };
 
-/// What two sets are compared by.
+/// Settings of a comparison of two sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetOptions {
-    /// Subsets of KID.
+    /// Number of KID's subsets.
     pub kid_subsets: usize,
-    /// Samples of each; fewer where a set has fewer.
+    /// Number of samples in each subset; fewer if a set has fewer.
     pub kid_size: usize,
-    /// How they are drawn.
+    /// How the subsets are drawn.
     pub kid_draw: SubsetDraw,
-    /// Neighbours that a ball of precision and recall reaches to.
+    /// The neighbour that the balls of precision and recall reach to.
     pub k: usize,
 }
 
@@ -31,18 +33,18 @@ impl Default for SetOptions {
     }
 }
 
-/// Samples up to which the covariance of 2048 features cannot have full rank.
+/// With this many samples or fewer, the covariance of 2048 features does not have full rank.
 fn too_few_for_fid(n: u64, dim: usize) -> bool {
     n <= dim as u64
 }
 
-/// Compares a set of generated images with the real ones: FID, KID, precision and recall, density and coverage, nearest neighbours.
+/// Compares generated with real images: FID, KID, precision and recall, density and coverage, nearest neighbours.
 ///
-/// Where only statistics are known of a side, FID is all there is, and the report says so. The neighbours are those of the generated images
+/// If only the statistics of one side are known, the report has FID only, and a warning. The neighbours are those of the generated images
 /// among the real ones.
 ///
 /// # Errors
-/// Features of different length; no images.
+/// Fails if the features have different lengths or there are no images.
 pub fn compare_sets(
     real: &ImageSet,
     fake: &ImageSet,
@@ -52,11 +54,11 @@ pub fn compare_sets(
     let n = |set: &ImageSet| set.n().map_or_else(|| "?".to_owned(), |n| n.to_string());
     let sizes = format!("{} / {}", n(real), n(fake));
     for (role, set) in [("real", real), ("fake", fake)] {
-        let besides = match &set.passed_over {
+        let others = match &set.passed_over {
             Some(text) => format!("; passed over: {text}"),
             None => String::new(),
         };
-        let text = format!("{} ({} images{besides})", set.label, n(set));
+        let text = format!("{} ({} images{others})", set.label, n(set));
         report.settings.push((role.to_owned(), text));
     }
     let mut put = |name: &str, value: f64, spread: Option<f64>, note: String| {
@@ -89,19 +91,19 @@ pub fn compare_sets(
                         a.dim()
                     )),
                     None => warnings.push(format!(
-                        "FID: {} does not say how many images it was made of; its bias is unknown",
+                        "FID: {} does not record its number of images, so its bias is unknown",
                         set.label
                     )),
                     _ => {}
                 }
             }
         }
-        _ => warnings.push("FID needs at least 2 images on each side; it is left out".into()),
+        _ => warnings.push("FID needs at least 2 images on each side, so it is left out".into()),
     }
     for set in [real, fake] {
         if set.features.is_none() && set.made_with.is_none() {
             warnings.push(format!(
-                "FID: {} does not say with which resizing and weights it was made; a number of mixed kinds means nothing",
+                "FID: {} does not record its resizing and weights; the value is meaningless if they differ",
                 set.label
             ));
         }
@@ -113,7 +115,7 @@ pub fn compare_sets(
             if least >= 2 {
                 kernel_distance(x, y, options, &mut put, &mut warnings)?;
             } else {
-                warnings.push("KID needs at least 2 images on each side; it is left out".into());
+                warnings.push("KID needs at least 2 images on each side, so it is left out".into());
             }
             if least > options.k {
                 let m = of("precision and recall", manifold(x, y, options.k))?;
@@ -133,7 +135,7 @@ pub fn compare_sets(
                 }
             } else {
                 warnings.push(format!(
-                    "precision and recall need more than {} images on each side; they are left out",
+                    "precision and recall need more than {} images on each side, so they are left out",
                     options.k
                 ));
             }
@@ -141,7 +143,7 @@ pub fn compare_sets(
             copies(x, &neighbours, &mut put)?;
         }
         _ => warnings.push(
-            "only statistics are known of one side: KID, precision and recall and nearest neighbours need the images"
+            "only statistics are known for one side; KID, precision and recall and nearest neighbours need the images"
                 .into(),
         ),
     }
@@ -149,23 +151,23 @@ pub fn compare_sets(
     Ok((report, neighbours))
 }
 
-/// What was done to images, and what that means for a comparison with numbers of other tools.
+/// The conversions of a set's images, and what they mean for a comparison with other tools.
 pub(crate) fn remark(label: &str, conversions: &Conversions) -> Option<String> {
     let notes = conversions.notes();
     if notes.is_empty() {
         return None;
     }
-    let as_others = match conversions.transparent + conversions.reoriented {
+    let other_tools = match conversions.transparent + conversions.reoriented {
         0 => "",
         _ => {
-            ". Tools that read images by Pillow's convert(\"RGB\"), as pytorch-fid does, drop transparency and orientation instead: their \
+            ". Tools that read images with Pillow's convert(\"RGB\"), such as pytorch-fid, drop transparency and orientation instead: their \
              numbers differ"
         }
     };
-    Some(format!("{label}: {}{as_others}", notes.join("; ")))
+    Some(format!("{label}: {}{other_tools}", notes.join("; ")))
 }
 
-/// Takes a name, a value, its spread and a note.
+/// Adds a measure: name, value, spread and note.
 type Put<'a> = &'a mut dyn FnMut(&str, f64, Option<f64>, String);
 
 fn kernel_distance(
@@ -177,10 +179,12 @@ fn kernel_distance(
 ) -> Result<()> {
     let size = options.kid_size.min(x.n()).min(y.n());
     let kernel = KidOptions::default();
-    let over = of(
-        "KID",
-        kid(x, y, options.kid_subsets, size, options.kid_draw, &kernel),
-    )?;
+    let subsets = KidSubsets {
+        count: options.kid_subsets,
+        size,
+        draw: options.kid_draw,
+    };
+    let over = of("KID", kid(x, y, &subsets, &kernel))?;
     let draw = match options.kid_draw {
         SubsetDraw::TorchFidelity => "torch-fidelity's draw".to_owned(),
         SubsetDraw::Seeded(seed) => format!("seed {seed}"),
@@ -195,21 +199,21 @@ fn kernel_distance(
     put("KID x1000, whole", 1e3 * whole, None, note);
     if size < options.kid_size {
         warnings.push(format!(
-            "KID: subsets of {size} instead of {}, because a set has no more images (torch-fidelity would refuse); \
-             the mean is unbiased all the same, the spread is that of smaller subsets",
+            "KID: subsets of {size} instead of {}, because a set has no more images (torch-fidelity would fail); \
+             the mean is still unbiased, but the spread is that of smaller subsets",
             options.kid_size
         ));
     }
     if whole < 0.0 {
         warnings.push(
-            "KID is negative: the estimate is unbiased, so at a distance near 0 it falls on either side; read it as no measurable difference"
+            "KID is negative: the estimate is unbiased, so it may be below 0 if the distance is small; there is no measurable difference"
                 .into(),
         );
     }
     Ok(())
 }
 
-/// Whether generated images are closer to the real ones than these are to each other.
+/// Whether generated images are closer to real ones than real ones to each other.
 fn copies(real: &Features, neighbours: &[Neighbour], put: Put<'_>) -> Result<()> {
     let mut distances: Vec<f64> = neighbours.iter().map(|n| n.distance).collect();
     let Some(typical) = median(&mut distances) else {
@@ -221,18 +225,18 @@ fn copies(real: &Features, neighbours: &[Neighbour], put: Put<'_>) -> Result<()>
         None,
         "median distance of a fake to its nearest real".into(),
     );
-    // Of fewer reals a twentieth is no image.
+    // With fewer reals, a twentieth is less than one image.
     if real.n() < 40 {
         return Ok(());
     }
     let others = of("nearest neighbours", nearest_others(real))?;
     let mut among: Vec<f64> = others.iter().map(|n| n.distance).collect();
     among.sort_by(f64::total_cmp);
-    // The distance that only a twentieth of the reals have to their nearest: closer than that is suspicious.
+    // The distance below which only a twentieth of the reals have a neighbour; anything closer may be a copy.
     let close = among[(among.len() - 1) / 20];
     let n = neighbours.iter().filter(|n| n.distance <= close).count();
     let note = format!(
-        "share of fakes within {close:.3} of a real, as 5 % of reals are of another; well above 0.05 speaks for copying"
+        "share of fakes within {close:.3} of a real, as 5 % of reals are of another; well above 0.05 suggests copying"
     );
     put("copies", n as f64 / neighbours.len() as f64, None, note);
     Ok(())
@@ -259,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_at_no_distance_from_itself() {
+    fn a_set_has_distance_0_from_itself() {
         let a = set(60, 0.7);
         let (report, neighbours) = compare_sets(&a, &a, &SetOptions::default()).unwrap();
         assert!(value(&report, "FID").unwrap().abs() < 1e-12);
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_counted_even_where_the_reals_have_doubles() {
+    fn copies_are_counted_even_if_the_reals_have_duplicates() {
         let half = set(30, 0.7).features.unwrap();
         let twice = [half.as_slice(), half.as_slice()].concat();
         let doubled = Features::new(twice, half.dim()).unwrap();
@@ -288,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn small_sets_say_what_cannot_be_trusted() {
+    fn small_sets_have_warnings() {
         let (one, two, few) = (set(1, 0.2), set(2, 0.3), set(3, 0.7));
         let (report, _) = compare_sets(&one, &few, &SetOptions::default()).unwrap();
         assert_eq!(value(&report, "FID"), None);

@@ -1,13 +1,15 @@
+//! Generated images with their nearest real images.
+
 use sdft_imaging::{Rgb8, center_crop, enlarge, grid, titled};
 use sdft_metrics::Neighbour;
 
-/// Pairs in a strip.
+/// Number of pairs in a strip.
 const PAIRS: usize = 8;
-/// Side of an image in the strip, about.
+/// Approximate side of an image in the strip.
 const SHOWN: usize = 96;
 const GAP: [u8; 3] = [24, 24, 24];
 
-/// Places of the generated images that come nearest to a real one, nearest first; as many as a strip shows.
+/// The indices of the generated images nearest to a real one, nearest first; at most as many as a strip shows.
 pub fn nearest_first(neighbours: &[Neighbour]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..neighbours.len()).collect();
     order.sort_by(|&a, &b| neighbours[a].distance.total_cmp(&neighbours[b].distance));
@@ -15,9 +17,9 @@ pub fn nearest_first(neighbours: &[Neighbour]) -> Vec<usize> {
     order
 }
 
-/// Generated images in the upper row, under each the real image that comes nearest: is the model copying?
+/// A strip of generated images with the nearest real image below each, to check for copying.
 ///
-/// Images are brought to squares of one size. Nothing for no pairs.
+/// Images are brought to squares of one size. `None` if there are no pairs.
 pub fn neighbour_strip(pairs: &[(Rgb8, Rgb8)], title: &str) -> Option<Rgb8> {
     let (first, _) = pairs.first()?;
     let side = first.width.min(first.height).min(SHOWN);

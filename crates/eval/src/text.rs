@@ -1,14 +1,16 @@
+//! Texts in CLIP's feature space.
+
 use crate::error::{EvalError, Result, of};
 use sdft_features::{Clip, ClipConfig, ClipTokenizer, Network, clip_prompts};
 use sdft_metrics::{Features, text_direction};
 use std::path::{Path, PathBuf};
 
-/// The direction from one text to another in CLIP's space, averaged over 79 templates.
+/// The direction from one text to another in CLIP's feature space, averaged over 79 templates.
 ///
 /// `files` are the weights, `tokenizer` the model's `tokenizer.json`.
 ///
 /// # Errors
-/// Files that cannot be read or do not fit; a text that is too long; texts that mean the same.
+/// Fails if a file cannot be read or does not match, a text is too long, or the texts have the same features.
 pub fn direction_of_texts(
     patch: usize,
     files: &[PathBuf],
@@ -21,10 +23,10 @@ pub fn direction_of_texts(
     of(&what, text_direction(&source, &target))
 }
 
-/// Feature vectors of two texts through 79 templates each, a row for each template.
+/// The feature vectors of two texts in 79 templates each, one row for each template.
 ///
 /// # Errors
-/// A tokenizer that cannot be read; a text that is too long or has an unknown part.
+/// Fails if the tokenizer cannot be read, or a text is too long or has an unknown token.
 pub fn texts_through_templates(
     clip: &Clip,
     patch: usize,
@@ -36,10 +38,10 @@ pub fn texts_through_templates(
     Ok([features(from)?, features(to)?])
 }
 
-/// The feature vector of a text as it stands, without templates; of any length.
+/// The feature vector of a text without templates; its length is not normalised.
 ///
 /// # Errors
-/// As [`texts_through_templates`].
+/// Fails for the same reasons as [`texts_through_templates`].
 pub fn text_as_it_stands(
     clip: &Clip,
     patch: usize,
@@ -51,10 +53,10 @@ pub fn text_as_it_stands(
     Ok(features.row(0).unwrap_or_default().to_vec())
 }
 
-/// CLIP with both its towers.
+/// Reads CLIP with both encoders.
 ///
 /// # Errors
-/// Files that cannot be read or do not fit.
+/// Fails if a file cannot be read or does not match.
 pub fn read_clip(patch: usize, files: &[PathBuf]) -> Result<Clip> {
     let params = Network::Clip(patch).read(files);
     Ok(Clip::load(
@@ -63,10 +65,10 @@ pub fn read_clip(patch: usize, files: &[PathBuf]) -> Result<Clip> {
     )?)
 }
 
-/// The feature vector of a text as it stands, without templates; of any length.
+/// The feature vector of a text without templates; its length is not normalised.
 ///
 /// # Errors
-/// Files that cannot be read or do not fit; a text that is too long.
+/// Fails if a file cannot be read or does not match, or if the text is too long.
 pub fn features_of_text(
     patch: usize,
     files: &[PathBuf],
@@ -76,7 +78,7 @@ pub fn features_of_text(
     text_as_it_stands(&read_clip(patch, files)?, patch, tokenizer, text)
 }
 
-/// CLIP's text encoder.
+/// Reads CLIP's text encoder.
 struct Texts<'a> {
     clip: &'a Clip,
     tokenizer: ClipTokenizer,
@@ -93,7 +95,7 @@ impl<'a> Texts<'a> {
         })
     }
 
-    /// A row for each prompt; `text` is what messages call them.
+    /// One row for each prompt; `text` names them in errors.
     fn features(&self, text: &str, prompts: impl IntoIterator<Item = String>) -> Result<Features> {
         let mut rows = Vec::new();
         for prompt in prompts {

@@ -1,4 +1,4 @@
-//! The hashes by which the Hub names files.
+//! The hashes that name files on the Hub.
 
 use std::{fmt, fs::File, io::Read, path::Path};
 
@@ -6,18 +6,18 @@ use sha1::{Digest as _, Sha1};
 
 use crate::error::{Result, io};
 
-/// What the bytes of a file must be.
+/// The expected hash of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Hash {
-    /// Of a large file: SHA-256.
+    /// SHA-256, for large files.
     Sha256(String),
-    /// Of a small one, as git has it: SHA-1 of `blob LENGTH`, a zero and the bytes.
+    /// For small files, the SHA-1 of the git blob: `blob LENGTH`, a zero byte and the content.
     Git(String),
 }
 
 impl Hash {
-    /// The hash that a name of 64 or 40 hexadecimal digits is.
-    pub(crate) fn named(name: &str) -> Option<Self> {
+    /// Parses 64 or 40 hexadecimal digits.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         if !name.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
         }
@@ -29,14 +29,14 @@ impl Hash {
         }
     }
 
-    /// The digits.
-    pub(crate) fn name(&self) -> &str {
+    /// The hexadecimal digits.
+    pub(crate) fn hex(&self) -> &str {
         match self {
-            Self::Sha256(name) | Self::Git(name) => name,
+            Self::Sha256(hex) | Self::Git(hex) => hex,
         }
     }
 
-    /// The same kind of hash, of a file.
+    /// The hash of the same kind of a file on disk.
     pub(crate) fn of_file(&self, path: &Path) -> Result<Self> {
         Ok(match self {
             Self::Sha256(_) => Self::Sha256(sdft_files::sha256_file(path).map_err(io(path))?),
@@ -48,8 +48,8 @@ impl Hash {
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sha256(name) => write!(f, "SHA-256 {name}"),
-            Self::Git(name) => write!(f, "git hash {name}"),
+            Self::Sha256(hex) => write!(f, "SHA-256 {hex}"),
+            Self::Git(hex) => write!(f, "git hash {hex}"),
         }
     }
 }
@@ -79,13 +79,13 @@ mod tests {
         let path = folder.path().join("x");
         std::fs::write(&path, "hello\n").unwrap();
         // `printf 'hello\n' | git hash-object --stdin`, `| sha256sum`.
-        let git = Hash::named("CE013625030BA8DBA906F756967F9E9CA394464A").unwrap();
+        let git = Hash::parse("CE013625030BA8DBA906F756967F9E9CA394464A").unwrap();
         assert_eq!(git.of_file(&path).unwrap(), git);
         let sha = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
-        let sha = Hash::named(sha).unwrap();
+        let sha = Hash::parse(sha).unwrap();
         assert_eq!(sha.of_file(&path).unwrap(), sha);
         for other in ["", "abc", &"g".repeat(40), &"../".repeat(20)] {
-            assert_eq!(Hash::named(other), None);
+            assert_eq!(Hash::parse(other), None);
         }
     }
 }

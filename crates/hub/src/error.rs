@@ -1,92 +1,94 @@
+//! The error type of this crate.
+
 use std::{io, path::PathBuf};
 
-/// The result of this crate's functions.
+/// A result with this crate's error.
 pub type Result<T> = std::result::Result<T, HubError>;
 
-/// Why a file could not be fetched. No message holds a token or an address with a signature.
+/// Why a file could not be fetched. No message contains a token or a signed address.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// The network may not be used and the file is not here.
-    #[error("{what} is not here (expected {}), and the network may not be used (--offline or HF_HUB_OFFLINE)", looked_at.display())]
+    /// The file is not in the cache and the network is disabled.
+    #[error("{what} is not in the cache (expected {}), and the network is disabled (--offline or HF_HUB_OFFLINE)", looked_at.display())]
     Offline {
         /// The file.
         what: String,
-        /// Where it was looked for.
+        /// The path in the cache at which it was expected.
         looked_at: PathBuf,
     },
-    /// No answer could be had.
+    /// The server did not respond.
     #[error("{what}: {server} cannot be reached: {reason}")]
     Unreachable {
         /// The file.
         what: String,
         /// The server.
         server: String,
-        /// What the network said.
+        /// The network error.
         reason: String,
     },
-    /// The server refuses.
+    /// The server rejected the request.
     #[error("{what}: {server} answered {status}: {meaning}")]
     Refused {
         /// The file.
         what: String,
         /// The server.
         server: String,
-        /// The status of its answer.
+        /// HTTP status code.
         status: u16,
-        /// What that means.
+        /// Explanation of the status.
         meaning: String,
     },
-    /// The answer is not what the Hub's protocol asks for.
-    #[error("{what}: {server} does not answer as the Hub does: {problem}")]
+    /// The response does not follow the Hub's protocol.
+    #[error("{what}: {server} does not follow the Hub's protocol: {problem}")]
     Protocol {
         /// The file.
         what: String,
         /// The server.
         server: String,
-        /// What is missing or wrong.
+        /// What is missing or invalid.
         problem: String,
     },
-    /// The server has another file than the list knows.
+    /// The server has another file than the manifest lists.
     #[error(
-        "{what}: another file than expected: the server has {found}, expected {expected}; nothing was downloaded"
+        "{what}: the server has another file: expected {expected}, found {found}; nothing was downloaded"
     )]
-    Other {
+    UnexpectedFile {
         /// The file.
         what: String,
-        /// What the server has.
+        /// The file on the server.
         found: String,
-        /// What the list says.
+        /// The file in the manifest.
         expected: String,
     },
-    /// Bytes came and were not those that were announced.
+    /// The downloaded bytes do not have the expected hash.
     #[error(
-        "{what}: the bytes that arrived are not those of the file ({found}, expected {expected}), twice; they were deleted"
+        "{what}: two downloads had the wrong hash ({found}, expected {expected}) and were deleted"
     )]
-    Wrong {
+    HashMismatch {
         /// The file.
         what: String,
-        /// Their hash or length.
+        /// Hash of the downloaded bytes.
         found: String,
-        /// The hash or length of the file.
+        /// Expected hash.
         expected: String,
     },
-    /// The transfer broke off too often.
+    /// The download was interrupted too often.
     #[error(
-        "{what}: gave up after {attempts} attempts without progress: {reason}; {have} bytes are kept and the next call goes on from there"
+        "{what}: gave up after {attempts} attempts without progress: {reason}; {have} bytes are kept, and the next call resumes from there"
     )]
     GaveUp {
         /// The file.
         what: String,
-        /// How often it was tried in a row.
+        /// Number of consecutive attempts.
         attempts: u32,
-        /// What happened last.
+        /// The last failure.
         reason: String,
-        /// Bytes that have arrived.
+        /// Bytes downloaded so far.
         have: u64,
     },
-    /// A file of the cache is damaged and may not be fetched again.
-    #[error("{what}: {} is damaged ({found}, expected {expected}), and the network may not be used", path.display())]
+    /// A file in the cache is damaged and the network is disabled.
+    #[error("{what}: {} is damaged ({found}, expected {expected}), and the network is disabled", path.display())]
     Damaged {
         /// The file.
         what: String,
@@ -94,34 +96,34 @@ pub enum HubError {
         path: PathBuf,
         /// Its hash or length.
         found: String,
-        /// What it should be.
+        /// The expected hash or length.
         expected: String,
     },
-    /// Something in the cache cannot be read or written.
+    /// A file or folder of the cache cannot be read or written.
     #[error("{}: {cause}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         cause: io::Error,
     },
-    /// The environment is not usable.
+    /// The environment has an invalid setting.
     #[error("{0}")]
     Environment(String),
-    /// The place of the cache is not known, or a name is wrong.
+    /// The cache cannot be located, or a name is invalid.
     #[error(transparent)]
     Assets(#[from] sdft_assets::Error),
-    /// A data set that was fetched cannot be read.
+    /// A fetched data set cannot be read.
     #[error("{what}: {problem}")]
     Data {
         /// The data set.
         what: String,
-        /// Why.
+        /// What is wrong with it.
         problem: String,
     },
 }
 
-/// Adds the path to an error of the system.
+/// Adds the path to an I/O error.
 pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(io::Error) -> HubError {
     let path = path.to_owned();
     move |cause| HubError::Io { path, cause }

@@ -1,3 +1,5 @@
+//! Fetching files: from the cache, or from the server with retries.
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -10,28 +12,28 @@ use tokio::runtime::Runtime;
 
 use crate::{
     HubError, Result, Settings,
-    ask::{Answer, Failure, Web},
+    cache_entry::CacheEntry,
+    client::{Failure, FileMetadata, HubClient},
     digest::Hash,
-    store::BlobPaths,
     transfer::transfer,
 };
 
-/// How many files a hint looks at.
+/// How many files are listed to suggest a similar path.
 const HINT_FILES: usize = 10_000;
 
-/// A file of the Hub, and what it must be as far as that is known beforehand.
+/// A file of the Hub, with its size and hash if they are known beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// The file.
+    /// Repository, revision and path.
     pub file: HubFile,
-    /// Its length in bytes.
+    /// Size in bytes, if known.
     pub size: Option<u64>,
-    /// Its hash, 64 hexadecimal digits.
+    /// SHA-256 as 64 hexadecimal digits, if known.
     pub sha256: Option<String>,
 }
 
 impl Wanted {
-    /// The files of an asset.
+    /// All files of an asset.
     pub fn of_asset(asset: &Asset) -> Vec<Self> {
         let files = asset.files.iter().map(|file| Self {
             file: HubFile {
@@ -57,100 +59,100 @@ impl From<HubFile> for Wanted {
     }
 }
 
-/// Hears how a transfer goes.
+/// Receives the progress of a download. All methods do nothing by default.
 pub trait FetchProgress {
-    /// A file of this length, if that is known, begins to arrive.
+    /// A download of `size` bytes starts; `None` if the size is not known.
     fn begin(&mut self, _name: &str, _size: Option<u64>) {}
-    /// So many of its bytes are here.
+    /// `have` bytes have been downloaded, those of earlier calls included.
     fn bytes(&mut self, _have: u64) {}
-    /// Its hash is computed.
+    /// The download is complete and its hash is being computed.
     fn verifying(&mut self) {}
-    /// Something the user should know.
+    /// A message for the user.
     fn note(&mut self, _text: &str) {}
-    /// The file is here.
+    /// The file is complete and verified.
     fn done(&mut self) {}
 }
 
-/// Hears nothing.
+/// Ignores all progress.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Quiet;
+pub struct NoopFetchProgress;
 
-impl FetchProgress for Quiet {}
+impl FetchProgress for NoopFetchProgress {}
 
-/// A file that is here, verified.
+/// A verified file in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
-    /// Its path in the cache.
+    /// Path in the cache.
     pub path: PathBuf,
-    /// Whether it was here before.
-    pub was_here: bool,
-    /// Its hash, as it will be compared with from now on.
+    /// Whether it was in the cache before the call.
+    pub was_cached: bool,
+    /// Its hash, with which later calls compare it; `None` for a copy whose hash is not known.
     pub hash: Option<String>,
 }
 
-/// Brings files into the cache.
+/// Fetches files into the cache.
 pub struct Fetcher {
-    web: Web,
+    client: HubClient,
     runtime: Runtime,
 }
 
 impl Fetcher {
-    /// A fetcher; opens no connection yet.
+    /// A fetcher with these settings. It opens no connection.
     ///
     /// # Errors
-    /// A server's address that is none, or no network client in this system.
+    /// Fails if the server's address is invalid or the network client cannot be created.
     pub fn new(settings: Settings) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|e| HubError::Environment(format!("no network client: {e}")))?;
         Ok(Self {
-            web: Web::new(settings)?,
+            client: HubClient::new(settings)?,
             runtime,
         })
     }
 
-    /// Where from, where to.
+    /// The settings.
     pub fn settings(&self) -> &Settings {
-        &self.web.settings
+        &self.client.settings
     }
 
-    /// The file, from the cache or from the server, verified by its hash.
+    /// Returns a file from the cache, or downloads it; verifies its hash in both cases.
     ///
-    /// What a broken transfer brought is kept and built upon. If another process fetches the same file, this one waits for it. A file of a
-    /// branch stays the one that was fetched first.
+    /// An interrupted download is resumed. If another process is fetching the same file, this call waits for it. A file of a branch stays at
+    /// the commit that was fetched first.
     ///
     /// # Errors
-    /// See [`HubError`]; whatever happens, no other bytes than the right ones have the file's name.
-    pub fn fetch(&self, wanted: &Wanted, watch: &mut dyn FetchProgress) -> Result<Fetched> {
+    /// See [`HubError`]. After an error, no file with unverified content has the file's name.
+    pub fn fetch(&self, wanted: &Wanted, progress: &mut dyn FetchProgress) -> Result<Fetched> {
         wanted.file.check()?;
-        if let Some(fetched) = self.look_in_cache(wanted, watch)? {
+        if let Some(fetched) = self.find_in_cache(wanted, progress)? {
             return Ok(fetched);
         }
-        if self.web.settings.offline {
+        if self.client.settings.offline {
             return Err(HubError::Offline {
                 what: wanted.file.to_string(),
                 looked_at: self.looked_at(&wanted.file),
             });
         }
-        self.runtime.block_on(self.download(wanted, watch))
+        self.runtime.block_on(self.download(wanted, progress))
     }
 
-    /// The files of a repository whose paths begin with this one's, which ends in `/`.
+    /// Lists the files of a repository whose paths begin with the folder's path, which ends in `/`.
     ///
     /// # Errors
-    /// The server cannot be asked.
+    /// Fails if the server does not respond or the network is disabled.
     pub fn files_below(&self, folder: &HubFile) -> Result<Vec<HubFile>> {
         let what = folder.to_string();
-        if self.web.settings.offline {
+        if self.client.settings.offline {
             return Err(HubError::Environment(format!(
-                "{what}: what is in a folder is asked of the server, and the network may not be used"
+                "{what}: the server must list the folder, and the network is disabled"
             )));
         }
-        let patience = self.web.settings.patience.stall;
+        let timeout = self.client.settings.retry.read_timeout;
         let paths = self
             .runtime
-            .block_on(self.list(folder, 2 * patience, usize::MAX))?;
+            .block_on(self.list(folder, 2 * timeout, usize::MAX))?;
         let below = paths
             .into_iter()
             .filter(|path| path.starts_with(&folder.path));
@@ -160,51 +162,51 @@ impl Fetcher {
                     path,
                     ..folder.clone()
                 };
-                // A server may call its files what it likes.
+                // The server chooses these names, so they must be checked.
                 file.check()?;
                 Ok(file)
             })
             .collect()
     }
 
-    /// Paths of a repository, by the API of the Hub; up to so many, within this time.
+    /// Lists up to `most` paths of a repository with the Hub's API, within a time limit.
     async fn list(&self, file: &HubFile, within: Duration, most: usize) -> Result<Vec<String>> {
-        let listed = tokio::time::timeout(within, self.list_at_leisure(file, most));
+        let listed = tokio::time::timeout(within, self.list_pages(file, most));
         listed.await.unwrap_or_else(|_| {
             Err(HubError::Unreachable {
                 what: file.to_string(),
-                server: self.web.server(),
-                reason: format!("its files were not listed within {} s", within.as_secs()),
+                server: self.client.server(),
+                reason: format!("timed out listing its files after {} s", within.as_secs()),
             })
         })
     }
 
-    async fn list_at_leisure(&self, file: &HubFile, most: usize) -> Result<Vec<String>> {
+    async fn list_pages(&self, file: &HubFile, most: usize) -> Result<Vec<String>> {
         let failed = |error: hf_hub::HFError| {
-            // The client's own text has addresses in it.
+            // The client's own message contains addresses.
             let reason = match &error {
-                hf_hub::HFError::RepoNotFound { .. } => "there is no such repository",
-                hf_hub::HFError::RevisionNotFound { .. } => "there is no such revision",
+                hf_hub::HFError::RepoNotFound { .. } => "the repository does not exist",
+                hf_hub::HFError::RevisionNotFound { .. } => "the revision does not exist",
                 hf_hub::HFError::AuthRequired { .. } | hf_hub::HFError::Forbidden { .. } => {
-                    "access is refused; a token may be needed (set HF_TOKEN)"
+                    "access denied; a token may be needed (set HF_TOKEN)"
                 }
                 _ => "its files cannot be listed",
             };
             HubError::Unreachable {
                 what: file.to_string(),
-                server: self.web.server(),
+                server: self.client.server(),
                 reason: reason.to_owned(),
             }
         };
-        let settings = &self.web.settings;
+        let settings = &self.client.settings;
         let mut builder = HFClient::builder()
             .endpoint(&settings.endpoint)
             .cache_dir(settings.cache.root());
         if let Some(token) = settings.token.get() {
             builder = builder.token(token);
         }
-        // The one it would make waits for ever.
-        builder = builder.client(self.web.client());
+        // The default client has no timeout.
+        builder = builder.client(self.client.client());
         let client = builder.build().map_err(failed)?;
         let (owner, name) = split_id(&file.repo);
         let mut paths = Vec::new();
@@ -236,29 +238,29 @@ impl Fetcher {
     }
 
     fn looked_at(&self, file: &HubFile) -> PathBuf {
-        match self.web.settings.cache.locate_file(file) {
+        match self.client.settings.cache.locate_file(file) {
             Err(sdft_assets::Error::Missing { looked_at, .. }) => looked_at,
-            _ => self.web.settings.cache.root().to_owned(),
+            _ => self.client.settings.cache.root().to_owned(),
         }
     }
 
-    /// A file that was fetched before, if it is still what it was.
-    fn look_in_cache(
+    /// The file in the cache, if it has the expected size and hash.
+    fn find_in_cache(
         &self,
         wanted: &Wanted,
-        watch: &mut dyn FetchProgress,
+        progress: &mut dyn FetchProgress,
     ) -> Result<Option<Fetched>> {
-        let Ok(path) = self.web.settings.cache.locate_file(&wanted.file) else {
+        let Ok(path) = self.client.settings.cache.locate_file(&wanted.file) else {
             return Ok(None);
         };
         let Err((found, expected)) = matches(&path, wanted)? else {
             return Ok(Some(Fetched {
                 hash: recorded_hash(&path).or_else(|| wanted.sha256.clone()),
                 path,
-                was_here: true,
+                was_cached: true,
             }));
         };
-        if self.web.settings.offline {
+        if self.client.settings.offline {
             return Err(HubError::Damaged {
                 what: wanted.file.to_string(),
                 path,
@@ -266,71 +268,75 @@ impl Fetcher {
                 expected,
             });
         }
-        // It stays until there is something better.
-        watch.note(&format!(
-            "{}: damaged or another file ({found}, expected {expected}); it is fetched again",
+        // It stays until it is replaced.
+        progress.note(&format!(
+            "{}: damaged or another file ({found}, expected {expected}); fetching it again",
             path.display()
         ));
         Ok(None)
     }
 
-    async fn download(&self, wanted: &Wanted, watch: &mut dyn FetchProgress) -> Result<Fetched> {
-        let answer = self.ask_near(wanted, watch).await?;
-        let place = BlobPaths::of(
-            &self.web.settings.cache,
+    async fn download(&self, wanted: &Wanted, progress: &mut dyn FetchProgress) -> Result<Fetched> {
+        let metadata = self.resolve(wanted, progress).await?;
+        let entry = CacheEntry::of(
+            &self.client.settings.cache,
             &wanted.file,
-            &answer.commit,
-            &answer.hash,
+            &metadata.commit,
+            &metadata.hash,
         );
         let what = wanted.file.to_string();
-        let lock = place.lock(|| {
-            watch.note(&format!(
-                "{what}: waiting for another process that fetches it"
+        let lock = entry.lock(|| {
+            progress.note(&format!(
+                "{what}: waiting for another process that is fetching it"
             ));
         })?;
-        // Whoever had the lock may have finished it; another revision may have had the same bytes.
-        if !place.has_blob(&answer.hash)? {
-            watch.begin(&what, answer.size);
-            transfer(&self.web, wanted, &answer, &place, watch).await?;
-            watch.done();
+        // The other process may have finished it, or another revision may have the same bytes.
+        if !entry.has_blob(&metadata.hash)? {
+            progress.begin(&what, metadata.size);
+            transfer(&self.client, wanted, &metadata, &entry, progress).await?;
+            progress.done();
         }
-        place.publish()?;
+        entry.link_snapshot()?;
         drop(lock);
         Ok(Fetched {
-            path: place.snapshot,
-            was_here: false,
-            hash: Some(answer.hash.name().to_owned()),
+            path: entry.snapshot,
+            was_cached: false,
+            hash: Some(metadata.hash.hex().to_owned()),
         })
     }
 
-    /// Asks for the file at the commit that its branch was first seen at, so that files fetched together stay together; a file that is not
-    /// there, but at the branch now, moves the note of the branch.
-    async fn ask_near(&self, wanted: &Wanted, watch: &mut dyn FetchProgress) -> Result<Answer> {
+    /// The metadata of the file at the commit at which its branch was first fetched, so that files fetched at different times match. If the file
+    /// exists only at the branch's current commit, the recorded commit moves there.
+    async fn resolve(
+        &self,
+        wanted: &Wanted,
+        progress: &mut dyn FetchProgress,
+    ) -> Result<FileMetadata> {
         let file = &wanted.file;
-        let noted = self
-            .web
-            .settings
-            .cache
-            .commit(file.repo_type, &file.repo, &file.revision);
-        if let Some(commit) = noted.filter(|commit| *commit != file.revision) {
-            let mut then = wanted.clone();
-            then.file.revision = commit;
-            match self.ask(&then, watch).await {
+        let recorded =
+            self.client
+                .settings
+                .cache
+                .commit(file.repo_type, &file.repo, &file.revision);
+        if let Some(commit) = recorded.filter(|commit| *commit != file.revision) {
+            let mut pinned = wanted.clone();
+            pinned.file.revision = commit;
+            match self.metadata(&pinned, progress).await {
                 Err(HubError::Refused { status: 404, .. }) => {}
                 other => return other,
             }
         }
-        match self.ask(wanted, watch).await {
+        match self.metadata(wanted, progress).await {
             Err(HubError::Refused {
                 what,
                 server,
                 status: 404,
                 meaning,
             }) => {
-                let patience = self.web.settings.patience.stall;
-                // A slip in the path is the usual cause.
+                let timeout = self.client.settings.retry.read_timeout;
+                // A typing error in the path is the usual cause.
                 let names = self
-                    .list(file, patience.min(Duration::from_secs(10)), HINT_FILES)
+                    .list(file, timeout.min(Duration::from_secs(10)), HINT_FILES)
                     .await
                     .unwrap_or_default();
                 let near = sdft_files::nearest(&file.path, names.iter().map(String::as_str));
@@ -350,28 +356,35 @@ impl Fetcher {
         }
     }
 
-    /// Asks until there is an answer.
-    async fn ask(&self, wanted: &Wanted, watch: &mut dyn FetchProgress) -> Result<Answer> {
-        let patience = &self.web.settings.patience;
+    /// The file's metadata, with retries.
+    async fn metadata(
+        &self,
+        wanted: &Wanted,
+        progress: &mut dyn FetchProgress,
+    ) -> Result<FileMetadata> {
+        let retry = &self.client.settings.retry;
         let what = wanted.file.to_string();
         let mut failures = 0;
         loop {
             failures += 1;
-            let (reason, asked, limit) = match self.web.ask(wanted).await {
-                Ok(answer) => return Ok(answer),
-                Err(Failure::Lasting(error)) => return Err(error),
-                Err(Failure::Unreachable(reason)) => (reason, None, patience.attempts_to_connect),
-                Err(Failure::Passing { reason, asked }) => (reason, asked, patience.attempts),
+            let (reason, retry_after, limit) = match self.client.metadata(wanted).await {
+                Ok(metadata) => return Ok(metadata),
+                Err(Failure::Permanent(error)) => return Err(error),
+                Err(Failure::Unreachable(reason)) => (reason, None, retry.max_connect_attempts),
+                Err(Failure::Transient {
+                    reason,
+                    retry_after,
+                }) => (reason, retry_after, retry.max_attempts),
             };
-            if failures >= limit || asked.is_some_and(|asked| asked > patience.longest_asked) {
+            if failures >= limit || retry_after.is_some_and(|delay| delay > retry.max_retry_after) {
                 return Err(HubError::Unreachable {
                     what,
-                    server: self.web.server(),
+                    server: self.client.server(),
                     reason,
                 });
             }
-            let wait = patience.wait(failures, asked);
-            watch.note(&format!(
+            let wait = retry.delay(failures, retry_after);
+            progress.note(&format!(
                 "{what}: {reason}; trying again in {:.1} s",
                 wait.as_secs_f64()
             ));
@@ -380,7 +393,7 @@ impl Fetcher {
     }
 }
 
-/// Whether a file is what is wanted and what its name in the cache says; else what was found and what was expected.
+/// Whether a file has the wanted size and hash, and the hash that its name in the cache records. `Err` holds what was found and expected.
 fn matches(path: &Path, wanted: &Wanted) -> Result<std::result::Result<(), (String, String)>> {
     let len = std::fs::metadata(path)
         .map_err(crate::error::io(path))?
@@ -394,7 +407,7 @@ fn matches(path: &Path, wanted: &Wanted) -> Result<std::result::Result<(), (Stri
     let mut hashes: Vec<Hash> = names
         .iter()
         .flatten()
-        .filter_map(|name| Hash::named(name))
+        .filter_map(|name| Hash::parse(name))
         .collect();
     hashes.dedup();
     for expected in hashes {

@@ -1,4 +1,4 @@
-//! Sets of ten classes through candle's loaders: a source of all classes, and a small target.
+//! Sets of ten classes, read by candle's loaders: a source of all classes and a small target.
 
 use candle_core::Tensor;
 use candle_datasets::vision::{Dataset, cifar, fashion_mnist, mnist};
@@ -10,28 +10,28 @@ use crate::{HubError, Result};
 
 /// Classes of the target.
 const CLASSES: [u8; 3] = [1, 4, 7];
-/// Images of each.
+/// Images of each class in the target.
 const PER_CLASS: usize = 100;
 const SIDE: usize = ImageSet::PAIR_SIZE;
 
-/// Pictures with the places they came from: `train#17 class 5`.
+/// Pictures with their origin, such as `train#17 class 5`.
 type Pictures = Vec<(String, Rgb8)>;
 
-/// The two sides of a set of classes.
+/// The source and the target of a set of classes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
-    /// All training images as they are, at 32x32.
+    /// All training images, at 32x32.
     pub source: Pictures,
-    /// A hundred test images of each of the classes 1, 4 and 7, in the colours of [`Style::Ember`].
+    /// 100 test images of each of the classes 1, 4 and 7, in the colours of [`Style::Ember`].
     pub target: Pictures,
 }
 
-/// Reads `mnist`, `fashion-mnist` or `cifar10`, whose files must be in the cache.
+/// Reads `mnist`, `fashion-mnist` or `cifar10` from files in the cache.
 ///
 /// Pictures of 28x28 get a black margin of two pixels.
 ///
 /// # Errors
-/// Another name · a file that is not there or not as it should be.
+/// Fails if the asset is not one of these, or if a file is missing or invalid.
 pub fn load_pair(asset: &Asset, cache: &HubCache) -> Result<Pair> {
     let problem = |problem: String| HubError::Data {
         what: asset.name.clone(),
@@ -41,23 +41,23 @@ pub fn load_pair(asset: &Asset, cache: &HubCache) -> Result<Pair> {
         "mnist" => mnist::load,
         "fashion-mnist" => fashion_mnist::load,
         "cifar10" => cifar::load,
-        _ => return Err(problem("there is no loader for it".to_owned())),
+        _ => return Err(problem("no loader reads it".to_owned())),
     };
-    // The loader looks for its files itself, and would download what it does not find.
+    // The loader finds its files itself, and would download missing ones.
     cache.locate(&asset.name)?;
     let theirs = hf_hub::HFClient::new().map_err(|e| problem(e.to_string()))?;
     if theirs.cache_dir() != cache.root() {
         return Err(problem(format!(
-            "candle's loader looks into {}, the files are in {}; set HF_HUB_CACHE to a full path",
+            "candle's loader reads from {}, but the files are in {}; set HF_HUB_CACHE to a full path",
             theirs.cache_dir().display(),
             cache.root().display()
         )));
     }
-    // It panics on images that it cannot read.
+    // The loader panics on images that it cannot read.
     let data = match sdft_files::guarded(load) {
         Some(Ok(data)) => data,
         Some(Err(error)) => return Err(problem(format!("cannot be read: {error}"))),
-        None => return Err(problem("cannot be read: an image is broken".to_owned())),
+        None => return Err(problem("cannot be read: an image is damaged".to_owned())),
     };
     pair(&data).map_err(|error| problem(error.to_string()))
 }
@@ -66,11 +66,11 @@ fn pair(data: &Dataset) -> candle_core::Result<Pair> {
     let source = pictures("train", &data.train_images, &data.train_labels)?;
     let source = source
         .into_iter()
-        .map(|(place, _, picture)| (place, picture))
+        .map(|(origin, _, picture)| (origin, picture))
         .collect();
     let mut counts = [0; CLASSES.len()];
     let mut target = Vec::new();
-    for (i, (place, class, picture)) in pictures("test", &data.test_images, &data.test_labels)?
+    for (i, (origin, class, picture)) in pictures("test", &data.test_images, &data.test_labels)?
         .into_iter()
         .enumerate()
     {
@@ -79,13 +79,13 @@ fn pair(data: &Dataset) -> candle_core::Result<Pair> {
         };
         if counts[slot] < PER_CLASS {
             counts[slot] += 1;
-            target.push((place, ember(&picture, i)?));
+            target.push((origin, ember(&picture, i)?));
         }
     }
     Ok(Pair { source, target })
 }
 
-/// The pictures of one part, with their classes.
+/// The pictures of one split, with their classes.
 fn pictures(
     part: &str,
     images: &Tensor,
@@ -102,14 +102,14 @@ fn pictures(
         let level = |v: f32| (255.0 * v).round() as u8;
         let mut picture = Rgb8::filled(SIDE, SIDE, [0; 3]);
         match values {
-            // Rows of grey.
+            // Grey, row by row.
             784 => {
                 for (at, &v) in flat.iter().enumerate() {
                     let (x, y) = (at % 28 + 2, at / 28 + 2);
                     picture.pixels[3 * (y * SIDE + x)..][..3].fill(level(v));
                 }
             }
-            // Channel, column, row: candle's loader takes rows for columns.
+            // Channel, column, row: candle's loader swaps rows and columns.
             3072 => {
                 for (at, &v) in flat.iter().enumerate() {
                     let (c, x, y) = (at / 1024, at / SIDE % SIDE, at % SIDE);
@@ -123,7 +123,7 @@ fn pictures(
     Ok(out)
 }
 
-/// The picture's lightness in the colours of the target domain.
+/// The picture's brightness in the colours of the target domain.
 fn ember(picture: &Rgb8, index: usize) -> candle_core::Result<Rgb8> {
     // BT.601, as Pillow's `convert("L")`.
     let light = |p: &[u8]| {

@@ -1,6 +1,6 @@
-//! Keeping tokens out of texts.
+//! Keeps tokens out of messages.
 
-/// An access token; shown as dots.
+/// An access token; its `Debug` output is dots.
 #[derive(Clone, Default)]
 pub(crate) struct Secret(Option<String>);
 
@@ -13,7 +13,7 @@ impl Secret {
         self.0.as_deref()
     }
 
-    /// The text without the token, should a server have repeated it.
+    /// Replaces the token in a text from the server.
     pub(crate) fn hide(&self, text: &str) -> String {
         match &self.0 {
             Some(token) => text.replace(token.as_str(), "..."),
@@ -32,7 +32,7 @@ impl std::fmt::Debug for Secret {
 pub(crate) fn plain_address(address: &str) -> String {
     match reqwest::Url::parse(address) {
         Ok(mut url) => {
-            // These fail for addresses that have none.
+            // These fail for addresses without a host.
             let _ = url.set_username("");
             let _ = url.set_password(None);
             url.set_query(None);

@@ -1,25 +1,27 @@
+//! Server, cache, token and retries of a fetcher.
+
 use std::{ffi::OsString, path::PathBuf};
 
 use sdft_assets::HubCache;
 
 use crate::{
-    HubError, Patience, Result,
+    HubError, Result, RetryPolicy,
     secrets::{Secret, plain_address},
 };
 
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// Where from, where to, as whom.
+/// Server, cache, token and retries of a fetcher.
 #[derive(Clone)]
 pub struct Settings {
-    /// The server.
+    /// Address of the server.
     pub endpoint: String,
-    /// Where files go.
+    /// The cache to fetch into.
     pub cache: HubCache,
-    /// Whether the network may not be used.
+    /// Whether the network is disabled.
     pub offline: bool,
-    /// How long to try.
-    pub patience: Patience,
+    /// How failed requests are retried.
+    pub retry: RetryPolicy,
     pub(crate) token: Secret,
 }
 
@@ -29,43 +31,43 @@ impl std::fmt::Debug for Settings {
             .field("endpoint", &plain_address(&self.endpoint))
             .field("cache", &self.cache)
             .field("offline", &self.offline)
-            .field("patience", &self.patience)
+            .field("retry", &self.retry)
             .field("token", &self.token)
             .finish()
     }
 }
 
 impl Settings {
-    /// As the Python client reads the environment: `HF_ENDPOINT`, the places of [`HubCache::from_environment`], `HF_HUB_OFFLINE`, and the
-    /// token of `HF_TOKEN`, else of the file `HF_TOKEN_PATH`, else of `token` in `HF_HOME`, unless `HF_HUB_DISABLE_IMPLICIT_TOKEN` is set.
+    /// Reads the environment like the Python client: `HF_ENDPOINT`, the variables of [`HubCache::from_environment`], `HF_HUB_OFFLINE`, and the
+    /// token from `HF_TOKEN`, the file `HF_TOKEN_PATH`, or `token` in `HF_HOME`, unless `HF_HUB_DISABLE_IMPLICIT_TOKEN` is set.
     ///
     /// # Errors
-    /// There is no place for a cache.
+    /// Fails if the environment gives no folder for a cache.
     pub fn from_environment() -> Result<Self> {
         let get = |name: &str| std::env::var_os(name);
         Ok(Self {
             endpoint: endpoint(get),
             cache: HubCache::from_environment()?,
             offline: sdft_assets::is_offline(),
-            patience: Patience::default(),
+            retry: RetryPolicy::default(),
             token: Secret::new(token(get)),
         })
     }
 
-    /// The same, with a token.
+    /// These settings with a token.
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Secret::new(Some(token.into()));
         self
     }
 
-    /// A server and a folder, nothing else.
+    /// Settings for a server and a cache folder; the environment is not read.
     pub fn new(endpoint: impl Into<String>, cache: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: endpoint.into(),
             cache: HubCache::at(cache),
             offline: false,
-            patience: Patience::default(),
+            retry: RetryPolicy::default(),
             token: Secret::default(),
         }
     }
@@ -79,7 +81,8 @@ impl Settings {
             .is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic()));
         if has_odd_token {
             return Err(HubError::Environment(
-                "the token (HF_TOKEN, or the file of `hf auth login`) has characters that no token has".to_owned(),
+                "the token (HF_TOKEN, or the file of `hf auth login`) contains invalid characters"
+                    .to_owned(),
             ));
         }
         if is_web {
@@ -176,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_none_is_refused() {
+    fn an_invalid_address_is_refused() {
         for address in ["", "huggingface.co", "file:///x", "http://"] {
             assert!(Settings::new(address, "x").check().is_err(), "{address}");
         }
@@ -186,7 +189,7 @@ mod tests {
             odd.check()
                 .unwrap_err()
                 .to_string()
-                .contains("no token has")
+                .contains("contains invalid characters")
         );
         let debug = format!("{:?}", Settings::new("http://user:word@x/", "x"));
         assert!(!debug.contains("word"), "{debug}");

@@ -1,4 +1,4 @@
-//! Adding bytes to what has arrived, until all are there.
+//! Downloads a file, resuming and retrying until it is complete.
 
 use std::{
     fs::{self, File},
@@ -11,185 +11,198 @@ use reqwest::{Response, StatusCode, Url, header::CONTENT_RANGE};
 
 use crate::{
     HubError, Result,
-    ask::{Answer, Failure, Web},
+    cache_entry::CacheEntry,
+    client::{Failure, FileMetadata, HubClient},
     error::io,
     fetch::{FetchProgress, Wanted},
-    store::BlobPaths,
 };
 
-/// Bytes after which an attempt counts as progress.
+/// An attempt makes progress if it adds at least this many bytes.
 const PROGRESS: u64 = 64 << 10;
 
-/// Fills `place.part`, resuming and retrying, and gives it its name when its hash is right.
+/// Downloads `entry.part`, resuming and retrying, verifies its hash and gives it its final name.
 pub(crate) async fn transfer(
-    web: &Web,
+    client: &HubClient,
     wanted: &Wanted,
-    answer: &Answer,
-    place: &BlobPaths,
-    watch: &mut dyn FetchProgress,
+    metadata: &FileMetadata,
+    entry: &CacheEntry,
+    progress: &mut dyn FetchProgress,
 ) -> Result<()> {
-    let url = web.address(&wanted.file, &answer.commit)?;
-    let mut wrong = 0;
+    let url = client.address(&wanted.file, &metadata.commit)?;
+    let mut mismatches = 0;
     loop {
-        fill(web, wanted, answer, &url, &place.part, watch).await?;
-        watch.verifying();
-        let found = answer.hash.of_file(&place.part)?;
-        if found == answer.hash {
-            return place.keep();
+        fill(client, wanted, metadata, &url, &entry.part, progress).await?;
+        progress.verifying();
+        let found = metadata.hash.of_file(&entry.part)?;
+        if found == metadata.hash {
+            return entry.finish();
         }
-        fs::remove_file(&place.part).map_err(io(&place.part))?;
-        wrong += 1;
-        if wrong == 2 {
-            return Err(HubError::Wrong {
+        fs::remove_file(&entry.part).map_err(io(&entry.part))?;
+        mismatches += 1;
+        if mismatches == 2 {
+            return Err(HubError::HashMismatch {
                 what: wanted.file.to_string(),
                 found: found.to_string(),
-                expected: answer.hash.to_string(),
+                expected: metadata.hash.to_string(),
             });
         }
-        watch
-            .note("the bytes that arrived are not those of the file; once more from the beginning");
+        progress
+            .note("the downloaded bytes have the wrong hash; downloading again from the beginning");
     }
 }
 
-/// How far a transfer has come over all its attempts.
+/// The state of a download over all its attempts.
 #[derive(Default)]
-struct Course {
-    /// The most bytes there were; only more than that is progress.
+struct TransferState {
+    /// The most bytes so far; an attempt makes progress only beyond them.
     most: u64,
-    /// How often what had arrived had to be thrown away.
+    /// How often the partial file was deleted.
     restarts: u32,
-    /// Whether the next attempt asks for everything, as the server refuses to send a part.
+    /// Whether to request the whole file, because the server rejected a range.
     whole: bool,
 }
 
-/// Attempts until everything is there.
+/// Repeats attempts until the file is complete.
 async fn fill(
-    web: &Web,
+    client: &HubClient,
     wanted: &Wanted,
-    answer: &Answer,
+    metadata: &FileMetadata,
     url: &Url,
     part: &Path,
-    watch: &mut dyn FetchProgress,
+    progress: &mut dyn FetchProgress,
 ) -> Result<()> {
-    let patience = &web.settings.patience;
+    let retry = &client.settings.retry;
     let what = wanted.file.to_string();
-    let mut course = Course::default();
+    let mut state = TransferState::default();
     let mut failures = 0;
     loop {
         let have = length(part)?;
-        if answer.size.is_some_and(|size| have > size) {
+        if metadata.size.is_some_and(|size| have > size) {
             fs::remove_file(part).map_err(io(part))?;
             continue;
         }
-        if answer.size == Some(have) {
+        if metadata.size == Some(have) {
             return Ok(());
         }
-        course.most = course.most.max(have);
-        watch.bytes(have);
-        let failure = match attempt(web, &what, answer, url, part, &mut course, watch).await {
+        state.most = state.most.max(have);
+        progress.bytes(have);
+        let failure = match attempt(client, &what, metadata, url, part, &mut state, progress).await
+        {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
-        if length(part)? >= course.most + PROGRESS {
+        if length(part)? >= state.most + PROGRESS {
             failures = 0;
         }
         failures += 1;
-        let (reason, asked, limit) = match failure {
-            Failure::Lasting(error) => return Err(error),
-            Failure::Unreachable(reason) => (reason, None, patience.attempts_to_connect),
-            Failure::Passing { reason, asked } => (reason, asked, patience.attempts),
+        let (reason, retry_after, limit) = match failure {
+            Failure::Permanent(error) => return Err(error),
+            Failure::Unreachable(reason) => (reason, None, retry.max_connect_attempts),
+            Failure::Transient {
+                reason,
+                retry_after,
+            } => (reason, retry_after, retry.max_attempts),
         };
-        let asks_too_much = asked.is_some_and(|asked| asked > patience.longest_asked);
-        if failures >= limit || asks_too_much || course.restarts >= patience.attempts {
+        let retry_after_is_too_long =
+            retry_after.is_some_and(|delay| delay > retry.max_retry_after);
+        if failures >= limit || retry_after_is_too_long || state.restarts >= retry.max_attempts {
             return Err(HubError::GaveUp {
                 what,
                 attempts: failures,
-                reason: match asked.filter(|_| asks_too_much) {
-                    Some(asked) => format!("{reason} and asks to wait {} s", asked.as_secs()),
+                reason: match retry_after.filter(|_| retry_after_is_too_long) {
+                    Some(delay) => {
+                        format!("{reason} and asks to wait {} s", delay.as_secs())
+                    }
                     None => reason,
                 },
                 have: length(part)?,
             });
         }
-        let wait = patience.wait(failures, asked);
-        watch.note(&format!(
-            "{reason}; going on in {:.1} s",
+        let wait = retry.delay(failures, retry_after);
+        progress.note(&format!(
+            "{reason}; resuming in {:.1} s",
             wait.as_secs_f64()
         ));
         tokio::time::sleep(wait).await;
     }
 }
 
-/// One connection: adds what it brings.
+/// One request: appends the bytes it returns.
 async fn attempt(
-    web: &Web,
+    client: &HubClient,
     what: &str,
-    answer: &Answer,
+    metadata: &FileMetadata,
     url: &Url,
     part: &Path,
-    course: &mut Course,
-    watch: &mut dyn FetchProgress,
+    state: &mut TransferState,
+    progress: &mut dyn FetchProgress,
 ) -> std::result::Result<(), Failure> {
-    let passing = |reason: String| Failure::Passing {
+    let transient = |reason: String| Failure::Transient {
         reason,
-        asked: None,
+        retry_after: None,
     };
-    let lasting = |error: HubError| Failure::Lasting(error);
-    let have = length(part).map_err(lasting)?;
+    let permanent = |error: HubError| Failure::Permanent(error);
+    let have = length(part).map_err(permanent)?;
     let mut restart = || {
-        course.restarts += 1;
-        fs::remove_file(part).map_err(|e| Failure::Lasting(io(part)(e)))
+        state.restarts += 1;
+        fs::remove_file(part).map_err(|e| Failure::Permanent(io(part)(e)))
     };
-    let response = web.get(url, if course.whole { 0 } else { have }).await?;
-    // A server that does not know ranges sends everything: the beginning is passed over.
+    let response = client.get(url, if state.whole { 0 } else { have }).await?;
+    // A server without range support sends the whole file: skip the beginning.
     let (mut pass, offered) = match response.status() {
         StatusCode::PARTIAL_CONTENT => match range(&response) {
             Some((from, total)) if from == have => (0, total),
             _ => {
-                return Err(passing(
-                    "the server sent another part than was asked for".to_owned(),
+                return Err(transient(
+                    "the server sent another range than requested".to_owned(),
                 ));
             }
         },
         StatusCode::OK => (have, response.content_length()),
         StatusCode::RANGE_NOT_SATISFIABLE => {
-            course.whole = true;
-            return Err(web.refused(what, &response));
+            state.whole = true;
+            return Err(client.refused(what, &response));
         }
-        // The address of a store is signed for a while; the next answer of the Hub leads to a new one.
+        // The storage server's address expires; the next response of the Hub has a new one.
         StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED
             if response.url().origin() != url.origin() =>
         {
-            let host = response.url().host_str().unwrap_or("the store").to_owned();
-            return Err(passing(format!("{host} answered {}", response.status())));
+            let host = response
+                .url()
+                .host_str()
+                .unwrap_or("the storage server")
+                .to_owned();
+            return Err(transient(format!("{host} answered {}", response.status())));
         }
-        _ => return Err(web.refused(what, &response)),
+        _ => return Err(client.refused(what, &response)),
     };
-    let size = answer.size.or(offered);
+    let size = metadata.size.or(offered);
     if let (Some(offered), Some(size)) = (offered, size)
         && offered != size
     {
-        return Err(passing(format!(
+        return Err(transient(format!(
             "the server offers {offered} bytes, expected {size}: an error page or another file"
         )));
     }
     if size.is_some_and(|size| size < have) {
         restart()?;
-        return Err(passing("more had arrived than the file has".to_owned()));
+        return Err(transient(
+            "the partial file is longer than the file".to_owned(),
+        ));
     }
     let mut file = File::options()
         .create(true)
         .append(true)
         .open(part)
-        .map_err(|e| lasting(io(part)(e)))?;
+        .map_err(|e| permanent(io(part)(e)))?;
     let mut now = have;
     let mut stream = response.bytes_stream();
     while let Some(chunk) = stream.next().await {
         let chunk = chunk
-            .map_err(|e| web.failure(e))
+            .map_err(|e| client.failure(e))
             .map_err(|failure| match failure {
-                // The connection was there.
-                Failure::Unreachable(reason) => passing(reason),
+                // The connection was established before.
+                Failure::Unreachable(reason) => transient(reason),
                 other => other,
             })?;
         let passed = usize::try_from(pass).unwrap_or(usize::MAX).min(chunk.len());
@@ -198,23 +211,23 @@ async fn attempt(
         if size.is_some_and(|size| now + new.len() as u64 > size) {
             drop(file);
             restart()?;
-            return Err(passing(
+            return Err(transient(
                 "the server sent more bytes than the file has".to_owned(),
             ));
         }
-        file.write_all(new).map_err(|e| lasting(io(part)(e)))?;
+        file.write_all(new).map_err(|e| permanent(io(part)(e)))?;
         now += new.len() as u64;
-        watch.bytes(now);
+        progress.bytes(now);
     }
     match size {
-        Some(size) if now < size => Err(passing(format!(
-            "the connection ended after {now} of {size} bytes"
+        Some(size) if now < size => Err(transient(format!(
+            "the connection closed after {now} of {size} bytes"
         ))),
         _ => Ok(()),
     }
 }
 
-/// Where the bytes of a partial answer begin, and how long the whole is.
+/// The first byte of a partial response, and the size of the whole file.
 fn range(response: &Response) -> Option<(u64, Option<u64>)> {
     let text = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     let (span, total) = text.strip_prefix("bytes ")?.split_once('/')?;
@@ -222,7 +235,7 @@ fn range(response: &Response) -> Option<(u64, Option<u64>)> {
     Some((from, total.trim().parse().ok()))
 }
 
-/// Bytes of a file; 0 if there is none.
+/// Size of a file in bytes; 0 if it does not exist.
 fn length(path: &Path) -> Result<u64> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(metadata.len()),

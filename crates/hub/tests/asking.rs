@@ -1,4 +1,4 @@
-//! What the server says of a file, and what is made of it.
+//! The metadata of a file: what is accepted, refused and followed.
 
 mod common;
 
@@ -6,28 +6,28 @@ use std::fs;
 
 use common::{COMMIT, Fault, Server, content, quick, wanted};
 use sdft_assets::HubFile;
-use sdft_hub::{Fetcher, HubError, Quiet, Settings, Wanted};
+use sdft_hub::{Fetcher, HubError, NoopFetchProgress, Settings, Wanted};
 
 fn error_of(server: &Server, wanted: &Wanted) -> HubError {
     let cache = tempfile::tempdir().unwrap();
     let error = server
         .fetcher(cache.path())
-        .fetch(wanted, &mut Quiet)
+        .fetch(wanted, &mut NoopFetchProgress)
         .unwrap_err();
     assert_eq!(server.count("GET"), 0, "{error}");
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0, "{error}");
     error
 }
 
-/// A folder of the server.
-fn folder(place: &str) -> HubFile {
-    let mut folder = HubFile::parse(place).unwrap().unwrap();
+/// A folder on the server.
+fn folder(path: &str) -> HubFile {
+    let mut folder = HubFile::parse(path).unwrap().unwrap();
     folder.path.push('/');
     folder
 }
 
 #[test]
-fn missing_headers_are_named_unless_the_list_knows_what_they_say() {
+fn missing_headers_are_named_unless_the_manifest_has_their_values() {
     for (headers, text) in [
         (vec!["X-Repo-Commit"], "no X-Repo-Commit"),
         (vec!["X-Linked-Etag", "ETag"], "no ETag"),
@@ -37,13 +37,13 @@ fn missing_headers_are_named_unless_the_list_knows_what_they_say() {
         let error = error_of(&server, &wanted("b.pt")).to_string();
         assert!(error.contains(text), "{error}");
     }
-    // No length: the hash decides.
+    // Without a length, the hash decides.
     let server = Server::start(&[("b.pt", content(100))]);
     server.without(&["X-Linked-Size", "Content-Length"]);
     let cache = tempfile::tempdir().unwrap();
     server
         .fetcher(cache.path())
-        .fetch(&wanted("b.pt"), &mut Quiet)
+        .fetch(&wanted("b.pt"), &mut NoopFetchProgress)
         .unwrap();
 
     let bytes = content(100);
@@ -55,14 +55,14 @@ fn missing_headers_are_named_unless_the_list_knows_what_they_say() {
     let cache = tempfile::tempdir().unwrap();
     let path = server
         .fetcher(cache.path())
-        .fetch(&known, &mut Quiet)
+        .fetch(&known, &mut NoopFetchProgress)
         .unwrap()
         .path;
     assert_eq!(fs::read(path).unwrap(), bytes);
 }
 
 #[test]
-fn an_etag_that_proves_nothing_is_refused() {
+fn an_etag_that_is_not_a_hash_is_refused() {
     let server = Server::start(&[("b.pt", content(100))]);
     server.etag("5f3c-abc");
     let error = error_of(&server, &wanted("b.pt")).to_string();
@@ -80,17 +80,22 @@ fn small_files_are_verified_by_gits_hash() {
     let cache = tempfile::tempdir().unwrap();
     let fetcher = server.fetcher(cache.path());
     server.gets(&[Fault::Wrong]);
-    let fetched = fetcher.fetch(&wanted("x.json"), &mut Quiet).unwrap();
+    let fetched = fetcher
+        .fetch(&wanted("x.json"), &mut NoopFetchProgress)
+        .unwrap();
     assert_eq!(fs::read(fetched.path).unwrap(), b"hello\n");
     assert_eq!(server.count("GET"), 2);
 }
 
 #[test]
-fn another_file_than_the_list_knows_is_not_downloaded() {
+fn a_file_that_differs_from_the_manifest_is_not_downloaded() {
     let server = Server::start(&[("b.pt", content(100))]);
     let mut other = wanted("b.pt");
     other.sha256 = Some("ab".repeat(32));
-    assert!(matches!(error_of(&server, &other), HubError::Other { .. }));
+    assert!(matches!(
+        error_of(&server, &other),
+        HubError::UnexpectedFile { .. }
+    ));
     let mut longer = wanted("b.pt");
     longer.size = Some(101);
     let error = error_of(&server, &longer).to_string();
@@ -102,7 +107,7 @@ fn another_file_than_the_list_knows_is_not_downloaded() {
     elsewhere.file.revision = "f".repeat(40);
     assert!(matches!(
         error_of(&server, &elsewhere),
-        HubError::Other { .. }
+        HubError::UnexpectedFile { .. }
     ));
 }
 
@@ -115,12 +120,18 @@ fn a_branch_stays_at_the_commit_it_was_first_fetched_from() {
     ]);
     let cache = tempfile::tempdir().unwrap();
     let fetcher = server.fetcher(cache.path());
-    let first = fetcher.fetch(&wanted("b.pt"), &mut Quiet).unwrap();
-    let again = fetcher.fetch(&wanted("b.pt"), &mut Quiet).unwrap();
+    let first = fetcher
+        .fetch(&wanted("b.pt"), &mut NoopFetchProgress)
+        .unwrap();
+    let again = fetcher
+        .fetch(&wanted("b.pt"), &mut NoopFetchProgress)
+        .unwrap();
     assert_eq!(first.path, again.path);
     assert_eq!(server.count("HEAD"), 1);
-    // Another file is asked for at that commit, so that both stay findable.
-    let second = fetcher.fetch(&wanted("c.pt"), &mut Quiet).unwrap();
+    // Another file is requested at that commit, so that both can be found later.
+    let second = fetcher
+        .fetch(&wanted("c.pt"), &mut NoopFetchProgress)
+        .unwrap();
     assert!(
         server
             .log()
@@ -129,16 +140,18 @@ fn a_branch_stays_at_the_commit_it_was_first_fetched_from() {
     );
     let both = [first.path.parent(), second.path.parent()];
     assert_eq!(both[0], both[1]);
-    // A file that was not there yet is taken from the branch as it is.
+    // A file that did not exist at that commit comes from the branch's current commit.
     server
         .commit(&"f".repeat(40))
         .heads(&[Fault::Page(404, "")]);
-    let third = fetcher.fetch(&wanted("d.pt"), &mut Quiet).unwrap();
+    let third = fetcher
+        .fetch(&wanted("d.pt"), &mut NoopFetchProgress)
+        .unwrap();
     assert!(third.path.to_string_lossy().contains(&"f".repeat(40)));
 }
 
 #[test]
-fn a_listing_that_leads_out_of_the_cache_is_refused() {
+fn a_listed_path_outside_the_cache_is_refused() {
     let server = Server::start(&[
         ("d/../../../../victim.txt", content(10)),
         ("d/ok.bin", content(10)),
@@ -149,22 +162,29 @@ fn a_listing_that_leads_out_of_the_cache_is_refused() {
     let error = fetcher.files_below(&folder).unwrap_err();
     assert!(error.to_string().contains("victim.txt"), "{error}");
     folder.path = "d/../../../../victim.txt".to_owned();
-    let error = fetcher.fetch(&folder.into(), &mut Quiet).unwrap_err();
+    let error = fetcher
+        .fetch(&folder.into(), &mut NoopFetchProgress)
+        .unwrap_err();
     assert!(error.to_string().contains("victim.txt"), "{error}");
     assert_eq!(server.count("HEAD"), 0);
 }
 
 #[test]
-fn a_list_that_never_comes_is_not_waited_for() {
+fn a_listing_without_a_response_times_out() {
     let server = Server::start(&[("a.bin", content(10))]);
     server.silent();
     let cache = tempfile::tempdir().unwrap();
     let start = std::time::Instant::now();
     let error = server
         .fetcher(cache.path())
-        .fetch(&wanted("typo.bin"), &mut Quiet)
+        .fetch(&wanted("typo.bin"), &mut NoopFetchProgress)
         .unwrap_err();
-    assert!(error.to_string().contains("no such file"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("does not exist at this revision"),
+        "{error}"
+    );
     let folder = folder("hf:owner/name/d");
     let error = server
         .fetcher(cache.path())
@@ -188,7 +208,7 @@ fn another_port_gets_no_token() {
     let settings = quick(Settings::new(&hub.address, cache.path())).with_token("hf_secret");
     let path = Fetcher::new(settings)
         .unwrap()
-        .fetch(&wanted("b.pt"), &mut Quiet)
+        .fetch(&wanted("b.pt"), &mut NoopFetchProgress)
         .unwrap()
         .path;
     assert_eq!(fs::read(path).unwrap(), bytes);
@@ -201,19 +221,19 @@ fn redirections_are_followed_and_tokens_stay_where_they_belong() {
     let bytes = content(5000);
     let store = Server::start(&[("b.pt", bytes.clone())]);
     let hub = Server::start(&[("b.pt", bytes.clone())]);
-    // Another host by its name.
+    // The same server under another host name.
     let elsewhere = store.address.replace("127.0.0.1", "localhost");
-    let place = format!("{elsewhere}/owner/name/resolve/main/b.pt?signature=hidden");
+    let address = format!("{elsewhere}/owner/name/resolve/main/b.pt?signature=hidden");
     hub.heads(&[
         Fault::To("/owner/renamed/resolve/main/b.pt".to_owned()),
-        Fault::To(place.clone()),
+        Fault::To(address.clone()),
     ]);
-    hub.gets(&[Fault::To(place)]);
+    hub.gets(&[Fault::To(address)]);
     let cache = tempfile::tempdir().unwrap();
     let settings = quick(Settings::new(&hub.address, cache.path())).with_token("hf_secret");
     let path = Fetcher::new(settings)
         .unwrap()
-        .fetch(&wanted("b.pt"), &mut Quiet)
+        .fetch(&wanted("b.pt"), &mut NoopFetchProgress)
         .unwrap()
         .path;
     assert_eq!(fs::read(path).unwrap(), bytes);
@@ -235,11 +255,11 @@ fn endless_redirections_end() {
         20
     ]);
     let error = error_of(&server, &wanted("b.pt")).to_string();
-    assert!(error.contains("redirections without end"), "{error}");
+    assert!(error.contains("too many redirects"), "{error}");
 }
 
 #[test]
-fn no_message_holds_a_token() {
+fn no_message_contains_a_token() {
     for (fault, has_token) in [
         (Fault::Page(401, "hf_secret"), true),
         (Fault::Page(403, ""), true),
@@ -258,7 +278,7 @@ fn no_message_holds_a_token() {
         assert!(!format!("{settings:?}").contains("hf_secret"));
         let error = Fetcher::new(settings)
             .unwrap()
-            .fetch(&wanted("b.pt"), &mut Quiet)
+            .fetch(&wanted("b.pt"), &mut NoopFetchProgress)
             .unwrap_err();
         assert!(
             !format!("{error} {error:?}").contains("hf_secret"),
@@ -269,13 +289,13 @@ fn no_message_holds_a_token() {
     let settings = quick(Settings::new("http://user:word@127.0.0.1:9", cache.path()));
     let error = Fetcher::new(settings)
         .unwrap()
-        .fetch(&wanted("b.pt"), &mut Quiet)
+        .fetch(&wanted("b.pt"), &mut NoopFetchProgress)
         .unwrap_err();
     assert!(!error.to_string().contains("word"), "{error}");
 }
 
 #[test]
-fn a_slip_in_the_path_is_answered_with_the_nearest_file() {
+fn a_misspelt_path_is_answered_with_the_nearest_file() {
     let server = Server::start(&[
         ("a/model.safetensors", content(10)),
         ("b/other.bin", content(10)),
@@ -283,7 +303,7 @@ fn a_slip_in_the_path_is_answered_with_the_nearest_file() {
     let cache = tempfile::tempdir().unwrap();
     let error = server
         .fetcher(cache.path())
-        .fetch(&wanted("a/model.safetensor"), &mut Quiet)
+        .fetch(&wanted("a/model.safetensor"), &mut NoopFetchProgress)
         .unwrap_err();
     assert!(
         error
@@ -294,7 +314,7 @@ fn a_slip_in_the_path_is_answered_with_the_nearest_file() {
 }
 
 #[test]
-fn a_folder_is_what_lies_below_it() {
+fn a_folder_includes_its_subfolders() {
     let server = Server::start(&[
         ("a/1.bin", content(10)),
         ("a/b/2.bin", content(10)),

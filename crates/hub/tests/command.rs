@@ -1,4 +1,4 @@
-//! The program `sdft-fetch`, as users and other programs call it.
+//! The program `sdft-fetch` as users and other programs run it.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn run(command: &mut Command) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn killed_in_the_middle_it_goes_on_where_it_was() {
+fn a_killed_download_is_resumed() {
     let bytes = content(N);
     let server = Server::start(&[("b.pt", bytes.clone())]);
     server.gets(&[Fault::Trickle(20_000, 2), Fault::Trickle(20_000, 2)]);
@@ -55,7 +55,7 @@ fn killed_in_the_middle_it_goes_on_where_it_was() {
         let start = Instant::now();
         let enough = (round * N / 3) as u64;
         while fs::metadata(&part).map_or(0, |m| m.len()) < enough {
-            assert!(start.elapsed() < Duration::from_secs(20), "nothing arrives");
+            assert!(start.elapsed() < Duration::from_secs(20), "no data arrives");
             thread::sleep(Duration::from_millis(2));
         }
         // SIGKILL on Unix.
@@ -72,7 +72,7 @@ fn killed_in_the_middle_it_goes_on_where_it_was() {
         .join("b.pt");
     assert_eq!(out.trim(), path.display().to_string());
     assert!(fs::read(path).unwrap() == bytes);
-    // Nothing of what had arrived is asked for again.
+    // Bytes that have arrived are not requested again.
     let from: Vec<_> = server
         .log()
         .iter()
@@ -102,7 +102,7 @@ fn two_processes_share_one_transfer() {
 }
 
 #[test]
-fn offline_and_wrong_names_are_explained() {
+fn offline_and_unknown_names_are_explained() {
     let home = tempfile::tempdir().unwrap();
     let nowhere = "http://127.0.0.1:9";
     let (code, _, err) = run(program(nowhere, home.path()).args(["ffhq10m"]));
@@ -112,7 +112,7 @@ fn offline_and_wrong_names_are_explained() {
     let (code, _, err) = run(program(nowhere, home.path()).args(["ffhq-10m", "--offline"]));
     assert_eq!(code, Some(1));
     for text in [
-        "may not be used",
+        "network is disabled",
         "374.4 MB",
         "hf download deepinv/diffunet",
         "HF_ENDPOINT",
@@ -125,7 +125,7 @@ fn offline_and_wrong_names_are_explained() {
     let mut offline = program(nowhere, home.path());
     let (code, _, err) = run(offline.env("HF_HUB_OFFLINE", "1").args([FILE]));
     assert_eq!(code, Some(1));
-    assert!(err.contains("may not be used"), "{err}");
+    assert!(err.contains("network is disabled"), "{err}");
 
     let (code, _, err) = run(program(nowhere, home.path()).args(["ffhq-p2"]));
     assert_eq!(code, Some(1));
@@ -145,7 +145,7 @@ fn offline_and_wrong_names_are_explained() {
 }
 
 #[test]
-fn an_experiment_names_everything_it_uses() {
+fn an_experiment_lists_all_its_assets() {
     let home = tempfile::tempdir().unwrap();
     let (code, _, err) = run(program("http://127.0.0.1:9", home.path()).args([
         "--all-for",
@@ -160,7 +160,7 @@ fn an_experiment_names_everything_it_uses() {
         "irse50: ",
         "ffhq-256: ",
         "checkpoints/ffhq_p2.pt",
-        "7 of 7 are not here, about 10.",
+        "7 of 7 are not in the cache, about 10.",
     ] {
         assert!(err.contains(text), "{text}: {err}");
     }
@@ -172,7 +172,7 @@ fn an_experiment_names_everything_it_uses() {
 }
 
 #[test]
-fn the_list_is_printed_and_a_slip_in_it_named() {
+fn the_list_is_printed_and_a_misspelt_name_is_reported() {
     let home = tempfile::tempdir().unwrap();
     let list = |args: &[&str]| run(program("http://127.0.0.1:9", home.path()).args(args));
     let (code, out, _) = list(&["--list"]);

@@ -1,4 +1,4 @@
-//! Sets of ten classes, from a server to the two folders that training takes.
+//! Sets of ten classes, from a server to the two folders that training reads.
 
 mod common;
 #[path = "../../prepare/tests/common/mod.rs"]
@@ -26,7 +26,7 @@ fn run(server: &Server, home: &Path, args: &[&str]) -> (Option<i32>, String, Str
     )
 }
 
-/// A table of these pictures, as bytes.
+/// A parquet table of these pictures.
 fn table(pictures: &[Rgb8]) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.parquet");
@@ -38,7 +38,7 @@ fn table(pictures: &[Rgb8]) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// Images of a folder by where its index says they came from.
+/// The images of a folder by their source in its index.
 fn by_source(folder: &Path) -> HashMap<String, Rgb8> {
     let index = fs::read_to_string(folder.join("index.jsonl")).unwrap();
     let records = index
@@ -86,18 +86,18 @@ fn colour_pairs_keep_rows_and_columns_apart() {
             .iter()
             .any(|class| name.ends_with(class))
     }));
-    // The old name of the repository, as candle asks for it.
+    // The repository's old name, which candle requests.
     assert!(
         server.log()[0]
             .path
             .starts_with("/datasets/cifar10/resolve/refs%2Fconvert%2Fparquet/")
     );
 
-    // Again and without the network.
+    // A second time, without the network.
     let requests = server.log().len();
     let (code, out, err) = run(&server, home.path(), &["--pair", "cifar10", "--offline"]);
     assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("all there already"), "{out}");
+    assert!(out.contains("all up to date"), "{out}");
     assert_eq!(server.log().len(), requests);
 }
 
@@ -126,11 +126,11 @@ fn grey_pairs_get_a_margin_and_the_target_its_colours() {
     let target = by_source(&home.path().join("data/mnist-32/target"));
     assert_eq!(target.len(), 3);
     let [r, _, b] = target["test#4 class 4"].get(0, 0).unwrap();
-    assert!(r > b, "the ground is brown");
+    assert!(r > b, "the background is brown");
 }
 
 #[test]
-fn a_broken_table_is_an_error_and_not_a_panic() {
+fn a_damaged_table_is_an_error_and_not_a_panic() {
     let mut rows = vec![(Some(b"no picture".to_vec()), None)];
     rows.push((Some(encode_png(&tables::picture(0, 28, 28)).unwrap()), None));
     let folder = tempfile::tempdir().unwrap();

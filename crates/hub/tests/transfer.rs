@@ -1,16 +1,16 @@
-//! Against a server that misbehaves: the right bytes or a clear error, also on the next call.
+//! A server with faults: the right bytes or a clear error, and the same on the next call.
 
 mod common;
 
 use std::{fs, path::Path, sync::Arc, thread, time::Instant};
 
 use common::{COMMIT, Fault, Server, content, quick, wanted};
-use sdft_hub::{FetchProgress, Fetched, Fetcher, HubError, Quiet, Settings};
+use sdft_hub::{FetchProgress, Fetched, Fetcher, HubError, NoopFetchProgress, Settings};
 
 const N: usize = 400_000;
 
 fn fetch(fetcher: &Fetcher, path: &str) -> Result<Fetched, HubError> {
-    fetcher.fetch(&wanted(path), &mut Quiet)
+    fetcher.fetch(&wanted(path), &mut NoopFetchProgress)
 }
 
 /// Fetches with these faults and expects the right bytes, twice.
@@ -22,16 +22,16 @@ fn survives(faults: &[Fault]) -> Server {
     let fetcher = server.fetcher(cache.path());
     let fetched = fetch(&fetcher, "a/b.pt").unwrap_or_else(|error| panic!("{faults:?}: {error}"));
     assert!(fs::read(&fetched.path).unwrap() == bytes, "{faults:?}");
-    assert!(!fetched.was_here);
+    assert!(!fetched.was_cached);
     let requests = server.log().len();
     let again = fetch(&fetcher, "a/b.pt").unwrap();
-    assert!(again.was_here && again.path == fetched.path);
-    assert_eq!(server.log().len(), requests, "{faults:?}: asked again");
+    assert!(again.was_cached && again.path == fetched.path);
+    assert_eq!(server.log().len(), requests, "{faults:?}: requested again");
     assert_clean(cache.path());
     server
 }
 
-/// Fetches with these faults and expects an error, then without and expects the right bytes.
+/// Fetches with these faults and expects an error, then without faults and expects the right bytes.
 fn refuses(faults: &[Fault]) -> HubError {
     let bytes = content(N);
     let server = Server::start(&[("b.pt", bytes.clone())]);
@@ -42,7 +42,7 @@ fn refuses(faults: &[Fault]) -> HubError {
     let snapshots = cache.path().join("models--owner--name/snapshots");
     assert!(
         !snapshots.exists(),
-        "{faults:?}: something has the file's name"
+        "{faults:?}: a file exists under the final name"
     );
     let fetched =
         fetch(&fetcher, "b.pt").unwrap_or_else(|error| panic!("{faults:?}, then: {error}"));
@@ -51,7 +51,7 @@ fn refuses(faults: &[Fault]) -> HubError {
     error
 }
 
-/// Nothing half done is left.
+/// No partial file remains.
 fn assert_clean(cache: &Path) {
     for entry in fs::read_dir(cache.join("models--owner--name/blobs")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -86,7 +86,7 @@ fn the_cache_is_laid_out_as_the_official_client_does() {
 }
 
 #[test]
-fn broken_connections_are_taken_up_where_they_broke() {
+fn broken_connections_are_resumed() {
     let half = N / 2;
     for faults in [
         vec![Fault::CutAfter(half)],
@@ -105,17 +105,17 @@ fn broken_connections_are_taken_up_where_they_broke() {
         ],
     ] {
         let server = survives(&faults);
-        // What had arrived is not sent again; a cut connection may lose what was under way.
+        // Bytes that have arrived are not sent again; a cut connection may lose the bytes in transit.
         let again = server.sent().saturating_sub(N as u64);
         assert!(again <= (N as u64) / 20, "{faults:?}: {again} bytes twice");
     }
 }
 
 #[test]
-fn a_server_without_ranges_is_put_up_with() {
+fn a_server_without_ranges_works() {
     let server = survives(&[Fault::CutAfter(N / 2), Fault::NoRange]);
     assert_eq!(server.count("GET"), 2);
-    // The bytes are said to begin elsewhere than asked for.
+    // The response begins at another byte than requested.
     survives(&[Fault::CutAfter(N / 2), Fault::OtherRange]);
 }
 
@@ -134,7 +134,7 @@ fn pages_short_bodies_and_long_ones_are_not_taken_for_the_file() {
 }
 
 #[test]
-fn a_wait_that_the_server_asks_for_is_kept() {
+fn retry_after_is_respected() {
     let start = Instant::now();
     survives(&[Fault::Busy(429, Some(1))]);
     assert!(start.elapsed().as_secs_f64() >= 1.0);
@@ -143,19 +143,19 @@ fn a_wait_that_the_server_asks_for_is_kept() {
 }
 
 #[test]
-fn a_slow_server_is_waited_for() {
+fn a_slow_server_does_not_time_out() {
     let bytes = content(2000);
     let server = Server::start(&[("b.pt", bytes.clone())]);
     server.gets(&[Fault::Trickle(100, 50)]);
     let cache = tempfile::tempdir().unwrap();
-    // A second in all, and never silent for long.
+    // A second in total, without a long pause.
     let fetched = fetch(&server.fetcher(cache.path()), "b.pt").unwrap();
     assert_eq!(fs::read(fetched.path).unwrap(), bytes);
     assert_eq!(server.count("GET"), 1);
 }
 
 #[test]
-fn what_does_not_get_better_is_an_error_and_leaves_nothing_wrong() {
+fn permanent_faults_are_errors_and_leave_no_wrong_file() {
     let four = |fault: Fault| vec![fault; 4];
     for (faults, text) in [
         (
@@ -164,10 +164,10 @@ fn what_does_not_get_better_is_an_error_and_leaves_nothing_wrong() {
         ),
         (vec![Fault::Page(403, "<html></html>")], "answered 403"),
         (vec![Fault::Page(401, "")], "HF_TOKEN"),
-        (vec![Fault::Page(404, "")], "no such file"),
+        (vec![Fault::Page(404, "")], "does not exist"),
         (
             vec![Fault::Wrong, Fault::Wrong],
-            "are not those of the file",
+            "two downloads had the wrong hash",
         ),
         (four(Fault::Short(7)), "offers 7 bytes"),
         (four(Fault::Busy(503, None)), "gave up after 4 attempts"),
@@ -187,7 +187,7 @@ fn what_does_not_get_better_is_an_error_and_leaves_nothing_wrong() {
 }
 
 #[test]
-fn a_leftover_that_is_wrong_or_too_long_does_not_spoil_the_file() {
+fn a_wrong_or_too_long_partial_file_does_not_damage_the_file() {
     let bytes = content(N);
     for leftover in [
         vec![7; N / 2],
@@ -209,7 +209,7 @@ fn a_leftover_that_is_wrong_or_too_long_does_not_spoil_the_file() {
 }
 
 #[test]
-fn a_damaged_file_of_the_cache_is_noticed_and_fetched_anew() {
+fn a_damaged_file_of_the_cache_is_fetched_again() {
     let bytes = content(1000);
     let server = Server::start(&[("b.pt", bytes.clone())]);
     let cache = tempfile::tempdir().unwrap();
@@ -224,19 +224,19 @@ fn a_damaged_file_of_the_cache_is_noticed_and_fetched_anew() {
     let error = fetch(&offline, "b.pt").unwrap_err();
     assert!(matches!(error, HubError::Damaged { .. }), "{error}");
     let fetched = fetch(&fetcher, "b.pt").unwrap();
-    assert!(!fetched.was_here);
+    assert!(!fetched.was_cached);
     assert_eq!(fs::read(&fetched.path).unwrap(), bytes);
-    assert!(fetch(&offline, "b.pt").unwrap().was_here);
+    assert!(fetch(&offline, "b.pt").unwrap().was_cached);
 }
 
 #[test]
-fn without_a_network_nothing_is_tried() {
+fn offline_nothing_is_requested() {
     let server = Server::start(&[("b.pt", content(10))]);
     let cache = tempfile::tempdir().unwrap();
     let mut settings = quick(Settings::new(&server.address, cache.path()));
     settings.offline = true;
     let error = fetch(&Fetcher::new(settings).unwrap(), "b.pt").unwrap_err();
-    assert!(error.to_string().contains("may not be used"), "{error}");
+    assert!(error.to_string().contains("network is disabled"), "{error}");
     assert_eq!(server.log().len(), 0);
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
 
@@ -289,10 +289,10 @@ fn two_at_once_fetch_once() {
 }
 
 #[test]
-fn a_server_that_refuses_parts_is_asked_for_everything() {
+fn a_server_that_rejects_ranges_is_asked_for_the_whole_file() {
     let server = survives(&[Fault::CutAfter(N / 2), Fault::NoParts]);
     assert_eq!(server.count("GET"), 3);
-    // One that breaks every time and refuses parts is given up, and what came is kept.
+    // A connection that breaks every time is given up, and the partial file is kept.
     let bytes = content(N);
     let server = Server::start(&[("b.pt", bytes)]);
     server.gets(&[Fault::CutAfter(N / 2), Fault::NoParts]);
@@ -308,7 +308,7 @@ fn a_server_that_refuses_parts_is_asked_for_everything() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_of_the_users_own_and_what_it_leads_to_stay_unless_there_is_better() {
+fn a_users_own_link_and_its_target_stay_until_a_verified_file_replaces_the_link() {
     let bytes = content(1000);
     let server = Server::start(&[("b.pt", bytes.clone())]);
     let root = tempfile::tempdir().unwrap();
@@ -323,16 +323,16 @@ fn a_link_of_the_users_own_and_what_it_leads_to_stay_unless_there_is_better() {
     known.sha256 = Some(sdft_files::sha256_bytes(&bytes));
     server.heads(&[Fault::Page(403, "")]);
     let fetcher = server.fetcher(&cache);
-    fetcher.fetch(&known, &mut Quiet).unwrap_err();
+    fetcher.fetch(&known, &mut NoopFetchProgress).unwrap_err();
     assert_eq!(fs::read(snapshot.join("b.pt")).unwrap(), b"my own");
-    let fetched = fetcher.fetch(&known, &mut Quiet).unwrap();
+    let fetched = fetcher.fetch(&known, &mut NoopFetchProgress).unwrap();
     assert_eq!(fs::read(fetched.path).unwrap(), bytes);
     assert_eq!(fs::read(&mine).unwrap(), b"my own");
 }
 
 #[test]
-fn another_clients_file_is_not_deleted_for_being_another() {
-    // Fetched by another client from a branch that moved on: right by its own name, not what the list knows.
+fn another_clients_file_is_not_deleted() {
+    // Another client fetched it from a later commit of a branch: its hash matches its name, but not the manifest.
     let bytes = content(1000);
     let server = Server::start(&[("b.pt", bytes.clone())]);
     let cache = tempfile::tempdir().unwrap();
@@ -340,7 +340,7 @@ fn another_clients_file_is_not_deleted_for_being_another() {
     let path = fetch(&fetcher, "b.pt").unwrap().path;
     let mut other = wanted("b.pt");
     other.sha256 = Some("ab".repeat(32));
-    let error = fetcher.fetch(&other, &mut Quiet).unwrap_err();
-    assert!(matches!(error, HubError::Other { .. }), "{error}");
+    let error = fetcher.fetch(&other, &mut NoopFetchProgress).unwrap_err();
+    assert!(matches!(error, HubError::UnexpectedFile { .. }), "{error}");
     assert_eq!(fs::read(path).unwrap(), bytes);
 }

@@ -1,11 +1,11 @@
-//! Contact sheets: many pictures in one.
+//! Contact sheets: many pictures in one picture.
 
 use crate::{Rgb8, draw_text, text_size};
 
-/// The pictures row by row in `columns` columns, `pad` pixels of `background` between and around them.
+/// Arranges pictures row by row in `columns` columns, with `pad` pixels of `background` between and around them.
 ///
-/// Every cell is as large as the largest picture; a smaller one sits in its cell's top left corner. `columns` of 0 is read as 1, and no
-/// pictures at all give one pixel of background.
+/// Every cell has the size of the largest picture; smaller ones are in the top left corner of their cell. `columns` of 0 is read as 1. Without
+/// pictures the result is one pixel of background.
 #[must_use]
 pub fn grid(images: &[Rgb8], columns: usize, pad: usize, background: [u8; 3]) -> Rgb8 {
     let columns = columns.clamp(1, images.len().max(1));
@@ -28,7 +28,7 @@ pub fn grid(images: &[Rgb8], columns: usize, pad: usize, background: [u8; 3]) ->
     sheet
 }
 
-/// The picture with every pixel as a square of `factor` x `factor`; 0 is read as 1.
+/// Repeats every pixel as a square of `factor` x `factor`; 0 is read as 1.
 #[must_use]
 pub fn enlarge(image: &Rgb8, factor: usize) -> Rgb8 {
     let factor = factor.max(1);
@@ -54,14 +54,14 @@ pub fn enlarge(image: &Rgb8, factor: usize) -> Rgb8 {
 
 /// Small pictures are enlarged to about this many pixels.
 const SHOWN: usize = 64;
-/// Grey between pictures and behind letters.
+/// The grey between pictures and behind text.
 const GAP: [u8; 3] = [24, 24, 24];
 const LETTERS: [u8; 3] = [230, 230, 230];
 
-/// The pictures row by row in `columns` columns, small ones enlarged, under a label for each column and a title.
+/// Arranges pictures row by row in `columns` columns, enlarging small ones, with a label above each column and a title.
 ///
-/// Labels are repeated from the first where there are more columns; none at all leave the line out. A column is as wide as its label
-/// needs. `columns` of 0 is read as 1.
+/// If there are more columns than labels, labels are repeated from the first; without labels there is no label row. A column is as wide as
+/// its label needs. `columns` of 0 is read as 1.
 #[must_use]
 pub fn contact_sheet<S: AsRef<str>>(
     images: &[Rgb8],
@@ -83,7 +83,7 @@ pub fn contact_sheet<S: AsRef<str>>(
         .collect();
     let widest = |scale| used.iter().map(|label| text_size(label, scale).0).max();
     let cell = cells.iter().map(|cell| cell.width).max().unwrap_or(1);
-    // Large letters where they fit.
+    // Large letters if they fit.
     let scale = if widest(2) <= Some(cell) { 2 } else { 1 };
     let width = cell.max(widest(scale).unwrap_or(0));
     let mut line = Vec::with_capacity(columns);
@@ -108,9 +108,9 @@ pub fn contact_sheet<S: AsRef<str>>(
     titled(&sheet, title)
 }
 
-/// The pictures next to each other, tops aligned, `gap` pixels of `background` between them (source beside target).
+/// Arranges pictures next to each other, aligned at the top, with `gap` pixels of `background` between them.
 ///
-/// No pictures at all give one pixel of background.
+/// Without pictures the result is one pixel of background.
 #[must_use]
 pub fn side_by_side(images: &[Rgb8], gap: usize, background: [u8; 3]) -> Rgb8 {
     let width: usize = images.iter().map(|i| i.width + gap).sum();
@@ -124,7 +124,7 @@ pub fn side_by_side(images: &[Rgb8], gap: usize, background: [u8; 3]) -> Rgb8 {
     sheet
 }
 
-/// The picture under a dark strip that says what it shows in light letters, 14 pixels high (see [`draw_text`]).
+/// Adds a dark strip of 14 pixels above the picture, with a title in light letters (see [`draw_text`]).
 ///
 /// A title that is longer than the picture widens it.
 #[must_use]
@@ -201,14 +201,14 @@ mod tests {
     #[test]
     fn every_column_of_a_sheet_has_its_label_above_it() {
         let letters = |sheet: &Rgb8, x: usize, width: usize| {
-            // Below the title of 22 rows, above the pictures.
+            // Below the title of 22 rows and above the pictures.
             let line = sheet.crop(x, 22, width, 11).unwrap();
             line.pixels.iter().filter(|&&v| v == LETTERS[0]).count()
         };
         let cell = Rgb8::filled(64, 64, [90; 3]);
         let cells = vec![cell.clone(); 6];
         let sheet = contact_sheet(&cells, 4, &["in", "a longer label"], "t");
-        // The second label needs 14 x 6 - 1 pixels in small letters, and every column is as wide.
+        // The second label needs 14 x 6 - 1 pixels in small letters, and all columns have this width.
         assert_eq!(sheet.width, 4 * (83 + 2) + 2);
         let counts: Vec<usize> = (0..4).map(|c| letters(&sheet, 2 + 85 * c, 83)).collect();
         assert!(counts[0] > 0 && counts[1] > counts[0], "{counts:?}");

@@ -1,22 +1,22 @@
-//! What was done to pictures while they were read, counted and said.
+//! Counts of the conversions of pictures while they are read.
 
 use std::ops::AddAssign;
 
-/// How many pictures were changed in which way while they were read.
+/// How many pictures were converted while they were read, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Conversions {
-    /// Those with pixels that are not fully opaque: composed on white.
+    /// Pictures with transparent pixels, composed on white.
     pub transparent: usize,
-    /// Those of 16 bits per channel: the upper 8 are used.
+    /// Pictures of 16 bits per channel, of which the upper 8 are used.
     pub sixteen_bit: usize,
-    /// Those that EXIF or XMP turns or mirrors: upright.
+    /// Pictures that EXIF or XMP rotates or mirrors, made upright.
     pub reoriented: usize,
-    /// Animations: the first frame is used.
+    /// Animations, of which the first frame is used.
     pub animated: usize,
 }
 
 impl Conversions {
-    /// One line for each way in which pictures were changed, with their number.
+    /// One line for each kind of conversion, with the number of pictures.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let lines = [
@@ -24,7 +24,7 @@ impl Conversions {
             (self.sixteen_bit, "of 16 bits", "the upper 8 bits are used"),
             (
                 self.reoriented,
-                "stored turned or mirrored",
+                "stored rotated or mirrored",
                 "made upright, as EXIF or XMP says",
             ),
             (self.animated, "animated", "the first frame is used"),
@@ -53,7 +53,7 @@ impl Conversions {
         named.map(|(name, _)| (*name).to_owned()).collect()
     }
 
-    /// Those of one picture, by the names that [`names`](Self::names) gives; others count for nothing.
+    /// The conversions of one picture, from the names that [`names`](Self::names) returns; unknown names are ignored.
     #[must_use]
     pub fn from_names(names: &[String]) -> Self {
         let n = |i: usize| usize::from(names.iter().any(|name| name == NAMES[i]));

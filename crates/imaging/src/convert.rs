@@ -1,13 +1,14 @@
-//! Between 8-bit pixels and f32 in [-1, 1]; these conversions exist here and nowhere else.
+//! Conversions between 8-bit pixels and f32 in [-1, 1].
 
 use crate::{ImagingError, Result, Rgb8, rgb8::check_length};
 
-/// The picture as f32, channels first: `v / 127.5 - 1`.
+/// Converts a picture to f32, channels first: `v / 127.5 - 1`.
 ///
 /// Both operations round to f32, so the values are those of numpy's `x.astype(float32) / 127.5 - 1`.
 ///
 /// # Shapes
 /// - returns `[3, height, width]`
+///
 /// # Units
 /// - returns values in [-1, 1]
 #[must_use]
@@ -22,21 +23,22 @@ pub fn to_unit_range(image: &Rgb8) -> Vec<f32> {
     out
 }
 
-/// The picture that torchvision's `save_image(x, normalize=True, value_range=(-1, 1))` writes: rounded to the nearest level.
+/// Converts to the picture that torchvision's `save_image(x, normalize=True, value_range=(-1, 1))` writes, rounded to the nearest level.
 ///
 /// ```text
 /// floor(255 * (clamp(x, -1, 1) + 1) / 2 + 0.5)
 /// ```
-/// It takes every picture through [`to_unit_range`] and back unchanged. Every picture of the program goes out through here: files, arrays
-/// and what networks measure have the same pixels.
+/// A picture is unchanged by [`to_unit_range`] and back. The whole program uses this function, so files, arrays and the input of metric
+/// networks have the same pixels.
 ///
 /// # Shapes
 /// - `x`: `[3, height, width]`
+///
 /// # Units
-/// - `x` in [-1, 1]; what lies outside is clamped
+/// - `x` in [-1, 1]; other values are clamped
+///
 /// # Errors
-/// - `x` has another length, or a side is 0
-/// - a value is NaN or infinite
+/// Fails if `x` has another length, a side is 0, or a value is NaN or infinite.
 pub fn from_unit_range_round(x: &[f32], width: usize, height: usize) -> Result<Rgb8> {
     check_length("from_unit_range_round", width, height, x.len())?;
     let found = x.iter().filter(|v| !v.is_finite()).count();
@@ -47,12 +49,12 @@ pub fn from_unit_range_round(x: &[f32], width: usize, height: usize) -> Result<R
         });
     }
     Ok(interleave(x, width, height, |v| {
-        // `as u8` rounds towards zero.
+        // `as u8` truncates, so this rounds to nearest.
         ((v.clamp(-1.0, 1.0) + 1.0) / 2.0 * 255.0 + 0.5) as u8
     }))
 }
 
-/// Channels first to channels last through `level`; the length has been checked.
+/// Converts from channels first to channels last with `level`; the caller has checked the length.
 fn interleave(x: &[f32], width: usize, height: usize, level: impl Fn(f32) -> u8) -> Rgb8 {
     let n = width * height;
     let (red, rest) = x.split_at(n);
@@ -93,7 +95,7 @@ mod tests {
 
     #[test]
     fn values_are_rounded_to_the_nearest_level_and_clamped() {
-        // 0 lies at 127.5 levels, 0.99 at 253.7 and -0.99 at 1.3.
+        // 0 is 127.5 levels, 0.99 is 253.7 and -0.99 is 1.3.
         let pixels = |x: [f32; 3]| from_unit_range_round(&x, 1, 1).unwrap().pixels;
         assert_eq!(pixels([0.0, 0.99, -0.99]), [128, 254, 1]);
         assert_eq!(pixels([7.0, -7.0, 1e30]), [255, 0, 255]);

@@ -1,12 +1,12 @@
-//! From a picture of any shape to the one a model sees.
+//! Crops a picture to the square that a model is given.
 
 use crate::{Filter, Rgb8, resize, resize::resize_window};
 
-/// The centred square of `size` pixels that guided-diffusion trains on.
+/// Crops the centred square of `size` pixels like guided-diffusion.
 ///
-/// While the short side is at least `2 size`, both sides are halved (rounded down) with [`Filter::Box`]; then the short side goes to `size`
-/// with [`Filter::Bicubic`], the long one in proportion (rounded, halves to even), and the middle is cut out.
-/// A smaller picture is enlarged. A size of 0 is read as 1.
+/// While the short side is at least `2 size`, both sides are halved (rounded down) with [`Filter::Box`]. Then the picture is resized with
+/// [`Filter::Bicubic`] so that the short side is `size` (the long side is rounded, halves to even), and the middle is cropped. A smaller
+/// picture is enlarged. A size of 0 is read as 1.
 ///
 /// Source: guided-diffusion `center_crop_arr`.
 #[must_use]
@@ -22,7 +22,7 @@ pub fn center_crop(image: &Rgb8, size: usize) -> Rgb8 {
     }
     let now = halved.as_ref().unwrap_or(image);
     let scale = size as f64 / now.width.min(now.height) as f64;
-    // The short side rounds to `size` exactly, and the long one is no shorter.
+    // The short side rounds to `size` exactly, and the long side is not shorter.
     let scaled = |side: usize| ((side as f64 * scale).round_ties_even() as usize).max(size);
     let (width, height) = (scaled(now.width), scaled(now.height));
     resize_window(
@@ -33,9 +33,9 @@ pub fn center_crop(image: &Rgb8, size: usize) -> Rgb8 {
     )
 }
 
-/// The picture with its short side at `size` pixels and the long one in proportion (rounded down), nothing cut off.
+/// Resizes so that the short side is `size` pixels, with the long side in proportion (rounded down) and without cropping.
 ///
-/// Bicubic. A picture whose short side is `size` already comes back unchanged. A size of 0 is read as 1.
+/// The filter is bicubic. A picture whose short side is already `size` is unchanged. A size of 0 is read as 1.
 ///
 /// Source: torchvision `Resize(size, BICUBIC)` on a PIL image, `int(size * long / short)`.
 #[must_use]
@@ -54,7 +54,7 @@ pub fn resize_short_side(image: &Rgb8, size: usize) -> Rgb8 {
     )
 }
 
-/// The middle square of [`resize_short_side`]'s result; little more than it is computed.
+/// The middle square of [`resize_short_side`]'s result, computed without most of the rest.
 ///
 /// Source: torchvision `Resize(size, BICUBIC)` and `CenterCrop(size)` on a PIL image; the crop's first pixel rounds halves to even.
 #[must_use]
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_thin_strip_costs_no_more_than_its_crop() {
-        // Enlarged whole, this would be a picture of 15 million columns and 12 GB.
+        // Enlarged as a whole, this picture would have 15 million columns and take 12 GB.
         let crop = center_crop(&Rgb8::filled(60_000, 1, [7, 8, 9]), 256);
         assert_eq!(crop, Rgb8::filled(256, 256, [7, 8, 9]));
     }

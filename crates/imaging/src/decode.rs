@@ -1,4 +1,4 @@
-//! Files to pictures, with limits.
+//! Decodes image files within limits.
 
 use std::{
     fs::{self, File},
@@ -13,34 +13,34 @@ use image::{
 
 use crate::{Conversions, ImagingError, Limits, Result, Rgb8, gif, jpeg, kind, upright};
 
-/// More passes over a picture than any encoder makes; each costs as much as a whole picture.
+/// Largest number of passes over a picture. Encoders write fewer, and each costs as much as a whole picture.
 const MAX_SCANS: usize = 100;
 
-/// What a decoder may take for everything but the picture.
+/// Memory limit of a decoder besides the picture.
 const BESIDES: u64 = 64 << 20;
 
-/// A decoded picture and what its file was like.
+/// A decoded picture and properties of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Decoded {
     /// The picture, upright and on white.
     pub image: Rgb8,
-    /// The format told by the content: `PNG`, `JPEG`, `GIF`, `WebP` or `BMP`.
+    /// The format, recognised by content: `PNG`, `JPEG`, `GIF`, `WebP` or `BMP`.
     pub format: &'static str,
-    /// Some pixel was not fully opaque; the picture was composed on white.
+    /// Whether a pixel was not fully opaque, so the picture was composed on white.
     pub transparent: bool,
-    /// Every pixel has equal red, green and blue.
+    /// Whether red, green and blue are equal in every pixel.
     pub grey: bool,
-    /// The file has 16 bits per channel, of which the upper 8 were kept.
+    /// Whether the file has 16 bits per channel, of which the upper 8 were kept.
     pub sixteen_bit: bool,
-    /// EXIF or XMP asked for a rotation or reflection, which was applied.
+    /// Whether EXIF or XMP asked for a rotation or reflection, which was applied.
     pub reoriented: bool,
-    /// The file is an animation, of which this is the first frame.
+    /// Whether the file is an animation, of which this is the first frame.
     pub animated: bool,
 }
 
 impl Decoded {
-    /// What was done to this picture, as numbers of 0 and 1.
+    /// The conversions of this picture, as 0 or 1 each.
     #[must_use]
     pub fn conversions(&self) -> Conversions {
         Conversions {
@@ -52,58 +52,58 @@ impl Decoded {
     }
 }
 
-/// The picture in a file. See [`decode_bytes`] for how it is decoded.
+/// Decodes a picture file, see [`decode_bytes`].
 ///
 /// # Errors
-/// - the file cannot be read or is not a regular file · see [`decode_bytes`]; the message names `path`
+/// Fails if the file cannot be read or is not a regular file, or for the same reasons as [`decode_bytes`]; the error names `path`.
 pub fn decode_file(path: &Path, limits: &Limits) -> Result<Rgb8> {
     let bytes = read_image_file(path, limits)?;
     Ok(decode_described(&bytes, &path.display().to_string(), limits)?.image)
 }
 
-/// The picture in the bytes of a PNG, JPEG, GIF (first frame), WebP or BMP file.
+/// Decodes a PNG, JPEG, GIF (first frame), WebP or BMP file in memory.
 ///
-/// The format is told by the content. Grey is replicated, palettes are expanded. An opaque picture that is stored upright is, in every
-/// pixel, what Pillow's `convert("RGB")` gives ([`decode_as_pillow`]); the others are what people see:
-/// - Choice: transparency is composed on white. What a file holds under it is not meant to be seen, and is often noise.
-/// - Choice: 16-bit channels keep their upper byte. Pillow does so for colour; for grey its versions differ, some clip to 255.
+/// The format is recognised by content. Grey is replicated and palettes are expanded. For an opaque picture that is stored upright, every
+/// pixel equals that of Pillow's `convert("RGB")` ([`decode_as_pillow`]); others are decoded as people see them:
+/// - Choice: transparency is composed on white. The colours under it are not meant to be seen, and are often noise.
+/// - Choice: 16-bit channels keep their upper byte. Pillow does the same for colour; for grey, some of its versions clip to 255.
 /// - Choice: the orientation in EXIF, or in XMP if EXIF has none, is applied. guided-diffusion ignores both.
-/// - JPEG decoders differ from each other: by less than half a level on average, by more at edges where colour is subsampled. A JPEG
-///   without its end marker is truncated and refused.
+/// - JPEG decoders differ by less than half a level on average, and by more at edges where colour is subsampled. A JPEG without an
+///   end-of-image marker is truncated and refused.
 ///
 /// # Errors
-/// - unknown format · damaged or truncated data · larger than `limits` (then nothing was decoded)
+/// Fails if the format is unknown, the data is damaged or truncated, or the picture exceeds `limits` (checked before decoding).
 pub fn decode_bytes(bytes: &[u8], limits: &Limits) -> Result<Rgb8> {
     Ok(decode_described(bytes, "picture in memory", limits)?.image)
 }
 
-/// As [`decode_bytes`], but exactly what `PIL.Image.open(..).convert("RGB")` gives: transparency is dropped, which uncovers the colours
-/// under it, and the picture stays as it is stored. The reference implementations read their images so; parity is checked against it.
+/// Like [`decode_bytes`], but exactly what `PIL.Image.open(..).convert("RGB")` returns: transparency is dropped, which shows the colours under
+/// it, and the orientation is ignored. The reference implementations read images this way; the parity tests use it.
 ///
 /// # Errors
-/// - see [`decode_bytes`]
+/// Fails for the same reasons as [`decode_bytes`].
 pub fn decode_as_pillow(bytes: &[u8], limits: &Limits) -> Result<Rgb8> {
     Ok(guarded(bytes, "picture in memory", limits, true)?.image)
 }
 
-/// As [`decode_bytes`], with what the file was like; `origin` names the bytes in error messages.
+/// Like [`decode_bytes`], and also returns properties of the file; `origin` names the picture in errors.
 ///
 /// # Errors
-/// - see [`decode_bytes`]
+/// Fails for the same reasons as [`decode_bytes`].
 pub fn decode_described(bytes: &[u8], origin: &str, limits: &Limits) -> Result<Decoded> {
     guarded(bytes, origin, limits, false)
 }
 
-/// The content of a picture file, refused unread when it is larger than `limits.max_bytes` or no regular file.
+/// Reads a picture file; checks `limits.max_bytes` and that it is a regular file before reading.
 ///
 /// # Errors
-/// - the file cannot be read · it is a folder, pipe, socket or device · it is too large
+/// Fails if the file cannot be read, is not a regular file, or is too large.
 pub fn read_image_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     let fail = |source| ImagingError::Read {
         path: path.to_owned(),
         source,
     };
-    // Asked before opening: opening a pipe would wait for its writer.
+    // Check before opening, because opening a pipe would block.
     let metadata = fs::metadata(path).map_err(fail)?;
     if !metadata.is_file() {
         return Err(ImagingError::NotAFile {
@@ -125,7 +125,7 @@ pub fn read_image_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The decoders are other people's code on hostile input: a panic in one of them must not take the run down.
+/// Decodes, and turns a panic of a decoder into an error: decoders are third-party code and the input may be hostile.
 fn guarded(bytes: &[u8], origin: &str, limits: &Limits, as_pillow: bool) -> Result<Decoded> {
     let Some((format, name)) = kind::readable(bytes) else {
         return Err(ImagingError::unknown(origin, bytes));
@@ -149,7 +149,7 @@ fn guarded(bytes: &[u8], origin: &str, limits: &Limits, as_pillow: bool) -> Resu
         let (pixels, transparent) = to_rgb(raw.data, color, as_pillow, format)
             .ok_or_else(|| broken(format!("pixels of the kind {color:?} are not supported")))?;
         let image = orient(width, height, pixels, upright)
-            .ok_or_else(|| broken(format!("its data do not fill {width}x{height} pixels")))?;
+            .ok_or_else(|| broken(format!("its data does not fill {width}x{height} pixels")))?;
         Ok(Decoded {
             grey: image
                 .pixels
@@ -166,19 +166,19 @@ fn guarded(bytes: &[u8], origin: &str, limits: &Limits, as_pillow: bool) -> Resu
     .unwrap_or_else(|| Err(broken("the decoder panicked".to_owned())))
 }
 
-/// What a decoder gives.
+/// The output of a decoder.
 pub(crate) struct Raw {
     /// Width and height.
     pub(crate) size: [u32; 2],
     pub(crate) color: ColorType,
     pub(crate) data: Vec<u8>,
-    /// There are more frames.
+    /// Whether there are more frames.
     pub(crate) animated: bool,
-    /// What makes it upright.
+    /// The orientation to apply.
     pub(crate) orientation: Orientation,
 }
 
-/// Header, limits, pixels: in that order.
+/// Reads the header, checks the limits, then decodes the pixels.
 fn decode(
     bytes: &[u8],
     format: ImageFormat,
@@ -191,11 +191,11 @@ fn decode(
         other => broken(other.to_string()),
     };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    // The size is checked again below, where the message can name it.
+    // The size is checked again below, where the error can name it.
     let mut theirs = image::Limits::no_limits();
     theirs.max_image_width = Some(limits.max_side);
     theirs.max_image_height = Some(limits.max_side);
-    // Besides the picture: rows, colour profiles and texts, which a file may have compressed.
+    // Memory besides the picture: rows, colour profiles and texts, which may be compressed in the file.
     theirs.max_alloc = Some(BESIDES);
     reader.limits(theirs);
     let mut decoder = reader.into_decoder().map_err(fail)?;
@@ -210,7 +210,7 @@ fn decode(
         let segments = jpeg::segments(bytes);
         if !segments.complete {
             return Err(broken(
-                "it stops before its end-of-image marker: the file is truncated".to_owned(),
+                "it has no end-of-image marker, so the file is truncated".to_owned(),
             ));
         }
         if segments.scans > MAX_SCANS {
@@ -220,7 +220,7 @@ fn decode(
             )));
         }
     }
-    // A damaged tag is no reason to lose the picture.
+    // A damaged EXIF block is no reason to refuse the picture.
     let orientation = match format {
         ImageFormat::Png => upright::of_png(bytes),
         _ => orientation(&mut decoder),
@@ -233,7 +233,7 @@ fn decode(
         data,
         animated: match format {
             ImageFormat::Png => upright::is_animated_png(bytes),
-            // The flag in the extended header.
+            // The animation flag in the extended header.
             ImageFormat::WebP => {
                 bytes.get(12..16) == Some(b"VP8X") && bytes.get(20).is_some_and(|b| b & 2 != 0)
             }
@@ -243,7 +243,7 @@ fn decode(
     })
 }
 
-/// The orientation that EXIF asks for, or XMP.
+/// The orientation from EXIF, or else from XMP.
 fn orientation(decoder: &mut impl ImageDecoder) -> Option<Orientation> {
     let exif = decoder.exif_metadata().ok().flatten();
     exif.and_then(|block| upright::of_exif(&block)).or_else(|| {
@@ -252,9 +252,9 @@ fn orientation(decoder: &mut impl ImageDecoder) -> Option<Orientation> {
     })
 }
 
-/// Raw decoder output as RGB and whether any pixel is not fully opaque; `None` for a kind of pixel that no 8- or 16-bit file has.
+/// Converts a decoder's output to RGB, and returns whether a pixel is not fully opaque; `None` for an unsupported kind of pixel.
 ///
-/// Everything happens in place where pixels do not grow: a large picture is in memory once.
+/// Works in place unless pixels grow, so that a large picture is in memory once.
 fn to_rgb(
     mut data: Vec<u8>,
     color: ColorType,
@@ -276,7 +276,7 @@ fn to_rgb(
     let mut transparent = false;
     if color.has_alpha() {
         let alpha = |pixel: &[u8]| pixel[n_channels - 1];
-        // Some programs write bitmaps with a fourth channel that they never fill.
+        // Some programs write bitmaps with a fourth channel that is not alpha but unused.
         let is_unused = format == ImageFormat::Bmp
             && data.chunks_exact(n_channels).all(|pixel| alpha(pixel) == 0);
         for pixel in data.chunks_exact_mut(n_channels) {
@@ -304,7 +304,7 @@ fn to_rgb(
     Some((data, transparent))
 }
 
-/// The picture turned upright; `None` when the pixels are too few.
+/// Rotates the picture upright; `None` if there are too few pixels.
 fn orient(width: u32, height: u32, pixels: Vec<u8>, orientation: Orientation) -> Option<Rgb8> {
     let mut image = DynamicImage::ImageRgb8(RgbImage::from_raw(width, height, pixels)?);
     image.apply_orientation(orientation);

@@ -1,51 +1,51 @@
-//! What can go wrong with a picture.
+//! The error type of this crate.
 
 use std::{io, path::PathBuf};
 
 use crate::kind;
 
-/// The result of this crate's functions.
+/// A result with this crate's error.
 pub type Result<T> = std::result::Result<T, ImagingError>;
 
 /// Why a picture could not be read, made or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImagingError {
-    /// The operating system refused to read a file.
+    /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A path names a folder, a pipe or a device.
+    /// A path is not a regular file.
     #[error("cannot read {}: expected a regular file, found {found}", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What is there instead.
+        /// What was found there.
         found: &'static str,
     },
-    /// The content is none of the known picture formats.
+    /// The format is unknown.
     #[error("{origin}: expected a PNG, JPEG, GIF, WebP or BMP picture, found {found}")]
     UnknownFormat {
         /// The file, or a name for bytes in memory.
         origin: String,
-        /// The first bytes, or that there are none.
+        /// Its first bytes, or that it is empty.
         found: String,
     },
-    /// The format is known, and the content is damaged, truncated or of a kind that the decoder lacks.
+    /// The file is damaged, truncated or of an unsupported kind.
     #[error("{origin}: broken {format} file: {reason}")]
     Broken {
         /// The file, or a name for bytes in memory.
         origin: String,
-        /// The format told by the content.
+        /// The format, recognised by content.
         format: &'static str,
-        /// What the decoder said.
+        /// The decoder's message.
         reason: String,
     },
-    /// The picture is larger than the limits allow; it was not decoded.
+    /// The picture exceeds the limits; it was not decoded.
     #[error(
         "{origin}: {found} exceeds the limit of {limit}; shrink the picture, or raise the limit with the environment variable {setting}"
     )]
@@ -59,22 +59,22 @@ pub enum ImagingError {
         /// The environment variable that raises it.
         setting: &'static str,
     },
-    /// An environment variable that sets a limit holds something else than a number.
+    /// An environment variable that sets a limit is invalid.
     #[error(
         "the environment variable {name}: expected a whole number from 1 to {most}, found {found:?}"
     )]
     Setting {
-        /// Its name.
+        /// Name of the variable.
         name: &'static str,
-        /// The largest number allowed.
+        /// Largest valid number.
         most: u64,
-        /// What it holds.
+        /// Its value.
         found: String,
     },
-    /// A buffer has not the length that its width and height ask for.
+    /// The length of a buffer does not match its width and height.
     #[error("{what}: {width}x{height} RGB needs {expected} values, found {found}")]
     Length {
-        /// The function or type that was asked.
+        /// The function or type that was called.
         what: &'static str,
         /// Width in pixels.
         width: usize,
@@ -82,28 +82,28 @@ pub enum ImagingError {
         height: usize,
         /// `3 * width * height`.
         expected: usize,
-        /// The length of the buffer.
+        /// Length of the buffer.
         found: usize,
     },
-    /// Values that no picture can show.
+    /// Some values are NaN or infinite.
     #[error("{found} of {values} values are NaN or infinite")]
     NotFinite {
-        /// How many are NaN or infinite.
+        /// Number of NaN or infinite values.
         found: usize,
-        /// How many there are in all.
+        /// Number of all values.
         values: usize,
     },
-    /// A picture without any pixel.
+    /// A picture has no pixels.
     #[error("{what}: expected at least one pixel in each direction, found {width}x{height}")]
     NoPixels {
-        /// The function or type that was asked.
+        /// The function or type that was called.
         what: &'static str,
         /// Width in pixels.
         width: usize,
         /// Height in pixels.
         height: usize,
     },
-    /// A crop that reaches beyond the picture.
+    /// A crop extends beyond the picture.
     #[error(
         "crop {width}x{height} at ({x}, {y}) does not fit into a picture of {image_width}x{image_height}"
     )]
@@ -121,28 +121,28 @@ pub enum ImagingError {
         /// Height of the picture.
         image_height: usize,
     },
-    /// A picture could not be turned into PNG bytes.
+    /// A picture cannot be encoded as PNG.
     #[error("cannot encode a picture of {width}x{height} as PNG: {reason}")]
     Encode {
         /// Width in pixels.
         width: usize,
         /// Height in pixels.
         height: usize,
-        /// What the encoder said.
+        /// The encoder's message.
         reason: String,
     },
-    /// The operating system refused to write a file (full disk, missing or read-only folder).
+    /// A file cannot be written, for example because the disk is full or the folder does not exist.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// The file that was to be written.
+        /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl ImagingError {
-    /// The error for a file that begins with these bytes and is no picture that is read here.
+    /// The error for a file of an unknown format that begins with `start`.
     #[must_use]
     pub fn unknown(origin: &str, start: &[u8]) -> Self {
         Self::UnknownFormat {
@@ -151,7 +151,7 @@ impl ImagingError {
         }
     }
 
-    /// What is wrong with a picture, without the name of the file: for lists that print the name before it.
+    /// The error message without the name of the file, for lists that print the name before it.
     #[must_use]
     pub fn reason(&self) -> String {
         match self {

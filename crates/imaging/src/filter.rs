@@ -1,9 +1,9 @@
-//! The kernels of the resampling and the weights they give.
+//! Resampling kernels and their weights.
 
-/// Fractional bits of the integer weights of the 8-bit path.
+/// Fractional bits of the integer weights for 8-bit pictures.
 pub(crate) const PRECISION: u32 = 22;
 
-/// A resampling kernel; all of them widen when the picture shrinks, so none aliases.
+/// A resampling kernel. All kernels widen when the picture shrinks, so none aliases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Filter {
     /// The mean over the covered area.
@@ -15,7 +15,7 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// Half the width of the kernel in source pixels when the picture grows.
+    /// Half the width of the kernel in source pixels, when the picture is enlarged.
     fn support(self) -> f64 {
         match self {
             Self::Box => 0.5,
@@ -29,7 +29,7 @@ impl Filter {
         const A: f64 = -0.5;
         let d = x.abs();
         match self {
-            // Half open: a pixel on the border between two outputs belongs to one of them.
+            // Half open, so that a pixel on the border between two outputs belongs to one of them.
             Self::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
             Self::Bilinear => (1.0 - d).max(0.0),
             Self::Bicubic if d < 1.0 => ((A + 2.0) * d - (A + 3.0)) * d * d + 1.0,
@@ -39,7 +39,7 @@ impl Filter {
     }
 }
 
-/// The source pixels of one output pixel: `weights[k]` belongs to source pixel `first + k`.
+/// The weights of one output pixel: `weights[k]` belongs to source pixel `first + k`.
 pub(crate) struct Taps<W> {
     /// The first source pixel.
     pub(crate) first: usize,
@@ -47,9 +47,9 @@ pub(crate) struct Taps<W> {
     pub(crate) weights: Vec<W>,
 }
 
-/// The weights of output pixels `start..start + n` when `source` pixels become `target`.
+/// The weights of output pixels `start..start + n` when `source` pixels are resized to `target`.
 ///
-/// A size that does not change gives the identity, which both paths carry through exactly: it is Pillow's skipped pass.
+/// If both sizes are equal, the weights are the identity, which leaves pixels unchanged like Pillow, which skips the pass.
 pub(crate) fn taps(
     source: usize,
     target: usize,
@@ -69,7 +69,7 @@ pub(crate) fn taps(
             };
         }
         let centre = (i as f64 + 0.5) * scale;
-        // Casts of floats saturate, so a negative bound is 0.
+        // Float casts saturate, so a negative bound becomes 0.
         let first = ((centre - support + 0.5) as usize).min(source - 1);
         let end = ((centre + support + 0.5) as usize).clamp(first + 1, source);
         let mut weights: Vec<f64> = (first..end)
@@ -84,8 +84,8 @@ pub(crate) fn taps(
     (start..start + n).map(tap).collect()
 }
 
-/// The matrix of a line of `source` pixels that becomes `target`, row by row: what [`crate::resize_f32`] computes, for whoever needs the
-/// gradient of it. Sizes of 0 are read as 1.
+/// The matrix that resizes a line of `source` pixels to `target`, row by row. It computes the same as [`crate::resize_f32`], for code that
+/// needs the gradient. Sizes of 0 are read as 1.
 ///
 /// # Shapes
 /// - returns `[target, source]`, rows that sum to 1
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_matrix_of_a_resize_is_the_resize() {
+    fn the_matrix_of_a_resize_computes_the_resize() {
         let line: Vec<f32> = (0..11).map(|i| ((i * 7) % 5) as f32 - 1.5).collect();
         for (target, filter) in [
             (4, Filter::Bicubic),

@@ -1,16 +1,16 @@
-//! A bitmap font of 5x7 dots, enough to say what a contact sheet shows.
+//! A bitmap font of 5x7 dots for contact sheets.
 
 use crate::Rgb8;
 
-/// Columns of a character and of the space after it.
+/// Columns of a character, including the space after it.
 const ADVANCE: usize = 6;
 /// Rows of a character.
 const ROWS: usize = 7;
 
-/// Draws one line of text with its top left corner at (`x`, `y`); every dot is a square of `scale` pixels, 0 is read as 1.
+/// Draws one line of text with its top left corner at (`x`, `y`). Every dot is a square of `scale` pixels; 0 is read as 1.
 ///
-/// Known are letters (small ones are drawn as capitals), digits, space and `. , - _ + = ( ) : / % >`; anything else is a hollow box.
-/// What reaches beyond the picture is cut off.
+/// The font has letters (lower case is drawn as capitals), digits, space and `. , - _ + = ( ) : / % >`; other characters are hollow boxes.
+/// Text beyond the picture is cut off.
 pub fn draw_text(image: &mut Rgb8, x: usize, y: usize, text: &str, scale: usize, colour: [u8; 3]) {
     let scale = scale.max(1);
     let dot = Rgb8::filled(scale, scale, colour);
@@ -27,16 +27,16 @@ pub fn draw_text(image: &mut Rgb8, x: usize, y: usize, text: &str, scale: usize,
     }
 }
 
-/// Width and height in pixels of what [`draw_text`] draws.
+/// Width and height in pixels of the text that [`draw_text`] draws.
 #[must_use]
 pub fn text_size(text: &str, scale: usize) -> (usize, usize) {
     let scale = scale.max(1);
     let n = text.chars().count();
-    // The last character is not followed by a space.
+    // There is no space after the last character.
     ((n * ADVANCE).saturating_sub(1) * scale, ROWS * scale)
 }
 
-/// The dots of a character, a row a byte, the leftmost dot in bit 4.
+/// The dots of a character, one byte for each row, with the leftmost dot in bit 4.
 fn glyph(character: char) -> [u8; ROWS] {
     const UNKNOWN: [u8; ROWS] = [31, 17, 17, 17, 17, 17, 31];
     let wanted = character.to_ascii_uppercase();
@@ -46,7 +46,7 @@ fn glyph(character: char) -> [u8; ROWS] {
         .map_or(UNKNOWN, |(_, rows)| *rows)
 }
 
-/// The characters that can be drawn.
+/// The characters of the font.
 #[rustfmt::skip]
 const GLYPHS: [(char, [u8; ROWS]); 49] = [
     ('A', [0b01110, 0b10001, 0b10001, 0b11111, 0b10001, 0b10001, 0b10001]),
@@ -104,7 +104,7 @@ const GLYPHS: [(char, [u8; ROWS]); 49] = [
 mod tests {
     use super::*;
 
-    /// Drawn text as rows of `#` and `.`.
+    /// Renders text as rows of `#` and `.`.
     fn drawn(text: &str, scale: usize) -> Vec<String> {
         let (width, height) = text_size(text, scale);
         let mut image = Rgb8::filled(width, height, [0; 3]);

@@ -1,4 +1,4 @@
-//! The first frame of a GIF file on its screen, as Pillow shows it.
+//! Decodes the first frame of a GIF file on its screen like Pillow.
 
 use std::io::Cursor;
 
@@ -7,10 +7,10 @@ use image::{ColorType, metadata::Orientation};
 
 use crate::{Limits, Result, decode::Raw};
 
-/// Reads the first frame and puts it on the screen.
+/// Decodes the first frame and places it on the screen.
 ///
-/// What the frame leaves uncovered has the transparent colour if there is one, and the first colour otherwise; a frame that reaches beyond
-/// the screen enlarges it.
+/// The rest of the screen has the transparent colour if there is one, and the first colour otherwise. A frame that extends beyond the screen
+/// enlarges it.
 pub(crate) fn decode(
     bytes: &[u8],
     origin: &str,
@@ -30,7 +30,7 @@ pub(crate) fn decode(
     let clear = frame.transparent;
     let width = usize::from(screen[0]).max(left + columns);
     let height = usize::from(screen[1]).max(top + rows);
-    // Two sixteen-bit numbers are behind each side.
+    // Each side is the sum of two 16-bit numbers.
     limits.check_picture([width as u32, height as u32], 4, bytes.len() as u64, origin)?;
     let palette = decoder.palette().map_err(fail)?.to_vec();
     let colour = |index: u8| -> [u8; 4] {

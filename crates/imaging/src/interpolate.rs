@@ -1,15 +1,15 @@
-//! Two-tap interpolation as networks' own preprocessing does it: no widening of the kernel, so shrinking aliases.
+//! Bilinear interpolation as in the preprocessing of metric networks: the kernel does not widen, so shrinking aliases.
 
-/// Where the source pixel of an output pixel lies.
+/// How output pixels map to source positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sampling {
-    /// Pixel centres onto pixel centres: `(i + 0.5) source / target - 0.5`, not before the first. PyTorch's `align_corners=False`.
+    /// Pixel centres to pixel centres: `(i + 0.5) source / target - 0.5`, clamped to the first. PyTorch's `align_corners=False`.
     Centres,
-    /// Corner onto corner: `i source / target`. TensorFlow 1's `resize_bilinear`.
+    /// Corners to corners: `i source / target`. TensorFlow 1's `resize_bilinear`.
     Corners,
 }
 
-/// The two source pixels of an output pixel and the share of the second.
+/// The two source pixels of an output pixel, and the weight of the second.
 struct Tap {
     low: usize,
     high: usize,
@@ -34,14 +34,14 @@ fn taps(source: usize, target: usize, sampling: Sampling) -> Vec<Tap> {
         .collect()
 }
 
-/// One plane of floats interpolated to `width` x `height`.
+/// Interpolates one plane of f32 to `width` x `height`.
 ///
 /// Source: `F.interpolate(mode="bilinear", align_corners=False)` of pytorch-fid, and torch-fidelity's `interpolate_bilinear_2d_like_tensorflow1x`.
 /// A size of 0 is read as 1.
 ///
 /// # Shapes
-/// - `plane`: `[plane_height, plane_width]` with `plane_height = plane.len() / plane_width` · returns `[height, width]`
-/// - an empty plane, or a `plane_width` that does not divide its length, gives an empty result
+/// - `plane`: `[plane_height, plane_width]` with `plane_height = plane.len() / plane_width`
+/// - returns `[height, width]`; empty if the plane is empty or `plane_width` does not divide its length
 #[must_use]
 pub fn interpolate(
     plane: &[f32],

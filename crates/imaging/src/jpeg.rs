@@ -1,29 +1,29 @@
-//! What the segments of a JPEG file tell before it is decoded.
+//! Reads the segments of a JPEG file before it is decoded.
 
-/// What walking the segments found.
+/// The result of reading the segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Segments {
-    /// The end-of-image marker was reached.
+    /// Whether the end-of-image marker was found.
     pub(crate) complete: bool,
-    /// Passes over the picture.
+    /// Number of scans, which are passes over the picture.
     pub(crate) scans: usize,
 }
 
-/// Walks the file's segments.
+/// Reads the segments of a file.
 ///
-/// Decoders fill up what is missing with grey and report success, and a model would learn the grey; Pillow refuses such files, and so do
-/// we. Searching for the two bytes `FF D9` would not do, because an embedded preview ends with them too.
+/// Decoders fill missing data with grey and report success, and a model would learn the grey. So truncated files are refused, as in Pillow.
+/// Searching for the bytes `FF D9` is not enough, because an embedded preview contains them, too.
 pub(crate) fn segments(bytes: &[u8]) -> Segments {
     let mut scans = 0;
     let complete = walk(bytes, &mut scans).is_some();
     Segments { complete, scans }
 }
 
-/// `None` where the bytes run out.
+/// `None` if the bytes end first.
 fn walk(bytes: &[u8], scans: &mut usize) -> Option<()> {
-    let mut at = 2; // behind the start-of-image marker
+    let mut at = 2; // after the start-of-image marker
     loop {
-        // In coded data a real FF is followed by 00; bytes that belong to no segment are skipped as decoders do.
+        // In coded data, 00 follows a real FF. Skip bytes outside segments, as decoders do.
         while *bytes.get(at)? != 0xFF {
             at += 1;
         }
@@ -34,7 +34,7 @@ fn walk(bytes: &[u8], scans: &mut usize) -> Option<()> {
         at += 1;
         match marker {
             0xD9 => return Some(()),
-            // A stuffed FF, a restart marker, a temporary marker, a start of image: nothing follows that has a length.
+            // A stuffed FF, a restart marker, a temporary marker, a start of image: none of them has a length.
             0x00 | 0x01 | 0xD0..=0xD8 => {}
             _ => {
                 *scans += usize::from(marker == 0xDA);
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_end_marker_counts_outside_segments_only() {
-        let head = [0xFF, 0xD8, 0xFF, 0xE1, 0x00, 0x04, 0xFF, 0xD9]; // an APP1 segment that holds FF D9
+        let head = [0xFF, 0xD8, 0xFF, 0xE1, 0x00, 0x04, 0xFF, 0xD9]; // an APP1 segment that contains FF D9
         let scan = [
             0xFF, 0xDA, 0x00, 0x02, 0x12, 0xFF, 0x00, 0x34, 0xFF, 0xD0, 0x56,
         ];

@@ -1,22 +1,22 @@
-//! What a file is, told by its first bytes.
+//! Recognises file formats by their first bytes.
 
 use std::path::Path;
 
-/// How many bytes of a file [`kind_of_bytes`] looks at.
+/// Number of bytes that [`kind_of_bytes`] needs.
 pub const START: usize = 512;
 
-/// What the first bytes of a file say.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A picture that this crate reads, with the name of its format: `PNG`, `JPEG`, `GIF`, `WebP` or `BMP`.
+    /// A picture in a supported format: `PNG`, `JPEG`, `GIF`, `WebP` or `BMP`.
     Picture(&'static str),
-    /// A picture in a format that it does not read: `TIFF`, `HEIC`, `AVIF`, ..
+    /// A picture in an unsupported format: `TIFF`, `HEIC`, `AVIF`, ..
     Unread(&'static str),
-    /// Nothing that is known to be a picture.
+    /// Not a known picture format.
     Other,
 }
 
-/// Endings of pictures in small letters, read here or not.
+/// Extensions of picture formats in lower case, supported or not.
 const ENDINGS: [&str; 62] = [
     "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp", "png", "apng", "gif", "webp",
     "bmp", "dib", "tif", "tiff", "heic", "heif", "heics", "heifs", "hif", "avif", "avifs", "avci",
@@ -25,14 +25,14 @@ const ENDINGS: [&str; 62] = [
     "dng", "cr2", "cr3", "nef", "nrw", "arw", "srf", "raf", "orf", "rw2", "pef", "xcf",
 ];
 
-/// Whether a file is named like a picture, of any format.
+/// Whether the file has the extension of a picture format, supported or not.
 #[must_use]
 pub fn is_named_like_a_picture(path: &Path) -> bool {
     let ending = path.extension().unwrap_or_default().to_string_lossy();
     ENDINGS.contains(&ending.to_ascii_lowercase().as_str())
 }
 
-/// A path without its ending, if that is one of pictures: `a/b.jpeg` gives `a/b`, `a/v1.2` stays.
+/// A path without the extension of a picture format: `a/b.jpeg` becomes `a/b`, `a/v1.2` is unchanged.
 #[must_use]
 pub fn without_ending(id: &str) -> &str {
     match id.rsplit_once('.') {
@@ -41,7 +41,7 @@ pub fn without_ending(id: &str) -> &str {
     }
 }
 
-/// What a file with these first bytes is. [`START`] of them are enough.
+/// The kind of a file with these first bytes, of which [`START`] are enough.
 #[must_use]
 pub fn kind_of_bytes(bytes: &[u8]) -> Kind {
     let start = &bytes[..bytes.len().min(START)];
@@ -51,7 +51,7 @@ pub fn kind_of_bytes(bytes: &[u8]) -> Kind {
     }
 }
 
-/// The decoder for a file that begins like this, and the name of its format.
+/// The decoder and format name for a file with these first bytes.
 pub(crate) fn readable(start: &[u8]) -> Option<(image::ImageFormat, &'static str)> {
     use image::ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
     let at = |from: usize, bytes: &[u8]| start.get(from..).is_some_and(|s| s.starts_with(bytes));
@@ -60,13 +60,13 @@ pub(crate) fn readable(start: &[u8]) -> Option<(image::ImageFormat, &'static str
         _ if at(0, b"\xFF\xD8\xFF") => (Jpeg, "JPEG"),
         _ if at(0, b"GIF87a") || at(0, b"GIF89a") => (Gif, "GIF"),
         _ if at(0, b"RIFF") && at(8, b"WEBP") => (WebP, "WebP"),
-        // Two letters are not enough: a text may begin with them. The length of the second header is a small number.
+        // Two letters are not enough, because a text may begin with them. The length of the second header is a small number.
         _ if at(0, b"BM") && start.get(15..18) == Some(&[0; 3]) && start[14] >= 12 => (Bmp, "BMP"),
         _ => return None,
     })
 }
 
-/// The name of a format that is not read.
+/// The name of an unsupported format.
 fn unread(start: &[u8]) -> Option<&'static str> {
     let at = |from: usize, bytes: &[u8]| start.get(from..).is_some_and(|s| s.starts_with(bytes));
     let simple = [
@@ -109,7 +109,7 @@ fn unread(start: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The picture format of an ISO container; videos have none.
+/// The picture format of an ISO container; `None` for videos.
 fn brand(start: &[u8]) -> Option<&'static str> {
     let length = u32::from_be_bytes(start.get(..4)?.try_into().ok()?) as usize;
     let brands = start.get(8..length.min(start.len()))?;
@@ -130,11 +130,11 @@ fn brand(start: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What was found where a picture was expected, and what to do, for messages.
+/// Describes, for errors, what was found instead of a picture, and what to do.
 pub(crate) fn describe(bytes: &[u8]) -> String {
     const SHOWN: usize = 16;
     match kind_of_bytes(bytes) {
-        _ if bytes.is_empty() => "no bytes at all".to_owned(),
+        _ if bytes.is_empty() => "no bytes (an empty file)".to_owned(),
         Kind::Picture(name) => name.to_owned(),
         Kind::Unread(name) => format!("{name}; convert it to PNG or JPEG"),
         Kind::Other => format!(
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_are_told_by_their_first_bytes() {
+    fn formats_are_recognised_by_their_first_bytes() {
         let heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
         let avif = b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf";
         let bmp = [&b"BM"[..], &[0; 12], &[40, 0, 0, 0]].concat();

@@ -1,7 +1,7 @@
-//! Pictures at the border of the program: decoding, exact resizing, the u8 and [-1, 1] conversions, PNG files and contact sheets.
+//! Reads and writes pictures: decoding, exact resizing, conversions between 8-bit and [-1, 1], PNG files and contact sheets.
 //!
-//! Inside the program an image is f32 in [-1, 1], channels first; outside it is 8-bit RGB, and [`Rgb8`] is that outside form.
-//! The numbers agree with the Python code the published results were made with:
+//! In computations an image is f32 in [-1, 1], channels first. In files it is 8-bit RGB, represented by [`Rgb8`]. The results equal those of
+//! the Python code that published results were made with:
 //!
 //! ```text
 //! decode   = PIL.Image.convert("RGB"), on white, upright                resize = PIL.Image.resize, bit for bit
@@ -20,7 +20,7 @@
 //! # Ok::<(), sdft_imaging::ImagingError>(())
 //! ```
 //!
-//! **Invariant:** knows no tensor library and draws no randomness; no picture is decoded before its size was checked.
+//! **Invariant:** knows no tensor library and draws no random numbers; checks the size of a picture before decoding it.
 
 mod compose;
 mod conversions;

@@ -1,4 +1,4 @@
-//! How large a picture may be.
+//! Limits for the size of pictures.
 
 use std::fmt;
 
@@ -10,23 +10,23 @@ const SIDE: &str = "SDFT_IMAGE_MAX_SIDE";
 const MIB: &str = "SDFT_IMAGE_MAX_MIB";
 const PER_BYTE: &str = "SDFT_IMAGE_MAX_PIXELS_PER_BYTE";
 
-/// Up to so many pixels no file is too short for its picture: they are decoded within half a second.
+/// Pictures up to this many pixels may be in a file of any size, because decoding takes at most half a second.
 const ALWAYS: u64 = 1 << 24;
 
-/// How large a picture may be; checked against the file's header before anything is decoded.
+/// Limits for the size of pictures, checked against the file's header before decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Largest width and height in pixels.
     pub max_side: u32,
-    /// Largest size in bytes, of the file and of the decoded pixels.
+    /// Largest size in bytes, for the file and for the decoded pixels.
     pub max_bytes: u64,
-    /// Largest number of pixels per byte of the file, for pictures of more than 16 megapixels. A file of a few hundred bytes that announces
-    /// 170 megapixels takes seconds to decode and shows one colour; photographs have fewer than 20, drawings on white up to 50.
+    /// Largest number of pixels for each byte of the file, for pictures above 16 megapixels. A file of a few hundred bytes that claims 170
+    /// megapixels takes seconds to decode and shows one colour. Photographs have fewer than 20, drawings on white up to 50.
     pub max_pixels_per_byte: u64,
 }
 
 impl Default for Limits {
-    /// 32,768 pixels a side, 512 MiB (a photograph of 170 megapixels), and 100 pixels per byte: no decompression bomb.
+    /// 32,768 pixels a side, 512 MiB (a photograph of 170 megapixels), and 100 pixels per byte.
     fn default() -> Self {
         Self {
             max_side: 32_768,
@@ -37,11 +37,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The usual limits, changed by the environment variables `SDFT_IMAGE_MAX_SIDE` (pixels), `SDFT_IMAGE_MAX_MIB` and
-    /// `SDFT_IMAGE_MAX_PIXELS_PER_BYTE`. The messages about pictures beyond a limit name the variable that raises it.
+    /// The default limits, changed by the environment variables `SDFT_IMAGE_MAX_SIDE` (pixels), `SDFT_IMAGE_MAX_MIB` and
+    /// `SDFT_IMAGE_MAX_PIXELS_PER_BYTE`. Errors about a picture that exceeds a limit name its variable.
     ///
     /// # Errors
-    /// - a variable is set and is no whole number of at least 1
+    /// Fails if a variable is set and is not a whole number from 1.
     pub fn from_env() -> Result<Self> {
         Self::from_settings(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
     }
@@ -67,7 +67,7 @@ impl Limits {
         })
     }
 
-    /// Whether a file of so many bytes may be read.
+    /// Checks the size of a file.
     pub(crate) fn check_file(&self, bytes: u64, origin: &str) -> Result<()> {
         match bytes > self.max_bytes {
             true => Err(Self::exceeded(
@@ -80,7 +80,7 @@ impl Limits {
         }
     }
 
-    /// Whether a picture of this size and so many bytes per pixel may be decoded from a file of `file` bytes.
+    /// Checks the size of a picture in a file of `file` bytes.
     pub(crate) fn check_picture(
         &self,
         [width, height]: [u32; 2],
@@ -117,7 +117,7 @@ impl Limits {
         Ok(())
     }
 
-    /// The error for a picture that a decoder refuses by its own checks of these limits.
+    /// The error for a picture that a decoder refuses because of these limits.
     pub(crate) fn refused(&self, origin: &str, error: &image::error::LimitError) -> ImagingError {
         let found = format!("the picture ({error})");
         match error.kind() {
@@ -141,7 +141,7 @@ impl Limits {
     }
 }
 
-/// A number of bytes as people read it.
+/// A number of bytes with a unit.
 struct Bytes(u64);
 
 impl fmt::Display for Bytes {
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_change_the_limits_and_nonsense_is_named() {
+    fn variables_change_the_limits_and_invalid_ones_are_named() {
         let with = |name: &'static str, value: &'static str| {
             Limits::from_settings(move |asked| (asked == name).then(|| value.to_owned()))
         };

@@ -1,4 +1,4 @@
-//! PNG out: as bytes, as a file that is either whole or not there, and with a note in it.
+//! Writes PNG files atomically, optionally with a text in them.
 
 use std::{io::Read as _, path::Path};
 
@@ -6,10 +6,10 @@ use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
 
 use crate::{ImagingError, Result, Rgb8, rgb8::check_length};
 
-/// The picture as an 8-bit RGB PNG file in memory.
+/// Encodes the picture as an 8-bit RGB PNG file.
 ///
 /// # Errors
-/// - the fields of `image` contradict each other
+/// Fails if the fields of `image` do not match.
 pub fn encode_png(image: &Rgb8) -> Result<Vec<u8>> {
     let (width, height) = (image.width, image.height);
     check_length("encode_png", width, height, image.pixels.len())?;
@@ -28,11 +28,11 @@ pub fn encode_png(image: &Rgb8) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes the picture to `path` as PNG, replacing a file that is there. A reader, a crash or a full disk never finds half a picture.
+/// Writes the picture to `path` as PNG atomically, replacing an existing file.
 ///
 /// # Errors
-/// - the folder is missing or not writable, or the disk is full (the message names `path`; nothing is left behind)
-/// - the fields of `image` contradict each other
+/// Fails if the folder does not exist or is not writable, the disk is full, or the fields of `image` do not match; the error names `path`,
+/// and no partial file is left.
 pub fn write_png(path: &Path, image: &Rgb8) -> Result<()> {
     let bytes = encode_png(image)?;
     sdft_files::write_atomic(path, &bytes).map_err(|source| ImagingError::Write {
@@ -41,24 +41,24 @@ pub fn write_png(path: &Path, image: &Rgb8) -> Result<()> {
     })
 }
 
-/// Signature and header of a PNG file; further chunks follow.
+/// Signature and header of a PNG file; other chunks follow.
 const HEADER: usize = 8 + 25;
 
-/// The note in a contact sheet.
+/// The text that marks a contact sheet.
 const KEYWORD: &str = "Software";
 const NOTE: &str = "sdft contact sheet";
-/// Bytes of a sheet that are searched for the note, which stands before the pixels.
+/// Number of bytes that are searched for the text, which is before the pixels.
 const BEGINNING: u64 = 1024;
 
-/// The picture as a PNG file with a note that says that it is a contact sheet, which [`is_sheet`] finds and viewers do not draw.
+/// Encodes a contact sheet as PNG, with a text by which [`is_sheet`] recognises it. Viewers do not show the text.
 ///
 /// # Errors
-/// As [`encode_png`].
+/// Fails for the same reasons as [`encode_png`].
 pub fn encode_sheet(image: &Rgb8) -> Result<Vec<u8>> {
     Ok(annotate_png(&encode_png(image)?, KEYWORD, NOTE))
 }
 
-/// Whether a contact sheet of [`encode_sheet`] lies there, which may be replaced. Another file, a link or a folder is none.
+/// Whether `path` is a contact sheet from [`encode_sheet`], which may be replaced.
 #[must_use]
 pub fn is_sheet(path: &Path) -> bool {
     let Ok(file) = sdft_files::open_regular(path) else {
@@ -70,7 +70,7 @@ pub fn is_sheet(path: &Path) -> bool {
     !is_link && read.is_ok() && png_annotation(&beginning, KEYWORD).as_deref() == Some(NOTE)
 }
 
-/// The PNG file with a line of text in it (a `tEXt` chunk). What is no PNG comes back as it is.
+/// Adds a text (a `tEXt` chunk) to a PNG file. Other data is returned unchanged.
 fn annotate_png(png: &[u8], keyword: &str, text: &str) -> Vec<u8> {
     let Some((header, rest)) = png.split_at_checked(HEADER) else {
         return png.to_vec();
@@ -81,7 +81,7 @@ fn annotate_png(png: &[u8], keyword: &str, text: &str) -> Vec<u8> {
     [header, &length.to_be_bytes(), &content, &checksum, rest].concat()
 }
 
-/// The text that [`annotate_png`] put into a PNG file under a keyword; none without one.
+/// The text that [`annotate_png`] added to a PNG file under a keyword, if any.
 fn png_annotation(png: &[u8], keyword: &str) -> Option<String> {
     let mut rest = png.strip_prefix(b"\x89PNG\r\n\x1a\n")?;
     loop {
@@ -137,13 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_named_and_left_clean() {
+    fn a_path_that_cannot_be_written_is_named_and_left_clean() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("no-such-folder/a.png");
         let message = write_png(&missing, &picture()).unwrap_err().to_string();
         assert!(message.contains("no-such-folder/a.png"), "{message}");
 
-        // A folder in the place of the file: the rename fails after the data were written.
+        // The path is a folder, so the rename fails after the data was written.
         let taken = folder.path().join("taken.png");
         fs::create_dir_all(taken.join("x")).unwrap();
         let message = write_png(&taken, &picture()).unwrap_err().to_string();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sheet_is_told_from_other_files() {
+    fn a_sheet_is_distinguished_from_other_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a-grid.png");
         assert!(!is_sheet(&path));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_found_again_and_changes_no_pixel() {
+    fn a_text_is_found_again_and_changes_no_pixel() {
         let plain = encode_png(&picture()).unwrap();
         let noted = annotate_png(&plain, "Software", "a test");
         assert_eq!(decode_bytes(&noted, &Limits::default()).unwrap(), picture());
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(png_annotation(&noted, "Soft"), None);
         assert_eq!(png_annotation(&plain, "Software"), None);
         for cut in 0..noted.len() {
-            // Whatever is cut off, nothing panics.
+            // A prefix of any length does not cause a panic.
             let _ = png_annotation(&noted[..cut], "Other");
         }
         assert_eq!(annotate_png(b"GIF", "a", "b"), b"GIF");

@@ -5,24 +5,23 @@ use crate::{
     filter::{Filter, PRECISION, Taps, fixed_point, taps},
 };
 
-/// One half in fixed point: sums start with it, so that the shift at their end rounds.
+/// One half in fixed point, added to each sum so that the final shift rounds.
 const HALF: i32 = 1 << (PRECISION - 1);
 
-/// The picture resized to `width` x `height` as Pillow's `Image.resize` does on 8-bit images, bit for bit.
+/// Resizes to `width` x `height` like Pillow's `Image.resize` on 8-bit images, bit for bit.
 ///
-/// One direction after the other, rounded to 8 bits between them; a direction whose size does not change is skipped.
-/// Horizontal comes first, except where the height loses more than twice as many pixels as the width: this is the rule of Pillow 13, and
-/// it changes a level here and there. Earlier versions always began with the horizontal pass.
-/// A size of 0 is read as 1.
+/// Each direction is resized in one pass, rounded to 8 bits in between; a direction whose size does not change is skipped. The horizontal
+/// pass is first, unless the height loses more than twice as many pixels as the width. This is the rule of Pillow 13 and affects some pixels
+/// by one level; earlier versions always began with the horizontal pass. A size of 0 is read as 1.
 #[must_use]
 pub fn resize(image: &Rgb8, width: usize, height: usize, filter: Filter) -> Rgb8 {
     let (width, height) = (width.max(1), height.max(1));
     resize_window(image, (width, 0, width), (height, 0, height), filter)
 }
 
-/// The part of [`resize`]'s result inside a window: per direction (full output size, start, length).
+/// The part of [`resize`]'s result inside a window; each direction is given as (full output size, start, length).
 ///
-/// Little more than the window is computed, so that a very elongated picture costs no more than a square one.
+/// Computes little more than the window, so that a very elongated picture takes no longer than a square one.
 pub(crate) fn resize_window(
     image: &Rgb8,
     (width, x, n_columns): (usize, usize, usize),
@@ -35,7 +34,7 @@ pub(crate) fn resize_window(
         let between = vertical(&image.pixels, 3 * image.width, &rows);
         horizontal(&between, 3 * image.width, &columns)
     } else {
-        // Rows of the source that the vertical pass never asks for are not resampled.
+        // Skip source rows that the vertical pass does not need.
         let first = rows.iter().map(|t| t.first).min().unwrap_or(0);
         let end = rows.iter().map(|t| t.first + t.weights.len()).max();
         rows.iter_mut().for_each(|t| t.first -= first);
@@ -56,7 +55,7 @@ fn vertical_first(from_width: usize, from_height: usize, width: usize, height: u
     lost(from_height, height) > 0 && lost(from_height, height) > 2 * lost(from_width, width)
 }
 
-/// Every row of `stride` RGB levels through the weights of the output columns.
+/// Resamples every row of `stride` RGB levels with the weights of the output columns.
 fn horizontal(pixels: &[u8], stride: usize, columns: &[Taps<i32>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(pixels.len() / stride * 3 * columns.len());
     for row in pixels.chunks_exact(stride) {
@@ -73,7 +72,7 @@ fn horizontal(pixels: &[u8], stride: usize, columns: &[Taps<i32>]) -> Vec<u8> {
     out
 }
 
-/// The rows of `stride` levels combined by the weights of the output rows.
+/// Combines rows of `stride` levels with the weights of the output rows.
 fn vertical(pixels: &[u8], stride: usize, rows: &[Taps<i32>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(stride * rows.len());
     let mut sums = vec![HALF; stride];
@@ -90,14 +89,14 @@ fn vertical(pixels: &[u8], stride: usize, rows: &[Taps<i32>]) -> Vec<u8> {
     out
 }
 
-/// One plane of floats resized to `width` x `height` as Pillow does in mode "F": sums in f64, f32 after each pass, no clamping.
+/// Resizes one plane of f32 to `width` x `height` like Pillow in mode "F": sums in f64, f32 after each pass, no clamping.
 ///
-/// Bicubic results overshoot the range of the source. clean-fid resizes each channel this way. The order of the passes is that of
-/// [`resize`]. A size of 0 is read as 1.
+/// Bicubic results overshoot the range of the source. clean-fid resizes each channel this way. The order of the passes is that of [`resize`].
+/// A size of 0 is read as 1.
 ///
 /// # Shapes
-/// - `plane`: `[plane_height, plane_width]` with `plane_height = plane.len() / plane_width` · returns `[height, width]`
-/// - an empty plane, or a `plane_width` that does not divide its length, gives an empty result
+/// - `plane`: `[plane_height, plane_width]` with `plane_height = plane.len() / plane_width`
+/// - returns `[height, width]`; empty if the plane is empty or `plane_width` does not divide its length
 #[must_use]
 pub fn resize_f32(
     plane: &[f32],
@@ -124,7 +123,7 @@ pub fn resize_f32(
     }
 }
 
-/// [`horizontal`] on floats.
+/// [`horizontal`] for f32.
 fn horizontal_f32(plane: &[f32], stride: usize, columns: &[Taps<f64>]) -> Vec<f32> {
     let mut out = Vec::with_capacity(plane.len() / stride * columns.len());
     for row in plane.chunks_exact(stride) {
@@ -136,7 +135,7 @@ fn horizontal_f32(plane: &[f32], stride: usize, columns: &[Taps<f64>]) -> Vec<f3
     out
 }
 
-/// [`vertical`] on floats.
+/// [`vertical`] for f32.
 fn vertical_f32(plane: &[f32], stride: usize, rows: &[Taps<f64>]) -> Vec<f32> {
     let mut out = Vec::with_capacity(stride * rows.len());
     let mut sums = vec![0.0_f64; stride];
@@ -153,7 +152,7 @@ fn vertical_f32(plane: &[f32], stride: usize, rows: &[Taps<f64>]) -> Vec<f32> {
     out
 }
 
-/// A sum of weighted levels, which already holds the half that rounds it, as a level.
+/// Converts a weighted sum, which includes the half for rounding, to a level.
 fn to_level(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
@@ -201,7 +200,7 @@ mod tests {
     fn box_halving_is_the_mean_of_four() {
         let pixels = [1, 2, 4, 6].iter().flat_map(|&v| [v; 3]).collect();
         let image = Rgb8::new(2, 2, pixels).unwrap();
-        // The rows become 1.5 -> 2 and 5, and their mean 3.5 -> 4: rounding happens between the passes.
+        // The rows become 1.5 -> 2 and 5, and their mean 3.5 -> 4, because each pass rounds.
         assert_eq!(resize(&image, 1, 1, Filter::Box).pixels, [4; 3]);
     }
 

@@ -1,10 +1,10 @@
-//! The 8-bit RGB picture and the moves that keep its pixels.
+//! The 8-bit RGB picture, and operations that only move pixels.
 
 use crate::{ImagingError, Result};
 
 /// A picture of 8-bit RGB pixels, rows from top to bottom.
 ///
-/// Whoever fills in the fields directly keeps `pixels.len() == 3 * width * height` with at least one pixel; [`Rgb8::new`] checks it.
+/// Code that sets the fields directly must keep `pixels.len() == 3 * width * height` with at least one pixel; [`Rgb8::new`] checks it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Rgb8 {
     /// Width in pixels, at least 1.
@@ -16,12 +16,13 @@ pub struct Rgb8 {
 }
 
 impl Rgb8 {
-    /// A picture from its pixels.
+    /// Makes a picture from its pixels.
     ///
     /// # Shapes
     /// - `pixels`: `[height, width, 3]`
+    ///
     /// # Errors
-    /// - a side is 0 · `pixels` has another length (the message names both)
+    /// Fails if a side is 0 or `pixels` has another length; the error has both.
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Self> {
         check_length("Rgb8::new", width, height, pixels.len())?;
         Ok(Self {
@@ -52,10 +53,10 @@ impl Rgb8 {
         self.pixels.get(at..at + 3)?.try_into().ok()
     }
 
-    /// The rectangle of `width` x `height` whose top left corner is at column `x` and row `y`.
+    /// Crops the rectangle of `width` x `height` with its top left corner at column `x` and row `y`.
     ///
     /// # Errors
-    /// - the rectangle is empty or reaches beyond the picture
+    /// Fails if the rectangle is empty or extends beyond the picture.
     pub fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Result<Self> {
         let fits = |at: usize, len: usize, side: usize| {
             len > 0 && at.checked_add(len).is_some_and(|end| end <= side)
@@ -86,7 +87,7 @@ impl Rgb8 {
         })
     }
 
-    /// The picture mirrored left to right.
+    /// Mirrors the picture left to right.
     #[must_use]
     pub fn flip_horizontal(&self) -> Self {
         let mut pixels = Vec::with_capacity(self.pixels.len());
@@ -98,9 +99,9 @@ impl Rgb8 {
         Self { pixels, ..*self }
     }
 
-    /// The picture moved `dx` pixels to the right and `dy` pixels down (negative: left, up).
+    /// Shifts the picture by `dx` pixels to the right and `dy` pixels down (negative: left, up).
     ///
-    /// The uncovered border repeats the edge pixels: a constant background stays constant, where zeros would draw a frame.
+    /// The uncovered border repeats the edge pixels, so a constant background stays constant.
     #[must_use]
     pub fn shift(&self, dx: isize, dy: isize) -> Self {
         let from = |to: usize, by: isize, side: usize| {
@@ -117,7 +118,7 @@ impl Rgb8 {
         Self { pixels, ..*self }
     }
 
-    /// Copies `other` onto this picture with its top left corner at (`x`, `y`); what reaches beyond the picture is cut off.
+    /// Copies `other` onto this picture with its top left corner at (`x`, `y`); parts beyond the picture are cut off.
     pub(crate) fn paste(&mut self, other: &Self, x: usize, y: usize) {
         let columns = other.width.min(self.width.saturating_sub(x));
         let rows = other.height.min(self.height.saturating_sub(y));
@@ -133,7 +134,7 @@ impl Rgb8 {
     }
 }
 
-/// Checks that `found` values make a picture of `width` x `height`, which has at least one pixel.
+/// Checks that `found` values make a picture of `width` x `height` with at least one pixel.
 pub(crate) fn check_length(
     what: &'static str,
     width: usize,

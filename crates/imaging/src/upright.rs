@@ -1,8 +1,8 @@
-//! Which way up a picture is: the orientation that EXIF or XMP asks for.
+//! Reads the orientation of a picture from EXIF or XMP.
 
 use image::metadata::Orientation;
 
-/// The orientation in an EXIF block: a TIFF header and its first directory. The number may be of any whole type.
+/// The orientation in an EXIF block: a TIFF header and its first directory. The value may have any integer type.
 pub(crate) fn of_exif(block: &[u8]) -> Option<Orientation> {
     let block = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
     let big = match block.get(..4)? {
@@ -49,7 +49,7 @@ pub(crate) fn of_xmp(packet: &[u8]) -> Option<Orientation> {
     }
 }
 
-/// The orientation in a PNG file, where its chunks may also stand behind the pixels.
+/// The orientation in a PNG file, whose chunks may also come after the pixels.
 pub(crate) fn of_png(bytes: &[u8]) -> Option<Orientation> {
     png_chunks(bytes)
         .filter(|(kind, _)| kind == b"eXIf")
@@ -66,7 +66,7 @@ pub(crate) fn is_animated_png(bytes: &[u8]) -> bool {
     png_chunks(bytes).any(|(kind, _)| kind == b"acTL")
 }
 
-/// Kind and data of each chunk of a PNG file.
+/// Type and data of each chunk of a PNG file.
 fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = bytes.get(8..).unwrap_or_default();
     std::iter::from_fn(move || {
@@ -85,7 +85,7 @@ fn of_number(n: usize) -> Option<Orientation> {
 mod tests {
     use super::*;
 
-    /// An EXIF block of one entry, in either byte order.
+    /// An EXIF block with one entry, in either byte order.
     fn block(big: bool, kind: u16, value: &[u8]) -> Vec<u8> {
         let short = |n: u16| {
             if big {

@@ -30,7 +30,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Numbers that look random and are the same in every run.
+/// Reproducible pseudo-random numbers.
 struct Numbers(u64);
 
 impl Numbers {
@@ -44,7 +44,7 @@ impl Numbers {
 
 #[test]
 fn no_file_takes_more_memory_or_time_than_its_picture_may() {
-    // Small files may announce 16 megapixels: 4 bytes each as they are decoded and 3 as RGB; or nothing, and then they take 64 MB.
+    // A small file may claim 16 megapixels: 4 bytes each while decoding and 3 as RGB; others may take 64 MB.
     const PICTURE: usize = (1 << 24) * 16;
     let memory = MEMORY.exclusive();
     let slow = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! Every format, and files that mean harm.
+//! All formats, and hostile files.
 
 use std::io::Cursor;
 
@@ -26,7 +26,7 @@ fn picture() -> RgbImage {
     RgbImage::from_fn(9, 6, |x, y| Rgb([x as u8 * 20, y as u8 * 40, 7]))
 }
 
-/// A smooth picture, which JPEG keeps within a few levels.
+/// A smooth picture, which JPEG preserves within a few levels.
 fn smooth_jpeg(width: u32, height: u32) -> Vec<u8> {
     let image = RgbImage::from_fn(width, height, |x, y| {
         Rgb([(x * 4) as u8, (y * 4) as u8, 100])
@@ -92,7 +92,7 @@ fn grey_is_replicated() {
 }
 
 #[test]
-fn transparency_is_composed_on_white_and_told() {
+fn transparency_is_composed_on_white_and_reported() {
     let described = |bytes: &[u8]| decode_described(bytes, "x", &Limits::default()).unwrap();
     let pillow = |bytes: &[u8]| decode_as_pillow(bytes, &Limits::default()).unwrap();
 
@@ -132,7 +132,7 @@ fn opaque_pictures_with_a_fourth_channel_keep_every_pixel() {
         assert!(!out.transparent, "{format:?}");
         assert_eq!(out.image.pixels, expected, "{format:?}");
     }
-    // A bitmap whose fourth channel was never filled.
+    // A bitmap whose fourth channel is unused.
     let unused = RgbaImage::from_pixel(2, 2, Rgba([9, 8, 7, 0]));
     let out = decode_described(
         &encoded(unused, ImageFormat::Bmp),
@@ -239,7 +239,7 @@ fn small_frame(transparent: Option<u8>) -> Vec<u8> {
 #[test]
 fn a_gif_frame_smaller_than_its_screen_is_put_on_the_screen() {
     let out = decode_described(&small_frame(None), "gif", &Limits::default()).unwrap();
-    // What is uncovered has the first colour, as in Pillow.
+    // The uncovered part has the first colour, as in Pillow.
     let mut expected = Rgb8::filled(4, 3, [0, 200, 0]);
     expected.pixels[3 * 5..3 * 7].copy_from_slice(&[255, 0, 0, 0, 0, 255]);
     assert_eq!(out.image, expected);
@@ -278,7 +278,7 @@ fn the_exif_orientation_is_applied() {
     let out = decode_described(&bytes, "png", &Limits::default()).unwrap();
     assert!(out.reoriented);
     assert_eq!((out.image.width, out.image.height), (6, 9));
-    // Turned by 90 degrees clockwise, the bottom left corner comes to the top left.
+    // Rotated by 90 degrees clockwise, the bottom left corner is at the top left.
     assert_eq!(out.image.get(0, 0), Some(image.get_pixel(0, 5).0));
     assert_eq!(out.image.get(5, 8), Some(image.get_pixel(8, 0).0));
 
@@ -291,11 +291,11 @@ fn the_exif_orientation_is_applied() {
         .unwrap();
     let out = decoded(&bytes);
     assert_eq!((out.width, out.height), (16, 32));
-    // Turned by 90 degrees counter-clockwise, the left half comes to the bottom.
+    // Rotated by 90 degrees counter-clockwise, the left half is at the bottom.
     assert!(out.get(8, 2).unwrap()[0] < 20 && out.get(8, 29).unwrap()[0] > 235);
 }
 
-/// A JPEG with a segment put behind its start.
+/// A JPEG with a segment inserted after its start.
 fn with_segment(jpeg: &[u8], marker: u8, data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u16 + 2).to_be_bytes();
     [&jpeg[..2], &[0xFF, marker], &length, data, &jpeg[2..]].concat()
@@ -329,7 +329,7 @@ fn an_orientation_as_a_long_number_in_xmp_or_behind_the_pixels_is_applied_too() 
         let stored = decode_as_pillow(&bytes, &Limits::default()).unwrap();
         assert_eq!((stored.height, stored.width), sides, "{name}");
     }
-    // EXIF comes first.
+    // EXIF takes precedence.
     let both = with_segment(
         &with_segment(&jpeg, 0xE1, xmp),
         0xE1,
@@ -343,7 +343,7 @@ fn an_orientation_as_a_long_number_in_xmp_or_behind_the_pixels_is_applied_too() 
 }
 
 #[test]
-fn a_small_file_that_announces_many_pixels_is_refused_and_the_setting_named() {
+fn a_small_file_that_claims_many_pixels_is_refused_and_the_setting_named() {
     let mut bytes = smooth_jpeg(16, 16);
     let frame = bytes.windows(2).position(|w| w == [0xFF, 0xC0]).unwrap();
     bytes[frame + 5..frame + 9].copy_from_slice(&[0x32, 0xC8, 0x32, 0xC8]);
@@ -410,7 +410,7 @@ fn damaged_bytes_never_panic() {
         for at in 0..bytes.len() {
             let mut broken = bytes.clone();
             broken[at] ^= 0xA5;
-            // A changed pixel is fine; what must not happen is a panic or a picture of another size than it claims.
+            // Other pixels are fine; a panic, or a picture of another size than claimed, is not.
             if let Ok(out) = decode_bytes(&broken, &Limits::default()) {
                 assert_eq!(out.pixels.len(), 3 * out.width * out.height);
             }
@@ -424,7 +424,7 @@ fn a_bomb_is_refused_by_its_header() {
     let error = decode_bytes(&bomb, &Limits::default()).unwrap_err();
     assert!(matches!(error, ImagingError::TooLarge { .. }), "{error}");
 
-    // Each side is allowed, the area is not; the bytes behind the header do not exist, so this answer came before decoding.
+    // Each side is allowed but the area is not. There are no bytes after the header, so the check was before decoding.
     let wide = [png_header(30_000, 30_000), chunk(b"IDAT", &[])].concat();
     let error = decode_bytes(&wide, &Limits::default()).unwrap_err();
     assert!(matches!(error, ImagingError::TooLarge { .. }), "{error}");
@@ -456,7 +456,7 @@ fn a_bomb_is_refused_by_its_header() {
 }
 
 #[test]
-fn what_is_no_picture_is_named() {
+fn a_file_that_is_not_a_picture_is_described() {
     let error = decode_bytes(b"", &Limits::default()).unwrap_err();
     assert!(error.to_string().contains("no bytes"), "{error}");
     let error = decode_bytes(b"<!DOCTYPE html>", &Limits::default()).unwrap_err();

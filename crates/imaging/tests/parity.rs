@@ -1,4 +1,4 @@
-//! The loading and resizing fixtures that the public reference implementations computed.
+//! Loading and resizing compared with the public reference implementations.
 
 use std::{fs, path::PathBuf};
 
@@ -89,7 +89,7 @@ fn loading_equals_torchvision_bit_for_bit() {
     let expected = case.floats("x");
     let (_, shape) = case.raw("x", Dtype::F32);
     assert_eq!(shape[shape.len() - 2..], [image.height, image.width]);
-    // ToTensor and 2x - 1 round differently from v / 127.5 - 1; the levels behind them must be equal.
+    // ToTensor and 2x - 1 round differently from v / 127.5 - 1, but the levels must be equal.
     let got = to_unit_range(&image);
     assert_eq!(got.len(), expected.len());
     for (got, expected) in got.iter().zip(&expected) {

@@ -1,7 +1,9 @@
+//! Cosines: identity and directional similarity.
+
 use crate::features::{Features, enough, same_dim};
 use crate::{MetricsError, Result};
 
-/// Added to the length of an image direction.
+/// Added to the length of an image direction, as in the reference.
 const EPS: f64 = 1e-7;
 
 fn wide(x: &[f32]) -> Vec<f64> {
@@ -21,23 +23,23 @@ fn unit(what: &'static str, x: &[f64]) -> Result<Vec<f64>> {
     }
 }
 
-/// The cosine of the angle between two vectors, -1 to 1. Of two face embeddings it is the identity similarity.
+/// The cosine of the angle between two vectors, -1 to 1. For two face embeddings it is the identity similarity.
 ///
 /// # Errors
-/// Vectors of different length; one that is zero.
+/// Fails if the vectors have different lengths or one of them is zero.
 pub fn cosine(a: &[f32], b: &[f32]) -> Result<f64> {
     same_dim("a cosine", a.len(), b.len())?;
     let (a, b) = (unit("a vector", &wide(a))?, unit("a vector", &wide(b))?);
     Ok(a.iter().zip(&b).map(|(a, b)| a * b).sum())
 }
 
-/// The direction from one text to another: the mean over templates of the differences of unit vectors, of length one.
+/// The direction from one text to another: the unit vector along the mean, over templates, of the differences of unit vectors.
 ///
 /// # Shapes
-/// - `source`, `target`: one row per template, paired
+/// - `source`, `target`: one row for each template, in the same order
 ///
 /// # Errors
-/// Sets of different shape or without rows; texts that mean the same, which have no direction.
+/// Fails if the sets have different shapes or no rows, or if the texts have the same features and so no direction.
 pub fn text_direction(source: &Features, target: &Features) -> Result<Vec<f64>> {
     same_dim("a text direction", source.dim(), target.dim())?;
     same_dim("templates", source.n(), target.n())?;
@@ -52,7 +54,7 @@ pub fn text_direction(source: &Features, target: &Features) -> Result<Vec<f64>> 
     unit("the direction between the texts", &sum)
 }
 
-/// Directional similarity: the cosine between an edit of an image and a direction in text, -1 to 1.
+/// Directional similarity: the cosine between an edit of an image and a direction between texts, -1 to 1.
 ///
 /// ```text
 /// d = unit(edited) - unit(source),   S_dir = d / (|d| + 1e-7) . direction
@@ -60,7 +62,7 @@ pub fn text_direction(source: &Features, target: &Features) -> Result<Vec<f64>> 
 /// Source: the directional CLIP loss of StyleGAN-NADA, DiffusionCLIP and Asyrp, which is one minus this.
 ///
 /// # Errors
-/// Vectors of different length; an image that is zero.
+/// Fails if the vectors have different lengths or an image's vector is zero.
 pub fn directional_similarity(source: &[f32], edited: &[f32], direction: &[f64]) -> Result<f64> {
     same_dim("an image direction", source.len(), edited.len())?;
     same_dim("a directional similarity", source.len(), direction.len())?;
@@ -94,7 +96,7 @@ mod tests {
         assert!((moved - 1.0).abs() < 1e-6);
         let back = directional_similarity(&[0.0, 1.0], &[1.0, 0.0], &direction).unwrap();
         assert!((back + 1.0).abs() < 1e-6);
-        // An image that does not change goes nowhere.
+        // An image that does not change has similarity 0.
         let still = directional_similarity(&[1.0, 0.0], &[2.0, 0.0], &direction).unwrap();
         assert_eq!(still, 0.0);
         assert!(text_direction(&text(&[1.0, 0.0]), &text(&[2.0, 0.0])).is_err());

@@ -1,19 +1,21 @@
+//! The subsets of KID.
+
 use crate::{MetricsError, Result};
 use rand_mt::Mt;
 
-/// How the samples of a subset are chosen.
+/// How the subsets are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubsetDraw {
-    /// The very subsets of torch-fidelity: NumPy's `RandomState(2020)`, for each subset first of the first set, then of the second.
+    /// The subsets of torch-fidelity: NumPy's `RandomState(2020)`, for each subset first from the first set, then from the second.
     TorchFidelity,
-    /// The same way from another seed.
+    /// The same algorithm with another seed.
     Seeded(u32),
 }
 
-/// Places without repetition for each subset: of the first set and of the second.
+/// Draws indices without replacement for each subset, from the first set and from the second.
 ///
 /// # Errors
-/// A size of more than a set holds.
+/// Fails if `size` is larger than a set.
 pub fn draw_subsets(
     [a, b]: [usize; 2],
     subsets: usize,
@@ -28,16 +30,16 @@ pub fn draw_subsets(
         SubsetDraw::Seeded(seed) => seed,
     });
     let mut choose = |n: usize| {
-        let mut places = permutation(n, &mut generator);
-        places.truncate(size);
-        places
+        let mut indices = permutation(n, &mut generator);
+        indices.truncate(size);
+        indices
     };
     Ok((0..subsets).map(|_| (choose(a), choose(b))).collect())
 }
 
-/// NumPy's `RandomState.permutation(n)`: Fisher and Yates from the end, numbers below a bound by masking and rejecting.
+/// NumPy's `RandomState.permutation(n)`: Fisher-Yates from the end, bounded integers by masking and rejection.
 fn permutation(n: usize, generator: &mut Mt) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..n).collect();
+    let mut indices: Vec<usize> = (0..n).collect();
     for i in (1..n).rev() {
         let mask = (i as u64 + 1).next_power_of_two() - 1;
         let j = loop {
@@ -51,9 +53,9 @@ fn permutation(n: usize, generator: &mut Mt) -> Vec<usize> {
                 break value as usize;
             }
         };
-        places.swap(i, j);
+        indices.swap(i, j);
     }
-    places
+    indices
 }
 
 #[cfg(test)]
@@ -62,9 +64,9 @@ mod tests {
 
     #[test]
     fn subsets_are_numpys() {
-        let places = draw_subsets([10, 7], 2, 5, SubsetDraw::TorchFidelity).unwrap();
+        let indices = draw_subsets([10, 7], 2, 5, SubsetDraw::TorchFidelity).unwrap();
         let expected = [(EXPECTED[0], EXPECTED[1]), (EXPECTED[2], EXPECTED[3])];
-        for ((a, b), (x, y)) in places.iter().zip(expected) {
+        for ((a, b), (x, y)) in indices.iter().zip(expected) {
             assert_eq!((&a[..], &b[..]), (&x[..], &y[..]));
         }
     }
@@ -78,7 +80,7 @@ mod tests {
     ];
 
     #[test]
-    fn no_place_comes_twice() {
+    fn no_index_is_drawn_twice() {
         for (a, _) in draw_subsets([300, 300], 5, 300, SubsetDraw::Seeded(1)).unwrap() {
             let mut sorted = a.clone();
             sorted.sort_unstable();

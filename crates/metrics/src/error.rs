@@ -1,35 +1,37 @@
-/// What went wrong, with what was expected and what was found.
+//! The error type of this crate.
+
+/// Why a metric could not be computed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetricsError {
-    /// A picture's values do not fill its sides.
+    /// The number of values does not match the picture's size.
     #[error("a picture of {width}x{height} has {expected} values, found {found}")]
     Length {
         /// Width in pixels.
         width: usize,
         /// Height in pixels.
         height: usize,
-        /// Three per pixel.
+        /// `3 * width * height`.
         expected: usize,
-        /// How many there are.
+        /// Number of values given.
         found: usize,
     },
-    /// A value outside the range of its kind.
+    /// A value is outside [-1, 1].
     #[error(
-        "value {index} of a picture is {value}, expected -1 to 1; pictures in 0 to 1 or 0 to 255 have to be converted first"
+        "value {index} of a picture is {value}, expected -1 to 1; convert pictures in 0 to 1 or 0 to 255 first"
     )]
     Range {
-        /// Which value.
+        /// Index of the value.
         index: usize,
         /// The value.
         value: f32,
     },
-    /// Two pictures that are compared have different sizes.
+    /// Two pictures have different sizes.
     #[error("the pictures have different sizes: {a:?} and {b:?} (width, height)")]
     Sizes {
-        /// Of the first.
+        /// Size of the first picture.
         a: (usize, usize),
-        /// Of the second.
+        /// Size of the second picture.
         b: (usize, usize),
     },
     /// A picture is smaller than the window.
@@ -39,83 +41,83 @@ pub enum MetricsError {
         width: usize,
         /// Height in pixels.
         height: usize,
-        /// Side of the window.
+        /// Side of the window in pixels.
         window: usize,
     },
-    /// Numbers that are no rows of this length.
+    /// The number of values is not a multiple of the row length.
     #[error("{found} numbers do not make rows of {dim}")]
     Rows {
         /// Length of a row.
         dim: usize,
-        /// Numbers found.
+        /// Number of values given.
         found: usize,
     },
-    /// A number that is infinite or none.
-    #[error("{what} is {value} at row {row}, column {column}; expected finite numbers")]
+    /// A value is NaN or infinite.
+    #[error("{what} is {value} at row {row}, column {column}; expected a finite number")]
     NotFinite {
-        /// What holds it.
+        /// What contains it.
         what: &'static str,
-        /// Row.
+        /// Its row.
         row: usize,
-        /// Column.
+        /// Its column.
         column: usize,
-        /// The number.
+        /// Its value.
         value: f64,
     },
-    /// Vectors of different length.
+    /// Vectors have different lengths.
     #[error("{what}: expected the same length, found {a} and {b}")]
     Dimensions {
         /// What is compared.
         what: &'static str,
-        /// Of the first.
+        /// Length of the first.
         a: usize,
-        /// Of the second.
+        /// Length of the second.
         b: usize,
     },
-    /// Too few samples.
+    /// There are too few samples.
     #[error("{what} needs at least {needed} samples, found {found}")]
     TooFew {
         /// What is computed.
         what: &'static str,
-        /// The least number.
+        /// Smallest number of samples.
         needed: usize,
-        /// How many there are.
+        /// Number of samples given.
         found: usize,
     },
-    /// A subset larger than its set.
+    /// A subset is larger than its set.
     #[error(
         "subsets of {size} cannot be drawn without replacement from sets of {a} and {b}; the largest possible size is {}", a.min(b)
     )]
     Subset {
-        /// The size asked for.
+        /// The requested size.
         size: usize,
-        /// Samples of the first set.
+        /// Number of samples in the first set.
         a: usize,
-        /// Samples of the second.
+        /// Number of samples in the second set.
         b: usize,
     },
-    /// A row index beyond the set.
+    /// A row index is out of range.
     #[error("index {index} is outside a set of {n} samples")]
     Index {
         /// The index.
         index: usize,
-        /// Samples.
+        /// Number of samples.
         n: usize,
     },
-    /// A matrix that is no covariance.
-    #[error("this is no covariance matrix: {problem}")]
+    /// A matrix is not a covariance matrix.
+    #[error("not a covariance matrix: {problem}")]
     Covariance {
-        /// What speaks against it.
+        /// What is wrong with it.
         problem: String,
     },
-    /// A vector of length zero has no direction.
+    /// A vector is zero and has no direction.
     #[error("{what} is zero and has no direction")]
     Zero {
         /// Which vector.
         what: &'static str,
     },
-    /// The decomposition did not converge.
-    #[error("the singular values could not be found")]
+    /// The singular value decomposition did not converge.
+    #[error("the singular value decomposition did not converge")]
     NoConvergence,
 }
 

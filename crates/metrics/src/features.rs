@@ -1,6 +1,8 @@
+//! Feature vectors of a set of images.
+
 use crate::{MetricsError, Result};
 
-/// Feature vectors of a set of images, one row each. All numbers are finite.
+/// Feature vectors of a set of images: f32, finite, one row for each image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Features {
     data: Vec<f32>,
@@ -8,10 +10,10 @@ pub struct Features {
 }
 
 impl Features {
-    /// Rows of `dim` numbers; there may be none.
+    /// Makes features from rows of `dim` numbers each. There may be no rows.
     ///
     /// # Errors
-    /// Numbers that do not fill rows, or are not finite.
+    /// Fails if `dim` is 0 or does not divide the number of values, or if a value is not finite.
     pub fn new(data: Vec<f32>, dim: usize) -> Result<Self> {
         if dim == 0 || !data.len().is_multiple_of(dim) {
             return Err(MetricsError::Rows {
@@ -33,28 +35,28 @@ impl Features {
         self.dim
     }
 
-    /// One row, or `None` beyond the last.
+    /// Row `i`, or `None` if it is out of range.
     pub fn row(&self, i: usize) -> Option<&[f32]> {
         self.data.chunks_exact(self.dim).nth(i)
     }
 
-    /// All rows.
+    /// An iterator over the rows.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.data.chunks_exact(self.dim)
     }
 
-    /// All numbers, row by row.
+    /// All values, row by row.
     pub fn as_slice(&self) -> &[f32] {
         &self.data
     }
 
-    /// The rows at these places, in this order.
+    /// The rows with these indices, in this order.
     ///
     /// # Errors
-    /// A place beyond the last row.
-    pub fn select(&self, places: &[usize]) -> Result<Self> {
-        let mut data = Vec::with_capacity(places.len() * self.dim);
-        for &index in places {
+    /// Fails if an index is out of range.
+    pub fn select(&self, indices: &[usize]) -> Result<Self> {
+        let mut data = Vec::with_capacity(indices.len() * self.dim);
+        for &index in indices {
             let row = self
                 .row(index)
                 .ok_or(MetricsError::Index { index, n: self.n() })?;
@@ -67,7 +69,7 @@ impl Features {
     }
 }
 
-/// Fails at the first number that is not finite.
+/// Fails if a value is not finite.
 pub(crate) fn finite(
     what: &'static str,
     values: impl Iterator<Item = f64>,
@@ -84,7 +86,7 @@ pub(crate) fn finite(
     }
 }
 
-/// Fails unless rows of both sets have the same length.
+/// Fails unless both lengths are equal.
 pub(crate) fn same_dim(what: &'static str, a: usize, b: usize) -> Result<()> {
     if a == b {
         Ok(())
@@ -93,7 +95,7 @@ pub(crate) fn same_dim(what: &'static str, a: usize, b: usize) -> Result<()> {
     }
 }
 
-/// Fails unless there are enough.
+/// Fails if there are fewer than `needed` samples.
 pub(crate) fn enough(what: &'static str, found: usize, needed: usize) -> Result<()> {
     if found >= needed {
         Ok(())

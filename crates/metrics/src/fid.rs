@@ -1,36 +1,38 @@
+//! The Fréchet distance between two sets of features.
+
 use crate::features::same_dim;
 use crate::linalg::{Factor, factor, products};
 use crate::moments::Statistics;
 use crate::{MetricsError, Result};
 
-/// Share of a covariance that its factor may miss: beyond rounding and single precision the matrix is indefinite, hence no covariance.
+/// Largest share of a covariance that its factor may miss. Rounding and single precision explain less; beyond it the matrix is indefinite.
 const RESIDUAL: f64 = 1e-4;
 
 /// The Fréchet distance and its parts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fid {
-    /// The distance: at least 0 up to rounding.
+    /// The distance: at least 0, except for rounding.
     pub value: f64,
     /// The squared distance of the means.
     pub mean_term: f64,
-    /// What the covariances add.
+    /// The contribution of the covariances.
     pub trace_term: f64,
-    /// Numerical rank of both covariances: below the dimension where there are fewer samples than features.
+    /// Numerical rank of both covariances: below the dimension if there are fewer samples than features.
     pub rank: [usize; 2],
-    /// The larger share of a covariance that its factor does not give back.
+    /// The larger of both covariances' residuals: the share that the factor does not reproduce.
     pub residual: f64,
 }
 
-/// Fréchet distance of two Gaussians.
+/// The Fréchet distance between two Gaussians.
 ///
 /// ```text
 /// |mu_a - mu_b|^2 + tr S_a + tr S_b - 2 tr sqrt(S_a S_b)          S = L L^T,   tr sqrt(S_a S_b) = sum of singular values of L_b^T L_a
 /// ```
-/// No square root of a non-symmetric matrix is taken, so nothing becomes complex or infinite when there are fewer samples than features:
-/// each factor ends at its covariance's rank.
+/// It takes no square root of a non-symmetric matrix, so no value becomes complex or infinite when there are fewer samples than features:
+/// each factor has the rank of its covariance.
 ///
 /// # Errors
-/// Statistics of different length; a matrix that is not positive semi-definite.
+/// Fails if the statistics have different lengths or a covariance is not positive semi-definite.
 pub fn fid(a: &Statistics, b: &Statistics) -> Result<Fid> {
     same_dim("FID", a.dim(), b.dim())?;
     let differences = a.mean().iter().zip(b.mean());
@@ -102,7 +104,7 @@ mod tests {
 
     #[test]
     fn known_gaussians_have_their_known_distance() {
-        // Diagonal covariances commute: the trace term is the squared distance of the deviations.
+        // Diagonal covariances commute, so the trace term is the squared distance of the standard deviations.
         let (a, b) = (
             Statistics::new(vec![1.0, 0.0], vec![4.0, 0.0, 0.0, 9.0], None).unwrap(),
             Statistics::new(vec![0.0, 2.0], vec![1.0, 0.0, 0.0, 0.0], None).unwrap(),
@@ -110,14 +112,14 @@ mod tests {
         let fid = fid(&a, &b).unwrap();
         assert!((fid.value - (5.0 + 1.0 + 9.0)).abs() < 1e-12, "{fid:?}");
         assert_eq!(fid.rank, [2, 1]);
-        // Constant images: no spread at all, only the means differ.
+        // Constant images have no variance, so only the means differ.
         let points = [[1.0f32, 2.0], [4.0, 6.0]]
             .map(|p| statistics(&Features::new(p.repeat(9), 2).unwrap()));
         assert_eq!(super::fid(&points[0], &points[1]).unwrap().value, 25.0);
     }
 
     #[test]
-    fn what_is_no_covariance_is_refused() {
+    fn a_matrix_that_is_not_a_covariance_is_refused() {
         let good = Statistics::new(vec![0.0; 2], vec![1.0, 0.0, 0.0, 1.0], None).unwrap();
         let bad = Statistics::new(vec![0.0; 2], vec![1.0, 3.0, 3.0, 1.0], None).unwrap();
         let error = fid(&good, &bad).unwrap_err().to_string();

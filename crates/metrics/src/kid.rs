@@ -1,3 +1,5 @@
+//! The kernel distance between two sets of features.
+
 use crate::draw::{SubsetDraw, draw_subsets};
 use crate::features::{Features, enough, same_dim};
 use crate::linalg::{add_lower, columns, products};
@@ -5,7 +7,7 @@ use crate::{MetricsError, Result};
 use faer::{Mat, MatRef};
 use rayon::prelude::*;
 
-/// Rows whose kernel values are computed at once.
+/// Number of rows whose kernel values are computed at once.
 const BLOCK: usize = 1024;
 
 /// The polynomial kernel `(gamma x.y + coef0)^degree`.
@@ -13,9 +15,9 @@ const BLOCK: usize = 1024;
 pub struct KidOptions {
     /// The exponent.
     pub degree: i32,
-    /// The constant.
+    /// The constant term.
     pub coef0: f64,
-    /// The factor; one over the number of features if not given.
+    /// The factor of the dot product; `None` is one over the number of features.
     pub gamma: Option<f64>,
 }
 
@@ -29,14 +31,14 @@ impl Default for KidOptions {
     }
 }
 
-/// Kernel distance over subsets. Papers print it times 1000; here it is not.
+/// The kernel distance over subsets. Papers usually print it times 1000; these values are not scaled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Kid {
-    /// Mean over the subsets. Unbiased, so it may be negative where sets are alike.
+    /// Mean over the subsets. The estimate is unbiased, so it may be negative for similar sets.
     pub mean: f64,
-    /// Standard deviation over the subsets, divided by their number.
+    /// Standard deviation over the subsets (divided by their number, not by one less).
     pub std: f64,
-    /// Samples of each subset.
+    /// Number of samples in each subset.
     pub size: usize,
     /// Number of subsets.
     pub subsets: usize,
@@ -58,9 +60,9 @@ impl Kernel {
         }
     }
 
-    /// Sum of the kernel of dot products; `below` leaves out what is not below the diagonal.
+    /// Sums the kernel of dot products; `below` sums only the entries below the diagonal.
     fn sum(self, dots: &Mat<f64>, below: bool) -> f64 {
-        // Columns are summed apart and then in order, so the number of threads does not matter.
+        // Columns are summed separately and then in order, so the result does not depend on the number of threads.
         let columns: Vec<f64> = (0..dots.ncols())
             .into_par_iter()
             .map(|j| {
@@ -73,7 +75,7 @@ impl Kernel {
         columns.iter().sum()
     }
 
-    /// Sum over all pairs of different columns, each counted twice.
+    /// Sums over all pairs of different columns, each pair twice.
     fn within(self, x: MatRef<'_, f64>) -> f64 {
         let mut sum = 0.0;
         for first in (0..x.ncols()).step_by(BLOCK) {
@@ -87,7 +89,7 @@ impl Kernel {
         2.0 * sum
     }
 
-    /// Sum over all pairs of a column of `x` and one of `y`.
+    /// Sums over all pairs of a column of `x` and a column of `y`.
     fn across(self, x: MatRef<'_, f64>, y: MatRef<'_, f64>) -> f64 {
         let mut sum = 0.0;
         for first in (0..x.ncols()).step_by(BLOCK) {
@@ -107,13 +109,13 @@ impl Kernel {
     }
 }
 
-/// The unbiased squared maximum mean discrepancy of two whole sets, which may differ in size.
+/// The unbiased squared maximum mean discrepancy between two sets, whose sizes may differ.
 ///
 /// ```text
 /// sum_{i != j} k(x_i, x_j) / m(m-1) + sum_{i != j} k(y_i, y_j) / n(n-1) - 2 sum k(x_i, y_j) / mn
 /// ```
 /// # Errors
-/// Vectors of different length; fewer than two in a set.
+/// Fails if the vectors have different lengths or a set has fewer than two.
 pub fn mmd2_unbiased(x: &Features, y: &Features, options: &KidOptions) -> Result<f64> {
     check(x, y)?;
     let kernel = Kernel::of(options, x.dim());
@@ -127,22 +129,23 @@ fn check(x: &Features, y: &Features) -> Result<()> {
     enough("KID", y.n(), 2)
 }
 
-/// KID on given subsets: the value of each, and their summary.
+/// KID over the given subsets, each a list of indices for either set.
 ///
 /// # Errors
-/// Vectors of different length; lists of different length; fewer than two places in a subset, or one beyond its set.
+/// Fails if the vectors have different lengths, there is no subset, a subset has fewer than two indices or lists of different lengths, or
+/// an index is out of range.
 pub fn kid_of_subsets(
     x: &Features,
     y: &Features,
-    places: &[(Vec<usize>, Vec<usize>)],
+    indices: &[(Vec<usize>, Vec<usize>)],
     options: &KidOptions,
 ) -> Result<(Vec<f64>, Kid)> {
     check(x, y)?;
-    enough("KID over subsets", places.len(), 1)?;
+    enough("KID over subsets", indices.len(), 1)?;
     let kernel = Kernel::of(options, x.dim());
-    let chosen = |features: &Features, places: &[usize]| -> Result<Mat<f64>> {
-        enough("a subset", places.len(), 2)?;
-        let rows = places.iter().map(|&index| {
+    let chosen = |features: &Features, indices: &[usize]| -> Result<Mat<f64>> {
+        enough("a subset", indices.len(), 2)?;
+        let rows = indices.iter().map(|&index| {
             let n = features.n();
             let beyond = MetricsError::Index { index, n };
             features.row(index).ok_or(beyond)
@@ -150,8 +153,8 @@ pub fn kid_of_subsets(
         let rows = rows.collect::<Result<Vec<&[f32]>>>()?;
         Ok(columns(rows.into_iter(), features.dim()))
     };
-    let mut values = Vec::with_capacity(places.len());
-    for (a, b) in places {
+    let mut values = Vec::with_capacity(indices.len());
+    for (a, b) in indices {
         let (a, b) = (chosen(x, a)?, chosen(y, b)?);
         values.push(kernel.mmd2(a.as_ref(), b.as_ref()));
     }
@@ -161,28 +164,43 @@ pub fn kid_of_subsets(
     let kid = Kid {
         mean,
         std: variance.sqrt(),
-        size: places[0].0.len(),
+        size: indices[0].0.len(),
         subsets: values.len(),
     };
     Ok((values, kid))
 }
 
-/// KID over `subsets` subsets of `size` samples of each set.
+/// The random subsets of [`kid`]. The default is torch-fidelity's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KidSubsets {
+    /// Number of subsets.
+    pub count: usize,
+    /// Number of samples in each subset.
+    pub size: usize,
+    /// How the samples are drawn.
+    pub draw: SubsetDraw,
+}
+
+impl Default for KidSubsets {
+    fn default() -> Self {
+        Self {
+            count: 100,
+            size: 1000,
+            draw: SubsetDraw::TorchFidelity,
+        }
+    }
+}
+
+/// KID over random subsets of both sets.
 ///
 /// Source: torch-fidelity `kid_features_to_metric`, clean-fid `kernel_distance`.
 ///
 /// # Errors
-/// As [`kid_of_subsets`] and [`draw_subsets`].
-pub fn kid(
-    x: &Features,
-    y: &Features,
-    subsets: usize,
-    size: usize,
-    draw: SubsetDraw,
-    options: &KidOptions,
-) -> Result<Kid> {
-    let places = draw_subsets([x.n(), y.n()], subsets, size, draw)?;
-    Ok(kid_of_subsets(x, y, &places, options)?.1)
+/// Fails for the same reasons as [`kid_of_subsets`], or if a set has fewer samples than a subset.
+pub fn kid(x: &Features, y: &Features, subsets: &KidSubsets, options: &KidOptions) -> Result<Kid> {
+    let KidSubsets { count, size, draw } = *subsets;
+    let indices = draw_subsets([x.n(), y.n()], count, size, draw)?;
+    Ok(kid_of_subsets(x, y, &indices, options)?.1)
 }
 
 #[cfg(test)]
@@ -202,8 +220,13 @@ mod tests {
         let (a, b) = (wave(64, 0.7, 1.1), wave(64, 0.9, 0.6));
         let whole = mmd2_unbiased(&a, &b, &KidOptions::default()).unwrap();
         assert!((whole + 0.003_903_163_8).abs() < 1e-7, "{whole}");
-        // One subset of everything is the whole, in whatever order it is drawn.
-        let kid = kid(&a, &b, 1, 64, SubsetDraw::Seeded(3), &KidOptions::default()).unwrap();
+        // A subset of all samples is the whole set, in any order.
+        let subsets = KidSubsets {
+            count: 1,
+            size: 64,
+            draw: SubsetDraw::Seeded(3),
+        };
+        let kid = kid(&a, &b, &subsets, &KidOptions::default()).unwrap();
         assert!((kid.mean - whole).abs() < 1e-12 && kid.std == 0.0);
     }
 
@@ -236,20 +259,13 @@ mod tests {
         let error = mmd2_unbiased(&one, &two, &options).unwrap_err().to_string();
         assert!(error.contains("at least 2 samples, found 1"), "{error}");
         assert!(mmd2_unbiased(&two, &two, &options).unwrap().is_finite());
-        let error = kid(
-            &two,
-            &wave(9, 0.1, 0.2),
-            3,
-            1000,
-            SubsetDraw::TorchFidelity,
-            &options,
-        );
+        let error = kid(&two, &wave(9, 0.1, 0.2), &KidSubsets::default(), &options);
         let error = error.unwrap_err().to_string();
         assert!(
             error.contains("1000") && error.contains("largest possible size is 2"),
             "{error}"
         );
-        let places = [(vec![0, 5], vec![0, 1])];
-        assert!(kid_of_subsets(&two, &two, &places, &options).is_err());
+        let indices = [(vec![0, 5], vec![0, 1])];
+        assert!(kid_of_subsets(&two, &two, &indices, &options).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! What image sets and image pairs are measured by, in f64.
+//! Metrics of image sets and image pairs, computed in f64.
 //!
 //! ```text
 //! pairs    PSNR  10 log10(1 / mse)            SSIM  Gaussian 11 taps, or the mean over 7 x 7         cosine, directional similarity
@@ -6,7 +6,8 @@
 //!          KID   unbiased squared MMD with k(x, y) = (x.y / D + 1)^3
 //!          precision, recall, density, coverage; nearest neighbours
 //! ```
-//! A picture enters as bytes or as f32 in [-1, 1], never as floats of unknown range.
+//! Features are stored in f32, as networks compute them, and every sum over them is f64. A picture is given as bytes or as f32 in [-1, 1],
+//! never as floats of unknown range.
 //!
 //! # Example
 //! ```
@@ -23,7 +24,7 @@
 //! # Ok::<(), sdft_metrics::MetricsError>(())
 //! ```
 //!
-//! **Invariant:** knows no tensor library, no file and no network; everything is a function of its arguments.
+//! **Invariant:** knows no tensor library, no files and no network; every metric is a pure function of its arguments.
 
 pub use crate::{
     cosine::{cosine, directional_similarity, text_direction},
@@ -31,7 +32,7 @@ pub use crate::{
     error::{MetricsError, Result},
     features::Features,
     fid::{Fid, fid},
-    kid::{Kid, KidOptions, kid, kid_of_subsets, mmd2_unbiased},
+    kid::{Kid, KidOptions, KidSubsets, kid, kid_of_subsets, mmd2_unbiased},
     moments::{Moments, Statistics},
     neighbours::{Manifold, Neighbour, manifold, nearest, nearest_others},
     picture::Picture,

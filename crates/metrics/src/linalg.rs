@@ -1,17 +1,17 @@
-//! The few products and factors that the metrics need, on all threads of the current pool.
+//! The matrix products and factorisations of the metrics, on all threads of the current pool.
 
 use faer::linalg::matmul::{matmul, triangular};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use triangular::BlockStructure::{Rectangular, TriangularLower};
 
-/// Columns of a factor that are found one by one before the rest is updated at once.
+/// Number of columns that are factored one by one before the rest is updated at once.
 const BLOCK: usize = 64;
 
 pub(crate) fn all_threads() -> Par {
     Par::rayon(0)
 }
 
-/// Rows of f32 as the columns of a matrix.
+/// Copies rows of f32 to the columns of a matrix.
 pub(crate) fn columns<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]>, dim: usize) -> Mat<f64> {
     let mut out = Mat::zeros(dim, rows.len());
     for (j, row) in rows.enumerate() {
@@ -51,7 +51,7 @@ pub(crate) fn add_lower(dst: MatMut<'_, f64>, a: MatRef<'_, f64>, b: MatRef<'_, 
     );
 }
 
-/// A factor of a positive semi-definite matrix, and how much of it is missing.
+/// A factor of a positive semi-definite matrix, and its residual.
 pub(crate) struct Factor {
     /// `[n, rank]` with `s = l l^T`.
     pub(crate) l: Mat<f64>,
@@ -59,9 +59,9 @@ pub(crate) struct Factor {
     pub(crate) residual: f64,
 }
 
-/// Pivoted Cholesky of the symmetric matrix whose lower triangle is given; it ends at the numerical rank.
+/// Pivoted Cholesky decomposition of the symmetric matrix whose lower triangle is given; stops at the numerical rank.
 ///
-/// Rows stay where they are: a row that has been a pivot has nothing left to explain, so its later entries are zero.
+/// Rows are not permuted: the entries of a row after its own pivot are zero.
 pub(crate) fn factor(s: &Mat<f64>) -> Factor {
     let n = s.nrows();
     let mut rest = s.clone();
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_factor_has_the_rank_of_its_matrix_and_gives_it_back() {
+    fn a_factor_has_the_rank_of_its_matrix_and_reproduces_it() {
         for (n, r) in [(7, 7), (150, 150), (150, 3), (90, 70), (5, 0)] {
             let a = Mat::from_fn(n, r, |i, j| ((i * 7 + j * 13 + i * j) as f64).sin());
             let s = &a * a.transpose();

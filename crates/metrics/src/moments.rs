@@ -1,17 +1,19 @@
+//! Mean and covariance of features.
+
 use crate::features::{Features, enough, finite, same_dim};
 use crate::linalg::add_lower;
 use crate::{MetricsError, Result};
 use faer::Mat;
 
-/// Rows that are taken in at once.
+/// Number of rows that are added at once.
 const BLOCK: usize = 1024;
-/// Largest difference of two mirrored entries of a covariance, as a share of the largest entry.
+/// Largest difference between mirrored entries of a covariance, relative to the largest entry.
 const ASYMMETRY: f64 = 1e-4;
 
-/// Mean and covariance of feature vectors that arrive bit by bit, in f64.
+/// Accumulates the mean and covariance of feature vectors in f64.
 ///
-/// Each block is centred on its own mean before it is squared, so large means cost no digits; accumulators of parts merge to that of the
-/// whole (Chan, Golub and LeVeque).
+/// Each block is centred on its own mean before it is squared, so large means lose no digits. Accumulators of parts can be merged (Chan,
+/// Golub and LeVeque).
 #[derive(Clone, Debug)]
 pub struct Moments {
     n: u64,
@@ -21,7 +23,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Of nothing yet.
+    /// An empty accumulator for vectors of length `dim`.
     pub fn new(dim: usize) -> Self {
         Self {
             n: 0,
@@ -30,25 +32,25 @@ impl Moments {
         }
     }
 
-    /// Of a whole set.
+    /// The moments of a whole set.
     ///
     /// # Errors
-    /// Never for features, which are checked.
+    /// Never fails, because features are checked when they are made.
     pub fn of(features: &Features) -> Result<Self> {
         let mut moments = Self::new(features.dim());
         moments.push(features.as_slice())?;
         Ok(moments)
     }
 
-    /// Rows taken in so far.
+    /// Number of rows added so far.
     pub fn n(&self) -> u64 {
         self.n
     }
 
-    /// Takes in any number of rows.
+    /// Adds any number of rows.
     ///
     /// # Errors
-    /// Numbers that do not fill rows, or are not finite; then none was taken in.
+    /// Fails if the number of values is not a multiple of the row length or a value is not finite; then no row is added.
     pub fn push(&mut self, rows: &[f32]) -> Result<()> {
         let dim = self.mean.len();
         if dim == 0 || !rows.len().is_multiple_of(dim) {
@@ -84,10 +86,10 @@ impl Moments {
         Ok(())
     }
 
-    /// Takes in what another has seen.
+    /// Adds the rows of another accumulator.
     ///
     /// # Errors
-    /// Vectors of another length.
+    /// Fails if the vectors have another length.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         same_dim("moments", self.mean.len(), other.mean.len())?;
         if other.n > 0 {
@@ -97,7 +99,7 @@ impl Moments {
         Ok(())
     }
 
-    /// Moves count, mean and products to those of this set and `n` rows of another mean together, but for the other's own products.
+    /// Updates count, mean and products for `n` more rows with another mean; the caller adds those rows' own products.
     fn shift(&mut self, n: u64, mean: &[f64]) {
         let (before, added) = (self.n as f64, n as f64);
         let all = before + added;
@@ -116,10 +118,10 @@ impl Moments {
         self.n += n;
     }
 
-    /// Mean and covariance, divided by n - 1.
+    /// Mean and unbiased covariance (divided by n - 1).
     ///
     /// # Errors
-    /// Fewer than two rows.
+    /// Fails if there are fewer than two rows.
     pub fn statistics(&self) -> Result<Statistics> {
         let n = usize::try_from(self.n).unwrap_or(usize::MAX);
         enough("a covariance", n, 2)?;
@@ -140,7 +142,7 @@ impl Moments {
     }
 }
 
-/// Mean and covariance of a set of feature vectors: all that FID knows about it.
+/// Mean and covariance of a set of feature vectors, which is all that FID needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statistics {
     n: Option<u64>,
@@ -149,19 +151,19 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// From numbers that were computed elsewhere; `n` if it is known.
+    /// Statistics computed elsewhere, with the number of samples if it is known.
     ///
     /// # Shapes
-    /// - `mean`: `[D]` · `covariance`: `[D, D]`
+    /// - `mean`: `[D]`, `covariance`: `[D, D]`
     ///
     /// # Errors
-    /// Sizes that do not fit, numbers that are not finite, a matrix that is not symmetric or has a negative diagonal.
+    /// Fails if the sizes do not match, a value is not finite, or the covariance is not symmetric or has a negative diagonal.
     pub fn new(mean: Vec<f64>, covariance: Vec<f64>, n: Option<u64>) -> Result<Self> {
         let dim = mean.len();
         if dim == 0 || covariance.len() != dim * dim {
             return Err(MetricsError::Covariance {
                 problem: format!(
-                    "a mean of {dim} entries goes with {dim}x{dim}, found {} entries",
+                    "a mean of {dim} entries needs a covariance of {dim}x{dim}, found {} entries",
                     covariance.len()
                 ),
             });
@@ -193,7 +195,7 @@ impl Statistics {
         })
     }
 
-    /// Samples behind it, if known.
+    /// Number of samples, if known.
     pub fn n(&self) -> Option<u64> {
         self.n
     }
@@ -216,7 +218,7 @@ impl Statistics {
     /// The covariance as a matrix.
     pub(crate) fn matrix(&self) -> Mat<f64> {
         let dim = self.dim();
-        // Symmetric up to rounding: both triangles count, so that the order of axes does not matter.
+        // Averages both triangles, so that the order of the axes does not matter.
         Mat::from_fn(dim, dim, |i, j| {
             0.5 * (self.covariance[i * dim + j] + self.covariance[j * dim + i])
         })
@@ -248,7 +250,7 @@ mod tests {
         let rows = rows(2500, dim);
         let whole = Moments::of(&Features::new(rows.clone(), dim).unwrap()).unwrap();
         let whole = whole.statistics().unwrap();
-        // The definition, two passes.
+        // The definition, in two passes.
         let n = 2500.0;
         let column = |j: usize| rows.iter().skip(j).step_by(dim).map(|&v| f64::from(v));
         for i in 0..dim {

@@ -1,41 +1,43 @@
+//! Nearest neighbours, and precision and recall based on them.
+
 use crate::features::{Features, enough, same_dim};
 use crate::linalg::{columns, products};
 use crate::{MetricsError, Result};
 use faer::{Mat, MatRef};
 use rayon::prelude::*;
 
-/// Rows whose distances are computed at once.
+/// Number of rows whose distances are computed at once.
 const BLOCK: usize = 512;
 
-/// The closest of a set.
+/// The nearest vector of a set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Neighbour {
-    /// Which.
+    /// Its index in the set.
     pub index: usize,
-    /// How far, Euclidean; 0 for an equal vector.
+    /// Euclidean distance; 0 for an equal vector.
     pub distance: f64,
 }
 
-/// The nearest reference of every query.
+/// For every query, the nearest reference.
 ///
 /// # Errors
-/// Vectors of different length; no reference.
+/// Fails if the vectors have different lengths or there is no reference.
 pub fn nearest(queries: &Features, references: &Features) -> Result<Vec<Neighbour>> {
     same_dim("nearest neighbours", queries.dim(), references.dim())?;
     enough("a nearest neighbour", references.n(), 1)?;
     Ok(closest(queries, references, false))
 }
 
-/// The nearest other vector of every vector of a set.
+/// For every vector of a set, the nearest other vector.
 ///
 /// # Errors
-/// Fewer than two vectors.
+/// Fails if there are fewer than two vectors.
 pub fn nearest_others(x: &Features) -> Result<Vec<Neighbour>> {
     enough("a nearest other", x.n(), 2)?;
     Ok(closest(x, x, true))
 }
 
-/// The nearest reference of every query; `others` leaves out the one of the same number.
+/// For every query, the nearest reference; `others` excludes the reference with the query's own index.
 fn closest(queries: &Features, references: &Features, others: bool) -> Vec<Neighbour> {
     let mut out = Vec::with_capacity(queries.n());
     each_block(queries, references, |first, distances| {
@@ -54,7 +56,7 @@ fn closest(queries: &Features, references: &Features, others: bool) -> Vec<Neigh
     out
 }
 
-/// The distance without the cancellation of the expanded form.
+/// The distance, computed without the cancellation of the expanded form.
 fn exact(a: &Features, i: usize, b: &Features, j: usize) -> f64 {
     let (Some(a), Some(b)) = (a.row(i), b.row(j)) else {
         return f64::NAN;
@@ -66,7 +68,7 @@ fn exact(a: &Features, i: usize, b: &Features, j: usize) -> f64 {
     squares.sum::<f64>().sqrt()
 }
 
-/// Calls `f(first query, squared distances [references, queries])` for the queries block by block.
+/// Calls `f(first query, squared distances [references, queries])` for each block of queries.
 fn each_block(queries: &Features, references: &Features, mut f: impl FnMut(usize, Mat<f64>)) {
     let y = columns(references.rows(), references.dim());
     let y_norms = norms(y.as_ref());
@@ -93,7 +95,7 @@ fn norms(x: MatRef<'_, f64>) -> Vec<f64> {
         .collect()
 }
 
-/// Squared distance of every vector to its `k`-th nearest other.
+/// For every vector, the squared distance to its `k`-th nearest other.
 fn radii(x: &Features, k: usize) -> Vec<f64> {
     let mut out = Vec::with_capacity(x.n());
     each_block(x, x, |first, distances| {
@@ -106,28 +108,28 @@ fn radii(x: &Features, k: usize) -> Vec<f64> {
     out
 }
 
-/// How two sets cover each other, as seen by balls around their members that reach to the k-th neighbour.
+/// How two sets cover each other, measured with balls around their members that reach to the `k`-th neighbour.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Manifold {
-    /// Share of fakes inside a ball of a real: fidelity.
+    /// Precision: the share of fakes inside a ball of a real (fidelity).
     pub precision: f64,
-    /// Share of reals inside a ball of a fake: diversity.
+    /// Recall: the share of reals inside a ball of a fake (diversity).
     pub recall: f64,
-    /// Balls of reals that a fake lies in, over k; may exceed 1.
+    /// Density: the mean number of reals' balls that contain a fake, divided by `k`; may exceed 1.
     pub density: f64,
-    /// Share of reals whose own ball holds a fake: diversity, robust against outliers among the fakes.
+    /// Coverage: the share of reals whose own ball contains a fake (diversity, robust against outliers among the fakes).
     pub coverage: f64,
 }
 
 /// Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
 ///
 /// # Errors
-/// Vectors of different length; no more than `k` in a set; `k` of 0.
+/// Fails if the vectors have different lengths, `k` is 0, or a set has no more than `k` vectors.
 pub fn manifold(real: &Features, fake: &Features, k: usize) -> Result<Manifold> {
     same_dim("precision and recall", real.dim(), fake.dim())?;
     if k == 0 {
         return Err(MetricsError::TooFew {
-            what: "precision and recall in neighbours",
+            what: "precision and recall over neighbours",
             needed: 1,
             found: 0,
         });
@@ -201,10 +203,10 @@ mod tests {
         // Radii to the nearest: reals 1, 1, 7 (at 0, 1, 8); fakes 0.5, 0.5, 10 (at 0.25, 0.75, 20).
         let (real, fake) = (points(&[0.0, 1.0, 8.0]), points(&[0.25, 0.75, 20.0]));
         let got = manifold(&real, &fake, 1).unwrap();
-        // 0.25 and 0.75 lie in the balls of 0 and 1; 0.75 is 7.25 from 8; 20 lies in none.
+        // 0.25 and 0.75 are in the balls of 0 and 1; 0.75 is 7.25 from 8; 20 is in none.
         assert_eq!(got.precision, 2.0 / 3.0);
         assert_eq!(got.density, 4.0 / 3.0);
-        // 0 is in the ball of 0.25, 1 in that of 0.75; 8 is 12 from 20, outside 19.25.
+        // 0 is in the ball of 0.25, and 1 in that of 0.75; 8 is 12 from 20, outside 19.25.
         assert_eq!((got.recall, got.coverage), (1.0, 2.0 / 3.0));
         let same = manifold(&real, &real, 2).unwrap();
         assert_eq!(

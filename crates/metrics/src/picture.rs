@@ -1,9 +1,11 @@
+//! A picture with a known range of values.
+
 use crate::{MetricsError, Result};
 
-/// Rounding that a [-1, 1] image may carry.
+/// Tolerance for rounding beyond [-1, 1].
 const SLACK: f32 = 1e-4;
 
-/// A picture whose range is known: bytes, or f32 in [-1, 1]. A bare float image does not get in.
+/// A picture with a known range of values: 8-bit, or f32 in [-1, 1].
 #[derive(Clone, Copy, Debug)]
 pub struct Picture<'a> {
     values: Values<'a>,
@@ -26,7 +28,7 @@ impl<'a> Picture<'a> {
     /// - `pixels`: `[height, width, 3]`
     ///
     /// # Errors
-    /// Another number of values; no pixels.
+    /// Fails if the number of values does not match or is 0.
     pub fn rgb8(pixels: &'a [u8], width: usize, height: usize) -> Result<Self> {
         check(width, height, pixels.len())?;
         let values = Values::Bytes(pixels);
@@ -43,7 +45,7 @@ impl<'a> Picture<'a> {
     /// - `values`: `[3, height, width]`
     ///
     /// # Errors
-    /// Another number of values; no pixels; a value outside the range or not a number.
+    /// Fails if the number of values does not match or is 0, or if a value is NaN or outside the range.
     pub fn unit(values: &'a [f32], width: usize, height: usize) -> Result<Self> {
         check(width, height, values.len())?;
         let inside = |v: &f32| v.abs() <= 1.0 + SLACK;
@@ -102,7 +104,7 @@ fn check(width: usize, height: usize, found: usize) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless both have the same sides.
+/// Fails unless both pictures have the same size.
 pub(crate) fn same_size(a: &Picture<'_>, b: &Picture<'_>) -> Result<()> {
     let (a, b) = ((a.width, a.height), (b.width, b.height));
     if a == b {
@@ -117,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_of_another_range_or_number_do_not_get_in() {
+    fn values_of_another_range_or_number_are_refused() {
         assert!(Picture::unit(&[0.5; 12], 2, 2).is_ok());
         let error = Picture::unit(&[0.5, 0.5, 7.0], 1, 1).unwrap_err();
         assert!(error.to_string().contains("value 2 of a picture is 7"));

@@ -1,3 +1,5 @@
+//! PSNR and SSIM.
+
 use crate::picture::{Picture, same_size};
 use crate::{MetricsError, Result};
 
@@ -5,10 +7,10 @@ use crate::{MetricsError, Result};
 const C1: f64 = 0.01 * 0.01;
 const C2: f64 = 0.03 * 0.03;
 
-/// Mean squared difference over channels and pixels, on the scale where black is 0 and white is 1.
+/// Mean squared error over channels and pixels, for values in [0, 1].
 ///
 /// # Errors
-/// Pictures of different size.
+/// Fails if the pictures have different sizes.
 pub fn mse(a: &Picture<'_>, b: &Picture<'_>) -> Result<f64> {
     same_size(a, b)?;
     let n = (3 * a.width() * a.height()) as f64;
@@ -24,25 +26,25 @@ pub fn mse(a: &Picture<'_>, b: &Picture<'_>) -> Result<f64> {
 /// Source: scikit-image `peak_signal_noise_ratio`.
 ///
 /// # Errors
-/// Pictures of different size.
+/// Fails if the pictures have different sizes.
 pub fn psnr(a: &Picture<'_>, b: &Picture<'_>) -> Result<f64> {
     Ok(-10.0 * mse(a, b)?.log10())
 }
 
-/// PSNR with a floor under the error, `10 log10(1 / (mse + 1e-10))`: 100 dB for equal pictures.
+/// PSNR with a lower bound of the error, `10 log10(1 / (mse + 1e-10))`: 100 dB for equal pictures.
 ///
-/// Source: EGSDE `tool/mse_psnr_ssim_mssim.py`, whose averages over a folder stay finite this way.
+/// Source: EGSDE `tool/mse_psnr_ssim_mssim.py`, where averages over a folder stay finite this way.
 ///
 /// # Errors
-/// Pictures of different size.
+/// Fails if the pictures have different sizes.
 pub fn psnr_floored(a: &Picture<'_>, b: &Picture<'_>) -> Result<f64> {
     Ok(-10.0 * (mse(a, b)? + 1e-10).log10())
 }
 
-/// The window of SSIM's local statistics. Only windows that lie inside the picture count.
+/// The window of SSIM's local statistics. Only windows inside the picture count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SsimWindow {
-    /// 11 taps of a Gaussian of deviation 1.5, population moments: the original paper's, EGSDE's.
+    /// A Gaussian of 11 taps with standard deviation 1.5, population moments: the original paper, EGSDE.
     Gaussian11,
     /// The mean over 7 x 7, sample moments n/(n-1): scikit-image's default.
     Uniform7,
@@ -60,7 +62,7 @@ impl SsimWindow {
         }
     }
 
-    /// From a population moment to the one that counts.
+    /// The factor from a population moment to the moment in use.
     fn correction(self) -> f64 {
         match self {
             Self::Gaussian11 => 1.0,
@@ -69,13 +71,13 @@ impl SsimWindow {
     }
 }
 
-/// Structural similarity: the mean over pixels, then over the three channels. 1 for equal pictures.
+/// Structural similarity: the mean over pixels and the three channels; 1 for equal pictures.
 ///
 /// ```text
 /// (2 mu_a mu_b + C1) (2 s_ab + C2) / ((mu_a^2 + mu_b^2 + C1) (s_a + s_b + C2))       C1 = 0.01^2, C2 = 0.03^2, range 1
 /// ```
 /// # Errors
-/// Pictures of different size, or smaller than the window.
+/// Fails if the pictures have different sizes or are smaller than the window.
 pub fn ssim(a: &Picture<'_>, b: &Picture<'_>, window: SsimWindow) -> Result<f64> {
     same_size(a, b)?;
     let mut sum = 0.0;
@@ -85,10 +87,10 @@ pub fn ssim(a: &Picture<'_>, b: &Picture<'_>, window: SsimWindow) -> Result<f64>
     Ok(sum / 3.0)
 }
 
-/// [`ssim`] with the Gaussian window of the pictures in grey, `0.299 R + 0.587 G + 0.114 B`.
+/// [`ssim`] of the grey pictures, `0.299 R + 0.587 G + 0.114 B`, with the Gaussian window.
 ///
 /// # Errors
-/// As [`ssim`].
+/// Fails for the same reasons as [`ssim`].
 pub fn ssim_gray(a: &Picture<'_>, b: &Picture<'_>) -> Result<f64> {
     same_size(a, b)?;
     let grey = |p: &Picture<'_>| -> Vec<f64> {
@@ -135,7 +137,7 @@ fn ssim_plane(a: &[f64], b: &[f64], size: &Picture<'_>, window: SsimWindow) -> R
     Ok(sum / mu_a.len() as f64)
 }
 
-/// A separable filter over the places where it fits.
+/// A separable filter, evaluated only where it fits into the picture.
 fn blur(plane: &[f64], width: usize, taps: &[f64]) -> Vec<f64> {
     let out_w = width + 1 - taps.len();
     let mut rows = Vec::with_capacity(plane.len());
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn the_golden_values() {
         let (s, c) = (wave(|n| (0.05 * n).sin()), wave(|n| (0.11 * n).cos()));
-        // (s + 1) / 2 taken through 0.9 a + 0.05 is 0.9 s in [-1, 1].
+        // In [0, 1], 0.9 a + 0.05 is 0.9 s in [-1, 1].
         let affine = wave(|n| 0.9 * (0.05 * n).sin());
         let [s, c, affine] = [&s, &c, &affine].map(|v| Picture::unit(v, 32, 32).unwrap());
         for (other, ssim_value, psnr_value) in [

@@ -1,27 +1,27 @@
-//! The address of a stream, and the numbers found there.
+//! Addresses of random streams and the numbers they give.
 
 use crate::{philox::philox4x32_10, purpose::Purpose};
 
-/// Top byte of the last counter word when a key is folded; no [`Purpose`] has this number.
+/// Top byte of the last counter word when a key is folded; no [`Purpose`] has this value.
 const FOLD: u32 = 255 << 24;
 /// 2^-53, the spacing of [`Draw::uniform`].
 const ULP_53: f64 = 1.0 / (1_u64 << 53) as f64;
-/// 2^-32, the spacing of the uniforms under the Gaussian.
+/// 2^-32, the spacing of the uniforms that the normal numbers are made of.
 const ULP_32: f64 = 1.0 / (1_u64 << 32) as f64;
 /// 2^-24, the spacing of [`Draw::fill_uniform`].
 const ULP_24: f32 = 1.0 / (1_u32 << 24) as f32;
 
 /// The address of one stream of random numbers: (seed, purpose, step, sample).
 ///
-/// A `Draw` is a value and not a generator: asking twice gives the same numbers, and asking for a longer buffer extends the shorter one.
-/// Every method reads the *same* random words in its own way, so one address serves one use; another use takes another [`Purpose`].
+/// A `Draw` is a value, not a generator: calling a method twice gives the same numbers, and a longer buffer starts with a shorter one. Every
+/// method reads the *same* random words in its own way, so use an address for one purpose only, and another [`Purpose`] for another one.
 ///
 /// Block `b` (four words) of a stream is
 /// ```text
 /// philox4x32_10(counter = [b, sample, step, purpose << 24 | step >> 32], key = [seed, seed >> 32])
 /// ```
 /// with 32 bits of `b` and `sample` and 56 bits of `step`.
-/// What does not fit (the upper halves of `b` and `sample`, the top byte of `step`) is folded: unless all of it is zero, the key is
+/// Larger values (the upper halves of `b` and `sample`, the top byte of `step`) are folded: unless all of these bits are zero, the key is
 /// replaced by the first two words of `philox4x32_10([sample >> 32, step >> 56, b >> 32, 255 << 24], key)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Draw {
@@ -32,7 +32,7 @@ pub struct Draw {
 }
 
 impl Draw {
-    /// The stream of `sample` in `step` of the run with `seed`, used for `purpose`. Every value of every argument is valid.
+    /// The stream of `sample` in `step` of the run with `seed`, for `purpose`. Every value of every argument is valid.
     #[must_use]
     pub fn new(seed: u64, purpose: Purpose, step: u64, sample: u64) -> Self {
         Self {
@@ -51,14 +51,14 @@ impl Draw {
 
     /// Element `i` as an integer in `0..n` (0 when `n` is 0).
     ///
-    /// The upper half of the 128-bit product of 64 random bits and `n`: no value's probability is off by more than `2^-64`, a relative
-    /// bias below `n / 2^64`, which no experiment can see.
+    /// The upper half of the 128-bit product of 64 random bits and `n`. The probability of each value is off by at most `2^-64`, a relative bias
+    /// below `n / 2^64`.
     #[must_use]
     pub fn below(&self, i: u64, n: u64) -> u64 {
         ((u128::from(self.word64(i)) * u128::from(n)) >> 64) as u64
     }
 
-    /// Fills `out` with standard normal numbers; element `j` depends on the address and `j` only.
+    /// Fills `out` with standard normal numbers. Element `j` depends only on the address and `j`.
     ///
     /// Box-Muller in f64, rounded once to f32; a block of four words gives four numbers:
     /// ```text
@@ -69,7 +69,7 @@ impl Draw {
         self.fill_normal_from(0, out);
     }
 
-    /// As [`fill_normal`](Self::fill_normal), for the elements `first..first + out.len()`: threads may fill pieces of one buffer.
+    /// Like [`fill_normal`](Self::fill_normal), for the elements `first..first + out.len()`, so that threads can fill parts of one buffer.
     pub fn fill_normal_from(&self, first: u64, out: &mut [f32]) {
         self.fill(first, out, |words| {
             let [a, b] = box_muller(words[0], words[1]);
@@ -86,14 +86,14 @@ impl Draw {
         out
     }
 
-    /// Fills `out` with numbers in [0, 1) of 24 random bits, one word each; element `j` depends on the address and `j` only.
+    /// Fills `out` with numbers in [0, 1) of 24 random bits. Element `j` depends only on the address and `j`.
     pub fn fill_uniform(&self, out: &mut [f32]) {
         self.fill(0, out, |words| {
             words.map(|word| (word >> 8) as f32 * ULP_24)
         });
     }
 
-    /// A random order of `0..n`: every index once (Fisher-Yates from the back; position `i` swaps with `below(i, i + 1)`).
+    /// A random permutation of `0..n` (Fisher-Yates from the end; position `i` swaps with `below(i, i + 1)`).
     #[must_use]
     pub fn permutation(&self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
@@ -137,7 +137,7 @@ impl Draw {
         u64::from(words[at]) << 32 | u64::from(words[at + 1])
     }
 
-    /// Fills `out` with the elements from `first` on, four of them made from every block.
+    /// Fills `out` with the elements from `first`, four from each block.
     fn fill(&self, first: u64, out: &mut [f32], make: impl Fn([u32; 4]) -> [f32; 4]) {
         let (mut block, offset) = (first / 4, (first % 4) as usize);
         let n_head = if offset == 0 {

@@ -1,7 +1,7 @@
 //! Seeded, counter-based random numbers: every draw is a pure function of its address.
 //!
-//! A training run needs Gaussian noise, timesteps, an order of the images, flips.
-//! Here none of them comes from a generator with a state: a [`Draw`] is the *address* of a stream,
+//! A training run needs Gaussian noise, timesteps, an order of the images and random flips. This crate has no generator with a state.
+//! Instead a [`Draw`] is the *address* of a stream,
 //!
 //! ```text
 //! stream = (seed, purpose, step, sample)        number = f(stream, element)
@@ -9,15 +9,15 @@
 //!
 //! and `f` is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): ten rounds of two 32x32-bit
 //! multiplications that turn a 128-bit counter into 128 random bits.
-//! So a resumed run, a run with another batch split and a run with another number of threads see the same numbers, and a GPU kernel of a
-//! few lines can make them too.
+//! So a resumed run, a run with other batch splits and a run with another number of threads use the same numbers, and a short GPU kernel can
+//! compute them too.
 //!
 //! ```
 //! use sdft_noise::{Draw, Purpose};
 //!
 //! let draw = Draw::new(7, Purpose::Noise, 100, 3); // the fourth sample of step 100 in the run with seed 7
 //! let eps = draw.normals(3 * 16 * 16);
-//! assert_eq!(eps[..10], draw.normals(10)[..]); // element j depends on the address and j only
+//! assert_eq!(eps[..10], draw.normals(10)[..]); // element j depends only on the address and j
 //! assert_ne!(eps, Draw::new(7, Purpose::Noise, 100, 4).normals(3 * 16 * 16));
 //!
 //! let t = Draw::new(7, Purpose::Timestep, 100, 3).below(0, 1000);

@@ -7,9 +7,9 @@ const WEYL_0: u32 = 0x9E37_79B9;
 const WEYL_1: u32 = 0xBB67_AE85;
 const N_ROUNDS: usize = 10;
 
-/// The four random words that belong to `counter` under `key`.
+/// The four random words for `counter` and `key`.
 ///
-/// A bijection of the counter for every key, hence no two counters collide.
+/// For every key it is a bijection of the counter, so no two counters collide.
 ///
 /// Source: Salmon et al. 2011, section 3.3; known answers from the Random123 distribution (`philox 4x32 10`).
 #[inline]

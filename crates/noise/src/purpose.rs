@@ -1,8 +1,8 @@
-//! What a stream is drawn for.
+//! What random streams are used for.
 
-/// What a stream of random numbers is used for; part of its address, so that two uses never share numbers.
+/// What a stream of random numbers is used for. It is part of the address, so two uses never share numbers.
 ///
-/// The numbers are part of every run's reproducibility: a new purpose takes the next free one, and none is ever reused.
+/// Runs are reproducible only if these values never change: a new purpose takes the next free value, and none is reused.
 /// 255 is reserved for folding long addresses (see [`Draw`](crate::Draw)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -28,13 +28,13 @@ pub enum Purpose {
     Init = 9,
     /// The starting noise of a sampler.
     Sample = 10,
-    /// The noise that a stochastic sampler adds on its way.
+    /// The noise that a stochastic sampler adds in each step.
     Ancestral = 11,
     /// The starting noise of the previews of a run.
     Preview = 12,
     /// The gradient audit before the first step.
     Audit = 13,
-    /// The classifier that judges a miniature experiment.
+    /// The classifier that evaluates a miniature experiment.
     Judge = 14,
     /// Tests and examples.
     Test = 15,
@@ -44,12 +44,12 @@ pub enum Purpose {
     Distill = 17,
     /// All noise of a translation.
     Translate = 18,
-    /// The noise that held-out images are classified with.
+    /// The noise of the held-out images of a classifier.
     HeldOut = 19,
 }
 
 impl Purpose {
-    /// Every purpose in the order of its number.
+    /// Every purpose, in the order of its value.
     pub const ALL: [Self; 19] = [
         Self::Timestep,
         Self::Noise,

@@ -1,4 +1,4 @@
-//! What the numbers of a stream look like, and what they depend on.
+//! Statistics of the streams, and what they depend on.
 
 use sdft_noise::{Draw, Purpose};
 

@@ -1,4 +1,4 @@
-//! Errors between processes.
+//! The error type of communication between processes.
 
 use std::io;
 
@@ -6,46 +6,46 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A variable of the environment that makes no sense.
+    /// An environment variable has an invalid value.
     #[error("{name}: expected {expected}, found {found:?}")]
     Variable {
-        /// Its name.
+        /// Name of the variable.
         name: &'static str,
-        /// What it has to be.
+        /// What is valid.
         expected: String,
-        /// What it is.
+        /// Its value.
         found: String,
     },
-    /// Rank 0 cannot be reached, or not all others came to it.
+    /// The processes could not connect to each other.
     #[error("{what}: {source}")]
-    Meeting {
-        /// What was tried.
+    Rendezvous {
+        /// What was attempted.
         what: String,
         /// Why it failed.
         source: io::Error,
     },
-    /// A process that was there has gone.
-    #[error("rank {rank} has gone: {source}")]
-    Gone {
-        /// Which.
+    /// A process disconnected or timed out.
+    #[error("rank {rank} is disconnected: {source}")]
+    Disconnected {
+        /// Its rank.
         rank: usize,
-        /// How that was noticed.
+        /// How the disconnection was noticed.
         source: io::Error,
     },
-    /// A process that says that it cannot go on; its own error says why.
-    #[error("rank {rank} cannot go on; its own message says why")]
+    /// A process reported that it failed; its own error message has the reason.
+    #[error("rank {rank} failed; its own error message has the reason")]
     Failed {
-        /// Which.
+        /// Its rank.
         rank: usize,
     },
-    /// Something else came than was asked for: the processes do not do the same.
+    /// A process sent something other than expected, so the processes do not run the same program with the same data.
     #[error("rank {rank}: expected {expected}, found {found}")]
-    Unlike {
-        /// Which.
+    Mismatch {
+        /// Its rank.
         rank: usize,
-        /// What was to come.
+        /// What was expected.
         expected: String,
-        /// What came.
+        /// What arrived.
         found: String,
     },
     /// A tensor operation or a device failed.
@@ -53,5 +53,5 @@ pub enum Error {
     Tensor(#[from] candle_core::Error),
 }
 
-/// The result of something that several processes do.
+/// A result with this crate's error.
 pub type Result<T> = std::result::Result<T, Error>;

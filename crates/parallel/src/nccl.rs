@@ -1,7 +1,7 @@
 //! Sums over GPUs.
 
+use crate::connections::Connections;
 use crate::error::Result;
-use crate::links::Links;
 use candle_core::cuda_backend::cudarc::nccl::safe::{Comm, Id, ReduceOp};
 use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice};
 use candle_core::op::BackpropOp;
@@ -17,22 +17,22 @@ impl std::fmt::Debug for Nccl {
 }
 
 impl Nccl {
-    /// Joins the others, who learn its identity from rank 0.
+    /// Joins the communicator, whose id comes from rank 0.
     pub(crate) fn join(
-        links: &mut Links,
+        connections: &mut Connections,
         (rank, size): (usize, usize),
         device: &CudaDevice,
     ) -> Result<Self> {
         let id = if rank == 0 {
-            let id = Id::new().map_err(|e| problem("a new identity", &e))?;
+            let id = Id::new().map_err(|e| problem("a new id", &e))?;
             let bytes: Vec<u8> = id.internal().iter().map(|c| c.cast_unsigned()).collect();
-            for link in 0..links.len() {
-                links.send(link, &bytes)?;
+            for connection in 0..connections.len() {
+                connections.send(connection, &bytes)?;
             }
             id
         } else {
             let mut internal = [0; 128];
-            let bytes = links.receive(0, internal.len()..=internal.len())?;
+            let bytes = connections.receive(0, internal.len()..=internal.len())?;
             for (to, byte) in internal.iter_mut().zip(bytes) {
                 *to = byte.cast_signed();
             }
@@ -54,7 +54,7 @@ impl Nccl {
         let (storage, layout) = x.storage_and_layout();
         let (Storage::Cuda(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets())
         else {
-            bail!("NCCL: expected a tensor without gaps on a GPU");
+            bail!("NCCL: expected a contiguous tensor on a GPU");
         };
         macro_rules! all_reduce {
             ($slice:expr, $t:ty) => {{

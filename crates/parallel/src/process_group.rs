@@ -1,7 +1,7 @@
-//! What processes do together: sums, and what rank 0 says.
+//! The collective operations: sums, broadcasts and the commands of rank 0.
 
+use crate::connections::Connections;
 use crate::error::{Error, Result};
-use crate::links::Links;
 #[cfg(feature = "nccl")]
 use crate::nccl::Nccl;
 use crate::world::World;
@@ -10,25 +10,26 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// The most that [`ProcessGroup::broadcast`] takes. The largest is a position with what a timestep sampler remembers, up to 20 MB of JSON.
-const MOST_BROADCAST: usize = 64 << 20;
+/// The most bytes that [`ProcessGroup::broadcast`] accepts. The largest use is a training position with a timestep sampler's history, up to
+/// 20 MB of JSON.
+const MAX_BROADCAST: usize = 64 << 20;
 
-/// What rank 0 tells the others.
+/// What rank 0 announces to the other ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Command {
-    /// There is another step.
+    /// Another step follows.
     Step = 1,
-    /// All is done.
+    /// The run is complete.
     End = 2,
 }
 
-/// This process among the others. Calls that all have to make together come in the same order everywhere.
+/// The processes of a run, as seen by one of them. All ranks must make the collective calls in the same order.
 #[derive(Debug)]
 pub struct ProcessGroup {
     rank: usize,
     size: usize,
-    links: Option<Mutex<Links>>,
+    connections: Option<Mutex<Connections>>,
     #[cfg(feature = "nccl")]
     nccl: Option<Nccl>,
 }
@@ -40,63 +41,65 @@ impl Default for ProcessGroup {
 }
 
 impl ProcessGroup {
-    /// The only process there is.
+    /// A group of one process.
     pub fn single() -> Self {
         Self {
             rank: 0,
             size: 1,
-            links: None,
+            connections: None,
             #[cfg(feature = "nccl")]
             nccl: None,
         }
     }
 
-    /// Meets the others of `world`, who have as long as `patience` to come. `device` is where this process computes.
+    /// Connects to the other processes of `world`; waits for them up to `timeout`. `device` is where this process computes.
     ///
     /// # Errors
-    /// [`Error::Meeting`] where somebody does not come.
-    pub fn join(world: &World, device: &Device, patience: Duration) -> Result<Self> {
-        let links = Links::meet(world, patience)?;
+    /// Fails with [`Error::Rendezvous`] if a process does not connect in time.
+    pub fn join(world: &World, device: &Device, timeout: Duration) -> Result<Self> {
+        let connections = Connections::meet(world, timeout)?;
         #[cfg(feature = "nccl")]
-        let (links, nccl) = {
-            let mut links = links;
+        let (connections, nccl) = {
+            let mut connections = connections;
             let nccl = match device {
-                Device::Cuda(device) => {
-                    Some(Nccl::join(&mut links, (world.rank, world.size), device)?)
-                }
+                Device::Cuda(device) => Some(Nccl::join(
+                    &mut connections,
+                    (world.rank, world.size),
+                    device,
+                )?),
                 _ => None,
             };
-            (links, nccl)
+            (connections, nccl)
         };
         let _ = device;
         Ok(Self {
             rank: world.rank,
             size: world.size,
-            links: Some(Mutex::new(links)),
+            connections: Some(Mutex::new(connections)),
             #[cfg(feature = "nccl")]
             nccl,
         })
     }
 
-    /// This process's number.
+    /// The rank of this process, from 0.
     pub fn rank(&self) -> usize {
         self.rank
     }
 
-    /// How many there are.
+    /// The number of processes.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Whether this one leads: tells the others what comes, and writes the files.
+    /// Whether this process is rank 0, which announces commands and writes the files.
     pub fn is_leader(&self) -> bool {
         self.rank == 0
     }
 
-    /// The sum of each tensor over all processes, added in the order of their ranks. All tensors are of one type, f32 or f64.
+    /// The sum of each tensor over all processes, added in rank order. All tensors have the same type, f32 or f64.
     ///
     /// # Errors
-    /// A process that has gone or cannot go on, or that adds something else.
+    /// Fails if a process has failed, is disconnected, or adds tensors of other shapes.
     pub fn all_reduce_sum(&self, tensors: &[Tensor]) -> Result<Vec<Tensor>> {
         let Some(first) = tensors.first() else {
             return Ok(Vec::new());
@@ -104,7 +107,7 @@ impl ProcessGroup {
         if self.size == 1 {
             return Ok(tensors.to_vec());
         }
-        // Each begins at a multiple of four numbers, as kernels that read four at a time like it.
+        // Each tensor begins at a multiple of four elements, for kernels that read four at a time.
         let flat: Vec<Tensor> = tensors
             .iter()
             .map(|tensor| {
@@ -125,59 +128,59 @@ impl ProcessGroup {
             return Ok(nccl.sum(flat)?);
         }
         let mut bytes = to_bytes(flat)?;
-        self.with_links(|links| {
+        self.with_connections(|connections| {
             if self.is_leader() {
-                for link in 0..links.len() {
-                    let other = links.receive(link, bytes.len()..=bytes.len())?;
+                for connection in 0..connections.len() {
+                    let other = connections.receive(connection, bytes.len()..=bytes.len())?;
                     add_bytes(&mut bytes, &other, flat.dtype());
                 }
-                for link in 0..links.len() {
-                    links.send(link, &bytes)?;
+                for connection in 0..connections.len() {
+                    connections.send(connection, &bytes)?;
                 }
             } else {
-                links.send(0, &bytes)?;
-                bytes = links.receive(0, bytes.len()..=bytes.len())?;
+                connections.send(0, &bytes)?;
+                bytes = connections.receive(0, bytes.len()..=bytes.len())?;
             }
             Ok(())
         })?;
         from_bytes(&bytes, flat.dtype(), flat.elem_count())
     }
 
-    /// What rank 0 says, on every rank: up to 64 MiB.
+    /// The bytes that rank 0 passed, on every rank; up to 64 MiB.
     ///
     /// # Errors
-    /// A process that has gone or cannot go on.
+    /// Fails if a process has failed or is disconnected.
     pub fn broadcast(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
-        self.broadcast_sized(bytes, 0..=MOST_BROADCAST)
+        self.broadcast_sized(bytes, 0..=MAX_BROADCAST)
     }
 
-    /// What rank 0 says, of a length that the others expect.
+    /// The bytes that rank 0 passed, whose length the other ranks expect.
     fn broadcast_sized(&self, bytes: Vec<u8>, expected: RangeInclusive<usize>) -> Result<Vec<u8>> {
         if self.size == 1 {
             return Ok(bytes);
         }
-        self.with_links(|links| {
+        self.with_connections(|connections| {
             if !self.is_leader() {
-                return links.receive(0, expected);
+                return connections.receive(0, expected);
             }
-            for link in 0..links.len() {
-                links.send(link, &bytes)?;
+            for connection in 0..connections.len() {
+                connections.send(connection, &bytes)?;
             }
             Ok(bytes)
         })
     }
 
-    /// Rank 0's tensors, f32, f64 or u32, on the CPU of every rank. The others pass tensors of the same names, types and shapes.
+    /// Rank 0's tensors (f32, f64 or u32), on the CPU of every rank. The other ranks pass tensors of the same names, types and shapes.
     ///
     /// # Errors
-    /// A process that has gone or cannot go on, or that expects others.
+    /// Fails if a process has failed, is disconnected, or expects other tensors.
     pub fn broadcast_tensors(&self, tensors: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
         let mut all = Vec::with_capacity(tensors.len());
         for (name, tensor) in tensors {
             let own = header(name, tensor);
             let head = self.broadcast(own.clone().into_bytes())?;
             if head != own.as_bytes() {
-                return Err(unlike(0, own, String::from_utf8_lossy(&head)));
+                return Err(mismatch(0, own, String::from_utf8_lossy(&head)));
             }
             let n = tensor.elem_count();
             let size = n * tensor.dtype().size_in_bytes();
@@ -192,58 +195,63 @@ impl ProcessGroup {
         Ok(all)
     }
 
-    /// On rank 0: tells the others what comes. All are told who can be; after the end, it waits up to 10 s until they have left.
+    /// On rank 0: sends a command to all other ranks, including those after a disconnected one. After [`Command::End`] it waits up to 10 s
+    /// for them to exit.
     ///
     /// # Errors
-    /// The first process that has gone.
+    /// Fails if a process is disconnected.
     pub fn announce(&self, command: Command) -> Result<()> {
         if self.size == 1 {
             return Ok(());
         }
-        self.with_links(|links| {
-            // Only then is looked at how that went.
-            let told = (0..links.len()).map(|link| links.send(link, &[command as u8]));
+        self.with_connections(|connections| {
+            // Send to all before reporting an error.
+            let told = (0..connections.len())
+                .map(|connection| connections.send(connection, &[command as u8]));
             let told = told.collect::<Vec<_>>();
             if command == Command::End {
-                links.wait_closed();
+                connections.wait_closed();
             }
             told.into_iter().collect()
         })
     }
 
-    /// On the others: what comes.
+    /// On the other ranks: the next command of rank 0.
     ///
     /// # Errors
-    /// [`Error::Failed`] where rank 0 cannot go on; when it has gone, or says something else.
+    /// Fails with [`Error::Failed`] if rank 0 has failed, and also if rank 0 is disconnected or sends something else.
     pub fn next_command(&self) -> Result<Command> {
         match self.broadcast_sized(Vec::new(), 1..=1)?.as_slice() {
             [command] if *command == Command::Step as u8 => Ok(Command::Step),
             [command] if *command == Command::End as u8 => Ok(Command::End),
-            other => Err(unlike(0, "a command", format!("{other:?}"))),
+            other => Err(mismatch(0, "a command", format!("{other:?}"))),
         }
     }
 
-    /// Tells the others that this process cannot go on, wherever they wait for it: sums under way will never be complete.
+    /// Tells the other processes that this one has failed, so that they stop waiting for it.
     pub fn fail(&self) {
         if self.size > 1 {
-            // Nothing can be done about those that cannot be told.
-            let _ = self.with_links(|links| {
-                links.fail();
+            // A process that cannot be told notices the end of the connection.
+            let _ = self.with_connections(|connections| {
+                connections.fail();
                 Ok(())
             });
         }
     }
 
-    fn with_links<T>(&self, f: impl FnOnce(&mut Links) -> Result<T>) -> Result<T> {
-        match &self.links {
-            Some(links) => f(&mut links.lock().unwrap_or_else(PoisonError::into_inner)),
-            None => Err(candle_core::Error::Msg("a process alone has no peers".to_owned()).into()),
+    fn with_connections<T>(&self, f: impl FnOnce(&mut Connections) -> Result<T>) -> Result<T> {
+        match &self.connections {
+            Some(connections) => f(&mut connections.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => Err(candle_core::Error::Msg(
+                "a group of one process has no connections".to_owned(),
+            )
+            .into()),
         }
     }
 }
 
-fn unlike(rank: usize, expected: impl Into<String>, found: impl Into<String>) -> Error {
-    Error::Unlike {
+fn mismatch(rank: usize, expected: impl Into<String>, found: impl Into<String>) -> Error {
+    Error::Mismatch {
         rank,
         expected: expected.into(),
         found: found.into(),
@@ -273,7 +281,7 @@ fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
         DType::F64 => bytes_of(&flat.to_vec1::<f64>()?, f64::to_le_bytes),
         DType::U32 => bytes_of(&flat.to_vec1::<u32>()?, u32::to_le_bytes),
         other => {
-            return Err(unlike(0, "f32, f64 or u32", other.as_str()));
+            return Err(mismatch(0, "f32, f64 or u32", other.as_str()));
         }
     })
 }
@@ -285,7 +293,7 @@ fn bytes_of<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N])
 fn from_bytes(bytes: &[u8], dtype: DType, n: usize) -> Result<Tensor> {
     if bytes.len() != n * dtype.size_in_bytes() {
         let found = format!("{} bytes", bytes.len());
-        return Err(unlike(
+        return Err(mismatch(
             0,
             format!("{n} numbers of {}", dtype.as_str()),
             found,
@@ -309,7 +317,7 @@ fn from_bytes(bytes: &[u8], dtype: DType, n: usize) -> Result<Tensor> {
     })
 }
 
-/// Adds numbers of the same length.
+/// Adds numbers elementwise; both slices have the same length.
 fn add_bytes(sum: &mut [u8], other: &[u8], dtype: DType) {
     if dtype == DType::F64 {
         let pairs = sum.as_chunks_mut::<8>().0.iter_mut();
@@ -324,7 +332,7 @@ fn add_bytes(sum: &mut [u8], other: &[u8], dtype: DType) {
     }
 }
 
-/// Name, dimensions and type, as text.
+/// A tensor's name, dimensions and type, as text.
 fn header(name: &str, tensor: &Tensor) -> String {
     let dims: Vec<String> = tensor.dims().iter().map(usize::to_string).collect();
     format!("{name} [{}] {}", dims.join(", "), tensor.dtype().as_str())
@@ -335,7 +343,7 @@ mod tests {
     use super::*;
     use crate::world::free_port;
 
-    /// The same function as every rank of a world, in threads.
+    /// Runs the same function on every rank, in threads.
     fn in_world<T: Send + 'static>(
         size: usize,
         f: impl Fn(&ProcessGroup) -> T + Clone + Send + 'static,
@@ -344,9 +352,9 @@ mod tests {
         let ranks = (0..size).map(|rank| {
             let f = f.clone();
             std::thread::spawn(move || {
-                let world = World::here(rank, size, port);
-                let patience = Duration::from_secs(20);
-                f(&ProcessGroup::join(&world, &Device::Cpu, patience).unwrap())
+                let world = World::local(rank, size, port);
+                let timeout = Duration::from_secs(20);
+                f(&ProcessGroup::join(&world, &Device::Cpu, timeout).unwrap())
             })
         });
         let ranks: Vec<_> = ranks.collect();
@@ -427,11 +435,11 @@ mod tests {
             let x = Tensor::zeros(10_000, DType::F32, &Device::Cpu).unwrap();
             peers.all_reduce_sum(&[x]).unwrap_err().to_string()
         });
-        assert!(seen[1].contains("rank 0 cannot go on"), "{}", seen[1]);
+        assert!(seen[1].contains("rank 0 failed"), "{}", seen[1]);
     }
 
     #[test]
-    fn who_adds_something_else_or_goes_is_named() {
+    fn a_rank_that_adds_other_tensors_or_disconnects_is_named() {
         let seen = in_world(2, |peers| {
             let n = 4 * (peers.rank() + 1);
             let x = Tensor::zeros(n, DType::F32, &Device::Cpu).unwrap();
@@ -446,11 +454,11 @@ mod tests {
             "{of_0}"
         );
         let of_1 = seen[1].as_deref().unwrap();
-        assert!(of_1.contains("rank 0 has gone"), "{of_1}");
+        assert!(of_1.contains("rank 0 is disconnected"), "{of_1}");
     }
 
     #[test]
-    fn long_sums_and_tensors_of_the_same_kind_only_are_shared() {
+    fn long_sums_work_and_tensors_of_another_shape_are_refused() {
         let seen = in_world(3, |peers| {
             let x = Tensor::full(1.5f32, 100_000, &Device::Cpu).unwrap();
             let sum = peers.all_reduce_sum(std::slice::from_ref(&x)).unwrap();
@@ -470,10 +478,10 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_does_not_come_is_noticed() {
-        let world = World::here(0, 2, free_port().unwrap());
-        let patience = Duration::from_millis(100);
-        let error = ProcessGroup::join(&world, &Device::Cpu, patience)
+    fn a_process_that_does_not_connect_times_out() {
+        let world = World::local(0, 2, free_port().unwrap());
+        let timeout = Duration::from_millis(100);
+        let error = ProcessGroup::join(&world, &Device::Cpu, timeout)
             .unwrap_err()
             .to_string();
         assert!(error.contains("1 of 2 processes"), "{error}");

@@ -1,40 +1,40 @@
-//! Who a process is among how many.
+//! The rank of a process, the number of processes, and where they connect.
 
 use crate::error::{Error, Result};
 use std::net::TcpListener;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Who this process is among how many.
+/// The rank of this process and how to reach the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
-    /// Its number, from 0.
+    /// Its rank, from 0.
     pub rank: usize,
-    /// How many there are.
+    /// The number of processes.
     pub size: usize,
-    /// Its number on this machine: the GPU it takes.
+    /// Its rank on this machine, which is the index of its GPU.
     pub local_rank: usize,
-    /// Where rank 0 listens.
+    /// The address at which rank 0 listens.
     pub address: String,
-    /// On which port.
+    /// The port at which rank 0 listens.
     pub port: u16,
-    /// What a process has to know to join; empty lets everyone join who reaches the port. It keeps strangers out, not listeners: nothing
-    /// that goes over the connections is encrypted.
+    /// A secret that a process must know to join; if empty, every process that reaches the port can join. It keeps other processes out, but
+    /// does not protect the traffic: connections are not encrypted.
     pub secret: String,
-    /// How long another process may send nothing before it counts as gone. All send heartbeats, however long they compute.
+    /// How long a process may send nothing before it times out. Processes send heartbeats even during long computations.
     pub timeout: Duration,
 }
 
-/// Launchers name another port only where this one is taken.
+/// The default port of the usual launchers.
 const PORT: u16 = 29500;
 
 /// Long enough for a machine that is short of memory.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 impl World {
-    /// One of `size` processes on this machine that meet at a port.
+    /// One of `size` processes on this machine, with rank 0 at `port`.
     #[must_use]
-    pub fn here(rank: usize, size: usize, port: u16) -> Self {
+    pub fn local(rank: usize, size: usize, port: u16) -> Self {
         Self {
             rank,
             size,
@@ -46,23 +46,23 @@ impl World {
         }
     }
 
-    /// What the usual launchers say: `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`; and `SDFT_SECRET` and
-    /// `SDFT_PEER_TIMEOUT` (seconds), which are this program's own. None where `WORLD_SIZE` is not set or 1.
+    /// Reads the variables of the usual launchers (`RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`), and `SDFT_SECRET` and
+    /// `SDFT_PEER_TIMEOUT` (seconds), which are this program's own. Returns `None` if `WORLD_SIZE` is not set or is 1.
     ///
     /// # Errors
-    /// A variable that is no number, or a rank outside of the world.
+    /// Fails if a variable is not a number, or if the rank is not below the world size.
     pub fn from_env() -> Result<Option<Self>> {
         Self::of(|name| std::env::var(name).ok())
     }
 
     fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
-        let number = |name: &'static str, most: usize| -> Result<Option<usize>> {
+        let number = |name: &'static str, max: usize| -> Result<Option<usize>> {
             variable(name)
                 .map(|text| match text.trim().parse() {
-                    Ok(n) if n <= most => Ok(n),
+                    Ok(n) if n <= max => Ok(n),
                     _ => Err(Error::Variable {
                         name,
-                        expected: format!("a number up to {most}"),
+                        expected: format!("a number up to {max}"),
                         found: text,
                     }),
                 })
@@ -84,7 +84,7 @@ impl World {
             found: "0".to_owned(),
         };
         let port = match number("MASTER_PORT", usize::from(u16::MAX))? {
-            // Every process would look for another one.
+            // Every process would connect to another port.
             Some(0) => {
                 let expected = "a port that all processes know, from 1 to 65535";
                 return Err(zero("MASTER_PORT", expected));
@@ -107,7 +107,7 @@ impl World {
         }))
     }
 
-    /// The variables that say so to another process. `SDFT_PEER_TIMEOUT` it has from its own environment.
+    /// The variables that pass this to a child process. `SDFT_PEER_TIMEOUT` is inherited from the environment.
     pub fn variables(&self) -> [(&'static str, String); 6] {
         [
             ("RANK", self.rank.to_string()),
@@ -120,34 +120,34 @@ impl World {
     }
 }
 
-/// The part of `n` samples that falls to a rank: consecutive ones, as evenly as they divide.
+/// The samples, of `n`, that belong to a rank: a contiguous range, with sizes as equal as possible.
 pub fn share_of(n: usize, rank: usize, size: usize) -> Range<usize> {
     let size = size.max(1);
     n * rank / size..n * (rank + 1) / size
 }
 
-/// 128 random bits for [`World::secret`], as text.
+/// 128 random bits as text, for [`World::secret`].
 ///
 /// # Errors
-/// When the system has no randomness.
+/// Fails if the system provides no randomness.
 pub fn new_secret() -> Result<String> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Error::Meeting {
+    getrandom::fill(&mut bytes).map_err(|error| Error::Rendezvous {
         what: "a new secret".to_owned(),
         source: error.into(),
     })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A port of this machine that nobody listens on now.
+/// A free port of this machine.
 ///
 /// # Errors
-/// When the system has none.
+/// Fails if no port is free.
 pub fn free_port() -> Result<u16> {
     let found = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
     match found {
         Ok(address) => Ok(address.port()),
-        Err(source) => Err(Error::Meeting {
+        Err(source) => Err(Error::Rendezvous {
             what: "looking for a free port".to_owned(),
             source,
         }),
@@ -193,7 +193,7 @@ mod tests {
             ("SDFT_PEER_TIMEOUT", "0"),
         ] {
             let error = of(&[("WORLD_SIZE", "4"), ("RANK", "1"), (name, value)][..]);
-            // The first of a name counts, so the bad rank has to come first.
+            // The first variable of a name is read, so the invalid rank comes first.
             let error = if name == "RANK" {
                 of(&[("WORLD_SIZE", "4"), (name, value)])
             } else {

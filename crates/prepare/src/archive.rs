@@ -1,4 +1,4 @@
-//! Zip files.
+//! Reads images from zip files.
 
 use std::{
     collections::HashMap,
@@ -16,22 +16,22 @@ use crate::{
     input::{Content, Input, Item, Passed},
 };
 
-/// An entry may unpack to this many bytes, and to so many times what is stored of it: images hardly get smaller.
+/// Limits of an entry's unpacked size: this many bytes, plus a multiple of its stored size, because images hardly compress.
 const ENTRY: u64 = 16 << 20;
 const ENTRY_RATIO: u64 = 16;
 
-/// What an entry holds.
+/// The content of an entry.
 pub(crate) enum Entry {
     Bytes(Vec<u8>),
-    /// It is no image, and was not unpacked.
+    /// The entry is not an image; it was not unpacked.
     Other,
 }
 
-/// A zip file that every thread can read from by itself.
+/// A zip file that every thread reads independently.
 #[derive(Clone)]
 pub(crate) struct Archive(ZipArchive<Shared>);
 
-/// A file with a place of its own.
+/// A shared file with its own read position.
 #[derive(Clone)]
 struct Shared {
     file: Arc<File>,
@@ -62,7 +62,7 @@ impl Seek for Shared {
     }
 }
 
-/// The images of a zip file.
+/// Lists the images of a zip file.
 pub(crate) fn open(path: &Path) -> Result<Input> {
     let broken = |reason: String| PrepareError::Broken {
         path: path.to_owned(),
@@ -80,16 +80,16 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
         at: 0,
         len,
     };
-    // The reader is other people's code on hostile input.
+    // The zip reader is third-party code and the input may be hostile.
     let opened = sdft_files::guarded(|| ZipArchive::new(io::BufReader::new(shared.clone())));
     let mut archive = match opened {
         Some(Ok(archive)) => archive,
         Some(Err(error)) => return Err(broken(error.to_string())),
         None => return Err(broken("its reader panicked".to_owned())),
     };
-    // Entries that share bytes would make very many images out of a small file. Damaged ones are told when their turn comes.
+    // Entries that share bytes could turn a small file into many images. Damaged entries are reported when they are read.
     if archive.has_overlapping_entries().unwrap_or(false) {
-        return Err(broken("its entries lie on top of each other".to_owned()));
+        return Err(broken("its entries overlap".to_owned()));
     }
     let start = archive.central_directory_start();
     let doubled = match archive.has_duplicate_names() {
@@ -137,7 +137,7 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
     Ok(input)
 }
 
-/// How many entries there are of each name in the archive's directory. The reader of archives keeps one of each.
+/// Counts the entries of each name in the archive's directory. The zip reader keeps only one of each.
 fn names_of_entries(mut file: Shared, start: u64) -> HashMap<Vec<u8>, usize> {
     const SIGNATURE: [u8; 4] = *b"PK\x01\x02";
     let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
@@ -160,7 +160,7 @@ fn names_of_entries(mut file: Shared, start: u64) -> HashMap<Vec<u8>, usize> {
 }
 
 impl Archive {
-    /// The bytes of an entry that is or could be an image, or why they cannot be had.
+    /// The bytes of an entry that may be an image, or the reason why it cannot be read.
     pub(crate) fn read(&mut self, i: usize, limits: &Limits) -> std::result::Result<Entry, String> {
         sdft_files::guarded(|| self.read_entry(i, limits))
             .unwrap_or_else(|| Err("the reader of the archive panicked".to_owned()))
@@ -169,14 +169,14 @@ impl Archive {
     fn read_entry(&mut self, i: usize, limits: &Limits) -> std::result::Result<Entry, String> {
         let raw = self.0.by_index_raw(i).map_err(|e| e.to_string())?;
         if raw.encrypted() {
-            return Err("it is encrypted".to_owned());
+            return Err("the entry is encrypted".to_owned());
         }
         if raw.is_symlink() {
-            return Err("it is a link, not an image".to_owned());
+            return Err("the entry is a link, not an image".to_owned());
         }
         drop(raw);
         let mut entry = self.0.by_index(i).map_err(|e| e.to_string())?;
-        let failed = |e: io::Error| format!("it cannot be unpacked: {e}");
+        let failed = |e: io::Error| format!("cannot be unpacked: {e}");
         let mut bytes = Vec::new();
         let name = entry.name().map(|name| name.into_owned());
         let name = name.unwrap_or_default();
@@ -196,15 +196,15 @@ impl Archive {
         }
         if size > ratio {
             return Err(format!(
-                "{stored} bytes that unpack to {size} are no image: expected at most {ratio}"
+                "its {stored} bytes unpack to {size}, which is not an image: expected at most {ratio}"
             ));
         }
-        // What the archive says of an entry's length need not be so.
+        // The size in the archive's directory may be wrong.
         let left = size.saturating_add(1).saturating_sub(bytes.len() as u64);
         entry.take(left).read_to_end(&mut bytes).map_err(failed)?;
         match bytes.len() as u64 {
             found if found == size => Ok(Entry::Bytes(bytes)),
-            found => Err(format!("it unpacks to {found} bytes instead of {size}")),
+            found => Err(format!("unpacks to {found} bytes instead of {size}")),
         }
     }
 }

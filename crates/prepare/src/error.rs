@@ -1,33 +1,35 @@
+//! The error type of this crate.
+
 use std::{io, path::PathBuf};
 
 use crate::report::Skipped;
 
-/// The result of this crate's functions.
+/// A result with this crate's error.
 pub type Result<T> = std::result::Result<T, PrepareError>;
 
 /// Why images could not be prepared.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrepareError {
-    /// An input is not there, or is none of the known kinds.
+    /// An input does not exist, or is of an unknown kind.
     #[error("{}: expected a folder of images, a .zip or a .parquet file, found {found}", path.display())]
     Input {
         /// The input.
         path: PathBuf,
-        /// What is there.
+        /// What was found there.
         found: String,
     },
-    /// An archive or a table cannot be opened.
-    #[error("{}: broken {kind} file: {reason}", path.display())]
+    /// An archive or a table cannot be read.
+    #[error("{}: damaged {kind} file: {reason}", path.display())]
     Broken {
         /// The file.
         path: PathBuf,
         /// `zip` or `parquet`.
         kind: &'static str,
-        /// What its reader said.
+        /// The reader's message.
         reason: String,
     },
-    /// A table has no column of images, or several.
+    /// A table has no image column, or several.
     #[error("{}: expected one column of images (bytes, or a struct of bytes and path, best named image), found {found}", path.display())]
     Column {
         /// The file.
@@ -35,68 +37,68 @@ pub enum PrepareError {
         /// Its columns.
         found: String,
     },
-    /// A folder of images cannot be listed.
+    /// A folder of images cannot be read.
     #[error(transparent)]
     Folder(#[from] sdft_data::DataError),
-    /// A setting is out of range.
+    /// An option is out of range.
     #[error("{option}: expected {expected}, found {found}")]
     Option {
-        /// Its name.
+        /// Name of the option.
         option: &'static str,
-        /// What is allowed.
+        /// Allowed values.
         expected: &'static str,
-        /// What was given.
+        /// The value given.
         found: String,
     },
     /// A list of exclusions cannot be read.
-    #[error("cannot read the exclusions {}: {cause}", path.display())]
+    #[error("cannot read the list of exclusions {}: {cause}", path.display())]
     Exclusions {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         cause: io::Error,
     },
-    /// The target folder holds something else.
-    #[error("{}: expected an empty or a new folder, found {found} there; name another --out", path.display())]
+    /// The target folder contains other files.
+    #[error("{}: expected an empty or a new folder, found {found}; choose another --out", path.display())]
     Foreign {
         /// The target.
         path: PathBuf,
-        /// What is in it.
+        /// What was found in it.
         found: String,
     },
-    /// The target folder holds a set made of other inputs or of another size.
-    #[error("{}: a set was prepared there {found}, asked for is one {expected}; name another --out, or remove the folder", path.display())]
+    /// The target folder contains a set with other inputs or another size.
+    #[error("{}: the folder contains a set {found}, expected one {expected}; choose another --out, or delete the folder", path.display())]
     Other {
         /// The target.
         path: PathBuf,
-        /// How it was made.
+        /// How the existing set was made.
         found: String,
-        /// How it should be made.
+        /// How the requested set would be made.
         expected: String,
     },
-    /// The target lies in an input, or an input in the target.
-    #[error("{}: the target must not lie inside an input ({}) or around it", path.display(), input.display())]
+    /// The target is inside an input, or an input is inside the target.
+    #[error("{}: the target and the input {} must not contain each other", path.display(), input.display())]
     Nested {
         /// The target.
         path: PathBuf,
         /// The input.
         input: PathBuf,
     },
-    /// Another process prepares into the same folder.
-    #[error("{}: another process is preparing images there; wait for it", path.display())]
+    /// Another process is preparing images in the same folder.
+    #[error("{}: another process is preparing images in this folder; wait until it exits", path.display())]
     Busy {
         /// The target.
         path: PathBuf,
     },
-    /// Something cannot be read or written.
+    /// A file or folder cannot be read or written.
     #[error("{}: {cause}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         cause: io::Error,
     },
-    /// No image is left.
+    /// The inputs contain no usable image.
     #[error("no usable image in {inputs}{}", reasons(skipped))]
     Nothing {
         /// The inputs.
@@ -104,15 +106,15 @@ pub enum PrepareError {
         /// What was found instead.
         skipped: Vec<Skipped>,
     },
-    /// Images cannot be used, and the caller wanted all of them.
+    /// Some images cannot be used, and the caller asked to be strict.
     #[error("{} of the images cannot be used{}", skipped.len(), reasons(skipped))]
     Strict {
-        /// Those.
+        /// The unusable images.
         skipped: Vec<Skipped>,
     },
 }
 
-/// The first few reasons, a line each.
+/// The first few reasons, one for each line.
 fn reasons(skipped: &[Skipped]) -> String {
     const SHOWN: usize = 5;
     let mut text = String::new();

@@ -1,3 +1,5 @@
+//! Lists of images to leave out.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -5,18 +7,17 @@ use std::{
 
 use crate::{PrepareError, Result, input::Item};
 
-/// Images that are to be left out, by name or by hash.
+/// Images to leave out, by name or by hash.
 ///
-/// An entry is an image's place as the index has it, its file name with or without the extension, or the SHA-256 of its bytes.
+/// An entry is an image's source as in the index, its file name with or without the extension, or the SHA-256 of its bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Exclusions(BTreeSet<String>);
 
 impl Exclusions {
-    /// Reads a text file with one entry a line; empty lines and what follows a `#` at a line's beginning are passed over, and so is a
-    /// byte order mark.
+    /// Reads a text file with one entry for each line. Empty lines, lines that start with `#` and a byte order mark are ignored.
     ///
     /// # Errors
-    /// The file cannot be read, is no regular file, or is no UTF-8 text.
+    /// Fails if the file cannot be read, is not a regular file, or is not UTF-8 text.
     pub fn read(path: &Path) -> Result<Self> {
         let text = sdft_files::read_text(path).map_err(|source| PrepareError::Exclusions {
             path: path.to_owned(),
@@ -25,9 +26,9 @@ impl Exclusions {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// The entry that names this image, if one does.
+    /// The entry that names this image, if any.
     pub(crate) fn by_name(&self, item: &Item) -> Option<&str> {
-        // Rows of tables go by their number, too.
+        // Rows of tables also match by their number.
         let (row, path) = match &item.row {
             Some((row, path)) => (row.as_str(), path.as_deref().unwrap_or_default()),
             None => ("", item.source.as_str()),
@@ -39,12 +40,12 @@ impl Exclusions {
             .find_map(|text| self.0.get(text).map(String::as_str))
     }
 
-    /// The entry that is this hash.
+    /// The entry that equals this hash, if any.
     pub(crate) fn by_hash(&self, sha256: &str) -> Option<&str> {
         self.0.get(sha256).map(String::as_str)
     }
 
-    /// Entries that are not among those that were met.
+    /// The entries that matched no image.
     pub(crate) fn unmatched(&self, met: &BTreeMap<String, usize>) -> Vec<String> {
         let unmet = self.0.iter().filter(|entry| !met.contains_key(*entry));
         unmet.cloned().collect()
@@ -73,7 +74,7 @@ mod tests {
     use crate::input::Content;
 
     #[test]
-    fn an_image_goes_by_its_place_its_name_and_its_stem() {
+    fn an_image_matches_by_source_name_and_stem() {
         let list = |entry: &str| Exclusions::from_iter([format!("  {entry} ")]);
         let file = |source: &str| Item::new(source, Content::Bytes(Vec::new()));
         for entry in ["a/b/c.png", "c.png", "c"] {
@@ -99,7 +100,7 @@ mod tests {
         for entry in ["b", "a/b", "C.png", "c.pn", "# c"] {
             assert_eq!(list(entry).by_name(&file("a/b/c.png")), None, "{entry}");
         }
-        // Files may have spaces and number signs in their names.
+        // File names may contain spaces and number signs.
         assert_eq!(
             list("portrait").by_name(&file("portrait of a man.png")),
             None
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_match_in_any_case_and_what_nothing_met_is_told() {
+    fn hashes_match_in_any_case_and_unmatched_entries_are_reported() {
         let hash = "AB".repeat(32);
         let list = Exclusions::from_iter([hash.clone(), "x.png".to_owned(), String::new()]);
         let lower = hash.to_lowercase();
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_not_there_is_named() {
+    fn a_missing_list_is_named() {
         let error = Exclusions::read(Path::new("no-such-list.txt")).unwrap_err();
         assert!(error.to_string().contains("no-such-list.txt"), "{error}");
     }

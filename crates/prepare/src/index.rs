@@ -1,4 +1,4 @@
-//! What a prepared folder says about itself: one JSON object a line, the set first, then every entry of the inputs in their order.
+//! The index of a prepared folder: one JSON object for each line, first the set, then every entry of the inputs in order.
 
 use std::{
     fs::File,
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{PrepareError, Result};
 
-/// Images that are done while others are not; named so that no scan of images sees it.
+/// The images done so far. Its name is hidden from scans of images.
 pub(crate) const JOURNAL: &str = ".index.partial.jsonl";
 
 /// The first line of an index.
@@ -19,28 +19,28 @@ pub(crate) const JOURNAL: &str = ".index.partial.jsonl";
 pub(crate) struct Header {
     /// Side of the images.
     pub(crate) size: usize,
-    /// The inputs, in order.
+    /// Names of the inputs, in order.
     pub(crate) inputs: Vec<String>,
-    /// How images were read, [`READING`] now: those of another way are made again.
+    /// The version of reading images, currently [`READING`]; images read by another version are made again.
     #[serde(default)]
     pub(crate) reading: u32,
 }
 
-/// 1: transparency is composed on white, a GIF's frame lies on its screen, XMP turns images. Before, transparency was dropped.
+/// 1: transparency is composed on white, GIF frames are placed on their screen, XMP orientation is applied. 0 dropped transparency.
 pub(crate) const READING: u32 = 1;
 
 /// One entry of an input.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Where it came from: a path inside the input, or `table#row name`.
+    /// Its source: a path inside the input, or `table#row name`.
     pub source: String,
-    /// SHA-256 of its bytes, where they could be read.
+    /// SHA-256 of its bytes, if they could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// The image in the folder.
+    /// The image's file name in the folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// SHA-256 of that image.
+    /// SHA-256 of that file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_sha256: Option<String>,
     /// Width before resizing, in pixels.
@@ -49,10 +49,10 @@ pub struct Record {
     /// Height before resizing, in pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
-    /// What was done to it besides cropping and resizing: `transparent`, `sixteen_bit`, `reoriented`, `animated`.
+    /// Conversions besides cropping and resizing: `transparent`, `sixteen_bit`, `reoriented`, `animated`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conversions: Vec<String>,
-    /// Why there is no image of it.
+    /// The reason why it was skipped, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
 }
@@ -65,7 +65,7 @@ fn fail(path: &Path) -> impl FnOnce(std::io::Error) -> PrepareError {
     }
 }
 
-/// The set and the records of an index or a journal, none if there is no such file. A last line that was cut off is passed over.
+/// The set and records of an index or a journal; `None` if the file does not exist. A truncated last line is ignored.
 pub(crate) fn read(path: &Path) -> Result<Option<(Header, Vec<Record>)>> {
     let file = match sdft_files::open_regular(path) {
         Ok(file) => file,
@@ -85,7 +85,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<(Header, Vec<Record>)>> {
     Ok(Some((header, records.collect())))
 }
 
-/// Writes an index in one step.
+/// Writes an index atomically.
 pub(crate) fn write(path: &Path, header: &Header, records: &[Record]) -> Result<()> {
     let mut text = line(header, path)?;
     for record in records {
@@ -99,20 +99,20 @@ fn line(value: &impl Serialize, path: &Path) -> Result<String> {
     Ok(text + "\n")
 }
 
-/// A file to which images are added as they are done.
+/// A file to which records are appended as images are done.
 pub(crate) struct Journal {
     file: Mutex<File>,
     path: std::path::PathBuf,
 }
 
 impl Journal {
-    /// Begins a journal that holds `records`.
+    /// Starts a journal that contains `records`.
     pub(crate) fn begin(path: &Path, header: &Header, records: &[&Record]) -> Result<Self> {
         let mut text = line(header, path)?;
         for record in records {
             text.push_str(&line(record, path)?);
         }
-        // A crash between truncating and writing would cost what the old one knew, hence aside and renamed.
+        // A crash between truncating and writing would lose the old journal, so it is replaced by a rename.
         sdft_files::write_atomic(path, text.as_bytes()).map_err(fail(path))?;
         let file = sdft_files::open_append(path).map_err(fail(path))?;
         Ok(Self {
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_journal_that_was_cut_off_gives_what_is_whole() {
+    fn a_truncated_journal_gives_its_complete_records() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(JOURNAL);
         assert_eq!(read(&path).unwrap(), None);

@@ -1,4 +1,4 @@
-//! Folders, zip files and parquet tables as one list of images.
+//! Folders, zip files and parquet tables as one list of entries.
 
 use std::{
     fs,
@@ -12,15 +12,15 @@ use crate::{PrepareError, Result, archive, archive::Archive, table};
 
 /// One entry of an input.
 pub(crate) struct Item {
-    /// Where it is.
+    /// Its source, for the index.
     pub(crate) source: String,
-    /// Of a row of a table: `table#17`, and the name it gives.
+    /// For a row of a table, `table#17` and the name in the row.
     pub(crate) row: Option<(String, Option<String>)>,
     pub(crate) content: Content,
 }
 
 impl Item {
-    /// A file.
+    /// An entry for a file.
     pub(crate) fn new(source: impl Into<String>, content: Content) -> Self {
         Self {
             source: source.into(),
@@ -29,7 +29,7 @@ impl Item {
         }
     }
 
-    /// A row of a table.
+    /// An entry for a row of a table.
     pub(crate) fn row(table: &str, row: u64, name: Option<&str>, content: Content) -> Self {
         let place = format!("{table}#{row}");
         let name = name.filter(|name| !name.is_empty());
@@ -44,29 +44,29 @@ impl Item {
     }
 }
 
-/// What an entry holds, or where that is.
+/// The content of an entry, or where it is.
 pub(crate) enum Content {
     File(PathBuf),
     Zip(Archive, usize),
     Bytes(Vec<u8>),
     Picture(Rgb8),
-    /// There is an entry, and it cannot be had.
+    /// The entry cannot be read, for this reason.
     Refused(String),
-    /// It is no image.
+    /// The entry is not an image.
     Passed(Passed),
 }
 
-/// Why an entry is passed over.
+/// Why an entry is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Passed {
-    /// It is no image by its content, and is not named like one.
+    /// Neither its content nor its name is that of an image.
     Other,
-    /// Its name, or that of a folder on the way to it, begins with a dot.
+    /// Its name, or that of a folder in its path, begins with a dot.
     Hidden,
 }
 
 impl Passed {
-    /// As the index has it.
+    /// The reason as in the index.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Other => "no image",
@@ -79,12 +79,12 @@ impl Passed {
 #[derive(Default)]
 pub(crate) struct Input {
     parts: Vec<Box<dyn Iterator<Item = Item> + Send>>,
-    /// Entries there should be.
+    /// Expected number of entries.
     pub(crate) total: usize,
 }
 
 impl Input {
-    /// Adds entries, about `total` of them.
+    /// Adds about `total` entries.
     pub(crate) fn push(
         &mut self,
         total: usize,
@@ -94,18 +94,18 @@ impl Input {
         self.parts.push(Box::new(items));
     }
 
-    /// Adds an entry that cannot be used.
+    /// Adds an entry that cannot be read.
     pub(crate) fn refuse(&mut self, source: String, reason: &str) {
         let content = Content::Refused(reason.to_owned());
         self.push(1, std::iter::once(Item::new(source, content)));
     }
 
-    /// Adds an entry that is no image.
+    /// Adds an entry that is not an image.
     pub(crate) fn pass(&mut self, source: String, why: Passed) {
         self.push(1, std::iter::once(Item::new(source, Content::Passed(why))));
     }
 
-    /// Puts a name before every entry's.
+    /// Prefixes the source of every entry.
     fn begin_with(&mut self, name: &str) {
         let parts = std::mem::take(&mut self.parts);
         let named = parts.into_iter().map(|part| {
@@ -130,7 +130,7 @@ impl Input {
     }
 }
 
-/// Opens inputs. Where there are several, entries begin with the name of theirs, or its path where two have one name.
+/// Opens the inputs. If there are several, sources begin with the input's name, or with its path if two have the same name.
 pub(crate) fn open(paths: &[PathBuf]) -> Result<Input> {
     let name = |path: &Path| {
         path.file_name()
@@ -151,7 +151,7 @@ pub(crate) fn open(paths: &[PathBuf]) -> Result<Input> {
         };
         let is_table = extension(path) == "parquet" && path.is_file();
         let mut one = open_one(path, &called)?;
-        // Rows have the name of their table already.
+        // Rows already begin with the name of their table.
         if paths.len() > 1 && !is_table {
             one.begin_with(&called);
         }
@@ -160,7 +160,7 @@ pub(crate) fn open(paths: &[PathBuf]) -> Result<Input> {
     Ok(all)
 }
 
-/// Opens one input; rows of a table begin with what it is `called`.
+/// Opens one input; the sources of a table's rows begin with `called`.
 fn open_one(path: &Path, called: &str) -> Result<Input> {
     let unknown = |found: String| PrepareError::Input {
         path: path.to_owned(),
@@ -198,7 +198,7 @@ fn folder(path: &Path) -> Result<Input> {
         .into_iter()
         .partition(|(_, path)| ["zip", "parquet"].contains(&extension(path).as_str()));
     if images.is_empty() && unreadable.is_empty() && containers.is_empty() {
-        // The message that training gives for such a folder.
+        // The same message as training gives for such a folder.
         scan_images(path)?;
     }
     let mut input = Input::default();
@@ -216,7 +216,7 @@ fn folder(path: &Path) -> Result<Input> {
         .map(|(source, path)| Item::new(source, Content::File(path)));
     input.push(items.len(), items);
     for (called, path) in containers {
-        // One container that is broken is an entry that is broken.
+        // A damaged archive or table counts as one damaged entry.
         match open_one(&path, &called) {
             Ok(mut one) => {
                 if extension(&path) == "zip" {
@@ -225,7 +225,7 @@ fn folder(path: &Path) -> Result<Input> {
                 input.append(one);
             }
             Err(error) => {
-                // The list of what is left out puts the name before the reason.
+                // The report puts the name before the reason.
                 let text = error.to_string();
                 let name = format!("{}: ", path.display());
                 let reason = text.strip_prefix(&name).unwrap_or(&text);
@@ -236,7 +236,7 @@ fn folder(path: &Path) -> Result<Input> {
     Ok(input)
 }
 
-/// The extension in small letters, empty if there is none.
+/// The lower-case extension, or an empty string.
 pub(crate) fn extension(path: &Path) -> String {
     let extension = path.extension().unwrap_or_default();
     extension.to_string_lossy().to_ascii_lowercase()

@@ -1,7 +1,7 @@
-//! Parquet tables, zip files and folders of images as a checked set of squares, ready for training.
+//! Prepares parquet tables, zip files and folders of images as a set of squares for training.
 //!
-//! [`prepare`] reads inputs as the Hub and people serve them, brings every image to one size by the reference resize, and writes lossless
-//! PNGs named by the SHA-256 of what they were made from, with an index that says where each came from and why others were left out:
+//! [`prepare`] reads inputs, brings every image to one size with the reference resize, and writes lossless PNGs named by the SHA-256 of their
+//! source. An index records the source of each image, and why entries were left out:
 //!
 //! ```text
 //! data/metfaces-256/9f3c..e1.png
@@ -25,8 +25,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** writes nothing outside the target folder and its contact sheet, whatever an archive calls its entries; every entry of
-//! every input is in the index, as an image or with the reason why it is none; an image is complete when it gets its name.
+//! **Invariant:** writes nothing outside the target folder and its contact sheet, whatever the names in an archive; every entry of every
+//! input is in the index, as an image or with the reason why it was skipped; a file under an image's final name is complete.
 
 mod archive;
 mod error;

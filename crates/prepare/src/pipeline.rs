@@ -1,3 +1,5 @@
+//! Prepares all entries of the inputs on all cores.
+
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
@@ -25,25 +27,25 @@ use crate::{
     target::{Target, file_name},
 };
 
-/// How images are prepared.
+/// Options of [`prepare`].
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Side of the images, 1 to 65536.
+    /// Side of the images in pixels, 1 to 65536.
     pub size: usize,
-    /// What the inputs are called in the index; their paths if none.
+    /// The name of the inputs in the index; their paths if `None`.
     pub name: Option<String>,
     /// Images to leave out.
     pub exclude: Exclusions,
-    /// Whether images that cannot be used are an error.
+    /// Whether an image that cannot be used is an error.
     pub strict: bool,
-    /// How large an image may be.
+    /// Largest size of an input image.
     pub limits: Limits,
-    /// Threads, at most one for each core; all cores if none.
+    /// Number of threads, at most one for each core; all cores if `None`.
     pub threads: Option<usize>,
 }
 
 impl Options {
-    /// Images of this size, everything else as usual.
+    /// Default options for images of this size.
     pub fn new(size: usize) -> Self {
         Self {
             size,
@@ -56,20 +58,19 @@ impl Options {
     }
 }
 
-/// Is called with how many entries are done, and about how many there are; from any thread.
+/// Called with the number of entries done and the approximate total, from any thread.
 type Watch<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// Brings all images of folders, zip files and parquet tables to squares of one size in the folder `out`, on all cores.
 ///
-/// A folder stands for the images in it and its subfolders and for the zip files and tables there. Images are cut to their middle
-/// square and resized as guided-diffusion does; one that has the size already keeps its file. What was done before is not done again, so a
-/// preparation that was broken off goes on, and a finished one is checked: every input is read and hashed, every image compared with its
-/// hash. A contact sheet is written next to the folder.
+/// A folder includes its subfolders and the zip files and tables in them. Images are center-cropped and resized like in guided-diffusion; a
+/// PNG that already has the size keeps its file. An interrupted preparation is continued and a finished one is verified: every input is
+/// read and hashed, and every image is compared with its hash. A contact sheet is written next to the folder.
 ///
-/// # Errors
-/// - an input that is not there, broken or of no known kind · a table without a column of images
-/// - a target that holds other files, another set, or lies in an input · another process at work there · a full disk
-/// - no usable image · one that cannot be used, and `options.strict`
+/// Fails if
+/// - an input does not exist, is damaged or of an unknown kind, or is a table without an image column
+/// - the target contains other files or another set, is inside an input, is in use by another process, or cannot be written
+/// - no image is usable, or one is not and `options.strict` is set
 pub fn prepare(
     inputs: &[PathBuf],
     out: &Path,
@@ -87,13 +88,13 @@ pub fn prepare(
                 input: input.clone(),
             });
         }
-        // The path as it was given: in a cache of downloads, the real one has no name.
+        // The path as given: in a download cache, the canonical path has no meaningful name.
         names.push(whole(input).display().to_string());
     }
     run(names, || input::open(inputs), out, options, watch)
 }
 
-/// The path without links, also where its last parts are not there yet.
+/// The path with links resolved; its last components need not exist.
 fn real(path: &Path) -> PathBuf {
     if let Ok(real) = fs::canonicalize(path) {
         return real;
@@ -108,10 +109,10 @@ fn real(path: &Path) -> PathBuf {
     }
 }
 
-/// As [`prepare`], for pictures in memory, each with the place it came from.
+/// Like [`prepare`], for pictures in memory, each with its source.
 ///
 /// # Errors
-/// As [`prepare`].
+/// Fails for the same reasons as [`prepare`].
 pub fn prepare_pictures(
     pictures: Vec<(String, Rgb8)>,
     out: &Path,
@@ -135,14 +136,14 @@ pub fn prepare_pictures(
     )
 }
 
-/// What became of an entry.
+/// The result for one entry.
 struct Outcome {
     record: Record,
-    /// It was made now.
+    /// Whether the image was made by this call.
     made: bool,
-    /// The exclusion that names it.
+    /// The exclusion that matched.
     excluded: Option<String>,
-    /// It is no image, for this reason.
+    /// Why the entry is ignored, if it is not an image.
     passed: Option<Passed>,
 }
 
@@ -254,13 +255,13 @@ fn run(
     Ok(report)
 }
 
-/// As many threads as were asked for, or as there are cores: each holds an image, and more are not faster.
+/// The requested number of threads, or the number of cores if that is less: each thread holds an image, and more threads are not faster.
 fn threads_for(options: &Options) -> usize {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     options.threads.unwrap_or(cores).clamp(1, cores)
 }
 
-/// All entries through all threads; outcomes in the order of the entries.
+/// Processes all entries on all threads; the outcomes are in the order of the entries.
 fn work(
     input: Input,
     target: &Target,
@@ -307,7 +308,7 @@ fn work(
     Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
 }
 
-/// One entry. An error is the folder's, not the entry's.
+/// Processes one entry. An error concerns the target folder, not the entry.
 fn handle(item: Item, target: &Target, journal: &Journal, options: &Options) -> Result<Outcome> {
     let excluded = options.exclude.by_name(&item).map(str::to_owned);
     let Item {
@@ -390,7 +391,7 @@ fn handle(item: Item, target: &Target, journal: &Journal, options: &Options) -> 
     })
 }
 
-/// What was read.
+/// The content that was read.
 enum Read {
     Bytes(Vec<u8>),
     Picture(Rgb8),
@@ -405,12 +406,12 @@ impl Read {
     }
 }
 
-/// A square made of a picture.
+/// A square made from a picture.
 struct Square {
-    /// Width and height of the picture as it was.
+    /// Width and height of the original picture.
     sides: (usize, usize),
     conversions: Conversions,
-    /// Its file.
+    /// The PNG file.
     png: Vec<u8>,
 }
 
@@ -422,7 +423,7 @@ fn picture(read: Read, source: &str, options: &Options) -> std::result::Result<S
             let decoded = decode_described(&bytes, source, &options.limits);
             let decoded = decoded.map_err(|error| error.reason())?;
             let conversions = decoded.conversions();
-            // A PNG that any reader takes for the same pixels need not be written again.
+            // A PNG without conversions can be kept as it is.
             let plain = decoded.format == "PNG" && conversions == Conversions::default();
             (decoded.image, conversions, plain.then_some(bytes))
         }
@@ -439,16 +440,16 @@ fn picture(read: Read, source: &str, options: &Options) -> std::result::Result<S
     })
 }
 
-/// A contact sheet, or what became of it.
+/// The contact sheet, or what happened to it.
 enum Sheet {
     At(PathBuf),
-    /// Something else lies where it would go, and stays.
+    /// Another file is in its place and stays.
     Kept(PathBuf),
-    /// It cannot be written: the set is what counts.
+    /// It cannot be written, which does not affect the set.
     Failed,
 }
 
-/// Puts sixty-four images, spread over the set, next to the folder.
+/// Writes a sheet of up to 64 images, spread over the set, next to the folder.
 fn contact_sheet(target: &Target, records: &[Record], limits: &Limits, is_changed: bool) -> Sheet {
     const SHOWN: usize = 64;
     const SIDE: usize = 96;

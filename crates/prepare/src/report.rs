@@ -1,54 +1,56 @@
+//! The report of a prepared set.
+
 use std::{fmt, path::PathBuf, time::Duration};
 
 use sdft_imaging::Conversions;
 
-/// Something of an input that is not in the set.
+/// An entry of an input that is not in the set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// Where it is.
+    /// Its source.
     pub source: String,
-    /// Why it was left out.
+    /// Why it is not in the set.
     pub reason: String,
 }
 
-/// What was prepared.
+/// The result of preparing a set.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// The folder.
+    /// The target folder.
     pub folder: PathBuf,
-    /// Side of the images.
+    /// Side of the images in pixels.
     pub size: usize,
     /// Images in the set.
     pub images: usize,
-    /// Images of it that were made now; the others were there already.
+    /// Images made by this call; the others already existed.
     pub made: usize,
-    /// Images whose short side was below the size, so that they were enlarged.
+    /// Images whose short side was below the size and was enlarged.
     pub enlarged: usize,
-    /// What could not be used: broken, encrypted, too large, without bytes.
+    /// Entries that cannot be used: damaged, encrypted, too large or empty.
     pub skipped: Vec<Skipped>,
-    /// What has the same bytes as an earlier one.
+    /// Entries with the same bytes as an earlier one.
     pub duplicates: Vec<Skipped>,
-    /// How many were left out because the exclusions name them.
+    /// Entries left out because the exclusions list them.
     pub excluded: usize,
-    /// Exclusions that named nothing.
+    /// Exclusions that matched no entry.
     pub unmatched: Vec<String>,
-    /// Files that are no images, and hidden ones.
+    /// Number of hidden files and files that are not images.
     pub others: usize,
-    /// Which these are, in a line.
+    /// These files as one line of text.
     pub passed_over: Option<String>,
-    /// What was done to images of the set while they were read.
+    /// Conversions of the images in the set.
     pub conversions: Conversions,
-    /// Images of an earlier preparation that do not belong to the set any more and were removed.
+    /// Images of an earlier preparation that were deleted because they are no longer in the set.
     pub removed: usize,
-    /// The contact sheet, where there is one.
+    /// The contact sheet, if there is one.
     pub sheet: Option<PathBuf>,
-    /// What lies where the contact sheet would go: another file, which stays.
+    /// Another file in the place of the contact sheet, which stays.
     pub kept: Option<PathBuf>,
-    /// Threads that worked.
+    /// Number of threads used.
     pub threads: usize,
-    /// Threads that were asked for.
+    /// Number of threads requested.
     pub threads_asked: Option<usize>,
-    /// How long it took.
+    /// Time taken.
     pub took: Duration,
 }
 
@@ -65,8 +67,8 @@ impl fmt::Display for Report {
             self.size
         )?;
         match self.made {
-            0 => write!(f, ", all there already")?,
-            made if made < self.images => write!(f, ", {made} made now")?,
+            0 => write!(f, ", all up to date")?,
+            made if made < self.images => write!(f, ", {made} new")?,
             _ => {}
         }
         write!(f, " ({seconds:.1} s")?;
@@ -78,9 +80,12 @@ impl fmt::Display for Report {
             0 => Ok(()),
             n => write!(f, "\n  {n} {text}"),
         };
-        line(self.enlarged, "were smaller and have been enlarged")?;
-        line(self.excluded, "left out because the exclusions name them")?;
-        line(self.removed, "removed that belong to the set no more")?;
+        line(self.enlarged, "smaller, so enlarged")?;
+        line(self.excluded, "left out because the exclusions list them")?;
+        line(
+            self.removed,
+            "deleted because they are no longer in the set",
+        )?;
         for note in self.conversions.notes() {
             write!(f, "\n  {note}")?;
         }
@@ -124,25 +129,25 @@ impl fmt::Display for Report {
             };
             write!(
                 f,
-                "\n  {} exclusions named nothing: {}{more}",
+                "\n  {} exclusions matched nothing: {}{more}",
                 self.unmatched.len(),
                 shown.join(", ")
             )?;
         }
         if let Some(sheet) = &self.sheet {
-            write!(f, "\n  to look at: {}", sheet.display())?;
+            write!(f, "\n  contact sheet: {}", sheet.display())?;
         }
         if let Some(kept) = &self.kept {
             write!(
                 f,
-                "\n  no contact sheet was written: {} is something else, which stays; move it away to get one",
+                "\n  contact sheet not written: {} is another file; move it to get one",
                 kept.display()
             )?;
         }
         if let Some(asked) = self.threads_asked.filter(|asked| *asked > self.threads) {
             write!(
                 f,
-                "\n  --threads {asked}: worked with {}; more do not help this machine's cores",
+                "\n  --threads {asked}: used {}, because more threads than cores are not faster",
                 self.threads
             )?;
         }

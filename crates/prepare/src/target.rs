@@ -1,4 +1,4 @@
-//! The folder that images are prepared into.
+//! The target folder.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,21 +15,21 @@ use crate::{
     index::{self, Header, JOURNAL, Record},
 };
 
-/// What earlier versions called a file before it had its name.
+/// Prefix of temporary names in earlier versions.
 const ASIDE: &str = ".aside-";
 const LOCK: &str = ".lock";
 
-/// A folder that this process alone prepares into.
+/// A target folder, locked by this process.
 pub(crate) struct Target {
     pub(crate) folder: PathBuf,
-    /// What is known to be there, by the hash of its source.
+    /// Records of existing images, by the hash of their source.
     pub(crate) known: HashMap<String, Record>,
-    /// Held as long as this lives.
+    /// Locked while this value lives.
     _lock: File,
 }
 
 impl Target {
-    /// Takes the folder, or makes it.
+    /// Opens and locks the folder; creates it if necessary.
     pub(crate) fn open(folder: &Path, header: &Header) -> Result<Self> {
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -42,11 +42,13 @@ impl Target {
             path: folder.to_owned(),
             found,
         };
-        // A set is what has an index of ours, or the journal of one to be.
+        // A folder belongs to a set if it has an index or a journal of one.
         let notes = [INDEX, JOURNAL].map(|name| folder.join(name));
         let [index, journal] = [index::read(&notes[0])?, index::read(&notes[1])?];
         if index.is_none() && notes[0].exists() {
-            return Err(foreign(format!("{INDEX}, which is none of a set,")));
+            return Err(foreign(format!(
+                "an {INDEX} that is not the index of a set"
+            )));
         }
         let is_new = index.is_none() && journal.is_none();
         if let Ok(entries) = fs::read_dir(folder)
@@ -55,7 +57,7 @@ impl Target {
             for entry in entries {
                 let name = entry.map_err(io(folder))?.file_name();
                 let name = name.to_string_lossy();
-                // A process may be killed at any moment: before it has a journal, too.
+                // A process may also be killed before it has a journal.
                 let is_of_a_crash = [LOCK, JOURNAL].contains(&&*name)
                     || name.starts_with(ASIDE)
                     || sdft_files::is_temporary(&name);
@@ -67,7 +69,7 @@ impl Target {
         fs::create_dir_all(folder).map_err(io(folder))?;
         let path = folder.join(LOCK);
         if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
-            return Err(foreign(format!("a {LOCK} that is no file")));
+            return Err(foreign(format!("a {LOCK} that is not a file")));
         }
         let mut options = File::options();
         options.create(true).truncate(false).write(true);
@@ -94,7 +96,7 @@ impl Target {
                 continue;
             }
             for record in records {
-                // An image's name follows from its source, whatever a note says.
+                // The file name of an image always follows from its source's hash, not from the record.
                 if let (Some(hash), Some(file)) = (&record.sha256, &record.file)
                     && *file == file_name(hash)
                     && is_ours(file)
@@ -112,7 +114,7 @@ impl Target {
         Ok(target)
     }
 
-    /// Removes what a killed process left half written.
+    /// Deletes partial files of killed processes.
     fn sweep(&self) -> Result<()> {
         let io = |source| PrepareError::Io {
             path: self.folder.clone(),
@@ -129,20 +131,20 @@ impl Target {
         Ok(())
     }
 
-    /// Puts an image under its name. It is whole when it has it; that it survives a loss of power is seen to by its hash in the index.
+    /// Writes an image under its final name atomically. The hash in the index detects one lost by a power failure.
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.folder.join(name);
         write_to_system(&path, bytes).map_err(|cause| PrepareError::Io { path, cause })
     }
 
-    /// Writes a file outside the folder. The temporary file is in the folder, where it is swept if the process is killed.
+    /// Writes a file outside the folder. A killed process leaves only a temporary file inside the folder, which is deleted later.
     pub(crate) fn put_outside(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         sdft_files::replace(path, &self.folder, |temporary| {
             write_to_system(temporary, bytes)
         })
     }
 
-    /// Whether an image is there as its record has it.
+    /// Whether an image exists as in its record.
     pub(crate) fn has(&self, record: &Record) -> bool {
         let (Some(file), Some(hash)) = (&record.file, &record.file_sha256) else {
             return false;
@@ -151,7 +153,7 @@ impl Target {
             .is_ok_and(|bytes| sdft_files::sha256_bytes(&bytes) == *hash)
     }
 
-    /// Removes images that are named as ours are and not in `records`: of an earlier set, or left by a crash. Returns how many.
+    /// Deletes images that have our kind of name but are not in `records`, left from an earlier set or a crash. Returns how many.
     pub(crate) fn retain(&self, records: &[Record]) -> Result<usize> {
         let io = |source| PrepareError::Io {
             path: self.folder.clone(),
@@ -179,7 +181,7 @@ fn write_to_system(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sdft_files::write_atomic_with(path, Flush::ToSystem, |out| out.write_all(bytes))
 }
 
-/// The name of an image made from bytes with this hash.
+/// The file name of an image whose source has this hash.
 pub(crate) fn file_name(sha256: &str) -> String {
     format!("{sha256}.png")
 }

@@ -20,7 +20,7 @@ use sdft_prepare::{Options, PrepareError, prepare};
 #[global_allocator]
 static MEMORY: CountingAllocator = CountingAllocator::new();
 
-/// Numbers that look random and are the same in every run.
+/// Reproducible pseudo-random numbers.
 struct Numbers(u64);
 
 impl Numbers {
@@ -32,7 +32,7 @@ impl Numbers {
     }
 }
 
-/// Tables packed in different ways, and an archive.
+/// Tables with different encodings, and an archive.
 fn seeds(root: &Path) -> Vec<(String, Vec<u8>)> {
     let rows: Vec<Row<'_>> = (0..9)
         .map(|n| {
@@ -77,7 +77,7 @@ fn seeds(root: &Path) -> Vec<(String, Vec<u8>)> {
     seeds
 }
 
-/// A number of the compact protocol, as lengths have it.
+/// A variable-length number of the compact protocol.
 fn length(mut n: u64) -> Vec<u8> {
     let mut out = Vec::new();
     while n > 127 {
@@ -88,18 +88,18 @@ fn length(mut n: u64) -> Vec<u8> {
     out
 }
 
-/// A field with a number, so many after the one before; `kind` is 5 for 32 bits and 6 for 64.
+/// A field header with the distance to the previous field's number; `kind` is 5 for 32 bits and 6 for 64.
 fn number(by: u8, kind: u8, n: usize) -> Vec<u8> {
     [vec![by << 4 | kind], length(2 * n as u64)].concat()
 }
 
-/// A table of these pages and this footer.
+/// A table with these pages and this footer.
 fn ended(pages: &[u8], footer: &[u8]) -> Vec<u8> {
     let length = (footer.len() as u32).to_le_bytes();
     [b"PAR1", pages, footer, &length, b"PAR1"].concat()
 }
 
-/// A gzip page of zeros, and groups of a row that all have it, or each its own copy.
+/// A gzip page of zeros, and row groups that all share it or have a copy each.
 fn groups_of_zeros(groups: usize, page_bytes: usize, is_shared: bool) -> Vec<u8> {
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     packer.write_all(&vec![0; page_bytes]).unwrap();
@@ -159,7 +159,7 @@ fn columns(n: usize, element: &[u8]) -> Vec<u8> {
     ended(&[], &[list, root, element.repeat(n), vec![0]].concat())
 }
 
-/// Tables that were made to cost much, and what is said about them.
+/// Tables designed to be expensive, and part of the expected error message.
 fn made() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let empty_group = [0x19, 0x1C, 0x3C, 0, 0, 0];
     let groups = 2_000_000;
@@ -182,7 +182,7 @@ fn made() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "copied pages",
             groups_of_zeros(200, 16 << 20, false),
-            "times its file",
+            "times its file size",
         ),
         (
             "columns without a name",
@@ -199,7 +199,11 @@ fn made() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             columns(9_000, &[0x48, 0, 0]),
             "and 8988 more",
         ),
-        ("groups without rows", ended(&[], &many_groups), "groups in"),
+        (
+            "groups without rows",
+            ended(&[], &many_groups),
+            "row groups in",
+        ),
     ]
 }
 
@@ -232,7 +236,7 @@ fn no_file_takes_more_than_sixteen_times_its_length_or_five_seconds() {
     let (mut read, mut refused) = (0, 0);
     for (name, seed) in seeds(root.path()) {
         let path = root.path().join(&name);
-        // Half of the changes go where lengths are: the footer, or an archive's directory.
+        // Half of the changes go where lengths are stored: the footer, or an archive's directory.
         let tail = seed.len() - seed.len().min(900);
         for i in 0..50 {
             let mut bytes = seed.clone();

@@ -1,4 +1,4 @@
-//! What folders, zip files and tables may look like, hostile ones included.
+//! Folders, zip files and tables of all kinds, hostile ones included.
 
 mod common;
 
@@ -87,7 +87,7 @@ fn a_hostile_zip_writes_nothing_outside_and_hides_nothing() {
             file.display()
         );
     }
-    // The index has every entry.
+    // The index lists every entry.
     let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
     assert_eq!(index.lines().count(), 1 + 13, "{index}");
     assert!(
@@ -101,11 +101,11 @@ fn a_hostile_zip_writes_nothing_outside_and_hides_nothing() {
 }
 
 #[test]
-fn two_entries_of_one_name_are_told() {
+fn two_entries_of_one_name_are_reported() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("in.zip");
     zip_file(&path, &[("a.png", png(0)), ("b.png", png(1))]);
-    // The second becomes another of the first's name, in its own header and in the directory.
+    // Rename the second entry to the first one's name, in its own header and in the directory.
     let mut bytes = fs::read(&path).unwrap();
     for at in 0..bytes.len() - 5 {
         if &bytes[at..at + 5] == b"b.png" {
@@ -124,12 +124,12 @@ fn two_entries_of_one_name_are_told() {
 }
 
 #[test]
-fn a_bomb_is_refused_and_the_others_are_taken() {
+fn a_bomb_is_refused_and_other_entries_are_used() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("in.zip");
     let mut lying = png(1);
     lying.resize(3 << 20, 0);
-    // A PNG that says it has 30000x30000 pixels.
+    // A PNG that claims 30000x30000 pixels.
     let mut wide = png(2);
     wide[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
     zip_file(
@@ -160,7 +160,7 @@ fn an_entry_that_unpacks_to_more_than_it_says_is_refused() {
     let mut long = png(1);
     long.resize(100_000, 7);
     zip_file(&path, &[("a.png", png(0)), ("long.png", long)]);
-    // The directory says 50000 bytes where there are 100000; the image is whole in the first of them.
+    // The directory says 50000 bytes instead of 100000; the image is complete in the first half.
     let mut bytes = fs::read(&path).unwrap();
     let from = 100_000_u32.to_le_bytes();
     let places: Vec<usize> = (0..bytes.len() - 4)
@@ -177,7 +177,7 @@ fn an_entry_that_unpacks_to_more_than_it_says_is_refused() {
 }
 
 #[test]
-fn what_is_no_table_or_no_archive_is_an_error() {
+fn a_file_that_is_neither_table_nor_archive_is_an_error() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("out");
     let whole = root.path().join("whole.parquet");
@@ -218,7 +218,7 @@ fn doubled_names_count_where_they_are_images_in_any_alphabet() {
         ("a2.png", png(1)),
     ];
     zip_file(&path, &entries);
-    // `d1/` and `d2/`, the texts, and the images come to have one name each; that of the images is not UTF-8.
+    // `d1/` and `d2/`, the texts and the images get one name each; that of the images is not UTF-8.
     let mut bytes = fs::read(&path).unwrap();
     for (from, to) in [
         (b"d2/".as_slice(), b"d1/".as_slice()),
@@ -240,7 +240,7 @@ fn doubled_names_count_where_they_are_images_in_any_alphabet() {
 }
 
 #[test]
-fn what_a_folder_holds_besides_is_counted_and_opened_at_any_depth() {
+fn other_files_of_a_folder_are_counted_and_archives_opened_at_any_depth() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = (root.path().join("in"), root.path().join("out"));
     fs::create_dir_all(input.join("more")).unwrap();
@@ -259,8 +259,8 @@ fn what_a_folder_holds_besides_is_counted_and_opened_at_any_depth() {
     assert_eq!(skipped, ["scan.tiff", "more/broken.zip"]);
     let reason = &report.skipped[1].reason;
     assert!(
-        reason.starts_with("broken zip file"),
-        "the name is there already: {reason}"
+        reason.starts_with("damaged zip file"),
+        "the name is not repeated: {reason}"
     );
     let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
     assert!(index.contains("\"more/b.zip/b.png\""), "{index}");
@@ -286,7 +286,7 @@ fn clear_gif() -> Vec<u8> {
 }
 
 #[test]
-fn transparent_images_are_put_on_white_and_told_whenever_they_are_in_the_set() {
+fn transparent_images_are_composed_on_white_and_always_reported() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = (root.path().join("in"), root.path().join("out"));
     fs::create_dir_all(&input).unwrap();
@@ -310,7 +310,7 @@ fn transparent_images_are_put_on_white_and_told_whenever_they_are_in_the_set() {
         .1;
     assert_eq!(image.get(0, 0), Some([200, 30, 30]));
     assert_eq!(image.get(7, 7), Some([255; 3]));
-    // What an earlier version made, which dropped transparency, is made again.
+    // Images of an earlier version, which dropped transparency, are made again.
     let path = out.join("index.jsonl");
     let index = fs::read_to_string(&path).unwrap();
     fs::write(&path, index.replace(",\"reading\":1", "")).unwrap();
@@ -319,7 +319,7 @@ fn transparent_images_are_put_on_white_and_told_whenever_they_are_in_the_set() {
 }
 
 #[test]
-fn entries_of_an_archive_are_told_by_their_content() {
+fn entries_of_an_archive_are_recognised_by_content() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("in.zip");
     zip_file(
@@ -343,15 +343,12 @@ fn an_archive_whose_entries_share_bytes_is_refused() {
     let path = root.path().join("in.zip");
     zip_file(&path, &[("a.png", png(0)), ("b.png", png(1))]);
     let mut bytes = fs::read(&path).unwrap();
-    // The place of the second entry in the directory becomes that of the first.
+    // Point the second entry of the directory to the first one's data.
     let last = bytes.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap();
     bytes[last + 42..last + 46].fill(0);
     fs::write(&path, bytes).unwrap();
     let error = at_16(&[path], &root.path().join("out")).unwrap_err();
-    assert!(
-        error.to_string().contains("on top of each other"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("its entries overlap"), "{error}");
 }
 
 #[test]
@@ -364,14 +361,14 @@ fn an_entry_of_zeros_without_end_is_refused() {
     let report = at_16(&[path], &root.path().join("out")).unwrap();
     assert_eq!(report.images, 1);
     assert!(
-        report.skipped[0].reason.contains("are no image"),
+        report.skipped[0].reason.contains("is not an image"),
         "{report}"
     );
 }
 
 #[cfg(unix)]
 #[test]
-fn pipes_are_named_and_nothing_waits() {
+fn pipes_are_reported_and_never_opened() {
     let root = tempfile::tempdir().unwrap();
     let input = root.path().join("in");
     fs::create_dir_all(&input).unwrap();
@@ -390,7 +387,7 @@ fn pipes_are_named_and_nothing_waits() {
 }
 
 #[test]
-fn a_folder_of_tables_and_archives_gives_what_is_in_them() {
+fn a_folder_includes_its_tables_and_archives() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = (root.path().join("in"), root.path().join("out"));
     fs::create_dir_all(&input).unwrap();
@@ -402,7 +399,7 @@ fn a_folder_of_tables_and_archives_gives_what_is_in_them() {
 }
 
 #[test]
-fn exclusions_leave_out_by_name_and_hash_and_tell_what_they_missed() {
+fn exclusions_match_by_name_and_hash_and_unmatched_ones_are_reported() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("in.zip");
     let entries: Vec<(String, Vec<u8>)> = (0..6).map(|n| (format!("f/{n}.png"), png(n))).collect();

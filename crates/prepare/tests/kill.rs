@@ -1,4 +1,4 @@
-//! A preparation that is killed at any moment goes on.
+//! A preparation that is killed at any moment can be continued.
 #![cfg(unix)]
 
 mod common;
@@ -15,9 +15,9 @@ use common::{at_16, files_below, images, png};
 
 const FOLDER: &str = "SDFT_TEST_PREPARE_IN";
 
-/// The process that is killed: this test, started again by the other one.
+/// The process to kill: this test program, started again by the other test.
 #[test]
-fn a_preparation_in_a_process_of_its_own() {
+fn a_preparation_in_its_own_process() {
     let Some(root) = std::env::var_os(FOLDER).map(PathBuf::from) else {
         return;
     };
@@ -25,7 +25,7 @@ fn a_preparation_in_a_process_of_its_own() {
 }
 
 #[test]
-fn killed_at_any_moment_it_goes_on_and_ends_in_the_same_set() {
+fn killed_at_any_moment_it_continues_to_the_same_set() {
     let root = tempfile::tempdir().unwrap();
     let input = root.path().join("in");
     fs::create_dir(&input).unwrap();
@@ -49,7 +49,7 @@ fn killed_at_any_moment_it_goes_on_and_ends_in_the_same_set() {
     let mut killed = 0;
     for round in 0..24 {
         let mut child = start();
-        // The first rounds kill as soon as there is anything, the later ones a little later each.
+        // The first rounds kill as soon as there is any output, later rounds a little later.
         let deadline = Instant::now() + Duration::from_secs(20);
         while !out.exists() && Instant::now() < deadline {
             sleep(Duration::from_micros(50));
@@ -71,5 +71,5 @@ fn killed_at_any_moment_it_goes_on_and_ends_in_the_same_set() {
             fs::remove_dir_all(&out).unwrap();
         }
     }
-    assert!(killed >= 6, "only {killed} were killed on the way");
+    assert!(killed >= 6, "only {killed} were killed before the end");
 }

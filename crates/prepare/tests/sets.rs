@@ -1,4 +1,4 @@
-//! The program `sdft-prepare`, as users call it: folders, and data sets by name from the cache.
+//! The program `sdft-prepare`: folders, and data sets by name from the cache.
 
 mod common;
 
@@ -30,7 +30,7 @@ fn run(home: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     )
 }
 
-/// Puts files of a data set into the cache, as if they had been fetched.
+/// Puts files of a data set into the cache, as if they were fetched.
 fn fetched(home: &Path, repository: &str, revision: Option<&str>, files: &[(&str, Vec<u8>)]) {
     let folder = home.join("hub").join(format!("datasets--{repository}"));
     let put = |path: PathBuf, bytes: &[u8]| {
@@ -48,7 +48,7 @@ fn fetched(home: &Path, repository: &str, revision: Option<&str>, files: &[(&str
 /// The revision of data sets that the Hub converted.
 const CONVERTED: Option<&str> = Some("refs/convert/parquet");
 
-/// A table of these pictures, as bytes.
+/// A parquet table of these pictures.
 fn table(pictures: &[Rgb8]) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.parquet");
@@ -60,7 +60,7 @@ fn table(pictures: &[Rgb8]) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// Images of a folder by where its index says they came from.
+/// The images of a folder by their source in its index.
 fn by_source(folder: &Path) -> HashMap<String, Rgb8> {
     let index = fs::read_to_string(folder.join("index.jsonl")).unwrap();
     let records = index
@@ -77,7 +77,7 @@ fn by_source(folder: &Path) -> HashMap<String, Rgb8> {
 }
 
 #[test]
-fn tables_of_a_name_become_a_set_of_its_own_folder() {
+fn a_named_data_set_gets_its_own_folder() {
     let tables: Vec<Vec<u8>> = (0..4)
         .map(|n| table(&[picture(n, 50, 40), picture(10 + n, 40, 50)]))
         .collect();
@@ -99,7 +99,7 @@ fn tables_of_a_name_become_a_set_of_its_own_folder() {
 }
 
 #[test]
-fn folders_become_sets_and_slips_are_told() {
+fn folders_become_sets_and_mistakes_are_reported() {
     let home = tempfile::tempdir().unwrap();
     let photos = home.path().join("photos");
     fs::create_dir(&photos).unwrap();
@@ -120,7 +120,7 @@ fn folders_become_sets_and_slips_are_told() {
         (&["photos", "--size", "-4"], &["'-4'", "from 1 to 65536"]),
         (&["photos", "--threads", "x"], &["from 1 to 4096"]),
         (&["photos", "photos", "--size", "16"], &["--out"]),
-        (&["metfaces", "photos"], &["by itself"]),
+        (&["metfaces", "photos"], &["cannot be combined"]),
         (&["mnist", "--size", "64"], &["32x32"]),
         (&["aahq"], &["is not on the Hub"]),
     ] {
@@ -133,7 +133,7 @@ fn folders_become_sets_and_slips_are_told() {
 }
 
 #[test]
-fn a_name_that_is_not_here_asks_for_its_files_and_a_folder_for_nothing() {
+fn a_missing_data_set_requests_its_files_and_a_folder_nothing() {
     let home = tempfile::tempdir().unwrap();
     let needs = |args: &[&str]| {
         let (code, out, err) = run(home.path(), args);
@@ -156,7 +156,7 @@ fn a_name_that_is_not_here_asks_for_its_files_and_a_folder_for_nothing() {
     let (code, _, err) = run(home.path(), &["mnist"]);
     assert_eq!(code, Some(1));
     for text in [
-        "mnist is not here",
+        "mnist is not prepared",
         "cargo xtask data prepare mnist",
         "hf download",
     ] {
@@ -167,7 +167,7 @@ fn a_name_that_is_not_here_asks_for_its_files_and_a_folder_for_nothing() {
         ("mnist/test/0000.parquet", Vec::new()),
     ];
     fetched(home.path(), "ylecun--mnist", CONVERTED, &files);
-    // The loaders need no network for files that are here.
+    // The loaders need no network for files in the cache.
     let needs = needs(&["mnist", "--missing", "--offline", "--strict"]);
     assert_eq!(needs["offline"], false);
     let command = needs["needs"][0]["command"].to_string();

@@ -1,4 +1,4 @@
-//! Tables as the writers of the world pack them.
+//! Tables as different writers encode them.
 
 mod common;
 
@@ -15,7 +15,7 @@ use parquet::{
 use sdft_files::sha256_bytes;
 use sdft_prepare::PrepareError;
 
-/// Sixty rows: some without an image, some twice, some without a name.
+/// 60 rows: some without an image, some twice, some without a name.
 fn rows() -> Vec<(Option<Vec<u8>>, Option<String>)> {
     (0..60)
         .map(|n| {
@@ -25,7 +25,7 @@ fn rows() -> Vec<(Option<Vec<u8>>, Option<String>)> {
         .collect()
 }
 
-/// Source and hash of each row, as the index of a set made of the table has them.
+/// Source and hash of each row, from the index of a set made of the table.
 fn read(path: &Path, out: &Path) -> Vec<(String, Option<String>)> {
     at_16(&[path.to_owned()], out).unwrap();
     let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
@@ -41,7 +41,7 @@ fn read(path: &Path, out: &Path) -> Vec<(String, Option<String>)> {
 }
 
 #[test]
-fn every_way_to_pack_a_table_gives_the_same_rows() {
+fn every_encoding_gives_the_same_rows() {
     let rows = rows();
     let expected: Vec<_> = rows
         .iter()
@@ -105,7 +105,7 @@ fn an_image_that_was_changed_in_its_table_is_left_out_alone() {
     let plain = WriterProperties::builder().set_compression(Compression::UNCOMPRESSED);
     table_with(&path, &rows, 4, packed(plain, Encoding::PLAIN).build());
     let mut bytes = fs::read(&path).unwrap();
-    // In the pixels of an image, whose own checksum finds it.
+    // Changes the pixels of an image, whose own checksum detects it.
     let at = bytes.windows(4).position(|w| w == b"IDAT").unwrap();
     bytes[at + 20] ^= 1;
     fs::write(&path, bytes).unwrap();
@@ -136,7 +136,7 @@ fn one_bad_table_does_not_end_the_folder() {
 }
 
 #[test]
-fn a_table_that_lies_about_its_rows_loses_none_silently() {
+fn a_wrong_row_count_is_reported() {
     const ROWS: usize = 37;
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("train.parquet");
@@ -146,7 +146,7 @@ fn a_table_that_lies_about_its_rows_loses_none_silently() {
     let footer = whole.len()
         - 8
         - u32::from_le_bytes(whole[whole.len() - 8..][..4].try_into().unwrap()) as usize;
-    // The number as the footer has it: twice, in one byte.
+    // The row count in the footer: twice, one byte each.
     let places: Vec<usize> = (footer..whole.len() - 8)
         .filter(|&at| whole[at] == 2 * ROWS as u8)
         .collect();
@@ -199,7 +199,7 @@ fn a_damaged_table_loses_the_damaged_rows_only_and_says_which() {
     let path = root.path().join("train.parquet");
     let rows: Vec<_> = (0..8).map(|n| (Some(png(n)), None)).collect();
     table(&path, &rows, 4);
-    // The first page header of the first group.
+    // The first page header of the first row group.
     let mut bytes = fs::read(&path).unwrap();
     for byte in &mut bytes[4..20] {
         *byte = 0xff;

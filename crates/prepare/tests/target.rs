@@ -1,4 +1,4 @@
-//! The target folder: kept, continued, refused.
+//! The target folder: kept, continued or refused.
 
 mod common;
 
@@ -18,7 +18,7 @@ fn inputs(root: &Path, n: usize) -> (std::path::PathBuf, std::path::PathBuf) {
 }
 
 #[test]
-fn doing_it_again_makes_nothing_and_mends_what_was_damaged() {
+fn a_second_run_makes_only_damaged_images_again() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = inputs(root.path(), 6);
     let input = [input];
@@ -44,13 +44,13 @@ fn doing_it_again_makes_nothing_and_mends_what_was_damaged() {
 }
 
 #[test]
-fn what_was_done_before_a_crash_is_not_done_again() {
+fn images_made_before_a_crash_are_not_made_again() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = inputs(root.path(), 6);
     let input = [input];
     at_16(&input, &out).unwrap();
     let expected = images(&out);
-    // As a killed process leaves it: a journal that ends in the middle of a line, and a half-written image.
+    // As a killed process leaves it: a journal with a truncated line, and a partial image.
     let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
     fs::remove_file(out.join("index.jsonl")).unwrap();
     let lines: Vec<&str> = index.lines().take(5).collect();
@@ -64,7 +64,7 @@ fn what_was_done_before_a_crash_is_not_done_again() {
 }
 
 #[test]
-fn a_folder_of_a_process_killed_in_its_first_moments_is_taken() {
+fn a_folder_left_by_a_process_killed_early_is_accepted() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = inputs(root.path(), 2);
     fs::create_dir(&out).unwrap();
@@ -101,7 +101,7 @@ fn threads_change_nothing() {
 }
 
 #[test]
-fn folders_of_others_and_other_sets_are_left_alone() {
+fn folders_of_other_programs_and_other_sets_are_left_alone() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = inputs(root.path(), 2);
     let input = [input];
@@ -128,7 +128,7 @@ fn folders_of_others_and_other_sets_are_left_alone() {
 }
 
 #[test]
-fn an_index_of_somebody_else_and_a_lock_that_is_a_link_are_left_alone() {
+fn a_foreign_index_and_a_lock_that_is_a_link_are_left_alone() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = inputs(root.path(), 2);
     let input = [input];
@@ -173,7 +173,7 @@ fn an_index_of_somebody_else_and_a_lock_that_is_a_link_are_left_alone() {
 }
 
 #[test]
-fn a_picture_beside_the_target_is_not_written_over() {
+fn a_picture_next_to_the_target_is_not_overwritten() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = inputs(root.path(), 2);
     let mine = root.path().join("out-grid.png");
@@ -183,14 +183,14 @@ fn a_picture_beside_the_target_is_not_written_over() {
         let report = at_16(&input, &out).unwrap();
         assert_eq!((&report.sheet, &report.kept), (&None, &Some(mine.clone())));
         let text = report.to_string();
-        assert!(text.contains("no contact sheet was written"), "{text}");
+        assert!(text.contains("contact sheet not written"), "{text}");
         assert_eq!(fs::read_to_string(&mine).unwrap(), what);
     };
     check("mine");
-    // A later run, which adds an image, leaves it there as well.
+    // A later run, which adds an image, also leaves it.
     fs::write(input[0].join("added.png"), png(8)).unwrap();
     check("mine");
-    // What replaced the sheet of a set is kept, too.
+    // A file that replaced the contact sheet is kept, too.
     fs::remove_file(&mine).unwrap();
     assert_eq!(at_16(&input, &out).unwrap().sheet, Some(mine.clone()));
     fs::write(&mine, "edited").unwrap();
@@ -208,7 +208,7 @@ fn a_sheet_of_an_earlier_set_is_replaced() {
     fs::write(input[0].join("added.png"), png(8)).unwrap();
     assert_eq!(at_16(&input, &out).unwrap().sheet.as_ref(), Some(&sheet));
     assert_ne!(fs::read(&sheet).unwrap(), before);
-    // Also where the folder was removed and is made again.
+    // Also if the folder was deleted and is made again.
     fs::remove_dir_all(&out).unwrap();
     fs::remove_file(input[0].join("added.png")).unwrap();
     assert_eq!(at_16(&input, &out).unwrap().sheet.as_ref(), Some(&sheet));
@@ -227,13 +227,13 @@ fn thousands_of_threads_are_as_many_as_there_are_cores() {
     let cores = std::thread::available_parallelism().unwrap().get();
     assert_eq!(report.threads, cores.min(4096));
     if cores < 4096 {
-        let said = format!("--threads 4096: worked with {cores};");
+        let said = format!("--threads 4096: used {cores},");
         assert!(report.to_string().contains(&said), "{report}");
     }
 }
 
 #[test]
-fn an_image_that_a_crash_left_without_a_note_does_not_stay() {
+fn an_image_without_a_record_is_deleted() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = inputs(root.path(), 3);
     let input = [input];
@@ -246,7 +246,7 @@ fn an_image_that_a_crash_left_without_a_note_does_not_stay() {
 
 #[cfg(unix)]
 #[test]
-fn a_target_in_an_input_is_seen_through_links() {
+fn a_target_in_an_input_is_detected_through_links() {
     let root = tempfile::tempdir().unwrap();
     let (input, _) = inputs(root.path(), 2);
     let link = root.path().join("link");
@@ -269,7 +269,7 @@ fn a_target_in_an_input_is_refused() {
 }
 
 #[test]
-fn one_process_prepares_a_folder() {
+fn a_folder_is_prepared_by_one_process_at_a_time() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = inputs(root.path(), 2);
     fs::create_dir(&out).unwrap();
@@ -304,7 +304,7 @@ fn broken_images_are_listed_or_an_error() {
 }
 
 #[test]
-fn an_index_that_takes_one_image_for_another_is_not_believed() {
+fn an_index_with_a_wrong_file_name_is_not_trusted() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = inputs(root.path(), 2);
     let input = [input];
@@ -327,7 +327,7 @@ fn an_index_that_takes_one_image_for_another_is_not_believed() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_index_cannot_make_a_preparation_delete_elsewhere() {
+fn an_index_cannot_cause_deletions_outside_the_folder() {
     let root = tempfile::tempdir().unwrap();
     let (input, out) = inputs(root.path(), 2);
     let input = [input];

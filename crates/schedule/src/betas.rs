@@ -14,7 +14,7 @@ pub enum BetaSchedule {
     Cosine,
 }
 
-/// The largest number of steps of a process; published ones have up to 4000.
+/// The largest number of steps of a process. Published processes have up to 4000.
 pub const MAX_STEPS: usize = 100_000;
 
 impl BetaSchedule {
@@ -26,7 +26,7 @@ impl BetaSchedule {
     /// cosine:  min(1 - f((i + 1) / n) / f(i / n), 0.999)  with f(u) = cos^2((u + 0.008) / 1.008 * pi / 2)
     /// ```
     /// # Errors
-    /// - `n` is 0 (cosine) or below 20 (linear: the last beta would be above 1) · `n` is above [`MAX_STEPS`]
+    /// Fails if `n` is 0 (cosine), below 20 (linear, where the last beta would exceed 1) or above [`MAX_STEPS`].
     pub fn betas(self, n: usize) -> Result<Vec<f64>> {
         if n > MAX_STEPS {
             return Err(ScheduleError::TooManySteps { n, max: MAX_STEPS });
@@ -81,8 +81,9 @@ impl FromStr for BetaSchedule {
 /// `n` betas evenly spaced from `start` to `end`, both included, with the arithmetic of numpy's `linspace`.
 ///
 /// Code reference: SDEdit `get_beta_schedule`.
+///
 /// # Errors
-/// - `n` is 0 · `start` or `end` is outside (0, 1]
+/// Fails if `n` is 0, or if `start` or `end` is outside (0, 1].
 pub fn linear_betas(start: f64, end: f64, n: usize) -> Result<Vec<f64>> {
     if n == 0 {
         let (what, min) = ("a linear list of betas", 1);
@@ -97,9 +98,9 @@ pub fn linear_betas(start: f64, end: f64, n: usize) -> Result<Vec<f64>> {
     check_betas(betas)
 }
 
-/// Hands `betas` back if every one is in (0, 1].
+/// Returns `betas` if every value is in (0, 1].
 pub(crate) fn check_betas(betas: Vec<f64>) -> Result<Vec<f64>> {
-    // Written so that a NaN fails too.
+    // Negated, so that NaN fails too.
     match betas.iter().position(|&beta| !(beta > 0.0 && beta <= 1.0)) {
         Some(index) => Err(ScheduleError::BetaOutOfRange {
             index,
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_are_no_variances_are_refused() {
+    fn invalid_betas_are_refused() {
         let short = BetaSchedule::Linear.betas(19).unwrap_err();
         assert_eq!(
             short.to_string(),

@@ -1,36 +1,36 @@
-//! What can be wrong with a schedule, a respacing, a weighting or a sampler.
+//! The error type of this crate.
 
-/// The result of this crate's functions.
+/// A result with this crate's error.
 pub type Result<T> = std::result::Result<T, ScheduleError>;
 
-/// Why a schedule, a respacing, a weighting or a sampler could not be made.
+/// Why a schedule, a respacing, a weighting or a sampler is invalid.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScheduleError {
     /// A process has too few steps.
     #[error("{what} needs at least {min} steps, found {n}")]
     TooFewSteps {
-        /// What was to be made.
+        /// What needs the steps.
         what: &'static str,
-        /// Number of steps asked for.
+        /// Requested number of steps.
         n: usize,
-        /// Smallest number of steps that works.
+        /// Smallest valid number of steps.
         min: usize,
     },
-    /// A process has more steps than any that is known, and tables of them would fill the memory.
+    /// A process has so many steps that its tables would fill the memory.
     #[error("a process has at most {max} steps, found {n}")]
     TooManySteps {
-        /// Number of steps asked for.
+        /// Requested number of steps.
         n: usize,
-        /// Largest number of steps that is accepted.
+        /// Largest valid number of steps.
         max: usize,
     },
-    /// A beta is not a noise variance.
+    /// A beta is outside (0, 1].
     #[error("beta[{index}] = {value} is outside (0, 1]")]
     BetaOutOfRange {
-        /// Position in the list of betas.
+        /// Index in the list of betas.
         index: usize,
-        /// The value found there.
+        /// Its value.
         value: f64,
     },
     /// No noise schedule has this name.
@@ -39,48 +39,48 @@ pub enum ScheduleError {
         /// The name given.
         name: String,
     },
-    /// A respacing does not follow the grammar.
+    /// A respacing cannot be parsed.
     #[error(
         "timestep respacing {text:?}: {part:?} is not a number of steps; expected \"\", \"ddimK\", \"K\" or \"A,B,..\""
     )]
     BadRespacing {
         /// The whole text.
         text: String,
-        /// The part that could not be read.
+        /// The part that cannot be parsed.
         part: String,
     },
     /// No integer stride visits this many steps.
-    #[error("no integer stride visits exactly {wanted} of {n_steps} steps (ddim{wanted}); the nearest that exist: {}", list(.nearest))]
+    #[error("no integer stride visits exactly {wanted} of {n_steps} steps (ddim{wanted}); the nearest possible numbers: {}", list(.nearest))]
     NoStride {
-        /// Number of steps asked for.
+        /// Requested number of steps.
         wanted: usize,
         /// Number of steps of the process.
         n_steps: usize,
-        /// The nearest counts below and above that an integer stride reaches.
+        /// The nearest possible numbers below and above.
         nearest: Vec<usize>,
     },
-    /// A section is asked for more steps than it has.
-    #[error("section {section} has {size} steps, cannot keep {wanted} of them")]
+    /// A section of a respacing has fewer steps than requested.
+    #[error("section {section} has {size} steps, cannot keep {wanted}")]
     SectionTooShort {
-        /// 0-based section.
+        /// Index of the section, from 0.
         section: usize,
-        /// Steps in the section.
+        /// Number of steps in the section.
         size: usize,
-        /// Steps asked for.
+        /// Requested number of steps.
         wanted: usize,
     },
-    /// A respacing keeps nothing.
+    /// A respacing keeps no step.
     #[error("timestep respacing {text:?} keeps no step")]
     NothingKept {
         /// The respacing as text.
         text: String,
     },
-    /// Steps named one by one do not fit the process.
+    /// A list of steps is not ascending or does not fit the process.
     #[error("steps {kept:?}: expected ascending steps below {n_steps}")]
     BadSteps {
         /// Number of steps of the process.
         n_steps: usize,
-        /// The steps asked for.
+        /// The requested steps.
         kept: Vec<usize>,
     },
     /// No weighting has this name.
@@ -101,19 +101,19 @@ pub enum ScheduleError {
         parameter: &'static str,
         /// The value given.
         value: f64,
-        /// What is allowed.
+        /// The valid range.
         range: &'static str,
     },
-    /// A table of weights cannot be sampled from.
-    #[error("weight[{index}] = {value} cannot be sampled from, expected a finite number >= 0")]
+    /// A weight is negative or not finite.
+    #[error("weight[{index}] = {value} is not a weight, expected a finite number >= 0")]
     BadWeight {
-        /// Position in the table.
+        /// Index in the table.
         index: usize,
-        /// The value found there.
+        /// Its value.
         value: f64,
     },
-    /// All weights of a table are zero (or there are none).
-    #[error("none of the {n} weights is above zero, no timestep can be drawn")]
+    /// All weights are zero, or there are none.
+    #[error("none of the {n} weights is above zero, so no timestep can be drawn")]
     NoWeight {
         /// Number of weights.
         n: usize,
@@ -124,7 +124,7 @@ pub enum ScheduleError {
         /// The name given.
         name: String,
     },
-    /// A timestep is outside the process.
+    /// A timestep is out of range.
     #[error("timestep {t} is outside 0..{n_steps}")]
     TimestepOutOfRange {
         /// The timestep.
@@ -132,7 +132,7 @@ pub enum ScheduleError {
         /// Number of steps of the process.
         n_steps: usize,
     },
-    /// A loss that is not a number cannot be remembered.
+    /// A loss is NaN or infinite.
     #[error("loss {loss} at timestep {t} is not finite")]
     BadLoss {
         /// The timestep.
@@ -140,19 +140,19 @@ pub enum ScheduleError {
         /// The loss.
         loss: f64,
     },
-    /// A saved sampler state does not fit.
+    /// A saved state of a sampler does not match.
     #[error("state of the timestep sampler: {what} has {found} entries, expected {expected}")]
     BadState {
-        /// Which part.
+        /// Which part of the state.
         what: &'static str,
-        /// Entries found.
+        /// Number of entries found.
         found: usize,
-        /// Entries expected (for a count: the largest one).
+        /// Number of entries expected (for a count: the maximum).
         expected: usize,
     },
 }
 
-/// `40, 42` from `[40, 42]`.
+/// Formats `[40, 42]` as `40, 42`.
 fn list(counts: &[usize]) -> String {
     let texts: Vec<String> = counts.iter().map(usize::to_string).collect();
     texts.join(", ")

@@ -1,16 +1,16 @@
 //! Noise schedules, signal-to-noise ratios, loss weightings and timestep respacing in f64.
 //!
-//! A diffusion process is its list of noise variances `beta_t`, `t = 0..T` with 0 the least noise. Everything else follows:
+//! A diffusion process is defined by its noise variances `beta_t`, `t = 0..T`, where 0 has the least noise. Everything else follows:
 //!
 //! ```text
 //! alpha_bar_t = prod_{s <= t} (1 - beta_s)              x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps
 //! SNR_t       = alpha_bar_t / (1 - alpha_bar_t)         w_t = 1 / (k + SNR_t)^gamma      (P2; SDFT's distillation weight)
 //! ```
 //!
-//! - [`BetaSchedule`] makes the betas, [`Schedule`] all tables that follow from them.
-//! - [`Respacing`] reads `"ddim40"`, `"250"` or `"10,15,20"`; [`Schedule::respaced`] keeps those steps and nothing else of `alpha_bar`.
+//! - [`BetaSchedule`] gives the betas, [`Schedule`] all tables that follow from them.
+//! - [`Respacing`] parses `"ddim40"`, `"250"` or `"10,15,20"`; [`Schedule::respaced`] keeps these steps and their `alpha_bar`.
 //! - [`Weighting`] gives one loss weight per timestep.
-//! - [`TimestepSampler`] and [`WeightedTimesteps`] turn uniform numbers into timesteps.
+//! - [`TimestepSampler`] and [`WeightedTimesteps`] map uniform numbers to timesteps.
 //!
 //! ```
 //! use sdft_schedule::{BetaSchedule, Respacing, Schedule, Weighting};
@@ -25,7 +25,7 @@
 //! # Ok::<(), sdft_schedule::ScheduleError>(())
 //! ```
 //!
-//! **Invariant:** knows no tensors and draws no randomness; tables are f64 and are cast only by whoever gathers from them.
+//! **Invariant:** knows no tensors and draws no random numbers; tables are f64, and only the code that reads them casts them.
 
 mod betas;
 mod error;

@@ -1,18 +1,18 @@
-//! Timesteps in proportion to their recent losses.
+//! Sampling of timesteps in proportion to their recent losses.
 
 use crate::{
     error::{Result, ScheduleError},
     timesteps::{TimestepDraw, WeightedTimesteps},
 };
 
-/// Losses remembered per timestep.
+/// Number of losses kept for each timestep.
 const HISTORY: usize = 10;
-/// The share of draws that stay uniform, so that no timestep starves.
+/// The share of uniform draws, so that every timestep is drawn sometimes.
 const UNIFORM_SHARE: f64 = 0.001;
 
-/// The last ten losses of every timestep, and timesteps drawn in proportion to their root mean square.
+/// The last ten losses of every timestep, and draws of timesteps in proportion to their root mean square.
 ///
-/// Until every timestep has ten losses the draws are uniform.
+/// Draws are uniform until every timestep has ten losses.
 /// ```text
 /// v_t = sqrt(mean(loss_t^2)),   p_t = 0.999 v_t / sum v + 0.001 / T,   weight 1 / (T p_t)
 /// ```
@@ -28,15 +28,15 @@ impl LossSecondMoment {
     /// An empty history for `n_steps` timesteps.
     ///
     /// # Errors
-    /// - `n_steps` is 0
+    /// Fails if `n_steps` is 0.
     pub fn new(n_steps: usize) -> Result<Self> {
         Self::from_state(n_steps, vec![0.0; n_steps * HISTORY], vec![0; n_steps])
     }
 
-    /// The history saved as [`losses`](Self::losses) and [`counts`](Self::counts).
+    /// Restores a history from [`losses`](Self::losses) and [`counts`](Self::counts).
     ///
     /// # Errors
-    /// - `n_steps` is 0 · a table has another size · a count is above ten · a loss is not finite
+    /// Fails if `n_steps` is 0, a table has another size, a count is above ten, or a loss is not finite.
     pub fn from_state(n_steps: usize, losses: Vec<f64>, counts: Vec<usize>) -> Result<Self> {
         if n_steps == 0 {
             let (what, min) = ("a timestep sampler", 1);
@@ -73,13 +73,13 @@ impl LossSecondMoment {
         Ok(Self { losses, counts })
     }
 
-    /// The remembered losses, `[T, 10]` row by row, oldest first; what is not there yet is zero.
+    /// The kept losses, `[T, 10]` row by row, oldest first; unused entries are zero.
     #[must_use]
     pub fn losses(&self) -> &[f64] {
         &self.losses
     }
 
-    /// How many losses every timestep has, up to ten.
+    /// The number of losses of every timestep, up to ten.
     #[must_use]
     pub fn counts(&self) -> &[usize] {
         &self.counts
@@ -98,7 +98,7 @@ impl LossSecondMoment {
             .map(|row| (row.iter().map(|loss| loss * loss).sum::<f64>() / HISTORY as f64).sqrt())
             .collect();
         let sum: f64 = root_mean_squares.iter().sum();
-        // Losses that are all zero (or whose squares overflow) say nothing about where to look.
+        // Losses that are all zero (or whose squares overflow) give no preference.
         if !(sum > 0.0 && sum.is_finite()) {
             return vec![1.0 / n; self.counts.len()];
         }
@@ -108,7 +108,7 @@ impl LossSecondMoment {
             .collect()
     }
 
-    /// One timestep per uniform number of [0, 1), with its importance weight.
+    /// One timestep for each uniform number in [0, 1), with its importance weight.
     #[must_use]
     pub fn sample(&self, uniforms: &[f64]) -> Vec<TimestepDraw> {
         let probabilities = self.probabilities();
@@ -123,10 +123,10 @@ impl LossSecondMoment {
         uniforms.iter().map(draw).collect()
     }
 
-    /// Remembers one loss; the oldest of a full history is forgotten.
+    /// Adds a loss; the oldest of a full history is dropped.
     ///
     /// # Errors
-    /// - `t` is outside the process · `loss` is not finite
+    /// Fails if `t` is out of range or `loss` is not finite.
     pub fn update(&mut self, t: usize, loss: f64) -> Result<()> {
         let n_steps = self.counts.len();
         if t >= n_steps {
@@ -151,7 +151,7 @@ impl LossSecondMoment {
 mod tests {
     use super::*;
 
-    /// Timestep `t` has ten losses of `values[t]`.
+    /// Adds ten losses of `values[t]` for every timestep.
     fn filled(values: &[f64]) -> LossSecondMoment {
         let mut history = LossSecondMoment::new(values.len()).unwrap();
         for _ in 0..HISTORY {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_loss_is_forgotten_first() {
+    fn the_oldest_loss_is_dropped_first() {
         let mut history = filled(&[1.0]);
         for i in 0..3 {
             history.update(0, f64::from(i) + 10.0).unwrap();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_history_continues_alike() {
+    fn a_restored_history_continues_identically() {
         let mut history = filled(&[1.0, 2.0, 3.0]);
         history.update(1, 9.0).unwrap();
         let restored =

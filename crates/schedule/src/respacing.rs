@@ -1,13 +1,13 @@
-//! Which steps of a process are kept when it is sampled with fewer.
+//! Which steps of a process are kept to sample with fewer.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use crate::error::{Result, ScheduleError};
 
-/// Which of a process's steps are kept.
+/// Which steps of a process are kept.
 ///
-/// Written as text: `""` keeps all, `"ddim40"` takes the first integer stride that visits exactly 40 steps, `"250"` spreads 250 steps
-/// evenly from the first to the last, `"10,15,20"` does that in each of three equal sections.
+/// As text: `""` keeps all steps, `"ddim40"` takes the smallest integer stride that visits exactly 40 steps, `"250"` spreads 250 steps evenly
+/// from the first to the last, and `"10,15,20"` does so in each of three equal sections.
 ///
 /// The two kinds differ at the noisy end: of 1000 steps `"ddim40"` ends at 975 and `"40"` at 999.
 ///
@@ -19,7 +19,7 @@ pub enum Respacing {
     All,
     /// `0, i, 2i, ..` with the smallest integer stride `i` that gives this many steps.
     Ddim(usize),
-    /// The process is cut into as many sections as there are counts; each keeps that many of its steps.
+    /// The process is divided into one section for each count, and each section keeps that many steps.
     Sections(Vec<usize>),
 }
 
@@ -27,8 +27,8 @@ impl Respacing {
     /// The steps kept of a process with `n` steps, ascending and distinct.
     ///
     /// # Errors
-    /// - no integer stride visits the number of steps asked for (the message names the nearest that one does)
-    /// - a section has fewer steps than it should keep · nothing is kept
+    /// Fails if no integer stride visits the requested number of steps (the error has the nearest possible numbers), a section has fewer steps
+    /// than requested, or no step is kept.
     pub fn indices(&self, n: usize) -> Result<Vec<usize>> {
         let kept = match self {
             Self::All => (0..n).collect(),
@@ -64,7 +64,7 @@ impl FromStr for Respacing {
 
     fn from_str(text: &str) -> Result<Self> {
         let number = |part: &str| {
-            // As in Python, blanks around a number do no harm.
+            // Like Python, allow blanks around a number.
             part.trim()
                 .parse()
                 .map_err(|_| ScheduleError::BadRespacing {
@@ -120,7 +120,7 @@ fn sectioned(n: usize, counts: &[usize]) -> Result<Vec<usize>> {
         } else {
             (size - 1) as f64 / (wanted - 1) as f64
         };
-        // The position is accumulated and rounded half to even, because that decides which neighbour a tie takes.
+        // The position is accumulated and rounded half to even like in the reference, because this decides ties.
         let mut position = 0.0_f64;
         for _ in 0..wanted {
             kept.insert(start + position.round_ties_even() as usize);
@@ -158,7 +158,7 @@ mod tests {
         let kept = indices("ddim40", 1000).unwrap();
         assert!(kept.iter().copied().eq((0..1000).step_by(25)));
         assert_eq!(indices("ddim25", 1000).unwrap().last(), Some(&960));
-        // Strides 500 .. 999 all visit two steps.
+        // Strides from 500 to 999 all visit two steps.
         assert_eq!(indices("ddim2", 1000), Ok(vec![0, 500]));
     }
 
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(kept.len(), 45);
         assert_eq!(kept[9..12], [99, 100, 107]);
         assert_eq!(kept[24..26], [199, 200]);
-        // The first n mod sections sections are one longer; a count of one takes the first of its section.
+        // The first n mod sections sections have one more step; a count of one takes the first step of its section.
         assert_eq!(indices("1,1,1", 8).unwrap(), [0, 3, 6]);
         assert_eq!(indices("2,0,1", 8).unwrap(), [0, 2, 6]);
         assert_eq!(indices("", 5).unwrap(), [0, 1, 2, 3, 4]);
@@ -194,7 +194,7 @@ mod tests {
         let error = indices("ddim41", 1000).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no integer stride visits exactly 41 of 1000 steps (ddim41); the nearest that exist: 40, 42"
+            "no integer stride visits exactly 41 of 1000 steps (ddim41); the nearest possible numbers: 40, 42"
         );
         let error = indices("ddim2000", 1000).unwrap_err();
         assert!(error.to_string().ends_with("exist: 1000"), "{error}");
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_an_error_that_quotes_it() {
+    fn invalid_text_is_quoted_in_the_error() {
         for (text, part) in [
             ("ddim", ""),
             ("ddimforty", "forty"),

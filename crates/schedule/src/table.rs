@@ -1,4 +1,4 @@
-//! All tables that follow from the betas.
+//! The tables of a diffusion process.
 
 use crate::{
     betas::{BetaSchedule, check_betas},
@@ -8,8 +8,8 @@ use crate::{
 
 /// The tables of a diffusion process, one f64 entry per step; index 0 has the least noise.
 ///
-/// A respaced process has its own tables and remembers in [`timestep_map`](Self::timestep_map) which original step each of its steps is:
-/// networks are always given the original one.
+/// A respaced process has its own tables. [`timestep_map`](Self::timestep_map) holds the original timestep of each of its steps, which is
+/// what networks are given.
 ///
 /// Code reference: guided-diffusion `GaussianDiffusion.__init__`, `SpacedDiffusion.__init__`.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,10 +33,10 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The process with `n` steps of the named schedule.
+    /// The process with `n` steps of a named schedule.
     ///
     /// # Errors
-    /// - `n` is too small: 20 for linear, 2 for cosine
+    /// Fails if `n` is below 20 (linear) or 2 (cosine), or above [`MAX_STEPS`](crate::MAX_STEPS).
     pub fn new(kind: BetaSchedule, n: usize) -> Result<Self> {
         Self::from_betas(kind.betas(n)?)
     }
@@ -44,42 +44,42 @@ impl Schedule {
     /// The process with these noise variances.
     ///
     /// # Errors
-    /// - fewer than 2 betas (the clipped log variance takes its first entry from the second step) · a beta outside (0, 1]
+    /// Fails if there are fewer than 2 betas (the clipped log variance of the first step is that of the second) or one is outside (0, 1].
     pub fn from_betas(betas: Vec<f64>) -> Result<Self> {
         let (n, all) = (betas.len(), (0..betas.len()).collect());
         Self::build(betas, product, all, n)
     }
 
-    /// As [`from_betas`](Self::from_betas), with betas and `alpha_bar` rounded to f32 as PyTorch rounds them.
+    /// Like [`from_betas`](Self::from_betas), with betas and `alpha_bar` rounded to f32 like in PyTorch.
     ///
-    /// The tables of SDEdit, EGSDE and Asyrp. Where little noise is left they differ from the exact ones by up to 3e-4 of `1 - alpha_bar`,
-    /// which shows in gradients of energies.
+    /// These are the tables of SDEdit, EGSDE and Asyrp. At small noise they differ from the exact ones by up to 3e-4 of `1 - alpha_bar`, which
+    /// affects the gradients of energies.
     ///
     /// # Errors
-    /// - as [`from_betas`](Self::from_betas)
+    /// Fails for the same reasons as [`from_betas`](Self::from_betas).
     pub fn from_betas_in_f32(betas: &[f64]) -> Result<Self> {
         let betas: Vec<f64> = betas.iter().map(|&beta| f64::from(beta as f32)).collect();
         let (n, all) = (betas.len(), (0..betas.len()).collect());
         Self::build(betas, product_in_f32, all, n)
     }
 
-    /// The process that visits only the steps kept by `respacing`, in their order, with the same `alpha_bar` at each of them.
+    /// The process that visits only the steps kept by `respacing`, with the same `alpha_bar` at each.
     ///
     /// ```text
     /// beta'_j = 1 - alpha_bar[i_j] / alpha_bar[i_{j-1}]        timestep_map[j] = i_j
     /// ```
-    /// Respacing a respaced process keeps part of its steps; the map still names original ones.
+    /// Respacing a respaced process keeps some of its steps; the map still holds the original timesteps.
     ///
     /// # Errors
-    /// - those of [`Respacing::indices`] · fewer than 2 steps are kept
+    /// Fails for the same reasons as [`Respacing::indices`], or if fewer than 2 steps are kept.
     pub fn respaced(&self, respacing: &Respacing) -> Result<Self> {
         self.keeping(&respacing.indices(self.n_steps())?)
     }
 
-    /// As [`respaced`](Self::respaced), with the steps named one by one, ascending and distinct.
+    /// Like [`respaced`](Self::respaced), with a list of steps, ascending and distinct.
     ///
     /// # Errors
-    /// - fewer than 2 steps · steps that do not ascend or do not exist
+    /// Fails if there are fewer than 2 steps, or if they are not ascending or out of range.
     pub fn keeping(&self, kept: &[usize]) -> Result<Self> {
         let sound = kept.is_sorted_by(|a, b| a < b) && kept.last() < Some(&self.n_steps());
         if !sound {
@@ -123,7 +123,7 @@ impl Schedule {
                 .collect()
         };
         let posterior_variance = per_step(|beta, bar, prev| beta * (1.0 - prev) / (1.0 - bar));
-        // The variance of the first step is zero; its logarithm is replaced by that of the second.
+        // The variance of the first step is zero, so its logarithm is that of the second.
         let posterior_log_variance_clipped =
             (0..n).map(|t| posterior_variance[t.max(1)].ln()).collect();
         Ok(Self {
@@ -138,7 +138,7 @@ impl Schedule {
             posterior_mean_coef2: per_step(|beta, bar, prev| {
                 (1.0 - prev) * (1.0 - beta).sqrt() / (1.0 - bar)
             }),
-            // The form of the reference; algebraically alpha_bar / (1 - alpha_bar).
+            // Computed like in the reference; algebraically alpha_bar / (1 - alpha_bar).
             snr: map(|a| 1.0 / (1.0 - a) - 1.0),
             posterior_variance,
             posterior_log_variance_clipped,
@@ -155,13 +155,13 @@ impl Schedule {
         self.betas.len()
     }
 
-    /// Number of steps of the process that this one was respaced from (its own if it was not).
+    /// Number of steps of the original process (this one's if it was not respaced).
     #[must_use]
     pub fn n_original_steps(&self) -> usize {
         self.n_original_steps
     }
 
-    /// The original timestep of every step, which is what the network is given.
+    /// The original timestep of every step, which the network is given.
     #[must_use]
     pub fn timestep_map(&self) -> &[usize] {
         &self.timestep_map
@@ -173,7 +173,7 @@ impl Schedule {
         &self.betas
     }
 
-    /// `alpha_bar_t`, the share of the image's variance left after step `t`.
+    /// `alpha_bar_t`, the share of the image's variance after step `t`.
     #[must_use]
     pub fn alpha_bar(&self) -> &[f64] {
         &self.alpha_bar
@@ -227,7 +227,7 @@ impl Schedule {
         &self.posterior_variance
     }
 
-    /// The logarithm of [`posterior_variance`](Self::posterior_variance), with the value of the second step for the first.
+    /// The logarithm of [`posterior_variance`](Self::posterior_variance), with the second step's value for the first step.
     #[must_use]
     pub fn posterior_log_variance_clipped(&self) -> &[f64] {
         &self.posterior_log_variance_clipped
@@ -261,7 +261,7 @@ fn product(betas: &[f64]) -> Vec<f64> {
     steps.collect()
 }
 
-/// The same as PyTorch's `cumprod` makes it of f32: differences in f32, their product in f64, rounded to f32 at each step.
+/// Like PyTorch's `cumprod` in f32: differences in f32, their product in f64, rounded to f32 at each step.
 fn product_in_f32(betas: &[f64]) -> Vec<f64> {
     let steps = betas.iter().scan(1.0, |product, &beta| {
         *product *= f64::from(1.0 - beta as f32);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_kept_one_by_one_must_ascend_and_exist() {
+    fn listed_steps_must_be_ascending_and_in_range() {
         let full = Schedule::new(BetaSchedule::Linear, 1000).unwrap();
         let kept = full.keeping(&[0, 12, 500]).unwrap();
         assert_eq!(kept.timestep_map(), [0, 12, 500]);

@@ -1,11 +1,11 @@
-//! From uniform numbers to timesteps.
+//! Maps uniform numbers to timesteps.
 
 use crate::{
     error::{Result, ScheduleError},
     moments::LossSecondMoment,
 };
 
-/// A timestep and the factor that keeps the loss's expectation that of uniform sampling.
+/// A timestep and its importance weight, which keeps the expectation of the loss that of uniform sampling.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TimestepDraw {
     /// The timestep.
@@ -14,9 +14,9 @@ pub struct TimestepDraw {
     pub weight: f64,
 }
 
-/// Where the timesteps of a training batch come from.
+/// How the timesteps of a training batch are drawn.
 ///
-/// It draws no randomness of its own: the caller passes uniform numbers.
+/// It draws no random numbers itself: the caller passes uniform numbers.
 ///
 /// Code reference: guided-diffusion `create_named_schedule_sampler`.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,15 +26,15 @@ pub enum TimestepSampler {
         /// Number of timesteps `T`.
         n_steps: usize,
     },
-    /// Timesteps in proportion to the root mean square of their recent losses.
+    /// Timesteps are drawn in proportion to the root mean square of their recent losses.
     LossSecondMoment(LossSecondMoment),
 }
 
 impl TimestepSampler {
-    /// The sampler with this name, over `n_steps` timesteps: `uniform` or `loss-second-moment`.
+    /// The sampler `uniform` or `loss-second-moment` over `n_steps` timesteps.
     ///
     /// # Errors
-    /// - another name · `n_steps` is 0
+    /// Fails if the name is unknown or `n_steps` is 0.
     pub fn named(name: &str, n_steps: usize) -> Result<Self> {
         if n_steps == 0 {
             let (what, min) = ("a timestep sampler", 1);
@@ -49,10 +49,10 @@ impl TimestepSampler {
         }
     }
 
-    /// One timestep per uniform number.
+    /// One timestep for each uniform number.
     ///
     /// # Units
-    /// - `uniforms` in [0, 1); anything else takes the nearest end
+    /// - `uniforms` in [0, 1); other values are clamped
     #[must_use]
     pub fn sample(&self, uniforms: &[f64]) -> Vec<TimestepDraw> {
         match self {
@@ -68,10 +68,10 @@ impl TimestepSampler {
         }
     }
 
-    /// Remembers the (unweighted) loss of a timestep; the uniform sampler has nothing to remember.
+    /// Adds the (unweighted) loss of a timestep to the history; does nothing for the uniform sampler.
     ///
     /// # Errors
-    /// - `t` is outside the process · `loss` is not finite
+    /// Fails if `t` is out of range or `loss` is not finite.
     pub fn update(&mut self, t: usize, loss: f64) -> Result<()> {
         match self {
             Self::Uniform { n_steps } if t >= *n_steps => Err(ScheduleError::TimestepOutOfRange {
@@ -86,8 +86,8 @@ impl TimestepSampler {
 
 /// Draws timesteps in proportion to given weights, by inverting their cumulative sum.
 ///
-/// For a loss `mean_t w_t l_t` this is the sampler with the least variance when `l` is flat: draw `t` here and multiply by the mean of `w`
-/// instead of drawing uniformly and multiplying by `w_t`. The expectation is the same.
+/// For a loss `mean_t w_t l_t` with flat `l`, this sampler has the least variance: draw `t` here and multiply by the mean of `w`, instead of
+/// drawing uniformly and multiplying by `w_t`. The expectation is the same.
 /// ```text
 /// E_{t ~ w / sum w}[ l_t ] * mean(w) = (1/T) sum_t w_t l_t
 /// ```
@@ -101,7 +101,7 @@ impl WeightedTimesteps {
     /// A sampler for timesteps `0..weights.len()`.
     ///
     /// # Errors
-    /// - a weight is negative or not finite · no weight is above zero
+    /// Fails if a weight is negative or not finite, or if no weight is above zero.
     pub fn new(weights: &[f64]) -> Result<Self> {
         if let Some(index) = weights.iter().position(|w| !(w.is_finite() && *w >= 0.0)) {
             let value = weights[index];
@@ -130,23 +130,23 @@ impl WeightedTimesteps {
         })
     }
 
-    /// The timestep at the quantile `u` of [0, 1); a timestep of weight zero never comes out.
+    /// The timestep at the quantile `u` in [0, 1). A timestep of weight zero is never returned.
     #[must_use]
     pub fn sample(&self, u: f64) -> usize {
-        // A quantile outside the range, or none at all, takes an end with weight above zero.
+        // A quantile that is NaN or out of range gives the first or last timestep with weight above zero.
         let target = (u * self.total()).max(0.0);
         self.cumulative
             .partition_point(|&sum| sum <= target)
             .min(self.last_possible)
     }
 
-    /// The mean weight over all timesteps: the factor of a loss at the drawn timesteps.
+    /// The mean weight over all timesteps, by which the loss at drawn timesteps is multiplied.
     #[must_use]
     pub fn mean(&self) -> f64 {
         self.total() / self.cumulative.len() as f64
     }
 
-    /// The probability of timestep `t`, 0 outside the table.
+    /// The probability of timestep `t`; 0 if it is out of range.
     #[must_use]
     pub fn probability(&self, t: usize) -> f64 {
         let Some(upper) = self.cumulative.get(t) else {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_of_weight_zero_never_come_out_at_the_ends() {
+    fn steps_of_weight_zero_are_never_drawn_at_the_ends() {
         let sampler = WeightedTimesteps::new(&[0.0, 0.0, 2.0, 0.0]).unwrap();
         for u in [-1.0, 0.0, 0.5, 1.0 - f64::EPSILON / 2.0, 1.0, 2.0, f64::NAN] {
             assert_eq!(sampler.sample(u), 2, "quantile {u}");
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_that_are_no_weights_are_refused() {
+    fn invalid_weights_are_refused() {
         assert_eq!(
             WeightedTimesteps::new(&[]),
             Err(ScheduleError::NoWeight { n: 0 })

@@ -1,4 +1,4 @@
-//! Loss weights per timestep.
+//! Loss weights for each timestep.
 
 use std::{fmt, str::FromStr};
 
@@ -7,7 +7,7 @@ use crate::{
     table::Schedule,
 };
 
-/// How much the loss of a timestep counts, as a function of its signal-to-noise ratio.
+/// The weight of a timestep's loss as a function of its signal-to-noise ratio.
 ///
 /// | text | weight | used for |
 /// |---|---|---|
@@ -17,7 +17,7 @@ use crate::{
 /// | `min-snr-CAP` | `min(SNR, cap)` | the paper's ablation |
 /// | `min-snr-CAP-eps` | `min(SNR, cap) / SNR` | Min-SNR for a network that predicts eps (Hang et al. 2023) |
 ///
-/// With k = 1 the second and third are `(1 - alpha_bar)^gamma`: close to 0 where the image is nearly clean, close to 1 where it is noise.
+/// With k = 1 the second and third are `(1 - alpha_bar)^gamma`: close to 0 for a nearly clean image, close to 1 for noise.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Weighting {
     /// 1 everywhere.
@@ -25,26 +25,26 @@ pub enum Weighting {
     Constant,
     /// P2's weight of the base loss, `1 / (k + SNR)^gamma`.
     P2 {
-        /// Keeps the weight finite at pure noise; > 0.
+        /// Keeps the weight finite for pure noise; above 0.
         k: f64,
-        /// Strength, >= 0; 0 is `Constant`.
+        /// Exponent, at least 0; 0 equals `Constant`.
         gamma: f64,
     },
     /// SDFT's weight of the distillation losses, `1 / (k + SNR)^gamma`.
     Snr {
-        /// Keeps the weight finite at pure noise; > 0.
+        /// Keeps the weight finite for pure noise; above 0.
         k: f64,
-        /// Strength, >= 0; 0 is `Constant`.
+        /// Exponent, at least 0; 0 equals `Constant`.
         gamma: f64,
     },
     /// `min(SNR, cap)`.
     MinSnr {
-        /// Largest weight, > 0.
+        /// Largest weight, above 0.
         cap: f64,
     },
     /// `min(SNR, cap) / SNR`.
     MinSnrEps {
-        /// The SNR up to which the weight is 1, > 0.
+        /// The SNR up to which the weight is 1, above 0.
         cap: f64,
     },
 }
@@ -57,7 +57,7 @@ impl Weighting {
             Self::Constant => 1.0,
             Self::P2 { k, gamma } | Self::Snr { k, gamma } => (k + snr).powf(-gamma),
             Self::MinSnr { cap } => snr.min(cap),
-            // The limit at SNR 0 (a last beta of 1) is 1.
+            // At SNR 0 (a last beta of 1) the limit is 1.
             Self::MinSnrEps { cap } => {
                 if snr <= cap {
                     1.0
@@ -68,16 +68,16 @@ impl Weighting {
         }
     }
 
-    /// One weight per step of `schedule`, in f64; cast after gathering.
+    /// One weight for each step of `schedule`, in f64.
     #[must_use]
     pub fn weights(&self, schedule: &Schedule) -> Vec<f64> {
         schedule.snr().iter().map(|&snr| self.weight(snr)).collect()
     }
 
-    /// Whether every parameter is in its range, which makes every weight finite.
+    /// Checks that every parameter is in its range, so that every weight is finite.
     ///
     /// # Errors
-    /// - `k` or `cap` not positive and finite · `gamma` negative or not finite (the message names the parameter and its range)
+    /// Fails if `k` or `cap` is not positive and finite, or `gamma` is negative or not finite; the error has the parameter and its range.
     pub fn check(&self) -> Result<()> {
         let positive = |parameter, value: f64| {
             let inside = value > 0.0 && value.is_finite();

@@ -1,4 +1,4 @@
-//! The tables, weights and index lists of the reference implementations.
+//! Tables, weights and indices compared with the reference implementations.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -15,7 +15,7 @@ struct Case {
 }
 
 impl Case {
-    /// Every case of one kind, in the order of its folder's name.
+    /// All cases of one kind, sorted by folder name.
     fn all(kind: &str) -> Vec<Self> {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/parity/schedule");
         let mut folders: Vec<PathBuf> = fs::read_dir(&root)

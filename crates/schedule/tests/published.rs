@@ -1,4 +1,4 @@
-//! Published values of the linear schedule, and the properties any schedule has.
+//! Published values of the linear schedule, and properties of every schedule.
 
 use sdft_schedule::{
     BetaSchedule, Respacing, Schedule, ScheduleError, WeightedTimesteps, Weighting,
@@ -8,7 +8,7 @@ fn linear() -> Schedule {
     Schedule::new(BetaSchedule::Linear, 1000).unwrap()
 }
 
-/// Every schedule these tests look at.
+/// All schedules under test.
 fn schedules() -> Vec<Schedule> {
     let cosine = Schedule::new(BetaSchedule::Cosine, 1000).unwrap();
     let respaced = |schedule: &Schedule, text: &str| {
@@ -229,7 +229,7 @@ fn respacing_keeps_alpha_bar_and_composes() {
 }
 
 #[test]
-fn processes_that_cannot_be_are_refused() {
+fn invalid_processes_are_refused() {
     let one = Schedule::from_betas(vec![0.5]).unwrap_err();
     assert_eq!(
         one.to_string(),

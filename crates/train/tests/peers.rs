@@ -100,7 +100,7 @@ fn processes_take_the_steps_of_one() {
             .map(|rank| {
                 let plan = plan.clone();
                 std::thread::spawn(move || {
-                    let world = World::here(rank, size, port);
+                    let world = World::local(rank, size, port);
                     let patience = Duration::from_secs(30);
                     learn(
                         &plan,
@@ -132,7 +132,7 @@ fn a_batch_needs_an_image_for_every_process() {
         .map(|rank| {
             let plan = plan.clone();
             std::thread::spawn(move || {
-                let world = World::here(rank, 8, port);
+                let world = World::local(rank, 8, port);
                 let peers =
                     ProcessGroup::join(&world, &Device::Cpu, Duration::from_secs(30)).unwrap();
                 let learner = learner(&plan, &start(&plan), None);

@@ -1,4 +1,4 @@
-//! A server on loopback that speaks the Hub's protocol, and misbehaves as told.
+//! A server on loopback that speaks the Hub's protocol, with faults that tests choose.
 #![allow(dead_code, reason = "not every test uses every helper")]
 
 use std::{
@@ -15,40 +15,40 @@ use std::{
 };
 
 use sdft_assets::HubFile;
-use sdft_hub::{Fetcher, Patience, Settings, Wanted};
+use sdft_hub::{Fetcher, RetryPolicy, Settings, Wanted};
 
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What goes wrong with one answer.
+/// A fault in one response.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// Nothing.
+    /// None.
     None,
-    /// So many bytes of the body, then the connection is cut.
+    /// This many bytes of the body, then the connection is cut.
     CutAfter(usize),
-    /// So many bytes, announced as all there are.
+    /// This many bytes, announced as the whole body.
     Short(usize),
-    /// Without a length, ended after so many bytes.
+    /// No Content-Length, and only this many bytes.
     Unannounced(usize),
-    /// The right length, other bytes.
+    /// The right length, but other bytes.
     Wrong,
     /// A page with this status.
     Page(u16, &'static str),
-    /// This status, and a wait in seconds.
+    /// This status with a Retry-After in seconds.
     Busy(u16, Option<u64>),
-    /// In pieces of so many bytes, with a pause of milliseconds.
+    /// Chunks of this many bytes, with a pause in milliseconds.
     Trickle(usize, u64),
-    /// Everything from the beginning, whatever range was asked for.
+    /// The whole file, regardless of the requested range.
     NoRange,
     /// More bytes than the file has.
     Long,
-    /// Silence.
+    /// No response.
     Stall,
-    /// Another range than was asked for.
+    /// Another range than requested.
     OtherRange,
-    /// Redirected to this address.
+    /// A redirect to this address.
     To(String),
-    /// 416 to every request for a part.
+    /// 416 for every range request.
     NoParts,
 }
 
@@ -67,11 +67,11 @@ struct State {
     gets: Mutex<VecDeque<Fault>>,
     log: Mutex<Vec<Request>>,
     sent: AtomicU64,
-    /// Headers left out.
+    /// Headers to omit.
     without: Mutex<Vec<&'static str>>,
-    /// Whether the list of files never comes.
+    /// Whether the listing of files gets no response.
     silent: AtomicBool,
-    /// In place of the ETag.
+    /// Replaces the ETag.
     etag: Mutex<Option<String>>,
     commit: Mutex<String>,
 }
@@ -83,7 +83,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves `files`, by their paths in any repository.
+    /// Serves `files` at their paths in every repository.
     pub(crate) fn start(files: &[(&str, Vec<u8>)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -106,7 +106,7 @@ impl Server {
             for stream in listener.incoming().flatten() {
                 let state = Arc::clone(&serving);
                 thread::spawn(move || {
-                    // A client that goes away is no failure of the server.
+                    // A client that disconnects is not an error of the server.
                     let _ = answer(&stream, &state);
                 });
             }
@@ -114,7 +114,7 @@ impl Server {
         Self { address, state }
     }
 
-    /// The next answers to GET.
+    /// The faults of the next GET responses.
     pub(crate) fn gets(&self, faults: &[Fault]) -> &Self {
         self.state
             .gets
@@ -124,7 +124,7 @@ impl Server {
         self
     }
 
-    /// The next answers to HEAD.
+    /// The faults of the next HEAD responses.
     pub(crate) fn heads(&self, faults: &[Fault]) -> &Self {
         self.state
             .heads
@@ -139,7 +139,7 @@ impl Server {
         self
     }
 
-    /// The list of files never comes.
+    /// The listing of files gets no response.
     pub(crate) fn silent(&self) -> &Self {
         self.state.silent.store(true, Ordering::SeqCst);
         self
@@ -159,7 +159,7 @@ impl Server {
         self.state.log.lock().unwrap().clone()
     }
 
-    /// Requests of a kind.
+    /// Number of requests of a method.
     pub(crate) fn count(&self, method: &str) -> usize {
         self.log()
             .iter()
@@ -167,31 +167,31 @@ impl Server {
             .count()
     }
 
-    /// Bytes of files sent in all.
+    /// Total bytes of files sent.
     pub(crate) fn sent(&self) -> u64 {
         self.state.sent.load(Ordering::SeqCst)
     }
 
-    /// A fetcher that does not wait long.
+    /// A fetcher with short delays.
     pub(crate) fn fetcher(&self, cache: &Path) -> Fetcher {
         Fetcher::new(quick(Settings::new(&self.address, cache))).unwrap()
     }
 }
 
-/// Settings with little patience.
+/// Settings with short delays.
 pub(crate) fn quick(mut settings: Settings) -> Settings {
-    settings.patience = Patience {
-        attempts: 4,
-        attempts_to_connect: 2,
-        first_wait: Duration::from_millis(5),
-        longest_wait: Duration::from_millis(20),
-        longest_asked: Duration::from_secs(3),
-        stall: Duration::from_millis(400),
+    settings.retry = RetryPolicy {
+        max_attempts: 4,
+        max_connect_attempts: 2,
+        initial_delay: Duration::from_millis(5),
+        max_delay: Duration::from_millis(20),
+        max_retry_after: Duration::from_secs(3),
+        read_timeout: Duration::from_millis(400),
     };
     settings
 }
 
-/// A file of the server.
+/// A file on the server.
 pub(crate) fn wanted(path: &str) -> Wanted {
     HubFile::parse(&format!("hf:owner/name/{path}"))
         .unwrap()
@@ -199,7 +199,7 @@ pub(crate) fn wanted(path: &str) -> Wanted {
         .into()
 }
 
-/// Bytes that do not repeat.
+/// Bytes without repetition.
 pub(crate) fn content(n: usize) -> Vec<u8> {
     let mut state = 1_u64;
     (0..n)
@@ -289,7 +289,7 @@ fn reply(
         );
     };
     let mut without = state.without.lock().unwrap().clone();
-    // A repository that moved says nothing more; an address of the store comes with what the file is.
+    // A redirect of a moved repository has no further headers; one to the storage server describes the file.
     if matches!(fault, Fault::To(address) if address.starts_with('/')) {
         without.extend(["X-Repo-Commit", "X-Linked-Etag", "X-Linked-Size", "ETag"]);
     }

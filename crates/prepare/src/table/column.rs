@@ -1,4 +1,4 @@
-//! The values of a column, page by page.
+//! Reads the values of a column page by page.
 
 use std::{
     fs::File,
@@ -13,19 +13,19 @@ use super::{
     thrift::{Problem, Read, Thrift},
 };
 
-/// A page may come to this many bytes, and to a few times what is stored of it: images hardly get smaller.
+/// Limits of a page's unpacked size: this many bytes, plus a multiple of its stored size, because images hardly compress.
 const PAGE: u64 = 16 << 20;
 const PAGE_RATIO: u64 = 8;
 
-/// All that is unpacked of a table may come to this many bytes, and to so many times the file.
+/// Limits of all unpacked pages of a table: this many bytes, plus a multiple of the file's size.
 const ALL: u64 = 64 << 20;
 const ALL_RATIO: u64 = 16;
 
-/// Bytes that may still be unpacked of a table.
+/// How many bytes may still be unpacked from a table.
 pub(super) struct Budget(u64);
 
 impl Budget {
-    /// Of a file of this length.
+    /// The budget for a file of this length.
     pub(super) fn new(length: u64) -> Self {
         Self(ALL.saturating_add(length.saturating_mul(ALL_RATIO)))
     }
@@ -37,36 +37,36 @@ impl Budget {
                 Ok(())
             }
             None => Err(format!(
-                "the table comes to more than {ALL_RATIO} times its file"
+                "the table unpacks to more than {ALL_RATIO} times its file size"
             )),
         }
     }
 }
 
-/// The values of a column in a group of rows.
+/// The values of a column in a row group.
 pub(super) struct Column {
     file: Arc<File>,
     codec: i64,
-    /// Where the next page begins, and where pages end.
+    /// Offset of the next page, and the end of the pages.
     pages: Range<u64>,
-    /// The level at which a value is there.
+    /// The definition level of a present value.
     defined: u32,
-    /// Values, those that are not there included, that pages may still have.
+    /// Values that the remaining pages may have, nulls included.
     left: u64,
     dictionary: Option<Dictionary>,
-    /// The values of the current page that are left, the next one last.
+    /// The remaining values of the current page, the next one last.
     ready: Vec<Option<Value>>,
     page: Arc<Vec<u8>>,
 }
 
-/// A value: a part of its page, of the dictionary, or bytes put together of parts.
+/// A value: a range of its page or of the dictionary, or assembled bytes.
 enum Value {
     Page(Range<usize>),
     Word(usize),
     Made(Vec<u8>),
 }
 
-/// The values that pages refer to by their numbers.
+/// The values that pages refer to by number.
 struct Dictionary {
     bytes: Vec<u8>,
     words: Vec<Range<u32>>,
@@ -81,7 +81,7 @@ struct Header {
     values: u64,
     encoding: i64,
     level_encoding: i64,
-    /// Of a page of the second version: lengths of the two kinds of levels, and whether what follows is compressed.
+    /// For a version 2 page: lengths of both kinds of levels, and whether the values are compressed.
     levels: Option<([u64; 2], bool)>,
 }
 
@@ -108,9 +108,9 @@ impl Column {
         }
     }
 
-    /// The value of the next row: `None` after the last one, `Some(None)` where the row has none.
+    /// The value of the next row: `None` after the last one, `Some(None)` for a null.
     ///
-    /// Pages and what is put together are charged when they are unpacked, words of a dictionary each time they are given out.
+    /// Pages and assembled values count against the budget when they are unpacked, dictionary values each time they are returned.
     pub(super) fn next(&mut self, budget: &mut Budget) -> Result<Option<Option<Vec<u8>>>, String> {
         while self.ready.is_empty() {
             if self.pages.is_empty() {
@@ -128,7 +128,7 @@ impl Column {
                     let range = d.words.get(n)?;
                     Some(&d.bytes[range.start as usize..range.end as usize])
                 });
-                let word = word.ok_or_else(|| format!("word {n} is not in the dictionary"))?;
+                let word = word.ok_or_else(|| format!("value {n} is not in the dictionary"))?;
                 budget.charge(word.len() as u64)?;
                 Some(word.to_vec())
             }
@@ -145,9 +145,9 @@ impl Column {
         Ok(bytes)
     }
 
-    /// Reads the next page's header, and moves to its content.
+    /// Reads the header of the next page and moves to its content.
     fn header(&mut self) -> Result<Header, String> {
-        // Statistics may make it long; nobody knows before it is read.
+        // Statistics may make the header long, and its length is not known beforehand.
         let mut n = 1 << 12;
         loop {
             let left = self.pages.end - self.pages.start;
@@ -170,12 +170,12 @@ impl Column {
         const DICTIONARY: i64 = 2;
         let header = self.header()?;
         if header.compressed > self.pages.end - self.pages.start {
-            return Err("a page is longer than its column".to_owned());
+            return Err("a page extends beyond its column".to_owned());
         }
         let most = PAGE.saturating_add(header.compressed.saturating_mul(PAGE_RATIO));
         if header.uncompressed > most {
             return Err(format!(
-                "a page of {} bytes says that it comes to {}, expected at most {most}",
+                "a page of {} bytes claims to unpack to {}, expected at most {most}",
                 header.compressed, header.uncompressed
             ));
         }
@@ -186,7 +186,7 @@ impl Column {
             .crc
             .is_some_and(|crc| crc != crc32fast::hash(&stored))
         {
-            return Err("a page does not have its checksum: it is damaged".to_owned());
+            return Err("a page does not match its checksum".to_owned());
         }
         match header.kind {
             DICTIONARY => self.read_dictionary(&header, stored),
@@ -198,7 +198,7 @@ impl Column {
                 });
                 budget.charge(made.sum())
             }
-            // Indices of pages and whatever comes in later versions hold no values.
+            // Index pages and unknown page types contain no values.
             _ => Ok(()),
         }
     }
@@ -208,17 +208,17 @@ impl Column {
         let mut words = Vec::new();
         let mut at = 0;
         for _ in 0..header.values {
-            let range = plain(&bytes, &mut at).ok_or("the dictionary ends too early")?;
+            let range = plain(&bytes, &mut at).ok_or("the dictionary is truncated")?;
             words.push(range.start as u32..range.end as u32);
         }
         self.dictionary = Some(Dictionary { bytes, words });
         Ok(())
     }
 
-    /// Unpacks a page and notes where its values are.
+    /// Unpacks a page and locates its values.
     fn read_values(&mut self, header: &Header, mut stored: Vec<u8>) -> Result<(), String> {
-        let short = || "a page ends too early".to_owned();
-        // Levels, then values; in the second version levels are never compressed.
+        let short = || "a page is truncated".to_owned();
+        // Levels, then values. In version 2 the levels are never compressed.
         let (levels, page) = match header.levels {
             Some(([repeated, defined], packed)) => {
                 let n = repeated.saturating_add(defined);
@@ -239,7 +239,7 @@ impl Column {
                 } else {
                     if header.level_encoding != encoding::RLE {
                         return Err(format!(
-                            "levels are packed in way {}, expected {}",
+                            "levels have encoding {}, expected {}",
                             header.level_encoding,
                             encoding::RLE
                         ));
@@ -252,7 +252,7 @@ impl Column {
                 }
             }
         };
-        // A few bits may stand for any number of rows; there are no more than the table has.
+        // A few bits may encode any number of rows, but there are no more than the table has.
         let left = self.left.checked_sub(header.values);
         self.left = left.ok_or("a page has more values than its column")?;
         let values = usize::try_from(header.values).map_err(|_| short())?;
@@ -280,9 +280,9 @@ impl Column {
     }
 }
 
-/// Where the `n` values of a page are.
+/// Locates the `n` values of a page.
 fn locate(page: &[u8], way: i64, n: usize) -> Result<Vec<Value>, String> {
-    let short = || "a page ends before its last value".to_owned();
+    let short = || "a page is truncated".to_owned();
     let mut found = Vec::new();
     match way {
         encoding::PLAIN => {
@@ -306,7 +306,7 @@ fn locate(page: &[u8], way: i64, n: usize) -> Result<Vec<Value>, String> {
         encoding::DELTA if n > 0 => {
             let mut prefixes = Differences::new(page)?;
             let rest = prefixes.clone().rest()?;
-            // Each value begins with a part of the one before. All together may come to no more than a page.
+            // Each value begins with a prefix of the previous one. Together they may not exceed the size limit of a page.
             let (mut last, mut total) = (Vec::new(), 0);
             for range in lengths(rest, n)? {
                 let shared = prefixes.next()?.and_then(|n| usize::try_from(n).ok());
@@ -314,7 +314,7 @@ fn locate(page: &[u8], way: i64, n: usize) -> Result<Vec<Value>, String> {
                 let value = [shared, &rest[range]].concat();
                 total += value.len();
                 if total > PAGE as usize + PAGE_RATIO as usize * page.len() {
-                    return Err(format!("a page of {} bytes comes to {total}", page.len()));
+                    return Err(format!("a page of {} bytes unpacks to {total}", page.len()));
                 }
                 last.clone_from(&value);
                 found.push(Value::Made(value));
@@ -324,14 +324,14 @@ fn locate(page: &[u8], way: i64, n: usize) -> Result<Vec<Value>, String> {
         encoding::DELTA_LENGTH | encoding::DELTA => {}
         other => {
             return Err(format!(
-                "values are packed in way {other}, which is not read"
+                "values have encoding {other}, which is not supported"
             ));
         }
     }
     Ok(found)
 }
 
-/// The places of `n` values whose lengths come first, as differences.
+/// Locates `n` values whose lengths come first, delta-encoded.
 fn lengths(bytes: &[u8], n: usize) -> Result<Vec<Range<usize>>, String> {
     let mut lengths = Differences::new(bytes)?;
     if lengths.left() != n as u64 {
@@ -342,14 +342,14 @@ fn lengths(bytes: &[u8], n: usize) -> Result<Vec<Range<usize>>, String> {
     while let Some(length) = lengths.next()? {
         let end = usize::try_from(length).ok().and_then(|n| at.checked_add(n));
         let end = end.filter(|&end| end <= bytes.len());
-        let end = end.ok_or("a value reaches beyond its page")?;
+        let end = end.ok_or("a value extends beyond its page")?;
         found.push(at..end);
         at = end;
     }
     Ok(found)
 }
 
-/// The place of a value whose length stands before it; moves behind it.
+/// Locates a value with a length prefix, and advances `at` past it.
 fn plain(bytes: &[u8], at: &mut usize) -> Option<Range<usize>> {
     let length = bytes.get(*at..)?.first_chunk()?;
     let start = *at + 4;
@@ -361,14 +361,14 @@ fn plain(bytes: &[u8], at: &mut usize) -> Option<Range<usize>> {
     Some(start..end)
 }
 
-/// What is stored, as it was before it was compressed; `size` bytes.
+/// Decompresses `size` bytes.
 fn unpack(codec: i64, stored: Vec<u8>, size: u64) -> Result<Vec<u8>, String> {
     let size = usize::try_from(size).map_err(|_| "a page is too long".to_owned())?;
     let failed = |e: &dyn std::fmt::Display| format!("a page cannot be unpacked: {e}");
     let out = match codec {
         0 => stored,
         1 => {
-            // The length that snappy states must be the page's before anything is made of that length.
+            // Check the length that snappy states before allocating it.
             let stated = snap::raw::decompress_len(&stored).map_err(|e| failed(&e))?;
             if stated != size {
                 return Err(failed(&format!("{stated} bytes, expected {size}")));
@@ -390,10 +390,10 @@ fn unpack(codec: i64, stored: Vec<u8>, size: u64) -> Result<Vec<u8>, String> {
                 3 => "LZO",
                 4 => "Brotli",
                 5 | 7 => "LZ4",
-                _ => "an unknown way",
+                _ => "an unknown codec",
             };
             return Err(format!(
-                "its pages are compressed by {name}, expected none, Snappy, gzip or zstd"
+                "its pages are compressed with {name}, expected none, Snappy, gzip or zstd"
             ));
         }
     };
@@ -428,7 +428,7 @@ fn read_header(at: &mut Thrift<'_>) -> Read<Header> {
                 Ok(true)
             })?,
             8 => {
-                // Compressed unless it says otherwise.
+                // The default is compressed.
                 let (mut levels, mut packed) = ([0; 2], true);
                 at.fields(|at, id, kind| {
                     match id {

@@ -1,4 +1,4 @@
-//! The end of a parquet file: which columns there are, and where their pages lie.
+//! The footer of a parquet file: its columns and where their pages are.
 
 use std::{
     fs::File,
@@ -10,38 +10,38 @@ use super::thrift::{Problem, Read, Thrift};
 const MAGIC: &[u8; 4] = b"PAR1";
 const ENCRYPTED: &[u8; 4] = b"PARE";
 
-/// A file has 16 bytes for each of its rows, and these more: rows are what an index grows with.
+/// Most rows of a file: one for each 16 bytes, plus this many, because the index grows with the rows.
 const ROWS: u64 = 4096;
 
-/// Every group takes more bytes of the metadata than this, even of one column.
+/// Every row group takes more bytes of metadata than this, even with one column.
 const GROUP_BYTES: u64 = 32;
 
-/// Most columns of a table. Image sets have a dozen; what is kept of a column is many times the bytes that announce one.
+/// Most columns of a table. Image sets have about ten, and a column takes more memory than bytes in the file.
 const COLUMNS: usize = 10_000;
 
-/// The physical type of bytes and text.
+/// The physical type of bytes and strings.
 const BYTE_ARRAY: i64 = 6;
 
-/// What is needed of a table to read its images.
+/// The part of the metadata that is needed to read images.
 #[derive(Debug)]
 pub(super) struct Footer {
     pub(super) image: Leaf,
     pub(super) path: Option<Leaf>,
     pub(super) groups: Vec<Group>,
-    /// Rows by the table's own count, which should be that of its groups.
+    /// The table's own row count, which should equal the sum over its groups.
     pub(super) rows: u64,
 }
 
 /// A column of bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leaf {
-    /// Its number.
+    /// Its index.
     index: usize,
-    /// The level at which a value is there; 0 if it always is.
+    /// The definition level of a present value; 0 if the column is required.
     pub(super) defined: u32,
 }
 
-/// Some rows of a table.
+/// A row group.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) rows: u64,
@@ -49,34 +49,34 @@ pub(super) struct Group {
     pub(super) path: Option<Chunk>,
 }
 
-/// The pages of a column in a group.
+/// The pages of a column in a row group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chunk {
     pub(super) codec: i64,
-    /// Rows, those without a value included.
+    /// Number of values, nulls included.
     pub(super) values: u64,
-    /// The first byte of the first page.
+    /// Offset of the first page.
     pub(super) start: u64,
-    /// Bytes of all pages.
+    /// Length of all pages in bytes.
     pub(super) length: u64,
 }
 
-/// Why a footer is of no use.
+/// Why a footer cannot be used.
 #[derive(Debug)]
 pub(super) enum Failure {
     Io(io::Error),
     Broken(String),
-    /// There is no column of images, or several; these are there.
+    /// There is no image column, or several; these are the columns.
     Columns(String),
 }
 
 impl Footer {
-    /// Reads the end of a file.
+    /// Reads the footer of a file.
     pub(super) fn read(mut file: &File) -> Result<Self, Failure> {
         let broken = |text: &str| Failure::Broken(text.to_owned());
         let length = file.metadata().map_err(Failure::Io)?.len();
         if length < 12 {
-            return Err(broken("it is too short for a table"));
+            return Err(broken("it is too short for a parquet file"));
         }
         let mut end = [0; 8];
         file.seek(SeekFrom::Start(length - 8))
@@ -87,12 +87,14 @@ impl Footer {
             return Err(broken("it is encrypted"));
         }
         if magic != MAGIC {
-            return Err(broken("it does not end as a table does; is it cut off?"));
+            return Err(broken(
+                "it does not end like a parquet file; it may be truncated",
+            ));
         }
         let size = u64::from(u32::from_le_bytes([size[0], size[1], size[2], size[3]]));
         let start = (length - 8)
             .checked_sub(size)
-            .ok_or_else(|| broken("its metadata are longer than the file"))?;
+            .ok_or_else(|| broken("its metadata is longer than the file"))?;
         let mut bytes = vec![0; size as usize];
         file.seek(SeekFrom::Start(start))
             .and_then(|_| file.read_exact(&mut bytes))
@@ -100,10 +102,10 @@ impl Footer {
         Self::parse(&bytes, start, length)
     }
 
-    /// `data` is where the metadata begin and all pages must have ended.
+    /// Parses the metadata; `data` is where it begins, and all pages must end before.
     fn parse(bytes: &[u8], data: u64, length: u64) -> Result<Self, Failure> {
         let damaged =
-            |p: Problem| Failure::Broken(format!("its metadata are damaged: {}", p.into_reason()));
+            |p: Problem| Failure::Broken(format!("its metadata is damaged: {}", p.into_reason()));
         let schema = Schema::read(bytes).map_err(damaged)?;
         let (image, path) = schema.columns().map_err(Failure::Columns)?;
         let mut footer = Self {
@@ -124,7 +126,7 @@ impl Footer {
                             let end = chunk.start.checked_add(chunk.length);
                             let outside = chunk.start < 4 || end.is_none_or(|end| end > data);
                             if outside && group.rows > 0 {
-                                return Err(Problem::wrong("pages lie outside the file"));
+                                return Err(Problem::wrong("pages are outside the file"));
                             }
                             if chunk.values != group.rows {
                                 return Err(Problem::wrong(format!(
@@ -135,7 +137,7 @@ impl Footer {
                         }
                         if footer.groups.len() as u64 >= most_groups {
                             return Err(Problem::wrong(format!(
-                                "it announces more than {most_groups} groups in {length} bytes"
+                                "it claims more than {most_groups} row groups in {length} bytes"
                             )));
                         }
                         footer.groups.push(group);
@@ -150,13 +152,13 @@ impl Footer {
         let rows = footer.counted();
         if rows > length / 16 + ROWS {
             return Err(Failure::Broken(format!(
-                "it announces {rows} rows of images in {length} bytes"
+                "it claims {rows} rows of images in {length} bytes"
             )));
         }
         Ok(footer)
     }
 
-    /// Fails if pages belong to several columns or groups: a short file could otherwise have any number of rows to unpack.
+    /// Fails if pages overlap: otherwise a short file could have any number of rows to unpack.
     fn check_apart(&self) -> Read<()> {
         let chunks = self.groups.iter().flat_map(|g| [Some(g.image), g.path]);
         let mut places: Vec<(u64, u64)> = chunks
@@ -174,7 +176,7 @@ impl Footer {
         }
     }
 
-    /// Rows of all groups.
+    /// Parses the row groups.
     pub(super) fn counted(&self) -> u64 {
         let rows = self.groups.iter().map(|group| group.rows);
         rows.fold(0, u64::saturating_add)
@@ -241,14 +243,12 @@ fn read_chunk(at: &mut Thrift<'_>) -> Read<Chunk> {
         Ok(true)
     })?;
     if elsewhere {
-        return Err(Problem::wrong("a column lies in another file"));
+        return Err(Problem::wrong("a column is in another file"));
     }
     if !there {
-        return Err(Problem::wrong(
-            "a column is encrypted, or says nothing of itself",
-        ));
+        return Err(Problem::wrong("a column is encrypted, or has no metadata"));
     }
-    // Some writers say 0 where there is no dictionary.
+    // Some writers write 0 if there is no dictionary.
     chunk.start = match dictionary {
         1.. if dictionary < data => dictionary,
         _ => data,
@@ -256,7 +256,7 @@ fn read_chunk(at: &mut Thrift<'_>) -> Read<Chunk> {
     Ok(chunk)
 }
 
-/// The columns of a table. Names stay where they are: a long one must not be copied for every column under it.
+/// The columns of a table. Names are borrowed: a long one must not be copied for every column under it.
 struct Schema<'a> {
     leaves: Vec<Column<'a>>,
 }
@@ -265,16 +265,16 @@ struct Column<'a> {
     /// Name of the outermost group, or of the column itself.
     first: &'a [u8],
     last: &'a [u8],
-    /// Names on the way to it, its own included.
+    /// Names on its path, its own included.
     depth: usize,
     is_bytes: bool,
-    /// It says what its bytes are, text for example.
+    /// Whether it has a logical type, such as a string.
     is_labelled: bool,
     is_repeated: bool,
     defined: u32,
 }
 
-/// One element of the schema's list, which is a tree with the number of children in each node.
+/// One element of the schema, which is a tree stored with the number of children of each node.
 #[derive(Default)]
 struct Element<'a> {
     name: Option<&'a [u8]>,
@@ -286,7 +286,7 @@ struct Element<'a> {
 
 impl<'a> Schema<'a> {
     fn read(bytes: &'a [u8]) -> Read<Self> {
-        // Open groups: children to come, the outermost name, repetition and level so far.
+        // Open groups: remaining children, the outermost name, repetition and level so far.
         let mut open: Vec<(u64, &'a [u8], bool, u32)> = Vec::new();
         let mut leaves = Vec::new();
         let mut is_root = true;
@@ -341,7 +341,7 @@ impl<'a> Schema<'a> {
         Ok(Self { leaves })
     }
 
-    /// The column of images, `image.bytes` as the Hub's image feature is stored, else the only column of bytes; and that of names.
+    /// The image column (`image.bytes`, as the Hub stores images, or else the only column of bytes) and the name column.
     fn columns(&self) -> Result<(Leaf, Option<Leaf>), String> {
         let leaf = |index: usize| Leaf {
             index,
@@ -350,7 +350,7 @@ impl<'a> Schema<'a> {
         let is_candidate = |i: &usize| {
             let column = &self.leaves[*i];
             let is_nested = column.depth == 2 && column.last == b"bytes";
-            // Text is stored as bytes, too, but says so.
+            // Strings are stored as bytes, too, but have a logical type.
             let is_flat = column.depth == 1 && !column.is_labelled;
             column.is_bytes && !column.is_repeated && (is_nested || is_flat)
         };
@@ -370,7 +370,7 @@ impl<'a> Schema<'a> {
         Ok((leaf(image), path.map(leaf)))
     }
 
-    /// The first few columns by their names.
+    /// The names of the first few columns.
     fn describe(&self) -> String {
         const SHOWN: usize = 12;
         const LONGEST: usize = 40;

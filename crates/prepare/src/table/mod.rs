@@ -1,7 +1,7 @@
 //! Parquet tables, as the Hub serves image data sets.
 //!
-//! Two columns of bytes are all that is read, so this is a reader of its own: no length in a file is believed before it was compared with
-//! the bytes that are there, memory stays within a few times a page, and nothing in a file makes it panic.
+//! Only two columns of bytes are read, so this is a separate reader. It compares every length in a file with the bytes that exist, uses
+//! memory of a few times a page, and does not panic on any input.
 
 mod column;
 mod footer;
@@ -17,7 +17,7 @@ use crate::{
 use column::{Budget, Column};
 use footer::{Failure, Footer, Group, Leaf};
 
-/// The images of a table, whose rows begin with what it is `called`.
+/// Opens a table; the sources of its rows begin with `called`.
 pub(crate) fn open(path: &Path, called: &str) -> Result<Input> {
     let io = |cause| PrepareError::Io {
         path: path.to_owned(),
@@ -41,7 +41,7 @@ pub(crate) fn open(path: &Path, called: &str) -> Result<Input> {
     let rows = footer.counted();
     if footer.rows != rows {
         let reason = format!(
-            "it says that it has {} rows, its groups have {rows}",
+            "it claims {} rows, but its row groups have {rows}",
             footer.rows
         );
         input.refuse(called.to_owned(), &reason);
@@ -59,27 +59,27 @@ pub(crate) fn open(path: &Path, called: &str) -> Result<Input> {
     Ok(input)
 }
 
-/// The rows of a table, one after the other.
+/// An iterator over the rows of a table.
 struct Table {
     name: String,
     file: Arc<std::fs::File>,
     leaves: (Leaf, Option<Leaf>),
-    /// The groups that were not opened yet.
+    /// The groups that are not open yet.
     groups: std::vec::IntoIter<Group>,
-    /// Rows given so far, in all groups.
+    /// Rows returned so far, over all groups.
     row: u64,
     open: Option<Open>,
     budget: Budget,
 }
 
-/// A group of rows that is being read.
+/// An open row group.
 struct Open {
     image: Column,
     path: Option<Column>,
     left: u64,
 }
 
-/// A row's image and name, where it has them.
+/// The image and the name of a row, if present.
 type Row = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl Iterator for Table {
@@ -92,13 +92,13 @@ impl Iterator for Table {
             }
             let open = self.open.as_mut()?;
             if open.left == 0 {
-                // A table that has more rows than it says would lose them without a word.
+                // Extra rows would otherwise be lost silently.
                 let more = open.image.next(&mut self.budget);
                 self.open = None;
                 if matches!(more, Ok(None)) {
                     continue;
                 }
-                let reason = "a group has more rows than the table says".to_owned();
+                let reason = "a row group has more rows than the table claims".to_owned();
                 return Some(self.item(self.row, None, Content::Refused(reason)));
             }
             return Some(match open.read(&mut self.budget) {
@@ -109,7 +109,7 @@ impl Iterator for Table {
                     let path = path.map(|path| String::from_utf8_lossy(&path).into_owned());
                     let content = match image {
                         Some(bytes) => Content::Bytes(bytes),
-                        None => Content::Refused("the row has no bytes".to_owned()),
+                        None => Content::Refused("the row has no image bytes".to_owned()),
                     };
                     self.item(row, path.as_deref(), content)
                 }
@@ -129,7 +129,7 @@ impl Iterator for Table {
 }
 
 impl Table {
-    /// Opens the next group, if there is one.
+    /// Opens the next row group, if there is one.
     fn open_group(&mut self) -> Option<()> {
         let group = self.groups.next()?;
         let column = |chunk, leaf: Leaf| Column::new(&self.file, chunk, leaf.defined);
@@ -151,7 +151,7 @@ impl Table {
 
 impl Open {
     fn read(&mut self, budget: &mut Budget) -> std::result::Result<Row, String> {
-        let early = || "the table ends before its last row".to_owned();
+        let early = || "the table is truncated".to_owned();
         let image = self.image.next(budget)?.ok_or_else(early)?;
         let path = match &mut self.path {
             Some(column) => column.next(budget)?.ok_or_else(early)?,

@@ -1,11 +1,11 @@
-//! The two ways in which parquet packs whole numbers: runs, and differences. Both are read one number at a time.
+//! Decodes the two integer encodings of parquet, run-length and delta, one number at a time.
 
-/// Runs of equal numbers and of packed ones, each of `width` bits.
+/// Run-length encoding: runs of equal numbers and of packed numbers, each of `width` bits.
 #[derive(Clone, Debug)]
 pub(super) struct Runs<'a> {
     bytes: &'a [u8],
     width: u32,
-    /// Numbers of the current run that are left.
+    /// Remaining numbers of the current run.
     left: u64,
     run: Run<'a>,
 }
@@ -13,13 +13,13 @@ pub(super) struct Runs<'a> {
 #[derive(Clone, Debug)]
 enum Run<'a> {
     Equal(u32),
-    /// Packed bits, and the next number's place.
+    /// The packed bits, and the position of the next number.
     Packed(&'a [u8], u64),
 }
 
 impl<'a> Runs<'a> {
     /// # Errors
-    /// Numbers of more than 32 bits.
+    /// Fails if the numbers have more than 32 bits.
     pub(super) fn new(bytes: &'a [u8], width: u32) -> Result<Self, String> {
         if width > 32 {
             return Err(format!("numbers of {width} bits, expected at most 32"));
@@ -32,9 +32,9 @@ impl<'a> Runs<'a> {
         })
     }
 
-    /// The next number. There may be more than anybody meant: the caller knows how many to ask for.
+    /// The next number. The encoding does not say how many there are; the caller knows.
     pub(super) fn next(&mut self) -> Result<u32, String> {
-        let short = || "packed numbers end too early".to_owned();
+        let short = || "packed numbers are truncated".to_owned();
         while self.left == 0 {
             let header = varint(&mut self.bytes).ok_or_else(short)?;
             if header & 1 == 0 {
@@ -48,7 +48,7 @@ impl<'a> Runs<'a> {
             } else {
                 let groups = header >> 1;
                 self.left = groups.checked_mul(8).ok_or_else(short)?;
-                // The last group may be cut off where its numbers are not needed.
+                // The last group may be truncated after the last number in use.
                 let n = groups.saturating_mul(u64::from(self.width));
                 let n = usize::try_from(n)
                     .unwrap_or(usize::MAX)
@@ -70,27 +70,27 @@ impl<'a> Runs<'a> {
     }
 }
 
-/// Numbers as differences from the one before, in blocks.
+/// Delta encoding: differences from the previous number, in blocks.
 #[derive(Clone, Debug)]
 pub(super) struct Differences<'a> {
     bytes: &'a [u8],
-    /// Numbers that are left.
+    /// Remaining numbers.
     left: u64,
     /// Numbers in a miniblock, and miniblocks in a block.
     shape: [u64; 2],
     next: i64,
     least: i64,
-    /// Widths of the miniblocks of the block that are left.
+    /// Widths of the remaining miniblocks of the block.
     widths: &'a [u8],
-    /// The current miniblock: its bits, their width, its next number.
+    /// The current miniblock: its bits, their width, the index of the next number.
     mini: (&'a [u8], u32, u64),
 }
 
 impl<'a> Differences<'a> {
     /// # Errors
-    /// A header that no writer makes.
+    /// Fails if the header is invalid.
     pub(super) fn new(mut bytes: &'a [u8]) -> Result<Self, String> {
-        let short = || "differences end too early".to_owned();
+        let short = || "differences are truncated".to_owned();
         let mut number = || varint(&mut bytes).ok_or_else(short);
         let (block, minis, left) = (number()?, number()?, number()?);
         let first = zigzag(number()?);
@@ -109,7 +109,7 @@ impl<'a> Differences<'a> {
         })
     }
 
-    /// How many numbers are left.
+    /// Number of remaining numbers.
     pub(super) fn left(&self) -> u64 {
         self.left
     }
@@ -127,7 +127,7 @@ impl<'a> Differences<'a> {
             }
             let (packed, width, at) = self.mini;
             let difference = bits(packed, at * u64::from(width), width);
-            let difference = difference.ok_or("differences end too early")?;
+            let difference = difference.ok_or("differences are truncated")?;
             self.mini.2 += 1;
             self.next = value
                 .wrapping_add(self.least)
@@ -138,7 +138,7 @@ impl<'a> Differences<'a> {
 
     /// Opens the next miniblock.
     fn open(&mut self) -> Result<(), String> {
-        let short = || "differences end too early".to_owned();
+        let short = || "differences are truncated".to_owned();
         if self.widths.is_empty() {
             self.least = zigzag(varint(&mut self.bytes).ok_or_else(short)?);
             let n = self.shape[1] as usize;
@@ -156,9 +156,9 @@ impl<'a> Differences<'a> {
         Ok(())
     }
 
-    /// What follows the last number.
+    /// The bytes after the last number.
     pub(super) fn rest(mut self) -> Result<&'a [u8], String> {
-        // Whole miniblocks are passed over at once.
+        // Skip whole miniblocks at once.
         while self.left > 1 {
             if self.mini.2 == self.shape[0] {
                 self.open()?;
@@ -175,7 +175,7 @@ fn zigzag(raw: u64) -> i64 {
     (raw >> 1) as i64 ^ -((raw & 1) as i64)
 }
 
-/// A number of seven bits a byte, taken from the front.
+/// Reads a variable-length number, seven bits for each byte.
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
@@ -189,7 +189,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// `width` bits from bit `at` on, the least significant first.
+/// Reads `width` bits from bit `at`, least significant first.
 fn bits(bytes: &[u8], at: u64, width: u32) -> Option<u64> {
     if width == 0 {
         return Some(0);
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(all, [5, 5, 5, 5, 0, 1, 2, 3, 4, 5, 6, 7]);
         assert!(runs.next().is_err());
         assert!(Runs::new(&[], 33).is_err());
-        // A run of 2^60 numbers costs nothing until they are asked for.
+        // A run of 2^60 numbers costs nothing until they are read.
         let mut long = vec![0xFE; 8];
         long.extend([0x7F, 1]);
         assert_eq!(Runs::new(&long, 1).unwrap().next(), Ok(1));

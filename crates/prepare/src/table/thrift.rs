@@ -1,11 +1,11 @@
-//! Thrift's compact protocol, as far as parquet's metadata use it, with every length checked against what is there.
+//! A reader of Thrift's compact protocol for parquet's metadata, which checks every length against the bytes that exist.
 
 /// Why metadata cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
-    /// More bytes are needed than there are.
+    /// The bytes are truncated.
     Short,
-    /// Something that no table has.
+    /// The content is invalid.
     Wrong(String),
 }
 
@@ -16,7 +16,7 @@ impl Problem {
 
     pub(crate) fn into_reason(self) -> String {
         match self {
-            Self::Short => "it ends too early".to_owned(),
+            Self::Short => "it is truncated".to_owned(),
             Self::Wrong(text) => text,
         }
     }
@@ -24,10 +24,10 @@ impl Problem {
 
 pub(crate) type Read<T> = std::result::Result<T, Problem>;
 
-/// Structs within structs; parquet has five levels.
-const DEEPEST: usize = 24;
+/// Maximum nesting of structs; parquet has five levels.
+const MAX_DEPTH: usize = 24;
 
-/// What a field holds, by its number in the protocol.
+/// The types of a field, as numbered by the protocol.
 pub(crate) mod kind {
     pub(crate) const TRUE: u8 = 1;
     pub(crate) const FALSE: u8 = 2;
@@ -43,7 +43,7 @@ pub(crate) mod kind {
     pub(crate) const UUID: u8 = 13;
 }
 
-/// A place in bytes of the protocol.
+/// A position in bytes of the protocol.
 #[derive(Clone, Debug)]
 pub(crate) struct Thrift<'a> {
     bytes: &'a [u8],
@@ -60,7 +60,7 @@ impl<'a> Thrift<'a> {
         }
     }
 
-    /// Bytes read so far.
+    /// Number of bytes read so far.
     pub(crate) fn position(&self) -> usize {
         self.at
     }
@@ -88,13 +88,13 @@ impl<'a> Thrift<'a> {
         Err(Problem::wrong("a number of more than 64 bits"))
     }
 
-    /// A whole number of any width.
+    /// An integer of any width.
     pub(crate) fn int(&mut self) -> Read<i64> {
         let raw = self.varint()?;
         Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
     }
 
-    /// A number that cannot be negative.
+    /// An integer that must not be negative.
     pub(crate) fn size(&mut self) -> Read<u64> {
         let n = self.int()?;
         u64::try_from(n).map_err(|_| Problem::wrong(format!("{n} where a size is expected")))
@@ -105,7 +105,7 @@ impl<'a> Thrift<'a> {
         self.take(usize::try_from(n).map_err(|_| Problem::Short)?)
     }
 
-    /// The kind and number of a list's elements. Each takes a byte at least, so there are no more than bytes.
+    /// Type and number of a list's elements. Each element takes at least one byte, so there are no more than bytes.
     pub(crate) fn list(&mut self) -> Read<(u8, usize)> {
         let head = self.byte()?;
         let n = match head >> 4 {
@@ -119,27 +119,27 @@ impl<'a> Thrift<'a> {
         Ok((head & 15, n))
     }
 
-    /// The elements of a list of structs, one by one.
+    /// Iterates over the elements of a list of structs.
     pub(crate) fn structs(
         &mut self,
         mut each: impl FnMut(&mut Self, usize) -> Read<()>,
     ) -> Read<()> {
         let (kind, n) = self.list()?;
         if kind != kind::STRUCT && n > 0 {
-            return Err(Problem::wrong("a list of something else than structs"));
+            return Err(Problem::wrong("expected a list of structs"));
         }
         (0..n).try_for_each(|i| each(self, i))
     }
 
-    /// The fields of a struct: `each` is given number and kind, and says whether it read the value; what it did not read is passed over.
+    /// Iterates over the fields of a struct. `each` gets the field's number and type and returns whether it read the value; others are skipped.
     pub(crate) fn fields(
         &mut self,
         mut each: impl FnMut(&mut Self, i64, u8) -> Read<bool>,
     ) -> Read<()> {
         self.depth += 1;
-        if self.depth > DEEPEST {
+        if self.depth > MAX_DEPTH {
             return Err(Problem::wrong(format!(
-                "structs are nested more than {DEEPEST} deep"
+                "structs are nested more than {MAX_DEPTH} deep"
             )));
         }
         let mut id = 0;
@@ -172,13 +172,13 @@ impl<'a> Thrift<'a> {
             kind::STRUCT => self.fields(|_, _, _| Ok(false))?,
             kind::LIST | kind::SET => {
                 self.depth += 1;
-                if self.depth > DEEPEST {
+                if self.depth > MAX_DEPTH {
                     return Err(Problem::wrong("lists are nested too deep"));
                 }
                 let (kind, n) = self.list()?;
                 for _ in 0..n {
                     match kind {
-                        // An element is a byte, where a field has its value in its kind.
+                        // A boolean element is a byte; a boolean field is encoded in its type.
                         kind::TRUE | kind::FALSE => drop(self.byte()?),
                         kind => self.skip(kind)?,
                     }
@@ -187,7 +187,7 @@ impl<'a> Thrift<'a> {
             }
             other => {
                 return Err(Problem::wrong(format!(
-                    "a field of the unknown kind {other}"
+                    "a field has the unknown type {other}"
                 )));
             }
         }
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_read_or_passed_over() {
+    fn fields_are_read_or_skipped() {
         // 1: i32 -3, 3: list of two bools, 4: binary "ab", 20: struct {1: true}
         let bytes = [
             0x15, 0x05, 0x29, 0x21, 1, 2, 0x18, 2, b'a', b'b', 0x0C, 40, 0x11, 0, 0,

@@ -1,4 +1,4 @@
-//! Inputs to prepare, and what a folder holds.
+//! Inputs to prepare, and the content of prepared folders.
 #![allow(dead_code, reason = "not every test uses every helper")]
 
 use std::{
@@ -21,23 +21,23 @@ use sdft_imaging::{Limits, Rgb8, decode_file, encode_png};
 use sdft_prepare::{Options, Report, Result, prepare};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-/// A picture that differs for every number.
+/// A different picture for every number.
 pub(crate) fn picture(n: usize, width: usize, height: usize) -> Rgb8 {
     let level = |i: usize| ((i * 7 + n * 31 + i * i * (n + 1) / 5) % 256) as u8;
     Rgb8::new(width, height, (0..3 * width * height).map(level).collect()).unwrap()
 }
 
-/// Its file.
+/// The PNG file of [`picture`].
 pub(crate) fn png(n: usize) -> Vec<u8> {
     encode_png(&picture(n, 40, 30)).unwrap()
 }
 
-/// Prepares at 16 pixels.
+/// Prepares images of 16 pixels.
 pub(crate) fn at_16(inputs: &[PathBuf], out: &Path) -> Result<Report> {
     prepare(inputs, out, &Options::new(16), &|_, _| {})
 }
 
-/// A zip file of these entries.
+/// Writes a zip file with these entries.
 pub(crate) fn zip_file(path: &Path, entries: &[(&str, Vec<u8>)]) {
     let mut zip = ZipWriter::new(File::create(path).unwrap());
     for (name, bytes) in entries {
@@ -50,7 +50,7 @@ pub(crate) fn zip_file(path: &Path, entries: &[(&str, Vec<u8>)]) {
 /// A row of a table: bytes and path.
 pub(crate) type Row<'a> = (Option<Vec<u8>>, Option<&'a str>);
 
-/// A table as the Hub stores images: a struct of bytes and path, and a label from 0 to 9 that goes round in each group.
+/// Writes a table as the Hub stores images: a struct of bytes and path, and a label that cycles from 0 to 9.
 pub(crate) fn table(path: &Path, rows: &[Row<'_>], rows_per_group: usize) {
     table_with(
         path,
@@ -60,7 +60,7 @@ pub(crate) fn table(path: &Path, rows: &[Row<'_>], rows_per_group: usize) {
     );
 }
 
-/// As [`table`], packed in some way.
+/// Like [`table`], with writer properties.
 pub(crate) fn table_with(
     path: &Path,
     rows: &[Row<'_>],
@@ -108,7 +108,7 @@ pub(crate) fn table_with(
     writer.close().unwrap();
 }
 
-/// Bytes and paths packed in this way, without a dictionary.
+/// Writes bytes and paths with this encoding, without a dictionary.
 pub(crate) fn packed(
     builder: WriterPropertiesBuilder,
     encoding: Encoding,
@@ -121,7 +121,7 @@ pub(crate) fn packed(
         })
 }
 
-/// The images of a prepared folder, by their names.
+/// The images of a prepared folder, by file name.
 pub(crate) fn images(out: &Path) -> Vec<(String, Rgb8)> {
     let mut names: Vec<String> = fs::read_dir(out)
         .unwrap()
@@ -138,7 +138,7 @@ pub(crate) fn images(out: &Path) -> Vec<(String, Rgb8)> {
         .collect()
 }
 
-/// Everything below a folder that is no folder.
+/// All files below a folder.
 pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {

@@ -1,3 +1,5 @@
+//! The arguments of `sdft-fetch`.
+
 use std::path::PathBuf;
 
 use clap::{Parser, builder::RangedU64ValueParser};
@@ -21,7 +23,7 @@ pub(crate) struct Args {
     pub(crate) list: bool,
     #[arg(long)]
     pub(crate) offline: bool,
-    /// Prepare a set of ten classes; how `cargo xtask data prepare mnist` calls this program, with what follows.
+    /// Prepare a set of ten classes. `cargo xtask data prepare mnist` passes this and the options below.
     #[arg(long, hide = true, value_name = "NAME", conflicts_with_all = ["names", "all_for", "list"])]
     pub(crate) pair: Option<String>,
     #[arg(long, hide = true, requires = "pair")]
@@ -59,11 +61,6 @@ mod tests {
         let mut known: Vec<String> = options.map(|name| format!("--{name}")).collect();
         known.extend(["--help", "--version"].map(str::to_owned));
         known.sort();
-        let (_, listed) = HELP.split_once("Options:").unwrap();
-        let (listed, _) = listed.split_once("\n\n").unwrap();
-        let words = listed.split_whitespace();
-        let mut named: Vec<&str> = words.filter(|word| word.starts_with("--")).collect();
-        named.sort_unstable();
-        assert_eq!(named, known);
+        assert_eq!(sdft_runtime::listed_options(HELP), known);
     }
 }

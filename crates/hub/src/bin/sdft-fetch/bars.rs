@@ -1,4 +1,4 @@
-//! How a transfer goes, for people: a bar on a terminal, lines elsewhere.
+//! Progress of a download: a bar on a terminal, lines elsewhere.
 
 use std::{
     io::IsTerminal as _,
@@ -9,12 +9,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) use sdft_files::human_size as bytes;
 use sdft_hub::FetchProgress;
 
-use crate::note;
+use sdft_runtime::note;
 
-/// Seconds between two lines of progress where there is no terminal.
+/// Time between two progress lines if standard error is not a terminal.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// A bar of bytes.
+/// A progress bar of bytes.
 #[derive(Default)]
 pub(crate) struct Bars {
     bar: Option<ProgressBar>,
@@ -32,7 +32,7 @@ impl Bars {
             return;
         }
         let bar = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
-        // The template is a constant; a broken one would only cost the looks.
+        // The template is a constant; an invalid one would only affect the appearance.
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
@@ -40,7 +40,7 @@ impl Bars {
         self.bar = Some(bar);
     }
 
-    /// Whether it is time for another line.
+    /// Whether the next progress line is due.
     fn is_time(&mut self) -> bool {
         match &mut self.said {
             Some(said) if said.elapsed() >= QUIET => {
@@ -71,7 +71,7 @@ impl FetchProgress for Bars {
         self.open(name, size, template);
         if self.bar.is_none() {
             let size = size.map_or_else(|| "size unknown".to_owned(), bytes);
-            note(&format!("{name}: {size}"));
+            note(format_args!("{name}: {size}"));
         }
     }
 
@@ -82,7 +82,7 @@ impl FetchProgress for Bars {
             let of = self
                 .size
                 .map_or_else(String::new, |size| format!(" of {}", bytes(size)));
-            note(&format!("{}: {}{of}", self.name, bytes(have)));
+            note(format_args!("{}: {}{of}", self.name, bytes(have)));
         }
     }
 

@@ -1,23 +1,22 @@
+//! `sdft-fetch NAME ..`: fetches assets and files by name.
+
 use std::path::Path;
 
 use anyhow::Result;
 use sdft_assets::{Asset, Elsewhere, HubFile, asset, assets, elsewhere, listing, names, ways};
 use sdft_files::did_you_mean;
 use sdft_hub::{Fetched, Fetcher, HubError, Settings, Wanted};
+use sdft_runtime::{note, print_line, usage};
 
 use crate::{
     args::Args,
     bars::{Bars, bytes},
-    line, note, usage,
 };
 
 pub(crate) fn fetch(args: &Args) -> Result<()> {
     if args.list {
         let cache = sdft_assets::HubCache::from_environment()?;
-        return line(
-            listing(&args.names, &cache, Path::new(""))
-                .map_err(|error| usage(error.to_string()))?,
-        );
+        return print_line(listing(&args.names, &cache, Path::new("")).map_err(|error| usage(error.to_string()))?);
     }
     let (mut here, mut by_hand) = (Vec::new(), Vec::new());
     let mut files = Vec::new();
@@ -46,7 +45,7 @@ pub(crate) fn fetch(args: &Args) -> Result<()> {
     }
     if here.is_empty() && by_hand.is_empty() && files.is_empty() {
         return Err(usage(
-            "nothing to fetch: give names (`--list` shows them), hf:OWNER/NAME/PATH, or --all-for metfaces",
+            "nothing to fetch: pass names (`--list` shows them), hf:OWNER/NAME/PATH, or --all-for metfaces",
         ));
     }
     let fetcher = fetcher(args.offline)?;
@@ -56,8 +55,8 @@ pub(crate) fn fetch(args: &Args) -> Result<()> {
         .filter(|asset| cache.locate(&asset.name).is_err());
     let (n, size) = missing.fold((0, 0), |(n, size), asset| (n + 1, size + asset.bytes()));
     if here.len() > 1 && n > 0 {
-        note(&format!(
-            "{n} of {} are not here, about {}",
+        note(format_args!(
+            "{n} of {} are not in the cache, about {}",
             here.len(),
             bytes(size)
         ));
@@ -65,13 +64,13 @@ pub(crate) fn fetch(args: &Args) -> Result<()> {
     let mut failed = false;
     for asset in &here {
         match get(&fetcher, asset) {
-            Ok(all) => all.iter().try_for_each(say)?,
+            Ok(all) => all.iter().try_for_each(print_fetched)?,
             Err(error) if args.names.len() == 1 && here.len() == 1 => {
                 anyhow::bail!("{error}\n\n{}", ways(asset));
             }
             Err(error) => {
                 failed = true;
-                note(&format!("error: {}: {error}", asset.name));
+                note(format_args!("error: {}: {error}", asset.name));
             }
         }
     }
@@ -81,11 +80,13 @@ pub(crate) fn fetch(args: &Args) -> Result<()> {
             false => vec![file.clone()],
         };
         if wanted.is_empty() {
-            return Err(usage(format!("{file}: there is nothing in this folder")));
+            return Err(usage(format!(
+                "{file}: the folder is empty or does not exist"
+            )));
         }
         for file in wanted {
             let fetched = fetcher.fetch(&file.into(), &mut Bars::default())?;
-            say(&fetched)?;
+            print_fetched(&fetched)?;
         }
     }
     for known in &by_hand {
@@ -97,24 +98,24 @@ pub(crate) fn fetch(args: &Args) -> Result<()> {
             ..
         } = known;
         if Path::new(file).exists() {
-            line(format_args!("{file}"))?;
+            print_line(format_args!("{file}"))?;
             continue;
         }
-        // Asked for by name, it is an error not to have it; as part of an experiment, a thing to know.
+        // An asset requested by name must be found; one of an experiment may be missing.
         failed |= args.names.contains(name);
-        note(&format!(
-            "{name} is not on the Hub: {how}, and put it at {file}\n  licence: {licence}"
+        note(format_args!(
+            "{name} is not on the Hub: {how}, and save it as {file}\n  license: {licence}"
         ));
     }
     if failed {
         anyhow::bail!(
-            "not everything is here; `cargo xtask fetch NAME` says what can be done about one of them"
+            "some assets are missing; `cargo xtask fetch NAME` shows how to get one of them"
         );
     }
     Ok(())
 }
 
-/// What a name stands for.
+/// What a name refers to.
 enum Named {
     Asset(&'static Asset),
     Elsewhere(&'static Elsewhere),
@@ -139,12 +140,12 @@ impl Named {
         if let Some(known) = elsewhere().iter().find(|known| known.name == name) {
             return Ok(Self::Elsewhere(known));
         }
-        // The two sides of a pair are prepared from the same files.
+        // Both sides of a pair are prepared from the same files.
         if let Some(set) = sdft_assets::ImageSet::named(name, 256) {
             return Ok(Self::Asset(set.asset));
         }
         Err(usage(format!(
-            "the list has no {name}{} (`cargo xtask fetch --list` shows all, hf:OWNER/NAME/PATH takes any file of the Hub)",
+            "unknown name {name}{} (`cargo xtask fetch --list` lists all names, hf:OWNER/NAME/PATH fetches any file of the Hub)",
             did_you_mean(name, names())
         )))
     }
@@ -158,14 +159,14 @@ fn goals() -> Vec<String> {
     goals
 }
 
-/// A fetcher for the environment.
+/// A fetcher with the settings of the environment.
 pub(crate) fn fetcher(offline: bool) -> Result<Fetcher> {
     let mut settings = Settings::from_environment()?;
     settings.offline |= offline;
     Ok(Fetcher::new(settings)?)
 }
 
-/// All files of an asset.
+/// Fetches all files of an asset.
 pub(crate) fn get(fetcher: &Fetcher, asset: &Asset) -> std::result::Result<Vec<Fetched>, HubError> {
     let mut bars = Bars::default();
     let wanted = Wanted::of_asset(asset);
@@ -175,12 +176,12 @@ pub(crate) fn get(fetcher: &Fetcher, asset: &Asset) -> std::result::Result<Vec<F
         .collect()
 }
 
-fn say(fetched: &Fetched) -> Result<()> {
-    match (fetched.was_here, &fetched.hash) {
-        (true, Some(_)) => note("here already, verified:"),
-        (true, None) => note("here already (a copy without a known hash, so not verified):"),
+fn print_fetched(fetched: &Fetched) -> Result<()> {
+    match (fetched.was_cached, &fetched.hash) {
+        (true, Some(_)) => note("already in the cache, verified:"),
+        (true, None) => note("already in the cache (not verified: its hash is not known):"),
         _ => {}
     }
-    line(fetched.path.display())?;
+    print_line(fetched.path.display())?;
     Ok(())
 }

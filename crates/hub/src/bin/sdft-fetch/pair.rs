@@ -6,11 +6,11 @@ use anyhow::{Result, anyhow};
 use sdft_assets::{ImageSet, ways};
 use sdft_hub::{Pair, load_pair};
 use sdft_prepare::{Exclusions, Options, prepare_pictures};
+use sdft_runtime::{print_line, usage};
 
 use crate::{
     args::Args,
     get::{fetcher, get},
-    line, usage,
 };
 
 /// Prepares both sides of the set `name`.
@@ -38,7 +38,7 @@ pub(crate) fn prepare(name: &str, args: &Args) -> Result<()> {
     });
     for (side, pictures) in [("source", source), ("target", target)] {
         let out = folder.join(side);
-        line(prepare_pictures(pictures, &out, &options, &|_, _| {})?)?;
+        print_line(prepare_pictures(pictures, &out, &options, &|_, _| {})?)?;
     }
     Ok(())
 }

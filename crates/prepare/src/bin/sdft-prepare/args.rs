@@ -1,3 +1,5 @@
+//! The arguments of `sdft-prepare`.
+
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -27,12 +29,12 @@ pub(crate) struct Args {
     pub(crate) threads: Option<usize>,
     #[arg(long)]
     pub(crate) offline: bool,
-    /// Say as JSON what must be fetched first, and leave; how `cargo xtask` asks.
+    /// Print as JSON what must be fetched first, and exit; `cargo xtask` passes this.
     #[arg(long, hide = true)]
     pub(crate) missing: bool,
 }
 
-/// A whole number within bounds, both included.
+/// Parses a whole number from `MIN` to `MAX`.
 fn whole<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if (MIN..=MAX).contains(&n) => Ok(n),
@@ -53,11 +55,6 @@ mod tests {
         let mut known: Vec<String> = options.map(|name| format!("--{name}")).collect();
         known.extend(["--help", "--version"].map(str::to_owned));
         known.sort();
-        let (_, listed) = HELP.split_once("Options:").unwrap();
-        let (listed, _) = listed.split_once("\n\n").unwrap();
-        let words = listed.split_whitespace();
-        let mut named: Vec<&str> = words.filter(|word| word.starts_with("--")).collect();
-        named.sort_unstable();
-        assert_eq!(named, known);
+        assert_eq!(sdft_runtime::listed_options(HELP), known);
     }
 }

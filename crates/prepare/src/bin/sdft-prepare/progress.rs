@@ -1,4 +1,4 @@
-//! How far a set is: a bar on a terminal, lines elsewhere.
+//! Progress of preparing a set: a bar on a terminal, lines elsewhere.
 
 use std::{
     io::IsTerminal as _,
@@ -8,25 +8,25 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::note;
+use sdft_runtime::note;
 
-/// Time between two lines where there is no terminal.
-const QUIET: Duration = Duration::from_secs(10);
+/// Time between two progress lines if standard error is not a terminal.
+const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Images that are done, of those there are.
+/// Reports how many images are done.
 pub(crate) struct Progress {
     name: String,
     bar: Option<ProgressBar>,
-    said: Mutex<Instant>,
+    last_line: Mutex<Instant>,
 }
 
 impl Progress {
-    /// Of the set of this name.
+    /// The progress of the set `name`.
     pub(crate) fn new(name: String) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::no_length();
             let template = "{msg} {bar:24} {pos}/{len} images, {per_sec}, {eta} left";
-            // The template is a constant; a broken one would only cost the looks.
+            // The template is a constant; an invalid one would only affect the appearance.
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
@@ -35,21 +35,24 @@ impl Progress {
         Self {
             name,
             bar,
-            said: Mutex::new(Instant::now()),
+            last_line: Mutex::new(Instant::now()),
         }
     }
 
-    /// So many of so many images are done.
+    /// Reports that `done` of `total` images are done.
     pub(crate) fn at(&self, done: usize, total: usize) {
         if let Some(bar) = &self.bar {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
             return;
         }
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.elapsed() >= QUIET {
-            *said = Instant::now();
-            note(&format!("{} {done}/{total} images", self.name));
+        let mut last = self
+            .last_line
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if last.elapsed() >= INTERVAL {
+            *last = Instant::now();
+            note(format_args!("{} {done}/{total} images", self.name));
         }
     }
 }

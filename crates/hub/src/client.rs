@@ -1,4 +1,4 @@
-//! Asking the server what the right bytes are.
+//! Requests to the server: a file's metadata, and its bytes.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use sdft_assets::{HubFile, RepoType, is_commit};
 
 use crate::{HubError, Result, Settings, digest::Hash, fetch::Wanted, secrets::plain_address};
 
-/// What the server says of a file.
+/// What the server reports about a file.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct FileMetadata {
     pub(crate) commit: String,
     pub(crate) hash: Hash,
     pub(crate) size: Option<u64>,
@@ -20,57 +20,57 @@ pub(crate) struct Answer {
 
 /// Why an attempt failed.
 pub(crate) enum Failure {
-    /// No connection.
+    /// There is no connection.
     Unreachable(String),
-    /// It may be different next time.
-    Passing {
+    /// Another attempt may succeed.
+    Transient {
         reason: String,
-        asked: Option<Duration>,
+        retry_after: Option<Duration>,
     },
-    /// It will be the same next time.
-    Lasting(HubError),
+    /// Every attempt would fail.
+    Permanent(HubError),
 }
 
-/// Two clients: one that shows redirections, one that follows them.
-pub(crate) struct Web {
-    asking: Client,
-    fetching: Client,
+/// Two HTTP clients: one that returns redirects, one that follows them.
+pub(crate) struct HubClient {
+    no_redirects: Client,
+    redirects: Client,
     pub(crate) settings: Settings,
 }
 
-impl Web {
+impl HubClient {
     pub(crate) fn new(settings: Settings) -> Result<Self> {
         settings.check()?;
         let client = || {
             Client::builder()
                 .user_agent(concat!("sdft/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(settings.patience.stall.min(Duration::from_secs(15)))
-                .read_timeout(settings.patience.stall)
+                .connect_timeout(settings.retry.read_timeout.min(Duration::from_secs(15)))
+                .read_timeout(settings.retry.read_timeout)
         };
         let failed =
             |e: reqwest::Error| HubError::Environment(format!("no network client: {}", reason(e)));
         Ok(Self {
-            asking: client()
+            no_redirects: client()
                 .redirect(reqwest::redirect::Policy::none())
                 .build()
                 .map_err(failed)?,
-            fetching: client().build().map_err(failed)?,
+            redirects: client().build().map_err(failed)?,
             settings,
         })
     }
 
-    /// The client that follows redirections.
+    /// The client that follows redirects.
     pub(crate) fn client(&self) -> Client {
-        self.fetching.clone()
+        self.redirects.clone()
     }
 
-    /// The server, as it may be shown.
+    /// The server's address without credentials.
     pub(crate) fn server(&self) -> String {
         plain_address(&self.settings.endpoint)
     }
 
     pub(crate) fn address(&self, file: &HubFile, revision: &str) -> Result<Url> {
-        let bad = |_| HubError::Environment("HF_ENDPOINT: no address".to_owned());
+        let bad = |_| HubError::Environment("HF_ENDPOINT: invalid address".to_owned());
         let mut url = Url::parse(&self.settings.endpoint).map_err(bad)?;
         if let Ok(mut parts) = url.path_segments_mut() {
             parts.pop_if_empty();
@@ -78,14 +78,14 @@ impl Web {
                 parts.push("datasets");
             }
             parts.extend(file.repo.split('/'));
-            // A revision is one segment, whatever is in it.
+            // A revision is one path segment, even if it contains a slash.
             parts.push("resolve").push(revision);
             parts.extend(file.path.split('/'));
         }
         Ok(url)
     }
 
-    /// What a request to this address says. A token goes to the server of the settings only, by the same protocol and port.
+    /// The headers of a request. The token goes only to the server of the settings, by the same protocol and port.
     fn headers(&self, url: &Url) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert("accept-encoding", HeaderValue::from_static("identity"));
@@ -100,34 +100,40 @@ impl Web {
         headers
     }
 
-    /// The bytes from `from` on, following redirections; a token is not sent on to other hosts.
+    /// The bytes from offset `from`; follows redirects. The token is not sent to other hosts.
     pub(crate) async fn get(&self, url: &Url, from: u64) -> std::result::Result<Response, Failure> {
-        let mut request = self.fetching.get(url.clone()).headers(self.headers(url));
+        let mut request = self.redirects.get(url.clone()).headers(self.headers(url));
         if from > 0 {
             request = request.header("range", format!("bytes={from}-"));
         }
         request.send().await.map_err(|e| self.failure(e))
     }
 
-    /// What the file is.
-    pub(crate) async fn ask(&self, wanted: &Wanted) -> std::result::Result<Answer, Failure> {
+    /// The file's metadata, from a HEAD request.
+    pub(crate) async fn metadata(
+        &self,
+        wanted: &Wanted,
+    ) -> std::result::Result<FileMetadata, Failure> {
         const REDIRECTIONS: usize = 10;
         let what = wanted.file.to_string();
         let address = self.address(&wanted.file, &wanted.file.revision);
-        let mut url = address.map_err(Failure::Lasting)?;
+        let mut url = address.map_err(Failure::Permanent)?;
         for _ in 0..REDIRECTIONS {
-            let request = self.asking.head(url.clone()).headers(self.headers(&url));
+            let request = self
+                .no_redirects
+                .head(url.clone())
+                .headers(self.headers(&url));
             let response = request.send().await.map_err(|e| self.failure(e))?;
             let status = response.status();
             if status.is_redirection() && !is_answer(response.headers()) {
-                // Repositories move.
+                // The repository was moved.
                 let to = response
                     .headers()
                     .get(LOCATION)
                     .and_then(|to| to.to_str().ok());
                 let Some(next) = to.and_then(|to| url.join(to).ok()) else {
-                    let problem = format!("{status} without an address");
-                    return Err(Failure::Lasting(self.protocol(&what, problem)));
+                    let problem = format!("{status} without a Location header");
+                    return Err(Failure::Permanent(self.protocol(&what, problem)));
                 };
                 url = next;
                 continue;
@@ -137,10 +143,10 @@ impl Web {
             }
             return self
                 .read(wanted, response.headers())
-                .map_err(Failure::Lasting);
+                .map_err(Failure::Permanent);
         }
-        let problem = "redirections without end".to_owned();
-        Err(Failure::Lasting(self.protocol(&what, problem)))
+        let problem = "too many redirects".to_owned();
+        Err(Failure::Permanent(self.protocol(&what, problem)))
     }
 
     fn protocol(&self, what: &str, problem: String) -> HubError {
@@ -151,18 +157,18 @@ impl Web {
         }
     }
 
-    /// Reads the headers and compares them with what is known.
-    fn read(&self, wanted: &Wanted, headers: &HeaderMap) -> Result<Answer> {
+    /// Reads the headers and compares them with what is known about the file.
+    fn read(&self, wanted: &Wanted, headers: &HeaderMap) -> Result<FileMetadata> {
         let what = wanted.file.to_string();
         let text = |name: &str| headers.get(name)?.to_str().ok();
         let etag = text("x-linked-etag").or_else(|| headers.get(ETAG)?.to_str().ok());
         let etag = etag.map(|etag| etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"'));
-        let hash = etag.and_then(Hash::named);
-        let known = wanted.sha256.as_deref().and_then(Hash::named);
+        let hash = etag.and_then(Hash::parse);
+        let known = wanted.sha256.as_deref().and_then(Hash::parse);
         let hash = match (hash, known) {
-            // A hash of git's says nothing about a SHA-256; the transfer will.
+            // A git hash cannot be compared with a SHA-256; the downloaded bytes will be.
             (Some(found @ Hash::Sha256(_)), Some(known)) if found != known => {
-                return Err(HubError::Other {
+                return Err(HubError::UnexpectedFile {
                     what,
                     found: found.to_string(),
                     expected: known.to_string(),
@@ -173,7 +179,7 @@ impl Web {
             (None, None) => {
                 let problem = match etag {
                     Some(etag) => format!(
-                        "its ETag is no hash ({etag:?}), so that the bytes could not be verified"
+                        "its ETag is not a hash ({etag:?}), so the bytes cannot be verified"
                     ),
                     None => "no ETag".to_owned(),
                 };
@@ -183,19 +189,19 @@ impl Web {
         let revision = &wanted.file.revision;
         let commit = match text("x-repo-commit").map(str::to_ascii_lowercase) {
             Some(commit) if is_commit(revision) && commit != revision.to_ascii_lowercase() => {
-                return Err(HubError::Other {
+                return Err(HubError::UnexpectedFile {
                     what,
                     found: format!("commit {commit:.40}"),
                     expected: format!("commit {revision}"),
                 });
             }
             Some(commit) if is_commit(&commit) => commit,
-            // The commit was asked for, and the hash is known: nothing is left that the server must say.
+            // The revision is a commit and the hash is known, so the server need not report the commit.
             None if is_commit(revision) => revision.clone(),
             _ => return Err(self.protocol(&what, "no X-Repo-Commit".to_owned())),
         };
         let length = text("x-linked-size").or_else(|| {
-            // The length of an answer that leads elsewhere is that of the note saying so.
+            // The Content-Length of a redirect is that of the redirect's own body.
             let direct = !headers.contains_key(LOCATION);
             headers
                 .get(CONTENT_LENGTH)
@@ -204,25 +210,25 @@ impl Web {
                 .ok()
         });
         let size = length.and_then(|n| n.trim().parse::<u64>().ok());
-        // An answer without a body says nothing about the file's.
+        // The length of an empty response is not the file's.
         let size = size.filter(|&n| n > 0);
         if let (Some(found), Some(expected)) = (size, wanted.size)
             && found != expected
         {
-            return Err(HubError::Other {
+            return Err(HubError::UnexpectedFile {
                 what,
                 found: format!("{found} bytes"),
                 expected: format!("{expected} bytes"),
             });
         }
-        Ok(Answer {
+        Ok(FileMetadata {
             commit,
             hash,
             size: wanted.size.or(size),
         })
     }
 
-    /// What an answer that is none means.
+    /// The failure that an error response stands for.
     pub(crate) fn refused(&self, what: &str, response: &Response) -> Failure {
         let status = response.status();
         let headers = response.headers();
@@ -232,7 +238,7 @@ impl Web {
                 .token
                 .hide(&m.chars().take(300).collect::<String>())
         });
-        let passing = status.is_server_error()
+        let transient = status.is_server_error()
             || [
                 StatusCode::TOO_MANY_REQUESTS,
                 StatusCode::REQUEST_TIMEOUT,
@@ -240,11 +246,11 @@ impl Web {
                 StatusCode::RANGE_NOT_SATISFIABLE,
             ]
             .contains(&status);
-        if passing {
-            let asked = headers.get(RETRY_AFTER).and_then(|s| s.to_str().ok());
-            return Failure::Passing {
+        if transient {
+            let retry_after = headers.get(RETRY_AFTER).and_then(|s| s.to_str().ok());
+            return Failure::Transient {
                 reason: format!("{} answered {status}", self.server()),
-                asked: asked
+                retry_after: retry_after
                     .and_then(|s| s.trim().parse().ok())
                     .map(Duration::from_secs),
             };
@@ -252,20 +258,20 @@ impl Web {
         let has_token = self.settings.token.get().is_some();
         let meaning = match status {
             StatusCode::UNAUTHORIZED if has_token => {
-                "there is no such repository, or the token does not open it"
+                "the repository does not exist, or the token has no access to it"
             }
             StatusCode::UNAUTHORIZED => {
-                "there is no such repository, or it needs a token (set HF_TOKEN)"
+                "the repository does not exist, or it needs a token (set HF_TOKEN)"
             }
             StatusCode::FORBIDDEN if has_token => {
-                "the token does not open it; perhaps its terms must be accepted on its page first"
+                "the token has no access; the terms on the repository's page may have to be accepted first"
             }
-            StatusCode::FORBIDDEN => "access is refused; a token may be needed (set HF_TOKEN)",
-            StatusCode::NOT_FOUND => "there is no such file at this revision",
-            StatusCode::GONE => "it was taken down",
-            _ => "the request was refused",
+            StatusCode::FORBIDDEN => "access denied; a token may be needed (set HF_TOKEN)",
+            StatusCode::NOT_FOUND => "the file does not exist at this revision",
+            StatusCode::GONE => "the file was removed",
+            _ => "the request failed",
         };
-        Failure::Lasting(HubError::Refused {
+        Failure::Permanent(HubError::Refused {
             what: what.to_owned(),
             server: self.server(),
             status: status.as_u16(),
@@ -276,35 +282,35 @@ impl Web {
         })
     }
 
-    /// An error of the network, without addresses.
+    /// A network error as a failure, without addresses.
     pub(crate) fn failure(&self, error: reqwest::Error) -> Failure {
         let connecting = error.is_connect();
         let endless = error.is_redirect();
         let text = self.settings.token.hide(&reason(error));
         match (connecting, endless) {
             (true, _) => Failure::Unreachable(text),
-            (_, true) => Failure::Lasting(
-                self.protocol("the transfer", "redirections without end".to_owned()),
-            ),
-            _ => Failure::Passing {
+            (_, true) => {
+                Failure::Permanent(self.protocol("the download", "too many redirects".to_owned()))
+            }
+            _ => Failure::Transient {
                 reason: text,
-                asked: None,
+                retry_after: None,
             },
         }
     }
 }
 
-/// Whether headers say what a file is.
+/// Whether the headers describe a file.
 fn is_answer(headers: &HeaderMap) -> bool {
     headers.contains_key("x-linked-etag")
         || headers.contains_key("x-repo-commit") && headers.contains_key(ETAG)
 }
 
-/// The last cause of an error of the network, without the address.
+/// The root cause of a network error, without the address.
 fn reason(error: reqwest::Error) -> String {
     let error = error.without_url();
     if error.is_timeout() {
-        return "nothing arrived for too long".to_owned();
+        return "timed out without receiving data".to_owned();
     }
     let mut cause: &dyn std::error::Error = &error;
     while let Some(next) = cause.source() {

@@ -1,4 +1,4 @@
-//! How the processes of a world find each other.
+//! How the processes of a run connect to rank 0.
 
 use crate::error::{Error, Result};
 use crate::world::World;
@@ -8,62 +8,62 @@ use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What the first bytes of a connection are, so that a stranger is noticed.
+/// The first bytes of a connection, which identify the protocol.
 const GREETING: [u8; 8] = *b"sdft-3\n\0";
-/// Greeting, rank, size, proof of the secret.
-const HELLO: usize = 56;
-/// What rank 0 answers to another world's process.
+/// Length of a hello: greeting, rank, size, proof of the secret.
+const HELLO_LENGTH: usize = 56;
+/// Rank 0's answer to a process of another run.
 const REFUSED: u8 = 0;
-/// What it answers when everyone is there, with its own proof.
+/// Rank 0's answer when all ranks are connected, followed by its own proof.
 const WELCOME: u8 = 1;
-/// How long a connection may take to say who it is.
+/// How long a connection may take to send its hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many connections that have not said it are kept.
-const MAX_CALLERS: usize = 256;
+/// How many connections without a complete hello are kept.
+const MAX_PENDING: usize = 256;
 
-/// A connection that has not said yet who it is.
-struct Caller {
+/// A connection whose hello is not complete.
+struct Pending {
     stream: TcpStream,
     address: SocketAddr,
-    hello: [u8; HELLO],
+    hello: [u8; HELLO_LENGTH],
     got: usize,
     since: Instant,
 }
 
-/// What a caller said.
-enum Said {
-    /// Not everything yet.
+/// What a connection's hello says.
+enum Hello {
+    /// It is not complete yet.
     Waiting,
-    /// Something else, or it left.
+    /// It is not in this protocol, or the connection closed.
     Stranger,
-    /// That it is of another world, or it has another secret.
-    Other,
-    /// That it is this rank.
+    /// It is from another run, or has another secret.
+    Refused,
+    /// It is from this rank of this run.
     Rank(usize),
 }
 
-/// Rank 0's connections to all others, in their order.
-pub(crate) fn host(world: &World, patience: Duration) -> Result<Vec<TcpStream>> {
-    let failed = |what: String| move |source| Error::Meeting { what, source };
+/// Rank 0's connections to all other ranks, in rank order.
+pub(crate) fn accept_all(world: &World, timeout: Duration) -> Result<Vec<TcpStream>> {
+    let failed = |what: String| move |source| Error::Rendezvous { what, source };
     let place = format!("{}:{}", world.address, world.port);
     let listener = TcpListener::bind((world.address.as_str(), world.port))
         .map_err(failed(format!("rank 0 cannot listen at {place}")))?;
     listener
         .set_nonblocking(true)
-        .map_err(failed("rank 0 cannot wait".to_owned()))?;
-    let until = Instant::now() + patience;
-    let mut callers: Vec<Caller> = Vec::new();
-    let mut there: Vec<Option<TcpStream>> = (1..world.size).map(|_| None).collect();
+        .map_err(failed("rank 0 cannot wait for connections".to_owned()))?;
+    let until = Instant::now() + timeout;
+    let mut pending: Vec<Pending> = Vec::new();
+    let mut connected: Vec<Option<TcpStream>> = (1..world.size).map(|_| None).collect();
     let mut refused: Option<SocketAddr> = None;
-    while there.iter().any(Option::is_none) {
+    while connected.iter().any(Option::is_none) {
         match listener.accept() {
             Ok((stream, address)) => {
                 if stream.set_nonblocking(true).is_ok() {
-                    callers.push(Caller::new(stream, address));
+                    pending.push(Pending::new(stream, address));
                 }
-                // The oldest that says nothing makes room.
-                if callers.len() > MAX_CALLERS {
-                    callers.remove(0);
+                // Drop the oldest connection without a hello.
+                if pending.len() > MAX_PENDING {
+                    pending.remove(0);
                 }
             }
             Err(error) => match error.kind() {
@@ -74,92 +74,92 @@ pub(crate) fn host(world: &World, patience: Duration) -> Result<Vec<TcpStream>> 
                 _ => return Err(failed(format!("waiting at {place}"))(error)),
             },
         }
-        let mut waiting = Vec::with_capacity(callers.len());
-        for mut caller in callers {
-            match caller.read(world) {
-                Said::Waiting => waiting.push(caller),
-                Said::Stranger => {}
-                Said::Other => {
-                    let _ = caller.stream.write(&[REFUSED]);
-                    refused = Some(caller.address);
+        let mut waiting = Vec::with_capacity(pending.len());
+        for mut connection in pending {
+            match connection.read(world) {
+                Hello::Waiting => waiting.push(connection),
+                Hello::Stranger => {}
+                Hello::Refused => {
+                    let _ = connection.stream.write(&[REFUSED]);
+                    refused = Some(connection.address);
                 }
-                Said::Rank(rank) => there[rank - 1] = Some(caller.stream),
+                Hello::Rank(rank) => connected[rank - 1] = Some(connection.stream),
             }
         }
-        callers = waiting;
+        pending = waiting;
         if Instant::now() > until {
             let mut what = format!(
-                "{} of {} processes came to {place} within {} s",
-                there.iter().flatten().count() + 1,
+                "timed out: {} of {} processes connected to {place} within {} s",
+                connected.iter().flatten().count() + 1,
                 world.size,
-                patience.as_secs()
+                timeout.as_secs()
             );
             if let Some(address) = refused {
                 what += &format!(
-                    "; one at {address} was refused: it has another SDFT_SECRET or WORLD_SIZE"
+                    "; a process at {address} was refused because its SDFT_SECRET or WORLD_SIZE differs"
                 );
             }
             return Err(failed(what)(ErrorKind::TimedOut.into()));
         }
     }
-    let mut all = Vec::with_capacity(there.len());
-    for (rank, mut stream) in (1..).zip(there.into_iter().flatten()) {
+    let mut all = Vec::with_capacity(connected.len());
+    for (rank, mut stream) in (1..).zip(connected.into_iter().flatten()) {
         let mut answer = vec![WELCOME];
         answer.extend(proof(world, "rank 0", rank));
         stream
             .set_nonblocking(false)
             .and_then(|()| stream.write_all(&answer))
-            .map_err(|source| Error::Gone { rank, source })?;
+            .map_err(|source| Error::Disconnected { rank, source })?;
         all.push(stream);
     }
     Ok(all)
 }
 
-impl Caller {
+impl Pending {
     fn new(stream: TcpStream, address: SocketAddr) -> Self {
         Self {
             stream,
             address,
-            hello: [0; HELLO],
+            hello: [0; HELLO_LENGTH],
             got: 0,
             since: Instant::now(),
         }
     }
 
-    /// Reads what has come of its hello.
-    fn read(&mut self, world: &World) -> Said {
-        while self.got < HELLO {
+    /// Reads what has arrived of the hello.
+    fn read(&mut self, world: &World) -> Hello {
+        while self.got < HELLO_LENGTH {
             match self.stream.read(&mut self.hello[self.got..]) {
-                Ok(0) => return Said::Stranger,
+                Ok(0) => return Hello::Stranger,
                 Ok(n) => self.got += n,
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
                     ErrorKind::WouldBlock if self.since.elapsed() < HELLO_TIMEOUT => {
-                        return Said::Waiting;
+                        return Hello::Waiting;
                     }
-                    _ => return Said::Stranger,
+                    _ => return Hello::Stranger,
                 },
             }
         }
         if self.hello[..8] != GREETING {
-            return Said::Stranger;
+            return Hello::Stranger;
         }
         let rank = self.hello.as_chunks::<8>().0[1];
         let rank = usize::try_from(u64::from_le_bytes(rank)).ok();
         let known = rank.filter(|rank| (1..world.size).contains(rank));
-        // The size is part of the proof, too.
+        // The proof covers the size, too.
         match known {
-            Some(rank) if self.hello == hello(world, rank) => Said::Rank(rank),
-            _ => Said::Other,
+            Some(rank) if self.hello == hello(world, rank) => Hello::Rank(rank),
+            _ => Hello::Refused,
         }
     }
 }
 
 /// The connection of another rank to rank 0.
-pub(crate) fn guest(world: &World, patience: Duration) -> Result<TcpStream> {
-    let until = Instant::now() + patience;
+pub(crate) fn connect_to_leader(world: &World, timeout: Duration) -> Result<TcpStream> {
+    let until = Instant::now() + timeout;
     let place = (world.address.as_str(), world.port);
-    let failed = |what: &str, source| Error::Meeting {
+    let failed = |what: &str, source| Error::Rendezvous {
         what: format!(
             "rank {} {what} rank 0 at {}:{}",
             world.rank, world.address, world.port
@@ -169,7 +169,7 @@ pub(crate) fn guest(world: &World, patience: Duration) -> Result<TcpStream> {
     loop {
         let met = connect(place, until).and_then(|mut stream| {
             stream.write_all(&hello(world, world.rank))?;
-            // Rank 0 answers when everyone is there.
+            // Rank 0 answers when all ranks are connected.
             let left = until.saturating_duration_since(Instant::now());
             stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             let mut answer = [0];
@@ -188,14 +188,14 @@ pub(crate) fn guest(world: &World, patience: Duration) -> Result<TcpStream> {
         match met {
             Ok(Some(stream)) => return Ok(stream),
             Ok(None) => {
-                let problem = "it has another SDFT_SECRET or WORLD_SIZE";
+                let problem = "SDFT_SECRET or WORLD_SIZE differs";
                 let source = io::Error::new(ErrorKind::PermissionDenied, problem);
-                return Err(failed("is refused by", source));
+                return Err(failed("was refused by", source));
             }
-            // Rank 0 may not be there yet.
+            // Rank 0 may not be listening yet.
             Err(_) if Instant::now() < until => thread::sleep(Duration::from_millis(50)),
             Err(source) => {
-                let what = format!("within {} s did not meet", patience.as_secs());
+                let what = format!("could not connect within {} s to", timeout.as_secs());
                 return Err(failed(&what, source));
             }
         }
@@ -214,9 +214,9 @@ fn connect(place: (&str, u16), until: Instant) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// What a rank says first.
-fn hello(world: &World, rank: usize) -> [u8; HELLO] {
-    let mut bytes = [0; HELLO];
+/// The hello of a rank.
+fn hello(world: &World, rank: usize) -> [u8; HELLO_LENGTH] {
+    let mut bytes = [0; HELLO_LENGTH];
     bytes[..8].copy_from_slice(&GREETING);
     bytes[8..16].copy_from_slice(&(rank as u64).to_le_bytes());
     bytes[16..24].copy_from_slice(&(world.size as u64).to_le_bytes());
@@ -224,7 +224,7 @@ fn hello(world: &World, rank: usize) -> [u8; HELLO] {
     bytes
 }
 
-/// Shows that the speaker knows the secret, without saying it. A process that can read the traffic can repeat it.
+/// Proves knowledge of the secret without sending it. A process that can read the traffic can replay the proof.
 fn proof(world: &World, speaker: &str, rank: usize) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(speaker);
@@ -239,9 +239,9 @@ pub(crate) mod tests {
     use super::*;
     use crate::world::free_port;
 
-    /// A connection of a rank that has met rank 0.
+    /// A connection of a rank that rank 0 has accepted.
     pub(crate) fn call(world: &World) -> TcpStream {
-        let stream = guest(world, Duration::from_secs(20)).unwrap();
+        let stream = connect_to_leader(world, Duration::from_secs(20)).unwrap();
         stream.set_read_timeout(None).unwrap();
         stream
     }
@@ -249,17 +249,18 @@ pub(crate) mod tests {
     fn world(rank: usize, size: usize, port: u16, secret: &str) -> World {
         World {
             secret: secret.to_owned(),
-            ..World::here(rank, size, port)
+            ..World::local(rank, size, port)
         }
     }
 
     #[test]
-    fn silent_strangers_and_wrong_greetings_cost_no_time() {
+    fn silent_or_unknown_connections_do_not_delay_the_start() {
         let port = free_port().unwrap();
-        let host_world = world(0, 2, port, "s");
+        let accept_all_world = world(0, 2, port, "s");
         let waiting = thread::spawn(move || {
             let started = Instant::now();
-            host(&host_world, Duration::from_secs(30)).map(|streams| (streams, started.elapsed()))
+            accept_all(&accept_all_world, Duration::from_secs(30))
+                .map(|streams| (streams, started.elapsed()))
         });
         let stranger = || loop {
             match TcpStream::connect(("127.0.0.1", port)) {
@@ -269,8 +270,8 @@ pub(crate) mod tests {
         };
         let silent: Vec<TcpStream> = (0..20).map(|_| stranger()).collect();
         let mut browser = stranger();
-        browser.write_all(&[b'G'; HELLO]).unwrap();
-        let met = guest(&world(1, 2, port, "s"), Duration::from_secs(30)).unwrap();
+        browser.write_all(&[b'G'; HELLO_LENGTH]).unwrap();
+        let met = connect_to_leader(&world(1, 2, port, "s"), Duration::from_secs(30)).unwrap();
         let (streams, took) = waiting.join().unwrap().unwrap();
         assert_eq!(streams.len(), 1);
         assert!(took < Duration::from_secs(5), "{took:?}");
@@ -278,12 +279,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn another_secret_or_size_is_refused_at_once_and_said_on_both_sides() {
+    fn another_secret_or_size_is_refused_at_once_and_reported_on_both_sides() {
         let port = free_port().unwrap();
-        let host_world = world(0, 2, port, "right");
-        let waiting = thread::spawn(move || host(&host_world, Duration::from_secs(1)));
+        let accept_all_world = world(0, 2, port, "right");
+        let waiting = thread::spawn(move || accept_all(&accept_all_world, Duration::from_secs(1)));
         for (size, secret) in [(2, "wrong"), (2, ""), (3, "right")] {
-            let error = guest(&world(1, size, port, secret), Duration::from_secs(30)).unwrap_err();
+            let error = connect_to_leader(&world(1, size, port, secret), Duration::from_secs(30))
+                .unwrap_err();
             let error = error.to_string();
             assert!(
                 error.contains("refused") && error.contains("SDFT_SECRET"),
@@ -307,8 +309,12 @@ pub(crate) mod tests {
             answer.extend([0; 32]);
             stream.write_all(&answer).unwrap();
         });
-        let error = guest(&world(1, 2, port, "s"), Duration::from_millis(300)).unwrap_err();
-        assert!(error.to_string().contains("did not meet"), "{error}");
+        let error =
+            connect_to_leader(&world(1, 2, port, "s"), Duration::from_millis(300)).unwrap_err();
+        assert!(
+            error.to_string().contains("could not connect within"),
+            "{error}"
+        );
         pretender.join().unwrap();
     }
 }

@@ -1,3 +1,5 @@
+//! What the arguments name: a known data set, or files and folders.
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -7,41 +9,42 @@ use sdft_assets::{
 use sdft_files::did_you_mean;
 use sdft_imaging::Limits;
 use sdft_prepare::{Exclusions, Options, PrepareError, Report};
+use sdft_runtime::{note, print_line, usage};
 
-use crate::{args::Args, line, note, progress::Progress, usage};
+use crate::{args::Args, progress::Progress};
 
-/// Side of images if nothing is said.
+/// Default side of the images in pixels.
 const SIZE: usize = 256;
 
-/// What is to be prepared.
-enum Wanted {
-    /// A data set of the list.
+/// What to prepare.
+enum Inputs {
+    /// A data set of the manifest.
     Known(ImageSet),
     /// Files and folders.
     Paths(Vec<PathBuf>),
 }
 
-/// Prints what must be brought first; nothing for a call that is wrong anyhow, which says so itself.
-pub(crate) fn missing(args: &Args) -> Result<()> {
+/// Prints what must be fetched first. Prints nothing for invalid arguments, which `prepare` reports.
+pub(crate) fn print_missing(args: &Args) -> Result<()> {
     let mut needs = Needs {
         offline: args.offline || is_offline(),
         ..Needs::default()
     };
-    if let Ok(Wanted::Known(set)) = wanted(args) {
+    if let Ok(Inputs::Known(set)) = inputs(args) {
         let cache = HubCache::from_environment();
         let is_here = cache.is_ok_and(|cache| cache.locate(&set.asset.name).is_ok());
         if set.asset.pair {
-            // candle's loaders read these, and they stand next to the network. They need none for files that are here.
+            // candle's loaders read these in `sdft-fetch`. They need no network for files in the cache.
             needs.offline &= !is_here;
             needs.needs.push(pair(set.asset, args));
         } else if !is_here {
             needs.needs.push(Need::asset(set.asset));
         }
     }
-    line(serde_json::to_string(&needs)?)
+    print_line(serde_json::to_string(&needs)?)
 }
 
-/// The call that fetches a set of classes and prepares both sides.
+/// The command that fetches a set of classes and prepares both sides.
 fn pair(asset: &'static Asset, args: &Args) -> Need {
     let mut need = Need::asset(asset);
     let mut command = vec!["fetch".to_owned(), "--pair".to_owned(), asset.name.clone()];
@@ -63,7 +66,7 @@ fn pair(asset: &'static Asset, args: &Args) -> Need {
     need
 }
 
-/// Where both sides of a set of classes go.
+/// The output folder of both sides of a set of classes.
 fn folder_of(asset: &Asset, args: &Args) -> PathBuf {
     let name = format!("{}-{}", asset.name, ImageSet::PAIR_SIZE);
     let folder = args.out.clone();
@@ -80,9 +83,9 @@ pub(crate) fn prepare(args: &Args) -> Result<()> {
     if let Some(list) = &args.exclude {
         options.exclude = Exclusions::read(list)?;
     }
-    let inputs = match wanted(args)? {
-        Wanted::Known(set) => return known(set, args, options),
-        Wanted::Paths(inputs) => inputs,
+    let inputs = match inputs(args)? {
+        Inputs::Known(set) => return known(set, args, options),
+        Inputs::Paths(inputs) => inputs,
     };
     let out = match (&args.out, inputs.as_slice()) {
         (Some(out), _) => out.clone(),
@@ -91,15 +94,20 @@ pub(crate) fn prepare(args: &Args) -> Result<()> {
             let name = name.file_stem().unwrap_or_default().to_string_lossy();
             Path::new("data").join(format!("{name}-{}", options.size))
         }
-        _ => return Err(usage("several inputs: say with --out where the set goes")),
+        _ => return Err(usage("--out is required with several inputs")),
     };
-    finish(sdft_prepare::prepare(&inputs, &out, &options, &watch(&out)))
+    finish(sdft_prepare::prepare(
+        &inputs,
+        &out,
+        &options,
+        &progress_of(&out),
+    ))
 }
 
-/// Reads the inputs: one name of the list, or paths.
-fn wanted(args: &Args) -> Result<Wanted> {
+/// Interprets the inputs: the name of one data set, or paths.
+fn inputs(args: &Args) -> Result<Inputs> {
     let size = args.size.unwrap_or(SIZE);
-    // What is there under this path was meant.
+    // An existing path takes precedence over a name.
     let is_here = |text: &String| Path::new(text).exists();
     let named = |text: &String| ImageSet::named(text, size).filter(|_| !is_here(text));
     if let [name] = args.inputs.as_slice()
@@ -112,11 +120,11 @@ fn wanted(args: &Args) -> Result<Wanted> {
                 "--size {size}: the images of {name} have {side}x{side} pixels"
             )));
         }
-        return Ok(Wanted::Known(set));
+        return Ok(Inputs::Known(set));
     }
     if let Some(name) = args.inputs.iter().find(|text| named(text).is_some()) {
         return Err(usage(format!(
-            "{name}: a data set of the list is prepared by itself"
+            "{name}: a named data set cannot be combined with other inputs"
         )));
     }
     let mut paths = Vec::with_capacity(args.inputs.len());
@@ -131,7 +139,7 @@ fn wanted(args: &Args) -> Result<Wanted> {
             }
             Some(known) => {
                 return Err(usage(format!(
-                    "{text} is not on the Hub: {}, and put it at {}",
+                    "{text} is not on the Hub: {}, and save it as {}",
                     known.how, known.file
                 )));
             }
@@ -139,15 +147,15 @@ fn wanted(args: &Args) -> Result<Wanted> {
                 let sets = assets().iter().filter(|asset| asset.is_images());
                 let hint = did_you_mean(text, sets.map(|asset| asset.name.as_str()));
                 return Err(usage(format!(
-                    "{text}: neither a file or folder here nor a data set of the list (`cargo xtask fetch --list`){hint}"
+                    "{text}: expected a file, a folder or the name of a data set (`cargo xtask fetch --list`), found none of them{hint}"
                 )));
             }
         }
     }
-    Ok(Wanted::Paths(paths))
+    Ok(Inputs::Paths(paths))
 }
 
-/// Prepares a data set of the list, whose files are here.
+/// Prepares a data set whose files are in the cache.
 fn known(set: ImageSet, args: &Args, mut options: Options) -> Result<()> {
     let asset = set.asset;
     if asset.pair {
@@ -156,7 +164,7 @@ fn known(set: ImageSet, args: &Args, mut options: Options) -> Result<()> {
     let files = match HubCache::from_environment()?.locate_verified(&asset.name) {
         Ok(files) => files,
         Err(Error::Missing { looked_at, .. }) => bail!(
-            "{} is not here: expected {}, found nothing there\n\n{}",
+            "{} is not in the cache: expected {}, which does not exist\n\n{}",
             asset.name,
             looked_at.display(),
             ways(asset)
@@ -165,26 +173,31 @@ fn known(set: ImageSet, args: &Args, mut options: Options) -> Result<()> {
     };
     options.name = Some(format!("{} at {}", asset.repo, asset.revision));
     let out = args.out.clone().unwrap_or(set.folder);
-    finish(sdft_prepare::prepare(&files, &out, &options, &watch(&out)))
+    finish(sdft_prepare::prepare(
+        &files,
+        &out,
+        &options,
+        &progress_of(&out),
+    ))
 }
 
-/// Both sides of a set of classes, which were prepared when they were fetched.
+/// Prints both sides of a set of classes, which are prepared when they are fetched.
 fn both(asset: &Asset, args: &Args) -> Result<()> {
     let folder = folder_of(asset, args);
     let [source, target] = ["source", "target"].map(|side| folder.join(side));
     for side in [&source, &target] {
         if !side.join(INDEX).is_file() {
             bail!(
-                "{} is not here: expected {}, found nothing there; `cargo xtask data prepare {}` makes it\n\n{}",
+                "{} is not prepared: expected {}, which does not exist; `cargo xtask data prepare {}` makes it\n\n{}",
                 asset.name,
                 side.join(INDEX).display(),
                 asset.name,
                 ways(asset)
             );
         }
-        line(side.display())?;
+        print_line(side.display())?;
     }
-    note(&format!(
+    note(format_args!(
         "train a source model and fine-tune it:\n  \
          cargo xtask train --method scratch --data {1} --set model.image_size=32 --name {0}-source ..\n  \
          cargo xtask train --source runs/{0}-source/final.safetensors --data {2}",
@@ -195,15 +208,15 @@ fn both(asset: &Asset, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A bar of images.
-fn watch(out: &Path) -> impl Fn(usize, usize) + Sync + use<> {
+/// Progress of the set in the folder `out`.
+fn progress_of(out: &Path) -> impl Fn(usize, usize) + Sync + use<> {
     let progress = Progress::new(out.display().to_string());
     move |done, total| progress.at(done, total)
 }
 
 fn finish(result: std::result::Result<Report, PrepareError>) -> Result<()> {
     match result {
-        Ok(report) => line(report),
+        Ok(report) => print_line(report),
         Err(
             error @ (PrepareError::Option { .. }
             | PrepareError::Input { .. }

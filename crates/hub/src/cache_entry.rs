@@ -1,4 +1,4 @@
-//! The cache on the disk: locks, blobs, links.
+//! One file in the cache: its lock, blob and link.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -13,28 +13,28 @@ use crate::{
     error::{Result, io},
 };
 
-/// The places of one file.
-pub(crate) struct BlobPaths {
-    /// The bytes under their hash.
+/// The paths of one file in the cache.
+pub(crate) struct CacheEntry {
+    /// The complete file, named by its hash.
     pub(crate) blob: PathBuf,
-    /// Bytes that have arrived.
+    /// The bytes downloaded so far.
     pub(crate) part: PathBuf,
-    /// The path by which everyone reads it.
+    /// The path that readers use.
     pub(crate) snapshot: PathBuf,
     lock: PathBuf,
-    /// Where the commit of a branch is noted, and the commit.
+    /// The file that records the commit of a branch, and the commit.
     note: Option<(PathBuf, String)>,
 }
 
-impl BlobPaths {
+impl CacheEntry {
     pub(crate) fn of(cache: &HubCache, file: &HubFile, commit: &str, hash: &Hash) -> Self {
         let repository = cache.repository(file.repo_type, &file.repo);
         let blobs = repository.join("blobs");
         Self {
-            blob: blobs.join(hash.name()),
-            part: blobs.join(format!("{}.incomplete", hash.name())),
+            blob: blobs.join(hash.hex()),
+            part: blobs.join(format!("{}.incomplete", hash.hex())),
             snapshot: repository.join("snapshots").join(commit).join(&file.path),
-            lock: cache.lock(file.repo_type, &file.repo, hash.name()),
+            lock: cache.lock(file.repo_type, &file.repo, hash.hex()),
             note: (file.revision != commit).then(|| {
                 let note = cache.note(file.repo_type, &file.repo, &file.revision);
                 (note, commit.to_owned())
@@ -42,7 +42,7 @@ impl BlobPaths {
         }
     }
 
-    /// Waits until no other process works on this file; `waits` is called if one does.
+    /// Locks the file against other processes; calls `waits` before waiting for one.
     pub(crate) fn lock(&self, waits: impl FnOnce()) -> Result<File> {
         make_parent(&self.lock)?;
         make_parent(&self.blob)?;
@@ -58,7 +58,7 @@ impl BlobPaths {
         Ok(lock)
     }
 
-    /// Whether the bytes under the hash's name are here and right; wrong ones are removed. To be called with the lock.
+    /// Whether the blob exists with the right hash; deletes it otherwise. The caller must hold the lock.
     pub(crate) fn has_blob(&self, hash: &Hash) -> Result<bool> {
         if !self.blob.is_file() {
             return Ok(false);
@@ -70,15 +70,15 @@ impl BlobPaths {
         Ok(false)
     }
 
-    /// Gives what has arrived, and was found right, its name.
-    pub(crate) fn keep(&self) -> Result<()> {
+    /// Gives the complete, verified download its final name.
+    pub(crate) fn finish(&self) -> Result<()> {
         let file = File::open(&self.part).map_err(io(&self.part))?;
         file.sync_all().map_err(io(&self.part))?;
         rename_synced(&self.part, &self.blob).map_err(io(&self.blob))
     }
 
-    /// Makes the blob readable by its path in the repository.
-    pub(crate) fn publish(&self) -> Result<()> {
+    /// Makes the blob available at its path in the snapshot.
+    pub(crate) fn link_snapshot(&self) -> Result<()> {
         make_parent(&self.snapshot)?;
         if !is_link_to(&self.snapshot, &self.blob) {
             // A link to another blob, or a broken one, or an earlier copy.
@@ -115,11 +115,11 @@ fn is_unsupported(error: &std::io::Error) -> bool {
     [PermissionDenied, Unsupported].contains(&error.kind())
 }
 
-/// A relative link, so that the cache can be moved; a copy where the file system has no links.
+/// A relative link, so that the cache can be moved; a copy if the file system does not support links.
 fn link(blob: &Path, at: &Path, snapshot: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     {
-        // From snapshots/COMMIT/a/b/FILE it is as many steps up as there are folders below the repository.
+        // From snapshots/COMMIT/a/b/FILE, go up once for each folder below the repository.
         let repository = blob.parent().and_then(Path::parent).unwrap_or(blob);
         let below = snapshot.strip_prefix(repository).unwrap_or(snapshot);
         let mut target = PathBuf::new();
@@ -130,7 +130,7 @@ fn link(blob: &Path, at: &Path, snapshot: &Path) -> std::io::Result<()> {
         target.push(blob.file_name().unwrap_or_default());
         match std::os::unix::fs::symlink(target, at) {
             Ok(()) => return Ok(()),
-            // Some file systems have none.
+            // The file system may not support links.
             Err(error) if is_unsupported(&error) => {}
             Err(error) => return Err(error),
         }
