@@ -13,7 +13,8 @@ use sdft_nn::{
     attention, backward, conv2d, norm_act, specs_of,
 };
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
-use sdft_samplers::{Ddim, SeededNoise, sample_ddim};
+use sdft_randn::SeededNoise;
+use sdft_samplers::{Ddim, sample_ddim};
 use sdft_train::{Learner, LossPlan, Method, Outcome, PendingStep, Plan, Precision};
 
 /// Does the work once: what it took and, if asked for, what came out.

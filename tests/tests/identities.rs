@@ -3,9 +3,10 @@
 use candle_core::{Device, Tensor};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_diffusion::{Clip, Diffusion, GaussianDenoiser, Variance};
-use sdft_losses::{Auxiliary, Batch, Objective};
+use sdft_losses::{Auxiliary, NoisedBatch, Objective};
 use sdft_nn::Params;
-use sdft_samplers::{Ddim, SeededNoise, invert_ddim, sample_ddim, sample_ddpm};
+use sdft_randn::SeededNoise;
+use sdft_samplers::{Ddim, invert_ddim, sample_ddim, sample_ddpm};
 use sdft_schedule::{BetaSchedule, Respacing, Schedule};
 
 fn respaced(text: &str) -> Diffusion {
@@ -82,7 +83,7 @@ fn a_student_that_equals_its_teacher_has_nothing_to_learn_from_it() {
         t: &aux_t,
         weights: &weights,
     };
-    let batch = Batch {
+    let batch = NoisedBatch {
         x0: &x0,
         t: &t,
         noise: &eps,

@@ -4,10 +4,10 @@ use crate::error::{Result, TrainError};
 use candle_core::{D, Tensor};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_diffusion::{Denoiser, Diffusion};
-use sdft_losses::{Auxiliary, Batch, Objective};
+use sdft_losses::{Auxiliary, NoisedBatch, Objective};
 use sdft_nn::{Params, backward};
 use sdft_noise::Purpose;
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 
 /// Spread of the noise that takes the place of zeros: with zero-initialised branches nothing before them would get a gradient.
 const FILL: f64 = 0.02;
@@ -33,8 +33,8 @@ pub fn audit_gradients(
         let last = diffusion.n_steps() - 1;
         // From little noise to much, so that both ends of every weight are seen.
         let t: Vec<usize> = (0..n).map(|i| last * (i + 1) / (n + 1)).collect();
-        let noise = seeded_normal(seed, Purpose::Audit, 2, 0, x0.dims(), x0.device())?;
-        let z = seeded_normal(seed, Purpose::Audit, 3, 0, x0.dims(), x0.device())?;
+        let noise = randn(seed, Purpose::Audit, 2, 0, x0.dims(), x0.device())?;
+        let z = randn(seed, Purpose::Audit, 3, 0, x0.dims(), x0.device())?;
         let aux_t = vec![last; n];
         let weights = objective.aux_weights(&diffusion.schedule, &aux_t)?;
         let aux = Auxiliary {
@@ -42,7 +42,7 @@ pub fn audit_gradients(
             t: &aux_t,
             weights: &weights,
         };
-        let batch = Batch {
+        let batch = NoisedBatch {
             x0,
             t: &t,
             noise: &noise,
@@ -67,7 +67,7 @@ pub(crate) fn audit(
     for (i, (name, tensor)) in params.iter().enumerate() {
         let zero = tensor.abs()?.max_all()?.to_scalar::<f32>()? == 0.0;
         let tensor = if zero {
-            (seeded_normal(
+            (randn(
                 seed,
                 Purpose::Audit,
                 1,
@@ -141,7 +141,7 @@ mod tests {
         let params = Params::init(&Unet::specs(config)?, 0, &Device::Cpu)?;
         let diffusion = Process::default().diffusion(config.learns_variance(), &Respacing::All)?;
         let objective = Objective::base_only(Weighting::Constant, variational);
-        let x0 = seeded_normal(0, Purpose::Test, 0, 0, &[2, 3, 8, 8], &Device::Cpu)?;
+        let x0 = randn(0, Purpose::Test, 0, 0, &[2, 3, 8, 8], &Device::Cpu)?;
         audit_gradients(&params, config, &diffusion, &objective, None, &x0, 0)
     }
 

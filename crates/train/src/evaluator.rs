@@ -18,7 +18,7 @@ use sdft_metrics::{Features, KidOptions, Neighbour, mmd2_unbiased, nearest};
 use sdft_models::save_unet;
 use sdft_nn::Params;
 use sdft_noise::Purpose;
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl Evaluation {
                         TrainError::Evaluation(e.to_string())
                     })?,
             )?,
-            noise: seeded_normal(plan.seed, Purpose::Preview, NOISE_STEP, 0, &shape, device)?,
+            noise: randn(plan.seed, Purpose::Preview, NOISE_STEP, 0, &shape, device)?,
             by: plan.eval.best,
         })
     }
@@ -93,6 +93,7 @@ impl Evaluation {
     /// Samples the weights and measures.
     pub(crate) fn look(&self, plan: &Plan, weights: &Params, step: u64) -> Result<EvalReport> {
         let model = Unet::load(weights, &plan.model)?
+            .with_prediction_type(plan.process.prediction_type)
             .with_compute_dtype(plan.steps.precision.compute_dtype());
         let images = sample_images(&self.diffusion, &model, &self.noise, plan.sampled_at_once())?;
         let extractor = &self.evaluator.extractor;

@@ -8,12 +8,12 @@ use candle_core::{DType, Device, Tensor};
 use sdft_adm::Unet;
 use sdft_cuda::{Download, download};
 use sdft_diffusion::{Denoiser, Diffusion};
-use sdft_losses::{Auxiliary, Batch, Objective, Report, Variational, distill_factor};
+use sdft_losses::{Auxiliary, NoisedBatch, Objective, Report, Variational, distill_factor};
 use sdft_nn::{Params, backward};
 use sdft_noise::{Draw, DropoutKey, Purpose};
 use sdft_optim::{Accumulator, MicroBatches, Pending, Verdict, collect_gradients};
 use sdft_parallel::{ProcessGroup, share_of};
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 use sdft_schedule::{LossSecondMoment, Respacing, TimestepSampler, WeightedTimesteps};
 use std::sync::Arc;
 
@@ -100,7 +100,9 @@ impl Learner {
             _ => None,
         };
         let precision = plan.steps.precision;
-        let unet = Unet::load(&params, &plan.model)?.with_compute_dtype(precision.compute_dtype());
+        let unet = Unet::load(&params, &plan.model)?
+            .with_prediction_type(plan.process.prediction_type)
+            .with_compute_dtype(precision.compute_dtype());
         Ok(Self {
             seed: plan.seed,
             batch: plan.steps.batch,
@@ -200,7 +202,7 @@ impl Learner {
             let (a0, a1) = (start * n_aux / self.batch, (start + n) * n_aux / self.batch);
             let images = x0.narrow(0, start, n)?;
             let with_count = |count: usize| [&[count], &shape[1..]].concat();
-            let noise = seeded_normal(
+            let noise = randn(
                 self.seed,
                 Purpose::Noise,
                 step,
@@ -209,7 +211,7 @@ impl Learner {
                 device,
             )?;
             let z = if a1 > a0 {
-                Some(seeded_normal(
+                Some(randn(
                     self.seed,
                     Purpose::AuxNoise,
                     step,
@@ -239,7 +241,7 @@ impl Learner {
                     ..self.objective
                 }
             };
-            let batch = Batch {
+            let batch = NoisedBatch {
                 x0: &images,
                 t: &t[start..start + n],
                 noise: &noise,

@@ -8,7 +8,8 @@ use sdft_diffusion::{Denoiser, Diffusion};
 use sdft_imaging::{ImagingError, Rgb8};
 use sdft_nn::Params;
 use sdft_noise::Purpose;
-use sdft_samplers::{Ddim, SeededNoise, sample_ddim, seeded_normal};
+use sdft_randn::{SeededNoise, randn};
+use sdft_samplers::{Ddim, sample_ddim};
 use std::path::Path;
 
 /// Images that tell whether the raw weights draw something else than their average.
@@ -36,7 +37,7 @@ impl Preview {
             diffusion: plan
                 .process
                 .diffusion(plan.model.learns_variance(), &respacing)?,
-            noise: seeded_normal(plan.seed, Purpose::Preview, 0, 0, &shape, device)?,
+            noise: randn(plan.seed, Purpose::Preview, 0, 0, &shape, device)?,
             at_once: plan.sampled_at_once(),
             before: None,
         };
@@ -61,6 +62,7 @@ impl Preview {
     ) -> Result<()> {
         let net = |weights: &Params| -> Result<Unet> {
             Ok(Unet::load(weights, &plan.model)?
+                .with_prediction_type(plan.process.prediction_type)
                 .with_compute_dtype(plan.steps.precision.compute_dtype()))
         };
         let averaged = self.images(&net(averaged)?)?;

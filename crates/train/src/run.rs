@@ -115,6 +115,7 @@ pub(crate) fn learner(
     let source_net = match (&source, plan.method) {
         (Some(params), Method::Naive | Method::Sdft) => Some(
             Unet::load(params, &plan.model)?
+                .with_prediction_type(plan.process.prediction_type)
                 .with_compute_dtype(plan.steps.precision.compute_dtype()),
         ),
         (None, Method::Scratch) => None,

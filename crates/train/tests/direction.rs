@@ -11,7 +11,7 @@ use sdft_diffusion::BottleneckNet;
 use sdft_eval::{class_features, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_models::{LoadOptions, LoadedModel, load_unet, read_params_bytes};
-use sdft_samplers::NumberedNoise;
+use sdft_randn::NumberedNoise;
 use sdft_train::{
     DirectionPlan, DirectionSetup, Ending, Progress, RunFolder, StepReport, TrainError, to_images,
     to_tensor, train_direction,

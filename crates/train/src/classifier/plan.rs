@@ -4,7 +4,7 @@ use crate::plan::{
     check_counts, check_name, check_optim, check_pace, check_process,
 };
 use sdft_adm::{AdmConfig, EncoderConfig, Pool};
-use sdft_models::Process;
+use sdft_diffusion::Process;
 use serde::{Deserialize, Serialize};
 
 /// Where the images of one domain come from.

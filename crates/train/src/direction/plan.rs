@@ -5,7 +5,7 @@ use crate::plan::{
 };
 use sdft_adm::AdmConfig;
 use sdft_asyrp::{GoalWeights, training_sequence};
-use sdft_models::Process;
+use sdft_diffusion::Process;
 use sdft_schedule::MAX_STEPS;
 use serde::{Deserialize, Serialize};
 
@@ -418,7 +418,7 @@ impl RunPlan for DirectionPlan {
         })?;
         check_process(&self.process)?;
         if let Err(problem) = self.process.check_editable() {
-            return wrong("process", problem);
+            return wrong("process", problem.to_string());
         }
         if self.walk.t_0 >= self.process.diffusion_steps {
             return wrong(

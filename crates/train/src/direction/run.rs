@@ -19,7 +19,7 @@ use sdft_diffusion::BottleneckNet;
 use sdft_imaging::{to_unit_range, write_png};
 use sdft_nn::Params;
 use sdft_optim::Verdict;
-use sdft_samplers::NumberedNoise;
+use sdft_randn::NumberedNoise;
 use sdft_schedule::Schedule;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
