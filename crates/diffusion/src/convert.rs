@@ -44,7 +44,12 @@ impl Diffusion {
         let (s, output) = (&self.schedule, &prediction.output);
         match prediction.prediction_type {
             PredictionType::Epsilon => Ok(output.clone()),
-            PredictionType::Sample => self.eps_from_x0(xt, t, output),
+            // Unlike `eps_from_x0` this is finite where no signal is left.
+            PredictionType::Sample => {
+                let signal =
+                    output.broadcast_mul(&self.gather(s.sqrt_alpha_bar(), t, output)?)?;
+                (xt - signal)?.broadcast_div(&self.gather(s.sqrt_one_minus_alpha_bar(), t, xt)?)
+            }
             PredictionType::V => self.mix(
                 t,
                 (s.sqrt_alpha_bar(), output),
