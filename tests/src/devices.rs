@@ -10,7 +10,7 @@ use sdft_nn::{
 };
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{
-    AdamW, EmaRamp, Engine, LossScale, Rule, Sgd, StepSize, Verdict, collect_gradients,
+    AdamW, EmaRamp, EmaRate, Engine, LossScale, Rule, Sgd, StepSize, Verdict, collect_gradients,
 };
 use sdft_randn::randn;
 
@@ -494,7 +494,15 @@ fn optimisers(device: &Device, findings: &mut Vec<Finding>) -> Result<()> {
                     ))
                 })
                 .collect::<Result<Vec<_>>>()?;
-            let mut engine = Engine::new(rule, (0.9, EmaRamp::Early), scale, &vars)?;
+            let mut engine = Engine::new(
+                rule,
+                EmaRate {
+                    rate: 0.9,
+                    ramp: EmaRamp::Early,
+                },
+                scale,
+                &vars,
+            )?;
             let mut norms = Vec::new();
             for step in 0..7u32 {
                 let mut loss = vars[0].1.sqr()?.mean_all()?;

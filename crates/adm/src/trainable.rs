@@ -111,13 +111,17 @@ impl Trainable for TrainableUnet {
         self.mode
     }
 
-    /// A constant that is added to a channel which is normalised alone (as many groups as channels) has no effect.
     fn has_zero_gradient(&self, name: &str) -> bool {
-        let groups = self.unet.config().norm_groups;
-        let mut vars = self.vars.iter();
-        name.ends_with(".in_layers.2.bias")
-            && vars.any(|(known, var)| known == name && var.elem_count() == groups)
+        is_removed_by_norm(name, &self.vars, self.unet.config().norm_groups)
     }
+}
+
+/// Whether a residual block's norm removes all effect of this variable: a constant that is added to a channel which is normalised alone,
+/// with as many groups as channels. Its gradient is zero.
+pub fn is_removed_by_norm(name: &str, vars: &[(String, Var)], norm_groups: usize) -> bool {
+    let mut vars = vars.iter();
+    name.ends_with(".in_layers.2.bias")
+        && vars.any(|(known, var)| known == name && var.elem_count() == norm_groups)
 }
 
 #[cfg(test)]

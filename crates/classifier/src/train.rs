@@ -3,10 +3,10 @@
 use crate::accuracy::{Accuracy, HeldOut};
 use crate::plan::ClassifierPlan;
 use candle_core::{Device, Tensor};
-use sdft_adm::{Encoder, EncoderConfig};
+use sdft_adm::{Encoder, EncoderConfig, is_removed_by_norm};
 use sdft_data::{Augment, Batch, Batches, ImageSource, Joined};
 use sdft_diffusion::Diffusion;
-use sdft_nn::{Params, backward, no_grad};
+use sdft_nn::{Params, backward};
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{Accumulator, MicroBatches, Verdict, collect_gradients};
 use sdft_randn::randn;
@@ -179,7 +179,7 @@ impl Classifying<'_> {
         let (encoder, seed) = (&self.encoder, self.plan.seed);
         let accuracy = self
             .updater
-            .with_averaged(|| no_grad(|| held_out.accuracy(encoder, &self.diffusion, seed)))?;
+            .with_averaged(|| held_out.accuracy(encoder, &self.diffusion, seed))?;
         Ok(Some(accuracy))
     }
 }
@@ -193,12 +193,7 @@ impl Task for Classifying<'_> {
         let noise = randn(seed, Purpose::Audit, 2, 0, images.dims(), self.device)?;
         let groups = self.config.net.norm_groups;
         let vars = self.updater.vars();
-        let is_exempt = |name: &str| {
-            // A constant that is added to a channel which is normalised alone has no effect.
-            let mut vars = vars.iter();
-            name.ends_with(".in_layers.2.bias")
-                && vars.any(|(known, var)| known == name && var.elem_count() == groups)
-        };
+        let is_exempt = |name: &str| is_removed_by_norm(name, vars, groups);
         audit_gradients(vars, seed, &is_exempt, &|| {
             self.loss(images, &t, &noise, &vec![0; n])
         })
