@@ -23,7 +23,7 @@ pub use crate::{
     cost::Cost,
     encoder::{Encoder, EncoderConfig, Pool},
     infer::{Inferred, Origin, infer},
-    trainable::TrainableUnet,
+    trainable::{TrainableUnet, is_removed_by_norm},
     unet::{Unet, UnetCall},
 };
 

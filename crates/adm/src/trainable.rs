@@ -3,7 +3,7 @@
 use crate::{AdmConfig, ConfigError, Unet};
 use candle_core::{Result, Tensor, Var};
 use sdft_diffusion::{
-    ComputeMode, Condition, Denoiser, KIND_KEY, MODEL_KEY, Prediction, Trainable,
+    ComputeMode, Condition, Denoiser, KIND_KEY, MODEL_KEY, Prediction, PredictionType, Trainable,
 };
 use sdft_nn::Params;
 use std::collections::BTreeMap;
@@ -65,14 +65,21 @@ pub struct TrainableUnet {
 }
 
 impl TrainableUnet {
-    /// A network that starts from a copy of `params`, with feature maps and recomputation as `mode` says.
+    /// A network that starts from a copy of `params`, predicts `prediction_type`, and computes as `mode` says.
     ///
     /// # Errors
     /// A configuration that cannot be trained; parameters that are missing or of another shape.
-    pub fn new(params: &Params, config: &AdmConfig, mode: ComputeMode) -> Result<Self> {
+    pub fn new(
+        params: &Params,
+        config: &AdmConfig,
+        prediction_type: PredictionType,
+        mode: ComputeMode,
+    ) -> Result<Self> {
         config.check_trainable().map_err(candle_core::Error::wrap)?;
         let (params, vars) = params.trainable()?;
-        let unet = Unet::load(&params, config)?.with_compute_dtype(mode.dtype);
+        let unet = Unet::load(&params, config)?
+            .with_prediction_type(prediction_type)
+            .with_compute_dtype(mode.dtype);
         let unet = match mode.recompute {
             true => unet.recomputed(),
             false => unet,
@@ -104,13 +111,17 @@ impl Trainable for TrainableUnet {
         self.mode
     }
 
-    /// A constant that is added to a channel which is normalised alone (as many groups as channels) has no effect.
     fn has_zero_gradient(&self, name: &str) -> bool {
-        let groups = self.unet.config().norm_groups;
-        let mut vars = self.vars.iter();
-        name.ends_with(".in_layers.2.bias")
-            && vars.any(|(known, var)| known == name && var.elem_count() == groups)
+        is_removed_by_norm(name, &self.vars, self.unet.config().norm_groups)
     }
+}
+
+/// Whether a residual block's norm removes all effect of this variable: a constant that is added to a channel which is normalised alone,
+/// with as many groups as channels. Its gradient is zero.
+pub fn is_removed_by_norm(name: &str, vars: &[(String, Var)], norm_groups: usize) -> bool {
+    let mut vars = vars.iter();
+    name.ends_with(".in_layers.2.bias")
+        && vars.any(|(known, var)| known == name && var.elem_count() == norm_groups)
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 use crate::AdmConfig;
 use crate::trunk::{Block, Builder, Trunk};
 use candle_core::{DType, Result, Tensor};
+use sdft_diffusion::{
+    Bottleneck, BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction, PredictionType,
+};
 use sdft_autograd::{concat, taped, to_dtype, to_nchw};
-use sdft_diffusion::{BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction};
 use sdft_kernels::Activation;
 use sdft_nn::{Conv2d, ConvStart, GroupNorm, ParamSource, ParamSpec, Scope, specs_of};
 use sdft_noise::DropoutKey;
@@ -18,6 +20,7 @@ pub struct Unet {
     output_blocks: Vec<Block>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+    prediction_type: PredictionType,
 }
 
 impl Unet {
@@ -71,7 +74,15 @@ impl Unet {
                 1,
                 ConvStart::Zero,
             )?,
+            prediction_type: PredictionType::Epsilon,
         })
+    }
+
+    /// The same network, trained to predict this quantity; the default is the noise.
+    #[must_use]
+    pub fn with_prediction_type(mut self, prediction_type: PredictionType) -> Self {
+        self.prediction_type = prediction_type;
+        self
     }
 
     /// The same network, which in training keeps only what goes in and out of its residual and attention blocks, and computes the
@@ -161,6 +172,10 @@ impl Unet {
         })
     }
 
+    fn prediction(&self, output: &Tensor) -> Result<Prediction> {
+        Prediction::split(output, self.config.in_channels, self.prediction_type)
+    }
+
     /// This network as a denoiser with class labels or with dropout.
     pub fn with<'a>(
         &'a self,
@@ -188,7 +203,7 @@ impl Denoiser for UnetCall<'_> {
         let out = self
             .unet
             .forward(xt, t, self.labels, self.dropout.as_ref())?;
-        Prediction::split(&out, self.unet.config.in_channels)
+        self.unet.prediction(&out)
     }
 }
 
@@ -211,7 +226,7 @@ impl BottleneckNet for Unet {
             } else {
                 self.decode(h, &skips, &emb, None)?
             };
-            Prediction::split(&out, self.config.in_channels)
+            self.prediction(&out)
         };
         let changed = match change(&h, &emb)? {
             None => None,
@@ -229,9 +244,11 @@ impl BottleneckNet for Unet {
         })
     }
 
-    fn bottleneck(&self) -> (usize, usize) {
-        let deepest = self.config.width(self.config.levels() - 1);
-        (deepest, 4 * self.config.model_channels)
+    fn bottleneck(&self) -> Bottleneck {
+        Bottleneck {
+            channels: self.config.width(self.config.levels() - 1),
+            embedding: 4 * self.config.model_channels,
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use sdft_adm::Encoder;
 use sdft_data::ImageSource;
 use sdft_diffusion::Diffusion;
 use sdft_imaging::to_unit_range;
+use sdft_autograd::no_grad;
 use sdft_noise::Purpose;
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 use sdft_train::Result;
 use serde::Serialize;
 
@@ -124,9 +125,10 @@ impl HeldOut {
             let steps = vec![t; x0.dim(0)?];
             // Both domains get the same noise.
             let (step, first) = (level as u64, start as u64);
-            let noise = seeded_normal(seed, Purpose::HeldOut, step, first, x0.dims(), x0.device())?;
+            let noise = randn(seed, Purpose::HeldOut, step, first, x0.dims(), x0.device())?;
             let xt = diffusion.q_sample(&x0, &steps, &noise)?;
-            let logits = encoder.logits(&xt, &diffusion.model_t(&steps)?)?;
+            let t = diffusion.model_t(&steps)?;
+            let logits = no_grad(|| encoder.logits(&xt, &t))?;
             let chosen = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
             right += chosen.iter().filter(|&&c| c as usize == label).count();
         }

@@ -1,20 +1,20 @@
 //! Everything that decides a classifier's training, as it is in `plan.toml`.
 
 use sdft_adm::{AdmConfig, EncoderConfig, Pool};
-use sdft_models::Process;
+use sdft_diffusion::Process;
 use sdft_train::{
     LoopPlan, LrSchedule, MAX_RUN_STEPS, OptimPlan, OutputPlan, PlanError, RunPlan, check_classes,
     check_counts, check_name, check_optim, check_pace, check_process,
 };
 use serde::{Deserialize, Serialize};
 
-/// Where the images of one domain come from.
+/// The images of one domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DomainPlan {
     /// An image folder, or `digits` for the embedded handwritten digits.
     pub path: String,
-    /// Hash of the images' names and of some of their pixels, filled in when they are read.
+    /// Hash of the images' names and of some of their pixels, set when they are read.
     pub fingerprint: String,
     /// Digits only: `chalk` or `ember`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,9 +39,9 @@ pub struct ClassifierData {
     pub flip: bool,
     /// Images are shifted by up to this many pixels in both directions.
     pub shift: usize,
-    /// Unreadable images stop the run instead of being left out.
+    /// Unreadable images stop the run instead of being skipped.
     pub strict: bool,
-    /// Share of each domain that is never trained on, for the accuracies; 0 measures none.
+    /// The share of each domain that is held out for the accuracies; 0 measures none.
     pub held_out: f64,
 }
 
@@ -123,17 +123,17 @@ impl From<EncoderConfig> for ClassifierModel {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifierPlan {
-    /// The run's name; its folder carries it.
+    /// The name of the run and of its folder.
     pub name: String,
-    /// Every random number of the run follows from it.
+    /// The seed of every random number of the run.
     pub seed: u64,
     /// A classifier whose trunk is the start, such as guidance's `256x256_classifier.pt`; empty starts from random weights.
     pub init: String,
-    /// SHA-256 of that file, filled in when it is read.
+    /// SHA-256 of that file, set when it is read.
     pub init_sha256: String,
     /// The architecture.
     pub model: ClassifierModel,
-    /// The diffusion process whose noised images are told apart.
+    /// The diffusion process whose noised images are classified.
     pub process: Process,
     /// The images.
     pub data: ClassifierData,
@@ -199,7 +199,7 @@ impl Default for ClassifierPlan {
 }
 
 impl ClassifierPlan {
-    /// The intervals, as the loop takes them.
+    /// The intervals of the loop.
     pub(crate) fn pace(&self) -> OutputPlan {
         OutputPlan {
             log_every: self.output.log_every,

@@ -3,14 +3,14 @@
 use crate::accuracy::{Accuracy, HeldOut};
 use crate::plan::ClassifierPlan;
 use candle_core::{Device, Tensor};
-use sdft_adm::{Encoder, EncoderConfig};
-use sdft_autograd::{backward, no_grad};
+use sdft_adm::{Encoder, EncoderConfig, is_removed_by_norm};
 use sdft_data::{Augment, Batch, Batches, ImageSource, Joined};
 use sdft_diffusion::Diffusion;
+use sdft_autograd::backward;
 use sdft_nn::Params;
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{Accumulator, MicroBatches, Verdict, collect_gradients};
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 use sdft_schedule::{Respacing, TimestepSampler};
 use sdft_train::{
     Accumulate, Checkpoint, DriveSetup, Ending, Finished, Log, Position, Progress, Result,
@@ -180,7 +180,7 @@ impl Classifying<'_> {
         let (encoder, seed) = (&self.encoder, self.plan.seed);
         let accuracy = self
             .updater
-            .with_averaged(|| no_grad(|| held_out.accuracy(encoder, &self.diffusion, seed)))?;
+            .with_averaged(|| held_out.accuracy(encoder, &self.diffusion, seed))?;
         Ok(Some(accuracy))
     }
 }
@@ -191,15 +191,10 @@ impl Task for Classifying<'_> {
         let last = self.diffusion.n_steps() - 1;
         let t: Vec<usize> = (0..n).map(|i| last * (i + 1) / (n + 1)).collect();
         let seed = self.plan.seed;
-        let noise = seeded_normal(seed, Purpose::Audit, 2, 0, images.dims(), self.device)?;
+        let noise = randn(seed, Purpose::Audit, 2, 0, images.dims(), self.device)?;
         let groups = self.config.net.norm_groups;
         let vars = self.updater.vars();
-        let is_exempt = |name: &str| {
-            // A constant that is added to a channel which is normalised alone has no effect.
-            let mut vars = vars.iter();
-            name.ends_with(".in_layers.2.bias")
-                && vars.any(|(known, var)| known == name && var.elem_count() == groups)
-        };
+        let is_exempt = |name: &str| is_removed_by_norm(name, vars, groups);
         audit_gradients(vars, seed, &is_exempt, &|| {
             self.loss(images, &t, &noise, &vec![0; n])
         })
@@ -233,7 +228,7 @@ impl Task for Classifying<'_> {
             let n = micro.min(total - start);
             let size = [&[n], &shape[1..]].concat();
             let first = start as u64;
-            let noise = seeded_normal(seed, Purpose::Noise, step, first, &size, x0.device())?;
+            let noise = randn(seed, Purpose::Noise, step, first, &size, x0.device())?;
             let part = start..start + n;
             let images = x0.narrow(0, start, n)?;
             let value = self.loss(&images, &t[part.clone()], &noise, &labels[part])?;

@@ -156,10 +156,16 @@ pub(crate) fn put(table: &mut Table, key: &str, value: impl Into<Value>) {
 
 /// Every key with a default value of its type.
 fn known<P: Settings>() -> Table {
-    match Value::try_from(P::default()) {
-        Ok(Value::Table(table)) => table,
-        _ => Table::new(),
+    let Ok(Value::Table(mut known)) = Value::try_from(P::default()) else {
+        return Table::new();
+    };
+    // Plans leave these out at their default.
+    for (section, key) in [("process", "prediction_type"), ("loss", "distill_space")] {
+        if let Some(Value::Table(section)) = known.get_mut(section) {
+            section.insert(key.to_owned(), "epsilon".into());
+        }
     }
+    known
 }
 
 /// Fails on keys that do not exist, naming the nearest, and on values of another type.

@@ -147,7 +147,9 @@ impl Stage {
             .params
             .to(DType::F32, &self.device)
             .context("the model does not reach the device")?;
-        Ok(Unet::load(&params, &model.config)?.with_compute_dtype(self.maps))
+        Ok(Unet::load(&params, &model.config)?
+            .with_prediction_type(model.process.prediction_type)
+            .with_compute_dtype(self.maps))
     }
 
     /// A classifier's network; gradients of it steer, so its maps are f32.

@@ -24,7 +24,7 @@ fn a_classifier_that_is_resumed_equals_one_that_was_not() {
         "8",
     ];
     let resumed = parts.run(&on).ok();
-    assert!(resumed.err.contains("going on from"), "{resumed:?}");
+    assert!(resumed.err.contains("continuing from"), "{resumed:?}");
     assert_same(&essence(&whole.path("runs/classifier")), &essence(&root));
     let accuracy = std::fs::read_to_string(root.join("accuracy.json")).unwrap();
     let accuracy: serde_json::Value = serde_json::from_str(&accuracy).unwrap();

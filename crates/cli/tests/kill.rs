@@ -99,7 +99,7 @@ fn an_interrupt_finishes_the_step_saves_and_says_how_to_go_on() {
     let resumed = place
         .run(&["train", "--resume", "runs/long", "--set", "loop.steps=1"])
         .ok();
-    assert!(resumed.err.contains("going on from"), "{resumed:?}");
+    assert!(resumed.err.contains("continuing from"), "{resumed:?}");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_changed_position_is_damage_and_checkpoints_of_earlier_versions_stay_readabl
     let on = ["train", "--resume", "runs/short", "--steps", "9"];
     let run = place.run(&on).ok();
     assert!(
-        run.err.contains("without a checksum of state.json") && run.err.contains("going on from"),
+        run.err.contains("without a checksum of state.json") && run.err.contains("continuing from"),
         "{run:?}"
     );
 }
@@ -226,7 +226,7 @@ fn damage_never_starts_a_run_over_and_never_counts_as_a_checkpoint() {
     }
     place
         .run(&["train", "--resume", "runs/short"])
-        .fails(1, &["none of the", "nothing was touched"]);
+        .fails(1, &["checkpoints are damaged", "nothing was changed"]);
     assert_eq!(std::fs::read(root.join("log.jsonl")).unwrap(), log);
 }
 

@@ -67,7 +67,7 @@ fn a_damaged_model_is_passed_over_for_the_newest_whole_one() {
     for step in [4, 6, 8] {
         std::fs::write(checkpoint(step).join("state.json"), b"{}").unwrap();
     }
-    sample(&place, "runs/short", "e").fails(1, &["no whole model is left", "state.json"]);
+    sample(&place, "runs/short", "e").fails(1, &["every model here is damaged", "state.json"]);
     assert!(!place.path("e").exists());
 
     // A run that goes on makes its model again.

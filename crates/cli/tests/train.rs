@@ -63,7 +63,7 @@ fn a_longer_run_from_the_same_plan_starts_like_the_shorter_one() {
     let resumed = place
         .run(&["train", "--resume", "runs/short", "--steps", "10"])
         .ok();
-    assert!(resumed.err.contains("going on from"), "{}", resumed.err);
+    assert!(resumed.err.contains("continuing from"), "{}", resumed.err);
     assert!(place.path("runs/short/checkpoints/step-000010").is_dir());
     place
         .run(&["train", "--resume", "runs/short", "--set", "optim.lr=1"])

@@ -18,5 +18,6 @@ pub use crate::{
     train::{DirectionSetup, train_direction},
 };
 
+mod check;
 mod plan;
 mod train;

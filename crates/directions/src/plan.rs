@@ -1,13 +1,9 @@
 //! Everything that decides a direction's training, as it is in `plan.toml`.
 
 use sdft_adm::AdmConfig;
-use sdft_asyrp::{GoalWeights, training_sequence};
-use sdft_models::Process;
-use sdft_schedule::MAX_STEPS;
-use sdft_train::{
-    LoopPlan, LrSchedule, MAX_RUN_STEPS, OptimPlan, OptimizerKind, OutputPlan, PlanError, RunPlan,
-    check_classes, check_counts, check_name, check_optim, check_pace, check_process,
-};
+use sdft_asyrp::GoalWeights;
+use sdft_diffusion::Process;
+use sdft_train::{LoopPlan, LrSchedule, OptimPlan, OptimizerKind, OutputPlan};
 use serde::{Deserialize, Serialize};
 
 /// The images that a direction is trained on.
@@ -16,11 +12,11 @@ use serde::{Deserialize, Serialize};
 pub struct DirectionData {
     /// An image folder, or `digits` for the embedded handwritten digits.
     pub path: String,
-    /// The first so many are used; 0 means all.
+    /// The number of images, the first ones; 0 means all.
     pub images: usize,
-    /// Unreadable images stop the run instead of being left out.
+    /// Unreadable images stop the run instead of being skipped.
     pub strict: bool,
-    /// Hash of the images' names and of some of their pixels, filled in when they are read.
+    /// Hash of the images' names and of some of their pixels, set when they are read.
     pub fingerprint: String,
     /// Digits only: `chalk` or `ember`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,23 +43,23 @@ impl Default for DirectionData {
     }
 }
 
-/// Where the edit goes.
+/// The goal of the edit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GoalPlan {
     /// What the images show; of the digits, a class.
     pub from: String,
-    /// What they are to show.
+    /// What the edited images show.
     pub to: String,
-    /// What says how far it got: `clip-b16`, `clip-b32`, or `digits` for the embedded classifier.
+    /// The network that measures the edit: `clip-b16`, `clip-b32`, or `digits` for the embedded classifier.
     pub network: String,
-    /// Its files, filled in from the cache if empty.
+    /// Its files; if empty, those in the cache.
     pub weights: Vec<String>,
-    /// SHA-256 of these files, filled in when they are read.
+    /// SHA-256 of these files, set when they are read.
     pub weights_sha256: String,
-    /// IR-SE50's files, for `identity`, filled in from the cache if empty.
+    /// IR-SE50's files, for `identity`; if empty, those in the cache.
     pub identity_weights: Vec<String>,
-    /// SHA-256 of these files, filled in when they are read.
+    /// SHA-256 of these files, set when they are read.
     pub identity_sha256: String,
     /// Weight of the direction.
     pub clip: f64,
@@ -104,7 +100,7 @@ pub struct WalkPlan {
     pub inversion: usize,
     /// Steps of a trajectory from `t_0` to 0, those below `t_edit` included, at which nothing is trained.
     pub steps: usize,
-    /// Features are changed at this step and above it.
+    /// The edit changes features at this step and above it.
     pub t_edit: usize,
     /// Below this step fresh noise is added when the edit is applied; 0 adds none.
     pub t_boost: usize,
@@ -127,7 +123,7 @@ impl Default for WalkPlan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DirectionLoop {
-    /// How often each image is walked.
+    /// Trajectories of each image.
     pub epochs: u64,
     /// Images of a trajectory.
     pub batch: usize,
@@ -174,29 +170,29 @@ impl Default for DirectionOutput {
     }
 }
 
-/// A run that trains a direction, as it stands in `plan.toml`. The defaults are the paper's, and Asyrp's where it says nothing.
+/// A run that trains a direction, as it is in `plan.toml`. The defaults are the paper's, or Asyrp's if the paper has none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DirectionPlan {
-    /// The run's name; its folder carries it.
+    /// The name of the run and of its folder.
     pub name: String,
-    /// Every random number of the run follows from it.
+    /// The seed of every random number of the run.
     pub seed: u64,
-    /// The model whose features are moved; it stays as it is.
+    /// The model whose features the edit changes. The model itself does not change.
     pub source: String,
-    /// The part of its file to take where it holds several; empty chooses.
+    /// The part of its file to take if it holds several; empty chooses.
     pub source_key: String,
-    /// SHA-256 of its file, filled in when it is read.
+    /// SHA-256 of its file, set when it is read.
     pub source_sha256: String,
-    /// SHA-256 of the network in it, architecture and weights, filled in likewise.
+    /// SHA-256 of its architecture and weights, set when it is read.
     pub network_sha256: String,
-    /// Its architecture, filled in from the file.
+    /// Its architecture, set when it is read.
     pub model: AdmConfig,
-    /// Its diffusion process, filled in likewise.
+    /// Its diffusion process, set when it is read.
     pub process: Process,
     /// The images.
     pub data: DirectionData,
-    /// Where the edit goes.
+    /// The goal of the edit.
     pub goal: GoalPlan,
     /// The steps of trajectories.
     pub walk: WalkPlan,
@@ -239,7 +235,7 @@ impl Default for DirectionPlan {
 }
 
 impl DirectionPlan {
-    /// The networks that can say how far an edit got.
+    /// The networks that can measure an edit.
     pub const NETWORKS: [&str; 3] = ["clip-b16", "clip-b32", "digits"];
 
     /// Trajectories in an epoch of `images`.
@@ -248,7 +244,7 @@ impl DirectionPlan {
         images.div_ceil(self.pace.batch.max(1)).max(1) as u64
     }
 
-    /// Length and intervals for `images`, as the loop takes them.
+    /// Length and intervals of the loop for `images`.
     pub(crate) fn loop_of(&self, images: usize) -> (LoopPlan, OutputPlan) {
         let steps = self
             .pace
@@ -269,175 +265,12 @@ impl DirectionPlan {
         };
         (pace, output)
     }
-
-    /// As [`RunPlan::validate`], without the architecture and the process, which may still be unknown because a file tells them.
-    ///
-    /// # Errors
-    /// The first [`PlanError`].
-    pub fn validate_settings(&self) -> Result<(), PlanError> {
-        let wrong = |key: &str, problem: String| {
-            Err(PlanError {
-                key: key.to_owned(),
-                problem,
-            })
-        };
-        check_name(&self.name)?;
-        let said = [
-            (
-                "source",
-                &self.source,
-                "a model to edit with; give --model FILE",
-            ),
-            (
-                "data.path",
-                &self.data.path,
-                "an image folder or \"digits\"; give --data",
-            ),
-            (
-                "goal.from",
-                &self.goal.from,
-                "what the images show; give --from \"face\", or a preset as --config smiling",
-            ),
-            (
-                "goal.to",
-                &self.goal.to,
-                "what they are to show; give --to \"smiling face\", or a preset as --config smiling",
-            ),
-        ];
-        if let Some((key, _, what)) = said.into_iter().find(|(_, text, _)| text.trim().is_empty()) {
-            return wrong(key, format!("expected {what}"));
-        }
-        if self.goal.from == self.goal.to {
-            return wrong(
-                "goal.to",
-                format!(
-                    "both texts are {:?}, and there is no direction between them",
-                    self.goal.to
-                ),
-            );
-        }
-        let network = self.goal.network.as_str();
-        if !Self::NETWORKS.contains(&network) {
-            return wrong(
-                "goal.network",
-                format!(
-                    "expected one of {}, found {network:?}",
-                    Self::NETWORKS.join(", ")
-                ),
-            );
-        }
-        for (key, value) in [
-            ("goal.clip", self.goal.clip),
-            ("goal.l1", self.goal.l1),
-            ("goal.identity", self.goal.identity),
-        ] {
-            if !(value.is_finite() && value >= 0.0) {
-                return wrong(key, format!("expected a number, 0 or more, found {value}"));
-            }
-        }
-        if self.goal.clip == 0.0 {
-            return wrong(
-                "goal.clip",
-                "with weight 0 there is nothing to train".into(),
-            );
-        }
-        if network == "digits" {
-            for (key, text) in [("goal.from", &self.goal.from), ("goal.to", &self.goal.to)] {
-                if !text.parse::<u8>().is_ok_and(|class| class < 10) {
-                    return wrong(
-                        key,
-                        format!("the digits' classifier knows 0 to 9, found {text:?}"),
-                    );
-                }
-            }
-            if self.goal.identity > 0.0 {
-                return wrong("goal.identity", "digits have no face".into());
-            }
-        }
-        check_classes("data.classes", self.data.classes.as_deref())?;
-        let walk = &self.walk;
-        check_counts(&[
-            ("output.samples", self.output.samples as u64, 0, 64),
-            ("loop.epochs", self.pace.epochs, 1, MAX_RUN_STEPS),
-            ("walk.t_0", walk.t_0 as u64, 1, MAX_STEPS as u64 - 1),
-        ])?;
-        let (pace, output) = self.loop_of(1);
-        check_pace(&pace, &output)?;
-        check_optim(&self.optim)?;
-        for (key, n) in [
-            ("walk.inversion", walk.inversion),
-            ("walk.steps", walk.steps),
-            ("output.sampler", self.output.sampler),
-        ] {
-            if !(2..=walk.t_0 + 1).contains(&n) {
-                return wrong(
-                    key,
-                    format!(
-                        "expected 2 to {}, as many steps as there are up to t_0, found {n}",
-                        walk.t_0 + 1
-                    ),
-                );
-            }
-        }
-        if walk.t_edit > walk.t_0 || training_sequence(walk.steps, walk.t_0, walk.t_edit).is_empty()
-        {
-            return wrong(
-                "walk.t_edit",
-                format!(
-                    "expected a step from 0 to t_0 = {}, found {}",
-                    walk.t_0, walk.t_edit
-                ),
-            );
-        }
-        if walk.t_boost > walk.t_0 {
-            return wrong(
-                "walk.t_boost",
-                format!(
-                    "expected a step from 0 to t_0 = {}, found {}",
-                    walk.t_0, walk.t_boost
-                ),
-            );
-        }
-        Ok(())
-    }
-}
-
-impl RunPlan for DirectionPlan {
-    const VERB: &'static str = "edit train";
-
-    fn validate(&self) -> Result<(), PlanError> {
-        let wrong = |key: &str, problem: String| {
-            Err(PlanError {
-                key: key.to_owned(),
-                problem,
-            })
-        };
-        self.validate_settings()?;
-        self.model.validate().map_err(|e| PlanError {
-            key: format!("model.{}", e.field),
-            problem: e.problem,
-        })?;
-        check_process(&self.process)?;
-        if let Err(problem) = self.process.check_editable() {
-            return wrong("process", problem);
-        }
-        if self.walk.t_0 >= self.process.diffusion_steps {
-            return wrong(
-                "walk.t_0",
-                format!(
-                    "the model's process has the steps 0 to {}, found {}",
-                    self.process.diffusion_steps - 1,
-                    self.walk.t_0
-                ),
-            );
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sdft_train::RunPlan;
 
     fn plan() -> DirectionPlan {
         let mut plan = DirectionPlan {
@@ -462,43 +295,5 @@ mod tests {
         let mut pairs = plan.clone();
         pairs.pace.batch = 2;
         assert_eq!(pairs.loop_of(7).0.steps, 5 * 4);
-    }
-
-    #[test]
-    fn impossible_plans_name_the_key() {
-        type Change = fn(&mut DirectionPlan);
-        let broken: [(&str, Change); 21] = [
-            ("source", |p| p.source.clear()),
-            ("data.path", |p| p.data.path.clear()),
-            ("goal.from", |p| p.goal.from = " ".into()),
-            ("goal.to", |p| p.goal.to = "face".into()),
-            ("goal.network", |p| p.goal.network = "clip-l14".into()),
-            ("goal.from", |p| p.goal.network = "digits".into()),
-            ("goal.clip", |p| p.goal.clip = 0.0),
-            ("goal.l1", |p| p.goal.l1 = f64::NAN),
-            ("data.classes", |p| p.data.classes = Some(vec![10])),
-            ("loop.epochs", |p| p.pace.epochs = 0),
-            ("loop.batch", |p| p.pace.batch = 0),
-            ("walk.steps", |p| p.walk.steps = 1),
-            ("walk.t_edit", |p| p.walk.t_edit = 1000),
-            ("walk.t_boost", |p| p.walk.t_boost = 1000),
-            ("walk.inversion", |p| p.walk.inversion = 1001),
-            ("output.sampler", |p| p.output.sampler = 1),
-            ("output.sampler", |p| {
-                (p.walk.t_0, p.walk.t_edit, p.walk.t_boost) = (30, 10, 0);
-                (p.walk.inversion, p.walk.steps) = (20, 20);
-            }),
-            ("process", |p| {
-                (p.process.rescale_timesteps, p.process.diffusion_steps) = (true, 2000);
-            }),
-            ("walk.t_0", |p| p.walk.t_0 = 1000),
-            ("walk.t_0", |p| p.walk.t_0 = usize::MAX),
-            ("optim.lr_every", |p| p.optim.lr_every = 0),
-        ];
-        for (key, change) in broken {
-            let mut plan = plan();
-            change(&mut plan);
-            assert_eq!(plan.validate().unwrap_err().key, key);
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::plan::DirectionPlan;
 use candle_core::{Device, Tensor};
+use sdft_adm::is_removed_by_norm;
 use sdft_asyrp::{
     DeltaBlock, Direction, DirectionInfo, EditPlan, Goal, InversionCache, Mix, TrainingStep,
     direction_metadata, edit, sequence, strength_at, training_sequence, training_steps,
@@ -13,7 +14,7 @@ use sdft_imaging::{to_unit_range, write_png};
 use sdft_autograd::no_grad;
 use sdft_nn::Params;
 use sdft_optim::Verdict;
-use sdft_samplers::NumberedNoise;
+use sdft_randn::NumberedNoise;
 use sdft_schedule::Schedule;
 use sdft_train::{
     Checkpoint, DriveSetup, Ending, Finished, Log, Position, Precision, Progress, Result,
@@ -284,12 +285,7 @@ impl Task for Directing<'_> {
         // One step from the image itself covers every path that a gradient can take.
         let lowest = self.steps[..1].to_vec();
         let vars = self.updater.vars();
-        let is_exempt = |name: &str| {
-            // A constant that is added to a channel which is normalised alone has no effect.
-            let mut vars = vars.iter();
-            name.ends_with(".in_layers.2.bias")
-                && vars.any(|(known, var)| known == name && var.elem_count() == groups)
-        };
+        let is_exempt = |name: &str| is_removed_by_norm(name, vars, groups);
         audit_gradients(vars, self.plan.seed, &is_exempt, &|| {
             let mut total = None;
             let mut look = |training_step: &TrainingStep<'_>| {

@@ -1,4 +1,4 @@
-//! Optimiser, average and loss scale as one: from gradients to new weights, without waiting for the device that has them.
+//! Optimiser, average and loss scale together: from gradients to new weights, without waiting for the device.
 
 use candle_core::{DType, Device, Tensor, Var};
 #[cfg(feature = "cuda")]
@@ -14,7 +14,7 @@ use crate::{
     rules::Rule,
 };
 
-/// What became of a step.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Verdict {
     /// The parameters moved; the norm of their gradient before clipping.
@@ -28,7 +28,7 @@ pub enum Verdict {
     BadGradient,
 }
 
-/// A step that the device may still be at.
+/// A step that the device may still be computing.
 #[derive(Debug)]
 pub struct Pending(Way);
 
@@ -40,16 +40,16 @@ enum Way {
 }
 
 impl Pending {
-    /// A step of which it is known already.
+    /// A step whose result is known already.
     #[must_use]
     pub fn known(verdict: Verdict) -> Self {
         Self(Way::Known(verdict))
     }
 
-    /// What became of it, as soon as that is known.
+    /// Waits for the device and returns the result.
     ///
     /// # Errors
-    /// - whatever went wrong on the device
+    /// The device failed.
     pub fn wait(self) -> Result<Verdict> {
         match self.0 {
             Way::Known(verdict) => Ok(verdict),
@@ -68,6 +68,15 @@ impl Pending {
     }
 }
 
+/// The rate of an average, and how it begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EmaRate {
+    /// The share of the old average that an update keeps, in [0, 1].
+    pub rate: f64,
+    /// The rate of the first updates.
+    pub ramp: EmaRamp,
+}
+
 /// The numbers of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepSize {
@@ -79,8 +88,8 @@ pub struct StepSize {
 
 /// Moves parameters and their average.
 ///
-/// On the CPU a step is over when [`step`](Self::step) returns. On a GPU it is only queued: whether loss and gradient are finite, how far
-/// the gradient is clipped and how many updates there have been is decided there, and the host learns it from [`Pending`].
+/// On the CPU a step is complete when [`step`](Self::step) returns. A GPU only queues it: the device decides whether loss and gradient
+/// are finite, clips the gradient and counts the updates, and [`Pending`] returns the result to the host.
 #[derive(Debug)]
 pub struct Engine {
     optimizer: Optimizer,
@@ -91,30 +100,29 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An optimiser by `rule`, an average of `ema_rate`, and a loss scale where the gradient needs one.
+    /// An optimiser with this rule, an average with this rate, and a loss scale for f16.
     ///
     /// # Errors
-    /// - as [`Optimizer::new`] and [`Ema::new`]
+    /// As [`Optimizer::new`] and [`Ema::new`].
     pub fn new(
         rule: Rule,
-        (ema_rate, ramp): (f64, EmaRamp),
+        ema: EmaRate,
         scale: Option<LossScale>,
         params: &[(String, Var)],
     ) -> Result<Self> {
         Ok(Self {
             optimizer: Optimizer::new(rule, params)?,
-            ema: Ema::new(ema_rate, ramp, params)?,
+            ema: Ema::new(ema.rate, ema.ramp, params)?,
             scale,
             #[cfg(feature = "cuda")]
             table: None,
         })
     }
 
-    /// What the loss is to be multiplied by before its gradient is taken, a scalar of this type on this device; none where it is not
-    /// scaled.
+    /// The factor of the loss before its gradient is taken, a scalar of this type on this device. `None` without a loss scale.
     ///
     /// # Errors
-    /// - a device fails
+    /// The device fails.
     pub fn loss_factor(&mut self, dtype: DType, device: &Device) -> Result<Option<Tensor>> {
         let Some(scale) = &self.scale else {
             return Ok(None);
@@ -132,7 +140,7 @@ impl Engine {
     /// # Shapes
     /// - `grads` in the order of the parameters · `loss` f64 of one element
     /// # Errors
-    /// - as [`Optimizer::step_and_average`]
+    /// As [`Optimizer::step_and_average`].
     pub fn step(
         &mut self,
         grads: &[Option<Tensor>],
@@ -181,28 +189,28 @@ impl Engine {
         Ok(Verdict::Updated { grad_norm })
     }
 
-    /// The optimiser; what it counts is up to date after [`synchronize`](Self::synchronize).
+    /// The optimiser. Its counters are up to date after [`synchronize`](Self::synchronize).
     #[must_use]
     pub fn optimizer(&self) -> &Optimizer {
         &self.optimizer
     }
 
-    /// The average, in the same sense.
+    /// The average. Its counter is up to date after [`synchronize`](Self::synchronize).
     #[must_use]
     pub fn ema(&self) -> &Ema {
         &self.ema
     }
 
-    /// The loss scale, in the same sense.
+    /// The loss scale, up to date after [`synchronize`](Self::synchronize).
     #[must_use]
     pub fn loss_scale(&self) -> Option<&LossScale> {
         self.scale.as_ref()
     }
 
-    /// Brings what the host counts up to date with the device; waits for it.
+    /// Waits for the device and copies its counters to the host.
     ///
     /// # Errors
-    /// - a device fails
+    /// The device fails.
     pub fn synchronize(&mut self) -> Result<()> {
         #[cfg(feature = "cuda")]
         if let Some(table) = &self.table {
@@ -217,19 +225,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Continues from the states of all three; on an error of the first nothing has changed.
+    /// Continues from the states of optimiser, average (after `ema_updates` updates) and loss scale (scale and good steps).
     ///
     /// # Errors
-    /// - as [`Optimizer::load_state`] and [`Ema::load_state`]
+    /// As [`Optimizer::load_state`] and [`Ema::load_state`].
     pub fn load_state(
         &mut self,
         optimizer: impl IntoIterator<Item = (String, Tensor)>,
-        (ema, ema_updates): (impl IntoIterator<Item = (String, Tensor)>, u64),
+        ema: impl IntoIterator<Item = (String, Tensor)>,
+        ema_updates: u64,
         scale: Option<(f64, u64)>,
     ) -> Result<()> {
         #[cfg(feature = "cuda")]
         {
-            // It is made anew from what is loaded here.
+            // The next step makes it again from the loaded state.
             self.table = None;
         }
         self.ema.load_state(ema, ema_updates)?;

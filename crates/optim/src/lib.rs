@@ -10,23 +10,25 @@
 //! ```
 //!
 //! Parameters are an ordered list of `(name, Var)`; gradients are a list in the same order ([`collect_gradients`]).
-//! State goes out and in as named tensors: a restored optimiser continues bit for bit, and loading says what is missing or mis-shaped.
+//! State is saved and loaded as named tensors. A restored optimiser continues bit for bit, and loading names what is missing or has
+//! another shape.
 //!
 //! ```
 //! use candle_core::{Device, Var};
+//! use sdft_autograd::backward;
 //! use sdft_optim::{AdamW, Optimizer, Rule, clip_coefficient, collect_gradients, global_norm};
 //!
 //! let params = vec![("w".to_owned(), Var::new(&[3.0_f32, -4.0], &Device::Cpu)?)];
 //! let mut optimizer = Optimizer::new(Rule::AdamW(AdamW::default()), &params)?;
 //! let loss = params[0].1.sqr()?.sum_all()?;
-//! let grads = collect_gradients(&params, &loss.backward()?);
+//! let grads = collect_gradients(&params, &backward(&loss)?);
 //! let scale = clip_coefficient(global_norm(&grads)?, 1.0);
 //! optimizer.step(&grads, 0.1, scale)?;
 //! assert_eq!(params[0].1.to_vec1::<f32>()?, [2.9, -3.9]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** no result depends on the number of threads, and nothing is kept that cannot be read, saved and restored by name.
+//! **Invariant:** no result depends on the number of threads, and all state can be read, saved and restored by name.
 
 mod accumulate;
 mod ema;
@@ -44,7 +46,7 @@ mod slot;
 
 pub use accumulate::{Accumulator, MicroBatches};
 pub use ema::{Ema, EmaRamp};
-pub use engine::{Engine, Pending, StepSize, Verdict};
+pub use engine::{EmaRate, Engine, Pending, StepSize, Verdict};
 pub use error::{OptimError, Result, StateMismatch};
 pub use learning_rate::{Decay, LearningRate};
 pub use loss_scale::LossScale;

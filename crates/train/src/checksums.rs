@@ -1,4 +1,4 @@
-//! `SHA256SUMS`: what the files of a folder were when they were written, as `sha256sum -c` reads it.
+//! `SHA256SUMS`: the hashes of a folder's files, as `sha256sum -c` reads them.
 
 use crate::error::{Context, Result, TrainError};
 use sdft_checkpoint::sha256_file;
@@ -7,15 +7,15 @@ use std::path::Path;
 
 pub(crate) const SUMS: &str = "SHA256SUMS";
 
-/// Longer ones are damaged.
+/// Longer files are damaged.
 const MAX_SUMS: u64 = 64 << 20;
 
-/// File names and hashes. A name that is there twice is about to be replaced: both files are known.
+/// File names and hashes. While a file is replaced, its name is listed twice, and both hashes are valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Checksums(Vec<(String, String)>);
 
 impl Checksums {
-    /// Those recorded in a folder; none where it has no such file.
+    /// The record of a folder, if it has one.
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(SUMS);
         let bytes = match sdft_files::read_regular(&path, MAX_SUMS) {
@@ -36,23 +36,22 @@ impl Checksums {
         Ok(Some(Self(lines)))
     }
 
-    /// Those recorded in a folder whose files are about to change: none where the record is damaged, which says nothing about any file
-    /// and is written again.
+    /// The record of a folder whose files are about to change. A damaged record counts as empty, because it is written again.
     pub(crate) fn read_or_empty(folder: &Path) -> Self {
         Self::read(folder).ok().flatten().unwrap_or_default()
     }
 
-    /// Another file under this name, beside what is recorded already.
+    /// Adds a hash of this name to those recorded already.
     pub(crate) fn add(&mut self, name: &str, hash: &str) {
         self.0.push((name.to_owned(), hash.to_owned()));
     }
 
-    /// Removes what is recorded under some names.
+    /// Removes the records of some names.
     pub(crate) fn forget(&mut self, is_gone: impl Fn(&str) -> bool) {
         self.0.retain(|(name, _)| !is_gone(name));
     }
 
-    /// The file that is recorded last under this name.
+    /// The hash that was recorded last for this name.
     pub(crate) fn of(&self, name: &str) -> Option<&str> {
         let mut lines = self.0.iter().rev();
         lines
@@ -70,10 +69,10 @@ impl Checksums {
             .at("cannot write", &path)
     }
 
-    /// Whether a file of the folder is one that is recorded; `false` where nothing is recorded under its name.
+    /// Whether the hash of a file is recorded. `false` if there is no record of its name.
     ///
     /// # Errors
-    /// It is another one, or it cannot be read.
+    /// The hash differs, or the file cannot be read.
     pub(crate) fn verify(&self, folder: &Path, name: &str) -> Result<bool> {
         let Some(expected) = self.of(name) else {
             return Ok(false);
@@ -119,7 +118,7 @@ mod tests {
             error.contains("a file is damaged") && error.contains(&abc),
             "{error}"
         );
-        // While a file is replaced, both are known.
+        // While a file is replaced, both hashes are valid.
         let abd = sha256_file(&folder.join("a file")).unwrap();
         sums.add("a file", &abd);
         assert!(sums.verify(folder, "a file").unwrap());

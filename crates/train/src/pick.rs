@@ -5,26 +5,26 @@ use crate::checksums::Checksums;
 use crate::error::{Result, TrainError};
 use std::path::{Path, PathBuf};
 
-/// The model that a run folder or a checkpoint stands for.
+/// The model of a run folder or of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunModel {
     /// Its file.
     pub path: PathBuf,
-    /// What should be known about the choice: files that were passed over, or that could not be verified.
+    /// Notes about the choice: files that were skipped, or that could not be verified.
     pub notes: Vec<String>,
 }
 
 const FINAL: &str = "final.safetensors";
 const EMA: &str = "ema.safetensors";
 
-/// The model of a run: the finished one, or else the averaged weights of the newest checkpoint; of a checkpoint, its averaged weights.
-/// None where the folder is neither.
+/// The model of a run: the finished one, or else the averaged weights of the newest checkpoint. The model of a checkpoint: its averaged
+/// weights. `None` if the folder is neither.
 ///
-/// Files are compared with the hashes that were recorded when they were written. A damaged one is passed over for the next, and that is
-/// noted.
+/// Files are compared with the hashes that were recorded when they were written. A damaged file is skipped with a note, and the next
+/// one is used.
 ///
 /// # Errors
-/// Nothing in the folder is whole, or it cannot be read.
+/// Every model in the folder is damaged, or the folder cannot be read.
 pub fn model_of_run(folder: &Path) -> Result<Option<RunModel>> {
     if folder.join(EMA).is_file() {
         let notes = verify_checkpoint(folder)?.into_iter().collect();
@@ -70,15 +70,15 @@ pub fn model_of_run(folder: &Path) -> Result<Option<RunModel>> {
     }
     Err(TrainError::Folder {
         path: folder.to_owned(),
-        problem: format!("no whole model is left here: {}", notes.join("; ")),
+        problem: format!("every model here is damaged: {}", notes.join("; ")),
     })
 }
 
-/// Fails if a file is not the one that was recorded when it was written: in `SHA256SUMS` of its folder, or in `state.json` of a
-/// checkpoint of an earlier version. Where nothing is recorded, it may be any.
+/// Fails if a file has another hash than was recorded when it was written: in `SHA256SUMS` of its folder, or in `state.json` of a
+/// checkpoint of an earlier version. A file without a record passes.
 ///
 /// # Errors
-/// Another hash; a file or a `SHA256SUMS` that cannot be read.
+/// The hash differs, or the file or its `SHA256SUMS` cannot be read.
 pub fn verify_recorded(file: &Path) -> Result<()> {
     let folder = sdft_files::parent_of(file);
     let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -92,19 +92,19 @@ pub fn verify_recorded(file: &Path) -> Result<()> {
     sums.verify(folder, &name).map(drop)
 }
 
-/// Fails if the finished model of a run is not the one that was recorded; a note where nothing was.
+/// Fails if the finished model of a run is damaged. Returns a note if its hash was not recorded.
 pub(crate) fn verify_final(folder: &Path) -> Result<Option<String>> {
     let sums = Checksums::read(folder)?.unwrap_or_default();
     Ok(match sums.verify(folder, FINAL)? {
         true => None,
         false => Some(format!(
-            "{}: an earlier version wrote it without recording its hash, so damage would not show",
+            "{}: an earlier version wrote it without recording its hash, so it cannot be verified",
             folder.join(FINAL).display()
         )),
     })
 }
 
-/// Fails if a checkpoint's averaged weights or its position are not those that were recorded; a note where not both were.
+/// Fails if a checkpoint's averaged weights or its position are damaged. Returns a note if not both hashes were recorded.
 fn verify_checkpoint(checkpoint: &Path) -> Result<Option<String>> {
     let (sums, note) = recorded(checkpoint)?;
     for name in ["state.json", EMA] {

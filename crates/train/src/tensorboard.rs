@@ -11,7 +11,7 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Opens `path` and cuts it back to `length` bytes; at 0, or if it is shorter than that, it starts again with its header.
+    /// Opens `path` and truncates it to `length` bytes. At 0, or if it is shorter, it starts again with the header.
     pub(crate) fn open(path: &Path, length: u64, seconds: f64) -> io::Result<Self> {
         let mut file = sdft_files::open_append(path)?;
         let length = if file.metadata()?.len() < length {
@@ -52,7 +52,7 @@ impl EventFile {
 
     /// Writes an RGB picture of one step, as the PNG file that it is.
     pub(crate) fn png(&mut self, step: u64, seconds: f64, tag: &str, png: &[u8]) -> io::Result<()> {
-        // Width and height stand first in the first chunk, which is IHDR.
+        // Width and height are the first values of the first chunk, IHDR.
         let side = |at: usize| {
             let bytes = png.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
             bytes.map(u32::from_be_bytes).map(u64::from)

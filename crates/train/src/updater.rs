@@ -7,7 +7,7 @@ use crate::values::with_values;
 use candle_core::{DType, Tensor, Var};
 use sdft_autograd::backward;
 use sdft_optim::{
-    AdamW, Decay, Engine, LearningRate, LossScale, Pending, Rule, Sgd, StepSize, Verdict,
+    AdamW, Decay, EmaRate, Engine, LearningRate, LossScale, Pending, Rule, Sgd, StepSize, Verdict,
     collect_gradients,
 };
 
@@ -70,7 +70,15 @@ impl Updater {
         };
         Ok(Self {
             max_norm: plan.clip,
-            engine: Engine::new(rule, (plan.ema, plan.ramp()), scale, &vars)?,
+            engine: Engine::new(
+                rule,
+                EmaRate {
+                    rate: plan.ema,
+                    ramp: plan.ramp(),
+                },
+                scale,
+                &vars,
+            )?,
             rate: LearningRate {
                 base: plan.lr,
                 warmup_steps: plan.warmup,
@@ -202,8 +210,8 @@ impl Updater {
         for ((_, var), (_, tensor)) in self.vars.iter().zip(&state.weights) {
             var.set(tensor)?;
         }
-        let ema = (state.ema, ema_updates);
-        Ok(self.engine.load_state(state.optimizer, ema, None)?)
+        let TrainingState { ema, optimizer, .. } = state;
+        Ok(self.engine.load_state(optimizer, ema, ema_updates, None)?)
     }
 
     /// Continues from a checkpoint.
@@ -241,7 +249,9 @@ impl Updater {
         }
         let loss_scale = position.loss_scale;
         let loss_scale = loss_scale.map(|(scale, good_steps)| (f64::from_bits(scale), good_steps));
-        let ema = (ema, position.ema_updates);
-        Ok(self.engine.load_state(optimizer, ema, loss_scale)?)
+        let updates = position.ema_updates;
+        Ok(self
+            .engine
+            .load_state(optimizer, ema, updates, loss_scale)?)
     }
 }

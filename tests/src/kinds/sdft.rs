@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow, bail};
 use candle_core::Tensor;
 use sdft_adm::Unet;
 use sdft_diffusion::Diffusion;
-use sdft_losses::{Auxiliary, Batch, Distillation, Objective, Terms};
+use sdft_losses::{Auxiliary, Distillation, NoisedBatch, Objective, Terms};
 use sdft_optim::{Ema, EmaRamp, Optimizer, Rule, collect_gradients};
 use sdft_testing::{Array, Case, adm_config, compute_dtype};
 
@@ -20,10 +20,9 @@ fn objective(case: &Case) -> Result<Objective> {
         })
     };
     Ok(Objective {
-        base,
-        variational,
         distill: Some(term("lambda_distill", "weight_distill")?),
         aux: Some(term("lambda_aux", "weight_aux")?),
+        ..Objective::base_only(base, variational)
     })
 }
 
@@ -50,7 +49,7 @@ impl Inputs {
             t: &self.t_aux,
             weights: &weights,
         };
-        let batch = Batch {
+        let batch = NoisedBatch {
             x0: &self.x0,
             t: &self.t,
             noise: &self.noise,

@@ -17,7 +17,7 @@ use sdft_asyrp::{
 };
 use sdft_diffusion::BottleneckNet;
 use sdft_imaging::Rgb8;
-use sdft_samplers::NumberedNoise;
+use sdft_randn::NumberedNoise;
 use sdft_schedule::Schedule;
 use sdft_train::{runs_near, to_pictures, to_tensor};
 use std::path::Path;
@@ -37,7 +37,7 @@ pub(crate) fn apply(args: &EditApplyArgs, chosen: Option<&dyn Fn(&str) -> bool>)
     let editable = process.check_editable();
     editable.map_err(|problem| usage(format!("{name}: {problem}")))?;
     let network_sha256 = model.network_sha256()?;
-    let net = Unet::load(&model.params, &model.config)?;
+    let net = model.unet()?;
     let mut directions = Vec::new();
     for edit in &args.edit {
         if !Path::new(edit).exists() {

@@ -146,7 +146,7 @@ pub(super) fn range(args: &EditRangeArgs) -> Result<ExitCode> {
     let data = open_data(&data, plan.model.image_size)?;
     let n = args.images.min(data.len());
     let first = Joined::new(vec![(data, (0..n).collect())])?;
-    let net = Unet::load(&model.params, &model.config)?;
+    let net = model.unet()?;
     let curves = look(&plan, &net, &first, &weights, &args.cache, args.inversion)?;
     if let Some(path) = &args.out {
         let text = json!({

@@ -182,7 +182,7 @@ impl Job {
         goal::locate(&mut plan.goal, &weights)?;
         // Texts that cannot be are found out before there is a run.
         let goal = goal::open(&plan.goal, plan.model.image_size)?;
-        let net = Unet::load(&model.params, &model.config)?;
+        let net = model.unet()?;
         if find_edit || find_boost {
             if args.run.dry_run {
                 console::note(&format!(
@@ -236,7 +236,7 @@ impl Job {
         let (path, known) = (&plan.data.path, &plan.data.fingerprint);
         let data = same_images(path, known, "--data", || open_images(&plan))?;
         let job = Self {
-            net: Unet::load(&model.params, &model.config)?,
+            net: model.unet()?,
             goal: goal::open(&plan.goal, plan.model.image_size)?,
             plan,
             data,
@@ -365,7 +365,7 @@ impl Job {
         let picture = to_unit_range(&self.data.image(0)?);
         let x0 = Tensor::from_vec(picture, (1, 3, side, side), &Device::Cpu)?;
         let started = Instant::now();
-        net.predict_eps(&x0, &[500.0])?;
+        net.predict(&x0, &[500.0])?;
         let forward = started.elapsed().as_secs_f64();
         let groups = plan.model.norm_groups;
         let specs = DeltaBlock::specs(net.bottleneck(), groups)?;

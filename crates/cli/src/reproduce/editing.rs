@@ -7,7 +7,6 @@ use crate::judge;
 use crate::train::load_source;
 use anyhow::Result;
 use candle_core::Tensor;
-use sdft_adm::Unet;
 use sdft_asyrp::{Direction, EditPlan, Mix, edit, invert, read_direction, sequence, strength_at};
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_diffusion::BottleneckNet;
@@ -15,7 +14,7 @@ use sdft_eval::{Extractor, KeptScore, aligned_distance, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
-use sdft_samplers::NumberedNoise;
+use sdft_randn::NumberedNoise;
 use sdft_train::{to_images, to_tensor};
 use serde_json::{Map, json};
 use std::path::Path;
@@ -120,7 +119,7 @@ impl Edits {
     /// The inputs as the model draws them, unchanged and edited.
     fn edit(&self, file: &str, direction: &Path) -> Result<[Vec<Rgb8>; 2]> {
         let model = load_source(file, "", Map::new(), Map::new())?;
-        let net = Unet::load(&model.params, &model.config)?;
+        let net = model.unet()?;
         let groups = model.config.norm_groups;
         let read = read_direction(direction, net.bottleneck(), groups)?;
         let schedule = model.process.published()?.schedule;

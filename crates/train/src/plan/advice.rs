@@ -1,13 +1,13 @@
-//! What is possible but probably not meant.
+//! Warnings about settings that are valid but probably not intended.
 
 use super::{OptimPlan, Plan};
 use sdft_optim::EmaRamp;
 
-/// Share of the first weights in the last average from which on pictures show it.
+/// From this share on, pictures show the first weights that are left in the average.
 const VISIBLE_SHARE: f64 = 0.05;
 
 impl OptimPlan {
-    /// How the rate of the moving average begins.
+    /// The rate of the moving average in the first steps.
     pub(crate) fn ramp(&self) -> EmaRamp {
         if self.ema_ramp {
             EmaRamp::Early
@@ -16,7 +16,7 @@ impl OptimPlan {
         }
     }
 
-    /// Why the average does not show what `steps` steps learned, if it does not.
+    /// A warning if the average cannot follow a run of `steps` steps.
     fn slow_average(&self, steps: u64) -> Option<String> {
         let share = self.ramp().start_share(self.ema, steps);
         if share <= VISIBLE_SHARE {
@@ -37,7 +37,7 @@ impl OptimPlan {
 }
 
 impl<M> Plan<M> {
-    /// What is possible but probably not meant, a sentence each, with the key and what to change.
+    /// Warnings about settings that are valid but probably not intended: a sentence each, with the key and what to change.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         self.optim

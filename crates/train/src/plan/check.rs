@@ -1,13 +1,13 @@
-//! Whether a plan makes sense, before anything is read or written.
+//! The checks of a plan before anything is read or written.
 
 use super::*;
 use sdft_schedule::ScheduleError;
 
-/// A plan that cannot be carried out.
+/// A plan that is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct PlanError {
-    /// The key to change, as in the TOML file.
+    /// The key in the TOML file.
     pub key: String,
     /// What is wrong with it.
     pub problem: String,
@@ -149,10 +149,13 @@ fn error(key: &str, problem: String) -> PlanError {
     }
 }
 
-/// Names of files have up to 255 bytes; a run that is not the first of its name gets a number.
+/// File names have up to 255 bytes, and a second run of the same name gets a number.
 const LONGEST_NAME: usize = 200;
 
-/// Fails unless the name can be a folder's.
+/// Fails unless the name is a plain folder name.
+///
+/// # Errors
+/// The [`PlanError`] of `name`.
 pub fn check_name(name: &str) -> Result<(), PlanError> {
     if name.len() > LONGEST_NAME {
         return Err(error(
@@ -172,12 +175,15 @@ pub fn check_name(name: &str) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// The largest number of steps; more are never done.
+/// The largest number of steps.
 pub const MAX_RUN_STEPS: u64 = 1 << 40;
-/// The largest number of images at once. Addresses of random numbers leave this much room for a batch.
+/// The largest batch. The addresses of random numbers have this much room for it.
 const MOST_IMAGES: u64 = 1 << 20;
 
-/// Fails, naming the key, unless each value is from its least to its most.
+/// Fails unless each count, given as (key, value, least, most), is in its range.
+///
+/// # Errors
+/// The [`PlanError`] of the first count outside its range.
 pub fn check_counts(counts: &[(&str, u64, u64, u64)]) -> Result<(), PlanError> {
     let outside =
         |(_, value, least, most): &&(&str, u64, u64, u64)| !(least..=most).contains(&value);
@@ -191,6 +197,9 @@ pub fn check_counts(counts: &[(&str, u64, u64, u64)]) -> Result<(), PlanError> {
 }
 
 /// Fails unless the tables of the process can be made.
+///
+/// # Errors
+/// The [`PlanError`] of the schedule or of the number of steps.
 pub fn check_process(process: &Process) -> Result<(), PlanError> {
     match process.diffusion(false, &Respacing::All) {
         Ok(_) => Ok(()),
@@ -202,6 +211,9 @@ pub fn check_process(process: &Process) -> Result<(), PlanError> {
 }
 
 /// Fails unless all classes are digits.
+///
+/// # Errors
+/// The [`PlanError`] of `key`.
 pub fn check_classes(key: &str, classes: Option<&[u8]>) -> Result<(), PlanError> {
     match classes.unwrap_or_default().iter().find(|class| **class > 9) {
         None => Ok(()),
@@ -212,7 +224,10 @@ pub fn check_classes(key: &str, classes: Option<&[u8]>) -> Result<(), PlanError>
     }
 }
 
-/// Fails unless steps, batches and intervals make sense.
+/// Fails unless steps, batches and intervals are in their ranges.
+///
+/// # Errors
+/// The first [`PlanError`].
 pub fn check_pace(pace: &LoopPlan, output: &OutputPlan) -> Result<(), PlanError> {
     check_counts(&[
         ("loop.steps", pace.steps, 1, MAX_RUN_STEPS),
@@ -232,6 +247,9 @@ pub fn check_pace(pace: &LoopPlan, output: &OutputPlan) -> Result<(), PlanError>
 }
 
 /// Fails unless the optimiser's numbers are in their ranges.
+///
+/// # Errors
+/// The first [`PlanError`].
 pub fn check_optim(optim: &OptimPlan) -> Result<(), PlanError> {
     check_counts(&[
         ("optim.lr_every", optim.lr_every, 1, MAX_RUN_STEPS),

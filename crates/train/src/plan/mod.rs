@@ -1,8 +1,8 @@
-//! Everything that decides a run, as it stands in `plan.toml`.
+//! Everything that decides a run, as it is in `plan.toml`.
 
 use candle_core::DType;
+use sdft_diffusion::{PredictionType, Process};
 use sdft_losses::{Distillation, Objective, Variational};
-use sdft_models::Process;
 use sdft_schedule::{Respacing, Weighting};
 use serde::{Deserialize, Serialize};
 
@@ -18,11 +18,11 @@ mod check;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// From random weights.
+    /// Starts from random weights.
     Scratch,
-    /// From the source weights, with the base loss alone.
+    /// Starts from the source weights, with the base loss alone.
     Naive,
-    /// From the source weights, distilling the frozen source model.
+    /// Starts from the source weights and distills the frozen source model.
     Sdft,
 }
 
@@ -38,13 +38,13 @@ pub enum AuxSampling {
     Shared,
 }
 
-/// Which images the source model looks at for the image term.
+/// Which images the source model sees for the image term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DistillSampling {
     /// All.
     All,
-    /// Those of little weight `w(t)` only now and then, and then the more: the same expectation for less.
+    /// All with a large weight `w(t)`, and a random part of the others with a larger factor: the same expectation at a lower cost.
     Weighted,
 }
 
@@ -68,11 +68,11 @@ pub enum OptimizerKind {
     Sgd,
 }
 
-/// The course of the learning rate after warm-up; its steps are epochs where a direction is trained.
+/// The learning rate after warm-up. If a direction is trained, its steps are epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LrSchedule {
-    /// Stays.
+    /// Does not change.
     Constant,
     /// Falls to 0 at the last step.
     Linear,
@@ -82,7 +82,7 @@ pub enum LrSchedule {
     Step,
 }
 
-/// Where images come from.
+/// The training images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataPlan {
@@ -92,9 +92,9 @@ pub struct DataPlan {
     pub flip: bool,
     /// Images are shifted by up to this many pixels in both directions.
     pub shift: usize,
-    /// Unreadable images stop the run instead of being left out.
+    /// Unreadable images stop the run instead of being skipped.
     pub strict: bool,
-    /// Hash of the images' names and of some of their pixels, filled in when they are read.
+    /// Hash of the images' names and of some of their pixels, set when they are read.
     pub fingerprint: String,
     /// Digits only: `chalk` or `ember`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,7 +129,7 @@ pub struct LossPlan {
     /// Weight of the squared error: `constant`, `p2-GAMMA`, ..
     #[serde(with = "text")]
     pub base: Weighting,
-    /// Whether the variational term is left out although the network learns its variance.
+    /// Leaves the variational term out even if the network learns its variance.
     pub simple_only: bool,
     /// `lambda`, the factor of the distillation on images; 0 leaves the term out.
     pub lambda: f64,
@@ -143,7 +143,11 @@ pub struct LossPlan {
     pub weight_aux: Weighting,
     /// How the auxiliary timesteps are chosen.
     pub aux_sampling: AuxSampling,
-    /// Which images the source model looks at.
+    /// The quantity in which student and source model are compared: `epsilon`, `sample` or `v_prediction`; written only if it is not
+    /// the noise.
+    #[serde(skip_serializing_if = "PredictionType::is_epsilon")]
+    pub distill_space: PredictionType,
+    /// Which images the source model sees.
     pub distill_sampling: DistillSampling,
     /// `uniform` or `loss-second-moment`.
     pub timesteps: String,
@@ -162,6 +166,7 @@ impl Default for LossPlan {
                 gamma: 50.0,
             },
             aux_sampling: AuxSampling::Weighted,
+            distill_space: PredictionType::Epsilon,
             distill_sampling: DistillSampling::Weighted,
             timesteps: "uniform".to_owned(),
         }
@@ -176,13 +181,13 @@ pub struct OptimPlan {
     pub kind: OptimizerKind,
     /// Learning rate after warm-up.
     pub lr: f64,
-    /// Its course.
+    /// How it changes.
     pub schedule: LrSchedule,
     /// Cosine only: the fraction of `lr` at the last step.
     pub lr_final: f64,
-    /// Step only: how long one rate lasts.
+    /// Step only: steps between two changes.
     pub lr_every: u64,
-    /// Step only: what the rate is multiplied by then.
+    /// Step only: the factor of a change.
     pub lr_factor: f64,
     /// Steps over which the rate rises linearly.
     pub warmup: u64,
@@ -196,7 +201,7 @@ pub struct OptimPlan {
     pub weight_decay: f64,
     /// Largest gradient norm; 0 does not clip.
     pub clip: f64,
-    /// Rate of the moving average: the share of it that a step keeps.
+    /// Rate of the moving average: the share of the old average that a step keeps.
     pub ema: f64,
     /// Step n (0-based) uses the rate min(ema, (1 + n)/(10 + n)), so that the average of a short run follows its weights.
     pub ema_ramp: bool,
@@ -223,14 +228,14 @@ impl Default for OptimPlan {
     }
 }
 
-/// The type of the feature maps, and how products are computed.
+/// The type of the feature maps, and the precision of products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// f32 on the CPU; on a GPU bf16 where it has it, else f16. Settled before a run begins.
+    /// f32 on the CPU; on a GPU bf16 if it has it, else f16. Resolved before a run starts.
     #[default]
     Auto,
-    /// f32; on a GPU by algorithms that give the same bits again.
+    /// f32; on a GPU with algorithms that return the same bits every time.
     F32,
     /// f32 maps; a GPU rounds factors of products to tf32.
     Tf32,
@@ -261,7 +266,7 @@ pub struct LoopPlan {
     pub batch: usize,
     /// Images that go through the network at once; 0 means the whole batch.
     pub micro_batch: usize,
-    /// Values inside the network's blocks are computed again in the backward pass instead of kept: less memory, more time, the same
+    /// The backward pass computes values inside the network's blocks again instead of keeping them: less memory, more time, the same
     /// result up to rounding.
     pub recompute: bool,
     /// The type of the feature maps.
@@ -317,13 +322,13 @@ impl Default for OutputPlan {
     }
 }
 
-/// What the best checkpoint is chosen by.
+/// How the best checkpoint is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BestBy {
     /// The smallest KID against the training images.
     Kid,
-    /// Digits only: the largest share of samples of classes that the training images lack, in their style.
+    /// Digits only: the largest share of samples in the training images' style whose class is not among the training images.
     Coverage,
 }
 
@@ -337,13 +342,13 @@ pub struct EvalPlan {
     pub samples: usize,
     /// Steps of their sampler, as a respacing.
     pub sampler: String,
-    /// What the best checkpoint is chosen by.
+    /// How the best checkpoint is chosen.
     pub best: BestBy,
     /// Evaluations without improvement after which the run ends; 0 means it does not.
     pub patience: u64,
-    /// Inception's weights, a file; filled in from the cache of the Hugging Face client if empty. The digits need none.
+    /// The file of Inception's weights; if empty, the one in the cache of the Hugging Face client. The digits need none.
     pub weights: String,
-    /// SHA-256 of the weights, filled in when they are found: scores of other weights cannot be compared.
+    /// SHA-256 of the weights, set when they are found: scores of other weights cannot be compared.
     pub weights_sha256: String,
 }
 
@@ -366,9 +371,9 @@ impl Default for EvalPlan {
 #[serde(default, deny_unknown_fields)]
 #[serde(bound(deserialize = "M: Deserialize<'de> + Default"))]
 pub struct Plan<M = toml::Table> {
-    /// The run's name; its folder carries it.
+    /// The name of the run and of its folder.
     pub name: String,
-    /// Every random number of the run follows from it.
+    /// The seed of every random number of the run.
     pub seed: u64,
     /// What is trained, and against what.
     pub method: Method,
@@ -376,13 +381,13 @@ pub struct Plan<M = toml::Table> {
     pub source: String,
     /// The part of the source file to take where it holds several; empty chooses the moving average.
     pub source_key: String,
-    /// SHA-256 of the source file, filled in when it is read.
+    /// SHA-256 of the source file, set when it is read.
     pub source_sha256: String,
     /// The architecture.
     pub model: M,
     /// The diffusion process.
     pub process: Process,
-    /// Where images come from.
+    /// The training images.
     pub data: DataPlan,
     /// The objective.
     pub loss: LossPlan,
@@ -398,7 +403,7 @@ pub struct Plan<M = toml::Table> {
 }
 
 impl<M: Default> Default for Plan<M> {
-    /// SDFT with the paper's settings for MetFaces; data and source are for the user to give.
+    /// SDFT with the paper's settings for MetFaces. The user sets data and source.
     fn default() -> Self {
         Self {
             name: "run".into(),
@@ -438,6 +443,7 @@ impl<M> Plan<M> {
         Objective {
             distill: term(self.loss.lambda, self.loss.weight),
             aux: term(self.loss.lambda_aux, self.loss.weight_aux),
+            distill_space: self.loss.distill_space,
             ..base
         }
     }
@@ -450,14 +456,15 @@ impl<M> Plan<M> {
         }
     }
 
-    /// Images that are sampled at once for grids and evaluations: no more than training has at once, so that they need no more memory.
+    /// Images that are sampled at once for grids and evaluations. They are at most as many as a micro-batch, so that sampling needs no
+    /// more memory than training.
     #[must_use]
     pub fn sampled_at_once(&self) -> usize {
         self.micro_batch().clamp(1, SAMPLED)
     }
 }
 
-/// Values that stand as text in TOML.
+/// Values that are text in TOML.
 mod text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use std::fmt::Display;

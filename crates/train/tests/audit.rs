@@ -1,0 +1,61 @@
+//! The gradient audit of ADM's U-Net in every way that it computes.
+
+use candle_core::{DType, Device, Tensor};
+use sdft_adm::{AdmConfig, TrainableUnet, Unet};
+use sdft_diffusion::{ComputeMode, PredictionType, Trainable};
+use sdft_nn::Params;
+use sdft_noise::Purpose;
+use sdft_randn::randn;
+use sdft_train::{Learner, Method, Plan, Precision};
+
+fn audit(out_channels: usize, norm_groups: usize, precision: Precision, recompute: bool) {
+    let config = AdmConfig {
+        image_size: 8,
+        out_channels,
+        model_channels: 8,
+        channel_mult: vec![1.0, 2.0],
+        attention_resolutions: vec![2],
+        num_head_channels: 8,
+        norm_groups,
+        ..AdmConfig::default()
+    };
+    let params = Params::init(&Unet::specs(&config).unwrap(), 0, &Device::Cpu).unwrap();
+    let mode = ComputeMode {
+        dtype: precision.compute_dtype(),
+        recompute,
+    };
+    let network = TrainableUnet::new(&params, &config, PredictionType::Epsilon, mode).unwrap();
+    let vars = network.vars();
+    let mut plan = <Plan>::default();
+    plan.method = Method::Naive;
+    (plan.steps.precision, plan.steps.recompute) = (precision, recompute);
+    let learner = Learner::new(&plan, Box::new(network), None, [3, 8, 8]).unwrap();
+    let x0 = randn(0, Purpose::Test, 0, 0, &[2, 3, 8, 8], &Device::Cpu).unwrap();
+    learner.audit(&x0).unwrap();
+    // A fresh network has zeros, which the audit fills and restores.
+    for ((name, var), (_, start)) in vars.iter().zip(params.iter()) {
+        let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(numbers(var), numbers(start), "{name}");
+        assert_eq!(var.dtype(), DType::F32);
+    }
+}
+
+#[test]
+fn the_loss_reaches_every_tensor_of_a_fresh_network() {
+    audit(3, 4, Precision::F32, false);
+    audit(6, 4, Precision::F32, false);
+    audit(6, 4, Precision::F32, true);
+}
+
+#[test]
+fn half_precision_hides_no_gradient() {
+    for precision in [Precision::F16, Precision::Bf16] {
+        audit(6, 4, precision, false);
+    }
+}
+
+#[test]
+fn offsets_that_a_norm_removes_are_accepted() {
+    // As many groups as channels: the bias before the norm has no effect.
+    audit(3, 8, Precision::F32, false);
+}
