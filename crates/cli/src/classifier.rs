@@ -15,7 +15,8 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Encoder;
 use sdft_data::ImageSource;
-use sdft_models::{LoadOptions, LoadedEncoder, Process, load_encoder};
+use sdft_diffusion::{PredictionType, Process};
+use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
 use sdft_nn::backward;
 use sdft_train::{
     ClassifierModel, ClassifierPlan, ClassifierSetup, DataPlan, DomainPlan, Ending, RunFolder,
@@ -173,7 +174,11 @@ impl Job {
                     "process.{field}: {name} was trained with another value, and the classifier must know the same noise"
                 )));
             }
-            process = Some(unet.process);
+            // A classifier predicts a domain.
+            process = Some(Process {
+                prediction_type: PredictionType::Epsilon,
+                ..unet.process
+            });
         }
         let shaped = ["channel_mult", "attention_resolutions"]
             .iter()
