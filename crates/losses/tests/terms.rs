@@ -435,7 +435,13 @@ fn auxiliary_timesteps_in_proportion_to_their_weight_have_the_same_expected_grad
         };
         let aux = Auxiliary { z: &z, t, weights };
         let terms = objective
-            .evaluate(&s.diffusion, &s.student, Some(&recorder), &batch, Some(&aux))
+            .evaluate(
+                &s.diffusion,
+                &s.student,
+                Some(&recorder),
+                &batch,
+                Some(&aux),
+            )
             .unwrap();
         slope(&terms.aux.unwrap(), &s.a)
     };

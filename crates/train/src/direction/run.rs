@@ -140,7 +140,7 @@ impl Directing<'_> {
     /// Walks images down and updates the block at every step; means over the steps, or what was not finite.
     fn walk(&mut self, epoch: u64, x0: &Tensor) -> Result<Stepped> {
         let latent = self.latent(x0)?;
-        let seen = self.goal.see(x0)?;
+        let seen = self.goal.reference(x0)?;
         // The walk reads the block, whose parameters the updater moves in place.
         let block = self.block.clone();
         let mix = Mix::of(vec![Direction {
@@ -272,7 +272,7 @@ impl Task for Directing<'_> {
             return Ok(());
         };
         let x0 = few.narrow(0, 0, 1)?;
-        let seen = self.goal.see(&x0)?;
+        let seen = self.goal.reference(&x0)?;
         let bottleneck = self.net.bottleneck();
         let groups = self.plan.model.norm_groups;
         // One step from the image itself shows every path that a gradient can take.
