@@ -144,7 +144,7 @@ impl Directing<'_> {
     /// One trajectory, with an update of the block at every step. Means over the steps, or what was not finite.
     fn walk(&mut self, epoch: u64, x0: &Tensor) -> Result<StepOutcome> {
         let latent = self.latent(x0)?;
-        let seen = self.goal.see(x0)?;
+        let seen = self.goal.reference(x0)?;
         // The trajectory reads the block while the updater changes its variables in place.
         let block = self.block.clone();
         let mix = Mix::of(vec![Direction {
@@ -276,7 +276,7 @@ impl Directing<'_> {
 impl Task for Directing<'_> {
     fn audit(&mut self, images: &Tensor) -> Result<()> {
         let x0 = images.narrow(0, 0, 1)?;
-        let seen = self.goal.see(&x0)?;
+        let seen = self.goal.reference(&x0)?;
         let groups = self.plan.model.norm_groups;
         let mix = Mix::of(vec![Direction {
             block: &self.block,
