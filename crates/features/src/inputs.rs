@@ -1,5 +1,6 @@
 //! From pictures to what each network was trained on.
 
+use crate::Error;
 use crate::inception::INCEPTION_SIDE;
 use sdft_imaging::{Filter, Rgb8, Sampling, interpolate, resize_f32, resize_short_side_square};
 use std::fmt;
@@ -31,14 +32,16 @@ impl fmt::Display for InceptionResize {
 }
 
 impl FromStr for InceptionResize {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         let found = MODES.iter().find(|(_, name)| *name == text);
-        found.map(|(mode, _)| *mode).ok_or_else(|| {
-            let names = MODES.map(|(_, name)| name).join(", ");
-            format!("unknown resize mode {text:?}, expected one of {names}")
-        })
+        found
+            .map(|(mode, _)| *mode)
+            .ok_or_else(|| Error::ResizeMode {
+                found: text.to_owned(),
+                expected: MODES.map(|(_, name)| name).join(", "),
+            })
     }
 }
 
@@ -116,9 +119,12 @@ mod tests {
             for (got, want) in [(x[7], red), (x[n + 7], green), (x[3 * n - 1], blue)] {
                 assert!((got - want).abs() < 1e-5, "{mode}: {got} {want}");
             }
-            assert_eq!(mode.to_string().parse(), Ok(mode));
+            assert_eq!(mode.to_string().parse::<InceptionResize>().unwrap(), mode);
         }
-        let error = "bicubic".parse::<InceptionResize>().unwrap_err();
+        let error = "bicubic"
+            .parse::<InceptionResize>()
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("bicubic") && error.contains("clean-fid"));
     }
 

@@ -26,6 +26,7 @@
 pub use crate::{
     clip::{Clip, ClipConfig, ClipTokenizer, clip_prompts},
     digits::{DigitsJudge, Judgement},
+    error::Error,
     identity::{IDENTITY_SIDE, IdentityNet},
     inception::{INCEPTION_FEATURES, INCEPTION_SIDE, Inception},
     inputs::{InceptionResize, clip_input, inception_input, inception_plane},
@@ -36,6 +37,7 @@ pub use crate::{
 mod clip;
 mod conv_norm;
 mod digits;
+mod error;
 mod identity;
 mod inception;
 mod inputs;
