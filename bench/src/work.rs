@@ -8,7 +8,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_autograd::{attention, backward, conv2d, norm_act};
-use sdft_cuda::{Precise, precise, synchronize};
+use sdft_cuda::{allow_tf32, synchronize};
 use sdft_kernels::{Activation, AttentionOrder};
 use sdft_nn::{AttentionBlock, Params, ResBlock, ResBlockConfig, Resample, Scope, specs_of};
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
@@ -31,10 +31,7 @@ const GPU_STEPS: u32 = 10;
 const T: f32 = 500.0;
 
 pub(crate) fn prepare(case: &Case, device: &Device, precision: Precision) -> Result<Run> {
-    precise(match precision {
-        Precision::Tf32 => Precise::Tf32,
-        _ => Precise::Yes,
-    });
+    allow_tf32(precision == Precision::Tf32);
     match &case.work {
         Work::Residual { .. } | Work::AttentionBlock { .. } => block(case),
         Work::Optimizer { elements } => optimizer(*elements),

@@ -18,7 +18,7 @@ use crate::snapshot::{Position, Snapshot};
 use crate::update::State;
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Unet;
-use sdft_cuda::{Precise, precise};
+use sdft_cuda::allow_tf32;
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::Denoiser;
 use sdft_models::{save_unet, unet_metadata};
@@ -108,10 +108,7 @@ pub(crate) fn learner(
     let source = source
         .map(|params| params.to(DType::F32, device))
         .transpose()?;
-    precise(match plan.steps.precision {
-        Precision::Tf32 => Precise::Tf32,
-        _ => Precise::Yes,
-    });
+    allow_tf32(plan.steps.precision == Precision::Tf32);
     let source_net = match (&source, plan.method) {
         (Some(params), Method::Naive | Method::Sdft) => Some(
             Unet::load(params, &plan.model)?
