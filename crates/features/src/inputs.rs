@@ -1,4 +1,4 @@
-//! From pictures to what each network was trained on.
+//! Preprocessing of 8-bit images for each network.
 
 use crate::Error;
 use crate::inception::INCEPTION_SIDE;
@@ -6,7 +6,7 @@ use sdft_imaging::{Filter, Rgb8, Sampling, interpolate, resize_f32, resize_short
 use std::fmt;
 use std::str::FromStr;
 
-/// How pictures come to Inception's 299 x 299; numbers of different modes cannot be compared.
+/// How images are resized to the 299 x 299 of Inception. Scores of different modes are not comparable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum InceptionResize {
     /// pytorch-fid: bilinear without antialiasing, `2 (v / 255) - 1`.
@@ -51,7 +51,7 @@ fn plane(image: &Rgb8, channel: usize) -> Vec<f32> {
     values.map(|&v| f32::from(v)).collect()
 }
 
-/// One plane of 0..255 as the mode brings it to 299 x 299, still in 0..255.
+/// Resizes one plane of 0..255 to 299 x 299 in this mode, without changing the range.
 ///
 /// # Shapes
 /// - `plane`: `[H, width]` · returns `[299, 299]`
@@ -68,7 +68,7 @@ pub fn inception_plane(plane: &[f32], width: usize, mode: InceptionResize) -> Ve
     }
 }
 
-/// A picture as Inception sees it, `[3, 299, 299]` about [-1, 1].
+/// The input of Inception for an image, `[3, 299, 299]` about [-1, 1].
 pub fn inception_input(image: &Rgb8, mode: InceptionResize) -> Vec<f32> {
     let mut out = Vec::with_capacity(3 * INCEPTION_SIDE * INCEPTION_SIDE);
     for channel in 0..3 {
@@ -85,7 +85,7 @@ pub fn inception_input(image: &Rgb8, mode: InceptionResize) -> Vec<f32> {
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// A picture as CLIP sees it, `[3, side, side]`: short side to `side` with Pillow's bicubic, the middle cut out, channels normalised.
+/// The input of CLIP for an image, `[3, side, side]`: short side resized to `side` with Pillow's bicubic, centre crop, channels normalised.
 ///
 /// Source: the `preprocess` that CLIP's own `load` returns.
 pub fn clip_input(image: &Rgb8, side: usize) -> Vec<f32> {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn clip_sees_the_middle_of_a_wide_picture() {
+    fn clip_gets_the_centre_of_a_wide_image() {
         // Left third black, middle grey, right third white.
         let row = [[0u8; 3]; 30]
             .into_iter()
