@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::{AdmConfig, TrainableUnet, Unet};
-use sdft_cuda::{Precise, precise, synchronize};
+use sdft_cuda::{allow_tf32, synchronize};
 use sdft_diffusion::{ComputeMode, Denoiser, PredictionType};
 use sdft_autograd::{attention, backward, conv2d, norm_act};
 use sdft_kernels::{Activation, AttentionOrder};
@@ -33,10 +33,7 @@ const GPU_STEPS: u32 = 10;
 const T: f32 = 500.0;
 
 pub(crate) fn prepare(case: &Case, device: &Device, precision: Precision) -> Result<Run> {
-    precise(match precision {
-        Precision::Tf32 => Precise::Tf32,
-        _ => Precise::Yes,
-    });
+    allow_tf32(precision == Precision::Tf32);
     match &case.work {
         Work::Residual { .. } | Work::AttentionBlock { .. } => block(case),
         Work::Optimizer { elements } => optimizer(*elements),

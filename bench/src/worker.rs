@@ -45,7 +45,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         if spent.cpu < 5.0 || device.is_cuda() {
             spent = work(false)?.1;
         }
-        sdft_cuda::forget_peak(&device);
+        sdft_cuda::reset_peak_memory(&device);
         let one = if device.is_cuda() {
             spent.wall
         } else {

@@ -1,9 +1,12 @@
+//! The configuration of an ADM network.
+
+use crate::ConfigError;
 use sdft_kernels::AttentionOrder;
 use serde::{Deserialize, Serialize};
 
-/// The architecture of an ADM network: everything that decides which parameters there are and how they are used.
+/// The architecture of an ADM network.
 ///
-/// Field names follow guided-diffusion; `attention_resolutions` are down-sampling **factors** (16 = a sixteenth of the image), not pixels.
+/// Field names follow guided-diffusion; `attention_resolutions` are downsampling **factors** (16 = a sixteenth of the image), not pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdmConfig {
@@ -19,7 +22,7 @@ pub struct AdmConfig {
     pub channel_mult: Vec<f64>,
     /// Residual blocks per level of the encoder (the decoder has one more).
     pub num_res_blocks: usize,
-    /// Down-sampling factors at which attention follows each residual block.
+    /// Downsampling factors at which attention follows each residual block.
     pub attention_resolutions: Vec<usize>,
     /// Attention heads where `num_head_channels` is 0.
     pub num_heads: usize,
@@ -33,13 +36,13 @@ pub struct AdmConfig {
     pub resblock_updown: bool,
     /// Resolution changes by learned convolutions where `resblock_updown` is off.
     pub conv_resample: bool,
-    /// All queries, keys and values side by side instead of head by head.
+    /// Channels ordered as all queries, all keys, all values, instead of head by head.
     pub use_new_attention_order: bool,
     /// Number of classes of a class-conditional network, 0 for none.
     pub num_classes: usize,
     /// Probability of dropping a feature in residual blocks, in training only.
     pub dropout: f64,
-    /// Groups of every normalisation. No shape shows it; 32 in all public checkpoints.
+    /// Groups of every normalisation. It cannot be inferred from shapes; 32 in all public checkpoints.
     pub norm_groups: usize,
 }
 
@@ -68,22 +71,12 @@ impl Default for AdmConfig {
     }
 }
 
-/// An architecture that cannot be built.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("model.{field}: {problem}")]
-pub struct ConfigError {
-    /// The field to change.
-    pub field: &'static str,
-    /// What is wrong with it, with the value found and the values that would do.
-    pub problem: String,
-}
-
 /// The widest layer; public networks have up to 2048 channels.
 const MOST_WIDTH: usize = 1 << 16;
 /// The largest network; public ones have up to 3e9 parameters.
 const MOST_PARAMETERS: usize = 20_000_000_000;
 
-fn wrong<T>(field: &'static str, problem: String) -> Result<T, ConfigError> {
+fn invalid<T>(field: &'static str, problem: String) -> Result<T, ConfigError> {
     Err(ConfigError { field, problem })
 }
 
@@ -131,7 +124,7 @@ impl AdmConfig {
         usual[..levels.unwrap_or(usual.len())].to_vec()
     }
 
-    /// The down-sampling factors with attention for an image size, of a network with so many levels: that of the first level with 16
+    /// The downsampling factors with attention, for an image size and a number of levels: that of the first level with 16
     /// pixels or fewer, as in P2-weighting's network for 256 (the middle has attention in any case).
     pub fn attention_for(image_size: usize, levels: usize) -> Vec<usize> {
         let mut factors = (0..levels).map(|level| 1 << level);
@@ -154,7 +147,7 @@ impl AdmConfig {
         self.channel_mult.len()
     }
 
-    /// Whether the network puts out variance logits beside the noise.
+    /// Whether the network predicts the variance as well.
     pub fn learns_variance(&self) -> bool {
         self.out_channels == 2 * self.in_channels
     }
@@ -191,10 +184,10 @@ impl AdmConfig {
             .unwrap_or(count)
     }
 
-    /// Fails, naming the field, unless the network can be built and run at its image size.
+    /// Checks that the network can be built and run at its image size.
     ///
     /// # Errors
-    /// The first [`ConfigError`].
+    /// The first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         for (field, value, low, high) in [
             ("image_size", self.image_size, 1, 4096),
@@ -209,23 +202,23 @@ impl AdmConfig {
             ("num_classes", self.num_classes, 0, 1 << 20),
         ] {
             if !(low..=high).contains(&value) {
-                return wrong(field, format!("expected {low} to {high}, found {value}"));
+                return invalid(field, format!("expected {low} to {high}, found {value}"));
             }
         }
         if !(1..=12).contains(&self.levels()) {
-            return wrong(
+            return invalid(
                 "channel_mult",
                 format!("expected 1 to 12 levels, found {}", self.levels()),
             );
         }
         if !self.model_channels.is_multiple_of(2) {
-            return wrong(
+            return invalid(
                 "model_channels",
                 format!("expected an even number, found {}", self.model_channels),
             );
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return wrong(
+            return invalid(
                 "dropout",
                 format!("expected 0 or more and less than 1, found {}", self.dropout),
             );
@@ -241,7 +234,7 @@ impl AdmConfig {
             } else {
                 format!("{below} or {above}")
             };
-            return wrong(
+            return invalid(
                 "image_size",
                 format!(
                     "{} cannot be halved {} times (channel_mult has {} levels); the nearest that can: {nearest}",
@@ -254,7 +247,7 @@ impl AdmConfig {
         for (level, &mult) in self.channel_mult.iter().enumerate() {
             let width = mult * self.model_channels as f64;
             if !((1.0..=MOST_WIDTH as f64).contains(&width) && width.fract() == 0.0) {
-                return wrong(
+                return invalid(
                     "channel_mult",
                     format!(
                         "entry {mult} times model_channels {} is not a whole width from 1 to {MOST_WIDTH}",
@@ -263,7 +256,7 @@ impl AdmConfig {
                 );
             }
             if !self.width(level).is_multiple_of(self.norm_groups) {
-                return wrong(
+                return invalid(
                     "norm_groups",
                     format!(
                         "{} groups do not divide the {} channels of level {level}",
@@ -285,7 +278,7 @@ impl AdmConfig {
             }
             let width = self.width(level);
             if self.num_head_channels != 0 && !width.is_multiple_of(self.num_head_channels) {
-                return wrong(
+                return invalid(
                     "num_head_channels",
                     format!(
                         "{} does not divide the {width} channels of level {level}, which has attention",
@@ -298,7 +291,7 @@ impl AdmConfig {
                 ("num_heads_upsample", self.decoder_heads(width)),
             ] {
                 if heads == 0 || !width.is_multiple_of(heads) {
-                    return wrong(
+                    return invalid(
                         field,
                         format!(
                             "{heads} heads do not divide the {width} channels of level {level}"
@@ -315,7 +308,7 @@ impl AdmConfig {
             let valid: Vec<String> = (0..self.levels())
                 .map(|level| (1usize << level).to_string())
                 .collect();
-            return wrong(
+            return invalid(
                 "attention_resolutions",
                 format!(
                     "{bad} is not a down-sampling factor of this network; expected one of {}",
@@ -325,7 +318,7 @@ impl AdmConfig {
         }
         let parameters = self.cost().parameters;
         if parameters > MOST_PARAMETERS {
-            return wrong(
+            return invalid(
                 "model_channels",
                 format!(
                     "the network would have {parameters} parameters, expected at most {MOST_PARAMETERS}; make model_channels, \
@@ -372,7 +365,7 @@ mod tests {
             assert!(size > 128 || config.cost().parameters < light.cost().parameters);
         }
         assert_eq!(AdmConfig::channel_mult_for(256), light.channel_mult);
-        // What cannot be halved often enough is not answered with a network of two levels.
+        // A size that cannot be halved often enough does not become a network of two levels.
         let odd = AdmConfig {
             image_size: 250,
             channel_mult: AdmConfig::channel_mult_for(250),

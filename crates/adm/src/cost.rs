@@ -1,13 +1,15 @@
+//! Operations and memory of a network, counted from its configuration.
+
 use crate::AdmConfig;
 
-/// What a network costs, per image of its own size.
+/// The cost of a network for one image of its own size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
     /// Floating-point operations of one forward pass (a multiplication and an addition are two).
     pub forward_flops: f64,
-    /// Bytes of the values that a backward pass in f32 needs.
+    /// Bytes of the values that are saved for a backward pass in f32.
     pub activation_bytes: f64,
-    /// The same where blocks are recomputed: what goes in and out of them, and everything inside the largest.
+    /// The same with recomputed blocks: their inputs and outputs, and everything inside the largest.
     pub recomputed_bytes: f64,
     /// Number of parameters.
     pub parameters: usize,
@@ -38,7 +40,7 @@ impl Tally {
         self.parameters += k * k * c_in * c_out + c_out;
     }
 
-    /// What a block keeps: values inside, and its output with a joined input, if it has one.
+    /// Adds the saved values of a block: those inside, and its output with a concatenated input, if it has one.
     fn keep(&mut self, inside: usize, outside: usize, pixels: f64) {
         let all = (inside + outside) as f64 * pixels;
         self.values += all;
@@ -46,7 +48,7 @@ impl Tally {
         self.largest = self.largest.max(all);
     }
 
-    /// A block whose input is joined from two tensors (`joined`) or is the output of the last block.
+    /// Adds a block whose input is concatenated from two tensors (`joined`) or the output of the previous block.
     fn residual(
         &mut self,
         config: &AdmConfig,
@@ -77,13 +79,13 @@ impl Tally {
         self.conv(channels, channels, 1, pixels);
         self.flops += 4.0 * channels as f64 * pixels * pixels;
         self.parameters += 2 * channels;
-        // Norm, queries, keys, values and what they give; the sum.
+        // The norm; queries, keys, values and their result; the sum.
         self.keep(5 * channels, channels, pixels);
     }
 }
 
 impl AdmConfig {
-    /// What the U-Net of this configuration costs.
+    /// The cost of the U-Net of this configuration.
     pub fn cost(&self) -> Cost {
         let mut tally = Tally::default();
         let mut skips = self.down(&mut tally);
@@ -112,7 +114,7 @@ impl AdmConfig {
         tally.cost()
     }
 
-    /// What its encoder costs, the middle included and a classifier's head left out.
+    /// The cost of its encoder with the middle, without the head of a classifier.
     pub fn encoder_cost(&self) -> Cost {
         let mut tally = Tally::default();
         self.down(&mut tally);
@@ -128,7 +130,7 @@ impl AdmConfig {
         self.attention_resolutions.contains(&(1 << level))
     }
 
-    /// The way to the lowest level and the middle; the channels of each skip connection.
+    /// Adds the encoder and the middle; returns the channels of each skip connection.
     fn down(&self, tally: &mut Tally) -> Vec<usize> {
         let last = self.levels().saturating_sub(1);
         tally.conv(self.model_channels, self.emb_channels(), 1, 1.0);

@@ -1,3 +1,5 @@
+//! The time-dependent classifier.
+
 use crate::AdmConfig;
 use crate::trunk::Trunk;
 use candle_core::{D, DType, Result, Tensor, Var, bail};
@@ -13,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub enum Pool {
     /// Global average, then a 1x1 convolution.
     Adaptive,
-    /// Attention from the mean to all places.
+    /// Attention pooling over all positions.
     Attention,
     /// Spatial means of every block, then two dense layers with ReLU.
     Spatial,
@@ -32,7 +34,7 @@ pub struct EncoderConfig {
 
 /// Width between the dense layers of the spatial heads.
 const HIDDEN: usize = 2048;
-/// Groups of the norm in the second spatial head, whatever the trunk has.
+/// Groups of the norm in `SpatialV2`, regardless of the trunk.
 const HIDDEN_GROUPS: usize = 32;
 
 #[derive(Clone, Debug)]
@@ -45,7 +47,7 @@ enum Head {
 
 /// The time-dependent classifier on ADM's encoder.
 ///
-/// Source: guided-diffusion `EncoderUNetModel`. As a [`FeatureNet`] it gives the output of its middle block, the features of EGSDE.
+/// Source: guided-diffusion `EncoderUNetModel`. As a [`FeatureNet`] it returns the output of its middle block, the features of EGSDE.
 #[derive(Clone, Debug)]
 pub struct Encoder {
     trunk: Trunk,
@@ -53,18 +55,18 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// The network whose parameters `source` holds.
+    /// The network with the parameters of `source`.
     ///
     /// # Errors
-    /// A configuration that cannot be built; parameters that are missing or of another shape.
+    /// An invalid configuration, or parameters that are missing or of another shape.
     pub fn load(source: &dyn ParamSource, config: &EncoderConfig) -> Result<Self> {
         Self::build(&Scope::root(source), config)
     }
 
-    /// Names, shapes and starts of all parameters, in the order of the state dict.
+    /// The names, shapes and initial values of all parameters, in the order of the state dict.
     ///
     /// # Errors
-    /// A configuration that cannot be built.
+    /// An invalid configuration.
     pub fn specs(config: &EncoderConfig) -> Result<Vec<ParamSpec>> {
         specs_of(|scope| Self::build(scope, config))
     }
@@ -118,7 +120,7 @@ impl Encoder {
         Ok(Self { trunk, head })
     }
 
-    /// The same network, which in training keeps only what goes in and out of its blocks; see [`crate::Unet::recomputed`].
+    /// The same network with activation checkpointing; see [`crate::Unet::recomputed`].
     #[must_use]
     pub fn recomputed(mut self) -> Self {
         self.trunk.recomputed = true;
@@ -166,7 +168,7 @@ impl Encoder {
         })
     }
 
-    /// The means of all blocks' outputs over space. There are many of them, so this is not one recorded function.
+    /// The spatial means of the outputs of all blocks. There are several results, so this is not one taped function.
     fn spatial_means(&self, x: &Tensor, t: &[f32]) -> Result<Tensor> {
         let emb = self.trunk.embed(x, t, None)?;
         let (h, skips) = self.trunk.forward(x, &emb, None)?;
@@ -181,12 +183,12 @@ impl Encoder {
     /// Log-probabilities of all classes, `[B, classes]`.
     ///
     /// # Errors
-    /// As [`Self::logits`].
+    /// Those of [`Self::logits`].
     pub fn log_probs(&self, x: &Tensor, t: &[f32]) -> Result<Tensor> {
         candle_nn::ops::log_softmax(&self.logits(x, t)?, 1)
     }
 
-    /// The direction in which `x` becomes more of its class: `scale * d/dx log p(y | x, t)`.
+    /// The gradient of the log-probability of each label: `scale * d/dx log p(y | x, t)`.
     ///
     /// Source: guided-diffusion `cond_fn` of `classifier_sample.py`.
     ///
@@ -194,7 +196,7 @@ impl Encoder {
     /// - `x`: `[B, C, H, W]` · `t`, `labels`: `B` entries · returns: the shape of `x`
     ///
     /// # Errors
-    /// Labels that are not classes; as [`Self::logits`].
+    /// Labels outside the classes, and those of [`Self::logits`].
     pub fn guidance(&self, x: &Tensor, t: &[f32], labels: &[u32], scale: f64) -> Result<Tensor> {
         let x = Var::from_tensor(&x.detach())?;
         let labels = Tensor::new(labels, x.device())?.unsqueeze(1)?;

@@ -1,18 +1,20 @@
-use crate::{AdmConfig, EncoderConfig, Pool};
+//! Recovering the configuration of a network from its names and shapes.
+
+use crate::{AdmConfig, EncoderConfig, NotAdm, Pool};
 use std::collections::BTreeMap;
 
-/// How a field of a configuration came to be known.
+/// Where the value of a configuration field comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Read from the file's own metadata.
+    /// The metadata of the file.
     Read,
-    /// Given by the user.
+    /// The user.
     Given,
-    /// The file is a known one.
+    /// A list of known files.
     Known,
-    /// Follows from names and shapes.
+    /// Names and shapes.
     Inferred,
-    /// Nothing shows it; ADM's default.
+    /// It cannot be inferred: ADM's default.
     Assumed,
 }
 
@@ -28,14 +30,14 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// A network as far as its names and shapes tell.
+/// A network, as inferred from its names and shapes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inferred {
     /// The U-Net, or the encoder of a classifier.
     pub config: AdmConfig,
     /// The classifier's head; none for a U-Net.
     pub pool: Option<Pool>,
-    /// How each field is known, by field name.
+    /// The origin of each field, by field name.
     pub origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -53,12 +55,12 @@ type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// The architecture that a checkpoint's names and shapes imply.
 ///
-/// What no shape shows is assumed: 64 channels per head where they fit (else 4 heads), the legacy attention order, 32 norm groups,
-/// and, unless `image_size` is given, the size of the public model with as many levels.
+/// Fields that cannot be inferred are assumed: 64 channels per head where they fit (else 4 heads), the legacy attention order, 32 norm
+/// groups, and, unless `image_size` is given, the size of the public model with the same levels.
 ///
 /// # Errors
-/// A sentence that says which key of an ADM network is missing or odd.
-pub fn infer(shapes: &Shapes, image_size: Option<usize>) -> Result<Inferred, String> {
+/// A key of an ADM network that is missing or has an invalid shape.
+pub fn infer(shapes: &Shapes, image_size: Option<usize>) -> Result<Inferred, NotAdm> {
     let mut origins: BTreeMap<&'static str, Origin> = [
         "in_channels",
         "out_channels",
@@ -77,7 +79,7 @@ pub fn infer(shapes: &Shapes, image_size: Option<usize>) -> Result<Inferred, Str
     let time = dims::<2>(shapes, "time_embed.0.weight")?;
     let model_channels = time[1];
     if time[0] != 4 * model_channels || model_channels == 0 {
-        return Err(format!(
+        return not_adm(format!(
             "time_embed.0.weight: expected [4 n, n], found {time:?}"
         ));
     }
@@ -93,7 +95,7 @@ pub fn infer(shapes: &Shapes, image_size: Option<usize>) -> Result<Inferred, Str
         Some(_) => res_blocks_of_encoder(&input)?,
     };
     if n == 0 || !n_blocks.is_multiple_of(n + 1) {
-        return Err(format!(
+        return not_adm(format!(
             "{n_blocks} input blocks do not form levels of {n} residual blocks and a change of resolution"
         ));
     }
@@ -179,7 +181,7 @@ enum Kind {
     First,
     Residual,
     LearnedResize,
-    /// No parameters under this number: a resize without any.
+    /// No parameters under this number: a resize without parameters.
     Missing,
 }
 
@@ -190,14 +192,18 @@ struct BlockShape {
     attention: bool,
 }
 
-fn dims<const N: usize>(shapes: &Shapes, key: &str) -> Result<[usize; N], String> {
-    let found = shapes
-        .get(key)
-        .ok_or_else(|| format!("{key} is missing: not an ADM network"))?;
-    found
-        .as_slice()
-        .try_into()
-        .map_err(|_| format!("{key}: expected {N} dimensions, found {found:?}"))
+fn not_adm<T>(problem: impl Into<String>) -> Result<T, NotAdm> {
+    Err(NotAdm(problem.into()))
+}
+
+fn dims<const N: usize>(shapes: &Shapes, key: &str) -> Result<[usize; N], NotAdm> {
+    let Some(found) = shapes.get(key) else {
+        return not_adm(format!("{key} is missing: not an ADM network"));
+    };
+    match found.as_slice().try_into() {
+        Ok(dims) => Ok(dims),
+        Err(_) => not_adm(format!("{key}: expected {N} dimensions, found {found:?}")),
+    }
 }
 
 /// The blocks under `prefix`, in order, with gaps filled as [`Kind::Missing`].
@@ -210,7 +216,7 @@ fn walk(shapes: &Shapes, prefix: &str) -> Vec<BlockShape> {
             .parse::<usize>()
             .ok()
     };
-    // A hostile name must not make the walk long.
+    // A hostile name must not make the loop long.
     let count = shapes
         .keys()
         .filter_map(number)
@@ -243,11 +249,11 @@ fn walk(shapes: &Shapes, prefix: &str) -> Vec<BlockShape> {
     out
 }
 
-/// The decoder says where levels end: its blocks with a second residual block or a resize.
-fn res_blocks_of_decoder(shapes: &Shapes, input: &[BlockShape]) -> Result<usize, String> {
+/// Levels end at the decoder blocks with a second residual block or a resize.
+fn res_blocks_of_decoder(shapes: &Shapes, input: &[BlockShape]) -> Result<usize, NotAdm> {
     let output = walk(shapes, "output_blocks");
     if output.len() != input.len() {
-        return Err(format!(
+        return not_adm(format!(
             "{} input blocks and {} output blocks: an ADM U-Net has equally many",
             input.len(),
             output.len()
@@ -269,7 +275,7 @@ fn res_blocks_of_decoder(shapes: &Shapes, input: &[BlockShape]) -> Result<usize,
 }
 
 /// A classifier has no decoder: the levels must agree with where channels change and attention is.
-fn res_blocks_of_encoder(input: &[BlockShape]) -> Result<usize, String> {
+fn res_blocks_of_encoder(input: &[BlockShape]) -> Result<usize, NotAdm> {
     if let Some(resize) = input
         .iter()
         .position(|b| matches!(b.kind, Kind::LearnedResize | Kind::Missing))
@@ -290,15 +296,15 @@ fn res_blocks_of_encoder(input: &[BlockShape]) -> Result<usize, String> {
                     .all(|b| b.channels == level_blocks[0].channels && !b.attention)
             })
     };
-    // The fewest levels that fit: more would need changes of resolution that nothing shows.
+    // The fewest levels that fit: more would need changes of resolution without parameters.
     (1..input.len())
         .rev()
         .find(|&n| fits(n))
-        .ok_or_else(|| "the input blocks do not form levels".to_owned())
+        .map_or_else(|| not_adm("the input blocks do not form levels"), Ok)
 }
 
-/// Kind of head, output channels, and the side of the deepest map where the head shows it.
-fn head(shapes: &Shapes) -> Result<(Option<Pool>, usize, Option<usize>), String> {
+/// The kind of head, the output channels, and the side of the deepest feature map where the head determines it.
+fn head(shapes: &Shapes) -> Result<(Option<Pool>, usize, Option<usize>), NotAdm> {
     let shape = |key: &str| shapes.get(key).map(Vec::as_slice);
     if shapes.keys().any(|key| key.starts_with("output_blocks.")) {
         return Ok((None, dims::<4>(shapes, "out.2.weight")?[0], None));
@@ -321,7 +327,9 @@ fn head(shapes: &Shapes) -> Result<(Option<Pool>, usize, Option<usize>), String>
         (Some([_]), None, Some(&[classes, _, 1, 1])) => Ok((Some(Pool::Adaptive), classes, None)),
         (Some([_, _]), Some(&[classes, _]), None) => Ok((Some(Pool::Spatial), classes, None)),
         (Some([_, _]), None, Some(&[classes, _])) => Ok((Some(Pool::SpatialV2), classes, None)),
-        _ => Err("neither output blocks nor a classifier's head: not an ADM network".to_owned()),
+        _ => not_adm(
+            "expected output blocks or the head of a classifier, found neither: not an ADM network",
+        ),
     }
 }
 
@@ -422,11 +430,12 @@ mod tests {
     }
 
     #[test]
-    fn foreign_files_are_told_apart() {
+    fn foreign_files_are_refused() {
         let foreign = Shapes::from([("conv_in.weight".to_owned(), vec![128, 3, 3, 3])]);
         assert!(
             infer(&foreign, None)
                 .unwrap_err()
+                .to_string()
                 .contains("not an ADM network")
         );
         let mut shapes = shapes_of(Unet::specs(&AdmConfig::default()).unwrap());
@@ -434,6 +443,7 @@ mod tests {
         assert!(
             infer(&shapes, None)
                 .unwrap_err()
+                .to_string()
                 .contains("12 input blocks and 11 output blocks")
         );
     }

@@ -1,7 +1,7 @@
 //! ADM: the U-Net of guided-diffusion in all its public forms, and the time-dependent classifier on its encoder.
 //!
-//! Parameters have the official key names, so checkpoints go back and forth; [`infer`] tells a network's configuration from the
-//! names and shapes in its file. [`Unet`] is a [`sdft_diffusion::Denoiser`], and both networks are
+//! Parameters have the official names, so checkpoints are exchanged without renaming; [`infer`] recovers the configuration of a network
+//! from the names and shapes in its file. [`Unet`] is a [`sdft_diffusion::Denoiser`], and both networks are
 //! [`sdft_diffusion::FeatureNet`]s.
 //!
 //! # Example: the light FFHQ-256 network
@@ -19,9 +19,10 @@
 //! **Invariant:** knows no losses, no samplers and no files; every parameter it asks for has the official name.
 
 pub use crate::{
-    config::{AdmConfig, ConfigError},
+    config::AdmConfig,
     cost::Cost,
     encoder::{Encoder, EncoderConfig, Pool},
+    error::{ConfigError, NotAdm},
     infer::{Inferred, Origin, infer},
     trainable::{TrainableUnet, is_removed_by_norm},
     unet::{Unet, UnetCall},
@@ -30,6 +31,7 @@ pub use crate::{
 mod config;
 mod cost;
 mod encoder;
+mod error;
 mod infer;
 mod trainable;
 mod trunk;

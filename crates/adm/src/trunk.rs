@@ -1,3 +1,5 @@
+//! The blocks of encoder, middle and decoder.
+
 use crate::AdmConfig;
 use candle_core::{DType, Result, Tensor, bail};
 use sdft_autograd::{add, embedding, recompute, silu, to_dtype};
@@ -13,7 +15,7 @@ enum Layer {
     Resize(Resize),
 }
 
-/// Layers one after the other, numbered from 0 in the key names (`TimestepEmbedSequential`).
+/// A sequence of layers, numbered from 0 in the parameter names (`TimestepEmbedSequential`).
 #[derive(Clone, Debug)]
 pub(crate) struct Block(Vec<Layer>);
 
@@ -44,7 +46,7 @@ impl Block {
     }
 }
 
-/// A key that can wait for the backward pass.
+/// An owned key, for the backward pass.
 struct OwnedKey {
     seed: u64,
     step: u64,
@@ -69,7 +71,7 @@ impl OwnedKey {
     }
 }
 
-/// Makes blocks for one network.
+/// Builds the blocks of one network.
 pub(crate) struct Builder<'a> {
     pub(crate) config: &'a AdmConfig,
 }
@@ -164,19 +166,19 @@ impl Builder<'_> {
     }
 }
 
-/// Time embedding, encoder and middle: what the U-Net and the classifier have in common.
+/// Time embedding, encoder and middle, shared by the U-Net and the classifier.
 #[derive(Clone, Debug)]
 pub(crate) struct Trunk {
     time_embed: (Linear, Linear),
     label_emb: Option<Tensor>,
     input_blocks: Vec<Block>,
     middle_block: Block,
-    /// Channels that each input block puts out.
+    /// Output channels of each input block.
     pub(crate) skip_channels: Vec<usize>,
     model_channels: usize,
     in_channels: usize,
     factor: usize,
-    /// Values inside residual and attention blocks are computed again in the backward pass instead of kept.
+    /// Whether the values inside residual and attention blocks are computed a second time in the backward pass instead of saved.
     pub(crate) recomputed: bool,
     /// The type of the feature maps.
     pub(crate) maps: DType,
@@ -244,17 +246,20 @@ impl Trunk {
     pub(crate) fn embed(&self, x: &Tensor, t: &[f32], labels: Option<&[u32]>) -> Result<Tensor> {
         let (batch, channels, h, w) = x.dims4()?;
         if t.len() != batch {
-            bail!("{} timesteps for a batch of {batch}", t.len());
+            bail!(
+                "expected a timestep for each of {batch} images, found {}",
+                t.len()
+            );
         }
         if channels != self.in_channels {
             bail!(
-                "the network takes images of {} channels, found {channels}",
+                "expected images of {} channels, found {channels}",
                 self.in_channels
             );
         }
         if !h.is_multiple_of(self.factor) || !w.is_multiple_of(self.factor) || h == 0 || w == 0 {
             bail!(
-                "an image of {h}x{w} does not divide by {}, as this network needs",
+                "expected an image whose sides are multiples of {}, found {h}x{w}",
                 self.factor
             );
         }
@@ -272,10 +277,10 @@ impl Trunk {
                 add(&emb, &embedding(table, labels)?)
             }
             (Some(table), None) => bail!(
-                "the network is class-conditional ({} classes) and needs a label for each image",
+                "expected a label for each image: the network is class-conditional, with {} classes",
                 table.dim(0)?
             ),
-            (None, Some(_)) => bail!("class labels were given to an unconditional network"),
+            (None, Some(_)) => bail!("expected no class labels: the network is unconditional"),
         }
     }
 

@@ -1,3 +1,5 @@
+//! The U-Net.
+
 use crate::AdmConfig;
 use crate::trunk::{Block, Builder, Trunk};
 use candle_core::{DType, Result, Tensor};
@@ -11,8 +13,8 @@ use sdft_noise::DropoutKey;
 
 /// The ADM U-Net.
 ///
-/// Source: guided-diffusion `UNetModel`. Used as a [`Denoiser`] it evaluates (no dropout) without labels; [`Unet::with`] gives a
-/// denoiser with either. Used as a [`FeatureNet`] it gives its deepest features, `h`; as a [`BottleneckNet`] it lets them be changed.
+/// Source: guided-diffusion `UNetModel`. As a [`Denoiser`] it evaluates without labels and dropout; [`Unet::with`] returns a
+/// denoiser with either. As a [`FeatureNet`] it returns its deepest features `h`; as a [`BottleneckNet`] it takes changed ones.
 #[derive(Clone, Debug)]
 pub struct Unet {
     config: AdmConfig,
@@ -24,18 +26,18 @@ pub struct Unet {
 }
 
 impl Unet {
-    /// The network whose parameters `source` holds.
+    /// The network with the parameters of `source`.
     ///
     /// # Errors
-    /// A configuration that cannot be built; parameters that are missing or of another shape.
+    /// An invalid configuration, or parameters that are missing or of another shape.
     pub fn load(source: &dyn ParamSource, config: &AdmConfig) -> Result<Self> {
         Self::build(&Scope::root(source), config)
     }
 
-    /// Names, shapes and starts of all parameters, in the order of the state dict.
+    /// The names, shapes and initial values of all parameters, in the order of the state dict.
     ///
     /// # Errors
-    /// A configuration that cannot be built.
+    /// An invalid configuration.
     pub fn specs(config: &AdmConfig) -> Result<Vec<ParamSpec>> {
         specs_of(|scope| Self::build(scope, config))
     }
@@ -85,8 +87,8 @@ impl Unet {
         self
     }
 
-    /// The same network, which in training keeps only what goes in and out of its residual and attention blocks, and computes the
-    /// values inside a second time: less memory for about a third more time. Gradients are then taken by [`sdft_autograd::backward`].
+    /// The same network with activation checkpointing: in training it saves only the inputs of residual and attention blocks and computes
+    /// the values inside a second time. Less memory for about a third more time.
     ///
     /// Source: guided-diffusion `use_checkpoint`.
     #[must_use]
@@ -95,10 +97,10 @@ impl Unet {
         self
     }
 
-    /// The same network with feature maps of this type (bf16, f16); parameters, norms' statistics, embeddings and what comes out keep
-    /// theirs.
+    /// The same network with feature maps of this type (bf16, f16). Parameters, norm statistics, embeddings and the output keep their
+    /// type.
     ///
-    /// Source: guided-diffusion `convert_to_fp16`, which makes the weights of convolutions half as well; here they stay f32 and are
+    /// Source: guided-diffusion `convert_to_fp16`, which converts the weights of convolutions too; here they stay f32 and are
     /// rounded for each use.
     #[must_use]
     pub fn with_compute_dtype(mut self, maps: DType) -> Self {
@@ -114,15 +116,15 @@ impl Unet {
     /// The embedding of time and class, `[B, 4 model_channels]`.
     ///
     /// # Errors
-    /// Images that do not fit the network; labels where there are none, or none where they are needed.
+    /// Images that do not fit the network, or labels that are missing or unexpected.
     pub fn embed(&self, x: &Tensor, t: &[f32], labels: Option<&[u32]>) -> Result<Tensor> {
         self.trunk.embed(x, t, labels)
     }
 
-    /// Encoder and middle: the deepest features `h`, and the outputs of all input blocks, of the feature maps' type.
+    /// Encoder and middle: the deepest features `h` and the outputs of all input blocks, in the compute type.
     ///
     /// # Errors
-    /// When a shape does not fit the weights.
+    /// Shapes that do not fit the weights.
     pub fn encode(
         &self,
         x: &Tensor,
@@ -135,7 +137,7 @@ impl Unet {
     /// Decoder: from `h` and the outputs of [`Self::encode`] to `[B, out_channels, H, W]`.
     ///
     /// # Errors
-    /// When a shape does not fit the weights.
+    /// Shapes that do not fit the weights.
     pub fn decode(
         &self,
         h: &Tensor,
@@ -157,7 +159,7 @@ impl Unet {
     /// The raw output `[B, out_channels, H, W]`.
     ///
     /// # Errors
-    /// As [`Self::embed`].
+    /// Those of [`Self::embed`].
     pub fn forward(
         &self,
         x: &Tensor,

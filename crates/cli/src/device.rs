@@ -4,7 +4,7 @@ use crate::{doctor, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use sdft_adm::{Encoder, Unet};
-use sdft_cuda::{DeviceSpec, Precise, gpus, open, precise};
+use sdft_cuda::{DeviceSpec, allow_tf32, gpus, open};
 use sdft_models::{LoadedEncoder, LoadedModel};
 use sdft_parallel::World;
 use sdft_train::Precision;
@@ -131,10 +131,7 @@ impl Stage {
     /// As the user asked; `otherwise` where nothing was asked.
     pub(crate) fn open(otherwise: Precision) -> Result<Self> {
         let (device, precision) = (device()?, Self::precision(otherwise)?);
-        precise(match precision {
-            Precision::Tf32 => Precise::Tf32,
-            _ => Precise::Yes,
-        });
+        allow_tf32(precision == Precision::Tf32);
         Ok(Self {
             device,
             maps: precision.compute_dtype(),

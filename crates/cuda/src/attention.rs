@@ -1,4 +1,4 @@
-//! Multi-head self-attention: products by cuBLAS, one for all heads of all images; the softmax between them is ours.
+//! Multi-head self-attention: batched products of all heads by cuBLAS, with a softmax kernel between them.
 
 use crate::gemm::{Factor, Product};
 use crate::launch::{Arg, File, blocks, launch, launch_for, long, spread};
@@ -15,15 +15,15 @@ pub struct Attention {
     pub batch: usize,
     /// `C`.
     pub channels: usize,
-    /// Places.
+    /// Positions.
     pub n: usize,
     /// Heads.
     pub heads: usize,
-    /// Queries, keys and values of one head lie beside each other, head by head; else those of all heads do.
+    /// Channels ordered head by head (`q0 k0 v0 q1 ..`) if true, else as all queries, all keys, all values.
     pub head_by_head: bool,
 }
 
-/// Scores of as many heads as are in memory at once.
+/// Most memory of the scores that are computed at a time.
 const MOST_BYTES: usize = 256 << 20;
 
 impl Attention {
@@ -31,12 +31,12 @@ impl Attention {
         self.channels / self.heads
     }
 
-    /// Whether heads of half numbers begin at no multiple of 16 bytes, as batched products in cuBLAS demand. These are computed in f32.
+    /// Whether half-precision heads are not aligned to 16 bytes, as batched products of cuBLAS require. These are computed in f32.
     fn needs_f32(&self, dtype: DType) -> bool {
         dtype != DType::F32 && !(self.width() * dtype.size_in_bytes()).is_multiple_of(16)
     }
 
-    /// Numbers from one head to the next, and from the queries to the keys and on to the values.
+    /// The strides from one head to the next, and from queries to keys to values.
     fn steps(&self) -> (usize, usize) {
         let width = self.width();
         if self.head_by_head {
@@ -51,13 +51,13 @@ impl Attention {
         Arg::Float((1.0 / (self.width() as f64).sqrt()) as f32)
     }
 
-    /// How many heads at a time.
+    /// The number of heads that are computed at a time.
     fn at_once(&self) -> usize {
         let one = self.n * self.n * 12;
         (MOST_BYTES / one.max(1)).clamp(1, self.batch * self.heads)
     }
 
-    /// All heads of all images, a part of them at a time.
+    /// All heads of all images in parts: the first head and the number of heads.
     fn parts(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let (all, at_once) = (self.batch * self.heads, self.at_once());
         (0..all)
@@ -75,7 +75,7 @@ struct Lists<'a> {
 }
 
 impl<'a> Lists<'a> {
-    /// Room for so many lists.
+    /// Memory for `lists` lists of `len` addresses.
     fn new(on: Part<'a>, len: usize, lists: usize) -> Result<Self> {
         Ok(Self {
             // An address takes two f32.
@@ -86,7 +86,7 @@ impl<'a> Lists<'a> {
         })
     }
 
-    /// The list `base + image b + head h` for all images and heads, in bytes; where it begins.
+    /// Writes the list `base + image b + head h` for all images and heads, in bytes; returns its address.
     fn push(
         &mut self,
         base: u64,
@@ -114,20 +114,20 @@ impl<'a> Lists<'a> {
     }
 }
 
-/// `[B, N, C]`, the values mixed by attention.
+/// The result `[B, N, C]`.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn attention_forward(a: &Attention, (qkv, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
     let qkv = Part::map("attention", qkv, layout)?;
     let shape = (a.batch, a.n, a.channels).into();
     if !a.needs_f32(qkv.dtype) {
         return Ok((forward(a, qkv)?, shape));
     }
-    let wide = to_type(qkv, DType::F32)?;
+    let wide = to_dtype(qkv, DType::F32)?;
     let out = forward(a, Part::of(&wide, qkv.len)?)?;
     let len = a.batch * a.n * a.channels;
-    Ok((to_type(Part::of(&out, len)?, qkv.dtype)?, shape))
+    Ok((to_dtype(Part::of(&out, len)?, qkv.dtype)?, shape))
 }
 
 fn forward(a: &Attention, qkv: Part<'_>) -> Result<CudaStorage> {
@@ -140,8 +140,8 @@ fn forward(a: &Attention, qkv: Part<'_>) -> Result<CudaStorage> {
             m: a.n,
             n: a.width(),
             k: a.n,
-            a: Factor::plain(work.p_list, a.n),
-            b: Factor::plain(at(work.v, first), 3 * a.channels),
+            a: Factor::new(work.p_list, a.n),
+            b: Factor::new(at(work.v, first), 3 * a.channels),
             out: (at(to, first), a.channels),
             dtype: qkv.dtype,
             out_dtype: qkv.dtype,
@@ -151,7 +151,7 @@ fn forward(a: &Attention, qkv: Part<'_>) -> Result<CudaStorage> {
     Ok(out)
 }
 
-fn to_type(x: Part<'_>, dtype: DType) -> Result<CudaStorage> {
+fn to_dtype(x: Part<'_>, dtype: DType) -> Result<CudaStorage> {
     let y = empty(x.device, dtype, x.len)?;
     cast(x, &y, dtype)?;
     Ok(y)
@@ -160,7 +160,7 @@ fn to_type(x: Part<'_>, dtype: DType) -> Result<CudaStorage> {
 /// The gradient of the projection, from that of the result.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn attention_backward(
     a: &Attention,
     (qkv, layout): Input<'_>,
@@ -172,10 +172,10 @@ pub fn attention_backward(
     if !a.needs_f32(qkv.dtype) {
         return Ok((backward(a, qkv, dout)?, shape));
     }
-    let wide = [to_type(qkv, DType::F32)?, to_type(dout, DType::F32)?];
+    let wide = [to_dtype(qkv, DType::F32)?, to_dtype(dout, DType::F32)?];
     let parts = [Part::of(&wide[0], qkv.len)?, Part::of(&wide[1], dout.len)?];
     let dqkv = backward(a, parts[0], parts[1])?;
-    Ok((to_type(Part::of(&dqkv, qkv.len)?, qkv.dtype)?, shape))
+    Ok((to_dtype(Part::of(&dqkv, qkv.len)?, qkv.dtype)?, shape))
 }
 
 fn backward(a: &Attention, qkv: Part<'_>, dout: Part<'_>) -> Result<CudaStorage> {
@@ -201,30 +201,30 @@ fn backward(a: &Attention, qkv: Part<'_>, dout: Part<'_>) -> Result<CudaStorage>
             out_dtype,
         };
         let (n, width) = (a.n, a.width());
-        let dout = |turned| Factor {
+        let dout = |transposed| Factor {
             at: at(dout_list, first),
             row: a.channels,
-            transposed: turned,
+            transposed,
         };
         // dv = p^T dout
         product(
             n,
             width,
             n,
-            Factor::turned(work.p_list, n),
+            Factor::transposed(work.p_list, n),
             dout(false),
             at(dv, first),
             row,
             dtype,
         )
         .run_batch(device, count)?;
-        // dp = dout v^T, over the scores, which are not needed any more
+        // dp = dout v^T overwrites the scores, which are not needed anymore
         product(
             n,
             n,
             width,
             dout(false),
-            Factor::turned(at(work.v, first), row),
+            Factor::transposed(at(work.v, first), row),
             work.s_list,
             n,
             DType::F32,
@@ -250,8 +250,8 @@ fn backward(a: &Attention, qkv: Part<'_>, dout: Part<'_>) -> Result<CudaStorage>
             n,
             width,
             n,
-            Factor::plain(ds_list, n),
-            Factor::plain(k, row),
+            Factor::new(ds_list, n),
+            Factor::new(k, row),
             at(dq, first),
             row,
             dtype,
@@ -261,8 +261,8 @@ fn backward(a: &Attention, qkv: Part<'_>, dout: Part<'_>) -> Result<CudaStorage>
             n,
             width,
             n,
-            Factor::turned(ds_list, n),
-            Factor::plain(q, row),
+            Factor::transposed(ds_list, n),
+            Factor::new(q, row),
             at(dk, first),
             row,
             dtype,
@@ -272,17 +272,17 @@ fn backward(a: &Attention, qkv: Part<'_>, dout: Part<'_>) -> Result<CudaStorage>
     Ok(dqkv)
 }
 
-/// The address in a list from `first` on.
+/// The address of entry `first` of a list.
 fn at(list: u64, first: usize) -> u64 {
     list + 8 * first as u64
 }
 
-/// Blocks for so many rows of `n`.
+/// The grid of the softmax kernels.
 fn rows(rows: usize, n: usize) -> candle_core::cuda_backend::cudarc::driver::LaunchConfig {
     blocks(if n <= 1024 { rows.div_ceil(8) } else { rows }, 1)
 }
 
-/// What forward and backward pass have in common.
+/// Lists and memory of a forward or backward pass.
 struct Work<'a> {
     a: Attention,
     lists: Lists<'a>,
@@ -290,7 +290,7 @@ struct Work<'a> {
     q: u64,
     k: u64,
     v: u64,
-    /// Scores in f32, and what softmax makes of them, of a part of the heads.
+    /// Scores in f32 and their softmax, for a part of the heads.
     s: CudaStorage,
     p: CudaStorage,
     s_list: u64,
@@ -370,8 +370,8 @@ impl<'a> Work<'a> {
             m: a.n,
             n: a.n,
             k: a.width(),
-            a: Factor::plain(at(self.q, first), row),
-            b: Factor::turned(at(self.k, first), row),
+            a: Factor::new(at(self.q, first), row),
+            b: Factor::transposed(at(self.k, first), row),
             out: (self.s_list, a.n),
             dtype,
             out_dtype: DType::F32,

@@ -1,4 +1,4 @@
-//! Convolutions and their gradients: 3x3 and others by cuDNN, those of one pixel as matrix products.
+//! Convolutions and their gradients: by cuDNN, or as matrix products where the filters are 1x1.
 
 use crate::cudnn::{self, Order, Pass};
 use crate::gemm::{Factor, Product};
@@ -23,11 +23,11 @@ pub struct Conv {
     pub w: usize,
     /// Channels of the output.
     pub c_out: usize,
-    /// Size of the kernel.
+    /// Size of the filters.
     pub k: [usize; 2],
-    /// From one output to the next, in both directions.
+    /// Distance between two filter positions.
     pub stride: usize,
-    /// Zeros around the image.
+    /// Zeros on each side.
     pub pad: [usize; 2],
 }
 
@@ -45,7 +45,7 @@ impl Conv {
         self.k[0] * self.k[1]
     }
 
-    /// Whether it is a dense layer at each place.
+    /// Whether it is a dense layer at each position.
     fn is_dense(&self) -> bool {
         self.k == [1, 1] && self.stride == 1 && self.pad == [0, 0]
     }
@@ -62,7 +62,7 @@ impl Conv {
         self.c_out * self.c_in * self.taps()
     }
 
-    /// Places of all images.
+    /// Positions of all images.
     fn rows(&self) -> usize {
         self.batch * self.h * self.w
     }
@@ -85,10 +85,10 @@ impl Conv {
     }
 }
 
-/// `w * x + bias` as it lies, in the type of `x`, and the weights as they were used.
+/// `w * x + bias` in the type of `x`, its shape in memory order, and the weights as they were used.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn conv_forward(
     conv: &Conv,
     (x, layout): Input<'_>,
@@ -107,16 +107,16 @@ pub fn conv_forward(
             m: conv.rows(),
             n: conv.c_out,
             k: conv.c_in,
-            a: Factor::plain(x.at, conv.c_in),
-            b: Factor::turned(weights.at(w)?, conv.c_in),
+            a: Factor::new(x.at, conv.c_in),
+            b: Factor::transposed(weights.at(w)?, conv.c_in),
             out: (y_at, conv.c_out),
             dtype: x.dtype,
             out_dtype: x.dtype,
         };
         product.run(x.device)?;
     } else {
-        let even = Even::of(x)?;
-        let at = [even.at(x)?, weights.at(w)?, y_at];
+        let aligned = Aligned::of(x)?;
+        let at = [aligned.at(x)?, weights.at(w)?, y_at];
         if !by_cudnn(Pass::Forward, conv, x, at)? && !by_planes(Pass::Forward, conv, x, at)? {
             let mut args = vec![Arg::At(at[0]), Arg::At(at[1]), Arg::At(at[2])];
             args.extend(conv.args());
@@ -149,11 +149,11 @@ pub fn conv_forward(
     Ok((y, shape, weights))
 }
 
-/// The gradient of the input, which has `rank` dimensions, as it lies, in the type of `dy`; `prepared` comes from the forward pass, where
-/// the weights are still what they were then.
+/// The gradient of the input, which has `rank` dimensions, in the type of `dy`, and its shape in memory order. `prepared` is that of the
+/// forward pass, if the weights are still the same.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn conv_input_gradient(
     conv: &Conv,
     rank: usize,
@@ -175,16 +175,16 @@ pub fn conv_input_gradient(
             m: conv.rows(),
             n: conv.c_in,
             k: conv.c_out,
-            a: Factor::plain(dy.at, conv.c_out),
-            b: Factor::plain(weights.at(w)?, conv.c_in),
+            a: Factor::new(dy.at, conv.c_out),
+            b: Factor::new(weights.at(w)?, conv.c_in),
             out: (dx_at, conv.c_in),
             dtype: dy.dtype,
             out_dtype: dy.dtype,
         };
         product.run(dy.device)?;
     } else {
-        let even = Even::of(dy)?;
-        let at = [dx_at, weights.at(w)?, even.at(dy)?];
+        let aligned = Aligned::of(dy)?;
+        let at = [dx_at, weights.at(w)?, aligned.at(dy)?];
         if !by_cudnn(Pass::InputGradient, conv, dy, at)?
             && !by_planes(Pass::InputGradient, conv, dy, at)?
         {
@@ -205,7 +205,7 @@ pub fn conv_input_gradient(
 /// The gradient of the weight, f32 in PyTorch's order.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn conv_weight_gradient(
     conv: &Conv,
     (x, layout): Input<'_>,
@@ -220,8 +220,8 @@ pub fn conv_weight_gradient(
             m: conv.c_out,
             n: conv.c_in,
             k: conv.rows(),
-            a: Factor::turned(dy.at, conv.c_out),
-            b: Factor::plain(x.at, conv.c_in),
+            a: Factor::transposed(dy.at, conv.c_out),
+            b: Factor::new(x.at, conv.c_in),
             out: (Part::of(&dw, n)?.at, conv.c_in),
             dtype: x.dtype,
             out_dtype: DType::F32,
@@ -229,17 +229,17 @@ pub fn conv_weight_gradient(
         product.run(x.device)?;
         return Ok(dw);
     }
-    // cuDNN's order has the channels last, too.
-    let turn = |from: Part<'_>| {
+    // Weights have their channels last in cuDNN, too.
+    let to_pytorch = |from: Part<'_>| {
         let sides = (conv.c_out, conv.taps(), conv.c_in);
         transpose(from, &dw, DType::F32, sides)
     };
     let last = empty(x.device, x.dtype, n)?;
-    let (even_x, even_dy) = (Even::of(x)?, Even::of(dy)?);
-    let at = [even_x.at(x)?, Part::of(&last, n)?.at, even_dy.at(dy)?];
+    let (aligned_x, aligned_dy) = (Aligned::of(x)?, Aligned::of(dy)?);
+    let at = [aligned_x.at(x)?, Part::of(&last, n)?.at, aligned_dy.at(dy)?];
     if by_cudnn(Pass::WeightGradient, conv, x, at)? || by_planes(Pass::WeightGradient, conv, x, at)?
     {
-        turn(Part::of(&last, n)?)?;
+        to_pytorch(Part::of(&last, n)?)?;
     } else {
         let last = empty(x.device, DType::F32, n)?;
         let to = Part::of(&last, n)?;
@@ -248,17 +248,17 @@ pub fn conv_weight_gradient(
         let grid = blocks(conv.c_out * conv.taps(), 1);
         let name = "conv_direct_weight_grad";
         launch_for(x.device, (File::Conv, name, x.dtype), grid, &args)?;
-        turn(to)?;
+        to_pytorch(to)?;
     }
     Ok(dw)
 }
 
-/// Whether the user wants to see the results of the direct kernels.
+/// Whether `SDFT_CUDA_CONV=direct` selects the direct kernels.
 fn forced_direct() -> bool {
     std::env::var_os("SDFT_CUDA_CONV").is_some_and(|wanted| wanted == "direct")
 }
 
-/// `false` where cuDNN has no engine.
+/// Computes by cuDNN with channels last; `false` if it has no engine.
 fn by_cudnn(pass: Pass, conv: &Conv, x: Part<'_>, at: [u64; 3]) -> Result<bool> {
     if forced_direct() {
         return Ok(false);
@@ -266,13 +266,13 @@ fn by_cudnn(pass: Pass, conv: &Conv, x: Part<'_>, at: [u64; 3]) -> Result<bool> 
     cudnn::run(x.device, pass, conv, (x.dtype, Order::ChannelsLast), at)
 }
 
-/// The same on copies in PyTorch's own order: exact f32 engines may exist for that one only. `on` says where and of what type.
-fn by_planes(pass: Pass, conv: &Conv, on: Part<'_>, at: [u64; 3]) -> Result<bool> {
-    if on.dtype != DType::F32 || forced_direct() {
+/// Computes by cuDNN on copies in PyTorch's order, which some exact f32 engines need; `like` has the device and the type.
+fn by_planes(pass: Pass, conv: &Conv, like: Part<'_>, at: [u64; 3]) -> Result<bool> {
+    if like.dtype != DType::F32 || forced_direct() {
         return Ok(false);
     }
-    let (device, dtype) = (on.device, on.dtype);
-    let places = [
+    let (device, dtype) = (like.device, like.dtype);
+    let sizes = [
         (conv.batch, conv.c_in, conv.h * conv.w),
         (conv.c_out, conv.c_in, conv.taps()),
         (conv.batch, conv.c_out, conv.out_h() * conv.out_w()),
@@ -282,45 +282,45 @@ fn by_planes(pass: Pass, conv: &Conv, on: Part<'_>, at: [u64; 3]) -> Result<bool
         Pass::WeightGradient => 1,
         Pass::Forward => 2,
     };
-    let mut turned = Vec::with_capacity(3);
-    for (i, (&from, &(n, c, size))) in at.iter().zip(&places).enumerate() {
+    let mut copies = Vec::with_capacity(3);
+    for (i, (&from, &(n, c, size))) in at.iter().zip(&sizes).enumerate() {
         let to = empty(device, dtype, n * c * size)?;
         if i != result {
             let len = n * c * size;
             let part = Part {
                 at: from,
                 len,
-                ..on
+                ..like
             };
             transpose(part, &to, dtype, (n, size, c))?;
         }
-        turned.push(to);
+        copies.push(to);
     }
-    let mut there = [0; 3];
-    for (there, storage) in there.iter_mut().zip(&turned) {
-        *there = Part::of(storage, 0)?.at;
+    let mut addresses = [0; 3];
+    for (address, storage) in addresses.iter_mut().zip(&copies) {
+        *address = Part::of(storage, 0)?.at;
     }
-    if !cudnn::run(device, pass, conv, (dtype, Order::Planes), there)? {
+    if !cudnn::run(device, pass, conv, (dtype, Order::Planes), addresses)? {
         return Ok(false);
     }
-    let (n, c, size) = places[result];
-    let back = Part::of(&turned[result], n * c * size)?;
+    let (n, c, size) = sizes[result];
+    let back = Part::of(&copies[result], n * c * size)?;
     transpose_to(back, at[result], dtype, (n, c, size))?;
     Ok(true)
 }
 
-/// The weights in the type and order in which they are used; as they are where that is the same.
+/// A copy of the weights in the type and order in which they are used; none where that is the same.
 #[derive(Clone)]
 pub struct Prepared(Option<Arc<CudaStorage>>);
 
 impl Prepared {
     fn of(conv: &Conv, w: Part<'_>, dtype: DType) -> Result<Self> {
-        let turns = conv.taps() > 1 && conv.c_in > 1;
-        if !turns && dtype == DType::F32 && w.at.is_multiple_of(16) {
+        let reorders = conv.taps() > 1 && conv.c_in > 1;
+        if !reorders && dtype == DType::F32 && w.at.is_multiple_of(16) {
             return Ok(Self(None));
         }
         let to = empty(w.device, dtype, w.len)?;
-        if turns {
+        if reorders {
             transpose(w, &to, dtype, (conv.c_out, conv.c_in, conv.taps()))?;
         } else {
             cast(w, &to, dtype)?;
@@ -328,7 +328,7 @@ impl Prepared {
         Ok(Self(Some(Arc::new(to))))
     }
 
-    /// Where they lie; `w` where they are used as they are.
+    /// The address of the copy, or of `w` if there is none.
     fn at(&self, w: Part<'_>) -> Result<u64> {
         self.0
             .as_ref()
@@ -336,10 +336,10 @@ impl Prepared {
     }
 }
 
-/// A copy of a tensor that does not begin at a multiple of 16 bytes, as cuDNN wants it.
-struct Even(Option<CudaStorage>);
+/// A copy of a tensor whose address is not a multiple of 16 bytes, as cuDNN requires.
+struct Aligned(Option<CudaStorage>);
 
-impl Even {
+impl Aligned {
     fn of(x: Part<'_>) -> Result<Self> {
         if x.at.is_multiple_of(16) {
             return Ok(Self(None));

@@ -1,4 +1,4 @@
-//! Convolutions by cuDNN: its engines are asked for once per shape, tried where that may pay, and the choice is kept.
+//! Convolutions by cuDNN: the engine of each shape is chosen once, by heuristics and for half types by timing.
 
 use crate::conv::Conv;
 use crate::device::tf32;
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
-/// Which of the three.
+/// The forward pass or one of the gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Pass {
     Forward,
@@ -22,9 +22,9 @@ pub(crate) enum Pass {
     WeightGradient,
 }
 
-/// Engines that want more scratch memory than this are passed over.
+/// Engines that need more scratch memory than this are skipped.
 const MOST_WORKSPACE: i64 = 512 << 20;
-/// How many engines are timed.
+/// The number of engines that are timed.
 const TRIED: usize = 4;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -37,29 +37,29 @@ struct Key {
     tf32: bool,
 }
 
-/// What cuDNN needs on one device.
+/// Handles, plans and scratch memory of all devices.
 struct State {
     handles: HashMap<DeviceId, cudnnHandle_t>,
-    /// The engine of each shape; none where no engine can do it.
+    /// The plan of each shape; `None` where cuDNN has no engine.
     plans: HashMap<Key, Option<Plan>>,
-    /// Scratch memory. Work on the device's one stream uses it one after the other.
+    /// Scratch memory, shared by all work: there is one stream.
     workspaces: HashMap<DeviceId, CudaSlice<u8>>,
 }
 
-// SAFETY: handles and descriptors may be used from any thread as long as it is one at a time, which the lock sees to.
+// SAFETY: handles and descriptors may be used from any thread, one at a time, which the lock guarantees.
 unsafe impl Send for State {}
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 
-/// How tensors lie.
+/// The memory order of tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Order {
     ChannelsLast,
-    /// As PyTorch has them by default.
+    /// The default of PyTorch.
     Planes,
 }
 
-/// Computes one of the three by cuDNN; `false` where it has no engine for it. Addresses are those of `x`, `w` and `y` or their gradients,
+/// Computes one pass by cuDNN, and returns `false` if it has no engine. Addresses are those of `x`, `w` and `y` or their gradients,
 /// aligned to 16 bytes.
 pub(crate) fn run(
     device: &CudaDevice,
@@ -86,7 +86,7 @@ pub(crate) fn run(
     };
     if !state.plans.contains_key(&key) {
         let plan = state.fastest(device, handle, &key, [x, w, y])?;
-        // Trying may have taken more scratch memory than what was chosen needs.
+        // Timing may have allocated more scratch memory than the chosen plan needs.
         state.workspaces.remove(&device.id());
         state.plans.insert(key.clone(), plan);
     }
@@ -104,7 +104,7 @@ impl State {
             return Ok(*handle);
         }
         let mut handle = std::ptr::null_mut();
-        // SAFETY: `handle` is written before it is read; the stream outlives the device, which this program never gives back.
+        // SAFETY: `handle` is written before it is read; the stream lives as long as the device, which is never closed.
         unsafe {
             check("cudnnCreate", sys::cudnnCreate(&raw mut handle))?;
             let stream = device.cuda_stream().cu_stream().cast();
@@ -114,9 +114,8 @@ impl State {
         Ok(handle)
     }
 
-    /// The plan that takes the least time on this device; f32 takes the first that runs, so that the choice is the same in every run.
-    /// None where no engine can do it: whatever fails on the way is no engine for this. Only memory that does not suffice is an error, since
-    /// what is chosen must not depend on what happens to be free.
+    /// The fastest plan on this device; for f32 the first that runs, so that the choice is the same in every run. `None` if there is
+    /// none: an engine that fails is skipped. Only a lack of memory is an error, because the choice must not depend on how much is free.
     fn fastest(
         &mut self,
         device: &CudaDevice,
@@ -127,7 +126,7 @@ impl State {
         let mut best: Option<(f32, Plan)> = None;
         let mut tried = 0;
         for config in configs(handle, key) {
-            let Ok(plan) = ready(handle, &config) else {
+            let Ok(plan) = prepare(handle, &config) else {
                 continue;
             };
             let workspace = workspace(&mut self.workspaces, device, plan.workspace)?;
@@ -149,7 +148,7 @@ impl State {
     }
 }
 
-/// Milliseconds of three runs after a first one, which loads code; none where it fails.
+/// The milliseconds of three runs, after a first one that loads code; `None` if one fails.
 fn time(
     device: &CudaDevice,
     handle: cudnnHandle_t,
@@ -181,7 +180,7 @@ fn workspace(
         .get(&device.id())
         .is_none_or(|slice| slice.len() < bytes)
     {
-        // The smaller one goes back first; what still runs in it is ahead of everything new on the stream.
+        // The smaller one is freed first; work that still uses it is earlier on the stream.
         all.remove(&device.id());
         // SAFETY: engines write their scratch memory before they read it.
         all.insert(device.id(), unsafe { device.alloc::<u8>(bytes) }?);
@@ -192,12 +191,12 @@ fn workspace(
         .map_or(0, |slice| slice.device_ptr(&stream).0))
 }
 
-/// An object of cuDNN's backend.
+/// A descriptor of the backend interface.
 struct Descriptor(cudnnBackendDescriptor_t);
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, destroyed once. There is nobody to tell of a failure.
+        // SAFETY: created by `new`, destroyed once. A failure cannot be reported.
         let _ = unsafe { sys::cudnnBackendDestroyDescriptor(self.0) };
     }
 }
@@ -213,7 +212,7 @@ impl Descriptor {
 
     fn set<T>(&self, name: Attr, kind: Type, values: &[T]) -> Result<()> {
         let count = i64::try_from(values.len()).unwrap_or(0);
-        // SAFETY: so many values of the attribute's own type.
+        // SAFETY: `count` values of the type of the attribute.
         let status = unsafe {
             sys::cudnnBackendSetAttribute(self.0, name, kind, count, values.as_ptr().cast())
         };
@@ -235,7 +234,7 @@ impl Descriptor {
         Ok(self)
     }
 
-    /// Fills `values`; how many there are.
+    /// Fills `values` and returns their number.
     fn get<T>(&self, name: Attr, kind: Type, values: &mut [T]) -> Result<usize> {
         let mut count = 0;
         let room = i64::try_from(values.len()).unwrap_or(0);
@@ -243,7 +242,7 @@ impl Descriptor {
             true => std::ptr::null_mut(),
             false => values.as_mut_ptr().cast::<c_void>(),
         };
-        // SAFETY: room for so many values of the attribute's own type.
+        // SAFETY: room for that many values of the type of the attribute.
         let status =
             unsafe { sys::cudnnBackendGetAttribute(self.0, name, kind, room, &raw mut count, to) };
         check(&format!("{name:?}"), status)?;
@@ -251,7 +250,7 @@ impl Descriptor {
     }
 }
 
-/// An engine made ready for one shape.
+/// An engine, prepared for one shape.
 struct Plan {
     plan: Descriptor,
     workspace: usize,
@@ -269,22 +268,22 @@ impl Plan {
             &[workspace],
         )?;
         let pack = pack.done()?;
-        // SAFETY: the plan is finished, and the addresses are those of tensors of the shapes that it was made for.
+        // SAFETY: the plan is finalised, and the addresses are those of tensors of its shapes.
         check("execute", unsafe {
             sys::cudnnBackendExecute(handle, self.plan.0, pack.0)
         })
     }
 }
 
-/// What can compute this, in the order in which cuDNN recommends it: engines that give the same bits again, and only where there are none
-/// and f32 is not asked for exactly, the others.
+/// The engines in the order in which cuDNN recommends them: the deterministic ones, or, if there are none and exact f32 is not needed,
+/// the others.
 fn configs(handle: cudnnHandle_t, key: &Key) -> Vec<Descriptor> {
     let Ok(graph) = graph(handle, key) else {
         return Vec::new();
     };
-    let (mut same, mut other) = (Vec::new(), Vec::new());
+    let (mut deterministic, mut other) = (Vec::new(), Vec::new());
     for mode in [Mode::CUDNN_HEUR_MODE_A, Mode::CUDNN_HEUR_MODE_FALLBACK] {
-        // cuDNN has no advice for some shapes; the other list may still have some.
+        // A list may be empty or fail for some shapes; the other may not.
         for config in advice(&graph, mode).unwrap_or_default() {
             let Ok(notes) = notes(&config) else {
                 continue;
@@ -295,17 +294,17 @@ fn configs(handle: cudnnHandle_t, key: &Key) -> Vec<Descriptor> {
             if notes.contains(&(Note::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC as u32)) {
                 other.push(config);
             } else {
-                same.push(config);
+                deterministic.push(config);
             }
         }
     }
-    if same.is_empty() && (key.dtype != DType::F32 || key.tf32) {
+    if deterministic.is_empty() && (key.dtype != DType::F32 || key.tf32) {
         return other;
     }
-    same
+    deterministic
 }
 
-/// Whether an engine computes what was asked for.
+/// Whether an engine computes in the precision of the key.
 fn allowed(notes: &[u32], key: &Key) -> bool {
     let has = |note: Note| notes.contains(&(note as u32));
     if has(Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION) {
@@ -338,7 +337,7 @@ fn advice(graph: &Descriptor, mode: Mode) -> Result<Vec<Descriptor>> {
     Ok(configs.into_iter().take(filled).collect())
 }
 
-/// What an engine says about its arithmetic, as numbers: a newer cuDNN may say what this build has no name for.
+/// The numerical notes of an engine, as numbers: a newer cuDNN may have notes that this build does not know.
 fn notes(config: &Descriptor) -> Result<Vec<u32>> {
     let engine = Descriptor::new(Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
     let mut raw = [engine.0];
@@ -356,7 +355,7 @@ fn notes(config: &Descriptor) -> Result<Vec<u32>> {
     Ok(notes[..count.min(notes.len())].to_vec())
 }
 
-fn ready(handle: cudnnHandle_t, config: &Descriptor) -> Result<Plan> {
+fn prepare(handle: cudnnHandle_t, config: &Descriptor) -> Result<Plan> {
     let plan = Descriptor::new(Kind::CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)?;
     plan.set(
         Attr::CUDNN_ATTR_EXECUTION_PLAN_HANDLE,
@@ -373,7 +372,9 @@ fn ready(handle: cudnnHandle_t, config: &Descriptor) -> Result<Plan> {
     )?;
     let [workspace] = workspace;
     if workspace > MOST_WORKSPACE {
-        return Err(Error::Msg(format!("an engine wants {workspace} bytes")));
+        return Err(Error::Msg(format!(
+            "an engine needs {workspace} bytes of scratch memory"
+        )));
     }
     Ok(Plan {
         plan,

@@ -1,7 +1,9 @@
+//! Devices: opening, listing, synchronising, memory.
+
 use crate::DeviceSpec;
 use candle_core::{Device, Error, Result};
 
-/// A GPU, and what it can do.
+/// A GPU and its properties.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gpu {
     /// Its name.
@@ -13,57 +15,51 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Whether bf16 is arithmetic of its own here (from compute capability 8 on).
+    /// Whether it computes in bf16: compute capability 8 or higher.
     pub fn has_bf16(&self) -> bool {
         self.capability.0 >= 8
     }
 }
 
-/// How products of f32 numbers are computed on a GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precise {
-    /// In f32, by algorithms that give the same bits again.
-    Yes,
-    /// In tf32: factors are rounded to 10 bits of mantissa.
-    Tf32,
-}
-
-/// Whether an error says that the device's memory does not suffice.
+/// Whether an error message reports that the device is out of memory.
 pub fn is_out_of_memory(message: &str) -> bool {
     message.contains("OUT_OF_MEMORY") || message.contains("out of memory")
 }
 
 #[cfg(not(feature = "cuda"))]
 mod build {
-    use super::{Device, DeviceSpec, Error, Gpu, Precise, Result};
+    use super::{Device, DeviceSpec, Error, Gpu, Result};
 
-    /// The device of a place.
+    /// Opens a device.
     ///
     /// # Errors
-    /// A GPU, which this build has no code for.
-    pub fn open(place: DeviceSpec) -> Result<Device> {
-        match place {
+    /// A GPU: this build has no GPU code.
+    pub fn open(spec: DeviceSpec) -> Result<Device> {
+        match spec {
             DeviceSpec::Auto | DeviceSpec::Cpu => Ok(Device::Cpu),
             DeviceSpec::Cuda(_) => Err(Error::Msg(format!(
-                "{place}: this build has no GPU code; build with --features cuda"
+                "{spec}: this build has no GPU code; build with --features cuda"
             ))),
         }
     }
 
-    /// The GPUs that this build can use; none.
-    pub fn gpus() -> std::result::Result<Vec<Gpu>, String> {
-        Err("this build has no GPU code".to_owned())
+    /// The GPUs of this machine.
+    ///
+    /// # Errors
+    /// Always: this build has no GPU code.
+    pub fn gpus() -> Result<Vec<Gpu>> {
+        Err(Error::Msg("this build has no GPU code".to_owned()))
     }
 
-    /// The libraries of this build for GPUs and their versions; none.
+    /// The GPU libraries of this build and their versions: none.
     pub fn libraries() -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
-    /// How f32 products are computed from now on; without a GPU nothing changes.
-    pub fn precise(_: Precise) {}
+    /// Has no effect without GPU code.
+    pub fn allow_tf32(_: bool) {}
 
-    /// Waits for a device; the CPU is never behind.
+    /// Waits until the device is idle; the CPU always is.
     ///
     /// # Errors
     /// None without a GPU.
@@ -71,48 +67,48 @@ mod build {
         Ok(())
     }
 
-    /// The most bytes of a GPU's memory that were in use at once; none on the CPU.
+    /// The peak memory use of a GPU in bytes; `None` on the CPU.
     pub fn peak_memory(_: &Device) -> Option<u64> {
         None
     }
 
-    /// Begins the measurement of [`peak_memory`] anew.
-    pub fn forget_peak(_: &Device) {}
+    /// Resets the measurement of [`peak_memory`].
+    pub fn reset_peak_memory(_: &Device) {}
 }
 
 #[cfg(feature = "cuda")]
 mod build {
-    use super::{Device, DeviceSpec, Error, Gpu, Precise, Result};
+    use super::{Device, DeviceSpec, Error, Gpu, Result};
     use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
     use candle_core::cuda_backend::{CudaDevice, WrapErr};
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// The device of a place.
+    /// Opens a device.
     ///
-    /// Memory that is given back stays with the process, so that a step finds it again at once; and since all work is on one stream,
-    /// nothing is spent on events between streams.
+    /// Freed memory stays in the pool of the process, so that the next step allocates it without delay. All work is on one stream, so
+    /// no events between streams are recorded.
     ///
     /// # Errors
-    /// A GPU that is not there, or cannot be used.
-    pub fn open(place: DeviceSpec) -> Result<Device> {
-        let ordinal = match place {
+    /// A GPU that does not exist or cannot be used.
+    pub fn open(spec: DeviceSpec) -> Result<Device> {
+        let ordinal = match spec {
             DeviceSpec::Cpu => return Ok(Device::Cpu),
             DeviceSpec::Auto if count().is_none_or(|n| n == 0) => return Ok(Device::Cpu),
             DeviceSpec::Auto => 0,
             DeviceSpec::Cuda(n) => n,
         };
         match count() {
-            None => return Err(Error::Msg(format!("{place}: no NVIDIA driver answers"))),
+            None => return Err(Error::Msg(format!("{spec}: found no NVIDIA driver"))),
             Some(n) if ordinal >= n => {
                 return Err(Error::Msg(format!(
-                    "{place}: there are {n} GPUs here, counted from 0"
+                    "{spec}: this machine has {n} GPUs, numbered from 0"
                 )));
             }
             Some(_) => {}
         }
         let device = Device::new_cuda_with_stream(ordinal)?;
         let cuda = device.as_cuda_device()?;
-        // SAFETY: every operation of this program on this device is put on the device's one stream.
+        // SAFETY: all work on this device is on its one stream.
         unsafe { cuda.disable_event_tracking() };
         keep_memory(cuda)?;
         Ok(device)
@@ -124,7 +120,7 @@ mod build {
             .and_then(|n| n.try_into().ok())
     }
 
-    /// The pool of a device's memory.
+    /// The memory pool of a device.
     fn pool(device: &CudaDevice) -> Result<sys::CUmemoryPool> {
         let context = device.cuda_stream().context().clone();
         let mut pool = std::ptr::null_mut();
@@ -148,17 +144,20 @@ mod build {
         .w()
     }
 
-    /// The GPUs of this machine, or why there are none.
-    pub fn gpus() -> std::result::Result<Vec<Gpu>, String> {
-        let problem = |e: result::DriverError| format!("the NVIDIA driver does not answer: {e}");
+    /// The GPUs of this machine.
+    ///
+    /// # Errors
+    /// A driver that is missing or fails.
+    pub fn gpus() -> Result<Vec<Gpu>> {
+        let problem = |e: result::DriverError| Error::Msg(format!("the NVIDIA driver failed: {e}"));
         let n = CudaContext::device_count().map_err(problem)?;
-        // Asked of the devices and not of contexts on them, which would take their memory.
+        // Queries the devices, because contexts on them would take memory.
         let gpu = |i| {
             let device = result::device::get(i)?;
             use sys::CUdevice_attribute_enum as Attribute;
             let major = Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
             let minor = Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR;
-            // SAFETY: the driver has just given this device.
+            // SAFETY: the driver has just returned this device.
             unsafe {
                 Ok(Gpu {
                     name: result::device::get_name(device)?,
@@ -173,7 +172,7 @@ mod build {
         (0..n).map(|i| gpu(i).map_err(problem)).collect()
     }
 
-    /// The libraries for GPUs and their versions, as they are at run time.
+    /// The GPU libraries and their versions at run time.
     pub fn libraries() -> Vec<(&'static str, String)> {
         let mut driver = 0;
         // SAFETY: a number is written; a failure leaves 0.
@@ -198,24 +197,25 @@ mod build {
 
     static TF32: AtomicBool = AtomicBool::new(false);
 
-    /// How f32 products are computed from now on.
-    pub fn precise(precise: Precise) {
-        TF32.store(precise == Precise::Tf32, Ordering::Relaxed);
+    /// Whether matrix products and convolutions of f32 may round their factors to tf32 (10 bits of mantissa); like PyTorch's
+    /// `allow_tf32`. The default is no.
+    pub fn allow_tf32(allow: bool) {
+        TF32.store(allow, Ordering::Relaxed);
     }
 
     pub(crate) fn tf32() -> bool {
         TF32.load(Ordering::Relaxed)
     }
 
-    /// Waits until a device has done what it was given.
+    /// Waits until the device is idle.
     ///
     /// # Errors
-    /// Whatever went wrong there.
+    /// A failure of earlier work on the device.
     pub fn synchronize(device: &Device) -> Result<()> {
         device.synchronize()
     }
 
-    /// The most bytes of a GPU's memory that were in use at once since [`forget_peak`]; none on the CPU.
+    /// The peak memory use of a GPU in bytes since [`reset_peak_memory`]; `None` on the CPU.
     pub fn peak_memory(device: &Device) -> Option<u64> {
         let pool = pool(device.as_cuda_device().ok()?).ok()?;
         let mut bytes = 0u64;
@@ -232,13 +232,13 @@ mod build {
         Some(bytes)
     }
 
-    /// Begins the measurement of [`peak_memory`] anew.
-    pub fn forget_peak(device: &Device) {
+    /// Resets the measurement of [`peak_memory`].
+    pub fn reset_peak_memory(device: &Device) {
         let Some(pool) = device.as_cuda_device().ok().and_then(|d| pool(d).ok()) else {
             return;
         };
         let mut zero = 0u64;
-        // SAFETY: this attribute is a 64-bit number. A mark that cannot be reset only measures more.
+        // SAFETY: this attribute is a 64-bit number. If it cannot be reset, the peak is that of a longer time.
         let _ = unsafe {
             sys::cuMemPoolSetAttribute(
                 pool,
@@ -251,4 +251,4 @@ mod build {
 
 #[cfg(feature = "cuda")]
 pub(crate) use build::tf32;
-pub use build::{forget_peak, gpus, libraries, open, peak_memory, precise, synchronize};
+pub use build::{allow_tf32, gpus, libraries, open, peak_memory, reset_peak_memory, synchronize};

@@ -1,19 +1,21 @@
+//! The names of devices, such as `cuda:1`.
+
 use std::fmt;
 use std::str::FromStr;
 
-/// Where to compute.
+/// A device by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceSpec {
-    /// The first GPU if this build can use it and there is one, else the CPU.
+    /// The first GPU if there is one that this build can use, else the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// The GPU of this number.
+    /// The GPU with this number.
     Cuda(usize),
 }
 
-/// A place that is none.
+/// The name of a device is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadDeviceSpec(String);
 
@@ -57,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_read_and_written() {
+    fn names_of_devices_are_read_and_written() {
         for (text, place) in [
             ("auto", DeviceSpec::Auto),
             ("cpu", DeviceSpec::Cpu),

@@ -1,4 +1,4 @@
-//! Matrix products by cuBLAS, told in row-major terms.
+//! Matrix products by cuBLAS, for row-major matrices.
 
 use crate::device::tf32;
 use candle_core::cuda_backend::CudaDevice;
@@ -9,7 +9,7 @@ use candle_core::cuda_backend::cudarc::cublas::sys::{
 use candle_core::{DType, Error, Result};
 use std::ffi::c_void;
 
-/// A factor: where it lies, how long its rows are in memory, and whether it is used transposed.
+/// A factor: its address, the length of its rows in memory, and whether it is used transposed.
 #[derive(Clone, Copy)]
 pub(crate) struct Factor {
     pub(crate) at: u64,
@@ -18,7 +18,7 @@ pub(crate) struct Factor {
 }
 
 impl Factor {
-    pub(crate) fn plain(at: u64, row: usize) -> Self {
+    pub(crate) fn new(at: u64, row: usize) -> Self {
         Self {
             at,
             row,
@@ -26,7 +26,7 @@ impl Factor {
         }
     }
 
-    pub(crate) fn turned(at: u64, row: usize) -> Self {
+    pub(crate) fn transposed(at: u64, row: usize) -> Self {
         Self {
             at,
             row,
@@ -43,7 +43,7 @@ impl Factor {
     }
 }
 
-/// `out [m, n] = a [m, k] b [k, n]` for one matrix, or for a batch of them where addresses are those of lists of addresses.
+/// `out [m, n] = a [m, k] b [k, n]` for one matrix, or for a batch, where the addresses are those of lists of addresses.
 pub(crate) struct Product {
     pub(crate) m: usize,
     pub(crate) n: usize,
@@ -63,7 +63,7 @@ impl Product {
         self.with(device, None)
     }
 
-    /// So many products at once.
+    /// A batch of products.
     pub(crate) fn run_batch(&self, device: &CudaDevice, batch: usize) -> Result<()> {
         self.with(device, Some(batch))
     }
@@ -83,7 +83,7 @@ impl Product {
         let algorithm = cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT;
         let blas = device.cublas_handle();
         let (op_a, op_b) = (self.a.operation(), self.b.operation());
-        // cuBLAS counts columns first, so a row-major product is that of the transposed matrices in the other order.
+        // cuBLAS is column-major, so a row-major product is that of the transposed matrices in reverse order.
         // SAFETY: the addresses are those of matrices, or lists, of these sizes on this device.
         let status = unsafe {
             match batch {
@@ -150,5 +150,6 @@ fn kind(dtype: DType) -> cudaDataType_t {
 }
 
 fn int(n: usize) -> Result<i32> {
-    i32::try_from(n).map_err(|_| Error::Msg(format!("cuBLAS: a side of {n} is too long")))
+    i32::try_from(n)
+        .map_err(|_| Error::Msg(format!("cuBLAS: expected a side below 2^31, found {n}")))
 }

@@ -1,6 +1,6 @@
-//! Kernels: compiled once per GPU, launched on the device's stream.
+//! Kernels: compiled once per GPU, launched on the stream of the device.
 
-use crate::kept::{keep, whole};
+use crate::ptx_cache;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaModule, LaunchConfig, PushKernelArg,
 };
@@ -45,7 +45,7 @@ impl File {
     }
 }
 
-/// What a kernel is told.
+/// An argument of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Arg {
     /// An address.
@@ -57,7 +57,7 @@ pub(crate) enum Arg {
 }
 
 impl From<usize> for Arg {
-    /// Sizes that the kernels take as `int`.
+    /// A size that kernels take as `int`.
     fn from(n: usize) -> Self {
         Self::Int(i32::try_from(n).unwrap_or(i32::MAX))
     }
@@ -71,7 +71,7 @@ pub(crate) fn long(n: usize) -> Arg {
 /// Threads of a block.
 pub(crate) const BLOCK: usize = 256;
 
-/// So many blocks of 256 threads.
+/// A grid of `x` by `y` blocks of 256 threads.
 pub(crate) fn blocks(x: usize, y: usize) -> LaunchConfig {
     let side = |n: usize, most: u32| u32::try_from(n.max(1)).unwrap_or(most).min(most);
     LaunchConfig {
@@ -81,12 +81,12 @@ pub(crate) fn blocks(x: usize, y: usize) -> LaunchConfig {
     }
 }
 
-/// Blocks for a loop over `n` units of work that any number of threads may share: enough to fill the largest GPU.
+/// Blocks for a grid-stride loop over `n` units: enough to fill the largest GPU.
 pub(crate) fn spread(n: usize) -> LaunchConfig {
     blocks(n.div_ceil(BLOCK).min(1 << 14), 1)
 }
 
-/// The end of a kernel's name.
+/// The suffix of a kernel's name.
 pub(crate) fn suffix(dtype: DType) -> &'static str {
     match dtype {
         DType::BF16 => "bf16",
@@ -105,7 +105,7 @@ type Modules = HashMap<(DeviceId, File), Arc<CudaModule>>;
 
 static LOADED: Mutex<Option<(Modules, Functions)>> = Mutex::new(None);
 
-/// Puts a kernel on the device's stream.
+/// Launches a kernel on the stream of the device.
 pub(crate) fn launch(
     device: &CudaDevice,
     (file, name): (File, &str),
@@ -124,12 +124,12 @@ pub(crate) fn launch(
             Arg::Double(v) => builder.arg(v),
         };
     }
-    // SAFETY: callers pass what the kernel's declaration says, with memory of the sizes that it states.
+    // SAFETY: callers pass the arguments of the kernel's declaration, with memory of the sizes that it states.
     unsafe { builder.launch(config) }.w()?;
     Ok(())
 }
 
-/// A kernel of a type: `name_f32`, `name_bf16` or `name_f16`.
+/// Launches a kernel for a type: `name_f32`, `name_bf16` or `name_f16`.
 pub(crate) fn launch_for(
     device: &CudaDevice,
     (file, name, dtype): (File, &str, DType),
@@ -174,28 +174,28 @@ fn compile(device: &CudaDevice, file: File) -> Result<Arc<CudaModule>> {
     };
     let source = format!("{COMMON}\n{}", file.source());
     // Compiling takes seconds, and the result is the same in every process.
-    let kept = kept_file(&source, (major, minor));
-    if let Some(ptx) = kept
+    let cached = cache_file(&source, (major, minor));
+    if let Some(ptx) = cached
         .as_ref()
-        .and_then(|path| whole(&std::fs::read_to_string(path).ok()?))
+        .and_then(|path| ptx_cache::verified(&std::fs::read_to_string(path).ok()?))
         && let Ok(module) = context.load_module(Ptx::from_src(ptx))
     {
         return Ok(module);
     }
     let ptx = compile_ptx_with_opts(source, options).map_err(|error| {
         Error::Msg(format!(
-            "the kernels of {file:?} do not compile for compute capability {major}.{minor}: {error:?}"
+            "the CUDA kernels in {file:?} failed to compile for compute capability {major}.{minor}: {error:?}"
         ))
     })?;
-    if let Some(path) = kept {
-        // What cannot be kept is compiled again next time.
-        let _ = keep(&path, &ptx.to_src());
+    if let Some(path) = cached {
+        // If it cannot be written, the next process compiles again.
+        let _ = ptx_cache::write(&path, &ptx.to_src());
     }
     context.load_module(ptx).w()
 }
 
-/// Where the compiled form of a source is kept: in the user's cache folder, under a hash of all that it depends on.
-fn kept_file(source: &str, capability: (i32, i32)) -> Option<PathBuf> {
+/// The file of a compiled source: in the cache folder of the user, named by a hash of everything it depends on.
+fn cache_file(source: &str, capability: (i32, i32)) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| {

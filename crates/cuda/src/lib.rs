@@ -1,10 +1,10 @@
 //! CUDA: the device, its memory, own kernels compiled at run time, cuDNN and cuBLAS.
 //!
-//! Without the feature `cuda` this crate only knows how to say so: [`open`] gives the CPU, and nothing else is compiled.
+//! Without the feature `cuda`, [`open`] returns the CPU or an error, and nothing else is compiled.
 //!
-//! With it, the operations of `sdft-nn` and the update of `sdft-optim` are here in their GPU form. Feature maps lie with their channels
-//! last, `[B, H, W, C]` or `[B, N, C]`, in f32, bf16 or f16; parameters and their gradients are f32 in PyTorch's order. Convolutions
-//! are cuDNN's, matrix products cuBLAS's; everything between is a kernel of `kernels/`, compiled by NVRTC for the GPU that is there.
+//! With it, this crate has the operations of `sdft-autograd` and the update of `sdft-optim` for a GPU. Feature maps have their channels
+//! last, `[B, H, W, C]` or `[B, N, C]`, in f32, bf16 or f16; parameters and their gradients are f32 in PyTorch's order. cuDNN computes
+//! convolutions and cuBLAS matrix products; everything else is a kernel of `kernels/`, compiled by NVRTC at run time.
 //!
 //! ```
 //! use sdft_cuda::{DeviceSpec, open};
@@ -18,7 +18,7 @@
 //! **Invariant:** all work of a device runs on one stream, and results in f32 are the same bits in every run.
 
 pub use crate::device::{
-    Gpu, Precise, forget_peak, gpus, is_out_of_memory, libraries, open, peak_memory, precise,
+    Gpu, allow_tf32, gpus, is_out_of_memory, libraries, open, peak_memory, reset_peak_memory,
     synchronize,
 };
 pub use crate::device_spec::{BadDeviceSpec, DeviceSpec};
@@ -49,9 +49,7 @@ mod conv;
 mod cudnn;
 #[cfg(feature = "cuda")]
 mod gemm;
-// Its tests need no GPU.
-#[cfg(any(feature = "cuda", test))]
-mod kept;
+// The tests need no GPU.
 #[cfg(feature = "cuda")]
 mod launch;
 #[cfg(feature = "cuda")]
@@ -64,3 +62,5 @@ mod norm;
 mod optim;
 #[cfg(feature = "cuda")]
 mod part;
+#[cfg(any(feature = "cuda", test))]
+mod ptx_cache;

@@ -1,18 +1,18 @@
-//! Feature maps, element by element, row by row and from one resolution to another.
+//! Kernels on feature maps: layouts, elements, rows, resampling and pooling.
 
 use crate::launch::{Arg, File, blocks, launch, launch_for, long, spread, suffix};
-use crate::part::{Part, as_it_lies, channels_last, dims, empty, is_map};
+use crate::part::{Part, channels_last, dims, empty, is_map, memory_shape};
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{CudaStorage, DType, Layout, Result, Shape, bail};
 
 type Input<'a> = (&'a CudaStorage, &'a Layout);
 
-/// A copy without gaps of this type: a feature map with its channels last, or, with `planes` and for everything else, in the order of its
+/// A contiguous copy in this type: a feature map with its channels last; with `planes`, and for everything else, in the order of its
 /// dimensions.
 ///
 /// # Errors
-/// A type other than f32, bf16 and f16; a device that fails.
+/// A type other than f32, bf16 and f16, or a device error.
 pub fn dense(
     x: &CudaStorage,
     layout: &Layout,
@@ -25,12 +25,12 @@ pub fn dense(
     let shape = if planes || rank < 3 {
         layout.shape().clone()
     } else {
-        as_it_lies(layout)
+        memory_shape(layout)
     };
     if last || layout.is_contiguous() {
         let x = Part::at_start("dense", x, layout)?;
         let y = empty(x.device, dtype, x.len)?;
-        // One channel or one place have no order, and neither has what is in the right one.
+        // Nothing moves where there is one channel or one position, or the order is right.
         let turns = rank >= 3 && c > 1 && n > 1 && last == planes;
         if turns {
             // From [n, c] to [c, n] or back, image by image.
@@ -41,7 +41,7 @@ pub fn dense(
         }
         return Ok((y, shape));
     }
-    // Views with gaps are rare: candle closes them first.
+    // Views with gaps are rare: candle makes them contiguous first.
     let closed = x.to_dtype(layout, x.dtype())?;
     dense(&closed, &Layout::contiguous(layout.shape()), dtype, planes)
 }
@@ -49,7 +49,7 @@ pub fn dense(
 pub(crate) fn cast(x: Part<'_>, y: &CudaStorage, dtype: DType) -> Result<()> {
     let y = Part::of(y, x.len)?;
     if x.dtype == dtype {
-        // The same numbers elsewhere: a sum with nothing would do no better.
+        // A plain copy.
         return copy(x, y.at);
     }
     let name = format!("cast_{}_{}", suffix(x.dtype), suffix(dtype));
@@ -66,7 +66,7 @@ fn copy(x: Part<'_>, to: u64) -> Result<()> {
     use candle_core::cuda_backend::WrapErr;
     use candle_core::cuda_backend::cudarc::driver::result::memcpy_dtod_async;
     let bytes = x.len * x.dtype.size_in_bytes();
-    // SAFETY: both places have room for so many numbers, and the stream is the device's one.
+    // SAFETY: both sides have this many elements, and the device has one stream.
     unsafe { memcpy_dtod_async(to, x.at, bytes, x.device.cuda_stream().cu_stream()) }.w()
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn transpose(
     transpose_to(x, Part::of(y, x.len)?.at, dtype, sides)
 }
 
-/// The same to an address.
+/// [`transpose`] to an address.
 pub(crate) fn transpose_to(
     x: Part<'_>,
     to: u64,
@@ -111,7 +111,7 @@ pub(crate) fn transpose_to(
 /// `silu` or `relu`.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn elementwise(kernel: &str, (x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
     let x = Part::at_start(kernel, x, layout)?;
     let y = empty(x.device, x.dtype, x.len)?;
@@ -122,16 +122,16 @@ pub fn elementwise(kernel: &str, (x, layout): Input<'_>) -> Result<(CudaStorage,
         spread(x.len / 4),
         &args,
     )?;
-    Ok((y, as_it_lies(layout)))
+    Ok((y, memory_shape(layout)))
 }
 
-/// `add`, `mul`, `silu_grad` or `relu_grad` of two tensors that lie alike; the result has the type of the first.
+/// `add`, `mul`, `silu_grad` or `relu_grad` of two tensors of one layout; the result has the type of the first.
 ///
 /// # Errors
-/// Layouts that differ; a device that fails.
+/// Layouts that differ, or a device error.
 pub fn pairwise(kernel: &str, a: Input<'_>, b: Input<'_>) -> Result<(CudaStorage, Shape)> {
     if a.1.stride() != b.1.stride() && is_map(a.1)? != is_map(b.1)? {
-        bail!("{kernel}: the two lie differently in memory");
+        bail!("{kernel}: expected two tensors of the same layout");
     }
     let (x, y) = (
         Part::at_start(kernel, a.0, a.1)?,
@@ -150,17 +150,17 @@ pub fn pairwise(kernel: &str, a: Input<'_>, b: Input<'_>) -> Result<(CudaStorage
         spread(x.len / 4),
         &args,
     )?;
-    Ok((out, as_it_lies(a.1)))
+    Ok((out, memory_shape(a.1)))
 }
 
-/// Nearest enlargement by two.
+/// Nearest-neighbour upsampling by two.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn upsample((x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
     let (b, c, h, w) = layout.shape().dims4()?;
     let x = Part::map("upsample", x, layout)?;
-    // A thread takes a place of the input.
+    // One thread per position of the input.
     let work = x.len;
     resampled("upsample", x, [b, c, h, w], [2 * h, 2 * w], work, None)
 }
@@ -168,7 +168,7 @@ pub fn upsample((x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
 /// `factor` times the sum of each 2x2 square.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn pool2((x, layout): Input<'_>, factor: f32) -> Result<(CudaStorage, Shape)> {
     let (b, c, h, w) = layout.shape().dims4()?;
     let x = Part::map("pool2", x, layout)?;
@@ -179,7 +179,7 @@ pub fn pool2((x, layout): Input<'_>, factor: f32) -> Result<(CudaStorage, Shape)
 /// The adjoint of [`pool2`] for images of `h x w`.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn pool2_gradient(
     (dy, layout): Input<'_>,
     h: usize,
@@ -192,7 +192,7 @@ pub fn pool2_gradient(
     resampled("pool2_grad", dy, [b, c, h, w], to, work, Some(factor))
 }
 
-/// What a kernel of resampling, told of `dims`, makes of `x`: a map of `to`.
+/// Runs a resampling kernel on `x` of `dims`, to a feature map of size `to`.
 fn resampled(
     kernel: &str,
     x: Part<'_>,
@@ -221,14 +221,14 @@ fn resampled(
     Ok((y, channels_last(b, c, to[0], to[1])))
 }
 
-/// Windows of `k x k`, of which the mean or the maximum is taken.
+/// Pooling by windows of `k x k`.
 #[derive(Clone, Copy, Debug)]
 pub struct Pool {
     /// Side of a window.
     pub k: usize,
-    /// From one window to the next.
+    /// Distance between two windows.
     pub stride: usize,
-    /// Places around the image that take no part.
+    /// Padding on each side, which is ignored.
     pub pad: usize,
     /// Mean instead of maximum.
     pub mean: bool,
@@ -249,10 +249,10 @@ impl Pool {
     }
 }
 
-/// Means or maxima of windows.
+/// The mean or maximum of each window.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn pool_forward(pool: &Pool, (x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
     let (b, c, h, w) = layout.shape().dims4()?;
     let side = |n: usize| (n + 2 * pool.pad - pool.k) / pool.stride + 1;
@@ -270,10 +270,10 @@ pub fn pool_forward(pool: &Pool, (x, layout): Input<'_>) -> Result<(CudaStorage,
     Ok((y, channels_last(b, c, side(h), side(w))))
 }
 
-/// The gradient of [`pool_forward`]'s input.
+/// The gradient of the input of [`pool_forward`].
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn pool_gradient(
     pool: &Pool,
     (x, layout): Input<'_>,
@@ -298,10 +298,10 @@ pub fn pool_gradient(
     Ok((dx, channels_last(b, c, h, w)))
 }
 
-/// The channels of `a` and then those of `b`.
+/// Concatenates the channels of `a` and `b`.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn concat(a: Input<'_>, b: Input<'_>) -> Result<(CudaStorage, Shape)> {
     let (batch, left, h, w) = a.1.shape().dims4()?;
     let right = b.1.dims()[1];
@@ -331,7 +331,7 @@ pub fn concat(a: Input<'_>, b: Input<'_>) -> Result<(CudaStorage, Shape)> {
 /// `n` channels from `first` on.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn channels((x, layout): Input<'_>, first: usize, n: usize) -> Result<(CudaStorage, Shape)> {
     let (b, c, h, w) = layout.shape().dims4()?;
     let x = Part::map("channels", x, layout)?;
@@ -357,7 +357,7 @@ pub fn channels((x, layout): Input<'_>, first: usize, n: usize) -> Result<(CudaS
 /// `x + e` with one f32 number per image and channel.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn add_per_channel((x, layout): Input<'_>, e: Input<'_>) -> Result<(CudaStorage, Shape)> {
     let (b, c, n) = dims(layout);
     let x = Part::map("add_per_channel", x, layout)?;
@@ -377,13 +377,13 @@ pub fn add_per_channel((x, layout): Input<'_>, e: Input<'_>) -> Result<(CudaStor
         spread(x.len / 4),
         &args,
     )?;
-    Ok((y, as_it_lies(layout)))
+    Ok((y, memory_shape(layout)))
 }
 
 /// The sum of each plane, `[B, C]` f32.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn plane_sums((x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
     let (b, c, n) = dims(layout);
     let x = Part::map("plane sums", x, layout)?;
@@ -404,14 +404,14 @@ pub fn plane_sums((x, layout): Input<'_>) -> Result<(CudaStorage, Shape)> {
     Ok((out, (b, c).into()))
 }
 
-/// The sum over images and places of each of `c` channels, f32.
+/// The sum over images and positions of each of `c` channels, f32.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn column_sum((x, layout): Input<'_>, c: usize) -> Result<CudaStorage> {
     let x = Part::map("column sum", x, layout)?;
     let rows = x.len / c.max(1);
-    // Enough chunks to fill a GPU, none so short that the second step is the longer one.
+    // Enough chunks to fill a GPU, but long enough that the first step dominates.
     let chunks = rows.div_ceil(256).clamp(1, 512);
     let partial = empty(x.device, DType::F32, chunks * c)?;
     let out = empty(x.device, DType::F32, c)?;
@@ -447,7 +447,7 @@ pub fn column_sum((x, layout): Input<'_>, c: usize) -> Result<CudaStorage> {
 /// Rows of a table `[N, D]`.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn embedding((table, layout): Input<'_>, rows: &[u32]) -> Result<(CudaStorage, Shape)> {
     let width = layout.dims()[1];
     let table = Part::contiguous("embedding", table, layout)?;

@@ -1,42 +1,42 @@
-//! Random numbers of the host's generator, made on the device.
+//! The random numbers of the host's generator, computed on the device.
 
 use crate::launch::{Arg, File, blocks, launch, long};
 use candle_core::cuda_backend::cudarc::driver::DevicePtr;
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Device, Result, Storage, Tensor, bail};
 
-/// Standard normal numbers `shape`: row `i` of the first dimension holds the numbers that the host draws at the address (`seed`,
-/// `purpose`, `step`, `samples[i]`). The arithmetic is that of the host in f64, so a number differs from the host's only where the
-/// device's logarithm, sine or cosine is off by enough to round to another f32: by one unit in the last place.
+/// Standard normal numbers of this shape: row `i` of the first dimension holds the numbers that the host draws at the address (`seed`,
+/// `purpose`, `step`, `samples[i]`). Both compute in f64, so a number differs by one unit in the last place of an f32 at most, where
+/// the logarithm, sine or cosine of the device rounds differently.
 ///
 /// # Errors
-/// A shape of other rows; a device other than a GPU, or one that fails.
+/// A shape with another number of rows, a device other than a GPU, or a device error.
 pub fn normals(
-    place: (u64, u8, u64),
+    address: (u64, u8, u64),
     samples: &[u64],
     shape: &[usize],
     device: &Device,
 ) -> Result<Tensor> {
-    drawn("normals", place, samples, shape, &[], device)
+    draw("normals", address, samples, shape, &[], device)
 }
 
-/// Dropout's factors `shape`: `1 / keep` where the host's uniform number at that address is below `keep`, else 0.
+/// Dropout factors of this shape: `1 / keep` where the host's uniform number at that address is below `keep`, else 0.
 ///
 /// # Errors
-/// As [`normals`].
+/// Those of [`normals`].
 #[expect(clippy::cast_possible_truncation, reason = "a factor near one")]
 pub fn keep_factors(
-    place: (u64, u8, u64),
+    address: (u64, u8, u64),
     samples: &[u64],
     shape: &[usize],
     keep: f64,
     device: &Device,
 ) -> Result<Tensor> {
     let more = [Arg::Double(keep), Arg::Float((1.0 / keep) as f32)];
-    drawn("keep_factors", place, samples, shape, &more, device)
+    draw("keep_factors", address, samples, shape, &more, device)
 }
 
-fn drawn(
+fn draw(
     kernel: &str,
     (seed, purpose, step): (u64, u8, u64),
     samples: &[u64],
@@ -45,7 +45,10 @@ fn drawn(
     device: &Device,
 ) -> Result<Tensor> {
     if shape.first() != Some(&samples.len()) {
-        bail!("noise for {} samples, asked for {shape:?}", samples.len());
+        bail!(
+            "noise: expected a shape with {} rows, found {shape:?}",
+            samples.len()
+        );
     }
     let device = device.as_cuda_device()?;
     let each: usize = shape[1..].iter().product();

@@ -1,13 +1,13 @@
 //! Group normalisation with scale, shift and SiLU, and its gradient.
 
 use crate::launch::{Arg, File, blocks, lanes, launch, launch_for, spread};
-use crate::part::{Part, as_it_lies, dims, empty};
+use crate::part::{Part, dims, empty, memory_shape};
 use candle_core::{CudaStorage, DType, Layout, Result, Shape};
 use std::sync::Arc;
 
 type Input<'a> = (&'a CudaStorage, &'a Layout);
 
-/// What is normalised, and what follows.
+/// The groups and the activation of a norm.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm {
     /// Groups of channels.
@@ -23,23 +23,23 @@ pub struct Statistics(Arc<CudaStorage>);
 struct Sizes {
     b: usize,
     c: usize,
-    places: usize,
+    positions: usize,
     groups: usize,
     chunks: usize,
 }
 
 impl Norm {
     fn sizes(&self, layout: &Layout, dtype: DType) -> Sizes {
-        let (b, c, places) = dims(layout);
-        // Each block should walk down a few rows of threads; a few thousand blocks fill any GPU.
+        let (b, c, positions) = dims(layout);
+        // A few rows of threads per block; a few thousand blocks fill any GPU.
         let rows = (256 / (c / lanes(dtype)).clamp(1, 256)).max(1);
         let most = (2048 / b.max(1)).clamp(1, 256);
         Sizes {
             b,
             c,
-            places,
+            positions,
             groups: self.groups,
-            chunks: places.div_ceil(rows * 8).clamp(1, most),
+            chunks: positions.div_ceil(rows * 8).clamp(1, most),
         }
     }
 }
@@ -48,7 +48,7 @@ impl Sizes {
     fn args(&self) -> [Arg; 4] {
         [
             self.b.into(),
-            self.places.into(),
+            self.positions.into(),
             self.c.into(),
             self.groups.into(),
         ]
@@ -58,14 +58,14 @@ impl Sizes {
     fn cover(&self, dtype: DType) -> candle_core::cuda_backend::cudarc::driver::LaunchConfig {
         let rows = (256 / (self.c / lanes(dtype)).clamp(1, 256)).max(1);
         let most = (8192 / self.b.max(1)).max(1);
-        blocks(self.places.div_ceil(rows * 8).clamp(1, most), self.b)
+        blocks(self.positions.div_ceil(rows * 8).clamp(1, most), self.b)
     }
 }
 
 /// `act(a (x - mean) / sqrt(variance + eps) + b)` with `ab` `[2, B, C]`, and the statistics.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn norm_forward(
     norm: &Norm,
     eps: f64,
@@ -116,14 +116,14 @@ pub fn norm_forward(
         s.cover(x.dtype),
         &args,
     )?;
-    Ok((y, as_it_lies(layout), Statistics(Arc::new(statistics))))
+    Ok((y, memory_shape(layout), Statistics(Arc::new(statistics))))
 }
 
 /// The gradients of `a` and `b`, `[2, B, C]`, and the two means of each group that the gradient of `x` needs, `[B, G, 2]`, one after the
 /// other in one flat tensor.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn norm_sums(
     norm: &Norm,
     statistics: &Statistics,
@@ -178,7 +178,7 @@ pub fn norm_sums(
 /// The gradient of `x`, from [`norm_sums`].
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn norm_gradient(
     norm: &Norm,
     statistics: &Statistics,
@@ -209,13 +209,13 @@ pub fn norm_gradient(
         s.cover(x.dtype),
         &args,
     )?;
-    Ok((dx, as_it_lies(layout)))
+    Ok((dx, memory_shape(layout)))
 }
 
 /// `[2, B, C]`: `w (1 + scale)` and `bias (1 + scale) + shift`, with scale and shift the halves of `e` `[B, 2 C]`.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn modulate(
     (w, w_layout): Input<'_>,
     (bias, bias_layout): Input<'_>,
@@ -244,7 +244,7 @@ pub fn modulate(
 /// The gradients of `w`, `bias` and `e`, one after the other in one flat tensor.
 ///
 /// # Errors
-/// A device that fails.
+/// A device error.
 pub fn modulate_gradient(
     (dab, dab_layout): Input<'_>,
     (w, w_layout): Input<'_>,

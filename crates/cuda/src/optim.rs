@@ -1,4 +1,4 @@
-//! The optimiser's step over all parameters in four launches; what it decides stays on the device until somebody asks.
+//! The optimiser step over all parameters in four launches; its decision stays on the device until it is read.
 
 use crate::launch::{Arg, File, blocks, launch, long, spread};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr};
@@ -6,17 +6,17 @@ use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Result, Shape, Storage, Tensor, bail};
 
-/// Elements of a block's share.
+/// Elements of one block.
 const CHUNK: usize = 65536;
 /// Entries of the state: updates, updates of the average, loss scale, good steps, gradient norm, verdict.
 const STATE: usize = 8;
 
-/// How parameters move.
+/// The update rule.
 #[derive(Clone, Copy, Debug)]
 pub enum Rule {
-    /// With two moments.
+    /// AdamW, with two moments.
     AdamW,
-    /// With one or none.
+    /// SGD, with one moment or none.
     Sgd {
         /// 0 for none.
         momentum: f64,
@@ -30,34 +30,34 @@ pub struct Settings {
     pub lr: f64,
     /// Largest gradient norm; 0 does not clip.
     pub max_norm: f64,
-    /// AdamW's decays.
+    /// Decay rates of AdamW's moments.
     pub betas: (f64, f64),
     /// AdamW's epsilon.
     pub eps: f64,
     /// Weight decay.
     pub weight_decay: f64,
-    /// Share of the old average that an update keeps.
+    /// Weight of the old average in an update.
     pub ema_rate: f64,
-    /// The first updates keep less: `(1 + n) / (10 + n)`.
+    /// Whether update `n` uses `(1 + n) / (10 + n)` if that is smaller.
     pub ema_ramp: bool,
-    /// Steps without an overflow after which the loss scale doubles; none: the loss is not scaled.
+    /// Steps without overflow after which the loss scale doubles; `None` if the loss is not scaled.
     pub growth_interval: Option<u64>,
 }
 
-/// Where a step starts from: what the host knows and the device goes on with.
+/// The counters before a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
     /// Updates so far.
     pub updates: u64,
     /// Updates of the average so far.
     pub ema_updates: u64,
-    /// The factor of the loss; 1 where it is not scaled.
+    /// The factor of the loss; 1 if it is not scaled.
     pub loss_scale: f64,
     /// Steps since the scale last changed.
     pub good_steps: u64,
 }
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decision {
     /// The counters after it.
@@ -69,10 +69,10 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// From the numbers of [`Table::step`].
+    /// From the values of [`Table::step`].
     ///
     /// # Errors
-    /// A number of them that cannot be.
+    /// Another number of values.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -90,7 +90,7 @@ impl Decision {
         ] = values
         else {
             bail!(
-                "expected {STATE} numbers of the optimiser's state, found {}",
+                "expected {STATE} values of the optimiser state, found {}",
                 values.len()
             );
         };
@@ -107,13 +107,13 @@ impl Decision {
     }
 }
 
-/// The addresses of all parameters with what is remembered of each, cut into shares.
+/// The addresses of all parameters, moments and averages, cut into chunks.
 pub struct Table {
     device: CudaDevice,
-    /// Parameter, two moments and average; 0 where there is none.
+    /// Addresses of parameter, two moments and average; 0 for none.
     fixed: Vec<[u64; 4]>,
     lens: Vec<usize>,
-    lens_there: CudaSlice<i64>,
+    device_lens: CudaSlice<i64>,
     chunk_tensor: CudaSlice<i32>,
     chunk_start: CudaSlice<i64>,
     n_chunks: usize,
@@ -132,14 +132,14 @@ impl std::fmt::Debug for Table {
 }
 
 impl Table {
-    /// The table of these parameters: each with its two moments and its average, where there are any. All are f32 tensors of one shape
-    /// without gaps, whose memory stays where it is.
+    /// The table of these parameters, each with its two moments and its average, where there are any. Each row has contiguous f32 tensors
+    /// of one shape, whose memory must not move.
     ///
     /// # Errors
-    /// A tensor elsewhere or of another kind; a device that fails.
+    /// A tensor on another device or of another type, or a device error.
     pub fn new(tensors: &[[Option<&Tensor>; 4]], start: Step) -> Result<Self> {
         let Some(first) = tensors.iter().find_map(|row| row[0]) else {
-            bail!("an optimiser without parameters");
+            bail!("expected parameters to optimise, found none");
         };
         let device = first.device().as_cuda_device()?.clone();
         let mut fixed = Vec::with_capacity(tensors.len());
@@ -168,7 +168,7 @@ impl Table {
             .collect();
         let state = state_of(start);
         Ok(Self {
-            lens_there: device.clone_htod(&lens_i64)?,
+            device_lens: device.clone_htod(&lens_i64)?,
             chunk_tensor: device.clone_htod(&chunk_tensor)?,
             chunk_start: device.clone_htod(&chunk_start)?,
             n_chunks,
@@ -182,20 +182,20 @@ impl Table {
         })
     }
 
-    /// The loss scale as the device has it, f64 of one element: what the loss is multiplied by.
+    /// The loss scale on the device, f64 of one element.
     ///
     /// # Errors
-    /// A device that fails.
+    /// A device error.
     pub fn loss_scale(&self) -> Result<Tensor> {
         let all = self.state_tensor()?;
         all.narrow(0, 2, 1)
     }
 
-    /// Moves all parameters that have a gradient, and all averages; or nothing, if `loss` (f64, one element) or the gradient is not
-    /// finite. The state that comes back tells which, once it is read ([`Decision::read`]).
+    /// Updates all parameters that have a gradient, and all averages, unless `loss` (f64, one element) or the gradient is not finite.
+    /// Returns the state, which [`Decision::read`] decodes once it is on the host.
     ///
     /// # Errors
-    /// Gradients that do not fit; a device that fails.
+    /// Gradients that do not fit, or a device error.
     pub fn step(
         &mut self,
         rule: Rule,
@@ -205,16 +205,19 @@ impl Table {
     ) -> Result<Tensor> {
         if grads.len() != self.fixed.len() {
             bail!(
-                "{} gradients for {} parameters",
-                grads.len(),
-                self.fixed.len()
+                "expected {} gradients, found {}",
+                self.fixed.len(),
+                grads.len()
             );
         }
         let mut rows = Vec::with_capacity(5 * grads.len());
         for ((grad, fixed), len) in grads.iter().zip(&self.fixed).zip(&self.lens) {
             let address = match grad {
                 Some(grad) if grad.elem_count() == *len => f32_address(grad)?,
-                Some(grad) => bail!("a gradient of {:?} for {len} numbers", grad.shape()),
+                Some(grad) => bail!(
+                    "expected a gradient of {len} elements, found {:?}",
+                    grad.shape()
+                ),
                 None => 0,
             };
             let [p, m, v, e] = *fixed;
@@ -241,7 +244,7 @@ impl Table {
         let at = |slice: u64| Arg::At(slice);
         let (rows, lens) = (
             rows.device_ptr(&stream).0,
-            self.lens_there.device_ptr(&stream).0,
+            self.device_lens.device_ptr(&stream).0,
         );
         let tensor = self.chunk_tensor.device_ptr(&stream).0;
         let start = self.chunk_start.device_ptr(&stream).0;
@@ -293,10 +296,10 @@ impl Table {
         self.state_tensor()
     }
 
-    /// What the device knows now; waits for it.
+    /// Waits for the device and reads the state.
     ///
     /// # Errors
-    /// A device that fails.
+    /// A device error.
     pub fn read(&self) -> Result<Decision> {
         Decision::read(&self.device.clone_dtoh(&self.state)?)
     }
@@ -314,13 +317,13 @@ impl Table {
     }
 }
 
-/// `dst = a dst + b src` in place, for f32 tensors of one shape without gaps; each product is rounded before the sum.
+/// `dst = a dst + b src` in place, for contiguous f32 tensors of one shape; each product is rounded before the sum.
 ///
 /// # Errors
-/// Tensors of another kind or place; a device that fails.
+/// Tensors of another type or device, or a device error.
 pub fn blend(dst: &Tensor, src: &Tensor, a: f32, b: f32) -> Result<()> {
     if dst.shape() != src.shape() {
-        bail!("blend: {:?} and {:?} do not fit", dst.shape(), src.shape());
+        bail!("blend: expected {:?}, found {:?}", dst.shape(), src.shape());
     }
     let n = dst.elem_count();
     if n == 0 {
@@ -363,7 +366,7 @@ fn f32_address(tensor: &Tensor) -> Result<u64> {
                 tensor.dtype().as_str()
             ),
         },
-        _ => bail!("the optimiser: expected tensors without gaps on the GPU"),
+        _ => bail!("the optimiser: expected contiguous tensors on the GPU"),
     }
 }
 
@@ -377,6 +380,6 @@ fn f64_address(tensor: &Tensor) -> Result<u64> {
             }
             _ => bail!("the loss: expected f64, found {}", tensor.dtype().as_str()),
         },
-        _ => bail!("the loss: expected a tensor without gaps on the GPU"),
+        _ => bail!("the loss: expected a contiguous tensor on the GPU"),
     }
 }

@@ -1,11 +1,11 @@
-//! Where the numbers of a tensor lie.
+//! Addresses and layouts of tensors on the device.
 
-use candle_core::backend::BackendDevice;
+use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::cudarc::driver::DevicePtr;
 use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice};
 use candle_core::{CudaStorage, DType, Layout, Result, Shape, bail};
 
-/// The address, type and device of a tensor's numbers.
+/// The address, type, length and device of the elements of a tensor.
 #[derive(Clone, Copy)]
 pub(crate) struct Part<'a> {
     pub(crate) at: u64,
@@ -15,7 +15,7 @@ pub(crate) struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// The numbers of a tensor, which have to be without gaps in their dimensions' own order.
+    /// The elements of a contiguous tensor.
     pub(crate) fn contiguous(op: &str, storage: &'a CudaStorage, layout: &Layout) -> Result<Self> {
         if !layout.is_contiguous() {
             bail!("{op}: the input is not contiguous ({:?})", layout.stride());
@@ -23,7 +23,7 @@ impl<'a> Part<'a> {
         Self::at_start(op, storage, layout)
     }
 
-    /// The numbers of a feature map, which have to be without gaps with the channels last.
+    /// The elements of a feature map, contiguous with its channels last.
     pub(crate) fn map(op: &str, storage: &'a CudaStorage, layout: &Layout) -> Result<Self> {
         if !is_map(layout)? {
             bail!("{op}: the channels are not last ({:?})", layout.stride());
@@ -31,7 +31,7 @@ impl<'a> Part<'a> {
         Self::at_start(op, storage, layout)
     }
 
-    /// Those numbers whatever their order, as long as they are without gaps.
+    /// The elements in any order without gaps.
     pub(crate) fn at_start(op: &str, storage: &'a CudaStorage, layout: &Layout) -> Result<Self> {
         let (at, dtype) = address(op, storage)?;
         Ok(Self {
@@ -42,7 +42,7 @@ impl<'a> Part<'a> {
         })
     }
 
-    /// All of a fresh storage.
+    /// All elements of a new storage.
     pub(crate) fn of(storage: &'a CudaStorage, len: usize) -> Result<Self> {
         let (at, dtype) = address("result", storage)?;
         Ok(Self {
@@ -53,13 +53,13 @@ impl<'a> Part<'a> {
         })
     }
 
-    /// Those from `first` on.
+    /// The address of element `first`.
     pub(crate) fn from(self, first: usize) -> u64 {
         self.at + (first * self.dtype.size_in_bytes()) as u64
     }
 }
 
-/// Whether a tensor of three or four dimensions `[B, C, ..]` lies with its channels last; fewer dimensions have one order.
+/// Whether a tensor of three or four dimensions `[B, C, ..]` has its channels last; with fewer dimensions, whether it is contiguous.
 pub(crate) fn is_map(layout: &Layout) -> Result<bool> {
     Ok(match layout.dims().len() {
         4 => layout.permute(&[0, 2, 3, 1])?.is_contiguous(),
@@ -70,27 +70,30 @@ pub(crate) fn is_map(layout: &Layout) -> Result<bool> {
 
 fn address(op: &str, storage: &CudaStorage) -> Result<(u64, DType)> {
     let stream = storage.device.cuda_stream();
-    // With one stream there is nothing to wait for, so the guard that would record an event is dropped at once.
+    // There is one stream and nothing to wait for, so the guard that would record an event is dropped at once.
     Ok(match &storage.slice {
         CudaStorageSlice::F32(s) => (s.device_ptr(&stream).0, DType::F32),
         CudaStorageSlice::BF16(s) => (s.device_ptr(&stream).0, DType::BF16),
         CudaStorageSlice::F16(s) => (s.device_ptr(&stream).0, DType::F16),
-        _ => bail!("{op}: on a GPU expected f32, bf16 or f16, found another type"),
+        _ => bail!(
+            "{op}: expected f32, bf16 or f16 on a GPU, found {}",
+            storage.dtype().as_str()
+        ),
     })
 }
 
-/// Memory for so many numbers, with anything in it.
+/// Uninitialised memory for `len` elements.
 pub(crate) fn empty(device: &CudaDevice, dtype: DType, len: usize) -> Result<CudaStorage> {
-    // SAFETY: whoever asks writes every element before it is read.
+    // SAFETY: callers write every element before it is read.
     unsafe { device.alloc_uninit(&Shape::from(len.max(1)), dtype) }
 }
 
-/// `[B, C, H, W]` in the order in which it lies.
+/// `[B, C, H, W]` in memory order.
 pub(crate) fn channels_last(batch: usize, c: usize, h: usize, w: usize) -> Shape {
     (batch, h, w, c).into()
 }
 
-/// Batch, channels and places of a feature map of two to four dimensions.
+/// Batch, channels and positions of a feature map of two to four dimensions.
 pub(crate) fn dims(layout: &Layout) -> (usize, usize, usize) {
     let dims = layout.dims();
     let (b, c) = (
@@ -100,8 +103,8 @@ pub(crate) fn dims(layout: &Layout) -> (usize, usize, usize) {
     (b, c, dims.iter().skip(2).product())
 }
 
-/// The shape of a feature map with these dimensions, as it lies.
-pub(crate) fn as_it_lies(layout: &Layout) -> Shape {
+/// The shape of a feature map in memory order.
+pub(crate) fn memory_shape(layout: &Layout) -> Shape {
     let dims = layout.dims();
     match *dims {
         [b, c, h, w] => channels_last(b, c, h, w),

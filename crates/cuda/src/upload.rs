@@ -1,13 +1,13 @@
-//! Numbers to the device and back without waiting for it.
+//! Copies to the device and back that do not block the program.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
-/// A tensor of these numbers.
+/// Copies values to a tensor on the device.
 ///
-/// On a GPU they go through page-locked memory, so that the copy waits for its turn on the device and the program does not.
+/// On a GPU they go through page-locked memory, so the copy is queued on the device and this returns at once.
 ///
 /// # Errors
-/// A shape of another size; a device that refuses the memory.
+/// A shape of another size, or an allocation that fails.
 pub fn upload(data: &[f32], shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
     let shape = shape.into();
     match device {
@@ -19,47 +19,47 @@ pub fn upload(data: &[f32], shape: impl Into<Shape>, device: &Device) -> Result<
     }
 }
 
-/// Numbers on their way back.
+/// Values on their way to the host.
 #[derive(Debug)]
-pub struct Download(Way);
+pub struct Download(State);
 
 #[derive(Debug)]
-enum Way {
-    Here(Vec<f64>),
+enum State {
+    Ready(Vec<f64>),
     #[cfg(feature = "cuda")]
-    Coming(pinned::Coming),
+    Pending(pinned::Pending),
 }
 
-/// Asks for the numbers of a small tensor of one dimension, f64.
+/// Starts copying a small f64 tensor of one dimension to the host.
 ///
 /// # Errors
-/// Another type or number of dimensions; a device that fails.
+/// Another type or number of dimensions, or a device error.
 pub fn download(x: &Tensor) -> Result<Download> {
     if x.dtype() != DType::F64 {
         candle_core::bail!("download: expected f64, found {}", x.dtype().as_str());
     }
     match x.device() {
         #[cfg(feature = "cuda")]
-        Device::Cuda(device) => Ok(Download(Way::Coming(pinned::download(x, device)?))),
-        _ => Ok(Download(Way::Here(x.to_vec1()?))),
+        Device::Cuda(device) => Ok(Download(State::Pending(pinned::download(x, device)?))),
+        _ => Ok(Download(State::Ready(x.to_vec1()?))),
     }
 }
 
 impl Download {
-    /// Numbers that are here already.
-    pub fn here(values: Vec<f64>) -> Self {
-        Self(Way::Here(values))
+    /// Values that are on the host already.
+    pub fn ready(values: Vec<f64>) -> Self {
+        Self(State::Ready(values))
     }
 
-    /// The numbers, as soon as the device has come to them.
+    /// Waits for the values.
     ///
     /// # Errors
-    /// Whatever went wrong on the device before.
+    /// A failure of earlier work on the device.
     pub fn wait(self) -> Result<Vec<f64>> {
         match self.0 {
-            Way::Here(values) => Ok(values),
+            State::Ready(values) => Ok(values),
             #[cfg(feature = "cuda")]
-            Way::Coming(coming) => coming.wait(),
+            State::Pending(pending) => pending.wait(),
         }
     }
 }
@@ -72,11 +72,11 @@ mod pinned {
     use candle_core::{CudaStorage, Result, Shape, Storage, Tensor, bail};
     use std::sync::{Mutex, PoisonError};
 
-    /// A page-locked buffer and when its last copy is over.
+    /// A page-locked buffer and the end of its last copy.
     struct Buffer {
         device: DeviceId,
         memory: PinnedHostSlice<f32>,
-        over: CudaEvent,
+        done: CudaEvent,
     }
 
     static BUFFERS: Mutex<Vec<Buffer>> = Mutex::new(Vec::new());
@@ -85,7 +85,7 @@ mod pinned {
         let stream = device.cuda_stream();
         let mut buffers = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |b: &Buffer| {
-            b.device == device.id() && b.memory.len() == data.len() && b.over.is_complete()
+            b.device == device.id() && b.memory.len() == data.len() && b.done.is_complete()
         };
         let i = match buffers.iter().position(fits) {
             Some(i) => i,
@@ -100,7 +100,7 @@ mod pinned {
                 buffers.push(Buffer {
                     device: device.id(),
                     memory,
-                    over: stream.record_event(None).w()?,
+                    done: stream.record_event(None).w()?,
                 });
                 buffers.len() - 1
             }
@@ -110,7 +110,7 @@ mod pinned {
         // SAFETY: the copy fills it.
         let mut slice = unsafe { device.alloc::<f32>(data.len())? };
         stream.memcpy_htod(&buffer.memory, &mut slice).w()?;
-        buffer.over.record(&stream).w()?;
+        buffer.done.record(&stream).w()?;
         let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(slice, device.clone()));
         Ok(Tensor::from_storage(
             storage,
@@ -120,36 +120,36 @@ mod pinned {
         ))
     }
 
-    /// Numbers on their way, in a buffer of their own. Buffers are kept: to give page-locked memory back waits for all work.
-    pub(super) struct Coming(Option<Back>);
+    /// Values on their way to a page-locked buffer. Buffers are reused, because freeing page-locked memory waits for all work.
+    pub(super) struct Pending(Option<Back>);
 
     struct Back {
         device: DeviceId,
         memory: PinnedHostSlice<f64>,
-        over: CudaEvent,
+        done: CudaEvent,
     }
 
     static BACK: Mutex<Vec<Back>> = Mutex::new(Vec::new());
 
-    impl std::fmt::Debug for Coming {
+    impl std::fmt::Debug for Pending {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("Coming")
+            f.write_str("Pending")
         }
     }
 
-    impl Coming {
+    impl Pending {
         pub(super) fn wait(self) -> Result<Vec<f64>> {
             let Some(back) = &self.0 else {
-                bail!("download: waited for twice");
+                bail!("download: the values were taken already");
             };
-            back.over.synchronize().w()?;
+            back.done.synchronize().w()?;
             Ok(back.memory.as_slice().w()?.to_vec())
         }
     }
 
-    impl Drop for Coming {
+    impl Drop for Pending {
         fn drop(&mut self) {
-            // A buffer that is still written to is taken again when its copy is over.
+            // A buffer that is still written to is reused when its copy is done.
             if let Some(back) = self.0.take() {
                 BACK.lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -158,35 +158,35 @@ mod pinned {
         }
     }
 
-    pub(super) fn download(x: &Tensor, device: &CudaDevice) -> Result<Coming> {
+    pub(super) fn download(x: &Tensor, device: &CudaDevice) -> Result<Pending> {
         let (n, stream) = (x.dims1()?, device.cuda_stream());
         let (storage, layout) = x.storage_and_layout();
         let (Storage::Cuda(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets())
         else {
-            bail!("download: expected a tensor without gaps on the GPU");
+            bail!("download: expected a contiguous tensor on the GPU");
         };
         let CudaStorageSlice::F64(slice) = &storage.slice else {
             bail!("download: expected f64");
         };
-        let mut kept = BACK.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = BACK.lock().unwrap_or_else(PoisonError::into_inner);
         let fits =
-            |b: &Back| b.device == device.id() && b.memory.len() == n && b.over.is_complete();
-        let found = kept.iter().position(fits).map(|i| kept.swap_remove(i));
-        drop(kept);
+            |b: &Back| b.device == device.id() && b.memory.len() == n && b.done.is_complete();
+        let found = free.iter().position(fits).map(|i| free.swap_remove(i));
+        drop(free);
         let mut back = match found {
             Some(back) => back,
             None => Back {
                 device: device.id(),
-                // SAFETY: the copy fills it before anyone reads.
+                // SAFETY: the copy fills it before it is read.
                 memory: unsafe { stream.context().alloc_pinned_with_flags::<f64>(n, 0) }.w()?,
-                over: stream.record_event(None).w()?,
+                done: stream.record_event(None).w()?,
             },
         };
         stream
             .memcpy_dtoh(&slice.slice(start..end), &mut back.memory)
             .w()?;
-        back.over.record(&stream).w()?;
-        Ok(Coming(Some(back)))
+        back.done.record(&stream).w()?;
+        Ok(Pending(Some(back)))
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_go_there_and_come_back() {
+    fn values_are_copied_there_and_back() {
         let x = upload(&[1.0, 2.0, 3.0, 4.0], (2, 2), &Device::Cpu).unwrap();
         assert_eq!(x.dims(), [2, 2]);
         let wide = x.flatten_all().unwrap().to_dtype(DType::F64).unwrap();

@@ -99,7 +99,9 @@ impl Extractor {
                 "{view:?} has no public weights"
             )));
         };
-        let params = network.read(files).map_err(EvalError::Weights)?;
+        let params = network
+            .read(files)
+            .map_err(|e| EvalError::Weights(e.to_string()))?;
         Self::new(view, &params, hash_of(files)?)
     }
 

@@ -61,7 +61,7 @@ pub fn read_clip(patch: usize, files: &[PathBuf]) -> Result<Clip> {
     let params = Network::Clip(patch).read(files);
     Ok(Clip::load(
         ClipConfig::vit_b(patch),
-        &params.map_err(EvalError::Weights)?,
+        &params.map_err(|e| EvalError::Weights(e.to_string()))?,
     )?)
 }
 
@@ -90,7 +90,8 @@ impl<'a> Texts<'a> {
         let config = ClipConfig::vit_b(patch);
         Ok(Self {
             clip,
-            tokenizer: ClipTokenizer::open(tokenizer, config.context).map_err(EvalError::Text)?,
+            tokenizer: ClipTokenizer::open(tokenizer, config.context)
+                .map_err(|e| EvalError::Text(e.to_string()))?,
             dim: config.features,
         })
     }
@@ -99,7 +100,10 @@ impl<'a> Texts<'a> {
     fn features(&self, text: &str, prompts: impl IntoIterator<Item = String>) -> Result<Features> {
         let mut rows = Vec::new();
         for prompt in prompts {
-            let tokens = self.tokenizer.encode(&prompt).map_err(EvalError::Text)?;
+            let tokens = self
+                .tokenizer
+                .encode(&prompt)
+                .map_err(|e| EvalError::Text(e.to_string()))?;
             let vector = self.clip.text_features(&tokens)?.flatten_all()?;
             rows.extend(vector.to_vec1::<f32>()?);
         }

@@ -1,8 +1,10 @@
+//! Batch normalisation, folded into the convolution before it.
+
 use candle_core::{Result, Tensor};
 use sdft_autograd::conv2d;
 use sdft_nn::{Init, Scope};
 
-/// Batch normalisation at inference as a scale and a shift per channel.
+/// Batch normalisation at inference: a scale and a shift per channel.
 #[derive(Clone, Debug)]
 pub(crate) struct FoldedNorm {
     pub(crate) scale: Tensor,

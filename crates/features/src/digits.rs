@@ -1,3 +1,5 @@
+//! The judge of the embedded digits.
+
 use candle_core::{Result, Tensor, bail};
 use sdft_autograd::average_pool_2x;
 use sdft_nn::{Conv2d, ConvStart, Linear, ParamSource, ParamSpec, Scope, specs_of};
@@ -6,12 +8,12 @@ use sdft_nn::{Conv2d, ConvStart, Linear, ParamSource, ParamSpec, Scope, specs_of
 const SIDE: usize = 16;
 /// Channels after each of the three convolutions.
 const WIDTHS: [usize; 3] = [16, 32, 64];
-/// Width of the last layer before the answers.
+/// Width of the last hidden layer.
 const FEATURES: usize = 64;
 /// Digits.
 const CLASSES: usize = 10;
 
-/// Tells which digit an image shows and in which style: three convolutions, one layer of 64 features, eleven answers.
+/// Classifies the digit and the style of an image: three convolutions, one layer of 64 features, eleven logits.
 #[derive(Clone, Debug)]
 pub struct DigitsJudge {
     convs: [Conv2d; 3],
@@ -19,12 +21,12 @@ pub struct DigitsJudge {
     answers: Linear,
 }
 
-/// What the judge says about a batch.
+/// The outputs of [`DigitsJudge`] for a batch.
 #[derive(Clone, Debug)]
 pub struct Judgement {
     /// Logits of the ten digits, `[B, 10]`.
     pub classes: Tensor,
-    /// Logit of the target style (ember, against chalk), `[B]`.
+    /// Logit of the target style (ember, not chalk), `[B]`.
     pub style: Tensor,
     /// The 64 features, `[B, 64]`.
     pub features: Tensor,
@@ -33,7 +35,7 @@ pub struct Judgement {
 }
 
 impl DigitsJudge {
-    /// The network whose parameters `source` holds.
+    /// The network with the parameters of `source`.
     ///
     /// # Errors
     /// Parameters that are missing or of another shape.
@@ -41,10 +43,10 @@ impl DigitsJudge {
         Self::build(&Scope::root(source))
     }
 
-    /// Names, shapes and starts of all parameters.
+    /// The names, shapes and initial values of all parameters.
     ///
     /// # Errors
-    /// Never in practice.
+    /// None in practice.
     pub fn specs() -> Result<Vec<ParamSpec>> {
         specs_of(Self::build)
     }
@@ -68,14 +70,14 @@ impl DigitsJudge {
         })
     }
 
-    /// Looks at `[B, 3, 16, 16]` in [-1, 1]; differentiable.
+    /// The outputs for `[B, 3, 16, 16]` in [-1, 1]. Differentiable.
     ///
     /// # Errors
     /// Images of another size.
     pub fn look(&self, x: &Tensor) -> Result<Judgement> {
         let (_, c, h, w) = x.dims4()?;
         if (c, h, w) != (3, SIDE, SIDE) {
-            bail!("the digits judge looks at 3x{SIDE}x{SIDE} images, found {c}x{h}x{w}");
+            bail!("the digits judge: expected 3x{SIDE}x{SIDE} images, found {c}x{h}x{w}");
         }
         let mut maps = Vec::with_capacity(3);
         let mut h = x.clone();

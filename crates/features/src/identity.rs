@@ -1,3 +1,5 @@
+//! ArcFace: identity similarity of faces.
+
 use crate::conv_norm::{ConvNorm, ConvSpec, FoldedNorm};
 use crate::resample::adaptive_average;
 use candle_core::{Result, Tensor, bail};
@@ -5,17 +7,17 @@ use sdft_autograd::{conv2d, linear, relu, separable};
 use sdft_nn::{Init, ParamSource, ParamSpec, Scope, specs_of};
 
 const EPS: f64 = 1e-5;
-/// Side of the images that the crop below is made for.
+/// Side of the input images, to which the crop below applies.
 pub const IDENTITY_SIDE: usize = 256;
 /// First row and column of the face, and its side.
 const CROP: (usize, usize, usize) = (35, 32, 188);
-/// Side that the network sees.
+/// Side of the cropped and resized face.
 const SEEN: usize = 112;
 /// Input channels, output channels and units of each stage; the first unit of a stage halves the image.
 const STAGES: [(usize, usize, usize); 4] =
     [(64, 64, 3), (64, 128, 4), (128, 256, 14), (256, 512, 3)];
 
-/// ArcFace with an IR-SE50 body: whose face is it? For aligned faces as in FFHQ, at 256 x 256.
+/// ArcFace with an IR-SE50 body: unit vectors of identity for aligned faces as in FFHQ, at 256 x 256.
 ///
 /// Source: `IDLoss` and `Backbone(112, 50, "ir_se")` of StyleCLIP, DiffusionCLIP and Asyrp.
 #[derive(Clone, Debug)]
@@ -100,7 +102,7 @@ impl Unit {
         let shortcut = match &self.shortcut {
             Some(conv) => conv.forward(x)?,
             None if self.stride == 1 => x.clone(),
-            // A maximum over windows of one pixel is every second pixel.
+            // Max pooling with windows of one pixel takes every second pixel.
             None => {
                 let even = |side: usize| {
                     let places: Vec<u32> = (0..side as u32).step_by(self.stride).collect();
@@ -122,7 +124,7 @@ impl Unit {
 }
 
 impl IdentityNet {
-    /// The network whose parameters `source` holds.
+    /// The network with the parameters of `source`.
     ///
     /// # Errors
     /// Parameters that are missing or of another shape.
@@ -130,10 +132,10 @@ impl IdentityNet {
         Self::build(&Scope::root(source))
     }
 
-    /// Names, shapes and starts of all parameters.
+    /// The names, shapes and initial values of all parameters.
     ///
     /// # Errors
-    /// Never in practice.
+    /// None in practice.
     pub fn specs() -> Result<Vec<ParamSpec>> {
         specs_of(Self::build)
     }
@@ -174,7 +176,7 @@ impl IdentityNet {
         })
     }
 
-    /// The face that the network sees: cut out and averaged down.
+    /// Crops the face and downsamples it by averaging.
     ///
     /// # Shapes
     /// - `x`: `[B, 3, 256, 256]` in [-1, 1] · returns `[B, 3, 112, 112]`
@@ -185,7 +187,7 @@ impl IdentityNet {
         let (_, c, h, w) = x.dims4()?;
         if (c, h, w) != (3, IDENTITY_SIDE, IDENTITY_SIDE) {
             bail!(
-                "the identity network looks at 3x{IDENTITY_SIDE}x{IDENTITY_SIDE} images, found {c}x{h}x{w}"
+                "the identity network: expected 3x{IDENTITY_SIDE}x{IDENTITY_SIDE} images, found {c}x{h}x{w}"
             );
         }
         let (top, left, side) = CROP;
@@ -194,7 +196,7 @@ impl IdentityNet {
         separable(&mean, &crop, &mean)
     }
 
-    /// Unit vectors, one per image, `[B, 512]`; their product is the identity similarity.
+    /// Unit vectors, one per image, `[B, 512]`; their dot product is the identity similarity.
     ///
     /// # Shapes
     /// - `x`: `[B, 3, 256, 256]` in [-1, 1]

@@ -1,3 +1,5 @@
+//! The Inception-V3 of FID.
+
 use crate::conv_norm::{ConvNorm, ConvSpec};
 use candle_core::{Result, Tensor, bail};
 use sdft_autograd::{pool, relu};
@@ -10,7 +12,7 @@ pub const INCEPTION_SIDE: usize = 299;
 pub const INCEPTION_FEATURES: usize = 2048;
 const EPS: f64 = 1e-3;
 
-/// The Inception-V3 of FID: the weights of 2015, average pools that do not count padding, a maximum in the last block.
+/// The Inception-V3 of FID: the weights of 2015, average pools that do not count padding, and a max pool in the last block.
 ///
 /// Source: pytorch-fid `inception.py`; the keys are torchvision's.
 #[derive(Clone, Debug)]
@@ -33,11 +35,11 @@ impl Unit {
     }
 }
 
-/// Branches side by side whose outputs are joined.
+/// Parallel branches whose outputs are concatenated.
 #[derive(Clone, Debug)]
 struct Block(Vec<Branch>);
 
-/// Pooling first, then convolutions in a row, then perhaps two side by side.
+/// Pooling, then convolutions in sequence, then optionally two in parallel.
 #[derive(Clone, Debug)]
 struct Branch {
     pool: Option<(PoolKind, usize, usize)>,
@@ -71,7 +73,7 @@ impl Block {
     }
 }
 
-/// Makes the branches of one block.
+/// Builds the branches of one block.
 struct Builder<'a> {
     scope: Scope<'a>,
     c_in: usize,
@@ -207,7 +209,7 @@ impl Builder<'_> {
         ]))
     }
 
-    /// 8 x 8; the two of them differ in the pool.
+    /// 8 x 8; the two blocks differ in the pool.
     fn e(&self, kind: PoolKind) -> Result<Block> {
         let (wide, tall) = (([1, 3], [0, 1]), ([3, 1], [1, 0]));
         Ok(Block(vec![
@@ -235,7 +237,7 @@ impl Builder<'_> {
 }
 
 impl Inception {
-    /// The network whose parameters `source` holds.
+    /// The network with the parameters of `source`.
     ///
     /// # Errors
     /// Parameters that are missing or of another shape.
@@ -243,10 +245,10 @@ impl Inception {
         Self::build(&Scope::root(source))
     }
 
-    /// Names, shapes and starts of all parameters.
+    /// The names, shapes and initial values of all parameters.
     ///
     /// # Errors
-    /// Never in practice.
+    /// None in practice.
     pub fn specs() -> Result<Vec<ParamSpec>> {
         specs_of(Self::build)
     }
@@ -290,17 +292,19 @@ impl Inception {
         })
     }
 
-    /// The maps of 64, 192, 768 and 2048 channels that FID's variants are taken from.
+    /// The feature maps of 64, 192, 768 and 2048 channels that FID and its variants use.
     ///
     /// # Shapes
-    /// - `x`: `[B, 3, H, W]` about [-1, 1], sides of at least 75 pixels; 299 is what the network is made for
+    /// - `x`: `[B, 3, H, W]` about [-1, 1], sides of at least 75 pixels; 299 in training
     ///
     /// # Errors
-    /// Images of another kind or smaller.
+    /// Images with other channels, or smaller ones.
     pub fn maps(&self, x: &Tensor) -> Result<[Tensor; 4]> {
         let (_, c, h, w) = x.dims4()?;
         if c != 3 || h.min(w) < 75 {
-            bail!("Inception looks at 3-channel images of at least 75x75, found {c}x{h}x{w}");
+            bail!(
+                "Inception: expected images of 3 channels and at least 75x75 pixels, found {c}x{h}x{w}"
+            );
         }
         let shrink = |x: &Tensor| pool(x, PoolKind::Max, 3, 2, 0);
         let mut h = x.clone();
@@ -325,10 +329,10 @@ impl Inception {
         Ok([first, second, third, last])
     }
 
-    /// The features of FID and KID: the last map's mean over its pixels, `[B, 2048]`.
+    /// The features of FID and KID: the spatial mean of the last feature map, `[B, 2048]`.
     ///
     /// # Errors
-    /// As [`Self::maps`].
+    /// Those of [`Self::maps`].
     pub fn features(&self, x: &Tensor) -> Result<Tensor> {
         let [.., last] = self.maps(x)?;
         last.flatten_from(2)?.mean(2)

@@ -1,11 +1,12 @@
-//! From pictures to what each network was trained on.
+//! Preprocessing of 8-bit images for each network.
 
+use crate::Error;
 use crate::inception::INCEPTION_SIDE;
 use sdft_imaging::{Filter, Rgb8, Sampling, interpolate, resize_f32, resize_short_side_square};
 use std::fmt;
 use std::str::FromStr;
 
-/// How pictures come to Inception's 299 x 299; numbers of different modes cannot be compared.
+/// How images are resized to the 299 x 299 of Inception. Scores of different modes are not comparable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum InceptionResize {
     /// pytorch-fid: bilinear without antialiasing, `2 (v / 255) - 1`.
@@ -31,14 +32,16 @@ impl fmt::Display for InceptionResize {
 }
 
 impl FromStr for InceptionResize {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         let found = MODES.iter().find(|(_, name)| *name == text);
-        found.map(|(mode, _)| *mode).ok_or_else(|| {
-            let names = MODES.map(|(_, name)| name).join(", ");
-            format!("unknown resize mode {text:?}, expected one of {names}")
-        })
+        found
+            .map(|(mode, _)| *mode)
+            .ok_or_else(|| Error::ResizeMode {
+                found: text.to_owned(),
+                expected: MODES.map(|(_, name)| name).join(", "),
+            })
     }
 }
 
@@ -48,7 +51,7 @@ fn plane(image: &Rgb8, channel: usize) -> Vec<f32> {
     values.map(|&v| f32::from(v)).collect()
 }
 
-/// One plane of 0..255 as the mode brings it to 299 x 299, still in 0..255.
+/// Resizes one plane of 0..255 to 299 x 299 in this mode, without changing the range.
 ///
 /// # Shapes
 /// - `plane`: `[H, width]` · returns `[299, 299]`
@@ -65,7 +68,7 @@ pub fn inception_plane(plane: &[f32], width: usize, mode: InceptionResize) -> Ve
     }
 }
 
-/// A picture as Inception sees it, `[3, 299, 299]` about [-1, 1].
+/// The input of Inception for an image, `[3, 299, 299]` about [-1, 1].
 pub fn inception_input(image: &Rgb8, mode: InceptionResize) -> Vec<f32> {
     let mut out = Vec::with_capacity(3 * INCEPTION_SIDE * INCEPTION_SIDE);
     for channel in 0..3 {
@@ -82,7 +85,7 @@ pub fn inception_input(image: &Rgb8, mode: InceptionResize) -> Vec<f32> {
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// A picture as CLIP sees it, `[3, side, side]`: short side to `side` with Pillow's bicubic, the middle cut out, channels normalised.
+/// The input of CLIP for an image, `[3, side, side]`: short side resized to `side` with Pillow's bicubic, centre crop, channels normalised.
 ///
 /// Source: the `preprocess` that CLIP's own `load` returns.
 pub fn clip_input(image: &Rgb8, side: usize) -> Vec<f32> {
@@ -116,14 +119,17 @@ mod tests {
             for (got, want) in [(x[7], red), (x[n + 7], green), (x[3 * n - 1], blue)] {
                 assert!((got - want).abs() < 1e-5, "{mode}: {got} {want}");
             }
-            assert_eq!(mode.to_string().parse(), Ok(mode));
+            assert_eq!(mode.to_string().parse::<InceptionResize>().unwrap(), mode);
         }
-        let error = "bicubic".parse::<InceptionResize>().unwrap_err();
+        let error = "bicubic"
+            .parse::<InceptionResize>()
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("bicubic") && error.contains("clean-fid"));
     }
 
     #[test]
-    fn clip_sees_the_middle_of_a_wide_picture() {
+    fn clip_gets_the_centre_of_a_wide_image() {
         // Left third black, middle grey, right third white.
         let row = [[0u8; 3]; 30]
             .into_iter()

@@ -1,12 +1,12 @@
-//! Networks that look at images instead of making them.
+//! Networks that measure images.
 //!
 //! ```text
-//! Inception     FID, KID, precision and recall: 2048 features        IdentityNet   ArcFace IR-SE50: is it the same face?
-//! Lpips         how different two images look                        Clip          images and texts in one space
-//! DigitsJudge   the embedded example: which digit, in which style
+//! Inception     FID, KID, precision and recall: 2048 features        IdentityNet   ArcFace IR-SE50: identity of faces
+//! Lpips         perceptual distance of two images                    Clip          images and texts in one space
+//! DigitsJudge   the embedded example: digit and style of an image
 //! ```
 //! [`Network`] reads their public files strictly; [`inception_input`] and [`clip_input`] prepare
-//! pictures as pytorch-fid, clean-fid, torch-fidelity and CLIP's own `preprocess` do.
+//! images as pytorch-fid, clean-fid, torch-fidelity and CLIP's own `preprocess` do.
 //!
 //! # Example
 //! ```
@@ -21,11 +21,12 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 //!
-//! **Invariant:** inputs are pictures or [-1, 1] images; nothing here knows about diffusion.
+//! **Invariant:** inputs are 8-bit images or tensors in [-1, 1]; nothing here knows about diffusion.
 
 pub use crate::{
     clip::{Clip, ClipConfig, ClipTokenizer, clip_prompts},
     digits::{DigitsJudge, Judgement},
+    error::Error,
     identity::{IDENTITY_SIDE, IdentityNet},
     inception::{INCEPTION_FEATURES, INCEPTION_SIDE, Inception},
     inputs::{InceptionResize, clip_input, inception_input, inception_plane},
@@ -36,6 +37,7 @@ pub use crate::{
 mod clip;
 mod conv_norm;
 mod digits;
+mod error;
 mod identity;
 mod inception;
 mod inputs;

@@ -1,9 +1,11 @@
+//! LPIPS: perceptual distance of images.
+
 use candle_core::{Result, Tensor, bail};
 use sdft_autograd::{conv2d, pool, relu};
 use sdft_kernels::PoolKind;
 use sdft_nn::{Init, ParamSource, ParamSpec, Scope, specs_of};
 
-/// Added to the length of a feature vector, outside the root.
+/// Added to the norm of a feature vector, after the root.
 const EPS: f64 = 1e-10;
 /// The scaling layer: channel means and deviations of images in [-1, 1].
 const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
@@ -12,7 +14,7 @@ const SCALE: [f32; 3] = [0.458, 0.448, 0.450];
 /// The network whose layers are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LpipsNet {
-    /// AlexNet, the package's default and the usual choice for reported numbers.
+    /// AlexNet, the default of the package and the usual choice for published numbers.
     Alex,
     /// VGG16.
     Vgg,
@@ -22,7 +24,7 @@ pub enum LpipsNet {
 type Row = (usize, usize, usize, usize, usize);
 
 impl LpipsNet {
-    /// The convolutions of each of the five slices. All slices but the first begin with a pool.
+    /// The convolutions of each of the five slices. All slices except the first start with a pool.
     fn slices(self) -> [&'static [Row]; 5] {
         match self {
             Self::Alex => [
@@ -58,7 +60,7 @@ impl LpipsNet {
             .position(|rows| rows.iter().any(|row| row.0 == index))
     }
 
-    /// The smallest side of an image that leaves every layer a pixel.
+    /// The smallest side of an image that has a pixel in every layer.
     fn smallest(self) -> usize {
         match self {
             Self::Alex => 31,
@@ -90,17 +92,17 @@ struct Conv {
     pad: usize,
 }
 
-/// Distances of a batch of pairs.
+/// The distances of a batch of pairs.
 #[derive(Clone, Debug)]
 pub struct LpipsDistance {
     /// Distance of each pair, `[B]`.
     pub total: Tensor,
-    /// What each of the five layers adds to it, `[B, 5]`.
+    /// The contribution of each of the five layers, `[B, 5]`.
     pub per_layer: Tensor,
 }
 
 impl Lpips {
-    /// The network whose parameters `source` holds.
+    /// The network with the parameters of `source`.
     ///
     /// # Errors
     /// Parameters that are missing or of another shape.
@@ -108,10 +110,10 @@ impl Lpips {
         Self::build(net, &Scope::root(source))
     }
 
-    /// Names, shapes and starts of all parameters.
+    /// The names, shapes and initial values of all parameters.
     ///
     /// # Errors
-    /// Never in practice.
+    /// None in practice.
     pub fn specs(net: LpipsNet) -> Result<Vec<ParamSpec>> {
         specs_of(|scope| Self::build(net, scope))
     }
@@ -146,19 +148,19 @@ impl Lpips {
         })
     }
 
-    /// The maps after each slice, `[B, C_i, H_i, W_i]`.
+    /// The feature maps after each slice, `[B, C_i, H_i, W_i]`.
     ///
     /// # Shapes
     /// - `x`: `[B, 3, H, W]` in [-1, 1]
     ///
     /// # Errors
-    /// Images of another kind, or too small to reach the last layer.
+    /// Images with other channels, or too small for the last layer.
     pub fn maps(&self, x: &Tensor) -> Result<Vec<Tensor>> {
         let (_, c, h, w) = x.dims4()?;
         let smallest = self.net.smallest();
         if c != 3 || h.min(w) < smallest {
             bail!(
-                "LPIPS looks at 3-channel images of at least {smallest}x{smallest}, found {c}x{h}x{w}"
+                "LPIPS: expected images of 3 channels and at least {smallest}x{smallest} pixels, found {c}x{h}x{w}"
             );
         }
         let mut h = x.broadcast_sub(&self.shift)?.broadcast_div(&self.scale)?;
@@ -181,17 +183,17 @@ impl Lpips {
         Ok(maps)
     }
 
-    /// How different the images of each pair look; 0 for equal ones. Differentiable.
+    /// The perceptual distance of each pair; 0 for equal images. Differentiable.
     ///
     /// # Shapes
     /// - `a`, `b`: `[B, 3, H, W]` in [-1, 1]
     ///
     /// # Errors
-    /// Batches of different shape; as [`Self::maps`].
+    /// Batches of different shape, and those of [`Self::maps`].
     pub fn distance(&self, a: &Tensor, b: &Tensor) -> Result<LpipsDistance> {
         if a.dims() != b.dims() {
             bail!(
-                "LPIPS compares pairs: found {:?} and {:?}",
+                "LPIPS: expected two batches of one shape, found {:?} and {:?}",
                 a.dims(),
                 b.dims()
             );

@@ -1,4 +1,4 @@
-//! Separable resampling of tensors as products with small matrices, so that gradients flow through it.
+//! Matrices of separable, differentiable resampling.
 
 use candle_core::{DType, Device, Result, Tensor};
 

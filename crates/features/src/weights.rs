@@ -1,13 +1,13 @@
-//! Public files onto the networks' own names, strictly.
+//! Strict reading of the public weight files.
 
-use crate::{Clip, ClipConfig, IdentityNet, Inception, Lpips, LpipsNet};
+use crate::{Clip, ClipConfig, Error, IdentityNet, Inception, Lpips, LpipsNet};
 use candle_core::Tensor;
 use sdft_checkpoint::{ReadOptions, read};
 use sdft_nn::{ParamSpec, Params};
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// A network that measures.
+/// A network that measures images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Network {
     /// FID's Inception-V3.
@@ -20,18 +20,18 @@ pub enum Network {
     Identity,
 }
 
-/// How a file's name becomes a network's.
+/// From the tensor names of a file to those of a network.
 enum Rule {
-    /// A beginning replaced by another.
+    /// Replaces a prefix.
     Rename(&'static str, &'static str),
-    /// Names of this beginning are of no use here.
+    /// Ignores names with this prefix.
     DropPrefix(&'static str),
-    /// Names of this end are of no use here.
+    /// Ignores names with this suffix.
     DropSuffix(&'static str),
 }
 use Rule::{DropPrefix, DropSuffix, Rename};
 
-/// Batch norm counts its batches; no computation uses the count.
+/// The batch counter of batch norm, which no computation uses.
 const COUNTER: Rule = DropSuffix("num_batches_tracked");
 
 /// pytorch-fid's file, or its copy without the classifier.
@@ -66,16 +66,16 @@ impl Network {
         ("irse50", Self::Identity),
     ];
 
-    /// The network's name, which is also that of its weights.
+    /// The name of the network, as in `--weights NAME=FILE`.
     pub fn name(self) -> &'static str {
         let found = Self::ALL.iter().find(|(_, network)| *network == self);
         found.map_or("clip", |(name, _)| *name)
     }
 
-    /// Names, shapes and starts of its parameters.
+    /// The names, shapes and initial values of its parameters.
     ///
     /// # Errors
-    /// Never in practice.
+    /// None in practice.
     pub fn specs(self) -> candle_core::Result<Vec<ParamSpec>> {
         match self {
             Self::Inception => Inception::specs(),
@@ -94,7 +94,7 @@ impl Network {
         }
     }
 
-    /// The network's name for a tensor of a file, or `None` for one that it does without.
+    /// The network's name for a tensor of a file, or `None` for one that is ignored.
     fn rename(self, name: &str) -> Option<String> {
         let mut name = name.to_owned();
         for rule in self.rules() {
@@ -123,11 +123,20 @@ impl Network {
     /// Parameters from the tensors of one or more files.
     ///
     /// # Errors
-    /// What is missing, left over or of another shape, and the likely cause where there is one.
-    pub fn fit(
+    /// Tensors that are missing, unexpected or of another shape, with the likely cause where there is one.
+    pub fn fit(self, tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Params, Error> {
+        self.fit_of(tensors, &[])
+    }
+
+    fn fit_of(
         self,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
-    ) -> Result<Params, String> {
+        files: &[PathBuf],
+    ) -> Result<Params, Error> {
+        let misfit = |problem| Error::Weights {
+            files: files.to_vec(),
+            problem,
+        };
         let mut named = HashMap::new();
         let mut classes = None;
         for (name, tensor) in tensors {
@@ -137,15 +146,15 @@ impl Network {
             if let Some(name) = self.rename(&name)
                 && named.insert(name.clone(), tensor).is_some()
             {
-                return Err(format!("{name} is there twice"));
+                return Err(misfit(format!("expected {name} once, found it twice")));
             }
         }
         if self == Self::Inception && classes.is_some_and(|n| n != 1008) {
-            return Err(
+            return Err(misfit(
                 "this Inception was trained on ImageNet's 1000 classes, expected FID's own weights of 2015 with 1008".into(),
-            );
+            ));
         }
-        let specs = self.specs().map_err(|e| e.to_string())?;
+        let specs = self.specs()?;
         Params::fit(&specs, named).map_err(|mismatch| {
             let heads = matches!(self, Self::Lpips(_))
                 && mismatch.missing.iter().all(|name| name.starts_with("lin"));
@@ -154,23 +163,23 @@ impl Network {
             } else {
                 ""
             };
-            format!("the tensors do not fit {}: {cause}{mismatch}", self.name())
+            misfit(format!(
+                "the tensors do not fit {}: {cause}{mismatch}",
+                self.name()
+            ))
         })
     }
 
-    /// Reads weights from files, which are taken together.
+    /// Reads weights from one or more files together.
     ///
     /// # Errors
-    /// A file that cannot be read; as [`Self::fit`].
-    pub fn read(self, files: &[PathBuf]) -> Result<Params, String> {
+    /// A file that cannot be read, and those of [`Self::fit`].
+    pub fn read(self, files: &[PathBuf]) -> Result<Params, Error> {
         let mut all = Vec::new();
         for file in files {
-            let state = read(file, &ReadOptions::default()).map_err(|e| e.to_string())?;
-            all.extend(state.into_map());
+            all.extend(read(file, &ReadOptions::default())?.into_map());
         }
-        let shown: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
-        self.fit(all)
-            .map_err(|problem| format!("{}: {problem}", shown.join(", ")))
+        self.fit_of(all, files)
     }
 }
 
@@ -236,7 +245,7 @@ mod tests {
                 })
                 .collect();
             trunk.push(("classifier.6.weight".into(), zeros(&[1000, 4096])));
-            let error = network.fit(trunk.clone()).unwrap_err();
+            let error = network.fit(trunk.clone()).unwrap_err().to_string();
             assert!(error.contains("a trunk alone"), "{error}");
             trunk.extend(heads);
             network.fit(trunk).unwrap();
@@ -247,11 +256,12 @@ mod tests {
     fn foreign_weights_are_refused_with_their_likely_cause() {
         let mut all = tensors(Network::Inception);
         all.push(("fc.weight".into(), zeros(&[1000, 2048])));
-        let error = Network::Inception.fit(all).unwrap_err();
+        let error = Network::Inception.fit(all).unwrap_err().to_string();
         assert!(error.contains("1000") && error.contains("1008"), "{error}");
         let error = Network::Identity
             .fit(tensors(Network::Lpips(LpipsNet::Alex)))
-            .unwrap_err();
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("irse50") && error.contains("missing"),
             "{error}"

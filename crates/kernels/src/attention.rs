@@ -4,7 +4,7 @@ use crate::gemm::{View, gemm};
 use crate::{Real, SharedMut};
 use rayon::prelude::*;
 
-/// How the 3C channels of the joint projection are laid out.
+/// The order of the 3C channels of the joint projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttentionOrder {
     /// Head by head: `q0 k0 v0 q1 k1 v1 ..` (`QKVAttentionLegacy`, the default of ADM).
@@ -33,7 +33,7 @@ impl AttentionShape {
         self.channels / self.heads
     }
 
-    /// Where query, key and value of one job begin in the input.
+    /// Where query, key and value of one job start in the input.
     fn parts(&self, job: usize) -> [usize; 3] {
         let (image, head) = (job / self.heads, job % self.heads);
         let size = self.head_channels() * self.n;
@@ -105,7 +105,7 @@ pub fn attention<T: Real>(shape: &AttentionShape, qkv: &[T]) -> Vec<T> {
     out
 }
 
-/// The gradient of `qkv`, from `dout` shaped like the result. The attention weights are computed again rather than kept.
+/// The gradient of `qkv`, from `dout` shaped like the result. The attention weights are computed again instead of saved.
 pub fn attention_gradient<T: Real>(shape: &AttentionShape, qkv: &[T], dout: &[T]) -> Vec<T> {
     let (n, d) = (shape.n, shape.head_channels());
     let mut dqkv = vec![T::default(); qkv.len()];

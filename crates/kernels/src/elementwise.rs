@@ -28,7 +28,7 @@ pub fn mul<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
     )
 }
 
-/// `max(x, 0)`; NaN stays.
+/// `max(x, 0)`; NaN stays NaN.
 pub fn relu<T: Real>(x: &[T]) -> Vec<T> {
     zip(
         x,

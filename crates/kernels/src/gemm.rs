@@ -1,6 +1,8 @@
+//! Matrix products on one thread, by the crate `gemm`.
+
 use crate::Real;
 
-/// A matrix seen through strides: element (i, j) is `data[i * rows + j * columns]`.
+/// A matrix with strides: element (i, j) is `data[i * rows + j * columns]`.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a, T> {
     pub(crate) data: &'a [T],
@@ -39,7 +41,7 @@ fn extent(m: usize, n: usize, rows: usize, columns: usize) -> usize {
 }
 
 /// `out = a b + keep out` for `a` `[m, k]`, `b` `[k, n]` and row-major `out` whose rows are
-/// `out_rows` apart. Runs on the calling thread, so its bits depend on the shapes alone.
+/// `out_rows` apart. Runs on the calling thread, so the result depends on the shapes only.
 #[expect(
     clippy::too_many_arguments,
     reason = "the usual arguments of a matrix product"

@@ -1,8 +1,10 @@
+//! A measurement of this machine.
+
 use crate::gemm::{View, gemm};
 use rayon::prelude::*;
 use std::time::Instant;
 
-/// Floating-point operations per second that matrix products reach on all threads of the current pool, measured in about a tenth of a second.
+/// Floating-point operations per second of matrix products on all threads of the current pool. Takes about a tenth of a second.
 pub fn measure_flops() -> f64 {
     const N: usize = 256;
     let data = vec![0.5f32; N * N];

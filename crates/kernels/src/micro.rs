@@ -1,5 +1,4 @@
-//! The matrix product at the bottom of the fast convolutions: a block of sums stays in registers while
-//! one side is read sixteen columns at a time and the other one number at a time.
+//! The matrix product of the fast convolutions: a block of sums stays in registers while one side is read sixteen columns at a time.
 
 use crate::simd::Lanes;
 

@@ -40,10 +40,10 @@ impl NormShape {
 /// Mean and reciprocal standard deviation of each group of each image.
 pub type Statistics = Vec<(f64, f64)>;
 
-/// Elements added up in the type of the data before f64 takes over.
+/// Elements that are summed in the type of the data; the sums of runs are added in f64.
 const RUN: usize = 256;
 
-/// Sum of a slice: short runs in its own type, which vectorises, added up in f64.
+/// The sum of a slice: short runs in its own type, which vectorises, added in f64.
 pub(crate) fn sum<T: Real>(x: &[T]) -> f64 {
     Choice::get().simd.vectorise(
         #[inline(always)]
@@ -57,7 +57,7 @@ pub fn plane_sums<T: Real>(x: &[T], plane: usize) -> Vec<T> {
     planes.map(|plane| T::from_f64(sum(plane))).collect()
 }
 
-/// What [`fold`] adds up. A closure would be a call in the middle of the loop.
+/// What [`fold`] sums. An enum, because a closure would be a call inside the loop.
 #[derive(Clone, Copy)]
 enum Term<T> {
     Value,
@@ -240,7 +240,7 @@ pub fn norm_act_gradient<T: Real>(
     }
 }
 
-/// One group of one image on the way back.
+/// The backward pass of one group of one image.
 struct Group<'a, T> {
     x: &'a [T],
     dy: &'a [T],

@@ -42,13 +42,13 @@ impl PoolShape {
         (self.w + 2 * self.pad - self.k) / self.stride + 1
     }
 
-    /// The part of window `i` that lies on a side of this length.
+    /// The part of window `i` inside a side of this length.
     fn window(&self, i: usize, side: usize) -> Range<usize> {
         let start = (i * self.stride).saturating_sub(self.pad);
         start..(i * self.stride + self.k - self.pad).min(side)
     }
 
-    /// The outputs whose tap `kx` lies inside a row, and the place of the first of them.
+    /// The outputs whose tap `kx` lies inside a row, and the position that the first of them reads.
     fn reached(&self, kx: usize) -> (Range<usize>, usize) {
         let out_w = self.out_w();
         let start = self.pad.saturating_sub(kx).div_ceil(self.stride).min(out_w);
@@ -69,7 +69,7 @@ impl PoolShape {
     }
 }
 
-/// `[planes, h, w]` to `[planes, out_h, out_w]`: first down the rows of a window, where whole rows go at once, then along them.
+/// `[planes, h, w]` to `[planes, out_h, out_w]`: combines the rows of a window first, whole rows at a time, then its columns.
 pub fn pool<T: Real>(shape: &PoolShape, x: &[T]) -> Vec<T> {
     let (out_h, out_w) = (shape.out_h(), shape.out_w());
     let mut y = vec![T::default(); x.len() / (shape.h * shape.w).max(1) * out_h * out_w];
@@ -80,7 +80,7 @@ pub fn pool<T: Real>(shape: &PoolShape, x: &[T]) -> Vec<T> {
             simd.vectorise(
                 #[inline(always)]
                 || match shape.kind {
-                    // A NaN stays, as in PyTorch.
+                    // NaN stays NaN, as in PyTorch.
                     PoolKind::Max => plane(
                         shape,
                         x,
@@ -117,7 +117,7 @@ pub fn pool<T: Real>(shape: &PoolShape, x: &[T]) -> Vec<T> {
     y
 }
 
-/// One plane by an operation with this neutral element.
+/// Pools one plane with an operation and its neutral element.
 #[inline(always)]
 fn plane<T: Real>(
     shape: &PoolShape,
@@ -226,7 +226,7 @@ mod tests {
         let mean = pool(&shape(PoolKind::Average, 3, 1, 1), &X);
         assert_eq!((mean[0], mean[5]), (1.25, 5.0 / 9.0));
         assert_eq!(pool(&shape(PoolKind::Average, 2, 2, 0), &X), [1.25, 0.0]);
-        // Padding is no maximum either, not even over negative numbers.
+        // Padding is never the maximum, not even of negative numbers.
         assert_eq!(
             pool(&shape(PoolKind::Max, 3, 2, 1), &X.map(|x| x - 10.0)),
             [-5.0, -2.0, -7.0, -2.0]

@@ -71,10 +71,7 @@ thread_local! {
 }
 
 impl Scalar for f32 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "rounding to f32 is the point"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "rounds to f32")]
     #[inline]
     fn from_f64(x: f64) -> Self {
         x as f32

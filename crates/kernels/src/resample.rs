@@ -1,14 +1,14 @@
-//! Nearest enlargement by two and 2x2 averaging of planes; each is the other's adjoint up to a factor.
+//! Nearest-neighbour upsampling by two and 2x2 pooling of planes; each is the adjoint of the other up to a factor.
 
 use crate::Real;
 use crate::choice::Choice;
 use crate::shared_mut::{SharedMut, filled};
 use rayon::prelude::*;
 
-/// Elements that make a job worth its start.
+/// Fewest elements of one job.
 const PLANES: usize = 1 << 14;
 
-/// Every pixel of each `h x w` plane becomes a square of four.
+/// Repeats every pixel of each `h x w` plane in a 2x2 square.
 pub fn upsample_2x<T: Real>(x: &[T], h: usize, w: usize) -> Vec<T> {
     // SAFETY: the two rows of four pixels per pixel are written, for all rows.
     unsafe {
@@ -35,7 +35,7 @@ pub fn upsample_2x<T: Real>(x: &[T], h: usize, w: usize) -> Vec<T> {
     }
 }
 
-/// Sum of each 2x2 square times `factor`; an odd last row or column is left out.
+/// The sum of each 2x2 square times `factor`; an odd last row or column is ignored.
 pub fn pool_2x<T: Real>(x: &[T], h: usize, w: usize, factor: f64) -> Vec<T> {
     let (out_h, out_w, factor) = (h / 2, w / 2, T::from_f64(factor));
     // SAFETY: all rows and columns of the output are written.

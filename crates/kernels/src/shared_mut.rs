@@ -1,6 +1,8 @@
+//! A slice that several jobs write at the same time.
+
 use std::marker::PhantomData;
 
-/// A slice that several jobs write at the same time, each in places of its own.
+/// A slice that several jobs write at the same time, each its own elements.
 #[derive(Debug)]
 pub(crate) struct SharedMut<'a, T> {
     data: *mut T,
@@ -33,7 +35,7 @@ impl<'a, T> SharedMut<'a, T> {
         self.len
     }
 
-    /// For kernels that work on raw memory; what they touch is theirs alone, as with [`Self::slice`].
+    /// For kernels that work on raw memory. No two jobs may access the same elements, as with [`Self::slice`].
     #[inline(always)]
     pub(crate) fn as_mut_ptr(&self) -> *mut T {
         self.data
@@ -42,7 +44,7 @@ impl<'a, T> SharedMut<'a, T> {
     /// The first `len` elements, to read.
     ///
     /// # Safety
-    /// They have been written, and nobody writes them while the result lives.
+    /// They have been written, and are not written while the result lives.
     #[inline(always)]
     pub(crate) unsafe fn read(&self, len: usize) -> &'a [T] {
         assert!(len <= self.len, "range outside the slice");
@@ -69,8 +71,7 @@ impl<'a, T> SharedMut<'a, T> {
     }
 }
 
-/// A vector of `len` elements that `f` writes: clearing memory that is overwritten at once is a pass
-/// over it for nothing.
+/// A vector of `len` elements that `f` writes, without clearing the memory first.
 ///
 /// # Safety
 /// `f` writes every element, through the pointer.

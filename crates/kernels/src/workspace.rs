@@ -1,22 +1,21 @@
-//! Buffers that outlive the calls that use them: fresh pages for every block would cost more than the
-//! arithmetic on them.
+//! Buffers that are reused between calls: fresh pages for every block would cost more than the arithmetic.
 
 use crate::simd::Lanes;
 use std::cell::RefCell;
 
-/// Sixteen floats on a cache line of their own.
+/// Sixteen floats, aligned to a cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [f32; 16]);
 
 thread_local! {
-    /// The buffers of this thread that nobody holds at the moment; they only grow.
+    /// The buffers of this thread that are not in use; they only grow.
     static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends `N` buffers of the calling thread, of these lengths in lines and with anything in them.
+/// Calls `f` with `N` buffers of the calling thread, of these lengths in lines and with arbitrary content.
 ///
-/// Calls may nest, also by way of a job that the thread takes up while it waits for others.
+/// Calls may nest, also through a job that the thread runs while it waits for others.
 pub(crate) fn with_lines<const N: usize, R>(
     lengths: [usize; N],
     f: impl FnOnce([&mut [Line]; N]) -> R,
@@ -24,7 +23,7 @@ pub(crate) fn with_lines<const N: usize, R>(
     let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     let total = lengths.iter().sum();
     if buffer.len() < total {
-        // The old content is not wanted, so it is not moved.
+        // The old content is not needed, so it is not moved.
         buffer = vec![Line([0.0; 16]); total];
     }
     let mut rest = &mut buffer[..];
@@ -34,7 +33,7 @@ pub(crate) fn with_lines<const N: usize, R>(
     result
 }
 
-/// Lines as what they are made of.
+/// The floats of the lines.
 pub(crate) fn floats(lines: &[Line]) -> &[f32] {
     // SAFETY: a line is sixteen floats without padding.
     unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), 16 * lines.len()) }
@@ -57,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nested_loans_do_not_overlap_and_come_back() {
+    fn nested_buffers_do_not_overlap_and_are_reused() {
         with_lines([2, 3], |[a, b]| {
             assert_eq!((a.len(), b.len()), (2, 3));
             a[1].0 = [1.0; 16];

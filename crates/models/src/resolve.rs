@@ -90,7 +90,7 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
         .get("image_size")
         .and_then(Value::as_u64)
         .and_then(|size| usize::try_from(size).ok());
-    let inferred = infer(seen.shapes, image_size).map_err(|e| seen.problem(e));
+    let inferred = infer(seen.shapes, image_size).map_err(|e| seen.problem(e.to_string()));
     let known = seen.sha256.and_then(known_file);
     let is_known = known.is_some();
     let Inferred {

@@ -1,15 +1,17 @@
+//! Self-attention over feature maps, and attention pooling.
+
 use crate::layers::{GroupNorm, Pointwise};
 use crate::params::{Init, Scope};
 use candle_core::{Result, Tensor, bail};
 use sdft_autograd::{add, attention, flatten_space, unflatten_space};
 use sdft_kernels::{Activation, AttentionOrder};
 
-/// How a convolution starts when nothing is loaded.
+/// The initial weights of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConvStart {
     /// PyTorch's default: uniform within `1 / sqrt(fan_in)`.
     FanIn,
-    /// All zeros, so that the branch it ends adds nothing at first (`zero_module`).
+    /// All zeros, so that a residual branch that ends in it adds nothing at first (`zero_module`).
     Zero,
 }
 
@@ -41,7 +43,7 @@ impl AttentionBlock {
     /// Keys `norm`, `qkv`, `proj_out`.
     ///
     /// # Errors
-    /// Channels that the heads or the norm groups do not divide; as [`crate::ParamSource::get`].
+    /// Channels that the heads or the norm groups do not divide, and those of [`crate::ParamSource::get`].
     pub fn load(
         scope: &Scope<'_>,
         channels: usize,
@@ -51,7 +53,7 @@ impl AttentionBlock {
     ) -> Result<Self> {
         if heads == 0 || !channels.is_multiple_of(heads) {
             bail!(
-                "{}: {channels} channels do not split into {heads} attention heads",
+                "{}: expected a number of attention heads that divides {channels} channels, found {heads}",
                 scope.prefix()
             );
         }
@@ -67,7 +69,7 @@ impl AttentionBlock {
     /// `[B, C, H, W]` to the same shape.
     ///
     /// # Errors
-    /// When the shape does not fit the weights.
+    /// A shape that does not fit the weights.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (_, _, h, w) = x.dims4()?;
         let flat = flatten_space(x)?;
@@ -81,7 +83,7 @@ impl AttentionBlock {
     }
 }
 
-/// Attention pooling: the mean over space asks, all places answer, one vector comes out.
+/// Attention pooling: the mean over space is the query, and its result the output.
 ///
 /// Source: guided-diffusion `AttentionPool2d` (always in the chunked order).
 #[derive(Clone, Debug)]
@@ -96,7 +98,7 @@ impl AttentionPool {
     /// Keys `positional_embedding` `[C, side^2 + 1]`, `qkv_proj`, `c_proj`.
     ///
     /// # Errors
-    /// Channels that `head_channels` does not divide; as [`crate::ParamSource::get`].
+    /// Channels that `head_channels` does not divide, and those of [`crate::ParamSource::get`].
     pub fn load(
         scope: &Scope<'_>,
         side: usize,
@@ -106,7 +108,7 @@ impl AttentionPool {
     ) -> Result<Self> {
         if head_channels == 0 || !channels.is_multiple_of(head_channels) {
             bail!(
-                "{}: {channels} channels do not split into heads of {head_channels}",
+                "{}: expected channels per head that divide {channels} channels, found {head_channels}",
                 scope.prefix()
             );
         }
@@ -131,13 +133,13 @@ impl AttentionPool {
     /// `[B, C, side, side]` to `[B, n_out]`.
     ///
     /// # Errors
-    /// When the image is of another size than the positional embedding.
+    /// A size other than that of the positional embedding.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let flat = x.flatten_from(2)?;
         let places = self.positional_embedding.dim(1)?;
         if flat.dim(2)? + 1 != places {
             bail!(
-                "attention pool: expected {} places, found {}",
+                "attention pool: expected {} positions, found {}",
                 places - 1,
                 flat.dim(2)?
             );

@@ -1,3 +1,5 @@
+//! Embedding of timesteps.
+
 use candle_core::{Device, Result, Tensor};
 
 /// Sinusoidal embedding of timesteps: cosines first, then sines, a zero at the end if `dim` is odd.
@@ -12,7 +14,7 @@ use candle_core::{Device, Result, Tensor};
 /// - returns: `[t.len(), dim]` f32
 ///
 /// # Errors
-/// When the device refuses the memory.
+/// An allocation that fails.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the reference works in f32"

@@ -1,10 +1,12 @@
+//! Convolution, dense layer and group norm with their parameters.
+
 use crate::attention_block::ConvStart;
 use crate::params::{Init, Scope};
 use candle_core::{DType, Result, Tensor};
 use sdft_autograd::{conv2d, group_norm, linear, pointwise};
 use sdft_kernels::Activation;
 
-/// A square convolution with bias.
+/// A convolution with square filters and a bias.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     weight: Tensor,
@@ -17,7 +19,7 @@ impl Conv2d {
     /// `weight` `[c_out, c_in, k, k]` and `bias` `[c_out]`, padded so that stride 1 keeps the size.
     ///
     /// # Errors
-    /// As [`crate::ParamSource::get`].
+    /// Those of [`crate::ParamSource::get`].
     pub fn load(
         scope: &Scope<'_>,
         c_in: usize,
@@ -38,13 +40,13 @@ impl Conv2d {
     /// `[B, C_in, H, W]` to `[B, C_out, H', W']`.
     ///
     /// # Errors
-    /// As [`sdft_autograd::conv2d`].
+    /// Those of [`sdft_autograd::conv2d`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         conv2d(x, &self.weight, &self.bias, self.stride, [self.pad; 2])
     }
 }
 
-/// A one-dimensional convolution of width one: a dense layer at each of N places.
+/// A one-dimensional convolution of width one: a dense layer at each of N positions.
 #[derive(Clone, Debug)]
 pub struct Pointwise {
     weight: Tensor,
@@ -55,7 +57,7 @@ impl Pointwise {
     /// `weight` `[c_out, c_in, 1]` and `bias` `[c_out]`.
     ///
     /// # Errors
-    /// As [`crate::ParamSource::get`].
+    /// Those of [`crate::ParamSource::get`].
     pub fn load(scope: &Scope<'_>, c_in: usize, c_out: usize, start: ConvStart) -> Result<Self> {
         let init = start.init(c_in);
         Ok(Self {
@@ -67,7 +69,7 @@ impl Pointwise {
     /// `[B, C_in, N]` to `[B, C_out, N]`.
     ///
     /// # Errors
-    /// As [`sdft_autograd::conv2d`].
+    /// Those of [`sdft_autograd::conv2d`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         pointwise(x, &self.weight, &self.bias)
     }
@@ -84,7 +86,7 @@ impl Linear {
     /// `weight` `[n_out, n_in]` and `bias` `[n_out]`.
     ///
     /// # Errors
-    /// As [`crate::ParamSource::get`].
+    /// Those of [`crate::ParamSource::get`].
     pub fn load(scope: &Scope<'_>, n_in: usize, n_out: usize) -> Result<Self> {
         Ok(Self {
             weight: scope.get("weight", &[n_out, n_in], Init::fan_in(n_in))?,
@@ -95,12 +97,12 @@ impl Linear {
     /// `[B, n_in]` to `[B, n_out]`.
     ///
     /// # Errors
-    /// As [`linear`].
+    /// Those of [`linear`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         linear(x, &self.weight, &self.bias)
     }
 
-    /// The type of the weights, which inputs must have too.
+    /// The type of the weights, which is that of the inputs.
     pub fn dtype(&self) -> DType {
         self.weight.dtype()
     }
@@ -116,14 +118,14 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// `weight` and `bias` `[channels]`; `eps` 1e-5 as everywhere in ADM.
+    /// `weight` and `bias` `[channels]`; `eps` is 1e-5, as everywhere in ADM.
     ///
     /// # Errors
-    /// Channels that `groups` does not divide; as [`crate::ParamSource::get`].
+    /// Channels that `groups` does not divide, and those of [`crate::ParamSource::get`].
     pub fn load(scope: &Scope<'_>, channels: usize, groups: usize) -> Result<Self> {
         if groups == 0 || !channels.is_multiple_of(groups) {
             candle_core::bail!(
-                "{}: {channels} channels do not split into {groups} norm groups",
+                "{}: expected a number of norm groups that divides {channels} channels, found {groups}",
                 scope.prefix()
             );
         }
@@ -138,12 +140,12 @@ impl GroupNorm {
     /// Normalises, scales, shifts and activates `[B, C, ..]`.
     ///
     /// # Errors
-    /// As [`sdft_autograd::norm_act`].
+    /// Those of [`sdft_autograd::group_norm`].
     pub fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         self.modulated(x, None, activation)
     }
 
-    /// As [`Self::forward`], with the scale and shift of `emb` `[B, 2 C]` on top: `norm(x) (1 + scale) + shift`.
+    /// [`Self::forward`] with the scale and shift of `emb` `[B, 2 C]`: `norm(x) (1 + scale) + shift`.
     pub(crate) fn modulated(
         &self,
         x: &Tensor,

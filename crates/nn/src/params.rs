@@ -1,10 +1,12 @@
+//! Named parameters: their specification, initial values, and sources.
+
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use sdft_noise::{Draw, Purpose};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display};
 
-/// How a parameter starts when nothing is loaded.
+/// The initial values of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// The same value everywhere.
@@ -22,27 +24,27 @@ impl Init {
     }
 }
 
-/// Name, shape and start of one parameter.
+/// Name, shape and initial values of one parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParamSpec {
     /// The key in a checkpoint.
     pub name: String,
     /// The shape in a checkpoint.
     pub shape: Vec<usize>,
-    /// How it starts when nothing is loaded.
+    /// Its initial values.
     pub init: Init,
 }
 
 /// Where layers get their parameters from.
 pub trait ParamSource {
-    /// The tensor for `spec`, with exactly its shape.
+    /// The tensor for `spec`, with its shape.
     ///
     /// # Errors
-    /// When there is none of that name, or one of another shape.
+    /// A parameter that is missing or has another shape.
     fn get(&self, spec: ParamSpec) -> Result<Tensor>;
 }
 
-/// A place in the tree of parameter names.
+/// A prefix of parameter names, and the source of the parameters; like candle's `VarBuilder`.
 #[derive(Clone)]
 pub struct Scope<'a> {
     source: &'a dyn ParamSource,
@@ -50,7 +52,7 @@ pub struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// The top of the tree.
+    /// The empty prefix.
     pub fn root(source: &'a dyn ParamSource) -> Self {
         Self {
             source,
@@ -58,7 +60,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// One level down.
+    /// The prefix extended by `name`.
     pub fn pp(&self, name: impl Display) -> Self {
         let prefix = self.full(&name.to_string());
         Self {
@@ -67,10 +69,10 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The parameter `name` at this place.
+    /// The parameter `name` under this prefix.
     ///
     /// # Errors
-    /// As [`ParamSource::get`].
+    /// Those of [`ParamSource::get`].
     pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         self.source.get(ParamSpec {
             name: self.full(name),
@@ -79,7 +81,7 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// The path from the top to this place, as in a checkpoint's keys.
+    /// The prefix, as in the keys of a checkpoint.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -93,19 +95,19 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// The parameters that `build` asks for, in the order in which it asks. No memory is spent on them.
+/// The parameters that `build` asks for, in that order. No memory is allocated for them.
 ///
 /// # Errors
-/// Whatever `build` fails with.
+/// Those of `build`.
 pub fn specs_of<T>(build: impl FnOnce(&Scope<'_>) -> Result<T>) -> Result<Vec<ParamSpec>> {
     struct Recorder(RefCell<Vec<ParamSpec>>);
     impl ParamSource for Recorder {
         fn get(&self, spec: ParamSpec) -> Result<Tensor> {
-            // One zero seen through zero strides has any shape.
-            let stand_in =
+            // A single zero with zero strides has any shape.
+            let placeholder =
                 Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(spec.shape.as_slice());
             self.0.borrow_mut().push(spec);
-            stand_in
+            placeholder
         }
     }
     let recorder = Recorder(RefCell::default());
@@ -113,24 +115,24 @@ pub fn specs_of<T>(build: impl FnOnce(&Scope<'_>) -> Result<T>) -> Result<Vec<Pa
     Ok(recorder.0.into_inner())
 }
 
-/// What does not fit between the parameters that a network has and the tensors that a file holds.
+/// How the parameters of a network and the tensors of a file differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Parameters of the network that the file lacks.
+    /// Parameters of the network that are not in the file.
     pub missing: Vec<String>,
-    /// Tensors of the file that the network has no place for.
+    /// Tensors of the file that are not in the network.
     pub unexpected: Vec<String>,
-    /// Name, shape of the network, shape in the file.
+    /// Name, shape in the network, shape in the file.
     pub misshaped: Vec<(String, Vec<usize>, Vec<usize>)>,
 }
 
 impl Mismatch {
-    /// Whether everything fits.
+    /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.misshaped.is_empty()
     }
 
-    /// Compares what a network wants with the names and shapes that are there.
+    /// Compares the parameters of a network with the names and shapes of a file.
     pub fn between(specs: &[ParamSpec], found: &BTreeMap<String, Vec<usize>>) -> Self {
         let mut out = Self::default();
         let wanted: HashMap<&str, &ParamSpec> = specs
@@ -193,11 +195,11 @@ pub struct Params {
 }
 
 impl Params {
-    /// Freshly initialised parameters. Each is a pure function of the seed and its name, so the
-    /// same block starts the same in two networks that differ elsewhere.
+    /// Initial parameters. Each is a pure function of the seed and its name, so the same block has the same values in two networks that
+    /// differ elsewhere.
     ///
     /// # Errors
-    /// When the device refuses the memory.
+    /// An allocation that fails.
     pub fn init(specs: &[ParamSpec], seed: u64, device: &Device) -> Result<Self> {
         let mut entries = Vec::with_capacity(specs.len());
         for spec in specs {
@@ -227,11 +229,10 @@ impl Params {
         Ok(Self::new(entries))
     }
 
-    /// Parameters in the order of `specs`, taken from `tensors`; nothing may be missing, left over
-    /// or of another shape.
+    /// Parameters in the order of `specs`, taken from `tensors`.
     ///
     /// # Errors
-    /// The complete [`Mismatch`].
+    /// The complete [`Mismatch`]: tensors that are missing, unexpected or of another shape.
     pub fn fit(
         specs: &[ParamSpec],
         mut tensors: HashMap<String, Tensor>,
@@ -268,11 +269,11 @@ impl Params {
     /// A trainable copy: the parameters as variables, and the variables themselves in the same order.
     ///
     /// # Errors
-    /// When the device refuses the memory.
+    /// An allocation that fails.
     pub fn trainable(&self) -> Result<(Self, Vec<(String, Var)>)> {
         let vars = self
             .iter()
-            // `from_tensor` shares nothing: the copy makes the original safe from updates in place.
+            // A copy, so that updates in place do not change the original.
             .map(|(name, tensor)| Ok((name.to_owned(), Var::from_tensor(&tensor.copy()?)?)))
             .collect::<Result<Vec<_>>>()?;
         let entries = vars
@@ -285,7 +286,7 @@ impl Params {
     /// The same parameters in another type or on another device.
     ///
     /// # Errors
-    /// When the device refuses the memory or the type.
+    /// An allocation that fails, or a type that the device does not support.
     pub fn to(&self, dtype: DType, device: &Device) -> Result<Self> {
         let entries = self
             .iter()
@@ -311,12 +312,12 @@ impl Params {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Number of scalars in all tensors.
+    /// Number of values in all tensors.
     pub fn n_parameters(&self) -> usize {
         self.entries
             .iter()
@@ -342,17 +343,14 @@ impl ParamSource for Params {
     }
 }
 
-/// FNV-1a: a number for a name that is the same everywhere.
+/// FNV-1a of the name, the same on every platform.
 pub(crate) fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, byte| {
         (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
     })
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "rounding to f32 is the point"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "rounds to f32")]
 fn to_f32(x: f64) -> f32 {
     x as f32
 }
@@ -399,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misfit_is_reported_whole() {
+    fn a_mismatch_is_reported_completely() {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
         let tensors = HashMap::from([
             ("a.bias".to_owned(), zeros(&[4])),

@@ -1,3 +1,5 @@
+//! Residual blocks, and changes of resolution between them.
+
 use crate::ConvStart;
 use crate::dropout::Dropout;
 use crate::layers::{Conv2d, GroupNorm, Linear};
@@ -12,9 +14,9 @@ use sdft_noise::DropoutKey;
 pub enum Resample {
     /// Same size.
     None,
-    /// Nearest enlargement by two.
+    /// Nearest-neighbour upsampling by two.
     Up,
-    /// 2x2 averages.
+    /// 2x2 average pooling.
     Down,
 }
 
@@ -37,11 +39,11 @@ pub struct ResBlockConfig {
     pub out_channels: usize,
     /// Width of the time embedding.
     pub emb_channels: usize,
-    /// The embedding scales and shifts after the second norm (true) or is added before it (false).
+    /// The embedding scales and shifts after the second norm if true, else it is added before it.
     pub scale_shift: bool,
     /// Change of resolution between the first activation and the first convolution.
     pub resample: Resample,
-    /// Kernel of the skip connection where the channels change: 1, or 3 behind a rarely used flag.
+    /// Kernel of the skip connection where the channels change: 1, or 3, which is rare.
     pub skip_kernel: usize,
     /// Groups of the two norms.
     pub groups: usize,
@@ -69,7 +71,7 @@ impl ResBlock {
     /// Keys `in_layers.{0,2}`, `emb_layers.1`, `out_layers.{0,3}`, `skip_connection`.
     ///
     /// # Errors
-    /// Channels that the norm groups do not divide; as [`crate::ParamSource::get`].
+    /// Channels that the norm groups do not divide, and those of [`crate::ParamSource::get`].
     pub fn load(scope: &Scope<'_>, config: &ResBlockConfig) -> Result<Self> {
         let (c_in, c_out) = (config.channels, config.out_channels);
         let emb_out = if config.scale_shift { 2 * c_out } else { c_out };
@@ -108,7 +110,7 @@ impl ResBlock {
     /// `x` `[B, C_in, H, W]` and `emb` `[B, E]` to `[B, C_out, H', W']`.
     ///
     /// # Errors
-    /// When a shape does not fit the weights.
+    /// Shapes that do not fit the weights.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -136,7 +138,7 @@ impl ResBlock {
     }
 }
 
-/// A change of resolution of its own, with or without a convolution.
+/// A separate change of resolution, with or without a convolution.
 ///
 /// Source: guided-diffusion `Downsample` (key `op`) and `Upsample` (key `conv`).
 #[derive(Clone, Debug)]
@@ -146,10 +148,10 @@ pub struct Resize {
 }
 
 impl Resize {
-    /// Halves with a strided convolution (`learned`) or by 2x2 averages.
+    /// Halves the resolution by a strided convolution if `learned`, else by average pooling.
     ///
     /// # Errors
-    /// As [`crate::ParamSource::get`].
+    /// Those of [`crate::ParamSource::get`].
     pub fn down(
         scope: &Scope<'_>,
         channels: usize,
@@ -172,10 +174,10 @@ impl Resize {
         })
     }
 
-    /// Doubles by nearest neighbours, followed by a convolution when `learned`.
+    /// Doubles the resolution by nearest neighbours, followed by a convolution if `learned`.
     ///
     /// # Errors
-    /// As [`crate::ParamSource::get`].
+    /// Those of [`crate::ParamSource::get`].
     pub fn up(
         scope: &Scope<'_>,
         channels: usize,
@@ -201,7 +203,7 @@ impl Resize {
     /// `[B, C, H, W]` to `[B, C', H', W']`.
     ///
     /// # Errors
-    /// When the shape does not fit the weights.
+    /// A shape that does not fit the weights.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match (&self.conv, self.direction) {
             (Some(conv), Resample::Down) => conv.forward(x),

@@ -305,7 +305,7 @@ impl Learner {
         }
         Ok(PendingStep {
             step: Pending::known(verdict),
-            numbers: Download::here(numbers),
+            numbers: Download::ready(numbers),
             present,
         })
     }

@@ -9,7 +9,7 @@ use crate::learner::Learner;
 use crate::plan::{Method, Plan, Precision};
 use crate::progress::Progress;
 use candle_core::Device;
-use sdft_cuda::{Precise, precise};
+use sdft_cuda::allow_tf32;
 use sdft_data::{Augment, Batches, ImageSource};
 use sdft_diffusion::{Denoiser, Trainable};
 use sdft_parallel::{Command, ProcessGroup};
@@ -100,10 +100,7 @@ pub(crate) fn learner<M>(
     if source.is_some() != (plan.method != Method::Scratch) {
         return Err(TrainError::Source);
     }
-    precise(match plan.steps.precision {
-        Precision::Tf32 => Precise::Tf32,
-        _ => Precise::Yes,
-    });
+    allow_tf32(plan.steps.precision == Precision::Tf32);
     Learner::new(plan, network, source, image_shape(data))?.in_group(peers.clone())
 }
 

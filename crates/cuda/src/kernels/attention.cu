@@ -1,7 +1,7 @@
 // Softmax over the rows of attention scores [rows, n], and the pointer lists of batched matrix products.
-// Up to 1024 columns a warp keeps its whole row in registers; a longer row is one block's, read again from the caches.
+// For up to 1024 columns, a warp keeps its row in registers; a longer row takes one block, which reads it again from the caches.
 
-// Runs body with the fewest registers that hold a row. Rows of whole fours keep the same lanes where only the addresses forbid wide accesses.
+// Runs body with the fewest registers that hold a row. Rows of a multiple of four use the same lanes where only the addresses forbid wide accesses.
 #define BY_WARP(n, wide, body, ...) \
     if ((n) % 4 == 0 && (wide)) { \
         if ((n) <= 128) body<true, 1, 4>(__VA_ARGS__); \
@@ -95,7 +95,7 @@ template <bool WIDE, int V, class T> DEVICE void softmax_by_block(const float* s
     }
 }
 
-// p [rows, n] = softmax of scale * s [rows, n] along each row; any grid, ceil(rows / 8) blocks cover n <= 1024 at once, rows blocks a larger n
+// p [rows, n] = softmax of scale * s [rows, n] along each row; any grid: ceil(rows / 8) blocks cover n <= 1024 at once, and rows blocks a larger n
 #define SOFTMAX(T, t) \
     KERNEL softmax_##t(const float* s, T* p, long long rows, int n, float scale) { \
         __shared__ float sh[8]; \

@@ -1,10 +1,10 @@
-// What every kernel file shares: half types, 16-byte accesses, and how 256 threads cover a matrix. Each file is compiled behind this one,
-// without any header. Arithmetic is float, a value is rounded once when it is stored. Nothing here depends on the order in which threads run,
-// and sums are taken in an order fixed by the shapes alone: alignment decides how elements are fetched, never which thread adds them.
+// Shared by all kernel files: half types, 16-byte accesses, and how 256 threads cover a matrix. This file is prepended to each of them;
+// there are no other headers. Arithmetic is float, and a value is rounded once when it is stored. No result depends on the order in which
+// threads run. The order of sums depends on shapes only: alignment decides how elements are loaded, never which thread adds them.
 
 #define DEVICE __device__ __forceinline__
 #define KERNEL extern "C" __global__ void __launch_bounds__(256)
-#define ROOMY_KERNEL extern "C" __global__ void __launch_bounds__(256, 2) // left to itself the compiler spills a few registers of these
+#define ROOMY_KERNEL extern "C" __global__ void __launch_bounds__(256, 2) // without the hint the compiler spills a few registers of these
 #define FOR_EACH_TYPE(define) define(float, f32) define(bf16, bf16) define(f16, f16)
 
 struct bf16 { unsigned short bits; };
@@ -26,7 +26,7 @@ DEVICE unsigned short float_to_half(float x) {
 }
 #endif
 
-// Round to nearest even; adding the rounding increment to a NaN could carry it into infinity, so a NaN is cut short and kept quiet.
+// Round to nearest even; adding the rounding increment to a NaN could carry it into infinity, so a NaN is truncated and stays quiet.
 DEVICE unsigned short float_to_bfloat(float x) {
     const unsigned u = __float_as_uint(x);
     const unsigned rounded = u + 0x7fffu + ((u >> 16) & 1u);
@@ -103,14 +103,14 @@ DEVICE bool aligned(const void* a, const void* b = 0, const void* c = 0, const v
 DEVICE long long thread_index() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 DEVICE long long thread_count() { return (long long)gridDim.x * blockDim.x; }
 
-// n / d for n >= 0, d > 0: a 64-bit division costs several times a 32-bit one, which nearly always does.
+// n / d for n >= 0, d > 0: a 64-bit division costs several times a 32-bit one, which nearly always suffices.
 DEVICE long long quotient(long long n, long long d) { return ((n | d) >> 32) == 0 ? (long long)((unsigned)n / (unsigned)d) : n / d; }
 
 DEVICE float sigmoid(float u) { return __fdividef(1.0f, 1.0f + __expf(-u)); }
 DEVICE float silu(float u) { return u * sigmoid(u); }
 DEVICE float silu_slope(float u) { const float s = sigmoid(u); return s * (1.0f + u * (1.0f - s)); }
 
-// 256 threads over rows of `left` units: up to 256 side by side, and as many rows below one another as fit. Threads with row >= rows idle.
+// 256 threads over rows of `left` units: up to 256 in a row, and as many rows as fit. Threads with row >= rows idle.
 struct Span { int units, rows, unit, row; };
 DEVICE Span span(int left) {
     Span s;
@@ -121,7 +121,7 @@ DEVICE Span span(int left) {
     return s;
 }
 
-// Adds `rows` rows of `width` numbers in shared memory into the first one, by halves. Holds the barriers before and after.
+// Adds `rows` rows of `width` numbers in shared memory into the first one, by halves. Includes the barriers before and after.
 template <class N> DEVICE void fold_rows(N* sh, int rows, int width) {
     __syncthreads();
     while (rows > 1) {

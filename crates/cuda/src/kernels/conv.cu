@@ -41,7 +41,7 @@ template <bool WIDE, int V, class T> DEVICE void conv_direct(const T* x, const T
     }
 }
 
-// y [B, Ho, Wo, Co] = x [B, H, W, Ci] * w [Co, kh, kw, Ci]; a thread an output element, any grid
+// y [B, Ho, Wo, Co] = x [B, H, W, Ci] * w [Co, kh, kw, Ci]; one thread per output element, any grid
 #define CONV_DIRECT(T, t) \
     KERNEL conv_direct_##t(const T* x, const T* w, T* y, SHAPE) { \
         if (Ci % Lanes<T>::n == 0 && aligned(x, w)) conv_direct<true, Lanes<T>::n>(x, w, y, SHAPE_OF); \
@@ -49,7 +49,7 @@ template <bool WIDE, int V, class T> DEVICE void conv_direct(const T* x, const T
     }
 FOR_EACH_TYPE(CONV_DIRECT)
 
-// dx [B, H, W, Ci] = sum over the outputs that saw the element of dy [B, Ho, Wo, Co] * w; a thread an element of dx, any grid
+// dx [B, H, W, Ci] = sum over the outputs that read the element of dy [B, Ho, Wo, Co] * w; one thread per element of dx, any grid
 template <class T> DEVICE void conv_direct_input_grad(const T* dy, const T* w, T* dx, SHAPE) {
     const long long n = (long long)B * H * W * Ci, filter = (long long)kh * kw * Ci;
     for (long long i = thread_index(); i < n; i += thread_count()) {
@@ -76,7 +76,7 @@ template <class T> DEVICE void conv_direct_input_grad(const T* dy, const T* w, T
     KERNEL conv_direct_input_grad_##t(const T* dy, const T* w, T* dx, SHAPE) { conv_direct_input_grad(dy, w, dx, SHAPE_OF); }
 FOR_EACH_TYPE(CONV_DIRECT_INPUT_GRAD)
 
-// dw [Co, kh, kw, Ci] = sum over the outputs of dy * x; a block one (co, row, column), its threads over Ci and over pixels; grid (Co * kh * kw)
+// dw [Co, kh, kw, Ci] = sum over the outputs of dy * x; one block per (co, row, column), its threads over Ci and pixels; grid (Co * kh * kw)
 template <class T> DEVICE void conv_direct_weight_grad(const T* x, const T* dy, float* dw, SHAPE, float* sh) {
     const int c = blockIdx.x % kw, r = blockIdx.x / kw % kh, co = blockIdx.x / kw / kh;
     const long long pixels = (long long)B * Ho * Wo;

@@ -1,4 +1,4 @@
-// Element by element over n values: any grid of 256 threads a block works.
+// Element by element over n values: any grid with 256 threads per block.
 
 // y = f(x)
 template <class X, class Y, class F> DEVICE void map(const X* x, Y* y, long long n, F f) {
@@ -59,7 +59,7 @@ FOR_EACH_TYPE(SILU)
     KERNEL silu_grad_##t(const T* x, const T* dy, T* dx, long long n) { map(x, dy, dx, n, [](float v, float g) { return g * silu_slope(v); }); }
 FOR_EACH_TYPE(SILU_GRAD)
 
-// y [n] = max(x, 0); the comparison is false for a NaN, which so stays one
+// y [n] = max(x, 0); the comparison is false for NaN, which therefore stays NaN
 #define RELU(T, t) \
     KERNEL relu_##t(const T* x, T* y, long long n) { map(x, y, n, [](float v) { return v <= 0.0f ? 0.0f : v; }); }
 FOR_EACH_TYPE(RELU)

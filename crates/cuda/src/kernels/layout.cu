@@ -1,7 +1,7 @@
-// Moves elements: channels-first to channels-last and back, side-by-side joins and column ranges.
+// Moves elements: channels first to channels last and back, concatenation, and ranges of columns.
 
 // x [batch, rows, cols] -> y [batch, cols, rows] by tiles of 32 x 32; block (32, 8), grid (column tiles, row tiles, batch), the last two may be fewer.
-// A matrix narrower than a tile (the 9 or 1 positions of a convolution kernel) is one unbroken run on that side and is moved as such.
+// A matrix narrower than a tile (the 9 or 1 positions of a convolution kernel) is contiguous on that side and is copied as such.
 template <class S, class D> DEVICE void transpose(const S* x, D* y, int batch, int rows, int cols, float (*tile)[33]) {
     const int tx = threadIdx.x, ty = threadIdx.y, thread = ty * 32 + tx;
     const int c0 = blockIdx.x * 32, width = min(32, cols - c0);
@@ -44,7 +44,7 @@ TRANSPOSE(f16, f16, float, f32)
 TRANSPOSE(bf16, bf16, bf16, bf16)
 TRANSPOSE(f16, f16, f16, f16)
 
-// Rows of `a` then `b` units, whatever a unit is: nothing is computed, so the largest piece that fits is moved.
+// Rows of `a` then `b` units, of any size: nothing is computed, so the largest piece that fits is copied.
 template <class U> DEVICE void join(const U* a, const U* b, U* y, long long M, int ca, int cb) {
     const int width = ca + cb;
     for (long long i = thread_index(); i < M * width; i += thread_count()) {
@@ -59,7 +59,7 @@ template <class T> DEVICE void cat(const T* a, const T* b, T* y, long long M, in
     else join(a, b, y, M, ca, cb);
 }
 
-// y [M, Ca + Cb] = a [M, Ca] beside b [M, Cb]
+// y [M, Ca + Cb] = a [M, Ca] next to b [M, Cb]
 #define CAT(T, t) \
     KERNEL cat_##t(const T* a, const T* b, T* y, long long M, int Ca, int Cb) { cat(a, b, y, M, Ca, Cb); }
 FOR_EACH_TYPE(CAT)

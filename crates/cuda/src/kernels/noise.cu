@@ -17,7 +17,7 @@ DEVICE Words philox(unsigned c0, unsigned c1, unsigned c2, unsigned c3, unsigned
     return words;
 }
 
-// The stream of one sample. What does not fit into the counter is folded into the key.
+// The stream of one sample. Bits that do not fit into the counter are folded into the key.
 struct Stream {
     unsigned sample, step, last, k0, k1;
     DEVICE Words block(long long b) const { return philox((unsigned)b, sample, step, last, k0, k1); }

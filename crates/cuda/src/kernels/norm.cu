@@ -1,8 +1,8 @@
 // Group normalisation of x [B, P, C], channels last, in G groups of C / G neighbouring channels: y = act(a * xhat + b), xhat = (x - mean) * rstd,
 // act 0 none, 1 silu. ab [2, B, C] holds a then b, stats [B, G, 2] mean and rstd. Sums over pixels are taken in two steps, by chunks of pixels and
-// then over the chunks. A thread keeps V neighbouring channels and runs down the pixels.
+// then over the chunks. A thread has V neighbouring channels and loops over pixels.
 
-// Runs body<16 bytes at a time> on whole units of channels; where only the addresses forbid it the same threads fetch the same elements singly.
+// Runs body<16 bytes at a time> on whole units of channels; where only the addresses forbid it, the same threads load the same elements one at a time.
 #define BY_UNITS(T, C, wide, body, ...) \
     if ((C) % Lanes<T>::n != 0) body<false, 1>(__VA_ARGS__); \
     else if (wide) body<true, Lanes<T>::n>(__VA_ARGS__); \
@@ -17,7 +17,7 @@ DEVICE Range chunk_of(int P, int chunks) {
     return r;
 }
 
-// Per-channel sums of a tile lie in shared memory as [first or second][V][units]: threads side by side then hit different banks.
+// Per-channel sums of a tile lie in shared memory as [first or second][V][units]: neighbouring threads then access different banks.
 template <int V> DEVICE int cell(int channel, int units) { return channel % V * units + channel / V; }
 template <int V> DEVICE void put_sums(float* sh, const Span& s, const float (&first)[V], const float (&second)[V]) {
     if (s.row < s.rows) {
@@ -55,7 +55,7 @@ template <bool WIDE, int V, class T> DEVICE void norm_partial(const T* x, float*
             }
         }
         put_sums(sh, s, sum, square);
-        // A group may reach over two tiles of channels; the same thread then adds both of its parts.
+        // A group may extend over two tiles of channels; the same thread then adds both parts.
         const int c0 = u0 * V, c1 = c0 + s.units * V;
         for (int g = threadIdx.x; g <= (c1 - 1) / size; g += 256) {
             if (g < c0 / size) continue;
@@ -246,8 +246,8 @@ DEVICE void norm_grad_apply(const T* x, const T* dy, const float* ab, const floa
         const Span s = span(C / V - u0);
         if (s.row >= s.rows) continue;
         const int c = (u0 + s.unit) * V;
-        // dx = scale * du + (slope * (x - mean) + rest), with the part that does not change from pixel to pixel worked out once;
-        // x - mean first, as what is left of a small spread about a large mean would drown in the product of that mean
+        // dx = scale * du + (slope * (x - mean) + rest), with the part that is the same for all pixels computed once;
+        // x - mean first, because a small deviation from a large mean would be lost in the product of that mean
         float mean[V], scale[V], shift[V], slope[V], rest[V], v[V], g[V];
 #pragma unroll
         for (int k = 0; k < V; k++) {
@@ -291,7 +291,7 @@ ROOMY_KERNEL modulate(const float* w, const float* bias, const float* e, float* 
     }
 }
 
-// From dab [2, B, C]: dwb [2, C] = sums over the images of da * (1 + scale) and db * (1 + scale), de [B, 2C] = (da * w + db * bias, db); a thread a channel
+// From dab [2, B, C]: dwb [2, C] = sums over the images of da * (1 + scale) and db * (1 + scale), de [B, 2C] = (da * w + db * bias, db); one thread per channel
 KERNEL modulate_grad(const float* dab, const float* w, const float* bias, const float* e, float* de, float* dwb, int B, int C) {
     for (long long c = thread_index(); c < C; c += thread_count()) {
         float dw = 0.0f, dbias = 0.0f;

@@ -1,5 +1,5 @@
 // One optimiser step over all tensors. ptrs [tensors, 5] are the addresses of p, g, m, v and e in float; g is 0 without a gradient, e without an
-// average. Block k works on the 65536 elements from chunk_start[k] of tensor chunk_tensor[k]. Whether the step counts is decided on the device.
+// average. Block k updates the 65536 elements from chunk_start[k] of tensor chunk_tensor[k]. Whether the step counts is decided on the device.
 
 enum { CHUNK = 65536, P = 0, G, M, V, E };
 struct Piece {
@@ -52,7 +52,7 @@ KERNEL sum_double(const double* x, double* out, int n) {
     if (threadIdx.x == 0) out[0] = sh[0];
 }
 
-// Judges loss and gradient norm, then writes scalars [13] for the update and moves state [8] on, or skips; grid 1, block 1
+// Checks loss and gradient norm, then writes scalars [13] for the update and advances state [8], or skips; grid 1, block 1
 // settings [12]: lr, max_norm, beta1, beta2, eps, weight_decay, ema_rate, ema_ramp, loss_scaling, growth_interval, -, -
 // state [8]: updates, ema updates, loss scale, good steps, gradient norm, verdict (0 updated, 1 loss or 2 gradient not finite), -, -
 extern "C" __global__ void decide(const double* norm2, const double* loss, double* state, float* scalars, const double* settings) {
@@ -100,7 +100,7 @@ extern "C" __global__ void decide(const double* norm2, const double* loss, doubl
 // e = e * keep + p * (1 - keep), each product rounded
 DEVICE float average(float e, float p, float keep, float take) { return __fadd_rn(__fmul_rn(e, keep), __fmul_rn(p, take)); }
 
-// Applies step(p, g, m, v) to N elements from i and lets the average follow; without g only the average moves.
+// Applies step(p, g, m, v) to N elements from i and updates the average; without g only the average.
 template <bool WIDE, int N, class Step> DEVICE void advance(float* p, const float* g, float* m, float* v, float* e, long long i, float keep, float take, Step step) {
     float pn[N], gn[N], mn[N] = {}, vn[N] = {}, en[N];
     load_run<WIDE>(p + i, pn);
@@ -130,7 +130,7 @@ template <class Step> DEVICE void advance_piece(const Piece& c, bool has_m, bool
     for (long long i = 4 * quads + threadIdx.x; i < c.count; i += 256) advance<false, 1>(p, g, m, v, e, i, scalars[9], scalars[10], step);
 }
 
-// AdamW on p, m, v with gradient g, and e following p; grid (n_chunks)
+// AdamW on p, m, v with gradient g, and the average e; grid (n_chunks)
 KERNEL adamw(const unsigned long long* ptrs, const long long* lens, const int* chunk_tensor, const long long* chunk_start, const float* scalars, int n_chunks) {
     if (scalars[0] != 0.0f) return;
     const float factor = scalars[1], decay = scalars[2], take1 = scalars[3], keep2 = scalars[4], take2 = scalars[5];
@@ -144,7 +144,7 @@ KERNEL adamw(const unsigned long long* ptrs, const long long* lens, const int* c
     });
 }
 
-// SGD with weight decay and momentum in m (left alone when momentum is 0), and e following p; grid (n_chunks)
+// SGD with weight decay and momentum in m (unused if momentum is 0), and the average e; grid (n_chunks)
 KERNEL sgd(const unsigned long long* ptrs, const long long* lens, const int* chunk_tensor, const long long* chunk_start, const float* scalars, int n_chunks, float momentum) {
     if (scalars[0] != 0.0f) return;
     const float factor = scalars[1], lr = scalars[11], weight_decay = scalars[12];

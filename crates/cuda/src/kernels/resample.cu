@@ -1,4 +1,4 @@
-// Changes of resolution on [B, H, W, C], channels last. A thread holds V neighbouring channels of one pixel; any grid of 256 threads a block works.
+// Changes of resolution on [B, H, W, C], channels last. A thread has V neighbouring channels of one pixel; any grid with 256 threads per block.
 
 // Runs body<16 bytes at a time> where the channels and addresses allow it, else one element at a time.
 #define BY_CHANNELS(T, C, a, b, c, body, ...) \
@@ -52,7 +52,7 @@ template <bool WIDE, int V, class T> DEVICE void pool2(const T* x, T* y, int B, 
     }
 }
 
-// y [B, H/2, W/2, C] = factor * sum of each 2 x 2 square of x [B, H, W, C]; an odd last row or column is left out
+// y [B, H/2, W/2, C] = factor * sum of each 2 x 2 square of x [B, H, W, C]; an odd last row or column is ignored
 #define POOL2(T, t) \
     KERNEL pool2_##t(const T* x, T* y, int B, int H, int W, int C, float factor) { BY_CHANNELS(T, C, x, y, 0, pool2, x, y, B, H, W, C, factor); }
 FOR_EACH_TYPE(POOL2)
@@ -70,7 +70,7 @@ template <bool WIDE, int V, class T> DEVICE void pool2_grad(const T* dy, T* dx, 
     }
 }
 
-// dx [B, H, W, C] = factor * dy [B, H/2, W/2, C] of the square it lies in, 0 in an odd last row or column
+// dx [B, H, W, C] = factor * dy [B, H/2, W/2, C] of its square, 0 in an odd last row or column
 #define POOL2_GRAD(T, t) \
     KERNEL pool2_grad_##t(const T* dy, T* dx, int B, int H, int W, int C, float factor) { BY_CHANNELS(T, C, dy, dx, 0, pool2_grad, dy, dx, B, H, W, C, factor); }
 FOR_EACH_TYPE(POOL2_GRAD)
@@ -109,7 +109,7 @@ template <bool WIDE, int V, class T> DEVICE void pool(const T* x, T* y, int B, i
     }
 }
 
-// y [B, Ho, Wo, C] = mean over the part of each k x k window inside the image, or its maximum (a NaN wins)
+// y [B, Ho, Wo, C] = mean over the part of each k x k window inside the image, or its maximum (NaN if it has one)
 #define POOL(T, t) \
     ROOMY_KERNEL pool_##t(const T* x, T* y, int B, int H, int W, int C, int k, int stride, int pad, int mean) { \
         BY_CHANNELS(T, C, x, y, 0, pool, x, y, B, H, W, C, k, stride, pad, mean); \

@@ -1,4 +1,4 @@
-// Matrices [M, C]: a vector added to every row, and sums down the columns.
+// Matrices [M, C]: adding a vector to every row, and sums of columns.
 
 template <bool WIDE, int V, class T> DEVICE void bias_add(T* y, const float* bias, long long M, int C) {
     const int units = C / V;
@@ -80,7 +80,7 @@ template <bool WIDE, int V, class T> DEVICE void column_sum_partial(const T* dy,
     }
 FOR_EACH_TYPE(COLUMN_SUM_PARTIAL)
 
-// out [C] = sums of partial [chunks, C] down the chunks; a block takes 32 columns, its warps every eighth chunk; any grid
+// out [C] = sums of partial [chunks, C] over the chunks; a block has 32 columns, and each of its warps every eighth chunk; any grid
 KERNEL column_sum_finish(const float* partial, float* out, int C, int chunks) {
     __shared__ double sh[256];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -1,4 +1,4 @@
-//! CLIP: images and texts in one space of vectors.
+//! CLIP: vectors of images and texts in one space.
 
 mod prompts;
 mod tokens;
@@ -17,7 +17,7 @@ use tower::{LayerNorm, Tower, TowerConfig, project};
 pub struct ClipConfig {
     /// Side of the images.
     pub side: usize,
-    /// Side of the patches that they are cut into.
+    /// Side of the patches.
     pub patch: usize,
     /// Channels, layers and heads of the image tower.
     pub image: [usize; 3],
@@ -25,7 +25,7 @@ pub struct ClipConfig {
     pub text: [usize; 3],
     /// Entries of the vocabulary.
     pub vocabulary: usize,
-    /// Tokens of the longest text, start and end included.
+    /// The most tokens of a text, with start and end.
     pub context: usize,
     /// Length of the vectors.
     pub features: usize,
@@ -48,8 +48,8 @@ impl ClipConfig {
 
 /// The image and the text encoder. Names are those of the Hub's `openai/clip-vit-base-*` files.
 ///
-/// Written on this workspace's operations, because those of candle-transformers lose gradients in their layer norm, and text-guided editing
-/// needs the gradient of an image.
+/// This uses the operations of this workspace, because those of candle-transformers lose gradients in their layer norm, and text-guided
+/// editing needs the gradient of an image.
 #[derive(Clone, Debug)]
 pub struct Clip {
     config: ClipConfig,
@@ -68,7 +68,7 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// The network whose parameters `source` holds.
+    /// The network with the parameters of `source`.
     ///
     /// # Errors
     /// Parameters that are missing or of another shape.
@@ -76,10 +76,10 @@ impl Clip {
         Self::build(config, &Scope::root(source))
     }
 
-    /// Names, shapes and starts of all parameters.
+    /// The names, shapes and initial values of all parameters.
     ///
     /// # Errors
-    /// Never in practice.
+    /// None in practice.
     pub fn specs(config: ClipConfig) -> Result<Vec<ParamSpec>> {
         specs_of(|scope| Self::build(config, scope))
     }
@@ -148,7 +148,7 @@ impl Clip {
         let (b, c, h, w) = x.dims4()?;
         let side = self.config.side;
         if (c, h, w) != (3, side, side) {
-            bail!("CLIP looks at 3x{side}x{side} images, found {c}x{h}x{w}");
+            bail!("CLIP: expected 3x{side}x{side} images, found {c}x{h}x{w}");
         }
         let (weight, zeros) = &self.patches;
         let patches = conv2d(x, weight, zeros, self.config.patch, [0, 0])?;
@@ -164,14 +164,17 @@ impl Clip {
 
     /// The vector of a text, `[1, features]`, not normalised.
     ///
-    /// `tokens` are those of [`ClipTokenizer::encode`]: what follows the end token would not change the result.
+    /// `tokens` are those of [`ClipTokenizer::encode`]: tokens after the end token would not change the result.
     ///
     /// # Errors
-    /// Tokens outside the vocabulary, more than the context, none at all.
+    /// No tokens, more than the context, or one outside the vocabulary.
     pub fn text_features(&self, tokens: &[u32]) -> Result<Tensor> {
         let n = tokens.len();
         if n == 0 || n > self.config.context {
-            bail!("a text has 1 to {} tokens, found {n}", self.config.context);
+            bail!(
+                "CLIP: expected 1 to {} tokens, found {n}",
+                self.config.context
+            );
         }
         if let Some(token) = tokens
             .iter()
@@ -186,7 +189,7 @@ impl Clip {
         let h = self.tokens.contiguous()?.index_select(&index, 0)?;
         let h = (h + self.text_positions.narrow(0, 0, n)?)?.unsqueeze(0)?;
         let h = self.last.forward(&self.text.forward(&h, true)?)?;
-        // The text's vector is read at its end token, which is the largest there is.
+        // The vector of the text is that of its end token, which has the largest number.
         let end = (0..n).fold(0, |best, i| if tokens[i] > tokens[best] { i } else { best });
         let end = h.narrow(1, end, 1)?.squeeze(1)?;
         project(&end, &self.text_projection)

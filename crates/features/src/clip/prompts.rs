@@ -1,4 +1,6 @@
-/// What an image of the subject may be called: `P of {a|the} X.`
+//! CLIP's prompt templates.
+
+/// Templates `P of {a|the} X.`
 const PICTURES: [&str; 23] = [
     "a bad photo",
     "a sculpture",
@@ -24,7 +26,7 @@ const PICTURES: [&str; 23] = [
     "art",
     "itap",
 ];
-/// `a photo of {a|the} A X.`
+/// Templates `a photo of {a|the} A X.`
 const QUALITIES: [&str; 8] = [
     "hard to see",
     "clean",
@@ -35,7 +37,7 @@ const QUALITIES: [&str; 8] = [
     "large",
     "small",
 ];
-/// `{a|the} A X.`
+/// Templates `{a|the} A X.`
 const MADE_OF: [&str; 6] = [
     "embroidered",
     "plastic",
@@ -45,9 +47,9 @@ const MADE_OF: [&str; 6] = [
     "cartoon",
 ];
 
-/// The 79 sentences that a subject's direction is averaged over.
+/// The 79 prompts over which the text direction of a subject is averaged.
 ///
-/// Source: the ImageNet templates of CLIP as the losses of StyleGAN-NADA, DiffusionCLIP and Asyrp use them. The article stays "a" before a
+/// Source: the ImageNet templates of CLIP as in the losses of StyleGAN-NADA, DiffusionCLIP and Asyrp. The article is "a" also before a
 /// vowel.
 pub fn clip_prompts(subject: &str) -> Vec<String> {
     let mut out = Vec::with_capacity(79);

@@ -1,3 +1,6 @@
+//! CLIP's tokenizer.
+
+use crate::Error;
 use std::path::Path;
 use tokenizers::Tokenizer;
 
@@ -8,7 +11,7 @@ const END: u32 = 49407;
 /// CLIP's file has 2 to 4 MB.
 const LONGEST: u64 = 32 << 20;
 
-/// Cuts texts into CLIP's tokens, as the `tokenizer.json` next to a model says.
+/// Splits texts into CLIP's tokens by the `tokenizer.json` of the model.
 #[derive(Clone, Debug)]
 pub struct ClipTokenizer {
     tokenizer: Tokenizer,
@@ -19,62 +22,70 @@ impl ClipTokenizer {
     /// Reads a `tokenizer.json`; texts may have up to `context` tokens.
     ///
     /// # Errors
-    /// A message that names the file.
-    pub fn open(path: &Path, context: usize) -> Result<Self, String> {
+    /// A file that cannot be read or is not a tokenizer.
+    pub fn open(path: &Path, context: usize) -> Result<Self, Error> {
+        let problem = |problem: String| Error::Tokenizer {
+            path: path.to_owned(),
+            problem,
+        };
         let bytes = sdft_files::read_regular(path, LONGEST)
-            .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+            .map_err(|e| problem(format!("cannot be read: {e}")))?;
         // The library panics on some damaged files.
         let read = sdft_files::guarded(|| Tokenizer::from_bytes(&bytes));
         let mut tokenizer = match read {
             Some(Ok(tokenizer)) => tokenizer,
-            Some(Err(e)) => return Err(format!("{}: not a tokenizer.json: {e}", path.display())),
+            Some(Err(e)) => return Err(problem(format!("not a tokenizer.json: {e}"))),
             None => {
-                return Err(format!(
-                    "{}: not a tokenizer.json that can be read: it is damaged or cut off; fetch it again",
-                    path.display()
+                return Err(problem(
+                    "not a tokenizer.json: it is damaged or truncated; fetch it again".to_owned(),
                 ));
             }
         };
-        // Too long a text is an error here, not something to cut silently.
+        // A text that is too long is an error, and not truncated silently.
         tokenizer
             .with_truncation(None)
-            .map_err(|e| format!("{}: {e}", path.display()))?;
+            .map_err(|e| problem(e.to_string()))?;
         tokenizer.with_padding(None);
         Ok(Self { tokenizer, context })
     }
 
-    /// The tokens of a text with those for its start and end, not padded.
+    /// The tokens of a text, with the start and end tokens and without padding.
     ///
     /// # Errors
     /// A text of more tokens than the context.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let problem = |problem: String| Error::Text {
+            text: text.to_owned(),
+            problem,
+        };
         let encoding = sdft_files::guarded(|| self.tokenizer.encode(text, true))
             .ok_or_else(|| {
-                format!("the tokenizer fails on {text:?}: its tokenizer.json is damaged")
+                problem("makes the tokenizer fail: its tokenizer.json is damaged".to_owned())
             })?
-            .map_err(|e| format!("{text:?}: {e}"))?;
+            .map_err(|e| problem(format!("has no tokens: {e}")))?;
         let ids = encoding.get_ids().to_vec();
         let ends = [ids.first(), ids.last()].map(|id| id.copied().unwrap_or(0));
         if ends != [START, END] {
-            return Err(format!(
-                "the tokenizer gives {text:?} the first and last tokens {ends:?}, expected CLIP's {START} and {END}"
-            ));
+            return Err(problem(format!(
+                "has {ends:?} as its first and last tokens, expected CLIP's {START} and {END}: this is the tokenizer.json of another model"
+            )));
         }
-        // What a tokenizer does not know becomes its end token, and the text would end there.
+        // The tokenizer maps unknown parts to the end token, where the text would end.
         if ids[1..ids.len() - 1]
             .iter()
             .any(|id| [START, END].contains(id))
         {
-            return Err(format!(
-                "the text {text:?} has a part that the tokenizer does not know, or one of its own marks"
+            return Err(problem(
+                "has a part that the tokenizer does not know, or one of its special tokens"
+                    .to_owned(),
             ));
         }
         if ids.len() > self.context {
-            return Err(format!(
-                "the text {text:?} has {} tokens with start and end, expected at most {}",
+            return Err(problem(format!(
+                "has {} tokens with start and end, expected at most {}",
                 ids.len(),
                 self.context
-            ));
+            )));
         }
         Ok(ids)
     }
@@ -106,22 +117,23 @@ mod tests {
         for text in [CUT, SMALL] {
             for n in (0..text.len() - 1).step_by(7).chain([text.len() - 1]) {
                 std::fs::write(&path, &text[..n]).unwrap();
-                let error = ClipTokenizer::open(&path, 6).unwrap_err();
+                let error = ClipTokenizer::open(&path, 6).unwrap_err().to_string();
                 assert!(error.contains("tokenizer.json"), "{n}: {error}");
             }
         }
         std::fs::write(&path, CUT).unwrap();
-        let error = ClipTokenizer::open(&path, 6).unwrap_err();
+        let error = ClipTokenizer::open(&path, 6).unwrap_err().to_string();
         assert!(error.contains("not a tokenizer.json"), "{error}");
         assert!(
             ClipTokenizer::open(dir.path(), 6)
                 .unwrap_err()
+                .to_string()
                 .contains("a folder")
         );
     }
 
     #[test]
-    fn texts_become_tokens_and_what_cannot_is_said() {
+    fn texts_become_tokens_or_errors_that_quote_them() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokenizer.json");
         std::fs::write(&path, SMALL).unwrap();
@@ -129,20 +141,20 @@ mod tests {
         let encode = |text: &str| tokenizer.encode(text);
         assert_eq!(encode("a smiling face").unwrap(), [START, 1, 2, 3, END]);
         assert_eq!(encode("").unwrap(), [START, END]);
-        let long = encode("a a smiling smiling face").unwrap_err();
+        let long = encode("a a smiling smiling face").unwrap_err().to_string();
         assert!(
             long.contains("has 7 tokens") && long.contains("at most 6"),
             "{long}"
         );
         for text in ["a grinning face", "face <|endoftext|> a"] {
-            let unknown = encode(text).unwrap_err();
+            let unknown = encode(text).unwrap_err().to_string();
             assert!(
                 unknown.contains("does not know") && unknown.contains(text),
                 "{unknown}"
             );
         }
         std::fs::write(&path, "{}").unwrap();
-        let broken = ClipTokenizer::open(&path, 6).unwrap_err();
+        let broken = ClipTokenizer::open(&path, 6).unwrap_err().to_string();
         assert!(broken.contains("not a tokenizer.json"), "{broken}");
     }
 }

@@ -1,3 +1,5 @@
+//! The transformer of an encoder.
+
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::{sigmoid, softmax};
 use sdft_autograd::{linear, norm_act};
@@ -80,7 +82,7 @@ pub(super) fn project(x: &Tensor, w: &Tensor) -> Result<Tensor> {
 #[derive(Clone, Debug)]
 struct Layer {
     norms: [LayerNorm; 2],
-    /// Queries, keys, values and what comes out.
+    /// The projections of queries, keys, values and the output.
     attention: [Dense; 4],
     mlp: [Dense; 2],
     heads: usize,
@@ -140,7 +142,7 @@ impl Layer {
     }
 }
 
-/// Transformer layers in a row, normalised before each part.
+/// A sequence of pre-norm transformer layers.
 #[derive(Clone, Debug)]
 pub(super) struct Tower(Vec<Layer>);
 
@@ -150,7 +152,7 @@ impl Tower {
         layers.collect::<Result<_>>().map(Self)
     }
 
-    /// `[B, T, C]`; a causal tower's tokens see only those before them.
+    /// `[B, T, C]` to the same shape. In a causal tower, tokens attend to themselves and earlier ones only.
     pub(super) fn forward(&self, x: &Tensor, causal: bool) -> Result<Tensor> {
         let t = x.dim(1)?;
         let mask = if causal {

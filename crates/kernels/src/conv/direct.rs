@@ -1,5 +1,4 @@
-//! Convolution through column blocks: a block of output rows is laid out as a matrix of the pixels
-//! that each output sees, and one matrix product per block does the arithmetic.
+//! Convolution by im2col: the pixels that a block of output rows reads become a matrix, and one matrix product computes the block.
 
 use super::ConvShape;
 use crate::gemm::{View, gemm};
@@ -10,9 +9,9 @@ use rayon::prelude::*;
 const BLOCK_COLUMNS: usize = 512;
 /// Upper bound of a block's elements, for wide inputs.
 const BLOCK_ELEMENTS: usize = 1 << 20;
-/// Partial weight gradients: enough for many cores, few enough to stay small beside the activations.
+/// Partial weight gradients: enough for many cores, few enough to stay small compared to the activations.
 const PARTIALS: usize = 16;
-/// Upper bound of the elements of all partial gradients together, where two exceed it: two.
+/// Upper bound of the elements of all partial gradients together; there are two at least.
 const PARTIAL_ELEMENTS: usize = 1 << 24;
 
 impl ConvShape {
@@ -62,7 +61,7 @@ impl ConvShape {
         }
     }
 
-    /// Fills `columns` `[depth, n]` with the pixels that the block's outputs see.
+    /// Fills `columns` `[depth, n]` with the pixels that the outputs of the block read.
     fn im2col<T: Real>(&self, x: &[T], block: (usize, usize), columns: &mut [T]) {
         let (out_w, plane) = (self.out_w(), self.h * self.w);
         let n = block.1 * out_w;
@@ -200,13 +199,13 @@ pub(super) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option
 /// The gradient of `x`, from `dy` shaped like the output.
 pub(super) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
     if shape.stride == 1 && shape.pad[0] < shape.k[0] && shape.pad[1] < shape.k[1] {
-        // With stride 1 it is a convolution of dy with the weights turned by half a circle.
+        // With stride 1 it is a convolution of dy with the weights rotated by 180 degrees.
         let k2 = shape.taps();
-        let mut turned = vec![T::default(); w.len()];
+        let mut rotated = vec![T::default(); w.len()];
         for o in 0..shape.c_out {
             for i in 0..shape.c_in {
                 let from = &w[(o * shape.c_in + i) * k2..][..k2];
-                let to = &mut turned[(i * shape.c_out + o) * k2..][..k2];
+                let to = &mut rotated[(i * shape.c_out + o) * k2..][..k2];
                 for (to, from) in to.iter_mut().zip(from.iter().rev()) {
                     *to = *from;
                 }
@@ -220,7 +219,7 @@ pub(super) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> V
             pad: [0, 1].map(|i| shape.k[i] - 1 - shape.pad[i]),
             ..*shape
         };
-        return forward(&back, dy, &turned, None);
+        return forward(&back, dy, &rotated, None);
     }
     let (depth, n) = (shape.depth(), shape.out_h() * shape.out_w());
     let mut dx = vec![T::default(); shape.batch * shape.c_in * shape.h * shape.w];

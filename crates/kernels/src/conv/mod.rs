@@ -1,17 +1,17 @@
 //! Convolution of `[b, c, h, w]`: its shapes, and which algorithm computes it.
 
 mod direct;
-mod few;
 mod pointwise;
+mod small;
 #[cfg(test)]
 mod tests;
 mod winograd;
 
 use crate::Real;
 use crate::choice::Choice;
-use few::Few;
 use pointwise::Pointwise;
 use rayon::prelude::*;
+use small::SmallMaps;
 use winograd::{Filters, Winograd};
 
 /// The shapes of one convolution: `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k_h, k_w]`, the output
@@ -36,7 +36,7 @@ pub struct ConvShape {
     pub pad: [usize; 2],
 }
 
-/// Below this, transformed inputs are mostly padding and the weight gradient is faster by column blocks.
+/// Below this many input channels, transformed inputs are mostly padding and the weight gradient is faster by im2col.
 const FEW_INPUTS: usize = 16;
 
 impl ConvShape {
@@ -98,15 +98,15 @@ fn forward_by<T: Real>(
 ) -> Vec<T> {
     if let (Some(x), Some(w)) = (T::as_f32(x), T::as_f32(w)) {
         let bias = bias.and_then(T::as_f32);
-        if let Some(few) = Few::of(shape, choice.simd) {
-            return T::from_f32(few.forward(x, w, bias));
+        if let Some(small) = SmallMaps::of(shape, choice.simd) {
+            return T::from_f32(small.forward(x, w, bias));
         }
         if let Some(winograd) = Winograd::of(shape, choice) {
             let filters = Filters {
                 w,
                 c_out: shape.c_out,
                 c_in: shape.c_in,
-                turned: false,
+                rotated: false,
             };
             return T::from_f32(winograd.convolve(shape, x, filters, bias));
         }
@@ -125,15 +125,15 @@ pub fn conv2d_input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> V
 
 fn input_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
     if let (Some(dy), Some(w)) = (T::as_f32(dy), T::as_f32(w)) {
-        if let Some(few) = Few::of(shape, choice.simd) {
-            return T::from_f32(few.input_gradient(dy, w));
+        if let Some(small) = SmallMaps::of(shape, choice.simd) {
+            return T::from_f32(small.input_gradient(dy, w));
         }
         if let Some(winograd) = Winograd::of(shape, choice) {
             let filters = Filters {
                 w,
                 c_out: shape.c_out,
                 c_in: shape.c_in,
-                turned: true,
+                rotated: true,
             };
             return T::from_f32(winograd.convolve(shape, dy, filters, None));
         }
@@ -152,8 +152,8 @@ pub fn conv2d_weight_gradient<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> 
 
 fn weight_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, x: &[T], dy: &[T]) -> Vec<T> {
     if let (Some(x), Some(dy)) = (T::as_f32(x), T::as_f32(dy)) {
-        if let Some(few) = Few::of(shape, choice.simd) {
-            return T::from_f32(few.weight_gradient(x, dy));
+        if let Some(small) = SmallMaps::of(shape, choice.simd) {
+            return T::from_f32(small.weight_gradient(x, dy));
         }
         if shape.c_in >= FEW_INPUTS
             && let Some(winograd) = Winograd::of(shape, choice)

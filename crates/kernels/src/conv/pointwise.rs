@@ -1,4 +1,4 @@
-//! 1x1 convolutions: one matrix product per image, on the pixels where they lie.
+//! 1x1 convolutions: one matrix product per image, on the pixels in place.
 
 use super::ConvShape;
 use crate::micro::Product;
@@ -12,7 +12,7 @@ const ROWS: usize = 64;
 /// Planes from this size on are cut into pieces of [`COLUMNS`] pixels.
 const PACKED_PLANE: usize = 512;
 const COLUMNS: usize = 64;
-/// Multiplications that make a job worth its start.
+/// Fewest multiplications of one job.
 const MIN_WORK: usize = 1 << 18;
 
 /// `y[image] = w x[image]` with planes of pixels as the columns of `x` and `y`.
@@ -82,7 +82,7 @@ impl Pointwise {
             bias.is_none_or(|bias| bias.len() == outputs),
             "pointwise: a bias of another size"
         );
-        // Rows of large planes lie so far apart that they would compete for the same places of a cache.
+        // Rows of large planes are so far apart that they would compete for the same lines of a cache.
         let packed = plane >= PACKED_PLANE;
         let (rows, columns) = if packed {
             (outputs, COLUMNS)
@@ -132,7 +132,7 @@ impl Pointwise {
 /// One product whose elements [`Pointwise::run`] has checked.
 struct Multiply<'a> {
     product: Product,
-    /// Room for the right side in panels of 32 columns, or none to read it where it lies.
+    /// Memory for the right side in panels of 32 columns, or empty to read it in place.
     pack: &'a mut [Line],
 }
 

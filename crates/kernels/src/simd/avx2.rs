@@ -1,3 +1,5 @@
+//! AVX2 with FMA.
+
 use super::{Lanes, Task};
 use crate::micro::Product;
 use std::arch::x86_64::*;

@@ -1,3 +1,5 @@
+//! AVX-512.
+
 use super::{Lanes, Task};
 use crate::micro::Product;
 use std::arch::x86_64::*;
@@ -88,7 +90,7 @@ impl Lanes for Lanes16 {
             let d = transpose_groups([r[12].0, r[13].0, r[14].0, r[15].0]);
             let mut out = [Self::zero(); 16];
             for j in 0..4 {
-                // Groups 0 and 2, then 1 and 3, of rows 0-7 and 8-15; then the same once more.
+                // Groups 0 and 2, then 1 and 3, of rows 0-7 and 8-15; then the same again.
                 let even_low = _mm512_shuffle_f32x4::<0x88>(a[j], b[j]);
                 let odd_low = _mm512_shuffle_f32x4::<0xdd>(a[j], b[j]);
                 let even_high = _mm512_shuffle_f32x4::<0x88>(c[j], d[j]);

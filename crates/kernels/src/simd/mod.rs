@@ -15,7 +15,7 @@ use super::micro::Product;
 /// The instruction sets that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Simd {
-    /// Whatever the target of the build guarantees.
+    /// The baseline of the build target.
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -24,7 +24,7 @@ pub(crate) enum Simd {
 }
 
 impl Simd {
-    /// Those that this machine runs, slowest first.
+    /// The instruction sets of this machine, slowest first.
     pub(crate) fn available() -> Vec<Self> {
         let mut all = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -95,7 +95,7 @@ pub(crate) trait Task {
     fn run<V: Lanes>(self) -> Self::Output;
 }
 
-/// Sixteen floats. Values exist only inside [`Simd::run`], which vouches for the instructions.
+/// Sixteen floats. Values exist only inside [`Simd::run`], where the instructions are available.
 ///
 /// # Safety of the pointer methods
 /// They read or write sixteen floats (or the first `n < 16`) at a pointer that must be valid for that;

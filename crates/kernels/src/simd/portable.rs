@@ -1,7 +1,9 @@
+//! The baseline of the target.
+
 use super::Lanes;
 use crate::micro::Product;
 
-/// Arrays that the compiler turns into whatever vectors it may use.
+/// Arrays, which the compiler vectorises for the target.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Lanes16([f32; 16]);

@@ -1,4 +1,4 @@
-//! Filters to their transform, and the gradient of the transform back to filters.
+//! The transform of the filters, and its adjoint for their gradient.
 
 use super::lanes::{gather, scatter};
 use super::points::Points;
@@ -6,7 +6,7 @@ use crate::simd::Lanes;
 use crate::workspace::{Line, get, put};
 use std::ops::Range;
 
-/// Inputs whose filters are turned over at a time.
+/// Inputs whose filters are transposed at a time.
 pub(super) const INPUTS: usize = 32;
 /// Lines of scratch for [`Filters::transform`].
 pub(super) const FILTER_SCRATCH: usize = INPUTS * 9;
@@ -19,17 +19,17 @@ pub(crate) struct Filters<'a> {
     pub(crate) w: &'a [f32],
     pub(crate) c_out: usize,
     pub(crate) c_in: usize,
-    /// Turned by half a circle, with inputs and outputs exchanged: the filters of the input gradient.
-    pub(crate) turned: bool,
+    /// Rotated by 180 degrees, with inputs and outputs exchanged: the filters of the input gradient.
+    pub(crate) rotated: bool,
 }
 
 impl Filters<'_> {
     pub(super) fn inputs(&self) -> usize {
-        if self.turned { self.c_out } else { self.c_in }
+        if self.rotated { self.c_out } else { self.c_in }
     }
 
     pub(super) fn outputs(&self) -> usize {
-        if self.turned { self.c_in } else { self.c_out }
+        if self.rotated { self.c_in } else { self.c_out }
     }
 
     pub(super) fn panels(&self) -> usize {
@@ -58,7 +58,7 @@ impl Filters<'_> {
                     self.w.len() == self.c_out * self.c_in * 9 && first + count <= self.inputs(),
                     "filters of another shape"
                 );
-                if !self.turned {
+                if !self.rotated {
                     let start = (output * self.c_in + first) * 9;
                     // SAFETY: the filters of `rows` outputs for `count` inputs, by the assertion.
                     unsafe {
@@ -73,7 +73,7 @@ impl Filters<'_> {
                 }
                 for i in 0..count {
                     let mut g = [[V::zero(); 3]; 3];
-                    if self.turned {
+                    if self.rotated {
                         let start = ((first + i) * self.c_in + output) * 9;
                         // SAFETY: the filters of one output for `rows` inputs, by the assertion.
                         unsafe { gather::<V>(self.w.as_ptr().add(start), 9, rows, 9, scratch) };

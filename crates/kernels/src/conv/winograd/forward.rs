@@ -1,4 +1,4 @@
-//! The forward pass, and with turned filters the input gradient.
+//! The forward pass, and the input gradient, which is a forward pass with rotated filters.
 
 use super::filters::{FILTER_SCRATCH, Filters, INPUTS, PANEL};
 use super::points::Points;
@@ -12,17 +12,17 @@ use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Transformed filters larger than this are made panel by panel, where few tiles use them.
+/// Transformed filters larger than this are computed panel by panel where few tiles use them.
 const FILTER_LINES: usize = (4 << 20) / 64;
-/// Tiles up to which all transformed tiles are kept at once rather than all transformed filters.
+/// Up to this many tiles, all transformed tiles are in memory at once, and not all transformed filters.
 const FEW_TILES: usize = 256;
 /// Lines of a block's transformed tiles and products: together with the filters of one product they
 /// stay in the second cache.
 const BLOCK_LINES: usize = (512 << 10) / 64;
-/// Inputs whose transformed filters are made at a time in a panel.
+/// Inputs whose transformed filters are computed at a time in a panel.
 const PANEL_INPUTS: usize = 128;
 
-/// All that the jobs of one convolution share.
+/// What the jobs of one convolution share.
 struct Convolution<'a, P, const M: usize, const T: usize> {
     simd: Simd,
     filters: Filters<'a>,
@@ -84,7 +84,7 @@ pub(super) fn convolve<P: Points<M, T>, const M: usize, const T: usize>(
 }
 
 impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
-    /// All filters first; then each job takes a block of tiles from pixels to pixels.
+    /// Transforms all filters first; then each job computes a block of tiles from pixels to pixels.
     fn by_block(&self, rows_per_block: usize) {
         let Self {
             simd,
@@ -142,7 +142,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Convolution<'_, P, M, T> {
         });
     }
 
-    /// All tiles first; then each job makes the filters of 32 outputs and takes them to pixels.
+    /// Transforms all tiles first; then each job transforms the filters of 32 outputs and computes their pixels.
     fn by_panel(&self) {
         let Self {
             simd,
@@ -320,7 +320,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Task for Block<'_, P, M, T
             [pixels, zeros, half],
             &SharedMut::new(self.data),
         );
-        // In the pieces of the other way, so that both round alike and an image comes out the same in any batch.
+        // In the pieces of `by_blocks`, so that both round alike and the result of an image is the same regardless of batch.
         for first in (0..c_in).step_by(PANEL_INPUTS) {
             let panels = Panels {
                 lines: &self.filters[first * 2..],

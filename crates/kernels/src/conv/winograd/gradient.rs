@@ -18,15 +18,15 @@ use std::ops::Range;
 
 /// Lines of a block's transformed tiles of both sides.
 const BLOCK_LINES: usize = (4 << 20) / 64;
-/// Tiles per block. Short sums also round better than one long one.
+/// Tiles per block. Short sums also have smaller rounding errors than one long sum.
 const BLOCK_TILES: (usize, usize) = (64, 256);
-/// Tiles up to which one block takes all, when the gradient of the transformed filters is too large to
-/// keep in a cache between blocks.
+/// Up to this many tiles form one block where the gradient of the transformed filters is too large to
+/// stay in a cache between blocks.
 const FEW_TILES: usize = 256;
 const MANY_LINES: usize = (4 << 20) / 64;
 /// Outputs of one job.
 const OUTPUTS: usize = 32;
-/// Lines of inputs of one job where all tiles are at hand.
+/// Lines of inputs of one job where all tiles are transformed first.
 const INPUT_LINES: usize = 8;
 
 struct Gradient<'a, P, const M: usize, const T: usize> {
@@ -108,7 +108,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Gradient<'_, P, M, T> {
             });
     }
 
-    /// Few tiles of many channels: each job makes one part of the gradient from all tiles.
+    /// For few tiles of many channels: each job computes one part of the gradient from all tiles.
     fn at_once(&self) {
         let (x, dy) = (&self.x.panes, &self.dy.panes);
         let panes = Panes::new(OUTPUTS, 16 * INPUT_LINES.min(x.channel_lines));
@@ -154,7 +154,7 @@ impl<P: Points<M, T>, const M: usize, const T: usize> Gradient<'_, P, M, T> {
         });
     }
 
-    /// Block after block of tiles is transformed and added to the gradient of the transformed filters.
+    /// Transforms block after block of tiles and adds them to the gradient of the transformed filters.
     fn in_blocks(&self, rows_per_block: usize) {
         let (x, dy) = (&self.x.panes, &self.dy.panes);
         let panes = Panes::new(16 * dy.channel_lines, self.x.channels);

@@ -1,4 +1,4 @@
-//! Between planes in memory and vectors of sixteen channels.
+//! Transposes planes in memory to vectors of sixteen channels, and back.
 
 use crate::simd::Lanes;
 use crate::workspace::{Line, get, put};

@@ -19,16 +19,16 @@ use crate::simd::Simd;
 use points::{F2, F4};
 use tiles::Grid;
 
-/// Which transforms, on which instruction set.
+/// The transform and the instruction set.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Winograd {
     simd: Simd,
-    /// F(4x4) rather than F(2x2).
+    /// F(4x4) if true, else F(2x2).
     large: bool,
 }
 
 impl Winograd {
-    /// Where these transforms apply and pay.
+    /// Returns `Some` where these transforms apply and are faster.
     pub(super) fn of(shape: &ConvShape, choice: Choice) -> Option<Self> {
         let large = match choice.algorithm {
             Algorithm::Direct => return None,
@@ -52,7 +52,7 @@ impl Winograd {
         }
     }
 
-    /// `x` convolved with the filters; the shape says how many images of which size.
+    /// `x` convolved with the filters; batch and size are those of the shape.
     pub(super) fn convolve(
         self,
         shape: &ConvShape,

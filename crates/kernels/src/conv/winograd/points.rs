@@ -58,7 +58,7 @@ impl Points<2, 4> for F2 {
 
 /// F(4, 3) on the points 0, a, -a, b, -b and infinity with a = sqrt(1/2), b = sqrt(2).
 ///
-/// With the textbook's 1 and 2 rounding errors are five times larger.
+/// With the usual points 1 and 2, rounding errors are five times larger.
 pub(super) struct F4;
 
 const A: f32 = std::f32::consts::FRAC_1_SQRT_2;

@@ -1,8 +1,8 @@
-//! How a batch of images is cut into tiles, and where the transformed tiles lie.
+//! How a batch of images is cut into tiles, and the layout of the transformed tiles.
 
 use std::ops::Range;
 
-/// Pixels of sixteen channels that are turned over at a time; with their transform they stay in the
+/// Pixels of sixteen channels that are transposed at a time; with their transform they stay in the
 /// fastest caches.
 const STRIP_PIXELS: usize = 512;
 
@@ -61,7 +61,7 @@ impl Grid {
         ((STRIP_PIXELS / self.w).saturating_sub(2) / self.m).clamp(1, self.rows())
     }
 
-    /// Lines of scratch for the pixels of a strip with its surroundings, a row of zeros, and the rows
+    /// Lines of scratch memory for the pixels of a strip with its border, a row of zeros, and the rows
     /// transformed along one direction.
     pub(super) fn scratch(&self, t: usize) -> [usize; 3] {
         let pixel_rows = (self.rows_per_strip() * self.m + 2).min(self.h);
@@ -96,7 +96,7 @@ impl Grid {
 
 /// A matrix of tiles by channels for each of the `t x t` products: `lines[plane p + row i + channel / 16]`.
 ///
-/// Rows and planes are an odd number of lines apart: powers of two would compete for the same places of
+/// Rows and planes are an odd number of lines apart: powers of two would compete for the same lines of
 /// a cache.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Panes {
@@ -109,7 +109,7 @@ pub(super) struct Panes {
 }
 
 impl Panes {
-    /// `rows` is rounded up to what the matrix product wants.
+    /// `rows` is rounded up to a multiple that the matrix product needs.
     pub(super) fn new(rows: usize, channels: usize) -> Self {
         let channel_lines = channels.div_ceil(16);
         let row = channel_lines | 1;

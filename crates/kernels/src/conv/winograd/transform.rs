@@ -1,4 +1,4 @@
-//! Pixels to transformed tiles and back, for one block of tiles and sixteen channels at a time.
+//! From pixels to transformed tiles and back, for one block of tiles and sixteen channels at a time.
 
 use super::lanes::{gather, scatter};
 use super::points::Points;
@@ -15,7 +15,7 @@ pub(super) struct Source<'a> {
     pub(super) x: &'a [f32],
     pub(super) channels: usize,
     pub(super) grid: Grid,
-    /// Where transformed tiles go.
+    /// The layout of the transformed tiles.
     pub(super) panes: Panes,
 }
 
@@ -24,9 +24,9 @@ pub(super) type Scratch<'a> = [&'a mut [Line]; 3];
 
 /// One direction of a transform, from windows of `N` pixels.
 ///
-/// A trait rather than a function as an argument: calls through those are not inlined for certain.
+/// A trait and not a function argument, whose calls are not certain to be inlined.
 trait Step<const N: usize, const T: usize> {
-    /// How far a window begins before its tile.
+    /// How many pixels a window starts before its tile.
     const HALO: usize;
     fn apply<V: Lanes>(window: [V; N]) -> [V; T];
 }
@@ -76,8 +76,8 @@ impl Source<'_> {
         self.transform::<V, Gradients<P, M, T>, M, T>(block, lines, scratch, to);
     }
 
-    /// Applies a step along columns and rows of the window of each tile, and puts the results of the
-    /// channels in `lines` (sixteen each) where the panes say.
+    /// Applies a step along columns and rows of the window of each tile, and stores the results of the
+    /// channels in `lines` (sixteen each) in the layout of the panes.
     #[inline(always)]
     fn transform<V: Lanes, S: Step<N, T>, const N: usize, const T: usize>(
         &self,

@@ -1,5 +1,5 @@
-//! Convolutions of maps of so few pixels that reading the weights once decides: one matrix product on the weights where they lie,
-//! with the pixels of all images side by side. Dense layers are such, too.
+//! Convolutions of small feature maps, dense layers among them: one matrix product that reads the weights once, in place, with the
+//! pixels of all images as its columns.
 
 use super::ConvShape;
 use crate::micro::Product;
@@ -9,34 +9,34 @@ use crate::workspace::{Line, floats, with_lines};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Pixels of one image up to which this pays. The batch has no say: an image comes out the same in any company.
+/// Pixels of one image up to which this is faster. The batch size does not count: the result of an image is the same regardless of batch.
 const PIXELS: usize = 4;
-/// The same for layers of so many weights that it is them that take the time.
+/// The same for layers of at least `WIDE` weights, where reading them takes most of the time.
 const PIXELS_OF_WIDE: usize = 16;
 const WIDE: usize = 1 << 16;
 /// Output channels of one job.
 const OUTPUTS: usize = 32;
 /// Input channels of one job of the input gradient: their columns stay in the first cache.
 const INPUTS: usize = 32;
-/// Terms summed at a time; short sums also round better than one long one.
+/// Terms summed at a time. Short sums also have smaller rounding errors than one long sum.
 const TERMS: usize = 1024;
-/// Output channels whose weights are read side by side in the input gradient.
+/// Output channels whose weights are read at the same time in the input gradient.
 const STREAMS: usize = 16;
 
-/// A convolution with few pixels.
+/// A convolution of small feature maps.
 #[derive(Clone, Copy)]
-pub(super) struct Few<'a> {
+pub(super) struct SmallMaps<'a> {
     simd: Simd,
     shape: &'a ConvShape,
-    /// Output pixels of the batch, and these in whole vectors.
+    /// Output pixels of the batch, and the vectors that hold them.
     pixels: usize,
     lines: usize,
     /// Weights of one output channel.
     depth: usize,
 }
 
-impl<'a> Few<'a> {
-    /// Where this applies and pays.
+impl<'a> SmallMaps<'a> {
+    /// Returns `Some` where this applies and is faster.
     pub(super) fn of(shape: &'a ConvShape, simd: Simd) -> Option<Self> {
         let each = shape.out_h() * shape.out_w();
         let limit = if shape.c_in * shape.c_out >= WIDE {
@@ -55,7 +55,7 @@ impl<'a> Few<'a> {
         })
     }
 
-    /// Every tap of a filter with every pixel it is seen from, `(tap, pixel, place in x of the first channel)`; padding is left out.
+    /// Every tap of a filter with every output pixel that reads it, `(tap, pixel, position in x of the first channel)`, without padding.
     fn pairs(&self) -> Vec<(usize, usize, usize)> {
         let s = self.shape;
         let (out_h, out_w) = (s.out_h(), s.out_w());
@@ -78,7 +78,7 @@ impl<'a> Few<'a> {
         pairs
     }
 
-    /// Calls `f(weight within an output, pixel, place in x)` for every product of the inputs `channels`.
+    /// Calls `f(weight within an output, pixel, position in x)` for every product of the inputs `channels`.
     fn for_each_product(&self, channels: Range<usize>, mut f: impl FnMut(usize, usize, usize)) {
         let (taps, plane) = (self.shape.taps(), self.shape.h * self.shape.w);
         let pairs = self.pairs();
@@ -253,7 +253,7 @@ impl<'a> Few<'a> {
     }
 }
 
-/// A product inside the slices that [`Few`] has checked.
+/// A product inside the slices that [`SmallMaps`] has checked.
 struct Multiply(Product);
 
 impl Task for Multiply {
@@ -261,7 +261,7 @@ impl Task for Multiply {
     #[inline(always)]
     fn run<V: Lanes>(self) {
         // SAFETY: sizes by the assertions of the callers: rows are multiples of 8, columns of 16, both
-        // sides and the result as long as these need; jobs write to places of their own.
+        // sides and the result long enough for these; no two jobs write the same elements.
         unsafe { self.0.run::<V>() }
     }
 }
