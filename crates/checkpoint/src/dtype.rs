@@ -1,3 +1,5 @@
+//! Types of numbers in files, and reading one number.
+
 use candle_core::DType;
 use half::{bf16, f16};
 use std::fmt;
@@ -24,7 +26,7 @@ pub enum Dtype {
     Complex128,
     Complex64,
     Complex32,
-    /// Any other type. It may lie next to the weights, but its numbers are not read.
+    /// Any other type. A file may have it, but its numbers are not read.
     Other,
 }
 

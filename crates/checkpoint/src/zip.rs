@@ -1,11 +1,11 @@
-//! The directory of a zip archive whose entries are stored as they are, which is how PyTorch writes them.
+//! The directory of a zip archive whose entries are not compressed, as PyTorch writes them.
 
 use crate::error::Result;
 use crate::input::Input;
 use crate::short::short;
 use std::collections::BTreeMap;
 
-/// Where the bytes of an entry are, and their checksum; 0 where the writer left it out.
+/// The location of an entry, and its checksum; 0 if the writer left it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) start: u64,
@@ -14,7 +14,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Fails if the bytes are not those that were written.
+    /// Fails if the checksum differs.
     pub(crate) fn verify(self, input: &mut Input<'_>, name: &str) -> Result<()> {
         if self.crc == 0 {
             return Ok(());
@@ -24,7 +24,7 @@ impl Entry {
         self.compare(hasher, input, name)
     }
 
-    /// As [`Self::verify`], with the checksum of bytes that were read already.
+    /// Like [`Self::verify`], with the checksum of bytes that were read already.
     pub(crate) fn compare(
         self,
         read: crc32fast::Hasher,
@@ -61,8 +61,7 @@ fn u64_at(b: &[u8], i: usize) -> u64 {
     u32_at(b, i) | u32_at(b, i + 4) << 32
 }
 
-/// All entries by name, and the name of one that is compressed, if any is. The sizes are those in the file: nothing is unpacked, so
-/// nothing can grow.
+/// All entries by name, and the name of a compressed one if there is any. Nothing is unpacked, so the sizes are those in the file.
 pub(crate) fn entries(input: &mut Input<'_>) -> Result<(BTreeMap<String, Entry>, Option<String>)> {
     let (count, start, len) = end(input)?;
     // A directory entry takes at least 46 bytes.
@@ -127,7 +126,7 @@ pub(crate) fn entries(input: &mut Input<'_>) -> Result<(BTreeMap<String, Entry>,
         };
         let shown = short(&name);
         if out.insert(name, entry).is_some() {
-            return Err(input.bad(format!("{shown} is there twice")));
+            return Err(input.bad(format!("{shown} occurs twice")));
         }
     }
     apart(input, &out)?;

@@ -1,6 +1,8 @@
-use crate::beside::Beside;
+//! The configuration and the process of a file, and how each field is known.
+
 use crate::error::{ModelError, brief};
 use crate::known::known_file;
+use crate::siblings::Siblings;
 use crate::{LoadOptions, Process, scheduler, unet2d};
 use sdft_adm::{AdmConfig, EncoderConfig, Inferred, Origin, Pool, infer};
 use serde::de::DeserializeOwned;
@@ -43,7 +45,7 @@ pub(crate) struct Seen<'a> {
     /// The file's hash, if it was computed.
     pub(crate) sha256: Option<&'a str>,
     /// What lies next to it, if it is in diffusers' layout.
-    pub(crate) beside: Option<&'a Beside>,
+    pub(crate) siblings: Option<&'a Siblings>,
 }
 
 impl Seen<'_> {
@@ -102,9 +104,9 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
         config,
         pool,
         origins,
-    } = match (seen.metadata.get(MODEL_KEY), seen.beside) {
+    } = match (seen.metadata.get(MODEL_KEY), seen.siblings) {
         (Some(text), _) => stored(seen, text, &options.given, inferred?)?,
-        (None, Some(beside)) => of_unet2d(seen, beside, &options.given, inferred?)?,
+        (None, Some(siblings)) => of_unet2d(seen, siblings, &options.given, inferred?)?,
         (None, None) => {
             let mut inferred = inferred?;
             if let Some(config) = known {
@@ -121,7 +123,7 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
     let unknown = ["noise_schedule", "diffusion_steps"]
         .iter()
         .any(|field| process_origins.get(field) == Some(&Origin::Assumed));
-    let plain = !config.resblock_updown && config.levels() > 1 && seen.beside.is_none();
+    let plain = !config.resblock_updown && config.levels() > 1 && seen.siblings.is_none();
     let ask = unknown && plain && options.process_otherwise.is_none();
     Ok(Resolved {
         config,
@@ -149,11 +151,11 @@ fn stored(
     mut inferred: Inferred,
 ) -> Result<Inferred, ModelError> {
     let bad = |e: String| seen.problem(format!("metadata {MODEL_KEY}: {}", brief(e)));
-    let said = said::<AdmConfig>(text).map_err(bad)?;
+    let stated = parse_stated::<AdmConfig>(text).map_err(bad)?;
     let assumed = seen.assumed("model");
-    let is_read = |field: &str| said.contains_key(field) && !assumed.contains(field);
+    let is_read = |field: &str| stated.contains_key(field) && !assumed.contains(field);
     for (field, origin) in &mut inferred.origins {
-        if said.contains_key(*field) {
+        if stated.contains_key(*field) {
             *origin = match assumed.contains(field) {
                 true => Origin::Assumed,
                 false => Origin::Read,
@@ -161,7 +163,7 @@ fn stored(
         }
     }
     let mut all = fields(&inferred.config);
-    all.extend(said.clone());
+    all.extend(stated.clone());
     let config: AdmConfig =
         serde_json::from_value(Value::Object(all)).map_err(|e| bad(e.to_string()))?;
     config.validate().map_err(|e| bad(e.to_string()))?;
@@ -175,7 +177,7 @@ fn stored(
 }
 
 /// The fields that a text of metadata has, each of which `T` can take; others have no value there, not even the usual one.
-fn said<T: DeserializeOwned>(text: &str) -> Result<Map<String, Value>, String> {
+fn parse_stated<T: DeserializeOwned>(text: &str) -> Result<Map<String, Value>, String> {
     // `T` refuses unknown fields and fields that are there twice.
     let fields = serde_json::from_str::<T>(text).and_then(|_| serde_json::from_str(text));
     fields.map_err(|e| e.to_string())
@@ -189,11 +191,11 @@ fn is_fixed(field: &str) -> bool {
 /// The configuration in the `config.json` next to a file in diffusers' layout.
 fn of_unet2d(
     seen: &Seen<'_>,
-    beside: &Beside,
+    siblings: &Siblings,
     given: &Map<String, Value>,
     mut inferred: Inferred,
 ) -> Result<Inferred, ModelError> {
-    let Some(settings) = &beside.config else {
+    let Some(settings) = &siblings.config else {
         return Err(seen.problem(
             "diffusers' layout without its config.json, which says how the network is computed (order of sines and cosines, groups and epsilon of \
              the norms, heads, padding); expected it in the same folder",
@@ -252,9 +254,11 @@ fn process(
     config: &AdmConfig,
     is_known: bool,
 ) -> Result<(Process, BTreeMap<&'static str, Origin>), ModelError> {
-    let scheduler = seen.beside.and_then(|beside| beside.scheduler.as_ref());
-    let said = match (seen.metadata.get(PROCESS_KEY), scheduler) {
-        (Some(text), _) => said::<Process>(text)
+    let scheduler = seen
+        .siblings
+        .and_then(|siblings| siblings.scheduler.as_ref());
+    let stated = match (seen.metadata.get(PROCESS_KEY), scheduler) {
+        (Some(text), _) => parse_stated::<Process>(text)
             .map_err(|e| seen.problem(format!("metadata {PROCESS_KEY}: {}", brief(e))))?,
         (None, Some(settings)) => scheduler::process(settings, config.learns_variance())?,
         (None, None) => Map::new(),
@@ -267,10 +271,10 @@ fn process(
     let Ok(Value::Object(mut all)) = serde_json::to_value(&usual) else {
         return Err(seen.problem("process: it cannot be written down"));
     };
-    all.extend(said.clone());
+    all.extend(stated.clone());
     let given = &options.given_process;
     let assumed = seen.assumed("process");
-    let origin_of = |field: &str| match (said.contains_key(field), assumed.contains(field)) {
+    let origin_of = |field: &str| match (stated.contains_key(field), assumed.contains(field)) {
         (false, _) => origin,
         (true, true) => Origin::Assumed,
         (true, false) => Origin::Read,

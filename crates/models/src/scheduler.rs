@@ -1,7 +1,7 @@
 //! diffusers' `scheduler_config.json` as a process.
 
-use crate::beside::Settings;
 use crate::error::{ModelError, brief};
+use crate::siblings::Settings;
 use serde_json::{Map, Value, json};
 
 /// Ends of the linear schedule that most schedulers have if nothing else is said.

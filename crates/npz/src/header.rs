@@ -9,7 +9,7 @@ pub(crate) const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// NumPy itself stops at 10 000 bytes.
 const MAX_HEADER: u64 = 1 << 16;
 
-/// What the line says.
+/// The fields of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// The type, as it is written.

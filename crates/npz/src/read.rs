@@ -1,3 +1,5 @@
+//! Reading archives.
+
 use crate::array::{Array, Values, count, to_c_order};
 use crate::dtype::{Dtype, Order};
 use crate::error::{Error, Result};
@@ -236,7 +238,7 @@ fn read_values(
     // The checksum is looked at when the end is reached.
     match input.read(&mut [0]).map_err(failed)? {
         0 => Ok(values),
-        _ => Err(format!("it goes on after its {there} bytes of values")),
+        _ => Err(format!("it has more than its {there} bytes of values")),
     }
 }
 

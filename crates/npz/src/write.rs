@@ -1,3 +1,5 @@
+//! Writing archives.
+
 use crate::array::{Array, Values};
 use crate::error::{Error, Result};
 use crate::header::MAGIC;
@@ -6,7 +8,7 @@ use std::io::{Cursor, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, System, ZipWriter};
 
-/// Values begin at a multiple of this, so that whoever maps the file can use them where they lie.
+/// Values start at a multiple of this, so that a program that maps the file can use them in place.
 const ALIGNMENT: usize = 64;
 
 /// From this many bytes on an entry is written with 64-bit sizes; what deflate may add to 4 GiB is left free.

@@ -1,3 +1,5 @@
+//! Tests of reading archives.
+
 use super::*;
 use crate::encode_npz;
 
