@@ -78,6 +78,18 @@ impl<'a> Input<'a> {
         Ok(())
     }
 
+    /// The reader itself; call [`Self::rewind`] afterwards.
+    pub(crate) fn reader(&mut self) -> &mut (dyn ReadSeek + 'a) {
+        &mut *self.reader
+    }
+
+    /// Moves to the first byte, wherever the reader is.
+    pub(crate) fn rewind(&mut self) -> Result<()> {
+        self.at = 0;
+        let moved = self.reader.rewind();
+        moved.map_err(|source| self.io(source))
+    }
+
     pub(crate) fn position(&self) -> u64 {
         self.at
     }

@@ -294,7 +294,7 @@ fn a_write_that_fails_leaves_the_old_file_and_nothing_else() {
     let twice = write_safetensors(&path, [("a", &i8), ("a", &i8)], &BTreeMap::new(), None)
         .unwrap_err()
         .to_string();
-    assert!(twice.contains("a is there twice"), "{twice}");
+    assert!(twice.contains("a occurs twice"), "{twice}");
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     let left: Vec<_> = std::fs::read_dir(dir.path())
         .unwrap()
