@@ -1,3 +1,5 @@
+//! The cache of the official Hub client.
+
 use crate::error::{Error, Result};
 use crate::manifest::{Asset, AssetFile, RepoType, asset, elsewhere, names};
 use crate::place::HubFile;
@@ -78,7 +80,7 @@ impl HubCache {
     ///
     /// # Errors
     /// There is no asset of this name · it is not on the Hub · a file was not downloaded (the message has the command that does it)
-    /// · a file has another size than the manifest says.
+    /// · a file has another size than in the manifest.
     pub fn locate(&self, name: &str) -> Result<Vec<PathBuf>> {
         let Some(asset) = asset(name) else {
             return Err(match elsewhere().iter().find(|known| known.name == name) {

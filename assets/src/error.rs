@@ -1,3 +1,5 @@
+//! The error type.
+
 use std::path::PathBuf;
 
 /// Why a file of the list is not at hand.
@@ -56,7 +58,7 @@ pub enum Error {
         /// The hash of what is there.
         found: String,
     },
-    /// A text that begins with `hf:` does not go on as it must.
+    /// A text that starts with `hf:` is not a valid reference.
     #[error(
         "{text}: expected hf:OWNER/NAME[@REVISION]/PATH or hf:datasets/OWNER/NAME[@REVISION]/PATH, {problem}"
     )]
@@ -71,7 +73,7 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: std::io::Error,
     },
     /// The environment does not say where downloads are.

@@ -1,9 +1,9 @@
-//! Which public files the project knows, and where they are on this machine.
+//! Embedded presets, digits and weights; which public files the project knows, and where they are on this machine.
 //!
-//! `assets/manifest.toml` lists weights and data sets by a short name: their repository on the Hugging Face Hub, the revision, the
-//! files, what is known of their sizes and hashes, the licence. [`assets`] gives that list, [`HubCache`] looks for the files where the
-//! official Python client keeps them, and [`fetch_command`] says how to get them with that client. What the Hub does not have is listed
-//! in [`elsewhere`] with words on how to get it. Any other file of the Hub is a [`HubFile`]; a data set that was made ready for
+//! [`PRESETS`], [`DIGITS_PNG`] and others are files that are part of every program. `manifest.toml` lists public weights and data sets by
+//! a short name: their repository on the Hugging Face Hub, the revision, the files, their known sizes and hashes, the licence. [`assets`] gives that list, [`HubCache`] looks for the files where the
+//! official Python client keeps them, and [`fetch_command`] is the command that gets them with that client. [`elsewhere`] lists files
+//! that the Hub does not have, with instructions. Any other file of the Hub is a [`HubFile`]; a data set that was made ready for
 //! training is an [`ImageSet`]. [`listing`] prints the list, and a [`Need`] is a missing input of a command with the call that fetches
 //! it.
 //!

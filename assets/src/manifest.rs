@@ -1,3 +1,5 @@
+//! The list of known files, from `manifest.toml`.
+
 use serde::Deserialize;
 use std::sync::LazyLock;
 

@@ -1,4 +1,6 @@
-/// Whether `HF_HUB_OFFLINE` says that the network may not be used.
+//! Whether the network may be used.
+
+/// Whether `HF_HUB_OFFLINE` forbids the network.
 pub fn is_offline() -> bool {
     let value = std::env::var_os("HF_HUB_OFFLINE");
     value.is_some_and(|value| says_yes(&value.to_string_lossy()))

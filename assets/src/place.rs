@@ -1,3 +1,5 @@
+//! References to files of the Hub.
+
 use crate::cache::is_commit;
 use crate::error::{Error, Result};
 use crate::manifest::RepoType;
@@ -26,7 +28,7 @@ impl HubFile {
     /// Reads the text; none if it does not begin with `hf:`.
     ///
     /// # Errors
-    /// The text does not go on as it must.
+    /// The text is not a valid reference.
     pub fn parse(text: &str) -> Option<Result<Self>> {
         let rest = text.strip_prefix(Self::PREFIX)?;
         Some(Self::after_prefix(rest).map_err(|problem| Error::Location {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sdft_losses::Variational;
 use sdft_schedule::Weighting;
-use sdft_testing::{bool_or, number_or};
+use sdft_testing::{flag, number_or};
 use serde_json::Value;
 
 /// The base loss of a `diffusion` object.
@@ -11,8 +11,8 @@ pub(crate) fn base_loss(object: &Value) -> Result<(Weighting, Variational)> {
     let gamma = number_or(object, "p2_gamma", 0.0)?;
     let k = number_or(object, "p2_k", 1.0)?;
     let variational = match (
-        bool_or(object, "learn_sigma", false)?,
-        bool_or(object, "rescale_learned_sigmas", false)?,
+        flag(object, "learn_sigma", false)?,
+        flag(object, "rescale_learned_sigmas", false)?,
     ) {
         (false, _) => Variational::Off,
         (true, true) => Variational::Rescaled,

@@ -446,7 +446,7 @@ fn network(dtype: DType, device: &Device, findings: &mut Vec<Finding>) -> Result
         let name = format!("network{how} {}", dtype.as_str());
         compare_all(&name, (&found, &exact), 3.0 * bound(dtype), findings)?;
     }
-    // A recorded function of its own, beside what a network does.
+    // A recorded function that networks do not have.
     let x = Var::from_tensor(&wave(&[2, 8, 4, 4], 5, device)?.to_dtype(dtype)?)?;
     let y = taped(x.as_tensor(), |x| recompute(x, x, |x, _| add(&silu(x)?, x)))?;
     backward(&y.sum_all()?)?.get(&x).context("no gradient")?;
@@ -463,7 +463,7 @@ fn noise(device: &Device, findings: &mut Vec<Finding>) -> Result<()> {
     Ok(())
 }
 
-/// Steps of each rule with everything that goes with them, beside the CPU's.
+/// Optimiser steps of each rule, compared with the CPU's.
 fn optimisers(device: &Device, findings: &mut Vec<Finding>) -> Result<()> {
     let adamw = AdamW {
         weight_decay: 0.1,
@@ -510,7 +510,7 @@ fn optimisers(device: &Device, findings: &mut Vec<Finding>) -> Result<()> {
                 for (_, var) in &vars[1..] {
                     loss = (loss + var.sqr()?.sum_all()?)?;
                 }
-                // One step with a gradient that is none, one with a loss that is none.
+                // One step with a gradient that is NaN, one with a loss that is NaN.
                 let scaled = match engine.loss_factor(DType::F32, device)? {
                     Some(factor) => (&loss * factor)?,
                     None => loss.clone(),

@@ -1,3 +1,5 @@
+//! Tests of the cache.
+
 use super::*;
 use std::fs;
 

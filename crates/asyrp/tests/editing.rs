@@ -1,7 +1,7 @@
 //! An edit changes what it should, and nothing else.
 
 use candle_core::{DType, Device, Result, Tensor};
-use sdft_adm::{AdmConfig, Unet};
+use sdft_adm::Unet;
 use sdft_asyrp::{
     DeltaBlock, Direction, EditPlan, Levels, Mix, edit, invert, l1_term, sequence, step,
     training_sequence, training_steps,
@@ -13,27 +13,15 @@ use sdft_nn::Params;
 use sdft_optim::{Optimizer, Rule, Sgd, collect_gradients};
 use sdft_randn::GivenNoise;
 use sdft_schedule::{Schedule, linear_betas};
-
-fn config() -> AdmConfig {
-    AdmConfig {
-        image_size: 8,
-        model_channels: 8,
-        channel_mult: vec![1.0, 2.0],
-        attention_resolutions: vec![2],
-        num_head_channels: 8,
-        norm_groups: 4,
-        num_res_blocks: 1,
-        ..AdmConfig::default()
-    }
-}
+use sdft_testing::{initial_params, tiny_config};
 
 /// A network whose output is not zero, as that of a fresh one would be.
 fn unet(params: &Params) -> Unet {
-    Unet::load(params, &config()).unwrap()
+    Unet::load(params, &tiny_config()).unwrap()
 }
 
 fn lively(seed: u64) -> Params {
-    let params = Params::init(&Unet::specs(&config()).unwrap(), seed, &Device::Cpu).unwrap();
+    let params = initial_params(&tiny_config(), seed);
     let moved = params.iter().enumerate().map(|(i, (name, tensor))| {
         let n = tensor.elem_count();
         let values: Vec<f32> = (0..n)

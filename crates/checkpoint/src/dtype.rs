@@ -1,3 +1,5 @@
+//! Types of numbers in files, and reading one number.
+
 use candle_core::DType;
 use half::{bf16, f16};
 use std::fmt;
@@ -24,7 +26,7 @@ pub enum Dtype {
     Complex128,
     Complex64,
     Complex32,
-    /// Any other type. It may lie next to the weights, but its numbers are not read.
+    /// Any other type. A file may have it, but its numbers are not read.
     Other,
 }
 
@@ -111,25 +113,26 @@ impl Dtype {
         }
     }
 
-    /// By its name in a safetensors header.
-    pub(crate) fn of_safetensors(name: &str) -> Self {
-        match name {
-            "F64" => Self::F64,
-            "F32" => Self::F32,
-            "F16" => Self::F16,
-            "BF16" => Self::BF16,
-            "F8_E4M3" => Self::F8E4M3,
-            "F8_E5M2" => Self::F8E5M2,
-            "I64" => Self::I64,
-            "I32" => Self::I32,
-            "I16" => Self::I16,
-            "I8" => Self::I8,
-            "U64" => Self::U64,
-            "U32" => Self::U32,
-            "U16" => Self::U16,
-            "U8" => Self::U8,
-            "BOOL" => Self::Bool,
-            "C64" => Self::Complex64,
+    /// By its type in a safetensors header.
+    pub(crate) fn of_safetensors(dtype: safetensors::Dtype) -> Self {
+        use safetensors::Dtype as Type;
+        match dtype {
+            Type::F64 => Self::F64,
+            Type::F32 => Self::F32,
+            Type::F16 => Self::F16,
+            Type::BF16 => Self::BF16,
+            Type::F8_E4M3 => Self::F8E4M3,
+            Type::F8_E5M2 => Self::F8E5M2,
+            Type::I64 => Self::I64,
+            Type::I32 => Self::I32,
+            Type::I16 => Self::I16,
+            Type::I8 => Self::I8,
+            Type::U64 => Self::U64,
+            Type::U32 => Self::U32,
+            Type::U16 => Self::U16,
+            Type::U8 => Self::U8,
+            Type::BOOL => Self::Bool,
+            Type::C64 => Self::Complex64,
             _ => Self::Other,
         }
     }

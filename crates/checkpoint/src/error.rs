@@ -1,3 +1,5 @@
+//! The error type.
+
 use crate::finite::NonFinite;
 use std::path::PathBuf;
 
@@ -5,22 +7,22 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The system refused.
+    /// The file system failed.
     #[error("{}: {action}: {source}", path.display())]
     Io {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: std::io::Error,
     },
-    /// There is no such file.
+    /// The file is missing.
     #[error("{}: no such file{hint}", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
-        /// A file of a similar name in the same folder, if there is one.
+        /// Files of a similar name in the same folder, if there are any.
         hint: String,
     },
     /// Not a container of weights, or a damaged one.
@@ -31,14 +33,14 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// The part of the file that was asked for is not there.
-    #[error("{}: there are no weights under {key:?}; the file has {available}", path.display())]
+    /// The requested part of the file is missing.
+    #[error("{}: no weights under {key:?}; the file has {available}", path.display())]
     Key {
         /// The file.
         path: PathBuf,
-        /// What was asked for.
+        /// The requested part.
         key: String,
-        /// What there is.
+        /// The parts of the file.
         available: String,
     },
     /// Weights with values that are NaN or infinite.
@@ -48,9 +50,9 @@ pub enum Error {
         path: PathBuf,
         /// The tensors.
         tensors: Vec<NonFinite>,
-        /// The first of them, a line each.
+        /// The first tensors, one line each.
         lines: String,
-        /// What to take instead.
+        /// What to do instead.
         advice: String,
     },
     /// A tensor operation.

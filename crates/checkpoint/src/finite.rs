@@ -49,14 +49,14 @@ pub(crate) fn lines(tensors: &[NonFinite]) -> String {
     lines.join("\n")
 }
 
-/// NaN and infinite values among some.
+/// Counts of NaN and infinite values.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Census {
     pub(crate) nan: u64,
     pub(crate) infinite: u64,
 }
 
-/// A number that may be not finite.
+/// A number that is finite or not.
 pub(crate) trait Countable: Copy {
     fn finite(self) -> bool;
     fn nan(self) -> bool;
@@ -96,7 +96,7 @@ whole!(u8, u32, i64);
 
 impl Census {
     pub(crate) fn count<T: Countable>(&mut self, values: &[T]) {
-        // One plain pass without counting, which the compiler turns into vector instructions; the rest is nearly never needed.
+        // The first pass does not count, so that the compiler vectorises it; the rest is rarely needed.
         let any = values
             .iter()
             .fold(false, |any, value| any | !value.finite());

@@ -1,3 +1,5 @@
+//! A file or bytes in memory, read with checked bounds.
+
 use crate::error::{Error, Result};
 use std::io::{BufReader, Cursor, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
@@ -5,11 +7,11 @@ use std::path::{Path, PathBuf};
 pub(crate) trait ReadSeek: Read + Seek {}
 impl<T: Read + Seek> ReadSeek for T {}
 
-/// A file or bytes in memory, with its name for messages and its length for checks.
+/// A file or bytes in memory, with a name for messages and its length.
 pub(crate) struct Input<'a> {
     pub(crate) path: PathBuf,
     pub(crate) len: u64,
-    /// Where the next byte comes from.
+    /// The position of the next byte.
     at: u64,
     reader: Box<dyn ReadSeek + 'a>,
 }
@@ -66,7 +68,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Moves to a byte. What is in the buffer already is not read again.
+    /// Moves to a byte. Buffered bytes are not read again.
     pub(crate) fn seek(&mut self, to: u64) -> Result<()> {
         let by = i64::try_from(i128::from(to) - i128::from(self.at))
             .map_err(|_| self.bad("the file is cut off"))?;
@@ -74,6 +76,18 @@ impl<'a> Input<'a> {
         moved.map_err(|source| self.io(source))?;
         self.at = to;
         Ok(())
+    }
+
+    /// The reader itself; call [`Self::rewind`] afterwards.
+    pub(crate) fn reader(&mut self) -> &mut (dyn ReadSeek + 'a) {
+        &mut *self.reader
+    }
+
+    /// Moves to the first byte, wherever the reader is.
+    pub(crate) fn rewind(&mut self) -> Result<()> {
+        self.at = 0;
+        let moved = self.reader.rewind();
+        moved.map_err(|source| self.io(source))
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -85,7 +99,7 @@ impl<'a> Input<'a> {
         self.len.saturating_sub(self.at)
     }
 
-    /// Fills `out`, or says that the file is cut off.
+    /// Fills `out`; an error if the file is cut off.
     pub(crate) fn fill(&mut self, out: &mut [u8]) -> Result<()> {
         match self.reader.read_exact(out) {
             Ok(()) => {
@@ -97,7 +111,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// `len` bytes from `start`. Nothing is allocated for what the file does not hold.
+    /// `len` bytes from `start`. Nothing is allocated for bytes that the file does not have.
     pub(crate) fn range(&mut self, start: u64, len: u64) -> Result<Vec<u8>> {
         if start.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(self.bad("the file is cut off"));

@@ -1,9 +1,9 @@
 //! Reads `.pt` and `.safetensors` weights without executing anything; writes `.safetensors`.
 //!
-//! [`read`] takes PyTorch's zip and legacy containers and safetensors, told apart by their content. A pickle is interpreted, never
-//! run: containers and tensors are rebuilt, everything else stays a name. Weights are found wherever they are: under a key (`ema`,
-//! `state_dict`, ..), behind a wrapper's prefix, in a list, in several files with an index. Checksums are compared, and values that are NaN or
-//! infinite are an error. [`describe`] lists what a file holds without reading its numbers. What is written appears whole or not at all.
+//! [`read`] takes PyTorch's zip and legacy containers and safetensors; the content determines which. A pickle is interpreted, never
+//! executed: containers and tensors are rebuilt, other objects are only named. Weights may be under a key (`ema`, `state_dict`, ..),
+//! behind a wrapper's prefix, in a list, or in several files with an index. Checksums are compared, and values that are NaN or infinite
+//! are an error. [`describe`] lists the contents of a file without reading its numbers. Files are written atomically.
 //!
 //! # Example
 //! ```
@@ -39,13 +39,13 @@ mod detect;
 mod dtype;
 mod error;
 mod finite;
-mod found;
 mod input;
+mod inventory;
+mod notes;
 mod open;
 mod parts;
 mod pickle;
 mod safetensors_file;
-mod said;
 mod select;
 mod shards;
 mod short;

@@ -1,11 +1,11 @@
-//! From a file to named tensors: what is in it, which part is taken, and its numbers.
+//! Opens a file, selects the weights in it, and reads their numbers.
 
 use crate::detect::detect;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::finite::{self, NonFinite};
-use crate::found::{Dict, Entry, Found};
 use crate::input::Input;
+use crate::inventory::{Dict, Entry, Inventory};
 use crate::parts::Tensors;
 use crate::pickle::Node;
 use crate::select::take;
@@ -17,33 +17,33 @@ use crate::{safetensors_file, shards, torch};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// Longer names belong to no weights.
+/// The longest name of a tensor.
 const MOST_NAME: usize = 1024;
-/// Bytes that a tensor costs besides its numbers.
+/// Memory of a tensor in addition to its numbers, in bytes.
 const TENSOR: u64 = 512;
 
-/// Reads the weights in a `.pt`, `.pth` or `.safetensors` file, or in the files that an index (`.index.json`) lists; the kind is told
-/// by the content. Nothing in the file is executed.
+/// Reads the weights in a `.pt`, `.pth` or `.safetensors` file, or in the files of an index (`.index.json`). The content determines the
+/// kind of file. Nothing in it is executed.
 ///
 /// # Errors
-/// No such file; no weights in it; a damaged or hostile one; values that are NaN or infinite. The message names the file, what was
-/// expected and what was found.
+/// The file is missing, has no weights, is damaged or hostile, or has values that are NaN or infinite. The message has the file, what
+/// was expected and what was found.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<StateDict> {
     Opened::at(path, options)?.load(options)
 }
 
-/// As [`read`], from bytes in memory; `name` stands for the file in messages.
+/// Like [`read`], from bytes in memory; messages call them `name`.
 ///
 /// # Errors
-/// As [`read`].
+/// Those of [`read`].
 pub fn read_bytes(name: &str, bytes: &[u8], options: &ReadOptions) -> Result<StateDict> {
     Opened::new(Input::bytes(name, bytes), options)?.load(options)
 }
 
-/// What a file holds, without reading its numbers.
+/// The contents of a file, without its numbers.
 ///
 /// # Errors
-/// As [`read`].
+/// Those of [`read`].
 pub fn describe(path: &Path, options: &ReadOptions) -> Result<Summary> {
     Ok(Opened::at(path, options)?.summary)
 }
@@ -52,7 +52,7 @@ pub fn describe(path: &Path, options: &ReadOptions) -> Result<Summary> {
 /// that are not finite.
 ///
 /// # Errors
-/// As [`read`].
+/// Those of [`read`].
 pub fn scan(path: &Path, options: &ReadOptions) -> Result<Vec<NonFinite>> {
     let mut opened = Opened::at(path, options)?;
     let mut found = Vec::new();
@@ -64,7 +64,7 @@ pub fn scan(path: &Path, options: &ReadOptions) -> Result<Vec<NonFinite>> {
     Ok(found)
 }
 
-/// Open files, the places of the weights in them (with the number of the file), and the summary.
+/// Open files, the locations of the weights in them (with the index of the file), and the summary.
 pub(crate) struct Opened<'a> {
     inputs: Vec<Input<'a>>,
     places: Vec<(String, usize, TensorLocation)>,
@@ -82,11 +82,11 @@ impl<'a> Opened<'a> {
         let container = detect(&mut input)?;
         let path = input.path.clone();
         let mut inputs = vec![input];
-        let mut found = Found::default();
+        let mut found = Inventory::default();
         let contents = match container {
             Container::TorchZip | Container::TorchLegacy => {
                 let file = torch::read(&mut inputs[0], container)?;
-                found = Found::in_pickle(&file.pickle);
+                found = Inventory::in_pickle(&file.pickle);
                 Contents::Torch(file)
             }
             Container::Safetensors => {
@@ -186,15 +186,15 @@ impl<'a> Opened<'a> {
     }
 }
 
-/// What a file's tensors are, by their number.
+/// The tensors of a file, by index.
 enum Contents {
     Torch(TorchFile),
     Flat(Vec<(usize, TensorLocation)>, BTreeMap<String, String>),
 }
 
-/// A file that is one dictionary.
+/// The contents of a file that is a single dictionary.
 fn flat(
-    found: &mut Found,
+    found: &mut Inventory,
     all: Vec<(String, usize, TensorLocation)>,
     metadata: BTreeMap<String, String>,
 ) -> Contents {
@@ -240,7 +240,7 @@ impl Tensors for Contents {
 }
 
 impl Contents {
-    /// The file and the place of a tensor, or what is wrong with it.
+    /// The index of the file and the location of a tensor, or the problem with it.
     fn place(&self, tensor: usize) -> std::result::Result<(usize, TensorLocation), String> {
         let file = match self {
             Self::Flat(places, _) => {
@@ -268,7 +268,7 @@ impl Contents {
         }
     }
 
-    /// Where no weights were found, the objects that may hide them.
+    /// Adds the Python objects that may hold weights to an error about missing weights.
     fn explained(&self, error: Error) -> Error {
         let opaque = self.opaque();
         match error {
@@ -283,7 +283,7 @@ impl Contents {
         }
     }
 
-    /// A sentence about an archive whose writer left checksums out.
+    /// A note if the archive has no checksums.
     fn unchecked(&self, places: &[(String, usize, TensorLocation)]) -> Option<String> {
         let Self::Torch(TorchFile { archive: true, .. }) = self else {
             return None;
@@ -301,7 +301,7 @@ impl Contents {
     }
 }
 
-/// Places of the tensors of a part.
+/// The locations of the tensors of a part.
 fn places(
     path: &Path,
     inputs: &[Input<'_>],
@@ -331,7 +331,7 @@ fn places(
             )));
         }
         if !names.insert(name) {
-            return Err(bad(format!("{name} is there twice")));
+            return Err(bad(format!("{name} occurs twice")));
         }
         let (file, place) = contents
             .place(named.tensor)
@@ -342,7 +342,7 @@ fn places(
     Ok(out)
 }
 
-/// Together the tensors are not much larger than the file.
+/// Fails if the tensors together are much larger than the file.
 fn check(
     path: &Path,
     file_size: u64,

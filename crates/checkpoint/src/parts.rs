@@ -1,17 +1,17 @@
-//! What in a file may be the weights of a network: dictionaries, the part of one whose names begin alike, lists next to them.
+//! The parts of a file that may be weights: dictionaries, parts of one with a common prefix, and lists of tensors.
 
-use crate::found::{Dict, Found, List, join};
+use crate::inventory::{Dict, Inventory, List, join};
 use crate::select::Wanted;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-/// Shapes of a file's tensors by their number.
+/// The shapes of a file's tensors, by index.
 pub(crate) trait Tensors {
     fn shape(&self, tensor: usize) -> &[usize];
     fn is_float(&self, tensor: usize) -> bool;
 }
 
-/// A name, without what precedes it in the file, and its tensor.
+/// A name without its prefix, and its tensor.
 #[derive(Clone, Debug)]
 pub(crate) struct Named {
     whole: Rc<str>,
@@ -30,33 +30,37 @@ impl Named {
 pub(crate) struct Part {
     /// The dictionary or list.
     pub(crate) container: String,
-    /// What was taken off its names.
+    /// The prefix that was removed from its names.
     pub(crate) prefix: String,
     pub(crate) tensors: Vec<Named>,
-    /// A moving average, as far as its place tells.
+    /// Whether its path is that of a moving average.
     pub(crate) average: bool,
-    /// The dictionary's number, none for a list.
+    /// The index of the dictionary; none for a list.
     pub(crate) dict: Option<usize>,
-    /// The part whose names a list was given.
+    /// The part whose names a list took.
     pub(crate) named_after: Option<String>,
 }
 
 impl Part {
-    /// Where it is, with dots: what `--key` takes.
+    /// The path with dots, as `--key` takes it.
     pub(crate) fn path(&self) -> String {
         join(&self.container, self.prefix.trim_end_matches('.'))
     }
 }
 
-/// More beginnings than this are no wrappers.
+/// The most prefixes that are tried.
 const MOST_PREFIXES: usize = 16;
-/// Wrappers that put something before every name.
+/// Prefixes that wrappers add to every name.
 const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
 
-/// The parts that have what the network needs; or without `wanted`, every dictionary.
-pub(crate) fn parts(found: &Found, tensors: &dyn Tensors, wanted: Option<&Wanted>) -> Vec<Part> {
+/// The parts with the names of the wanted network; every dictionary if `wanted` is none.
+pub(crate) fn parts(
+    inventory: &Inventory,
+    tensors: &dyn Tensors,
+    wanted: Option<&Wanted>,
+) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
-    for (number, dict) in found.dicts.iter().enumerate() {
+    for (number, dict) in inventory.dicts.iter().enumerate() {
         match wanted {
             Some(wanted) => parts.extend(marked(number, dict, wanted.marks)),
             None => parts.push(unwrapped(number, dict)),
@@ -65,19 +69,19 @@ pub(crate) fn parts(found: &Found, tensors: &dyn Tensors, wanted: Option<&Wanted
     // Lists take the names of the largest parts.
     let mut named: Vec<usize> = (0..parts.len()).collect();
     named.sort_by_key(|&i| std::cmp::Reverse(parts[i].tensors.len()));
-    let lists = found.lists.iter().filter(|list| list.tensors.len() > 1);
+    let lists = inventory.lists.iter().filter(|list| list.tensors.len() > 1);
     for list in lists.take(MOST_PREFIXES) {
         let mut likely = named.iter().take(MOST_PREFIXES);
         let part = likely.find_map(|&i| after(list, &parts[i], tensors));
         parts.extend(part);
     }
-    if found.is_list {
+    if inventory.is_list {
         averages_of_a_list(&mut parts);
     }
     parts
 }
 
-/// A dictionary without the names of wrappers that every weight has.
+/// A dictionary without the prefixes of wrappers.
 fn unwrapped(number: usize, dict: &Dict) -> Part {
     let mut prefix = String::new();
     // What `AveragedModel` keeps next to the module.
@@ -100,7 +104,7 @@ fn unwrapped(number: usize, dict: &Dict) -> Part {
     cut(number, dict, prefix)
 }
 
-/// The part of a dictionary whose names begin with `prefix`.
+/// The part of a dictionary with this prefix.
 fn cut(number: usize, dict: &Dict, prefix: String) -> Part {
     let inside = dict.entries.iter().filter(|e| e.name.starts_with(&prefix));
     let tensors = inside.map(|entry| Named {
@@ -129,7 +133,7 @@ pub(crate) fn is_moment(name: &str) -> bool {
     })
 }
 
-/// The parts of a dictionary that have a mark: one for everything that precedes a mark somewhere.
+/// The parts of a dictionary that have a mark: one for each prefix of a mark.
 fn marked(number: usize, dict: &Dict, marks: &[&str]) -> Vec<Part> {
     let mut prefixes: Vec<&str> = Vec::new();
     let mut dotless: Vec<(&str, &str)> = Vec::new();
@@ -157,7 +161,7 @@ fn marked(number: usize, dict: &Dict, marks: &[&str]) -> Vec<Part> {
     if dotless.is_empty() {
         return parts;
     }
-    // An average whose names have lost their dots, next to the weights: `model_ema.diffusion_modelout2weight`.
+    // An average next to the weights whose names have no dots: `model_ema.diffusion_modelout2weight`.
     let by_name: HashMap<&str, usize> = dict
         .entries
         .iter()
@@ -176,7 +180,7 @@ fn marked(number: usize, dict: &Dict, marks: &[&str]) -> Vec<Part> {
     parts
 }
 
-/// The tensors under `prefix` whose names are those of `part` without dots, if all are there and no two are alike.
+/// The tensors under `prefix` whose names are those of `part` without dots, if none is missing and all are different.
 fn without_dots(
     dict: &Dict,
     prefix: &str,
@@ -206,9 +210,9 @@ fn without_dots(
     })
 }
 
-/// A list of tensors under the names of a part: in order, and only if there is one way.
+/// A list of tensors with the names of a part, in order, if there is exactly one way.
 ///
-/// Averages that are kept as a list have the parameters in their order, without buffers, which are then those of the part.
+/// A list that holds an average has the parameters in order, without buffers; the buffers are those of the part.
 fn after(list: &List, part: &Part, tensors: &dyn Tensors) -> Option<Part> {
     let slots: Vec<usize> = (0..part.tensors.len())
         .filter(|&i| tensors.is_float(part.tensors[i].tensor))
@@ -265,9 +269,9 @@ fn averages_of_a_list(parts: &mut [Part]) {
     }
 }
 
-/// Whether a place is that of a moving average; the innermost word decides.
+/// Whether a path is that of a moving average; the innermost word decides.
 fn is_average(path: &str) -> bool {
-    // Whole words, so that `semantic_encoder` is no moving average.
+    // Whole words, so that `semantic_encoder` is not a moving average.
     let path = path.to_lowercase();
     let mut words = path.rsplit(['.', '_', '-']);
     words

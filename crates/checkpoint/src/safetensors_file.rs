@@ -1,20 +1,21 @@
-//! The safetensors container: the length of a header, the header, the numbers.
+//! The safetensors container: the length of the header, the header, the numbers.
 
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::input::Input;
-use crate::short::short;
+use crate::short::{short, start};
 use crate::tensors::TensorLocation;
+use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// No real header is larger.
+/// The longest header that is read, as in the reference implementation.
 pub(crate) const MOST_HEADER: u64 = 100 << 20;
-/// More dimensions than any tensor has.
+/// The most dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 16;
-/// More fields of metadata than any file has.
+/// The most fields of metadata.
 const MOST_METADATA: usize = 10_000;
 
 /// Tensors in the order of their numbers, and the metadata.
@@ -33,13 +34,16 @@ pub(crate) fn read(input: &mut Input<'_>) -> Result<Contents> {
         )));
     }
     let header = input.range(8, length)?;
-    let header: Header =
-        serde_json::from_slice(&header).map_err(|e| input.bad(format!("damaged header: {e}")))?;
+    let header: Header = serde_json::from_slice(&header)
+        .map_err(|e| input.bad(format!("damaged header: {}", start(&e.to_string(), 300))))?;
+    if header.metadata.len() > MOST_METADATA {
+        return Err(input.bad("damaged header: __metadata__ has too many fields"));
+    }
     let data = 8 + length;
     let mut tensors = Vec::with_capacity(header.tensors.len());
-    for (name, entry) in header.tensors {
-        let place = place(input, data, &name, entry)?;
-        tensors.push((name, place));
+    for (name, info) in header.tensors {
+        let location = locate(input, data, &name, info)?;
+        tensors.push((name, location));
     }
     tensors.sort_by(|(a, pa), (b, pb)| (pa.start, pa.numel, a).cmp(&(pb.start, pb.numel, b)));
     for pair in tensors.windows(2) {
@@ -58,16 +62,14 @@ pub(crate) fn read(input: &mut Input<'_>) -> Result<Contents> {
     })
 }
 
-fn place(input: &Input<'_>, data: u64, name: &str, entry: Entry) -> Result<TensorLocation> {
+fn locate(input: &Input<'_>, data: u64, name: &str, info: TensorInfo) -> Result<TensorLocation> {
     let bad = |what: &str| input.bad(format!("damaged header: {}: {what}", short(name)));
-    let dtype = entry.dtype.ok_or_else(|| bad("no dtype"))?.0;
-    let shape = entry.shape.ok_or_else(|| bad("no shape"))?.0;
-    let shape: Vec<usize> = shape
-        .into_iter()
-        .map(usize::try_from)
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|_| bad("too large"))?;
-    let [from, to] = entry.data_offsets.ok_or_else(|| bad("no data_offsets"))?;
+    let (dtype, shape) = (Dtype::of_safetensors(info.dtype), info.shape);
+    if shape.len() > MOST_DIMENSIONS {
+        return Err(bad("a tensor of more than 16 dimensions"));
+    }
+    let (from, to) = info.data_offsets;
+    let (from, to) = (from as u64, to as u64);
     if from > to || to > input.len.saturating_sub(data) {
         return Err(input.bad(format!(
             "{} reaches beyond the end: the file is cut off",
@@ -78,7 +80,7 @@ fn place(input: &Input<'_>, data: u64, name: &str, entry: Entry) -> Result<Tenso
     for i in (1..shape.len()).rev() {
         strides[i - 1] = strides[i].saturating_mul(shape[i] as u64);
     }
-    let place = TensorLocation {
+    let location = TensorLocation {
         dtype,
         start: data + from,
         numel: (to - from) / dtype.size(),
@@ -87,70 +89,25 @@ fn place(input: &Input<'_>, data: u64, name: &str, entry: Entry) -> Result<Tenso
         strides,
         entry: None,
     };
-    let takes = place.elements().and_then(|n| n.checked_mul(dtype.size()));
+    let takes = location
+        .elements()
+        .and_then(|n| n.checked_mul(dtype.size()));
     if takes != Some(to - from) && dtype != Dtype::Other {
         return Err(bad(&format!(
             "shape {:?} of {dtype} does not take {} bytes",
-            place.shape,
+            location.shape,
             to - from
         )));
     }
-    Ok(place)
+    Ok(location)
 }
 
-/// The header, read without a tree of values in between: that would take many times its size.
+/// The header. Unlike `safetensors::tensor::Metadata` it names the tensor in every error, keeps a name that occurs twice, so that it is
+/// an error, and needs no tree of JSON values in between.
 #[derive(Default)]
 struct Header {
-    tensors: Vec<(String, Entry)>,
+    tensors: Vec<(String, TensorInfo)>,
     metadata: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    dtype: Option<Type>,
-    shape: Option<Shape>,
-    data_offsets: Option<[u64; 2]>,
-}
-
-struct Type(Dtype);
-
-impl<'de> Deserialize<'de> for Type {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        let known = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-        if name.len() > 16 || !name.chars().all(known) {
-            return Err(D::Error::custom(format!("unknown dtype {}", short(&name))));
-        }
-        Ok(Self(Dtype::of_safetensors(&name)))
-    }
-}
-
-struct Shape(Vec<u64>);
-
-impl<'de> Deserialize<'de> for Shape {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Numbers;
-        impl<'de> Visitor<'de> for Numbers {
-            type Value = Vec<u64>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of sizes")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(
-                self,
-                mut list: A,
-            ) -> std::result::Result<Vec<u64>, A::Error> {
-                let mut out = Vec::new();
-                while let Some(size) = list.next_element()? {
-                    if out.len() == MOST_DIMENSIONS {
-                        return Err(A::Error::custom("a tensor of more than 16 dimensions"));
-                    }
-                    out.push(size);
-                }
-                Ok(out)
-            }
-        }
-        deserializer.deserialize_seq(Numbers).map(Self)
-    }
 }
 
 impl<'de> Deserialize<'de> for Header {
@@ -167,44 +124,15 @@ impl<'de> Deserialize<'de> for Header {
             ) -> std::result::Result<Header, A::Error> {
                 let mut header = Header::default();
                 while let Some(name) = map.next_key::<String>()? {
+                    let named = |e| A::Error::custom(format!("{}: {e}", short(&name)));
                     if name == "__metadata__" {
-                        header.metadata = map.next_value::<Metadata>()?.0;
+                        header.metadata = map.next_value().map_err(named)?;
                     } else {
-                        let entry = map
-                            .next_value()
-                            .map_err(|e| A::Error::custom(format!("{}: {e}", short(&name))))?;
-                        header.tensors.push((name, entry));
+                        let info = map.next_value().map_err(named)?;
+                        header.tensors.push((name, info));
                     }
                 }
                 Ok(header)
-            }
-        }
-        deserializer.deserialize_map(Fields)
-    }
-}
-
-struct Metadata(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for Metadata {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Metadata;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("__metadata__, an object of texts")
-            }
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<Metadata, A::Error> {
-                let mut out = BTreeMap::new();
-                while let Some((key, value)) = map.next_entry()? {
-                    if out.len() == MOST_METADATA {
-                        return Err(A::Error::custom("__metadata__ has too many fields"));
-                    }
-                    out.insert(key, value);
-                }
-                Ok(Metadata(out))
             }
         }
         deserializer.deserialize_map(Fields)

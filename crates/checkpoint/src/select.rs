@@ -1,76 +1,74 @@
-//! Which part of a file is taken.
+//! Selects the part of a file to read.
 
 use crate::error::{Error, Result};
-use crate::found::{Dict, Found};
 use crate::input::Input;
+use crate::inventory::{Dict, Inventory};
+use crate::notes::{Choice, quoted};
 use crate::parts::{Part, Tensors, is_moment, parts};
-use crate::said::{Said, quoted};
 use crate::short::{list, short};
 use std::collections::BTreeMap;
 
-/// Which weights to take where a file holds both.
+/// The weights to take if a file has both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Prefer {
-    /// The moving average, which is what is sampled.
+    /// The moving average, which samplers use.
     #[default]
     Ema,
     /// The weights as trained.
     Raw,
 }
 
-/// The network that a file is read for, so that its weights are found by what they are.
+/// The network that a file is read for, by which its weights are recognised.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    /// Names that tell the network: the part of a file with one of them is taken, and what precedes it there is taken off all names.
+    /// Names that only this network has. The part of a file with one of them is taken, and its prefix there is removed from all names.
     pub marks: &'static [&'static str],
-    /// Whether names and shapes are those of the network.
+    /// Returns whether names and shapes are those of the network.
     pub fits: fn(&BTreeMap<String, Vec<usize>>) -> bool,
 }
 
-/// The part that was taken, and what should be known about that.
+/// The part that was taken, and notes about it.
 pub(crate) struct Taken {
     pub(crate) part: Part,
-    /// Where it is, if not at the top.
+    /// Its path, if it is not at the top.
     pub(crate) nested_under: Option<String>,
     /// Other parts that could have been taken.
     pub(crate) alternatives: Vec<String>,
-    /// Names next to those of the part, in the same dictionary.
+    /// Other names in the same dictionary.
     pub(crate) left_out: Vec<String>,
     pub(crate) notes: Vec<String>,
 }
 
-/// Takes the part that `key` names, or else the one that fits, averages or raw weights first as preferred.
+/// Takes the part at `key`, or the one that fits: averages or raw weights first, as preferred.
 pub(crate) fn take(
     input: &Input<'_>,
-    found: &Found,
+    inventory: &Inventory,
     tensors: &dyn Tensors,
     key: Option<&str>,
     prefer: Prefer,
     wanted: Option<&Wanted>,
 ) -> Result<Taken> {
-    if found.more {
-        return Err(
-            input.bad("it holds thousands of dictionaries of tensors, which is no checkpoint")
-        );
+    if inventory.more {
+        return Err(input.bad("it has thousands of dictionaries of tensors; expected a checkpoint"));
     }
-    let mut all = parts(found, tensors, wanted);
+    let mut all = parts(inventory, tensors, wanted);
     let mut wanted = wanted;
     let is_there = |all: &[Part]| match key {
         Some(key) => !under(all, key).is_empty(),
         None => !all.is_empty(),
     };
     if wanted.is_some() && !is_there(&all) {
-        let optimiser = found.dicts.iter().find(|dict| is_of_optimiser(dict));
+        let optimiser = inventory.dicts.iter().find(|dict| is_of_optimiser(dict));
         if let (None, Some(dict)) = (key, optimiser) {
             return Err(input.bad(an_optimiser(&dict.path)));
         }
-        // Nothing there has the network's names; what there is shows in the message about that.
+        // No part has the network's names; the error shows what the file has.
         wanted = None;
-        all = parts(found, tensors, None);
+        all = parts(inventory, tensors, None);
     }
     let fits = match wanted {
         Some(wanted) => fitting(&all, tensors, wanted),
-        None if found.is_flat => vec![true; all.len()],
+        None if inventory.is_flat => vec![true; all.len()],
         None => likely(&all, tensors),
     };
     let within: Vec<usize> = match key {
@@ -79,8 +77,8 @@ pub(crate) fn take(
     };
     let Some(index) = choose(&all, &within, prefer, wanted.is_some()) else {
         return Err(match key {
-            Some(key) => no_such(input, found, &all, key),
-            None => input.bad(nothing(found, &all)),
+            Some(key) => no_such(input, inventory, &all, key),
+            None => input.bad(nothing(inventory, &all)),
         });
     };
     let others = |fit: bool| {
@@ -88,8 +86,8 @@ pub(crate) fn take(
         let fits = &fits;
         others.filter(move |&i| fits[i] == fit).map(|i| &all[i])
     };
-    let said = Said {
-        found,
+    let choice = Choice {
+        inventory,
         part: &all[index],
         others: others(true).collect(),
         misfits: match wanted {
@@ -98,10 +96,10 @@ pub(crate) fn take(
         },
         by_key: key.is_some(),
     };
-    let left_out = said.left_out();
-    let place = said.place();
-    let notes = said.notes(&left_out);
-    let alternatives = said.others.iter().map(|part| part.path()).collect();
+    let left_out = choice.left_out();
+    let place = choice.place();
+    let notes = choice.notes(&left_out);
+    let alternatives = choice.others.iter().map(|part| part.path()).collect();
     Ok(Taken {
         nested_under: (!place.is_empty()).then_some(place),
         alternatives,
@@ -111,7 +109,7 @@ pub(crate) fn take(
     })
 }
 
-/// Which parts fit the network; all of them where none does, so that the message about the misfit has something to show.
+/// The parts that fit the network; all of them if none does, so that the error shows what does not fit.
 fn fitting(all: &[Part], tensors: &dyn Tensors, wanted: &Wanted) -> Vec<bool> {
     let fits = all.iter().map(|part| {
         let named = part.tensors.iter();
@@ -126,7 +124,7 @@ fn fitting(all: &[Part], tensors: &dyn Tensors, wanted: &Wanted) -> Vec<bool> {
     }
 }
 
-/// Without knowing the network: parts with tensors of more than one value, and at least half as many as the largest has.
+/// For an unknown network: parts with at least half as many tensors of more than one value as the largest part.
 fn likely(all: &[Part], tensors: &dyn Tensors) -> Vec<bool> {
     let real = |part: &Part| {
         let shapes = part.tensors.iter().map(|named| tensors.shape(named.tensor));
@@ -148,7 +146,7 @@ fn under(all: &[Part], key: &str) -> Vec<usize> {
     }
 }
 
-fn no_such(input: &Input<'_>, found: &Found, all: &[Part], key: &str) -> Error {
+fn no_such(input: &Input<'_>, inventory: &Inventory, all: &[Part], key: &str) -> Error {
     let names: Vec<String> = all
         .iter()
         .map(|part| {
@@ -156,7 +154,7 @@ fn no_such(input: &Input<'_>, found: &Found, all: &[Part], key: &str) -> Error {
             format!("{path:?} ({} tensors)", part.tensors.len())
         })
         .collect();
-    let is_list = found.lists.iter().any(|list| list.path == key);
+    let is_list = inventory.lists.iter().any(|list| list.path == key);
     let available = match (is_list, names.is_empty()) {
         (true, _) => "a list of tensors there, which fits the names of no other part".to_owned(),
         (false, true) => "no named tensors".to_owned(),
@@ -200,15 +198,15 @@ fn an_optimiser(path: &str) -> String {
         "" => "this is the state of an optimiser".to_owned(),
         path => format!("there is the state of an optimiser under {}", quoted(path)),
     };
-    format!("expected weights, {place} and no network; take the file of the model")
+    format!("expected weights, {place}; take the file of the model")
 }
 
-/// What there is instead of weights.
-fn nothing(found: &Found, all: &[Part]) -> String {
-    if let Some(optimiser) = found.optimisers.first() {
+/// An error about a file without weights.
+fn nothing(inventory: &Inventory, all: &[Part]) -> String {
+    if let Some(optimiser) = inventory.optimisers.first() {
         return an_optimiser(optimiser);
     }
-    if let Some(list) = found.lists.iter().max_by_key(|list| list.tensors.len()) {
+    if let Some(list) = inventory.lists.iter().max_by_key(|list| list.tensors.len()) {
         return format!(
             "expected named tensors, found a list of {} under {} and no names for them",
             list.tensors.len(),

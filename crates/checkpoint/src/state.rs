@@ -1,3 +1,5 @@
+//! Options of reading, and the result.
+
 use crate::dtype::Dtype;
 use crate::select::{Prefer, Wanted};
 use candle_core::Tensor;
@@ -9,13 +11,13 @@ use std::fmt;
 pub struct ReadOptions {
     /// The part to take, as a dotted path; chosen by `prefer` if not given.
     pub key: Option<String>,
-    /// Which weights to take where a file holds both.
+    /// The weights to take if a file has both.
     pub prefer: Prefer,
     /// Keep f16, bf16 and f64 instead of reading everything as f32.
     pub keep_dtype: bool,
-    /// The network whose weights are looked for; without it, the largest dictionary of tensors is taken.
+    /// The network whose weights are needed; if none, the largest dictionary of tensors is taken.
     pub wanted: Option<Wanted>,
-    /// Read values that are not finite, which are an error otherwise.
+    /// Accept values that are NaN or infinite, which are an error otherwise.
     pub allow_non_finite: bool,
 }
 
@@ -28,7 +30,7 @@ pub enum Container {
     TorchLegacy,
     /// safetensors.
     Safetensors,
-    /// Several files and the index that says which tensor is where.
+    /// Several files, and the index with the file of each tensor.
     Shards,
 }
 
@@ -54,7 +56,7 @@ pub struct TensorInfo {
     pub dtype: Dtype,
 }
 
-/// What a file holds, without its numbers.
+/// The contents of a file, without its numbers.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// The kind of file.
@@ -65,19 +67,19 @@ pub struct Summary {
     pub nested_under: Option<String>,
     /// Other parts that hold tensors.
     pub alternatives: Vec<String>,
-    /// Names that are next to the weights in the same dictionary and were left out, cut to a line.
+    /// Names of other tensors in the dictionary of the weights, which were left out; long names are cut.
     pub left_out: Vec<String>,
-    /// What was taken off every name, as `module.` (`DataParallel`) or `_orig_mod.` (`torch.compile`).
+    /// The prefix that was removed from every name, such as `module.` (`DataParallel`) or `_orig_mod.` (`torch.compile`).
     pub prefix: String,
-    /// What should be known about how the weights were found.
+    /// Notes for the user about how the weights were selected.
     pub notes: Vec<String>,
-    /// Names of Python objects in the file that were not made, because that would mean executing it.
+    /// Names of Python objects in the file that were not created, because that would execute code.
     pub opaque: Vec<String>,
     /// All tensors, in the order of the file.
     pub tensors: Vec<TensorInfo>,
     /// Number of scalars in floating-point tensors.
     pub n_parameters: u64,
-    /// How many tensors there are of each type.
+    /// Number of tensors of each type.
     pub dtypes: BTreeMap<Dtype, usize>,
     /// safetensors' metadata.
     pub metadata: BTreeMap<String, String>,
@@ -112,7 +114,7 @@ impl StateDict {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -134,7 +136,7 @@ impl StateDict {
         self.entries.into_iter().collect()
     }
 
-    /// Sentences about choices that were made in reading.
+    /// Notes for the user about how the file was read.
     pub fn notes(&self) -> Vec<String> {
         self.summary.notes.clone()
     }

@@ -2,8 +2,8 @@
 
 use crate::dtype::Dtype;
 use crate::error::Result;
-use crate::found::Found;
 use crate::input::Input;
+use crate::inventory::Inventory;
 use crate::pickle::{self, Node, Pickle, Storage, Value};
 use crate::short::short;
 use crate::state::Container;
@@ -57,7 +57,7 @@ impl TorchFile {
 
     /// The tensors of the dictionary at the top.
     pub(crate) fn top(&self, input: &Input<'_>) -> Result<Vec<(String, TensorLocation)>> {
-        let dicts = Found::in_pickle(&self.pickle).dicts;
+        let dicts = Inventory::in_pickle(&self.pickle).dicts;
         let top = dicts.into_iter().find(|dict| dict.path.is_empty());
         let entries = top.map(|dict| dict.entries).unwrap_or_default();
         let placed = entries.into_iter().map(|entry| {

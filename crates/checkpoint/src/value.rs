@@ -1,15 +1,15 @@
-//! What a pickle holds.
+//! The values of a pickle.
 
 use crate::dtype::Dtype;
 use std::rc::Rc;
 
-/// A value. Containers live in an arena and are referred to by number, so nothing here nests, recurses or is copied.
+/// A value. Containers are in an arena and referred to by index, so that nothing here nests, recurses or is copied.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     None,
     Bool(bool),
     Int(i64),
-    /// Something whose value is of no use here: a fraction, bytes.
+    /// A value that is not needed: a fraction, bytes.
     Unused,
     Text(Rc<str>),
     /// A function or class by its full name.
@@ -24,7 +24,7 @@ pub(crate) enum Node {
     Tuple(Vec<Value>),
     Storage(Rc<Storage>),
     Tensor(Rc<TensorView>),
-    /// Something that would have to be executed to be known.
+    /// An object that only executing code would create.
     Opaque,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Storage {
     pub(crate) key: Rc<str>,
     pub(crate) dtype: Dtype,
     pub(crate) numel: u64,
-    /// Where this view of the array begins, in numbers: legacy files may store a view of an array instead of the array.
+    /// The first number of this view of the array: legacy files may store a view instead of the array.
     pub(crate) first: u64,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct TensorView {
 pub(crate) struct Pickle {
     pub(crate) nodes: Vec<Node>,
     pub(crate) root: Value,
-    /// Names that would have to be called to know what they make.
+    /// Names of functions and classes that were not called.
     pub(crate) opaque: Vec<Rc<str>>,
 }
 

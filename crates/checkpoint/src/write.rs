@@ -1,3 +1,5 @@
+//! Writing `.safetensors`.
+
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -15,7 +17,7 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error
     }
 }
 
-/// Why a file was not written: the system, or what was to be in it.
+/// Why a file was not written: the file system, or its content.
 enum Failed {
     System(std::io::Error),
     Content(Error),
@@ -33,12 +35,12 @@ impl From<candle_core::Error> for Failed {
     }
 }
 
-/// Writes a `.safetensors` file atomically. The numbers go out a tensor at a time; the same input gives the same bytes.
+/// Writes a `.safetensors` file atomically, one tensor at a time. The same input gives the same bytes.
 ///
-/// `dtype` none keeps each tensor's type; otherwise floating-point tensors are written as f32, f16 or bf16.
+/// If `dtype` is none, each tensor keeps its type; otherwise floating-point tensors are written as f32, f16 or bf16.
 ///
 /// # Errors
-/// A name that is there twice, a type that the format does not have; whatever the system refuses. What was at `path` before stays.
+/// A name occurs twice, the format does not have a type, or the file system fails. Then the old file stays.
 pub fn write_safetensors<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
@@ -78,7 +80,7 @@ pub fn write_safetensors<'a>(
         let entry =
             json!({ "dtype": type_name, "shape": tensor.dims(), "data_offsets": [offset, end] });
         if name == "__metadata__" || header.insert(name.to_owned(), entry).is_some() {
-            return Err(bad(format!("{name} is there twice")));
+            return Err(bad(format!("{name} occurs twice")));
         }
         entries.push((tensor, to));
         offset = end;
@@ -136,7 +138,7 @@ fn numbers<T: Copy, const N: usize>(
 /// SHA-256 of a file, in hexadecimal.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// The file cannot be read.
 pub fn sha256_file(path: &Path) -> Result<String> {
     sdft_files::sha256_file(path).map_err(io("cannot be read", path))
 }

@@ -72,7 +72,7 @@ fn refused(value: &Py) -> String {
 }
 
 #[test]
-fn wrappers_prefixes_are_taken_off_and_said() {
+fn prefixes_of_wrappers_are_removed_and_reported() {
     for prefix in [
         "_orig_mod.",
         "module.",
@@ -83,7 +83,10 @@ fn wrappers_prefixes_are_taken_off_and_said() {
         let file = dict(weights(prefix, 1.0));
         let (state, notes) = found(&file, Prefer::Ema);
         assert_network(&state, 1.0);
-        assert!(notes.contains(&format!("took {prefix:?} off")), "{notes}");
+        assert!(
+            notes.contains(&format!("removed the prefix {prefix:?}")),
+            "{notes}"
+        );
         let nested = dict([("state_dict", file), ("epoch", Py::Int(3))]);
         assert_network(&found(&nested, Prefer::Ema).0, 1.0);
     }
@@ -93,7 +96,7 @@ fn wrappers_prefixes_are_taken_off_and_said() {
     let (state, notes) = found(&dict(averaged.clone()), Prefer::Ema);
     assert_network(&state, 1.0);
     assert!(
-        notes.contains("left out what is next to them: n_averaged"),
+        notes.contains("left out other tensors next to the weights: n_averaged"),
         "{notes}"
     );
     // Without knowing the network, the wrappers that every name has are taken off.
@@ -120,7 +123,7 @@ fn one_dictionary_may_hold_the_weights_and_their_average_under_two_prefixes() {
     );
     assert!(
         notes.contains("\"ema.online_model.model\"")
-            && notes.contains("left out what is next to them: initted"),
+            && notes.contains("left out other tensors next to the weights: initted"),
         "{notes}"
     );
     assert_network(&found(&file, Prefer::Raw).0, 1.0);
@@ -248,13 +251,13 @@ fn single_numbers_are_never_the_network() {
 }
 
 #[test]
-fn an_average_that_is_no_whole_network_is_not_taken() {
+fn an_average_that_is_not_a_whole_network_is_not_taken() {
     let part = dict(weights("", 2.0).into_iter().take(2));
     let file = dict([("model", dict(weights("", 1.0))), ("ema", part)]);
     let (state, notes) = found(&file, Prefer::Ema);
     assert_network(&state, 1.0);
     assert!(
-        notes.contains("no whole network of this kind: \"ema\""),
+        notes.contains("left out incomplete networks: \"ema\""),
         "{notes}"
     );
 }

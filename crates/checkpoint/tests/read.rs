@@ -153,7 +153,7 @@ fn nested_weights_are_found_and_the_moving_average_comes_first() {
 }
 
 #[test]
-fn a_tensor_beside_the_weights_and_a_name_like_ema_do_not_hide_them() {
+fn a_tensor_next_to_the_weights_and_a_name_like_ema_do_not_hide_them() {
     for prefer in [Prefer::Ema, Prefer::Raw] {
         let options = ReadOptions {
             prefer,

@@ -2,14 +2,14 @@
 
 mod common;
 
-use common::{CLASSIFIER, Workspace, assert_same, essence, place_with_inputs, translate};
+use common::{CLASSIFIER, assert_same, essence, place_with_inputs, translate, workspace};
 
 #[test]
 fn a_classifier_that_is_resumed_equals_one_that_was_not() {
     let steady = ["--set", "optim.schedule=constant"];
-    let whole = Workspace::new();
+    let whole = workspace();
     whole.run(&[&CLASSIFIER[..], &steady].concat()).ok();
-    let parts = Workspace::new();
+    let parts = workspace();
     let mut four = CLASSIFIER;
     four[2] = "4";
     parts

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{SHORT, Workspace};
+use common::{SHORT, workspace};
 use std::path::Path;
 
 fn losses(root: &Path) -> Vec<f64> {
@@ -29,7 +29,7 @@ fn with<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 
 #[test]
 fn two_processes_train_what_one_does_and_go_on_where_one_left_off() {
-    let place = Workspace::new();
+    let place = workspace();
     place.run(&with("--name=alone", &[])).ok();
     let run = place.run(&with("--name=pair", &["--gpus=2"])).ok();
     assert!(run.err.contains("by 2 processes"), "{run:?}");
@@ -61,7 +61,7 @@ fn two_processes_train_what_one_does_and_go_on_where_one_left_off() {
 
 #[test]
 fn a_crew_that_cannot_be_is_refused() {
-    let place = Workspace::new();
+    let place = workspace();
     let alone = |variables: &[(&str, &str)]| {
         let mut command = place.command(&with("--name=x", &[]));
         command.envs(variables.iter().copied());
@@ -81,7 +81,7 @@ fn a_crew_that_cannot_be_is_refused() {
 
 #[test]
 fn half_maps_train_stand_in_the_plan_and_can_be_left_again() {
-    let place = Workspace::new();
+    let place = workspace();
     place.run(&with("--name=f32", &[])).ok();
     place.run(&with("--name=bf16", &["--precision=bf16"])).ok();
     place.run(&with("--name=f16", &["--precision=f16"])).ok();
@@ -122,7 +122,7 @@ fn half_maps_train_stand_in_the_plan_and_can_be_left_again() {
 
 #[test]
 fn a_device_that_is_not_there_is_refused() {
-    let place = Workspace::new();
+    let place = workspace();
     place
         .run(&["train", "--device=gpu"])
         .fails(2, &["--device", "cuda:N", "gpu"]);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Run, Workspace, assert_same, essence, files, names, place_with_inputs};
+use common::{Run, Workspace, assert_same, essence, files, names, place_with_inputs, workspace};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -74,13 +74,13 @@ fn signal(child: &mut Child, name: &str) -> Option<i32> {
 fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
     // Long enough to be hit in the middle.
     let long = [&SHORT[..], &["--set", "walk.steps=200"]].concat();
-    let quiet = Workspace::new();
+    let quiet = workspace();
     let whole = quiet.run(&long).ok();
     assert!(
         whole.out.contains("final.safetensors") && whole.out.contains("step-000008.png"),
         "{whole:?}"
     );
-    let hurt = Workspace::new();
+    let hurt = workspace();
     let root = hurt.path("runs/turn");
     let begun = |args: &[&str]| {
         let mut command = hurt.command(args);
@@ -130,7 +130,7 @@ fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
         ],
     ]
     .concat();
-    let kept = Workspace::new();
+    let kept = workspace();
     let run = |name: &str| kept.run(&[&cached[..], &[name]].concat()).ok();
     run("--name=turn");
     assert_same(
@@ -484,7 +484,7 @@ fn what_cannot_be_is_said_before_anything_is_done() {
 
 #[test]
 fn a_plan_says_what_it_will_take() {
-    let place = Workspace::new();
+    let place = workspace();
     let dry = place.run(&["edit", "train", "--dry-run"]).ok();
     for words in [
         "to = \"2\"",
@@ -505,7 +505,7 @@ fn a_plan_says_what_it_will_take() {
 
 #[test]
 fn memory_does_not_grow_with_the_steps_of_a_trajectory() {
-    let place = Workspace::new();
+    let place = workspace();
     let peak = |steps: &str| -> f64 {
         let steps = format!("walk.steps={steps}");
         let args = [

@@ -2,12 +2,12 @@
 
 mod common;
 
-use common::{SHORT, Workspace, assert_same, essence};
+use common::{SHORT, Workspace, assert_same, essence, workspace};
 use serde_json::Value;
 
 /// A place with 12 samples of the embedded source model in `samples`.
 fn place_with_samples() -> Workspace {
-    let place = Workspace::new();
+    let place = workspace();
     let sample = ["sample", "--model", "digits-source", "--steps", "ddim10"];
     place
         .run(&[&sample[..], &["-n", "12", "--out", "samples"]].concat())
@@ -131,7 +131,7 @@ fn what_cannot_be_measured_is_said_before_anything_is() {
 
 #[test]
 fn an_evaluated_run_keeps_its_best_and_resumes_as_if_never_stopped() {
-    let place = Workspace::new();
+    let place = workspace();
     let eval = [
         "--set",
         "eval.every=2",
@@ -216,7 +216,7 @@ fn an_evaluated_run_keeps_its_best_and_resumes_as_if_never_stopped() {
 
 #[test]
 fn a_table_of_the_paper_lists_what_it_lacks() {
-    let place = Workspace::new();
+    let place = workspace();
     let reproduce = |args: &[&str]| {
         let mut command = place.command(&["reproduce"]);
         command.args(args).env("HF_HUB_CACHE", place.path("hub"));

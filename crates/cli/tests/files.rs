@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Workspace;
+use common::workspace;
 use std::path::Path;
 
 fn fixture(name: &str) -> String {
@@ -15,7 +15,7 @@ fn fixture(name: &str) -> String {
 
 #[test]
 fn samples_depend_on_the_seed_and_their_number_and_not_on_the_batch() {
-    let place = Workspace::new();
+    let place = workspace();
     let common = ["sample", "--model", "digits-source", "--steps", "ddim10"];
     place
         .run(
@@ -93,7 +93,7 @@ fn samples_depend_on_the_seed_and_their_number_and_not_on_the_batch() {
 
 #[test]
 fn a_file_is_told_what_it_is_and_how_that_is_known() {
-    let place = Workspace::new();
+    let place = workspace();
     let source = fixture("assets/weights/digits-source.safetensors");
     let seen = place.run(&["inspect", &source, "--tensors"]).ok();
     for word in [
@@ -124,7 +124,7 @@ fn a_file_is_told_what_it_is_and_how_that_is_known() {
 
 #[test]
 fn a_checkpoint_becomes_safetensors_with_its_configuration_and_goes_on_to_train() {
-    let place = Workspace::new();
+    let place = workspace();
     let official = fixture("tests/parity/unet/one_level_pt/weights.pt");
     let args = ["convert", &official, "out.safetensors", "--dtype", "f16"];
     place.run(&args).ok();
@@ -159,7 +159,7 @@ fn a_checkpoint_becomes_safetensors_with_its_configuration_and_goes_on_to_train(
 
 #[test]
 fn a_source_model_that_does_not_fit_says_what_would() {
-    let place = Workspace::new();
+    let place = workspace();
     // The embedded model without its metadata, and without one of its tensors.
     let source = fixture("assets/weights/digits-source.safetensors");
     let state = sdft_checkpoint::read(Path::new(&source), &Default::default()).unwrap();
@@ -222,7 +222,7 @@ fn a_source_model_that_does_not_fit_says_what_would() {
 
 #[test]
 fn a_folder_is_checked_and_trained_on() {
-    let place = Workspace::new();
+    let place = workspace();
     place
         .run(&[
             "sample",
@@ -283,7 +283,7 @@ fn a_folder_is_checked_and_trained_on() {
 
 #[test]
 fn the_doctor_says_what_will_be_used() {
-    let seen = Workspace::new().run(&["--threads", "1", "doctor"]).ok();
+    let seen = workspace().run(&["--threads", "1", "doctor"]).ok();
     for word in [
         "cores",
         "1 threads will be used",

@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{SHORT, Workspace};
+use common::{SHORT, Workspace, workspace};
 
 /// A folder of images of their own, `photos`.
 fn place_with_photos() -> Workspace {
-    let place = Workspace::new();
+    let place = workspace();
     let sample = ["sample", "--model", "digits-source", "--steps", "ddim2"];
     place
         .run(&[&sample[..], &["-n", "6", "--out", "photos"]].concat())
@@ -82,7 +82,7 @@ fn a_preset_of_the_digits_says_what_it_leaves_out_for_a_folder() {
 
 #[test]
 fn an_average_that_cannot_follow_is_warned_about() {
-    let place = Workspace::new();
+    let place = workspace();
     let slow = ["--set", "optim.ema=0.9999", "--set", "optim.ema_ramp=false"];
     for dry in [&["--dry-run"][..], &[]] {
         let run = place.run(&[&SHORT[..], &slow, dry].concat()).ok();
@@ -110,7 +110,7 @@ fn a_plan_that_does_not_fit_the_memory_is_refused_before_anything_is_written() {
 
 #[test]
 fn the_memory_of_a_dry_run_is_what_the_run_takes() {
-    let place = Workspace::new();
+    let place = workspace();
     for more in [
         &["train", "--config", "digits-scratch", "--batch", "8"][..],
         &["train", "--config", "digits-sdft", "--batch", "64"],
@@ -148,7 +148,7 @@ fn megabytes(text: &str) -> f64 {
 
 #[test]
 fn thousands_of_threads_are_as_many_as_help() {
-    let place = Workspace::new();
+    let place = workspace();
     let started = std::time::Instant::now();
     let run = place.run(&["--threads", "4096", "doctor"]).ok();
     assert!(
@@ -161,7 +161,7 @@ fn thousands_of_threads_are_as_many_as_help() {
 
 #[test]
 fn the_judge_replaces_no_file_unless_that_is_said() {
-    let place = Workspace::new();
+    let place = workspace();
     place.write("mine.safetensors", b"precious");
     place
         .run(&["judge", "--out", "mine.safetensors"])

@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::Workspace;
+use common::workspace;
 
 #[test]
 fn a_slip_is_answered_with_what_was_meant() {
-    let place = Workspace::new();
+    let place = workspace();
     place.write("optm.toml", b"[optm]\nlr = 1e-5\nclip = 1\n");
     place.write("optimizer.toml", b"[training]\nlearning_rate = 1e-5\n");
     let cases: &[(&[&str], &[&str])] = &[
@@ -115,7 +115,7 @@ fn a_slip_is_answered_with_what_was_meant() {
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn a_gpu_without_code_for_it_is_explained() {
-    let place = Workspace::new();
+    let place = workspace();
     let run = place.run(&["sample", "--model", "digits-source", "--device", "cuda"]);
     let run = run.fails(2, &["--device cuda:0", "cargo xtask", "--device cpu"]);
     assert!(!run.err.contains("--features"), "{}", run.err);
@@ -123,7 +123,7 @@ fn a_gpu_without_code_for_it_is_explained() {
 
 #[test]
 fn a_run_folder_stands_for_its_model_in_every_command_that_takes_one() {
-    let place = Workspace::new();
+    let place = workspace();
     let model = sdft_assets::DIGITS_SOURCE_WEIGHTS;
     place.write("runs/mine/final.safetensors", model);
     let inspected = place.run(&["inspect", "runs/mine"]).ok();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{SHORT, Workspace, assert_same, essence};
+use common::{SHORT, Workspace, assert_same, essence, workspace};
 use sdft_noise::{Draw, Purpose};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ fn a_run_killed_twenty_times_equals_one_that_was_not() {
         &["--set", "output.sample_every=40"],
     ]
     .concat();
-    let quiet = Workspace::new();
+    let quiet = workspace();
     let started = Instant::now();
     quiet.run(&long).ok();
     let whole = started.elapsed();
 
-    let hurt = Workspace::new();
+    let hurt = workspace();
     let root = hurt.path("runs/short");
     let resume = ["train", "--resume", "runs/short"];
     let next = || -> &[&str] {
@@ -62,7 +62,7 @@ fn a_run_killed_twenty_times_equals_one_that_was_not() {
 
 #[test]
 fn an_interrupt_finishes_the_step_saves_and_says_how_to_go_on() {
-    let place = Workspace::new();
+    let place = workspace();
     let args = [
         &SHORT[..SHORT.len() - 1],
         &["--name=long", "--set", "loop.steps=100000"],
@@ -104,7 +104,7 @@ fn an_interrupt_finishes_the_step_saves_and_says_how_to_go_on() {
 
 #[test]
 fn an_interrupted_run_with_a_closed_output_still_exits_with_130() {
-    let place = Workspace::new();
+    let place = workspace();
     let args = [
         &SHORT[..SHORT.len() - 1],
         &["--name=long", "--set", "loop.steps=100000"],
@@ -129,7 +129,7 @@ fn an_interrupted_run_with_a_closed_output_still_exits_with_130() {
 
 #[test]
 fn a_damaged_checkpoint_is_passed_over_for_the_last_good_one() {
-    let place = Workspace::new();
+    let place = workspace();
     place.run(&SHORT).ok();
     let undisturbed = essence(&place.path("runs/short"));
     let newest = place.path("runs/short/checkpoints/step-000008/ema.safetensors");
@@ -156,7 +156,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_last_good_one() {
 
 #[test]
 fn a_changed_position_is_damage_and_checkpoints_of_earlier_versions_stay_readable() {
-    let place = Workspace::new();
+    let place = workspace();
     place.run(&SHORT).ok();
     let root = place.path("runs/short");
     let undisturbed = essence(&root);
@@ -193,7 +193,7 @@ fn a_changed_position_is_damage_and_checkpoints_of_earlier_versions_stay_readabl
 
 #[test]
 fn damage_never_starts_a_run_over_and_never_counts_as_a_checkpoint() {
-    let place = Workspace::new();
+    let place = workspace();
     let args = [&SHORT[..], &["--set", "output.keep=1"]].concat();
     place.run(&args).ok();
     let root = place.path("runs/short");
@@ -232,7 +232,7 @@ fn damage_never_starts_a_run_over_and_never_counts_as_a_checkpoint() {
 
 #[test]
 fn a_log_that_somebody_removed_is_begun_again() {
-    let place = Workspace::new();
+    let place = workspace();
     place.run(&SHORT).ok();
     let log = place.path("runs/short/log.jsonl");
     std::fs::remove_file(&log).unwrap();
@@ -247,7 +247,7 @@ fn a_log_that_somebody_removed_is_begun_again() {
 
 #[test]
 fn two_processes_cannot_train_in_one_folder() {
-    let place = Workspace::new();
+    let place = workspace();
     let args = [
         &SHORT[..SHORT.len() - 1],
         &["--name=shared", "--set", "loop.steps=100000"],
@@ -297,9 +297,9 @@ fn every_kind_of_state_survives_an_interruption() {
         "--set",
         "optim.lr=1e-3",
     ];
-    let whole = Workspace::new();
+    let whole = workspace();
     whole.run(&[&SHORT[..], &settings].concat()).ok();
-    let halves = Workspace::new();
+    let halves = workspace();
     let four: Vec<&str> = SHORT
         .iter()
         .map(|a| if *a == "8" { "4" } else { *a })
@@ -319,7 +319,7 @@ fn every_kind_of_state_survives_an_interruption() {
 
 #[test]
 fn a_full_disk_stops_the_run_and_keeps_the_last_checkpoint() {
-    let place = Workspace::new();
+    let place = workspace();
     place.run(&SHORT).ok();
     // No file may grow beyond 1 MiB: the next checkpoint does not fit, as on a full disk.
     let script = format!(

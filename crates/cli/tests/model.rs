@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Run, SHORT, Workspace};
+use common::{Run, SHORT, Workspace, workspace};
 use std::path::Path;
 
 fn sample(place: &Workspace, model: &str, out: &str) -> Run {
@@ -22,7 +22,7 @@ fn damage(path: &Path) {
 
 #[test]
 fn a_damaged_model_is_passed_over_for_the_newest_whole_one() {
-    let place = Workspace::new();
+    let place = workspace();
     place.run(&SHORT).ok();
     let root = place.path("runs/short");
     let checkpoint = |step: u64| root.join(format!("checkpoints/step-{step:06}"));
@@ -71,7 +71,7 @@ fn a_damaged_model_is_passed_over_for_the_newest_whole_one() {
     assert!(!place.path("e").exists());
 
     // A run that goes on makes its model again.
-    let place = Workspace::new();
+    let place = workspace();
     place.run(&SHORT).ok();
     let model = place.path("runs/short/final.safetensors");
     let whole = std::fs::read(&model).unwrap();
@@ -84,7 +84,7 @@ fn a_damaged_model_is_passed_over_for_the_newest_whole_one() {
 
 #[test]
 fn every_command_that_takes_a_model_takes_a_run() {
-    let place = Workspace::new();
+    let place = workspace();
     place.run(&SHORT).ok();
     let seen = place.run(&["inspect", "runs/short"]).ok();
     assert!(
@@ -152,7 +152,7 @@ fn every_command_that_takes_a_model_takes_a_run() {
 
 #[test]
 fn a_run_that_is_not_there_brings_the_names_of_those_that_are() {
-    let place = Workspace::new();
+    let place = workspace();
     let short: Vec<&str> = SHORT
         .iter()
         .map(|a| if *a == "8" { "1" } else { a })
@@ -176,7 +176,7 @@ fn a_run_that_is_not_there_brings_the_names_of_those_that_are() {
 
 #[test]
 fn a_run_goes_on_with_images_and_a_model_that_have_moved() {
-    let place = Workspace::new();
+    let place = workspace();
     for (seed, out) in [("0", "images"), ("1", "others")] {
         let args = [
             "sample",
@@ -203,7 +203,7 @@ fn a_run_goes_on_with_images_and_a_model_that_have_moved() {
         "data.flip=true",
     ];
     let args = [&SHORT[..], &["--config", "digits-sdft"], &data].concat();
-    let stay = Workspace::new();
+    let stay = workspace();
     for name in [
         "images/00000.png",
         "images/00001.png",
@@ -259,7 +259,7 @@ fn source() -> String {
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
-    let place = Workspace::new();
+    let place = workspace();
     let mut command = place.command(&["inspect", &source(), "--tensors"]);
     let out = std::process::Stdio::piped;
     let mut child = command.stdout(out()).stderr(out()).spawn().unwrap();

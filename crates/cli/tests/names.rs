@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Run, Workspace};
+use common::{Run, Workspace, workspace};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -47,7 +47,7 @@ type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 
 #[test]
 fn a_command_says_what_it_needs_by_name() {
-    let place = Workspace::new();
+    let place = workspace();
     std::fs::create_dir(place.path("photos")).unwrap();
     let fetch = ("ffhq-10m", "fetch ffhq-10m");
     let cases: [Case<'_>; 19] = [
@@ -218,7 +218,7 @@ fn a_command_says_what_it_needs_by_name() {
 
 #[test]
 fn what_is_missing_is_explained_with_every_way_to_get_it() {
-    let place = Workspace::new();
+    let place = workspace();
     for (args, texts) in [
         (
             &["train", "--source", "ffhq-10m"][..],
@@ -274,7 +274,7 @@ fn what_is_missing_is_explained_with_every_way_to_get_it() {
 
 #[test]
 fn names_become_the_files_that_are_here() {
-    let place = Workspace::new();
+    let place = workspace();
     let model = sdft_assets::DIGITS_SOURCE_WEIGHTS;
     // A branch, so that neither size nor hash is known beforehand.
     let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
@@ -345,7 +345,7 @@ fn names_become_the_files_that_are_here() {
 #[cfg(unix)]
 #[test]
 fn a_file_that_is_not_what_was_fetched_is_not_taken() {
-    let place = Workspace::new();
+    let place = workspace();
     let model = sdft_assets::DIGITS_SOURCE_WEIGHTS;
     let hash = sdft_checkpoint::sha256_bytes(model);
     let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
@@ -373,7 +373,7 @@ fn a_file_that_is_not_what_was_fetched_is_not_taken() {
 
 #[test]
 fn a_file_of_another_length_is_not_taken() {
-    let place = Workspace::new();
+    let place = workspace();
     let file = format!("hf/hub/models--deepinv--diffunet/snapshots/{COMMIT}/diffusion_ffhq_10m.pt");
     let path: PathBuf = place.write(&file, b"short");
     let run = run(&place, &["train", "--source", "ffhq-10m"]);

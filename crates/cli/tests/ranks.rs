@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Run, Workspace};
+use common::{Run, Workspace, workspace};
 use sdft_noise::{Draw, Purpose};
 use std::net::TcpListener;
 use std::path::Path;
@@ -107,7 +107,7 @@ fn assert_honest(run: &Run, root: &Path, trial: u64) {
 
 #[test]
 fn fifty_kills_of_either_rank_end_no_run_well_that_has_no_model() {
-    let place = Workspace::new();
+    let place = workspace();
     let draw = Draw::new(50, Purpose::Test, 0, 0);
     let mut unfinished = 0;
     for trial in 0..40 {
@@ -154,7 +154,7 @@ fn fifty_kills_of_either_rank_end_no_run_well_that_has_no_model() {
 
 #[test]
 fn a_rank_that_stops_is_given_up_and_the_message_says_how_to_go_on() {
-    let place = Workspace::new();
+    let place = workspace();
     let (args, port) = (arguments("--name=stopped", "--steps=100000"), free_port());
     let [leader, other] = [0, 1].map(|n| {
         let mut command = rank(&place, &args, port, n);
@@ -179,7 +179,7 @@ fn a_rank_that_stops_is_given_up_and_the_message_says_how_to_go_on() {
 
 #[test]
 fn a_stranger_with_another_secret_does_not_get_into_a_run() {
-    let place = Workspace::new();
+    let place = workspace();
     let (args, port) = (arguments("--name=secret", "--steps=2"), free_port());
     let leader = rank(&place, &args, port, 0).spawn().unwrap();
     let mut stranger = rank(&place, &args, port, 1);
@@ -214,7 +214,7 @@ fn launched(place: &Workspace, name: &str) -> (Child, Vec<(usize, u32)>) {
 
 #[test]
 fn a_launcher_passes_on_that_it_should_end_and_the_run_is_saved() {
-    let place = Workspace::new();
+    let place = workspace();
     for name in ["-TERM", "-INT"] {
         let (launcher, crew) = launched(&place, &format!("asked{name}"));
         signal(launcher.id(), name);
@@ -229,7 +229,7 @@ fn a_launcher_passes_on_that_it_should_end_and_the_run_is_saved() {
 
 #[test]
 fn a_crew_saves_and_ends_when_its_launcher_is_killed() {
-    let place = Workspace::new();
+    let place = workspace();
     let (mut launcher, crew) = launched(&place, "orphans");
     signal(launcher.id(), "-KILL");
     launcher.wait().unwrap();

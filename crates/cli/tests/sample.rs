@@ -3,7 +3,7 @@
 mod common;
 
 use candle_core::Tensor;
-use common::{Workspace, assert_same, files, names, place_with_inputs, translate, unet};
+use common::{Workspace, assert_same, files, names, place_with_inputs, translate, unet, workspace};
 use sdft_imaging::{Limits, Rgb8, decode_bytes};
 use std::path::Path;
 use std::process::Stdio;
@@ -29,7 +29,7 @@ fn changed_model(path: &Path, name: &str, change: impl Fn(&Tensor) -> Tensor) {
 
 #[test]
 fn what_is_not_the_commands_own_is_never_replaced() {
-    let place = Workspace::new();
+    let place = workspace();
     place.write("mine/00000.png", b"precious");
     place.write("photos-grid.png", b"a photo of a grid");
     let mine = ["-n", "2", "--out", "mine"];
@@ -82,7 +82,7 @@ fn what_is_not_the_commands_own_is_never_replaced() {
 
 #[test]
 fn a_file_that_could_be_a_sample_is_refused_before_anything_goes() {
-    let place = Workspace::new();
+    let place = workspace();
     sample(&place, &["-n", "2", "--out", "a"]).ok();
     let first = files(&place.path("a"));
     place.write("a/20240101.png", b"mine");
@@ -98,7 +98,7 @@ fn a_file_that_could_be_a_sample_is_refused_before_anything_goes() {
 
 #[test]
 fn the_same_command_makes_what_is_missing_and_a_larger_one_adds_to_it() {
-    let place = Workspace::new();
+    let place = workspace();
     sample(&place, &["-n", "7", "--out", "whole"]).ok();
     let whole = files(&place.path("whole"));
     sample(&place, &["-n", "4", "--out", "a", "--npz"]).ok();
@@ -124,7 +124,7 @@ fn the_same_command_makes_what_is_missing_and_a_larger_one_adds_to_it() {
 
 #[test]
 fn a_run_that_is_stopped_or_killed_goes_on_where_it_was() {
-    let place = Workspace::new();
+    let place = workspace();
     let slow = ["-n", "6", "--batch", "1", "--sampler", "ddpm"];
     let args = ["sample", "--model", "digits-source", "--steps", "250"];
     let done = || match place.path("samples").exists() {
@@ -185,7 +185,7 @@ fn a_run_that_is_stopped_or_killed_goes_on_where_it_was() {
 
 #[test]
 fn models_that_make_no_rgb_images_are_refused_before_anything_is_computed() {
-    let place = Workspace::new();
+    let place = workspace();
     unet(&place.path("grey.safetensors"), |config| {
         (config.in_channels, config.out_channels) = (1, 1);
     });
@@ -261,7 +261,7 @@ fn the_longest_names_are_translated_and_longer_ones_are_errors_of_their_own() {
 
 #[test]
 fn a_sheet_says_how_many_images_it_leaves_out() {
-    let place = Workspace::new();
+    let place = workspace();
     let quick = ["sample", "--model", "digits-source", "--steps", "ddim2"];
     let drawn = place
         .run(&[&quick[..], &["-n", "70", "--out", "many"]].concat())
@@ -290,7 +290,7 @@ fn a_sheet_says_how_many_images_it_leaves_out() {
 
 #[test]
 fn a_report_does_not_replace_files_of_others_nor_a_report_on_something_else() {
-    let place = Workspace::new();
+    let place = workspace();
     for seed in ["0", "1"] {
         sample(
             &place,

@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{SHORT, Workspace, assert_same, essence};
+use common::{SHORT, Workspace, assert_same, essence, workspace};
 
 #[test]
 fn a_run_leaves_everything_it_promises_and_repeats_bit_for_bit_with_any_number_of_threads() {
-    let place = Workspace::new();
+    let place = workspace();
     let first = place.run(&SHORT).ok();
     assert!(
         first.out.contains("final.safetensors") && first.out.contains("step-000008.png"),
@@ -39,7 +39,7 @@ fn a_run_leaves_everything_it_promises_and_repeats_bit_for_bit_with_any_number_o
     );
 
     for threads in ["1", "2"] {
-        let again = Workspace::new();
+        let again = workspace();
         again
             .run(&[&SHORT[..], &["--threads", threads]].concat())
             .ok();
@@ -58,7 +58,7 @@ fn a_run_leaves_everything_it_promises_and_repeats_bit_for_bit_with_any_number_o
 
 #[test]
 fn a_longer_run_from_the_same_plan_starts_like_the_shorter_one() {
-    let place = Workspace::new();
+    let place = workspace();
     place.run(&SHORT).ok();
     let resumed = place
         .run(&["train", "--resume", "runs/short", "--steps", "10"])
@@ -78,7 +78,7 @@ fn a_longer_run_from_the_same_plan_starts_like_the_shorter_one() {
 
 #[test]
 fn micro_batches_change_the_memory_and_not_the_result() {
-    let place = Workspace::new();
+    let place = workspace();
     let steps = [
         "train",
         "--steps",
@@ -129,7 +129,7 @@ fn recomputed_blocks_change_the_memory_and_not_the_result() {
             })
             .collect()
     };
-    let (kept, recomputed) = (Workspace::new(), Workspace::new());
+    let (kept, recomputed) = (workspace(), workspace());
     kept.run(&short).ok();
     recomputed
         .run(&[&short[..], &["--set", "loop.recompute=true"]].concat())
@@ -175,7 +175,7 @@ fn fast_convolutions_train_like_direct_ones() {
         "optim.warmup=1",
     ];
     let losses = |algorithm: &str| -> Vec<f64> {
-        let place = Workspace::new();
+        let place = workspace();
         let output = place
             .command(&steps)
             .env("SDFT_CONV", algorithm)
@@ -191,7 +191,7 @@ fn fast_convolutions_train_like_direct_ones() {
             })
             .collect()
     };
-    let place = Workspace::new();
+    let place = workspace();
     let output = place
         .command(&steps)
         .env("SDFT_CONV", "F2")
@@ -217,7 +217,7 @@ fn fast_convolutions_train_like_direct_ones() {
 
 #[test]
 fn an_impossible_request_is_refused_before_anything_is_written() {
-    let place = Workspace::new();
+    let place = workspace();
     place.write("empty/readme.txt", b"no image");
     place.write("bad.pt", b"this is not a checkpoint");
     place.write("broken/a.png", b"\x89PNG\r\n\x1a\nnot really");
@@ -319,7 +319,7 @@ fn an_impossible_request_is_refused_before_anything_is_written() {
 
 #[test]
 fn a_plan_can_be_looked_at_without_running_it() {
-    let place = Workspace::new();
+    let place = workspace();
     let plan = place.run(&["train", "--dry-run"]).ok();
     for word in [
         "method = \"sdft\"",
@@ -338,7 +338,7 @@ fn a_plan_can_be_looked_at_without_running_it() {
 
 #[test]
 fn numbers_that_are_not_finite_stop_the_run_and_keep_the_last_checkpoint() {
-    let place = Workspace::new();
+    let place = workspace();
     let wild = [
         "--set",
         "optim.lr=1e38",
@@ -389,7 +389,7 @@ fn numbers_that_are_not_finite_stop_the_run_and_keep_the_last_checkpoint() {
 
 #[test]
 fn a_checkpoint_is_a_model_that_can_be_sampled_and_started_from() {
-    let place = Workspace::new();
+    let place = workspace();
     place.run(&SHORT).ok();
     std::fs::remove_file(place.path("runs/short/final.safetensors")).unwrap();
     let sample = |model: &str, out: &str| {
@@ -419,7 +419,7 @@ fn a_checkpoint_is_a_model_that_can_be_sampled_and_started_from() {
 
 #[test]
 fn a_run_goes_on_only_with_what_it_began_with() {
-    let place = Workspace::new();
+    let place = workspace();
     place
         .run(&[
             "sample",
@@ -463,7 +463,7 @@ fn a_run_goes_on_only_with_what_it_began_with() {
 
 #[test]
 fn the_process_is_given_where_a_file_does_not_say_it_and_refused_where_it_does() {
-    let place = Workspace::new();
+    let place = workspace();
     let cosine = ["--set", "process.noise_schedule=cosine"];
     place
         .run(&[&SHORT[..], &cosine].concat())

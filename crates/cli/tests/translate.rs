@@ -3,7 +3,7 @@
 mod common;
 
 use common::{
-    CLASSIFIER, Run, SHORT, Workspace, assert_same, files, names, place_with_inputs, translate,
+    CLASSIFIER, Run, SHORT, assert_same, files, names, place_with_inputs, translate, workspace,
 };
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -232,7 +232,7 @@ fn a_translation_that_is_stopped_or_killed_goes_on_where_it_was() {
 
 #[test]
 fn without_arguments_the_embedded_digits_are_translated() {
-    let place = Workspace::new();
+    let place = workspace();
     let first = place.run(&["translate"]).ok();
     let words = "of 70 digits of classes that the target set lacks";
     assert!(
@@ -297,7 +297,7 @@ fn without_arguments_the_embedded_digits_are_translated() {
 
 #[test]
 fn sampling_can_begin_below_the_end_of_the_process() {
-    let place = Workspace::new();
+    let place = workspace();
     let sample = |start: &str, out: &str| {
         let args = [
             "sample",

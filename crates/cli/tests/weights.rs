@@ -3,7 +3,7 @@
 mod common;
 
 use candle_core::{Device, Tensor};
-use common::{SHORT, Workspace};
+use common::{SHORT, Workspace, workspace};
 use sdft_checkpoint::write_safetensors;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,7 +38,7 @@ const SIZES: [&str; 6] = [
 
 #[test]
 fn values_that_are_not_finite_end_every_command_that_reads_them() {
-    let place = Workspace::new();
+    let place = workspace();
     let (mut tensors, metadata) = source();
     let (name, tensor) = &mut tensors[0];
     let mut values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -102,7 +102,7 @@ fn values_that_are_not_finite_end_every_command_that_reads_them() {
 
 #[test]
 fn a_process_that_a_file_does_not_say_is_said_by_every_command() {
-    let place = Workspace::new();
+    let place = workspace();
     write(&place, "bare.safetensors", &source().0, &BTreeMap::new());
     let said = "the linear schedule of 1000 steps is assumed";
     let sample = [
@@ -154,7 +154,7 @@ fn a_process_that_a_file_does_not_say_is_said_by_every_command() {
 
 #[test]
 fn a_network_of_another_kind_is_refused_by_the_name_of_what_differs() {
-    let place = Workspace::new();
+    let place = workspace();
     let tensor = Tensor::ones((4, 3, 3, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
     let names = ["conv_in.weight", "time_embedding.linear_1.weight"];
     let tensors: Vec<_> = names.map(|name| (name.to_owned(), tensor.clone())).into();

@@ -1,4 +1,4 @@
-//! Opening what a user names, and running parsers of other people's code on it.
+//! Opens regular files only, and guards parsers that may panic.
 
 use std::cell::Cell;
 use std::fs::{self, File, FileType, Metadata};
@@ -7,13 +7,13 @@ use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Once;
 
-/// A list or a configuration longer than this is not one.
+/// The longest text, in bytes.
 const MAX_TEXT: u64 = 64 << 20;
 
-/// Opens a regular file for reading. Pipes, sockets and devices are refused before they are opened, because opening one may wait forever.
+/// Opens a regular file for reading. Pipes, sockets and devices are not opened, because opening one may block forever.
 ///
 /// # Errors
-/// There is nothing at `path`, or something other than a regular file (the message says what), or the system refuses.
+/// `path` is missing or not a regular file (the message has its kind), or the system fails.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let found = fs::metadata(path)?;
     if !found.is_file() {
@@ -25,7 +25,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 /// The content of a regular file that has at most `max` bytes.
 ///
 /// # Errors
-/// Those of [`open_regular`]; the file is longer.
+/// Those of [`open_regular`], or the file is longer.
 pub fn read_regular(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = open_regular(path)?;
     let long =
@@ -43,10 +43,10 @@ pub fn read_regular(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The text of a file that people write: UTF-8, without a byte order mark.
+/// The text of a file in UTF-8, without its byte order mark.
 ///
 /// # Errors
-/// Those of [`read_regular`]; the text is UTF-16 or no UTF-8 (the message says so, and what to do).
+/// Those of [`read_regular`], or the text is not UTF-8 (the message says what to do).
 pub fn read_text(path: &Path) -> io::Result<String> {
     let bytes = read_regular(path, MAX_TEXT)?;
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
@@ -72,7 +72,7 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     })
 }
 
-/// What a thing that is not a regular file is: `a folder`, `a pipe`, `a socket`, `a device`.
+/// The kind of a file in words: `a folder`, `a pipe`, `a socket`, `a device`, ..
 pub fn kind_of(found: FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -106,9 +106,9 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs other people's code on a file that may mean harm. `None` if it panics; nothing is printed then.
+/// Runs code that may panic on a hostile file. `None` if it panics; then nothing is printed.
 ///
-/// Only the calling thread is guarded.
+/// Panics on other threads are not caught.
 pub fn guarded<T>(parse: impl FnOnce() -> T) -> Option<T> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {

@@ -1,4 +1,4 @@
-//! Temporary names: how they are made, recognised and removed.
+//! Creates, recognises and removes temporary names.
 
 use crate::parent_of;
 use std::io;
@@ -10,23 +10,23 @@ use std::{fs, process};
 const PREFIX: &str = ".sdft-";
 const SUFFIX: &str = ".tmp";
 
-/// A temporary name in the folder of `path`, unused by any other writer. Nothing is created.
+/// A temporary path in the folder of `path` that no other writer uses. Nothing is created.
 ///
-/// The name has at most 60 bytes, regardless of `path`. Create the file with `create_new`, or a folder with `create_dir`, so that a
-/// name that is taken after all is an error and never written over.
+/// The name has at most 60 bytes, regardless of `path`. Create the file with `create_new`, or a folder with `create_dir`, so that an
+/// existing file is an error and is not replaced.
 ///
 /// # Errors
-/// `path` ends in no name (`/`, `..`).
+/// `path` does not end in a name (`/`, `..`).
 pub fn temporary_path(path: &Path) -> io::Result<PathBuf> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     if path.file_name().is_none() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "the path names no file",
+            "the path does not end in the name of a file",
         ));
     }
     let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-    // The time tells processes apart that have the same number in different containers.
+    // Processes in different containers may have the same id, but not the same time.
     let time = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_nanos() as u64);
@@ -34,7 +34,7 @@ pub fn temporary_path(path: &Path) -> io::Result<PathBuf> {
     Ok(parent_of(path).join(name))
 }
 
-/// How the names of files end that earlier versions wrote aside.
+/// The endings of temporary names of earlier versions.
 const OLD_ENDINGS: [&str; 12] = [
     ".png",
     ".safetensors",
@@ -50,7 +50,7 @@ const OLD_ENDINGS: [&str; 12] = [
     "SHA256SUMS",
 ];
 
-/// Whether a file name is one of [`temporary_path`], or one that earlier versions used (`.NAME.PID-N.tmp`).
+/// Whether a file name is one of [`temporary_path`], or of earlier versions (`.NAME.PID-N.tmp`).
 pub fn is_temporary(name: &str) -> bool {
     let Some(stem) = name.strip_suffix(SUFFIX) else {
         return false;
@@ -81,8 +81,7 @@ pub fn is_temporary(name: &str) -> bool {
 
 /// Removes the temporary files and folders directly in `folder`, and returns how many.
 ///
-/// Only for the process that owns the folder, by a lock for example: another writer would lose what it is writing. Links are removed,
-/// not followed.
+/// Only for the process that owns the folder, for example by a lock: another writer would lose its file. Links are removed, not followed.
 ///
 /// # Errors
 /// The folder cannot be read, or an entry cannot be removed.
@@ -90,10 +89,10 @@ pub fn sweep(folder: &Path) -> io::Result<usize> {
     sweep_where(folder, |_| true)
 }
 
-/// Like [`sweep`], for a folder that several processes write to: only what has not been written to for `age`.
+/// Like [`sweep`], for a folder that several processes write to: only files that nobody has written to for `age`.
 ///
 /// # Errors
-/// As [`sweep`].
+/// Those of [`sweep`].
 pub fn sweep_older(folder: &Path, age: Duration) -> io::Result<usize> {
     sweep_where(folder, |entry| {
         let modified = entry.metadata().and_then(|found| found.modified());

@@ -1,12 +1,12 @@
-//! Any readable file into `.safetensors`.
+//! Converts any readable file to `.safetensors`.
 
-use crate::beside::Beside;
 use crate::diffusers::Layout;
 use crate::error::ModelError;
 use crate::load::{refuse_to_guess, weights_of, whole_sha256};
 use crate::official::{EITHER, official_shapes, tensors};
 use crate::resolve::{ASSUMED_KEY, PREDICTION, Resolved, Seen, resolve};
 use crate::save::unet_metadata;
+use crate::siblings::Siblings;
 use crate::{LoadOptions, notes};
 use candle_core::{DType, Tensor};
 use sdft_adm::{Origin, Unet};
@@ -16,12 +16,11 @@ use sdft_nn::Mismatch;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Turns any readable file into `.safetensors`, with the configuration in its metadata where the network is recognised.
-/// Returns what the user should know.
+/// Converts any readable file to `.safetensors`, with the configuration in its metadata if the network is recognised. Returns notes for
+/// the user.
 ///
 /// # Errors
-/// A file that cannot be read or written; values that are NaN or infinite, which no use of the result would survive; a process that must
-/// be given.
+/// A file cannot be read or written, values are NaN or infinite, or the process is required.
 pub fn convert_file(
     input: &Path,
     output: &Path,
@@ -38,8 +37,8 @@ pub fn convert_file(
     )?;
     let sha256 = sha256_weights(input)?;
     let mut notes = state.notes();
-    let beside = match Layout::of(&state.shapes()) {
-        Some(_) => Some(Beside::of(input)?),
+    let siblings = match Layout::of(&state.shapes()) {
+        Some(_) => Some(Siblings::of(input)?),
         None => None,
     };
     let shapes = official_shapes(state.shapes());
@@ -48,7 +47,7 @@ pub fn convert_file(
         shapes: &shapes,
         metadata: state.metadata(),
         sha256: Some(&sha256),
-        beside: beside.as_ref(),
+        siblings: siblings.as_ref(),
     };
     let mut as_adm = None;
     let mut all = match resolve(&seen, options) {
@@ -61,7 +60,7 @@ pub fn convert_file(
             };
             if fits {
                 refuse_to_guess(input, &resolved)?;
-                notes.extend(notes::diffusers(beside.as_ref()));
+                notes.extend(notes::diffusers(siblings.as_ref()));
                 notes.extend(notes::assumed(&resolved, false));
                 as_adm = Some(resolved.config.clone());
                 let mut metadata =
@@ -83,7 +82,7 @@ pub fn convert_file(
     };
     let settled = !all.is_empty();
     for (key, value) in state.metadata() {
-        // What was assumed once may be known now.
+        // A field that was assumed before may be known now.
         if !(settled && key.starts_with("sdft.") && !key.starts_with(PROVENANCE_PREFIX)) {
             all.insert(key.clone(), value.clone());
         }
@@ -98,10 +97,10 @@ pub fn convert_file(
     );
     all.insert(
         format!("{PROVENANCE_PREFIX}converted_sha256"),
-        whole_sha256(sha256, beside.as_ref()),
+        whole_sha256(sha256, siblings.as_ref()),
     );
     let mut entries = state.into_map();
-    if let (Some(_), Some(config)) = (&beside, as_adm) {
+    if let (Some(_), Some(config)) = (&siblings, as_adm) {
         entries = tensors(input, entries, &config)?.into_iter().collect();
     }
     if dtype == Some(DType::F16) {
@@ -112,7 +111,7 @@ pub fn convert_file(
     Ok(notes)
 }
 
-/// The fields that nothing showed, so that a reader of the result knows it too.
+/// The assumed fields, which the metadata of the result lists.
 fn assumed(resolved: &Resolved) -> Option<(String, String)> {
     let of = |section: &'static str, origins: &BTreeMap<&'static str, Origin>| {
         let assumed = origins

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use sdft_adm::AdmConfig;
 use std::collections::BTreeMap;
 
-/// What happens to a tensor besides its name.
+/// How a tensor changes in addition to its name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Part {
     /// Nothing.
@@ -117,7 +117,7 @@ impl Layout {
         Some((format!("{place}.{module}.{kind_of}"), part))
     }
 
-    /// Names and shapes as ADM has them. What has no name there keeps its own, and will be told as left over.
+    /// Names and shapes as ADM has them. A tensor that ADM does not have keeps its name and is reported as unexpected.
     pub(crate) fn shapes(
         &self,
         theirs: BTreeMap<String, Vec<usize>>,

@@ -1,6 +1,8 @@
+//! The error type.
+
 use std::path::PathBuf;
 
-/// A text out of a file, cut to what a message can hold.
+/// A text from a file, cut to the length of a message.
 pub(crate) fn brief(text: impl std::fmt::Display) -> String {
     const MOST: usize = 160;
     let text = text.to_string();
@@ -17,12 +19,12 @@ pub enum ModelError {
     /// The file itself.
     #[error(transparent)]
     File(#[from] sdft_checkpoint::Error),
-    /// What is in it.
+    /// The contents of the file.
     #[error("{}: {problem}", path.display())]
     Problem {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// The configuration contradicts the file.
@@ -32,9 +34,9 @@ pub enum ModelError {
         path: PathBuf,
         /// The key, as in a TOML file.
         field: String,
-        /// What was given.
+        /// The value in the configuration.
         given: String,
-        /// What the file says.
+        /// The value in the file.
         found: String,
     },
     /// Names or shapes that do not fit the architecture.
@@ -44,7 +46,7 @@ pub enum ModelError {
         path: PathBuf,
         /// Everything that does not fit.
         mismatch: Box<sdft_nn::Mismatch>,
-        /// What would make it fit.
+        /// Likely causes.
         hints: String,
     },
     /// A tensor operation.

@@ -1,12 +1,12 @@
-//! What a file holds.
+//! The contents of a file of a network.
 
-use crate::beside::Beside;
 use crate::diffusers::Layout;
 use crate::error::ModelError;
 use crate::known::SMALLEST_KNOWN;
 use crate::load::weights_of;
 use crate::official::{EITHER, official_shapes};
 use crate::resolve::{Resolved, Seen, resolve};
+use crate::siblings::Siblings;
 use crate::{LoadOptions, notes};
 use sdft_adm::{Encoder, Unet};
 use sdft_checkpoint::{NonFinite, Summary, sha256_weights};
@@ -14,30 +14,30 @@ use sdft_nn::Mismatch;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What a file holds, without its numbers.
+/// The contents of a file, without its numbers.
 #[derive(Debug)]
 pub struct Inspected {
     /// Container, tensors, metadata.
     pub summary: Summary,
     /// The network, or why it is not recognised.
     pub resolved: Result<Resolved, ModelError>,
-    /// What does not fit the network, if anything.
+    /// The tensors that do not fit the network, if there are any.
     pub misfit: Option<Mismatch>,
-    /// What should be known about how it was read.
+    /// Notes for the user about how it was read.
     pub notes: Vec<String>,
 }
 
 /// Looks into a file without reading its numbers; a folder stands for the weights that diffusers keeps in it.
 ///
 /// # Errors
-/// A file that is no container of weights.
+/// The file is not a container of weights.
 pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, ModelError> {
     let path = &weights_of(path)?;
     let summary = sdft_checkpoint::describe(path, &options.read(EITHER))?;
     let tensors = summary.tensors.iter();
     let shapes: BTreeMap<_, _> = tensors.map(|t| (t.name.clone(), t.shape.clone())).collect();
-    let beside = match Layout::of(&shapes) {
-        Some(_) => Some(Beside::of(path)?),
+    let siblings = match Layout::of(&shapes) {
+        Some(_) => Some(Siblings::of(path)?),
         None => None,
     };
     let shapes = official_shapes(shapes);
@@ -51,7 +51,7 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
         shapes: &shapes,
         metadata: &summary.metadata,
         sha256: sha256.as_deref(),
-        beside: beside.as_ref(),
+        siblings: siblings.as_ref(),
     };
     let resolved = resolve(&seen, options);
     let misfit = resolved.as_ref().ok().and_then(|resolved| {
@@ -64,7 +64,7 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
     });
     let mut notes = summary.notes.clone();
     notes.extend(notes::latents(&summary));
-    notes.extend(notes::diffusers(beside.as_ref()));
+    notes.extend(notes::diffusers(siblings.as_ref()));
     Ok(Inspected {
         summary,
         resolved,
@@ -76,7 +76,7 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
 /// Reads all numbers of a file once: compares checksums where it has them, and returns the tensors with values that are NaN or infinite.
 ///
 /// # Errors
-/// A file that cannot be read or is damaged.
+/// The file cannot be read or is damaged.
 pub fn scan_file(path: &Path, options: &LoadOptions) -> Result<Vec<NonFinite>, ModelError> {
     let path = &weights_of(path)?;
     Ok(sdft_checkpoint::scan(path, &options.read(EITHER))?)

@@ -1,3 +1,5 @@
+//! Public files with a known architecture.
+
 use sdft_adm::AdmConfig;
 
 /// SHA-256 of a file and its architecture.

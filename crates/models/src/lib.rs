@@ -1,9 +1,8 @@
 //! A diffusion network and its file: configuration, strict loading, provenance.
 //!
 //! The architecture comes from, in this order: the file's own metadata or the `config.json` next to it, settings given by the user, a table
-//! of known public files, names and shapes, and ADM's defaults for what no shape shows. What is assumed is said, and asked for where public
-//! models differ. Loading is strict: missing, unexpected and mis-shaped tensors are
-//! listed together with the likely cause.
+//! of known public files, names and shapes, and ADM's defaults for fields that no shape determines. Notes list the assumed fields; a field
+//! is required where public models differ. Loading is strict: missing, unexpected and mis-shaped tensors are listed with the likely cause.
 //!
 //! # Example: save a network and get it back
 //! ```
@@ -22,12 +21,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** the only place that joins an architecture with a file; nothing is loaded that does not fit completely.
+//! **Invariant:** the only crate that joins an architecture with a file; a file that does not fit completely is not loaded.
 
 pub use sdft_diffusion::Process;
 
 pub use crate::{
-    beside::folder_weights,
     convert::convert_file,
     error::ModelError,
     inspect::{Inspected, inspect_file, scan_file},
@@ -37,9 +35,9 @@ pub use crate::{
     },
     resolve::Resolved,
     save::{encoder_metadata, save_unet, unet_metadata},
+    siblings::folder_weights,
 };
 
-mod beside;
 mod convert;
 mod diffusers;
 mod error;
@@ -51,4 +49,5 @@ mod official;
 mod resolve;
 mod save;
 mod scheduler;
+mod siblings;
 mod unet2d;

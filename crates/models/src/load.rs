@@ -1,10 +1,10 @@
-//! Networks from files, strictly.
+//! Loads networks from files, strictly.
 
-use crate::beside::{Beside, folder_weights};
 use crate::diffusers::Layout;
 use crate::error::ModelError;
 use crate::official::{ENCODER, UNET, official_shapes, tensors};
 use crate::resolve::{Resolved, Seen, hints, resolve};
+use crate::siblings::{Siblings, folder_weights};
 use crate::{Process, notes};
 use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Unet};
 use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Wanted, sha256_bytes, sha256_weights};
@@ -20,11 +20,11 @@ pub struct LoadOptions {
     pub given: Map<String, Value>,
     /// Fields of the process that the user gave, by name.
     pub given_process: Map<String, Value>,
-    /// The part of the file to take where it holds several.
+    /// The part of the file to take if it has several.
     pub key: Option<String>,
-    /// Which weights to take where a file holds both.
+    /// The weights to take if a file has both.
     pub prefer: Prefer,
-    /// The process of a file that does not say its own; guided-diffusion's usual one if not given.
+    /// The process of a file that does not state its own; guided-diffusion's usual one if none.
     pub process_otherwise: Option<Process>,
 }
 
@@ -39,7 +39,7 @@ impl LoadOptions {
     }
 }
 
-/// A U-Net's parameters and everything known about them.
+/// A U-Net's parameters, configuration and origins.
 #[derive(Clone, Debug)]
 pub struct LoadedModel {
     /// The architecture.
@@ -52,7 +52,7 @@ pub struct LoadedModel {
     pub origins: BTreeMap<&'static str, Origin>,
     /// SHA-256 of the file.
     pub sha256: String,
-    /// What the user should know about how it was read.
+    /// Notes for the user about how it was read.
     pub notes: Vec<String>,
 }
 
@@ -89,19 +89,19 @@ impl LoadedModel {
     }
 }
 
-/// Reads a U-Net; a folder stands for the weights that diffusers keeps in it.
+/// Reads a U-Net from a file, or from the folder of a model in diffusers' layout.
 ///
 /// # Errors
-/// A file that cannot be read, that holds something else, or that does not fit its configuration completely; one that does not say its
-/// process where public models of its kind differ.
+/// The file cannot be read, is not a U-Net, does not fit its configuration completely, or does not state its process where public models
+/// of its kind differ.
 pub fn load_unet(path: &Path, options: &LoadOptions) -> Result<LoadedModel, ModelError> {
     let path = &weights_of(path)?;
     let state = sdft_checkpoint::read(path, &options.read(UNET))?;
-    let beside = beside(path, &state)?;
-    assemble(path, state, options, sha256_weights(path)?, beside)
+    let siblings = siblings(path, &state)?;
+    assemble(path, state, options, sha256_weights(path)?, siblings)
 }
 
-/// Reads a U-Net from bytes in memory; `name` stands for the file in messages.
+/// Reads a U-Net from bytes in memory; messages call them `name`.
 ///
 /// # Errors
 /// As [`load_unet`].
@@ -111,15 +111,21 @@ pub fn load_unet_bytes(
     options: &LoadOptions,
 ) -> Result<LoadedModel, ModelError> {
     let state = sdft_checkpoint::read_bytes(name, bytes, &options.read(UNET))?;
-    // Nothing lies next to bytes.
-    let beside = is_diffusers(&state).then(Beside::default);
-    assemble(Path::new(name), state, options, sha256_bytes(bytes), beside)
+    // Bytes have no files next to them.
+    let siblings = is_diffusers(&state).then(Siblings::default);
+    assemble(
+        Path::new(name),
+        state,
+        options,
+        sha256_bytes(bytes),
+        siblings,
+    )
 }
 
 /// Reads parameters from bytes in memory and fits them to `specs`.
 ///
 /// # Errors
-/// Bytes that are no weights, or that do not fit completely.
+/// The bytes are not weights, or do not fit completely.
 pub fn read_params_bytes(
     name: &str,
     bytes: &[u8],
@@ -134,7 +140,7 @@ pub fn read_params_bytes(
     })
 }
 
-/// The file of weights: a path itself, or what is in a folder.
+/// The file of the weights: the path itself, or the one in a folder.
 pub(crate) fn weights_of(path: &Path) -> Result<PathBuf, ModelError> {
     if !path.is_dir() {
         return Ok(path.to_owned());
@@ -149,23 +155,23 @@ fn is_diffusers(state: &StateDict) -> bool {
     Layout::of(&state.shapes()).is_some()
 }
 
-/// What lies next to a file in diffusers' layout.
-fn beside(path: &Path, state: &StateDict) -> Result<Option<Beside>, ModelError> {
+/// The files next to one in diffusers' layout.
+fn siblings(path: &Path, state: &StateDict) -> Result<Option<Siblings>, ModelError> {
     match is_diffusers(state) {
-        true => Beside::of(path).map(Some),
+        true => Siblings::of(path).map(Some),
         false => Ok(None),
     }
 }
 
-/// The hash of a network whose settings lie next to its weights covers them.
-pub(crate) fn whole_sha256(weights: String, beside: Option<&Beside>) -> String {
-    match beside.map(Beside::text).filter(|text| !text.is_empty()) {
+/// The hash of the weights, and of the settings next to them.
+pub(crate) fn whole_sha256(weights: String, siblings: Option<&Siblings>) -> String {
+    match siblings.map(Siblings::text).filter(|text| !text.is_empty()) {
         Some(text) => sha256_bytes(format!("{weights}{text}").as_bytes()),
         None => weights,
     }
 }
 
-/// What a state dict says, and what should be known about that.
+/// A state dict with its configuration, and notes about it.
 struct Read {
     resolved: Resolved,
     shapes: BTreeMap<String, Vec<usize>>,
@@ -178,7 +184,7 @@ fn resolve_model(
     state: &StateDict,
     options: &LoadOptions,
     sha256: String,
-    beside: Option<&Beside>,
+    siblings: Option<&Siblings>,
 ) -> Result<Read, ModelError> {
     let shapes = official_shapes(state.shapes());
     let seen = Seen {
@@ -186,12 +192,12 @@ fn resolve_model(
         shapes: &shapes,
         metadata: state.metadata(),
         sha256: Some(&sha256),
-        beside,
+        siblings,
     };
     let resolved = resolve(&seen, options)?;
     let mut notes = state.notes();
     notes.extend(notes::latents(&state.summary));
-    notes.extend(notes::diffusers(beside));
+    notes.extend(notes::diffusers(siblings));
     notes.extend(notes::assumed(
         &resolved,
         options.process_otherwise.is_some(),
@@ -200,7 +206,7 @@ fn resolve_model(
         resolved,
         notes,
         shapes,
-        sha256: whole_sha256(sha256, beside),
+        sha256: whole_sha256(sha256, siblings),
     })
 }
 
@@ -242,9 +248,9 @@ fn assemble(
     state: StateDict,
     options: &LoadOptions,
     sha256: String,
-    beside: Option<Beside>,
+    siblings: Option<Siblings>,
 ) -> Result<LoadedModel, ModelError> {
-    let read = resolve_model(path, &state, options, sha256, beside.as_ref())?;
+    let read = resolve_model(path, &state, options, sha256, siblings.as_ref())?;
     if let Some(pool) = read.resolved.pool {
         return Err(ModelError::Problem {
             path: path.to_owned(),
@@ -269,7 +275,7 @@ fn assemble(
     })
 }
 
-/// A classifier's parameters and everything known about them.
+/// A classifier's parameters, configuration and origins.
 #[derive(Clone, Debug)]
 pub struct LoadedEncoder {
     /// The architecture.
@@ -282,7 +288,7 @@ pub struct LoadedEncoder {
     pub origins: BTreeMap<&'static str, Origin>,
     /// SHA-256 of the file.
     pub sha256: String,
-    /// What the user should know about how it was read.
+    /// Notes for the user about how it was read.
     pub notes: Vec<String>,
 }
 
@@ -292,13 +298,13 @@ pub struct LoadedEncoder {
 /// As [`load_unet`].
 pub fn load_encoder(path: &Path, options: &LoadOptions) -> Result<LoadedEncoder, ModelError> {
     let state = sdft_checkpoint::read(path, &options.read(ENCODER))?;
-    let beside = beside(path, &state)?;
+    let siblings = siblings(path, &state)?;
     let read = resolve_model(
         path,
         &state,
         options,
         sha256_weights(path)?,
-        beside.as_ref(),
+        siblings.as_ref(),
     )?;
     let Some(config) = read.resolved.encoder() else {
         return Err(ModelError::Problem {

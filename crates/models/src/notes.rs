@@ -1,13 +1,13 @@
-//! Sentences about what was read and what was assumed.
+//! Notes about how a file was read and what was assumed.
 
 use crate::Process;
-use crate::beside::Beside;
 use crate::resolve::Resolved;
+use crate::siblings::Siblings;
 use sdft_adm::Origin;
 use sdft_checkpoint::Summary;
 use std::path::Path;
 
-/// Sentences about fields that nothing shows, if there are any that matter; `of_other` says that the process is that of another model.
+/// Notes about assumed fields that matter; `of_other` if the process is that of another model.
 pub(crate) fn assumed(resolved: &Resolved, of_other: bool) -> Vec<String> {
     let mut notes = Vec::new();
     let matters = [
@@ -30,7 +30,7 @@ pub(crate) fn assumed(resolved: &Resolved, of_other: bool) -> Vec<String> {
     notes
 }
 
-/// A sentence about a process that nothing says.
+/// A note about an assumed process.
 pub(crate) fn process(resolved: &Resolved, of_other: bool) -> Option<String> {
     let origins = &resolved.process_origins;
     let is_assumed = |field: &str| origins.get(field) == Some(&Origin::Assumed);
@@ -56,7 +56,7 @@ pub(crate) fn process(resolved: &Resolved, of_other: bool) -> Option<String> {
     ))
 }
 
-/// A sentence about a network that has an autoencoder next to it.
+/// A note about a network with an autoencoder next to it.
 pub(crate) fn latents(summary: &Summary) -> Option<String> {
     let mut names = summary.left_out.iter();
     names.any(|name| name.starts_with("first_stage_model.")).then(|| {
@@ -66,12 +66,12 @@ pub(crate) fn latents(summary: &Summary) -> Option<String> {
     })
 }
 
-/// A sentence about a file in diffusers' layout.
-pub(crate) fn diffusers(beside: Option<&Beside>) -> Option<String> {
-    let beside = beside?;
-    let config = beside.config.as_ref()?;
+/// A note about a file in diffusers' layout.
+pub(crate) fn diffusers(siblings: Option<&Siblings>) -> Option<String> {
+    let siblings = siblings?;
+    let config = siblings.config.as_ref()?;
     let mut note = format!("diffusers' layout, read with {}", config.path.display());
-    if let Some(scheduler) = &beside.scheduler {
+    if let Some(scheduler) = &siblings.scheduler {
         note.push_str(&format!(
             " and {}; how it samples (clip_sample, timestep_spacing, steps_offset, set_alpha_to_one) is not taken from there but from the options of \
              the command",
@@ -81,7 +81,7 @@ pub(crate) fn diffusers(beside: Option<&Beside>) -> Option<String> {
     Some(note)
 }
 
-/// A sentence about a file that is one of several.
+/// A note about a file that is one of several.
 pub(crate) fn shard(path: &Path) -> Option<String> {
     let stem = path.file_stem()?.to_str()?;
     let (rest, of) = stem.rsplit_once("-of-")?;

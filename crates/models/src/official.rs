@@ -14,7 +14,7 @@ pub(crate) type Shapes = BTreeMap<String, Vec<usize>>;
 /// The embedding of time, under its names in both layouts.
 const MARKS: &[&str] = &["time_embed.0.weight", "time_embedding.linear_1.weight"];
 
-/// A U-Net among what a file holds.
+/// The name that a U-Net has.
 pub(crate) const UNET: Wanted = Wanted {
     marks: MARKS,
     fits: |shapes| fits(shapes, Some(false)),
@@ -30,7 +30,7 @@ pub(crate) const EITHER: Wanted = Wanted {
     fits: |shapes| fits(shapes, None),
 };
 
-/// Whether names and shapes are those of a whole network; `encoder` none takes either kind.
+/// Whether names and shapes are those of a whole network, of either kind if `encoder` is none.
 fn fits(shapes: &Shapes, encoder: Option<bool>) -> bool {
     let shapes = official_shapes(shapes.clone());
     let Ok(inferred) = infer(&shapes, None) else {
@@ -40,7 +40,7 @@ fn fits(shapes: &Shapes, encoder: Option<bool>) -> bool {
     wanted && mismatch(&inferred, &shapes).is_none_or(|mismatch| mismatch.is_empty())
 }
 
-/// What does not fit; none where nothing can be said, as the assumed groups of the norms do not divide the widths.
+/// The tensors that do not fit; none if the architecture cannot be built, because assumed groups of the norms do not divide the widths.
 fn mismatch(inferred: &Inferred, shapes: &Shapes) -> Option<Mismatch> {
     let specs = match inferred.encoder() {
         Some(encoder) => Encoder::specs(&encoder),
@@ -76,7 +76,7 @@ pub(crate) fn official_shapes(entries: Shapes) -> Shapes {
     }
 }
 
-/// The entries under guided-diffusion's names. EGSDE's classifiers keep their head under another than `out`, which takes its place.
+/// The entries under guided-diffusion's names. In EGSDE's classifiers the head has another name than `out`.
 fn official<T>(mut entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
     const THEIRS: &str = "I2Iout.";
     if entries.keys().any(|name| name.starts_with(THEIRS)) {

@@ -1,6 +1,8 @@
-use crate::beside::Beside;
+//! The configuration and the process of a file, and how each field is known.
+
 use crate::error::{ModelError, brief};
 use crate::known::known_file;
+use crate::siblings::Siblings;
 use crate::{LoadOptions, Process, scheduler, unet2d};
 use sdft_adm::{AdmConfig, EncoderConfig, Inferred, Origin, Pool, infer};
 use sdft_diffusion::{MODEL_KEY, PROCESS_KEY, PredictionType};
@@ -38,7 +40,7 @@ pub(crate) struct Seen<'a> {
     /// The file's hash, if it was computed.
     pub(crate) sha256: Option<&'a str>,
     /// What lies next to it, if it is in diffusers' layout.
-    pub(crate) beside: Option<&'a Beside>,
+    pub(crate) siblings: Option<&'a Siblings>,
 }
 
 impl Seen<'_> {
@@ -97,9 +99,9 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
         config,
         pool,
         origins,
-    } = match (seen.metadata.get(MODEL_KEY), seen.beside) {
+    } = match (seen.metadata.get(MODEL_KEY), seen.siblings) {
         (Some(text), _) => stored(seen, text, &options.given, inferred?)?,
-        (None, Some(beside)) => of_unet2d(seen, beside, &options.given, inferred?)?,
+        (None, Some(siblings)) => of_unet2d(seen, siblings, &options.given, inferred?)?,
         (None, None) => {
             let mut inferred = inferred?;
             if let Some(config) = known {
@@ -116,7 +118,7 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
     let unknown = ["noise_schedule", "diffusion_steps"]
         .iter()
         .any(|field| process_origins.get(field) == Some(&Origin::Assumed));
-    let plain = !config.resblock_updown && config.levels() > 1 && seen.beside.is_none();
+    let plain = !config.resblock_updown && config.levels() > 1 && seen.siblings.is_none();
     let ask = unknown && plain && options.process_otherwise.is_none();
     Ok(Resolved {
         config,
@@ -144,11 +146,11 @@ fn stored(
     mut inferred: Inferred,
 ) -> Result<Inferred, ModelError> {
     let bad = |e: String| seen.problem(format!("metadata {MODEL_KEY}: {}", brief(e)));
-    let said = said::<AdmConfig>(text).map_err(bad)?;
+    let stated = parse_stated::<AdmConfig>(text).map_err(bad)?;
     let assumed = seen.assumed("model");
-    let is_read = |field: &str| said.contains_key(field) && !assumed.contains(field);
+    let is_read = |field: &str| stated.contains_key(field) && !assumed.contains(field);
     for (field, origin) in &mut inferred.origins {
-        if said.contains_key(*field) {
+        if stated.contains_key(*field) {
             *origin = match assumed.contains(field) {
                 true => Origin::Assumed,
                 false => Origin::Read,
@@ -156,7 +158,7 @@ fn stored(
         }
     }
     let mut all = fields(&inferred.config);
-    all.extend(said.clone());
+    all.extend(stated.clone());
     let config: AdmConfig =
         serde_json::from_value(Value::Object(all)).map_err(|e| bad(e.to_string()))?;
     config.validate().map_err(|e| bad(e.to_string()))?;
@@ -170,7 +172,7 @@ fn stored(
 }
 
 /// The fields that a text of metadata has, each of which `T` can take; others have no value there, not even the usual one.
-fn said<T: DeserializeOwned>(text: &str) -> Result<Map<String, Value>, String> {
+fn parse_stated<T: DeserializeOwned>(text: &str) -> Result<Map<String, Value>, String> {
     // `T` refuses unknown fields and fields that are there twice.
     let fields = serde_json::from_str::<T>(text).and_then(|_| serde_json::from_str(text));
     fields.map_err(|e| e.to_string())
@@ -184,11 +186,11 @@ fn is_fixed(field: &str) -> bool {
 /// The configuration in the `config.json` next to a file in diffusers' layout.
 fn of_unet2d(
     seen: &Seen<'_>,
-    beside: &Beside,
+    siblings: &Siblings,
     given: &Map<String, Value>,
     mut inferred: Inferred,
 ) -> Result<Inferred, ModelError> {
-    let Some(settings) = &beside.config else {
+    let Some(settings) = &siblings.config else {
         return Err(seen.problem(
             "diffusers' layout without its config.json, which says how the network is computed (order of sines and cosines, groups and epsilon of \
              the norms, heads, padding); expected it in the same folder",
@@ -250,12 +252,14 @@ fn process(
     config: &AdmConfig,
     is_known: bool,
 ) -> Result<(Process, BTreeMap<&'static str, Origin>), ModelError> {
-    let scheduler = seen.beside.and_then(|beside| beside.scheduler.as_ref());
-    let said = match (seen.metadata.get(PROCESS_KEY), scheduler) {
+    let scheduler = seen
+        .siblings
+        .and_then(|siblings| siblings.scheduler.as_ref());
+    let stated = match (seen.metadata.get(PROCESS_KEY), scheduler) {
         (Some(text), _) => {
-            let mut fields = said::<Process>(text)
+            let mut fields = parse_stated::<Process>(text)
                 .map_err(|e| seen.problem(format!("metadata {PROCESS_KEY}: {}", brief(e))))?;
-            // A whole process without the field is one of a network that predicts the noise.
+            // A complete process without the field belongs to a network that predicts the noise.
             let assumed = seen.assumed("process");
             let mut others = PROCESS_FIELDS.iter().filter(|field| **field != PREDICTION);
             if others.all(|field| fields.contains_key(*field) && !assumed.contains(field)) {
@@ -278,10 +282,10 @@ fn process(
     };
     all.entry(PREDICTION)
         .or_insert_with(|| usual.prediction_type.name().into());
-    all.extend(said.clone());
+    all.extend(stated.clone());
     let given = &options.given_process;
     let assumed = seen.assumed("process");
-    let origin_of = |field: &str| match (said.contains_key(field), assumed.contains(field)) {
+    let origin_of = |field: &str| match (stated.contains_key(field), assumed.contains(field)) {
         (false, _) => origin,
         (true, true) => Origin::Assumed,
         (true, false) => Origin::Read,

@@ -1,4 +1,4 @@
-//! Networks into files, with what they say about themselves.
+//! Writes networks with their metadata.
 
 use crate::Process;
 use crate::error::ModelError;
@@ -10,10 +10,10 @@ use sdft_nn::Params;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Writes a U-Net with its configuration and how it came to be; `dtype` none writes f32.
+/// Writes a U-Net with its configuration and provenance; in f32 if `dtype` is none.
 ///
 /// # Errors
-/// Whatever the file system refuses; what was at `path` before stays.
+/// The file system fails. Then the old file stays.
 pub fn save_unet(
     path: &Path,
     config: &AdmConfig,
@@ -27,7 +27,7 @@ pub fn save_unet(
     Ok(())
 }
 
-/// What a file of a U-Net says about itself in its metadata.
+/// The metadata of a file of a U-Net.
 ///
 /// # Errors
 /// Never in practice.
@@ -39,7 +39,7 @@ pub fn unet_metadata(
     metadata("unet", config, process, provenance)
 }
 
-/// What a file of a classifier says about itself in its metadata; its pool is seen in the names of its tensors.
+/// The metadata of a file of a classifier; the names of its tensors determine its pool.
 ///
 /// # Errors
 /// Never in practice.

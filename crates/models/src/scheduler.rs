@@ -1,7 +1,7 @@
 //! diffusers' `scheduler_config.json` as a process.
 
-use crate::beside::Settings;
 use crate::error::{ModelError, brief};
+use crate::siblings::Settings;
 use sdft_diffusion::PredictionType;
 use serde_json::{Map, Value, json};
 

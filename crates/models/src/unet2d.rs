@@ -1,7 +1,7 @@
 //! diffusers' `UNet2DModel` as an ADM network: every field of its `config.json` is honoured, or named as one that ADM does not have.
 
-use crate::beside::Settings;
 use crate::error::{ModelError, brief};
+use crate::siblings::Settings;
 use sdft_adm::{AdmConfig, Inferred};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -263,7 +263,7 @@ pub(crate) fn config(settings: &Settings, inferred: &Inferred) -> Result<AdmConf
     })
 }
 
-/// Whether a `config.json` says how large the images are.
+/// Whether a `config.json` has the size of the images.
 pub(crate) fn says_size(settings: &Settings) -> bool {
     settings
         .fields

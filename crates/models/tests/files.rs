@@ -9,21 +9,10 @@ use sdft_models::{
     load_unet, save_unet,
 };
 use sdft_nn::Params;
+use sdft_testing::{initial_params, tiny_config};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-fn tiny() -> AdmConfig {
-    AdmConfig {
-        image_size: 8,
-        model_channels: 8,
-        channel_mult: vec![1.0, 2.0],
-        attention_resolutions: vec![2],
-        num_head_channels: 8,
-        norm_groups: 4,
-        ..AdmConfig::default()
-    }
-}
 
 struct Files {
     dir: tempfile::TempDir,
@@ -32,7 +21,7 @@ struct Files {
 
 impl Files {
     fn new() -> Self {
-        let params = Params::init(&Unet::specs(&tiny()).unwrap(), 5, &Device::Cpu).unwrap();
+        let params = initial_params(&tiny_config(), 5);
         Self {
             dir: tempfile::tempdir().unwrap(),
             params,
@@ -51,7 +40,15 @@ impl Files {
             ..Process::default()
         };
         let provenance = BTreeMap::from([("run".to_owned(), "r".to_owned())]);
-        save_unet(&path, &tiny(), &cosine, &self.params, &provenance, None).unwrap();
+        save_unet(
+            &path,
+            &tiny_config(),
+            &cosine,
+            &self.params,
+            &provenance,
+            None,
+        )
+        .unwrap();
         path
     }
 
@@ -86,7 +83,7 @@ fn metadata_comes_first_and_a_contradiction_is_an_error() {
         &given(json!({ "norm_groups": 4, "channel_mult": [1, 2] })),
     )
     .unwrap();
-    assert_eq!(model.config, tiny());
+    assert_eq!(model.config, tiny_config());
     assert_eq!(model.process.noise_schedule, "cosine");
     assert!(model.origins.values().all(|origin| *origin == Origin::Read));
     for (name, tensor) in files.params.iter() {
@@ -116,7 +113,7 @@ fn without_metadata_shapes_and_the_user_decide_and_the_rest_is_assumed() {
     let path = files.bare();
     let options = given(json!({ "image_size": 8, "norm_groups": 4, "num_head_channels": 8 }));
     let model = load_unet(&path, &options).unwrap();
-    assert_eq!(model.config, tiny());
+    assert_eq!(model.config, tiny_config());
     for (field, origin) in [
         ("model_channels", Origin::Inferred),
         ("norm_groups", Origin::Given),
@@ -151,7 +148,7 @@ fn other_networks_are_told_apart() {
     let config = EncoderConfig {
         net: AdmConfig {
             out_channels: 2,
-            ..tiny()
+            ..tiny_config()
         },
         pool: Pool::Attention,
     };
@@ -180,7 +177,7 @@ fn a_classifier_is_read_whoever_wrote_it() {
     let config = EncoderConfig {
         net: AdmConfig {
             out_channels: 2,
-            ..tiny()
+            ..tiny_config()
         },
         pool: Pool::Attention,
     };
@@ -233,7 +230,7 @@ fn conversion_keeps_the_configuration_and_says_where_it_came_from() {
     let model = load_unet(&to, &LoadOptions::default()).unwrap();
     assert_eq!(
         (model.config, model.process.noise_schedule.as_str()),
-        (tiny(), "cosine")
+        (tiny_config(), "cosine")
     );
 }
 
@@ -241,7 +238,7 @@ fn conversion_keeps_the_configuration_and_says_where_it_came_from() {
 fn plain(files: &Files) -> (PathBuf, serde_json::Value) {
     let config = AdmConfig {
         resblock_updown: false,
-        ..tiny()
+        ..tiny_config()
     };
     let params = Params::init(&Unet::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
     let path = files.path("plain.safetensors");
@@ -386,10 +383,10 @@ fn what_a_network_predicts_is_stored_and_given_and_reaches_the_network() {
         };
         let path = files.path("predicts.safetensors");
         let none = BTreeMap::new();
-        save_unet(&path, &tiny(), &process, &files.params, &none, None).unwrap();
+        save_unet(&path, &tiny_config(), &process, &files.params, &none, None).unwrap();
         let model = load_unet(&path, &LoadOptions::default()).unwrap();
         assert_eq!(model.process, process);
-        let side = tiny().image_size;
+        let side = tiny_config().image_size;
         let x = Tensor::zeros((1, 3, side, side), DType::F32, &Device::Cpu).unwrap();
         let prediction = model.unet().unwrap().predict(&x, &[0.0]).unwrap();
         assert_eq!(prediction.prediction_type, kind);
@@ -417,7 +414,7 @@ fn what_metadata_leaves_out_is_assumed_or_asked_for() {
     let files = Files::new();
     let path = files.path("partial.safetensors");
     let metadata =
-        sdft_models::unet_metadata(&tiny(), &Process::default(), &BTreeMap::new()).unwrap();
+        sdft_models::unet_metadata(&tiny_config(), &Process::default(), &BTreeMap::new()).unwrap();
     let write = |key: &str, text: &str| {
         let mut metadata = metadata.clone();
         metadata.insert(key.to_owned(), text.to_owned());
@@ -481,7 +478,7 @@ fn what_metadata_leaves_out_is_assumed_or_asked_for() {
     // The architecture likewise: shapes show some of it, nothing shows the rest.
     write("sdft.model", r#"{"image_size":8,"norm_groups":4}"#);
     let model = load_unet(&path, &given(json!({ "num_head_channels": 8 }))).unwrap();
-    assert_eq!(model.config, tiny());
+    assert_eq!(model.config, tiny_config());
     for (field, origin) in [
         ("norm_groups", Origin::Read),
         ("channel_mult", Origin::Inferred),
@@ -496,14 +493,14 @@ fn what_metadata_leaves_out_is_assumed_or_asked_for() {
 fn numbers_in_metadata_have_bounds_before_they_are_used() {
     let files = Files::new();
     let metadata =
-        sdft_models::unet_metadata(&tiny(), &Process::default(), &BTreeMap::new()).unwrap();
+        sdft_models::unet_metadata(&tiny_config(), &Process::default(), &BTreeMap::new()).unwrap();
     let process = |steps: &str| {
         format!(
             "{{\"noise_schedule\":\"linear\",\"diffusion_steps\":{steps},\"sigma_small\":false,\"rescale_timesteps\":false}}"
         )
     };
     let model = |field: &str, value: serde_json::Value| {
-        let mut config = serde_json::to_value(tiny()).unwrap();
+        let mut config = serde_json::to_value(tiny_config()).unwrap();
         config[field] = value;
         ("sdft.model", config.to_string())
     };
@@ -552,7 +549,7 @@ fn weights_that_are_not_finite_are_refused_everywhere() {
         })
         .collect();
     let metadata =
-        sdft_models::unet_metadata(&tiny(), &Process::default(), &BTreeMap::new()).unwrap();
+        sdft_models::unet_metadata(&tiny_config(), &Process::default(), &BTreeMap::new()).unwrap();
     let entries = named.iter().map(|(name, tensor)| (name.as_str(), tensor));
     write_safetensors(&path, entries, &metadata, None).unwrap();
     let out = files.path("out.safetensors");

@@ -1,11 +1,10 @@
 //! Hostile files of models: an answer or a short error, in little time and memory, never a panic.
 
 use candle_core::Device;
-use sdft_adm::{AdmConfig, Unet};
 use sdft_checkpoint::write_safetensors;
 use sdft_counting_alloc::{CountingAllocator, Measurement};
 use sdft_models::{LoadOptions, Process, inspect_file, load_unet, load_unet_bytes, unet_metadata};
-use sdft_nn::Params;
+use sdft_testing::{initial_params, tiny_config};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,22 +41,11 @@ fn assert_bounded(
     }
 }
 
-fn tiny() -> AdmConfig {
-    AdmConfig {
-        image_size: 8,
-        model_channels: 8,
-        channel_mult: vec![1.0],
-        attention_resolutions: vec![],
-        num_head_channels: 8,
-        norm_groups: 4,
-        ..AdmConfig::default()
-    }
-}
-
 /// A small network with these fields of metadata in place of its own.
 fn write(path: &Path, fields: &[(&str, String)]) {
-    let params = Params::init(&Unet::specs(&tiny()).unwrap(), 5, &Device::Cpu).unwrap();
-    let mut metadata = unet_metadata(&tiny(), &Process::default(), &BTreeMap::new()).unwrap();
+    let params = initial_params(&tiny_config(), 5);
+    let mut metadata =
+        unet_metadata(&tiny_config(), &Process::default(), &BTreeMap::new()).unwrap();
     for (key, value) in fields {
         metadata.insert((*key).to_owned(), value.clone());
     }
@@ -70,7 +58,7 @@ fn metadata_never_takes_much_time_or_memory() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("odd.safetensors");
     let mut bombs: Vec<(String, String)> = Vec::new();
-    let base = serde_json::to_value(tiny()).unwrap();
+    let base = serde_json::to_value(tiny_config()).unwrap();
     for field in base.as_object().unwrap().keys() {
         for value in [
             json!(0),

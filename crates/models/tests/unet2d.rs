@@ -8,6 +8,7 @@ use sdft_models::{
     LoadOptions, LoadedModel, ModelError, convert_file, inspect_file, load_unet, load_unet_bytes,
 };
 use sdft_nn::Params;
+use sdft_testing::tiny_config;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -99,10 +100,7 @@ fn with_attention() -> AdmConfig {
         num_head_channels: 4,
         num_res_blocks: 1,
         resblock_updown: true,
-        image_size: 8,
-        model_channels: 8,
-        norm_groups: 4,
-        ..AdmConfig::default()
+        ..tiny_config()
     }
 }
 

@@ -1,6 +1,8 @@
+//! An array: a shape and values.
+
 use crate::error::{Error, Result};
 
-/// As many axes as NumPy allows.
+/// The most axes, as in NumPy.
 pub(crate) const MAX_AXES: usize = 64;
 
 /// The numbers of an array, the last axis running fastest.
@@ -27,7 +29,7 @@ impl Values {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -43,9 +45,9 @@ impl Values {
     }
 }
 
-/// An array: a shape, and as many values as it asks for.
+/// An array: a shape, and as many values as it has elements.
 ///
-/// The fields are open, so that values can be moved out; whoever puts them together by hand is checked when the array is written.
+/// The fields are public, so that values can be moved out. Writing an array checks them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     /// Length of every axis; empty for a single number.
@@ -58,7 +60,7 @@ impl Array {
     /// An array of bytes.
     ///
     /// # Errors
-    /// The product of `shape` is not the number of values · more than 64 axes.
+    /// The product of `shape` is not the number of values, or there are more than 64 axes.
     pub fn u8(shape: impl Into<Vec<usize>>, values: Vec<u8>) -> Result<Self> {
         Self::checked(shape.into(), Values::U8(values))
     }
@@ -66,7 +68,7 @@ impl Array {
     /// An array of integers.
     ///
     /// # Errors
-    /// As for [`Array::u8`].
+    /// Those of [`Array::u8`].
     pub fn i64(shape: impl Into<Vec<usize>>, values: Vec<i64>) -> Result<Self> {
         Self::checked(shape.into(), Values::I64(values))
     }
@@ -74,7 +76,7 @@ impl Array {
     /// An array of single-precision numbers.
     ///
     /// # Errors
-    /// As for [`Array::u8`].
+    /// Those of [`Array::u8`].
     pub fn f32(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Result<Self> {
         Self::checked(shape.into(), Values::F32(values))
     }
@@ -82,7 +84,7 @@ impl Array {
     /// An array of double-precision numbers.
     ///
     /// # Errors
-    /// As for [`Array::u8`].
+    /// Those of [`Array::u8`].
     pub fn f64(shape: impl Into<Vec<usize>>, values: Vec<f64>) -> Result<Self> {
         Self::checked(shape.into(), Values::F64(values))
     }
@@ -92,7 +94,7 @@ impl Array {
         self.values.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }

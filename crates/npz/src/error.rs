@@ -1,15 +1,17 @@
+//! The error type.
+
 use std::path::PathBuf;
 
-/// Why an archive cannot be read or made.
+/// Why an archive cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The system refused.
+    /// The file cannot be opened.
     #[error("{}: cannot be opened: {source}", path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: std::io::Error,
     },
     /// Not a zip archive, or a damaged one.
@@ -30,7 +32,7 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// An array holds something this crate does not read.
+    /// This crate does not read arrays of this type.
     #[error("{file}: {entry}: values of type {dtype} are not read{hint}; expected one of {known}", known = crate::dtype::KNOWN)]
     Dtype {
         /// The file.
@@ -39,26 +41,26 @@ pub enum Error {
         entry: String,
         /// The type as the file writes it.
         dtype: String,
-        /// Why, where there is more to say.
+        /// An explanation, or nothing.
         hint: &'static str,
     },
-    /// A shape and the number of values do not belong together.
+    /// A shape does not have as many elements as there are values.
     #[error("an array of shape {shape:?} needs {expected}, found {found} values")]
     Shape {
         /// The shape that was given.
         shape: Vec<usize>,
-        /// What it asks for.
+        /// The number of elements that it has.
         expected: String,
         /// Number of values that were given.
         found: usize,
     },
-    /// Fractions were asked of whole numbers.
+    /// Floating-point numbers were expected, but the array has integers.
     #[error("expected an array of floating-point numbers, found {found}")]
     NotFloat {
         /// The type of the values.
         found: &'static str,
     },
-    /// The archive cannot be made.
+    /// The archive cannot be written.
     #[error("array {name:?} cannot be written: {problem}")]
     Write {
         /// The name of the array.

@@ -3,13 +3,13 @@
 use crate::array::MAX_AXES;
 use std::io::{self, Read};
 
-/// What every `.npy` begins with.
+/// The first bytes of every `.npy` file.
 pub(crate) const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
 /// NumPy itself stops at 10 000 bytes.
 const MAX_HEADER: u64 = 1 << 16;
 
-/// What the line says.
+/// The fields of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// The type, as it is written.
@@ -82,7 +82,7 @@ pub(crate) fn read_header(input: &mut impl Read) -> Result<Header, String> {
     Ok(header)
 }
 
-/// At most as much of the header as one wants to see in a message.
+/// The start of the header, for a message.
 fn excerpt(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     text.trim_end().chars().take(200).collect()
@@ -102,7 +102,7 @@ fn parse(text: &[u8]) -> Result<Header, String> {
             _ => return Err(format!("unknown key {key:?}")),
         };
         if !is_new {
-            return Err(format!("{key:?} is there twice"));
+            return Err(format!("{key:?} occurs twice"));
         }
         if !cursor.take(b',') {
             cursor.expect(b'}')?;
@@ -305,7 +305,7 @@ mod tests {
                 "{'descr': '<f4', 'shape': (3,)}",
                 "\"fortran_order\" is missing",
             ),
-            ("{'descr': '<f4', 'descr': '<f4'}", "there twice"),
+            ("{'descr': '<f4', 'descr': '<f4'}", "occurs twice"),
             ("{'color': '<f4'}", "unknown key \"color\""),
             ("{'shape': (3)}", "comma after the only axis"),
             ("{'shape': (-3,)}", "found '-'"),

@@ -1,8 +1,8 @@
 //! Reads and writes NumPy's archives of arrays.
 //!
-//! A `.npz` is a zip archive of `.npy` files, each a line of text that says what follows and then the numbers. [`read_npz`] takes what
-//! `numpy.savez` and `numpy.savez_compressed` write, in either byte order and either order of the axes; [`encode_npz`] makes bytes
-//! that `numpy.load` reads. An [`Array`] is always in C order: the last axis runs fastest.
+//! A `.npz` is a zip archive of `.npy` files, each with a header and the numbers. [`read_npz`] reads the files of `numpy.savez` and
+//! `numpy.savez_compressed`, in either byte order and either order of the axes; [`encode_npz`] returns bytes that `numpy.load` reads. An
+//! [`Array`] is always in C order: the last axis is contiguous.
 //!
 //! ```
 //! use sdft_npz::{Array, Values, encode_npz, read_npz_bytes};
@@ -15,8 +15,7 @@
 //! # Ok::<(), sdft_npz::Error>(())
 //! ```
 //!
-//! **Invariant:** nothing in a file is executed (pickled objects are refused), and no memory is set aside before the bytes that
-//! are to fill it were found to be there.
+//! **Invariant:** nothing in a file is executed (pickled objects are an error), and memory is allocated only for bytes that the file has.
 
 mod array;
 mod dtype;

@@ -1,3 +1,5 @@
+//! Reading archives.
+
 use crate::array::{Array, Values, count, to_c_order};
 use crate::dtype::{Dtype, Order};
 use crate::error::{Error, Result};
@@ -8,15 +10,14 @@ use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 use zip::{CompressionMethod, ZipArchive};
 
-/// A compressed array may come to this many bytes.
+/// The most bytes of a decompressed array.
 const MAX_INFLATED: u64 = 1 << 32;
 
-/// All arrays of a file, with what is needed while they are read, may take this many bytes of memory, and so many times the file: a small
-/// file of zeros must not fill the machine.
+/// The most memory of all arrays of a file: this many bytes, and this many times the file.
 const MEMORY: u64 = 62 << 20;
 const MEMORY_RATIO: u64 = 16;
 
-/// Deflate cannot make more than this many bytes out of one.
+/// The most bytes that Deflate makes of one.
 const MAX_RATIO: u64 = 1032;
 
 /// Reads all arrays of a `.npz` file, by name without `.npy`.
@@ -25,19 +26,18 @@ const MAX_RATIO: u64 = 1032;
 /// what they become. Arrays in Fortran order are brought into C order.
 ///
 /// # Errors
-/// The file cannot be opened, is no zip archive or a damaged one · an entry is no array, is there twice, is of another type, is
-/// shorter or longer than its header says, or is compressed and comes to more than 4 GiB · the arrays take more memory than 16 times the
-/// file and 64 MB.
+/// The file cannot be opened, is not a zip archive, or is damaged; an entry is not an array, occurs twice, is of another type, is shorter
+/// or longer than in its header, or has more than 4 GiB when decompressed; the arrays take more memory than 16 times the file and 64 MB.
 pub fn read_npz(path: &Path) -> Result<BTreeMap<String, Array>> {
     read_npz_where(path, |_| true)
 }
 
-/// As [`read_npz`], but only the arrays whose name `wanted` agrees to; the others are not looked into.
+/// Like [`read_npz`], for the arrays whose names `wanted` accepts; the others are not read.
 ///
 /// Reference files of images hold statistics and gigabytes of pixels, and usually one of them is wanted.
 ///
 /// # Errors
-/// As for [`read_npz`]; arrays that were not wanted may hold anything.
+/// Those of [`read_npz`] about the wanted arrays.
 pub fn read_npz_where(
     path: &Path,
     wanted: impl FnMut(&str) -> bool,
@@ -59,10 +59,10 @@ pub fn read_npz_where(
     read_archive(BufReader::new(file), len, &name, wanted)
 }
 
-/// As [`read_npz`], from memory; `file` is what errors call it.
+/// Like [`read_npz`], from memory; errors call it `file`.
 ///
 /// # Errors
-/// As for [`read_npz`].
+/// Those of [`read_npz`].
 pub fn read_npz_bytes(bytes: &[u8], file: &str) -> Result<BTreeMap<String, Array>> {
     read_archive(Cursor::new(bytes), bytes.len() as u64, file, |_| true)
 }
@@ -85,11 +85,11 @@ fn read_archive<R: Read + Seek>(
     };
     let mut archive = ZipArchive::new(input).map_err(damaged)?;
     if archive.has_duplicate_names() {
-        return Err(bad("an array is there twice".to_owned()));
+        return Err(bad("an array occurs twice".to_owned()));
     }
     // Entries that share bytes would make a small archive out of many large arrays.
     if archive.has_overlapping_entries().map_err(damaged)? {
-        return Err(bad("arrays lie on top of each other".to_owned()));
+        return Err(bad("arrays overlap".to_owned()));
     }
     let mut arrays = BTreeMap::new();
     let mut left = MEMORY.saturating_add(len.saturating_mul(MEMORY_RATIO));
@@ -236,7 +236,7 @@ fn read_values(
     // The checksum is looked at when the end is reached.
     match input.read(&mut [0]).map_err(failed)? {
         0 => Ok(values),
-        _ => Err(format!("it goes on after its {there} bytes of values")),
+        _ => Err(format!("it has more than its {there} bytes of values")),
     }
 }
 

@@ -1,3 +1,5 @@
+//! Writing archives.
+
 use crate::array::{Array, Values};
 use crate::error::{Error, Result};
 use crate::header::MAGIC;
@@ -6,7 +8,7 @@ use std::io::{Cursor, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, System, ZipWriter};
 
-/// Values begin at a multiple of this, so that whoever maps the file can use them where they lie.
+/// Values start at a multiple of this, so that a program that maps the file can use them in place.
 const ALIGNMENT: usize = 64;
 
 /// From this many bytes on an entry is written with 64-bit sizes; what deflate may add to 4 GiB is left free.
@@ -21,7 +23,7 @@ const BLOCK: usize = 1 << 13;
 /// they are not compressed; compressed ones also depend on the compressor.
 ///
 /// # Errors
-/// A name is empty or there twice · the shape of an array does not fit its values · the archive does not take a name (it is
+/// A name is empty or occurs twice · the shape of an array does not fit its values · the archive does not take a name (it is
 /// longer than 65 535 bytes).
 pub fn encode_npz(entries: &[(&str, &Array)], compress: bool) -> Result<Vec<u8>> {
     let mut names = BTreeSet::new();

@@ -46,7 +46,7 @@ fn count_or_zero(object: &Value, name: &str) -> Result<usize> {
 ///
 /// # Errors
 /// The value is not a boolean.
-pub fn bool_or(object: &Value, name: &str, default: bool) -> Result<bool> {
+pub fn flag(object: &Value, name: &str, default: bool) -> Result<bool> {
     match object.get(name) {
         None | Some(Value::Null) => Ok(default),
         Some(value) => value
@@ -155,10 +155,10 @@ pub fn adm_config(model: &Value) -> Result<AdmConfig> {
         num_heads: count_or_zero(model, "num_heads")?.max(1),
         num_head_channels: count_or_zero(model, "num_head_channels")?,
         num_heads_upsample: count_or_zero(model, "num_heads_upsample")?,
-        use_scale_shift_norm: bool_or(model, "use_scale_shift_norm", false)?,
-        resblock_updown: bool_or(model, "resblock_updown", false)?,
-        conv_resample: bool_or(model, "conv_resample", true)?,
-        use_new_attention_order: bool_or(model, "use_new_attention_order", false)?,
+        use_scale_shift_norm: flag(model, "use_scale_shift_norm", false)?,
+        resblock_updown: flag(model, "resblock_updown", false)?,
+        conv_resample: flag(model, "conv_resample", true)?,
+        use_new_attention_order: flag(model, "use_new_attention_order", false)?,
         num_classes: count_or_zero(model, "num_classes")?,
         dropout: number_or(model, "dropout", 0.0)?,
         norm_groups: 32,
@@ -200,8 +200,8 @@ pub fn schedule(object: &Value) -> Result<Schedule> {
 pub fn diffusion(object: &Value) -> Result<Diffusion> {
     only(object, "diffusion", &DIFFUSION)?;
     let variance = match (
-        bool_or(object, "learn_sigma", false)?,
-        bool_or(object, "sigma_small", false)?,
+        flag(object, "learn_sigma", false)?,
+        flag(object, "sigma_small", false)?,
     ) {
         (true, _) => Variance::LearnedRange,
         (false, true) => Variance::FixedSmall,
@@ -210,7 +210,7 @@ pub fn diffusion(object: &Value) -> Result<Diffusion> {
     Ok(Diffusion {
         schedule: schedule(object)?,
         variance,
-        rescale_timesteps: bool_or(object, "rescale_timesteps", false)?,
+        rescale_timesteps: flag(object, "rescale_timesteps", false)?,
     })
 }
 
@@ -228,7 +228,7 @@ pub fn scheduler_betas(object: &Value) -> Result<Vec<f64>> {
         "set_alpha_to_one",
     ];
     only(object, "scheduler", &known)?;
-    if !bool_or(object, "set_alpha_to_one", true)? {
+    if !flag(object, "set_alpha_to_one", true)? {
         bail!("scheduler.set_alpha_to_one = false is unknown");
     }
     let n = match object.get("num_train_timesteps") {
@@ -246,7 +246,7 @@ pub fn scheduler_betas(object: &Value) -> Result<Vec<f64>> {
         "squaredcos_cap_v2" => BetaSchedule::Cosine.betas(n)?,
         other => bail!("scheduler.beta_schedule = {other} is unknown"),
     };
-    match bool_or(object, "rescale_betas_zero_snr", false)? {
+    match flag(object, "rescale_betas_zero_snr", false)? {
         false => Ok(betas),
         true => Ok(zero_terminal_snr(&betas)),
     }

@@ -5,10 +5,11 @@ use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Pool, Unet};
 use sdft_diffusion::{
     Clip, Denoiser, Diffusion, FeatureNet, GaussianDenoiser, Prediction, Variance,
 };
-use sdft_nn::{Init, Params};
+use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_randn::{NoiseSource, NumberedNoise, randn};
 use sdft_schedule::{BetaSchedule, Schedule};
+use sdft_testing::{max_abs_diff as worst, nonzero_params as filled, tiny_config, values};
 use sdft_translators::{
     DomainIndependent, DomainSpecific, Energies, Guide, Ilvr, LowPass, SdeditOptions, Walk, ddib,
     edit_step, egsde, ilvr, levels_of, sdedit, start_of,
@@ -30,25 +31,9 @@ fn gaussian(mean: f64, sd: f64) -> GaussianDenoiser {
 
 fn net() -> AdmConfig {
     AdmConfig {
-        image_size: 8,
-        model_channels: 16,
-        channel_mult: vec![1.0, 2.0],
-        attention_resolutions: vec![2],
-        num_head_channels: 16,
-        norm_groups: 8,
         out_channels: 3,
-        ..AdmConfig::default()
+        ..tiny_config()
     }
-}
-
-/// Weights without zeros, so that outputs are not zero.
-fn filled(mut specs: Vec<sdft_nn::ParamSpec>, seed: u64) -> Params {
-    for spec in &mut specs {
-        if spec.init == Init::Constant(0.0) {
-            spec.init = Init::Normal(0.05);
-        }
-    }
-    Params::init(&specs, seed, &Device::Cpu).unwrap()
 }
 
 fn unet(seed: u64) -> Unet {
@@ -74,17 +59,6 @@ fn classifier() -> Encoder {
 fn image(sample: u64, n: usize) -> Tensor {
     let x = randn(5, Purpose::Test, 0, sample, &[n, 3, 8, 8], &Device::Cpu).unwrap();
     (x * 0.4).unwrap().tanh().unwrap()
-}
-
-fn values(x: &Tensor) -> Vec<f32> {
-    x.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn worst(a: &Tensor, b: &Tensor) -> f64 {
-    let pairs = values(a).into_iter().zip(values(b));
-    pairs
-        .map(|(a, b)| f64::from((a - b).abs()))
-        .fold(0.0, f64::max)
 }
 
 fn walks() -> [Walk; 3] {

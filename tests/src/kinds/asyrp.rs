@@ -1,3 +1,5 @@
+//! Cases of the kinds `asyrp.*`.
+
 use super::{Outputs, put, put_gradient};
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor, Var};

@@ -1,3 +1,5 @@
+//! Cases of the kinds `diffusion.*`.
+
 use super::{Outputs, labels, put, put_gradients, put_wide};
 use crate::base_loss::base_loss;
 use anyhow::Result;

@@ -1,3 +1,5 @@
+//! Cases of networks that measure images.
+
 use super::{Outputs, put};
 use anyhow::{Result, anyhow, bail, ensure};
 use candle_core::{DType, Tensor};

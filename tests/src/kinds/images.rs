@@ -1,3 +1,5 @@
+//! Cases that read and resize images.
+
 use super::Outputs;
 use anyhow::{Result, anyhow};
 use sdft_imaging::{

@@ -1,3 +1,5 @@
+//! Cases of the kinds `metrics.*`.
+
 use super::Outputs;
 use super::features::pictures;
 use anyhow::{Result, ensure};

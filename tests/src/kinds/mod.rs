@@ -75,10 +75,10 @@ pub const BUILT: [&str; 49] = [
 /// Computed tensors by name.
 pub(crate) type Outputs = BTreeMap<String, Array>;
 
-/// Everything that a case's kind computes, by name.
+/// The computed tensors of a case, by name.
 ///
 /// # Errors
-/// A kind that is not built; a configuration that says something unknown; whatever the crates fail with.
+/// The kind is not built, the configuration has an unknown field, or a crate fails.
 pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
     match case.kind.as_str() {
         "schedule.table" => schedule::table(case),

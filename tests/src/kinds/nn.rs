@@ -1,3 +1,5 @@
+//! Cases of the kinds `nn.*`.
+
 use super::{Outputs, put, put_gradient, put_gradients};
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor, Var};

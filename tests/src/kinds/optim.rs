@@ -1,3 +1,5 @@
+//! Cases of the kinds `optim.*`.
+
 use super::{Outputs, put};
 use anyhow::{Result, anyhow, bail};
 use candle_core::{Tensor, Var};

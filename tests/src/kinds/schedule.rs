@@ -1,3 +1,5 @@
+//! Cases of the kinds `schedule.*`.
+
 use super::Outputs;
 use anyhow::{Result, anyhow};
 use sdft_schedule::{Respacing, Weighting};

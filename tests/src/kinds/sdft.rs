@@ -1,3 +1,5 @@
+//! Cases of the kinds `sdft.*`.
+
 use super::diffusion::{frozen, unet};
 use super::optim::adamw_rule;
 use super::{Outputs, put, put_gradients};

@@ -1,3 +1,5 @@
+//! Cases of the kinds `translate.*`.
+
 use super::diffusion::frozen;
 use super::{Outputs, put, put_gradient};
 use anyhow::{Result, bail};

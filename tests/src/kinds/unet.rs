@@ -1,3 +1,5 @@
+//! Cases of the kinds `unet.*`.
+
 use super::{Outputs, labels, put, put_gradient, put_gradients};
 use anyhow::{Result, ensure};
 use candle_core::{Tensor, Var};

@@ -1,82 +1,16 @@
-//! Running the program as a user does.
+//! Helpers of the tests that run the program.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use candle_core::Device;
-use sdft_adm::{AdmConfig, Unet};
+use sdft_adm::AdmConfig;
 use sdft_models::{Process, save_unet};
-use sdft_nn::Params;
+pub(crate) use sdft_testing::{Run, Workspace};
+use sdft_testing::{initial_params, tiny_config};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
-/// A folder of its own, and the program started in it.
-pub(crate) struct Workspace {
-    dir: tempfile::TempDir,
-}
-
-impl Workspace {
-    pub(crate) fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-
-    pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sdft"));
-        command.args(args).current_dir(self.dir.path());
-        command
-    }
-
-    pub(crate) fn run(&self, args: &[&str]) -> Run {
-        Run::from(self.command(args).output().unwrap())
-    }
-}
-
-/// What a run of the program left.
-#[derive(Debug)]
-pub(crate) struct Run {
-    pub(crate) code: Option<i32>,
-    pub(crate) out: String,
-    pub(crate) err: String,
-}
-
-impl From<Output> for Run {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-}
-
-impl Run {
-    /// Fails unless the program was content.
-    pub(crate) fn ok(self) -> Self {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self
-    }
-
-    /// Fails unless the program ended with this code and said all of this, without a panic.
-    pub(crate) fn fails(self, code: i32, words: &[&str]) -> Self {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        assert!(!self.err.contains("panicked"), "{self:?}");
-        for word in words {
-            assert!(self.err.contains(word), "{word:?} is missing in {self:?}");
-        }
-        self
-    }
+/// An empty folder for the program.
+pub(crate) fn workspace() -> Workspace {
+    Workspace::new(env!("CARGO_BIN_EXE_sdft"))
 }
 
 /// Arguments of a run of a second or two, with a checkpoint every other step.
@@ -99,7 +33,7 @@ pub(crate) const SHORT: [&str; 16] = [
     "--name=short",
 ];
 
-/// Everything of a run that must not depend on how it came to its end: files by name, log lines without their times.
+/// Everything in a run folder that interruptions must not change: files by name, log lines without their times.
 pub(crate) fn essence(root: &Path) -> Vec<(String, Vec<u8>)> {
     let newest = std::fs::read_to_string(root.join("checkpoints/latest")).unwrap();
     let checkpoint = root.join("checkpoints").join(newest.trim());
@@ -138,7 +72,7 @@ pub(crate) fn essence(root: &Path) -> Vec<(String, Vec<u8>)> {
     out
 }
 
-/// Fails, naming the part, unless two runs ended alike.
+/// Fails and names the file unless two runs have the same results.
 pub(crate) fn assert_same(a: &[(String, Vec<u8>)], b: &[(String, Vec<u8>)]) {
     let names =
         |x: &[(String, Vec<u8>)]| x.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
@@ -148,7 +82,7 @@ pub(crate) fn assert_same(a: &[(String, Vec<u8>)], b: &[(String, Vec<u8>)]) {
     }
 }
 
-/// A classifier of a second.
+/// Arguments that train a classifier in a second.
 pub(crate) const CLASSIFIER: [&str; 10] = [
     "train-classifier",
     "--steps",
@@ -164,7 +98,7 @@ pub(crate) const CLASSIFIER: [&str; 10] = [
 
 /// Six images in `in`, one of them in a subfolder.
 pub(crate) fn place_with_inputs() -> Workspace {
-    let place = Workspace::new();
+    let place = workspace();
     let sample = ["sample", "--model", "digits-source", "--steps", "ddim10"];
     place
         .run(&[&sample[..], &["-n", "6", "--out", "in"]].concat())
@@ -189,7 +123,7 @@ pub(crate) fn translate(place: &Workspace, more: &[&str]) -> Run {
     place.run(&[args, steps, more].concat())
 }
 
-/// The files below a folder that are no records, by path.
+/// The images below a folder, by path.
 pub(crate) fn files(root: &Path) -> Vec<(String, Vec<u8>)> {
     let mut out = Vec::new();
     let mut folders = vec![root.to_owned()];
@@ -212,32 +146,20 @@ pub(crate) fn names(files: &[(String, Vec<u8>)]) -> Vec<&str> {
     files.iter().map(|(name, _)| name.as_str()).collect()
 }
 
-/// The architecture of a model that is made in no time.
+/// The architecture of a tiny model for 16x16 images without learned variance.
 pub(crate) fn small() -> AdmConfig {
     AdmConfig {
         image_size: 16,
         out_channels: 3,
-        model_channels: 8,
-        channel_mult: vec![1.0, 2.0],
-        attention_resolutions: vec![2],
-        num_head_channels: 8,
-        norm_groups: 4,
-        ..AdmConfig::default()
+        ..tiny_config()
     }
 }
 
-/// A small U-Net that has not learned anything.
+/// Writes a small U-Net with initial weights.
 pub(crate) fn unet(path: &Path, change: fn(&mut AdmConfig)) {
     let mut config = small();
     change(&mut config);
-    let params = Params::init(&Unet::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
-    save_unet(
-        path,
-        &config,
-        &Process::default(),
-        &params,
-        &BTreeMap::new(),
-        None,
-    )
-    .unwrap();
+    let params = initial_params(&config, 5);
+    let (process, notes) = (Process::default(), BTreeMap::new());
+    save_unet(path, &config, &process, &params, &notes, None).unwrap();
 }

@@ -1,3 +1,5 @@
+//! Tests of reading archives.
+
 use super::*;
 use crate::encode_npz;
 
@@ -250,7 +252,7 @@ fn entries_must_be_arrays_and_different() {
         "ends within the first 8 bytes",
     );
     let twice = archive(&[stored("a.npy", &array), stored("a.npy", &array)]);
-    refused(&twice, "an array is there twice");
+    refused(&twice, "an array occurs twice");
 }
 
 #[test]
@@ -268,7 +270,7 @@ fn entries_may_not_share_bytes() {
     // The second record of the directory is made to point at the first entry's bytes.
     let record = bytes.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap();
     bytes[record + 42..record + 46].copy_from_slice(&[0; 4]);
-    refused(&bytes, "on top of each other");
+    refused(&bytes, "arrays overlap");
 }
 
 #[test]

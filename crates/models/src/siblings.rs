@@ -1,4 +1,4 @@
-//! The JSON files that diffusers keeps next to a model's weights.
+//! The JSON files that diffusers writes next to a model's weights.
 
 use crate::error::{ModelError, brief};
 use serde_json::{Map, Value};
@@ -12,20 +12,20 @@ pub(crate) struct Settings {
     pub(crate) fields: Map<String, Value>,
 }
 
-/// What lies next to weights in diffusers' layout.
+/// The files next to weights in diffusers' layout.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Beside {
+pub(crate) struct Siblings {
     /// `config.json`: how the network is computed.
     pub(crate) config: Option<Settings>,
     /// `scheduler_config.json`: the process, in the same folder or in `scheduler` next to it.
     pub(crate) scheduler: Option<Settings>,
 }
 
-impl Beside {
-    /// Reads what is there.
+impl Siblings {
+    /// Reads the files that exist.
     ///
     /// # Errors
-    /// A file that cannot be read or is no JSON object.
+    /// A file cannot be read or is not a JSON object.
     pub(crate) fn of(weights: &Path) -> Result<Self, ModelError> {
         let folder = sdft_files::parent_of(weights);
         let scheduler = "scheduler_config.json";
@@ -39,7 +39,7 @@ impl Beside {
         })
     }
 
-    /// What the network's hash covers besides the weights.
+    /// The text that the network's hash covers in addition to the weights.
     pub(crate) fn text(&self) -> String {
         let all = [&self.config, &self.scheduler].into_iter().flatten();
         all.map(|settings| format!("\n{}", Value::Object(settings.fields.clone())))
@@ -55,7 +55,7 @@ fn next_to(folder: &Path) -> PathBuf {
     }
 }
 
-/// No such file is larger.
+/// The largest file that is read.
 const MOST: u64 = 1 << 20;
 
 fn settings(path: &Path) -> Result<Option<Settings>, ModelError> {

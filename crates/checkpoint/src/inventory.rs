@@ -4,48 +4,48 @@ use crate::pickle::{Node, Pickle, Value};
 use crate::short::short;
 use std::rc::Rc;
 
-/// A tensor under its name; the number is its place in the file's list of tensors.
+/// A name, and the index of its tensor in the file's list of tensors.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) name: Rc<str>,
     pub(crate) tensor: usize,
 }
 
-/// A dictionary with tensors in it; `path` is how it is reached, with dots, and empty for the top of the file.
+/// A dictionary with tensors. `path` has dots, and is empty for the top of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Dict {
     pub(crate) path: String,
     pub(crate) entries: Vec<Entry>,
 }
 
-/// A list of tensors, which have no names.
+/// A list of tensors without names.
 #[derive(Clone, Debug)]
 pub(crate) struct List {
     pub(crate) path: String,
     pub(crate) tensors: Vec<usize>,
 }
 
-/// What a file holds.
+/// The dictionaries and lists of a file.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct Inventory {
     pub(crate) dicts: Vec<Dict>,
     pub(crate) lists: Vec<List>,
-    /// Paths of optimisers' states, whose tensors are no weights.
+    /// Paths of the states of optimisers, whose tensors are not weights.
     pub(crate) optimisers: Vec<String>,
-    /// The file is a list of such things.
+    /// Whether the file is a list of dictionaries and lists.
     pub(crate) is_list: bool,
-    /// The file can only be one dictionary.
+    /// Whether the file is a single dictionary by its format.
     pub(crate) is_flat: bool,
-    /// There are more dictionaries and lists than are looked at.
+    /// Whether the file has too many dictionaries and lists.
     pub(crate) more: bool,
 }
 
-/// How deep weights are looked for.
+/// The deepest level that is searched.
 const DEEPEST: usize = 5;
-/// No checkpoint has as many dictionaries of tensors, apart from those of its optimiser.
+/// The most dictionaries and lists of tensors.
 const MOST: usize = 4096;
 
-impl Found {
+impl Inventory {
     pub(crate) fn in_pickle(pickle: &Pickle) -> Self {
         let mut found = Self {
             is_list: matches!(
@@ -70,7 +70,7 @@ impl Found {
         let (Value::Node(i), Some(node)) = (value, pickle.node(value)) else {
             return;
         };
-        // A container is looked at once, so shared or circular ones cost nothing.
+        // Each container is visited once, so that shared or circular ones cost nothing.
         if depth > DEEPEST || std::mem::replace(&mut seen[*i], true) {
             return;
         }
@@ -115,7 +115,7 @@ impl Found {
                     return;
                 }
                 for (n, value) in items.iter().enumerate() {
-                    // A path is only made for what may hold tensors.
+                    // Paths are made only for values that may hold tensors.
                     if pickle.node(value).is_some() {
                         self.visit(pickle, value, join(&path, &n.to_string()), depth + 1, seen);
                     }

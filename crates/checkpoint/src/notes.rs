@@ -1,21 +1,21 @@
-//! What is said about the part of a file that was taken.
+//! Notes about the part of a file that was taken.
 
-use crate::found::Found;
+use crate::inventory::Inventory;
 use crate::parts::Part;
 use crate::short::{list, short};
 
-/// More names than any message shows.
+/// The most names that are collected.
 const MOST: usize = 1000;
 
-pub(crate) struct Said<'a> {
-    pub(crate) found: &'a Found,
+pub(crate) struct Choice<'a> {
+    pub(crate) inventory: &'a Inventory,
     /// The part that was taken.
     pub(crate) part: &'a Part,
-    /// Those that could have been.
+    /// Parts that could have been taken.
     pub(crate) others: Vec<&'a Part>,
-    /// Those that have some of the network's names and do not fit it.
+    /// Parts that have some of the network's names, but do not fit it.
     pub(crate) misfits: Vec<String>,
-    /// The user chose.
+    /// Whether the user chose the part.
     pub(crate) by_key: bool,
 }
 
@@ -26,28 +26,28 @@ pub(crate) fn quoted(path: &str) -> String {
     }
 }
 
-impl Said<'_> {
+impl Choice<'_> {
     /// Other parts of the same dictionary.
-    fn beside(&self) -> impl Iterator<Item = &&Part> {
+    fn siblings(&self) -> impl Iterator<Item = &&Part> {
         let others = self.others.iter();
         others.filter(|other| other.container == self.part.container)
     }
 
-    /// Where the part is: its dictionary, and its prefix where that tells it from another.
+    /// The path of the part: its dictionary, with its prefix if the dictionary has other parts.
     pub(crate) fn place(&self) -> String {
-        match self.beside().next() {
+        match self.siblings().next() {
             Some(_) => self.part.path(),
             None => self.part.container.clone(),
         }
     }
 
-    /// Names in the part's dictionary that belong to no part.
+    /// Names in the part's dictionary that belong to none of the parts.
     pub(crate) fn left_out(&self) -> Vec<String> {
-        let Some(dict) = self.part.dict.and_then(|n| self.found.dicts.get(n)) else {
+        let Some(dict) = self.part.dict.and_then(|n| self.inventory.dicts.get(n)) else {
             return Vec::new();
         };
         let mut prefixes = vec![self.part.prefix.as_str()];
-        prefixes.extend(self.beside().map(|other| other.prefix.as_str()));
+        prefixes.extend(self.siblings().map(|other| other.prefix.as_str()));
         let inside = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
         let names = dict.entries.iter().map(|entry| &*entry.name);
         let outside = names.filter(|name| !inside(name)).take(MOST);
@@ -82,19 +82,19 @@ impl Said<'_> {
         if !self.misfits.is_empty() {
             let misfits: Vec<String> = self.misfits.iter().map(|path| quoted(path)).collect();
             notes.push(format!(
-                "left out what is no whole network of this kind: {}",
+                "left out incomplete networks: {}",
                 list(&misfits, 5)
             ));
         }
         if !part.prefix.is_empty() && part.named_after.is_none() {
             notes.push(format!(
-                "took {:?} off the names of the tensors",
+                "removed the prefix {:?} from the names of the tensors",
                 short(&part.prefix)
             ));
         }
         if !left_out.is_empty() {
             notes.push(format!(
-                "left out what is next to them: {}",
+                "left out other tensors next to the weights: {}",
                 list(left_out, 5)
             ));
         }
@@ -102,14 +102,14 @@ impl Said<'_> {
         notes
     }
 
-    /// A sentence about lists that fit the names of no part.
+    /// A note about lists that do not fit the names of any part.
     fn unnamed(&self) -> Option<String> {
         let taken = |path: &String| {
             let mut all = self.others.iter().chain([&self.part]);
             all.any(|part| part.container == *path)
         };
         let lists = self
-            .found
+            .inventory
             .lists
             .iter()
             .filter(|list| list.tensors.len() > 1);
@@ -119,7 +119,7 @@ impl Said<'_> {
             .collect();
         (!unnamed.is_empty() && !self.by_key).then(|| {
             format!(
-                "left out tensors without names, which fit those of no part: {}",
+                "left out tensors without names, which do not fit the names of any part: {}",
                 list(&unnamed, 5)
             )
         })
