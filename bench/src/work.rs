@@ -16,16 +16,16 @@ use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
 use sdft_samplers::{Ddim, SeededNoise, sample_ddim};
 use sdft_train::{Learner, LossPlan, Method, Outcome, PendingStep, Plan, Precision};
 
-/// Does the work once: what it took and, if asked for, what came out.
+/// Does the work once; returns the time and, if requested, a digest of the results.
 pub(crate) type Run = Box<dyn FnMut(bool) -> Result<(Vec<Digest>, Spent)>>;
 
-/// Mean size of a result, and a projection that any change of values or places moves by about as much.
+/// Mean absolute value of a result, and a projection that changes by about as much as the values or their positions.
 pub(crate) type Digest = [f64; 2];
 
-/// SDFT steps of one repetition.
+/// Number of SDFT steps in one repetition.
 const STEPS: u32 = 5;
 
-/// Steps of one repetition on a GPU.
+/// Number of steps in one repetition on a GPU.
 const GPU_STEPS: u32 = 10;
 
 /// Timesteps at which a forward pass is measured.
@@ -67,7 +67,7 @@ fn digests<'a>(wanted: bool, results: impl IntoIterator<Item = &'a Tensor>) -> R
     results.into_iter().map(digest).collect()
 }
 
-/// The gradients of these, all of which must be there.
+/// The gradients of these leaves, which must all exist.
 fn gradients_of(store: &GradStore, leaves: &[Tensor]) -> Result<Vec<Tensor>> {
     leaves
         .iter()
@@ -78,7 +78,7 @@ fn gradients_of(store: &GradStore, leaves: &[Tensor]) -> Result<Vec<Tensor>> {
 /// A function of its leaves.
 type Operation = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>>;
 
-/// An operation, its input, and its weights.
+/// An operation, its input and its weights.
 fn operation(work: &Work) -> Result<(Operation, Tensor, Vec<Tensor>)> {
     Ok(match *work {
         Work::Conv {
@@ -280,7 +280,7 @@ fn forward(batch: usize, config: &AdmConfig, device: &Device, precision: Precisi
     }))
 }
 
-/// Ten steps of DDIM; what both sides compare is a prediction, since steps make roundings larger.
+/// Ten steps of DDIM. Both sides compare a prediction, because steps amplify rounding.
 fn sampling(
     batch: usize,
     config: &AdmConfig,
@@ -339,7 +339,7 @@ fn step(
     let mut learner = Learner::new(&plan, &params, source)?;
     drop(params);
     let x0 = images(batch, config)?.to_device(device)?;
-    // What an SDFT step looks at is drawn anew in each, so that one alone says little.
+    // The distilled images of an SDFT step are drawn for each step, so one step alone is not representative.
     let steps = match (device.is_cuda(), sdft && config.image_size <= 64) {
         (true, _) => GPU_STEPS,
         (_, true) => STEPS,
@@ -357,7 +357,7 @@ fn step(
             }
             Outcome::Skipped { what } => bail!("a step with a {what} that is not finite"),
         };
-        // As in training: a step is asked for while the device is at the one before.
+        // Like in training, queue a step while the device computes the previous one.
         let mut waiting = None;
         for _ in 0..steps {
             if let Some(before) = waiting.replace(learner.issue(n, &x0)?) {

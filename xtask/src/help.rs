@@ -1,4 +1,4 @@
-//! Help that needs no program to be built: of the verbs about the repository, and of programs that keep their text in a file.
+//! Help texts that are printed without building a program.
 
 use crate::verbs;
 
@@ -9,7 +9,7 @@ pub(crate) fn is_asked(args: &[String]) -> bool {
         .any(|arg| ["--help", "-h"].contains(&arg.as_str()))
 }
 
-/// The help of a verb, where it is known here; `sdft` knows the others.
+/// The help of a verb, if it is known without building a program.
 pub(crate) fn of(verb: &str, args: &[String]) -> Option<String> {
     let text = match verb {
         "fetch" => include_str!("../../crates/hub/src/bin/sdft-fetch/help.txt"),
