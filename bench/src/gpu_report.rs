@@ -1,6 +1,6 @@
 //! A report of everything to check on a GPU, in one file.
-//!
-//! The programs `sdft` and `sdft-parity` must be in the same folder. A part that fails is reported and does not stop the others.
+
+// The programs `sdft` and `sdft-parity` must be in the same folder. A part that fails is reported and does not stop the others.
 
 use anyhow::{Context, Result, bail};
 use sdft_cuda::DeviceSpec;

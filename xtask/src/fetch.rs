@@ -1,7 +1,7 @@
 //! Fetches the files that a command needs by name before the command starts.
-//!
-//! The command's own program reports what is missing and which command fetches it, so this module knows neither arguments nor the network,
-//! and the programs that train and prepare open no connection.
+
+// The command's own program reports what is missing and which command fetches it, so this module knows neither arguments nor the network,
+// and the programs that train and prepare open no connection.
 
 use std::{
     ffi::OsStr,

@@ -25,7 +25,7 @@ pub(crate) fn of(verb: &str, args: &[String]) -> Option<String> {
 }
 
 const GPU_REPORT: &str = "\
-Show what a GPU does, in one file: operations, parity, speed beside PyTorch, a run that is killed and resumed.
+Check a GPU and write one report: operations, parity, speed compared with PyTorch, a run that is killed and resumed.
 Builds sdft, sdft-parity and sdft-bench for the GPU first, which takes several minutes the first time.
 
 Usage: cargo xtask gpu-report [OPTIONS]
