@@ -1,4 +1,4 @@
-"""Directional CLIP similarity by `sdft evaluate` and by the Hub's transformers, on the same seeded weights.
+"""Compares the directional CLIP similarity of `sdft evaluate` and of transformers, on the same seeded weights.
 
     pip install torch transformers open_clip_torch ftfy regex torchvision safetensors
     python bench/peer/clip.py target/release/sdft

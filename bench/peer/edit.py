@@ -1,11 +1,11 @@
-"""A step at which a direction learns, beside the same in plain PyTorch, on the same weights.
+"""Compares a training step of an edit direction with the same step in plain PyTorch, on the same weights.
 
     pip install torch transformers
     python bench/peer/edit.py --sdft target/release/sdft --model MODEL.safetensors --clip CLIP_FOLDER --tokenizer tokenizer.json --input FOLDER
 
-A step is one look of the U-Net with a second look of its upper half at changed features, one look at the unchanged trajectory, CLIP
-ViT-B/16 at the predicted image, and the pass back to the block on the deepest features. The program's step is the difference between
-runs of many and of few steps, so that starting and loading do not count. Both sides run in turns on one thread.
+A step is a forward pass of the U-Net, a second pass of its upper half with changed features, a pass on the unchanged trajectory, CLIP
+ViT-B/16 on the predicted image, and the backward pass to the block on the deepest features. The program's time is the difference
+between runs of many and of few steps, so starting and loading do not count. Both sides alternate on one thread.
 """
 
 import argparse
@@ -40,7 +40,7 @@ class Direction(nn.Module):
 
 
 def config_of(path):
-    """What the file says, or the public 256x256 models of one residual block a level."""
+    """The configuration in the file, or that of the public 256x256 models with one residual block at each level."""
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         said = json.loads(file.read(length)).get("__metadata__", {}).get("sdft.model")
@@ -92,7 +92,7 @@ def step(net, block, clip, optimizer, x, x_origin, real, direction, t, ab, ab_ne
 
 
 def ours(args, steps):
-    """Seconds of a run whose single trajectory learns at so many steps."""
+    """Seconds of a run with this many training steps in a single trajectory."""
     with tempfile.TemporaryDirectory() as out:
         command = [args.sdft, "--threads", "1", "edit", "train", "--from", "face", "--to", "smiling face", "--model", args.model,
                    "--data", args.input, "--images", "1", "--epochs", "1", "--no-cache", "--out", out, "--t-edit", "0",

@@ -1,10 +1,10 @@
-"""The same images and weights through `sdft evaluate` and through the reference tools, side by side.
+"""Compares `sdft evaluate` with the reference tools on the same images and weights.
 
     pip install torch torchvision pytorch-fid torch-fidelity clean-fid lpips scikit-image safetensors scipy
     cargo build --release -p sdft-cli
     python bench/peer/metrics.py target/release/sdft [--n 300] [--side 96] [--real-weights pt_inception-2015-12-05-6726825d.pth]
 
-Without --real-weights both sides get the same seeded weights: it is the agreement of the tools that is measured, not the images.
+Without --real-weights both sides get the same seeded weights: the comparison is about the tools, not the images.
 """
 import argparse, json, os, subprocess, sys, tempfile, time
 import numpy as np, torch
@@ -22,7 +22,7 @@ torch.set_num_threads(args.threads)
 
 
 def pictures(folder, n, seed, contrast):
-    """Smooth random pictures: noise of three scales, enlarged."""
+    """Smooth random pictures: enlarged noise at three scales."""
     rng = np.random.default_rng(seed)
     os.makedirs(folder)
     for i in range(n):
@@ -33,7 +33,7 @@ def pictures(folder, n, seed, contrast):
 
 
 def seeded(module, seed):
-    """Weights that keep activations alive through many layers."""
+    """Random weights that keep activations in range through many layers."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in module.state_dict().items():
         if tensor.ndim >= 2:
@@ -67,7 +67,7 @@ def frechet(a, b):
     from pytorch_fid.fid_score import calculate_frechet_distance
     from torch_fidelity.metric_fid import fid_statistics_to_metric
     s = [dict(mu=x.mean(0), sigma=np.cov(x, rowvar=False)) for x in (a, b)]
-    # With fewer images than features pytorch-fid's root of a singular product is unreliable: torch-fidelity's eigenvalues then.
+    # With fewer images than features, pytorch-fid's square root of a singular product is unreliable, so use torch-fidelity's eigenvalues.
     if min(len(a), len(b)) > a.shape[1]:
         return calculate_frechet_distance(s[0]["mu"], s[0]["sigma"], s[1]["mu"], s[1]["sigma"])
     return fid_statistics_to_metric(s[0], s[1], verbose=False)["frechet_inception_distance"]
@@ -80,7 +80,7 @@ with tempfile.TemporaryDirectory() as work, torch.inference_mode():
     load = lambda folder: np.stack([np.asarray(Image.open(f"{folder}/{f}")) for f in sorted(os.listdir(folder))])
     images = [load(real), load(fake)]
 
-    # Inception, built as pytorch-fid builds it.
+    # Inception like in pytorch-fid.
     import pytorch_fid.inception as pf
     weights = f"{work}/inception.pth"
     if args.real_weights:
@@ -104,7 +104,7 @@ with tempfile.TemporaryDirectory() as work, torch.inference_mode():
             out.append(torch.cat(parts).double().numpy())
         return out
 
-    # pytorch-fid: the network resizes and scales by itself.
+    # pytorch-fid: the network itself resizes and scales.
     start = time.time()
     a, b = features(lambda x: x / 255)
     theirs = time.time() - start

@@ -1,7 +1,7 @@
-"""The other side of `cargo xtask bench --peer`: the same work in plain PyTorch.
+"""The PyTorch side of `cargo xtask bench --peer`.
 
-Reads one job as a line of JSON, prepares it, and runs it once per line "go"; every answer is a line of JSON.
-Needs PyTorch and nothing else. `network.py` is the U-Net, `training.py` the loss and the step.
+Reads one job as a line of JSON, prepares it, and runs it once for each line "go"; every answer is a line of JSON.
+Needs only PyTorch. `network.py` is the U-Net, `training.py` the loss and the step.
 """
 
 import json
@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from network import AttentionBlock, ResBlock, UNet
 from training import Trainer
 
-# A repetition lasts at least this long, so that clocks do not matter.
+# Minimum duration of a repetition in seconds, so that the resolution of clocks does not matter.
 MIN_SECONDS = 0.03
 
 
 def formula(shape, salt):
-    """Numbers in [-1, 1) that the other side computes from the same formula."""
+    """Numbers in [-1, 1) by the same formula as in `inputs.rs`."""
     count = 1
     for size in shape:
         count *= size
@@ -31,7 +31,7 @@ def formula(shape, salt):
 
 
 def digest(y):
-    """Mean size, and a projection that any change of values or places moves by about as much."""
+    """Mean absolute value, and a projection that changes by about as much as the values or their positions."""
     y = y.detach().cpu().double()
     f = formula(y.shape, 7).double()
     return [y.abs().mean().item(), (y * f).sum().item() / y.numel() ** 0.5]
@@ -54,7 +54,7 @@ def read_safetensors(path):
 
 
 def fill(module):
-    """Weights of a block by formula, in the order of their names."""
+    """Weights of a block by the formula, in the order of their names."""
     with torch.no_grad():
         for salt, (_, parameter) in enumerate(sorted(module.named_parameters())):
             fan = max(parameter[0].numel(), 1) if parameter.dim() > 1 else 1
@@ -67,7 +67,7 @@ def layout(job):
 
 
 def operation(job):
-    """(function of leaves, inputs that may need a gradient, weights that may)."""
+    """Returns (function of its leaves, inputs that may need a gradient, weights that may need one)."""
     case = job["case"]
     batch, c_in, side = case["batch"], case["c_in"], case["side"]
     x = formula((batch, c_in, side, side), 1).to(memory_format=layout(job))
@@ -165,7 +165,7 @@ class Optimizer:
         return [digest(self.parameter.detach() - before), digest(self.average - before)]
 
 
-# Steps of one repetition on a GPU.
+# Number of steps in one repetition on a GPU.
 GPU_STEPS = 10
 DTYPES = {"f32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
@@ -176,7 +176,7 @@ class Network:
         self.device = torch.device(job["device"])
         self.gpu = self.device.type == "cuda"
         order = torch.channels_last if self.gpu else layout(job)
-        # Without weights of its own, which those of the file would double.
+        # On the meta device, so that the weights are in memory once.
         with torch.device("meta"):
             self.net = UNet(case["config"])
         self.net.load_state_dict(read_safetensors(job["weights"]), assign=True)
@@ -213,7 +213,7 @@ class Network:
         with torch.no_grad():
             self.finish()
             if self.sampling:
-                # A prediction is compared; sampling from it makes roundings larger.
+                # Both sides compare a prediction, because steps amplify rounding.
                 y = self.call(self.x, self.t)
                 self.finish()
                 started = clocks()
@@ -289,7 +289,7 @@ def main():
     value, (cpu, _) = work()
     value = value()
     gpu = job["device"].startswith("cuda")
-    # Where one run is short a second one warms up what the first has only set up.
+    # If one run is short, a second one completes the warm-up.
     wall = cpu
     if cpu < 5.0 or gpu:
         _, (cpu, wall) = work()

@@ -23,7 +23,7 @@ def discretized_log_likelihood(x, mean, log_scale):
 
 
 class Trainer:
-    """`call` runs the network: `net` itself, or what a compiler has made of it.
+    """`call` runs the network: `net` itself, or its compiled form.
 
     A network of half weights gets f32 master weights: gradients are widened to them, the optimiser moves them, and they are rounded back.
     """
@@ -32,7 +32,7 @@ class Trainer:
         self.net, self.call = net, call
         device = noise.device
         self.first = (torch.tensor(t, device=device), noise)
-        # The gradient's norm at the first step, to be compared.
+        # The norm of the first step's gradient is compared.
         self.norm = None
         betas = torch.linspace(1e-4, 0.02, STEPS, dtype=torch.float64)
         bar = torch.cumprod(1 - betas, 0)
@@ -92,7 +92,7 @@ class Trainer:
             self.norm = sum(p.grad.double().square().sum() for p in self.own).sqrt().item()
         if self.half:
             for p, m in zip(self.own, self.master):
-                # Fused AdamW wants gradients that lie as their parameters do.
+                # Fused AdamW needs gradients with the memory layout of their parameters.
                 m.grad = torch.empty_like(m).copy_(p.grad)
                 p.grad = None
         self.optimizer.step()

@@ -1,10 +1,10 @@
-"""A step of EGSDE beside the same in plain PyTorch, on the same weights.
+"""Compares a step of EGSDE with the same step in plain PyTorch, on the same weights.
 
     python bench/peer/translate.py --sdft target/release/sdft --model MODEL.safetensors --classifier CLASSIFIER.safetensors --input IMAGE
 
-A step is one look of the U-Net, the classifier's features of the noised source, and one pass forward and backward through its
-trunk, with the low-pass energy beside it. The program's step is the difference between runs of many and of few steps, so that starting
-and loading do not count. Both sides run in turns on one thread. Needs PyTorch.
+A step is a forward pass of the U-Net, the classifier's features of the noised source, and a forward and backward pass through its
+trunk, and the low-pass energy. The program's time is the difference between runs of many and of few steps, so starting
+and loading do not count. Both sides alternate on one thread. Needs PyTorch.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def low_pass(x, factor):
 
 
 def step(unet, trunk, y, xt, t, factor):
-    """The noise that EGSDE goes on with."""
+    """The predicted noise with the gradients of EGSDE's energies."""
     with torch.no_grad():
         eps = unet(y, t)[:, : y.shape[1]]
         of_source = F.normalize(trunk(xt, t).flatten(2), dim=1)
@@ -56,7 +56,7 @@ def step(unet, trunk, y, xt, t, factor):
 
 
 def ours(args, steps):
-    """Seconds of the program for so many steps of ten."""
+    """Seconds of the program for this many of ten steps."""
     with tempfile.TemporaryDirectory() as out:
         command = [args.sdft, "translate", "--threads", "1", "--method", "egsde", "--model", args.model]
         command += ["--classifier", args.classifier, "--input", args.input, "--out", f"{out}/o"]

@@ -1,9 +1,9 @@
-//! What is measured.
+//! The cases that are measured.
 
 use sdft_adm::AdmConfig;
 use serde::{Deserialize, Serialize};
 
-/// The work of one case, in the words that both sides read.
+/// The work of one case, in the format that both sides read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(crate) enum Work {
@@ -21,7 +21,7 @@ pub(crate) enum Work {
         c_in: usize,
         side: usize,
     },
-    /// `c_in` counts queries, keys and values.
+    /// `c_in` is the number of channels of queries, keys and values together.
     Attention {
         batch: usize,
         c_in: usize,
@@ -53,7 +53,7 @@ pub(crate) enum Work {
     },
 }
 
-/// What of the work is timed.
+/// The part of the work that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Pass {
     #[serde(rename = "forward")]
@@ -65,19 +65,19 @@ pub(crate) enum Pass {
     /// All gradients.
     #[serde(rename = "backward")]
     Backward,
-    /// Forward and all gradients.
+    /// Forward pass and all gradients.
     #[serde(rename = "both")]
     Both,
     /// One step of naive fine-tuning.
     #[serde(rename = "step")]
     Step,
-    /// The same with activations of blocks recomputed.
+    /// One step of naive fine-tuning with recomputed activations of blocks.
     #[serde(rename = "recomputed step")]
     Recomputed,
     /// One step of SDFT.
     #[serde(rename = "sdft step")]
     Sdft,
-    /// Deterministic DDIM in ten steps, from noise to images.
+    /// Ten steps of deterministic DDIM, from noise to images.
     #[serde(rename = "sampling")]
     Sampling,
 }
@@ -98,7 +98,7 @@ impl Pass {
     }
 }
 
-/// One line of the table.
+/// A row of the table.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Case {
     #[serde(flatten)]
@@ -161,7 +161,7 @@ impl Case {
         }
     }
 
-    /// Operations in convolutions and products of matrices (a multiplication and an addition are two), where these decide.
+    /// Number of operations in convolutions and matrix products (a multiplication and an addition are two), if these dominate.
     pub(crate) fn flops(&self) -> Option<f64> {
         let passes = match self.pass {
             Pass::Forward | Pass::InputGradient | Pass::WeightGradient => 1.0,
@@ -209,7 +209,7 @@ impl Case {
         Some(passes * forward)
     }
 
-    /// Roughly the memory it takes, in bytes.
+    /// Approximate memory use in bytes.
     pub(crate) fn bytes(&self) -> f64 {
         let Work::Network { batch, config, .. } = &self.work else {
             return 1e9;
@@ -223,7 +223,7 @@ impl Case {
         24.0 * cost.parameters as f64 + kept * *batch as f64 * cost.activation_bytes + 5e8
     }
 
-    /// The same work in one naive step: what the cost of a recomputed or SDFT step is a multiple of.
+    /// The naive step of the same work, with which a recomputed or SDFT step is compared.
     pub(crate) fn naive(&self) -> Option<Self> {
         matches!(self.pass, Pass::Recomputed | Pass::Sdft).then(|| Self {
             pass: Pass::Step,
@@ -254,7 +254,7 @@ fn digits() -> AdmConfig {
     }
 }
 
-/// Every case, smallest parts first.
+/// All cases, small operations first.
 pub(crate) fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     let mut add = |work: Work, passes: &[Pass]| {
@@ -360,7 +360,7 @@ pub(crate) fn cases() -> Vec<Case> {
     all
 }
 
-/// What is measured on a GPU: the light 256 network at the batch of the paper and at a large one.
+/// The cases for a GPU: the light 256x256 network at the batch size of the paper and at a large one.
 pub(crate) fn gpu_cases() -> Vec<Case> {
     let network = |batch| Work::Network {
         label: "light".into(),

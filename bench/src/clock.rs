@@ -1,17 +1,17 @@
-//! Seconds of the processor, seconds on the wall, bytes of memory.
+//! CPU time, wall time and memory.
 
 use cpu_time::ProcessTime;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-/// Both clocks at one moment.
+/// Both clocks at the start of a measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Started {
     cpu: ProcessTime,
     wall: Instant,
 }
 
-/// What one repetition took, in seconds; `cpu` counts all threads.
+/// Seconds of one repetition; `cpu` counts all threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spent {
     pub(crate) cpu: f64,
@@ -34,7 +34,7 @@ impl Started {
     }
 }
 
-/// The most memory this process ever held, where the system tells.
+/// Peak memory of this process in bytes, if the system reports it.
 pub(crate) fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

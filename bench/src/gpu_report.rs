@@ -1,6 +1,6 @@
-//! Everything that a GPU is to show, one thing after the other, in one file.
-//!
-//! The programs `sdft` and `sdft-parity` lie beside this one. A part that fails is part of the report and ends nothing.
+//! A report of everything to check on a GPU, in one file.
+
+// The programs `sdft` and `sdft-parity` must be in the same folder. A part that fails is reported and does not stop the others.
 
 use anyhow::{Context, Result, bail};
 use sdft_cuda::DeviceSpec;
@@ -10,28 +10,28 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-/// Steps of the run that is killed and resumed.
+/// Number of steps of the run that is killed and resumed.
 const STEPS: u64 = 1200;
-/// Lines of a program's output that the report keeps.
+/// Number of output lines of a program that are kept in the report.
 const KEPT: usize = 40;
 
 struct Report {
     file: PathBuf,
-    /// What was demanded, and whether it holds.
+    /// A requirement, and whether it is met.
     verdicts: Vec<(String, String, bool)>,
     body: String,
 }
 
-/// Runs all parts on a GPU and writes `file` after each; fails if something does not hold.
+/// Runs all parts on a GPU and writes `file` after each; fails if a requirement is not met.
 pub(crate) fn write(file: &Path, python: &Path, place: DeviceSpec) -> Result<ExitCode> {
     let place = match place {
         DeviceSpec::Cpu | DeviceSpec::Auto => DeviceSpec::Cuda(0),
         cuda => cuda,
     };
-    // A GPU that is not there ends this before anything is written.
+    // Fail early if there is no GPU.
     let _there = sdft_cuda::open(place)?;
-    let beside = std::env::current_exe().context("finding this program")?;
-    let program = |name: &str| beside.with_file_name(name);
+    let own_path = std::env::current_exe().context("finding this program")?;
+    let program = |name: &str| own_path.with_file_name(name);
     let device = format!("--device={place}");
     let mut report = Report {
         file: file.to_owned(),
@@ -45,7 +45,7 @@ pub(crate) fn write(file: &Path, python: &Path, place: DeviceSpec) -> Result<Exi
 
     let mut operations = Command::new(program("sdft-parity"));
     operations.args(["--operations", &device]);
-    let what = "every operation, block and optimiser step agrees with the CPU in f32, bf16 and f16";
+    let what = "every operation, block and optimiser step equals the CPU's in f32, bf16 and f16";
     report.part("Operations", operations, Some(what))?;
 
     let mut parity = Command::new(program("sdft-parity"));
@@ -59,7 +59,7 @@ pub(crate) fn write(file: &Path, python: &Path, place: DeviceSpec) -> Result<Exi
     report.part("Parity in bf16", parity, Some(what))?;
 
     run_killed_and_resumed(&mut report, &program("sdft"), &device)?;
-    speed(&mut report, &beside, python, place)?;
+    speed(&mut report, &own_path, python, place)?;
 
     let held = report.verdicts.iter().all(|(_, _, holds)| *holds);
     println!("wrote {}", file.display());
@@ -71,7 +71,7 @@ pub(crate) fn write(file: &Path, python: &Path, place: DeviceSpec) -> Result<Exi
 }
 
 impl Report {
-    /// A program's output as a section; `demand` is what its success shows.
+    /// Adds a program's output as a section; `demand` is the requirement that its success shows.
     fn part(&mut self, title: &str, mut command: Command, demand: Option<&str>) -> Result<()> {
         println!("{title} ..");
         let started = Instant::now();
@@ -97,7 +97,7 @@ impl Report {
             .push((demand.to_owned(), found.to_owned(), holds));
     }
 
-    /// What failed comes first, then the end of the rest.
+    /// Errors first, then the end of the remaining output.
     fn section(&mut self, title: &str, took: Duration, text: &str) -> Result<()> {
         let lines: Vec<&str> = text.lines().collect();
         let failed = lines.iter().filter(|line| line.contains("FAILED"));
@@ -115,8 +115,7 @@ impl Report {
     }
 
     fn save(&self) -> Result<()> {
-        let mut text =
-            "# What this GPU shows\n\n| demanded | found | |\n|---|---|---|\n".to_owned();
+        let mut text = "# GPU report\n\n| requirement | found | |\n|---|---|---|\n".to_owned();
         for (demand, found, holds) in &self.verdicts {
             let verdict = if *holds { "holds" } else { "**fails**" };
             writeln!(
@@ -130,9 +129,9 @@ impl Report {
     }
 }
 
-/// An SDFT run on the digits: killed half way, resumed, its loss and its pictures looked at.
+/// Kills an SDFT run on the digits half way, resumes it, and checks its loss and pictures.
 fn run_killed_and_resumed(report: &mut Report, sdft: &Path, device: &str) -> Result<()> {
-    println!("A run, killed and resumed ..");
+    println!("A run that is killed and resumed ..");
     let started = Instant::now();
     let place = tempfile::tempdir().context("making a temporary folder")?;
     let root = place.path().join("runs/report");
@@ -183,7 +182,7 @@ fn run_killed_and_resumed(report: &mut Report, sdft: &Path, device: &str) -> Res
         }
         Err(error) => (format!("{error:#}"), false),
     };
-    // The last picture is kept beside the report, to be looked at.
+    // Keep the last picture next to the report, for inspection.
     let picture = root.join(format!("samples/step-{STEPS:06}.png"));
     let kept = report.file.with_extension("png");
     if std::fs::copy(&picture, &kept).is_ok() {
@@ -192,7 +191,7 @@ fn run_killed_and_resumed(report: &mut Report, sdft: &Path, device: &str) -> Res
     let demand =
         "an SDFT run of at least 1,000 steps with falling loss and pictures, killed and resumed";
     report.verdict(demand, &found.0, found.1);
-    report.section("A run, killed and resumed", started.elapsed(), &text)
+    report.section("A run that is killed and resumed", started.elapsed(), &text)
 }
 
 /// The mean loss of the first and of the last tenth of a run.
@@ -213,7 +212,7 @@ fn losses(root: &Path) -> Result<(f64, f64)> {
     ))
 }
 
-/// Speed and memory beside PyTorch, and what was demanded of them.
+/// Compares speed and memory with PyTorch and with the requirements.
 fn speed(report: &mut Report, bench: &Path, python: &Path, place: DeviceSpec) -> Result<()> {
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     let json = folder.path().join("bench.json");
@@ -222,7 +221,7 @@ fn speed(report: &mut Report, bench: &Path, python: &Path, place: DeviceSpec) ->
         .args(["--peer", "--pairs=5"])
         .arg(format!("--device={place}"));
     command.arg("--python").arg(python).arg("--json").arg(&json);
-    report.part("Speed and memory beside PyTorch", command, None)?;
+    report.part("Speed and memory compared with PyTorch", command, None)?;
     let text = std::fs::read_to_string(&json).unwrap_or_default();
     let all: Value = serde_json::from_str(&text).unwrap_or_default();
     let rows = all["cases"].as_array().cloned().unwrap_or_default();
@@ -250,14 +249,14 @@ fn speed(report: &mut Report, bench: &Path, python: &Path, place: DeviceSpec) ->
         {
             let demand = format!("{name}: at least 1.3 times PyTorch eager");
             judge(demand, other("eager"), &|ratio| ratio >= 1.3);
-            let demand = format!("{name}: not slower than PyTorch compiled");
+            let demand = format!("{name}: as fast as PyTorch compiled");
             judge(demand, other("compile"), &|ratio| ratio >= 1.0);
             let peers = others
                 .iter()
                 .filter_map(|other| other["peak_bytes"].as_f64());
             let least = peers.reduce(f64::min);
             let share = row["peak_bytes"].as_f64().zip(least).map(|(a, b)| a / b);
-            let demand = format!("{name}: memory not above PyTorch's");
+            let demand = format!("{name}: at most PyTorch's memory");
             judge(demand, share, &|share| share <= 1.0);
         } else if name.ends_with("recomputed step") {
             let gigabytes = row["peak_bytes"].as_f64().map(|bytes| bytes / 1e9);
@@ -266,7 +265,7 @@ fn speed(report: &mut Report, bench: &Path, python: &Path, place: DeviceSpec) ->
         }
     }
     if rows.is_empty() {
-        let demand = "speed and memory beside PyTorch";
+        let demand = "speed and memory compared with PyTorch";
         report.verdict(demand, "not measured", false);
     }
     report.save()

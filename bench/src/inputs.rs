@@ -1,4 +1,4 @@
-//! Numbers that both sides make for themselves, and files for those they cannot.
+//! Inputs of both sides: numbers by formula, and files for the others.
 
 use crate::cases::Work;
 use anyhow::{Result, bail};
@@ -11,7 +11,7 @@ use sdft_randn::randn;
 use sdft_schedule::TimestepSampler;
 use std::path::Path;
 
-/// Numbers in [-1, 1) that look random; the other side has the same formula.
+/// Numbers in [-1, 1) that look random, by the same formula as in `peer.py`.
 #[expect(clippy::cast_possible_truncation, reason = "a hash of 32 bits")]
 pub(crate) fn formula(shape: &[usize], salt: usize) -> Result<Tensor> {
     let values: Vec<f32> = (0..shape.iter().product::<usize>())
@@ -24,7 +24,7 @@ pub(crate) fn formula(shape: &[usize], salt: usize) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
-/// Weights of a block by the same formula, in the order of their names.
+/// Weights of a block by this formula, in the order of their names.
 pub(crate) fn block_weights(specs: &[ParamSpec]) -> Result<Params> {
     let mut sorted: Vec<&ParamSpec> = specs.iter().collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
@@ -41,7 +41,7 @@ pub(crate) fn block_weights(specs: &[ParamSpec]) -> Result<Params> {
     Ok(Params::new(entries.collect::<Result<_>>()?))
 }
 
-/// Fresh weights of a network, none of them zero, so that every gradient is work.
+/// New weights of a network without zeros, so that every gradient needs work.
 pub(crate) fn network_weights(config: &AdmConfig) -> Result<Params> {
     let params = Params::init(&Unet::specs(config)?, 0, &Device::Cpu)?;
     let entries = params.iter().enumerate().map(|(i, (name, tensor))| {
@@ -54,7 +54,7 @@ pub(crate) fn network_weights(config: &AdmConfig) -> Result<Params> {
 /// The seed of every measured step.
 pub(crate) const SEED: u64 = 0;
 
-/// Writes the weights of a network, and timesteps and noise of its first step, as the trainer draws them.
+/// Writes the weights of a network, and the timesteps and noise of its first step as the trainer draws them.
 pub(crate) fn write_files(work: &Work, weights: &Path, inputs: &Path) -> Result<()> {
     let Work::Network { batch, config, .. } = work else {
         bail!("only networks have files");

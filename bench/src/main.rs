@@ -1,10 +1,10 @@
-//! `sdft-bench`: how fast and how large kernels, blocks and training steps are, alone and beside PyTorch.
+//! `sdft-bench`: speed and memory of kernels, blocks and training steps, alone and compared with PyTorch.
 //!
-//! Every case is measured in a process of its own, ours and PyTorch's alike, so that neither sees the other's threads or memory; the
-//! processes take turns, repetition by repetition, and the verdict is the median of the ratios of neighbours.
+//! Every case runs in its own process, ours and PyTorch's alike, so that processes do not share threads or memory. The processes alternate
+//! after each repetition, and the result is the median of the ratios of adjacent repetitions.
 //!
-//! **Invariant:** both sides do the same work: they report size and a projection of what came out (of a step its loss and the norm of
-//! its gradient), and a difference is an error.
+//! **Invariant:** both sides do the same work: each reports the size and a projection of its results (for a step its loss and gradient
+//! norm), and a difference is an error.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -13,7 +13,7 @@
 
 mod cases;
 mod clock;
-mod contest;
+mod comparison;
 mod gpu_report;
 mod inputs;
 mod report;
@@ -23,7 +23,7 @@ mod worker;
 use anyhow::{Context, Result};
 use cases::{cases, gpu_cases};
 use clap::Parser;
-use contest::{Contest, Peer};
+use comparison::{Comparison, Peer};
 use sdft_cuda::DeviceSpec;
 use sdft_train::Precision;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ struct Args {
     json: PathBuf,
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Takes a job from standard input; how this program starts itself.
+    /// Read a job from standard input; this program starts itself with it.
     #[arg(long, hide = true)]
     worker: bool,
 }
@@ -101,7 +101,7 @@ fn drive(args: &Args) -> Result<ExitCode> {
     }
     if chosen.is_empty() {
         eprintln!(
-            "error: --only: no case has {:?} in its name; --list names them all",
+            "error: --only: no case has {:?} in its name; --list prints all names",
             args.only
         );
         return Ok(ExitCode::from(2));
@@ -117,10 +117,10 @@ fn drive(args: &Args) -> Result<ExitCode> {
     let peer = args.peer.then(|| Peer::find(&args.python)).transpose()?;
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     let mut report = report::Report::new(&threads, peer.as_ref())?;
-    // Written after every case: a place that cannot be written shows at once, and a failure later on loses nothing.
+    // Written after every case, so that an error of the path shows early and a later failure loses nothing.
     report.write(&args.json)?;
     print!("{}", report.head());
-    let contest = Contest {
+    let comparison = Comparison {
         peer: peer.as_ref(),
         pairs: args.pairs.into(),
         folder: folder.path(),
@@ -135,7 +135,7 @@ fn drive(args: &Args) -> Result<ExitCode> {
     };
     for case in &chosen {
         for &n in &threads {
-            let measured = contest
+            let measured = comparison
                 .measure(case, n)
                 .with_context(|| format!("{}, {n} threads", case.name()))?;
             print!("{}", report.row(case, n, measured));

@@ -1,19 +1,19 @@
-//! The table on the terminal and the file beside it.
+//! The table on the terminal and the JSON file.
 
 use crate::cases::Case;
-use crate::contest::{Measured, Peer, Runs};
+use crate::comparison::{Measured, Peer, Runs};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::path::Path;
 
 pub(crate) struct Report {
-    /// Operations per second in products of matrices, by number of threads.
+    /// Operations per second of matrix products, by number of threads.
     peaks: Vec<(usize, f64)>,
     header: Value,
     rows: Vec<Value>,
 }
 
-/// Median, smallest and largest.
+/// Median, minimum and maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Spread {
     median: f64,
@@ -40,7 +40,7 @@ impl Spread {
 }
 
 impl Report {
-    /// Measures what products of matrices reach here.
+    /// Measures the speed of matrix products.
     pub(crate) fn new(threads: &[usize], peer: Option<&Peer>) -> Result<Self> {
         let mut peaks = Vec::new();
         for &n in threads {
@@ -70,7 +70,7 @@ impl Report {
         format!(
             "kernels {}; products of matrices reach {} thread(s)\n\
              cpu and wall: milliseconds, median. GF/s: operations of the direct sum, so that fast convolutions can exceed the peak.\n\
-             other: PyTorch in the faster of its two layouts, or for \"sdft\" and \"recomputed\" our own naive step.\n\
+             other: PyTorch in the faster of its two layouts, or our own naive step for \"sdft\" and \"recomputed\".\n\
              ratio: ours / other, median [smallest..largest] of neighbouring runs. busy: cpu / wall of both per thread; 1 is a quiet machine. *: too large to take turns, one after another.\n\
              memory: our allocator keeps its pages (MIMALLOC_PURGE_DELAY=0 gives them back), PyTorch has its default.\n\n\
              {:<40} {:>3} {:>9} {:>9} {:>6} {:>5} {:>7}  {:>9} {:>19} {:>19} {:>7} {:>9}\n",
@@ -91,7 +91,7 @@ impl Report {
         )
     }
 
-    /// The line of one case.
+    /// The row of one case.
     pub(crate) fn row(&mut self, case: &Case, threads: usize, measured: Measured) -> String {
         let Measured {
             own,
@@ -124,7 +124,7 @@ impl Report {
             "pairs": own.runs.len(),
             "in_turn": in_turn,
         });
-        // Each ratio is held against the layout that is the better one by its clock.
+        // Each ratio is that of the faster layout by its clock.
         let best = |median: &dyn Fn(&Runs) -> f64| {
             others.iter().min_by(|a, b| median(a).total_cmp(&median(b)))
         };
@@ -176,7 +176,7 @@ impl Report {
         line + "\n"
     }
 
-    /// Everything so far.
+    /// Writes all results so far.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let mut all = self.header.clone();
         all["cases"] = Value::Array(self.rows.clone());

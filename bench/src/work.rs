@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::{AdmConfig, TrainableUnet, Unet};
+use sdft_autograd::{attention, backward, conv2d, norm_act};
 use sdft_cuda::{allow_tf32, synchronize};
 use sdft_diffusion::{ComputeMode, Denoiser, PredictionType};
-use sdft_autograd::{attention, backward, conv2d, norm_act};
 use sdft_kernels::{Activation, AttentionOrder};
 use sdft_nn::{AttentionBlock, Params, ResBlock, ResBlockConfig, Resample, Scope, specs_of};
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
@@ -17,16 +17,16 @@ use sdft_randn::SeededNoise;
 use sdft_samplers::{Ddim, sample_ddim};
 use sdft_train::{Learner, LossPlan, Method, Outcome, PendingStep, Plan, Precision};
 
-/// Does the work once: what it took and, if asked for, what came out.
+/// Does the work once; returns the time and, if requested, a digest of the results.
 pub(crate) type Run = Box<dyn FnMut(bool) -> Result<(Vec<Digest>, Spent)>>;
 
-/// Mean size of a result, and a projection that any change of values or places moves by about as much.
+/// Mean absolute value of a result, and a projection that changes by about as much as the values or their positions.
 pub(crate) type Digest = [f64; 2];
 
-/// SDFT steps of one repetition.
+/// Number of SDFT steps in one repetition.
 const STEPS: u32 = 5;
 
-/// Steps of one repetition on a GPU.
+/// Number of steps in one repetition on a GPU.
 const GPU_STEPS: u32 = 10;
 
 /// Timesteps at which a forward pass is measured.
@@ -65,7 +65,7 @@ fn digests<'a>(wanted: bool, results: impl IntoIterator<Item = &'a Tensor>) -> R
     results.into_iter().map(digest).collect()
 }
 
-/// The gradients of these, all of which must be there.
+/// The gradients of these leaves, which must all exist.
 fn gradients_of(store: &GradStore, leaves: &[Tensor]) -> Result<Vec<Tensor>> {
     leaves
         .iter()
@@ -76,7 +76,7 @@ fn gradients_of(store: &GradStore, leaves: &[Tensor]) -> Result<Vec<Tensor>> {
 /// A function of its leaves.
 type Operation = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>>;
 
-/// An operation, its input, and its weights.
+/// An operation, its input and its weights.
 fn operation(work: &Work) -> Result<(Operation, Tensor, Vec<Tensor>)> {
     Ok(match *work {
         Work::Conv {
@@ -278,7 +278,7 @@ fn forward(batch: usize, config: &AdmConfig, device: &Device, precision: Precisi
     }))
 }
 
-/// Ten steps of DDIM; what both sides compare is a prediction, since steps make roundings larger.
+/// Ten steps of DDIM. Both sides compare a prediction, because steps amplify rounding.
 fn sampling(
     batch: usize,
     config: &AdmConfig,
@@ -347,7 +347,7 @@ fn step(
     let mut learner = Learner::new(&plan, network, source, image)?;
     drop(params);
     let x0 = images(batch, config)?.to_device(device)?;
-    // Every SDFT step draws other timesteps, so a single one says little.
+    // The distilled images of an SDFT step are drawn for each step, so one step alone is not representative.
     let steps = match (device.is_cuda(), sdft && config.image_size <= 64) {
         (true, _) => GPU_STEPS,
         (_, true) => STEPS,
@@ -365,7 +365,7 @@ fn step(
             }
             Outcome::Skipped { what } => bail!("a step with a {what} that is not finite"),
         };
-        // As in training: a step is asked for while the device is at the one before.
+        // Like in training, queue a step while the device computes the previous one.
         let mut waiting = None;
         for _ in 0..steps {
             if let Some(before) = waiting.replace(learner.issue(n, &x0)?) {

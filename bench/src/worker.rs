@@ -1,4 +1,4 @@
-//! Our side: takes one job, prepares it and runs it whenever asked. PyTorch's side speaks the same lines.
+//! Our side: reads a job, prepares it and runs it on request, with the same protocol as `peer.py`.
 
 use crate::cases::Case;
 use crate::clock::{Spent, peak_bytes};
@@ -12,23 +12,23 @@ use std::io::BufRead;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// A repetition lasts at least this long, so that clocks do not matter.
+/// Minimum duration of a repetition in seconds, so that the resolution of clocks does not matter.
 const MIN_SECONDS: f64 = 0.03;
 
-/// What a process is asked to do.
+/// The job of a process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) case: Case,
     pub(crate) threads: usize,
-    /// PyTorch's order of elements on the CPU, `default` or `channels_last`; on a GPU its way of running, `eager` or `compile`.
+    /// PyTorch's memory layout on the CPU, `default` or `channels_last`; its mode on a GPU, `eager` or `compile`.
     pub(crate) layout: String,
     /// `cpu` or `cuda:N`.
     pub(crate) device: String,
     /// `f32`, `tf32`, `bf16` or `f16`.
     pub(crate) precision: Precision,
-    /// Weights of a network.
+    /// File of a network's weights.
     pub(crate) weights: PathBuf,
-    /// Timesteps and noise of the first step.
+    /// File of timesteps and noise of the first step.
     pub(crate) inputs: PathBuf,
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         let device = sdft_cuda::open(place)?;
         let mut work = prepare(&job.case, &device, job.precision)?;
         let (value, mut spent) = work(true)?;
-        // Where one run is short a second one warms up what the first has only set up.
+        // If one run is short, a second one completes the warm-up.
         if spent.cpu < 5.0 || device.is_cuda() {
             spent = work(false)?.1;
         }
@@ -68,7 +68,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     })?
 }
 
-/// How often work of so many seconds is done in one repetition.
+/// How many times work of this duration is done in one repetition.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

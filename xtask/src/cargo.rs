@@ -1,4 +1,4 @@
-//! Calling cargo and programs built by it.
+//! Runs cargo and programs built by it.
 
 use std::{
     path::PathBuf,
@@ -9,15 +9,15 @@ use anyhow::{Context, Result};
 
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
-    // Cargo tells a program it runs where its package is; a binary started by hand remembers where it was built.
+    // Cargo sets the package's folder for a program that it runs; a program started by hand uses the folder it was built in.
     let package = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     package.parent().map_or(package.clone(), PathBuf::from)
 }
 
-/// `cargo VERB` for this workspace.
+/// The command `cargo VERB` for this workspace.
 ///
-/// The working directory stays the caller's, so that relative paths in arguments and in `CARGO_TARGET_DIR` mean what they say.
+/// The working directory does not change, so relative paths in arguments and in `CARGO_TARGET_DIR` keep their meaning.
 pub(crate) fn cargo(verb: &str) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -28,10 +28,10 @@ pub(crate) fn cargo(verb: &str) -> Command {
     command
 }
 
-/// Becomes `command`, or runs it and takes over its exit code.
+/// Replaces this process with `command`, or runs it and returns its exit code.
 ///
-/// On Unix this process is replaced: signals of the terminal reach the program and nobody else, and whoever waits for us gets its exit
-/// code. So Ctrl-C in a training run saves and exits with 130 without anyone dying first.
+/// On Unix this process is replaced, so signals of the terminal reach only the program and the caller gets its exit code. Ctrl-C in a
+/// training run therefore saves and exits with 130.
 pub(crate) fn hand_over(mut command: Command) -> Result<ExitCode> {
     #[cfg(unix)]
     {
@@ -48,7 +48,7 @@ pub(crate) fn hand_over(mut command: Command) -> Result<ExitCode> {
     }
 }
 
-/// The exit code of a program; 128 + n if signal n ended it, as shells say.
+/// The exit code of a program; 128 + n if signal n ended it, as in shells.
 pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
     #[cfg(unix)]
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);

@@ -1,4 +1,4 @@
-//! What the continuous integration runs, cheapest first.
+//! The checks of continuous integration, cheapest first.
 
 use std::{
     process::{Command, ExitCode},
@@ -12,17 +12,17 @@ use crate::{
     tidy,
 };
 
-/// The command of `cargo xtask test`, which is also the one the integration runs.
+/// The command of `cargo xtask test`, which the integration runs, too.
 pub(crate) fn test_command(args: &[String]) -> Command {
     let mut command = cargo("test");
     command.args(["--release", "--workspace"]).args(args);
     command
 }
 
-/// The numerical tests once more, with the convolutions of the precise paths: `SDFT_CONV` names one of them.
+/// Runs the numerical tests again with the precise convolutions that `SDFT_CONV` selects.
 fn precise_command(algorithm: &str) -> Command {
     let mut command = cargo("test");
-    // The whole workspace is named, as in the stage before, so that nothing is compiled again.
+    // The whole workspace is named as in the previous stage, so that nothing is compiled again.
     command
         .args(["--release", "--quiet", "--workspace"])
         .args(["parity", "golden", "identities", "gradients"].map(|name| format!("--test={name}")))
@@ -30,7 +30,7 @@ fn precise_command(algorithm: &str) -> Command {
     command
 }
 
-/// Runs every stage and stops at the first that fails.
+/// Runs all stages and stops at the first failure.
 pub(crate) fn run() -> Result<ExitCode> {
     let mut fmt = cargo("fmt");
     fmt.args(["--all", "--check"]);

@@ -1,7 +1,7 @@
-//! What a command needs by name, brought here before it starts.
-//!
-//! The program of the command says what that is and which call brings it, so that nothing here knows about arguments or the network, and
-//! the programs that train and prepare never open it.
+//! Fetches the files that a command needs by name before the command starts.
+
+// The command's own program reports what is missing and which command fetches it, so this module knows neither arguments nor the network,
+// and the programs that train and prepare open no connection.
 
 use std::{
     ffi::OsStr,
@@ -17,14 +17,14 @@ use crate::{
     forward::{fetching, preparing},
 };
 
-/// Whether the user was told already that something is not here.
+/// Whether the missing files were already reported to the user.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Said {
+pub(crate) enum Reported {
     No,
     Yes,
 }
 
-/// `fetch ARGS`. The list needs neither the network nor the program that has it.
+/// Runs `fetch ARGS`. Only `--list` alone is answered here, without the program and without the network.
 pub(crate) fn fetch(args: &[String]) -> Result<ExitCode> {
     match listed(args) {
         Some(names) => match listing(&names, &HubCache::from_environment()?, Path::new("")) {
@@ -41,7 +41,7 @@ pub(crate) fn fetch(args: &[String]) -> Result<ExitCode> {
     }
 }
 
-/// The names of a plain `fetch --list NAME ..`; any other option is for the program that knows it.
+/// The names in `fetch --list NAME ..` without other options.
 fn listed(args: &[String]) -> Option<Vec<String>> {
     let (options, names): (Vec<_>, Vec<_>) = args.iter().partition(|arg| arg.starts_with('-'));
     let is_plain = |option: &&String| ["--list", "--offline"].contains(&option.as_str());
@@ -49,21 +49,21 @@ fn listed(args: &[String]) -> Option<Vec<String>> {
     (asked && options.iter().all(is_plain)).then(|| names.into_iter().cloned().collect())
 }
 
-/// `data prepare ARGS`.
+/// Runs `data prepare ARGS`.
 pub(crate) fn prepare(args: &[String]) -> Result<ExitCode> {
-    match preparing(args, Said::No)? {
+    match preparing(args, Reported::No)? {
         Ok(command) => hand_over(command),
         Err(failed) => Ok(failed),
     }
 }
 
-/// Fetches what `program` misses when it is asked with these arguments; the exit code if that failed.
+/// Fetches what `program` reports as missing for these arguments; returns an exit code if that fails.
 ///
-/// One thing after the other, asking again in between: only a source model that is here says how large its images are.
+/// It fetches one file at a time and asks again, because the size of the images is known only when the source model is in the cache.
 pub(crate) fn missing<S: AsRef<OsStr>>(
     program: &Path,
     question: impl Iterator<Item = S>,
-    said: Said,
+    reported: Reported,
 ) -> Result<Option<ExitCode>> {
     let question: Vec<S> = question.collect();
     let mut done: Vec<Vec<String>> = Vec::new();
@@ -79,24 +79,24 @@ pub(crate) fn missing<S: AsRef<OsStr>>(
             return Ok(None);
         };
         if done.contains(&next.command) {
-            // It was brought and is not enough; the command itself says why.
+            // It was fetched and is still missing; the command reports why.
             return Ok(None);
         }
-        match (done.is_empty(), said) {
-            (true, Said::No) => eprint!("{}", explain(&needs)),
-            (true, Said::Yes) => {}
+        match (done.is_empty(), reported) {
+            (true, Reported::No) => eprint!("{}", explain(&needs)),
+            (true, Reported::Yes) => {}
             (false, _) => eprintln!("next, {}: {}", next.name, next.what),
         }
-        let mut command = match bring(&next.command) {
+        let mut command = match provide(&next.command) {
             Ok(Ok(command)) => command,
             Ok(Err(failed)) => return Ok(Some(failed)),
             Err(error) => {
                 eprintln!("error: {error:#}");
-                // The command itself says what it misses and how to provide it.
+                // The command reports what is missing and how to get it.
                 return Ok(None);
             }
         };
-        // Standard output is that of the command to come.
+        // Standard output belongs to the command.
         let status = command
             .stdout(std::io::stderr())
             .status()
@@ -108,16 +108,16 @@ pub(crate) fn missing<S: AsRef<OsStr>>(
     }
 }
 
-/// The call of a program that brings something.
-fn bring(words: &[String]) -> Result<std::result::Result<Command, ExitCode>> {
+/// The command that fetches or prepares something.
+fn provide(words: &[String]) -> Result<std::result::Result<Command, ExitCode>> {
     match words.split_first() {
-        Some((verb, args)) if verb == "prepare" => preparing(args, Said::Yes),
+        Some((verb, args)) if verb == "prepare" => preparing(args, Reported::Yes),
         Some((_, args)) => fetching(args).map(Ok),
-        None => anyhow::bail!("a program asked for nothing"),
+        None => anyhow::bail!("a program reported a missing file without a command"),
     }
 }
 
-/// Reads the answer; nothing where there is none, or where the network may not be used.
+/// Parses the report of missing files; empty if there is none or the network is disabled.
 fn needs(answer: &[u8]) -> Vec<Need> {
     match serde_json::from_slice::<Needs>(answer) {
         Ok(answer) if !answer.offline => answer.needs,
@@ -125,9 +125,9 @@ fn needs(answer: &[u8]) -> Vec<Need> {
     }
 }
 
-/// What is missing, how large it is, and what else can be done about it.
+/// Describes what is missing, its size, and how to get it without the network.
 fn explain(needs: &[Need]) -> String {
-    let mut text = "not here yet:\n".to_owned();
+    let mut text = "missing files:\n".to_owned();
     for Need {
         name,
         what,
@@ -140,7 +140,7 @@ fn explain(needs: &[Need]) -> String {
         ));
     }
     text.push_str(
-        "fetching it, verified and resumable; --offline leaves that out, HF_ENDPOINT names a mirror, HF_HOME the cache folder\n",
+        "fetching them, verified and resumable; --offline disables this, HF_ENDPOINT selects a mirror, HF_HOME the cache folder\n",
     );
     text
 }
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_read_and_anything_else_asks_for_nothing() {
+    fn a_report_is_parsed_and_other_output_requests_nothing() {
         let answer = r#"{"offline":false,"needs":[{"name":"a","what":"1 MB","otherwise":"b","command":["fetch","a"]}]}"#;
         let need = Need {
             name: "a".to_owned(),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_list_is_printed_here_and_anything_else_handed_on() {
+    fn a_plain_list_is_printed_here_and_anything_else_is_forwarded() {
         let listed = |args: &[&str]| {
             let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
             listed(&args)

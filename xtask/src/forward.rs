@@ -1,4 +1,4 @@
-//! Verbs that other binaries know: build them, then become them.
+//! Verbs of other programs: builds the program, then runs it.
 
 use std::{
     ffi::OsStr,
@@ -15,31 +15,31 @@ use crate::{
     fetch, gpu, help,
 };
 
-/// A binary of the workspace.
+/// A program of the workspace.
 pub(crate) struct Program {
     package: &'static str,
     bin: &'static str,
-    /// What it is, after its name.
+    /// Its purpose, for messages.
     what: &'static str,
-    /// How long its first build takes on two cores.
+    /// Approximate duration of its first build on two cores.
     first: &'static str,
 }
 
-/// Trains, samples, measures.
+/// Trains, samples and measures.
 const SDFT: Program = Program {
     package: "sdft-cli",
     bin: "sdft",
     what: "the program of this verb",
     first: "several minutes",
 };
-/// Reads tables, archives and folders of images.
+/// Prepares tables, archives and folders of images.
 const PREPARE: Program = Program {
     package: "sdft-prepare",
     bin: "sdft-prepare",
     what: "which reads tables, archives and folders of images",
     first: "a minute or two",
 };
-/// Has the network.
+/// Uses the network.
 const FETCH: Program = Program {
     package: "sdft-hub",
     bin: "sdft-fetch",
@@ -61,11 +61,11 @@ pub(crate) const PARITY: Program = Program {
     first: "several minutes",
 };
 
-/// Builds `sdft`, fetches what `sdft VERB ARGS` needs by name and is not here, and runs it.
+/// Builds `sdft`, fetches what `sdft VERB ARGS` needs by name, and runs it.
 pub(crate) fn sdft(verb: &str, args: &[String]) -> Result<ExitCode> {
     let features = gpu::features(args);
     if help::is_asked(args) {
-        // Nothing is fetched for a help text.
+        // A help text needs no files.
         let why = format!("which knows the arguments of {verb}");
         let mut command = Command::new(build_for(&SDFT, &features, &why)?);
         command.arg(verb).args(args);
@@ -74,7 +74,7 @@ pub(crate) fn sdft(verb: &str, args: &[String]) -> Result<ExitCode> {
     let program = build(&SDFT, &features)?;
     let asked = ["missing", verb].into_iter();
     let asked = asked.chain(args.iter().map(String::as_str));
-    if let Some(failed) = fetch::missing(&program, asked, fetch::Said::No)? {
+    if let Some(failed) = fetch::missing(&program, asked, fetch::Reported::No)? {
         return Ok(failed);
     }
     let mut command = Command::new(program);
@@ -82,14 +82,14 @@ pub(crate) fn sdft(verb: &str, args: &[String]) -> Result<ExitCode> {
     hand_over(command)
 }
 
-/// Builds a binary that is a verb of its own and runs it.
+/// Builds a program with a verb of its own and runs it.
 pub(crate) fn to(program: &Program, args: &[String]) -> Result<ExitCode> {
     let mut command = Command::new(build(program, &gpu::features_if_asked(args))?);
     command.args(args);
     hand_over(command)
 }
 
-/// Builds what a GPU is judged by, and runs it: everything that a GPU is to show, in one file.
+/// Builds and runs the programs that check a GPU, and writes one report.
 pub(crate) fn gpu_report(args: &[String]) -> Result<ExitCode> {
     let features = gpu::features(args);
     build(&SDFT, &features)?;
@@ -105,21 +105,21 @@ pub(crate) fn gpu_report(args: &[String]) -> Result<ExitCode> {
     hand_over(command)
 }
 
-/// The program that may use the network, built, with these arguments.
+/// The command of the program that may use the network, after building it.
 pub(crate) fn fetching<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Command> {
     let mut command = Command::new(build(&FETCH, &[])?);
     command.args(args);
     Ok(command)
 }
 
-/// The program that prepares images, built, with these arguments; what it needs by name is fetched before. An exit code if that failed.
+/// The command of the program that prepares images, after building it and fetching what it needs; an exit code if that fails.
 pub(crate) fn preparing(
     args: &[String],
-    said: fetch::Said,
+    reported: fetch::Reported,
 ) -> Result<std::result::Result<Command, ExitCode>> {
     let program = build(&PREPARE, &[])?;
     let asked = std::iter::once("--missing").chain(args.iter().map(String::as_str));
-    if let Some(failed) = fetch::missing(&program, asked, said)? {
+    if let Some(failed) = fetch::missing(&program, asked, reported)? {
         return Ok(Err(failed));
     }
     let mut command = Command::new(program);
@@ -131,9 +131,9 @@ fn build(program: &Program, features: &[&str]) -> Result<PathBuf> {
     build_for(program, features, program.what)
 }
 
-/// Builds one binary of the workspace and returns where it is; silent when nothing has to be compiled.
+/// Builds one program of the workspace and returns its path; prints nothing if there is nothing to compile.
 ///
-/// Cargo itself says where the binary is, hence every way of choosing the target folder works.
+/// Cargo reports the path, so every setting of the target folder works.
 fn build_for(program: &Program, features: &[&str], why: &str) -> Result<PathBuf> {
     let Program {
         package,
@@ -171,20 +171,20 @@ fn build_for(program: &Program, features: &[&str], why: &str) -> Result<PathBuf>
     match executable {
         Some(path) if status.success() => Ok(path),
         _ if !features.is_empty() => bail!(
-            "building {bin} for a GPU failed ({status}), cargo's messages are above; it needs the CUDA toolkit with cuDNN, and --device cpu does without"
+            "building {bin} for a GPU failed ({status}), see cargo's messages above; it needs the CUDA toolkit with cuDNN, and --device cpu does not"
         ),
-        _ => bail!("building {bin} failed ({status}), cargo's messages are above"),
+        _ => bail!("building {bin} failed ({status}), see cargo's messages above"),
     }
 }
 
-/// Something cargo has built, or found up to date (`fresh`).
+/// A target that cargo built or found up to date (`fresh`).
 #[derive(Debug, PartialEq)]
 enum Artifact {
     Binary { path: PathBuf, fresh: bool },
     Other { name: String, fresh: bool },
 }
 
-/// Reads one line of cargo's JSON messages.
+/// Parses a line of cargo's JSON messages.
 fn artifact(line: &str, bin: &str) -> Option<Artifact> {
     let message: Value = serde_json::from_str(line).ok()?;
     if message["reason"] != "compiler-artifact" {
@@ -201,7 +201,7 @@ fn artifact(line: &str, bin: &str) -> Option<Artifact> {
     }
 }
 
-/// Says once that something is being compiled, and on a terminal how far it is.
+/// Prints once that something is compiled, and on a terminal the progress.
 struct Progress {
     title: String,
     n_compiled: usize,
@@ -228,7 +228,7 @@ impl Progress {
         self.n_compiled += 1;
         if self.on_terminal {
             eprint!("\r\x1b[K  compiled {}: {name}", self.n_compiled);
-            // A progress line that cannot be written is no reason to stop.
+            // A progress line that cannot be written is not an error.
             let _ = std::io::stderr().flush();
         }
     }
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cargos_messages_say_what_was_built_and_where() {
+    fn cargos_messages_are_parsed() {
         let line = |name: &str, executable: &str| {
             format!(
                 r#"{{"reason":"compiler-artifact","target":{{"name":"{name}"}},"fresh":false,"executable":{executable}}}"#

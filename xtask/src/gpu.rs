@@ -1,10 +1,10 @@
-//! Whether programs are built with code for GPUs.
+//! Whether programs are built for GPUs.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// The features to build with: for a GPU where this machine has one and a toolkit, or where `--device cuda` asks for it; never with
-/// `--device cpu`. Several processes need NCCL, too.
+/// The features to build with: those for GPUs if this machine has a GPU and the CUDA toolkit, or if `--device cuda` is given, but not with
+/// `--device cpu`. Several processes also need NCCL.
 pub(crate) fn features(args: &[String]) -> Vec<&'static str> {
     let several = value(args, "--gpus").is_some_and(|n| n != "1")
         || env::var("WORLD_SIZE").is_ok_and(|n| n.trim() != "1");
@@ -16,7 +16,7 @@ pub(crate) fn features(args: &[String]) -> Vec<&'static str> {
     )
 }
 
-/// The same where a GPU has to be asked for.
+/// The same, but only if the arguments ask for a GPU.
 pub(crate) fn features_if_asked(args: &[String]) -> Vec<&'static str> {
     match value(args, "--device") {
         Some(place) if place.starts_with("cuda") => features(args),
@@ -37,7 +37,7 @@ fn chosen(device: Option<&str>, toolkit: bool, gpu: bool, nccl: bool) -> Vec<&'s
     }
 }
 
-/// What follows a flag, apart or after `=`.
+/// The value of an option, as the next argument or after `=`.
 fn value<'a>(args: &'a [String], flag: &str) -> Option<&'a str> {
     args.iter().enumerate().find_map(|(i, arg)| {
         if arg == flag {
@@ -48,7 +48,7 @@ fn value<'a>(args: &'a [String], flag: &str) -> Option<&'a str> {
     })
 }
 
-/// Folders in which a toolkit may be.
+/// Folders that may contain a CUDA toolkit.
 fn roots() -> Vec<PathBuf> {
     let named = [
         "CUDA_HOME",
@@ -66,7 +66,7 @@ fn in_list(variable: &str) -> Vec<PathBuf> {
     env::var_os(variable).map_or_else(Vec::new, |list| env::split_paths(&list).collect())
 }
 
-/// NVIDIA's compiler.
+/// The path of NVIDIA's compiler.
 fn toolkit() -> Option<PathBuf> {
     let name = if cfg!(windows) { "nvcc.exe" } else { "nvcc" };
     let mut folders = in_list("PATH");
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_is_used_where_it_can_be_and_where_it_is_asked_for() {
+    fn a_gpu_is_used_if_there_is_one_or_if_requested() {
         let (some, none) = (true, false);
         assert_eq!(chosen(None, some, some, none), ["cuda"]);
         assert_eq!(chosen(Some("auto"), some, some, some), ["nccl"]);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_read_apart_and_after_a_sign() {
+    fn option_values_follow_as_argument_or_after_an_equals_sign() {
         let args: Vec<String> = ["--gpus", "2", "--device=cuda:1"].map(str::to_owned).into();
         assert_eq!(value(&args, "--gpus"), Some("2"));
         assert_eq!(value(&args, "--device"), Some("cuda:1"));

@@ -1,4 +1,4 @@
-//! Help that needs no program to be built: of the verbs about the repository, and of programs that keep their text in a file.
+//! Help texts that are printed without building a program.
 
 use crate::verbs;
 
@@ -9,7 +9,7 @@ pub(crate) fn is_asked(args: &[String]) -> bool {
         .any(|arg| ["--help", "-h"].contains(&arg.as_str()))
 }
 
-/// The help of a verb, where it is known here; `sdft` knows the others.
+/// The help of a verb, if it is known without building a program.
 pub(crate) fn of(verb: &str, args: &[String]) -> Option<String> {
     let text = match verb {
         "fetch" => include_str!("../../crates/hub/src/bin/sdft-fetch/help.txt"),
@@ -25,7 +25,7 @@ pub(crate) fn of(verb: &str, args: &[String]) -> Option<String> {
 }
 
 const GPU_REPORT: &str = "\
-Show what a GPU does, in one file: operations, parity, speed beside PyTorch, a run that is killed and resumed.
+Check a GPU and write one report: operations, parity, speed compared with PyTorch, a run that is killed and resumed.
 Builds sdft, sdft-parity and sdft-bench for the GPU first, which takes several minutes the first time.
 
 Usage: cargo xtask gpu-report [OPTIONS]

@@ -1,9 +1,9 @@
 //! `cargo xtask VERB ..`: builds the right binary and runs it.
 //!
-//! Verbs of the program itself (`train`, `sample`, ..) are handed on with all their arguments; a few verbs are about the repository.
+//! Verbs of the program (`train`, `sample`, ..) are forwarded with all their arguments; the others concern the repository.
 //!
-//! **Invariant:** no tensor library, no network and no knowledge of any verb's arguments, but for `--help`, `fetch --list` and what says
-//! which program a verb belongs to and whether it is built with code for GPUs.
+//! **Invariant:** no tensor library, no network, and no knowledge of a verb's arguments except `--help`, `fetch --list`, and what decides
+//! which program has a verb and whether it is built for GPUs.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-/// Wrong usage, as opposed to a failed run.
+/// The exit code of wrong usage.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -67,7 +67,7 @@ fn run(verb: Option<&str>, args: &[String]) -> Result<ExitCode> {
         Some("bench") => forward::to(&forward::BENCH, args),
         Some("gpu-report") => forward::gpu_report(args),
         Some("fetch") => fetch::fetch(args),
-        // Tables and archives are another program's, so that `sdft` is built without them.
+        // Tables and archives are read by another program, so that `sdft` is built without their dependencies.
         Some("data") if args.first().is_some_and(|word| word == "prepare") => {
             fetch::prepare(&args[1..])
         }

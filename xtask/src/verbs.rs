@@ -1,6 +1,6 @@
-//! The verbs, their help and the nearest one to a typing error.
+//! The verbs, their help, and suggestions for typing errors.
 
-/// Verbs of the binary `sdft`, handed on as they are.
+/// Verbs of the program `sdft`, which are forwarded.
 const FORWARDED: [(&str, &str); 11] = [
     ("train", "fine-tune a model, or train one from scratch"),
     ("sample", "draw images from a model"),
@@ -22,25 +22,25 @@ const FORWARDED: [(&str, &str); 11] = [
     ),
     (
         "reproduce",
-        "repeat a documented experiment and print its table",
+        "run a documented experiment and print its table",
     ),
-    ("inspect", "say what a checkpoint is"),
+    ("inspect", "describe a checkpoint"),
     ("convert", "write a checkpoint as safetensors"),
     (
         "data",
         "check a folder of images; prepare tables, archives and folders; select by a text",
     ),
-    ("doctor", "say what this machine has and what will be used"),
+    ("doctor", "show what this machine has and what will be used"),
 ];
 
-/// A verb of the binary that makes a file of the repository again.
+/// The verb that creates a file of the repository.
 const JUDGE: &str = "judge";
 
-/// Verbs of other programs, and about the repository.
+/// Verbs of other programs, and verbs about the repository.
 const OWN: [(&str, &str); 9] = [
     (
         "fetch",
-        "bring checkpoints and data sets from the Hugging Face Hub, verified; --list shows them",
+        "fetch checkpoints and data sets from the Hugging Face Hub, verified; --list shows them",
     ),
     (
         "test",
@@ -52,7 +52,7 @@ const OWN: [(&str, &str); 9] = [
     ),
     (
         "tidy",
-        "check the rules of the house that no compiler checks",
+        "check the rules of this repository that no compiler checks",
     ),
     (
         "parity",
@@ -60,20 +60,20 @@ const OWN: [(&str, &str); 9] = [
     ),
     (
         "bench",
-        "[--peer] [--only PART,..] speed and memory, alone or beside PyTorch",
+        "[--peer] [--only PART,..] measure speed and memory, alone or compared with PyTorch",
     ),
     (
         "gpu-report",
-        "[--python P] what a GPU is to show: operations, parity, speed beside PyTorch, a run killed and resumed; in one file",
+        "[--python P] check a GPU: operations, parity, speed compared with PyTorch, a run killed and resumed; in one file",
     ),
     (
         JUDGE,
-        "train the classifier that judges digit samples again; --out says where to",
+        "train the classifier that scores digit samples; --out sets the file",
     ),
-    ("help", "this text"),
+    ("help", "print this text"),
 ];
 
-/// Whether `verb` belongs to the binary `sdft`.
+/// Whether `verb` belongs to the program `sdft`.
 pub(crate) fn is_forwarded(verb: &str) -> bool {
     verb == JUDGE || FORWARDED.iter().any(|(name, _)| *name == verb)
 }
@@ -95,7 +95,7 @@ pub(crate) fn help() -> String {
     )
 }
 
-/// The help of a verb about the repository; programs know their own.
+/// The help of a verb about the repository.
 pub(crate) fn about(verb: &str) -> Option<String> {
     let (_, what) = OWN.iter().find(|(name, _)| *name == verb)?;
     let arguments = match verb {
@@ -105,7 +105,7 @@ pub(crate) fn about(verb: &str) -> Option<String> {
     Some(format!("{what}\n\nUsage: cargo xtask {verb}{arguments}\n"))
 }
 
-/// The message for a verb that does not exist.
+/// The error for an unknown verb.
 pub(crate) fn unknown(verb: &str) -> String {
     let all = FORWARDED.iter().chain(&OWN);
     let names: Vec<&str> = all.map(|(name, _)| *name).collect();
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_typing_error_is_answered_with_the_nearest_verb() {
+    fn a_misspelt_verb_is_answered_with_the_nearest_one() {
         assert!(unknown("trian").starts_with("unknown verb \"trian\"; did you mean train?\n"));
         assert!(unknown("inspct").contains("did you mean inspect?"));
         let message = unknown("xyzzy");
@@ -136,7 +136,7 @@ mod tests {
             assert_eq!(help.matches(&format!("\n  {name} ")).count(), 1, "{name}");
         }
         assert!(is_forwarded("train") && !is_forwarded("ci"));
-        // Users are not offered what remakes a file of the repository.
+        // Users do not need the verb that creates a file of the repository.
         let (users, _) = help.split_once("the repository:").unwrap();
         assert!(is_forwarded("judge") && !users.contains("judge"));
     }

@@ -1,8 +1,8 @@
-//! What `cargo xtask` answers without building anything.
+//! Commands that `cargo xtask` answers without building anything.
 
 use std::process::{Command, Output};
 
-/// Runs with a cargo that cannot be started, so that every attempt to build fails.
+/// Runs with a cargo that cannot be started, so every attempt to build fails.
 fn run(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_xtask"))
         .args(args)
@@ -13,7 +13,7 @@ fn run(args: &[&str]) -> Output {
 }
 
 #[test]
-fn help_comes_at_once_for_all_but_the_programs_own_verbs() {
+fn help_of_all_verbs_but_the_programs_own_needs_no_build() {
     for (args, text) in [
         (&["help"][..], "Usage: cargo xtask VERB"),
         (&["--help"], "Usage: cargo xtask VERB"),
@@ -38,7 +38,7 @@ fn help_comes_at_once_for_all_but_the_programs_own_verbs() {
 }
 
 #[test]
-fn slips_are_answered_without_building() {
+fn misspelt_names_are_answered_without_building() {
     for (args, text) in [
         (&["trian"][..], "did you mean train?"),
         (&["fetch", "--list", "ffhq10m"], "did you mean ffhq-10m?"),
@@ -49,7 +49,7 @@ fn slips_are_answered_without_building() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
         assert!(err.contains(text), "{args:?}: {err}");
     }
-    // Everything else does build.
+    // Everything else is built.
     assert_eq!(run(&["train", "--help"]).status.code(), Some(1));
     assert_eq!(run(&["fetch", "ffhq-10m"]).status.code(), Some(1));
 }

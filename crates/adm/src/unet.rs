@@ -3,10 +3,10 @@
 use crate::AdmConfig;
 use crate::trunk::{Block, Builder, Trunk};
 use candle_core::{DType, Result, Tensor};
+use sdft_autograd::{concat, taped, to_dtype, to_nchw};
 use sdft_diffusion::{
     Bottleneck, BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction, PredictionType,
 };
-use sdft_autograd::{concat, taped, to_dtype, to_nchw};
 use sdft_kernels::Activation;
 use sdft_nn::{Conv2d, ConvStart, GroupNorm, ParamSource, ParamSpec, Scope, specs_of};
 use sdft_noise::DropoutKey;

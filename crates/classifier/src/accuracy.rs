@@ -2,10 +2,10 @@
 
 use candle_core::{D, Device, Tensor};
 use sdft_adm::Encoder;
+use sdft_autograd::no_grad;
 use sdft_data::ImageSource;
 use sdft_diffusion::Diffusion;
 use sdft_imaging::to_unit_range;
-use sdft_autograd::no_grad;
 use sdft_noise::Purpose;
 use sdft_randn::randn;
 use sdft_train::Result;

@@ -1,9 +1,9 @@
 //! Embedded presets, and the names of the embedded example.
 
 use crate::adm::Plan;
+pub(crate) use sdft_assets::{DIGITS_JUDGE_WEIGHTS, DIGITS_SOURCE_WEIGHTS};
 use sdft_classifier::ClassifierPlan;
 use sdft_directions::DirectionPlan;
-pub(crate) use sdft_assets::{DIGITS_JUDGE_WEIGHTS, DIGITS_SOURCE_WEIGHTS};
 
 /// What the settings of a command can start from.
 pub(crate) trait Presets {

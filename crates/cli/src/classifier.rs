@@ -14,6 +14,7 @@ use crate::{config, space, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Encoder;
+use sdft_autograd::backward;
 use sdft_classifier::{
     ClassifierModel, ClassifierPlan, ClassifierSetup, DomainPlan, start_classifier,
     train_classifier as train,
@@ -21,7 +22,6 @@ use sdft_classifier::{
 use sdft_data::ImageSource;
 use sdft_diffusion::{PredictionType, Process};
 use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
-use sdft_autograd::backward;
 use sdft_train::{DataPlan, Ending, RunFolder, RunPlan, TrainError};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};

@@ -296,8 +296,8 @@ pub(crate) fn given(table: &Table, section: &str) -> Map<String, Json> {
 mod tests {
     use super::*;
     use crate::adm::Plan;
-    use sdft_diffusion::PredictionType;
     use sdft_classifier::ClassifierPlan;
+    use sdft_diffusion::PredictionType;
     use sdft_directions::DirectionPlan;
 
     #[test]

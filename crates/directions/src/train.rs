@@ -8,10 +8,10 @@ use sdft_asyrp::{
     direction_metadata, edit, sequence, strength_at, training_sequence, training_steps,
     write_direction,
 };
+use sdft_autograd::no_grad;
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::BottleneckNet;
 use sdft_imaging::{to_unit_range, write_png};
-use sdft_autograd::no_grad;
 use sdft_nn::Params;
 use sdft_optim::Verdict;
 use sdft_randn::NumberedNoise;

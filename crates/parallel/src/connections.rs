@@ -2,17 +2,15 @@
 
 use crate::error::{Error, Result};
 use crate::rendezvous::{accept_all, connect_to_leader};
+use crate::transfer::{HEARTBEAT, TICKS, lock, made_no_progress, start_heartbeats, transfer_all};
 use crate::world::World;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::ops::RangeInclusive;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// First byte of a heartbeat frame. Every process sends heartbeats all the time.
-const HEARTBEAT: u8 = 0;
 /// A message: its length in 8 bytes and its bytes. The bytes of a long message follow in a [`BODY`], after the receiver has sent [`READY`].
 const MESSAGE: u8 = 1;
 /// The receiver is reading a long message, so a write that makes no progress means that the receiver has stopped.
@@ -24,9 +22,6 @@ const BODY: u8 = 4;
 
 /// Messages up to this many bytes fit into any socket's buffer.
 const SHORT: usize = 1024;
-
-/// A timeout is counted in this many parts, so that a process that was itself suspended for a while counts only one of them.
-const TICKS: u32 = 10;
 
 /// How long the other ranks may take to close their connections at the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -264,59 +259,6 @@ impl Connection {
     }
 }
 
-/// Repeats `transfer` until `length` bytes are done; times out after [`TICKS`] parts without progress.
-fn transfer_all(
-    length: usize,
-    mut transfer: impl FnMut(usize) -> io::Result<usize>,
-) -> io::Result<()> {
-    let (mut done, mut idle_ticks) = (0, 0);
-    while done < length {
-        match transfer(done) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(n) => (done, idle_ticks) = (done + n, 0),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if made_no_progress(&error) => {
-                idle_ticks += 1;
-                if idle_ticks >= TICKS {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Whether a read or write made no progress for one part of the timeout.
-fn made_no_progress(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-}
-
-/// Sends heartbeats until the returned sender is dropped.
-fn start_heartbeats(
-    writers: Vec<Arc<Mutex<TcpStream>>>,
-    every: Duration,
-) -> io::Result<Sender<()>> {
-    let (stop, stopped) = mpsc::channel::<()>();
-    thread::Builder::new()
-        .name("heartbeats".to_owned())
-        .spawn(move || {
-            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                for writer in &writers {
-                    // A message in transit replaces a heartbeat. A disconnected receiver is noticed elsewhere.
-                    if let Ok(mut writer) = writer.try_lock() {
-                        let _ = writer.write(&[HEARTBEAT]);
-                    }
-                }
-            }
-        })?;
-    Ok(stop)
-}
-
-fn lock(writer: &Mutex<TcpStream>) -> MutexGuard<'_, TcpStream> {
-    writer.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn bytes_of(length: u64) -> String {
     format!("{length} bytes")
 }
@@ -326,6 +268,7 @@ mod tests {
     use super::*;
     use crate::rendezvous::tests::call;
     use crate::world::free_port;
+    use std::thread;
 
     /// Rank 0 with a timeout of half a second, and a peer controlled by the test.
     fn with_peer<T: Send + 'static>(

@@ -39,4 +39,5 @@ mod error;
 mod nccl;
 mod process_group;
 mod rendezvous;
+mod transfer;
 mod world;

@@ -13,6 +13,7 @@ use zip::ZipArchive;
 
 use crate::{
     PrepareError, Result,
+    error::EntryResult,
     input::{Content, Input, Item, Passed},
 };
 
@@ -161,18 +162,18 @@ fn names_of_entries(mut file: Shared, start: u64) -> HashMap<Vec<u8>, usize> {
 
 impl Archive {
     /// The bytes of an entry that may be an image, or the reason why it cannot be read.
-    pub(crate) fn read(&mut self, i: usize, limits: &Limits) -> std::result::Result<Entry, String> {
+    pub(crate) fn read(&mut self, i: usize, limits: &Limits) -> EntryResult<Entry> {
         sdft_files::guarded(|| self.read_entry(i, limits))
-            .unwrap_or_else(|| Err("the reader of the archive panicked".to_owned()))
+            .unwrap_or_else(|| Err("the reader of the archive panicked".into()))
     }
 
-    fn read_entry(&mut self, i: usize, limits: &Limits) -> std::result::Result<Entry, String> {
+    fn read_entry(&mut self, i: usize, limits: &Limits) -> EntryResult<Entry> {
         let raw = self.0.by_index_raw(i).map_err(|e| e.to_string())?;
         if raw.encrypted() {
-            return Err("the entry is encrypted".to_owned());
+            return Err("the entry is encrypted".into());
         }
         if raw.is_symlink() {
-            return Err("the entry is a link, not an image".to_owned());
+            return Err("the entry is a link, not an image".into());
         }
         drop(raw);
         let mut entry = self.0.by_index(i).map_err(|e| e.to_string())?;
@@ -192,19 +193,19 @@ impl Archive {
         let ratio = ENTRY.saturating_add(stored.saturating_mul(ENTRY_RATIO));
         if size > limits.max_bytes {
             let limit = limits.max_bytes;
-            return Err(format!("{size} bytes exceed the limit of {limit} bytes"));
+            return Err(format!("{size} bytes exceed the limit of {limit} bytes").into());
         }
         if size > ratio {
             return Err(format!(
                 "its {stored} bytes unpack to {size}, which is not an image: expected at most {ratio}"
-            ));
+            ).into());
         }
         // The size in the archive's directory may be wrong.
         let left = size.saturating_add(1).saturating_sub(bytes.len() as u64);
         entry.take(left).read_to_end(&mut bytes).map_err(failed)?;
         match bytes.len() as u64 {
             found if found == size => Ok(Entry::Bytes(bytes)),
-            found => Err(format!("unpacks to {found} bytes instead of {size}")),
+            found => Err(format!("unpacks to {found} bytes instead of {size}").into()),
         }
     }
 }

@@ -114,6 +114,26 @@ pub enum PrepareError {
     },
 }
 
+/// Why an entry cannot be used, as text for the index and the report.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Reason(String);
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Reason {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+/// The result of reading an entry.
+pub(crate) type EntryResult<T> = std::result::Result<T, Reason>;
+
 /// The first few reasons, one for each line.
 fn reasons(skipped: &[Skipped]) -> String {
     const SHOWN: usize = 5;

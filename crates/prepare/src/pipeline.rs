@@ -22,6 +22,7 @@ use sdft_imaging::{
 use crate::{
     Exclusions, PrepareError, Record, Report, Result, Skipped,
     archive::Entry,
+    error::EntryResult,
     index::{self, Header, JOURNAL, Journal, READING},
     input::{self, Content, Input, Item, Passed},
     target::{Target, file_name},
@@ -343,7 +344,7 @@ fn handle(item: Item, target: &Target, journal: &Journal, options: &Options) -> 
         Content::Zip(mut archive, i) => match archive.read(i, &options.limits) {
             Ok(Entry::Other) => return Ok(pass(Passed::Other)),
             Ok(Entry::Bytes(bytes)) => Ok(Read::Bytes(bytes)),
-            Err(reason) => Err(reason),
+            Err(reason) => Err(reason.to_string()),
         },
         Content::Passed(why) => return Ok(pass(why)),
         Content::Bytes(bytes) => Ok(Read::Bytes(bytes)),
@@ -371,7 +372,7 @@ fn handle(item: Item, target: &Target, journal: &Journal, options: &Options) -> 
     }
     let made = match picture(read, &source, options) {
         Ok(made) => made,
-        Err(reason) => return Ok(outcome(skipped(Some(sha256), reason))),
+        Err(reason) => return Ok(outcome(skipped(Some(sha256), reason.to_string()))),
     };
     let record = Record {
         source: source.clone(),
@@ -415,7 +416,7 @@ struct Square {
     png: Vec<u8>,
 }
 
-fn picture(read: Read, source: &str, options: &Options) -> std::result::Result<Square, String> {
+fn picture(read: Read, source: &str, options: &Options) -> EntryResult<Square> {
     let size = options.size;
     let (image, conversions, kept) = match read {
         Read::Picture(picture) => (picture, Conversions::default(), None),

@@ -39,7 +39,7 @@ fn killed_at_any_moment_it_continues_to_the_same_set() {
     let out = root.path().join("out");
     let start = || {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_preparation_in_a_process_of_its_own"])
+            .args(["--exact", "a_preparation_in_its_own_process"])
             .env(FOLDER, root.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -113,7 +113,7 @@ fn folders_become_sets_and_mistakes_are_reported() {
     assert!(home.path().join("data/photos-16/index.jsonl").is_file());
     assert!(home.path().join("data/photos-16-grid.png").is_file());
     for (args, texts) in [
-        (&["fotos"][..], &["fotos: neither"][..]),
+        (&["fotos"][..], &["fotos: expected a file"][..]),
         (&["metfacs"], &["did you mean metfaces?"]),
         (&["photos", "--exclude", "nolist"], &["nolist"]),
         (&["photos", "--size", "0"], &["--size", "from 1 to 65536"]),

@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use candle_core::{Tensor, Var};
-use sdft_diffusion::{Condition, Denoiser, Prediction, Trainable};
 use sdft_autograd::no_grad;
+use sdft_diffusion::{Condition, Denoiser, Prediction, Trainable};
 
 /// Runs `f` while the variables hold `values`, then restores them, also after an error or a panic.
 ///

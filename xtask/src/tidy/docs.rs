@@ -1,4 +1,4 @@
-//! The documents name what the code has.
+//! Checks that the documents mention all crates and cited equations.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,10 @@ pub(super) fn equations(text: &str) -> BTreeSet<u32> {
     text.split("Eq. (").skip(1).filter_map(number).collect()
 }
 
-/// One line per crate that the map does not mention as `crates/NAME` or `sdft-NAME`.
+/// One line for each crate that the map does not mention as `crates/NAME` or `sdft-NAME`.
 pub(super) fn check_map(folders: &[&str], map: Option<&str>) -> Vec<String> {
     let Some(map) = map else {
-        return vec![format!("{MAP}: missing; write the map of the crates")];
+        return vec![format!("{MAP}: missing; add the table of crates")];
     };
     let words: BTreeSet<&str> = map
         .split(|c: char| !(c.is_alphanumeric() || "-_/".contains(c)))
@@ -40,21 +40,19 @@ pub(super) fn check_map(folders: &[&str], map: Option<&str>) -> Vec<String> {
         .collect()
 }
 
-/// One line per cited equation (with the file that cites it) that the table of equations does not have.
+/// One line for each cited equation (with the file that cites it) that is not in the table of equations.
 pub(super) fn check_equations(cited: &[(String, u32)], table: Option<&str>) -> Vec<String> {
     let known = table.map(equations);
     match known {
         None if cited.is_empty() => Vec::new(),
         None => vec![format!(
-            "{EQUATIONS}: missing; write the table equation -> function -> test"
+            "{EQUATIONS}: missing; add the table of equations, functions and tests"
         )],
         Some(known) => cited
             .iter()
             .filter(|(_, number)| !known.contains(number))
             .map(|(path, number)| {
-                format!(
-                    "{path}: cites Eq. ({number}), which {EQUATIONS} does not have; add its row"
-                )
+                format!("{path}: cites Eq. ({number}), which is not in {EQUATIONS}; add its row")
             })
             .collect(),
     }
@@ -91,7 +89,7 @@ mod tests {
         assert_eq!(
             check_equations(&cited, Some("| Eq. (3) | distill |")),
             [
-                "crates/losses/src/b.rs: cites Eq. (7), which docs/EQUATIONS.md does not have; add its row"
+                "crates/losses/src/b.rs: cites Eq. (7), which is not in docs/EQUATIONS.md; add its row"
             ]
         );
         assert_eq!(check_equations(&cited, None).len(), 1);

@@ -1,11 +1,11 @@
-//! Arrows point down, and some crates stay free of heavy things.
+//! Checks that dependencies point down, and that some crates stay free of heavy dependencies.
 
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// Folders of crates that know no tensor library.
+/// Folders of crates without a tensor library.
 const WITHOUT_CANDLE: [&str; 10] = [
     "crates/kernels",
     "crates/noise",
@@ -18,7 +18,7 @@ const WITHOUT_CANDLE: [&str; 10] = [
     "crates/prepare",
     "xtask",
 ];
-/// Packages that open the network.
+/// Packages that open network connections.
 const NETWORK: [&str; 4] = ["reqwest", "ureq", "hf-hub", "candle-datasets"];
 /// The package that may use them.
 const NETWORK_HOME: &str = "sdft-hub";
@@ -43,7 +43,7 @@ struct Dependency {
     is_dev: bool,
 }
 
-/// Reads `cargo metadata --no-deps`.
+/// Parses the output of `cargo metadata --no-deps`.
 pub(super) fn packages(metadata: &str) -> Result<Vec<Package>> {
     let metadata: Value = serde_json::from_str(metadata).context("reading cargo metadata")?;
     let root = metadata["workspace_root"]
@@ -83,7 +83,7 @@ fn read_package(package: &Value, root: &Path) -> Result<Package> {
     })
 }
 
-/// One line per package or arrow that breaks a rule.
+/// One line for each package or dependency that breaks a rule.
 pub(super) fn check(packages: &[Package]) -> Vec<String> {
     let mut problems = Vec::new();
     let find = |name: &str| packages.iter().find(|package| package.name == name);
@@ -98,7 +98,7 @@ pub(super) fn check(packages: &[Package]) -> Vec<String> {
         for dependency in &package.dependencies {
             if NETWORK.contains(&dependency.name.as_str()) && package.name != NETWORK_HOME {
                 problems.push(format!(
-                    "{manifest}: depends on {}, which opens the network; only {NETWORK_HOME} may, take paths of local files instead",
+                    "{manifest}: depends on {}, which opens network connections; only {NETWORK_HOME} may, take paths of local files instead",
                     dependency.name
                 ));
             }
@@ -117,14 +117,14 @@ pub(super) fn check(packages: &[Package]) -> Vec<String> {
             let (points_down, rule) = if dependency.is_dev {
                 (
                     below <= layer,
-                    "development dependencies may point sideways, not up",
+                    "dev-dependencies may point sideways, not up",
                 )
             } else {
-                (below < layer, "arrows point down")
+                (below < layer, "dependencies point down")
             };
             if !points_down {
                 problems.push(format!(
-                    "{manifest}: layer {layer} depends on {} of layer {below}; {rule}, move the shared part to a lower crate",
+                    "{manifest}: layer {layer} depends on {} of layer {below}; {rule}, move the shared code to a lower crate",
                     dependency.name
                 ));
             }
@@ -135,14 +135,14 @@ pub(super) fn check(packages: &[Package]) -> Vec<String> {
                 .find(|name| name.starts_with("candle"))
         {
             problems.push(format!(
-                "{manifest}: depends on {candle}; this crate knows no tensor library, use slices"
+                "{manifest}: depends on {candle}, but this crate must not depend on a tensor library; use slices"
             ));
         }
     }
     problems
 }
 
-/// The names of all dependencies of `package`, also through other packages of the workspace (without their development dependencies).
+/// The names of all dependencies of `package`, including those through other packages of the workspace, but not their dev-dependencies.
 fn reachable(package: &Package, packages: &[Package]) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = package
         .dependencies
@@ -171,7 +171,7 @@ fn reachable(package: &Package, packages: &[Package]) -> BTreeSet<String> {
 mod tests {
     use super::*;
 
-    /// A package in `crates/NAME`; dependencies that start with `dev:` are development dependencies.
+    /// A package in `crates/NAME`; dependencies that start with `dev:` are dev-dependencies.
     fn package(name: &str, layer: u64, dependencies: &[&str]) -> Package {
         let dependency = |text: &&str| {
             let (name, is_dev) = text
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn arrows_that_point_down_are_fine() {
+    fn dependencies_that_point_down_are_accepted() {
         let packages = [
             package("noise", 0, &["libm", "dev:sdft-schedule"]),
             package("schedule", 0, &["thiserror"]),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upward_arrow_is_reported() {
+    fn an_upward_dependency_is_reported() {
         let packages = [
             package("losses", 4, &[]),
             package("adm", 3, &["sdft-losses"]),
@@ -215,13 +215,13 @@ mod tests {
         assert_eq!(
             check(&packages),
             [
-                "crates/adm/Cargo.toml: layer 3 depends on sdft-losses of layer 4; arrows point down, move the shared part to a lower crate"
+                "crates/adm/Cargo.toml: layer 3 depends on sdft-losses of layer 4; dependencies point down, move the shared code to a lower crate"
             ]
         );
     }
 
     #[test]
-    fn sideways_arrows_are_for_tests_only() {
+    fn sideways_dependencies_are_for_tests_only() {
         let packages = [
             package("a", 2, &["sdft-b"]),
             package("b", 2, &["dev:sdft-a"]),
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_network_has_one_home() {
+    fn only_one_crate_may_open_connections() {
         let problems = check(&[
             package("train", 6, &["reqwest"]),
             package("hub", 7, &["reqwest"]),

@@ -1,9 +1,11 @@
-//! Rules about single source files.
+//! Checks single source files.
 
-/// Longer files need a reason.
-const MAX_LINES: usize = 600;
+/// The most lines of a file without a line `//! long: reason`.
+const MAX_LINES: usize = 500;
+/// The line that gives the reason for a longer file.
+const LONG: &str = "//! long: ";
 
-/// Calls that do the wrong thing without an error, and what to use instead.
+/// Calls that silently do the wrong thing, and what to use instead.
 const BANNED: [(&str, &str); 11] = [
     (
         "upsample_nearest2d",
@@ -51,37 +53,97 @@ const BANNED: [(&str, &str); 11] = [
 /// The file that puts the variables of a `VarMap` in order.
 const VAR_MAP_HOME: &str = "crates/diffusion/src/trainable.rs";
 
-/// Checks the page of the crate in `folder`; `read` gives the text of a file, if there is one.
+/// Checks the documentation of the crate in `folder`; `read` returns the text of a file, or `None` if it does not exist.
 pub(super) fn check_page(folder: &str, read: impl Fn(&str) -> Option<String>) -> Option<String> {
     let pages = ["lib.rs", "main.rs"].map(|file| format!("{folder}/src/{file}"));
     let Some((path, text)) = pages.iter().find_map(|path| Some((path, read(path)?))) else {
         return Some(format!(
-            "{folder}: neither src/lib.rs nor src/main.rs; add one with a crate page"
+            "{folder}: has neither src/lib.rs nor src/main.rs; add one with the crate's documentation"
         ));
     };
     let has_invariant = text
         .lines()
         .any(|line| line.starts_with("//!") && line.contains("**Invariant:**"));
     (!has_invariant).then(|| {
-        format!("{path}: the crate page has no invariant; add a line `//! **Invariant:** ..` that says what always holds")
+        format!("{path}: the crate documentation has no invariant; add a line `//! **Invariant:** ..` with what always holds")
     })
 }
 
-/// Checks one file, given its path relative to the root.
-pub(super) fn check_file(path: &str, text: &str) -> Vec<String> {
+/// Checks the form of a file: its length, its first line, the sections `# Errors` and the error types of a library.
+pub(super) fn check_form(path: &str, text: &str) -> Vec<String> {
     let mut problems = Vec::new();
     let n_lines = text.lines().count();
-    if n_lines > MAX_LINES && !text.lines().any(|line| line.starts_with("//! long: ")) {
+    if n_lines > MAX_LINES && !text.lines().any(|line| line.starts_with(LONG)) {
         problems.push(format!(
             "{path}: {n_lines} lines, at most {MAX_LINES}; split it, or add a line `//! long: reason`"
         ));
     }
+    let is_root = ["lib.rs", "main.rs"].contains(&path.rsplit('/').next().unwrap_or(path));
+    let page = text.lines().take_while(|line| line.starts_with("//!"));
+    let n_page = page.filter(|line| !line.starts_with(LONG)).count();
+    if n_page == 0 || (n_page > 1 && !is_root) {
+        problems.push(format!(
+            "{path}:1: starts with {n_page} lines of `//!`; start with one that says what the file is for"
+        ));
+    }
+    if !is_library_code(path) {
+        return problems;
+    }
+    let lines: Vec<&str> = code(text).map(str::trim).collect();
+    for (i, line) in lines.iter().enumerate() {
+        if line.contains(", String>") && line.contains("Result<") && !line.starts_with("//") {
+            problems.push(format!(
+                "{path}:{}: an error of type String; use the error type of the crate",
+                i + 1
+            ));
+        }
+        if *line == "/// # Errors"
+            && let Some(problem) = errors_section(&lines[i + 1..])
+        {
+            problems.push(format!("{path}:{}: {problem}", i + 1));
+        }
+    }
+    problems
+}
+
+/// What is wrong with the section `# Errors` that begins with these lines: it has a sentence, or a list of cases, or both.
+fn errors_section(lines: &[&str]) -> Option<&'static str> {
+    let body: Vec<&str> = lines
+        .iter()
+        .map_while(|line| line.strip_prefix("///"))
+        .map(str::trim)
+        .take_while(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
+    let (Some(first), Some(last)) = (body.first(), body.last()) else {
+        return Some("`# Errors` has no text right below it; say when the function fails");
+    };
+    let is_item = |line: &&&str| line.starts_with("- ");
+    let n_items = body.iter().filter(is_item).count();
+    if body.iter().any(|line| line.contains('·')) {
+        Some("`# Errors` has items in one line; write a sentence, or one line for each")
+    } else if n_items == 1 {
+        Some("`# Errors` has a list of one item; write a sentence that ends with a full stop")
+    } else if n_items == 0
+        && !(first.starts_with(|c: char| !c.is_lowercase()) && last.ends_with('.'))
+    {
+        Some("`# Errors` is not a sentence; begin with a capital and end with a full stop")
+    } else {
+        None
+    }
+}
+
+/// The lines before the unit tests.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .take_while(|line| line.trim() != "#[cfg(test)]")
+}
+
+/// Checks one file for calls that silently do the wrong thing.
+pub(super) fn check_calls(path: &str, text: &str) -> Vec<String> {
+    let mut problems = Vec::new();
     if is_library_code(path) {
-        // Tests stand at the end of a file and may use what they compare with.
-        let code = text
-            .lines()
-            .take_while(|line| line.trim() != "#[cfg(test)]");
-        for (i, line) in code
+        // Unit tests are at the end of a file and may compare with such calls.
+        for (i, line) in code(text)
             .enumerate()
             .filter(|(_, line)| !line.trim_start().starts_with("//"))
         {
@@ -101,13 +163,16 @@ pub(super) fn check_file(path: &str, text: &str) -> Vec<String> {
     problems
 }
 
-/// Whether a file belongs to a crate and not to its tests.
+/// Whether a file belongs to a library, not to its tests or to a program.
 fn is_library_code(path: &str) -> bool {
     let inside = path
         .strip_prefix("crates/")
         .and_then(|rest| rest.split_once('/'));
     inside.is_some_and(|(_, file)| {
-        file.starts_with("src/") && !file.ends_with("/tests.rs") && !file.contains("/tests/")
+        file.starts_with("src/")
+            && !file.starts_with("src/bin/")
+            && !file.ends_with("/tests.rs")
+            && !file.contains("/tests/")
     })
 }
 
@@ -129,7 +194,7 @@ mod tests {
         assert!(
             page("//! A page.\n")
                 .unwrap()
-                .starts_with("crates/a/src/lib.rs: the crate page has no invariant")
+                .starts_with("crates/a/src/lib.rs: the crate documentation has no invariant")
         );
         assert!(page("// **Invariant:** not on the page\n").is_some());
         let program = |path: &str| {
@@ -145,21 +210,67 @@ mod tests {
 
     #[test]
     fn long_files_need_a_reason() {
-        let lines = |n: usize| "x\n".repeat(n);
-        assert!(check_file("xtask/src/a.rs", &lines(600)).is_empty());
-        let problems = check_file("xtask/src/a.rs", &lines(601));
+        let lines = |n: usize| format!("//! A file.\n{}", "x\n".repeat(n - 1));
+        assert!(check_form("xtask/src/a.rs", &lines(500)).is_empty());
+        let problems = check_form("xtask/src/a.rs", &lines(501));
         assert!(
-            problems[0].starts_with("xtask/src/a.rs: 601 lines, at most 600;"),
+            problems[0].starts_with("xtask/src/a.rs: 501 lines, at most 500;"),
             "{problems:?}"
         );
-        let excused = format!("//! long: a table of names\n{}", lines(700));
-        assert!(check_file("xtask/src/a.rs", &excused).is_empty());
+        let excused = format!("//! A file.\n//! long: a table\n{}", "x\n".repeat(700));
+        assert!(check_form("xtask/src/a.rs", &excused).is_empty());
+    }
+
+    #[test]
+    fn a_file_starts_with_one_line_of_documentation() {
+        let n_problems = |path: &str, text: &str| check_form(path, text).len();
+        assert_eq!(
+            n_problems("crates/a/src/b.rs", "//! One line.\nfn f() {}\n"),
+            0
+        );
+        assert_eq!(n_problems("crates/a/src/b.rs", "fn f() {}\n"), 1);
+        assert_eq!(n_problems("crates/a/src/b.rs", "//! Two\n//! lines.\n"), 1);
+        assert_eq!(
+            n_problems("crates/a/src/lib.rs", "//! Two\n//! lines.\n"),
+            0
+        );
+    }
+
+    #[test]
+    fn errors_are_a_sentence_or_a_list() {
+        let problems = |section: &str| {
+            let text = format!("//! A file.\n/// # Errors\n{section}pub fn f() {{}}\n");
+            check_form("crates/a/src/b.rs", &text).len()
+        };
+        assert_eq!(problems("/// Fails if `n` is 0.\n"), 0);
+        assert_eq!(problems("/// Fails if `n` is 0,\n/// or above 9.\n"), 0);
+        assert_eq!(problems("/// - `n` is 0\n/// - `n` is above 9\n"), 0);
+        assert_eq!(
+            problems("/// Fails if\n/// - `n` is 0\n/// - `n` is above 9\n"),
+            0
+        );
+        assert_eq!(problems("/// - `n` is 0 · `n` is above 9\n/// - x\n"), 1);
+        assert_eq!(problems("/// - `n` is 0\n"), 1);
+        assert_eq!(problems("/// Fails if `n` is 0\n"), 1);
+        assert_eq!(problems("/// another size.\n"), 1);
+        assert_eq!(problems("///\n/// Fails if `n` is 0.\n"), 1);
+    }
+
+    #[test]
+    fn errors_of_a_library_are_not_strings() {
+        let text = "//! A file.\nfn f() -> Result<Vec<u8>, String> {\n";
+        assert_eq!(
+            check_form("crates/a/src/b.rs", text),
+            ["crates/a/src/b.rs:2: an error of type String; use the error type of the crate"]
+        );
+        assert!(check_form("crates/a/src/bin/b.rs", text).is_empty());
+        assert!(check_form("xtask/src/b.rs", text).is_empty());
     }
 
     #[test]
     fn banned_calls_are_found_in_library_code() {
         let text = "//! Unlike VarMap.\nlet y = candle_nn::ops::softmax_last_dim(&x)?;\n";
-        let problems = check_file("crates/nn/src/a.rs", text);
+        let problems = check_calls("crates/nn/src/a.rs", text);
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(
             problems[0]
@@ -167,23 +278,23 @@ mod tests {
         );
         let random =
             "let a = Tensor::randn(0., 1., 3, d)?;\nlet b = Tensor::rand(0., 1., 3, d)?;\n";
-        assert_eq!(check_file("crates/nn/src/a.rs", random).len(), 2);
+        assert_eq!(check_calls("crates/nn/src/a.rs", random).len(), 2);
     }
 
     #[test]
     fn tests_may_compare_with_banned_calls() {
         let text =
             "fn f() {}\n#[cfg(test)]\nmod tests {\n    let x = Tensor::randn(0., 1., 3, d);\n}\n";
-        assert!(check_file("crates/nn/src/a.rs", text).is_empty());
+        assert!(check_calls("crates/nn/src/a.rs", text).is_empty());
         for path in [
             "crates/nn/tests/a.rs",
             "tests/src/a.rs",
             "crates/nn/src/a/tests.rs",
             "crates/nn/benches/a.rs",
         ] {
-            assert!(check_file(path, "VarMap::new()").is_empty(), "{path}");
+            assert!(check_calls(path, "VarMap::new()").is_empty(), "{path}");
         }
-        assert_eq!(check_file("crates/nn/src/a.rs", "VarMap::new()").len(), 1);
-        assert!(check_file(VAR_MAP_HOME, "VarMap::new()").is_empty());
+        assert_eq!(check_calls("crates/nn/src/a.rs", "VarMap::new()").len(), 1);
+        assert!(check_calls(VAR_MAP_HOME, "VarMap::new()").is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! Reads the values of a column page by page.
 
+use crate::error::{EntryResult, Reason};
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
@@ -30,15 +31,15 @@ impl Budget {
         Self(ALL.saturating_add(length.saturating_mul(ALL_RATIO)))
     }
 
-    fn charge(&mut self, bytes: u64) -> Result<(), String> {
+    fn charge(&mut self, bytes: u64) -> EntryResult<()> {
         match self.0.checked_sub(bytes) {
             Some(left) => {
                 self.0 = left;
                 Ok(())
             }
-            None => Err(format!(
-                "the table unpacks to more than {ALL_RATIO} times its file size"
-            )),
+            None => Err(
+                format!("the table unpacks to more than {ALL_RATIO} times its file size").into(),
+            ),
         }
     }
 }
@@ -111,7 +112,7 @@ impl Column {
     /// The value of the next row: `None` after the last one, `Some(None)` for a null.
     ///
     /// Pages and assembled values count against the budget when they are unpacked, dictionary values each time they are returned.
-    pub(super) fn next(&mut self, budget: &mut Budget) -> Result<Option<Option<Vec<u8>>>, String> {
+    pub(super) fn next(&mut self, budget: &mut Budget) -> EntryResult<Option<Option<Vec<u8>>>> {
         while self.ready.is_empty() {
             if self.pages.is_empty() {
                 return Ok(None);
@@ -136,7 +137,7 @@ impl Column {
         Ok(Some(value))
     }
 
-    fn read(&self, at: u64, n: usize) -> Result<Vec<u8>, String> {
+    fn read(&self, at: u64, n: usize) -> EntryResult<Vec<u8>> {
         let mut bytes = vec![0; n];
         let mut file = &*self.file;
         file.seek(SeekFrom::Start(at))
@@ -146,7 +147,7 @@ impl Column {
     }
 
     /// Reads the header of the next page and moves to its content.
-    fn header(&mut self) -> Result<Header, String> {
+    fn header(&mut self) -> EntryResult<Header> {
         // Statistics may make the header long, and its length is not known beforehand.
         let mut n = 1 << 12;
         loop {
@@ -160,24 +161,25 @@ impl Column {
                 }
                 Err(Problem::Short) if n < left => n *= 16,
                 Err(problem) => {
-                    return Err(format!("a page is damaged: {}", problem.into_reason()));
+                    return Err(format!("a page is damaged: {}", problem.into_reason()).into());
                 }
             }
         }
     }
 
-    fn open_page(&mut self, budget: &mut Budget) -> Result<(), String> {
+    fn open_page(&mut self, budget: &mut Budget) -> EntryResult<()> {
         const DICTIONARY: i64 = 2;
         let header = self.header()?;
         if header.compressed > self.pages.end - self.pages.start {
-            return Err("a page extends beyond its column".to_owned());
+            return Err("a page extends beyond its column".into());
         }
         let most = PAGE.saturating_add(header.compressed.saturating_mul(PAGE_RATIO));
         if header.uncompressed > most {
             return Err(format!(
                 "a page of {} bytes claims to unpack to {}, expected at most {most}",
                 header.compressed, header.uncompressed
-            ));
+            )
+            .into());
         }
         budget.charge(header.uncompressed.max(header.compressed))?;
         let stored = self.read(self.pages.start, header.compressed as usize)?;
@@ -186,7 +188,7 @@ impl Column {
             .crc
             .is_some_and(|crc| crc != crc32fast::hash(&stored))
         {
-            return Err("a page does not match its checksum".to_owned());
+            return Err("a page does not match its checksum".into());
         }
         match header.kind {
             DICTIONARY => self.read_dictionary(&header, stored),
@@ -203,7 +205,7 @@ impl Column {
         }
     }
 
-    fn read_dictionary(&mut self, header: &Header, stored: Vec<u8>) -> Result<(), String> {
+    fn read_dictionary(&mut self, header: &Header, stored: Vec<u8>) -> EntryResult<()> {
         let bytes = unpack(self.codec, stored, header.uncompressed)?;
         let mut words = Vec::new();
         let mut at = 0;
@@ -216,8 +218,8 @@ impl Column {
     }
 
     /// Unpacks a page and locates its values.
-    fn read_values(&mut self, header: &Header, mut stored: Vec<u8>) -> Result<(), String> {
-        let short = || "a page is truncated".to_owned();
+    fn read_values(&mut self, header: &Header, mut stored: Vec<u8>) -> EntryResult<()> {
+        let short = || Reason::from("a page is truncated");
         // Levels, then values. In version 2 the levels are never compressed.
         let (levels, page) = match header.levels {
             Some(([repeated, defined], packed)) => {
@@ -242,7 +244,8 @@ impl Column {
                             "levels have encoding {}, expected {}",
                             header.level_encoding,
                             encoding::RLE
-                        ));
+                        )
+                        .into());
                     }
                     let n = page.first_chunk().ok_or_else(short)?;
                     let n = u32::from_le_bytes(*n) as usize;
@@ -281,8 +284,8 @@ impl Column {
 }
 
 /// Locates the `n` values of a page.
-fn locate(page: &[u8], way: i64, n: usize) -> Result<Vec<Value>, String> {
-    let short = || "a page is truncated".to_owned();
+fn locate(page: &[u8], way: i64, n: usize) -> EntryResult<Vec<Value>> {
+    let short = || Reason::from("a page is truncated");
     let mut found = Vec::new();
     match way {
         encoding::PLAIN => {
@@ -314,7 +317,7 @@ fn locate(page: &[u8], way: i64, n: usize) -> Result<Vec<Value>, String> {
                 let value = [shared, &rest[range]].concat();
                 total += value.len();
                 if total > PAGE as usize + PAGE_RATIO as usize * page.len() {
-                    return Err(format!("a page of {} bytes unpacks to {total}", page.len()));
+                    return Err(format!("a page of {} bytes unpacks to {total}", page.len()).into());
                 }
                 last.clone_from(&value);
                 found.push(Value::Made(value));
@@ -323,19 +326,17 @@ fn locate(page: &[u8], way: i64, n: usize) -> Result<Vec<Value>, String> {
         encoding::PLAIN_DICTIONARY | encoding::RLE_DICTIONARY => {}
         encoding::DELTA_LENGTH | encoding::DELTA => {}
         other => {
-            return Err(format!(
-                "values have encoding {other}, which is not supported"
-            ));
+            return Err(format!("values have encoding {other}, which is not supported").into());
         }
     }
     Ok(found)
 }
 
 /// Locates `n` values whose lengths come first, delta-encoded.
-fn lengths(bytes: &[u8], n: usize) -> Result<Vec<Range<usize>>, String> {
+fn lengths(bytes: &[u8], n: usize) -> EntryResult<Vec<Range<usize>>> {
     let mut lengths = Differences::new(bytes)?;
     if lengths.left() != n as u64 {
-        return Err(format!("{} lengths for {n} values", lengths.left()));
+        return Err(format!("{} lengths for {n} values", lengths.left()).into());
     }
     let mut at = bytes.len() - lengths.clone().rest()?.len();
     let mut found = Vec::new();
@@ -362,9 +363,10 @@ fn plain(bytes: &[u8], at: &mut usize) -> Option<Range<usize>> {
 }
 
 /// Decompresses `size` bytes.
-fn unpack(codec: i64, stored: Vec<u8>, size: u64) -> Result<Vec<u8>, String> {
+fn unpack(codec: i64, stored: Vec<u8>, size: u64) -> EntryResult<Vec<u8>> {
     let size = usize::try_from(size).map_err(|_| "a page is too long".to_owned())?;
-    let failed = |e: &dyn std::fmt::Display| format!("a page cannot be unpacked: {e}");
+    let failed =
+        |e: &dyn std::fmt::Display| Reason::from(format!("a page cannot be unpacked: {e}"));
     let out = match codec {
         0 => stored,
         1 => {
@@ -394,7 +396,8 @@ fn unpack(codec: i64, stored: Vec<u8>, size: u64) -> Result<Vec<u8>, String> {
             };
             return Err(format!(
                 "its pages are compressed with {name}, expected none, Snappy, gzip or zstd"
-            ));
+            )
+            .into());
         }
     };
     match out.len() {

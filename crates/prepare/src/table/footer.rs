@@ -107,7 +107,7 @@ impl Footer {
         let damaged =
             |p: Problem| Failure::Broken(format!("its metadata is damaged: {}", p.into_reason()));
         let schema = Schema::read(bytes).map_err(damaged)?;
-        let (image, path) = schema.columns().map_err(Failure::Columns)?;
+        let (image, path) = schema.columns()?;
         let mut footer = Self {
             image,
             path,
@@ -342,7 +342,7 @@ impl<'a> Schema<'a> {
     }
 
     /// The image column (`image.bytes`, as the Hub stores images, or else the only column of bytes) and the name column.
-    fn columns(&self) -> Result<(Leaf, Option<Leaf>), String> {
+    fn columns(&self) -> Result<(Leaf, Option<Leaf>), Failure> {
         let leaf = |index: usize| Leaf {
             index,
             defined: self.leaves[index].defined,
@@ -358,7 +358,7 @@ impl<'a> Schema<'a> {
         let is_named = |i: &&usize| [&b"image"[..], b"img"].contains(&self.leaves[**i].first);
         let image = match (candidates.iter().find(is_named), candidates.as_slice()) {
             (Some(&i), _) | (None, &[i]) => i,
-            _ => return Err(self.describe()),
+            _ => return Err(Failure::Columns(self.describe())),
         };
         let path = self.leaves.iter().position(|column| {
             column.is_bytes

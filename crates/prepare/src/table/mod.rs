@@ -1,7 +1,7 @@
 //! Parquet tables, as the Hub serves image data sets.
-//!
-//! Only two columns of bytes are read, so this is a separate reader. It compares every length in a file with the bytes that exist, uses
-//! memory of a few times a page, and does not panic on any input.
+
+// Only two columns of bytes are read, so this is a separate reader. It compares every length in a file with the bytes that exist, uses
+// memory of a few times a page, and does not panic on any input.
 
 mod column;
 mod footer;
@@ -12,6 +12,7 @@ use std::{path::Path, sync::Arc};
 
 use crate::{
     PrepareError, Result,
+    error::{EntryResult, Reason},
     input::{Content, Input, Item},
 };
 use column::{Budget, Column};
@@ -150,8 +151,8 @@ impl Table {
 }
 
 impl Open {
-    fn read(&mut self, budget: &mut Budget) -> std::result::Result<Row, String> {
-        let early = || "the table is truncated".to_owned();
+    fn read(&mut self, budget: &mut Budget) -> EntryResult<Row> {
+        let early = || Reason::from("the table is truncated");
         let image = self.image.next(budget)?.ok_or_else(early)?;
         let path = match &mut self.path {
             Some(column) => column.next(budget)?.ok_or_else(early)?,

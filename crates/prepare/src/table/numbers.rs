@@ -1,5 +1,7 @@
 //! Decodes the two integer encodings of parquet, run-length and delta, one number at a time.
 
+use crate::error::{EntryResult, Reason};
+
 /// Run-length encoding: runs of equal numbers and of packed numbers, each of `width` bits.
 #[derive(Clone, Debug)]
 pub(super) struct Runs<'a> {
@@ -20,9 +22,9 @@ enum Run<'a> {
 impl<'a> Runs<'a> {
     /// # Errors
     /// Fails if the numbers have more than 32 bits.
-    pub(super) fn new(bytes: &'a [u8], width: u32) -> Result<Self, String> {
+    pub(super) fn new(bytes: &'a [u8], width: u32) -> EntryResult<Self> {
         if width > 32 {
-            return Err(format!("numbers of {width} bits, expected at most 32"));
+            return Err(format!("numbers of {width} bits, expected at most 32").into());
         }
         Ok(Self {
             bytes,
@@ -33,8 +35,8 @@ impl<'a> Runs<'a> {
     }
 
     /// The next number. The encoding does not say how many there are; the caller knows.
-    pub(super) fn next(&mut self) -> Result<u32, String> {
-        let short = || "packed numbers are truncated".to_owned();
+    pub(super) fn next(&mut self) -> EntryResult<u32> {
+        let short = || Reason::from("packed numbers are truncated");
         while self.left == 0 {
             let header = varint(&mut self.bytes).ok_or_else(short)?;
             if header & 1 == 0 {
@@ -89,14 +91,14 @@ pub(super) struct Differences<'a> {
 impl<'a> Differences<'a> {
     /// # Errors
     /// Fails if the header is invalid.
-    pub(super) fn new(mut bytes: &'a [u8]) -> Result<Self, String> {
-        let short = || "differences are truncated".to_owned();
+    pub(super) fn new(mut bytes: &'a [u8]) -> EntryResult<Self> {
+        let short = || Reason::from("differences are truncated");
         let mut number = || varint(&mut bytes).ok_or_else(short);
         let (block, minis, left) = (number()?, number()?, number()?);
         let first = zigzag(number()?);
         let per_mini = block.checked_div(minis).unwrap_or(0);
         if minis > 4096 || per_mini == 0 || per_mini % 8 != 0 || per_mini > 1 << 24 {
-            return Err(format!("blocks of {block} differences in {minis} parts"));
+            return Err(format!("blocks of {block} differences in {minis} parts").into());
         }
         Ok(Self {
             bytes,
@@ -115,7 +117,7 @@ impl<'a> Differences<'a> {
     }
 
     /// The next number, `None` after the last one.
-    pub(super) fn next(&mut self) -> Result<Option<i64>, String> {
+    pub(super) fn next(&mut self) -> EntryResult<Option<i64>> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -137,8 +139,8 @@ impl<'a> Differences<'a> {
     }
 
     /// Opens the next miniblock.
-    fn open(&mut self) -> Result<(), String> {
-        let short = || "differences are truncated".to_owned();
+    fn open(&mut self) -> EntryResult<()> {
+        let short = || Reason::from("differences are truncated");
         if self.widths.is_empty() {
             self.least = zigzag(varint(&mut self.bytes).ok_or_else(short)?);
             let n = self.shape[1] as usize;
@@ -147,7 +149,7 @@ impl<'a> Differences<'a> {
         let (&width, rest) = self.widths.split_first().ok_or_else(short)?;
         self.widths = rest;
         if width > 64 {
-            return Err(format!("differences of {width} bits"));
+            return Err(format!("differences of {width} bits").into());
         }
         let n = (self.shape[0] / 8 * u64::from(width)) as usize;
         let (packed, rest) = self.bytes.split_at_checked(n).ok_or_else(short)?;
@@ -157,7 +159,7 @@ impl<'a> Differences<'a> {
     }
 
     /// The bytes after the last number.
-    pub(super) fn rest(mut self) -> Result<&'a [u8], String> {
+    pub(super) fn rest(mut self) -> EntryResult<&'a [u8]> {
         // Skip whole miniblocks at once.
         while self.left > 1 {
             if self.mini.2 == self.shape[0] {

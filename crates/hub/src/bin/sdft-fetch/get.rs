@@ -16,7 +16,10 @@ use crate::{
 pub(crate) fn fetch(args: &Args) -> Result<()> {
     if args.list {
         let cache = sdft_assets::HubCache::from_environment()?;
-        return print_line(listing(&args.names, &cache, Path::new("")).map_err(|error| usage(error.to_string()))?);
+        return print_line(
+            listing(&args.names, &cache, Path::new(""))
+                .map_err(|error| usage(error.to_string()))?,
+        );
     }
     let (mut here, mut by_hand) = (Vec::new(), Vec::new());
     let mut files = Vec::new();

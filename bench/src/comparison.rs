@@ -1,4 +1,4 @@
-//! Processes that take turns at the same work.
+//! Compares processes that do the same work in turn.
 
 use crate::cases::{Case, Work};
 use crate::clock::Spent;
@@ -13,11 +13,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// Both sides report what came out; further apart than this, relative to its size, they have not done the same.
+/// Largest relative difference between the results of both sides.
 const TOLERANCE: f64 = 2e-3;
-/// All repetitions of a case together take about this many seconds at most, but there are three at least.
+/// All repetitions of a case take about this many seconds at most, but there are at least [`MIN_ROUNDS`].
 const BUDGET: f64 = 60.0;
-const FEWEST: usize = 3;
+const MIN_ROUNDS: usize = 3;
 
 /// PyTorch on this machine.
 pub(crate) struct Peer {
@@ -29,7 +29,7 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn find(python: &Path) -> Result<Self> {
         let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer/peer.py");
-        // A program that was carried elsewhere finds it below the current folder.
+        // A program that was moved finds the script relative to the current folder.
         let script = if built.is_file() {
             built
         } else {
@@ -40,13 +40,13 @@ impl Peer {
             .output()
             .with_context(|| {
                 format!(
-                    "--peer: starting {} (--python names another)",
+                    "--peer: starting {} (--python selects another)",
                     python.display()
                 )
             })?;
         if !output.status.success() {
             bail!(
-                "--peer: {} has no PyTorch (`pip install torch`, or name another by --python): {}",
+                "--peer: {} has no PyTorch (install it with `pip install torch`, or select another Python with --python): {}",
                 python.display(),
                 String::from_utf8_lossy(&output.stderr)
                     .lines()
@@ -68,29 +68,29 @@ impl Peer {
     }
 }
 
-/// How cases are measured.
-pub(crate) struct Contest<'a> {
+/// How the cases are measured.
+pub(crate) struct Comparison<'a> {
     pub(crate) peer: Option<&'a Peer>,
     pub(crate) pairs: usize,
-    /// Where files for the processes go.
+    /// The folder for files of the processes.
     pub(crate) folder: &'a Path,
-    /// Where it is computed.
+    /// Where the work is computed.
     pub(crate) place: DeviceSpec,
     pub(crate) precision: Precision,
 }
 
-/// The runs of one process.
+/// The repetitions of one process.
 pub(crate) struct Runs {
     pub(crate) name: String,
     pub(crate) runs: Vec<Spent>,
     pub(crate) peak: Option<u64>,
 }
 
-/// A case's own runs, and those it is held against.
+/// The repetitions of a case, and of those it is compared with.
 pub(crate) struct Measured {
     pub(crate) own: Runs,
     pub(crate) others: Vec<Runs>,
-    /// Whether they took turns, or ran one process after another.
+    /// Whether the processes alternated; otherwise they ran one after another.
     pub(crate) in_turn: bool,
 }
 
@@ -103,7 +103,7 @@ fn agree(a: &[Digest], b: &[Digest], tolerance: f64) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
-impl Contest<'_> {
+impl Comparison<'_> {
     pub(crate) fn measure(&self, case: &Case, threads: usize) -> Result<Measured> {
         let [weights, inputs] =
             ["weights", "inputs"].map(|n| self.folder.join(n).with_extension("safetensors"));
@@ -153,7 +153,7 @@ impl Contest<'_> {
         for (other, value) in &all[1..] {
             if case.naive().is_none() && !agree(own_value, value, self.tolerance()) {
                 bail!(
-                    "the two sides do not do the same: {own_value:?} ({}), {value:?} ({})",
+                    "the results of both sides differ: {own_value:?} ({}), {value:?} ({})",
                     own.name,
                     other.name
                 );
@@ -161,7 +161,7 @@ impl Contest<'_> {
         }
         let mut runs = all.into_iter().map(|(runs, _)| runs);
         Ok(Measured {
-            own: runs.next().context("nobody took part")?,
+            own: runs.next().context("no process was measured")?,
             others: runs.collect(),
             in_turn: together,
         })
@@ -171,7 +171,7 @@ impl Contest<'_> {
         matches!(self.place, DeviceSpec::Cuda(_))
     }
 
-    /// Half maps are rounded in other places by the two sides.
+    /// Both sides round half-precision maps at different points.
     fn tolerance(&self) -> f64 {
         match self.precision {
             Precision::Bf16 => 1e-1,
@@ -188,7 +188,7 @@ impl Contest<'_> {
         let n = sides.len();
         let mut taken = 0.0;
         for round in 0..self.pairs {
-            // Who begins changes, so that nobody always follows the same neighbour.
+            // Rotate the order, so that no process always follows the same one.
             for i in 0..n {
                 taken += sides[(i + round) % n].go()?.wall;
             }
@@ -222,17 +222,17 @@ impl Contest<'_> {
         Ok(all)
     }
 
-    /// Whether there have been enough rounds for the time that another would take.
+    /// Whether another round would exceed the time budget.
     fn ends_after(&self, round: usize, taken: f64) -> bool {
         let next = taken * (round + 2) as f64 / (round + 1) as f64;
-        round + 1 >= FEWEST.min(self.pairs) && next > BUDGET
+        round + 1 >= MIN_ROUNDS.min(self.pairs) && next > BUDGET
     }
 }
 
-/// Name, program and work of one process.
+/// Name, command and job of a process.
 type Entry<'a> = (&'a str, Command, Job);
 
-/// Memory that programs may still take, where the system tells.
+/// Available memory in bytes, if the system reports it.
 fn available_bytes() -> f64 {
     let read = || {
         let text = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -244,7 +244,7 @@ fn available_bytes() -> f64 {
     read().map_or(f64::INFINITY, |kilobytes| 1024.0 * kilobytes)
 }
 
-/// A process that waits for its turn.
+/// A process that waits for its next repetition.
 struct Side {
     name: String,
     child: Child,
@@ -282,12 +282,11 @@ impl Side {
 
     fn ask(&mut self, line: &str) -> Result<Value> {
         let name = &self.name;
-        writeln!(self.input, "{line}")
-            .with_context(|| format!("the process of {name} has ended"))?;
+        writeln!(self.input, "{line}").with_context(|| format!("the process of {name} exited"))?;
         let mut answer = String::new();
         self.output.read_line(&mut answer)?;
         serde_json::from_str(&answer)
-            .with_context(|| format!("the process of {name} failed, its message is above"))
+            .with_context(|| format!("the process of {name} failed, see its message above"))
     }
 
     fn go(&mut self) -> Result<Spent> {
@@ -296,7 +295,7 @@ impl Side {
         Ok(spent)
     }
 
-    /// The runs, and the value of the result.
+    /// The repetitions, and the result.
     fn finish(mut self) -> Result<(Runs, Vec<Digest>)> {
         let peak = self.ask("end")?["peak"].as_u64();
         self.child.wait()?;
