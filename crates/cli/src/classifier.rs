@@ -5,18 +5,20 @@ use crate::console::{self, Console, duration, size};
 use crate::device::device;
 use crate::estimate::memory_of_classifier;
 use crate::model::{lasting_model_file, model_file};
+use crate::presets::{CLASSIFIERS, plan};
 use crate::runs::{
     STOP, changed, conclude, flags, list, listen, make_whole, moved, new_root, note_changed_rate,
     same_images,
 };
 use crate::train::{fingerprint, load_model, open_data, resolve_precision_of};
-use crate::{config, space, usage};
+use crate::{space, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Encoder;
 use sdft_data::ImageSource;
 use sdft_models::{LoadOptions, LoadedEncoder, Process, load_encoder};
 use sdft_nn::backward;
+use sdft_settings::{layers, put};
 use sdft_train::{
     ClassifierModel, ClassifierPlan, ClassifierSetup, DataPlan, DomainPlan, Ending, RunFolder,
     RunPlan, TrainError, start_classifier, train_classifier as train,
@@ -30,7 +32,7 @@ use toml::Table;
 
 pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
     if args.run.list {
-        return list::<ClassifierPlan>();
+        return list(&CLASSIFIERS);
     }
     let job = match &args.run.resume {
         Some(folder) => Job::resumed(folder, args)?,
@@ -63,8 +65,8 @@ pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
 /// The classifier of the embedded example, trained into `root` unless it is there; none if that was interrupted.
 pub(crate) fn digits_classifier(root: &Path) -> Result<Option<PathBuf>> {
     let name = root.file_name().unwrap_or_default().to_string_lossy();
-    let mut table = config::layers::<ClassifierPlan>(&["digits-classifier".to_owned()])?;
-    config::put(&mut table, "name", name.into_owned());
+    let mut table = layers::<ClassifierPlan>(&CLASSIFIERS, &["digits-classifier".to_owned()])?;
+    put(&mut table, "name", name.into_owned());
     let Job {
         plan,
         init,
@@ -108,7 +110,7 @@ pub(crate) fn assemble(args: &ClassifierArgs) -> Result<Table> {
     } else {
         args.run.config.clone()
     };
-    let mut table = config::layers::<ClassifierPlan>(&configs)?;
+    let mut table = layers::<ClassifierPlan>(&CLASSIFIERS, &configs)?;
     let texts = [
         ("data.source.path", &args.source),
         ("data.target.path", &args.target),
@@ -116,7 +118,7 @@ pub(crate) fn assemble(args: &ClassifierArgs) -> Result<Table> {
     ];
     for (key, value) in texts {
         if let Some(value) = value {
-            config::put(&mut table, key, value.as_str());
+            put(&mut table, key, value.as_str());
         }
     }
     flags::<ClassifierPlan>(&mut table, &args.run)?;
@@ -142,8 +144,8 @@ impl Job {
 
     /// Resolves a table of settings; `beside` is the U-Net that the classifier will stand beside.
     fn from_table(mut table: Table, beside: Option<&str>) -> Result<Self> {
-        let given = config::given(&table, "model");
-        let given_process = config::given(&table, "process");
+        let given = sdft_settings::given(&table, "model");
+        let given_process = sdft_settings::given(&table, "process");
         let mut process = None;
         if let Some(name) = beside {
             // A file that does not say its process has the one given for the classifier.
@@ -167,7 +169,7 @@ impl Job {
                 )));
             }
             let size = i64::try_from(size).context("the model's image size")?;
-            config::put(&mut table, "model.image_size", size);
+            put(&mut table, "model.image_size", size);
             if let Some(field) = contradiction(&given_process, &unet.process) {
                 return Err(usage(format!(
                     "process.{field}: {name} was trained with another value, and the classifier must know the same noise"
@@ -178,8 +180,8 @@ impl Job {
         let shaped = ["channel_mult", "attention_resolutions"]
             .iter()
             .any(|k| given.contains_key(*k));
-        let given = config::given(&table, "model");
-        let mut plan: ClassifierPlan = config::plan(table)?;
+        let given = sdft_settings::given(&table, "model");
+        let mut plan: ClassifierPlan = plan(table)?;
         if let Some(process) = process {
             plan.process = process;
         }

@@ -7,7 +7,6 @@ mod assets;
 #[cfg(test)]
 mod bounds;
 mod classifier;
-mod config;
 mod console;
 mod convert;
 mod crew;
@@ -20,10 +19,10 @@ mod evaluate;
 mod gallery;
 mod inspect;
 mod judge;
-mod keys;
 mod model;
 mod names;
 mod parse;
+mod presets;
 mod reproduce;
 mod resolve;
 mod runs;
@@ -54,6 +53,11 @@ pub(crate) fn usage(text: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Usage(text.into()))
 }
 
+/// Whether an error is about how the program was called.
+pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<Usage>() || error.is::<sdft_settings::Error>()
+}
+
 /// Stopped by the user, with everything saved.
 const INTERRUPTED: u8 = 130;
 
@@ -70,7 +74,7 @@ fn main() -> ExitCode {
     }
     if let Err(error) = resolve::resolve(&mut cli.verb, &mut names::Names::resolving()) {
         console::error(&error);
-        return ExitCode::from(if error.is::<Usage>() { 2 } else { 1 });
+        return ExitCode::from(if is_usage(&error) { 2 } else { 1 });
     }
     let threads = cli.threads.map(device::sensible_threads);
     let in_pool = sdft_runtime::with_threads(threads, || match cli.verb {
@@ -107,7 +111,7 @@ fn main() -> ExitCode {
                 None => error,
             };
             console::error(&error);
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
 }

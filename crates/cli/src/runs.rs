@@ -1,12 +1,12 @@
 //! What all commands have in common that make runs.
 
 use crate::args::RunArgs;
-use crate::assets::{self, Presets};
-use crate::config::{self, Settings};
+use crate::presets::plan as plan_of;
 use crate::train::fingerprint;
-use crate::{INTERRUPTED, console, usage};
+use crate::{INTERRUPTED, assets, console, usage};
 use anyhow::{Context, Result};
 use sdft_data::ImageSource;
+use sdft_settings::{Plan, Presets, put, set};
 use sdft_train::{Ending, LrSchedule, RunPlan, TrainError, free_run_folder};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,12 +18,9 @@ use toml::Table;
 pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Prints the presets of a command.
-pub(crate) fn list<P: Presets>() -> Result<ExitCode> {
-    for name in P::preset_names() {
-        let about = P::preset(name)
-            .and_then(|text| text.lines().next())
-            .unwrap_or("")
-            .trim_start_matches("# ");
+pub(crate) fn list(presets: &Presets) -> Result<ExitCode> {
+    for name in presets.names() {
+        let about = presets.about(name);
         console::line(format_args!("{name:17} {about}"))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -128,9 +125,9 @@ pub(crate) fn note_changed_rate(schedule: LrSchedule) {
 }
 
 /// Puts what the flags say into the settings; `--set` has the last word.
-pub(crate) fn flags<P: Settings>(table: &mut Table, run: &RunArgs) -> Result<()> {
+pub(crate) fn flags<P: Plan>(table: &mut Table, run: &RunArgs) -> Result<()> {
     if let Some(name) = &run.name {
-        config::put(table, "name", name.as_str());
+        put(table, "name", name.as_str());
     }
     let numbers = [
         ("loop.steps", run.steps),
@@ -141,14 +138,14 @@ pub(crate) fn flags<P: Settings>(table: &mut Table, run: &RunArgs) -> Result<()>
         if let Some(value) = value {
             let value =
                 i64::try_from(value).map_err(|_| usage(format!("{key}: {value} is too large")))?;
-            config::put(table, key, value);
+            put(table, key, value);
         }
     }
     if run.strict {
-        config::put(table, "data.strict", true);
+        put(table, "data.strict", true);
     }
     for assignment in &run.set {
-        config::set::<P>(table, assignment)?;
+        set::<P>(table, assignment)?;
     }
     Ok(())
 }
@@ -166,11 +163,7 @@ pub(crate) fn new_root(run: &RunArgs, name: &mut String) -> PathBuf {
 }
 
 /// The plan of a run that goes on, with what may still change: `allowed` keys and everything about output.
-pub(crate) fn changed<P: Settings + RunPlan>(
-    plan: P,
-    run: &RunArgs,
-    allowed: &[&str],
-) -> Result<P> {
+pub(crate) fn changed<P: Plan + RunPlan>(plan: P, run: &RunArgs, allowed: &[&str]) -> Result<P> {
     if run.set.is_empty() && run.steps.is_none() {
         return Ok(plan);
     }
@@ -183,13 +176,13 @@ pub(crate) fn changed<P: Settings + RunPlan>(
                 allowed.join(", ")
             )));
         }
-        config::set::<P>(&mut table, assignment)?;
+        set::<P>(&mut table, assignment)?;
     }
     if let Some(steps) = run.steps {
         let steps = i64::try_from(steps).unwrap_or(i64::MAX);
-        config::put(&mut table, "loop.steps", steps);
+        put(&mut table, "loop.steps", steps);
     }
-    let plan: P = config::plan(table)?;
+    let plan: P = plan_of(table)?;
     plan.validate().map_err(|e| usage(e.to_string()))?;
     Ok(plan)
 }

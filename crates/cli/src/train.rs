@@ -3,12 +3,13 @@ use crate::console::{self, Console, duration, size};
 use crate::device::{asked, device, resolve_precision, world};
 use crate::estimate::{Estimate, disk, estimate, memory_of};
 use crate::model::{lasting_model_file, model_file};
+use crate::presets::{TRAINING, plan};
 use crate::runs::{
     STOP, changed, conclude, list, listen, make_whole, moved, new_root, note_changed_rate,
     same_images,
 };
 use crate::weights::Weights;
-use crate::{assets, config, crew, judge, space, usage};
+use crate::{assets, crew, judge, space, usage};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use sdft_data::{Digits, DigitsSource, FolderSource, ImageSource, Style};
@@ -17,6 +18,7 @@ use sdft_features::{InceptionResize, Network};
 use sdft_models::{LoadOptions, LoadedModel, load_unet, load_unet_bytes};
 use sdft_nn::Params;
 use sdft_parallel::ProcessGroup;
+use sdft_settings::{layers, put};
 use sdft_train::{
     DataPlan, Ending, Evaluator, LoopPlan, Method, Plan, RunFolder, Setup, TrainError, run,
 };
@@ -34,7 +36,7 @@ mod settings;
 
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     if args.run.list {
-        return list::<Plan>();
+        return list(&TRAINING);
     }
     if settings::is_example(args) && world()?.is_none() {
         return example::example(&args.run.out);
@@ -88,9 +90,9 @@ impl Job {
 
     /// Resolves a table of settings: source model, architecture, data.
     pub(crate) fn from_table(table: Table) -> Result<Self> {
-        let given = config::given(&table, "model");
-        let given_process = config::given(&table, "process");
-        let mut plan: Plan = config::plan(table)?;
+        let given = sdft_settings::given(&table, "model");
+        let given_process = sdft_settings::given(&table, "process");
+        let mut plan: Plan = plan(table)?;
         // What does not depend on files is checked before they are read.
         plan.validate_settings().map_err(|e| usage(e.to_string()))?;
         if !plan.source.is_empty() {
@@ -337,12 +339,12 @@ pub(crate) fn train_digits(root: &Path) -> Result<Option<PathBuf>> {
 
 /// The model of a preset with these settings on top, trained into `root` unless it is there; none if that was interrupted.
 fn train_preset(preset: &str, set: &[&str], root: &Path) -> Result<Option<PathBuf>> {
-    let mut table = config::layers::<Plan>(&[preset.to_owned()])?;
+    let mut table = layers::<Plan>(&TRAINING, &[preset])?;
     for assignment in set {
-        config::set::<Plan>(&mut table, assignment)?;
+        sdft_settings::set::<Plan>(&mut table, assignment)?;
     }
     let name = root.file_name().unwrap_or_default().to_string_lossy();
-    config::put(&mut table, "name", name.into_owned());
+    put(&mut table, "name", name.into_owned());
     match Job::from_table(table)?.run_in(root)? {
         Ending::Finished { model, .. } => Ok(Some(model)),
         Ending::Interrupted { .. } => Ok(None),

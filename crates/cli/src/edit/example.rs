@@ -6,11 +6,12 @@ use super::typed;
 use crate::gallery::Ended;
 use crate::runs::STOP;
 use crate::train::train_digits;
-use crate::{INTERRUPTED, config, console, judge};
+use crate::{INTERRUPTED, console, judge};
 use anyhow::{Context, Result};
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::score_kept;
 use sdft_imaging::{Limits, decode_file, write_png};
+use sdft_settings::put;
 use sdft_train::to_tensor;
 use std::path::Path;
 use std::process::ExitCode;
@@ -89,7 +90,7 @@ pub(crate) fn train_direction(root: &Path, model: &str) -> Result<Option<std::pa
     let args = typed::train(&["--config", DIGITS, "--model", model])?;
     let mut table = assemble(&args)?;
     let name = root.file_name().unwrap_or_default().to_string_lossy();
-    config::put(&mut table, "name", name.into_owned());
-    config::put(&mut table, "data.style", "ember");
+    put(&mut table, "name", name.into_owned());
+    put(&mut table, "data.style", "ember");
     Job::from_table(table, &args)?.run_in(root, &args)
 }

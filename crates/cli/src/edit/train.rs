@@ -5,6 +5,7 @@ use super::latents::{self, Inversion};
 use super::{goal, range};
 use crate::console::{self, Console, duration, size};
 use crate::model::{lasting_model_file, model_file};
+use crate::presets::{DIRECTIONS, plan};
 use crate::runs::{
     STOP, changed, conclude, flags, list, listen, make_whole, moved, new_root, note_changed_rate,
     same_images,
@@ -12,7 +13,7 @@ use crate::runs::{
 use crate::sample::unconditional;
 use crate::train::{all_fields, fingerprint, load_source, open_data, unchanged};
 use crate::weights::Weights;
-use crate::{config, space, usage};
+use crate::{space, usage};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use sdft_adm::Unet;
@@ -21,6 +22,7 @@ use sdft_data::{ImageSource, Joined};
 use sdft_diffusion::{BottleneckNet, Denoiser};
 use sdft_imaging::to_unit_range;
 use sdft_nn::{Params, backward};
+use sdft_settings::{layers, put};
 use sdft_train::{
     DataPlan, DirectionPlan, DirectionSetup, Ending, LrSchedule, RunFolder, RunPlan, TrainError,
     train_direction,
@@ -36,7 +38,7 @@ pub(crate) const DIGITS: &str = "digits-3-to-2";
 
 pub(super) fn train(args: &EditTrainArgs) -> Result<ExitCode> {
     if args.run.list {
-        return list::<DirectionPlan>();
+        return list(&DIRECTIONS);
     }
     let (job, place) = match &args.run.resume {
         Some(folder) => {
@@ -108,7 +110,7 @@ pub(crate) fn assemble(args: &EditTrainArgs) -> Result<Table> {
     } else {
         args.run.config.clone()
     };
-    let mut table = config::layers::<DirectionPlan>(&configs)?;
+    let mut table = layers::<DirectionPlan>(&DIRECTIONS, &configs)?;
     let texts = [
         ("source", &args.model),
         ("source_key", &args.source_key),
@@ -118,7 +120,7 @@ pub(crate) fn assemble(args: &EditTrainArgs) -> Result<Table> {
     ];
     for (key, value) in texts {
         if let Some(value) = value {
-            config::put(&mut table, key, value.as_str());
+            put(&mut table, key, value.as_str());
         }
     }
     let step = |arg| match arg {
@@ -133,7 +135,7 @@ pub(crate) fn assemble(args: &EditTrainArgs) -> Result<Table> {
     ];
     for (key, value) in numbers {
         if let Some(value) = value {
-            config::put(&mut table, key, value);
+            put(&mut table, key, value);
         }
     }
     flags::<DirectionPlan>(&mut table, &args.run)?;
@@ -151,10 +153,10 @@ pub(crate) struct Job {
 impl Job {
     /// Resolves a table of settings: model, images, networks that look.
     pub(crate) fn from_table(table: Table, args: &EditTrainArgs) -> Result<Self> {
-        let given = config::given(&table, "model");
-        let given_process = config::given(&table, "process");
+        let given = sdft_settings::given(&table, "model");
+        let given_process = sdft_settings::given(&table, "process");
         let weights = Weights::parse(&args.weights)?;
-        let mut plan: DirectionPlan = config::plan(table)?;
+        let mut plan: DirectionPlan = plan(table)?;
         let auto = |arg| arg == Some(StepArg::Auto);
         let (find_edit, find_boost) = (auto(args.t_edit), auto(args.t_boost));
         // Until they are found.

@@ -5,10 +5,11 @@ use super::editing::Edits;
 use super::table::{Column, markdown};
 use super::translation::Translations;
 use crate::args::ReproduceArgs;
+use crate::presets::TRAINING;
 use crate::runs::STOP;
 use crate::sampler::{SamplePlan, Sampler};
 use crate::train::{Job, load_model};
-use crate::{INTERRUPTED, assets, config, console, judge};
+use crate::{INTERRUPTED, assets, console, judge};
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
@@ -17,6 +18,7 @@ use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
 use sdft_models::{LoadOptions, LoadedModel};
+use sdft_settings::{layers, put};
 use sdft_train::{Ending, Plan, contact_sheet, to_images};
 use serde_json::json;
 use std::process::ExitCode;
@@ -172,11 +174,11 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
             let root = out.join(&name);
             let model = root.join("final.safetensors");
             if !model.is_file() {
-                let mut plan = config::layers::<Plan>(&[method.preset.to_owned()])?;
-                config::put(&mut plan, "seed", i64::try_from(seed)?);
-                config::put(&mut plan, "name", name.as_str());
+                let mut plan = layers::<Plan>(&TRAINING, &[method.preset])?;
+                put(&mut plan, "seed", i64::try_from(seed)?);
+                put(&mut plan, "name", name.as_str());
                 for set in method.set {
-                    config::set::<Plan>(&mut plan, set)?;
+                    sdft_settings::set::<Plan>(&mut plan, set)?;
                 }
                 if let Ending::Interrupted { .. } = Job::from_table(plan)?.run_in(&root)? {
                     return interrupted();

@@ -7,7 +7,8 @@ use crate::args::{ReproduceArgs, TargetArg};
 use crate::edit::{self, typed};
 use crate::gallery::Ended;
 use crate::model::model_file;
-use crate::{INTERRUPTED, config, console, usage};
+use crate::presets::plan;
+use crate::{INTERRUPTED, console, usage};
 use anyhow::{Context, Result, bail};
 use sdft_eval::{Extractor, PairNets, Pairing, View, compare_pairs, direction_of_texts, pair_up};
 use sdft_features::Network;
@@ -150,7 +151,7 @@ impl Edits<'_> {
         words.extend(self.weights.iter().map(String::as_str));
         let train = typed::train(&words)?;
         let table = edit::assemble(&train)?;
-        let plan: DirectionPlan = config::plan(table.clone())?;
+        let plan: DirectionPlan = plan(table.clone())?;
         let direction = root.join("direction");
         let made = edit::Job::from_table(table, &train)?.run_in(&direction, &train);
         let Some(direction) = made.with_context(|| format!("the direction {text}"))? else {

@@ -1,11 +1,12 @@
 //! Which settings a new run begins with: what was asked for, over a preset that fits it.
 
 use crate::args::{MethodArg, TrainArgs};
-use crate::assets::{self, Presets};
-use crate::config;
+use crate::assets;
+use crate::presets::TRAINING;
 use crate::runs::flags;
 use anyhow::Result;
 use sdft_adm::AdmConfig;
+use sdft_settings::{layers, merge, put};
 use sdft_train::Plan;
 use serde_json::{Map, Value as Json};
 use std::path::Path;
@@ -42,17 +43,17 @@ pub(super) fn settings(args: &TrainArgs) -> Result<(Table, Vec<String>)> {
         true => fitting(&asked)?,
         false => (args.run.config.clone(), None),
     };
-    let mut table = config::layers::<Plan>(&configs)?;
+    let mut table = layers::<Plan>(&TRAINING, &configs)?;
     // A preset's name is that of its own data and method.
     let named = table
         .get("name")
         .and_then(Value::as_str)
         .is_some_and(|name| !configs.iter().any(|config| config == name));
     let elsewhere = text(&asked, &["data", "path"]).is_some() || asked.contains_key("method");
-    config::merge(&mut table, asked);
+    merge(&mut table, asked);
     if elsewhere && !named && args.run.name.is_none() && !is_set(args, "name") {
         let name = name_of(args, &table);
-        config::put(&mut table, "name", name);
+        put(&mut table, "name", name);
     }
     Ok((table, note.into_iter().collect()))
 }
@@ -73,7 +74,7 @@ fn asked(args: &TrainArgs) -> Result<Table> {
     ];
     for (key, value) in texts {
         if let Some(value) = value {
-            config::put(&mut table, key, value);
+            put(&mut table, key, value);
         }
     }
     flags::<Plan>(&mut table, &args.run)?;
@@ -114,7 +115,7 @@ fn fitting(asked: &Table) -> Result<(Vec<String>, Option<String>)> {
 
 /// The presets for one's own images with the size of each, in ascending order.
 fn own_presets() -> impl Iterator<Item = (usize, &'static str)> {
-    Plan::preset_names().filter_map(|name| {
+    TRAINING.names().filter_map(|name| {
         let size = name.strip_prefix("own-")?.parse().ok()?;
         Some((size, name))
     })
@@ -178,7 +179,9 @@ pub(super) fn fit_architecture(model: &mut AdmConfig, given: &Map<String, Json>)
 mod tests {
     use super::*;
     use crate::args::{Cli, Verb};
+    use crate::presets::plan as plan_of;
     use clap::Parser;
+    use sdft_settings::given;
 
     fn args(more: &[&str]) -> TrainArgs {
         match Cli::try_parse_from([&["sdft", "train"], more].concat())
@@ -192,8 +195,8 @@ mod tests {
 
     fn resolve_precision(more: &[&str]) -> (Plan, Vec<String>) {
         let (table, notes) = settings(&args(more)).unwrap();
-        let given = config::given(&table, "model");
-        let mut plan: Plan = config::plan(table).unwrap();
+        let given = given(&table, "model");
+        let mut plan: Plan = plan_of(table).unwrap();
         fit_architecture(&mut plan.model, &given);
         (plan, notes)
     }

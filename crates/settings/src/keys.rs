@@ -1,10 +1,10 @@
-//! What a key of the settings that does not exist was meant to be.
+//! Suggestions for an unknown key, and messages without the names of Rust types.
 
 use sdft_assets::{ask, similar};
 use std::collections::BTreeSet;
 use toml::Value;
 
-/// What other programs call a setting, and the end of its key here.
+/// Names of settings in other programs, and the end of the key here.
 const ELSEWHERE: [(&str, &str); 27] = [
     ("adam_epsilon", "eps"),
     ("batch_size", "batch"),
@@ -35,7 +35,7 @@ const ELSEWHERE: [(&str, &str); 27] = [
     ("warmup_steps", "warmup"),
 ];
 
-/// The message about a key or a table that does not exist among `all` keys; `--set` gives keys, a file may give whole tables.
+/// The message about a key or table that is not among `all` keys. `--set` gives keys, a file may give whole tables.
 pub(crate) fn unknown(key: &str, value: &Value, all: &[String], in_file: bool) -> String {
     let Value::Table(table) = value else {
         return format!("there is no key {key}{}", ask(&meant(key, all)));
@@ -62,7 +62,7 @@ pub(crate) fn unknown(key: &str, value: &Value, all: &[String], in_file: bool) -
     format!("there is no table [{key}]{}", ask(&near))
 }
 
-/// Keys that were meant by one that does not exist, best first.
+/// The keys that an unknown one may stand for, best first.
 fn meant<'a>(key: &str, all: &'a [String]) -> Vec<&'a str> {
     let key = key.to_lowercase().replace('-', "_");
     let (table, last) = key.rsplit_once('.').unwrap_or(("", &key));
@@ -74,7 +74,7 @@ fn meant<'a>(key: &str, all: &'a [String]) -> Vec<&'a str> {
         all.iter().map(String::as_str).filter(ends).collect()
     };
     let alias = ELSEWHERE.iter().find(|(name, _)| *name == last);
-    // The name is right and its table is not, or it is what others call it.
+    // The right name in the wrong table, or its name in another program.
     let mut same = ending(last);
     same.extend(alias.map_or_else(Vec::new, |(_, end)| ending(end)));
     let nearest = similar(&key, all.iter().map(String::as_str));
@@ -98,7 +98,7 @@ fn meant<'a>(key: &str, all: &'a [String]) -> Vec<&'a str> {
     similar(last, lasts).into_iter().flat_map(ending).collect()
 }
 
-/// A message about a value in the words of a user: `expected a whole number from 0, found -4` for Rust's types.
+/// A message about a value without Rust's types: `expected a whole number from 0, found -4`.
 pub(crate) fn plain(problem: &str) -> String {
     const TYPES: [(&str, &str); 8] = [
         ("u8", "a whole number from 0 to 255"),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_found_by_their_name_by_that_of_others_and_by_slips() {
+    fn keys_are_found_by_name_by_the_name_in_other_programs_and_by_slips() {
         for (slip, meant) in [
             ("lr", "optim.lr"),
             ("LR", "optim.lr"),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_files_are_found_by_their_name_or_by_what_is_in_them() {
+    fn tables_of_files_are_found_by_name_or_by_their_content() {
         let table = |text: &str| Value::Table(toml::from_str(text).unwrap());
         let in_file = |name, text| unknown(name, &table(text), &keys(), true);
         let optim = "there is no table [optm]; did you mean [optim]?";
@@ -212,7 +212,7 @@ mod tests {
             in_file("training", "learning_rate = 1"),
             "there is no table [training]; did you mean optim.lr?"
         );
-        // As `--set optm.lr=1` has it.
+        // As in `--set optm.lr=1`.
         assert_eq!(
             unknown("optm", &table("lr = 1"), &keys(), false),
             "there is no key optm.lr; did you mean optim.lr?"
