@@ -19,6 +19,7 @@ mod estimate;
 mod evaluate;
 mod gallery;
 mod inspect;
+mod job;
 mod judge;
 mod keys;
 mod model;
@@ -54,6 +55,14 @@ pub(crate) fn usage(text: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Usage(text.into()))
 }
 
+/// Whether the user can do something about an error by other arguments.
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<Usage>()
+        || error
+            .downcast_ref::<sdft_jobs::Error>()
+            .is_some_and(sdft_jobs::Error::is_usage)
+}
+
 /// Stopped by the user, with everything saved.
 const INTERRUPTED: u8 = 130;
 
@@ -63,6 +72,7 @@ fn main() -> ExitCode {
     // clap prints usage errors itself and leaves with code 2.
     let mut cli = Cli::from_process();
     device::choose(cli.device, cli.precision.map(Into::into));
+    job::can_overwrite(!matches!(cli.verb, Verb::Train(_) | Verb::Reproduce(_)));
     let training = matches!(cli.verb, Verb::Train(_) | Verb::TrainClassifier(_));
     if let Err(problem) = sdft_nn::check_kernel_environment() {
         console::error(&usage(problem));
@@ -70,7 +80,7 @@ fn main() -> ExitCode {
     }
     if let Err(error) = resolve::resolve(&mut cli.verb, &mut names::Names::resolving()) {
         console::error(&error);
-        return ExitCode::from(if error.is::<Usage>() { 2 } else { 1 });
+        return ExitCode::from(if is_usage(&error) { 2 } else { 1 });
     }
     let threads = cli.threads.map(device::sensible_threads);
     let in_pool = sdft_runtime::with_threads(threads, || match cli.verb {
@@ -107,7 +117,7 @@ fn main() -> ExitCode {
                 None => error,
             };
             console::error(&error);
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
 }
