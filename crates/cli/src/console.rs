@@ -1,5 +1,6 @@
 //! Everything that is shown while something runs. Progress and notes go to standard error, results to standard output.
 
+use crate::job::text_of;
 use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) use sdft_assets::readable as size;
 use sdft_train::{Progress, StepReport};
@@ -14,11 +15,17 @@ pub(crate) fn error(error: &anyhow::Error) {
 
 fn causes(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain() {
+        let job = cause.downcast_ref::<sdft_jobs::Error>();
+        let cause = job.map_or_else(|| cause.to_string(), text_of);
         if text.is_empty() {
             text = cause;
         } else if !text.ends_with(&cause) {
             text = format!("{text}: {cause}");
+        }
+        // A job's error includes its causes.
+        if job.is_some() {
+            break;
         }
     }
     text
@@ -78,6 +85,8 @@ pub(crate) struct Console {
     /// The terms of the last log line, the loss first.
     terms: Vec<String>,
     label: String,
+    /// Progress over images, and how many are done.
+    images: Option<(Ticker, f64)>,
 }
 
 impl Console {
@@ -98,11 +107,15 @@ impl Console {
             thinning: Thinning::default(),
             terms: Vec::new(),
             label: label.to_owned(),
+            images: None,
         }
     }
 
-    pub(crate) fn finish(&self) {
-        if let Some(bar) = &self.bar {
+    /// Removes the bar, and prints how long the last images took.
+    pub(crate) fn finish(&mut self) {
+        if let Some((ticker, done)) = self.images.take() {
+            ticker.finish(whole(done));
+        } else if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
@@ -168,6 +181,30 @@ impl Progress for Console {
     fn note(&mut self, text: &str) {
         self.say(text);
     }
+
+    fn images(&mut self, done: f64, total: usize) {
+        let is_same = |(ticker, before): &(Ticker, f64)| ticker.total == total && *before <= done;
+        let mut ticker = match self.images.take() {
+            Some(known) if is_same(&known) => known.0,
+            _ => Ticker::over(self.bar.clone(), &self.label, total),
+        };
+        if done >= total as f64 {
+            ticker.finish(total);
+        } else {
+            ticker.tick(done);
+            self.images = Some((ticker, done));
+        }
+    }
+}
+
+/// The whole images among those that are done.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a number of images"
+)]
+fn whole(done: f64) -> usize {
+    done as usize
 }
 
 /// Seconds between two lines of progress where there is no terminal.
@@ -184,13 +221,16 @@ pub(crate) struct Ticker {
 
 impl Ticker {
     pub(crate) fn new(label: &str, total: usize) -> Self {
-        let console = Console::new(label);
-        if let Some(bar) = &console.bar {
+        Self::over(Console::new(label).bar, label, total)
+    }
+
+    fn over(bar: Option<ProgressBar>, label: &str, total: usize) -> Self {
+        if let Some(bar) = &bar {
             bar.set_length(total as u64);
         }
         let now = Instant::now();
         Self {
-            bar: console.bar,
+            bar,
             label: label.to_owned(),
             total,
             started: now,
@@ -208,12 +248,7 @@ impl Ticker {
             done / elapsed.max(1e-9),
             duration(eta)
         );
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a number of images"
-        )]
-        let whole = done as usize;
+        let whole = whole(done);
         match &self.bar {
             Some(bar) => {
                 bar.set_position(whole as u64);

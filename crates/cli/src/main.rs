@@ -18,6 +18,7 @@ mod estimate;
 mod evaluate;
 mod gallery;
 mod inspect;
+mod job;
 mod judge;
 mod model;
 mod names;
@@ -53,9 +54,13 @@ pub(crate) fn usage(text: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Usage(text.into()))
 }
 
-/// Whether an error is about how the program was called.
+/// Whether the user can correct an error by other arguments.
 pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
-    error.is::<Usage>() || error.is::<sdft_settings::Error>()
+    error.is::<Usage>()
+        || error.is::<sdft_settings::Error>()
+        || error
+            .downcast_ref::<sdft_jobs::Error>()
+            .is_some_and(sdft_jobs::Error::is_usage)
 }
 
 /// Stopped by the user, with everything saved.
@@ -67,6 +72,7 @@ fn main() -> ExitCode {
     // clap prints usage errors itself and leaves with code 2.
     let mut cli = Cli::from_process();
     device::choose(cli.device, cli.precision.map(Into::into));
+    job::can_overwrite(!matches!(cli.verb, Verb::Train(_) | Verb::Reproduce(_)));
     let training = matches!(cli.verb, Verb::Train(_) | Verb::TrainClassifier(_));
     if let Err(problem) = sdft_nn::check_kernel_environment() {
         console::error(&usage(problem));

@@ -42,6 +42,8 @@ pub trait Progress {
     fn progress(&mut self, progress: &StepReport);
     /// Something worth a line: a checkpoint passed over, a picture written, a step skipped.
     fn note(&mut self, text: &str);
+    /// Progress over images that are made or measured one by one; one that is made in part counts in part.
+    fn images(&mut self, _done: f64, _total: usize) {}
 }
 
 /// How a run ended.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Folders of crates that know no tensor library.
-const WITHOUT_CANDLE: [&str; 9] = [
+const WITHOUT_CANDLE: [&str; 10] = [
     "crates/noise",
     "crates/schedule",
     "crates/imaging",
@@ -14,6 +14,7 @@ const WITHOUT_CANDLE: [&str; 9] = [
     "crates/npz",
     "crates/assets",
     "crates/files",
+    "crates/gallery",
     "crates/prepare",
     "xtask",
 ];
