@@ -5,7 +5,8 @@ pub(crate) use crate::reproduce::args::{Experiment, ReproduceArgs, TargetArg};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sdft_cuda::DeviceSpec;
 use sdft_features::InceptionResize;
-use sdft_train::Precision;
+use sdft_jobs::{ClassifierOptions, RunOptions, TrainOptions};
+use sdft_train::{Method, Precision};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -133,6 +134,22 @@ pub(crate) struct RunArgs {
     pub(crate) dry_run: bool,
 }
 
+impl RunArgs {
+    /// The options of the library.
+    pub(crate) fn options(&self) -> RunOptions {
+        RunOptions {
+            config: self.config.clone(),
+            steps: self.steps,
+            batch: self.batch,
+            seed: self.seed,
+            name: self.name.clone(),
+            out: self.out.clone(),
+            set: self.set.clone(),
+            strict: self.strict,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     /// The source model: a .pt or .safetensors file, a run folder, or a name as `ffhq-10m` (`cargo xtask fetch --list`) or
@@ -153,6 +170,23 @@ pub(crate) struct TrainArgs {
     pub(crate) gpus: Option<usize>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
+}
+
+impl TrainArgs {
+    /// The options of the library.
+    pub(crate) fn options(&self) -> TrainOptions {
+        TrainOptions {
+            run: self.run.options(),
+            source: self.source.clone(),
+            source_key: self.source_key.clone(),
+            data: self.data.clone(),
+            method: self.method.map(|method| match method {
+                MethodArg::Scratch => Method::Scratch,
+                MethodArg::Naive => Method::Naive,
+                MethodArg::Sdft => Method::Sdft,
+            }),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -239,6 +273,19 @@ pub(crate) struct ClassifierArgs {
     pub(crate) init: Option<String>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
+}
+
+impl ClassifierArgs {
+    /// The options of the library.
+    pub(crate) fn options(&self) -> ClassifierOptions {
+        ClassifierOptions {
+            run: self.run.options(),
+            source: self.source.clone(),
+            target: self.target.clone(),
+            model: self.model.clone(),
+            init: self.init.clone(),
+        }
+    }
 }
 
 const CLASSIFIER_HELP: &str = "\

@@ -2,11 +2,11 @@
 //! process whose memory is limited.
 
 use crate::args::{Cli, Verb};
-use crate::presets::{CLASSIFIERS, DIRECTIONS, TRAINING, plan};
 use crate::{classifier, edit, is_usage, train};
 use anyhow::Result;
 use clap::Parser;
-use sdft_settings::{Presets, layers};
+use sdft_jobs::{CLASSIFIERS, DIRECTIONS, TRAINING};
+use sdft_settings::{Presets, layers, plan};
 use sdft_train::{ClassifierPlan, DirectionPlan, Plan};
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};

@@ -9,7 +9,7 @@ use crate::edit::Eye;
 use crate::edit::args::{EditArgs, EditVerb, StepArg};
 use crate::model::peek_model_file;
 use crate::names::Names;
-use crate::{assets, classifier, console, edit, train};
+use crate::{assets, console, edit};
 use anyhow::Result;
 use sdft_assets::Needs;
 use sdft_models::{LoadOptions, inspect_file};
@@ -153,7 +153,7 @@ fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
         return Ok(());
     }
     // Names may stand in presets and files, too.
-    let table = train::assemble(args)?;
+    let table = args.options().table()?.0;
     let (source, data) = (text_at(&table, "source"), text_at(&table, "data.path"));
     let (mut file, mut folder) = (source.clone(), data.clone());
     names.weights("--source", &mut file)?;
@@ -191,7 +191,7 @@ fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
         return Ok(());
     }
     weights(names, "--model", &mut args.model)?;
-    let table = classifier::assemble(args)?;
+    let table = args.options().settings()?;
     let size = said_size(&table)
         .or_else(|| side(args.model.as_deref()))
         .unwrap_or(SIZE);

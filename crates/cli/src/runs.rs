@@ -1,17 +1,20 @@
 //! What all commands have in common that make runs.
 
 use crate::args::RunArgs;
-use crate::presets::plan as plan_of;
-use crate::train::fingerprint;
+use crate::console::{duration, size};
+use crate::job::job;
 use crate::{INTERRUPTED, assets, console, usage};
 use anyhow::{Context, Result};
 use sdft_data::ImageSource;
+use sdft_gallery::free_space;
+use sdft_jobs::{Disk, Run, Training, fingerprint};
 use sdft_settings::{Plan, Presets, put, set};
 use sdft_train::{Ending, LrSchedule, RunPlan, TrainError, free_run_folder};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use toml::Table;
 
 /// Set by Ctrl-C; the loop looks at it between two steps.
@@ -38,9 +41,9 @@ pub(crate) fn make_whole(path: &mut String) {
     }
 }
 
-/// Says how a run of `verb` ended; `label` stands before what shows how good the model is.
+/// Prints how a run of `verb` ended. `label` stands before the file that shows how good the model is.
 pub(crate) fn conclude(
-    ending: Result<Ending, TrainError>,
+    ending: Result<Ending>,
     root: &Path,
     verb: &str,
     label: &str,
@@ -61,7 +64,7 @@ pub(crate) fn conclude(
         }
         Ok(Ending::Interrupted { checkpoint }) => {
             let text = format!(
-                "interrupted; saved {}\ngo on with: cargo xtask {verb} --resume {}",
+                "interrupted; saved {}\ncontinue with: cargo xtask {verb} --resume {}",
                 checkpoint.display(),
                 root.display()
             );
@@ -71,18 +74,74 @@ pub(crate) fn conclude(
                 _ => Ok(ExitCode::from(INTERRUPTED)),
             }
         }
-        Err(error @ TrainError::Plan(_)) => Err(usage(error.to_string())),
-        Err(error @ TrainError::Parallel(_)) => {
-            let root = root.display();
-            Err(anyhow::Error::new(error).context(format!(
-                "the run in {root} stopped (go on from its last checkpoint with: cargo xtask {verb} --resume {root})"
+        Err(error) => {
+            let lost = |cause: &(dyn std::error::Error + 'static)| {
+                let train = cause.downcast_ref::<TrainError>();
+                matches!(train, Some(TrainError::Parallel(_)))
+            };
+            if !error.chain().any(lost) {
+                return Err(error);
+            }
+            Err(error.context(format!(
+                "continue from the last checkpoint with: cargo xtask {verb} --resume {}",
+                root.display()
             )))
         }
-        Err(error) => {
-            let context = format!("the run in {} stopped", root.display());
-            Err(anyhow::Error::new(error).context(context))
-        }
     }
+}
+
+/// Prints the plan of a run, and its cost.
+pub(crate) fn describe<T: Training>(run: &Run<T>) -> Result<ExitCode> {
+    console::line(toml::to_string(run.plan()).context("the plan cannot be written")?)?;
+    let estimate = job("", |context| run.estimate(context))?;
+    console::line(format_args!("# {}", estimate.subject))?;
+    let time = |seconds| duration(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+    let trajectory = estimate.trajectory_seconds;
+    match estimate.seconds {
+        Some(seconds) => console::line(format_args!(
+            "# time    about {} on this machine, by a trial pass{}",
+            time(seconds),
+            trajectory.map_or_else(String::new, |seconds| format!(
+                "; {} for a trajectory",
+                time(seconds)
+            ))
+        ))?,
+        None => console::line("# time    not tried, because the memory does not suffice")?,
+    }
+    console::line(format_args!("# memory  about {}", size(estimate.memory)))?;
+    let Disk { bytes, of, folder } = &estimate.disk;
+    match bytes {
+        0 => console::line(format_args!("# disk    {of}"))?,
+        bytes => console::line(format_args!(
+            "# disk    about {}{}{}",
+            size(*bytes),
+            match of.as_str() {
+                "" => String::new(),
+                of => format!(" ({of})"),
+            },
+            compared(folder.as_deref().unwrap_or(run.root()), *bytes)
+        ))?,
+    }
+    if !run.is_resumed() {
+        console::line(format_args!("# writes  {}", run.root().display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `, 12.0 GB free there`, or that this is too little.
+fn compared(path: &Path, needed: u64) -> String {
+    match free_space(path) {
+        None => String::new(),
+        Some(free) if free < needed => {
+            format!(", which is too much: only {} are free there", size(free))
+        }
+        Some(free) => format!(", {} free there", size(free)),
+    }
+}
+
+/// [`sdft_jobs::plan`], with notes on the console.
+pub(crate) fn plan_of<P: Plan>(table: Table) -> Result<P> {
+    job("", |context| sdft_jobs::plan(table, context))
 }
 
 /// Puts the new place of something that a run goes on with into its plan; whether it is still the same is for the caller to compare.

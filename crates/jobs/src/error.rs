@@ -20,6 +20,9 @@ pub enum Error {
     /// Anything else that the caller has to change.
     #[error("{0}")]
     Usage(String),
+    /// Settings of a plan.
+    #[error(transparent)]
+    Settings(#[from] sdft_settings::Error),
     /// A path of results that is not written to.
     #[error("{source}")]
     Output {
@@ -93,7 +96,7 @@ impl Error {
     /// Whether the caller can correct the error by other options.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Option { .. } | Self::Usage(_) => true,
+            Self::Option { .. } | Self::Usage(_) | Self::Settings(_) => true,
             Self::Output { source, .. } => source.is_refusal(),
             Self::Context { source, .. } => source.is_usage(),
             _ => false,

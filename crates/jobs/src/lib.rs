@@ -9,17 +9,21 @@ mod context;
 mod data;
 mod embedded;
 mod error;
+mod estimate;
 mod judge;
 mod model;
+mod training;
 mod weights;
 
 pub use context::{Context, Runtime, open_device, resolve_precision};
 pub use data::{fingerprint, list_inputs, open_data, same_images};
 pub use embedded::{DIGITS, DIGITS_SOURCE, is_embedded};
 pub use error::{Error, Result, ResultExt};
+pub use estimate::{Disk, Estimate};
 pub use judge::{judge_features, load_judge, second_judge, train_judge};
 pub use model::{
     ModelFile, all_fields, check_makes_images, check_unchanged, check_unconditional, load_model,
     load_source, newest_run,
 };
+pub use training::*;
 pub use weights::{Files, Weights};

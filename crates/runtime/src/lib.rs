@@ -86,6 +86,23 @@ pub fn with_threads<R: Send>(
     Ok(pool.install(f))
 }
 
+/// The memory that this process uses now, in bytes, where the system reports it.
+pub fn resident_memory() -> Option<u64> {
+    process_status("VmRSS:")
+}
+
+/// The most memory that this process has used, in bytes, where the system reports it.
+pub fn peak_memory() -> Option<u64> {
+    process_status("VmHWM:")
+}
+
+fn process_status(field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    let kib = line.split_whitespace().nth(1)?.parse::<u64>().ok()?;
+    Some(kib * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +125,8 @@ mod tests {
         if cfg!(target_os = "linux") {
             let bytes = available_memory().unwrap();
             assert!((64 << 20..1 << 50).contains(&bytes), "{bytes}");
+            let (now, peak) = (resident_memory().unwrap(), peak_memory().unwrap());
+            assert!((1 << 16..=peak).contains(&now), "{now} {peak}");
         }
         assert!(most_threads() >= 16);
     }

@@ -5,13 +5,13 @@ use super::latents::{self, Inversion};
 use super::{goal, range};
 use crate::console::{self, Console, duration, size};
 use crate::model::{lasting_model_file, model_file};
-use crate::presets::{DIRECTIONS, plan};
+use crate::runs::plan_of as plan;
 use crate::runs::{
     STOP, changed, conclude, flags, list, listen, make_whole, moved, new_root, note_changed_rate,
     same_images,
 };
 use crate::sample::unconditional;
-use crate::train::{all_fields, fingerprint, load_source, open_data, unchanged};
+use crate::train::{all_fields, load_source, open_data};
 use crate::weights::Weights;
 use crate::{space, usage};
 use anyhow::{Context, Result};
@@ -21,6 +21,8 @@ use sdft_asyrp::{DeltaBlock, Direction, Goal, Mix, training_steps};
 use sdft_data::{ImageSource, Joined};
 use sdft_diffusion::{BottleneckNet, Denoiser};
 use sdft_imaging::to_unit_range;
+use sdft_jobs::DIRECTIONS;
+use sdft_jobs::{check_unchanged as unchanged, fingerprint};
 use sdft_nn::{Params, backward};
 use sdft_settings::{layers, put};
 use sdft_train::{
@@ -65,6 +67,7 @@ pub(super) fn train(args: &EditTrainArgs) -> Result<ExitCode> {
     };
     let root = folder.root().to_owned();
     let ending = job.execute(folder, args);
+    let ending = ending.with_context(|| format!("the run in {} stopped", root.display()));
     conclude(ending, &root, "edit train", "samples")
 }
 

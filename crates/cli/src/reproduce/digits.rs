@@ -5,10 +5,10 @@ use super::editing::Edits;
 use super::table::{Column, markdown};
 use super::translation::Translations;
 use crate::args::ReproduceArgs;
-use crate::presets::TRAINING;
+use crate::job::job;
 use crate::runs::STOP;
 use crate::sampler::{SamplePlan, Sampler};
-use crate::train::{Job, load_model};
+use crate::train::load_model;
 use crate::{INTERRUPTED, assets, console, judge};
 use anyhow::{Context, Result};
 use candle_core::Tensor;
@@ -16,6 +16,7 @@ use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::{DigitsScore, Extractor, aligned_distance, score_digits, tint};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
+use sdft_jobs::{TRAINING, TrainJob};
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
 use sdft_models::{LoadOptions, LoadedModel};
 use sdft_settings::{layers, put};
@@ -180,7 +181,11 @@ pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
                 for set in method.set {
                     sdft_settings::set::<Plan>(&mut plan, set)?;
                 }
-                if let Ending::Interrupted { .. } = Job::from_table(plan)?.run_in(&root)? {
+                put(&mut plan, "output.keep", 1);
+                let ending = job(&name, |context| {
+                    TrainJob::from_settings(plan, context)?.run_in(&root, context)
+                })?;
+                if let Ending::Interrupted { .. } = ending {
                     return interrupted();
                 }
             }

@@ -7,7 +7,7 @@ use crate::args::{ReproduceArgs, TargetArg};
 use crate::edit::{self, typed};
 use crate::gallery::Ended;
 use crate::model::model_file;
-use crate::presets::plan;
+use crate::runs::plan_of as plan;
 use crate::{INTERRUPTED, console, usage};
 use anyhow::{Context, Result, bail};
 use sdft_eval::{Extractor, PairNets, Pairing, View, compare_pairs, direction_of_texts, pair_up};

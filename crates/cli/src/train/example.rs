@@ -1,6 +1,6 @@
 //! The embedded example: one source model, fine-tuned with and without distillation, in one picture.
 
-use super::{load_model, train_preset};
+use super::train_preset;
 use crate::sampler::{SamplePlan, Sampler};
 use crate::{INTERRUPTED, assets, console, judge, usage};
 use anyhow::{Context, Result};
@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use sdft_eval::score_digits;
 use sdft_files::write_atomic;
 use sdft_imaging::{encode_sheet, is_sheet, side_by_side};
+use sdft_jobs::load_model;
 use sdft_models::LoadOptions;
 use sdft_train::{contact_sheet, to_images};
 use std::path::Path;

@@ -1,7 +1,8 @@
 //! Presets of every kind of run, and the plan that a table of settings describes.
 
-use crate::{assets, console};
-use anyhow::Result;
+use crate::context::Context;
+use crate::embedded::DIGITS;
+use crate::error::Result;
 use sdft_settings::{Plan, Presets, complete};
 use toml::{Table, Value};
 
@@ -12,13 +13,13 @@ macro_rules! preset {
     ($name:literal, $file:literal) => {
         (
             $name,
-            include_str!(concat!("../../../assets/configs/", $file, ".toml")),
+            include_str!(concat!("../../../../assets/configs/", $file, ".toml")),
         )
     };
 }
 
 /// Presets of `train`.
-pub(crate) const TRAINING: Presets = Presets(&[
+pub const TRAINING: Presets = Presets(&[
     preset!("own-32"),
     preset!("own-64"),
     preset!("own-128"),
@@ -32,10 +33,10 @@ pub(crate) const TRAINING: Presets = Presets(&[
 ]);
 
 /// Presets of `train-classifier`.
-pub(crate) const CLASSIFIERS: Presets = Presets(&[preset!("digits-classifier")]);
+pub const CLASSIFIERS: Presets = Presets(&[preset!("digits-classifier")]);
 
 /// Presets of `edit train`.
-pub(crate) const DIRECTIONS: Presets = Presets(&[
+pub const DIRECTIONS: Presets = Presets(&[
     preset!("smiling", "edit/smiling"),
     preset!("sad", "edit/sad"),
     preset!("angry", "edit/angry"),
@@ -50,30 +51,39 @@ pub(crate) const DIRECTIONS: Presets = Presets(&[
 const OF_DIGITS: [&str; 3] = ["style", "classes", "per_class"];
 
 /// The plan that a checked table describes. Keys that only the digits have are dropped where images come from a folder, with a note.
-pub(crate) fn plan<P: Plan>(table: Table) -> Result<P> {
-    let mut all = complete::<P>(table.clone());
-    let mut removed = Vec::new();
-    drop_keys_of_digits(&mut all, "", &mut removed);
-    removed.retain(|key| is_set(&table, key));
-    if !removed.is_empty() {
-        console::note(&format!(
+///
+/// # Errors
+/// [`Error::Settings`](crate::Error::Settings) for a value that the plan does not accept.
+pub fn plan<P: Plan>(table: Table, context: &mut Context<'_>) -> Result<P> {
+    let (plan, dropped) = resolve(table)?;
+    if !dropped.is_empty() {
+        context.progress.note(&format!(
             "ignored, because only the embedded digits have it and the images come from a folder: {}",
-            removed.join(", ")
+            dropped.join(", ")
         ));
     }
-    Ok(sdft_settings::plan(all)?)
+    Ok(plan)
 }
 
-/// Removes [`OF_DIGITS`] from sections whose images come from a folder, and adds the keys to `removed`.
-fn drop_keys_of_digits(table: &mut Table, prefix: &str, removed: &mut Vec<String>) {
+/// [`plan`], and the keys that were set and dropped.
+fn resolve<P: Plan>(table: Table) -> Result<(P, Vec<String>)> {
+    let mut all = complete::<P>(table.clone());
+    let mut dropped = Vec::new();
+    drop_keys_of_digits(&mut all, "", &mut dropped);
+    dropped.retain(|key| is_set(&table, key));
+    Ok((sdft_settings::plan(all)?, dropped))
+}
+
+/// Removes [`OF_DIGITS`] from sections whose images come from a folder, and adds the keys to `dropped`.
+fn drop_keys_of_digits(table: &mut Table, prefix: &str, dropped: &mut Vec<String>) {
     let path = table.get("path").and_then(Value::as_str);
-    if path.is_some_and(|path| !path.is_empty() && path != assets::DIGITS) {
+    if path.is_some_and(|path| !path.is_empty() && path != DIGITS) {
         let gone = OF_DIGITS.iter().filter(|key| table.remove(**key).is_some());
-        removed.extend(gone.map(|key| format!("{prefix}{key}")));
+        dropped.extend(gone.map(|key| format!("{prefix}{key}")));
     }
     for (key, value) in table.iter_mut() {
         if let Value::Table(inner) = value {
-            drop_keys_of_digits(inner, &format!("{prefix}{key}."), removed);
+            drop_keys_of_digits(inner, &format!("{prefix}{key}."), dropped);
         }
     }
 }
@@ -107,7 +117,7 @@ mod tests {
                 put(&mut table, "data.path", "images");
             }
             assert_eq!(own, !table.contains_key("name"), "{name}");
-            let plan: Plan = plan(table).unwrap();
+            let (plan, _) = resolve::<Plan>(table).unwrap();
             assert!(own || plan.name == name, "{name}");
             assert_eq!(plan.warnings(), Vec::<String>::new(), "{name}");
             plan.validate().unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -117,10 +127,12 @@ mod tests {
     #[test]
     fn settings_of_the_digits_do_not_reach_the_plan_of_a_folder() {
         let mut table = layers::<Plan>(&TRAINING, &["digits-sdft"]).unwrap();
-        let digits = plan::<Plan>(table.clone()).unwrap();
+        let (digits, dropped) = resolve::<Plan>(table.clone()).unwrap();
+        assert!(dropped.is_empty());
         assert_eq!(digits.data.classes.as_deref(), Some(&[1, 4, 7][..]));
         put(&mut table, "data.path", "photos");
-        let photos = plan::<Plan>(table).unwrap();
+        let (photos, dropped) = resolve::<Plan>(table).unwrap();
+        assert_eq!(dropped, ["data.classes", "data.per_class", "data.style"]);
         let text = toml::to_string(&photos).unwrap();
         for key in OF_DIGITS {
             assert!(!text.contains(&format!("\n{key} = ")), "{key}: {text}");
@@ -129,12 +141,12 @@ mod tests {
         // Both domains of a classifier, and the images of a direction.
         let mut table = layers::<ClassifierPlan>(&CLASSIFIERS, &["digits-classifier"]).unwrap();
         put(&mut table, "data.target.path", "photos");
-        let both = plan::<ClassifierPlan>(table).unwrap().data;
+        let both = resolve::<ClassifierPlan>(table).unwrap().0.data;
         assert!(both.source.style.is_some() && both.source.per_class == Some(30));
         assert!(both.target.style.is_none() && both.target.classes.is_none());
         let mut table = layers::<DirectionPlan>(&DIRECTIONS, &["digits-3-to-2"]).unwrap();
         put(&mut table, "data.path", "photos");
-        let data = plan::<DirectionPlan>(table).unwrap().data;
+        let data = resolve::<DirectionPlan>(table).unwrap().0.data;
         assert_eq!(
             (data.style, data.classes, data.per_class),
             (None, None, None)

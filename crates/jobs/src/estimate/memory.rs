@@ -1,55 +1,59 @@
-//! How much memory a plan takes, and how much there is.
+//! The memory that a plan needs, and the memory of this machine.
 
-use super::{aux_per_image, looks};
-use crate::console::{self, size};
-use crate::device::device;
-use anyhow::Result;
-use sdft_adm::{AdmConfig, Encoder};
-use sdft_train::{ClassifierPlan, LoopPlan, OptimPlan, OptimizerKind, Plan};
+use super::trial::{aux_per_image, encoder_parameters, source_share};
+use crate::error::{Result, usage};
+use crate::training::TrainPlan;
+use candle_core::Device;
+use sdft_adm::AdmConfig;
+use sdft_assets::readable;
+use sdft_train::{ClassifierPlan, LoopPlan, OptimPlan, OptimizerKind};
 
-// What was measured on the CPU, at 16 to 256 pixels and batches of 1 to 64, against what `AdmConfig::cost` counts.
-/// Buffers of the kernels, and what the allocator cannot use again.
+// Factors measured on the CPU, at 16 to 256 pixels and batches of 1 to 64, against the counts of `AdmConfig::cost`.
+/// Buffers of the kernels, and memory that the allocator cannot reuse.
 const BUFFERS: f64 = 30e6;
 /// A training pass, with the gradients of maps.
 const TRAINED: f64 = 1.6;
-/// A pass without gradients: what it gives back comes too late for the next block.
-const LOOKED: f64 = 0.8;
-/// Batches that are there at once: two wait, one is being made, one is used.
+/// A pass without gradients, which frees memory too late for the next block.
+const FROZEN: f64 = 0.8;
+/// Batches in memory at once: two wait, one is being made, one is used.
 const BATCHES: f64 = 4.0;
-/// A plan is refused from this multiple of the machine's memory on; an estimate is no measurement.
+/// A plan is refused above this multiple of the machine's memory, because an estimate is not exact.
 const MARGIN: f64 = 1.25;
 
-/// The memory of a run, and of what it may have.
+/// The memory that a run needs, and the memory of this machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needed {
-    /// The most that it takes, in bytes.
+    /// The peak, in bytes.
     pub(crate) bytes: u64,
-    /// What there is, where the system tells.
+    /// The available memory, if the system reports it.
     available: Option<u64>,
 }
 
 impl Needed {
-    /// Fails if the plan computes on the CPU and the machine does not have the memory.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        // A GPU has memory of its own, and says so when it does not suffice.
-        if device().is_ok_and(|device| !device.is_cpu()) {
-            return Ok(());
-        }
-        match self.available {
-            Some(available) if self.bytes as f64 > MARGIN * available as f64 => Err(format!(
-                "the plan takes about {} of memory and this machine has {}; --set loop.micro_batch=N lets fewer images through the \
+    /// Why the memory does not suffice, if the plan is computed on the CPU and the machine has less.
+    pub(crate) fn problem(&self, device: &Device) -> Option<String> {
+        // A GPU has memory of its own, and reports when it does not suffice.
+        let available = self.available.filter(|_| device.is_cpu())?;
+        (self.bytes as f64 > MARGIN * available as f64).then(|| {
+            format!(
+                "the plan takes about {} of memory and this machine has {}; --set loop.micro_batch=N sends fewer images through the \
                  network at once with the same result, --set loop.recompute=true keeps less of each; smaller are loop.batch, \
                  output.samples, eval.samples, model.image_size and model.model_channels",
-                size(self.bytes),
-                size(available)
-            )),
-            _ => Ok(()),
-        }
+                readable(self.bytes),
+                readable(available)
+            )
+        })
+    }
+
+    /// Fails if the memory does not suffice.
+    pub(crate) fn check(&self, device: &Device) -> Result<()> {
+        self.problem(device)
+            .map_or(Ok(()), |problem| Err(usage(problem)))
     }
 }
 
-/// The memory that a plan takes on the CPU, in this process, which has read its images and its source model.
-pub(crate) fn memory_of(plan: &Plan) -> Result<Needed> {
+/// The memory that a plan needs on the CPU, in this process, which has opened its images and its source model.
+pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
     let cost = plan.model.cost();
     let maps = size_of_maps(&plan.steps);
     let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);
@@ -66,34 +70,29 @@ pub(crate) fn memory_of(plan: &Plan) -> Result<Needed> {
         splits: plan.micro_batch() < plan.steps.batch,
         trained: (1.0 + aux) * TRAINED * if plan.steps.recompute { inside } else { all },
         audited: (1.0 + aux) * TRAINED * all,
-        looked: micro * (aux + looks(plan)?) * LOOKED * all,
-        sampled: sampled * LOOKED * all,
+        source: micro * (aux + source_share(plan)?) * FROZEN * all,
+        sampled: sampled * FROZEN * all,
         shown: plan.output.samples + evaluated,
         image: image(&plan.model),
     }
     .needed(plan.micro_batch(), plan.steps.batch))
 }
 
-/// The memory that the training of a classifier takes, likewise.
+/// The memory that the training of a classifier needs.
 pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
     let net = &plan.model.net;
-    let specs = Encoder::specs(&plan.model.encoder())?;
-    let sizes = specs.iter().map(|s| s.shape.iter().product::<usize>());
     let (cost, maps) = (net.encoder_cost(), size_of_maps(&plan.steps));
     let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);
     let batch = plan.steps.batch;
-    let micro = match plan.steps.micro_batch {
-        0 => batch,
-        n => n.min(batch),
-    };
+    let micro = super::trial::micro_batch(&plan.steps);
     Ok(Parts {
-        weights: 4.0 * sizes.sum::<usize>() as f64,
+        weights: 4.0 * encoder_parameters(plan)? as f64,
         moments: moments(&plan.optim),
         first: true,
         splits: micro < batch,
         trained: TRAINED * if plan.steps.recompute { inside } else { all },
         audited: TRAINED * all,
-        looked: 0.0,
+        source: 0.0,
         sampled: 0.0,
         shown: 0,
         image: image(net),
@@ -101,48 +100,48 @@ pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
     .needed(micro, batch))
 }
 
-/// What the memory of a run is made of, in bytes.
+/// The parts of a run's memory, in bytes.
 struct Parts {
     /// One copy of the weights.
     weights: f64,
     /// Copies in the optimiser.
     moments: f64,
-    /// Whether the first weights are others than the source model's.
+    /// Whether the run starts from other weights than the source model's.
     first: bool,
-    /// Whether gradients of several parts of a batch are added up.
+    /// Whether gradients of several parts of a batch are summed.
     splits: bool,
-    /// What an image takes in a training pass, and in one of the audit.
+    /// Feature maps of an image in a training pass, and in the audit.
     trained: f64,
     audited: f64,
-    /// What the source model takes in a step, and the samples of a grid.
-    looked: f64,
+    /// Feature maps of the source model in a step, and of the samples of a grid.
+    source: f64,
     sampled: f64,
-    /// Images of noise that are kept.
+    /// Noise images that are kept.
     shown: usize,
     /// One image.
     image: f64,
 }
 
 impl Parts {
-    /// All of it, for so many images at once out of a batch.
+    /// The peak for `micro` images at once out of a batch.
     fn needed(&self, micro: usize, batch: usize) -> Needed {
         let flag = |is: bool| f64::from(u8::from(is));
         let weights = self.weights;
-        let step = weights * (1.0 + flag(self.splits)) + micro as f64 * self.trained + self.looked;
+        let step = weights * (1.0 + flag(self.splits)) + micro as f64 * self.trained + self.source;
         let grid = weights + self.sampled;
-        // The first weights, a copy of them to look at, the same to differentiate, and the gradients.
+        // The first weights, a frozen and a trainable copy, and the gradients.
         let audit = weights * (3.0 + flag(self.first)) + batch.min(2) as f64 * self.audited;
-        // Copies of what is written.
+        // Copies of the tensors that are written.
         let save = weights * (1.0 + self.moments);
         let most = [step, grid, audit, save].into_iter().fold(0.0, f64::max);
         let images = self.image * (BATCHES * batch as f64 + self.shown as f64);
-        // Weights, average and moments; a source model is here already.
+        // Weights, average and moments. A source model is loaded already.
         let kept = weights * (2.0 + self.moments);
-        let here = console::memory_now().unwrap_or(0) as f64;
+        let here = sdft_runtime::resident_memory().unwrap_or(0) as f64;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a positive number of bytes, which saturates"
+            reason = "a positive number of bytes; the conversion saturates"
         )]
         let bytes = (here + BUFFERS + kept + images + most) as u64;
         Needed {
@@ -161,7 +160,7 @@ fn moments(plan: &OptimPlan) -> f64 {
     }
 }
 
-/// Numbers of feature maps, in those of f32.
+/// The size of a number of feature maps, relative to f32.
 fn size_of_maps(plan: &LoopPlan) -> f64 {
     plan.precision.compute_dtype().size_in_bytes() as f64 / 4.0
 }

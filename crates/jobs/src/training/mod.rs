@@ -1,0 +1,17 @@
+//! Training runs: diffusion models, classifiers and directions of edits.
+
+mod classifier;
+mod finetune;
+mod group;
+mod options;
+mod presets;
+mod run;
+mod settings;
+
+pub use classifier::{ClassifierJob, ClassifierOptions, train_digits_classifier};
+pub use finetune::{TrainJob, TrainPlan, train_preset};
+pub use group::{follow, join_group};
+pub use options::RunOptions;
+pub use presets::{CLASSIFIERS, DIRECTIONS, TRAINING, plan};
+pub use run::{Run, Training};
+pub use settings::TrainOptions;
