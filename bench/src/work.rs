@@ -6,8 +6,9 @@ use crate::inputs::{SEED, block_weights, formula, network_weights};
 use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-use sdft_adm::{AdmConfig, Unet};
+use sdft_adm::{AdmConfig, TrainableUnet, Unet};
 use sdft_cuda::{Precise, precise, synchronize};
+use sdft_diffusion::{ComputeMode, Denoiser};
 use sdft_nn::{
     Activation, AttentionBlock, AttentionOrder, Params, ResBlock, ResBlockConfig, Resample, Scope,
     attention, backward, conv2d, norm_act, specs_of,
@@ -319,27 +320,32 @@ fn step(
     let mut plan = Plan {
         seed: SEED,
         method: if sdft { Method::Sdft } else { Method::Naive },
-        model: config.clone(),
         loss: LossPlan {
             base: weighting.parse()?,
             ..LossPlan::default()
         },
-        ..Plan::default()
+        ..<Plan>::default()
     };
     plan.steps.batch = batch;
     plan.steps.recompute = pass == Pass::Recomputed;
     plan.steps.precision = precision;
-    let source = sdft
-        .then(|| {
-            Ok::<_, candle_core::Error>(
-                Unet::load(&params, config)?.with_compute_dtype(precision.compute_dtype()),
-            )
-        })
-        .transpose()?;
-    let mut learner = Learner::new(&plan, &params, source)?;
+    let source = match sdft {
+        true => {
+            let unet = Unet::load(&params, config)?.with_compute_dtype(precision.compute_dtype());
+            Some(Box::new(unet) as Box<dyn Denoiser>)
+        }
+        false => None,
+    };
+    let mode = ComputeMode {
+        dtype: precision.compute_dtype(),
+        recompute: plan.steps.recompute,
+    };
+    let network = Box::new(TrainableUnet::new(&params, config, mode)?);
+    let image = [3, config.image_size, config.image_size];
+    let mut learner = Learner::new(&plan, network, source, image)?;
     drop(params);
     let x0 = images(batch, config)?.to_device(device)?;
-    // What an SDFT step looks at is drawn anew in each, so that one alone says little.
+    // Every SDFT step draws other timesteps, so a single one says little.
     let steps = match (device.is_cuda(), sdft && config.image_size <= 64) {
         (true, _) => GPU_STEPS,
         (_, true) => STEPS,

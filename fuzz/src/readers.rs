@@ -171,8 +171,8 @@ fn plan(bytes: &[u8]) -> bool {
         drop(weighting.weights(&schedule));
     }
     drop(sdft_assets::HubFile::parse(text));
-    let plan = toml::from_str::<sdft_train::Plan>(text);
-    plan.is_ok_and(|plan| plan.validate_settings().is_ok())
+    let plan = toml::from_str::<sdft_train::Plan<sdft_adm::AdmConfig>>(text);
+    plan.is_ok_and(|plan| plan.validate().is_ok())
 }
 
 /// Calls `read` with the path of a file of these bytes, in a folder of its own.

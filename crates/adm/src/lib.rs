@@ -23,6 +23,7 @@ pub use crate::{
     cost::Cost,
     encoder::{Encoder, EncoderConfig, Pool},
     infer::{Inferred, Origin, infer},
+    trainable::TrainableUnet,
     unet::{Unet, UnetCall},
 };
 
@@ -30,5 +31,6 @@ mod config;
 mod cost;
 mod encoder;
 mod infer;
+mod trainable;
 mod trunk;
 mod unet;

@@ -129,7 +129,7 @@ impl Console {
 }
 
 impl Progress for Console {
-    fn progress(&mut self, p: &StepReport) {
+    fn step(&mut self, p: &StepReport) {
         // The first step shown starts the clock: what came before it was preparation.
         let (first, started) = *self.first.get_or_insert_with(|| (p.step, Instant::now()));
         let done = p.step - first;

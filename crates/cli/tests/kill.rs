@@ -144,7 +144,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_last_good_one() {
     .unwrap();
     let run = place.run(&["train", "--resume", "runs/short"]).ok();
     for word in [
-        "passed over a broken checkpoint",
+        "skipped a damaged checkpoint",
         "ema.safetensors is damaged",
         "state.json",
         "step-000004",

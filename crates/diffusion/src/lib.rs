@@ -23,10 +23,15 @@ pub use crate::{
     denoiser::{BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction},
     gaussian::GaussianDenoiser,
     process::{Clip, Diffusion, Moments, Reverse, Variance},
+    trainable::{
+        ComputeMode, Condition, KIND_KEY, MODEL_KEY, PROCESS_KEY, PROVENANCE_PREFIX, Trainable,
+        file_metadata, named_vars,
+    },
     variational::{discretized_gaussian_log_likelihood, normal_kl},
 };
 
 mod denoiser;
 mod gaussian;
 mod process;
+mod trainable;
 mod variational;

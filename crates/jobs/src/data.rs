@@ -135,8 +135,6 @@ mod tests {
     struct Notes(Vec<String>);
 
     impl sdft_train::Progress for Notes {
-        fn progress(&mut self, _: &sdft_train::StepReport) {}
-
         fn note(&mut self, text: &str) {
             self.0.push(text.to_owned());
         }

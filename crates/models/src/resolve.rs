@@ -3,19 +3,14 @@ use crate::error::{ModelError, brief};
 use crate::known::known_file;
 use crate::{LoadOptions, Process, scheduler, unet2d};
 use sdft_adm::{AdmConfig, EncoderConfig, Inferred, Origin, Pool, infer};
+use sdft_diffusion::{MODEL_KEY, PROCESS_KEY};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Key of the configuration in a file's metadata.
-pub(crate) const MODEL_KEY: &str = "sdft.model";
-/// Key of the process in a file's metadata.
-pub(crate) const PROCESS_KEY: &str = "sdft.process";
 /// Key of the fields that were assumed when a file was converted, as `model.FIELD` and `process.FIELD` with commas between.
 pub(crate) const ASSUMED_KEY: &str = "sdft.assumed";
-/// Prefix of everything about how a file came to be.
-pub(crate) const PROVENANCE_PREFIX: &str = "sdft.provenance.";
 
 /// What a file holds, as far as its metadata, its user and its shapes tell.
 #[derive(Clone, Debug, PartialEq)]

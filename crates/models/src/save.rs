@@ -2,10 +2,10 @@
 
 use crate::Process;
 use crate::error::ModelError;
-use crate::resolve::{MODEL_KEY, PROCESS_KEY, PROVENANCE_PREFIX};
 use candle_core::DType;
 use sdft_adm::{AdmConfig, EncoderConfig};
 use sdft_checkpoint::write_safetensors;
+use sdft_diffusion::file_metadata;
 use sdft_nn::Params;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -57,24 +57,9 @@ fn metadata(
     process: &Process,
     provenance: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, ModelError> {
-    let json = |value: serde_json::Result<String>| {
-        value.map_err(|e| ModelError::Problem {
-            path: "metadata".into(),
-            problem: e.to_string(),
-        })
-    };
-    let mut metadata = BTreeMap::from([
-        ("sdft.kind".to_owned(), kind.to_owned()),
-        (MODEL_KEY.to_owned(), json(serde_json::to_string(config))?),
-        (
-            PROCESS_KEY.to_owned(),
-            json(serde_json::to_string(process))?,
-        ),
-    ]);
-    metadata.extend(
-        provenance
-            .iter()
-            .map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value.clone())),
-    );
-    Ok(metadata)
+    let process = serde_json::to_string(process).map_err(|e| ModelError::Problem {
+        path: "metadata".into(),
+        problem: e.to_string(),
+    })?;
+    Ok(file_metadata(config.metadata(kind), process, provenance))
 }

@@ -68,6 +68,11 @@ pub(crate) fn keep(parameter: &Tensor, grad: Tensor) -> Result<Option<Tensor>> {
     }
 }
 
+/// Whether [`backward`] is under way on this thread.
+pub(crate) fn is_collecting() -> bool {
+    KEPT.with_borrow(|all| !all.is_empty())
+}
+
 /// Takes the gradient of a parameter where somebody collects; else it comes back.
 pub(crate) fn hand_over(id: TensorId, grad: Tensor) -> Result<Option<Tensor>> {
     KEPT.with_borrow_mut(|all| {

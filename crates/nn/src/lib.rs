@@ -45,7 +45,7 @@ pub use crate::{
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},
     recompute::recompute,
     res_block::{ResBlock, ResBlockConfig, Resample, Resize},
-    tape::taped,
+    tape::{no_grad, taped},
 };
 
 mod attention_block;

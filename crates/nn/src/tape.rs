@@ -4,7 +4,7 @@
 //! value is taken as it comes, and what an operation kept for its gradient goes as soon as that has been computed. A whole network
 //! on a tape is one operation of candle's graph.
 
-use crate::backward::hand_over;
+use crate::backward::{hand_over, is_collecting};
 use crate::ops::add_gradients;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, TensorId,
@@ -124,8 +124,11 @@ pub(crate) fn record(
     });
 }
 
-/// `f` without a record of it.
-pub(crate) fn paused<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs `f` without recording it: inside, the operations of this crate compute and keep nothing for gradients, as under
+/// `torch.no_grad`.
+///
+/// Operations of candle still record on variables. Detach their result to drop that record.
+pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
     let _mode = Entered::begin(Mode::Paused);
     f()
 }
@@ -193,12 +196,15 @@ pub fn taped(x: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Te
     };
     anchor.apply_op1(Whole {
         leaf: wanted,
+        trains: tape.variable.is_some(),
         once: Mutex::new(Some((y, tape))),
     })
 }
 
 struct Whole {
     leaf: Option<TensorId>,
+    /// Whether parameters get gradients, which only [`crate::backward`] can hand out.
+    trains: bool,
     /// The result and its record, until the backward pass takes them.
     once: Mutex<Option<(Tensor, Tape)>>,
 }
@@ -237,6 +243,11 @@ impl CustomOp1 for Whole {
     }
 
     fn bwd(&self, anchor: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        if self.trains && !is_collecting() {
+            bail!(
+                "the gradients of this network's parameters are taken by sdft_nn::backward(&loss), not by Tensor::backward"
+            );
+        }
         let taken = self.once.lock().ok().and_then(|mut once| once.take());
         let Some((y, tape)) = taken else {
             bail!("what a network kept for its gradient was used up by an earlier backward pass");
@@ -253,11 +264,7 @@ impl CustomOp1 for Whole {
             }),
         };
         for (id, gradient) in gradients {
-            if hand_over(id, gradient)?.is_some() {
-                bail!(
-                    "the gradients of a network's parameters are taken by sdft_nn::backward, not by Tensor::backward"
-                );
-            }
+            hand_over(id, gradient)?;
         }
         Ok(of_leaf)
     }
@@ -314,6 +321,30 @@ mod tests {
         assert!(y.backward().unwrap().get(&x_var).is_some());
         let plain = taped(&x, |x| network(x, &w, &b)).unwrap();
         assert!(!plain.track_op());
+    }
+
+    #[test]
+    fn without_gradients_nothing_is_recorded_and_the_numbers_are_the_same() {
+        let [x, w, b] = [&[1, 2, 4, 4][..], &[2, 2, 3, 3], &[2]]
+            .map(|shape| Var::from_tensor(&wave(shape)).unwrap());
+        let values = |y: &Tensor| y.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let recorded = taped(&x, |x| network(x, &w, &b)).unwrap();
+        let plain = no_grad(|| taped(&x, |x| network(x, &w, &b))).unwrap();
+        assert!(recorded.track_op() && !plain.track_op());
+        assert_eq!(values(&plain), values(&recorded));
+        assert_eq!(role(), Role::Graph);
+    }
+
+    #[test]
+    fn a_wrong_backward_fails_before_anything_is_used_up() {
+        let (x, w, b) = (wave(&[1, 2, 4, 4]), wave(&[2, 2, 3, 3]), wave(&[2]));
+        let w = Var::from_tensor(&w).unwrap();
+        let y = taped(&x, |x| network(x, &w, &b))
+            .unwrap()
+            .sum_all()
+            .unwrap();
+        assert!(y.backward().is_err());
+        assert!(backward(&y).unwrap().get(&w).is_some());
     }
 
     #[test]

@@ -1,106 +1,46 @@
-//! The gradient audit: one backward pass on a copy, before anything is trained.
+//! The gradient audit: one backward pass before anything is trained.
 
 use crate::error::{Result, TrainError};
-use candle_core::{D, Tensor};
-use sdft_adm::{AdmConfig, Unet};
-use sdft_diffusion::{Denoiser, Diffusion};
-use sdft_losses::{Auxiliary, Batch, Objective};
-use sdft_nn::{Params, backward};
+use crate::values::with_values;
+use candle_core::{D, Tensor, Var};
+use sdft_nn::backward;
 use sdft_noise::Purpose;
 use sdft_samplers::seeded_normal;
+use std::collections::BTreeSet;
 
-/// Spread of the noise that takes the place of zeros: with zero-initialised branches nothing before them would get a gradient.
+/// Standard deviation of the noise that replaces zeros: behind a zero-initialised layer nothing would get a gradient.
 const FILL: f64 = 0.02;
 
-/// Fails, naming them, if the objective leaves tensors without a finite, non-zero gradient.
+/// Factors of the loss. Gradients of half-precision maps are too small with one and too large with another; f32 needs the first only.
+const FACTORS: [f64; 5] = [1.0, 65_536.0, 4096.0, 256.0, 16.0];
+
+/// Fails, naming them, if the loss leaves variables without a finite gradient that is not zero.
 ///
-/// `x0` `[B, 3, H, W]` is a small batch of real images. The copy's zero tensors are filled with noise first; the original stays as it is.
+/// `loss` is called while the variables that are all zeros hold noise instead. They are restored afterwards. `is_exempt` tells of a
+/// name whether its gradient may be zero.
 ///
 /// # Errors
-/// [`TrainError::Audit`]; whatever the network fails with.
+/// [`TrainError::Audit`], or whatever `loss` fails with.
 pub fn audit_gradients(
-    params: &Params,
-    config: &AdmConfig,
-    diffusion: &Diffusion,
-    objective: &Objective,
-    source: Option<&dyn Denoiser>,
-    x0: &Tensor,
+    vars: &[(String, Var)],
     seed: u64,
+    is_exempt: &dyn Fn(&str) -> bool,
+    loss: &dyn Fn() -> Result<Tensor>,
 ) -> Result<()> {
-    audit(params, seed, config.norm_groups, &|params| {
-        let unet = Unet::load(params, config)?;
-        let n = x0.dim(0)?;
-        let last = diffusion.n_steps() - 1;
-        // From little noise to much, so that both ends of every weight are seen.
-        let t: Vec<usize> = (0..n).map(|i| last * (i + 1) / (n + 1)).collect();
-        let noise = seeded_normal(seed, Purpose::Audit, 2, 0, x0.dims(), x0.device())?;
-        let z = seeded_normal(seed, Purpose::Audit, 3, 0, x0.dims(), x0.device())?;
-        let aux_t = vec![last; n];
-        let weights = objective.aux_weights(&diffusion.schedule, &aux_t)?;
-        let aux = Auxiliary {
-            z: &z,
-            t: &aux_t,
-            weights: &weights,
-        };
-        let batch = Batch {
-            x0,
-            t: &t,
-            noise: &noise,
-            importance: None,
-            distill: None,
-        };
-        Ok(objective
-            .evaluate(diffusion, &unet, source, &batch, Some(&aux))?
-            .total)
-    })
-}
-
-/// Fails, naming them, if the loss leaves tensors without a finite, non-zero gradient; `loss` sees a copy of the parameters whose zero
-/// tensors are filled with noise.
-pub(crate) fn audit(
-    params: &Params,
-    seed: u64,
-    norm_groups: usize,
-    loss: &dyn Fn(&Params) -> Result<Tensor>,
-) -> Result<()> {
-    let mut filled = Vec::with_capacity(params.len());
-    for (i, (name, tensor)) in params.iter().enumerate() {
-        let zero = tensor.abs()?.max_all()?.to_scalar::<f32>()? == 0.0;
-        let tensor = if zero {
-            (seeded_normal(
-                seed,
-                Purpose::Audit,
-                1,
-                i as u64,
-                tensor.dims(),
-                tensor.device(),
-            )? * FILL)?
-        } else {
-            tensor.clone()
-        };
-        filled.push((name.to_owned(), tensor));
-    }
-    let (params, vars) = Params::new(filled).trainable()?;
-
-    let gradients = backward(&loss(&params)?)?;
-
-    let mut names = Vec::new();
-    for (name, var) in &vars {
-        let usable = match gradients.get(var) {
-            None => false,
-            Some(gradient) => {
-                let sum = gradient
-                    .abs()?
-                    .flatten_all()?
-                    .sum(D::Minus1)?
-                    .to_scalar::<f32>()?;
-                sum.is_finite() && sum > 0.0
-            }
-        };
-        if !usable && !cancels(name, var, norm_groups) {
-            names.push(name.clone());
+    let mut filled = Vec::new();
+    for (i, (name, var)) in vars.iter().enumerate() {
+        if var.abs()?.max_all()?.to_scalar::<f32>()? == 0.0 {
+            let (dims, device) = (var.dims(), var.device());
+            let noise = seeded_normal(seed, Purpose::Audit, 1, i as u64, dims, device)?;
+            filled.push((name.clone(), (noise * FILL)?));
         }
     }
+    let left = with_values(vars, &filled, || unusable(vars, is_exempt, loss))?;
+    let names: Vec<String> = vars
+        .iter()
+        .map(|(name, _)| name.clone())
+        .filter(|name| left.contains(name.as_str()))
+        .collect();
     if names.is_empty() {
         Ok(())
     } else {
@@ -111,65 +51,32 @@ pub(crate) fn audit(
     }
 }
 
-/// A constant added to a channel that is normalised alone (as many groups as channels) has no effect, so its gradient may be exactly zero.
-fn cancels(name: &str, var: &Tensor, norm_groups: usize) -> bool {
-    name.ends_with(".in_layers.2.bias") && var.elem_count() == norm_groups
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use candle_core::{Device, Tensor};
-    use sdft_losses::Variational;
-    use sdft_models::Process;
-    use sdft_schedule::{Respacing, Weighting};
-
-    fn tiny(out_channels: usize) -> AdmConfig {
-        AdmConfig {
-            image_size: 8,
-            out_channels,
-            model_channels: 8,
-            channel_mult: vec![1.0, 2.0],
-            attention_resolutions: vec![2],
-            num_head_channels: 8,
-            norm_groups: 4,
-            ..AdmConfig::default()
+/// The names of variables that get no usable gradient with any factor.
+fn unusable<'a>(
+    vars: &'a [(String, Var)],
+    is_exempt: &dyn Fn(&str) -> bool,
+    loss: &dyn Fn() -> Result<Tensor>,
+) -> Result<BTreeSet<&'a str>> {
+    let names = vars.iter().map(|(name, _)| name.as_str());
+    let mut left: BTreeSet<&str> = names.filter(|name| !is_exempt(name)).collect();
+    for factor in FACTORS {
+        let gradients = backward(&(loss()? * factor)?)?;
+        let mut reached = false;
+        for (name, var) in vars {
+            let Some(gradient) = gradients.get(var) else {
+                continue;
+            };
+            reached = reached || left.contains(name.as_str());
+            let sum = gradient.abs()?.flatten_all()?.sum(D::Minus1)?;
+            let sum = sum.to_scalar::<f32>()?;
+            if sum.is_finite() && sum > 0.0 {
+                left.remove(name.as_str());
+            }
+        }
+        // Another factor helps only where there is a gradient at all.
+        if left.is_empty() || !reached {
+            break;
         }
     }
-
-    fn run(config: &AdmConfig, variational: Variational) -> Result<()> {
-        let params = Params::init(&Unet::specs(config)?, 0, &Device::Cpu)?;
-        let diffusion = Process::default().diffusion(config.learns_variance(), &Respacing::All)?;
-        let objective = Objective::base_only(Weighting::Constant, variational);
-        let x0 = seeded_normal(0, Purpose::Test, 0, 0, &[2, 3, 8, 8], &Device::Cpu)?;
-        audit_gradients(&params, config, &diffusion, &objective, None, &x0, 0)
-    }
-
-    #[test]
-    fn a_sound_objective_reaches_every_tensor_of_a_fresh_network() {
-        run(&tiny(3), Variational::Off).unwrap();
-        run(&tiny(6), Variational::Rescaled).unwrap();
-    }
-
-    #[test]
-    fn tensors_that_nothing_depends_on_are_named() {
-        let config = tiny(6);
-        let mut specs = Unet::specs(&config).unwrap();
-        specs.push(sdft_nn::ParamSpec {
-            name: "orphan.weight".into(),
-            shape: vec![4],
-            init: sdft_nn::Init::Constant(1.0),
-        });
-        let params = Params::init(&specs, 0, &Device::Cpu).unwrap();
-        let diffusion = Process::default().diffusion(true, &Respacing::All).unwrap();
-        let objective = Objective::base_only(Weighting::Constant, Variational::Off);
-        let x0 = Tensor::zeros((2, 3, 8, 8), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let error = audit_gradients(&params, &config, &diffusion, &objective, None, &x0, 0)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("1 of ") && error.contains("orphan.weight"),
-            "{error}"
-        );
-    }
+    Ok(left)
 }

@@ -1,50 +1,23 @@
-//! The loop that all kinds of training share: steps, guards, logs, checkpoints, resuming, stopping.
+//! The loop that every kind of training shares: steps, guards, logs, checkpoints, resuming, stopping.
 
+use crate::checkpoint::{self, Position};
 use crate::error::{Result, TrainError};
 use crate::folder::RunFolder;
-use crate::log::Log;
+use crate::log::{Log, LogLine};
 use crate::plan::{LoopPlan, OutputPlan};
-use crate::snapshot::{self, Position, Snapshot};
-use crate::update::State;
+use crate::progress::{Progress, StepReport};
+use crate::task::{Finished, StepOutcome, Task};
 use candle_core::{Device, Tensor};
 use sdft_cuda::upload;
 use sdft_data::{Batch, Batches, Prefetcher};
 use sdft_optim::non_finite;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Images that the audit looks at.
+/// Images of the gradient audit.
 const AUDITED: usize = 2;
-
-/// A run's state after a step, for whoever watches.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepReport {
-    /// Steps done.
-    pub step: u64,
-    /// Steps in all.
-    pub steps: u64,
-    /// Images seen.
-    pub images: u64,
-    /// How long this step took.
-    pub step_seconds: f64,
-    /// Speed since the last log line.
-    pub images_per_second: f64,
-    /// Means of the loss terms since the last log line, where there is one now.
-    pub means: Option<Vec<(String, f64)>>,
-}
-
-/// Sees a run go by.
-pub trait Progress {
-    /// After every step.
-    fn progress(&mut self, progress: &StepReport);
-    /// Something worth a line: a checkpoint passed over, a picture written, a step skipped.
-    fn note(&mut self, text: &str);
-    /// Progress over images that are made or measured one by one; one that is made in part counts in part.
-    fn images(&mut self, _done: f64, _total: usize) {}
-}
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,82 +29,48 @@ pub enum Ending {
         /// What shows how good it is: the last grid of samples, or the table of accuracies.
         shown: PathBuf,
     },
-    /// Stopped between two steps; everything is in this checkpoint.
+    /// Stopped between two steps.
     Interrupted {
-        /// Where to go on from.
+        /// The checkpoint to continue from.
         checkpoint: PathBuf,
     },
 }
 
-/// What a step did.
-pub(crate) enum Stepped {
-    /// The weights moved; terms of the loss and the gradient's norm, by name.
-    Updated(Vec<(&'static str, f64)>),
-    /// The named number was not finite: nothing moved.
-    Skipped(&'static str),
-    /// The user asked for an end within the step: nothing moved, and it is to be done again.
-    Stopped,
-    /// The device is at it; [`Task::poll`] tells.
-    Pending,
+/// What a run needs besides its task.
+pub struct DriveSetup<'a> {
+    /// The folder of the run.
+    pub folder: &'a RunFolder,
+    /// Length and batches.
+    pub pace: &'a LoopPlan,
+    /// What is written, and how often.
+    pub output: &'a OutputPlan,
+    /// The images.
+    pub batches: Batches,
+    /// The device of the images.
+    pub device: &'a Device,
+    /// The run stops after the current step once this is set.
+    pub stop: &'a AtomicBool,
 }
 
-/// What is trained.
-pub(crate) trait Task {
-    /// Fails if a tensor would get no gradient from these few images.
-    fn audit(&mut self, few: &Tensor) -> Result<()>;
-    /// Goes on from a checkpoint.
-    fn restore(&mut self, snapshot: Snapshot) -> Result<()>;
-    /// Everything is in place, `position` is where it begins.
-    fn begin(&mut self, position: &mut Position, progress: &mut dyn Progress) -> Result<()>;
-    /// The step after `step` others.
-    fn step(&mut self, step: u64, x0: &Tensor, batch: &Batch) -> Result<Stepped>;
-    /// What became of the oldest pending step.
-    fn poll(&mut self) -> Result<Stepped> {
-        Ok(Stepped::Stopped)
-    }
-    /// Whether [`Task::evaluate`] has something to do after so many steps.
-    fn is_due(&self, _: u64) -> bool {
-        false
-    }
-    /// The learning rate of that step.
-    fn learning_rate(&self, step: u64) -> f64;
-    /// After a step with finite numbers: measures what the model is worth, where that is due.
-    fn evaluate(
-        &mut self,
-        position: &mut Position,
-        log: &mut Log,
-        progress: &mut dyn Progress,
-    ) -> Result<()>;
-    /// Whether nothing more is to be expected of further steps.
-    fn is_over(&self, _: &Position) -> bool {
-        false
-    }
-    /// Draws a picture of where the model is, and says where it is.
-    fn show(&mut self, _: u64, _: &mut dyn Progress) -> Result<Option<PathBuf>> {
-        Ok(None)
-    }
-    /// What a checkpoint holds, and what its files say of themselves.
-    fn state(&mut self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)>;
-    /// After a checkpoint was made.
-    fn saved(&mut self, _: &Position) -> Result<()> {
-        Ok(())
-    }
-    /// Writes the finished model; the model and what shows how good it is.
-    fn finish(&mut self, position: &Position) -> Result<(PathBuf, PathBuf)>;
-}
-
-/// Trains from the newest whole checkpoint in the folder, or from the start, until the steps are done or `stop` is set.
-pub(crate) fn drive(
+/// Trains from the newest undamaged checkpoint in the folder, or from the start, until the steps are done or `stop` is set.
+///
+/// # Errors
+/// [`TrainError::Diverged`] after several steps in a row without finite numbers, and whatever the task or the file system fails with.
+pub fn drive(
     task: &mut dyn Task,
-    folder: &RunFolder,
-    (pace, output): (&LoopPlan, &OutputPlan),
-    batches: Batches,
-    device: &Device,
-    stop: &AtomicBool,
+    setup: DriveSetup<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Ending> {
-    snapshot::sweep(folder)?;
-    let (found, notes) = snapshot::load_newest(folder)?;
+    let DriveSetup {
+        folder,
+        pace,
+        output,
+        batches,
+        device,
+        stop,
+    } = setup;
+    checkpoint::sweep(folder)?;
+    let (found, notes) = checkpoint::load_newest(folder)?;
     for note in notes {
         progress.note(&note);
     }
@@ -142,7 +81,7 @@ pub(crate) fn drive(
         Some(found) => {
             position = found.position.clone();
             progress.note(&format!(
-                "going on from {} (step {})",
+                "continuing from {} (step {})",
                 found.path.display(),
                 position.step
             ));
@@ -152,7 +91,7 @@ pub(crate) fn drive(
         }
         None => {
             if fs::metadata(folder.log()).is_ok_and(|log| log.len() > 0) {
-                progress.note("no checkpoint is there: the run starts again from its first step");
+                progress.note("there is no checkpoint: the run starts again from its first step");
             }
             let first = to_tensor(&batches.batch(0)?, device)?;
             task.audit(&first.narrow(0, 0, AUDITED.min(first.dim(0)?))?)?;
@@ -164,7 +103,7 @@ pub(crate) fn drive(
     let mut prefetch = Prefetcher::new(batches, position.step);
     let mut clock = Instant::now();
     let mut since = 0;
-    // The step that the device is at while the next one is prepared.
+    // The step that the device computes while the next one is prepared.
     let mut waiting: Option<u64> = None;
 
     while position.step < pace.steps && !task.is_over(&position) && !stop.load(Ordering::Relaxed) {
@@ -172,7 +111,7 @@ pub(crate) fn drive(
         let step_started = Instant::now();
         let batch = prefetch.next()?;
         let mut stepped = task.step(step, &to_tensor(&batch, device)?, &batch)?;
-        if matches!(stepped, Stepped::Stopped) {
+        if matches!(stepped, StepOutcome::Stopped) {
             break;
         }
         if let Some(before) = waiting.take() {
@@ -192,9 +131,9 @@ pub(crate) fn drive(
             output.sample_every,
             output.checkpoint_every,
         ];
-        let looked_at = every.iter().any(|&every| due(done, every)) || task.is_due(done);
-        if matches!(stepped, Stepped::Pending) {
-            if looked_at || done == pace.steps || stop.load(Ordering::Relaxed) {
+        let result_is_needed = every.iter().any(|&every| due(done, every)) || task.is_due(done);
+        if matches!(stepped, StepOutcome::Pending) {
+            if result_is_needed || done == pace.steps || stop.load(Ordering::Relaxed) {
                 stepped = task.poll()?;
             } else {
                 waiting = Some(step);
@@ -222,17 +161,17 @@ pub(crate) fn drive(
         let mut means = None;
         if due(done, output.log_every) || last {
             let values = position.sums.take();
-            log.write(
-                done,
+            log.write(&LogLine {
+                step: done,
                 images,
-                task.learning_rate(step),
-                position.skipped,
-                &values,
+                lr: task.learning_rate(step),
+                skipped: position.skipped,
+                means: &values,
                 images_per_second,
-            )?;
+            })?;
             means = Some(values);
         }
-        progress.progress(&StepReport {
+        progress.step(&StepReport {
             step: done,
             steps: pace.steps,
             images,
@@ -246,11 +185,11 @@ pub(crate) fn drive(
         }
         if due(done, output.sample_every)
             && !last
-            && let Some(picture) = task.show(done, progress)?
+            && let Some(picture) = task.draw_samples(done, progress)?
         {
             log.picture(done, "samples", &picture)?;
         }
-        // After a skipped step the weights may be what made it so: the last good checkpoint stays the last.
+        // The weights may be the reason for a skipped step, so the last good checkpoint stays the last.
         if due(done, output.checkpoint_every) && !last && position.skipped_in_row == 0 {
             last_checkpoint = Some(save(task, folder, output.keep, &mut position, &mut log)?);
             task.saved(&position)?;
@@ -278,7 +217,7 @@ pub(crate) fn drive(
         });
     }
     let checkpoint = match last_checkpoint {
-        // Nothing happened since: the only good copy is not written over.
+        // Nothing changed since, so the only good copy is not replaced.
         Some(checkpoint) if saved_at == Some(position.step) => checkpoint,
         _ => save(task, folder, output.keep, &mut position, &mut log)?,
     };
@@ -286,16 +225,16 @@ pub(crate) fn drive(
     if position.step < pace.steps && !task.is_over(&position) {
         return Ok(Ending::Interrupted { checkpoint });
     }
-    let (model, shown) = task.finish(&position)?;
+    let Finished { model, shown } = task.finish(&position)?;
     if shown.extension().is_some_and(|e| e == "png") {
         log.picture(position.step, "samples", &shown)?;
     }
     Ok(Ending::Finished { model, shown })
 }
 
-/// Takes note of what became of a step.
+/// Counts the outcome of a step.
 fn account(
-    stepped: Stepped,
+    stepped: StepOutcome,
     step: u64,
     pace: &LoopPlan,
     position: &mut Position,
@@ -303,11 +242,11 @@ fn account(
     progress: &mut dyn Progress,
 ) -> Result<()> {
     match stepped {
-        Stepped::Updated(terms) => {
+        StepOutcome::Updated(terms) => {
             position.skipped_in_row = 0;
             position.sums.add(&terms);
         }
-        Stepped::Skipped(what) => {
+        StepOutcome::Skipped(what) => {
             position.skipped += 1;
             position.skipped_in_row += 1;
             progress.note(&format!(
@@ -323,13 +262,13 @@ fn account(
                 });
             }
         }
-        Stepped::Stopped | Stepped::Pending => {}
+        StepOutcome::Stopped | StepOutcome::Pending => {}
     }
     Ok(())
 }
 
-/// Whether something that happens every so many steps happens now.
-pub(crate) fn due(step: u64, every: u64) -> bool {
+/// Whether something that happens after every `every` steps happens after `step` of them; 0 means never.
+pub fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
@@ -340,7 +279,8 @@ fn save(
     position: &mut Position,
     log: &mut Log,
 ) -> Result<PathBuf> {
-    let (state, metadata) = task.state(position)?;
+    let state = task.state(position)?;
+    let metadata = task.metadata(position)?;
     let weights = state.weights.iter().chain(&state.ema);
     let broken = not_finite(weights.map(|(name, tensor)| (name.as_str(), tensor)))?;
     if !broken.is_empty() {
@@ -350,11 +290,10 @@ fn save(
         });
     }
     (position.log_bytes, position.event_bytes) = log.sync()?;
-    let tensors = [&state.weights, &state.ema, &state.optimizer];
-    snapshot::save(folder, position, tensors, &metadata, keep)
+    checkpoint::save(folder, position, &state, &metadata, keep)
 }
 
-/// Names of tensors with an entry that is infinite or not a number.
+/// Names of tensors that hold NaN or infinite values.
 pub(crate) fn not_finite<'a>(
     tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
 ) -> Result<Vec<String>> {
@@ -372,37 +311,22 @@ pub(crate) fn to_tensor(batch: &Batch, device: &Device) -> Result<Tensor> {
     Ok(upload(&batch.data, (n, c, h, w), device)?)
 }
 
-/// The last part of a path: where things lay on somebody's disk is nobody else's business.
-pub(crate) fn file_name(path: &str) -> String {
-    let name = std::path::Path::new(path).file_name();
-    name.map_or_else(
-        || path.to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    )
-}
-
-/// What a file says of how it came to be, without what is not known.
-pub(crate) fn provenance(facts: &[(&str, String)]) -> BTreeMap<String, String> {
-    let known = facts.iter().filter(|(_, value)| !value.is_empty());
-    known
-        .map(|(key, value)| ((*key).to_owned(), value.clone()))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::{Checkpoint, TrainingState};
     use crate::plan::Plan;
+    use crate::progress::NoopProgress;
     use sdft_data::{Augment, Digits, DigitsSource, Style};
-    use std::collections::VecDeque;
+    use std::collections::{BTreeMap, VecDeque};
     use std::path::Path;
     use std::sync::Arc;
 
-    /// Learns nothing, and cannot do the steps it is told not to.
+    /// Learns nothing, and fails at given steps.
     struct Stumbling {
         bad: Vec<u64>,
         skipped: u64,
-        /// As on a GPU: what became of a step is known later.
+        /// As on a GPU: the outcome of a step is known later.
         behind: bool,
         pending: VecDeque<u64>,
     }
@@ -412,28 +336,25 @@ mod tests {
             assert_eq!(few.dims(), [AUDITED, 3, 16, 16]);
             Ok(())
         }
-        fn restore(&mut self, _: Snapshot) -> Result<()> {
+        fn restore(&mut self, _: Checkpoint) -> Result<()> {
             Ok(())
         }
-        fn begin(&mut self, _: &mut Position, _: &mut dyn Progress) -> Result<()> {
-            Ok(())
-        }
-        fn step(&mut self, step: u64, _: &Tensor, batch: &Batch) -> Result<Stepped> {
+        fn step(&mut self, step: u64, _: &Tensor, batch: &Batch) -> Result<StepOutcome> {
             assert_eq!(batch.step, step);
             self.pending.push_back(step);
-            // Nobody is asked to be further ahead than by one step.
+            // At most one step is pending while the next one is prepared.
             assert!(self.pending.len() <= 2);
             if self.behind {
-                Ok(Stepped::Pending)
+                Ok(StepOutcome::Pending)
             } else {
                 self.poll()
             }
         }
-        fn poll(&mut self) -> Result<Stepped> {
+        fn poll(&mut self) -> Result<StepOutcome> {
             let step = self.pending.pop_front().unwrap();
             Ok(match self.bad.contains(&step) {
-                true => Stepped::Skipped("loss"),
-                false => Stepped::Updated(vec![("loss", step as f64)]),
+                true => StepOutcome::Skipped("loss"),
+                false => StepOutcome::Updated(vec![("loss", step as f64)]),
             })
         }
         fn is_due(&self, step: u64) -> bool {
@@ -455,14 +376,16 @@ mod tests {
             }
             Ok(())
         }
-        fn state(&mut self, _: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
+        fn metadata(&self, _: &Position) -> Result<BTreeMap<String, String>> {
+            Ok(BTreeMap::new())
+        }
+        fn state(&mut self, _: &mut Position) -> Result<TrainingState> {
             let one = vec![("w".to_owned(), Tensor::new(1f32, &Device::Cpu)?)];
-            let state = State {
+            Ok(TrainingState {
                 weights: one.clone(),
                 ema: one.clone(),
                 optimizer: one,
-            };
-            Ok((state, BTreeMap::new()))
+            })
         }
         fn saved(&mut self, position: &Position) -> Result<()> {
             assert_eq!(position.skipped_in_row, 0);
@@ -470,19 +393,15 @@ mod tests {
             self.skipped = position.skipped;
             Ok(())
         }
-        fn finish(&mut self, _: &Position) -> Result<(PathBuf, PathBuf)> {
-            Ok((PathBuf::new(), PathBuf::new()))
+        fn finish(&mut self, _: &Position) -> Result<Finished> {
+            Ok(Finished {
+                model: PathBuf::new(),
+                shown: PathBuf::new(),
+            })
         }
     }
 
-    struct NoopProgress;
-
-    impl Progress for NoopProgress {
-        fn progress(&mut self, _: &StepReport) {}
-        fn note(&mut self, _: &str) {}
-    }
-
-    /// Eight steps, a checkpoint after each that can be, two bad ones in a row are too many.
+    /// Eight steps, a checkpoint after each good one, two bad ones in a row are too many.
     fn run(root: &Path, bad: &[u64]) -> (Result<Ending>, u64) {
         run_with(root, bad, false, 1)
     }
@@ -493,7 +412,7 @@ mod tests {
         behind: bool,
         checkpoint_every: u64,
     ) -> (Result<Ending>, u64) {
-        let mut plan = Plan::default();
+        let mut plan = <Plan>::default();
         (plan.steps.steps, plan.steps.batch, plan.steps.max_skips) = (8, 4, 2);
         (plan.output.checkpoint_every, plan.output.log_every) = (checkpoint_every, 3);
         let folder = RunFolder::create(root, &plan).unwrap();
@@ -506,18 +425,15 @@ mod tests {
             behind,
             pending: VecDeque::new(),
         };
-        let pace = (&plan.steps, &plan.output);
-        let stop = AtomicBool::new(false);
-        let device = Device::Cpu;
-        let ending = drive(
-            &mut task,
-            &folder,
-            pace,
+        let setup = DriveSetup {
+            folder: &folder,
+            pace: &plan.steps,
+            output: &plan.output,
             batches,
-            &device,
-            &stop,
-            &mut NoopProgress,
-        );
+            device: &Device::Cpu,
+            stop: &AtomicBool::new(false),
+        };
+        let ending = drive(&mut task, setup, &mut NoopProgress);
         (ending, task.skipped)
     }
 

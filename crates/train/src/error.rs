@@ -1,7 +1,9 @@
+//! Why a run cannot start or continue.
+
 use crate::PlanError;
 use std::path::PathBuf;
 
-/// Why a run cannot start or go on.
+/// Why a run cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -15,7 +17,7 @@ pub enum TrainError {
         action: &'static str,
         /// To what.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// A run folder that cannot be used as asked.
@@ -26,16 +28,16 @@ pub enum TrainError {
         /// What is wrong, and what to do.
         problem: String,
     },
-    /// A source model where the method needs none, or none where it needs one.
-    #[error("the source model does not fit the method")]
+    /// A source model that the method does not use, or no source model for a method that needs one.
+    #[error("the source model does not fit the method: scratch has none, naive and sdft need one")]
     Source,
-    /// Processes that do not fit together.
+    /// Processes that cannot share a run.
     #[error("{0}")]
     ProcessGroup(String),
-    /// The other processes.
+    /// The connection to the other processes.
     #[error(transparent)]
     Parallel(#[from] sdft_parallel::Error),
-    /// A checkpoint that is not whole.
+    /// A damaged checkpoint.
     #[error("{}: {problem}", path.display())]
     Checkpoint {
         /// The checkpoint's folder.
@@ -46,9 +48,6 @@ pub enum TrainError {
     /// Weights, reading or writing.
     #[error(transparent)]
     Weights(#[from] sdft_checkpoint::Error),
-    /// A model file.
-    #[error(transparent)]
-    Model(#[from] sdft_models::ModelError),
     /// Images.
     #[error(transparent)]
     Data(#[from] sdft_data::DataError),
@@ -73,7 +72,7 @@ pub enum TrainError {
     Schedule(#[from] sdft_schedule::ScheduleError),
     /// The gradient audit.
     #[error(
-        "{} of {total} tensors get no usable gradient from this objective: {}; training would leave them as they are",
+        "{} of {total} tensors get no usable gradient from this objective: {}; training would not change them",
         names.len(),
         names.join(", ")
     )]
@@ -85,7 +84,7 @@ pub enum TrainError {
     },
     /// Too many steps in a row without finite numbers.
     #[error(
-        "step {step}: the {what} was not finite in {skips} steps in a row; nothing of them went into the weights. \
+        "step {step}: the {what} was not finite in {skips} steps in a row; the weights are unchanged. \
          The last checkpoint is {}. Start again with a lower optim.lr or with optim.clip = 1.0, \
          from the same source or with --source CHECKPOINT/weights.safetensors",
         checkpoint.as_ref().map_or_else(|| "none yet".to_owned(), |path| path.display().to_string())
@@ -97,12 +96,12 @@ pub enum TrainError {
         what: &'static str,
         /// How many in a row.
         skips: u64,
-        /// Where to go on from.
+        /// The last checkpoint.
         checkpoint: Option<PathBuf>,
     },
-    /// Weights that are no numbers any more.
+    /// Weights that are NaN or infinite.
     #[error(
-        "after step {step} {} tensors hold infinite or undefined numbers ({} first); no checkpoint was made of them. \
+        "after step {step} {} tensors hold NaN or infinite values ({} first); they were not saved. \
          Start again with a lower optim.lr or with optim.clip = 1.0",
         names.len(),
         names.first().map_or("", String::as_str)
@@ -113,7 +112,7 @@ pub enum TrainError {
         /// The tensors.
         names: Vec<String>,
     },
-    /// Looking at samples.
+    /// Evaluating samples.
     #[error("evaluation: {0}")]
     Evaluation(String),
     /// A tensor operation.

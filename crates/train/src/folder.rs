@@ -1,12 +1,10 @@
-//! The folder of a run: who may use it, and what lies where.
+//! The folder of a run: its lock, its plan and its files.
 
+use crate::checkpoint::list;
 use crate::checksums::Checksums;
-use crate::classifier::ClassifierPlan;
-use crate::direction::DirectionPlan;
 use crate::error::{Context, Result, TrainError};
 use crate::pick::verify_final;
 use crate::plan::{Plan, PlanError};
-use crate::snapshot::list;
 use sdft_checkpoint::sha256_file;
 use sdft_files::{is_temporary, open_append, sync_dir, temporary_path, write_atomic};
 use serde::Serialize;
@@ -14,7 +12,7 @@ use serde::de::DeserializeOwned;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// What stands in a run folder's `plan.toml`.
+/// The plan in a run folder's `plan.toml`.
 pub trait RunPlan: Serialize + DeserializeOwned {
     /// The command that makes such runs.
     const VERB: &'static str;
@@ -26,7 +24,7 @@ pub trait RunPlan: Serialize + DeserializeOwned {
     fn validate(&self) -> std::result::Result<(), PlanError>;
 }
 
-impl RunPlan for Plan {
+impl<M: Serialize + DeserializeOwned + Default> RunPlan for Plan<M> {
     const VERB: &'static str = "train";
 
     fn validate(&self) -> std::result::Result<(), PlanError> {
@@ -34,11 +32,11 @@ impl RunPlan for Plan {
     }
 }
 
-/// The folder of one run, held by one process at a time.
+/// The folder of one run, locked by one process at a time.
 #[derive(Debug)]
 pub struct RunFolder {
     root: PathBuf,
-    /// Held for as long as the folder is in use; the system lets go of it when the process ends in any way.
+    /// Held while the folder is in use. The system releases it however the process ends.
     _lock: File,
 }
 
@@ -46,7 +44,7 @@ impl RunFolder {
     /// Makes the folder and writes the plan into it.
     ///
     /// # Errors
-    /// A folder that is there already; whatever the file system refuses.
+    /// The folder has a run or other files in it, or the file system fails.
     pub fn create<P: RunPlan>(root: &Path, plan: &P) -> Result<Self> {
         if root.join("plan.toml").exists() {
             return Err(TrainError::Folder {
@@ -58,7 +56,7 @@ impl RunFolder {
             });
         }
         fs::create_dir_all(root).at("cannot create the run folder", root)?;
-        // A run that was stopped before it had a plan leaves only these.
+        // A run that was stopped before it wrote a plan leaves only these.
         let ours = |name: &str| {
             ["run.lock", "samples", "checkpoints"].contains(&name) || is_temporary(name)
         };
@@ -79,10 +77,10 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Writes the plan, which may have changed where a run goes on.
+    /// Writes the plan, which may have changed when a run is resumed.
     ///
     /// # Errors
-    /// Whatever the file system refuses.
+    /// Whatever the file system fails with.
     pub fn write_plan<P: RunPlan>(&self, plan: &P) -> Result<()> {
         let text = toml::to_string(plan).map_err(|error| TrainError::Folder {
             path: self.root.clone(),
@@ -95,8 +93,8 @@ impl RunFolder {
     /// Opens the folder of an earlier run and reads its plan.
     ///
     /// # Errors
-    /// No run there (runs that may have been meant are named), a plan of another command or one that cannot be read, a run that another
-    /// process is at.
+    /// There is no run (the message names runs that may have been meant), the plan is of another command or cannot be read, or another
+    /// process uses the folder.
     pub fn open<P: RunPlan>(root: &Path) -> Result<(Self, P)> {
         let path = root.join("plan.toml");
         if !path.is_file() {
@@ -111,10 +109,10 @@ impl RunFolder {
         let text = fs::read_to_string(&path).at("cannot read", &path)?;
         let plan: P = toml::from_str(&text).map_err(|error| TrainError::Folder {
             path: path.clone(),
-            problem: match verb_of(&text) {
+            problem: match verb_of(&text).filter(|verb| *verb != P::VERB) {
                 Some(verb) => format!(
                     "expected the plan of a run of `sdft {}`, found one of `sdft {verb}`; \
-                     go on with it by `cargo xtask {verb} --resume {}`",
+                     continue it with `cargo xtask {verb} --resume {}`",
                     P::VERB,
                     root.display()
                 ),
@@ -163,17 +161,17 @@ impl RunFolder {
         }
     }
 
-    /// Where everything is.
+    /// The folder itself.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where checkpoints are.
+    /// The folder of the checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
     }
 
-    /// Where sample grids are.
+    /// The folder of the sample grids.
     pub fn samples(&self) -> PathBuf {
         self.root.join("samples")
     }
@@ -198,24 +196,27 @@ impl RunFolder {
         self.root.join("final.safetensors")
     }
 
-    /// Whether there is a checkpoint to go on from, whole or not.
+    /// Whether there is a checkpoint, damaged or not.
     pub fn has_checkpoint(&self) -> bool {
         list(&self.checkpoints()).is_ok_and(|all| !all.is_empty())
     }
 
-    /// The finished model, if it is there and is the one that was written.
+    /// The finished model, if it exists and is not damaged.
     pub fn finished(&self) -> Option<PathBuf> {
         let path = self.final_model();
         (path.is_file() && verify_final(&self.root).is_ok()).then_some(path)
     }
 
-    /// Puts a file in place that `write` makes at the path it is given, and records its hash in `SHA256SUMS`. At any moment the old or the
-    /// new file is there, whole and recorded.
-    pub(crate) fn put(&self, path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    /// Has `write` make a file under a temporary name, renames it to `path` and records its hash in `SHA256SUMS`. At any moment the old
+    /// or the new file is complete and recorded.
+    ///
+    /// # Errors
+    /// Those of `write`, or whatever the file system fails with.
+    pub fn put(&self, path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let aside = temporary_path(path).at("cannot write", path)?;
         let placed = write(&aside).and_then(|()| self.place(&aside, path));
         if placed.is_err() {
-            // The first error is the one worth telling.
+            // The first error matters more.
             let _ = fs::remove_file(&aside);
         }
         placed
@@ -235,20 +236,25 @@ impl RunFolder {
     }
 }
 
+/// A key that only the plans of one command have, and the command.
+const VERBS: [(&str, &str); 3] = [
+    ("method", "train"),
+    ("init", "train-classifier"),
+    ("walk", "edit train"),
+];
+
 /// The command whose runs have such a plan.
 fn verb_of(text: &str) -> Option<&'static str> {
-    fn is<P: RunPlan>(text: &str) -> Option<&'static str> {
-        toml::from_str::<P>(text).is_ok().then_some(P::VERB)
-    }
-    is::<Plan>(text)
-        .or_else(|| is::<ClassifierPlan>(text))
-        .or_else(|| is::<DirectionPlan>(text))
+    let plan: toml::Table = toml::from_str(text).ok()?;
+    let (_, verb) = VERBS.iter().find(|(key, _)| plan.contains_key(*key))?;
+    Some(verb)
 }
 
-/// How many runs are named.
+/// How many runs a message names.
 const NAMED: usize = 12;
 
-/// Runs that a path without one may have meant, as a part of a message: those in this folder, or else those next to it, newest first.
+/// The runs that a path without a run may have meant, as part of a message: those in this folder, or else those next to it, newest
+/// first.
 pub fn runs_near(path: &Path) -> Option<String> {
     let parent = sdft_files::parent_of(path);
     [path, parent].into_iter().find_map(|folder| {
@@ -256,7 +262,7 @@ pub fn runs_near(path: &Path) -> Option<String> {
             .ok()?
             .filter_map(|entry| {
                 let entry = entry.ok()?;
-                // Folders of outputs have a plan, too.
+                // Folders of outputs have a plan as well.
                 let plan = entry.path().join("plan.toml").metadata().ok()?;
                 if !entry.path().join("checkpoints").is_dir() {
                     return None;
@@ -281,7 +287,7 @@ pub fn runs_near(path: &Path) -> Option<String> {
 pub fn free_run_folder(parent: &Path, name: &str) -> PathBuf {
     let numbered = (2..).map(|n| parent.join(format!("{name}-{n}")));
     let mut candidates = std::iter::once(parent.join(name)).chain(numbered);
-    // The iterator does not end; the first path is a fallback that the compiler asks for.
+    // The iterator does not end. The compiler needs the fallback.
     candidates
         .find(|path| !path.exists())
         .unwrap_or_else(|| parent.join(name))
@@ -292,7 +298,7 @@ mod tests {
     use super::*;
 
     fn folder_at(root: &Path) -> RunFolder {
-        RunFolder::create(root, &Plan::default()).unwrap()
+        RunFolder::create(root, &<Plan>::default()).unwrap()
     }
 
     #[test]
@@ -374,12 +380,11 @@ mod tests {
     fn a_run_of_another_command_and_a_folder_of_runs_are_called_what_they_are() {
         let dir = tempfile::tempdir().unwrap();
         let runs = dir.path().join("runs");
-        let plan = ClassifierPlan::default();
-        drop(RunFolder::create(&runs.join("cats"), &plan).unwrap());
-        let path = runs.join("turn");
-        fs::create_dir_all(path.join("checkpoints")).unwrap();
-        let plan = toml::to_string(&DirectionPlan::default()).unwrap();
-        fs::write(path.join("plan.toml"), plan).unwrap();
+        for (name, plan) in [("cats", "init = \"\""), ("turn", "[walk]\nt_0 = 999")] {
+            let path = runs.join(name);
+            fs::create_dir_all(path.join("checkpoints")).unwrap();
+            fs::write(path.join("plan.toml"), plan).unwrap();
+        }
         let error = |path: &Path| RunFolder::open::<Plan>(path).unwrap_err().to_string();
         for (name, verb) in [("cats", "train-classifier"), ("turn", "edit train")] {
             let said = error(&runs.join(name));

@@ -1,46 +1,48 @@
-//! The part of a process that does not lead: its share of every batch, and nothing else.
+//! A process of another rank than 0: it computes its share of every batch, and nothing else.
 
+use crate::checkpoint::{Checkpoint, Position, Tensors};
 use crate::drive::to_tensor;
 use crate::error::{Result, TrainError};
 use crate::learner::{Learner, PendingStep};
 use crate::plan::Plan;
 use crate::run::{batches, learner};
-use crate::snapshot::{Position, Snapshot, Tensors};
 use candle_core::Device;
 use sdft_data::{ImageSource, Prefetcher};
-use sdft_nn::Params;
+use sdft_diffusion::{Denoiser, Trainable};
 use sdft_parallel::{Command, ProcessGroup};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What a process that follows works with.
-pub struct Follower {
-    /// The plan of the process that leads.
-    pub plan: Plan,
-    /// The source model's weights, unless the method is `scratch`.
-    pub source: Option<Params>,
+/// What a process of another rank than 0 needs.
+pub struct Follower<M = toml::Table> {
+    /// The plan of rank 0.
+    pub plan: Plan<M>,
+    /// The network. Its values come from rank 0.
+    pub network: Box<dyn Trainable>,
+    /// The frozen source model, unless the method is `scratch`.
+    pub source: Option<Box<dyn Denoiser>>,
     /// The images.
     pub data: Arc<dyn ImageSource>,
-    /// Where it computes.
+    /// The device of the network and of the images.
     pub device: Device,
-    /// The others.
+    /// All processes of the run.
     pub peers: Arc<ProcessGroup>,
 }
 
-/// Does its share of each step until the process that leads says that there are no more.
+/// Computes its share of each step until rank 0 ends the run.
 ///
 /// # Errors
-/// A process that has gone, or rank 0 cannot go on; whatever the network fails with.
-pub fn follow(follower: Follower) -> Result<()> {
+/// A process is disconnected, rank 0 fails, or whatever the network fails with.
+pub fn follow<M>(follower: Follower<M>) -> Result<()> {
     let Follower {
         plan,
+        network,
         source,
         data,
         device,
         peers,
     } = follower;
-    plan.validate()?;
-    let (_, mut learner) = learner(&plan, source, &device, &peers)?;
+    let mut learner = learner(&plan, network, source, &*data, &peers)?;
     let mut position = Position::default();
     share_start(&peers, &mut learner, &mut position)?;
     let mut prefetch = Prefetcher::new(batches(&plan, data)?, position.step);
@@ -53,7 +55,7 @@ pub fn follow(follower: Follower) -> Result<()> {
         }
         let batch = prefetch.next()?;
         let issued = learner.issue(step, &to_tensor(&batch, &device)?)?;
-        // A step at a time is ahead of what is known; what it did, the process that leads says.
+        // At most one step is pending. Its outcome is for rank 0 to report.
         if let Some(before) = waiting.replace(issued) {
             before.wait()?;
         }
@@ -65,7 +67,7 @@ pub fn follow(follower: Follower) -> Result<()> {
     Ok(())
 }
 
-/// Everything that moves, and where it is, from the process that leads to all others.
+/// Sends the complete state and its position from rank 0 to all others.
 pub(crate) fn share_start(
     peers: &ProcessGroup,
     learner: &mut Learner,
@@ -76,7 +78,7 @@ pub(crate) fn share_start(
     let text = serde_json::to_vec(position).map_err(|error| broken(error.to_string()))?;
     let text = peers.broadcast(text)?;
     let share = |tensors: &Tensors| peers.broadcast_tensors(tensors);
-    let tensors = [
+    let [weights, ema, optimizer] = [
         share(&own.weights)?,
         share(&own.ema)?,
         share(&own.optimizer)?,
@@ -85,11 +87,11 @@ pub(crate) fn share_start(
         return Ok(());
     }
     *position = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
-    let snapshot = Snapshot {
-        path: PathBuf::from("the process that leads"),
+    learner.load(Checkpoint {
+        path: PathBuf::from("the state of rank 0"),
         position: position.clone(),
-        tensors: tensors.map(|part| part.into_iter().collect()),
-    };
-    let device = learner.device();
-    learner.restore(snapshot, &device)
+        weights: weights.into_iter().collect(),
+        ema: ema.into_iter().collect(),
+        optimizer: optimizer.into_iter().collect(),
+    })
 }

@@ -1,60 +1,66 @@
-//! The training loop: a plan in, a run folder out, and nothing lost in between.
+//! The training loop: a plan in, a run folder out. It trains any network that implements [`Trainable`](sdft_diffusion::Trainable).
 //!
 //! ```text
-//! runs/<name>/plan.toml            everything resolved, before step 0
-//!             log.jsonl            one JSON object per interval; what depends on the clock stands under "time"
+//! runs/<name>/plan.toml            the resolved plan, before step 0
+//!             log.jsonl            one JSON object per interval; everything that depends on the clock is under "time"
 //!             events.out.tfevents  the same and the pictures, for TensorBoard
-//!             samples/step-N.png   the source model's samples beside the target's, from the same noise
+//!             samples/step-N.png   the source model's samples next to the target's, from the same noise
 //!             checkpoints/step-N/  weights, moving average, optimiser, position, SHA256SUMS of all
-//!             best.safetensors     the moving average at the best evaluation, where there are any
+//!             best.safetensors     the moving average at the best evaluation, if the plan evaluates
 //!             final.safetensors    the moving average
 //!             SHA256SUMS           of the two
 //! ```
-//! A step draws its timesteps and noise as functions of (seed, step, sample), so a run that is killed and resumed ends like one
-//! that was not: same weights, same average, same moments, same log lines apart from their times.
+//! A step draws its timesteps and noise as functions of (seed, step, sample) ([`Recipe`]). A run that is killed and resumed ends like
+//! one that was not: same weights, same average, same moments, same log lines apart from their times.
+//!
+//! [`run`] fine-tunes a denoising network. A [`Task`] of another kind gets the same guards, logs and checkpoints from [`drive`].
+//! [`Learner`] takes single steps.
 //!
 //! # Example: a plan is checked before anything happens
 //! ```
-//! use sdft_train::{DataPlan, Plan};
+//! use sdft_train::Plan;
 //!
-//! let plan = Plan { data: DataPlan { path: "faces".into(), ..DataPlan::default() }, ..Plan::default() };
+//! let mut plan = <Plan>::default();
+//! plan.data.path = "faces".into();
 //! assert_eq!(plan.validate().unwrap_err().key, "source");
 //! ```
 //!
-//! **Invariant:** opens no network connection, and never writes over the only good copy of anything.
+//! **Invariant:** knows no architecture, opens no network connection, and never replaces the only good copy of anything.
 
 pub use crate::{
     audit::audit_gradients,
-    classifier::{
-        Accuracy, ClassifierData, ClassifierModel, ClassifierOutput, ClassifierPlan,
-        ClassifierSetup, DomainPlan, LevelAccuracy, start_classifier, train_classifier,
-    },
-    direction::{
-        DirectionData, DirectionLoop, DirectionOutput, DirectionPlan, DirectionSetup, GoalPlan,
-        WalkPlan, train_direction,
-    },
-    drive::{Ending, Progress, StepReport},
+    checkpoint::{Checkpoint, Position, Tensors, TrainingState},
+    drive::{DriveSetup, Ending, drive, due},
     error::{Result, TrainError},
     evaluator::Evaluator,
     folder::{RunFolder, RunPlan, free_run_folder, runs_near},
     follow::{Follower, follow},
     learner::{Learner, Outcome, PendingStep},
+    log::Log,
     pick::{RunModel, model_of_run, verify_recorded},
     plan::{
         Accumulate, AuxSampling, BestBy, DataPlan, DistillSampling, EvalPlan, LoopPlan, LossPlan,
-        LrSchedule, Method, OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError, Precision,
+        LrSchedule, MAX_RUN_STEPS, Method, OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError,
+        Precision, check_classes, check_counts, check_name, check_optim, check_pace, check_process,
     },
     preview::{contact_sheet, sheet, to_images, to_pictures, to_tensor},
+    progress::{NoopProgress, Progress, StepReport},
+    provenance::{file_name, model_metadata, provenance},
+    recipe::{AuxDraw, PartDraw, Recipe, StepDraw},
     run::{Setup, run},
+    task::{Finished, StepOutcome, Task},
+    updater::{Snapshot, Updater},
+    values::{Frozen, with_values},
 };
 
 mod audit;
+mod best;
+mod checkpoint;
 mod checksums;
-mod classifier;
-mod direction;
 mod drive;
 mod error;
 mod evaluator;
+mod fine_tuning;
 mod folder;
 mod follow;
 mod learner;
@@ -62,7 +68,11 @@ mod log;
 mod pick;
 mod plan;
 mod preview;
+mod progress;
+mod provenance;
+mod recipe;
 mod run;
-mod snapshot;
+mod task;
 mod tensorboard;
-mod update;
+mod updater;
+mod values;

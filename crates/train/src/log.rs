@@ -1,4 +1,4 @@
-//! `log.jsonl` and what TensorBoard reads.
+//! `log.jsonl`, and the event file that TensorBoard reads.
 
 use crate::error::{Context, Result};
 use crate::folder::RunFolder;
@@ -10,7 +10,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Sums since the last log line. They are part of a checkpoint, as bits, so that a resumed run writes the same lines.
+/// Sums since the last log line. A checkpoint holds them as bits, so that a resumed run writes the same lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sums {
     steps: u64,
@@ -39,7 +39,7 @@ impl Sums {
     }
 }
 
-/// The name of a value on a chart, which has no other place for a scale.
+/// The name of a value on a chart, where the name has to include the scale.
 fn tag(name: &str) -> &str {
     match name {
         "eval.kid" => "eval.kid_x1000",
@@ -47,12 +47,28 @@ fn tag(name: &str) -> &str {
     }
 }
 
-/// `log.jsonl` and the event file, cut back to where a checkpoint left them.
+/// `log.jsonl` and the event file of a run, truncated to their lengths at the last checkpoint.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub struct Log {
     lines: File,
     events: EventFile,
     folder: PathBuf,
+}
+
+/// The numbers of a log line.
+pub(crate) struct LogLine<'a> {
+    /// Steps done.
+    pub(crate) step: u64,
+    /// Images used so far.
+    pub(crate) images: u64,
+    /// The learning rate of the last step.
+    pub(crate) lr: f64,
+    /// Steps skipped so far.
+    pub(crate) skipped: u64,
+    /// Means of the loss terms since the last line.
+    pub(crate) means: &'a [(String, f64)],
+    /// Speed since the last line.
+    pub(crate) images_per_second: f64,
 }
 
 fn now() -> f64 {
@@ -66,9 +82,9 @@ impl Log {
         let path = folder.log();
         let mut file = sdft_files::open_append(&path).at("cannot open", &path)?;
         let length = file.metadata().at("cannot read", &path)?.len();
-        // A log that somebody shortened is gone on with as it is: making it longer would fill it with zeros.
+        // A log that became shorter stays as it is: extending it would fill it with zeros.
         file.set_len(lines.min(length))
-            .at("cannot cut back", &path)?;
+            .at("cannot truncate", &path)?;
         file.seek(SeekFrom::End(0)).at("cannot seek in", &path)?;
         let path = folder.events();
         let events = EventFile::open(&path, events, now()).at("cannot open", &path)?;
@@ -79,16 +95,16 @@ impl Log {
         })
     }
 
-    /// Writes a line. Everything that depends on the clock stands under `time`.
-    pub(crate) fn write(
-        &mut self,
-        step: u64,
-        images: u64,
-        lr: f64,
-        skipped: u64,
-        means: &[(String, f64)],
-        images_per_second: f64,
-    ) -> Result<()> {
+    /// Writes a line. Everything that depends on the clock is under `time`.
+    pub(crate) fn write(&mut self, entry: &LogLine<'_>) -> Result<()> {
+        let LogLine {
+            step,
+            images,
+            lr,
+            skipped,
+            means,
+            images_per_second,
+        } = *entry;
         let mut line = Map::new();
         line.insert("step".into(), json!(step));
         line.insert("images".into(), json!(images));
@@ -117,8 +133,11 @@ impl Log {
             .at("cannot write events in", &self.folder)
     }
 
-    /// Writes what an evaluation found.
-    pub(crate) fn write_evaluation(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
+    /// Writes the values of an evaluation after `step` steps.
+    ///
+    /// # Errors
+    /// Whatever the file system fails with.
+    pub fn write_evaluation(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
         let mut line = Map::from_iter([("step".to_owned(), json!(step))]);
         line.extend(
             values
@@ -139,7 +158,7 @@ impl Log {
             .at("cannot write events in", &self.folder)
     }
 
-    /// Puts a PNG that was written to `path` among the events, under a name.
+    /// Adds the PNG file at `path` to the events under this name.
     pub(crate) fn picture(&mut self, step: u64, name: &str, path: &Path) -> Result<()> {
         let png = fs::read(path).at("cannot read", path)?;
         self.events

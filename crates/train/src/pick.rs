@@ -1,8 +1,8 @@
 //! Which file of a run folder is its model.
 
+use crate::checkpoint::{is_damage, list, recorded};
 use crate::checksums::Checksums;
 use crate::error::{Result, TrainError};
-use crate::snapshot::{is_damage, list, recorded};
 use std::path::{Path, PathBuf};
 
 /// The model that a run folder or a checkpoint stands for.
@@ -39,7 +39,7 @@ pub fn model_of_run(folder: &Path) -> Result<Option<RunModel>> {
                 let path = folder.join(FINAL);
                 return Ok(Some(RunModel { path, notes }));
             }
-            Err(error) if is_damage(&error) => notes.push(format!("passed over: {error}")),
+            Err(error) if is_damage(&error) => notes.push(format!("skipped: {error}")),
             Err(error) => return Err(error),
         }
     }
@@ -61,7 +61,7 @@ pub fn model_of_run(folder: &Path) -> Result<Option<RunModel>> {
                 let path = checkpoint.join(EMA);
                 return Ok(Some(RunModel { path, notes }));
             }
-            Err(error) if is_damage(&error) => notes.push(format!("passed over: {error}")),
+            Err(error) if is_damage(&error) => notes.push(format!("skipped: {error}")),
             Err(error) => return Err(error),
         }
     }
@@ -132,7 +132,7 @@ mod tests {
         verify_recorded(&file).unwrap();
         // A checkpoint of an earlier version.
         let hash = sdft_checkpoint::sha256_file(&file).unwrap();
-        let position = serde_json::to_value(crate::snapshot::Position::default()).unwrap();
+        let position = serde_json::to_value(crate::checkpoint::Position::default()).unwrap();
         let state = serde_json::json!({ "position": position, "files": { "ema": hash } });
         fs::write(folder.join("state.json"), state.to_string()).unwrap();
         verify_recorded(&file).unwrap();

@@ -1,24 +1,23 @@
-//! Sample grids from fixed noise, the source model's beside the target's.
+//! Sample grids from fixed noise, the source model's next to the target's.
 
 use crate::error::{Result, TrainError};
+use crate::learner::Learner;
 use crate::plan::Plan;
 use candle_core::{DType, Device, Tensor};
-use sdft_adm::Unet;
 use sdft_diffusion::{Denoiser, Diffusion};
 use sdft_imaging::{ImagingError, Rgb8};
-use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_samplers::{Ddim, SeededNoise, sample_ddim, seeded_normal};
 use std::path::Path;
 
-/// Images that tell whether the raw weights draw something else than their average.
+/// Images that show whether the raw weights draw something else than their average.
 const PROBES: usize = 4;
-/// From this mean difference of pixels on, of 255 levels, it is something else.
+/// Images are different from this mean difference of pixels on, of 255 levels.
 const VISIBLE: f64 = 12.0;
 /// Grey between images.
 const GAP: [u8; 3] = [24, 24, 24];
 
-/// Draws the same noise again and again as a model changes.
+/// Samples a model from the same noise again and again while it changes.
 pub(crate) struct Preview {
     diffusion: Diffusion,
     noise: Tensor,
@@ -28,19 +27,24 @@ pub(crate) struct Preview {
 }
 
 impl Preview {
-    pub(crate) fn new(plan: &Plan, source: Option<&Unet>, device: &Device) -> Result<Self> {
-        let respacing = plan.sampler().map_err(candle_core::Error::Msg)?;
-        let size = plan.model.image_size;
-        let shape = [plan.output.samples, plan.model.in_channels, size, size];
+    /// A preview of images `[C, H, W]`; draws the source model's grid if there is a source.
+    pub(crate) fn new<M>(
+        plan: &Plan<M>,
+        learner: &Learner,
+        image: [usize; 3],
+        device: &Device,
+    ) -> Result<Self> {
+        let respacing = plan.sampler()?;
+        let shape = [&[plan.output.samples], &image[..]].concat();
         let mut preview = Self {
             diffusion: plan
                 .process
-                .diffusion(plan.model.learns_variance(), &respacing)?,
+                .diffusion(learner.learns_variance(), &respacing)?,
             noise: seeded_normal(plan.seed, Purpose::Preview, 0, 0, &shape, device)?,
             at_once: plan.sampled_at_once(),
             before: None,
         };
-        if let Some(source) = source {
+        if let Some(source) = learner.source() {
             preview.before = Some(contact_sheet(&preview.images(source)?, "source"));
         }
         Ok(preview)
@@ -50,21 +54,11 @@ impl Preview {
         sample_images(&self.diffusion, model, &self.noise, self.at_once)
     }
 
-    /// Samples the averaged weights, and the raw ones where they draw something else, and writes the picture.
-    pub(crate) fn write(
-        &self,
-        plan: &Plan,
-        averaged: &Params,
-        raw: &Params,
-        step: u64,
-        path: &Path,
-    ) -> Result<()> {
-        let net = |weights: &Params| -> Result<Unet> {
-            Ok(Unet::load(weights, &plan.model)?
-                .with_compute_dtype(plan.steps.precision.compute_dtype()))
-        };
-        let averaged = self.images(&net(averaged)?)?;
-        let raw = self.unlike(&net(raw)?, &averaged)?;
+    /// Samples the averaged weights, and the raw ones if they draw something else, and writes the picture.
+    pub(crate) fn write(&self, learner: &Learner, step: u64, path: &Path) -> Result<()> {
+        let network = learner.frozen();
+        let averaged = learner.updater().with_averaged(|| self.images(&network))?;
+        let raw = self.images_unless_similar(&network, &averaged)?;
         let mut sheets: Vec<Rgb8> = self.before.iter().cloned().collect();
         match raw {
             None => sheets.push(contact_sheet(&averaged, &format!("step {step}"))),
@@ -77,8 +71,12 @@ impl Preview {
         Ok(())
     }
 
-    /// What a model draws, unless the first few images look like `others`, which are of the same noise.
-    fn unlike(&self, model: &dyn Denoiser, others: &[Rgb8]) -> Result<Option<Vec<Rgb8>>> {
+    /// The images of a model, unless the first few look like `others`, which are of the same noise.
+    fn images_unless_similar(
+        &self,
+        model: &dyn Denoiser,
+        others: &[Rgb8],
+    ) -> Result<Option<Vec<Rgb8>>> {
         let few = PROBES.min(others.len());
         let draw = |from: usize, to: usize| {
             let noise = self.noise.narrow(0, from, to - from)?;
@@ -149,7 +147,7 @@ pub fn to_images(x: &Tensor) -> Result<Vec<Rgb8>> {
     named.collect()
 }
 
-/// Like [`to_images`], with an error of its own for each image that cannot be shown.
+/// Like [`to_images`], with a separate result for each image.
 ///
 /// # Errors
 /// When the device fails.
@@ -181,7 +179,7 @@ pub fn to_tensor(images: &[Rgb8]) -> Result<Tensor> {
     )?)
 }
 
-/// Images in a near-square grid under a title, small ones enlarged.
+/// Images in a nearly square grid under a title. Small ones are enlarged.
 pub fn contact_sheet(images: &[Rgb8], title: &str) -> Rgb8 {
     let columns = (1..=images.len())
         .find(|c| c * c >= images.len())
@@ -189,7 +187,7 @@ pub fn contact_sheet(images: &[Rgb8], title: &str) -> Rgb8 {
     sheet(images, columns, title)
 }
 
-/// Images row by row under a title, small ones enlarged.
+/// Images row by row under a title. Small ones are enlarged.
 pub fn sheet(images: &[Rgb8], columns: usize, title: &str) -> Rgb8 {
     sdft_imaging::contact_sheet::<&str>(images, columns, &[], title)
 }
@@ -197,34 +195,44 @@ pub fn sheet(images: &[Rgb8], columns: usize, title: &str) -> Rgb8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sdft_adm::AdmConfig;
+    use candle_core::Var;
+    use sdft_diffusion::{Condition, Prediction, Trainable};
+    use std::collections::BTreeMap;
 
-    fn plan() -> Plan {
-        let model = AdmConfig {
-            image_size: 8,
-            out_channels: 3,
-            model_channels: 8,
-            channel_mult: vec![1.0],
-            attention_resolutions: Vec::new(),
-            num_head_channels: 8,
-            norm_groups: 4,
-            ..AdmConfig::default()
-        };
-        let mut plan = Plan {
-            model,
-            ..Plan::default()
-        };
-        plan.output.samples = 5;
-        plan.output.sampler = "ddim4".into();
-        plan
+    /// Predicts its only variable, whatever the input.
+    struct Constant(Var);
+
+    impl Trainable for Constant {
+        fn vars(&self) -> Vec<(String, Var)> {
+            vec![("eps".into(), self.0.clone())]
+        }
+        fn predict(
+            &self,
+            xt: &Tensor,
+            _: &[f32],
+            _: &Condition<'_>,
+        ) -> candle_core::Result<Prediction> {
+            Prediction::split(&self.0.broadcast_as(xt.shape())?.contiguous()?, 3)
+        }
+        fn metadata(&self) -> BTreeMap<String, String> {
+            BTreeMap::new()
+        }
     }
 
-    /// The width of a picture of `n` grids of five 8x8 images, without titles that widen it.
-    fn written(plan: &Plan, averaged: &Params, raw: &Params) -> usize {
+    /// The width of a picture of grids of five 8x8 images, for a network whose variable moved from `average` to `raw`.
+    fn written(average: f32, raw: f32) -> usize {
+        let mut plan = <Plan>::default();
+        plan.output.samples = 5;
+        plan.output.sampler = "ddim4".into();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.png");
-        let preview = Preview::new(plan, None, &Device::Cpu).unwrap();
-        preview.write(plan, averaged, raw, 1, &path).unwrap();
+        let value = |value: f32| Tensor::full(value, (1, 3, 1, 1), &Device::Cpu).unwrap();
+        let var = Var::from_tensor(&value(average)).unwrap();
+        let network = Box::new(Constant(var.clone()));
+        let learner = Learner::new(&plan, network, None, [3, 8, 8]).unwrap();
+        var.set(&value(raw)).unwrap();
+        let preview = Preview::new(&plan, &learner, [3, 8, 8], &Device::Cpu).unwrap();
+        preview.write(&learner, 1, &path).unwrap();
         sdft_imaging::decode_file(&path, &sdft_imaging::Limits::default())
             .unwrap()
             .width
@@ -232,23 +240,9 @@ mod tests {
 
     #[test]
     fn raw_weights_are_shown_next_to_their_average_while_they_draw_something_else() {
-        let plan = plan();
-        let specs = Unet::specs(&plan.model).unwrap();
-        let start = Params::init(&specs, 0, &Device::Cpu).unwrap();
-        // A fresh network puts out zeros; this one moves every image.
-        let moved = start.iter().map(|(name, tensor)| {
-            let last = name == "out.2.bias";
-            let tensor = if last {
-                (tensor + 0.5).unwrap()
-            } else {
-                tensor.clone()
-            };
-            (name.to_owned(), tensor)
-        });
-        let moved = Params::new(moved.collect());
-        let one = written(&plan, &start, &start);
-        assert!(written(&plan, &start, &moved) > one + one / 2);
-        assert_eq!(written(&plan, &moved, &moved), one);
+        let one = written(0.0, 0.0);
+        assert!(written(0.0, 0.5) > one + one / 2);
+        assert_eq!(written(0.5, 0.5), one);
     }
 
     #[test]

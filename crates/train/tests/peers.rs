@@ -1,14 +1,17 @@
-//! Several processes, here threads, do together what one does alone.
+//! Several processes (here threads) compute what one computes alone.
 
 use candle_core::{DType, Device, Tensor};
-use sdft_adm::{AdmConfig, Unet};
+use sdft_adm::{AdmConfig, TrainableUnet, Unet};
+use sdft_diffusion::{ComputeMode, Denoiser};
 use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_parallel::{ProcessGroup, World, free_port};
 use sdft_samplers::seeded_normal;
-use sdft_train::{AuxSampling, Learner, Method, Outcome, Plan, Precision};
+use sdft_train::{AuxSampling, Learner, Method, Outcome, Precision};
 use std::sync::Arc;
 use std::time::Duration;
+
+type Plan = sdft_train::Plan<AdmConfig>;
 
 fn plan(method: Method, timesteps: &str) -> Plan {
     let mut plan = Plan {
@@ -47,14 +50,26 @@ fn start(plan: &Plan) -> Params {
     Params::new(filled.collect())
 }
 
+/// A learner of the plan's U-Net that starts from these weights.
+fn learner(plan: &Plan, start: &Params, source: Option<Box<dyn Denoiser>>) -> Learner {
+    let mode = ComputeMode {
+        dtype: plan.steps.precision.compute_dtype(),
+        recompute: false,
+    };
+    let network = TrainableUnet::new(start, &plan.model, mode).unwrap();
+    Learner::new(plan, Box::new(network), source, [3, 8, 8]).unwrap()
+}
+
 /// Loss and gradient norm of each of three steps.
 fn learn(plan: &Plan, peers: ProcessGroup) -> Vec<[f64; 4]> {
     let start = start(plan);
     let source = match plan.method {
-        Method::Sdft => Some(Unet::load(&start, &plan.model).unwrap()),
+        Method::Sdft => {
+            Some(Box::new(Unet::load(&start, &plan.model).unwrap()) as Box<dyn Denoiser>)
+        }
         _ => None,
     };
-    let learner = Learner::new(plan, &start, source).unwrap();
+    let learner = learner(plan, &start, source);
     let mut learner = learner.in_group(Arc::new(peers)).unwrap();
     let shape = [plan.steps.batch, 3, 8, 8];
     (0..3)
@@ -110,7 +125,7 @@ fn processes_take_the_steps_of_one() {
 }
 
 #[test]
-fn a_batch_has_to_reach_for_everybody() {
+fn a_batch_needs_an_image_for_every_process() {
     let plan = plan(Method::Naive, "uniform");
     let port = free_port().unwrap();
     let ranks: Vec<_> = (0..8)
@@ -120,8 +135,8 @@ fn a_batch_has_to_reach_for_everybody() {
                 let world = World::here(rank, 8, port);
                 let peers =
                     ProcessGroup::join(&world, &Device::Cpu, Duration::from_secs(30)).unwrap();
-                let learner = Learner::new(&plan, &start(&plan), None).unwrap();
-                learner.in_group(Arc::new(peers)).unwrap_err().to_string()
+                let learner = learner(&plan, &start(&plan), None);
+                learner.in_group(Arc::new(peers)).err().unwrap().to_string()
             })
         })
         .collect();
@@ -168,7 +183,7 @@ fn an_overflow_in_f16_is_skipped_and_recovered_from() {
         (name.to_owned(), (tensor + add).unwrap())
     });
     let start = Params::new(far.collect());
-    let mut learner = Learner::new(&plan, &start, None).unwrap();
+    let mut learner = learner(&plan, &start, None);
     let x0 = Tensor::zeros((7, 3, 8, 8), DType::F32, &Device::Cpu).unwrap();
     let mut outcomes = Vec::new();
     for _ in 0..30 {

@@ -23,6 +23,10 @@ const NETWORK: [&str; 4] = ["reqwest", "ureq", "hf-hub", "candle-datasets"];
 /// The package that may use them.
 const NETWORK_HOME: &str = "sdft-hub";
 
+/// Packages that know no architecture, and packages that do. Tests may use them.
+const WITHOUT_ARCHITECTURE: [&str; 1] = ["sdft-train"];
+const ARCHITECTURES: [&str; 1] = ["sdft-adm"];
+
 /// A package of the workspace.
 #[derive(Debug, Default)]
 pub(super) struct Package {
@@ -95,6 +99,15 @@ pub(super) fn check(packages: &[Package]) -> Vec<String> {
             if NETWORK.contains(&dependency.name.as_str()) && package.name != NETWORK_HOME {
                 problems.push(format!(
                     "{manifest}: depends on {}, which opens the network; only {NETWORK_HOME} may, take paths of local files instead",
+                    dependency.name
+                ));
+            }
+            if WITHOUT_ARCHITECTURE.contains(&package.name.as_str())
+                && ARCHITECTURES.contains(&dependency.name.as_str())
+                && !dependency.is_dev
+            {
+                problems.push(format!(
+                    "{manifest}: depends on {}; this crate knows no architecture, use the traits of sdft-diffusion",
                     dependency.name
                 ));
             }
@@ -235,6 +248,21 @@ mod tests {
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems[0].starts_with("crates/imaging/Cargo.toml: depends on candle-nn"));
         assert!(check(&[package("schedule", 0, &["dev:candle-core"])])[0].contains("candle-core"));
+    }
+
+    #[test]
+    fn the_trainer_knows_no_architecture() {
+        let adm = package("adm", 3, &[]);
+        let problems = check(&[package("train", 6, &["sdft-adm"]), adm]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("crates/train/Cargo.toml: depends on sdft-adm"));
+        let adm = package("adm", 3, &[]);
+        let fine = [
+            package("train", 6, &["dev:sdft-adm"]),
+            package("jobs", 8, &["sdft-adm", "sdft-train"]),
+            adm,
+        ];
+        assert_eq!(check(&fine), Vec::<String>::new());
     }
 
     #[test]

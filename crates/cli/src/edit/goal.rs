@@ -5,10 +5,10 @@ use crate::{judge, usage};
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use sdft_asyrp::{ClipInput, Embed, Goal, GoalWeights, TextDirection, cosine_of_texts};
+use sdft_directions::GoalPlan;
 use sdft_eval::{class_features, hash_of, read_clip, text_as_it_stands, texts_through_templates};
 use sdft_features::{Clip, ClipConfig, DigitsJudge, IDENTITY_SIDE, IdentityNet, LpipsNet, Network};
 use sdft_metrics::Features;
-use sdft_train::GoalPlan;
 use std::path::{Path, PathBuf};
 
 /// Digits of a class that its place in the judge's space is the mean of.

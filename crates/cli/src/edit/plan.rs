@@ -4,8 +4,8 @@ use super::args::EditApplyArgs;
 use crate::usage;
 use anyhow::{Context, Result};
 use sdft_asyrp::DirectionInfo;
+use sdft_directions::WalkPlan;
 use sdft_models::Process;
-use sdft_train::WalkPlan;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

@@ -18,9 +18,10 @@ use candle_core::{Device, Tensor};
 use sdft_adm::Unet;
 use sdft_asyrp::{Curves, distances, first_reaching, image_key, sequence};
 use sdft_data::{ImageSource, Joined};
+use sdft_directions::{DirectionPlan, GoalPlan};
 use sdft_features::{LpipsNet, Network};
 use sdft_imaging::to_unit_range;
-use sdft_train::{DataPlan, DirectionPlan, GoalPlan};
+use sdft_train::DataPlan;
 use serde_json::json;
 use std::process::ExitCode;
 

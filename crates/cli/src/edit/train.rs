@@ -20,15 +20,13 @@ use sdft_adm::Unet;
 use sdft_asyrp::{DeltaBlock, Direction, Goal, Mix, training_steps};
 use sdft_data::{ImageSource, Joined};
 use sdft_diffusion::{BottleneckNet, Denoiser};
+use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
 use sdft_imaging::to_unit_range;
 use sdft_jobs::DIRECTIONS;
 use sdft_jobs::{check_unchanged as unchanged, fingerprint};
 use sdft_nn::{Params, backward};
 use sdft_settings::{layers, put};
-use sdft_train::{
-    DataPlan, DirectionPlan, DirectionSetup, Ending, LrSchedule, RunFolder, RunPlan, TrainError,
-    train_direction,
-};
+use sdft_train::{DataPlan, Ending, LrSchedule, RunFolder, RunPlan, TrainError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;

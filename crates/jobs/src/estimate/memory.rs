@@ -6,7 +6,8 @@ use crate::training::TrainPlan;
 use candle_core::Device;
 use sdft_adm::AdmConfig;
 use sdft_assets::readable;
-use sdft_train::{ClassifierPlan, LoopPlan, OptimPlan, OptimizerKind};
+use sdft_classifier::ClassifierPlan;
+use sdft_train::{LoopPlan, OptimPlan, OptimizerKind};
 
 // Factors measured on the CPU, at 16 to 256 pixels and batches of 1 to 64, against the counts of `AdmConfig::cost`.
 /// Buffers of the kernels, and memory that the allocator cannot reuse.

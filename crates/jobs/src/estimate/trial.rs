@@ -6,11 +6,12 @@ use crate::training::TrainPlan;
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::{Encoder, Unet};
 use sdft_assets::readable;
+use sdft_classifier::{ClassifierPlan, start_classifier};
 use sdft_cuda::synchronize;
 use sdft_losses::distill_odds;
 use sdft_nn::{ParamSpec, Params, backward};
 use sdft_schedule::Respacing;
-use sdft_train::{AuxSampling, ClassifierPlan, DistillSampling, LoopPlan, start_classifier};
+use sdft_train::{AuxSampling, DistillSampling, LoopPlan};
 use std::time::Instant;
 
 /// A trial pass has as many images as this many operations allow, at least one.
@@ -66,7 +67,8 @@ fn step_seconds(plan: &TrainPlan, device: &Device) -> Result<f64> {
 
 /// Auxiliary inputs for each image.
 pub(super) fn aux_per_image(plan: &TrainPlan) -> f64 {
-    match (plan.objective().aux, plan.loss.aux_sampling) {
+    let objective = plan.objective(plan.model.learns_variance());
+    match (objective.aux, plan.loss.aux_sampling) {
         (None, _) => 0.0,
         (Some(_), AuxSampling::Weighted) => 1.0 / 3.0,
         (Some(_), AuxSampling::Uniform | AuxSampling::Shared) => 1.0,
@@ -75,17 +77,16 @@ pub(super) fn aux_per_image(plan: &TrainPlan) -> f64 {
 
 /// The share of images that the source model predicts.
 pub(super) fn source_share(plan: &TrainPlan) -> Result<f64> {
-    Ok(
-        match (plan.objective().distill, plan.loss.distill_sampling) {
-            (None, _) => 0.0,
-            (Some(_), DistillSampling::All) => 1.0,
-            (Some(term), DistillSampling::Weighted) => {
-                let diffusion = plan.process.diffusion(false, &Respacing::All)?;
-                let weights = term.weighting.weights(&diffusion.schedule);
-                weights.iter().map(|&w| distill_odds(w)).sum::<f64>() / weights.len() as f64
-            }
-        },
-    )
+    let objective = plan.objective(plan.model.learns_variance());
+    Ok(match (objective.distill, plan.loss.distill_sampling) {
+        (None, _) => 0.0,
+        (Some(_), DistillSampling::All) => 1.0,
+        (Some(term), DistillSampling::Weighted) => {
+            let diffusion = plan.process.diffusion(false, &Respacing::All)?;
+            let weights = term.weighting.weights(&diffusion.schedule);
+            weights.iter().map(|&w| distill_odds(w)).sum::<f64>() / weights.len() as f64
+        }
+    })
 }
 
 /// Bytes of one checkpoint, and of everything in the run folder.

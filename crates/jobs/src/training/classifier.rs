@@ -8,13 +8,14 @@ use crate::data::{fingerprint, open_data, same_images};
 use crate::error::{Result, failed, usage};
 use crate::estimate::{Estimate, classifier_disk, estimate_classifier, memory_of_classifier};
 use crate::model::{ModelFile, load_model};
+use sdft_classifier::{
+    ClassifierModel, ClassifierPlan, ClassifierSetup, DomainPlan, start_classifier,
+    train_classifier,
+};
 use sdft_data::ImageSource;
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, Process, load_encoder};
 use sdft_settings::{given, layers, put};
-use sdft_train::{
-    ClassifierModel, ClassifierPlan, ClassifierSetup, DataPlan, DomainPlan, Ending, RunFolder,
-    RunPlan, start_classifier, train_classifier,
-};
+use sdft_train::{DataPlan, Ending, RunFolder, RunPlan};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Training a diffusion model: from random weights, by naive fine-tuning, or with SDFT.
 
+use super::adm::{Networks, TrainPlan, networks, validate};
 use super::options::{make_absolute, moved, note_changed_rate};
 use super::presets::{TRAINING, plan as plan_of};
 use super::run::{Run, Training};
@@ -19,16 +20,13 @@ use sdft_features::{InceptionResize, Network};
 use sdft_nn::Params;
 use sdft_parallel::ProcessGroup;
 use sdft_settings::{given, layers, put, set};
-use sdft_train::{DataPlan, Ending, Evaluator, Method, Plan, RunFolder, Setup, run};
+use sdft_train::{DataPlan, Ending, Evaluator, Method, RunFolder, Setup, run};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Table;
 
 /// A run that trains a diffusion model.
 pub type TrainJob = Run<FineTuning>;
-
-/// The plan of a [`TrainJob`].
-pub type TrainPlan = Plan;
 
 /// The opened inputs of a [`TrainJob`].
 pub struct FineTuning {
@@ -66,7 +64,7 @@ impl TrainJob {
         let (model, process) = (given(&table, "model"), given(&table, "process"));
         let mut plan: TrainPlan = plan_of(table, context)?;
         // Checks that need no files come first.
-        plan.validate_settings().map_err(|e| usage(e.to_string()))?;
+        plan.validate().map_err(|e| usage(e.to_string()))?;
         if !plan.source.is_empty() {
             plan.source = ModelFile::find_lasting(&plan.source)?.noted(context);
         }
@@ -91,7 +89,7 @@ impl TrainJob {
             Some(model.params)
         };
         plan.steps.precision = context.precision_or(plan.steps.precision);
-        plan.validate().map_err(|e| usage(e.to_string()))?;
+        validate(&plan).map_err(|e| usage(e.to_string()))?;
         let data = open_data(&plan.data, plan.model.image_size, context)?;
         plan.data.fingerprint = fingerprint(data.as_ref())?;
         locate_eval_weights(&mut plan)?;
@@ -113,6 +111,7 @@ impl TrainJob {
         let (folder, stored) = RunFolder::open::<TrainPlan>(folder)?;
         let steps = stored.steps.steps;
         let mut plan = options.run.change(stored, &ALLOWED, context)?;
+        validate(&plan).map_err(|e| usage(e.to_string()))?;
         if let Some(source) = &options.source {
             moved(
                 &mut plan.source,
@@ -234,10 +233,12 @@ impl Training for FineTuning {
             0 => None,
             _ => Some(evaluator(&plan)?),
         };
+        let Networks { network, source } = networks(&plan, self.source, &context.device)?;
         let setup = Setup {
             plan,
             folder,
-            source: self.source,
+            network,
+            source,
             data: self.data,
             evaluator,
             device: context.device.clone(),

@@ -1,6 +1,7 @@
 //! Several processes that share every batch of one run.
 
-use super::finetune::{TrainPlan, reload_source};
+use super::adm::{Networks, TrainPlan, networks, validate};
+use super::finetune::reload_source;
 use crate::context::Context;
 use crate::data::{fingerprint, open_data};
 use crate::error::{Result, failed, usage};
@@ -55,8 +56,11 @@ pub fn follow(group: Arc<ProcessGroup>, context: &mut Context<'_>) -> Result<()>
             group.rank()
         )));
     }
+    validate(&plan).map_err(|e| usage(e.to_string()))?;
+    let Networks { network, source } = networks(&plan, source, &context.device)?;
     Ok(sdft_train::follow(Follower {
         plan,
+        network,
         source,
         data,
         device: context.device.clone(),

@@ -1,5 +1,6 @@
 //! Training runs: diffusion models, classifiers and directions of edits.
 
+mod adm;
 mod classifier;
 mod finetune;
 mod group;
@@ -8,8 +9,9 @@ mod presets;
 mod run;
 mod settings;
 
+pub use adm::{TrainPlan, validate};
 pub use classifier::{ClassifierJob, ClassifierOptions, train_digits_classifier};
-pub use finetune::{TrainJob, TrainPlan, train_preset};
+pub use finetune::{TrainJob, train_preset};
 pub use group::{follow, join_group};
 pub use options::RunOptions;
 pub use presets::{CLASSIFIERS, DIRECTIONS, TRAINING, plan};

@@ -102,13 +102,15 @@ fn is_set(table: &Table, key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training::{TrainPlan, validate};
+    use sdft_classifier::ClassifierPlan;
+    use sdft_directions::DirectionPlan;
     use sdft_settings::{layers, put};
-    use sdft_train::{ClassifierPlan, DirectionPlan, Plan};
 
     #[test]
     fn every_preset_is_a_valid_configuration() {
         for name in TRAINING.names() {
-            let mut table = layers::<Plan>(&TRAINING, &[name]).unwrap();
+            let mut table = layers::<TrainPlan>(&TRAINING, &[name]).unwrap();
             let own = name.starts_with("own-");
             if name.starts_with("metfaces") || name.starts_with("aahq") {
                 put(&mut table, "source", "source.pt");
@@ -117,27 +119,27 @@ mod tests {
                 put(&mut table, "data.path", "images");
             }
             assert_eq!(own, !table.contains_key("name"), "{name}");
-            let (plan, _) = resolve::<Plan>(table).unwrap();
+            let (plan, _) = resolve::<TrainPlan>(table).unwrap();
             assert!(own || plan.name == name, "{name}");
             assert_eq!(plan.warnings(), Vec::<String>::new(), "{name}");
-            plan.validate().unwrap_or_else(|e| panic!("{name}: {e}"));
+            validate(&plan).unwrap_or_else(|e| panic!("{name}: {e}"));
         }
     }
 
     #[test]
     fn settings_of_the_digits_do_not_reach_the_plan_of_a_folder() {
-        let mut table = layers::<Plan>(&TRAINING, &["digits-sdft"]).unwrap();
-        let (digits, dropped) = resolve::<Plan>(table.clone()).unwrap();
+        let mut table = layers::<TrainPlan>(&TRAINING, &["digits-sdft"]).unwrap();
+        let (digits, dropped) = resolve::<TrainPlan>(table.clone()).unwrap();
         assert!(dropped.is_empty());
         assert_eq!(digits.data.classes.as_deref(), Some(&[1, 4, 7][..]));
         put(&mut table, "data.path", "photos");
-        let (photos, dropped) = resolve::<Plan>(table).unwrap();
+        let (photos, dropped) = resolve::<TrainPlan>(table).unwrap();
         assert_eq!(dropped, ["data.classes", "data.per_class", "data.style"]);
         let text = toml::to_string(&photos).unwrap();
         for key in OF_DIGITS {
             assert!(!text.contains(&format!("\n{key} = ")), "{key}: {text}");
         }
-        assert_eq!(toml::from_str::<Plan>(&text).unwrap(), photos);
+        assert_eq!(toml::from_str::<TrainPlan>(&text).unwrap(), photos);
         // Both domains of a classifier, and the images of a direction.
         let mut table = layers::<ClassifierPlan>(&CLASSIFIERS, &["digits-classifier"]).unwrap();
         put(&mut table, "data.target.path", "photos");

@@ -1,5 +1,6 @@
 //! The settings of a new training run: options over a preset that fits them.
 
+use super::adm::TrainPlan;
 use super::options::RunOptions;
 use super::presets::TRAINING;
 use crate::context::Context;
@@ -7,7 +8,7 @@ use crate::embedded::DIGITS;
 use crate::error::Result;
 use sdft_adm::AdmConfig;
 use sdft_settings::{layers, merge, put};
-use sdft_train::{Method, Plan};
+use sdft_train::Method;
 use serde_json::{Map, Value as Json};
 use std::path::Path;
 use toml::{Table, Value};
@@ -54,7 +55,7 @@ impl TrainOptions {
             true => fitting(&asked),
             false => (self.run.config.clone(), None),
         };
-        let mut table = layers::<Plan>(&TRAINING, &configs)?;
+        let mut table = layers::<TrainPlan>(&TRAINING, &configs)?;
         // A preset's name describes its own data and method.
         let is_named = table
             .get("name")
@@ -88,7 +89,7 @@ impl TrainOptions {
                 put(&mut table, key, value);
             }
         }
-        self.run.apply::<Plan>(&mut table)?;
+        self.run.apply::<TrainPlan>(&mut table)?;
         Ok(table)
     }
 
@@ -185,6 +186,7 @@ pub(super) fn fit_architecture(model: &mut AdmConfig, given: &Map<String, Json>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training::validate;
     use sdft_settings::given;
 
     /// Options from pairs of a command line's option and its value.
@@ -206,10 +208,10 @@ mod tests {
         options
     }
 
-    fn resolve(words: &[&str]) -> (Plan, Option<String>) {
+    fn resolve(words: &[&str]) -> (TrainPlan, Option<String>) {
         let (table, note) = options(words).table().unwrap();
         let given = given(&table, "model");
-        let mut plan: Plan = sdft_settings::plan(table).unwrap();
+        let mut plan: TrainPlan = sdft_settings::plan(table).unwrap();
         fit_architecture(&mut plan.model, &given);
         (plan, note)
     }
@@ -218,7 +220,7 @@ mod tests {
     fn data_without_a_source_trains_from_random_weights_with_a_note() {
         let (plan, note) = resolve(&["--data", "photos/"]);
         let note = note.unwrap();
-        assert_eq!(plan.validate(), Ok(()));
+        assert_eq!(validate(&plan), Ok(()));
         assert_eq!(plan.method, sdft_train::Method::Scratch);
         assert_eq!(
             (plan.name.as_str(), plan.model.image_size),
@@ -271,7 +273,7 @@ mod tests {
             let set = format!("model.image_size={size}");
             let (plan, _) = resolve(&[&config[..], &["--set", &set]].concat());
             assert_eq!(plan.model.levels(), levels);
-            assert_eq!(plan.validate(), Ok(()));
+            assert_eq!(validate(&plan), Ok(()));
         }
         let set = [
             "--set",

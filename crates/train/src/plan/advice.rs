@@ -36,7 +36,7 @@ impl OptimPlan {
     }
 }
 
-impl Plan {
+impl<M> Plan<M> {
     /// What is possible but probably not meant, a sentence each, with the key and what to change.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -50,16 +50,10 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::LoopPlan;
 
     fn warnings(ema: f64, ema_ramp: bool, steps: u64) -> Vec<String> {
-        let mut plan = Plan {
-            steps: LoopPlan {
-                steps,
-                ..LoopPlan::default()
-            },
-            ..Plan::default()
-        };
+        let mut plan = <Plan>::default();
+        plan.steps.steps = steps;
         (plan.optim.ema, plan.optim.ema_ramp) = (ema, ema_ramp);
         plan.warnings()
     }
@@ -81,6 +75,6 @@ mod tests {
         assert!(warnings(0.9999, false, 80_000).is_empty());
         assert!(warnings(0.9999, true, 200).is_empty());
         assert!(warnings(0.0, false, 1).is_empty());
-        assert_eq!(Plan::default().warnings(), Vec::<String>::new());
+        assert_eq!(<Plan>::default().warnings(), Vec::<String>::new());
     }
 }

@@ -13,70 +13,12 @@ pub struct PlanError {
     pub problem: String,
 }
 
-impl Plan {
-    /// Fails, naming the key, unless the plan makes sense.
+impl<M> Plan<M> {
+    /// Fails, naming the key, unless the settings make sense. The `[model]` section is for the network's own code to check.
     ///
     /// # Errors
     /// The first [`PlanError`].
     pub fn validate(&self) -> Result<(), PlanError> {
-        self.validate_model()?;
-        self.validate_settings()
-    }
-
-    fn validate_model(&self) -> Result<(), PlanError> {
-        let wrong = |key: &str, problem: String| {
-            Err(PlanError {
-                key: key.to_owned(),
-                problem,
-            })
-        };
-        self.model.validate().map_err(|e| PlanError {
-            key: format!("model.{}", e.field),
-            problem: e.problem,
-        })?;
-        if self.model.num_classes != 0 {
-            return wrong(
-                "model.num_classes",
-                format!(
-                    "training is unconditional, this network has {} classes; start from an unconditional model",
-                    self.model.num_classes
-                ),
-            );
-        }
-        if !self.model.learns_variance() && self.model.out_channels != self.model.in_channels {
-            return wrong(
-                "model.out_channels",
-                format!(
-                    "expected {} or {}, found {}",
-                    self.model.in_channels,
-                    2 * self.model.in_channels,
-                    self.model.out_channels
-                ),
-            );
-        }
-        if self.data.shift >= self.model.image_size {
-            return wrong(
-                "data.shift",
-                format!(
-                    "expected less than the image size {}, found {}",
-                    self.model.image_size, self.data.shift
-                ),
-            );
-        }
-        if self.model.in_channels != 3 {
-            return wrong(
-                "model.in_channels",
-                format!("images have 3 channels, found {}", self.model.in_channels),
-            );
-        }
-        Ok(())
-    }
-
-    /// As [`Self::validate`], without the architecture, which may still be unknown because a file tells it.
-    ///
-    /// # Errors
-    /// The first [`PlanError`].
-    pub fn validate_settings(&self) -> Result<(), PlanError> {
         let wrong = |key: &str, problem: String| {
             Err(PlanError {
                 key: key.to_owned(),
@@ -125,9 +67,9 @@ impl Plan {
         let few = if self.eval.every > 0 { 2 } else { 0 };
         check_counts(&[
             ("output.samples", self.output.samples as u64, 1, 4096),
-            ("eval.every", self.eval.every, 0, MOST_STEPS),
+            ("eval.every", self.eval.every, 0, MAX_RUN_STEPS),
             ("eval.samples", self.eval.samples as u64, few, 4096),
-            ("eval.patience", self.eval.patience, 0, MOST_STEPS),
+            ("eval.patience", self.eval.patience, 0, MAX_RUN_STEPS),
         ])?;
         if self.eval.every > 0 {
             if self.eval.best == BestBy::Coverage && self.data.path != "digits" {
@@ -149,10 +91,9 @@ impl Plan {
             ("loss.lambda_aux", self.loss.lambda_aux, 0.0, f64::MAX),
         ])?;
         check_optim(&self.optim)?;
-        let respacing = self.sampler().map_err(|problem| PlanError {
-            key: "output.sampler".into(),
-            problem,
-        })?;
+        let respacing = self
+            .sampler()
+            .map_err(|problem| error("output.sampler", problem.to_string()))?;
         if let Err(error) = self.process.diffusion(false, &respacing) {
             return wrong("output.sampler", error.to_string());
         }
@@ -164,7 +105,7 @@ impl Plan {
         }
         check_classes("data.classes", self.data.classes.as_deref())?;
         if let (Some(aux), AuxSampling::Weighted, Ok(diffusion)) = (
-            self.objective().aux,
+            self.objective(false).aux,
             self.loss.aux_sampling,
             self.process.diffusion(false, &Respacing::All),
         ) && let Err(error) =
@@ -175,15 +116,29 @@ impl Plan {
         Ok(())
     }
 
-    /// The sampler's steps behind the grids.
+    /// Fails unless images of `size` x `size` pixels can be shifted as far as the plan says.
     ///
     /// # Errors
-    /// Text that is no respacing.
-    pub fn sampler(&self) -> Result<Respacing, String> {
-        self.output
-            .sampler
-            .parse()
-            .map_err(|e: sdft_schedule::ScheduleError| e.to_string())
+    /// The [`PlanError`] of `data.shift`.
+    pub fn check_images(&self, size: usize) -> Result<(), PlanError> {
+        if self.data.shift < size {
+            return Ok(());
+        }
+        Err(error(
+            "data.shift",
+            format!(
+                "expected less than the image size {size}, found {}",
+                self.data.shift
+            ),
+        ))
+    }
+
+    /// The sampler's steps for the grids.
+    ///
+    /// # Errors
+    /// The text is not a respacing.
+    pub fn sampler(&self) -> Result<Respacing, ScheduleError> {
+        self.output.sampler.parse()
     }
 }
 
@@ -198,7 +153,7 @@ fn error(key: &str, problem: String) -> PlanError {
 const LONGEST_NAME: usize = 200;
 
 /// Fails unless the name can be a folder's.
-pub(crate) fn check_name(name: &str) -> Result<(), PlanError> {
+pub fn check_name(name: &str) -> Result<(), PlanError> {
     if name.len() > LONGEST_NAME {
         return Err(error(
             "name",
@@ -218,12 +173,12 @@ pub(crate) fn check_name(name: &str) -> Result<(), PlanError> {
 }
 
 /// The largest number of steps; more are never done.
-pub(crate) const MOST_STEPS: u64 = 1 << 40;
+pub const MAX_RUN_STEPS: u64 = 1 << 40;
 /// The largest number of images at once. Addresses of random numbers leave this much room for a batch.
 const MOST_IMAGES: u64 = 1 << 20;
 
 /// Fails, naming the key, unless each value is from its least to its most.
-pub(crate) fn check_counts(counts: &[(&str, u64, u64, u64)]) -> Result<(), PlanError> {
+pub fn check_counts(counts: &[(&str, u64, u64, u64)]) -> Result<(), PlanError> {
     let outside =
         |(_, value, least, most): &&(&str, u64, u64, u64)| !(least..=most).contains(&value);
     match counts.iter().find(outside) {
@@ -236,7 +191,7 @@ pub(crate) fn check_counts(counts: &[(&str, u64, u64, u64)]) -> Result<(), PlanE
 }
 
 /// Fails unless the tables of the process can be made.
-pub(crate) fn check_process(process: &Process) -> Result<(), PlanError> {
+pub fn check_process(process: &Process) -> Result<(), PlanError> {
     match process.diffusion(false, &Respacing::All) {
         Ok(_) => Ok(()),
         Err(problem @ ScheduleError::UnknownSchedule { .. }) => {
@@ -247,7 +202,7 @@ pub(crate) fn check_process(process: &Process) -> Result<(), PlanError> {
 }
 
 /// Fails unless all classes are digits.
-pub(crate) fn check_classes(key: &str, classes: Option<&[u8]>) -> Result<(), PlanError> {
+pub fn check_classes(key: &str, classes: Option<&[u8]>) -> Result<(), PlanError> {
     match classes.unwrap_or_default().iter().find(|class| **class > 9) {
         None => Ok(()),
         Some(class) => Err(error(
@@ -258,29 +213,29 @@ pub(crate) fn check_classes(key: &str, classes: Option<&[u8]>) -> Result<(), Pla
 }
 
 /// Fails unless steps, batches and intervals make sense.
-pub(crate) fn check_pace(pace: &LoopPlan, output: &OutputPlan) -> Result<(), PlanError> {
+pub fn check_pace(pace: &LoopPlan, output: &OutputPlan) -> Result<(), PlanError> {
     check_counts(&[
-        ("loop.steps", pace.steps, 1, MOST_STEPS),
+        ("loop.steps", pace.steps, 1, MAX_RUN_STEPS),
         ("loop.batch", pace.batch as u64, 1, MOST_IMAGES),
         ("loop.micro_batch", pace.micro_batch as u64, 0, MOST_IMAGES),
-        ("loop.max_skips", pace.max_skips, 1, MOST_STEPS),
-        ("output.log_every", output.log_every, 1, MOST_STEPS),
-        ("output.sample_every", output.sample_every, 0, MOST_STEPS),
+        ("loop.max_skips", pace.max_skips, 1, MAX_RUN_STEPS),
+        ("output.log_every", output.log_every, 1, MAX_RUN_STEPS),
+        ("output.sample_every", output.sample_every, 0, MAX_RUN_STEPS),
         (
             "output.checkpoint_every",
             output.checkpoint_every,
             0,
-            MOST_STEPS,
+            MAX_RUN_STEPS,
         ),
         ("output.keep", output.keep as u64, 1, MOST_IMAGES),
     ])
 }
 
 /// Fails unless the optimiser's numbers are in their ranges.
-pub(crate) fn check_optim(optim: &OptimPlan) -> Result<(), PlanError> {
+pub fn check_optim(optim: &OptimPlan) -> Result<(), PlanError> {
     check_counts(&[
-        ("optim.lr_every", optim.lr_every, 1, MOST_STEPS),
-        ("optim.warmup", optim.warmup, 0, MOST_STEPS),
+        ("optim.lr_every", optim.lr_every, 1, MAX_RUN_STEPS),
+        ("optim.warmup", optim.warmup, 0, MAX_RUN_STEPS),
     ])?;
     check_ranges(&[
         ("optim.lr", optim.lr, 0.0, f64::MAX),
@@ -336,12 +291,12 @@ mod tests {
     fn the_paper_is_the_default() {
         let plan = digits();
         assert_eq!(plan.validate(), Ok(()));
-        assert_eq!(plan.objective(), Objective::metfaces(true));
+        assert_eq!(plan.objective(true), Objective::metfaces(true));
         let naive = Plan {
             method: Method::Naive,
             ..digits()
         };
-        assert!(!naive.objective().distills());
+        assert!(!naive.objective(true).distills());
     }
 
     #[test]
@@ -426,28 +381,6 @@ mod tests {
                 ..digits()
             }),
             "loss.timesteps"
-        );
-        let config = AdmConfig {
-            num_head_channels: 48,
-            ..AdmConfig::default()
-        };
-        assert_eq!(
-            key(Plan {
-                model: config,
-                ..digits()
-            }),
-            "model.num_head_channels"
-        );
-        let classes = AdmConfig {
-            num_classes: 10,
-            ..AdmConfig::default()
-        };
-        assert_eq!(
-            key(Plan {
-                model: classes,
-                ..digits()
-            }),
-            "model.num_classes"
         );
     }
 }

@@ -1,15 +1,14 @@
 //! Everything that decides a run, as it stands in `plan.toml`.
 
 use candle_core::DType;
-use sdft_adm::AdmConfig;
 use sdft_losses::{Distillation, Objective, Variational};
 use sdft_models::Process;
 use sdft_schedule::{Respacing, Weighting};
 use serde::{Deserialize, Serialize};
 
-pub use check::PlanError;
-pub(crate) use check::{
-    MOST_STEPS, check_classes, check_counts, check_name, check_optim, check_pace, check_process,
+pub use check::{
+    MAX_RUN_STEPS, PlanError, check_classes, check_counts, check_name, check_optim, check_pace,
+    check_process,
 };
 
 mod advice;
@@ -362,10 +361,11 @@ impl Default for EvalPlan {
     }
 }
 
-/// A whole run.
+/// A whole run. `M` is the type of the `[model]` section, from which the network is made; the trainer does not read it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Plan {
+#[serde(bound(deserialize = "M: Deserialize<'de> + Default"))]
+pub struct Plan<M = toml::Table> {
     /// The run's name; its folder carries it.
     pub name: String,
     /// Every random number of the run follows from it.
@@ -379,7 +379,7 @@ pub struct Plan {
     /// SHA-256 of the source file, filled in when it is read.
     pub source_sha256: String,
     /// The architecture.
-    pub model: AdmConfig,
+    pub model: M,
     /// The diffusion process.
     pub process: Process,
     /// Where images come from.
@@ -397,7 +397,7 @@ pub struct Plan {
     pub eval: EvalPlan,
 }
 
-impl Default for Plan {
+impl<M: Default> Default for Plan<M> {
     /// SDFT with the paper's settings for MetFaces; data and source are for the user to give.
     fn default() -> Self {
         Self {
@@ -407,7 +407,7 @@ impl Default for Plan {
             source: String::new(),
             source_key: String::new(),
             source_sha256: String::new(),
-            model: AdmConfig::default(),
+            model: M::default(),
             process: Process::default(),
             data: DataPlan::default(),
             loss: LossPlan::default(),
@@ -422,10 +422,10 @@ impl Default for Plan {
 /// The most images that are sampled at once.
 const SAMPLED: usize = 16;
 
-impl Plan {
-    /// The objective of the plan's method.
-    pub fn objective(&self) -> Objective {
-        let variational = if self.model.learns_variance() && !self.loss.simple_only {
+impl<M> Plan<M> {
+    /// The objective of the plan's method, for a network that learns its variance or does not.
+    pub fn objective(&self, learns_variance: bool) -> Objective {
+        let variational = if learns_variance && !self.loss.simple_only {
             Variational::Rescaled
         } else {
             Variational::Off

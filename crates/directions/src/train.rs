@@ -1,13 +1,6 @@
-use super::plan::DirectionPlan;
-use crate::audit::audit;
-use crate::drive::{Ending, Progress, Stepped, Task, drive, file_name, provenance};
-use crate::error::{Result, TrainError};
-use crate::folder::{RunFolder, RunPlan};
-use crate::log::Log;
-use crate::plan::Precision;
-use crate::preview::{sheet, to_images};
-use crate::snapshot::{Position, Snapshot};
-use crate::update::{State, Updater};
+//! The training of a direction: trajectories, their goal, and the picture at the end.
+
+use crate::plan::DirectionPlan;
 use candle_core::{Device, Tensor};
 use sdft_asyrp::{
     DeltaBlock, Direction, DirectionInfo, EditPlan, Goal, InversionCache, Mix, TrainingStep,
@@ -17,38 +10,43 @@ use sdft_asyrp::{
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::BottleneckNet;
 use sdft_imaging::{to_unit_range, write_png};
-use sdft_nn::Params;
+use sdft_nn::{Params, no_grad};
 use sdft_optim::Verdict;
 use sdft_samplers::NumberedNoise;
 use sdft_schedule::Schedule;
+use sdft_train::{
+    Checkpoint, DriveSetup, Ending, Finished, Log, Position, Precision, Progress, Result,
+    RunFolder, RunPlan, StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients,
+    drive, file_name, provenance, sheet, to_images,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a run that trains a direction is made of.
+/// What a run that trains a direction needs.
 pub struct DirectionSetup {
     /// The plan, resolved.
     pub plan: DirectionPlan,
-    /// Where it writes.
+    /// The folder that the run writes to.
     pub folder: RunFolder,
-    /// The model, which stays as it is.
+    /// The model, which is not changed.
     pub net: Box<dyn BottleneckNet>,
-    /// Where the edit goes.
+    /// The goal of the edit.
     pub goal: Goal,
     /// The images.
     pub data: Arc<dyn ImageSource>,
-    /// Their inversions, as far as they are known.
+    /// Their inversions, as far as they are cached.
     pub latents: InversionCache,
-    /// Where it computes.
+    /// The device of the model and of the images.
     pub device: Device,
 }
 
-/// Trains a direction from the newest whole checkpoint in the folder, or from the start, until the epochs are done or `stop` is set, which
-/// is looked at after every step of a trajectory; a trajectory that was begun is then begun anew.
+/// Trains a direction from the newest undamaged checkpoint in the folder, or from the start, until the epochs are done or `stop` is set.
+/// `stop` is read after every step of a trajectory; a resumed run repeats an incomplete trajectory from its start.
 ///
 /// # Errors
-/// As [`crate::run`].
+/// As [`sdft_train::run`].
 pub fn train_direction(
     setup: DirectionSetup,
     stop: &AtomicBool,
@@ -78,7 +76,6 @@ pub fn train_direction(
         steps: training_sequence(walk.steps, walk.t_0, walk.t_edit),
         per_epoch: plan.steps_per_epoch(data.len()),
         updater: Updater::new(&plan.optim, Precision::F32, plan.pace.epochs, vars)?,
-        start: Some(start),
         plan: &plan,
         folder: &folder,
         device: &device,
@@ -88,10 +85,17 @@ pub fn train_direction(
         latents,
         block,
         stop,
-        told: false,
+        noted: false,
     };
-    let pace = (&pace, &output);
-    drive(&mut task, &folder, pace, batches, &device, stop, progress)
+    let setup = DriveSetup {
+        folder: &folder,
+        pace: &pace,
+        output: &output,
+        batches,
+        device: &device,
+        stop,
+    };
+    drive(&mut task, setup, progress)
 }
 
 struct Directing<'a> {
@@ -108,14 +112,12 @@ struct Directing<'a> {
     per_epoch: u64,
     block: DeltaBlock,
     updater: Updater,
-    /// The first weights, until the audit has seen them.
-    start: Option<Params>,
     stop: &'a AtomicBool,
-    /// The user knows that inversions are not kept.
-    told: bool,
+    /// Whether the progress has a note that inversions are not cached any more.
+    noted: bool,
 }
 
-/// What is said where the user has asked for an end, to come out of what was under way.
+/// The error that leaves a computation after the user stopped the run.
 const STOPPED: &str = "stopped";
 
 impl Directing<'_> {
@@ -123,7 +125,7 @@ impl Directing<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn go_on(&self) -> candle_core::Result<()> {
+    fn check_stop(&self) -> candle_core::Result<()> {
         if self.is_stopped() {
             candle_core::bail!("{STOPPED}");
         }
@@ -133,15 +135,15 @@ impl Directing<'_> {
     fn latent(&self, x0: &Tensor) -> candle_core::Result<Tensor> {
         self.latents
             .latents(self.net, &self.schedule, x0, &self.inversion, &mut |_| {
-                self.go_on()
+                self.check_stop()
             })
     }
 
-    /// Walks images down and updates the block at every step; means over the steps, or what was not finite.
-    fn walk(&mut self, epoch: u64, x0: &Tensor) -> Result<Stepped> {
+    /// One trajectory, with an update of the block at every step. Means over the steps, or what was not finite.
+    fn walk(&mut self, epoch: u64, x0: &Tensor) -> Result<StepOutcome> {
         let latent = self.latent(x0)?;
         let seen = self.goal.see(x0)?;
-        // The walk reads the block, whose parameters the updater moves in place.
+        // The trajectory reads the block while the updater changes its variables in place.
         let block = self.block.clone();
         let mix = Mix::of(vec![Direction {
             block: &block,
@@ -160,7 +162,7 @@ impl Directing<'_> {
                 candle_core::bail!("{STOPPED}");
             }
             let verdict = updater
-                .descend(epoch, &loss.total)
+                .backward_step(epoch, &loss.total)
                 .map_err(candle_core::Error::wrap)?;
             let Verdict::Updated { grad_norm: norm } = verdict else {
                 bad = Some("gradient");
@@ -181,13 +183,13 @@ impl Directing<'_> {
             &mut learn,
         );
         if let Some(what) = bad {
-            return Ok(Stepped::Skipped(what));
+            return Ok(StepOutcome::Skipped(what));
         }
         ended?;
         let n = self.steps.len() as f64;
         let names = ["loss", "direction", "l1", "grad_norm"];
         let means = names.into_iter().zip(sums.map(|sum| sum / n));
-        Ok(Stepped::Updated(means.collect()))
+        Ok(StepOutcome::Updated(means.collect()))
     }
 
     fn info(&self) -> DirectionInfo {
@@ -219,8 +221,8 @@ impl Directing<'_> {
         ])
     }
 
-    /// The first images: as they are, drawn by the unchanged model, edited.
-    fn draw(&self, block: &DeltaBlock, path: &Path) -> Result<()> {
+    /// Writes a picture of the first images: as they are, drawn by the unchanged model, edited by the block.
+    fn draw(&self, path: &Path) -> Result<()> {
         let n = self.plan.output.samples.min(self.data.len());
         let side = self.data.size();
         let walk = &self.plan.walk;
@@ -230,6 +232,7 @@ impl Directing<'_> {
             t_boost: walk.t_boost,
         };
         let strength = strength_at(1.0, walk.steps, plan.steps.len(), 1);
+        let block = &self.block;
         let mix = Mix::of(vec![Direction { block, strength }]);
         let mut rows = [Vec::new(), Vec::new(), Vec::new()];
         for i in 0..n {
@@ -240,15 +243,17 @@ impl Directing<'_> {
             rows[0].push(picture);
             for (row, mix) in [(1, &Mix::of(vec![])), (2, &mix)] {
                 let mut noise = NumberedNoise::new(self.plan.seed, vec![i as u64]);
-                let out = edit(
-                    self.net,
-                    &self.schedule,
-                    &latent,
-                    mix,
-                    &plan,
-                    &mut noise,
-                    &mut |_| self.go_on(),
-                )?;
+                let out = no_grad(|| {
+                    edit(
+                        self.net,
+                        &self.schedule,
+                        &latent,
+                        mix,
+                        &plan,
+                        &mut noise,
+                        &mut |_| self.check_stop(),
+                    )
+                })?;
                 let drawn = to_images(&out).map_err(|error| match error {
                     TrainError::Image { source, .. } => TrainError::Image {
                         number: i + 1,
@@ -267,60 +272,61 @@ impl Directing<'_> {
 }
 
 impl Task for Directing<'_> {
-    fn audit(&mut self, few: &Tensor) -> Result<()> {
-        let Some(start) = self.start.take() else {
-            return Ok(());
-        };
-        let x0 = few.narrow(0, 0, 1)?;
+    fn audit(&mut self, images: &Tensor) -> Result<()> {
+        let x0 = images.narrow(0, 0, 1)?;
         let seen = self.goal.see(&x0)?;
-        let bottleneck = self.net.bottleneck();
         let groups = self.plan.model.norm_groups;
-        // One step from the image itself shows every path that a gradient can take.
+        let mix = Mix::of(vec![Direction {
+            block: &self.block,
+            strength: 1.0,
+        }]);
+        // One step from the image itself covers every path that a gradient can take.
         let lowest = self.steps[..1].to_vec();
-        audit(&start, self.plan.seed, groups, &|params| {
-            let block = DeltaBlock::load(params, bottleneck, groups)?;
-            let mix = Mix::of(vec![Direction {
-                block: &block,
-                strength: 1.0,
-            }]);
+        let vars = self.updater.vars();
+        let is_exempt = |name: &str| {
+            // A constant that is added to a channel which is normalised alone has no effect.
+            let mut vars = vars.iter();
+            name.ends_with(".in_layers.2.bias")
+                && vars.any(|(known, var)| known == name && var.elem_count() == groups)
+        };
+        audit_gradients(vars, self.plan.seed, &is_exempt, &|| {
             let mut total = None;
             let mut look = |training_step: &TrainingStep<'_>| {
                 total = Some(self.goal.loss(&seen, training_step)?.total);
                 Ok(())
             };
             training_steps(self.net, &self.schedule, &x0, &mix, &lowest, &mut look)?;
-            total.ok_or_else(|| TrainError::Evaluation("no step to look at".into()))
+            total.ok_or_else(|| TrainError::Evaluation("the trajectory has no step".into()))
         })
     }
 
-    fn restore(&mut self, snapshot: Snapshot) -> Result<()> {
-        self.updater.restore(snapshot, self.device)
+    fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.updater.load(checkpoint)
     }
 
     fn begin(&mut self, _: &mut Position, progress: &mut dyn Progress) -> Result<()> {
-        self.start = None;
         progress.note(&format!(
             "{} trajectories an epoch, {} steps each at which the direction learns; inversions of {} steps{}",
             self.per_epoch,
             self.steps.len(),
             self.inversion.len(),
             match self.latents.folder() {
-                Some(folder) => format!(", kept in {}", folder.display()),
+                Some(folder) => format!(", cached in {}", folder.display()),
                 None => String::new(),
             }
         ));
         Ok(())
     }
 
-    fn step(&mut self, step: u64, x0: &Tensor, _: &Batch) -> Result<Stepped> {
+    fn step(&mut self, step: u64, x0: &Tensor, _: &Batch) -> Result<StepOutcome> {
         // A trajectory counts as a whole or not at all.
-        let before = self.updater.remember()?;
+        let before = self.updater.snapshot()?;
         let stepped = match self.walk(step / self.per_epoch, x0) {
-            Err(_) if self.is_stopped() => Ok(Stepped::Stopped),
+            Err(_) if self.is_stopped() => Ok(StepOutcome::Stopped),
             stepped => stepped,
         };
-        if !matches!(stepped, Ok(Stepped::Updated(_))) {
-            self.updater.put_back(before)?;
+        if !matches!(stepped, Ok(StepOutcome::Updated(_))) {
+            self.updater.restore(before)?;
         }
         stepped
     }
@@ -335,40 +341,47 @@ impl Task for Directing<'_> {
         _: &mut Log,
         progress: &mut dyn Progress,
     ) -> Result<()> {
-        if let Some(problem) = self.latents.problem().filter(|_| !self.told) {
-            progress.note(&format!("inversions are not kept any more: {problem}"));
-            self.told = true;
+        if let Some(problem) = self.latents.problem().filter(|_| !self.noted) {
+            progress.note(&format!("inversions are not cached any more: {problem}"));
+            self.noted = true;
         }
         Ok(())
     }
 
-    fn state(&mut self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
-        let state = self.updater.state(position)?;
-        let metadata = direction_metadata(&self.info(), &self.facts(position))?;
-        Ok((state, metadata))
+    fn state(&mut self, position: &mut Position) -> Result<TrainingState> {
+        self.updater.state(position)
     }
 
-    fn finish(&mut self, position: &Position) -> Result<(PathBuf, PathBuf)> {
+    fn metadata(&self, position: &Position) -> Result<BTreeMap<String, String>> {
+        Ok(direction_metadata(&self.info(), &self.facts(position))?)
+    }
+
+    fn finish(&mut self, position: &Position) -> Result<Finished> {
         let model = self.folder.final_model();
         let weights = self.updater.averaged()?;
         self.folder.put(&model, |aside| {
             Ok(write_direction(
                 aside,
-                &weights,
+                &Params::new(weights),
                 &self.info(),
                 &self.facts(position),
             )?)
         })?;
-        if self.plan.output.samples == 0 {
-            return Ok((model, self.folder.log()));
-        }
-        let name = format!("step-{:06}.png", position.step);
-        let path = self.folder.samples().join(name);
-        let groups = self.plan.model.norm_groups;
-        let block = DeltaBlock::load(&weights, self.net.bottleneck(), groups)?;
-        match self.draw(&block, &path) {
-            Err(_) if self.is_stopped() => Ok((model, self.folder.log())),
-            drawn => drawn.map(|()| (model, path)),
+        let shown = match self.plan.output.samples {
+            0 => self.folder.log(),
+            _ => self.draw_finished(position.step)?,
+        };
+        Ok(Finished { model, shown })
+    }
+}
+
+impl Directing<'_> {
+    /// The picture of the averaged block, or the log if the user stopped the run meanwhile.
+    fn draw_finished(&self, step: u64) -> Result<PathBuf> {
+        let path = self.folder.samples().join(format!("step-{step:06}.png"));
+        match self.updater.with_averaged(|| self.draw(&path)) {
+            Err(_) if self.is_stopped() => Ok(self.folder.log()),
+            drawn => drawn.map(|()| path),
         }
     }
 }

@@ -1,33 +1,30 @@
-use super::accuracy::{Accuracy, HeldOut};
-use super::plan::ClassifierPlan;
-use crate::audit::audit;
-use crate::drive::{Ending, Progress, Stepped, Task, drive, due, file_name, provenance};
-use crate::error::{Result, TrainError};
-use crate::folder::{RunFolder, RunPlan};
-use crate::log::Log;
-use crate::plan::Accumulate;
-use crate::snapshot::{Position, Snapshot};
-use crate::update::{State, Updater};
+//! The training of the classifier: its first weights, its loss and its accuracy.
+
+use crate::accuracy::{Accuracy, HeldOut};
+use crate::plan::ClassifierPlan;
 use candle_core::{Device, Tensor};
 use sdft_adm::{Encoder, EncoderConfig};
 use sdft_data::{Augment, Batch, Batches, ImageSource, Joined};
 use sdft_diffusion::Diffusion;
-use sdft_models::encoder_metadata;
-use sdft_nn::{Params, backward};
+use sdft_nn::{Params, backward, no_grad};
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{Accumulator, MicroBatches, Verdict, collect_gradients};
 use sdft_samplers::seeded_normal;
 use sdft_schedule::{Respacing, TimestepSampler};
+use sdft_train::{
+    Accumulate, Checkpoint, DriveSetup, Ending, Finished, Log, Position, Progress, Result,
+    RunFolder, RunPlan, StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients,
+    drive, due, file_name, model_metadata, provenance,
+};
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// What a run that trains a classifier is made of.
+/// What a run that trains a classifier needs.
 pub struct ClassifierSetup {
     /// The plan, resolved.
     pub plan: ClassifierPlan,
-    /// Where it writes.
+    /// The folder that the run writes to.
     pub folder: RunFolder,
     /// The first weights.
     pub start: Params,
@@ -35,12 +32,12 @@ pub struct ClassifierSetup {
     pub source: Arc<dyn ImageSource>,
     /// The images of the target domain.
     pub target: Arc<dyn ImageSource>,
-    /// Where it computes.
+    /// The device of the network and of the images.
     pub device: Device,
 }
 
-/// First weights: those of `init` where names and shapes agree, fresh ones elsewhere; the head is always fresh, since it tells other
-/// classes apart. Returns how many were taken.
+/// First weights: those of `init` where names and shapes agree, random ones elsewhere. The head is always random, because it has other
+/// classes. The second value is the number of tensors taken from `init`.
 ///
 /// Source: EGSDE's training script, whose head has another name than guidance's.
 ///
@@ -67,11 +64,11 @@ pub fn start_classifier(
     Ok((Params::new(entries), taken))
 }
 
-/// Trains the classifier from the newest whole checkpoint in the folder, or from the start, until the steps are done or `stop` is set.
-/// With images held out, `accuracy.json` says in the end how many of them are told apart at each noise level.
+/// Trains the classifier from the newest undamaged checkpoint in the folder, or from the start, until the steps are done or `stop` is set.
+/// If images are held out, `accuracy.json` has the [`Accuracy`] in the end.
 ///
 /// # Errors
-/// As [`crate::run`].
+/// As [`sdft_train::run`].
 pub fn train_classifier(
     setup: ClassifierSetup,
     stop: &AtomicBool,
@@ -113,7 +110,8 @@ pub fn train_classifier(
     let (params, vars) = start.trainable()?;
     let encoder =
         Encoder::load(&params, &config)?.with_compute_dtype(plan.steps.precision.compute_dtype());
-    let pace = plan.pace();
+    drop(start);
+    let output = plan.pace();
     let mut task = Classifying {
         encoder: if plan.steps.recompute {
             encoder.recomputed()
@@ -122,20 +120,26 @@ pub fn train_classifier(
         },
         diffusion: plan.process.diffusion(false, &Respacing::All)?,
         updater: Updater::new(&plan.optim, plan.steps.precision, plan.steps.steps, vars)?,
-        start: Some(start),
         plan: &plan,
         folder: &folder,
         device: &device,
         config,
         both,
         held_out,
-        seen: None,
+        measured: None,
     };
-    let pace = (&plan.steps, &pace);
-    drive(&mut task, &folder, pace, batches, &device, stop, progress)
+    let setup = DriveSetup {
+        folder: &folder,
+        pace: &plan.steps,
+        output: &output,
+        batches,
+        device: &device,
+        stop,
+    };
+    drive(&mut task, setup, progress)
 }
 
-/// The images of `n` to train on and those that are held out: one in so many, spread over all, one at least if any are.
+/// The indices of `n` images to train on, and of those held out: a `share` of them, spread evenly, and at least one if `share` is not 0.
 fn split(n: usize, share: f64) -> (Vec<usize>, Vec<usize>) {
     // The i-th image is held out where i times the share passes a whole number.
     let passes = |i: usize| ((i + 1) as f64 * share).floor() > (i as f64 * share).floor();
@@ -148,31 +152,22 @@ struct Classifying<'a> {
     plan: &'a ClassifierPlan,
     folder: &'a RunFolder,
     device: &'a Device,
-    /// The first weights, until the audit has seen them.
-    start: Option<Params>,
     config: EncoderConfig,
     encoder: Encoder,
     diffusion: Diffusion,
     updater: Updater,
-    /// The images of both domains; a domain's place is its label.
+    /// The images of both domains. The position of a domain is its label.
     both: Arc<Joined>,
     held_out: Option<HeldOut>,
-    /// The last look at the held-out images, and its step.
-    seen: Option<(u64, Accuracy)>,
+    /// The last accuracy and its step.
+    measured: Option<(u64, Accuracy)>,
 }
 
 impl Classifying<'_> {
     /// Cross-entropy of noised images, mean over the batch.
-    fn loss(
-        &self,
-        encoder: &Encoder,
-        x0: &Tensor,
-        t: &[usize],
-        noise: &Tensor,
-        labels: &[u32],
-    ) -> Result<Tensor> {
+    fn loss(&self, x0: &Tensor, t: &[usize], noise: &Tensor, labels: &[u32]) -> Result<Tensor> {
         let xt = self.diffusion.q_sample(x0, t, noise)?;
-        let log_probs = encoder.log_probs(&xt, &self.diffusion.model_t(t)?)?;
+        let log_probs = self.encoder.log_probs(&xt, &self.diffusion.model_t(t)?)?;
         let labels = Tensor::new(labels, x0.device())?.unsqueeze(1)?;
         Ok(log_probs.gather(&labels, 1)?.mean_all()?.neg()?)
     }
@@ -181,58 +176,39 @@ impl Classifying<'_> {
         let Some(held_out) = &self.held_out else {
             return Ok(None);
         };
-        let maps = self.plan.steps.precision.compute_dtype();
-        let encoder =
-            Encoder::load(&self.updater.averaged()?, &self.config)?.with_compute_dtype(maps);
-        Ok(Some(held_out.accuracy(
-            &encoder,
-            &self.diffusion,
-            self.plan.seed,
-        )?))
-    }
-
-    fn metadata(&self, position: &Position) -> Result<BTreeMap<String, String>> {
-        let plan = self.plan;
-        let facts = provenance(&[
-            ("run", plan.name.clone()),
-            ("init", file_name(&plan.init)),
-            ("init_sha256", plan.init_sha256.clone()),
-            ("source_domain", file_name(&plan.data.source.path)),
-            ("target_domain", file_name(&plan.data.target.path)),
-            ("steps", position.step.to_string()),
-            ("seed", plan.seed.to_string()),
-            ("program", format!("sdft {}", env!("CARGO_PKG_VERSION"))),
-        ]);
-        Ok(encoder_metadata(&self.config, &plan.process, &facts)?)
+        let (encoder, seed) = (&self.encoder, self.plan.seed);
+        let accuracy = self
+            .updater
+            .with_averaged(|| no_grad(|| held_out.accuracy(encoder, &self.diffusion, seed)))?;
+        Ok(Some(accuracy))
     }
 }
 
 impl Task for Classifying<'_> {
-    fn audit(&mut self, few: &Tensor) -> Result<()> {
-        let Some(start) = self.start.take() else {
-            return Ok(());
-        };
-        let n = few.dim(0)?;
+    fn audit(&mut self, images: &Tensor) -> Result<()> {
+        let n = images.dim(0)?;
         let last = self.diffusion.n_steps() - 1;
         let t: Vec<usize> = (0..n).map(|i| last * (i + 1) / (n + 1)).collect();
         let seed = self.plan.seed;
-        let noise = seeded_normal(seed, Purpose::Audit, 2, 0, few.dims(), self.device)?;
-        audit(&start, seed, self.config.net.norm_groups, &|params| {
-            let encoder = Encoder::load(params, &self.config)?;
-            self.loss(&encoder, few, &t, &noise, &vec![0; n])
+        let noise = seeded_normal(seed, Purpose::Audit, 2, 0, images.dims(), self.device)?;
+        let groups = self.config.net.norm_groups;
+        let vars = self.updater.vars();
+        let is_exempt = |name: &str| {
+            // A constant that is added to a channel which is normalised alone has no effect.
+            let mut vars = vars.iter();
+            name.ends_with(".in_layers.2.bias")
+                && vars.any(|(known, var)| known == name && var.elem_count() == groups)
+        };
+        audit_gradients(vars, seed, &is_exempt, &|| {
+            self.loss(images, &t, &noise, &vec![0; n])
         })
     }
 
-    fn restore(&mut self, snapshot: Snapshot) -> Result<()> {
-        self.updater.restore(snapshot, self.device)
+    fn restore(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.updater.load(checkpoint)
     }
 
-    fn begin(&mut self, _: &mut Position, _: &mut dyn Progress) -> Result<()> {
-        self.start = None;
-        Ok(())
-    }
-
-    fn step(&mut self, step: u64, x0: &Tensor, batch: &Batch) -> Result<Stepped> {
+    fn step(&mut self, step: u64, x0: &Tensor, batch: &Batch) -> Result<StepOutcome> {
         let (seed, total, shape) = (self.plan.seed, self.plan.steps.batch, x0.dims());
         let uniforms: Vec<f64> = (0..total as u64)
             .map(|i| Draw::new(seed, Purpose::Timestep, step, i).uniform(0))
@@ -250,7 +226,7 @@ impl Task for Classifying<'_> {
             Accumulate::Mean => (MicroBatches::Weighted, |n, total| n as f64 / total as f64),
             Accumulate::Sum => (MicroBatches::Summed, |_, _| 1.0),
         };
-        let mut gradients = Accumulator::new(mode, self.updater.vars.len(), total);
+        let mut gradients = Accumulator::new(mode, self.updater.vars().len(), total);
         let mut loss = 0.0;
         for start in (0..total).step_by(micro) {
             let n = micro.min(total - start);
@@ -259,17 +235,11 @@ impl Task for Classifying<'_> {
             let noise = seeded_normal(seed, Purpose::Noise, step, first, &size, x0.device())?;
             let part = start..start + n;
             let images = x0.narrow(0, start, n)?;
-            let value = self.loss(
-                &self.encoder,
-                &images,
-                &t[part.clone()],
-                &noise,
-                &labels[part],
-            )?;
+            let value = self.loss(&images, &t[part.clone()], &noise, &labels[part])?;
             loss += share(n, total) * f64::from(value.to_scalar::<f32>()?);
             let value = self.updater.scaled(&value)?;
             gradients.add(
-                &collect_gradients(&self.updater.vars, &backward(&value)?),
+                &collect_gradients(self.updater.vars(), &backward(&value)?),
                 n,
             )?;
         }
@@ -277,10 +247,10 @@ impl Task for Classifying<'_> {
         let issued = self.updater.apply(step, &gradients.finish()?, &total)?;
         Ok(match issued.wait()? {
             Verdict::Updated { grad_norm } => {
-                Stepped::Updated(vec![("loss", loss), ("grad_norm", grad_norm)])
+                StepOutcome::Updated(vec![("loss", loss), ("grad_norm", grad_norm)])
             }
-            Verdict::BadLoss => Stepped::Skipped("loss"),
-            Verdict::BadGradient => Stepped::Skipped("gradient"),
+            Verdict::BadLoss => StepOutcome::Skipped("loss"),
+            Verdict::BadGradient => StepOutcome::Skipped("gradient"),
         })
     }
 
@@ -316,20 +286,38 @@ impl Task for Classifying<'_> {
             accuracy.balanced(),
             each.join(" ")
         ));
-        self.seen = Some((done, accuracy));
+        self.measured = Some((done, accuracy));
         Ok(())
     }
 
-    fn state(&mut self, position: &mut Position) -> Result<(State, BTreeMap<String, String>)> {
-        let state = self.updater.state(position)?;
-        Ok((state, self.metadata(position)?))
+    fn state(&mut self, position: &mut Position) -> Result<TrainingState> {
+        self.updater.state(position)
     }
 
-    fn finish(&mut self, position: &Position) -> Result<(PathBuf, PathBuf)> {
+    fn metadata(&self, position: &Position) -> Result<BTreeMap<String, String>> {
+        let plan = self.plan;
+        let facts = provenance(&[
+            ("run", plan.name.clone()),
+            ("init", file_name(&plan.init)),
+            ("init_sha256", plan.init_sha256.clone()),
+            ("source_domain", file_name(&plan.data.source.path)),
+            ("target_domain", file_name(&plan.data.target.path)),
+            ("steps", position.step.to_string()),
+            ("seed", plan.seed.to_string()),
+            ("program", format!("sdft {}", env!("CARGO_PKG_VERSION"))),
+        ]);
+        model_metadata(
+            self.config.net.metadata("classifier"),
+            &plan.process,
+            &facts,
+        )
+    }
+
+    fn finish(&mut self, position: &Position) -> Result<Finished> {
         let model = self.folder.final_model();
         let weights = self.updater.averaged()?;
         let metadata = self.metadata(position)?;
-        let accuracy = match self.seen.take() {
+        let accuracy = match self.measured.take() {
             Some((step, accuracy)) if step == position.step => Some(accuracy),
             _ => self.accuracy()?,
         };
@@ -346,12 +334,12 @@ impl Task for Classifying<'_> {
         self.folder.put(&model, |aside| {
             Ok(sdft_checkpoint::write_safetensors(
                 aside,
-                weights.iter(),
+                weights.iter().map(|(name, tensor)| (name.as_str(), tensor)),
                 &metadata,
                 None,
             )?)
         })?;
-        Ok((model, shown))
+        Ok(Finished { model, shown })
     }
 }
 

@@ -1,10 +1,11 @@
-use crate::folder::RunPlan;
-use crate::plan::{
-    LoopPlan, LrSchedule, MOST_STEPS, OptimPlan, OutputPlan, PlanError, check_classes,
-    check_counts, check_name, check_optim, check_pace, check_process,
-};
+//! Everything that decides a classifier's training, as it is in `plan.toml`.
+
 use sdft_adm::{AdmConfig, EncoderConfig, Pool};
 use sdft_models::Process;
+use sdft_train::{
+    LoopPlan, LrSchedule, MAX_RUN_STEPS, OptimPlan, OutputPlan, PlanError, RunPlan, check_classes,
+    check_counts, check_name, check_optim, check_pace, check_process,
+};
 use serde::{Deserialize, Serialize};
 
 /// Where the images of one domain come from.
@@ -30,9 +31,9 @@ pub struct DomainPlan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifierData {
-    /// What a translation comes from; label 0.
+    /// What a translation starts from; label 0.
     pub source: DomainPlan,
-    /// What it goes to; label 1.
+    /// What it leads to; label 1.
     pub target: DomainPlan,
     /// Whether images are flipped horizontally half of the time.
     pub flip: bool,
@@ -103,7 +104,7 @@ impl ClassifierModel {
             .collect();
     }
 
-    /// As the network takes it.
+    /// The network's own configuration.
     pub fn encoder(&self) -> EncoderConfig {
         EncoderConfig {
             net: self.net.clone(),
@@ -118,7 +119,7 @@ impl From<EncoderConfig> for ClassifierModel {
     }
 }
 
-/// A run that trains a classifier, as it stands in `plan.toml`. The defaults are EGSDE's.
+/// A run that trains a classifier, as it is in `plan.toml`. The defaults are EGSDE's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifierPlan {
@@ -126,7 +127,7 @@ pub struct ClassifierPlan {
     pub name: String,
     /// Every random number of the run follows from it.
     pub seed: u64,
-    /// A classifier whose trunk is the start, as guidance's `256x256_classifier.pt`; empty starts from random weights.
+    /// A classifier whose trunk is the start, such as guidance's `256x256_classifier.pt`; empty starts from random weights.
     pub init: String,
     /// SHA-256 of that file, filled in when it is read.
     pub init_sha256: String,
@@ -151,7 +152,7 @@ pub struct ClassifierPlan {
 pub struct ClassifierOutput {
     /// Steps between two log lines.
     pub log_every: u64,
-    /// Steps between two looks at the held-out images; 0 looks only at the end.
+    /// Steps between two measurements on the held-out images; 0 measures only at the end.
     pub eval_every: u64,
     /// Steps between two checkpoints; 0 keeps only the last.
     pub checkpoint_every: u64,
@@ -249,7 +250,7 @@ impl RunPlan for ClassifierPlan {
             return wrong(
                 "model.out_channels",
                 format!(
-                    "two domains of images of 3 channels are told apart without labels, found out_channels {}, in_channels {}, num_classes {}",
+                    "a classifier of two domains takes images of 3 channels and no labels, found out_channels {}, in_channels {}, num_classes {}",
                     net.out_channels, net.in_channels, net.num_classes
                 ),
             );
@@ -257,7 +258,10 @@ impl RunPlan for ClassifierPlan {
         if net.dropout != 0.0 {
             return wrong(
                 "model.dropout",
-                format!("a classifier has none, expected 0, found {}", net.dropout),
+                format!(
+                    "a classifier has no dropout; expected 0, found {}",
+                    net.dropout
+                ),
             );
         }
         if self.data.shift >= net.image_size {
@@ -270,7 +274,12 @@ impl RunPlan for ClassifierPlan {
             );
         }
         check_pace(&self.steps, &self.pace())?;
-        check_counts(&[("output.eval_every", self.output.eval_every, 0, MOST_STEPS)])?;
+        check_counts(&[(
+            "output.eval_every",
+            self.output.eval_every,
+            0,
+            MAX_RUN_STEPS,
+        )])?;
         check_optim(&self.optim)?;
         check_process(&self.process)
     }

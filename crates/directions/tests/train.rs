@@ -8,25 +8,16 @@ use sdft_asyrp::{
 };
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_diffusion::BottleneckNet;
+use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
 use sdft_eval::{class_features, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_models::{LoadOptions, LoadedModel, load_unet, read_params_bytes};
 use sdft_samplers::NumberedNoise;
-use sdft_train::{
-    DirectionPlan, DirectionSetup, Ending, Progress, RunFolder, StepReport, TrainError, to_images,
-    to_tensor, train_direction,
-};
+use sdft_train::{Ending, NoopProgress, RunFolder, TrainError, to_images, to_tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-struct NoopProgress;
-
-impl Progress for NoopProgress {
-    fn progress(&mut self, _: &StepReport) {}
-    fn note(&mut self, _: &str) {}
-}
 
 fn asset(name: &str) -> PathBuf {
     let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/weights");

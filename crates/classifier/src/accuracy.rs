@@ -1,4 +1,5 @@
-use crate::error::Result;
+//! How many held-out images a classifier tells apart at each noise level.
+
 use candle_core::{D, Device, Tensor};
 use sdft_adm::Encoder;
 use sdft_data::ImageSource;
@@ -6,16 +7,17 @@ use sdft_diffusion::Diffusion;
 use sdft_imaging::to_unit_range;
 use sdft_noise::Purpose;
 use sdft_samplers::seeded_normal;
+use sdft_train::Result;
 use serde::Serialize;
 
-/// Noise levels that are looked at, in equal parts of the process.
+/// Noise levels, in equal parts of the process.
 const LEVELS: usize = 10;
-/// Images of each domain that are looked at, at most.
+/// The most images of each domain.
 const IMAGES: usize = 200;
 /// Images at once.
 const CHUNK: usize = 16;
 
-/// How many held-out images are told apart at one noise level.
+/// The share of held-out images that are classified correctly at one noise level.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LevelAccuracy {
     /// The timestep.
@@ -27,18 +29,18 @@ pub struct LevelAccuracy {
 }
 
 impl LevelAccuracy {
-    /// The mean of both domains, whatever their sizes; 0.5 is chance.
+    /// The mean of both domains, regardless of their sizes; 0.5 is chance.
     pub fn balanced(&self) -> f64 {
         0.5 * (self.source + self.target)
     }
 }
 
-/// How many held-out images are told apart, from little noise to much.
+/// The shares of held-out images that are classified correctly, from little noise to much.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Accuracy {
-    /// Images of the source looked at.
+    /// Number of source images.
     pub n_source: usize,
-    /// Images of the target looked at.
+    /// Number of target images.
     pub n_target: usize,
     /// One entry per noise level.
     pub levels: Vec<LevelAccuracy>,
@@ -58,7 +60,7 @@ pub(crate) struct HeldOut {
 }
 
 impl HeldOut {
-    /// The images `indices` of each domain, at most so many that measuring stays cheap.
+    /// The images `indices` of each domain, or a subset of them that keeps measuring cheap.
     pub(crate) fn new(
         sources: [&dyn ImageSource; 2],
         indices: [&[usize]; 2],
@@ -80,7 +82,7 @@ impl HeldOut {
         })
     }
 
-    /// Classifies every image at every level; its noise follows from the seed, the level and its place.
+    /// Classifies every image at every level. Its noise follows from the seed, the level and its place in the list.
     pub(crate) fn accuracy(
         &self,
         encoder: &Encoder,
@@ -120,7 +122,7 @@ impl HeldOut {
         for start in (0..total).step_by(CHUNK) {
             let x0 = images.narrow(0, start, CHUNK.min(total - start))?;
             let steps = vec![t; x0.dim(0)?];
-            // Both domains see the same noise.
+            // Both domains get the same noise.
             let (step, first) = (level as u64, start as u64);
             let noise = seeded_normal(seed, Purpose::HeldOut, step, first, x0.dims(), x0.device())?;
             let xt = diffusion.q_sample(&x0, &steps, &noise)?;

@@ -1,12 +1,13 @@
-use crate::folder::RunPlan;
-use crate::plan::{
-    LoopPlan, LrSchedule, MOST_STEPS, OptimPlan, OptimizerKind, OutputPlan, PlanError,
-    check_classes, check_counts, check_name, check_optim, check_pace, check_process,
-};
+//! Everything that decides a direction's training, as it is in `plan.toml`.
+
 use sdft_adm::AdmConfig;
 use sdft_asyrp::{GoalWeights, training_sequence};
 use sdft_models::Process;
 use sdft_schedule::MAX_STEPS;
+use sdft_train::{
+    LoopPlan, LrSchedule, MAX_RUN_STEPS, OptimPlan, OptimizerKind, OutputPlan, PlanError, RunPlan,
+    check_classes, check_counts, check_name, check_optim, check_pace, check_process,
+};
 use serde::{Deserialize, Serialize};
 
 /// The images that a direction is trained on.
@@ -357,7 +358,7 @@ impl DirectionPlan {
         let walk = &self.walk;
         check_counts(&[
             ("output.samples", self.output.samples as u64, 0, 64),
-            ("loop.epochs", self.pace.epochs, 1, MOST_STEPS),
+            ("loop.epochs", self.pace.epochs, 1, MAX_RUN_STEPS),
             ("walk.t_0", walk.t_0 as u64, 1, MAX_STEPS as u64 - 1),
         ])?;
         let (pace, output) = self.loop_of(1);

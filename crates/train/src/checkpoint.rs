@@ -1,4 +1,4 @@
-//! Checkpoints: directories written aside and renamed, verified when read.
+//! Checkpoints: directories that are written under a temporary name, renamed, and verified when read.
 
 use crate::checksums::{Checksums, SUMS};
 use crate::error::{Context, Result, TrainError};
@@ -12,24 +12,24 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a run stands, apart from its tensors.
+/// The state of a run, apart from its tensors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Position {
+pub struct Position {
     /// Steps done.
-    pub(crate) step: u64,
-    /// Steps skipped because their numbers were not finite.
-    pub(crate) skipped: u64,
-    /// How many of them in a row up to now.
-    pub(crate) skipped_in_row: u64,
+    pub step: u64,
+    /// Steps skipped because their loss or gradient was not finite.
+    pub skipped: u64,
+    /// The number of steps skipped in a row up to now.
+    pub skipped_in_row: u64,
     /// Updates of the moving average.
     pub(crate) ema_updates: u64,
     /// Length of `log.jsonl`.
     pub(crate) log_bytes: u64,
     /// Length of the event file.
     pub(crate) event_bytes: u64,
-    /// What the next log line averages over.
+    /// Sums of the numbers that the next log line averages.
     pub(crate) sums: Sums,
-    /// Step and score of the best evaluation so far, the score as bits.
+    /// Step and score (as bits) of the best evaluation so far.
     #[serde(default)]
     pub(crate) best: Option<(u64, u64)>,
     /// Evaluations since then.
@@ -38,15 +38,26 @@ pub(crate) struct Position {
     /// The loss scale as bits, and the steps since it changed.
     #[serde(default)]
     pub(crate) loss_scale: Option<(u64, u64)>,
-    /// The losses that the timestep sampler remembers, as bits, and how many of each step.
+    /// The loss history of the timestep sampler: the losses as bits, and how many there are for each timestep.
     pub(crate) timesteps: Option<(Vec<u64>, Vec<usize>)>,
 }
 
 /// Named tensors in order.
-pub(crate) type Tensors = Vec<(String, Tensor)>;
+pub type Tensors = Vec<(String, Tensor)>;
 
-/// The tensors of a checkpoint, by file.
-pub(crate) const FILES: [&str; 3] = ["weights", "ema", "optimizer"];
+/// The tensors of a checkpoint that is about to be written.
+#[derive(Clone, Debug)]
+pub struct TrainingState {
+    /// The weights after the last step.
+    pub weights: Tensors,
+    /// Their moving average.
+    pub ema: Tensors,
+    /// The moments of the optimiser.
+    pub optimizer: Tensors,
+}
+
+/// The files of tensors in a checkpoint.
+const FILES: [&str; 3] = ["weights", "ema", "optimizer"];
 
 /// The file of the position.
 const STATE: &str = "state.json";
@@ -63,12 +74,19 @@ struct Manifest {
     files: BTreeMap<String, String>,
 }
 
-/// A checkpoint in memory.
-pub(crate) struct Snapshot {
-    pub(crate) path: PathBuf,
-    pub(crate) position: Position,
-    /// In the order of [`FILES`].
-    pub(crate) tensors: [HashMap<String, Tensor>; 3],
+/// A checkpoint that was read.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// The state of the run.
+    pub position: Position,
+    /// The weights after the last step.
+    pub weights: HashMap<String, Tensor>,
+    /// Their moving average.
+    pub ema: HashMap<String, Tensor>,
+    /// The moments of the optimiser.
+    pub optimizer: HashMap<String, Tensor>,
 }
 
 fn name(step: u64) -> String {
@@ -77,18 +95,18 @@ fn name(step: u64) -> String {
 
 /// Writes a checkpoint, points `latest` at it and removes all but the newest `keep`. Returns its folder.
 ///
-/// `metadata` goes into the files of weights, so that each of them is a model that can be sampled and started from.
+/// The files of weights carry `metadata`, so that each of them is a model that can be sampled and fine-tuned.
 pub(crate) fn save(
     folder: &RunFolder,
     position: &Position,
-    tensors: [&Tensors; 3],
+    state: &TrainingState,
     metadata: &BTreeMap<String, String>,
     keep: usize,
 ) -> Result<PathBuf> {
     let parent = folder.checkpoints();
     let target = parent.join(name(position.step));
     let aside = temporary_path(&target).at("cannot write", &target)?;
-    let result = write_aside(&aside, position, tensors, metadata)
+    let result = write_aside(&aside, position, state, metadata)
         .and_then(|()| publish(&parent, &aside, position.step));
     let target = match result {
         Ok(target) => target,
@@ -110,11 +128,12 @@ pub(crate) fn save(
 fn write_aside(
     aside: &Path,
     position: &Position,
-    tensors: [&Tensors; 3],
+    state: &TrainingState,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
     fs::create_dir(aside).at("cannot create the checkpoint", aside)?;
     let mut sums = Checksums::default();
+    let tensors = [&state.weights, &state.ema, &state.optimizer];
     for (file, tensors) in FILES.into_iter().zip(tensors) {
         let path = aside.join(format!("{file}.safetensors"));
         let entries = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
@@ -150,14 +169,14 @@ fn publish(parent: &Path, aside: &Path, step: u64) -> Result<PathBuf> {
     Ok(target)
 }
 
-/// Removes a checkpoint in two moves, so that a half-removed one never carries a checkpoint's name.
+/// Renames a checkpoint before it removes it, so that a partly removed one never has a checkpoint's name.
 fn remove(path: &Path) -> Result<()> {
     let trash = temporary_path(path).at("cannot move aside", path)?;
     fs::rename(path, &trash).at("cannot move aside", path)?;
     fs::remove_dir_all(&trash).at("cannot remove", &trash)
 }
 
-/// Removes what an earlier process left half-written or half-removed. The folder is locked, so no other process writes there.
+/// Removes files that an earlier process left partly written or partly removed. The folder is locked, so no other process writes there.
 pub(crate) fn sweep(folder: &RunFolder) -> Result<()> {
     for parent in [
         folder.root().to_owned(),
@@ -196,22 +215,22 @@ pub(crate) fn list(parent: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(out)
 }
 
-/// The newest whole checkpoint, if there is one, and what should be known of the choice. Damaged newer ones are moved out of the way.
+/// The newest checkpoint that is not damaged, if there is one, and notes about the choice. Newer damaged ones are renamed.
 ///
 /// # Errors
-/// Checkpoints of which none is whole: starting over would lose what they stand for. A system that refuses to read.
-pub(crate) fn load_newest(folder: &RunFolder) -> Result<(Option<Snapshot>, Vec<String>)> {
+/// All checkpoints are damaged (starting over would lose the run), or a file cannot be read.
+pub(crate) fn load_newest(folder: &RunFolder) -> Result<(Option<Checkpoint>, Vec<String>)> {
     let mut broken: Vec<PathBuf> = Vec::new();
     let mut notes = Vec::new();
     for (_, path) in list(&folder.checkpoints())? {
         match load(&path) {
-            Ok((snapshot, note)) => {
+            Ok((checkpoint, note)) => {
                 for path in broken {
                     set_aside(&path)?;
                 }
-                let passed_over = |problem| format!("passed over a broken checkpoint: {problem}");
-                let notes = notes.into_iter().map(passed_over).chain(note).collect();
-                return Ok((Some(snapshot), notes));
+                let skipped = |problem| format!("skipped a damaged checkpoint: {problem}");
+                let notes = notes.into_iter().map(skipped).chain(note).collect();
+                return Ok((Some(checkpoint), notes));
             }
             Err(error) if is_damage(&error) => {
                 notes.push(error.to_string());
@@ -226,14 +245,14 @@ pub(crate) fn load_newest(folder: &RunFolder) -> Result<(Option<Snapshot>, Vec<S
     Err(TrainError::Folder {
         path: folder.checkpoints(),
         problem: format!(
-            "none of the {} checkpoints is whole, and nothing was touched: {}",
+            "all {} checkpoints are damaged, and nothing was changed: {}",
             broken.len(),
             notes.join("; ")
         ),
     })
 }
 
-/// Whether a checkpoint is damaged, as opposed to a system that cannot read it now.
+/// Whether a checkpoint is damaged, rather than unreadable at the moment.
 pub(crate) fn is_damage(error: &TrainError) -> bool {
     use std::io::ErrorKind::{NotADirectory, NotFound};
     let missing = |e: &std::io::Error| [NotFound, NotADirectory].contains(&e.kind());
@@ -244,7 +263,7 @@ pub(crate) fn is_damage(error: &TrainError) -> bool {
     }
 }
 
-/// Keeps a damaged checkpoint under a name that is not a checkpoint's.
+/// Renames a damaged checkpoint so that it is not found again.
 fn set_aside(path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut target = path.with_file_name(format!("damaged-{name}"));
@@ -257,7 +276,7 @@ fn set_aside(path: &Path) -> Result<()> {
     fs::rename(path, &target).at("cannot move aside", path)
 }
 
-/// What was recorded of a checkpoint's files, and a note where that is less than it should be.
+/// The recorded hashes of a checkpoint's files, and a note if an earlier version recorded less.
 pub(crate) fn recorded(checkpoint: &Path) -> Result<(Checksums, Option<String>)> {
     if let Some(sums) = Checksums::read(checkpoint)? {
         return Ok((sums, None));
@@ -274,7 +293,7 @@ pub(crate) fn recorded(checkpoint: &Path) -> Result<(Checksums, Option<String>)>
         sums.add(&format!("{file}.safetensors"), &hash);
     }
     let note = format!(
-        "{}: an earlier version wrote it without a checksum of {STATE}, which is taken as it is",
+        "{}: an earlier version wrote it without a checksum of {STATE}, which cannot be verified",
         checkpoint.display()
     );
     Ok((sums, Some(note)))
@@ -289,7 +308,7 @@ fn read_manifest(checkpoint: &Path) -> Result<Manifest> {
     })
 }
 
-fn load(path: &Path) -> Result<(Snapshot, Option<String>)> {
+fn load(path: &Path) -> Result<(Checkpoint, Option<String>)> {
     let problem = |problem: String| TrainError::Checkpoint {
         path: path.to_owned(),
         problem,
@@ -308,22 +327,24 @@ fn load(path: &Path) -> Result<(Snapshot, Option<String>)> {
         }
         let options = ReadOptions {
             keep_dtype: true,
-            // The hash says that it is what was written. A second moment may have overflowed while the weights are finite.
+            // The hash shows that the file is intact. A second moment may have overflowed while the weights are finite.
             allow_non_finite: true,
             ..ReadOptions::default()
         };
         let state = sdft_checkpoint::read(&path.join(&name), &options)?;
         tensors.push(state.into_map().into_iter().collect::<HashMap<_, _>>());
     }
-    let tensors = tensors
+    let [weights, ema, optimizer] = tensors
         .try_into()
         .map_err(|_| problem("not all files were read".into()))?;
-    let snapshot = Snapshot {
+    let checkpoint = Checkpoint {
         path: path.to_owned(),
         position: manifest.position,
-        tensors,
+        weights,
+        ema,
+        optimizer,
     };
-    Ok((snapshot, note))
+    Ok((checkpoint, note))
 }
 
 #[cfg(test)]
@@ -333,15 +354,18 @@ mod tests {
     use candle_core::Device;
 
     fn saved(root: &Path) -> (RunFolder, PathBuf) {
-        let folder = RunFolder::create(root, &Plan::default()).unwrap();
+        let folder = RunFolder::create(root, &<Plan>::default()).unwrap();
         let tensor = |x: f32| {
             let tensor = Tensor::new(&[x], &Device::Cpu).unwrap();
             vec![("x".to_owned(), tensor)]
         };
-        let (weights, optimizer) = (tensor(1.0), tensor(f32::INFINITY));
-        let tensors = [&weights, &weights, &optimizer];
+        let state = TrainingState {
+            weights: tensor(1.0),
+            ema: tensor(1.0),
+            optimizer: tensor(f32::INFINITY),
+        };
         let none = BTreeMap::new();
-        let path = save(&folder, &Position::default(), tensors, &none, 1).unwrap();
+        let path = save(&folder, &Position::default(), &state, &none, 1).unwrap();
         (folder, path)
     }
 
@@ -349,8 +373,8 @@ mod tests {
     fn a_second_moment_that_overflowed_does_not_end_a_run() {
         let dir = tempfile::tempdir().unwrap();
         let (folder, _) = saved(&dir.path().join("run"));
-        let snapshot = load_newest(&folder).unwrap().0.unwrap();
-        let x = snapshot.tensors[2]["x"].to_vec1::<f32>().unwrap();
+        let checkpoint = load_newest(&folder).unwrap().0.unwrap();
+        let x = checkpoint.optimizer["x"].to_vec1::<f32>().unwrap();
         assert_eq!(x, [f32::INFINITY]);
     }
 

@@ -1,0 +1,140 @@
+//! The U-Net as a network that can be trained: its variables, and what its file says.
+
+use crate::{AdmConfig, ConfigError, Unet};
+use candle_core::{Result, Tensor, Var};
+use sdft_diffusion::{
+    ComputeMode, Condition, Denoiser, KIND_KEY, MODEL_KEY, Prediction, Trainable,
+};
+use sdft_nn::Params;
+use std::collections::BTreeMap;
+
+impl AdmConfig {
+    /// What a file of such a network says about it: its kind (`unet` or `classifier`) and its configuration as JSON.
+    pub fn metadata(&self, kind: &str) -> BTreeMap<String, String> {
+        // A struct of numbers, texts and lists always has JSON.
+        let config = serde_json::to_string(self).unwrap_or_default();
+        BTreeMap::from([
+            (KIND_KEY.to_owned(), kind.to_owned()),
+            (MODEL_KEY.to_owned(), config),
+        ])
+    }
+
+    /// Fails unless the U-Net can be built and trained on images without labels.
+    ///
+    /// # Errors
+    /// The field, what was expected and what was found.
+    pub fn check_trainable(&self) -> std::result::Result<(), ConfigError> {
+        self.validate()?;
+        let wrong = |field, problem| Err(ConfigError { field, problem });
+        if self.num_classes != 0 {
+            return wrong(
+                "num_classes",
+                format!(
+                    "training is unconditional, this network has {} classes; start from an unconditional model",
+                    self.num_classes
+                ),
+            );
+        }
+        if !self.learns_variance() && self.out_channels != self.in_channels {
+            return wrong(
+                "out_channels",
+                format!(
+                    "expected {} or {}, found {}",
+                    self.in_channels,
+                    2 * self.in_channels,
+                    self.out_channels
+                ),
+            );
+        }
+        if self.in_channels != 3 {
+            return wrong(
+                "in_channels",
+                format!("images have 3 channels, found {}", self.in_channels),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A [`Unet`] with the variables that it computes with.
+#[derive(Clone, Debug)]
+pub struct TrainableUnet {
+    unet: Unet,
+    vars: Vec<(String, Var)>,
+    mode: ComputeMode,
+}
+
+impl TrainableUnet {
+    /// A network that starts from a copy of `params`, with feature maps and recomputation as `mode` says.
+    ///
+    /// # Errors
+    /// A configuration that cannot be trained; parameters that are missing or of another shape.
+    pub fn new(params: &Params, config: &AdmConfig, mode: ComputeMode) -> Result<Self> {
+        config.check_trainable().map_err(candle_core::Error::wrap)?;
+        let (params, vars) = params.trainable()?;
+        let unet = Unet::load(&params, config)?.with_compute_dtype(mode.dtype);
+        let unet = match mode.recompute {
+            true => unet.recomputed(),
+            false => unet,
+        };
+        Ok(Self { unet, vars, mode })
+    }
+
+    /// The network.
+    pub fn unet(&self) -> &Unet {
+        &self.unet
+    }
+}
+
+impl Trainable for TrainableUnet {
+    fn vars(&self) -> Vec<(String, Var)> {
+        self.vars.clone()
+    }
+
+    fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {
+        let Condition { labels, dropout } = *condition;
+        self.unet.with(labels, dropout).predict(xt, t)
+    }
+
+    fn metadata(&self) -> BTreeMap<String, String> {
+        self.unet.config().metadata("unet")
+    }
+
+    fn compute_mode(&self) -> ComputeMode {
+        self.mode
+    }
+
+    /// A constant that is added to a channel which is normalised alone (as many groups as channels) has no effect.
+    fn has_zero_gradient(&self, name: &str) -> bool {
+        let groups = self.unet.config().norm_groups;
+        let mut vars = self.vars.iter();
+        name.ends_with(".in_layers.2.bias")
+            && vars.any(|(known, var)| known == name && var.elem_count() == groups)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_that_cannot_be_trained_on_images_name_the_field() {
+        let field = |config: AdmConfig| config.check_trainable().unwrap_err().field;
+        let heads = AdmConfig {
+            num_head_channels: 48,
+            ..AdmConfig::default()
+        };
+        assert_eq!(field(heads), "num_head_channels");
+        let classes = AdmConfig {
+            num_classes: 10,
+            ..AdmConfig::default()
+        };
+        assert_eq!(field(classes), "num_classes");
+        let five = AdmConfig {
+            out_channels: 5,
+            ..AdmConfig::default()
+        };
+        assert_eq!(field(five), "out_channels");
+        AdmConfig::default().check_trainable().unwrap();
+    }
+}

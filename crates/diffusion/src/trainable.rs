@@ -1,0 +1,159 @@
+//! What training knows of a network: its variables, its prediction, and what a file must say to make it again.
+
+use crate::Prediction;
+use candle_core::{DType, Result, Tensor, Var};
+use candle_nn::VarMap;
+use sdft_noise::DropoutKey;
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+/// The key of a network's kind in the metadata of its file.
+pub const KIND_KEY: &str = "sdft.kind";
+/// The key of a network's configuration in the metadata of its file.
+pub const MODEL_KEY: &str = "sdft.model";
+/// The key of the diffusion process in the metadata of a network's file.
+pub const PROCESS_KEY: &str = "sdft.process";
+/// The start of every key that says how a file was made.
+pub const PROVENANCE_PREFIX: &str = "sdft.provenance.";
+
+/// What a network is given in addition to the noised images and the timesteps.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Condition<'a> {
+    /// The class of each image.
+    pub labels: Option<&'a [u32]>,
+    /// The address of the dropout masks. `None` evaluates without dropout.
+    pub dropout: Option<DropoutKey<'a>>,
+}
+
+/// How a network computes between its input and its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ComputeMode {
+    /// The type of the feature maps. Parameters and gradients are f32.
+    pub dtype: DType,
+    /// Whether the backward pass computes values inside blocks again instead of keeping them.
+    pub recompute: bool,
+}
+
+impl Default for ComputeMode {
+    /// f32, without recomputation.
+    fn default() -> Self {
+        Self {
+            dtype: DType::F32,
+            recompute: false,
+        }
+    }
+}
+
+/// A network that can be trained.
+///
+/// Three methods are enough. The others describe networks that do more than plain f32.
+///
+/// # Example: a network of candle-nn layers
+/// ```
+/// use candle_core::{DType, Device, Result, Tensor, Var};
+/// use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder, VarMap, conv2d};
+/// use sdft_diffusion::{Condition, Prediction, Trainable, named_vars};
+/// use std::collections::BTreeMap;
+///
+/// struct Net {
+///     vars: VarMap,
+///     conv: Conv2d,
+/// }
+///
+/// impl Trainable for Net {
+///     fn vars(&self) -> Vec<(String, Var)> {
+///         named_vars(&self.vars)
+///     }
+///     fn predict(&self, xt: &Tensor, _t: &[f32], _: &Condition<'_>) -> Result<Prediction> {
+///         Prediction::split(&self.conv.forward(xt)?, 3)
+///     }
+///     fn metadata(&self) -> BTreeMap<String, String> {
+///         BTreeMap::from([("model".into(), "one convolution".into())])
+///     }
+/// }
+///
+/// let vars = VarMap::new();
+/// let builder = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+/// let config = Conv2dConfig { padding: 1, ..Conv2dConfig::default() };
+/// let net = Net { conv: conv2d(3, 3, 3, config, builder.pp("conv"))?, vars };
+/// assert_eq!(net.vars()[0].0, "conv.bias");
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub trait Trainable {
+    /// Every variable with its name, always in the same order. All are f32.
+    ///
+    /// The trainer updates them in place. While it samples the moving average, it puts other values into them and then restores them.
+    fn vars(&self) -> Vec<(String, Var)>;
+
+    /// The prediction for `xt` `[B, C, H, W]` at the original timesteps `t`, as in [`Denoiser::predict`](crate::Denoiser::predict).
+    ///
+    /// # Errors
+    /// Shapes that do not fit the network, or a condition that it does not take.
+    fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction>;
+
+    /// The metadata that a file of the weights needs so that the network can be made again.
+    fn metadata(&self) -> BTreeMap<String, String>;
+
+    /// The type of the feature maps, and whether blocks are recomputed. A plan that asks for something else is refused.
+    fn compute_mode(&self) -> ComputeMode {
+        ComputeMode::default()
+    }
+
+    /// Whether the gradient of this variable is exactly zero by construction. The gradient audit accepts it then.
+    fn has_zero_gradient(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
+}
+
+/// The variables of a `VarMap`, sorted by name.
+pub fn named_vars(map: &VarMap) -> Vec<(String, Var)> {
+    let vars = map.data().lock().unwrap_or_else(PoisonError::into_inner);
+    let mut named: Vec<_> = vars
+        .iter()
+        .map(|(name, var)| (name.clone(), var.clone()))
+        .collect();
+    named.sort_by(|(a, _), (b, _)| a.cmp(b));
+    named
+}
+
+/// The metadata of a model's file: that of the network, its process as JSON, and how the file was made.
+pub fn file_metadata(
+    network: BTreeMap<String, String>,
+    process: String,
+    provenance: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut metadata = network;
+    metadata.insert(PROCESS_KEY.to_owned(), process);
+    let facts = provenance
+        .iter()
+        .map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value.clone()));
+    metadata.extend(facts);
+    metadata
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use candle_nn::VarBuilder;
+
+    #[test]
+    fn variables_of_a_map_are_sorted_by_name_and_shared() {
+        let map = VarMap::new();
+        let builder = VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu);
+        for name in ["z.weight", "a.bias", "m.weight"] {
+            builder
+                .get_with_hints(2, name, candle_nn::Init::Const(1.0))
+                .unwrap();
+        }
+        let vars = named_vars(&map);
+        let names: Vec<&str> = vars.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a.bias", "m.weight", "z.weight"]);
+        vars[0]
+            .1
+            .set(&Tensor::new(&[5f32, 6.0], &Device::Cpu).unwrap())
+            .unwrap();
+        assert_eq!(named_vars(&map)[0].1.to_vec1::<f32>().unwrap(), [5.0, 6.0]);
+    }
+}
