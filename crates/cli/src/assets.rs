@@ -118,7 +118,3 @@ pub(crate) const DIGITS_SOURCE: &str = "digits-source";
 /// The source model of the embedded example.
 pub(crate) const DIGITS_SOURCE_WEIGHTS: &[u8] =
     include_bytes!("../../../assets/weights/digits-source.safetensors");
-
-/// The classifier that judges digit samples.
-pub(crate) const DIGITS_JUDGE_WEIGHTS: &[u8] =
-    include_bytes!("../../../assets/weights/digits-judge.safetensors");

@@ -1,6 +1,7 @@
 //! `train-classifier`: settings -> plan -> run.
 
 use crate::args::ClassifierArgs;
+use crate::bridge::space;
 use crate::console::{self, Console, duration, size};
 use crate::device::device;
 use crate::estimate::memory_of_classifier;
@@ -10,7 +11,7 @@ use crate::runs::{
     same_images,
 };
 use crate::train::{fingerprint, load_model, open_data, resolve_precision_of};
-use crate::{config, space, usage};
+use crate::{config, usage};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Encoder;

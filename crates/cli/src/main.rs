@@ -6,6 +6,7 @@ mod args;
 mod assets;
 #[cfg(test)]
 mod bounds;
+mod bridge;
 mod classifier;
 mod config;
 mod console;
@@ -29,11 +30,8 @@ mod reproduce;
 mod resolve;
 mod runs;
 mod sample;
-mod sampler;
-mod space;
 mod train;
 mod translate;
-mod weights;
 
 use args::{Cli, Verb};
 use std::process::ExitCode;

@@ -1,17 +1,17 @@
 //! Which arguments of which command may be names; and the list of what is missing, for whoever can fetch it.
 
 use crate::args::{
-    ClassifierArgs, Cli, ClipArg, EvaluateArgs, Experiment, LpipsArg, MissingArgs, PartArg,
-    ReproduceArgs, TrainArgs, Verb,
+    ClassifierArgs, Cli, EvaluateArgs, Experiment, MissingArgs, ReproduceArgs, TrainArgs, Verb,
 };
 use crate::data::args::{DataVerb, SelectArgs};
-use crate::edit::Eye;
 use crate::edit::args::{EditArgs, EditVerb, StepArg};
 use crate::model::peek_model_file;
 use crate::names::Names;
 use crate::{assets, classifier, console, edit, train};
 use anyhow::Result;
 use sdft_assets::Needs;
+use sdft_features::LpipsNet;
+use sdft_jobs::{ClipModel, GoalNetwork, PairPart};
 use sdft_models::{LoadOptions, inspect_file};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -233,7 +233,7 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
             let data = text_at(&table, "data.path");
             let mut folder = data.clone();
             names.images("--data", &mut folder, size.unwrap_or(SIZE))?;
-            if let Eye::Clip(patch) = Eye::of(&text_at(&table, "goal.network")) {
+            if let GoalNetwork::Clip(patch) = GoalNetwork::of(&text_at(&table, "goal.network")) {
                 let goal = table.get("goal");
                 let said = |key: &str| {
                     let files = goal.and_then(|goal| goal.get(key)?.as_array());
@@ -301,14 +301,14 @@ fn of_evaluate(args: &mut EvaluateArgs, names: &mut Names) -> Result<()> {
         names.network("inception", &args.weights);
     }
     if args.pairs.is_some() {
-        if !args.without.contains(&PartArg::Lpips) {
+        if !args.without.contains(&PairPart::Lpips) {
             let net = match args.lpips {
-                LpipsArg::Alex => "lpips-alex",
-                LpipsArg::Vgg => "lpips-vgg",
+                LpipsNet::Alex => "lpips-alex",
+                LpipsNet::Vgg => "lpips-vgg",
             };
             names.network(net, &args.weights);
         }
-        if !args.without.contains(&PartArg::Identity) {
+        if !args.without.contains(&PairPart::Identity) {
             names.network("irse50", &args.weights);
         }
         if args.text.is_some() {
@@ -318,10 +318,10 @@ fn of_evaluate(args: &mut EvaluateArgs, names: &mut Names) -> Result<()> {
     Ok(())
 }
 
-fn clip(net: ClipArg) -> &'static str {
+fn clip(net: ClipModel) -> &'static str {
     match net {
-        ClipArg::B16 => "clip-b16",
-        ClipArg::B32 => "clip-b32",
+        ClipModel::B16 => "clip-b16",
+        ClipModel::B32 => "clip-b32",
     }
 }
 

@@ -1,19 +1,20 @@
 use crate::args::TrainArgs;
+use crate::bridge::{judge, space};
 use crate::console::{self, Console, duration, size};
-use crate::device::{asked, device, resolve_precision, world};
+use crate::device::{asked, device, world};
 use crate::estimate::{Estimate, disk, estimate, memory_of};
 use crate::model::{lasting_model_file, model_file};
 use crate::runs::{
     STOP, changed, conclude, list, listen, make_whole, moved, new_root, note_changed_rate,
     same_images,
 };
-use crate::weights::Weights;
-use crate::{assets, config, crew, judge, space, usage};
+use crate::{assets, config, crew, usage};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use sdft_data::{Digits, DigitsSource, FolderSource, ImageSource, Style};
 use sdft_eval::{Extractor, View};
 use sdft_features::{InceptionResize, Network};
+use sdft_jobs::{Weights, resolve_precision};
 use sdft_models::{LoadOptions, LoadedModel, load_unet, load_unet_bytes};
 use sdft_nn::Params;
 use sdft_parallel::ProcessGroup;

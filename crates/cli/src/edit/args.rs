@@ -66,6 +66,13 @@ pub(crate) struct CacheArgs {
     pub(crate) no_cache: bool,
 }
 
+impl CacheArgs {
+    /// Where inversions are kept.
+    pub(crate) fn location(&self) -> sdft_jobs::CacheLocation {
+        crate::evaluate::cache_location(self.cache.as_ref(), self.no_cache)
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct EditTrainArgs {
     /// The model: a weights file, a run folder, or a name as `ffhq-10m` or `digits-source`. It stays as it is. With --resume,

@@ -3,10 +3,11 @@
 use super::apply::apply;
 use super::train::{DIGITS, Job, assemble};
 use super::typed;
-use crate::gallery::Ended;
+use crate::bridge::judge;
+use crate::gallery::conclude;
 use crate::runs::STOP;
 use crate::train::train_digits;
-use crate::{INTERRUPTED, config, console, judge};
+use crate::{INTERRUPTED, config, console};
 use anyhow::{Context, Result};
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::score_kept;
@@ -55,7 +56,7 @@ pub(super) fn example() -> Result<ExitCode> {
     let args = typed::apply(&[
         "--model", &model, "--edit", &direction, "--input", &input, "--out", &out, "--sweep", SWEEP,
     ])?;
-    let Ended::Done { folders } = apply(&args, None)? else {
+    let Some(folders) = conclude(apply(&args)?, &args.out, args.overwrite)? else {
         return interrupted();
     };
     // Not the one that led the direction, which may please it in ways that nobody else sees.

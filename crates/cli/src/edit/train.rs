@@ -1,18 +1,16 @@
 //! `edit train`: settings -> plan -> run.
 
 use super::args::{CacheArgs, EditTrainArgs, StepArg};
-use super::latents::{self, Inversion};
-use super::{goal, range};
+use crate::bridge::space;
 use crate::console::{self, Console, duration, size};
+use crate::job::job_on_cpu;
 use crate::model::{lasting_model_file, model_file};
 use crate::runs::{
     STOP, changed, conclude, flags, list, listen, make_whole, moved, new_root, note_changed_rate,
     same_images,
 };
-use crate::sample::unconditional;
 use crate::train::{all_fields, fingerprint, load_source, open_data, unchanged};
-use crate::weights::Weights;
-use crate::{config, space, usage};
+use crate::{config, usage};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use sdft_adm::Unet;
@@ -20,6 +18,11 @@ use sdft_asyrp::{DeltaBlock, Direction, Goal, Mix, training_steps};
 use sdft_data::{ImageSource, Joined};
 use sdft_diffusion::{BottleneckNet, Denoiser};
 use sdft_imaging::to_unit_range;
+use sdft_jobs::{
+    Inversion, RANGE_STEPS, RangeImages, Weights, check_unconditional, goal_networks,
+    inversions_folder, locate_goal, measure_range, open_goal, open_inversions, range_t_boost,
+    range_t_edit,
+};
 use sdft_nn::{Params, backward};
 use sdft_train::{
     DataPlan, DirectionPlan, DirectionSetup, Ending, LrSchedule, RunFolder, RunPlan, TrainError,
@@ -167,12 +170,12 @@ impl Job {
         }
         // What does not depend on files is checked before they are read.
         plan.validate_settings().map_err(|e| usage(e.to_string()))?;
-        weights.refuse_others(&goal::networks(&plan.goal, find_edit || find_boost))?;
+        weights.refuse_others(&goal_networks(&plan.goal, find_edit || find_boost))?;
         plan.source = lasting_model_file(&plan.source)?;
         make_whole(&mut plan.source);
         make_whole(&mut plan.data.path);
         let model = load_source(&plan.source, &plan.source_key, given, given_process)?;
-        unconditional(&plan.source, &model)?;
+        check_unconditional(&plan.source, &model)?;
         plan.source_sha256.clone_from(&model.sha256);
         plan.network_sha256 = model.network_sha256()?;
         plan.model = model.config.clone();
@@ -180,23 +183,32 @@ impl Job {
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let data = open_images(&plan)?;
         plan.data.fingerprint = fingerprint(&*data)?;
-        goal::locate(&mut plan.goal, &weights)?;
+        locate_goal(&mut plan.goal, &weights)?;
         // Texts that cannot be are found out before there is a run.
-        let goal = goal::open(&plan.goal, plan.model.image_size)?;
+        let goal = open_goal(&plan.goal, plan.model.image_size)?;
         let net = Unet::load(&model.params, &model.config)?;
         if find_edit || find_boost {
             if args.run.dry_run {
                 console::note(&format!(
                     "auto: the editing range is found when the run starts, by {} forward passes and twice as many looks of LPIPS that are not counted below",
-                    data.len() * range::STEPS.min(plan.walk.t_0 + 1)
+                    data.len() * RANGE_STEPS.min(plan.walk.t_0 + 1)
                 ));
             } else {
-                let curves = range::look(&plan, &net, &*data, &weights, &args.cache, range::STEPS)?;
+                let curves = job_on_cpu("range", |context| {
+                    let images = RangeImages {
+                        net: &net,
+                        data: &*data,
+                        weights: &weights,
+                        cache: &args.cache.location(),
+                        steps: RANGE_STEPS,
+                    };
+                    measure_range(&plan, &images, context)
+                })?;
                 if find_edit {
-                    plan.walk.t_edit = range::t_edit(&curves, goal.cosine())?;
+                    plan.walk.t_edit = range_t_edit(&curves, goal.cosine())?;
                 }
                 if find_boost {
-                    plan.walk.t_boost = range::t_boost(&curves)?;
+                    plan.walk.t_boost = range_t_boost(&curves)?;
                 }
                 console::note(&format!(
                     "range: t_edit {}, t_boost {}",
@@ -230,7 +242,7 @@ impl Job {
             moved(&mut plan.source, Some(&model_file(model)?));
         }
         moved(&mut plan.data.path, args.data.as_deref());
-        goal::locate(&mut plan.goal, &Weights::parse(&args.weights)?)?;
+        locate_goal(&mut plan.goal, &Weights::parse(&args.weights)?)?;
         let (model, process) = (all_fields(&plan.model), all_fields(&plan.process));
         let model = load_source(&plan.source, &plan.source_key, model, process)?;
         unchanged(&plan.source, &plan.source_sha256, &model)?;
@@ -238,7 +250,7 @@ impl Job {
         let data = same_images(path, known, "--data", || open_images(&plan))?;
         let job = Self {
             net: Unet::load(&model.params, &model.config)?,
-            goal: goal::open(&plan.goal, plan.model.image_size)?,
+            goal: open_goal(&plan.goal, plan.model.image_size)?,
             plan,
             data,
         };
@@ -280,15 +292,17 @@ impl Job {
             data,
             goal,
         } = self;
-        let latents = latents::open(
-            &args.cache,
-            &Inversion {
-                network_sha256: &plan.network_sha256,
-                process: &plan.process,
-                t_0: plan.walk.t_0,
-                steps: plan.walk.inversion,
-            },
-        );
+        let inversion = Inversion {
+            network_sha256: &plan.network_sha256,
+            process: &plan.process,
+            t_0: plan.walk.t_0,
+            steps: plan.walk.inversion,
+        };
+        let latents = job_on_cpu("", |context| {
+            let location = args.cache.location();
+            Ok(open_inversions(&location, &inversion, context))
+        })
+        .map_err(|e| TrainError::Evaluation(format!("{e:#}")))?;
         console::note(&format!(
             "{}: from {:?} to {:?} on {} images of {side}x{side}, {} epochs; writes {}",
             plan.name,
@@ -345,7 +359,7 @@ impl Job {
                 duration(Duration::from_secs_f64(training_step * steps.len() as f64))
             ),
             format!("# memory  about {}, by the same", size(memory)),
-            match latents::folder(cache) {
+            match inversions_folder(&cache.location()) {
                 None => "# disk    inversions are not kept".to_owned(),
                 Some(folder) => format!(
                     "# disk    about {} for inversions, which are kept between runs{}",

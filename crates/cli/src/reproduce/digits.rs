@@ -5,16 +5,18 @@ use super::editing::Edits;
 use super::table::{Column, markdown};
 use super::translation::Translations;
 use crate::args::ReproduceArgs;
+use crate::bridge::judge;
+use crate::job::job;
 use crate::runs::STOP;
-use crate::sampler::{SamplePlan, Sampler};
 use crate::train::{Job, load_model};
-use crate::{INTERRUPTED, assets, config, console, judge};
+use crate::{INTERRUPTED, assets, config, console};
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::{DigitsScore, Extractor, aligned_distance, score_digits, tint};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
+use sdft_jobs::{SamplePlan, Sampler};
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
 use sdft_models::{LoadOptions, LoadedModel};
 use sdft_train::{Ending, Plan, contact_sheet, to_images};
@@ -268,11 +270,14 @@ impl Judges {
 
 /// The samples that are judged.
 fn draw(model: &LoadedModel) -> Result<Tensor> {
-    let sampler = Sampler::new(SamplePlan::paper(model, "", NOISE_SEED)?, model)?;
+    let sampler = job("sample", |context| {
+        let plan = SamplePlan::paper(model, "", NOISE_SEED, context)?;
+        Sampler::new(plan, model, context)
+    })?;
     let parts = (0..SAMPLES)
         .step_by(BATCH)
-        .map(|first| sampler.draw(NOISE_SEED, first, BATCH))
-        .collect::<Result<Vec<_>>>()?;
+        .map(|first| sampler.draw(NOISE_SEED, first, BATCH, &mut |_| Ok(())))
+        .collect::<candle_core::Result<Vec<_>>>()?;
     Ok(Tensor::cat(&parts, 0)?)
 }
 

@@ -1,9 +1,8 @@
 //! Table 2 in miniature: digits of a class that the target set lacks become those of another such class.
 
 use super::table::{Column, markdown, show};
+use crate::bridge::{go_on, judge};
 use crate::edit::{FROM, TO, TRAINED, train_direction};
-use crate::gallery::go_on;
-use crate::judge;
 use crate::train::load_source;
 use anyhow::Result;
 use candle_core::Tensor;

@@ -5,12 +5,14 @@ use super::figures::{Row, Table};
 use super::paper::{Measured, Needs, finish, value};
 use crate::args::{ReproduceArgs, TargetArg};
 use crate::edit::{self, typed};
-use crate::gallery::Ended;
+use crate::gallery::conclude;
+use crate::job::job_on_cpu;
 use crate::model::model_file;
 use crate::{INTERRUPTED, config, console, usage};
 use anyhow::{Context, Result, bail};
 use sdft_eval::{Extractor, PairNets, Pairing, View, compare_pairs, direction_of_texts, pair_up};
 use sdft_features::Network;
+use sdft_jobs::{EditOptions, edit_folder};
 use sdft_train::DirectionPlan;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -156,15 +158,17 @@ impl Edits<'_> {
         let Some(direction) = made.with_context(|| format!("the direction {text}"))? else {
             return Ok(None);
         };
-        let (direction, folder) = (direction.display().to_string(), root.join("edited"));
-        let target = folder.display().to_string();
-        let apply = typed::apply(&[
-            "--model", &model, "--edit", &direction, "--input", &data, "--out", &target,
-        ])?;
-        let chosen = |id: &str| self.chosen.contains(id);
-        match edit::apply(&apply, Some(&chosen))? {
-            Ended::Done { .. } => Ok(Some((folder, [plan.goal.from, plan.goal.to]))),
-            Ended::Interrupted => Ok(None),
-        }
+        let folder = root.join("edited");
+        let options = EditOptions {
+            model,
+            edits: vec![direction.display().to_string()],
+            input: self.data.to_owned(),
+            only: Some(self.chosen.clone()),
+            out: folder.clone(),
+            ..EditOptions::default()
+        };
+        let outcome = job_on_cpu("edit", |context| edit_folder(&options, context))?;
+        let made = conclude(outcome, &folder, false)?;
+        Ok(made.map(|_| (folder, [plan.goal.from, plan.goal.to])))
     }
 }

@@ -10,11 +10,10 @@ mod table;
 mod translation;
 
 use crate::args::{Experiment, ReproduceArgs, TargetArg};
-use crate::gallery::outputs::Outputs;
-use crate::gallery::refusal::Overwrite;
 use crate::usage;
 use anyhow::Result;
 use sdft_features::InceptionResize;
+use sdft_gallery::Outputs;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::process::ExitCode;
@@ -39,7 +38,7 @@ fn claim(args: &ReproduceArgs, out: &Path) -> Result<Outputs> {
         experiment: format!("{:?}", args.experiment).to_lowercase(),
         target: (!digits).then(|| target.to_owned()),
     };
-    Outputs::open(out, &plan, Overwrite::Never)
+    Ok(Outputs::open(out, &plan, false).map_err(sdft_jobs::Error::from)?)
 }
 
 /// Fails on options that the experiment has no use for.

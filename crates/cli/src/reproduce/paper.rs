@@ -3,17 +3,17 @@
 use super::claim;
 use super::figures::{Row, Table};
 use crate::args::{ReproduceArgs, TargetArg};
+use crate::job::job;
 use crate::model::model_file;
-use crate::sample::write_samples;
 use crate::train::load_source;
-use crate::weights::{Files, Weights};
-use crate::{INTERRUPTED, console, evaluate, usage};
+use crate::{INTERRUPTED, console, usage};
 use anyhow::{Context, Result, bail};
 use sdft_eval::{
     Extractor, FeatureCache, ImageSet, PairNets, Pairing, Report, SetOptions, View, compare_pairs,
     compare_sets, of_files, pair_up,
 };
 use sdft_features::{LpipsNet, Network};
+use sdft_jobs::{Files, Weights, read_lpips, sample_as_in_the_paper};
 use serde_json::{Map, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -183,15 +183,17 @@ pub(super) fn samples_table(args: &ReproduceArgs, table: &Table) -> Result<ExitC
     };
     let mut realism = Realism::open(args, &inception, &data, &out)?;
     let nets = PairNets {
-        lpips: Some(evaluate::read_lpips(LpipsNet::Alex, &lpips)?),
+        lpips: Some(read_lpips(LpipsNet::Alex, &lpips)?),
         ..PairNets::default()
     };
     let sample = |model: &Path, name: &str, n: usize| -> Result<Option<PathBuf>> {
         let file = model_file(&model.display().to_string())?;
         let folder = out.join("samples").join(name);
         let loaded = load_source(&file, "", Map::new(), Map::new())?;
-        let whole = write_samples(&loaded, &file, &folder, n, SEED)
-            .with_context(|| format!("sampling {file}"))?;
+        let whole = job("sample", |context| {
+            sample_as_in_the_paper(&loaded, &file, &folder, n, SEED, context)
+        })
+        .with_context(|| format!("sampling {file}"))?;
         Ok(whole.then_some(folder))
     };
     let interrupted = || {
@@ -247,7 +249,7 @@ pub(super) fn pairs_table(args: &ReproduceArgs, table: &Table) -> Result<ExitCod
     let out = needs.out();
     let _claimed = claim(args, &out)?;
     let nets = PairNets {
-        lpips: Some(evaluate::read_lpips(LpipsNet::Alex, &lpips)?),
+        lpips: Some(read_lpips(LpipsNet::Alex, &lpips)?),
         ..PairNets::default()
     };
     let mut realism = Realism::open(args, &inception, &data, &out)?;

@@ -1,18 +1,21 @@
 //! Table 1 in miniature: digits of classes that the target set lacks, from chalk to ember.
 
 use super::table::{Column, markdown, show};
-use crate::args::{TranslatorArg, WalkArg};
+use crate::bridge::{go_on, judge};
 use crate::classifier::digits_classifier;
-use crate::gallery::go_on;
+use crate::console;
+use crate::job::job;
 use crate::train::load_source;
-use crate::translate::{TranslatePlan, Translator, Variant, sources};
-use crate::{console, judge};
+use crate::translate::sources;
 use anyhow::Result;
 use candle_core::Tensor;
 use sdft_data::ImageSource;
 use sdft_eval::{KeptScore, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
+use sdft_jobs::{
+    TranslatePlan, TranslationMethod, TranslationModels, Translator, Variant, WalkKind,
+};
 use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
 use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
 use sdft_samplers::NumberedNoise;
@@ -90,7 +93,7 @@ impl Translations {
 
     /// Adds the rows of a method whose models, one a seed, are in these files.
     pub(super) fn add(&mut self, label: &str, models: &[String]) -> Result<()> {
-        for method in [TranslatorArg::Sdedit, TranslatorArg::Egsde] {
+        for method in [TranslationMethod::Sdedit, TranslationMethod::Egsde] {
             let mut rows = Vec::new();
             for (seed, file) in models.iter().enumerate() {
                 let model = load_source(file, "", Map::new(), Map::new())?;
@@ -102,9 +105,14 @@ impl Translations {
                     factor: Some(model.config.image_size / 8),
                     ..Variant::default()
                 };
-                let plan = TranslatePlan::of(method, WalkArg::Part, variant, &model);
-                let classifier = Some(&self.classifier);
-                let translator = Translator::new(&plan, &model, None, classifier, None)?;
+                let plan = TranslatePlan::as_in_the_paper(method, WalkKind::Part, variant, &model);
+                let models = TranslationModels {
+                    model: &model,
+                    source: None,
+                    classifier: Some(&self.classifier),
+                    mask: None,
+                };
+                let translator = job("", |context| Translator::new(&plan, models, context))?;
                 let mut images = Vec::with_capacity(self.inputs.len());
                 for first in (0..self.inputs.len()).step_by(BATCH) {
                     let n = BATCH.min(self.inputs.len() - first);
@@ -125,7 +133,7 @@ impl Translations {
                 }
             }
             let name = match method {
-                TranslatorArg::Egsde => "EGSDE",
+                TranslationMethod::Egsde => "EGSDE",
                 _ => "SDEdit",
             };
             self.rows.push((format!("{name}, {label}"), rows));

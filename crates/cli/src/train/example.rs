@@ -1,13 +1,15 @@
 //! The embedded example: one source model, fine-tuned with and without distillation, in one picture.
 
 use super::{load_model, train_preset};
-use crate::sampler::{SamplePlan, Sampler};
-use crate::{INTERRUPTED, assets, console, judge, usage};
+use crate::bridge::judge;
+use crate::job::job;
+use crate::{INTERRUPTED, assets, console, usage};
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 use sdft_eval::score_digits;
 use sdft_files::write_atomic;
 use sdft_imaging::{encode_sheet, is_sheet, side_by_side};
+use sdft_jobs::{SamplePlan, Sampler};
 use sdft_models::LoadOptions;
 use sdft_train::{contact_sheet, to_images};
 use std::path::Path;
@@ -92,8 +94,11 @@ fn compare(out: &Path, set: &[&str]) -> Result<ExitCode> {
 /// The samples of a model.
 fn samples(name: &str) -> Result<Tensor> {
     let model = load_model(name, &LoadOptions::default())?;
-    let plan = SamplePlan::paper(&model, name, NOISE_SEED)?;
-    Sampler::new(plan, &model)?.draw(NOISE_SEED, 0, JUDGED)
+    job("sample", |context| {
+        let plan = SamplePlan::paper(&model, name, NOISE_SEED, context)?;
+        let sampler = Sampler::new(plan, &model, context)?;
+        Ok(sampler.draw(NOISE_SEED, 0, JUDGED, &mut |_| Ok(()))?)
+    })
 }
 
 #[cfg(test)]
