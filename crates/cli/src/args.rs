@@ -1,13 +1,16 @@
 use crate::data::args::DataArgs;
 use crate::edit::args::EditArgs;
-pub(crate) use crate::parse::{at_least_one, number, whole, whole_from};
-pub(crate) use crate::reproduce::args::{Experiment, ReproduceArgs, TargetArg};
+pub(crate) use crate::parse::{at_least_one, choice, number, whole, whole_from};
+pub(crate) use crate::reproduce::args::{Experiment, ReproduceArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sdft_cuda::DeviceSpec;
-use sdft_features::InceptionResize;
-use sdft_jobs::{ClassifierOptions, RunOptions, TrainOptions};
+use sdft_eval::Pairing;
+use sdft_features::{InceptionResize, LpipsNet};
+use sdft_jobs::{
+    ClassifierOptions, ClipModel, EnergyKind, PairPart, RunOptions, SamplerKind, TrainOptions,
+    TranslationMethod, WalkKind,
+};
 use sdft_train::{Method, Precision};
-use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// The options of every command, which stand last in its help.
@@ -189,13 +192,6 @@ impl TrainArgs {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum SamplerArg {
-    Ddim,
-    Ddpm,
-}
-
 /// What files of models may leave open.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
@@ -225,8 +221,8 @@ pub(crate) struct SampleArgs {
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,
     /// Which sampler.
-    #[arg(long, value_enum, default_value = "ddim")]
-    pub(crate) sampler: SamplerArg,
+    #[arg(long, value_parser = choice::<SamplerKind>(), default_value = "ddim")]
+    pub(crate) sampler: SamplerKind,
     /// Its steps: `ddim40` (a stride), `250` (evenly spread), `10,15,20` (per section), or empty for all.
     #[arg(long, default_value = "ddim40", value_name = "RESPACING")]
     pub(crate) steps: String,
@@ -303,42 +299,11 @@ Examples:
   cargo xtask translate --model metfaces.safetensors --source-model ffhq.pt --input faces --method ddib
   cargo xtask translate --model ffhq.pt --input faces --walk ancestral --repeats 3";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum TranslatorArg {
-    /// Noise the image up to t0, let the model denoise it.
-    Sdedit,
-    /// SDEdit, led by a classifier away from the source domain and by a low-pass filter along the input.
-    Egsde,
-    /// To noise with the source model, back with the target model.
-    Ddib,
-    /// From noise, following the input's low-passed image.
-    Ilvr,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum WalkArg {
-    /// The part of --steps up to t0, by DDIM.
-    Part,
-    /// All of --steps between 0 and t0, by DDIM.
-    Inside,
-    /// Every step, unclamped, as SDEdit and EGSDE were published.
-    Ancestral,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum EnergyArg {
-    Cosine,
-    NegL2,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct TranslateArgs {
     /// The method; sdedit if not given, egsde for the embedded example.
-    #[arg(long, value_enum)]
-    pub(crate) method: Option<TranslatorArg>,
+    #[arg(long, value_parser = choice::<TranslationMethod>())]
+    pub(crate) method: Option<TranslationMethod>,
     /// The model of the target domain: a weights file, a run folder, or `digits-source`.
     #[arg(long, value_name = "FILE|DIR", requires = "input")]
     pub(crate) model: Option<String>,
@@ -355,8 +320,8 @@ pub(crate) struct TranslateArgs {
     #[arg(long, value_name = "NAME=A,B,..")]
     pub(crate) sweep: Option<String>,
     /// sdedit and egsde: how the process is walked.
-    #[arg(long, value_enum, default_value = "part")]
-    pub(crate) walk: WalkArg,
+    #[arg(long, value_parser = choice::<WalkKind>(), default_value = "part")]
+    pub(crate) walk: WalkKind,
     /// The sampler's steps, as for `sample`; ddim40 if not given, 100 for ilvr.
     #[arg(long, value_name = "RESPACING")]
     pub(crate) steps: Option<String>,
@@ -382,11 +347,11 @@ pub(crate) struct TranslateArgs {
     #[arg(long, default_value_t = 2.0, value_name = "WEIGHT", value_parser = number, hide_short_help = true)]
     pub(crate) lambda_i: f64,
     /// egsde: the form of the first energy.
-    #[arg(long, value_enum, default_value = "cosine", hide_short_help = true)]
-    pub(crate) specific: EnergyArg,
+    #[arg(long, value_parser = choice::<EnergyKind>(), default_value = "cosine", hide_short_help = true)]
+    pub(crate) specific: EnergyKind,
     /// egsde: the form of the second energy.
-    #[arg(long, value_enum, default_value = "neg-l2", hide_short_help = true)]
-    pub(crate) independent: EnergyArg,
+    #[arg(long, value_parser = choice::<EnergyKind>(), default_value = "neg-l2", hide_short_help = true)]
+    pub(crate) independent: EnergyKind,
     /// egsde and ilvr: factor of the low-pass filter; an eighth of the image's side if not given, which is the published 32 at 256.
     #[arg(long, value_parser = at_least_one, value_name = "N", hide_short_help = true)]
     pub(crate) factor: Option<usize>,
@@ -492,32 +457,6 @@ Examples:
   cargo xtask evaluate --pairs faces smiling --text face 'smiling face'
   cargo xtask evaluate --real digits --fake samples";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LpipsArg {
-    Alex,
-    Vgg,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ClipArg {
-    B16,
-    B32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PairByArg {
-    /// The same path inside the folder, extensions apart.
-    Name,
-    /// The i-th with the i-th, both sorted.
-    Order,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PartArg {
-    Lpips,
-    Identity,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
     /// The real images: a folder, an .npz of statistics (mu, sigma) or images (arr_0), or `digits`.
@@ -556,35 +495,35 @@ pub(crate) struct EvaluateArgs {
     #[arg(long, value_name = "PIXELS", requires = "pairs", value_parser = at_least_one)]
     pub(crate) size: Option<usize>,
     /// With --pairs: which images belong together.
-    #[arg(long, value_enum, default_value = "name", requires = "pairs")]
-    pub(crate) pair_by: PairByArg,
+    #[arg(long, value_parser = choice::<Pairing>(), default_value = "name", requires = "pairs")]
+    pub(crate) pair_by: Pairing,
     /// With --pairs: leave out what needs weights that are not here.
     #[arg(
         long,
-        value_enum,
+        value_parser = choice::<PairPart>(),
         value_delimiter = ',',
         value_name = "PART,..",
         requires = "pairs"
     )]
-    pub(crate) without: Vec<PartArg>,
+    pub(crate) without: Vec<PairPart>,
     /// LPIPS's network.
     #[arg(
         long,
-        value_enum,
+        value_parser = choice::<LpipsNet>(),
         default_value = "alex",
         requires = "pairs",
         hide_short_help = true
     )]
-    pub(crate) lpips: LpipsArg,
+    pub(crate) lpips: LpipsNet,
     /// CLIP's network.
     #[arg(
         long,
-        value_enum,
+        value_parser = choice::<ClipModel>(),
         default_value = "b16",
         requires = "text",
         hide_short_help = true
     )]
-    pub(crate) clip: ClipArg,
+    pub(crate) clip: ClipModel,
     /// Weights from a file instead of the cache of the Hugging Face client; may be given again, also for one network in several files.
     #[arg(long, value_name = "NETWORK=FILE")]
     pub(crate) weights: Vec<String>,

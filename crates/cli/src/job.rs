@@ -52,6 +52,11 @@ pub(crate) fn can_overwrite(can: bool) {
 pub(crate) fn text_of(error: &Error) -> String {
     match error {
         Error::Option { name, problem } => format!("{} {problem}", typed(name)),
+        Error::InOption {
+            name,
+            value,
+            source,
+        } => format!("{} {value}: {}", typed(name), text_of(source)),
         Error::Output { option, source } => {
             let mut text = source.to_string();
             if source.is_refusal() {

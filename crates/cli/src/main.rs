@@ -3,7 +3,6 @@
 //! **Invariant:** turns arguments into library calls and results into text; computes nothing itself and never opens the network.
 
 mod args;
-mod assets;
 #[cfg(test)]
 mod bounds;
 mod classifier;
@@ -26,11 +25,8 @@ mod reproduce;
 mod resolve;
 mod runs;
 mod sample;
-mod sampler;
-mod space;
 mod train;
 mod translate;
-mod weights;
 
 use args::{Cli, Verb};
 use std::process::ExitCode;

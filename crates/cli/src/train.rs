@@ -6,14 +6,9 @@ use crate::device::world;
 use crate::job::job;
 use crate::runs::{conclude, describe, list};
 use anyhow::Result;
-use sdft_data::ImageSource;
-use sdft_jobs::{TRAINING, TrainJob};
-use sdft_models::LoadedModel;
-use sdft_train::DataPlan;
-use serde_json::{Map, Value};
+use sdft_jobs::{Context, TRAINING, TrainJob};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 mod example;
 
@@ -32,7 +27,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
         return crew::launch(n);
     }
     let options = args.options();
-    let prepare = |context: &mut sdft_jobs::Context<'_>| match &args.run.resume {
+    let prepare = |context: &mut Context<'_>| match &args.run.resume {
         Some(folder) => TrainJob::resume(folder, &options, context),
         None => TrainJob::new(&options, context),
     };
@@ -68,36 +63,12 @@ fn is_example(args: &TrainArgs) -> bool {
         && !(run.strict || run.dry_run || run.list)
 }
 
-pub(crate) use sdft_jobs::{all_fields, load_model};
-
-/// [`sdft_jobs::load_source`], with notes on the console.
-pub(crate) fn load_source(
-    name: &str,
-    key: &str,
-    given: Map<String, Value>,
-    given_process: Map<String, Value>,
-) -> Result<LoadedModel> {
-    job("", |context| {
-        sdft_jobs::load_source(name, key, given, given_process, context)
-    })
-}
-
-/// [`sdft_jobs::open_data`], with notes on the console.
-pub(crate) fn open_data(plan: &DataPlan, size: usize) -> Result<Arc<dyn ImageSource>> {
-    job("", |context| sdft_jobs::open_data(plan, size, context))
-}
-
-/// [`sdft_jobs::train_preset`], with notes on the console.
-pub(crate) fn train_preset(preset: &str, set: &[&str], root: &Path) -> Result<Option<PathBuf>> {
-    let name = root.file_name().unwrap_or_default().to_string_lossy();
-    job(&name, |context| {
-        sdft_jobs::train_preset(preset, set, root, context)
-    })
-}
-
-/// The model of the embedded example.
+/// Trains the model of the embedded example into `root`, unless it is there.
 pub(crate) fn train_digits(root: &Path) -> Result<Option<PathBuf>> {
-    train_preset("digits-sdft", &[], root)
+    let none: [&str; 0] = [];
+    job("model", |context| {
+        sdft_jobs::train_preset("digits-sdft", &none, root, context)
+    })
 }
 
 #[cfg(test)]

@@ -77,7 +77,10 @@ impl<'a> Context<'a> {
 }
 
 /// Fails between two steps once the stop flag is set.
-pub(crate) fn check_stop(stop: &AtomicBool) -> candle_core::Result<()> {
+///
+/// # Errors
+/// The flag is set.
+pub fn check_stop(stop: &AtomicBool) -> candle_core::Result<()> {
     if stop.load(Ordering::Relaxed) {
         candle_core::bail!("interrupted");
     }

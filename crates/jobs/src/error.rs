@@ -17,6 +17,16 @@ pub enum Error {
         /// The value, and what is wrong with it, as in `-1: expected a number, 0 or more`.
         problem: String,
     },
+    /// A failure with the value of an option.
+    #[error("{name} {value}: {source}")]
+    InOption {
+        /// The option's field.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// The failure.
+        source: Box<Error>,
+    },
     /// Anything else that the caller has to change.
     #[error("{0}")]
     Usage(String),
@@ -98,7 +108,7 @@ impl Error {
         match self {
             Self::Option { .. } | Self::Usage(_) | Self::Settings(_) => true,
             Self::Output { source, .. } => source.is_refusal(),
-            Self::Context { source, .. } => source.is_usage(),
+            Self::Context { source, .. } | Self::InOption { source, .. } => source.is_usage(),
             _ => false,
         }
     }
@@ -142,6 +152,12 @@ pub trait ResultExt<T> {
     /// # Errors
     /// The error, with the text before it.
     fn with_context<D: Display>(self, text: impl FnOnce() -> D) -> Result<T>;
+
+    /// Adds the option whose value the error is about.
+    ///
+    /// # Errors
+    /// The error, with the option before it.
+    fn in_option(self, name: &'static str, value: impl Display) -> Result<T>;
 }
 
 impl<T, E: Into<Error>> ResultExt<T> for std::result::Result<T, E> {
@@ -152,6 +168,14 @@ impl<T, E: Into<Error>> ResultExt<T> for std::result::Result<T, E> {
     fn with_context<D: Display>(self, text: impl FnOnce() -> D) -> Result<T> {
         self.map_err(|error| Error::Context {
             context: text().to_string(),
+            source: Box::new(error.into()),
+        })
+    }
+
+    fn in_option(self, name: &'static str, value: impl Display) -> Result<T> {
+        self.map_err(|error| Error::InOption {
+            name,
+            value: value.to_string(),
             source: Box::new(error.into()),
         })
     }

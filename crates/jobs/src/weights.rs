@@ -8,7 +8,11 @@ use std::path::PathBuf;
 
 /// Files that were given for networks; other networks are taken from the cache of the Hub's client.
 #[derive(Clone, Debug, Default)]
-pub struct Weights(BTreeMap<&'static str, Vec<PathBuf>>);
+pub struct Weights {
+    files: BTreeMap<&'static str, Vec<PathBuf>>,
+    /// The arguments as they were given.
+    arguments: Vec<String>,
+}
 
 impl Weights {
     /// Reads `NETWORK=FILE` arguments; one network may be given several files.
@@ -44,7 +48,15 @@ impl Weights {
             }
             files.entry(known).or_default().push(path);
         }
-        Ok(Self(files))
+        Ok(Self {
+            files,
+            arguments: given.to_vec(),
+        })
+    }
+
+    /// The arguments as they were given.
+    pub(crate) fn arguments(&self) -> &[String] {
+        &self.arguments
     }
 
     /// The files of a network: weights, and `tokenizer.json` where it has one. `otherwise` says how to give a file or do without.
@@ -53,7 +65,7 @@ impl Weights {
     /// The files were not given and are not in the cache, or differ from their known hashes.
     pub fn of(&self, network: Network, otherwise: &str) -> Result<Files> {
         let name = network.name();
-        let all = match self.0.get(name) {
+        let all = match self.files.get(name) {
             Some(files) => files.clone(),
             None => {
                 match HubCache::from_environment().and_then(|cache| cache.locate_verified(name)) {
@@ -75,7 +87,7 @@ impl Weights {
 
     /// The files that were given for a network, if any.
     pub fn given(&self, network: Network) -> Option<&[PathBuf]> {
-        self.0.get(network.name()).map(Vec::as_slice)
+        self.files.get(network.name()).map(Vec::as_slice)
     }
 
     /// Fails if files were given for a network that is not used.
@@ -84,7 +96,7 @@ impl Weights {
     /// Such a file.
     pub fn refuse_others(&self, used: &[Network]) -> Result<()> {
         let unused = |name: &&str| !used.iter().any(|network| network.name() == *name);
-        match self.0.keys().copied().find(unused) {
+        match self.files.keys().copied().find(unused) {
             Some(name) => Err(option(
                 "weights",
                 format!("{name}=..: {name} is not used here"),

@@ -1,8 +1,10 @@
 //! The cost of a run on this machine: time by a trial pass of its own network, memory and disk from its plan.
 
+mod direction;
 mod memory;
 mod trial;
 
+pub(crate) use direction::estimate_direction;
 pub(crate) use memory::{memory_of, memory_of_classifier};
 pub(crate) use trial::{classifier_disk, disk, estimate, estimate_classifier};
 

@@ -2,6 +2,7 @@
 
 mod adm;
 mod classifier;
+mod direction;
 mod finetune;
 mod group;
 mod options;
@@ -11,6 +12,10 @@ mod settings;
 
 pub use adm::{TrainPlan, validate};
 pub use classifier::{ClassifierJob, ClassifierOptions, train_digits_classifier};
+pub use direction::{
+    DIGITS_DIRECTION, DirectionJob, DirectionOptions, EditStep, train_digits_direction,
+    train_direction_in,
+};
 pub use finetune::{TrainJob, train_preset};
 pub use group::{follow, join_group};
 pub use options::RunOptions;

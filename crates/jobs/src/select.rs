@@ -1,21 +1,65 @@
-//! `data select`: images near to a text -> a folder of copies with their scores.
+//! Images near to a text, chosen by CLIP and copied with their scores.
 
-use super::args::SelectArgs;
-use crate::args::ClipArg;
-use crate::evaluate::{open_cache, user_cache_folder};
-use crate::gallery::outputs::{Outputs, ends_everything};
-use crate::gallery::{Failures, full_path, refusal, sheet};
+use crate::cache::CacheLocation;
+use crate::context::Context;
+use crate::error::{Result, ResultExt as _, failed, option};
+use crate::evaluate::{ClipModel, no_tokenizer};
 use crate::weights::Weights;
-use crate::{console, usage};
-use anyhow::{Context, Result, bail};
 use sdft_data::list_images;
 use sdft_eval::{Extractor, View, features_of_text, of_files};
 use sdft_features::Network;
+use sdft_gallery::{
+    Failures, Outputs, check_apart, check_folder, check_sheet, full_path, sheet_path, write_sheet,
+};
 use sdft_imaging::{Limits, Rgb8, center_crop, decode_file, grid, titled};
 use sdft_metrics::cosine;
 use serde::{Deserialize, Serialize};
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
+
+/// How many images are taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Take {
+    /// The nearest ones, this many.
+    Top(usize),
+    /// Those of at least this cosine similarity, -1 to 1.
+    Threshold(f64),
+}
+
+/// Which images to choose, and where the copies go.
+#[derive(Clone, Debug)]
+pub struct SelectOptions {
+    /// The folder of the images.
+    pub dir: PathBuf,
+    /// What the images should show.
+    pub prompt: String,
+    /// How many are taken.
+    pub take: Take,
+    /// The folder of the result; `DIR-selected` if `None`.
+    pub out: Option<PathBuf>,
+    /// Whether a selection by other settings is replaced.
+    pub overwrite: bool,
+    /// CLIP's network.
+    pub clip: ClipModel,
+    /// Its files.
+    pub weights: Weights,
+}
+
+/// A selection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectReport {
+    /// The folder of the copies.
+    pub images: PathBuf,
+    /// The table of all images, the nearest first.
+    pub scores: PathBuf,
+    /// The contact sheet of the best, the last taken and the first left out.
+    pub sheet: PathBuf,
+    /// Images taken.
+    pub taken: usize,
+    /// Images in all.
+    pub all: usize,
+    /// Similarity of the nearest image, the last one taken, and the farthest one.
+    pub similarity: [f64; 3],
+}
 
 /// An image and its similarity to the text.
 struct Scored<'a> {
@@ -24,76 +68,75 @@ struct Scored<'a> {
     score: f64,
 }
 
-pub(crate) fn select(args: &SelectArgs) -> Result<()> {
-    if let Some(threshold) = args.threshold
-        && !(-1.0..=1.0).contains(&threshold)
-    {
-        return Err(usage(format!("--threshold {threshold}: expected -1 to 1")));
+/// Ranks the images of a folder by their similarity to a text, and copies the nearest.
+///
+/// # Errors
+/// An option cannot be used, no image is near enough, the folder of the result holds something else, or an image cannot be copied, after
+/// all others were.
+pub fn select_images(options: &SelectOptions, context: &mut Context<'_>) -> Result<SelectReport> {
+    match options.take {
+        Take::Top(0) => return Err(option("top", "0: expected 1 or more")),
+        Take::Threshold(threshold) if !(-1.0..=1.0).contains(&threshold) => {
+            let problem = format!("{threshold}: expected -1 to 1");
+            return Err(option("threshold", problem));
+        }
+        _ => {}
     }
-    let files = list_images(&args.dir)?;
-    let out = args.out.clone().unwrap_or_else(|| beside(&args.dir));
-    refusal::check(&out, &SelectPlan::of(args), args.overwrite.into())?;
-    refusal::check_apart(&out, &args.dir)?;
-    sheet::check(&out)?;
-    let patch = match args.clip {
-        ClipArg::B16 => 16,
-        ClipArg::B32 => 32,
+    let files = list_images(&options.dir)?;
+    let out = match &options.out {
+        Some(out) => out.clone(),
+        None => selected(&options.dir),
     };
+    check_folder(&out, &SelectPlan::of(options), options.overwrite)?;
+    check_apart(&out, &options.dir)?;
+    check_sheet(&out)?;
+    let patch = options.clip.patch();
     let network = Network::Clip(patch);
-    let name = network.name();
-    let nets = Weights::parse(&args.weights)?.of(
-        network,
-        &format!("give --weights {name}=FILE for both files"),
-    )?;
+    let otherwise = format!("give --weights {}=FILE for both files", network.name());
+    let nets = options.weights.of(network, &otherwise)?;
     let Some(tokenizer) = &nets.tokenizer else {
-        bail!(
-            "{name}: texts need the model's tokenizer.json too; give --weights {name}=tokenizer.json"
-        );
+        return Err(no_tokenizer(network));
     };
-    let text = features_of_text(patch, &nets.weights, tokenizer, &args.prompt)?;
+    let text = features_of_text(patch, &nets.weights, tokenizer, &options.prompt)?;
     let extractor = Extractor::read(View::Clip(patch), &nets.weights)?;
-    // Another text or threshold is tried soon.
-    let mut cache = open_cache(user_cache_folder(), &extractor);
-    let mut ticker = console::Ticker::new("looking", files.len());
-    let (features, conversions) = of_files(&files, &extractor, &mut cache, &mut |done, _| {
-        ticker.tick(done as f64);
+    // Another text or threshold on the same images is likely.
+    let mut cache = CacheLocation::User.features(&extractor, context);
+    let (features, conversions) = of_files(&files, &extractor, &mut cache, &mut |done, all| {
+        context.progress.images(done as f64, all);
     })?;
-    ticker.finish(files.len());
-    for note in conversions.notes() {
-        console::note(&note);
-    }
+    context.notes(conversions.notes());
     if let Some(problem) = cache.problem() {
-        console::note(&format!("features are not kept: {problem}"));
+        let text = format!("features are not kept: {problem}");
+        context.progress.note(&text);
     }
     let mut scored = Vec::with_capacity(files.len());
     for (i, (id, path)) in files.iter().enumerate() {
-        let score =
-            cosine(features.row(i).unwrap_or_default(), &text).with_context(|| id.clone())?;
+        let score = cosine(features.row(i).unwrap_or_default(), &text).context(id)?;
         scored.push(Scored { id, path, score });
     }
-    // Ties by name, so that the order says nothing about the machine.
+    // Ties are broken by name, so that the order is the same on every machine.
     scored.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(b.id)));
-    let taken = match (args.top, args.threshold) {
-        (Some(n), _) => n.min(scored.len()),
-        (_, threshold) => scored.partition_point(|s| Some(s.score) >= threshold),
-    };
     let (best, worst) = (scored[0].score, scored[scored.len() - 1].score);
-    if taken == 0 {
-        bail!(
-            "no image reaches --threshold {}: similarities are {worst:.4} to {best:.4}",
-            args.threshold.unwrap_or_default()
-        );
-    }
-    write(args, &out, &scored, taken)?;
-    let least = scored[taken - 1].score;
-    console::line(format_args!(
-        "{}: {taken} of {} images, similarity {best:.4} to {least:.4} (all: down to {worst:.4})",
-        out.join(IMAGES).display(),
-        scored.len()
-    ))?;
-    console::line(format_args!("scores   {}", out.join(SCORES).display()))?;
-    console::line(format_args!("to look at {}", sheet::place(&out).display()))?;
-    Ok(())
+    let taken = match options.take {
+        Take::Top(n) => n.min(scored.len()),
+        Take::Threshold(threshold) => match scored.partition_point(|s| s.score >= threshold) {
+            0 => {
+                return Err(failed(format!(
+                    "no image reaches the threshold {threshold}: similarities are {worst:.4} to {best:.4}"
+                )));
+            }
+            taken => taken,
+        },
+    };
+    write(options, &out, &scored, taken)?;
+    Ok(SelectReport {
+        images: out.join(IMAGES),
+        scores: out.join(SCORES),
+        sheet: sheet_path(&out),
+        taken,
+        all: scored.len(),
+        similarity: [best, scored[taken - 1].score, worst],
+    })
 }
 
 const IMAGES: &str = "images";
@@ -101,7 +144,7 @@ const SCORES: &str = "scores.csv";
 const SELECTION: &str = "selection.txt";
 
 /// `DIR-selected`.
-fn beside(dir: &Path) -> PathBuf {
+fn selected(dir: &Path) -> PathBuf {
     let full = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let name = full.file_name().unwrap_or_default().to_string_lossy();
     let name = format!("{name}-selected");
@@ -112,7 +155,7 @@ fn beside(dir: &Path) -> PathBuf {
     }
 }
 
-/// What decides a selection, as it stands in `plan.toml` next to it.
+/// The settings that decide a selection, as they are recorded in `plan.toml` next to it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SelectPlan {
@@ -125,27 +168,31 @@ struct SelectPlan {
 }
 
 impl SelectPlan {
-    fn of(args: &SelectArgs) -> Self {
+    fn of(options: &SelectOptions) -> Self {
+        let (top, threshold) = match options.take {
+            Take::Top(n) => (Some(n), None),
+            Take::Threshold(x) => (None, Some(x)),
+        };
         Self {
-            dir: full_path(&args.dir.display().to_string()),
-            prompt: args.prompt.clone(),
-            top: args.top,
-            threshold: args.threshold,
-            clip: format!("{:?}", args.clip).to_lowercase(),
-            weights: args.weights.clone(),
+            dir: full_path(&options.dir.display().to_string()),
+            prompt: options.prompt.clone(),
+            top,
+            threshold,
+            clip: options.clip.to_string(),
+            weights: options.weights.arguments().to_vec(),
         }
     }
 }
 
-fn write(args: &SelectArgs, out: &Path, scored: &[Scored<'_>], taken: usize) -> Result<()> {
-    let mut outputs = Outputs::open(out, &SelectPlan::of(args), args.overwrite)?;
+fn write(options: &SelectOptions, out: &Path, scored: &[Scored<'_>], taken: usize) -> Result<()> {
+    let mut outputs = Outputs::open(out, &SelectPlan::of(options), options.overwrite)?;
     let mut failures = Failures::new("images");
     let (mut table, mut list) = (String::from("file,similarity,taken\n"), String::new());
     let mut names = vec![SCORES.to_owned(), SELECTION.to_owned()];
     for (i, Scored { id, path, score }) in scored.iter().enumerate() {
-        writeln!(table, "{},{score:.6},{}", field(id), u8::from(i < taken))?;
+        table += &format!("{},{score:.6},{}\n", field(id), u8::from(i < taken));
         if i < taken {
-            writeln!(list, "{id}")?;
+            list += &format!("{id}\n");
             let name = format!("{IMAGES}/{id}");
             if let Some(problem) = copy(&mut outputs, path, &name)? {
                 failures.add(id, problem);
@@ -155,29 +202,29 @@ fn write(args: &SelectArgs, out: &Path, scored: &[Scored<'_>], taken: usize) -> 
     }
     outputs.put(SCORES, "", table.as_bytes())?;
     outputs.put(SELECTION, "", list.as_bytes())?;
-    // Those of an earlier selection from fewer images are not part of this one.
+    // Images of an earlier selection from fewer images are not part of this one.
     outputs.retain(&names.iter().map(String::as_str).collect())?;
-    sheet::write(out, &picture(args, scored, taken))?;
-    failures.conclude(taken)
+    write_sheet(out, &picture(options, scored, taken))?;
+    Ok(failures.check(taken)?)
 }
 
-/// Copies an image, or says why not; what would meet every other image as well is an error.
+/// Copies an image, and returns why that failed if other images may still succeed.
 fn copy(outputs: &mut Outputs, from: &Path, name: &str) -> Result<Option<String>> {
     let bytes = match std::fs::read(from) {
         Ok(bytes) => bytes,
         Err(error) => return Ok(Some(format!("cannot read {}: {error}", from.display()))),
     };
-    let hash = sdft_checkpoint::sha256_bytes(&bytes);
+    let hash = sdft_files::sha256_bytes(&bytes);
     if outputs.is_complete(name, &hash) {
         return Ok(None);
     }
     match outputs.put(name, &hash, &bytes) {
-        Err(error) if !ends_everything(&error) => Ok(Some(format!("{error:#}"))),
-        put => put.map(|()| None),
+        Err(error) if !error.ends_everything() => Ok(Some(error.to_string())),
+        put => Ok(put.map(|()| None)?),
     }
 }
 
-/// A field of a table: in quotes where it needs them.
+/// A field of a table, in quotes where necessary.
 fn field(text: &str) -> String {
     match text.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
@@ -185,8 +232,8 @@ fn field(text: &str) -> String {
     }
 }
 
-/// The best, the last taken and the first left out: what a threshold should be judged by.
-fn picture(args: &SelectArgs, scored: &[Scored<'_>], taken: usize) -> Rgb8 {
+/// The best, the last taken and the first left out, to judge a threshold by.
+fn picture(options: &SelectOptions, scored: &[Scored<'_>], taken: usize) -> Rgb8 {
     const COLUMNS: usize = 12;
     const SIDE: usize = 96;
     let cell = |s: &Scored<'_>| -> Result<Rgb8> {
@@ -207,11 +254,11 @@ fn picture(args: &SelectArgs, scored: &[Scored<'_>], taken: usize) -> Rgb8 {
     }
     let mut rows = Vec::new();
     for (title, part) in parts {
-        // One that cannot be read any more is listed where it is copied.
+        // An image that cannot be read any more fails where it is copied.
         let cells: Vec<Rgb8> = part.iter().filter_map(|s| cell(s).ok()).collect();
         rows.push(titled(&grid(&cells, COLUMNS, 2, [24, 24, 24]), title));
     }
-    titled(&stacked(&rows), &args.prompt)
+    titled(&stacked(&rows), &options.prompt)
 }
 
 /// One below the other, aligned at the left.
@@ -232,31 +279,18 @@ fn stacked(rows: &[Rgb8]) -> Rgb8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{Cli, Verb};
-    use crate::data::args::DataVerb;
-    use clap::Parser;
     use sdft_imaging::write_png;
 
-    fn args(more: &[&str]) -> SelectArgs {
-        let words = ["sdft", "data", "select", "pics", "--prompt", "a text"];
-        let verb = Cli::try_parse_from(words.iter().chain(more)).unwrap().verb;
-        let Verb::Data(data) = verb else { panic!() };
-        let DataVerb::Select(args) = data.verb else {
-            panic!()
-        };
-        args
-    }
-
-    #[test]
-    fn one_of_top_and_threshold_is_needed() {
-        let words = ["sdft", "data", "select", "pics", "--prompt", "x"];
-        assert!(Cli::try_parse_from(words).is_err());
-        for both in [["--top", "1"], ["--threshold", "0.2"]] {
-            assert!(Cli::try_parse_from(words.iter().chain(&both)).is_ok());
+    fn top(n: usize) -> SelectOptions {
+        SelectOptions {
+            dir: "pics".into(),
+            prompt: "a text".into(),
+            take: Take::Top(n),
+            out: None,
+            overwrite: false,
+            clip: ClipModel::B32,
+            weights: Weights::default(),
         }
-        let both = ["--top", "1", "--threshold", "0.2"];
-        assert!(Cli::try_parse_from(words.iter().chain(&both)).is_err());
-        assert!(Cli::try_parse_from(words.iter().chain(&["--top", "0"])).is_err());
     }
 
     #[test]
@@ -277,7 +311,7 @@ mod tests {
             .map(|((id, path), score)| Scored { id, path, score })
             .collect();
         let out = root.path().join("out");
-        write(&args(&["--top", "2"]), &out, &scored, 2).unwrap();
+        write(&top(2), &out, &scored, 2).unwrap();
         let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
         let table = "file,similarity,taken\nb/x.png,0.500000,1\n\"a, \"\"quoted\"\".png\",0.250000,1\nc.png,-0.125000,0\n";
         assert_eq!(read(SCORES), table);
@@ -300,20 +334,15 @@ mod tests {
             score: 0.5,
         });
         let out = root.path().join("out");
-        let args = args(&["--top", "2"]);
-        let error = write(&args, &out, &scored, 2).unwrap_err().to_string();
+        let error = write(&top(2), &out, &scored, 2).unwrap_err().to_string();
         assert!(
             error.contains("1 of 2 images failed") && error.contains("gone.png"),
             "{error}"
         );
         assert!(out.join(IMAGES).join("there.png").is_file());
-        // The same selection again goes on, and drops what it does not take any more.
-        write(&args, &out, &scored[..1], 1).unwrap_err();
+        // The same selection again continues, and drops images that it does not take any more.
+        write(&top(2), &out, &scored[..1], 1).unwrap_err();
         assert!(!out.join(IMAGES).join("there.png").exists());
-        let other = SelectArgs {
-            top: Some(1),
-            ..args
-        };
-        assert!(write(&other, &out, &scored[1..], 1).is_err());
+        assert!(write(&top(1), &out, &scored[1..], 1).is_err());
     }
 }

@@ -1,26 +1,72 @@
-//! The figures that the paper prints.
+//! The figures of the paper.
 
-use crate::args::TargetArg::{self, Aahq, Metfaces};
+use Target::{Aahq, Metfaces};
 
-/// A table of the paper.
-pub(super) struct Table {
-    pub(super) name: &'static str,
-    pub(super) what: &'static str,
-    pub(super) columns: &'static [&'static str],
-    pub(super) rows: &'static [Row],
+/// A target domain of the paper.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// MetFaces: portraits in works of art.
+    #[default]
+    Metfaces,
+    /// AAHQ: artistic faces.
+    Aahq,
 }
 
-/// One row: for which target, the name by which it is given on the command line, how its model or its outputs are made, and the paper's
-/// figures in the order of the columns.
-pub(super) struct Row {
-    pub(super) target: TargetArg,
-    pub(super) name: &'static str,
-    pub(super) made_by: &'static str,
-    pub(super) figures: &'static [f64],
+impl Target {
+    /// The name in folders and commands.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metfaces => "metfaces",
+            Self::Aahq => "aahq",
+        }
+    }
+}
+
+/// A table of the paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PaperTable {
+    /// Domain translation.
+    Table1,
+    /// Text-guided editing.
+    Table2,
+    /// Unconditional samples.
+    Table3,
+    /// Weights of the distillation.
+    Table4,
+}
+
+impl PaperTable {
+    pub(crate) fn contents(self) -> &'static Table {
+        match self {
+            Self::Table1 => &TABLE_1,
+            Self::Table2 => &TABLE_2,
+            Self::Table3 => &TABLE_3,
+            Self::Table4 => &TABLE_4,
+        }
+    }
+}
+
+/// The contents of a table.
+pub(crate) struct Table {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) columns: &'static [&'static str],
+    pub(crate) rows: &'static [Row],
+}
+
+/// A row of a table.
+pub(crate) struct Row {
+    pub(crate) target: Target,
+    /// Its name on the command line.
+    pub(crate) name: &'static str,
+    /// How its model or outputs are made.
+    pub(crate) made_by: &'static str,
+    /// The paper's figures in the order of the columns.
+    pub(crate) figures: &'static [f64],
 }
 
 const fn row(
-    target: TargetArg,
+    target: Target,
     name: &'static str,
     made_by: &'static str,
     figures: &'static [f64],
@@ -33,7 +79,7 @@ const fn row(
     }
 }
 
-/// How methods are trained, on top of the target's configuration and `--data`.
+/// Options of the methods, in addition to the target's configuration and `--data`.
 const SCRATCH: &str = "--method scratch";
 const NAIVE: &str = "--source FILE --method naive";
 const SDFT: &str = "--source FILE --method sdft";
@@ -45,7 +91,7 @@ const MIN_SNR: &str =
 const SDEDIT: &str =
     "translations of the inputs: cargo xtask translate --model RUN --input INPUTS --out DIR";
 const EGSDE: &str = "translations of the inputs: cargo xtask translate --model RUN --input INPUTS --out DIR --method egsde --classifier RUN, which is from cargo xtask train-classifier --source INPUTS --target DATA --steps 1500 (AAHQ: 4500)";
-pub(super) const TABLE_1: Table = Table {
+const TABLE_1: Table = Table {
     name: "table1",
     what: "domain translation: faithfulness to the FFHQ inputs, realism against the whole target set",
     columns: &["PSNR", "SSIM", "LPIPS", "FID", "KID x1000"],
@@ -129,7 +175,7 @@ pub(super) const TABLE_1: Table = Table {
     clippy::approx_constant,
     reason = "a measured figure happens to be near a constant"
 )]
-pub(super) const TABLE_2: Table = Table {
+const TABLE_2: Table = Table {
     name: "table2",
     what: "text-guided editing by Asyrp: directional CLIP similarity and identity, mean over smiling, sad, angry, young and old",
     columns: &["S_dir", "ID"],
@@ -141,7 +187,7 @@ pub(super) const TABLE_2: Table = Table {
     ],
 };
 
-pub(super) const TABLE_3: Table = Table {
+const TABLE_3: Table = Table {
     name: "table3",
     what: "unconditional samples against the whole target set; LPIPS to the source model's sample from the same noise",
     columns: &["FID", "KID x1000", "LPIPS"],
@@ -155,7 +201,7 @@ pub(super) const TABLE_3: Table = Table {
     ],
 };
 
-pub(super) const TABLE_4: Table = Table {
+const TABLE_4: Table = Table {
     name: "table4",
     what: "weighting of the distillation, as table3",
     columns: &["FID", "KID x1000", "LPIPS"],

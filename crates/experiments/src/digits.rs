@@ -1,29 +1,24 @@
-//! The paper's claim in miniature: what each method still draws of the classes that the target set lacks.
+//! The paper's claim in miniature: which classes that the target set lacks each method still draws.
 
-use super::claim;
-use super::editing::Edits;
-use super::table::{Column, markdown};
-use super::translation::Translations;
-use crate::args::ReproduceArgs;
-use crate::job::job;
-use crate::runs::STOP;
-use crate::sampler::{SamplePlan, Sampler};
-use crate::train::load_model;
-use crate::{INTERRUPTED, assets, console, judge};
-use anyhow::{Context, Result};
+use crate::editing::Edits;
+use crate::lock_folder;
+use crate::table::{Column, GAP, Report, markdown, write_files};
+use crate::translation::Translations;
 use candle_core::Tensor;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::{DigitsScore, Extractor, aligned_distance, score_digits, tint};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
-use sdft_jobs::{TRAINING, TrainJob, TrainPlan as Plan};
+use sdft_jobs::{
+    Context, DIGITS_SOURCE, Result, ResultExt, SamplePlan, Sampler, TRAINING, TrainJob, TrainPlan,
+    judge_features, load_judge, load_model,
+};
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
 use sdft_models::{LoadOptions, LoadedModel};
-use sdft_settings::{layers, put};
+use sdft_settings::{layers, put, set};
 use sdft_train::{Ending, contact_sheet, to_images};
 use serde_json::json;
-use std::process::ExitCode;
-use std::sync::atomic::Ordering;
+use std::path::PathBuf;
 
 /// Classes of the target set.
 const PRESENT: [u8; 3] = [1, 4, 7];
@@ -38,12 +33,12 @@ const NOISE_SEED: u64 = 1000;
 /// One row of the table.
 struct Method {
     label: &'static str,
-    /// Over its samples in the picture; empty leaves them out.
+    /// The title of its samples in the picture; without one they are not shown.
     title: &'static str,
     preset: &'static str,
     /// Settings on top of the preset's.
     set: &'static [&'static str],
-    /// Whether its models translate and edit, too.
+    /// Whether its models are measured in translation and editing, too.
     translates: bool,
 }
 
@@ -109,7 +104,7 @@ const METHODS: [Method; 7] = [
     },
 ];
 
-/// What the table says, for whoever reads only that.
+/// How to read the table.
 const READING: &str = "\
 coverage  share of samples of classes absent from the target set, in its style         higher is better
 style     share of samples in the target's style; tint: how far the ground's colour went to the target's, 1 is there
@@ -139,98 +134,129 @@ struct Row {
     samples: Tensor,
 }
 
-pub(super) fn digits(args: &ReproduceArgs) -> Result<ExitCode> {
-    let out = args
-        .out
-        .clone()
-        .unwrap_or_else(|| "runs/reproduce-digits".into());
-    let _claimed = claim(args, &out)?;
+/// What the experiment on the digits can be asked for.
+#[derive(Clone, Debug)]
+pub struct DigitsOptions {
+    /// Runs of each method, one for each seed from 0 on.
+    pub seeds: usize,
+    /// The folder of runs, tables and pictures.
+    pub out: PathBuf,
+}
+
+impl Default for DigitsOptions {
+    fn default() -> Self {
+        Self {
+            seeds: 3,
+            out: "runs/reproduce-digits".into(),
+        }
+    }
+}
+
+/// The paper's claim in miniature, from nothing: each method is trained on digits of three classes, and its models are measured as in
+/// Tables 1 to 4. Returns three tables (samples, translation, editing), or `None` if the job was interrupted.
+///
+/// # Errors
+/// A folder with other files, or whatever training, sampling and measuring fail with.
+pub fn reproduce_digits(
+    options: &DigitsOptions,
+    context: &mut Context<'_>,
+) -> Result<Option<[Report; 3]>> {
+    let out = &options.out;
+    let _lock = lock_folder(out, "digits", None)?;
     let judges = Judges::new()?;
-    let source = draw(&load_model(assets::DIGITS_SOURCE, &LoadOptions::default())?)?;
+    let source = load_model(DIGITS_SOURCE, &LoadOptions::default())?;
+    let source = draw(&source, context)?;
     let mut table = vec![("source", vec![judges.measure(source.clone(), &source)?])];
-    let mut sheets = vec![contact_sheet(
-        &to_images(&source.narrow(0, 0, SHOWN)?)?,
-        "source",
-    )];
-    let interrupted = || {
-        console::line("interrupted; the same command goes on from here")?;
-        Ok(ExitCode::from(INTERRUPTED))
+    let mut sheets = vec![shown(&source, "source")?];
+    let Some(mut translations) = Translations::new(out, context)? else {
+        return Ok(None);
     };
-    let Some(mut translations) = Translations::new(&out)? else {
-        return interrupted();
-    };
-    let mut edits = Edits::new(&out)?;
-    if STOP.load(Ordering::Relaxed) {
-        return interrupted();
+    let mut edits = Edits::new(out, context)?;
+    if context.is_stopped() {
+        return Ok(None);
     }
     for method in METHODS {
+        let Some(models) = train(&method, options, context)? else {
+            return Ok(None);
+        };
         let mut rows = Vec::new();
-        let mut models = Vec::new();
-        for seed in 0..args.seeds {
-            let settings = method.set.iter().map(|set| set.replace(['.', '='], "-"));
-            let parts: Vec<String> = std::iter::once(method.preset.to_owned())
-                .chain(settings)
-                .collect();
-            let name = format!("{}-seed{seed}", parts.join("-"));
-            let root = out.join(&name);
-            let model = root.join("final.safetensors");
-            if !model.is_file() {
-                let mut plan = layers::<Plan>(&TRAINING, &[method.preset])?;
-                put(&mut plan, "seed", i64::try_from(seed)?);
-                put(&mut plan, "name", name.as_str());
-                for set in method.set {
-                    sdft_settings::set::<Plan>(&mut plan, set)?;
-                }
-                put(&mut plan, "output.keep", 1);
-                let ending = job(&name, |context| {
-                    TrainJob::from_settings(plan, context)?.run_in(&root, context)
-                })?;
-                if let Ending::Interrupted { .. } = ending {
-                    return interrupted();
-                }
-            }
-            let name = model.display().to_string();
-            let samples = draw(&load_model(&name, &LoadOptions::default())?)
-                .with_context(|| format!("cannot sample {name}"))?;
+        for model in &models {
+            let samples = load_model(model, &LoadOptions::default())
+                .and_then(|loaded| draw(&loaded, context))
+                .with_context(|| format!("cannot sample {model}"))?;
             let row = judges.measure(samples, &source);
-            rows.push(row.with_context(|| format!("samples of {name}"))?);
-            models.push(name);
+            rows.push(row.with_context(|| format!("samples of {model}"))?);
         }
         if method.translates {
-            match translations.add(method.label, &models) {
-                Err(_) if STOP.load(Ordering::Relaxed) => return interrupted(),
-                added => added?,
-            }
-            match edits.add(method.label, &models) {
-                Err(_) if STOP.load(Ordering::Relaxed) => return interrupted(),
-                Ok(false) => return interrupted(),
-                added => added.map(drop)?,
+            let translated = translations.add(method.label, &models, context);
+            let edited = translated.and_then(|()| edits.add(method.label, &models, context));
+            match edited {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(_) if context.is_stopped() => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
         if !method.title.is_empty() {
-            let first = rows[0].samples.narrow(0, 0, SHOWN)?;
-            sheets.push(contact_sheet(&to_images(&first)?, method.title));
+            sheets.push(shown(&rows[0].samples, method.title)?);
         }
         table.push((method.label, rows));
     }
     let text = markdown("method", &COLUMNS, &table);
-    console::line(&text)?;
-    console::line(READING)?;
-    let numbers: Vec<_> = table.iter().map(|(label, rows)| json!({ "method": label, "seeds": rows.iter().map(as_json).collect::<Vec<_>>() })).collect();
-    let path = out.join("table.json");
-    sdft_checkpoint::write_bytes_atomic(&path, serde_json::to_string_pretty(&numbers)?.as_bytes())?;
-    sdft_checkpoint::write_bytes_atomic(&out.join("table.md"), text.as_bytes())?;
-    let picture = out.join("grid.png");
-    sdft_imaging::write_png(
-        &picture,
-        &sdft_imaging::side_by_side(&sheets, 8, [24, 24, 24]),
-    )?;
-    console::line(format_args!("table    {}", path.display()))?;
-    console::line(format_args!("picture  {}\n", picture.display()))?;
-    translations.finish(&out)?;
-    console::line("")?;
-    edits.finish(&out)?;
-    Ok(ExitCode::SUCCESS)
+    let numbers: Vec<_> = table
+        .iter()
+        .map(|(label, rows)| {
+            let seeds: Vec<_> = rows.iter().map(as_json).collect();
+            json!({ "method": label, "seeds": seeds })
+        })
+        .collect();
+    let picture = sdft_imaging::side_by_side(&sheets, 8, GAP);
+    let stems = ["table", "grid"];
+    let samples = write_files(out, stems, (text, READING), &numbers, Some(&picture))?;
+    Ok(Some([
+        samples,
+        translations.finish(out)?,
+        edits.finish(out)?,
+    ]))
+}
+
+/// Trains the models of a method, one for each seed, unless they are there. `None` if that was interrupted.
+fn train(
+    method: &Method,
+    options: &DigitsOptions,
+    context: &mut Context<'_>,
+) -> Result<Option<Vec<String>>> {
+    let mut models = Vec::new();
+    for seed in 0..options.seeds {
+        let settings = method.set.iter().map(|set| set.replace(['.', '='], "-"));
+        let parts: Vec<String> = std::iter::once(method.preset.to_owned())
+            .chain(settings)
+            .collect();
+        let name = format!("{}-seed{seed}", parts.join("-"));
+        let root = options.out.join(&name);
+        let model = root.join("final.safetensors");
+        if !model.is_file() {
+            let mut table = layers::<TrainPlan>(&TRAINING, &[method.preset])?;
+            put(&mut table, "seed", i64::try_from(seed).unwrap_or(i64::MAX));
+            put(&mut table, "name", name);
+            put(&mut table, "output.keep", 1);
+            for assignment in method.set {
+                set::<TrainPlan>(&mut table, assignment)?;
+            }
+            let job = TrainJob::from_settings(table, context)?;
+            if let Ending::Interrupted { .. } = job.run_in(&root, context)? {
+                return Ok(None);
+            }
+        }
+        models.push(model.display().to_string());
+    }
+    Ok(Some(models))
+}
+
+/// The first samples under a title.
+fn shown(samples: &Tensor, title: &str) -> Result<Rgb8> {
+    let first = to_images(&samples.narrow(0, 0, SHOWN)?)?;
+    Ok(contact_sheet(&first, title))
 }
 
 /// What samples are judged by.
@@ -244,14 +270,14 @@ struct Judges {
 
 impl Judges {
     fn new() -> Result<Self> {
-        let extractor = judge::extractor()?;
+        let extractor = judge_features()?;
         let all = DigitsSource::new(Digits::embedded()?, Style::Ember, &[], usize::MAX)?;
         let images = (0..all.len())
             .map(|i| Ok(all.image(i)?))
             .collect::<Result<Vec<Rgb8>>>()?;
         let domain = Features::new(extractor.extract(&images)?, extractor.dim())?;
         Ok(Self {
-            judge: judge::load()?,
+            judge: load_judge()?,
             statistics: Moments::of(&domain)?.statistics()?,
             domain,
             extractor,
@@ -274,12 +300,13 @@ impl Judges {
 }
 
 /// The samples that are judged.
-fn draw(model: &LoadedModel) -> Result<Tensor> {
-    let sampler = Sampler::new(SamplePlan::paper(model, "", NOISE_SEED)?, model)?;
+fn draw(model: &LoadedModel, context: &mut Context<'_>) -> Result<Tensor> {
+    let plan = SamplePlan::paper(model, "", NOISE_SEED, context)?;
+    let sampler = Sampler::new(plan, model, context)?;
     let parts = (0..SAMPLES)
         .step_by(BATCH)
-        .map(|first| sampler.draw(NOISE_SEED, first, BATCH))
-        .collect::<Result<Vec<_>>>()?;
+        .map(|first| sampler.draw(NOISE_SEED, first, BATCH, &mut |_| Ok(())))
+        .collect::<candle_core::Result<Vec<_>>>()?;
     Ok(Tensor::cat(&parts, 0)?)
 }
 

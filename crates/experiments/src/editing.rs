@@ -1,11 +1,7 @@
 //! Table 2 in miniature: digits of a class that the target set lacks become those of another such class.
 
-use super::table::{Column, markdown, show};
-use crate::edit::{FROM, TO, TRAINED, train_direction};
-use crate::gallery::go_on;
-use crate::judge;
-use crate::train::load_source;
-use anyhow::Result;
+use crate::edit_example::{FROM, TO, TRAINED};
+use crate::table::{Column, Report, markdown, write_table};
 use candle_core::Tensor;
 use sdft_adm::Unet;
 use sdft_asyrp::{Direction, EditPlan, Mix, edit, invert, read_direction, sequence, strength_at};
@@ -14,6 +10,9 @@ use sdft_diffusion::BottleneckNet;
 use sdft_eval::{Extractor, KeptScore, aligned_distance, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
+use sdft_jobs::{
+    Context, Error, Result, check_stop, load_source, second_judge, train_digits_direction,
+};
 use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
 use sdft_samplers::NumberedNoise;
 use sdft_train::{to_images, to_tensor};
@@ -24,16 +23,16 @@ use std::path::Path;
 const EDITED: usize = 100;
 /// Steps of an edit.
 const STEPS: usize = 40;
-/// Every so many-th digit is in the picture.
+/// The picture shows one digit out of this many.
 const EVERY: usize = 7;
 
-/// What the table says, for whoever reads only that.
-pub(super) const READING: &str = "\
+/// How to read the table.
+const READING: &str = "\
 drawn     share of threes that the unchanged model still draws as threes after inversion: what it can express to begin with
 edited    share of them that are twos after the edit; both: in the target's style as well, which is what an edit is for
 KID       of the edited images against real twos in the target's style, x1000: lower is better
 moved     distance of the edit to the input, as aligned above: lower keeps more of the image
-A second classifier judges, trained from another seed than the one that leads the directions.";
+A second classifier judges, trained from another seed than the one that guides the directions.";
 
 const COLUMNS: [Column<Measured>; 6] = [
     ("drawn", 2, |r| r.drawn),
@@ -53,7 +52,7 @@ struct Measured {
 }
 
 /// Edits of the embedded digits by models that were trained, and the table of them.
-pub(super) struct Edits {
+pub(crate) struct Edits {
     inputs: Vec<Rgb8>,
     x0: Tensor,
     judge: DigitsJudge,
@@ -65,14 +64,14 @@ pub(super) struct Edits {
 }
 
 impl Edits {
-    pub(super) fn new(out: &Path) -> Result<Self> {
+    pub(crate) fn new(out: &Path, context: &mut Context<'_>) -> Result<Self> {
         let digits = Digits::embedded()?;
         let all = DigitsSource::new(digits, Style::Ember, &[FROM], TRAINED + EDITED)?;
         let inputs = (TRAINED..all.len())
             .map(|i| Ok(all.image(i)?))
             .collect::<Result<Vec<Rgb8>>>()?;
         let shown = inputs.iter().step_by(EVERY).cloned().collect();
-        let (judge, features) = judge::second(&out.join("judge.safetensors"))?;
+        let (judge, features) = second_judge(&out.join("judge.safetensors"), context)?;
         let real = DigitsSource::new(Digits::embedded()?, Style::Ember, &[TO], usize::MAX)?;
         let real = (0..real.len())
             .map(|i| Ok(real.image(i)?))
@@ -88,16 +87,21 @@ impl Edits {
         })
     }
 
-    /// Adds the row of a method whose models, one a seed, are in these files; their directions are trained beside them. False if that was
-    /// interrupted.
-    pub(super) fn add(&mut self, label: &str, models: &[String]) -> Result<bool> {
+    /// Adds the row of a method whose models, one for each seed, are in these files. Their directions are trained next to them. False if
+    /// that was interrupted.
+    pub(crate) fn add(
+        &mut self,
+        label: &str,
+        models: &[String],
+        context: &mut Context<'_>,
+    ) -> Result<bool> {
         let mut rows = Vec::new();
         for (seed, file) in models.iter().enumerate() {
             let root = Path::new(file).with_file_name("direction");
-            let Some(direction) = train_direction(&root, file)? else {
+            let Some(direction) = train_digits_direction(&root, file, context)? else {
                 return Ok(false);
             };
-            let [plain, edited] = self.edit(file, &direction)?;
+            let [plain, edited] = self.edit(file, &direction, context)?;
             let n = self.inputs.len();
             let seen = to_tensor(&edited)?;
             let looked = Features::new(self.features.extract(&edited)?, self.features.dim())?;
@@ -118,17 +122,28 @@ impl Edits {
     }
 
     /// The inputs as the model draws them, unchanged and edited.
-    fn edit(&self, file: &str, direction: &Path) -> Result<[Vec<Rgb8>; 2]> {
-        let model = load_source(file, "", Map::new(), Map::new())?;
+    fn edit(
+        &self,
+        file: &str,
+        direction: &Path,
+        context: &mut Context<'_>,
+    ) -> Result<[Vec<Rgb8>; 2]> {
+        let model = load_source(file, "", Map::new(), Map::new(), context)?;
         let net = Unet::load(&model.params, &model.config)?;
         let groups = model.config.norm_groups;
         let read = read_direction(direction, net.bottleneck(), groups)?;
         let schedule = model.process.published()?.schedule;
         let (trained, t_0, t_edit, inversion) = match &read.info {
             Some(info) => (info.steps, info.t_0, info.t_edit, info.inversion),
-            None => anyhow::bail!("{}: says nothing of itself", direction.display()),
+            None => {
+                return Err(Error::Failed(format!(
+                    "{}: its metadata does not describe its training",
+                    direction.display()
+                )));
+            }
         };
-        let mut observer = |_: &sdft_samplers::Step<'_>| go_on();
+        let stop = context.stop;
+        let mut observer = |_: &sdft_samplers::Step<'_>| check_stop(stop);
         let steps = sequence(inversion, t_0);
         let latent = invert(&net, &schedule, &self.x0, &steps, &mut observer)?;
         let plan = EditPlan {
@@ -160,8 +175,8 @@ impl Edits {
         Ok([plain, edited])
     }
 
-    /// Prints and writes the table, and the picture of the first seed.
-    pub(super) fn finish(&self, out: &Path) -> Result<()> {
+    /// Writes the table, and the picture of the first seed.
+    pub(crate) fn finish(&self, out: &Path) -> Result<Report> {
         let text = markdown("edit, 3 to 2", &COLUMNS, &self.rows);
         let mut numbers = Vec::new();
         for (label, rows) in &self.rows {
@@ -179,6 +194,6 @@ impl Edits {
             .flat_map(|(label, _)| [format!("{label}, as drawn"), format!("{label}, edited")]);
         let names = std::iter::once("inputs".to_owned()).chain(names);
         let rows = names.zip(self.picture.iter().cloned());
-        show(out, "editing", (&text, READING), &numbers, rows)
+        write_table(out, "editing", (text, READING), &numbers, rows)
     }
 }

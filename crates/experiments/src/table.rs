@@ -1,17 +1,29 @@
-//! Tables of models over seeds, shown and written.
+//! Tables of models over seeds, and their files.
 
-use crate::console;
-use anyhow::Result;
 use sdft_imaging::Rgb8;
+use sdft_jobs::Result;
 use sdft_train::sheet;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// A column: its name, its digits behind the point, and what it shows of a measured model.
-pub(super) type Column<M> = (&'static str, usize, fn(&M) -> f64);
+/// A finished table.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The table in Markdown.
+    pub text: String,
+    /// How to read it.
+    pub reading: &'static str,
+    /// The file of its numbers, as JSON; the text is next to it.
+    pub table: PathBuf,
+    /// A picture of rows of images.
+    pub picture: Option<PathBuf>,
+}
+
+/// A column: its name, its decimal places, and its value for a measured model.
+pub(crate) type Column<M> = (&'static str, usize, fn(&M) -> f64);
 
 /// A row for each label, with the mean over its models and their range in every column.
-pub(super) fn markdown<M>(
+pub(crate) fn markdown<M>(
     first: &str,
     columns: &[Column<M>],
     rows: &[(impl AsRef<str>, Vec<M>)],
@@ -44,29 +56,50 @@ fn spread(values: &[f64], digits: usize) -> String {
     }
 }
 
-/// Prints a table of models with what it says, and writes it as `STEM.md`, its numbers as `STEM.json` and rows of images under titles as
-/// `STEM.png`.
-pub(super) fn show(
+/// Writes a table as `STEM.md`, its numbers as `STEM.json`, and rows of images under titles as `STEM.png`.
+pub(crate) fn write_table(
     out: &Path,
     stem: &str,
-    (text, reading): (&str, &str),
+    (text, reading): (String, &'static str),
     numbers: &[serde_json::Value],
     rows: impl Iterator<Item = (String, Vec<Rgb8>)>,
-) -> Result<()> {
-    console::line(text)?;
-    console::line(reading)?;
-    let path = out.join(format!("{stem}.json"));
-    let json = serde_json::to_string_pretty(numbers)?;
-    sdft_checkpoint::write_bytes_atomic(&path, json.as_bytes())?;
-    sdft_checkpoint::write_bytes_atomic(&out.join(format!("{stem}.md")), text.as_bytes())?;
+) -> Result<Report> {
     let rows: Vec<Rgb8> = rows
         .map(|(name, row)| sheet(&row, row.len(), &name))
         .collect();
-    let picture = out.join(format!("{stem}.png"));
-    sdft_imaging::write_png(&picture, &sdft_imaging::grid(&rows, 1, 0, [24, 24, 24]))?;
-    console::line(format_args!("table    {}", path.display()))?;
-    console::line(format_args!("picture  {}", picture.display()))?;
-    Ok(())
+    let picture = sdft_imaging::grid(&rows, 1, 0, GAP);
+    write_files(out, [stem, stem], (text, reading), numbers, Some(&picture))
+}
+
+/// Grey between pictures.
+pub(crate) const GAP: [u8; 3] = [24, 24, 24];
+
+/// Writes a table, its numbers and its picture; `stems` are the names of the table and of the picture.
+pub(crate) fn write_files(
+    out: &Path,
+    [stem, picture_stem]: [&str; 2],
+    (text, reading): (String, &'static str),
+    numbers: &[serde_json::Value],
+    picture: Option<&Rgb8>,
+) -> Result<Report> {
+    let table = out.join(format!("{stem}.json"));
+    let json = serde_json::to_string_pretty(numbers)?;
+    sdft_checkpoint::write_bytes_atomic(&table, json.as_bytes())?;
+    sdft_checkpoint::write_bytes_atomic(&out.join(format!("{stem}.md")), text.as_bytes())?;
+    let picture = match picture {
+        None => None,
+        Some(picture) => {
+            let path = out.join(format!("{picture_stem}.png"));
+            sdft_imaging::write_png(&path, picture)?;
+            Some(path)
+        }
+    };
+    Ok(Report {
+        text,
+        reading,
+        table,
+        picture,
+    })
 }
 
 #[cfg(test)]

@@ -1,10 +1,8 @@
-//! The networks of a translation, and how each variant walks.
+//! The networks of a translation, and what each variant does with them.
 
-use super::plan::{TranslatePlan, Variant};
-use crate::args::{EnergyArg, TranslatorArg, WalkArg};
-use crate::device::Stage;
-use crate::usage;
-use anyhow::{Context, Result};
+use super::plan::{EnergyKind, TranslatePlan, TranslationMethod, Variant, WalkKind};
+use crate::context::{Context, Runtime};
+use crate::error::{Result, ResultExt as _, option};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::{Encoder, Unet};
 use sdft_diffusion::{Clip, Diffusion};
@@ -17,18 +15,30 @@ use sdft_translators::{
     ilvr, levels_of, sdedit, start_of, steps_inside,
 };
 
-/// A method with its networks, ready for images.
-pub(crate) struct Translator {
+/// The models that a translation needs.
+pub struct TranslationModels<'a> {
+    /// The model of the target domain.
+    pub model: &'a LoadedModel,
+    /// DDIB: the model of the source domain.
+    pub source: Option<&'a LoadedModel>,
+    /// EGSDE: the classifier.
+    pub classifier: Option<&'a LoadedEncoder>,
+    /// SDEdit: `[1, 1, side, side]`, 1 where the input is kept.
+    pub mask: Option<Tensor>,
+}
+
+/// A method with its networks.
+pub struct Translator {
     model: Unet,
     source: Option<Unet>,
     classifier: Option<Encoder>,
     mask: Option<Tensor>,
-    ways: Vec<Way>,
-    stage: Stage,
+    variants: Vec<Prepared>,
+    runtime: Runtime,
 }
 
-/// How one variant goes from input to output.
-struct Way {
+/// A variant that is ready to run.
+struct Prepared {
     diffusion: Diffusion,
     kind: Kind,
 }
@@ -48,43 +58,46 @@ enum Kind {
 }
 
 impl Translator {
+    /// Puts the networks on the context's device.
+    ///
     /// # Errors
     /// Strengths or steps that the process does not allow.
-    pub(crate) fn new(
+    pub fn new(
         plan: &TranslatePlan,
-        model: &LoadedModel,
-        source: Option<&LoadedModel>,
-        classifier: Option<&LoadedEncoder>,
-        mask: Option<Tensor>,
+        models: TranslationModels<'_>,
+        context: &Context<'_>,
     ) -> Result<Self> {
-        // Inversions and steering are to be exact unless something else is asked for.
-        let stage = Stage::open(Precision::F32)?;
-        let ways = plan.variants.iter().map(|variant| {
-            way(plan, variant, model, &stage.device)
-                .with_context(|| format!("{} {}", name(plan.method), variant.label))
+        // Inversions and guidance are exact unless the caller asks for another precision.
+        let runtime = context.runtime(Precision::F32);
+        let variants = plan.variants.iter().map(|variant| {
+            prepare(plan, variant, models.model, &runtime.device)
+                .with_context(|| format!("{} {}", plan.method, variant.label))
         });
         Ok(Self {
-            ways: ways.collect::<Result<_>>()?,
-            model: stage.unet(model)?,
-            source: source.map(|m| stage.unet(m)).transpose()?,
-            classifier: classifier.map(|c| stage.encoder(c)).transpose()?,
-            mask: mask.map(|m| m.to_device(&stage.device)).transpose()?,
-            stage,
+            variants: variants.collect::<Result<_>>()?,
+            model: runtime.unet(models.model)?,
+            source: models.source.map(|m| runtime.unet(m)).transpose()?,
+            classifier: models.classifier.map(|c| runtime.encoder(c)).transpose()?,
+            mask: models
+                .mask
+                .map(|m| m.to_device(&runtime.device))
+                .transpose()?,
+            runtime,
         })
     }
 
-    /// Translates a batch by one of the plan's variants.
+    /// Translates a batch `[n, 3, side, side]` in [-1, 1] by one of the plan's variants.
     ///
     /// # Errors
-    /// Whatever the networks or the observer fail with.
-    pub(crate) fn run(
+    /// A tensor operation or `observer` fails.
+    pub fn run(
         &self,
         variant: usize,
         x0: &Tensor,
         noise: &mut NumberedNoise,
         observer: &mut Observer<'_>,
     ) -> candle_core::Result<Tensor> {
-        let Way { diffusion, kind } = &self.ways[variant];
+        let Prepared { diffusion, kind } = &self.variants[variant];
         match kind {
             Kind::Sdedit(edit) => {
                 let mask = self.mask.as_ref();
@@ -120,31 +133,26 @@ impl Translator {
         }
     }
 
-    /// Where images have to be.
-    pub(crate) fn device(&self) -> &Device {
-        &self.stage.device
+    /// The device that images have to be on.
+    pub fn device(&self) -> &Device {
+        &self.runtime.device
     }
 
-    /// Whether a variant leaves images as they are.
-    pub(crate) fn is_identity(&self, variant: usize) -> bool {
-        match &self.ways[variant].kind {
+    /// Whether a variant leaves images unchanged.
+    pub fn is_identity(&self, variant: usize) -> bool {
+        match &self.variants[variant].kind {
             Kind::Sdedit(edit) | Kind::Egsde { edit, .. } => edit.start.is_none(),
             Kind::Ddib(_) | Kind::Ilvr(_) => false,
         }
     }
 }
 
-/// A method's name as it is typed.
-pub(crate) fn name(method: TranslatorArg) -> String {
-    format!("{method:?}").to_lowercase()
-}
-
-fn way(
+fn prepare(
     plan: &TranslatePlan,
     variant: &Variant,
     model: &LoadedModel,
     device: &Device,
-) -> Result<Way> {
+) -> Result<Prepared> {
     let process = &plan.process;
     let learned = model.config.learns_variance();
     let clip = if plan.clip == Some(false) {
@@ -153,11 +161,13 @@ fn way(
         Clip::Yes
     };
     let steps = plan.steps.as_deref().unwrap_or_default();
-    let respacing: Respacing = steps.parse().map_err(|e| usage(format!("--steps: {e}")))?;
+    let respacing: Respacing = steps
+        .parse()
+        .map_err(|e| option("steps", format!("{steps}: {e}")))?;
     let respaced = || {
         process
             .diffusion(learned, &respacing)
-            .map_err(|e| usage(format!("--steps: {e}")))
+            .map_err(|e| option("steps", format!("{steps}: {e}")))
     };
     let size = plan.image_size;
     let low_pass = || {
@@ -165,12 +175,12 @@ fn way(
         LowPass::new(size, size, factor, DType::F32, device)
     };
     Ok(match plan.method {
-        TranslatorArg::Sdedit => {
+        TranslationMethod::Sdedit => {
             let (diffusion, edit) = walk(plan, variant, &respacing, respaced()?, clip)?;
             let kind = Kind::Sdedit(edit);
-            Way { diffusion, kind }
+            Prepared { diffusion, kind }
         }
-        TranslatorArg::Egsde => {
+        TranslationMethod::Egsde => {
             let (diffusion, edit) = walk(plan, variant, &respacing, respaced()?, clip)?;
             let kind = Kind::Egsde {
                 edit,
@@ -178,39 +188,42 @@ fn way(
                 lambda_s: variant.lambda_s.unwrap_or_default(),
                 lambda_i: variant.lambda_i.unwrap_or_default(),
                 specific: match plan.specific {
-                    Some(EnergyArg::NegL2) => DomainSpecific::NegL2,
+                    Some(EnergyKind::NegL2) => DomainSpecific::NegL2,
                     _ => DomainSpecific::Cosine,
                 },
                 independent: match plan.independent {
-                    Some(EnergyArg::Cosine) => DomainIndependent::Cosine,
+                    Some(EnergyKind::Cosine) => DomainIndependent::Cosine,
                     _ => DomainIndependent::NegL2,
                 },
             };
-            Way { diffusion, kind }
+            Prepared { diffusion, kind }
         }
-        TranslatorArg::Ddib => Way {
+        TranslationMethod::Ddib => Prepared {
             diffusion: respaced()?,
             kind: Kind::Ddib(clip),
         },
-        TranslatorArg::Ilvr => {
+        TranslationMethod::Ilvr => {
             let (diffusion, free) = (respaced()?, plan.free.unwrap_or_default());
             if free + 1 >= diffusion.n_steps() {
-                return Err(usage(format!(
-                    "--free {free}: of {} steps none is left in which the input is followed; expected less, or more --steps",
-                    diffusion.n_steps()
-                )));
+                return Err(option(
+                    "free",
+                    format!(
+                        "{free}: of {} steps none is left in which the input is followed; expected less, or more steps",
+                        diffusion.n_steps()
+                    ),
+                ));
             }
             let kind = Kind::Ilvr(Ilvr {
                 low_pass: low_pass()?,
                 free,
                 clip,
             });
-            Way { diffusion, kind }
+            Prepared { diffusion, kind }
         }
     })
 }
 
-/// The process that SDEdit and EGSDE walk, and from where.
+/// The process of SDEdit and EGSDE, and the step that they start at.
 fn walk(
     plan: &TranslatePlan,
     variant: &Variant,
@@ -221,21 +234,21 @@ fn walk(
     let (process, t0) = (&plan.process, variant.t0.unwrap_or_default());
     let eta = plan.eta.unwrap_or_default();
     let ddim = Walk::Ddim { eta, clip };
-    let (diffusion, start, walk) = match plan.walk.unwrap_or(WalkArg::Part) {
-        WalkArg::Part => {
+    let (diffusion, start, walk) = match plan.walk.unwrap_or(WalkKind::Part) {
+        WalkKind::Part => {
             let start = start_of(&respaced, t0)?;
             (respaced, start, ddim)
         }
-        WalkArg::Inside if t0 == 0.0 => (respaced, None, ddim),
-        WalkArg::Inside => {
+        WalkKind::Inside if t0 == 0.0 => (respaced, None, ddim),
+        WalkKind::Inside => {
             let full = process.diffusion(false, &Respacing::All)?;
             let n = respacing.indices(full.n_steps())?.len();
             let schedule = steps_inside(&full.schedule, t0, n)
-                .map_err(|e| usage(format!("--t0 {t0}: no two steps lie inside: {e}")))?;
+                .map_err(|e| option("t0", format!("{t0}: no two steps lie inside: {e}")))?;
             let start = Some(schedule.n_steps() - 1);
             (Diffusion { schedule, ..full }, start, ddim)
         }
-        WalkArg::Ancestral => {
+        WalkKind::Ancestral => {
             let diffusion = process.published()?;
             let start = levels_of(&diffusion, t0)?;
             (diffusion, start, Walk::Ancestral)
@@ -255,8 +268,8 @@ fn walk(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assets::DIGITS_SOURCE;
-    use crate::train::load_model;
+    use crate::embedded::DIGITS_SOURCE;
+    use crate::model::load_model;
     use sdft_diffusion::Variance;
     use sdft_models::LoadOptions;
 
@@ -268,20 +281,21 @@ mod tests {
                 t0: Some(t0),
                 ..Variant::default()
             };
-            let plan = TranslatePlan::of(TranslatorArg::Sdedit, walk, variant, &model);
-            let Way { diffusion, kind } =
-                way(&plan, &plan.variants[0], &model, &Device::Cpu).unwrap();
+            let plan =
+                TranslatePlan::as_in_the_paper(TranslationMethod::Sdedit, walk, variant, &model);
+            let Prepared { diffusion, kind } =
+                prepare(&plan, &plan.variants[0], &model, &Device::Cpu).unwrap();
             let Kind::Sdedit(edit) = kind else {
                 panic!("another method")
             };
             let map = diffusion.schedule.timestep_map();
             (edit, edit.start.map(|s| (s, map[s])), diffusion)
         };
-        let part = started(WalkArg::Part, 0.5);
+        let part = started(WalkKind::Part, 0.5);
         assert_eq!((part.0.walk, part.1), (Walk::PAPER, Some((20, 500))));
-        assert_eq!(started(WalkArg::Inside, 0.5).1, Some((39, 500)));
+        assert_eq!(started(WalkKind::Inside, 0.5).1, Some((39, 500)));
         // 500 levels of noise begin at step 499, in the tables and with the variance of the published sampler.
-        let (edit, start, diffusion) = started(WalkArg::Ancestral, 0.5);
+        let (edit, start, diffusion) = started(WalkKind::Ancestral, 0.5);
         assert_eq!((edit.walk, start), (Walk::Ancestral, Some((499, 499))));
         assert_eq!(diffusion.variance, Variance::FixedSmall);
         let alpha_bar = diffusion.schedule.alpha_bar()[499];
@@ -289,7 +303,7 @@ mod tests {
             (alpha_bar / 0.078_587_248_92 - 1.0).abs() < 1e-9,
             "{alpha_bar}"
         );
-        for walk in [WalkArg::Part, WalkArg::Inside, WalkArg::Ancestral] {
+        for walk in [WalkKind::Part, WalkKind::Inside, WalkKind::Ancestral] {
             assert_eq!(started(walk, 0.0).1, None, "{walk:?}");
         }
     }

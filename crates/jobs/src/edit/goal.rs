@@ -1,8 +1,8 @@
-//! The networks that say how far an edit got.
+//! The networks that measure how far an edit is, as the plan of a direction names them.
 
+use crate::error::{Result, ResultExt as _, failed, usage};
+use crate::judge::load_judge;
 use crate::weights::{Files, Weights};
-use crate::{judge, usage};
-use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use sdft_asyrp::{ClipInput, Embed, Goal, GoalWeights, TextDirection, cosine_of_texts};
 use sdft_directions::GoalPlan;
@@ -11,19 +11,21 @@ use sdft_features::{Clip, ClipConfig, DigitsJudge, IDENTITY_SIDE, IdentityNet, L
 use sdft_metrics::Features;
 use std::path::{Path, PathBuf};
 
-/// Digits of a class that its place in the judge's space is the mean of.
+/// Digits per class, whose mean features stand for the class.
 const DIGITS_OF_A_CLASS: usize = 100;
 
-/// What `goal.network` names.
+/// The network that a goal is measured by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Eye {
+pub enum GoalNetwork {
     /// CLIP with patches of this side.
     Clip(usize),
+    /// The embedded judge of digits.
     Digits,
 }
 
-impl Eye {
-    pub(crate) fn of(name: &str) -> Self {
+impl GoalNetwork {
+    /// The network that `goal.network` names.
+    pub fn of(name: &str) -> Self {
         match name {
             "digits" => Self::Digits,
             "clip-b32" => Self::Clip(32),
@@ -32,9 +34,9 @@ impl Eye {
     }
 }
 
-/// The networks that a goal looks with; `range` says whether LPIPS looks for its steps, too.
-pub(super) fn networks(goal: &GoalPlan, range: bool) -> Vec<Network> {
-    let Eye::Clip(patch) = Eye::of(&goal.network) else {
+/// The networks whose weights a goal needs; with `range` also LPIPS, which finds its steps.
+pub fn goal_networks(goal: &GoalPlan, range: bool) -> Vec<Network> {
+    let GoalNetwork::Clip(patch) = GoalNetwork::of(&goal.network) else {
         return Vec::new();
     };
     let mut all = vec![Network::Clip(patch)];
@@ -47,10 +49,13 @@ pub(super) fn networks(goal: &GoalPlan, range: bool) -> Vec<Network> {
     all
 }
 
-/// Finds the files of the goal's networks, and writes down which they are: given now, named by the plan, or from the cache. A plan that knows
-/// their hashes, as that of a run that goes on, takes no others.
-pub(super) fn locate(goal: &mut GoalPlan, weights: &Weights) -> Result<()> {
-    for network in networks(goal, false) {
+/// Finds the files of the goal's networks and records them in the goal: given now, named by the plan, or from the cache. A plan that has
+/// their hashes, as that of a run that is continued, takes no other files.
+///
+/// # Errors
+/// A file is missing, or differs from the recorded hash.
+pub fn locate_goal(goal: &mut GoalPlan, weights: &Weights) -> Result<()> {
+    for network in goal_networks(goal, false) {
         let (otherwise, known, hash) = match network {
             Network::Identity => (
                 "give --weights irse50=FILE, or leave it out with --set goal.identity=0".to_owned(),
@@ -75,11 +80,11 @@ pub(super) fn locate(goal: &mut GoalPlan, weights: &Weights) -> Result<()> {
             .collect::<Result<_>>()?;
         let found = hash_of(&files)?;
         if !hash.is_empty() && *hash != found {
-            bail!(
+            return Err(failed(format!(
                 "{}: other files than the run began with: their SHA-256 was {hash}, now it is {found}; --weights {}=FILE says where those are",
                 known.join(", "),
                 network.name()
-            );
+            )));
         }
         *hash = found;
     }
@@ -88,7 +93,7 @@ pub(super) fn locate(goal: &mut GoalPlan, weights: &Weights) -> Result<()> {
 
 fn whole(path: &Path) -> Result<String> {
     let full = std::path::absolute(path)
-        .with_context(|| format!("cannot make sense of the path {}", path.display()))?;
+        .with_context(|| format!("cannot resolve the path {}", path.display()))?;
     Ok(full.display().to_string())
 }
 
@@ -106,7 +111,10 @@ fn parts(goal: &GoalPlan) -> Result<(Vec<PathBuf>, PathBuf)> {
 }
 
 /// The goal of a plan, for images of `side` pixels.
-pub(super) fn open(goal: &GoalPlan, side: usize) -> Result<Goal> {
+///
+/// # Errors
+/// A network cannot be read, or does not take images of this side.
+pub fn open_goal(goal: &GoalPlan, side: usize) -> Result<Goal> {
     let words = read_words(goal)?;
     let weights = GoalWeights {
         clip: goal.clip,
@@ -124,7 +132,9 @@ pub(super) fn open(goal: &GoalPlan, side: usize) -> Result<Goal> {
         )));
     }
     let files: Vec<PathBuf> = goal.identity_weights.iter().map(PathBuf::from).collect();
-    let params = Network::Identity.read(&files).map_err(anyhow::Error::msg)?;
+    let params = Network::Identity
+        .read(&files)
+        .map_err(|e| failed(e.to_string()))?;
     let net = IdentityNet::load(&params)?;
     Ok(made.keeping(Box::new(move |x| net.embed(x))))
 }
@@ -155,7 +165,7 @@ impl Opened {
 }
 
 fn read_words(goal: &GoalPlan) -> Result<Words> {
-    let Eye::Clip(patch) = Eye::of(&goal.network) else {
+    let GoalNetwork::Clip(patch) = GoalNetwork::of(&goal.network) else {
         return digits(goal);
     };
     let (files, tokenizer) = parts(goal)?;
@@ -183,10 +193,13 @@ fn tensor(features: &Features) -> Result<Tensor> {
     )?)
 }
 
-/// Classes in the place of texts: each stands where its digits are.
+/// Classes instead of texts: each is the mean of its digits.
 fn digits(goal: &GoalPlan) -> Result<Words> {
-    let judge = judge::load()?;
-    let class = |text: &str| text.parse().map_err(|_| usage(format!("{text}: no digit")));
+    let judge = load_judge()?;
+    let class = |text: &str| {
+        text.parse()
+            .map_err(|_| usage(format!("{text}: expected a digit")))
+    };
     let place = |text: &str| -> Result<Tensor> {
         Ok(class_features(&judge, class(text)?, DIGITS_OF_A_CLASS)?)
     };
@@ -204,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_takes_no_other_files_than_it_began_with_wherever_they_are() {
+    fn a_run_takes_no_other_files_than_it_began_with() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = dir.path().join(name);
@@ -217,20 +230,20 @@ mod tests {
         };
         let (weights, tokenizer) = (write("w.safetensors", "w"), write("t.json", "t"));
         let mut goal = GoalPlan::default();
-        locate(&mut goal, &given(&[&weights, &tokenizer])).unwrap();
+        locate_goal(&mut goal, &given(&[&weights, &tokenizer])).unwrap();
         assert_eq!(goal.weights, [weights.clone(), tokenizer.clone()]);
         let none = Weights::parse(&[]).unwrap();
-        locate(&mut goal, &none).unwrap();
+        locate_goal(&mut goal, &none).unwrap();
 
-        // Moved, and said where to.
+        // Moved, and given where they are now.
         let moved = write("moved.safetensors", "w");
         std::fs::remove_file(&weights).unwrap();
-        assert!(locate(&mut goal.clone(), &none).is_err());
-        locate(&mut goal, &given(&[&moved, &tokenizer])).unwrap();
+        assert!(locate_goal(&mut goal.clone(), &none).is_err());
+        locate_goal(&mut goal, &given(&[&moved, &tokenizer])).unwrap();
         assert_eq!(goal.weights[0], moved);
         // Another tokenizer gives another direction.
         write("t.json", "u");
-        let error = locate(&mut goal, &none).unwrap_err().to_string();
+        let error = locate_goal(&mut goal, &none).unwrap_err().to_string();
         assert!(
             error.contains("other files than the run began with"),
             "{error}"
@@ -239,15 +252,15 @@ mod tests {
     }
 
     #[test]
-    fn only_networks_that_look_are_asked_for() {
+    fn only_networks_that_are_used_are_needed() {
         let mut goal = GoalPlan::default();
         let lpips = Network::Lpips(LpipsNet::Alex);
-        assert_eq!(networks(&goal, false), [Network::Clip(16)]);
+        assert_eq!(goal_networks(&goal, false), [Network::Clip(16)]);
         goal.identity = 1.0;
         goal.network = "clip-b32".into();
         let all = [Network::Clip(32), Network::Identity, lpips];
-        assert_eq!(networks(&goal, true), all);
+        assert_eq!(goal_networks(&goal, true), all);
         goal.network = "digits".into();
-        assert_eq!(networks(&goal, true), []);
+        assert_eq!(goal_networks(&goal, true), []);
     }
 }

@@ -1,18 +1,15 @@
 //! Table 1 in miniature: digits of classes that the target set lacks, from chalk to ember.
 
-use super::table::{Column, markdown, show};
-use crate::args::{TranslatorArg, WalkArg};
-use crate::classifier::digits_classifier;
-use crate::gallery::go_on;
-use crate::train::load_source;
-use crate::translate::{TranslatePlan, Translator, Variant, sources};
-use crate::{console, judge};
-use anyhow::Result;
+use crate::table::{Column, Report, markdown, write_table};
 use candle_core::Tensor;
-use sdft_data::ImageSource;
+use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::{KeptScore, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
+use sdft_jobs::{
+    Context, Result, TranslatePlan, TranslationMethod, TranslationModels, Translator, Variant,
+    WalkKind, check_stop, load_judge, load_source, train_digits_classifier,
+};
 use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
 use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
 use sdft_samplers::NumberedNoise;
@@ -22,17 +19,19 @@ use std::path::Path;
 
 /// How far inputs are noised.
 const T0: f64 = 0.4;
+/// Classes that the target set lacks.
+const ABSENT: [u8; 7] = [0, 2, 3, 5, 6, 8, 9];
 /// Inputs of each class.
 const PER_CLASS: usize = 30;
 /// Seed of the noise for the first models; the second ones have the next, so that the mean is one over noises, too.
 const NOISE_SEED: u64 = 1000;
 /// Inputs at once.
 const BATCH: usize = 64;
-/// Every so many-th input is in the picture.
+/// The picture shows one input out of this many.
 const EVERY: usize = 15;
 
-/// What the table says, for whoever reads only that.
-pub(super) const READING: &str = "\
+/// How to read the table.
+const READING: &str = "\
 kept      share of inputs that still show their digit; style: share in the target's style; both: what a translation is for
 PSNR, SSIM  against the input: they reward what is left as it was, its colours too, so a change of style costs in both";
 
@@ -52,7 +51,7 @@ struct Measured {
 }
 
 /// The translations of the embedded inputs by models that were trained, and the table of it.
-pub(super) struct Translations {
+pub(crate) struct Translations {
     inputs: Vec<Rgb8>,
     x0: Tensor,
     classes: Vec<u8>,
@@ -63,37 +62,41 @@ pub(super) struct Translations {
 }
 
 impl Translations {
-    /// Trains the classifier if it is not there; none if that was interrupted.
-    pub(super) fn new(out: &Path) -> Result<Option<Self>> {
-        let Some(classifier) = digits_classifier(&out.join("classifier"))? else {
+    /// Trains the classifier unless it is there. `None` if that was interrupted.
+    pub(crate) fn new(out: &Path, context: &mut Context<'_>) -> Result<Option<Self>> {
+        let root = out.join("classifier");
+        let Some(classifier) = train_digits_classifier(&root, context)? else {
             return Ok(None);
         };
-        let source = sources(PER_CLASS)?;
+        let source = DigitsSource::new(Digits::embedded()?, Style::Chalk, &ABSENT, PER_CLASS)?;
         let inputs = (0..source.len())
             .map(|i| Ok(source.image(i)?))
             .collect::<Result<Vec<Rgb8>>>()?;
         let shown = inputs.iter().step_by(EVERY).cloned().collect();
         let classifier = load_encoder(&classifier, &LoadOptions::default())?;
-        for note in &classifier.notes {
-            console::note(note);
-        }
+        context.notes(&classifier.notes);
         Ok(Some(Self {
             x0: to_tensor(&inputs)?,
             inputs,
             classes: source.labels().to_vec(),
-            judge: judge::load()?,
+            judge: load_judge()?,
             classifier,
             rows: Vec::new(),
             picture: vec![shown],
         }))
     }
 
-    /// Adds the rows of a method whose models, one a seed, are in these files.
-    pub(super) fn add(&mut self, label: &str, models: &[String]) -> Result<()> {
-        for method in [TranslatorArg::Sdedit, TranslatorArg::Egsde] {
+    /// Adds the rows of a method whose models, one for each seed, are in these files.
+    pub(crate) fn add(
+        &mut self,
+        label: &str,
+        models: &[String],
+        context: &mut Context<'_>,
+    ) -> Result<()> {
+        for method in [TranslationMethod::Sdedit, TranslationMethod::Egsde] {
             let mut rows = Vec::new();
             for (seed, file) in models.iter().enumerate() {
-                let model = load_source(file, "", Map::new(), Map::new())?;
+                let model = load_source(file, "", Map::new(), Map::new(), context)?;
                 let variant = Variant {
                     t0: Some(T0),
                     repeats: Some(1),
@@ -102,9 +105,14 @@ impl Translations {
                     factor: Some(model.config.image_size / 8),
                     ..Variant::default()
                 };
-                let plan = TranslatePlan::of(method, WalkArg::Part, variant, &model);
-                let classifier = Some(&self.classifier);
-                let translator = Translator::new(&plan, &model, None, classifier, None)?;
+                let plan = TranslatePlan::as_in_the_paper(method, WalkKind::Part, variant, &model);
+                let models = TranslationModels {
+                    model: &model,
+                    source: None,
+                    classifier: Some(&self.classifier),
+                    mask: None,
+                };
+                let translator = Translator::new(&plan, models, context)?;
                 let mut images = Vec::with_capacity(self.inputs.len());
                 for first in (0..self.inputs.len()).step_by(BATCH) {
                     let n = BATCH.min(self.inputs.len() - first);
@@ -115,7 +123,7 @@ impl Translations {
                         0,
                         &x0,
                         &mut noise,
-                        &mut |_| go_on(),
+                        &mut |_| check_stop(context.stop),
                     )?)?);
                 }
                 rows.push(self.measure(&images)?);
@@ -125,7 +133,7 @@ impl Translations {
                 }
             }
             let name = match method {
-                TranslatorArg::Egsde => "EGSDE",
+                TranslationMethod::Egsde => "EGSDE",
                 _ => "SDEdit",
             };
             self.rows.push((format!("{name}, {label}"), rows));
@@ -151,8 +159,8 @@ impl Translations {
         })
     }
 
-    /// Prints and writes the table, and the picture of the first seed.
-    pub(super) fn finish(&self, out: &Path) -> Result<()> {
+    /// Writes the table, and the picture of the first seed.
+    pub(crate) fn finish(&self, out: &Path) -> Result<Report> {
         let text = markdown("translation", &COLUMNS, &self.rows);
         let mut numbers = Vec::new();
         for (label, rows) in &self.rows {
@@ -167,6 +175,6 @@ impl Translations {
         let names = self.rows.iter().map(|(label, _)| label.clone());
         let names = std::iter::once("inputs".to_owned()).chain(names);
         let rows = names.zip(self.picture.iter().cloned());
-        show(out, "translation", (&text, READING), &numbers, rows)
+        write_table(out, "translation", (text, READING), &numbers, rows)
     }
 }
