@@ -50,7 +50,7 @@ pub fn open_data(
 ///
 /// # Errors
 /// An image cannot be read.
-pub fn fingerprint(data: &dyn ImageSource) -> Result<String> {
+pub(crate) fn fingerprint(data: &dyn ImageSource) -> Result<String> {
     let mut bytes = Vec::new();
     for i in 0..data.len() {
         bytes.extend(data.id(i).into_bytes());
@@ -67,7 +67,7 @@ pub fn fingerprint(data: &dyn ImageSource) -> Result<String> {
 ///
 /// # Errors
 /// The images are missing, or others than the run began with.
-pub fn same_images(
+pub(crate) fn same_images(
     path: &str,
     expected: &str,
     option: &str,

@@ -25,12 +25,8 @@ mod weights;
 pub use cache::CacheLocation;
 pub use choice::Choice;
 pub use context::{Context, Runtime, check_stop, open_device, resolve_precision};
-pub use data::{fingerprint, list_inputs, open_data, same_images};
-pub use edit::{
-    EditOptions, GoalNetwork, Inversion, RANGE_STEPS, RangeImages, RangeOptions, RangeReport,
-    edit_folder, find_range, goal_networks, inversions_folder, locate_goal, measure_range,
-    open_goal, open_inversions, range_t_boost, range_t_edit,
-};
+pub use data::{list_inputs, open_data};
+pub use edit::{EditOptions, GoalNetwork, RangeOptions, RangeReport, edit_folder, find_range};
 pub use embedded::{DIGITS, DIGITS_SOURCE, is_embedded};
 pub use error::{Error, Result, ResultExt};
 pub use estimate::{Disk, Estimate};
@@ -39,10 +35,7 @@ pub use evaluate::{
     evaluate_sets, read_lpips,
 };
 pub use judge::{judge_features, load_judge, second_judge, train_judge};
-pub use model::{
-    ModelFile, all_fields, check_makes_images, check_unchanged, check_unconditional, load_model,
-    load_source, newest_run,
-};
+pub use model::{ModelFile, load_model, load_source, newest_run};
 pub use sample::{
     SampleOptions, SamplePlan, SampleReport, Sampler, SamplerKind, sample_as_in_the_paper,
     sample_to_folder,

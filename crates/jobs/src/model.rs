@@ -145,7 +145,7 @@ pub fn load_source(
 ///
 /// # Errors
 /// The file has another hash.
-pub fn check_unchanged(name: &str, began_with: &str, model: &LoadedModel) -> Result<()> {
+pub(crate) fn check_unchanged(name: &str, began_with: &str, model: &LoadedModel) -> Result<()> {
     if model.sha256 != began_with {
         return Err(failed(format!(
             "{name}: the model changed since the run began: its SHA-256 was {began_with}, now it is {}",
@@ -156,7 +156,7 @@ pub fn check_unchanged(name: &str, began_with: &str, model: &LoadedModel) -> Res
 }
 
 /// The fields of a resolved section of a plan, as if all were given.
-pub fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
+pub(crate) fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
     match serde_json::to_value(section) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
@@ -167,7 +167,7 @@ pub fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
 ///
 /// # Errors
 /// Another number of channels.
-pub fn check_makes_images(name: &str, model: &LoadedModel) -> Result<()> {
+pub(crate) fn check_makes_images(name: &str, model: &LoadedModel) -> Result<()> {
     let config = &model.config;
     if config.in_channels != 3 || ![3, 6].contains(&config.out_channels) {
         return Err(usage(format!(
@@ -182,7 +182,7 @@ pub fn check_makes_images(name: &str, model: &LoadedModel) -> Result<()> {
 ///
 /// # Errors
 /// Another number of channels, or classes.
-pub fn check_unconditional(name: &str, model: &LoadedModel) -> Result<()> {
+pub(crate) fn check_unconditional(name: &str, model: &LoadedModel) -> Result<()> {
     if model.config.num_classes != 0 {
         return Err(usage(format!(
             "{name}: expected an unconditional model, found one of {} classes",

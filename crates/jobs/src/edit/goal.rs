@@ -35,7 +35,7 @@ impl GoalNetwork {
 }
 
 /// The networks whose weights a goal needs; with `range` also LPIPS, which finds its steps.
-pub fn goal_networks(goal: &GoalPlan, range: bool) -> Vec<Network> {
+pub(crate) fn goal_networks(goal: &GoalPlan, range: bool) -> Vec<Network> {
     let GoalNetwork::Clip(patch) = GoalNetwork::of(&goal.network) else {
         return Vec::new();
     };
@@ -54,7 +54,7 @@ pub fn goal_networks(goal: &GoalPlan, range: bool) -> Vec<Network> {
 ///
 /// # Errors
 /// A file is missing, or differs from the recorded hash.
-pub fn locate_goal(goal: &mut GoalPlan, weights: &Weights) -> Result<()> {
+pub(crate) fn locate_goal(goal: &mut GoalPlan, weights: &Weights) -> Result<()> {
     for network in goal_networks(goal, false) {
         let (otherwise, known, hash) = match network {
             Network::Identity => (
@@ -114,7 +114,7 @@ fn parts(goal: &GoalPlan) -> Result<(Vec<PathBuf>, PathBuf)> {
 ///
 /// # Errors
 /// A network cannot be read, or does not take images of this side.
-pub fn open_goal(goal: &GoalPlan, side: usize) -> Result<Goal> {
+pub(crate) fn open_goal(goal: &GoalPlan, side: usize) -> Result<Goal> {
     let words = read_words(goal)?;
     let weights = GoalWeights {
         clip: goal.clip,

@@ -11,19 +11,19 @@ const INVERSIONS: &str = "inversions";
 
 /// The settings that decide an inversion, apart from the image.
 #[derive(Clone, Copy, Debug)]
-pub struct Inversion<'a> {
+pub(crate) struct Inversion<'a> {
     /// SHA-256 of the network.
-    pub network_sha256: &'a str,
+    pub(crate) network_sha256: &'a str,
     /// The model's process.
-    pub process: &'a Process,
+    pub(crate) process: &'a Process,
     /// The last step.
-    pub t_0: usize,
+    pub(crate) t_0: usize,
     /// Number of steps.
-    pub steps: usize,
+    pub(crate) steps: usize,
 }
 
 /// Opens the cache of these inversions. A cache that cannot be used is replaced by memory, with a note.
-pub fn open_inversions(
+pub(crate) fn open_inversions(
     location: &CacheLocation,
     inversion: &Inversion<'_>,
     context: &mut Context<'_>,
@@ -42,7 +42,7 @@ pub(crate) fn open_distances(
 }
 
 /// The folder of all inversions, if they are kept.
-pub fn inversions_folder(location: &CacheLocation) -> Option<PathBuf> {
+pub(crate) fn inversions_folder(location: &CacheLocation) -> Option<PathBuf> {
     location.folder(INVERSIONS)
 }
 

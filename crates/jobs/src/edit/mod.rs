@@ -7,10 +7,9 @@ mod plan;
 mod range;
 
 pub use apply::edit_folder;
-pub use goal::{GoalNetwork, goal_networks, locate_goal, open_goal};
-pub use latents::{Inversion, inversions_folder, open_inversions};
+pub use goal::GoalNetwork;
+pub(crate) use goal::{goal_networks, locate_goal, open_goal};
+pub(crate) use latents::{Inversion, inversions_folder, open_inversions};
 pub use plan::EditOptions;
-pub use range::{
-    RANGE_STEPS, RangeImages, RangeOptions, RangeReport, find_range, measure_range, range_t_boost,
-    range_t_edit,
-};
+pub(crate) use range::{RANGE_STEPS, RangeImages, measure_range, range_t_boost, range_t_edit};
+pub use range::{RangeOptions, RangeReport, find_range};

@@ -20,7 +20,7 @@ use sdft_models::LoadOptions;
 use sdft_train::DataPlan;
 
 /// Steps of the inversions behind the curves, as published; fewer where the process has fewer.
-pub const RANGE_STEPS: usize = 1000;
+pub(crate) const RANGE_STEPS: usize = 1000;
 /// An edit begins where predicted images are as far from the real ones as this times the cosine of the texts.
 const EDIT: f64 = 0.33;
 /// Sharpening begins where states are as far as this.
@@ -69,24 +69,24 @@ pub struct RangeReport {
 }
 
 /// The images whose inversions are measured.
-pub struct RangeImages<'a> {
+pub(crate) struct RangeImages<'a> {
     /// The model's network.
-    pub net: &'a Unet,
+    pub(crate) net: &'a Unet,
     /// The images.
-    pub data: &'a dyn ImageSource,
+    pub(crate) data: &'a dyn ImageSource,
     /// Files of LPIPS.
-    pub weights: &'a Weights,
+    pub(crate) weights: &'a Weights,
     /// Where distances are kept.
-    pub cache: &'a CacheLocation,
+    pub(crate) cache: &'a CacheLocation,
     /// Steps of the inversions.
-    pub steps: usize,
+    pub(crate) steps: usize,
 }
 
 /// Mean distances by LPIPS of the images' inversions from the images. Distances in the cache are not measured again.
 ///
 /// # Errors
 /// The plan edits digits, LPIPS cannot be read, or the job is stopped.
-pub fn measure_range(
+pub(crate) fn measure_range(
     plan: &DirectionPlan,
     images: &RangeImages<'_>,
     context: &mut Context<'_>,
@@ -157,7 +157,7 @@ pub fn measure_range(
 ///
 /// # Errors
 /// No step is far enough.
-pub fn range_t_edit(curves: &Curves, cosine: f64) -> Result<usize> {
+pub(crate) fn range_t_edit(curves: &Curves, cosine: f64) -> Result<usize> {
     first_reaching(&curves.predicted, EDIT * cosine).context("t_edit")
 }
 
@@ -165,7 +165,7 @@ pub fn range_t_edit(curves: &Curves, cosine: f64) -> Result<usize> {
 ///
 /// # Errors
 /// No step is far enough.
-pub fn range_t_boost(curves: &Curves) -> Result<usize> {
+pub(crate) fn range_t_boost(curves: &Curves) -> Result<usize> {
     first_reaching(&curves.states, BOOST).context("t_boost")
 }
 

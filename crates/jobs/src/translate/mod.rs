@@ -1,10 +1,12 @@
 //! Images of a folder, brought into a model's domain.
 
 mod nets;
+mod options;
 mod plan;
 
 pub use nets::{TranslationModels, Translator};
-pub use plan::{EnergyKind, TranslateOptions, TranslatePlan, TranslationMethod, Variant, WalkKind};
+pub use options::{EnergyKind, TranslateOptions, TranslationMethod, WalkKind};
+pub use plan::{TranslatePlan, Variant};
 
 use crate::context::{Context, check_stop};
 use crate::data::list_inputs;

@@ -1,6 +1,7 @@
 //! The networks of a translation, and what each variant does with them.
 
-use super::plan::{EnergyKind, TranslatePlan, TranslationMethod, Variant, WalkKind};
+use super::options::{EnergyKind, TranslationMethod, WalkKind};
+use super::plan::{TranslatePlan, Variant};
 use crate::context::{Context, Runtime};
 use crate::error::{Result, ResultExt as _, option};
 use candle_core::{DType, Device, Tensor};
