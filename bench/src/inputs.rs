@@ -7,7 +7,7 @@ use sdft_adm::{AdmConfig, Unet};
 use sdft_checkpoint::write_safetensors;
 use sdft_nn::{ParamSpec, Params};
 use sdft_noise::{Draw, Purpose};
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 use sdft_schedule::TimestepSampler;
 use std::path::Path;
 
@@ -75,7 +75,7 @@ pub(crate) fn write_files(work: &Work, weights: &Path, inputs: &Path) -> Result<
         .map(|draw| draw.t as f32)
         .collect();
     let side = config.image_size;
-    let noise = seeded_normal(
+    let noise = randn(
         SEED,
         Purpose::Noise,
         0,

@@ -8,13 +8,14 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::{AdmConfig, TrainableUnet, Unet};
 use sdft_cuda::{Precise, precise, synchronize};
-use sdft_diffusion::{ComputeMode, Denoiser};
+use sdft_diffusion::{ComputeMode, Denoiser, PredictionType};
 use sdft_nn::{
     Activation, AttentionBlock, AttentionOrder, Params, ResBlock, ResBlockConfig, Resample, Scope,
     attention, backward, conv2d, norm_act, specs_of,
 };
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
-use sdft_samplers::{Ddim, SeededNoise, sample_ddim};
+use sdft_randn::SeededNoise;
+use sdft_samplers::{Ddim, sample_ddim};
 use sdft_train::{Learner, LossPlan, Method, Outcome, PendingStep, Plan, Precision};
 
 /// Does the work once: what it took and, if asked for, what came out.
@@ -340,7 +341,12 @@ fn step(
         dtype: precision.compute_dtype(),
         recompute: plan.steps.recompute,
     };
-    let network = Box::new(TrainableUnet::new(&params, config, mode)?);
+    let network = Box::new(TrainableUnet::new(
+        &params,
+        config,
+        PredictionType::Epsilon,
+        mode,
+    )?);
     let image = [3, config.image_size, config.image_size];
     let mut learner = Learner::new(&plan, network, source, image)?;
     drop(params);

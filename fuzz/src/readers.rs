@@ -107,7 +107,11 @@ fn weights(bytes: &[u8]) -> bool {
 
 fn direction(bytes: &[u8]) -> bool {
     in_file(bytes, "direction", |path| {
-        sdft_asyrp::read_direction(path, (8, 32), 4).is_ok()
+        let sizes = sdft_diffusion::Bottleneck {
+            channels: 8,
+            embedding: 32,
+        };
+        sdft_asyrp::read_direction(path, sizes, 4).is_ok()
     })
 }
 

@@ -12,7 +12,7 @@ use sdft_noise::{Draw, Purpose};
 use sdft_optim::{
     AdamW, EmaRamp, Engine, LossScale, Rule, Sgd, StepSize, Verdict, collect_gradients,
 };
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 
 /// One comparison.
 #[derive(Clone, Debug, PartialEq)]
@@ -454,7 +454,7 @@ fn network(dtype: DType, device: &Device, findings: &mut Vec<Finding>) -> Result
 
 fn noise(device: &Device, findings: &mut Vec<Finding>) -> Result<()> {
     for (step, first, shape) in [(5, 3, vec![3, 7]), (1 << 60, 1 << 33, vec![2, 3, 16, 16])] {
-        let of = |device: &Device| seeded_normal(7, Purpose::Noise, step, first, &shape, device);
+        let of = |device: &Device| randn(7, Purpose::Noise, step, first, &shape, device);
         let (there, here) = (of(device)?, of(&Device::Cpu)?);
         // One unit in the last place of numbers up to 6.8.
         findings.push(finding(format!("noise {shape:?}"), &there, &here, 1e-7)?);

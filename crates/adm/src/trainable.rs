@@ -3,7 +3,7 @@
 use crate::{AdmConfig, ConfigError, Unet};
 use candle_core::{Result, Tensor, Var};
 use sdft_diffusion::{
-    ComputeMode, Condition, Denoiser, KIND_KEY, MODEL_KEY, Prediction, Trainable,
+    ComputeMode, Condition, Denoiser, KIND_KEY, MODEL_KEY, Prediction, PredictionType, Trainable,
 };
 use sdft_nn::Params;
 use std::collections::BTreeMap;
@@ -65,14 +65,21 @@ pub struct TrainableUnet {
 }
 
 impl TrainableUnet {
-    /// A network that starts from a copy of `params`, with feature maps and recomputation as `mode` says.
+    /// A network that starts from a copy of `params`, predicts `prediction_type`, and computes as `mode` says.
     ///
     /// # Errors
     /// A configuration that cannot be trained; parameters that are missing or of another shape.
-    pub fn new(params: &Params, config: &AdmConfig, mode: ComputeMode) -> Result<Self> {
+    pub fn new(
+        params: &Params,
+        config: &AdmConfig,
+        prediction_type: PredictionType,
+        mode: ComputeMode,
+    ) -> Result<Self> {
         config.check_trainable().map_err(candle_core::Error::wrap)?;
         let (params, vars) = params.trainable()?;
-        let unet = Unet::load(&params, config)?.with_compute_dtype(mode.dtype);
+        let unet = Unet::load(&params, config)?
+            .with_prediction_type(prediction_type)
+            .with_compute_dtype(mode.dtype);
         let unet = match mode.recompute {
             true => unet.recomputed(),
             false => unet,

@@ -1,7 +1,9 @@
 use crate::AdmConfig;
 use crate::trunk::{Block, Builder, Trunk};
 use candle_core::{DType, Result, Tensor};
-use sdft_diffusion::{BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction};
+use sdft_diffusion::{
+    Bottleneck, BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction, PredictionType,
+};
 use sdft_nn::{
     Activation, Conv2d, ConvStart, GroupNorm, ParamSource, ParamSpec, Scope, concat, specs_of,
     taped, to_nchw, to_type,
@@ -19,6 +21,7 @@ pub struct Unet {
     output_blocks: Vec<Block>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+    prediction_type: PredictionType,
 }
 
 impl Unet {
@@ -72,7 +75,15 @@ impl Unet {
                 1,
                 ConvStart::Zero,
             )?,
+            prediction_type: PredictionType::Epsilon,
         })
+    }
+
+    /// The same network, trained to predict this quantity; the default is the noise.
+    #[must_use]
+    pub fn with_prediction_type(mut self, prediction_type: PredictionType) -> Self {
+        self.prediction_type = prediction_type;
+        self
     }
 
     /// The same network, which in training keeps only what goes in and out of its residual and attention blocks, and computes the
@@ -162,6 +173,10 @@ impl Unet {
         })
     }
 
+    fn prediction(&self, output: &Tensor) -> Result<Prediction> {
+        Prediction::split(output, self.config.in_channels, self.prediction_type)
+    }
+
     /// This network as a denoiser with class labels or with dropout.
     pub fn with<'a>(
         &'a self,
@@ -189,7 +204,7 @@ impl Denoiser for UnetCall<'_> {
         let out = self
             .unet
             .forward(xt, t, self.labels, self.dropout.as_ref())?;
-        Prediction::split(&out, self.unet.config.in_channels)
+        self.unet.prediction(&out)
     }
 }
 
@@ -212,7 +227,7 @@ impl BottleneckNet for Unet {
             } else {
                 self.decode(h, &skips, &emb, None)?
             };
-            Prediction::split(&out, self.config.in_channels)
+            self.prediction(&out)
         };
         let changed = match change(&h, &emb)? {
             None => None,
@@ -230,9 +245,11 @@ impl BottleneckNet for Unet {
         })
     }
 
-    fn bottleneck(&self) -> (usize, usize) {
-        let deepest = self.config.width(self.config.levels() - 1);
-        (deepest, 4 * self.config.model_channels)
+    fn bottleneck(&self) -> Bottleneck {
+        Bottleneck {
+            channels: self.config.width(self.config.levels() - 1),
+            embedding: 4 * self.config.model_channels,
+        }
     }
 }
 

@@ -1,9 +1,12 @@
+//! The block that changes `h`, and mixtures of blocks.
+
 use candle_core::{Result, Tensor, bail};
+use sdft_diffusion::Bottleneck;
 use sdft_nn::{
     Activation, Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Scope, specs_of,
 };
 
-/// The block that moves `h`: two convolutions of one pixel, with the embedding of time between them.
+/// The block that moves `h`: two 1x1 convolutions with the embedding of time between them.
 ///
 /// ```text
 /// norm SiLU conv1x1  + linear(SiLU emb)  norm SiLU conv1x1
@@ -19,15 +22,11 @@ pub struct DeltaBlock {
 }
 
 impl DeltaBlock {
-    /// The block whose parameters `source` holds, for a network with `(channels, length of the embedding)` and norms of `groups`.
+    /// The block whose parameters `source` holds, for a network with these sizes and norms of `groups`.
     ///
     /// # Errors
     /// Channels that `groups` does not divide; parameters that are missing or of another shape.
-    pub fn load(
-        source: &dyn ParamSource,
-        bottleneck: (usize, usize),
-        groups: usize,
-    ) -> Result<Self> {
+    pub fn load(source: &dyn ParamSource, bottleneck: Bottleneck, groups: usize) -> Result<Self> {
         Self::build(&Scope::root(source), bottleneck, groups)
     }
 
@@ -35,7 +34,7 @@ impl DeltaBlock {
     ///
     /// # Errors
     /// Channels that `groups` does not divide.
-    pub fn specs(bottleneck: (usize, usize), groups: usize) -> Result<Vec<ParamSpec>> {
+    pub fn specs(bottleneck: Bottleneck, groups: usize) -> Result<Vec<ParamSpec>> {
         specs_of(|scope| Self::build(scope, bottleneck, groups))
     }
 
@@ -43,23 +42,23 @@ impl DeltaBlock {
     ///
     /// # Errors
     /// As [`DeltaBlock::load`].
-    pub fn build(
-        scope: &Scope<'_>,
-        (channels, length): (usize, usize),
-        groups: usize,
-    ) -> Result<Self> {
+    pub fn build(scope: &Scope<'_>, bottleneck: Bottleneck, groups: usize) -> Result<Self> {
+        let Bottleneck {
+            channels,
+            embedding,
+        } = bottleneck;
         let conv =
             |name: &str| Conv2d::load(&scope.pp(name), channels, channels, 1, 1, ConvStart::FanIn);
         Ok(Self {
             norm_in: GroupNorm::load(&scope.pp("in_layers.0"), channels, groups)?,
             conv_in: conv("in_layers.2")?,
-            emb: Linear::load(&scope.pp("emb_layers.1"), length, channels)?,
+            emb: Linear::load(&scope.pp("emb_layers.1"), embedding, channels)?,
             norm_out: GroupNorm::load(&scope.pp("out_layers.0"), channels, groups)?,
             conv_out: conv("out_layers.3")?,
         })
     }
 
-    /// The movement `[B, C, H, W]` of `h` of the same shape; without the embedding the block does not know the time.
+    /// The movement `[B, C, H, W]` of `h` of the same shape; without the embedding it does not depend on the time.
     ///
     /// # Errors
     /// When a shape does not fit.
@@ -76,12 +75,12 @@ impl DeltaBlock {
     }
 }
 
-/// A block and how far its movement is followed.
+/// A block and its strength.
 #[derive(Clone, Copy, Debug)]
 pub struct Direction<'a> {
     /// The block.
     pub block: &'a DeltaBlock,
-    /// The factor of its movement; 1 as in training.
+    /// The factor of its output; 1 as in training.
     pub strength: f64,
 }
 
@@ -92,12 +91,12 @@ pub struct Mix<'a> {
     pub keep: f64,
     /// The directions.
     pub directions: Vec<Direction<'a>>,
-    /// Whether blocks see the time.
+    /// Whether blocks get the embedding of time.
     pub timed: bool,
 }
 
 impl<'a> Mix<'a> {
-    /// These directions on `h` as it is, with time.
+    /// These directions added to `h`, with the embedding of time.
     #[must_use]
     pub fn of(directions: Vec<Direction<'a>>) -> Self {
         Self {
@@ -107,7 +106,7 @@ impl<'a> Mix<'a> {
         }
     }
 
-    /// The changed features; none where there is no direction.
+    /// The changed features; `None` without directions.
     ///
     /// # Errors
     /// When a shape does not fit.
@@ -116,7 +115,7 @@ impl<'a> Mix<'a> {
             return Ok(None);
         }
         if !self.keep.is_finite() || self.directions.iter().any(|d| !d.strength.is_finite()) {
-            bail!("strengths of directions: expected numbers, found something else");
+            bail!("strengths of directions: expected finite numbers, found NaN or infinity");
         }
         let mut changed = (h * self.keep)?;
         for direction in &self.directions {

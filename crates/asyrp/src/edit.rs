@@ -1,7 +1,10 @@
-use crate::{Mix, sequence::shifted, step::step};
+//! Inversion and edited generation.
+
+use crate::{Levels, Mix, sequence::shifted, step::step};
 use candle_core::{Result, Tensor, bail};
 use sdft_diffusion::{BottleneckNet, Denoiser};
-use sdft_samplers::{NoiseSource, Observer, Step};
+use sdft_randn::NoiseSource;
+use sdft_samplers::{Step, StepCallback};
 use sdft_schedule::Schedule;
 
 /// Where an edit is applied.
@@ -21,7 +24,7 @@ pub(crate) fn check(steps: &[usize], schedule: &Schedule) -> Result<()> {
     if steps.is_empty() || !steps.is_sorted_by(|a, b| a < b) || steps.last() >= Some(&n) {
         let shown = steps.get(..8).unwrap_or(steps);
         bail!(
-            "steps of an edit: expected some, ascending, below {n}, found {} of them, {shown:?} first",
+            "steps of an edit: expected at least one step, ascending, below {n}, found {} steps that start with {shown:?}",
             steps.len()
         );
     }
@@ -36,18 +39,18 @@ pub(crate) fn times(t: usize, x: &Tensor) -> Result<Vec<f32>> {
 
 /// The noise that a clean image comes from: `x0` is taken for the state at the first step and brought to the last.
 ///
-/// Every step is shown to `observer`; `t` there is the step that was left.
+/// `callback` is called after every step; its `t` is the step that was left.
 ///
 /// Source: Asyrp `diffusion_latent.py` `precompute_pairs`; eps is that of the lower step, nothing is clamped.
 ///
 /// # Errors
-/// Steps that do not ascend or are not of the process; as [`Denoiser::predict`]; whatever `observer` fails with.
+/// Steps that do not ascend or are not of the process; as [`Denoiser::predict`]; an error of `callback`.
 pub fn invert(
     net: &dyn Denoiser,
     schedule: &Schedule,
     x0: &Tensor,
     steps: &[usize],
-    observer: &mut Observer<'_>,
+    callback: &mut StepCallback<'_>,
 ) -> Result<Tensor> {
     check(steps, schedule)?;
     let alpha_bar = schedule.alpha_bar();
@@ -55,10 +58,15 @@ pub fn invert(
     let total = steps.len() - 1;
     for (done, pair) in steps.windows(2).enumerate() {
         let (t, next) = (pair[0], pair[1]);
-        let eps = net.predict_eps(&x, &times(t, &x)?)?.detach();
-        let stepped = step(&x, (alpha_bar[t], alpha_bar[next]), &eps, &eps, None)?;
+        let prediction = net.predict(&x, &times(t, &x)?)?.detach();
+        let levels = Levels {
+            alpha_bar: alpha_bar[t],
+            alpha_bar_next: alpha_bar[next],
+            eta: 0.0,
+        };
+        let stepped = step(&x, &prediction, &prediction, levels, None)?;
         x = stepped.next.detach();
-        observer(&Step {
+        callback(&Step {
             done: done + 1,
             total,
             t,
@@ -71,12 +79,12 @@ pub fn invert(
 
 /// The image that `latent`, a state at the last step, becomes with these directions.
 ///
-/// Draw `k` of `noise` is that of the `k`-th step below `t_boost`.
+/// The `k`-th step below `t_boost` takes draw `k` of `noise`, both counted from 0.
 ///
 /// Source: Asyrp `diffusion_latent.py` `save_image`.
 ///
 /// # Errors
-/// Steps that do not ascend or are not of the process; as [`BottleneckNet::predict_edited`]; whatever `noise` and `observer` fail with.
+/// Steps that do not ascend or are not of the process; as [`BottleneckNet::predict_edited`]; an error of `noise` or `callback`.
 pub fn edit(
     net: &dyn BottleneckNet,
     schedule: &Schedule,
@@ -84,7 +92,7 @@ pub fn edit(
     mix: &Mix<'_>,
     plan: &EditPlan,
     noise: &mut dyn NoiseSource,
-    observer: &mut Observer<'_>,
+    callback: &mut StepCallback<'_>,
 ) -> Result<Tensor> {
     check(&plan.steps, schedule)?;
     let alpha_bar = schedule.alpha_bar();
@@ -93,14 +101,18 @@ pub fn edit(
     let pairs = plan.steps.iter().copied().zip(shifted(&plan.steps)).rev();
     for (done, (t, next)) in pairs.enumerate() {
         let times = times(t, &x)?;
-        let (eps, changed) = if t >= plan.t_edit && !mix.directions.is_empty() {
-            let said = net.predict_edited(&x, &times, &mut |h, emb| mix.apply(h, emb))?;
-            (said.plain.eps.detach(), said.changed().eps.detach())
+        let (plain, changed) = if t >= plan.t_edit && !mix.directions.is_empty() {
+            let edited = net.predict_edited(&x, &times, &mut |h, emb| mix.apply(h, emb))?;
+            (edited.plain.detach(), edited.changed().detach())
         } else {
-            let eps = net.predict_eps(&x, &times)?.detach();
-            (eps.clone(), eps)
+            let prediction = net.predict(&x, &times)?.detach();
+            (prediction.clone(), prediction)
         };
-        let levels = (alpha_bar[t], next.map_or(1.0, |next| alpha_bar[next]));
+        let levels = Levels {
+            alpha_bar: alpha_bar[t],
+            alpha_bar_next: next.map_or(1.0, |next| alpha_bar[next]),
+            eta: 1.0,
+        };
         let z = match t < plan.t_boost {
             false => None,
             true => {
@@ -108,9 +120,9 @@ pub fn edit(
                 Some(noise.normal(draws - 1, &x)?)
             }
         };
-        let stepped = step(&x, levels, &eps, &changed, z.as_ref().map(|z| (1.0, z)))?;
+        let stepped = step(&x, &plain, &changed, levels, z.as_ref())?;
         x = stepped.next.detach();
-        observer(&Step {
+        callback(&Step {
             done: done + 1,
             total,
             t,
@@ -121,7 +133,7 @@ pub fn edit(
     Ok(x)
 }
 
-/// The factor of a block's movement for an edit of this strength: scaled by how many steps it acts in, and shared by several directions.
+/// The factor of a block's output for an edit of this strength: scaled to the number of steps, and shared by several directions.
 ///
 /// Source: Asyrp `diffusion_latent.py` `run_test`, `hs_coeff`.
 #[must_use]

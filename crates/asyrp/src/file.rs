@@ -3,6 +3,7 @@
 use crate::DeltaBlock;
 use candle_core::{Result, Tensor, bail};
 use sdft_checkpoint::{ReadOptions, read, write_safetensors};
+use sdft_diffusion::Bottleneck;
 use sdft_nn::Params;
 use sdft_schedule::MAX_STEPS;
 use serde::{Deserialize, Serialize};
@@ -97,14 +98,14 @@ pub fn write_direction(
     write_safetensors(path, params.iter(), &metadata, None).map_err(candle_core::Error::wrap)
 }
 
-/// Reads a direction for a network with `(channels, length of the embedding)` and norms of `groups`: this project's, a published
+/// Reads a direction for a network with these sizes and norms of `groups`: this project's, a published
 /// checkpoint (entry `0`), or a whole model that has one as `layer_0`.
 ///
 /// # Errors
 /// A file that cannot be read, that holds no direction, or one for another network.
 pub fn read_direction(
     path: &Path,
-    bottleneck: (usize, usize),
+    bottleneck: Bottleneck,
     groups: usize,
 ) -> Result<LoadedDirection> {
     let name = path.display();
@@ -141,10 +142,10 @@ pub fn read_direction(
             "{name}: expected a direction (in_layers.0, in_layers.2, emb_layers.1, out_layers.0, out_layers.3), found {} other tensors",
             tensors.len()
         ),
-        Some(dims) if dims.first() != Some(&bottleneck.0) => bail!(
+        Some(dims) if dims.first() != Some(&bottleneck.channels) => bail!(
             "{name}: this direction moves features of {} channels, the deepest ones of the model have {}",
             dims.first().copied().unwrap_or_default(),
-            bottleneck.0
+            bottleneck.channels
         ),
         Some(_) => {}
     }
@@ -162,6 +163,11 @@ pub fn read_direction(
 mod tests {
     use super::*;
     use candle_core::Device;
+
+    const SIZES: Bottleneck = Bottleneck {
+        channels: 8,
+        embedding: 16,
+    };
 
     fn info() -> DirectionInfo {
         DirectionInfo {
@@ -181,14 +187,14 @@ mod tests {
     fn a_direction_comes_back_with_what_it_says_of_itself() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("smile.safetensors");
-        let specs = DeltaBlock::specs((8, 16), 4).unwrap();
+        let specs = DeltaBlock::specs(SIZES, 4).unwrap();
         let params = Params::init(&specs, 1, &Device::Cpu).unwrap();
         let facts = BTreeMap::from([("seed".to_owned(), "7".to_owned())]);
         write_direction(&path, &params, &info(), &facts).unwrap();
-        let loaded = read_direction(&path, (8, 16), 4).unwrap();
+        let loaded = read_direction(&path, SIZES, 4).unwrap();
         assert_eq!(loaded.info, Some(info()));
         let h = Tensor::rand(-1f32, 1f32, (1, 8, 2, 2), &Device::Cpu).unwrap();
-        let block = DeltaBlock::load(&params, (8, 16), 4).unwrap();
+        let block = DeltaBlock::load(&params, SIZES, 4).unwrap();
         let moved = |block: &DeltaBlock| {
             let moved = block.forward(&h, None).unwrap();
             moved.flatten_all().unwrap().to_vec1::<f32>().unwrap()
@@ -204,7 +210,7 @@ mod tests {
         let entries = whole.iter().map(|(name, tensor)| (name.as_str(), tensor));
         let path = dir.path().join("whole.safetensors");
         write_safetensors(&path, entries, &BTreeMap::new(), None).unwrap();
-        let loaded = read_direction(&path, (8, 16), 4).unwrap();
+        let loaded = read_direction(&path, SIZES, 4).unwrap();
         assert_eq!((moved(&loaded.block), loaded.info), (moved(&block), None));
     }
 
@@ -212,7 +218,7 @@ mod tests {
     fn what_does_not_fit_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("smile.safetensors");
-        let specs = DeltaBlock::specs((8, 16), 4).unwrap();
+        let specs = DeltaBlock::specs(SIZES, 4).unwrap();
         let params = Params::init(&specs, 1, &Device::Cpu).unwrap();
         write_direction(&path, &params, &info(), &BTreeMap::new()).unwrap();
         let refused = |bottleneck, groups| {
@@ -220,28 +226,38 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert!(refused((16, 16), 4).contains("8 channels, the deepest ones of the model have 16"));
-        assert!(
-            refused((8, 32), 4).contains("emb_layers.1.weight: expected [8, 32], found [8, 16]")
+        let (wider, longer) = (
+            Bottleneck {
+                channels: 16,
+                ..SIZES
+            },
+            Bottleneck {
+                embedding: 32,
+                ..SIZES
+            },
         );
-        assert!(refused((8, 16), 2).contains("norms of 4 groups, those of the model have 2"));
+        assert!(refused(wider, 4).contains("8 channels, the deepest ones of the model have 16"));
+        assert!(
+            refused(longer, 4).contains("emb_layers.1.weight: expected [8, 32], found [8, 16]")
+        );
+        assert!(refused(SIZES, 2).contains("norms of 4 groups, those of the model have 2"));
 
         let w = Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap();
         let other = dir.path().join("other.safetensors");
         write_safetensors(&other, [("w", &w)], &BTreeMap::new(), None).unwrap();
-        let error = read_direction(&other, (8, 16), 4).unwrap_err().to_string();
+        let error = read_direction(&other, SIZES, 4).unwrap_err().to_string();
         assert!(error.contains("expected a direction"), "{error}");
         for field in ["t_0", "inversion", "steps", "t_edit", "t_boost"] {
             let mut text = serde_json::to_value(info()).unwrap();
             text[field] = u64::MAX.into();
             let odd = BTreeMap::from([(INFO.to_owned(), text.to_string())]);
             write_safetensors(&other, params.iter(), &odd, None).unwrap();
-            let error = read_direction(&other, (8, 16), 4).unwrap_err().to_string();
+            let error = read_direction(&other, SIZES, 4).unwrap_err().to_string();
             assert!(error.contains(&format!("{field}: expected")), "{error}");
         }
         let kind = BTreeMap::from([(KIND.to_owned(), "unet".to_owned())]);
         write_safetensors(&other, [("w", &w)], &kind, None).unwrap();
-        let error = read_direction(&other, (8, 16), 4).unwrap_err().to_string();
+        let error = read_direction(&other, SIZES, 4).unwrap_err().to_string();
         assert!(error.contains("found a file of kind unet"), "{error}");
     }
 }

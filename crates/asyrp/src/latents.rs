@@ -4,7 +4,7 @@ use crate::invert;
 use candle_core::{Device, Result, Tensor};
 use sdft_checkpoint::{ReadOptions, read, sha256_bytes, write_bytes_atomic, write_safetensors};
 use sdft_diffusion::Denoiser;
-use sdft_samplers::Observer;
+use sdft_samplers::StepCallback;
 use sdft_schedule::Schedule;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -108,7 +108,7 @@ impl InversionCache {
         schedule: &Schedule,
         x0: &Tensor,
         steps: &[usize],
-        observer: &mut Observer<'_>,
+        callback: &mut StepCallback<'_>,
     ) -> Result<Tensor> {
         let n = x0.dim(0)?;
         let images = (0..n)
@@ -123,7 +123,7 @@ impl InversionCache {
         let missing: Vec<usize> = (0..n).filter(|&i| found[i].is_none()).collect();
         if !missing.is_empty() {
             let these: Vec<&Tensor> = missing.iter().map(|&i| &images[i]).collect();
-            let latents = invert(net, schedule, &Tensor::cat(&these, 0)?, steps, observer)?;
+            let latents = invert(net, schedule, &Tensor::cat(&these, 0)?, steps, callback)?;
             for (place, &i) in missing.iter().enumerate() {
                 // A copy, so that one latent does not hold on to a whole batch.
                 let latent = latents.narrow(0, place, 1)?.copy()?;
@@ -191,7 +191,7 @@ fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sdft_diffusion::Prediction;
+    use sdft_diffusion::{Prediction, PredictionType};
     use sdft_schedule::linear_betas;
     use std::cell::Cell;
 
@@ -201,7 +201,7 @@ mod tests {
     impl Denoiser for Half {
         fn predict(&self, xt: &Tensor, _: &[f32]) -> Result<Prediction> {
             self.0.set(self.0.get() + xt.dim(0)?);
-            Prediction::split(&(xt * 0.5)?, 3)
+            Ok(Prediction::new((xt * 0.5)?, PredictionType::Epsilon))
         }
     }
 

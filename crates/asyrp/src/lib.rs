@@ -15,7 +15,7 @@
 //! use sdft_asyrp::{DeltaBlock, Direction, EditPlan, Mix, invert, sequence, edit};
 //! use sdft_diffusion::BottleneckNet;
 //! use sdft_nn::Params;
-//! use sdft_samplers::GivenNoise;
+//! use sdft_randn::GivenNoise;
 //! use sdft_schedule::{Schedule, linear_betas};
 //!
 //! let config = AdmConfig { image_size: 8, model_channels: 8, channel_mult: vec![1.0], attention_resolutions: vec![],
@@ -52,7 +52,7 @@ pub use crate::{
     latents::{InversionCache, image_key},
     loss::{TextDirection, asyrp_loss, clip_loss, directional_similarity, l1_term},
     sequence::{sequence, shifted, training_sequence},
-    step::{Stepped, step},
+    step::{Levels, step},
     training_step::{TrainingStep, training_steps},
 };
 

@@ -1,14 +1,16 @@
-use crate::{Mix, edit::check, edit::times, sequence::shifted, step::step};
+//! The trajectory along which a direction is trained.
+
+use crate::{Levels, Mix, edit::check, edit::times, sequence::shifted, step::step};
 use candle_core::{Result, Tensor};
 use sdft_diffusion::BottleneckNet;
 use sdft_schedule::Schedule;
 
-/// A step of a trajectory at which a direction learns.
+/// A step of a trajectory at which a direction is updated.
 #[derive(Clone, Copy, Debug)]
 pub struct TrainingStep<'a> {
-    /// How many steps are done, this one included.
+    /// Number of finished steps, this one included.
     pub done: usize,
-    /// How many there will be.
+    /// Number of steps of the trajectory.
     pub total: usize,
     /// The step of the process.
     pub t: usize,
@@ -18,16 +20,16 @@ pub struct TrainingStep<'a> {
     pub origin: &'a Tensor,
 }
 
-/// Walks from `latent` down `steps`, with the directions and without, and gives each step to `learn`, which takes a loss of the two images
-/// and updates the blocks' parameters in place.
+/// Runs from `latent` down `steps`, with the directions and without. `learn` is called at each step, takes a loss of the two images and
+/// updates the blocks' parameters in place.
 ///
 /// The next state is that of the blocks before the update. Each step is a graph of its own, so memory does not grow with their number.
 ///
 /// Source: Asyrp `diffusion_latent.py` `run_training`: one update per step and image; `steps` are those of
-/// [`crate::training_sequence`], from the lowest of which the walk goes to the clean image at once.
+/// [`crate::training_sequence`]; from the lowest one the trajectory leads to the clean image at once.
 ///
 /// # Errors
-/// Steps that do not ascend or are not of the process; as [`BottleneckNet::predict_edited`]; whatever `learn` fails with.
+/// Steps that do not ascend or are not of the process; as [`BottleneckNet::predict_edited`]; an error of `learn`.
 pub fn training_steps(
     net: &dyn BottleneckNet,
     schedule: &Schedule,
@@ -42,12 +44,15 @@ pub fn training_steps(
     let pairs = steps.iter().copied().zip(shifted(steps)).rev();
     for (done, (t, next)) in pairs.enumerate() {
         let times = times(t, &x)?;
-        let levels = (alpha_bar[t], next.map_or(1.0, |next| alpha_bar[next]));
-        let said = net.predict_edited(&x, &times, &mut |h, emb| mix.apply(h, emb))?;
-        let plain = said.plain.eps.detach();
-        let edited = step(&x, levels, &plain, &said.changed().eps, None)?;
-        let eps = net.predict_eps(&x_origin, &times)?.detach();
-        let origin = step(&x_origin, levels, &eps, &eps, None)?;
+        let levels = Levels {
+            alpha_bar: alpha_bar[t],
+            alpha_bar_next: next.map_or(1.0, |next| alpha_bar[next]),
+            eta: 0.0,
+        };
+        let both = net.predict_edited(&x, &times, &mut |h, emb| mix.apply(h, emb))?;
+        let edited = step(&x, &both.plain.detach(), both.changed(), levels, None)?;
+        let unchanged = net.predict(&x_origin, &times)?.detach();
+        let origin = step(&x_origin, &unchanged, &unchanged, levels, None)?;
         learn(&TrainingStep {
             done: done + 1,
             total: steps.len(),

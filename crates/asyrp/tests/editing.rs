@@ -3,13 +3,15 @@
 use candle_core::{DType, Device, Result, Tensor};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_asyrp::{
-    DeltaBlock, Direction, EditPlan, Mix, edit, invert, l1_term, sequence, step, training_sequence,
-    training_steps,
+    DeltaBlock, Direction, EditPlan, Levels, Mix, edit, invert, l1_term, sequence, step,
+    training_sequence, training_steps,
 };
-use sdft_diffusion::{BottleneckNet, Change, Denoiser, Edited, Prediction};
+use sdft_diffusion::{
+    Bottleneck, BottleneckNet, Change, Denoiser, Edited, Prediction, PredictionType,
+};
 use sdft_nn::Params;
 use sdft_optim::{Optimizer, Rule, Sgd, collect_gradients};
-use sdft_samplers::GivenNoise;
+use sdft_randn::GivenNoise;
 use sdft_schedule::{Schedule, linear_betas};
 
 fn config() -> AdmConfig {
@@ -106,9 +108,12 @@ fn several_directions_add_up_as_their_coefficients_say() {
     let blocks: Vec<DeltaBlock> = (2..4)
         .map(|seed| DeltaBlock::load(&block(&net, seed), net.bottleneck(), 4).unwrap())
         .collect();
-    let (channels, length) = net.bottleneck();
+    let Bottleneck {
+        channels,
+        embedding,
+    } = net.bottleneck();
     let h = Tensor::rand(-1f32, 1f32, (1, channels, 4, 4), &Device::Cpu).unwrap();
-    let emb = Tensor::rand(-1f32, 1f32, (1, length), &Device::Cpu).unwrap();
+    let emb = Tensor::rand(-1f32, 1f32, (1, embedding), &Device::Cpu).unwrap();
     let mut mix = Mix::of(vec![
         Direction {
             block: &blocks[0],
@@ -145,16 +150,16 @@ fn gradients_reach_the_block_and_nothing_else() {
         .predict_edited(&x, &[400.0], &mut |h, emb| mix.apply(h, emb))
         .unwrap();
     assert!(
-        !said.plain.eps.track_op(),
+        !said.plain.output.track_op(),
         "the usual prediction has a graph"
     );
-    let levels = (0.2, 0.3);
-    let origin = step(&x, levels, &said.plain.eps, &said.plain.eps, None)
-        .unwrap()
-        .x0;
-    let x0 = step(&x, levels, &said.plain.eps, &said.changed().eps, None)
-        .unwrap()
-        .x0;
+    let levels = Levels {
+        alpha_bar: 0.2,
+        alpha_bar_next: 0.3,
+        eta: 0.0,
+    };
+    let x0 = |changed: &Prediction| step(&x, &said.plain, changed, levels, None).unwrap().x0;
+    let (origin, x0) = (x0(&said.plain), x0(said.changed()));
     let gradients = sdft_nn::backward(&l1_term(&x0, &origin, 3.0, 0.9).unwrap()).unwrap();
     for (name, var) in &vars {
         let gradient = gradients
@@ -195,8 +200,11 @@ fn an_inverted_image_comes_back() {
                 h: xt.clone(),
             })
         }
-        fn bottleneck(&self) -> (usize, usize) {
-            (3, 1)
+        fn bottleneck(&self) -> Bottleneck {
+            Bottleneck {
+                channels: 3,
+                embedding: 1,
+            }
         }
     }
     let net = Flat(model);
@@ -245,7 +253,11 @@ fn steps_and_features_that_do_not_fit_are_explained() {
         error.to_string().contains("features of the middle"),
         "{error}"
     );
-    assert!(DeltaBlock::specs((10, 4), 32).is_err());
+    let odd = Bottleneck {
+        channels: 10,
+        embedding: 4,
+    };
+    assert!(DeltaBlock::specs(odd, 32).is_err());
 }
 
 #[test]
@@ -349,7 +361,11 @@ fn lessons_that_teach_nothing_follow_the_trajectories_of_edits() {
 #[test]
 fn a_published_checkpoint_is_read_by_its_first_direction() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/published.pth");
-    let read = sdft_asyrp::read_direction(&path, (8, 16), 4).unwrap();
+    let sizes = Bottleneck {
+        channels: 8,
+        embedding: 16,
+    };
+    let read = sdft_asyrp::read_direction(&path, sizes, 4).unwrap();
     assert_eq!(read.info, None);
     let wave =
         |n: usize, f: fn(f64) -> f64| -> Vec<f32> { (0..n).map(|k| f(k as f64) as f32).collect() };
@@ -402,7 +418,10 @@ impl BottleneckNet for Other {
         let h = xt.conv2d(&self.down, 1, 1, 1, 1)?.tanh()?;
         let times = Tensor::from_slice(t, (t.len(), 1), &Device::Cpu)?;
         let emb = times.affine(1e-3, 0.0)?.matmul(&self.time)?;
-        let out = |h: &Tensor| Prediction::split(&h.conv2d(&self.up, 1, 1, 1, 1)?, 3);
+        let out = |h: &Tensor| -> Result<Prediction> {
+            let eps = h.conv2d(&self.up, 1, 1, 1, 1)?;
+            Ok(Prediction::new(eps, PredictionType::Epsilon))
+        };
         let changed = change(&h, &emb)?.map(|other| out(&other)).transpose()?;
         Ok(Edited {
             plain: out(&h)?,
@@ -411,8 +430,11 @@ impl BottleneckNet for Other {
         })
     }
 
-    fn bottleneck(&self) -> (usize, usize) {
-        (8, 5)
+    fn bottleneck(&self) -> Bottleneck {
+        Bottleneck {
+            channels: 8,
+            embedding: 5,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use sdft_data::ImageSource;
 use sdft_diffusion::Diffusion;
 use sdft_imaging::to_unit_range;
 use sdft_noise::Purpose;
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 use sdft_train::Result;
 use serde::Serialize;
 
@@ -124,7 +124,7 @@ impl HeldOut {
             let steps = vec![t; x0.dim(0)?];
             // Both domains get the same noise.
             let (step, first) = (level as u64, start as u64);
-            let noise = seeded_normal(seed, Purpose::HeldOut, step, first, x0.dims(), x0.device())?;
+            let noise = randn(seed, Purpose::HeldOut, step, first, x0.dims(), x0.device())?;
             let xt = diffusion.q_sample(&x0, &steps, &noise)?;
             let logits = encoder.logits(&xt, &diffusion.model_t(&steps)?)?;
             let chosen = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;

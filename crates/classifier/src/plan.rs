@@ -1,7 +1,7 @@
 //! Everything that decides a classifier's training, as it is in `plan.toml`.
 
 use sdft_adm::{AdmConfig, EncoderConfig, Pool};
-use sdft_models::Process;
+use sdft_diffusion::Process;
 use sdft_train::{
     LoopPlan, LrSchedule, MAX_RUN_STEPS, OptimPlan, OutputPlan, PlanError, RunPlan, check_classes,
     check_counts, check_name, check_optim, check_pace, check_process,

@@ -9,7 +9,7 @@ use sdft_diffusion::Diffusion;
 use sdft_nn::{Params, backward, no_grad};
 use sdft_noise::{Draw, Purpose};
 use sdft_optim::{Accumulator, MicroBatches, Verdict, collect_gradients};
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 use sdft_schedule::{Respacing, TimestepSampler};
 use sdft_train::{
     Accumulate, Checkpoint, DriveSetup, Ending, Finished, Log, Position, Progress, Result,
@@ -190,7 +190,7 @@ impl Task for Classifying<'_> {
         let last = self.diffusion.n_steps() - 1;
         let t: Vec<usize> = (0..n).map(|i| last * (i + 1) / (n + 1)).collect();
         let seed = self.plan.seed;
-        let noise = seeded_normal(seed, Purpose::Audit, 2, 0, images.dims(), self.device)?;
+        let noise = randn(seed, Purpose::Audit, 2, 0, images.dims(), self.device)?;
         let groups = self.config.net.norm_groups;
         let vars = self.updater.vars();
         let is_exempt = |name: &str| {
@@ -232,7 +232,7 @@ impl Task for Classifying<'_> {
             let n = micro.min(total - start);
             let size = [&[n], &shape[1..]].concat();
             let first = start as u64;
-            let noise = seeded_normal(seed, Purpose::Noise, step, first, &size, x0.device())?;
+            let noise = randn(seed, Purpose::Noise, step, first, &size, x0.device())?;
             let part = start..start + n;
             let images = x0.narrow(0, start, n)?;
             let value = self.loss(&images, &t[part.clone()], &noise, &labels[part])?;

@@ -1,10 +1,14 @@
-use crate::{Denoiser, Prediction};
+//! A denoiser whose answers are known.
+
+use crate::{Denoiser, Prediction, PredictionType};
 use candle_core::{Result, Tensor, bail};
 
 /// The exact denoiser of data drawn from a normal distribution: no network, known answers.
 ///
 /// ```text
 /// x0 ~ N(mean, std^2)   =>   E[eps | x_t] = sqrt(1 - ab) (x_t - sqrt(ab) mean) / (ab std^2 + 1 - ab)
+///                            E[x0  | x_t] = mean + sqrt(ab) std^2 (x_t - sqrt(ab) mean) / (ab std^2 + 1 - ab)
+///                            E[v   | x_t] = sqrt(ab) E[eps | x_t] - sqrt(1 - ab) E[x0 | x_t]
 /// ```
 /// with `ab` = alpha_bar of the original step. With `std` 0 every deterministic sampler returns `mean` exactly.
 #[derive(Clone, Debug)]
@@ -12,26 +16,48 @@ pub struct GaussianDenoiser {
     alpha_bar: Vec<f64>,
     mean: f64,
     std: f64,
+    prediction_type: PredictionType,
 }
 
 impl GaussianDenoiser {
-    /// For data of this mean and standard deviation in every pixel; `alpha_bar` is that of the original process.
+    /// For data of this mean and standard deviation in every pixel, predicting the noise; `alpha_bar` is that of the original process.
     pub fn new(alpha_bar: &[f64], mean: f64, std: f64) -> Self {
         Self {
             alpha_bar: alpha_bar.to_vec(),
             mean,
             std,
+            prediction_type: PredictionType::Epsilon,
         }
     }
 
-    /// Where the exact deterministic flow takes `x` from noise level `alpha_bar` `from` to `to`.
+    /// The same denoiser with another predicted quantity.
+    #[must_use]
+    pub fn with_prediction_type(mut self, prediction_type: PredictionType) -> Self {
+        self.prediction_type = prediction_type;
+        self
+    }
+
+    /// The state that the exact deterministic flow leads to from `x`, between noise levels `alpha_bar` `from` and `to`.
     ///
     /// # Errors
-    /// When the tensor cannot be computed with.
+    /// When the device fails.
     pub fn flow(&self, x: &Tensor, from: f64, to: f64) -> Result<Tensor> {
         let spread = |ab: f64| (ab * self.std * self.std + 1.0 - ab).sqrt();
         let scale = spread(to) / spread(from);
         x.affine(scale, self.mean * (to.sqrt() - scale * from.sqrt()))
+    }
+
+    /// The prediction as `scale x_t + shift`.
+    fn line(&self, ab: f64) -> (f64, f64) {
+        let variance = ab * self.std * self.std + 1.0 - ab;
+        let (a, s) = (ab.sqrt(), (1.0 - ab).sqrt());
+        let (eps, x0) = (s / variance, a * self.std * self.std / variance);
+        let (eps_shift, x0_shift) = (-eps * a * self.mean, self.mean - x0 * a * self.mean);
+        match self.prediction_type {
+            PredictionType::Epsilon => (eps, eps_shift),
+            PredictionType::Sample => (x0, x0_shift),
+            PredictionType::V => (a * eps - s * x0, a * eps_shift - s * x0_shift),
+        }
     }
 }
 
@@ -51,15 +77,12 @@ impl Denoiser for GaussianDenoiser {
             let Some(&ab) = self.alpha_bar.get(step).filter(|_| step as f32 == t) else {
                 bail!("timestep {t} is not one of 0..{}", self.alpha_bar.len());
             };
-            let scale = (1.0 - ab).sqrt() / (ab * self.std * self.std + 1.0 - ab);
-            parts.push(
-                xt.narrow(0, i, 1)?
-                    .affine(scale, -scale * ab.sqrt() * self.mean)?,
-            );
+            let (scale, shift) = self.line(ab);
+            parts.push(xt.narrow(0, i, 1)?.affine(scale, shift)?);
         }
-        Ok(Prediction {
-            eps: Tensor::cat(&parts, 0)?,
-            variance: None,
-        })
+        Ok(Prediction::new(
+            Tensor::cat(&parts, 0)?,
+            self.prediction_type,
+        ))
     }
 }

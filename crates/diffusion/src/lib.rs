@@ -1,6 +1,7 @@
-//! Gaussian diffusion on tensors, and the two traits through which everything above sees a network.
+//! Gaussian diffusion on tensors, and the traits through which everything above sees a network.
 //!
-//! [`Diffusion`] is a schedule with the conversions between clean image, noised image and noise; [`Denoiser`] predicts noise,
+//! [`Diffusion`] is a schedule with the conversions between clean image, noised image, noise and velocity; [`Process`] is the same as
+//! files and plans store it. A [`Denoiser`] returns a [`Prediction`], which says what it predicts ([`PredictionType`]).
 //! [`FeatureNet`] gives differentiable features of a noised image. [`GaussianDenoiser`] is a denoiser whose answers are known.
 //!
 //! # Example: noise an image and get it back
@@ -20,9 +21,11 @@
 //! **Invariant:** knows no architecture and draws no random numbers; tables stay f64 until they meet a tensor.
 
 pub use crate::{
-    denoiser::{BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction},
+    denoiser::{Bottleneck, BottleneckNet, Change, Denoiser, Edited, FeatureNet},
+    diffusion::{Clip, Diffusion, Moments, Reverse, Variance},
     gaussian::GaussianDenoiser,
-    process::{Clip, Diffusion, Moments, Reverse, Variance},
+    prediction::{Prediction, PredictionType},
+    process::{Process, ProcessError},
     trainable::{
         ComputeMode, Condition, KIND_KEY, MODEL_KEY, PROCESS_KEY, PROVENANCE_PREFIX, Trainable,
         file_metadata, named_vars,
@@ -30,8 +33,11 @@ pub use crate::{
     variational::{discretized_gaussian_log_likelihood, normal_kl},
 };
 
+mod convert;
 mod denoiser;
+mod diffusion;
 mod gaussian;
+mod prediction;
 mod process;
 mod trainable;
 mod variational;

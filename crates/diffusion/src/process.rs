@@ -1,273 +1,159 @@
-use crate::{Denoiser, Prediction};
-use candle_core::{Result, Tensor, bail};
-use sdft_schedule::Schedule;
+//! The process that a network was trained on, as files and plans store it.
 
-/// Where the variance of a reverse step comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variance {
-    /// Between the posterior's and beta, by the network's logits (`LEARNED_RANGE`).
-    LearnedRange,
-    /// Beta, with the posterior's value at the first step (`FIXED_LARGE`).
-    FixedLarge,
-    /// The posterior's (`FIXED_SMALL`).
-    FixedSmall,
-}
+use crate::{Diffusion, PredictionType, Variance};
+use sdft_schedule::{BetaSchedule, Respacing, Schedule, ScheduleError};
+use serde::{Deserialize, Serialize};
 
-/// A diffusion process on tensors: a schedule, the kind of variance, and what the network is told about time.
-#[derive(Clone, Debug)]
-pub struct Diffusion {
-    /// The steps, respaced or not.
-    pub schedule: Schedule,
-    /// The variance of a reverse step.
-    pub variance: Variance,
-    /// Whether the network sees time in thousandths of the process instead of steps (`rescale_timesteps`).
+/// The diffusion process that a network was trained on; field names follow guided-diffusion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Process {
+    /// `linear` or `cosine`.
+    pub noise_schedule: String,
+    /// Number of steps, T.
+    pub diffusion_steps: usize,
+    /// The smaller of the two fixed variances, for networks that do not learn theirs.
+    pub sigma_small: bool,
+    /// The network is called with thousandths of the process instead of steps.
     pub rescale_timesteps: bool,
+    /// What the network predicts; written only if it is not the noise.
+    #[serde(skip_serializing_if = "PredictionType::is_epsilon")]
+    pub prediction_type: PredictionType,
 }
 
-/// Mean and variance of `q(x_t | x_0)` or `q(x_{t-1} | x_t, x_0)`.
-#[derive(Clone, Debug)]
-pub struct Moments {
-    /// `[B, C, H, W]`.
-    pub mean: Tensor,
-    /// `[B, 1, 1, 1]`.
-    pub variance: Tensor,
-    /// `[B, 1, 1, 1]`; for the posterior, that of step 1 stands in for the zero variance of step 0.
-    pub log_variance: Tensor,
+/// Why a process cannot be used.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ProcessError {
+    /// The schedule is unknown.
+    #[error("process.noise_schedule: {0}")]
+    NoiseSchedule(ScheduleError),
+    /// The number of steps does not fit the schedule.
+    #[error("process.diffusion_steps: {0}")]
+    DiffusionSteps(ScheduleError),
+    /// Edits count timesteps as the network does.
+    #[error(
+        "edits need a process whose timesteps the network sees unscaled: expected 1000 steps or process.rescale_timesteps=false, found {0} steps"
+    )]
+    RescaledTimesteps(usize),
 }
 
-/// A network's view of `p(x_{t-1} | x_t)`.
-#[derive(Clone, Debug)]
-pub struct Reverse {
-    /// `[B, C, H, W]`.
-    pub mean: Tensor,
-    /// `[B, C, H, W]`, or `[B, 1, 1, 1]` where the variance is not learned.
-    pub variance: Tensor,
-    /// As `variance`.
-    pub log_variance: Tensor,
-    /// The predicted clean image, clamped if that was asked for.
-    pub x0: Tensor,
-}
-
-/// Whether a predicted clean image is clamped to [-1, 1].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clip {
-    /// Clamped, the default of every sampling script.
-    Yes,
-    /// Left as predicted, for inversion and for the variational term.
-    No,
-}
-
-impl Clip {
-    fn apply(self, x0: Tensor) -> Result<Tensor> {
-        match self {
-            Self::Yes => x0.clamp(-1.0, 1.0),
-            Self::No => Ok(x0),
+impl Default for Process {
+    /// Linear, 1000 steps: that of every public ADM checkpoint.
+    fn default() -> Self {
+        Self {
+            noise_schedule: "linear".to_owned(),
+            diffusion_steps: 1000,
+            sigma_small: false,
+            rescale_timesteps: false,
+            prediction_type: PredictionType::Epsilon,
         }
     }
 }
 
-impl Diffusion {
-    /// A process that tells the network the original step numbers.
-    pub fn new(schedule: Schedule, variance: Variance) -> Self {
-        Self {
+impl Process {
+    /// The process on tensors, with only the steps that `respacing` keeps.
+    ///
+    /// # Errors
+    /// An unknown schedule, too few steps, a respacing that the steps do not allow.
+    pub fn diffusion(
+        &self,
+        learns_variance: bool,
+        respacing: &Respacing,
+    ) -> Result<Diffusion, ScheduleError> {
+        let kind: BetaSchedule = self.noise_schedule.parse()?;
+        let schedule = Schedule::new(kind, self.diffusion_steps)?.respaced(respacing)?;
+        let variance = match (learns_variance, self.sigma_small) {
+            (true, _) => Variance::LearnedRange,
+            (false, true) => Variance::FixedSmall,
+            (false, false) => Variance::FixedLarge,
+        };
+        Ok(Diffusion {
             schedule,
             variance,
-            rescale_timesteps: false,
+            rescale_timesteps: self.rescale_timesteps,
+        })
+    }
+
+    /// Every step of the process with its tables in single precision, as the published samplers of SDEdit, EGSDE and Asyrp have them, and the
+    /// smaller fixed variance.
+    ///
+    /// # Errors
+    /// An unknown schedule, too few steps.
+    pub fn published(&self) -> Result<Diffusion, ScheduleError> {
+        let kind: BetaSchedule = self.noise_schedule.parse()?;
+        Ok(Diffusion {
+            schedule: Schedule::from_betas_in_f32(&kind.betas(self.diffusion_steps)?)?,
+            variance: Variance::FixedSmall,
+            rescale_timesteps: self.rescale_timesteps,
+        })
+    }
+
+    /// Fails unless the schedule is known and allows this number of steps.
+    ///
+    /// # Errors
+    /// The field, what was expected and what was found.
+    pub fn check(&self) -> Result<(), ProcessError> {
+        let kind = self.noise_schedule.parse::<BetaSchedule>();
+        let kind = kind.map_err(ProcessError::NoiseSchedule)?;
+        let schedule = Schedule::new(kind, self.diffusion_steps);
+        schedule.map_err(ProcessError::DiffusionSteps)?;
+        Ok(())
+    }
+
+    /// Fails unless images can be edited with this process: the network must see the timesteps as they are counted.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; rescaled timesteps.
+    pub fn check_editable(&self) -> Result<(), ProcessError> {
+        self.check()?;
+        if self.rescale_timesteps && self.diffusion_steps != 1000 {
+            return Err(ProcessError::RescaledTimesteps(self.diffusion_steps));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_texts_stay_valid_and_unchanged() {
+        let old = r#"{"noise_schedule":"linear","diffusion_steps":1000,"sigma_small":false,"rescale_timesteps":false}"#;
+        let process: Process = serde_json::from_str(old).unwrap();
+        assert_eq!(process, Process::default());
+        assert_eq!(serde_json::to_string(&process).unwrap(), old);
+        for kind in [PredictionType::Sample, PredictionType::V] {
+            let process = Process {
+                prediction_type: kind,
+                ..Process::default()
+            };
+            let text = serde_json::to_string(&process).unwrap();
+            assert!(text.contains(kind.name()), "{text}");
+            assert_eq!(serde_json::from_str::<Process>(&text).unwrap(), process);
         }
     }
 
-    /// Number of steps of this process.
-    pub fn n_steps(&self) -> usize {
-        self.schedule.n_steps()
-    }
-
-    /// What the network is told for steps `t` of this process.
-    ///
-    /// # Errors
-    /// An entry of `t` beyond the last step.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "timesteps are small numbers"
-    )]
-    pub fn model_t(&self, t: &[usize]) -> Result<Vec<f32>> {
-        let scale = if self.rescale_timesteps {
-            1000.0 / self.schedule.n_original_steps() as f64
-        } else {
-            1.0
+    #[test]
+    fn fields_that_cannot_be_are_named() {
+        let error = |process: Process| process.check().unwrap_err().to_string();
+        let steps = |diffusion_steps| Process {
+            diffusion_steps,
+            ..Process::default()
         };
-        t.iter()
-            .map(|&t| match self.schedule.timestep_map().get(t) {
-                // The reference multiplies in f32.
-                Some(&original) => Ok(original as f32 * scale as f32),
-                None => bail!("timestep {t} is outside 0..{}", self.n_steps()),
-            })
-            .collect()
-    }
-
-    /// `table[t]` for each image, shaped `[B, 1, 1, 1]` in the type and on the device of `like`.
-    ///
-    /// # Errors
-    /// An entry of `t` beyond the table; a number of timesteps other than the batch.
-    pub fn gather(&self, table: &[f64], t: &[usize], like: &Tensor) -> Result<Tensor> {
-        if t.len() != like.dim(0)? {
-            bail!("{} timesteps for a batch of {}", t.len(), like.dim(0)?);
-        }
-        let values = t
-            .iter()
-            .map(|&t| match table.get(t) {
-                Some(&value) => Ok(value),
-                None => bail!("timestep {t} is outside 0..{}", table.len()),
-            })
-            .collect::<Result<Vec<f64>>>()?;
-        Tensor::from_vec(values, (t.len(), 1, 1, 1), &candle_core::Device::Cpu)?
-            .to_dtype(like.dtype())?
-            .to_device(like.device())
-    }
-
-    /// `a[t] x + b[t] y`.
-    fn mix(
-        &self,
-        t: &[usize],
-        (a, x): (&[f64], &Tensor),
-        (b, y): (&[f64], &Tensor),
-    ) -> Result<Tensor> {
-        x.broadcast_mul(&self.gather(a, t, x)?)? + y.broadcast_mul(&self.gather(b, t, y)?)?
-    }
-
-    /// A noised image.
-    ///
-    /// Source: guided-diffusion `q_sample`.
-    /// ```text
-    /// x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps
-    /// ```
-    /// # Shapes
-    /// - `x0`, `eps`: `[B, C, H, W]` · `t`: `B` steps of this process
-    ///
-    /// # Errors
-    /// Shapes that differ, an entry of `t` beyond the last step.
-    pub fn q_sample(&self, x0: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
-        let s = &self.schedule;
-        self.mix(
-            t,
-            (s.sqrt_alpha_bar(), x0),
-            (s.sqrt_one_minus_alpha_bar(), eps),
-        )
-    }
-
-    /// Moments of `q(x_t | x_0)` (guided-diffusion `q_mean_variance`).
-    ///
-    /// # Errors
-    /// As [`Self::q_sample`].
-    pub fn q_moments(&self, x0: &Tensor, t: &[usize]) -> Result<Moments> {
-        let s = &self.schedule;
-        let one_minus: Vec<f64> = s.alpha_bar().iter().map(|a| 1.0 - a).collect();
-        Ok(Moments {
-            mean: x0.broadcast_mul(&self.gather(s.sqrt_alpha_bar(), t, x0)?)?,
-            variance: self.gather(&one_minus, t, x0)?,
-            log_variance: self.gather(s.log_one_minus_alpha_bar(), t, x0)?,
-        })
-    }
-
-    /// Moments of `q(x_{t-1} | x_t, x_0)` (guided-diffusion `q_posterior_mean_variance`).
-    ///
-    /// # Errors
-    /// As [`Self::q_sample`].
-    pub fn q_posterior(&self, x0: &Tensor, xt: &Tensor, t: &[usize]) -> Result<Moments> {
-        let s = &self.schedule;
-        Ok(Moments {
-            mean: self.mix(
-                t,
-                (s.posterior_mean_coef1(), x0),
-                (s.posterior_mean_coef2(), xt),
-            )?,
-            variance: self.gather(s.posterior_variance(), t, xt)?,
-            log_variance: self.gather(s.posterior_log_variance_clipped(), t, xt)?,
-        })
-    }
-
-    /// The clean image that `xt` and `eps` imply.
-    ///
-    /// # Errors
-    /// As [`Self::q_sample`].
-    pub fn x0_from_eps(&self, xt: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
-        let s = &self.schedule;
-        let a = xt.broadcast_mul(&self.gather(s.sqrt_recip_alpha_bar(), t, xt)?)?;
-        a - eps.broadcast_mul(&self.gather(s.sqrt_recipm1_alpha_bar(), t, xt)?)?
-    }
-
-    /// The noise that `xt` and `x0` imply.
-    ///
-    /// # Errors
-    /// As [`Self::q_sample`].
-    pub fn eps_from_x0(&self, xt: &Tensor, t: &[usize], x0: &Tensor) -> Result<Tensor> {
-        let s = &self.schedule;
-        let difference = (xt.broadcast_mul(&self.gather(s.sqrt_recip_alpha_bar(), t, xt)?)? - x0)?;
-        difference.broadcast_div(&self.gather(s.sqrt_recipm1_alpha_bar(), t, xt)?)
-    }
-
-    /// The network's view of `p(x_{t-1} | x_t)`, from its prediction.
-    ///
-    /// Source: guided-diffusion `p_mean_variance`.
-    ///
-    /// # Errors
-    /// As [`Self::q_sample`]; a learned variance asked of a network that has none.
-    pub fn reverse(
-        &self,
-        prediction: &Prediction,
-        xt: &Tensor,
-        t: &[usize],
-        clip: Clip,
-    ) -> Result<Reverse> {
-        let s = &self.schedule;
-        let x0 = clip.apply(self.x0_from_eps(xt, t, &prediction.eps)?)?;
-        let mean = self.mix(
-            t,
-            (s.posterior_mean_coef1(), &x0),
-            (s.posterior_mean_coef2(), xt),
-        )?;
-        let (variance, log_variance) = match self.variance {
-            Variance::LearnedRange => {
-                let Some(logits) = &prediction.variance else {
-                    bail!(
-                        "the process expects a learned variance, the network has {} channels of noise only",
-                        prediction.eps.dim(1)?
-                    );
-                };
-                let log_betas: Vec<f64> = s.betas().iter().map(|b| b.ln()).collect();
-                let low = self.gather(s.posterior_log_variance_clipped(), t, xt)?;
-                let high = self.gather(&log_betas, t, xt)?;
-                let share = ((logits + 1.0)? * 0.5)?;
-                let log_variance = share.broadcast_mul(&(high - &low)?)?.broadcast_add(&low)?;
-                (log_variance.exp()?, log_variance)
-            }
-            Variance::FixedLarge => {
-                let mut table = s.betas().to_vec();
-                if let (Some(first), Some(&second)) =
-                    (table.first_mut(), s.posterior_variance().get(1))
-                {
-                    *first = second;
-                }
-                let logs: Vec<f64> = table.iter().map(|v| v.ln()).collect();
-                (self.gather(&table, t, xt)?, self.gather(&logs, t, xt)?)
-            }
-            Variance::FixedSmall => (
-                self.gather(s.posterior_variance(), t, xt)?,
-                self.gather(s.posterior_log_variance_clipped(), t, xt)?,
-            ),
+        assert!(error(steps(1)).starts_with("process.diffusion_steps: "));
+        assert!(error(steps(usize::MAX)).starts_with("process.diffusion_steps: "));
+        let unknown = Process {
+            noise_schedule: "quadratic".to_owned(),
+            ..Process::default()
         };
-        Ok(Reverse {
-            mean,
-            variance,
-            log_variance,
-            x0,
-        })
-    }
-
-    /// Asks the network about steps `t` of this process.
-    ///
-    /// # Errors
-    /// As [`Self::model_t`] and [`Denoiser::predict`].
-    pub fn predict(&self, denoiser: &dyn Denoiser, xt: &Tensor, t: &[usize]) -> Result<Prediction> {
-        denoiser.predict(xt, &self.model_t(t)?)
+        assert!(error(unknown).contains("process.noise_schedule: unknown noise schedule"));
+        let rescaled = Process {
+            rescale_timesteps: true,
+            ..steps(4000)
+        };
+        let error = rescaled.check_editable().unwrap_err().to_string();
+        assert!(error.contains("found 4000 steps"), "{error}");
+        assert!(steps(4000).check_editable().is_ok());
     }
 }

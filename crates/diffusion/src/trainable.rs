@@ -52,7 +52,7 @@ impl Default for ComputeMode {
 /// ```
 /// use candle_core::{DType, Device, Result, Tensor, Var};
 /// use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder, VarMap, conv2d};
-/// use sdft_diffusion::{Condition, Prediction, Trainable, named_vars};
+/// use sdft_diffusion::{Condition, Prediction, PredictionType, Trainable, named_vars};
 /// use std::collections::BTreeMap;
 ///
 /// struct Net {
@@ -65,7 +65,7 @@ impl Default for ComputeMode {
 ///         named_vars(&self.vars)
 ///     }
 ///     fn predict(&self, xt: &Tensor, _t: &[f32], _: &Condition<'_>) -> Result<Prediction> {
-///         Prediction::split(&self.conv.forward(xt)?, 3)
+///         Ok(Prediction::new(self.conv.forward(xt)?, PredictionType::Epsilon))
 ///     }
 ///     fn metadata(&self) -> BTreeMap<String, String> {
 ///         BTreeMap::from([("model".into(), "one convolution".into())])

@@ -1,3 +1,5 @@
+//! The variational bound, term by term.
+
 use crate::{Clip, Diffusion, Prediction};
 use candle_core::{Result, Tensor};
 
@@ -61,7 +63,7 @@ impl Diffusion {
     /// The variational bound's term of each image, in bits per dimension.
     ///
     /// The decoder's negative log-likelihood at step 0, the divergence between the true and the predicted reverse step elsewhere.
-    /// The caller detaches `prediction.eps` where only the variance is to be learned from it.
+    /// The caller detaches `prediction.output` where only the variance is to be learned from it.
     ///
     /// Source: guided-diffusion `_vb_terms_bpd`.
     ///

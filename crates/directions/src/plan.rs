@@ -2,7 +2,7 @@
 
 use sdft_adm::AdmConfig;
 use sdft_asyrp::{GoalWeights, training_sequence};
-use sdft_models::Process;
+use sdft_diffusion::Process;
 use sdft_schedule::MAX_STEPS;
 use sdft_train::{
     LoopPlan, LrSchedule, MAX_RUN_STEPS, OptimPlan, OptimizerKind, OutputPlan, PlanError, RunPlan,
@@ -419,7 +419,7 @@ impl RunPlan for DirectionPlan {
         })?;
         check_process(&self.process)?;
         if let Err(problem) = self.process.check_editable() {
-            return wrong("process", problem);
+            return wrong("process", problem.to_string());
         }
         if self.walk.t_0 >= self.process.diffusion_steps {
             return wrong(

@@ -12,7 +12,7 @@ use sdft_diffusion::BottleneckNet;
 use sdft_imaging::{to_unit_range, write_png};
 use sdft_nn::{Params, no_grad};
 use sdft_optim::Verdict;
-use sdft_samplers::NumberedNoise;
+use sdft_randn::NumberedNoise;
 use sdft_schedule::Schedule;
 use sdft_train::{
     Checkpoint, DriveSetup, Ending, Finished, Log, Position, Precision, Progress, Result,

@@ -12,7 +12,7 @@ use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
 use sdft_eval::{class_features, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_models::{LoadOptions, LoadedModel, load_unet, read_params_bytes};
-use sdft_samplers::NumberedNoise;
+use sdft_randn::NumberedNoise;
 use sdft_train::{Ending, NoopProgress, RunFolder, TrainError, to_images, to_tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -3,7 +3,6 @@
 use crate::edit_example::{FROM, TO, TRAINED};
 use crate::table::{Column, Report, markdown, write_table};
 use candle_core::Tensor;
-use sdft_adm::Unet;
 use sdft_asyrp::{Direction, EditPlan, Mix, edit, invert, read_direction, sequence, strength_at};
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_diffusion::BottleneckNet;
@@ -14,7 +13,7 @@ use sdft_jobs::{
     Context, Error, Result, check_stop, load_source, second_judge, train_digits_direction,
 };
 use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
-use sdft_samplers::NumberedNoise;
+use sdft_randn::NumberedNoise;
 use sdft_train::{to_images, to_tensor};
 use serde_json::{Map, json};
 use std::path::Path;
@@ -129,7 +128,7 @@ impl Edits {
         context: &mut Context<'_>,
     ) -> Result<[Vec<Rgb8>; 2]> {
         let model = load_source(file, "", Map::new(), Map::new(), context)?;
-        let net = Unet::load(&model.params, &model.config)?;
+        let net = model.unet()?;
         let groups = model.config.norm_groups;
         let read = read_direction(direction, net.bottleneck(), groups)?;
         let schedule = model.process.published()?.schedule;

@@ -12,7 +12,7 @@ use sdft_jobs::{
 };
 use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
 use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
-use sdft_samplers::NumberedNoise;
+use sdft_randn::NumberedNoise;
 use sdft_train::{to_images, to_tensor};
 use serde_json::{Map, json};
 use std::path::Path;

@@ -136,7 +136,9 @@ impl Runtime {
             .params
             .to(DType::F32, &self.device)
             .context("the model cannot be copied to the device")?;
-        Ok(Unet::load(&params, &model.config)?.with_compute_dtype(self.compute_dtype))
+        Ok(Unet::load(&params, &model.config)?
+            .with_prediction_type(model.process.prediction_type)
+            .with_compute_dtype(self.compute_dtype))
     }
 
     /// The network of a classifier, in f32, because its gradients guide images.

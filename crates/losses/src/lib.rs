@@ -9,14 +9,15 @@
 //! Eq. (6)  L         = L_base + lambda L_distill + lambda_aux L_aux
 //! ```
 //!
-//! [`Objective`] says which terms there are, [`Objective::evaluate`] computes them from two [`sdft_diffusion::Denoiser`]s and
-//! reports every one. The source model's predictions are detached.
+//! [`Objective`] says which terms the loss has, [`Objective::evaluate`] computes them from two [`sdft_diffusion::Denoiser`]s and returns
+//! each. Every equation is a function of its own ([`base`], [`distance`], [`distill`], [`auxiliary`], [`total`]). Networks that predict
+//! the clean image or v are trained in the space of their output; [`Objective::distill_space`] is the space of Eq. (3) and (5).
 //!
 //! # Example: a student that equals its teacher has nothing to distill
 //! ```
 //! use candle_core::{Device, Tensor};
 //! use sdft_diffusion::{Diffusion, GaussianDenoiser, Variance};
-//! use sdft_losses::{Auxiliary, Batch, Objective};
+//! use sdft_losses::{Auxiliary, NoisedBatch, Objective};
 //! use sdft_schedule::{BetaSchedule, Schedule};
 //!
 //! let schedule = Schedule::new(BetaSchedule::Linear, 1000)?;
@@ -25,7 +26,7 @@
 //! let x = Tensor::full(0.3f32, (2, 3, 4, 4), &Device::Cpu)?;
 //! let objective = Objective::metfaces(false);
 //! let aux = Auxiliary { z: &x, t: &[900, 990], weights: &objective.aux_weights(&diffusion.schedule, &[900, 990])? };
-//! let batch = Batch { x0: &x, t: &[10, 700], noise: &x, importance: None, distill: None };
+//! let batch = NoisedBatch { x0: &x, t: &[10, 700], noise: &x, importance: None, distill: None };
 //! let terms = objective.evaluate(&diffusion, &model, Some(&model), &batch, Some(&aux))?;
 //! assert_eq!(terms.report()?.distill, Some(0.0));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -34,9 +35,14 @@
 //! **Invariant:** sees networks through `Denoiser` only, draws no randomness, and leaves nothing out but what its caller names.
 
 pub use crate::{
-    evaluate::{Auxiliary, Batch, Report, Terms},
+    batch::{Auxiliary, NoisedBatch},
+    equations::{Base, auxiliary, base, distance, distill, total},
     objective::{Distillation, Objective, Variational, distill_factor, distill_odds},
+    terms::{Report, Terms},
 };
 
+mod batch;
+mod equations;
 mod evaluate;
 mod objective;
+mod terms;

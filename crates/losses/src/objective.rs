@@ -1,4 +1,7 @@
+//! Which terms a loss has, and how they are weighted.
+
 use candle_core::{Result, bail};
+use sdft_diffusion::PredictionType;
 use sdft_schedule::{Schedule, Weighting};
 
 /// One distillation term: its factor in Eq. (6) and its weight over time, Eq. (4).
@@ -31,10 +34,10 @@ pub enum Variational {
     Rescaled,
 }
 
-/// What is minimised: Eq. (6) of the paper, term by term.
+/// The loss to minimise: Eq. (6) of the paper, term by term.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Objective {
-    /// The weight of the squared error, Eq. (2); [`Weighting::Constant`] is Eq. (1).
+    /// The weight of the squared error of the network's own output, Eq. (2); [`Weighting::Constant`] is Eq. (1).
     pub base: Weighting,
     /// The variational term; its gradient reaches the variance logits only.
     pub variational: Variational,
@@ -42,6 +45,8 @@ pub struct Objective {
     pub distill: Option<Distillation>,
     /// Eq. (5), on pure noise.
     pub aux: Option<Distillation>,
+    /// The quantity in which student and source model are compared, whatever they predict; the noise in the paper.
+    pub distill_space: PredictionType,
 }
 
 impl Objective {
@@ -52,6 +57,7 @@ impl Objective {
             variational,
             distill: None,
             aux: None,
+            distill_space: PredictionType::Epsilon,
         }
     }
 
@@ -67,6 +73,7 @@ impl Objective {
             variational,
             distill: Some(Distillation::snr(0.1, 3.0)),
             aux: Some(Distillation::snr(0.1, 50.0)),
+            distill_space: PredictionType::Epsilon,
         }
     }
 
@@ -93,17 +100,16 @@ impl Objective {
     }
 }
 
-/// Weights from here on are always worth a look of the source model.
+/// Images of at least this weight are always seen by the source model.
 const NEGLIGIBLE: f64 = 0.1;
 
-/// How often the source model looks at an image of this weight, where it looks at images of little weight only now and then.
+/// The probability that the source model sees an image of this weight, where it skips most images of little weight.
 pub fn distill_odds(weight: f64) -> f64 {
     (weight / NEGLIGIBLE).min(1.0)
 }
 
-/// The factor of an image in the image term where the source model looks at images of little weight only now and then: 0 to leave it
-/// out, otherwise what undoes the odds, `1 / min(1, weight / 0.1)`. Over `u`, uniform in [0, 1), its mean is 1 for any weight above 0, so
-/// the gradient is the same in expectation.
+/// The factor of an image in the distillation term, where the source model skips most images of little weight: 0 to skip it, otherwise
+/// `1 / min(1, weight / 0.1)`. Over `u`, uniform in [0, 1), its mean is 1 for any weight above 0, so the expected gradient is the same.
 pub fn distill_factor(weight: f64, u: f64) -> f64 {
     let odds = distill_odds(weight);
     if u < odds { 1.0 / odds } else { 0.0 }

@@ -1,8 +1,8 @@
 //! What each term of the objective depends on, with denoisers of two parameters.
 
 use candle_core::{Device, Result, Tensor, Var};
-use sdft_diffusion::{Denoiser, Diffusion, Prediction, Variance};
-use sdft_losses::{Auxiliary, Batch, Distillation, Objective, Variational, distill_factor};
+use sdft_diffusion::{Denoiser, Diffusion, Prediction, PredictionType, Variance};
+use sdft_losses::{Auxiliary, Distillation, NoisedBatch, Objective, Variational, distill_factor};
 use sdft_schedule::{BetaSchedule, Schedule, WeightedTimesteps, Weighting};
 use std::cell::RefCell;
 
@@ -15,7 +15,8 @@ struct Toy {
 impl Denoiser for Toy {
     fn predict(&self, xt: &Tensor, _: &[f32]) -> Result<Prediction> {
         Ok(Prediction {
-            eps: xt.broadcast_mul(&self.a)?,
+            output: xt.broadcast_mul(&self.a)?,
+            prediction_type: PredictionType::Epsilon,
             variance: Some(xt.broadcast_mul(&self.b)?),
         })
     }
@@ -75,7 +76,7 @@ impl Scene {
         importance: Option<&[f64]>,
         weights: &[f64],
     ) -> sdft_losses::Terms {
-        let batch = Batch {
+        let batch = NoisedBatch {
             x0: &self.x0,
             t: &T,
             noise: &self.noise,
@@ -192,7 +193,7 @@ fn importance_weights_multiply_what_depends_on_the_image() {
 #[test]
 fn what_is_missing_is_named() {
     let s = scene();
-    let batch = Batch {
+    let batch = NoisedBatch {
         x0: &s.x0,
         t: &T,
         noise: &s.noise,
@@ -214,7 +215,7 @@ fn what_is_missing_is_named() {
         .unwrap_err()
         .to_string();
     assert!(no_source.contains("no source model"), "{no_source}");
-    let late = Batch {
+    let late = NoisedBatch {
         t: &[5, 1000],
         ..batch
     };
@@ -237,7 +238,7 @@ fn distillation_reaches_the_student_and_not_the_teacher() {
         aux: None,
         ..Objective::metfaces(true)
     };
-    let batch = Batch {
+    let batch = NoisedBatch {
         x0: &s.x0,
         t: &T,
         noise: &s.noise,
@@ -261,7 +262,7 @@ fn the_rescaled_variational_term_counts_the_steps_of_the_respaced_process() {
         Variance::LearnedRange,
     );
     let vb = |kind| {
-        let batch = Batch {
+        let batch = NoisedBatch {
             x0: &scene.x0,
             t: &[20, 200],
             noise: &scene.noise,
@@ -292,7 +293,8 @@ impl Denoiser for Witness {
         let factors: Vec<f32> = t.iter().map(|t| 0.9 - t / 3000.0).collect();
         let factors = Tensor::from_vec(factors, (t.len(), 1, 1, 1), &Device::Cpu)?;
         Ok(Prediction {
-            eps: xt.broadcast_mul(&factors)?,
+            output: xt.broadcast_mul(&factors)?,
+            prediction_type: PredictionType::Epsilon,
             variance: Some(xt.zeros_like()?),
         })
     }
@@ -323,7 +325,7 @@ fn a_source_that_looks_seldom_where_little_depends_on_it_teaches_the_same_in_exp
         .weights(&s.diffusion.schedule);
     assert!(t.iter().all(|&t| (0.001..0.1).contains(&weights[t])));
     let evaluate = |distill: Option<&[f64]>| {
-        let batch = Batch {
+        let batch = NoisedBatch {
             x0: &s.x0,
             t: &t,
             noise: &s.noise,
@@ -372,7 +374,11 @@ fn images_left_out_in_the_middle_do_not_need_a_network_of_contiguous_outputs() {
     impl Denoiser for Joint {
         fn predict(&self, xt: &Tensor, _: &[f32]) -> Result<Prediction> {
             let scaled = xt.broadcast_mul(&self.0)?;
-            Prediction::split(&Tensor::cat(&[&scaled, &(&scaled * 0.5)?], 1)?, 3)
+            Prediction::split(
+                &Tensor::cat(&[&scaled, &(&scaled * 0.5)?], 1)?,
+                3,
+                PredictionType::Epsilon,
+            )
         }
     }
     let s = scene();
@@ -384,7 +390,7 @@ fn images_left_out_in_the_middle_do_not_need_a_network_of_contiguous_outputs() {
     let three = |x: &Tensor| Tensor::cat(&[x, &x.narrow(0, 0, 1).unwrap()], 0).unwrap();
     let (x0, noise) = (three(&s.x0), three(&s.noise));
     let evaluate = |t: &[usize], distill: Option<&[f64]>, x0: &Tensor, noise: &Tensor| {
-        let batch = Batch {
+        let batch = NoisedBatch {
             x0,
             t,
             noise,
@@ -420,7 +426,7 @@ fn auxiliary_timesteps_in_proportion_to_their_weight_teach_the_same_in_expectati
                 .unwrap()
                 .repeat((t.len(), 1, 1, 1))
                 .unwrap();
-        let batch = Batch {
+        let batch = NoisedBatch {
             x0: &s.x0,
             t: &T,
             noise: &s.noise,

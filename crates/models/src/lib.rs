@@ -24,6 +24,8 @@
 //!
 //! **Invariant:** the only place that joins an architecture with a file; nothing is loaded that does not fit completely.
 
+pub use sdft_diffusion::Process;
+
 pub use crate::{
     beside::folder_weights,
     convert::convert_file,
@@ -33,7 +35,6 @@ pub use crate::{
         LoadOptions, LoadedEncoder, LoadedModel, load_encoder, load_unet, load_unet_bytes,
         read_params_bytes,
     },
-    process::Process,
     resolve::Resolved,
     save::{encoder_metadata, save_unet, unet_metadata},
 };
@@ -47,7 +48,6 @@ mod known;
 mod load;
 mod notes;
 mod official;
-mod process;
 mod resolve;
 mod save;
 mod scheduler;

@@ -57,6 +57,15 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
+    /// The network, in f32 on the CPU, with the prediction type of its process.
+    ///
+    /// # Errors
+    /// A configuration that cannot be built.
+    pub fn unet(&self) -> candle_core::Result<Unet> {
+        let unet = Unet::load(&self.params, &self.config)?;
+        Ok(unet.with_prediction_type(self.process.prediction_type))
+    }
+
     /// SHA-256 of the network itself, its architecture and its weights: the same for every file and part of a file that holds it.
     ///
     /// # Errors

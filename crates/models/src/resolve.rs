@@ -3,7 +3,7 @@ use crate::error::{ModelError, brief};
 use crate::known::known_file;
 use crate::{LoadOptions, Process, scheduler, unet2d};
 use sdft_adm::{AdmConfig, EncoderConfig, Inferred, Origin, Pool, infer};
-use sdft_diffusion::{MODEL_KEY, PROCESS_KEY};
+use sdft_diffusion::{MODEL_KEY, PROCESS_KEY, PredictionType};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,12 +232,15 @@ fn with_given(
 }
 
 /// The fields of a process.
-const PROCESS_FIELDS: [&str; 4] = [
+const PROCESS_FIELDS: [&str; 5] = [
     "noise_schedule",
     "diffusion_steps",
     "sigma_small",
     "rescale_timesteps",
+    PREDICTION,
 ];
+/// The field that is not written if its value is the default.
+pub(crate) const PREDICTION: &str = "prediction_type";
 
 /// The process: what the file says of it, which what is given may not contradict; for the rest the usual one, or that of the caller, with
 /// what is given.
@@ -249,8 +252,19 @@ fn process(
 ) -> Result<(Process, BTreeMap<&'static str, Origin>), ModelError> {
     let scheduler = seen.beside.and_then(|beside| beside.scheduler.as_ref());
     let said = match (seen.metadata.get(PROCESS_KEY), scheduler) {
-        (Some(text), _) => said::<Process>(text)
-            .map_err(|e| seen.problem(format!("metadata {PROCESS_KEY}: {}", brief(e))))?,
+        (Some(text), _) => {
+            let mut fields = said::<Process>(text)
+                .map_err(|e| seen.problem(format!("metadata {PROCESS_KEY}: {}", brief(e))))?;
+            // A whole process without the field is one of a network that predicts the noise.
+            let assumed = seen.assumed("process");
+            let mut others = PROCESS_FIELDS.iter().filter(|field| **field != PREDICTION);
+            if others.all(|field| fields.contains_key(*field) && !assumed.contains(field)) {
+                fields
+                    .entry(PREDICTION)
+                    .or_insert_with(|| PredictionType::Epsilon.name().into());
+            }
+            fields
+        }
         (None, Some(settings)) => scheduler::process(settings, config.learns_variance())?,
         (None, None) => Map::new(),
     };
@@ -262,6 +276,8 @@ fn process(
     let Ok(Value::Object(mut all)) = serde_json::to_value(&usual) else {
         return Err(seen.problem("process: it cannot be written down"));
     };
+    all.entry(PREDICTION)
+        .or_insert_with(|| usual.prediction_type.name().into());
     all.extend(said.clone());
     let given = &options.given_process;
     let assumed = seen.assumed("process");
@@ -287,7 +303,7 @@ fn process(
     }
     let process: Process = serde_json::from_value(Value::Object(all))
         .map_err(|e| seen.problem(format!("process: {}", brief(e))))?;
-    process.check().map_err(|e| seen.problem(brief(e)))?;
+    process.check().map_err(|e| seen.problem(e.to_string()))?;
     Ok((process, origins))
 }
 

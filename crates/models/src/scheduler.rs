@@ -2,6 +2,7 @@
 
 use crate::beside::Settings;
 use crate::error::{ModelError, brief};
+use sdft_diffusion::PredictionType;
 use serde_json::{Map, Value, json};
 
 /// Ends of the linear schedule that most schedulers have if nothing else is said.
@@ -62,8 +63,9 @@ pub(crate) fn process(
     }
     let [start, end] = known.map_or(ADM, |(_, ends)| *ends);
     let prediction = get("prediction_type", json!("epsilon"));
-    if prediction != "epsilon" {
-        wrong("prediction_type", "\"epsilon\", the noise", &prediction);
+    if serde_json::from_value::<PredictionType>(prediction.clone()).is_err() {
+        let expected = "\"epsilon\", \"sample\" or \"v_prediction\"";
+        wrong("prediction_type", expected, &prediction);
     }
     let flow = get("use_flow_sigmas", json!(false));
     if flow != false {
@@ -149,6 +151,9 @@ pub(crate) fn process(
     }
     if says("num_train_timesteps") {
         fields.insert("diffusion_steps".into(), n_steps.into());
+    }
+    if says("prediction_type") {
+        fields.insert("prediction_type".into(), prediction);
     }
     if says("variance_type") {
         let small = fixed.starts_with("fixed_small");

@@ -1,8 +1,9 @@
 //! Where a configuration comes from, and what is said when it does not fit.
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Pool, Unet};
 use sdft_checkpoint::write_safetensors;
+use sdft_diffusion::{Denoiser, PredictionType};
 use sdft_models::{
     LoadOptions, ModelError, Process, convert_file, encoder_metadata, inspect_file, load_encoder,
     load_unet, save_unet,
@@ -373,6 +374,42 @@ fn a_process_is_asked_for_where_public_families_differ() {
             again.notes
         );
     }
+}
+
+#[test]
+fn what_a_network_predicts_is_stored_and_given_and_reaches_the_network() {
+    let files = Files::new();
+    for kind in PredictionType::ALL {
+        let process = Process {
+            prediction_type: kind,
+            ..Process::default()
+        };
+        let path = files.path("predicts.safetensors");
+        let none = BTreeMap::new();
+        save_unet(&path, &tiny(), &process, &files.params, &none, None).unwrap();
+        let model = load_unet(&path, &LoadOptions::default()).unwrap();
+        assert_eq!(model.process, process);
+        let side = tiny().image_size;
+        let x = Tensor::zeros((1, 3, side, side), DType::F32, &Device::Cpu).unwrap();
+        let prediction = model.unet().unwrap().predict(&x, &[0.0]).unwrap();
+        assert_eq!(prediction.prediction_type, kind);
+        // What the file says may not be contradicted, whether it is written or left out.
+        for other in PredictionType::ALL {
+            let options = with_process(json!({}), json!({ "prediction_type": other.name() }));
+            let loaded = load_unet(&path, &options);
+            assert_eq!(loaded.is_ok(), other == kind, "{kind} {other}");
+        }
+    }
+    // A file without metadata takes it from the user, and a conversion keeps it.
+    let fields = json!({ "norm_groups": 4, "image_size": 8 });
+    let options = with_process(fields.clone(), json!({ "prediction_type": "v_prediction" }));
+    let out = files.path("converted.safetensors");
+    convert_file(&files.bare(), &out, &options, None).unwrap();
+    let again = load_unet(&out, &LoadOptions::default()).unwrap();
+    assert_eq!(again.process.prediction_type, PredictionType::V);
+    let unknown = with_process(fields, json!({ "prediction_type": "v" }));
+    let text = error(&files.bare(), &unknown).to_string();
+    assert!(text.contains("v_prediction"), "{text}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor};
 use sdft_adm::{AdmConfig, Origin, Unet};
 use sdft_checkpoint::write_safetensors;
+use sdft_diffusion::PredictionType;
 use sdft_models::{
     LoadOptions, LoadedModel, ModelError, convert_file, inspect_file, load_unet, load_unet_bytes,
 };
@@ -397,7 +398,7 @@ fn the_scheduler_says_the_process_or_is_refused() {
     std::fs::rename(folder.path(place), folder.path(beside)).unwrap();
     assert_eq!(folder.load().unwrap().process, cosine.process);
     for (field, value, named) in [
-        ("prediction_type", json!("v_prediction"), "prediction_type"),
+        ("prediction_type", json!("flow"), "prediction_type"),
         ("beta_schedule", json!("scaled_linear"), "beta_schedule"),
         ("beta_end", json!(0.012), "beta_end"),
         // The ends of a linear schedule follow from its steps.
@@ -432,6 +433,10 @@ fn the_scheduler_says_the_process_or_is_refused() {
             error.contains("scheduler_config.json") && error.contains(&format!("  {named}: ")),
             "{field} = {value}: {error}"
         );
+    }
+    for kind in PredictionType::ALL {
+        folder.says(beside, &json!({"prediction_type": kind.name()}));
+        assert_eq!(folder.load().unwrap().process.prediction_type, kind);
     }
     for (class, said) in [
         ("PNDMScheduler", json!({})),

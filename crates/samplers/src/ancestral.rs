@@ -1,14 +1,17 @@
+//! DDPM's ancestral sampler.
+
 use crate::ddim::n_steps_from;
-use crate::{NoiseSource, Observer, Step};
+use crate::{Step, StepCallback, Stepped};
 use candle_core::{Result, Tensor, bail};
 use sdft_diffusion::{Clip, Denoiser, Diffusion, Prediction};
+use sdft_randn::NoiseSource;
 
-/// The choices of an ancestral trajectory.
+/// Options of an ancestral trajectory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ancestral {
     /// Whether predicted clean images are clamped.
     pub clip: Clip,
-    /// The step to start from; none means the last of the process.
+    /// The step to start from; `None` is the last of the process.
     pub start: Option<usize>,
 }
 
@@ -22,7 +25,7 @@ impl Default for Ancestral {
     }
 }
 
-/// One ancestral step: the state one step of the process earlier, and the predicted clean image. At step 0 the state is the mean.
+/// One ancestral step, to the step below `t`. At step 0 the next state is the mean.
 ///
 /// Source: guided-diffusion `p_sample`.
 ///
@@ -30,7 +33,7 @@ impl Default for Ancestral {
 /// - `x`, `z`: `[B, C, H, W]` · `t`: one step for the whole batch
 ///
 /// # Errors
-/// `t` beyond the process; no noise where it is needed.
+/// `t` beyond the process; no noise where the step needs it.
 pub fn ddpm_step(
     diffusion: &Diffusion,
     prediction: &Prediction,
@@ -38,41 +41,45 @@ pub fn ddpm_step(
     t: usize,
     clip: Clip,
     z: Option<&Tensor>,
-) -> Result<(Tensor, Tensor)> {
+) -> Result<Stepped> {
     let reverse = diffusion.reverse(prediction, x, &vec![t; x.dim(0)?], clip)?;
     let next = match z {
         _ if t == 0 => reverse.mean,
         None => bail!("an ancestral step from {t} needs noise"),
         Some(z) => (reverse.mean + z.broadcast_mul(&(reverse.log_variance * 0.5)?.exp()?)?)?,
     };
-    Ok((next, reverse.x0))
+    Ok(Stepped {
+        next,
+        x0: reverse.x0,
+    })
 }
 
 /// Runs DDPM's ancestral sampler down to step 0 and returns the images.
 ///
-/// Source: guided-diffusion `p_sample_loop`. A noise is drawn at every step and not used at step 0.
+/// Source: guided-diffusion `p_sample_loop`. Every step takes a draw from the noise source; that of step 0 is not used.
 ///
 /// # Shapes
 /// - `x`: `[B, C, H, W]`, the state at the starting step · returns: the same
 ///
 /// # Errors
-/// A starting step beyond the process; whatever the network, the noise source or the observer fails with.
+/// A starting step beyond the process; an error of the network, the noise source or the callback.
 pub fn sample_ddpm(
     diffusion: &Diffusion,
     denoiser: &dyn Denoiser,
     x: &Tensor,
     options: &Ancestral,
     noise: &mut dyn NoiseSource,
-    observer: &mut Observer<'_>,
+    callback: &mut StepCallback<'_>,
 ) -> Result<Tensor> {
     let total = n_steps_from(diffusion, options.start)?;
     let mut x = x.clone();
     for (done, t) in (0..total).rev().enumerate() {
         let prediction = diffusion.predict(denoiser, &x, &vec![t; x.dim(0)?])?;
         let z = noise.normal(done, &x)?;
-        let (next, x0) = ddpm_step(diffusion, &prediction, &x, t, options.clip, Some(&z))?;
+        let Stepped { next, x0 } =
+            ddpm_step(diffusion, &prediction, &x, t, options.clip, Some(&z))?;
         x = next.detach();
-        observer(&Step {
+        callback(&Step {
             done: done + 1,
             total,
             t,

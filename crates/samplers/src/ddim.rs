@@ -1,15 +1,18 @@
-use crate::{NoiseSource, Observer, Step};
+//! DDIM's sampler and its inversion.
+
+use crate::{Step, StepCallback, Stepped};
 use candle_core::{Result, Tensor, bail};
 use sdft_diffusion::{Clip, Denoiser, Diffusion, Prediction};
+use sdft_randn::NoiseSource;
 
-/// The choices of a DDIM trajectory.
+/// Options of a DDIM trajectory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ddim {
     /// Share of fresh noise: 0 is deterministic, 1 is as random as DDPM.
     pub eta: f64,
     /// Whether predicted clean images are clamped.
     pub clip: Clip,
-    /// The step to start from; none means the last of the process. Below it, `x` is taken as noised to that step.
+    /// The step to start from, at whose noise level `x` is; `None` is the last of the process.
     pub start: Option<usize>,
 }
 
@@ -24,9 +27,9 @@ impl Default for Ddim {
     }
 }
 
-/// One step of DDIM: the state one step of the process earlier, and the predicted clean image.
+/// One step of DDIM, to the step below `t`. At step 0 the next state is the image.
 ///
-/// Source: guided-diffusion `ddim_sample`; the noise is derived again from the clamped image. At step 0 the state is the image.
+/// Source: guided-diffusion `ddim_sample`; the noise is derived again from the clamped image.
 ///
 /// # Shapes
 /// - `x`, `noise`: `[B, C, H, W]` · `t`: one step for the whole batch
@@ -40,7 +43,7 @@ pub fn ddim_step(
     t: usize,
     options: &Ddim,
     noise: Option<&Tensor>,
-) -> Result<(Tensor, Tensor)> {
+) -> Result<Stepped> {
     let steps = vec![t; x.dim(0)?];
     let (x0, eps) = clean_and_noise(diffusion, prediction, x, &steps, options.clip)?;
     let schedule = &diffusion.schedule;
@@ -53,12 +56,12 @@ pub fn ddim_step(
         Some(noise) => (mean + (noise * sigma)?)?,
         None => bail!("DDIM with eta {} needs noise", options.eta),
     };
-    Ok((next, x0))
+    Ok(Stepped { next, x0 })
 }
 
-/// One step of the deterministic flow towards noise: the state one step later, and the predicted clean image.
+/// One step of the deterministic flow towards noise, to the step above `t`. After the last step the state is the predicted noise.
 ///
-/// Source: guided-diffusion `ddim_reverse_sample`. After the last step the state is the predicted noise.
+/// Source: guided-diffusion `ddim_reverse_sample`.
 ///
 /// # Shapes
 /// - `x`: `[B, C, H, W]` · `t`: one step for the whole batch
@@ -71,14 +74,15 @@ pub fn ddim_reverse_step(
     x: &Tensor,
     t: usize,
     clip: Clip,
-) -> Result<(Tensor, Tensor)> {
+) -> Result<Stepped> {
     let steps = vec![t; x.dim(0)?];
     let (x0, eps) = clean_and_noise(diffusion, prediction, x, &steps, clip)?;
     let ab_next = diffusion.schedule.alpha_bar_next()[t];
     let next = ((&x0 * ab_next.sqrt())? + (eps * (1.0 - ab_next).sqrt())?)?;
-    Ok((next, x0))
+    Ok(Stepped { next, x0 })
 }
 
+/// The predicted clean image and noise; the noise is that of the clamped image.
 fn clean_and_noise(
     diffusion: &Diffusion,
     prediction: &Prediction,
@@ -86,14 +90,14 @@ fn clean_and_noise(
     t: &[usize],
     clip: Clip,
 ) -> Result<(Tensor, Tensor)> {
-    let x0 = diffusion.x0_from_eps(x, t, &prediction.eps)?;
+    let x0 = diffusion.x0(prediction, x, t)?;
     match clip {
         Clip::Yes => {
             let x0 = x0.clamp(-1.0, 1.0)?;
             let eps = diffusion.eps_from_x0(x, t, &x0)?;
             Ok((x0, eps))
         }
-        Clip::No => Ok((x0, prediction.eps.clone())),
+        Clip::No => Ok((x0, diffusion.eps(prediction, x, t)?)),
     }
 }
 
@@ -103,14 +107,14 @@ fn clean_and_noise(
 /// - `x`: `[B, C, H, W]`, the state at the starting step · returns: the same
 ///
 /// # Errors
-/// A starting step beyond the process; whatever the network, the noise source or the observer fails with.
+/// A starting step beyond the process; an error of the network, the noise source or the callback.
 pub fn sample_ddim(
     diffusion: &Diffusion,
     denoiser: &dyn Denoiser,
     x: &Tensor,
     options: &Ddim,
     noise: &mut dyn NoiseSource,
-    observer: &mut Observer<'_>,
+    callback: &mut StepCallback<'_>,
 ) -> Result<Tensor> {
     let total = n_steps_from(diffusion, options.start)?;
     let mut x = x.clone();
@@ -121,10 +125,11 @@ pub fn sample_ddim(
         } else {
             None
         };
-        let (next, x0) = ddim_step(diffusion, &prediction, &x, t, options, fresh.as_ref())?;
+        let Stepped { next, x0 } =
+            ddim_step(diffusion, &prediction, &x, t, options, fresh.as_ref())?;
         // Without this the graph of gradients of a trainable network would grow with every step.
         x = next.detach();
-        observer(&Step {
+        callback(&Step {
             done: done + 1,
             total,
             t,
@@ -141,26 +146,26 @@ pub fn sample_ddim(
 /// - `x0`: `[B, C, H, W]` · returns: the same
 ///
 /// # Errors
-/// Whatever the network or the observer fails with.
+/// An error of the network or the callback.
 pub fn invert_ddim(
     diffusion: &Diffusion,
     denoiser: &dyn Denoiser,
     x0: &Tensor,
     clip: Clip,
-    observer: &mut Observer<'_>,
+    callback: &mut StepCallback<'_>,
 ) -> Result<Tensor> {
     let total = diffusion.n_steps();
     let mut x = x0.clone();
     for t in 0..total {
         let prediction = diffusion.predict(denoiser, &x, &vec![t; x.dim(0)?])?;
-        let (next, clean) = ddim_reverse_step(diffusion, &prediction, &x, t, clip)?;
+        let Stepped { next, x0 } = ddim_reverse_step(diffusion, &prediction, &x, t, clip)?;
         x = next.detach();
-        observer(&Step {
+        callback(&Step {
             done: t + 1,
             total,
             t,
             x: &x,
-            x0: &clean,
+            x0: &x0,
         })?;
     }
     Ok(x)

@@ -5,13 +5,15 @@
 //! inverse   x_next = sqrt(ab_next) x0^ + sqrt(1 - ab_next) eps^
 //! DDPM      x_prev = mean + sqrt(variance) z
 //! ```
-//! Noise comes from a [`NoiseSource`] and every step is shown to an [`Observer`], so progress, previews and metrics stay outside.
+//! Noise comes from a [`sdft_randn::NoiseSource`]. A [`StepCallback`] is called after every step, so progress, previews and metrics stay
+//! outside.
 //!
 //! # Example: deterministic sampling of data that are all 0.25
 //! ```
 //! use candle_core::{Device, Tensor};
 //! use sdft_diffusion::{Clip, Diffusion, GaussianDenoiser, Variance};
-//! use sdft_samplers::{Ddim, SeededNoise, sample_ddim};
+//! use sdft_randn::SeededNoise;
+//! use sdft_samplers::{Ddim, sample_ddim};
 //! use sdft_schedule::{BetaSchedule, Schedule};
 //!
 //! let full = Schedule::new(BetaSchedule::Linear, 1000)?;
@@ -29,11 +31,9 @@
 pub use crate::{
     ancestral::{Ancestral, ddpm_step, sample_ddpm},
     ddim::{Ddim, ddim_reverse_step, ddim_step, invert_ddim, sample_ddim},
-    noise::{GivenNoise, NoiseSource, NumberedNoise, SeededNoise, seeded_normal},
-    observer::{Observer, Step},
+    step::{Step, StepCallback, Stepped},
 };
 
 mod ancestral;
 mod ddim;
-mod noise;
-mod observer;
+mod step;

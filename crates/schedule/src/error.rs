@@ -85,8 +85,8 @@ pub enum ScheduleError {
     },
     /// No weighting has this name.
     #[error(
-        "unknown weighting {text:?}, expected \"constant\", \"p2\", \"p2-GAMMA\", \"snr\", \"snr-GAMMA\", \"min-snr-CAP\" or \
-         \"min-snr-CAP-eps\""
+        "unknown weighting {text:?}, expected \"constant\", \"p2\", \"p2-GAMMA\", \"snr\", \"snr-GAMMA\", \"min-snr-CAP\", \
+         \"min-snr-CAP-eps\" or \"min-snr-CAP-v\""
     )]
     UnknownWeighting {
         /// The text given.

@@ -14,8 +14,9 @@ use crate::{
 /// | `constant` | `1` | the simple loss |
 /// | `p2`, `p2-GAMMA`, `p2-GAMMA-kK` | `1 / (k + SNR)^gamma` | the base loss (Choi et al. 2022); `p2` is k = 1, gamma = 1 |
 /// | `snr`, `snr-GAMMA`, `snr-GAMMA-kK` | the same | distillation (SDFT); `snr` is k = 1, gamma = 3 |
-/// | `min-snr-CAP` | `min(SNR, cap)` | the paper's ablation |
+/// | `min-snr-CAP` | `min(SNR, cap)` | the paper's ablation; Min-SNR for a network that predicts x0 |
 /// | `min-snr-CAP-eps` | `min(SNR, cap) / SNR` | Min-SNR for a network that predicts eps (Hang et al. 2023) |
+/// | `min-snr-CAP-v` | `min(SNR, cap) / (SNR + 1)` | Min-SNR for a network that predicts v |
 ///
 /// With k = 1 the second and third are `(1 - alpha_bar)^gamma`: close to 0 where the image is nearly clean, close to 1 where it is noise.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -47,6 +48,11 @@ pub enum Weighting {
         /// The SNR up to which the weight is 1, > 0.
         cap: f64,
     },
+    /// `min(SNR, cap) / (SNR + 1)`.
+    MinSnrV {
+        /// The SNR at which the weight is largest, > 0.
+        cap: f64,
+    },
 }
 
 impl Weighting {
@@ -65,6 +71,7 @@ impl Weighting {
                     cap / snr
                 }
             }
+            Self::MinSnrV { cap } => snr.min(cap) / (snr + 1.0),
         }
     }
 
@@ -90,7 +97,9 @@ impl Weighting {
                 let inside = gamma >= 0.0 && gamma.is_finite();
                 self.refuse_unless(inside, "gamma", gamma, "[0, inf)")
             }
-            Self::MinSnr { cap } | Self::MinSnrEps { cap } => positive("cap", cap),
+            Self::MinSnr { cap } | Self::MinSnrEps { cap } | Self::MinSnrV { cap } => {
+                positive("cap", cap)
+            }
         }
     }
 
@@ -110,6 +119,7 @@ impl Weighting {
             Self::Snr { .. } => "snr",
             Self::MinSnr { .. } => "min-snr",
             Self::MinSnrEps { .. } => "min-snr-eps",
+            Self::MinSnrV { .. } => "min-snr-v",
         };
         Err(ScheduleError::WeightingOutOfRange {
             weighting,
@@ -132,6 +142,7 @@ impl fmt::Display for Weighting {
             Self::Snr { k, gamma } => power(f, "snr", k, gamma),
             Self::MinSnr { cap } => write!(f, "min-snr-{cap}"),
             Self::MinSnrEps { cap } => write!(f, "min-snr-{cap}-eps"),
+            Self::MinSnrV { cap } => write!(f, "min-snr-{cap}-v"),
         }
     }
 }
@@ -154,9 +165,12 @@ impl FromStr for Weighting {
             "snr" => Self::Snr { k: 1.0, gamma: 3.0 },
             _ => {
                 if let Some(rest) = text.strip_prefix("min-snr-") {
-                    match rest.strip_suffix("-eps") {
-                        Some(cap) => Self::MinSnrEps { cap: number(cap)? },
-                        None => Self::MinSnr { cap: number(rest)? },
+                    if let Some(cap) = rest.strip_suffix("-eps") {
+                        Self::MinSnrEps { cap: number(cap)? }
+                    } else if let Some(cap) = rest.strip_suffix("-v") {
+                        Self::MinSnrV { cap: number(cap)? }
+                    } else {
+                        Self::MinSnr { cap: number(rest)? }
                     }
                 } else if let Some(rest) = text.strip_prefix("p2-") {
                     let (k, gamma) = power(rest)?;
@@ -188,6 +202,7 @@ mod tests {
             "snr-50-k0.5",
             "min-snr-5",
             "min-snr-2.5-eps",
+            "min-snr-5-v",
         ] {
             assert_eq!(text.parse::<Weighting>().unwrap().to_string(), text);
         }
@@ -204,6 +219,7 @@ mod tests {
             "snr-x",
             "min-snr",
             "min-snr-eps",
+            "min-snr-v",
             "min-snr-5-x",
             "p2-1-k",
             "constant-2",
@@ -235,7 +251,14 @@ mod tests {
 
     #[test]
     fn weights_are_finite_even_at_the_ends() {
-        for text in ["constant", "p2", "snr-50", "min-snr-5", "min-snr-5-eps"] {
+        for text in [
+            "constant",
+            "p2",
+            "snr-50",
+            "min-snr-5",
+            "min-snr-5-eps",
+            "min-snr-5-v",
+        ] {
             let weighting: Weighting = text.parse().unwrap();
             for snr in [0.0, 1e300, f64::INFINITY] {
                 assert!(weighting.weight(snr).is_finite(), "{text} at {snr}");

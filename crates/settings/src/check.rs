@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::table::{Plan, defaults};
+use crate::table::{Plan, defaults, put};
 use toml::{Table, Value};
 
 /// The longest text of settings, in bytes.
@@ -53,7 +53,21 @@ pub(crate) fn check<P: Plan>(table: &Table, origin: &str) -> Result<()> {
     let known = defaults::<P>();
     let mut all = Vec::new();
     collect_keys(&known, "", &mut all);
-    check_level(table, &known, "", &all, origin)
+    let is_known = |key: &str, value: &Value| accepts::<P>(key, value);
+    check_level(table, &known, "", &all, &is_known, origin)
+}
+
+/// Whether the plan has a key that its default value leaves out when it is serialized. Only a plan that denies unknown fields can tell.
+fn accepts<P: Plan>(key: &str, value: &Value) -> bool {
+    let read = |key: &str| {
+        let mut table = defaults::<P>();
+        put(&mut table, key, value.clone());
+        Value::Table(table).try_into::<P>()
+    };
+    match read(key) {
+        Ok(_) => read(&format!("{key}__unknown")).is_err(),
+        Err(error) => !error.message().contains("unknown field"),
+    }
 }
 
 fn collect_keys(table: &Table, prefix: &str, out: &mut Vec<String>) {
@@ -72,6 +86,7 @@ fn check_level(
     known: &Table,
     prefix: &str,
     all: &[String],
+    is_known: &dyn Fn(&str, &Value) -> bool,
     origin: &str,
 ) -> Result<()> {
     for (key, value) in table {
@@ -83,12 +98,15 @@ fn check_level(
                     let full = short(&full, SHOWN);
                     return Err(Error::invalid(origin, format!("there is no key {full}")));
                 }
+                if is_known(&full, value) {
+                    continue;
+                }
                 let in_file = !origin.starts_with("--set");
                 let problem = keys::unknown(&full, value, all, in_file);
                 return Err(Error::invalid(origin, problem));
             }
             (Some(Value::Table(known)), Value::Table(inner)) => {
-                check_level(inner, known, &format!("{full}."), all, origin)?
+                check_level(inner, known, &format!("{full}."), all, is_known, origin)?
             }
             (Some(Value::Float(_)), Value::Integer(_)) => {}
             (Some(expected), found) if !expected.same_type(found) => {

@@ -127,7 +127,10 @@ mod tests {
     }
 
     #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
     struct Data {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kind: Option<Kind>,
         path: String,
         classes: Vec<u8>,
     }
@@ -203,6 +206,18 @@ mod tests {
         set::<Training>(&mut table, "data.classes=[1, \"a\"]").unwrap();
         let error = plan::<Training>(table).unwrap_err().to_string();
         assert!(error.starts_with("data.classes[1]"), "{error}");
+    }
+
+    #[test]
+    fn keys_that_the_default_leaves_out_are_known() {
+        let mut table = Table::new();
+        set::<Training>(&mut table, "data.kind=sgd").unwrap();
+        assert_eq!(plan::<Training>(table).unwrap().data.kind, Some(Kind::Sgd));
+        let mut table = Table::new();
+        set::<Training>(&mut table, "data.kind=adam").unwrap();
+        let error = plan::<Training>(table).unwrap_err().to_string();
+        assert!(error.starts_with("data.kind: unknown variant"), "{error}");
+        assert!(refused("data.kinds=sgd").contains("no key data.kinds"));
     }
 
     #[test]

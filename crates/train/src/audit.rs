@@ -5,7 +5,7 @@ use crate::values::with_values;
 use candle_core::{D, Tensor, Var};
 use sdft_nn::backward;
 use sdft_noise::Purpose;
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 use std::collections::BTreeSet;
 
 /// Standard deviation of the noise that replaces zeros: behind a zero-initialised layer nothing would get a gradient.
@@ -31,7 +31,7 @@ pub fn audit_gradients(
     for (i, (name, var)) in vars.iter().enumerate() {
         if var.abs()?.max_all()?.to_scalar::<f32>()? == 0.0 {
             let (dims, device) = (var.dims(), var.device());
-            let noise = seeded_normal(seed, Purpose::Audit, 1, i as u64, dims, device)?;
+            let noise = randn(seed, Purpose::Audit, 1, i as u64, dims, device)?;
             filled.push((name.clone(), (noise * FILL)?));
         }
     }

@@ -12,7 +12,7 @@ use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_metrics::{Features, KidOptions, Neighbour, mmd2_unbiased, nearest};
 use sdft_noise::Purpose;
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 use std::sync::Arc;
 
 /// The address of the evaluation's noise. The grids have step 0.
@@ -72,7 +72,7 @@ impl Evaluation {
             diffusion: plan
                 .process
                 .diffusion(learner.learns_variance(), &plan.eval.sampler.parse()?)?,
-            noise: seeded_normal(plan.seed, Purpose::Preview, NOISE_STEP, 0, &shape, device)?,
+            noise: randn(plan.seed, Purpose::Preview, NOISE_STEP, 0, &shape, device)?,
             by: plan.eval.best,
             at_once: plan.sampled_at_once(),
         })

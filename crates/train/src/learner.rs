@@ -9,13 +9,13 @@ use crate::updater::Updater;
 use crate::values::FrozenRef;
 use candle_core::{DType, Tensor};
 use sdft_cuda::{Download, download};
-use sdft_diffusion::{Condition, Denoiser, Diffusion, Prediction, Trainable};
-use sdft_losses::{Auxiliary, Batch, Objective, Report, Variational};
+use sdft_diffusion::{Condition, Denoiser, Diffusion, Prediction, PredictionType, Trainable};
+use sdft_losses::{Auxiliary, NoisedBatch, Objective, Report, Variational};
 use sdft_nn::backward;
 use sdft_noise::{DropoutKey, Purpose};
 use sdft_optim::{Accumulator, MicroBatches, Pending, Verdict, collect_gradients};
 use sdft_parallel::{ProcessGroup, share_of};
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 use sdft_schedule::{LossSecondMoment, Respacing, TimestepSampler};
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ impl Learner {
     /// A learner for `network`, which starts from the values of its variables, on images `[C, H, W]`. `source` is the frozen model to
     /// distill.
     ///
-    /// The network is asked for one prediction, which shows whether it learns its variance and whether it takes such images.
+    /// The network makes one prediction, which shows what it predicts, whether it learns its variance, and that it takes such images.
     ///
     /// # Errors
     /// A network that computes in another way than the plan says, images that it does not take, settings out of range.
@@ -95,10 +95,9 @@ impl Learner {
             return Err(candle_core::Error::Msg("the network has no variables".to_owned()).into());
         };
         let probe = Tensor::zeros([&[1], &image[..]].concat(), DType::F32, first.device())?;
-        let learns_variance = FrozenRef(&*network)
-            .predict(&probe, &[0.0])?
-            .variance
-            .is_some();
+        let prediction = FrozenRef(&*network).predict(&probe, &[0.0])?;
+        check_prediction_type(plan, prediction.prediction_type)?;
+        let learns_variance = prediction.variance.is_some();
         let diffusion = plan.process.diffusion(learns_variance, &Respacing::All)?;
         let objective = plan.objective(learns_variance);
         Ok(Self {
@@ -167,8 +166,8 @@ impl Learner {
         let last = self.diffusion.n_steps() - 1;
         // From little noise to much, so that both ends of every weight are covered.
         let t: Vec<usize> = (0..n).map(|i| last * (i + 1) / (n + 1)).collect();
-        let noise = seeded_normal(seed, Purpose::Audit, 2, 0, x0.dims(), x0.device())?;
-        let z = seeded_normal(seed, Purpose::Audit, 3, 0, x0.dims(), x0.device())?;
+        let noise = randn(seed, Purpose::Audit, 2, 0, x0.dims(), x0.device())?;
+        let z = randn(seed, Purpose::Audit, 3, 0, x0.dims(), x0.device())?;
         let aux_t = vec![last; n];
         let schedule = &self.diffusion.schedule;
         let weights = self.objective.aux_weights(schedule, &aux_t)?;
@@ -177,7 +176,7 @@ impl Learner {
             t: &aux_t,
             weights: &weights,
         };
-        let batch = Batch {
+        let batch = NoisedBatch {
             x0,
             t: &t,
             noise: &noise,
@@ -363,6 +362,18 @@ impl Denoiser for Student<'_> {
         };
         self.network.predict(xt, t, &condition)
     }
+}
+
+/// Fails unless the network predicts what the process says.
+fn check_prediction_type<M>(plan: &Plan<M>, found: PredictionType) -> Result<(), PlanError> {
+    let expected = plan.process.prediction_type;
+    if expected == found {
+        return Ok(());
+    }
+    Err(PlanError {
+        key: "process.prediction_type".into(),
+        problem: format!("the plan says {expected}, this network predicts {found}"),
+    })
 }
 
 /// Fails unless the network computes as the plan says.

@@ -7,7 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use sdft_diffusion::{Denoiser, Diffusion};
 use sdft_imaging::{ImagingError, Rgb8};
 use sdft_noise::Purpose;
-use sdft_samplers::{Ddim, SeededNoise, sample_ddim, seeded_normal};
+use sdft_randn::{SeededNoise, randn};
+use sdft_samplers::{Ddim, sample_ddim};
 use std::path::Path;
 
 /// Images that show whether the raw weights draw something else than their average.
@@ -40,7 +41,7 @@ impl Preview {
             diffusion: plan
                 .process
                 .diffusion(learner.learns_variance(), &respacing)?,
-            noise: seeded_normal(plan.seed, Purpose::Preview, 0, 0, &shape, device)?,
+            noise: randn(plan.seed, Purpose::Preview, 0, 0, &shape, device)?,
             at_once: plan.sampled_at_once(),
             before: None,
         };
@@ -196,7 +197,7 @@ pub fn sheet(images: &[Rgb8], columns: usize, title: &str) -> Rgb8 {
 mod tests {
     use super::*;
     use candle_core::Var;
-    use sdft_diffusion::{Condition, Prediction, Trainable};
+    use sdft_diffusion::{Condition, Prediction, PredictionType, Trainable};
     use std::collections::BTreeMap;
 
     /// Predicts its only variable, whatever the input.
@@ -212,7 +213,8 @@ mod tests {
             _: &[f32],
             _: &Condition<'_>,
         ) -> candle_core::Result<Prediction> {
-            Prediction::split(&self.0.broadcast_as(xt.shape())?.contiguous()?, 3)
+            let eps = self.0.broadcast_as(xt.shape())?;
+            Ok(Prediction::new(eps, PredictionType::Epsilon))
         }
         fn metadata(&self) -> BTreeMap<String, String> {
             BTreeMap::new()

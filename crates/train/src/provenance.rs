@@ -1,8 +1,7 @@
 //! How a file was made, as its metadata say it.
 
 use crate::error::Result;
-use sdft_diffusion::file_metadata;
-use sdft_models::Process;
+use sdft_diffusion::{Process, file_metadata};
 use std::collections::BTreeMap;
 
 /// The last part of a path. A published file should not show where its inputs were on somebody's disk.

@@ -4,9 +4,9 @@ use crate::error::Result;
 use crate::plan::{Accumulate, AuxSampling, DistillSampling, Plan};
 use candle_core::{Device, Tensor};
 use sdft_diffusion::Diffusion;
-use sdft_losses::{Auxiliary, Batch, Objective, distill_factor};
+use sdft_losses::{Auxiliary, NoisedBatch, Objective, distill_factor};
 use sdft_noise::{Draw, Purpose};
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 use sdft_schedule::{TimestepSampler, WeightedTimesteps};
 use std::ops::Range;
 
@@ -186,7 +186,7 @@ impl StepDraw {
         let (batch, n_aux, n) = (self.t.len(), self.aux_t.len(), images.len());
         let normal = |purpose, first: usize, n: usize| {
             let (step, shape) = (self.step, [&[n], shape].concat());
-            seeded_normal(self.seed, purpose, step, first as u64, &shape, device)
+            randn(self.seed, purpose, step, first as u64, &shape, device)
         };
         let aux = images.start * n_aux / batch..images.end * n_aux / batch;
         let auxiliary = match aux.len() {
@@ -223,8 +223,8 @@ impl StepDraw {
 
 impl PartDraw {
     /// The part as the objective takes it, with its images `x0` `[n, C, H, W]`.
-    pub fn batch<'a>(&'a self, x0: &'a Tensor) -> Batch<'a> {
-        Batch {
+    pub fn batch<'a>(&'a self, x0: &'a Tensor) -> NoisedBatch<'a> {
+        NoisedBatch {
             x0,
             t: &self.t,
             noise: &self.noise,

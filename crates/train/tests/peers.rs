@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::{AdmConfig, TrainableUnet, Unet};
-use sdft_diffusion::{ComputeMode, Denoiser};
+use sdft_diffusion::{ComputeMode, Denoiser, PredictionType};
 use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_parallel::{ProcessGroup, World, free_port};
-use sdft_samplers::seeded_normal;
+use sdft_randn::randn;
 use sdft_train::{AuxSampling, Learner, Method, Outcome, Precision};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ fn plan(method: Method, timesteps: &str) -> Plan {
 fn start(plan: &Plan) -> Params {
     let params = Params::init(&Unet::specs(&plan.model).unwrap(), 1, &Device::Cpu).unwrap();
     let filled = params.iter().enumerate().map(|(i, (name, tensor))| {
-        let noise = seeded_normal(9, Purpose::Test, i as u64, 0, tensor.dims(), &Device::Cpu);
+        let noise = randn(9, Purpose::Test, i as u64, 0, tensor.dims(), &Device::Cpu);
         (
             name.to_owned(),
             (tensor + (noise.unwrap() * 0.02).unwrap()).unwrap(),
@@ -56,7 +56,7 @@ fn learner(plan: &Plan, start: &Params, source: Option<Box<dyn Denoiser>>) -> Le
         dtype: plan.steps.precision.compute_dtype(),
         recompute: false,
     };
-    let network = TrainableUnet::new(start, &plan.model, mode).unwrap();
+    let network = TrainableUnet::new(start, &plan.model, PredictionType::Epsilon, mode).unwrap();
     Learner::new(plan, Box::new(network), source, [3, 8, 8]).unwrap()
 }
 
@@ -74,7 +74,7 @@ fn learn(plan: &Plan, peers: ProcessGroup) -> Vec<[f64; 4]> {
     let shape = [plan.steps.batch, 3, 8, 8];
     (0..3)
         .map(|step| {
-            let x0 = seeded_normal(5, Purpose::Test, step, 0, &shape, &Device::Cpu).unwrap();
+            let x0 = randn(5, Purpose::Test, step, 0, &shape, &Device::Cpu).unwrap();
             match learner.step(step, &x0.clamp(-1.0, 1.0).unwrap()).unwrap() {
                 Outcome::Updated { report, grad_norm } => {
                     let aux = report.aux.unwrap_or_default();

@@ -1,6 +1,9 @@
+//! DDIB.
+
 use candle_core::{Result, Tensor};
 use sdft_diffusion::{Clip, Denoiser, Diffusion};
-use sdft_samplers::{Ddim, Observer, Step, invert_ddim, sample_ddim};
+use sdft_randn::NoiseSource;
+use sdft_samplers::{Ddim, Step, StepCallback, invert_ddim, sample_ddim};
 
 /// Both ends of a dual diffusion bridge.
 #[derive(Clone, Debug)]
@@ -13,33 +16,33 @@ pub struct Bridge {
 
 /// From an image to noise with the source model, from the noise to an image with the target model, deterministic throughout.
 ///
-/// Source: DDIB `imagenet_translation.py`. The way to noise is never clamped; `clip` is about the way back. The observer sees both
-/// ways as one, `2 n_steps` steps in all.
+/// Source: DDIB `imagenet_translation.py`. The way to noise is never clamped; `clip` applies to the way back. The
+/// callback is called `2 n_steps` times.
 ///
 /// # Shapes
 /// - `x0`: `[B, C, H, W]` in [-1, 1]
 ///
 /// # Errors
-/// Whatever the networks or the observer fail with.
+/// An error of the networks or the callback.
 pub fn ddib(
     diffusion: &Diffusion,
     source: &dyn Denoiser,
     target: &dyn Denoiser,
     x0: &Tensor,
     clip: Clip,
-    observer: &mut Observer<'_>,
+    callback: &mut StepCallback<'_>,
 ) -> Result<Bridge> {
     let n = diffusion.n_steps();
     let mut half = 0;
-    let mut watch = |step: &Step<'_>| {
+    let mut count = |step: &Step<'_>| {
         half += 1;
-        observer(&Step {
+        callback(&Step {
             done: half,
             total: 2 * n,
             ..*step
         })
     };
-    let latent = invert_ddim(diffusion, source, x0, Clip::No, &mut watch)?;
+    let latent = invert_ddim(diffusion, source, x0, Clip::No, &mut count)?;
     let options = Ddim {
         clip,
         ..Ddim::default()
@@ -50,7 +53,7 @@ pub fn ddib(
         &latent,
         &options,
         &mut NoNoise,
-        &mut watch,
+        &mut count,
     )?;
     Ok(Bridge { latent, image })
 }
@@ -58,7 +61,7 @@ pub fn ddib(
 /// For samplers that are deterministic.
 struct NoNoise;
 
-impl sdft_samplers::NoiseSource for NoNoise {
+impl NoiseSource for NoNoise {
     fn normal(&mut self, _draw: usize, like: &Tensor) -> Result<Tensor> {
         like.zeros_like()
     }

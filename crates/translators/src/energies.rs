@@ -1,9 +1,11 @@
+//! EGSDE's energies and their gradients.
+
 use crate::LowPass;
 use candle_core::{D, Result, Tensor, Var};
 use sdft_diffusion::FeatureNet;
 use sdft_nn::backward;
 
-/// What tells the domains apart, `S`: a translation moves away from the source's features.
+/// The energy of what tells the domains apart, `S`: a translation moves away from the source's features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DomainSpecific {
     /// The cosine of the features at each place, mean over the places.
@@ -12,7 +14,7 @@ pub enum DomainSpecific {
     NegL2,
 }
 
-/// What the domains have in common, `D`: a translation keeps the source's coarse image.
+/// The energy of what the domains share, `D`: a translation keeps the source's coarse image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DomainIndependent {
     /// The summed squared difference of the low-passed images.
@@ -21,7 +23,7 @@ pub enum DomainIndependent {
     Cosine,
 }
 
-/// EGSDE's two energies of an image `y` beside the noised source `xt`.
+/// EGSDE's two energies of an image `y`, given the noised source `xt`.
 ///
 /// Source: EGSDE `functions/denoising.py`. The defaults of [`Energies::new`] are those of every published task.
 pub struct Energies<'a> {
@@ -29,7 +31,7 @@ pub struct Energies<'a> {
     pub classifier: &'a dyn FeatureNet,
     /// The filter that leaves what the domains share.
     pub low_pass: LowPass,
-    /// `lambda_s`; at 0 the classifier is not asked.
+    /// `lambda_s`; at 0 the classifier is not called.
     pub lambda_s: f64,
     /// `lambda_i`; at 0 the filter is not applied.
     pub lambda_i: f64,
@@ -39,7 +41,7 @@ pub struct Energies<'a> {
     pub independent: DomainIndependent,
 }
 
-/// Where the energies rise, as seen from `y`; none where the factor is 0.
+/// The energies' gradients with respect to `y`; `None` where the factor is 0.
 #[derive(Clone, Debug)]
 pub struct Gradients {
     /// `grad_y S(y, xt)`, without its factor.
@@ -103,7 +105,7 @@ impl<'a> Energies<'a> {
         })
     }
 
-    /// What EGSDE adds to a predicted noise, over `sqrt(1 - alpha_bar_t)`: `lambda_s grad S + lambda_i grad D`.
+    /// `lambda_s grad S + lambda_i grad D`, which EGSDE adds to the predicted noise times `sqrt(1 - alpha_bar_t)`.
     pub(crate) fn push(&self, y: &Tensor, xt: &Tensor, t: &[f32]) -> Result<Option<Tensor>> {
         let Gradients {
             specific,
@@ -128,7 +130,7 @@ fn gradient(
     }
     let y = Var::from_tensor(&y.detach())?;
     let mut gradients = backward(&energy(y.as_tensor())?.sum_all()?)?;
-    // An energy that does not depend on the image is flat.
+    // An energy that does not depend on the image has no gradient.
     match gradients.remove(y.as_tensor()) {
         Some(gradient) => Ok(Some(gradient.detach())),
         None => Ok(Some(y.zeros_like()?)),
@@ -149,7 +151,7 @@ fn cosine(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// Divided by the length over channels, which counts as 1e-10 at least.
 fn unit(x: &Tensor) -> Result<Tensor> {
     let x = x.flatten_from(2)?;
-    // The floor stands under the root, where the gradient of a vanishing vector stays finite.
+    // The minimum is taken under the root, so the gradient of a zero vector stays finite.
     let length = x.sqr()?.sum_keepdim(1)?.maximum(1e-20)?.sqrt()?;
     x.broadcast_div(&length)
 }

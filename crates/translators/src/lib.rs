@@ -6,13 +6,13 @@
 //! DDIB     the source model's flow to noise, the target model's flow back
 //! ILVR     x_prev <- x_prev + LP(y_prev) - LP(x_prev),   y_prev = the noised reference, LP a low-pass filter
 //! ```
-//! All noise comes from a [`sdft_samplers::NoiseSource`], and every step is shown to a [`sdft_samplers::Observer`].
+//! All noise comes from a [`sdft_randn::NoiseSource`]; a [`sdft_samplers::StepCallback`] is called after every step.
 //!
-//! # Example: noised a little and denoised, an image of the model's only colour stays what it is
+//! # Example: an image of the model's only colour stays the same
 //! ```
 //! use candle_core::{Device, Tensor};
 //! use sdft_diffusion::{Diffusion, GaussianDenoiser, Variance};
-//! use sdft_samplers::SeededNoise;
+//! use sdft_randn::SeededNoise;
 //! use sdft_schedule::{BetaSchedule, Schedule};
 //! use sdft_translators::{SdeditOptions, Walk, sdedit, start_of};
 //!
@@ -37,7 +37,7 @@ pub use crate::{
     lowpass::LowPass,
     sdedit::sdedit,
     strength::{levels_of, start_of, steps_inside},
-    walk::{SdeditOptions, Walk, edit_step},
+    walk::{Guide, SdeditOptions, Walk, edit_step},
 };
 
 mod ddib;

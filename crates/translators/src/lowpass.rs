@@ -1,3 +1,5 @@
+//! The low-pass filter of EGSDE and ILVR.
+
 use candle_core::{DType, Device, Result, Tensor, bail};
 use sdft_nn::separable;
 
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_stays_what_it_is() {
+    fn a_constant_stays_the_same() {
         for factor in [1, 2, 4, 8, 16, 32] {
             let x = Tensor::full(0.375f64, (1, 2, 32, 32), &Device::Cpu).unwrap();
             let difference = (filter(32, factor).apply(&x).unwrap() - x).unwrap();

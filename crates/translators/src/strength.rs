@@ -1,3 +1,5 @@
+//! From a strength to the step where a translation starts.
+
 use candle_core::{Result, bail};
 use sdft_diffusion::Diffusion;
 use sdft_schedule::Schedule;
@@ -7,12 +9,12 @@ fn steps_of(t0: f64, n_original: usize) -> Result<f64> {
     if !(0.0..=1.0).contains(&t0) {
         bail!("t0: expected 0 to 1, found {t0}");
     }
-    // A share written in decimals may fall a hair short of the step it means.
+    // A decimal fraction may be slightly below the step that it stands for.
     Ok(t0 * n_original as f64 + 1e-6)
 }
 
-/// The step to start from for a strength `t0`, part of the whole process: the last one whose original step is not beyond `t0 T`. None at
-/// 0, where nothing is edited.
+/// The step to start from for a strength `t0`, part of the whole process: the last one whose original step is not beyond `t0 T`. `None`
+/// at 0, where nothing is edited.
 ///
 /// Of ddim40 and T = 1000, `t0 = 0.5` starts at the step 500, the 21st: the first reading of "40 steps".
 ///
@@ -28,8 +30,8 @@ pub fn start_of(diffusion: &Diffusion, t0: f64) -> Result<Option<usize>> {
     Ok(map.iter().rposition(|&t| t as f64 <= limit))
 }
 
-/// The step to start from so that `t0 T` levels of noise are gone through, as the published samplers of SDEdit and EGSDE count: 500
-/// levels begin at step 499. None at 0. For processes with all their steps.
+/// The step to start from for `t0 T` levels of noise, as the published samplers of SDEdit and EGSDE count: 500 levels begin at step 499.
+/// `None` at 0. For processes with all their steps.
 ///
 /// # Errors
 /// A strength outside 0 to 1.
@@ -45,7 +47,7 @@ pub fn levels_of(diffusion: &Diffusion, t0: f64) -> Result<Option<usize>> {
 
 /// The process that has all its `n` steps between 0 and `t0 T`, to be walked from its last step: the second reading of "40 steps".
 ///
-/// The steps are `floor(t0 T i / (n - 1))`, as DiffusionCLIP's; those that fall together count once.
+/// The steps are `floor(t0 T i / (n - 1))`, as DiffusionCLIP's; equal ones count once.
 ///
 /// # Errors
 /// A strength outside 0 to 1, or so small that fewer than two steps remain.

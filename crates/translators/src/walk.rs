@@ -1,9 +1,12 @@
+//! The walk back from noise that SDEdit and EGSDE share.
+
 use crate::Energies;
 use candle_core::{Result, Tensor, bail};
-use sdft_diffusion::{Clip, Denoiser, Diffusion, Prediction};
-use sdft_samplers::{Ddim, NoiseSource, Observer, Step, ddim_step};
+use sdft_diffusion::{Clip, Denoiser, Diffusion, Prediction, PredictionType};
+use sdft_randn::NoiseSource;
+use sdft_samplers::{Ddim, Step, StepCallback, Stepped, ddim_step};
 
-/// How the reverse process is walked.
+/// The sampler of the reverse process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Walk {
     /// DDPM's ancestral steps without clamping, with the variance of the process: the published samplers of SDEdit and EGSDE
@@ -26,66 +29,84 @@ impl Walk {
     };
 }
 
-/// From where and how often an image is noised and denoised.
+/// How an image is noised and denoised.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SdeditOptions {
-    /// How.
+    /// The sampler.
     pub walk: Walk,
-    /// The step of the process whose noise level the image is brought to; none leaves the image as it is.
+    /// The step of the process whose noise level the image is brought to; `None` returns the image unchanged.
     pub start: Option<usize>,
-    /// How often; each time begins with the result of the one before.
+    /// Number of times; each begins with the result of the one before.
     pub repeats: usize,
 }
 
-/// What SDEdit and EGSDE have in common: noise the image, walk back, again if asked.
+/// What EGSDE adds to SDEdit, and the mask of SDEdit.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Extras<'a> {
+    pub(crate) energies: Option<&'a Energies<'a>>,
+    /// 1 where the image is kept.
+    pub(crate) mask: Option<&'a Tensor>,
+}
+
+/// Noises the image and walks back, `options.repeats` times.
 ///
-/// Each repeat takes its draws from the noise source in this order: the noise `e` of the image, then one for each step; all have their
-/// place in the order whether they are used or not.
+/// Each repeat takes its draws from the noise source in this order: the noise `e` of the image, then one for each step. Every draw has
+/// its number whether it is used or not.
 pub(crate) fn edit(
-    (diffusion, denoiser): (&Diffusion, &dyn Denoiser),
-    energies: Option<&Energies<'_>>,
+    diffusion: &Diffusion,
+    denoiser: &dyn Denoiser,
     x0: &Tensor,
-    keep: Option<&Tensor>,
-    edit: &SdeditOptions,
+    extras: Extras<'_>,
+    options: &SdeditOptions,
     noise: &mut dyn NoiseSource,
-    observer: &mut Observer<'_>,
+    callback: &mut StepCallback<'_>,
 ) -> Result<Tensor> {
     let source = x0.detach();
-    let Some(start) = edit.start else {
+    let Some(start) = options.start else {
         return Ok(source);
     };
     let n = diffusion.n_steps();
     if start >= n {
         bail!("starting step {start} is outside 0..{n}");
     }
-    let keep = keep.map(|mask| mask.broadcast_as(x0.shape())).transpose()?;
-    let total = edit.repeats * (start + 1);
+    let keep = extras.mask.map(|mask| mask.broadcast_as(x0.shape()));
+    let keep = keep.transpose()?;
+    let total = options.repeats * (start + 1);
     let mut image = source.clone();
-    for repeat in 0..edit.repeats {
+    for repeat in 0..options.repeats {
         let first = repeat * (start + 2);
         let e = noise.normal(first, &image)?;
         let all = |t: usize| vec![t; image.dims()[0]];
         let before = image.clone();
         let mut x = diffusion.q_sample(&image, &all(start), &e)?;
         for (k, t) in (0..=start).rev().enumerate() {
-            let led = match energies {
-                Some(energies) => Some((energies, diffusion.q_sample(&source, &all(t), &e)?)),
+            let guide = match extras.energies {
+                Some(energies) => Some(Guide {
+                    energies,
+                    source: diffusion.q_sample(&source, &all(t), &e)?,
+                }),
                 None => None,
             };
-            let led = led.as_ref().map(|(energies, xt)| (*energies, xt));
-            let z = match edit.walk {
+            let z = match options.walk {
                 _ if t == 0 => None,
                 Walk::Ddim { eta: 0.0, .. } => None,
                 _ => Some(noise.normal(first + 1 + k, &x)?),
             };
-            let (next, clean) =
-                edit_step((diffusion, denoiser), led, &x, t, edit.walk, z.as_ref())?;
-            // What is kept is the image of this repeat on its own way back: at the level left for ancestral steps, as SDEdit has it,
-            // and at the level reached for DDIM's.
+            let Stepped { next, x0: clean } = edit_step(
+                diffusion,
+                denoiser,
+                guide.as_ref(),
+                &x,
+                t,
+                options.walk,
+                z.as_ref(),
+            )?;
+            // The part that is kept follows the image of this repeat: at the level that an ancestral step starts from, as in SDEdit,
+            // and at the level that a DDIM step leads to.
             let next = match &keep {
                 None => next,
                 Some(keep) => {
-                    let level = match edit.walk {
+                    let level = match options.walk {
                         Walk::Ancestral => Some(t),
                         Walk::Ddim { .. } => t.checked_sub(1),
                     };
@@ -97,7 +118,7 @@ pub(crate) fn edit(
                 }
             };
             x = next.detach();
-            observer(&Step {
+            callback(&Step {
                 done: repeat * (start + 1) + k + 1,
                 total,
                 t,
@@ -113,29 +134,39 @@ pub(crate) fn edit(
     Ok(image)
 }
 
-/// One step of a walk from `x` at step `t`, led by energies beside the noised source where there are any: the state one step earlier,
-/// and the predicted clean image.
+/// What leads a step of EGSDE.
+pub struct Guide<'a> {
+    /// The energies.
+    pub energies: &'a Energies<'a>,
+    /// The source image noised to the level of the step, `[B, C, H, W]`.
+    pub source: Tensor,
+}
+
+/// One step of a walk, from `x` at step `t` to the step below; EGSDE's with a guide, SDEdit's without.
 ///
 /// # Shapes
-/// - `x`, the noised source, `z`: `[B, C, H, W]`
+/// - `x`, `z`: `[B, C, H, W]`
 ///
 /// # Errors
-/// As [`crate::egsde`]; noise that is missing where the walk needs it.
+/// As [`crate::egsde`]; no noise where the walk needs it.
 pub fn edit_step(
-    (diffusion, denoiser): (&Diffusion, &dyn Denoiser),
-    energies: Option<(&Energies<'_>, &Tensor)>,
+    diffusion: &Diffusion,
+    denoiser: &dyn Denoiser,
+    guide: Option<&Guide<'_>>,
     x: &Tensor,
     t: usize,
     walk: Walk,
     z: Option<&Tensor>,
-) -> Result<(Tensor, Tensor)> {
+) -> Result<Stepped> {
     let steps = vec![t; x.dim(0)?];
     let mut prediction = diffusion.predict(denoiser, x, &steps)?.detach();
-    if let Some((energies, xt)) = energies
-        && let Some(push) = energies.push(x, xt, &diffusion.model_t(&steps)?)?
+    if let Some(Guide { energies, source }) = guide
+        && let Some(push) = energies.push(x, source, &diffusion.model_t(&steps)?)?
     {
         let scale = diffusion.schedule.sqrt_one_minus_alpha_bar()[t];
-        prediction.eps = (prediction.eps + (push * scale)?)?;
+        let eps = diffusion.eps(&prediction, x, &steps)?;
+        prediction.output = (eps + (push * scale)?)?;
+        prediction.prediction_type = PredictionType::Epsilon;
     }
     match walk {
         Walk::Ancestral => ancestral_step(diffusion, &prediction, x, t, z),
@@ -151,7 +182,7 @@ fn blend(mask: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     mask.ne(0.0)?.where_cond(a, b)
 }
 
-/// One ancestral step without clamping: the state one step earlier, and the predicted clean image.
+/// One ancestral step without clamping.
 ///
 /// Source: SDEdit `image_editing_denoising_step_flexible_mask`.
 /// ```text
@@ -163,15 +194,20 @@ fn ancestral_step(
     x: &Tensor,
     t: usize,
     z: Option<&Tensor>,
-) -> Result<(Tensor, Tensor)> {
+) -> Result<Stepped> {
     let s = &diffusion.schedule;
-    let reverse = diffusion.reverse(prediction, x, &vec![t; x.dim(0)?], Clip::No)?;
+    let steps = vec![t; x.dim(0)?];
+    let reverse = diffusion.reverse(prediction, x, &steps, Clip::No)?;
+    let eps = diffusion.eps(prediction, x, &steps)?;
     let (beta, spread) = (s.betas()[t], s.sqrt_one_minus_alpha_bar()[t]);
-    let mean = ((x - (&prediction.eps * (beta / spread))?)? / (1.0 - beta).sqrt())?;
+    let mean = ((x - (eps * (beta / spread))?)? / (1.0 - beta).sqrt())?;
     let next = match z {
         _ if t == 0 => mean,
         None => bail!("an ancestral step from {t} needs noise"),
         Some(z) => (mean + z.broadcast_mul(&(reverse.log_variance * 0.5)?.exp()?)?)?,
     };
-    Ok((next, reverse.x0))
+    Ok(Stepped {
+        next,
+        x0: reverse.x0,
+    })
 }

@@ -7,10 +7,10 @@ use sdft_diffusion::{
 };
 use sdft_nn::{Init, Params};
 use sdft_noise::Purpose;
-use sdft_samplers::{NoiseSource, NumberedNoise, seeded_normal};
+use sdft_randn::{NoiseSource, NumberedNoise, randn};
 use sdft_schedule::{BetaSchedule, Schedule};
 use sdft_translators::{
-    DomainIndependent, DomainSpecific, Energies, Ilvr, LowPass, SdeditOptions, Walk, ddib,
+    DomainIndependent, DomainSpecific, Energies, Guide, Ilvr, LowPass, SdeditOptions, Walk, ddib,
     edit_step, egsde, ilvr, levels_of, sdedit, start_of,
 };
 use std::cell::Cell;
@@ -72,7 +72,7 @@ fn classifier() -> Encoder {
 }
 
 fn image(sample: u64, n: usize) -> Tensor {
-    let x = seeded_normal(5, Purpose::Test, 0, sample, &[n, 3, 8, 8], &Device::Cpu).unwrap();
+    let x = randn(5, Purpose::Test, 0, sample, &[n, 3, 8, 8], &Device::Cpu).unwrap();
     (x * 0.4).unwrap().tanh().unwrap()
 }
 
@@ -435,10 +435,13 @@ fn repeats_begin_with_the_last_result_and_follow_the_first_source() {
         for (k, t) in (0..=start).rev().enumerate() {
             let xt = process.q_sample(&source, &[t; 2], &e).unwrap();
             let z = draw(1 + k);
-            let led = Some((&energies, &xt));
-            x = edit_step((&process, &unet), led, &x, t, walk, Some(&z))
+            let guide = Guide {
+                energies: &energies,
+                source: xt,
+            };
+            x = edit_step(&process, &unet, Some(&guide), &x, t, walk, Some(&z))
                 .unwrap()
-                .0;
+                .next;
         }
         image = x;
     }

@@ -7,12 +7,12 @@ use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor, Var};
 use sdft_adm::Unet;
 use sdft_asyrp::{
-    ClipInput, DeltaBlock, Direction, EditPlan, Mix, TextDirection, asyrp_loss, clip_loss,
+    ClipInput, DeltaBlock, Direction, EditPlan, Levels, Mix, TextDirection, asyrp_loss, clip_loss,
     directional_similarity, edit, invert, l1_term, sequence, shifted, step, training_sequence,
 };
-use sdft_diffusion::BottleneckNet;
+use sdft_diffusion::{Bottleneck, BottleneckNet};
 use sdft_nn::{ParamSpec, Params, Scope};
-use sdft_samplers::GivenNoise;
+use sdft_randn::GivenNoise;
 use sdft_schedule::{Schedule, linear_betas};
 
 /// Norm groups of the reference.
@@ -37,9 +37,12 @@ impl Net {
             false => 1,
         };
         let mut specs = Unet::specs(&config)?;
-        let deepest = config.width(config.levels() - 1);
+        let bottleneck = Bottleneck {
+            channels: config.width(config.levels() - 1),
+            embedding: 4 * config.model_channels,
+        };
         for i in 0..n_blocks {
-            let block = DeltaBlock::specs((deepest, 4 * config.model_channels), GROUPS)?;
+            let block = DeltaBlock::specs(bottleneck, GROUPS)?;
             specs.extend(block.into_iter().map(|spec| ParamSpec {
                 name: format!("layer_{i}.{}", spec.name),
                 ..spec
@@ -89,7 +92,10 @@ fn changes(case: &Case) -> bool {
 }
 
 pub(super) fn delta_block(case: &Case) -> Result<Outputs> {
-    let bottleneck = (case.count("channels")?, case.count("emb_channels")?);
+    let bottleneck = Bottleneck {
+        channels: case.count("channels")?,
+        embedding: case.count("emb_channels")?,
+    };
     let params = case.weights("module", &DeltaBlock::specs(bottleneck, GROUPS)?)?;
     let (params, vars) = params.trainable()?;
     let block = DeltaBlock::load(&params, bottleneck, GROUPS)?;
@@ -128,8 +134,8 @@ pub(super) fn unet_forward(case: &Case) -> Result<Outputs> {
             mix.apply(h, emb)
         })?;
     let whole = |prediction: &sdft_diffusion::Prediction| match &prediction.variance {
-        Some(variance) => Tensor::cat(&[&prediction.eps, variance], 1),
-        None => Ok(prediction.eps.clone()),
+        Some(variance) => Tensor::cat(&[&prediction.output, variance], 1),
+        None => Ok(prediction.output.clone()),
     };
     let mut out = Outputs::new();
     put(&mut out, "out", &whole(&said.plain)?)?;
@@ -142,14 +148,18 @@ pub(super) fn unet_forward(case: &Case) -> Result<Outputs> {
 }
 
 /// Levels of `alpha_bar` of a step and the one it leads to; -1 is the clean image.
-fn levels(case: &Case, schedule: &Schedule) -> Result<(f64, f64)> {
+fn levels(case: &Case, schedule: &Schedule) -> Result<Levels> {
     let at = |name: &str| -> Result<f64> {
         match case.get(name)?.as_i64().context("no step")? {
             -1 => Ok(1.0),
             t => Ok(schedule.alpha_bar()[usize::try_from(t)?]),
         }
     };
-    Ok((at("t")?, at("t_next")?))
+    Ok(Levels {
+        alpha_bar: at("t")?,
+        alpha_bar_next: at("t_next")?,
+        eta: 0.0,
+    })
 }
 
 pub(super) fn denoising_step(case: &Case) -> Result<Outputs> {
@@ -176,13 +186,11 @@ pub(super) fn denoising_step(case: &Case) -> Result<Outputs> {
         Some(z) if z.rank() + 1 == x.rank() => Some(z.unsqueeze(0)?),
         other => other,
     };
-    let stepped = step(
-        &x,
-        levels(case, &schedule()?)?,
-        &said.plain.eps,
-        &said.changed().eps,
-        z.as_ref().map(|z| (eta, z)),
-    )?;
+    let levels = Levels {
+        eta,
+        ..levels(case, &schedule()?)?
+    };
+    let stepped = step(&x, &said.plain, said.changed(), levels, z.as_ref())?;
     let mut out = Outputs::new();
     put(&mut out, "middle_h", &said.h)?;
     put(&mut out, "x0_t", &stepped.x0)?;
@@ -275,9 +283,9 @@ pub(super) fn train_grad(case: &Case) -> Result<Outputs> {
         .unet
         .predict_edited(&x, &times, &mut |h, emb| mix.apply(h, emb))?;
     let levels = levels(case, &schedule()?)?;
-    let plain = &said.plain.eps;
-    let origin = step(&x, levels, plain, plain, None)?.x0.detach();
-    let x0 = step(&x, levels, plain, &said.changed().eps, None)?.x0;
+    let plain = &said.plain;
+    let origin = step(&x, plain, plain, levels, None)?.x0.detach();
+    let x0 = step(&x, plain, said.changed(), levels, None)?.x0;
     let l1 = l1_term(&x0, &origin, 1.0, 1.0)?;
     let weighted = l1_term(
         &x0,

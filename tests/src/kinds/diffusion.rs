@@ -6,8 +6,9 @@ use anyhow::Result;
 use candle_core::{Tensor, Var};
 use sdft_adm::Unet;
 use sdft_diffusion::{Clip, discretized_gaussian_log_likelihood, normal_kl};
-use sdft_losses::{Batch, Objective};
-use sdft_samplers::{Ancestral, Ddim, GivenNoise, Step, invert_ddim, sample_ddim, sample_ddpm};
+use sdft_losses::{NoisedBatch, Objective};
+use sdft_randn::GivenNoise;
+use sdft_samplers::{Ancestral, Ddim, Step, invert_ddim, sample_ddim, sample_ddpm};
 
 /// A trainable network of `config.model` with the weights of `role`.
 pub(super) fn unet(case: &Case, role: &str) -> Result<(Unet, Vec<(String, Var)>)> {
@@ -109,7 +110,7 @@ pub(super) fn training_losses(case: &Case) -> Result<Outputs> {
         case.steps("t")?,
         case.input("noise")?,
     );
-    let batch = Batch {
+    let batch = NoisedBatch {
         x0: &x0,
         t: &t,
         noise: &noise,

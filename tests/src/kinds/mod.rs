@@ -14,13 +14,14 @@ mod images;
 mod metrics;
 mod nn;
 mod optim;
+mod prediction;
 mod schedule;
 mod sdft;
 mod translate;
 mod unet;
 
 /// The kinds that are built.
-pub const BUILT: [&str; 48] = [
+pub const BUILT: [&str; 49] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -42,6 +43,7 @@ pub const BUILT: [&str; 48] = [
     "diffusion.ddim_sample_loop",
     "diffusion.ddim_reverse_loop",
     "diffusion.p_sample_loop",
+    "prediction.convert",
     "sdft.loss",
     "sdft.train_steps",
     "optim.adamw",
@@ -101,6 +103,7 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "diffusion.ddim_sample_loop" => diffusion::ddim_sample_loop(case),
         "diffusion.ddim_reverse_loop" => diffusion::ddim_reverse_loop(case),
         "diffusion.p_sample_loop" => diffusion::p_sample_loop(case),
+        "prediction.convert" => prediction::convert(case),
         "sdft.loss" => sdft::loss(case),
         "sdft.train_steps" => sdft::train_steps(case),
         "optim.adamw" => optim::adamw(case),

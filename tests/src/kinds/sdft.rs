@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, bail};
 use candle_core::Tensor;
 use sdft_adm::Unet;
 use sdft_diffusion::Diffusion;
-use sdft_losses::{Auxiliary, Batch, Distillation, Objective, Terms};
+use sdft_losses::{Auxiliary, Distillation, NoisedBatch, Objective, Terms};
 use sdft_optim::{Ema, EmaRamp, Optimizer, Rule, collect_gradients};
 
 /// The objective of the case. Terms with a factor of zero are computed all the same.
@@ -22,10 +22,9 @@ fn objective(case: &Case) -> Result<Objective> {
         })
     };
     Ok(Objective {
-        base,
-        variational,
         distill: Some(term("lambda_distill", "weight_distill")?),
         aux: Some(term("lambda_aux", "weight_aux")?),
+        ..Objective::base_only(base, variational)
     })
 }
 
@@ -52,7 +51,7 @@ impl Inputs {
             t: &self.t_aux,
             weights: &weights,
         };
-        let batch = Batch {
+        let batch = NoisedBatch {
             x0: &self.x0,
             t: &self.t,
             noise: &self.noise,

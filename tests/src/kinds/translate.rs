@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use candle_core::{Tensor, Var};
 use sdft_adm::Encoder;
 use sdft_diffusion::{Clip, Diffusion, Variance};
-use sdft_samplers::GivenNoise;
+use sdft_randn::GivenNoise;
 use sdft_schedule::{Schedule, linear_betas};
 use sdft_translators::{
     DomainIndependent, DomainSpecific, Energies, LowPass, SdeditOptions, Walk, ddib, egsde, sdedit,
@@ -49,7 +49,10 @@ fn ancestral(levels: usize) -> SdeditOptions {
 fn trajectory(
     case: &Case,
     (diffusion, levels): &(Diffusion, usize),
-    run: impl FnOnce(&mut GivenNoise, &mut sdft_samplers::Observer<'_>) -> candle_core::Result<Tensor>,
+    run: impl FnOnce(
+        &mut GivenNoise,
+        &mut sdft_samplers::StepCallback<'_>,
+    ) -> candle_core::Result<Tensor>,
 ) -> Result<(Outputs, Vec<Tensor>)> {
     let x0 = case.input("x_0")?;
     let mut states = Vec::new();

@@ -3,8 +3,8 @@
 use crate::{assert_tensor, fill, s, tiny};
 use candle_core::Tensor;
 use sdft_adm::Unet;
-use sdft_asyrp::{DeltaBlock, Direction, Mix, step};
-use sdft_diffusion::{BottleneckNet, Denoiser};
+use sdft_asyrp::{DeltaBlock, Direction, Levels, Mix, step};
+use sdft_diffusion::{Bottleneck, BottleneckNet, Denoiser};
 use sdft_schedule::{Schedule, linear_betas};
 
 /// Groups of the block's norms.
@@ -14,8 +14,11 @@ const GROUPS: usize = 32;
 fn asymmetric_steps_agree() {
     let config = tiny();
     let mut specs = Unet::specs(&config).unwrap();
-    // The block's 64 channels and the embedding's 128.
-    let of_block = DeltaBlock::specs((64, 128), GROUPS).unwrap();
+    const SIZES: Bottleneck = Bottleneck {
+        channels: 64,
+        embedding: 128,
+    };
+    let of_block = DeltaBlock::specs(SIZES, GROUPS).unwrap();
     let place = specs.len();
     specs.extend(of_block.clone());
     let filled = fill(&specs, 0.1);
@@ -31,19 +34,23 @@ fn asymmetric_steps_agree() {
     }]);
     let taken = |t: usize, next: Option<usize>, changed: bool, z: Option<&Tensor>| {
         let times = [t as f32; 2];
-        let levels = (ab[t], next.map_or(1.0, |next| ab[next]));
-        let (eps, other) = match changed {
+        let levels = Levels {
+            alpha_bar: ab[t],
+            alpha_bar_next: next.map_or(1.0, |next| ab[next]),
+            eta: 1.0,
+        };
+        let (plain, other) = match changed {
             false => {
-                let eps = unet.predict_eps(&x, &times).unwrap();
-                (eps.clone(), eps)
+                let plain = unet.predict(&x, &times).unwrap();
+                (plain.clone(), plain)
             }
             true => {
                 let mut change = |h: &Tensor, emb: &Tensor| mix.apply(h, emb);
-                let said = unet.predict_edited(&x, &times, &mut change).unwrap();
-                (said.plain.eps.clone(), said.changed().eps.clone())
+                let edited = unet.predict_edited(&x, &times, &mut change).unwrap();
+                (edited.plain.clone(), edited.changed().clone())
             }
         };
-        step(&x, levels, &eps, &other, z.map(|z| (1.0, z))).unwrap()
+        step(&x, &plain, &other, levels, z).unwrap()
     };
     let plain = taken(500, Some(400), false, None);
     let first = [-0.089_860_2, -0.036_060_6, 0.122_571_3];

@@ -27,7 +27,7 @@ fn single_steps_of_the_respaced_sampler_agree() {
             None,
         )
         .unwrap()
-        .0
+        .next
     };
     assert_tensor(
         &step(Clip::Yes),
@@ -40,7 +40,7 @@ fn single_steps_of_the_respaced_sampler_agree() {
     assert_tensor(&step(Clip::No), 37.067_006, 1_088.453_793, &[], &[], 0.0);
     let next = ddim_reverse_step(&diffusion, &prediction, &x, t, Clip::No)
         .unwrap()
-        .0;
+        .next;
     assert_tensor(
         &next,
         -3.057_567,
@@ -52,9 +52,9 @@ fn single_steps_of_the_respaced_sampler_agree() {
     let last = diffusion.predict(&unet, &x, &[39, 39]).unwrap();
     let latent = ddim_reverse_step(&diffusion, &last, &x, 39, Clip::No)
         .unwrap()
-        .0;
+        .next;
     assert_tensor(&latent, -136.650_316, 348.690_928, &[], &[], 0.0);
-    assert_eq!(values(&latent), values(&last.eps));
+    assert_eq!(values(&latent), values(&last.output));
     let reverse = diffusion
         .reverse(&prediction, &x, &[t, t], Clip::Yes)
         .unwrap();

@@ -4,7 +4,7 @@ use crate::{assert_near, assert_tensor, c, fill, s, tiny, tiny_unet, values};
 use candle_core::{Device, Tensor, Var};
 use sdft_adm::Unet;
 use sdft_diffusion::{Diffusion, Variance, discretized_gaussian_log_likelihood, normal_kl};
-use sdft_losses::{Batch, Objective, Variational};
+use sdft_losses::{NoisedBatch, Objective, Variational};
 use sdft_optim::{AdamW, Optimizer, Rule, collect_gradients, global_norm};
 use sdft_schedule::{BetaSchedule, Respacing, Schedule, Weighting};
 
@@ -18,7 +18,7 @@ fn linear() -> Diffusion {
 
 fn losses_of(unet: &Unet, base: Weighting, t: &[usize]) -> sdft_losses::Terms {
     let (x0, noise) = ((s(&[2, 3, 16, 16]) * 0.9).unwrap(), c(&[2, 3, 16, 16]));
-    let batch = Batch {
+    let batch = NoisedBatch {
         x0: &x0,
         t,
         noise: &noise,

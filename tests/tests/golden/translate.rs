@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Pool};
 use sdft_diffusion::{Diffusion, FeatureNet, Variance};
 use sdft_schedule::{Schedule, linear_betas};
-use sdft_translators::{Energies, LowPass, Walk, edit_step};
+use sdft_translators::{Energies, Guide, LowPass, Walk, edit_step};
 
 #[test]
 fn energies_and_guided_steps_agree() {
@@ -48,10 +48,14 @@ fn energies_and_guided_steps_agree() {
     let mut step = |lambda_s: f64, lambda_i: f64, z: f64| -> Tensor {
         (energies.lambda_s, energies.lambda_i) = (lambda_s, lambda_i);
         let z = y.ones_like().unwrap().affine(z, 0.0).unwrap();
-        let led = Some((&energies, &xt));
-        edit_step((&diffusion, &unet), led, &y, 300, Walk::Ancestral, Some(&z))
+        let guide = Guide {
+            energies: &energies,
+            source: xt.clone(),
+        };
+        let (walk, guide) = (Walk::Ancestral, Some(&guide));
+        edit_step(&diffusion, &unet, guide, &y, 300, walk, Some(&z))
             .unwrap()
-            .0
+            .next
     };
     for (lambda_s, lambda_i, z, sum, abs, first) in [
         (

@@ -25,7 +25,7 @@ const NETWORK_HOME: &str = "sdft-hub";
 
 /// Packages that know no architecture, and packages that do. Tests may use them.
 const WITHOUT_ARCHITECTURE: [&str; 1] = ["sdft-train"];
-const ARCHITECTURES: [&str; 1] = ["sdft-adm"];
+const ARCHITECTURES: [&str; 2] = ["sdft-adm", "sdft-models"];
 
 /// A package of the workspace.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use sdft_asyrp::{
 use sdft_diffusion::BottleneckNet;
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
 use sdft_imaging::Rgb8;
-use sdft_samplers::NumberedNoise;
+use sdft_randn::NumberedNoise;
 use sdft_schedule::Schedule;
 use sdft_train::{to_pictures, to_tensor};
 use std::path::Path;
@@ -41,7 +41,7 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
     let editable = process.check_editable();
     editable.map_err(|problem| usage(format!("{name}: {problem}")))?;
     let network_sha256 = model.network_sha256()?;
-    let net = Unet::load(&model.params, &model.config)?;
+    let net = model.unet()?;
     let mut directions = Vec::new();
     for edit in &options.edits {
         let path = Path::new(edit);

@@ -214,7 +214,7 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
     let data = open_data(&data, plan.model.image_size, context)?;
     let n = options.images.min(data.len());
     let first = Joined::new(vec![(data, (0..n).collect())])?;
-    let net = Unet::load(&model.params, &model.config)?;
+    let net = model.unet()?;
     let images = RangeImages {
         net: &net,
         data: &first,

@@ -68,7 +68,7 @@ fn trial_of_direction(
     let picture = to_unit_range(&data.image(0)?);
     let x0 = Tensor::from_vec(picture, (1, 3, side, side), &Device::Cpu)?;
     let started = Instant::now();
-    net.predict_eps(&x0, &[500.0])?;
+    net.predict(&x0, &[500.0])?;
     let forward = started.elapsed().as_secs_f64();
     let groups = plan.model.norm_groups;
     let specs = DeltaBlock::specs(net.bottleneck(), groups)?;

@@ -9,7 +9,8 @@ use sdft_diffusion::{Clip, Denoiser, Diffusion};
 use sdft_gallery::{Failures, Outputs, full_path};
 use sdft_models::{LoadedModel, Process};
 use sdft_noise::{Draw, Purpose};
-use sdft_samplers::{Ancestral, Ddim, Observer, SeededNoise, sample_ddim, sample_ddpm};
+use sdft_randn::SeededNoise;
+use sdft_samplers::{Ancestral, Ddim, StepCallback, sample_ddim, sample_ddpm};
 use sdft_schedule::Respacing;
 use sdft_train::{Precision, to_pictures};
 use serde::{Deserialize, Serialize};
@@ -163,7 +164,7 @@ impl Sampler {
         seed: u64,
         first: usize,
         n: usize,
-        observer: &mut Observer<'_>,
+        observer: &mut StepCallback<'_>,
     ) -> candle_core::Result<Tensor> {
         let [c, h, w] = self.image;
         let mut noise = SeededNoise::new(seed, first as u64);

@@ -44,8 +44,9 @@ pub(crate) fn networks(
         });
     };
     let start = source.to(DType::F32, device)?;
-    let frozen =
-        Unet::load(&start, &plan.model)?.with_compute_dtype(plan.steps.precision.compute_dtype());
+    let frozen = Unet::load(&start, &plan.model)?
+        .with_prediction_type(plan.process.prediction_type)
+        .with_compute_dtype(plan.steps.precision.compute_dtype());
     Ok(Networks {
         network: Box::new(trainable_unet(&start, plan)?),
         source: Some(Box::new(frozen)),
@@ -61,5 +62,5 @@ pub(crate) fn trainable_unet(
         dtype: plan.steps.precision.compute_dtype(),
         recompute: plan.steps.recompute,
     };
-    TrainableUnet::new(params, &plan.model, mode)
+    TrainableUnet::new(params, &plan.model, plan.process.prediction_type, mode)
 }

@@ -210,7 +210,7 @@ impl DirectionJob {
         plan.data.fingerprint = fingerprint(&*data)?;
         locate_goal(&mut plan.goal, &options.weights)?;
         let goal = open_goal(&plan.goal, plan.model.image_size)?;
-        let net = Unet::load(&model.params, &model.config)?;
+        let net = model.unet()?;
         let inputs = DirectionTraining {
             net,
             data,
@@ -290,7 +290,7 @@ impl DirectionJob {
         let (path, known) = (&plan.data.path, &plan.data.fingerprint);
         let inputs = DirectionTraining {
             data: same_images(path, known, "--data", || open_images(&plan, context))?,
-            net: Unet::load(&model.params, &model.config)?,
+            net: model.unet()?,
             goal: open_goal(&plan.goal, plan.model.image_size)?,
             cache: options.cache.clone(),
         };

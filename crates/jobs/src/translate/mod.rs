@@ -17,7 +17,7 @@ use sdft_adm::Origin;
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
 use sdft_imaging::{Limits, Rgb8, center_crop, decode_file};
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
-use sdft_samplers::NumberedNoise;
+use sdft_randn::NumberedNoise;
 use sdft_train::{Precision, to_pictures, to_tensor};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

@@ -8,7 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use sdft_adm::{Encoder, Unet};
 use sdft_diffusion::{Clip, Diffusion};
 use sdft_models::{LoadedEncoder, LoadedModel};
-use sdft_samplers::{NumberedNoise, Observer};
+use sdft_randn::NumberedNoise;
+use sdft_samplers::StepCallback;
 use sdft_schedule::Respacing;
 use sdft_train::Precision;
 use sdft_translators::{
@@ -96,7 +97,7 @@ impl Translator {
         variant: usize,
         x0: &Tensor,
         noise: &mut NumberedNoise,
-        observer: &mut Observer<'_>,
+        observer: &mut StepCallback<'_>,
     ) -> candle_core::Result<Tensor> {
         let Prepared { diffusion, kind } = &self.variants[variant];
         match kind {

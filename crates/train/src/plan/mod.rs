@@ -1,8 +1,8 @@
 //! Everything that decides a run, as it stands in `plan.toml`.
 
 use candle_core::DType;
+use sdft_diffusion::{PredictionType, Process};
 use sdft_losses::{Distillation, Objective, Variational};
-use sdft_models::Process;
 use sdft_schedule::{Respacing, Weighting};
 use serde::{Deserialize, Serialize};
 
@@ -143,7 +143,11 @@ pub struct LossPlan {
     pub weight_aux: Weighting,
     /// How the auxiliary timesteps are chosen.
     pub aux_sampling: AuxSampling,
-    /// Which images the source model looks at.
+    /// The quantity in which student and source model are compared: `epsilon`, `sample` or `v_prediction`; written only if it is not
+    /// the noise.
+    #[serde(skip_serializing_if = "PredictionType::is_epsilon")]
+    pub distill_space: PredictionType,
+    /// Which images the source model sees.
     pub distill_sampling: DistillSampling,
     /// `uniform` or `loss-second-moment`.
     pub timesteps: String,
@@ -162,6 +166,7 @@ impl Default for LossPlan {
                 gamma: 50.0,
             },
             aux_sampling: AuxSampling::Weighted,
+            distill_space: PredictionType::Epsilon,
             distill_sampling: DistillSampling::Weighted,
             timesteps: "uniform".to_owned(),
         }
@@ -438,6 +443,7 @@ impl<M> Plan<M> {
         Objective {
             distill: term(self.loss.lambda, self.loss.weight),
             aux: term(self.loss.lambda_aux, self.loss.weight_aux),
+            distill_space: self.loss.distill_space,
             ..base
         }
     }

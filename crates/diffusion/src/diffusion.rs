@@ -1,0 +1,255 @@
+//! A process on tensors: noising, posterior, reverse step.
+
+use crate::{Denoiser, Prediction};
+use candle_core::{Result, Tensor, bail};
+use sdft_schedule::Schedule;
+
+/// Where the variance of a reverse step comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variance {
+    /// Between the posterior's and beta, by the network's logits (`LEARNED_RANGE`).
+    LearnedRange,
+    /// Beta, with the posterior's value at the first step (`FIXED_LARGE`).
+    FixedLarge,
+    /// The posterior's (`FIXED_SMALL`).
+    FixedSmall,
+}
+
+/// A diffusion process on tensors: a schedule, the kind of variance, and the unit of time that the network is called with.
+#[derive(Clone, Debug)]
+pub struct Diffusion {
+    /// The steps, respaced or not.
+    pub schedule: Schedule,
+    /// The variance of a reverse step.
+    pub variance: Variance,
+    /// Whether the network is called with thousandths of the process instead of steps (`rescale_timesteps`).
+    pub rescale_timesteps: bool,
+}
+
+/// Mean and variance of `q(x_t | x_0)` or `q(x_{t-1} | x_t, x_0)`.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// `[B, C, H, W]`.
+    pub mean: Tensor,
+    /// `[B, 1, 1, 1]`.
+    pub variance: Tensor,
+    /// `[B, 1, 1, 1]`; for the posterior, that of step 1 stands in for the zero variance of step 0.
+    pub log_variance: Tensor,
+}
+
+/// Mean and variance of `p(x_{t-1} | x_t)`, as a network predicts them.
+#[derive(Clone, Debug)]
+pub struct Reverse {
+    /// `[B, C, H, W]`.
+    pub mean: Tensor,
+    /// `[B, C, H, W]`, or `[B, 1, 1, 1]` where the variance is not learned.
+    pub variance: Tensor,
+    /// As `variance`.
+    pub log_variance: Tensor,
+    /// The predicted clean image, clamped with [`Clip::Yes`].
+    pub x0: Tensor,
+}
+
+/// Whether a predicted clean image is clamped to [-1, 1].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clip {
+    /// Clamped, the default of every sampling script.
+    Yes,
+    /// Left as predicted, for inversion and for the variational term.
+    No,
+}
+
+impl Clip {
+    fn apply(self, x0: Tensor) -> Result<Tensor> {
+        match self {
+            Self::Yes => x0.clamp(-1.0, 1.0),
+            Self::No => Ok(x0),
+        }
+    }
+}
+
+impl Diffusion {
+    /// A process that calls the network with the original step numbers.
+    pub fn new(schedule: Schedule, variance: Variance) -> Self {
+        Self {
+            schedule,
+            variance,
+            rescale_timesteps: false,
+        }
+    }
+
+    /// Number of steps of this process.
+    pub fn n_steps(&self) -> usize {
+        self.schedule.n_steps()
+    }
+
+    /// The times that the network is called with for steps `t` of this process.
+    ///
+    /// # Errors
+    /// An entry of `t` beyond the last step.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "timesteps are small numbers"
+    )]
+    pub fn model_t(&self, t: &[usize]) -> Result<Vec<f32>> {
+        let scale = if self.rescale_timesteps {
+            1000.0 / self.schedule.n_original_steps() as f64
+        } else {
+            1.0
+        };
+        t.iter()
+            .map(|&t| match self.schedule.timestep_map().get(t) {
+                // The reference multiplies in f32.
+                Some(&original) => Ok(original as f32 * scale as f32),
+                None => bail!("timestep {t} is outside 0..{}", self.n_steps()),
+            })
+            .collect()
+    }
+
+    /// `table[t]` for each image, shaped `[B, 1, 1, 1]` in the type and on the device of `like`.
+    ///
+    /// # Errors
+    /// An entry of `t` beyond the table; a number of timesteps other than the batch.
+    pub fn gather(&self, table: &[f64], t: &[usize], like: &Tensor) -> Result<Tensor> {
+        if t.len() != like.dim(0)? {
+            bail!("{} timesteps for a batch of {}", t.len(), like.dim(0)?);
+        }
+        let values = t
+            .iter()
+            .map(|&t| match table.get(t) {
+                Some(&value) => Ok(value),
+                None => bail!("timestep {t} is outside 0..{}", table.len()),
+            })
+            .collect::<Result<Vec<f64>>>()?;
+        Tensor::from_vec(values, (t.len(), 1, 1, 1), &candle_core::Device::Cpu)?
+            .to_dtype(like.dtype())?
+            .to_device(like.device())
+    }
+
+    /// `a[t] x + b[t] y`.
+    pub(crate) fn mix(
+        &self,
+        t: &[usize],
+        (a, x): (&[f64], &Tensor),
+        (b, y): (&[f64], &Tensor),
+    ) -> Result<Tensor> {
+        x.broadcast_mul(&self.gather(a, t, x)?)? + y.broadcast_mul(&self.gather(b, t, y)?)?
+    }
+
+    /// A noised image.
+    ///
+    /// Source: guided-diffusion `q_sample`.
+    /// ```text
+    /// x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps
+    /// ```
+    /// # Shapes
+    /// - `x0`, `eps`: `[B, C, H, W]` · `t`: `B` steps of this process
+    ///
+    /// # Errors
+    /// Shapes that differ, an entry of `t` beyond the last step.
+    pub fn q_sample(&self, x0: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
+        let s = &self.schedule;
+        self.mix(
+            t,
+            (s.sqrt_alpha_bar(), x0),
+            (s.sqrt_one_minus_alpha_bar(), eps),
+        )
+    }
+
+    /// Moments of `q(x_t | x_0)` (guided-diffusion `q_mean_variance`).
+    ///
+    /// # Errors
+    /// As [`Self::q_sample`].
+    pub fn q_moments(&self, x0: &Tensor, t: &[usize]) -> Result<Moments> {
+        let s = &self.schedule;
+        let one_minus: Vec<f64> = s.alpha_bar().iter().map(|a| 1.0 - a).collect();
+        Ok(Moments {
+            mean: x0.broadcast_mul(&self.gather(s.sqrt_alpha_bar(), t, x0)?)?,
+            variance: self.gather(&one_minus, t, x0)?,
+            log_variance: self.gather(s.log_one_minus_alpha_bar(), t, x0)?,
+        })
+    }
+
+    /// Moments of `q(x_{t-1} | x_t, x_0)` (guided-diffusion `q_posterior_mean_variance`).
+    ///
+    /// # Errors
+    /// As [`Self::q_sample`].
+    pub fn q_posterior(&self, x0: &Tensor, xt: &Tensor, t: &[usize]) -> Result<Moments> {
+        let s = &self.schedule;
+        Ok(Moments {
+            mean: self.mix(
+                t,
+                (s.posterior_mean_coef1(), x0),
+                (s.posterior_mean_coef2(), xt),
+            )?,
+            variance: self.gather(s.posterior_variance(), t, xt)?,
+            log_variance: self.gather(s.posterior_log_variance_clipped(), t, xt)?,
+        })
+    }
+
+    /// `p(x_{t-1} | x_t)` from a network's prediction.
+    ///
+    /// Source: guided-diffusion `p_mean_variance`.
+    ///
+    /// # Errors
+    /// As [`Self::q_sample`]; a learned variance where the network has none.
+    pub fn reverse(
+        &self,
+        prediction: &Prediction,
+        xt: &Tensor,
+        t: &[usize],
+        clip: Clip,
+    ) -> Result<Reverse> {
+        let s = &self.schedule;
+        let x0 = clip.apply(self.x0(prediction, xt, t)?)?;
+        let mean = self.mix(
+            t,
+            (s.posterior_mean_coef1(), &x0),
+            (s.posterior_mean_coef2(), xt),
+        )?;
+        let (variance, log_variance) = match self.variance {
+            Variance::LearnedRange => {
+                let Some(logits) = &prediction.variance else {
+                    bail!(
+                        "the process expects a learned variance, but the network's {} channels hold only its prediction",
+                        prediction.output.dim(1)?
+                    );
+                };
+                let log_betas: Vec<f64> = s.betas().iter().map(|b| b.ln()).collect();
+                let low = self.gather(s.posterior_log_variance_clipped(), t, xt)?;
+                let high = self.gather(&log_betas, t, xt)?;
+                let share = ((logits + 1.0)? * 0.5)?;
+                let log_variance = share.broadcast_mul(&(high - &low)?)?.broadcast_add(&low)?;
+                (log_variance.exp()?, log_variance)
+            }
+            Variance::FixedLarge => {
+                let mut table = s.betas().to_vec();
+                if let (Some(first), Some(&second)) =
+                    (table.first_mut(), s.posterior_variance().get(1))
+                {
+                    *first = second;
+                }
+                let logs: Vec<f64> = table.iter().map(|v| v.ln()).collect();
+                (self.gather(&table, t, xt)?, self.gather(&logs, t, xt)?)
+            }
+            Variance::FixedSmall => (
+                self.gather(s.posterior_variance(), t, xt)?,
+                self.gather(s.posterior_log_variance_clipped(), t, xt)?,
+            ),
+        };
+        Ok(Reverse {
+            mean,
+            variance,
+            log_variance,
+            x0,
+        })
+    }
+
+    /// The network's prediction for steps `t` of this process.
+    ///
+    /// # Errors
+    /// As [`Self::model_t`] and [`Denoiser::predict`].
+    pub fn predict(&self, denoiser: &dyn Denoiser, xt: &Tensor, t: &[usize]) -> Result<Prediction> {
+        denoiser.predict(xt, &self.model_t(t)?)
+    }
+}

@@ -1,0 +1,56 @@
+//! The inputs of an objective.
+
+use candle_core::{Result, Tensor, bail};
+
+/// Target images with the noise and the timesteps of a training step.
+#[derive(Clone, Copy, Debug)]
+pub struct NoisedBatch<'a> {
+    /// Clean images `[B, C, H, W]` in [-1, 1].
+    pub x0: &'a Tensor,
+    /// Steps of the process, one per image.
+    pub t: &'a [usize],
+    /// Gaussian noise, shaped like `x0`.
+    pub noise: &'a Tensor,
+    /// Factors that undo a non-uniform choice of `t`, one per image; `None` means 1.
+    pub importance: Option<&'a [f64]>,
+    /// Factors of the distillation term that undo a random choice of its images ([`distill_factor`](crate::distill_factor)), one per
+    /// image; the source model skips images of factor 0. `None` means 1.
+    pub distill: Option<&'a [f64]>,
+}
+
+/// Pure noise as an input of both networks, Eq. (5).
+#[derive(Clone, Copy, Debug)]
+pub struct Auxiliary<'a> {
+    /// Gaussian noise `[A, C, H, W]`.
+    pub z: &'a Tensor,
+    /// Steps of the process, one per input.
+    pub t: &'a [usize],
+    /// The weight of each input: `w_aux(t)` where `t` is drawn uniformly, the mean of `w_aux` where it is drawn in proportion to it.
+    pub weights: &'a [f64],
+}
+
+impl NoisedBatch<'_> {
+    /// The images that the source model sees: those whose factor is not 0.
+    ///
+    /// # Errors
+    /// Another number of factors than images.
+    pub fn seen(&self) -> Result<Vec<usize>> {
+        let n = self.t.len();
+        let Some(factors) = self.distill else {
+            return Ok((0..n).collect());
+        };
+        if factors.len() != n {
+            bail!(
+                "distillation factors: expected {n}, one for each image, found {}",
+                factors.len()
+            );
+        }
+        Ok((0..n).filter(|&i| factors[i] != 0.0).collect())
+    }
+
+    /// `w` times the factors of image `i` in the distillation term.
+    pub(crate) fn weigh(&self, w: f64, i: usize) -> f64 {
+        let of = |factors: Option<&[f64]>| factors.map_or(1.0, |factors| factors[i]);
+        w * of(self.distill) * of(self.importance)
+    }
+}

@@ -1,0 +1,156 @@
+//! The terms of the loss, one function for each equation of the paper.
+
+use crate::objective::{Distillation, Objective, Variational, gather};
+use crate::{Auxiliary, NoisedBatch};
+use candle_core::{Result, Tensor, bail};
+use sdft_diffusion::{Diffusion, Prediction, PredictionType};
+use sdft_schedule::Schedule;
+
+/// The parts of the base loss.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Weighted squared error of each image, `[B]`.
+    pub mse: Tensor,
+    /// Variational term of each image, `[B]`, in bits per dimension.
+    pub vb: Option<Tensor>,
+    /// `mse + vb` of each image.
+    pub each: Tensor,
+    /// L_base.
+    pub mean: Tensor,
+}
+
+/// Eq. (2): `L_base = E lambda(t) || target - f_theta(x_t, t) ||^2`, plus the variational term.
+///
+/// `f` is the quantity that the network predicts; for the noise the target is `eps`, as in the paper.
+///
+/// # Shapes
+/// - `student`, `xt`: `[B, C, H, W]`
+///
+/// # Errors
+/// Shapes that differ; a timestep outside the schedule.
+pub fn base(
+    objective: &Objective,
+    diffusion: &Diffusion,
+    student: &Prediction,
+    xt: &Tensor,
+    batch: &NoisedBatch<'_>,
+) -> Result<Base> {
+    let &NoisedBatch { x0, t, noise, .. } = batch;
+    let target = diffusion.target(student.prediction_type, x0, t, noise)?;
+    let error = mean_square(&(target - &student.output)?)?;
+    let lambda = gather(&objective.base.weights(&diffusion.schedule), t)?;
+    let mse = scale(&error, &lambda)?;
+    let vb = variational(objective.variational, diffusion, student, xt, batch)?;
+    let each = match &vb {
+        Some(vb) => (&mse + vb)?,
+        None => mse.clone(),
+    };
+    let mean = match batch.importance {
+        Some(factors) => scale(&each, factors)?.mean_all()?,
+        None => each.mean_all()?,
+    };
+    Ok(Base {
+        mse,
+        vb,
+        each,
+        mean,
+    })
+}
+
+/// The variational term of Eq. (2). It teaches the variance only: the prediction enters as a constant.
+fn variational(
+    kind: Variational,
+    diffusion: &Diffusion,
+    student: &Prediction,
+    xt: &Tensor,
+    batch: &NoisedBatch<'_>,
+) -> Result<Option<Tensor>> {
+    let factor = match kind {
+        Variational::Off => return Ok(None),
+        Variational::Plain => 1.0,
+        Variational::Rescaled => diffusion.n_steps() as f64 / 1000.0,
+    };
+    let frozen = Prediction {
+        output: student.output.detach(),
+        ..student.clone()
+    };
+    let vb = diffusion.variational_term(&frozen, batch.x0, xt, batch.t)?;
+    Ok(Some((vb * factor)?))
+}
+
+/// `|| f_src(x_t, t) - f_theta(x_t, t) ||^2` of Eq. (3) and (5) for each input, a mean over channels and pixels, `[B]`.
+///
+/// `f` is the quantity `space`; the variance logits are not compared, and no gradient reaches the source model.
+///
+/// # Errors
+/// Shapes that differ.
+pub fn distance(
+    space: PredictionType,
+    diffusion: &Diffusion,
+    student: &Prediction,
+    source: &Prediction,
+    xt: &Tensor,
+    t: &[usize],
+) -> Result<Tensor> {
+    let student = diffusion.convert(student, space, xt, t)?;
+    let source = diffusion.convert(source, space, xt, t)?.detach();
+    mean_square(&(student - source)?)
+}
+
+/// Eq. (3): `L_distill = E w(t) || f_src(x_t, t) - f_theta(x_t, t) ||^2`, `x_t` a noised target image.
+///
+/// `distances` are those of the images `seen`, by their places in the batch. The mean is over the whole batch.
+///
+/// # Errors
+/// Not one distance for each image that was seen; a timestep outside the schedule.
+pub fn distill(
+    term: &Distillation,
+    schedule: &Schedule,
+    distances: &Tensor,
+    seen: &[usize],
+    batch: &NoisedBatch<'_>,
+) -> Result<Tensor> {
+    let t: Vec<usize> = seen.iter().map(|&i| batch.t[i]).collect();
+    let w = gather(&term.weighting.weights(schedule), &t)?;
+    let weights: Vec<f64> = w
+        .iter()
+        .zip(seen)
+        .map(|(&w, &i)| batch.weigh(w, i))
+        .collect();
+    scale(distances, &weights)?.sum_all()? / batch.t.len() as f64
+}
+
+/// Eq. (5): `L_aux = E w_aux(t) || f_src(z, t) - f_theta(z, t) ||^2`, `z ~ N(0, I)`.
+///
+/// # Errors
+/// Not one distance for each input.
+pub fn auxiliary(distances: &Tensor, aux: &Auxiliary<'_>) -> Result<Tensor> {
+    scale(distances, aux.weights)?.mean_all()
+}
+
+/// Eq. (6): `L = L_base + lambda L_distill + lambda_aux L_aux`; each term comes with its factor.
+///
+/// # Errors
+/// Terms that are not scalars.
+pub fn total(base: &Tensor, terms: &[(f64, Tensor)]) -> Result<Tensor> {
+    let mut total = base.clone();
+    for (lambda, term) in terms {
+        total = (total + (term * *lambda)?)?;
+    }
+    Ok(total)
+}
+
+/// The mean of squares over everything but the batch, `[B]`.
+fn mean_square(x: &Tensor) -> Result<Tensor> {
+    x.sqr()?.flatten_from(1)?.mean(1)
+}
+
+/// Multiplies each entry of `[B]` by its f64 weight, cast only here.
+fn scale(each: &Tensor, weights: &[f64]) -> Result<Tensor> {
+    if each.dims() != [weights.len()] {
+        bail!("{} weights for {:?} losses", weights.len(), each.dims());
+    }
+    each * Tensor::new(weights, &candle_core::Device::Cpu)?
+        .to_dtype(each.dtype())?
+        .to_device(each.device())?
+}
