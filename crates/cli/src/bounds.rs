@@ -1,15 +1,14 @@
 //! No number in a configuration ends the program: each numeric key of every kind of plan is given values at and beyond its ends, in a
 //! process whose memory is limited.
 
-use crate::adm::Plan;
 use crate::args::{Cli, Verb};
-use crate::assets::Presets;
-use crate::config::{self, Settings};
-use crate::{Usage, classifier, edit, train};
+use crate::{classifier, edit, is_usage, train};
 use anyhow::Result;
 use clap::Parser;
 use sdft_classifier::ClassifierPlan;
 use sdft_directions::DirectionPlan;
+use sdft_jobs::{CLASSIFIERS, DIRECTIONS, TRAINING, TrainPlan as Plan};
+use sdft_settings::{Presets, layers, plan};
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 use toml::{Table, Value};
@@ -66,13 +65,18 @@ fn say(text: &str) {
 
 fn sweep() {
     let mut tried = 0;
-    tried += sweep_kind::<Plan>(&["train", "--config", "digits-scratch"], &TINY);
-    tried += sweep_kind::<Plan>(&["train", "--config", "digits-sdft"], &TINY[3..]);
+    tried += sweep_kind::<Plan>(&TRAINING, &["train", "--config", "digits-scratch"], &TINY);
+    tried += sweep_kind::<Plan>(&TRAINING, &["train", "--config", "digits-sdft"], &TINY[3..]);
     tried += sweep_kind::<ClassifierPlan>(
+        &CLASSIFIERS,
         &["train-classifier", "--config", "digits-classifier"],
         &TINY,
     );
-    tried += sweep_kind::<DirectionPlan>(&["edit", "train", "--config", "digits-3-to-2"], &[]);
+    tried += sweep_kind::<DirectionPlan>(
+        &DIRECTIONS,
+        &["edit", "train", "--config", "digits-3-to-2"],
+        &[],
+    );
     assert!(tried > 800, "{tried}");
     for more in [
         &["--steps", "18446744073709551615"][..],
@@ -88,10 +92,10 @@ fn sweep() {
 }
 
 /// Gives every numeric key every value; how many there were.
-fn sweep_kind<P: Settings + Presets>(command: &[&str], base: &[&str]) -> usize {
+fn sweep_kind<P: sdft_settings::Plan>(presets: &Presets, command: &[&str], base: &[&str]) -> usize {
     let preset = command[command.len() - 1];
-    let table = config::layers::<P>(&[preset.to_owned()]).unwrap();
-    let plan = config::plan::<P>(table).unwrap();
+    let table = layers::<P>(presets, &[preset]).unwrap();
+    let plan = plan::<P>(table).unwrap();
     let mut keys = Vec::new();
     numeric(&Table::try_from(&plan).unwrap(), "", &mut keys);
     assert!(keys.len() > 30, "{keys:?}");
@@ -115,10 +119,7 @@ fn sweep_kind<P: Settings + Presets>(command: &[&str], base: &[&str]) -> usize {
                 assert!(text.len() < 1500, "{text}");
                 // It was the value, so it is the user's to change.
                 let section = key.split('.').next().unwrap();
-                assert!(
-                    error.is::<Usage>() || text.contains(section),
-                    "{last}: {text}"
-                );
+                assert!(is_usage(&error) || text.contains(section), "{last}: {text}");
             }
         }
     }

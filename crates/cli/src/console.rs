@@ -1,12 +1,13 @@
-//! Everything that is shown while something runs. Progress and notes go to standard error, results to standard output.
+//! What the program prints: progress and notes on standard error, results on standard output.
 
+use crate::job::text_of;
 use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) use sdft_files::human_size as size;
 use sdft_train::{Progress, StepReport};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// Prints an error with all its causes; one that the text before it says already is not said again.
+/// Prints an error with its causes, without repeating a cause that the text before it ends with.
 pub(crate) fn error(error: &anyhow::Error) {
     // Nothing can be done if standard error is gone.
     let _ = writeln!(std::io::stderr(), "error: {}", causes(error));
@@ -14,17 +15,23 @@ pub(crate) fn error(error: &anyhow::Error) {
 
 fn causes(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain() {
+        let job = cause.downcast_ref::<sdft_jobs::Error>();
+        let cause = job.map_or_else(|| cause.to_string(), text_of);
         if text.is_empty() {
             text = cause;
         } else if !text.ends_with(&cause) {
             text = format!("{text}: {cause}");
         }
+        // A job's error includes its causes.
+        if job.is_some() {
+            break;
+        }
     }
     text
 }
 
-/// Prints a line about what goes on.
+/// Prints a note.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -44,7 +51,7 @@ impl std::error::Error for OutputClosed {}
 /// Prints a result.
 ///
 /// # Errors
-/// [`OutputClosed`], which ends the program quietly; standard output cannot be written for another reason.
+/// [`OutputClosed`], after which the program exits quietly; or standard output cannot be written.
 pub(crate) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}").map_err(|error| match error.kind() {
         std::io::ErrorKind::BrokenPipe => anyhow::Error::new(OutputClosed),
@@ -74,10 +81,13 @@ impl Thinning {
 pub(crate) struct Console {
     bar: Option<ProgressBar>,
     first: Option<(u64, Instant)>,
+    last_step: u64,
     thinning: Thinning,
     /// The terms of the last log line, the loss first.
     terms: Vec<String>,
     label: String,
+    /// Progress over images, and how many are done.
+    images: Option<(Ticker, f64)>,
 }
 
 impl Console {
@@ -95,14 +105,19 @@ impl Console {
         Self {
             bar,
             first: None,
+            last_step: 0,
             thinning: Thinning::default(),
             terms: Vec::new(),
             label: label.to_owned(),
+            images: None,
         }
     }
 
-    pub(crate) fn finish(&self) {
-        if let Some(bar) = &self.bar {
+    /// Removes the bar, and prints how long the last images took.
+    pub(crate) fn finish(&mut self) {
+        if let Some((ticker, done)) = self.images.take() {
+            ticker.finish(whole(done));
+        } else if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
@@ -117,7 +132,14 @@ impl Console {
 
 impl Progress for Console {
     fn step(&mut self, p: &StepReport) {
-        // The first step shown starts the clock: what came before it was preparation.
+        // A job can consist of several runs.
+        if p.step <= self.last_step {
+            self.first = None;
+            self.thinning = Thinning::default();
+            self.terms.clear();
+        }
+        self.last_step = p.step;
+        // The first step starts the clock: the time before it was preparation.
         let (first, started) = *self.first.get_or_insert_with(|| (p.step, Instant::now()));
         let done = p.step - first;
         let per_step = match done {
@@ -136,7 +158,8 @@ impl Progress for Console {
             "{:.1} img/s · {} left{}",
             p.images_per_second,
             duration(eta),
-            memory().map_or_else(String::new, |bytes| format!(" · {} memory", size(bytes)))
+            sdft_runtime::peak_memory()
+                .map_or_else(String::new, |bytes| format!(" · {} memory", size(bytes)))
         );
         match &self.bar {
             Some(bar) => {
@@ -168,38 +191,61 @@ impl Progress for Console {
     fn note(&mut self, text: &str) {
         self.say(text);
     }
+
+    fn images(&mut self, done: f64, total: usize) {
+        let is_same = |(ticker, before): &(Ticker, f64)| ticker.total == total && *before <= done;
+        let mut ticker = match self.images.take() {
+            Some(known) if is_same(&known) => known.0,
+            _ => Ticker::new(self.bar.clone(), &self.label, total),
+        };
+        if done >= total as f64 {
+            ticker.finish(total);
+        } else {
+            ticker.tick(done);
+            self.images = Some((ticker, done));
+        }
+    }
+}
+
+/// The whole images among those that are done.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a number of images"
+)]
+fn whole(done: f64) -> usize {
+    done as usize
 }
 
 /// Seconds between two lines of progress where there is no terminal.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Progress over a number of images, some of which may be done in part.
-pub(crate) struct Ticker {
+struct Ticker {
     bar: Option<ProgressBar>,
     label: String,
     total: usize,
     started: Instant,
-    said: Instant,
+    printed: Instant,
 }
 
 impl Ticker {
-    pub(crate) fn new(label: &str, total: usize) -> Self {
-        let console = Console::new(label);
-        if let Some(bar) = &console.bar {
+    fn new(bar: Option<ProgressBar>, label: &str, total: usize) -> Self {
+        if let Some(bar) = &bar {
             bar.set_length(total as u64);
         }
         let now = Instant::now();
         Self {
-            bar: console.bar,
+            bar,
             label: label.to_owned(),
             total,
             started: now,
-            said: now,
+            printed: now,
         }
     }
 
     /// `done` images are done.
-    pub(crate) fn tick(&mut self, done: f64) {
+    fn tick(&mut self, done: f64) {
         let elapsed = self.started.elapsed().as_secs_f64();
         let left = elapsed * (self.total as f64 - done).max(0.0) / done.max(1e-9);
         let eta = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
@@ -208,19 +254,14 @@ impl Ticker {
             done / elapsed.max(1e-9),
             duration(eta)
         );
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a number of images"
-        )]
-        let whole = done as usize;
+        let whole = whole(done);
         match &self.bar {
             Some(bar) => {
                 bar.set_position(whole as u64);
                 bar.set_message(text);
             }
-            None if self.said.elapsed() >= QUIET => {
-                self.said = Instant::now();
+            None if self.printed.elapsed() >= QUIET => {
+                self.printed = Instant::now();
                 note(&format!(
                     "{} {whole}/{} images · {text}",
                     self.label, self.total
@@ -230,15 +271,8 @@ impl Ticker {
         }
     }
 
-    pub(crate) fn note(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(text),
-            None => note(text),
-        }
-    }
-
-    /// Says how long the images took that were done.
-    pub(crate) fn finish(&self, done: usize) {
+    /// Prints how long the images took that are done.
+    fn finish(&self, done: usize) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -263,32 +297,12 @@ pub(crate) fn duration(d: Duration) -> String {
     }
 }
 
-/// The most memory that the process has had, where the system tells.
-pub(crate) fn memory() -> Option<u64> {
-    status("VmHWM:")
-}
-
-/// The memory that the process has now, where the system tells.
-pub(crate) fn memory_now() -> Option<u64> {
-    status("VmRSS:")
-}
-
-fn status(field: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with(field))?;
-    line.split_whitespace()
-        .nth(1)?
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn a_cause_is_printed_once() {
         let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
         let twice = sdft_imaging::ImagingError::Write {
             path: "x.png".into(),

@@ -1,3 +1,5 @@
+//! `convert`: a weights file -> a `.safetensors` file.
+
 use crate::args::{ConvertArgs, DtypeArg, PreferArg};
 use crate::model::model_path;
 use crate::sample::load_options;

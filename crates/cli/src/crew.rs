@@ -1,77 +1,60 @@
-//! Several processes for one training run: who starts them, and what those do that do not lead.
+//! The processes of one training run: starting them, and ending them together.
 
-use crate::adm::{self, Networks, Plan};
-use crate::console;
-use crate::device::{device, world};
+use crate::INTERRUPTED;
+use crate::job::job;
 use crate::runs::{Asks, interrupt};
-use crate::train::{all_fields, fingerprint, unchanged};
-use crate::train::{load_source, open_data};
-use crate::{INTERRUPTED, usage};
 use anyhow::{Context, Result, anyhow, bail};
+use sdft_jobs::join_group;
 use sdft_parallel::{ProcessGroup, World, free_port, new_secret};
-use sdft_train::{Follower, follow};
 use std::io::{ErrorKind, Read, Write};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the others may take to come: they may still load libraries.
-const PATIENCE: Duration = Duration::from_secs(300);
-
-/// How long the process that leads may take to notice that another one has gone.
+/// How long rank 0 may take to notice that another process has ended.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Set for processes whose standard input is a pipe from the one that started them: a byte says that the user wants an end, and the end of
-/// the pipe that the launcher has gone.
+/// Set for processes whose standard input is a pipe from the launcher. A byte means that the user wants to stop, the end of the pipe that
+/// the launcher has ended.
 const LAUNCHED: &str = "SDFT_LAUNCHED";
 
-/// Whether this process has met the others, and so notices when they go.
-static MET: AtomicBool = AtomicBool::new(false);
+/// Whether this process has joined the others, and so notices when they end.
+static JOINED: AtomicBool = AtomicBool::new(false);
 
-/// The others, where the environment says that there are some.
-pub(crate) fn peers() -> Result<Arc<ProcessGroup>> {
-    let Some(world) = world()? else {
-        return Ok(Arc::new(ProcessGroup::single()));
-    };
-    let leads = world.rank == 0;
-    if std::env::var_os(LAUNCHED).is_some() {
-        std::thread::spawn(move || heed_launcher(leads));
+/// Joins the processes of `world`.
+pub(crate) fn join(world: Option<&World>) -> Result<Arc<ProcessGroup>> {
+    let is_leader = world.is_none_or(|world| world.rank == 0);
+    if world.is_some() && std::env::var_os(LAUNCHED).is_some() {
+        std::thread::spawn(move || follow_launcher(is_leader));
     }
-    let is_here = ["127.0.0.1", "::1", "localhost"].contains(&world.address.as_str());
-    if leads && world.secret.is_empty() && !is_here {
-        console::note(&format!(
-            "anyone who reaches {}:{} can join this run; a secret in SDFT_SECRET, the same for all processes, keeps others out",
-            world.address, world.port
-        ));
-    }
-    let peers = ProcessGroup::join(&world, &device()?, PATIENCE)?;
-    MET.store(true, Ordering::Relaxed);
-    Ok(Arc::new(peers))
+    let group = job("train", |context| join_group(world, context))?;
+    JOINED.store(true, Ordering::Relaxed);
+    Ok(group)
 }
 
-/// Ends this process when the one that started it says so, or has gone itself.
-fn heed_launcher(leads: bool) {
+/// Stops this process when the launcher asks for it or has ended.
+fn follow_launcher(is_leader: bool) {
     let mut byte = [0];
     loop {
         match std::io::stdin().read(&mut byte) {
-            Ok(n) if n > 0 && leads => interrupt(Asks::Launcher),
+            Ok(n) if n > 0 && is_leader => interrupt(Asks::Launcher),
             Ok(n) if n > 0 => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             _ => break,
         }
     }
-    if leads {
+    if is_leader {
         interrupt(Asks::Launcher);
-    } else if !MET.load(Ordering::Relaxed) {
-        // Later the process that leads says when to end, or its connection ends.
+    } else if !JOINED.load(Ordering::Relaxed) {
+        // Later rank 0 says when to stop, or its connection ends.
         std::process::exit(1);
     }
 }
 
-/// Starts `n` copies of this very command, which find each other, and waits for all of them.
+/// Starts `n` copies of this command, which connect to each other, and waits for all of them.
 pub(crate) fn launch(n: usize) -> Result<ExitCode> {
-    let program = std::env::current_exe().context("this program does not know where it is")?;
+    let program = std::env::current_exe().context("the path of this program is not known")?;
     let (port, secret) = (free_port()?, new_secret()?);
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = asked.clone();
@@ -91,13 +74,13 @@ pub(crate) fn launch(n: usize) -> Result<ExitCode> {
             .env(LAUNCHED, "1")
             .stdin(Stdio::piped())
             .spawn()
-            .with_context(|| format!("process {rank} does not start"))?;
+            .with_context(|| format!("rank {rank} does not start"))?;
         crew.0.push(child);
     }
     crew.wait(&asked)
 }
 
-/// Whether a signal ended the process that asks for an end: SIGINT or SIGTERM.
+/// Whether SIGINT or SIGTERM ended a process.
 fn ended_by_request(status: ExitStatus) -> bool {
     #[cfg(unix)]
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
@@ -109,7 +92,7 @@ fn ended_by_request(status: ExitStatus) -> bool {
     matches!(signal, Some(2 | 15))
 }
 
-/// The processes of a run. Those that are still there when it is dropped have no others to work with, and are killed.
+/// The processes of a run. Those that still run when it is dropped are killed, because they cannot continue alone.
 struct Crew(Vec<Child>);
 
 impl Drop for Crew {
@@ -122,16 +105,16 @@ impl Drop for Crew {
 }
 
 impl Crew {
-    /// The exit code of the process that leads, which is told how often the user `asked` for an end. An error if another one fails and the
-    /// one that leads does not notice.
+    /// The exit code of rank 0, which receives a byte each time the user `asked` to stop. An error if another process fails and rank 0 does
+    /// not notice.
     fn wait(&mut self, asked: &AtomicUsize) -> Result<ExitCode> {
-        let mut told = 0;
+        let mut passed_on = 0;
         let mut failed: Option<(usize, ExitStatus, Instant)> = None;
         loop {
-            while told < asked.load(Ordering::Relaxed) {
-                told += 1;
+            while passed_on < asked.load(Ordering::Relaxed) {
+                passed_on += 1;
                 if let Some(pipe) = &mut self.0[0].stdin {
-                    // One that is gone is noticed below.
+                    // A process that has ended is noticed below.
                     let _ = pipe.write_all(b"\n");
                 }
             }
@@ -143,62 +126,32 @@ impl Crew {
                     let code = status.code().and_then(|code| u8::try_from(code).ok());
                     return match code {
                         Some(code) => Ok(ExitCode::from(code)),
-                        // A request ends a process that had not begun. Anything else may have cost what it was saving.
-                        None if told > 0 && ended_by_request(status) => {
+                        // A request ends a process that had not begun. Another signal may have interrupted saving.
+                        None if passed_on > 0 && ended_by_request(status) => {
                             Ok(ExitCode::from(INTERRUPTED))
                         }
-                        None => Err(anyhow!("process 0, which leads, ended: {status}")),
+                        None => Err(anyhow!("rank 0 ended: {status}")),
                     };
                 }
                 if !status.success() && failed.is_none() {
                     failed = Some((rank, status, Instant::now()));
                 }
             }
-            // Where all fail for one reason, the one that leads says it best.
+            // If all fail for one reason, rank 0 reports it best.
             if let Some((rank, status, since)) = failed
                 && since.elapsed() > GRACE
             {
-                bail!("process {rank} ended ({status}), and the others cannot go on without it");
+                bail!("rank {rank} ended ({status}), and the others cannot continue without it");
             }
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 }
 
-/// A share of every batch of the run that another process leads.
-pub(crate) fn help(peers: Arc<ProcessGroup>) -> Result<ExitCode> {
-    // What Ctrl-C means is for the process that leads to say.
-    ctrlc::set_handler(|| {}).context("Ctrl-C cannot be waited out")?;
-    let text = peers.broadcast(Vec::new())?;
-    let text = String::from_utf8(text).context("the plan of the process that leads")?;
-    let plan: Plan = toml::from_str(&text).context("the plan of the process that leads")?;
-    let source = match plan.source.as_str() {
-        "" => None,
-        name => {
-            let (model, process) = (all_fields(&plan.model), all_fields(&plan.process));
-            let model = load_source(name, &plan.source_key, model, process)?;
-            unchanged(name, &plan.source_sha256, &model)?;
-            Some(model.params)
-        }
-    };
-    let data = open_data(&plan.data, plan.model.image_size)?;
-    if fingerprint(data.as_ref())? != plan.data.fingerprint {
-        return Err(usage(format!(
-            "{}: process {} sees other images there than the process that leads",
-            plan.data.path,
-            peers.rank()
-        )));
-    }
-    adm::validate(&plan)?;
-    let device = device()?;
-    let Networks { network, source } = adm::networks(&plan, source, &device)?;
-    follow(Follower {
-        plan,
-        network,
-        source,
-        data,
-        device,
-        peers,
-    })?;
+/// Works on a share of every batch of the run of rank 0.
+pub(crate) fn follow(group: Arc<ProcessGroup>) -> Result<ExitCode> {
+    // Rank 0 decides what Ctrl-C means.
+    ctrlc::set_handler(|| {}).context("Ctrl-C cannot be ignored")?;
+    job("train", |context| sdft_jobs::follow(group, context))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,10 @@
+//! `doctor`: what this machine has, and what the program will use.
+
 use crate::console::{line, size};
-use crate::device::{asked, device, resolve_precision};
+use crate::device::{asked, device};
 use anyhow::Result;
 use sdft_cuda::{gpus, libraries};
+use sdft_jobs::resolve_precision;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn doctor() -> Result<()> {
@@ -26,12 +29,12 @@ pub(crate) fn doctor() -> Result<()> {
     ))?;
     if let Some((total, available)) = memory() {
         line(format_args!(
-            "memory    {} in all, {} available",
+            "memory    {} in total, {} available",
             size(total),
             size(available)
         ))?;
     }
-    match crate::space::free(Path::new(".")) {
+    match sdft_gallery::free_space(Path::new(".")) {
         Some(bytes) => line(format_args!(
             "disk      {} free in this folder",
             size(bytes)
@@ -61,7 +64,7 @@ pub(crate) fn doctor() -> Result<()> {
     Ok(())
 }
 
-/// What will be used, or what is missing for a GPU.
+/// The device that will be used, or what is missing for a GPU.
 fn device_line() -> String {
     match device() {
         Ok(device) if device.is_cuda() => {
@@ -79,7 +82,7 @@ fn device_line() -> String {
     }
 }
 
-/// All memory and what is available of it, where the system tells.
+/// All memory and the available part of it, where the system reports it.
 fn memory() -> Option<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let field = |name: &str| {
@@ -93,7 +96,7 @@ fn memory() -> Option<(u64, u64)> {
     Some((field("MemTotal:")?, field("MemAvailable:")?))
 }
 
-/// GPUs that the system's driver knows.
+/// Number of GPUs that the system's driver lists.
 fn driver_gpus() -> usize {
     std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count)
 }

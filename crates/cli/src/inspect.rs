@@ -1,3 +1,5 @@
+//! `inspect`: a weights file -> its architecture, parameters and metadata as text.
+
 use crate::args::InspectArgs;
 use crate::console::{line, size};
 use crate::model::model_path;
@@ -84,10 +86,10 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     Ok(())
 }
 
-/// The process and how it is known, field by field; or what to give where it must be given.
+/// The process and the origin of each field, or what the user has to give.
 fn process(resolved: &Resolved) -> Result<()> {
     if let Some(ask) = &resolved.ask {
-        return line(format_args!("process: not known; {ask}"));
+        return line(format_args!("process: unknown; {ask}"));
     }
     line(format_args!("process:"))?;
     let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(&resolved.process) else {
@@ -106,7 +108,7 @@ fn process(resolved: &Resolved) -> Result<()> {
     Ok(())
 }
 
-/// What a pass over all numbers found.
+/// Tensors with values that are not finite.
 fn finite(odd: &[NonFinite]) -> Result<()> {
     const MOST: usize = 20;
     if odd.is_empty() {
@@ -114,7 +116,7 @@ fn finite(odd: &[NonFinite]) -> Result<()> {
     }
     let tensors = if odd.len() == 1 { "tensor" } else { "tensors" };
     line(format_args!(
-        "{} {tensors} with values that are not finite, with which no command computes:",
+        "{} {tensors} with NaN or infinite values, which every command refuses:",
         odd.len()
     ))?;
     for tensor in odd.iter().take(MOST) {

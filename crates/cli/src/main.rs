@@ -2,13 +2,10 @@
 //!
 //! **Invariant:** turns arguments into library calls and results into text; computes nothing itself and never opens the network.
 
-mod adm;
 mod args;
-mod assets;
 #[cfg(test)]
 mod bounds;
 mod classifier;
-mod config;
 mod console;
 mod convert;
 mod crew;
@@ -16,12 +13,11 @@ mod data;
 mod device;
 mod doctor;
 mod edit;
-mod estimate;
 mod evaluate;
 mod gallery;
 mod inspect;
+mod job;
 mod judge;
-mod keys;
 mod model;
 mod names;
 mod parse;
@@ -29,11 +25,8 @@ mod reproduce;
 mod resolve;
 mod runs;
 mod sample;
-mod sampler;
-mod space;
 mod train;
 mod translate;
-mod weights;
 
 use args::{Cli, Verb};
 use std::process::ExitCode;
@@ -55,6 +48,15 @@ pub(crate) fn usage(text: impl Into<String>) -> anyhow::Error {
     anyhow::Error::new(Usage(text.into()))
 }
 
+/// Whether the user can correct an error by other arguments.
+pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
+    error.is::<Usage>()
+        || error.is::<sdft_settings::Error>()
+        || error
+            .downcast_ref::<sdft_jobs::Error>()
+            .is_some_and(sdft_jobs::Error::is_usage)
+}
+
 /// Stopped by the user, with everything saved.
 const INTERRUPTED: u8 = 130;
 
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
     // clap prints usage errors itself and leaves with code 2.
     let mut cli = Cli::from_process();
     device::choose(cli.device, cli.precision.map(Into::into));
+    job::can_overwrite(!matches!(cli.verb, Verb::Train(_) | Verb::Reproduce(_)));
     let training = matches!(cli.verb, Verb::Train(_) | Verb::TrainClassifier(_));
     if let Err(problem) = sdft_kernels::check_kernel_environment() {
         console::error(&usage(problem.to_string()));
@@ -71,7 +74,7 @@ fn main() -> ExitCode {
     }
     if let Err(error) = resolve::resolve(&mut cli.verb, &mut names::Names::resolving()) {
         console::error(&error);
-        return ExitCode::from(if error.is::<Usage>() { 2 } else { 1 });
+        return ExitCode::from(if is_usage(&error) { 2 } else { 1 });
     }
     let threads = cli.threads.map(device::sensible_threads);
     let in_pool = sdft_runtime::with_threads(threads, || match cli.verb {
@@ -108,7 +111,7 @@ fn main() -> ExitCode {
                 None => error,
             };
             console::error(&error);
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            ExitCode::from(if is_usage(&error) { 2 } else { 1 })
         }
     }
 }

@@ -171,8 +171,8 @@ impl Names {
             .iter()
             .filter(|known| known.file.starts_with("data/") == images);
         let embedded = match images {
-            true => crate::assets::DIGITS,
-            false => crate::assets::DIGITS_SOURCE,
+            true => sdft_jobs::DIGITS,
+            false => sdft_jobs::DIGITS_SOURCE,
         };
         let names = of_kind.chain(others.map(|known| known.name.as_str()));
         let near = similar(text, names.chain([embedded]));
@@ -188,5 +188,5 @@ impl Names {
 
 /// What the program carries with it.
 fn is_embedded(text: &str) -> bool {
-    [crate::assets::DIGITS, crate::assets::DIGITS_SOURCE].contains(&text)
+    [sdft_jobs::DIGITS, sdft_jobs::DIGITS_SOURCE].contains(&text)
 }

@@ -1,7 +1,9 @@
 //! From the words of a command line to its arguments.
 
 use crate::args::Cli;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory, FromArgMatches};
+use sdft_jobs::Choice;
 use std::str::FromStr;
 
 impl Cli {
@@ -33,6 +35,18 @@ fn command() -> clap::Command {
             .mut_subcommands(negative)
     }
     negative(Cli::command())
+}
+
+/// One of the names of a choice.
+pub(crate) fn choice<T: Choice>() -> impl TypedValueParser<Value = T> {
+    let values = T::ALL.iter().map(|(_, name, about)| {
+        let value = PossibleValue::new(*name);
+        match about.is_empty() {
+            true => value,
+            false => value.help(*about),
+        }
+    });
+    PossibleValuesParser::new(values).try_map(|name| T::named(&name))
 }
 
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {

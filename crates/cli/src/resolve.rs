@@ -1,17 +1,18 @@
 //! Which arguments of which command may be names; and the list of what is missing, for whoever can fetch it.
 
 use crate::args::{
-    ClassifierArgs, Cli, ClipArg, EvaluateArgs, Experiment, LpipsArg, MissingArgs, PartArg,
-    ReproduceArgs, TrainArgs, Verb,
+    ClassifierArgs, Cli, EvaluateArgs, Experiment, MissingArgs, ReproduceArgs, TrainArgs, Verb,
 };
+use crate::console;
 use crate::data::args::{DataVerb, SelectArgs};
-use crate::edit::Eye;
-use crate::edit::args::{EditArgs, EditVerb, StepArg};
+use crate::edit::args::{EditArgs, EditVerb};
 use crate::model::peek_model_file;
 use crate::names::Names;
-use crate::{assets, classifier, console, edit, train};
 use anyhow::Result;
 use sdft_assets::Needs;
+use sdft_features::LpipsNet;
+use sdft_jobs::EditStep;
+use sdft_jobs::{ClipModel, GoalNetwork, PairPart};
 use sdft_models::{LoadOptions, inspect_file};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -102,7 +103,7 @@ fn through(
 /// Side of a model's images, as far as its file can be read.
 fn side(model: Option<&str>) -> Option<usize> {
     let model = model?;
-    if model == assets::DIGITS_SOURCE {
+    if model == sdft_jobs::DIGITS_SOURCE {
         return Some(sdft_data::Digits::SIZE);
     }
     let file = peek_model_file(model)?;
@@ -153,7 +154,7 @@ fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
         return Ok(());
     }
     // Names may stand in presets and files, too.
-    let table = train::assemble(args)?;
+    let table = args.options().table()?.0;
     let (source, data) = (text_at(&table, "source"), text_at(&table, "data.path"));
     let (mut file, mut folder) = (source.clone(), data.clone());
     names.weights("--source", &mut file)?;
@@ -165,7 +166,7 @@ fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
         .and_then(|eval| eval.get("every"))
         .and_then(Value::as_integer)
         .is_some_and(|every| every > 0);
-    if evaluates && text_at(&table, "eval.weights").is_empty() && data != assets::DIGITS {
+    if evaluates && text_at(&table, "eval.weights").is_empty() && data != sdft_jobs::DIGITS {
         names.network("inception", &[]);
     }
     put(&mut args.run.set, "source", &source, file);
@@ -191,7 +192,7 @@ fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
         return Ok(());
     }
     weights(names, "--model", &mut args.model)?;
-    let table = classifier::assemble(args)?;
+    let table = args.options().settings()?;
     let size = said_size(&table)
         .or_else(|| side(args.model.as_deref()))
         .unwrap_or(SIZE);
@@ -225,7 +226,7 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
             if args.run.list {
                 return Ok(());
             }
-            let table = edit::assemble(args)?;
+            let table = args.options()?.settings()?;
             let source = text_at(&table, "source");
             let mut file = source.clone();
             names.weights("--model", &mut file)?;
@@ -233,7 +234,7 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
             let data = text_at(&table, "data.path");
             let mut folder = data.clone();
             names.images("--data", &mut folder, size.unwrap_or(SIZE))?;
-            if let Eye::Clip(patch) = Eye::of(&text_at(&table, "goal.network")) {
+            if let GoalNetwork::Clip(patch) = GoalNetwork::of(&text_at(&table, "goal.network")) {
                 let goal = table.get("goal");
                 let said = |key: &str| {
                     let files = goal.and_then(|goal| goal.get(key)?.as_array());
@@ -247,7 +248,7 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
                 if identity.is_some_and(|w| !is_zero(w)) && !said("identity_weights") {
                     names.network("irse50", &args.weights);
                 }
-                if [args.t_edit, args.t_boost].contains(&Some(StepArg::Auto)) {
+                if [args.t_edit, args.t_boost].contains(&Some(EditStep::Auto)) {
                     names.network("lpips-alex", &args.weights);
                 }
             }
@@ -296,19 +297,19 @@ fn of_evaluate(args: &mut EvaluateArgs, names: &mut Names) -> Result<()> {
     if args
         .real
         .as_deref()
-        .is_some_and(|real| real != Path::new(assets::DIGITS))
+        .is_some_and(|real| real != Path::new(sdft_jobs::DIGITS))
     {
         names.network("inception", &args.weights);
     }
     if args.pairs.is_some() {
-        if !args.without.contains(&PartArg::Lpips) {
+        if !args.without.contains(&PairPart::Lpips) {
             let net = match args.lpips {
-                LpipsArg::Alex => "lpips-alex",
-                LpipsArg::Vgg => "lpips-vgg",
+                LpipsNet::Alex => "lpips-alex",
+                LpipsNet::Vgg => "lpips-vgg",
             };
             names.network(net, &args.weights);
         }
-        if !args.without.contains(&PartArg::Identity) {
+        if !args.without.contains(&PairPart::Identity) {
             names.network("irse50", &args.weights);
         }
         if args.text.is_some() {
@@ -318,10 +319,10 @@ fn of_evaluate(args: &mut EvaluateArgs, names: &mut Names) -> Result<()> {
     Ok(())
 }
 
-fn clip(net: ClipArg) -> &'static str {
+fn clip(net: ClipModel) -> &'static str {
     match net {
-        ClipArg::B16 => "clip-b16",
-        ClipArg::B32 => "clip-b32",
+        ClipModel::B16 => "clip-b16",
+        ClipModel::B32 => "clip-b32",
     }
 }
 

@@ -42,6 +42,23 @@ pub fn available_memory() -> Option<u64> {
     [machine, container, limit].into_iter().flatten().min()
 }
 
+/// The memory that this process uses now, in bytes, where the system reports it.
+pub fn resident_memory() -> Option<u64> {
+    process_status("VmRSS:")
+}
+
+/// The most memory that this process has used, in bytes, where the system reports it.
+pub fn peak_memory() -> Option<u64> {
+    process_status("VmHWM:")
+}
+
+fn process_status(field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    let kib = line.split_whitespace().nth(1)?.parse::<u64>().ok()?;
+    Some(kib * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

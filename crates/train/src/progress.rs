@@ -24,8 +24,8 @@ pub trait Progress {
         let _ = report;
     }
 
-    /// Is called while images are read, generated or measured: `done` of `total` are finished.
-    fn images(&mut self, done: usize, total: usize) {
+    /// Is called while images are read, generated or measured: `done` of `total` are finished. An image in the making counts in part.
+    fn images(&mut self, done: f64, total: usize) {
         let _ = (done, total);
     }
 

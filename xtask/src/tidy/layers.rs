@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Folders of crates without a tensor library.
-const WITHOUT_CANDLE: [&str; 10] = [
+const WITHOUT_CANDLE: [&str; 11] = [
     "crates/kernels",
     "crates/noise",
     "crates/schedule",
@@ -15,6 +15,7 @@ const WITHOUT_CANDLE: [&str; 10] = [
     "crates/npz",
     "assets",
     "crates/files",
+    "crates/gallery",
     "crates/prepare",
     "xtask",
 ];

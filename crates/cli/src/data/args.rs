@@ -1,5 +1,6 @@
-use crate::args::{ClipArg, number, whole_from};
+use crate::args::{choice, number, whole_from};
 use clap::{Args, Subcommand};
+use sdft_jobs::ClipModel;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -70,8 +71,8 @@ pub(crate) struct SelectArgs {
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// CLIP's network.
-    #[arg(long, value_enum, default_value = "b32")]
-    pub(crate) clip: ClipArg,
+    #[arg(long, value_parser = choice::<ClipModel>(), default_value = "b32")]
+    pub(crate) clip: ClipModel,
     /// Its weights and tokenizer from files instead of the cache: `clip-b32=model.safetensors`, `clip-b32=tokenizer.json`.
     #[arg(long, value_name = "NETWORK=FILE")]
     pub(crate) weights: Vec<String>,

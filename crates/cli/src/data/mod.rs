@@ -1,12 +1,13 @@
-//! `sdft data`: look at images, choose from them, hand them to the program that makes them ready.
+//! `data`: checks images, chooses from them, and hands them to the program that prepares them.
 
 pub(crate) mod args;
-mod select;
 
+use crate::job::job_on_cpu;
 use crate::{console, usage};
 use anyhow::Result;
-use args::{DataArgs, DataVerb};
+use args::{DataArgs, DataVerb, SelectArgs};
 use sdft_data::check_folder;
+use sdft_jobs::{SelectOptions, Take, Weights, select_images};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -19,7 +20,7 @@ pub(crate) fn data(args: &DataArgs, offline: bool, threads: Option<usize>) -> Re
             json,
         } => check(dir, *size, *strict, *json),
         DataVerb::Prepare { args } => prepare(args, offline, threads),
-        DataVerb::Select(args) => select::select(args).map(|()| ExitCode::SUCCESS),
+        DataVerb::Select(args) => select(args).map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -41,9 +42,32 @@ fn check(dir: &Path, size: usize, strict: bool, json: bool) -> Result<ExitCode> 
     })
 }
 
+fn select(args: &SelectArgs) -> Result<()> {
+    let threshold = args.threshold.unwrap_or_default();
+    let options = SelectOptions {
+        dir: args.dir.clone(),
+        prompt: args.prompt.clone(),
+        take: args.top.map_or(Take::Threshold(threshold), Take::Top),
+        out: args.out.clone(),
+        overwrite: args.overwrite,
+        clip: args.clip,
+        weights: Weights::parse(&args.weights)?,
+    };
+    let report = job_on_cpu("select", |context| select_images(&options, context))?;
+    let [best, least, worst] = report.similarity;
+    console::line(format_args!(
+        "{}: {} of {} images, similarity {best:.4} to {least:.4} (all: down to {worst:.4})",
+        report.images.display(),
+        report.taken,
+        report.all
+    ))?;
+    console::line(format_args!("scores   {}", report.scores.display()))?;
+    console::line(format_args!("to look at {}", report.sheet.display()))
+}
+
 /// Readers of tables and archives are in a program of their own, so that this one is built without them.
 ///
-/// Options that every command has are taken by this one wherever they stand, and handed on.
+/// clap takes the global options wherever they stand, so they are passed on.
 fn prepare(args: &[String], offline: bool, threads: Option<usize>) -> Result<ExitCode> {
     let name = format!("sdft-prepare{}", std::env::consts::EXE_SUFFIX);
     let beside = std::env::current_exe()
@@ -65,4 +89,22 @@ fn prepare(args: &[String], offline: bool, threads: Option<usize>) -> Result<Exi
     let status = command.status()?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::args::Cli;
+    use clap::Parser;
+
+    #[test]
+    fn one_of_top_and_threshold_is_needed() {
+        let words = ["sdft", "data", "select", "pics", "--prompt", "x"];
+        assert!(Cli::try_parse_from(words).is_err());
+        for both in [["--top", "1"], ["--threshold", "0.2"]] {
+            assert!(Cli::try_parse_from(words.iter().chain(&both)).is_ok());
+        }
+        let both = ["--top", "1", "--threshold", "0.2"];
+        assert!(Cli::try_parse_from(words.iter().chain(&both)).is_err());
+        assert!(Cli::try_parse_from(words.iter().chain(&["--top", "0"])).is_err());
+    }
 }

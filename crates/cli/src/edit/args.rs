@@ -1,5 +1,6 @@
 use crate::args::{ModelArgs, RunArgs, at_least_one, number, whole};
 use clap::{Args, Subcommand};
+use sdft_jobs::{DirectionOptions, EditStep, Weights};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -38,19 +39,12 @@ Examples:
   cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input frames --frames      (ffmpeg -i film.mp4 frames/%05d.png)
   cargo xtask edit apply --model runs/metfaces-sdft --edit runs/smiling --input others --settings edited/plan.toml --out others-edited";
 
-/// A step of the process, or one that is to be found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StepArg {
-    At(usize),
-    Auto,
-}
-
-fn step(text: &str) -> Result<StepArg, String> {
+fn step(text: &str) -> Result<EditStep, String> {
     match text {
-        "auto" => Ok(StepArg::Auto),
+        "auto" => Ok(EditStep::Auto),
         _ => text
             .parse()
-            .map(StepArg::At)
+            .map(EditStep::At)
             .map_err(|_| "expected a step of the process, as 500, or auto".into()),
     }
 }
@@ -64,6 +58,13 @@ pub(crate) struct CacheArgs {
     /// Keep no inversions.
     #[arg(long, conflicts_with = "cache", hide_short_help = true)]
     pub(crate) no_cache: bool,
+}
+
+impl CacheArgs {
+    /// Where inversions are kept.
+    pub(crate) fn location(&self) -> sdft_jobs::CacheLocation {
+        crate::evaluate::cache_location(self.cache.as_ref(), self.no_cache)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -92,10 +93,10 @@ pub(crate) struct EditTrainArgs {
     pub(crate) images: Option<u32>,
     /// Features are changed at this step and above it; `auto` finds it as `edit range` does.
     #[arg(long, value_name = "STEP|auto", value_parser = step, conflicts_with = "resume")]
-    pub(crate) t_edit: Option<StepArg>,
+    pub(crate) t_edit: Option<EditStep>,
     /// Below this step fresh noise is added when the edit is applied; 0 for none.
     #[arg(long, value_name = "STEP|auto", value_parser = step, conflicts_with = "resume")]
-    pub(crate) t_boost: Option<StepArg>,
+    pub(crate) t_boost: Option<EditStep>,
     /// Weights from a file instead of the cache of the Hugging Face client; may be given again, as for a tokenizer.json.
     #[arg(long, value_name = "NETWORK=FILE")]
     pub(crate) weights: Vec<String>,
@@ -103,6 +104,26 @@ pub(crate) struct EditTrainArgs {
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) run: RunArgs,
+}
+
+impl EditTrainArgs {
+    /// The options of the library.
+    pub(crate) fn options(&self) -> sdft_jobs::Result<DirectionOptions> {
+        Ok(DirectionOptions {
+            run: self.run.options(),
+            model: self.model.clone(),
+            source_key: self.source_key.clone(),
+            data: self.data.clone(),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            epochs: self.epochs,
+            images: self.images,
+            t_edit: self.t_edit,
+            t_boost: self.t_boost,
+            weights: Weights::parse(&self.weights)?,
+            cache: self.cache.location(),
+        })
+    }
 }
 
 #[derive(Debug, Args)]

@@ -3,18 +3,10 @@
 mod apply;
 pub(crate) mod args;
 mod example;
-mod goal;
-mod latents;
-mod plan;
 mod range;
 mod train;
-pub(crate) mod typed;
 
-pub(crate) use apply::apply;
-pub(crate) use example::{FROM, TO, TRAINED, train_direction};
-pub(crate) use goal::Eye;
-pub(crate) use train::{Job, assemble};
-
+use crate::gallery::exit_code;
 use crate::runs::STOP;
 use crate::{INTERRUPTED, console};
 use anyhow::Result;
@@ -25,7 +17,9 @@ use std::sync::atomic::Ordering;
 pub(crate) fn edit(args: &EditArgs) -> Result<ExitCode> {
     let ended = match &args.verb {
         Some(EditVerb::Train(args)) => train::train(args),
-        Some(EditVerb::Apply(args)) => apply(args, None).map(|ended| ended.code()),
+        Some(EditVerb::Apply(args)) => {
+            apply::apply(args).and_then(|outcome| exit_code(outcome, &args.out, args.overwrite))
+        }
         Some(EditVerb::Range(args)) => range::range(args),
         None => example::example(),
     };
@@ -38,9 +32,9 @@ pub(crate) fn edit(args: &EditArgs) -> Result<ExitCode> {
     }
 }
 
-/// Whether the user asked for an end before there was a run or a folder that says so itself.
+/// Whether the user interrupted before there was a run or a folder that reports it.
 fn is_interruption(error: &anyhow::Error) -> bool {
-    // The message may carry where it came from behind it.
+    // A backtrace may follow the message.
     STOP.load(Ordering::Relaxed)
         && error
             .chain()

@@ -1,48 +1,79 @@
-//! Documented experiments, one command each.
+//! `reproduce`: arguments -> an experiment -> its tables.
 
 pub(crate) mod args;
-mod digits;
-mod editing;
-mod edits;
-mod figures;
-mod paper;
-mod table;
-mod translation;
 
-use crate::args::{Experiment, ReproduceArgs, TargetArg};
-use crate::gallery::outputs::Outputs;
-use crate::gallery::refusal::Overwrite;
-use crate::usage;
+use crate::job::job;
+use crate::{INTERRUPTED, console, usage};
 use anyhow::Result;
+use args::{Experiment, ReproduceArgs, TargetArg};
+use sdft_experiments::{
+    DigitsOptions, PaperTable, Report, TableOptions, Target, reproduce_digits, reproduce_table,
+};
 use sdft_features::InceptionResize;
-use serde::{Deserialize, Serialize};
-use std::path::Path;
+use sdft_jobs::Weights;
 use std::process::ExitCode;
 
-/// What decides the folder of an experiment; its runs and samples have plans of their own.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExperimentPlan {
-    experiment: String,
-    /// Tables only.
-    target: Option<String>,
+pub(crate) fn reproduce(args: &ReproduceArgs) -> Result<ExitCode> {
+    refuse_unused(args)?;
+    let tables = match args.experiment {
+        Experiment::Digits => {
+            let usual = DigitsOptions::default();
+            let options = DigitsOptions {
+                seeds: args.seeds,
+                out: args.out.clone().unwrap_or(usual.out),
+            };
+            job("digits", |context| reproduce_digits(&options, context))?.map(Vec::from)
+        }
+        Experiment::Table1 => table(PaperTable::Table1, args)?,
+        Experiment::Table2 => table(PaperTable::Table2, args)?,
+        Experiment::Table3 => table(PaperTable::Table3, args)?,
+        Experiment::Table4 => table(PaperTable::Table4, args)?,
+    };
+    let Some(tables) = tables else {
+        console::line("interrupted; the same command continues from here")?;
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    for (i, table) in tables.iter().enumerate() {
+        if i > 0 {
+            console::line("")?;
+        }
+        print(table)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Takes the folder of an experiment, whose tables and pictures are replaced by later ones.
-fn claim(args: &ReproduceArgs, out: &Path) -> Result<Outputs> {
-    let digits = matches!(args.experiment, Experiment::Digits);
-    let target = match args.target {
-        TargetArg::Metfaces => "metfaces",
-        TargetArg::Aahq => "aahq",
+fn table(table: PaperTable, args: &ReproduceArgs) -> Result<Option<Vec<Report>>> {
+    let options = TableOptions {
+        target: match args.target {
+            TargetArg::Metfaces => Target::Metfaces,
+            TargetArg::Aahq => Target::Aahq,
+        },
+        source: args.source.clone(),
+        inputs: args.inputs.clone(),
+        data: args.data.clone(),
+        rows: args.row.clone(),
+        limit: args.limit,
+        resize: args.resize,
+        weights: Weights::parse(&args.weights)?,
+        out: args.out.clone(),
     };
-    let plan = ExperimentPlan {
-        experiment: format!("{:?}", args.experiment).to_lowercase(),
-        target: (!digits).then(|| target.to_owned()),
-    };
-    Outputs::open(out, &plan, Overwrite::Never)
+    let made = job("table", |context| reproduce_table(table, &options, context))?;
+    Ok(made.map(|report| vec![report]))
 }
 
-/// Fails on options that the experiment has no use for.
+fn print(report: &Report) -> Result<()> {
+    console::line(&report.text)?;
+    if !report.reading.is_empty() {
+        console::line(report.reading)?;
+    }
+    console::line(format_args!("table    {}", report.table.display()))?;
+    if let Some(picture) = &report.picture {
+        console::line(format_args!("picture  {}", picture.display()))?;
+    }
+    Ok(())
+}
+
+/// Fails on options that the experiment does not use.
 fn refuse_unused(args: &ReproduceArgs) -> Result<()> {
     use Experiment::{Digits, Table1, Table2, Table3, Table4};
     let (all, tables) = (args.experiment, !matches!(args.experiment, Digits));
@@ -71,16 +102,5 @@ fn refuse_unused(args: &ReproduceArgs) -> Result<()> {
             format!("{all:?}").to_lowercase()
         ))),
         None => Ok(()),
-    }
-}
-
-pub(crate) fn reproduce(args: &ReproduceArgs) -> Result<ExitCode> {
-    refuse_unused(args)?;
-    match args.experiment {
-        Experiment::Digits => digits::digits(args),
-        Experiment::Table1 => paper::pairs_table(args, &figures::TABLE_1),
-        Experiment::Table2 => edits::edits_table(args, &figures::TABLE_2),
-        Experiment::Table3 => paper::samples_table(args, &figures::TABLE_3),
-        Experiment::Table4 => paper::samples_table(args, &figures::TABLE_4),
     }
 }

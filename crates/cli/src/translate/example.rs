@@ -1,15 +1,16 @@
 //! The embedded example: digits of classes that the target set lacks, from chalk to ember.
 
-use super::{Request, plan, run};
-use crate::args::{TranslateArgs, TranslatorArg};
+use super::{options, refuse_unused, run};
+use crate::args::TranslateArgs;
 use crate::classifier::digits_classifier;
-use crate::gallery::Ended;
+use crate::gallery::conclude;
 use crate::train::train_digits;
-use crate::{INTERRUPTED, assets, console, judge};
+use crate::{INTERRUPTED, console};
 use anyhow::{Context, Result};
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::score_kept;
 use sdft_imaging::{Limits, decode_file, write_png};
+use sdft_jobs::{TranslateOptions, TranslationMethod, load_judge};
 use sdft_train::to_tensor;
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,24 +23,26 @@ const ABSENT: [u8; 7] = [0, 2, 3, 5, 6, 8, 9];
 const PER_CLASS: usize = 10;
 
 /// The inputs: the first digits of every class that the target set lacks, in the source's style.
-pub(crate) fn sources(per_class: usize) -> Result<DigitsSource> {
+fn sources(per_class: usize) -> Result<DigitsSource> {
     let digits = Digits::embedded()?;
     Ok(DigitsSource::new(digits, Style::Chalk, &ABSENT, per_class)?)
 }
 
 pub(super) fn example(args: &TranslateArgs) -> Result<ExitCode> {
-    let method = args.method.unwrap_or(TranslatorArg::Egsde);
+    let method = args.method.unwrap_or(TranslationMethod::Egsde);
     console::note("no --model and --input: the embedded digits, from chalk to ember");
     let interrupted = || Ok(ExitCode::from(INTERRUPTED));
-    // What is wrong with the arguments is said before anything is trained.
-    plan::refuse_unused(args, method)?;
-    plan::variants(args, method, Digits::SIZE)?;
+    // Arguments are checked before anything is trained.
+    refuse_unused(args, method)?;
+    let options = options(args, method)?;
+    options.check()?;
+    options.variants(Digits::SIZE)?;
     let home = Path::new(HOME);
     let Some(model) = train_digits(&home.join("model"))? else {
         return interrupted();
     };
     let classifier = match method {
-        TranslatorArg::Egsde if args.classifier.is_none() => {
+        TranslationMethod::Egsde if args.classifier.is_none() => {
             match digits_classifier(&home.join("classifier"))? {
                 Some(path) => Some(path.display().to_string()),
                 None => return interrupted(),
@@ -62,21 +65,21 @@ pub(super) fn example(args: &TranslateArgs) -> Result<ExitCode> {
         write_png(&input.join(name(i)), &digits.image(i)?)?;
     }
     let source_model = match method {
-        TranslatorArg::Ddib if args.source_model.is_none() => {
-            Some(assets::DIGITS_SOURCE.to_owned())
+        TranslationMethod::Ddib if args.source_model.is_none() => {
+            Some(sdft_jobs::DIGITS_SOURCE.to_owned())
         }
         _ => args.source_model.clone(),
     };
-    let request = Request {
-        method,
+    let options = TranslateOptions {
         model: model.display().to_string(),
         input,
         classifier,
         source_model,
+        ..options
     };
-    let ended = run(args, &request)?;
-    if let Ended::Done { folders } = &ended {
-        let judge = judge::load()?;
+    let folders = conclude(run(&options)?, &options.out, options.overwrite)?;
+    if let Some(folders) = &folders {
+        let judge = load_judge()?;
         for folder in folders {
             let images = (0..digits.len())
                 .map(|i| Ok(decode_file(&folder.join(name(i)), &Limits::default())?))
@@ -92,5 +95,8 @@ pub(super) fn example(args: &TranslateArgs) -> Result<ExitCode> {
             ))?;
         }
     }
-    Ok(ended.code())
+    match folders {
+        Some(_) => Ok(ExitCode::SUCCESS),
+        None => interrupted(),
+    }
 }

@@ -1,292 +1,160 @@
 //! `translate`: files or folders of images -> a folder of images under the same names.
 
 mod example;
-mod nets;
-mod plan;
 
-pub(crate) use example::sources;
-pub(crate) use nets::Translator;
-pub(crate) use plan::{TranslatePlan, Variant};
-
-use crate::args::{TranslateArgs, TranslatorArg, WalkArg};
-use crate::device::Stage;
-use crate::gallery::{Ended, Gallery, Made, Maker, full_path, go_on, inputs};
-use crate::model::model_file;
-use crate::sample::{check_seed, unconditional};
-use crate::train::load_model;
-use crate::{console, usage};
+use crate::args::TranslateArgs;
+use crate::gallery::exit_code;
+use crate::job::job;
+use crate::usage;
 use anyhow::Result;
-use candle_core::{Device, Tensor};
-use sdft_adm::Origin;
-use sdft_imaging::{Limits, Rgb8, center_crop, decode_file};
-use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
-use sdft_randn::NumberedNoise;
-use sdft_train::{Precision, to_pictures, to_tensor};
-use std::path::{Path, PathBuf};
+use sdft_gallery::Outcome;
+use sdft_jobs::{EnergyKind, TranslateOptions, TranslationMethod, WalkKind, translate_folder};
 use std::process::ExitCode;
 
 pub(crate) fn translate(args: &TranslateArgs) -> Result<ExitCode> {
-    match (&args.model, &args.input) {
-        (Some(model), Some(input)) => {
-            let method = args.method.unwrap_or(TranslatorArg::Sdedit);
-            let request = Request {
-                method,
-                model: model.clone(),
-                input: input.clone(),
-                classifier: args.classifier.clone(),
-                source_model: args.source_model.clone(),
-            };
-            Ok(run(args, &request)?.code())
-        }
-        _ => example::example(args),
+    if args.model.is_none() || args.input.is_none() {
+        return example::example(args);
     }
+    let method = args.method.unwrap_or(TranslationMethod::Sdedit);
+    refuse_unused(args, method)?;
+    let options = options(args, method)?;
+    exit_code(run(&options)?, &options.out, options.overwrite)
 }
 
-/// What is translated, by what.
-struct Request {
-    method: TranslatorArg,
-    model: String,
-    input: PathBuf,
-    classifier: Option<String>,
-    source_model: Option<String>,
+fn run(options: &TranslateOptions) -> Result<Outcome> {
+    let label = options.method.to_string();
+    job(&label, |context| translate_folder(options, context))
 }
 
-fn run(args: &TranslateArgs, request: &Request) -> Result<Ended> {
-    let method = request.method;
-    plan::refuse_unused(args, method)?;
-    check_seed(args.seed)?;
-    let model_name = model_file(&request.model)?;
-    let options = args.file.options()?;
-    let model = load_model(&model_name, &options)?;
-    for note in &model.notes {
-        console::note(note);
-    }
-    unconditional(&model_name, &model)?;
-    let inputs = inputs::list(&request.input)?;
-    let source = source_model(request, &model)?;
-    let classifier = classifier(request, &model_name, &model)?;
-    let mask = match &args.mask {
-        None => None,
-        Some(path) => Some(read_mask(path, model.config.image_size)?),
-    };
-    let hash = |path: Option<&PathBuf>| path.map(|p| sdft_checkpoint::sha256_file(p)).transpose();
-    let walks = matches!(method, TranslatorArg::Sdedit | TranslatorArg::Egsde);
-    let ancestral = walks && args.walk == WalkArg::Ancestral;
-    let led = method == TranslatorArg::Egsde;
-    let default_steps = match method {
-        TranslatorArg::Ilvr => "100",
-        _ => "ddim40",
-    };
-    let plan = TranslatePlan {
+/// The options of a translation by `method`.
+fn options(args: &TranslateArgs, method: TranslationMethod) -> Result<TranslateOptions> {
+    Ok(TranslateOptions {
         method,
-        input: full_path(&request.input.display().to_string()),
-        image_size: model.config.image_size,
-        seed: (method != TranslatorArg::Ddib).then_some(args.seed),
-        model: full_path(&model_name),
-        network_sha256: model.network_sha256()?,
-        source_model: source.as_ref().map(|(name, _)| full_path(name)),
-        source_model_sha256: source.as_ref().map(|(_, m)| m.sha256.clone()),
-        classifier: classifier.as_ref().map(|(name, _)| full_path(name)),
-        classifier_sha256: classifier.as_ref().map(|(_, c)| c.sha256.clone()),
-        mask: args
-            .mask
-            .as_ref()
-            .map(|p| full_path(&p.display().to_string())),
-        mask_sha256: hash(args.mask.as_ref())?,
-        steps: (!ancestral).then(|| {
-            args.steps
-                .clone()
-                .unwrap_or_else(|| default_steps.to_owned())
-        }),
-        walk: walks.then_some(args.walk),
-        eta: (walks && !ancestral).then_some(args.eta),
-        clip: (!ancestral).then_some(!args.no_clip),
-        specific: led.then_some(args.specific),
-        independent: led.then_some(args.independent),
-        free: (method == TranslatorArg::Ilvr).then_some(args.free),
-        variants: plan::variants(args, method, model.config.image_size)?,
-        precision: Stage::precision(Precision::F32)?,
-        process: model.process.clone(),
-    };
-    let translator = Translator::new(
-        &plan,
-        &model,
-        source.as_ref().map(|(_, m)| m),
-        classifier.as_ref().map(|(_, c)| c),
-        mask,
-    )?;
-    drop((model, source, classifier));
-    let gallery = Gallery {
-        input: &request.input,
-        inputs: &inputs,
-        out: &args.out,
-        plan: &plan,
-        maker: &Translation {
-            plan: &plan,
-            translator: &translator,
-        },
+        model: args.model.clone().unwrap_or_default(),
+        load: args.file.options()?,
+        input: args.input.clone().unwrap_or_default(),
+        out: args.out.clone(),
+        classifier: args.classifier.clone(),
+        source_model: args.source_model.clone(),
+        mask: args.mask.clone(),
+        t0: args.t0,
+        repeats: args.repeats,
+        lambda_s: args.lambda_s,
+        lambda_i: args.lambda_i,
+        factor: args.factor,
+        sweep: args.sweep.clone(),
+        walk: args.walk,
+        steps: args.steps.clone(),
+        eta: args.eta,
+        clip: !args.no_clip,
+        specific: args.specific,
+        independent: args.independent,
+        free: args.free,
+        seed: args.seed,
         batch: args.batch,
         overwrite: args.overwrite,
-    };
-    gallery.fill()
+    })
 }
 
-/// For a network used together with `model`, whose file may not say its process.
-fn beside(model: &LoadedModel) -> LoadOptions {
-    LoadOptions {
-        process_otherwise: Some(model.process.clone()),
-        ..LoadOptions::default()
+/// Fails on options that the method has no use for.
+pub(crate) fn refuse_unused(args: &TranslateArgs, method: TranslationMethod) -> Result<()> {
+    use TranslationMethod::{Ddib, Egsde, Ilvr, Sdedit};
+    let walks: &[_] = &[Sdedit, Egsde];
+    let options: [(&str, bool, &[TranslationMethod]); 14] = [
+        ("--seed", args.seed != 0, &[Sdedit, Egsde, Ilvr]),
+        ("--t0", args.t0 != 0.5, walks),
+        ("--walk", args.walk != WalkKind::Part, walks),
+        ("--eta", args.eta != 0.0, walks),
+        ("--repeats", args.repeats != 1, walks),
+        ("--mask", args.mask.is_some(), &[Sdedit]),
+        ("--classifier", args.classifier.is_some(), &[Egsde]),
+        ("--lambda-s", args.lambda_s != 500.0, &[Egsde]),
+        ("--lambda-i", args.lambda_i != 2.0, &[Egsde]),
+        ("--specific", args.specific != EnergyKind::Cosine, &[Egsde]),
+        (
+            "--independent",
+            args.independent != EnergyKind::NegL2,
+            &[Egsde],
+        ),
+        ("--factor", args.factor.is_some(), &[Egsde, Ilvr]),
+        ("--free", args.free != 20, &[Ilvr]),
+        ("--source-model", args.source_model.is_some(), &[Ddib]),
+    ];
+    if args
+        .sweep
+        .as_ref()
+        .is_some_and(|s| s.trim_start().starts_with("t0"))
+        && args.t0 != 0.5
+    {
+        return Err(usage("--t0 has no effect next to its --sweep"));
     }
+    for (option, given, methods) in options {
+        if given && !methods.contains(&method) {
+            return Err(usage(format!(
+                "{option} has no effect on --method {}",
+                method
+            )));
+        }
+    }
+    if args.walk == WalkKind::Ancestral {
+        let given = [
+            ("--steps", args.steps.is_some()),
+            ("--eta", args.eta != 0.0),
+            ("--no-clip", args.no_clip),
+        ];
+        if let Some((option, _)) = given.into_iter().find(|(_, given)| *given) {
+            return Err(usage(format!(
+                "{option} has no effect on --walk ancestral, which takes every step without clamping"
+            )));
+        }
+    }
+    Ok(())
 }
 
-/// As [`beside`], for a file that does not say how large its images are either.
-fn beside_of_size(model: &LoadedModel) -> LoadOptions {
-    let size = model.config.image_size.into();
-    LoadOptions {
-        given: serde_json::Map::from_iter([("image_size".to_owned(), size)]),
-        ..beside(model)
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Verb};
+    use clap::Parser;
 
-/// DDIB's first model.
-fn source_model(request: &Request, model: &LoadedModel) -> Result<Option<(String, LoadedModel)>> {
-    if request.method != TranslatorArg::Ddib {
-        return Ok(None);
-    }
-    let Some(name) = &request.source_model else {
-        return Err(usage(
-            "--method ddib goes through two models; give --source-model FILE, the model of the inputs' domain",
-        ));
-    };
-    let name = model_file(name)?;
-    let mut source = load_model(&name, &beside(model))?;
-    if source.origins.get("image_size") == Some(&Origin::Assumed) {
-        source = load_model(&name, &beside_of_size(model))?;
-    }
-    for note in &source.notes {
-        console::note(note);
-    }
-    unconditional(&name, &source)?;
-    let sizes = (source.config.image_size, model.config.image_size);
-    if sizes.0 != sizes.1 {
-        return Err(usage(format!(
-            "--source-model {name}: makes images of {0}x{0}, the target model of {1}x{1}",
-            sizes.0, sizes.1
-        )));
-    }
-    if !source.process.same_noise(&model.process) {
-        return Err(usage(format!(
-            "--source-model {name}: both models need the same noise schedule, found {:?} and {:?}",
-            source.process, model.process
-        )));
-    }
-    Ok(Some((name, source)))
-}
-
-/// EGSDE's classifier.
-fn classifier(
-    request: &Request,
-    model_name: &str,
-    model: &LoadedModel,
-) -> Result<Option<(String, LoadedEncoder)>> {
-    if request.method != TranslatorArg::Egsde {
-        return Ok(None);
-    }
-    let Some(name) = &request.classifier else {
-        return Err(usage(format!(
-            "--method egsde needs a classifier of noised images; train one with\n  cargo xtask train-classifier --model {model_name} --source DIR --target DIR\nand give --classifier runs/classifier"
-        )));
-    };
-    let name = model_file(name)?;
-    let mut classifier = load_encoder(Path::new(&name), &beside(model))?;
-    if classifier.origins.get("image_size") == Some(&Origin::Assumed) {
-        classifier = load_encoder(Path::new(&name), &beside_of_size(model))?;
-    }
-    for note in &classifier.notes {
-        console::note(note);
-    }
-    let (found, expected) = (classifier.config.net.image_size, model.config.image_size);
-    if found != expected {
-        return Err(usage(format!(
-            "--classifier {name}: made for images of {found}x{found}, the model makes {expected}x{expected}"
-        )));
-    }
-    if classifier.config.net.in_channels != 3 {
-        return Err(usage(format!(
-            "--classifier {name}: images have 3 channels, the classifier takes {}",
-            classifier.config.net.in_channels
-        )));
-    }
-    if !classifier.process.same_noise(&model.process) {
-        return Err(usage(format!(
-            "--classifier {name}: it knows noise of {:?}, the model of {:?}",
-            classifier.process, model.process
-        )));
-    }
-    Ok(Some((name, classifier)))
-}
-
-/// `[1, 1, side, side]`, 1 where the picture is light.
-fn read_mask(path: &Path, side: usize) -> Result<Tensor> {
-    let picture = center_crop(&decode_file(path, &Limits::from_env()?)?, side);
-    let light = |p: &[u8]| p.iter().map(|&v| u32::from(v)).sum::<u32>() > 3 * 127;
-    let data: Vec<f32> = picture
-        .pixels
-        .chunks_exact(3)
-        .map(|p| f32::from(u8::from(light(p))))
-        .collect();
-    Ok(Tensor::from_vec(data, (1, 1, side, side), &Device::Cpu)?)
-}
-
-/// A plan and its networks.
-struct Translation<'a> {
-    plan: &'a TranslatePlan,
-    translator: &'a Translator,
-}
-
-impl Maker for Translation<'_> {
-    fn name(&self) -> String {
-        nets::name(self.plan.method)
-    }
-
-    fn side(&self) -> usize {
-        self.plan.image_size
-    }
-
-    fn labels(&self) -> Vec<String> {
-        let variants = self.plan.variants.iter();
-        variants.map(|variant| variant.label.clone()).collect()
-    }
-
-    fn columns(&self) -> Vec<String> {
-        match &self.plan.variants[..] {
-            [Variant { t0: Some(t0), .. }] => vec![format!("t0={t0}")],
-            [_] => vec![nets::name(self.plan.method)],
-            _ => self.labels(),
+    fn args(more: &[&str]) -> TranslateArgs {
+        let all = ["sdft", "translate", "--model", "m", "--input", "i"];
+        match Cli::try_parse_from(all.iter().chain(more)).unwrap().verb {
+            Verb::Translate(args) => args,
+            other => panic!("{other:?}"),
         }
     }
 
-    fn title(&self) -> String {
-        nets::name(self.plan.method)
+    #[test]
+    fn options_without_effect_are_refused_by_name() {
+        use TranslationMethod::{Ddib, Egsde, Sdedit};
+        for (more, method, words) in [
+            (
+                &["--t0", "0.3"][..],
+                Ddib,
+                "--t0 has no effect on --method ddib",
+            ),
+            (&["--seed", "1"], Ddib, "--seed has no effect"),
+            (&["--mask", "x.png"], Egsde, "--mask has no effect"),
+            (
+                &["--walk", "ancestral", "--steps", "ddim40"],
+                Sdedit,
+                "--steps has no effect",
+            ),
+        ] {
+            let error = refuse_unused(&args(more), method).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
-    fn make(
-        &self,
-        variant: usize,
-        images: &[Rgb8],
-        numbers: Vec<u64>,
-        progress: &mut dyn FnMut(f64),
-    ) -> Result<Made> {
-        if self.translator.is_identity(variant) {
-            return Ok(images.iter().cloned().map(Ok).collect());
-        }
-        let x0 = to_tensor(images)?.to_device(self.translator.device())?;
-        let mut noise = NumberedNoise::new(self.plan.seed.unwrap_or_default(), numbers);
-        let out = self.translator.run(variant, &x0, &mut noise, &mut |step| {
-            go_on()?;
-            progress(step.done as f64 / step.total as f64);
-            Ok(())
-        })?;
-        Ok(to_pictures(&out)?)
+    #[test]
+    fn options_that_are_not_given_are_those_of_the_library() {
+        let given = options(&args(&[]), TranslationMethod::Sdedit).unwrap();
+        let expected = TranslateOptions {
+            model: "m".into(),
+            input: "i".into(),
+            ..TranslateOptions::default()
+        };
+        assert_eq!(format!("{given:?}"), format!("{expected:?}"));
     }
 }

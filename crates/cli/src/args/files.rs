@@ -1,0 +1,80 @@
+//! Arguments of the commands on single files.
+
+use super::whole;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A .pt or .safetensors file, a run folder, or a name such as `ffhq-10m`.
+    #[arg(value_name = "FILE|DIR")]
+    pub(crate) file: PathBuf,
+    /// The part of the file to inspect if it holds several.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// List every tensor.
+    #[arg(long)]
+    pub(crate) tensors: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DtypeArg {
+    F32,
+    F16,
+    Bf16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PreferArg {
+    Ema,
+    Raw,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// The model to read: a file, a run folder, or a name such as `ffhq-10m`.
+    #[arg(value_name = "FILE|DIR")]
+    pub(crate) input: PathBuf,
+    /// The .safetensors file to write.
+    #[arg(value_name = "OUTPUT")]
+    pub(crate) output: PathBuf,
+    /// Which weights to take if a file holds both.
+    #[arg(long, value_enum, default_value = "ema")]
+    pub(crate) prefer: PreferArg,
+    /// The part of the file to take, by name.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key: Option<String>,
+    /// Number type of the output; that of the file if not given.
+    #[arg(long, value_enum)]
+    pub(crate) dtype: Option<DtypeArg>,
+    /// A field of the architecture that the shapes do not show: `--set model.norm_groups=8`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Replace the output if it exists.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MissingArgs {
+    /// The command.
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "VERB ARGUMENTS"
+    )]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JudgeArgs {
+    /// The .safetensors file to write.
+    #[arg(long, default_value = "digits-judge.safetensors")]
+    pub(crate) out: PathBuf,
+    /// Replace the file if it exists.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Seed.
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
+    pub(crate) seed: u64,
+}

@@ -1,0 +1,149 @@
+//! Arguments of `sample` and `translate`.
+
+use super::{at_least_one, choice, number, whole, whole_from};
+use clap::Args;
+use sdft_jobs::{EnergyKind, SamplerKind, TranslationMethod, WalkKind};
+use std::path::PathBuf;
+
+pub(super) const TRANSLATE_HELP: &str = "\
+Examples:
+  cargo xtask translate --model runs/metfaces-sdft --input faces
+  cargo xtask translate --model runs/metfaces-sdft --input faces --method egsde --classifier runs/classifier
+  cargo xtask translate --model runs/metfaces-sdft --input face.png --sweep t0=0.3,0.4,0.5,0.6
+  cargo xtask translate --model metfaces.safetensors --source-model ffhq.pt --input faces --method ddib
+  cargo xtask translate --model ffhq.pt --input faces --walk ancestral --repeats 3";
+
+/// What the file of a model may not state.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Side of the images, for files that do not state it; a multiple of the network's total downsampling.
+    #[arg(long, value_name = "PIXELS", value_parser = whole_from::<usize, 1>, hide_short_help = true)]
+    pub(crate) image_size: Option<usize>,
+    /// The part of the model's file to take if it holds several.
+    #[arg(long, value_name = "KEY", hide_short_help = true)]
+    pub(crate) key: Option<String>,
+    /// Any field of the architecture that the file does not state: `--set model.norm_groups=8`.
+    #[arg(long, value_name = "KEY=VALUE", hide_short_help = true)]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SampleArgs {
+    /// The model: a weights file, a run folder, or `digits-source`; the newest finished run if not given.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) model: Option<String>,
+    /// Number of images.
+    #[arg(short, long, default_value_t = 16, value_parser = whole_from::<usize, 1>)]
+    pub(crate) n: usize,
+    /// Images at once.
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
+    pub(crate) batch: usize,
+    /// Seed; image i depends on the seed and on i only.
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
+    pub(crate) seed: u64,
+    /// Which sampler.
+    #[arg(long, value_parser = choice::<SamplerKind>(), default_value = "ddim")]
+    pub(crate) sampler: SamplerKind,
+    /// Its steps: `ddim40` (a stride), `250` (evenly spread), `10,15,20` (per section), or empty for all.
+    #[arg(long, default_value = "ddim40", value_name = "RESPACING")]
+    pub(crate) steps: String,
+    /// DDIM only: share of fresh noise, 0 to 1.
+    #[arg(long, default_value_t = 0.0, value_parser = number, hide_short_help = true)]
+    pub(crate) eta: f64,
+    /// Begin below the end of the process, with pure noise at this share of it: the model takes the noise for a blurred
+    /// image (the paper's Fig. 4).
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE", value_parser = number, hide_short_help = true)]
+    pub(crate) start: f64,
+    /// Do not clamp predicted images to [-1, 1].
+    #[arg(long, hide_short_help = true)]
+    pub(crate) no_clip: bool,
+    /// The class of every image, for class-conditional models; random ones if not given.
+    #[arg(long, value_name = "CLASS", value_parser = whole::<u32>)]
+    pub(crate) class: Option<u32>,
+    #[command(flatten)]
+    pub(crate) file: ModelArgs,
+    /// Folder of the images. The same command again makes only missing images, a larger -n adds to them.
+    #[arg(long, value_name = "DIR", default_value = "samples")]
+    pub(crate) out: PathBuf,
+    /// Make everything again, including images that exist and images made with other settings.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Also write samples_NxHxWx3.npz, as guided-diffusion names it, with the pixels of the PNGs.
+    #[arg(long)]
+    pub(crate) npz: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TranslateArgs {
+    /// The method; sdedit if not given, egsde for the embedded example.
+    #[arg(long, value_parser = choice::<TranslationMethod>())]
+    pub(crate) method: Option<TranslationMethod>,
+    /// The model of the target domain: a weights file, a run folder, or `digits-source`.
+    #[arg(long, value_name = "FILE|DIR", requires = "input")]
+    pub(crate) model: Option<String>,
+    /// The images: a file or a folder with its subfolders.
+    #[arg(long, value_name = "FILE|DIR", requires = "model")]
+    pub(crate) input: Option<PathBuf>,
+    /// Folder of the images, under their names, as PNG.
+    #[arg(long, value_name = "DIR", default_value = "translated")]
+    pub(crate) out: PathBuf,
+    /// Strength: the share of the process that the image is noised through, 0 to 1.
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE", value_parser = number)]
+    pub(crate) t0: f64,
+    /// Several values of t0, lambda-s, lambda-i, factor or repeats: `--sweep t0=0.3,0.4,0.5`. Each gets a folder, each input a strip.
+    #[arg(long, value_name = "NAME=A,B,..")]
+    pub(crate) sweep: Option<String>,
+    /// sdedit and egsde: which steps of the process are taken.
+    #[arg(long, value_parser = choice::<WalkKind>(), default_value = "part")]
+    pub(crate) walk: WalkKind,
+    /// The sampler's steps, as for `sample`; ddim40 if not given, 100 for ilvr.
+    #[arg(long, value_name = "RESPACING")]
+    pub(crate) steps: Option<String>,
+    /// DDIM: share of fresh noise, 0 to 1.
+    #[arg(long, default_value_t = 0.0, value_parser = number, hide_short_help = true)]
+    pub(crate) eta: f64,
+    /// DDIM and ilvr: do not clamp predicted images to [-1, 1].
+    #[arg(long, hide_short_help = true)]
+    pub(crate) no_clip: bool,
+    /// sdedit and egsde: how often the image is noised and denoised; published are 3 for SDEdit and 1 for EGSDE.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one, value_name = "N")]
+    pub(crate) repeats: usize,
+    /// sdedit: an image whose light parts are kept and whose dark parts are edited.
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub(crate) mask: Option<PathBuf>,
+    /// egsde: the classifier, a weights file or a run folder of `train-classifier`.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) classifier: Option<String>,
+    /// egsde: weight of the energy that guides away from the source domain.
+    #[arg(long, default_value_t = 500.0, value_name = "WEIGHT", value_parser = number, hide_short_help = true)]
+    pub(crate) lambda_s: f64,
+    /// egsde: weight of the energy that keeps the coarse image.
+    #[arg(long, default_value_t = 2.0, value_name = "WEIGHT", value_parser = number, hide_short_help = true)]
+    pub(crate) lambda_i: f64,
+    /// egsde: the form of the first energy.
+    #[arg(long, value_parser = choice::<EnergyKind>(), default_value = "cosine", hide_short_help = true)]
+    pub(crate) specific: EnergyKind,
+    /// egsde: the form of the second energy.
+    #[arg(long, value_parser = choice::<EnergyKind>(), default_value = "neg-l2", hide_short_help = true)]
+    pub(crate) independent: EnergyKind,
+    /// egsde and ilvr: factor of the low-pass filter; an eighth of the image's side if not given, which is the published 32 at 256.
+    #[arg(long, value_parser = at_least_one, value_name = "N", hide_short_help = true)]
+    pub(crate) factor: Option<usize>,
+    /// ilvr: the input is followed in steps above this one; below it the model is free.
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = whole::<usize>, hide_short_help = true)]
+    pub(crate) free: usize,
+    /// ddib: the model of the source domain.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) source_model: Option<String>,
+    /// Seed; an image's noise depends on the seed and on the image's path inside the input folder only.
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
+    pub(crate) seed: u64,
+    /// Images at once; a number that fits their size if not given: 4 of 256x256, 64 of 64x64 or less.
+    #[arg(long, value_parser = at_least_one, value_name = "N")]
+    pub(crate) batch: Option<usize>,
+    /// Make everything again, including images that exist and images made with other settings.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) file: ModelArgs,
+}

@@ -1,0 +1,146 @@
+//! Arguments of `train` and `train-classifier`, and what `edit train` shares with them.
+
+use super::{at_least_one, whole};
+use clap::{Args, ValueEnum};
+use sdft_jobs::{ClassifierOptions, RunOptions, TrainOptions};
+use sdft_train::Method;
+use std::path::PathBuf;
+
+pub(super) const CLASSIFIER_HELP: &str = "\
+Without other settings it is EGSDE's recipe: 5000 steps of 32 images; the paper uses 1500 for MetFaces, 4500 for AAHQ.
+
+Examples:
+  cargo xtask train-classifier --model runs/metfaces-sdft --source faces --target metfaces --init 256x256_classifier.pt --steps 1500
+  cargo xtask train-classifier --source faces --target metfaces --set loop.micro_batch=4 --dry-run";
+
+/// The arguments of every command that trains.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A preset (see `--list`) or a TOML file; may be given again, later ones override earlier ones.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) config: Vec<String>,
+    /// List the presets and exit.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Optimizer steps.
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    pub(crate) steps: Option<u64>,
+    /// Images per step.
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    pub(crate) batch: Option<u64>,
+    /// Seed of every random number.
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
+    pub(crate) seed: Option<u64>,
+    /// Name of the run and of its folder.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where run folders go.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub(crate) out: PathBuf,
+    /// Any other setting, as in the TOML file: `--set optim.lr=1e-4`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Fail if an image cannot be read, instead of ignoring it.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Continue the run in this folder.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "batch", "seed", "name", "list", "strict", "out"])]
+    pub(crate) resume: Option<PathBuf>,
+    /// Print the plan with its time, memory and disk space, and exit.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+impl RunArgs {
+    /// The options of the library.
+    pub(crate) fn options(&self) -> RunOptions {
+        RunOptions {
+            config: self.config.clone(),
+            steps: self.steps,
+            batch: self.batch,
+            seed: self.seed,
+            name: self.name.clone(),
+            out: self.out.clone(),
+            set: self.set.clone(),
+            strict: self.strict,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum MethodArg {
+    Scratch,
+    Naive,
+    Sdft,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// The source model: a .pt or .safetensors file, a run folder, or a name such as `ffhq-10m` (`cargo xtask fetch --list`) or
+    /// `digits-source`. With --resume, where the same file is now.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) source: Option<String>,
+    /// The part of the source file to take if it holds several, as `inspect` lists them.
+    #[arg(long, value_name = "KEY", conflicts_with = "resume")]
+    pub(crate) source_key: Option<String>,
+    /// The images: a folder, or a name such as `metfaces` or `digits`. With --resume, where the same images are now.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<String>,
+    /// How to train.
+    #[arg(long, value_enum, conflicts_with = "resume")]
+    pub(crate) method: Option<MethodArg>,
+    /// Start N processes, each with a GPU of its own, that share every batch.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) gpus: Option<usize>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+impl TrainArgs {
+    /// The options of the library.
+    pub(crate) fn options(&self) -> TrainOptions {
+        TrainOptions {
+            run: self.run.options(),
+            source: self.source.clone(),
+            source_key: self.source_key.clone(),
+            data: self.data.clone(),
+            method: self.method.map(|method| match method {
+                MethodArg::Scratch => Method::Scratch,
+                MethodArg::Naive => Method::Naive,
+                MethodArg::Sdft => Method::Sdft,
+            }),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClassifierArgs {
+    /// The images that translations start from: a folder, or `digits`. With --resume, where the same images are now; --target and --init
+    /// likewise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) source: Option<String>,
+    /// The images of the target domain.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) target: Option<String>,
+    /// The model that the classifier will guide; its image size and noise schedule are used.
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "resume")]
+    pub(crate) model: Option<String>,
+    /// A classifier whose trunk is the start, such as 256x256_classifier.pt of guided-diffusion; tensors are taken by name and shape.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) init: Option<String>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+impl ClassifierArgs {
+    /// The options of the library.
+    pub(crate) fn options(&self) -> ClassifierOptions {
+        ClassifierOptions {
+            run: self.run.options(),
+            source: self.source.clone(),
+            target: self.target.clone(),
+            model: self.model.clone(),
+            init: self.init.clone(),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Runs jobs on this program's device, stopped by Ctrl-C and shown on the console, and puts their errors into the words of its options.
+
+use crate::console::Console;
+use crate::device::{asked, device};
+use crate::runs::{STOP, listen};
+use anyhow::Result;
+use candle_core::Device;
+use sdft_jobs::{Context, Error};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Runs a job on the device of the command line. `label` stands before its progress.
+pub(crate) fn job<T>(
+    label: &str,
+    run: impl FnOnce(&mut Context<'_>) -> sdft_jobs::Result<T>,
+) -> Result<T> {
+    job_on(device()?, label, run)
+}
+
+/// Runs a job of a command that always computes on the CPU.
+pub(crate) fn job_on_cpu<T>(
+    label: &str,
+    run: impl FnOnce(&mut Context<'_>) -> sdft_jobs::Result<T>,
+) -> Result<T> {
+    job_on(Device::Cpu, label, run)
+}
+
+fn job_on<T>(
+    device: Device,
+    label: &str,
+    run: impl FnOnce(&mut Context<'_>) -> sdft_jobs::Result<T>,
+) -> Result<T> {
+    let mut console = Console::new(label);
+    let mut context = Context {
+        precision: asked(),
+        on_start: &listen,
+        ..Context::new(device, &STOP, &mut console)
+    };
+    let result = run(&mut context);
+    console.finish();
+    Ok(result?)
+}
+
+/// Whether the command of this process has an option `--overwrite`.
+static CAN_OVERWRITE: AtomicBool = AtomicBool::new(false);
+
+/// Remembers whether the command has an option `--overwrite`, for hints.
+pub(crate) fn can_overwrite(can: bool) {
+    CAN_OVERWRITE.store(can, Ordering::Relaxed);
+}
+
+/// The text of a job's error, with options as they are typed.
+pub(crate) fn text_of(error: &Error) -> String {
+    match error {
+        Error::Option { name, problem } => format!("{} {problem}", typed(name)),
+        Error::InOption {
+            name,
+            value,
+            source,
+        } => format!("{} {value}: {}", typed(name), text_of(source)),
+        Error::Output { option, source } => {
+            let mut text = source.to_string();
+            if source.is_refusal() {
+                text = format!("{} {text}", typed(option));
+            }
+            if let Some(what) = source.overwriting()
+                && CAN_OVERWRITE.load(Ordering::Relaxed)
+            {
+                text += &format!(", or give --overwrite to {what}");
+            }
+            text
+        }
+        Error::Context { context, source } => format!("{context}: {}", text_of(source)),
+        other => other.to_string(),
+    }
+}
+
+/// The option of a field: `--lambda-s` of `lambda_s`.
+fn typed(name: &str) -> String {
+    format!("--{}", name.replace('_', "-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_jobs_are_named_as_they_are_typed() {
+        let error = Error::Context {
+            context: "sdedit".to_owned(),
+            source: Box::new(Error::Option {
+                name: "lambda_s",
+                problem: "-1: expected a number, 0 or more".to_owned(),
+            }),
+        };
+        let expected = "sdedit: --lambda-s -1: expected a number, 0 or more";
+        assert_eq!(text_of(&error), expected);
+    }
+}

@@ -1,0 +1,180 @@
+//! Table 1 in miniature: digits of classes that the target set lacks, from chalk to ember.
+
+use crate::table::{Column, Report, markdown, write_table};
+use candle_core::Tensor;
+use sdft_data::{Digits, DigitsSource, ImageSource, Style};
+use sdft_eval::{KeptScore, score_kept};
+use sdft_features::DigitsJudge;
+use sdft_imaging::Rgb8;
+use sdft_jobs::{
+    Context, Result, TranslatePlan, TranslationMethod, TranslationModels, Translator, Variant,
+    WalkKind, check_stop, load_judge, load_source, train_digits_classifier,
+};
+use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
+use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
+use sdft_randn::NumberedNoise;
+use sdft_train::{to_images, to_tensor};
+use serde_json::{Map, json};
+use std::path::Path;
+
+/// How far inputs are noised.
+const T0: f64 = 0.4;
+/// Classes that the target set lacks.
+const ABSENT: [u8; 7] = [0, 2, 3, 5, 6, 8, 9];
+/// Inputs of each class.
+const PER_CLASS: usize = 30;
+/// Seed of the noise for the first models; the second ones have the next, so that the mean is one over noises, too.
+const NOISE_SEED: u64 = 1000;
+/// Inputs at once.
+const BATCH: usize = 64;
+/// The picture shows one input out of this many.
+const EVERY: usize = 15;
+
+/// How to read the table.
+const READING: &str = "\
+kept      share of inputs that still show their digit; style: share in the target's style; both: what a translation is for
+PSNR, SSIM  against the input: they reward what is left as it was, its colours too, so a change of style costs in both";
+
+const COLUMNS: [Column<Measured>; 5] = [
+    ("kept", 2, |r| r.kept.class),
+    ("style", 2, |r| r.kept.style),
+    ("both", 2, |r| r.kept.both),
+    ("PSNR", 2, |r| r.psnr),
+    ("SSIM", 3, |r| r.ssim),
+];
+
+/// What is measured of one model's translations.
+struct Measured {
+    kept: KeptScore,
+    psnr: f64,
+    ssim: f64,
+}
+
+/// The translations of the embedded inputs by models that were trained, and the table of it.
+pub(crate) struct Translations {
+    inputs: Vec<Rgb8>,
+    x0: Tensor,
+    classes: Vec<u8>,
+    judge: DigitsJudge,
+    classifier: LoadedEncoder,
+    rows: Vec<(String, Vec<Measured>)>,
+    picture: Vec<Vec<Rgb8>>,
+}
+
+impl Translations {
+    /// Trains the classifier unless it is there. `None` if that was interrupted.
+    pub(crate) fn new(out: &Path, context: &mut Context<'_>) -> Result<Option<Self>> {
+        let root = out.join("classifier");
+        let Some(classifier) = train_digits_classifier(&root, context)? else {
+            return Ok(None);
+        };
+        let source = DigitsSource::new(Digits::embedded()?, Style::Chalk, &ABSENT, PER_CLASS)?;
+        let inputs = (0..source.len())
+            .map(|i| Ok(source.image(i)?))
+            .collect::<Result<Vec<Rgb8>>>()?;
+        let shown = inputs.iter().step_by(EVERY).cloned().collect();
+        let classifier = load_encoder(&classifier, &LoadOptions::default())?;
+        context.notes(&classifier.notes);
+        Ok(Some(Self {
+            x0: to_tensor(&inputs)?,
+            inputs,
+            classes: source.labels().to_vec(),
+            judge: load_judge()?,
+            classifier,
+            rows: Vec::new(),
+            picture: vec![shown],
+        }))
+    }
+
+    /// Adds the rows of a method whose models, one for each seed, are in these files.
+    pub(crate) fn add(
+        &mut self,
+        label: &str,
+        models: &[String],
+        context: &mut Context<'_>,
+    ) -> Result<()> {
+        for method in [TranslationMethod::Sdedit, TranslationMethod::Egsde] {
+            let mut rows = Vec::new();
+            for (seed, file) in models.iter().enumerate() {
+                let model = load_source(file, "", Map::new(), Map::new(), context)?;
+                let variant = Variant {
+                    t0: Some(T0),
+                    repeats: Some(1),
+                    lambda_s: Some(500.0),
+                    lambda_i: Some(2.0),
+                    factor: Some(model.config.image_size / 8),
+                    ..Variant::default()
+                };
+                let plan = TranslatePlan::as_in_the_paper(method, WalkKind::Part, variant, &model);
+                let models = TranslationModels {
+                    model: &model,
+                    source: None,
+                    classifier: Some(&self.classifier),
+                    mask: None,
+                };
+                let translator = Translator::new(&plan, models, context)?;
+                let mut images = Vec::with_capacity(self.inputs.len());
+                for first in (0..self.inputs.len()).step_by(BATCH) {
+                    let n = BATCH.min(self.inputs.len() - first);
+                    let numbers = (first..first + n).map(|i| i as u64).collect();
+                    let mut noise = NumberedNoise::new(NOISE_SEED + seed as u64, numbers);
+                    let x0 = self.x0.narrow(0, first, n)?;
+                    images.extend(to_images(&translator.run(
+                        0,
+                        &x0,
+                        &mut noise,
+                        &mut |_| check_stop(context.stop),
+                    )?)?);
+                }
+                rows.push(self.measure(&images)?);
+                if seed == 0 {
+                    self.picture
+                        .push(images.into_iter().step_by(EVERY).collect());
+                }
+            }
+            let name = match method {
+                TranslationMethod::Egsde => "EGSDE",
+                _ => "SDEdit",
+            };
+            self.rows.push((format!("{name}, {label}"), rows));
+        }
+        Ok(())
+    }
+
+    fn measure(&self, images: &[Rgb8]) -> Result<Measured> {
+        // Judged and compared as files would be: after 8 bits.
+        let kept = score_kept(&self.judge, &to_tensor(images)?, &self.classes)?;
+        let (mut psnrs, mut ssims) = (0.0, 0.0);
+        for (a, b) in self.inputs.iter().zip(images) {
+            let a = Picture::rgb8(&a.pixels, a.width, a.height)?;
+            let b = Picture::rgb8(&b.pixels, b.width, b.height)?;
+            psnrs += psnr(&a, &b)?;
+            ssims += ssim(&a, &b, SsimWindow::Gaussian11)?;
+        }
+        let n = images.len() as f64;
+        Ok(Measured {
+            kept,
+            psnr: psnrs / n,
+            ssim: ssims / n,
+        })
+    }
+
+    /// Writes the table, and the picture of the first seed.
+    pub(crate) fn finish(&self, out: &Path) -> Result<Report> {
+        let text = markdown("translation", &COLUMNS, &self.rows);
+        let mut numbers = Vec::new();
+        for (label, rows) in &self.rows {
+            let seeds: Vec<_> = rows
+                .iter()
+                .map(|r| {
+                    json!({ "n": r.kept.n, "kept": r.kept.class, "style": r.kept.style, "both": r.kept.both, "psnr": r.psnr, "ssim": r.ssim })
+                })
+                .collect();
+            numbers.push(json!({ "translation": label, "t0": T0, "seeds": seeds }));
+        }
+        let names = self.rows.iter().map(|(label, _)| label.clone());
+        let names = std::iter::once("inputs".to_owned()).chain(names);
+        let rows = names.zip(self.picture.iter().cloned());
+        write_table(out, "translation", (text, READING), &numbers, rows)
+    }
+}

@@ -1,0 +1,207 @@
+//! Input images, read ahead on a thread of their own.
+
+use crate::error::{Error, Result};
+use sdft_files::sha256_bytes;
+use sdft_imaging::{
+    Conversions, ImagingError, Limits, Rgb8, center_crop, decode_described, read_image_file,
+    without_ending,
+};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+
+/// Largest number of batches that wait.
+const AHEAD: usize = 2;
+/// Images that would have to be enlarged more than this are refused.
+const LARGEST_ENLARGEMENT: usize = 4;
+
+/// An input image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Its path inside the input folder.
+    pub id: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// Its output's path inside the output folder.
+    pub name: String,
+    /// The number of its noise, a hash of `id`: the same regardless of the other inputs.
+    pub number: u64,
+    /// Why nothing can be made of it, if that is known already.
+    pub problem: Option<String>,
+}
+
+/// An image as a model takes it.
+pub struct Loaded {
+    /// The picture.
+    pub image: Rgb8,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// The conversions of its pixels, each 0 or 1.
+    pub conversions: Conversions,
+}
+
+impl Input {
+    /// The inputs with these names inside the folder `root`, and those that are known to be unreadable, with the reason.
+    ///
+    /// Two files whose outputs would have the same name are a problem of the second one.
+    pub fn list(
+        root: &Path,
+        files: Vec<(String, PathBuf)>,
+        unreadable: Vec<(String, String)>,
+    ) -> Vec<Self> {
+        let mut taken: HashMap<String, String> = HashMap::new();
+        let mut all = Vec::with_capacity(files.len() + unreadable.len());
+        for (id, path) in files {
+            let name = format!("{}.png", without_ending(&id));
+            let problem = taken
+                .insert(name.clone(), id.clone())
+                .map(|other| format!("its output {name} would be that of {other}"));
+            let number = number(&id);
+            all.push(Self {
+                id,
+                path,
+                name,
+                number,
+                problem,
+            });
+        }
+        all.extend(unreadable.into_iter().map(|(id, reason)| Self {
+            path: root.join(&id),
+            name: String::new(),
+            number: 0,
+            problem: Some(reason),
+            id,
+        }));
+        all
+    }
+
+    /// Reads the image, and brings it to `side` pixels by a centre crop.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the picture is too small.
+    pub fn load(&self, side: usize) -> Result<Loaded> {
+        let limits = Limits::from_env()?;
+        // The list of failures shows the name before the reason.
+        let wrong = |e: ImagingError| Error::Input(e.reason());
+        let bytes = read_image_file(&self.path, &limits).map_err(wrong)?;
+        let decoded = decode_described(&bytes, &self.id, &limits).map_err(wrong)?;
+        let (picture, conversions) = (&decoded.image, decoded.conversions());
+        let short = picture.width.min(picture.height);
+        let least = side.div_ceil(LARGEST_ENLARGEMENT);
+        if short < least {
+            return Err(Error::Input(format!(
+                "{}x{} is too small for a model of {side}x{side}, expected {least} pixels or more on the short side",
+                picture.width, picture.height
+            )));
+        }
+        Ok(Loaded {
+            image: center_crop(picture, side),
+            sha256: sha256_bytes(&bytes),
+            conversions,
+        })
+    }
+}
+
+/// 64 bits of a name (FNV-1a).
+fn number(id: &str) -> u64 {
+    id.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
+/// A batch: indices into the list, and the images.
+type Batch = Vec<(usize, Result<Loaded>)>;
+
+/// Calls `each` with batches of the list's images, and reads the next ones meanwhile. Stops early where `each` returns `false`. Returns
+/// whether it reached the end, and the conversions of all images.
+///
+/// # Errors
+/// Those of `each`.
+pub(crate) fn load_ahead<T: Sync>(
+    list: &[(&Input, T)],
+    side: usize,
+    batch: usize,
+    mut each: impl FnMut(Batch) -> Result<bool>,
+) -> Result<(bool, Conversions)> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = sync_channel::<Batch>(AHEAD);
+        scope.spawn(move || {
+            for (first, part) in list.chunks(batch).enumerate() {
+                let numbered = part.iter().enumerate();
+                let read = numbered.map(|(i, (input, _))| (first * batch + i, input.load(side)));
+                // The receiver is gone when the run ends early.
+                if sender.send(read.collect()).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut conversions = Conversions::default();
+        // The loop drops the receiver, which ends the thread.
+        for batch in receiver {
+            let read = batch.iter().filter_map(|(_, read)| read.as_ref().ok());
+            read.for_each(|loaded| conversions += loaded.conversions);
+            if !each(batch)? {
+                return Ok((false, conversions));
+            }
+        }
+        Ok((true, conversions))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, side: usize) {
+        sdft_imaging::write_png(path, &Rgb8::filled(side, side, [9, 8, 7])).unwrap();
+    }
+
+    #[test]
+    fn names_become_png_and_collisions_are_found() {
+        let root = Path::new("in");
+        let files = ["a.jpg", "a.png", "sub/b.webp", "v1.2"];
+        let files: Vec<_> = files.map(|id| (id.to_owned(), root.join(id))).into();
+        let all = Input::list(root, files, vec![("e.heic".into(), "found HEIC".into())]);
+        let names: Vec<&str> = all.iter().map(|i| i.name.as_str()).collect();
+        assert_eq!(names, ["a.png", "a.png", "sub/b.png", "v1.2.png", ""]);
+        let problems: Vec<bool> = all.iter().map(|i| i.problem.is_some()).collect();
+        assert_eq!(problems, [false, true, false, false, true]);
+        assert!(all[0].number != all[1].number);
+        let one = Input::list(root, vec![("a.jpg".into(), root.join("x"))], Vec::new());
+        assert_eq!((one.len(), one[0].number), (1, all[0].number));
+    }
+
+    #[test]
+    fn images_come_in_order_and_small_ones_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["a.png", "b.png", "c.png", "d.png"];
+        for (name, side) in names.iter().zip([32, 3, 16]) {
+            write(&dir.path().join(name), side);
+        }
+        std::fs::write(dir.path().join("d.png"), b"\x89PNG\r\n\x1a\nno picture").unwrap();
+        let files = names.map(|id| (id.to_owned(), dir.path().join(id)));
+        let all = Input::list(dir.path(), files.into(), Vec::new());
+        let pending: Vec<(&Input, ())> = all.iter().map(|i| (i, ())).collect();
+        let mut seen = Vec::new();
+        let read = load_ahead(&pending, 16, 3, |batch| {
+            let widths = batch.into_iter().map(|(k, loaded)| {
+                let width = loaded.map(|l| l.image.width);
+                (k, width.map_err(|error| error.to_string()))
+            });
+            seen.extend(widths);
+            Ok(true)
+        });
+        assert!(read.unwrap().0);
+        assert_eq!(seen[0], (0, Ok(16)));
+        assert!(seen[1].1.as_ref().unwrap_err().contains("3x3 is too small"));
+        assert_eq!(seen[2], (2, Ok(16)));
+        let broken = seen[3].1.as_ref().unwrap_err();
+        assert!(broken.starts_with("broken PNG file"), "{broken}");
+        let mut batches = 0;
+        let read = load_ahead(&pending, 16, 1, |_| {
+            batches += 1;
+            Ok(batches < 2)
+        });
+        assert!(!read.unwrap().0 && batches == 2);
+    }
+}

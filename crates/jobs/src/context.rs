@@ -1,0 +1,164 @@
+//! The surroundings of a job: device, precision, stop flag and progress.
+
+use crate::error::{Result, ResultExt as _};
+use candle_core::{DType, Device};
+use sdft_adm::{Encoder, Unet};
+use sdft_cuda::{DeviceSpec, allow_tf32, gpus, open};
+use sdft_gallery::Event;
+use sdft_models::{LoadedEncoder, LoadedModel};
+use sdft_parallel::World;
+use sdft_train::{Precision, Progress};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The surroundings of a job.
+pub struct Context<'a> {
+    /// The device that networks compute on.
+    pub device: Device,
+    /// The precision of feature maps, where the caller wants another one than the job's own choice.
+    pub precision: Option<Precision>,
+    /// Set by the caller, from any thread, to stop the job: it saves what is complete and returns.
+    pub stop: &'a AtomicBool,
+    /// Called with notes and progress.
+    pub progress: &'a mut dyn Progress,
+    /// Called once everything is checked and the job starts to write. From here on, stopping through [`Context::stop`] loses nothing.
+    pub on_start: &'a dyn Fn(),
+}
+
+impl<'a> Context<'a> {
+    /// A job on `device` in its own choice of precision.
+    pub fn new(device: Device, stop: &'a AtomicBool, progress: &'a mut dyn Progress) -> Self {
+        Self {
+            device,
+            precision: None,
+            stop,
+            progress,
+            on_start: &|| {},
+        }
+    }
+
+    /// Whether the job is to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Passes lines on to the caller.
+    pub fn notes<S: AsRef<str>>(&mut self, notes: impl IntoIterator<Item = S>) {
+        for note in notes {
+            self.progress.note(note.as_ref());
+        }
+    }
+
+    /// The precision of feature maps: the caller's, or else `otherwise`. It is never [`Precision::Auto`].
+    pub fn precision_or(&self, otherwise: Precision) -> Precision {
+        resolve_precision(self.precision.unwrap_or(otherwise), &self.device)
+    }
+
+    /// Device and precision for networks, in the caller's precision or else in `otherwise`. Sets whether products round to TF32.
+    pub fn runtime(&self, otherwise: Precision) -> Runtime {
+        let precision = self.precision_or(otherwise);
+        allow_tf32(precision == Precision::Tf32);
+        Runtime {
+            device: self.device.clone(),
+            compute_dtype: precision.compute_dtype(),
+        }
+    }
+
+    /// Passes an event of a gallery on to the caller.
+    pub(crate) fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Started => (self.on_start)(),
+            Event::Note(text) => self.progress.note(text),
+            Event::Images { done, total } => self.progress.images(done, total),
+        }
+    }
+}
+
+/// Fails between two steps once the stop flag is set.
+///
+/// # Errors
+/// The flag is set.
+pub fn check_stop(stop: &AtomicBool) -> candle_core::Result<()> {
+    if stop.load(Ordering::Relaxed) {
+        candle_core::bail!("interrupted");
+    }
+    Ok(())
+}
+
+/// Opens a device. One of several processes takes the GPU of its own number, unless another one is named.
+///
+/// # Errors
+/// The device does not exist or cannot be used by this build.
+pub fn open_device(spec: DeviceSpec, world: Option<&World>) -> candle_core::Result<Device> {
+    let spec = match (spec, world) {
+        (DeviceSpec::Auto, Some(world)) if gpus().is_ok_and(|gpus| !gpus.is_empty()) => {
+            DeviceSpec::Cuda(world.local_rank)
+        }
+        (DeviceSpec::Cuda(0), Some(world)) => DeviceSpec::Cuda(world.local_rank),
+        (spec, _) => spec,
+    };
+    open(spec)
+}
+
+/// Replaces [`Precision::Auto`] by what suits the device: f32 on the CPU, bf16 on GPUs that have it, f16 on others.
+pub fn resolve_precision(precision: Precision, device: &Device) -> Precision {
+    match precision {
+        Precision::Auto if !device.is_cuda() => Precision::F32,
+        Precision::Auto => {
+            let all_have = gpus().is_ok_and(|gpus| gpus.iter().all(sdft_cuda::Gpu::has_bf16));
+            if all_have {
+                Precision::Bf16
+            } else {
+                Precision::F16
+            }
+        }
+        given => given,
+    }
+}
+
+/// The device and the type of feature maps of networks that are not trained.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    /// The device.
+    pub device: Device,
+    compute_dtype: DType,
+}
+
+impl Runtime {
+    /// The network of a model.
+    ///
+    /// # Errors
+    /// The device has no memory left, or the parameters do not fit.
+    pub fn unet(&self, model: &LoadedModel) -> Result<Unet> {
+        let params = model
+            .params
+            .to(DType::F32, &self.device)
+            .context("the model cannot be copied to the device")?;
+        Ok(Unet::load(&params, &model.config)?
+            .with_prediction_type(model.process.prediction_type)
+            .with_compute_dtype(self.compute_dtype))
+    }
+
+    /// The network of a classifier, in f32, because its gradients guide images.
+    ///
+    /// # Errors
+    /// The device has no memory left, or the parameters do not fit.
+    pub fn encoder(&self, classifier: &LoadedEncoder) -> Result<Encoder> {
+        let params = classifier
+            .params
+            .to(DType::F32, &self.device)
+            .context("the classifier cannot be copied to the device")?;
+        Ok(Encoder::load(&params, &classifier.config)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_resolves_the_precision() {
+        let resolve = |precision| resolve_precision(precision, &Device::Cpu);
+        assert_eq!(resolve(Precision::Auto), Precision::F32);
+        assert_eq!(resolve(Precision::Bf16), Precision::Bf16);
+    }
+}

@@ -1,0 +1,168 @@
+//! Images to learn from, and images to work on.
+
+use crate::context::Context;
+use crate::embedded::DIGITS;
+use crate::error::{Result, ResultExt as _, failed, option, usage};
+use sdft_data::{Digits, DigitsSource, FolderSource, ImageSource, Listing, Style, scan_images};
+use sdft_gallery::Input;
+use sdft_train::DataPlan;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Images whose pixels are part of a data set's fingerprint, spread over all of it.
+const FINGERPRINTED: usize = 32;
+
+/// Opens the images of a plan at `size` pixels: a folder, or the embedded digits.
+///
+/// # Errors
+/// The folder cannot be read, or a setting of the digits is wrong.
+pub fn open_data(
+    plan: &DataPlan,
+    size: usize,
+    context: &mut Context<'_>,
+) -> Result<Arc<dyn ImageSource>> {
+    if plan.path == DIGITS {
+        let style = plan.style.as_deref().unwrap_or("chalk");
+        let style: Style = style
+            .parse()
+            .map_err(|e| usage(format!("data.style: {e}")))?;
+        if size != Digits::SIZE {
+            return Err(usage(format!(
+                "data.path: the digits are {0}x{0}, the model takes {size}x{size}",
+                Digits::SIZE
+            )));
+        }
+        let per_class = match plan.per_class {
+            None | Some(0) => usize::MAX,
+            Some(n) => n,
+        };
+        let classes = plan.classes.as_deref().unwrap_or_default();
+        let source = DigitsSource::new(Digits::embedded()?, style, classes, per_class)?;
+        return Ok(Arc::new(source));
+    }
+    let (source, report) = FolderSource::open(Path::new(&plan.path), size, plan.strict)?;
+    let notes = report.notes();
+    context.notes(notes.iter().map(|note| format!("{}: {note}", plan.path)));
+    Ok(Arc::new(source))
+}
+
+/// A hash that tells one set of images from another: all names, and the pixels of some.
+///
+/// # Errors
+/// An image cannot be read.
+pub(crate) fn fingerprint(data: &dyn ImageSource) -> Result<String> {
+    let mut bytes = Vec::new();
+    for i in 0..data.len() {
+        bytes.extend(data.id(i).into_bytes());
+        bytes.push(0);
+    }
+    let stride = data.len().div_ceil(FINGERPRINTED).max(1);
+    for i in (0..data.len()).step_by(stride) {
+        bytes.extend(data.image(i)?.pixels);
+    }
+    Ok(sdft_files::sha256_bytes(&bytes))
+}
+
+/// The images of a run that is continued, at the path of its plan. `option` names the option that says where they are now.
+///
+/// # Errors
+/// The images are missing, or others than the run began with.
+pub(crate) fn same_images(
+    path: &str,
+    expected: &str,
+    option: &str,
+    open: impl FnOnce() -> Result<Arc<dyn ImageSource>>,
+) -> Result<Arc<dyn ImageSource>> {
+    if path != DIGITS && !Path::new(path).exists() {
+        return Err(failed(format!(
+            "{path}: the images of this run are not there; say where they are now with {option} DIR"
+        )));
+    }
+    let images = open()?;
+    if fingerprint(&*images)? != expected {
+        return Err(failed(format!(
+            "{path}: these are not the images that the run began with, so it cannot continue as it began; \
+             put them back, say where they are with {option} DIR, or start a new run"
+        )));
+    }
+    Ok(images)
+}
+
+/// The inputs of a gallery: an image, or the images of a folder and its subfolders. A note names the other files.
+///
+/// # Errors
+/// The path does not exist, is neither a file nor a folder, or is a folder without images.
+pub fn list_inputs(input: &Path, context: &mut Context<'_>) -> Result<Vec<Input>> {
+    let wrong = |what: &str| option("input", format!("{}: {what}", input.display()));
+    let found = match std::fs::metadata(input) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(wrong("no such file or folder"));
+        }
+        Err(error) => return Err(error).with_context(|| input.display().to_string()),
+    };
+    if found.is_file() {
+        let name = input.file_name().unwrap_or_default().to_string_lossy();
+        let files = vec![(name.into_owned(), input.to_owned())];
+        return Ok(Input::list(input, files, Vec::new()));
+    }
+    if !found.is_dir() {
+        let kind = sdft_files::kind_of(found.file_type());
+        return Err(wrong(&format!(
+            "expected an image or a folder of images, found {kind}"
+        )));
+    }
+    let listing = scan_images(input)?;
+    if let Some(text) = listing.passed_over() {
+        context
+            .progress
+            .note(&format!("{}: passed over: {text}", input.display()));
+    }
+    let Listing {
+        images, unreadable, ..
+    } = listing;
+    let unreadable = unreadable.into_iter().map(|u| (u.file, u.reason)).collect();
+    Ok(Input::list(input, images, unreadable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use sdft_imaging::{Rgb8, write_png};
+    use std::sync::atomic::AtomicBool;
+
+    struct Notes(Vec<String>);
+
+    impl sdft_train::Progress for Notes {
+        fn note(&mut self, text: &str) {
+            self.0.push(text.to_owned());
+        }
+    }
+
+    #[test]
+    fn inputs_are_found_and_unreadable_ones_keep_their_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let (stop, mut notes) = (AtomicBool::new(false), Notes(Vec::new()));
+        let mut context = Context::new(Device::Cpu, &stop, &mut notes);
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        for name in ["a.jpg", "sub/b.webp"] {
+            write_png(&dir.path().join(name), &Rgb8::filled(8, 8, [9, 8, 7])).unwrap();
+        }
+        std::fs::write(dir.path().join("e.heic"), b"\0\0\0\x18ftypheic\0\0\0\0").unwrap();
+        std::fs::write(dir.path().join("notes.txt"), b"text").unwrap();
+        let all = list_inputs(dir.path(), &mut context).unwrap();
+        let ids: Vec<&str> = all.iter().map(|i| i.id.as_str()).collect();
+        assert_eq!(ids, ["a.jpg", "sub/b.webp", "e.heic"]);
+        let problem = all[2].problem.as_ref().unwrap();
+        assert!(
+            problem.contains("found HEIC") && !problem.contains("e.heic"),
+            "{problem}"
+        );
+        let one = list_inputs(&dir.path().join("a.jpg"), &mut context).unwrap();
+        assert_eq!((one.len(), one[0].number), (1, all[0].number));
+        let missing = list_inputs(&dir.path().join("none"), &mut context);
+        assert!(missing.unwrap_err().is_usage());
+        assert!(notes.0[0].contains("passed over"), "{:?}", notes.0);
+    }
+}

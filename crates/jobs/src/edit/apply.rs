@@ -1,0 +1,272 @@
+//! Images of a folder, edited along directions.
+
+use super::latents::{Inversion, open_inversions};
+use super::plan::{ApplyPlan, ApplyWalk, EditEntry, EditOptions, factors, strengths};
+use crate::context::{Context, check_stop};
+use crate::data::list_inputs;
+use crate::error::{Result, ResultExt as _, option, usage};
+use crate::model::{ModelFile, check_seed, check_unconditional, hint, load_model};
+use sdft_adm::Unet;
+use sdft_asyrp::{
+    Direction, DirectionInfo, EditPlan, InversionCache, LoadedDirection, Mix, edit, read_direction,
+    sequence, strength_at,
+};
+use sdft_diffusion::BottleneckNet;
+use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
+use sdft_imaging::Rgb8;
+use sdft_randn::NumberedNoise;
+use sdft_schedule::Schedule;
+use sdft_train::{to_pictures, to_tensor};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// Edits the images of a file or folder into another folder, under the same names. Complete images of the same settings stay, so that a
+/// stopped job continues.
+///
+/// # Errors
+/// An option does not fit the model or the directions, the folder holds something else, or a network fails. Inputs that fail are in the
+/// result.
+pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<Outcome> {
+    // What does not depend on files is checked before they are read.
+    let (strengths, factors) = (strengths(options)?, factors(options)?);
+    check_seed(options.seed.unwrap_or(0))?;
+    if options.batch == Some(0) {
+        return Err(option("batch", "0: expected 1 or more"));
+    }
+    let name = ModelFile::find(&options.model)?.noted(context);
+    let model = load_model(&name, &options.load)?;
+    context.notes(&model.notes);
+    check_unconditional(&name, &model)?;
+    let process = &model.process;
+    let editable = process.check_editable();
+    editable.map_err(|problem| usage(format!("{name}: {problem}")))?;
+    let network_sha256 = model.network_sha256()?;
+    let net = model.unet()?;
+    let mut directions = Vec::new();
+    for edit in &options.edits {
+        let path = Path::new(edit);
+        if !path.exists() {
+            return Err(option(
+                "edit",
+                format!("{edit}: no such file or run{}", hint(path)),
+            ));
+        }
+        let file = ModelFile::find(edit)
+            .in_option("edit", edit)?
+            .noted(context);
+        let read = read_direction(Path::new(&file), net.bottleneck(), model.config.norm_groups)
+            .in_option("edit", edit)?;
+        match &read.info {
+            None => context.progress.note(&format!(
+                "{file}: its metadata does not say how it was trained; Asyrp's t_edit and t_boost are used, and its strength as it is"
+            )),
+            Some(info) if info.network_sha256 != network_sha256 => context.progress.note(
+                &format!("{file}: trained on another model than this one; it may still work on a related one"),
+            ),
+            Some(_) => {}
+        }
+        directions.push((file, read));
+    }
+    let infos: Vec<(String, Option<DirectionInfo>)> = directions
+        .iter()
+        .map(|(file, read)| (file.clone(), read.info.clone()))
+        .collect();
+    let walk = ApplyWalk::new(options, &infos)?;
+    if walk.t_boost == 0 {
+        let given = [
+            ("seed", options.seed.map(|seed| format!("{seed}: "))),
+            ("frames", options.frames.then(String::new)),
+        ];
+        if let Some((name, Some(value))) = given.into_iter().find(|(_, value)| value.is_some()) {
+            return Err(option(
+                name,
+                format!(
+                    "{value}has no effect where no noise is added; give a t_boost above 0, or leave it out"
+                ),
+            ));
+        }
+    }
+    if walk.t_0 >= process.diffusion_steps {
+        return Err(usage(format!(
+            "{name}: its process has {} steps, and the edit is to begin at step {}",
+            process.diffusion_steps, walk.t_0
+        )));
+    }
+    let edits = directions.iter().zip(&strengths);
+    let plan = ApplyPlan {
+        input: full_path(&options.input.display().to_string()),
+        image_size: model.config.image_size,
+        model: full_path(&name),
+        network_sha256,
+        factors,
+        walk,
+        edits: edits
+            .map(|((file, read), strength)| {
+                let info = read.info.as_ref();
+                Ok(EditEntry {
+                    file: full_path(file),
+                    sha256: sdft_checkpoint::sha256_file(Path::new(file))?,
+                    from: info.map(|info| info.from.clone()),
+                    to: info.map(|info| info.to.clone()),
+                    trained: info.map(|info| info.steps),
+                    strength: *strength,
+                })
+            })
+            .collect::<Result<_>>()?,
+        process: process.clone(),
+    };
+    let mut inputs = list_inputs(&options.input, context)?;
+    if let Some(only) = &options.only {
+        inputs.retain(|input| only.contains(&input.id));
+    }
+    let inversion = Inversion {
+        network_sha256: &plan.network_sha256,
+        process,
+        t_0: plan.walk.t_0,
+        steps: plan.walk.inversion,
+    };
+    let stop = context.stop;
+    let editor = Editor {
+        schedule: process.published()?.schedule,
+        latents: open_inversions(&options.cache, &inversion, context),
+        directions: directions.into_iter().map(|(_, read)| read).collect(),
+        plan: &plan,
+        net,
+        stop,
+    };
+    let gallery = Gallery {
+        input: &options.input,
+        inputs: &inputs,
+        out: &options.out,
+        plan: &plan,
+        maker: &editor,
+        batch: options.batch,
+        overwrite: options.overwrite,
+    };
+    let outcome = gallery.fill(stop, &mut |event| context.event(event))?;
+    if let Some(problem) = editor.latents.problem() {
+        context
+            .progress
+            .note(&format!("inversions are not kept: {problem}"));
+    } else if let Some(folder) = editor.latents.folder() {
+        context
+            .progress
+            .note(&format!("inversions are kept in {}", folder.display()));
+    }
+    Ok(outcome)
+}
+
+/// A plan, its network and its directions.
+struct Editor<'a> {
+    plan: &'a ApplyPlan,
+    net: Unet,
+    schedule: Schedule,
+    latents: InversionCache,
+    directions: Vec<LoadedDirection>,
+    stop: &'a AtomicBool,
+}
+
+impl Maker for Editor<'_> {
+    fn name(&self) -> String {
+        "edit".into()
+    }
+
+    fn side(&self) -> usize {
+        self.plan.image_size
+    }
+
+    fn labels(&self) -> Vec<String> {
+        match &self.plan.factors[..] {
+            [_] => vec![String::new()],
+            all => all
+                .iter()
+                .map(|factor| format!("strength={factor}"))
+                .collect(),
+        }
+    }
+
+    fn columns(&self) -> Vec<String> {
+        match &self.plan.factors[..] {
+            [_] => vec!["edited".into()],
+            all => all.iter().map(|factor| format!("x {factor}")).collect(),
+        }
+    }
+
+    fn title(&self) -> String {
+        let what: Vec<String> = self
+            .plan
+            .edits
+            .iter()
+            .map(|edit| {
+                let name = edit.to.clone().unwrap_or_else(|| "edited".into());
+                let factor = match &self.plan.factors[..] {
+                    [factor] => *factor,
+                    _ => 1.0,
+                };
+                match edit.strength * factor {
+                    1.0 => name,
+                    strength => format!("{name} x {strength}"),
+                }
+            })
+            .collect();
+        what.join(" + ")
+    }
+
+    fn make(
+        &self,
+        variant: usize,
+        images: &[Rgb8],
+        numbers: Vec<u64>,
+        progress: &mut dyn FnMut(f64),
+    ) -> std::result::Result<Made, Box<dyn std::error::Error + Send + Sync>> {
+        let walk = &self.plan.walk;
+        let x0 = to_tensor(images)?;
+        let inversion = sequence(walk.inversion, walk.t_0);
+        let all = (inversion.len() + walk.steps) as f64;
+        let latent =
+            self.latents
+                .latents(&self.net, &self.schedule, &x0, &inversion, &mut |step| {
+                    check_stop(self.stop)?;
+                    progress(step.done as f64 / all);
+                    Ok(())
+                })?;
+        let directions = self.directions.iter().zip(&self.plan.edits);
+        let mix = Mix::of(
+            directions
+                .map(|(read, entry)| Direction {
+                    block: &read.block,
+                    strength: strength_at(
+                        entry.strength * self.plan.factors[variant],
+                        entry.trained.unwrap_or(walk.steps),
+                        walk.steps,
+                        self.directions.len(),
+                    ),
+                })
+                .collect(),
+        );
+        let plan = EditPlan {
+            steps: sequence(walk.steps, walk.t_0),
+            t_edit: walk.t_edit,
+            t_boost: walk.t_boost,
+        };
+        let numbers = match walk.frames {
+            true => vec![0; images.len()],
+            false => numbers,
+        };
+        let mut noise = NumberedNoise::new(walk.seed, numbers);
+        let out = edit(
+            &self.net,
+            &self.schedule,
+            &latent,
+            &mix,
+            &plan,
+            &mut noise,
+            &mut |step| {
+                check_stop(self.stop)?;
+                progress((inversion.len() + step.done) as f64 / all);
+                Ok(())
+            },
+        )?;
+        Ok(to_pictures(&out)?)
+    }
+}

@@ -1,0 +1,266 @@
+//! The networks that measure how far an edit is, as the plan of a direction names them.
+
+use crate::error::{Result, ResultExt as _, failed, usage};
+use crate::judge::load_judge;
+use crate::weights::{Files, Weights};
+use candle_core::{Device, Tensor};
+use sdft_asyrp::{ClipInput, Embed, Goal, GoalWeights, TextDirection, cosine_of_texts};
+use sdft_directions::GoalPlan;
+use sdft_eval::{class_features, hash_of, read_clip, text_as_it_stands, texts_through_templates};
+use sdft_features::{Clip, ClipConfig, DigitsJudge, IDENTITY_SIDE, IdentityNet, LpipsNet, Network};
+use sdft_metrics::Features;
+use std::path::{Path, PathBuf};
+
+/// Digits per class, whose mean features stand for the class.
+const DIGITS_OF_A_CLASS: usize = 100;
+
+/// The network that a goal is measured by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoalNetwork {
+    /// CLIP with patches of this side.
+    Clip(usize),
+    /// The embedded judge of digits.
+    Digits,
+}
+
+impl GoalNetwork {
+    /// The network that `goal.network` names.
+    pub fn of(name: &str) -> Self {
+        match name {
+            "digits" => Self::Digits,
+            "clip-b32" => Self::Clip(32),
+            _ => Self::Clip(16),
+        }
+    }
+}
+
+/// The networks whose weights a goal needs; with `range` also LPIPS, which finds its steps.
+pub(crate) fn goal_networks(goal: &GoalPlan, range: bool) -> Vec<Network> {
+    let GoalNetwork::Clip(patch) = GoalNetwork::of(&goal.network) else {
+        return Vec::new();
+    };
+    let mut all = vec![Network::Clip(patch)];
+    if goal.identity > 0.0 {
+        all.push(Network::Identity);
+    }
+    if range {
+        all.push(Network::Lpips(LpipsNet::Alex));
+    }
+    all
+}
+
+/// Finds the files of the goal's networks and records them in the goal: given now, named by the plan, or from the cache. A plan that has
+/// their hashes, as that of a run that is continued, takes no other files.
+///
+/// # Errors
+/// A file is missing, or differs from the recorded hash.
+pub(crate) fn locate_goal(goal: &mut GoalPlan, weights: &Weights) -> Result<()> {
+    for network in goal_networks(goal, false) {
+        let (otherwise, known, hash) = match network {
+            Network::Identity => (
+                "give --weights irse50=FILE, or leave it out with --set goal.identity=0".to_owned(),
+                &mut goal.identity_weights,
+                &mut goal.identity_sha256,
+            ),
+            _ => (
+                format!("give --weights {}=FILE", network.name()),
+                &mut goal.weights,
+                &mut goal.weights_sha256,
+            ),
+        };
+        let files = if weights.given(network).is_some() || known.is_empty() {
+            let found = weights.of(network, &otherwise)?;
+            found.weights.into_iter().chain(found.tokenizer).collect()
+        } else {
+            known.iter().map(PathBuf::from).collect::<Vec<_>>()
+        };
+        *known = files
+            .iter()
+            .map(|path| whole(path))
+            .collect::<Result<_>>()?;
+        let found = hash_of(&files)?;
+        if !hash.is_empty() && *hash != found {
+            return Err(failed(format!(
+                "{}: other files than the run began with: their SHA-256 was {hash}, now it is {found}; --weights {}=FILE says where those are",
+                known.join(", "),
+                network.name()
+            )));
+        }
+        *hash = found;
+    }
+    Ok(())
+}
+
+fn whole(path: &Path) -> Result<String> {
+    let full = std::path::absolute(path)
+        .with_context(|| format!("cannot resolve the path {}", path.display()))?;
+    Ok(full.display().to_string())
+}
+
+/// Weights and tokenizer.
+fn parts(goal: &GoalPlan) -> Result<(Vec<PathBuf>, PathBuf)> {
+    let files = Files::of(goal.weights.iter().map(PathBuf::from).collect());
+    match files.tokenizer {
+        Some(tokenizer) if !files.weights.is_empty() => Ok((files.weights, tokenizer)),
+        _ => Err(usage(format!(
+            "goal.weights: texts need the weights of {name} and its tokenizer.json, found {:?}; give --weights {name}=model.safetensors --weights {name}=tokenizer.json",
+            goal.weights,
+            name = goal.network
+        ))),
+    }
+}
+
+/// The goal of a plan, for images of `side` pixels.
+///
+/// # Errors
+/// A network cannot be read, or does not take images of this side.
+pub(crate) fn open_goal(goal: &GoalPlan, side: usize) -> Result<Goal> {
+    let words = read_words(goal)?;
+    let weights = GoalWeights {
+        clip: goal.clip,
+        l1: goal.l1,
+        identity: goal.identity,
+    };
+    let embed = words.eye.embed(side, goal.antialias)?;
+    let made = Goal::new(embed, words.direction, words.cosine, weights);
+    if goal.identity == 0.0 {
+        return Ok(made);
+    }
+    if side != IDENTITY_SIDE {
+        return Err(usage(format!(
+            "goal.identity: IR-SE50 looks at images of {IDENTITY_SIDE}x{IDENTITY_SIDE}, the model makes {side}x{side}"
+        )));
+    }
+    let files: Vec<PathBuf> = goal.identity_weights.iter().map(PathBuf::from).collect();
+    let params = Network::Identity
+        .read(&files)
+        .map_err(|e| failed(e.to_string()))?;
+    let net = IdentityNet::load(&params)?;
+    Ok(made.with_identity(Box::new(move |x| net.embed(x))))
+}
+
+/// A network, and the two texts in its space.
+struct Words {
+    eye: Opened,
+    direction: TextDirection,
+    cosine: f64,
+}
+
+enum Opened {
+    Clip(Clip, usize),
+    Digits(DigitsJudge),
+}
+
+impl Opened {
+    fn embed(self, side: usize, antialias: bool) -> Result<Box<Embed>> {
+        Ok(match self {
+            Self::Digits(judge) => Box::new(move |x| Ok(judge.look(x)?.features)),
+            Self::Clip(clip, patch) => {
+                let seen = ClipConfig::vit_b(patch).side;
+                let input = ClipInput::new(side, seen, antialias, &Device::Cpu)?;
+                Box::new(move |x| clip.image_features(&input.forward(x)?))
+            }
+        })
+    }
+}
+
+fn read_words(goal: &GoalPlan) -> Result<Words> {
+    let GoalNetwork::Clip(patch) = GoalNetwork::of(&goal.network) else {
+        return digits(goal);
+    };
+    let (files, tokenizer) = parts(goal)?;
+    let clip = read_clip(patch, &files)?;
+    let texts = [goal.from.as_str(), goal.to.as_str()];
+    let wrong = |e: sdft_eval::EvalError| usage(format!("goal: {e}"));
+    let [from, to] = texts_through_templates(&clip, patch, &tokenizer, texts).map_err(wrong)?;
+    let plain = |text| text_as_it_stands(&clip, patch, &tokenizer, text);
+    let cosine = cosine_of_texts(&plain(texts[0])?, &plain(texts[1])?);
+    let direction = TextDirection::between(&tensor(&from)?, &tensor(&to)?)
+        .with_context(|| format!("goal: from {:?} to {:?}", goal.from, goal.to))?;
+    Ok(Words {
+        eye: Opened::Clip(clip, patch),
+        direction,
+        cosine,
+    })
+}
+
+fn tensor(features: &Features) -> Result<Tensor> {
+    let shape = (features.n(), features.dim());
+    Ok(Tensor::from_slice(
+        features.as_slice(),
+        shape,
+        &Device::Cpu,
+    )?)
+}
+
+/// Classes instead of texts: each is the mean of its digits.
+fn digits(goal: &GoalPlan) -> Result<Words> {
+    let judge = load_judge()?;
+    let class = |text: &str| {
+        text.parse()
+            .map_err(|_| usage(format!("{text}: expected a digit")))
+    };
+    let place = |text: &str| -> Result<Tensor> {
+        Ok(class_features(&judge, class(text)?, DIGITS_OF_A_CLASS)?)
+    };
+    let (from, to) = (place(&goal.from)?, place(&goal.to)?);
+    let mean = |x: &Tensor| x.mean(0)?.to_vec1::<f32>();
+    Ok(Words {
+        cosine: cosine_of_texts(&mean(&from)?, &mean(&to)?),
+        direction: TextDirection::between(&from, &to)?,
+        eye: Opened::Digits(judge),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_takes_no_other_files_than_it_began_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let given = |files: &[&String]| {
+            let all = files.iter().map(|file| format!("clip-b16={file}"));
+            Weights::parse(&all.collect::<Vec<_>>()).unwrap()
+        };
+        let (weights, tokenizer) = (write("w.safetensors", "w"), write("t.json", "t"));
+        let mut goal = GoalPlan::default();
+        locate_goal(&mut goal, &given(&[&weights, &tokenizer])).unwrap();
+        assert_eq!(goal.weights, [weights.clone(), tokenizer.clone()]);
+        let none = Weights::parse(&[]).unwrap();
+        locate_goal(&mut goal, &none).unwrap();
+
+        // Moved, and given where they are now.
+        let moved = write("moved.safetensors", "w");
+        std::fs::remove_file(&weights).unwrap();
+        assert!(locate_goal(&mut goal.clone(), &none).is_err());
+        locate_goal(&mut goal, &given(&[&moved, &tokenizer])).unwrap();
+        assert_eq!(goal.weights[0], moved);
+        // Another tokenizer gives another direction.
+        write("t.json", "u");
+        let error = locate_goal(&mut goal, &none).unwrap_err().to_string();
+        assert!(
+            error.contains("other files than the run began with"),
+            "{error}"
+        );
+        assert!(goal.identity_weights.is_empty());
+    }
+
+    #[test]
+    fn only_networks_that_are_used_are_needed() {
+        let mut goal = GoalPlan::default();
+        let lpips = Network::Lpips(LpipsNet::Alex);
+        assert_eq!(goal_networks(&goal, false), [Network::Clip(16)]);
+        goal.identity = 1.0;
+        goal.network = "clip-b32".into();
+        let all = [Network::Clip(32), Network::Identity, lpips];
+        assert_eq!(goal_networks(&goal, true), all);
+        goal.network = "digits".into();
+        assert_eq!(goal_networks(&goal, true), []);
+    }
+}

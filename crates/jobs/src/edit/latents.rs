@@ -1,0 +1,87 @@
+//! The cache of inversions.
+
+use crate::cache::CacheLocation;
+use crate::context::Context;
+use sdft_asyrp::InversionCache;
+use sdft_models::Process;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+const INVERSIONS: &str = "inversions";
+
+/// The settings that decide an inversion, apart from the image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inversion<'a> {
+    /// SHA-256 of the network.
+    pub(crate) network_sha256: &'a str,
+    /// The model's process.
+    pub(crate) process: &'a Process,
+    /// The last step.
+    pub(crate) t_0: usize,
+    /// Number of steps.
+    pub(crate) steps: usize,
+}
+
+/// Opens the cache of these inversions. A cache that cannot be used is replaced by memory, with a note.
+pub(crate) fn open_inversions(
+    location: &CacheLocation,
+    inversion: &Inversion<'_>,
+    context: &mut Context<'_>,
+) -> InversionCache {
+    kept(location, inversion, INVERSIONS, None, context)
+}
+
+/// As [`open_inversions`], for the distances of inversions from their images by the network `eye`.
+pub(crate) fn open_distances(
+    location: &CacheLocation,
+    inversion: &Inversion<'_>,
+    eye: &str,
+    context: &mut Context<'_>,
+) -> InversionCache {
+    kept(location, inversion, "distances", Some(eye), context)
+}
+
+/// The folder of all inversions, if they are kept.
+pub(crate) fn inversions_folder(location: &CacheLocation) -> Option<PathBuf> {
+    location.folder(INVERSIONS)
+}
+
+fn kept(
+    location: &CacheLocation,
+    inversion: &Inversion<'_>,
+    what: &str,
+    eye: Option<&str>,
+    context: &mut Context<'_>,
+) -> InversionCache {
+    let Some(parent) = location.folder(what) else {
+        return InversionCache::in_memory();
+    };
+    let process = inversion.process;
+    let mut settings = BTreeMap::from(
+        [
+            ("what", what.to_owned()),
+            ("network_sha256", inversion.network_sha256.to_owned()),
+            ("noise_schedule", process.noise_schedule.clone()),
+            ("diffusion_steps", process.diffusion_steps.to_string()),
+            ("t_0", inversion.t_0.to_string()),
+            ("steps", inversion.steps.to_string()),
+            // Other kernels round differently.
+            ("kernels", sdft_kernels::kernel_choice()),
+            ("program", env!("CARGO_PKG_VERSION").to_owned()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value)),
+    );
+    if !process.prediction_type.is_epsilon() {
+        let kind = process.prediction_type.to_string();
+        settings.insert("prediction_type".to_owned(), kind);
+    }
+    if let Some(eye) = eye {
+        settings.insert("seen_by".to_owned(), eye.to_owned());
+    }
+    InversionCache::open(&parent, &settings).unwrap_or_else(|error| {
+        context
+            .progress
+            .note(&format!("{what} are not kept: {error}"));
+        InversionCache::in_memory()
+    })
+}

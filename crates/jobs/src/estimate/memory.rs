@@ -1,0 +1,172 @@
+//! The memory that a plan needs, and the memory of this machine.
+
+use super::trial::{aux_per_image, encoder_parameters, source_share};
+use crate::error::{Result, usage};
+use crate::training::TrainPlan;
+use candle_core::Device;
+use sdft_adm::AdmConfig;
+use sdft_classifier::ClassifierPlan;
+use sdft_files::human_size;
+use sdft_train::{LoopPlan, OptimPlan, OptimizerKind};
+
+// Factors measured on the CPU, at 16 to 256 pixels and batches of 1 to 64, against the counts of `AdmConfig::cost`.
+/// Buffers of the kernels, and memory that the allocator cannot reuse.
+const BUFFERS: f64 = 30e6;
+/// A training pass, with the gradients of maps.
+const TRAINED: f64 = 1.6;
+/// A pass without gradients, which frees memory too late for the next block.
+const FROZEN: f64 = 0.8;
+/// Batches in memory at once: two wait, one is being made, one is used.
+const BATCHES: f64 = 4.0;
+/// A plan is refused above this multiple of the machine's memory, because an estimate is not exact.
+const MARGIN: f64 = 1.25;
+
+/// The memory that a run needs, and the memory of this machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needed {
+    /// The peak, in bytes.
+    pub(crate) bytes: u64,
+    /// The available memory, if the system reports it.
+    available: Option<u64>,
+}
+
+impl Needed {
+    /// Why the memory does not suffice, if the plan is computed on the CPU and the machine has less.
+    pub(crate) fn problem(&self, device: &Device) -> Option<String> {
+        // A GPU has memory of its own, and reports when it does not suffice.
+        let available = self.available.filter(|_| device.is_cpu())?;
+        (self.bytes as f64 > MARGIN * available as f64).then(|| {
+            format!(
+                "the plan takes about {} of memory and this machine has {}; --set loop.micro_batch=N sends fewer images through the \
+                 network at once with the same result, --set loop.recompute=true keeps less of each; smaller are loop.batch, \
+                 output.samples, eval.samples, model.image_size and model.model_channels",
+                human_size(self.bytes),
+                human_size(available)
+            )
+        })
+    }
+
+    /// Fails if the memory does not suffice.
+    pub(crate) fn check(&self, device: &Device) -> Result<()> {
+        self.problem(device)
+            .map_or(Ok(()), |problem| Err(usage(problem)))
+    }
+}
+
+/// The memory that a plan needs on the CPU, in this process, which has opened its images and its source model.
+pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
+    let cost = plan.model.cost();
+    let maps = size_of_maps(&plan.steps);
+    let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);
+    let (aux, micro) = (aux_per_image(plan), plan.micro_batch() as f64);
+    let sampled = plan.sampled_at_once().min(plan.output.samples) as f64;
+    let evaluated = match plan.eval.every {
+        0 => 0,
+        _ => plan.eval.samples,
+    };
+    Ok(Parts {
+        weights: 4.0 * cost.parameters as f64,
+        moments: moments(&plan.optim),
+        first: plan.source.is_empty(),
+        splits: plan.micro_batch() < plan.steps.batch,
+        trained: (1.0 + aux) * TRAINED * if plan.steps.recompute { inside } else { all },
+        audited: (1.0 + aux) * TRAINED * all,
+        source: micro * (aux + source_share(plan)?) * FROZEN * all,
+        sampled: sampled * FROZEN * all,
+        shown: plan.output.samples + evaluated,
+        image: image(&plan.model),
+    }
+    .needed(plan.micro_batch(), plan.steps.batch))
+}
+
+/// The memory that the training of a classifier needs.
+pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
+    let net = &plan.model.net;
+    let (cost, maps) = (net.encoder_cost(), size_of_maps(&plan.steps));
+    let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);
+    let batch = plan.steps.batch;
+    let micro = super::trial::micro_batch(&plan.steps);
+    Ok(Parts {
+        weights: 4.0 * encoder_parameters(plan)? as f64,
+        moments: moments(&plan.optim),
+        first: true,
+        splits: micro < batch,
+        trained: TRAINED * if plan.steps.recompute { inside } else { all },
+        audited: TRAINED * all,
+        source: 0.0,
+        sampled: 0.0,
+        shown: 0,
+        image: image(net),
+    }
+    .needed(micro, batch))
+}
+
+/// The parts of a run's memory, in bytes.
+struct Parts {
+    /// One copy of the weights.
+    weights: f64,
+    /// Copies in the optimiser.
+    moments: f64,
+    /// Whether the run starts from other weights than the source model's.
+    first: bool,
+    /// Whether gradients of several parts of a batch are summed.
+    splits: bool,
+    /// Feature maps of an image in a training pass, and in the audit.
+    trained: f64,
+    audited: f64,
+    /// Feature maps of the source model in a step, and of the samples of a grid.
+    source: f64,
+    sampled: f64,
+    /// Noise images that are kept.
+    shown: usize,
+    /// One image.
+    image: f64,
+}
+
+impl Parts {
+    /// The peak for `micro` images at once out of a batch.
+    fn needed(&self, micro: usize, batch: usize) -> Needed {
+        let flag = |is: bool| f64::from(u8::from(is));
+        let weights = self.weights;
+        let step = weights * (1.0 + flag(self.splits)) + micro as f64 * self.trained + self.source;
+        let grid = weights + self.sampled;
+        // The first weights, a frozen and a trainable copy, and the gradients.
+        let audit = weights * (3.0 + flag(self.first)) + batch.min(2) as f64 * self.audited;
+        // Copies of the tensors that are written.
+        let save = weights * (1.0 + self.moments);
+        let most = [step, grid, audit, save].into_iter().fold(0.0, f64::max);
+        let images = self.image * (BATCHES * batch as f64 + self.shown as f64);
+        // Weights, average and moments. A source model is loaded already.
+        let kept = weights * (2.0 + self.moments);
+        let here = sdft_runtime::resident_memory().unwrap_or(0) as f64;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a positive number of bytes; the conversion saturates"
+        )]
+        let bytes = (here + BUFFERS + kept + images + most) as u64;
+        Needed {
+            bytes,
+            available: sdft_runtime::available_memory(),
+        }
+    }
+}
+
+/// Copies of the weights in the optimiser.
+fn moments(plan: &OptimPlan) -> f64 {
+    match plan.kind {
+        OptimizerKind::Adamw => 2.0,
+        OptimizerKind::Sgd if plan.momentum > 0.0 => 1.0,
+        OptimizerKind::Sgd => 0.0,
+    }
+}
+
+/// The size of a number of feature maps, relative to f32.
+fn size_of_maps(plan: &LoopPlan) -> f64 {
+    plan.precision.compute_dtype().size_in_bytes() as f64 / 4.0
+}
+
+/// Bytes of one image.
+fn image(model: &AdmConfig) -> f64 {
+    4.0 * (model.in_channels * model.image_size.pow(2)) as f64
+}

@@ -1,0 +1,39 @@
+//! The cost of a run on this machine: time by a trial pass of its own network, memory and disk from its plan.
+
+mod direction;
+mod memory;
+mod trial;
+
+pub(crate) use direction::estimate_direction;
+pub(crate) use memory::{memory_of, memory_of_classifier};
+pub(crate) use trial::{classifier_disk, disk, estimate, estimate_classifier};
+
+use std::path::PathBuf;
+
+/// The cost of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Estimate {
+    /// Images and parameters, in words.
+    pub subject: String,
+    /// Seconds of the whole run, by a trial pass. `None` if the memory does not suffice for one.
+    pub seconds: Option<f64>,
+    /// Seconds of one trajectory, where a run consists of trajectories.
+    pub trajectory_seconds: Option<f64>,
+    /// The most memory, in bytes.
+    pub memory: u64,
+    /// Why the memory does not suffice, if it does not.
+    pub problem: Option<String>,
+    /// What is written to disk.
+    pub disk: Disk,
+}
+
+/// What a run writes to disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes in all; 0 for nothing of note.
+    pub bytes: u64,
+    /// What takes the space, in words; empty for the run as a whole.
+    pub of: String,
+    /// The folder, if it is not that of the run.
+    pub folder: Option<PathBuf>,
+}

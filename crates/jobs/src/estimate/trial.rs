@@ -1,0 +1,211 @@
+//! Time by a trial pass, and what goes to disk.
+
+use super::{Disk, Estimate, memory_of, memory_of_classifier};
+use crate::error::Result;
+use crate::training::TrainPlan;
+use candle_core::{DType, Device, Tensor};
+use sdft_adm::{Encoder, Unet};
+use sdft_autograd::backward;
+use sdft_classifier::{ClassifierPlan, start_classifier};
+use sdft_cuda::synchronize;
+use sdft_files::human_size;
+use sdft_losses::distill_odds;
+use sdft_nn::{ParamSpec, Params};
+use sdft_schedule::Respacing;
+use sdft_train::{AuxSampling, DistillSampling, LoopPlan};
+use std::time::Instant;
+
+/// A trial pass has as many images as this many operations allow, at least one.
+const TRIAL_FLOPS: f64 = 2e10;
+
+/// Seconds that a trial pass of a classifier may take.
+const PATIENCE: f64 = 10.0;
+
+/// The cost of training a diffusion model on so many images.
+pub(crate) fn estimate(plan: &TrainPlan, images: usize, device: &Device) -> Result<Estimate> {
+    let needed = memory_of(plan)?;
+    let problem = needed.problem(device);
+    let seconds = match problem {
+        Some(_) => None,
+        None => Some(step_seconds(plan, device)? * plan.steps.steps as f64),
+    };
+    let (checkpoint, bytes) = disk(plan);
+    let parameters = plan.model.cost().parameters;
+    Ok(Estimate {
+        subject: format!("{images} images, {parameters} parameters"),
+        seconds,
+        trajectory_seconds: None,
+        memory: needed.bytes,
+        problem,
+        disk: Disk {
+            bytes,
+            of: format!(
+                "{} a checkpoint, {} kept",
+                human_size(checkpoint),
+                plan.output.keep
+            ),
+            folder: None,
+        },
+    })
+}
+
+/// Seconds of one optimizer step.
+fn step_seconds(plan: &TrainPlan, device: &Device) -> Result<f64> {
+    let aux = aux_per_image(plan);
+    let source = aux + source_share(plan)?;
+    let micro = plan.micro_batch() as f64 * (1.0 + aux);
+    let recomputed = f64::from(u8::from(plan.steps.recompute));
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a small positive number"
+    )]
+    let images = (TRIAL_FLOPS / plan.model.cost().forward_flops).clamp(1.0, micro) as usize;
+    let (forward, both) = trial(plan, images, device)?;
+    let trained = (both + recomputed * forward) * (1.0 + aux);
+    Ok(plan.steps.batch as f64 * (trained + forward * source))
+}
+
+/// Auxiliary inputs for each image.
+pub(super) fn aux_per_image(plan: &TrainPlan) -> f64 {
+    let objective = plan.objective(plan.model.learns_variance());
+    match (objective.aux, plan.loss.aux_sampling) {
+        (None, _) => 0.0,
+        (Some(_), AuxSampling::Weighted) => 1.0 / 3.0,
+        (Some(_), AuxSampling::Uniform | AuxSampling::Shared) => 1.0,
+    }
+}
+
+/// The share of images that the source model predicts.
+pub(super) fn source_share(plan: &TrainPlan) -> Result<f64> {
+    let objective = plan.objective(plan.model.learns_variance());
+    Ok(match (objective.distill, plan.loss.distill_sampling) {
+        (None, _) => 0.0,
+        (Some(_), DistillSampling::All) => 1.0,
+        (Some(term), DistillSampling::Weighted) => {
+            let diffusion = plan.process.diffusion(false, &Respacing::All)?;
+            let weights = term.weighting.weights(&diffusion.schedule);
+            weights.iter().map(|&w| distill_odds(w)).sum::<f64>() / weights.len() as f64
+        }
+    })
+}
+
+/// Bytes of one checkpoint, and of everything in the run folder.
+pub(crate) fn disk(plan: &TrainPlan) -> (u64, u64) {
+    let checkpoint = checkpoint_bytes(plan.model.cost().parameters);
+    (checkpoint, run_bytes(checkpoint, plan.output.keep))
+}
+
+/// Weights, average and two moments.
+fn checkpoint_bytes(parameters: usize) -> u64 {
+    4 * 4 * parameters as u64
+}
+
+/// Checkpoints and the finished model. The newest checkpoint is written before the oldest is removed.
+fn run_bytes(checkpoint: u64, keep: usize) -> u64 {
+    let checkpoints = (keep as u64 + 1).saturating_mul(checkpoint);
+    checkpoints.saturating_add(checkpoint / 4)
+}
+
+/// Seconds per image of a forward pass, and of a forward and backward pass, with random weights.
+fn trial(plan: &TrainPlan, images: usize, device: &Device) -> Result<(f64, f64)> {
+    let (config, dtype) = (&plan.model, plan.steps.precision.compute_dtype());
+    let start = Params::init(&Unet::specs(config)?, 0, device)?;
+    let (params, _) = start.trainable()?;
+    let load = |params: &Params| {
+        Ok::<_, candle_core::Error>(Unet::load(params, config)?.with_compute_dtype(dtype))
+    };
+    let (frozen, trainable) = (load(&start)?, load(&params)?);
+    let side = config.image_size;
+    let x = Tensor::ones((images, config.in_channels, side, side), DType::F32, device)?;
+    let t = vec![500.0; images];
+    let time = |pass: &dyn Fn() -> candle_core::Result<()>| -> candle_core::Result<f64> {
+        // The first pass of a small network mostly warms the caches; a large one is not run twice for that.
+        if images > 1 || device.is_cuda() {
+            pass()?;
+        }
+        synchronize(device)?;
+        let started = Instant::now();
+        pass()?;
+        synchronize(device)?;
+        Ok(started.elapsed().as_secs_f64() / images as f64)
+    };
+    let forward = time(&|| frozen.forward(&x, &t, None, None).map(drop))?;
+    let both = time(&|| {
+        let out = trainable.forward(&x, &t, None, None)?;
+        backward(&out.sqr()?.mean_all()?).map(drop)
+    })?;
+    Ok((forward, both))
+}
+
+/// The cost of training a classifier on so many source and target images.
+pub(crate) fn estimate_classifier(
+    plan: &ClassifierPlan,
+    [source, target]: [usize; 2],
+    device: &Device,
+) -> Result<Estimate> {
+    let needed = memory_of_classifier(plan)?;
+    let problem = needed.problem(device);
+    let seconds = match problem {
+        Some(_) => None,
+        None => Some(image_seconds(plan)? * plan.steps.batch as f64 * plan.steps.steps as f64),
+    };
+    let parameters = encoder_parameters(plan)?;
+    Ok(Estimate {
+        subject: format!("{source} source and {target} target images, {parameters} parameters"),
+        seconds,
+        trajectory_seconds: None,
+        memory: needed.bytes,
+        problem,
+        disk: Disk {
+            bytes: classifier_disk(plan)?,
+            of: String::new(),
+            folder: None,
+        },
+    })
+}
+
+pub(super) fn encoder_parameters(plan: &ClassifierPlan) -> Result<usize> {
+    Ok(count(&Encoder::specs(&plan.model.encoder())?))
+}
+
+pub(super) fn count(specs: &[ParamSpec]) -> usize {
+    let sizes = specs.iter().map(|s| s.shape.iter().product::<usize>());
+    sizes.sum()
+}
+
+/// Images that go through the network at once.
+pub(super) fn micro_batch(steps: &LoopPlan) -> usize {
+    match steps.micro_batch {
+        0 => steps.batch,
+        n => n.min(steps.batch),
+    }
+}
+
+/// Seconds per image of a forward and backward pass of a classifier, on the CPU.
+fn image_seconds(plan: &ClassifierPlan) -> Result<f64> {
+    let (config, device) = (plan.model.encoder(), Device::Cpu);
+    let (start, _) = start_classifier(&config, plan.seed, None, &device)?;
+    let (params, _) = start.trainable()?;
+    let encoder = Encoder::load(&params, &config)?;
+    let side = config.net.image_size;
+    let pass = |n: usize| -> Result<f64> {
+        let x = Tensor::ones((n, 3, side, side), DType::F32, &device)?;
+        let started = Instant::now();
+        let log_probs = encoder.log_probs(&x, &vec![500.0; n])?;
+        backward(&log_probs.narrow(1, 0, 1)?.sum_all()?)?;
+        Ok(started.elapsed().as_secs_f64() / n as f64)
+    };
+    let (seconds, at_once) = (pass(1)?, micro_batch(&plan.steps));
+    if seconds * (at_once as f64) < PATIENCE {
+        // The first pass of many images mostly allocates memory.
+        return Ok(pass(at_once)?.min(pass(at_once)?));
+    }
+    Ok(seconds)
+}
+
+/// Bytes of everything in the run folder of a classifier.
+pub(crate) fn classifier_disk(plan: &ClassifierPlan) -> Result<u64> {
+    let checkpoint = checkpoint_bytes(encoder_parameters(plan)?);
+    Ok(run_bytes(checkpoint, plan.output.keep))
+}

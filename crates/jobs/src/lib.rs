@@ -1,0 +1,56 @@
+//! Every workflow as a library call.
+//!
+//! A job takes options and a [`Context`], writes its results, and returns a report. It prints nothing and installs no handlers: lines
+//! and progress go to [`Context::progress`], and [`Context::stop`] stops it after saving. Errors name the option that has to change.
+//!
+//! **Invariant:** whatever the program `sdft` does, a Rust program can do by one call; the same options give the same files.
+
+mod cache;
+mod choice;
+mod context;
+mod data;
+mod edit;
+mod embedded;
+mod error;
+mod estimate;
+mod evaluate;
+mod files;
+mod judge;
+mod model;
+mod sample;
+mod select;
+mod training;
+mod translate;
+mod weights;
+
+pub use cache::CacheLocation;
+pub use choice::Choice;
+pub use context::{Context, Runtime, check_stop, open_device, resolve_precision};
+pub use data::{list_inputs, open_data};
+pub use edit::{EditOptions, GoalNetwork, RangeOptions, RangeReport, edit_folder, find_range};
+pub use embedded::{DIGITS, DIGITS_SOURCE, is_embedded};
+pub use error::{Error, Result, ResultExt};
+pub use estimate::{Disk, Estimate};
+pub use evaluate::{
+    ClipModel, EvaluateOptions, Evaluation, PairPart, PairsOptions, SetsOptions, evaluate_pairs,
+    evaluate_sets, read_lpips,
+};
+pub use files::write_file;
+pub use judge::{judge_features, load_judge, second_judge, train_judge};
+pub use model::{ModelFile, load_model, load_source, newest_run};
+pub use sample::{
+    SampleOptions, SamplePlan, SampleReport, Sampler, SamplerKind, sample_as_in_the_paper,
+    sample_to_folder,
+};
+pub use select::{SelectOptions, SelectReport, Take, select_images};
+pub use training::{
+    CLASSIFIERS, ClassifierJob, ClassifierOptions, DIGITS_DIRECTION, DIRECTIONS, DirectionJob,
+    DirectionOptions, EditStep, Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan,
+    Training, follow, join_group, plan, train_digits_classifier, train_digits_direction,
+    train_direction_in, train_preset, validate,
+};
+pub use translate::{
+    EnergyKind, TranslateOptions, TranslatePlan, TranslationMethod, TranslationModels, Translator,
+    Variant, WalkKind, translate_folder,
+};
+pub use weights::{Files, Weights};

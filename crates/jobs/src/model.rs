@@ -1,0 +1,204 @@
+//! The file that a model's name stands for, and the model in it.
+
+use crate::context::Context;
+use crate::embedded::{DIGITS_SOURCE, DIGITS_SOURCE_WEIGHTS};
+use crate::error::{Error, Result, ResultExt as _, failed, usage};
+use sdft_models::{LoadOptions, LoadedModel, inspect_file, load_unet, load_unet_bytes};
+use sdft_train::{model_of_run, runs_near, verify_recorded};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The file of a model, and what the user should know about the choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelFile {
+    /// The file, or the name of an embedded model.
+    pub path: String,
+    /// What was passed over.
+    pub notes: Vec<String>,
+}
+
+impl ModelFile {
+    /// Finds the file of a model. A run folder stands for its finished model or else its newest complete checkpoint, a checkpoint for its
+    /// averaged weights, a folder of diffusers for its weights. Anything else stays as it is. Recorded hashes are compared.
+    ///
+    /// # Errors
+    /// The folder holds no model, the file does not exist, or it differs from its recorded hash.
+    pub fn find(name: &str) -> Result<Self> {
+        let path = Path::new(name);
+        let plain = |path: String| Self {
+            path,
+            notes: Vec::new(),
+        };
+        if path.is_dir() {
+            if let Some(weights) = sdft_models::folder_weights(path) {
+                return Ok(plain(weights.display().to_string()));
+            }
+            let Some(model) = model_of_run(path)? else {
+                return Err(failed(format!(
+                    "{name}: neither a finished run nor a checkpoint in this folder{}",
+                    hint(path)
+                )));
+            };
+            return Ok(Self {
+                path: model.path.display().to_string(),
+                notes: model.notes,
+            });
+        }
+        if path.is_file() {
+            verify_recorded(path).with_context(|| {
+                format!("{name}: take another file, or remove its line from SHA256SUMS if you changed it yourself")
+            })?;
+        }
+        if name != DIGITS_SOURCE
+            && !path.exists()
+            && let Some(runs) = runs_near(path)
+        {
+            return Err(failed(format!("{name}: no such file or run; {runs}")));
+        }
+        Ok(plain(name.to_owned()))
+    }
+
+    /// As [`ModelFile::find`], for a model that a run needs again when it is continued.
+    ///
+    /// # Errors
+    /// As [`ModelFile::find`].
+    pub fn find_lasting(name: &str) -> Result<Self> {
+        let mut file = Self::find(name)?;
+        let mut parts = Path::new(&file.path).components();
+        if parts.any(|part| part.as_os_str() == "checkpoints") {
+            file.notes.push(format!(
+                "{}: a checkpoint of a run, which may be removed as that run continues; keep a copy, or this run cannot be continued",
+                file.path
+            ));
+        }
+        Ok(file)
+    }
+
+    /// Passes the notes on to the caller, and returns the path.
+    pub fn noted(self, context: &mut Context<'_>) -> String {
+        context.notes(self.notes);
+        self.path
+    }
+}
+
+/// Which runs there are near a path that holds none.
+pub(crate) fn hint(path: &Path) -> String {
+    runs_near(path).map_or_else(String::new, |runs| format!("; {runs}"))
+}
+
+/// The run in `folder` whose finished model was written last.
+pub fn newest_run(folder: &Path) -> Option<PathBuf> {
+    let finished = |entry: std::fs::DirEntry| -> Option<(SystemTime, PathBuf)> {
+        let path = entry.path().join("final.safetensors");
+        // The folder may hold classifiers, too.
+        let found = inspect_file(&path, &LoadOptions::default())
+            .ok()?
+            .resolved
+            .ok()?;
+        if found.pool.is_some() {
+            return None;
+        }
+        Some((path.metadata().ok()?.modified().ok()?, entry.path()))
+    };
+    let newest = std::fs::read_dir(folder)
+        .ok()?
+        .filter_map(|entry| finished(entry.ok()?))
+        .max()?;
+    Some(newest.1)
+}
+
+/// Loads the model in a file, or the embedded one.
+///
+/// # Errors
+/// The file cannot be read, or does not hold a model that fits the options.
+pub fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedModel> {
+    if name == DIGITS_SOURCE {
+        return Ok(load_unet_bytes(name, DIGITS_SOURCE_WEIGHTS, options)?);
+    }
+    Ok(load_unet(Path::new(name), options)?)
+}
+
+/// Loads a model and passes its notes on. An empty `key` lets the reader choose a part of the file.
+///
+/// # Errors
+/// As [`load_model`].
+pub fn load_source(
+    name: &str,
+    key: &str,
+    given: Map<String, Value>,
+    given_process: Map<String, Value>,
+    context: &mut Context<'_>,
+) -> Result<LoadedModel> {
+    let options = LoadOptions {
+        given,
+        given_process,
+        key: (!key.is_empty()).then(|| key.to_owned()),
+        ..LoadOptions::default()
+    };
+    let model = load_model(name, &options)?;
+    context.notes(&model.notes);
+    Ok(model)
+}
+
+/// Fails unless the model's file is the one that a run began with.
+///
+/// # Errors
+/// The file has another hash.
+pub(crate) fn check_unchanged(name: &str, began_with: &str, model: &LoadedModel) -> Result<()> {
+    if model.sha256 != began_with {
+        return Err(failed(format!(
+            "{name}: the model changed since the run began: its SHA-256 was {began_with}, now it is {}",
+            model.sha256
+        )));
+    }
+    Ok(())
+}
+
+/// The fields of a resolved section of a plan, as if all were given.
+pub(crate) fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> {
+    match serde_json::to_value(section) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+/// Fails unless a model makes RGB images.
+///
+/// # Errors
+/// Another number of channels.
+pub(crate) fn check_makes_images(name: &str, model: &LoadedModel) -> Result<()> {
+    let config = &model.config;
+    if config.in_channels != 3 || ![3, 6].contains(&config.out_channels) {
+        return Err(usage(format!(
+            "{name}: expected a model from 3 channels to 3 or 6, found {} to {}",
+            config.in_channels, config.out_channels
+        )));
+    }
+    Ok(())
+}
+
+/// Fails unless a model makes RGB images without labels.
+///
+/// # Errors
+/// Another number of channels, or classes.
+pub(crate) fn check_unconditional(name: &str, model: &LoadedModel) -> Result<()> {
+    if model.config.num_classes != 0 {
+        return Err(usage(format!(
+            "{name}: expected an unconditional model, found one of {} classes",
+            model.config.num_classes
+        )));
+    }
+    check_makes_images(name, model)
+}
+
+/// Fails unless a seed fits into a plan: TOML's largest number is `i64::MAX`.
+pub(crate) fn check_seed(seed: u64) -> Result<()> {
+    match i64::try_from(seed) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::Option {
+            name: "seed",
+            problem: format!("{seed}: expected 0 to {}", i64::MAX),
+        }),
+    }
+}

@@ -1,0 +1,259 @@
+//! A model that draws images: its settings, and its network.
+
+use crate::choice::{Choice, by_name};
+use crate::context::{Context, Runtime, check_stop};
+use crate::error::{Result, option};
+use candle_core::Tensor;
+use sdft_adm::Unet;
+use sdft_diffusion::{Clip, Denoiser, Diffusion};
+use sdft_gallery::{Failures, Outputs, full_path};
+use sdft_models::{LoadedModel, Process};
+use sdft_noise::{Draw, Purpose};
+use sdft_randn::SeededNoise;
+use sdft_samplers::{Ancestral, Ddim, StepCallback, sample_ddim, sample_ddpm};
+use sdft_schedule::Respacing;
+use sdft_train::{Precision, to_pictures};
+use serde::{Deserialize, Serialize};
+
+/// A sampler of diffusion models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SamplerKind {
+    /// DDIM, deterministic unless `eta` is above 0.
+    Ddim,
+    /// DDPM's ancestral sampling.
+    Ddpm,
+}
+
+impl Choice for SamplerKind {
+    const ALL: &'static [(Self, &'static str, &'static str)] =
+        &[(Self::Ddim, "ddim", ""), (Self::Ddpm, "ddpm", "")];
+}
+
+by_name!(SamplerKind);
+
+/// The settings that decide the samples in a folder, apart from their number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplePlan {
+    /// The model's file.
+    pub model: String,
+    /// SHA-256 of the network in it, architecture and weights.
+    pub network_sha256: String,
+    /// Side of the images in pixels.
+    pub image_size: usize,
+    /// Seed; image `i` depends on the seed and on `i` only.
+    pub seed: u64,
+    /// The sampler.
+    pub sampler: SamplerKind,
+    /// Its steps, as in `ddim40`.
+    pub steps: String,
+    /// DDIM only: share of fresh noise, 0 to 1.
+    pub eta: Option<f64>,
+    /// The share of the process at which samples begin, above 0 up to 1.
+    pub start: f64,
+    /// Whether predicted images are clamped to [-1, 1].
+    pub clip: bool,
+    /// The class of every image; drawn for each image if absent.
+    pub class: Option<u32>,
+    /// Precision of feature maps.
+    pub precision: Precision,
+    /// The model's process.
+    pub process: Process,
+}
+
+impl SamplePlan {
+    /// 40 steps of deterministic DDIM, as in the paper.
+    ///
+    /// # Errors
+    /// The network cannot be hashed.
+    pub fn paper(
+        model: &LoadedModel,
+        name: &str,
+        seed: u64,
+        context: &Context<'_>,
+    ) -> Result<Self> {
+        Ok(Self {
+            model: full_path(name),
+            network_sha256: model.network_sha256()?,
+            image_size: model.config.image_size,
+            seed,
+            sampler: SamplerKind::Ddim,
+            steps: "ddim40".into(),
+            eta: Some(0.0),
+            start: 1.0,
+            clip: true,
+            class: None,
+            precision: context.precision_or(Precision::Auto),
+            process: model.process.clone(),
+        })
+    }
+}
+
+/// A plan and its network.
+pub struct Sampler {
+    plan: SamplePlan,
+    diffusion: Diffusion,
+    /// The step of the process that samples begin at.
+    start: usize,
+    unet: Unet,
+    runtime: Runtime,
+    /// `[C, H, W]`
+    image: [usize; 3],
+    classes: u32,
+}
+
+impl Sampler {
+    /// Puts the network of `model` on the context's device.
+    ///
+    /// # Errors
+    /// Steps, a start or a class that the model does not have.
+    pub fn new(plan: SamplePlan, model: &LoadedModel, context: &Context<'_>) -> Result<Self> {
+        let config = &model.config;
+        let wrong = |e: &dyn std::fmt::Display| option("steps", format!("{}: {e}", plan.steps));
+        let respacing: Respacing = plan.steps.parse().map_err(|e| wrong(&e))?;
+        let diffusion = plan
+            .process
+            .diffusion(config.learns_variance(), &respacing)
+            .map_err(|e| wrong(&e))?;
+        let start = sdft_translators::start_of(&diffusion, plan.start)
+            .ok()
+            .flatten()
+            .ok_or_else(|| {
+                option(
+                    "start",
+                    format!("{}: expected more than 0, up to 1", plan.start),
+                )
+            })?;
+        let classes = u32::try_from(config.num_classes)
+            .map_err(|_| option("model", "has too many classes"))?;
+        if let Some(class) = plan.class.filter(|class| *class >= classes) {
+            return Err(option(
+                "class",
+                format!("{class}: the model has {classes} classes"),
+            ));
+        }
+        let runtime = context.runtime(Precision::Auto);
+        Ok(Self {
+            unet: runtime.unet(model)?,
+            image: [config.in_channels, config.image_size, config.image_size],
+            plan,
+            diffusion,
+            start,
+            runtime,
+            classes,
+        })
+    }
+
+    /// The settings.
+    pub fn plan(&self) -> &SamplePlan {
+        &self.plan
+    }
+
+    /// Steps of the process that each sample takes.
+    pub fn steps(&self) -> usize {
+        self.start + 1
+    }
+
+    /// Samples `first .. first + n` of a seed, `[n, 3, H, W]` in [-1, 1]; each is the same regardless of the batch. `observer` is called
+    /// after each step, and its error ends the sampling.
+    ///
+    /// # Errors
+    /// A tensor operation or `observer` fails.
+    pub fn draw(
+        &self,
+        seed: u64,
+        first: usize,
+        n: usize,
+        observer: &mut StepCallback<'_>,
+    ) -> candle_core::Result<Tensor> {
+        let [c, h, w] = self.image;
+        let mut noise = SeededNoise::new(seed, first as u64);
+        let x = noise.start(&[n, c, h, w], &self.runtime.device)?;
+        let labels = self.labels(seed, first, n);
+        let denoiser = self.unet.with(labels.as_deref(), None);
+        let denoiser: &dyn Denoiser = &denoiser;
+        let clip = if self.plan.clip { Clip::Yes } else { Clip::No };
+        let start = Some(self.start);
+        let diffusion = &self.diffusion;
+        match self.plan.sampler {
+            SamplerKind::Ddim => {
+                let eta = self.plan.eta.unwrap_or_default();
+                let options = Ddim { eta, clip, start };
+                sample_ddim(diffusion, denoiser, &x, &options, &mut noise, observer)
+            }
+            SamplerKind::Ddpm => {
+                let options = Ancestral { clip, start };
+                sample_ddpm(diffusion, denoiser, &x, &options, &mut noise, observer)
+            }
+        }
+    }
+
+    /// Labels of a class-conditional model; each depends on the seed and on the image's number only.
+    fn labels(&self, seed: u64, first: usize, n: usize) -> Option<Vec<u32>> {
+        if self.classes == 0 {
+            return None;
+        }
+        let draw = |i: usize| {
+            Draw::new(seed, Purpose::Sample, 1, i as u64).below(0, u64::from(self.classes))
+        };
+        let label = |i: usize| {
+            let drawn = || u32::try_from(draw(i)).unwrap_or(0);
+            self.plan.class.unwrap_or_else(drawn)
+        };
+        Some((first..first + n).map(label).collect())
+    }
+
+    /// Makes those of the first `n` samples that the folder lacks. Returns how many it holds then: fewer than `n` if the job is stopped.
+    ///
+    /// # Errors
+    /// A sample could not be made; all others were.
+    pub fn fill(
+        &self,
+        outputs: &mut Outputs,
+        n: usize,
+        batch: usize,
+        context: &mut Context<'_>,
+    ) -> Result<usize> {
+        let missing: Vec<usize> = (0..n)
+            .filter(|&i| !outputs.is_complete(&file_name(i), ""))
+            .collect();
+        if missing.len() < n {
+            let text = format!("{} are complete and stay", n - missing.len());
+            context.progress.note(&text);
+        }
+        let mut failures = Failures::new("images");
+        let (mut done, total) = (0, missing.len());
+        context.progress.images(0.0, total);
+        for run in missing
+            .chunk_by(|a, b| a + 1 == *b)
+            .flat_map(|run| run.chunks(batch))
+        {
+            let Context { stop, progress, .. } = context;
+            let drawn = self.draw(self.plan.seed, run[0], run.len(), &mut |step| {
+                check_stop(stop)?;
+                let share = step.done as f64 / step.total as f64;
+                progress.images(done as f64 + run.len() as f64 * share, total);
+                Ok(())
+            });
+            if context.is_stopped() {
+                return Ok(n - total + done);
+            }
+            for (&i, image) in run.iter().zip(to_pictures(&drawn?)?) {
+                let name = file_name(i);
+                if let Some(problem) = outputs.put_image(&name, "", image)? {
+                    context.progress.note(&problem);
+                    failures.add(&name, problem);
+                }
+            }
+            done += run.len();
+            context.progress.images(done as f64, total);
+        }
+        failures.check(n)?;
+        Ok(n)
+    }
+}
+
+/// The file name of a sample.
+pub(crate) fn file_name(number: usize) -> String {
+    format!("{number:05}.png")
+}

@@ -1,0 +1,66 @@
+//! Runs that train ADM's U-Net: their plan, its checks, and the networks that it needs.
+
+use candle_core::{DType, Device};
+use sdft_adm::{AdmConfig, TrainableUnet, Unet};
+use sdft_diffusion::{ComputeMode, Denoiser, Trainable};
+use sdft_nn::Params;
+use sdft_train::PlanError;
+
+/// A plan whose `[model]` section is ADM's configuration.
+pub type TrainPlan = sdft_train::Plan<AdmConfig>;
+
+/// Checks a plan and its architecture.
+///
+/// # Errors
+/// The first setting that is invalid, by its key.
+pub fn validate(plan: &TrainPlan) -> Result<(), PlanError> {
+    plan.model.check_trainable().map_err(|error| PlanError {
+        key: format!("model.{}", error.field),
+        problem: error.problem,
+    })?;
+    plan.check_images(plan.model.image_size)?;
+    plan.validate()
+}
+
+/// The networks of a run.
+pub(crate) struct Networks {
+    /// The network in training.
+    pub(crate) network: Box<dyn Trainable>,
+    /// The frozen source model, unless the run starts from random weights.
+    pub(crate) source: Option<Box<dyn Denoiser>>,
+}
+
+/// The networks of a plan on a device; `source` are the weights of the source model.
+pub(crate) fn networks(
+    plan: &TrainPlan,
+    source: Option<Params>,
+    device: &Device,
+) -> candle_core::Result<Networks> {
+    let Some(source) = source else {
+        let start = Params::init(&Unet::specs(&plan.model)?, plan.seed, device)?;
+        return Ok(Networks {
+            network: Box::new(trainable_unet(&start, plan)?),
+            source: None,
+        });
+    };
+    let start = source.to(DType::F32, device)?;
+    let frozen = Unet::load(&start, &plan.model)?
+        .with_prediction_type(plan.process.prediction_type)
+        .with_compute_dtype(plan.steps.precision.compute_dtype());
+    Ok(Networks {
+        network: Box::new(trainable_unet(&start, plan)?),
+        source: Some(Box::new(frozen)),
+    })
+}
+
+/// A U-Net that starts from a copy of `params` and computes as the plan says.
+pub(crate) fn trainable_unet(
+    params: &Params,
+    plan: &TrainPlan,
+) -> candle_core::Result<TrainableUnet> {
+    let mode = ComputeMode {
+        dtype: plan.steps.precision.compute_dtype(),
+        recompute: plan.steps.recompute,
+    };
+    TrainableUnet::new(params, &plan.model, plan.process.prediction_type, mode)
+}

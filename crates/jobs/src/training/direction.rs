@@ -1,0 +1,410 @@
+//! Training a direction of edits (Asyrp).
+
+use super::options::{RunOptions, make_absolute, moved, note_changed_rate};
+use super::presets::{DIRECTIONS, plan as plan_of};
+use super::run::{Run, Training};
+use crate::cache::CacheLocation;
+use crate::context::Context;
+use crate::data::{fingerprint, open_data, same_images};
+use crate::edit::{
+    Inversion, RANGE_STEPS, RangeImages, goal_networks, locate_goal, measure_range, open_goal,
+    open_inversions, range_t_boost, range_t_edit,
+};
+use crate::error::{Result, failed, usage};
+use crate::estimate::{Estimate, estimate_direction};
+use crate::model::{ModelFile, all_fields, check_unchanged, check_unconditional, load_source};
+use crate::weights::Weights;
+use candle_core::Device;
+use sdft_adm::Unet;
+use sdft_asyrp::Goal;
+use sdft_data::{ImageSource, Joined};
+use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
+use sdft_settings::{given, layers, put};
+use sdft_train::{DataPlan, Ending, LrSchedule, RunFolder, RunPlan};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use toml::Table;
+
+/// A run that trains a direction.
+pub type DirectionJob = Run<DirectionTraining>;
+
+/// The opened inputs of a [`DirectionJob`].
+pub struct DirectionTraining {
+    net: Unet,
+    data: Arc<dyn ImageSource>,
+    goal: Goal,
+    cache: CacheLocation,
+}
+
+/// The preset of the embedded example.
+pub const DIGITS_DIRECTION: &str = "digits-3-to-2";
+
+/// A step of the process, or one that is to be found from the images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EditStep {
+    /// This step.
+    At(usize),
+    /// The published rule, from how far inversions are from their images.
+    Auto,
+}
+
+/// What a run that trains a direction can be asked for. Without any option it is that of the embedded digits.
+#[derive(Clone, Debug, Default)]
+pub struct DirectionOptions {
+    /// What every run can be asked for; `steps` has no meaning here.
+    pub run: RunOptions,
+    /// The model, which is not changed.
+    pub model: Option<String>,
+    /// The part of the model's file to take, if it holds several.
+    pub source_key: Option<String>,
+    /// The images: a folder, or the name of the embedded digits.
+    pub data: Option<String>,
+    /// What the images show.
+    pub from: Option<String>,
+    /// What the edited images should show.
+    pub to: Option<String>,
+    /// How often each image is used.
+    pub epochs: Option<u32>,
+    /// How many images are used, from the first on; 0 for all.
+    pub images: Option<u32>,
+    /// Features are changed at this step and above.
+    pub t_edit: Option<EditStep>,
+    /// Below this step fresh noise is added when the edit is applied.
+    pub t_boost: Option<EditStep>,
+    /// Files of the networks that measure.
+    pub weights: Weights,
+    /// Where inversions are kept.
+    pub cache: CacheLocation,
+}
+
+impl DirectionOptions {
+    /// The table of settings: presets and files, then options, then assignments.
+    ///
+    /// # Errors
+    /// - [`Error::Settings`](crate::Error::Settings) for an unknown preset or key, or an invalid value
+    /// - [`Error::Usage`](crate::Error::Usage) for a number of steps
+    pub fn settings(&self) -> Result<Table> {
+        self.refuse_steps()?;
+        let given = [&self.model, &self.data, &self.from, &self.to];
+        let is_embedded = self.run.config.is_empty() && given.iter().all(|given| given.is_none());
+        let configs = match is_embedded {
+            true => vec![DIGITS_DIRECTION.to_owned()],
+            false => self.run.config.clone(),
+        };
+        let mut table = layers::<DirectionPlan>(&DIRECTIONS, &configs)?;
+        let texts = [
+            ("source", &self.model),
+            ("source_key", &self.source_key),
+            ("data.path", &self.data),
+            ("goal.from", &self.from),
+            ("goal.to", &self.to),
+        ];
+        for (key, value) in texts {
+            if let Some(value) = value {
+                put(&mut table, key, value.as_str());
+            }
+        }
+        let step = |option| match option {
+            Some(EditStep::At(step)) => i64::try_from(step).ok(),
+            _ => None,
+        };
+        let numbers = [
+            ("loop.epochs", self.epochs.map(i64::from)),
+            ("data.images", self.images.map(i64::from)),
+            ("walk.t_edit", step(self.t_edit)),
+            ("walk.t_boost", step(self.t_boost)),
+        ];
+        for (key, value) in numbers {
+            if let Some(value) = value {
+                put(&mut table, key, value);
+            }
+        }
+        self.run.apply::<DirectionPlan>(&mut table)?;
+        Ok(table)
+    }
+
+    fn refuse_steps(&self) -> Result<()> {
+        match self.run.steps {
+            None => Ok(()),
+            Some(_) => Err(usage(
+                "--steps: a direction is trained for a number of --epochs; steps of trajectories are --set walk.steps=N",
+            )),
+        }
+    }
+
+    /// Whether `t_edit` and `t_boost` are to be found.
+    fn finds(&self) -> [bool; 2] {
+        [self.t_edit, self.t_boost].map(|step| step == Some(EditStep::Auto))
+    }
+}
+
+impl DirectionJob {
+    /// A new run with these options. With [`EditStep::Auto`] and `is_dry_run`, the steps are not searched for.
+    ///
+    /// # Errors
+    /// A run of this name in the folder, and the errors of [`DirectionJob::from_settings`].
+    pub fn new(
+        options: &DirectionOptions,
+        is_dry_run: bool,
+        context: &mut Context<'_>,
+    ) -> Result<Self> {
+        // Found before the editing range is computed.
+        if let Some(name) = &options.run.name {
+            let root = options.run.out.join(name);
+            if root.join("plan.toml").exists() {
+                return Err(failed(format!(
+                    "{}: this folder holds a run; continue it with --resume {0}, or give the new one another --name",
+                    root.display()
+                )));
+            }
+        }
+        let mut job = Self::from_settings(options.settings()?, options, context)?;
+        match options.finds() {
+            [false, false] => {}
+            _ if is_dry_run => context.progress.note(&format!(
+                "auto: the editing range is found when the run starts, by {} forward passes and twice as many LPIPS distances, which are not counted below",
+                job.inputs.data.len() * RANGE_STEPS.min(job.plan.walk.t_0 + 1)
+            )),
+            found => job.find_range(found, options, context)?,
+        }
+        Ok(job.in_folder_of(&options.run.out, options.run.name.is_some()))
+    }
+
+    /// A new run with the settings of a table, in the folder of its name. Of the options, `weights` and `cache` are used.
+    ///
+    /// # Errors
+    /// - [`Error::Usage`](crate::Error::Usage) for settings that do not fit together or contradict the model
+    /// - models, weights or images that cannot be read
+    pub fn from_settings(
+        table: Table,
+        options: &DirectionOptions,
+        context: &mut Context<'_>,
+    ) -> Result<Self> {
+        let (model, process) = (given(&table, "model"), given(&table, "process"));
+        let mut plan: DirectionPlan = plan_of(table, context)?;
+        let [finds_edit, finds_boost] = options.finds();
+        // Valid values until they are found.
+        let walk = &mut plan.walk;
+        if finds_edit {
+            walk.t_edit = walk.t_edit.min(walk.t_0);
+        }
+        if finds_boost {
+            walk.t_boost = walk.t_boost.min(walk.t_0);
+        }
+        // Checks that need no files come first.
+        plan.validate_settings().map_err(|e| usage(e.to_string()))?;
+        options
+            .weights
+            .refuse_others(&goal_networks(&plan.goal, finds_edit || finds_boost))?;
+        plan.source = ModelFile::find_lasting(&plan.source)?.noted(context);
+        make_absolute(&mut plan.source);
+        make_absolute(&mut plan.data.path);
+        let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
+        check_unconditional(&plan.source, &model)?;
+        plan.source_sha256.clone_from(&model.sha256);
+        plan.network_sha256 = model.network_sha256()?;
+        plan.model = model.config.clone();
+        plan.process = model.process.clone();
+        plan.validate().map_err(|e| usage(e.to_string()))?;
+        let data = open_images(&plan, context)?;
+        plan.data.fingerprint = fingerprint(&*data)?;
+        locate_goal(&mut plan.goal, &options.weights)?;
+        let goal = open_goal(&plan.goal, plan.model.image_size)?;
+        let net = model.unet()?;
+        let inputs = DirectionTraining {
+            net,
+            data,
+            goal,
+            cache: options.cache.clone(),
+        };
+        Ok(Self::new_run(plan, inputs))
+    }
+
+    /// Sets the steps that are to be found: `t_edit`, `t_boost`.
+    fn find_range(
+        &mut self,
+        [edit, boost]: [bool; 2],
+        options: &DirectionOptions,
+        context: &mut Context<'_>,
+    ) -> Result<()> {
+        let DirectionTraining {
+            net, data, goal, ..
+        } = &self.inputs;
+        let plan = &mut self.plan;
+        let images = RangeImages {
+            net,
+            data: &**data,
+            weights: &options.weights,
+            cache: &options.cache,
+            steps: RANGE_STEPS,
+        };
+        let curves = measure_range(plan, &images, context)?;
+        if edit {
+            plan.walk.t_edit = range_t_edit(&curves, goal.cosine())?;
+        }
+        if boost {
+            plan.walk.t_boost = range_t_boost(&curves)?;
+        }
+        context.progress.note(&format!(
+            "range: t_edit {}, t_boost {}",
+            plan.walk.t_edit, plan.walk.t_boost
+        ));
+        plan.validate().map_err(|e| usage(e.to_string()))
+    }
+
+    /// The run in a folder, to be continued from its newest checkpoint. Of the options, `epochs` and `set` change the plan; `model`,
+    /// `data` and `weights` are the new paths of what was moved.
+    ///
+    /// # Errors
+    /// - [`Error::Usage`](crate::Error::Usage) for settings that cannot change
+    /// - a folder without a run, or one that another process uses
+    /// - a model, weights or images that are missing or have changed
+    pub fn resume(
+        folder: &Path,
+        options: &DirectionOptions,
+        context: &mut Context<'_>,
+    ) -> Result<Self> {
+        options.refuse_steps()?;
+        let (folder, stored) = RunFolder::open::<DirectionPlan>(folder)?;
+        let epochs = stored.pace.epochs;
+        let mut plan = options.run.change(stored, &["loop.epochs"], context)?;
+        if let Some(epochs) = options.epochs {
+            plan.pace.epochs = epochs.into();
+            plan.validate().map_err(|e| usage(e.to_string()))?;
+        }
+        // A rate that falls by epochs does not depend on their number.
+        if plan.pace.epochs != epochs && plan.optim.schedule != LrSchedule::Step {
+            note_changed_rate(plan.optim.schedule, context);
+        }
+        if let Some(model) = &options.model {
+            moved(
+                &mut plan.source,
+                Some(&ModelFile::find(model)?.noted(context)),
+            );
+        }
+        moved(&mut plan.data.path, options.data.as_deref());
+        locate_goal(&mut plan.goal, &options.weights)?;
+        let (model, process) = (all_fields(&plan.model), all_fields(&plan.process));
+        let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
+        check_unchanged(&plan.source, &plan.source_sha256, &model)?;
+        let (path, known) = (&plan.data.path, &plan.data.fingerprint);
+        let inputs = DirectionTraining {
+            data: same_images(path, known, "--data", || open_images(&plan, context))?,
+            net: model.unet()?,
+            goal: open_goal(&plan.goal, plan.model.image_size)?,
+            cache: options.cache.clone(),
+        };
+        Ok(Self::resumed(plan, inputs, folder))
+    }
+}
+
+/// Trains the direction of the embedded digits on a model into `root`, unless it is there. Returns its file, or `None` if the run was
+/// interrupted.
+///
+/// # Errors
+/// Those of [`DirectionJob::from_settings`] and [`Run::run_in`].
+pub fn train_digits_direction(
+    root: &Path,
+    model: &str,
+    context: &mut Context<'_>,
+) -> Result<Option<PathBuf>> {
+    let mut options = DirectionOptions {
+        model: Some(model.to_owned()),
+        ..DirectionOptions::default()
+    };
+    options.run.config = vec![DIGITS_DIRECTION.to_owned()];
+    let name = root.file_name().unwrap_or_default().to_string_lossy();
+    let mut table = options.settings()?;
+    put(&mut table, "name", name.into_owned());
+    put(&mut table, "data.style", "ember");
+    train_direction_in(root, table, &options, context)
+}
+
+/// Trains the direction of a table of settings into `root`, unless it is there. Returns its file, or `None` if the run was interrupted.
+///
+/// # Errors
+/// Those of [`DirectionJob::from_settings`] and [`Run::run_in`].
+pub fn train_direction_in(
+    root: &Path,
+    table: Table,
+    options: &DirectionOptions,
+    context: &mut Context<'_>,
+) -> Result<Option<PathBuf>> {
+    match DirectionJob::from_settings(table, options, context)?.run_in(root, context)? {
+        Ending::Finished { model, .. } => Ok(Some(model)),
+        Ending::Interrupted { .. } => Ok(None),
+    }
+}
+
+impl Training for DirectionTraining {
+    type Plan = DirectionPlan;
+
+    fn name(plan: &mut DirectionPlan) -> &mut String {
+        &mut plan.name
+    }
+
+    fn check(&self, _: &DirectionPlan, _: &mut Context<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn estimate(&self, plan: &DirectionPlan, _: &mut Context<'_>) -> Result<Estimate> {
+        estimate_direction(plan, &self.net, &*self.data, &self.goal, &self.cache)
+    }
+
+    fn disk(&self, _: &DirectionPlan) -> Result<(u64, u64)> {
+        Ok((0, 0))
+    }
+
+    fn train(
+        self,
+        plan: DirectionPlan,
+        folder: RunFolder,
+        context: &mut Context<'_>,
+    ) -> Result<Ending> {
+        let inversion = Inversion {
+            network_sha256: &plan.network_sha256,
+            process: &plan.process,
+            t_0: plan.walk.t_0,
+            steps: plan.walk.inversion,
+        };
+        let latents = open_inversions(&self.cache, &inversion, context);
+        let side = self.data.size();
+        context.progress.note(&format!(
+            "{}: from {:?} to {:?} on {} images of {side}x{side}, {} epochs; writes {}",
+            plan.name,
+            plan.goal.from,
+            plan.goal.to,
+            self.data.len(),
+            plan.pace.epochs,
+            folder.root().display(),
+        ));
+        let setup = DirectionSetup {
+            plan,
+            folder,
+            net: Box::new(self.net),
+            goal: self.goal,
+            data: self.data,
+            latents,
+            device: Device::Cpu,
+        };
+        Ok(train_direction(setup, context.stop, context.progress)?)
+    }
+}
+
+/// The first images of a plan's data, as many as it uses.
+fn open_images(plan: &DirectionPlan, context: &mut Context<'_>) -> Result<Arc<dyn ImageSource>> {
+    let data = DataPlan {
+        path: plan.data.path.clone(),
+        strict: plan.data.strict,
+        style: plan.data.style.clone(),
+        classes: plan.data.classes.clone(),
+        per_class: plan.data.per_class,
+        ..DataPlan::default()
+    };
+    let all = open_data(&data, plan.model.image_size, context)?;
+    let n = match plan.data.images {
+        0 => all.len(),
+        n => n.min(all.len()),
+    };
+    Ok(Arc::new(Joined::new(vec![(all, (0..n).collect())])?))
+}

@@ -1,0 +1,337 @@
+//! Training a diffusion model: from random weights, by naive fine-tuning, or with SDFT.
+
+use super::adm::{Networks, TrainPlan, networks, validate};
+use super::options::{make_absolute, moved, note_changed_rate};
+use super::presets::{TRAINING, plan as plan_of};
+use super::run::{Run, Training};
+use super::settings::{TrainOptions, fit_architecture};
+use crate::context::Context;
+use crate::data::{fingerprint, open_data, same_images};
+use crate::embedded::DIGITS;
+use crate::error::{Result, failed, usage};
+use crate::estimate::{Estimate, disk, estimate, memory_of};
+use crate::judge::{judge_features, load_judge};
+use crate::model::{ModelFile, all_fields, check_unchanged, load_source};
+use crate::weights::Weights;
+use candle_core::Device;
+use sdft_data::ImageSource;
+use sdft_eval::{Extractor, View};
+use sdft_features::{InceptionResize, Network};
+use sdft_nn::Params;
+use sdft_parallel::ProcessGroup;
+use sdft_settings::{given, layers, put, set};
+use sdft_train::{DataPlan, Ending, Evaluator, Method, RunFolder, Setup, run};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use toml::Table;
+
+/// A run that trains a diffusion model.
+pub type TrainJob = Run<FineTuning>;
+
+/// The opened inputs of a [`TrainJob`].
+pub struct FineTuning {
+    source: Option<Params>,
+    data: Arc<dyn ImageSource>,
+    group: Arc<ProcessGroup>,
+}
+
+/// The keys that can change when a run is resumed.
+const ALLOWED: [&str; 4] = [
+    "loop.steps",
+    "loop.recompute",
+    "loop.precision",
+    "eval.patience",
+];
+
+impl TrainJob {
+    /// A new run with these options.
+    ///
+    /// # Errors
+    /// See [`TrainJob::from_settings`].
+    pub fn new(options: &TrainOptions, context: &mut Context<'_>) -> Result<Self> {
+        let table = options.settings(context)?;
+        let run = Self::from_settings(table, context)?;
+        Ok(run.in_folder_of(&options.run.out, options.run.name.is_some()))
+    }
+
+    /// A new run with the settings of a table, in the folder of its name. The source model's file decides the architecture and the
+    /// process.
+    ///
+    /// # Errors
+    /// - [`Error::Usage`](crate::Error::Usage) for settings that do not fit together or contradict the source model
+    /// - models, weights or images that cannot be read
+    pub fn from_settings(table: Table, context: &mut Context<'_>) -> Result<Self> {
+        let (model, process) = (given(&table, "model"), given(&table, "process"));
+        let mut plan: TrainPlan = plan_of(table, context)?;
+        // Checks that need no files come first.
+        plan.validate().map_err(|e| usage(e.to_string()))?;
+        if !plan.source.is_empty() {
+            plan.source = ModelFile::find_lasting(&plan.source)?.noted(context);
+        }
+        for path in [
+            &mut plan.source,
+            &mut plan.data.path,
+            &mut plan.eval.weights,
+        ] {
+            make_absolute(path);
+        }
+        let source = if plan.source.is_empty() {
+            fit_architecture(&mut plan.model, &model);
+            None
+        } else {
+            let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
+            plan.source_sha256.clone_from(&model.sha256);
+            plan.model = sdft_adm::AdmConfig {
+                dropout: plan.model.dropout,
+                ..model.config
+            };
+            plan.process = model.process;
+            Some(model.params)
+        };
+        plan.steps.precision = context.precision_or(plan.steps.precision);
+        validate(&plan).map_err(|e| usage(e.to_string()))?;
+        let data = open_data(&plan.data, plan.model.image_size, context)?;
+        plan.data.fingerprint = fingerprint(data.as_ref())?;
+        locate_eval_weights(&mut plan)?;
+        Ok(Self::new_run(plan, FineTuning::new(source, data)))
+    }
+
+    /// The run in a folder, to be continued from its newest checkpoint. Of the options, `steps` and `set` change the plan; `source` and
+    /// `data` are the new paths of what was moved.
+    ///
+    /// # Errors
+    /// - [`Error::Usage`](crate::Error::Usage) for settings that cannot change
+    /// - a folder without a run, or one that another process uses
+    /// - a source model or images that are missing or have changed
+    pub fn resume(
+        folder: &Path,
+        options: &TrainOptions,
+        context: &mut Context<'_>,
+    ) -> Result<Self> {
+        let (folder, stored) = RunFolder::open::<TrainPlan>(folder)?;
+        let steps = stored.steps.steps;
+        let mut plan = options.run.change(stored, &ALLOWED, context)?;
+        validate(&plan).map_err(|e| usage(e.to_string()))?;
+        if let Some(source) = &options.source {
+            moved(
+                &mut plan.source,
+                Some(&ModelFile::find(source)?.noted(context)),
+            );
+        }
+        moved(&mut plan.data.path, options.data.as_deref());
+        plan.steps.precision = context.precision_or(plan.steps.precision);
+        let source = reload_source(&plan, context)?;
+        let DataPlan {
+            path, fingerprint, ..
+        } = &plan.data;
+        let data = same_images(path, fingerprint, "--data", || {
+            open_data(&plan.data, plan.model.image_size, context)
+        })?;
+        if plan.steps.steps != steps {
+            note_changed_rate(plan.optim.schedule, context);
+        }
+        Ok(Self::resumed(plan, FineTuning::new(source, data), folder))
+    }
+
+    /// Shares every batch among the processes of a group. This process is rank 0; the others call [`follow`](super::follow).
+    pub fn with_group(mut self, group: Arc<ProcessGroup>) -> Self {
+        self.inputs.group = group;
+        self
+    }
+
+    /// The number of training images.
+    pub fn images(&self) -> usize {
+        self.inputs.data.len()
+    }
+}
+
+/// Trains the model of a preset with these settings into `root`, unless it is there. Returns the file of the model, or `None` if the run
+/// was interrupted.
+///
+/// # Errors
+/// Those of [`TrainJob::from_settings`] and [`Run::run_in`].
+pub fn train_preset(
+    preset: &str,
+    assignments: &[impl AsRef<str>],
+    root: &Path,
+    context: &mut Context<'_>,
+) -> Result<Option<PathBuf>> {
+    let mut table = layers::<TrainPlan>(&TRAINING, &[preset])?;
+    for assignment in assignments {
+        set::<TrainPlan>(&mut table, assignment.as_ref())?;
+    }
+    let name = root.file_name().unwrap_or_default().to_string_lossy();
+    put(&mut table, "name", name.into_owned());
+    put(&mut table, "output.keep", 1);
+    match TrainJob::from_settings(table, context)?.run_in(root, context)? {
+        Ending::Finished { model, .. } => Ok(Some(model)),
+        Ending::Interrupted { .. } => Ok(None),
+    }
+}
+
+impl FineTuning {
+    fn new(source: Option<Params>, data: Arc<dyn ImageSource>) -> Self {
+        Self {
+            source,
+            data,
+            group: Arc::new(ProcessGroup::single()),
+        }
+    }
+}
+
+impl Training for FineTuning {
+    type Plan = TrainPlan;
+
+    fn name(plan: &mut TrainPlan) -> &mut String {
+        &mut plan.name
+    }
+
+    fn warnings(plan: &TrainPlan) -> Vec<String> {
+        plan.warnings()
+    }
+
+    fn check(&self, plan: &TrainPlan, context: &mut Context<'_>) -> Result<()> {
+        if plan.steps.batch < self.group.size() {
+            return Err(usage(format!(
+                "loop.batch: expected at least one image for each of {} processes, found {}",
+                self.group.size(),
+                plan.steps.batch
+            )));
+        }
+        memory_of(plan)?.check(&context.device)
+    }
+
+    fn estimate(&self, plan: &TrainPlan, context: &mut Context<'_>) -> Result<Estimate> {
+        estimate(plan, self.data.len(), &context.device)
+    }
+
+    fn disk(&self, plan: &TrainPlan) -> Result<(u64, u64)> {
+        let (checkpoint, all) = disk(plan);
+        Ok((all, checkpoint))
+    }
+
+    fn train(
+        self,
+        plan: TrainPlan,
+        folder: RunFolder,
+        context: &mut Context<'_>,
+    ) -> Result<Ending> {
+        let side = plan.model.image_size;
+        context.progress.note(&format!(
+            "{}: {} on {} images of {side}x{side}, {} steps of {}{}; writes {}",
+            plan.name,
+            describe_method(&plan),
+            self.data.len(),
+            plan.steps.steps,
+            plan.steps.batch,
+            describe_device(&plan, &context.device, self.group.size()),
+            folder.root().display()
+        ));
+        let text = toml::to_string(&plan)?;
+        self.group.broadcast(text.into_bytes())?;
+        let evaluator = match plan.eval.every {
+            0 => None,
+            _ => Some(evaluator(&plan)?),
+        };
+        let Networks { network, source } = networks(&plan, self.source, &context.device)?;
+        let setup = Setup {
+            plan,
+            folder,
+            network,
+            source,
+            data: self.data,
+            evaluator,
+            device: context.device.clone(),
+            peers: self.group,
+        };
+        Ok(run(setup, context.stop, context.progress)?)
+    }
+}
+
+/// The source model of a plan, which must not have changed.
+pub(super) fn reload_source(plan: &TrainPlan, context: &mut Context<'_>) -> Result<Option<Params>> {
+    if plan.source.is_empty() {
+        return Ok(None);
+    }
+    let (model, process) = (all_fields(&plan.model), all_fields(&plan.process));
+    let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
+    check_unchanged(&plan.source, &plan.source_sha256, &model)?;
+    Ok(Some(model.params))
+}
+
+/// The weights that training starts from, and the method.
+fn describe_method(plan: &TrainPlan) -> String {
+    let source = Path::new(&plan.source).file_name().unwrap_or_default();
+    let source = source.to_string_lossy();
+    match plan.method {
+        Method::Scratch => "random weights".to_owned(),
+        Method::Naive => format!("{source}, fine-tuned without distillation,"),
+        Method::Sdft => format!("{source}, fine-tuned with SDFT,"),
+    }
+}
+
+/// Where a run computes; empty for one process on the CPU.
+fn describe_device(plan: &TrainPlan, device: &Device, processes: usize) -> String {
+    let processes = match processes {
+        1 => String::new(),
+        n => format!(" by {n} processes"),
+    };
+    match device {
+        Device::Cpu => processes,
+        _ => format!("{processes} on the GPU, {:?}", plan.steps.precision).to_lowercase(),
+    }
+}
+
+/// What samples are evaluated with: the embedded judge for digits, Inception for everything else.
+fn evaluator(plan: &TrainPlan) -> Result<Evaluator> {
+    if plan.data.path == DIGITS {
+        let present = match plan.data.classes.as_deref() {
+            None | Some([]) => (0..10).collect(),
+            Some(classes) => classes.to_vec(),
+        };
+        return Ok(Evaluator {
+            extractor: judge_features()?,
+            judge: Some((load_judge()?, present)),
+        });
+    }
+    let files = [PathBuf::from(&plan.eval.weights)];
+    let extractor = Extractor::read(View::Inception(InceptionResize::default()), &files)?;
+    if extractor.weights() != plan.eval.weights_sha256 {
+        return Err(failed(format!(
+            "{}: the weights changed since the run began: their SHA-256 was {}, now it is {}",
+            plan.eval.weights,
+            plan.eval.weights_sha256,
+            extractor.weights()
+        )));
+    }
+    Ok(Evaluator {
+        extractor,
+        judge: None,
+    })
+}
+
+/// Finds Inception's weights for a run that evaluates.
+fn locate_eval_weights(plan: &mut TrainPlan) -> Result<()> {
+    if plan.eval.every == 0 || plan.data.path == DIGITS {
+        return Ok(());
+    }
+    if plan.eval.weights.is_empty() {
+        let otherwise =
+            "give --set eval.weights=FILE, or turn the evaluation off with --set eval.every=0";
+        let files = Weights::parse(&[])?.of(Network::Inception, otherwise)?;
+        let file = files
+            .weights
+            .first()
+            .ok_or_else(|| failed("the weights of inception have no file"))?;
+        plan.eval.weights = file.display().to_string();
+    }
+    let path = Path::new(&plan.eval.weights);
+    if !path.is_file() {
+        return Err(usage(format!(
+            "eval.weights: {} is not a file",
+            path.display()
+        )));
+    }
+    plan.eval.weights_sha256 = sdft_checkpoint::sha256_file(path)?;
+    Ok(())
+}

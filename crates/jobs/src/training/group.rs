@@ -1,0 +1,69 @@
+//! Several processes that share every batch of one run.
+
+use super::adm::{Networks, TrainPlan, networks, validate};
+use super::finetune::reload_source;
+use crate::context::Context;
+use crate::data::{fingerprint, open_data};
+use crate::error::{Result, failed, usage};
+use sdft_parallel::{ProcessGroup, World};
+use sdft_train::Follower;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a process waits for the others, which may still be loading libraries.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Joins the processes of a world. A world of `None` is this process alone.
+///
+/// # Errors
+/// A process that does not arrive in time, or does not know the secret.
+pub fn join_group(world: Option<&World>, context: &mut Context<'_>) -> Result<Arc<ProcessGroup>> {
+    let Some(world) = world else {
+        return Ok(Arc::new(ProcessGroup::single()));
+    };
+    let is_local = ["127.0.0.1", "::1", "localhost"].contains(&world.address.as_str());
+    if world.rank == 0 && world.secret.is_empty() && !is_local {
+        context.progress.note(&format!(
+            "anyone who can connect to {}:{} can join this run; a secret in SDFT_SECRET, the same for all processes, prevents that",
+            world.address, world.port
+        ));
+    }
+    let group = ProcessGroup::join(world, &context.device, JOIN_TIMEOUT)?;
+    Ok(Arc::new(group))
+}
+
+/// Works on a share of every batch of the run that rank 0 runs, until that run ends.
+///
+/// # Errors
+/// - a source model or images that differ from those of rank 0
+/// - rank 0 fails or disconnects
+pub fn follow(group: Arc<ProcessGroup>, context: &mut Context<'_>) -> Result<()> {
+    let text = group.broadcast(Vec::new())?;
+    let plan: TrainPlan = String::from_utf8(text)
+        .ok()
+        .and_then(|text| toml::from_str(&text).ok())
+        .ok_or_else(|| {
+            failed(
+                "rank 0 sent a plan that cannot be read; all processes must run the same program",
+            )
+        })?;
+    let source = reload_source(&plan, context)?;
+    let data = open_data(&plan.data, plan.model.image_size, context)?;
+    if fingerprint(data.as_ref())? != plan.data.fingerprint {
+        return Err(usage(format!(
+            "{}: rank {} has other images than rank 0",
+            plan.data.path,
+            group.rank()
+        )));
+    }
+    validate(&plan).map_err(|e| usage(e.to_string()))?;
+    let Networks { network, source } = networks(&plan, source, &context.device)?;
+    Ok(sdft_train::follow(Follower {
+        plan,
+        network,
+        source,
+        data,
+        device: context.device.clone(),
+        peers: group,
+    })?)
+}

@@ -1,0 +1,24 @@
+//! Training runs: diffusion models, classifiers and directions of edits.
+
+mod adm;
+mod classifier;
+mod direction;
+mod finetune;
+mod group;
+mod options;
+mod presets;
+mod run;
+mod settings;
+
+pub use adm::{TrainPlan, validate};
+pub use classifier::{ClassifierJob, ClassifierOptions, train_digits_classifier};
+pub use direction::{
+    DIGITS_DIRECTION, DirectionJob, DirectionOptions, EditStep, train_digits_direction,
+    train_direction_in,
+};
+pub use finetune::{TrainJob, train_preset};
+pub use group::{follow, join_group};
+pub use options::RunOptions;
+pub use presets::{CLASSIFIERS, DIRECTIONS, TRAINING, plan};
+pub use run::{Run, Training};
+pub use settings::TrainOptions;

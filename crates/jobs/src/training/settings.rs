@@ -1,0 +1,331 @@
+//! The settings of a new training run: options over a preset that fits them.
+
+use super::adm::TrainPlan;
+use super::options::RunOptions;
+use super::presets::TRAINING;
+use crate::context::Context;
+use crate::embedded::DIGITS;
+use crate::error::Result;
+use sdft_adm::AdmConfig;
+use sdft_settings::{layers, merge, put};
+use sdft_train::Method;
+use serde_json::{Map, Value as Json};
+use std::path::Path;
+use toml::{Table, Value};
+
+/// The image size where nothing sets it.
+const USUAL_SIZE: usize = 64;
+/// The longest part of a folder's name that becomes part of a run's name, in bytes.
+const LONGEST: usize = 100;
+
+/// What a run that trains a diffusion model can be asked for. Without any option it is the embedded example of SDFT.
+#[derive(Clone, Debug, Default)]
+pub struct TrainOptions {
+    /// What every run can be asked for.
+    pub run: RunOptions,
+    /// The source model: a file, or the name of the embedded one.
+    pub source: Option<String>,
+    /// The part of the source file to take, if it holds several.
+    pub source_key: Option<String>,
+    /// The images: a folder, or the name of the embedded digits.
+    pub data: Option<String>,
+    /// How to train.
+    pub method: Option<Method>,
+}
+
+impl TrainOptions {
+    /// The table of settings: presets and files, then options, then assignments. Without `config`, a preset that fits is chosen, with a
+    /// note.
+    ///
+    /// # Errors
+    /// [`Error::Settings`](crate::Error::Settings) for an unknown preset or key, or an invalid value.
+    pub fn settings(&self, context: &mut Context<'_>) -> Result<Table> {
+        let (table, note) = self.table()?;
+        context.notes(note);
+        Ok(table)
+    }
+
+    /// [`TrainOptions::settings`], with the note instead of a context.
+    ///
+    /// # Errors
+    /// Those of [`TrainOptions::settings`].
+    pub fn table(&self) -> Result<(Table, Option<String>)> {
+        let asked = self.asked()?;
+        let (configs, note) = match self.run.config.is_empty() {
+            true => fitting(&asked),
+            false => (self.run.config.clone(), None),
+        };
+        let mut table = layers::<TrainPlan>(&TRAINING, &configs)?;
+        // A preset's name describes its own data and method.
+        let is_named = table
+            .get("name")
+            .and_then(Value::as_str)
+            .is_some_and(|name| !configs.iter().any(|config| config == name));
+        let differs = text(&asked, &["data", "path"]).is_some() || asked.contains_key("method");
+        merge(&mut table, asked);
+        if differs && !is_named && self.run.name.is_none() && !self.run.sets("name") {
+            let name = self.name(&table);
+            put(&mut table, "name", name);
+        }
+        Ok((table, note))
+    }
+
+    /// The options as a table.
+    fn asked(&self) -> Result<Table> {
+        let mut table = Table::new();
+        let method = self.method.map(|method| match method {
+            Method::Scratch => "scratch",
+            Method::Naive => "naive",
+            Method::Sdft => "sdft",
+        });
+        let texts = [
+            ("source", self.source.as_deref()),
+            ("source_key", self.source_key.as_deref()),
+            ("data.path", self.data.as_deref()),
+            ("method", method),
+        ];
+        for (key, value) in texts {
+            if let Some(value) = value {
+                put(&mut table, key, value);
+            }
+        }
+        self.run.apply::<TrainPlan>(&mut table)?;
+        Ok(table)
+    }
+
+    /// A name made of the images and the method.
+    fn name(&self, table: &Table) -> String {
+        let data = text(table, &["data", "path"]).unwrap_or_default();
+        // The option holds the user's word where the table has the path that replaced it.
+        let data = self.data.as_deref().unwrap_or(data);
+        let full = std::path::absolute(data);
+        let path = full.as_deref().unwrap_or(Path::new(data));
+        let stem = path.file_name().map(|name| name.to_string_lossy());
+        let stem = stem.as_deref().unwrap_or("run").trim_start_matches('.');
+        let end = stem.floor_char_boundary(LONGEST);
+        let method = text(table, &["method"]).unwrap_or("sdft");
+        match &stem[..end] {
+            "" => format!("run-{method}"),
+            stem => format!("{stem}-{method}"),
+        }
+    }
+}
+
+/// The presets to start from where none is named, and a note on the choice.
+fn fitting(asked: &Table) -> (Vec<String>, Option<String>) {
+    let said = |path: &[&str]| text(asked, path).filter(|text| !text.is_empty());
+    let (data, source) = (said(&["data", "path"]), said(&["source"]));
+    let method = said(&["method"]);
+    if source.is_none() && data.is_none_or(|data| data == DIGITS) {
+        // The embedded example.
+        let preset = format!("digits-{}", method.unwrap_or("sdft"));
+        return (vec![preset], None);
+    }
+    if source.is_none() && method.is_none_or(|method| method == "scratch") {
+        let size = asked.get("model").and_then(|model| model.get("image_size"));
+        let size = size.and_then(Value::as_integer);
+        let preset = own_preset(size.and_then(|size| usize::try_from(size).ok()));
+        let others: Vec<&str> = own_presets()
+            .map(|(_, name)| name)
+            .filter(|name| *name != preset)
+            .collect();
+        let note = format!(
+            "no --source and no --config: training from random weights with the preset {preset} (others: {}); --dry-run estimates the \
+             time. With few images, fine-tuning a model of similar images gives better results: --source FILE, or a name such as ffhq-10m",
+            others.join(", ")
+        );
+        return (vec![preset.to_owned()], Some(note));
+    }
+    let note = source.filter(|_| data.is_some()).map(|_| {
+        "no --config: the settings of the paper (80000 steps of 8 images) for everything that is not given; --steps N for fewer"
+            .to_owned()
+    });
+    (Vec::new(), note)
+}
+
+/// The presets for a user's own images with their sizes, in ascending order.
+fn own_presets() -> impl Iterator<Item = (usize, &'static str)> {
+    TRAINING.names().filter_map(|name| {
+        let size = name.strip_prefix("own-")?.parse().ok()?;
+        Some((size, name))
+    })
+}
+
+/// The preset for images of a size: the next larger one, or the largest.
+fn own_preset(size: Option<usize>) -> &'static str {
+    let size = size.unwrap_or(USUAL_SIZE);
+    let mut last = "";
+    for (of, name) in own_presets() {
+        last = name;
+        if of >= size {
+            break;
+        }
+    }
+    last
+}
+
+fn text<'a>(table: &'a Table, path: &[&str]) -> Option<&'a str> {
+    let (first, rest) = path.split_first()?;
+    let value = table.get(*first)?;
+    match rest {
+        [] => value.as_str(),
+        _ => text(value.as_table()?, rest),
+    }
+}
+
+/// Sets levels and attention from the image size where the settings do not set them.
+pub(super) fn fit_architecture(model: &mut AdmConfig, given: &Map<String, Json>) {
+    if !given.contains_key("channel_mult") {
+        model.channel_mult = AdmConfig::channel_mult_for(model.image_size);
+    }
+    if !given.contains_key("attention_resolutions") {
+        model.attention_resolutions = AdmConfig::attention_for(model.image_size, model.levels());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::validate;
+    use sdft_settings::given;
+
+    /// Options from pairs of a command line's option and its value.
+    fn options(words: &[&str]) -> TrainOptions {
+        let mut options = TrainOptions::default();
+        for pair in words.chunks(2) {
+            let value = pair[1].to_owned();
+            match pair[0] {
+                "--config" => options.run.config.push(value),
+                "--data" => options.data = Some(value),
+                "--method" => options.method = Some(toml::Value::String(value).try_into().unwrap()),
+                "--name" => options.run.name = Some(value),
+                "--seed" => options.run.seed = value.parse().ok(),
+                "--set" => options.run.set.push(value),
+                "--source" => options.source = Some(value),
+                other => panic!("{other}"),
+            }
+        }
+        options
+    }
+
+    fn resolve(words: &[&str]) -> (TrainPlan, Option<String>) {
+        let (table, note) = options(words).table().unwrap();
+        let given = given(&table, "model");
+        let mut plan: TrainPlan = sdft_settings::plan(table).unwrap();
+        fit_architecture(&mut plan.model, &given);
+        (plan, note)
+    }
+
+    #[test]
+    fn data_without_a_source_trains_from_random_weights_with_a_note() {
+        let (plan, note) = resolve(&["--data", "photos/"]);
+        let note = note.unwrap();
+        assert_eq!(validate(&plan), Ok(()));
+        assert_eq!(plan.method, sdft_train::Method::Scratch);
+        assert_eq!(
+            (plan.name.as_str(), plan.model.image_size),
+            ("photos-scratch", 64)
+        );
+        for words in [
+            "own-64",
+            "own-32, own-128, own-256",
+            "--source",
+            "--dry-run",
+        ] {
+            assert!(note.contains(words), "{words}: {note}");
+        }
+        let (plan, _) = resolve(&["--data", "photos", "--set", "model.image_size=32"]);
+        assert_eq!((plan.model.levels(), plan.steps.steps), (4, 20_000));
+        let (plan, _) = resolve(&[
+            "--data",
+            "p",
+            "--method",
+            "scratch",
+            "--set",
+            "model.image_size=1024",
+        ]);
+        assert_eq!((plan.model.image_size, plan.model.levels()), (1024, 7));
+        let (plan, note) = resolve(&["--data", "photos", "--source", "faces.pt"]);
+        assert_eq!((plan.name.as_str(), plan.optim.lr), ("photos-sdft", 2e-5));
+        assert!(
+            plan.optim.ema_ramp
+                && note
+                    .as_ref()
+                    .is_some_and(|note| note.contains("80000 steps")),
+            "{note:?}"
+        );
+        assert_eq!(resolve(&[]).1, None);
+    }
+
+    #[test]
+    fn the_architecture_follows_the_image_size_unless_it_is_set() {
+        let config = [
+            "--config",
+            "metfaces-sdft",
+            "--method",
+            "scratch",
+            "--data",
+            "p",
+        ];
+        let (plan, _) = resolve(&config);
+        assert_eq!(plan.model, AdmConfig::default());
+        for (size, levels) in [("128", 5), ("64", 4), ("32", 4)] {
+            let set = format!("model.image_size={size}");
+            let (plan, _) = resolve(&[&config[..], &["--set", &set]].concat());
+            assert_eq!(plan.model.levels(), levels);
+            assert_eq!(validate(&plan), Ok(()));
+        }
+        let set = [
+            "--set",
+            "model.image_size=32",
+            "--set",
+            "model.channel_mult=[1.0, 2.0]",
+        ];
+        let (plan, _) = resolve(&[&config[..], &set].concat());
+        assert_eq!(plan.model.channel_mult, [1.0, 2.0]);
+        assert_eq!(plan.model.attention_resolutions, [2]);
+        let (plan, _) = resolve(&["--config", "digits-scratch"]);
+        assert_eq!(plan.model.channel_mult, [1.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn a_run_is_named_after_its_data_and_method_unless_it_has_a_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("mine.toml");
+        std::fs::write(&file, "name = \"mine\"\n").unwrap();
+        let file = file.display().to_string();
+        let long = "x".repeat(250);
+        for (more, name) in [
+            (&["--config", "metfaces-sdft"][..], "metfaces-sdft"),
+            (
+                &["--config", "metfaces-sdft", "--data", "a/photos"],
+                "photos-sdft",
+            ),
+            (
+                &["--config", "digits-sdft", "--data", ".hidden"],
+                "hidden-sdft",
+            ),
+            (
+                &["--config", "digits-sdft", "--method", "naive"],
+                "digits-naive",
+            ),
+            (
+                &["--config", "own-32", "--data", "photos"],
+                "photos-scratch",
+            ),
+            (&["--data", "photos", "--name", "it"], "it"),
+            (&["--data", "photos", "--set", "name=it"], "it"),
+            (&["--config", &file, "--data", "photos"], "mine"),
+            (
+                &["--config", "digits-source", "--seed", "3"],
+                "digits-source",
+            ),
+            (&["--method", "naive"], "digits-naive"),
+            (&["--data", "digits"], "digits-sdft"),
+            (&["--data", "/"], "run-scratch"),
+            (&["--data", &long], &format!("{}-scratch", &long[..LONGEST])),
+        ] {
+            assert_eq!(resolve(more).0.name, name, "{more:?}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The networks of a translation, and what each variant does with them.
+
+use super::options::{EnergyKind, TranslationMethod, WalkKind};
+use super::plan::{TranslatePlan, Variant};
+use crate::context::{Context, Runtime};
+use crate::error::{Result, ResultExt as _, option};
+use candle_core::{DType, Device, Tensor};
+use sdft_adm::{Encoder, Unet};
+use sdft_diffusion::{Clip, Diffusion};
+use sdft_models::{LoadedEncoder, LoadedModel};
+use sdft_randn::NumberedNoise;
+use sdft_samplers::StepCallback;
+use sdft_schedule::Respacing;
+use sdft_train::Precision;
+use sdft_translators::{
+    DomainIndependent, DomainSpecific, Energies, Ilvr, LowPass, SdeditOptions, Walk, ddib, egsde,
+    ilvr, levels_of, sdedit, start_of, steps_inside,
+};
+
+/// The models that a translation needs.
+pub struct TranslationModels<'a> {
+    /// The model of the target domain.
+    pub model: &'a LoadedModel,
+    /// DDIB: the model of the source domain.
+    pub source: Option<&'a LoadedModel>,
+    /// EGSDE: the classifier.
+    pub classifier: Option<&'a LoadedEncoder>,
+    /// SDEdit: `[1, 1, side, side]`, 1 where the input is kept.
+    pub mask: Option<Tensor>,
+}
+
+/// A method with its networks.
+pub struct Translator {
+    model: Unet,
+    source: Option<Unet>,
+    classifier: Option<Encoder>,
+    mask: Option<Tensor>,
+    variants: Vec<Prepared>,
+    runtime: Runtime,
+}
+
+/// A variant that is ready to run.
+struct Prepared {
+    diffusion: Diffusion,
+    kind: Kind,
+}
+
+enum Kind {
+    Sdedit(SdeditOptions),
+    Egsde {
+        edit: SdeditOptions,
+        low_pass: LowPass,
+        lambda_s: f64,
+        lambda_i: f64,
+        specific: DomainSpecific,
+        independent: DomainIndependent,
+    },
+    Ddib(Clip),
+    Ilvr(Ilvr),
+}
+
+impl Translator {
+    /// Puts the networks on the context's device.
+    ///
+    /// # Errors
+    /// Strengths or steps that the process does not allow.
+    pub fn new(
+        plan: &TranslatePlan,
+        models: TranslationModels<'_>,
+        context: &Context<'_>,
+    ) -> Result<Self> {
+        // Inversions and guidance are exact unless the caller asks for another precision.
+        let runtime = context.runtime(Precision::F32);
+        let variants = plan.variants.iter().map(|variant| {
+            prepare(plan, variant, models.model, &runtime.device)
+                .with_context(|| format!("{} {}", plan.method, variant.label))
+        });
+        Ok(Self {
+            variants: variants.collect::<Result<_>>()?,
+            model: runtime.unet(models.model)?,
+            source: models.source.map(|m| runtime.unet(m)).transpose()?,
+            classifier: models.classifier.map(|c| runtime.encoder(c)).transpose()?,
+            mask: models
+                .mask
+                .map(|m| m.to_device(&runtime.device))
+                .transpose()?,
+            runtime,
+        })
+    }
+
+    /// Translates a batch `[n, 3, side, side]` in [-1, 1] by one of the plan's variants.
+    ///
+    /// # Errors
+    /// A tensor operation or `observer` fails.
+    pub fn run(
+        &self,
+        variant: usize,
+        x0: &Tensor,
+        noise: &mut NumberedNoise,
+        observer: &mut StepCallback<'_>,
+    ) -> candle_core::Result<Tensor> {
+        let Prepared { diffusion, kind } = &self.variants[variant];
+        match kind {
+            Kind::Sdedit(edit) => {
+                let mask = self.mask.as_ref();
+                sdedit(diffusion, &self.model, x0, mask, edit, noise, observer)
+            }
+            Kind::Egsde {
+                edit,
+                low_pass,
+                lambda_s,
+                lambda_i,
+                specific,
+                independent,
+            } => {
+                let Some(classifier) = &self.classifier else {
+                    candle_core::bail!("EGSDE needs a classifier");
+                };
+                let energies = Energies {
+                    lambda_s: *lambda_s,
+                    lambda_i: *lambda_i,
+                    specific: *specific,
+                    independent: *independent,
+                    ..Energies::new(classifier, low_pass.clone())
+                };
+                egsde(diffusion, &self.model, &energies, x0, edit, noise, observer)
+            }
+            Kind::Ddib(clip) => {
+                let Some(source) = &self.source else {
+                    candle_core::bail!("DDIB needs a source model");
+                };
+                Ok(ddib(diffusion, source, &self.model, x0, *clip, observer)?.image)
+            }
+            Kind::Ilvr(options) => ilvr(diffusion, &self.model, x0, options, noise, observer),
+        }
+    }
+
+    /// The device that images have to be on.
+    pub fn device(&self) -> &Device {
+        &self.runtime.device
+    }
+
+    /// Whether a variant leaves images unchanged.
+    pub fn is_identity(&self, variant: usize) -> bool {
+        match &self.variants[variant].kind {
+            Kind::Sdedit(edit) | Kind::Egsde { edit, .. } => edit.start.is_none(),
+            Kind::Ddib(_) | Kind::Ilvr(_) => false,
+        }
+    }
+}
+
+fn prepare(
+    plan: &TranslatePlan,
+    variant: &Variant,
+    model: &LoadedModel,
+    device: &Device,
+) -> Result<Prepared> {
+    let process = &plan.process;
+    let learned = model.config.learns_variance();
+    let clip = if plan.clip == Some(false) {
+        Clip::No
+    } else {
+        Clip::Yes
+    };
+    let steps = plan.steps.as_deref().unwrap_or_default();
+    let respacing: Respacing = steps
+        .parse()
+        .map_err(|e| option("steps", format!("{steps}: {e}")))?;
+    let respaced = || {
+        process
+            .diffusion(learned, &respacing)
+            .map_err(|e| option("steps", format!("{steps}: {e}")))
+    };
+    let size = plan.image_size;
+    let low_pass = || {
+        let factor = variant.factor.unwrap_or(1);
+        LowPass::new(size, size, factor, DType::F32, device)
+    };
+    Ok(match plan.method {
+        TranslationMethod::Sdedit => {
+            let (diffusion, edit) = walk(plan, variant, &respacing, respaced()?, clip)?;
+            let kind = Kind::Sdedit(edit);
+            Prepared { diffusion, kind }
+        }
+        TranslationMethod::Egsde => {
+            let (diffusion, edit) = walk(plan, variant, &respacing, respaced()?, clip)?;
+            let kind = Kind::Egsde {
+                edit,
+                low_pass: low_pass()?,
+                lambda_s: variant.lambda_s.unwrap_or_default(),
+                lambda_i: variant.lambda_i.unwrap_or_default(),
+                specific: match plan.specific {
+                    Some(EnergyKind::NegL2) => DomainSpecific::NegL2,
+                    _ => DomainSpecific::Cosine,
+                },
+                independent: match plan.independent {
+                    Some(EnergyKind::Cosine) => DomainIndependent::Cosine,
+                    _ => DomainIndependent::NegL2,
+                },
+            };
+            Prepared { diffusion, kind }
+        }
+        TranslationMethod::Ddib => Prepared {
+            diffusion: respaced()?,
+            kind: Kind::Ddib(clip),
+        },
+        TranslationMethod::Ilvr => {
+            let (diffusion, free) = (respaced()?, plan.free.unwrap_or_default());
+            if free + 1 >= diffusion.n_steps() {
+                return Err(option(
+                    "free",
+                    format!(
+                        "{free}: of {} steps none is left in which the input is followed; expected less, or more steps",
+                        diffusion.n_steps()
+                    ),
+                ));
+            }
+            let kind = Kind::Ilvr(Ilvr {
+                low_pass: low_pass()?,
+                free,
+                clip,
+            });
+            Prepared { diffusion, kind }
+        }
+    })
+}
+
+/// The process of SDEdit and EGSDE, and the step that they start at.
+fn walk(
+    plan: &TranslatePlan,
+    variant: &Variant,
+    respacing: &Respacing,
+    respaced: Diffusion,
+    clip: Clip,
+) -> Result<(Diffusion, SdeditOptions)> {
+    let (process, t0) = (&plan.process, variant.t0.unwrap_or_default());
+    let eta = plan.eta.unwrap_or_default();
+    let ddim = Walk::Ddim { eta, clip };
+    let (diffusion, start, walk) = match plan.walk.unwrap_or(WalkKind::Part) {
+        WalkKind::Part => {
+            let start = start_of(&respaced, t0)?;
+            (respaced, start, ddim)
+        }
+        WalkKind::Inside if t0 == 0.0 => (respaced, None, ddim),
+        WalkKind::Inside => {
+            let full = process.diffusion(false, &Respacing::All)?;
+            let n = respacing.indices(full.n_steps())?.len();
+            let schedule = steps_inside(&full.schedule, t0, n)
+                .map_err(|e| option("t0", format!("{t0}: no two steps lie inside: {e}")))?;
+            let start = Some(schedule.n_steps() - 1);
+            (Diffusion { schedule, ..full }, start, ddim)
+        }
+        WalkKind::Ancestral => {
+            let diffusion = process.published()?;
+            let start = levels_of(&diffusion, t0)?;
+            (diffusion, start, Walk::Ancestral)
+        }
+    };
+    let repeats = variant.repeats.unwrap_or(1);
+    Ok((
+        diffusion,
+        SdeditOptions {
+            walk,
+            start,
+            repeats,
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::DIGITS_SOURCE;
+    use crate::model::load_model;
+    use sdft_diffusion::Variance;
+    use sdft_models::LoadOptions;
+
+    #[test]
+    fn each_walk_starts_where_its_source_does() {
+        let model = load_model(DIGITS_SOURCE, &LoadOptions::default()).unwrap();
+        let started = |walk, t0| {
+            let variant = Variant {
+                t0: Some(t0),
+                ..Variant::default()
+            };
+            let plan =
+                TranslatePlan::as_in_the_paper(TranslationMethod::Sdedit, walk, variant, &model);
+            let Prepared { diffusion, kind } =
+                prepare(&plan, &plan.variants[0], &model, &Device::Cpu).unwrap();
+            let Kind::Sdedit(edit) = kind else {
+                panic!("another method")
+            };
+            let map = diffusion.schedule.timestep_map();
+            (edit, edit.start.map(|s| (s, map[s])), diffusion)
+        };
+        let part = started(WalkKind::Part, 0.5);
+        assert_eq!((part.0.walk, part.1), (Walk::PAPER, Some((20, 500))));
+        assert_eq!(started(WalkKind::Inside, 0.5).1, Some((39, 500)));
+        // 500 levels of noise begin at step 499, in the tables and with the variance of the published sampler.
+        let (edit, start, diffusion) = started(WalkKind::Ancestral, 0.5);
+        assert_eq!((edit.walk, start), (Walk::Ancestral, Some((499, 499))));
+        assert_eq!(diffusion.variance, Variance::FixedSmall);
+        let alpha_bar = diffusion.schedule.alpha_bar()[499];
+        assert!(
+            (alpha_bar / 0.078_587_248_92 - 1.0).abs() < 1e-9,
+            "{alpha_bar}"
+        );
+        for walk in [WalkKind::Part, WalkKind::Inside, WalkKind::Ancestral] {
+            assert_eq!(started(walk, 0.0).1, None, "{walk:?}");
+        }
+    }
+}

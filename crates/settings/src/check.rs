@@ -1,0 +1,138 @@
+//! Every key of a table must exist in the plan and have a value of its type.
+
+use crate::error::{Error, Result};
+use crate::keys;
+use crate::table::{Plan, defaults, put};
+use toml::{Table, Value};
+
+/// The longest text of settings, in bytes.
+pub(crate) const MOST_BYTES: usize = 1 << 20;
+/// The most brackets inside each other. No setting has more than two, and tables are walked recursively.
+const MOST_BRACKETS: usize = 16;
+/// The most bytes of a key.
+pub(crate) const LONGEST_KEY: usize = 200;
+/// Characters of a text that an error repeats.
+pub(crate) const SHOWN: usize = 60;
+
+/// Parses TOML, unless it is too long or too deeply nested.
+pub(crate) fn parse(text: &str, origin: &str) -> Result<Table> {
+    if text.len() > MOST_BYTES {
+        return Err(Error::invalid(
+            origin,
+            format!("expected settings of at most {MOST_BYTES} bytes, found more"),
+        ));
+    }
+    let (mut depth, mut deepest) = (0usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    if deepest > MOST_BRACKETS {
+        return Err(Error::invalid(
+            origin,
+            format!("expected at most {MOST_BRACKETS} nested brackets, found {deepest}"),
+        ));
+    }
+    toml::from_str(text).map_err(|e| Error::invalid(origin, short(&e.to_string(), 1000)))
+}
+
+/// A text, or its beginning if it is longer than `most` characters.
+pub(crate) fn short(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}.. ({} bytes)", &text[..end], text.len()),
+    }
+}
+
+/// Fails on unknown keys, with the nearest known one, and on values of another type.
+pub(crate) fn check<P: Plan>(table: &Table, origin: &str) -> Result<()> {
+    let known = defaults::<P>();
+    let mut all = Vec::new();
+    collect_keys(&known, "", &mut all);
+    let is_known = |key: &str, value: &Value| accepts::<P>(key, value);
+    check_level(table, &known, "", &all, &is_known, origin)
+}
+
+/// Whether the plan has a key that its default value leaves out when it is serialized. Only a plan that denies unknown fields can tell.
+fn accepts<P: Plan>(key: &str, value: &Value) -> bool {
+    let read = |key: &str| {
+        let mut table = defaults::<P>();
+        put(&mut table, key, value.clone());
+        Value::Table(table).try_into::<P>()
+    };
+    match read(key) {
+        Ok(_) => read(&format!("{key}__unknown")).is_err(),
+        Err(error) => !error.message().contains("unknown field"),
+    }
+}
+
+fn collect_keys(table: &Table, prefix: &str, out: &mut Vec<String>) {
+    for (key, value) in table {
+        let full = format!("{prefix}{key}");
+        if let Value::Table(inner) = value {
+            collect_keys(inner, &format!("{full}."), out);
+        } else {
+            out.push(full);
+        }
+    }
+}
+
+fn check_level(
+    table: &Table,
+    known: &Table,
+    prefix: &str,
+    all: &[String],
+    is_known: &dyn Fn(&str, &Value) -> bool,
+    origin: &str,
+) -> Result<()> {
+    for (key, value) in table {
+        let full = format!("{prefix}{key}");
+        match (known.get(key), value) {
+            (None, _) => {
+                if full.len() > LONGEST_KEY {
+                    // The edit distance to a text of thousands of characters takes long and gives no hint.
+                    let full = short(&full, SHOWN);
+                    return Err(Error::invalid(origin, format!("there is no key {full}")));
+                }
+                if is_known(&full, value) {
+                    continue;
+                }
+                let in_file = !origin.starts_with("--set");
+                let problem = keys::unknown(&full, value, all, in_file);
+                return Err(Error::invalid(origin, problem));
+            }
+            (Some(Value::Table(known)), Value::Table(inner)) => {
+                check_level(inner, known, &format!("{full}."), all, is_known, origin)?
+            }
+            (Some(Value::Float(_)), Value::Integer(_)) => {}
+            (Some(expected), found) if !expected.same_type(found) => {
+                return Err(Error::invalid(
+                    origin,
+                    format!(
+                        "{full}: expected {}, found {}",
+                        describe(expected),
+                        short(&found.to_string(), SHOWN)
+                    ),
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn describe(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "text",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+    }
+}

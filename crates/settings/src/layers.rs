@@ -1,0 +1,263 @@
+//! Presets, files and assignments, each checked when it is added.
+
+use crate::check::{LONGEST_KEY, MOST_BYTES, SHOWN, check, parse, short};
+use crate::error::{Error, Result};
+use crate::presets::Presets;
+use crate::table::{Plan, merge, put};
+use sdft_files::did_you_mean;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use toml::{Table, Value};
+
+/// The most parts of a dotted key.
+const MOST_PARTS: usize = 8;
+
+/// Merges presets and TOML files, in order; later ones override earlier ones key by key.
+///
+/// # Errors
+/// - [`Error::UnknownPreset`] for a name that is neither a preset nor a file
+/// - [`Error::Read`] for a file that cannot be read
+/// - [`Error::Invalid`] for text that is not TOML, an unknown key or a value of another type
+pub fn layers<P: Plan>(presets: &Presets, names: &[impl AsRef<str>]) -> Result<Table> {
+    let mut merged = Table::new();
+    for name in names {
+        let name = name.as_ref();
+        let (text, origin) = match presets.get(name) {
+            Some(text) => (text.to_owned(), format!("preset {name}")),
+            None => (read_file(presets, name)?, name.to_owned()),
+        };
+        let table = parse(&text, &origin)?;
+        check::<P>(&table, &origin)?;
+        merge(&mut merged, table);
+    }
+    Ok(merged)
+}
+
+fn read_file(presets: &Presets, name: &str) -> Result<String> {
+    let path = Path::new(name);
+    if !path.exists() {
+        return Err(Error::UnknownPreset {
+            name: name.to_owned(),
+            presets: presets.names().collect::<Vec<_>>().join(", "),
+            hint: did_you_mean(name, presets.names()),
+        });
+    }
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| {
+            let mut limited = file.take(MOST_BYTES as u64 + 1);
+            limited.read_to_string(&mut text)
+        })
+        .map_err(|source| Error::Read {
+            name: name.to_owned(),
+            source,
+        })?;
+    Ok(text)
+}
+
+/// Puts an assignment `KEY=VALUE` into the table. The value is TOML; what is not TOML is taken as text.
+///
+/// # Errors
+/// [`Error::Invalid`] for an assignment without `=` or key, an unknown key, or a value of another type.
+pub fn set<P: Plan>(table: &mut Table, assignment: &str) -> Result<()> {
+    let origin = format!("--set {}", short(assignment, SHOWN));
+    let Some((key, text)) = assignment.split_once('=') else {
+        return Err(Error::invalid(
+            origin,
+            "expected KEY=VALUE, as in --set optim.lr=1e-4",
+        ));
+    };
+    let (key, text) = (key.trim(), text.trim());
+    if key.is_empty() {
+        return Err(Error::invalid(origin, "expected KEY=VALUE, found no key"));
+    }
+    let parts = key.split('.').count();
+    if key.len() > LONGEST_KEY || parts > MOST_PARTS {
+        return Err(Error::invalid(
+            origin,
+            format!(
+                "expected a key of at most {MOST_PARTS} parts and {LONGEST_KEY} bytes, as optim.lr, found {parts} parts and {} bytes",
+                key.len()
+            ),
+        ));
+    }
+    let parsed = parse(&format!("v = {text}"), &origin).ok();
+    let value = parsed.and_then(|mut parsed| parsed.remove("v"));
+    put(
+        table,
+        key,
+        value.unwrap_or_else(|| Value::String(text.to_owned())),
+    );
+    check::<P>(table, &origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::plan;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Training {
+        seed: u64,
+        optim: Optim,
+        r#loop: Loop,
+        data: Data,
+    }
+
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Optim {
+        lr: f64,
+        clip: f64,
+        kind: Kind,
+    }
+
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Kind {
+        #[default]
+        Adamw,
+        Sgd,
+    }
+
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Loop {
+        steps: u64,
+    }
+
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Data {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kind: Option<Kind>,
+        path: String,
+        classes: Vec<u8>,
+    }
+
+    const PRESETS: Presets = Presets(&[
+        (
+            "digits-fast",
+            "# A few steps.\nloop.steps = 5\noptim.clip = 1.0",
+        ),
+        ("digits-slow", "loop.steps = 500"),
+    ]);
+
+    fn refused(assignment: &str) -> String {
+        let error = set::<Training>(&mut Table::new(), assignment).unwrap_err();
+        error.to_string()
+    }
+
+    #[test]
+    fn later_layers_override_key_by_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("mine.toml");
+        std::fs::write(&file, "seed = 7\n[optim]\nlr = 1\n").unwrap();
+        let file = file.display().to_string();
+        let mut table = layers::<Training>(&PRESETS, &["digits-fast", &file]).unwrap();
+        set::<Training>(&mut table, "loop.steps = 12").unwrap();
+        set::<Training>(&mut table, "optim.kind=sgd").unwrap();
+        let plan: Training = plan(table).unwrap();
+        assert_eq!((plan.seed, plan.r#loop.steps), (7, 12));
+        let optim = Optim {
+            lr: 1.0,
+            clip: 1.0,
+            kind: Kind::Sgd,
+        };
+        assert_eq!(plan.optim, optim);
+    }
+
+    #[test]
+    fn a_preset_has_a_description_and_a_slip_of_its_name_is_recognized() {
+        assert_eq!(PRESETS.about("digits-fast"), "A few steps.");
+        let error = layers::<Training>(&PRESETS, &["digit-fast"]).unwrap_err();
+        let text = error.to_string();
+        for words in ["(digits-fast, digits-slow)", "did you mean digits-fast?"] {
+            assert!(text.contains(words), "{text}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().display().to_string();
+        let error = layers::<Training>(&PRESETS, &[&name]).unwrap_err();
+        assert!(matches!(error, Error::Read { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_types_are_named() {
+        let error = refused("optim.lrr=1");
+        assert!(
+            error.contains("no key optim.lrr; did you mean optim.lr?"),
+            "{error}"
+        );
+        let error = refused("optim.lr=fast");
+        assert!(
+            error.contains("optim.lr: expected a number, found \"fast\""),
+            "{error}"
+        );
+        assert!(refused("loop.steps=1.5").contains("expected a whole number"));
+        assert!(refused("optim").contains("KEY=VALUE"));
+        let mut table = Table::new();
+        put(&mut table, "optim.kind", "adam");
+        let error = plan::<Training>(table).unwrap_err().to_string();
+        assert!(
+            error.contains("adam") && error.contains("optim.kind"),
+            "{error}"
+        );
+        let mut table = Table::new();
+        set::<Training>(&mut table, "data.classes=[1, \"a\"]").unwrap();
+        let error = plan::<Training>(table).unwrap_err().to_string();
+        assert!(error.starts_with("data.classes[1]"), "{error}");
+    }
+
+    #[test]
+    fn keys_that_the_default_leaves_out_are_known() {
+        let mut table = Table::new();
+        set::<Training>(&mut table, "data.kind=sgd").unwrap();
+        assert_eq!(plan::<Training>(table).unwrap().data.kind, Some(Kind::Sgd));
+        let mut table = Table::new();
+        set::<Training>(&mut table, "data.kind=adam").unwrap();
+        let error = plan::<Training>(table).unwrap_err().to_string();
+        assert!(error.starts_with("data.kind: unknown variant"), "{error}");
+        assert!(refused("data.kinds=sgd").contains("no key data.kinds"));
+    }
+
+    #[test]
+    fn settings_that_are_too_long_or_too_deep_are_refused_in_few_words() {
+        let dots = "x.".repeat(20_000);
+        let brackets = format!("{}1{}", "[".repeat(20_000), "]".repeat(20_000));
+        let tables = format!("{}x=1{}", "{a=".repeat(9000), "}".repeat(9000));
+        for assignment in [
+            format!("loop.{dots}y=1"),
+            dots.clone(),
+            format!("optim.lr={brackets}"),
+            format!("optim.lr={tables}"),
+            format!("optim.{}=1", "r".repeat(100_000)),
+            format!("optim.lr={}", "9".repeat(100_000)),
+            format!("{}=1", "optim.lr".repeat(30)),
+            "=1".into(),
+            "...=1".into(),
+        ] {
+            let text = refused(&assignment);
+            assert!(text.len() < 600, "{text}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("deep.toml");
+        let limited = format!("a = {}1{}", "[".repeat(70), "]".repeat(70));
+        for text in [
+            format!("a = {brackets}"),
+            limited,
+            format!("[{}b]\nc=1", "a.".repeat(20_000)),
+            format!("{}b = 1", "a.".repeat(60_000)),
+            "#".repeat(MOST_BYTES + 1),
+            format!("{} = 1", "k".repeat(500_000)),
+            format!("seed = {}", "9".repeat(500_000)),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = layers::<Training>(&PRESETS, &[file.display().to_string()]).unwrap_err();
+            assert!(error.to_string().len() < 2000, "{error}");
+        }
+        // Text with brackets is text.
+        let mut table = Table::new();
+        set::<Training>(&mut table, "data.path=[photos").unwrap();
+        assert_eq!(plan::<Training>(table).unwrap().data.path, "[photos");
+    }
+}
