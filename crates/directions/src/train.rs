@@ -287,11 +287,18 @@ impl Task for Directing<'_> {
         let is_exempt = |name: &str| is_removed_by_norm(name, vars, groups);
         audit_gradients(vars, self.plan.seed, &is_exempt, &|| {
             let mut total = None;
-            let mut look = |training_step: &TrainingStep<'_>| {
+            let mut first_loss = |training_step: &TrainingStep<'_>| {
                 total = Some(self.goal.loss(&seen, training_step)?.total);
                 Ok(())
             };
-            training_steps(self.net, &self.schedule, &x0, &mix, &lowest, &mut look)?;
+            training_steps(
+                self.net,
+                &self.schedule,
+                &x0,
+                &mix,
+                &lowest,
+                &mut first_loss,
+            )?;
             total.ok_or_else(|| TrainError::Evaluation("the trajectory has no step".into()))
         })
     }
