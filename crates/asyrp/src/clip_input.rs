@@ -1,13 +1,15 @@
+//! The input of CLIP, differentiably.
+
 use candle_core::{DType, Device, Result, Tensor, bail};
 use sdft_imaging::{Filter, resize_matrix};
 use sdft_nn::separable;
 
-/// What CLIP sees of a generated image, differentiably: resized without rounding or clamping, then normalised.
+/// Makes CLIP's input of a generated image, differentiably: resized without rounding or clamping, then normalised.
 ///
 /// Source: torchvision `Resize(n, BICUBIC)`, `CenterCrop(n)` and `Normalize` on tensors, after `(x + 1) / 2`.
 #[derive(Clone, Debug)]
 pub struct ClipInput {
-    /// Both sides are resized alike.
+    /// The same for both sides.
     matrix: Tensor,
     mean: Tensor,
     std: Tensor,
@@ -19,7 +21,7 @@ impl ClipInput {
     /// Their standard deviation.
     pub const STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 
-    /// For square images of `side` pixels, seen at `n`; `antialias` widens the kernel where the image shrinks, as torchvision does from
+    /// From square images of `side` pixels to `n` pixels; `antialias` widens the kernel where the image shrinks, as torchvision does from
     /// 0.17 on.
     ///
     /// # Errors
@@ -104,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_constant_stays_what_it_is() {
+    fn a_constant_stays_the_same() {
         for (side, n) in [(60, 37), (31, 224), (5, 5), (1, 3)] {
             for row in four_taps(side, n).chunks_exact(side) {
                 assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-12);

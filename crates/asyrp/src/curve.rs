@@ -1,12 +1,12 @@
-//! Where an edit begins and where it is sharpened, from how far the trajectory is from the image.
+//! The range of steps of an edit, from distances between trajectory and image.
 
 use crate::invert;
 use candle_core::{DType, Result, Tensor, bail};
 use sdft_diffusion::Denoiser;
 use sdft_schedule::Schedule;
 
-/// How far the inversion of one image `[1, 3, H, W]` is from it, at every step that it arrives at: of the states, and of the images
-/// predicted on the way.
+/// Distances of the inversion of one image `[1, 3, H, W]` from the image, at every step it arrives at: of the states, then of the
+/// predicted images.
 ///
 /// # Shapes
 /// - returns `[2, n - 1]` for `n` steps
@@ -14,7 +14,7 @@ use sdft_schedule::Schedule;
 /// Source: Asyrp `diffusion_latent.py` `compute_lpips_distance`.
 ///
 /// # Errors
-/// As [`invert`]; whatever `distance` fails with.
+/// As [`invert`]; an error of `distance`.
 pub fn distances(
     net: &dyn Denoiser,
     schedule: &Schedule,

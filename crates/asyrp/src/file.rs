@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// What a file of a direction says about itself.
+/// The metadata of a file of a direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectionInfo {
-    /// What was there, as a text or a class.
+    /// The start of the direction, as a text or a class.
     pub from: String,
-    /// What is to be there.
+    /// Its end.
     pub to: String,
     /// The network that it was trained on: SHA-256 of its architecture and weights.
     pub network_sha256: String,
@@ -25,7 +25,7 @@ pub struct DirectionInfo {
     pub t_0: usize,
     /// Steps of the inversions that it was trained from.
     pub inversion: usize,
-    /// Steps of the trajectories, from `t_0` to 0; its strength 1 is that of so many steps.
+    /// Steps of the trajectories, from `t_0` to 0, for which strength 1 was trained.
     pub steps: usize,
     /// Features are changed at this step and above it.
     pub t_edit: usize,
@@ -34,7 +34,7 @@ pub struct DirectionInfo {
 }
 
 impl DirectionInfo {
-    /// What cannot be a number of steps, if anything.
+    /// The first field that is outside its range.
     fn odd(&self) -> Option<String> {
         let all = [
             ("t_0", self.t_0, 0),
@@ -57,16 +57,16 @@ impl DirectionInfo {
 pub struct LoadedDirection {
     /// The block.
     pub block: DeltaBlock,
-    /// What the file says about it; the published ones say nothing.
+    /// Its metadata; the published files have none.
     pub info: Option<DirectionInfo>,
 }
 
 const KIND: &str = "sdft.kind";
 const INFO: &str = "sdft.direction";
-/// The block's place in a whole model.
+/// The prefix of the block in a whole model.
 const INSIDE: &str = "layer_0.";
 
-/// What a file says about itself in its metadata; `provenance` is how it came to be.
+/// The metadata of a file; `provenance` is how it was made.
 ///
 /// # Errors
 /// Never in practice.
@@ -87,7 +87,7 @@ pub fn direction_metadata(
 /// Writes a direction.
 ///
 /// # Errors
-/// Whatever the system refuses; what was at `path` before stays.
+/// An error of the file system; an existing file at `path` is then unchanged.
 pub fn write_direction(
     path: &Path,
     params: &Params,
@@ -122,11 +122,11 @@ pub fn read_direction(
     };
     let kind = state.metadata().get(KIND);
     if let Some(kind) = kind.filter(|kind| *kind != "direction") {
-        bail!("{name}: expected a direction, which edit train makes, found a file of kind {kind}");
+        bail!("{name}: expected a direction made by edit train, found a file of kind {kind}");
     }
     if let Some(info) = info.as_ref().filter(|info| info.norm_groups != groups) {
         bail!(
-            "{name}: this direction has norms of {} groups, those of the model have {groups}",
+            "{name}: this direction has norms of {} groups, but the model's have {groups}",
             info.norm_groups
         );
     }
@@ -143,7 +143,7 @@ pub fn read_direction(
             tensors.len()
         ),
         Some(dims) if dims.first() != Some(&bottleneck.channels) => bail!(
-            "{name}: this direction moves features of {} channels, the deepest ones of the model have {}",
+            "{name}: this direction changes features of {} channels, but the model's deepest features have {}",
             dims.first().copied().unwrap_or_default(),
             bottleneck.channels
         ),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_direction_comes_back_with_what_it_says_of_itself() {
+    fn a_direction_comes_back_with_its_metadata() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("smile.safetensors");
         let specs = DeltaBlock::specs(SIZES, 4).unwrap();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_said() {
+    fn directions_that_do_not_fit_are_explained() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("smile.safetensors");
         let specs = DeltaBlock::specs(SIZES, 4).unwrap();
@@ -236,11 +236,11 @@ mod tests {
                 ..SIZES
             },
         );
-        assert!(refused(wider, 4).contains("8 channels, the deepest ones of the model have 16"));
+        assert!(refused(wider, 4).contains("8 channels, but the model's deepest features have 16"));
         assert!(
             refused(longer, 4).contains("emb_layers.1.weight: expected [8, 32], found [8, 16]")
         );
-        assert!(refused(SIZES, 2).contains("norms of 4 groups, those of the model have 2"));
+        assert!(refused(SIZES, 2).contains("norms of 4 groups, but the model's have 2"));
 
         let w = Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap();
         let other = dir.path().join("other.safetensors");

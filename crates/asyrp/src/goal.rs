@@ -1,10 +1,12 @@
+//! The loss of an edit.
+
 use crate::{TextDirection, TrainingStep, asyrp_loss, clip_loss, l1_term};
 use candle_core::{Result, Tensor};
 
 /// Images `[B, 3, H, W]` in [-1, 1] to embeddings `[B, F]`, differentiably.
 pub type Embed = dyn Fn(&Tensor) -> Result<Tensor>;
 
-/// What an edit is to achieve: a direction in a space of embeddings, and how much of the image is to stay.
+/// The goal of an edit: a direction in a space of embeddings, and terms that keep the image.
 ///
 /// ```text
 /// L = w_clip (-log((2 - L_dir) / 2)) + w_l1 cosine mean|x0 - x0_origin| + w_id mean(1 - <id(x0), id(real)>)
@@ -18,12 +20,12 @@ pub struct Goal {
     identity: Option<Box<Embed>>,
 }
 
-/// How much each part of the loss counts.
+/// The weight of each part of the loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GoalWeights {
     /// Of the direction.
     pub clip: f64,
-    /// Of the distance to what the unchanged model draws.
+    /// Of the distance to the image of the unchanged model.
     pub l1: f64,
     /// Of the identity.
     pub identity: f64,
@@ -40,26 +42,26 @@ impl Default for GoalWeights {
     }
 }
 
-/// What is remembered of real images, so that they are embedded once for all steps.
+/// The embeddings of real images, computed once for all steps.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct Reference {
     embedding: Tensor,
     identity: Option<Tensor>,
 }
 
-/// The loss at one step, and what it is made of.
+/// The loss at one step, and its parts.
 #[derive(Clone, Debug)]
 pub struct GoalLoss {
-    /// To be minimised; its graph leads to the blocks.
+    /// The loss; its graph leads to the blocks.
     pub total: Tensor,
     /// Mean directional similarity, -1 to 1.
     pub similarity: f64,
-    /// Mean absolute difference to what the unchanged model draws.
+    /// Mean absolute difference to the image of the unchanged model.
     pub l1: f64,
 }
 
 impl Goal {
-    /// Along `direction` in the space that `embed` maps to; `cosine` is that of the two texts as they stand, without templates.
+    /// Along `direction` in the space that `embed` maps to; `cosine` is that of the two texts without templates.
     pub fn new(
         embed: Box<Embed>,
         direction: TextDirection,
@@ -75,9 +77,9 @@ impl Goal {
         }
     }
 
-    /// With embeddings of unit length in which the same face stays near itself.
+    /// With embeddings of unit length whose distance from the real image is added to the loss.
     #[must_use]
-    pub fn keeping(mut self, identity: Box<Embed>) -> Self {
+    pub fn with_identity(mut self, identity: Box<Embed>) -> Self {
         self.identity = Some(identity);
         self
     }
@@ -87,32 +89,36 @@ impl Goal {
         self.cosine
     }
 
-    /// Looks at real images.
+    /// The embeddings of real images.
     ///
     /// # Errors
-    /// Images that the networks cannot look at.
-    pub fn see(&self, real: &Tensor) -> Result<Seen> {
+    /// Images that do not fit the networks.
+    pub fn reference(&self, real: &Tensor) -> Result<Reference> {
         let identity = self.identity.as_ref().map(|embed| embed(real));
-        Ok(Seen {
+        Ok(Reference {
             embedding: (self.embed)(real)?.detach(),
-            identity: identity.transpose()?.map(|seen| seen.detach()),
+            identity: identity.transpose()?.map(|embedding| embedding.detach()),
         })
     }
 
-    /// The loss of a step of the trajectory that began at the images `seen`.
+    /// The loss of a step of the trajectory that began at the images of `reference`.
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn loss(&self, seen: &Seen, training_step: &TrainingStep<'_>) -> Result<GoalLoss> {
+    pub fn loss(
+        &self,
+        reference: &Reference,
+        training_step: &TrainingStep<'_>,
+    ) -> Result<GoalLoss> {
         let edited = (self.embed)(training_step.x0)?;
-        let apart = clip_loss(&seen.embedding, &edited, &self.direction)?;
+        let apart = clip_loss(&reference.embedding, &edited, &self.direction)?;
         let similarity = 1.0 - number(&apart)?;
         let mut total = (asyrp_loss(&apart)? * self.weights.clip)?;
         let l1 = l1_term(training_step.x0, training_step.origin, 1.0, 1.0)?;
         if self.weights.l1 > 0.0 {
             total = (total + (&l1 * (self.weights.l1 * self.cosine))?)?;
         }
-        if let (Some(embed), Some(before)) = (&self.identity, &seen.identity) {
+        if let (Some(embed), Some(before)) = (&self.identity, &reference.identity) {
             let same = (embed(training_step.x0)? * before)?.sum(1)?.mean_all()?;
             total = (total + same.affine(-self.weights.identity, self.weights.identity)?)?;
         }
@@ -131,10 +137,7 @@ fn number(scalar: &Tensor) -> Result<f64> {
         .to_scalar()
 }
 
-/// The cosine of two embeddings of any length, with the published guard against zeros.
-///
-/// # Errors
-/// When shapes differ.
+/// The cosine of two embeddings, 0 if one of them is zero. Where one is shorter, the rest of the other is ignored.
 pub fn cosine_of_texts(a: &[f32], b: &[f32]) -> f64 {
     const EPS: f64 = 1e-6;
     let dot = |a: &[f32], b: &[f32]| -> f64 {
@@ -172,7 +175,7 @@ mod tests {
     fn the_loss_is_the_published_sum() {
         let (real, origin, x0) = (image([1.0, 0.0]), image([0.8, 0.1]), image([0.6, 0.8]));
         let goal = goal(GoalWeights::default());
-        let seen = goal.see(&real).unwrap();
+        let reference = goal.reference(&real).unwrap();
         let training_step = TrainingStep {
             done: 1,
             total: 1,
@@ -180,7 +183,7 @@ mod tests {
             x0: &x0,
             origin: &origin,
         };
-        let loss = goal.loss(&seen, &training_step).unwrap();
+        let loss = goal.loss(&reference, &training_step).unwrap();
         // d = (-0.4, 0.8), the direction is (-1, 1) / sqrt 2.
         let cos = 1.2 / (0.8f64.sqrt() * 2f64.sqrt());
         let l1 = (0.2 + 0.7) / 2.0;
@@ -188,17 +191,17 @@ mod tests {
         assert!((loss.similarity - cos).abs() < 1e-5, "{}", loss.similarity);
         assert!((loss.l1 - l1).abs() < 1e-6);
         assert!((number(&loss.total).unwrap() - expected).abs() < 1e-5);
-        // Keeping the identity adds what is missing to a cosine of 1.
+        // The identity term adds 1 minus the cosine.
         let weights = GoalWeights {
             identity: 2.0,
             ..GoalWeights::default()
         };
-        let keeping = Goal {
+        let with_identity = Goal {
             weights,
-            ..goal.keeping(flat())
+            ..goal.with_identity(flat())
         };
-        let seen = keeping.see(&real).unwrap();
-        let more = keeping.loss(&seen, &training_step).unwrap();
+        let reference = with_identity.reference(&real).unwrap();
+        let more = with_identity.loss(&reference, &training_step).unwrap();
         assert!((number(&more.total).unwrap() - expected - 2.0 * (1.0 - 0.6)).abs() < 1e-5);
     }
 
@@ -210,7 +213,7 @@ mod tests {
             ..GoalWeights::default()
         };
         let goal = goal(weights);
-        let seen = goal.see(&image([1.0, 0.0])).unwrap();
+        let reference = goal.reference(&image([1.0, 0.0])).unwrap();
         let training_step = TrainingStep {
             done: 1,
             total: 1,
@@ -218,7 +221,7 @@ mod tests {
             x0: x0.as_tensor(),
             origin: x0.as_tensor(),
         };
-        let loss = |goal: &Goal| goal.loss(&seen, &training_step).unwrap();
+        let loss = |goal: &Goal| goal.loss(&reference, &training_step).unwrap();
         let before = loss(&goal);
         let gradient = before.total.backward().unwrap().remove(&x0).unwrap();
         x0.set(&(x0.as_tensor() - (gradient * 0.01).unwrap()).unwrap())
@@ -227,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cosine_of_nothing_is_nothing() {
+    fn the_cosine_of_a_zero_vector_is_zero() {
         assert_eq!(cosine_of_texts(&[0.0, 0.0], &[1.0, 2.0]), 0.0);
         assert!((cosine_of_texts(&[1.0, 2.0], &[2.0, 4.0]) - 1.0).abs() < 1e-12);
     }

@@ -1,4 +1,4 @@
-//! Inversions, kept between runs.
+//! A cache of inversions, kept between runs.
 
 use crate::invert;
 use candle_core::{Device, Result, Tensor};
@@ -18,10 +18,10 @@ const HASH: &str = "sha256";
 /// Bytes of latents that are kept in memory.
 const IN_MEMORY: usize = 256 << 20;
 
-/// A half-written file that nobody has written to for this long belongs to a process that is gone.
+/// A temporary file that has not been written to for this long belongs to a process that has ended.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
-/// What was seen last, oldest first.
+/// The latest latents, oldest first.
 #[derive(Debug, Default)]
 struct Memory {
     latents: HashMap<String, Tensor>,
@@ -29,7 +29,7 @@ struct Memory {
 }
 
 impl Memory {
-    /// Takes a latent in; the oldest make room for it within so many bytes.
+    /// Inserts a latent, and drops the oldest until at most this many bytes are left.
     fn insert(&mut self, key: &str, latent: &Tensor, bytes: usize) {
         if self
             .latents
@@ -46,14 +46,14 @@ impl Memory {
     }
 }
 
-/// The noises that images come from, for one model and one way to invert: the last ones in memory, all in a folder if there is one.
+/// The latents of images, for one model and one way to invert: the latest in memory, all in a folder if there is one.
 ///
-/// A file that is damaged, cut off or of another shape counts as not there.
+/// A file that is damaged, truncated or of another shape is ignored.
 #[derive(Debug, Default)]
 pub struct InversionCache {
     folder: Option<PathBuf>,
     memory: RefCell<Memory>,
-    /// Why nothing more is written.
+    /// Why writing has stopped.
     problem: RefCell<Option<String>>,
 }
 
@@ -64,11 +64,11 @@ impl InversionCache {
         Self::default()
     }
 
-    /// In the part of `parent` that belongs to these settings, which everything that decides an inversion must be in; they are written down
-    /// beside the latents.
+    /// In the subfolder of `parent` for these settings, which are written next to the latents. They must contain everything that changes an
+    /// inversion.
     ///
     /// # Errors
-    /// Whatever the system refuses.
+    /// An error of the file system.
     pub fn open(parent: &Path, settings: &BTreeMap<String, String>) -> Result<Self> {
         let text = serde_json::to_string_pretty(settings).map_err(candle_core::Error::wrap)?;
         let hash = sha256_bytes(text.as_bytes());
@@ -76,7 +76,7 @@ impl InversionCache {
         std::fs::create_dir_all(&folder).map_err(|e| {
             candle_core::Error::Msg(format!("cannot make the folder {}: {e}", folder.display()))
         })?;
-        // What a killed process left; others may be writing here now.
+        // Remove the files of killed processes; others may be writing here now.
         let _ = sdft_files::sweep_older(&folder, ABANDONED);
         let path = folder.join("settings.json");
         if !path.is_file() {
@@ -88,17 +88,17 @@ impl InversionCache {
         })
     }
 
-    /// Where it is, if anywhere.
+    /// Its folder, if it has one.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
 
-    /// Why latents are not kept any more, if they are not: a disk that is full costs time, not the work.
+    /// Why latents are no longer written, if so: a full disk costs time, not results.
     pub fn problem(&self) -> Option<String> {
         self.problem.borrow().clone()
     }
 
-    /// The noise `[B, 3, H, W]` that images come from: what is not here is inverted together and kept.
+    /// The latents `[B, 3, H, W]` of images; missing ones are inverted together and kept.
     ///
     /// # Errors
     /// As [`invert`].
@@ -125,7 +125,7 @@ impl InversionCache {
             let these: Vec<&Tensor> = missing.iter().map(|&i| &images[i]).collect();
             let latents = invert(net, schedule, &Tensor::cat(&these, 0)?, steps, callback)?;
             for (place, &i) in missing.iter().enumerate() {
-                // A copy, so that one latent does not hold on to a whole batch.
+                // A copy, so that one latent does not keep a whole batch in memory.
                 let latent = latents.narrow(0, place, 1)?.copy()?;
                 self.put(&keys[i], &latent)?;
                 found[i] = Some(latent);
@@ -135,7 +135,7 @@ impl InversionCache {
         Tensor::cat(&all, 0)
     }
 
-    /// What is kept under a name, if it is there and of this shape.
+    /// The tensor kept under a name, if it exists and has this shape.
     pub fn get(&self, key: &str, shape: &[usize], device: &Device) -> Option<Tensor> {
         if let Some(latent) = self.memory.borrow().latents.get(key) {
             return Some(latent.clone());
@@ -149,10 +149,10 @@ impl InversionCache {
         Some(latent)
     }
 
-    /// Keeps numbers under a name, of letters and digits.
+    /// Keeps a tensor under a name of letters and digits.
     ///
     /// # Errors
-    /// When the device fails; what the system refuses is a [`problem`](Self::problem).
+    /// When the device fails; an error of the file system is a [`problem`](Self::problem).
     pub fn put(&self, key: &str, latent: &Tensor) -> Result<()> {
         self.remember(key, latent);
         let Some(path) = self.path(key).filter(|_| self.problem().is_none()) else {
@@ -175,7 +175,7 @@ impl InversionCache {
     }
 }
 
-/// What an image is known by: the hash of its pixels, as the model sees them.
+/// The name of an image: the hash of its pixels, as the network gets them.
 ///
 /// # Errors
 /// When the device fails.
@@ -195,7 +195,7 @@ mod tests {
     use sdft_schedule::linear_betas;
     use std::cell::Cell;
 
-    /// Half of what it sees is noise; counts the images it is asked about.
+    /// Predicts half of its input as noise, and counts the images it is called with.
     struct Half(Cell<usize>);
 
     impl Denoiser for Half {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_make_room() {
+    fn the_oldest_latents_are_dropped() {
         let mut memory = Memory::default();
         let latent = Tensor::zeros(8, candle_core::DType::F32, &Device::Cpu).unwrap();
         for key in ["a", "b", "b", "c", "d"] {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_inverted_once_and_a_latent_counts_only_whole_and_under_its_settings() {
+    fn an_image_is_inverted_once_and_only_whole_latents_of_its_settings_are_used() {
         let dir = tempfile::tempdir().unwrap();
         let open = |steps: &str| {
             let settings = BTreeMap::from([("inversion".to_owned(), steps.to_owned())]);
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(latents(&cache, &x0), (all.clone(), 0));
         assert_eq!(latents(&open("4"), &x0).1, 3);
         assert_eq!(latents(&InversionCache::in_memory(), &x0), (all.clone(), 3));
-        // Damage is noticed and mended.
+        // A damaged file is replaced.
         let path = cache
             .path(&image_key(&x0.narrow(0, 1, 1).unwrap()).unwrap())
             .unwrap();
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(latents(&open("3"), &x0), (all, 0));
         let folder = cache.folder().unwrap().to_owned();
         assert!(folder.join("settings.json").is_file());
-        // A folder that is gone costs the keeping, not the work.
+        // A missing folder is a problem, not an error.
         std::fs::remove_dir_all(&folder).unwrap();
         let other = (&x0 * 0.5).unwrap();
         assert_eq!(latents(&cache, &other).1, 3);

@@ -39,8 +39,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** the diffusion model is frozen: gradients reach the blocks of the directions and nothing else; a trajectory is cut off from
-//! its graph at every step, so memory does not grow with their number.
+//! **Invariant:** the diffusion model is frozen: gradients reach the blocks of the directions and nothing else; a trajectory is detached
+//! from its graph at every step, so memory does not grow with the number of steps.
 
 pub use crate::{
     clip_input::ClipInput,
@@ -48,7 +48,7 @@ pub use crate::{
     delta::{DeltaBlock, Direction, Mix},
     edit::{EditPlan, edit, invert, strength_at},
     file::{DirectionInfo, LoadedDirection, direction_metadata, read_direction, write_direction},
-    goal::{Embed, Goal, GoalLoss, GoalWeights, Seen, cosine_of_texts},
+    goal::{Embed, Goal, GoalLoss, GoalWeights, Reference, cosine_of_texts},
     latents::{InversionCache, image_key},
     loss::{TextDirection, asyrp_loss, clip_loss, directional_similarity, l1_term},
     sequence::{sequence, shifted, training_sequence},

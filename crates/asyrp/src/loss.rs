@@ -1,3 +1,5 @@
+//! Directions in a space of embeddings, and the losses along them.
+
 use candle_core::{D, DType, Result, Tensor, bail};
 
 /// Added to the length of an image direction.
@@ -14,7 +16,7 @@ impl TextDirection {
     /// - `source`, `target`: `[templates, F]`, paired
     ///
     /// # Errors
-    /// Sets of different shape; texts that mean the same, which have no direction.
+    /// Sets of different shape; texts with the same embedding.
     pub fn between(source: &Tensor, target: &Tensor) -> Result<Self> {
         let difference = (unit(target)? - unit(source)?)?.mean_keepdim(0)?;
         let length = length(&difference)?.flatten_all()?.to_dtype(DType::F64)?;
@@ -23,7 +25,7 @@ impl TextDirection {
             .iter()
             .any(|&l| l.is_nan() || l <= 0.0)
         {
-            bail!("the texts mean the same, and there is no direction between them");
+            bail!("the texts have the same embedding, so there is no direction between them");
         }
         Ok(Self(unit(&difference)?))
     }
@@ -43,7 +45,7 @@ fn unit(x: &Tensor) -> Result<Tensor> {
     x.broadcast_div(&length(x)?)
 }
 
-/// How far an edit goes along a direction in text, -1 to 1, for each image: `d . direction / (|d| + 1e-7)`, `d` the difference of unit vectors.
+/// Similarity of each edit to a direction between texts, -1 to 1: `d . direction / (|d| + 1e-7)`, `d` the difference of unit vectors.
 ///
 /// # Shapes
 /// - `source`, `edited`: embeddings `[B, F]` · returns `[B]`
@@ -82,7 +84,7 @@ pub fn asyrp_loss(clip_loss: &Tensor) -> Result<Tensor> {
     clip_loss.affine(-0.5, 1.0)?.log()?.neg()
 }
 
-/// What keeps an edit near the image: `weight cosine mean|x0 - x0_origin|`, `cosine` being that of the two texts.
+/// The term that keeps an edit near the image: `weight cosine mean|x0 - x0_origin|`, `cosine` being that of the two texts.
 ///
 /// # Errors
 /// When shapes do not fit.

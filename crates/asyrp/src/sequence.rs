@@ -1,8 +1,8 @@
-//! Which steps of the process are visited.
+//! The steps of the process that a trajectory visits.
 
 /// `n` steps from 0 to `t_0`, ascending: the whole parts of evenly spread numbers.
 ///
-/// A single step is `t_0`'s beginning, 0; no steps are none.
+/// A single step is 0; with `n` 0 the list is empty.
 ///
 /// Source: Asyrp `diffusion_latent.py`, `int(linspace(0, 1, n) * t_0 + 1e-6)`; without the last summand rounding loses whole steps.
 #[must_use]
@@ -10,7 +10,7 @@ pub fn sequence(n: usize, t_0: usize) -> Vec<usize> {
     spread(n, t_0).map(whole).collect()
 }
 
-/// The steps of [`sequence`] at which a direction is trained: those whose number, before its fraction is dropped, is not below `t_edit`.
+/// The steps of [`sequence`] at which a direction is trained: those that are not below `t_edit` before their fraction is dropped.
 ///
 /// Source: Asyrp `diffusion_latent.py`, `run_training`.
 #[must_use]
@@ -19,7 +19,7 @@ pub fn training_sequence(n: usize, t_0: usize, t_edit: usize) -> Vec<usize> {
     kept.map(whole).collect()
 }
 
-/// For each step the one that the reverse process goes to: the one before it, none from the first, where the image is clean.
+/// The step that the reverse process goes to from each step: the one before it; `None` from the first, which leads to the clean image.
 #[must_use]
 pub fn shifted(steps: &[usize]) -> Vec<Option<usize>> {
     let before = steps.iter().copied().map(Some);

@@ -1,4 +1,4 @@
-//! What an edit may change, and what it must not.
+//! An edit changes what it should, and nothing else.
 
 use candle_core::{DType, Device, Result, Tensor};
 use sdft_adm::{AdmConfig, Unet};
@@ -87,7 +87,7 @@ fn run(net: &Unet, latent: &Tensor, block: &DeltaBlock, strength: f64, t_edit: u
 }
 
 #[test]
-fn small_strengths_act_in_proportion_and_none_not_at_all() {
+fn small_strengths_act_in_proportion_and_strength_zero_changes_nothing() {
     let net = unet(&lively(1));
     let block = DeltaBlock::load(&block(&net, 2), net.bottleneck(), 4).unwrap();
     let latent = image();
@@ -135,8 +135,8 @@ fn several_directions_add_up_as_their_coefficients_say() {
 }
 
 #[test]
-fn gradients_reach_the_block_and_nothing_else() {
-    // Everything of the network could learn, and must not; a trainer freezes it by leaving its parameters out.
+fn gradients_reach_only_the_block() {
+    // No parameter of the network is a variable, as in the trainer.
     let frozen = lively(1);
     let net = unet(&frozen);
     let (params, vars) = block(&net, 2).trainable().unwrap();
@@ -146,11 +146,11 @@ fn gradients_reach_the_block_and_nothing_else() {
         strength: 1.0,
     }]);
     let x = image();
-    let said = net
+    let both = net
         .predict_edited(&x, &[400.0], &mut |h, emb| mix.apply(h, emb))
         .unwrap();
     assert!(
-        !said.plain.output.track_op(),
+        !both.plain.output.track_op(),
         "the usual prediction has a graph"
     );
     let levels = Levels {
@@ -158,8 +158,8 @@ fn gradients_reach_the_block_and_nothing_else() {
         alpha_bar_next: 0.3,
         eta: 0.0,
     };
-    let x0 = |changed: &Prediction| step(&x, &said.plain, changed, levels, None).unwrap().x0;
-    let (origin, x0) = (x0(&said.plain), x0(said.changed()));
+    let x0 = |changed: &Prediction| step(&x, &both.plain, changed, levels, None).unwrap().x0;
+    let (origin, x0) = (x0(&both.plain), x0(both.changed()));
     let gradients = sdft_nn::backward(&l1_term(&x0, &origin, 3.0, 0.9).unwrap()).unwrap();
     for (name, var) in &vars {
         let gradient = gradients
@@ -261,7 +261,7 @@ fn steps_and_features_that_do_not_fit_are_explained() {
 }
 
 #[test]
-fn a_block_learns_and_the_model_stays_what_it_is() {
+fn a_block_is_trained_and_the_model_does_not_change() {
     let net = unet(&lively(1));
     let (params, vars) = block(&net, 2).trainable().unwrap();
     let block = DeltaBlock::load(&params, net.bottleneck(), 4).unwrap();
@@ -305,7 +305,7 @@ fn a_block_learns_and_the_model_stays_what_it_is() {
 }
 
 #[test]
-fn lessons_that_teach_nothing_follow_the_trajectories_of_edits() {
+fn training_steps_without_updates_follow_the_trajectories_of_edits() {
     let net = unet(&lively(1));
     let block = DeltaBlock::load(&block(&net, 2), net.bottleneck(), 4).unwrap();
     let (latent, steps) = (image(), training_sequence(10, 500, 250));
@@ -383,7 +383,7 @@ fn a_published_checkpoint_is_read_by_its_first_direction() {
     assert!((sum + 6.158_68).abs() < 1e-4, "{sum}");
 }
 
-/// Features of a convolution, a convolution back: a network of another make, with nothing of ADM in it.
+/// A convolution to features and one back: a network without any part of ADM.
 struct Other {
     down: Tensor,
     up: Tensor,

@@ -19,7 +19,8 @@ use sdft_classifier::{
     train_classifier as train,
 };
 use sdft_data::ImageSource;
-use sdft_models::{LoadOptions, LoadedEncoder, Process, load_encoder};
+use sdft_diffusion::{PredictionType, Process};
+use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
 use sdft_nn::backward;
 use sdft_train::{DataPlan, Ending, RunFolder, RunPlan, TrainError};
 use serde_json::{Map, Value};
@@ -174,7 +175,11 @@ impl Job {
                     "process.{field}: {name} was trained with another value, and the classifier must know the same noise"
                 )));
             }
-            process = Some(unet.process);
+            // A classifier predicts a domain.
+            process = Some(Process {
+                prediction_type: PredictionType::Epsilon,
+                ..unet.process
+            });
         }
         let shaped = ["channel_mult", "attention_resolutions"]
             .iter()

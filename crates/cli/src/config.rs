@@ -297,6 +297,7 @@ mod tests {
     use super::*;
     use crate::adm::Plan;
     use sdft_classifier::ClassifierPlan;
+    use sdft_diffusion::PredictionType;
     use sdft_directions::DirectionPlan;
 
     #[test]
@@ -403,6 +404,25 @@ mod tests {
         let mut table = Table::new();
         set::<Plan>(&mut table, "data.path=[photos").unwrap();
         assert_eq!(plan::<Plan>(table).unwrap().data.path, "[photos");
+    }
+
+    #[test]
+    fn keys_that_plans_leave_out_at_their_default_can_be_set() {
+        let mut table = Table::new();
+        set::<Plan>(&mut table, "process.prediction_type=v_prediction").unwrap();
+        set::<Plan>(&mut table, "loss.distill_space=sample").unwrap();
+        let plan: Plan = plan(table).unwrap();
+        assert_eq!(plan.process.prediction_type, PredictionType::V);
+        assert_eq!(plan.objective(true).distill_space, PredictionType::Sample);
+        let text = toml::to_string(&Plan::default()).unwrap();
+        assert!(!text.contains("prediction_type") && !text.contains("distill_space"));
+        let mut table = Table::new();
+        set::<Plan>(&mut table, "loss.distill_space=eps").unwrap();
+        let error = super::plan::<Plan>(table).unwrap_err().to_string();
+        assert!(
+            error.contains("loss.distill_space") && error.contains("epsilon"),
+            "{error}"
+        );
     }
 
     #[test]

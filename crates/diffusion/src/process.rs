@@ -88,6 +88,15 @@ impl Process {
         })
     }
 
+    /// Whether both processes noise images alike and count timesteps alike; what their networks predict may differ.
+    pub fn same_noise(&self, other: &Self) -> bool {
+        let alike = Self {
+            prediction_type: self.prediction_type,
+            ..other.clone()
+        };
+        *self == alike
+    }
+
     /// Fails unless the schedule is known and allows this number of steps.
     ///
     /// # Errors
@@ -131,6 +140,7 @@ mod tests {
             let text = serde_json::to_string(&process).unwrap();
             assert!(text.contains(kind.name()), "{text}");
             assert_eq!(serde_json::from_str::<Process>(&text).unwrap(), process);
+            assert!(process.same_noise(&Process::default()));
         }
     }
 
@@ -155,5 +165,6 @@ mod tests {
         let error = rescaled.check_editable().unwrap_err().to_string();
         assert!(error.contains("found 4000 steps"), "{error}");
         assert!(steps(4000).check_editable().is_ok());
+        assert!(!steps(4000).same_noise(&steps(1000)));
     }
 }

@@ -143,7 +143,7 @@ impl Directing<'_> {
     /// One trajectory, with an update of the block at every step. Means over the steps, or what was not finite.
     fn walk(&mut self, epoch: u64, x0: &Tensor) -> Result<StepOutcome> {
         let latent = self.latent(x0)?;
-        let seen = self.goal.see(x0)?;
+        let reference = self.goal.reference(x0)?;
         // The trajectory reads the block while the updater changes its variables in place.
         let block = self.block.clone();
         let mix = Mix::of(vec![Direction {
@@ -156,7 +156,7 @@ impl Directing<'_> {
             if stop.load(Ordering::Relaxed) {
                 candle_core::bail!("{STOPPED}");
             }
-            let loss = goal.loss(&seen, training_step)?;
+            let loss = goal.loss(&reference, training_step)?;
             let total = f64::from(loss.total.to_scalar::<f32>()?);
             if !total.is_finite() {
                 bad = Some("loss");
@@ -275,7 +275,7 @@ impl Directing<'_> {
 impl Task for Directing<'_> {
     fn audit(&mut self, images: &Tensor) -> Result<()> {
         let x0 = images.narrow(0, 0, 1)?;
-        let seen = self.goal.see(&x0)?;
+        let reference = self.goal.reference(&x0)?;
         let groups = self.plan.model.norm_groups;
         let mix = Mix::of(vec![Direction {
             block: &self.block,
@@ -288,7 +288,7 @@ impl Task for Directing<'_> {
         audit_gradients(vars, self.plan.seed, &is_exempt, &|| {
             let mut total = None;
             let mut first_loss = |training_step: &TrainingStep<'_>| {
-                total = Some(self.goal.loss(&seen, training_step)?.total);
+                total = Some(self.goal.loss(&reference, training_step)?.total);
                 Ok(())
             };
             training_steps(

@@ -99,7 +99,7 @@ pub fn distance(
 
 /// Eq. (3): `L_distill = E w(t) || f_src(x_t, t) - f_theta(x_t, t) ||^2`, `x_t` a noised target image.
 ///
-/// `distances` are those of the images `seen`, by their places in the batch. The mean is over the whole batch.
+/// `distances` are those of the images that the source model saw; `seen` has their places in the batch. The mean is over the whole batch.
 ///
 /// # Errors
 /// Not one distance for each image that was seen; a timestep outside the schedule.

@@ -32,7 +32,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** sees networks through `Denoiser` only, draws no randomness, and leaves nothing out but what its caller names.
+//! **Invariant:** calls networks through `Denoiser` only, draws no randomness, and skips only the images that its caller names.
 
 pub use crate::{
     batch::{Auxiliary, NoisedBatch},

@@ -1,4 +1,4 @@
-//! What each term of the objective depends on, with denoisers of two parameters.
+//! The dependencies of each term of the objective, with denoisers of two parameters.
 
 use candle_core::{Device, Result, Tensor, Var};
 use sdft_diffusion::{Denoiser, Diffusion, Prediction, PredictionType, Variance};
@@ -191,7 +191,7 @@ fn importance_weights_multiply_what_depends_on_the_image() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_inputs_are_named_in_the_error() {
     let s = scene();
     let batch = NoisedBatch {
         x0: &s.x0,
@@ -282,14 +282,14 @@ fn the_rescaled_variational_term_counts_the_steps_of_the_respaced_process() {
     );
 }
 
-/// A teacher whose distance to the student depends on the time, and who remembers what it was asked.
-struct Witness {
-    asked: RefCell<Vec<f32>>,
+/// A teacher whose distance to the student depends on the time, and which records the timesteps it is called with.
+struct Recorder {
+    called_with: RefCell<Vec<f32>>,
 }
 
-impl Denoiser for Witness {
+impl Denoiser for Recorder {
     fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
-        self.asked.borrow_mut().extend(t);
+        self.called_with.borrow_mut().extend(t);
         let factors: Vec<f32> = t.iter().map(|t| 0.9 - t / 3000.0).collect();
         let factors = Tensor::from_vec(factors, (t.len(), 1, 1, 1), &Device::Cpu)?;
         Ok(Prediction {
@@ -308,10 +308,10 @@ fn slope(term: &Tensor, a: &Var) -> f64 {
 }
 
 #[test]
-fn a_source_that_looks_seldom_where_little_depends_on_it_teaches_the_same_in_expectation() {
+fn images_of_little_weight_can_be_skipped_with_the_same_expected_gradient() {
     let s = scene();
-    let witness = Witness {
-        asked: RefCell::new(Vec::new()),
+    let recorder = Recorder {
+        called_with: RefCell::new(Vec::new()),
     };
     let objective = Objective {
         aux: None,
@@ -333,11 +333,11 @@ fn a_source_that_looks_seldom_where_little_depends_on_it_teaches_the_same_in_exp
             distill,
         };
         objective
-            .evaluate(&s.diffusion, &s.student, Some(&witness), &batch, None)
+            .evaluate(&s.diffusion, &s.student, Some(&recorder), &batch, None)
             .unwrap()
     };
     let whole = slope(&evaluate(None).distill.unwrap(), &s.a);
-    witness.asked.borrow_mut().clear();
+    recorder.called_with.borrow_mut().clear();
     let n = 2000;
     let mut mean = 0.0;
     for i in 0..n {
@@ -362,9 +362,9 @@ fn a_source_that_looks_seldom_where_little_depends_on_it_teaches_the_same_in_exp
         }
     }
     assert!((mean / whole - 1.0).abs() < 0.02, "{mean} {whole}");
-    let looks = witness.asked.borrow().len() as f64 / f64::from(2 * n);
+    let seen = recorder.called_with.borrow().len() as f64 / f64::from(2 * n);
     let odds = 5.0 * (weights[t[0]] + weights[t[1]]);
-    assert!((looks - odds).abs() < 0.01, "{looks} {odds}");
+    assert!((seen - odds).abs() < 0.01, "{seen} {odds}");
 }
 
 #[test]
@@ -411,10 +411,10 @@ fn images_left_out_in_the_middle_do_not_need_a_network_of_contiguous_outputs() {
 }
 
 #[test]
-fn auxiliary_timesteps_in_proportion_to_their_weight_teach_the_same_in_expectation() {
+fn auxiliary_timesteps_in_proportion_to_their_weight_have_the_same_expected_gradient() {
     let s = scene();
-    let witness = Witness {
-        asked: RefCell::new(Vec::new()),
+    let recorder = Recorder {
+        called_with: RefCell::new(Vec::new()),
     };
     let objective = Objective {
         distill: None,
@@ -435,7 +435,13 @@ fn auxiliary_timesteps_in_proportion_to_their_weight_teach_the_same_in_expectati
         };
         let aux = Auxiliary { z: &z, t, weights };
         let terms = objective
-            .evaluate(&s.diffusion, &s.student, Some(&witness), &batch, Some(&aux))
+            .evaluate(
+                &s.diffusion,
+                &s.student,
+                Some(&recorder),
+                &batch,
+                Some(&aux),
+            )
             .unwrap();
         slope(&terms.aux.unwrap(), &s.a)
     };

@@ -5,14 +5,14 @@ use crate::error::{ModelError, brief};
 use sdft_diffusion::PredictionType;
 use serde_json::{Map, Value, json};
 
-/// Ends of the linear schedule that most schedulers have if nothing else is said.
+/// Default ends of the linear schedule in most schedulers.
 const ADM: [f64; 2] = [1e-4, 0.02];
-/// The same of the schedulers made for latents.
+/// The same for schedulers of latents.
 const LATENT: [f64; 2] = [0.00085, 0.012];
 
 /// Schedulers of discrete steps that keep the variance, with their defaults of `beta_start` and `beta_end`.
 ///
-/// Whole names: `DDPMWuerstchenScheduler` is of another process than `DDPMScheduler`.
+/// Whole names: `DDPMWuerstchenScheduler` has another process than `DDPMScheduler`.
 const KNOWN: [(&str, [f64; 2]); 16] = [
     ("DDPMScheduler", ADM),
     ("DDPMParallelScheduler", ADM),
@@ -32,14 +32,14 @@ const KNOWN: [(&str, [f64; 2]); 16] = [
     ("HeunDiscreteScheduler", LATENT),
 ];
 
-/// The fields of the process that a network was trained on, as `Process` names them; what only concerns sampling is left to the command.
+/// The fields of the process that a network was trained on, as `Process` names them; fields that only affect sampling are ignored.
 ///
-/// Fields that the file leaves out are those of its class. Without a class they are not returned.
+/// Missing fields have the defaults of the class; without a class they are not returned.
 ///
 /// Source: diffusers 0.42 `DDPMScheduler`.
 ///
 /// # Errors
-/// All fields that make it another process than those known here, with what was expected.
+/// Every field that is not supported, with the expected values.
 pub(crate) fn process(
     settings: &Settings,
     learns_variance: bool,
@@ -126,36 +126,33 @@ pub(crate) fn process(
     };
     if settings.fields.contains_key("variance_type") && !known.contains(&fixed) {
         let network = match learns_variance {
-            true => "\"learned_range\", as the network puts out variances",
-            false => "\"fixed_small\" or \"fixed_large\", as the network puts out none",
+            true => "\"learned_range\", as the network returns variances",
+            false => "\"fixed_small\" or \"fixed_large\", as the network returns no variances",
         };
         wrong("variance_type", network, &variance);
     }
     if !problems.is_empty() {
         return Err(ModelError::Problem {
             path: settings.path.clone(),
-            problem: format!(
-                "this process is not one of those known here\n{}",
-                problems.join("\n")
-            ),
+            problem: format!("this process is not supported\n{}", problems.join("\n")),
         });
     }
-    let says = |field: &str| {
+    let has = |field: &str| {
         ["_class_name", field]
             .iter()
             .any(|f| settings.fields.contains_key(*f))
     };
     let mut fields = Map::new();
-    if says("beta_schedule") {
+    if has("beta_schedule") {
         fields.insert("noise_schedule".into(), name.into());
     }
-    if says("num_train_timesteps") {
+    if has("num_train_timesteps") {
         fields.insert("diffusion_steps".into(), n_steps.into());
     }
-    if says("prediction_type") {
+    if has("prediction_type") {
         fields.insert("prediction_type".into(), prediction);
     }
-    if says("variance_type") {
+    if has("variance_type") {
         let small = fixed.starts_with("fixed_small");
         fields.insert("sigma_small".into(), small.into());
     }

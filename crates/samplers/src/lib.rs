@@ -26,7 +26,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** knows no architecture; a step is given its two noise levels explicitly and never computes an index from the other.
+//! **Invariant:** knows no architecture; a step takes both noise levels from tables and never computes one index from the other.
 
 pub use crate::{
     ancestral::{Ancestral, ddpm_step, sample_ddpm},

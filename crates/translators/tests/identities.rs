@@ -1,4 +1,4 @@
-//! What must hold whatever the numbers are.
+//! Identities that hold for any network.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Pool, Unet};
@@ -172,7 +172,7 @@ fn egsde_without_energies_is_sdedit_bit_for_bit() {
 }
 
 #[test]
-fn an_image_comes_out_the_same_in_any_company() {
+fn an_image_is_the_same_regardless_of_batch() {
     let (unet, classifier, both) = (unet(1), classifier(), image(0, 2));
     let energies = Energies::new(&classifier, low_pass(4));
     let diffusion = diffusion("25");
@@ -252,7 +252,7 @@ fn gradients_of_energies_agree_with_finite_differences() {
         for (exact, numeric) in pairs {
             assert!(
                 numeric.abs() > 1e-4,
-                "the direction says nothing: {numeric}"
+                "the direction has no slope: {numeric}"
             );
             assert!(
                 (exact / numeric - 1.0).abs() < 1e-5,
@@ -262,33 +262,33 @@ fn gradients_of_energies_agree_with_finite_differences() {
     }
 }
 
-/// A feature network that says what it was given.
-struct Nosy<'a>(&'a Encoder, Cell<usize>);
+/// A feature network that counts its calls.
+struct Counting<'a>(&'a Encoder, Cell<usize>);
 
-impl FeatureNet for Nosy<'_> {
+impl FeatureNet for Counting<'_> {
     fn features(&self, xt: &Tensor, t: &[f32]) -> Result<Tensor> {
         self.1.set(self.1.get() + 1);
         self.0.features(xt, t)
     }
 }
 
-/// A denoiser that fails if it is asked to keep a graph.
+/// A denoiser that fails if its input has a graph.
 struct NoGraph<'a>(&'a Unet);
 
 impl Denoiser for NoGraph<'_> {
     fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
-        assert!(!xt.track_op(), "the state drags a graph along");
+        assert!(!xt.track_op(), "the state has a graph");
         self.0.predict(xt, t)
     }
 }
 
 #[test]
-fn no_graph_outlives_a_step_and_the_classifier_is_asked_twice_a_step() {
+fn no_graph_outlives_a_step_and_the_classifier_is_called_twice_a_step() {
     let classifier = classifier();
-    let nosy = Nosy(&classifier, Cell::new(0));
-    let energies = Energies::new(&nosy, low_pass(4));
+    let counting = Counting(&classifier, Cell::new(0));
+    let energies = Energies::new(&counting, low_pass(4));
     let (params, _) = filled(Unet::specs(&net()).unwrap(), 1).trainable().unwrap();
-    // Even a network whose parameters are variables leaves no graph behind.
+    // Even a network whose parameters are variables leaves no graph.
     let trainable = Unet::load(&params, &net()).unwrap();
     let edit = SdeditOptions {
         walk: Walk::Ancestral,
@@ -310,7 +310,7 @@ fn no_graph_outlives_a_step_and_the_classifier_is_asked_twice_a_step() {
     )
     .unwrap();
     assert!(!out.track_op());
-    assert_eq!(nosy.1.get(), 2 * 5 * 2);
+    assert_eq!(counting.1.get(), 2 * 5 * 2);
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn frozen_parameters_collect_no_gradients() {
     for (name, var) in &trunk {
         assert!(trainable.get(var).is_some(), "{name}");
     }
-    // The image's gradient is all that is left.
+    // Only the image's gradient is left.
     let left: Vec<_> = frozen.get_ids().collect();
     assert_eq!(left, [&y.as_tensor().id()]);
 }
@@ -359,7 +359,7 @@ fn what_the_mask_keeps_is_the_input() {
 
 #[test]
 fn a_bridge_to_the_same_model_returns_the_input_as_steps_allow() {
-    // Data of spread: the flow is a straight line in x, and what is left is the error of the steps.
+    // The flow is linear in x, so the error is that of the steps.
     let model = gaussian(0.1, 0.5);
     let x0 = image(0, 2);
     let mut last = f64::MAX;
@@ -493,10 +493,10 @@ fn a_mask_holds_the_level_of_its_source_on_the_way() {
 }
 
 #[test]
-fn ilvr_follows_the_reference_at_the_level_reached_and_then_no_more() {
+fn ilvr_follows_the_reference_above_a_step_and_is_free_below() {
     let (unet, reference) = (unet(1), image(0, 2));
     let process = diffusion("25");
-    // A filter that keeps everything, so that what is followed is taken over whole.
+    // A filter of factor 1 keeps everything, so the state is replaced by the reference.
     let options = Ilvr {
         low_pass: low_pass(1),
         free: 7,
@@ -536,7 +536,7 @@ impl NoiseSource for Counted {
 }
 
 #[test]
-fn draws_have_their_place_in_the_order_whether_they_are_used_or_not() {
+fn every_draw_has_its_number_whether_it_is_used_or_not() {
     let (unet, x0) = (unet(1), image(0, 2));
     let drawn = |walk| {
         let mut counted = Counted(Vec::new());

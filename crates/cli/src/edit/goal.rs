@@ -126,7 +126,7 @@ pub(super) fn open(goal: &GoalPlan, side: usize) -> Result<Goal> {
     let files: Vec<PathBuf> = goal.identity_weights.iter().map(PathBuf::from).collect();
     let params = Network::Identity.read(&files).map_err(anyhow::Error::msg)?;
     let net = IdentityNet::load(&params)?;
-    Ok(made.keeping(Box::new(move |x| net.embed(x))))
+    Ok(made.with_identity(Box::new(move |x| net.embed(x))))
 }
 
 /// A network, and the two texts in its space.

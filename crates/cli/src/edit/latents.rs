@@ -70,6 +70,10 @@ fn kept(
         ]
         .map(|(key, value)| (key.to_owned(), value)),
     );
+    if !process.prediction_type.is_epsilon() {
+        let kind = process.prediction_type.to_string();
+        settings.insert("prediction_type".to_owned(), kind);
+    }
     if let Some(eye) = eye {
         settings.insert("seen_by".to_owned(), eye.to_owned());
     }

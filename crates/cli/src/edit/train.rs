@@ -375,7 +375,7 @@ impl Job {
             strength: 1.0,
         }]);
         let schedule = plan.process.published()?.schedule;
-        let seen = goal.see(&x0)?;
+        let seen = goal.reference(&x0)?;
         let one = &steps[..1];
         let started = Instant::now();
         training_steps(net, &schedule, &x0, &mix, one, &mut |training_step| {

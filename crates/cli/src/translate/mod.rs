@@ -174,7 +174,7 @@ fn source_model(request: &Request, model: &LoadedModel) -> Result<Option<(String
             sizes.0, sizes.1
         )));
     }
-    if source.process != model.process {
+    if !source.process.same_noise(&model.process) {
         return Err(usage(format!(
             "--source-model {name}: both models need the same noise schedule, found {:?} and {:?}",
             source.process, model.process
@@ -217,7 +217,7 @@ fn classifier(
             classifier.config.net.in_channels
         )));
     }
-    if classifier.process != model.process {
+    if !classifier.process.same_noise(&model.process) {
         return Err(usage(format!(
             "--classifier {name}: it knows noise of {:?}, the model of {:?}",
             classifier.process, model.process
