@@ -358,7 +358,7 @@ fn step(
     Ok(Box::new(move |wanted| {
         let started = Started::now();
         let mut first = None;
-        let mut look = |issued: PendingStep| match issued.wait()? {
+        let mut check = |issued: PendingStep| match issued.wait()? {
             Outcome::Updated { report, grad_norm } => {
                 first.get_or_insert([[report.total; 2], [grad_norm; 2]]);
                 Ok(())
@@ -369,11 +369,11 @@ fn step(
         let mut waiting = None;
         for _ in 0..steps {
             if let Some(before) = waiting.replace(learner.issue(n, &x0)?) {
-                look(before)?;
+                check(before)?;
             }
             n += 1;
         }
-        waiting.map(&mut look).transpose()?;
+        waiting.map(&mut check).transpose()?;
         synchronize(&device)?;
         let Spent { cpu, wall } = started.spent();
         let each = |seconds: f64| seconds / f64::from(steps);

@@ -144,7 +144,7 @@ impl Directing<'_> {
     /// One trajectory, with an update of the block at every step. Means over the steps, or what was not finite.
     fn walk(&mut self, epoch: u64, x0: &Tensor) -> Result<StepOutcome> {
         let latent = self.latent(x0)?;
-        let seen = self.goal.reference(x0)?;
+        let reference = self.goal.reference(x0)?;
         // The trajectory reads the block while the updater changes its variables in place.
         let block = self.block.clone();
         let mix = Mix::of(vec![Direction {
@@ -157,7 +157,7 @@ impl Directing<'_> {
             if stop.load(Ordering::Relaxed) {
                 candle_core::bail!("{STOPPED}");
             }
-            let loss = goal.loss(&seen, training_step)?;
+            let loss = goal.loss(&reference, training_step)?;
             let total = f64::from(loss.total.to_scalar::<f32>()?);
             if !total.is_finite() {
                 bad = Some("loss");
@@ -276,7 +276,7 @@ impl Directing<'_> {
 impl Task for Directing<'_> {
     fn audit(&mut self, images: &Tensor) -> Result<()> {
         let x0 = images.narrow(0, 0, 1)?;
-        let seen = self.goal.reference(&x0)?;
+        let reference = self.goal.reference(&x0)?;
         let groups = self.plan.model.norm_groups;
         let mix = Mix::of(vec![Direction {
             block: &self.block,
@@ -288,11 +288,18 @@ impl Task for Directing<'_> {
         let is_exempt = |name: &str| is_removed_by_norm(name, vars, groups);
         audit_gradients(vars, self.plan.seed, &is_exempt, &|| {
             let mut total = None;
-            let mut look = |training_step: &TrainingStep<'_>| {
-                total = Some(self.goal.loss(&seen, training_step)?.total);
+            let mut first_loss = |training_step: &TrainingStep<'_>| {
+                total = Some(self.goal.loss(&reference, training_step)?.total);
                 Ok(())
             };
-            training_steps(self.net, &self.schedule, &x0, &mix, &lowest, &mut look)?;
+            training_steps(
+                self.net,
+                &self.schedule,
+                &x0,
+                &mix,
+                &lowest,
+                &mut first_loss,
+            )?;
             total.ok_or_else(|| TrainError::Evaluation("the trajectory has no step".into()))
         })
     }

@@ -1,4 +1,4 @@
-//! Gradients of a batch that is too large to be held at once.
+//! Gradients of a batch that is too large for the memory.
 
 use candle_core::{Tensor, Var};
 
@@ -22,18 +22,18 @@ pub enum MicroBatches {
 /// ```text
 /// weighted:  g = sum_i (n_i / n) g_i          summed:  g = sum_i g_i
 /// ```
-/// A single micro-batch that is the whole batch comes out bit for bit as it went in.
+/// The gradient of a single micro-batch, the whole batch, does not change a bit.
 #[derive(Debug)]
 pub struct Accumulator {
     mode: MicroBatches,
     n_samples: usize,
-    /// Those of the batch that are seen here.
+    /// The samples of this process.
     n_here: usize,
     n_seen: usize,
     sums: Vec<Option<Sum>>,
 }
 
-/// The gradient so far: the first one is kept as it came, because one micro-batch is the usual case.
+/// The gradient so far. The first one is kept unchanged, because one micro-batch is the usual case.
 #[derive(Debug)]
 enum Sum {
     One { grad: Tensor, weight: f64 },
@@ -47,7 +47,7 @@ impl Accumulator {
         Self::part(mode, n_params, n_samples, n_samples)
     }
 
-    /// An empty sum for `n_here` samples of such a batch; others see the rest, and the sum of all sums is the gradient.
+    /// An empty sum for `n_here` samples of such a batch. Other processes have the rest, and the sum of all sums is the gradient.
     #[must_use]
     pub fn part(mode: MicroBatches, n_params: usize, n_samples: usize, n_here: usize) -> Self {
         Self {
@@ -120,7 +120,7 @@ fn add_one(sum: &mut Option<Sum>, grad: &Tensor, weight: f64) -> Result<()> {
             grad: first,
             weight: first_weight,
         }) => {
-            // The first gradient may be shared with another parameter, so the running sum has memory of its own.
+            // The first gradient may be shared with another parameter, so the running sum gets its own memory.
             let many = Var::from_tensor(&first.affine(*first_weight, 0.0)?.contiguous()?.detach())?;
             blend(&many, grad, 1.0, weight)?;
             *sum = Some(Sum::Many(many));

@@ -47,7 +47,7 @@ impl EmaRamp {
     }
 }
 
-/// Shadow weights that follow the parameters slowly; they are what is sampled and evaluated.
+/// Shadow weights that follow the parameters slowly. They are sampled and evaluated.
 ///
 /// Code reference: guided-diffusion `update_ema`.
 /// ```text
@@ -62,7 +62,7 @@ pub struct Ema {
     shadow: Vec<Shadow>,
 }
 
-/// The average of one parameter. On the CPU it is a plain slice, so that the optimiser's pass can update it beside the parameter.
+/// The average of one parameter. On the CPU it is a plain slice, so that the optimiser's pass can update it together with the parameter.
 #[derive(Debug)]
 enum Shadow {
     Host(Vec<f32>),
@@ -155,8 +155,8 @@ impl Ema {
                 .all(|(var, (_, own))| var.id() == own.id())
     }
 
-    /// An update in pieces: `f` is called for each parameter with its place in the list, its variable, and its average where that lies
-    /// on the CPU; then all other averages follow.
+    /// An update in parts: `f` is called for each parameter with its index, its variable, and its average if that is on the CPU. Then all
+    /// other averages are updated.
     pub(crate) fn update_with(
         &mut self,
         mut f: impl FnMut(usize, Option<Average<'_>>) -> Result<()>,
@@ -181,13 +181,13 @@ impl Ema {
         (self.rate, self.ramp)
     }
 
-    /// It has been updated so many times, on a device that counts for itself.
+    /// Sets the number of updates, which a device counts itself.
     #[cfg(feature = "cuda")]
     pub(crate) fn set_n_updates(&mut self, n_updates: u64) {
         self.n_updates = n_updates;
     }
 
-    /// Every average where it lies on a device.
+    /// Every average that is on a device.
     #[cfg(feature = "cuda")]
     pub(crate) fn device_averages(&self) -> Vec<Option<&Tensor>> {
         self.shadow
@@ -268,7 +268,7 @@ mod tests {
                 }
             }
         }
-        // A short run with guided-diffusion's rate hardly leaves its start, and does with the ramp.
+        // With guided-diffusion's rate the average of a short run hardly leaves its start. With the ramp it does.
         assert!(EmaRamp::None.start_share(0.9999, 200) > 0.98);
         assert!(EmaRamp::default().start_share(0.9999, 200) < 1e-12);
         assert!(EmaRamp::None.start_share(0.9999, 1 << 40) < 1e-300);

@@ -1,4 +1,4 @@
-//! What can go wrong between parameters, gradients and saved state.
+//! Why an update or a restored state is refused.
 
 use std::fmt;
 
@@ -71,7 +71,7 @@ pub struct StateMismatch {
     pub what: &'static str,
     /// Names that were not given, in the order expected.
     pub missing: Vec<String>,
-    /// Names that nobody asked for, in the order given.
+    /// Unexpected names, in the order given.
     pub unexpected: Vec<String>,
     /// `name: found .., expected ..`, in the order expected.
     pub mis_shaped: Vec<String>,

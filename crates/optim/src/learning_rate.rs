@@ -7,7 +7,7 @@ use crate::error::{Result, check_range};
 /// How a learning rate falls after its warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Decay {
-    /// It does not.
+    /// Not at all.
     #[default]
     Constant,
     /// `1 - step / steps`, then 0: the annealing of guided-diffusion.
@@ -31,7 +31,7 @@ pub enum Decay {
     },
 }
 
-/// The learning rate of every step: a pure function, so that a resumed run needs no state.
+/// The learning rate of every step, a pure function, so that a resumed run needs no state.
 ///
 /// ```text
 /// lr(step) = base * min(1, (step + 1) / warmup_steps) * decay(step)          step = updates made before
@@ -44,7 +44,7 @@ pub struct LearningRate {
     pub base: f64,
     /// Steps over which the rate rises linearly from `base / warmup_steps` to `base`; 0 or 1 for none.
     pub warmup_steps: u64,
-    /// What happens then.
+    /// How it falls then.
     pub decay: Decay,
 }
 

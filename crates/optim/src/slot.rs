@@ -19,7 +19,7 @@ pub(crate) struct Slot {
     memory: Memory,
 }
 
-/// Where the moments live. On the CPU they are plain slices, so that one pass can update all of them beside the parameter;
+/// Where the moments live. On the CPU they are plain slices, so that one pass can update all of them together with the parameter;
 /// elsewhere they are tensors of the device and the update is composed of its ops.
 #[derive(Debug)]
 enum Memory {

@@ -36,7 +36,7 @@ pub enum Ending {
     },
 }
 
-/// What a run needs besides its task.
+/// What a run needs in addition to its task.
 pub struct DriveSetup<'a> {
     /// The folder of the run.
     pub folder: &'a RunFolder,

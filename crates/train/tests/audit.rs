@@ -26,8 +26,10 @@ fn audit(out_channels: usize, norm_groups: usize, precision: Precision, recomput
     };
     let network = TrainableUnet::new(&params, &config, PredictionType::Epsilon, mode).unwrap();
     let vars = network.vars();
-    let mut plan = <Plan>::default();
-    plan.method = Method::Naive;
+    let mut plan = Plan {
+        method: Method::Naive,
+        ..<Plan>::default()
+    };
     (plan.steps.precision, plan.steps.recompute) = (precision, recompute);
     let learner = Learner::new(&plan, Box::new(network), None, [3, 8, 8]).unwrap();
     let x0 = randn(0, Purpose::Test, 0, 0, &[2, 3, 8, 8], &Device::Cpu).unwrap();

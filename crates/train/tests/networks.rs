@@ -99,9 +99,11 @@ fn start(net: &dyn Trainable) {
 }
 
 fn plan() -> Plan {
-    let mut plan = <Plan>::default();
-    plan.method = Method::Sdft;
-    plan.source = "the same network".into();
+    let mut plan = Plan {
+        method: Method::Sdft,
+        source: "the same network".into(),
+        ..<Plan>::default()
+    };
     plan.data.path = "digits".into();
     plan.steps.steps = 12;
     plan.steps.batch = 4;
