@@ -65,10 +65,10 @@ pub enum Error {
     Location {
         /// The text.
         text: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A file is there but cannot be looked at.
+    /// A file cannot be read.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
@@ -76,9 +76,9 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// The environment does not say where downloads are.
+    /// The environment has no folder for downloads.
     #[error(
-        "no place of downloads: expected HF_HUB_CACHE, HF_HOME or HOME to be set, found none of them"
+        "no folder for downloads: expected HF_HUB_CACHE, HF_HOME or HOME to be set, found none of them"
     )]
     NoHome,
 }
