@@ -6,23 +6,22 @@ use crate::place::HubFile;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Where the official client keeps what it downloaded.
+/// The folder in which the official client keeps downloads.
 ///
 /// A repository is the folder `models--OWNER--NAME` or `datasets--OWNER--NAME`; in it `snapshots/COMMIT/PATH` is a file, and
-/// `refs/REVISION` holds the commit a branch or a pull request was at when it was downloaded.
+/// `refs/REVISION` has the commit of a branch or a pull request at the time of its download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubCache {
     root: PathBuf,
-    /// Whether the client finds this place by itself.
+    /// Whether this is the client's default.
     is_default: bool,
 }
 
 impl HubCache {
-    /// The place the environment names, as the Python client reads it: `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub`
+    /// The folder of the environment, as in the Python client: `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub`
     /// in `HF_HOME`, else `huggingface/hub` in `XDG_CACHE_HOME`, else in `.cache` of the home folder.
     ///
-    /// A variable that is set to nothing counts as not set; `~` at the start of the first three is the home folder. Whether
-    /// there is such a folder is not looked at.
+    /// An empty variable counts as not set; `~` at the start of the first three is the home folder. The folder may be missing.
     ///
     /// # Errors
     /// None of the variables is set, `HOME` included.
@@ -71,16 +70,16 @@ impl HubCache {
         &self.root
     }
 
-    /// Where `file` of `asset` is, if it was downloaded. Its size is not looked at.
+    /// The path of `file` of `asset`, if it was downloaded. Its size is not compared.
     pub fn find(&self, asset: &Asset, file: &AssetFile) -> Option<PathBuf> {
         self.look(asset, file).ok()
     }
 
-    /// Where all files of the asset of this name are, in the order of the manifest.
+    /// The paths of all files of the asset of this name, in the order of the manifest.
     ///
     /// # Errors
-    /// There is no asset of this name · it is not on the Hub · a file was not downloaded (the message has the command that does it)
-    /// · a file has another size than in the manifest.
+    /// There is no asset of this name, it is not on the Hub, a file was not downloaded (the message has the command), or a file has
+    /// another size than in the manifest.
     pub fn locate(&self, name: &str) -> Result<Vec<PathBuf>> {
         let Some(asset) = asset(name) else {
             return Err(match elsewhere().iter().find(|known| known.name == name) {
@@ -98,11 +97,11 @@ impl HubCache {
         self.locate_asset(asset)
     }
 
-    /// As [`HubCache::locate`], with every file compared with the hash that the manifest knows, or else with the one it was downloaded
-    /// under. Reads the files once.
+    /// Like [`HubCache::locate`], and compares each file with its hash in the manifest, or with the hash of its download. Reads the files
+    /// once.
     ///
     /// # Errors
-    /// Those of [`HubCache::locate`] · a file that cannot be read · another hash.
+    /// Those of [`HubCache::locate`]; a file cannot be read or has another hash.
     pub fn locate_verified(&self, name: &str) -> Result<Vec<PathBuf>> {
         let paths = self.locate(name)?;
         let known = asset(name).map_or(&[][..], |asset| &asset.files);
@@ -128,10 +127,10 @@ impl HubCache {
         Ok(paths)
     }
 
-    /// Where one file of a repository is.
+    /// The path of a file of a repository.
     ///
     /// # Errors
-    /// It was not downloaded.
+    /// The file was not downloaded.
     pub fn locate_file(&self, file: &HubFile) -> Result<PathBuf> {
         self.path_of(file.repo_type, &file.repo, &file.revision, &file.path)
             .map_err(|looked_at| Error::Missing {
@@ -146,7 +145,7 @@ impl HubCache {
         self.root.join(repository_name(repo_type, repo))
     }
 
-    /// The file that processes lock while they download what has this hash.
+    /// The file that a process locks while it downloads the file with this hash.
     pub fn lock(&self, repo_type: RepoType, repo: &str, hash: &str) -> PathBuf {
         self.root
             .join(".locks")
@@ -154,7 +153,7 @@ impl HubCache {
             .join(format!("{hash}.lock"))
     }
 
-    /// The commit that a revision was at when something was first downloaded from it.
+    /// The commit of a revision at the time of its first download.
     pub fn commit(&self, repo_type: RepoType, repo: &str, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -164,7 +163,7 @@ impl HubCache {
         is_commit(&commit).then_some(commit)
     }
 
-    /// Where [`HubCache::commit`] is noted. A pull request's revision begins with `refs/` itself, and the client leaves that.
+    /// The file with [`HubCache::commit`]. The revision of a pull request starts with `refs/`, which the client keeps.
     pub fn note(&self, repo_type: RepoType, repo: &str, revision: &str) -> PathBuf {
         self.repository(repo_type, repo).join("refs").join(revision)
     }
@@ -196,7 +195,7 @@ impl HubCache {
         Ok(paths)
     }
 
-    /// The file, or else the path where something was missing.
+    /// The file, or the missing path.
     fn look(&self, asset: &Asset, file: &AssetFile) -> std::result::Result<PathBuf, PathBuf> {
         self.path_of(asset.repo_type, &asset.repo, &asset.revision, &file.path)
     }
@@ -233,9 +232,9 @@ fn repository_name(repo_type: RepoType, repo: &str) -> String {
     format!("{kind}--{}", repo.replace('/', "--"))
 }
 
-/// The hash of a file that was downloaded into a cache: that under whose name the client keeps it.
+/// The hash of a file in a cache: the client names files by their hashes.
 ///
-/// 64 hexadecimal digits are its SHA-256, 40 git's hash of small files; none where the file is no link into a cache.
+/// 64 hexadecimal digits are its SHA-256, 40 are git's hash of small files; none if the file is not a link into a cache.
 pub fn recorded_hash(path: &Path) -> Option<String> {
     let target = std::fs::read_link(path).ok()?;
     let name = target.file_name()?.to_str()?;
@@ -243,12 +242,12 @@ pub fn recorded_hash(path: &Path) -> Option<String> {
     is_hash.then(|| name.to_owned())
 }
 
-/// Whether a revision names one state for ever.
+/// Whether a revision is a commit, which never changes.
 pub fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The command of the official client that downloads all files of an asset to where [`HubCache::from_environment`] looks.
+/// The command of the official client that downloads all files of an asset to [`HubCache::from_environment`].
 pub fn fetch_command(asset: &Asset) -> String {
     let mut command = format!("hf download {}", asset.repo);
     for file in &asset.files {

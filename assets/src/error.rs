@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Why a file of the list is not at hand.
+/// Why a file of the list cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,27 +17,27 @@ pub enum Error {
     /// The Hub does not have it.
     #[error("{name} is not on the Hugging Face Hub: {how}, and put it at {}, or give its path", file.display())]
     NotOnHub {
-        /// What was asked for.
+        /// The name.
         name: String,
         /// How to get it.
         how: String,
-        /// Where it is looked for.
+        /// Its expected path.
         file: PathBuf,
     },
-    /// It was never downloaded, or to another place.
+    /// It was not downloaded, or to another cache.
     #[error("{name} is not here: expected {}, found nothing there\n  get it with    {}\n  or with        {command}\n  or give the path of a file or folder that you have", looked_at.display(), xtask(name))]
     Missing {
-        /// What was asked for.
+        /// The name.
         name: String,
-        /// Where its first missing file, or the note of its revision, should be.
+        /// The first missing path.
         looked_at: PathBuf,
-        /// How the official client downloads it.
+        /// The command of the official client.
         command: String,
     },
-    /// A file is not as long as it should be.
+    /// A file has another size than in the list.
     #[error("{name}: {}: expected {expected} bytes, found {found}; get it again with {}", path.display(), xtask(name))]
     Size {
-        /// What was asked for.
+        /// The name.
         name: String,
         /// The file.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum Error {
     /// A file is damaged, or another one.
     #[error("{}: damaged or another file: SHA-256 {found}, expected {expected}; get it again with {}", path.display(), xtask(name))]
     Hash {
-        /// What was asked for.
+        /// The name.
         name: String,
         /// The file.
         path: PathBuf,
@@ -65,10 +65,10 @@ pub enum Error {
     Location {
         /// The text.
         text: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A file is there but cannot be looked at.
+    /// A file cannot be read.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
@@ -76,9 +76,9 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// The environment does not say where downloads are.
+    /// The environment has no folder for downloads.
     #[error(
-        "no place of downloads: expected HF_HUB_CACHE, HF_HOME or HOME to be set, found none of them"
+        "no folder for downloads: expected HF_HUB_CACHE, HF_HOME or HOME to be set, found none of them"
     )]
     NoHome,
 }

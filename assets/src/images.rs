@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The index of a prepared set; a folder that has it is complete.
 pub const INDEX: &str = "index.jsonl";
 
-/// What is added to the name of a pair to mean its target.
+/// The ending of the target's name of a pair.
 const TARGET: &str = "-target";
 
 /// A data set of the list, and the folder that it is prepared into.

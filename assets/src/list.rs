@@ -1,4 +1,4 @@
-//! The list of names, with what is here already.
+//! The list of names, with the state of each on this machine.
 
 use crate::cache::HubCache;
 use crate::error::{Error, Result};
@@ -7,10 +7,10 @@ use sdft_files::{did_you_mean, human_size};
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// The list as text, or the entries of `names`; what is to be brought by hand is looked for below `directory`.
+/// The list as text, or its entries `names`. Files that the Hub does not have are looked up below `directory`.
 ///
 /// # Errors
-/// The first name that is not in the list, with those it may stand for.
+/// A name is not in the list; the error has similar names.
 pub fn listing(names: &[String], cache: &HubCache, directory: &Path) -> Result<String> {
     if let Some(unknown) = names.iter().find(|name| !known().any(|k| k == *name)) {
         return Err(Error::Unknown {

@@ -22,10 +22,10 @@ pub struct HubFile {
 }
 
 impl HubFile {
-    /// What such a text begins with.
+    /// The prefix of references.
     pub const PREFIX: &'static str = "hf:";
 
-    /// Reads the text; none if it does not begin with `hf:`.
+    /// Parses a text; none if it does not start with `hf:`.
     ///
     /// # Errors
     /// The text is not a valid reference.
@@ -53,7 +53,7 @@ impl HubFile {
         };
         let (name, revision, path) = match name.split_once('@') {
             None => (name, "main".to_owned(), path),
-            // A reference goes on after the slash that seemed to begin the path.
+            // A reference continues after the slash that seemed to start the path.
             Some((name, "refs")) => {
                 let mut parts = path.splitn(3, '/');
                 match (parts.next(), parts.next(), parts.next()) {
@@ -77,7 +77,7 @@ impl HubFile {
         let file = Self {
             repo_type,
             repo: format!("{owner}/{name}"),
-            // Commits are written small wherever they are part of a path.
+            // Commits are in lower case in paths.
             revision: match is_commit(&revision) {
                 true => revision.to_ascii_lowercase(),
                 false => revision,
@@ -87,7 +87,7 @@ impl HubFile {
         file.problem().map_or(Ok(file), Err)
     }
 
-    /// What is wrong with a place, if it could lead out of the repository's folder or means something else to a server.
+    /// The problem with a part that could leave the repository's folder or has a meaning for a server.
     fn problem(&self) -> Option<String> {
         let parts = [
             ("repository", &self.repo),
@@ -98,10 +98,10 @@ impl HubFile {
         wrong.map(|(what, text)| format!("found the {what} {text:?}"))
     }
 
-    /// Fails unless the parts are plain: no empty part, no `.` or `..`, no character that means something to a server.
+    /// Fails unless the parts are plain: no empty part, no `.` or `..`, no character with a meaning for a server.
     ///
     /// # Errors
-    /// The first part that is not.
+    /// The first part that is not plain.
     pub fn check(&self) -> Result<()> {
         match self.problem() {
             None => Ok(()),
@@ -122,7 +122,7 @@ impl HubFile {
     }
 }
 
-/// Parts that mean the same to every file system and server.
+/// Whether a part means the same to every file system and server.
 fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && !text.contains(['\\', '?', '#', '%', '\0'])

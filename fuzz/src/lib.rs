@@ -1,15 +1,15 @@
 //! Damaged and hostile bytes for every reader of the workspace.
 //!
-//! A [`Reader`] is one kind of file: a name, and a function that reads bytes as the program does. Whatever the bytes, it returns. The
-//! tests feed each reader seeded mutations of the files in `fuzz/corpus/NAME` and count time and memory; `cargo fuzz run NAME
-//! --features fuzzing` continues for as long as you like.
+//! A [`Reader`] is a kind of file: a name, and a function that reads bytes as the program does. It must return for any bytes. The tests
+//! give each reader seeded mutations of the files in `fuzz/corpus/NAME` and measure time and memory; `cargo fuzz run NAME --features
+//! fuzzing` runs until you stop it.
 //!
 //! ```
 //! let png = sdft_fuzz::READERS.iter().find(|reader| reader.name == "png").unwrap();
-//! assert!(!(png.read)(b"no picture"));
+//! assert!(!(png.read)(b"not a picture"));
 //! ```
 //!
-//! **Invariant:** every reader is called through the public functions that the program calls; nothing is read more leniently here.
+//! **Invariant:** every reader calls the same public functions as the program.
 
 mod mutate;
 mod readers;

@@ -32,7 +32,7 @@ impl Rng {
     }
 }
 
-/// Lengths and counts at which readers go wrong.
+/// Lengths and counts at which readers often fail.
 const ODD_NUMBERS: [u64; 14] = [
     0,
     1,
@@ -66,7 +66,7 @@ const ODD_TEXT_NUMBERS: [&str; 12] = [
     "null",
 ];
 
-/// What text formats are made of.
+/// Tokens of text formats.
 const MARKS: [&str; 13] = [
     "{",
     "}",
@@ -86,7 +86,7 @@ const MARKS: [&str; 13] = [
 /// The longest result of [`mutate`].
 const LONGEST: usize = 1 << 20;
 
-/// One of `seeds` with one to twelve changes. Where it looks like text, numbers and brackets change too.
+/// One of `seeds` with one to twelve changes. In text, numbers and brackets change too.
 pub fn mutate(rng: &mut Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = rng.pick(seeds).clone();
     let is_text = bytes
@@ -159,7 +159,7 @@ fn change(rng: &mut Rng, seeds: &[Vec<u8>], bytes: &mut Vec<u8>, is_text: bool) 
     }
 }
 
-/// Writes an odd number of 1, 2, 4 or 8 bytes, in either byte order, where a length may stand.
+/// Writes an odd number of 1, 2, 4 or 8 bytes, in either byte order, where a length may be.
 fn put_number(rng: &mut Rng, bytes: &mut [u8], at: usize) {
     let width = *rng.pick(&[1, 2, 4, 8]);
     let value = match rng.below(3) {
@@ -179,7 +179,7 @@ fn put_number(rng: &mut Rng, bytes: &mut [u8], at: usize) {
     }
 }
 
-/// Makes the checksums of stored zip entries hold, so that mutations reach the reader behind them.
+/// Corrects the checksums of stored zip entries, so that mutations reach the reader behind them.
 pub fn fix_zip_checksums(bytes: &mut [u8]) {
     let number = |bytes: &[u8], at: usize, width: usize| -> usize {
         let digits = bytes.get(at..at + width).unwrap_or_default();
@@ -208,7 +208,7 @@ pub fn fix_zip_checksums(bytes: &mut [u8]) {
     }
 }
 
-/// Makes the checksums of a PNG's chunks hold.
+/// Corrects the checksums of a PNG's chunks.
 pub fn fix_png_checksums(bytes: &mut [u8]) {
     let mut at = 8;
     while at + 12 <= bytes.len() {

@@ -1,4 +1,4 @@
-//! Each kind of file with the function that the program reads it with.
+//! The readers: each kind of file, and the function that reads it.
 
 use sdft_checkpoint::ReadOptions;
 use sdft_imaging::Limits;
@@ -12,9 +12,9 @@ use std::{fs, io};
 pub struct Reader {
     /// The name of the kind, of its corpus and of its cargo-fuzz target.
     pub name: &'static str,
-    /// Reads bytes; false if they are refused.
+    /// Reads bytes and returns whether they are valid.
     pub read: fn(&[u8]) -> bool,
-    /// Makes the checksums of a mutated file hold, where the format has some.
+    /// Corrects the checksums of a mutated file, if the format has any.
     pub repair: Option<fn(&mut [u8])>,
 }
 

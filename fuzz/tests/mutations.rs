@@ -1,4 +1,4 @@
-//! Seeded mutations of every kind of file: each reader answers or refuses, within the promised time and memory.
+//! Seeded mutations of every kind of file: each reader returns within the promised time and memory.
 
 use sdft_counting_alloc::{CountingAllocator, Measurement};
 use sdft_fuzz::{READERS, Reader, Rng, corpus, mutate};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 /// Mutations of each reader.
 const ROUNDS: usize = 3500;
-/// For a file under 1 MB.
+/// The longest time for a file under 1 MB.
 const SLOWEST: Duration = Duration::from_secs(5);
-/// What a reader may take, beyond 16 times the file.
+/// Memory that a reader may use in addition to 16 times the file, in bytes.
 const EXTRA_MEMORY: usize = 64 << 20;
-/// Pixels that any picture may have, and those for each byte of a larger file: the usual limits.
+/// The most pixels of any picture, and of each byte of a larger file: the default limits.
 const PIXELS: usize = 16_000_000;
 const PIXELS_PER_BYTE: usize = 100;
 /// Bytes for each pixel while a picture is decoded. WebP takes most: planes, pixels with alpha, and those on white.
@@ -21,7 +21,7 @@ const PER_PIXEL: usize = 20;
 static MEMORY: CountingAllocator = CountingAllocator::new();
 
 #[test]
-fn every_reader_answers_or_refuses_within_time_and_memory() {
+fn every_reader_returns_within_time_and_memory() {
     let memory = MEMORY.exclusive();
     let broken: Vec<String> = READERS
         .into_iter()
@@ -30,7 +30,7 @@ fn every_reader_answers_or_refuses_within_time_and_memory() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// Feeds a reader its corpus and mutations of it, up to the first that breaks the promise.
+/// Gives a reader its corpus and mutations of it, until one breaks the promise.
 fn challenge(memory: &Measurement<'_>, reader: Reader) -> Result<(), String> {
     let seeds = corpus(reader.name).map_err(|error| format!("{}: {error}", reader.name))?;
     for seed in &seeds {
@@ -55,7 +55,7 @@ fn challenge(memory: &Measurement<'_>, reader: Reader) -> Result<(), String> {
     Ok(())
 }
 
-/// Keeps the bytes where the promise is broken.
+/// Writes the bytes to a file if the promise is broken.
 fn check(memory: &Measurement<'_>, reader: Reader, bytes: &[u8]) -> Result<(), String> {
     let start = Instant::now();
     let (ended, peak) = memory.peak_of(|| catch_unwind(AssertUnwindSafe(|| (reader.read)(bytes))));
@@ -79,8 +79,8 @@ fn check(memory: &Measurement<'_>, reader: Reader, bytes: &[u8]) -> Result<(), S
     ))
 }
 
-/// How many pixels the header of a picture announces, within the limits; the limit itself where that is not looked for, and 0 for other
-/// kinds of files.
+/// The number of pixels in the header of a picture, within the limits; the limit for formats whose header is not read here, and 0 for
+/// other kinds of files.
 fn pixels(kind: &str, bytes: &[u8]) -> usize {
     let number = |at: usize, width: usize| {
         let bytes = bytes.get(at..at + width)?;

@@ -1,4 +1,4 @@
-//! Every operation on a device against the same operation on the CPU.
+//! Compares every operation on a device with the same operation on the CPU.
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -49,7 +49,7 @@ fn wave(shape: &[usize], salt: u64, device: &Device) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_device(device)?)
 }
 
-/// What rounding to this type explains, as a share of the largest value.
+/// The error that rounding to this type explains, as a share of the largest value.
 fn bound(dtype: DType) -> f64 {
     match dtype {
         DType::BF16 => 1.6e-2,
@@ -204,7 +204,7 @@ pub fn compare_devices(device: &Device) -> Vec<Finding> {
     findings
 }
 
-/// What cannot be computed does not agree, and keeps nothing else from being compared.
+/// An operation that fails does not agree; the others are still compared.
 fn note(done: Result<()>, name: &str, findings: &mut Vec<Finding>) {
     if let Err(error) = done {
         findings.push(Finding {
@@ -231,7 +231,7 @@ impl Operation<'_> {
             .enumerate()
             .map(|(i, shape)| {
                 let values = wave(shape, i as u64, &Device::Cpu)?;
-                // Both sides see the same, rounded numbers.
+                // Both sides get the same, rounded numbers.
                 Ok(if i < n_maps {
                     values.to_dtype(dtype)?.to_dtype(DType::F32)?
                 } else {
@@ -331,7 +331,7 @@ fn compare_all(
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
     findings.push(finding(name.to_owned(), &a.0, &b.0, bound)?);
-    // Gradients of single parameters may cancel to little, so they are held against the largest of all.
+    // Gradients of single parameters may cancel to little, so they are compared with the largest of all.
     let size = |list: &[(String, Tensor)]| -> Result<f64> {
         let mut most = 0.0f64;
         for (_, gradient) in list {

@@ -1,4 +1,4 @@
-//! The program `sdft-parity`: its lines, its exit codes, and cases that are wrong in every way a folder can be.
+//! The program `sdft-parity`: its output, its exit codes, and invalid cases.
 
 use serde_json::{Value, json};
 use std::path::Path;
@@ -96,7 +96,7 @@ fn one_bad_case_is_named_and_the_others_still_run() {
     assert!(lines[3].contains("case.json is not JSON"));
     assert_eq!(firsts[4][..2], ["ok", "d/deep/down/good"]);
     assert_eq!(lines[5], "5 cases: 2 passed, 2 failed, 1 not built");
-    // What cannot be read could be of any kind, so no filter hides it.
+    // A case that cannot be read could be of any kind, so no filter hides it.
     let (code, lines, _) = parity(&[root, "--kind=optim"]);
     assert_eq!(code, Some(1));
     assert_eq!(lines[2], "2 cases: 1 passed, 1 failed, 0 not built");
@@ -118,7 +118,7 @@ fn wrong_numbers_come_with_tensor_error_and_tolerance() {
 }
 
 #[test]
-fn a_configuration_that_is_not_known_is_an_error_that_names_it() {
+fn an_unknown_configuration_is_an_error_that_names_it() {
     type Change = fn(&mut Value);
     let cases: [(&str, Change, &str); 12] = [
         (

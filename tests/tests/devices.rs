@@ -1,4 +1,4 @@
-//! Operations on every device that there is, against the CPU in f32.
+//! Operations on every available device, compared with the CPU in f32.
 
 use candle_core::Device;
 use sdft_tests::compare_devices;
@@ -10,7 +10,7 @@ fn all_hold(device: &Device) {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
-/// Half maps on the CPU are what half maps on a GPU are held against: f32 arithmetic, rounded once.
+/// Half maps on the CPU, with which those on a GPU are compared: f32 arithmetic, rounded once.
 #[test]
 fn operations_on_the_cpu_agree_in_every_type() {
     all_hold(&Device::Cpu);

@@ -1,9 +1,9 @@
-//! The program that trains is built without any client of a network, and without what only the program that fetches needs.
+//! `sdft` and `sdft-prepare` are built without a network client and without the dependencies of `sdft-fetch`.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// Packages that a package is built from, on this system.
+/// The packages that a package depends on, on this system.
 fn tree(package: &str) -> BTreeSet<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -30,7 +30,7 @@ fn tree(package: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn what_trains_knows_no_network() {
+fn sdft_and_prepare_have_no_network_client() {
     const CLIENTS: [&str; 14] = [
         "hf_hub",
         "reqwest",
@@ -60,7 +60,7 @@ fn what_trains_knows_no_network() {
             "sdft-cli is built from {reader}"
         );
     }
-    // The names are those that cargo prints: where something is, it is found.
+    // The names are those that cargo prints: a client that is there is found.
     let fetching = tree("sdft-hub");
     for client in ["reqwest", "hyper", "tokio", "rustls"] {
         assert!(fetching.contains(client), "{client}: {fetching:?}");
@@ -69,7 +69,7 @@ fn what_trains_knows_no_network() {
 }
 
 #[test]
-fn what_prepares_is_built_without_network_client_and_tensor_library() {
+fn prepare_has_neither_network_client_nor_tensor_library() {
     for package in ["sdft-prepare", "xtask"] {
         let tree = tree(package);
         for heavy in ["candle_core", "gemm", "hf_hub", "xet_client"] {

@@ -1,4 +1,4 @@
-//! All fixtures of the kinds that are built.
+//! All cases of the supported kinds.
 
 use sdft_testing::{Array, Case, compare, find_cases, parity_folder};
 use sdft_tests::{BUILT, Outcome, compute, walk};
@@ -26,7 +26,7 @@ fn every_case_agrees_with_its_reference_implementation() {
     );
 }
 
-/// The first case of every kind, with what is computed for it.
+/// The first case of every kind, with its computed tensors.
 fn one_of_each_kind() -> Vec<(Case, BTreeMap<String, Array>)> {
     let mut left: BTreeSet<&str> = BUILT.into_iter().collect();
     let mut cases = Vec::new();
@@ -42,7 +42,7 @@ fn one_of_each_kind() -> Vec<(Case, BTreeMap<String, Array>)> {
 }
 
 #[test]
-fn a_number_that_is_off_is_noticed_in_every_tensor_of_every_kind() {
+fn a_wrong_number_is_an_error_in_every_tensor_of_every_kind() {
     for (case, computed) in one_of_each_kind() {
         assert!(compare(&case, &computed, |_, array| array).is_ok());
         let (atol, rtol) = case.tolerance;
@@ -77,7 +77,7 @@ fn a_number_that_is_off_is_noticed_in_every_tensor_of_every_kind() {
 }
 
 #[test]
-fn a_tensor_that_is_missing_or_of_another_shape_is_noticed() {
+fn a_tensor_that_is_missing_or_of_another_shape_is_an_error() {
     let mut computed = Array::scalar(1.0);
     let case = Case::read(&parity_folder().join("diffusion/q_sample_linear")).unwrap();
     let mut all = compute(&case).unwrap();

@@ -130,7 +130,7 @@ pub(super) fn training_losses(case: &Case) -> Result<Outputs> {
     Ok(out)
 }
 
-/// Collects what a sampler shows.
+/// Collects the states that a sampler reports.
 #[derive(Default)]
 struct Trajectory {
     states: Vec<Tensor>,

@@ -19,7 +19,7 @@ mod sdft;
 mod translate;
 mod unet;
 
-/// The kinds that are built.
+/// The supported kinds.
 pub const BUILT: [&str; 49] = [
     "schedule.table",
     "schedule.weights",
@@ -150,7 +150,7 @@ pub(crate) fn put_wide(
     put(out, name, &tensor.broadcast_as(like.shape())?.contiguous()?)
 }
 
-/// Adds `grad.<name>`; what the loss does not depend on has the gradient 0.
+/// Adds `grad.<name>`; a parameter that the loss does not depend on has the gradient 0.
 pub(crate) fn put_gradient(
     out: &mut Outputs,
     name: &str,
