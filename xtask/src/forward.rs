@@ -82,7 +82,7 @@ pub(crate) fn sdft(verb: &str, args: &[String]) -> Result<ExitCode> {
     hand_over(command)
 }
 
-/// Builds a program with a verb of its own and runs it.
+/// Builds a program that has its own verb, and runs it.
 pub(crate) fn to(program: &Program, args: &[String]) -> Result<ExitCode> {
     let mut command = Command::new(build(program, &gpu::features_if_asked(args))?);
     command.args(args);

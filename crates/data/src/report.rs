@@ -216,7 +216,7 @@ impl fmt::Display for Report {
             (
                 "turned",
                 self.reoriented,
-                "made upright, as EXIF or XMP says",
+                "made upright, as EXIF or XMP specifies",
             ),
             ("animated", self.animated, "the first frame is used"),
         ] {
@@ -226,7 +226,7 @@ impl fmt::Display for Report {
         }
         list(f, "unreadable", "left out", &self.unreadable)?;
         match self.passed_over() {
-            Some(text) => writeln!(f, "  {:<12}{text}", "besides"),
+            Some(text) => writeln!(f, "  {:<12}{text}", "other files"),
             None => Ok(()),
         }
     }

@@ -25,7 +25,7 @@ impl Conversions {
             (
                 self.reoriented,
                 "stored rotated or mirrored",
-                "made upright, as EXIF or XMP says",
+                "made upright, as EXIF or XMP specifies",
             ),
             (self.animated, "animated", "the first frame is used"),
         ];

@@ -145,7 +145,7 @@ impl Connections {
     /// Tells all connected processes that this process has failed.
     pub(crate) fn fail(&mut self) {
         for connection in &self.connections {
-            // A process that cannot be told notices the end of the connection.
+            // A process that cannot be reached notices the end of the connection.
             let _ = connection.write(&[&[FAILED]]);
         }
     }

@@ -231,7 +231,7 @@ impl ProcessGroup {
     /// Tells the other processes that this one has failed, so that they stop waiting for it.
     pub fn fail(&self) {
         if self.size > 1 {
-            // A process that cannot be told notices the end of the connection.
+            // A process that cannot be reached notices the end of the connection.
             let _ = self.with_connections(|connections| {
                 connections.fail();
                 Ok(())
