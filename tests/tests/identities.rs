@@ -1,6 +1,6 @@
 //! Identities of whole networks, which hold for every kernel.
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use sdft_adm::{AdmConfig, Unet};
 use sdft_diffusion::{Diffusion, Variance};
 use sdft_losses::{Auxiliary, NoisedBatch, Objective};
