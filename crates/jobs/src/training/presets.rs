@@ -51,10 +51,7 @@ pub const DIRECTIONS: Presets = Presets(&[
 const OF_DIGITS: [&str; 3] = ["style", "classes", "per_class"];
 
 /// The plan that a checked table describes. Keys that only the digits have are dropped where images come from a folder, with a note.
-///
-/// # Errors
-/// [`Error::Settings`](crate::Error::Settings) for a value that the plan does not accept.
-pub fn plan<P: Plan>(table: Table, context: &mut Context<'_>) -> Result<P> {
+pub(super) fn plan<P: Plan>(table: Table, context: &mut Context<'_>) -> Result<P> {
     let (plan, dropped) = resolve(table)?;
     if !dropped.is_empty() {
         context.progress.note(&format!(
@@ -102,7 +99,8 @@ fn is_set(table: &Table, key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::{TrainPlan, validate};
+    use crate::training::TrainPlan;
+    use crate::training::adm::validate;
     use sdft_classifier::ClassifierPlan;
     use sdft_directions::DirectionPlan;
     use sdft_settings::{layers, put};
