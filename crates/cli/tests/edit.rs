@@ -375,7 +375,7 @@ fn what_cannot_be_is_said_before_anything_is_done() {
         "edit", "train", "--name", "turn", "--model", "no.pt", "--data", "none", "--from", "a",
         "--to", "b",
     ];
-    place.run(&taken).fails(1, &["there is a run already"]);
+    place.run(&taken).fails(1, &["this folder holds a run"]);
     let clip = ["--config", "smiling", "--set", "goal.network=clip-b16"];
     let empty = place.path("empty-hub");
     let mut command = place.command(

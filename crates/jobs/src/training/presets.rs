@@ -131,7 +131,9 @@ mod tests {
         assert!(dropped.is_empty());
         assert_eq!(digits.data.classes.as_deref(), Some(&[1, 4, 7][..]));
         put(&mut table, "data.path", "photos");
-        let (photos, dropped) = resolve::<TrainPlan>(table).unwrap();
+        let (photos, mut dropped) = resolve::<TrainPlan>(table).unwrap();
+        // Tables keep the order of their file if a feature of toml asks for it.
+        dropped.sort();
         assert_eq!(dropped, ["data.classes", "data.per_class", "data.style"]);
         let text = toml::to_string(&photos).unwrap();
         for key in OF_DIGITS {
