@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(digits.data.classes.as_deref(), Some(&[1, 4, 7][..]));
         put(&mut table, "data.path", "photos");
         let (photos, dropped) = resolve::<TrainPlan>(table).unwrap();
-        assert_eq!(dropped, ["data.classes", "data.per_class", "data.style"]);
+        assert_eq!(dropped, ["data.style", "data.classes", "data.per_class"]);
         let text = toml::to_string(&photos).unwrap();
         for key in OF_DIGITS {
             assert!(!text.contains(&format!("\n{key} = ")), "{key}: {text}");
