@@ -6,7 +6,9 @@ use candle_core::{D, DType, Result, Tensor, Var, bail};
 use sdft_autograd::{backward, taped, to_nchw};
 use sdft_diffusion::FeatureNet;
 use sdft_kernels::Activation;
-use sdft_nn::{AttentionPool, Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Scope, specs_of};
+use sdft_nn::{
+    AttentionPool, Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Scope, specs_of,
+};
 use serde::{Deserialize, Serialize};
 
 /// How the classifier turns feature maps into one vector.

@@ -3,7 +3,10 @@
 use crate::AdmConfig;
 use candle_core::{DType, Result, Tensor, bail};
 use sdft_autograd::{add, embedding, recompute, silu, to_dtype};
-use sdft_nn::{AttentionBlock, Conv2d, ConvStart, Linear, ResBlock, ResBlockConfig, Resample, Resize, Scope, timestep_embedding};
+use sdft_nn::{
+    AttentionBlock, Conv2d, ConvStart, Linear, ResBlock, ResBlockConfig, Resample, Resize, Scope,
+    timestep_embedding,
+};
 use sdft_noise::DropoutKey;
 
 /// One layer of a block.

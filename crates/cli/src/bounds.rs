@@ -26,7 +26,7 @@ const VALUES: [&str; 7] = [
     "65535",
 ];
 
-/// A network that is tried in no time.
+/// A network with a fast trial pass.
 const TINY: [&str; 5] = [
     "model.model_channels=8",
     "model.norm_groups=4",
@@ -58,7 +58,7 @@ fn every_number_of_a_configuration_has_bounds() {
     assert!(said.contains("tried all"), "{last:?}");
 }
 
-/// A line that the process outside finds.
+/// Prints a line that the outer process looks for.
 fn say(text: &str) {
     writeln!(std::io::stderr(), "{text}").unwrap();
 }
@@ -85,13 +85,13 @@ fn sweep() {
         &["--seed", "18446744073709551615"],
     ] {
         let args = [&["sdft", "train", "--dry-run"], more].concat();
-        // Only that it ends; numbers that fit are fine.
+        // The call only has to end; numbers that fit are valid.
         let _ = call(&args);
     }
     say("tried all");
 }
 
-/// Gives every numeric key every value; how many there were.
+/// Gives every numeric key every value. Returns the number of trials.
 fn sweep_kind<P: sdft_settings::Plan>(presets: &Presets, command: &[&str], base: &[&str]) -> usize {
     let preset = command[command.len() - 1];
     let table = layers::<P>(presets, &[preset]).unwrap();
@@ -117,7 +117,7 @@ fn sweep_kind<P: sdft_settings::Plan>(presets: &Presets, command: &[&str], base:
             if let Err(error) = call(&args) {
                 let text = format!("{error:#}");
                 assert!(text.len() < 1500, "{text}");
-                // It was the value, so it is the user's to change.
+                // The value is wrong, so the error names it.
                 let section = key.split('.').next().unwrap();
                 assert!(is_usage(&error) || text.contains(section), "{last}: {text}");
             }

@@ -5,7 +5,6 @@ use crate::job::job;
 use crate::runs::{conclude, describe, list};
 use anyhow::Result;
 use sdft_jobs::{CLASSIFIERS, ClassifierJob};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
@@ -23,12 +22,4 @@ pub(crate) fn train_classifier(args: &ClassifierArgs) -> Result<ExitCode> {
     let (name, root) = (run.plan().name.clone(), run.root().to_owned());
     let ending = job(&name, |context| run.run(context));
     conclude(ending, &root, "train-classifier", "accuracy")
-}
-
-/// [`sdft_jobs::train_digits_classifier`], with notes on the console.
-pub(crate) fn digits_classifier(root: &Path) -> Result<Option<PathBuf>> {
-    let name = root.file_name().unwrap_or_default().to_string_lossy();
-    job(&name, |context| {
-        sdft_jobs::train_digits_classifier(root, context)
-    })
 }

@@ -94,7 +94,7 @@ impl Console {
     pub(crate) fn new(label: &str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
-            // The template is a constant; a broken one would only cost the looks.
+            // The template is a constant, and without it the bar only looks plainer.
             let template = "{prefix} {bar:24} {pos}/{len} {wide_msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);

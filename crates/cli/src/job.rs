@@ -1,4 +1,4 @@
-//! Runs jobs on this program's device, stopped by Ctrl-C and shown on the console, and puts their errors into the words of its options.
+//! Runs jobs with this program's device, Ctrl-C and console, and prints their errors with its options.
 
 use crate::console::Console;
 use crate::device::{asked, device};
@@ -8,7 +8,7 @@ use candle_core::Device;
 use sdft_jobs::{Context, Error};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Runs a job on the device of the command line. `label` stands before its progress.
+/// Runs a job on the device of the command line. `label` is the prefix of its progress.
 pub(crate) fn job<T>(
     label: &str,
     run: impl FnOnce(&mut Context<'_>) -> sdft_jobs::Result<T>,

@@ -1,4 +1,4 @@
-//! `sdft`: trains, samples and looks into diffusion models.
+//! `sdft`: trains, samples and inspects diffusion models.
 //!
 //! **Invariant:** turns arguments into library calls and results into text; computes nothing itself and never opens the network.
 
@@ -31,7 +31,7 @@ mod translate;
 use args::{Cli, Verb};
 use std::process::ExitCode;
 
-/// What a user can do about an error: exit code 2, where everything else is 1.
+/// An error that the user can correct. The exit code is 2; other errors have 1.
 #[derive(Debug)]
 pub(crate) struct Usage(String);
 
@@ -63,7 +63,7 @@ const INTERRUPTED: u8 = 130;
 fn main() -> ExitCode {
     // SAFETY: no other thread exists yet.
     unsafe { sdft_runtime::prepare() };
-    // clap prints usage errors itself and leaves with code 2.
+    // clap prints usage errors itself and exits with code 2.
     let mut cli = Cli::from_process();
     device::choose(cli.device, cli.precision.map(Into::into));
     job::can_overwrite(!matches!(cli.verb, Verb::Train(_) | Verb::Reproduce(_)));
@@ -102,7 +102,7 @@ fn main() -> ExitCode {
     match in_pool.unwrap_or_else(no_pool) {
         Ok(code) => code,
         Err(error) => {
-            // A reader that has seen enough (`sdft inspect x | head`) is no failure. Other broken pipes are: that of a process in a crew.
+            // A reader that closes the output (`sdft inspect x | head`) is not a failure. Other broken pipes are, such as that of a rank.
             if error.is::<console::OutputClosed>() {
                 return ExitCode::SUCCESS;
             }

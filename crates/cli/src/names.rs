@@ -1,4 +1,4 @@
-//! What names stand for on this machine: weights and data sets of the list, and files of the Hub.
+//! Names of weights and data sets, and files of the Hub, as paths on this machine.
 
 use crate::usage;
 use anyhow::Result;
@@ -6,22 +6,22 @@ use sdft_assets::{Error, HubCache, HubFile, INDEX, ImageSet, Need, asset, assets
 use sdft_files::{similar, suggest};
 use std::path::{Path, PathBuf};
 
-/// Puts paths in the place of names.
+/// Replaces names by paths.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// Whether what is missing is only noted down.
+    /// Whether missing files are collected instead of reported.
     collects: bool,
-    /// What is missing.
+    /// The missing files.
     pub(crate) needs: Vec<Need>,
 }
 
 impl Names {
-    /// Resolves; what is missing is an error.
+    /// Resolves names; a missing file is an error.
     pub(crate) fn resolving() -> Self {
         Self::default()
     }
 
-    /// Notes down what is missing, and leaves its name.
+    /// Collects missing files and keeps their names.
     pub(crate) fn collecting() -> Self {
         Self {
             collects: true,
@@ -39,7 +39,7 @@ impl Names {
         Ok(())
     }
 
-    /// A file of weights: a path stays; a name or `hf:..` becomes the path of its file.
+    /// A file of weights: a path is kept; a name or `hf:..` becomes the path of its file.
     pub(crate) fn weights(&mut self, option: &str, text: &mut String) -> Result<()> {
         if text.is_empty() || is_embedded(text) || Path::new(text.as_str()).exists() {
             return Ok(());
@@ -85,19 +85,19 @@ impl Names {
                 }
                 Ok(())
             }
-            // What is damaged is not fetched in silence.
+            // A damaged file is reported, not downloaded again.
             Err(error @ Error::Hash { .. }) => Err(error.into()),
             Err(error) => self.miss(Need::asset(asset), format!("{option} {error}")),
         }
     }
 
-    /// A folder of images: a path stays; the name of a data set becomes the folder it was prepared into at this size.
+    /// A folder of images: a path is kept; the name of a data set becomes the folder of the set prepared at this size.
     pub(crate) fn images(&mut self, option: &str, text: &mut String, size: usize) -> Result<()> {
         if text.is_empty() || is_embedded(text) || Path::new(text.as_str()).exists() {
             return Ok(());
         }
         if let Some(known) = elsewhere().iter().find(|known| known.name == *text) {
-            // As it was brought, or prepared from that.
+            // Prepared, or as it was downloaded.
             let raw = Path::new(&known.file);
             let prepared = PathBuf::from(format!("{}-{size}", known.file));
             for folder in [prepared.as_path(), raw] {
@@ -139,7 +139,7 @@ impl Names {
         self.miss(Need::images(&set), problem)
     }
 
-    /// A network that measures, unless its files were given: only noted down, whoever reads it explains.
+    /// A network that measures, unless its files were given. Its absence is collected only; the job that reads it reports it.
     pub(crate) fn network(&mut self, name: &str, given: &[String]) {
         let is_given = given
             .iter()
@@ -155,12 +155,12 @@ impl Names {
         }
     }
 
-    /// An error that no fetching helps against. It ends collecting, too: nothing is fetched for a command that cannot start.
+    /// An error that no download corrects. It ends collecting, too: nothing is downloaded for a command that cannot start.
     fn explain(&self, problem: String) -> Result<()> {
         Err(usage(problem))
     }
 
-    /// Something that looks like a name and is none; anything else is left to whoever opens it.
+    /// Reports text that looks like a name and is not one. Anything else is reported when it is opened.
     fn explain_slip(&self, option: &str, text: &str, images: bool) -> Result<()> {
         if text.contains(['/', '\\', '.']) {
             return Ok(());
@@ -186,7 +186,7 @@ impl Names {
     }
 }
 
-/// What the program carries with it.
+/// Whether the text names embedded data.
 fn is_embedded(text: &str) -> bool {
     [sdft_jobs::DIGITS, sdft_jobs::DIGITS_SOURCE].contains(&text)
 }

@@ -1,4 +1,4 @@
-//! From the words of a command line to its arguments.
+//! Parsing of the command line and of its values.
 
 use crate::args::Cli;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -7,13 +7,13 @@ use sdft_jobs::Choice;
 use std::str::FromStr;
 
 impl Cli {
-    /// Reads the arguments of this process; says what is wrong with them and leaves with code 2.
+    /// Reads the arguments of this process. Invalid arguments are printed and exit with code 2.
     pub(crate) fn from_process() -> Self {
         let matches = command().get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
-    /// Reads these words, of which the first is the program's name.
+    /// Reads these words; the first is the program's name.
     pub(crate) fn from_words<'a>(
         words: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, clap::Error> {
@@ -22,7 +22,7 @@ impl Cli {
     }
 }
 
-/// The commands with their options. `--seed -1` gives an option the value -1, so that the option says what it expects.
+/// The commands with their options. `--seed -1` gives an option the value -1, so that the option reports what it expects.
 fn command() -> clap::Command {
     fn negative(command: clap::Command) -> clap::Command {
         command
@@ -69,7 +69,7 @@ pub(crate) fn whole_from<T: FromStr, const LEAST: u128>(text: &str) -> Result<T,
     }
 }
 
-/// A number; its bounds are looked at where they are known.
+/// A number; its bounds are checked where they are known.
 pub(crate) fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| "expected a number".into())
 }
@@ -98,7 +98,7 @@ mod tests {
     fn the_short_help_fits_a_screen() {
         for (name, mut command) in all() {
             let text = command.render_help().to_string();
-            // As a terminal of 100 columns breaks them.
+            // Lines as a terminal of 100 columns breaks them.
             let lines = text
                 .lines()
                 .map(|line| line.chars().count().div_ceil(100).max(1));
@@ -138,7 +138,7 @@ mod tests {
         }
     }
 
-    /// Words of a line as a shell splits it; a remark in brackets at its end is none.
+    /// Words of a line as a shell splits it, without a remark in brackets at its end.
     fn split(line: &str) -> Vec<String> {
         let line = line.split("      (").next().unwrap_or_default();
         let mut words = vec![String::new()];

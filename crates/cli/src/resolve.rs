@@ -1,4 +1,4 @@
-//! Which arguments of which command may be names; and the list of what is missing, for whoever can fetch it.
+//! The arguments that may be names, and the list of missing files for the program that downloads them.
 
 use crate::args::{
     ClassifierArgs, Cli, EvaluateArgs, Experiment, MissingArgs, ReproduceArgs, TrainArgs, Verb,
@@ -11,16 +11,15 @@ use crate::names::Names;
 use anyhow::Result;
 use sdft_assets::Needs;
 use sdft_features::LpipsNet;
-use sdft_jobs::EditStep;
-use sdft_jobs::{ClipModel, GoalNetwork, PairPart};
+use sdft_jobs::{ClipModel, EditStep, GoalNetwork, PairPart};
 use sdft_models::{LoadOptions, inspect_file};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-/// Side of images where no model says it.
+/// Side of images where no model states it.
 const SIZE: usize = 256;
 
-/// Puts paths in the place of names in the arguments of a command.
+/// Replaces names by paths in the arguments of a command.
 pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
     match verb {
         Verb::Train(args) => of_train(args, names),
@@ -47,14 +46,14 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
     }
 }
 
-/// Prints what a command needs that is not here; nothing for a command that is wrong anyhow.
+/// Prints the missing files that a command needs; nothing for a command with invalid arguments.
 pub(crate) fn missing(args: &MissingArgs) -> Result<()> {
     let mut names = Names::collecting();
     let words = std::iter::once("sdft").chain(args.command.iter().map(String::as_str));
     let mut offline = sdft_assets::is_offline();
     if let Ok(mut cli) = Cli::from_words(words) {
         offline |= cli.offline;
-        // The command itself will say what is wrong.
+        // The command itself reports what is wrong.
         if resolve(&mut cli.verb, &mut names).is_err() {
             names.needs.clear();
         }
@@ -82,13 +81,13 @@ fn images(names: &mut Names, option: &str, path: Option<&mut PathBuf>, size: usi
     through(path, |text| names.images(option, text, size))
 }
 
-/// A path as text, and back if that changed it.
+/// Applies a change of text to a path.
 fn through(
     path: Option<&mut PathBuf>,
     change: impl FnOnce(&mut String) -> Result<()>,
 ) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
-    // What is no text is no name.
+    // A path that is not text is not a name.
     let Some(text) = path.to_str() else {
         return Ok(());
     };
@@ -100,7 +99,7 @@ fn through(
     Ok(())
 }
 
-/// Side of a model's images, as far as its file can be read.
+/// Side of a model's images, if its file can be read.
 fn side(model: Option<&str>) -> Option<usize> {
     let model = model?;
     if model == sdft_jobs::DIGITS_SOURCE {
@@ -122,24 +121,24 @@ fn text_at(table: &Table, key: &str) -> String {
     value.and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// The image size that the settings say.
-fn said_size(table: &Table) -> Option<usize> {
+/// The image size that the settings set.
+fn given_size(table: &Table) -> Option<usize> {
     let size = table.get("model")?.get("image_size")?.as_integer()?;
     usize::try_from(size).ok()
 }
 
-/// The last word about a setting: a path where there was a name.
+/// Overrides a setting: a path instead of a name.
 fn put(set: &mut Vec<String>, key: &str, before: &str, after: String) {
     if before != after {
         set.push(format!("{key}={}", Value::String(after)));
     }
 }
 
-/// The image size of a run that goes on.
+/// The image size of a resumed run.
 fn size_of_run(run: &Path) -> usize {
     let text = std::fs::read_to_string(run.join("plan.toml")).unwrap_or_default();
     let table: Option<Table> = toml::from_str(&text).ok();
-    table.as_ref().and_then(said_size).unwrap_or(SIZE)
+    table.as_ref().and_then(given_size).unwrap_or(SIZE)
 }
 
 fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
@@ -153,12 +152,12 @@ fn of_train(args: &mut TrainArgs, names: &mut Names) -> Result<()> {
     if args.run.list {
         return Ok(());
     }
-    // Names may stand in presets and files, too.
+    // Presets and files may contain names, too.
     let table = args.options().table()?.0;
     let (source, data) = (text_at(&table, "source"), text_at(&table, "data.path"));
     let (mut file, mut folder) = (source.clone(), data.clone());
     names.weights("--source", &mut file)?;
-    let size = said_size(&table)
+    let size = given_size(&table)
         .or_else(|| side(Some(&file).filter(|f| !f.is_empty()).map(String::as_str)));
     names.images("--data", &mut folder, size.unwrap_or(SIZE))?;
     let evaluates = table
@@ -193,7 +192,7 @@ fn of_classifier(args: &mut ClassifierArgs, names: &mut Names) -> Result<()> {
     }
     weights(names, "--model", &mut args.model)?;
     let table = args.options().settings()?;
-    let size = said_size(&table)
+    let size = given_size(&table)
         .or_else(|| side(args.model.as_deref()))
         .unwrap_or(SIZE);
     let init = text_at(&table, "init");
@@ -230,7 +229,7 @@ fn of_edit(args: &mut EditArgs, names: &mut Names) -> Result<()> {
             let source = text_at(&table, "source");
             let mut file = source.clone();
             names.weights("--model", &mut file)?;
-            let size = said_size(&table).or_else(|| side(Some(&file)));
+            let size = given_size(&table).or_else(|| side(Some(&file)));
             let data = text_at(&table, "data.path");
             let mut folder = data.clone();
             names.images("--data", &mut folder, size.unwrap_or(SIZE))?;
@@ -336,7 +335,7 @@ fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
     weights_path(names, "--source", args.source.as_mut())?;
     images(names, "--inputs", args.inputs.as_mut(), SIZE)?;
     images(names, "--data", args.data.as_mut(), SIZE)?;
-    // Without images the experiment only lists what it needs.
+    // Without images the experiment only lists what is missing.
     if args.data.is_some() || args.inputs.is_some() {
         for name in networks {
             names.network(name, &args.weights);

@@ -7,7 +7,6 @@ use crate::job::job;
 use crate::runs::{conclude, describe, list};
 use anyhow::Result;
 use sdft_jobs::{Context, TRAINING, TrainJob};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 mod example;
@@ -61,14 +60,6 @@ fn is_example(args: &TrainArgs) -> bool {
         && [run.steps, run.batch, run.seed].iter().all(Option::is_none)
         && run.resume.is_none()
         && !(run.strict || run.dry_run || run.list)
-}
-
-/// Trains the model of the embedded example into `root`, unless it is there.
-pub(crate) fn train_digits(root: &Path) -> Result<Option<PathBuf>> {
-    let none: [&str; 0] = [];
-    job("model", |context| {
-        sdft_jobs::train_preset("digits-sdft", &none, root, context)
-    })
 }
 
 #[cfg(test)]

@@ -346,7 +346,7 @@ fn what_cannot_be_is_said_before_anything_is_done() {
             &["walk.t_edit", "0 to t_0 = 999"][..],
         ),
         (&["--t-edit", "soon"], &["--t-edit", "auto"]),
-        (&["--t-edit", "auto"], &["LPIPS does not look at digits"]),
+        (&["--t-edit", "auto"], &["LPIPS does not measure digits"]),
         (&["--epochs", "0"], &["loop.epochs"]),
         (&["--steps", "9"], &["--epochs", "walk.steps"]),
         (&["--set", "walk.t_0=1000"], &["walk.t_0", "0 to 999"]),
@@ -359,7 +359,7 @@ fn what_cannot_be_is_said_before_anything_is_done() {
     ] {
         train(&[&texts[..], more].concat()).fails(2, words);
     }
-    // Weights without the tokenizer, weights that nobody looks with, a name that is taken.
+    // Weights without the tokenizer, weights of a network that is not used, a name that is taken.
     let weights = "--weights=clip-b16=in/00000.png";
     let pretended = [
         "--config",
@@ -369,13 +369,13 @@ fn what_cannot_be_is_said_before_anything_is_done() {
         weights,
     ];
     train(&pretended).fails(2, &["tokenizer.json", "clip-b16"]);
-    train(&[&texts[..], &[weights]].concat()).fails(2, &["nothing here looks with clip-b16"]);
+    train(&[&texts[..], &[weights]].concat()).fails(2, &["clip-b16 is not used here"]);
     // Before anything is read.
     let taken = [
         "edit", "train", "--name", "turn", "--model", "no.pt", "--data", "none", "--from", "a",
         "--to", "b",
     ];
-    place.run(&taken).fails(1, &["there is a run already"]);
+    place.run(&taken).fails(1, &["this folder holds a run"]);
     let clip = ["--config", "smiling", "--set", "goal.network=clip-b16"];
     let empty = place.path("empty-hub");
     let mut command = place.command(
@@ -406,7 +406,7 @@ fn what_cannot_be_is_said_before_anything_is_done() {
             &["--strength", "1", "--strength", "2"],
             &["one for each of 1"],
         ),
-        (&["--sweep", "1,1"], &["--sweep: 1 is there twice"]),
+        (&["--sweep", "1,1"], &["--sweep 1: given twice"]),
         (
             &["--settings", "in/none.toml"],
             &["--settings in/none.toml", "cannot be read"],

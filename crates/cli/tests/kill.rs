@@ -93,7 +93,7 @@ fn an_interrupt_finishes_the_step_saves_and_says_how_to_go_on() {
     let run = common::Run::from(child.wait_with_output().unwrap());
     assert_eq!(run.code, Some(130), "{run:?}");
     assert!(
-        run.out.contains("go on with") && run.out.contains("runs/long"),
+        run.out.contains("continue with") && run.out.contains("runs/long"),
         "{run:?}"
     );
     let resumed = place

@@ -1,4 +1,4 @@
-//! Drawing samples into a folder: nothing of others is lost, and a long run can go on.
+//! Drawing samples into a folder: nothing of others is lost, and a long run can continue.
 
 mod common;
 
@@ -62,7 +62,7 @@ fn what_is_not_the_commands_own_is_never_replaced() {
         .run(&[&other[..], &["--out", "a"]].concat())
         .fails(1, &["model", "other.safetensors"]);
     // Fewer would leave a larger set there.
-    sample(&place, &["-n", "2", "--out", "a"]).fails(2, &["00002.png", "-n 3"]);
+    sample(&place, &["-n", "2", "--out", "a"]).fails(2, &["00002.png", "draw 3 images"]);
     assert_same(&first, &files(&place.path("a")));
 
     // Asked to, it takes the place of the earlier set as a whole.
@@ -162,7 +162,7 @@ fn a_run_that_is_stopped_or_killed_goes_on_where_it_was() {
         if signal == "-INT" {
             let said = String::from_utf8(ended.stdout).unwrap();
             assert!(
-                said.contains("of 6 images are there, the same command goes on"),
+                said.contains("of 6 images are complete, the same command continues"),
                 "{said}"
             );
         }
@@ -306,7 +306,7 @@ fn a_report_does_not_replace_files_of_others_nor_a_report_on_something_else() {
     };
     evaluate("s0", &["--out", "mine"]).fails(2, &["--out mine", "not made by this command"]);
     evaluate("s0", &["--save-fake", "mine.npz"])
-        .fails(2, &["--save-fake mine.npz", "there already"]);
+        .fails(2, &["--save-fake mine.npz", "exists already"]);
     evaluate("s0", &["--save-fake", "no/x.npz"]).fails(2, &["its folder does not exist"]);
     evaluate("s0", &["--save-real", "b.npz", "--save-fake", "b.npz"]).fails(2, &["the same file"]);
     // A report inside a folder would be measured with it the next time.

@@ -107,10 +107,10 @@ const METHODS: [Method; 7] = [
 /// How to read the table.
 const READING: &str = "\
 coverage  share of samples of classes absent from the target set, in its style         higher is better
-style     share of samples in the target's style; tint: how far the ground's colour went to the target's, 1 is there
+style     share of samples in the target's style; tint: how far the background's colour moved to the target's, 1 is all the way
 aligned   distance to the source model's sample from the same noise                   lower is better
 KID, FID  against the whole target domain, all ten classes, on the judge's features    lower is better
-The rival of SDFT is naive fine-tuning stopped early: it keeps classes too, and goes on forgetting if it is not stopped. At
+The rival of SDFT is naive fine-tuning stopped early: it keeps classes too, and forgets them if it continues. At
 gamma_aux = 50 the auxiliary input adds nothing that this miniature can measure. KID and FID are no headline here: with other
 target classes they can worsen while coverage rises.";
 

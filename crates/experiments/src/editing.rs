@@ -27,7 +27,7 @@ const EVERY: usize = 7;
 
 /// How to read the table.
 const READING: &str = "\
-drawn     share of threes that the unchanged model still draws as threes after inversion: what it can express to begin with
+drawn     share of threes that the unchanged model still draws as threes after inversion, which limits every edit
 edited    share of them that are twos after the edit; both: in the target's style as well, which is what an edit is for
 KID       of the edited images against real twos in the target's style, x1000: lower is better
 moved     distance of the edit to the input, as aligned above: lower keeps more of the image

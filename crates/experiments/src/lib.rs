@@ -1,8 +1,8 @@
 //! Documented experiments as library calls.
 //!
 //! [`reproduce_digits`] shows the paper's claim on the embedded digits in minutes, from nothing. [`reproduce_table`] repeats one of the
-//! paper's tables on real data. [`fine_tuning_example`] and [`edit_example`] are the examples that the program runs without arguments.
-//! All of them take a [`Context`](sdft_jobs::Context), print nothing, and keep what is finished: the same call continues after an
+//! paper's tables on real data. [`fine_tuning_example`], [`translation_example`] and [`edit_example`] are the examples that the program runs
+//! without arguments. All of them take a [`Context`](sdft_jobs::Context), print nothing, and keep what is finished: the same call continues after an
 //! interruption, which returns `None`.
 //!
 //! **Invariant:** whatever is in the folder of an experiment is not computed again, and runs of another experiment are never mixed in.
@@ -17,6 +17,7 @@ mod needs;
 mod paper;
 mod table;
 mod translation;
+mod translation_example;
 
 pub use digits::{DigitsOptions, reproduce_digits};
 pub use edit_example::{EditExample, EditedFolder, edit_example};
@@ -25,6 +26,7 @@ pub use fine_tuning::{FineTuningExample, fine_tuning_example};
 pub use needs::TableOptions;
 pub use paper::reproduce_table;
 pub use table::Report;
+pub use translation_example::{TranslationExample, translation_example};
 
 use sdft_gallery::Outputs;
 use sdft_jobs::Result;

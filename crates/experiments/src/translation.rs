@@ -50,6 +50,12 @@ struct Measured {
     ssim: f64,
 }
 
+/// The first digits of every class that the target set lacks, in the source's style.
+pub(crate) fn inputs(per_class: usize) -> Result<DigitsSource> {
+    let digits = Digits::embedded()?;
+    Ok(DigitsSource::new(digits, Style::Chalk, &ABSENT, per_class)?)
+}
+
 /// The translations of the embedded inputs by models that were trained, and the table of it.
 pub(crate) struct Translations {
     inputs: Vec<Rgb8>,
@@ -68,7 +74,7 @@ impl Translations {
         let Some(classifier) = train_digits_classifier(&root, context)? else {
             return Ok(None);
         };
-        let source = DigitsSource::new(Digits::embedded()?, Style::Chalk, &ABSENT, PER_CLASS)?;
+        let source = inputs(PER_CLASS)?;
         let inputs = (0..source.len())
             .map(|i| Ok(source.image(i)?))
             .collect::<Result<Vec<Rgb8>>>()?;

@@ -44,10 +44,9 @@ pub use sample::{
 };
 pub use select::{SelectOptions, SelectReport, Take, select_images};
 pub use training::{
-    CLASSIFIERS, ClassifierJob, ClassifierOptions, DIGITS_DIRECTION, DIRECTIONS, DirectionJob,
-    DirectionOptions, EditStep, Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan,
-    Training, follow, join_group, plan, train_digits_classifier, train_digits_direction,
-    train_direction_in, train_preset, validate,
+    CLASSIFIERS, ClassifierJob, ClassifierOptions, DIRECTIONS, DirectionJob, DirectionOptions,
+    EditStep, Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan, Training, follow,
+    join_group, train_digits_classifier, train_digits_direction, train_direction_in, train_preset,
 };
 pub use translate::{
     EnergyKind, TranslateOptions, TranslatePlan, TranslationMethod, TranslationModels, Translator,

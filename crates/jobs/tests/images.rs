@@ -90,8 +90,8 @@ fn a_stopped_job_continues_and_its_images_are_those_of_one_run() {
     assert!(report.array.unwrap().ends_with("samples_4x16x16x3.npz"));
     assert!(report.sheet.unwrap().0.ends_with("whole-grid.png"));
 
-    // The stop is seen at the next step: the first two images are done, the others are not.
-    let (report, ..) = run(2.0, |c| sample_to_folder(&samples(&parts), c));
+    // Stopped after a step of the second batch: the first two images are complete, the others are not.
+    let (report, ..) = run(2.5, |c| sample_to_folder(&samples(&parts), c));
     let report = report.unwrap();
     assert_eq!((report.complete, report.sheet), (2, None));
     let (report, notes, _) = run(never(), |c| sample_to_folder(&samples(&parts), c));
@@ -156,8 +156,8 @@ fn samples_are_translated_and_measured() {
         let (evaluation, ..) = run(never(), |c| evaluate_pairs(&pairs, c));
         let evaluation = evaluation.unwrap();
         let written = evaluation.write().unwrap().unwrap().join("report.json");
-        let json: serde_json::Value = serde_json::from_slice(&fs::read(written).unwrap()).unwrap();
-        assert_eq!(json, evaluation.report.json());
+        let json = serde_json::to_string_pretty(&evaluation.report.json()).unwrap();
+        assert_eq!(fs::read_to_string(written).unwrap(), json);
         evaluation.report.text()
     };
     // A share of 0 returns the input, half of the process does not.

@@ -57,7 +57,7 @@ pub(crate) fn check<P: Plan>(table: &Table, origin: &str) -> Result<()> {
     check_level(table, &known, "", &all, &is_known, origin)
 }
 
-/// Whether the plan has a key that its default value leaves out when it is serialized. Only a plan that denies unknown fields can tell.
+/// Whether the plan has a key that its serialized default omits. Only a plan that denies unknown fields can have such keys.
 fn accepts<P: Plan>(key: &str, value: &Value) -> bool {
     let read = |key: &str| {
         let mut table = defaults::<P>();

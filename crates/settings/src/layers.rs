@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_the_default_leaves_out_are_known() {
+    fn keys_that_the_serialized_default_omits_are_known() {
         let mut table = Table::new();
         set::<Training>(&mut table, "data.kind=sgd").unwrap();
         assert_eq!(plan::<Training>(table).unwrap().data.kind, Some(Kind::Sgd));

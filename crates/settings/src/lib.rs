@@ -33,4 +33,4 @@ mod table;
 pub use error::{Error, Result};
 pub use layers::{layers, set};
 pub use presets::Presets;
-pub use table::{Plan, complete, given, merge, plan, put};
+pub use table::{Plan, complete, given, merge, plan, put, read};

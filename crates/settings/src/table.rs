@@ -65,8 +65,15 @@ pub fn complete<P: Plan>(table: Table) -> Table {
 /// [`Error::Invalid`] with the key for a value that the plan does not accept.
 pub fn plan<P: Plan>(table: Table) -> Result<P> {
     // The default of a section can differ from the section in the default plan.
-    let all = Value::Table(complete::<P>(table));
-    serde_path_to_error::deserialize(all).map_err(|e| {
+    read(complete::<P>(table))
+}
+
+/// The plan that a table describes, without the plan's defaults. For tables of [`complete`] that were changed.
+///
+/// # Errors
+/// [`Error::Invalid`] with the key for a value that the plan does not accept.
+pub fn read<P: Plan>(table: Table) -> Result<P> {
+    serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
         let (key, problem) = (e.path().to_string(), e.into_inner());
         Error::invalid(key, plain(problem.message()))
     })

@@ -5,7 +5,10 @@ use anyhow::{Result, bail};
 use candle_core::{Device, Tensor, Var};
 use sdft_autograd::norm_act;
 use sdft_kernels::{Activation, AttentionOrder};
-use sdft_nn::{AttentionBlock, AttentionPool, Init, Params, ResBlock, ResBlockConfig, Resample, Resize, Scope, specs_of};
+use sdft_nn::{
+    AttentionBlock, AttentionPool, Init, Params, ResBlock, ResBlockConfig, Resample, Resize, Scope,
+    specs_of,
+};
 use sdft_testing::{Case, device};
 
 pub(super) fn timestep_embedding(case: &Case) -> Result<Outputs> {

@@ -1,3 +1,5 @@
+//! Arguments of `data`.
+
 use crate::args::{choice, number, whole_from};
 use clap::{Args, Subcommand};
 use sdft_jobs::ClipModel;

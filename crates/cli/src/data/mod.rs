@@ -70,10 +70,10 @@ fn select(args: &SelectArgs) -> Result<()> {
 /// clap takes the global options wherever they stand, so they are passed on.
 fn prepare(args: &[String], offline: bool, threads: Option<usize>) -> Result<ExitCode> {
     let name = format!("sdft-prepare{}", std::env::consts::EXE_SUFFIX);
-    let beside = std::env::current_exe()
+    let sibling = std::env::current_exe()
         .ok()
         .map(|me| me.with_file_name(name));
-    let Some(program) = beside.filter(|program| program.is_file()) else {
+    let Some(program) = sibling.filter(|program| program.is_file()) else {
         return Err(usage(
             "data prepare is done by sdft-prepare, which is not next to this program; `cargo xtask data prepare ..` builds and runs it",
         ));

@@ -1,3 +1,5 @@
+//! Arguments of `edit`.
+
 use crate::args::{ModelArgs, RunArgs, at_least_one, number, whole};
 use clap::{Args, Subcommand};
 use sdft_jobs::{DirectionOptions, EditStep, Weights};
@@ -17,7 +19,7 @@ pub(crate) enum EditVerb {
     /// Edit images along one or several directions.
     #[command(after_long_help = APPLY_HELP)]
     Apply(Box<EditApplyArgs>),
-    /// Say where an edit should begin and where it should be sharpened, from how far inversions are from their images (LPIPS).
+    /// Find where an edit should begin and where it should be sharpened, from the LPIPS distances of inversions to their images.
     Range(Box<EditRangeArgs>),
 }
 
@@ -49,19 +51,19 @@ fn step(text: &str) -> Result<EditStep, String> {
     }
 }
 
-/// Where inversions are kept.
+/// The cache of inversions.
 #[derive(Debug, Args)]
 pub(crate) struct CacheArgs {
-    /// Where inversions are kept; `sdft` in the user's cache folder if not given.
+    /// Folder of cached inversions; `sdft` in the user's cache folder if not given.
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub(crate) cache: Option<PathBuf>,
-    /// Keep no inversions.
+    /// Do not cache inversions.
     #[arg(long, conflicts_with = "cache", hide_short_help = true)]
     pub(crate) no_cache: bool,
 }
 
 impl CacheArgs {
-    /// Where inversions are kept.
+    /// The cache of inversions.
     pub(crate) fn location(&self) -> sdft_jobs::CacheLocation {
         crate::evaluate::cache_location(self.cache.as_ref(), self.no_cache)
     }
@@ -69,26 +71,26 @@ impl CacheArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EditTrainArgs {
-    /// The model: a weights file, a run folder, or a name as `ffhq-10m` or `digits-source`. It stays as it is. With --resume,
+    /// The model: a weights file, a run folder, or a name such as `ffhq-10m` or `digits-source`. It is not changed. With --resume,
     /// where the same model is now.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: Option<String>,
-    /// The part of the model's file to take where it holds several, as `inspect` lists them.
+    /// The part of the model's file to take if it holds several, as `inspect` lists them.
     #[arg(long, value_name = "KEY", conflicts_with = "resume")]
     pub(crate) source_key: Option<String>,
-    /// The images: a folder, or a name as `metfaces` or `digits`. With --resume, where the same images are now.
+    /// The images: a folder, or a name such as `metfaces` or `digits`. With --resume, where the same images are now.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
     /// What the images show; of the digits, a class.
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) from: Option<String>,
-    /// What they are to show.
+    /// What they should show.
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) to: Option<String>,
-    /// How often each image is walked.
+    /// How often each image is used.
     #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     pub(crate) epochs: Option<u32>,
-    /// So many images, the first ones; 0 for all.
+    /// Use only the first N images; 0 for all.
     #[arg(long, value_name = "N", value_parser = whole::<u32>, conflicts_with = "resume")]
     pub(crate) images: Option<u32>,
     /// Features are changed at this step and above it; `auto` finds it as `edit range` does.
@@ -97,7 +99,7 @@ pub(crate) struct EditTrainArgs {
     /// Below this step fresh noise is added when the edit is applied; 0 for none.
     #[arg(long, value_name = "STEP|auto", value_parser = step, conflicts_with = "resume")]
     pub(crate) t_boost: Option<EditStep>,
-    /// Weights from a file instead of the cache of the Hugging Face client; may be given again, as for a tokenizer.json.
+    /// Weights from a file instead of the cache of the Hugging Face client; may be given again, for example for a tokenizer.json.
     #[arg(long, value_name = "NETWORK=FILE")]
     pub(crate) weights: Vec<String>,
     #[command(flatten)]
@@ -128,13 +130,13 @@ impl EditTrainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EditApplyArgs {
-    /// The model: a weights file, a run folder, or a name as `ffhq-10m` or `digits-source`.
+    /// The model: a weights file, a run folder, or a name such as `ffhq-10m` or `digits-source`.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: String,
-    /// A direction: a file or a run folder of `edit train`, or a published checkpoint, a file or an `hf:` place; may be given again.
+    /// A direction: a file or a run folder of `edit train`, or a published checkpoint, a file or an `hf:` path; may be given again.
     #[arg(long, value_name = "FILE|DIR", required = true)]
     pub(crate) edit: Vec<String>,
-    /// How far each direction is followed: one number for all, or one for each; 1 is what was trained, below 0 leads away.
+    /// How far each direction is followed: one number for all, or one for each; 1 is the trained strength, negative is the opposite.
     #[arg(
         long,
         value_name = "NUMBER",
@@ -154,34 +156,34 @@ pub(crate) struct EditApplyArgs {
     /// The images: a file or a folder with its subfolders.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) input: PathBuf,
-    /// Where the images go, under their names, as PNG.
+    /// Folder of the images, under their names, as PNG.
     #[arg(long, value_name = "DIR", default_value = "edited")]
     pub(crate) out: PathBuf,
-    /// Take steps, seed and frames from the plan.toml of an earlier edit; numbers given beside it have the last word.
+    /// Take steps, seed and frames from the plan.toml of an earlier edit; numbers given next to it override it.
     #[arg(long, value_name = "FILE")]
     pub(crate) settings: Option<PathBuf>,
-    /// Steps from noise to image; 40 if nothing is said.
+    /// Steps from noise to image; 40 if not given.
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub(crate) steps: Option<usize>,
-    /// Steps from image to noise; those of the direction's training if nothing is said.
+    /// Steps from image to noise; those of the direction's training if not given.
     #[arg(long, value_name = "N", value_parser = whole::<usize>, hide_short_help = true)]
     pub(crate) inversion: Option<usize>,
-    /// Features are changed at this step and above it; as in the direction's training if nothing is said.
+    /// Features are changed at this step and above it; as in the direction's training if not given.
     #[arg(long, value_name = "STEP", value_parser = whole::<usize>)]
     pub(crate) t_edit: Option<usize>,
-    /// Below this step fresh noise is added, which sharpens; 0 for none; as the direction's file says if nothing is said.
+    /// Below this step fresh noise is added, which sharpens; 0 for none; as in the direction's file if not given.
     #[arg(long, value_name = "STEP", value_parser = whole::<usize>)]
     pub(crate) t_boost: Option<usize>,
-    /// Seed of the fresh noise; 0 if nothing is said.
+    /// Seed of the fresh noise; 0 if not given.
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub(crate) seed: Option<u64>,
-    /// The images are frames of one film: all get the same fresh noise, so that it does not flicker.
+    /// The images are frames of one film: all get the same fresh noise, which avoids flicker.
     #[arg(long)]
     pub(crate) frames: bool,
-    /// Images at once; as many as suit their size if not given.
+    /// Images at once; a number that fits their size if not given.
     #[arg(long, value_parser = at_least_one, value_name = "N")]
     pub(crate) batch: Option<usize>,
-    /// Make everything again, also what is there already and what was made with other settings.
+    /// Make everything again, including images that exist and images made with other settings.
     #[arg(long)]
     pub(crate) overwrite: bool,
     #[command(flatten)]
@@ -201,10 +203,10 @@ pub(crate) struct EditRangeArgs {
     /// What the images show.
     #[arg(long, value_name = "TEXT")]
     pub(crate) from: String,
-    /// What they are to show.
+    /// What they should show.
     #[arg(long, value_name = "TEXT")]
     pub(crate) to: String,
-    /// So many images, the first ones.
+    /// Use only the first N images.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     pub(crate) images: usize,
     /// Steps of the inversion behind the curves.

@@ -30,7 +30,7 @@ pub(crate) struct ReproduceArgs {
     /// Which experiment.
     #[arg(value_enum)]
     pub(crate) experiment: Experiment,
-    /// `digits`: how many seeds.
+    /// `digits`: number of seeds.
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub(crate) seeds: usize,
     /// Tables: which target.
@@ -45,19 +45,19 @@ pub(crate) struct ReproduceArgs {
     /// Tables: all images of the target domain, a folder or an .npz of images.
     #[arg(long, value_name = "DIR|NPZ")]
     pub(crate) data: Option<PathBuf>,
-    /// Tables: what belongs to a row, a run or a weights file, or a folder of outputs; may be given again.
+    /// Tables: the run, weights file or folder of outputs of a row; may be given again.
     #[arg(long, value_name = "ROW=PATH")]
     pub(crate) row: Vec<String>,
-    /// Tables: only so many images of each row, for a quick pass; in Table 2 to train on, too.
+    /// Tables: only N images of each row, for a quick pass; in Table 2 also for training.
     #[arg(long, value_name = "N", value_parser = whole_from::<u32, 2>)]
     pub(crate) limit: Option<u32>,
-    /// Tables: how images come to Inception.
+    /// Tables: how images are resized for Inception.
     #[arg(long, value_name = "MODE", default_value = "pytorch-fid")]
     pub(crate) resize: InceptionResize,
     /// Tables: weights of the networks that measure, as for `evaluate`.
     #[arg(long, value_name = "NETWORK=FILE")]
     pub(crate) weights: Vec<String>,
-    /// Where runs, samples and tables go; what is finished there is not repeated. `runs/reproduce-EXPERIMENT` if not given.
+    /// Folder of runs, samples and tables; finished ones are not repeated. `runs/reproduce-EXPERIMENT` if not given.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 }

@@ -81,7 +81,7 @@ pub(crate) fn locate_goal(goal: &mut GoalPlan, weights: &Weights) -> Result<()> 
         let found = hash_of(&files)?;
         if !hash.is_empty() && *hash != found {
             return Err(failed(format!(
-                "{}: other files than the run began with: their SHA-256 was {hash}, now it is {found}; --weights {}=FILE says where those are",
+                "{}: other files than the run began with: their SHA-256 was {hash}, now it is {found}; give those with --weights {}=FILE",
                 known.join(", "),
                 network.name()
             )));
@@ -128,7 +128,7 @@ pub(crate) fn open_goal(goal: &GoalPlan, side: usize) -> Result<Goal> {
     }
     if side != IDENTITY_SIDE {
         return Err(usage(format!(
-            "goal.identity: IR-SE50 looks at images of {IDENTITY_SIDE}x{IDENTITY_SIDE}, the model makes {side}x{side}"
+            "goal.identity: IR-SE50 takes images of {IDENTITY_SIDE}x{IDENTITY_SIDE}, the model makes {side}x{side}"
         )));
     }
     let files: Vec<PathBuf> = goal.identity_weights.iter().map(PathBuf::from).collect();

@@ -21,9 +21,9 @@ pub struct EditOptions {
     pub load: LoadOptions,
     /// The directions: files or run folders.
     pub edits: Vec<String>,
-    /// The strength of each direction, or one for all; 1 is what was trained. None stands for 1.
+    /// The strength of each direction, or one for all; 1 is the trained strength. An empty list means 1.
     pub strengths: Vec<f64>,
-    /// Several factors of all strengths; each gets a folder. None stands for 1 alone.
+    /// Several factors of all strengths; each gets a folder. An empty list means 1 alone.
     pub sweep: Vec<f64>,
     /// The images: a file, or a folder with its subfolders.
     pub input: PathBuf,
@@ -186,7 +186,7 @@ fn agreed(
     }
 }
 
-/// The walk of an earlier edit.
+/// The section `walk` of an earlier edit.
 fn read_walk(path: &Path) -> Result<ApplyWalk> {
     let name = path.display();
     let text = std::fs::read_to_string(path)
@@ -236,7 +236,7 @@ pub(crate) fn factors(options: &EditOptions) -> Result<Vec<f64>> {
     check_finite("sweep", &options.sweep)?;
     for (i, factor) in options.sweep.iter().enumerate() {
         if options.sweep[..i].contains(factor) {
-            return Err(option("sweep", format!("{factor}: is there twice")));
+            return Err(option("sweep", format!("{factor}: given twice")));
         }
     }
     Ok(options.sweep.clone())

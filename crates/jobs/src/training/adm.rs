@@ -10,10 +10,7 @@ use sdft_train::PlanError;
 pub type TrainPlan = sdft_train::Plan<AdmConfig>;
 
 /// Checks a plan and its architecture.
-///
-/// # Errors
-/// The first setting that is invalid, by its key.
-pub fn validate(plan: &TrainPlan) -> Result<(), PlanError> {
+pub(super) fn validate(plan: &TrainPlan) -> Result<(), PlanError> {
     plan.model.check_trainable().map_err(|error| PlanError {
         key: format!("model.{}", error.field),
         problem: error.problem,

@@ -37,7 +37,7 @@ pub struct DirectionTraining {
 }
 
 /// The preset of the embedded example.
-pub const DIGITS_DIRECTION: &str = "digits-3-to-2";
+const DIGITS_DIRECTION: &str = "digits-3-to-2";
 
 /// A step of the process, or one that is to be found from the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,15 +10,14 @@ mod presets;
 mod run;
 mod settings;
 
-pub use adm::{TrainPlan, validate};
+pub use adm::TrainPlan;
 pub use classifier::{ClassifierJob, ClassifierOptions, train_digits_classifier};
 pub use direction::{
-    DIGITS_DIRECTION, DirectionJob, DirectionOptions, EditStep, train_digits_direction,
-    train_direction_in,
+    DirectionJob, DirectionOptions, EditStep, train_digits_direction, train_direction_in,
 };
 pub use finetune::{TrainJob, train_preset};
 pub use group::{follow, join_group};
 pub use options::RunOptions;
-pub use presets::{CLASSIFIERS, DIRECTIONS, TRAINING, plan};
+pub use presets::{CLASSIFIERS, DIRECTIONS, TRAINING};
 pub use run::{Run, Training};
 pub use settings::TrainOptions;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::Table;
 
 /// Settings of a run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RunOptions {
     /// Presets and TOML files; later ones override earlier ones.
     pub config: Vec<String>,
@@ -22,12 +22,28 @@ pub struct RunOptions {
     pub seed: Option<u64>,
     /// Name of the run and of its folder.
     pub name: Option<String>,
-    /// The folder of the run's folder.
+    /// The folder that contains the run's folder.
     pub out: PathBuf,
     /// Other settings as `KEY=VALUE`; they override all others.
     pub set: Vec<String>,
     /// Fail on an image that cannot be read, instead of ignoring it.
     pub strict: bool,
+}
+
+impl Default for RunOptions {
+    /// A run in the folder `runs`.
+    fn default() -> Self {
+        Self {
+            config: Vec::new(),
+            steps: None,
+            batch: None,
+            seed: None,
+            name: None,
+            out: "runs".into(),
+            set: Vec::new(),
+            strict: false,
+        }
+    }
 }
 
 impl RunOptions {

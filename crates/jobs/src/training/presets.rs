@@ -51,14 +51,11 @@ pub const DIRECTIONS: Presets = Presets(&[
 const OF_DIGITS: [&str; 3] = ["style", "classes", "per_class"];
 
 /// The plan that a checked table describes. Keys that only the digits have are dropped where images come from a folder, with a note.
-///
-/// # Errors
-/// [`Error::Settings`](crate::Error::Settings) for a value that the plan does not accept.
-pub fn plan<P: Plan>(table: Table, context: &mut Context<'_>) -> Result<P> {
+pub(super) fn plan<P: Plan>(table: Table, context: &mut Context<'_>) -> Result<P> {
     let (plan, dropped) = resolve(table)?;
     if !dropped.is_empty() {
         context.progress.note(&format!(
-            "ignored, because only the embedded digits have it and the images come from a folder: {}",
+            "left out, because only the embedded digits have it and the images come from a folder: {}",
             dropped.join(", ")
         ));
     }
@@ -71,7 +68,7 @@ fn resolve<P: Plan>(table: Table) -> Result<(P, Vec<String>)> {
     let mut dropped = Vec::new();
     drop_keys_of_digits(&mut all, "", &mut dropped);
     dropped.retain(|key| is_set(&table, key));
-    Ok((sdft_settings::plan(all)?, dropped))
+    Ok((sdft_settings::read(all)?, dropped))
 }
 
 /// Removes [`OF_DIGITS`] from sections whose images come from a folder, and adds the keys to `dropped`.
@@ -102,7 +99,8 @@ fn is_set(table: &Table, key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::{TrainPlan, validate};
+    use crate::training::TrainPlan;
+    use crate::training::adm::validate;
     use sdft_classifier::ClassifierPlan;
     use sdft_directions::DirectionPlan;
     use sdft_settings::{layers, put};
@@ -134,7 +132,7 @@ mod tests {
         assert_eq!(digits.data.classes.as_deref(), Some(&[1, 4, 7][..]));
         put(&mut table, "data.path", "photos");
         let (photos, dropped) = resolve::<TrainPlan>(table).unwrap();
-        assert_eq!(dropped, ["data.classes", "data.per_class", "data.style"]);
+        assert_eq!(dropped, ["data.style", "data.classes", "data.per_class"]);
         let text = toml::to_string(&photos).unwrap();
         for key in OF_DIGITS {
             assert!(!text.contains(&format!("\n{key} = ")), "{key}: {text}");

@@ -186,7 +186,7 @@ pub(super) fn fit_architecture(model: &mut AdmConfig, given: &Map<String, Json>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::validate;
+    use crate::training::adm::validate;
     use sdft_settings::given;
 
     /// Options from pairs of a command line's option and its value.

@@ -234,7 +234,7 @@ fn swept(base: &Variant, sweep: &str) -> Result<Vec<Variant>> {
     for text in values.split(',') {
         let variant = base.clone().swept(&name, text.trim())?;
         if all.iter().any(|known| known.label == variant.label) {
-            return Err(option("sweep", format!("{sweep}: {text} is there twice")));
+            return Err(option("sweep", format!("{sweep}: {text} is given twice")));
         }
         all.push(variant);
     }
@@ -324,11 +324,11 @@ mod tests {
                 "repeats 0",
             ),
             (sweep(Sdedit, "t0"), "sweep t0: expected NAME=A,B"),
-            (sweep(Sdedit, "t0=0.3,x"), "x is no number"),
+            (sweep(Sdedit, "t0=0.3,x"), "x is not a number"),
             (sweep(Sdedit, "t0=0.3,0.3"), "twice"),
             (sweep(Sdedit, "t1=0.3"), "expected one of t0"),
             (sweep(Sdedit, "factor=4"), "does not use it"),
-            (sweep(Sdedit, "repeats=0"), "0 is no number"),
+            (sweep(Sdedit, "repeats=0"), "0 is not a number"),
         ] {
             let found = options
                 .check()

@@ -134,7 +134,7 @@ impl Variant {
         let wrong = || {
             option(
                 "sweep",
-                format!("{name}: {text} is no number that it can take"),
+                format!("{name}: {text} is not a number that it takes"),
             )
         };
         let real = || text.parse::<f64>().map_err(|_| wrong());
