@@ -59,11 +59,9 @@ pub(crate) fn conclude(
             }
         }
         Err(error) => {
-            let lost = |cause: &(dyn std::error::Error + 'static)| {
-                let train = cause.downcast_ref::<TrainError>();
-                matches!(train, Some(TrainError::Parallel(_)))
-            };
-            if !error.chain().any(lost) {
+            let job = error.downcast_ref::<sdft_jobs::Error>();
+            let train = job.and_then(sdft_jobs::Error::train_error);
+            if !matches!(train, Some(TrainError::Parallel(_))) {
                 return Err(error);
             }
             Err(error.context(format!(

@@ -114,6 +114,17 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The error of the trainer behind this one, if there is one.
+    pub fn train_error(&self) -> Option<&sdft_train::TrainError> {
+        match self {
+            Self::Train(error) => Some(error),
+            Self::Context { source, .. } => source.train_error(),
+            _ => None,
+        }
+    }
+}
+
 impl From<sdft_gallery::Error> for Error {
     fn from(source: sdft_gallery::Error) -> Self {
         let option = "out";
