@@ -21,6 +21,27 @@ pub trait Denoiser {
     fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction>;
 }
 
+/// A function of `xt` and `t` is a denoiser. It returns a [`Prediction`], or a tensor: the predicted noise.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use sdft_diffusion::{Denoiser, PredictionType};
+///
+/// let half = |xt: &Tensor, _: &[f32]| xt * 0.5;
+/// let xt = Tensor::ones((1, 3, 4, 4), candle_core::DType::F32, &Device::Cpu)?;
+/// assert_eq!(half.predict(&xt, &[10.0])?.prediction_type, PredictionType::Epsilon);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+impl<F, P> Denoiser for F
+where
+    F: Fn(&Tensor, &[f32]) -> Result<P>,
+    P: Into<Prediction>,
+{
+    fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
+        self(xt, t).map(Into::into)
+    }
+}
+
 /// The predictions of a network from its deepest features, unchanged and changed.
 #[derive(Clone, Debug)]
 pub struct Edited {

@@ -67,6 +67,13 @@ pub struct Prediction {
     pub variance: Option<Tensor>,
 }
 
+impl From<Tensor> for Prediction {
+    /// The predicted noise, without a learned variance.
+    fn from(noise: Tensor) -> Self {
+        Self::new(noise, PredictionType::Epsilon)
+    }
+}
+
 impl Prediction {
     /// A prediction without a learned variance.
     pub fn new(output: Tensor, prediction_type: PredictionType) -> Self {

@@ -46,14 +46,13 @@ impl Default for ComputeMode {
 
 /// A network that can be trained.
 ///
-/// Three methods are enough. The others describe networks that do more than plain f32.
+/// Two methods are enough. The others describe networks that are made from a file, or that do more than plain f32.
 ///
 /// # Example: a network of candle-nn layers
 /// ```
 /// use candle_core::{DType, Device, Result, Tensor, Var};
 /// use candle_nn::{Conv2d, Conv2dConfig, Module, VarBuilder, VarMap, conv2d};
-/// use sdft_diffusion::{Condition, Prediction, PredictionType, Trainable, named_vars};
-/// use std::collections::BTreeMap;
+/// use sdft_diffusion::{Condition, Prediction, Trainable, named_vars};
 ///
 /// struct Net {
 ///     vars: VarMap,
@@ -65,10 +64,7 @@ impl Default for ComputeMode {
 ///         named_vars(&self.vars)
 ///     }
 ///     fn predict(&self, xt: &Tensor, _t: &[f32], _: &Condition<'_>) -> Result<Prediction> {
-///         Ok(Prediction::new(self.conv.forward(xt)?, PredictionType::Epsilon))
-///     }
-///     fn metadata(&self) -> BTreeMap<String, String> {
-///         BTreeMap::from([("model".into(), "one convolution".into())])
+///         Ok(self.conv.forward(xt)?.into()) // the predicted noise
 ///     }
 /// }
 ///
@@ -91,8 +87,10 @@ pub trait Trainable {
     /// Shapes that do not fit the network, or a condition that it does not take.
     fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction>;
 
-    /// The metadata that a file of the weights needs so that the network can be made again.
-    fn metadata(&self) -> BTreeMap<String, String>;
+    /// The metadata that a file of the weights needs so that the network can be made again; none if the program that trains it makes it.
+    fn metadata(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
 
     /// The type of the feature maps, and whether blocks are recomputed. A plan that asks for something else is refused.
     fn compute_mode(&self) -> ComputeMode {

@@ -9,6 +9,7 @@ use sdft_checkpoint::sha256_file;
 use sdft_files::{is_temporary, open_append, sync_dir, temporary_path, write_atomic};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -121,6 +122,29 @@ impl RunFolder {
         })?;
         plan.validate()?;
         Ok((Self::lock(root)?, plan))
+    }
+
+    /// Opens the folder of an earlier run of the same plan to continue it, or makes a new folder.
+    ///
+    /// # Errors
+    /// Fails as [`RunFolder::open`] and [`RunFolder::create`] do, and if the folder's plan differs, naming the first key.
+    pub fn open_or_create<P: RunPlan>(root: &Path, plan: &P) -> Result<Self> {
+        if !root.join("plan.toml").exists() {
+            return Self::create(root, plan);
+        }
+        let (folder, there) = Self::open::<P>(root)?;
+        let wrong = |problem: String| TrainError::Folder {
+            path: root.to_owned(),
+            problem,
+        };
+        let [there, now] = [&there, plan].map(toml::Value::try_from);
+        let to_text = |error| wrong(format!("the plan cannot be written: {error}"));
+        match difference(&there.map_err(to_text)?, &now.map_err(to_text)?) {
+            None => Ok(folder),
+            Some(difference) => Err(wrong(format!(
+                "expected the run of the same plan, found another: {difference}; continue it with its own plan, or name a new folder"
+            ))),
+        }
     }
 
     fn lock(root: &Path) -> Result<Self> {
@@ -244,6 +268,37 @@ impl RunFolder {
     }
 }
 
+/// The first key in which two plans differ, with both values.
+fn difference(there: &toml::Value, now: &toml::Value) -> Option<String> {
+    fn leaves(key: &str, value: &toml::Value, all: &mut BTreeMap<String, String>) {
+        match value {
+            toml::Value::Table(table) => {
+                for (part, value) in table {
+                    let dot = if key.is_empty() { "" } else { "." };
+                    leaves(&format!("{key}{dot}{part}"), value, all);
+                }
+            }
+            value => drop(all.insert(key.to_owned(), value.to_string())),
+        }
+    }
+    let [there, now] = [there, now].map(|plan| {
+        let mut all = BTreeMap::new();
+        leaves("", plan, &mut all);
+        all
+    });
+    let key = there
+        .keys()
+        .chain(now.keys())
+        .find(|key| there.get(*key) != now.get(*key))?;
+    let value =
+        |plan: &BTreeMap<String, String>| plan.get(key).map_or("missing".to_owned(), String::clone);
+    Some(format!(
+        "{key} is {} there and {} now",
+        value(&there),
+        value(&now)
+    ))
+}
+
 /// A key that only the plans of one command have, and the command.
 const VERBS: [(&str, &str); 3] = [
     ("method", "train"),
@@ -331,6 +386,24 @@ mod tests {
         );
         fs::write(&path, b"tow").unwrap();
         assert_eq!(folder.finished(), None);
+    }
+
+    #[test]
+    fn a_folder_is_made_once_and_opened_again_with_the_same_plan_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("run");
+        let mut plan = Plan::sdft("source.safetensors", "photos");
+        drop(RunFolder::open_or_create(&root, &plan).unwrap());
+        drop(RunFolder::open_or_create(&root, &plan).unwrap());
+        plan.optim.lr = 0.5;
+        let error = RunFolder::open_or_create(&root, &plan)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("optim.lr is 2e-5 there and 0.5 now")
+                || error.contains("optim.lr is 0.00002 there and 0.5 now"),
+            "{error}"
+        );
     }
 
     #[cfg(unix)]

@@ -4,7 +4,7 @@ use crate::drive::{DriveSetup, Ending, drive};
 use crate::error::{Result, TrainError};
 use crate::evaluator::{Evaluation, Evaluator};
 use crate::fine_tuning::FineTuning;
-use crate::folder::RunFolder;
+use crate::folder::{RunFolder, RunPlan};
 use crate::learner::Learner;
 use crate::plan::{Method, Plan, Precision};
 use crate::progress::Progress;
@@ -13,6 +13,7 @@ use sdft_cuda::allow_tf32;
 use sdft_data::{Augment, Batches, ImageSource};
 use sdft_diffusion::{Denoiser, Trainable};
 use sdft_parallel::{Command, ProcessGroup};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -34,6 +35,45 @@ pub struct Setup<M = toml::Table> {
     pub device: Device,
     /// The processes that share the run. This one has rank 0.
     pub peers: Arc<ProcessGroup>,
+}
+
+impl<M> Setup<M>
+where
+    Plan<M>: RunPlan,
+{
+    /// Trains `network` on `images`, in this process and on the device of its variables. The run in the folder `root` is continued if it has
+    /// this plan; otherwise the folder is made. Give the source model with [`Setup::with_source`].
+    ///
+    /// # Errors
+    /// See [`RunFolder::open_or_create`].
+    pub fn new(
+        root: impl AsRef<Path>,
+        plan: Plan<M>,
+        network: impl Trainable + 'static,
+        images: impl ImageSource + 'static,
+    ) -> Result<Self> {
+        let vars = network.vars();
+        let device = vars
+            .first()
+            .map_or(Device::Cpu, |(_, var)| var.device().clone());
+        Ok(Self {
+            folder: RunFolder::open_or_create(root.as_ref(), &plan)?,
+            plan,
+            network: Box::new(network),
+            source: None,
+            data: Arc::new(images),
+            evaluator: None,
+            device,
+            peers: Arc::new(ProcessGroup::single()),
+        })
+    }
+
+    /// Sets the frozen source model.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Denoiser + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
 }
 
 /// Trains from the newest undamaged checkpoint in the folder, or from the start, until the steps are done or `stop` is set.

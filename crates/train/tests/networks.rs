@@ -6,16 +6,14 @@ use sdft_checkpoint::ReadOptions;
 use sdft_data::{Digits, DigitsSource, Style};
 use sdft_diffusion::{Condition, Prediction, PredictionType, Trainable, named_vars};
 use sdft_noise::Purpose;
-use sdft_parallel::ProcessGroup;
 use sdft_randn::randn;
 use sdft_train::{
-    Ending, Frozen, Method, NoopProgress, Plan, Precision, Progress, RunFolder, Setup, StepReport,
-    TrainError, run,
+    Ending, Frozen, Method, NoopProgress, Plan, Precision, Progress, Setup, StepReport, TrainError,
+    run,
 };
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Two convolutions and a dense layer for the time, of candle-nn.
@@ -85,9 +83,6 @@ impl Trainable for Bare {
         let output = xt.broadcast_mul(factor)?.broadcast_add(offset)?;
         Ok(Prediction::new(output, PredictionType::Epsilon))
     }
-    fn metadata(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
-    }
 }
 
 /// The same first values every time.
@@ -99,12 +94,7 @@ fn start(net: &dyn Trainable) {
 }
 
 fn plan() -> Plan {
-    let mut plan = Plan {
-        method: Method::Sdft,
-        source: "the same network".into(),
-        ..<Plan>::default()
-    };
-    plan.data.path = "digits".into();
+    let mut plan = Plan::sdft("the same network", "digits");
     plan.steps.steps = 12;
     plan.steps.batch = 4;
     plan.steps.micro_batch = 3;
@@ -119,21 +109,10 @@ fn plan() -> Plan {
 }
 
 fn setup<T: Trainable + 'static>(root: &Path, plan: &Plan, new: fn() -> T) -> Setup {
-    let folder = match root.join("plan.toml").exists() {
-        true => RunFolder::open::<Plan>(root).unwrap().0,
-        false => RunFolder::create(root, plan).unwrap(),
-    };
     let digits = Digits::embedded().unwrap();
-    Setup {
-        plan: plan.clone(),
-        folder,
-        network: Box::new(new()),
-        source: Some(Box::new(Frozen(new()))),
-        data: Arc::new(DigitsSource::new(digits, Style::Chalk, &[], 2).unwrap()),
-        evaluator: None,
-        device: Device::Cpu,
-        peers: Arc::new(ProcessGroup::single()),
-    }
+    let images = DigitsSource::new(digits, Style::Chalk, &[], 2).unwrap();
+    let setup = Setup::new(root, plan.clone(), new(), images).unwrap();
+    setup.with_source(Frozen(new()))
 }
 
 fn train<T: Trainable + 'static>(root: &Path, plan: &Plan, new: fn() -> T) -> Ending {
@@ -295,9 +274,6 @@ impl Trainable for Orphan {
     }
     fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {
         self.0.predict(xt, t, condition)
-    }
-    fn metadata(&self) -> BTreeMap<String, String> {
-        BTreeMap::new()
     }
 }
 

@@ -424,6 +424,19 @@ impl<M: Default> Default for Plan<M> {
     }
 }
 
+impl Plan {
+    /// SDFT with the paper's settings for MetFaces, for a network that the program makes itself. `source` and `images` are the names under
+    /// which the plan and the model's file record the source model and the images.
+    pub fn sdft(source: impl Into<String>, images: impl Into<String>) -> Self {
+        let mut plan = Self {
+            source: source.into(),
+            ..Self::default()
+        };
+        plan.data.path = images.into();
+        plan
+    }
+}
+
 /// The most images that are sampled at once.
 const SAMPLED: usize = 16;
 
