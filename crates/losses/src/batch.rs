@@ -13,8 +13,8 @@ pub struct NoisedBatch<'a> {
     pub noise: &'a Tensor,
     /// Factors that undo a non-uniform choice of `t`, one per image; `None` means 1.
     pub importance: Option<&'a [f64]>,
-    /// Factors of the distillation term that undo a random choice of its images ([`distill_factor`](crate::distill_factor)), one per
-    /// image; the source model skips images of factor 0. `None` means 1.
+    /// Factors of the distillation term, one per image: any weight in addition to the objective's, or what undoes a random choice of
+    /// images ([`distill_factor`](crate::distill_factor)). The source model skips images of factor 0. `None` means 1.
     pub distill: Option<&'a [f64]>,
 }
 
@@ -29,7 +29,18 @@ pub struct Auxiliary<'a> {
     pub weights: &'a [f64],
 }
 
-impl NoisedBatch<'_> {
+impl<'a> NoisedBatch<'a> {
+    /// A batch whose images all count alike.
+    pub fn new(x0: &'a Tensor, t: &'a [usize], noise: &'a Tensor) -> Self {
+        Self {
+            x0,
+            t,
+            noise,
+            importance: None,
+            distill: None,
+        }
+    }
+
     /// The images that the source model sees: those whose factor is not 0.
     ///
     /// # Errors

@@ -26,7 +26,7 @@
 //! let x = Tensor::full(0.3f32, (2, 3, 4, 4), &Device::Cpu)?;
 //! let objective = Objective::metfaces(false);
 //! let aux = Auxiliary { z: &x, t: &[900, 990], weights: &objective.aux_weights(&diffusion.schedule, &[900, 990])? };
-//! let batch = NoisedBatch { x0: &x, t: &[10, 700], noise: &x, importance: None, distill: None };
+//! let batch = NoisedBatch::new(&x, &[10, 700], &x);
 //! let terms = objective.evaluate(&diffusion, &model, Some(&model), &batch, Some(&aux))?;
 //! assert_eq!(terms.report()?.distill, Some(0.0));
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -6,9 +6,11 @@ use crate::official::{ENCODER, UNET, official_shapes, tensors};
 use crate::resolve::{Resolved, Seen, hints, resolve};
 use crate::siblings::{Siblings, folder_weights};
 use crate::{Process, notes};
-use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Unet};
+use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, TrainableUnet, Unet};
 use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Wanted, sha256_bytes, sha256_weights};
+use sdft_diffusion::{ComputeMode, Diffusion};
 use sdft_nn::{ParamSpec, Params};
+use sdft_schedule::{Respacing, ScheduleError};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -64,6 +66,24 @@ impl LoadedModel {
     pub fn unet(&self) -> candle_core::Result<Unet> {
         let unet = Unet::load(&self.params, &self.config)?;
         Ok(unet.with_prediction_type(self.process.prediction_type))
+    }
+
+    /// A copy of the network that can be trained, in f32 on the CPU.
+    ///
+    /// # Errors
+    /// A configuration that cannot be trained.
+    pub fn trainable(&self) -> candle_core::Result<TrainableUnet> {
+        let (kind, mode) = (self.process.prediction_type, ComputeMode::default());
+        TrainableUnet::new(&self.params, &self.config, kind, mode)
+    }
+
+    /// The model's process with the steps that `respacing` keeps.
+    ///
+    /// # Errors
+    /// See [`Process::diffusion`].
+    pub fn diffusion(&self, respacing: &Respacing) -> Result<Diffusion, ScheduleError> {
+        self.process
+            .diffusion(self.config.learns_variance(), respacing)
     }
 
     /// SHA-256 of the network itself, its architecture and its weights: the same for every file and part of a file that holds it.
