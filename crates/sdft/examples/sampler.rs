@@ -10,7 +10,8 @@ use sdft::train::{contact_sheet, to_images};
 use std::cell::Cell;
 use std::path::Path;
 
-/// Solves the deterministic flow from noise `x` `[B, C, H, W]` to images, with second-order steps in `ln(alpha / sigma)`.
+/// Solves the deterministic flow from noise `x` `[B, C, H, W]` to images, with second-order steps in `ln(alpha / sigma)`. The first and
+/// the last steps are of first order: one has no step before it, the other is much longer than that.
 pub fn dpm_solver(diffusion: &Diffusion, denoiser: &dyn Denoiser, x: &Tensor) -> Result<Tensor> {
     let alpha_bar = diffusion.schedule.alpha_bar();
     let lambda = |t: usize| 0.5 * diffusion.schedule.snr()[t].ln();
@@ -20,8 +21,8 @@ pub fn dpm_solver(diffusion: &Diffusion, denoiser: &dyn Denoiser, x: &Tensor) ->
         let x0 = clean(diffusion, denoiser, &x, t)?;
         let h = lambda(t - 1) - lambda(t);
         let d = match &last {
-            None => x0.clone(),
-            Some((before, h_before)) => (&x0 + ((&x0 - before)? * (0.5 * h / h_before))?)?,
+            Some((before, h_before)) if t > 1 => (&x0 + ((&x0 - before)? * (0.5 * h / h_before))?)?,
+            _ => x0.clone(),
         };
         let (ab, next) = (alpha_bar[t], alpha_bar[t - 1]);
         let kept = (x * ((1.0 - next) / (1.0 - ab)).sqrt())?;
