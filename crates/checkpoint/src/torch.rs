@@ -1,7 +1,7 @@
 //! PyTorch's two containers: a zip archive since version 1.6, a row of pickles before.
 
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Problem, Result};
 use crate::input::Input;
 use crate::inventory::Inventory;
 use crate::pickle::{self, Node, Pickle, Storage, Value};
@@ -29,20 +29,21 @@ pub(crate) fn read(input: &mut Input<'_>, container: Container) -> Result<TorchF
 
 impl TorchFile {
     /// Where the numbers of a tensor are, by the number of its node, or what is wrong with it.
-    pub(crate) fn place(&self, node: usize) -> std::result::Result<TensorLocation, String> {
+    pub(crate) fn place(&self, node: usize) -> std::result::Result<TensorLocation, Problem> {
         let Some(Node::Tensor(view)) = self.pickle.nodes.get(node) else {
             return Err("no tensor".into());
         };
         let storage = &view.storage;
         let key = &*storage.key;
         let entry = self.storages.get(key);
-        let entry = *entry.ok_or_else(|| format!("its storage {} is missing", short(key)))?;
+        let entry =
+            *entry.ok_or_else(|| Problem(format!("its storage {} is missing", short(key))))?;
         let bytes = storage.numel.checked_mul(storage.dtype.size());
         if bytes.is_none_or(|bytes| bytes > entry.len) {
-            return Err(format!(
+            return Err(Problem(format!(
                 "{} numbers were promised, the file holds {} bytes",
                 storage.numel, entry.len
-            ));
+            )));
         }
         Ok(TensorLocation {
             dtype: storage.dtype,

@@ -159,7 +159,7 @@ fn a_tensor_next_to_the_weights_and_a_name_like_ema_do_not_hide_them() {
             prefer,
             ..ReadOptions::default()
         };
-        let state = read(&fixture("beside.pt"), &options).unwrap();
+        let state = read(&fixture("extra.pt"), &options).unwrap();
         assert_eq!(state.summary.nested_under.as_deref(), Some("model"));
         let a: Vec<f32> = state.get("a").unwrap().to_vec1().unwrap();
         assert_eq!((state.len(), a), (2, vec![1.0, 1.0]));

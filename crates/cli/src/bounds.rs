@@ -1,5 +1,4 @@
-//! No number in a configuration ends the program: each numeric key of every kind of plan is given values at and beyond its ends, in a
-//! process whose memory is limited.
+//! Tests that no number in a plan crashes the program: every numeric key gets values at and beyond its limits, with limited memory.
 
 use crate::args::{Cli, Verb};
 use crate::{classifier, edit, is_usage, train};

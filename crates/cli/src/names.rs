@@ -126,7 +126,7 @@ impl Names {
             return Ok(());
         }
         let problem = format!(
-            "{option} {text} is not here: expected {}, found nothing there\n  \
+            "{option} {text} is missing: expected {}, found nothing there\n  \
              get it with    cargo xtask data prepare {} --size {}\n  \
              or with        {} and cargo xtask data prepare {} ..\n  \
              or give a folder of images that you have",

@@ -102,7 +102,7 @@ fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
     assert!(!root.join("final.safetensors").exists());
     hurt.run(&resume).ok();
     assert_same(&essence(&quiet.path("runs/turn")), &essence(&root));
-    // A finished run goes on for more epochs, from any folder.
+    // A finished run continues for more epochs, from any folder.
     std::fs::create_dir(hurt.path("elsewhere")).unwrap();
     let args = [
         "edit",
@@ -204,7 +204,7 @@ fn images_are_edited_under_their_names_and_later_only_where_something_changed() 
     assert!(at("0").iter().zip(&made).all(|(a, b)| a.1 != b.1));
     assert!(at("-1").iter().zip(&made).all(|(a, b)| a.1 != b.1));
     assert_eq!(names(&files(&place.path("swept/strips"))), names(&inputs));
-    // In any company and batch, with and without what was kept.
+    // The same image regardless of the other images and the batch size, with and without the cache.
     let alone = ["--batch", "1", "--threads", "1", "--out", "alone"];
     apply(&place, &alone).ok();
     assert_same(&made, &files(&place.path("alone")));

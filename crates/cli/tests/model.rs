@@ -70,7 +70,7 @@ fn a_damaged_model_is_passed_over_for_the_newest_whole_one() {
     sample(&place, "runs/short", "e").fails(1, &["every model here is damaged", "state.json"]);
     assert!(!place.path("e").exists());
 
-    // A run that goes on makes its model again.
+    // A continued run writes its model again.
     let place = workspace();
     place.run(&SHORT).ok();
     let model = place.path("runs/short/final.safetensors");
@@ -118,7 +118,7 @@ fn every_command_that_takes_a_model_takes_a_run() {
         sampled.err.contains("runs/next/final.safetensors"),
         "{sampled:?}"
     );
-    // The weights of a checkpoint may be removed as its run goes on.
+    // A continued run may remove the weights of its checkpoints.
     std::fs::remove_file(place.path("runs/short/final.safetensors")).unwrap();
     let train = [
         "train",

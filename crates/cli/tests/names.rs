@@ -1,4 +1,4 @@
-//! Names in place of paths: what they become, what is said where that is not possible, and what is told to whoever can fetch.
+//! Names in place of paths: the paths they resolve to, the errors of unknown names, and the list of missing files for `xtask`.
 
 mod common;
 

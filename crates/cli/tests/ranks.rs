@@ -94,7 +94,7 @@ fn crew_of(launcher: u32) -> Vec<(usize, u32)> {
 
 fn is_alive(id: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    // One that nobody waited for is a zombie.
+    // A process that was not waited for is a zombie.
     !stat.is_empty() && !stat.contains(") Z ")
 }
 

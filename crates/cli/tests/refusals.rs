@@ -150,7 +150,7 @@ fn what_cannot_be_is_said_before_anything_is_written() {
         run
     );
     assert!(!place.path("translated").exists());
-    // A folder of somebody else's is taken only when that is said, and loses nothing but images of the same names.
+    // A folder with foreign files is used only with an option, and only images of the same names are replaced.
     place.write("mine/notes.txt", b"mine");
     translate(&place, &["--out", "mine", "--overwrite"]).ok();
     assert_eq!(

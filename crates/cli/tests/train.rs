@@ -436,7 +436,7 @@ fn a_run_goes_on_only_with_what_it_began_with() {
     let train = [&SHORT[..], &["--data", "images"]].concat();
     let train = [&train[..], &["--config", "digits-sdft"]].concat();
     place.run(&train).ok();
-    // The number of steps given on going on is the run's from then on.
+    // A number of steps given with --resume replaces that of the run.
     place
         .run(&["train", "--resume", "runs/short", "--steps", "10"])
         .ok();
@@ -450,7 +450,7 @@ fn a_run_goes_on_only_with_what_it_began_with() {
         .run(&["train", "--resume", "runs/short", "--steps", "12"])
         .fails(1, &["not the images that the run began with"]);
 
-    // Somebody else's folder is not taken for a run's.
+    // A folder with other files is not mistaken for a run.
     place.write("mine/notes.txt", b"not a run");
     place
         .run(&[&SHORT[..SHORT.len() - 1], &["--name=mine", "--out", "."]].concat())

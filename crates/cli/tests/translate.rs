@@ -70,7 +70,7 @@ fn a_folder_is_translated_under_its_names_and_later_only_where_something_changed
     // The same picture under another name has other noise.
     assert_ne!(after[0].1, after[3].1);
 
-    // Other settings do not touch what is there, unless they are told to.
+    // Other settings leave existing images unchanged, unless an option replaces them.
     translate(&place, &["--t0", "0.3"]).fails(
         1,
         &["other settings", "t0 = 0.5, now t0 = 0.3", "--overwrite"],
@@ -209,7 +209,7 @@ fn a_translation_that_is_stopped_or_killed_goes_on_where_it_was() {
             );
             std::thread::sleep(Duration::from_millis(5));
         }
-        // Nobody else can write there meanwhile.
+        // No other process can write there meanwhile.
         if signal == "-INT" {
             translate(&place, &slow).fails(1, &["another process is writing into this folder"]);
         }
@@ -290,7 +290,7 @@ fn without_arguments_the_embedded_digits_are_translated() {
     };
     assert!(twos("0") < 10.0 && twos("1") > 60.0, "{edited:?}");
     assert!(edited.out.contains("edited-grid.png"), "{edited:?}");
-    // A sample of the newest model is one of a model, not of the classifier beside it.
+    // The newest model is sampled, although a classifier is newer.
     place.run(&CLASSIFIER).ok();
     place.run(&["sample", "-n", "1", "--steps", "ddim2"]).ok();
 }

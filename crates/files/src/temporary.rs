@@ -89,7 +89,7 @@ pub fn sweep(folder: &Path) -> io::Result<usize> {
     sweep_where(folder, |_| true)
 }
 
-/// Like [`sweep`], for a folder that several processes write to: only files that nobody has written to for `age`.
+/// Like [`sweep`], for a folder that several processes write to: only files that no process has written to for `age`.
 ///
 /// # Errors
 /// Those of [`sweep`].

@@ -75,7 +75,7 @@ impl Weights {
                         looked_at, command, ..
                     }) => {
                         return Err(failed(format!(
-                            "the weights of {name} are not here (looked for {}); get them with\n  cargo xtask fetch {name}\nor with\n  {command}\nor {otherwise}",
+                            "the weights of {name} are missing (expected {}); get them with\n  cargo xtask fetch {name}\nor with\n  {command}\nor {otherwise}",
                             looked_at.display()
                         )));
                     }

@@ -80,7 +80,7 @@ fn fields(config: &AdmConfig) -> Map<String, Value> {
     }
 }
 
-/// Settles the configuration: the file's metadata first, or the settings next to it, then what the user gave, then known files, then names
+/// Resolves the configuration: the file's metadata first, or the settings next to it, then what the user gave, then known files, then names
 /// and shapes.
 ///
 /// # Errors
@@ -146,7 +146,7 @@ fn stored(
     mut inferred: Inferred,
 ) -> Result<Inferred, ModelError> {
     let bad = |e: String| seen.problem(format!("metadata {MODEL_KEY}: {}", brief(e)));
-    let stated = parse_stated::<AdmConfig>(text).map_err(bad)?;
+    let stated = parse_stated::<AdmConfig>(text).map_err(|e| bad(e.to_string()))?;
     let assumed = seen.assumed("model");
     let is_read = |field: &str| stated.contains_key(field) && !assumed.contains(field);
     for (field, origin) in &mut inferred.origins {
@@ -172,10 +172,9 @@ fn stored(
 }
 
 /// The fields that a text of metadata has, each of which `T` can take; others have no value there, not even the usual one.
-fn parse_stated<T: DeserializeOwned>(text: &str) -> Result<Map<String, Value>, String> {
+fn parse_stated<T: DeserializeOwned>(text: &str) -> serde_json::Result<Map<String, Value>> {
     // `T` refuses unknown fields and fields that are there twice.
-    let fields = serde_json::from_str::<T>(text).and_then(|_| serde_json::from_str(text));
-    fields.map_err(|e| e.to_string())
+    serde_json::from_str::<T>(text).and_then(|_| serde_json::from_str(text))
 }
 
 /// Dropout belongs to the training, not to the network in the file.

@@ -283,12 +283,15 @@ fn an_assumed_process_is_said_by_whoever_loads_inspects_or_converts() {
         process_otherwise: Some(model.process.clone()),
         ..given(fields.clone())
     };
-    let beside = load_unet(&path, &other).unwrap();
-    assert_eq!(beside.process, model.process);
+    let other_process = load_unet(&path, &other).unwrap();
+    assert_eq!(other_process.process, model.process);
     assert!(
-        beside.notes.join("").contains("as of the other model"),
+        other_process
+            .notes
+            .join("")
+            .contains("as of the other model"),
         "{:?}",
-        beside.notes
+        other_process.notes
     );
 
     // A converted file remembers what was assumed, and takes a correction.

@@ -392,8 +392,8 @@ fn the_scheduler_says_the_process_or_is_refused() {
         "{notes}"
     );
     // Next to the weights as well.
-    let beside = "unet/scheduler_config.json";
-    std::fs::rename(folder.path(place), folder.path(beside)).unwrap();
+    let sibling = "unet/scheduler_config.json";
+    std::fs::rename(folder.path(place), folder.path(sibling)).unwrap();
     assert_eq!(folder.load().unwrap().process, cosine.process);
     for (field, value, named) in [
         ("prediction_type", json!("flow"), "prediction_type"),
@@ -425,7 +425,7 @@ fn the_scheduler_says_the_process_or_is_refused() {
             "_class_name",
         ),
     ] {
-        folder.says(beside, &json!({field: value}));
+        folder.says(sibling, &json!({field: value}));
         let error = folder.refused();
         assert!(
             error.contains("scheduler_config.json") && error.contains(&format!("  {named}: ")),
@@ -433,7 +433,7 @@ fn the_scheduler_says_the_process_or_is_refused() {
         );
     }
     for kind in PredictionType::ALL {
-        folder.says(beside, &json!({"prediction_type": kind.name()}));
+        folder.says(sibling, &json!({"prediction_type": kind.name()}));
         assert_eq!(folder.load().unwrap().process.prediction_type, kind);
     }
     for (class, said) in [
@@ -445,7 +445,7 @@ fn the_scheduler_says_the_process_or_is_refused() {
     ] {
         let mut settings = said;
         settings["_class_name"] = json!(class);
-        folder.says(beside, &settings);
+        folder.says(sibling, &settings);
         let model = folder.load().unwrap();
         assert_eq!(model.process.diffusion_steps, 1000, "{class}");
         let notes = model.notes.join("; ");
@@ -459,13 +459,13 @@ fn the_scheduler_says_the_process_or_is_refused() {
             "linear schedule is assumed",
         ),
     ] {
-        folder.says(beside, &settings);
+        folder.says(sibling, &settings);
         let notes = folder.load().unwrap().notes.join("; ");
         assert!(notes.contains(said), "{notes}");
     }
     let endless =
         json!({"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 3_000_000_000_u64});
-    folder.says(beside, &endless);
+    folder.says(sibling, &endless);
     let error = folder.refused();
     assert!(error.contains("process.diffusion_steps"), "{error}");
 }

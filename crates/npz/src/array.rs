@@ -102,7 +102,7 @@ impl Array {
     /// The values as double-precision numbers, in C order; from `float32` they come out exactly.
     ///
     /// # Errors
-    /// The values are integers: whoever expects means or covariances should not get pixels or labels.
+    /// The values are integers: code that expects means or covariances should not get pixels or labels.
     pub fn to_f64(&self) -> Result<Vec<f64>> {
         match &self.values {
             Values::F32(values) => Ok(values.iter().map(|&value| f64::from(value)).collect()),

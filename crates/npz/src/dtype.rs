@@ -83,7 +83,7 @@ impl Dtype {
     /// Reads `count` values and puts them in order.
     ///
     /// # Errors
-    /// The input fails or ends early · there is no memory for them.
+    /// The input cannot be read or ends early, or there is not enough memory for the values.
     pub(crate) fn read(
         self,
         input: &mut impl Read,

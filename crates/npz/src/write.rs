@@ -23,8 +23,9 @@ const BLOCK: usize = 1 << 13;
 /// they are not compressed; compressed ones also depend on the compressor.
 ///
 /// # Errors
-/// A name is empty or occurs twice · the shape of an array does not fit its values · the archive does not take a name (it is
-/// longer than 65 535 bytes).
+/// - a name is empty or occurs twice
+/// - the shape of an array does not fit its values
+/// - the archive refuses a name, because it is longer than 65 535 bytes
 pub fn encode_npz(entries: &[(&str, &Array)], compress: bool) -> Result<Vec<u8>> {
     let mut names = BTreeSet::new();
     for (name, array) in entries {

@@ -64,7 +64,8 @@ impl Accumulator {
     /// # Shapes
     /// - `grads` in the order of the parameters; `None` where the loss does not depend on one
     /// # Errors
-    /// - the number of gradients differs from the number of parameters · a gradient has another shape than before
+    /// - the number of gradients differs from the number of parameters
+    /// - a gradient has another shape than before
     pub fn add(&mut self, grads: &[Option<Tensor>], n_micro: usize) -> Result<()> {
         let (expected, found) = (self.sums.len(), grads.len());
         if expected != found {
@@ -90,7 +91,7 @@ impl Accumulator {
     /// The gradient of the batch, in the order of the parameters.
     ///
     /// # Errors
-    /// - the micro-batches do not add up to the batch
+    /// The micro-batches do not add up to the batch.
     pub fn finish(self) -> Result<Vec<Option<Tensor>>> {
         if self.n_seen != self.n_here {
             return Err(OptimError::SampleCount {

@@ -107,7 +107,9 @@ impl Ema {
     /// # Units
     /// - `rate` in [0, 1]: the share of the old average that an update keeps
     /// # Errors
-    /// - `rate` is outside · a name or a tensor is listed twice · a parameter is not contiguous f32
+    /// - `rate` is outside its range
+    /// - a name or a tensor is listed twice
+    /// - a parameter is not contiguous f32
     pub fn new(rate: f64, ramp: EmaRamp, params: &[(String, Var)]) -> Result<Self> {
         check_range((0.0..=1.0).contains(&rate), "EMA rate", rate, "[0, 1]")?;
         check_parameters(params)?;
@@ -133,7 +135,7 @@ impl Ema {
     /// Moves every shadow weight towards its parameter.
     ///
     /// # Errors
-    /// - a tensor operation fails
+    /// A tensor operation fails.
     pub fn update(&mut self) -> Result<()> {
         let rate = self.next_rate();
         let (params, shadow) = (&self.params, &mut self.shadow);
@@ -208,7 +210,7 @@ impl Ema {
     /// A copy of the shadow weights under the names of the parameters, in their order.
     ///
     /// # Errors
-    /// - a device runs out of memory
+    /// A device runs out of memory.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let named = self.params.iter().zip(&self.shadow);
         named
@@ -225,7 +227,7 @@ impl Ema {
     /// Continues from a [`state`](Self::state), given in any order, after `n_updates` updates; on an error nothing has changed.
     ///
     /// # Errors
-    /// - names are missing or unexpected, shapes or types differ (all of them in one message)
+    /// Names are missing or unexpected, or shapes or types differ; one message lists all of them.
     pub fn load_state(
         &mut self,
         state: impl IntoIterator<Item = (String, Tensor)>,

@@ -88,7 +88,7 @@ impl LearningRate {
     /// Whether every number is in its range.
     ///
     /// # Errors
-    /// - one is not (the message names it and the range)
+    /// A number is outside its range; the message names both.
     pub fn check(&self) -> Result<()> {
         let inside = self.base >= 0.0 && self.base.is_finite();
         check_range(inside, "learning rate", self.base, "[0, inf)")?;

@@ -20,7 +20,7 @@ impl LossScale {
     /// Begins with `scale`, which doubles after `growth_interval` steps without an overflow.
     ///
     /// # Errors
-    /// - a scale outside of 1 to 2^24 · an interval of 0
+    /// `scale` is outside 1 to 2^24, or `growth_interval` is 0.
     pub fn new(scale: f64, growth_interval: u64) -> Result<Self> {
         check_range(
             (1.0..=MOST).contains(&scale),

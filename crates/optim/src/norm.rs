@@ -10,7 +10,7 @@ use crate::{error::Result, kernels::sum_of_squares};
 /// It is not finite if and only if some gradient is not.
 ///
 /// # Errors
-/// - a tensor operation fails
+/// A tensor operation fails.
 pub fn global_norm(grads: &[Option<Tensor>]) -> Result<f64> {
     let sum: Result<f64> = rayon::scope(|_| {
         let mut sum = 0.0;
@@ -41,7 +41,7 @@ pub fn clip_coefficient(norm: f64, max_norm: f64) -> f64 {
 /// # Shapes
 /// - `names` and `grads` in the same order
 /// # Errors
-/// - a tensor operation fails
+/// A tensor operation fails.
 pub fn non_finite<'a>(
     names: impl IntoIterator<Item = &'a str>,
     grads: &[Option<Tensor>],

@@ -24,7 +24,9 @@ impl Optimizer {
     /// An optimiser without memory for these parameters.
     ///
     /// # Errors
-    /// - a hyper-parameter is outside its range · a name or a tensor is listed twice · a parameter is not contiguous f32
+    /// - a hyper-parameter is outside its range
+    /// - a name or a tensor is listed twice
+    /// - a parameter is not contiguous f32
     pub fn new(rule: Rule, params: &[(String, Var)]) -> Result<Self> {
         rule.check()?;
         check_parameters(params)?;
@@ -60,7 +62,8 @@ impl Optimizer {
     /// - `grads` in the order of the parameters · `lr` the learning rate of this step · `scale` multiplies the gradients (1, or the clip
     ///   coefficient)
     /// # Errors
-    /// - `lr` or `scale` is negative or not finite · the number of gradients, a shape or a type does not fit
+    /// - `lr` or `scale` is negative or not finite
+    /// - the number of gradients, a shape or a type does not fit
     pub fn step(&mut self, grads: &[Option<Tensor>], lr: f64, scale: f64) -> Result<()> {
         self.check_step(grads, lr, scale)?;
         let (rule, slots) = (self.rule, &mut self.slots);
@@ -80,7 +83,8 @@ impl Optimizer {
     /// The same numbers as one after the other.
     ///
     /// # Errors
-    /// - those of both · `ema` averages other parameters than these
+    /// - [`step`](Self::step) or [`Ema::update`] fails
+    /// - `ema` averages other parameters than these
     pub fn step_and_average(
         &mut self,
         grads: &[Option<Tensor>],
@@ -134,7 +138,7 @@ impl Optimizer {
     /// of its shape, and the number of its updates as `step.NAME` (a u32 scalar).
     ///
     /// # Errors
-    /// - a device runs out of memory
+    /// A device runs out of memory.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let mut state = Vec::new();
         for slot in &self.slots {
@@ -150,7 +154,7 @@ impl Optimizer {
     /// Continues from a [`state`](Self::state), given in any order; on an error nothing has changed.
     ///
     /// # Errors
-    /// - names are missing or unexpected, shapes or types differ (all of them in one message)
+    /// Names are missing or unexpected, or shapes or types differ; one message lists all of them.
     pub fn load_state(&mut self, state: impl IntoIterator<Item = (String, Tensor)>) -> Result<()> {
         let kinds = self.rule.memory();
         let mut expected = Vec::new();

@@ -49,7 +49,7 @@ impl Rule {
     /// Whether every hyper-parameter is in its range.
     ///
     /// # Errors
-    /// - one is not (the message names it and the range)
+    /// A hyper-parameter is outside its range; the message names both.
     pub fn check(&self) -> Result<()> {
         let rate =
             |name, value: f64| check_range((0.0..1.0).contains(&value), name, value, "[0, 1)");

@@ -2,7 +2,7 @@
 
 use super::{Machine, VALUE, name_of};
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Problem, Result};
 use crate::short::short;
 use crate::value::{Node, Storage, TensorView, Value};
 use std::rc::Rc;
@@ -18,7 +18,7 @@ enum Made {
     Opaque(Rc<str>),
 }
 
-type Known<T> = std::result::Result<T, String>;
+type Known<T> = std::result::Result<T, Problem>;
 
 impl Machine<'_, '_> {
     fn items(&self, value: &Value) -> Option<&[Value]> {
@@ -38,7 +38,7 @@ impl Machine<'_, '_> {
                 self.hold(size_of::<Storage>() + 32)?;
                 Ok(self.add(Node::Storage(Rc::new(storage))))
             }
-            Err(problem) => self.bad(&problem),
+            Err(Problem(problem)) => self.bad(&problem),
         }
     }
 
@@ -60,7 +60,7 @@ impl Machine<'_, '_> {
             return Err("a persistent identifier that is no storage".into());
         }
         if key.len() > MOST_KEY {
-            return Err(format!("a storage called {}", short(key)));
+            return Err(Problem(format!("a storage called {}", short(key))));
         }
         let first = match view.first() {
             None | Some(Value::None) => Some(0),
@@ -72,7 +72,8 @@ impl Machine<'_, '_> {
         Ok(Storage {
             key: key.clone(),
             dtype: Dtype::of_storage(class),
-            numel: u64::try_from(*numel).map_err(|_| format!("a storage of {numel} elements"))?,
+            numel: u64::try_from(*numel)
+                .map_err(|_| Problem(format!("a storage of {numel} elements")))?,
             first: first.ok_or("a view of a storage that is not (key, first, size)")?,
         })
     }
@@ -94,7 +95,7 @@ impl Machine<'_, '_> {
             }
             Ok(Made::Value(value)) => Ok(value),
             Ok(Made::Opaque(name)) => Ok(self.opaque(name)),
-            Err(problem) => self.bad(&problem),
+            Err(Problem(problem)) => self.bad(&problem),
         }
     }
 
@@ -127,7 +128,7 @@ impl Machine<'_, '_> {
                 // An item that is skipped would cost time on every call and no memory.
                 let entry = |pair| match self.items(pair) {
                     Some([key, value]) => Ok((key.clone(), value.clone())),
-                    _ => Err("a dictionary of items that are not pairs".to_owned()),
+                    _ => Err("a dictionary of items that are not pairs".into()),
                 };
                 let entries: Known<Vec<_>> = pairs.iter().map(entry).collect();
                 entries.map(Made::Dict)
@@ -139,7 +140,7 @@ impl Machine<'_, '_> {
 
     /// `(storage, offset, size, stride, requires_grad, hooks)`, and behind them the type where the storage is one of bytes.
     fn tensor(&self, items: &[Value]) -> Known<TensorView> {
-        let odd = || "a tensor that cannot be rebuilt".to_owned();
+        let odd = || Problem::from("a tensor that cannot be rebuilt");
         let numbers = |value: &Value| -> Option<Vec<u64>> {
             let items = self.items(value).filter(|items| items.len() <= 16)?;
             let number = |value: &Value| match value {
@@ -179,12 +180,12 @@ impl Machine<'_, '_> {
         let shape: Option<Vec<usize>> = shape.into_iter().map(|n| n.try_into().ok()).collect();
         let shape = shape.ok_or_else(odd)?;
         if shape.len() != strides.len() {
-            return Err(format!(
+            return Err(Problem(format!(
                 "a tensor of {} sizes and {} strides in the storage {}",
                 shape.len(),
                 strides.len(),
                 short(&storage.key)
-            ));
+            )));
         }
         Ok(TensorView {
             offset: offset.checked_add(storage.first).ok_or_else(odd)?,

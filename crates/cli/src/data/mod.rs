@@ -62,7 +62,7 @@ fn select(args: &SelectArgs) -> Result<()> {
         report.all
     ))?;
     console::line(format_args!("scores   {}", report.scores.display()))?;
-    console::line(format_args!("to look at {}", report.sheet.display()))
+    console::line(format_args!("sheet    {}", report.sheet.display()))
 }
 
 /// Readers of tables and archives are in a program of their own, so that this one is built without them.

@@ -223,7 +223,7 @@ fn more_bytes_than_the_directory_lists_are_noticed() {
     std::io::Write::write_all(&mut out, &data).unwrap();
     let mut bytes = out.finish().unwrap().into_inner();
     refused(&bytes, "need 2048 bytes, found 4096");
-    // Now the directory agrees with the header, and only the data go on.
+    // Now the directory agrees with the header, and only the data continue.
     let listed = u32::try_from(data.len()).unwrap().to_le_bytes();
     let wanted = u32::try_from(data.len() - 2048).unwrap().to_le_bytes();
     let places: Vec<usize> = (0..bytes.len() - 4)
