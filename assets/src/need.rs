@@ -120,7 +120,7 @@ mod tests {
     use crate::asset;
 
     #[test]
-    fn a_need_says_what_it_is_and_which_call_brings_it() {
+    fn a_need_has_a_description_and_the_command_that_fetches_it() {
         let need = Need::asset(asset("ffhq-10m").unwrap());
         assert_eq!(need.command, ["fetch", "ffhq-10m"]);
         assert!(need.what.starts_with("374.4 MB from deepinv/diffunet: "));

@@ -87,7 +87,7 @@ fn two_sets_are_compared_cached_and_written() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_said_before_anything_is() {
+fn invalid_measurements_are_refused_before_the_first_one() {
     let place = place_with_samples();
     let evaluate = |args: &[&str]| {
         let mut command = place.command(&["evaluate", "--no-cache"]);

@@ -15,7 +15,7 @@ fn place_with_photos() -> Workspace {
 }
 
 #[test]
-fn images_alone_are_enough_and_what_is_done_with_them_is_said() {
+fn a_folder_of_images_is_enough_and_the_assumptions_are_printed() {
     let place = place_with_photos();
     let plan = place.run(&["train", "--data", "photos", "--dry-run"]).ok();
     for words in ["own-64", "--source", "random weights"] {
@@ -63,7 +63,7 @@ fn a_small_image_size_makes_a_small_network() {
 }
 
 #[test]
-fn a_preset_of_the_digits_says_what_it_leaves_out_for_a_folder() {
+fn a_preset_of_the_digits_reports_dropped_settings_for_a_folder() {
     let place = place_with_photos();
     let config = ["train", "--config", "digits-sdft", "--data", "photos"];
     let plan = place.run(&[&config[..], &["--dry-run"]].concat()).ok();
@@ -160,7 +160,7 @@ fn thousands_of_threads_are_as_many_as_help() {
 }
 
 #[test]
-fn the_judge_replaces_no_file_unless_that_is_said() {
+fn the_judge_replaces_a_file_only_with_an_option() {
     let place = workspace();
     place.write("mine.safetensors", b"precious");
     place

@@ -61,7 +61,7 @@ fn a_run_killed_twenty_times_equals_one_that_was_not() {
 }
 
 #[test]
-fn an_interrupt_finishes_the_step_saves_and_says_how_to_go_on() {
+fn an_interrupt_finishes_the_step_saves_and_prints_how_to_continue() {
     let place = workspace();
     let args = [
         &SHORT[..SHORT.len() - 1],
@@ -231,7 +231,7 @@ fn damage_never_starts_a_run_over_and_never_counts_as_a_checkpoint() {
 }
 
 #[test]
-fn a_log_that_somebody_removed_is_begun_again() {
+fn a_removed_log_is_started_again() {
     let place = workspace();
     place.run(&SHORT).ok();
     let log = place.path("runs/short/log.jsonl");

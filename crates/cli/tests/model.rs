@@ -175,7 +175,7 @@ fn a_run_that_is_not_there_brings_the_names_of_those_that_are() {
 }
 
 #[test]
-fn a_run_goes_on_with_images_and_a_model_that_have_moved() {
+fn a_run_continues_with_images_and_a_model_that_were_moved() {
     let place = workspace();
     for (seed, out) in [("0", "images"), ("1", "others")] {
         let args = [

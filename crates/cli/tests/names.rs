@@ -46,7 +46,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 
 #[test]
-fn a_command_says_what_it_needs_by_name() {
+fn a_command_lists_the_names_it_needs() {
     let place = workspace();
     std::fs::create_dir(place.path("photos")).unwrap();
     let fetch = ("ffhq-10m", "fetch ffhq-10m");
@@ -217,7 +217,7 @@ fn a_command_says_what_it_needs_by_name() {
 }
 
 #[test]
-fn what_is_missing_is_explained_with_every_way_to_get_it() {
+fn a_missing_file_is_explained_with_every_way_to_get_it() {
     let place = workspace();
     for (args, texts) in [
         (
@@ -344,7 +344,7 @@ fn names_become_the_files_that_are_here() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_that_is_not_what_was_fetched_is_not_taken() {
+fn a_changed_file_is_not_used() {
     let place = workspace();
     let model = sdft_assets::DIGITS_SOURCE_WEIGHTS;
     let hash = sdft_checkpoint::sha256_bytes(model);

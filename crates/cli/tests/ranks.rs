@@ -153,7 +153,7 @@ fn fifty_kills_of_either_rank_end_no_run_well_that_has_no_model() {
 }
 
 #[test]
-fn a_rank_that_stops_is_given_up_and_the_message_says_how_to_go_on() {
+fn a_rank_that_stops_times_out_with_a_message_how_to_continue() {
     let place = workspace();
     let (args, port) = (arguments("--name=stopped", "--steps=100000"), free_port());
     let [leader, other] = [0, 1].map(|n| {

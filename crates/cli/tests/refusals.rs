@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 #[test]
-fn what_cannot_be_is_said_before_anything_is_written() {
+fn invalid_requests_are_refused_before_anything_is_written() {
     let place = place_with_inputs();
     std::fs::create_dir(place.path("mine")).unwrap();
     place.write("mine/00000.png", b"precious");

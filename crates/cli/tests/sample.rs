@@ -28,7 +28,7 @@ fn changed_model(path: &Path, name: &str, change: impl Fn(&Tensor) -> Tensor) {
 }
 
 #[test]
-fn what_is_not_the_commands_own_is_never_replaced() {
+fn foreign_files_are_never_replaced() {
     let place = workspace();
     place.write("mine/00000.png", b"precious");
     place.write("photos-grid.png", b"a photo of a grid");
@@ -97,7 +97,7 @@ fn a_file_that_could_be_a_sample_is_refused_before_anything_goes() {
 }
 
 #[test]
-fn the_same_command_makes_what_is_missing_and_a_larger_one_adds_to_it() {
+fn the_same_command_makes_missing_images_and_a_larger_count_adds_images() {
     let place = workspace();
     sample(&place, &["-n", "7", "--out", "whole"]).ok();
     let whole = files(&place.path("whole"));
@@ -123,7 +123,7 @@ fn the_same_command_makes_what_is_missing_and_a_larger_one_adds_to_it() {
 }
 
 #[test]
-fn a_run_that_is_stopped_or_killed_goes_on_where_it_was() {
+fn a_stopped_or_killed_run_continues() {
     let place = workspace();
     let slow = ["-n", "6", "--batch", "1", "--sampler", "ddpm"];
     let args = ["sample", "--model", "digits-source", "--steps", "250"];
@@ -260,7 +260,7 @@ fn the_longest_names_are_translated_and_longer_ones_are_errors_of_their_own() {
 }
 
 #[test]
-fn a_sheet_says_how_many_images_it_leaves_out() {
+fn a_sheet_counts_the_images_it_omits() {
     let place = workspace();
     let quick = ["sample", "--model", "digits-source", "--steps", "ddim2"];
     let drawn = place

@@ -318,7 +318,7 @@ fn an_impossible_request_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn a_plan_can_be_looked_at_without_running_it() {
+fn a_dry_run_prints_the_plan() {
     let place = workspace();
     let plan = place.run(&["train", "--dry-run"]).ok();
     for word in [
@@ -418,7 +418,7 @@ fn a_checkpoint_is_a_model_that_can_be_sampled_and_started_from() {
 }
 
 #[test]
-fn a_run_goes_on_only_with_what_it_began_with() {
+fn a_run_continues_only_with_its_own_images() {
     let place = workspace();
     place
         .run(&[

@@ -82,7 +82,7 @@ fn a_folder_is_translated_under_its_names_and_later_only_where_something_changed
 }
 
 #[test]
-fn an_image_depends_on_its_name_and_the_seed_and_on_no_company() {
+fn an_image_depends_only_on_its_name_and_the_seed() {
     let place = place_with_inputs();
     translate(&place, &["--out", "a", "--eta", "0.5"]).ok();
     let all = files(&place.path("a"));
@@ -185,7 +185,7 @@ fn one_bad_image_does_not_stop_the_others() {
 }
 
 #[test]
-fn a_translation_that_is_stopped_or_killed_goes_on_where_it_was() {
+fn a_stopped_or_killed_translation_continues() {
     let place = place_with_inputs();
     let slow = ["--walk", "ancestral", "--t0", "0.4", "--batch", "1"];
     let args = ["translate", "--model", "digits-source", "--input", "in"];

@@ -101,7 +101,7 @@ fn values_that_are_not_finite_end_every_command_that_reads_them() {
 }
 
 #[test]
-fn a_process_that_a_file_does_not_say_is_said_by_every_command() {
+fn every_command_reports_an_assumed_process() {
     let place = workspace();
     write(&place, "bare.safetensors", &source().0, &BTreeMap::new());
     let said = "the linear schedule of 1000 steps is assumed";

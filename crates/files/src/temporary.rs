@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_shared_folder_what_is_being_written_stays() {
+    fn in_a_shared_folder_files_being_written_stay() {
         let folder = tempfile::tempdir().unwrap();
         let hour = Duration::from_secs(3600);
         let file = |name: &str| fs::File::create(folder.path().join(name)).unwrap();

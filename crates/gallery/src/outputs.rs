@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_date_goes_and_the_rest_stays() {
+    fn outdated_files_are_removed_and_the_others_stay() {
         let dir = tempfile::tempdir().unwrap();
         let mut outputs = open(dir.path());
         for name in ["a", "b", "c"] {

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_gone_is_named_and_the_others_are_taken() {
+    fn a_missing_image_is_named_and_the_others_are_copied() {
         let root = tempfile::tempdir().unwrap();
         let (gone, there) = (root.path().join("gone.png"), root.path().join("there.png"));
         write_png(&there, &Rgb8::filled(20, 10, [7; 3])).unwrap();

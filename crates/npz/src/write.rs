@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn written_arrays_are_read_back() {
         let samples = samples();
         let entries: Vec<(&str, &Array)> =
             samples.iter().map(|(name, array)| (*name, array)).collect();

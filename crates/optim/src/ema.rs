@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_of_the_start_is_the_product_of_all_rates() {
+    fn the_weight_of_the_start_is_the_product_of_all_rates() {
         for ramp in [EmaRamp::None, EmaRamp::Early] {
             for rate in [0.0, 0.05, 0.5, 0.99, 0.9999, 1.0] {
                 for updates in [0, 1, 7, 200, 3000] {

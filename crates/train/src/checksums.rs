@@ -94,7 +94,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn files_are_compared_with_what_was_recorded() {
+    fn files_are_compared_with_their_recorded_checksums() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path();
         assert_eq!(Checksums::read(folder).unwrap(), None);

@@ -122,7 +122,7 @@ fn arrays_that_are_not_wanted_are_left_alone() {
 }
 
 #[test]
-fn what_is_no_archive_is_named() {
+fn a_file_that_is_not_an_archive_is_described() {
     refused(b"", "found an empty file");
     refused(b"hello, world", "begins with \"hello,\"");
     refused(&npy("'|u1'", "(1,)", &[0]), "found a single array (.npy)");
