@@ -3,14 +3,14 @@
 use crate::job::text_of;
 use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) use sdft_files::human_size as size;
+pub(crate) use sdft_runtime::{note, print_line as line};
 use sdft_train::{Progress, StepReport};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Prints an error with its causes, without repeating a cause that the text before it ends with.
 pub(crate) fn error(error: &anyhow::Error) {
-    // Nothing can be done if standard error is gone.
-    let _ = writeln!(std::io::stderr(), "error: {}", causes(error));
+    note(format_args!("error: {}", causes(error)));
 }
 
 fn causes(error: &anyhow::Error) -> String {
@@ -29,34 +29,6 @@ fn causes(error: &anyhow::Error) -> String {
         }
     }
     text
-}
-
-/// Prints a note.
-pub(crate) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// Standard output was closed by its reader.
-#[derive(Debug)]
-pub(crate) struct OutputClosed;
-
-impl std::fmt::Display for OutputClosed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("standard output was closed")
-    }
-}
-
-impl std::error::Error for OutputClosed {}
-
-/// Prints a result.
-///
-/// # Errors
-/// [`OutputClosed`], after which the program exits quietly; or standard output cannot be written.
-pub(crate) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{text}").map_err(|error| match error.kind() {
-        std::io::ErrorKind::BrokenPipe => anyhow::Error::new(OutputClosed),
-        _ => anyhow::Error::new(error).context("standard output"),
-    })
 }
 
 /// Which log lines are printed where there is no terminal: all at first, then fewer, about 200 of a long run.

@@ -1,11 +1,12 @@
 //! The device and the precision that the command line asks for.
 
-use crate::{doctor, usage};
+use crate::doctor;
 use anyhow::Result;
 use candle_core::Device;
 use sdft_cuda::DeviceSpec;
 use sdft_jobs::open_device;
 use sdft_parallel::World;
+use sdft_runtime::usage;
 use sdft_train::Precision;
 use std::sync::OnceLock;
 

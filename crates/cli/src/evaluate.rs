@@ -1,14 +1,15 @@
 //! `evaluate`: sets or pairs of images -> a table, and a folder of reports.
 
 use crate::args::EvaluateArgs;
+use crate::console;
 use crate::job::job_on_cpu;
-use crate::{console, usage};
 use anyhow::Result;
 use sdft_features::{InceptionResize, LpipsNet};
 use sdft_jobs::{
     CacheLocation, DIGITS, EvaluateOptions, PairPart, PairsOptions, SetsOptions, Weights,
     evaluate_pairs, evaluate_sets,
 };
+use sdft_runtime::usage;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {

@@ -1,9 +1,9 @@
 //! Names of weights and data sets, and files of the Hub, as paths on this machine.
 
-use crate::usage;
 use anyhow::Result;
 use sdft_assets::{Error, HubCache, HubFile, INDEX, ImageSet, Need, asset, assets, elsewhere};
 use sdft_files::{similar, suggest};
+use sdft_runtime::usage;
 use std::path::{Path, PathBuf};
 
 /// Replaces names by paths.

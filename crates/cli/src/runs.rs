@@ -54,7 +54,7 @@ pub(crate) fn conclude(
             );
             match console::line(text) {
                 // A closed output does not make the run complete.
-                Err(error) if !error.is::<console::OutputClosed>() => Err(error),
+                Err(error) if !error.is::<sdft_runtime::OutputClosed>() => Err(error),
                 _ => Ok(ExitCode::from(INTERRUPTED)),
             }
         }

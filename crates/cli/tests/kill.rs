@@ -128,7 +128,7 @@ fn an_interrupted_run_with_a_closed_output_still_exits_with_130() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_passed_over_for_the_last_good_one() {
+fn a_damaged_checkpoint_is_skipped_for_the_last_good_one() {
     let place = workspace();
     place.run(&SHORT).ok();
     let undisturbed = essence(&place.path("runs/short"));

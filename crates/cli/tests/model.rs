@@ -21,7 +21,7 @@ fn damage(path: &Path) {
 }
 
 #[test]
-fn a_damaged_model_is_passed_over_for_the_newest_whole_one() {
+fn a_damaged_model_is_skipped_for_the_newest_whole_one() {
     let place = workspace();
     place.run(&SHORT).ok();
     let root = place.path("runs/short");

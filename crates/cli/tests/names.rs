@@ -347,7 +347,7 @@ fn names_become_the_files_that_are_here() {
 fn a_changed_file_is_not_used() {
     let place = workspace();
     let model = sdft_assets::DIGITS_SOURCE_WEIGHTS;
-    let hash = sdft_checkpoint::sha256_bytes(model);
+    let hash = sdft_files::sha256_bytes(model);
     let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
     let commit = "85a3dd916b4b04c2016cd1e1e4bb30feaeb42935";
     let blob = place.write(&format!("{repository}/blobs/{hash}"), model);

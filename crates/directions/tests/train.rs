@@ -76,7 +76,7 @@ fn goal(embed: Box<Embed>) -> Goal {
 
 fn seen() -> Box<Embed> {
     let judge = judge();
-    Box::new(move |x| Ok(judge.look(x)?.features))
+    Box::new(move |x| Ok(judge.classify(x)?.features))
 }
 
 fn train(
@@ -178,7 +178,7 @@ fn stopping(stop: &Arc<AtomicBool>, at: usize) -> Box<Embed> {
         if asked.fetch_add(1, Ordering::Relaxed) + 1 == at {
             stop.store(true, Ordering::Relaxed);
         }
-        Ok(judge.look(x)?.features)
+        Ok(judge.classify(x)?.features)
     })
 }
 
@@ -247,7 +247,7 @@ fn the_rate_falls_by_epochs() {
 fn broken(from: usize, to: usize) -> Box<Embed> {
     let (judge, asked) = (judge(), AtomicUsize::new(0));
     Box::new(move |x: &Tensor| {
-        let features = judge.look(x)?.features;
+        let features = judge.classify(x)?.features;
         let k = asked.fetch_add(1, Ordering::Relaxed) + 1;
         match (from..to).contains(&k) {
             true => features * f64::NAN,

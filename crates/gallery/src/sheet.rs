@@ -58,10 +58,10 @@ pub fn write_sheet(folder: &Path, picture: &Rgb8) -> Result<PathBuf> {
     let path = sheet_path(folder);
     let png = encode_sheet(picture)?;
     // What a killed process leaves is in the folder, which is swept; the folder above it belongs to someone else.
-    let aside = temporary_path(&folder.join("grid.png"));
-    let moved = aside.and_then(|aside| {
-        write_atomic(&aside, &png)?;
-        fs::rename(&aside, &path).inspect_err(|_| drop(fs::remove_file(&aside)))
+    let temporary = temporary_path(&folder.join("grid.png"));
+    let moved = temporary.and_then(|temporary| {
+        write_atomic(&temporary, &png)?;
+        fs::rename(&temporary, &path).inspect_err(|_| drop(fs::remove_file(&temporary)))
     });
     // The folder may be on another disk than its sheet.
     moved

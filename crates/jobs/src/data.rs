@@ -113,7 +113,7 @@ pub fn list_inputs(input: &Path, context: &mut Context<'_>) -> Result<Vec<Input>
         )));
     }
     let listing = scan_images(input)?;
-    if let Some(text) = listing.passed_over() {
+    if let Some(text) = listing.describe_skipped() {
         context
             .progress
             .note(&format!("{}: passed over: {text}", input.display()));

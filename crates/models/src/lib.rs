@@ -8,7 +8,8 @@
 //! ```
 //! use candle_core::Device;
 //! use sdft_adm::{AdmConfig, Unet};
-//! use sdft_models::{LoadOptions, Process, load_unet, save_unet};
+//! use sdft_diffusion::Process;
+//! use sdft_models::{LoadOptions, load_unet, save_unet};
 //! use sdft_nn::Params;
 //!
 //! let config = AdmConfig { image_size: 8, model_channels: 8, channel_mult: vec![1.0], attention_resolutions: vec![],
@@ -22,8 +23,6 @@
 //! ```
 //!
 //! **Invariant:** the only crate that joins an architecture with a file; a file that does not fit completely is not loaded.
-
-pub use sdft_diffusion::Process;
 
 pub use crate::{
     convert::convert_file,

@@ -2,12 +2,14 @@
 
 use crate::diffusers::Layout;
 use crate::error::ModelError;
+use crate::notes;
 use crate::official::{ENCODER, UNET, official_shapes, tensors};
 use crate::resolve::{Resolved, Seen, hints, resolve};
 use crate::siblings::{Siblings, folder_weights};
-use crate::{Process, notes};
 use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Unet};
-use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Wanted, sha256_bytes, sha256_weights};
+use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Wanted, sha256_weights};
+use sdft_diffusion::Process;
+use sdft_files::sha256_bytes;
 use sdft_nn::{ParamSpec, Params};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -82,10 +84,10 @@ impl LoadedModel {
             let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
             let values = values.map_err(|e| problem(format!("{name}: {e}")))?;
             let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
-            let hash = sdft_checkpoint::sha256_bytes(&bytes);
+            let hash = sdft_files::sha256_bytes(&bytes);
             parts.push_str(&format!("\n{name} {hash}"));
         }
-        Ok(sdft_checkpoint::sha256_bytes(parts.as_bytes()))
+        Ok(sdft_files::sha256_bytes(parts.as_bytes()))
     }
 }
 

@@ -3,9 +3,9 @@
 use crate::error::{ModelError, brief};
 use crate::known::known_file;
 use crate::siblings::Siblings;
-use crate::{LoadOptions, Process, scheduler, unet2d};
+use crate::{LoadOptions, scheduler, unet2d};
 use sdft_adm::{AdmConfig, EncoderConfig, Inferred, Origin, Pool, infer};
-use sdft_diffusion::{MODEL_KEY, PROCESS_KEY, PredictionType};
+use sdft_diffusion::{MODEL_KEY, PROCESS_KEY, PredictionType, Process};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};

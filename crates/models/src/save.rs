@@ -1,11 +1,10 @@
 //! Writes networks with their metadata.
 
-use crate::Process;
 use crate::error::ModelError;
 use candle_core::DType;
 use sdft_adm::{AdmConfig, EncoderConfig};
 use sdft_checkpoint::write_safetensors;
-use sdft_diffusion::file_metadata;
+use sdft_diffusion::{Process, file_metadata};
 use sdft_nn::Params;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -2,12 +2,13 @@
 
 mod common;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use common::{Files, error, given};
 use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Pool};
 use sdft_checkpoint::write_safetensors;
+use sdft_diffusion::Process;
 use sdft_models::{
-    LoadOptions, Process, convert_file, encoder_metadata, inspect_file, load_encoder, load_unet,
+    LoadOptions, convert_file, encoder_metadata, inspect_file, load_encoder, load_unet,
 };
 use sdft_nn::Params;
 use sdft_testing::tiny_config;

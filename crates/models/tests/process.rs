@@ -6,10 +6,8 @@ use candle_core::{DType, Device, Tensor};
 use common::{Files, error, given};
 use sdft_adm::{AdmConfig, Origin, Unet};
 use sdft_checkpoint::write_safetensors;
-use sdft_diffusion::{Denoiser, PredictionType};
-use sdft_models::{
-    LoadOptions, ModelError, Process, convert_file, inspect_file, load_unet, save_unet,
-};
+use sdft_diffusion::{Denoiser, PredictionType, Process};
+use sdft_models::{LoadOptions, ModelError, convert_file, inspect_file, load_unet, save_unet};
 use sdft_nn::Params;
 use sdft_testing::tiny_config;
 use serde_json::json;

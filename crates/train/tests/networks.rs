@@ -132,7 +132,7 @@ fn setup<T: Trainable + 'static>(root: &Path, plan: &Plan, new: fn() -> T) -> Se
         data: Arc::new(DigitsSource::new(digits, Style::Chalk, &[], 2).unwrap()),
         evaluator: None,
         device: Device::Cpu,
-        peers: Arc::new(ProcessGroup::single()),
+        group: Arc::new(ProcessGroup::single()),
     }
 }
 

@@ -2,12 +2,13 @@
 
 pub(crate) mod args;
 
+use crate::console;
 use crate::job::job_on_cpu;
-use crate::{console, usage};
 use anyhow::Result;
 use args::{DataArgs, DataVerb, SelectArgs};
 use sdft_data::check_folder;
 use sdft_jobs::{SelectOptions, Take, Weights, select_images};
+use sdft_runtime::usage;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 

@@ -5,10 +5,10 @@ mod example;
 use crate::args::TranslateArgs;
 use crate::gallery::exit_code;
 use crate::job::job;
-use crate::usage;
 use anyhow::Result;
 use sdft_gallery::Outcome;
 use sdft_jobs::{EnergyKind, TranslateOptions, TranslationMethod, WalkKind, translate_folder};
+use sdft_runtime::usage;
 use std::process::ExitCode;
 
 pub(crate) fn translate(args: &TranslateArgs) -> Result<ExitCode> {

@@ -105,7 +105,7 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
                 let info = read.info.as_ref();
                 Ok(EditEntry {
                     file: full_path(file),
-                    sha256: sdft_checkpoint::sha256_file(Path::new(file))?,
+                    sha256: sdft_files::sha256_file(Path::new(file)).context(file)?,
                     from: info.map(|info| info.from.clone()),
                     to: info.map(|info| info.to.clone()),
                     trained: info.map(|info| info.steps),

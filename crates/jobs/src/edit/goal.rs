@@ -154,7 +154,7 @@ enum Opened {
 impl Opened {
     fn embed(self, side: usize, antialias: bool) -> Result<Box<Embed>> {
         Ok(match self {
-            Self::Digits(judge) => Box::new(move |x| Ok(judge.look(x)?.features)),
+            Self::Digits(judge) => Box::new(move |x| Ok(judge.classify(x)?.features)),
             Self::Clip(clip, patch) => {
                 let seen = ClipConfig::vit_b(patch).side;
                 let input = ClipInput::new(side, seen, antialias, &Device::Cpu)?;

@@ -3,8 +3,9 @@
 use crate::cache::CacheLocation;
 use crate::error::{Result, ResultExt as _, option};
 use sdft_asyrp::DirectionInfo;
+use sdft_diffusion::Process;
 use sdft_directions::WalkPlan;
-use sdft_models::{LoadOptions, Process};
+use sdft_models::LoadOptions;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use super::settings::{TrainOptions, fit_architecture};
 use crate::context::Context;
 use crate::data::{fingerprint, open_data, same_images};
 use crate::embedded::DIGITS;
-use crate::error::{Result, failed, usage};
+use crate::error::{Result, ResultExt, failed, usage};
 use crate::estimate::{Estimate, disk, estimate, memory_of};
 use crate::judge::{judge_features, load_judge};
 use crate::model::{ModelFile, all_fields, check_unchanged, load_source};
@@ -242,7 +242,7 @@ impl Training for FineTuning {
             data: self.data,
             evaluator,
             device: context.device.clone(),
-            peers: self.group,
+            group: self.group,
         };
         Ok(run(setup, context.stop, context.progress)?)
     }
@@ -332,6 +332,6 @@ fn locate_eval_weights(plan: &mut TrainPlan) -> Result<()> {
             path.display()
         )));
     }
-    plan.eval.weights_sha256 = sdft_checkpoint::sha256_file(path)?;
+    plan.eval.weights_sha256 = sdft_files::sha256_file(path).context(path.display())?;
     Ok(())
 }

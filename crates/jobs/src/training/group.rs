@@ -64,6 +64,6 @@ pub fn follow(group: Arc<ProcessGroup>, context: &mut Context<'_>) -> Result<()>
         source,
         data,
         device: context.device.clone(),
-        peers: group,
+        group,
     })?)
 }

@@ -10,7 +10,7 @@ pub use plan::{TranslatePlan, Variant};
 
 use crate::context::{Context, check_stop};
 use crate::data::list_inputs;
-use crate::error::{Result, option};
+use crate::error::{Result, ResultExt, option};
 use crate::model::{ModelFile, check_unconditional, load_model};
 use candle_core::{Device, Tensor};
 use sdft_adm::Origin;
@@ -40,7 +40,8 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     let mask = match options.mask.as_ref() {
         Some(path) if method == TranslationMethod::Sdedit => {
             let mask = read_mask(path, model.config.image_size)?;
-            Some((path, mask, sdft_checkpoint::sha256_file(path)?))
+            let hash = sdft_files::sha256_file(path).context(path.display())?;
+            Some((path, mask, hash))
         }
         _ => None,
     };

@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use sdft_checkpoint::write_safetensors;
-use sdft_models::{LoadOptions, ModelError, Process, load_unet, save_unet};
+use sdft_diffusion::Process;
+use sdft_models::{LoadOptions, ModelError, load_unet, save_unet};
 use sdft_nn::Params;
 use sdft_testing::{initial_params, tiny_config};
 use std::collections::BTreeMap;

@@ -7,6 +7,7 @@ use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_parallel::{ProcessGroup, World, free_port};
 use sdft_randn::randn;
+use sdft_testing::tiny_config;
 use sdft_train::{AuxSampling, Learner, Method, Outcome, Precision};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +18,7 @@ fn plan(method: Method, timesteps: &str) -> Plan {
     let mut plan = Plan {
         seed: 3,
         method,
-        model: AdmConfig {
-            image_size: 8,
-            model_channels: 8,
-            channel_mult: vec![1.0, 2.0],
-            attention_resolutions: vec![2],
-            num_head_channels: 8,
-            norm_groups: 4,
-            ..AdmConfig::default()
-        },
+        model: tiny_config(),
         ..Plan::default()
     };
     plan.steps.batch = 7;
@@ -61,7 +54,7 @@ fn learner(plan: &Plan, start: &Params, source: Option<Box<dyn Denoiser>>) -> Le
 }
 
 /// Loss and gradient norm of each of three steps.
-fn learn(plan: &Plan, peers: ProcessGroup) -> Vec<[f64; 4]> {
+fn learn(plan: &Plan, group: ProcessGroup) -> Vec<[f64; 4]> {
     let start = start(plan);
     let source = match plan.method {
         Method::Sdft => {
@@ -70,7 +63,7 @@ fn learn(plan: &Plan, peers: ProcessGroup) -> Vec<[f64; 4]> {
         _ => None,
     };
     let learner = learner(plan, &start, source);
-    let mut learner = learner.in_group(Arc::new(peers)).unwrap();
+    let mut learner = learner.in_group(Arc::new(group)).unwrap();
     let shape = [plan.steps.batch, 3, 8, 8];
     (0..3)
         .map(|step| {
@@ -133,10 +126,10 @@ fn a_batch_needs_an_image_for_every_process() {
             let plan = plan.clone();
             std::thread::spawn(move || {
                 let world = World::local(rank, 8, port);
-                let peers =
+                let group =
                     ProcessGroup::join(&world, &Device::Cpu, Duration::from_secs(30)).unwrap();
                 let learner = learner(&plan, &start(&plan), None);
-                learner.in_group(Arc::new(peers)).err().unwrap().to_string()
+                learner.in_group(Arc::new(group)).err().unwrap().to_string()
             })
         })
         .collect();
