@@ -77,7 +77,7 @@ fn invalid_requests_are_refused_before_anything_is_written() {
         (
             &["--out", "runs/short"],
             2,
-            &["plan.toml there is that of something else"],
+            &["its plan.toml belongs to"],
         ),
         (
             &["--out", "runs/short", "--overwrite"],

@@ -412,7 +412,7 @@ fn every_method_translates_and_egsde_without_energies_is_sdedit() {
         .run(&[&SHORT[..], &["--set", "loop.steps=1"]].concat())
         .ok();
     translate(&place, &["--method", "egsde", "--classifier", "runs/short"])
-        .fails(1, &["this is a U-Net, a classifier is needed"]);
+        .fails(1, &["expected a classifier, found a U-Net"]);
     let args = ["translate", "--model", "runs/classifier", "--input", "in"];
     place.run(&args).fails(1, &["this is a classifier"]);
     let inspected = place

@@ -4,7 +4,7 @@
 //! of known public files, names and shapes, and ADM's defaults for fields that no shape determines. Notes list the assumed fields; a field
 //! is required where public models differ. Loading is strict: missing, unexpected and mis-shaped tensors are listed with the likely cause.
 //!
-//! # Example: save a network and get it back
+//! # Example: save a network and load it
 //! ```
 //! use candle_core::Device;
 //! use sdft_adm::{AdmConfig, Unet};

@@ -71,7 +71,7 @@ impl LoadedModel {
     /// SHA-256 of the network itself, its architecture and its weights: the same for every file and part of a file that holds it.
     ///
     /// # Errors
-    /// When a tensor cannot be read.
+    /// A tensor cannot be read.
     pub fn network_sha256(&self) -> Result<String, ModelError> {
         let problem = |problem: String| ModelError::Problem {
             path: "the network".into(),
@@ -256,7 +256,7 @@ fn assemble(
     if let Some(pool) = read.resolved.pool {
         return Err(ModelError::Problem {
             path: path.to_owned(),
-            problem: format!("this is a classifier ({pool:?} pool), a U-Net is needed"),
+            problem: format!("expected a U-Net, found a classifier ({pool:?} pool)"),
         });
     }
     let params = fitted(path, Unet::specs(&read.resolved.config), state, &read)?;
@@ -282,7 +282,7 @@ fn assemble(
 pub struct LoadedEncoder {
     /// The architecture.
     pub config: EncoderConfig,
-    /// The diffusion process whose noised images it knows.
+    /// The diffusion process of its noised images.
     pub process: Process,
     /// The weights, f32 on the CPU.
     pub params: Params,
@@ -311,7 +311,7 @@ pub fn load_encoder(path: &Path, options: &LoadOptions) -> Result<LoadedEncoder,
     let Some(config) = read.resolved.encoder() else {
         return Err(ModelError::Problem {
             path: path.to_owned(),
-            problem: "this is a U-Net, a classifier is needed".into(),
+            problem: "expected a classifier, found a U-Net".into(),
         });
     };
     let params = fitted(path, Encoder::specs(&config), state, &read)?;

@@ -29,7 +29,7 @@ pub fn save_unet(
 /// The metadata of a file of a U-Net.
 ///
 /// # Errors
-/// Never in practice.
+/// The process cannot be written as JSON.
 pub fn unet_metadata(
     config: &AdmConfig,
     process: &Process,
@@ -41,7 +41,7 @@ pub fn unet_metadata(
 /// The metadata of a file of a classifier; the names of its tensors determine its pool.
 ///
 /// # Errors
-/// Never in practice.
+/// The process cannot be written as JSON.
 pub fn encoder_metadata(
     config: &EncoderConfig,
     process: &Process,

@@ -13,7 +13,7 @@ const MAX_HEADER: u64 = 1 << 16;
 /// The fields of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// The type, as it is written.
+    /// The type, as in the file.
     pub(crate) descr: String,
     /// Whether the first axis runs fastest.
     pub(crate) is_fortran: bool,
@@ -187,7 +187,7 @@ impl Cursor<'_> {
         Ok(text)
     }
 
-    /// The type; that of records is a list, which is taken as it stands because it will be refused.
+    /// The type; that of records is a list, which is returned unparsed and refused later.
     fn descr(&mut self) -> Result<String, Problem> {
         if self.peek() != Some(b'[') {
             return self.string();

@@ -22,8 +22,8 @@ const MAX_RATIO: u64 = 1032;
 
 /// Reads all arrays of a `.npz` file, by name without `.npy`.
 ///
-/// Read are unsigned bytes, signed integers of 8, 32 and 64 bits, and floating-point numbers of 16, 32 and 64 bits; see [`Values`] for
-/// what they become. Arrays in Fortran order are brought into C order.
+/// Supports unsigned bytes, signed integers of 8, 32 and 64 bits, and floating-point numbers of 16, 32 and 64 bits; [`Values`] has the
+/// type that each is read as. Arrays in Fortran order are reordered to C order.
 ///
 /// # Errors
 /// The file cannot be opened, is not a zip archive, or is damaged; an entry is not an array, occurs twice, is of another type, is shorter
@@ -34,7 +34,7 @@ pub fn read_npz(path: &Path) -> Result<BTreeMap<String, Array>> {
 
 /// Like [`read_npz`], for the arrays whose names `wanted` accepts; the others are not read.
 ///
-/// Reference files of images hold statistics and gigabytes of pixels, and usually one of them is wanted.
+/// Reference files of images hold statistics and gigabytes of pixels, of which usually one is needed.
 ///
 /// # Errors
 /// Those of [`read_npz`] about the wanted arrays.
@@ -46,7 +46,7 @@ pub fn read_npz_where(
         path: path.to_owned(),
         source,
     };
-    // Asked before opening: opening a pipe would wait for its writer.
+    // Checked before opening, because opening a pipe waits for its writer.
     if !std::fs::metadata(path).map_err(open)?.is_file() {
         return Err(Error::Archive {
             file: path.display().to_string(),
@@ -130,7 +130,7 @@ fn read_archive<R: Read + Seek>(
     Ok(arrays)
 }
 
-/// Whether the input begins like a zip archive; goes back to its start.
+/// Fails unless the input begins like a zip archive. Rewinds it.
 fn check_magic<R: Read + Seek>(input: &mut R) -> std::result::Result<(), Problem> {
     let mut start = Vec::new();
     input
@@ -139,7 +139,7 @@ fn check_magic<R: Read + Seek>(input: &mut R) -> std::result::Result<(), Problem
         .read_to_end(&mut start)
         .and_then(|_| input.rewind())
         .map_err(|e| format!("cannot be read: {e}"))?;
-    // The second is how an archive of nothing begins.
+    // The second is the start of an empty archive.
     if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
         return Ok(());
     }
@@ -155,7 +155,7 @@ fn check_magic<R: Read + Seek>(input: &mut R) -> std::result::Result<(), Problem
     )))
 }
 
-/// Whether an entry of `size` bytes can come out of what is stored for it.
+/// Fails unless the stored bytes can expand to `size` bytes.
 fn check_size(
     size: u64,
     compressed: u64,
@@ -189,8 +189,8 @@ fn check_size(
     }
 }
 
-/// Everything after the header: exactly the values, and then the end. `size` is the length of the whole entry, whose bytes are there, and
-/// `memory` the number of bytes that may be taken.
+/// Reads the values after the header, which must end the entry. `size` is the length of the whole entry, and `memory` the number of bytes
+/// that may be allocated.
 fn read_values(
     input: &mut impl Read,
     header: &Header,
@@ -214,7 +214,7 @@ fn read_values(
             )));
         }
     };
-    // Values that are put into another order are there twice for a while.
+    // Reordering needs a second copy of the values.
     let copies = if header.is_fortran && shape.len() > 1 {
         2
     } else {

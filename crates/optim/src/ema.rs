@@ -14,7 +14,7 @@ use crate::{
 pub enum EmaRamp {
     /// The rate is the same from the first update on, as in guided-diffusion.
     None,
-    /// Update `n` (0-based) uses `min(rate, (1 + n) / (10 + n))`: a short run forgets where it started.
+    /// Update `n` (0-based) uses `min(rate, (1 + n) / (10 + n))`: the average of a short run forgets its start.
     #[default]
     Early,
 }
@@ -29,7 +29,7 @@ impl EmaRamp {
         }
     }
 
-    /// The share of the first weights, 0 to 1, that is left in the average after `updates`: the product of their rates.
+    /// The weight, 0 to 1, of the initial values in the average after `updates`: the product of their rates.
     #[must_use]
     pub fn start_share(self, rate: f64, updates: u64) -> f64 {
         let n = updates as f64;
@@ -47,7 +47,7 @@ impl EmaRamp {
     }
 }
 
-/// Shadow weights that follow the parameters slowly. They are sampled and evaluated.
+/// Shadow weights that follow the parameters slowly, for sampling and evaluation.
 ///
 /// Code reference: guided-diffusion `update_ema`.
 /// ```text
@@ -270,7 +270,7 @@ mod tests {
                 }
             }
         }
-        // With guided-diffusion's rate the average of a short run hardly leaves its start. With the ramp it does.
+        // With guided-diffusion's rate the average of a short run stays close to its start. With the ramp it does not.
         assert!(EmaRamp::None.start_share(0.9999, 200) > 0.98);
         assert!(EmaRamp::default().start_share(0.9999, 200) < 1e-12);
         assert!(EmaRamp::None.start_share(0.9999, 1 << 40) < 1e-300);

@@ -1,4 +1,4 @@
-//! The global norm of the gradients, and what is done about a large or a broken one.
+//! The global norm of the gradients, clipping, and the names of gradients that are not finite.
 
 use candle_core::{CpuStorage, DType, Storage, Tensor};
 
@@ -36,7 +36,7 @@ pub fn clip_coefficient(norm: f64, max_norm: f64) -> f64 {
     }
 }
 
-/// The names of the gradients that have an entry which is infinite or not a number.
+/// The names of the gradients that have an entry that is infinite or NaN.
 ///
 /// # Shapes
 /// - `names` and `grads` in the same order

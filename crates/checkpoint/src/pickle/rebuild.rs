@@ -10,8 +10,8 @@ use std::rc::Rc;
 /// Storages are numbered.
 const MOST_KEY: usize = 256;
 
-/// What a call makes.
-enum Made {
+/// The result of a call.
+enum Rebuilt {
     Dict(Vec<(Value, Value)>),
     Tensor(TensorView),
     Value(Value),
@@ -54,10 +54,10 @@ impl Machine<'_, '_> {
             ],
         ) = self.items(id)
         else {
-            return Err("a persistent identifier that is no storage".into());
+            return Err("a persistent identifier that is not a storage".into());
         };
         if &**kind != "storage" {
-            return Err("a persistent identifier that is no storage".into());
+            return Err("a persistent identifier that is not a storage".into());
         }
         if key.len() > MOST_KEY {
             return Err(Problem(format!("a storage called {}", short(key))));
@@ -78,36 +78,36 @@ impl Machine<'_, '_> {
         })
     }
 
-    /// The few calls whose result is known; everything else stays opaque and is never made.
+    /// The few calls whose result is known; everything else stays opaque and is never created.
     pub(super) fn call(&mut self, function: &Value, arguments: &Value) -> Result<Value> {
-        let made = match function {
+        let result = match function {
             Value::Global(name) => self.make(name, arguments),
-            _ => Ok(Made::Opaque(name_of(function))),
+            _ => Ok(Rebuilt::Opaque(name_of(function))),
         };
-        match made {
-            Ok(Made::Dict(entries)) => {
+        match result {
+            Ok(Rebuilt::Dict(entries)) => {
                 self.hold(2 * VALUE * entries.len())?;
                 Ok(self.add(Node::Dict(entries)))
             }
-            Ok(Made::Tensor(view)) => {
+            Ok(Rebuilt::Tensor(view)) => {
                 self.hold(size_of::<TensorView>() + 32 + 16 * view.shape.len())?;
                 Ok(self.add(Node::Tensor(Rc::new(view))))
             }
-            Ok(Made::Value(value)) => Ok(value),
-            Ok(Made::Opaque(name)) => Ok(self.opaque(name)),
+            Ok(Rebuilt::Value(value)) => Ok(value),
+            Ok(Rebuilt::Opaque(name)) => Ok(self.opaque(name)),
             Err(Problem(problem)) => self.bad(&problem),
         }
     }
 
-    fn make(&self, name: &Rc<str>, arguments: &Value) -> Known<Made> {
+    fn make(&self, name: &Rc<str>, arguments: &Value) -> Known<Rebuilt> {
         let items = self.items(arguments).unwrap_or_default();
         match &**name {
             "torch._utils._rebuild_tensor_v2"
             | "torch._utils._rebuild_tensor"
-            | "torch._utils._rebuild_tensor_v3" => self.tensor(items).map(Made::Tensor),
+            | "torch._utils._rebuild_tensor_v3" => self.tensor(items).map(Rebuilt::Tensor),
             "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => {
                 let data = items.first().ok_or("a parameter without data")?;
-                Ok(Made::Value(data.clone()))
+                Ok(Rebuilt::Value(data.clone()))
             }
             "torch._tensor._rebuild_from_type_v2" => match items {
                 [Value::Global(inner), _, arguments, ..]
@@ -131,10 +131,12 @@ impl Machine<'_, '_> {
                     _ => Err("a dictionary of items that are not pairs".into()),
                 };
                 let entries: Known<Vec<_>> = pairs.iter().map(entry).collect();
-                entries.map(Made::Dict)
+                entries.map(Rebuilt::Dict)
             }
-            "torch.Size" => Ok(Made::Value(items.first().cloned().unwrap_or(Value::None))),
-            _ => Ok(Made::Opaque(name.clone())),
+            "torch.Size" => Ok(Rebuilt::Value(
+                items.first().cloned().unwrap_or(Value::None),
+            )),
+            _ => Ok(Rebuilt::Opaque(name.clone())),
         }
     }
 
