@@ -31,7 +31,7 @@ fn small() -> (AdmConfig, Params) {
 }
 
 #[test]
-fn a_student_that_equals_its_teacher_has_nothing_to_learn_from_it() {
+fn a_student_that_equals_its_teacher_has_no_distillation_gradient() {
     let (config, start) = small();
     let (params, vars) = start.trainable().unwrap();
     let (student, teacher) = (
@@ -63,7 +63,7 @@ fn a_student_that_equals_its_teacher_has_nothing_to_learn_from_it() {
         distill: None,
     };
     for of_images in [true, false] {
-        // What a network recorded serves one backward pass.
+        // A record serves one backward pass.
         let terms = objective
             .evaluate(&diffusion, &student, Some(&teacher), &batch, Some(&aux))
             .unwrap();

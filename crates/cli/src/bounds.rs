@@ -34,7 +34,7 @@ const TINY: [&str; 5] = [
     "loop.precision=f32",
 ];
 
-/// Set in the process that has the limit.
+/// Environment variable of the process with the limit.
 const INSIDE: &str = "SDFT_TEST_SWEEP";
 
 #[test]
@@ -57,7 +57,7 @@ fn every_number_of_a_configuration_has_bounds() {
     assert!(said.contains("tried all"), "{last:?}");
 }
 
-/// Prints a line that the outer process looks for.
+/// Prints a line that the outer process reads.
 fn say(text: &str) {
     writeln!(std::io::stderr(), "{text}").unwrap();
 }
@@ -84,7 +84,7 @@ fn sweep() {
         &["--seed", "18446744073709551615"],
     ] {
         let args = [&["sdft", "train", "--dry-run"], more].concat();
-        // The call only has to end; numbers that fit are valid.
+        // The call only has to return; some of the numbers are valid.
         let _ = call(&args);
     }
     say("tried all");

@@ -38,7 +38,7 @@ struct Thinning {
 }
 
 impl Thinning {
-    /// Whether the line after so many steps of this process is printed, of `steps` that it is to do.
+    /// Whether the line after `done` of `steps` steps of this process is printed.
     fn prints(&mut self, done: u64, steps: u64) -> bool {
         if done < self.next && done < steps {
             return false;
@@ -66,7 +66,7 @@ impl Console {
     pub(crate) fn new(label: &str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
-            // The template is a constant, and without it the bar only looks plainer.
+            // The template is a constant, and the bar also works without it.
             let template = "{prefix} {bar:24} {pos}/{len} {wide_msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
@@ -179,7 +179,7 @@ impl Progress for Console {
     }
 }
 
-/// The whole images among those that are done.
+/// The number of whole images in `done`.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -243,7 +243,7 @@ impl Ticker {
         }
     }
 
-    /// Prints how long the images took that are done.
+    /// Prints how long the finished images took.
     fn finish(&self, done: usize) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

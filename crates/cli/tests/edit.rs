@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Waits until something is there.
+/// Waits until a condition holds.
 fn wait_for(what: &str, there: impl Fn() -> bool) {
     let started = Instant::now();
     while !there() {
@@ -29,7 +29,7 @@ fn signal(child: &mut Child, name: &str) -> Option<i32> {
 
 #[test]
 fn a_direction_that_was_killed_and_interrupted_ends_like_an_undisturbed_one() {
-    // Long enough to be hit in the middle.
+    // Long enough to be killed in the middle.
     let long = [&SHORT[..], &["--set", "walk.steps=200"]].concat();
     let quiet = workspace();
     let whole = quiet.run(&long).ok();
@@ -74,7 +74,7 @@ fn a_direction_that_was_killed_and_interrupted_ends_like_an_undisturbed_one() {
     command.current_dir(hurt.path("elsewhere"));
     let more = Run::from(command.output().unwrap()).ok();
     assert!(more.out.contains("step-000012.png"), "{more:?}");
-    // Another number of threads changes no bit, and kept inversions are those that would be made.
+    // Another number of threads changes no bit, and cached inversions equal new ones.
     let cached = [
         &SHORT[..12],
         &[
@@ -102,7 +102,7 @@ fn a_direction_that_was_killed_and_interrupted_ends_like_an_undisturbed_one() {
         let folder = format!("runs/{run}/checkpoints/step-000008/weights.safetensors");
         std::fs::read(kept.path(&folder)).unwrap()
     });
-    // The files say which run they are of, in front of their numbers.
+    // The metadata of the files has the run.
     let numbers = |bytes: &[u8]| bytes[bytes.len() - 4096..].to_vec();
     assert_eq!(numbers(&one), numbers(&other));
 }
@@ -152,7 +152,7 @@ fn images_are_edited_under_their_names_and_later_only_where_something_changed() 
     let again = apply(&place, &[]).ok();
     assert!(again.err.contains("6 are complete and stay"), "{again:?}");
 
-    // Without strength the model draws what it makes of the image; twice the strength is another edit; the inversions serve all.
+    // With strength 0 the model reconstructs the image; twice the strength is another edit; all share the inversions.
     let swept = apply(&place, &["--sweep", "0,1,-1", "--out", "swept"]).ok();
     assert!(swept.out.contains("swept-grid.png"), "{swept:?}");
     assert_eq!(latents(&place.path("cache")), inverted);
@@ -180,7 +180,7 @@ fn images_are_edited_under_their_names_and_later_only_where_something_changed() 
     ];
     place.run(&[&model[..], &uncached].concat()).ok();
     assert_same(&made, &files(&place.path("fresh")));
-    // Other inversions are others in the cache, too.
+    // Other settings of the inversion have other cache entries.
     let fewer = ["--inversion", "3"];
     apply(&place, &[&fewer[..], &["--out", "few"]].concat()).ok();
     let few = files(&place.path("few"));
@@ -227,7 +227,7 @@ fn settings_are_taken_over_and_frames_share_their_noise() {
     apply(&place, &[&noisy[..], &["--out", "photographs"]].concat()).ok();
     let photographs = files(&place.path("photographs"));
     assert_ne!(photographs[0].1, photographs[1].1);
-    // An option has the last word.
+    // An option overrides the settings.
     let other = [
         "--settings",
         "film/plan.toml",
@@ -362,7 +362,7 @@ fn a_run_continues_from_another_folder() {
     command.current_dir(place.path("elsewhere"));
     let run = Run::from(command.output().unwrap()).ok();
     assert!(run.out.contains("step-000004.png"), "{run:?}");
-    // A model that is another now is not gone on with.
+    // A run does not continue with a changed model.
     let mut other = bytes;
     *other.last_mut().unwrap() ^= 1;
     place.write("models/digits.safetensors", &other);

@@ -43,7 +43,7 @@ fn invalid_requests_are_refused_before_anything_is_done() {
     ] {
         train(&[&texts[..], more].concat()).fails(2, words);
     }
-    // Weights without the tokenizer, weights of a network that is not used, a name that is taken.
+    // Weights without the tokenizer, weights of an unused network, a name in use.
     let weights = "--weights=clip-b16=in/00000.png";
     let pretended = [
         "--config",
@@ -145,12 +145,12 @@ fn invalid_requests_are_refused_before_anything_is_done() {
     };
     with("runs/nothing").fails(2, &["--edit runs/nothing", "the runs in runs"]);
     with("in/00000.png").fails(1, &["--edit in/00000.png"]);
-    // A model is no direction.
+    // A model is not a direction.
     place
         .run(&[&common::SHORT[..], &["--set", "loop.steps=1"]].concat())
         .ok();
     with("runs/short").fails(1, &["expected a direction", "kind unet"]);
-    // And a direction is no model.
+    // A direction is not a model.
     place
         .run(&[
             "edit",

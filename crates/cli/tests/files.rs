@@ -1,4 +1,4 @@
-//! Sampling, looking into files, converting them, checking data.
+//! Sampling, inspecting and converting files, checking data.
 
 mod common;
 
@@ -186,7 +186,7 @@ fn a_source_model_that_does_not_fit_is_refused_with_a_solution() {
     };
     train("cut.safetensors", &["--set", "model.image_size=16"])
         .fails(1, &["1 missing", "out.2.bias"]);
-    // Shapes do not show the number of norm groups; 32 are assumed, and the digits need to be told their size.
+    // Shapes do not show the number of norm groups; 32 are assumed, and the digits need their size.
     train("bare.safetensors", &[]).fails(2, &["16x16"]);
     train(
         "bare.safetensors",

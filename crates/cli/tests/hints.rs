@@ -1,4 +1,4 @@
-//! What is said about plausible slips in arguments and settings: what was expected, and what was probably meant.
+//! Errors about typos in arguments and settings: the expected value and a suggestion.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Where a run computes, in what precision, and by how many processes.
+//! The device, the precision and the number of processes of a run.
 #![cfg(unix)]
 
 mod common;
@@ -28,7 +28,7 @@ fn with<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn two_processes_train_what_one_does_and_continue_its_run() {
+fn two_processes_train_like_one_and_continue_its_run() {
     let place = workspace();
     place.run(&with("--name=alone", &[])).ok();
     let run = place.run(&with("--name=pair", &["--gpus=2"])).ok();
@@ -80,7 +80,7 @@ fn an_invalid_number_of_processes_is_refused() {
 }
 
 #[test]
-fn half_precision_trains_is_in_the_plan_and_can_be_undone() {
+fn half_precision_trains_and_is_recorded_and_can_be_undone() {
     let place = workspace();
     place.run(&with("--name=f32", &[])).ok();
     place.run(&with("--name=bf16", &["--precision=bf16"])).ok();
@@ -121,7 +121,7 @@ fn half_precision_trains_is_in_the_plan_and_can_be_undone() {
 }
 
 #[test]
-fn a_device_that_is_not_there_is_refused() {
+fn a_missing_device_is_refused() {
     let place = workspace();
     place
         .run(&["train", "--device=gpu"])

@@ -1,4 +1,4 @@
-//! What `translate` refuses, and that it loses nothing.
+//! Invalid requests of `translate`, which change nothing.
 
 mod common;
 
@@ -74,11 +74,7 @@ fn invalid_requests_are_refused_before_anything_is_written() {
             2,
             &["--free 20", "10 steps"],
         ),
-        (
-            &["--out", "runs/short"],
-            2,
-            &["its plan.toml belongs to"],
-        ),
+        (&["--out", "runs/short"], 2, &["its plan.toml belongs to"]),
         (
             &["--out", "runs/short", "--overwrite"],
             2,
@@ -158,12 +154,12 @@ fn invalid_requests_are_refused_before_anything_is_written() {
         std::fs::read(place.path("mine/notes.txt")).unwrap(),
         b"mine"
     );
-    // Even the example says what is wrong before it trains anything.
+    // The example, too, refuses invalid options before it trains.
     place.run(&["translate", "--t0", "2"]).fails(2, &["--t0 2"]);
     assert!(!place.path("runs/translate-example").exists());
 }
 
-/// A small classifier that has not learned anything.
+/// A small untrained classifier.
 fn classifier(path: &Path, image_size: usize, noise_schedule: &str) {
     let config = EncoderConfig {
         net: AdmConfig {

@@ -1,4 +1,4 @@
-//! Weights as they come: damaged, of another kind, or without what must be known about them.
+//! Weights that are damaged, of another kind, or without their process.
 
 mod common;
 
@@ -37,7 +37,7 @@ const SIZES: [&str; 6] = [
 ];
 
 #[test]
-fn values_that_are_not_finite_end_every_command_that_reads_them() {
+fn every_command_refuses_values_that_are_not_finite() {
     let place = workspace();
     let (mut tensors, metadata) = source();
     let (name, tensor) = &mut tensors[0];
@@ -153,7 +153,7 @@ fn every_command_reports_an_assumed_process() {
 }
 
 #[test]
-fn a_network_of_another_kind_is_refused_by_the_name_of_what_differs() {
+fn a_network_of_another_kind_is_refused_with_the_difference() {
     let place = workspace();
     let tensor = Tensor::ones((4, 3, 3, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
     let names = ["conv_in.weight", "time_embedding.linear_1.weight"];

@@ -15,7 +15,7 @@ use sdft_randn::randn;
 /// One comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// What was compared.
+    /// The compared operation or value.
     pub name: String,
     /// The largest difference, as a share of the largest value.
     pub error: f64,
@@ -66,7 +66,7 @@ pub fn compare_devices(device: &Device) -> Vec<Finding> {
     findings
 }
 
-/// An operation that fails does not agree; the others are still compared.
+/// Records a failed operation as a difference, so that the others are still compared.
 fn note(done: Result<()>, name: &str, findings: &mut Vec<Finding>) {
     if let Err(error) = done {
         findings.push(Finding {

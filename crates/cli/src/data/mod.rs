@@ -1,4 +1,4 @@
-//! `data`: checks images, chooses from them, and hands them to the program that prepares them.
+//! `data`: checks images and selects some; `data prepare` is another program.
 
 pub(crate) mod args;
 
@@ -66,9 +66,9 @@ fn select(args: &SelectArgs) -> Result<()> {
     console::line(format_args!("sheet    {}", report.sheet.display()))
 }
 
-/// Readers of tables and archives are in a program of their own, so that this one is built without them.
+/// `data prepare` is a separate program, so that this one is built without readers of tables and archives.
 ///
-/// clap takes the global options wherever they stand, so they are passed on.
+/// clap parses the global options, so they are passed on.
 fn prepare(args: &[String], offline: bool, threads: Option<usize>) -> Result<ExitCode> {
     let name = format!("sdft-prepare{}", std::env::consts::EXE_SUFFIX);
     let sibling = std::env::current_exe()

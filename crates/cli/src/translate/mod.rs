@@ -56,7 +56,7 @@ fn options(args: &TranslateArgs, method: TranslationMethod) -> Result<TranslateO
     })
 }
 
-/// Fails on options that the method has no use for.
+/// Fails on options that the method does not use.
 pub(crate) fn refuse_unused(args: &TranslateArgs, method: TranslationMethod) -> Result<()> {
     use TranslationMethod::{Ddib, Egsde, Ilvr, Sdedit};
     let walks: &[_] = &[Sdedit, Egsde];

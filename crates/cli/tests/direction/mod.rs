@@ -3,7 +3,7 @@
 
 use crate::common::{Run, Workspace, place_with_inputs};
 
-/// A direction of a second: four digits, four steps at which it learns.
+/// A direction that trains in a second: four digits, four steps.
 pub(crate) const SHORT: [&str; 14] = [
     "edit",
     "train",

@@ -31,9 +31,9 @@ pub(crate) struct Needed {
 }
 
 impl Needed {
-    /// Why the memory does not suffice, if the plan is computed on the CPU and the machine has less.
+    /// Why there is not enough memory, if the plan is computed on the CPU and the machine has less.
     pub(crate) fn problem(&self, device: &Device) -> Option<String> {
-        // A GPU has memory of its own, and reports when it does not suffice.
+        // A GPU has memory of its own, and reports when it is full.
         let available = self.available.filter(|_| device.is_cpu())?;
         (self.bytes as f64 > MARGIN * available as f64).then(|| {
             format!(
@@ -46,7 +46,7 @@ impl Needed {
         })
     }
 
-    /// Fails if the memory does not suffice.
+    /// Fails if there is not enough memory.
     pub(crate) fn check(&self, device: &Device) -> Result<()> {
         self.problem(device)
             .map_or(Ok(()), |problem| Err(usage(problem)))

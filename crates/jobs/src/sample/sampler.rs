@@ -203,7 +203,7 @@ impl Sampler {
         Some((first..first + n).map(label).collect())
     }
 
-    /// Makes those of the first `n` samples that the folder lacks. Returns how many it holds then: fewer than `n` if the job is stopped.
+    /// Makes those of the first `n` samples that the folder lacks. Returns the number of complete samples: fewer than `n` if the job is stopped.
     ///
     /// # Errors
     /// A sample could not be made; all others were.

@@ -104,7 +104,7 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     Ok(gallery.fill(stop, &mut |event| context.event(event))?)
 }
 
-/// Options for a network that is used together with `model`, and whose file may not say its process.
+/// Options for a network that is used with `model`, and whose file may not state its process.
 fn options_of_partner(model: &LoadedModel) -> LoadOptions {
     LoadOptions {
         process_otherwise: Some(model.process.clone()),
@@ -112,7 +112,7 @@ fn options_of_partner(model: &LoadedModel) -> LoadOptions {
     }
 }
 
-/// As [`options_of_partner`], for a file that does not say how large its images are either.
+/// As [`options_of_partner`], for a file that does not state its image size either.
 fn options_of_partner_with_size(model: &LoadedModel) -> LoadOptions {
     let size = model.config.image_size.into();
     LoadOptions {
@@ -211,7 +211,7 @@ fn classifier(
         return Err(option(
             "classifier",
             format!(
-                "{name}: it knows noise of {:?}, the model of {:?}",
+                "{name}: trained on the noise of {:?}, the model on {:?}",
                 classifier.process, model.process
             ),
         ));
