@@ -72,7 +72,7 @@ impl HubCache {
 
     /// The path of `file` of `asset`, if it was downloaded. Its size is not compared.
     pub fn find(&self, asset: &Asset, file: &AssetFile) -> Option<PathBuf> {
-        self.look(asset, file).ok()
+        self.path_of_file(asset, file).ok()
     }
 
     /// The paths of all files of the asset of this name, in the order of the manifest.
@@ -133,9 +133,9 @@ impl HubCache {
     /// The file was not downloaded.
     pub fn locate_file(&self, file: &HubFile) -> Result<PathBuf> {
         self.path_of(file.repo_type, &file.repo, &file.revision, &file.path)
-            .map_err(|looked_at| Error::Missing {
+            .map_err(|expected_path| Error::Missing {
                 name: file.to_string(),
-                looked_at,
+                expected_path,
                 command: self.command(&file.command()),
             })
     }
@@ -171,11 +171,13 @@ impl HubCache {
     fn locate_asset(&self, asset: &Asset) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::with_capacity(asset.files.len());
         for file in &asset.files {
-            let path = self.look(asset, file).map_err(|looked_at| Error::Missing {
-                name: asset.name.clone(),
-                looked_at,
-                command: self.command(&fetch_command(asset)),
-            })?;
+            let path = self
+                .path_of_file(asset, file)
+                .map_err(|expected_path| Error::Missing {
+                    name: asset.name.clone(),
+                    expected_path,
+                    command: self.command(&fetch_command(asset)),
+                })?;
             if let Some(expected) = file.size {
                 let found = match path.metadata() {
                     Ok(metadata) => metadata.len(),
@@ -196,7 +198,11 @@ impl HubCache {
     }
 
     /// The file, or the missing path.
-    fn look(&self, asset: &Asset, file: &AssetFile) -> std::result::Result<PathBuf, PathBuf> {
+    fn path_of_file(
+        &self,
+        asset: &Asset,
+        file: &AssetFile,
+    ) -> std::result::Result<PathBuf, PathBuf> {
         self.path_of(asset.repo_type, &asset.repo, &asset.revision, &file.path)
     }
 

@@ -24,13 +24,13 @@ pub enum Error {
         /// Its expected path.
         file: PathBuf,
     },
-    /// It was not downloaded, or to another cache.
-    #[error("{name} is not here: expected {}, found nothing there\n  get it with    {}\n  or with        {command}\n  or give the path of a file or folder that you have", looked_at.display(), xtask(name))]
+    /// It was not downloaded, or it is in another cache.
+    #[error("{name} is missing: expected {}, found nothing there\n  get it with    {}\n  or with        {command}\n  or give the path of a file or folder that you have", expected_path.display(), xtask(name))]
     Missing {
         /// The name.
         name: String,
         /// The first missing path.
-        looked_at: PathBuf,
+        expected_path: PathBuf,
         /// The command of the official client.
         command: String,
     },

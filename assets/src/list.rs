@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_says_what_is_here() {
+    fn the_list_shows_what_is_present() {
         let home = tempfile::tempdir().unwrap();
         let cache = HubCache::at(home.path().join("hub"));
         let list = || listing(&[], &cache, home.path()).unwrap();

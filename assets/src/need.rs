@@ -6,7 +6,7 @@ use crate::manifest::Asset;
 use sdft_files::human_size;
 use serde::{Deserialize, Serialize};
 
-/// Something that a command needs by name, that is not here, and that can be fetched.
+/// Something that a command needs by name, that is missing, and that can be fetched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Need {
     /// The name.
@@ -24,7 +24,7 @@ pub struct Need {
 pub struct Needs {
     /// Whether the network may not be used.
     pub offline: bool,
-    /// What is not here.
+    /// What is missing.
     pub needs: Vec<Need>,
 }
 
@@ -79,7 +79,7 @@ fn describe(asset: &Asset) -> String {
 /// `hf download .. on another machine, ..`
 fn otherwise(asset: &Asset) -> String {
     format!(
-        "{} on another machine, and its cache folder brought here; or the path of your own {}",
+        "{} on another machine, and its cache folder copied to this one; or the path of your own {}",
         fetch_command(asset),
         if asset.is_images() { "images" } else { "file" }
     )
@@ -120,7 +120,7 @@ mod tests {
     use crate::asset;
 
     #[test]
-    fn a_need_says_what_it_is_and_which_call_brings_it() {
+    fn a_need_has_a_description_and_the_command_that_fetches_it() {
         let need = Need::asset(asset("ffhq-10m").unwrap());
         assert_eq!(need.command, ["fetch", "ffhq-10m"]);
         assert!(need.what.starts_with("374.4 MB from deepinv/diffunet: "));

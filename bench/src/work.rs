@@ -287,7 +287,7 @@ fn sampling(
 ) -> Result<Run> {
     let unet = network(config, device, precision)?;
     let (x, t) = (images(batch, config)?.to_device(device)?, vec![T; batch]);
-    let process = sdft_models::Process::default();
+    let process = sdft_diffusion::Process::default();
     let diffusion = process.diffusion(config.learns_variance(), &"ddim10".parse()?)?;
     let device = device.clone();
     Ok(Box::new(move |wanted| {

@@ -36,7 +36,7 @@ pub struct Verdict {
 
 /// Runs every case below `root` whose kind `wanted` accepts, in parallel; the verdicts are in the order of the folders.
 ///
-/// A case whose kind cannot be read is never left out.
+/// A case whose kind cannot be read always runs.
 ///
 /// # Errors
 /// A folder cannot be read, or no folder holds a case.
@@ -46,7 +46,7 @@ pub fn walk(root: &Path, wanted: impl Fn(&str) -> bool + Sync) -> Result<Vec<Ver
         Ok(kind) if !wanted(&kind) => None,
         _ => Some(run(dir)),
     };
-    // A GPU runs one case at a time anyway.
+    // A GPU runs one case at a time.
     let verdicts: Vec<Option<Verdict>> = if device().is_cpu() {
         dirs.par_iter().map(one).collect()
     } else {

@@ -8,6 +8,7 @@ use sdft_nn::Params;
 use sdft_randn::SeededNoise;
 use sdft_samplers::{Ddim, sample_ddim};
 use sdft_schedule::{BetaSchedule, Respacing, Schedule};
+use sdft_testing::{nonzero_params, tiny_config};
 
 fn respaced(text: &str) -> Diffusion {
     let full = Schedule::new(BetaSchedule::Linear, 1000).unwrap();
@@ -20,26 +21,17 @@ fn respaced(text: &str) -> Diffusion {
 /// A small network whose output is not zero.
 fn small() -> (AdmConfig, Params) {
     let config = AdmConfig {
-        image_size: 8,
         model_channels: 16,
-        channel_mult: vec![1.0, 2.0],
-        attention_resolutions: vec![2],
         num_head_channels: 16,
         norm_groups: 8,
-        ..AdmConfig::default()
+        ..tiny_config()
     };
-    let mut specs = Unet::specs(&config).unwrap();
-    for spec in &mut specs {
-        if spec.init == sdft_nn::Init::Constant(0.0) {
-            spec.init = sdft_nn::Init::Normal(0.05);
-        }
-    }
-    let params = Params::init(&specs, 11, &Device::Cpu).unwrap();
+    let params = nonzero_params(Unet::specs(&config).unwrap(), 11);
     (config, params)
 }
 
 #[test]
-fn a_student_that_equals_its_teacher_has_nothing_to_learn_from_it() {
+fn a_student_that_equals_its_teacher_has_no_distillation_gradient() {
     let (config, start) = small();
     let (params, vars) = start.trainable().unwrap();
     let (student, teacher) = (
@@ -71,7 +63,7 @@ fn a_student_that_equals_its_teacher_has_nothing_to_learn_from_it() {
         distill: None,
     };
     for of_images in [true, false] {
-        // What a network recorded serves one backward pass.
+        // A record serves one backward pass.
         let terms = objective
             .evaluate(&diffusion, &student, Some(&teacher), &batch, Some(&aux))
             .unwrap();

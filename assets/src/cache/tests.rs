@@ -148,11 +148,11 @@ fn all_files_come_in_order_or_the_first_missing_one_is_named() {
     match cache.locate_asset(&asset).unwrap_err() {
         Error::Missing {
             name,
-            looked_at,
+            expected_path,
             command,
         } => {
             assert_eq!(name, "sample");
-            assert_eq!(looked_at, b.with_file_name("a"));
+            assert_eq!(expected_path, b.with_file_name("a"));
             assert!(command.starts_with("hf download some-one/some.thing b a --revision"));
             assert!(command.contains("--cache-dir"), "{command}");
         }
@@ -169,7 +169,7 @@ fn all_files_come_in_order_or_the_first_missing_one_is_named() {
 fn a_revision_never_downloaded_is_missed_at_its_note() {
     let dir = tempfile::tempdir().unwrap();
     match HubCache::at(dir.path()).locate("clip-b16").unwrap_err() {
-        Error::Missing { looked_at, .. } => assert!(looked_at.ends_with("refs/refs/pr/4")),
+        Error::Missing { expected_path, .. } => assert!(expected_path.ends_with("refs/refs/pr/4")),
         other => panic!("{other}"),
     }
 }

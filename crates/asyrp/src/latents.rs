@@ -2,8 +2,9 @@
 
 use crate::invert;
 use candle_core::{Device, Result, Tensor};
-use sdft_checkpoint::{ReadOptions, read, sha256_bytes, write_safetensors};
+use sdft_checkpoint::{ReadOptions, read, write_safetensors};
 use sdft_diffusion::Denoiser;
+use sdft_files::sha256_bytes;
 use sdft_samplers::StepCallback;
 use sdft_schedule::Schedule;
 use std::cell::RefCell;

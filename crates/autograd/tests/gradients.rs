@@ -127,7 +127,7 @@ fn bad_shapes_are_errors_that_name_the_shapes() {
     );
 }
 
-/// Half feature maps beside f32 parameters: each operation is that of f32, rounded once, on the way back too.
+/// Half-precision feature maps with f32 parameters: each operation is that of f32, rounded once, on the way back too.
 #[test]
 fn half_maps_are_computed_in_f32_and_rounded_once() {
     let f32 = |shape: &[usize], phase| wave(shape, phase).to_dtype(DType::F32).unwrap();

@@ -1,4 +1,4 @@
-//! Kinds of files, told by their content.
+//! Recognises kinds of files by their content.
 
 use crate::error::Result;
 use crate::input::Input;
@@ -38,7 +38,7 @@ pub(crate) fn detect(input: &mut Input<'_>) -> Result<Container> {
                 return Ok(Container::Safetensors);
             }
             if fits {
-                return Err(input.bad(format!("a safetensors file of which the header alone should take {length} bytes: the file is cut off")));
+                return Err(input.bad(format!("a safetensors file whose header should take {length} bytes: the file is cut off")));
             }
         }
         let named = input.path.to_string_lossy().ends_with(".index.json");
@@ -54,7 +54,7 @@ pub(crate) fn detect(input: &mut Input<'_>) -> Result<Container> {
     Err(input.bad(problem))
 }
 
-/// The magic number of PyTorch's old files, pickled with any protocol; the newer ones put it into a frame.
+/// The magic number of PyTorch's old files, pickled with any protocol; newer protocols put it into a frame.
 fn is_legacy(head: &[u8]) -> bool {
     let [0x80, 2..=5, rest @ ..] = head else {
         return false;

@@ -69,3 +69,14 @@ fn counted(n: usize) -> String {
         n => format!("{n} tensors"),
     }
 }
+
+/// What is wrong with a part of a file, without its place, which the caller knows.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Problem(pub(crate) String);
+
+impl From<&str> for Problem {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}

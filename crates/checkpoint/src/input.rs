@@ -83,7 +83,7 @@ impl<'a> Input<'a> {
         &mut *self.reader
     }
 
-    /// Moves to the first byte, wherever the reader is.
+    /// Moves to the first byte, regardless of the position.
     pub(crate) fn rewind(&mut self) -> Result<()> {
         self.at = 0;
         let moved = self.reader.rewind();
@@ -94,7 +94,7 @@ impl<'a> Input<'a> {
         self.at
     }
 
-    /// How many bytes are left.
+    /// The number of bytes that are left.
     pub(crate) fn left(&self) -> u64 {
         self.len.saturating_sub(self.at)
     }

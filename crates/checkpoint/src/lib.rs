@@ -30,10 +30,8 @@ pub use crate::{
     select::{Prefer, Wanted},
     shards::sha256_weights,
     state::{Container, ReadOptions, StateDict, Summary, TensorInfo},
-    write::{sha256_file, write_safetensors},
+    write::write_safetensors,
 };
-
-pub use sdft_files::sha256_bytes;
 
 mod detect;
 mod dtype;

@@ -1,4 +1,4 @@
-//! Notes about the part of a file that was taken.
+//! Notes about the selected part of a file.
 
 use crate::inventory::Inventory;
 use crate::parts::Part;

@@ -2,7 +2,7 @@
 
 use crate::detect::detect;
 use crate::dtype::Dtype;
-use crate::error::{Error, Result};
+use crate::error::{Error, Problem, Result};
 use crate::finite::{self, NonFinite};
 use crate::input::Input;
 use crate::inventory::{Dict, Entry, Inventory};
@@ -241,7 +241,7 @@ impl Tensors for Contents {
 
 impl Contents {
     /// The index of the file and the location of a tensor, or the problem with it.
-    fn place(&self, tensor: usize) -> std::result::Result<(usize, TensorLocation), String> {
+    fn place(&self, tensor: usize) -> std::result::Result<(usize, TensorLocation), Problem> {
         let file = match self {
             Self::Flat(places, _) => {
                 return places

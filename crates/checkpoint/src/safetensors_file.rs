@@ -30,7 +30,7 @@ pub(crate) fn read(input: &mut Input<'_>) -> Result<Contents> {
     let length = u64::from_le_bytes(length);
     if length > MOST_HEADER {
         return Err(input.bad(format!(
-            "a header of {length} bytes, at most {MOST_HEADER} are read"
+            "a header of {length} bytes, expected at most {MOST_HEADER}"
         )));
     }
     let header = input.range(8, length)?;

@@ -1,4 +1,4 @@
-//! Weights in several files: an index says which tensor is in which.
+//! Weights in several files, with an index of the file of each tensor.
 
 use crate::detect::detect;
 use crate::error::Result;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-/// No index is larger.
+/// The size limit of an index.
 const MOST_INDEX: u64 = 64 << 20;
 
 #[derive(Deserialize)]
@@ -22,7 +22,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// A tensor of a set of files: its name, the number of its file, and where it is in there.
+/// A tensor of a set of files: its name, the number of its file, and its location in the file.
 type Placed = (String, usize, TensorLocation);
 
 /// The files of an index, and their tensors.
@@ -60,7 +60,7 @@ pub(crate) fn read(input: &mut Input<'_>) -> Result<(Vec<Input<'static>>, Vec<Pl
 fn files(input: &mut Input<'_>) -> Result<(Vec<(String, PathBuf)>, Index)> {
     if input.len > MOST_INDEX {
         return Err(input.bad(format!(
-            "an index of {} bytes, at most {MOST_INDEX} are read",
+            "an index of {} bytes, expected at most {MOST_INDEX}",
             input.len
         )));
     }

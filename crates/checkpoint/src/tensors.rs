@@ -76,7 +76,7 @@ impl TensorLocation {
             .and_then(|n| n.checked_add(self.start));
         let inside = bytes.is_some_and(|end| end <= input.len);
         let fits = match self.elements() {
-            // How its numbers lie is not known.
+            // The layout of its numbers is unknown.
             _ if self.dtype == Dtype::Other => true,
             Some(0) => true,
             Some(n) => n <= self.numel && self.last().is_some_and(|last| last < self.numel),
@@ -111,7 +111,7 @@ impl<'i, 'f> Reader<'i, 'f> {
         }
     }
 
-    /// The tensor and what of it is not finite; its [`TensorLocation::check`] has passed.
+    /// The tensor, and its values that are not finite. Requires that [`TensorLocation::check`] passed.
     pub(crate) fn read(&mut self, name: &str, place: &TensorLocation) -> Result<(Tensor, Census)> {
         if !place.dtype.is_read() {
             return Err(self.input.bad(format!(
@@ -126,7 +126,7 @@ impl<'i, 'f> Reader<'i, 'f> {
         })?
     }
 
-    /// Reads the numbers of a tensor without keeping them: only what is not finite is counted.
+    /// Reads the numbers of a tensor without keeping them: only counts the values that are not finite.
     pub(crate) fn scan(&mut self, name: &str, place: &TensorLocation) -> Result<Census> {
         if place.dtype.is_float() {
             return Ok(self.typed(name, place, false)?.1);

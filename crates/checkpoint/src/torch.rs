@@ -1,7 +1,7 @@
 //! PyTorch's two containers: a zip archive since version 1.6, a row of pickles before.
 
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Problem, Result};
 use crate::input::Input;
 use crate::inventory::Inventory;
 use crate::pickle::{self, Node, Pickle, Storage, Value};
@@ -11,7 +11,7 @@ use crate::tensors::TensorLocation;
 use crate::zip::{self, Entry};
 use std::collections::{BTreeMap, HashMap};
 
-/// The object in a file, and where its storages are.
+/// The object in a file, and the locations of its storages.
 pub(crate) struct TorchFile {
     pub(crate) pickle: Pickle,
     pub(crate) storages: HashMap<String, Entry>,
@@ -28,21 +28,22 @@ pub(crate) fn read(input: &mut Input<'_>, container: Container) -> Result<TorchF
 }
 
 impl TorchFile {
-    /// Where the numbers of a tensor are, by the number of its node, or what is wrong with it.
-    pub(crate) fn place(&self, node: usize) -> std::result::Result<TensorLocation, String> {
+    /// The location of a tensor, by the index of its node, or the problem with it.
+    pub(crate) fn place(&self, node: usize) -> std::result::Result<TensorLocation, Problem> {
         let Some(Node::Tensor(view)) = self.pickle.nodes.get(node) else {
             return Err("no tensor".into());
         };
         let storage = &view.storage;
         let key = &*storage.key;
         let entry = self.storages.get(key);
-        let entry = *entry.ok_or_else(|| format!("its storage {} is missing", short(key)))?;
+        let entry =
+            *entry.ok_or_else(|| Problem(format!("its storage {} is missing", short(key))))?;
         let bytes = storage.numel.checked_mul(storage.dtype.size());
         if bytes.is_none_or(|bytes| bytes > entry.len) {
-            return Err(format!(
-                "{} numbers were promised, the file holds {} bytes",
+            return Err(Problem(format!(
+                "expected {} numbers, the file has {} bytes",
                 storage.numel, entry.len
-            ));
+            )));
         }
         Ok(TensorLocation {
             dtype: storage.dtype,
@@ -92,7 +93,7 @@ fn read_zip(input: &mut Input<'_>) -> Result<TorchFile> {
             input.bad(if entries.keys().any(|name| name.ends_with(".npy")) {
                 "this is a NumPy archive, not a PyTorch checkpoint"
             } else {
-                "this zip archive is no PyTorch checkpoint: it has no data.pkl"
+                "this zip archive is not a PyTorch checkpoint: it has no data.pkl"
             }),
         );
     };
@@ -173,7 +174,7 @@ fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
         };
         if storage.dtype == Dtype::Other {
             return Err(input.bad(format!(
-                "the storage {} has numbers of an unknown type, so nothing behind it can be found",
+                "the storage {} has numbers of an unknown type, so the data after it cannot be located",
                 short(key)
             )));
         }

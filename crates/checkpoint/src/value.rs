@@ -3,7 +3,7 @@
 use crate::dtype::Dtype;
 use std::rc::Rc;
 
-/// A value. Containers are in an arena and referred to by index, so that nothing here nests, recurses or is copied.
+/// A value. Containers are in an arena and referred to by index, so that values neither nest nor recurse, and are cheap to copy.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     None,

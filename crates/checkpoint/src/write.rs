@@ -139,6 +139,6 @@ fn numbers<T: Copy, const N: usize>(
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn sha256_file(path: &Path) -> Result<String> {
+pub(crate) fn sha256_file(path: &Path) -> Result<String> {
     sdft_files::sha256_file(path).map_err(io("cannot be read", path))
 }

@@ -138,7 +138,7 @@ fn flipped_bytes_never_panic_and_never_take_much_memory() {
 }
 
 #[test]
-fn files_of_other_kinds_are_told_apart() {
+fn files_of_other_kinds_are_named() {
     let _memory = MEMORY.exclusive();
     for (bytes, words) in [
         (

@@ -159,7 +159,7 @@ fn a_tensor_next_to_the_weights_and_a_name_like_ema_do_not_hide_them() {
             prefer,
             ..ReadOptions::default()
         };
-        let state = read(&fixture("beside.pt"), &options).unwrap();
+        let state = read(&fixture("extra.pt"), &options).unwrap();
         assert_eq!(state.summary.nested_under.as_deref(), Some("model"));
         let a: Vec<f32> = state.get("a").unwrap().to_vec1().unwrap();
         assert_eq!((state.len(), a), (2, vec![1.0, 1.0]));
@@ -167,7 +167,7 @@ fn a_tensor_next_to_the_weights_and_a_name_like_ema_do_not_hide_them() {
 }
 
 #[test]
-fn a_legacy_view_begins_where_the_file_says() {
+fn a_legacy_view_begins_at_its_offset() {
     let state = read(&fixture("legacy_view.pt"), &ReadOptions::default()).unwrap();
     let view: Vec<f32> = state.get("view").unwrap().to_vec1().unwrap();
     assert_eq!(view, [3.0, 4.0, 5.0]);
@@ -198,7 +198,7 @@ fn a_summary_needs_no_numbers() {
 }
 
 #[test]
-fn what_is_written_reads_back_and_repeats_byte_for_byte() {
+fn written_files_read_back_and_repeat_byte_for_byte() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("all.safetensors");
     let options = ReadOptions {
@@ -230,7 +230,7 @@ fn what_is_written_reads_back_and_repeats_byte_for_byte() {
 }
 
 #[test]
-fn the_reference_writes_what_is_read_here_and_reads_what_is_written() {
+fn the_reference_implementation_reads_and_writes_the_same_files() {
     // The safetensors crate as an independent reader and writer.
     let w = Tensor::new(&[[1.5f32, -2.0], [0.25, 8.0]], &candle_core::Device::Cpu).unwrap();
     let dir = tempfile::tempdir().unwrap();

@@ -327,9 +327,9 @@ impl Task for Classifying<'_> {
             }
             None => self.folder.log(),
         };
-        self.folder.put(&model, |aside| {
+        self.folder.put(&model, |temporary| {
             Ok(sdft_checkpoint::write_safetensors(
-                aside,
+                temporary,
                 weights.iter().map(|(name, tensor)| (name.as_str(), tensor)),
                 &metadata,
                 None,

@@ -1,5 +1,4 @@
-//! No number in a configuration ends the program: each numeric key of every kind of plan is given values at and beyond its ends, in a
-//! process whose memory is limited.
+//! Tests that no number in a plan crashes the program: every numeric key gets values at and beyond its limits, with limited memory.
 
 use crate::args::{Cli, Verb};
 use crate::{classifier, edit, is_usage, train};
@@ -35,7 +34,7 @@ const TINY: [&str; 5] = [
     "loop.precision=f32",
 ];
 
-/// Set in the process that has the limit.
+/// Environment variable of the process with the limit.
 const INSIDE: &str = "SDFT_TEST_SWEEP";
 
 #[test]
@@ -58,7 +57,7 @@ fn every_number_of_a_configuration_has_bounds() {
     assert!(said.contains("tried all"), "{last:?}");
 }
 
-/// Prints a line that the outer process looks for.
+/// Prints a line that the outer process reads.
 fn say(text: &str) {
     writeln!(std::io::stderr(), "{text}").unwrap();
 }
@@ -85,7 +84,7 @@ fn sweep() {
         &["--seed", "18446744073709551615"],
     ] {
         let args = [&["sdft", "train", "--dry-run"], more].concat();
-        // The call only has to end; numbers that fit are valid.
+        // The call only has to return; some of the numbers are valid.
         let _ = call(&args);
     }
     say("tried all");

@@ -3,14 +3,14 @@
 use crate::job::text_of;
 use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) use sdft_files::human_size as size;
+pub(crate) use sdft_runtime::{note, print_line as line};
 use sdft_train::{Progress, StepReport};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Prints an error with its causes, without repeating a cause that the text before it ends with.
 pub(crate) fn error(error: &anyhow::Error) {
-    // Nothing can be done if standard error is gone.
-    let _ = writeln!(std::io::stderr(), "error: {}", causes(error));
+    note(format_args!("error: {}", causes(error)));
 }
 
 fn causes(error: &anyhow::Error) -> String {
@@ -31,34 +31,6 @@ fn causes(error: &anyhow::Error) -> String {
     text
 }
 
-/// Prints a note.
-pub(crate) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// Standard output was closed by its reader.
-#[derive(Debug)]
-pub(crate) struct OutputClosed;
-
-impl std::fmt::Display for OutputClosed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("standard output was closed")
-    }
-}
-
-impl std::error::Error for OutputClosed {}
-
-/// Prints a result.
-///
-/// # Errors
-/// [`OutputClosed`], after which the program exits quietly; or standard output cannot be written.
-pub(crate) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{text}").map_err(|error| match error.kind() {
-        std::io::ErrorKind::BrokenPipe => anyhow::Error::new(OutputClosed),
-        _ => anyhow::Error::new(error).context("standard output"),
-    })
-}
-
 /// Which log lines are printed where there is no terminal: all at first, then fewer, about 200 of a long run.
 #[derive(Debug, Default)]
 struct Thinning {
@@ -66,7 +38,7 @@ struct Thinning {
 }
 
 impl Thinning {
-    /// Whether the line after so many steps of this process is printed, of `steps` that it is to do.
+    /// Whether the line after `done` of `steps` steps of this process is printed.
     fn prints(&mut self, done: u64, steps: u64) -> bool {
         if done < self.next && done < steps {
             return false;
@@ -94,7 +66,7 @@ impl Console {
     pub(crate) fn new(label: &str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(0);
-            // The template is a constant, and without it the bar only looks plainer.
+            // The template is a constant, and the bar also works without it.
             let template = "{prefix} {bar:24} {pos}/{len} {wide_msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
@@ -207,7 +179,7 @@ impl Progress for Console {
     }
 }
 
-/// The whole images among those that are done.
+/// The number of whole images in `done`.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -271,7 +243,7 @@ impl Ticker {
         }
     }
 
-    /// Prints how long the images took that are done.
+    /// Prints how long the finished images took.
     fn finish(&self, done: usize) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,13 +1,14 @@
 //! `convert`: a weights file -> a `.safetensors` file.
 
 use crate::args::{ConvertArgs, DtypeArg, PreferArg};
+use crate::console;
 use crate::model::model_path;
 use crate::sample::load_options;
-use crate::{console, usage};
 use anyhow::Result;
 use candle_core::DType;
 use sdft_checkpoint::Prefer;
 use sdft_models::convert_file;
+use sdft_runtime::usage;
 
 pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
     if args.output.extension().is_none_or(|e| e != "safetensors") {

@@ -1,11 +1,12 @@
-//! The device and the precision that the command line asks for.
+//! The device and the precision given on the command line.
 
-use crate::{doctor, usage};
+use crate::doctor;
 use anyhow::Result;
 use candle_core::Device;
 use sdft_cuda::DeviceSpec;
 use sdft_jobs::open_device;
 use sdft_parallel::World;
+use sdft_runtime::usage;
 use sdft_train::Precision;
 use std::sync::OnceLock;
 
@@ -19,9 +20,9 @@ struct Choice {
 static CHOICE: OnceLock<Choice> = OnceLock::new();
 static DEVICE: OnceLock<Device> = OnceLock::new();
 
-/// Remembers what the user chose, for the one command of this process.
+/// Stores the choice of the user for this process.
 pub(crate) fn choose(spec: DeviceSpec, precision: Option<Precision>) {
-    // A process runs one command, so nothing was chosen before.
+    // A process runs one command, so this is set once.
     let _ = CHOICE.set(Choice { spec, precision });
 }
 
@@ -29,12 +30,12 @@ fn choice() -> Choice {
     CHOICE.get().copied().unwrap_or_default()
 }
 
-/// The precision that was asked for, if one was.
+/// The given precision, if any.
 pub(crate) fn asked() -> Option<Precision> {
     choice().precision
 }
 
-/// The number of threads asked for, limited to what helps: starting thousands takes minutes.
+/// The given number of threads, limited to a useful one: starting thousands takes minutes.
 pub(crate) fn sensible_threads(asked: usize) -> usize {
     let most = sdft_runtime::most_threads();
     if asked > most {
@@ -72,7 +73,7 @@ fn without_gpu_code(spec: DeviceSpec) -> String {
     )
 }
 
-/// Fails if a GPU or another precision was asked for by name, and a command does not use it.
+/// Fails if a GPU or another precision was given for a command that does not use it.
 pub(crate) fn on_the_cpu(verb: &str) -> Result<()> {
     if let Some(precision) = asked().filter(|p| ![Precision::Auto, Precision::F32].contains(p)) {
         let name = format!("{precision:?}").to_lowercase();

@@ -1,14 +1,15 @@
 //! `evaluate`: sets or pairs of images -> a table, and a folder of reports.
 
 use crate::args::EvaluateArgs;
+use crate::console;
 use crate::job::job_on_cpu;
-use crate::{console, usage};
 use anyhow::Result;
 use sdft_features::{InceptionResize, LpipsNet};
 use sdft_jobs::{
     CacheLocation, DIGITS, EvaluateOptions, PairPart, PairsOptions, SetsOptions, Weights,
     evaluate_pairs, evaluate_sets,
 };
+use sdft_runtime::usage;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
@@ -70,7 +71,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
     Ok(())
 }
 
-/// Where `--cache` and `--no-cache` keep results of networks.
+/// The cache that `--cache` and `--no-cache` select.
 pub(crate) fn cache_location(cache: Option<&PathBuf>, no_cache: bool) -> CacheLocation {
     match cache {
         _ if no_cache => CacheLocation::Nowhere,
@@ -79,12 +80,12 @@ pub(crate) fn cache_location(cache: Option<&PathBuf>, no_cache: bool) -> CacheLo
     }
 }
 
-/// Fails on options that have no effect on what is compared.
+/// Fails on options that have no effect on this comparison.
 fn refuse_unused(args: &EvaluateArgs) -> Result<()> {
     let digits = args.real.as_deref() == Some(Path::new(DIGITS));
     if digits && args.resize != InceptionResize::default() {
         return Err(usage(
-            "--resize has no effect on --real digits, whose embedded judge takes images as they are",
+            "--resize has no effect on --real digits, whose embedded judge does not resize images",
         ));
     }
     if args.without.contains(&PairPart::Lpips) && args.lpips != LpipsNet::Alex {

@@ -1,4 +1,4 @@
-//! How commands that fill folders say what they did.
+//! Prints the results of commands that fill folders.
 
 use crate::{INTERRUPTED, console};
 use anyhow::Result;
@@ -44,7 +44,7 @@ pub(crate) fn share(shown: usize, all: usize, what: &str) -> String {
     shown_of(shown, all).map_or(String::new(), |share| format!(" ({share} {what})"))
 }
 
-/// Says how to continue a folder that is not complete.
+/// Prints how to continue a folder that is not complete.
 pub(crate) fn interrupted(complete: Option<usize>, all: usize, overwrite: bool) -> Result<()> {
     let how = match overwrite {
         true => " without --overwrite",

@@ -8,7 +8,6 @@ mod bounds;
 mod classifier;
 mod console;
 mod convert;
-mod crew;
 mod data;
 mod device;
 mod doctor;
@@ -18,6 +17,7 @@ mod gallery;
 mod inspect;
 mod job;
 mod judge;
+mod launcher;
 mod model;
 mod names;
 mod parse;
@@ -29,28 +29,12 @@ mod train;
 mod translate;
 
 use args::{Cli, Verb};
+use sdft_runtime::{OutputClosed, UsageError, usage};
 use std::process::ExitCode;
 
-/// An error that the user can correct. The exit code is 2; other errors have 1.
-#[derive(Debug)]
-pub(crate) struct Usage(String);
-
-impl std::fmt::Display for Usage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
-
-/// An error about how the program was called.
-pub(crate) fn usage(text: impl Into<String>) -> anyhow::Error {
-    anyhow::Error::new(Usage(text.into()))
-}
-
-/// Whether the user can correct an error by other arguments.
+/// Whether the user can correct an error by other arguments. The exit code is then 2 instead of 1.
 pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
-    error.is::<Usage>()
+    error.is::<UsageError>()
         || error.is::<sdft_settings::Error>()
         || error
             .downcast_ref::<sdft_jobs::Error>()
@@ -103,7 +87,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // A reader that closes the output (`sdft inspect x | head`) is not a failure. Other broken pipes are, such as that of a rank.
-            if error.is::<console::OutputClosed>() {
+            if error.is::<OutputClosed>() {
                 return ExitCode::SUCCESS;
             }
             let error = match device::memory_advice(&error, training) {

@@ -1,11 +1,11 @@
-//! The file that a model's name stands for.
+//! Finds the file of a model.
 
 use crate::console;
 use anyhow::Result;
 use sdft_jobs::ModelFile;
 use std::path::{Path, PathBuf};
 
-/// The file of a model; see [`ModelFile::find`]. Prints what was passed over.
+/// The file of a model; see [`ModelFile::find`]. Prints which files were skipped.
 pub(crate) fn model_file(name: &str) -> Result<String> {
     noted(ModelFile::find(name)?)
 }

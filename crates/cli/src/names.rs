@@ -1,9 +1,9 @@
 //! Names of weights and data sets, and files of the Hub, as paths on this machine.
 
-use crate::usage;
 use anyhow::Result;
 use sdft_assets::{Error, HubCache, HubFile, INDEX, ImageSet, Need, asset, assets, elsewhere};
 use sdft_files::{similar, suggest};
+use sdft_runtime::usage;
 use std::path::{Path, PathBuf};
 
 /// Replaces names by paths.
@@ -71,7 +71,7 @@ impl Names {
         };
         if asset.is_images() {
             return self.explain(format!(
-                "{option} {text}: this is a data set, weights are needed"
+                "{option} {text}: expected weights, found a data set"
             ));
         }
         let cache = HubCache::from_environment();
@@ -97,7 +97,7 @@ impl Names {
             return Ok(());
         }
         if let Some(known) = elsewhere().iter().find(|known| known.name == *text) {
-            // Prepared, or as it was downloaded.
+            // Prepared or downloaded.
             let raw = Path::new(&known.file);
             let prepared = PathBuf::from(format!("{}-{size}", known.file));
             for folder in [prepared.as_path(), raw] {
@@ -115,9 +115,7 @@ impl Names {
         }
         let Some(set) = ImageSet::named(text, size) else {
             return match asset(text) {
-                Some(_) => self.explain(format!(
-                    "{option} {text}: these are weights, images are needed"
-                )),
+                Some(_) => self.explain(format!("{option} {text}: expected images, found weights")),
                 None => self.explain_slip(option, text, true),
             };
         };
@@ -126,7 +124,7 @@ impl Names {
             return Ok(());
         }
         let problem = format!(
-            "{option} {text} is not here: expected {}, found nothing there\n  \
+            "{option} {text} is missing: expected {}, found nothing there\n  \
              get it with    cargo xtask data prepare {} --size {}\n  \
              or with        {} and cargo xtask data prepare {} ..\n  \
              or give a folder of images that you have",
@@ -155,7 +153,7 @@ impl Names {
         }
     }
 
-    /// An error that no download corrects. It ends collecting, too: nothing is downloaded for a command that cannot start.
+    /// An error that no download corrects. It also stops collecting, so that nothing is downloaded for a command that cannot start.
     fn explain(&self, problem: String) -> Result<()> {
         Err(usage(problem))
     }

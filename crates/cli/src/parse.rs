@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_says_what_it_expects() {
+    fn every_error_of_a_number_names_the_expected_range() {
         let slip = |words: &[&str]| {
             let words = std::iter::once("sdft").chain(words.iter().copied());
             Cli::from_words(words).unwrap_err().to_string()

@@ -16,7 +16,7 @@ use sdft_models::{LoadOptions, inspect_file};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-/// Side of images where no model states it.
+/// Side of images if no model states it.
 const SIZE: usize = 256;
 
 /// Replaces names by paths in the arguments of a command.
@@ -53,7 +53,7 @@ pub(crate) fn missing(args: &MissingArgs) -> Result<()> {
     let mut offline = sdft_assets::is_offline();
     if let Ok(mut cli) = Cli::from_words(words) {
         offline |= cli.offline;
-        // The command itself reports what is wrong.
+        // The command itself reports the problem.
         if resolve(&mut cli.verb, &mut names).is_err() {
             names.needs.clear();
         }
@@ -335,7 +335,7 @@ fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
     weights_path(names, "--source", args.source.as_mut())?;
     images(names, "--inputs", args.inputs.as_mut(), SIZE)?;
     images(names, "--data", args.data.as_mut(), SIZE)?;
-    // Without images the experiment only lists what is missing.
+    // Without images the experiment only lists missing files.
     if args.data.is_some() || args.inputs.is_some() {
         for name in networks {
             names.network(name, &args.weights);

@@ -1,4 +1,4 @@
-//! What the training commands have in common: presets, endings, costs, and Ctrl-C.
+//! Common parts of the training commands: presets, results, costs, and Ctrl-C.
 
 use crate::INTERRUPTED;
 use crate::console::{self, duration, size};
@@ -25,7 +25,7 @@ pub(crate) fn list(presets: &Presets) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints how a run of `verb` ended. `label` stands before the file that shows how good the model is.
+/// Prints the result of a run of `verb`. `label` precedes the picture or report of the model.
 pub(crate) fn conclude(
     ending: Result<Ending>,
     root: &Path,
@@ -54,7 +54,7 @@ pub(crate) fn conclude(
             );
             match console::line(text) {
                 // A closed output does not make the run complete.
-                Err(error) if !error.is::<console::OutputClosed>() => Err(error),
+                Err(error) if !error.is::<sdft_runtime::OutputClosed>() => Err(error),
                 _ => Ok(ExitCode::from(INTERRUPTED)),
             }
         }
@@ -88,7 +88,7 @@ pub(crate) fn describe<T: Training>(run: &Run<T>) -> Result<ExitCode> {
                 time(seconds)
             ))
         ))?,
-        None => console::line("# time    not tried, because the memory does not suffice")?,
+        None => console::line("# time    not measured, because there is not enough memory")?,
     }
     console::line(format_args!("# memory  about {}", size(estimate.memory)))?;
     let Disk { bytes, of, folder } = &estimate.disk;
@@ -110,7 +110,7 @@ pub(crate) fn describe<T: Training>(run: &Run<T>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `, 12.0 GB free there`, or that this is too little.
+/// `, 12.0 GB free there`, or that there is not enough.
 fn compared(path: &Path, needed: u64) -> String {
     match free_space(path) {
         None => String::new(),
@@ -121,7 +121,7 @@ fn compared(path: &Path, needed: u64) -> String {
     }
 }
 
-/// Who asks to stop. One Ctrl-C can come both ways.
+/// The source of a stop request. One Ctrl-C can come from both.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Asks {
     /// The system, by a signal.
@@ -147,7 +147,7 @@ pub(crate) fn interrupt(by: Asks) {
     }
 }
 
-/// From now on Ctrl-C and the launcher stop the run after saving.
+/// Makes Ctrl-C and the launcher stop the run after saving.
 pub(crate) fn listen() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {

@@ -3,11 +3,12 @@
 use crate::args::{ModelArgs, SampleArgs};
 use crate::gallery::{interrupted, share};
 use crate::job::job;
-use crate::{INTERRUPTED, console, usage};
+use crate::{INTERRUPTED, console};
 use anyhow::Result;
 use sdft_jobs::TrainPlan;
 use sdft_jobs::{DIGITS_SOURCE, SampleOptions, newest_run, sample_to_folder};
 use sdft_models::LoadOptions;
+use sdft_runtime::usage;
 use std::path::Path;
 use std::process::ExitCode;
 

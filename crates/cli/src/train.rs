@@ -1,9 +1,9 @@
 //! `train`: arguments -> options -> run.
 
 use crate::args::TrainArgs;
-use crate::crew;
 use crate::device::world;
 use crate::job::job;
+use crate::launcher;
 use crate::runs::{conclude, describe, list};
 use anyhow::Result;
 use sdft_jobs::{Context, TRAINING, TrainJob};
@@ -23,7 +23,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
         && world.is_none()
         && !args.run.dry_run
     {
-        return crew::launch(n);
+        return launcher::launch(n);
     }
     let options = args.options();
     let prepare = |context: &mut Context<'_>| match &args.run.resume {
@@ -33,10 +33,10 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     if args.run.dry_run {
         return describe(&job("train", prepare)?);
     }
-    // The other processes wait for the plan, or notice that this one has ended.
-    let group = crew::join(world.as_ref())?;
+    // The other processes wait for the plan, or notice that this one has exited.
+    let group = launcher::join(world.as_ref())?;
     if !group.is_leader() {
-        return crew::follow(group);
+        return launcher::follow(group);
     }
     let run = job("train", prepare)?.with_group(group);
     let (name, root) = (run.plan().name.clone(), run.root().to_owned());
@@ -48,7 +48,7 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     )
 }
 
-/// Whether no argument was given but the folder of runs.
+/// Whether at most the folder of runs was given.
 fn is_example(args: &TrainArgs) -> bool {
     let run = &args.run;
     let chosen = [&args.source, &args.source_key, &args.data, &run.name];

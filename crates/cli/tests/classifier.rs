@@ -35,7 +35,7 @@ fn a_classifier_that_is_resumed_equals_one_that_was_not() {
     );
     let log = std::fs::read_to_string(root.join("log.jsonl")).unwrap();
     assert!(log.contains("eval.accuracy_t050"), "{log}");
-    // The run of one kind is not that of another.
+    // Each command refuses runs of the other kind.
     parts
         .run(&["train", "--resume", "runs/classifier"])
         .fails(1, &["expected the plan of a run of `sdft train`"]);
@@ -75,7 +75,7 @@ fn a_classifier_starts_from_another_and_learns_two_folders() {
             .concat(),
         )
         .ok();
-    // All but the head, which tells other domains apart.
+    // All but the head, which belongs to other domains.
     let all = sdft_checkpoint::read(
         &place.path("runs/next/final.safetensors"),
         &sdft_checkpoint::ReadOptions::default(),

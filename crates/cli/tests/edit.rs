@@ -1,58 +1,15 @@
 //! Training directions and editing with them.
 
 mod common;
+mod direction;
 
-use common::{Run, Workspace, assert_same, essence, files, names, place_with_inputs, workspace};
+use common::{Run, assert_same, essence, files, names, place_with_inputs, workspace};
+use direction::{SHORT, apply, place_with_direction};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A direction of a second: four digits, four steps at which it learns.
-const SHORT: [&str; 14] = [
-    "edit",
-    "train",
-    "--images",
-    "4",
-    "--epochs",
-    "2",
-    "--set",
-    "walk.steps=8",
-    "--set",
-    "walk.inversion=6",
-    "--set",
-    "output.checkpoint_every=2",
-    "--name=turn",
-    "--no-cache",
-];
-
-/// Edits `in` with few steps, inversions kept in the place.
-fn apply(place: &Workspace, more: &[&str]) -> Run {
-    let args = [
-        "edit",
-        "apply",
-        "--model",
-        "digits-source",
-        "--edit",
-        "runs/turn",
-        "--input",
-        "in",
-        "--cache",
-        "cache",
-    ];
-    let steps: &[&str] = match more.contains(&"--settings") {
-        true => &[],
-        false => &["--steps", "8"],
-    };
-    place.run(&[&args[..], steps, more].concat())
-}
-
-fn place_with_direction() -> Workspace {
-    let place = place_with_inputs();
-    place.run(&SHORT).ok();
-    place
-}
-
-/// Waits until something is there.
+/// Waits until a condition holds.
 fn wait_for(what: &str, there: impl Fn() -> bool) {
     let started = Instant::now();
     while !there() {
@@ -71,8 +28,8 @@ fn signal(child: &mut Child, name: &str) -> Option<i32> {
 }
 
 #[test]
-fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
-    // Long enough to be hit in the middle.
+fn a_direction_that_was_killed_and_interrupted_ends_like_an_undisturbed_one() {
+    // Long enough to be killed in the middle.
     let long = [&SHORT[..], &["--set", "walk.steps=200"]].concat();
     let quiet = workspace();
     let whole = quiet.run(&long).ok();
@@ -102,7 +59,7 @@ fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
     assert!(!root.join("final.safetensors").exists());
     hurt.run(&resume).ok();
     assert_same(&essence(&quiet.path("runs/turn")), &essence(&root));
-    // A finished run goes on for more epochs, from any folder.
+    // A finished run continues for more epochs, from any folder.
     std::fs::create_dir(hurt.path("elsewhere")).unwrap();
     let args = [
         "edit",
@@ -117,7 +74,7 @@ fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
     command.current_dir(hurt.path("elsewhere"));
     let more = Run::from(command.output().unwrap()).ok();
     assert!(more.out.contains("step-000012.png"), "{more:?}");
-    // Another number of threads changes no bit, and kept inversions are those that would be made.
+    // Another number of threads changes no bit, and cached inversions equal new ones.
     let cached = [
         &SHORT[..12],
         &[
@@ -145,7 +102,7 @@ fn a_direction_that_is_killed_and_interrupted_ends_like_one_that_is_not() {
         let folder = format!("runs/{run}/checkpoints/step-000008/weights.safetensors");
         std::fs::read(kept.path(&folder)).unwrap()
     });
-    // The files say which run they are of, in front of their numbers.
+    // The metadata of the files has the run.
     let numbers = |bytes: &[u8]| bytes[bytes.len() - 4096..].to_vec();
     assert_eq!(numbers(&one), numbers(&other));
 }
@@ -195,7 +152,7 @@ fn images_are_edited_under_their_names_and_later_only_where_something_changed() 
     let again = apply(&place, &[]).ok();
     assert!(again.err.contains("6 are complete and stay"), "{again:?}");
 
-    // Without strength the model draws what it makes of the image; twice the strength is another edit; the inversions serve all.
+    // With strength 0 the model reconstructs the image; twice the strength is another edit; all share the inversions.
     let swept = apply(&place, &["--sweep", "0,1,-1", "--out", "swept"]).ok();
     assert!(swept.out.contains("swept-grid.png"), "{swept:?}");
     assert_eq!(latents(&place.path("cache")), inverted);
@@ -204,7 +161,7 @@ fn images_are_edited_under_their_names_and_later_only_where_something_changed() 
     assert!(at("0").iter().zip(&made).all(|(a, b)| a.1 != b.1));
     assert!(at("-1").iter().zip(&made).all(|(a, b)| a.1 != b.1));
     assert_eq!(names(&files(&place.path("swept/strips"))), names(&inputs));
-    // In any company and batch, with and without what was kept.
+    // The same image regardless of the other images and the batch size, with and without the cache.
     let alone = ["--batch", "1", "--threads", "1", "--out", "alone"];
     apply(&place, &alone).ok();
     assert_same(&made, &files(&place.path("alone")));
@@ -223,7 +180,7 @@ fn images_are_edited_under_their_names_and_later_only_where_something_changed() 
     ];
     place.run(&[&model[..], &uncached].concat()).ok();
     assert_same(&made, &files(&place.path("fresh")));
-    // Other inversions are others in the cache, too.
+    // Other settings of the inversion have other cache entries.
     let fewer = ["--inversion", "3"];
     apply(&place, &[&fewer[..], &["--out", "few"]].concat()).ok();
     let few = files(&place.path("few"));
@@ -270,7 +227,7 @@ fn settings_are_taken_over_and_frames_share_their_noise() {
     apply(&place, &[&noisy[..], &["--out", "photographs"]].concat()).ok();
     let photographs = files(&place.path("photographs"));
     assert_ne!(photographs[0].1, photographs[1].1);
-    // An option has the last word.
+    // An option overrides the settings.
     let other = [
         "--settings",
         "film/plan.toml",
@@ -284,7 +241,7 @@ fn settings_are_taken_over_and_frames_share_their_noise() {
 }
 
 #[test]
-fn an_edit_that_is_interrupted_goes_on_where_it_was() {
+fn an_interrupted_edit_continues() {
     let place = place_with_direction();
     let slow = ["--steps", "400", "--inversion", "400", "--batch", "1"];
     let args = [
@@ -320,187 +277,6 @@ fn an_edit_that_is_interrupted_goes_on_where_it_was() {
         &files(&place.path("undisturbed")),
         &files(&place.path("edited")),
     );
-}
-
-#[test]
-fn what_cannot_be_is_said_before_anything_is_done() {
-    let place = place_with_direction();
-    let train = |more: &[&str]| {
-        let args = [
-            "edit",
-            "train",
-            "--model",
-            "digits-source",
-            "--data",
-            "digits",
-        ];
-        place.run(&[&args[..], &["--set", "goal.network=digits"], more].concat())
-    };
-    let texts = ["--from", "3", "--to", "2"];
-    train(&[]).fails(2, &["goal.from", "--from \"face\""]);
-    train(&["--from", "3", "--to", "3"]).fails(2, &["goal.to", "no direction"]);
-    train(&["--from", "3", "--to", "ten"]).fails(2, &["goal.to", "0 to 9", "ten"]);
-    for (more, words) in [
-        (
-            &["--t-edit", "1000"][..],
-            &["walk.t_edit", "0 to t_0 = 999"][..],
-        ),
-        (&["--t-edit", "soon"], &["--t-edit", "auto"]),
-        (&["--t-edit", "auto"], &["LPIPS does not measure digits"]),
-        (&["--epochs", "0"], &["loop.epochs"]),
-        (&["--steps", "9"], &["--epochs", "walk.steps"]),
-        (&["--set", "walk.t_0=1000"], &["walk.t_0", "0 to 999"]),
-        (
-            &["--set", "goal.networks=clip"],
-            &["did you mean goal.network?"],
-        ),
-        (&["--set", "optim.lr=-1"], &["optim.lr"]),
-        (&["--config", "smilling"], &["did you mean smiling"]),
-    ] {
-        train(&[&texts[..], more].concat()).fails(2, words);
-    }
-    // Weights without the tokenizer, weights of a network that is not used, a name that is taken.
-    let weights = "--weights=clip-b16=in/00000.png";
-    let pretended = [
-        "--config",
-        "smiling",
-        "--set",
-        "goal.network=clip-b16",
-        weights,
-    ];
-    train(&pretended).fails(2, &["tokenizer.json", "clip-b16"]);
-    train(&[&texts[..], &[weights]].concat()).fails(2, &["clip-b16 is not used here"]);
-    // Before anything is read.
-    let taken = [
-        "edit", "train", "--name", "turn", "--model", "no.pt", "--data", "none", "--from", "a",
-        "--to", "b",
-    ];
-    place.run(&taken).fails(1, &["this folder holds a run"]);
-    let clip = ["--config", "smiling", "--set", "goal.network=clip-b16"];
-    let empty = place.path("empty-hub");
-    let mut command = place.command(
-        &[
-            &["edit", "train", "--model", "digits-source", "--data", "in"][..],
-            &clip,
-        ]
-        .concat(),
-    );
-    let missing = Run::from(command.env("HF_HUB_CACHE", &empty).output().unwrap());
-    missing.fails(
-        1,
-        &[
-            "clip-b16",
-            "cargo xtask fetch clip-b16",
-            "--weights clip-b16=FILE",
-        ],
-    );
-
-    for (more, words) in [
-        (
-            &["--t-edit", "1000"][..],
-            &["--t-edit 1000", "0 to 999"][..],
-        ),
-        (&["--steps", "1"], &["--steps 1"]),
-        (&["--strength", "nan"], &["--strength NaN"]),
-        (
-            &["--strength", "1", "--strength", "2"],
-            &["one for each of 1"],
-        ),
-        (&["--sweep", "1,1"], &["--sweep 1: given twice"]),
-        (
-            &["--settings", "in/none.toml"],
-            &["--settings in/none.toml", "cannot be read"],
-        ),
-        (
-            &["--settings", "in/00000.png"],
-            &["--settings in/00000.png"],
-        ),
-        (
-            &["--settings", "runs/turn/plan.toml"],
-            &["--settings", "walk"],
-        ),
-        (&["--out", "in"], &["--out in"]),
-    ] {
-        let run = match more[0] {
-            "--steps" => place.run(
-                &[
-                    &[
-                        "edit",
-                        "apply",
-                        "--model",
-                        "digits-source",
-                        "--edit",
-                        "runs/turn",
-                    ][..],
-                    &["--input", "in", "--no-cache"],
-                    more,
-                ]
-                .concat(),
-            ),
-            _ => apply(&place, more),
-        };
-        let unreadable = more.iter().any(|arg| arg.starts_with("in/"));
-        let code = if unreadable { 1 } else { 2 };
-        assert_eq!(run.code, Some(code), "{more:?} {run:?}");
-        assert!(!run.err.contains("panicked"), "{run:?}");
-        for word in words {
-            assert!(run.err.contains(word), "{word:?} is missing in {run:?}");
-        }
-    }
-    let with = |edit: &str| {
-        place.run(&[
-            "edit",
-            "apply",
-            "--model",
-            "digits-source",
-            "--edit",
-            edit,
-            "--input",
-            "in",
-        ])
-    };
-    with("runs/nothing").fails(2, &["--edit runs/nothing", "the runs in runs"]);
-    with("in/00000.png").fails(1, &["--edit in/00000.png"]);
-    // A model is no direction.
-    place
-        .run(&[&common::SHORT[..], &["--set", "loop.steps=1"]].concat())
-        .ok();
-    with("runs/short").fails(1, &["expected a direction", "kind unet"]);
-    // And a direction is no model.
-    place
-        .run(&[
-            "edit",
-            "apply",
-            "--model",
-            "runs/turn",
-            "--edit",
-            "runs/turn",
-            "--input",
-            "in",
-        ])
-        .fails(1, &["runs/turn"]);
-    assert!(!place.path("edited").exists());
-}
-
-#[test]
-fn a_plan_says_what_it_will_take() {
-    let place = workspace();
-    let dry = place.run(&["edit", "train", "--dry-run"]).ok();
-    for words in [
-        "to = \"2\"",
-        "kind = \"sgd\"",
-        "# 20 images",
-        "# time",
-        "# memory",
-        "# disk",
-    ] {
-        assert!(dry.out.contains(words), "{words}: {dry:?}");
-    }
-    assert!(!place.path("runs").exists());
-    let list = place.run(&["edit", "train", "--list"]).ok();
-    for preset in ["smiling", "sad", "angry", "young", "old", "man", "woman"] {
-        assert!(list.out.contains(preset), "{preset}: {list:?}");
-    }
 }
 
 #[test]
@@ -541,7 +317,7 @@ fn memory_does_not_grow_with_the_steps_of_a_trajectory() {
 }
 
 #[test]
-fn a_run_goes_on_from_another_folder() {
+fn a_run_continues_from_another_folder() {
     let place = place_with_inputs();
     let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/weights");
     let bytes = std::fs::read(weights.join("digits-source.safetensors")).unwrap();
@@ -586,7 +362,7 @@ fn a_run_goes_on_from_another_folder() {
     command.current_dir(place.path("elsewhere"));
     let run = Run::from(command.output().unwrap()).ok();
     assert!(run.out.contains("step-000004.png"), "{run:?}");
-    // A model that is another now is not gone on with.
+    // A run does not continue with a changed model.
     let mut other = bytes;
     *other.last_mut().unwrap() ^= 1;
     place.write("models/digits.safetensors", &other);

@@ -87,7 +87,7 @@ fn two_sets_are_compared_cached_and_written() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_said_before_anything_is() {
+fn invalid_measurements_are_refused_before_the_first_one() {
     let place = place_with_samples();
     let evaluate = |args: &[&str]| {
         let mut command = place.command(&["evaluate", "--no-cache"]);
@@ -130,7 +130,7 @@ fn what_cannot_be_measured_is_said_before_anything_is() {
 }
 
 #[test]
-fn an_evaluated_run_keeps_its_best_and_resumes_as_if_never_stopped() {
+fn an_evaluated_run_keeps_its_best_model_and_resumes_bit_for_bit() {
     let place = workspace();
     let eval = [
         "--set",
@@ -215,7 +215,7 @@ fn an_evaluated_run_keeps_its_best_and_resumes_as_if_never_stopped() {
 }
 
 #[test]
-fn a_table_of_the_paper_lists_what_it_lacks() {
+fn a_table_of_the_paper_lists_its_missing_inputs() {
     let place = workspace();
     let reproduce = |args: &[&str]| {
         let mut command = place.command(&["reproduce"]);

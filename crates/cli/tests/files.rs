@@ -1,4 +1,4 @@
-//! Sampling, looking into files, converting them, checking data.
+//! Sampling, inspecting and converting files, checking data.
 
 mod common;
 
@@ -92,7 +92,7 @@ fn samples_depend_on_the_seed_and_their_number_and_not_on_the_batch() {
 }
 
 #[test]
-fn a_file_is_told_what_it_is_and_how_that_is_known() {
+fn model_info_prints_the_configuration_and_its_origin() {
     let place = workspace();
     let source = fixture("assets/weights/digits-source.safetensors");
     let seen = place.run(&["inspect", &source, "--tensors"]).ok();
@@ -123,7 +123,7 @@ fn a_file_is_told_what_it_is_and_how_that_is_known() {
 }
 
 #[test]
-fn a_checkpoint_becomes_safetensors_with_its_configuration_and_goes_on_to_train() {
+fn a_checkpoint_converts_to_safetensors_with_its_configuration_and_can_be_trained() {
     let place = workspace();
     let official = fixture("tests/parity/unet/one_level_pt/weights.pt");
     let args = ["convert", &official, "out.safetensors", "--dtype", "f16"];
@@ -158,7 +158,7 @@ fn a_checkpoint_becomes_safetensors_with_its_configuration_and_goes_on_to_train(
 }
 
 #[test]
-fn a_source_model_that_does_not_fit_says_what_would() {
+fn a_source_model_that_does_not_fit_is_refused_with_a_solution() {
     let place = workspace();
     // The embedded model without its metadata, and without one of its tensors.
     let source = fixture("assets/weights/digits-source.safetensors");
@@ -186,7 +186,7 @@ fn a_source_model_that_does_not_fit_says_what_would() {
     };
     train("cut.safetensors", &["--set", "model.image_size=16"])
         .fails(1, &["1 missing", "out.2.bias"]);
-    // Shapes do not show the number of norm groups; 32 are assumed, and the digits need to be told their size.
+    // Shapes do not show the number of norm groups; 32 are assumed, and the digits need their size.
     train("bare.safetensors", &[]).fails(2, &["16x16"]);
     train(
         "bare.safetensors",
@@ -282,7 +282,7 @@ fn a_folder_is_checked_and_trained_on() {
 }
 
 #[test]
-fn the_doctor_says_what_will_be_used() {
+fn the_doctor_prints_what_will_be_used() {
     let seen = workspace().run(&["--threads", "1", "doctor"]).ok();
     for word in [
         "cores",

@@ -1,10 +1,10 @@
-//! What happens to those who train for the first time, on images of their own.
+//! The first training on a user's own images.
 
 mod common;
 
 use common::{SHORT, Workspace, workspace};
 
-/// A folder of images of their own, `photos`.
+/// A folder `photos` of images.
 fn place_with_photos() -> Workspace {
     let place = workspace();
     let sample = ["sample", "--model", "digits-source", "--steps", "ddim2"];
@@ -15,7 +15,7 @@ fn place_with_photos() -> Workspace {
 }
 
 #[test]
-fn images_alone_are_enough_and_what_is_done_with_them_is_said() {
+fn a_folder_of_images_is_enough_and_the_assumptions_are_printed() {
     let place = place_with_photos();
     let plan = place.run(&["train", "--data", "photos", "--dry-run"]).ok();
     for words in ["own-64", "--source", "random weights"] {
@@ -63,7 +63,7 @@ fn a_small_image_size_makes_a_small_network() {
 }
 
 #[test]
-fn a_preset_of_the_digits_says_what_it_leaves_out_for_a_folder() {
+fn a_preset_of_the_digits_reports_dropped_settings_for_a_folder() {
     let place = place_with_photos();
     let config = ["train", "--config", "digits-sdft", "--data", "photos"];
     let plan = place.run(&[&config[..], &["--dry-run"]].concat()).ok();
@@ -73,7 +73,7 @@ fn a_preset_of_the_digits_says_what_it_leaves_out_for_a_folder() {
     assert_eq!(plan.err.matches("left out").count(), 1, "{}", plan.err);
     assert!(!plan.out.contains("classes = [1"), "{}", plan.out);
     assert!(plan.out.contains("name = \"photos-sdft\""), "{}", plan.out);
-    // A run in such a folder is gone on with as any other.
+    // The run continues like any other.
     let short = [&SHORT[..], &["--data", "photos", "--config", "digits-sdft"]].concat();
     place.run(&short).ok();
     let resume = ["train", "--resume", "runs/short", "--steps", "9"];
@@ -123,7 +123,7 @@ fn the_memory_of_a_dry_run_is_what_the_run_takes() {
         let said = megabytes(said);
         let run = place.run(&args).ok();
         let Some((before, _)) = run.err.rsplit_once(" memory") else {
-            // The system does not tell.
+            // The system does not report it.
             return;
         };
         let (_, taken) = before.rsplit_once(" · ").unwrap();
@@ -147,7 +147,7 @@ fn megabytes(text: &str) -> f64 {
 }
 
 #[test]
-fn thousands_of_threads_are_as_many_as_help() {
+fn thousands_of_threads_are_limited_to_a_useful_number() {
     let place = workspace();
     let started = std::time::Instant::now();
     let run = place.run(&["--threads", "4096", "doctor"]).ok();
@@ -160,7 +160,7 @@ fn thousands_of_threads_are_as_many_as_help() {
 }
 
 #[test]
-fn the_judge_replaces_no_file_unless_that_is_said() {
+fn the_judge_replaces_a_file_only_with_an_option() {
     let place = workspace();
     place.write("mine.safetensors", b"precious");
     place

@@ -1,11 +1,11 @@
-//! What is said about plausible slips in arguments and settings: what was expected, and what was probably meant.
+//! Errors about typos in arguments and settings: the expected value and a suggestion.
 
 mod common;
 
 use common::workspace;
 
 #[test]
-fn a_slip_is_answered_with_what_was_meant() {
+fn a_typo_is_answered_with_the_likely_word() {
     let place = workspace();
     place.write("optm.toml", b"[optm]\nlr = 1e-5\nclip = 1\n");
     place.write("optimizer.toml", b"[training]\nlearning_rate = 1e-5\n");

@@ -1,4 +1,4 @@
-//! Killed at any moment and resumed, a run ends like one that was left alone.
+//! A run that is killed at any moment and resumed ends like an undisturbed run.
 #![cfg(unix)]
 
 mod common;
@@ -61,7 +61,7 @@ fn a_run_killed_twenty_times_equals_one_that_was_not() {
 }
 
 #[test]
-fn an_interrupt_finishes_the_step_saves_and_says_how_to_go_on() {
+fn an_interrupt_finishes_the_step_saves_and_prints_how_to_continue() {
     let place = workspace();
     let args = [
         &SHORT[..SHORT.len() - 1],
@@ -128,7 +128,7 @@ fn an_interrupted_run_with_a_closed_output_still_exits_with_130() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_passed_over_for_the_last_good_one() {
+fn a_damaged_checkpoint_is_skipped_for_the_last_good_one() {
     let place = workspace();
     place.run(&SHORT).ok();
     let undisturbed = essence(&place.path("runs/short"));
@@ -173,7 +173,7 @@ fn a_changed_position_is_damage_and_checkpoints_of_earlier_versions_stay_readabl
         assert_same(&undisturbed, &essence(&root));
     }
 
-    // As earlier versions wrote it: hashes of the tensors in state.json, and none of that.
+    // As in earlier versions: state.json has the hashes of the tensors, and no hash of its own.
     let sums = std::fs::read_to_string(newest.join("SHA256SUMS")).unwrap();
     std::fs::remove_file(newest.join("SHA256SUMS")).unwrap();
     let files = sums.lines().filter_map(|line| {
@@ -192,13 +192,13 @@ fn a_changed_position_is_damage_and_checkpoints_of_earlier_versions_stay_readabl
 }
 
 #[test]
-fn damage_never_starts_a_run_over_and_never_counts_as_a_checkpoint() {
+fn damaged_checkpoints_are_not_used_and_never_restart_a_run() {
     let place = workspace();
     let args = [&SHORT[..], &["--set", "output.keep=1"]].concat();
     place.run(&args).ok();
     let root = place.path("runs/short");
     let newest = root.join("checkpoints/step-000008");
-    // An older whole one besides the damaged newest: kept by copying it under a lower number.
+    // An older intact checkpoint next to the damaged newest one, copied under a lower number.
     let copy = root.join("checkpoints/step-000002");
     std::fs::create_dir(&copy).unwrap();
     for file in std::fs::read_dir(&newest).unwrap() {
@@ -216,7 +216,7 @@ fn damage_never_starts_a_run_over_and_never_counts_as_a_checkpoint() {
     );
     assert!(root.join("checkpoints/damaged-step-000008").is_dir());
 
-    // Nothing whole is left: an error, and everything stays as it is.
+    // No intact checkpoint is left: an error, and nothing changes.
     let log = std::fs::read(root.join("log.jsonl")).unwrap();
     for entry in std::fs::read_dir(root.join("checkpoints")).unwrap() {
         let state = entry.unwrap().path().join("state.json");
@@ -231,7 +231,7 @@ fn damage_never_starts_a_run_over_and_never_counts_as_a_checkpoint() {
 }
 
 #[test]
-fn a_log_that_somebody_removed_is_begun_again() {
+fn a_removed_log_is_started_again() {
     let place = workspace();
     place.run(&SHORT).ok();
     let log = place.path("runs/short/log.jsonl");
@@ -276,7 +276,7 @@ fn two_processes_cannot_train_in_one_folder() {
 
 #[test]
 fn every_kind_of_state_survives_an_interruption() {
-    // A sampler with a memory, dropout, micro-batches, flips, SGD with momentum: whatever a step depends on.
+    // A sampler with a memory, dropout, micro-batches, flips, SGD with momentum: everything a step depends on.
     let settings = [
         "--set",
         "loss.timesteps=loss-second-moment",

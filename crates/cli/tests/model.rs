@@ -1,4 +1,4 @@
-//! A run folder stands for its model wherever a model is asked for, and what is damaged in it is not used.
+//! A run folder is accepted as its model everywhere, and damaged files in it are not used.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn damage(path: &Path) {
 }
 
 #[test]
-fn a_damaged_model_is_passed_over_for_the_newest_whole_one() {
+fn a_damaged_model_is_skipped_for_the_newest_whole_one() {
     let place = workspace();
     place.run(&SHORT).ok();
     let root = place.path("runs/short");
@@ -30,7 +30,7 @@ fn a_damaged_model_is_passed_over_for_the_newest_whole_one() {
     let undamaged = sample(&place, "runs/short", "a").ok();
     assert!(!undamaged.err.contains("skipped:"), "{undamaged:?}");
 
-    // Named itself, nothing is taken in its place.
+    // A damaged file given by path is not replaced by another.
     let best = root.join("checkpoints/step-000008/ema.safetensors");
     damage(&best);
     for command in [&["inspect"][..], &["sample", "--model"]] {
@@ -41,7 +41,7 @@ fn a_damaged_model_is_passed_over_for_the_newest_whole_one() {
     }
     damage(&best);
 
-    // The newest checkpoint holds the average that the finished model is.
+    // The average in the newest checkpoint is the finished model.
     damage(&root.join("final.safetensors"));
     let run = sample(&place, "runs/short", "b").ok();
     for word in ["final.safetensors is damaged", "SHA-256", "step 8 instead"] {
@@ -49,7 +49,7 @@ fn a_damaged_model_is_passed_over_for_the_newest_whole_one() {
     }
     assert_eq!(drawn("a"), drawn("b"));
 
-    // `latest` names one that is damaged; another is cut off, a third has another position.
+    // `latest` names a damaged checkpoint; another is cut off, a third has another position.
     damage(&checkpoint(8).join("ema.safetensors"));
     std::fs::remove_file(checkpoint(6).join("SHA256SUMS")).unwrap();
     let run = sample(&place, "runs/short", "c").ok();
@@ -70,7 +70,7 @@ fn a_damaged_model_is_passed_over_for_the_newest_whole_one() {
     sample(&place, "runs/short", "e").fails(1, &["every model here is damaged", "state.json"]);
     assert!(!place.path("e").exists());
 
-    // A run that goes on makes its model again.
+    // A continued run writes its model again.
     let place = workspace();
     place.run(&SHORT).ok();
     let model = place.path("runs/short/final.safetensors");
@@ -112,13 +112,13 @@ fn every_command_that_takes_a_model_takes_a_run() {
     place.run(&[&train[..], &short].concat()).ok();
     let plan = std::fs::read_to_string(place.path("runs/next/plan.toml")).unwrap();
     assert!(plan.contains("runs/short/final.safetensors\""), "{plan}");
-    // Without a word about it, the newest run.
+    // Without --model, the newest run.
     let sampled = place.run(&["sample", "-n", "1", "--steps", "ddim2"]).ok();
     assert!(
         sampled.err.contains("runs/next/final.safetensors"),
         "{sampled:?}"
     );
-    // The weights of a checkpoint may be removed as its run goes on.
+    // A continued run may remove the weights of its checkpoints.
     std::fs::remove_file(place.path("runs/short/final.safetensors")).unwrap();
     let train = [
         "train",
@@ -151,7 +151,7 @@ fn every_command_that_takes_a_model_takes_a_run() {
 }
 
 #[test]
-fn a_run_that_is_not_there_brings_the_names_of_those_that_are() {
+fn the_error_of_a_missing_run_lists_existing_runs() {
     let place = workspace();
     let short: Vec<&str> = SHORT
         .iter()
@@ -175,7 +175,7 @@ fn a_run_that_is_not_there_brings_the_names_of_those_that_are() {
 }
 
 #[test]
-fn a_run_goes_on_with_images_and_a_model_that_have_moved() {
+fn a_run_continues_with_images_and_a_model_that_were_moved() {
     let place = workspace();
     for (seed, out) in [("0", "images"), ("1", "others")] {
         let args = [
@@ -242,7 +242,7 @@ fn a_run_goes_on_with_images_and_a_model_that_have_moved() {
         "{}",
         plan()
     );
-    // From then on nothing needs to be said, and all is as if nothing had moved.
+    // Later calls need no paths, and the results are the same.
     place.run(&["train", "--resume", "runs/short"]).ok();
     let weights = |place: &Workspace| {
         let path = place.path("runs/short/checkpoints/step-000008/optimizer.safetensors");
@@ -258,7 +258,7 @@ fn source() -> String {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_output_is_not_a_failure() {
     let place = workspace();
     let mut command = place.command(&["inspect", &source(), "--tensors"]);
     let out = std::process::Stdio::piped;

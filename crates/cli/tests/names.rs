@@ -1,4 +1,4 @@
-//! Names in place of paths: what they become, what is said where that is not possible, and what is told to whoever can fetch.
+//! Names in place of paths: the paths they resolve to, the errors of unknown names, and the list of missing files for `xtask`.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 const COMMIT: &str = "57178e9f4ddfa931018774cccb7ccffe4ac969b5";
 
-/// Runs with a cache of downloads of its own.
+/// Runs with a separate cache of downloads.
 fn run(place: &Workspace, args: &[&str]) -> Run {
     let mut command = place.command(args);
     for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE"] {
@@ -17,7 +17,7 @@ fn run(place: &Workspace, args: &[&str]) -> Run {
     Run::from(command.env("HF_HOME", place.path("hf")).output().unwrap())
 }
 
-/// What a command is said to need: names and calls of the program that fetches.
+/// The needs that a command reports: names and calls of `sdft-fetch`.
 fn needs(place: &Workspace, args: &[&str]) -> (bool, Vec<(String, String)>) {
     let run = run(place, &[&["missing"], args].concat());
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");
@@ -42,11 +42,11 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A command, and what it needs: names and calls.
+/// A command and its needs: names and calls.
 type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 
 #[test]
-fn a_command_says_what_it_needs_by_name() {
+fn a_command_lists_the_names_it_needs() {
     let place = workspace();
     std::fs::create_dir(place.path("photos")).unwrap();
     let fetch = ("ffhq-10m", "fetch ffhq-10m");
@@ -197,7 +197,7 @@ fn a_command_says_what_it_needs_by_name() {
     for (args, expected) in cases {
         assert_eq!(needs(&place, args), (false, pairs(expected)), "{args:?}");
     }
-    // What is wrong, or elsewhere, is left to the command itself.
+    // The command itself reports invalid arguments and other paths.
     for args in [
         &["train", "--source"][..],
         &["trian"],
@@ -217,7 +217,7 @@ fn a_command_says_what_it_needs_by_name() {
 }
 
 #[test]
-fn what_is_missing_is_explained_with_every_way_to_get_it() {
+fn a_missing_file_is_explained_with_every_way_to_get_it() {
     let place = workspace();
     for (args, texts) in [
         (
@@ -273,10 +273,10 @@ fn what_is_missing_is_explained_with_every_way_to_get_it() {
 }
 
 #[test]
-fn names_become_the_files_that_are_here() {
+fn names_become_downloaded_files() {
     let place = workspace();
     let model = sdft_assets::DIGITS_SOURCE_WEIGHTS;
-    // A branch, so that neither size nor hash is known beforehand.
+    // A branch, so that size and hash are unknown.
     let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
     let commit = "85a3dd916b4b04c2016cd1e1e4bb30feaeb42935";
     let file = format!(
@@ -294,7 +294,7 @@ fn names_become_the_files_that_are_here() {
         "hf:BiliSakura/DiffuseIT-ckpt@{commit}/ffhq-256/unet/diffusion_pytorch_model.safetensors"
     );
     assert!(run_ok(&["inspect", &by_place]).contains("ADM U-Net"));
-    // By hand, in the folder for that.
+    // Copied by the user into the folder for such files.
     place.write("checkpoints/ffhq_p2.pt", model);
     let plan = run_ok(&[
         "train",
@@ -334,7 +334,7 @@ fn names_become_the_files_that_are_here() {
         plan.contains("data/metfaces-16") && plan.contains("# 4 images"),
         "{plan}"
     );
-    // A path wins over a name.
+    // A path has priority over a name.
     std::fs::create_dir(place.path("metfaces")).unwrap();
     let png = std::fs::read(set.join("1.png")).unwrap();
     place.write("metfaces/mine.png", &png);
@@ -344,10 +344,10 @@ fn names_become_the_files_that_are_here() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_that_is_not_what_was_fetched_is_not_taken() {
+fn a_changed_file_is_not_used() {
     let place = workspace();
     let model = sdft_assets::DIGITS_SOURCE_WEIGHTS;
-    let hash = sdft_checkpoint::sha256_bytes(model);
+    let hash = sdft_files::sha256_bytes(model);
     let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
     let commit = "85a3dd916b4b04c2016cd1e1e4bb30feaeb42935";
     let blob = place.write(&format!("{repository}/blobs/{hash}"), model);
@@ -372,7 +372,7 @@ fn a_file_that_is_not_what_was_fetched_is_not_taken() {
 }
 
 #[test]
-fn a_file_of_another_length_is_not_taken() {
+fn a_file_of_another_length_is_not_used() {
     let place = workspace();
     let file = format!("hf/hub/models--deepinv--diffunet/snapshots/{COMMIT}/diffusion_ffhq_10m.pt");
     let path: PathBuf = place.write(&file, b"short");

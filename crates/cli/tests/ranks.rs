@@ -1,4 +1,4 @@
-//! Processes of a crew that are killed, stopped or left alone: no run counts as complete that is not, and none hangs.
+//! Processes of one run that are killed or stopped: no incomplete run counts as complete, and none hangs.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -49,7 +49,7 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// Waits until something is there.
+/// Waits until a condition holds.
 fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
     let started = Instant::now();
     while !there() {
@@ -58,7 +58,7 @@ fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
     }
 }
 
-/// What is left of a process that has to end.
+/// The rest of a process that has to exit.
 fn end_of(mut child: Child) -> Run {
     wait_for("end", || child.try_wait().unwrap().is_some());
     Run::from(child.wait_with_output().unwrap())
@@ -70,8 +70,8 @@ fn signal(id: u32, name: &str) {
 }
 
 /// The processes that a launcher started, by rank.
-fn crew_of(launcher: u32) -> Vec<(usize, u32)> {
-    let mut crew = Vec::new();
+fn processes_of(launcher: u32) -> Vec<(usize, u32)> {
+    let mut processes = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap() {
         let path = entry.unwrap().path();
         let id = path.file_name().unwrap().to_str().unwrap().parse::<u32>();
@@ -86,15 +86,15 @@ fn crew_of(launcher: u32) -> Vec<(usize, u32)> {
             .split(|&b| b == 0)
             .find_map(|variable| std::str::from_utf8(variable).ok()?.strip_prefix("RANK="))
             .and_then(|text| text.parse().ok());
-        crew.extend(rank.map(|rank| (rank, id)));
+        processes.extend(rank.map(|rank| (rank, id)));
     }
-    crew.sort_unstable();
-    crew
+    processes.sort_unstable();
+    processes
 }
 
 fn is_alive(id: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    // One that nobody waited for is a zombie.
+    // A process that was not waited for is a zombie.
     !stat.is_empty() && !stat.contains(") Z ")
 }
 
@@ -106,7 +106,7 @@ fn assert_honest(run: &Run, root: &Path, trial: u64) {
 }
 
 #[test]
-fn fifty_kills_of_either_rank_end_no_run_well_that_has_no_model() {
+fn fifty_kills_of_either_rank_never_end_in_success_without_a_model() {
     let place = workspace();
     let draw = Draw::new(50, Purpose::Test, 0, 0);
     let mut unfinished = 0;
@@ -115,7 +115,7 @@ fn fifty_kills_of_either_rank_end_no_run_well_that_has_no_model() {
         let args = arguments(&name, "--steps=60");
         let root = place.path(&format!("runs/direct-{trial}"));
         let mut ranks = [0, 1].map(|n| Some(rank(&place, &args, port, n).spawn().unwrap()));
-        // From here on each knows that the other is there.
+        // Both have joined by now.
         wait_for("run", || root.join("plan.toml").is_file());
         std::thread::sleep(Duration::from_secs_f64(0.4 * draw.uniform(trial)));
         let victim = usize::try_from(trial % 2).unwrap();
@@ -134,26 +134,26 @@ fn fifty_kills_of_either_rank_end_no_run_well_that_has_no_model() {
         let mut command = place.command(&args);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let launcher = command.spawn().unwrap();
-        let mut crew = Vec::new();
-        wait_for("crew", || {
-            crew = crew_of(launcher.id());
-            crew.len() == 2
+        let mut processes = Vec::new();
+        wait_for("processes", || {
+            processes = processes_of(launcher.id());
+            processes.len() == 2
         });
         std::thread::sleep(Duration::from_secs_f64(0.6 * draw.uniform(trial)));
-        let victim = crew[usize::try_from(trial % 2).unwrap()].1;
+        let victim = processes[usize::try_from(trial % 2).unwrap()].1;
         if is_alive(victim) {
             signal(victim, "-KILL");
         }
         let root = place.path(&format!("runs/launched-{trial}"));
         assert_honest(&end_of(launcher), &root, trial);
-        wait_for("end of the crew", || {
-            crew.iter().all(|(_, id)| !is_alive(*id))
+        wait_for("end of the processes", || {
+            processes.iter().all(|(_, id)| !is_alive(*id))
         });
     }
 }
 
 #[test]
-fn a_rank_that_stops_is_given_up_and_the_message_says_how_to_go_on() {
+fn a_rank_that_stops_times_out_with_a_message_how_to_continue() {
     let place = workspace();
     let (args, port) = (arguments("--name=stopped", "--steps=100000"), free_port());
     let [leader, other] = [0, 1].map(|n| {
@@ -178,7 +178,7 @@ fn a_rank_that_stops_is_given_up_and_the_message_says_how_to_go_on() {
 }
 
 #[test]
-fn a_stranger_with_another_secret_does_not_get_into_a_run() {
+fn a_process_with_another_secret_cannot_join_a_run() {
     let place = workspace();
     let (args, port) = (arguments("--name=secret", "--steps=2"), free_port());
     let leader = rank(&place, &args, port, 0).spawn().unwrap();
@@ -191,7 +191,7 @@ fn a_stranger_with_another_secret_does_not_get_into_a_run() {
     }
 }
 
-/// A crew of two that trains for hours, in the middle of it.
+/// Two processes in the middle of a run of hours.
 fn launched(place: &Workspace, name: &str) -> (Child, Vec<(usize, u32)>) {
     let name_argument = format!("--name={name}");
     let args = [
@@ -204,37 +204,37 @@ fn launched(place: &Workspace, name: &str) -> (Child, Vec<(usize, u32)>) {
     let launcher = command.spawn().unwrap();
     let latest = place.path(&format!("runs/{name}/checkpoints/latest"));
     wait_for("checkpoint", || latest.is_file());
-    let crew = crew_of(launcher.id());
+    let processes = processes_of(launcher.id());
     assert_eq!(
-        crew.iter().map(|(rank, _)| *rank).collect::<Vec<_>>(),
+        processes.iter().map(|(rank, _)| *rank).collect::<Vec<_>>(),
         [0, 1]
     );
-    (launcher, crew)
+    (launcher, processes)
 }
 
 #[test]
-fn a_launcher_passes_on_that_it_should_end_and_the_run_is_saved() {
+fn a_launcher_forwards_sigterm_and_the_run_is_saved() {
     let place = workspace();
     for name in ["-TERM", "-INT"] {
-        let (launcher, crew) = launched(&place, &format!("asked{name}"));
+        let (launcher, processes) = launched(&place, &format!("asked{name}"));
         signal(launcher.id(), name);
         let run = end_of(launcher);
         assert_eq!(run.code, Some(130), "{run:?}");
         assert!(run.out.contains("interrupted; saved"), "{run:?}");
-        wait_for("end of the crew", || {
-            crew.iter().all(|(_, id)| !is_alive(*id))
+        wait_for("end of the processes", || {
+            processes.iter().all(|(_, id)| !is_alive(*id))
         });
     }
 }
 
 #[test]
-fn a_crew_saves_and_ends_when_its_launcher_is_killed() {
+fn processes_save_and_exit_when_their_launcher_is_killed() {
     let place = workspace();
-    let (mut launcher, crew) = launched(&place, "orphans");
+    let (mut launcher, processes) = launched(&place, "orphans");
     signal(launcher.id(), "-KILL");
     launcher.wait().unwrap();
-    wait_for("end of the crew", || {
-        crew.iter().all(|(_, id)| !is_alive(*id))
+    wait_for("end of the processes", || {
+        processes.iter().all(|(_, id)| !is_alive(*id))
     });
     let run = Run::from(launcher.wait_with_output().unwrap());
     assert!(run.out.contains("interrupted; saved"), "{run:?}");

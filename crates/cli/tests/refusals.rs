@@ -1,4 +1,4 @@
-//! What `translate` refuses, and that it loses nothing.
+//! Invalid requests of `translate`, which change nothing.
 
 mod common;
 
@@ -6,13 +6,14 @@ use candle_core::Device;
 use common::{SHORT, assert_same, files, place_with_inputs, small, translate, unet};
 use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Pool};
 use sdft_checkpoint::write_safetensors;
-use sdft_models::{Process, encoder_metadata};
+use sdft_diffusion::Process;
+use sdft_models::encoder_metadata;
 use sdft_nn::Params;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 #[test]
-fn what_cannot_be_is_said_before_anything_is_written() {
+fn invalid_requests_are_refused_before_anything_is_written() {
     let place = place_with_inputs();
     std::fs::create_dir(place.path("mine")).unwrap();
     place.write("mine/00000.png", b"precious");
@@ -73,11 +74,7 @@ fn what_cannot_be_is_said_before_anything_is_written() {
             2,
             &["--free 20", "10 steps"],
         ),
-        (
-            &["--out", "runs/short"],
-            2,
-            &["plan.toml there is that of something else"],
-        ),
+        (&["--out", "runs/short"], 2, &["its plan.toml belongs to"]),
         (
             &["--out", "runs/short", "--overwrite"],
             2,
@@ -150,19 +147,19 @@ fn what_cannot_be_is_said_before_anything_is_written() {
         run
     );
     assert!(!place.path("translated").exists());
-    // A folder of somebody else's is taken only when that is said, and loses nothing but images of the same names.
+    // A folder with foreign files is used only with an option, and only images of the same names are replaced.
     place.write("mine/notes.txt", b"mine");
     translate(&place, &["--out", "mine", "--overwrite"]).ok();
     assert_eq!(
         std::fs::read(place.path("mine/notes.txt")).unwrap(),
         b"mine"
     );
-    // Even the example says what is wrong before it trains anything.
+    // The example, too, refuses invalid options before it trains.
     place.run(&["translate", "--t0", "2"]).fails(2, &["--t0 2"]);
     assert!(!place.path("runs/translate-example").exists());
 }
 
-/// A small classifier that has not learned anything.
+/// A small untrained classifier.
 fn classifier(path: &Path, image_size: usize, noise_schedule: &str) {
     let config = EncoderConfig {
         net: AdmConfig {

@@ -1,4 +1,4 @@
-//! Drawing samples into a folder: nothing of others is lost, and a long run can continue.
+//! Drawing samples into a folder: foreign files are kept, and an interrupted run continues.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn changed_model(path: &Path, name: &str, change: impl Fn(&Tensor) -> Tensor) {
 }
 
 #[test]
-fn what_is_not_the_commands_own_is_never_replaced() {
+fn foreign_files_are_never_replaced() {
     let place = workspace();
     place.write("mine/00000.png", b"precious");
     place.write("photos-grid.png", b"a photo of a grid");
@@ -42,7 +42,7 @@ fn what_is_not_the_commands_own_is_never_replaced() {
 
     sample(&place, &["-n", "3", "--out", "a"]).ok();
     let first = files(&place.path("a"));
-    // Another seed, other steps, another model: nothing is touched, and the difference is named.
+    // Another seed, other steps, another model: nothing changes, and the error names the difference.
     sample(&place, &["-n", "3", "--out", "a", "--seed", "1"])
         .fails(1, &["there seed = 0, now seed = 1", "--overwrite"]);
     sample(&place, &["-n", "3", "--out", "a", "--eta", "0.5"]).fails(1, &["eta"]);
@@ -61,11 +61,11 @@ fn what_is_not_the_commands_own_is_never_replaced() {
     place
         .run(&[&other[..], &["--out", "a"]].concat())
         .fails(1, &["model", "other.safetensors"]);
-    // Fewer would leave a larger set there.
+    // A smaller number would leave images of a larger set.
     sample(&place, &["-n", "2", "--out", "a"]).fails(2, &["00002.png", "draw 3 images"]);
     assert_same(&first, &files(&place.path("a")));
 
-    // Asked to, it takes the place of the earlier set as a whole.
+    // With --overwrite it replaces the whole earlier set.
     place.write("a/notes.txt", b"mine");
     place
         .run(&[&other[..], &["--out", "a", "--overwrite"]].concat())
@@ -81,7 +81,7 @@ fn what_is_not_the_commands_own_is_never_replaced() {
 }
 
 #[test]
-fn a_file_that_could_be_a_sample_is_refused_before_anything_goes() {
+fn a_foreign_sample_is_refused_before_anything_is_removed() {
     let place = workspace();
     sample(&place, &["-n", "2", "--out", "a"]).ok();
     let first = files(&place.path("a"));
@@ -90,14 +90,14 @@ fn a_file_that_could_be_a_sample_is_refused_before_anything_goes() {
     sample(&place, &again).fails(2, &["20240101.png", "name another folder"]);
     std::fs::remove_file(place.path("a/20240101.png")).unwrap();
     assert_same(&first, &files(&place.path("a")));
-    // Another way of writing a number is no sample's name.
+    // A number in another form is not a sample's name.
     place.write("a/7.png", b"mine");
     sample(&place, &again).ok();
     assert!(place.path("a/7.png").is_file());
 }
 
 #[test]
-fn the_same_command_makes_what_is_missing_and_a_larger_one_adds_to_it() {
+fn the_same_command_makes_missing_images_and_a_larger_count_adds_images() {
     let place = workspace();
     sample(&place, &["-n", "7", "--out", "whole"]).ok();
     let whole = files(&place.path("whole"));
@@ -123,7 +123,7 @@ fn the_same_command_makes_what_is_missing_and_a_larger_one_adds_to_it() {
 }
 
 #[test]
-fn a_run_that_is_stopped_or_killed_goes_on_where_it_was() {
+fn a_stopped_or_killed_run_continues() {
     let place = workspace();
     let slow = ["-n", "6", "--batch", "1", "--sampler", "ddpm"];
     let args = ["sample", "--model", "digits-source", "--steps", "250"];
@@ -229,7 +229,7 @@ fn images_that_are_not_finite_are_errors_and_never_files() {
 }
 
 #[test]
-fn the_longest_names_are_translated_and_longer_ones_are_errors_of_their_own() {
+fn the_longest_names_are_translated_and_longer_ones_are_single_errors() {
     let place = place_with_inputs();
     let long = format!("{}.png", "n".repeat(251));
     std::fs::rename(
@@ -260,7 +260,7 @@ fn the_longest_names_are_translated_and_longer_ones_are_errors_of_their_own() {
 }
 
 #[test]
-fn a_sheet_says_how_many_images_it_leaves_out() {
+fn a_sheet_counts_the_images_it_omits() {
     let place = workspace();
     let quick = ["sample", "--model", "digits-source", "--steps", "ddim2"];
     let drawn = place
@@ -289,7 +289,7 @@ fn a_sheet_says_how_many_images_it_leaves_out() {
 }
 
 #[test]
-fn a_report_does_not_replace_files_of_others_nor_a_report_on_something_else() {
+fn a_report_replaces_neither_foreign_files_nor_other_reports() {
     let place = workspace();
     for seed in ["0", "1"] {
         sample(
@@ -315,7 +315,7 @@ fn a_report_does_not_replace_files_of_others_nor_a_report_on_something_else() {
     evaluate("s0", &["--save-fake", "s0.npz"]).ok();
     evaluate("s0.npz", &["--kid-seed", "1"]).fails(2, &["no effect on statistics"]);
     evaluate("s0", &["--out", "report"]).ok();
-    // The same again replaces its own; another comparison does not.
+    // A repeated comparison replaces its report; another comparison does not.
     evaluate("s0", &["--out", "report"]).ok();
     let before = std::fs::read(place.path("report/report.json")).unwrap();
     evaluate("s1", &["--out", "report"]).fails(1, &["other settings", "s1"]);

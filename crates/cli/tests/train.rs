@@ -1,11 +1,11 @@
-//! Training from the command line: the run folder, the same bits again, and what is said when something is wrong.
+//! Training from the command line: the run folder, reproducible bits, and errors.
 
 mod common;
 
 use common::{SHORT, Workspace, assert_same, essence, workspace};
 
 #[test]
-fn a_run_leaves_everything_it_promises_and_repeats_bit_for_bit_with_any_number_of_threads() {
+fn a_run_writes_all_files_and_repeats_bit_for_bit_with_any_number_of_threads() {
     let place = workspace();
     let first = place.run(&SHORT).ok();
     assert!(
@@ -45,7 +45,7 @@ fn a_run_leaves_everything_it_promises_and_repeats_bit_for_bit_with_any_number_o
             .ok();
         assert_same(&essence(&root), &essence(&again.path("runs/short")));
     }
-    // Nothing is overwritten by a second run of the same name.
+    // A second run of the same name is refused.
     place
         .run(&SHORT)
         .fails(1, &["there is a run already", "--resume"]);
@@ -318,7 +318,7 @@ fn an_impossible_request_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn a_plan_can_be_looked_at_without_running_it() {
+fn a_dry_run_prints_the_plan() {
     let place = workspace();
     let plan = place.run(&["train", "--dry-run"]).ok();
     for word in [
@@ -351,7 +351,7 @@ fn numbers_that_are_not_finite_stop_the_run_and_keep_the_last_checkpoint() {
         "--set",
         "output.checkpoint_every=1",
     ];
-    // Whatever the length of the run: the weights are ruined by the first step, and nothing is made of them.
+    // The first step ruins the weights; no checkpoint or model is written, however long the run.
     for steps in ["1", "2", "40"] {
         let name = format!("--name=wild{steps}");
         let args = [&SHORT[..SHORT.len() - 1], &[name.as_str()], &wild].concat();
@@ -367,7 +367,7 @@ fn numbers_that_are_not_finite_stop_the_run_and_keep_the_last_checkpoint() {
             0
         );
     }
-    // A good checkpoint stays when a later part of the run goes wrong.
+    // A good checkpoint stays when a later step fails.
     place.run(&SHORT).ok();
     let plan = place.path("runs/short/plan.toml");
     let text = std::fs::read_to_string(&plan).unwrap();
@@ -418,7 +418,7 @@ fn a_checkpoint_is_a_model_that_can_be_sampled_and_started_from() {
 }
 
 #[test]
-fn a_run_goes_on_only_with_what_it_began_with() {
+fn a_run_continues_only_with_its_own_images() {
     let place = workspace();
     place
         .run(&[
@@ -436,7 +436,7 @@ fn a_run_goes_on_only_with_what_it_began_with() {
     let train = [&SHORT[..], &["--data", "images"]].concat();
     let train = [&train[..], &["--config", "digits-sdft"]].concat();
     place.run(&train).ok();
-    // The number of steps given on going on is the run's from then on.
+    // A number of steps given with --resume replaces that of the run.
     place
         .run(&["train", "--resume", "runs/short", "--steps", "10"])
         .ok();
@@ -450,7 +450,7 @@ fn a_run_goes_on_only_with_what_it_began_with() {
         .run(&["train", "--resume", "runs/short", "--steps", "12"])
         .fails(1, &["not the images that the run began with"]);
 
-    // Somebody else's folder is not taken for a run's.
+    // A folder with other files is not mistaken for a run.
     place.write("mine/notes.txt", b"not a run");
     place
         .run(&[&SHORT[..SHORT.len() - 1], &["--name=mine", "--out", "."]].concat())
@@ -462,7 +462,7 @@ fn a_run_goes_on_only_with_what_it_began_with() {
 }
 
 #[test]
-fn the_process_is_given_where_a_file_does_not_say_it_and_refused_where_it_does() {
+fn the_process_can_be_given_only_if_the_file_does_not_state_it() {
     let place = workspace();
     let cosine = ["--set", "process.noise_schedule=cosine"];
     place

@@ -43,7 +43,7 @@ fn a_folder_is_translated_under_its_names_and_later_only_where_something_changed
 
     let again = translate(&place, &[]).ok();
     assert!(again.err.contains("6 are complete and stay"), "{again:?}");
-    // A cut-off output, a missing one, and an input that is another now are made again; nothing else is.
+    // Only a cut-off output, a missing one, and the output of a changed input are made again.
     let cut = place.path("translated/00001.png");
     let half = std::fs::read(&cut).unwrap().len() / 2;
     std::fs::File::options()
@@ -67,10 +67,10 @@ fn a_folder_is_translated_under_its_names_and_later_only_where_something_changed
         .map(|(a, _)| a.0.as_str())
         .collect();
     assert_eq!(changed, ["00003.png"]);
-    // The same picture under another name has other noise.
+    // The same picture under another name gets other noise.
     assert_ne!(after[0].1, after[3].1);
 
-    // Other settings do not touch what is there, unless they are told to.
+    // Other settings leave existing images unchanged, unless an option replaces them.
     translate(&place, &["--t0", "0.3"]).fails(
         1,
         &["other settings", "t0 = 0.5, now t0 = 0.3", "--overwrite"],
@@ -82,7 +82,7 @@ fn a_folder_is_translated_under_its_names_and_later_only_where_something_changed
 }
 
 #[test]
-fn an_image_depends_on_its_name_and_the_seed_and_on_no_company() {
+fn an_image_depends_only_on_its_name_and_the_seed() {
     let place = place_with_inputs();
     translate(&place, &["--out", "a", "--eta", "0.5"]).ok();
     let all = files(&place.path("a"));
@@ -115,12 +115,12 @@ fn an_image_depends_on_its_name_and_the_seed_and_on_no_company() {
 }
 
 #[test]
-fn a_sweep_makes_a_folder_a_strength_and_a_strip_an_input() {
+fn a_sweep_makes_a_folder_per_strength_and_a_strip_per_input() {
     let place = place_with_inputs();
     let swept = translate(&place, &["--sweep", "t0=0,0.3,0.6"]).ok();
     assert!(swept.out.contains("translated-grid.png"), "{swept:?}");
     let inputs = files(&place.path("in"));
-    // Without strength the input comes back, to the bit.
+    // With strength 0 the output is the input, to the bit.
     assert_same(&inputs, &files(&place.path("translated/t0=0")));
     let strips = files(&place.path("translated/strips"));
     assert_eq!(names(&strips), names(&inputs));
@@ -137,7 +137,7 @@ fn a_sweep_makes_a_folder_a_strength_and_a_strip_an_input() {
         &files(&place.path("alone")),
         &files(&place.path("translated/t0=0.6")),
     );
-    // One that is missing is made again, and the others stay.
+    // Only a missing one is made again.
     std::fs::remove_file(place.path("translated/t0=0.3/00001.png")).unwrap();
     let again = translate(&place, &["--sweep", "t0=0,0.3,0.6"]).ok();
     assert!(again.err.contains("5 are complete and stay"), "{again:?}");
@@ -151,7 +151,7 @@ fn a_strip_does_not_outlive_the_images_in_it() {
     translate(&place, &sweep).ok();
     let strip = place.path("translated/strips/00000.png");
     assert!(strip.is_file());
-    // Another input; its first output can be made, its second cannot, and the command ends in between.
+    // Another input; its first output can be made, its second cannot, and the command exits in between.
     std::fs::copy(place.path("in/00001.png"), place.path("in/00000.png")).unwrap();
     let second = place.path("translated/t0=0.5/00000.png");
     std::fs::remove_file(&second).unwrap();
@@ -185,7 +185,7 @@ fn one_bad_image_does_not_stop_the_others() {
 }
 
 #[test]
-fn a_translation_that_is_stopped_or_killed_goes_on_where_it_was() {
+fn a_stopped_or_killed_translation_continues() {
     let place = place_with_inputs();
     let slow = ["--walk", "ancestral", "--t0", "0.4", "--batch", "1"];
     let args = ["translate", "--model", "digits-source", "--input", "in"];
@@ -209,7 +209,7 @@ fn a_translation_that_is_stopped_or_killed_goes_on_where_it_was() {
             );
             std::thread::sleep(Duration::from_millis(5));
         }
-        // Nobody else can write there meanwhile.
+        // No other process can write there meanwhile.
         if signal == "-INT" {
             translate(&place, &slow).fails(1, &["another process is writing into this folder"]);
         }
@@ -247,7 +247,7 @@ fn without_arguments_the_embedded_digits_are_translated() {
         let [little, much] = [0, 9].map(|l| accuracy["levels"][l][domain].as_f64().unwrap());
         assert!(little > 0.9 && (0.0..=1.0).contains(&much), "{accuracy}");
     }
-    // The networks stay for the next time; the input's class is in its name.
+    // The networks are kept; the input's class is in its name.
     let second = place
         .run(&[
             "translate",
@@ -290,13 +290,13 @@ fn without_arguments_the_embedded_digits_are_translated() {
     };
     assert!(twos("0") < 10.0 && twos("1") > 60.0, "{edited:?}");
     assert!(edited.out.contains("edited-grid.png"), "{edited:?}");
-    // A sample of the newest model is one of a model, not of the classifier beside it.
+    // The newest model is sampled, although a classifier is newer.
     place.run(&CLASSIFIER).ok();
     place.run(&["sample", "-n", "1", "--steps", "ddim2"]).ok();
 }
 
 #[test]
-fn sampling_can_begin_below_the_end_of_the_process() {
+fn sampling_can_start_below_the_end_of_the_process() {
     let place = workspace();
     let sample = |start: &str, out: &str| {
         let args = [
@@ -407,12 +407,12 @@ fn every_method_translates_and_egsde_without_energies_is_sdedit() {
         many < 0.6 * few && many < 8.0,
         "{few} levels with 10 steps, {many} with 50"
     );
-    // A model is no classifier, and a classifier no model.
+    // A model is not a classifier, and a classifier is not a model.
     place
         .run(&[&SHORT[..], &["--set", "loop.steps=1"]].concat())
         .ok();
     translate(&place, &["--method", "egsde", "--classifier", "runs/short"])
-        .fails(1, &["this is a U-Net, a classifier is needed"]);
+        .fails(1, &["expected a classifier, found a U-Net"]);
     let args = ["translate", "--model", "runs/classifier", "--input", "in"];
     place.run(&args).fails(1, &["this is a classifier"]);
     let inspected = place

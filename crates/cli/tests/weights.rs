@@ -1,4 +1,4 @@
-//! Weights as they come: damaged, of another kind, or without what must be known about them.
+//! Weights that are damaged, of another kind, or without their process.
 
 mod common;
 
@@ -37,7 +37,7 @@ const SIZES: [&str; 6] = [
 ];
 
 #[test]
-fn values_that_are_not_finite_end_every_command_that_reads_them() {
+fn every_command_refuses_values_that_are_not_finite() {
     let place = workspace();
     let (mut tensors, metadata) = source();
     let (name, tensor) = &mut tensors[0];
@@ -101,7 +101,7 @@ fn values_that_are_not_finite_end_every_command_that_reads_them() {
 }
 
 #[test]
-fn a_process_that_a_file_does_not_say_is_said_by_every_command() {
+fn every_command_reports_an_assumed_process() {
     let place = workspace();
     write(&place, "bare.safetensors", &source().0, &BTreeMap::new());
     let said = "the linear schedule of 1000 steps is assumed";
@@ -153,7 +153,7 @@ fn a_process_that_a_file_does_not_say_is_said_by_every_command() {
 }
 
 #[test]
-fn a_network_of_another_kind_is_refused_by_the_name_of_what_differs() {
+fn a_network_of_another_kind_is_refused_with_the_difference() {
     let place = workspace();
     let tensor = Tensor::ones((4, 3, 3, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
     let names = ["conv_in.weight", "time_embedding.linear_1.weight"];

@@ -49,7 +49,6 @@ mod conv;
 mod cudnn;
 #[cfg(feature = "cuda")]
 mod gemm;
-// The tests need no GPU.
 #[cfg(feature = "cuda")]
 mod launch;
 #[cfg(feature = "cuda")]

@@ -45,5 +45,5 @@ pub use joined::Joined;
 pub use order::Order;
 pub use prefetch::Prefetcher;
 pub use report::{Duplicate, Report, Spread, Unreadable};
-pub use scan::{Listing, list_all, list_images, passed_over, scan_images};
+pub use scan::{Listing, describe_skipped, list_all, list_images, scan_images};
 pub use source::ImageSource;

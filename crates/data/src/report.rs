@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use sdft_imaging::Conversions;
 use serde::{Deserialize, Serialize};
 
-use crate::scan::passed_over;
+use crate::scan::describe_skipped;
 
 /// The result of checking an image folder.
 ///
@@ -113,10 +113,10 @@ impl Report {
         }
     }
 
-    /// The files besides images in one line; see [`crate::Listing::passed_over`].
+    /// The files besides images in one line; see [`crate::Listing::describe_skipped`].
     #[must_use]
-    pub fn passed_over(&self) -> Option<String> {
-        passed_over(
+    pub fn describe_skipped(&self) -> Option<String> {
+        describe_skipped(
             self.others.iter().map(String::as_str),
             self.hidden.iter().map(String::as_str),
         )
@@ -140,7 +140,7 @@ impl Report {
             notes.push(text);
         }
         notes.extend(
-            self.passed_over()
+            self.describe_skipped()
                 .map(|text| format!("passed over: {text}")),
         );
         notes
@@ -225,7 +225,7 @@ impl fmt::Display for Report {
             }
         }
         list(f, "unreadable", "left out", &self.unreadable)?;
-        match self.passed_over() {
+        match self.describe_skipped() {
             Some(text) => writeln!(f, "  {:<12}{text}", "other files"),
             None => Ok(()),
         }

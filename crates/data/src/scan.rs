@@ -85,7 +85,7 @@ pub fn scan_images(folder: &Path) -> Result<Listing> {
     let listing = list_all(folder)?;
     if listing.images.is_empty() && listing.unreadable.is_empty() {
         let path = folder.to_owned();
-        return Err(match listing.passed_over() {
+        return Err(match listing.describe_skipped() {
             None => DataError::Empty { path },
             Some(found) => DataError::NoImages { path, found },
         });
@@ -118,9 +118,9 @@ impl Listing {
 
     /// The files besides images in one line: `3 files that are not images (2 x .txt, 1 x .jsonl), 1 hidden (.DS_Store)`.
     #[must_use]
-    pub fn passed_over(&self) -> Option<String> {
+    pub fn describe_skipped(&self) -> Option<String> {
         let others = self.others.iter().map(|(id, _)| id.as_str());
-        passed_over(others, self.hidden.iter().map(String::as_str))
+        describe_skipped(others, self.hidden.iter().map(String::as_str))
     }
 
     fn leave_out(&mut self, file: String, reason: String) {
@@ -128,8 +128,8 @@ impl Listing {
     }
 }
 
-/// The line of [`Listing::passed_over`] for these files; `None` if there are none.
-pub fn passed_over<'a>(
+/// The line of [`Listing::describe_skipped`] for these files; `None` if there are none.
+pub fn describe_skipped<'a>(
     others: impl Iterator<Item = &'a str>,
     hidden: impl Iterator<Item = &'a str>,
 ) -> Option<String> {

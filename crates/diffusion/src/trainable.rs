@@ -19,7 +19,7 @@ pub const PROVENANCE_PREFIX: &str = "sdft.provenance.";
 /// What a network is given in addition to the noised images and the timesteps.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Condition<'a> {
-    /// The class of each image.
+    /// The class of each image. The trainer passes none: training is unconditional.
     pub labels: Option<&'a [u32]>,
     /// The address of the dropout masks. `None` evaluates without dropout.
     pub dropout: Option<DropoutKey<'a>>,
@@ -77,6 +77,8 @@ impl Default for ComputeMode {
 /// ```
 pub trait Trainable {
     /// Every variable with its name, always in the same order. All are f32.
+    ///
+    /// Whatever is not among them (such as the running statistics of a batch norm) is neither trained, averaged nor saved.
     ///
     /// The trainer updates them in place. While it samples the moving average, it puts other values into them and then restores them.
     fn vars(&self) -> Vec<(String, Var)>;

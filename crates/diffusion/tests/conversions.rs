@@ -82,7 +82,7 @@ fn an_output_that_is_the_noise_is_passed_on_unchanged() {
 }
 
 #[test]
-fn reverse_steps_and_bounds_do_not_depend_on_what_is_predicted() {
+fn reverse_steps_and_bounds_do_not_depend_on_the_prediction_type() {
     let (diffusion, x0) = (diffusion(), normal(0));
     let alpha_bar = diffusion.schedule.alpha_bar();
     let xt = diffusion.q_sample(&x0, &T, &normal(1)).unwrap();

@@ -363,9 +363,9 @@ impl Task for Directing<'_> {
     fn finish(&mut self, position: &Position) -> Result<Finished> {
         let model = self.folder.final_model();
         let weights = self.updater.averaged()?;
-        self.folder.put(&model, |aside| {
+        self.folder.put(&model, |temporary| {
             Ok(write_direction(
-                aside,
+                temporary,
                 &Params::new(weights),
                 &self.info(),
                 &self.facts(position),

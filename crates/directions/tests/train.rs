@@ -76,7 +76,7 @@ fn goal(embed: Box<Embed>) -> Goal {
 
 fn seen() -> Box<Embed> {
     let judge = judge();
-    Box::new(move |x| Ok(judge.look(x)?.features))
+    Box::new(move |x| Ok(judge.classify(x)?.features))
 }
 
 fn train(
@@ -178,7 +178,7 @@ fn stopping(stop: &Arc<AtomicBool>, at: usize) -> Box<Embed> {
         if asked.fetch_add(1, Ordering::Relaxed) + 1 == at {
             stop.store(true, Ordering::Relaxed);
         }
-        Ok(judge.look(x)?.features)
+        Ok(judge.classify(x)?.features)
     })
 }
 
@@ -213,7 +213,7 @@ fn a_stop_within_a_trajectory_loses_that_trajectory_and_nothing_else() {
 
     let hurt = dir.path().join("hurt");
     let stop = Arc::new(AtomicBool::new(false));
-    // Two looks at the audit, then five for each trajectory: the image, and the four steps from 500 up.
+    // Two evaluations for the audit, then five for each trajectory: the image, and the four steps from 500 up.
     let third = 2 + 2 * 5 + 3;
     let ending = train(&hurt, &seldom, goal(stopping(&stop, third)), &stop).unwrap();
     let Ending::Interrupted { checkpoint } = ending else {
@@ -243,11 +243,11 @@ fn the_rate_falls_by_epochs() {
     assert!(numbers(&one) == numbers(&two));
 }
 
-/// The judge, whose answers from the `from`-th up to the `to`-th are no numbers.
+/// The judge, whose answers `from..to` are NaN.
 fn broken(from: usize, to: usize) -> Box<Embed> {
     let (judge, asked) = (judge(), AtomicUsize::new(0));
     Box::new(move |x: &Tensor| {
-        let features = judge.look(x)?.features;
+        let features = judge.classify(x)?.features;
         let k = asked.fetch_add(1, Ordering::Relaxed) + 1;
         match (from..to).contains(&k) {
             true => features * f64::NAN,
@@ -257,19 +257,19 @@ fn broken(from: usize, to: usize) -> Box<Embed> {
 }
 
 #[test]
-fn a_trajectory_with_a_number_that_is_none_moves_nothing() {
+fn a_trajectory_with_a_nan_changes_no_weight() {
     let dir = tempfile::tempdir().unwrap();
     let mut plan = plan(&model(), 4, 8);
     plan.optim.momentum = 0.5;
     let never = AtomicBool::new(false);
-    // Two looks at the audit and five at the first trajectory. The second one breaks at its first step, or at its last, which are four looks
-    // in all: either way it is as if it had not been.
+    // Two evaluations for the audit and five for the first trajectory. The second trajectory is NaN at its first or at its last step (its four
+    // steps take four evaluations); either way it has no effect.
     let [early, late] = [("early", 2 + 5 + 2), ("late", 2 + 5 + 5)].map(|(name, at)| {
         let root = dir.path().join(name);
         train(&root, &plan, goal(broken(at, at + 1)), &never).unwrap();
         weights(&root)
     });
-    // An early end leaves three looks for later ones, which see the same images all the same.
+    // An early end saves three evaluations; the later trajectories have the same images.
     assert!(early == late);
     let whole = dir.path().join("whole");
     train(&whole, &plan, goal(seen()), &never).unwrap();

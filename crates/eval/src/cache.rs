@@ -1,7 +1,7 @@
 //! A cache of feature vectors on disk.
 
 use crate::error::{EvalError, Result};
-use sdft_checkpoint::sha256_bytes;
+use sdft_files::sha256_bytes;
 use sdft_imaging::Conversions;
 use std::collections::HashMap;
 use std::fs::{self, File};

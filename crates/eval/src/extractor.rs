@@ -2,12 +2,12 @@
 
 use crate::error::{EvalError, Result};
 use candle_core::{DType, Device, Tensor};
-use sdft_checkpoint::{sha256_bytes, sha256_file};
 use sdft_data::{Digits, Style};
 use sdft_features::{
     Clip, ClipConfig, DigitsJudge, IDENTITY_SIDE, INCEPTION_FEATURES, INCEPTION_SIDE, IdentityNet,
     Inception, InceptionResize, Network, clip_input, inception_input,
 };
+use sdft_files::{sha256_bytes, sha256_file};
 use sdft_imaging::{Rgb8, center_crop, to_unit_range};
 use sdft_nn::Params;
 use std::path::PathBuf;
@@ -62,7 +62,9 @@ pub struct Extractor {
 pub fn hash_of(files: &[PathBuf]) -> Result<String> {
     let hashes = files
         .iter()
-        .map(|file| sha256_file(file).map_err(|e| EvalError::Weights(e.to_string())))
+        .map(|file| {
+            sha256_file(file).map_err(|e| EvalError::Weights(format!("{}: {e}", file.display())))
+        })
         .collect::<Result<Vec<_>>>()?;
     Ok(match &hashes[..] {
         [one] => one.clone(),
@@ -78,7 +80,7 @@ fn digits_scale(judge: &DigitsJudge) -> Result<Tensor> {
         .flat_map(|i| digits.render(i, Style::Ember))
         .collect();
     let x = Tensor::from_vec(pixels, (n, 3, side, side), &Device::Cpu)?;
-    let features = judge.look(&x)?.features.to_dtype(DType::F64)?;
+    let features = judge.classify(&x)?.features.to_dtype(DType::F64)?;
     let centred = features.broadcast_sub(&features.mean_keepdim(0)?)?;
     let spread = centred.sqr()?.mean(0)?.sqrt()?.to_vec1::<f64>()?;
     let scale: Vec<f64> = spread
@@ -197,7 +199,7 @@ impl Extractor {
             Net::Inception(net) => net.features(&x)?,
             Net::Clip(net) => net.image_features(&x)?,
             Net::Identity(net) => net.embed(&x)?,
-            Net::Digits(net, scale) => net.look(&x)?.features.broadcast_mul(scale)?,
+            Net::Digits(net, scale) => net.classify(&x)?.features.broadcast_mul(scale)?,
         };
         Ok(y.flatten_all()?.to_vec1::<f32>()?)
     }

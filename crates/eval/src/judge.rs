@@ -112,7 +112,7 @@ impl Batch {
     /// Cross-entropy of the class plus binary cross-entropy of the style.
     fn loss(self, judge: &DigitsJudge) -> Result<Tensor> {
         let n = self.labels.len();
-        let seen = judge.look(&Tensor::from_vec(
+        let seen = judge.classify(&Tensor::from_vec(
             self.images,
             (n, 3, SIDE, SIDE),
             &Device::Cpu,
@@ -140,7 +140,7 @@ fn evaluate(digits: &Digits, test: &[usize], judge: &DigitsJudge) -> Result<Judg
     let (mut class_right, mut style_right) = (0usize, 0usize);
     for (style, is_ember) in [(Style::Chalk, false), (Style::Ember, true)] {
         let images: Vec<f32> = test.iter().flat_map(|&i| digits.render(i, style)).collect();
-        let seen = judge.look(&Tensor::from_vec(
+        let seen = judge.classify(&Tensor::from_vec(
             images,
             (test.len(), 3, SIDE, SIDE),
             &Device::Cpu,

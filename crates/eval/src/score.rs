@@ -43,7 +43,7 @@ pub fn score_digits(judge: &DigitsJudge, samples: &Tensor, present: &[u8]) -> Re
         class,
         confidence,
         in_style,
-    } in look(judge, samples)?
+    } in classify(judge, samples)?
     {
         let absent = !present.iter().any(|&p| usize::from(p) == class);
         counts[class] += 1;
@@ -91,7 +91,7 @@ pub fn score_kept(judge: &DigitsJudge, images: &Tensor, classes: &[u8]) -> Resul
         );
     }
     let (mut kept, mut styled, mut both) = (0usize, 0usize, 0usize);
-    for (seen, &class) in look(judge, images)?.iter().zip(classes) {
+    for (seen, &class) in classify(judge, images)?.iter().zip(classes) {
         let same = seen.class == usize::from(class);
         kept += usize::from(same);
         styled += usize::from(seen.in_style);
@@ -133,7 +133,7 @@ pub fn class_features(judge: &DigitsJudge, class: u8, n: usize) -> crate::Result
         .flat_map(|(i, style)| digits.render(i, style))
         .collect();
     let x = Tensor::from_vec(pixels, (2 * n, 3, side, side), &Device::Cpu)?;
-    Ok(judge.look(&x)?.features)
+    Ok(judge.classify(&x)?.features)
 }
 
 /// The judge's output for one image.
@@ -143,11 +143,11 @@ struct Seen {
     in_style: bool,
 }
 
-fn look(judge: &DigitsJudge, images: &Tensor) -> Result<Vec<Seen>> {
+fn classify(judge: &DigitsJudge, images: &Tensor) -> Result<Vec<Seen>> {
     let n = images.dim(0)?;
     let mut all = Vec::with_capacity(n);
     for start in (0..n).step_by(CHUNK) {
-        let seen = judge.look(&images.narrow(0, start, CHUNK.min(n - start))?)?;
+        let seen = judge.classify(&images.narrow(0, start, CHUNK.min(n - start))?)?;
         let confidence = candle_nn::ops::softmax(&seen.classes, 1)?.to_vec2::<f32>()?;
         let style = seen.style.to_vec1::<f32>()?;
         for (probabilities, style) in confidence.iter().zip(style) {
@@ -229,8 +229,8 @@ pub fn aligned_distance(judge: &DigitsJudge, a: &Tensor, b: &Tensor) -> Result<f
     for start in (0..n).step_by(CHUNK) {
         let len = CHUNK.min(n - start);
         let (a, b) = (
-            judge.look(&a.narrow(0, start, len)?)?,
-            judge.look(&b.narrow(0, start, len)?)?,
+            judge.classify(&a.narrow(0, start, len)?)?,
+            judge.classify(&b.narrow(0, start, len)?)?,
         );
         total += distance(&a, &b)?;
     }

@@ -4,7 +4,7 @@ use crate::cache::{FeatureCache, Known};
 use crate::error::{EvalError, Result, of};
 use crate::extractor::{BATCH, Extractor};
 use rayon::prelude::*;
-use sdft_checkpoint::sha256_bytes;
+use sdft_files::sha256_bytes;
 use sdft_imaging::{Conversions, Limits, Rgb8, decode_described, read_image_file};
 use sdft_metrics::{Features, Moments, Statistics};
 use sdft_npz::{Array, Values, encode_npz, read_npz_where};
@@ -29,7 +29,7 @@ pub struct ImageSet {
     /// Conversions of the images while they were read.
     pub conversions: Conversions,
     /// Other files of the folder, in one line.
-    pub passed_over: Option<String>,
+    pub describe_skipped: Option<String>,
 }
 
 impl ImageSet {
@@ -53,13 +53,13 @@ impl ImageSet {
             return Self::open_archive(path, label, extractor, progress);
         }
         let listing = sdft_data::scan_images(path)?;
-        let passed_over = listing.passed_over();
+        let describe_skipped = listing.describe_skipped();
         let files = listing.all_readable(path)?;
         let (features, conversions) = of_files(&files, extractor, cache, progress)?;
         let set = Self::of_features(label, files, features)?.made_by(extractor);
         Ok(Self {
             conversions,
-            passed_over,
+            describe_skipped,
             ..set
         })
     }
@@ -92,7 +92,7 @@ impl ImageSet {
             statistics,
             made_with: None,
             conversions: Conversions::default(),
-            passed_over: None,
+            describe_skipped: None,
         })
     }
 
@@ -147,7 +147,7 @@ impl ImageSet {
                 features: None,
                 made_with,
                 conversions: Conversions::default(),
-                passed_over: None,
+                describe_skipped: None,
             });
         }
         let images = match arrays.remove(IMAGES) {
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(first.features, again.features);
         for set in [&first, &again] {
             assert_eq!(set.conversions.transparent, 1);
-            assert!(set.passed_over.as_ref().unwrap().contains("1 x .txt"));
+            assert!(set.describe_skipped.as_ref().unwrap().contains("1 x .txt"));
         }
         let options = crate::sets::SetOptions::default();
         let (report, _) = crate::sets::compare_sets(&first, &again, &options).unwrap();

@@ -54,7 +54,7 @@ pub fn compare_sets(
     let n = |set: &ImageSet| set.n().map_or_else(|| "?".to_owned(), |n| n.to_string());
     let sizes = format!("{} / {}", n(real), n(fake));
     for (role, set) in [("real", real), ("fake", fake)] {
-        let others = match &set.passed_over {
+        let others = match &set.describe_skipped {
             Some(text) => format!("; passed over: {text}"),
             None => String::new(),
         };

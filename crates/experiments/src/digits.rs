@@ -1,4 +1,4 @@
-//! The paper's claim in miniature: which classes that the target set lacks each method still draws.
+//! The paper's claim on digits: how many samples of classes missing from the target set each method still draws.
 
 use crate::editing::Edits;
 use crate::lock_folder;
@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 /// Classes of the target set.
 const PRESENT: [u8; 3] = [1, 4, 7];
-/// Samples that are judged.
+/// Number of samples to classify.
 const SAMPLES: usize = 192;
 const BATCH: usize = 64;
 /// Samples in the picture.
@@ -124,7 +124,7 @@ const COLUMNS: [Column<Row>; 7] = [
     ("FID", 1, |r| r.fid),
 ];
 
-/// What is measured of one model.
+/// The measurements of one model.
 struct Row {
     score: DigitsScore,
     aligned: f64,
@@ -134,7 +134,7 @@ struct Row {
     samples: Tensor,
 }
 
-/// What the experiment on the digits can be asked for.
+/// Options of the experiment on digits.
 #[derive(Clone, Debug)]
 pub struct DigitsOptions {
     /// Runs of each method, one for each seed from 0 on.
@@ -152,11 +152,11 @@ impl Default for DigitsOptions {
     }
 }
 
-/// The paper's claim in miniature, from nothing: each method is trained on digits of three classes, and its models are measured as in
+/// The paper's claim on the embedded digits: each method is trained on digits of three classes, and its models are measured as in
 /// Tables 1 to 4. Returns three tables (samples, translation, editing), or `None` if the job was interrupted.
 ///
 /// # Errors
-/// A folder with other files, or whatever training, sampling and measuring fail with.
+/// A folder with other files, or an error of training, sampling or measuring.
 pub fn reproduce_digits(
     options: &DigitsOptions,
     context: &mut Context<'_>,
@@ -220,7 +220,7 @@ pub fn reproduce_digits(
     ]))
 }
 
-/// Trains the models of a method, one for each seed, unless they are there. `None` if that was interrupted.
+/// Trains the models of a method, one for each seed, unless they exist. Returns `None` if it was interrupted.
 fn train(
     method: &Method,
     options: &DigitsOptions,
@@ -259,7 +259,7 @@ fn shown(samples: &Tensor, title: &str) -> Result<Rgb8> {
     Ok(contact_sheet(&first, title))
 }
 
-/// What samples are judged by.
+/// The networks and images that samples are compared with.
 struct Judges {
     judge: DigitsJudge,
     extractor: Extractor,
@@ -299,7 +299,7 @@ impl Judges {
     }
 }
 
-/// The samples that are judged.
+/// The samples to measure.
 fn draw(model: &LoadedModel, context: &mut Context<'_>) -> Result<Tensor> {
     let plan = SamplePlan::paper(model, "", NOISE_SEED, context)?;
     let sampler = Sampler::new(plan, model, context)?;

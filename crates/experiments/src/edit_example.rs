@@ -11,7 +11,7 @@ use sdft_jobs::{
 use sdft_train::to_tensor;
 use std::path::{Path, PathBuf};
 
-/// The class that is edited, and the class that it becomes.
+/// The class to edit, and the class to turn it into.
 pub(crate) const FROM: u8 = 3;
 pub(crate) const TO: u8 = 2;
 /// Digits that the direction is trained on; others are edited.
@@ -26,7 +26,7 @@ const SWEEP: [f64; 4] = [0.0, 0.5, 1.0, 1.5];
 pub struct EditExample {
     /// The folder of the edited images.
     pub out: PathBuf,
-    /// What it holds.
+    /// Its contents.
     pub filled: Filled,
     /// The images of each strength, as a second classifier judges them.
     pub folders: Vec<EditedFolder>,
@@ -47,11 +47,11 @@ pub struct EditedFolder {
     pub style: f64,
 }
 
-/// Fine-tunes the embedded model on 1, 4 and 7, trains a direction from 3 to 2 on it, and edits threes that neither has seen, in `home`.
-/// What is there is not computed again. Returns `None` if the job was interrupted.
+/// Fine-tunes the embedded model on 1, 4 and 7, trains a direction from 3 to 2 on it, and edits threes that neither was trained on, in `home`.
+/// Existing results are reused. Returns `None` if the job was interrupted.
 ///
 /// # Errors
-/// Whatever training and editing fail with.
+/// An error of training or editing.
 pub fn edit_example(home: &Path, context: &mut Context<'_>) -> Result<Option<EditExample>> {
     let none: [&str; 0] = [];
     let Some(model) = train_preset("digits-sdft", &none, &home.join("model"), context)? else {
@@ -82,7 +82,7 @@ pub fn edit_example(home: &Path, context: &mut Context<'_>) -> Result<Option<Edi
     let Outcome::Done(filled) = edit_folder(&options, context)? else {
         return Ok(None);
     };
-    // Not the classifier that guided the direction, which can be misled by the very images that it guided.
+    // A second classifier, because the one that guided the direction can be fooled by its results.
     let (judge, _) = second_judge(&home.join("judge.safetensors"), context)?;
     if context.is_stopped() {
         return Ok(None);

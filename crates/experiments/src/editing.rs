@@ -1,4 +1,4 @@
-//! Table 2 in miniature: digits of a class that the target set lacks become those of another such class.
+//! Table 2 on digits: digits of a class that the target set lacks become those of another such class.
 
 use crate::edit_example::{FROM, TO, TRAINED};
 use crate::table::{Column, Report, markdown, write_table};
@@ -18,7 +18,7 @@ use sdft_train::{to_images, to_tensor};
 use serde_json::{Map, json};
 use std::path::Path;
 
-/// Digits that are edited; no direction has seen them.
+/// Number of digits to edit; no direction was trained on them.
 const EDITED: usize = 100;
 /// Steps of an edit.
 const STEPS: usize = 40;
@@ -42,7 +42,7 @@ const COLUMNS: [Column<Measured>; 6] = [
     ("moved", 2, |r| r.moved),
 ];
 
-/// What is measured of one model's edits.
+/// The measurements of one model's edits.
 struct Measured {
     drawn: f64,
     edited: KeptScore,
@@ -50,7 +50,7 @@ struct Measured {
     moved: f64,
 }
 
-/// Edits of the embedded digits by models that were trained, and the table of them.
+/// Edits of the embedded digits by trained models, and their table.
 pub(crate) struct Edits {
     inputs: Vec<Rgb8>,
     x0: Tensor,
@@ -163,7 +163,7 @@ impl Edits {
                 &mut none,
                 &mut observer,
             )?;
-            // Judged as files would be: after 8 bits.
+            // Classified like files, after rounding to 8 bits.
             Ok(to_images(&out)?)
         };
         let plain = drawn(Vec::new())?;

@@ -1,4 +1,4 @@
-//! The paper's Table 2: directions for five texts on each model, applied to images that none of them has seen.
+//! The paper's Table 2: directions for five texts on each model, applied to images that none was trained on.
 
 use crate::figures::{Row, Table, Target};
 use crate::lock_folder;
@@ -21,7 +21,7 @@ const TEXTS: [&str; 5] = ["smiling", "sad", "angry", "young", "old"];
 /// CLIP's patches, in training and in measuring.
 const PATCH: usize = 16;
 
-/// Trains, edits and measures what is not finished.
+/// Trains, edits and measures everything that is not finished.
 pub(crate) fn edits_table(
     options: &TableOptions,
     table: &Table,
@@ -110,7 +110,7 @@ fn stem(id: &str) -> String {
     Path::new(id).with_extension("").display().to_string()
 }
 
-/// The last images of the data, which no direction has seen.
+/// The last images of the data, which no direction was trained on.
 fn held_out(options: &TableOptions, data: &Path) -> Result<HashSet<String>> {
     let files = sdft_data::list_images(data)?;
     let trained = trained_on(options);

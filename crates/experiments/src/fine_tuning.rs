@@ -19,7 +19,7 @@ const MODELS: [(&str, &str); 2] = [("naive", "digits-naive"), ("SDFT", "digits-s
 const PRESENT: [u8; 3] = [1, 4, 7];
 /// Seed of the noise, the same for every model.
 const NOISE_SEED: u64 = 1000;
-/// Samples that are judged, and how many of them are in the picture.
+/// Number of samples to classify, and how many of them are in the picture.
 const JUDGED: usize = 96;
 const SHOWN: usize = 36;
 
@@ -36,12 +36,12 @@ pub struct FineTuningExample {
     pub judged: usize,
 }
 
-/// Fine-tunes the embedded model on 90 digits of three classes in another style, naively and with SDFT, into `out`. Models that are there
+/// Fine-tunes the embedded model on 90 digits of three classes in another style, naively and with SDFT, into `out`. Existing models
 /// are not trained again. `assignments` override the presets' settings. Returns `None` if the job was interrupted.
 ///
 /// # Errors
 /// - [`Error::Usage`] for a folder whose `example.png` is another picture
-/// - whatever training and sampling fail with
+/// - an error of training or sampling
 pub fn fine_tuning_example(
     out: &Path,
     assignments: &[&str],
@@ -50,7 +50,7 @@ pub fn fine_tuning_example(
     let picture = out.join("example.png");
     if std::fs::symlink_metadata(&picture).is_ok() && !is_sheet(&picture) {
         return Err(Error::Usage(format!(
-            "--out {}: the example would replace {}, which is something else; move it away or name another folder",
+            "--out {}: the example would replace {}, which is another picture; move it away or name another folder",
             out.display(),
             picture.display()
         )));

@@ -1,11 +1,11 @@
 //! Documented experiments as library calls.
 //!
-//! [`reproduce_digits`] shows the paper's claim on the embedded digits in minutes, from nothing. [`reproduce_table`] repeats one of the
+//! [`reproduce_digits`] shows the paper's claim on the embedded digits in minutes, without downloads. [`reproduce_table`] repeats one of the
 //! paper's tables on real data. [`fine_tuning_example`], [`translation_example`] and [`edit_example`] are the examples that the program runs
-//! without arguments. All of them take a [`Context`](sdft_jobs::Context), print nothing, and keep what is finished: the same call continues after an
-//! interruption, which returns `None`.
+//! without arguments. All of them take a [`Context`](sdft_jobs::Context), print nothing, and keep finished results: after an interruption, which
+//! returns `None`, the same call continues.
 //!
-//! **Invariant:** whatever is in the folder of an experiment is not computed again, and runs of another experiment are never mixed in.
+//! **Invariant:** finished results in the folder of an experiment are reused, and runs of another experiment are never mixed in.
 
 mod digits;
 mod edit_example;
@@ -38,7 +38,7 @@ use std::path::Path;
 #[serde(deny_unknown_fields)]
 struct ExperimentPlan {
     experiment: String,
-    /// Tables only.
+    /// A table of the paper.
     target: Option<String>,
 }
 

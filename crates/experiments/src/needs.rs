@@ -1,4 +1,4 @@
-//! What a table needs, and the list of what is missing.
+//! The inputs of a table, and the list of missing ones.
 
 use crate::figures::{Row, Table, Target};
 use sdft_features::{InceptionResize, Network};
@@ -6,7 +6,7 @@ use sdft_jobs::{Error, Files, Result, Weights};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What a table of the paper can be asked for.
+/// Options of a table.
 #[derive(Clone, Debug, Default)]
 pub struct TableOptions {
     /// The target domain.
@@ -29,7 +29,7 @@ pub struct TableOptions {
     pub out: Option<PathBuf>,
 }
 
-/// Collects what a table needs, and what of it is missing.
+/// Collects the inputs of a table, and the missing ones.
 pub(crate) struct Needs<'a> {
     pub(crate) table: &'a Table,
     pub(crate) options: &'a TableOptions,
@@ -123,7 +123,7 @@ impl<'a> Needs<'a> {
         self.options.target.name()
     }
 
-    /// All images of the target domain; `kind` says what they may be.
+    /// All images of the target domain; `kind` describes the accepted forms.
     pub(crate) fn target_images(&mut self, kind: &str) -> PathBuf {
         let of = match self.options.target {
             Target::Metfaces => {
@@ -137,7 +137,7 @@ impl<'a> Needs<'a> {
         self.path(self.options.data.as_deref(), "--data", &what)
     }
 
-    /// Fails with the list of what is missing, if anything is.
+    /// Fails with the list of missing inputs, if there are any.
     pub(crate) fn check(&self) -> Result<()> {
         if self.missing.is_empty() {
             return Ok(());

@@ -25,13 +25,13 @@ const ALIGNED: usize = 2_000;
 /// Seed of their noise.
 const SEED: u64 = 0;
 
-/// Repeats a table of the paper. What is missing is listed before anything starts. Returns the table, with the paper's figures next to the
+/// Repeats a table of the paper. Missing inputs are listed before anything starts. Returns the table, with the paper's figures next to the
 /// measured ones, or `None` if the job was interrupted.
 ///
 /// # Errors
-/// - [`Error::Failed`] with a list of what is missing
+/// - [`Error::Failed`] with the list of missing inputs
 /// - [`Error::Usage`] for a row that the table does not have
-/// - whatever training, sampling and measuring fail with
+/// - an error of training, sampling or measuring
 pub fn reproduce_table(
     table: PaperTable,
     options: &TableOptions,

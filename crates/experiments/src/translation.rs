@@ -1,4 +1,4 @@
-//! Table 1 in miniature: digits of classes that the target set lacks, from chalk to ember.
+//! Table 1 on digits: digits of classes that the target set lacks, from chalk to ember.
 
 use crate::table::{Column, Report, markdown, write_table};
 use candle_core::Tensor;
@@ -23,7 +23,7 @@ const T0: f64 = 0.4;
 const ABSENT: [u8; 7] = [0, 2, 3, 5, 6, 8, 9];
 /// Inputs of each class.
 const PER_CLASS: usize = 30;
-/// Seed of the noise for the first models; the second ones have the next, so that the mean is one over noises, too.
+/// Seed of the noise for the first models; the second ones use the next seed, so that the mean is over noises, too.
 const NOISE_SEED: u64 = 1000;
 /// Inputs at once.
 const BATCH: usize = 64;
@@ -43,7 +43,7 @@ const COLUMNS: [Column<Measured>; 5] = [
     ("SSIM", 3, |r| r.ssim),
 ];
 
-/// What is measured of one model's translations.
+/// The measurements of one model's translations.
 struct Measured {
     kept: KeptScore,
     psnr: f64,
@@ -56,7 +56,7 @@ pub(crate) fn inputs(per_class: usize) -> Result<DigitsSource> {
     Ok(DigitsSource::new(digits, Style::Chalk, &ABSENT, per_class)?)
 }
 
-/// The translations of the embedded inputs by models that were trained, and the table of it.
+/// The translations of the embedded inputs by trained models, and their table.
 pub(crate) struct Translations {
     inputs: Vec<Rgb8>,
     x0: Tensor,
@@ -68,7 +68,7 @@ pub(crate) struct Translations {
 }
 
 impl Translations {
-    /// Trains the classifier unless it is there. `None` if that was interrupted.
+    /// Trains the classifier unless it exists. Returns `None` if it was interrupted.
     pub(crate) fn new(out: &Path, context: &mut Context<'_>) -> Result<Option<Self>> {
         let root = out.join("classifier");
         let Some(classifier) = train_digits_classifier(&root, context)? else {
@@ -148,7 +148,7 @@ impl Translations {
     }
 
     fn measure(&self, images: &[Rgb8]) -> Result<Measured> {
-        // Judged and compared as files would be: after 8 bits.
+        // Classified and compared like files, after rounding to 8 bits.
         let kept = score_kept(&self.judge, &to_tensor(images)?, &self.classes)?;
         let (mut psnrs, mut ssims) = (0.0, 0.0);
         for (a, b) in self.inputs.iter().zip(images) {

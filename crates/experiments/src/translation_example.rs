@@ -18,7 +18,7 @@ const PER_CLASS: usize = 10;
 /// The result of [`translation_example`].
 #[derive(Clone, Debug)]
 pub struct TranslationExample {
-    /// How the folder was filled.
+    /// The result of filling the folder.
     pub outcome: Outcome,
     /// The images of each variant, as the embedded classifier judges them; none if the job was interrupted.
     pub folders: Vec<(PathBuf, KeptScore)>,
@@ -29,7 +29,7 @@ pub struct TranslationExample {
 /// if training was interrupted.
 ///
 /// # Errors
-/// Whatever training and translating fail with.
+/// An error of training or translating.
 pub fn translation_example(
     options: &TranslateOptions,
     home: &Path,

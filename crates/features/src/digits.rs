@@ -74,7 +74,7 @@ impl DigitsJudge {
     ///
     /// # Errors
     /// Images of another size.
-    pub fn look(&self, x: &Tensor) -> Result<Judgement> {
+    pub fn classify(&self, x: &Tensor) -> Result<Judgement> {
         let (_, c, h, w) = x.dims4()?;
         if (c, h, w) != (3, SIDE, SIDE) {
             bail!("the digits judge: expected 3x{SIDE}x{SIDE} images, found {c}x{h}x{w}");
@@ -114,7 +114,7 @@ mod tests {
             .unwrap()
             .reshape((2, 3, 16, 16))
             .unwrap();
-        let seen = judge.look(&(x / 1536.0).unwrap()).unwrap();
+        let seen = judge.classify(&(x / 1536.0).unwrap()).unwrap();
         assert_eq!(
             seen.maps
                 .iter()
@@ -140,7 +140,7 @@ mod tests {
         }
         assert!(
             judge
-                .look(&Tensor::zeros((1, 3, 8, 8), DType::F32, &Device::Cpu).unwrap())
+                .classify(&Tensor::zeros((1, 3, 8, 8), DType::F32, &Device::Cpu).unwrap())
                 .is_err()
         );
     }

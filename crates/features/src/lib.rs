@@ -16,7 +16,7 @@
 //!
 //! let params = Params::init(&DigitsJudge::specs()?, 0, &Device::Cpu)?;
 //! let judge = DigitsJudge::load(&params)?;
-//! let seen = judge.look(&Tensor::zeros((2, 3, 16, 16), DType::F32, &Device::Cpu)?)?;
+//! let seen = judge.classify(&Tensor::zeros((2, 3, 16, 16), DType::F32, &Device::Cpu)?)?;
 //! assert_eq!(seen.classes.dims(), [2, 10]);
 //! # Ok::<(), candle_core::Error>(())
 //! ```

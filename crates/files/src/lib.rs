@@ -1,6 +1,6 @@
 //! Atomic writes, safe opening, hashes, and the words of messages about files: sizes and suggestions.
 //!
-//! A file is written under a temporary name in its folder, flushed, and renamed, so that nobody ever sees half of it, even after a
+//! A file is written under a temporary name in its folder, flushed, and renamed, so that no reader ever sees half of it, even after a
 //! crash or with a full disk. Temporary names are short, so a final name may have 255 bytes. [`sweep`] removes what a killed process
 //! left.
 //!

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_none_and_the_next_one_outside_is_not_swallowed() {
+    fn a_caught_panic_returns_none_and_later_panics_are_reported() {
         assert_eq!(guarded(|| 7), Some(7));
         assert_eq!(guarded(|| -> u8 { panic!("inside") }), None);
         assert!(catch_unwind(|| panic!("outside")).is_err());

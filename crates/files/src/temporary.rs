@@ -89,7 +89,7 @@ pub fn sweep(folder: &Path) -> io::Result<usize> {
     sweep_where(folder, |_| true)
 }
 
-/// Like [`sweep`], for a folder that several processes write to: only files that nobody has written to for `age`.
+/// Like [`sweep`], for a folder that several processes write to: only files that no process has written to for `age`.
 ///
 /// # Errors
 /// Those of [`sweep`].
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_shared_folder_what_is_being_written_stays() {
+    fn in_a_shared_folder_files_being_written_stay() {
         let folder = tempfile::tempdir().unwrap();
         let hour = Duration::from_secs(3600);
         let file = |name: &str| fs::File::create(folder.path().join(name)).unwrap();

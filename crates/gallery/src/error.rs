@@ -11,14 +11,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A path that is not written to. Nothing was changed.
+    /// A refused path. Nothing was changed.
     #[error("{}: {problem}", path.display())]
     Refused {
         /// The path, as the caller gave it.
         path: PathBuf,
         /// What is wrong, and what to do.
         problem: String,
-        /// What overwriting would do, where it would help.
+        /// What overwriting would do, if it would help.
         overwriting: Option<&'static str>,
     },
     /// The folder holds the files of another plan.
@@ -42,14 +42,14 @@ pub enum Error {
         path: PathBuf,
     },
     /// A subfolder that is a link.
-    #[error("{}: this is a link, and is not written through", path.display())]
+    #[error("{}: this is a link, which is not followed", path.display())]
     Link {
         /// The link.
         path: PathBuf,
     },
-    /// A name that no file system takes.
+    /// A name that is too long for file systems.
     #[error(
-        "its output would have a name of {length} bytes, and file systems take {longest}; give it a shorter one"
+        "its output would have a name of {length} bytes, and file systems allow {longest}; give it a shorter one"
     )]
     Name {
         /// Bytes of the name.
@@ -63,20 +63,20 @@ pub enum Error {
     /// Items that failed while the others were made.
     #[error("{0}")]
     Failures(String),
-    /// The system refuses.
+    /// A file system error.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
         /// What was attempted.
         action: &'static str,
         /// On which path.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
     /// A picture.
     #[error(transparent)]
     Picture(#[from] ImagingError),
-    /// A plan that TOML cannot hold.
+    /// A plan that cannot be written as TOML.
     #[error("the plan cannot be written: {0}")]
     Plan(#[from] toml::ser::Error),
     /// The caller's maker of images.
@@ -119,7 +119,7 @@ impl Error {
     }
 }
 
-/// Says what was attempted when the system refuses.
+/// Adds the failed action to an error of the system.
 pub(crate) trait OnPath<T> {
     fn on(self, action: &'static str, path: &Path) -> Result<T>;
 }

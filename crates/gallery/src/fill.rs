@@ -23,14 +23,14 @@ const WIDE: usize = 8;
 /// The name of the folder of strips.
 const STRIPS: &str = "strips";
 
-/// What happens while a folder is filled.
+/// Progress while a folder is filled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event<'a> {
-    /// Everything was checked: from here on the folder is written to.
+    /// Everything was checked; writing begins.
     Started,
     /// A line for the user.
     Note(&'a str),
-    /// Progress; an image that is made in part counts in part.
+    /// Progress; partly made images count as fractions.
     Images {
         /// Images that are done.
         done: f64,
@@ -46,9 +46,9 @@ pub enum Outcome {
     Done(Filled),
     /// Stopped; the same call continues from here.
     Interrupted {
-        /// Images that are complete, where that was counted.
+        /// Number of complete images, if known.
         complete: Option<usize>,
-        /// Images in all.
+        /// Number of all images.
         all: usize,
     },
 }
@@ -145,7 +145,7 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
     /// Makes the images that are missing or out of date, until `stop` is set.
     ///
     /// # Errors
-    /// The folder must not be written to, the maker fails, or the system refuses. Inputs that fail are in the result.
+    /// The folder is refused, the maker fails, or a file system error occurs. Inputs that fail are in the result.
     pub fn fill(&self, stop: &AtomicBool, events: &mut dyn FnMut(Event<'_>)) -> Result<Outcome> {
         check_apart(self.out, self.input)?;
         check_folder(self.out, self.plan, self.overwrite)?;
@@ -179,7 +179,7 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
         let strays = self.strays(&outputs);
         if strays > 0 {
             caller.note(&format!(
-                "{strays} images in {} belong to no input any more, and stay",
+                "{strays} images in {} have no input any more, and are kept",
                 self.out.display()
             ));
         }
@@ -431,7 +431,7 @@ pub fn usual_batch(side: usize) -> usize {
     (4 * 256 * 256 / (side * side).max(1)).clamp(1, 64)
 }
 
-/// The canonical form of a path, as plans record it; a name that is no path stays as it is.
+/// The canonical form of a path, as plans record it; a name that is not a path is returned unchanged.
 pub fn full_path(name: &str) -> String {
     match Path::new(name).canonicalize() {
         Ok(path) => path.display().to_string(),

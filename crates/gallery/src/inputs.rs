@@ -1,4 +1,4 @@
-//! Input images, read ahead on a thread of their own.
+//! Input images, read ahead on a separate thread.
 
 use crate::error::{Error, Result};
 use sdft_files::sha256_bytes;
@@ -26,11 +26,11 @@ pub struct Input {
     pub name: String,
     /// The number of its noise, a hash of `id`: the same regardless of the other inputs.
     pub number: u64,
-    /// Why nothing can be made of it, if that is known already.
+    /// Why the input cannot be used, if known in advance.
     pub problem: Option<String>,
 }
 
-/// An image as a model takes it.
+/// An image in the size of the model.
 pub struct Loaded {
     /// The picture.
     pub image: Rgb8,
@@ -55,7 +55,7 @@ impl Input {
             let name = format!("{}.png", without_ending(&id));
             let problem = taken
                 .insert(name.clone(), id.clone())
-                .map(|other| format!("its output {name} would be that of {other}"));
+                .map(|other| format!("its output {name} is already that of {other}"));
             let number = number(&id);
             all.push(Self {
                 id,

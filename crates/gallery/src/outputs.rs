@@ -1,4 +1,4 @@
-//! A folder of files made by a plan: which of them are complete, and which must not be touched.
+//! A folder of files made by a plan: which are complete, and which are foreign.
 
 use crate::error::{Error, OnPath as _, Result};
 use crate::refusal::check_folder;
@@ -13,7 +13,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// The settings that decide the files, so that files of two settings never lie in one folder.
+/// The settings that decide the files, so that a folder never has files of two settings.
 pub(crate) const PLAN: &str = "plan.toml";
 /// The journal: which file was made of what. It is hidden from tools that look for images.
 const RECORDS: &str = ".made.jsonl";
@@ -33,7 +33,7 @@ struct Record {
 
 /// A folder of files made by one plan, locked for this process.
 ///
-/// A file is complete if its record, its input and its content agree. Files without a record belong to someone else and are never
+/// A file is complete if its record, its input and its content agree. Files without a record belong to the user and are never
 /// replaced, unless the caller overwrites.
 pub struct Outputs {
     root: PathBuf,
@@ -49,7 +49,7 @@ impl Outputs {
     /// Locks the folder for a plan, and makes it if necessary. With `overwrite` the files that an earlier plan made there are removed.
     ///
     /// # Errors
-    /// The folder holds another plan's files or anything else, another process writes there, or the system refuses.
+    /// The folder holds another plan's files or anything else, another process writes there, or a file system error occurs.
     pub fn open<P: Serialize + DeserializeOwned>(
         root: &Path,
         plan: &P,
@@ -121,7 +121,7 @@ impl Outputs {
     /// Writes a file; `made_of` is the hash of its input, empty where the plan alone decides the file.
     ///
     /// # Errors
-    /// The name is taken by a file that this plan did not make, the name is too long, or the system refuses.
+    /// The name is taken by a file that this plan did not make, the name is too long, or a file system error occurs.
     pub fn put(&mut self, name: &str, made_of: &str, bytes: &[u8]) -> Result<()> {
         check_name(name)?;
         self.make_parents(name)?;
@@ -139,7 +139,7 @@ impl Outputs {
         if is_foreign {
             return Err(Error::Foreign { path });
         }
-        // The record comes first: after a crash, a file without a record belongs to someone else.
+        // The record comes first: after a crash, a file without a record is foreign.
         let line = serde_json::to_string(&record).map_err(std::io::Error::from);
         line.and_then(|line| self.records.write_all((line + "\n").as_bytes()))
             .on("write", &self.root.join(RECORDS))?;
@@ -150,7 +150,7 @@ impl Outputs {
     /// Writes an image as PNG, and returns why that failed if other images may still succeed.
     ///
     /// # Errors
-    /// An error that every other image would meet as well, such as a full disk.
+    /// An error that every other image would have, too, such as a full disk.
     pub fn put_image(
         &mut self,
         name: &str,
@@ -171,7 +171,7 @@ impl Outputs {
     /// Removes the whole files of the journal that have other names than these.
     ///
     /// # Errors
-    /// The system refuses.
+    /// A file system error occurs.
     pub fn retain(&self, names: &HashSet<&str>) -> Result<()> {
         let others = self.known.values().filter(|r| !names.contains(&*r.name));
         remove_whole(&self.root, others)
@@ -180,7 +180,7 @@ impl Outputs {
     /// Removes a file of the journal that is out of date, if it exists.
     ///
     /// # Errors
-    /// The system refuses.
+    /// A file system error occurs.
     pub fn forget(&self, name: &str) -> Result<()> {
         if self.knows(name) {
             remove(&self.path(name))?;
@@ -309,7 +309,7 @@ mod tests {
         assert!(!outputs.is_complete("a/x.png", "two") && !outputs.is_complete("b.png", "one"));
         fs::write(outputs.path("a/x.png"), b"pix").unwrap();
         assert!(!outputs.is_complete("a/x.png", "one"));
-        // What it made itself, it makes again.
+        // Its own file is made again.
         let mut outputs = outputs;
         outputs.put("a/x.png", "one", b"pixels").unwrap();
         assert!(outputs.is_complete("a/x.png", "one"));
@@ -339,7 +339,7 @@ mod tests {
             "{error}"
         );
         assert_eq!(fs::read(outputs.path("mine.png")).unwrap(), b"precious");
-        // The very same content is what a lost record leaves.
+        // A lost record leaves a file of the same content.
         outputs.put("mine.png", "", b"precious").unwrap();
         outputs.put("mine.png", "", b"pixels").unwrap();
         #[cfg(unix)]
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_date_goes_and_the_rest_stays() {
+    fn outdated_files_are_removed_and_the_others_stay() {
         let dir = tempfile::tempdir().unwrap();
         let mut outputs = open(dir.path());
         for name in ["a", "b", "c"] {

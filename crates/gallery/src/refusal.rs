@@ -1,4 +1,4 @@
-//! Paths that a command does not write to, refused before anything is computed.
+//! Refuses output paths before anything is computed.
 
 use crate::error::{Error, OnPath as _, Result};
 use crate::outputs::{LOCK, PLAN};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// of the same kind.
 ///
 /// # Errors
-/// The folder holds something else, or the system refuses.
+/// The folder holds something else, or a file system error occurs.
 pub fn check_folder<P: Serialize + DeserializeOwned>(
     root: &Path,
     plan: &P,
@@ -42,7 +42,7 @@ pub fn check_folder<P: Serialize + DeserializeOwned>(
     let Ok(there) = toml::from_str::<P>(&found) else {
         return Err(Error::refused(
             root,
-            "the plan.toml there is that of something else: a run, another command, or another version of this one; name another folder",
+            "its plan.toml belongs to a run, another command, or another version of this one; name another folder",
         ));
     };
     let there = toml::to_string(&there)?;
@@ -58,7 +58,7 @@ pub fn check_folder<P: Serialize + DeserializeOwned>(
 /// Fails if a folder of outputs is that of the inputs, or one lies inside the other.
 ///
 /// # Errors
-/// The folders overlap, or a path has no real form.
+/// The folders overlap, or a path cannot be resolved.
 pub fn check_apart(out: &Path, input: &Path) -> Result<()> {
     let folder = match input.is_dir() {
         true => input,
@@ -69,7 +69,7 @@ pub fn check_apart(out: &Path, input: &Path) -> Result<()> {
     if full == input_full || (input.is_dir() && nested) {
         return Err(Error::refused(
             out,
-            "it is the folder of the inputs, or one of them lies inside the other, and outputs would be mixed up with inputs; name another folder",
+            "it is or contains the folder of the inputs, or is inside it, so outputs would be mixed with inputs; name another folder",
         ));
     }
     Ok(())
@@ -96,7 +96,7 @@ pub fn check_new_file(path: &Path, overwrite: bool) -> Result<()> {
     Ok(())
 }
 
-/// Whether the folder holds anything, apart from files of a command that ended before it wrote its plan.
+/// Whether the folder holds anything, apart from files of a command that exited before it wrote its plan.
 fn is_occupied(root: &Path) -> Result<bool> {
     if !root.is_dir() {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! Contact sheets next to folders of images, so that a folder holds its images and nothing else.
+//! Contact sheets next to folders of images, so that a folder has only its images.
 
 use crate::error::{Error, OnPath as _, Result};
 use sdft_files::{temporary_path, write_atomic};
@@ -34,7 +34,7 @@ pub fn check_sheet(folder: &Path) -> Result<()> {
         return Err(Error::refused(
             folder,
             format!(
-                "the contact sheet next to it would have a name of {name} bytes, and file systems take 255; give a shorter one"
+                "the contact sheet next to it would have a name of {name} bytes, and file systems allow 255; give a shorter one"
             ),
         ));
     }
@@ -53,15 +53,15 @@ pub fn check_sheet(folder: &Path) -> Result<()> {
 /// Writes the sheet of a folder and returns its path.
 ///
 /// # Errors
-/// The system refuses.
+/// A file system error occurs.
 pub fn write_sheet(folder: &Path, picture: &Rgb8) -> Result<PathBuf> {
     let path = sheet_path(folder);
     let png = encode_sheet(picture)?;
-    // What a killed process leaves is in the folder, which is swept; the folder above it belongs to someone else.
-    let aside = temporary_path(&folder.join("grid.png"));
-    let moved = aside.and_then(|aside| {
-        write_atomic(&aside, &png)?;
-        fs::rename(&aside, &path).inspect_err(|_| drop(fs::remove_file(&aside)))
+    // The temporary file is in the folder, which is swept after a kill; the parent folder belongs to the user.
+    let temporary = temporary_path(&folder.join("grid.png"));
+    let moved = temporary.and_then(|temporary| {
+        write_atomic(&temporary, &png)?;
+        fs::rename(&temporary, &path).inspect_err(|_| drop(fs::remove_file(&temporary)))
     });
     // The folder may be on another disk than its sheet.
     moved

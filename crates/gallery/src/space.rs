@@ -3,7 +3,7 @@
 use sdft_files::human_size;
 use std::path::Path;
 
-/// Bytes that this user can still write in the file system of `path`, which need not exist yet; `None` where the system does not say.
+/// Bytes that this user can still write in the file system of `path`, which does not have to exist yet; `None` if it is unknown.
 pub fn free_space(path: &Path) -> Option<u64> {
     let full = std::path::absolute(path).ok()?;
     full.ancestors().find_map(free_at)

@@ -10,12 +10,12 @@ pub type Result<T> = std::result::Result<T, HubError>;
 #[non_exhaustive]
 pub enum HubError {
     /// The file is not in the cache and the network is disabled.
-    #[error("{what} is not in the cache (expected {}), and the network is disabled (--offline or HF_HUB_OFFLINE)", looked_at.display())]
+    #[error("{what} is not in the cache (expected {}), and the network is disabled (--offline or HF_HUB_OFFLINE)", expected_path.display())]
     Offline {
         /// The file.
         what: String,
         /// The path in the cache at which it was expected.
-        looked_at: PathBuf,
+        expected_path: PathBuf,
     },
     /// The server did not respond.
     #[error("{what}: {server} cannot be reached: {reason}")]

@@ -132,7 +132,7 @@ impl Fetcher {
         if self.client.settings.offline {
             return Err(HubError::Offline {
                 what: wanted.file.to_string(),
-                looked_at: self.looked_at(&wanted.file),
+                expected_path: self.expected_path(&wanted.file),
             });
         }
         self.runtime.block_on(self.download(wanted, progress))
@@ -237,9 +237,9 @@ impl Fetcher {
         Ok(paths)
     }
 
-    fn looked_at(&self, file: &HubFile) -> PathBuf {
+    fn expected_path(&self, file: &HubFile) -> PathBuf {
         match self.client.settings.cache.locate_file(file) {
-            Err(sdft_assets::Error::Missing { looked_at, .. }) => looked_at,
+            Err(sdft_assets::Error::Missing { expected_path, .. }) => expected_path,
             _ => self.client.settings.cache.root().to_owned(),
         }
     }

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn xmp_says_it_as_an_attribute_or_an_element() {
+    fn the_orientation_in_xmp_is_an_attribute_or_an_element() {
         for text in [
             "<x tiff:Orientation=\"8\" a=\"1\">",
             "<tiff:Orientation>8</tiff:Orientation>",

@@ -1,10 +1,10 @@
-//! Where features and inversions are kept between jobs.
+//! The cache of features and inversions.
 
 use crate::context::Context;
 use sdft_eval::{Extractor, FeatureCache};
 use std::path::PathBuf;
 
-/// Where results of networks are kept between jobs.
+/// The cache of networks' results between jobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CacheLocation {
     /// In the folder `sdft` of the user's cache.
@@ -12,12 +12,12 @@ pub enum CacheLocation {
     User,
     /// In this folder.
     Folder(PathBuf),
-    /// Nowhere.
+    /// No cache.
     Nowhere,
 }
 
 impl CacheLocation {
-    /// The folder of what is kept under this name; `None` where nothing is kept, or the user has no cache folder.
+    /// The folder of this kind of results; `None` without a cache or a user cache folder.
     pub fn folder(&self, name: &str) -> Option<PathBuf> {
         match self {
             Self::User => Some(user_cache()?.join("sdft").join(name)),

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Context<'a> {
     /// The device that networks compute on.
     pub device: Device,
-    /// The precision of feature maps, where the caller wants another one than the job's own choice.
+    /// The precision of feature maps; the job chooses if `None`.
     pub precision: Option<Precision>,
     /// Set by the caller, from any thread, to stop the job: it saves what is complete and returns.
     pub stop: &'a AtomicBool,
@@ -25,7 +25,7 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// A job on `device` in its own choice of precision.
+    /// A context on `device`; the job chooses the precision.
     pub fn new(device: Device, stop: &'a AtomicBool, progress: &'a mut dyn Progress) -> Self {
         Self {
             device,
@@ -36,7 +36,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Whether the job is to stop.
+    /// Whether the job should stop.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -99,7 +99,7 @@ pub fn open_device(spec: DeviceSpec, world: Option<&World>) -> candle_core::Resu
     open(spec)
 }
 
-/// Replaces [`Precision::Auto`] by what suits the device: f32 on the CPU, bf16 on GPUs that have it, f16 on others.
+/// Replaces [`Precision::Auto`] by the best one for the device: f32 on the CPU, bf16 on GPUs that have it, f16 on others.
 pub fn resolve_precision(precision: Precision, device: &Device) -> Precision {
     match precision {
         Precision::Auto if !device.is_cuda() => Precision::F32,

@@ -1,4 +1,4 @@
-//! Images to learn from, and images to work on.
+//! Training images, and input images.
 
 use crate::context::Context;
 use crate::embedded::DIGITS;
@@ -46,7 +46,7 @@ pub fn open_data(
     Ok(Arc::new(source))
 }
 
-/// A hash that tells one set of images from another: all names, and the pixels of some.
+/// A fingerprint of a set of images: a hash of all names and of the pixels of some.
 ///
 /// # Errors
 /// An image cannot be read.
@@ -63,10 +63,10 @@ pub(crate) fn fingerprint(data: &dyn ImageSource) -> Result<String> {
     Ok(sdft_files::sha256_bytes(&bytes))
 }
 
-/// The images of a run that is continued, at the path of its plan. `option` names the option that says where they are now.
+/// The images of a run that is continued, at the path of its plan. `option` is the option for their new path.
 ///
 /// # Errors
-/// The images are missing, or others than the run began with.
+/// The images are missing, or differ from those that the run began with.
 pub(crate) fn same_images(
     path: &str,
     expected: &str,
@@ -75,7 +75,7 @@ pub(crate) fn same_images(
 ) -> Result<Arc<dyn ImageSource>> {
     if path != DIGITS && !Path::new(path).exists() {
         return Err(failed(format!(
-            "{path}: the images of this run are not there; say where they are now with {option} DIR"
+            "{path}: the images of this run are missing; give their new path with {option} DIR"
         )));
     }
     let images = open()?;
@@ -113,7 +113,7 @@ pub fn list_inputs(input: &Path, context: &mut Context<'_>) -> Result<Vec<Input>
         )));
     }
     let listing = scan_images(input)?;
-    if let Some(text) = listing.passed_over() {
+    if let Some(text) = listing.describe_skipped() {
         context
             .progress
             .note(&format!("{}: passed over: {text}", input.display()));

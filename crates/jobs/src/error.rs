@@ -33,12 +33,12 @@ pub enum Error {
     /// Settings of a plan.
     #[error(transparent)]
     Settings(#[from] sdft_settings::Error),
-    /// A path of results that is not written to.
+    /// A refused path of results.
     #[error("{source}")]
     Output {
         /// The option that names the path.
         option: &'static str,
-        /// Why.
+        /// The reason.
         source: sdft_gallery::Error,
     },
     /// The stop flag was set before there was a run or a folder to continue.
@@ -55,7 +55,7 @@ pub enum Error {
         /// The failure.
         source: Box<Error>,
     },
-    /// The system.
+    /// A file system error.
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// A tensor operation.
@@ -97,7 +97,7 @@ pub enum Error {
     /// JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// A plan that TOML cannot hold.
+    /// A plan that cannot be written as TOML.
     #[error("the plan cannot be written: {0}")]
     Plan(#[from] toml::ser::Error),
 }
@@ -150,7 +150,7 @@ pub(crate) fn failed(text: impl Into<String>) -> Error {
     Error::Failed(text.into())
 }
 
-/// Adds what was attempted to an error.
+/// Adds context to an error.
 pub trait ResultExt<T> {
     /// Adds a text.
     ///

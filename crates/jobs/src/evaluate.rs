@@ -93,7 +93,7 @@ pub struct SetsOptions {
     pub kid_size: u32,
     /// Seed of the subsets; torch-fidelity's own draw if `None`.
     pub kid_seed: Option<u32>,
-    /// Neighbours that a ball of precision and recall reaches to.
+    /// The neighbour that sets the radius of precision and recall.
     pub neighbours: usize,
     /// The `.npz` file for the statistics of the real images.
     pub save_real: Option<PathBuf>,
@@ -159,12 +159,12 @@ impl Default for PairsOptions {
     }
 }
 
-/// What all measurements take.
+/// Options of all measurements.
 #[derive(Clone, Debug, Default)]
 pub struct EvaluateOptions {
     /// Files of the networks.
     pub weights: Weights,
-    /// Where features are kept.
+    /// The cache of features.
     pub cache: CacheLocation,
     /// The folder of the report, if it is to be written.
     pub out: Option<PathBuf>,
@@ -193,7 +193,7 @@ struct EvaluatePlan {
 }
 
 impl EvaluatePlan {
-    /// A plan with defaults for what is compared in the other way.
+    /// A plan with defaults for the other kind of comparison.
     fn new(
         sets: &SetsOptions,
         pairs: &PairsOptions,
@@ -225,7 +225,7 @@ impl EvaluatePlan {
     }
 }
 
-/// A report, and where it goes.
+/// A report and its folder.
 pub struct Evaluation {
     /// The numbers.
     pub report: Report,
@@ -240,7 +240,7 @@ impl Evaluation {
     /// there is no such folder.
     ///
     /// # Errors
-    /// The folder holds something else, or the system refuses.
+    /// The folder holds something else, or a file system error occurs.
     pub fn write(&self) -> Result<Option<&Path>> {
         let Some(out) = &self.out else {
             return Ok(None);
@@ -258,7 +258,7 @@ impl Evaluation {
     }
 }
 
-/// Fails if the report cannot be written; asked before anything is computed.
+/// Fails if the report cannot be written. Called before anything is computed.
 fn check_out(common: &EvaluateOptions, plan: &EvaluatePlan, compared: [&Path; 2]) -> Result<()> {
     let Some(out) = &common.out else {
         return Ok(());
@@ -400,7 +400,7 @@ pub fn read_lpips(net: LpipsNet, files: &Files) -> Result<(Lpips, String)> {
 
 /// A folder, and the other files in it.
 fn described(folder: &Path) -> Result<String> {
-    Ok(match sdft_data::list_all(folder)?.passed_over() {
+    Ok(match sdft_data::list_all(folder)?.describe_skipped() {
         Some(text) => format!("{} (passed over: {text})", folder.display()),
         None => folder.display().to_string(),
     })
@@ -431,7 +431,7 @@ pub fn evaluate_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Resu
         let files = weights.of(
             network,
             &format!(
-                "give --weights {}=FILE, or leave it out with --without lpips",
+                "give --weights {}=FILE, or omit it with --without lpips",
                 network.name()
             ),
         )?;
@@ -440,7 +440,7 @@ pub fn evaluate_pairs(options: &PairsOptions, context: &mut Context<'_>) -> Resu
     if !options.without.contains(&PairPart::Identity) {
         let files = weights.of(
             Network::Identity,
-            "give --weights irse50=FILE, or leave it out with --without identity",
+            "give --weights irse50=FILE, or omit it with --without identity",
         )?;
         nets.identity = Some(Extractor::read(View::Identity, &files.weights)?);
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 /// Replaces a file as a whole.
 ///
 /// # Errors
-/// Whatever the file system fails with, with the path; the old file stays.
+/// A file system error, with the path; the old file stays.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     sdft_files::write_atomic(path, bytes)
         .with_context(|| format!("cannot write {}", path.display()))

@@ -37,7 +37,7 @@ pub fn train_judge(path: &Path, seed: u64, context: &mut Context<'_>) -> Result<
     Ok(report)
 }
 
-/// A second judge and its features, trained into `path` unless that exists: for images that were optimised to please the embedded one.
+/// A second judge and its features, trained into `path` unless that exists: for images that were optimised against the embedded one.
 ///
 /// # Errors
 /// The file cannot be written or read.

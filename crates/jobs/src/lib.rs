@@ -3,7 +3,7 @@
 //! A job takes options and a [`Context`], writes its results, and returns a report. It prints nothing and installs no handlers: lines
 //! and progress go to [`Context::progress`], and [`Context::stop`] stops it after saving. Errors name the option that has to change.
 //!
-//! **Invariant:** whatever the program `sdft` does, a Rust program can do by one call; the same options give the same files.
+//! **Invariant:** each command of the program `sdft` is one library call; the same options give the same files.
 
 mod cache;
 mod choice;

@@ -1,4 +1,4 @@
-//! The file that a model's name stands for, and the model in it.
+//! Finds and loads the model of a name or path.
 
 use crate::context::Context;
 use crate::embedded::{DIGITS_SOURCE, DIGITS_SOURCE_WEIGHTS};
@@ -9,18 +9,18 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The file of a model, and what the user should know about the choice.
+/// The file of a model, and notes about the choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelFile {
     /// The file, or the name of an embedded model.
     pub path: String,
-    /// What was passed over.
+    /// Skipped files and why.
     pub notes: Vec<String>,
 }
 
 impl ModelFile {
     /// Finds the file of a model. A run folder stands for its finished model or else its newest complete checkpoint, a checkpoint for its
-    /// averaged weights, a folder of diffusers for its weights. Anything else stays as it is. Recorded hashes are compared.
+    /// averaged weights, a folder of diffusers for its weights. Other paths are returned unchanged. Recorded hashes are compared.
     ///
     /// # Errors
     /// The folder holds no model, the file does not exist, or it differs from its recorded hash.
@@ -82,7 +82,7 @@ impl ModelFile {
     }
 }
 
-/// Which runs there are near a path that holds none.
+/// The runs near a path without one.
 pub(crate) fn hint(path: &Path) -> String {
     runs_near(path).map_or_else(String::new, |runs| format!("; {runs}"))
 }

@@ -1,4 +1,4 @@
-//! Images near to a text, chosen by CLIP and copied with their scores.
+//! Selects images that match a text, by CLIP, and copies them with their scores.
 
 use crate::cache::CacheLocation;
 use crate::context::Context;
@@ -25,7 +25,7 @@ pub enum Take {
     Threshold(f64),
 }
 
-/// Which images to choose, and where the copies go.
+/// Options of a selection.
 #[derive(Clone, Debug)]
 pub struct SelectOptions {
     /// The folder of the images.
@@ -143,7 +143,7 @@ const IMAGES: &str = "images";
 const SCORES: &str = "scores.csv";
 const SELECTION: &str = "selection.txt";
 
-/// `DIR-selected`.
+/// The default folder, `DIR-selected`.
 fn selected(dir: &Path) -> PathBuf {
     let full = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let name = full.file_name().unwrap_or_default().to_string_lossy();
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_gone_is_named_and_the_others_are_taken() {
+    fn a_missing_image_is_named_and_the_others_are_copied() {
         let root = tempfile::tempdir().unwrap();
         let (gone, there) = (root.path().join("gone.png"), root.path().join("there.png"));
         write_png(&there, &Rgb8::filled(20, 10, [7; 3])).unwrap();

@@ -72,11 +72,13 @@ impl Weights {
                 match HubCache::from_environment().and_then(|cache| cache.locate_verified(name)) {
                     Ok(files) => files,
                     Err(Error::Missing {
-                        looked_at, command, ..
+                        expected_path,
+                        command,
+                        ..
                     }) => {
                         return Err(failed(format!(
-                            "the weights of {name} are not here (looked for {}); get them with\n  cargo xtask fetch {name}\nor with\n  {command}\nor {otherwise}",
-                            looked_at.display()
+                            "the weights of {name} are missing (expected {}); get them with\n  cargo xtask fetch {name}\nor with\n  {command}\nor {otherwise}",
+                            expected_path.display()
                         )));
                     }
                     Err(error) => return Err(error).with_context(|| format!("weights of {name}")),

@@ -80,10 +80,10 @@ pub fn convert_file(
             BTreeMap::new()
         }
     };
-    let settled = !all.is_empty();
+    let resolved = !all.is_empty();
     for (key, value) in state.metadata() {
         // A field that was assumed before may be known now.
-        if !(settled && key.starts_with("sdft.") && !key.starts_with(PROVENANCE_PREFIX)) {
+        if !(resolved && key.starts_with("sdft.") && !key.starts_with(PROVENANCE_PREFIX)) {
             all.insert(key.clone(), value.clone());
         }
     }

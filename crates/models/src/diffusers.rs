@@ -47,7 +47,7 @@ impl Layout {
         })
     }
 
-    /// ADM's name of a tensor; none for what ADM does not have.
+    /// ADM's name of a tensor; `None` for tensors that ADM does not have.
     fn adm(&self, name: &str) -> Option<(String, Part)> {
         let whole = |name: String| Some((name, Part::Whole));
         let fixed = [
@@ -133,7 +133,7 @@ impl Layout {
                 Part::Projection => widen(&name, &mut shape),
                 Part::Third(_) => {
                     widen(&name, &mut shape);
-                    // A third that is missing shows when the tensors are put together.
+                    // A missing third is reported when the tensors are joined.
                     if let Some(rows) = shape.first_mut() {
                         *rows = rows.saturating_mul(3);
                     }
@@ -173,7 +173,7 @@ impl Layout {
         }
         for (name, parts) in thirds {
             let [Some(q), Some(k), Some(v)] = parts else {
-                candle_core::bail!("{name}: queries, keys and values must all be there");
+                candle_core::bail!("{name}: queries, keys or values are missing");
             };
             let channels = q.dim(0)?;
             let heads = match name.starts_with("output_blocks.") {

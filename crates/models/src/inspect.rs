@@ -27,7 +27,7 @@ pub struct Inspected {
     pub notes: Vec<String>,
 }
 
-/// Looks into a file without reading its numbers; a folder stands for the weights that diffusers keeps in it.
+/// Describes a file without reading its numbers. A folder means the weights that diffusers keeps in it.
 ///
 /// # Errors
 /// The file is not a container of weights.

@@ -5,7 +5,7 @@ use sdft_adm::AdmConfig;
 /// SHA-256 of a file and its architecture.
 type Known = (&'static str, fn() -> AdmConfig);
 
-/// Public files whose architecture is on record: what no shape shows is certain for them.
+/// Public files with a known architecture, including fields that no shape shows.
 const KNOWN: [Known; 2] = [
     // diffusion_ffhq_10m.pt: the light FFHQ-256 network.
     (
@@ -19,7 +19,7 @@ const KNOWN: [Known; 2] = [
     ),
 ];
 
-/// Smallest size of a known file: nothing below is worth hashing.
+/// Size of the smallest known file; smaller files are not hashed.
 pub(crate) const SMALLEST_KNOWN: u64 = 300 << 20;
 
 pub(crate) fn known_file(sha256: &str) -> Option<AdmConfig> {

@@ -4,11 +4,12 @@
 //! of known public files, names and shapes, and ADM's defaults for fields that no shape determines. Notes list the assumed fields; a field
 //! is required where public models differ. Loading is strict: missing, unexpected and mis-shaped tensors are listed with the likely cause.
 //!
-//! # Example: save a network and get it back
+//! # Example: save a network and load it
 //! ```
 //! use candle_core::Device;
 //! use sdft_adm::{AdmConfig, Unet};
-//! use sdft_models::{LoadOptions, Process, load_unet, save_unet};
+//! use sdft_diffusion::Process;
+//! use sdft_models::{LoadOptions, load_unet, save_unet};
 //! use sdft_nn::Params;
 //!
 //! let config = AdmConfig { image_size: 8, model_channels: 8, channel_mult: vec![1.0], attention_resolutions: vec![],
@@ -22,8 +23,6 @@
 //! ```
 //!
 //! **Invariant:** the only crate that joins an architecture with a file; a file that does not fit completely is not loaded.
-
-pub use sdft_diffusion::Process;
 
 pub use crate::{
     convert::convert_file,

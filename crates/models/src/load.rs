@@ -2,13 +2,14 @@
 
 use crate::diffusers::Layout;
 use crate::error::ModelError;
+use crate::notes;
 use crate::official::{ENCODER, UNET, official_shapes, tensors};
 use crate::resolve::{Resolved, Seen, hints, resolve};
 use crate::siblings::{Siblings, folder_weights};
-use crate::{Process, notes};
 use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, TrainableUnet, Unet};
-use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Wanted, sha256_bytes, sha256_weights};
-use sdft_diffusion::{ComputeMode, Diffusion};
+use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Wanted, sha256_weights};
+use sdft_diffusion::{ComputeMode, Diffusion, Process};
+use sdft_files::sha256_bytes;
 use sdft_nn::{ParamSpec, Params};
 use sdft_schedule::{Respacing, ScheduleError};
 use serde_json::{Map, Value};
@@ -89,7 +90,7 @@ impl LoadedModel {
     /// SHA-256 of the network itself, its architecture and its weights: the same for every file and part of a file that holds it.
     ///
     /// # Errors
-    /// When a tensor cannot be read.
+    /// A tensor cannot be read.
     pub fn network_sha256(&self) -> Result<String, ModelError> {
         let problem = |problem: String| ModelError::Problem {
             path: "the network".into(),
@@ -102,10 +103,10 @@ impl LoadedModel {
             let values = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
             let values = values.map_err(|e| problem(format!("{name}: {e}")))?;
             let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
-            let hash = sdft_checkpoint::sha256_bytes(&bytes);
+            let hash = sdft_files::sha256_bytes(&bytes);
             parts.push_str(&format!("\n{name} {hash}"));
         }
-        Ok(sdft_checkpoint::sha256_bytes(parts.as_bytes()))
+        Ok(sdft_files::sha256_bytes(parts.as_bytes()))
     }
 }
 
@@ -274,7 +275,7 @@ fn assemble(
     if let Some(pool) = read.resolved.pool {
         return Err(ModelError::Problem {
             path: path.to_owned(),
-            problem: format!("this is a classifier ({pool:?} pool), a U-Net is needed"),
+            problem: format!("expected a U-Net, found a classifier ({pool:?} pool)"),
         });
     }
     let params = fitted(path, Unet::specs(&read.resolved.config), state, &read)?;
@@ -300,7 +301,7 @@ fn assemble(
 pub struct LoadedEncoder {
     /// The architecture.
     pub config: EncoderConfig,
-    /// The diffusion process whose noised images it knows.
+    /// The diffusion process of its noised images.
     pub process: Process,
     /// The weights, f32 on the CPU.
     pub params: Params,
@@ -329,7 +330,7 @@ pub fn load_encoder(path: &Path, options: &LoadOptions) -> Result<LoadedEncoder,
     let Some(config) = read.resolved.encoder() else {
         return Err(ModelError::Problem {
             path: path.to_owned(),
-            problem: "this is a U-Net, a classifier is needed".into(),
+            problem: "expected a classifier, found a U-Net".into(),
         });
     };
     let params = fitted(path, Encoder::specs(&config), state, &read)?;

@@ -1,10 +1,10 @@
 //! Notes about how a file was read and what was assumed.
 
-use crate::Process;
 use crate::resolve::Resolved;
 use crate::siblings::Siblings;
 use sdft_adm::Origin;
 use sdft_checkpoint::Summary;
+use sdft_diffusion::Process;
 use std::path::Path;
 
 /// Notes about assumed fields that matter; `of_other` if the process is that of another model.

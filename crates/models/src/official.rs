@@ -1,4 +1,4 @@
-//! Names and shapes as guided-diffusion has them, whichever tool wrote a file.
+//! Names and shapes in guided-diffusion's layout, for files in any layout.
 
 use crate::diffusers::Layout;
 use crate::error::ModelError;

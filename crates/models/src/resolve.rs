@@ -3,9 +3,9 @@
 use crate::error::{ModelError, brief};
 use crate::known::known_file;
 use crate::siblings::Siblings;
-use crate::{LoadOptions, Process, scheduler, unet2d};
+use crate::{LoadOptions, scheduler, unet2d};
 use sdft_adm::{AdmConfig, EncoderConfig, Inferred, Origin, Pool, infer};
-use sdft_diffusion::{MODEL_KEY, PROCESS_KEY, PredictionType};
+use sdft_diffusion::{MODEL_KEY, PROCESS_KEY, PredictionType, Process};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use std::path::Path;
 /// Key of the fields that were assumed when a file was converted, as `model.FIELD` and `process.FIELD` with commas between.
 pub(crate) const ASSUMED_KEY: &str = "sdft.assumed";
 
-/// What a file holds, as far as its metadata, its user and its shapes tell.
+/// The configuration of a file from its metadata, the user's settings and its shapes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
     /// The architecture.
@@ -27,11 +27,11 @@ pub struct Resolved {
     pub origins: BTreeMap<&'static str, Origin>,
     /// How each field of the process is known.
     pub process_origins: BTreeMap<&'static str, Origin>,
-    /// What must be given because public models of this kind differ, with the settings to choose from; none if nothing is missing.
+    /// Settings that the user must give because public models of this kind differ; `None` if nothing is missing.
     pub ask: Option<String>,
 }
 
-/// What a file shows.
+/// The facts about a file.
 pub(crate) struct Seen<'a> {
     pub(crate) path: &'a Path,
     /// Names and shapes as guided-diffusion has them.
@@ -39,7 +39,7 @@ pub(crate) struct Seen<'a> {
     pub(crate) metadata: &'a BTreeMap<String, String>,
     /// The file's hash, if it was computed.
     pub(crate) sha256: Option<&'a str>,
-    /// What lies next to it, if it is in diffusers' layout.
+    /// The files next to it, if it is in diffusers' layout.
     pub(crate) siblings: Option<&'a Siblings>,
 }
 
@@ -80,7 +80,7 @@ fn fields(config: &AdmConfig) -> Map<String, Value> {
     }
 }
 
-/// Settles the configuration: the file's metadata first, or the settings next to it, then what the user gave, then known files, then names
+/// Resolves the configuration: the file's metadata first, or the settings next to it, then what the user gave, then known files, then names
 /// and shapes.
 ///
 /// # Errors
@@ -130,7 +130,7 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
     })
 }
 
-/// Why a process is asked for: the two families have the same names and shapes.
+/// Why the process must be given: two families of networks have the same names and shapes.
 const ASK: &str = "the file does not say which noise schedule of how many steps it was trained with, and it changes resolutions by plain convolutions, as the \
 networks of improved-diffusion do and some of guided-diffusion; the process differs between them, so it must be given
   as improved-diffusion's for ImageNet-64 and CIFAR-10 (whose attention has 4 heads):
@@ -138,7 +138,7 @@ networks of improved-diffusion do and some of guided-diffusion; the process diff
   as guided-diffusion's, and improved-diffusion's for LSUN:
     --set process.noise_schedule=linear --set process.diffusion_steps=1000";
 
-/// The configuration in a file's metadata, which what is given may not contradict. What it leaves out is known as without metadata.
+/// The configuration in a file's metadata, which the user may not contradict. Missing fields are resolved as without metadata.
 fn stored(
     seen: &Seen<'_>,
     text: &str,
@@ -146,7 +146,7 @@ fn stored(
     mut inferred: Inferred,
 ) -> Result<Inferred, ModelError> {
     let bad = |e: String| seen.problem(format!("metadata {MODEL_KEY}: {}", brief(e)));
-    let stated = parse_stated::<AdmConfig>(text).map_err(bad)?;
+    let stated = parse_stated::<AdmConfig>(text).map_err(|e| bad(e.to_string()))?;
     let assumed = seen.assumed("model");
     let is_read = |field: &str| stated.contains_key(field) && !assumed.contains(field);
     for (field, origin) in &mut inferred.origins {
@@ -171,11 +171,10 @@ fn stored(
     with_given(seen, &given.collect(), inferred)
 }
 
-/// The fields that a text of metadata has, each of which `T` can take; others have no value there, not even the usual one.
-fn parse_stated<T: DeserializeOwned>(text: &str) -> Result<Map<String, Value>, String> {
-    // `T` refuses unknown fields and fields that are there twice.
-    let fields = serde_json::from_str::<T>(text).and_then(|_| serde_json::from_str(text));
-    fields.map_err(|e| e.to_string())
+/// The fields that a text of metadata states, without defaults; each must be a valid field of `T`.
+fn parse_stated<T: DeserializeOwned>(text: &str) -> serde_json::Result<Map<String, Value>> {
+    // `T` refuses unknown and duplicate fields.
+    serde_json::from_str::<T>(text).and_then(|_| serde_json::from_str(text))
 }
 
 /// Dropout belongs to the training, not to the network in the file.
@@ -244,8 +243,7 @@ const PROCESS_FIELDS: [&str; 5] = [
 /// The field that is not written if its value is the default.
 pub(crate) const PREDICTION: &str = "prediction_type";
 
-/// The process: what the file says of it, which what is given may not contradict; for the rest the usual one, or that of the caller, with
-/// what is given.
+/// The process: fields that the file states, which the user may not contradict; other fields from the user, the caller, or the default.
 fn process(
     seen: &Seen<'_>,
     options: &LoadOptions,
@@ -278,7 +276,7 @@ fn process(
         None => (Process::default(), Origin::Assumed),
     };
     let Ok(Value::Object(mut all)) = serde_json::to_value(&usual) else {
-        return Err(seen.problem("process: it cannot be written down"));
+        return Err(seen.problem("process: it cannot be serialised"));
     };
     all.entry(PREDICTION)
         .or_insert_with(|| usual.prediction_type.name().into());
@@ -311,7 +309,7 @@ fn process(
     Ok((process, origins))
 }
 
-/// Fails if a value given is another than the one stored.
+/// Fails if a given value differs from the stored one.
 fn agree<'a>(
     path: &Path,
     section: &str,
@@ -350,7 +348,7 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// What would make a configuration fit the shapes, for the message about a misfit.
+/// Changes that would make a configuration fit the shapes, for the error message.
 pub(crate) fn hints(config: &AdmConfig, shapes: &BTreeMap<String, Vec<usize>>) -> Vec<String> {
     let Ok(inferred) = infer(shapes, Some(config.image_size)) else {
         return Vec::new();

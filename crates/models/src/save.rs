@@ -1,11 +1,10 @@
 //! Writes networks with their metadata.
 
-use crate::Process;
 use crate::error::ModelError;
 use candle_core::DType;
 use sdft_adm::{AdmConfig, EncoderConfig};
 use sdft_checkpoint::write_safetensors;
-use sdft_diffusion::file_metadata;
+use sdft_diffusion::{Process, file_metadata};
 use sdft_nn::Params;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,7 +29,7 @@ pub fn save_unet(
 /// The metadata of a file of a U-Net.
 ///
 /// # Errors
-/// Never in practice.
+/// The process cannot be written as JSON.
 pub fn unet_metadata(
     config: &AdmConfig,
     process: &Process,
@@ -42,7 +41,7 @@ pub fn unet_metadata(
 /// The metadata of a file of a classifier; the names of its tensors determine its pool.
 ///
 /// # Errors
-/// Never in practice.
+/// The process cannot be written as JSON.
 pub fn encoder_metadata(
     config: &EncoderConfig,
     process: &Process,

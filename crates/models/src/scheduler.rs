@@ -34,7 +34,7 @@ const KNOWN: [(&str, [f64; 2]); 16] = [
 
 /// The fields of the process that a network was trained on, as `Process` names them; fields that only affect sampling are ignored.
 ///
-/// Missing fields have the defaults of the class; without a class they are not returned.
+/// Missing fields have the defaults of the class; without a class they are omitted.
 ///
 /// Source: diffusers 0.42 `DDPMScheduler`.
 ///

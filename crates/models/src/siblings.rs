@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// A file of settings: where it is, and its fields.
+/// A file of settings: its path and its fields.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) path: PathBuf,
@@ -47,7 +47,7 @@ impl Siblings {
     }
 }
 
-/// The folder that a folder is in.
+/// The parent of a folder.
 fn next_to(folder: &Path) -> PathBuf {
     match (folder.parent(), folder.file_name()) {
         (Some(parent), Some(_)) => parent.to_owned(),

@@ -1,4 +1,4 @@
-//! diffusers' `UNet2DModel` as an ADM network: every field of its `config.json` is honoured, or named as one that ADM does not have.
+//! diffusers' `UNet2DModel` as an ADM network: every field of its `config.json` is used, or reported as unsupported.
 
 use crate::error::{ModelError, brief};
 use crate::siblings::Settings;
@@ -6,7 +6,7 @@ use sdft_adm::{AdmConfig, Inferred};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-/// The fields of a file, with diffusers' defaults for those that are not there, and what is wrong with them.
+/// The fields of a file, with diffusers' defaults for missing ones, and the problems found.
 struct Fields<'a> {
     json: &'a Map<String, Value>,
     known: BTreeSet<&'static str>,
@@ -39,7 +39,7 @@ impl Fields<'_> {
         }
     }
 
-    /// A field that the shapes of the tensors show as well.
+    /// A field that the shapes of the tensors determine, too.
     fn shown(&mut self, field: &'static str, default: Value, shape: &Value) {
         let found = self.get(field, default);
         if !same(shape, &found) {
@@ -82,7 +82,7 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// The architecture that a `config.json` and the shapes of the tensors say together; `image_size` stands in where the file has none.
+/// The architecture from a `config.json` and the shapes of the tensors; `image_size` is used if the file has none.
 ///
 /// Source: diffusers 0.42 `UNet2DModel`, `UNetMidBlock2D`, `ResnetBlock2D`.
 ///
@@ -241,12 +241,18 @@ pub(crate) fn config(settings: &Settings, inferred: &Inferred) -> Result<AdmConf
         !field.starts_with('_') && !known.contains(field.as_str()) && !value.is_null()
     });
     let odd: Vec<String> = odd
-        .map(|(field, value)| format!("  {}: not known here, found {}", brief(field), brief(value)))
+        .map(|(field, value)| {
+            format!(
+                "  {}: unsupported field, found {}",
+                brief(field),
+                brief(value)
+            )
+        })
         .collect();
     fields.problems.extend(odd.into_iter().take(20));
     if !fields.problems.is_empty() {
         return Err(problem(format!(
-            "this UNet2DModel is not computed as an ADM network, the only kind that is read here\n{}",
+            "this UNet2DModel is not computed as an ADM network, the only supported kind\n{}",
             fields.problems.join("\n")
         )));
     }

@@ -1,78 +1,19 @@
-//! Where a configuration comes from, and what is said when it does not fit.
+//! Where the configuration of a network comes from, and the errors where it does not fit.
 
-use candle_core::{DType, Device, Tensor};
-use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Pool, Unet};
+mod common;
+
+use candle_core::{DType, Device};
+use common::{Files, error, given};
+use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Pool};
 use sdft_checkpoint::write_safetensors;
-use sdft_diffusion::{Denoiser, PredictionType};
+use sdft_diffusion::Process;
 use sdft_models::{
-    LoadOptions, ModelError, Process, convert_file, encoder_metadata, inspect_file, load_encoder,
-    load_unet, save_unet,
+    LoadOptions, convert_file, encoder_metadata, inspect_file, load_encoder, load_unet,
 };
 use sdft_nn::Params;
-use sdft_testing::{initial_params, tiny_config};
+use sdft_testing::tiny_config;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-struct Files {
-    dir: tempfile::TempDir,
-    params: Params,
-}
-
-impl Files {
-    fn new() -> Self {
-        let params = initial_params(&tiny_config(), 5);
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            params,
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// With metadata, as this project writes it.
-    fn ours(&self) -> PathBuf {
-        let path = self.path("ours.safetensors");
-        let cosine = Process {
-            noise_schedule: "cosine".into(),
-            ..Process::default()
-        };
-        let provenance = BTreeMap::from([("run".to_owned(), "r".to_owned())]);
-        save_unet(
-            &path,
-            &tiny_config(),
-            &cosine,
-            &self.params,
-            &provenance,
-            None,
-        )
-        .unwrap();
-        path
-    }
-
-    /// Without, as others do.
-    fn bare(&self) -> PathBuf {
-        let path = self.path("bare.safetensors");
-        write_safetensors(&path, self.params.iter(), &BTreeMap::new(), None).unwrap();
-        path
-    }
-}
-
-fn given(fields: serde_json::Value) -> LoadOptions {
-    let serde_json::Value::Object(given) = fields else {
-        panic!("an object is needed")
-    };
-    LoadOptions {
-        given,
-        ..LoadOptions::default()
-    }
-}
-
-fn error(path: &Path, options: &LoadOptions) -> ModelError {
-    load_unet(path, options).unwrap_err()
-}
 
 #[test]
 fn metadata_comes_first_and_a_contradiction_is_an_error() {
@@ -143,7 +84,7 @@ fn a_misfit_names_everything_and_its_likely_cause() {
 }
 
 #[test]
-fn other_networks_are_told_apart() {
+fn other_networks_are_recognised_and_refused() {
     let files = Files::new();
     let config = EncoderConfig {
         net: AdmConfig {
@@ -172,7 +113,7 @@ fn other_networks_are_told_apart() {
 }
 
 #[test]
-fn a_classifier_is_read_whoever_wrote_it() {
+fn classifiers_of_any_origin_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let config = EncoderConfig {
         net: AdmConfig {
@@ -217,7 +158,7 @@ fn a_classifier_is_read_whoever_wrote_it() {
 }
 
 #[test]
-fn conversion_keeps_the_configuration_and_says_where_it_came_from() {
+fn conversion_keeps_the_configuration_and_records_its_source() {
     let files = Files::new();
     let (from, to) = (files.ours(), files.path("half.safetensors"));
     convert_file(&from, &to, &LoadOptions::default(), Some(DType::F16)).unwrap();
@@ -232,261 +173,6 @@ fn conversion_keeps_the_configuration_and_says_where_it_came_from() {
         (model.config, model.process.noise_schedule.as_str()),
         (tiny_config(), "cosine")
     );
-}
-
-/// A network whose resolution changes by plain convolutions, without metadata.
-fn plain(files: &Files) -> (PathBuf, serde_json::Value) {
-    let config = AdmConfig {
-        resblock_updown: false,
-        ..tiny_config()
-    };
-    let params = Params::init(&Unet::specs(&config).unwrap(), 5, &Device::Cpu).unwrap();
-    let path = files.path("plain.safetensors");
-    write_safetensors(&path, params.iter(), &BTreeMap::new(), None).unwrap();
-    let shown = json!({ "image_size": 8, "norm_groups": 4, "num_head_channels": 8 });
-    (path, shown)
-}
-
-fn with_process(fields: serde_json::Value, process: serde_json::Value) -> LoadOptions {
-    LoadOptions {
-        given_process: process.as_object().unwrap().clone(),
-        ..given(fields)
-    }
-}
-
-#[test]
-fn an_assumed_process_is_said_by_whoever_loads_inspects_or_converts() {
-    let files = Files::new();
-    let path = files.bare();
-    let fields = json!({ "image_size": 8, "norm_groups": 4, "num_head_channels": 8 });
-    let said = "the linear schedule of 1000 steps is assumed";
-    let model = load_unet(&path, &given(fields.clone())).unwrap();
-    assert!(model.notes.join("").contains(said), "{:?}", model.notes);
-    let inspected = inspect_file(&path, &given(fields.clone())).unwrap();
-    let resolved = inspected.resolved.unwrap();
-    assert_eq!(resolved.process_origins["noise_schedule"], Origin::Assumed);
-    assert_eq!(resolved.ask, None);
-    // What is given is not assumed, and what is half given is half assumed.
-    let half = with_process(fields.clone(), json!({ "noise_schedule": "cosine" }));
-    let notes = load_unet(&path, &half).unwrap().notes.join("");
-    assert!(notes.contains("1000 steps are assumed"), "{notes}");
-    let whole = json!({ "noise_schedule": "cosine", "diffusion_steps": 4000 });
-    let model = load_unet(&path, &with_process(fields.clone(), whole)).unwrap();
-    assert!(
-        !model.notes.join("").contains("process"),
-        "{:?}",
-        model.notes
-    );
-    assert_eq!(model.process.diffusion_steps, 4000);
-    // The process of another model that this one is used with.
-    let other = LoadOptions {
-        process_otherwise: Some(model.process.clone()),
-        ..given(fields.clone())
-    };
-    let beside = load_unet(&path, &other).unwrap();
-    assert_eq!(beside.process, model.process);
-    assert!(
-        beside.notes.join("").contains("as of the other model"),
-        "{:?}",
-        beside.notes
-    );
-
-    // A converted file remembers what was assumed, and takes a correction.
-    let converted = files.path("converted.safetensors");
-    let notes = convert_file(&path, &converted, &given(fields), None).unwrap();
-    assert!(notes.join("").contains(said), "{notes:?}");
-    let again = load_unet(&converted, &LoadOptions::default()).unwrap();
-    assert!(again.notes.join("").contains(said), "{:?}", again.notes);
-    assert_eq!(again.origins["norm_groups"], Origin::Read);
-    let corrected = with_process(
-        json!({}),
-        json!({ "noise_schedule": "cosine", "diffusion_steps": 50 }),
-    );
-    let model = load_unet(&converted, &corrected).unwrap();
-    assert_eq!(model.process.diffusion_steps, 50);
-    let error = error(&converted, &given(json!({ "norm_groups": 2 })));
-    assert!(matches!(error, ModelError::Conflict { .. }), "{error}");
-}
-
-#[test]
-fn a_process_is_asked_for_where_public_families_differ() {
-    let files = Files::new();
-    let (path, fields) = plain(&files);
-    let options = given(fields.clone());
-    for text in [
-        error(&path, &options).to_string(),
-        convert_file(&path, &files.path("out.safetensors"), &options, None)
-            .unwrap_err()
-            .to_string(),
-        inspect_file(&path, &options)
-            .unwrap()
-            .resolved
-            .unwrap()
-            .ask
-            .unwrap(),
-    ] {
-        for words in [
-            "--set process.noise_schedule=cosine --set process.diffusion_steps=4000",
-            "--set process.noise_schedule=linear --set process.diffusion_steps=1000",
-        ] {
-            assert!(text.contains(words), "{text}");
-        }
-    }
-    assert!(!files.path("out.safetensors").exists());
-    // Metadata that leaves the schedule out says no more than none.
-    let partial = files.path("partial.safetensors");
-    let params = load_unet(
-        &path,
-        &with_process(
-            fields.clone(),
-            json!({ "noise_schedule": "linear", "diffusion_steps": 1000 }),
-        ),
-    )
-    .unwrap()
-    .params;
-    let metadata = BTreeMap::from([("sdft.process".to_owned(), "{}".to_owned())]);
-    write_safetensors(&partial, params.iter(), &metadata, None).unwrap();
-    let text = error(&partial, &options).to_string();
-    assert!(
-        text.contains("--set process.noise_schedule=cosine"),
-        "{text}"
-    );
-    for process in [
-        json!({ "noise_schedule": "cosine", "diffusion_steps": 4000, "rescale_timesteps": true }),
-        json!({ "noise_schedule": "linear", "diffusion_steps": 1000 }),
-    ] {
-        let options = with_process(fields.clone(), process.clone());
-        let model = load_unet(&path, &options).unwrap();
-        assert_eq!(
-            json!(model.process.noise_schedule),
-            process["noise_schedule"]
-        );
-        let out = files.path("known.safetensors");
-        convert_file(&path, &out, &options, None).unwrap();
-        let again = load_unet(&out, &LoadOptions::default()).unwrap();
-        assert_eq!(again.process, model.process);
-        assert!(
-            !again.notes.join("").contains("process"),
-            "{:?}",
-            again.notes
-        );
-    }
-}
-
-#[test]
-fn what_a_network_predicts_is_stored_and_given_and_reaches_the_network() {
-    let files = Files::new();
-    for kind in PredictionType::ALL {
-        let process = Process {
-            prediction_type: kind,
-            ..Process::default()
-        };
-        let path = files.path("predicts.safetensors");
-        let none = BTreeMap::new();
-        save_unet(&path, &tiny_config(), &process, &files.params, &none, None).unwrap();
-        let model = load_unet(&path, &LoadOptions::default()).unwrap();
-        assert_eq!(model.process, process);
-        let side = tiny_config().image_size;
-        let x = Tensor::zeros((1, 3, side, side), DType::F32, &Device::Cpu).unwrap();
-        let prediction = model.unet().unwrap().predict(&x, &[0.0]).unwrap();
-        assert_eq!(prediction.prediction_type, kind);
-        // What the file says may not be contradicted, whether it is written or left out.
-        for other in PredictionType::ALL {
-            let options = with_process(json!({}), json!({ "prediction_type": other.name() }));
-            let loaded = load_unet(&path, &options);
-            assert_eq!(loaded.is_ok(), other == kind, "{kind} {other}");
-        }
-    }
-    // A file without metadata takes it from the user, and a conversion keeps it.
-    let fields = json!({ "norm_groups": 4, "image_size": 8 });
-    let options = with_process(fields.clone(), json!({ "prediction_type": "v_prediction" }));
-    let out = files.path("converted.safetensors");
-    convert_file(&files.bare(), &out, &options, None).unwrap();
-    let again = load_unet(&out, &LoadOptions::default()).unwrap();
-    assert_eq!(again.process.prediction_type, PredictionType::V);
-    let unknown = with_process(fields, json!({ "prediction_type": "v" }));
-    let text = error(&files.bare(), &unknown).to_string();
-    assert!(text.contains("v_prediction"), "{text}");
-}
-
-#[test]
-fn what_metadata_leaves_out_is_assumed_or_asked_for() {
-    let files = Files::new();
-    let path = files.path("partial.safetensors");
-    let metadata =
-        sdft_models::unet_metadata(&tiny_config(), &Process::default(), &BTreeMap::new()).unwrap();
-    let write = |key: &str, text: &str| {
-        let mut metadata = metadata.clone();
-        metadata.insert(key.to_owned(), text.to_owned());
-        write_safetensors(&path, files.params.iter(), &metadata, None).unwrap();
-    };
-    for (text, read, said) in [
-        ("{}", vec![], "linear schedule of 1000 steps is assumed"),
-        (
-            r#"{"noise_schedule":"cosine"}"#,
-            vec!["noise_schedule"],
-            "1000 steps are assumed",
-        ),
-        (
-            r#"{"diffusion_steps":4000,"sigma_small":true}"#,
-            vec!["diffusion_steps", "sigma_small"],
-            "linear schedule is assumed",
-        ),
-    ] {
-        write("sdft.process", text);
-        let notes = load_unet(&path, &LoadOptions::default()).unwrap().notes;
-        assert!(notes.join("").contains(said), "{text}: {notes:?}");
-        let seen = inspect_file(&path, &LoadOptions::default()).unwrap();
-        for (field, origin) in seen.resolved.unwrap().process_origins {
-            let expected = match read.contains(&field) {
-                true => Origin::Read,
-                false => Origin::Assumed,
-            };
-            assert_eq!(origin, expected, "{text}: {field}");
-        }
-    }
-    // What is read may not be contradicted, the rest may be given, or is that of the other model.
-    let steps = with_process(json!({}), json!({ "diffusion_steps": 50 }));
-    assert!(matches!(error(&path, &steps), ModelError::Conflict { .. }));
-    let cosine = with_process(json!({}), json!({ "noise_schedule": "cosine" }));
-    let given_process = load_unet(&path, &cosine).unwrap().process;
-    let other = LoadOptions {
-        process_otherwise: Some(Process {
-            noise_schedule: "cosine".into(),
-            ..Process::default()
-        }),
-        ..LoadOptions::default()
-    };
-    let process = load_unet(&path, &other).unwrap().process;
-    assert_eq!(process, given_process);
-    assert_eq!(
-        (process.noise_schedule.as_str(), process.diffusion_steps),
-        ("cosine", 4000)
-    );
-    for text in [
-        "[]",
-        r#"["linear",1000,false,false]"#,
-        r#"{"noise_schedule":null}"#,
-        r#"{"noise_schedule":"linear","noise_schedule":"cosine"}"#,
-        r#"{"steps":1000}"#,
-    ] {
-        write("sdft.process", text);
-        let error = error(&path, &LoadOptions::default()).to_string();
-        assert!(error.contains("metadata sdft.process: "), "{text}: {error}");
-    }
-
-    // The architecture likewise: shapes show some of it, nothing shows the rest.
-    write("sdft.model", r#"{"image_size":8,"norm_groups":4}"#);
-    let model = load_unet(&path, &given(json!({ "num_head_channels": 8 }))).unwrap();
-    assert_eq!(model.config, tiny_config());
-    for (field, origin) in [
-        ("norm_groups", Origin::Read),
-        ("channel_mult", Origin::Inferred),
-        ("num_head_channels", Origin::Given),
-        ("use_new_attention_order", Origin::Assumed),
-    ] {
-        assert_eq!(model.origins[field], origin, "{field}");
-    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use candle_core::Device;
 use sdft_checkpoint::write_safetensors;
 use sdft_counting_alloc::{CountingAllocator, Measurement};
-use sdft_models::{LoadOptions, Process, inspect_file, load_unet, load_unet_bytes, unet_metadata};
+use sdft_diffusion::Process;
+use sdft_models::{LoadOptions, inspect_file, load_unet, load_unet_bytes, unet_metadata};
 use sdft_testing::{initial_params, tiny_config};
 use serde_json::json;
 use std::collections::BTreeMap;

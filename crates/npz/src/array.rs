@@ -99,10 +99,10 @@ impl Array {
         self.values.is_empty()
     }
 
-    /// The values as double-precision numbers, in C order; from `float32` they come out exactly.
+    /// The values as double-precision numbers, in C order; `float32` is converted exactly.
     ///
     /// # Errors
-    /// The values are integers: whoever expects means or covariances should not get pixels or labels.
+    /// The values are integers: code that expects means or covariances should not get pixels or labels.
     pub fn to_f64(&self) -> Result<Vec<f64>> {
         match &self.values {
             Values::F32(values) => Ok(values.iter().map(|&value| f64::from(value)).collect()),
@@ -119,7 +119,7 @@ impl Array {
         Ok(array)
     }
 
-    /// Whether shape and values belong together.
+    /// Fails unless the shape matches the number of values.
     pub(crate) fn check(&self) -> Result<()> {
         let expected = match count(&self.shape) {
             _ if self.shape.len() > MAX_AXES => format!("at most {MAX_AXES} axes"),
@@ -137,7 +137,7 @@ impl Array {
 
 /// Number of values of a shape, if it can be counted.
 pub(crate) fn count(shape: &[usize]) -> Option<usize> {
-    // An axis of no length makes all others harmless, whatever they claim.
+    // With an axis of length 0 there are no values, regardless of the other axes.
     if shape.contains(&0) {
         return Some(0);
     }
@@ -146,7 +146,7 @@ pub(crate) fn count(shape: &[usize]) -> Option<usize> {
         .try_fold(1usize, |product, &axis| product.checked_mul(axis))
 }
 
-/// Values whose first axis runs fastest, put in the order in which the last one does. There must be as many as `shape` asks for.
+/// Values whose first axis runs fastest, put in the order in which the last one does. Their number is the product of `shape`.
 pub(crate) fn to_c_order<T: Copy>(values: Vec<T>, shape: &[usize]) -> Vec<T> {
     if shape.len() < 2 || values.is_empty() {
         return values;
@@ -165,7 +165,7 @@ pub(crate) fn to_c_order<T: Copy>(values: Vec<T>, shape: &[usize]) -> Vec<T> {
     let mut out = Vec::with_capacity(values.len());
     for _ in 0..values.len() {
         out.push(values[at]);
-        // Counts up like an odometer: an axis that is full goes back to 0 and moves the one before it.
+        // Counts like an odometer: at its end an axis returns to 0 and advances the axis before it.
         for ((place, &axis), &stride) in index.iter_mut().zip(shape).zip(&strides).rev() {
             *place += 1;
             at += stride;

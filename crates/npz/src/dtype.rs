@@ -4,7 +4,7 @@ use crate::array::Values;
 use half::f16;
 use std::io::{self, Read};
 
-/// For messages.
+/// The supported types, for messages.
 pub(crate) const KNOWN: &str = "u1, i1, i4, i8, f2, f4, f8";
 
 /// Bytes that are converted at once.
@@ -30,7 +30,7 @@ pub(crate) struct Dtype {
 }
 
 impl Dtype {
-    /// Reads `"<f8"`, `"|u1"`, ..; the error says more about the type, if there is more to say.
+    /// Reads `"<f8"`, `"|u1"`, ..; the error is an explanation, or empty.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let (order, name) = match text.split_at_checked(1) {
             Some((order @ ("<" | ">" | "|"), name)) => (order, name),
@@ -56,7 +56,7 @@ impl Dtype {
             is_big_endian: order == ">",
         };
         if order == "|" && dtype.size() > 1 {
-            return Err(" (it does not say which byte comes first)");
+            return Err(" (without a byte order)");
         }
         Ok(dtype)
     }
@@ -83,7 +83,7 @@ impl Dtype {
     /// Reads `count` values and puts them in order.
     ///
     /// # Errors
-    /// The input fails or ends early · there is no memory for them.
+    /// The input cannot be read or ends early, or there is not enough memory for the values.
     pub(crate) fn read(
         self,
         input: &mut impl Read,
@@ -115,7 +115,7 @@ impl Dtype {
     }
 }
 
-/// What is done with values of any type after they were read.
+/// Reorders values of any type after reading.
 pub(crate) trait Order {
     /// The values in their final order.
     fn put<T: Copy>(&self, values: Vec<T>) -> Vec<T>;
@@ -128,7 +128,7 @@ fn little<const N: usize>(mut bytes: [u8; N], is_big_endian: bool) -> [u8; N] {
     bytes
 }
 
-/// `count` values of `N` bytes each, by way of one block, so that no second copy of everything is held.
+/// Reads `count` values of `N` bytes each through one block, so that memory holds no second copy.
 fn values<T, const N: usize>(
     input: &mut impl Read,
     count: usize,

@@ -70,5 +70,15 @@ pub enum Error {
     },
 }
 
+/// What is wrong with a part of an archive, without its place, which the caller knows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Problem(pub(crate) String);
+
+impl From<String> for Problem {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,6 +1,7 @@
 //! The line of text at the start of a `.npy` file: a Python dictionary of three keys.
 
 use crate::array::MAX_AXES;
+use crate::error::Problem;
 use std::io::{self, Read};
 
 /// The first bytes of every `.npy` file.
@@ -12,7 +13,7 @@ const MAX_HEADER: u64 = 1 << 16;
 /// The fields of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// The type, as it is written.
+    /// The type, as in the file.
     pub(crate) descr: String,
     /// Whether the first axis runs fastest.
     pub(crate) is_fortran: bool,
@@ -24,8 +25,8 @@ pub(crate) struct Header {
 /// Reads magic, version and line.
 ///
 /// # Errors
-/// What was expected and what was found, as text.
-pub(crate) fn read_header(input: &mut impl Read) -> Result<Header, String> {
+/// What was expected and what was found, without the place.
+pub(crate) fn read_header(input: &mut impl Read) -> Result<Header, Problem> {
     let short = |what: &'static str| {
         move |e: io::Error| match e.kind() {
             io::ErrorKind::UnexpectedEof => format!("it ends within {what}"),
@@ -38,11 +39,11 @@ pub(crate) fn read_header(input: &mut impl Read) -> Result<Header, String> {
         .map_err(short("the first 8 bytes of an array"))?;
     let [magic @ .., major, minor] = start;
     if magic != *MAGIC {
-        return Err(format!(
+        return Err(Problem(format!(
             "not a NumPy array: it begins with {:?}, expected {:?}",
             magic.escape_ascii().to_string(),
             MAGIC.escape_ascii().to_string()
-        ));
+        )));
     }
     let what = "the length of the header";
     let (field, len) = match (major, minor) {
@@ -57,15 +58,15 @@ pub(crate) fn read_header(input: &mut impl Read) -> Result<Header, String> {
             (4, u64::from(u32::from_le_bytes(len)))
         }
         _ => {
-            return Err(format!(
+            return Err(Problem(format!(
                 "version {major}.{minor} of the array format, expected 1.0, 2.0 or 3.0"
-            ));
+            )));
         }
     };
     if len > MAX_HEADER {
-        return Err(format!(
+        return Err(Problem(format!(
             "a header of {len} bytes, expected at most {MAX_HEADER}"
-        ));
+        )));
     }
     let mut text = Vec::new();
     let n_read = input
@@ -74,10 +75,12 @@ pub(crate) fn read_header(input: &mut impl Read) -> Result<Header, String> {
         .read_to_end(&mut text)
         .map_err(short("the header"))?;
     if n_read as u64 != len {
-        return Err(format!("a header of {len} bytes, found only {n_read}"));
+        return Err(Problem(format!(
+            "a header of {len} bytes, found only {n_read}"
+        )));
     }
-    let mut header =
-        parse(&text).map_err(|problem| format!("header {:?}: {problem}", excerpt(&text)))?;
+    let mut header = parse(&text)
+        .map_err(|Problem(problem)| format!("header {:?}: {problem}", excerpt(&text)))?;
     header.len = 8 + field + len;
     Ok(header)
 }
@@ -88,7 +91,7 @@ fn excerpt(text: &[u8]) -> String {
     text.trim_end().chars().take(200).collect()
 }
 
-fn parse(text: &[u8]) -> Result<Header, String> {
+fn parse(text: &[u8]) -> Result<Header, Problem> {
     let mut cursor = Cursor { text, at: 0 };
     let (mut descr, mut is_fortran, mut shape) = (None, None, None);
     cursor.expect(b'{')?;
@@ -99,10 +102,10 @@ fn parse(text: &[u8]) -> Result<Header, String> {
             "descr" => descr.replace(cursor.descr()?).is_none(),
             "fortran_order" => is_fortran.replace(cursor.boolean()?).is_none(),
             "shape" => shape.replace(cursor.shape()?).is_none(),
-            _ => return Err(format!("unknown key {key:?}")),
+            _ => return Err(Problem(format!("unknown key {key:?}"))),
         };
         if !is_new {
-            return Err(format!("{key:?} occurs twice"));
+            return Err(Problem(format!("{key:?} occurs twice")));
         }
         if !cursor.take(b',') {
             cursor.expect(b'}')?;
@@ -140,24 +143,25 @@ impl Cursor<'_> {
         is_next
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), String> {
+    fn expect(&mut self, byte: u8) -> Result<(), Problem> {
         if self.take(byte) {
             return Ok(());
         }
         Err(self.unexpected(&format!("{:?}", char::from(byte))))
     }
 
-    fn unexpected(&mut self, expected: &str) -> String {
-        match self.peek() {
+    fn unexpected(&mut self, expected: &str) -> Problem {
+        let text = match self.peek() {
             Some(byte) => {
                 let found = char::from(byte);
                 format!("expected {expected} at byte {}, found {found:?}", self.at)
             }
             None => format!("expected {expected}, found the end"),
-        }
+        };
+        Problem(text)
     }
 
-    fn end(&mut self) -> Result<(), String> {
+    fn end(&mut self) -> Result<(), Problem> {
         match self.peek() {
             None => Ok(()),
             Some(_) => Err(self.unexpected("the end")),
@@ -172,7 +176,7 @@ impl Cursor<'_> {
         String::from_utf8_lossy(rest.get(..len).unwrap_or_default()).into_owned()
     }
 
-    fn string(&mut self) -> Result<String, String> {
+    fn string(&mut self) -> Result<String, Problem> {
         let quote = match self.peek() {
             Some(quote @ (b'\'' | b'"')) => quote,
             _ => return Err(self.unexpected("a quoted word")),
@@ -183,8 +187,8 @@ impl Cursor<'_> {
         Ok(text)
     }
 
-    /// The type; that of records is a list, which is taken as it stands because it will be refused.
-    fn descr(&mut self) -> Result<String, String> {
+    /// The type; that of records is a list, which is returned unparsed and refused later.
+    fn descr(&mut self) -> Result<String, Problem> {
         if self.peek() != Some(b'[') {
             return self.string();
         }
@@ -193,7 +197,7 @@ impl Cursor<'_> {
         Ok(text + "]")
     }
 
-    fn boolean(&mut self) -> Result<bool, String> {
+    fn boolean(&mut self) -> Result<bool, Problem> {
         self.peek();
         let start = self.at;
         match self.run(|byte| byte.is_ascii_alphabetic()).as_str() {
@@ -206,19 +210,21 @@ impl Cursor<'_> {
         }
     }
 
-    fn shape(&mut self) -> Result<Vec<usize>, String> {
+    fn shape(&mut self) -> Result<Vec<usize>, Problem> {
         let mut shape = Vec::new();
         self.expect(b'(')?;
         while !self.take(b')') {
             shape.push(self.number()?);
             if shape.len() > MAX_AXES {
-                return Err(format!("more than {MAX_AXES} axes"));
+                return Err(Problem(format!("more than {MAX_AXES} axes")));
             }
             if !self.take(b',') {
                 self.expect(b')')?;
                 // (3) is a number in brackets, (3,) a shape.
                 if shape.len() == 1 {
-                    return Err("shape: expected a comma after the only axis".to_owned());
+                    return Err(Problem(
+                        "shape: expected a comma after the only axis".to_owned(),
+                    ));
                 }
                 break;
             }
@@ -226,7 +232,7 @@ impl Cursor<'_> {
         Ok(shape)
     }
 
-    fn number(&mut self) -> Result<usize, String> {
+    fn number(&mut self) -> Result<usize, Problem> {
         if !self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
             return Err(self.unexpected("the length of an axis"));
         }
@@ -235,7 +241,7 @@ impl Cursor<'_> {
         self.take(b'L');
         digits
             .parse()
-            .map_err(|_| format!("an axis of {digits} values"))
+            .map_err(|_| Problem(format!("an axis of {digits} values")))
     }
 }
 
@@ -243,7 +249,7 @@ impl Cursor<'_> {
 mod tests {
     use super::*;
 
-    fn header(text: &str) -> Result<(String, bool, Vec<usize>), String> {
+    fn header(text: &str) -> Result<(String, bool, Vec<usize>), Problem> {
         let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
         bytes.extend(u16::try_from(text.len()).unwrap().to_le_bytes());
         bytes.extend(text.as_bytes());
@@ -324,11 +330,11 @@ mod tests {
                 "expected the end",
             ),
         ] {
-            let problem = header(text).unwrap_err();
+            let Problem(problem) = header(text).unwrap_err();
             assert!(problem.contains(reason), "{text}: {problem}");
         }
         let axes = format!("{{'shape': ({})}}", "1,".repeat(65));
-        assert!(header(&axes).unwrap_err().contains("more than 64 axes"));
+        assert!(header(&axes).unwrap_err().0.contains("more than 64 axes"));
     }
 
     #[test]
@@ -344,7 +350,7 @@ mod tests {
                 "expected at most 65536",
             ),
         ] {
-            let problem = read_header(&mut &*bytes).unwrap_err();
+            let Problem(problem) = read_header(&mut &*bytes).unwrap_err();
             assert!(problem.contains(reason), "{problem}");
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::array::{Array, Values, count, to_c_order};
 use crate::dtype::{Dtype, Order};
-use crate::error::{Error, Result};
+use crate::error::{Error, Problem, Result};
 use crate::header::{Header, MAGIC, read_header};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,8 +22,8 @@ const MAX_RATIO: u64 = 1032;
 
 /// Reads all arrays of a `.npz` file, by name without `.npy`.
 ///
-/// Read are unsigned bytes, signed integers of 8, 32 and 64 bits, and floating-point numbers of 16, 32 and 64 bits; see [`Values`] for
-/// what they become. Arrays in Fortran order are brought into C order.
+/// Supports unsigned bytes, signed integers of 8, 32 and 64 bits, and floating-point numbers of 16, 32 and 64 bits; [`Values`] has the
+/// type that each is read as. Arrays in Fortran order are reordered to C order.
 ///
 /// # Errors
 /// The file cannot be opened, is not a zip archive, or is damaged; an entry is not an array, occurs twice, is of another type, is shorter
@@ -34,7 +34,7 @@ pub fn read_npz(path: &Path) -> Result<BTreeMap<String, Array>> {
 
 /// Like [`read_npz`], for the arrays whose names `wanted` accepts; the others are not read.
 ///
-/// Reference files of images hold statistics and gigabytes of pixels, and usually one of them is wanted.
+/// Reference files of images hold statistics and gigabytes of pixels, of which usually one is needed.
 ///
 /// # Errors
 /// Those of [`read_npz`] about the wanted arrays.
@@ -46,7 +46,7 @@ pub fn read_npz_where(
         path: path.to_owned(),
         source,
     };
-    // Asked before opening: opening a pipe would wait for its writer.
+    // Checked before opening, because opening a pipe waits for its writer.
     if !std::fs::metadata(path).map_err(open)?.is_file() {
         return Err(Error::Archive {
             file: path.display().to_string(),
@@ -77,7 +77,7 @@ fn read_archive<R: Read + Seek>(
         file: file.to_owned(),
         problem,
     };
-    check_magic(&mut input).map_err(bad)?;
+    check_magic(&mut input).map_err(|Problem(problem)| bad(problem))?;
     let damaged = |e| {
         bad(format!(
             "the list of arrays cannot be read ({e}); is the file cut off?"
@@ -98,14 +98,16 @@ fn read_archive<R: Read + Seek>(
             .by_index(index)
             .map_err(|e| bad(format!("entry {index} of the archive cannot be read: {e}")))?;
         let entry_name = String::from_utf8_lossy(entry.name_raw()).into_owned();
-        let bad_entry = |problem: String| Error::Entry {
+        let bad_entry = |Problem(problem): Problem| Error::Entry {
             file: file.to_owned(),
             entry: entry_name.clone(),
             problem,
         };
         let Some(name) = entry_name.strip_suffix(".npy") else {
             return Err(bad_entry(
-                "not an array: expected a name that ends with .npy".to_owned(),
+                "not an array: expected a name that ends with .npy"
+                    .to_owned()
+                    .into(),
             ));
         };
         if !wanted(name) {
@@ -128,8 +130,8 @@ fn read_archive<R: Read + Seek>(
     Ok(arrays)
 }
 
-/// Whether the input begins like a zip archive; goes back to its start.
-fn check_magic<R: Read + Seek>(input: &mut R) -> std::result::Result<(), String> {
+/// Fails unless the input begins like a zip archive. Rewinds it.
+fn check_magic<R: Read + Seek>(input: &mut R) -> std::result::Result<(), Problem> {
     let mut start = Vec::new();
     input
         .by_ref()
@@ -137,7 +139,7 @@ fn check_magic<R: Read + Seek>(input: &mut R) -> std::result::Result<(), String>
         .read_to_end(&mut start)
         .and_then(|_| input.rewind())
         .map_err(|e| format!("cannot be read: {e}"))?;
-    // The second is how an archive of nothing begins.
+    // The second is the start of an empty archive.
     if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
         return Ok(());
     }
@@ -148,54 +150,54 @@ fn check_magic<R: Read + Seek>(input: &mut R) -> std::result::Result<(), String>
     } else {
         format!("a file that begins with \"{}\"", start.escape_ascii())
     };
-    Err(format!(
+    Err(Problem(format!(
         "expected a zip archive of arrays (.npz), found {found}"
-    ))
+    )))
 }
 
-/// Whether an entry of `size` bytes can come out of what is stored for it.
+/// Fails unless the stored bytes can expand to `size` bytes.
 fn check_size(
     size: u64,
     compressed: u64,
     method: CompressionMethod,
     len: u64,
-) -> std::result::Result<(), String> {
+) -> std::result::Result<(), Problem> {
     if compressed > len {
-        return Err(format!(
+        return Err(Problem(format!(
             "{compressed} bytes are listed for it, and the whole file has {len}"
-        ));
+        )));
     }
     match method {
         CompressionMethod::Stored if size == compressed => Ok(()),
-        CompressionMethod::Stored => Err(format!(
+        CompressionMethod::Stored => Err(Problem(format!(
             "{size} bytes are listed for it, and {compressed} are stored"
-        )),
-        CompressionMethod::Deflated if size > MAX_INFLATED => Err(format!(
+        ))),
+        CompressionMethod::Deflated if size > MAX_INFLATED => Err(Problem(format!(
             "it comes to {size} bytes, expected at most {MAX_INFLATED} of a compressed array"
-        )),
+        ))),
         CompressionMethod::Deflated
             if size > compressed.saturating_add(1).saturating_mul(MAX_RATIO) =>
         {
-            Err(format!(
+            Err(Problem(format!(
                 "{size} bytes are listed for it, more than the {compressed} stored can come to"
-            ))
+            )))
         }
         CompressionMethod::Deflated => Ok(()),
-        other => Err(format!(
+        other => Err(Problem(format!(
             "compressed by {other}, expected deflate or no compression"
-        )),
+        ))),
     }
 }
 
-/// Everything after the header: exactly the values, and then the end. `size` is the length of the whole entry, whose bytes are there, and
-/// `memory` the number of bytes that may be taken.
+/// Reads the values after the header, which must end the entry. `size` is the length of the whole entry, and `memory` the number of bytes
+/// that may be allocated.
 fn read_values(
     input: &mut impl Read,
     header: &Header,
     dtype: Dtype,
     size: u64,
     memory: u64,
-) -> std::result::Result<Values, String> {
+) -> std::result::Result<Values, Problem> {
     let shape = &header.shape;
     let needed = count(shape)
         .and_then(|count| Some((count, u64::try_from(count.checked_mul(dtype.size())?).ok()?)));
@@ -206,13 +208,13 @@ fn read_values(
             let needed = needed.map_or("more bytes than can be counted".to_owned(), |(_, n)| {
                 format!("{n} bytes")
             });
-            return Err(format!(
+            return Err(Problem(format!(
                 "values of type {} and shape {shape:?} need {needed}, found {there}",
                 header.descr
-            ));
+            )));
         }
     };
-    // Values that are put into another order are there twice for a while.
+    // Reordering needs a second copy of the values.
     let copies = if header.is_fortran && shape.len() > 1 {
         2
     } else {
@@ -220,10 +222,10 @@ fn read_values(
     };
     let bytes = (count as u64).saturating_mul(copies * dtype.size_in_memory() as u64);
     if bytes > memory {
-        return Err(format!(
+        return Err(Problem(format!(
             "its {count} values take {bytes} bytes of memory, expected at most {MEMORY_RATIO} times the file and 64 MB; if it is sound, \
              save it without compression (numpy.savez)"
-        ));
+        )));
     }
     let failed = |e: io::Error| match e.kind() {
         io::ErrorKind::UnexpectedEof => {
@@ -233,10 +235,12 @@ fn read_values(
     };
     let order = AxisOrder(header);
     let values = dtype.read(input, count, order).map_err(failed)?;
-    // The checksum is looked at when the end is reached.
+    // The checksum is checked when the end is reached.
     match input.read(&mut [0]).map_err(failed)? {
         0 => Ok(values),
-        _ => Err(format!("it has more than its {there} bytes of values")),
+        _ => Err(Problem(format!(
+            "it has more than its {there} bytes of values"
+        ))),
     }
 }
 

@@ -11,27 +11,28 @@ use zip::{CompressionMethod, DateTime, System, ZipWriter};
 /// Values start at a multiple of this, so that a program that maps the file can use them in place.
 const ALIGNMENT: usize = 64;
 
-/// From this many bytes on an entry is written with 64-bit sizes; what deflate may add to 4 GiB is left free.
+/// Entries from this size on have 64-bit sizes. Smaller ones stay below 4 GiB even if deflate enlarges them.
 const LARGE: usize = 0xf000_0000;
 
 /// Values that are turned into bytes at once.
 const BLOCK: usize = 1 << 13;
 
-/// The bytes of a `.npz` that `numpy.load` reads: the arrays in the order given, under their names, deflated or as they are.
+/// The bytes of a `.npz` that `numpy.load` reads: the arrays in the order given, under their names, compressed or not.
 ///
 /// Little-endian, C order, version 1.0 of the array format, dated 1 January 1980. So the same arrays give the same bytes anywhere if
 /// they are not compressed; compressed ones also depend on the compressor.
 ///
 /// # Errors
-/// A name is empty or occurs twice · the shape of an array does not fit its values · the archive does not take a name (it is
-/// longer than 65 535 bytes).
+/// - a name is empty or occurs twice
+/// - the shape of an array does not fit its values
+/// - the archive refuses a name, because it is longer than 65 535 bytes
 pub fn encode_npz(entries: &[(&str, &Array)], compress: bool) -> Result<Vec<u8>> {
     let mut names = BTreeSet::new();
     for (name, array) in entries {
         let problem = if name.is_empty() {
             "it has no name".to_owned()
         } else if !names.insert(*name) {
-            "there is another of this name".to_owned()
+            "another array has this name".to_owned()
         } else if let Err(e) = array.check() {
             e.to_string()
         } else {
@@ -82,7 +83,7 @@ fn n_bytes(array: &Array) -> usize {
     array.len().saturating_mul(size)
 }
 
-/// Everything before the values, padded by blanks. At most 64 axes come to less than 64 KiB, which is what version 1.0 can say.
+/// Everything before the values, padded by blanks. At most 64 axes take less than 64 KiB, the limit of version 1.0.
 fn header(array: &Array) -> Vec<u8> {
     let descr = match array.values {
         Values::U8(_) => "|u1",
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn written_arrays_are_read_back() {
         let samples = samples();
         let entries: Vec<(&str, &Array)> =
             samples.iter().map(|(name, array)| (*name, array)).collect();
@@ -220,7 +221,7 @@ mod tests {
         };
         refused(
             &[("a", &good), ("a", &good)],
-            "\"a\" cannot be written: there is another",
+            "\"a\" cannot be written: another array",
         );
         refused(&[("", &good)], "it has no name");
         refused(

@@ -7,7 +7,7 @@ use crate::{
     inplace::blend,
 };
 
-/// How the gradients of micro-batches are put together.
+/// How the gradients of micro-batches are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum MicroBatches {
     /// Each counts by its number of samples: the sum is the gradient of the mean loss over the whole batch.
@@ -22,7 +22,7 @@ pub enum MicroBatches {
 /// ```text
 /// weighted:  g = sum_i (n_i / n) g_i          summed:  g = sum_i g_i
 /// ```
-/// The gradient of a single micro-batch, the whole batch, does not change a bit.
+/// The gradient of a single micro-batch that is the whole batch is returned unchanged.
 #[derive(Debug)]
 pub struct Accumulator {
     mode: MicroBatches,
@@ -47,7 +47,7 @@ impl Accumulator {
         Self::part(mode, n_params, n_samples, n_samples)
     }
 
-    /// An empty sum for `n_here` samples of such a batch. Other processes have the rest, and the sum of all sums is the gradient.
+    /// An empty sum for the `n_here` samples of this process. The gradient of the batch is the sum over all processes.
     #[must_use]
     pub fn part(mode: MicroBatches, n_params: usize, n_samples: usize, n_here: usize) -> Self {
         Self {
@@ -64,7 +64,8 @@ impl Accumulator {
     /// # Shapes
     /// - `grads` in the order of the parameters; `None` where the loss does not depend on one
     /// # Errors
-    /// - the number of gradients differs from the number of parameters · a gradient has another shape than before
+    /// - the number of gradients differs from the number of parameters
+    /// - a gradient has another shape than before
     pub fn add(&mut self, grads: &[Option<Tensor>], n_micro: usize) -> Result<()> {
         let (expected, found) = (self.sums.len(), grads.len());
         if expected != found {
@@ -90,7 +91,7 @@ impl Accumulator {
     /// The gradient of the batch, in the order of the parameters.
     ///
     /// # Errors
-    /// - the micro-batches do not add up to the batch
+    /// The micro-batches do not add up to the batch.
     pub fn finish(self) -> Result<Vec<Option<Tensor>>> {
         if self.n_seen != self.n_here {
             return Err(OptimError::SampleCount {

@@ -14,7 +14,7 @@ use crate::{
 pub enum EmaRamp {
     /// The rate is the same from the first update on, as in guided-diffusion.
     None,
-    /// Update `n` (0-based) uses `min(rate, (1 + n) / (10 + n))`: a short run forgets where it started.
+    /// Update `n` (0-based) uses `min(rate, (1 + n) / (10 + n))`: the average of a short run forgets its start.
     #[default]
     Early,
 }
@@ -29,7 +29,7 @@ impl EmaRamp {
         }
     }
 
-    /// The share of the first weights, 0 to 1, that is left in the average after `updates`: the product of their rates.
+    /// The weight, 0 to 1, of the initial values in the average after `updates`: the product of their rates.
     #[must_use]
     pub fn start_share(self, rate: f64, updates: u64) -> f64 {
         let n = updates as f64;
@@ -47,7 +47,7 @@ impl EmaRamp {
     }
 }
 
-/// Shadow weights that follow the parameters slowly. They are sampled and evaluated.
+/// Shadow weights that follow the parameters slowly, for sampling and evaluation.
 ///
 /// Code reference: guided-diffusion `update_ema`.
 /// ```text
@@ -107,7 +107,9 @@ impl Ema {
     /// # Units
     /// - `rate` in [0, 1]: the share of the old average that an update keeps
     /// # Errors
-    /// - `rate` is outside · a name or a tensor is listed twice · a parameter is not contiguous f32
+    /// - `rate` is outside its range
+    /// - a name or a tensor is listed twice
+    /// - a parameter is not contiguous f32
     pub fn new(rate: f64, ramp: EmaRamp, params: &[(String, Var)]) -> Result<Self> {
         check_range((0.0..=1.0).contains(&rate), "EMA rate", rate, "[0, 1]")?;
         check_parameters(params)?;
@@ -133,7 +135,7 @@ impl Ema {
     /// Moves every shadow weight towards its parameter.
     ///
     /// # Errors
-    /// - a tensor operation fails
+    /// A tensor operation fails.
     pub fn update(&mut self) -> Result<()> {
         let rate = self.next_rate();
         let (params, shadow) = (&self.params, &mut self.shadow);
@@ -208,7 +210,7 @@ impl Ema {
     /// A copy of the shadow weights under the names of the parameters, in their order.
     ///
     /// # Errors
-    /// - a device runs out of memory
+    /// A device runs out of memory.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let named = self.params.iter().zip(&self.shadow);
         named
@@ -225,7 +227,7 @@ impl Ema {
     /// Continues from a [`state`](Self::state), given in any order, after `n_updates` updates; on an error nothing has changed.
     ///
     /// # Errors
-    /// - names are missing or unexpected, shapes or types differ (all of them in one message)
+    /// Names are missing or unexpected, or shapes or types differ; one message lists all of them.
     pub fn load_state(
         &mut self,
         state: impl IntoIterator<Item = (String, Tensor)>,
@@ -255,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_of_the_start_is_the_product_of_all_rates() {
+    fn the_weight_of_the_start_is_the_product_of_all_rates() {
         for ramp in [EmaRamp::None, EmaRamp::Early] {
             for rate in [0.0, 0.05, 0.5, 0.99, 0.9999, 1.0] {
                 for updates in [0, 1, 7, 200, 3000] {
@@ -268,7 +270,7 @@ mod tests {
                 }
             }
         }
-        // With guided-diffusion's rate the average of a short run hardly leaves its start. With the ramp it does.
+        // With guided-diffusion's rate the average of a short run stays close to its start. With the ramp it does not.
         assert!(EmaRamp::None.start_share(0.9999, 200) > 0.98);
         assert!(EmaRamp::default().start_share(0.9999, 200) < 1e-12);
         assert!(EmaRamp::None.start_share(0.9999, 1 << 40) < 1e-300);

@@ -17,14 +17,14 @@ use crate::{
 /// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Verdict {
-    /// The parameters moved; the norm of their gradient before clipping.
+    /// The parameters were updated.
     Updated {
-        /// The norm.
+        /// The norm of the gradient before clipping.
         grad_norm: f64,
     },
-    /// The loss was not finite: nothing moved.
+    /// The loss was not finite; nothing was updated.
     BadLoss,
-    /// The gradient was not finite: nothing moved, and a scaled loss is scaled less from now on.
+    /// The gradient was not finite; nothing was updated, and the loss scale decreases.
     BadGradient,
 }
 
@@ -86,7 +86,7 @@ pub struct StepSize {
     pub max_norm: f64,
 }
 
-/// Moves parameters and their average.
+/// Updates parameters and their average.
 ///
 /// On the CPU a step is complete when [`step`](Self::step) returns. A GPU only queues it: the device decides whether loss and gradient
 /// are finite, clips the gradient and counts the updates, and [`Pending`] returns the result to the host.
@@ -138,7 +138,8 @@ impl Engine {
     /// One update with the gradients of a loss that was multiplied by [`loss_factor`](Self::loss_factor); `loss` is without it.
     ///
     /// # Shapes
-    /// - `grads` in the order of the parameters · `loss` f64 of one element
+    /// - `grads` in the order of the parameters
+    /// - `loss`: f64, one element
     /// # Errors
     /// As [`Optimizer::step_and_average`].
     pub fn step(

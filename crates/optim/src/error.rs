@@ -38,7 +38,7 @@ pub enum OptimError {
         /// Type and shape of the gradient.
         found: String,
     },
-    /// An average was to follow a step that updates other parameters.
+    /// The average belongs to other parameters than the step updates.
     #[error("the moving average follows other parameters than the optimiser updates")]
     OtherParameters,
     /// A number of the configuration is outside its range.
@@ -48,7 +48,7 @@ pub enum OptimError {
         name: &'static str,
         /// The value given.
         value: f64,
-        /// What is allowed.
+        /// The valid range.
         range: &'static str,
     },
     /// Micro-batches do not add up to the batch.

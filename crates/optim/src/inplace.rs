@@ -50,7 +50,7 @@ pub(crate) fn on_cpu(
     dst.inplace_op2(&src, &Pairwise(RefCell::new(Some(job))))
 }
 
-/// A job on two slices. It is run once; the cell is there because candle hands ops around by shared reference.
+/// A job on two slices. It runs once; the cell is needed because candle passes ops by shared reference.
 struct Pairwise<F>(RefCell<Option<F>>);
 
 impl<F: FnOnce(&mut [f32], &[f32])> InplaceOp2 for Pairwise<F> {

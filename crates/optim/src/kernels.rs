@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 /// Elements per job. Below one chunk a loop runs on the calling thread.
 pub(crate) const CHUNK: usize = 1 << 14;
-/// Independent sums of one chunk, so that additions need not wait for each other.
+/// Independent sums of one chunk, so that additions do not wait for each other.
 const LANES: usize = 8;
 
 /// The numbers of one AdamW update, each computed in f64 and rounded once.
@@ -76,7 +76,7 @@ fn adamw_chunk(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], s: AdamWS
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: both features are there.
+            // SAFETY: the CPU has both features.
             return unsafe { adamw_fma(p, g, m, v, s) };
         }
         adamw_loop::<false>(p, g, m, v, s);

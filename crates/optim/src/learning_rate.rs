@@ -4,10 +4,10 @@ use std::f64::consts::PI;
 
 use crate::error::{Result, check_range};
 
-/// How a learning rate falls after its warm-up.
+/// The decay of a learning rate after its warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Decay {
-    /// Not at all.
+    /// No decay.
     #[default]
     Constant,
     /// `1 - step / steps`, then 0: the annealing of guided-diffusion.
@@ -37,14 +37,14 @@ pub enum Decay {
 /// lr(step) = base * min(1, (step + 1) / warmup_steps) * decay(step)          step = updates made before
 /// ```
 /// Choice: guided-diffusion anneals after its step and before it counts it, so its update `step` has the factor of `step - 1`;
-/// here, as in the parity fixtures, update `step` has its own.
+/// here, as in the parity fixtures, update `step` has the factor of `step`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LearningRate {
     /// The rate after warm-up and before decay, >= 0.
     pub base: f64,
     /// Steps over which the rate rises linearly from `base / warmup_steps` to `base`; 0 or 1 for none.
     pub warmup_steps: u64,
-    /// How it falls then.
+    /// The decay after the warm-up.
     pub decay: Decay,
 }
 
@@ -88,7 +88,7 @@ impl LearningRate {
     /// Whether every number is in its range.
     ///
     /// # Errors
-    /// - one is not (the message names it and the range)
+    /// A number is outside its range; the message names both.
     pub fn check(&self) -> Result<()> {
         let inside = self.base >= 0.0 && self.base.is_finite();
         check_range(inside, "learning rate", self.base, "[0, inf)")?;

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Parameters are an ordered list of `(name, Var)`; gradients are a list in the same order ([`collect_gradients`]).
-//! State is saved and loaded as named tensors. A restored optimiser continues bit for bit, and loading names what is missing or has
-//! another shape.
+//! State is saved and loaded as named tensors. A restored optimiser continues bit for bit, and loading lists missing names and
+//! other shapes.
 //!
 //! ```
 //! use candle_core::{Device, Var};

@@ -6,7 +6,7 @@ use crate::error::{Result, check_range};
 const MOST: f64 = 16_777_216.0;
 
 /// Dynamic loss scaling: the loss is multiplied by a factor before its gradient is taken, and the gradient divided by it after. A gradient
-/// that overflows halves the factor, a long time without doubles it.
+/// that overflows halves the factor; many steps without an overflow double it.
 ///
 /// Code reference: torch `GradScaler`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,7 +20,7 @@ impl LossScale {
     /// Begins with `scale`, which doubles after `growth_interval` steps without an overflow.
     ///
     /// # Errors
-    /// - a scale outside of 1 to 2^24 · an interval of 0
+    /// `scale` is outside 1 to 2^24, or `growth_interval` is 0.
     pub fn new(scale: f64, growth_interval: u64) -> Result<Self> {
         check_range(
             (1.0..=MOST).contains(&scale),
@@ -37,7 +37,7 @@ impl LossScale {
         })
     }
 
-    /// The same rule further on.
+    /// Continues from a saved scale and number of good steps.
     #[must_use]
     pub fn continued(&self, scale: f64, good_steps: u64) -> Self {
         Self {
@@ -74,7 +74,7 @@ impl LossScale {
         }
     }
 
-    /// After one that was not.
+    /// After a gradient that was not finite.
     pub(crate) fn overflowed(&mut self) {
         self.scale = (self.scale / 2.0).max(1.0);
         self.good_steps = 0;

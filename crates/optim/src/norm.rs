@@ -1,4 +1,4 @@
-//! The global norm of the gradients, and what is done about a large or a broken one.
+//! The global norm of the gradients, clipping, and the names of gradients that are not finite.
 
 use candle_core::{CpuStorage, DType, Storage, Tensor};
 
@@ -10,7 +10,7 @@ use crate::{error::Result, kernels::sum_of_squares};
 /// It is not finite if and only if some gradient is not.
 ///
 /// # Errors
-/// - a tensor operation fails
+/// A tensor operation fails.
 pub fn global_norm(grads: &[Option<Tensor>]) -> Result<f64> {
     let sum: Result<f64> = rayon::scope(|_| {
         let mut sum = 0.0;
@@ -36,12 +36,12 @@ pub fn clip_coefficient(norm: f64, max_norm: f64) -> f64 {
     }
 }
 
-/// The names of the gradients that have an entry which is infinite or not a number.
+/// The names of the gradients that have an entry that is infinite or NaN.
 ///
 /// # Shapes
 /// - `names` and `grads` in the same order
 /// # Errors
-/// - a tensor operation fails
+/// A tensor operation fails.
 pub fn non_finite<'a>(
     names: impl IntoIterator<Item = &'a str>,
     grads: &[Option<Tensor>],

@@ -11,9 +11,9 @@ use crate::{
     slot::Slot,
 };
 
-/// An ordered list of named parameters and what the update rule remembers of each.
+/// An ordered list of named parameters with the state of the update rule.
 ///
-/// The order is the one given and decides nothing but the order of the state.
+/// The order only determines the order of the state.
 #[derive(Debug)]
 pub struct Optimizer {
     rule: Rule,
@@ -21,10 +21,12 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimiser without memory for these parameters.
+    /// An optimiser with fresh state for these parameters.
     ///
     /// # Errors
-    /// - a hyper-parameter is outside its range · a name or a tensor is listed twice · a parameter is not contiguous f32
+    /// - a hyper-parameter is outside its range
+    /// - a name or a tensor is listed twice
+    /// - a parameter is not contiguous f32
     pub fn new(rule: Rule, params: &[(String, Var)]) -> Result<Self> {
         rule.check()?;
         check_parameters(params)?;
@@ -51,16 +53,18 @@ impl Optimizer {
             .unwrap_or(0)
     }
 
-    /// Updates every parameter that has a gradient; the others, their moments and their counts stay as they are (as in torch).
+    /// Updates every parameter that has a gradient; the others keep their moments and counts, as in torch.
     ///
     /// On the CPU one pass per parameter reads the gradient and updates the parameter and its moments.
     /// Everything is checked before the first parameter changes.
     ///
     /// # Units
-    /// - `grads` in the order of the parameters · `lr` the learning rate of this step · `scale` multiplies the gradients (1, or the clip
-    ///   coefficient)
+    /// - `grads` in the order of the parameters
+    /// - `lr`: the learning rate of this step
+    /// - `scale` multiplies the gradients: 1, or the clip coefficient
     /// # Errors
-    /// - `lr` or `scale` is negative or not finite · the number of gradients, a shape or a type does not fit
+    /// - `lr` or `scale` is negative or not finite
+    /// - the number of gradients, a shape or a type does not fit
     pub fn step(&mut self, grads: &[Option<Tensor>], lr: f64, scale: f64) -> Result<()> {
         self.check_step(grads, lr, scale)?;
         let (rule, slots) = (self.rule, &mut self.slots);
@@ -77,10 +81,11 @@ impl Optimizer {
 
     /// [`Self::step`] and [`Ema::update`] together: on the CPU the average follows while the parameter is still in the cache.
     ///
-    /// The same numbers as one after the other.
+    /// The result is the same as that of both calls in turn.
     ///
     /// # Errors
-    /// - those of both · `ema` averages other parameters than these
+    /// - [`step`](Self::step) or [`Ema::update`] fails
+    /// - `ema` averages other parameters than these
     pub fn step_and_average(
         &mut self,
         grads: &[Option<Tensor>],
@@ -113,7 +118,7 @@ impl Optimizer {
         check_gradients(params, grads)
     }
 
-    /// All parameters have been updated so many times, on a device that counts for itself.
+    /// Sets the number of updates of all parameters, which a device counts itself.
     #[cfg(feature = "cuda")]
     pub(crate) fn set_n_updates(&mut self, n_updates: u32) {
         for slot in &mut self.slots {
@@ -121,7 +126,7 @@ impl Optimizer {
         }
     }
 
-    /// Every parameter and its moments, where they lie on a device.
+    /// Every parameter and its moments, if they are on a device.
     #[cfg(feature = "cuda")]
     pub(crate) fn device_moments(&self) -> Vec<(&Tensor, &[Tensor])> {
         self.slots
@@ -134,7 +139,7 @@ impl Optimizer {
     /// of its shape, and the number of its updates as `step.NAME` (a u32 scalar).
     ///
     /// # Errors
-    /// - a device runs out of memory
+    /// A device runs out of memory.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let mut state = Vec::new();
         for slot in &self.slots {
@@ -150,7 +155,7 @@ impl Optimizer {
     /// Continues from a [`state`](Self::state), given in any order; on an error nothing has changed.
     ///
     /// # Errors
-    /// - names are missing or unexpected, shapes or types differ (all of them in one message)
+    /// Names are missing or unexpected, or shapes or types differ; one message lists all of them.
     pub fn load_state(&mut self, state: impl IntoIterator<Item = (String, Tensor)>) -> Result<()> {
         let kinds = self.rule.memory();
         let mut expected = Vec::new();

@@ -1,4 +1,4 @@
-//! Ordered lists of named parameters, and what must fit them: gradients and saved state.
+//! Checks of named parameters, their gradients and their saved state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub fn collect_gradients(params: &[(String, Var)], store: &GradStore) -> Vec<Opt
         .collect()
 }
 
-/// Refuses parameters that cannot be updated in place by name.
+/// Fails if parameters cannot be updated in place or have equal names.
 pub(crate) fn check_parameters(params: &[(String, Var)]) -> Result<()> {
     let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
     for (name, var) in params {
@@ -36,7 +36,7 @@ pub(crate) fn check_parameters(params: &[(String, Var)]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses gradients that do not fit their parameters; nothing has been changed by then.
+/// Fails if gradients do not fit their parameters.
 pub(crate) fn check_gradients<'a>(
     params: impl ExactSizeIterator<Item = (&'a str, &'a Var)>,
     grads: &[Option<Tensor>],

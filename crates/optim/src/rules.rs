@@ -12,7 +12,7 @@ pub struct AdamW {
     pub betas: (f64, f64),
     /// Added to the root of the second moment, >= 0.
     pub eps: f64,
-    /// Share of a weight that is taken off per unit of learning rate, >= 0.
+    /// Share of a weight that is subtracted per unit of learning rate, >= 0.
     pub weight_decay: f64,
 }
 
@@ -49,7 +49,7 @@ impl Rule {
     /// Whether every hyper-parameter is in its range.
     ///
     /// # Errors
-    /// - one is not (the message names it and the range)
+    /// A hyper-parameter is outside its range; the message names both.
     pub fn check(&self) -> Result<()> {
         let rate =
             |name, value: f64| check_range((0.0..1.0).contains(&value), name, value, "[0, 1)");
@@ -70,7 +70,7 @@ impl Rule {
         }
     }
 
-    /// What a parameter remembers under this rule, by the names torch uses.
+    /// The names of the moments of this rule, as in torch.
     pub(crate) fn memory(&self) -> &'static [&'static str] {
         match self {
             Self::AdamW(_) => &["exp_avg", "exp_avg_sq"],

@@ -1,4 +1,4 @@
-//! One parameter with what its update rule remembers of it.
+//! One parameter with its moments.
 
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -19,7 +19,7 @@ pub(crate) struct Slot {
     memory: Memory,
 }
 
-/// Where the moments live. On the CPU they are plain slices, so that one pass can update all of them together with the parameter;
+/// The memory of the moments. On the CPU they are plain slices, so that one pass can update all of them together with the parameter;
 /// elsewhere they are tensors of the device and the update is composed of its ops.
 #[derive(Debug)]
 enum Memory {
@@ -90,7 +90,7 @@ impl Slot {
         Ok(())
     }
 
-    /// The moments where they lie on a device; none on the CPU.
+    /// The moments on a device; empty on the CPU.
     #[cfg(feature = "cuda")]
     pub(crate) fn device_moments(&self) -> &[Tensor] {
         match &self.memory {
@@ -176,7 +176,7 @@ fn composed_sgd(
 mod tests {
     use super::*;
 
-    /// The composed update is what other devices run; the CPU can run it too, which shows that both agree.
+    /// The composed update is what other devices run; the CPU can run it too, so that a test compares both.
     #[test]
     fn composed_and_fused_updates_agree() {
         let adamw = AdamW {

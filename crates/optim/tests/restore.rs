@@ -325,7 +325,7 @@ fn a_step_that_does_not_fit_is_refused_before_anything_changes() {
 }
 
 #[test]
-fn parameters_that_cannot_be_told_apart_are_refused() {
+fn duplicate_parameters_are_refused() {
     let var = Var::new(&[1.0_f32], &Device::Cpu).unwrap();
     let other = Var::new(&[1.0_f32], &Device::Cpu).unwrap();
     let wide = Var::new(&[1.0_f64], &Device::Cpu).unwrap();

@@ -363,13 +363,13 @@ mod tests {
 
     #[test]
     fn every_rank_sees_the_same_sums() {
-        let seen = in_world(3, |peers| {
-            let rank = peers.rank() as f32;
+        let seen = in_world(3, |group| {
+            let rank = group.rank() as f32;
             let a = Tensor::new(&[[1.0f32, rank], [0.1 * rank, -rank]], &Device::Cpu).unwrap();
             let b = Tensor::new(&[rank], &Device::Cpu).unwrap();
-            let sums = peers.all_reduce_sum(&[a, b]).unwrap();
+            let sums = group.all_reduce_sum(&[a, b]).unwrap();
             let wide = Tensor::new(&[0.5f64], &Device::Cpu).unwrap();
-            let wide = peers.all_reduce_sum(&[wide]).unwrap()[0]
+            let wide = group.all_reduce_sum(&[wide]).unwrap()[0]
                 .to_vec1::<f64>()
                 .unwrap();
             assert_eq!(wide, [1.5]);
@@ -385,19 +385,19 @@ mod tests {
 
     #[test]
     fn rank_0_leads_and_shares_what_it_has() {
-        let seen = in_world(2, |peers| {
-            let mine = Tensor::new(&[[peers.rank() as u32 + 7]], &Device::Cpu).unwrap();
+        let seen = in_world(2, |group| {
+            let mine = Tensor::new(&[[group.rank() as u32 + 7]], &Device::Cpu).unwrap();
             let named = vec![("a name".to_owned(), mine)];
-            let shared = peers.broadcast_tensors(&named).unwrap();
+            let shared = group.broadcast_tensors(&named).unwrap();
             let mut steps = 0;
-            if peers.is_leader() {
+            if group.is_leader() {
                 for _ in 0..3 {
-                    peers.announce(Command::Step).unwrap();
+                    group.announce(Command::Step).unwrap();
                     steps += 1;
                 }
-                peers.announce(Command::End).unwrap();
+                group.announce(Command::End).unwrap();
             } else {
-                while peers.next_command().unwrap() == Command::Step {
+                while group.next_command().unwrap() == Command::Step {
                     steps += 1;
                 }
             }
@@ -414,36 +414,36 @@ mod tests {
     #[test]
     fn a_large_position_is_shared() {
         let position = || vec![b'7'; 20 << 20];
-        let seen = in_world(2, move |peers| {
-            let own = if peers.is_leader() {
+        let seen = in_world(2, move |group| {
+            let own = if group.is_leader() {
                 position()
             } else {
                 Vec::new()
             };
-            peers.broadcast(own).unwrap() == position()
+            group.broadcast(own).unwrap() == position()
         });
         assert_eq!(seen, [true, true]);
     }
 
     #[test]
     fn a_failure_of_rank_0_ends_a_sum() {
-        let seen = in_world(2, |peers| {
-            if peers.is_leader() {
-                peers.fail();
+        let seen = in_world(2, |group| {
+            if group.is_leader() {
+                group.fail();
                 return String::new();
             }
             let x = Tensor::zeros(10_000, DType::F32, &Device::Cpu).unwrap();
-            peers.all_reduce_sum(&[x]).unwrap_err().to_string()
+            group.all_reduce_sum(&[x]).unwrap_err().to_string()
         });
         assert!(seen[1].contains("rank 0 failed"), "{}", seen[1]);
     }
 
     #[test]
     fn a_rank_that_adds_other_tensors_or_disconnects_is_named() {
-        let seen = in_world(2, |peers| {
-            let n = 4 * (peers.rank() + 1);
+        let seen = in_world(2, |group| {
+            let n = 4 * (group.rank() + 1);
             let x = Tensor::zeros(n, DType::F32, &Device::Cpu).unwrap();
-            peers
+            group
                 .all_reduce_sum(&[x])
                 .map_err(|error| error.to_string())
                 .err()
@@ -459,14 +459,14 @@ mod tests {
 
     #[test]
     fn long_sums_work_and_tensors_of_another_shape_are_refused() {
-        let seen = in_world(3, |peers| {
+        let seen = in_world(3, |group| {
             let x = Tensor::full(1.5f32, 100_000, &Device::Cpu).unwrap();
-            let sum = peers.all_reduce_sum(std::slice::from_ref(&x)).unwrap();
+            let sum = group.all_reduce_sum(std::slice::from_ref(&x)).unwrap();
             let sum = sum[0].to_vec1::<f32>().unwrap();
             assert!(sum.iter().all(|&v| v == 4.5) && sum.len() == 100_000);
-            peers.broadcast_tensors(&[("x".to_owned(), x)]).unwrap();
-            let own = Tensor::zeros((peers.rank() + 2, 3), DType::F32, &Device::Cpu).unwrap();
-            peers
+            group.broadcast_tensors(&[("x".to_owned(), x)]).unwrap();
+            let own = Tensor::zeros((group.rank() + 2, 3), DType::F32, &Device::Cpu).unwrap();
+            group
                 .broadcast_tensors(&[("w".to_owned(), own)])
                 .map_err(|error| error.to_string())
                 .err()

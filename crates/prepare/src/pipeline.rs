@@ -223,7 +223,7 @@ fn run(
     }
     let [others, hidden] = &passed;
     report.others = others.len() + hidden.len();
-    report.passed_over = sdft_data::passed_over(
+    report.describe_skipped = sdft_data::describe_skipped(
         others.iter().map(String::as_str),
         hidden.iter().map(String::as_str),
     );

@@ -37,7 +37,7 @@ pub struct Report {
     /// Number of hidden files and files that are not images.
     pub others: usize,
     /// These files as one line of text.
-    pub passed_over: Option<String>,
+    pub describe_skipped: Option<String>,
     /// Conversions of the images in the set.
     pub conversions: Conversions,
     /// Images of an earlier preparation that were deleted because they are no longer in the set.
@@ -89,7 +89,7 @@ impl fmt::Display for Report {
         for note in self.conversions.notes() {
             write!(f, "\n  {note}")?;
         }
-        if let Some(text) = &self.passed_over {
+        if let Some(text) = &self.describe_skipped {
             write!(f, "\n  passed over: {text}")?;
         }
         let mut list = |n: usize, text: &str, entries: &[Skipped]| -> fmt::Result {

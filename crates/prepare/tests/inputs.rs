@@ -154,7 +154,7 @@ fn a_bomb_is_refused_and_other_entries_are_used() {
 }
 
 #[test]
-fn an_entry_that_unpacks_to_more_than_it_says_is_refused() {
+fn an_entry_larger_than_declared_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("in.zip");
     let mut long = png(1);
@@ -430,7 +430,7 @@ fn exclusions_match_by_name_and_hash_and_unmatched_ones_are_reported() {
 }
 
 #[test]
-fn several_inputs_are_told_apart() {
+fn several_inputs_keep_separate_names() {
     let root = tempfile::tempdir().unwrap();
     let inputs: Vec<PathBuf> = ["a", "b"].map(|name| root.path().join(name)).to_vec();
     for (n, input) in inputs.iter().enumerate() {

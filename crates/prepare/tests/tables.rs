@@ -194,7 +194,7 @@ fn tables_give_their_rows_with_names_and_without() {
 }
 
 #[test]
-fn a_damaged_table_loses_the_damaged_rows_only_and_says_which() {
+fn a_damaged_table_loses_only_the_damaged_rows_and_names_them() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("train.parquet");
     let rows: Vec<_> = (0..8).map(|n| (Some(png(n)), None)).collect();
@@ -237,7 +237,7 @@ fn a_table_of_something_else_names_its_columns() {
 }
 
 #[test]
-fn tables_of_one_name_are_told_apart() {
+fn tables_of_the_same_name_keep_separate_rows() {
     let root = tempfile::tempdir().unwrap();
     let paths: Vec<PathBuf> = ["train", "test"]
         .iter()

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 /// An error in how the program was called, with exit code 2 instead of 1.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub fn usage(text: impl Into<String>) -> anyhow::Error {
 
 /// Standard output was closed, as by `PROGRAM | head`.
 #[derive(Debug)]
-struct OutputClosed;
+pub struct OutputClosed;
 
 impl Display for OutputClosed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,11 +40,11 @@ impl std::error::Error for OutputClosed {}
 /// Writes a line to standard output.
 ///
 /// # Errors
-/// Fails if standard output cannot be written or is closed; [`exit_code`] treats the latter as success.
+/// Standard output cannot be written, or is closed ([`OutputClosed`]), which [`exit_code`] treats as success.
 pub fn print_line(text: impl Display) -> Result<()> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(OutputClosed.into()),
-        other => Ok(other?),
+        other => other.context("standard output"),
     }
 }
 

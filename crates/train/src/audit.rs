@@ -30,12 +30,17 @@ pub fn audit_gradients(
     let mut filled = Vec::new();
     for (i, (name, var)) in vars.iter().enumerate() {
         if var.abs()?.max_all()?.to_scalar::<f32>()? == 0.0 {
-            let (dims, device) = (var.dims(), var.device());
-            let noise = randn(seed, Purpose::Audit, 1, i as u64, dims, device)?;
+            // A scalar has no dimension that could count samples.
+            let dims = match var.dims() {
+                [] => &[1],
+                dims => dims,
+            };
+            let noise = randn(seed, Purpose::Audit, 1, i as u64, dims, var.device())?;
+            let noise = noise.reshape(var.shape())?;
             filled.push((name.clone(), (noise * FILL)?));
         }
     }
-    let left = with_values(vars, &filled, || unusable(vars, is_exempt, loss))?;
+    let left = with_values(vars, filled, || unusable(vars, is_exempt, loss))?;
     let names: Vec<String> = vars
         .iter()
         .map(|(name, _)| name.clone())

@@ -6,7 +6,8 @@ use crate::error::{Context, Result};
 use crate::folder::RunFolder;
 use crate::plan::EvalPlan;
 use candle_core::Tensor;
-use sdft_checkpoint::{sha256_file, write_safetensors};
+use sdft_checkpoint::write_safetensors;
+use sdft_files::sha256_file;
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -48,7 +49,7 @@ pub(crate) fn keep_best(
     write_safetensors(&path, entries, metadata, None)?;
     let mut sums = Checksums::read_or_empty(&parent);
     sums.forget(|known| known == name);
-    sums.add(&name, &sha256_file(&path)?);
+    sums.add(&name, &sha256_file(&path).at("cannot read", &path)?);
     sums.write(&parent)
 }
 
@@ -62,14 +63,16 @@ pub(crate) fn publish_best(folder: &RunFolder, position: &Position) -> Result<()
     let damaged = Checksums::read(&parent).is_err();
     let mut sums = Checksums::read_or_empty(&parent);
     if damaged && best.is_file() {
-        sums.add(&name, &sha256_file(&best)?);
+        sums.add(&name, &sha256_file(&best).at("cannot read", &best)?);
     }
     if best.is_file() && !is_published(folder, sums.of(&name))? {
-        folder.put(&published, |aside| {
+        folder.put(&published, |temporary| {
             // A hard link if the file system has them, otherwise a copy.
-            match fs::hard_link(&best, aside) {
+            match fs::hard_link(&best, temporary) {
                 Ok(()) => Ok(()),
-                Err(_) => fs::copy(&best, aside).map(drop).at("cannot write", aside),
+                Err(_) => fs::copy(&best, temporary)
+                    .map(drop)
+                    .at("cannot write", temporary),
             }
         })?;
     }
@@ -97,7 +100,11 @@ fn is_published(folder: &RunFolder, hash: Option<&str>) -> Result<bool> {
         return Ok(false);
     };
     let recorded = Checksums::read_or_empty(folder.root());
-    Ok(recorded.of(&name) == Some(hash) && sha256_file(&published)? == hash)
+    if recorded.of(&name) != Some(hash) {
+        return Ok(false);
+    }
+    let found = sha256_file(&published).at("cannot read", &published)?;
+    Ok(found == hash)
 }
 
 /// Forgets the best evaluation if its model is missing or damaged, which can happen if a run continues from an older checkpoint.

@@ -5,8 +5,8 @@ use crate::error::{Context, Result, TrainError};
 use crate::folder::RunFolder;
 use crate::log::Sums;
 use candle_core::Tensor;
-use sdft_checkpoint::{ReadOptions, sha256_file, write_safetensors};
-use sdft_files::{rename_synced, sync_dir, temporary_path, write_atomic};
+use sdft_checkpoint::{ReadOptions, write_safetensors};
+use sdft_files::{rename_synced, sha256_file, sync_dir, temporary_path, write_atomic};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -105,14 +105,14 @@ pub(crate) fn save(
 ) -> Result<PathBuf> {
     let parent = folder.checkpoints();
     let target = parent.join(name(position.step));
-    let aside = temporary_path(&target).at("cannot write", &target)?;
-    let result = write_aside(&aside, position, state, metadata)
-        .and_then(|()| publish(&parent, &aside, position.step));
+    let temporary = temporary_path(&target).at("cannot write", &target)?;
+    let result = write_temporary(&temporary, position, state, metadata)
+        .and_then(|()| publish(&parent, &temporary, position.step));
     let target = match result {
         Ok(target) => target,
         Err(error) => {
             // The space of a half-written checkpoint is what a full disk needs back.
-            let _ = fs::remove_dir_all(&aside);
+            let _ = fs::remove_dir_all(&temporary);
             return Err(error);
         }
     };
@@ -125,44 +125,47 @@ pub(crate) fn save(
     Ok(target)
 }
 
-fn write_aside(
-    aside: &Path,
+fn write_temporary(
+    temporary: &Path,
     position: &Position,
     state: &TrainingState,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    fs::create_dir(aside).at("cannot create the checkpoint", aside)?;
+    fs::create_dir(temporary).at("cannot create the checkpoint", temporary)?;
     let mut sums = Checksums::default();
     let tensors = [&state.weights, &state.ema, &state.optimizer];
     for (file, tensors) in FILES.into_iter().zip(tensors) {
-        let path = aside.join(format!("{file}.safetensors"));
+        let path = temporary.join(format!("{file}.safetensors"));
         let entries = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
         let none = BTreeMap::new();
         let metadata = if file == "optimizer" { &none } else { metadata };
         write_safetensors(&path, entries, metadata, None)?;
-        sums.add(&format!("{file}.safetensors"), &sha256_file(&path)?);
+        sums.add(
+            &format!("{file}.safetensors"),
+            &sha256_file(&path).at("cannot read", &path)?,
+        );
     }
     let manifest = Manifest {
         position: position.clone(),
         files: BTreeMap::new(),
     };
-    let path = aside.join(STATE);
+    let path = temporary.join(STATE);
     let text = serde_json::to_string_pretty(&manifest).map_err(|error| TrainError::Checkpoint {
         path: path.clone(),
         problem: error.to_string(),
     })?;
     write_atomic(&path, text.as_bytes()).at("cannot write", &path)?;
-    sums.add(STATE, &sha256_file(&path)?);
-    sums.write(aside)?;
-    sync_dir(aside).at("cannot flush", aside)
+    sums.add(STATE, &sha256_file(&path).at("cannot read", &path)?);
+    sums.write(temporary)?;
+    sync_dir(temporary).at("cannot flush", temporary)
 }
 
-fn publish(parent: &Path, aside: &Path, step: u64) -> Result<PathBuf> {
+fn publish(parent: &Path, temporary: &Path, step: u64) -> Result<PathBuf> {
     let target = parent.join(name(step));
     if target.exists() {
         remove(&target)?;
     }
-    rename_synced(aside, &target).at("cannot put the checkpoint in place", &target)?;
+    rename_synced(temporary, &target).at("cannot put the checkpoint in place", &target)?;
     let latest = parent.join("latest");
     write_atomic(&latest, format!("{}\n", name(step)).as_bytes()).at("cannot write", &latest)?;
     Ok(target)

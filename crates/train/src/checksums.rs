@@ -1,7 +1,7 @@
 //! `SHA256SUMS`: the hashes of a folder's files, as `sha256sum -c` reads them.
 
 use crate::error::{Context, Result, TrainError};
-use sdft_checkpoint::sha256_file;
+use sdft_files::sha256_file;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -77,7 +77,8 @@ impl Checksums {
         let Some(expected) = self.of(name) else {
             return Ok(false);
         };
-        let found = sha256_file(&folder.join(name))?;
+        let path = folder.join(name);
+        let found = sha256_file(&path).at("cannot read", &path)?;
         if self.0.iter().any(|(n, hash)| n == name && *hash == found) {
             return Ok(true);
         }
@@ -94,7 +95,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn files_are_compared_with_what_was_recorded() {
+    fn files_are_compared_with_their_recorded_checksums() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path();
         assert_eq!(Checksums::read(folder).unwrap(), None);

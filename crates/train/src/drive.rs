@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_ahead_of_what_is_known_leave_the_same_log_and_the_same_ending() {
+    fn pending_steps_leave_the_same_log_and_the_same_ending() {
         let dir = tempfile::tempdir().unwrap();
         for (i, bad) in [&[][..], &[1, 6], &[0, 2, 4], &[3, 4], &[6, 7], &[7]]
             .iter()

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
 pub(crate) struct FineTuning<'a, M> {
-    peers: &'a ProcessGroup,
+    group: &'a ProcessGroup,
     plan: &'a Plan<M>,
     folder: &'a RunFolder,
     device: &'a Device,
@@ -41,11 +41,11 @@ impl<'a, M> FineTuning<'a, M> {
         learner: Learner,
         evaluation: Option<Evaluation>,
         image: [usize; 3],
-        peers: &'a ProcessGroup,
+        group: &'a ProcessGroup,
         device: &'a Device,
     ) -> Self {
         Self {
-            peers,
+            group,
             plan,
             folder,
             device,
@@ -112,8 +112,8 @@ impl<M> Task for FineTuning<'_, M> {
     }
 
     fn begin(&mut self, position: &mut Position, progress: &mut dyn Progress) -> Result<()> {
-        if self.peers.size() > 1 {
-            share_start(self.peers, &mut self.learner, position)?;
+        if self.group.size() > 1 {
+            share_start(self.group, &mut self.learner, position)?;
         }
         if let Some(note) = check_best(self.folder, position)? {
             progress.note(&note);
@@ -132,8 +132,8 @@ impl<M> Task for FineTuning<'_, M> {
     }
 
     fn step(&mut self, step: u64, x0: &Tensor, _: &Batch) -> Result<StepOutcome> {
-        if self.peers.size() > 1 {
-            self.peers.announce(Command::Step)?;
+        if self.group.size() > 1 {
+            self.group.announce(Command::Step)?;
         }
         self.issued.push_back(self.learner.issue(step, x0)?);
         // A GPU gets the next step while it computes this one.
@@ -263,9 +263,9 @@ impl<M> Task for FineTuning<'_, M> {
         let path = self.folder.final_model();
         let weights = self.learner.updater().averaged()?;
         let metadata = self.metadata(position)?;
-        self.folder.put(&path, |aside| {
+        self.folder.put(&path, |temporary| {
             let entries = weights.iter().map(|(name, tensor)| (name.as_str(), tensor));
-            Ok(write_safetensors(aside, entries, &metadata, None)?)
+            Ok(write_safetensors(temporary, entries, &metadata, None)?)
         })?;
         let picture = self.draw(position.step).map_err(|error| match error {
             TrainError::Image { .. } => TrainError::Evaluation(format!(

@@ -5,8 +5,7 @@ use crate::checksums::Checksums;
 use crate::error::{Context, Result, TrainError};
 use crate::pick::verify_final;
 use crate::plan::{Plan, PlanError};
-use sdft_checkpoint::sha256_file;
-use sdft_files::{is_temporary, open_append, sync_dir, temporary_path, write_atomic};
+use sdft_files::{is_temporary, open_append, sha256_file, sync_dir, temporary_path, write_atomic};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -237,11 +236,11 @@ impl RunFolder {
     /// # Errors
     /// Those of `write`, or whatever the file system fails with.
     pub fn put(&self, path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        let aside = temporary_path(path).at("cannot write", path)?;
-        let placed = write(&aside).and_then(|()| self.place(&aside, path));
+        let temporary = temporary_path(path).at("cannot write", path)?;
+        let placed = write(&temporary).and_then(|()| self.place(&temporary, path));
         if placed.is_err() {
             // The first error matters more.
-            let _ = fs::remove_file(&aside);
+            let _ = fs::remove_file(&temporary);
         }
         placed
     }
@@ -254,13 +253,13 @@ impl RunFolder {
         write_atomic(path, bytes).at("cannot write", path)
     }
 
-    fn place(&self, aside: &Path, path: &Path) -> Result<()> {
+    fn place(&self, temporary: &Path, path: &Path) -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let hash = sha256_file(aside)?;
+        let hash = sha256_file(temporary).at("cannot read", temporary)?;
         let mut sums = Checksums::read_or_empty(&self.root);
         sums.add(&name, &hash);
         sums.write(&self.root)?;
-        fs::rename(aside, path).at("cannot put in place", path)?;
+        fs::rename(temporary, path).at("cannot put in place", path)?;
         sync_dir(&self.root).at("cannot flush", &self.root)?;
         sums.forget(|known| known == name);
         sums.add(&name, &hash);
@@ -309,6 +308,10 @@ const VERBS: [(&str, &str); 3] = [
 /// The command whose runs have such a plan.
 fn verb_of(text: &str) -> Option<&'static str> {
     let plan: toml::Table = toml::from_str(text).ok()?;
+    // Folders of translated and edited images have a plan too, but it has no loop.
+    if !plan.contains_key("loop") {
+        return None;
+    }
     let (_, verb) = VERBS.iter().find(|(key, _)| plan.contains_key(*key))?;
     Some(verb)
 }
@@ -371,7 +374,8 @@ mod tests {
         let path = folder.final_model();
         assert_eq!(folder.finished(), None);
         for bytes in [b"one", b"two"] {
-            let write = |aside: &Path| fs::write(aside, bytes).at("cannot write", aside);
+            let write =
+                |temporary: &Path| fs::write(temporary, bytes).at("cannot write", temporary);
             folder.put(&path, write).unwrap();
             assert_eq!(fs::read(&path).unwrap(), bytes);
             assert_eq!(folder.finished().as_ref(), Some(&path));
@@ -461,7 +465,10 @@ mod tests {
     fn a_run_of_another_command_and_a_folder_of_runs_are_called_what_they_are() {
         let dir = tempfile::tempdir().unwrap();
         let runs = dir.path().join("runs");
-        for (name, plan) in [("cats", "init = \"\""), ("turn", "[walk]\nt_0 = 999")] {
+        for (name, plan) in [
+            ("cats", "init = \"\"\n[loop]"),
+            ("turn", "[loop]\n[walk]\nt_0 = 999"),
+        ] {
             let path = runs.join(name);
             fs::create_dir_all(path.join("checkpoints")).unwrap();
             fs::write(path.join("plan.toml"), plan).unwrap();

@@ -26,7 +26,7 @@ pub struct Follower<M = toml::Table> {
     /// The device of the network and of the images.
     pub device: Device,
     /// All processes of the run.
-    pub peers: Arc<ProcessGroup>,
+    pub group: Arc<ProcessGroup>,
 }
 
 /// Computes its share of each step until rank 0 ends the run.
@@ -40,16 +40,16 @@ pub fn follow<M>(follower: Follower<M>) -> Result<()> {
         source,
         data,
         device,
-        peers,
+        group,
     } = follower;
-    let mut learner = learner(&plan, network, source, &*data, &peers)?;
+    let mut learner = learner(&plan, network, source, &*data, &group)?;
     let mut position = Position::default();
-    share_start(&peers, &mut learner, &mut position)?;
+    share_start(&group, &mut learner, &mut position)?;
     let mut prefetch = Prefetcher::new(batches(&plan, data)?, position.step);
     let mut step = position.step;
     let mut waiting: Option<PendingStep> = None;
     loop {
-        match peers.next_command()? {
+        match group.next_command()? {
             Command::Step => {}
             Command::End => break,
         }
@@ -69,21 +69,21 @@ pub fn follow<M>(follower: Follower<M>) -> Result<()> {
 
 /// Sends the complete state and its position from rank 0 to all others.
 pub(crate) fn share_start(
-    peers: &ProcessGroup,
+    group: &ProcessGroup,
     learner: &mut Learner,
     position: &mut Position,
 ) -> Result<()> {
     let own = learner.state(position)?;
     let broken = |problem: String| TrainError::ProcessGroup(problem);
     let text = serde_json::to_vec(position).map_err(|error| broken(error.to_string()))?;
-    let text = peers.broadcast(text)?;
-    let share = |tensors: &Tensors| peers.broadcast_tensors(tensors);
+    let text = group.broadcast(text)?;
+    let share = |tensors: &Tensors| group.broadcast_tensors(tensors);
     let [weights, ema, optimizer] = [
         share(&own.weights)?,
         share(&own.ema)?,
         share(&own.optimizer)?,
     ];
-    if peers.is_leader() {
+    if group.is_leader() {
         return Ok(());
     }
     *position = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;

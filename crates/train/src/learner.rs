@@ -72,7 +72,7 @@ pub struct Learner {
     recipe: Recipe,
     updater: Updater,
     /// The processes that share each batch.
-    peers: Arc<ProcessGroup>,
+    group: Arc<ProcessGroup>,
 }
 
 impl Learner {
@@ -107,7 +107,7 @@ impl Learner {
             accumulate: plan.steps.accumulate,
             recipe: Recipe::new(plan, &objective, &diffusion)?,
             updater: Updater::new(&plan.optim, plan.steps.precision, plan.steps.steps, vars)?,
-            peers: Arc::new(ProcessGroup::single()),
+            group: Arc::new(ProcessGroup::single()),
             network,
             source,
             diffusion,
@@ -119,15 +119,15 @@ impl Learner {
     ///
     /// # Errors
     /// A batch has fewer images than the group has processes.
-    pub fn in_group(mut self, peers: Arc<ProcessGroup>) -> Result<Self> {
-        if self.batch < peers.size() {
+    pub fn in_group(mut self, group: Arc<ProcessGroup>) -> Result<Self> {
+        if self.batch < group.size() {
             return Err(TrainError::ProcessGroup(format!(
                 "a batch of {} is too small for {} processes; make loop.batch larger",
                 self.batch,
-                peers.size()
+                group.size()
             )));
         }
-        self.peers = peers;
+        self.group = group;
         Ok(self)
     }
 
@@ -220,7 +220,7 @@ impl Learner {
             Accumulate::Mean => MicroBatches::Weighted,
             Accumulate::Sum => MicroBatches::Summed,
         };
-        let here = share_of(self.batch, self.peers.rank(), self.peers.size());
+        let here = share_of(self.batch, self.group.rank(), self.group.size());
         let n_params = self.updater.vars().len();
         let mut gradients = Accumulator::part(mode, n_params, self.batch, here.len());
         let mut sums: Option<Tensor> = None;
@@ -293,7 +293,7 @@ impl Learner {
         let mut all = vec![0.0; self.batch];
         all[here].copy_from_slice(&losses);
         let all = self
-            .peers
+            .group
             .all_reduce_sum(&[Tensor::new(all, device)?])?
             .swap_remove(0);
         let losses = all.to_vec1::<f64>()?;
@@ -310,17 +310,25 @@ impl Learner {
         })
     }
 
-    /// The sums of gradients and of the loss's numbers over all processes.
+    /// The sums of gradients and of the loss's numbers over all processes. A variable that gets no gradient here counts as zero, since
+    /// it may get one in another process.
     fn sum_over_ranks(&self, gradients: &mut [Option<Tensor>], numbers: Tensor) -> Result<Tensor> {
-        if self.peers.size() == 1 {
+        if self.group.size() == 1 {
             return Ok(numbers);
         }
-        let own: Vec<Tensor> = gradients.iter().flatten().cloned().collect();
-        let sums = self.peers.all_reduce_sum(&own)?;
-        for (gradient, sum) in gradients.iter_mut().flatten().zip(sums) {
-            *gradient = sum;
+        let own = gradients
+            .iter()
+            .zip(self.updater.vars())
+            .map(|(gradient, (_, var))| match gradient {
+                Some(gradient) => Ok(gradient.clone()),
+                None => var.zeros_like(),
+            })
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let sums = self.group.all_reduce_sum(&own)?;
+        for (gradient, sum) in gradients.iter_mut().zip(sums) {
+            *gradient = Some(sum);
         }
-        Ok(self.peers.all_reduce_sum(&[numbers])?.swap_remove(0))
+        Ok(self.group.all_reduce_sum(&[numbers])?.swap_remove(0))
     }
 
     /// The tensors of a checkpoint. The rest of its state goes into `position`.

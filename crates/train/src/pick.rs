@@ -131,7 +131,7 @@ mod tests {
         fs::write(&file, b"model").unwrap();
         verify_recorded(&file).unwrap();
         // A checkpoint of an earlier version.
-        let hash = sdft_checkpoint::sha256_file(&file).unwrap();
+        let hash = sdft_files::sha256_file(&file).unwrap();
         let position = serde_json::to_value(crate::checkpoint::Position::default()).unwrap();
         let state = serde_json::json!({ "position": position, "files": { "ema": hash } });
         fs::write(folder.join("state.json"), state.to_string()).unwrap();

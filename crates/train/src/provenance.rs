@@ -4,7 +4,7 @@ use crate::error::Result;
 use sdft_diffusion::{Process, file_metadata};
 use std::collections::BTreeMap;
 
-/// The last part of a path. A published file should not show where its inputs were on somebody's disk.
+/// The last part of a path. A published file should not show the folders of its author's disk.
 pub fn file_name(path: &str) -> String {
     let name = std::path::Path::new(path).file_name();
     name.map_or_else(

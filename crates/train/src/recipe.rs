@@ -184,6 +184,12 @@ impl StepDraw {
     /// The device fails.
     pub fn part(&self, images: Range<usize>, shape: &[usize], device: &Device) -> Result<PartDraw> {
         let (batch, n_aux, n) = (self.t.len(), self.aux_t.len(), images.len());
+        if images.is_empty() || images.end > batch {
+            return Err(candle_core::Error::Msg(format!(
+                "expected a part of the batch 0..{batch} with images, found {images:?}"
+            ))
+            .into());
+        }
         let normal = |purpose, first: usize, n: usize| {
             let (step, shape) = (self.step, [&[n], shape].concat());
             randn(self.seed, purpose, step, first as u64, &shape, device)

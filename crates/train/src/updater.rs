@@ -118,7 +118,7 @@ impl Updater {
     /// # Errors
     /// The device fails, or `f` does.
     pub fn with_averaged<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        with_values(&self.vars, &self.averaged()?, f)
+        with_values(&self.vars, self.averaged()?, f)
     }
 
     /// The loss, a scalar, times the loss scale: what the gradient must be taken of.

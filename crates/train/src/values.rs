@@ -7,11 +7,13 @@ use sdft_diffusion::{Condition, Denoiser, Prediction, Trainable};
 
 /// Runs `f` while the variables hold `values`, then restores them, also after an error or a panic.
 ///
+/// Each value is freed as soon as its variable holds it, so the values take the memory of one copy.
+///
 /// # Errors
 /// Values of another number or shape, and whatever `f` fails with.
 pub fn with_values<T>(
     vars: &[(String, Var)],
-    values: &[(String, Tensor)],
+    values: Vec<(String, Tensor)>,
     f: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let mut guard = Restore {
@@ -20,14 +22,14 @@ pub fn with_values<T>(
     let mut rest = vars.iter();
     for (name, value) in values {
         // `values` may leave variables out, but has the order of `vars`.
-        let Some((_, var)) = rest.find(|(known, _)| known == name) else {
+        let Some((_, var)) = rest.find(|(known, _)| *known == name) else {
             return Err(candle_core::Error::Msg(format!(
                 "values for {name}: no such variable, or not in the order of the variables"
             ))
             .into());
         };
         guard.kept.push((var, var.as_tensor().copy()?));
-        var.set(value)?;
+        var.set(&value)?;
     }
     let result = f();
     guard.restore()?;
@@ -54,6 +56,9 @@ impl Drop for Restore<'_> {
 }
 
 /// A trainable network as a [`Denoiser`] without gradients and without dropout: for sampling, and as a source model.
+///
+/// candle's own layers record what they do with variables, so until a prediction is complete such a network holds the activations of one
+/// forward pass. A source model made of plain tensors (`VarBuilder::from_tensors`) does not.
 #[derive(Clone, Copy, Debug)]
 pub struct Frozen<T>(pub T);
 
@@ -98,28 +103,30 @@ mod tests {
         ];
         let before = || vars.iter().map(|(_, var)| numbers(var)).collect::<Vec<_>>();
         let kept = before();
-        let seen = with_values(&vars, &other, || Ok(before())).unwrap();
+        let seen = with_values(&vars, other.clone(), || Ok(before())).unwrap();
         assert_eq!(
             (seen[0].clone(), seen[1].clone()),
             (vec![7.0, 8.0], vec![9.0, 9.5])
         );
         assert_eq!(before(), kept);
-        let failed = with_values(&vars, &other, || {
+        let failed = with_values(&vars, other.clone(), || {
             Err::<(), _>(candle_core::Error::Msg("no".into()).into())
         });
         assert!(failed.is_err());
         assert_eq!(before(), kept);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            with_values(&vars, &other, || -> Result<()> { panic!("on purpose") })
+            with_values(&vars, other.clone(), || -> Result<()> {
+                panic!("on purpose")
+            })
         }));
         assert!(panicked.is_err());
         assert_eq!(before(), kept);
         // The second value does not fit: the first is restored.
         let misfit = vec![other[0].clone(), ("b".to_owned(), of(&[1.0]))];
-        assert!(with_values(&vars, &misfit, || Ok(())).is_err());
+        assert!(with_values(&vars, misfit, || Ok(())).is_err());
         assert_eq!(before(), kept);
         let unknown = vec![("c".to_owned(), of(&[1.0]))];
-        let error = with_values(&vars, &unknown, || Ok(()))
+        let error = with_values(&vars, unknown, || Ok(()))
             .unwrap_err()
             .to_string();
         assert!(error.contains("values for c"), "{error}");

@@ -6,18 +6,14 @@ use sdft_diffusion::{ComputeMode, PredictionType, Trainable};
 use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_randn::randn;
+use sdft_testing::tiny_config;
 use sdft_train::{Learner, Method, Plan, Precision};
 
 fn audit(out_channels: usize, norm_groups: usize, precision: Precision, recompute: bool) {
     let config = AdmConfig {
-        image_size: 8,
         out_channels,
-        model_channels: 8,
-        channel_mult: vec![1.0, 2.0],
-        attention_resolutions: vec![2],
-        num_head_channels: 8,
         norm_groups,
-        ..AdmConfig::default()
+        ..tiny_config()
     };
     let params = Params::init(&Unet::specs(&config).unwrap(), 0, &Device::Cpu).unwrap();
     let mode = ComputeMode {

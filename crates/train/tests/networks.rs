@@ -205,7 +205,7 @@ fn a_network_of_bare_variables_trains_and_resumes_bit_for_bit() {
 }
 
 #[test]
-fn the_model_is_the_average_and_says_how_it_was_made() {
+fn the_model_is_the_average_with_its_provenance() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("run");
     train(&root, &plan(), Layers::new);

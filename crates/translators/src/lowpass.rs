@@ -52,7 +52,7 @@ impl LowPass {
 
 /// The matrix `[to, from]` that resizes a line of `from` pixels to `to`, row by row.
 ///
-/// Output `p` looks at the place `u = p / s + (1 - 1/s) / 2` (both counted from 1), `s = to / from`; a kernel of reach `r` takes the
+/// Output `p` is centred on the position `u = p / s + (1 - 1/s) / 2` (both counted from 1), `s = to / from`; a kernel of reach `r` takes the
 /// pixels from `floor(u - r)` on. Smaller images are made with a triangle `1/s` times as wide.
 fn resizer(from: usize, to: usize) -> Vec<f64> {
     let scale = to as f64 / from as f64;

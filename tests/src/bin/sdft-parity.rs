@@ -1,6 +1,4 @@
-//! Walks a folder of fixtures and prints one line per case.
-//!
-//! **Invariant:** prints what [`sdft_tests::walk`] found and judges nothing itself.
+//! Walks a folder of fixtures and prints one line per case; [`sdft_tests::walk`] decides what passes.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -68,7 +66,7 @@ fn main() -> ExitCode {
             _ => dir = Some(arg.into()),
         }
     }
-    // An empty prefix fits every kind, which nobody means who writes --kind.
+    // An empty prefix would select every kind, which --kind never intends.
     if prefixes.iter().any(String::is_empty) {
         return wrong("--kind: an empty prefix");
     }

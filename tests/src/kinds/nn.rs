@@ -30,7 +30,7 @@ fn module(
         .iter()
         .map(|name| case.input(name))
         .collect::<Result<Vec<_>>>()?;
-    // Asking the module for its parameters runs it on stand-ins, which may fail once all have been asked for.
+    // Listing the parameters runs the module on placeholders, which may fail after all are listed.
     let specs = specs_of(|scope| {
         run(scope, &stored).or_else(|_| Tensor::zeros((), candle_core::DType::F32, &Device::Cpu))
     })?;
@@ -100,7 +100,7 @@ pub(super) fn resblock(case: &Case) -> Result<Outputs> {
         resample,
         skip_kernel: if case.flag("use_conv", false)? { 3 } else { 1 },
         groups: 32,
-        // Evaluation drops nothing, whatever the probability.
+        // Evaluation drops nothing, regardless of the probability.
         dropout: 0.0,
     };
     module(case, &["x", "emb"], |scope, t| {

@@ -53,7 +53,7 @@ pub(super) fn adamw(case: &Case) -> Result<Outputs> {
         .enumerate()
         .map(|(i, p)| Ok((format!("p{i}"), Var::from_tensor(&p.copy()?)?)))
         .collect::<Result<_>>()?;
-    // Variants of the rules that no fixture has; one that is switched on would change the numbers.
+    // Variants of the rules that no fixture has; an enabled one would change the numbers.
     for variant in ["amsgrad", "nesterov", "maximize"] {
         if case.flag(variant, false)? {
             bail!("optimizer option {variant} is not known");

@@ -13,7 +13,7 @@ use sdft_translators::{
     DomainIndependent, DomainSpecific, Energies, LowPass, SdeditOptions, Walk, ddib, egsde, sdedit,
 };
 
-/// The process and the levels of noise that an image is taken through.
+/// The process and the noise levels of a translation.
 fn process(case: &Case) -> Result<(Diffusion, usize)> {
     let betas = linear_betas(
         case.number("beta_start")?,
@@ -120,7 +120,7 @@ pub(super) fn energy_guided(case: &Case) -> Result<Outputs> {
     let (mut out, states) = trajectory(case, &process, |noise, observer| {
         egsde(&process.0, &unet, &energies, &x0, &edit, noise, observer)
     })?;
-    // The gradients at each state that was left.
+    // The gradients at the start of each step.
     let (diffusion, levels) = &process;
     let (mut specific, mut independent) = (Vec::new(), Vec::new());
     for (y, t) in states.iter().zip((0..*levels).rev()) {

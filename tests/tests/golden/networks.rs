@@ -123,7 +123,7 @@ fn the_full_light_network_agrees_in_f32_and_f64() -> Result<()> {
     );
     let (exact, _) = run(&params.to(DType::F64, &Device::Cpu)?, DType::F64)?;
     assert_tensor(&exact, -337.413_542, 414.038_728, &first, &last, 1e-5);
-    // In f64 the sums agree to every digit that there is.
+    // In f64 the sums agree in every digit.
     let exact = values(&exact);
     let (sum, abs) = exact
         .iter()

@@ -1,4 +1,4 @@
-//! Losses with and without weights, their gradients, and what AdamW makes of them.
+//! Losses with and without weights, their gradients, and a step of AdamW.
 
 use crate::{assert_near, assert_tensor, c, fill, s, tiny, tiny_unet, values};
 use candle_core::{Device, Tensor, Var};

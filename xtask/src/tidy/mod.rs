@@ -15,9 +15,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::{cargo, root};
 
-/// Paths whose phrases and form are not checked yet. Remove a path when it is clean.
-const PENDING: &[&str] = &[];
-
 /// Extensions of files with code or text.
 const EXTENSIONS: [&str; 5] = ["rs", "md", "toml", "txt", "py"];
 
@@ -50,17 +47,12 @@ fn problems(root: &Path, metadata: &str) -> Result<Vec<String>> {
     for file in text_files(root)? {
         let path = slashed(file.strip_prefix(root).unwrap_or(&file));
         let text = fs::read_to_string(&file).with_context(|| format!("reading {path}"))?;
-        let is_rust = path.ends_with(".rs");
-        if is_rust {
+        if path.ends_with(".rs") {
             problems.extend(sources::check_calls(&path, &text));
+            problems.extend(sources::check_form(&path, &text));
         }
-        if !PENDING.iter().any(|pending| path.starts_with(pending)) {
-            if is_rust {
-                problems.extend(sources::check_form(&path, &text));
-            }
-            if path != "xtask/src/tidy/phrases.rs" {
-                problems.extend(phrases::check(&path, &text));
-            }
+        if path != "xtask/src/tidy/phrases.rs" {
+            problems.extend(phrases::check(&path, &text));
         }
         if path.starts_with("crates/losses/") {
             equations.extend(

@@ -91,7 +91,7 @@ pub(super) fn check_form(path: &str, text: &str) -> Vec<String> {
     }
     let lines: Vec<&str> = code(text).map(str::trim).collect();
     for (i, line) in lines.iter().enumerate() {
-        if line.contains(", String>") && line.contains("Result<") && !line.starts_with("//") {
+        if !line.starts_with("//") && has_string_error(line) && !is_value_parser(path, line) {
             problems.push(format!(
                 "{path}:{}: an error of type String; use the error type of the crate",
                 i + 1
@@ -104,6 +104,36 @@ pub(super) fn check_form(path: &str, text: &str) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Whether a line names a `Result` whose error is `String`.
+fn has_string_error(line: &str) -> bool {
+    line.match_indices("Result<").any(|(at, opening)| {
+        let (mut depth, mut is_error) = (0, false);
+        let mut argument = String::new();
+        for c in line[at + opening.len()..].chars() {
+            match c {
+                '<' | '(' | '[' => depth += 1,
+                // The end of an arrow `->` closes nothing.
+                '>' if argument.ends_with('-') => {}
+                '>' | ')' | ']' if depth == 0 => return is_error && argument.trim() == "String",
+                '>' | ')' | ']' => depth -= 1,
+                ',' if depth == 0 => {
+                    is_error = true;
+                    argument.clear();
+                    continue;
+                }
+                _ => {}
+            }
+            argument.push(c);
+        }
+        false
+    })
+}
+
+/// Whether a line is the signature of a parser of one argument of the command line: clap shows its error as it is.
+fn is_value_parser(path: &str, line: &str) -> bool {
+    path.starts_with("crates/cli/src/") && line.contains("(text: &str) -> Result<")
 }
 
 /// What is wrong with the section `# Errors` that begins with these lines: it has a sentence, or a list of cases, or both.
@@ -265,6 +295,26 @@ mod tests {
         );
         assert!(check_form("crates/a/src/bin/b.rs", text).is_empty());
         assert!(check_form("xtask/src/b.rs", text).is_empty());
+        let n_problems =
+            |path: &str, line: &str| check_form(path, &format!("//! A file.\n{line}\n")).len();
+        for (n, line) in [
+            (1, "type Known<T> = std::result::Result<T, String>;"),
+            (1, "fn f() -> Result<BTreeMap<String, String>, String>"),
+            (1, "f: impl Fn(&str) -> Result<(u8, [T; 2]), String>,"),
+            (0, "fn f() -> Result<BTreeMap<String, String>> {"),
+            (
+                0,
+                "fn f() -> Result<BTreeMap<String, String>, ModelError> {",
+            ),
+            (0, "fn f() -> Result<String> {"),
+            (0, "fn f() -> Result<Box<dyn Fn(u8) -> String>, Error> {"),
+            (0, "// Result<u8, String>"),
+        ] {
+            assert_eq!(n_problems("crates/a/src/b.rs", line), n, "{line}");
+        }
+        let parser = "pub(crate) fn number(text: &str) -> Result<f64, String> {";
+        assert_eq!(n_problems("crates/cli/src/parse.rs", parser), 0);
+        assert_eq!(n_problems("crates/a/src/parse.rs", parser), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The kernels as differentiable operations on tensors.
-//!
-//! Each operation is written once, as an [`op::Op`]; it becomes part of candle's graph or of a tape, on either device. candle's own
-//! convolutions, fused normalisations and resampling are not used: they lose gradients without an error or are slow backwards.
+
+// Each operation is written once, as an [`op::Op`]; it becomes part of candle's graph or of a tape, on either device. candle's own
+// convolutions, fused normalisations and resampling are not used: they lose gradients without an error or have slow backward passes.
 
 mod attention;
 mod channels;

@@ -14,7 +14,7 @@ pub(crate) trait Op<const N: usize>: Send + Sync + 'static {
     /// The result on the CPU. Inputs are f32 or f64: half precision has been converted to f32.
     fn cpu(&self, inputs: [(&CpuStorage, &Layout); N]) -> Result<(CpuStorage, Shape)>;
 
-    /// The result on a GPU, with its channels last where [`Self::is_feature_map`] says so.
+    /// The result on a GPU, with its channels last where [`Self::is_feature_map`] is true for it.
     fn cuda(&self, inputs: [(&CudaStorage, &Layout); N]) -> Result<(CudaStorage, Shape)> {
         let _ = inputs;
         bail!("{} is not implemented for CUDA", self.name())

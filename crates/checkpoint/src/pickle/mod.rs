@@ -13,7 +13,7 @@ pub(crate) use crate::value::{Node, Pickle, Storage, Value};
 /// More operations than any real checkpoint has.
 const MOST_OPERATIONS: u64 = 50_000_000;
 
-/// Memory that the values of any pickle may take, in bytes; on top of it comes a multiple of the file.
+/// Memory in bytes that the values of any pickle may take, in addition to a multiple of the file size.
 const MEMORY: u64 = 24 << 20;
 const MEMORY_PER_BYTE: u64 = 8;
 
@@ -167,9 +167,9 @@ impl Machine<'_, '_> {
                 }
                 Ok(())
             }
-            // Items of something unknown are as unknown as it is.
+            // Items of an unknown object are unknown, too.
             Some(Node::Opaque) => Ok(()),
-            _ => self.bad("items for something that is no dictionary"),
+            _ => self.bad("items for an object that is not a dictionary"),
         }
     }
 
@@ -185,7 +185,7 @@ impl Machine<'_, '_> {
                 Ok(())
             }
             Some(Node::Opaque) => Ok(()),
-            _ => self.bad("elements for something that is no list"),
+            _ => self.bad("elements for an object that is not a list"),
         }
     }
 
@@ -349,7 +349,7 @@ impl Machine<'_, '_> {
                         let global = self.global(&module, &name)?;
                         self.push(global);
                     }
-                    _ => return self.bad("a name that is no text"),
+                    _ => return self.bad("a name that is not text"),
                 }
             }
             b'q' => {

@@ -2,7 +2,7 @@
 
 use super::{Machine, VALUE, name_of};
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Problem, Result};
 use crate::short::short;
 use crate::value::{Node, Storage, TensorView, Value};
 use std::rc::Rc;
@@ -10,15 +10,15 @@ use std::rc::Rc;
 /// Storages are numbered.
 const MOST_KEY: usize = 256;
 
-/// What a call makes.
-enum Made {
+/// The result of a call.
+enum Rebuilt {
     Dict(Vec<(Value, Value)>),
     Tensor(TensorView),
     Value(Value),
     Opaque(Rc<str>),
 }
 
-type Known<T> = std::result::Result<T, String>;
+type Known<T> = std::result::Result<T, Problem>;
 
 impl Machine<'_, '_> {
     fn items(&self, value: &Value) -> Option<&[Value]> {
@@ -38,7 +38,7 @@ impl Machine<'_, '_> {
                 self.hold(size_of::<Storage>() + 32)?;
                 Ok(self.add(Node::Storage(Rc::new(storage))))
             }
-            Err(problem) => self.bad(&problem),
+            Err(Problem(problem)) => self.bad(&problem),
         }
     }
 
@@ -54,13 +54,13 @@ impl Machine<'_, '_> {
             ],
         ) = self.items(id)
         else {
-            return Err("a persistent identifier that is no storage".into());
+            return Err("a persistent identifier that is not a storage".into());
         };
         if &**kind != "storage" {
-            return Err("a persistent identifier that is no storage".into());
+            return Err("a persistent identifier that is not a storage".into());
         }
         if key.len() > MOST_KEY {
-            return Err(format!("a storage called {}", short(key)));
+            return Err(Problem(format!("a storage called {}", short(key))));
         }
         let first = match view.first() {
             None | Some(Value::None) => Some(0),
@@ -72,41 +72,42 @@ impl Machine<'_, '_> {
         Ok(Storage {
             key: key.clone(),
             dtype: Dtype::of_storage(class),
-            numel: u64::try_from(*numel).map_err(|_| format!("a storage of {numel} elements"))?,
+            numel: u64::try_from(*numel)
+                .map_err(|_| Problem(format!("a storage of {numel} elements")))?,
             first: first.ok_or("a view of a storage that is not (key, first, size)")?,
         })
     }
 
-    /// The few calls whose result is known; everything else stays opaque and is never made.
+    /// The few calls whose result is known; everything else stays opaque and is never created.
     pub(super) fn call(&mut self, function: &Value, arguments: &Value) -> Result<Value> {
-        let made = match function {
+        let result = match function {
             Value::Global(name) => self.make(name, arguments),
-            _ => Ok(Made::Opaque(name_of(function))),
+            _ => Ok(Rebuilt::Opaque(name_of(function))),
         };
-        match made {
-            Ok(Made::Dict(entries)) => {
+        match result {
+            Ok(Rebuilt::Dict(entries)) => {
                 self.hold(2 * VALUE * entries.len())?;
                 Ok(self.add(Node::Dict(entries)))
             }
-            Ok(Made::Tensor(view)) => {
+            Ok(Rebuilt::Tensor(view)) => {
                 self.hold(size_of::<TensorView>() + 32 + 16 * view.shape.len())?;
                 Ok(self.add(Node::Tensor(Rc::new(view))))
             }
-            Ok(Made::Value(value)) => Ok(value),
-            Ok(Made::Opaque(name)) => Ok(self.opaque(name)),
-            Err(problem) => self.bad(&problem),
+            Ok(Rebuilt::Value(value)) => Ok(value),
+            Ok(Rebuilt::Opaque(name)) => Ok(self.opaque(name)),
+            Err(Problem(problem)) => self.bad(&problem),
         }
     }
 
-    fn make(&self, name: &Rc<str>, arguments: &Value) -> Known<Made> {
+    fn make(&self, name: &Rc<str>, arguments: &Value) -> Known<Rebuilt> {
         let items = self.items(arguments).unwrap_or_default();
         match &**name {
             "torch._utils._rebuild_tensor_v2"
             | "torch._utils._rebuild_tensor"
-            | "torch._utils._rebuild_tensor_v3" => self.tensor(items).map(Made::Tensor),
+            | "torch._utils._rebuild_tensor_v3" => self.tensor(items).map(Rebuilt::Tensor),
             "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => {
                 let data = items.first().ok_or("a parameter without data")?;
-                Ok(Made::Value(data.clone()))
+                Ok(Rebuilt::Value(data.clone()))
             }
             "torch._tensor._rebuild_from_type_v2" => match items {
                 [Value::Global(inner), _, arguments, ..]
@@ -127,19 +128,21 @@ impl Machine<'_, '_> {
                 // An item that is skipped would cost time on every call and no memory.
                 let entry = |pair| match self.items(pair) {
                     Some([key, value]) => Ok((key.clone(), value.clone())),
-                    _ => Err("a dictionary of items that are not pairs".to_owned()),
+                    _ => Err("a dictionary of items that are not pairs".into()),
                 };
                 let entries: Known<Vec<_>> = pairs.iter().map(entry).collect();
-                entries.map(Made::Dict)
+                entries.map(Rebuilt::Dict)
             }
-            "torch.Size" => Ok(Made::Value(items.first().cloned().unwrap_or(Value::None))),
-            _ => Ok(Made::Opaque(name.clone())),
+            "torch.Size" => Ok(Rebuilt::Value(
+                items.first().cloned().unwrap_or(Value::None),
+            )),
+            _ => Ok(Rebuilt::Opaque(name.clone())),
         }
     }
 
     /// `(storage, offset, size, stride, requires_grad, hooks)`, and behind them the type where the storage is one of bytes.
     fn tensor(&self, items: &[Value]) -> Known<TensorView> {
-        let odd = || "a tensor that cannot be rebuilt".to_owned();
+        let odd = || Problem::from("a tensor that cannot be rebuilt");
         let numbers = |value: &Value| -> Option<Vec<u64>> {
             let items = self.items(value).filter(|items| items.len() <= 16)?;
             let number = |value: &Value| match value {
@@ -179,12 +182,12 @@ impl Machine<'_, '_> {
         let shape: Option<Vec<usize>> = shape.into_iter().map(|n| n.try_into().ok()).collect();
         let shape = shape.ok_or_else(odd)?;
         if shape.len() != strides.len() {
-            return Err(format!(
+            return Err(Problem(format!(
                 "a tensor of {} sizes and {} strides in the storage {}",
                 shape.len(),
                 strides.len(),
                 short(&storage.key)
-            ));
+            )));
         }
         Ok(TensorView {
             offset: offset.checked_add(storage.first).ok_or_else(odd)?,

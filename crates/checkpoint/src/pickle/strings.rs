@@ -1,4 +1,4 @@
-//! What strings, numbers and names take, counted against the size of the file.
+//! Reads strings, numbers and names, and limits their memory by the size of the file.
 
 use super::{Machine, NODE, VALUE};
 use crate::error::Result;
@@ -45,7 +45,7 @@ impl Machine<'_, '_> {
         Ok(Value::Text(text))
     }
 
-    /// Bytes, which are of no use here.
+    /// Skips bytes, which are not needed.
     pub(super) fn skip(&mut self, len: u64) -> Result<Value> {
         self.check_left(len)?;
         self.input.seek(self.input.position() + len)?;
@@ -74,7 +74,7 @@ impl Machine<'_, '_> {
     }
 }
 
-/// Little-endian two's complement of up to eight bytes; longer numbers count for nothing here.
+/// Little-endian two's complement of up to eight bytes; longer numbers are not needed.
 fn long(bytes: &[u8]) -> Value {
     if bytes.len() > 8 {
         return Value::Unused;

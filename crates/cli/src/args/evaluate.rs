@@ -88,7 +88,7 @@ pub(crate) struct EvaluateArgs {
     /// Folder of report.json and report.csv, and of neighbours.png if both sides are folders.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Replace what an earlier evaluation wrote there.
+    /// Replace the files of an earlier evaluation.
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// Print JSON instead of the table.

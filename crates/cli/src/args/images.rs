@@ -13,7 +13,7 @@ Examples:
   cargo xtask translate --model metfaces.safetensors --source-model ffhq.pt --input faces --method ddib
   cargo xtask translate --model ffhq.pt --input faces --walk ancestral --repeats 3";
 
-/// What the file of a model may not state.
+/// Settings that the file of a model may not state.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
     /// Side of the images, for files that do not state it; a multiple of the network's total downsampling.

@@ -28,7 +28,7 @@ pub(crate) const GLOBAL: &str = "Global options";
 #[derive(Debug, Parser)]
 #[command(name = "sdft", bin_name = "cargo xtask", version, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Threads to compute with; all cores if not given. Models and samples do not depend on it, to the bit.
+    /// Threads to compute with; all cores if not given. Models and samples are the same, to the bit, for any number.
     #[arg(long, global = true, help_heading = GLOBAL, value_parser = at_least_one, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// Do not download missing files.

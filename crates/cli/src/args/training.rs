@@ -1,4 +1,4 @@
-//! Arguments of `train` and `train-classifier`, and what `edit train` shares with them.
+//! Arguments of `train` and `train-classifier`, and those that `edit train` shares with them.
 
 use super::{at_least_one, whole};
 use clap::{Args, ValueEnum};

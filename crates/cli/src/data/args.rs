@@ -13,7 +13,7 @@ pub(crate) struct DataArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataVerb {
-    /// Decode every image of a folder and report what is broken, doubled or odd.
+    /// Decode every image of a folder and report broken, duplicate and unusual images.
     Check {
         /// The folder.
         dir: PathBuf,
@@ -34,7 +34,7 @@ pub(crate) enum DataVerb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Rank images by how near they are to a text (CLIP), and take the nearest.
+    /// Rank images by their similarity to a text (CLIP), and copy the nearest.
     #[command(after_long_help = SELECT_HELP)]
     Select(SelectArgs),
 }
@@ -66,10 +66,10 @@ pub(crate) struct SelectArgs {
         conflicts_with = "top"
     )]
     pub(crate) threshold: Option<f64>,
-    /// Where the result goes; `DIR-selected` if not given.
+    /// Folder of the result; `DIR-selected` if not given.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Replace what an earlier selection wrote there.
+    /// Replace the files of an earlier selection.
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// CLIP's network.

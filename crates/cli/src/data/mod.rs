@@ -1,13 +1,14 @@
-//! `data`: checks images, chooses from them, and hands them to the program that prepares them.
+//! `data`: checks images and selects some; `data prepare` is another program.
 
 pub(crate) mod args;
 
+use crate::console;
 use crate::job::job_on_cpu;
-use crate::{console, usage};
 use anyhow::Result;
 use args::{DataArgs, DataVerb, SelectArgs};
 use sdft_data::check_folder;
 use sdft_jobs::{SelectOptions, Take, Weights, select_images};
+use sdft_runtime::usage;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -62,12 +63,12 @@ fn select(args: &SelectArgs) -> Result<()> {
         report.all
     ))?;
     console::line(format_args!("scores   {}", report.scores.display()))?;
-    console::line(format_args!("to look at {}", report.sheet.display()))
+    console::line(format_args!("sheet    {}", report.sheet.display()))
 }
 
-/// Readers of tables and archives are in a program of their own, so that this one is built without them.
+/// `data prepare` is a separate program, so that this one is built without readers of tables and archives.
 ///
-/// clap takes the global options wherever they stand, so they are passed on.
+/// clap parses the global options, so they are passed on.
 fn prepare(args: &[String], offline: bool, threads: Option<usize>) -> Result<ExitCode> {
     let name = format!("sdft-prepare{}", std::env::consts::EXE_SUFFIX);
     let sibling = std::env::current_exe()

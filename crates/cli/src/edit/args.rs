@@ -19,7 +19,7 @@ pub(crate) enum EditVerb {
     /// Edit images along one or several directions.
     #[command(after_long_help = APPLY_HELP)]
     Apply(Box<EditApplyArgs>),
-    /// Find where an edit should begin and where it should be sharpened, from the LPIPS distances of inversions to their images.
+    /// Find the steps at which an edit begins and is sharpened, from the LPIPS distances of inversions to their images.
     Range(Box<EditRangeArgs>),
 }
 

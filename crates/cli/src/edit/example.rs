@@ -9,7 +9,7 @@ use sdft_gallery::Outcome;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Where the example keeps its model, its direction and its inputs, apart from the user's runs.
+/// The folder of the example's model, direction and inputs, separate from the user's runs.
 const HOME: &str = "runs/edit-example";
 
 pub(super) fn example() -> Result<ExitCode> {

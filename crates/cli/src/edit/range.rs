@@ -1,4 +1,4 @@
-//! `edit range`: where an edit should begin and where it should be sharpened.
+//! `edit range`: finds the steps at which an edit begins and is sharpened.
 
 use super::args::EditRangeArgs;
 use crate::console;

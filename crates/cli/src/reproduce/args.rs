@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Experiment {
-    /// The embedded digits in minutes, from nothing: Tables 1 to 4 in miniature.
+    /// The embedded digits in minutes, without downloads: Tables 1 to 4 in small.
     Digits,
     /// The paper's Table 1: domain translation, measured.
     Table1,

@@ -3,7 +3,7 @@
 pub(crate) mod args;
 
 use crate::job::job;
-use crate::{INTERRUPTED, console, usage};
+use crate::{INTERRUPTED, console};
 use anyhow::Result;
 use args::{Experiment, ReproduceArgs, TargetArg};
 use sdft_experiments::{
@@ -11,6 +11,7 @@ use sdft_experiments::{
 };
 use sdft_features::InceptionResize;
 use sdft_jobs::Weights;
+use sdft_runtime::usage;
 use std::process::ExitCode;
 
 pub(crate) fn reproduce(args: &ReproduceArgs) -> Result<ExitCode> {

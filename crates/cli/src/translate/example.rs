@@ -11,7 +11,7 @@ use sdft_jobs::TranslationMethod;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Where the example keeps its networks and inputs, apart from the user's runs.
+/// The folder of the example's networks and inputs, separate from the user's runs.
 const HOME: &str = "runs/translate-example";
 
 pub(super) fn example(args: &TranslateArgs) -> Result<ExitCode> {

@@ -5,10 +5,10 @@ mod example;
 use crate::args::TranslateArgs;
 use crate::gallery::exit_code;
 use crate::job::job;
-use crate::usage;
 use anyhow::Result;
 use sdft_gallery::Outcome;
 use sdft_jobs::{EnergyKind, TranslateOptions, TranslationMethod, WalkKind, translate_folder};
+use sdft_runtime::usage;
 use std::process::ExitCode;
 
 pub(crate) fn translate(args: &TranslateArgs) -> Result<ExitCode> {
@@ -56,7 +56,7 @@ fn options(args: &TranslateArgs, method: TranslationMethod) -> Result<TranslateO
     })
 }
 
-/// Fails on options that the method has no use for.
+/// Fails on options that the method does not use.
 pub(crate) fn refuse_unused(args: &TranslateArgs, method: TranslationMethod) -> Result<()> {
     use TranslationMethod::{Ddib, Egsde, Ilvr, Sdedit};
     let walks: &[_] = &[Sdedit, Egsde];

@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use sdft_adm::AdmConfig;
-use sdft_models::{Process, save_unet};
+use sdft_diffusion::Process;
+use sdft_models::save_unet;
 pub(crate) use sdft_testing::{Run, Workspace};
 use sdft_testing::{initial_params, tiny_config};
 use std::collections::BTreeMap;

@@ -27,7 +27,7 @@ use std::sync::atomic::AtomicBool;
 /// An option does not fit the model or the directions, the folder holds something else, or a network fails. Inputs that fail are in the
 /// result.
 pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<Outcome> {
-    // What does not depend on files is checked before they are read.
+    // Options are checked before files are read.
     let (strengths, factors) = (strengths(options)?, factors(options)?);
     check_seed(options.seed.unwrap_or(0))?;
     if options.batch == Some(0) {
@@ -58,10 +58,10 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
             .in_option("edit", edit)?;
         match &read.info {
             None => context.progress.note(&format!(
-                "{file}: its metadata does not say how it was trained; Asyrp's t_edit and t_boost are used, and its strength as it is"
+                "{file}: its metadata does not describe its training; Asyrp's t_edit and t_boost are used, and strengths are not scaled"
             )),
             Some(info) if info.network_sha256 != network_sha256 => context.progress.note(
-                &format!("{file}: trained on another model than this one; it may still work on a related one"),
+                &format!("{file}: trained on another model; it may still work on a related one"),
             ),
             Some(_) => {}
         }
@@ -81,7 +81,7 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
             return Err(option(
                 name,
                 format!(
-                    "{value}has no effect where no noise is added; give a t_boost above 0, or leave it out"
+                    "{value}has no effect without added noise; give a t_boost above 0, or omit it"
                 ),
             ));
         }
@@ -105,7 +105,7 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
                 let info = read.info.as_ref();
                 Ok(EditEntry {
                     file: full_path(file),
-                    sha256: sdft_checkpoint::sha256_file(Path::new(file))?,
+                    sha256: sdft_files::sha256_file(Path::new(file)).context(file)?,
                     from: info.map(|info| info.from.clone()),
                     to: info.map(|info| info.to.clone()),
                     trained: info.map(|info| info.steps),

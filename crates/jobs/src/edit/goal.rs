@@ -1,4 +1,4 @@
-//! The networks that measure how far an edit is, as the plan of a direction names them.
+//! The networks that measure an edit, as named by the plan of a direction.
 
 use crate::error::{Result, ResultExt as _, failed, usage};
 use crate::judge::load_judge;
@@ -58,7 +58,7 @@ pub(crate) fn locate_goal(goal: &mut GoalPlan, weights: &Weights) -> Result<()> 
     for network in goal_networks(goal, false) {
         let (otherwise, known, hash) = match network {
             Network::Identity => (
-                "give --weights irse50=FILE, or leave it out with --set goal.identity=0".to_owned(),
+                "give --weights irse50=FILE, or omit it with --set goal.identity=0".to_owned(),
                 &mut goal.identity_weights,
                 &mut goal.identity_sha256,
             ),
@@ -154,7 +154,7 @@ enum Opened {
 impl Opened {
     fn embed(self, side: usize, antialias: bool) -> Result<Box<Embed>> {
         Ok(match self {
-            Self::Digits(judge) => Box::new(move |x| Ok(judge.look(x)?.features)),
+            Self::Digits(judge) => Box::new(move |x| Ok(judge.classify(x)?.features)),
             Self::Clip(clip, patch) => {
                 let seen = ClipConfig::vit_b(patch).side;
                 let input = ClipInput::new(side, seen, antialias, &Device::Cpu)?;
@@ -235,7 +235,7 @@ mod tests {
         let none = Weights::parse(&[]).unwrap();
         locate_goal(&mut goal, &none).unwrap();
 
-        // Moved, and given where they are now.
+        // Moved files, given by their new paths.
         let moved = write("moved.safetensors", "w");
         std::fs::remove_file(&weights).unwrap();
         assert!(locate_goal(&mut goal.clone(), &none).is_err());

@@ -3,7 +3,7 @@
 use crate::cache::CacheLocation;
 use crate::context::Context;
 use sdft_asyrp::InversionCache;
-use sdft_models::Process;
+use sdft_diffusion::Process;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -3,8 +3,9 @@
 use crate::cache::CacheLocation;
 use crate::error::{Result, ResultExt as _, option};
 use sdft_asyrp::DirectionInfo;
+use sdft_diffusion::Process;
 use sdft_directions::WalkPlan;
-use sdft_models::{LoadOptions, Process};
+use sdft_models::LoadOptions;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ const STEPS: usize = 40;
 pub struct EditOptions {
     /// The model: a file, a run folder, or the name of an embedded model.
     pub model: String,
-    /// What the model's file does not say.
+    /// Settings that the model's file does not state.
     pub load: LoadOptions,
     /// The directions: files or run folders.
     pub edits: Vec<String>,
@@ -39,7 +40,7 @@ pub struct EditOptions {
     pub inversion: Option<usize>,
     /// Features are changed at this step and above it; by default as in the directions' training.
     pub t_edit: Option<usize>,
-    /// Fresh noise is added below this step, none if 0; by default as the directions' files say.
+    /// Fresh noise is added below this step, none if 0; by default as in the directions' files.
     pub t_boost: Option<usize>,
     /// Seed of the fresh noise; 0 by default.
     pub seed: Option<u64>,
@@ -49,7 +50,7 @@ pub struct EditOptions {
     pub batch: Option<usize>,
     /// Whether images of other settings are replaced.
     pub overwrite: bool,
-    /// Where inversions are kept.
+    /// The cache of inversions.
     pub cache: CacheLocation,
 }
 

@@ -1,4 +1,4 @@
-//! Where an edit should begin and where it should be sharpened, from how far inversions are from their images.
+//! The steps at which an edit begins and is sharpened, from the distances between inversions and their images.
 
 use super::goal::{GoalNetwork, goal_networks, locate_goal, open_goal};
 use super::latents::{Inversion, open_distances};
@@ -21,9 +21,9 @@ use sdft_train::DataPlan;
 
 /// Steps of the inversions behind the curves, as published; fewer where the process has fewer.
 pub(crate) const RANGE_STEPS: usize = 1000;
-/// An edit begins where predicted images are as far from the real ones as this times the cosine of the texts.
+/// An edit begins where the distance of predicted images reaches this times the cosine of the texts.
 const EDIT: f64 = 0.33;
-/// Sharpening begins where states are as far as this.
+/// Sharpening begins where the distance of states reaches this.
 const BOOST: f64 = 1.2;
 
 /// A model, images and texts to find the steps of an edit for.
@@ -31,7 +31,7 @@ const BOOST: f64 = 1.2;
 pub struct RangeOptions {
     /// The model: a file, a run folder, or the name of an embedded model.
     pub model: String,
-    /// What the model's file does not say.
+    /// Settings that the model's file does not state.
     pub load: LoadOptions,
     /// The folder of the images.
     pub data: String,
@@ -45,7 +45,7 @@ pub struct RangeOptions {
     pub inversion: usize,
     /// Files of the networks.
     pub weights: Weights,
-    /// Where distances are kept.
+    /// The cache of distances.
     pub cache: CacheLocation,
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct RangeImages<'a> {
     pub(crate) data: &'a dyn ImageSource,
     /// Files of LPIPS.
     pub(crate) weights: &'a Weights,
-    /// Where distances are kept.
+    /// The cache of distances.
     pub(crate) cache: &'a CacheLocation,
     /// Steps of the inversions.
     pub(crate) steps: usize,

@@ -31,9 +31,9 @@ pub(crate) struct Needed {
 }
 
 impl Needed {
-    /// Why the memory does not suffice, if the plan is computed on the CPU and the machine has less.
+    /// Why there is not enough memory, if the plan is computed on the CPU and the machine has less.
     pub(crate) fn problem(&self, device: &Device) -> Option<String> {
-        // A GPU has memory of its own, and reports when it does not suffice.
+        // A GPU has memory of its own, and reports when it is full.
         let available = self.available.filter(|_| device.is_cpu())?;
         (self.bytes as f64 > MARGIN * available as f64).then(|| {
             format!(
@@ -46,7 +46,7 @@ impl Needed {
         })
     }
 
-    /// Fails if the memory does not suffice.
+    /// Fails if there is not enough memory.
     pub(crate) fn check(&self, device: &Device) -> Result<()> {
         self.problem(device)
             .map_or(Ok(()), |problem| Err(usage(problem)))
@@ -67,10 +67,8 @@ pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
     Ok(Parts {
         weights: 4.0 * cost.parameters as f64,
         moments: moments(&plan.optim),
-        first: plan.source.is_empty(),
         splits: plan.micro_batch() < plan.steps.batch,
         trained: (1.0 + aux) * TRAINED * if plan.steps.recompute { inside } else { all },
-        audited: (1.0 + aux) * TRAINED * all,
         source: micro * (aux + source_share(plan)?) * FROZEN * all,
         sampled: sampled * FROZEN * all,
         shown: plan.output.samples + evaluated,
@@ -89,10 +87,8 @@ pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
     Ok(Parts {
         weights: 4.0 * encoder_parameters(plan)? as f64,
         moments: moments(&plan.optim),
-        first: true,
         splits: micro < batch,
         trained: TRAINED * if plan.steps.recompute { inside } else { all },
-        audited: TRAINED * all,
         source: 0.0,
         sampled: 0.0,
         shown: 0,
@@ -107,13 +103,10 @@ struct Parts {
     weights: f64,
     /// Copies in the optimiser.
     moments: f64,
-    /// Whether the run starts from other weights than the source model's.
-    first: bool,
     /// Whether gradients of several parts of a batch are summed.
     splits: bool,
-    /// Feature maps of an image in a training pass, and in the audit.
+    /// Feature maps of an image in a training pass.
     trained: f64,
-    audited: f64,
     /// Feature maps of the source model in a step, and of the samples of a grid.
     source: f64,
     sampled: f64,
@@ -129,9 +122,10 @@ impl Parts {
         let flag = |is: bool| f64::from(u8::from(is));
         let weights = self.weights;
         let step = weights * (1.0 + flag(self.splits)) + micro as f64 * self.trained + self.source;
+        // The weights that the average replaces for a while.
         let grid = weights + self.sampled;
-        // The first weights, a frozen and a trainable copy, and the gradients.
-        let audit = weights * (3.0 + flag(self.first)) + batch.min(2) as f64 * self.audited;
+        // The gradients, and the pass of at most two images.
+        let audit = weights + batch.min(2) as f64 * self.trained;
         // Copies of the tensors that are written.
         let save = weights * (1.0 + self.moments);
         let most = [step, grid, audit, save].into_iter().fold(0.0, f64::max);

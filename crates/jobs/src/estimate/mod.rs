@@ -13,21 +13,21 @@ use std::path::PathBuf;
 /// The cost of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
-    /// Images and parameters, in words.
+    /// The numbers of images and parameters, as text.
     pub subject: String,
-    /// Seconds of the whole run, by a trial pass. `None` if the memory does not suffice for one.
+    /// Seconds of the whole run, by a trial pass. `None` if there is not enough memory for one.
     pub seconds: Option<f64>,
     /// Seconds of one trajectory, where a run consists of trajectories.
     pub trajectory_seconds: Option<f64>,
     /// The most memory, in bytes.
     pub memory: u64,
-    /// Why the memory does not suffice, if it does not.
+    /// Why there is not enough memory, if so.
     pub problem: Option<String>,
-    /// What is written to disk.
+    /// The files written to disk.
     pub disk: Disk,
 }
 
-/// What a run writes to disk.
+/// Files that a run writes to disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
     /// Bytes in all; 0 for nothing of note.

@@ -1,4 +1,4 @@
-//! Time by a trial pass, and what goes to disk.
+//! Time by a trial pass, and disk space.
 
 use super::{Disk, Estimate, memory_of, memory_of_classifier};
 use crate::error::Result;

@@ -25,12 +25,12 @@ const SHOWN: usize = 64;
 /// The most images of one folder.
 const MOST: usize = 10_000_000;
 
-/// Which images to draw, and where they go.
+/// Options of a set of samples.
 #[derive(Clone, Debug)]
 pub struct SampleOptions {
     /// The model: a file, a run folder, or the name of an embedded model.
     pub model: String,
-    /// What the model's file does not say.
+    /// Settings that the model's file does not state.
     pub load: LoadOptions,
     /// Number of images.
     pub n: usize,
@@ -83,9 +83,9 @@ impl Default for SampleOptions {
 /// Samples in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SampleReport {
-    /// Complete images; fewer than asked for if the job was stopped.
+    /// Number of complete images; fewer than requested if the job was stopped.
     pub complete: usize,
-    /// Images asked for.
+    /// Number of requested images.
     pub all: usize,
     /// The array of the images, where it was asked for and they are complete.
     pub array: Option<PathBuf>,
@@ -159,7 +159,7 @@ pub fn sample_to_folder(
     Ok(report)
 }
 
-/// What can be checked without the model.
+/// Checks that need no model.
 fn check(options: &SampleOptions) -> Result<()> {
     let SampleOptions { n, batch, eta, .. } = options;
     if !(1..=MOST).contains(n) {
@@ -231,8 +231,8 @@ fn write_array(outputs: &mut Outputs, n: usize, side: usize) -> Result<PathBuf> 
     Ok(outputs.path(&name))
 }
 
-/// Images of an earlier, larger set would be taken for part of this one. Asked before anything there is touched; what `overwrite` is
-/// going to remove does not count.
+/// Images of an earlier, larger set would be taken for part of this one. Called before anything is changed; files
+/// that `overwrite` will remove do not count.
 fn refuse_leftovers(dir: &Path, n: usize, overwrite: bool) -> Result<()> {
     if !dir.is_dir() {
         return Ok(());

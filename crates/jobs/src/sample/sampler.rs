@@ -5,9 +5,9 @@ use crate::context::{Context, Runtime, check_stop};
 use crate::error::{Result, option};
 use candle_core::Tensor;
 use sdft_adm::Unet;
-use sdft_diffusion::{Clip, Denoiser, Diffusion};
+use sdft_diffusion::{Clip, Denoiser, Diffusion, Process};
 use sdft_gallery::{Failures, Outputs, full_path};
-use sdft_models::{LoadedModel, Process};
+use sdft_models::LoadedModel;
 use sdft_noise::{Draw, Purpose};
 use sdft_randn::SeededNoise;
 use sdft_samplers::{Ancestral, Ddim, StepCallback, sample_ddim, sample_ddpm};
@@ -203,7 +203,7 @@ impl Sampler {
         Some((first..first + n).map(label).collect())
     }
 
-    /// Makes those of the first `n` samples that the folder lacks. Returns how many it holds then: fewer than `n` if the job is stopped.
+    /// Makes those of the first `n` samples that the folder lacks. Returns the number of complete samples: fewer than `n` if the job is stopped.
     ///
     /// # Errors
     /// A sample could not be made; all others were.

@@ -38,10 +38,10 @@ const DIGITS_CLASSIFIER: &str = "digits-classifier";
 /// The keys that can change when a run is resumed.
 const ALLOWED: [&str; 3] = ["loop.steps", "loop.recompute", "loop.precision"];
 
-/// What a run that trains a classifier can be asked for. Without any option it is that of the embedded digits.
+/// Options of a run that trains a classifier; the defaults train that of the embedded digits.
 #[derive(Clone, Debug, Default)]
 pub struct ClassifierOptions {
-    /// What every run can be asked for.
+    /// Options of every run.
     pub run: RunOptions,
     /// The images that translations start from: a folder, or the name of the embedded digits.
     pub source: Option<String>,
@@ -159,7 +159,7 @@ impl ClassifierJob {
     }
 
     /// The run in a folder, to be continued from its newest checkpoint. Of the options, `steps` and `set` change the plan; `source`,
-    /// `target` and `init` are the new paths of what was moved.
+    /// `target` and `init` are the new paths of moved files.
     ///
     /// # Errors
     /// - [`Error::Usage`](crate::Error::Usage) for settings that cannot change
@@ -204,7 +204,7 @@ impl ClassifierJob {
     }
 }
 
-/// Trains the classifier of the embedded digits into `root`, unless it is there. Returns its file, or `None` if the run was interrupted.
+/// Trains the classifier of the embedded digits into `root`, unless it exists. Returns its file, or `None` if the run was interrupted.
 ///
 /// # Errors
 /// Those of [`ClassifierJob::from_settings`] and [`Run::run_in`].

@@ -39,19 +39,19 @@ pub struct DirectionTraining {
 /// The preset of the embedded example.
 const DIGITS_DIRECTION: &str = "digits-3-to-2";
 
-/// A step of the process, or one that is to be found from the images.
+/// A step of the process, or one to find from the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EditStep {
     /// This step.
     At(usize),
-    /// The published rule, from how far inversions are from their images.
+    /// By the published rule, from the distances between inversions and their images.
     Auto,
 }
 
-/// What a run that trains a direction can be asked for. Without any option it is that of the embedded digits.
+/// Options of a run that trains a direction; the defaults train that of the embedded digits.
 #[derive(Clone, Debug, Default)]
 pub struct DirectionOptions {
-    /// What every run can be asked for; `steps` has no meaning here.
+    /// Options of every run; `steps` is not used here.
     pub run: RunOptions,
     /// The model, which is not changed.
     pub model: Option<String>,
@@ -253,7 +253,7 @@ impl DirectionJob {
     }
 
     /// The run in a folder, to be continued from its newest checkpoint. Of the options, `epochs` and `set` change the plan; `model`,
-    /// `data` and `weights` are the new paths of what was moved.
+    /// `data` and `weights` are the new paths of moved files.
     ///
     /// # Errors
     /// - [`Error::Usage`](crate::Error::Usage) for settings that cannot change
@@ -298,7 +298,7 @@ impl DirectionJob {
     }
 }
 
-/// Trains the direction of the embedded digits on a model into `root`, unless it is there. Returns its file, or `None` if the run was
+/// Trains the direction of the embedded digits on a model into `root`, unless it exists. Returns its file, or `None` if the run was
 /// interrupted.
 ///
 /// # Errors
@@ -320,7 +320,7 @@ pub fn train_digits_direction(
     train_direction_in(root, table, &options, context)
 }
 
-/// Trains the direction of a table of settings into `root`, unless it is there. Returns its file, or `None` if the run was interrupted.
+/// Trains the direction of a table of settings into `root`, unless it exists. Returns its file, or `None` if the run was interrupted.
 ///
 /// # Errors
 /// Those of [`DirectionJob::from_settings`] and [`Run::run_in`].

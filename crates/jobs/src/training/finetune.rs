@@ -8,7 +8,7 @@ use super::settings::{TrainOptions, fit_architecture};
 use crate::context::Context;
 use crate::data::{fingerprint, open_data, same_images};
 use crate::embedded::DIGITS;
-use crate::error::{Result, failed, usage};
+use crate::error::{Result, ResultExt, failed, usage};
 use crate::estimate::{Estimate, disk, estimate, memory_of};
 use crate::judge::{judge_features, load_judge};
 use crate::model::{ModelFile, all_fields, check_unchanged, load_source};
@@ -97,7 +97,7 @@ impl TrainJob {
     }
 
     /// The run in a folder, to be continued from its newest checkpoint. Of the options, `steps` and `set` change the plan; `source` and
-    /// `data` are the new paths of what was moved.
+    /// `data` are the new paths of moved files.
     ///
     /// # Errors
     /// - [`Error::Usage`](crate::Error::Usage) for settings that cannot change
@@ -145,7 +145,7 @@ impl TrainJob {
     }
 }
 
-/// Trains the model of a preset with these settings into `root`, unless it is there. Returns the file of the model, or `None` if the run
+/// Trains the model of a preset with these settings into `root`, unless it exists. Returns the file of the model, or `None` if the run
 /// was interrupted.
 ///
 /// # Errors
@@ -242,7 +242,7 @@ impl Training for FineTuning {
             data: self.data,
             evaluator,
             device: context.device.clone(),
-            peers: self.group,
+            group: self.group,
         };
         Ok(run(setup, context.stop, context.progress)?)
     }
@@ -270,7 +270,7 @@ fn describe_method(plan: &TrainPlan) -> String {
     }
 }
 
-/// Where a run computes; empty for one process on the CPU.
+/// The device and processes of a run as text; empty for one process on the CPU.
 fn describe_device(plan: &TrainPlan, device: &Device, processes: usize) -> String {
     let processes = match processes {
         1 => String::new(),
@@ -282,7 +282,7 @@ fn describe_device(plan: &TrainPlan, device: &Device, processes: usize) -> Strin
     }
 }
 
-/// What samples are evaluated with: the embedded judge for digits, Inception for everything else.
+/// The evaluator of samples: the embedded judge for digits, otherwise Inception.
 fn evaluator(plan: &TrainPlan) -> Result<Evaluator> {
     if plan.data.path == DIGITS {
         let present = match plan.data.classes.as_deref() {
@@ -332,6 +332,6 @@ fn locate_eval_weights(plan: &mut TrainPlan) -> Result<()> {
             path.display()
         )));
     }
-    plan.eval.weights_sha256 = sdft_checkpoint::sha256_file(path)?;
+    plan.eval.weights_sha256 = sdft_files::sha256_file(path).context(path.display())?;
     Ok(())
 }

@@ -32,7 +32,7 @@ pub fn join_group(world: Option<&World>, context: &mut Context<'_>) -> Result<Ar
     Ok(Arc::new(group))
 }
 
-/// Works on a share of every batch of the run that rank 0 runs, until that run ends.
+/// Computes a share of every batch of rank 0's run until it ends.
 ///
 /// # Errors
 /// - a source model or images that differ from those of rank 0
@@ -64,6 +64,6 @@ pub fn follow(group: Arc<ProcessGroup>, context: &mut Context<'_>) -> Result<()>
         source,
         data,
         device: context.device.clone(),
-        peers: group,
+        group,
     })?)
 }

@@ -1,4 +1,4 @@
-//! What every kind of run can be asked for, and what may change when one is resumed.
+//! Options of every kind of run, and settings that may change on resume.
 
 use super::presets::plan as plan_of;
 use crate::context::Context;
@@ -121,7 +121,7 @@ pub(crate) fn make_absolute(path: &mut String) {
     }
 }
 
-/// Replaces the path of something that was moved since the run began. The caller compares its content.
+/// Replaces the path of a moved file or folder. The caller compares its content.
 pub(crate) fn moved(path: &mut String, to: Option<&str>) {
     if let Some(to) = to {
         to.clone_into(path);

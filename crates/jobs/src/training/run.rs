@@ -7,9 +7,9 @@ use sdft_gallery::space_warning;
 use sdft_train::{Ending, RunFolder, RunPlan, TrainError, free_run_folder};
 use std::path::{Path, PathBuf};
 
-/// What differs between the kinds of training. `Self` holds what a plan's paths name, opened: models and images.
+/// The differences between the kinds of training. `Self` holds the opened models and images of a plan.
 pub trait Training: Sized {
-    /// What `plan.toml` holds.
+    /// The type of `plan.toml`.
     type Plan: RunPlan + PartialEq;
 
     /// The name of a run.
@@ -122,13 +122,13 @@ impl<T: Training> Run<T> {
     /// # Errors
     /// - [`Error::Usage`] for a plan that does not fit this machine
     /// - a folder that is in use or holds other files
-    /// - whatever training fails with
+    /// - an error of training
     pub fn run(self, context: &mut Context<'_>) -> Result<Ending> {
         self.inputs.check(&self.plan, context)?;
         let (new, resumed) = self.inputs.disk(&self.plan)?;
         let (folder, needed) = match self.place {
             Place::New(root) => (RunFolder::create(&root, &self.plan)?, new),
-            // The other checkpoints are there already.
+            // The other checkpoints exist already.
             Place::Resumed(folder) => {
                 folder.write_plan(&self.plan)?;
                 (folder, resumed)

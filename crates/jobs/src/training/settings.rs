@@ -13,15 +13,15 @@ use serde_json::{Map, Value as Json};
 use std::path::Path;
 use toml::{Table, Value};
 
-/// The image size where nothing sets it.
+/// The default image size.
 const USUAL_SIZE: usize = 64;
 /// The longest part of a folder's name that becomes part of a run's name, in bytes.
 const LONGEST: usize = 100;
 
-/// What a run that trains a diffusion model can be asked for. Without any option it is the embedded example of SDFT.
+/// Options of a run that trains a diffusion model; the defaults are the embedded example of SDFT.
 #[derive(Clone, Debug, Default)]
 pub struct TrainOptions {
-    /// What every run can be asked for.
+    /// Options of every run.
     pub run: RunOptions,
     /// The source model: a file, or the name of the embedded one.
     pub source: Option<String>,

@@ -10,10 +10,11 @@ pub use plan::{TranslatePlan, Variant};
 
 use crate::context::{Context, check_stop};
 use crate::data::list_inputs;
-use crate::error::{Result, option};
+use crate::error::{Result, ResultExt, option};
 use crate::model::{ModelFile, check_unconditional, load_model};
 use candle_core::{Device, Tensor};
 use sdft_adm::Origin;
+use sdft_diffusion::{PredictionType, Process};
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
 use sdft_imaging::{Limits, Rgb8, center_crop, decode_file};
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
@@ -40,7 +41,8 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     let mask = match options.mask.as_ref() {
         Some(path) if method == TranslationMethod::Sdedit => {
             let mask = read_mask(path, model.config.image_size)?;
-            Some((path, mask, sdft_checkpoint::sha256_file(path)?))
+            let hash = sdft_files::sha256_file(path).context(path.display())?;
+            Some((path, mask, hash))
         }
         _ => None,
     };
@@ -103,15 +105,20 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     Ok(gallery.fill(stop, &mut |event| context.event(event))?)
 }
 
-/// Options for a network that is used together with `model`, and whose file may not say its process.
+/// Options for a network that is used with `model`, and whose file may not state its process.
 fn options_of_partner(model: &LoadedModel) -> LoadOptions {
+    // Files without a process are official ones, which predict the noise whatever `model` predicts.
+    let process = Process {
+        prediction_type: PredictionType::Epsilon,
+        ..model.process.clone()
+    };
     LoadOptions {
-        process_otherwise: Some(model.process.clone()),
+        process_otherwise: Some(process),
         ..LoadOptions::default()
     }
 }
 
-/// As [`options_of_partner`], for a file that does not say how large its images are either.
+/// As [`options_of_partner`], for a file that does not state its image size either.
 fn options_of_partner_with_size(model: &LoadedModel) -> LoadOptions {
     let size = model.config.image_size.into();
     LoadOptions {
@@ -210,7 +217,7 @@ fn classifier(
         return Err(option(
             "classifier",
             format!(
-                "{name}: it knows noise of {:?}, the model of {:?}",
+                "{name}: trained on the noise of {:?}, the model on {:?}",
                 classifier.process, model.process
             ),
         ));

@@ -1,4 +1,4 @@
-//! The networks of a translation, and what each variant does with them.
+//! The networks of a translation, and the computation of each variant.
 
 use super::options::{EnergyKind, TranslationMethod, WalkKind};
 use super::plan::{TranslatePlan, Variant};
@@ -210,7 +210,7 @@ fn prepare(
                 return Err(option(
                     "free",
                     format!(
-                        "{free}: of {} steps none is left in which the input is followed; expected less, or more steps",
+                        "{free}: the input is followed in none of the {} steps; expected a smaller value, or more steps",
                         diffusion.n_steps()
                     ),
                 ));

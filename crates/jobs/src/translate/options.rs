@@ -99,14 +99,14 @@ impl Choice for EnergyKind {
 
 by_name!(TranslationMethod, WalkKind, EnergyKind);
 
-/// Which images to translate, how, and where the results go. Fields that the method does not use are ignored.
+/// Options of a translation. Fields that the method does not use are ignored.
 #[derive(Clone, Debug)]
 pub struct TranslateOptions {
     /// The method.
     pub method: TranslationMethod,
     /// The model of the target domain: a file, a run folder, or the name of an embedded model.
     pub model: String,
-    /// What the model's file does not say.
+    /// Settings that the model's file does not state.
     pub load: LoadOptions,
     /// The images: a file, or a folder with its subfolders.
     pub input: PathBuf,

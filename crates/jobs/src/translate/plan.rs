@@ -2,7 +2,8 @@
 
 use super::options::{EnergyKind, TranslateOptions, TranslationMethod, WalkKind};
 use crate::error::{Result, option};
-use sdft_models::{LoadedModel, Process};
+use sdft_diffusion::Process;
+use sdft_models::LoadedModel;
 use sdft_train::Precision;
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,4 @@
-//! Convolutions of small feature maps, dense layers among them: one matrix product that reads the weights once, in place, with the
-//! pixels of all images as its columns.
+//! Convolutions of small feature maps, and dense layers: one matrix product whose columns are the pixels of all images.
 
 use super::ConvShape;
 use crate::micro::Product;

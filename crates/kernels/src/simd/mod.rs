@@ -1,8 +1,7 @@
-//! One source for three instruction sets: a kernel is a [`Task`] generic over a vector of sixteen
-//! floats, and [`Simd::run`] compiles it once per set.
-//!
-//! The compiler gives a function the instructions of its caller only by inlining it, so a task and
-//! all that it calls are `#[inline(always)]`.
+//! One source for three instruction sets: [`Simd::run`] compiles a [`Task`], generic over a vector of sixteen floats, once per set.
+
+// The compiler gives a function the instructions of its caller only by inlining it, so a task and all that it calls are
+// `#[inline(always)]`.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

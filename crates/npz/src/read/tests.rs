@@ -122,7 +122,7 @@ fn arrays_that_are_not_wanted_are_left_alone() {
 }
 
 #[test]
-fn what_is_no_archive_is_named() {
+fn a_file_that_is_not_an_archive_is_described() {
     refused(b"", "found an empty file");
     refused(b"hello, world", "begins with \"hello,\"");
     refused(&npy("'|u1'", "(1,)", &[0]), "found a single array (.npy)");
@@ -223,7 +223,7 @@ fn more_bytes_than_the_directory_lists_are_noticed() {
     std::io::Write::write_all(&mut out, &data).unwrap();
     let mut bytes = out.finish().unwrap().into_inner();
     refused(&bytes, "need 2048 bytes, found 4096");
-    // Now the directory agrees with the header, and only the data go on.
+    // Now the directory agrees with the header, and only the data continue.
     let listed = u32::try_from(data.len()).unwrap().to_le_bytes();
     let wanted = u32::try_from(data.len() - 2048).unwrap().to_le_bytes();
     let places: Vec<usize> = (0..bytes.len() - 4)

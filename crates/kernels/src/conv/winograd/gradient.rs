@@ -1,8 +1,4 @@
-//! The gradient of the filters: the adjoint of each step of the forward pass.
-//!
-//! ```text
-//! dw = G^T [ sum over tiles of (A dy A^T) x (B^T d B) ] G
-//! ```
+//! The gradient of the filters: `dw = G^T [ sum over tiles of (A dy A^T) x (B^T d B) ] G`.
 
 use super::filters::filter_gradient;
 use super::points::Points;

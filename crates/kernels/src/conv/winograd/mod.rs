@@ -1,7 +1,4 @@
-//! 3x3 convolutions of stride 1 by Winograd's minimal filtering: pixels, filters and outputs are
-//! transformed so that fewer products remain, and these form one matrix product per transformed pixel.
-//!
-//! Tensors stay `[b, c, h, w]`; transformed data has its channels innermost, sixteen to a vector.
+//! 3x3 convolutions of stride 1 by Winograd's minimal filtering.
 
 mod filters;
 mod forward;
@@ -18,6 +15,9 @@ use crate::choice::{Algorithm, Choice};
 use crate::simd::Simd;
 use points::{F2, F4};
 use tiles::Grid;
+
+// Pixels, filters and outputs are transformed so that fewer products remain; these form one matrix product per transformed pixel. Tensors
+// stay `[b, c, h, w]`; transformed data has its channels innermost, sixteen to a vector.
 
 /// The transform and the instruction set.
 #[derive(Clone, Copy, Debug)]

@@ -1,13 +1,11 @@
-//! The one-dimensional transforms of Winograd's F(m, 3): `m` outputs of a filter of three taps from
-//! `t = m + 2` products.
-//!
-//! ```text
-//! y = A^T [ (G g) * (B^T d) ]        two dimensions: the same along rows, then along columns
-//! ```
+//! The one-dimensional transforms of Winograd's F(m, 3).
 
 use crate::simd::Lanes;
 
 /// The matrices A, B and G applied to vectors of sixteen channels.
+///
+/// `m` outputs of a filter of three taps take `t = m + 2` products: `y = A^T [ (G g) * (B^T d) ]`. In two dimensions this is done along
+/// rows, then along columns.
 pub(super) trait Points<const M: usize, const T: usize> {
     /// `B^T d`
     fn data<V: Lanes>(d: [V; T]) -> [V; T];

@@ -163,10 +163,10 @@ fn known(set: ImageSet, args: &Args, mut options: Options) -> Result<()> {
     }
     let files = match HubCache::from_environment()?.locate_verified(&asset.name) {
         Ok(files) => files,
-        Err(Error::Missing { looked_at, .. }) => bail!(
+        Err(Error::Missing { expected_path, .. }) => bail!(
             "{} is not in the cache: expected {}, which does not exist\n\n{}",
             asset.name,
-            looked_at.display(),
+            expected_path.display(),
             ways(asset)
         ),
         Err(error) => return Err(error.into()),

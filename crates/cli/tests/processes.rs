@@ -1,4 +1,4 @@
-//! Where a run computes, in what precision, and by how many processes.
+//! The device, the precision and the number of processes of a run.
 #![cfg(unix)]
 
 mod common;
@@ -22,13 +22,13 @@ fn assert_close(a: &[f64], b: &[f64], bound: f64) {
     }
 }
 
-/// Arguments beside those of a short run.
+/// The arguments of a short run on the CPU with this name, and `more`.
 fn with<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&SHORT[..SHORT.len() - 1], &["--device=cpu", name], more].concat()
 }
 
 #[test]
-fn two_processes_train_what_one_does_and_go_on_where_one_left_off() {
+fn two_processes_train_like_one_and_continue_its_run() {
     let place = workspace();
     place.run(&with("--name=alone", &[])).ok();
     let run = place.run(&with("--name=pair", &["--gpus=2"])).ok();
@@ -40,7 +40,7 @@ fn two_processes_train_what_one_does_and_go_on_where_one_left_off() {
         assert!(pair.join(file).is_file(), "{file}");
     }
 
-    // Six steps alone, the last two by a pair.
+    // Six steps by one process, the last two by two.
     place
         .run(&with("--name=short", &["--set=loop.steps=6"]))
         .ok();
@@ -60,7 +60,7 @@ fn two_processes_train_what_one_does_and_go_on_where_one_left_off() {
 }
 
 #[test]
-fn a_crew_that_cannot_be_is_refused() {
+fn an_invalid_number_of_processes_is_refused() {
     let place = workspace();
     let alone = |variables: &[(&str, &str)]| {
         let mut command = place.command(&with("--name=x", &[]));
@@ -69,7 +69,7 @@ fn a_crew_that_cannot_be_is_refused() {
     };
     alone(&[("WORLD_SIZE", "2"), ("RANK", "5")]).fails(2, &["RANK", "up to 1", "\"5\""]);
     alone(&[("WORLD_SIZE", "many")]).fails(2, &["WORLD_SIZE", "\"many\""]);
-    // Too few images for the processes: the one that leads says so, the others go.
+    // A batch that is too small for the processes: rank 0 reports it, and the other ranks exit.
     place
         .run(&with("--name=few", &["--gpus=3", "--set=loop.batch=2"]))
         .fails(2, &["loop.batch", "3 processes"]);
@@ -80,7 +80,7 @@ fn a_crew_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn half_maps_train_stand_in_the_plan_and_can_be_left_again() {
+fn half_precision_trains_and_is_recorded_and_can_be_undone() {
     let place = workspace();
     place.run(&with("--name=f32", &[])).ok();
     place.run(&with("--name=bf16", &["--precision=bf16"])).ok();
@@ -121,7 +121,7 @@ fn half_maps_train_stand_in_the_plan_and_can_be_left_again() {
 }
 
 #[test]
-fn a_device_that_is_not_there_is_refused() {
+fn a_missing_device_is_refused() {
     let place = workspace();
     place
         .run(&["train", "--device=gpu"])

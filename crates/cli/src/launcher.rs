@@ -1,4 +1,4 @@
-//! The processes of one training run: starting them, and ending them together.
+//! Starts the processes of one training run, and stops them together.
 
 use crate::INTERRUPTED;
 use crate::job::job;
@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long rank 0 may take to notice that another process has ended.
+/// How long rank 0 may take to notice that another process has exited.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Set for processes whose standard input is a pipe from the launcher. A byte means that the user wants to stop, the end of the pipe that
 /// the launcher has ended.
 const LAUNCHED: &str = "SDFT_LAUNCHED";
 
-/// Whether this process has joined the others, and so notices when they end.
+/// Whether this process has joined the group, and so notices when another process exits.
 static JOINED: AtomicBool = AtomicBool::new(false);
 
 /// Joins the processes of `world`.
@@ -33,7 +33,7 @@ pub(crate) fn join(world: Option<&World>) -> Result<Arc<ProcessGroup>> {
     Ok(group)
 }
 
-/// Stops this process when the launcher asks for it or has ended.
+/// Stops this process when the launcher requests it or has exited.
 fn follow_launcher(is_leader: bool) {
     let mut byte = [0];
     loop {
@@ -54,15 +54,15 @@ fn follow_launcher(is_leader: bool) {
 
 /// Starts `n` copies of this command, which connect to each other, and waits for all of them.
 pub(crate) fn launch(n: usize) -> Result<ExitCode> {
-    let program = std::env::current_exe().context("the path of this program is not known")?;
+    let program = std::env::current_exe().context("the path of this program is unknown")?;
     let (port, secret) = (free_port()?, new_secret()?);
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = asked.clone();
     let handler = move || {
         counter.fetch_add(1, Ordering::Relaxed);
     };
-    ctrlc::set_handler(handler).context("Ctrl-C cannot be passed on")?;
-    let mut crew = Crew(Vec::with_capacity(n));
+    ctrlc::set_handler(handler).context("Ctrl-C cannot be forwarded")?;
+    let mut processes = Processes(Vec::with_capacity(n));
     for rank in 0..n {
         let world = World {
             secret: secret.clone(),
@@ -74,10 +74,10 @@ pub(crate) fn launch(n: usize) -> Result<ExitCode> {
             .env(LAUNCHED, "1")
             .stdin(Stdio::piped())
             .spawn()
-            .with_context(|| format!("rank {rank} does not start"))?;
-        crew.0.push(child);
+            .with_context(|| format!("rank {rank} cannot be started"))?;
+        processes.0.push(child);
     }
-    crew.wait(&asked)
+    processes.wait(&asked)
 }
 
 /// Whether SIGINT or SIGTERM ended a process.
@@ -93,9 +93,9 @@ fn ended_by_request(status: ExitStatus) -> bool {
 }
 
 /// The processes of a run. Those that still run when it is dropped are killed, because they cannot continue alone.
-struct Crew(Vec<Child>);
+struct Processes(Vec<Child>);
 
-impl Drop for Crew {
+impl Drop for Processes {
     fn drop(&mut self) {
         for child in &mut self.0 {
             let _ = child.kill();
@@ -104,7 +104,7 @@ impl Drop for Crew {
     }
 }
 
-impl Crew {
+impl Processes {
     /// The exit code of rank 0, which receives a byte each time the user `asked` to stop. An error if another process fails and rank 0 does
     /// not notice.
     fn wait(&mut self, asked: &AtomicUsize) -> Result<ExitCode> {
@@ -114,7 +114,7 @@ impl Crew {
             while passed_on < asked.load(Ordering::Relaxed) {
                 passed_on += 1;
                 if let Some(pipe) = &mut self.0[0].stdin {
-                    // A process that has ended is noticed below.
+                    // An exited process is noticed below.
                     let _ = pipe.write_all(b"\n");
                 }
             }
@@ -126,7 +126,7 @@ impl Crew {
                     let code = status.code().and_then(|code| u8::try_from(code).ok());
                     return match code {
                         Some(code) => Ok(ExitCode::from(code)),
-                        // A request ends a process that had not begun. Another signal may have interrupted saving.
+                        // A request ends a process before its first step. Another signal may have interrupted saving.
                         None if passed_on > 0 && ended_by_request(status) => {
                             Ok(ExitCode::from(INTERRUPTED))
                         }
@@ -137,7 +137,7 @@ impl Crew {
                     failed = Some((rank, status, Instant::now()));
                 }
             }
-            // If all fail for one reason, rank 0 reports it best.
+            // If all ranks fail for the same reason, rank 0 reports it.
             if let Some((rank, status, since)) = failed
                 && since.elapsed() > GRACE
             {
@@ -148,7 +148,7 @@ impl Crew {
     }
 }
 
-/// Works on a share of every batch of the run of rank 0.
+/// Computes this rank's share of every batch until rank 0 ends the run.
 pub(crate) fn follow(group: Arc<ProcessGroup>) -> Result<ExitCode> {
     // Rank 0 decides what Ctrl-C means.
     ctrlc::set_handler(|| {}).context("Ctrl-C cannot be ignored")?;

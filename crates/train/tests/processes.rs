@@ -1,12 +1,13 @@
 //! Several processes (here threads) compute what one computes alone.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use sdft_adm::{AdmConfig, TrainableUnet, Unet};
-use sdft_diffusion::{ComputeMode, Denoiser, PredictionType};
+use sdft_diffusion::{ComputeMode, Condition, Denoiser, Prediction, PredictionType, Trainable};
 use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_parallel::{ProcessGroup, World, free_port};
 use sdft_randn::randn;
+use sdft_testing::tiny_config;
 use sdft_train::{AuxSampling, Learner, Method, Outcome, Precision};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +18,7 @@ fn plan(method: Method, timesteps: &str) -> Plan {
     let mut plan = Plan {
         seed: 3,
         method,
-        model: AdmConfig {
-            image_size: 8,
-            model_channels: 8,
-            channel_mult: vec![1.0, 2.0],
-            attention_resolutions: vec![2],
-            num_head_channels: 8,
-            norm_groups: 4,
-            ..AdmConfig::default()
-        },
+        model: tiny_config(),
         ..Plan::default()
     };
     plan.steps.batch = 7;
@@ -61,7 +54,7 @@ fn learner(plan: &Plan, start: &Params, source: Option<Box<dyn Denoiser>>) -> Le
 }
 
 /// Loss and gradient norm of each of three steps.
-fn learn(plan: &Plan, peers: ProcessGroup) -> Vec<[f64; 4]> {
+fn learn(plan: &Plan, group: ProcessGroup) -> Vec<[f64; 4]> {
     let start = start(plan);
     let source = match plan.method {
         Method::Sdft => {
@@ -70,7 +63,7 @@ fn learn(plan: &Plan, peers: ProcessGroup) -> Vec<[f64; 4]> {
         _ => None,
     };
     let learner = learner(plan, &start, source);
-    let mut learner = learner.in_group(Arc::new(peers)).unwrap();
+    let mut learner = learner.in_group(Arc::new(group)).unwrap();
     let shape = [plan.steps.batch, 3, 8, 8];
     (0..3)
         .map(|step| {
@@ -133,10 +126,10 @@ fn a_batch_needs_an_image_for_every_process() {
             let plan = plan.clone();
             std::thread::spawn(move || {
                 let world = World::local(rank, 8, port);
-                let peers =
+                let group =
                     ProcessGroup::join(&world, &Device::Cpu, Duration::from_secs(30)).unwrap();
                 let learner = learner(&plan, &start(&plan), None);
-                learner.in_group(Arc::new(peers)).err().unwrap().to_string()
+                learner.in_group(Arc::new(group)).err().unwrap().to_string()
             })
         })
         .collect();
@@ -192,4 +185,61 @@ fn an_overflow_in_f16_is_skipped_and_recovered_from() {
     }
     let skipped = outcomes.iter().take_while(|updated| !**updated).count();
     assert!((1..30).contains(&skipped), "{outcomes:?}");
+}
+
+/// A gate for little noise and one for much noise. A part of a batch uses one of them.
+struct Gates([(&'static str, Var); 2]);
+
+impl Trainable for Gates {
+    fn vars(&self) -> Vec<(String, Var)> {
+        let vars = self.0.iter();
+        vars.map(|(name, var)| ((*name).to_owned(), var.clone()))
+            .collect()
+    }
+    fn predict(&self, xt: &Tensor, t: &[f32], _: &Condition<'_>) -> Result<Prediction> {
+        let (_, gate) = &self.0[usize::from(t[0] >= 500.0)];
+        Ok(Prediction::new(
+            xt.broadcast_mul(gate)?,
+            PredictionType::Epsilon,
+        ))
+    }
+}
+
+/// The gates after some steps on batches of two images.
+fn gates(group: ProcessGroup) -> Vec<f32> {
+    let mut plan = plan(Method::Naive, "uniform");
+    plan.steps.batch = 2;
+    plan.steps.micro_batch = 1;
+    let zero = || Var::zeros((1, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();
+    let network = Gates([("little", zero()), ("much", zero())]);
+    let vars = network.vars();
+    let learner = Learner::new(&plan, Box::new(network), None, [3, 8, 8]).unwrap();
+    let mut learner = learner.in_group(Arc::new(group)).unwrap();
+    for step in 0..8 {
+        let x0 = randn(5, Purpose::Test, step, 0, &[2, 3, 8, 8], &Device::Cpu).unwrap();
+        learner.step(step, &x0.clamp(-1.0, 1.0).unwrap()).unwrap();
+    }
+    let values = vars.iter().map(|(_, var)| var.flatten_all().unwrap());
+    values
+        .flat_map(|value| value.to_vec1::<f32>().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_variable_that_one_process_does_not_use_gets_its_gradient_from_the_others() {
+    let alone = gates(ProcessGroup::single());
+    let port = free_port().unwrap();
+    let ranks = [0, 1].map(|rank| {
+        std::thread::spawn(move || {
+            let world = World::local(rank, 2, port);
+            gates(ProcessGroup::join(&world, &Device::Cpu, Duration::from_secs(30)).unwrap())
+        })
+    });
+    let [first, second] = ranks.map(|rank| rank.join().unwrap());
+    assert_eq!(first, second);
+    assert!(alone.iter().all(|gate| *gate != 0.0), "{alone:?}");
+    // A step in which no process uses a gate moves it by its momentum, so only the direction of the first steps must agree.
+    for (a, b) in alone.iter().zip(&first) {
+        assert!((a - b).abs() < 0.5 * a.abs(), "{alone:?} {first:?}");
+    }
 }

@@ -1,0 +1,200 @@
+//! Each operation with its gradients, in every type.
+
+use super::{Finding, bound, finding, wave};
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor, Var};
+use sdft_autograd::{
+    add, attention, average_pool_2x, backward, concat, conv2d, embedding, linear, norm_act, pool,
+    relu, silu, upsample_nearest_2x,
+};
+use sdft_kernels::{Activation, AttentionOrder, PoolKind};
+
+type Network<'a> = Box<dyn Fn(&[Tensor]) -> candle_core::Result<Tensor> + 'a>;
+
+/// An operation, the shapes of its feature maps and those of its parameters.
+pub(super) struct Operation<'a> {
+    pub(super) name: String,
+    maps: Vec<Vec<usize>>,
+    parameters: Vec<Vec<usize>>,
+    f: Network<'a>,
+}
+
+pub(super) fn operations() -> Vec<Operation<'static>> {
+    let mut all: Vec<Operation<'static>> = Vec::new();
+    let mut put =
+        |name: String, maps: &[&[usize]], parameters: &[&[usize]], f: Network<'static>| {
+            let owned = |list: &[&[usize]]| list.iter().map(|shape| shape.to_vec()).collect();
+            all.push(Operation {
+                name,
+                maps: owned(maps),
+                parameters: owned(parameters),
+                f,
+            });
+        };
+    for (b, c_in, c_out, h, w, k, stride, pad) in [
+        (2, 16, 32, 9, 7, [3, 3], 1, [1, 1]),
+        (2, 3, 32, 8, 8, [3, 3], 1, [1, 1]),
+        (1, 32, 6, 8, 8, [3, 3], 1, [1, 1]),
+        (2, 40, 24, 8, 6, [1, 1], 1, [0, 0]),
+        (2, 8, 16, 9, 9, [3, 3], 2, [1, 1]),
+        (1, 8, 8, 7, 9, [1, 5], 1, [0, 2]),
+        (1, 5, 7, 6, 6, [5, 5], 1, [2, 2]),
+        (2, 128, 128, 16, 16, [3, 3], 1, [1, 1]),
+    ] {
+        put(
+            format!("conv {}x{} {c_in}->{c_out} /{stride}", k[0], k[1]),
+            &[&[b, c_in, h, w]],
+            &[&[c_out, c_in, k[0], k[1]], &[c_out]],
+            Box::new(move |t| conv2d(&t[0], &t[1], &t[2], stride, pad)),
+        );
+    }
+    put(
+        "linear".to_owned(),
+        &[&[5, 24]],
+        &[&[17, 24], &[17]],
+        Box::new(|t| linear(&t[0], &t[1], &t[2])),
+    );
+    for (c, groups, places) in [
+        (32, 32, 25),
+        (20, 4, 7),
+        (128, 32, 300),
+        (96, 32, 64),
+        (6, 3, 5),
+    ] {
+        for activation in [Activation::None, Activation::Silu] {
+            put(
+                format!("norm {c} in {groups} {activation:?}"),
+                &[&[2, c, places, 1]],
+                &[&[2, c], &[2, c]],
+                Box::new(move |t| norm_act(&t[0], &t[1], &t[2], groups, 1e-5, activation)),
+            );
+        }
+    }
+    for (order, channels, heads, n) in [
+        (AttentionOrder::Legacy, 64, 4, 49),
+        (AttentionOrder::Chunked, 64, 2, 64),
+        (AttentionOrder::Legacy, 24, 1, 7),
+        (AttentionOrder::Chunked, 24, 2, 16),
+    ] {
+        put(
+            format!("attention {order:?} {channels} heads {heads} places {n}"),
+            &[&[2, 3 * channels, n]],
+            &[],
+            Box::new(move |t| attention(&t[0], heads, order)),
+        );
+    }
+    let map: &[usize] = &[2, 24, 6, 10];
+    put(
+        "upsample".into(),
+        &[map],
+        &[],
+        Box::new(|t| upsample_nearest_2x(&t[0])),
+    );
+    put(
+        "average".into(),
+        &[map],
+        &[],
+        Box::new(|t| average_pool_2x(&t[0])),
+    );
+    let odd: &[usize] = &[1, 5, 5, 7];
+    put(
+        "average odd".into(),
+        &[odd],
+        &[],
+        Box::new(|t| average_pool_2x(&t[0])),
+    );
+    put("relu".into(), &[map], &[], Box::new(|t| relu(&t[0])));
+    put("silu".into(), &[odd], &[], Box::new(|t| silu(&t[0])));
+    put(
+        "add".into(),
+        &[map, map],
+        &[],
+        Box::new(|t| add(&t[0], &t[1])),
+    );
+    put(
+        "concat".into(),
+        &[map, &[2, 9, 6, 10]],
+        &[],
+        Box::new(|t| concat(&t[0], &t[1])),
+    );
+    put(
+        "concat even".into(),
+        &[map, &[2, 8, 6, 10]],
+        &[],
+        Box::new(|t| concat(&t[0], &t[1])),
+    );
+    put(
+        "lookup".into(),
+        &[],
+        &[&[5, 8]],
+        Box::new(|t| embedding(&t[0], &[3, 0, 3])),
+    );
+    for (kind, k, stride, pad) in [
+        (PoolKind::Max, 3, 2, 1),
+        (PoolKind::Average, 3, 1, 1),
+        (PoolKind::Max, 2, 2, 0),
+    ] {
+        put(
+            format!("pool {kind:?} {k} /{stride}"),
+            &[&[2, 12, 9, 7]],
+            &[],
+            Box::new(move |t| pool(&t[0], kind, k, stride, pad)),
+        );
+    }
+    all
+}
+
+impl Operation<'_> {
+    pub(super) fn compare(
+        &self,
+        dtype: DType,
+        device: &Device,
+        name: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
+        let n_maps = self.maps.len();
+        let inputs: Vec<Tensor> = self
+            .maps
+            .iter()
+            .chain(&self.parameters)
+            .enumerate()
+            .map(|(i, shape)| {
+                let values = wave(shape, i as u64, &Device::Cpu)?;
+                // Both sides get the same, rounded numbers.
+                Ok(if i < n_maps {
+                    values.to_dtype(dtype)?.to_dtype(DType::F32)?
+                } else {
+                    values
+                })
+            })
+            .collect::<Result<_>>()?;
+        let run = |device: &Device, dtype: DType| -> Result<(Tensor, Vec<Tensor>)> {
+            let vars: Vec<Var> = inputs
+                .iter()
+                .enumerate()
+                .map(|(i, x)| {
+                    let x = x.to_device(device)?;
+                    let x = if i < n_maps { x.to_dtype(dtype)? } else { x };
+                    Ok(Var::from_tensor(&x)?)
+                })
+                .collect::<Result<_>>()?;
+            let tracked: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+            let y = (self.f)(&tracked)?;
+            let r = wave(y.dims(), 99, device)?.to_dtype(y.dtype())?;
+            let gradients = backward(&y.mul(&r)?.sum_all()?)?;
+            let gradients = vars
+                .iter()
+                .map(|v| gradients.get(v).cloned().context("no gradient"))
+                .collect::<Result<_>>()?;
+            Ok((y.detach(), gradients))
+        };
+        let (y, gradients) = run(device, dtype)?;
+        let (y_cpu, gradients_cpu) = run(&Device::Cpu, DType::F32)?;
+        findings.push(finding(name.to_owned(), &y, &y_cpu, bound(dtype))?);
+        for (i, (a, b)) in gradients.iter().zip(&gradients_cpu).enumerate() {
+            findings.push(finding(format!("{name} d{i}"), a, b, 2.0 * bound(dtype))?);
+        }
+        Ok(())
+    }
+}
