@@ -67,7 +67,7 @@ fn invalid_requests_are_refused_before_anything_is_written() {
                 "other-noise.safetensors",
             ],
             2,
-            &["it knows noise of", "cosine"],
+            &["trained on the noise of", "cosine"],
         ),
         (
             &["--method", "ilvr", "--steps", "10"],

@@ -414,7 +414,7 @@ fn every_method_translates_and_egsde_without_energies_is_sdedit() {
     translate(&place, &["--method", "egsde", "--classifier", "runs/short"])
         .fails(1, &["expected a classifier, found a U-Net"]);
     let args = ["translate", "--model", "runs/classifier", "--input", "in"];
-    place.run(&args).fails(1, &["this is a classifier"]);
+    place.run(&args).fails(1, &["found a classifier"]);
     let inspected = place
         .run(&["inspect", "runs/classifier/final.safetensors"])
         .ok();
