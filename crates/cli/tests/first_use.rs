@@ -105,7 +105,7 @@ fn a_plan_that_does_not_fit_the_memory_is_refused_before_anything_is_written() {
         .fails(2, &["of memory and this machine has", "loop.micro_batch"]);
     assert!(!place.path("runs").exists());
     let plan = place.run(&[&args[..], &["--dry-run"]].concat()).ok();
-    assert!(plan.out.contains("# time    not tried"), "{}", plan.out);
+    assert!(plan.out.contains("# time    not measured"), "{}", plan.out);
 }
 
 #[test]

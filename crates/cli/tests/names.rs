@@ -250,8 +250,8 @@ fn a_missing_file_is_explained_with_every_way_to_get_it() {
             &["sample", "--model", "ffhq10m"],
             &["did you mean ffhq-10m?", "fetch --list"],
         ),
-        (&["train", "--source", "metfaces"], &["weights are needed"]),
-        (&["train", "--data", "ffhq-10m"], &["images are needed"]),
+        (&["train", "--source", "metfaces"], &["expected weights"]),
+        (&["train", "--data", "ffhq-10m"], &["expected images"]),
         (
             &["train", "--source", "hf:a/b"],
             &["hf:OWNER/NAME[@REVISION]/PATH"],

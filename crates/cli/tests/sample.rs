@@ -310,7 +310,7 @@ fn a_report_replaces_neither_foreign_files_nor_other_reports() {
     evaluate("s0", &["--save-fake", "no/x.npz"]).fails(2, &["its folder does not exist"]);
     evaluate("s0", &["--save-real", "b.npz", "--save-fake", "b.npz"]).fails(2, &["the same file"]);
     // A report inside a folder would be measured with it the next time.
-    evaluate("s0", &["--out", "s0/report"]).fails(2, &["--out s0/report", "mixed up with inputs"]);
+    evaluate("s0", &["--out", "s0/report"]).fails(2, &["--out s0/report", "mixed with inputs"]);
     evaluate("s0", &["--resize", "clean-fid"]).fails(2, &["--resize has no effect"]);
     evaluate("s0", &["--save-fake", "s0.npz"]).ok();
     evaluate("s0.npz", &["--kid-seed", "1"]).fails(2, &["no effect on statistics"]);

@@ -178,7 +178,7 @@ fn one_bad_image_does_not_stop_the_others() {
             "broken.png: ",
             "dangling.png: ",
             "tiny.png: 3x40 is too small for a model of 16x16, expected 4 pixels",
-            "00000.png: its output 00000.png would be that of 00000.bmp",
+            "00000.png: its output 00000.png is already that of 00000.bmp",
         ],
     );
     assert_eq!(files(&place.path("translated")).len(), 6);
@@ -414,7 +414,7 @@ fn every_method_translates_and_egsde_without_energies_is_sdedit() {
     translate(&place, &["--method", "egsde", "--classifier", "runs/short"])
         .fails(1, &["expected a classifier, found a U-Net"]);
     let args = ["translate", "--model", "runs/classifier", "--input", "in"];
-    place.run(&args).fails(1, &["this is a classifier"]);
+    place.run(&args).fails(1, &["found a classifier"]);
     let inspected = place
         .run(&["inspect", "runs/classifier/final.safetensors"])
         .ok();

@@ -141,7 +141,7 @@ impl Report {
         }
         notes.extend(
             self.describe_skipped()
-                .map(|text| format!("passed over: {text}")),
+                .map(|text| format!("skipped: {text}")),
         );
         notes
     }

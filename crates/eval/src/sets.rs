@@ -55,7 +55,7 @@ pub fn compare_sets(
     let sizes = format!("{} / {}", n(real), n(fake));
     for (role, set) in [("real", real), ("fake", fake)] {
         let others = match &set.describe_skipped {
-            Some(text) => format!("; passed over: {text}"),
+            Some(text) => format!("; skipped: {text}"),
             None => String::new(),
         };
         let text = format!("{} ({} images{others})", set.label, n(set));

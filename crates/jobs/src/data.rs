@@ -116,7 +116,7 @@ pub fn list_inputs(input: &Path, context: &mut Context<'_>) -> Result<Vec<Input>
     if let Some(text) = listing.describe_skipped() {
         context
             .progress
-            .note(&format!("{}: passed over: {text}", input.display()));
+            .note(&format!("{}: skipped: {text}", input.display()));
     }
     let Listing {
         images, unreadable, ..
@@ -163,6 +163,6 @@ mod tests {
         assert_eq!((one.len(), one[0].number), (1, all[0].number));
         let missing = list_inputs(&dir.path().join("none"), &mut context);
         assert!(missing.unwrap_err().is_usage());
-        assert!(notes.0[0].contains("passed over"), "{:?}", notes.0);
+        assert!(notes.0[0].contains("skipped"), "{:?}", notes.0);
     }
 }

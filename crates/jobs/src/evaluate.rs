@@ -401,7 +401,7 @@ pub fn read_lpips(net: LpipsNet, files: &Files) -> Result<(Lpips, String)> {
 /// A folder, and the other files in it.
 fn described(folder: &Path) -> Result<String> {
     Ok(match sdft_data::list_all(folder)?.describe_skipped() {
-        Some(text) => format!("{} (passed over: {text})", folder.display()),
+        Some(text) => format!("{} (skipped: {text})", folder.display()),
         None => folder.display().to_string(),
     })
 }

@@ -150,11 +150,11 @@ fn classifiers_of_any_origin_are_read() {
         }
         assert!(inspect_file(path, &options).unwrap().misfit.is_none());
         let refused = load_unet(path, &options).unwrap_err().to_string();
-        assert!(refused.contains("this is a classifier"), "{refused}");
+        assert!(refused.contains("found a classifier"), "{refused}");
     }
     let files = Files::new();
     let refused = load_encoder(&files.ours(), &LoadOptions::default()).unwrap_err();
-    assert!(refused.to_string().contains("this is a U-Net"), "{refused}");
+    assert!(refused.to_string().contains("found a U-Net"), "{refused}");
 }
 
 #[test]

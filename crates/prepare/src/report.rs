@@ -90,7 +90,7 @@ impl fmt::Display for Report {
             write!(f, "\n  {note}")?;
         }
         if let Some(text) = &self.describe_skipped {
-            write!(f, "\n  passed over: {text}")?;
+            write!(f, "\n  skipped: {text}")?;
         }
         let mut list = |n: usize, text: &str, entries: &[Skipped]| -> fmt::Result {
             if n == 0 {
