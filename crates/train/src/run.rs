@@ -34,7 +34,7 @@ pub struct Setup<M = toml::Table> {
     /// The device of the network and of the images.
     pub device: Device,
     /// The processes that share the run. This one has rank 0.
-    pub peers: Arc<ProcessGroup>,
+    pub group: Arc<ProcessGroup>,
 }
 
 impl<M> Setup<M>
@@ -64,7 +64,7 @@ where
             data: Arc::new(images),
             evaluator: None,
             device,
-            peers: Arc::new(ProcessGroup::single()),
+            group: Arc::new(ProcessGroup::single()),
         })
     }
 
@@ -90,9 +90,9 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
         data,
         evaluator,
         device,
-        peers,
+        group,
     } = setup;
-    let learner = learner(&plan, network, source, &*data, &peers)?;
+    let learner = learner(&plan, network, source, &*data, &group)?;
     let evaluation = match evaluator {
         _ if plan.eval.every == 0 => None,
         Some(evaluator) => {
@@ -114,16 +114,16 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
         device: &device,
         stop,
     };
-    let mut task = FineTuning::new(&plan, &folder, learner, evaluation, image, &peers, &device);
+    let mut task = FineTuning::new(&plan, &folder, learner, evaluation, image, &group, &device);
     let ending = drive(&mut task, setup, progress);
     match ending {
         Ok(_) => {
             // All sums were complete, so nothing is missing from the result.
-            if let Err(error) = peers.announce(Command::End) {
+            if let Err(error) = group.announce(Command::End) {
                 progress.note(&format!("after the last step: {error}"));
             }
         }
-        Err(_) => peers.fail(),
+        Err(_) => group.fail(),
     }
     ending
 }
@@ -134,14 +134,14 @@ pub(crate) fn learner<M>(
     network: Box<dyn Trainable>,
     source: Option<Box<dyn Denoiser>>,
     data: &dyn ImageSource,
-    peers: &Arc<ProcessGroup>,
+    group: &Arc<ProcessGroup>,
 ) -> Result<Learner> {
     plan.validate()?;
     if source.is_some() != (plan.method != Method::Scratch) {
         return Err(TrainError::Source);
     }
     allow_tf32(plan.steps.precision == Precision::Tf32);
-    Learner::new(plan, network, source, image_shape(data))?.in_group(peers.clone())
+    Learner::new(plan, network, source, image_shape(data))?.in_group(group.clone())
 }
 
 /// The shape of an image, `[C, H, W]`.

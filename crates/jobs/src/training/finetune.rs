@@ -242,7 +242,7 @@ impl Training for FineTuning {
             data: self.data,
             evaluator,
             device: context.device.clone(),
-            peers: self.group,
+            group: self.group,
         };
         Ok(run(setup, context.stop, context.progress)?)
     }
