@@ -120,7 +120,7 @@ impl<T: Training> Run<T> {
     /// Trains until the steps are done or the caller stops it, from the newest checkpoint if there is one.
     ///
     /// # Errors
-    /// - [`Error::Usage`] for a plan that does not fit this machine
+    /// - [`Error::Usage`](crate::Error::Usage) for a plan that does not fit this machine
     /// - a folder that is in use or holds other files
     /// - whatever training fails with
     pub fn run(self, context: &mut Context<'_>) -> Result<Ending> {
