@@ -13,7 +13,8 @@ pub(crate) fn error(error: &anyhow::Error) {
     note(format_args!("error: {}", causes(error)));
 }
 
-fn causes(error: &anyhow::Error) -> String {
+/// An error with its causes in one line.
+pub(crate) fn causes(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let job = cause.downcast_ref::<sdft_jobs::Error>();
@@ -58,8 +59,8 @@ pub(crate) struct Console {
     /// The terms of the last log line, the loss first.
     terms: Vec<String>,
     label: String,
-    /// Progress over images, and how many are done.
-    images: Option<(Ticker, f64)>,
+    /// Progress over images.
+    images: Option<Ticker>,
 }
 
 impl Console {
@@ -87,8 +88,8 @@ impl Console {
 
     /// Removes the bar, and prints how long the last images took.
     pub(crate) fn finish(&mut self) {
-        if let Some((ticker, done)) = self.images.take() {
-            ticker.finish(whole(done));
+        if let Some(ticker) = self.images.take() {
+            ticker.finish();
         } else if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -165,16 +166,15 @@ impl Progress for Console {
     }
 
     fn images(&mut self, done: f64, total: usize) {
-        let is_same = |(ticker, before): &(Ticker, f64)| ticker.total == total && *before <= done;
-        let mut ticker = match self.images.take() {
-            Some(known) if is_same(&known) => known.0,
-            _ => Ticker::new(self.bar.clone(), &self.label, total),
-        };
-        if done >= total as f64 {
-            ticker.finish(total);
-        } else {
+        let is_same = |ticker: &Ticker| ticker.total == total && ticker.done <= done;
+        if !self.images.as_ref().is_some_and(is_same) {
+            if let Some(before) = self.images.take() {
+                before.finish();
+            }
+            self.images = Some(Ticker::new(self.bar.clone(), &self.label, total, done));
+        }
+        if let Some(ticker) = &mut self.images {
             ticker.tick(done);
-            self.images = Some((ticker, done));
         }
     }
 }
@@ -197,12 +197,18 @@ struct Ticker {
     bar: Option<ProgressBar>,
     label: String,
     total: usize,
+    /// The last count, with images that are made in part.
+    done: f64,
+    /// The last count of whole images, and when it was reported.
+    complete: (usize, Instant),
+    /// Whether the count started at 0, so that the clock measures all images.
+    is_timed: bool,
     started: Instant,
     printed: Instant,
 }
 
 impl Ticker {
-    fn new(bar: Option<ProgressBar>, label: &str, total: usize) -> Self {
+    fn new(bar: Option<ProgressBar>, label: &str, total: usize, done: f64) -> Self {
         if let Some(bar) = &bar {
             bar.set_length(total as u64);
         }
@@ -211,6 +217,9 @@ impl Ticker {
             bar,
             label: label.to_owned(),
             total,
+            done,
+            complete: (0, now),
+            is_timed: done == 0.0,
             started: now,
             printed: now,
         }
@@ -218,6 +227,10 @@ impl Ticker {
 
     /// `done` images are done.
     fn tick(&mut self, done: f64) {
+        self.done = done;
+        if done.fract() == 0.0 {
+            self.complete = (whole(done), Instant::now());
+        }
         let elapsed = self.started.elapsed().as_secs_f64();
         let left = elapsed * (self.total as f64 - done).max(0.0) / done.max(1e-9);
         let eta = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
@@ -232,7 +245,7 @@ impl Ticker {
                 bar.set_position(whole as u64);
                 bar.set_message(text);
             }
-            None if self.printed.elapsed() >= QUIET => {
+            None if self.is_timed && self.printed.elapsed() >= QUIET => {
                 self.printed = Instant::now();
                 note(&format!(
                     "{} {whole}/{} images · {text}",
@@ -243,13 +256,14 @@ impl Ticker {
         }
     }
 
-    /// Prints how long the finished images took.
-    fn finish(&self, done: usize) {
+    /// Prints how long the complete images took.
+    fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        if done > 0 {
-            let took = self.started.elapsed();
+        let (done, when) = self.complete;
+        if done > 0 && self.is_timed {
+            let took = when - self.started;
             let speed = done as f64 / took.as_secs_f64().max(1e-9);
             note(&format!(
                 "{done} images in {}, {speed:.2} img/s",

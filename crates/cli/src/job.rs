@@ -50,16 +50,21 @@ pub(crate) fn can_overwrite(can: bool) {
 
 /// The text of a job's error, with options as they are typed.
 pub(crate) fn text_of(error: &Error) -> String {
+    with_typed_options(&text_with_fields(error))
+}
+
+/// The text of a job's error, with the fields of its options in backticks.
+fn text_with_fields(error: &Error) -> String {
     match error {
         Error::Option { name, problem } => format!("{} {problem}", typed(name)),
         Error::InOption {
             name,
             value,
             source,
-        } => format!("{} {value}: {}", typed(name), text_of(source)),
+        } => format!("{} {value}: {}", typed(name), text_with_fields(source)),
         Error::Output { option, source } => {
             let mut text = source.to_string();
-            if source.is_refusal() {
+            if source.is_refusal() || matches!(source, sdft_gallery::Error::OtherPlan { .. }) {
                 text = format!("{} {text}", typed(option));
             }
             if let Some(what) = source.overwriting()
@@ -69,14 +74,36 @@ pub(crate) fn text_of(error: &Error) -> String {
             }
             text
         }
-        Error::Context { context, source } => format!("{context}: {}", text_of(source)),
+        Error::Context { context, source } => format!("{context}: {}", text_with_fields(source)),
         other => other.to_string(),
     }
 }
 
-/// The option of a field: `--lambda-s` of `lambda_s`.
+/// The option of a field: `--lambda-s` of `lambda_s`, `-n` of `n`.
 fn typed(name: &str) -> String {
-    format!("--{}", name.replace('_', "-"))
+    let dashes = if name.len() == 1 { "-" } else { "--" };
+    format!("{dashes}{}", name.replace('_', "-"))
+}
+
+/// A text with every field in backticks replaced by its option. Other words in backticks stay.
+fn with_typed_options(text: &str) -> String {
+    let is_field =
+        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let (mut typed_text, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once('`') {
+        typed_text += before;
+        rest = match after.split_once('`') {
+            Some((word, behind)) if is_field(word) => {
+                typed_text += &typed(word);
+                behind
+            }
+            _ => {
+                typed_text.push('`');
+                after
+            }
+        };
+    }
+    typed_text + rest
 }
 
 #[cfg(test)]
@@ -93,6 +120,11 @@ mod tests {
             }),
         };
         let expected = "sdedit: --lambda-s -1: expected a number, 0 or more";
+        assert_eq!(text_of(&error), expected);
+        let error = Error::Usage(
+            "give `t_edit` and `n`, see `cargo xtask fetch --list`, or rename a`b".to_owned(),
+        );
+        let expected = "give --t-edit and -n, see `cargo xtask fetch --list`, or rename a`b";
         assert_eq!(text_of(&error), expected);
     }
 }

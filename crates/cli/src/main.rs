@@ -35,7 +35,9 @@ use std::process::ExitCode;
 /// Whether the user can correct an error by other arguments. The exit code is then 2 instead of 1.
 pub(crate) fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<UsageError>()
-        || error.is::<sdft_settings::Error>()
+        || error
+            .downcast_ref::<sdft_settings::Error>()
+            .is_some_and(sdft_settings::Error::is_usage)
         || error
             .downcast_ref::<sdft_jobs::Error>()
             .is_some_and(sdft_jobs::Error::is_usage)

@@ -3,7 +3,7 @@
 use crate::INTERRUPTED;
 use crate::console::{self, duration, size};
 use crate::job::job;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use sdft_gallery::free_space;
 use sdft_jobs::{Disk, Run, Training};
 use sdft_settings::Presets;
@@ -64,10 +64,11 @@ pub(crate) fn conclude(
             if !matches!(train, Some(TrainError::Parallel(_))) {
                 return Err(error);
             }
-            Err(error.context(format!(
-                "continue from the last checkpoint with: cargo xtask {verb} --resume {}",
+            Err(anyhow!(
+                "{}; continue from the last checkpoint with: cargo xtask {verb} --resume {}",
+                console::causes(&error),
                 root.display()
-            )))
+            ))
         }
     }
 }

@@ -12,10 +12,10 @@ use std::process::ExitCode;
 mod example;
 
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
-    let world = world()?;
     if args.run.list {
         return list(&TRAINING);
     }
+    let world = world()?;
     if is_example(args) && world.is_none() {
         return example::example(&args.run.out);
     }

@@ -63,7 +63,7 @@ pub enum Error {
     Tensor(#[from] candle_core::Error),
     /// A model file.
     #[error(transparent)]
-    Model(#[from] sdft_models::ModelError),
+    Model(Box<sdft_models::ModelError>),
     /// Images.
     #[error(transparent)]
     Data(#[from] sdft_data::DataError),
@@ -75,7 +75,7 @@ pub enum Error {
     Eval(#[from] sdft_eval::EvalError),
     /// Training.
     #[error(transparent)]
-    Train(#[from] sdft_train::TrainError),
+    Train(Box<sdft_train::TrainError>),
     /// Weights on disk.
     #[error(transparent)]
     Checkpoint(#[from] sdft_checkpoint::Error),
@@ -106,7 +106,8 @@ impl Error {
     /// Whether the caller can correct the error by other options.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Option { .. } | Self::Usage(_) | Self::Settings(_) => true,
+            Self::Option { .. } | Self::Usage(_) => true,
+            Self::Settings(error) => error.is_usage(),
             Self::Output { source, .. } => source.is_refusal(),
             Self::Context { source, .. } | Self::InOption { source, .. } => source.is_usage(),
             _ => false,
@@ -122,6 +123,19 @@ impl Error {
             Self::Context { source, .. } => source.train_error(),
             _ => None,
         }
+    }
+}
+
+// The largest errors are boxed, because every result of a job has room for one.
+impl From<sdft_models::ModelError> for Error {
+    fn from(error: sdft_models::ModelError) -> Self {
+        Self::Model(Box::new(error))
+    }
+}
+
+impl From<sdft_train::TrainError> for Error {
+    fn from(error: sdft_train::TrainError) -> Self {
+        Self::Train(Box::new(error))
     }
 }
 

@@ -285,9 +285,7 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
         ("save_fake", &options.save_fake),
     ];
     if options.save_real.is_some() && options.save_real == options.save_fake {
-        return Err(usage(
-            "the statistics of both sets cannot go into the same file",
-        ));
+        return Err(option("save_fake", "names the same file as `save_real`"));
     }
     for (option, path) in saved {
         if let Some(path) = path {
@@ -334,7 +332,7 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
         options.kid_subsets != 100 || options.kid_size != 1000 || options.kid_seed.is_some();
     if (draws || options.neighbours != 3) && (real.features.is_none() || fake.features.is_none()) {
         return Err(usage(
-            "settings of KID and of neighbours have no effect on statistics, which have no images",
+            "`kid_subsets`, `kid_size`, `kid_seed` and `neighbours` have no effect on statistics, which have no images",
         ));
     }
     for (set, (_, path)) in [&real, &fake].into_iter().zip(saved) {

@@ -122,7 +122,7 @@ pub fn select_images(options: &SelectOptions, context: &mut Context<'_>) -> Resu
         Take::Threshold(threshold) => match scored.partition_point(|s| s.score >= threshold) {
             0 => {
                 return Err(failed(format!(
-                    "no image reaches the threshold {threshold}: similarities are {worst:.4} to {best:.4}"
+                    "no image reaches `threshold` {threshold}: similarities are {worst:.4} to {best:.4}"
                 )));
             }
             taken => taken,

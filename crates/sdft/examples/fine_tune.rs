@@ -45,7 +45,8 @@ pub fn setup(folder: &Path) -> Result<Setup> {
     let images = DigitsSource::new(Digits::embedded()?, Style::Ember, &[1, 4, 7], 30)?;
     let mut plan = Plan::sdft("source.safetensors", "digits"); // the paper's settings
     plan.steps.steps = 60;
-    Ok(Setup::new(folder.join("run"), plan, open()?, images)?.with_source(Frozen(open()?)))
+    let setup = Setup::new(folder.join("run"), plan, open()?, images)?;
+    Ok(setup.with_source(Frozen(open()?)))
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {

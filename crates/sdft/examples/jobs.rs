@@ -14,12 +14,15 @@ use std::sync::atomic::AtomicBool;
 pub fn digits(folder: &Path, steps: u64, stop: &AtomicBool) -> Result<Option<Report>> {
     let mut progress = NoopProgress;
     let mut context = Context::new(Device::Cpu, stop, &mut progress);
-    let mut options = TrainOptions::default();
-    options.run = RunOptions {
+    let run = RunOptions {
         config: vec!["digits-sdft".to_owned()],
         steps: Some(steps),
         out: folder.join("runs"),
         ..RunOptions::default()
+    };
+    let options = TrainOptions {
+        run,
+        ..TrainOptions::default()
     };
     let job = TrainJob::new(&options, &mut context)?;
     let Ending::Finished { model, .. } = job.run(&mut context)? else {

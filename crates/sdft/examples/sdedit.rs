@@ -10,9 +10,6 @@ use std::sync::atomic::AtomicBool;
 struct Print;
 
 impl Progress for Print {
-    fn images(&mut self, done: f64, total: usize) {
-        println!("{done:.1} of {total} images");
-    }
     fn note(&mut self, text: &str) {
         println!("{text}");
     }

@@ -2,7 +2,7 @@
 //!
 //! A model that was pretrained on a large image set learns a new domain from a few hundred images, while it distills what the frozen
 //! source model knows: *self-distillation based fine-tuning* (SDFT, [arXiv 2311.01018](https://arxiv.org/abs/2311.01018)). Sampling,
-//! translating and editing images, and measuring the results, are part of the library. Tensors are [`candle`]'s.
+//! translating and editing images, and measuring the results, are part of the library. Tensors are those of candle.
 //!
 //! # The shortest fine-tuning
 //! A checkpoint of ADM's family and a folder of images, with the paper's settings:
@@ -24,6 +24,20 @@
 //! ```
 //! A network of your own needs an `impl` of [`Trainable`](diffusion::Trainable): its variables and its prediction. [`train::run`] does the
 //! rest: moving average, logs, sample grids, and checkpoints from which a stopped run continues to the same bits.
+//!
+//! # Sampling
+//! ```no_run
+//! use sdft::{candle::Device, models::*, randn::SeededNoise, samplers::*, train::to_images};
+//! use std::path::Path;
+//!
+//! let model = load_unet(Path::new("ffhq_p2.pt"), &LoadOptions::default())?;
+//! let (unet, diffusion) = (model.unet()?, model.diffusion(&"ddim40".parse()?)?);
+//! let mut noise = SeededNoise::new(7, 0);
+//! let x = noise.start(&[4, 3, 256, 256], &Device::Cpu)?;
+//! let faces = sample_ddim(&diffusion, &unet, &x, &Ddim::default(), &mut noise, &mut |_| Ok(()))?;
+//! let pictures = to_images(&faces)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # Examples
 //! Each is a program of less than 60 lines in `crates/sdft/examples`, and runs with `cargo run --release -p sdft --example NAME`.

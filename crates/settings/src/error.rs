@@ -19,7 +19,7 @@ pub enum Error {
         hint: String,
     },
     /// A configuration file that cannot be read.
-    #[error("cannot read the configuration {name}")]
+    #[error("cannot read the configuration {name}: {source}")]
     Read {
         /// Its path.
         name: String,
@@ -37,6 +37,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the settings have to change. A file that cannot be read is a failure.
+    pub fn is_usage(&self) -> bool {
+        !matches!(self, Self::Read { .. })
+    }
+
     pub(crate) fn invalid(origin: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Invalid {
             origin: origin.into(),

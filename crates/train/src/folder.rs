@@ -404,8 +404,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("optim.lr is 2e-5 there and 0.5 now")
-                || error.contains("optim.lr is 0.00002 there and 0.5 now"),
+            error.contains("optim.lr is 0.00002 there and 0.5 now"),
             "{error}"
         );
     }

@@ -129,7 +129,7 @@ pub(crate) struct TranslateArgs {
     /// egsde and ilvr: factor of the low-pass filter; an eighth of the image's side if not given, which is the published 32 at 256.
     #[arg(long, value_parser = at_least_one, value_name = "N", hide_short_help = true)]
     pub(crate) factor: Option<usize>,
-    /// ilvr: the input is followed in steps above this one; below it the model is free.
+    /// ilvr: the input is followed in steps above this one; from this step down the model is free.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = whole::<usize>, hide_short_help = true)]
     pub(crate) free: usize,
     /// ddib: the model of the source domain.

@@ -41,13 +41,14 @@ pub(super) fn range(args: &EditRangeArgs) -> Result<ExitCode> {
     }
     console::line(format_args!(
         "t_edit   {} (predicted images are {:.2} x {cosine:.4} = {:.4} away)",
-        report.t_edit,
+        report.t_edit()?,
         report.edit_distance / cosine,
         report.edit_distance
     ))?;
     console::line(format_args!(
         "t_boost  {} (states are {} away)",
-        report.t_boost, report.boost_distance
+        report.t_boost()?,
+        report.boost_distance
     ))?;
     Ok(ExitCode::SUCCESS)
 }

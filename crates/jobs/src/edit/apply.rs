@@ -73,16 +73,11 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
         .collect();
     let walk = ApplyWalk::new(options, &infos)?;
     if walk.t_boost == 0 {
-        let given = [
-            ("seed", options.seed.map(|seed| format!("{seed}: "))),
-            ("frames", options.frames.then(String::new)),
-        ];
-        if let Some((name, Some(value))) = given.into_iter().find(|(_, value)| value.is_some()) {
+        let given = [("seed", options.seed.is_some()), ("frames", options.frames)];
+        if let Some((name, _)) = given.into_iter().find(|(_, is_given)| *is_given) {
             return Err(option(
                 name,
-                format!(
-                    "{value}has no effect without added noise; give a t_boost above 0, or omit it"
-                ),
+                "has no effect without added noise; give `t_boost` above 0, or omit it",
             ));
         }
     }

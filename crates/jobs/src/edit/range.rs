@@ -58,14 +58,28 @@ pub struct RangeReport {
     pub images: usize,
     /// Cosine of the two texts.
     pub cosine: f64,
-    /// Features are changed at this step and above it.
-    pub t_edit: usize,
-    /// The distance of predicted images at which that begins.
+    /// The distance of predicted images at which the changes begin.
     pub edit_distance: f64,
-    /// Fresh noise is added below this step.
-    pub t_boost: usize,
-    /// The distance of states at which that begins.
+    /// The distance of states at which the noise ends.
     pub boost_distance: f64,
+}
+
+impl RangeReport {
+    /// The first step at which predicted images are that far away. Features are changed at this step and above it.
+    ///
+    /// # Errors
+    /// Fails if the curve ends before that.
+    pub fn t_edit(&self) -> Result<usize> {
+        range_t_edit(&self.curves, self.cosine)
+    }
+
+    /// The first step at which states are that far away. Fresh noise is added below this step.
+    ///
+    /// # Errors
+    /// Fails if the curve ends before that.
+    pub fn t_boost(&self) -> Result<usize> {
+        range_t_boost(&self.curves)
+    }
 }
 
 /// The images whose inversions are measured.
@@ -94,7 +108,7 @@ pub(crate) fn measure_range(
     let RangeImages { net, data, .. } = *images;
     if GoalNetwork::of(&plan.goal.network) == GoalNetwork::Digits {
         return Err(usage(
-            "auto: LPIPS does not measure digits; give t_edit and t_boost as numbers",
+            "auto: LPIPS does not measure digits; give `t_edit` and `t_boost` as numbers",
         ));
     }
     (context.on_start)();
@@ -226,9 +240,7 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
     Ok(RangeReport {
         images: n,
         cosine,
-        t_edit: range_t_edit(&curves, cosine)?,
         edit_distance: EDIT * cosine,
-        t_boost: range_t_boost(&curves)?,
         boost_distance: BOOST,
         curves,
     })

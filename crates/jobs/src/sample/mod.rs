@@ -255,7 +255,7 @@ fn refuse_leftovers(dir: &Path, n: usize, overwrite: bool) -> Result<()> {
     }
     if largest > n {
         let more = match largest <= MOST {
-            true => format!("draw {largest} images, or "),
+            true => format!("draw as many with `n` {largest}, or "),
             false => String::new(),
         };
         return Err(option(

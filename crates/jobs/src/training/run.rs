@@ -1,7 +1,7 @@
 //! A prepared run: a resolved plan, its opened inputs, and the folder that it writes.
 
 use crate::context::Context;
-use crate::error::{Error, Result, ResultExt as _, failed, usage};
+use crate::error::{Result, ResultExt as _, failed, usage};
 use crate::estimate::Estimate;
 use sdft_gallery::space_warning;
 use sdft_train::{Ending, RunFolder, RunPlan, TrainError, free_run_folder};
@@ -120,7 +120,7 @@ impl<T: Training> Run<T> {
     /// Trains until the steps are done or the caller stops it, from the newest checkpoint if there is one.
     ///
     /// # Errors
-    /// - [`Error::Usage`] for a plan that does not fit this machine
+    /// - [`Error::Usage`](crate::Error::Usage) for a plan that does not fit this machine
     /// - a folder that is in use or holds other files
     /// - an error of training
     pub fn run(self, context: &mut Context<'_>) -> Result<Ending> {
@@ -173,10 +173,13 @@ fn train<T: Training>(
 ) -> Result<Ending> {
     let root = folder.root().to_owned();
     (context.on_start)();
-    match inputs.train(plan, folder, context) {
-        Err(Error::Train(TrainError::Plan(problem))) => Err(usage(problem.to_string())),
-        ended => ended.with_context(|| format!("the run in {} stopped", root.display())),
+    let ended = inputs.train(plan, folder, context);
+    if let Err(error) = &ended
+        && let Some(TrainError::Plan(problem)) = error.train_error()
+    {
+        return Err(usage(problem.to_string()));
     }
+    ended.with_context(|| format!("the run in {} stopped", root.display()))
 }
 
 fn note_warnings<T: Training>(plan: &T::Plan, context: &mut Context<'_>) {

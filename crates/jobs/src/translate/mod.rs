@@ -185,7 +185,7 @@ fn classifier(
         return Err(option(
             "classifier",
             format!(
-                "is missing: egsde needs a classifier of noised images; train one with\n  cargo xtask train-classifier --model {model_name} --source DIR --target DIR\nand give its run folder"
+                "is missing: egsde needs a classifier of noised images; train one with\n  cargo xtask train-classifier --model {model_name} --source DIR --target DIR\nand give its run folder as `classifier`"
             ),
         ));
     };

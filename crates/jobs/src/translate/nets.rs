@@ -210,7 +210,7 @@ fn prepare(
                 return Err(option(
                     "free",
                     format!(
-                        "{free}: the input is followed in none of the {} steps; expected a smaller value, or more steps",
+                        "{free}: the input is followed in none of the {} steps; expected a smaller value, or more `steps`",
                         diffusion.n_steps()
                     ),
                 ));

@@ -425,14 +425,10 @@ impl<M: Default> Default for Plan<M> {
 }
 
 impl Plan {
-    /// SDFT with the paper's settings for MetFaces, for a network that the program makes itself. `source` and `images` are the names under
-    /// which the plan and the model's file record the source model and the images.
+    /// SDFT with the paper's settings for MetFaces. The plan and the model's file record the source model and the images by these names.
     pub fn sdft(source: impl Into<String>, images: impl Into<String>) -> Self {
-        let mut plan = Self {
-            source: source.into(),
-            ..Self::default()
-        };
-        plan.data.path = images.into();
+        let mut plan = Self::default();
+        (plan.source, plan.data.path) = (source.into(), images.into());
         plan
     }
 }
