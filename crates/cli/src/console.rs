@@ -148,7 +148,7 @@ impl Progress for Console {
                 // The first step was done before the clock started.
                 && self.thinning.prints(done + 1, p.steps + 1 - first) =>
             {
-                note(&format!(
+                note(format!(
                     "{} step {}/{} ({} images) {} · {pace}",
                     self.label,
                     p.step,
@@ -247,7 +247,7 @@ impl Ticker {
             }
             None if self.is_timed && self.printed.elapsed() >= QUIET => {
                 self.printed = Instant::now();
-                note(&format!(
+                note(format!(
                     "{} {whole}/{} images · {text}",
                     self.label, self.total
                 ));
@@ -265,7 +265,7 @@ impl Ticker {
         if done > 0 && self.is_timed {
             let took = when - self.started;
             let speed = done as f64 / took.as_secs_f64().max(1e-9);
-            note(&format!(
+            note(format!(
                 "{done} images in {}, {speed:.2} img/s",
                 duration(took)
             ));

@@ -39,7 +39,7 @@ pub(crate) fn asked() -> Option<Precision> {
 pub(crate) fn sensible_threads(asked: usize) -> usize {
     let most = sdft_runtime::most_threads();
     if asked > most {
-        crate::console::note(&format!(
+        crate::console::note(format!(
             "--threads {asked}: computing with {most}; more do not help this machine's cores"
         ));
     }

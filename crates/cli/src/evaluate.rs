@@ -66,7 +66,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
         console::line(report.text().trim_end())?;
     }
     if let Some(out) = evaluation.write()? {
-        console::note(&format!("written to {}", out.display()));
+        console::note(format!("written to {}", out.display()));
     }
     Ok(())
 }

@@ -24,6 +24,6 @@ pub(crate) fn peek_model_file(name: &str) -> Option<String> {
 }
 
 fn noted(file: ModelFile) -> Result<String> {
-    file.notes.iter().for_each(|note| console::note(note));
+    file.notes.iter().for_each(console::note);
     Ok(file.path)
 }

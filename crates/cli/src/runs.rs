@@ -155,7 +155,7 @@ pub(crate) fn listen() {
         LISTENING.store(true, Ordering::Relaxed);
         let handler = ctrlc::set_handler(|| interrupt(Asks::System));
         if let Err(error) = handler {
-            console::note(&format!("Ctrl-C will stop without saving: {error}"));
+            console::note(format!("Ctrl-C will stop without saving: {error}"));
         }
     });
 }
