@@ -62,7 +62,7 @@ fn foreign_files_are_never_replaced() {
         .run(&[&other[..], &["--out", "a"]].concat())
         .fails(1, &["model", "other.safetensors"]);
     // A smaller number would leave images of a larger set.
-    sample(&place, &["-n", "2", "--out", "a"]).fails(2, &["00002.png", "draw 3 images"]);
+    sample(&place, &["-n", "2", "--out", "a"]).fails(2, &["00002.png", "draw as many with -n 3"]);
     assert_same(&first, &files(&place.path("a")));
 
     // With --overwrite it replaces the whole earlier set.

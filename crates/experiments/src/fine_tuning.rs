@@ -145,7 +145,7 @@ mod tests {
         let error = fine_tuning_example(dir.path(), &set, &mut context)
             .unwrap_err()
             .to_string();
-        assert!(error.contains("something else"), "{error}");
+        assert!(error.contains("another picture"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 }
