@@ -2,7 +2,6 @@
 
 use candle_core::{D, Device, Tensor};
 use sdft_adm::Encoder;
-use sdft_autograd::no_grad;
 use sdft_data::ImageSource;
 use sdft_diffusion::Diffusion;
 use sdft_imaging::to_unit_range;
@@ -127,8 +126,7 @@ impl HeldOut {
             let (step, first) = (level as u64, start as u64);
             let noise = randn(seed, Purpose::HeldOut, step, first, x0.dims(), x0.device())?;
             let xt = diffusion.q_sample(&x0, &steps, &noise)?;
-            let t = diffusion.model_t(&steps)?;
-            let logits = no_grad(|| encoder.logits(&xt, &t))?;
+            let logits = encoder.logits(&xt, &diffusion.model_t(&steps)?)?;
             let chosen = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
             right += chosen.iter().filter(|&&c| c as usize == label).count();
         }

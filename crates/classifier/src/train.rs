@@ -177,10 +177,11 @@ impl Classifying<'_> {
         let Some(held_out) = &self.held_out else {
             return Ok(None);
         };
-        let (encoder, seed) = (&self.encoder, self.plan.seed);
-        let accuracy = self
-            .updater
-            .with_averaged(|| held_out.accuracy(encoder, &self.diffusion, seed))?;
+        // Plain tensors instead of variables: nothing is recorded, and the memory of a pass is freed on the way.
+        let averaged = Params::new(self.updater.averaged()?);
+        let dtype = self.plan.steps.precision.compute_dtype();
+        let encoder = Encoder::load(&averaged, &self.config)?.with_compute_dtype(dtype);
+        let accuracy = held_out.accuracy(&encoder, &self.diffusion, self.plan.seed)?;
         Ok(Some(accuracy))
     }
 }
