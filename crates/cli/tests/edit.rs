@@ -4,7 +4,7 @@ mod common;
 mod direction;
 
 use common::{Run, assert_same, essence, files, names, place_with_inputs, workspace};
-use direction::{SHORT, apply, place_with_direction};
+use direction::{APPLY, SHORT, apply, place_with_direction};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -244,24 +244,12 @@ fn settings_are_taken_over_and_frames_share_their_noise() {
 fn an_interrupted_edit_continues() {
     let place = place_with_direction();
     let slow = ["--steps", "400", "--inversion", "400", "--batch", "1"];
-    let args = [
-        "edit",
-        "apply",
-        "--model",
-        "digits-source",
-        "--edit",
-        "runs/turn",
-        "--input",
-        "in",
-        "--cache",
-        "cache",
-    ];
     let done = || match place.path("edited").exists() {
         true => files(&place.path("edited")).len(),
         false => 0,
     };
     let mut child = place
-        .command(&[&args[..], &slow].concat())
+        .command(&[&APPLY[..], &slow].concat())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -269,9 +257,9 @@ fn an_interrupted_edit_continues() {
     wait_for("image", || done() > 0);
     assert_eq!(signal(&mut child, "-INT"), Some(130));
     assert!((1..6).contains(&done()), "{} of 6", done());
-    let again = place.run(&[&args[..], &slow].concat()).ok();
+    let again = place.run(&[&APPLY[..], &slow].concat()).ok();
     assert!(again.err.contains("complete and stay"), "{again:?}");
-    let alone = [&args[..], &slow, &["--out", "undisturbed"]].concat();
+    let alone = [&APPLY[..], &slow, &["--out", "undisturbed"]].concat();
     place.run(&alone).ok();
     assert_same(
         &files(&place.path("undisturbed")),

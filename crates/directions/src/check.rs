@@ -177,16 +177,7 @@ impl RunPlan for DirectionPlan {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn plan() -> DirectionPlan {
-        let mut plan = DirectionPlan {
-            source: "metfaces.safetensors".into(),
-            ..DirectionPlan::default()
-        };
-        plan.data.path = "metfaces".into();
-        (plan.goal.from, plan.goal.to) = ("face".into(), "smiling face".into());
-        plan
-    }
+    use crate::plan::tests::plan;
 
     #[test]
     fn impossible_plans_name_the_key() {

@@ -268,11 +268,12 @@ impl DirectionPlan {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use sdft_train::RunPlan;
 
-    fn plan() -> DirectionPlan {
+    /// A complete plan for faces.
+    pub(crate) fn plan() -> DirectionPlan {
         let mut plan = DirectionPlan {
             source: "metfaces.safetensors".into(),
             ..DirectionPlan::default()

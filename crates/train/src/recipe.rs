@@ -350,4 +350,17 @@ mod tests {
         assert!(part.auxiliary().is_none());
         assert_eq!(part.samples, (0..7).collect::<Vec<u64>>());
     }
+
+    #[test]
+    fn parts_without_images_or_beyond_the_batch_are_errors() {
+        let draw = recipe(|_| {}).draw(3, 5);
+        for images in [2..2, 5..8, 7..9] {
+            let error = draw.part(images.clone(), &[3, 2, 2], &Device::Cpu);
+            let text = error.unwrap_err().to_string();
+            assert!(
+                text.contains("0..7") && text.contains(&format!("{images:?}")),
+                "{text}"
+            );
+        }
+    }
 }

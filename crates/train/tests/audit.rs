@@ -1,13 +1,13 @@
 //! The gradient audit of ADM's U-Net in every way that it computes.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::{AdmConfig, TrainableUnet, Unet};
 use sdft_diffusion::{ComputeMode, PredictionType, Trainable};
 use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_randn::randn;
 use sdft_testing::tiny_config;
-use sdft_train::{Learner, Method, Plan, Precision};
+use sdft_train::{Learner, Method, Plan, Precision, audit_gradients};
 
 fn audit(out_channels: usize, norm_groups: usize, precision: Precision, recompute: bool) {
     let config = AdmConfig {
@@ -56,4 +56,16 @@ fn half_precision_hides_no_gradient() {
 fn offsets_that_a_norm_removes_are_accepted() {
     // As many groups as channels: the bias before the norm has no effect.
     audit(3, 8, Precision::F32, false);
+}
+
+#[test]
+fn a_scalar_that_starts_at_zero_is_audited_like_any_variable() {
+    let gate = Var::zeros((), DType::F32, &Device::Cpu).unwrap();
+    let vars = [("gate".to_owned(), gate.clone())];
+    let none = |_: &str| false;
+    let quadratic = || Ok((gate.as_tensor().sqr()? + gate.as_tensor())?);
+    audit_gradients(&vars, 0, &none, &quadratic).unwrap();
+    assert_eq!(gate.to_scalar::<f32>().unwrap(), 0.0);
+    let constant = || Ok(Tensor::new(1f32, &Device::Cpu)?);
+    assert!(audit_gradients(&vars, 0, &none, &constant).is_err());
 }

@@ -21,25 +21,27 @@ pub(crate) const SHORT: [&str; 14] = [
     "--no-cache",
 ];
 
-/// Edits `in` with few steps, inversions kept in the place.
+/// Edits `in` by the direction, inversions kept in the place.
+pub(crate) const APPLY: [&str; 10] = [
+    "edit",
+    "apply",
+    "--model",
+    "digits-source",
+    "--edit",
+    "runs/turn",
+    "--input",
+    "in",
+    "--cache",
+    "cache",
+];
+
+/// [`APPLY`] with few steps.
 pub(crate) fn apply(place: &Workspace, more: &[&str]) -> Run {
-    let args = [
-        "edit",
-        "apply",
-        "--model",
-        "digits-source",
-        "--edit",
-        "runs/turn",
-        "--input",
-        "in",
-        "--cache",
-        "cache",
-    ];
     let steps: &[&str] = match more.contains(&"--settings") {
         true => &[],
         false => &["--steps", "8"],
     };
-    place.run(&[&args[..], steps, more].concat())
+    place.run(&[&APPLY[..], steps, more].concat())
 }
 
 pub(crate) fn place_with_direction() -> Workspace {
