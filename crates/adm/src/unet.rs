@@ -5,7 +5,8 @@ use crate::trunk::{Block, Builder, Trunk};
 use candle_core::{DType, Result, Tensor};
 use sdft_autograd::{concat, taped, to_dtype, to_nchw};
 use sdft_diffusion::{
-    Bottleneck, BottleneckNet, Change, Denoiser, Edited, FeatureNet, Prediction, PredictionType,
+    Bottleneck, BottleneckNet, Change, Condition, Denoiser, Edited, FeatureNet, Network,
+    Prediction, PredictionType,
 };
 use sdft_kernels::Activation;
 use sdft_nn::{Conv2d, ConvStart, GroupNorm, ParamSource, ParamSpec, Scope, specs_of};
@@ -212,6 +213,22 @@ impl Denoiser for UnetCall<'_> {
 impl Denoiser for Unet {
     fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
         self.with(None, None).predict(xt, t)
+    }
+}
+
+impl Network for Unet {
+    fn predict_with(
+        &self,
+        xt: &Tensor,
+        t: &[f32],
+        condition: &Condition<'_>,
+    ) -> Result<Prediction> {
+        let Condition { labels, dropout } = *condition;
+        self.with(labels, dropout).predict(xt, t)
+    }
+
+    fn n_classes(&self) -> usize {
+        self.config.num_classes
     }
 }
 

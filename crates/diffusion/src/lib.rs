@@ -24,6 +24,7 @@ pub use crate::{
     denoiser::{Bottleneck, BottleneckNet, Change, Denoiser, Edited, FeatureNet},
     diffusion::{Clip, Diffusion, Moments, Reverse, Variance},
     gaussian::GaussianDenoiser,
+    network::Network,
     prediction::{Prediction, PredictionType},
     process::{Process, ProcessError},
     trainable::{
@@ -37,6 +38,7 @@ mod convert;
 mod denoiser;
 mod diffusion;
 mod gaussian;
+mod network;
 mod prediction;
 mod process;
 mod trainable;

@@ -1,0 +1,19 @@
+//! A network that was made from a file: everything that the program does with one.
+
+use crate::{BottleneckNet, Condition, FeatureNet, Prediction};
+use candle_core::{Result, Tensor};
+
+/// A denoiser of any architecture, frozen: it predicts with and without labels, shows its deepest features, and takes changed ones.
+///
+/// As a [`Denoiser`](crate::Denoiser) it evaluates without labels and dropout.
+pub trait Network: BottleneckNet + FeatureNet + Send + Sync {
+    /// The prediction for `xt` at the original timesteps `t`, as [`Denoiser::predict`](crate::Denoiser::predict), with class labels or dropout.
+    ///
+    /// # Errors
+    /// Shapes that do not fit the network; labels that are missing, unexpected or out of range.
+    fn predict_with(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>)
+    -> Result<Prediction>;
+
+    /// Number of classes of a class-conditional network, 0 for none.
+    fn n_classes(&self) -> usize;
+}
