@@ -25,6 +25,7 @@
 //! **Invariant:** the only crate that joins an architecture with a file; a file that does not fit completely is not loaded.
 
 pub use crate::{
+    architecture::{Architecture, ArchitectureError},
     convert::convert_file,
     error::ModelError,
     inspect::{Inspected, inspect_file, scan_file},
@@ -37,6 +38,7 @@ pub use crate::{
     siblings::folder_weights,
 };
 
+mod architecture;
 mod convert;
 mod diffusers;
 mod error;
