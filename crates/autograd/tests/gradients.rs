@@ -5,8 +5,8 @@ mod differences;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use differences::{check, wave};
 use sdft_autograd::{
-    add, attention, average_pool_2x, concat, conv2d, linear, norm_act, pool, relu, silu,
-    upsample_nearest_2x,
+    add, attention, average_pool_2x, concat, conv2d, conv2d_padded, linear, norm_act, pool, relu,
+    silu, upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -26,6 +26,14 @@ fn operations_have_exact_gradients() {
             wave(&[4], 0.3),
         ];
         check(&inputs, |t| conv2d(&t[0], &t[1], &t[2], stride, pad));
+    }
+    for (stride, pad) in [(2, [0, 0, 1, 1]), (1, [2, 0, 0, 1]), (3, [0, 3, 1, 0])] {
+        let inputs = [
+            wave(&[2, 3, 6, 5], 0.1),
+            wave(&[4, 3, 3, 3], 0.2),
+            wave(&[4], 0.3),
+        ];
+        check(&inputs, |t| conv2d_padded(&t[0], &t[1], &t[2], stride, pad));
     }
     check(
         &[wave(&[3, 5], 0.1), wave(&[4, 5], 0.2), wave(&[4], 0.3)],

@@ -21,7 +21,7 @@ pub(crate) use elementwise::add_gradients;
 pub use {
     attention::attention,
     channels::{add_per_channel, concat},
-    conv2d::{conv2d, linear, pointwise},
+    conv2d::{conv2d, conv2d_padded, linear, pointwise},
     dense::{flatten_space, to_dtype, to_nchw, unflatten_space},
     dropout::dropout,
     elementwise::{add, relu, silu},
