@@ -12,7 +12,7 @@
 //! ```
 //! use sdft_kernels::{ConvShape, conv2d};
 //!
-//! let shape = ConvShape { batch: 1, c_in: 1, h: 3, w: 3, c_out: 1, k: [3, 3], stride: 1, pad: [1, 1] };
+//! let shape = ConvShape { batch: 1, c_in: 1, h: 3, w: 3, c_out: 1, k: [3, 3], stride: 1, pad: [1; 4] };
 //! let y = conv2d(&shape, &[1.0f64; 9], &[1.0; 9], None);
 //! assert_eq!(y, [4.0, 6.0, 4.0, 6.0, 9.0, 6.0, 4.0, 6.0, 4.0]);
 //! ```
@@ -29,6 +29,7 @@ pub use crate::{
     },
     elementwise::{add, mul, relu, relu_gradient, silu, silu_gradient},
     error::Error,
+    filter::{FilterShape, filter_down, filter_up},
     measure::measure_flops,
     modulate::{modulate, modulate_gradient},
     norm::{Activation, NormShape, Statistics, norm_act, norm_act_gradient, plane_sums},
@@ -42,6 +43,7 @@ mod choice;
 mod conv;
 mod elementwise;
 mod error;
+mod filter;
 mod gemm;
 mod measure;
 mod micro;

@@ -10,6 +10,7 @@ mod dense;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod filter;
 mod modulate;
 mod norm_act;
 mod op;
@@ -21,11 +22,12 @@ pub(crate) use elementwise::add_gradients;
 pub use {
     attention::attention,
     channels::{add_per_channel, concat},
-    conv2d::{conv2d, linear, pointwise},
+    conv2d::{conv2d, conv2d_padded, linear, pointwise},
     dense::{flatten_space, to_dtype, to_nchw, unflatten_space},
     dropout::dropout,
     elementwise::{add, relu, silu},
     embedding::embedding,
+    filter::{resample_filter_down, resample_filter_up},
     norm_act::{group_norm, norm_act},
     pool::pool,
     resample::{average_pool_2x, upsample_nearest_2x},

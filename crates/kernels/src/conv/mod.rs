@@ -1,8 +1,10 @@
 //! Convolution of `[b, c, h, w]`: its shapes, and which algorithm computes it.
 
 mod direct;
+mod lanes;
 mod pointwise;
 mod small;
+mod strided;
 #[cfg(test)]
 mod tests;
 mod winograd;
@@ -12,10 +14,11 @@ use crate::choice::Choice;
 use pointwise::Pointwise;
 use rayon::prelude::*;
 use small::SmallMaps;
+use strided::Strided;
 use winograd::{Filters, Winograd};
 
 /// The shapes of one convolution: `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k_h, k_w]`, the output
-/// is `[b, c_out, out_h, out_w]`; padding is symmetric and filled with zeros. Pairs are height and width.
+/// is `[b, c_out, out_h, out_w]`. Pairs are height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvShape {
     /// Images.
@@ -32,8 +35,8 @@ pub struct ConvShape {
     pub k: [usize; 2],
     /// Distance between two filter positions.
     pub stride: usize,
-    /// Zeros on each side.
-    pub pad: [usize; 2],
+    /// Rows and columns of zeros: top, left, bottom, right.
+    pub pad: [usize; 4],
 }
 
 /// Below this many input channels, transformed inputs are mostly padding and the weight gradient is faster by im2col.
@@ -50,7 +53,7 @@ impl ConvShape {
             c_out,
             k: [1, 1],
             stride: 1,
-            pad: [0, 0],
+            pad: [0; 4],
         }
     }
 
@@ -69,7 +72,7 @@ impl ConvShape {
 
     /// Height of the output.
     pub fn out_h(&self) -> usize {
-        (self.h + 2 * self.pad[0] - self.k[0]) / self.stride + 1
+        (self.h + self.pad[0] + self.pad[2] - self.k[0]) / self.stride + 1
     }
 
     /// Weights between one input and one output channel.
@@ -79,7 +82,7 @@ impl ConvShape {
 
     /// Width of the output.
     pub fn out_w(&self) -> usize {
-        (self.w + 2 * self.pad[1] - self.k[1]) / self.stride + 1
+        (self.w + self.pad[1] + self.pad[3] - self.k[1]) / self.stride + 1
     }
 }
 
@@ -113,6 +116,9 @@ fn forward_by<T: Real>(
         if let Some(pointwise) = Pointwise::forward(shape) {
             return T::from_f32(pointwise.run(choice.simd, x, w, bias));
         }
+        if let Some(strided) = Strided::of(shape, choice.simd) {
+            return T::from_f32(strided.forward(x, w, bias));
+        }
     }
     direct::forward(shape, x, w, bias)
 }
@@ -140,6 +146,9 @@ fn input_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, dy: &[T], w: &[
         if let Some(pointwise) = Pointwise::backward(shape) {
             return T::from_f32(pointwise.run(choice.simd, dy, w, None));
         }
+        if let Some(strided) = Strided::of(shape, choice.simd) {
+            return T::from_f32(strided.input_gradient(dy, w));
+        }
     }
     direct::input_gradient(shape, dy, w)
 }
@@ -159,6 +168,9 @@ fn weight_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, x: &[T], dy: &
             && let Some(winograd) = Winograd::of(shape, choice)
         {
             return T::from_f32(winograd.weight_gradient(shape, x, dy));
+        }
+        if let Some(strided) = Strided::of(shape, choice.simd) {
+            return T::from_f32(strided.weight_gradient(x, dy));
         }
     }
     direct::weight_gradient(shape, x, dy)
