@@ -2,7 +2,7 @@
 
 use crate::AdmConfig;
 use candle_core::{DType, Result, Tensor, bail};
-use sdft_autograd::{add, embedding, recompute, silu, to_dtype};
+use sdft_autograd::{add, embedding, silu, to_dtype};
 use sdft_nn::{
     AttentionBlock, Conv2d, ConvStart, Linear, ResBlock, ResBlockConfig, Resample, Resize, Scope,
     timestep_embedding,
@@ -31,46 +31,13 @@ impl Block {
         recomputed: bool,
     ) -> Result<Tensor> {
         self.0.iter().try_fold(x.clone(), |x, layer| match layer {
-            Layer::Residual(block) if recomputed => {
-                let (block, key) = (block.clone(), key.map(OwnedKey::new));
-                recompute(&x, emb, move |x, emb| {
-                    block.forward(x, emb, key.as_ref().map(OwnedKey::lend).as_ref())
-                })
-            }
-            Layer::Attention(block) if recomputed => {
-                let block = block.clone();
-                recompute(&x, emb, move |x, _| block.forward(x))
-            }
+            Layer::Residual(block) if recomputed => block.recomputed(&x, emb, key),
+            Layer::Attention(block) if recomputed => block.recomputed(&x, emb),
             Layer::Conv(conv) => conv.forward(&x),
             Layer::Residual(block) => block.forward(&x, emb, key),
             Layer::Attention(block) => block.forward(&x),
             Layer::Resize(resize) => resize.forward(&x),
         })
-    }
-}
-
-/// An owned key, for the backward pass.
-struct OwnedKey {
-    seed: u64,
-    step: u64,
-    samples: Vec<u64>,
-}
-
-impl OwnedKey {
-    fn new(key: &DropoutKey<'_>) -> Self {
-        Self {
-            seed: key.seed,
-            step: key.step,
-            samples: key.samples.to_vec(),
-        }
-    }
-
-    fn lend(&self) -> DropoutKey<'_> {
-        DropoutKey {
-            seed: self.seed,
-            step: self.step,
-            samples: &self.samples,
-        }
     }
 }
 
@@ -88,14 +55,11 @@ impl Builder<'_> {
         resample: Resample,
     ) -> Result<Layer> {
         let config = ResBlockConfig {
-            channels: c_in,
-            out_channels: c_out,
-            emb_channels: self.config.emb_channels(),
             scale_shift: self.config.use_scale_shift_norm,
             resample,
-            skip_kernel: 1,
             groups: self.config.norm_groups,
             dropout: self.config.dropout,
+            ..ResBlockConfig::new(c_in, c_out, self.config.emb_channels())
         };
         ResBlock::load(scope, &config).map(Layer::Residual)
     }
