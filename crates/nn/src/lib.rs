@@ -31,6 +31,7 @@ pub use crate::{
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},
     res_block::{Convention, ResBlock, ResBlockConfig, Resample},
     resize::Resize,
+    sequence::{Layer, Sequence},
 };
 
 mod attention_block;
@@ -42,3 +43,4 @@ mod layers;
 mod params;
 mod res_block;
 mod resize;
+mod sequence;
