@@ -29,7 +29,7 @@ pub use crate::{
     attention::{Attention, attention_backward, attention_forward},
     conv::{Conv, Prepared, conv_forward, conv_input_gradient, conv_weight_gradient},
     maps::{
-        Pool, add_per_channel, channels, column_sum, concat, dense, elementwise, embedding,
+        Pool, add_per_channel, channels, column_sum, concat, dense, elementwise, embedding, filter,
         pairwise, plane_sums, pool_forward, pool_gradient, pool2, pool2_gradient, upsample,
     },
     noise::{keep_factors, normals},

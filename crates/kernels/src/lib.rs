@@ -29,6 +29,7 @@ pub use crate::{
     },
     elementwise::{add, mul, relu, relu_gradient, silu, silu_gradient},
     error::Error,
+    filter::{FilterShape, filter_down, filter_up},
     measure::measure_flops,
     modulate::{modulate, modulate_gradient},
     norm::{Activation, NormShape, Statistics, norm_act, norm_act_gradient, plane_sums},
@@ -42,6 +43,7 @@ mod choice;
 mod conv;
 mod elementwise;
 mod error;
+mod filter;
 mod gemm;
 mod measure;
 mod micro;

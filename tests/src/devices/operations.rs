@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_autograd::{
     add, attention, average_pool_2x, backward, concat, conv2d, conv2d_padded, embedding, linear,
-    norm_act, pool, relu, silu, upsample_nearest_2x,
+    norm_act, pool, relu, resample_filter_down, resample_filter_up, silu, upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -115,6 +115,26 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
         &[],
         Box::new(|t| average_pool_2x(&t[0])),
     );
+    for (filter, pad) in [(&[0.5f32, 0.5][..], 0), (&[0.125, 0.375, 0.375, 0.125], 1)] {
+        for shape in [map, odd] {
+            put(
+                format!("filter down by {} {shape:?}", filter.len()),
+                &[shape],
+                &[],
+                Box::new(move |t| {
+                    resample_filter_down(&t[0], &Tensor::new(filter, t[0].device())?, pad)
+                }),
+            );
+            put(
+                format!("filter up by {} {shape:?}", filter.len()),
+                &[shape],
+                &[],
+                Box::new(move |t| {
+                    resample_filter_up(&t[0], &Tensor::new(filter, t[0].device())?, pad)
+                }),
+            );
+        }
+    }
     put("relu".into(), &[map], &[], Box::new(|t| relu(&t[0])));
     put("silu".into(), &[odd], &[], Box::new(|t| silu(&t[0])));
     put(

@@ -10,6 +10,7 @@ mod dense;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod filter;
 mod modulate;
 mod norm_act;
 mod op;
@@ -26,6 +27,7 @@ pub use {
     dropout::dropout,
     elementwise::{add, affine, relu, silu},
     embedding::embedding,
+    filter::{resample_filter_down, resample_filter_up},
     norm_act::{group_norm, norm_act},
     pool::pool,
     resample::{average_pool_2x, upsample_nearest_2x},

@@ -75,6 +75,62 @@ template <bool WIDE, int V, class T> DEVICE void pool2_grad(const T* dy, T* dx, 
     KERNEL pool2_grad_##t(const T* dy, T* dx, int B, int H, int W, int C, float factor) { BY_CHANNELS(T, C, dy, dx, 0, pool2_grad, dy, dx, B, H, W, C, factor); }
 FOR_EACH_TYPE(POOL2_GRAD)
 
+// y [B, Ho, Wo, C] = factor * x [B, H, W, C], padded by zeros, convolved with f x f at every second pixel; f [k]
+template <bool WIDE, int V, class T>
+DEVICE void filter_down(const T* x, const float* f, T* y, int B, int H, int W, int C, int Ho, int Wo, int k, int pad, float factor) {
+    const int units = C / V;
+    const long long n = (long long)B * Ho * Wo * units;
+    for (long long i = thread_index(); i < n; i += thread_count()) {
+        const Place p = place(i, Ho, Wo, units, V);
+        float sum[V] = {}, v[V];
+        for (int r = 0; r < k; r++) {
+            const int h = 2 * p.h + r - pad;
+            if (h < 0 || h >= H) continue;
+            for (int c = 0; c < k; c++) {
+                const int w = 2 * p.w + c - pad;
+                if (w < 0 || w >= W) continue;
+                const float weight = factor * f[r] * f[c];
+                load_run<WIDE>(x + at(p.b, h, w, p.c, H, W, C), v);
+#pragma unroll
+                for (int j = 0; j < V; j++) sum[j] = fmaf(weight, v[j], sum[j]);
+            }
+        }
+        store_run<WIDE>(y + i * V, sum);
+    }
+}
+
+// y [B, Ho, Wo, C] = factor * the adjoint of the convolution above, from x [B, H, W, C]
+template <bool WIDE, int V, class T>
+DEVICE void filter_up(const T* x, const float* f, T* y, int B, int H, int W, int C, int Ho, int Wo, int k, int pad, float factor) {
+    const int units = C / V;
+    const long long n = (long long)B * Ho * Wo * units;
+    for (long long i = thread_index(); i < n; i += thread_count()) {
+        const Place p = place(i, Ho, Wo, units, V);
+        const int row = p.h + pad, column = p.w + pad;
+        float sum[V] = {}, v[V];
+        for (int r = row % 2; r < min(k, row + 1); r += 2) {
+            const int h = (row - r) / 2;
+            if (h >= H) continue;
+            for (int c = column % 2; c < min(k, column + 1); c += 2) {
+                const int w = (column - c) / 2;
+                if (w >= W) continue;
+                const float weight = factor * f[r] * f[c];
+                load_run<WIDE>(x + at(p.b, h, w, p.c, H, W, C), v);
+#pragma unroll
+                for (int j = 0; j < V; j++) sum[j] = fmaf(weight, v[j], sum[j]);
+            }
+        }
+        store_run<WIDE>(y + i * V, sum);
+    }
+}
+
+#define FILTER(direction, T, t) \
+    KERNEL direction##_##t(const T* x, const float* f, T* y, int B, int H, int W, int C, int Ho, int Wo, int k, int pad, float factor) { \
+        BY_CHANNELS(T, C, x, y, 0, direction, x, f, y, B, H, W, C, Ho, Wo, k, pad, factor); \
+    }
+#define FILTERS(T, t) FILTER(filter_down, T, t) FILTER(filter_up, T, t)
+FOR_EACH_TYPE(FILTERS)
+
 // The part of a k x k window inside the image: rows h0 .. h1 and columns w0 .. w1.
 struct Window { int h0, h1, w0, w1; };
 DEVICE Window window(int oh, int ow, int H, int W, int k, int stride, int pad) {
