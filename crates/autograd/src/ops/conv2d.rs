@@ -74,14 +74,17 @@ pub fn conv2d_padded(
 /// A one-dimensional convolution of width one: a dense layer at each of N positions.
 ///
 /// # Shapes
-/// - `x`: `[B, C_in, N]` · `w`: `[C_out, C_in, 1]` · `bias`: `[C_out]` · returns: `[B, C_out, N]`
+/// - `x`: `[B, C_in, N]` · `w`: `[C_out, C_in, 1]` or `[C_out, C_in]` · `bias`: `[C_out]` · returns: `[B, C_out, N]`
 ///
 /// # Errors
 /// As [`conv2d`].
 pub fn pointwise(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (batch, c_in, n) = x.dims3()?;
-    let (c_out, w_in, one) = w.dims3()?;
-    if w_in != c_in || one != 1 || bias.dims() != [c_out] || n == 0 {
+    let (c_out, w_in) = match *w.dims() {
+        [c_out, w_in] | [c_out, w_in, 1] => (c_out, w_in),
+        _ => (0, 0),
+    };
+    if w_in != c_in || c_out == 0 || bias.dims() != [c_out] || n == 0 {
         bail!(
             "pointwise: input {:?}, weight {:?} and bias {:?} do not fit",
             x.shape(),

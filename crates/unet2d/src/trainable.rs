@@ -1,0 +1,128 @@
+//! The U-Net as a network that can be trained: its variables, and the metadata of its file.
+
+use crate::{TimeScaleShift, Unet2d, Unet2dConfig};
+use candle_core::{Result, Tensor, Var};
+use sdft_diffusion::{
+    ComputeMode, Condition, KIND_KEY, MODEL_KEY, Network, Prediction, PredictionType, Trainable,
+};
+use sdft_nn::Params;
+use std::collections::BTreeMap;
+
+impl Unet2dConfig {
+    /// The metadata of a file of such a network: its kind `unet2d`, and its configuration as JSON.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        // A struct of numbers, texts and lists always has JSON.
+        let config = serde_json::to_string(self).unwrap_or_default();
+        BTreeMap::from([
+            (KIND_KEY.to_owned(), "unet2d".to_owned()),
+            (MODEL_KEY.to_owned(), config),
+        ])
+    }
+}
+
+/// A [`Unet2d`] with the variables that it computes with.
+#[derive(Clone, Debug)]
+pub struct TrainableUnet2d {
+    unet: Unet2d,
+    vars: Vec<(String, Var)>,
+    mode: ComputeMode,
+}
+
+impl TrainableUnet2d {
+    /// A network that starts from a copy of `params`, predicts `prediction_type`, and computes as `mode` says.
+    ///
+    /// # Errors
+    /// A configuration that cannot be trained; parameters that are missing or of another shape.
+    pub fn new(
+        params: &Params,
+        config: &Unet2dConfig,
+        prediction_type: PredictionType,
+        mode: ComputeMode,
+    ) -> Result<Self> {
+        config.check_trainable().map_err(candle_core::Error::wrap)?;
+        let (params, vars) = params.trainable()?;
+        let unet = Unet2d::load(&params, config)?
+            .with_prediction_type(prediction_type)
+            .with_compute_dtype(mode.dtype);
+        let unet = match mode.recompute {
+            true => unet.recomputed(),
+            false => unet,
+        };
+        Ok(Self { unet, vars, mode })
+    }
+
+    /// The network.
+    pub fn unet(&self) -> &Unet2d {
+        &self.unet
+    }
+}
+
+impl Trainable for TrainableUnet2d {
+    fn vars(&self) -> Vec<(String, Var)> {
+        self.vars.clone()
+    }
+
+    fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {
+        self.unet.predict_with(xt, t, condition)
+    }
+
+    fn metadata(&self) -> BTreeMap<String, String> {
+        self.unet.config().metadata()
+    }
+
+    fn compute_mode(&self) -> ComputeMode {
+        self.mode
+    }
+
+    fn has_zero_gradient(&self, name: &str) -> bool {
+        is_removed(name, self.unet.config())
+    }
+}
+
+/// Whether this parameter only adds a constant that is removed: by the softmax, to all keys of an attention; by a norm, to a channel that
+/// it normalises alone.
+fn is_removed(name: &str, config: &Unet2dConfig) -> bool {
+    let is_alone = |width: Option<&usize>| width == Some(&config.norm_num_groups);
+    let widths = &config.block_out_channels;
+    let (levels, layers) = (config.levels(), config.layers_per_block);
+    let parts: Vec<&str> = name.split('.').collect();
+    match parts.as_slice() {
+        [.., "to_k", "bias"] => true,
+        ["down_blocks", level, .., layer, kind] if is_before_norm(layer, kind, config) => is_alone(
+            level
+                .parse()
+                .ok()
+                .and_then(|level: usize| widths.get(level)),
+        ),
+        ["up_blocks", index, .., layer, kind] if is_before_norm(layer, kind, config) => {
+            let level = index
+                .parse()
+                .ok()
+                .and_then(|index: usize| levels.checked_sub(index + 1));
+            is_alone(level.and_then(|level| widths.get(level)))
+        }
+        ["mid_block", .., layer, kind] if is_before_norm(layer, kind, config) => {
+            is_alone(widths.last())
+        }
+        // The end of the last level is followed by the last norm.
+        [
+            "up_blocks",
+            index,
+            "resnets",
+            i,
+            "conv2" | "conv_shortcut",
+            "bias",
+        ]
+        | ["up_blocks", index, "attentions", i, "to_v", "bias"]
+        | ["up_blocks", index, "attentions", i, "to_out", "0", "bias"] => {
+            index.parse() == Ok(levels - 1) && i.parse() == Ok(layers) && is_alone(widths.first())
+        }
+        _ => false,
+    }
+}
+
+/// Whether a parameter of a residual block is added before the second norm.
+fn is_before_norm(layer: &str, kind: &str, config: &Unet2dConfig) -> bool {
+    let is_added = config.resnet_time_scale_shift == TimeScaleShift::Default;
+    (layer == "conv1" && kind == "bias") || (layer == "time_emb_proj" && is_added)
+}
