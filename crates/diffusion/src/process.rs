@@ -41,53 +41,13 @@ pub struct Process {
 }
 
 /// Why a process cannot be used.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum ProcessError {
-    /// The schedule is unknown.
-    #[error("process.noise_schedule: {0}")]
-    NoiseSchedule(ScheduleError),
-    /// The first or last beta is invalid.
-    #[error("process.beta_start, process.beta_end: {0}")]
-    BetaEnds(ScheduleError),
-    /// The list of betas is invalid.
-    #[error("process.trained_betas: {0}")]
-    TrainedBetas(ScheduleError),
-    /// The number of steps does not fit the schedule.
-    #[error("process.diffusion_steps: {0}")]
-    DiffusionSteps(ScheduleError),
-    /// The network predicts the noise where nothing else is left.
-    #[error("process.prediction_type: {0}")]
-    PredictionType(ScheduleError),
-    /// A setting of the sampler is outside its range.
-    #[error("process.sampling.{field}: expected {expected}, found {found}")]
-    Sampling {
-        /// The field.
-        field: &'static str,
-        /// Its range.
-        expected: &'static str,
-        /// The value given.
-        found: f64,
-    },
-    /// Edits count timesteps as the network does.
-    #[error(
-        "edits need a process whose timesteps the network sees unscaled: expected 1000 steps or process.rescale_timesteps=false, found {0} steps"
-    )]
-    RescaledTimesteps(usize),
-}
-
-impl ProcessError {
-    /// The setting that is invalid.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::NoiseSchedule(_) => "process.noise_schedule",
-            Self::BetaEnds(_) => "process.beta_start",
-            Self::TrainedBetas(_) => "process.trained_betas",
-            Self::DiffusionSteps(_) => "process.diffusion_steps",
-            Self::PredictionType(_) => "process.prediction_type",
-            Self::Sampling { .. } => "process.sampling",
-            Self::RescaledTimesteps(_) => "process.rescale_timesteps",
-        }
-    }
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("process.{field}: {problem}")]
+pub struct ProcessError {
+    /// The field of the process.
+    pub field: &'static str,
+    /// What was expected and what was found.
+    pub problem: String,
 }
 
 impl Default for Process {
@@ -195,6 +155,7 @@ impl Process {
     pub fn same_noise(&self, other: &Self) -> bool {
         let like_self = Self {
             prediction_type: self.prediction_type,
+            sigma_small: self.sigma_small,
             sampling: self.sampling,
             ..other.clone()
         };
@@ -206,25 +167,29 @@ impl Process {
     /// # Errors
     /// The field, what was expected and what was found.
     pub fn check(&self) -> Result<(), ProcessError> {
-        if let Some((field, expected, found)) = self.sampling.and_then(|s| s.outside()) {
-            return Err(ProcessError::Sampling {
-                field,
-                expected,
-                found,
-            });
+        if let Some(problem) = self.sampling.and_then(|sampling| sampling.problem()) {
+            let field = "sampling";
+            return Err(ProcessError { field, problem });
         }
         let schedule = self.diffusion(false, &Respacing::All);
-        schedule.map(|_| ()).map_err(|error| match error {
-            ScheduleError::UnknownSchedule { .. } => ProcessError::NoiseSchedule(error),
-            ScheduleError::EndOutOfRange { .. } | ScheduleError::NoEnds { .. } => {
-                ProcessError::BetaEnds(error)
-            }
-            ScheduleError::BetaCount { .. } => ProcessError::TrainedBetas(error),
-            ScheduleError::BetaOutOfRange { .. } if !self.trained_betas.is_empty() => {
-                ProcessError::TrainedBetas(error)
-            }
-            ScheduleError::NoSignal => ProcessError::PredictionType(error),
-            _ => ProcessError::DiffusionSteps(error),
+        schedule.map(|_| ()).map_err(|error| {
+            let field = match error {
+                ScheduleError::UnknownSchedule { .. } => "noise_schedule",
+                ScheduleError::EndOutOfRange { .. } | ScheduleError::NoEnds { .. } => {
+                    match self.beta_start {
+                        Some(_) => "beta_start",
+                        None => "beta_end",
+                    }
+                }
+                ScheduleError::BetaCount { .. } => "trained_betas",
+                ScheduleError::BetaOutOfRange { .. } if !self.trained_betas.is_empty() => {
+                    "trained_betas"
+                }
+                ScheduleError::NoSignal => "prediction_type",
+                _ => "diffusion_steps",
+            };
+            let problem = error.to_string();
+            ProcessError { field, problem }
         })
     }
 
@@ -235,7 +200,13 @@ impl Process {
     pub fn check_editable(&self) -> Result<(), ProcessError> {
         self.check()?;
         if self.rescale_timesteps && self.diffusion_steps != 1000 {
-            return Err(ProcessError::RescaledTimesteps(self.diffusion_steps));
+            return Err(ProcessError {
+                field: "rescale_timesteps",
+                problem: format!(
+                    "edits need a network that is called with the steps as they are counted: expected false, or 1000 steps, found {} steps",
+                    self.diffusion_steps
+                ),
+            });
         }
         Ok(())
     }

@@ -5,6 +5,8 @@
 //! inverse   x_next = sqrt(ab_next) x0^ + sqrt(1 - ab_next) eps^
 //! DDPM      x_prev = mean + sqrt(variance) z
 //! ```
+//! Steps, noise levels and clamping are those of the process: guided-diffusion's, or diffusers' ([`sdft_diffusion::Sampling`]).
+//!
 //! Noise comes from a [`sdft_randn::NoiseSource`]. A [`StepCallback`] is called after every step, so progress, previews and metrics stay
 //! outside.
 //!

@@ -196,18 +196,14 @@ pub fn check_counts(counts: &[(&str, u64, u64, u64)]) -> Result<(), PlanError> {
     }
 }
 
-/// Fails unless the tables of the process can be made.
+/// Fails unless the tables of the process can be made and its settings are in their ranges.
 ///
 /// # Errors
-/// The [`PlanError`] of the schedule or of the number of steps.
+/// The [`PlanError`] of the first invalid field.
 pub fn check_process(process: &Process) -> Result<(), PlanError> {
-    match process.diffusion(false, &Respacing::All) {
-        Ok(_) => Ok(()),
-        Err(problem @ ScheduleError::UnknownSchedule { .. }) => {
-            Err(error("process.noise_schedule", problem.to_string()))
-        }
-        Err(problem) => Err(error("process.diffusion_steps", problem.to_string())),
-    }
+    process
+        .check()
+        .map_err(|e| error(&format!("process.{}", e.field), e.problem))
 }
 
 /// Fails unless all classes are digits.
