@@ -1,11 +1,11 @@
 //! The process that a network was trained on, as files and plans store it.
 
-use crate::{Diffusion, PredictionType, Variance};
-use sdft_schedule::{BetaSchedule, Respacing, Schedule, ScheduleError};
+use crate::{Diffusion, EdmProcess, PredictionType, TimeUnit, Variance};
+use sdft_schedule::{BetaSchedule, Respacing, Schedule, ScheduleError, Weighting};
 use serde::{Deserialize, Serialize};
 
 /// The diffusion process that a network was trained on; field names follow guided-diffusion.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Process {
     /// `linear` or `cosine`.
@@ -19,6 +19,10 @@ pub struct Process {
     /// What the network predicts; written only if it is not the noise.
     #[serde(skip_serializing_if = "PredictionType::is_epsilon")]
     pub prediction_type: PredictionType,
+    /// The continuous process that the network was trained on (EDM); the fields above are then the discrete view that steps are counted
+    /// in. Written only if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continuous: Option<EdmProcess>,
 }
 
 /// Why a process cannot be used.
@@ -30,11 +34,29 @@ pub enum ProcessError {
     /// The number of steps does not fit the schedule.
     #[error("process.diffusion_steps: {0}")]
     DiffusionSteps(ScheduleError),
+    /// A field of the continuous process is out of range.
+    #[error("process.continuous.{field}: expected a number in {range}, found {found}")]
+    Continuous {
+        /// The field.
+        field: &'static str,
+        /// Its range.
+        range: &'static str,
+        /// Its value.
+        found: f64,
+    },
+    /// A field of the discrete process does not go with a continuous one.
+    #[error("process.{0}: expected {1}, as process.continuous (EDM) needs it")]
+    OnlyDiscrete(&'static str, &'static str),
     /// Edits count timesteps as the network does.
     #[error(
         "edits need a process whose timesteps the network sees unscaled: expected 1000 steps or process.rescale_timesteps=false, found {0} steps"
     )]
     RescaledTimesteps(usize),
+    /// Edits count timesteps, and a continuous process has none.
+    #[error(
+        "edits need a network that is called with timesteps, found process.continuous (EDM): edit with an ADM or UNet2DModel network"
+    )]
+    WithoutTimesteps,
 }
 
 impl Default for Process {
@@ -46,6 +68,7 @@ impl Default for Process {
             sigma_small: false,
             rescale_timesteps: false,
             prediction_type: PredictionType::Epsilon,
+            continuous: None,
         }
     }
 }
@@ -70,7 +93,8 @@ impl Process {
         Ok(Diffusion {
             schedule,
             variance,
-            rescale_timesteps: self.rescale_timesteps,
+            time: self.time_unit(),
+            continuous: self.continuous,
         })
     }
 
@@ -84,8 +108,25 @@ impl Process {
         Ok(Diffusion {
             schedule: Schedule::from_betas_in_f32(&kind.betas(self.diffusion_steps)?)?,
             variance: Variance::FixedSmall,
-            rescale_timesteps: self.rescale_timesteps,
+            time: self.time_unit(),
+            continuous: self.continuous,
         })
+    }
+
+    /// The usual weight of the base loss: P2's for a discrete process, as in the paper, and EDM's for a continuous one.
+    pub fn usual_base(&self) -> Weighting {
+        match self.continuous {
+            None => Weighting::P2 { k: 1.0, gamma: 1.0 },
+            Some(EdmProcess { sigma_data, .. }) => Weighting::Edm { sigma_data },
+        }
+    }
+
+    fn time_unit(&self) -> TimeUnit {
+        match (self.continuous, self.rescale_timesteps) {
+            (Some(_), _) => TimeUnit::Sigma,
+            (None, true) => TimeUnit::Thousandths,
+            (None, false) => TimeUnit::Steps,
+        }
     }
 
     /// Whether both processes noise images alike and count timesteps alike; what their networks predict may differ.
@@ -97,7 +138,7 @@ impl Process {
         *self == alike
     }
 
-    /// Fails unless the schedule is known and allows this number of steps.
+    /// Fails unless the schedule is known and allows this number of steps, and a continuous process is complete and goes with the rest.
     ///
     /// # Errors
     /// The field, what was expected and what was found.
@@ -106,6 +147,22 @@ impl Process {
         let kind = kind.map_err(ProcessError::NoiseSchedule)?;
         let schedule = Schedule::new(kind, self.diffusion_steps);
         schedule.map_err(ProcessError::DiffusionSteps)?;
+        let Some(continuous) = &self.continuous else {
+            return Ok(());
+        };
+        if let Some((field, range, found)) = continuous.outside() {
+            return Err(ProcessError::Continuous {
+                field,
+                range,
+                found,
+            });
+        }
+        if self.rescale_timesteps {
+            return Err(ProcessError::OnlyDiscrete("rescale_timesteps", "false"));
+        }
+        if self.prediction_type != PredictionType::Sample {
+            return Err(ProcessError::OnlyDiscrete("prediction_type", "sample"));
+        }
         Ok(())
     }
 
@@ -115,6 +172,9 @@ impl Process {
     /// As [`Self::check`]; rescaled timesteps.
     pub fn check_editable(&self) -> Result<(), ProcessError> {
         self.check()?;
+        if self.continuous.is_some() {
+            return Err(ProcessError::WithoutTimesteps);
+        }
         if self.rescale_timesteps && self.diffusion_steps != 1000 {
             return Err(ProcessError::RescaledTimesteps(self.diffusion_steps));
         }
@@ -166,5 +226,51 @@ mod tests {
         assert!(error.contains("found 4000 steps"), "{error}");
         assert!(steps(4000).check_editable().is_ok());
         assert!(!steps(4000).same_noise(&steps(1000)));
+    }
+
+    #[test]
+    fn a_continuous_process_goes_with_networks_that_predict_the_image() {
+        let edm = |change: fn(&mut Process, &mut EdmProcess)| {
+            let mut process = Process {
+                prediction_type: PredictionType::Sample,
+                ..Process::default()
+            };
+            let mut continuous = EdmProcess::default();
+            change(&mut process, &mut continuous);
+            process.continuous = Some(continuous);
+            process
+        };
+        let plain = edm(|_, _| {});
+        assert_eq!(plain.check(), Ok(()));
+        let text = serde_json::to_string(&plain).unwrap();
+        assert_eq!(serde_json::from_str::<Process>(&text).unwrap(), plain);
+        assert!(!plain.same_noise(&Process::default()));
+        let diffusion = plain.diffusion(false, &Respacing::All).unwrap();
+        assert_eq!(diffusion.time, TimeUnit::Sigma);
+        let level = diffusion.levels(&[700]).unwrap()[0];
+        assert!((f64::from(level.t) - level.sigma()).abs() < 1e-5 * level.sigma());
+        for (process, named) in [
+            (
+                edm(|p, _| p.rescale_timesteps = true),
+                "process.rescale_timesteps",
+            ),
+            (
+                edm(|p, _| p.prediction_type = PredictionType::Epsilon),
+                "process.prediction_type",
+            ),
+            (
+                edm(|_, c| c.sigma_min = 0.0),
+                "process.continuous.sigma_min",
+            ),
+            (
+                edm(|_, c| c.sigma_max = 0.001),
+                "process.continuous.sigma_max",
+            ),
+            (edm(|_, c| c.p_std = f64::NAN), "process.continuous.p_std"),
+        ] {
+            let error = process.check().unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+        assert!(plain.check_editable().is_err());
     }
 }
