@@ -1,100 +1,45 @@
 //! Operations and memory of a network, counted from its configuration.
 
 use crate::AdmConfig;
+use sdft_nn::{Cost, CostTally};
 
-/// The cost of a network for one image of its own size.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Cost {
-    /// Floating-point operations of one forward pass (a multiplication and an addition are two).
-    pub forward_flops: f64,
-    /// Bytes of the values that are saved for a backward pass in f32.
-    pub activation_bytes: f64,
-    /// The same with recomputed blocks: their inputs and outputs, and everything inside the largest.
-    pub recomputed_bytes: f64,
-    /// Number of parameters.
-    pub parameters: usize,
-}
-
-#[derive(Default)]
-struct Tally {
-    flops: f64,
-    values: f64,
-    /// Values between blocks, and inside the largest of them.
-    between: f64,
-    largest: f64,
-    parameters: usize,
-}
-
-impl Tally {
-    fn cost(&self) -> Cost {
-        Cost {
-            forward_flops: self.flops,
-            activation_bytes: 4.0 * self.values,
-            recomputed_bytes: 4.0 * (self.between + self.largest),
-            parameters: self.parameters,
-        }
-    }
-
-    fn conv(&mut self, c_in: usize, c_out: usize, k: usize, pixels: f64) {
-        self.flops += 2.0 * (k * k * c_in * c_out) as f64 * pixels;
-        self.parameters += k * k * c_in * c_out + c_out;
-    }
-
-    /// Adds the saved values of a block: those inside, and its output with a concatenated input, if it has one.
-    fn keep(&mut self, inside: usize, outside: usize, pixels: f64) {
-        let all = (inside + outside) as f64 * pixels;
-        self.values += all;
-        self.between += outside as f64 * pixels;
-        self.largest = self.largest.max(all);
-    }
-
+impl AdmConfig {
     /// Adds a block whose input is concatenated from two tensors (`joined`) or the output of the previous block.
     fn residual(
-        &mut self,
-        config: &AdmConfig,
+        &self,
+        tally: &mut CostTally,
         c_in: usize,
         c_out: usize,
         pixels: f64,
         joined: bool,
     ) {
-        let emb_out = if config.use_scale_shift_norm {
+        let emb_out = if self.use_scale_shift_norm {
             2 * c_out
         } else {
             c_out
         };
-        self.conv(c_in, c_out, 3, pixels);
-        self.conv(c_out, c_out, 3, pixels);
-        self.conv(config.emb_channels(), emb_out, 1, 1.0);
+        tally.conv(c_in, c_out, 3, pixels);
+        tally.conv(c_out, c_out, 3, pixels);
+        tally.conv(self.emb_channels(), emb_out, 1, 1.0);
         if c_in != c_out {
-            self.conv(c_in, c_out, 1, pixels);
+            tally.conv(c_in, c_out, 1, pixels);
         }
-        self.parameters += 2 * (c_in + c_out);
+        tally.parameters(2 * (c_in + c_out));
         let input = if joined { c_in } else { 0 };
         // Both norms and the first convolution; the sum.
-        self.keep(c_in + 2 * c_out, c_out + input, pixels);
+        tally.keep(c_in + 2 * c_out, c_out + input, pixels);
     }
 
-    fn attention(&mut self, channels: usize, pixels: f64) {
-        self.conv(channels, 3 * channels, 1, pixels);
-        self.conv(channels, channels, 1, pixels);
-        self.flops += 4.0 * channels as f64 * pixels * pixels;
-        self.parameters += 2 * channels;
-        // The norm; queries, keys, values and their result; the sum.
-        self.keep(5 * channels, channels, pixels);
-    }
-}
-
-impl AdmConfig {
     /// The cost of the U-Net of this configuration.
     pub fn cost(&self) -> Cost {
-        let mut tally = Tally::default();
+        let mut tally = CostTally::default();
         let mut skips = self.down(&mut tally);
         let mut channels = skips.last().copied().unwrap_or(0);
         for level in (0..self.levels()).rev() {
             let width = self.width(level);
             for i in 0..=self.num_res_blocks {
-                tally.residual(
-                    self,
+                self.residual(
+                    &mut tally,
                     channels + skips.pop().unwrap_or(0),
                     width,
                     self.pixels(level),
@@ -110,13 +55,13 @@ impl AdmConfig {
             }
         }
         tally.conv(channels, self.out_channels, 3, self.pixels(0));
-        tally.parameters += 2 * channels;
+        tally.parameters(2 * channels);
         tally.cost()
     }
 
     /// The cost of its encoder with the middle, without the head of a classifier.
     pub fn encoder_cost(&self) -> Cost {
-        let mut tally = Tally::default();
+        let mut tally = CostTally::default();
         self.down(&mut tally);
         tally.cost()
     }
@@ -131,18 +76,18 @@ impl AdmConfig {
     }
 
     /// Adds the encoder and the middle; returns the channels of each skip connection.
-    fn down(&self, tally: &mut Tally) -> Vec<usize> {
+    fn down(&self, tally: &mut CostTally) -> Vec<usize> {
         let last = self.levels().saturating_sub(1);
         tally.conv(self.model_channels, self.emb_channels(), 1, 1.0);
         tally.conv(self.emb_channels(), self.emb_channels(), 1, 1.0);
-        tally.parameters += self.num_classes * self.emb_channels();
+        tally.parameters(self.num_classes * self.emb_channels());
         let mut channels = self.width(0);
         tally.conv(self.in_channels, channels, 3, self.pixels(0));
         let mut skips = vec![channels];
         for level in 0..self.levels() {
             let width = self.width(level);
             for _ in 0..self.num_res_blocks {
-                tally.residual(self, channels, width, self.pixels(level), false);
+                self.residual(tally, channels, width, self.pixels(level), false);
                 if self.has_attention(level) {
                     tally.attention(width, self.pixels(level));
                 }
@@ -154,15 +99,15 @@ impl AdmConfig {
                 skips.push(channels);
             }
         }
-        tally.residual(self, channels, channels, self.pixels(last), false);
+        self.residual(tally, channels, channels, self.pixels(last), false);
         tally.attention(channels, self.pixels(last));
-        tally.residual(self, channels, channels, self.pixels(last), false);
+        self.residual(tally, channels, channels, self.pixels(last), false);
         skips
     }
 
-    fn resize(&self, tally: &mut Tally, channels: usize, out_pixels: f64) {
+    fn resize(&self, tally: &mut CostTally, channels: usize, out_pixels: f64) {
         if self.resblock_updown {
-            tally.residual(self, channels, channels, out_pixels, false);
+            self.residual(tally, channels, channels, out_pixels, false);
         } else if self.conv_resample {
             tally.conv(channels, channels, 3, out_pixels);
         }

@@ -24,6 +24,7 @@
 
 pub use crate::{
     attention_block::{AttentionBlock, AttentionPool, ConvStart},
+    cost::{Cost, CostTally},
     embedding::timestep_embedding,
     layers::{Conv2d, GroupNorm, Linear, Pointwise},
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},
@@ -31,6 +32,7 @@ pub use crate::{
 };
 
 mod attention_block;
+mod cost;
 mod dropout;
 mod embedding;
 mod layers;
