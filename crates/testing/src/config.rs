@@ -215,6 +215,7 @@ pub fn diffusion(object: &Value) -> Result<Diffusion> {
             false => TimeUnit::Steps,
         },
         continuous: None,
+        sampling: None,
     })
 }
 

@@ -210,14 +210,7 @@ pub fn check_counts(counts: &[(&str, u64, u64, u64)]) -> Result<(), PlanError> {
 /// # Errors
 /// The [`PlanError`] of the field.
 pub fn check_process(process: &Process) -> Result<(), PlanError> {
-    let problem = match process.diffusion(false, &Respacing::All) {
-        Err(problem @ ScheduleError::UnknownSchedule { .. }) => {
-            return Err(error("process.noise_schedule", problem.to_string()));
-        }
-        Err(problem) => return Err(error("process.diffusion_steps", problem.to_string())),
-        Ok(_) => process.check(),
-    };
-    problem.map_err(|problem| {
+    process.check().map_err(|problem| {
         let text = problem.to_string();
         let (key, problem) = text.split_once(": ").unwrap_or(("process", &text));
         error(key, problem.to_owned())
