@@ -25,6 +25,7 @@ pub use crate::{
     diffusion::{Clip, Diffusion, Moments, Reverse, Variance},
     gaussian::GaussianDenoiser,
     network::Network,
+    precond::{PRECOND_KEY, Precond, Preconditioned},
     prediction::{Prediction, PredictionType},
     process::{Process, ProcessError},
     trainable::{
@@ -39,6 +40,7 @@ mod denoiser;
 mod diffusion;
 mod gaussian;
 mod network;
+mod precond;
 mod prediction;
 mod process;
 mod trainable;
