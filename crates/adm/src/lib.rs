@@ -20,7 +20,6 @@
 
 pub use crate::{
     config::AdmConfig,
-    cost::Cost,
     encoder::{Encoder, EncoderConfig, Pool},
     error::{ConfigError, NotAdm},
     infer::{Inferred, Origin, infer},

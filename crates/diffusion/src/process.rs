@@ -1,8 +1,9 @@
 //! The process that a network was trained on, as files and plans store it.
 
-use crate::{Diffusion, PredictionType, Sampling, Variance};
+use crate::{Diffusion, EdmProcess, PredictionType, Sampling, TimeUnit, Variance};
 use sdft_schedule::{
-    BetaEnds, BetaSchedule, Respacing, Schedule, ScheduleError, rescale_zero_terminal_snr,
+    BetaEnds, BetaSchedule, Respacing, Schedule, ScheduleError, Weighting,
+    rescale_zero_terminal_snr,
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,10 @@ pub struct Process {
     /// How diffusers' schedulers sample, with tables in single precision; `None` is guided-diffusion's way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
+    /// The continuous process that the network was trained on (EDM); the fields above are then the discrete view that steps are counted
+    /// in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continuous: Option<EdmProcess>,
 }
 
 /// Why a process cannot be used.
@@ -64,6 +69,7 @@ impl Default for Process {
             trained_betas: Vec::new(),
             rescale_betas_zero_snr: false,
             sampling: None,
+            continuous: None,
         }
     }
 }
@@ -94,7 +100,8 @@ impl Process {
         Ok(Diffusion {
             schedule,
             variance,
-            rescale_timesteps: self.rescale_timesteps,
+            time: self.time_unit(),
+            continuous: self.continuous,
             sampling: self.sampling,
         })
     }
@@ -110,9 +117,26 @@ impl Process {
         Ok(Diffusion {
             schedule,
             variance: Variance::FixedSmall,
-            rescale_timesteps: self.rescale_timesteps,
+            time: self.time_unit(),
+            continuous: self.continuous,
             sampling: None,
         })
+    }
+
+    /// The usual weight of the base loss: P2's for a discrete process, as in the paper, and EDM's for a continuous one.
+    pub fn usual_base(&self) -> Weighting {
+        match self.continuous {
+            None => Weighting::P2 { k: 1.0, gamma: 1.0 },
+            Some(EdmProcess { sigma_data, .. }) => Weighting::Edm { sigma_data },
+        }
+    }
+
+    fn time_unit(&self) -> TimeUnit {
+        match (self.continuous, self.rescale_timesteps) {
+            (Some(_), _) => TimeUnit::Sigma,
+            (None, true) => TimeUnit::Thousandths,
+            (None, false) => TimeUnit::Steps,
+        }
     }
 
     /// The betas of all steps; with [`Process::sampling`] in single precision.
@@ -138,6 +162,28 @@ impl Process {
         })
     }
 
+    /// Fails unless the continuous process, if there is one, is complete and goes with the rest.
+    fn check_continuous(&self) -> Result<(), ProcessError> {
+        let Some(continuous) = &self.continuous else {
+            return Ok(());
+        };
+        if let Some((field, range, found)) = continuous.outside() {
+            let problem = format!("expected a number in {range}, found {found}");
+            return Err(ProcessError { field, problem });
+        }
+        let needs = |field, expected: &str| {
+            let problem = format!("expected {expected}, as process.continuous (EDM) needs it");
+            Err(ProcessError { field, problem })
+        };
+        if self.rescale_timesteps {
+            return needs("rescale_timesteps", "false");
+        }
+        if self.prediction_type != PredictionType::Sample {
+            return needs("prediction_type", "sample");
+        }
+        Ok(())
+    }
+
     fn ends(&self) -> BetaEnds {
         BetaEnds {
             start: self.beta_start,
@@ -160,6 +206,10 @@ impl Process {
             prediction_type: self.prediction_type,
             sigma_small: self.sigma_small,
             sampling: self.sampling,
+            continuous: match (self.continuous, other.continuous) {
+                (Some(own), Some(_)) => Some(own),
+                (_, continuous) => continuous,
+            },
             ..other.clone()
         };
         *self == like_self
@@ -170,6 +220,7 @@ impl Process {
     /// # Errors
     /// The field, what was expected and what was found.
     pub fn check(&self) -> Result<(), ProcessError> {
+        self.check_continuous()?;
         if let Some(problem) = self.sampling.and_then(|sampling| sampling.problem()) {
             let field = "sampling";
             return Err(ProcessError { field, problem });
@@ -202,6 +253,14 @@ impl Process {
     /// As [`Self::check`]; rescaled timesteps.
     pub fn check_editable(&self) -> Result<(), ProcessError> {
         self.check()?;
+        if self.continuous.is_some() {
+            return Err(ProcessError {
+                field: "continuous",
+                problem:
+                    "edits need a network that is called with steps, found EDM's continuous process"
+                        .to_owned(),
+            });
+        }
         if self.rescale_timesteps && self.diffusion_steps != 1000 {
             return Err(ProcessError {
                 field: "rescale_timesteps",
@@ -259,5 +318,52 @@ mod tests {
         assert!(error.contains("found 4000 steps"), "{error}");
         assert!(steps(4000).check_editable().is_ok());
         assert!(!steps(4000).same_noise(&steps(1000)));
+    }
+
+    #[test]
+    fn a_continuous_process_goes_with_networks_that_predict_the_image() {
+        let edm = |change: fn(&mut Process, &mut EdmProcess)| {
+            let mut process = Process {
+                prediction_type: PredictionType::Sample,
+                ..Process::default()
+            };
+            let mut continuous = EdmProcess::default();
+            change(&mut process, &mut continuous);
+            process.continuous = Some(continuous);
+            process
+        };
+        let plain = edm(|_, _| {});
+        assert_eq!(plain.check(), Ok(()));
+        let text = serde_json::to_string(&plain).unwrap();
+        assert_eq!(serde_json::from_str::<Process>(&text).unwrap(), plain);
+        assert!(!plain.same_noise(&Process::default()));
+        assert!(plain.same_noise(&edm(|_, c| c.sigma_max = 100.0)));
+        let diffusion = plain.diffusion(false, &Respacing::All).unwrap();
+        assert_eq!(diffusion.time, TimeUnit::Sigma);
+        let level = diffusion.levels(&[700]).unwrap()[0];
+        assert!((f64::from(level.t) - level.sigma()).abs() < 1e-5 * level.sigma());
+        for (process, named) in [
+            (
+                edm(|p, _| p.rescale_timesteps = true),
+                "process.rescale_timesteps",
+            ),
+            (
+                edm(|p, _| p.prediction_type = PredictionType::Epsilon),
+                "process.prediction_type",
+            ),
+            (
+                edm(|_, c| c.sigma_min = 0.0),
+                "process.continuous.sigma_min",
+            ),
+            (
+                edm(|_, c| c.sigma_max = 0.001),
+                "process.continuous.sigma_max",
+            ),
+            (edm(|_, c| c.p_std = f64::NAN), "process.continuous.p_std"),
+        ] {
+            let error = process.check().unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+        assert!(plain.check_editable().is_err());
     }
 }

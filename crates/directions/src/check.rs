@@ -152,7 +152,7 @@ impl RunPlan for DirectionPlan {
             })
         };
         self.validate_settings()?;
-        self.model.validate().map_err(|e| PlanError {
+        self.model.check().map_err(|e| PlanError {
             key: format!("model.{}", e.field),
             problem: e.problem,
         })?;

@@ -24,13 +24,16 @@
 
 pub use crate::{
     attention_block::{AttentionBlock, AttentionPool, ConvStart},
+    cost::{Cost, Tally},
+    dropout::Dropout,
     embedding::timestep_embedding,
     layers::{Conv2d, GroupNorm, Linear, Pointwise},
-    params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},
+    params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, Taps, specs_of},
     res_block::{ResBlock, ResBlockConfig, Resample, Resize},
 };
 
 mod attention_block;
+mod cost;
 mod dropout;
 mod embedding;
 mod layers;

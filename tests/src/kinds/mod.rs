@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 mod asyrp;
 mod diffusion;
+mod edm;
 mod features;
 mod images;
 mod metrics;
@@ -20,7 +21,7 @@ mod translate;
 mod unet;
 
 /// The supported kinds.
-pub const BUILT: [&str; 49] = [
+pub const BUILT: [&str; 50] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -70,6 +71,7 @@ pub const BUILT: [&str; 49] = [
     "asyrp.train_grad",
     "asyrp.clip_directional",
     "asyrp.clip_preprocess",
+    "edm.denoise",
 ];
 
 /// Computed tensors by name.
@@ -130,6 +132,7 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "asyrp.train_grad" => asyrp::train_grad(case),
         "asyrp.clip_directional" => asyrp::clip_directional(case),
         "asyrp.clip_preprocess" => asyrp::clip_preprocess(case),
+        "edm.denoise" => edm::denoise(case),
         other => bail!("kind {other} is not built"),
     }
 }

@@ -296,7 +296,7 @@ fn guided_model(
     for note in &model.notes {
         context.progress.note(note);
     }
-    let size = model.config.image_size;
+    let size = model.architecture.image_size();
     let set = given(table, "model").remove("image_size");
     if let Some(set) = set.filter(|set| set.as_u64() != Some(size as u64)) {
         return Err(usage(format!(
