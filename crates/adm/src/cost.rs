@@ -1,88 +1,7 @@
 //! Operations and memory of a network, counted from its configuration.
 
 use crate::AdmConfig;
-
-/// The cost of a network for one image of its own size.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Cost {
-    /// Floating-point operations of one forward pass (a multiplication and an addition are two).
-    pub forward_flops: f64,
-    /// Bytes of the values that are saved for a backward pass in f32.
-    pub activation_bytes: f64,
-    /// The same with recomputed blocks: their inputs and outputs, and everything inside the largest.
-    pub recomputed_bytes: f64,
-    /// Number of parameters.
-    pub parameters: usize,
-}
-
-#[derive(Default)]
-struct Tally {
-    flops: f64,
-    values: f64,
-    /// Values between blocks, and inside the largest of them.
-    between: f64,
-    largest: f64,
-    parameters: usize,
-}
-
-impl Tally {
-    fn cost(&self) -> Cost {
-        Cost {
-            forward_flops: self.flops,
-            activation_bytes: 4.0 * self.values,
-            recomputed_bytes: 4.0 * (self.between + self.largest),
-            parameters: self.parameters,
-        }
-    }
-
-    fn conv(&mut self, c_in: usize, c_out: usize, k: usize, pixels: f64) {
-        self.flops += 2.0 * (k * k * c_in * c_out) as f64 * pixels;
-        self.parameters += k * k * c_in * c_out + c_out;
-    }
-
-    /// Adds the saved values of a block: those inside, and its output with a concatenated input, if it has one.
-    fn keep(&mut self, inside: usize, outside: usize, pixels: f64) {
-        let all = (inside + outside) as f64 * pixels;
-        self.values += all;
-        self.between += outside as f64 * pixels;
-        self.largest = self.largest.max(all);
-    }
-
-    /// Adds a block whose input is concatenated from two tensors (`joined`) or the output of the previous block.
-    fn residual(
-        &mut self,
-        config: &AdmConfig,
-        c_in: usize,
-        c_out: usize,
-        pixels: f64,
-        joined: bool,
-    ) {
-        let emb_out = if config.use_scale_shift_norm {
-            2 * c_out
-        } else {
-            c_out
-        };
-        self.conv(c_in, c_out, 3, pixels);
-        self.conv(c_out, c_out, 3, pixels);
-        self.conv(config.emb_channels(), emb_out, 1, 1.0);
-        if c_in != c_out {
-            self.conv(c_in, c_out, 1, pixels);
-        }
-        self.parameters += 2 * (c_in + c_out);
-        let input = if joined { c_in } else { 0 };
-        // Both norms and the first convolution; the sum.
-        self.keep(c_in + 2 * c_out, c_out + input, pixels);
-    }
-
-    fn attention(&mut self, channels: usize, pixels: f64) {
-        self.conv(channels, 3 * channels, 1, pixels);
-        self.conv(channels, channels, 1, pixels);
-        self.flops += 4.0 * channels as f64 * pixels * pixels;
-        self.parameters += 2 * channels;
-        // The norm; queries, keys, values and their result; the sum.
-        self.keep(5 * channels, channels, pixels);
-    }
-}
+use sdft_nn::{Cost, Tally};
 
 impl AdmConfig {
     /// The cost of the U-Net of this configuration.
@@ -93,15 +12,10 @@ impl AdmConfig {
         for level in (0..self.levels()).rev() {
             let width = self.width(level);
             for i in 0..=self.num_res_blocks {
-                tally.residual(
-                    self,
-                    channels + skips.pop().unwrap_or(0),
-                    width,
-                    self.pixels(level),
-                    true,
-                );
+                let c_in = channels + skips.pop().unwrap_or(0);
+                self.residual(&mut tally, c_in, width, self.pixels(level), true);
                 if self.has_attention(level) {
-                    tally.attention(width, self.pixels(level));
+                    attention(&mut tally, width, self.pixels(level));
                 }
                 channels = width;
                 if i == self.num_res_blocks && level > 0 {
@@ -110,7 +24,7 @@ impl AdmConfig {
             }
         }
         tally.conv(channels, self.out_channels, 3, self.pixels(0));
-        tally.parameters += 2 * channels;
+        tally.parameters(2 * channels);
         tally.cost()
     }
 
@@ -135,16 +49,16 @@ impl AdmConfig {
         let last = self.levels().saturating_sub(1);
         tally.conv(self.model_channels, self.emb_channels(), 1, 1.0);
         tally.conv(self.emb_channels(), self.emb_channels(), 1, 1.0);
-        tally.parameters += self.num_classes * self.emb_channels();
+        tally.parameters(self.num_classes * self.emb_channels());
         let mut channels = self.width(0);
         tally.conv(self.in_channels, channels, 3, self.pixels(0));
         let mut skips = vec![channels];
         for level in 0..self.levels() {
             let width = self.width(level);
             for _ in 0..self.num_res_blocks {
-                tally.residual(self, channels, width, self.pixels(level), false);
+                self.residual(tally, channels, width, self.pixels(level), false);
                 if self.has_attention(level) {
-                    tally.attention(width, self.pixels(level));
+                    attention(tally, width, self.pixels(level));
                 }
                 channels = width;
                 skips.push(channels);
@@ -154,19 +68,34 @@ impl AdmConfig {
                 skips.push(channels);
             }
         }
-        tally.residual(self, channels, channels, self.pixels(last), false);
-        tally.attention(channels, self.pixels(last));
-        tally.residual(self, channels, channels, self.pixels(last), false);
+        self.residual(tally, channels, channels, self.pixels(last), false);
+        attention(tally, channels, self.pixels(last));
+        self.residual(tally, channels, channels, self.pixels(last), false);
         skips
+    }
+
+    fn residual(&self, tally: &mut Tally, c_in: usize, c_out: usize, pixels: f64, joined: bool) {
+        let emb_out = if self.use_scale_shift_norm {
+            2 * c_out
+        } else {
+            c_out
+        };
+        let emb = [self.emb_channels(), emb_out];
+        tally.residual([c_in, c_out], emb, pixels, joined);
     }
 
     fn resize(&self, tally: &mut Tally, channels: usize, out_pixels: f64) {
         if self.resblock_updown {
-            tally.residual(self, channels, channels, out_pixels, false);
+            self.residual(tally, channels, channels, out_pixels, false);
         } else if self.conv_resample {
             tally.conv(channels, channels, 3, out_pixels);
         }
     }
+}
+
+fn attention(tally: &mut Tally, channels: usize, pixels: f64) {
+    tally.attention(channels, channels, pixels);
+    tally.parameters(2 * channels);
 }
 
 #[cfg(test)]

@@ -20,13 +20,13 @@
 
 pub use crate::{
     config::AdmConfig,
-    cost::Cost,
     encoder::{Encoder, EncoderConfig, Pool},
     error::{ConfigError, NotAdm},
     infer::{Inferred, Origin, infer},
     trainable::{TrainableUnet, is_removed_by_norm},
     unet::{Unet, UnetCall},
 };
+pub use sdft_nn::Cost;
 
 mod config;
 mod cost;
