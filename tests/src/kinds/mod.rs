@@ -22,7 +22,7 @@ mod unet;
 mod unet2d;
 
 /// The supported kinds.
-pub const BUILT: [&str; 51] = [
+pub const BUILT: [&str; 52] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -37,6 +37,7 @@ pub const BUILT: [&str; 51] = [
     "unet.encoder_classifier",
     "unet.classifier_guidance",
     "unet2d.forward_backward",
+    "unet2d.pipeline",
     "diffusion.q_sample",
     "diffusion.q_posterior",
     "diffusion.p_mean_variance",
@@ -99,6 +100,7 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "unet.encoder_classifier" => unet::encoder_classifier(case),
         "unet.classifier_guidance" => unet::classifier_guidance(case),
         "unet2d.forward_backward" => unet2d::forward_backward(case),
+        "unet2d.pipeline" => unet2d::pipeline(case),
         "diffusion.q_sample" => diffusion::q_sample(case),
         "diffusion.q_posterior" => diffusion::q_posterior(case),
         "diffusion.p_mean_variance" => diffusion::p_mean_variance(case),
