@@ -27,7 +27,7 @@ pub use crate::{
     conv::{
         ConvShape, conv2d, conv2d_bias_gradient, conv2d_input_gradient, conv2d_weight_gradient,
     },
-    elementwise::{add, mul, relu, relu_gradient, silu, silu_gradient},
+    elementwise::{add, add_scaled, mul, relu, relu_gradient, scale, silu, silu_gradient},
     error::Error,
     filter::{FilterShape, filter_down, filter_up},
     measure::measure_flops,

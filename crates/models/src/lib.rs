@@ -35,6 +35,7 @@ pub use crate::{
     },
     resolve::Resolved,
     save::{encoder_metadata, save_unet, unet_metadata},
+    scheduler::{scheduler_config, scheduler_process},
     siblings::folder_weights,
 };
 

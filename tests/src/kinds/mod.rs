@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 mod asyrp;
 mod diffusion;
+mod edm;
 mod features;
 mod images;
 mod metrics;
@@ -21,7 +22,7 @@ mod unet;
 mod unet2d;
 
 /// The supported kinds.
-pub const BUILT: [&str; 50] = [
+pub const BUILT: [&str; 52] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -36,6 +37,7 @@ pub const BUILT: [&str; 50] = [
     "unet.encoder_classifier",
     "unet.classifier_guidance",
     "unet2d.forward_backward",
+    "unet2d.pipeline",
     "diffusion.q_sample",
     "diffusion.q_posterior",
     "diffusion.p_mean_variance",
@@ -72,6 +74,7 @@ pub const BUILT: [&str; 50] = [
     "asyrp.train_grad",
     "asyrp.clip_directional",
     "asyrp.clip_preprocess",
+    "edm.denoise",
 ];
 
 /// Computed tensors by name.
@@ -97,6 +100,7 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "unet.encoder_classifier" => unet::encoder_classifier(case),
         "unet.classifier_guidance" => unet::classifier_guidance(case),
         "unet2d.forward_backward" => unet2d::forward_backward(case),
+        "unet2d.pipeline" => unet2d::pipeline(case),
         "diffusion.q_sample" => diffusion::q_sample(case),
         "diffusion.q_posterior" => diffusion::q_posterior(case),
         "diffusion.p_mean_variance" => diffusion::p_mean_variance(case),
@@ -133,6 +137,7 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "asyrp.train_grad" => asyrp::train_grad(case),
         "asyrp.clip_directional" => asyrp::clip_directional(case),
         "asyrp.clip_preprocess" => asyrp::clip_preprocess(case),
+        "edm.denoise" => edm::denoise(case),
         other => bail!("kind {other} is not built"),
     }
 }
