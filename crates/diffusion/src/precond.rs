@@ -140,6 +140,12 @@ impl Precond {
     }
 
     /// The time that the network is called with.
+    ///
+    /// Where it reaches 1000, each step is rounded to f32 as the reference does: sinusoids of that many radians see the difference.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the reference works in f32"
+    )]
     pub fn c_noise(&self, sigma: f64) -> f64 {
         match *self {
             Self::Edm { .. } => sigma.ln() / 4.0,
@@ -149,11 +155,14 @@ impl Precond {
                 m,
                 ..
             } => {
-                let log = (sigma * sigma).ln_1p();
-                (m - 1.0) * ((beta_min * beta_min + 2.0 * beta_d * log).sqrt() - beta_min) / beta_d
+                let [beta_d, beta_min] = [beta_d, beta_min].map(|beta| beta as f32);
+                let sigma = sigma as f32;
+                let log = f64::from(1.0 + sigma * sigma).ln() as f32;
+                let inner = (beta_min * beta_min) + 2.0 * beta_d * log;
+                f64::from((m - 1.0) as f32 * ((inner.sqrt() - beta_min) / beta_d))
             }
             Self::Ve { .. } => (sigma / 2.0).ln(),
-            Self::ConsistencyAdm { .. } => 250.0 * (sigma + 1e-44).ln(),
+            Self::ConsistencyAdm { .. } => f64::from(250.0 * ((sigma + 1e-44).ln() as f32)),
         }
     }
 
