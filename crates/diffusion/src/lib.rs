@@ -25,7 +25,8 @@ pub use crate::{
     diffusion::{Clip, Diffusion, Moments, Reverse, Variance},
     gaussian::GaussianDenoiser,
     network::Network,
-    precond::{PRECOND_KEY, Precond, Preconditioned},
+    precond::Precond,
+    preconditioned::{PRECOND_KEY, Preconditioned},
     prediction::{Prediction, PredictionType},
     process::{Process, ProcessError},
     trainable::{
@@ -41,6 +42,7 @@ mod diffusion;
 mod gaussian;
 mod network;
 mod precond;
+mod preconditioned;
 mod prediction;
 mod process;
 mod trainable;
