@@ -185,7 +185,7 @@ impl Diffusion {
             Some(&value) => Ok(value),
             None => bail!("timestep {t} is outside 0..{}", table.len()),
         });
-        per_image(values.collect::<Result<_>>()?, like)
+        per_image(&values.collect::<Result<Vec<_>>>()?, like)
     }
 
     /// `a[t] x + b[t] y`.

@@ -21,7 +21,7 @@ mod translate;
 mod unet;
 
 /// The supported kinds.
-pub const BUILT: [&str; 50] = [
+pub const BUILT: [&str; 52] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -72,6 +72,8 @@ pub const BUILT: [&str; 50] = [
     "asyrp.clip_directional",
     "asyrp.clip_preprocess",
     "edm.denoise",
+    "edm.sampler",
+    "edm.loss",
 ];
 
 /// Computed tensors by name.
@@ -133,6 +135,8 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "asyrp.clip_directional" => asyrp::clip_directional(case),
         "asyrp.clip_preprocess" => asyrp::clip_preprocess(case),
         "edm.denoise" => edm::denoise(case),
+        "edm.sampler" => edm::sampler(case),
+        "edm.loss" => edm::loss(case),
         other => bail!("kind {other} is not built"),
     }
 }
