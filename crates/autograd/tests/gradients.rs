@@ -5,8 +5,9 @@ mod differences;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use differences::{check, wave};
 use sdft_autograd::{
-    add, add_scaled, attention, average_pool_2x, concat, conv2d, heads_apart, linear, norm_act,
-    pool, relu, resample_filter_down, resample_filter_up, silu, upsample_nearest_2x,
+    add, add_scaled, affine, attention, average_pool_2x, backward, concat, conv2d, conv2d_padded,
+    heads_apart, join_rows, linear, norm_act, pool, relu, resample_filter_down, resample_filter_up,
+    silu, taped, upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -27,6 +28,14 @@ fn operations_have_exact_gradients() {
         ];
         check(&inputs, |t| conv2d(&t[0], &t[1], &t[2], stride, pad));
     }
+    for (stride, pad) in [(2, [0, 0, 1, 1]), (1, [2, 0, 0, 1]), (3, [0, 3, 1, 0])] {
+        let inputs = [
+            wave(&[2, 3, 6, 5], 0.1),
+            wave(&[4, 3, 3, 3], 0.2),
+            wave(&[4], 0.3),
+        ];
+        check(&inputs, |t| conv2d_padded(&t[0], &t[1], &t[2], stride, pad));
+    }
     check(
         &[wave(&[3, 5], 0.1), wave(&[4, 5], 0.2), wave(&[4], 0.3)],
         |t| linear(&t[0], &t[1], &t[2]),
@@ -46,18 +55,27 @@ fn operations_have_exact_gradients() {
     }
     check(&[wave(&[2, 3, 4, 5], 0.4)], |t| upsample_nearest_2x(&t[0]));
     check(&[wave(&[2, 3, 5, 7], 0.4)], |t| average_pool_2x(&t[0]));
+    for (filter, pad) in [
+        (vec![0.5, 0.5], 0),
+        (vec![0.125, 0.375, 0.375, 0.125], 1),
+        (vec![0.2, 0.5, 0.3], 2),
+    ] {
+        let filter = Tensor::new(filter, &Device::Cpu).unwrap();
+        check(&[wave(&[2, 3, 6, 9], 0.4)], |t| {
+            resample_filter_down(&t[0], &filter, pad)
+        });
+        check(&[wave(&[2, 3, 4, 5], 0.4)], |t| {
+            resample_filter_up(&t[0], &filter, pad)
+        });
+    }
     check(&[wave(&[2, 3, 5, 7], 0.4)], |t| relu(&t[0]));
     check(&[wave(&[2, 3, 5, 7], 0.4), wave(&[2, 3, 5, 7], 0.8)], |t| {
         add_scaled(&t[0], &t[1], 0.7)
     });
     check(&[wave(&[24, 5, 1, 1], 0.4)], |t| heads_apart(&t[0], 2));
-    for taps in [&[0.5, 0.5][..], &[0.25, 0.5, 0.25], &[0.1, 0.4, 0.3, 0.2]] {
-        for pad in 0..2 {
-            let x = [wave(&[2, 3, 5, 7], 0.4)];
-            check(&x, |t| resample_filter_down(&t[0], taps, pad));
-            check(&x, |t| resample_filter_up(&t[0], taps, pad));
-        }
-    }
+    check(&[wave(&[2, 3, 5, 7], 0.4)], |t| affine(&t[0], 2.0, -1.0));
+    let parts = [&[2, 3], &[4, 3], &[1, 3]].map(|shape| wave(shape, 0.2));
+    check(&parts, |t| join_rows(&[&t[0], &t[1], &t[2]]));
     for kind in [PoolKind::Max, PoolKind::Average] {
         for (k, stride, pad) in [(3, 1, 1), (3, 2, 0), (2, 2, 0)] {
             check(&[wave(&[2, 3, 5, 7], 0.4)], |t| {
@@ -65,6 +83,26 @@ fn operations_have_exact_gradients() {
             });
         }
     }
+}
+
+#[test]
+fn joined_parameters_get_their_rows_of_the_gradient_on_a_tape() {
+    let x = wave(&[2, 3], 0.1);
+    let [first, second] = [wave(&[4, 3], 0.2), wave(&[2, 3], 0.3)];
+    let vars = [&first, &second].map(|w| Var::from_tensor(w).unwrap());
+    let bias = wave(&[6], 0.4);
+    let joined = Var::from_tensor(&Tensor::cat(&[&first, &second], 0).unwrap()).unwrap();
+    let r = wave(&[2, 6], 0.7);
+    let gradients = |f: &dyn Fn(&Tensor) -> Result<Tensor>| {
+        let y = taped(&x, f).unwrap();
+        backward(&y.mul(&r).unwrap().sum_all().unwrap()).unwrap()
+    };
+    let split = gradients(&|x| linear(x, &join_rows(&[&vars[0], &vars[1]])?, &bias));
+    let whole = gradients(&|x| linear(x, &joined, &bias));
+    let split = vars.each_ref().map(|var| split.get(var).unwrap().clone());
+    let split = Tensor::cat(&split, 0).unwrap();
+    let rows = |t: &Tensor| t.to_vec2::<f64>().unwrap();
+    assert_eq!(rows(&split), rows(whole.get(&joined).unwrap()));
 }
 
 #[test]
@@ -122,6 +160,13 @@ fn bad_shapes_are_errors_that_name_the_shapes() {
     }
     assert!(attention(&f32(&[1, 10, 2]), 2, AttentionOrder::Legacy).is_err());
     assert!(average_pool_2x(&f32(&[1, 2, 1, 4])).is_err());
+    let (small, taps) = (f32(&[1, 2, 2, 1]), f32(&[4]));
+    assert!(resample_filter_down(&small, &taps, 1).is_err());
+    assert!(resample_filter_up(&small, &taps, 2).is_err());
+    let trained = Var::zeros(2, DType::F32, &Device::Cpu).unwrap();
+    let y = resample_filter_down(&f32(&[1, 2, 2, 2]), &trained, 0).unwrap();
+    let error = y.sum_all().unwrap().backward().unwrap_err().to_string();
+    assert!(error.contains("the filter must be a constant"), "{error}");
     let bytes = Tensor::zeros((1, 2, 4, 4), DType::U8, &Device::Cpu).unwrap();
     assert!(upsample_nearest_2x(&bytes).is_err());
     let error = conv2d(
@@ -144,6 +189,7 @@ fn half_maps_are_computed_in_f32_and_rounded_once() {
     let f32 = |shape: &[usize], phase| wave(shape, phase).to_dtype(DType::F32).unwrap();
     let (w, b) = (f32(&[8, 8, 3, 3], 0.2), f32(&[8], 0.3));
     let (scale, shift) = (f32(&[2, 8], 0.5), f32(&[2, 8], 1.3));
+    let taps = Tensor::new(&[0.125f32, 0.375, 0.375, 0.125], &Device::Cpu).unwrap();
     for dtype in [DType::BF16, DType::F16] {
         let x = f32(&[2, 8, 4, 4], 0.1).to_dtype(dtype).unwrap();
         let rounded = |t: &Tensor| t.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
@@ -160,6 +206,14 @@ fn half_maps_are_computed_in_f32_and_rounded_once() {
             ),
             ("upsample", Box::new(upsample_nearest_2x)),
             ("average pool", Box::new(average_pool_2x)),
+            (
+                "resample_filter_down",
+                Box::new(|x| resample_filter_down(x, &taps, 1)),
+            ),
+            (
+                "resample_filter_up",
+                Box::new(|x| resample_filter_up(x, &taps, 1)),
+            ),
             ("relu", Box::new(relu)),
             ("silu", Box::new(silu)),
             ("add", Box::new(|x| add(x, x))),

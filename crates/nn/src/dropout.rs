@@ -34,6 +34,34 @@ impl Dropout {
     }
 }
 
+/// An owned [`DropoutKey`], for the backward pass.
+#[derive(Clone, Debug)]
+pub struct OwnedKey {
+    seed: u64,
+    step: u64,
+    samples: Vec<u64>,
+}
+
+impl OwnedKey {
+    /// A copy of `key`.
+    pub fn new(key: &DropoutKey<'_>) -> Self {
+        Self {
+            seed: key.seed,
+            step: key.step,
+            samples: key.samples.to_vec(),
+        }
+    }
+
+    /// The key.
+    pub fn lend(&self) -> DropoutKey<'_> {
+        DropoutKey {
+            seed: self.seed,
+            step: self.step,
+            samples: &self.samples,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

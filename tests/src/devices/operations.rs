@@ -5,9 +5,9 @@ use super::{Finding, bound, finding, wave};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_autograd::{
-    add, add_scaled, attention, average_pool_2x, backward, concat, conv2d, embedding, heads_apart,
-    linear, norm_act, pool, relu, resample_filter_down, resample_filter_up, silu,
-    upsample_nearest_2x,
+    add, add_scaled, attention, average_pool_2x, backward, concat, conv2d, conv2d_padded,
+    embedding, heads_apart, linear, norm_act, pool, relu, resample_filter_down, resample_filter_up,
+    silu, upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -48,6 +48,17 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
             &[&[b, c_in, h, w]],
             &[&[c_out, c_in, k[0], k[1]], &[c_out]],
             Box::new(move |t| conv2d(&t[0], &t[1], &t[2], stride, pad)),
+        );
+    }
+    for (b, c_in, c_out, h, w, stride, pad) in [
+        (2, 16, 16, 8, 8, 2, [0, 0, 1, 1]),
+        (1, 5, 7, 6, 9, 1, [2, 0, 0, 1]),
+    ] {
+        put(
+            format!("conv 3x3 {c_in}->{c_out} /{stride} padded {pad:?}"),
+            &[&[b, c_in, h, w]],
+            &[&[c_out, c_in, 3, 3], &[c_out]],
+            Box::new(move |t| conv2d_padded(&t[0], &t[1], &t[2], stride, pad)),
         );
     }
     put(
@@ -105,6 +116,26 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
         &[],
         Box::new(|t| average_pool_2x(&t[0])),
     );
+    for (filter, pad) in [(&[0.5f32, 0.5][..], 0), (&[0.125, 0.375, 0.375, 0.125], 1)] {
+        for shape in [map, odd] {
+            put(
+                format!("filter down by {} {shape:?}", filter.len()),
+                &[shape],
+                &[],
+                Box::new(move |t| {
+                    resample_filter_down(&t[0], &Tensor::new(filter, t[0].device())?, pad)
+                }),
+            );
+            put(
+                format!("filter up by {} {shape:?}", filter.len()),
+                &[shape],
+                &[],
+                Box::new(move |t| {
+                    resample_filter_up(&t[0], &Tensor::new(filter, t[0].device())?, pad)
+                }),
+            );
+        }
+    }
     put("relu".into(), &[map], &[], Box::new(|t| relu(&t[0])));
     put("silu".into(), &[odd], &[], Box::new(|t| silu(&t[0])));
     put(
@@ -119,21 +150,6 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
         &[],
         Box::new(|t| add_scaled(&t[0], &t[1], 0.7)),
     );
-    for (name, shape) in [("", map), (" odd", odd)] {
-        const TAPS: [f64; 4] = [0.125, 0.375, 0.375, 0.125];
-        put(
-            format!("filter down{name}"),
-            &[shape],
-            &[],
-            Box::new(|t| resample_filter_down(&t[0], &TAPS, 1)),
-        );
-        put(
-            format!("filter up{name}"),
-            &[shape],
-            &[],
-            Box::new(|t| resample_filter_up(&t[0], &TAPS, 1)),
-        );
-    }
     put(
         "heads apart".into(),
         &[&[5, 24]],

@@ -19,6 +19,7 @@ mod schedule;
 mod sdft;
 mod translate;
 mod unet;
+mod unet2d;
 
 /// The supported kinds.
 pub const BUILT: [&str; 52] = [
@@ -35,6 +36,8 @@ pub const BUILT: [&str; 52] = [
     "unet.forward_backward",
     "unet.encoder_classifier",
     "unet.classifier_guidance",
+    "unet2d.forward_backward",
+    "unet2d.pipeline",
     "diffusion.q_sample",
     "diffusion.q_posterior",
     "diffusion.p_mean_variance",
@@ -98,6 +101,8 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "unet.forward_backward" => unet::forward_backward(case),
         "unet.encoder_classifier" => unet::encoder_classifier(case),
         "unet.classifier_guidance" => unet::classifier_guidance(case),
+        "unet2d.forward_backward" => unet2d::forward_backward(case),
+        "unet2d.pipeline" => unet2d::pipeline(case),
         "diffusion.q_sample" => diffusion::q_sample(case),
         "diffusion.q_posterior" => diffusion::q_posterior(case),
         "diffusion.p_mean_variance" => diffusion::p_mean_variance(case),

@@ -23,10 +23,10 @@ pub(crate) use elementwise::add_gradients;
 pub use {
     attention::attention,
     channels::{add_per_channel, concat},
-    conv2d::{conv2d, linear, pointwise},
-    dense::{flatten_space, to_dtype, to_nchw, unflatten_space},
+    conv2d::{conv2d, conv2d_padded, linear, pointwise},
+    dense::{flatten_space, join_rows, to_dtype, to_nchw, unflatten_space},
     dropout::dropout,
-    elementwise::{add, add_scaled, relu, silu},
+    elementwise::{add, add_scaled, affine, relu, silu},
     embedding::embedding,
     filter::{resample_filter_down, resample_filter_up},
     heads::heads_apart,
