@@ -22,7 +22,7 @@ mod unet;
 mod unet2d;
 
 /// The supported kinds.
-pub const BUILT: [&str; 52] = [
+pub const BUILT: [&str; 54] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",

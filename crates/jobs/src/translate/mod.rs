@@ -108,12 +108,8 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
 /// Options for a network that is used with `model`, and whose file may not state its process.
 fn options_of_partner(model: &LoadedModel) -> LoadOptions {
     // Files without a process are official ones, which predict the noise whatever `model` predicts.
-    let process = Process {
-        prediction_type: PredictionType::Epsilon,
-        ..model.process.clone()
-    };
     LoadOptions {
-        process_otherwise: Some(process),
+        process_otherwise: Some(model.process.discrete()),
         ..LoadOptions::default()
     }
 }
@@ -219,7 +215,7 @@ fn classifier(
             ),
         ));
     }
-    if !classifier.process.same_noise(&model.process) {
+    if !classifier.process.same_noise(&model.process.discrete()) {
         return Err(option(
             "classifier",
             format!(
