@@ -13,7 +13,7 @@ use sdft_classifier::{
     train_classifier,
 };
 use sdft_data::ImageSource;
-use sdft_diffusion::{PredictionType, Process};
+use sdft_diffusion::Process;
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
 use sdft_settings::{given, layers, put};
 use sdft_train::{DataPlan, Ending, RunFolder, RunPlan};

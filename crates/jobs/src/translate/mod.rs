@@ -14,7 +14,6 @@ use crate::error::{Result, ResultExt, option};
 use crate::model::{ModelFile, check_unconditional, load_model};
 use candle_core::{Device, Tensor};
 use sdft_adm::Origin;
-use sdft_diffusion::{PredictionType, Process};
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
 use sdft_imaging::{Limits, Rgb8, center_crop, decode_file};
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
