@@ -4,6 +4,7 @@ use crate::level::per_image;
 use crate::{Denoiser, EdmProcess, Level, Prediction, Sampling, predict_at};
 use candle_core::{Result, Tensor, bail};
 use sdft_schedule::Schedule;
+use std::borrow::Cow;
 
 /// The least variance of a step, of which a logarithm is taken (diffusers `_get_variance`).
 const LEAST_VARIANCE: f64 = 1e-20;
@@ -273,13 +274,7 @@ impl Diffusion {
                     );
                 };
                 let log_betas: Vec<f64> = s.betas().iter().map(|b| b.ln()).collect();
-                let mut low = s.posterior_log_variance_clipped().to_vec();
-                if self.noise_enters(0)
-                    && let Some(first) = low.first_mut()
-                {
-                    *first = LEAST_VARIANCE.ln();
-                }
-                let low = self.gather(&low, t, xt)?;
+                let low = self.gather(&self.log_posterior_variance(), t, xt)?;
                 let high = self.gather(&log_betas, t, xt)?;
                 let share = ((logits + 1.0)? * 0.5)?;
                 let log_variance = share.broadcast_mul(&(high - &low)?)?.broadcast_add(&low)?;
@@ -298,7 +293,7 @@ impl Diffusion {
             }
             Variance::FixedSmall => (
                 self.gather(s.posterior_variance(), t, xt)?,
-                self.gather(s.posterior_log_variance_clipped(), t, xt)?,
+                self.gather(&self.log_posterior_variance(), t, xt)?,
             ),
         };
         Ok(Reverse {
@@ -307,6 +302,19 @@ impl Diffusion {
             log_variance,
             x0,
         })
+    }
+
+    /// The logarithm of the posterior's variance. Where the first step adds noise, its own variance counts, which is the least possible.
+    fn log_posterior_variance(&self) -> Cow<'_, [f64]> {
+        let table = self.schedule.posterior_log_variance_clipped();
+        if !self.noise_enters(0) {
+            return table.into();
+        }
+        let mut table = table.to_vec();
+        if let Some(first) = table.first_mut() {
+            *first = LEAST_VARIANCE.ln();
+        }
+        table.into()
     }
 
     /// Whether an ancestral step from `t` adds noise: above step 0 of this process, or, where diffusers samples, of the original process.
