@@ -1,5 +1,6 @@
 //! A network with its preconditioning, as the traits of networks.
 
+use crate::level::per_image;
 use crate::{
     Bottleneck, BottleneckNet, Change, ComputeMode, Condition, Denoiser, Edited, FeatureNet,
     Network, Precond, Prediction, PredictionType, Trainable,
@@ -123,13 +124,6 @@ impl Call {
         let clean = self.finish(x, &f.output)?;
         Ok(Prediction::new(clean, PredictionType::Sample))
     }
-}
-
-/// One factor for each image, `[B, 1, 1, 1]` in the type and on the device of `like`.
-fn per_image(factors: &[f64], like: &Tensor) -> Result<Tensor> {
-    Tensor::from_slice(factors, (factors.len(), 1, 1, 1), &Device::Cpu)?
-        .to_dtype(like.dtype())?
-        .to_device(like.device())
 }
 
 impl<N: Network> Preconditioned<N> {

@@ -200,6 +200,17 @@ impl Process {
         }
     }
 
+    /// The discrete process that a network of another kind is trained on to go with this one, such as a classifier of noised images: the same
+    /// noise, and times that count steps.
+    #[must_use]
+    pub fn discrete(&self) -> Self {
+        Self {
+            prediction_type: PredictionType::Epsilon,
+            continuous: None,
+            ..self.clone()
+        }
+    }
+
     /// Whether both processes noise images alike and count timesteps alike; what their networks predict and how they are sampled may differ.
     pub fn same_noise(&self, other: &Self) -> bool {
         let like_self = Self {
@@ -427,6 +438,7 @@ mod tests {
         let text = serde_json::to_string(&plain).unwrap();
         assert_eq!(serde_json::from_str::<Process>(&text).unwrap(), plain);
         assert!(!plain.same_noise(&Process::default()));
+        assert!(plain.discrete().same_noise(&Process::default()));
         assert!(plain.same_noise(&edm(|_, c| c.sigma_max = 100.0)));
         let diffusion = plain.diffusion(false, &Respacing::All).unwrap();
         assert_eq!(diffusion.time, TimeUnit::Sigma);

@@ -22,7 +22,7 @@ mod unet;
 mod unet2d;
 
 /// The supported kinds.
-pub const BUILT: [&str; 52] = [
+pub const BUILT: [&str; 54] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -75,6 +75,8 @@ pub const BUILT: [&str; 52] = [
     "asyrp.clip_directional",
     "asyrp.clip_preprocess",
     "edm.denoise",
+    "edm.sampler",
+    "edm.loss",
 ];
 
 /// Computed tensors by name.
@@ -138,6 +140,8 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "asyrp.clip_directional" => asyrp::clip_directional(case),
         "asyrp.clip_preprocess" => asyrp::clip_preprocess(case),
         "edm.denoise" => edm::denoise(case),
+        "edm.sampler" => edm::sampler(case),
+        "edm.loss" => edm::loss(case),
         other => bail!("kind {other} is not built"),
     }
 }
