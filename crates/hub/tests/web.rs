@@ -47,7 +47,7 @@ fn the_hash_of_the_first_download_is_recorded_and_compared() {
     assert!(fs::read(&fetched.path).unwrap() == bytes);
     let hash = sdft_files::sha256_bytes(&bytes);
     assert_eq!(fetched.hash.as_deref(), Some(hash.as_str()));
-    assert_eq!(blobs(&server, cache.path()), [hash.clone()]);
+    assert_eq!(blobs(&server, cache.path()), [hash.as_str()]);
     let log = server.log();
     assert!(log.iter().all(|request| request.token.is_none()), "{log:?}");
     // The server is not asked again.
