@@ -27,6 +27,7 @@ pub use crate::{
     gaussian::GaussianDenoiser,
     level::{Level, eps_from_x0, predict_at, q_sample, velocity, x0_from_eps},
     network::Network,
+    precond::{PRECOND_KEY, Precond, Preconditioned},
     prediction::{Prediction, PredictionType},
     process::{Process, ProcessError},
     sampling::Sampling,
@@ -44,6 +45,7 @@ mod diffusion;
 mod gaussian;
 mod level;
 mod network;
+mod precond;
 mod prediction;
 mod process;
 mod sampling;
