@@ -38,32 +38,37 @@ impl Default for EdmProcess {
 }
 
 impl EdmProcess {
-    /// The first field that is outside its range, with the range.
+    /// The first field of a process that is outside its range, with the range and the value.
     pub(crate) fn outside(&self) -> Option<(&'static str, &'static str, f64)> {
         let positive = |value: f64| value > 0.0 && value.is_finite();
         [
             (
-                "sigma_min",
+                "continuous.sigma_min",
                 "(0, inf)",
                 self.sigma_min,
                 positive(self.sigma_min),
             ),
             (
-                "sigma_max",
+                "continuous.sigma_max",
                 "(sigma_min, inf)",
                 self.sigma_max,
                 self.sigma_max > self.sigma_min && self.sigma_max.is_finite(),
             ),
-            ("rho", "(0, inf)", self.rho, positive(self.rho)),
+            ("continuous.rho", "(0, inf)", self.rho, positive(self.rho)),
             (
-                "p_mean",
+                "continuous.p_mean",
                 "(-inf, inf)",
                 self.p_mean,
                 self.p_mean.is_finite(),
             ),
-            ("p_std", "(0, inf)", self.p_std, positive(self.p_std)),
             (
-                "sigma_data",
+                "continuous.p_std",
+                "(0, inf)",
+                self.p_std,
+                positive(self.p_std),
+            ),
+            (
+                "continuous.sigma_data",
                 "(0, inf)",
                 self.sigma_data,
                 positive(self.sigma_data),

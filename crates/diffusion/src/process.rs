@@ -46,74 +46,13 @@ pub struct Process {
 }
 
 /// Why a process cannot be used.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum ProcessError {
-    /// The schedule is unknown.
-    #[error("process.noise_schedule: {0}")]
-    NoiseSchedule(ScheduleError),
-    /// The first or last beta is invalid.
-    #[error("process.beta_start, process.beta_end: {0}")]
-    BetaEnds(ScheduleError),
-    /// The list of betas is invalid.
-    #[error("process.trained_betas: {0}")]
-    TrainedBetas(ScheduleError),
-    /// The number of steps does not fit the schedule.
-    #[error("process.diffusion_steps: {0}")]
-    DiffusionSteps(ScheduleError),
-    /// The network predicts the noise where nothing else is left.
-    #[error("process.prediction_type: {0}")]
-    PredictionType(ScheduleError),
-    /// A setting of the sampler is outside its range.
-    #[error("process.sampling.{field}: expected {expected}, found {found}")]
-    Sampling {
-        /// The field.
-        field: &'static str,
-        /// Its range.
-        expected: &'static str,
-        /// The value given.
-        found: f64,
-    },
-    /// A field of the continuous process is out of range.
-    #[error("process.continuous.{field}: expected a number in {range}, found {found}")]
-    Continuous {
-        /// The field.
-        field: &'static str,
-        /// Its range.
-        range: &'static str,
-        /// Its value.
-        found: f64,
-    },
-    /// A field of the discrete process does not go with a continuous one.
-    #[error("process.{0}: expected {1}, as process.continuous (EDM) needs it")]
-    OnlyDiscrete(&'static str, &'static str),
-    /// Edits count timesteps as the network does.
-    #[error(
-        "edits need a process whose timesteps the network sees unscaled: expected 1000 steps or process.rescale_timesteps=false, found {0} steps"
-    )]
-    RescaledTimesteps(usize),
-    /// Edits count timesteps, and a continuous process has none.
-    #[error(
-        "edits need a network that is called with timesteps, found process.continuous (EDM): edit with an ADM or UNet2DModel network"
-    )]
-    WithoutTimesteps,
-}
-
-impl ProcessError {
-    /// The setting that is invalid.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::NoiseSchedule(_) => "process.noise_schedule",
-            Self::BetaEnds(_) => "process.beta_start",
-            Self::TrainedBetas(_) => "process.trained_betas",
-            Self::DiffusionSteps(_) => "process.diffusion_steps",
-            Self::PredictionType(_) => "process.prediction_type",
-            Self::Sampling { .. } => "process.sampling",
-            Self::RescaledTimesteps(_) => "process.rescale_timesteps",
-            Self::Continuous { .. } | Self::WithoutTimesteps => "process.continuous",
-            Self::OnlyDiscrete("rescale_timesteps", _) => "process.rescale_timesteps",
-            Self::OnlyDiscrete(..) => "process.prediction_type",
-        }
-    }
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("process.{field}: {problem}")]
+pub struct ProcessError {
+    /// The field of the process.
+    pub field: &'static str,
+    /// What was expected and what was found.
+    pub problem: String,
 }
 
 impl Default for Process {
@@ -226,17 +165,18 @@ impl Process {
             return Ok(());
         };
         if let Some((field, range, found)) = continuous.outside() {
-            return Err(ProcessError::Continuous {
-                field,
-                range,
-                found,
-            });
+            let problem = format!("expected a number in {range}, found {found}");
+            return Err(ProcessError { field, problem });
         }
+        let needs = |field, expected: &str| {
+            let problem = format!("expected {expected}, as process.continuous (EDM) needs it");
+            Err(ProcessError { field, problem })
+        };
         if self.rescale_timesteps {
-            return Err(ProcessError::OnlyDiscrete("rescale_timesteps", "false"));
+            return needs("rescale_timesteps", "false");
         }
         if self.prediction_type != PredictionType::Sample {
-            return Err(ProcessError::OnlyDiscrete("prediction_type", "sample"));
+            return needs("prediction_type", "sample");
         }
         Ok(())
     }
@@ -261,6 +201,7 @@ impl Process {
     pub fn same_noise(&self, other: &Self) -> bool {
         let like_self = Self {
             prediction_type: self.prediction_type,
+            sigma_small: self.sigma_small,
             sampling: self.sampling,
             continuous: match (self.continuous, other.continuous) {
                 (Some(own), Some(_)) => Some(own),
@@ -277,25 +218,29 @@ impl Process {
     /// The field, what was expected and what was found.
     pub fn check(&self) -> Result<(), ProcessError> {
         self.check_continuous()?;
-        if let Some((field, expected, found)) = self.sampling.and_then(|s| s.outside()) {
-            return Err(ProcessError::Sampling {
-                field,
-                expected,
-                found,
-            });
+        if let Some(problem) = self.sampling.and_then(|sampling| sampling.problem()) {
+            let field = "sampling";
+            return Err(ProcessError { field, problem });
         }
         let schedule = self.diffusion(false, &Respacing::All);
-        schedule.map(|_| ()).map_err(|error| match error {
-            ScheduleError::UnknownSchedule { .. } => ProcessError::NoiseSchedule(error),
-            ScheduleError::EndOutOfRange { .. } | ScheduleError::NoEnds { .. } => {
-                ProcessError::BetaEnds(error)
-            }
-            ScheduleError::BetaCount { .. } => ProcessError::TrainedBetas(error),
-            ScheduleError::BetaOutOfRange { .. } if !self.trained_betas.is_empty() => {
-                ProcessError::TrainedBetas(error)
-            }
-            ScheduleError::NoSignal => ProcessError::PredictionType(error),
-            _ => ProcessError::DiffusionSteps(error),
+        schedule.map(|_| ()).map_err(|error| {
+            let field = match error {
+                ScheduleError::UnknownSchedule { .. } => "noise_schedule",
+                ScheduleError::EndOutOfRange { .. } | ScheduleError::NoEnds { .. } => {
+                    match self.beta_start {
+                        Some(_) => "beta_start",
+                        None => "beta_end",
+                    }
+                }
+                ScheduleError::BetaCount { .. } => "trained_betas",
+                ScheduleError::BetaOutOfRange { .. } if !self.trained_betas.is_empty() => {
+                    "trained_betas"
+                }
+                ScheduleError::NoSignal => "prediction_type",
+                _ => "diffusion_steps",
+            };
+            let problem = error.to_string();
+            ProcessError { field, problem }
         })
     }
 
@@ -306,10 +251,21 @@ impl Process {
     pub fn check_editable(&self) -> Result<(), ProcessError> {
         self.check()?;
         if self.continuous.is_some() {
-            return Err(ProcessError::WithoutTimesteps);
+            return Err(ProcessError {
+                field: "continuous",
+                problem:
+                    "edits need a network that is called with steps, found EDM's continuous process"
+                        .to_owned(),
+            });
         }
         if self.rescale_timesteps && self.diffusion_steps != 1000 {
-            return Err(ProcessError::RescaledTimesteps(self.diffusion_steps));
+            return Err(ProcessError {
+                field: "rescale_timesteps",
+                problem: format!(
+                    "edits need a network that is called with the steps as they are counted: expected false, or 1000 steps, found {} steps",
+                    self.diffusion_steps
+                ),
+            });
         }
         Ok(())
     }
