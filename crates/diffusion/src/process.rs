@@ -139,7 +139,7 @@ impl Process {
         }
     }
 
-    /// The betas of all steps.
+    /// The betas of all steps; with [`Process::sampling`] in single precision.
     ///
     /// # Errors
     /// An unknown schedule, a number of steps or an end that it does not allow, a list of another length than the process.
@@ -148,7 +148,10 @@ impl Process {
         let betas = match self.trained_betas.len() {
             0 => {
                 let kind: BetaSchedule = self.noise_schedule.parse()?;
-                kind.betas_between(self.ends(), n_steps)?
+                match self.sampling {
+                    None => kind.betas_between(self.ends(), n_steps)?,
+                    Some(_) => kind.betas_of_diffusers(self.ends(), n_steps)?,
+                }
             }
             found if found != n_steps => return Err(ScheduleError::BetaCount { found, n_steps }),
             _ => self.trained_betas.clone(),

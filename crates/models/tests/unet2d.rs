@@ -270,21 +270,11 @@ fn the_scheduler_determines_the_process_or_is_refused() {
     assert_eq!(folder.load().unwrap().process, cosine.process);
     for (field, value, named) in [
         ("prediction_type", json!("flow"), "prediction_type"),
-        ("beta_schedule", json!("scaled_linear"), "beta_schedule"),
-        ("beta_end", json!(0.012), "beta_end"),
-        // The ends of a linear schedule follow from its steps.
-        ("num_train_timesteps", json!(500), "beta_start"),
+        ("beta_schedule", json!("exp"), "beta_schedule"),
         ("num_train_timesteps", json!(-1), "num_train_timesteps"),
         ("trained_betas", json!([0.1, 0.2]), "trained_betas"),
-        (
-            "rescale_betas_zero_snr",
-            json!(true),
-            "rescale_betas_zero_snr",
-        ),
         ("variance_type", json!("fixed_small"), "variance_type"),
         ("use_flow_sigmas", json!(true), "use_flow_sigmas"),
-        // Its usual ends of the linear schedule are others.
-        ("_class_name", json!("HeunDiscreteScheduler"), "beta_start"),
         ("_class_name", json!(["DDPMScheduler"]), "_class_name"),
         ("_class_name", json!("DDPM"), "_class_name"),
         (
