@@ -45,14 +45,10 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
         Ok(resolved) => {
             let kind = match resolved.pool {
                 Some(pool) => format!("ADM classifier, {pool:?} pool"),
-                None => "ADM U-Net".to_owned(),
+                None => resolved.architecture.title().to_owned(),
             };
             line(format_args!("{kind}:"))?;
-            let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(&resolved.config)
-            else {
-                return Ok(());
-            };
-            for (field, value) in fields {
+            for (field, value) in resolved.architecture.fields() {
                 let origin = resolved
                     .origins
                     .get(field.as_str())

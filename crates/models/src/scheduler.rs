@@ -1,7 +1,7 @@
 //! diffusers' `scheduler_config.json` as a process, and a process as such a file.
 
 use crate::error::{ModelError, brief};
-use crate::siblings::Settings;
+use crate::folder::Settings;
 use sdft_diffusion::{PredictionType, Process, Sampling};
 use sdft_schedule::{BetaSchedule, Spacing};
 use serde_json::{Map, Value, json};

@@ -30,7 +30,7 @@
 //! use sdft::{candle::Device, models::*, randn::SeededNoise, samplers::*, train::to_images};
 //! use std::path::Path;
 //!
-//! let model = load_unet(Path::new("ffhq_p2.pt"), &LoadOptions::default())?;
+//! let model = load_network(Path::new("ffhq_p2.pt"), &LoadOptions::default())?;
 //! let (network, diffusion) = (model.network()?, model.diffusion(&"ddim40".parse()?)?);
 //! let mut noise = SeededNoise::new(7, 0);
 //! let x = noise.start(&[4, 3, 256, 256], &Device::Cpu)?;

@@ -176,7 +176,9 @@ fn text<'a>(table: &'a Table, path: &[&str]) -> Option<&'a str> {
 
 /// Sets levels and attention from the image size where the settings do not set them.
 pub(super) fn fit_architecture(architecture: &mut Architecture, given: &Map<String, Json>) {
-    let Architecture::Adm(model) = architecture;
+    let Architecture::Adm(model) = architecture else {
+        return;
+    };
     if !given.contains_key("channel_mult") {
         model.channel_mult = AdmConfig::channel_mult_for(model.image_size);
     }
