@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::table::{Plan, defaults, put};
+use crate::table::{Plan, defaults, kinds, put};
 use toml::{Table, Value};
 
 /// The longest text of settings, in bytes.
@@ -48,19 +48,22 @@ pub(crate) fn short(text: &str, most: usize) -> String {
     }
 }
 
-/// Fails on unknown keys, with the nearest known one, and on values of another type.
-pub(crate) fn check<P: Plan>(table: &Table, origin: &str) -> Result<()> {
-    let known = defaults::<P>();
+/// Fails on unknown keys, with the nearest known one, and on values of another type. The sections are of the kinds that `table` names, or
+/// else `below`.
+pub(crate) fn check<P: Plan>(table: &Table, below: &Table, origin: &str) -> Result<()> {
+    let mut kinds = kinds(below);
+    kinds.extend(self::kinds(table));
+    let known = defaults::<P>(&kinds);
     let mut all = Vec::new();
     collect_keys(&known, "", &mut all);
-    let is_known = |key: &str, value: &Value| accepts::<P>(key, value);
+    let is_known = |key: &str, value: &Value| accepts::<P>(&known, key, value);
     check_level(table, &known, "", &all, &is_known, origin)
 }
 
 /// Whether the plan has a key that its serialized default omits. Only a plan that denies unknown fields can have such keys.
-fn accepts<P: Plan>(key: &str, value: &Value) -> bool {
+fn accepts<P: Plan>(defaults: &Table, key: &str, value: &Value) -> bool {
     let read = |key: &str| {
-        let mut table = defaults::<P>();
+        let mut table = defaults.clone();
         put(&mut table, key, value.clone());
         Value::Table(table).try_into::<P>()
     };

@@ -12,11 +12,32 @@ pub trait Plan: Default + Serialize + DeserializeOwned {}
 
 impl<P: Default + Serialize + DeserializeOwned> Plan for P {}
 
-/// Puts the values of one table over those of another, key by key.
-pub fn merge(into: &mut Table, from: Table) {
+/// The key that says of which kind a section is. The kind decides which other keys the section has, and their defaults.
+pub(crate) const KIND: &str = "architecture";
+
+/// Puts the values of one table over those of another, key by key. A section of another kind replaces the old section, whose keys it does
+/// not have.
+pub fn merge<P: Plan>(into: &mut Table, from: Table) {
+    let (old, new) = (defaults::<P>(into), defaults::<P>(&from));
+    let keys = |of: &Table, section: &str| -> Vec<String> {
+        let section = of.get(section).and_then(Value::as_table);
+        section.map_or_else(Vec::new, |section| section.keys().cloned().collect())
+    };
+    let is_changed = |section: &str, value: &Value| {
+        value.get(KIND).is_some() && keys(&old, section) != keys(&new, section)
+    };
+    for (section, value) in &from {
+        if is_changed(section, value) {
+            into.remove(section);
+        }
+    }
+    overlay(into, from);
+}
+
+pub(crate) fn overlay(into: &mut Table, from: Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
-            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
+            (Some(Value::Table(old)), Value::Table(new)) => overlay(old, new),
             (_, value) => {
                 into.insert(key, value);
             }
@@ -54,8 +75,8 @@ pub fn given(table: &Table, section: &str) -> Map<String, Json> {
 
 /// The table with the plan's default for every key that it does not set.
 pub fn complete<P: Plan>(table: Table) -> Table {
-    let mut all = defaults::<P>();
-    merge(&mut all, table);
+    let mut all = defaults::<P>(&table);
+    overlay(&mut all, table);
     all
 }
 
@@ -79,10 +100,29 @@ pub fn read<P: Plan>(table: Table) -> Result<P> {
     })
 }
 
-/// Every key with the default value of its type.
-pub(crate) fn defaults<P: Plan>() -> Table {
-    match Value::try_from(P::default()) {
+/// The kinds of sections that a table names, and nothing else.
+pub(crate) fn kinds(table: &Table) -> Table {
+    let named = table.iter().filter_map(|(section, value)| {
+        let only = Table::from_iter([(KIND.to_owned(), value.get(KIND)?.clone())]);
+        Some((section.clone(), Value::Table(only)))
+    });
+    named.collect()
+}
+
+/// Every key with its default value, where sections are of the kinds that a table names.
+pub(crate) fn defaults<P: Plan>(table: &Table) -> Table {
+    let as_table = |plan: P| match Value::try_from(plan) {
         Ok(Value::Table(table)) => table,
         _ => Table::new(),
+    };
+    let mut all = as_table(P::default());
+    for (section, kind) in kinds(table) {
+        let mut of_kind = all.clone();
+        of_kind.insert(section, kind);
+        // A kind that does not exist is reported when the plan is read.
+        if let Ok(plan) = Value::Table(of_kind).try_into::<P>() {
+            all = as_table(plan);
+        }
     }
+    all
 }
