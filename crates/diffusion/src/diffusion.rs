@@ -1,15 +1,18 @@
 //! A process on tensors: noising, posterior, reverse step.
 
-use crate::{Denoiser, Prediction};
+use crate::{Denoiser, Prediction, Sampling};
 use candle_core::{Result, Tensor, bail};
 use sdft_schedule::Schedule;
+
+/// The least variance of a step, of which a logarithm is taken (diffusers `_get_variance`).
+const LEAST_VARIANCE: f64 = 1e-20;
 
 /// Where the variance of a reverse step comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variance {
     /// Between the posterior's and beta, by the network's logits (`LEARNED_RANGE`).
     LearnedRange,
-    /// Beta, with the posterior's value at the first step (`FIXED_LARGE`).
+    /// Beta, with the posterior's value at a first step that adds no noise (`FIXED_LARGE`).
     FixedLarge,
     /// The posterior's (`FIXED_SMALL`).
     FixedSmall,
@@ -24,6 +27,8 @@ pub struct Diffusion {
     pub variance: Variance,
     /// Whether the network is called with thousandths of the process instead of steps (`rescale_timesteps`).
     pub rescale_timesteps: bool,
+    /// How diffusers' schedulers sample; `None` is guided-diffusion's way.
+    pub sampling: Option<Sampling>,
 }
 
 /// Mean and variance of `q(x_t | x_0)` or `q(x_{t-1} | x_t, x_0)`.
@@ -50,22 +55,13 @@ pub struct Reverse {
     pub x0: Tensor,
 }
 
-/// Whether a predicted clean image is clamped to [-1, 1].
+/// Whether a predicted clean image is clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clip {
-    /// Clamped, the default of every sampling script.
+    /// Clamped as [`Diffusion::sampling`] says, otherwise to [-1, 1], the default of every sampling script.
     Yes,
     /// Left as predicted, for inversion and for the variational term.
     No,
-}
-
-impl Clip {
-    fn apply(self, x0: Tensor) -> Result<Tensor> {
-        match self {
-            Self::Yes => x0.clamp(-1.0, 1.0),
-            Self::No => Ok(x0),
-        }
-    }
 }
 
 impl Diffusion {
@@ -75,6 +71,7 @@ impl Diffusion {
             schedule,
             variance,
             rescale_timesteps: false,
+            sampling: None,
         }
     }
 
@@ -201,7 +198,7 @@ impl Diffusion {
         clip: Clip,
     ) -> Result<Reverse> {
         let s = &self.schedule;
-        let x0 = clip.apply(self.x0(prediction, xt, t)?)?;
+        let x0 = self.clamped(self.x0(prediction, xt, t)?, clip)?;
         let mean = self.mix(
             t,
             (s.posterior_mean_coef1(), &x0),
@@ -216,7 +213,13 @@ impl Diffusion {
                     );
                 };
                 let log_betas: Vec<f64> = s.betas().iter().map(|b| b.ln()).collect();
-                let low = self.gather(s.posterior_log_variance_clipped(), t, xt)?;
+                let mut low = s.posterior_log_variance_clipped().to_vec();
+                if self.noise_enters(0)
+                    && let Some(first) = low.first_mut()
+                {
+                    *first = LEAST_VARIANCE.ln();
+                }
+                let low = self.gather(&low, t, xt)?;
                 let high = self.gather(&log_betas, t, xt)?;
                 let share = ((logits + 1.0)? * 0.5)?;
                 let log_variance = share.broadcast_mul(&(high - &low)?)?.broadcast_add(&low)?;
@@ -224,8 +227,9 @@ impl Diffusion {
             }
             Variance::FixedLarge => {
                 let mut table = s.betas().to_vec();
-                if let (Some(first), Some(&second)) =
-                    (table.first_mut(), s.posterior_variance().get(1))
+                if !self.noise_enters(0)
+                    && let (Some(first), Some(&second)) =
+                        (table.first_mut(), s.posterior_variance().get(1))
                 {
                     *first = second;
                 }
@@ -243,6 +247,14 @@ impl Diffusion {
             log_variance,
             x0,
         })
+    }
+
+    /// Whether an ancestral step from `t` adds noise: above step 0 of this process, or, where diffusers samples, of the original process.
+    pub fn noise_enters(&self, t: usize) -> bool {
+        match self.sampling {
+            None => t > 0,
+            Some(_) => self.schedule.timestep_map().get(t) > Some(&0),
+        }
     }
 
     /// The network's prediction for steps `t` of this process.

@@ -27,6 +27,7 @@ pub use crate::{
     network::Network,
     prediction::{Prediction, PredictionType},
     process::{Process, ProcessError},
+    sampling::Sampling,
     trainable::{
         ComputeMode, Condition, KIND_KEY, MODEL_KEY, PROCESS_KEY, PROVENANCE_PREFIX, Trainable,
         file_metadata, named_vars,
@@ -41,5 +42,6 @@ mod gaussian;
 mod network;
 mod prediction;
 mod process;
+mod sampling;
 mod trainable;
 mod variational;

@@ -1,14 +1,18 @@
 //! The process that a network was trained on, as files and plans store it.
 
-use crate::{Diffusion, PredictionType, Variance};
-use sdft_schedule::{BetaSchedule, Respacing, Schedule, ScheduleError};
+use crate::{Diffusion, PredictionType, Sampling, Variance};
+use sdft_schedule::{
+    BetaEnds, BetaSchedule, Respacing, Schedule, ScheduleError, rescale_zero_terminal_snr,
+};
 use serde::{Deserialize, Serialize};
 
-/// The diffusion process that a network was trained on; field names follow guided-diffusion.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The diffusion process that a network was trained on; field names follow guided-diffusion and diffusers' schedulers.
+///
+/// The fields after `rescale_timesteps` are written only if they differ from their default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Process {
-    /// `linear` or `cosine`.
+    /// `linear`, `cosine`, `scaled_linear`, `sigmoid` or `laplace`; `squaredcos_cap_v2` is another name of `cosine`.
     pub noise_schedule: String,
     /// Number of steps, T.
     pub diffusion_steps: usize,
@@ -16,9 +20,24 @@ pub struct Process {
     pub sigma_small: bool,
     /// The network is called with thousandths of the process instead of steps.
     pub rescale_timesteps: bool,
-    /// What the network predicts; written only if it is not the noise.
+    /// What the network predicts.
     #[serde(skip_serializing_if = "PredictionType::is_epsilon")]
     pub prediction_type: PredictionType,
+    /// The first beta; by default that of the schedule ([`BetaSchedule::betas_between`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_start: Option<f64>,
+    /// The last beta, as `beta_start`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_end: Option<f64>,
+    /// The betas of all steps, instead of those of `noise_schedule`; empty for none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trained_betas: Vec<f64>,
+    /// The betas are rescaled so that the last step is pure noise (Lin et al. 2023).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rescale_betas_zero_snr: bool,
+    /// How diffusers' schedulers sample, with tables in single precision; `None` is guided-diffusion's way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
 }
 
 /// Why a process cannot be used.
@@ -27,14 +46,48 @@ pub enum ProcessError {
     /// The schedule is unknown.
     #[error("process.noise_schedule: {0}")]
     NoiseSchedule(ScheduleError),
+    /// The first or last beta is invalid.
+    #[error("process.beta_start, process.beta_end: {0}")]
+    BetaEnds(ScheduleError),
+    /// The list of betas is invalid.
+    #[error("process.trained_betas: {0}")]
+    TrainedBetas(ScheduleError),
     /// The number of steps does not fit the schedule.
     #[error("process.diffusion_steps: {0}")]
     DiffusionSteps(ScheduleError),
+    /// The network predicts the noise where nothing else is left.
+    #[error("process.prediction_type: {0}")]
+    PredictionType(ScheduleError),
+    /// A setting of the sampler is outside its range.
+    #[error("process.sampling.{field}: expected {expected}, found {found}")]
+    Sampling {
+        /// The field.
+        field: &'static str,
+        /// Its range.
+        expected: &'static str,
+        /// The value given.
+        found: f64,
+    },
     /// Edits count timesteps as the network does.
     #[error(
         "edits need a process whose timesteps the network sees unscaled: expected 1000 steps or process.rescale_timesteps=false, found {0} steps"
     )]
     RescaledTimesteps(usize),
+}
+
+impl ProcessError {
+    /// The setting that is invalid.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::NoiseSchedule(_) => "process.noise_schedule",
+            Self::BetaEnds(_) => "process.beta_start",
+            Self::TrainedBetas(_) => "process.trained_betas",
+            Self::DiffusionSteps(_) => "process.diffusion_steps",
+            Self::PredictionType(_) => "process.prediction_type",
+            Self::Sampling { .. } => "process.sampling",
+            Self::RescaledTimesteps(_) => "process.rescale_timesteps",
+        }
+    }
 }
 
 impl Default for Process {
@@ -46,6 +99,11 @@ impl Default for Process {
             sigma_small: false,
             rescale_timesteps: false,
             prediction_type: PredictionType::Epsilon,
+            beta_start: None,
+            beta_end: None,
+            trained_betas: Vec::new(),
+            rescale_betas_zero_snr: false,
+            sampling: None,
         }
     }
 }
@@ -53,15 +111,21 @@ impl Default for Process {
 impl Process {
     /// The process on tensors, with only the steps that `respacing` keeps.
     ///
+    /// With [`Process::sampling`], a single number of steps is spread as diffusers' schedulers do, whether it is written `ddim40` or `40`.
+    ///
     /// # Errors
-    /// An unknown schedule, too few steps, a respacing that the steps do not allow.
+    /// An invalid schedule, a network that predicts the noise where no image is left, a respacing that the steps do not allow.
     pub fn diffusion(
         &self,
         learns_variance: bool,
         respacing: &Respacing,
     ) -> Result<Diffusion, ScheduleError> {
-        let kind: BetaSchedule = self.noise_schedule.parse()?;
-        let schedule = Schedule::new(kind, self.diffusion_steps)?.respaced(respacing)?;
+        let betas = self.betas()?;
+        let schedule = match &self.sampling {
+            None => Schedule::from_betas(betas)?.respaced(respacing)?,
+            Some(sampling) => sampling.respaced(&Schedule::of_diffusers(&betas)?, respacing)?,
+        };
+        self.check_signal(&schedule)?;
         let variance = match (learns_variance, self.sigma_small) {
             (true, _) => Variance::LearnedRange,
             (false, true) => Variance::FixedSmall,
@@ -71,6 +135,7 @@ impl Process {
             schedule,
             variance,
             rescale_timesteps: self.rescale_timesteps,
+            sampling: self.sampling,
         })
     }
 
@@ -78,35 +143,89 @@ impl Process {
     /// smaller fixed variance.
     ///
     /// # Errors
-    /// An unknown schedule, too few steps.
+    /// An invalid schedule, a network that predicts the noise where no image is left.
     pub fn published(&self) -> Result<Diffusion, ScheduleError> {
-        let kind: BetaSchedule = self.noise_schedule.parse()?;
+        let schedule = Schedule::from_betas_in_f32(&self.betas()?)?;
+        self.check_signal(&schedule)?;
         Ok(Diffusion {
-            schedule: Schedule::from_betas_in_f32(&kind.betas(self.diffusion_steps)?)?,
+            schedule,
             variance: Variance::FixedSmall,
             rescale_timesteps: self.rescale_timesteps,
+            sampling: None,
         })
     }
 
-    /// Whether both processes noise images alike and count timesteps alike; what their networks predict may differ.
-    pub fn same_noise(&self, other: &Self) -> bool {
-        let alike = Self {
-            prediction_type: self.prediction_type,
-            ..other.clone()
+    /// The betas of all steps.
+    ///
+    /// # Errors
+    /// An unknown schedule, a number of steps or an end that it does not allow, a list of another length than the process.
+    pub fn betas(&self) -> Result<Vec<f64>, ScheduleError> {
+        let n_steps = self.diffusion_steps;
+        let betas = match self.trained_betas.len() {
+            0 => {
+                let kind: BetaSchedule = self.noise_schedule.parse()?;
+                kind.betas_between(self.ends(), n_steps)?
+            }
+            found if found != n_steps => return Err(ScheduleError::BetaCount { found, n_steps }),
+            _ => self.trained_betas.clone(),
         };
-        *self == alike
+        Ok(match self.rescale_betas_zero_snr {
+            true => rescale_zero_terminal_snr(&betas),
+            false => betas,
+        })
     }
 
-    /// Fails unless the schedule is known and allows this number of steps.
+    fn ends(&self) -> BetaEnds {
+        BetaEnds {
+            start: self.beta_start,
+            end: self.beta_end,
+        }
+    }
+
+    /// Fails if the network predicts the noise and the last step is nothing else.
+    fn check_signal(&self, schedule: &Schedule) -> Result<(), ScheduleError> {
+        let is_pure_noise = schedule.alpha_bar().last() == Some(&0.0);
+        match self.prediction_type {
+            PredictionType::Epsilon if is_pure_noise => Err(ScheduleError::NoSignal),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether both processes noise images alike and count timesteps alike; what their networks predict and how they are sampled may differ.
+    pub fn same_noise(&self, other: &Self) -> bool {
+        let like_self = Self {
+            prediction_type: self.prediction_type,
+            sampling: self.sampling,
+            ..other.clone()
+        };
+        *self == like_self
+    }
+
+    /// Fails unless a schedule can be made and every setting is in its range.
     ///
     /// # Errors
     /// The field, what was expected and what was found.
     pub fn check(&self) -> Result<(), ProcessError> {
-        let kind = self.noise_schedule.parse::<BetaSchedule>();
-        let kind = kind.map_err(ProcessError::NoiseSchedule)?;
-        let schedule = Schedule::new(kind, self.diffusion_steps);
-        schedule.map_err(ProcessError::DiffusionSteps)?;
-        Ok(())
+        if let Some((field, expected, found)) = self.sampling.and_then(|s| s.outside()) {
+            return Err(ProcessError::Sampling {
+                field,
+                expected,
+                found,
+            });
+        }
+        let schedule = self.diffusion(false, &Respacing::All);
+        schedule.map(|_| ()).map_err(|error| match error {
+            ScheduleError::UnknownSchedule { .. } => ProcessError::NoiseSchedule(error),
+            ScheduleError::EndOutOfRange { .. } | ScheduleError::NoEnds { .. } => {
+                ProcessError::BetaEnds(error)
+            }
+            ScheduleError::BetaCount { .. } => ProcessError::TrainedBetas(error),
+            ScheduleError::BetaOutOfRange { .. } if !self.trained_betas.is_empty() => {
+                ProcessError::TrainedBetas(error)
+            }
+            ScheduleError::NoSignal => ProcessError::PredictionType(error),
+            _ => ProcessError::DiffusionSteps(error),
+        })
     }
 
     /// Fails unless images can be edited with this process: the network must see the timesteps as they are counted.

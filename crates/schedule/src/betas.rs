@@ -5,62 +5,150 @@ use std::{f64::consts::PI, fmt, str::FromStr};
 use crate::error::{Result, ScheduleError};
 
 /// How the noise variances grow over the steps.
+///
+/// `linear` and `cosine` are guided-diffusion's names, the others diffusers'. `squaredcos_cap_v2` is another name of `cosine`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum BetaSchedule {
-    /// From `1e-4` to `0.02` at 1000 steps (Ho et al. 2020), scaled by `1000 / n` for another number of steps.
+    /// Evenly spaced betas (Ho et al. 2020).
     #[default]
     Linear,
     /// `alpha_bar` follows a squared cosine (Nichol and Dhariwal 2021); betas are capped at 0.999.
     Cosine,
+    /// Betas whose square roots are evenly spaced (Rombach et al. 2022).
+    ScaledLinear,
+    /// Betas follow a sigmoid from -6 to 6 (Xu et al. 2022).
+    Sigmoid,
+    /// The log of the signal-to-noise ratio follows a Laplace distribution (Hang et al. 2024); betas are capped at 0.999.
+    Laplace,
+}
+
+/// The first and the last beta. `None` is the schedule's own default.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct BetaEnds {
+    /// The first beta.
+    pub start: Option<f64>,
+    /// The last beta.
+    pub end: Option<f64>,
 }
 
 /// The largest number of steps of a process. Published processes have up to 4000.
 pub const MAX_STEPS: usize = 100_000;
 
 impl BetaSchedule {
+    /// Every schedule.
+    pub const ALL: [Self; 5] = [
+        Self::Linear,
+        Self::Cosine,
+        Self::ScaledLinear,
+        Self::Sigmoid,
+        Self::Laplace,
+    ];
+
+    /// The name in files and settings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linear => "linear",
+            Self::Cosine => "cosine",
+            Self::ScaledLinear => "scaled_linear",
+            Self::Sigmoid => "sigmoid",
+            Self::Laplace => "laplace",
+        }
+    }
+
+    /// Whether the schedule has a first and a last beta that can be chosen.
+    #[must_use]
+    pub fn has_ends(self) -> bool {
+        !matches!(self, Self::Cosine | Self::Laplace)
+    }
+
+    /// The `n` betas of this schedule with its default ends.
+    ///
+    /// # Errors
+    /// Fails for the same reasons as [`betas_between`](Self::betas_between).
+    pub fn betas(self, n: usize) -> Result<Vec<f64>> {
+        self.betas_between(BetaEnds::default(), n)
+    }
+
     /// The `n` betas of this schedule.
     ///
-    /// Code reference: guided-diffusion `get_named_beta_schedule`.
+    /// The default ends are 1e-4 and 0.02. Those of the linear schedule are multiplied by `1000 / n`, as in guided-diffusion.
+    ///
+    /// Code reference: guided-diffusion `get_named_beta_schedule`, diffusers `DDPMScheduler.__init__`, `betas_for_alpha_bar`.
     /// ```text
-    /// linear:  linspace(s * 1e-4, s * 0.02, n)  with s = 1000 / n
-    /// cosine:  min(1 - f((i + 1) / n) / f(i / n), 0.999)  with f(u) = cos^2((u + 0.008) / 1.008 * pi / 2)
+    /// linear:         linspace(start, end, n)
+    /// scaled_linear:  linspace(sqrt(start), sqrt(end), n)^2
+    /// sigmoid:        sigmoid(linspace(-6, 6, n)) (end - start) + start
+    /// cosine:         min(1 - f((i + 1) / n) / f(i / n), 0.999)  with f(u) = cos^2((u + 0.008) / 1.008 * pi / 2)
+    /// laplace:        the same with f(u) = sqrt(snr / (1 + snr)), ln snr = -sign(1/2 - u) ln(1 - 2 |1/2 - u| + 1e-6) / 2
     /// ```
     /// # Errors
-    /// Fails if `n` is 0 (cosine), below 20 (linear, where the last beta would exceed 1) or above [`MAX_STEPS`].
-    pub fn betas(self, n: usize) -> Result<Vec<f64>> {
+    /// Fails if `n` is 0, below 20 (linear with default ends, where the last beta would exceed 1) or above [`MAX_STEPS`], if an end is outside
+    /// (0, 1], or if ends are given to a schedule that has none.
+    pub fn betas_between(self, ends: BetaEnds, n: usize) -> Result<Vec<f64>> {
         if n > MAX_STEPS {
             return Err(ScheduleError::TooManySteps { n, max: MAX_STEPS });
         }
+        let is_default = ends == BetaEnds::default();
+        if !self.has_ends() && !is_default {
+            return Err(ScheduleError::NoEnds { name: self.name() });
+        }
+        let (what, min) = match self {
+            Self::Linear if is_default => ("the linear noise schedule", 20),
+            Self::Cosine => ("the cosine noise schedule", 1),
+            _ => ("a noise schedule", 1),
+        };
+        if n < min {
+            return Err(ScheduleError::TooFewSteps { what, n, min });
+        }
+        let scale = match self {
+            Self::Linear => 1000.0 / n as f64,
+            _ => 1.0,
+        };
+        let start = ends.start.unwrap_or(scale * 0.0001);
+        let end = ends.end.unwrap_or(scale * 0.02);
+        if let Some(value) = [start, end].into_iter().find(|end| !is_beta(*end)) {
+            return Err(ScheduleError::EndOutOfRange { value });
+        }
         match self {
-            Self::Linear => {
-                let (what, min) = ("the linear noise schedule", 20);
-                if n < min {
-                    return Err(ScheduleError::TooFewSteps { what, n, min });
-                }
-                let scale = 1000.0 / n as f64;
-                linear_betas(scale * 0.0001, scale * 0.02, n)
+            Self::Linear => linear_betas(start, end, n),
+            Self::ScaledLinear => {
+                let roots = linear_betas(start.sqrt(), end.sqrt(), n)?;
+                check_betas(roots.into_iter().map(|root| root * root).collect())
             }
-            Self::Cosine => {
-                if n == 0 {
-                    let (what, min) = ("the cosine noise schedule", 1);
-                    return Err(ScheduleError::TooFewSteps { what, n, min });
-                }
-                let alpha_bar = |u: f64| ((u + 0.008) / 1.008 * PI / 2.0).cos().powi(2);
-                let at = |i: usize| alpha_bar(i as f64 / n as f64);
-                Ok((0..n)
-                    .map(|i| (1.0 - at(i + 1) / at(i)).min(0.999))
-                    .collect())
+            Self::Sigmoid => {
+                let at = |i: usize| -6.0 + 12.0 * i as f64 / (n.max(2) - 1) as f64;
+                let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+                check_betas(
+                    (0..n)
+                        .map(|i| sigmoid(at(i)) * (end - start) + start)
+                        .collect(),
+                )
             }
+            Self::Cosine => Ok(capped(n, |u| {
+                ((u + 0.008) / 1.008 * PI / 2.0).cos().powi(2)
+            })),
+            Self::Laplace => Ok(capped(n, |u| {
+                let ln_snr =
+                    -0.5 * 1f64.copysign(0.5 - u) * (1.0 - 2.0 * (0.5 - u).abs() + 1e-6).ln();
+                let snr = ln_snr.exp();
+                (snr / (1.0 + snr)).sqrt()
+            })),
         }
     }
 }
 
+/// Betas of a continuous `alpha_bar`, at most 0.999.
+fn capped(n: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f64> {
+    let at = |i: usize| alpha_bar(i as f64 / n as f64);
+    (0..n)
+        .map(|i| (1.0 - at(i + 1) / at(i)).min(0.999))
+        .collect()
+}
+
 impl fmt::Display for BetaSchedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Linear => "linear",
-            Self::Cosine => "cosine",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -68,13 +156,15 @@ impl FromStr for BetaSchedule {
     type Err = ScheduleError;
 
     fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "linear" => Ok(Self::Linear),
-            "cosine" => Ok(Self::Cosine),
-            _ => Err(ScheduleError::UnknownSchedule {
+        let alias = match name {
+            "squaredcos_cap_v2" => Self::Cosine.name(),
+            _ => name,
+        };
+        let mut all = Self::ALL.into_iter();
+        all.find(|kind| kind.name() == alias)
+            .ok_or_else(|| ScheduleError::UnknownSchedule {
                 name: name.to_owned(),
-            }),
-        }
+            })
     }
 }
 
@@ -98,10 +188,42 @@ pub fn linear_betas(start: f64, end: f64, n: usize) -> Result<Vec<f64>> {
     check_betas(betas)
 }
 
+/// The betas with which the last step is pure noise, in single precision like in PyTorch.
+///
+/// The square roots of `alpha_bar` are shifted so that the last one is 0, and scaled so that the first one stays.
+///
+/// Source: Lin et al. 2023, Algorithm 1; diffusers `rescale_zero_terminal_snr`.
+#[must_use]
+pub fn rescale_zero_terminal_snr(betas: &[f64]) -> Vec<f64> {
+    let mut product = 1.0;
+    let mut roots: Vec<f32> = Vec::with_capacity(betas.len());
+    for &beta in betas {
+        product *= f64::from(1.0 - beta as f32);
+        roots.push((product as f32).sqrt());
+    }
+    let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else {
+        return Vec::new();
+    };
+    let scale = first / (first - last);
+    let mut before = 1f32;
+    let rescaled = roots.iter().map(|root| {
+        let shifted = (root - last) * scale;
+        let bar = shifted * shifted;
+        let alpha = bar / before;
+        before = bar;
+        f64::from(1.0 - alpha)
+    });
+    rescaled.collect()
+}
+
+/// Whether a value is in (0, 1]; NaN is not.
+fn is_beta(value: f64) -> bool {
+    value > 0.0 && value <= 1.0
+}
+
 /// Returns `betas` if every value is in (0, 1].
 pub(crate) fn check_betas(betas: Vec<f64>) -> Result<Vec<f64>> {
-    // Negated, so that NaN fails too.
-    match betas.iter().position(|&beta| !(beta > 0.0 && beta <= 1.0)) {
+    match betas.iter().position(|&beta| !is_beta(beta)) {
         Some(index) => Err(ScheduleError::BetaOutOfRange {
             index,
             value: betas[index],
@@ -123,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_number_of_steps_that_would_fill_the_memory_is_refused() {
-        for kind in [BetaSchedule::Linear, BetaSchedule::Cosine] {
+        for kind in BetaSchedule::ALL {
             for n in [MAX_STEPS + 1, 10_000_000_000, usize::MAX] {
                 let error = kind.betas(n).unwrap_err();
                 assert_eq!(error, ScheduleError::TooManySteps { n, max: MAX_STEPS });
@@ -197,7 +319,8 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for kind in [BetaSchedule::Linear, BetaSchedule::Cosine] {
+        assert_eq!("squaredcos_cap_v2".parse(), Ok(BetaSchedule::Cosine));
+        for kind in BetaSchedule::ALL {
             assert_eq!(kind.to_string().parse(), Ok(kind));
         }
         let error = "sqrt".parse::<BetaSchedule>().unwrap_err();

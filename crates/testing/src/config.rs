@@ -211,6 +211,7 @@ pub fn diffusion(object: &Value) -> Result<Diffusion> {
         schedule: schedule(object)?,
         variance,
         rescale_timesteps: flag(object, "rescale_timesteps", false)?,
+        sampling: None,
     })
 }
 
