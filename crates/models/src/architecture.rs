@@ -55,6 +55,9 @@ impl Architecture {
     /// The key that names the architecture among the fields of its configuration.
     pub const TAG: &'static str = "architecture";
 
+    /// The names of all architectures, that of [`Architecture::default`] first.
+    pub const NAMES: &'static [&'static str] = &["adm"];
+
     /// The name of the architecture: `adm`.
     pub fn name(&self) -> &'static str {
         match self {

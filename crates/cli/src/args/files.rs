@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A .pt or .safetensors file, a run folder, or a name such as `ffhq-10m`.
+    /// A .pt, .pkl or .safetensors file, a folder of diffusers or of a run, or a name such as `ffhq-10m`.
     #[arg(value_name = "FILE|DIR")]
     pub(crate) file: PathBuf,
     /// The part of the file to inspect if it holds several.
@@ -15,6 +15,9 @@ pub(crate) struct InspectArgs {
     /// List every tensor.
     #[arg(long)]
     pub(crate) tensors: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
