@@ -18,7 +18,7 @@
 //! let dir = tempfile::tempdir()?;
 //! let path = dir.path().join("tiny.safetensors");
 //! save_unet(&path, &config, &Process::default(), &params, &Default::default(), None)?;
-//! assert_eq!(load_unet(&path, &LoadOptions::default())?.config, config);
+//! assert_eq!(load_unet(&path, &LoadOptions::default())?.architecture, config.into());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
