@@ -178,18 +178,25 @@ pub(crate) fn check_makes_images(name: &str, model: &LoadedModel) -> Result<()> 
     Ok(())
 }
 
-/// Fails unless a model makes RGB images without labels.
+/// Fails unless a model makes square RGB images without labels, as every command but `sample` needs it.
 ///
 /// # Errors
-/// Another number of channels, or classes.
+/// Another number of channels, another shape, or classes.
 pub(crate) fn check_unconditional(name: &str, model: &LoadedModel) -> Result<()> {
     let classes = model.architecture.n_classes();
     if classes != 0 {
         return Err(usage(format!(
-            "{name}: expected an unconditional model, found one of {classes} classes"
+            "{name}: expected an unconditional model, found one of {classes} classes; class-conditional models can be sampled only"
         )));
     }
-    check_makes_images(name, model)
+    check_makes_images(name, model)?;
+    let [_, height, width] = model.architecture.image_shape();
+    if height != width {
+        return Err(usage(format!(
+            "{name}: expected a model of square images, found {width}x{height}; others can be sampled only"
+        )));
+    }
+    Ok(())
 }
 
 /// Fails unless a seed fits into a plan: TOML's largest number is `i64::MAX`.

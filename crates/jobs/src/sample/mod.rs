@@ -121,7 +121,7 @@ pub fn sample_to_folder(
         precision: context.precision_or(Precision::Auto),
         process: model.process.clone(),
     };
-    let (n, side) = (*n, plan.image_size);
+    let (n, [_, height, width]) = (*n, model.architecture.image_shape());
     let sampler = Sampler::new(plan, &model, context)?;
     drop(model);
     check_sheet(out)?;
@@ -130,12 +130,12 @@ pub fn sample_to_folder(
     (context.on_start)();
     let mut outputs = Outputs::open(out, sampler.plan(), options.overwrite)?;
     context.progress.note(&format!(
-        "{n} images of {side}x{side} from {name}, {} steps; writes {}",
+        "{n} images of {width}x{height} from {name}, {} steps; writes {}",
         sampler.steps(),
         out.display()
     ));
     let arrays = if options.npz { 2 } else { 1 };
-    context.notes(space_warning(out, (arrays * 3 * n * side * side) as u64));
+    context.notes(space_warning(out, (arrays * 3 * n * height * width) as u64));
     let complete = sampler.fill(&mut outputs, n, options.batch, context)?;
     let mut report = SampleReport {
         complete,
@@ -147,7 +147,7 @@ pub fn sample_to_folder(
         return Ok(report);
     }
     if options.npz {
-        report.array = Some(write_array(&mut outputs, n, side)?);
+        report.array = Some(write_array(&mut outputs, n, [height, width])?);
     }
     let shown = (0..n.min(SHOWN))
         .map(|i| read(&outputs, i))
@@ -215,15 +215,15 @@ fn read(outputs: &Outputs, number: usize) -> Result<Rgb8> {
 
 /// Writes guided-diffusion's array `[n, h, w, 3]` of the samples. Its pixels are those of the PNGs: guided-diffusion's script truncates
 /// where they round, and the same samples would have two distances to a set.
-fn write_array(outputs: &mut Outputs, n: usize, side: usize) -> Result<PathBuf> {
-    let name = format!("samples_{n}x{side}x{side}x3.npz");
+fn write_array(outputs: &mut Outputs, n: usize, [h, w]: [usize; 2]) -> Result<PathBuf> {
+    let name = format!("samples_{n}x{h}x{w}x3.npz");
     let made_of = outputs.hash_of((0..n).map(file_name));
     if !outputs.is_complete(&name, &made_of) {
-        let mut pixels = Vec::with_capacity(3 * n * side * side);
+        let mut pixels = Vec::with_capacity(3 * n * h * w);
         for i in 0..n {
             pixels.extend(read(outputs, i)?.pixels);
         }
-        let array = sdft_npz::Array::u8(vec![n, side, side, 3], pixels)?;
+        let array = sdft_npz::Array::u8(vec![n, h, w, 3], pixels)?;
         let npz = sdft_npz::encode_npz(&[("arr_0", &array)], false)?;
         drop(array);
         outputs.put(&name, &made_of, &npz)?;

@@ -38,7 +38,7 @@ pub struct SamplePlan {
     pub model: String,
     /// SHA-256 of the network in it, architecture and weights.
     pub network_sha256: String,
-    /// Side of the images in pixels.
+    /// The longer side of the images in pixels.
     pub image_size: usize,
     /// Seed; image `i` depends on the seed and on `i` only.
     pub seed: u64,

@@ -15,6 +15,15 @@ pub(super) fn validate(plan: &TrainPlan) -> Result<(), PlanError> {
         key: format!("model.{}", error.field),
         problem: error.problem,
     })?;
+    let [_, height, width] = plan.model.image_shape();
+    if height != width {
+        return Err(PlanError {
+            key: "model".to_owned(),
+            problem: format!(
+                "expected a network of square images, because training images are cropped to squares, found {width}x{height}"
+            ),
+        });
+    }
     plan.check_images(plan.model.image_size())?;
     plan.validate()
 }
