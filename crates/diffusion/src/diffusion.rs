@@ -1,6 +1,7 @@
-//! A process on tensors: noising, posterior, reverse step.
+//! A process on tensors: noise levels, posterior, reverse step.
 
-use crate::{Denoiser, Prediction, Sampling};
+use crate::level::per_image;
+use crate::{Denoiser, EdmProcess, Level, Prediction, Sampling, predict_at};
 use candle_core::{Result, Tensor, bail};
 use sdft_schedule::Schedule;
 
@@ -18,6 +19,17 @@ pub enum Variance {
     FixedSmall,
 }
 
+/// The time that a network is called with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// The original step numbers.
+    Steps,
+    /// Thousandths of the process (guided-diffusion's `rescale_timesteps`).
+    Thousandths,
+    /// EDM's noise level, `sigma = sqrt((1 - alpha_bar) / alpha_bar)`.
+    Sigma,
+}
+
 /// A diffusion process on tensors: a schedule, the kind of variance, and the unit of time that the network is called with.
 #[derive(Clone, Debug)]
 pub struct Diffusion {
@@ -25,8 +37,10 @@ pub struct Diffusion {
     pub schedule: Schedule,
     /// The variance of a reverse step.
     pub variance: Variance,
-    /// Whether the network is called with thousandths of the process instead of steps (`rescale_timesteps`).
-    pub rescale_timesteps: bool,
+    /// The time that the network is called with.
+    pub time: TimeUnit,
+    /// The continuous process that the network was trained on; the schedule is then a discrete view of it.
+    pub continuous: Option<EdmProcess>,
     /// How diffusers' schedulers sample; `None` is guided-diffusion's way.
     pub sampling: Option<Sampling>,
 }
@@ -70,7 +84,8 @@ impl Diffusion {
         Self {
             schedule,
             variance,
-            rescale_timesteps: false,
+            time: TimeUnit::Steps,
+            continuous: None,
             sampling: None,
         }
     }
@@ -80,27 +95,79 @@ impl Diffusion {
         self.schedule.n_steps()
     }
 
-    /// The times that the network is called with for steps `t` of this process.
+    /// The noise levels of all steps, in order.
+    pub fn all_levels(&self) -> Vec<Level> {
+        let steps = self.schedule.timestep_map().iter().enumerate();
+        let levels = steps.zip(self.schedule.alpha_bar());
+        levels
+            .map(|((step, &original), &alpha_bar)| self.level(step, original, alpha_bar))
+            .collect()
+    }
+
+    /// The noise levels of steps `t` of this process.
     ///
     /// # Errors
     /// An entry of `t` beyond the last step.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "timesteps are small numbers"
-    )]
-    pub fn model_t(&self, t: &[usize]) -> Result<Vec<f32>> {
-        let scale = if self.rescale_timesteps {
-            1000.0 / self.schedule.n_original_steps() as f64
-        } else {
-            1.0
-        };
+    pub fn levels(&self, t: &[usize]) -> Result<Vec<Level>> {
+        let (originals, table) = (self.schedule.timestep_map(), self.schedule.alpha_bar());
         t.iter()
-            .map(|&t| match self.schedule.timestep_map().get(t) {
-                // The reference multiplies in f32.
-                Some(&original) => Ok(original as f32 * scale as f32),
-                None => bail!("timestep {t} is outside 0..{}", self.n_steps()),
+            .map(|&t| match (originals.get(t), table.get(t)) {
+                (Some(&original), Some(&alpha_bar)) => Ok(self.level(t, original, alpha_bar)),
+                _ => bail!("timestep {t} is outside 0..{}", self.n_steps()),
             })
             .collect()
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "networks compute in f32")]
+    fn level(&self, step: usize, original: usize, alpha_bar: f64) -> Level {
+        let level = Level {
+            alpha_bar,
+            t: original as f32,
+            step: Some(step),
+        };
+        let t = match self.time {
+            TimeUnit::Steps => level.t,
+            // The reference multiplies in f32.
+            TimeUnit::Thousandths => {
+                level.t * (1000.0 / self.schedule.n_original_steps() as f64) as f32
+            }
+            TimeUnit::Sigma => level.sigma() as f32,
+        };
+        Level { t, ..level }
+    }
+
+    /// The times that the network is called with for steps `t` of this process.
+    ///
+    /// # Errors
+    /// As [`Self::levels`].
+    pub fn model_t(&self, t: &[usize]) -> Result<Vec<f32>> {
+        Ok(self.levels(t)?.iter().map(|level| level.t).collect())
+    }
+
+    /// The level of EDM's `sigma`, for samplers that choose their own levels. A network that is called with `sigma` takes any; one that
+    /// is called with steps gets the step whose `sigma` is nearest, so that state and time agree (EDM's `round_sigma`).
+    pub fn level_near(&self, sigma: f64) -> Level {
+        if self.time == TimeUnit::Sigma {
+            return Level::of_sigma(sigma);
+        }
+        let distance = |level: &Level| (level.sigma() - sigma).abs();
+        self.all_levels()
+            .into_iter()
+            .min_by(|a, b| distance(a).total_cmp(&distance(b)))
+            .unwrap_or(Level::of_sigma(sigma))
+    }
+
+    /// The smallest and largest finite `sigma` that the network knows.
+    pub fn sigma_range(&self) -> (f64, f64) {
+        if let Some(continuous) = &self.continuous {
+            return (continuous.sigma_min, continuous.sigma_max);
+        }
+        let sigmas = self.schedule.sqrt_recipm1_alpha_bar().iter().copied();
+        sigmas
+            .filter(|sigma| sigma.is_finite())
+            .fold((f64::INFINITY, 0.0), |(low, high), sigma| {
+                (low.min(sigma), high.max(sigma))
+            })
     }
 
     /// `table[t]` for each image, shaped `[B, 1, 1, 1]` in the type and on the device of `like`.
@@ -108,49 +175,21 @@ impl Diffusion {
     /// # Errors
     /// An entry of `t` beyond the table; a number of timesteps other than the batch.
     pub fn gather(&self, table: &[f64], t: &[usize], like: &Tensor) -> Result<Tensor> {
-        if t.len() != like.dim(0)? {
-            bail!("{} timesteps for a batch of {}", t.len(), like.dim(0)?);
-        }
-        let values = t
-            .iter()
-            .map(|&t| match table.get(t) {
-                Some(&value) => Ok(value),
-                None => bail!("timestep {t} is outside 0..{}", table.len()),
-            })
-            .collect::<Result<Vec<f64>>>()?;
-        Tensor::from_vec(values, (t.len(), 1, 1, 1), &candle_core::Device::Cpu)?
-            .to_dtype(like.dtype())?
-            .to_device(like.device())
+        let values = t.iter().map(|&t| match table.get(t) {
+            Some(&value) => Ok(value),
+            None => bail!("timestep {t} is outside 0..{}", table.len()),
+        });
+        per_image(values.collect::<Result<_>>()?, like)
     }
 
     /// `a[t] x + b[t] y`.
-    pub(crate) fn mix(
+    fn mix(
         &self,
         t: &[usize],
         (a, x): (&[f64], &Tensor),
         (b, y): (&[f64], &Tensor),
     ) -> Result<Tensor> {
         x.broadcast_mul(&self.gather(a, t, x)?)? + y.broadcast_mul(&self.gather(b, t, y)?)?
-    }
-
-    /// A noised image.
-    ///
-    /// Source: guided-diffusion `q_sample`.
-    /// ```text
-    /// x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps
-    /// ```
-    /// # Shapes
-    /// - `x0`, `eps`: `[B, C, H, W]` · `t`: `B` steps of this process
-    ///
-    /// # Errors
-    /// Shapes that differ, an entry of `t` beyond the last step.
-    pub fn q_sample(&self, x0: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
-        let s = &self.schedule;
-        self.mix(
-            t,
-            (s.sqrt_alpha_bar(), x0),
-            (s.sqrt_one_minus_alpha_bar(), eps),
-        )
     }
 
     /// Moments of `q(x_t | x_0)` (guided-diffusion `q_mean_variance`).
@@ -262,6 +301,6 @@ impl Diffusion {
     /// # Errors
     /// As [`Self::model_t`] and [`Denoiser::predict`].
     pub fn predict(&self, denoiser: &dyn Denoiser, xt: &Tensor, t: &[usize]) -> Result<Prediction> {
-        denoiser.predict(xt, &self.model_t(t)?)
+        predict_at(denoiser, xt, &self.levels(t)?)
     }
 }

@@ -21,9 +21,11 @@
 //! **Invariant:** knows no architecture and draws no random numbers; tables stay f64 until they meet a tensor.
 
 pub use crate::{
+    continuous::{EdmProcess, LevelDraw, NoiseLevels, StepLevels},
     denoiser::{Bottleneck, BottleneckNet, Change, Denoiser, Edited, FeatureNet},
-    diffusion::{Clip, Diffusion, Moments, Reverse, Variance},
+    diffusion::{Clip, Diffusion, Moments, Reverse, TimeUnit, Variance},
     gaussian::GaussianDenoiser,
+    level::{Level, eps_from_x0, predict_at, q_sample, velocity, x0_from_eps},
     network::Network,
     prediction::{Prediction, PredictionType},
     process::{Process, ProcessError},
@@ -35,10 +37,12 @@ pub use crate::{
     variational::{discretized_gaussian_log_likelihood, normal_kl},
 };
 
+mod continuous;
 mod convert;
 mod denoiser;
 mod diffusion;
 mod gaussian;
+mod level;
 mod network;
 mod prediction;
 mod process;

@@ -1,8 +1,9 @@
 //! The process that a network was trained on, as files and plans store it.
 
-use crate::{Diffusion, PredictionType, Sampling, Variance};
+use crate::{Diffusion, EdmProcess, PredictionType, Sampling, TimeUnit, Variance};
 use sdft_schedule::{
-    BetaEnds, BetaSchedule, Respacing, Schedule, ScheduleError, rescale_zero_terminal_snr,
+    BetaEnds, BetaSchedule, Respacing, Schedule, ScheduleError, Weighting,
+    rescale_zero_terminal_snr,
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,10 @@ pub struct Process {
     /// How diffusers' schedulers sample, with tables in single precision; `None` is guided-diffusion's way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
+    /// The continuous process that the network was trained on (EDM); the fields above are then the discrete view that steps are counted
+    /// in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continuous: Option<EdmProcess>,
 }
 
 /// Why a process cannot be used.
@@ -68,11 +73,29 @@ pub enum ProcessError {
         /// The value given.
         found: f64,
     },
+    /// A field of the continuous process is out of range.
+    #[error("process.continuous.{field}: expected a number in {range}, found {found}")]
+    Continuous {
+        /// The field.
+        field: &'static str,
+        /// Its range.
+        range: &'static str,
+        /// Its value.
+        found: f64,
+    },
+    /// A field of the discrete process does not go with a continuous one.
+    #[error("process.{0}: expected {1}, as process.continuous (EDM) needs it")]
+    OnlyDiscrete(&'static str, &'static str),
     /// Edits count timesteps as the network does.
     #[error(
         "edits need a process whose timesteps the network sees unscaled: expected 1000 steps or process.rescale_timesteps=false, found {0} steps"
     )]
     RescaledTimesteps(usize),
+    /// Edits count timesteps, and a continuous process has none.
+    #[error(
+        "edits need a network that is called with timesteps, found process.continuous (EDM): edit with an ADM or UNet2DModel network"
+    )]
+    WithoutTimesteps,
 }
 
 impl ProcessError {
@@ -86,6 +109,9 @@ impl ProcessError {
             Self::PredictionType(_) => "process.prediction_type",
             Self::Sampling { .. } => "process.sampling",
             Self::RescaledTimesteps(_) => "process.rescale_timesteps",
+            Self::Continuous { .. } | Self::WithoutTimesteps => "process.continuous",
+            Self::OnlyDiscrete("rescale_timesteps", _) => "process.rescale_timesteps",
+            Self::OnlyDiscrete(..) => "process.prediction_type",
         }
     }
 }
@@ -104,6 +130,7 @@ impl Default for Process {
             trained_betas: Vec::new(),
             rescale_betas_zero_snr: false,
             sampling: None,
+            continuous: None,
         }
     }
 }
@@ -134,7 +161,8 @@ impl Process {
         Ok(Diffusion {
             schedule,
             variance,
-            rescale_timesteps: self.rescale_timesteps,
+            time: self.time_unit(),
+            continuous: self.continuous,
             sampling: self.sampling,
         })
     }
@@ -150,9 +178,26 @@ impl Process {
         Ok(Diffusion {
             schedule,
             variance: Variance::FixedSmall,
-            rescale_timesteps: self.rescale_timesteps,
+            time: self.time_unit(),
+            continuous: self.continuous,
             sampling: None,
         })
+    }
+
+    /// The usual weight of the base loss: P2's for a discrete process, as in the paper, and EDM's for a continuous one.
+    pub fn usual_base(&self) -> Weighting {
+        match self.continuous {
+            None => Weighting::P2 { k: 1.0, gamma: 1.0 },
+            Some(EdmProcess { sigma_data, .. }) => Weighting::Edm { sigma_data },
+        }
+    }
+
+    fn time_unit(&self) -> TimeUnit {
+        match (self.continuous, self.rescale_timesteps) {
+            (Some(_), _) => TimeUnit::Sigma,
+            (None, true) => TimeUnit::Thousandths,
+            (None, false) => TimeUnit::Steps,
+        }
     }
 
     /// The betas of all steps.
@@ -173,6 +218,27 @@ impl Process {
             true => rescale_zero_terminal_snr(&betas),
             false => betas,
         })
+    }
+
+    /// Fails unless the continuous process, if there is one, is complete and goes with the rest.
+    fn check_continuous(&self) -> Result<(), ProcessError> {
+        let Some(continuous) = &self.continuous else {
+            return Ok(());
+        };
+        if let Some((field, range, found)) = continuous.outside() {
+            return Err(ProcessError::Continuous {
+                field,
+                range,
+                found,
+            });
+        }
+        if self.rescale_timesteps {
+            return Err(ProcessError::OnlyDiscrete("rescale_timesteps", "false"));
+        }
+        if self.prediction_type != PredictionType::Sample {
+            return Err(ProcessError::OnlyDiscrete("prediction_type", "sample"));
+        }
+        Ok(())
     }
 
     fn ends(&self) -> BetaEnds {
@@ -196,6 +262,10 @@ impl Process {
         let like_self = Self {
             prediction_type: self.prediction_type,
             sampling: self.sampling,
+            continuous: match (self.continuous, other.continuous) {
+                (Some(own), Some(_)) => Some(own),
+                (_, continuous) => continuous,
+            },
             ..other.clone()
         };
         *self == like_self
@@ -206,6 +276,7 @@ impl Process {
     /// # Errors
     /// The field, what was expected and what was found.
     pub fn check(&self) -> Result<(), ProcessError> {
+        self.check_continuous()?;
         if let Some((field, expected, found)) = self.sampling.and_then(|s| s.outside()) {
             return Err(ProcessError::Sampling {
                 field,
@@ -234,6 +305,9 @@ impl Process {
     /// As [`Self::check`]; rescaled timesteps.
     pub fn check_editable(&self) -> Result<(), ProcessError> {
         self.check()?;
+        if self.continuous.is_some() {
+            return Err(ProcessError::WithoutTimesteps);
+        }
         if self.rescale_timesteps && self.diffusion_steps != 1000 {
             return Err(ProcessError::RescaledTimesteps(self.diffusion_steps));
         }
@@ -285,5 +359,52 @@ mod tests {
         assert!(error.contains("found 4000 steps"), "{error}");
         assert!(steps(4000).check_editable().is_ok());
         assert!(!steps(4000).same_noise(&steps(1000)));
+    }
+
+    #[test]
+    fn a_continuous_process_goes_with_networks_that_predict_the_image() {
+        let edm = |change: fn(&mut Process, &mut EdmProcess)| {
+            let mut process = Process {
+                prediction_type: PredictionType::Sample,
+                ..Process::default()
+            };
+            let mut continuous = EdmProcess::default();
+            change(&mut process, &mut continuous);
+            process.continuous = Some(continuous);
+            process
+        };
+        let plain = edm(|_, _| {});
+        assert_eq!(plain.check(), Ok(()));
+        let text = serde_json::to_string(&plain).unwrap();
+        assert_eq!(serde_json::from_str::<Process>(&text).unwrap(), plain);
+        assert!(!plain.same_noise(&Process::default()));
+        assert!(plain.same_noise(&edm(|_, c| c.sigma_max = 100.0)));
+        let diffusion = plain.diffusion(false, &Respacing::All).unwrap();
+        assert_eq!(diffusion.time, TimeUnit::Sigma);
+        let level = diffusion.levels(&[700]).unwrap()[0];
+        assert!((f64::from(level.t) - level.sigma()).abs() < 1e-5 * level.sigma());
+        for (process, named) in [
+            (
+                edm(|p, _| p.rescale_timesteps = true),
+                "process.rescale_timesteps",
+            ),
+            (
+                edm(|p, _| p.prediction_type = PredictionType::Epsilon),
+                "process.prediction_type",
+            ),
+            (
+                edm(|_, c| c.sigma_min = 0.0),
+                "process.continuous.sigma_min",
+            ),
+            (
+                edm(|_, c| c.sigma_max = 0.001),
+                "process.continuous.sigma_max",
+            ),
+            (edm(|_, c| c.p_std = f64::NAN), "process.continuous.p_std"),
+        ] {
+            let error = process.check().unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+        assert!(plain.check_editable().is_err());
     }
 }

@@ -142,7 +142,7 @@ pub enum ScheduleError {
     /// No weighting has this name.
     #[error(
         "unknown weighting {text:?}, expected \"constant\", \"p2\", \"p2-GAMMA\", \"snr\", \"snr-GAMMA\", \"min-snr-CAP\", \
-         \"min-snr-CAP-eps\" or \"min-snr-CAP-v\""
+         \"min-snr-CAP-eps\", \"min-snr-CAP-v\", \"edm\" or \"edm-SIGMA_DATA\""
     )]
     UnknownWeighting {
         /// The text given.

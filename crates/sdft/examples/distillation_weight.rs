@@ -38,9 +38,9 @@ pub fn train(steps: u64, weight: fn(f64) -> f64) -> Result<Vec<Report>, Box<dyn 
         let noise = randn(0, Purpose::Noise, step, 0, x0.dims(), &Device::Cpu)?;
         let draw = |i| Draw::new(0, Purpose::Timestep, step, i).below(0, 1000) as usize;
         let t: Vec<usize> = (0..8).map(draw).collect();
-        let snr = diffusion.schedule.snr();
-        let weights: Vec<f64> = t.iter().map(|&t| weight(snr[t])).collect();
-        let mut batch = NoisedBatch::new(&x0, &t, &noise);
+        let levels = diffusion.levels(&t)?;
+        let weights: Vec<f64> = levels.iter().map(|level| weight(level.snr())).collect();
+        let mut batch = NoisedBatch::new(&x0, &levels, &noise);
         batch.distill = Some(&weights);
         let terms = objective.evaluate(&diffusion, &student, Some(&*source), &batch, None)?;
         let gradients = collect_gradients(&vars, &backward(&terms.total)?);

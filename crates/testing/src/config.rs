@@ -3,7 +3,7 @@
 use crate::case::Case;
 use anyhow::{Result, anyhow, bail};
 use sdft_adm::{AdmConfig, EncoderConfig, Pool};
-use sdft_diffusion::{Diffusion, Variance};
+use sdft_diffusion::{Diffusion, TimeUnit, Variance};
 use sdft_schedule::{BetaSchedule, Respacing, Schedule, Weighting, linear_betas};
 use serde_json::Value;
 
@@ -210,7 +210,11 @@ pub fn diffusion(object: &Value) -> Result<Diffusion> {
     Ok(Diffusion {
         schedule: schedule(object)?,
         variance,
-        rescale_timesteps: flag(object, "rescale_timesteps", false)?,
+        time: match flag(object, "rescale_timesteps", false)? {
+            true => TimeUnit::Thousandths,
+            false => TimeUnit::Steps,
+        },
+        continuous: None,
         sampling: None,
     })
 }

@@ -33,7 +33,7 @@ pub(super) fn convert(case: &Case) -> Result<Outputs> {
     let loss = |base: Weighting| -> Result<Terms> {
         let batch = NoisedBatch {
             x0: &x0,
-            t: &t,
+            levels: &diffusion.levels(&t)?,
             noise: &noise,
             importance: None,
             distill: None,

@@ -8,12 +8,12 @@ use sdft_adm::Encoder;
 use sdft_autograd::backward;
 use sdft_classifier::{ClassifierPlan, start_classifier};
 use sdft_cuda::synchronize;
-use sdft_diffusion::{ComputeMode, Condition};
+use sdft_diffusion::{ComputeMode, Condition, LevelDraw};
 use sdft_files::human_size;
 use sdft_losses::distill_odds;
 use sdft_nn::{ParamSpec, Params};
 use sdft_schedule::Respacing;
-use sdft_train::{AuxSampling, DistillSampling, LoopPlan};
+use sdft_train::{AuxSampling, DistillSampling, LoopPlan, noise_levels};
 use std::time::Instant;
 
 /// A trial pass has as many images as this many operations allow, at least one.
@@ -85,8 +85,11 @@ pub(super) fn source_share(plan: &TrainPlan) -> Result<f64> {
         (Some(_), DistillSampling::All) => 1.0,
         (Some(term), DistillSampling::Weighted) => {
             let diffusion = plan.process.diffusion(false, &Respacing::All)?;
-            let weights = term.weighting.weights(&diffusion.schedule);
-            weights.iter().map(|&w| distill_odds(w)).sum::<f64>() / weights.len() as f64
+            let n = diffusion.n_steps();
+            let grid: Vec<f64> = (0..n).map(|i| (i as f64 + 0.5) / n as f64).collect();
+            let draws = noise_levels(plan, &diffusion)?.draw(&grid);
+            let odds = |draw: &LevelDraw| distill_odds(term.weighting.at(draw.level.snr()));
+            draws.iter().map(odds).sum::<f64>() / n as f64
         }
     })
 }

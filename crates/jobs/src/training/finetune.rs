@@ -62,6 +62,7 @@ impl TrainJob {
     /// - models, weights or images that cannot be read
     pub fn from_settings(table: Table, context: &mut Context<'_>) -> Result<Self> {
         let (model, process) = (given(&table, "model"), given(&table, "process"));
+        let is_base_given = given(&table, "loss").contains_key("base");
         let mut plan: TrainPlan = plan_of(table, context)?;
         // Checks that need no files come first.
         plan.validate().map_err(|e| usage(e.to_string()))?;
@@ -85,6 +86,9 @@ impl TrainJob {
             plan.process = model.process;
             Some(model.params)
         };
+        if !is_base_given {
+            plan.loss.base = plan.process.usual_base();
+        }
         plan.steps.precision = context.precision_or(plan.steps.precision);
         validate(&plan).map_err(|e| usage(e.to_string()))?;
         let data = open_data(&plan.data, plan.model.image_size(), context)?;
