@@ -86,16 +86,6 @@ pub enum ProcessError {
     /// A field of the discrete process does not go with a continuous one.
     #[error("process.{0}: expected {1}, as process.continuous (EDM) needs it")]
     OnlyDiscrete(&'static str, &'static str),
-    /// Edits count timesteps as the network does.
-    #[error(
-        "edits need a process whose timesteps the network sees unscaled: expected 1000 steps or process.rescale_timesteps=false, found {0} steps"
-    )]
-    RescaledTimesteps(usize),
-    /// Edits count timesteps, and a continuous process has none.
-    #[error(
-        "edits need a network that is called with timesteps, found process.continuous (EDM): edit with an ADM or UNet2DModel network"
-    )]
-    WithoutTimesteps,
 }
 
 impl ProcessError {
@@ -108,8 +98,7 @@ impl ProcessError {
             Self::DiffusionSteps(_) => "process.diffusion_steps",
             Self::PredictionType(_) => "process.prediction_type",
             Self::Sampling { .. } => "process.sampling",
-            Self::RescaledTimesteps(_) => "process.rescale_timesteps",
-            Self::Continuous { .. } | Self::WithoutTimesteps => "process.continuous",
+            Self::Continuous { .. } => "process.continuous",
             Self::OnlyDiscrete("rescale_timesteps", _) => "process.rescale_timesteps",
             Self::OnlyDiscrete(..) => "process.prediction_type",
         }
@@ -257,18 +246,27 @@ impl Process {
         }
     }
 
-    /// Whether both processes noise images alike and count timesteps alike; what their networks predict and how they are sampled may differ.
+    /// Whether both processes noise images alike, up to rounding. What their networks predict, the time that these are called with and how
+    /// they are sampled may differ.
     pub fn same_noise(&self, other: &Self) -> bool {
-        let like_self = Self {
-            prediction_type: self.prediction_type,
-            sampling: self.sampling,
-            continuous: match (self.continuous, other.continuous) {
-                (Some(own), Some(_)) => Some(own),
-                (_, continuous) => continuous,
-            },
-            ..other.clone()
-        };
-        *self == like_self
+        let alike = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-6 * a.abs();
+        match (self.betas(), other.betas()) {
+            (Ok(own), Ok(others)) => {
+                own.len() == others.len() && own.iter().zip(&others).all(alike)
+            }
+            _ => false,
+        }
+    }
+
+    /// The same noise for another network: it predicts the noise, is called with steps, and is sampled in guided-diffusion's way.
+    #[must_use]
+    pub fn of_partner(&self) -> Self {
+        Self {
+            prediction_type: PredictionType::Epsilon,
+            sampling: None,
+            continuous: None,
+            ..self.clone()
+        }
     }
 
     /// Fails unless a schedule can be made and every setting is in its range.
@@ -297,21 +295,6 @@ impl Process {
             ScheduleError::NoSignal => ProcessError::PredictionType(error),
             _ => ProcessError::DiffusionSteps(error),
         })
-    }
-
-    /// Fails unless images can be edited with this process: the network must see the timesteps as they are counted.
-    ///
-    /// # Errors
-    /// As [`Self::check`]; rescaled timesteps.
-    pub fn check_editable(&self) -> Result<(), ProcessError> {
-        self.check()?;
-        if self.continuous.is_some() {
-            return Err(ProcessError::WithoutTimesteps);
-        }
-        if self.rescale_timesteps && self.diffusion_steps != 1000 {
-            return Err(ProcessError::RescaledTimesteps(self.diffusion_steps));
-        }
-        Ok(())
     }
 }
 
@@ -355,9 +338,7 @@ mod tests {
             rescale_timesteps: true,
             ..steps(4000)
         };
-        let error = rescaled.check_editable().unwrap_err().to_string();
-        assert!(error.contains("found 4000 steps"), "{error}");
-        assert!(steps(4000).check_editable().is_ok());
+        assert!(rescaled.same_noise(&steps(4000)));
         assert!(!steps(4000).same_noise(&steps(1000)));
     }
 
@@ -377,7 +358,7 @@ mod tests {
         assert_eq!(plain.check(), Ok(()));
         let text = serde_json::to_string(&plain).unwrap();
         assert_eq!(serde_json::from_str::<Process>(&text).unwrap(), plain);
-        assert!(!plain.same_noise(&Process::default()));
+        assert!(plain.same_noise(&Process::default()));
         assert!(plain.same_noise(&edm(|_, c| c.sigma_max = 100.0)));
         let diffusion = plain.diffusion(false, &Respacing::All).unwrap();
         assert_eq!(diffusion.time, TimeUnit::Sigma);
@@ -405,6 +386,5 @@ mod tests {
             let error = process.check().unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }
-        assert!(plain.check_editable().is_err());
     }
 }

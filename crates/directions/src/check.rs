@@ -157,9 +157,6 @@ impl RunPlan for DirectionPlan {
             problem: e.problem,
         })?;
         check_process(&self.process)?;
-        if let Err(problem) = self.process.check_editable() {
-            return wrong("process", problem.to_string());
-        }
         if self.walk.t_0 >= self.process.diffusion_steps {
             return wrong(
                 "walk.t_0",

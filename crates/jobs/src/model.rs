@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::embedded::{DIGITS_SOURCE, DIGITS_SOURCE_WEIGHTS};
 use crate::error::{Error, Result, ResultExt as _, failed, usage};
+use sdft_diffusion::Network;
 use sdft_models::{LoadOptions, LoadedModel, inspect_file, load_unet, load_unet_bytes};
 use sdft_train::{model_of_run, runs_near, verify_recorded};
 use serde_json::{Map, Value};
@@ -139,6 +140,14 @@ pub fn load_source(
     let model = load_model(name, &options)?;
     context.notes(&model.notes);
     Ok(model)
+}
+
+/// The network of a model, called with the steps of its process.
+///
+/// # Errors
+/// A configuration that cannot be built.
+pub(crate) fn network_in_steps(model: &LoadedModel) -> Result<Box<dyn Network>> {
+    Ok(model.process.in_steps(model.network()?)?)
 }
 
 /// Fails unless the model's file is the one that a run began with.

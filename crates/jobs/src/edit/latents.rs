@@ -75,6 +75,21 @@ fn kept(
         let kind = process.prediction_type.to_string();
         settings.insert("prediction_type".to_owned(), kind);
     }
+    let usual = Process::default();
+    let like_usual = Process {
+        noise_schedule: usual.noise_schedule.clone(),
+        diffusion_steps: usual.diffusion_steps,
+        prediction_type: usual.prediction_type,
+        // Inversions do not depend on these.
+        sigma_small: usual.sigma_small,
+        sampling: usual.sampling,
+        ..process.clone()
+    };
+    if like_usual != usual
+        && let Ok(text) = serde_json::to_string(&like_usual)
+    {
+        settings.insert("process".to_owned(), text);
+    }
     if let Some(eye) = eye {
         settings.insert("seen_by".to_owned(), eye.to_owned());
     }

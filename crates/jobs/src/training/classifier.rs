@@ -13,7 +13,7 @@ use sdft_classifier::{
     train_classifier,
 };
 use sdft_data::ImageSource;
-use sdft_diffusion::{PredictionType, Process};
+use sdft_diffusion::Process;
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
 use sdft_settings::{given, layers, put};
 use sdft_train::{DataPlan, Ending, RunFolder, RunPlan};
@@ -110,11 +110,8 @@ impl ClassifierJob {
         let model_given = given(&table, "model");
         let mut plan: ClassifierPlan = plan_of(table, context)?;
         if let Some(model) = guided {
-            // A classifier predicts a domain, not an image.
-            plan.process = Process {
-                prediction_type: PredictionType::Epsilon,
-                ..model.process
-            };
+            // A classifier predicts a domain, not an image, and takes steps.
+            plan.process = model.process.of_partner();
         }
         if !plan.init.is_empty() {
             plan.init = ModelFile::find_lasting(&plan.init)?.noted(context);
