@@ -11,7 +11,7 @@ use sdft_autograd::{attention, backward, conv2d, norm_act};
 use sdft_cuda::{allow_tf32, synchronize};
 use sdft_diffusion::{ComputeMode, Denoiser, PredictionType};
 use sdft_kernels::{Activation, AttentionOrder};
-use sdft_nn::{AttentionBlock, Params, ResBlock, ResBlockConfig, Resample, Scope, specs_of};
+use sdft_nn::{AttentionBlock, Params, ResBlock, ResBlockConfig, Scope, specs_of};
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
 use sdft_randn::SeededNoise;
 use sdft_samplers::{Ddim, sample_ddim};
@@ -182,14 +182,8 @@ fn block(case: &Case) -> Result<Run> {
             emb,
         } => {
             let config = ResBlockConfig {
-                channels: c_in,
-                out_channels: c_out,
-                emb_channels: emb,
                 scale_shift: true,
-                resample: Resample::None,
-                skip_kernel: 1,
-                groups: 32,
-                dropout: 0.0,
+                ..ResBlockConfig::new(c_in, c_out, emb)
             };
             let params = weights(&specs_of(|scope| ResBlock::load(scope, &config))?)?;
             let block = ResBlock::load(&Scope::root(&params), &config)?;

@@ -1,52 +1,21 @@
 //! Operations and memory of a network, counted from its configuration.
 
 use crate::AdmConfig;
-use sdft_nn::{Cost, CostTally};
+use sdft_nn::{Cost, Tally};
 
 impl AdmConfig {
-    /// Adds a block whose input is concatenated from two tensors (`joined`) or the output of the previous block.
-    fn residual(
-        &self,
-        tally: &mut CostTally,
-        c_in: usize,
-        c_out: usize,
-        pixels: f64,
-        joined: bool,
-    ) {
-        let emb_out = if self.use_scale_shift_norm {
-            2 * c_out
-        } else {
-            c_out
-        };
-        tally.conv(c_in, c_out, 3, pixels);
-        tally.conv(c_out, c_out, 3, pixels);
-        tally.conv(self.emb_channels(), emb_out, 1, 1.0);
-        if c_in != c_out {
-            tally.conv(c_in, c_out, 1, pixels);
-        }
-        tally.parameters(2 * (c_in + c_out));
-        let input = if joined { c_in } else { 0 };
-        // Both norms and the first convolution; the sum.
-        tally.keep(c_in + 2 * c_out, c_out + input, pixels);
-    }
-
     /// The cost of the U-Net of this configuration.
     pub fn cost(&self) -> Cost {
-        let mut tally = CostTally::default();
+        let mut tally = Tally::default();
         let mut skips = self.down(&mut tally);
         let mut channels = skips.last().copied().unwrap_or(0);
         for level in (0..self.levels()).rev() {
             let width = self.width(level);
             for i in 0..=self.num_res_blocks {
-                self.residual(
-                    &mut tally,
-                    channels + skips.pop().unwrap_or(0),
-                    width,
-                    self.pixels(level),
-                    true,
-                );
+                let c_in = channels + skips.pop().unwrap_or(0);
+                self.residual(&mut tally, c_in, width, self.pixels(level), true);
                 if self.has_attention(level) {
-                    tally.attention(width, self.pixels(level));
+                    attention(&mut tally, width, self.pixels(level));
                 }
                 channels = width;
                 if i == self.num_res_blocks && level > 0 {
@@ -61,7 +30,7 @@ impl AdmConfig {
 
     /// The cost of its encoder with the middle, without the head of a classifier.
     pub fn encoder_cost(&self) -> Cost {
-        let mut tally = CostTally::default();
+        let mut tally = Tally::default();
         self.down(&mut tally);
         tally.cost()
     }
@@ -76,7 +45,7 @@ impl AdmConfig {
     }
 
     /// Adds the encoder and the middle; returns the channels of each skip connection.
-    fn down(&self, tally: &mut CostTally) -> Vec<usize> {
+    fn down(&self, tally: &mut Tally) -> Vec<usize> {
         let last = self.levels().saturating_sub(1);
         tally.conv(self.model_channels, self.emb_channels(), 1, 1.0);
         tally.conv(self.emb_channels(), self.emb_channels(), 1, 1.0);
@@ -89,7 +58,7 @@ impl AdmConfig {
             for _ in 0..self.num_res_blocks {
                 self.residual(tally, channels, width, self.pixels(level), false);
                 if self.has_attention(level) {
-                    tally.attention(width, self.pixels(level));
+                    attention(tally, width, self.pixels(level));
                 }
                 channels = width;
                 skips.push(channels);
@@ -100,18 +69,33 @@ impl AdmConfig {
             }
         }
         self.residual(tally, channels, channels, self.pixels(last), false);
-        tally.attention(channels, self.pixels(last));
+        attention(tally, channels, self.pixels(last));
         self.residual(tally, channels, channels, self.pixels(last), false);
         skips
     }
 
-    fn resize(&self, tally: &mut CostTally, channels: usize, out_pixels: f64) {
+    fn residual(&self, tally: &mut Tally, c_in: usize, c_out: usize, pixels: f64, joined: bool) {
+        let emb_out = if self.use_scale_shift_norm {
+            2 * c_out
+        } else {
+            c_out
+        };
+        let emb = [self.emb_channels(), emb_out];
+        tally.residual([c_in, c_out], emb, pixels, joined);
+    }
+
+    fn resize(&self, tally: &mut Tally, channels: usize, out_pixels: f64) {
         if self.resblock_updown {
             self.residual(tally, channels, channels, out_pixels, false);
         } else if self.conv_resample {
             tally.conv(channels, channels, 3, out_pixels);
         }
     }
+}
+
+fn attention(tally: &mut Tally, channels: usize, pixels: f64) {
+    tally.attention(channels, channels, pixels);
+    tally.parameters(2 * channels);
 }
 
 #[cfg(test)]

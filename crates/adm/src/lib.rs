@@ -26,6 +26,7 @@ pub use crate::{
     trainable::{TrainableUnet, is_removed_by_norm},
     unet::{Unet, UnetCall},
 };
+pub use sdft_nn::Cost;
 
 mod config;
 mod cost;

@@ -2,77 +2,12 @@
 
 use crate::AdmConfig;
 use candle_core::{DType, Result, Tensor, bail};
-use sdft_autograd::{add, embedding, recompute, silu, to_dtype};
+use sdft_autograd::{add, embedding, silu, to_dtype};
 use sdft_nn::{
-    AttentionBlock, Conv2d, ConvStart, Linear, ResBlock, ResBlockConfig, Resample, Resize, Scope,
-    timestep_embedding,
+    AttentionBlock, Conv2d, ConvStart, Layer, Linear, ResBlock, ResBlockConfig, Resample, Resize,
+    Scope, Sequence, timestep_embedding,
 };
 use sdft_noise::DropoutKey;
-
-/// One layer of a block.
-#[derive(Clone, Debug)]
-enum Layer {
-    Conv(Conv2d),
-    Residual(ResBlock),
-    Attention(AttentionBlock),
-    Resize(Resize),
-}
-
-/// A sequence of layers, numbered from 0 in the parameter names (`TimestepEmbedSequential`).
-#[derive(Clone, Debug)]
-pub(crate) struct Block(Vec<Layer>);
-
-impl Block {
-    pub(crate) fn forward(
-        &self,
-        x: &Tensor,
-        emb: &Tensor,
-        key: Option<&DropoutKey<'_>>,
-        recomputed: bool,
-    ) -> Result<Tensor> {
-        self.0.iter().try_fold(x.clone(), |x, layer| match layer {
-            Layer::Residual(block) if recomputed => {
-                let (block, key) = (block.clone(), key.map(OwnedKey::new));
-                recompute(&x, emb, move |x, emb| {
-                    block.forward(x, emb, key.as_ref().map(OwnedKey::lend).as_ref())
-                })
-            }
-            Layer::Attention(block) if recomputed => {
-                let block = block.clone();
-                recompute(&x, emb, move |x, _| block.forward(x))
-            }
-            Layer::Conv(conv) => conv.forward(&x),
-            Layer::Residual(block) => block.forward(&x, emb, key),
-            Layer::Attention(block) => block.forward(&x),
-            Layer::Resize(resize) => resize.forward(&x),
-        })
-    }
-}
-
-/// An owned key, for the backward pass.
-struct OwnedKey {
-    seed: u64,
-    step: u64,
-    samples: Vec<u64>,
-}
-
-impl OwnedKey {
-    fn new(key: &DropoutKey<'_>) -> Self {
-        Self {
-            seed: key.seed,
-            step: key.step,
-            samples: key.samples.to_vec(),
-        }
-    }
-
-    fn lend(&self) -> DropoutKey<'_> {
-        DropoutKey {
-            seed: self.seed,
-            step: self.step,
-            samples: &self.samples,
-        }
-    }
-}
 
 /// Builds the blocks of one network.
 pub(crate) struct Builder<'a> {
@@ -88,14 +23,11 @@ impl Builder<'_> {
         resample: Resample,
     ) -> Result<Layer> {
         let config = ResBlockConfig {
-            channels: c_in,
-            out_channels: c_out,
-            emb_channels: self.config.emb_channels(),
             scale_shift: self.config.use_scale_shift_norm,
             resample,
-            skip_kernel: 1,
             groups: self.config.norm_groups,
             dropout: self.config.dropout,
+            ..ResBlockConfig::new(c_in, c_out, self.config.emb_channels())
         };
         ResBlock::load(scope, &config).map(Layer::Residual)
     }
@@ -109,18 +41,18 @@ impl Builder<'_> {
         self.config.attention_resolutions.contains(&(1 << level))
     }
 
-    fn encoder_block(&self, scope: &Scope<'_>, c_in: usize, level: usize) -> Result<Block> {
+    fn encoder_block(&self, scope: &Scope<'_>, c_in: usize, level: usize) -> Result<Sequence> {
         let c_out = self.config.width(level);
         let mut layers = vec![self.residual(&scope.pp(0), c_in, c_out, Resample::None)?];
         if self.has_attention(level) {
             layers.push(self.attention(&scope.pp(1), c_out, self.config.heads(c_out))?);
         }
-        Ok(Block(layers))
+        Ok(Sequence::new(layers))
     }
 
-    fn down_block(&self, scope: &Scope<'_>, channels: usize) -> Result<Block> {
+    fn down_block(&self, scope: &Scope<'_>, channels: usize) -> Result<Sequence> {
         let scope = scope.pp(0);
-        Ok(Block(vec![if self.config.resblock_updown {
+        Ok(Sequence::new(vec![if self.config.resblock_updown {
             self.residual(&scope, channels, channels, Resample::Down)?
         } else {
             Layer::Resize(Resize::down(
@@ -132,8 +64,8 @@ impl Builder<'_> {
         }]))
     }
 
-    fn middle(&self, scope: &Scope<'_>, channels: usize) -> Result<Block> {
-        Ok(Block(vec![
+    fn middle(&self, scope: &Scope<'_>, channels: usize) -> Result<Sequence> {
+        Ok(Sequence::new(vec![
             self.residual(&scope.pp(0), channels, channels, Resample::None)?,
             self.attention(&scope.pp(1), channels, self.config.heads(channels))?,
             self.residual(&scope.pp(2), channels, channels, Resample::None)?,
@@ -147,7 +79,7 @@ impl Builder<'_> {
         c_in: usize,
         level: usize,
         last: bool,
-    ) -> Result<Block> {
+    ) -> Result<Sequence> {
         let c_out = self.config.width(level);
         let mut layers = vec![self.residual(&scope.pp(0), c_in, c_out, Resample::None)?];
         if self.has_attention(level) {
@@ -165,7 +97,7 @@ impl Builder<'_> {
                 Layer::Resize(Resize::up(&scope, c_out, c_out, self.config.conv_resample)?)
             });
         }
-        Ok(Block(layers))
+        Ok(Sequence::new(layers))
     }
 }
 
@@ -174,8 +106,8 @@ impl Builder<'_> {
 pub(crate) struct Trunk {
     time_embed: (Linear, Linear),
     label_emb: Option<Tensor>,
-    input_blocks: Vec<Block>,
-    middle_block: Block,
+    input_blocks: Vec<Sequence>,
+    middle_block: Sequence,
     /// Output channels of each input block.
     pub(crate) skip_channels: Vec<usize>,
     model_channels: usize,
@@ -214,7 +146,7 @@ impl Trunk {
             1,
             ConvStart::FanIn,
         )?;
-        let mut input_blocks = vec![Block(vec![Layer::Conv(first)])];
+        let mut input_blocks = vec![Sequence::new(vec![Layer::Conv(first)])];
         let mut skip_channels = vec![channels];
         for level in 0..config.levels() {
             for _ in 0..config.num_res_blocks {

@@ -1,7 +1,7 @@
 //! The U-Net.
 
 use crate::AdmConfig;
-use crate::trunk::{Block, Builder, Trunk};
+use crate::trunk::{Builder, Trunk};
 use candle_core::{DType, Result, Tensor};
 use sdft_autograd::{concat, taped, to_dtype, to_nchw};
 use sdft_diffusion::{
@@ -9,7 +9,7 @@ use sdft_diffusion::{
     Prediction, PredictionType,
 };
 use sdft_kernels::Activation;
-use sdft_nn::{Conv2d, ConvStart, GroupNorm, ParamSource, ParamSpec, Scope, specs_of};
+use sdft_nn::{Conv2d, ConvStart, GroupNorm, ParamSource, ParamSpec, Scope, Sequence, specs_of};
 use sdft_noise::DropoutKey;
 
 /// The ADM U-Net.
@@ -20,7 +20,7 @@ use sdft_noise::DropoutKey;
 pub struct Unet {
     config: AdmConfig,
     trunk: Trunk,
-    output_blocks: Vec<Block>,
+    output_blocks: Vec<Sequence>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
     prediction_type: PredictionType,
@@ -237,29 +237,14 @@ impl BottleneckNet for Unet {
         let x = xt.to_dtype(self.trunk.dtype())?;
         let emb = self.embed(&x, t, None)?;
         let (h, skips) = self.encode(&x, &emb, None)?;
-        let h = to_nchw(&h, self.trunk.dtype())?;
         let frozen = !emb.track_op() && skips.iter().all(|skip| !skip.track_op());
-        let split = |h: &Tensor| {
+        Edited::new(to_nchw(&h, self.trunk.dtype())?, &emb, change, |h| {
             let out = if frozen {
                 taped(h, |h| self.decode(h, &skips, &emb, None))?
             } else {
                 self.decode(h, &skips, &emb, None)?
             };
             self.prediction(&out)
-        };
-        let changed = match change(&h, &emb)? {
-            None => None,
-            Some(other) if other.dims() == h.dims() => Some(split(&other)?),
-            Some(other) => candle_core::bail!(
-                "features of the middle: expected {:?}, found {:?}",
-                h.dims(),
-                other.dims()
-            ),
-        };
-        Ok(Edited {
-            plain: split(&h)?,
-            changed,
-            h,
         })
     }
 

@@ -27,9 +27,9 @@
 pub use crate::{
     backward::backward,
     ops::{
-        add, add_per_channel, attention, average_pool_2x, concat, conv2d, dropout, embedding,
-        flatten_space, group_norm, linear, norm_act, pointwise, pool, relu, separable, silu,
-        to_dtype, to_nchw, unflatten_space, upsample_nearest_2x,
+        add, add_per_channel, affine, attention, average_pool_2x, concat, conv2d, conv2d_padded,
+        dropout, embedding, flatten_space, group_norm, join_rows, linear, norm_act, pointwise,
+        pool, relu, separable, silu, to_dtype, to_nchw, unflatten_space, upsample_nearest_2x,
     },
     recompute::recompute,
     tape::{no_grad, taped},

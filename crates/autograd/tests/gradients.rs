@@ -5,8 +5,8 @@ mod differences;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use differences::{check, wave};
 use sdft_autograd::{
-    add, attention, average_pool_2x, concat, conv2d, linear, norm_act, pool, relu, silu,
-    upsample_nearest_2x,
+    add, affine, attention, average_pool_2x, backward, concat, conv2d, conv2d_padded, join_rows,
+    linear, norm_act, pool, relu, silu, taped, upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -26,6 +26,14 @@ fn operations_have_exact_gradients() {
             wave(&[4], 0.3),
         ];
         check(&inputs, |t| conv2d(&t[0], &t[1], &t[2], stride, pad));
+    }
+    for (stride, pad) in [(2, [0, 0, 1, 1]), (1, [2, 0, 0, 1]), (3, [0, 3, 1, 0])] {
+        let inputs = [
+            wave(&[2, 3, 6, 5], 0.1),
+            wave(&[4, 3, 3, 3], 0.2),
+            wave(&[4], 0.3),
+        ];
+        check(&inputs, |t| conv2d_padded(&t[0], &t[1], &t[2], stride, pad));
     }
     check(
         &[wave(&[3, 5], 0.1), wave(&[4, 5], 0.2), wave(&[4], 0.3)],
@@ -47,6 +55,9 @@ fn operations_have_exact_gradients() {
     check(&[wave(&[2, 3, 4, 5], 0.4)], |t| upsample_nearest_2x(&t[0]));
     check(&[wave(&[2, 3, 5, 7], 0.4)], |t| average_pool_2x(&t[0]));
     check(&[wave(&[2, 3, 5, 7], 0.4)], |t| relu(&t[0]));
+    check(&[wave(&[2, 3, 5, 7], 0.4)], |t| affine(&t[0], 2.0, -1.0));
+    let parts = [&[2, 3], &[4, 3], &[1, 3]].map(|shape| wave(shape, 0.2));
+    check(&parts, |t| join_rows(&[&t[0], &t[1], &t[2]]));
     for kind in [PoolKind::Max, PoolKind::Average] {
         for (k, stride, pad) in [(3, 1, 1), (3, 2, 0), (2, 2, 0)] {
             check(&[wave(&[2, 3, 5, 7], 0.4)], |t| {
@@ -54,6 +65,26 @@ fn operations_have_exact_gradients() {
             });
         }
     }
+}
+
+#[test]
+fn joined_parameters_get_their_rows_of_the_gradient_on_a_tape() {
+    let x = wave(&[2, 3], 0.1);
+    let [first, second] = [wave(&[4, 3], 0.2), wave(&[2, 3], 0.3)];
+    let vars = [&first, &second].map(|w| Var::from_tensor(w).unwrap());
+    let bias = wave(&[6], 0.4);
+    let joined = Var::from_tensor(&Tensor::cat(&[&first, &second], 0).unwrap()).unwrap();
+    let r = wave(&[2, 6], 0.7);
+    let gradients = |f: &dyn Fn(&Tensor) -> Result<Tensor>| {
+        let y = taped(&x, f).unwrap();
+        backward(&y.mul(&r).unwrap().sum_all().unwrap()).unwrap()
+    };
+    let split = gradients(&|x| linear(x, &join_rows(&[&vars[0], &vars[1]])?, &bias));
+    let whole = gradients(&|x| linear(x, &joined, &bias));
+    let split = vars.each_ref().map(|var| split.get(var).unwrap().clone());
+    let split = Tensor::cat(&split, 0).unwrap();
+    let rows = |t: &Tensor| t.to_vec2::<f64>().unwrap();
+    assert_eq!(rows(&split), rows(whole.get(&joined).unwrap()));
 }
 
 #[test]

@@ -27,17 +27,17 @@ pub struct Conv {
     pub k: [usize; 2],
     /// Distance between two filter positions.
     pub stride: usize,
-    /// Zeros on each side.
-    pub pad: [usize; 2],
+    /// Rows and columns of zeros: top, left, bottom, right.
+    pub pad: [usize; 4],
 }
 
 impl Conv {
     pub(crate) fn out_h(&self) -> usize {
-        (self.h + 2 * self.pad[0] - self.k[0]) / self.stride + 1
+        (self.h + self.pad[0] + self.pad[2] - self.k[0]) / self.stride + 1
     }
 
     pub(crate) fn out_w(&self) -> usize {
-        (self.w + 2 * self.pad[1] - self.k[1]) / self.stride + 1
+        (self.w + self.pad[1] + self.pad[3] - self.k[1]) / self.stride + 1
     }
 
     /// Weights between one input and one output channel.
@@ -47,7 +47,7 @@ impl Conv {
 
     /// Whether it is a dense layer at each position.
     fn is_dense(&self) -> bool {
-        self.k == [1, 1] && self.stride == 1 && self.pad == [0, 0]
+        self.k == [1, 1] && self.stride == 1 && self.pad == [0; 4]
     }
 
     fn inputs(&self) -> usize {

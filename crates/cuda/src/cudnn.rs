@@ -419,7 +419,7 @@ fn graph(handle: cudnnHandle_t, key: &Key) -> Result<Descriptor> {
         Type::CUDNN_TYPE_CONVOLUTION_MODE,
         &[cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION],
     )?;
-    let pad = c.pad.map(size);
+    let [top, left, bottom, right] = c.pad.map(size);
     conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, &[2])?;
     conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_DILATIONS, &[1, 1])?;
     let stride = size(c.stride);
@@ -427,8 +427,8 @@ fn graph(handle: cudnnHandle_t, key: &Key) -> Result<Descriptor> {
         Attr::CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES,
         &[stride, stride],
     )?;
-    conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, &pad)?;
-    conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &pad)?;
+    conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, &[top, left])?;
+    conv.numbers(Attr::CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, &[bottom, right])?;
     let conv = conv.done()?;
 
     let (kind, names) = match key.pass {

@@ -54,6 +54,32 @@ pub struct Edited {
 }
 
 impl Edited {
+    /// Predicts from `h` and, if `change` returns other features, from those too.
+    ///
+    /// # Errors
+    /// Those of both functions, and changed features of another shape.
+    pub fn new(
+        h: Tensor,
+        emb: &Tensor,
+        change: &mut Change<'_>,
+        predict: impl Fn(&Tensor) -> Result<Prediction>,
+    ) -> Result<Self> {
+        let changed = match change(&h, emb)? {
+            None => None,
+            Some(other) if other.dims() == h.dims() => Some(predict(&other)?),
+            Some(other) => candle_core::bail!(
+                "features of the middle: expected {:?}, found {:?}",
+                h.dims(),
+                other.dims()
+            ),
+        };
+        Ok(Self {
+            plain: predict(&h)?,
+            changed,
+            h,
+        })
+    }
+
     /// The changed prediction, or the usual one if nothing was changed.
     pub fn changed(&self) -> &Prediction {
         self.changed.as_ref().unwrap_or(&self.plain)

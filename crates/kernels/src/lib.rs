@@ -12,7 +12,7 @@
 //! ```
 //! use sdft_kernels::{ConvShape, conv2d};
 //!
-//! let shape = ConvShape { batch: 1, c_in: 1, h: 3, w: 3, c_out: 1, k: [3, 3], stride: 1, pad: [1, 1] };
+//! let shape = ConvShape { batch: 1, c_in: 1, h: 3, w: 3, c_out: 1, k: [3, 3], stride: 1, pad: [1; 4] };
 //! let y = conv2d(&shape, &[1.0f64; 9], &[1.0; 9], None);
 //! assert_eq!(y, [4.0, 6.0, 4.0, 6.0, 9.0, 6.0, 4.0, 6.0, 4.0]);
 //! ```

@@ -1,10 +1,13 @@
-//! Self-attention over feature maps, and attention pooling.
+//! Self-attention over feature maps.
 
-use crate::layers::{GroupNorm, Pointwise};
+use crate::layers::{GroupNorm, Linear, Pointwise};
 use crate::params::{Init, Scope};
 use candle_core::{Result, Tensor, bail};
-use sdft_autograd::{add, attention, flatten_space, unflatten_space};
+use sdft_autograd::{
+    add, affine, attention, flatten_space, join_rows, pointwise, recompute, unflatten_space,
+};
 use sdft_kernels::{Activation, AttentionOrder};
+use std::sync::OnceLock;
 
 /// The initial weights of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,23 +27,72 @@ impl ConvStart {
     }
 }
 
+/// The choices of a diffusers attention block.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionConfig {
+    /// Channels of the feature maps.
+    pub channels: usize,
+    /// Number of heads.
+    pub heads: usize,
+    /// Channels of each head. `heads * head_channels` may be less than `channels`.
+    pub head_channels: usize,
+    /// Groups of the norm; `None` has no norm.
+    pub groups: Option<usize>,
+    /// Added to the variance by the norm.
+    pub eps: f64,
+    /// The sum of input and attention is divided by this.
+    pub output_scale: f64,
+}
+
 /// Self-attention over all pixels with a residual connection.
 ///
-/// Source: guided-diffusion `AttentionBlock`.
+/// Source: guided-diffusion `AttentionBlock`, diffusers `Attention` as its `UNet2DModel` uses it.
 /// ```text
-/// y = x + proj_out( attention( qkv( norm(x) ) ) )
+/// y = (x + proj_out( attention( qkv( norm(x) ) ) )) / output_scale
 /// ```
 #[derive(Clone, Debug)]
 pub struct AttentionBlock {
-    norm: GroupNorm,
-    qkv: Pointwise,
+    norm: Option<GroupNorm>,
+    projection: Projection,
     proj_out: Pointwise,
     heads: usize,
     order: AttentionOrder,
+    output_scale: f64,
+}
+
+/// The projection to queries, keys and values.
+#[derive(Clone, Debug)]
+enum Projection {
+    /// By one layer.
+    Joint(Pointwise),
+    /// By three layers, computed as one product. It is kept if the weights are frozen.
+    Split([Linear; 3], OnceLock<[Tensor; 2]>),
+}
+
+impl Projection {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (layers, kept) = match self {
+            Self::Joint(layer) => return layer.forward(x),
+            Self::Split(layers, kept) => (layers, kept),
+        };
+        if let Some([weight, bias]) = kept.get() {
+            return pointwise(x, weight, bias);
+        }
+        let [q, k, v] = layers.each_ref().map(Linear::parameters);
+        let weight = join_rows(&[q[0], k[0], v[0]])?;
+        let bias = join_rows(&[q[1], k[1], v[1]])?;
+        let y = pointwise(x, &weight, &bias)?;
+        let mut parameters = [q, k, v].into_iter().flatten();
+        if parameters.all(|parameter| !parameter.track_op()) {
+            // Another thread may have been first, with the same values.
+            let _ = kept.set([weight, bias]);
+        }
+        Ok(y)
+    }
 }
 
 impl AttentionBlock {
-    /// Keys `norm`, `qkv`, `proj_out`.
+    /// guided-diffusion's block. Keys `norm`, `qkv`, `proj_out`.
     ///
     /// # Errors
     /// Channels that the heads or the norm groups do not divide, and those of [`crate::ParamSource::get`].
@@ -57,12 +109,45 @@ impl AttentionBlock {
                 scope.prefix()
             );
         }
+        let fan_in = ConvStart::FanIn;
         Ok(Self {
-            norm: GroupNorm::load(&scope.pp("norm"), channels, groups)?,
-            qkv: Pointwise::load(&scope.pp("qkv"), channels, 3 * channels, ConvStart::FanIn)?,
+            norm: Some(GroupNorm::load(&scope.pp("norm"), channels, groups)?),
+            projection: Projection::Joint(Pointwise::load(
+                &scope.pp("qkv"),
+                channels,
+                3 * channels,
+                fan_in,
+            )?),
             proj_out: Pointwise::load(&scope.pp("proj_out"), channels, channels, ConvStart::Zero)?,
             heads,
             order,
+            output_scale: 1.0,
+        })
+    }
+
+    /// diffusers' block. Keys `group_norm`, `to_q`, `to_k`, `to_v`, `to_out.0`.
+    ///
+    /// # Errors
+    /// No heads, channels that the norm groups do not divide, and those of [`crate::ParamSource::get`].
+    pub fn load_split(scope: &Scope<'_>, config: &AttentionConfig) -> Result<Self> {
+        let &AttentionConfig {
+            channels, heads, ..
+        } = config;
+        let inner = heads * config.head_channels;
+        if inner == 0 {
+            bail!("{}: expected attention heads, found none", scope.prefix());
+        }
+        let norm = |groups| GroupNorm::load(&scope.pp("group_norm"), channels, groups);
+        let norm = config.groups.map(norm).transpose()?;
+        let [q, k, v] =
+            ["to_q", "to_k", "to_v"].map(|name| Linear::load(&scope.pp(name), channels, inner));
+        Ok(Self {
+            norm: norm.map(|norm| norm.with_eps(config.eps)),
+            projection: Projection::Split([q?, k?, v?], OnceLock::new()),
+            proj_out: Linear::load(&scope.pp("to_out.0"), inner, channels)?.into(),
+            heads,
+            order: AttentionOrder::Chunked,
+            output_scale: config.output_scale,
         })
     }
 
@@ -73,84 +158,30 @@ impl AttentionBlock {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (_, _, h, w) = x.dims4()?;
         let flat = flatten_space(x)?;
-        let qkv = self
-            .qkv
-            .forward(&self.norm.forward(&flat, Activation::None)?)?;
-        let out = self
-            .proj_out
-            .forward(&attention(&qkv, self.heads, self.order)?)?;
-        unflatten_space(&add(&flat, &out)?, h, w)
+        let normed = match &self.norm {
+            Some(norm) => norm.forward(&flat, Activation::None)?,
+            None => flat.clone(),
+        };
+        let out = attention(&self.projection.forward(&normed)?, self.heads, self.order)?;
+        let out = add(&flat, &self.proj_out.forward(&out)?)?;
+        let sum = divided(out, self.output_scale)?;
+        unflatten_space(&sum, h, w)
+    }
+
+    /// [`Self::forward`], which keeps only its input for the backward pass. `emb` is not used.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn recomputed(&self, x: &Tensor, emb: &Tensor) -> Result<Tensor> {
+        let block = self.clone();
+        recompute(x, emb, move |x, _| block.forward(x))
     }
 }
 
-/// Attention pooling: the mean over space is the query, and its result the output.
-///
-/// Source: guided-diffusion `AttentionPool2d` (always in the chunked order).
-#[derive(Clone, Debug)]
-pub struct AttentionPool {
-    positional_embedding: Tensor,
-    qkv_proj: Pointwise,
-    c_proj: Pointwise,
-    heads: usize,
-}
-
-impl AttentionPool {
-    /// Keys `positional_embedding` `[C, side^2 + 1]`, `qkv_proj`, `c_proj`.
-    ///
-    /// # Errors
-    /// Channels that `head_channels` does not divide, and those of [`crate::ParamSource::get`].
-    pub fn load(
-        scope: &Scope<'_>,
-        side: usize,
-        channels: usize,
-        head_channels: usize,
-        n_out: usize,
-    ) -> Result<Self> {
-        if head_channels == 0 || !channels.is_multiple_of(head_channels) {
-            bail!(
-                "{}: expected channels per head that divide {channels} channels, found {head_channels}",
-                scope.prefix()
-            );
-        }
-        let spread = Init::Normal(1.0 / (channels as f64).sqrt());
-        Ok(Self {
-            positional_embedding: scope.get(
-                "positional_embedding",
-                &[channels, side * side + 1],
-                spread,
-            )?,
-            qkv_proj: Pointwise::load(
-                &scope.pp("qkv_proj"),
-                channels,
-                3 * channels,
-                ConvStart::FanIn,
-            )?,
-            c_proj: Pointwise::load(&scope.pp("c_proj"), channels, n_out, ConvStart::FanIn)?,
-            heads: channels / head_channels,
-        })
+/// `x / scale`.
+pub(crate) fn divided(x: Tensor, scale: f64) -> Result<Tensor> {
+    if scale == 1.0 {
+        return Ok(x);
     }
-
-    /// `[B, C, side, side]` to `[B, n_out]`.
-    ///
-    /// # Errors
-    /// A size other than that of the positional embedding.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let flat = x.flatten_from(2)?;
-        let places = self.positional_embedding.dim(1)?;
-        if flat.dim(2)? + 1 != places {
-            bail!(
-                "attention pool: expected {} positions, found {}",
-                places - 1,
-                flat.dim(2)?
-            );
-        }
-        let tokens = Tensor::cat(&[&flat.mean_keepdim(2)?, &flat], 2)?;
-        let tokens = tokens.broadcast_add(&self.positional_embedding)?;
-        let out = attention(
-            &self.qkv_proj.forward(&tokens)?,
-            self.heads,
-            AttentionOrder::Chunked,
-        )?;
-        self.c_proj.forward(&out.narrow(2, 0, 1)?)?.squeeze(2)
-    }
+    affine(&x, 1.0 / scale, 0.0)
 }

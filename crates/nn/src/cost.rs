@@ -1,6 +1,6 @@
-//! Operations and memory of a network, counted from its configuration.
+//! Operations and memory of a network, counted block by block.
 
-/// The cost of a network for one image of its own size.
+/// The cost of a network for one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
     /// Floating-point operations of one forward pass (a multiplication and an addition are two).
@@ -13,9 +13,9 @@ pub struct Cost {
     pub parameters: usize,
 }
 
-/// Adds up the cost of a network, layer by layer.
+/// The sums of a [`Cost`].
 #[derive(Clone, Debug, Default)]
-pub struct CostTally {
+pub struct Tally {
     flops: f64,
     values: f64,
     /// Values between blocks, and inside the largest of them.
@@ -24,8 +24,8 @@ pub struct CostTally {
     parameters: usize,
 }
 
-impl CostTally {
-    /// The cost of everything that was added.
+impl Tally {
+    /// The cost of what was added.
     pub fn cost(&self) -> Cost {
         Cost {
             forward_flops: self.flops,
@@ -35,32 +35,52 @@ impl CostTally {
         }
     }
 
-    /// Adds parameters that take no operations worth counting.
+    /// Adds parameters that take no time worth counting: tables, norms.
     pub fn parameters(&mut self, n: usize) {
         self.parameters += n;
     }
 
-    /// Adds a convolution with square filters of side `k` and a bias at so many pixels; a dense layer has `k = 1` at one pixel.
+    /// Adds a convolution with `k x k` filters and this many output pixels; a dense layer has one.
     pub fn conv(&mut self, c_in: usize, c_out: usize, k: usize, pixels: f64) {
         self.flops += 2.0 * (k * k * c_in * c_out) as f64 * pixels;
         self.parameters += k * k * c_in * c_out + c_out;
     }
 
     /// Adds the saved values of a block: those inside, and its output with a concatenated input, if it has one.
-    pub fn keep(&mut self, inside: usize, outside: usize, pixels: f64) {
+    fn keep(&mut self, inside: usize, outside: usize, pixels: f64) {
         let all = (inside + outside) as f64 * pixels;
         self.values += all;
         self.between += outside as f64 * pixels;
         self.largest = self.largest.max(all);
     }
 
-    /// Adds an attention block over all pixels: norm, queries, keys, values, their product, a projection.
-    pub fn attention(&mut self, channels: usize, pixels: f64) {
-        self.conv(channels, 3 * channels, 1, pixels);
-        self.conv(channels, channels, 1, pixels);
-        self.flops += 4.0 * channels as f64 * pixels * pixels;
-        self.parameters += 2 * channels;
+    /// Adds a residual block with an embedding of `emb` values, which is projected to `emb_out` and whose input is concatenated from two
+    /// tensors (`joined`) or the output of the previous block.
+    pub fn residual(
+        &mut self,
+        [c_in, c_out]: [usize; 2],
+        [emb, emb_out]: [usize; 2],
+        pixels: f64,
+        joined: bool,
+    ) {
+        self.conv(c_in, c_out, 3, pixels);
+        self.conv(c_out, c_out, 3, pixels);
+        self.conv(emb, emb_out, 1, 1.0);
+        if c_in != c_out {
+            self.conv(c_in, c_out, 1, pixels);
+        }
+        self.parameters += 2 * (c_in + c_out);
+        let input = if joined { c_in } else { 0 };
+        // Both norms and the first convolution; the sum.
+        self.keep(c_in + 2 * c_out, c_out + input, pixels);
+    }
+
+    /// Adds a self-attention block whose heads have `inner` channels together, without its norm's parameters.
+    pub fn attention(&mut self, channels: usize, inner: usize, pixels: f64) {
+        self.conv(channels, 3 * inner, 1, pixels);
+        self.conv(inner, channels, 1, pixels);
+        self.flops += 4.0 * inner as f64 * pixels * pixels;
         // The norm; queries, keys, values and their result; the sum.
-        self.keep(5 * channels, channels, pixels);
+        self.keep(channels + 4 * inner, channels, pixels);
     }
 }

@@ -30,6 +30,31 @@ impl Dropout {
     }
 }
 
+/// An owned [`DropoutKey`], for the backward pass.
+pub(crate) struct OwnedKey {
+    seed: u64,
+    step: u64,
+    samples: Vec<u64>,
+}
+
+impl OwnedKey {
+    pub(crate) fn new(key: &DropoutKey<'_>) -> Self {
+        Self {
+            seed: key.seed,
+            step: key.step,
+            samples: key.samples.to_vec(),
+        }
+    }
+
+    pub(crate) fn lend(&self) -> DropoutKey<'_> {
+        DropoutKey {
+            seed: self.seed,
+            step: self.step,
+            samples: &self.samples,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 use crate::attention_block::ConvStart;
 use crate::params::{Init, Scope};
 use candle_core::{DType, Result, Tensor};
-use sdft_autograd::{conv2d, group_norm, linear, pointwise};
+use sdft_autograd::{conv2d_padded, group_norm, linear, pointwise, relu, silu};
 use sdft_kernels::Activation;
 
 /// A convolution with square filters and a bias.
@@ -12,7 +12,8 @@ pub struct Conv2d {
     weight: Tensor,
     bias: Tensor,
     stride: usize,
-    pad: usize,
+    /// Rows and columns of zeros: top, left, bottom, right.
+    pad: [usize; 4],
 }
 
 impl Conv2d {
@@ -33,16 +34,23 @@ impl Conv2d {
             weight: scope.get("weight", &[c_out, c_in, k, k], init)?,
             bias: scope.get("bias", &[c_out], init)?,
             stride,
-            pad: k / 2,
+            pad: [k / 2; 4],
         })
+    }
+
+    /// The same convolution with this many rows and columns of zeros at the top, the left, the bottom and the right.
+    #[must_use]
+    pub fn with_padding(mut self, pad: [usize; 4]) -> Self {
+        self.pad = pad;
+        self
     }
 
     /// `[B, C_in, H, W]` to `[B, C_out, H', W']`.
     ///
     /// # Errors
-    /// Those of [`sdft_autograd::conv2d`].
+    /// Those of [`sdft_autograd::conv2d_padded`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        conv2d(x, &self.weight, &self.bias, self.stride, [self.pad; 2])
+        conv2d_padded(x, &self.weight, &self.bias, self.stride, self.pad)
     }
 }
 
@@ -75,7 +83,7 @@ impl Pointwise {
     }
 }
 
-/// A dense layer with bias.
+/// A dense layer with a bias.
 #[derive(Clone, Debug)]
 pub struct Linear {
     weight: Tensor,
@@ -102,9 +110,53 @@ impl Linear {
         linear(x, &self.weight, &self.bias)
     }
 
+    /// Weight and bias.
+    pub(crate) fn parameters(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+
     /// The type of the weights, which is that of the inputs.
     pub fn dtype(&self) -> DType {
         self.weight.dtype()
+    }
+}
+
+impl From<Linear> for Pointwise {
+    /// The same layer at each of N positions.
+    fn from(Linear { weight, bias }: Linear) -> Self {
+        Self { weight, bias }
+    }
+}
+
+/// The nonlinearity of a residual block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nonlinearity {
+    /// `x * sigmoid(x)`, also called swish.
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+impl Nonlinearity {
+    /// Applies it to each element.
+    pub(crate) fn apply(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Silu => silu(x),
+            Self::Relu => relu(x),
+        }
+    }
+
+    /// Applies it to `norm(x)`, or to `norm(x) (1 + scale) + shift` with the scale and shift of `emb` `[B, 2 C]`.
+    pub(crate) fn of_norm(
+        self,
+        norm: &GroupNorm,
+        x: &Tensor,
+        emb: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Silu => norm.modulated(x, emb, Activation::Silu),
+            Self::Relu => relu(&norm.modulated(x, emb, Activation::None)?),
+        }
     }
 }
 
@@ -118,7 +170,7 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// `weight` and `bias` `[channels]`; `eps` is 1e-5, as everywhere in ADM.
+    /// `weight` and `bias` `[channels]`. `eps` is 1e-5, as in ADM.
     ///
     /// # Errors
     /// Channels that `groups` does not divide, and those of [`crate::ParamSource::get`].
@@ -137,6 +189,13 @@ impl GroupNorm {
         })
     }
 
+    /// The same norm with another number added to the variance.
+    #[must_use]
+    pub fn with_eps(mut self, eps: f64) -> Self {
+        self.eps = eps;
+        self
+    }
+
     /// Normalises, scales, shifts and activates `[B, C, ..]`.
     ///
     /// # Errors
@@ -146,7 +205,7 @@ impl GroupNorm {
     }
 
     /// [`Self::forward`] with the scale and shift of `emb` `[B, 2 C]`: `norm(x) (1 + scale) + shift`.
-    pub(crate) fn modulated(
+    fn modulated(
         &self,
         x: &Tensor,
         emb: Option<&Tensor>,

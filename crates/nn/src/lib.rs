@@ -1,7 +1,7 @@
 //! Layers and blocks of diffusion networks, and the named parameters they are made of.
 //!
-//! Blocks ([`ResBlock`], [`AttentionBlock`], ..) use the parameter names of guided-diffusion, so a public checkpoint loads without
-//! renaming. A network is a function of a [`Scope`]: the same code lists its parameters ([`specs_of`]), initialises and loads them.
+//! Blocks ([`ResBlock`], [`AttentionBlock`], ..) use the parameter names of guided-diffusion or of diffusers, so a public checkpoint loads
+//! without renaming. A network is a function of a [`Scope`]: the same code lists its parameters ([`specs_of`]), initialises and loads them.
 //!
 //! # Example: a block, its parameters, its gradient
 //! ```
@@ -23,18 +23,24 @@
 //! **Invariant:** the names, shapes and initial values of a network's parameters depend on its configuration and the seed only.
 
 pub use crate::{
-    attention_block::{AttentionBlock, AttentionPool, ConvStart},
-    cost::{Cost, CostTally},
-    embedding::timestep_embedding,
-    layers::{Conv2d, GroupNorm, Linear, Pointwise},
+    attention_block::{AttentionBlock, AttentionConfig, ConvStart},
+    attention_pool::AttentionPool,
+    cost::{Cost, Tally},
+    embedding::{Sinusoids, timestep_embedding},
+    layers::{Conv2d, GroupNorm, Linear, Nonlinearity, Pointwise},
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, specs_of},
-    res_block::{ResBlock, ResBlockConfig, Resample, Resize},
+    res_block::{Convention, ResBlock, ResBlockConfig, Resample},
+    resize::Resize,
+    sequence::{Layer, Sequence},
 };
 
 mod attention_block;
+mod attention_pool;
 mod cost;
 mod dropout;
 mod embedding;
 mod layers;
 mod params;
 mod res_block;
+mod resize;
+mod sequence;

@@ -1,12 +1,12 @@
-//! Residual blocks, and changes of resolution between them.
+//! Residual blocks.
 
 use crate::ConvStart;
-use crate::dropout::Dropout;
-use crate::layers::{Conv2d, GroupNorm, Linear};
+use crate::attention_block::divided;
+use crate::dropout::{Dropout, OwnedKey};
+use crate::layers::{Conv2d, GroupNorm, Linear, Nonlinearity};
 use crate::params::Scope;
 use candle_core::{Result, Tensor};
-use sdft_autograd::{add, add_per_channel, average_pool_2x, silu, upsample_nearest_2x};
-use sdft_kernels::Activation;
+use sdft_autograd::{add, add_per_channel, average_pool_2x, recompute, upsample_nearest_2x};
 use sdft_noise::DropoutKey;
 
 /// Change of resolution inside a residual block.
@@ -21,13 +21,22 @@ pub enum Resample {
 }
 
 impl Resample {
-    fn apply(self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn apply(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::None => Ok(x.clone()),
             Self::Up => upsample_nearest_2x(x),
             Self::Down => average_pool_2x(x),
         }
     }
+}
+
+/// Whose parameter names and initial values a residual block has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Convention {
+    /// Keys `in_layers.{0,2}`, `emb_layers.1`, `out_layers.{0,3}`, `skip_connection`; the last convolution starts at zero.
+    GuidedDiffusion,
+    /// Keys `norm1`, `conv1`, `time_emb_proj`, `norm2`, `conv2`, `conv_shortcut`.
+    Diffusers,
 }
 
 /// The choices of one residual block.
@@ -49,11 +58,39 @@ pub struct ResBlockConfig {
     pub groups: usize,
     /// Probability of dropping a feature before the second convolution, in training only.
     pub dropout: f64,
+    /// Added to the variance by the two norms.
+    pub eps: f64,
+    /// Follows each norm, and precedes the layer of the embedding.
+    pub nonlinearity: Nonlinearity,
+    /// The sum of both branches is divided by this.
+    pub output_scale: f64,
+    /// Names and initial values.
+    pub convention: Convention,
 }
 
-/// ADM's residual block.
+impl ResBlockConfig {
+    /// guided-diffusion's simplest block: the embedding is added, nothing is resampled or dropped, 32 groups.
+    pub fn new(channels: usize, out_channels: usize, emb_channels: usize) -> Self {
+        Self {
+            channels,
+            out_channels,
+            emb_channels,
+            scale_shift: false,
+            resample: Resample::None,
+            skip_kernel: 1,
+            groups: 32,
+            dropout: 0.0,
+            eps: 1e-5,
+            nonlinearity: Nonlinearity::Silu,
+            output_scale: 1.0,
+            convention: Convention::GuidedDiffusion,
+        }
+    }
+}
+
+/// A residual block.
 ///
-/// Source: guided-diffusion `ResBlock`.
+/// Source: guided-diffusion `ResBlock`, diffusers `ResnetBlock2D`.
 #[derive(Clone, Debug)]
 pub struct ResBlock {
     norm_in: GroupNorm,
@@ -65,10 +102,12 @@ pub struct ResBlock {
     skip: Option<Conv2d>,
     resample: Resample,
     scale_shift: bool,
+    nonlinearity: Nonlinearity,
+    output_scale: f64,
 }
 
 impl ResBlock {
-    /// Keys `in_layers.{0,2}`, `emb_layers.1`, `out_layers.{0,3}`, `skip_connection`.
+    /// The block with the keys of its [`Convention`].
     ///
     /// # Errors
     /// Channels that the norm groups do not divide, and those of [`crate::ParamSource::get`].
@@ -76,34 +115,44 @@ impl ResBlock {
         let (c_in, c_out) = (config.channels, config.out_channels);
         let emb_out = if config.scale_shift { 2 * c_out } else { c_out };
         let fan_in = ConvStart::FanIn;
-        Ok(Self {
-            norm_in: GroupNorm::load(&scope.pp("in_layers.0"), c_in, config.groups)?,
-            conv_in: Conv2d::load(&scope.pp("in_layers.2"), c_in, c_out, 3, 1, fan_in)?,
-            emb: Linear::load(&scope.pp("emb_layers.1"), config.emb_channels, emb_out)?,
-            norm_out: GroupNorm::load(&scope.pp("out_layers.0"), c_out, config.groups)?,
-            dropout: Dropout::new(config.dropout, scope.prefix()),
-            conv_out: Conv2d::load(
-                &scope.pp("out_layers.3"),
-                c_out,
-                c_out,
-                3,
-                1,
+        let ([norm_in, conv_in, emb, norm_out, conv_out, skip], last) = match config.convention {
+            Convention::GuidedDiffusion => (
+                [
+                    "in_layers.0",
+                    "in_layers.2",
+                    "emb_layers.1",
+                    "out_layers.0",
+                    "out_layers.3",
+                    "skip_connection",
+                ],
                 ConvStart::Zero,
-            )?,
-            skip: if c_in == c_out {
-                None
-            } else {
-                Some(Conv2d::load(
-                    &scope.pp("skip_connection"),
-                    c_in,
-                    c_out,
-                    config.skip_kernel,
-                    1,
-                    fan_in,
-                )?)
-            },
+            ),
+            Convention::Diffusers => (
+                [
+                    "norm1",
+                    "conv1",
+                    "time_emb_proj",
+                    "norm2",
+                    "conv2",
+                    "conv_shortcut",
+                ],
+                fan_in,
+            ),
+        };
+        let skip = || Conv2d::load(&scope.pp(skip), c_in, c_out, config.skip_kernel, 1, fan_in);
+        Ok(Self {
+            norm_in: GroupNorm::load(&scope.pp(norm_in), c_in, config.groups)?.with_eps(config.eps),
+            conv_in: Conv2d::load(&scope.pp(conv_in), c_in, c_out, 3, 1, fan_in)?,
+            emb: Linear::load(&scope.pp(emb), config.emb_channels, emb_out)?,
+            norm_out: GroupNorm::load(&scope.pp(norm_out), c_out, config.groups)?
+                .with_eps(config.eps),
+            dropout: Dropout::new(config.dropout, scope.prefix()),
+            conv_out: Conv2d::load(&scope.pp(conv_out), c_out, c_out, 3, 1, last)?,
+            skip: (c_in != c_out).then(skip).transpose()?,
             resample: config.resample,
             scale_shift: config.scale_shift,
+            nonlinearity: config.nonlinearity,
+            output_scale: config.output_scale,
         })
     }
 
@@ -117,98 +166,41 @@ impl ResBlock {
         emb: &Tensor,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
-        let h = self.norm_in.forward(x, Activation::Silu)?;
+        let nonlinearity = self.nonlinearity;
+        let h = nonlinearity.of_norm(&self.norm_in, x, None)?;
         let (h, x) = match self.resample {
             Resample::None => (h, x.clone()),
             resample => (resample.apply(&h)?, resample.apply(x)?),
         };
         let h = self.conv_in.forward(&h)?;
-        let emb = self.emb.forward(&silu(emb)?)?;
+        let emb = self.emb.forward(&nonlinearity.apply(emb)?)?;
         let h = if self.scale_shift {
-            self.norm_out.modulated(&h, Some(&emb), Activation::Silu)?
+            nonlinearity.of_norm(&self.norm_out, &h, Some(&emb))?
         } else {
             let h = add_per_channel(&h, &emb)?;
-            self.norm_out.forward(&h, Activation::Silu)?
+            nonlinearity.of_norm(&self.norm_out, &h, None)?
         };
         let h = self.conv_out.forward(&self.dropout.forward(&h, key)?)?;
-        match &self.skip {
-            Some(skip) => add(&skip.forward(&x)?, &h),
-            None => add(&x, &h),
-        }
-    }
-}
-
-/// A separate change of resolution, with or without a convolution.
-///
-/// Source: guided-diffusion `Downsample` (key `op`) and `Upsample` (key `conv`).
-#[derive(Clone, Debug)]
-pub struct Resize {
-    direction: Resample,
-    conv: Option<Conv2d>,
-}
-
-impl Resize {
-    /// Halves the resolution by a strided convolution if `learned`, else by average pooling.
-    ///
-    /// # Errors
-    /// Those of [`crate::ParamSource::get`].
-    pub fn down(
-        scope: &Scope<'_>,
-        channels: usize,
-        out_channels: usize,
-        learned: bool,
-    ) -> Result<Self> {
-        let load = || {
-            Conv2d::load(
-                &scope.pp("op"),
-                channels,
-                out_channels,
-                3,
-                2,
-                ConvStart::FanIn,
-            )
+        let sum = match &self.skip {
+            Some(skip) => add(&skip.forward(&x)?, &h)?,
+            None => add(&x, &h)?,
         };
-        Ok(Self {
-            direction: Resample::Down,
-            conv: learned.then(load).transpose()?,
-        })
+        divided(sum, self.output_scale)
     }
 
-    /// Doubles the resolution by nearest neighbours, followed by a convolution if `learned`.
+    /// [`Self::forward`], which keeps only its inputs for the backward pass.
     ///
     /// # Errors
-    /// Those of [`crate::ParamSource::get`].
-    pub fn up(
-        scope: &Scope<'_>,
-        channels: usize,
-        out_channels: usize,
-        learned: bool,
-    ) -> Result<Self> {
-        let load = || {
-            Conv2d::load(
-                &scope.pp("conv"),
-                channels,
-                out_channels,
-                3,
-                1,
-                ConvStart::FanIn,
-            )
-        };
-        Ok(Self {
-            direction: Resample::Up,
-            conv: learned.then(load).transpose()?,
+    /// As [`Self::forward`].
+    pub fn recomputed(
+        &self,
+        x: &Tensor,
+        emb: &Tensor,
+        key: Option<&DropoutKey<'_>>,
+    ) -> Result<Tensor> {
+        let (block, key) = (self.clone(), key.map(OwnedKey::new));
+        recompute(x, emb, move |x, emb| {
+            block.forward(x, emb, key.as_ref().map(OwnedKey::lend).as_ref())
         })
-    }
-
-    /// `[B, C, H, W]` to `[B, C', H', W']`.
-    ///
-    /// # Errors
-    /// A shape that does not fit the weights.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match (&self.conv, self.direction) {
-            (Some(conv), Resample::Down) => conv.forward(x),
-            (Some(conv), direction) => conv.forward(&direction.apply(x)?),
-            (None, direction) => direction.apply(x),
-        }
     }
 }

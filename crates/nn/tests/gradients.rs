@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use differences::{check, wave};
 use sdft_kernels::AttentionOrder;
 use sdft_nn::{
-    AttentionBlock, AttentionPool, Params, ResBlock, ResBlockConfig, Resample, Resize, Scope,
-    specs_of,
+    AttentionBlock, AttentionConfig, AttentionPool, Convention, Nonlinearity, Params, ResBlock,
+    ResBlockConfig, Resample, Resize, Scope, specs_of,
 };
 
 /// All parameters of a block, and its input, take part in the check.
@@ -39,14 +39,10 @@ fn residual_blocks_have_exact_gradients() {
     for resample in [Resample::None, Resample::Up, Resample::Down] {
         for scale_shift in [true, false] {
             let config = ResBlockConfig {
-                channels: 4,
-                out_channels: 6,
-                emb_channels: 5,
                 scale_shift,
                 resample,
-                skip_kernel: 1,
                 groups: 2,
-                dropout: 0.0,
+                ..ResBlockConfig::new(4, 6, 5)
             };
             check_block(
                 &[wave(&[2, 4, 4, 4], 0.1), wave(&[2, 5], 0.2)],
@@ -54,6 +50,66 @@ fn residual_blocks_have_exact_gradients() {
             );
         }
     }
+}
+
+#[test]
+fn diffusers_blocks_have_exact_gradients() {
+    for (scale_shift, nonlinearity) in [(true, Nonlinearity::Silu), (false, Nonlinearity::Relu)] {
+        let config = ResBlockConfig {
+            scale_shift,
+            groups: 2,
+            eps: 1e-3,
+            nonlinearity,
+            output_scale: 1.4,
+            convention: Convention::Diffusers,
+            ..ResBlockConfig::new(4, 6, 5)
+        };
+        check_block(
+            &[wave(&[2, 4, 4, 4], 0.1), wave(&[2, 5], 0.2)],
+            |scope, t| ResBlock::load(scope, &config)?.forward(&t[0], &t[1], None),
+        );
+    }
+    for (groups, head_channels) in [(Some(4), 4), (None, 3)] {
+        let config = AttentionConfig {
+            channels: 8,
+            heads: 2,
+            head_channels,
+            groups,
+            eps: 1e-3,
+            output_scale: 1.4,
+        };
+        check_block(&[wave(&[2, 8, 3, 3], 0.1)], |scope, t| {
+            AttentionBlock::load_split(scope, &config)?.forward(&t[0])
+        });
+    }
+}
+
+#[test]
+fn frozen_projections_are_joined_once_and_variables_each_time() {
+    let config = AttentionConfig {
+        channels: 8,
+        heads: 2,
+        head_channels: 4,
+        groups: Some(4),
+        eps: 1e-5,
+        output_scale: 1.0,
+    };
+    let build = |scope: &Scope<'_>| AttentionBlock::load_split(scope, &config);
+    let params = Params::init(&specs_of(build).unwrap(), 1, &Device::Cpu).unwrap();
+    let x = wave(&[1, 8, 3, 3], 0.3).to_dtype(DType::F32).unwrap();
+    let values = |block: &AttentionBlock| {
+        let y = block.forward(&x).unwrap().flatten_all().unwrap();
+        y.to_vec1::<f32>().unwrap()
+    };
+    let frozen = build(&Scope::root(&params)).unwrap();
+    let first = values(&frozen);
+    assert_eq!(values(&frozen), first);
+    let (params, vars) = params.trainable().unwrap();
+    let trained = build(&Scope::root(&params)).unwrap();
+    assert_eq!(values(&trained), first);
+    let (_, value) = vars.iter().find(|(name, _)| name == "to_v.weight").unwrap();
+    value.set(&value.affine(2.0, 0.0).unwrap()).unwrap();
+    assert_ne!(values(&trained), first);
 }
 
 #[test]
@@ -66,6 +122,9 @@ fn attention_and_resizing_blocks_have_exact_gradients() {
     });
     check_block(&[wave(&[2, 4, 5, 5], 0.1)], |scope, t| {
         Resize::down(scope, 4, 6, true)?.forward(&t[0])
+    });
+    check_block(&[wave(&[2, 4, 6, 4], 0.1)], |scope, t| {
+        Resize::down_conv(scope, 4, 6, [0, 0, 1, 1])?.forward(&t[0])
     });
     check_block(&[wave(&[2, 4, 3, 3], 0.1)], |scope, t| {
         Resize::up(scope, 4, 6, true)?.forward(&t[0])

@@ -8,14 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[test]
 fn a_recomputed_block_has_the_same_values_and_gradients() {
     let config = ResBlockConfig {
-        channels: 8,
-        out_channels: 16,
-        emb_channels: 12,
         scale_shift: true,
         resample: Resample::Up,
-        skip_kernel: 1,
         groups: 4,
-        dropout: 0.0,
+        ..ResBlockConfig::new(8, 16, 12)
     };
     let specs = specs_of(|scope| ResBlock::load(scope, &config)).unwrap();
     let params = Params::init(&specs, 3, &Device::Cpu).unwrap();

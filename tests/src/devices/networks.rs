@@ -94,14 +94,10 @@ pub(super) fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>)
         (Resample::Down, false),
     ] {
         let config = ResBlockConfig {
-            channels: 16,
-            out_channels: 24,
-            emb_channels: 20,
             scale_shift,
             resample,
-            skip_kernel: 1,
             groups: 8,
-            dropout: 0.0,
+            ..ResBlockConfig::new(16, 24, 20)
         };
         let params = filled(&specs_of(|scope| ResBlock::load(scope, &config))?)?;
         let inputs = [

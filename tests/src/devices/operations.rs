@@ -5,8 +5,8 @@ use super::{Finding, bound, finding, wave};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_autograd::{
-    add, attention, average_pool_2x, backward, concat, conv2d, embedding, linear, norm_act, pool,
-    relu, silu, upsample_nearest_2x,
+    add, attention, average_pool_2x, backward, concat, conv2d, conv2d_padded, embedding, linear,
+    norm_act, pool, relu, silu, upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -47,6 +47,17 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
             &[&[b, c_in, h, w]],
             &[&[c_out, c_in, k[0], k[1]], &[c_out]],
             Box::new(move |t| conv2d(&t[0], &t[1], &t[2], stride, pad)),
+        );
+    }
+    for (b, c_in, c_out, h, w, stride, pad) in [
+        (2, 16, 16, 8, 8, 2, [0, 0, 1, 1]),
+        (1, 5, 7, 6, 9, 1, [2, 0, 0, 1]),
+    ] {
+        put(
+            format!("conv 3x3 {c_in}->{c_out} /{stride} padded {pad:?}"),
+            &[&[b, c_in, h, w]],
+            &[&[c_out, c_in, 3, 3], &[c_out]],
+            Box::new(move |t| conv2d_padded(&t[0], &t[1], &t[2], stride, pad)),
         );
     }
     put(

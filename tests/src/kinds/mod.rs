@@ -18,9 +18,10 @@ mod schedule;
 mod sdft;
 mod translate;
 mod unet;
+mod unet2d;
 
 /// The supported kinds.
-pub const BUILT: [&str; 49] = [
+pub const BUILT: [&str; 50] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -34,6 +35,7 @@ pub const BUILT: [&str; 49] = [
     "unet.forward_backward",
     "unet.encoder_classifier",
     "unet.classifier_guidance",
+    "unet2d.forward_backward",
     "diffusion.q_sample",
     "diffusion.q_posterior",
     "diffusion.p_mean_variance",
@@ -94,6 +96,7 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "unet.forward_backward" => unet::forward_backward(case),
         "unet.encoder_classifier" => unet::encoder_classifier(case),
         "unet.classifier_guidance" => unet::classifier_guidance(case),
+        "unet2d.forward_backward" => unet2d::forward_backward(case),
         "diffusion.q_sample" => diffusion::q_sample(case),
         "diffusion.q_posterior" => diffusion::q_posterior(case),
         "diffusion.p_mean_variance" => diffusion::p_mean_variance(case),

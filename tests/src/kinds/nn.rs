@@ -93,15 +93,15 @@ pub(super) fn resblock(case: &Case) -> Result<Outputs> {
         (false, false) => Resample::None,
     };
     let config = ResBlockConfig {
-        channels: case.count("channels")?,
-        out_channels: out_channels(case)?,
-        emb_channels: case.count("emb_channels")?,
         scale_shift: case.flag("use_scale_shift_norm", false)?,
         resample,
         skip_kernel: if case.flag("use_conv", false)? { 3 } else { 1 },
-        groups: 32,
         // Evaluation drops nothing, regardless of the probability.
-        dropout: 0.0,
+        ..ResBlockConfig::new(
+            case.count("channels")?,
+            out_channels(case)?,
+            case.count("emb_channels")?,
+        )
     };
     module(case, &["x", "emb"], |scope, t| {
         ResBlock::load(scope, &config)?.forward(&t[0], &t[1], None)

@@ -11,23 +11,30 @@ use sdft_testing::{Array, Case, adm_config, compute_dtype, encoder_config};
 pub(super) fn forward_backward(case: &Case) -> Result<Outputs> {
     let config = adm_config(case.get("model")?)?;
     let params = case.weights("model", &Unet::specs(&config)?)?;
-    if case.config.get("param_count").is_some() {
-        let count = case.count("param_count")?;
-        ensure!(
-            params.n_parameters() == count,
-            "{} parameters, expected {count}",
-            params.n_parameters()
-        );
-    }
+    check_count(case, &params)?;
     let (params, vars) = params.trainable()?;
     let unet = Unet::load(&params, &config)?.with_compute_dtype(compute_dtype());
+    run(case, vars, |x, t, labels| unet.forward(x, t, labels, None))
+}
+
+/// Checks the number of parameters, if the case states it.
+pub(super) fn check_count(case: &Case, params: &Params) -> Result<()> {
+    if case.has_config("param_count") {
+        let (count, found) = (case.count("param_count")?, params.n_parameters());
+        ensure!(found == count, "{found} parameters, expected {count}");
+    }
+    Ok(())
+}
+
+/// The output of a network with these variables, and the gradients of `sum(out * R)`.
+pub(super) fn run(
+    case: &Case,
+    vars: Vec<(String, Var)>,
+    forward: impl Fn(&Tensor, &[f32], Option<&[u32]>) -> candle_core::Result<Tensor>,
+) -> Result<Outputs> {
     let x = Var::from_tensor(&case.input("x")?)?;
-    let result = unet.forward(
-        x.as_tensor(),
-        &case.times("t")?,
-        labels(case)?.as_deref(),
-        None,
-    )?;
+    let labels = labels(case)?;
+    let result = forward(x.as_tensor(), &case.times("t")?, labels.as_deref())?;
     finish(case, &result, x, vars)
 }
 

@@ -25,6 +25,24 @@ pub fn conv2d(
     stride: usize,
     pad: [usize; 2],
 ) -> Result<Tensor> {
+    conv2d_padded(x, w, bias, stride, [pad[0], pad[1], pad[0], pad[1]])
+}
+
+/// [`conv2d`] with zero padding that differs between sides: `pad` is top, left, bottom, right.
+///
+/// # Shapes
+/// - `x`: `[B, C_in, H, W]` · `w`: `[C_out, C_in, K, L]` · `bias`: `[C_out]`
+/// - returns: `[B, C_out, (H + top + bottom - K) / stride + 1, (W + left + right - L) / stride + 1]`
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv2d_padded(
+    x: &Tensor,
+    w: &Tensor,
+    bias: &Tensor,
+    stride: usize,
+    pad: [usize; 4],
+) -> Result<Tensor> {
     let (batch, c_in, h, width) = x.dims4()?;
     let (c_out, w_in, k_h, k_w) = w.dims4()?;
     if w_in != c_in || bias.dims() != [c_out] || stride == 0 || k_h * k_w == 0 {
@@ -35,7 +53,7 @@ pub fn conv2d(
             bias.shape()
         );
     }
-    if h + 2 * pad[0] < k_h || width + 2 * pad[1] < k_w {
+    if h + pad[0] + pad[2] < k_h || width + pad[1] + pad[3] < k_w {
         bail!(
             "conv2d: image {h}x{width} with padding {pad:?} is smaller than the kernel {k_h}x{k_w}"
         );
@@ -56,14 +74,17 @@ pub fn conv2d(
 /// A one-dimensional convolution of width one: a dense layer at each of N positions.
 ///
 /// # Shapes
-/// - `x`: `[B, C_in, N]` · `w`: `[C_out, C_in, 1]` · `bias`: `[C_out]` · returns: `[B, C_out, N]`
+/// - `x`: `[B, C_in, N]` · `w`: `[C_out, C_in, 1]` or `[C_out, C_in]` · `bias`: `[C_out]` · returns: `[B, C_out, N]`
 ///
 /// # Errors
 /// As [`conv2d`].
 pub fn pointwise(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (batch, c_in, n) = x.dims3()?;
-    let (c_out, w_in, one) = w.dims3()?;
-    if w_in != c_in || one != 1 || bias.dims() != [c_out] || n == 0 {
+    let (c_out, w_in) = match *w.dims() {
+        [c_out, w_in] | [c_out, w_in, 1] => (c_out, w_in),
+        _ => (0, 0),
+    };
+    if w_in != c_in || c_out == 0 || bias.dims() != [c_out] || n == 0 {
         bail!(
             "pointwise: input {:?}, weight {:?} and bias {:?} do not fit",
             x.shape(),

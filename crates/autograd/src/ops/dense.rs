@@ -144,6 +144,38 @@ pub fn unflatten_space(x: &Tensor, h: usize, w: usize) -> Result<Tensor> {
     view(&dense(x)?, move |x| unflat(x, h, w), |dy| flat(&dense(dy)?))
 }
 
+/// Parameters joined along their first dimension, in PyTorch's order on every device; each gets its rows of the gradient.
+///
+/// # Errors
+/// No parameters, or other dimensions that differ.
+pub fn join_rows(parts: &[&Tensor]) -> Result<Tensor> {
+    let joined = Tensor::cat(parts, 0)?;
+    match GradMode::current() {
+        GradMode::Graph => Ok(joined),
+        GradMode::NoGrad => Ok(joined.detach()),
+        GradMode::Tape => {
+            let mut tracked = Vec::new();
+            let mut first = 0;
+            for part in parts {
+                let rows = part.dim(0)?;
+                if tape::is_tracked(part)? {
+                    tracked.push((part.id(), first, rows));
+                }
+                first += rows;
+            }
+            let joined = joined.detach();
+            if !tracked.is_empty() {
+                tape::record(&joined, move |dy| {
+                    let rows = tracked.into_iter();
+                    rows.map(|(id, first, n)| Ok((id, dy.narrow(0, first, n)?.copy()?)))
+                        .collect()
+                });
+            }
+            Ok(joined)
+        }
+    }
+}
+
 /// On a GPU the channels are the last dimension in memory, on the CPU the second.
 fn flat(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cuda() {

@@ -3,9 +3,9 @@
 use super::dense::dense;
 use super::op::{Op, apply, compute};
 use super::{check_dtypes, check_same, elements, for_float};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 
 /// `a + b` for tensors of the same shape.
 ///
@@ -30,6 +30,15 @@ pub(crate) fn add_gradients(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         return sum.reshape(a.shape());
     }
     compute(&Pair::Add, [&dense(a)?, &dense(b)?])
+}
+
+/// `x * scale + offset` with two constants.
+///
+/// # Errors
+/// A type that is not floating-point.
+pub fn affine(x: &Tensor, scale: f64, offset: f64) -> Result<Tensor> {
+    check_dtypes("affine", x, &[])?;
+    apply(Affine { scale, offset }, [&dense(x)?])
 }
 
 /// `x * factors` for constant factors of the same shape, which get no gradient; f32 where `x` is half precision.
@@ -175,5 +184,50 @@ impl Op<1> for Curve {
             Self::Relu => Pair::ReluGradient,
         };
         Ok([Some(compute(&op, [x, &dense(dy)?])?)])
+    }
+}
+
+struct Affine {
+    scale: f64,
+    offset: f64,
+}
+
+impl Op<1> for Affine {
+    fn name(&self) -> &'static str {
+        "affine"
+    }
+
+    fn cpu(&self, [x]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), x.0, T => {
+            let shape = x.1.shape().clone();
+            let (scale, offset) = (<T as WithDType>::from_f64(self.scale), <T as WithDType>::from_f64(self.offset));
+            let x = elements::<T>(self.name(), x)?;
+            let y: Vec<T> = x.iter().map(|&x| x * scale + offset).collect();
+            Ok((T::to_cpu_storage_owned(y), shape))
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [(x, layout)]: [(&CudaStorage, &Layout); 1]) -> Result<(CudaStorage, Shape)> {
+        // In memory order: candle's kernel writes the elements in the order of the layout.
+        let shape: Shape = match *layout.dims() {
+            [b, c, h, w] => (b, h, w, c).into(),
+            [b, c, n] => (b, n, c).into(),
+            _ => layout.shape().clone(),
+        };
+        let memory = Layout::contiguous_with_offset(&shape, layout.start_offset());
+        Ok((x.affine(&memory, self.scale, self.offset)?, shape))
+    }
+
+    fn gradients(&self, _: [&Tensor; 1], dy: &Tensor, _: [bool; 1]) -> Result<[Option<Tensor>; 1]> {
+        let scale = Self {
+            scale: self.scale,
+            offset: 0.0,
+        };
+        Ok([Some(compute(&scale, [&dense(dy)?])?)])
+    }
+
+    fn saved(&self, _: [bool; 1]) -> [bool; 1] {
+        [false]
     }
 }

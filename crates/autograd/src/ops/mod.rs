@@ -21,10 +21,10 @@ pub(crate) use elementwise::add_gradients;
 pub use {
     attention::attention,
     channels::{add_per_channel, concat},
-    conv2d::{conv2d, linear, pointwise},
-    dense::{flatten_space, to_dtype, to_nchw, unflatten_space},
+    conv2d::{conv2d, conv2d_padded, linear, pointwise},
+    dense::{flatten_space, join_rows, to_dtype, to_nchw, unflatten_space},
     dropout::dropout,
-    elementwise::{add, relu, silu},
+    elementwise::{add, affine, relu, silu},
     embedding::embedding,
     norm_act::{group_norm, norm_act},
     pool::pool,

@@ -74,7 +74,7 @@ impl ConvShape {
             let line = &mut columns[depth * n..(depth + 1) * n];
             self.for_each_image(block, |image, y0, rows, column| {
                 let source = &x[(image * self.c_in + c) * plane..][..plane];
-                if self.k == [1, 1] && self.stride == 1 && self.pad == [0, 0] {
+                if self.k == [1, 1] && self.stride == 1 && self.pad == [0; 4] {
                     line[column..column + rows * out_w]
                         .copy_from_slice(&source[y0 * self.w..(y0 + rows) * self.w]);
                     return;
@@ -198,7 +198,8 @@ pub(super) fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T], bias: Option
 
 /// The gradient of `x`, from `dy` shaped like the output.
 pub(super) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Vec<T> {
-    if shape.stride == 1 && shape.pad[0] < shape.k[0] && shape.pad[1] < shape.k[1] {
+    let fits = |side: usize| shape.pad[side] < shape.k[side % 2];
+    if shape.stride == 1 && (0..4).all(fits) {
         // With stride 1 it is a convolution of dy with the weights rotated by 180 degrees.
         let k2 = shape.taps();
         let mut rotated = vec![T::default(); w.len()];
@@ -216,7 +217,7 @@ pub(super) fn input_gradient<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> V
             c_out: shape.c_in,
             h: shape.out_h(),
             w: shape.out_w(),
-            pad: [0, 1].map(|i| shape.k[i] - 1 - shape.pad[i]),
+            pad: [0, 1, 2, 3].map(|side| shape.k[side % 2] - 1 - shape.pad[side]),
             ..*shape
         };
         return forward(&back, dy, &rotated, None);

@@ -15,7 +15,7 @@ use small::SmallMaps;
 use winograd::{Filters, Winograd};
 
 /// The shapes of one convolution: `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k_h, k_w]`, the output
-/// is `[b, c_out, out_h, out_w]`; padding is symmetric and filled with zeros. Pairs are height and width.
+/// is `[b, c_out, out_h, out_w]`. Pairs are height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvShape {
     /// Images.
@@ -32,8 +32,8 @@ pub struct ConvShape {
     pub k: [usize; 2],
     /// Distance between two filter positions.
     pub stride: usize,
-    /// Zeros on each side.
-    pub pad: [usize; 2],
+    /// Rows and columns of zeros: top, left, bottom, right.
+    pub pad: [usize; 4],
 }
 
 /// Below this many input channels, transformed inputs are mostly padding and the weight gradient is faster by im2col.
@@ -50,7 +50,7 @@ impl ConvShape {
             c_out,
             k: [1, 1],
             stride: 1,
-            pad: [0, 0],
+            pad: [0; 4],
         }
     }
 
@@ -69,7 +69,7 @@ impl ConvShape {
 
     /// Height of the output.
     pub fn out_h(&self) -> usize {
-        (self.h + 2 * self.pad[0] - self.k[0]) / self.stride + 1
+        (self.h + self.pad[0] + self.pad[2] - self.k[0]) / self.stride + 1
     }
 
     /// Weights between one input and one output channel.
@@ -79,7 +79,7 @@ impl ConvShape {
 
     /// Width of the output.
     pub fn out_w(&self) -> usize {
-        (self.w + 2 * self.pad[1] - self.k[1]) / self.stride + 1
+        (self.w + self.pad[1] + self.pad[3] - self.k[1]) / self.stride + 1
     }
 }
 

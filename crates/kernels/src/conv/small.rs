@@ -66,7 +66,7 @@ impl<'a> SmallMaps<'a> {
                     pixel / out_w % out_h * s.stride + tap / s.k[1],
                     pixel % out_w * s.stride + tap % s.k[1],
                 );
-                let [pad_h, pad_w] = s.pad;
+                let [pad_h, pad_w, ..] = s.pad;
                 let inside = y >= pad_h && y < s.h + pad_h && x >= pad_w && x < s.w + pad_w;
                 if inside {
                     let place = (image * s.c_in * s.h + y - pad_h) * s.w + x - pad_w;

@@ -83,23 +83,23 @@ fn shapes() -> Vec<ConvShape> {
         c_out: 4,
         k: [3; 2],
         stride: 1,
-        pad: [1; 2],
+        pad: [1; 4],
     };
     vec![
         base,
         ConvShape { stride: 2, ..base },
         ConvShape {
             k: [1; 2],
-            pad: [0; 2],
+            pad: [0; 4],
             ..base
         },
         ConvShape {
-            pad: [0; 2],
+            pad: [0; 4],
             ..base
         },
         ConvShape {
             k: [5; 2],
-            pad: [2; 2],
+            pad: [2; 4],
             stride: 2,
             h: 9,
             w: 4,
@@ -120,18 +120,32 @@ fn shapes() -> Vec<ConvShape> {
         ConvShape { h: 1, w: 1, ..base },
         ConvShape {
             k: [1, 7],
-            pad: [0, 3],
+            pad: [0, 3, 0, 3],
             ..base
         },
         ConvShape {
             k: [3, 1],
-            pad: [1, 0],
+            pad: [1, 0, 1, 0],
             stride: 2,
             ..base
         },
         ConvShape {
             k: [2, 5],
-            pad: [3, 1],
+            pad: [3, 1, 3, 1],
+            ..base
+        },
+        ConvShape {
+            stride: 2,
+            pad: [0, 0, 1, 1],
+            ..base
+        },
+        ConvShape {
+            pad: [0, 2, 1, 0],
+            ..base
+        },
+        ConvShape {
+            k: [2, 2],
+            pad: [4, 0, 0, 3],
             ..base
         },
     ]
@@ -229,7 +243,7 @@ fn conv3(batch: usize, c_in: usize, (h, w): (usize, usize), c_out: usize) -> Con
         c_out,
         k: [3; 2],
         stride: 1,
-        pad: [1; 2],
+        pad: [1; 4],
     }
 }
 
@@ -249,17 +263,17 @@ fn every_path_is_accurate_for_all_kinds_of_shapes() {
         conv3(1, 5, (6, 150), 7),
         ConvShape {
             k: [1; 2],
-            pad: [0; 2],
+            pad: [0; 4],
             ..conv3(3, 33, (4, 4), 40)
         },
         ConvShape {
             k: [1; 2],
-            pad: [0; 2],
+            pad: [0; 4],
             ..conv3(2, 33, (16, 39), 40)
         },
         ConvShape {
             k: [1; 2],
-            pad: [0; 2],
+            pad: [0; 4],
             ..conv3(2, 6, (5, 3), 3)
         },
         ConvShape {
@@ -272,7 +286,7 @@ fn every_path_is_accurate_for_all_kinds_of_shapes() {
         },
         ConvShape {
             k: [1; 2],
-            pad: [0; 2],
+            pad: [0; 4],
             ..conv3(5, 32, (2, 3), 24)
         },
     ] {
@@ -296,7 +310,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
         conv3(3, 96, (2, 3), 72),
         ConvShape {
             k: [1; 2],
-            pad: [0; 2],
+            pad: [0; 4],
             ..conv3(6, 24, (8, 8), 40)
         },
     ] {
@@ -350,7 +364,7 @@ fn an_empty_batch_has_an_empty_result_and_no_gradient() {
     for k in [[1; 2], [3; 2]] {
         let s = ConvShape {
             k,
-            pad: k.map(|k| k / 2),
+            pad: [k[0] / 2; 4],
             ..conv3(0, 16, (8, 8), 16)
         };
         let w = normal(n_w(&s), 2);

@@ -36,7 +36,7 @@ impl Winograd {
             Algorithm::F4 => true,
         };
         let applies =
-            shape.k == [3, 3] && shape.stride == 1 && shape.pad == [1, 1] && shape.batch > 0;
+            shape.k == [3, 3] && shape.stride == 1 && shape.pad == [1; 4] && shape.batch > 0;
         (applies && shape.h.min(shape.w) > 2).then_some(Self {
             simd: choice.simd,
             large,
