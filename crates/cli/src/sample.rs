@@ -24,6 +24,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<ExitCode> {
         sampler: args.sampler,
         steps: args.steps.clone(),
         eta: args.eta,
+        churn: args.churn,
         start: args.start,
         clip: !args.no_clip,
         class: args.class,

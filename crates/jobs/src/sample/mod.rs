@@ -2,7 +2,7 @@
 
 mod sampler;
 
-pub use sampler::{SamplePlan, Sampler, SamplerKind};
+pub use sampler::{Churn, SamplePlan, Sampler, SamplerKind};
 
 use crate::context::Context;
 use crate::embedded::DIGITS_SOURCE;
@@ -38,15 +38,18 @@ pub struct SampleOptions {
     pub batch: usize,
     /// Seed; image `i` depends on the seed and on `i` only.
     pub seed: u64,
-    /// The sampler.
-    pub sampler: SamplerKind,
-    /// Its steps: `ddim40` (a stride), `250` (evenly spread), `10,15,20` (per section), or empty for all.
-    pub steps: String,
+    /// The sampler; if absent, that of [`SamplerKind::usual`].
+    pub sampler: Option<SamplerKind>,
+    /// Its steps; if absent, [`SamplerKind::usual_steps`]. DDIM and DDPM: `ddim40` (a stride), `250` (evenly spread), `10,15,20` (per
+    /// section), or empty for all. The others: their number.
+    pub steps: Option<String>,
     /// DDIM only: share of fresh noise, 0 to 1.
     pub eta: f64,
+    /// Heun's sampler only: fresh noise.
+    pub churn: Option<Churn>,
     /// The share of the process at which samples begin, above 0 up to 1.
     pub start: f64,
-    /// Whether predicted images are clamped to [-1, 1].
+    /// Whether predicted images are clamped to [-1, 1]; Heun's sampler never does.
     pub clip: bool,
     /// The class of every image of a class-conditional model; drawn for each if absent.
     pub class: Option<u32>,
@@ -59,7 +62,7 @@ pub struct SampleOptions {
 }
 
 impl Default for SampleOptions {
-    /// 16 images of the embedded model by the paper's sampler, into `samples`.
+    /// 16 images of the embedded model, into `samples`.
     fn default() -> Self {
         Self {
             model: DIGITS_SOURCE.to_owned(),
@@ -67,9 +70,10 @@ impl Default for SampleOptions {
             n: 16,
             batch: 16,
             seed: 0,
-            sampler: SamplerKind::Ddim,
-            steps: "ddim40".to_owned(),
+            sampler: None,
+            steps: None,
             eta: 0.0,
+            churn: None,
             start: 1.0,
             clip: true,
             class: None,
@@ -107,16 +111,21 @@ pub fn sample_to_folder(
     let model = load_model(&name, &options.load)?;
     context.notes(&model.notes);
     check_makes_images(&name, &model)?;
+    let usual = || SamplerKind::usual(&model.process);
+    let sampler = options.sampler.unwrap_or_else(usual);
+    check_noise(options, sampler)?;
+    let steps = options.steps.as_deref();
     let plan = SamplePlan {
         model: full_path(&name),
         network_sha256: model.network_sha256()?,
         image_size: model.architecture.image_size(),
         seed: options.seed,
-        sampler: options.sampler,
-        steps: options.steps.clone(),
-        eta: (options.sampler == SamplerKind::Ddim).then_some(options.eta),
+        sampler,
+        steps: steps.unwrap_or(sampler.usual_steps()).to_owned(),
+        eta: (sampler == SamplerKind::Ddim).then_some(options.eta),
+        churn: options.churn,
         start: options.start,
-        clip: options.clip,
+        clip: options.clip && sampler != SamplerKind::Heun,
         class: options.class,
         precision: context.precision_or(Precision::Auto),
         process: model.process.clone(),
@@ -171,13 +180,28 @@ fn check(options: &SampleOptions) -> Result<()> {
     if !(0.0..=1.0).contains(eta) {
         return Err(option("eta", format!("{eta}: expected 0 to 1")));
     }
-    if options.sampler == SamplerKind::Ddpm && *eta > 0.0 {
-        return Err(option(
-            "eta",
-            format!("{eta}: belongs to DDIM; DDPM has its own noise"),
-        ));
+    if let Some(sampler) = options.sampler {
+        check_noise(options, sampler)?;
     }
     check_seed(options.seed)
+}
+
+/// Fails if the noise of another sampler is given.
+fn check_noise(options: &SampleOptions, sampler: SamplerKind) -> Result<()> {
+    let eta = options.eta;
+    if sampler != SamplerKind::Ddim && eta > 0.0 {
+        return Err(option(
+            "eta",
+            format!("{eta}: belongs to ddim, the sampler is {sampler}"),
+        ));
+    }
+    match options.churn {
+        Some(_) if sampler != SamplerKind::Heun => Err(option(
+            "churn",
+            format!("belongs to heun, the sampler is {sampler}"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Draws the paper's samples of a model into `folder`; complete ones stay. Returns false if the job is stopped.
