@@ -150,11 +150,17 @@ impl Diffusion {
         if self.time == TimeUnit::Sigma {
             return Level::of_sigma(sigma);
         }
-        let distance = |level: &Level| (level.sigma() - sigma).abs();
-        self.all_levels()
-            .into_iter()
-            .min_by(|a, b| distance(a).total_cmp(&distance(b)))
-            .unwrap_or(Level::of_sigma(sigma))
+        let step = self.nearest_step(sigma);
+        let (originals, table) = (self.schedule.timestep_map(), self.schedule.alpha_bar());
+        self.level(step, originals[step], table[step])
+    }
+
+    /// The step whose noise is nearest to EDM's `sigma`.
+    pub fn nearest_step(&self, sigma: f64) -> usize {
+        let sigmas = self.schedule.sqrt_recipm1_alpha_bar().iter();
+        let distances = sigmas.map(|of_step| (of_step - sigma).abs()).enumerate();
+        let nearest = distances.min_by(|(_, a), (_, b)| a.total_cmp(b));
+        nearest.map_or(0, |(step, _)| step)
     }
 
     /// The smallest and largest finite `sigma` that the network knows.
