@@ -5,8 +5,9 @@ mod differences;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use differences::{check, wave};
 use sdft_autograd::{
-    add, affine, attention, average_pool_2x, backward, concat, conv2d, conv2d_padded, join_rows,
-    linear, norm_act, pool, relu, silu, taped, upsample_nearest_2x,
+    add, add_scaled, affine, attention, average_pool_2x, backward, concat, conv2d, conv2d_padded,
+    heads_apart, join_rows, linear, norm_act, pool, relu, resample_filter_down, resample_filter_up,
+    silu, taped, upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -58,6 +59,17 @@ fn operations_have_exact_gradients() {
     check(&[wave(&[2, 3, 5, 7], 0.4)], |t| affine(&t[0], 2.0, -1.0));
     let parts = [&[2, 3], &[4, 3], &[1, 3]].map(|shape| wave(shape, 0.2));
     check(&parts, |t| join_rows(&[&t[0], &t[1], &t[2]]));
+    check(&[wave(&[2, 3, 5, 7], 0.4), wave(&[2, 3, 5, 7], 0.8)], |t| {
+        add_scaled(&t[0], &t[1], 0.7)
+    });
+    check(&[wave(&[24, 5, 1, 1], 0.4)], |t| heads_apart(&t[0], 2));
+    for taps in [&[0.5, 0.5][..], &[0.25, 0.5, 0.25], &[0.1, 0.4, 0.3, 0.2]] {
+        for pad in 0..2 {
+            let x = [wave(&[2, 3, 5, 7], 0.4)];
+            check(&x, |t| resample_filter_down(&t[0], taps, pad));
+            check(&x, |t| resample_filter_up(&t[0], taps, pad));
+        }
+    }
     for kind in [PoolKind::Max, PoolKind::Average] {
         for (k, stride, pad) in [(3, 1, 1), (3, 2, 0), (2, 2, 0)] {
             check(&[wave(&[2, 3, 5, 7], 0.4)], |t| {
@@ -205,4 +217,13 @@ fn half_maps_are_computed_in_f32_and_rounded_once() {
             }
         }
     }
+}
+
+#[test]
+fn alternating_queries_keys_and_values_come_to_follow_one_another() {
+    let rows: Vec<f64> = (0..12).map(f64::from).collect();
+    let rows = Tensor::from_vec(rows, 12, &Device::Cpu).unwrap();
+    let apart = heads_apart(&rows, 2).unwrap().to_vec1::<f64>().unwrap();
+    assert_eq!(apart, [0., 3., 1., 4., 2., 5., 6., 9., 7., 10., 8., 11.]);
+    assert!(heads_apart(&rows, 3).is_err());
 }

@@ -45,17 +45,17 @@ pub(crate) fn detect(input: &mut Input<'_>) -> Result<Container> {
         if text.starts_with('{') && (named || text.contains("\"weight_map\"")) {
             return Ok(Container::Shards);
         }
-        if starts(b"\x80") {
-            "this is a bare pickle, not a PyTorch checkpoint"
-        } else {
-            "expected a PyTorch checkpoint (.pt, .pth) or a .safetensors file, found something else"
+        // The length of a header may begin with the same bytes, so this comes after safetensors.
+        if matches!(head[..], [0x80, 2..=5, ..]) {
+            return Ok(Container::Pickle);
         }
+        "expected a PyTorch checkpoint (.pt, .pth), a snapshot (.pkl) or a .safetensors file, found something else"
     };
     Err(input.bad(problem))
 }
 
 /// The magic number of PyTorch's old files, pickled with any protocol; newer protocols put it into a frame.
-fn is_legacy(head: &[u8]) -> bool {
+pub(crate) fn is_legacy(head: &[u8]) -> bool {
     let [0x80, 2..=5, rest @ ..] = head else {
         return false;
     };

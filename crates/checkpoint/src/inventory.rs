@@ -1,5 +1,7 @@
-//! Every dictionary and list of tensors in a pickle.
+//! Every dictionary and list of tensors in a pickle, and every network in one without a container.
 
+use crate::error::Problem;
+use crate::module;
 use crate::pickle::{Node, Pickle, Value};
 use crate::short::short;
 use std::rc::Rc;
@@ -38,6 +40,10 @@ pub(crate) struct Inventory {
     pub(crate) is_flat: bool,
     /// Whether the file has too many dictionaries and lists.
     pub(crate) more: bool,
+    /// Paths of networks that are objects, whose tensors are among the dictionaries, and the objects.
+    pub(crate) networks: Vec<(String, Value)>,
+    /// A network whose tensors cannot be listed.
+    pub(crate) problem: Option<Problem>,
 }
 
 /// The deepest level that is searched.
@@ -46,7 +52,8 @@ const DEEPEST: usize = 5;
 const MOST: usize = 4096;
 
 impl Inventory {
-    pub(crate) fn in_pickle(pickle: &Pickle) -> Self {
+    /// What a pickle has; `networks` is the length of a file whose objects may be networks.
+    pub(crate) fn in_pickle(pickle: &Pickle, networks: Option<u64>) -> Self {
         let mut found = Self {
             is_list: matches!(
                 pickle.node(&pickle.root),
@@ -55,18 +62,20 @@ impl Inventory {
             ..Self::default()
         };
         let mut seen = vec![false; pickle.nodes.len()];
-        found.visit(pickle, &pickle.root, String::new(), 0, &mut seen);
+        let within = Within { pickle, networks };
+        found.visit(&within, &pickle.root, String::new(), 0, &mut seen);
         found
     }
 
     fn visit(
         &mut self,
-        pickle: &Pickle,
+        within: &Within<'_>,
         value: &Value,
         path: String,
         depth: usize,
         seen: &mut [bool],
     ) {
+        let pickle = within.pickle;
         let (Value::Node(i), Some(node)) = (value, pickle.node(value)) else {
             return;
         };
@@ -105,7 +114,7 @@ impl Inventory {
                         Value::Int(key) => key.to_string(),
                         _ => continue,
                     };
-                    self.visit(pickle, value, join(&path, &key), depth + 1, seen);
+                    self.visit(within, value, join(&path, &key), depth + 1, seen);
                 }
             }
             Node::List(items) | Node::Tuple(items) => {
@@ -117,13 +126,32 @@ impl Inventory {
                 for (n, value) in items.iter().enumerate() {
                     // Paths are made only for values that may hold tensors.
                     if pickle.node(value).is_some() {
-                        self.visit(pickle, value, join(&path, &n.to_string()), depth + 1, seen);
+                        self.visit(within, value, join(&path, &n.to_string()), depth + 1, seen);
                     }
+                }
+            }
+            Node::Object(_) => {
+                let Some(file_len) = within.networks else {
+                    return;
+                };
+                match module::tensors(pickle, value, file_len) {
+                    Ok(Some(entries)) => {
+                        self.networks.push((path.clone(), value.clone()));
+                        self.dicts.push(Dict { path, entries });
+                    }
+                    Ok(None) => {}
+                    Err(problem) => self.problem = Some(problem),
                 }
             }
             _ => {}
         }
     }
+}
+
+/// Where dictionaries are looked for.
+struct Within<'a> {
+    pickle: &'a Pickle,
+    networks: Option<u64>,
 }
 
 pub(crate) fn join(path: &str, key: &str) -> String {

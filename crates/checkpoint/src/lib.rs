@@ -1,6 +1,6 @@
-//! Reads `.pt` and `.safetensors` weights without executing anything; writes `.safetensors`.
+//! Reads `.pt`, `.pkl` and `.safetensors` weights without executing anything; writes `.safetensors`.
 //!
-//! [`read`] takes PyTorch's zip and legacy containers and safetensors; the content determines which. A pickle is interpreted, never
+//! [`read`] takes PyTorch's zip and legacy containers, NVIDIA's pickled networks and safetensors; the content determines which. A pickle is interpreted, never
 //! executed: containers and tensors are rebuilt, other objects are only named. Weights may be under a key (`ema`, `state_dict`, ..),
 //! behind a wrapper's prefix, in a list, or in several files with an index. Checksums are compared, and values that are NaN or infinite
 //! are an error. [`describe`] lists the contents of a file without reading its numbers. Files are written atomically.
@@ -26,6 +26,7 @@ pub use crate::{
     dtype::Dtype,
     error::{Error, Result},
     finite::NonFinite,
+    module::CONSTRUCTOR_KEY,
     open::{describe, read, read_bytes, scan},
     select::{Prefer, Wanted},
     shards::sha256_weights,
@@ -39,6 +40,7 @@ mod error;
 mod finite;
 mod input;
 mod inventory;
+mod module;
 mod notes;
 mod open;
 mod parts;

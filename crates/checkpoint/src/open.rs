@@ -6,6 +6,7 @@ use crate::error::{Error, Problem, Result};
 use crate::finite::{self, NonFinite};
 use crate::input::Input;
 use crate::inventory::{Dict, Entry, Inventory};
+use crate::module::{CONSTRUCTOR_KEY, constructor};
 use crate::parts::Tensors;
 use crate::pickle::Node;
 use crate::select::take;
@@ -22,7 +23,7 @@ const MOST_NAME: usize = 1024;
 /// Memory of a tensor in addition to its numbers, in bytes.
 const TENSOR: u64 = 512;
 
-/// Reads the weights in a `.pt`, `.pth` or `.safetensors` file, or in the files of an index (`.index.json`). The content determines the
+/// Reads the weights in a `.pt`, `.pth`, `.pkl` or `.safetensors` file, or in the files of an index (`.index.json`). The content determines the
 /// kind of file. Nothing in it is executed.
 ///
 /// # Errors
@@ -84,9 +85,10 @@ impl<'a> Opened<'a> {
         let mut inputs = vec![input];
         let mut found = Inventory::default();
         let contents = match container {
-            Container::TorchZip | Container::TorchLegacy => {
+            Container::TorchZip | Container::TorchLegacy | Container::Pickle => {
                 let file = torch::read(&mut inputs[0], container)?;
-                found = Inventory::in_pickle(&file.pickle);
+                let networks = (container == Container::Pickle).then_some(inputs[0].len);
+                found = Inventory::in_pickle(&file.pickle, networks);
                 Contents::Torch(file)
             }
             Container::Safetensors => {
@@ -102,6 +104,14 @@ impl<'a> Opened<'a> {
             }
         };
         let first = &inputs[0];
+        if let Some(Problem(problem)) = &found.problem {
+            return Err(first.bad(format!("damaged network: {problem}")));
+        }
+        if container == Container::Pickle && found.dicts.is_empty() {
+            return Err(contents.explained(first.bad(
+                "this is a bare pickle without tensors; expected a PyTorch checkpoint, a snapshot of a network, or safetensors",
+            )));
+        }
         let taken = take(
             first,
             &found,
@@ -114,6 +124,9 @@ impl<'a> Opened<'a> {
         let file_size = inputs.iter().map(|input| input.len).sum();
         let places = places(&path, &inputs, file_size, &taken.part.tensors, &contents)?;
         check(&path, file_size, &places, options.keep_dtype)?;
+        let constructor = contents
+            .constructor(&found, &taken.part.container)
+            .map_err(|Problem(problem)| inputs[0].bad(format!("damaged network: {problem}")))?;
         let mut notes = taken.notes;
         notes.extend(contents.unchecked(&places));
         let summary = Summary {
@@ -128,7 +141,7 @@ impl<'a> Opened<'a> {
             tensors: places.iter().map(info).collect(),
             n_parameters: n_parameters(&places),
             dtypes: dtypes(&places),
-            metadata: contents.metadata(),
+            metadata: contents.metadata(constructor),
         };
         Ok(Self {
             inputs,
@@ -261,10 +274,26 @@ impl Contents {
         }
     }
 
-    fn metadata(self) -> BTreeMap<String, String> {
+    /// The constructor of the network at this path.
+    fn constructor(
+        &self,
+        found: &Inventory,
+        path: &str,
+    ) -> std::result::Result<Option<String>, Problem> {
+        let network = found.networks.iter().find(|(known, _)| known == path);
+        match (self, network) {
+            (Self::Torch(file), Some((_, network))) => constructor(&file.pickle, network),
+            _ => Ok(None),
+        }
+    }
+
+    fn metadata(self, constructor: Option<String>) -> BTreeMap<String, String> {
         match self {
             Self::Flat(_, metadata) => metadata,
-            Self::Torch(_) => BTreeMap::new(),
+            Self::Torch(_) => constructor
+                .map(|constructor| (CONSTRUCTOR_KEY.to_owned(), constructor))
+                .into_iter()
+                .collect(),
         }
     }
 

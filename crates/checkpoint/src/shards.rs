@@ -4,14 +4,16 @@ use crate::detect::detect;
 use crate::error::Result;
 use crate::input::Input;
 use crate::safetensors_file;
-use crate::short::{list, short};
+use crate::short::{list, short, start};
 use crate::state::Container;
 use crate::tensors::TensorLocation;
 use crate::torch;
 use crate::write::sha256_file;
 use sdft_files::sha256_bytes;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 /// The size limit of an index.
@@ -19,7 +21,35 @@ const MOST_INDEX: u64 = 64 << 20;
 
 #[derive(Deserialize)]
 struct Index {
+    #[serde(deserialize_with = "unique")]
     weight_map: BTreeMap<String, String>,
+}
+
+/// A map in which no name occurs twice. serde's own maps keep the last of them.
+fn unique<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<BTreeMap<String, String>, D::Error> {
+    struct Unique;
+    impl<'de> Visitor<'de> for Unique {
+        type Value = BTreeMap<String, String>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object with the file of each tensor")
+        }
+        fn visit_map<A: MapAccess<'de>>(
+            self,
+            mut map: A,
+        ) -> std::result::Result<Self::Value, A::Error> {
+            let mut out = BTreeMap::new();
+            while let Some((tensor, file)) = map.next_entry::<String, String>()? {
+                let twice = format!("{} occurs twice", short(&tensor));
+                if out.insert(tensor, file).is_some() {
+                    return Err(A::Error::custom(twice));
+                }
+            }
+            Ok(out)
+        }
+    }
+    deserializer.deserialize_map(Unique)
 }
 
 /// A tensor of a set of files: its name, the number of its file, and its location in the file.
@@ -48,8 +78,9 @@ pub(crate) fn read(input: &mut Input<'_>) -> Result<(Vec<Input<'static>>, Vec<Pl
         .collect();
     if !missing.is_empty() {
         return Err(input.bad(format!(
-            "{} tensors are not in the files that the index names: {}",
+            "{} of {} tensors are not in the files that the index names: {}",
             missing.len(),
+            index.weight_map.len(),
             list(&missing, 5)
         )));
     }
@@ -65,8 +96,8 @@ fn files(input: &mut Input<'_>) -> Result<(Vec<(String, PathBuf)>, Index)> {
         )));
     }
     let text = input.range(0, input.len)?;
-    let index: Index =
-        serde_json::from_slice(&text).map_err(|e| input.bad(format!("damaged index: {e}")))?;
+    let index: Index = serde_json::from_slice(&text)
+        .map_err(|e| input.bad(format!("damaged index: {}", start(&e.to_string(), 300))))?;
     let names: BTreeSet<&String> = index.weight_map.values().collect();
     if names.is_empty() || names.len() > 4096 {
         return Err(input.bad(format!(
@@ -95,7 +126,7 @@ fn files(input: &mut Input<'_>) -> Result<(Vec<(String, PathBuf)>, Index)> {
 fn tensors(input: &mut Input<'_>) -> Result<Vec<(String, TensorLocation)>> {
     match detect(input)? {
         Container::Safetensors => Ok(safetensors_file::read(input)?.tensors),
-        Container::Shards => Err(input.bad("an index that names an index")),
+        Container::Shards => Err(input.bad("expected a file of weights, found another index")),
         container => torch::read(input, container)?.top(input),
     }
 }

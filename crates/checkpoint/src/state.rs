@@ -28,6 +28,8 @@ pub enum Container {
     TorchZip,
     /// PyTorch before 1.6.
     TorchLegacy,
+    /// A pickle without a container, such as NVIDIA's snapshots of networks.
+    Pickle,
     /// safetensors.
     Safetensors,
     /// Several files, and the index with the file of each tensor.
@@ -39,6 +41,7 @@ impl fmt::Display for Container {
         f.write_str(match self {
             Self::TorchZip => "PyTorch (zip)",
             Self::TorchLegacy => "PyTorch (legacy)",
+            Self::Pickle => "pickle",
             Self::Safetensors => "safetensors",
             Self::Shards => "several files with an index",
         })
@@ -81,7 +84,7 @@ pub struct Summary {
     pub n_parameters: u64,
     /// Number of tensors of each type.
     pub dtypes: BTreeMap<Dtype, usize>,
-    /// safetensors' metadata.
+    /// safetensors' metadata; of a pickled network its constructor, under [`CONSTRUCTOR_KEY`](crate::CONSTRUCTOR_KEY).
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -126,7 +129,7 @@ impl StateDict {
             .collect()
     }
 
-    /// safetensors' metadata.
+    /// The metadata of the summary.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.summary.metadata
     }

@@ -1,5 +1,6 @@
 //! PyTorch's two containers: a zip archive since version 1.6, a row of pickles before.
 
+use crate::detect::is_legacy;
 use crate::dtype::Dtype;
 use crate::error::{Problem, Result};
 use crate::input::Input;
@@ -19,10 +20,11 @@ pub(crate) struct TorchFile {
     pub(crate) archive: bool,
 }
 
-/// Reads either kind of file.
+/// Reads any kind of file that holds a pickle.
 pub(crate) fn read(input: &mut Input<'_>, container: Container) -> Result<TorchFile> {
     match container {
         Container::TorchZip => read_zip(input),
+        Container::Pickle => read_bare(input),
         _ => read_legacy(input),
     }
 }
@@ -58,7 +60,7 @@ impl TorchFile {
 
     /// The tensors of the dictionary at the top.
     pub(crate) fn top(&self, input: &Input<'_>) -> Result<Vec<(String, TensorLocation)>> {
-        let dicts = Inventory::in_pickle(&self.pickle).dicts;
+        let dicts = Inventory::in_pickle(&self.pickle, None).dicts;
         let top = dicts.into_iter().find(|dict| dict.path.is_empty());
         let entries = top.map(|dict| dict.entries).unwrap_or_default();
         let placed = entries.into_iter().map(|entry| {
@@ -131,15 +133,70 @@ fn read_zip(input: &mut Input<'_>) -> Result<TorchFile> {
     })
 }
 
-/// Magic number, protocol, system, the object, the keys of the storages; then each storage with its length.
+/// A pickle alone. Its storages are legacy files inside it.
+fn read_bare(input: &mut Input<'_>) -> Result<TorchFile> {
+    input.seek(0)?;
+    let mut pickle = pickle::read_bare(input)?;
+    if input.left() > 0 {
+        return Err(input.bad(format!(
+            "damaged pickle: {} bytes after its end",
+            input.left()
+        )));
+    }
+    Ok(TorchFile {
+        storages: std::mem::take(&mut pickle.storages),
+        pickle,
+        archive: false,
+    })
+}
+
 fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
     input.seek(0)?;
-    pickle::read(input)?;
-    let protocol = pickle::read(input)?;
+    let end = input.len;
+    let (pickle, storages) = legacy(input, end, &pickle::read)?;
+    Ok(TorchFile {
+        pickle,
+        storages,
+        archive: false,
+    })
+}
+
+/// A storage that was saved alone, as a legacy file in the bytes from `start`.
+pub(crate) fn storage_in(input: &mut Input<'_>, start: u64, len: u64) -> Result<(Storage, Entry)> {
+    let end = start.saturating_add(len);
+    let head = input.range(start, len.min(32))?;
+    if !is_legacy(&head) {
+        return Err(input.bad(
+            "a storage inside the pickle is not in PyTorch's legacy format, in which PyTorch pickles storages",
+        ));
+    }
+    input.seek(start)?;
+    let (pickle, storages) = legacy(input, end, &|input| pickle::read_inside(input, end))?;
+    let Some(Node::Storage(storage)) = pickle.node(&pickle.root) else {
+        return Err(input.bad("expected a storage in the bytes of a storage, found another object"));
+    };
+    let Some(entry) = storages.get(&*storage.key) else {
+        return Err(input.bad("the bytes of a storage do not hold its numbers"));
+    };
+    let storage = Storage {
+        key: storage.key.clone(),
+        ..**storage
+    };
+    Ok((storage, *entry))
+}
+
+/// Magic number, protocol, system, the object, the keys of the storages; then each storage with its length. All of it lies before `end`.
+fn legacy(
+    input: &mut Input<'_>,
+    end: u64,
+    read: &dyn Fn(&mut Input<'_>) -> Result<Pickle>,
+) -> Result<(Pickle, HashMap<String, Entry>)> {
+    read(input)?;
+    let protocol = read(input)?;
     if !matches!(protocol.root, Value::Int(1001)) {
         return Err(input.bad("a PyTorch checkpoint of an unknown protocol"));
     }
-    let system = pickle::read(input)?;
+    let system = read(input)?;
     if let Some(Node::Dict(entries)) = system.node(&system.root)
         && entries.iter().any(|(key, value)| {
             matches!((key, value), (Value::Text(key), Value::Bool(false)) if &**key == "little_endian")
@@ -147,8 +204,8 @@ fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
     {
         return Err(input.bad("the numbers are stored big-endian, only little-endian is read"));
     }
-    let object = pickle::read(input)?;
-    let keys = pickle::read(input)?;
+    let object = read(input)?;
+    let keys = read(input)?;
     let Some(Node::List(keys)) = keys.node(&keys.root) else {
         return Err(input.bad("the list of storages is missing"));
     };
@@ -183,11 +240,7 @@ fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
         numel.copy_from_slice(&head);
         let len = u64::from_le_bytes(numel).checked_mul(storage.dtype.size());
         match len {
-            Some(len)
-                if (at + 8)
-                    .checked_add(len)
-                    .is_some_and(|end| end <= input.len) =>
-            {
+            Some(len) if (at + 8).checked_add(len).is_some_and(|last| last <= end) => {
                 let (start, crc) = (at + 8, 0);
                 storages.insert(key.to_string(), Entry { start, len, crc });
                 at += 8 + len;
@@ -200,9 +253,5 @@ fn read_legacy(input: &mut Input<'_>) -> Result<TorchFile> {
             }
         }
     }
-    Ok(TorchFile {
-        pickle: object,
-        storages,
-        archive: false,
-    })
+    Ok((object, storages))
 }

@@ -1,6 +1,8 @@
 //! The values of a pickle.
 
 use crate::dtype::Dtype;
+use crate::zip::Entry;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// A value. Containers are in an arena and referred to by index, so that values neither nest nor recurse, and are cheap to copy.
@@ -9,7 +11,13 @@ pub(crate) enum Value {
     None,
     Bool(bool),
     Int(i64),
-    /// A value that is not needed: a fraction, bytes.
+    Float(f64),
+    /// Bytes, by their position in the file.
+    Bytes {
+        start: u64,
+        len: u64,
+    },
+    /// A value that is not needed: a large integer.
     Unused,
     Text(Rc<str>),
     /// A function or class by its full name.
@@ -25,7 +33,16 @@ pub(crate) enum Node {
     Storage(Rc<Storage>),
     Tensor(Rc<TensorView>),
     /// An object that only executing code would create.
-    Opaque,
+    Object(Box<Object>),
+}
+
+/// What a pickle has of an object that is not created: the function or class that would create it, its arguments, and the state that it would
+/// be given.
+#[derive(Clone, Debug)]
+pub(crate) struct Object {
+    pub(crate) class: Rc<str>,
+    pub(crate) arguments: Value,
+    pub(crate) state: Value,
 }
 
 /// A flat array in the file.
@@ -53,12 +70,30 @@ pub(crate) struct Pickle {
     pub(crate) root: Value,
     /// Names of functions and classes that were not called.
     pub(crate) opaque: Vec<Rc<str>>,
+    /// Storages that are bytes inside the pickle.
+    pub(crate) storages: HashMap<String, Entry>,
 }
 
 impl Pickle {
     pub(crate) fn node(&self, value: &Value) -> Option<&Node> {
         match value {
             Value::Node(i) => self.nodes.get(*i),
+            _ => None,
+        }
+    }
+
+    /// The entries of a dictionary.
+    pub(crate) fn dict(&self, value: &Value) -> Option<&[(Value, Value)]> {
+        match self.node(value)? {
+            Node::Dict(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
+    /// The items of a list or tuple.
+    pub(crate) fn items(&self, value: &Value) -> Option<&[Value]> {
+        match self.node(value)? {
+            Node::List(items) | Node::Tuple(items) => Some(items),
             _ => None,
         }
     }

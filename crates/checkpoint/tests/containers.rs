@@ -194,7 +194,7 @@ fn weights_in_several_files_are_read_by_their_index() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("1 tensors are not in the files") && error.contains("out.bias"),
+        error.contains("1 of 3 tensors are not in the files") && error.contains("out.bias"),
         "{error}"
     );
     for outside in ["../m.bin", "/etc/passwd", "sub/m.bin", ""] {
@@ -204,6 +204,17 @@ fn weights_in_several_files_are_read_by_their_index() {
             .to_string();
         assert!(error.contains("in its own folder"), "{error}");
     }
+    let twice = index("m-00002-of-00002.bin").replacen("blocks.1.0.weight", "embed.0.weight", 1);
+    std::fs::write(&file, twice).unwrap();
+    let error = read(&file, &ReadOptions::default())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("embed.0.weight occurs twice"), "{error}");
+    std::fs::write(&file, index("m.safetensors.index.json")).unwrap();
+    let error = read(&file, &ReadOptions::default())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("found another index"), "{error}");
     std::fs::write(&file, index("gone.bin")).unwrap();
     let error = read(&file, &ReadOptions::default())
         .unwrap_err()

@@ -29,8 +29,9 @@ pub use crate::{
     attention::{Attention, attention_backward, attention_forward},
     conv::{Conv, Prepared, conv_forward, conv_input_gradient, conv_weight_gradient},
     maps::{
-        Pool, add_per_channel, channels, column_sum, concat, dense, elementwise, embedding,
-        pairwise, plane_sums, pool_forward, pool_gradient, pool2, pool2_gradient, upsample,
+        Pool, add_per_channel, add_scaled, channels, column_sum, concat, dense, elementwise,
+        embedding, filter, pairwise, plane_sums, pool_forward, pool_gradient, pool2,
+        pool2_gradient, scale, upsample,
     },
     noise::{keep_factors, normals},
     norm::{Norm, Statistics, modulate, modulate_gradient, norm_forward, norm_gradient, norm_sums},

@@ -125,11 +125,48 @@ pub fn elementwise(kernel: &str, (x, layout): Input<'_>) -> Result<(CudaStorage,
     Ok((y, memory_shape(layout)))
 }
 
+/// `factor x`.
+///
+/// # Errors
+/// A device error.
+#[expect(clippy::cast_possible_truncation, reason = "a factor of f32 numbers")]
+pub fn scale((x, layout): Input<'_>, factor: f64) -> Result<(CudaStorage, Shape)> {
+    let x = Part::at_start("scale", x, layout)?;
+    let y = empty(x.device, x.dtype, x.len)?;
+    let args = [
+        Arg::At(x.at),
+        Arg::At(Part::of(&y, x.len)?.at),
+        long(x.len),
+        Arg::Float(factor as f32),
+    ];
+    let kernel = (File::Elementwise, "scale", x.dtype);
+    launch_for(x.device, kernel, spread(x.len / 4), &args)?;
+    Ok((y, memory_shape(layout)))
+}
+
+/// `factor (a + b)` of two tensors of one layout.
+///
+/// # Errors
+/// Layouts that differ, or a device error.
+pub fn add_scaled(a: Input<'_>, b: Input<'_>, factor: f64) -> Result<(CudaStorage, Shape)> {
+    pair("add_scaled", a, b, Some(factor))
+}
+
 /// `add`, `mul`, `silu_grad` or `relu_grad` of two tensors of one layout; the result has the type of the first.
 ///
 /// # Errors
 /// Layouts that differ, or a device error.
 pub fn pairwise(kernel: &str, a: Input<'_>, b: Input<'_>) -> Result<(CudaStorage, Shape)> {
+    pair(kernel, a, b, None)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a factor of f32 numbers")]
+fn pair(
+    kernel: &str,
+    a: Input<'_>,
+    b: Input<'_>,
+    factor: Option<f64>,
+) -> Result<(CudaStorage, Shape)> {
     if a.1.stride() != b.1.stride() && is_map(a.1)? != is_map(b.1)? {
         bail!("{kernel}: expected two tensors of the same layout");
     }
@@ -138,12 +175,13 @@ pub fn pairwise(kernel: &str, a: Input<'_>, b: Input<'_>) -> Result<(CudaStorage
         Part::at_start(kernel, b.0, b.1)?,
     );
     let out = empty(x.device, x.dtype, x.len)?;
-    let args = [
+    let mut args = vec![
         Arg::At(x.at),
         Arg::At(y.at),
         Arg::At(Part::of(&out, x.len)?.at),
         long(x.len),
     ];
+    args.extend(factor.map(|factor| Arg::Float(factor as f32)));
     launch_for(
         x.device,
         (File::Elementwise, kernel, x.dtype),
@@ -190,6 +228,32 @@ pub fn pool2_gradient(
     let dy = Part::map("pool2 gradient", dy, layout)?;
     let (to, work) = ([h, w], b * c * h * w);
     resampled("pool2_grad", dy, [b, c, h, w], to, work, Some(factor))
+}
+
+/// Filters each channel along both axes with up to 16 taps, to `to` pixels: at every second pixel, or with `up` the adjoint.
+///
+/// # Errors
+/// A device error.
+#[expect(clippy::cast_possible_truncation, reason = "factors of f32 numbers")]
+pub fn filter(
+    (x, layout): Input<'_>,
+    taps: &[f64],
+    pad: usize,
+    up: bool,
+    to: [usize; 2],
+) -> Result<(CudaStorage, Shape)> {
+    let (b, c, h, w) = layout.shape().dims4()?;
+    let x = Part::map("resample filter", x, layout)?;
+    let n = b * c * to[0] * to[1];
+    let y = empty(x.device, x.dtype, n)?;
+    let mut args = vec![Arg::At(x.at), Arg::At(Part::of(&y, n)?.at)];
+    args.extend([b, h, w, c, to[0], to[1], taps.len(), pad].map(Arg::from));
+    args.push(Arg::Int(up.into()));
+    let taps = taps.iter().map(|&tap| tap as f32);
+    args.extend(taps.chain(std::iter::repeat(0.0)).take(16).map(Arg::Float));
+    let kernel = (File::Resample, "filter", x.dtype);
+    launch_for(x.device, kernel, spread(n / 4), &args)?;
+    Ok((y, channels_last(b, c, to[0], to[1])))
 }
 
 /// Runs a resampling kernel on `x` of `dims`, to a feature map of size `to`.

@@ -27,6 +27,7 @@ pub use crate::{
     gaussian::GaussianDenoiser,
     level::{Level, eps_from_x0, predict_at, q_sample, velocity, x0_from_eps},
     network::Network,
+    precond::{PRECOND_KEY, Precond, Preconditioned},
     prediction::{Prediction, PredictionType},
     process::{Process, ProcessError},
     sampling::Sampling,
@@ -45,6 +46,7 @@ mod gaussian;
 mod in_steps;
 mod level;
 mod network;
+mod precond;
 mod prediction;
 mod process;
 mod sampling;

@@ -78,10 +78,15 @@ impl Default for ComputeMode {
 pub trait Trainable {
     /// Every variable with its name, always in the same order. All are f32.
     ///
-    /// Whatever is not among them (such as the running statistics of a batch norm) is neither trained, averaged nor saved.
+    /// Whatever is neither among them nor among [`Self::buffers`] (such as the running statistics of a batch norm) is not saved.
     ///
     /// The trainer updates them in place. While it samples the moving average, it puts other values into them and then restores them.
     fn vars(&self) -> Vec<(String, Var)>;
+
+    /// Constants of the network that are part of its file, with their names; they are saved next to the variables and never change.
+    fn buffers(&self) -> Vec<(String, Tensor)> {
+        Vec::new()
+    }
 
     /// The prediction for `xt` `[B, C, H, W]` at the original timesteps `t`, as in [`Denoiser::predict`](crate::Denoiser::predict).
     ///

@@ -18,6 +18,28 @@ pub fn add<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
     )
 }
 
+/// `factor (a + b)`.
+pub fn add_scaled<T: Real>(a: &[T], b: &[T], factor: f64) -> Vec<T> {
+    let factor = T::from_f64(factor);
+    zip(
+        a,
+        b,
+        #[inline(always)]
+        |a, b| (a + b) * factor,
+    )
+}
+
+/// `factor x`.
+pub fn scale<T: Real>(x: &[T], factor: f64) -> Vec<T> {
+    let factor = T::from_f64(factor);
+    zip(
+        x,
+        x,
+        #[inline(always)]
+        |x, _| x * factor,
+    )
+}
+
 /// `a * b`.
 pub fn mul<T: Real>(a: &[T], b: &[T]) -> Vec<T> {
     zip(

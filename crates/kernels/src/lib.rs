@@ -27,8 +27,9 @@ pub use crate::{
     conv::{
         ConvShape, conv2d, conv2d_bias_gradient, conv2d_input_gradient, conv2d_weight_gradient,
     },
-    elementwise::{add, mul, relu, relu_gradient, silu, silu_gradient},
+    elementwise::{add, add_scaled, mul, relu, relu_gradient, scale, silu, silu_gradient},
     error::Error,
+    filter::{FilterShape, filter_down, filter_up},
     measure::measure_flops,
     modulate::{modulate, modulate_gradient},
     norm::{Activation, NormShape, Statistics, norm_act, norm_act_gradient, plane_sums},
@@ -42,6 +43,7 @@ mod choice;
 mod conv;
 mod elementwise;
 mod error;
+mod filter;
 mod gemm;
 mod measure;
 mod micro;

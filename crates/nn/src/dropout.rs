@@ -7,13 +7,14 @@ use sdft_noise::DropoutKey;
 
 /// Drops features with probability `p` and scales the others by `1 / (1 - p)`.
 #[derive(Clone, Debug)]
-pub(crate) struct Dropout {
+pub struct Dropout {
     p: f64,
     layer: u64,
 }
 
 impl Dropout {
-    pub(crate) fn new(p: f64, name: &str) -> Self {
+    /// A layer that drops with probability `p`; `name` tells its masks from those of other layers.
+    pub fn new(p: f64, name: &str) -> Self {
         // 40 bits for the layer leave 24 for the sample within a step.
         Self {
             p,
@@ -22,7 +23,10 @@ impl Dropout {
     }
 
     /// Drops nothing without a key: that is evaluation.
-    pub(crate) fn forward(&self, x: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// A key for another number of samples.
+    pub fn forward(&self, x: &Tensor, key: Option<&DropoutKey<'_>>) -> Result<Tensor> {
         match key {
             Some(key) if self.p > 0.0 => dropout(x, self.p, key, self.layer),
             _ => Ok(x.clone()),

@@ -15,6 +15,44 @@ pub enum Init {
     Uniform(f64),
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
+    /// A constant of the network, `[1, 1, n, n]`: the outer product of a filter with itself, with a sum of 1.
+    Outer(Taps),
+}
+
+/// The filter of a change of resolution along one axis, of up to 16 taps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Taps {
+    values: [f32; 16],
+    len: usize,
+}
+
+impl Taps {
+    /// These taps, or `None` if there are more than 16.
+    pub fn new(taps: &[f64]) -> Option<Self> {
+        let mut values = [0.0; 16];
+        for (value, &tap) in values.get_mut(..taps.len())?.iter_mut().zip(taps) {
+            *value = to_f32(tap);
+        }
+        Some(Self {
+            values,
+            len: taps.len(),
+        })
+    }
+
+    /// The taps, divided by their sum.
+    pub fn normalised(&self) -> Vec<f64> {
+        let taps = || self.values[..self.len].iter().map(|&tap| f64::from(tap));
+        let sum: f64 = taps().sum();
+        taps().map(|tap| tap / sum).collect()
+    }
+
+    /// The values of [`Init::Outer`], row by row.
+    pub fn outer(&self) -> Vec<f32> {
+        let taps = &self.values[..self.len];
+        let square = taps.iter().sum::<f32>().powi(2);
+        let row = |a: &f32| taps.iter().map(|b| a * b / square).collect::<Vec<_>>();
+        taps.iter().flat_map(row).collect()
+    }
 }
 
 impl Init {
@@ -208,6 +246,7 @@ impl Params {
             let draw = Draw::new(seed, Purpose::Init, 0, name_hash(&spec.name));
             match spec.init {
                 Init::Constant(value) => data.fill(to_f32(value)),
+                Init::Outer(taps) => data = taps.outer(),
                 Init::Uniform(bound) => {
                     draw.fill_uniform(&mut data);
                     for value in &mut data {
@@ -271,15 +310,29 @@ impl Params {
     /// # Errors
     /// An allocation that fails.
     pub fn trainable(&self) -> Result<(Self, Vec<(String, Var)>)> {
-        let vars = self
-            .iter()
+        self.trainable_except(|_| false)
+    }
+
+    /// [`Self::trainable`], where the parameters whose name is a constant's stay as they are.
+    ///
+    /// # Errors
+    /// An allocation that fails.
+    pub fn trainable_except(
+        &self,
+        is_constant: impl Fn(&str) -> bool,
+    ) -> Result<(Self, Vec<(String, Var)>)> {
+        let mut entries = Vec::with_capacity(self.len());
+        let mut vars = Vec::with_capacity(self.len());
+        for (name, tensor) in self.iter() {
+            if is_constant(name) {
+                entries.push((name.to_owned(), tensor.clone()));
+                continue;
+            }
             // A copy, so that updates in place do not change the original.
-            .map(|(name, tensor)| Ok((name.to_owned(), Var::from_tensor(&tensor.copy()?)?)))
-            .collect::<Result<Vec<_>>>()?;
-        let entries = vars
-            .iter()
-            .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
-            .collect();
+            let var = Var::from_tensor(&tensor.copy()?)?;
+            entries.push((name.to_owned(), var.as_tensor().clone()));
+            vars.push((name.to_owned(), var));
+        }
         Ok((Self::new(entries), vars))
     }
 

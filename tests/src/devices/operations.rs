@@ -5,8 +5,9 @@ use super::{Finding, bound, finding, wave};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_autograd::{
-    add, attention, average_pool_2x, backward, concat, conv2d, conv2d_padded, embedding, linear,
-    norm_act, pool, relu, silu, upsample_nearest_2x,
+    add, add_scaled, attention, average_pool_2x, backward, concat, conv2d, conv2d_padded,
+    embedding, heads_apart, linear, norm_act, pool, relu, resample_filter_down, resample_filter_up,
+    silu, upsample_nearest_2x,
 };
 use sdft_kernels::{Activation, AttentionOrder, PoolKind};
 
@@ -122,6 +123,33 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
         &[map, map],
         &[],
         Box::new(|t| add(&t[0], &t[1])),
+    );
+    put(
+        "add scaled".into(),
+        &[map, map],
+        &[],
+        Box::new(|t| add_scaled(&t[0], &t[1], 0.7)),
+    );
+    for (name, shape) in [("", map), (" odd", odd)] {
+        const TAPS: [f64; 4] = [0.125, 0.375, 0.375, 0.125];
+        put(
+            format!("filter down{name}"),
+            &[shape],
+            &[],
+            Box::new(|t| resample_filter_down(&t[0], &TAPS, 1)),
+        );
+        put(
+            format!("filter up{name}"),
+            &[shape],
+            &[],
+            Box::new(|t| resample_filter_up(&t[0], &TAPS, 1)),
+        );
+    }
+    put(
+        "heads apart".into(),
+        &[&[5, 24]],
+        &[&[48, 24], &[48]],
+        Box::new(|t| linear(&t[0], &heads_apart(&t[1], 4)?, &heads_apart(&t[2], 4)?)),
     );
     put(
         "concat".into(),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 mod asyrp;
 mod diffusion;
+mod edm;
 mod features;
 mod images;
 mod metrics;
@@ -21,7 +22,7 @@ mod unet;
 mod unet2d;
 
 /// The supported kinds.
-pub const BUILT: [&str; 50] = [
+pub const BUILT: [&str; 51] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -72,6 +73,7 @@ pub const BUILT: [&str; 50] = [
     "asyrp.train_grad",
     "asyrp.clip_directional",
     "asyrp.clip_preprocess",
+    "edm.denoise",
 ];
 
 /// Computed tensors by name.
@@ -133,6 +135,7 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "asyrp.train_grad" => asyrp::train_grad(case),
         "asyrp.clip_directional" => asyrp::clip_directional(case),
         "asyrp.clip_preprocess" => asyrp::clip_preprocess(case),
+        "edm.denoise" => edm::denoise(case),
         other => bail!("kind {other} is not built"),
     }
 }

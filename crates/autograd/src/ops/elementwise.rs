@@ -19,6 +19,15 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     apply(Pair::Add, [&dense(a)?, &dense(b)?])
 }
 
+/// `factor (a + b)` for tensors of the same shape.
+///
+/// # Errors
+/// Different shapes or types.
+pub fn add_scaled(a: &Tensor, b: &Tensor, factor: f64) -> Result<Tensor> {
+    check_same("add_scaled", a, b)?;
+    apply(AddScaled(factor), [&dense(a)?, &dense(b)?])
+}
+
 /// `a + b`, which is not recorded. On a GPU, gradients of parameters keep the memory order of PyTorch.
 ///
 /// # Errors
@@ -138,6 +147,59 @@ impl Op<2> for Pair {
     fn saved(&self, _: [bool; 2]) -> [bool; 2] {
         // The gradient of a mask needs its factors only.
         [false, matches!(self, Self::Mask)]
+    }
+}
+
+/// A sum times a factor.
+struct AddScaled(f64);
+
+impl Op<2> for AddScaled {
+    fn name(&self) -> &'static str {
+        "add_scaled"
+    }
+
+    fn cpu(&self, [a, b]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), a.0, T => {
+            let shape = a.1.shape().clone();
+            let (a, b) = (elements::<T>(self.name(), a)?, elements::<T>(self.name(), b)?);
+            Ok((T::to_cpu_storage_owned(sdft_kernels::add_scaled(a, b, self.0)), shape))
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [a, b]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+        sdft_cuda::add_scaled(a, b, self.0)
+    }
+
+    fn gradients(&self, _: [&Tensor; 2], dy: &Tensor, _: [bool; 2]) -> Result<[Option<Tensor>; 2]> {
+        let gradient = compute(&Scale(self.0), [&dense(dy)?])?;
+        Ok([Some(gradient.clone()), Some(gradient)])
+    }
+
+    fn saved(&self, _: [bool; 2]) -> [bool; 2] {
+        [false; 2]
+    }
+}
+
+/// A tensor times a factor.
+struct Scale(f64);
+
+impl Op<1> for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn cpu(&self, [x]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), x.0, T => {
+            let shape = x.1.shape().clone();
+            let x = elements::<T>(self.name(), x)?;
+            Ok((T::to_cpu_storage_owned(sdft_kernels::scale(x, self.0)), shape))
+        })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, [x]: [(&CudaStorage, &Layout); 1]) -> Result<(CudaStorage, Shape)> {
+        sdft_cuda::scale(x, self.0)
     }
 }
 

@@ -10,6 +10,8 @@ mod dense;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod filter;
+mod heads;
 mod modulate;
 mod norm_act;
 mod op;
@@ -24,8 +26,10 @@ pub use {
     conv2d::{conv2d, conv2d_padded, linear, pointwise},
     dense::{flatten_space, join_rows, to_dtype, to_nchw, unflatten_space},
     dropout::dropout,
-    elementwise::{add, affine, relu, silu},
+    elementwise::{add, add_scaled, affine, relu, silu},
     embedding::embedding,
+    filter::{resample_filter_down, resample_filter_up},
+    heads::heads_apart,
     norm_act::{group_norm, norm_act},
     pool::pool,
     resample::{average_pool_2x, upsample_nearest_2x},

@@ -2,13 +2,14 @@
 
 use crate::error::Result;
 use crate::input::Input;
+use crate::zip::Entry;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 mod rebuild;
 mod strings;
 
-pub(crate) use crate::value::{Node, Pickle, Storage, Value};
+pub(crate) use crate::value::{Node, Object, Pickle, Storage, Value};
 
 /// More operations than any real checkpoint has.
 const MOST_OPERATIONS: u64 = 50_000_000;
@@ -16,6 +17,8 @@ const MOST_OPERATIONS: u64 = 50_000_000;
 /// Memory in bytes that the values of any pickle may take, in addition to a multiple of the file size.
 const MEMORY: u64 = 24 << 20;
 const MEMORY_PER_BYTE: u64 = 8;
+/// The same for a pickle inside a pickle, of which there may be many.
+const MEMORY_INSIDE: u64 = 64 << 10;
 
 /// Bytes that a value takes in a vector: it may have twice the length, and half as much again while it grows.
 const VALUE: usize = 3 * size_of::<Value>();
@@ -33,11 +36,42 @@ pub(super) struct Machine<'a, 'b> {
     /// Bytes held besides the stack and the nodes themselves.
     pub(super) held: usize,
     pub(super) most: usize,
+    /// The end of the pickle, or of what it is in.
+    pub(super) end: u64,
+    /// Storages that are bytes inside the pickle, by position; none if the pickle may not have any.
+    pub(super) inside: Option<HashMap<u64, Value>>,
+    pub(super) storages: HashMap<String, Entry>,
 }
 
-/// Reads one pickle from the current position.
+/// Reads one pickle of a container from the current position.
 pub(crate) fn read(input: &mut Input<'_>) -> Result<Pickle> {
-    let most = MEMORY.saturating_add(input.len.saturating_mul(MEMORY_PER_BYTE));
+    let end = input.len;
+    run(input, end, memory(MEMORY, end), None)
+}
+
+/// Reads a pickle that is a file of its own: its storages are bytes inside it.
+pub(crate) fn read_bare(input: &mut Input<'_>) -> Result<Pickle> {
+    let end = input.len;
+    run(input, end, memory(MEMORY, end), Some(HashMap::new()))
+}
+
+/// Reads a pickle that is inside another, from the current position to at most `end`.
+pub(crate) fn read_inside(input: &mut Input<'_>, end: u64) -> Result<Pickle> {
+    let len = end.saturating_sub(input.position());
+    run(input, end, memory(MEMORY_INSIDE, len), None)
+}
+
+fn memory(least: u64, len: u64) -> usize {
+    let most = least.saturating_add(len.saturating_mul(MEMORY_PER_BYTE));
+    usize::try_from(most).unwrap_or(usize::MAX)
+}
+
+fn run(
+    input: &mut Input<'_>,
+    end: u64,
+    most: usize,
+    inside: Option<HashMap<u64, Value>>,
+) -> Result<Pickle> {
     let mut machine = Machine {
         input,
         nodes: Vec::new(),
@@ -46,7 +80,10 @@ pub(crate) fn read(input: &mut Input<'_>) -> Result<Pickle> {
         memo: HashMap::new(),
         opaque: Vec::new(),
         held: 0,
-        most: usize::try_from(most).unwrap_or(usize::MAX),
+        most,
+        end,
+        inside,
+        storages: HashMap::new(),
     };
     for _ in 0..MOST_OPERATIONS {
         if machine.step()? {
@@ -55,6 +92,7 @@ pub(crate) fn read(input: &mut Input<'_>) -> Result<Pickle> {
                 nodes: machine.nodes,
                 root,
                 opaque: machine.opaque,
+                storages: machine.storages,
             });
         }
     }
@@ -123,11 +161,17 @@ impl Machine<'_, '_> {
         }
     }
 
-    pub(super) fn opaque(&mut self, name: Rc<str>) -> Value {
-        if self.opaque.len() < 64 && !self.opaque.contains(&name) {
-            self.opaque.push(name);
+    /// An object that is not created.
+    pub(super) fn object(&mut self, class: Rc<str>, arguments: Value) -> Result<Value> {
+        self.hold(size_of::<Object>() + 16)?;
+        if self.opaque.len() < 64 && !self.opaque.contains(&class) {
+            self.opaque.push(class.clone());
         }
-        self.add(Node::Opaque)
+        Ok(self.add(Node::Object(Box::new(Object {
+            class,
+            arguments,
+            state: Value::None,
+        }))))
     }
 
     fn get(&mut self, key: u64) -> Result<()> {
@@ -168,7 +212,7 @@ impl Machine<'_, '_> {
                 Ok(())
             }
             // Items of an unknown object are unknown, too.
-            Some(Node::Opaque) => Ok(()),
+            Some(Node::Object(_)) => Ok(()),
             _ => self.bad("items for an object that is not a dictionary"),
         }
     }
@@ -184,7 +228,7 @@ impl Machine<'_, '_> {
                 list.extend(items);
                 Ok(())
             }
-            Some(Node::Opaque) => Ok(()),
+            Some(Node::Object(_)) => Ok(()),
             _ => self.bad("elements for an object that is not a list"),
         }
     }
@@ -192,6 +236,9 @@ impl Machine<'_, '_> {
     /// One operation; true at the end.
     fn step(&mut self) -> Result<bool> {
         self.hold(0)?;
+        if self.input.position() >= self.end {
+            return Err(self.input.bad("the file is cut off"));
+        }
         match self.byte()? {
             b'.' => return Ok(true),
             0x80 => {
@@ -245,12 +292,12 @@ impl Machine<'_, '_> {
                 );
             }
             b'F' => {
-                self.line()?;
-                self.push(Value::Unused);
+                let line = self.line()?;
+                self.push(line.parse().map_or(Value::Unused, Value::Float));
             }
             b'G' => {
-                self.array::<8>()?;
-                self.push(Value::Unused);
+                let v = f64::from_be_bytes(self.array()?);
+                self.push(Value::Float(v));
             }
             b'X' | b'T' => {
                 let n = u32::from_le_bytes(self.array()?);
@@ -287,8 +334,9 @@ impl Machine<'_, '_> {
                 self.hold(line.len() + 64)?;
                 self.push(Value::Text(line.trim_matches(['\'', '"']).into()));
             }
-            b'}' | 0x8f => self.push_node(Node::Dict(Vec::new())),
-            b']' => self.push_node(Node::List(Vec::new())),
+            b'}' => self.push_node(Node::Dict(Vec::new())),
+            // A set is a list here.
+            b']' | 0x8f => self.push_node(Node::List(Vec::new())),
             b')' => self.push_node(Node::Tuple(Vec::new())),
             code @ 0x85..=0x87 => {
                 let mut items = Vec::new();
@@ -318,7 +366,7 @@ impl Machine<'_, '_> {
                 let item = self.pop()?;
                 self.append(vec![item])?;
             }
-            b'e' => {
+            b'e' | 0x90 => {
                 let items = self.pop_to_mark()?;
                 self.append(items)?;
             }
@@ -331,10 +379,9 @@ impl Machine<'_, '_> {
                 let items = self.pop_to_mark()?;
                 self.set_items(items)?;
             }
-            0x90 => drop(self.pop_to_mark()?),
             0x91 => {
                 self.pop_to_mark()?;
-                let value = self.opaque("frozenset".into());
+                let value = self.object("frozenset".into(), Value::None)?;
                 self.push(value);
             }
             b'c' => {
@@ -389,29 +436,36 @@ impl Machine<'_, '_> {
                 self.push(value);
             }
             0x81 => {
-                let (_, class) = (self.pop()?, self.pop()?);
-                let value = self.opaque(name_of(&class));
+                let (arguments, class) = (self.pop()?, self.pop()?);
+                let value = self.new_object(&class, arguments)?;
                 self.push(value);
             }
             0x92 => {
-                let (_, _, class) = (self.pop()?, self.pop()?, self.pop()?);
-                let value = self.opaque(name_of(&class));
+                let (_, arguments, class) = (self.pop()?, self.pop()?, self.pop()?);
+                let value = self.new_object(&class, arguments)?;
                 self.push(value);
             }
             b'o' => {
                 let items = self.pop_to_mark()?;
-                let value = self.opaque(items.first().map_or_else(|| "object".into(), name_of));
+                let class = items.first().map_or_else(|| "object".into(), name_of);
+                let value = self.object(class, Value::None)?;
                 self.push(value);
             }
             b'i' => {
                 let (module, name) = (self.line()?, self.line()?);
                 self.pop_to_mark()?;
                 let class = self.global(&module, &name)?;
-                let value = self.opaque(name_of(&class));
+                let value = self.object(name_of(&class), Value::None)?;
                 self.push(value);
             }
-            // State for the object below: attributes of a dictionary, or the inside of something opaque.
-            b'b' => drop(self.pop()?),
+            b'b' => {
+                let state = self.pop()?;
+                if let Some(Value::Node(i)) = self.stack.last()
+                    && let Some(Node::Object(object)) = self.nodes.get_mut(*i)
+                {
+                    object.state = state;
+                }
+            }
             code => return self.bad(&format!("unknown operation {code:#04x}")),
         }
         Ok(false)

@@ -80,6 +80,13 @@ impl Machine<'_, '_> {
 
     /// The few calls whose result is known; everything else stays opaque and is never created.
     pub(super) fn call(&mut self, function: &Value, arguments: &Value) -> Result<Value> {
+        if let (Value::Global(name), Some([Value::Bytes { start, len }])) =
+            (function, self.items(arguments))
+            && self.inside.is_some()
+            && &**name == "torch.storage._load_from_bytes"
+        {
+            return self.storage_in_bytes(*start, *len);
+        }
         let result = match function {
             Value::Global(name) => self.make(name, arguments),
             _ => Ok(Rebuilt::Opaque(name_of(function))),
@@ -94,9 +101,36 @@ impl Machine<'_, '_> {
                 Ok(self.add(Node::Tensor(Rc::new(view))))
             }
             Ok(Rebuilt::Value(value)) => Ok(value),
-            Ok(Rebuilt::Opaque(name)) => Ok(self.opaque(name)),
+            Ok(Rebuilt::Opaque(name)) => self.object(name, arguments.clone()),
             Err(Problem(problem)) => self.bad(&problem),
         }
+    }
+
+    /// An instance of a class. Only the dictionary whose items are also attributes is created.
+    pub(super) fn new_object(&mut self, class: &Value, arguments: Value) -> Result<Value> {
+        match name_of(class) {
+            name if &*name == "dnnlib.util.EasyDict" => Ok(self.add(Node::Dict(Vec::new()))),
+            name => self.object(name, arguments),
+        }
+    }
+
+    /// A storage that was saved as a file of its own, whose bytes are in the pickle. Each is read once, however often it is named.
+    fn storage_in_bytes(&mut self, start: u64, len: u64) -> Result<Value> {
+        let known = self.inside.as_ref().and_then(|known| known.get(&start));
+        if let Some(known) = known {
+            return Ok(known.clone());
+        }
+        let back = self.input.position();
+        let (storage, entry) = crate::torch::storage_in(self.input, start, len)?;
+        self.input.seek(back)?;
+        let key: Rc<str> = format!("at {start}").into();
+        self.hold(size_of::<Storage>() + 256)?;
+        self.storages.insert(key.to_string(), entry);
+        let value = self.add(Node::Storage(Rc::new(Storage { key, ..storage })));
+        if let Some(known) = &mut self.inside {
+            known.insert(start, value.clone());
+        }
+        Ok(value)
     }
 
     fn make(&self, name: &Rc<str>, arguments: &Value) -> Known<Rebuilt> {
@@ -133,7 +167,7 @@ impl Machine<'_, '_> {
                 let entries: Known<Vec<_>> = pairs.iter().map(entry).collect();
                 entries.map(Rebuilt::Dict)
             }
-            "torch.Size" => Ok(Rebuilt::Value(
+            "builtins.set" | "__builtin__.set" | "torch.Size" => Ok(Rebuilt::Value(
                 items.first().cloned().unwrap_or(Value::None),
             )),
             _ => Ok(Rebuilt::Opaque(name.clone())),

@@ -30,7 +30,7 @@ impl Machine<'_, '_> {
 
     /// Fails if less than `len` bytes are left.
     fn check_left(&self, len: u64) -> Result<()> {
-        match len > self.input.left() {
+        match len > self.end.saturating_sub(self.input.position()) {
             true => self.bad("a string is longer than the file"),
             false => Ok(()),
         }
@@ -45,16 +45,18 @@ impl Machine<'_, '_> {
         Ok(Value::Text(text))
     }
 
-    /// Skips bytes, which are not needed.
+    /// Skips bytes and keeps their position.
     pub(super) fn skip(&mut self, len: u64) -> Result<Value> {
         self.check_left(len)?;
-        self.input.seek(self.input.position() + len)?;
-        Ok(Value::Unused)
+        let start = self.input.position();
+        self.input.seek(start + len)?;
+        Ok(Value::Bytes { start, len })
     }
 
     pub(super) fn long(&mut self, len: u64) -> Result<Value> {
         if len > 8 {
-            return self.skip(len);
+            self.skip(len)?;
+            return Ok(Value::Unused);
         }
         let mut bytes = [0; 8];
         let n = usize::try_from(len).unwrap_or(0);

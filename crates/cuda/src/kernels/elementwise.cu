@@ -44,6 +44,18 @@ CAST(f16, f16, bf16, bf16)
     KERNEL add_##t(const T* a, const T* b, T* y, long long n) { map(a, b, y, n, [](float v, float w) { return v + w; }); }
 FOR_EACH_TYPE(ADD)
 
+// y [n] = factor (a [n] + b [n])
+#define ADD_SCALED(T, t) \
+    KERNEL add_scaled_##t(const T* a, const T* b, T* y, long long n, float factor) { \
+        map(a, b, y, n, [factor](float v, float w) { return (v + w) * factor; }); \
+    }
+FOR_EACH_TYPE(ADD_SCALED)
+
+// y [n] = factor x [n]
+#define SCALE(T, t) \
+    KERNEL scale_##t(const T* x, T* y, long long n, float factor) { map(x, y, n, [factor](float v) { return v * factor; }); }
+FOR_EACH_TYPE(SCALE)
+
 // y [n] = x [n] * m [n], the factors m in float (dropout)
 #define MUL(T, t) \
     KERNEL mul_##t(const T* x, const float* m, T* y, long long n) { map(x, m, y, n, [](float v, float w) { return v * w; }); }
