@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::table::{Plan, defaults, kinds, put};
+use crate::table::{Plan, defaults, kinds, overlay, put};
 use toml::{Table, Value};
 
 /// The longest text of settings, in bytes.
@@ -52,7 +52,7 @@ pub(crate) fn short(text: &str, most: usize) -> String {
 /// else `below`.
 pub(crate) fn check<P: Plan>(table: &Table, below: &Table, origin: &str) -> Result<()> {
     let mut kinds = kinds(below);
-    kinds.extend(self::kinds(table));
+    overlay(&mut kinds, self::kinds(table));
     let known = defaults::<P>(&kinds);
     let mut all = Vec::new();
     collect_keys(&known, "", &mut all);
@@ -69,7 +69,11 @@ fn accepts<P: Plan>(defaults: &Table, key: &str, value: &Value) -> bool {
     };
     match read(key) {
         Ok(_) => read(&format!("{key}__unknown")).is_err(),
-        Err(error) => !error.message().contains("unknown field"),
+        // A key that does not exist has the same problem under any name.
+        Err(error) => match read(&format!("{key}__unknown")) {
+            Ok(_) => true,
+            Err(unknown) => unknown.message().replace("__unknown", "") != error.message(),
+        },
     }
 }
 
@@ -112,7 +116,8 @@ fn check_level(
                 check_level(inner, known, &format!("{full}."), all, is_known, origin)?
             }
             (Some(Value::Float(_)), Value::Integer(_)) => {}
-            (Some(expected), found) if !expected.same_type(found) => {
+            // A few keys take values of several types.
+            (Some(expected), found) if !expected.same_type(found) && !is_known(&full, found) => {
                 return Err(Error::invalid(
                     origin,
                     format!(

@@ -12,26 +12,33 @@ pub trait Plan: Default + Serialize + DeserializeOwned {}
 
 impl<P: Default + Serialize + DeserializeOwned> Plan for P {}
 
-/// The key that says of which kind a section is. The kind decides which other keys the section has, and their defaults.
-pub(crate) const KIND: &str = "architecture";
+/// Keys that say of which kind a section is. The kind decides which other keys the section has, and their defaults.
+const KINDS: [&str; 2] = ["architecture", "model_type"];
 
 /// Puts the values of one table over those of another, key by key. A section of another kind replaces the old section, whose keys it does
 /// not have.
 pub fn merge<P: Plan>(into: &mut Table, from: Table) {
-    let (old, new) = (defaults::<P>(into), defaults::<P>(&from));
-    let keys = |of: &Table, section: &str| -> Vec<String> {
-        let section = of.get(section).and_then(Value::as_table);
-        section.map_or_else(Vec::new, |section| section.keys().cloned().collect())
-    };
-    let is_changed = |section: &str, value: &Value| {
-        value.get(KIND).is_some() && keys(&old, section) != keys(&new, section)
-    };
-    for (section, value) in &from {
-        if is_changed(section, value) {
+    let old = kinds(into);
+    let mut new = old.clone();
+    overlay(&mut new, kinds(&from));
+    remove_changed(into, &from, &defaults::<P>(&old), &defaults::<P>(&new));
+    overlay(into, from);
+}
+
+/// Removes sections for which `from` names another kind; `old` and `new` are the defaults before and after.
+fn remove_changed(into: &mut Table, from: &Table, old: &Table, new: &Table) {
+    for (section, value) in from {
+        let tables = [old, new].map(|of| of.get(section).and_then(Value::as_table));
+        let (Value::Table(from), [Some(old), Some(new)]) = (value, tables) else {
+            continue;
+        };
+        let names_kind = KINDS.iter().any(|kind| from.contains_key(*kind));
+        if names_kind && !old.keys().eq(new.keys()) {
             into.remove(section);
+        } else if let Some(Value::Table(into)) = into.get_mut(section) {
+            remove_changed(into, from, old, new);
         }
     }
-    overlay(into, from);
 }
 
 pub(crate) fn overlay(into: &mut Table, from: Table) {
@@ -102,9 +109,14 @@ pub fn read<P: Plan>(table: Table) -> Result<P> {
 
 /// The kinds of sections that a table names, and nothing else.
 pub(crate) fn kinds(table: &Table) -> Table {
-    let named = table.iter().filter_map(|(section, value)| {
-        let only = Table::from_iter([(KIND.to_owned(), value.get(KIND)?.clone())]);
-        Some((section.clone(), Value::Table(only)))
+    let named = table.iter().filter_map(|(key, value)| match value {
+        Value::Table(inner) => {
+            let inner = kinds(inner);
+            (!inner.is_empty()).then(|| (key.clone(), Value::Table(inner)))
+        }
+        value => KINDS
+            .contains(&key.as_str())
+            .then(|| (key.clone(), value.clone())),
     });
     named.collect()
 }

@@ -10,7 +10,8 @@ use sdft_models::LoadedModel;
 use sdft_noise::{Draw, Purpose};
 use sdft_randn::SeededNoise;
 use sdft_samplers::{
-    Ancestral, Ddim, DpmSolver, Heun, StepCallback, sample_ddim, sample_ddpm, sample_dpm, sample_heun,
+    Ancestral, Ddim, DpmSolver, Heun, StepCallback, sample_ddim, sample_ddpm, sample_dpm,
+    sample_heun,
 };
 use sdft_schedule::Respacing;
 use sdft_train::{Precision, to_pictures};
@@ -33,8 +34,16 @@ impl Choice for SamplerKind {
     const ALL: &'static [(Self, &'static str, &'static str)] = &[
         (Self::Ddim, "ddim", "deterministic unless --eta is above 0"),
         (Self::Ddpm, "ddpm", "ancestral sampling"),
-        (Self::Heun, "heun", "EDM's second-order sampler, two evaluations a step"),
-        (Self::Dpm, "dpm", "DPM-Solver++(2M), good images in few steps"),
+        (
+            Self::Heun,
+            "heun",
+            "EDM's second-order sampler, two evaluations a step",
+        ),
+        (
+            Self::Dpm,
+            "dpm",
+            "DPM-Solver++(2M), good images in few steps",
+        ),
     ];
 }
 
@@ -79,7 +88,9 @@ impl std::str::FromStr for Churn {
     /// `S_CHURN`, or `S_CHURN,S_MIN,S_MAX,S_NOISE`.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let expected = || {
-            format!("{text}: expected S_CHURN or S_CHURN,S_MIN,S_MAX,S_NOISE, as in 40,0.05,50,1.003")
+            format!(
+                "{text}: expected S_CHURN or S_CHURN,S_MIN,S_MAX,S_NOISE, as in 40,0.05,50,1.003"
+            )
         };
         let numbers: Vec<f64> = text
             .split(',')
@@ -99,7 +110,9 @@ impl std::str::FromStr for Churn {
                 s_max,
                 s_noise,
             }),
-            false => Err(format!("{text}: expected numbers from 0, and S_MIN up to S_MAX")),
+            false => Err(format!(
+                "{text}: expected numbers from 0, and S_MIN up to S_MAX"
+            )),
         }
     }
 }
@@ -356,9 +369,15 @@ fn way(plan: &SamplePlan, learns_variance: bool) -> Result<(Diffusion, Way, usiz
         return Ok((diffusion, way, steps));
     }
     if plan.start != 1.0 {
-        return Err(expected("1 with this sampler; others begin with ddim and ddpm"));
+        return Err(expected(
+            "1 with this sampler; others begin with ddim and ddpm",
+        ));
     }
-    let steps = plan.steps.parse().ok().filter(|&n| (1..=MOST_STEPS).contains(&n));
+    let steps = plan
+        .steps
+        .parse()
+        .ok()
+        .filter(|&n| (1..=MOST_STEPS).contains(&n));
     let steps: usize = steps.ok_or_else(|| {
         wrong(&format!(
             "expected a number of steps with {}, 1 to {MOST_STEPS}",
