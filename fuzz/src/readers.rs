@@ -96,7 +96,7 @@ fn weights(bytes: &[u8]) -> bool {
     let described = in_file(bytes, "weights", |path| {
         sdft_models::inspect_file(path, &options).is_ok()
     });
-    let is_model = sdft_models::load_unet_bytes("file", bytes, &options).is_ok();
+    let is_model = sdft_models::load_network_bytes("file", bytes, &options).is_ok();
     let is_read = sdft_checkpoint::read_bytes("file", bytes, &ReadOptions::default()).is_ok();
     assert!(
         !is_model || (is_read && described),

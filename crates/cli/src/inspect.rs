@@ -82,18 +82,11 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     Ok(())
 }
 
-fn architecture(resolved: &Resolved) -> sdft_models::Architecture {
-    resolved.config.clone().into()
-}
-
 /// The kind of a network, in words.
 fn kind(resolved: &Resolved) -> String {
-    match (resolved.pool, architecture(resolved).name()) {
-        (Some(pool), _) => format!("ADM classifier, {pool:?} pool"),
-        (None, "adm") => "ADM U-Net".to_owned(),
-        (None, "unet2d") => "diffusers' UNet2DModel".to_owned(),
-        (None, "edm") => "EDM network".to_owned(),
-        (None, other) => other.to_owned(),
+    match resolved.pool {
+        Some(pool) => format!("ADM classifier, {pool:?} pool"),
+        None => resolved.architecture.title().to_owned(),
     }
 }
 
@@ -106,7 +99,7 @@ struct Field {
 
 fn fields_of_architecture(resolved: &Resolved) -> Vec<Field> {
     let origin = |field: &str| resolved.origins.get(field).map(ToString::to_string);
-    fields(architecture(resolved).fields(), origin)
+    fields(resolved.architecture.fields(), origin)
 }
 
 fn fields_of_process(resolved: &Resolved) -> Vec<Field> {
@@ -185,7 +178,7 @@ fn as_json(file: &Path, found: &Inspected, odd: &[NonFinite], with_tensors: bool
     match &found.resolved {
         Ok(resolved) => {
             all["kind"] = kind(resolved).into();
-            all["architecture"] = architecture(resolved).name().into();
+            all["architecture"] = resolved.architecture.name().into();
             all["model"] = section(fields_of_architecture(resolved));
             all["process"] = section(fields_of_process(resolved));
             all["missing"] = json!(resolved.ask);

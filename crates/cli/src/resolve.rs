@@ -107,7 +107,7 @@ fn side(model: Option<&str>) -> Option<usize> {
     }
     let file = peek_model_file(model)?;
     let found = inspect_file(Path::new(&file), &LoadOptions::default()).ok()?;
-    Some(found.resolved.ok()?.config.image_size)
+    Some(found.resolved.ok()?.architecture.image_size())
 }
 
 /// The text at a dotted key.

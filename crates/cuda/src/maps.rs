@@ -230,29 +230,45 @@ pub fn pool2_gradient(
     resampled("pool2_grad", dy, [b, c, h, w], to, work, Some(factor))
 }
 
-/// Filters each channel along both axes with up to 16 taps, to `to` pixels: at every second pixel, or with `up` the adjoint.
+/// Resamples by two with a filter `[K]` in both directions, to a feature map of size `to`: a convolution of stride 2 padded by `pad`, or
+/// with `up` its adjoint; times `factor`.
 ///
 /// # Errors
 /// A device error.
-#[expect(clippy::cast_possible_truncation, reason = "factors of f32 numbers")]
 pub fn filter(
-    (x, layout): Input<'_>,
-    taps: &[f64],
-    pad: usize,
     up: bool,
+    (x, layout): Input<'_>,
+    filter: Input<'_>,
+    pad: usize,
     to: [usize; 2],
+    factor: f32,
 ) -> Result<(CudaStorage, Shape)> {
     let (b, c, h, w) = layout.shape().dims4()?;
-    let x = Part::map("resample filter", x, layout)?;
+    let x = Part::map("resampling filter", x, layout)?;
+    let taps = Part::contiguous("resampling filter", filter.0, filter.1)?;
     let n = b * c * to[0] * to[1];
     let y = empty(x.device, x.dtype, n)?;
-    let mut args = vec![Arg::At(x.at), Arg::At(Part::of(&y, n)?.at)];
-    args.extend([b, h, w, c, to[0], to[1], taps.len(), pad].map(Arg::from));
-    args.push(Arg::Int(up.into()));
-    let taps = taps.iter().map(|&tap| tap as f32);
-    args.extend(taps.chain(std::iter::repeat(0.0)).take(16).map(Arg::Float));
-    let kernel = (File::Resample, "filter", x.dtype);
-    launch_for(x.device, kernel, spread(n / 4), &args)?;
+    let args = [
+        Arg::At(x.at),
+        Arg::At(taps.at),
+        Arg::At(Part::of(&y, n)?.at),
+        b.into(),
+        h.into(),
+        w.into(),
+        c.into(),
+        to[0].into(),
+        to[1].into(),
+        taps.len.into(),
+        pad.into(),
+        Arg::Float(factor),
+    ];
+    let kernel = if up { "filter_up" } else { "filter_down" };
+    launch_for(
+        x.device,
+        (File::Resample, kernel, x.dtype),
+        spread(n / 4),
+        &args,
+    )?;
     Ok((y, channels_last(b, c, to[0], to[1])))
 }
 

@@ -1,6 +1,6 @@
 //! EDM's continuous process, and how training draws noise levels from either kind of process.
 
-use crate::{Diffusion, Level};
+use crate::{Diffusion, Level, Precond};
 use sdft_schedule::{LossSecondMoment, ScheduleError, TimestepSampler};
 use serde::{Deserialize, Serialize};
 
@@ -37,33 +37,51 @@ impl Default for EdmProcess {
     }
 }
 
+impl From<Precond> for EdmProcess {
+    /// The usual process of networks with this preconditioning.
+    fn from(precond: Precond) -> Self {
+        let usual = Self::default();
+        Self {
+            sigma_min: usual.sigma_min.max(precond.sigma_min()),
+            sigma_max: usual.sigma_max.min(precond.sigma_max()),
+            sigma_data: precond.sigma_data().unwrap_or(usual.sigma_data),
+            ..usual
+        }
+    }
+}
+
 impl EdmProcess {
-    /// The first field that is outside its range, with the range.
+    /// The first field of a process that is outside its range, with the range and the value.
     pub(crate) fn outside(&self) -> Option<(&'static str, &'static str, f64)> {
         let positive = |value: f64| value > 0.0 && value.is_finite();
         [
             (
-                "sigma_min",
+                "continuous.sigma_min",
                 "(0, inf)",
                 self.sigma_min,
                 positive(self.sigma_min),
             ),
             (
-                "sigma_max",
+                "continuous.sigma_max",
                 "(sigma_min, inf)",
                 self.sigma_max,
                 self.sigma_max > self.sigma_min && self.sigma_max.is_finite(),
             ),
-            ("rho", "(0, inf)", self.rho, positive(self.rho)),
+            ("continuous.rho", "(0, inf)", self.rho, positive(self.rho)),
             (
-                "p_mean",
+                "continuous.p_mean",
                 "(-inf, inf)",
                 self.p_mean,
                 self.p_mean.is_finite(),
             ),
-            ("p_std", "(0, inf)", self.p_std, positive(self.p_std)),
             (
-                "sigma_data",
+                "continuous.p_std",
+                "(0, inf)",
+                self.p_std,
+                positive(self.p_std),
+            ),
+            (
+                "continuous.sigma_data",
                 "(0, inf)",
                 self.sigma_data,
                 positive(self.sigma_data),

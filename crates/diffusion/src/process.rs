@@ -46,63 +46,13 @@ pub struct Process {
 }
 
 /// Why a process cannot be used.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum ProcessError {
-    /// The schedule is unknown.
-    #[error("process.noise_schedule: {0}")]
-    NoiseSchedule(ScheduleError),
-    /// The first or last beta is invalid.
-    #[error("process.beta_start, process.beta_end: {0}")]
-    BetaEnds(ScheduleError),
-    /// The list of betas is invalid.
-    #[error("process.trained_betas: {0}")]
-    TrainedBetas(ScheduleError),
-    /// The number of steps does not fit the schedule.
-    #[error("process.diffusion_steps: {0}")]
-    DiffusionSteps(ScheduleError),
-    /// The network predicts the noise where nothing else is left.
-    #[error("process.prediction_type: {0}")]
-    PredictionType(ScheduleError),
-    /// A setting of the sampler is outside its range.
-    #[error("process.sampling.{field}: expected {expected}, found {found}")]
-    Sampling {
-        /// The field.
-        field: &'static str,
-        /// Its range.
-        expected: &'static str,
-        /// The value given.
-        found: f64,
-    },
-    /// A field of the continuous process is out of range.
-    #[error("process.continuous.{field}: expected a number in {range}, found {found}")]
-    Continuous {
-        /// The field.
-        field: &'static str,
-        /// Its range.
-        range: &'static str,
-        /// Its value.
-        found: f64,
-    },
-    /// A field of the discrete process does not go with a continuous one.
-    #[error("process.{0}: expected {1}, as process.continuous (EDM) needs it")]
-    OnlyDiscrete(&'static str, &'static str),
-}
-
-impl ProcessError {
-    /// The setting that is invalid.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::NoiseSchedule(_) => "process.noise_schedule",
-            Self::BetaEnds(_) => "process.beta_start",
-            Self::TrainedBetas(_) => "process.trained_betas",
-            Self::DiffusionSteps(_) => "process.diffusion_steps",
-            Self::PredictionType(_) => "process.prediction_type",
-            Self::Sampling { .. } => "process.sampling",
-            Self::Continuous { .. } => "process.continuous",
-            Self::OnlyDiscrete("rescale_timesteps", _) => "process.rescale_timesteps",
-            Self::OnlyDiscrete(..) => "process.prediction_type",
-        }
-    }
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("process.{field}: {problem}")]
+pub struct ProcessError {
+    /// The field of the process.
+    pub field: &'static str,
+    /// What was expected and what was found.
+    pub problem: String,
 }
 
 impl Default for Process {
@@ -189,7 +139,7 @@ impl Process {
         }
     }
 
-    /// The betas of all steps.
+    /// The betas of all steps; with [`Process::sampling`] in single precision.
     ///
     /// # Errors
     /// An unknown schedule, a number of steps or an end that it does not allow, a list of another length than the process.
@@ -198,7 +148,10 @@ impl Process {
         let betas = match self.trained_betas.len() {
             0 => {
                 let kind: BetaSchedule = self.noise_schedule.parse()?;
-                kind.betas_between(self.ends(), n_steps)?
+                match self.sampling {
+                    None => kind.betas_between(self.ends(), n_steps)?,
+                    Some(_) => kind.betas_of_diffusers(self.ends(), n_steps)?,
+                }
             }
             found if found != n_steps => return Err(ScheduleError::BetaCount { found, n_steps }),
             _ => self.trained_betas.clone(),
@@ -215,17 +168,18 @@ impl Process {
             return Ok(());
         };
         if let Some((field, range, found)) = continuous.outside() {
-            return Err(ProcessError::Continuous {
-                field,
-                range,
-                found,
-            });
+            let problem = format!("expected a number in {range}, found {found}");
+            return Err(ProcessError { field, problem });
         }
+        let needs = |field, expected: &str| {
+            let problem = format!("expected {expected}, as process.continuous (EDM) needs it");
+            Err(ProcessError { field, problem })
+        };
         if self.rescale_timesteps {
-            return Err(ProcessError::OnlyDiscrete("rescale_timesteps", "false"));
+            return needs("rescale_timesteps", "false");
         }
         if self.prediction_type != PredictionType::Sample {
-            return Err(ProcessError::OnlyDiscrete("prediction_type", "sample"));
+            return needs("prediction_type", "sample");
         }
         Ok(())
     }
@@ -275,25 +229,29 @@ impl Process {
     /// The field, what was expected and what was found.
     pub fn check(&self) -> Result<(), ProcessError> {
         self.check_continuous()?;
-        if let Some((field, expected, found)) = self.sampling.and_then(|s| s.outside()) {
-            return Err(ProcessError::Sampling {
-                field,
-                expected,
-                found,
-            });
+        if let Some(problem) = self.sampling.and_then(|sampling| sampling.problem()) {
+            let field = "sampling";
+            return Err(ProcessError { field, problem });
         }
         let schedule = self.diffusion(false, &Respacing::All);
-        schedule.map(|_| ()).map_err(|error| match error {
-            ScheduleError::UnknownSchedule { .. } => ProcessError::NoiseSchedule(error),
-            ScheduleError::EndOutOfRange { .. } | ScheduleError::NoEnds { .. } => {
-                ProcessError::BetaEnds(error)
-            }
-            ScheduleError::BetaCount { .. } => ProcessError::TrainedBetas(error),
-            ScheduleError::BetaOutOfRange { .. } if !self.trained_betas.is_empty() => {
-                ProcessError::TrainedBetas(error)
-            }
-            ScheduleError::NoSignal => ProcessError::PredictionType(error),
-            _ => ProcessError::DiffusionSteps(error),
+        schedule.map(|_| ()).map_err(|error| {
+            let field = match error {
+                ScheduleError::UnknownSchedule { .. } => "noise_schedule",
+                ScheduleError::EndOutOfRange { .. } | ScheduleError::NoEnds { .. } => {
+                    match self.beta_start {
+                        Some(_) => "beta_start",
+                        None => "beta_end",
+                    }
+                }
+                ScheduleError::BetaCount { .. } => "trained_betas",
+                ScheduleError::BetaOutOfRange { .. } if !self.trained_betas.is_empty() => {
+                    "trained_betas"
+                }
+                ScheduleError::NoSignal => "prediction_type",
+                _ => "diffusion_steps",
+            };
+            let problem = error.to_string();
+            ProcessError { field, problem }
         })
     }
 }

@@ -56,32 +56,24 @@ fn read<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Spaci
 }
 
 impl Sampling {
-    /// The first field that is outside its range: its name, the range and the value.
-    pub(crate) fn outside(&self) -> Option<(&'static str, &'static str, f64)> {
+    /// What is wrong with the first setting outside its range.
+    pub(crate) fn problem(&self) -> Option<String> {
         let (clip, ratio, most) = (
             self.clip_sample_range,
             self.dynamic_thresholding_ratio,
             self.sample_max_value,
         );
-        let checks = [
-            ("clip_sample_range", "a number above 0", clip, clip > 0.0),
-            (
-                "dynamic_thresholding_ratio",
-                "a number from 0 to 1",
-                ratio,
-                (0.0..=1.0).contains(&ratio),
-            ),
-            (
-                "sample_max_value",
-                "a number of at least 1",
-                most,
-                most >= 1.0,
-            ),
-        ];
-        let bad = checks
-            .into_iter()
-            .find(|(_, _, value, fits)| !fits || !value.is_finite());
-        bad.map(|(name, range, value, _)| (name, range, value))
+        let is_share = (0.0..=1.0).contains(&ratio);
+        [
+            ("clip_sample_range", "above 0", clip, clip > 0.0),
+            ("dynamic_thresholding_ratio", "from 0 to 1", ratio, is_share),
+            ("sample_max_value", "of at least 1", most, most >= 1.0),
+        ]
+        .into_iter()
+        .find(|(_, _, value, fits)| !fits || !value.is_finite())
+        .map(|(field, range, value, _)| {
+            format!("{field}: expected a number {range}, found {value}")
+        })
     }
 
     /// The steps of `full` that are sampled. A respacing of several sections lists its steps itself; all steps are visited without offset.

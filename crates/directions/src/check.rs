@@ -200,7 +200,7 @@ mod tests {
                 (p.walk.t_0, p.walk.t_edit, p.walk.t_boost) = (30, 10, 0);
                 (p.walk.inversion, p.walk.steps) = (20, 20);
             }),
-            ("process", |p| {
+            ("process.rescale_timesteps", |p| {
                 (p.process.rescale_timesteps, p.process.diffusion_steps) = (true, 2000);
             }),
             ("walk.t_0", |p| p.walk.t_0 = 1000),

@@ -9,7 +9,7 @@ use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
 use sdft_eval::{class_features, score_kept};
 use sdft_features::DigitsJudge;
-use sdft_models::{LoadOptions, LoadedModel, load_unet, read_params_bytes};
+use sdft_models::{LoadOptions, LoadedModel, load_network, read_params_bytes};
 use sdft_randn::NumberedNoise;
 use sdft_train::{Ending, NoopProgress, RunFolder, TrainError, to_images, to_tensor};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn asset(name: &str) -> PathBuf {
 }
 
 fn model() -> LoadedModel {
-    load_unet(&asset("digits-source.safetensors"), &LoadOptions::default()).unwrap()
+    load_network(&asset("digits-source.safetensors"), &LoadOptions::default()).unwrap()
 }
 
 fn judge() -> DigitsJudge {

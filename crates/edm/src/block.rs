@@ -1,6 +1,6 @@
 //! The residual block with attention of both networks.
 
-use crate::layers::{Conv, ConvSpec, Dense, Make, Norm, Resize, Start};
+use crate::layers::{Conv, ConvSpec, Dense, Make, Resize, Start, load_norm};
 use crate::plan::{BlockSpec, Change, Plan};
 use candle_core::{Result, Tensor};
 use sdft_autograd::{
@@ -8,7 +8,7 @@ use sdft_autograd::{
     unflatten_space,
 };
 use sdft_kernels::{Activation, AttentionOrder};
-use sdft_nn::{Dropout, Scope};
+use sdft_nn::{Dropout, GroupNorm, OwnedKey, Scope};
 use sdft_noise::DropoutKey;
 
 /// A residual block that may change the resolution and end in self-attention.
@@ -16,10 +16,10 @@ use sdft_noise::DropoutKey;
 /// Source: NVlabs/edm `UNetBlock`.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
-    norm0: Norm,
+    norm0: GroupNorm,
     conv0: Conv,
     affine: Dense,
-    norm1: Norm,
+    norm1: GroupNorm,
     dropout: Dropout,
     conv1: Conv,
     skip: Skip,
@@ -37,7 +37,7 @@ enum Skip {
 
 #[derive(Clone, Debug)]
 struct Attention {
-    norm: Norm,
+    norm: GroupNorm,
     qkv: Conv,
     proj: Conv,
     heads: usize,
@@ -72,10 +72,10 @@ impl Block {
             Make::Dhariwal => 2 * c_out,
         };
         Ok(Self {
-            norm0: Norm::load(&scope.pp("norm0"), c_in, make)?,
+            norm0: load_norm(&scope.pp("norm0"), c_in, make)?,
             conv0: conv("conv0", c_in, c_out, 3, change, Start::Usual)?,
             affine: Dense::load(&scope.pp("affine"), plan.emb(), emb_out, make)?,
-            norm1: Norm::load(&scope.pp("norm1"), c_out, make)?,
+            norm1: load_norm(&scope.pp("norm1"), c_out, make)?,
             dropout: Dropout::new(plan.dropout, scope.prefix()),
             conv1: conv("conv1", c_out, c_out, 3, same, Start::Zero)?,
             skip: if c_in == c_out && change == same {
@@ -87,7 +87,7 @@ impl Block {
             },
             attention: if spec.attention {
                 Some(Attention {
-                    norm: Norm::load(&scope.pp("norm2"), c_out, make)?,
+                    norm: load_norm(&scope.pp("norm2"), c_out, make)?,
                     qkv: conv("qkv", c_out, 3 * c_out, 1, same, Start::Attention)?,
                     proj: conv("proj", c_out, c_out, 1, same, Start::Zero)?,
                     heads: plan.heads(c_out),
@@ -108,14 +108,14 @@ impl Block {
     ) -> Result<Tensor> {
         let h = self
             .conv0
-            .forward(&self.norm0.forward(x, None, Activation::Silu)?)?;
+            .forward(&self.norm0.forward(x, Activation::Silu)?)?;
         let emb = self.affine.forward(emb)?;
         let h = match self.make {
             Make::Song => {
                 let h = add_per_channel(&h, &emb)?;
-                self.norm1.forward(&h, None, Activation::Silu)?
+                self.norm1.forward(&h, Activation::Silu)?
             }
-            Make::Dhariwal => self.norm1.forward(&h, Some(&emb), Activation::Silu)?,
+            Make::Dhariwal => self.norm1.modulated(&h, Some(&emb), Activation::Silu)?,
         };
         let h = self.conv1.forward(&self.dropout.forward(&h, key)?)?;
         let x = match &self.skip {
@@ -137,17 +137,9 @@ impl Block {
         emb: &Tensor,
         key: Option<&DropoutKey<'_>>,
     ) -> Result<Tensor> {
-        let (block, key) = (
-            self.clone(),
-            key.map(|key| (key.seed, key.step, key.samples.to_vec())),
-        );
+        let (block, key) = (self.clone(), key.map(OwnedKey::new));
         recompute(x, emb, move |x, emb| {
-            let key = key.as_ref().map(|(seed, step, samples)| DropoutKey {
-                seed: *seed,
-                step: *step,
-                samples,
-            });
-            block.forward(x, emb, key.as_ref())
+            block.forward(x, emb, key.as_ref().map(OwnedKey::lend).as_ref())
         })
     }
 
@@ -163,7 +155,7 @@ impl Block {
 impl Attention {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (_, _, h, w) = x.dims4()?;
-        let normed = self.norm.forward(x, None, Activation::None)?;
+        let normed = self.norm.forward(x, Activation::None)?;
         let (weight, bias) = self.qkv.parameters();
         // Queries, keys and values alternate in the file.
         let (weight, bias) = (

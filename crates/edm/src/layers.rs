@@ -1,13 +1,11 @@
-//! Convolution with a change of resolution, dense layer and group norm, as NVlabs/edm has them.
+//! Convolution with a change of resolution, and dense layer, as NVlabs/edm has them.
 
 use crate::plan::{Change, Plan};
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 use sdft_autograd::{
-    average_pool_2x, conv2d, group_norm, linear, resample_filter_down, resample_filter_up,
-    upsample_nearest_2x,
+    average_pool_2x, conv2d, linear, resample_filter_down, resample_filter_up, upsample_nearest_2x,
 };
-use sdft_kernels::Activation;
-use sdft_nn::{Init, Scope, Taps};
+use sdft_nn::{GroupNorm, Init, Scope, Taps};
 
 /// The initial weights of a layer, as a share of the usual ones of its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +68,11 @@ impl Make {
 /// A change of resolution by two with a separable filter.
 #[derive(Clone, Debug)]
 pub(crate) struct Filter {
-    taps: Vec<f64>,
+    /// With a sum of 1.
+    taps: Tensor,
+    len: usize,
+    /// Whether this is pooling or nearest-neighbour upsampling.
+    is_box: bool,
     up: bool,
 }
 
@@ -87,35 +89,31 @@ impl Filter {
             );
         };
         // The values follow from the configuration; `Constants` compares them.
-        scope.get(
+        let like = scope.get(
             "resample_filter",
             &[1, 1, filter.len(), filter.len()],
             Init::Outer(taps),
         )?;
+        let taps = taps.normalised();
         Ok(Some(Self {
-            taps: taps.normalised(),
+            len: taps.len(),
+            is_box: matches!(taps[..], [a, b] if a == b),
+            taps: Tensor::new(taps, &Device::Cpu)?
+                .to_dtype(like.dtype())?
+                .to_device(like.device())?,
             up: change == Change::Up,
         }))
     }
 
-    /// Whether this is pooling or nearest-neighbour upsampling.
-    fn is_box(&self) -> bool {
-        matches!(self.taps[..], [a, b] if a == b)
-    }
-
     fn pad(&self) -> usize {
-        (self.taps.len() - 1) / 2
+        (self.len - 1) / 2
     }
 
     fn forward(&self, x: &Tensor, pad: usize) -> Result<Tensor> {
-        match (self.is_box(), self.up) {
+        match (self.is_box, self.up) {
             (true, true) => upsample_nearest_2x(x),
             (true, false) => average_pool_2x(x),
-            (false, true) => {
-                // Four times the filter, so that the mean stays.
-                let taps: Vec<f64> = self.taps.iter().map(|tap| 2.0 * tap).collect();
-                resample_filter_up(x, &taps, pad)
-            }
+            (false, true) => resample_filter_up(x, &self.taps, pad),
             (false, false) => resample_filter_down(x, &self.taps, pad),
         }
     }
@@ -187,7 +185,7 @@ impl Conv {
                 filter.forward(&self.convolve(x, self.pad + filter.pad())?, 0)
             }
             // A convolution of single pixels gives the same on fewer of them.
-            Some(filter) if filter.up && filter.is_box() && self.pad == 0 => {
+            Some(filter) if filter.up && filter.is_box && self.pad == 0 => {
                 filter.forward(&self.convolve(x, 0)?, 0)
             }
             Some(filter) => self.convolve(&filter.forward(x, filter.pad())?, self.pad),
@@ -241,33 +239,7 @@ impl Dense {
     }
 }
 
-/// Group normalisation with a learned scale and shift per channel.
-#[derive(Clone, Debug)]
-pub(crate) struct Norm {
-    weight: Tensor,
-    bias: Tensor,
-    groups: usize,
-    eps: f64,
-}
-
-impl Norm {
-    pub(crate) fn load(scope: &Scope<'_>, channels: usize, make: Make) -> Result<Self> {
-        Ok(Self {
-            weight: scope.get("weight", &[channels], Init::Constant(1.0))?,
-            bias: scope.get("bias", &[channels], Init::Constant(0.0))?,
-            groups: Plan::groups(channels),
-            eps: make.eps(),
-        })
-    }
-
-    /// `act(norm(x) (1 + scale) + shift)` with the scale and shift of `emb` `[B, 2 C]`, if there is one.
-    pub(crate) fn forward(
-        &self,
-        x: &Tensor,
-        emb: Option<&Tensor>,
-        activation: Activation,
-    ) -> Result<Tensor> {
-        let (weight, bias) = (&self.weight, &self.bias);
-        group_norm(x, weight, bias, emb, self.groups, self.eps, activation)
-    }
+/// The norm of a feature map.
+pub(crate) fn load_norm(scope: &Scope<'_>, channels: usize, make: Make) -> Result<GroupNorm> {
+    Ok(GroupNorm::load(scope, channels, Plan::groups(channels))?.with_eps(make.eps()))
 }

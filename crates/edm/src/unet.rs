@@ -3,7 +3,7 @@
 use crate::EdmConfig;
 use crate::block::Block;
 use crate::embedding::NoiseEmbedding;
-use crate::layers::{Conv, ConvSpec, Dense, Make, Norm, Resize, Start};
+use crate::layers::{Conv, ConvSpec, Dense, Make, Resize, Start, load_norm};
 use crate::plan::{Change, Kind, Part, Plan};
 use candle_core::{DType, Result, Tensor, bail};
 use sdft_autograd::{add, add_scaled, concat, silu, taped, to_dtype, to_nchw};
@@ -12,7 +12,7 @@ use sdft_diffusion::{
     Prediction, PredictionType,
 };
 use sdft_kernels::Activation;
-use sdft_nn::{Init, Scope};
+use sdft_nn::{GroupNorm, Init, Scope};
 use sdft_noise::DropoutKey;
 
 /// What a network is given in addition to the noised images and the noise levels, as the reference passes it.
@@ -37,7 +37,7 @@ enum Layer {
     AuxSkip(Conv),
     AuxResidual(Conv),
     AuxUp(Resize),
-    Output(Norm, Conv),
+    Output(GroupNorm, Conv),
 }
 
 impl Layer {
@@ -89,7 +89,7 @@ impl Layer {
                 channels,
                 conv: last,
             } => Self::Output(
-                Norm::load(&scope.pp(name), *channels, make)?,
+                load_norm(&scope.pp(name), *channels, make)?,
                 conv(last, *channels, plan.channels, 3, Start::Zero)?,
             ),
         })
@@ -333,7 +333,7 @@ impl EdmUnet {
                     sum = sum.map(|sum| resize.forward(&sum)).transpose()?;
                 }
                 Layer::Output(norm, conv) => {
-                    let out = conv.forward(&norm.forward(&x, None, Activation::Silu)?)?;
+                    let out = conv.forward(&norm.forward(&x, Activation::Silu)?)?;
                     sum = Some(match &sum {
                         Some(sum) => add(&out, sum)?,
                         None => out,

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::embedded::{DIGITS_SOURCE, DIGITS_SOURCE_WEIGHTS};
 use crate::error::{Error, Result, ResultExt as _, failed, usage};
 use sdft_diffusion::Network;
-use sdft_models::{LoadOptions, LoadedModel, inspect_file, load_unet, load_unet_bytes};
+use sdft_models::{LoadOptions, LoadedModel, inspect_file, load_network, load_network_bytes};
 use sdft_train::{model_of_run, runs_near, verify_recorded};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ impl ModelFile {
             notes: Vec::new(),
         };
         if path.is_dir() {
-            if let Some(weights) = sdft_models::folder_weights(path) {
+            if let Some(weights) = sdft_models::folder_weights(path)? {
                 return Ok(plain(weights.display().to_string()));
             }
             let Some(model) = model_of_run(path)? else {
@@ -115,9 +115,9 @@ pub fn newest_run(folder: &Path) -> Option<PathBuf> {
 /// The file cannot be read, or does not hold a model that fits the options.
 pub fn load_model(name: &str, options: &LoadOptions) -> Result<LoadedModel> {
     if name == DIGITS_SOURCE {
-        return Ok(load_unet_bytes(name, DIGITS_SOURCE_WEIGHTS, options)?);
+        return Ok(load_network_bytes(name, DIGITS_SOURCE_WEIGHTS, options)?);
     }
-    Ok(load_unet(Path::new(name), options)?)
+    Ok(load_network(Path::new(name), options)?)
 }
 
 /// Loads a model and passes its notes on. An empty `key` lets the reader choose a part of the file.

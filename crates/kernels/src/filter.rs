@@ -1,4 +1,4 @@
-//! Changes of resolution by two with a separable filter, plane by plane.
+//! Resampling of planes by two with a separable filter: a convolution of stride 2 with `filter x filter`, and its adjoint.
 
 use crate::Real;
 use crate::choice::Choice;
@@ -6,119 +6,165 @@ use crate::shared_mut::{SharedMut, filled};
 use rayon::prelude::*;
 
 /// Fewest elements of one job.
-const PLANES: usize = 1 << 14;
+const ELEMENTS: usize = 1 << 14;
 
-/// A filter along both axes of planes, and the sizes before and after.
-#[derive(Clone, Debug, PartialEq)]
+/// The sizes of a resampling by two, for each plane: the larger side is `h x w`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilterShape {
-    /// The filter along one axis, first tap first.
-    pub taps: Vec<f64>,
-    /// Where the first tap lies before pixel 0 of the large plane.
+    /// Height of the larger plane.
+    pub h: usize,
+    /// Width of the larger plane.
+    pub w: usize,
+    /// Length of the filter.
+    pub k: usize,
+    /// Zeros on each side of the larger plane.
     pub pad: usize,
-    /// Height and width of the input.
-    pub from: [usize; 2],
-    /// Height and width of the result.
-    pub to: [usize; 2],
 }
 
-/// Correlates with the filter and keeps every second pixel; outside of the plane are zeros.
-///
-/// ```text
-/// y_i = sum_k taps_k x_(2i + k - pad)       along each axis
-/// ```
-pub fn filter_down<T: Real>(shape: &FilterShape, x: &[T]) -> Vec<T> {
-    let [rows, columns] = [0, 1].map(|axis| down(shape, axis));
-    separable(shape, &rows, &columns, x)
-}
+impl FilterShape {
+    /// Height of the smaller plane.
+    pub fn small_h(&self) -> usize {
+        (self.h + 2 * self.pad - self.k) / 2 + 1
+    }
 
-/// Spreads every pixel with the filter over a plane of about twice the size: the adjoint of [`filter_down`].
-///
-/// ```text
-/// y_j = sum_(2i + k - pad = j) taps_k x_i   along each axis
-/// ```
-pub fn filter_up<T: Real>(shape: &FilterShape, x: &[T]) -> Vec<T> {
-    let [rows, columns] = [0, 1].map(|axis| up(shape, axis));
-    separable(shape, &rows, &columns, x)
-}
-
-/// For each place of the result, the places of the input that reach it and their factors.
-type Terms<T> = Vec<Vec<(usize, T)>>;
-
-fn down<T: Real>(shape: &FilterShape, axis: usize) -> Terms<T> {
-    let (from, to) = (shape.from[axis], shape.to[axis]);
-    let of = |i: usize| {
-        let taps = shape.taps.iter().enumerate();
-        let terms = taps.filter_map(|(k, &tap)| {
-            let place = (2 * i + k).checked_sub(shape.pad)?;
-            (place < from).then(|| (place, T::from_f64(tap)))
-        });
-        terms.collect()
-    };
-    (0..to).map(of).collect()
-}
-
-fn up<T: Real>(shape: &FilterShape, axis: usize) -> Terms<T> {
-    let (from, to) = (shape.from[axis], shape.to[axis]);
-    let of = |j: usize| {
-        let taps = shape.taps.iter().enumerate();
-        let terms = taps.filter_map(|(k, &tap)| {
-            let twice = (j + shape.pad).checked_sub(k)?;
-            (twice.is_multiple_of(2) && twice / 2 < from).then(|| (twice / 2, T::from_f64(tap)))
-        });
-        terms.collect()
-    };
-    (0..to).map(of).collect()
-}
-
-fn separable<T: Real>(shape: &FilterShape, rows: &Terms<T>, columns: &Terms<T>, x: &[T]) -> Vec<T> {
-    let [h, w] = shape.from;
-    let [out_h, out_w] = shape.to;
-    let (n_in, n_out) = ((h * w).max(1), out_h * out_w);
-    let simd = Choice::get().simd;
-    // SAFETY: the jobs cover all planes, and each writes all elements of its own.
-    unsafe {
-        filled(x.len() / n_in * n_out, |y: SharedMut<'_, T>| {
-            x.par_chunks_exact(n_in)
-                .enumerate()
-                .with_min_len(PLANES.div_ceil(n_out.max(1)))
-                .for_each_init(
-                    || vec![T::default(); w],
-                    |line, (i, x)| {
-                        let y = y.slice(i * n_out, n_out);
-                        simd.vectorise(
-                            #[inline(always)]
-                            || plane(rows, columns, x, w, line, y),
-                        );
-                    },
-                );
-        })
+    /// Width of the smaller plane.
+    pub fn small_w(&self) -> usize {
+        (self.w + 2 * self.pad - self.k) / 2 + 1
     }
 }
 
-/// Each row of the result: a weighted sum of rows of `x` in `line`, then of the places of that sum.
+/// Each `h x w` plane convolved with `filter x filter` at every second pixel, times `factor`.
+pub fn filter_down<T: Real>(shape: &FilterShape, x: &[T], filter: &[T], factor: f64) -> Vec<T> {
+    let s = *shape;
+    assert_eq!(filter.len(), s.k, "filter_down: a filter of another size");
+    let (out_h, out_w) = (s.small_h(), s.small_w());
+    let scaled = scaled(filter, factor);
+    // Columns of the padded row, even ones first.
+    let half = out_w + s.k / 2;
+    // SAFETY: all rows and columns of the output are written.
+    unsafe {
+        planes(
+            x,
+            (s.h * s.w, out_h * out_w),
+            [(s.pad + s.w).max(2 * half), 2 * half],
+            #[inline(always)]
+            |x, y, row, columns| {
+                let (even, odd) = columns.split_at_mut(half);
+                row.fill(T::default());
+                for oy in 0..out_h {
+                    let inner = &mut row[s.pad..s.pad + s.w];
+                    inner.fill(T::default());
+                    for (j, &f) in scaled.iter().enumerate() {
+                        let from = 2 * oy + j;
+                        if from >= s.pad && from < s.h + s.pad {
+                            add(inner, &x[(from - s.pad) * s.w..][..s.w], f);
+                        }
+                    }
+                    for ((pair, even), odd) in row.chunks_exact(2).zip(&mut *even).zip(&mut *odd) {
+                        (*even, *odd) = (pair[0], pair[1]);
+                    }
+                    let y = std::slice::from_raw_parts_mut(y.add(oy * out_w), out_w);
+                    y.fill(T::default());
+                    for (j, &f) in filter.iter().enumerate() {
+                        let columns = if j % 2 == 0 { &*even } else { &*odd };
+                        add(y, &columns[j / 2..][..out_w], f);
+                    }
+                }
+            },
+        )
+    }
+}
+
+/// The adjoint of [`filter_down`]: from smaller planes to those of `h x w`.
+pub fn filter_up<T: Real>(shape: &FilterShape, x: &[T], filter: &[T], factor: f64) -> Vec<T> {
+    let s = *shape;
+    assert_eq!(filter.len(), s.k, "filter_up: a filter of another size");
+    let (in_h, in_w) = (s.small_h(), s.small_w());
+    let scaled = scaled(filter, factor);
+    // Pairs of columns of the padded output; before the row, zeros that the filter reaches.
+    let (pairs, before) = ((s.pad + s.w).div_ceil(2), s.k / 2);
+    // SAFETY: all rows and columns of the output are written.
+    unsafe {
+        planes(
+            x,
+            (in_h * in_w, s.h * s.w),
+            [before + in_w.max(pairs), 4 * pairs],
+            #[inline(always)]
+            |x, y, row, columns| {
+                let (halves, joined) = columns.split_at_mut(2 * pairs);
+                let (even, odd) = halves.split_at_mut(pairs);
+                row.fill(T::default());
+                for oy in 0..s.h {
+                    let inner = &mut row[before..before + in_w];
+                    inner.fill(T::default());
+                    let place = oy + s.pad;
+                    for j in (place % 2..s.k.min(place + 1)).step_by(2) {
+                        let from = (place - j) / 2;
+                        if from < in_h {
+                            add(inner, &x[from * in_w..][..in_w], scaled[j]);
+                        }
+                    }
+                    even.fill(T::default());
+                    odd.fill(T::default());
+                    for (j, &f) in filter.iter().enumerate() {
+                        let to = if j % 2 == 0 { &mut *even } else { &mut *odd };
+                        add(to, &row[before - j / 2..][..pairs], f);
+                    }
+                    for ((pair, &even), &odd) in joined.chunks_exact_mut(2).zip(&*even).zip(&*odd) {
+                        (pair[0], pair[1]) = (even, odd);
+                    }
+                    std::slice::from_raw_parts_mut(y.add(oy * s.w), s.w)
+                        .copy_from_slice(&joined[s.pad..s.pad + s.w]);
+                }
+            },
+        )
+    }
+}
+
+fn scaled<T: Real>(filter: &[T], factor: f64) -> Vec<T> {
+    let factor = T::from_f64(factor);
+    filter.iter().map(|&f| f * factor).collect()
+}
+
+/// `to += factor * from`.
 #[inline(always)]
-fn plane<T: Real>(
-    rows: &Terms<T>,
-    columns: &Terms<T>,
+fn add<T: Real>(to: &mut [T], from: &[T], factor: T) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to += from * factor;
+    }
+}
+
+/// Runs `f` on each plane of `n_in` elements to fill one of `n_out`, with two buffers of these lengths.
+///
+/// # Safety
+/// `f` writes `n_out` elements from its pointer on, without reading them first.
+unsafe fn planes<T: Real>(
     x: &[T],
-    w: usize,
-    line: &mut [T],
-    y: &mut [T],
-) {
-    for (terms, y) in rows.iter().zip(y.chunks_exact_mut(columns.len().max(1))) {
-        line.fill(T::default());
-        for &(row, factor) in terms {
-            for (sum, &x) in line.iter_mut().zip(&x[row * w..(row + 1) * w]) {
-                *sum += factor * x;
-            }
-        }
-        for (y, terms) in y.iter_mut().zip(columns) {
-            let mut sum = T::default();
-            for &(place, factor) in terms {
-                sum += factor * line[place];
-            }
-            *y = sum;
-        }
+    (n_in, n_out): (usize, usize),
+    buffers: [usize; 2],
+    f: impl Fn(&[T], *mut T, &mut [T], &mut [T]) + Sync,
+) -> Vec<T> {
+    assert!(
+        x.len().is_multiple_of(n_in.max(1)),
+        "resampling: a plane is incomplete"
+    );
+    let simd = Choice::get().simd;
+    // SAFETY: the jobs cover all planes, and each fills its own by the caller's promise.
+    unsafe {
+        filled(x.len() / n_in.max(1) * n_out, |y: SharedMut<'_, T>| {
+            x.par_chunks_exact(n_in.max(1))
+                .enumerate()
+                .with_min_len(ELEMENTS.div_ceil(n_in.max(n_out).max(1)))
+                .for_each(|(i, x)| {
+                    let y = y.as_mut_ptr().wrapping_add(i * n_out);
+                    T::with_scratch(buffers, |first, second| {
+                        simd.vectorise(
+                            #[inline(always)]
+                            || f(x, y, first, second),
+                        );
+                    });
+                });
+        })
     }
 }
 
@@ -126,38 +172,58 @@ fn plane<T: Real>(
 mod tests {
     use super::*;
 
-    fn shape(taps: &[f64], pad: usize, from: [usize; 2], to: [usize; 2]) -> FilterShape {
-        FilterShape {
-            taps: taps.to_vec(),
-            pad,
-            from,
-            to,
+    /// Every product of the definition, as `(pixel of the larger plane, pixel of the smaller plane, weight)`.
+    fn products(s: &FilterShape, filter: &[f64]) -> Vec<(usize, usize, f64)> {
+        let mut all = Vec::new();
+        for (i, a) in filter.iter().enumerate() {
+            for (j, b) in filter.iter().enumerate() {
+                for y in 0..s.small_h() {
+                    for x in 0..s.small_w() {
+                        let (row, column) = (2 * y + i, 2 * x + j);
+                        if (s.pad..s.h + s.pad).contains(&row)
+                            && (s.pad..s.w + s.pad).contains(&column)
+                        {
+                            let large = (row - s.pad) * s.w + column - s.pad;
+                            all.push((large, y * s.small_w() + x, a * b));
+                        }
+                    }
+                }
+            }
         }
+        all
     }
 
     #[test]
-    fn a_box_pools_and_repeats() {
-        let x: Vec<f64> = (0..24).map(f64::from).collect();
-        let halves = shape(&[0.5, 0.5], 0, [4, 6], [2, 3]);
-        assert_eq!(
-            filter_down(&halves, &x),
-            crate::pool_2x(&x, 4, 6, 0.25),
-            "pooling"
-        );
-        let ones = shape(&[1.0, 1.0], 0, [4, 6], [8, 12]);
-        assert_eq!(filter_up(&ones, &x), crate::upsample_2x(&x, 4, 6));
-    }
-
-    #[test]
-    fn a_filter_of_four_reaches_one_pixel_beyond_and_finds_zeros_there() {
-        let taps = [1.0, 3.0, 3.0, 1.0];
-        let x = [1.0f64, 2.0, 4.0, 8.0];
-        let line = shape(&taps, 1, [1, 4], [1, 2]);
-        // A single row meets the taps 3 of the other axis.
-        assert_eq!(filter_down(&line, &x), [3.0 * 13.0, 3.0 * 38.0]);
-        let line = shape(&taps, 1, [1, 2], [2, 4]);
-        let row = [3.0, 3.0 + 2.0, 1.0 + 6.0, 6.0];
-        let expected: Vec<f64> = [row, row].concat().iter().map(|v| 3.0 * v).collect();
-        assert_eq!(filter_up(&line, &x[..2]), expected);
+    fn both_directions_equal_the_definition() {
+        for (filter, pad) in [
+            (&[0.5, 0.5][..], 0),
+            (&[0.1, 0.4, 0.3, 0.2], 1),
+            (&[0.1, 0.4, 0.3, 0.2], 0),
+            (&[0.2, 0.7, 0.1], 1),
+            (&[0.1, 0.3, 0.2, 0.1, 0.2, 0.05], 2),
+            (&[0.3, 0.7], 3),
+        ] {
+            for (h, w) in [(8, 8), (6, 9), (5, 12), (7, 40)] {
+                let k = filter.len();
+                let s = FilterShape { h, w, k, pad };
+                let (large, small) = (h * w, s.small_h() * s.small_w());
+                let wave = |n: usize| (0..n).map(|i| (0.7 * i as f64).sin()).collect::<Vec<_>>();
+                let (x, y) = (wave(3 * large), wave(3 * small));
+                let (mut down, mut up) = (vec![0.0; 3 * small], vec![0.0; 3 * large]);
+                for plane in 0..3 {
+                    for (i, o, weight) in products(&s, filter) {
+                        let (i, o) = (plane * large + i, plane * small + o);
+                        down[o] += 1.5 * weight * x[i];
+                        up[i] += 1.5 * weight * y[o];
+                    }
+                }
+                let close = |got: Vec<f64>, want: Vec<f64>| {
+                    got.len() == want.len()
+                        && got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-13)
+                };
+                assert!(close(filter_down(&s, &x, filter, 1.5), down), "{s:?}");
+                assert!(close(filter_up(&s, &y, filter, 1.5), up), "{s:?}");
+            }
+        }
     }
 }

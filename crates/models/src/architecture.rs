@@ -1,9 +1,13 @@
 //! The architectures that a file can hold, behind one interface.
 
 use candle_core::{DType, Result};
-use sdft_adm::{AdmConfig, ConfigError, TrainableUnet, Unet};
-use sdft_diffusion::{ComputeMode, Network, PredictionType, Trainable};
+use sdft_adm::{AdmConfig, TrainableUnet, Unet};
+use sdft_diffusion::{
+    ComputeMode, Network, PRECOND_KEY, Precond, Preconditioned, PredictionType, Trainable,
+};
+use sdft_edm::{DhariwalConfig, EdmConfig, EdmNet, ModelConfig, SongUnetConfig, TrainableEdm};
 use sdft_nn::{Cost, ParamSource, ParamSpec, Params};
+use sdft_unet2d::{TrainableUnet2d, Unet2d, Unet2dConfig};
 use serde::de::{Deserializer, Error as _};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
@@ -17,7 +21,18 @@ use std::collections::BTreeMap;
 pub enum Architecture {
     /// guided-diffusion's U-Net.
     Adm(AdmConfig),
+    /// guided-diffusion's U-Net with EDM's preconditioning, as openai/consistency_models publishes it. Among ADM's fields it is
+    /// `precond = "edm"`.
+    AdmEdm(AdmConfig),
+    /// diffusers' `UNet2DModel`.
+    Unet2d(Unet2dConfig),
+    /// NVlabs/edm's networks.
+    Edm(EdmConfig),
 }
+
+/// The field of ADM's preconditioning, and its only value.
+pub(crate) const PRECOND: &str = "precond";
+pub(crate) const PRECOND_EDM: &str = "edm";
 
 impl Default for Architecture {
     /// ADM's default, the light FFHQ-256 network.
@@ -32,6 +47,18 @@ impl From<AdmConfig> for Architecture {
     }
 }
 
+impl From<Unet2dConfig> for Architecture {
+    fn from(config: Unet2dConfig) -> Self {
+        Self::Unet2d(config)
+    }
+}
+
+impl From<EdmConfig> for Architecture {
+    fn from(config: EdmConfig) -> Self {
+        Self::Edm(config)
+    }
+}
+
 /// A field that keeps a network from being built or trained.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("model.{field}: {problem}")]
@@ -42,10 +69,28 @@ pub struct ArchitectureError {
     pub problem: String,
 }
 
-impl From<ConfigError> for ArchitectureError {
-    fn from(error: ConfigError) -> Self {
+impl From<sdft_adm::ConfigError> for ArchitectureError {
+    fn from(error: sdft_adm::ConfigError) -> Self {
         Self {
             field: error.field.to_owned(),
+            problem: error.problem,
+        }
+    }
+}
+
+impl From<sdft_unet2d::ConfigError> for ArchitectureError {
+    fn from(error: sdft_unet2d::ConfigError) -> Self {
+        Self {
+            problem: format!("expected {}, found {}", error.expected, error.found),
+            field: error.field,
+        }
+    }
+}
+
+impl From<sdft_edm::ConfigError> for ArchitectureError {
+    fn from(error: sdft_edm::ConfigError) -> Self {
+        Self {
+            field: error.field,
             problem: error.problem,
         }
     }
@@ -54,34 +99,64 @@ impl From<ConfigError> for ArchitectureError {
 impl Architecture {
     /// The key that names the architecture among the fields of its configuration.
     pub const TAG: &'static str = "architecture";
+    /// The names of all architectures.
+    pub const NAMES: [&'static str; 3] = ["adm", "unet2d", "edm"];
 
-    /// The names of all architectures, that of [`Architecture::default`] first.
-    pub const NAMES: &'static [&'static str] = &["adm"];
-
-    /// The name of the architecture: `adm`.
+    /// The name of the architecture: `adm`, `unet2d` or `edm`.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Adm(_) => "adm",
+            Self::Adm(_) | Self::AdmEdm(_) => "adm",
+            Self::Unet2d(_) => "unet2d",
+            Self::Edm(_) => "edm",
         }
     }
 
-    /// The configuration, if it is guided-diffusion's U-Net.
+    /// The architecture as its authors call it.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Adm(_) => "ADM U-Net",
+            Self::AdmEdm(_) => "ADM U-Net with EDM's preconditioning",
+            Self::Unet2d(_) => "UNet2DModel",
+            Self::Edm(config) => match config.model {
+                ModelConfig::SongUNet(_) => "SongUNet (EDM)",
+                ModelConfig::DhariwalUNet(_) => "DhariwalUNet (EDM)",
+            },
+        }
+    }
+
+    /// The configuration, if it is guided-diffusion's U-Net, with or without preconditioning.
     pub fn adm(&self) -> Option<&AdmConfig> {
         match self {
-            Self::Adm(config) => Some(config),
+            Self::Adm(config) | Self::AdmEdm(config) => Some(config),
+            Self::Unet2d(_) | Self::Edm(_) => None,
+        }
+    }
+
+    /// The preconditioning of an EDM network, which is called with noise levels instead of steps.
+    pub fn precond(&self) -> Option<Precond> {
+        match self {
+            Self::Adm(_) | Self::Unet2d(_) => None,
+            Self::AdmEdm(_) => Some(Precond::CONSISTENCY_ADM),
+            Self::Edm(config) => Some(config.precond),
         }
     }
 
     /// The fields of the configuration, without the name of the architecture.
     pub fn fields(&self) -> Map<String, Value> {
         let value = match self {
-            Self::Adm(config) => serde_json::to_value(config),
+            Self::Adm(config) | Self::AdmEdm(config) => serde_json::to_value(config),
+            Self::Unet2d(config) => serde_json::to_value(config),
+            Self::Edm(config) => serde_json::to_value(config),
         };
-        match value {
+        let mut fields = match value {
             Ok(Value::Object(fields)) => fields,
             // A configuration is a struct of numbers, texts and lists.
             _ => Map::new(),
+        };
+        if let Self::AdmEdm(_) = self {
+            fields.insert(PRECOND.to_owned(), PRECOND_EDM.into());
         }
+        fields
     }
 
     /// The names, shapes and initial values of all parameters.
@@ -90,11 +165,13 @@ impl Architecture {
     /// An invalid configuration.
     pub fn specs(&self) -> Result<Vec<ParamSpec>> {
         match self {
-            Self::Adm(config) => Unet::specs(config),
+            Self::Adm(config) | Self::AdmEdm(config) => Unet::specs(config),
+            Self::Unet2d(config) => Unet2d::specs(config),
+            Self::Edm(config) => EdmNet::specs(config),
         }
     }
 
-    /// The frozen network with feature maps of type `compute_dtype`.
+    /// The frozen network with feature maps of type `compute_dtype`. EDM networks predict the image, whatever `prediction_type` is.
     ///
     /// # Errors
     /// An invalid configuration, or parameters that are missing or of another shape.
@@ -104,12 +181,24 @@ impl Architecture {
         prediction_type: PredictionType,
         compute_dtype: DType,
     ) -> Result<Box<dyn Network>> {
+        let adm = |config| -> Result<Unet> {
+            Ok(Unet::load(source, config)?
+                .with_prediction_type(prediction_type)
+                .with_compute_dtype(compute_dtype))
+        };
         Ok(match self {
-            Self::Adm(config) => Box::new(
-                Unet::load(source, config)?
+            Self::Adm(config) => Box::new(adm(config)?),
+            Self::AdmEdm(config) => {
+                Box::new(Preconditioned::new(adm(config)?, Precond::CONSISTENCY_ADM))
+            }
+            Self::Unet2d(config) => Box::new(
+                Unet2d::load(source, config)?
                     .with_prediction_type(prediction_type)
                     .with_compute_dtype(compute_dtype),
             ),
+            Self::Edm(config) => {
+                Box::new(EdmNet::load(source, config)?.with_compute_dtype(compute_dtype))
+            }
         })
     }
 
@@ -127,6 +216,14 @@ impl Architecture {
             Self::Adm(config) => {
                 Box::new(TrainableUnet::new(params, config, prediction_type, mode)?)
             }
+            Self::AdmEdm(config) => {
+                let net = TrainableUnet::new(params, config, prediction_type, mode)?;
+                Box::new(Preconditioned::new(net, Precond::CONSISTENCY_ADM))
+            }
+            Self::Unet2d(config) => {
+                Box::new(TrainableUnet2d::new(params, config, prediction_type, mode)?)
+            }
+            Self::Edm(config) => Box::new(TrainableEdm::new(params, config, mode)?),
         })
     }
 
@@ -137,6 +234,22 @@ impl Architecture {
     pub fn check(&self) -> std::result::Result<(), ArchitectureError> {
         match self {
             Self::Adm(config) => Ok(config.validate()?),
+            Self::AdmEdm(config) => {
+                config.validate()?;
+                // The output is the image alone.
+                match config.out_channels == config.in_channels {
+                    true => Ok(()),
+                    false => Err(ArchitectureError {
+                        field: "out_channels".to_owned(),
+                        problem: format!(
+                            "a network with EDM's preconditioning has as many as in_channels, expected {}, found {}",
+                            config.in_channels, config.out_channels
+                        ),
+                    }),
+                }
+            }
+            Self::Unet2d(config) => Ok(config.validate()?),
+            Self::Edm(config) => Ok(config.validate()?),
         }
     }
 
@@ -145,15 +258,29 @@ impl Architecture {
     /// # Errors
     /// The field, what was expected and what was found.
     pub fn check_trainable(&self) -> std::result::Result<(), ArchitectureError> {
+        self.check()?;
         match self {
-            Self::Adm(config) => Ok(config.check_trainable()?),
+            Self::Adm(config) | Self::AdmEdm(config) => Ok(config.check_trainable()?),
+            Self::Unet2d(config) => Ok(config.check_trainable()?),
+            Self::Edm(config) => Ok(config.check_trainable()?),
         }
     }
 
     /// The shape of an image, `[channels, height, width]`.
     pub fn image_shape(&self) -> [usize; 3] {
         match self {
-            Self::Adm(config) => [config.in_channels, config.image_size, config.image_size],
+            Self::Adm(config) | Self::AdmEdm(config) => {
+                [config.in_channels, config.image_size, config.image_size]
+            }
+            Self::Unet2d(config) => {
+                let [height, width] = config.sides().unwrap_or_default();
+                [config.in_channels, height, width]
+            }
+            Self::Edm(config) => [
+                config.img_channels,
+                config.img_resolution,
+                config.img_resolution,
+            ],
         }
     }
 
@@ -171,7 +298,9 @@ impl Architecture {
     /// Channels of the output.
     pub fn out_channels(&self) -> usize {
         match self {
-            Self::Adm(config) => config.out_channels,
+            Self::Adm(config) | Self::AdmEdm(config) => config.out_channels,
+            Self::Unet2d(config) => config.out_channels,
+            Self::Edm(config) => config.img_channels,
         }
     }
 
@@ -183,14 +312,9 @@ impl Architecture {
     /// Number of classes of a class-conditional network, 0 for none.
     pub fn n_classes(&self) -> usize {
         match self {
-            Self::Adm(config) => config.num_classes,
-        }
-    }
-
-    /// Groups of the norms at the deepest features.
-    pub fn norm_groups(&self) -> usize {
-        match self {
-            Self::Adm(config) => config.norm_groups,
+            Self::Adm(config) | Self::AdmEdm(config) => config.num_classes,
+            Self::Unet2d(config) => config.n_classes(),
+            Self::Edm(config) => config.label_dim,
         }
     }
 
@@ -198,7 +322,9 @@ impl Architecture {
     #[must_use]
     pub fn with_dropout(mut self, probability: f64) -> Self {
         match &mut self {
-            Self::Adm(config) => config.dropout = probability,
+            Self::Adm(config) | Self::AdmEdm(config) => config.dropout = probability,
+            Self::Unet2d(config) => config.dropout = probability,
+            Self::Edm(config) => config.model.set_dropout(probability),
         }
         self
     }
@@ -206,14 +332,42 @@ impl Architecture {
     /// The probability of dropping a feature in training.
     pub fn dropout(&self) -> f64 {
         match self {
-            Self::Adm(config) => config.dropout,
+            Self::Adm(config) | Self::AdmEdm(config) => config.dropout,
+            Self::Unet2d(config) => config.dropout,
+            Self::Edm(EdmConfig {
+                model: ModelConfig::SongUNet(SongUnetConfig { dropout, .. }),
+                ..
+            })
+            | Self::Edm(EdmConfig {
+                model: ModelConfig::DhariwalUNet(DhariwalConfig { dropout, .. }),
+                ..
+            }) => *dropout,
+        }
+    }
+
+    /// Groups of the norms at the deepest features.
+    pub fn norm_groups(&self) -> usize {
+        match self {
+            Self::Adm(config) | Self::AdmEdm(config) => config.norm_groups,
+            Self::Unet2d(config) => config.norm_num_groups,
+            Self::Edm(config) => {
+                let (width, multiples) = match &config.model {
+                    ModelConfig::SongUNet(model) => (model.model_channels, &model.channel_mult),
+                    ModelConfig::DhariwalUNet(model) => (model.model_channels, &model.channel_mult),
+                };
+                let channels = width * multiples.last().copied().unwrap_or(1);
+                // Source: NVlabs/edm `GroupNorm`.
+                (channels / 4).clamp(1, 32)
+            }
         }
     }
 
     /// Operations and memory for one image.
     pub fn cost(&self) -> Cost {
         match self {
-            Self::Adm(config) => config.cost(),
+            Self::Adm(config) | Self::AdmEdm(config) => config.cost(),
+            Self::Unet2d(config) => config.cost(config.sides().unwrap_or_default()),
+            Self::Edm(config) => config.cost(),
         }
     }
 
@@ -221,6 +375,15 @@ impl Architecture {
     pub fn metadata(&self) -> BTreeMap<String, String> {
         match self {
             Self::Adm(config) => config.metadata("unet"),
+            Self::AdmEdm(config) => {
+                let mut metadata = config.metadata("unet");
+                // A struct of numbers always has JSON.
+                let precond = serde_json::to_string(&Precond::CONSISTENCY_ADM);
+                metadata.insert(PRECOND_KEY.to_owned(), precond.unwrap_or_default());
+                metadata
+            }
+            Self::Unet2d(config) => config.metadata(),
+            Self::Edm(config) => config.metadata(),
         }
     }
 
@@ -229,22 +392,67 @@ impl Architecture {
     /// # Errors
     /// An unknown architecture, an unknown field, or a value of another type.
     pub fn from_fields(mut fields: Map<String, Value>) -> serde_json::Result<Self> {
-        let name = fields.remove(Self::TAG);
-        let name = name.as_ref().map_or(Some("adm"), Value::as_str);
-        match name {
-            Some("adm") => serde_json::from_value(Value::Object(fields)).map(Self::Adm),
-            _ => Err(<serde_json::Error as serde::de::Error>::custom(
-                "architecture: expected adm",
-            )),
+        let invalid = |field: &str, expected: &str, found: Value| {
+            serde_json::Error::custom(format!("{field}: expected {expected}, found {found}"))
+        };
+        let name = fields.remove(Self::TAG).unwrap_or_else(|| "adm".into());
+        match name.as_str() {
+            Some("adm") => match fields.remove(PRECOND) {
+                None => serde_json::from_value(Value::Object(fields)).map(Self::Adm),
+                Some(value) if value == PRECOND_EDM => {
+                    serde_json::from_value(Value::Object(fields)).map(Self::AdmEdm)
+                }
+                Some(value) => Err(invalid(PRECOND, "\"edm\" or no such field", value)),
+            },
+            Some("unet2d") => Unet2dConfig::from_json(&nulls(fields))
+                .map(Self::Unet2d)
+                .map_err(serde_json::Error::custom),
+            Some("edm") => serde_json::from_value(Value::Object(fields)).map(Self::Edm),
+            _ => Err(invalid(Self::TAG, &Self::NAMES.join(", "), name)),
         }
     }
 }
 
+/// How a field without a value is written: TOML has no null.
+const NULL: &str = "null";
+
+/// The fields of a `UNet2DModel` with the nulls that are not the default under their name, and without the others.
+fn named_nulls(fields: Map<String, Value>) -> Map<String, Value> {
+    let usual = Architecture::from(Unet2dConfig::default()).fields();
+    let written = fields.into_iter().filter_map(|(field, value)| {
+        let is_usual = usual.get(&field) == Some(&value);
+        match value {
+            Value::Null if is_usual => None,
+            Value::Null => Some((field, NULL.into())),
+            value => Some((field, value)),
+        }
+    });
+    written.collect()
+}
+
+/// The fields with nulls in place of their name.
+fn nulls(fields: Map<String, Value>) -> Map<String, Value> {
+    let read = fields.into_iter().map(|(field, value)| match value {
+        value if value == NULL => (field, Value::Null),
+        value => (field, value),
+    });
+    read.collect()
+}
+
 impl Serialize for Architecture {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        match self {
-            Self::Adm(config) => config.serialize(serializer),
+        if let Self::Adm(config) = self {
+            // In the order of its fields, which hashes of older versions cover.
+            return config.serialize(serializer);
         }
+        let mut fields = match self {
+            Self::Unet2d(_) => named_nulls(self.fields()),
+            _ => self.fields(),
+        };
+        if self.name() != "adm" {
+            fields.insert(Self::TAG.to_owned(), self.name().into());
+        }
+        fields.serialize(serializer)
     }
 }
 

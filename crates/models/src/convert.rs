@@ -1,18 +1,17 @@
-//! Converts any readable file to `.safetensors`.
+//! Converts any readable file to `.safetensors`, or to a folder of diffusers.
 
-use crate::diffusers::Layout;
 use crate::error::ModelError;
-use crate::load::{refuse_to_guess, weights_of, whole_sha256};
-use crate::official::{EITHER, official_shapes, tensors};
-use crate::resolve::{ASSUMED_KEY, PREDICTION, Resolved, Seen, resolve};
-use crate::save::unet_metadata;
-use crate::siblings::Siblings;
-use crate::{LoadOptions, notes};
+use crate::export::{Export, write_diffusers};
+use crate::folder::weights_of;
+use crate::layout::EITHER;
+use crate::opened::Opened;
+use crate::resolve::{ASSUMED_KEY, Resolved};
+use crate::save::network_metadata;
+use crate::{LoadOptions, load_network, notes};
 use candle_core::{DType, Tensor};
-use sdft_adm::{Origin, Unet};
+use sdft_adm::Origin;
 use sdft_checkpoint::{ReadOptions, sha256_weights, write_safetensors};
 use sdft_diffusion::PROVENANCE_PREFIX;
-use sdft_nn::Mismatch;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -20,7 +19,7 @@ use std::path::Path;
 /// the user.
 ///
 /// # Errors
-/// A file cannot be read or written, values are NaN or infinite, or the process is required.
+/// A file cannot be read or written, values are NaN or infinite, or settings are required.
 pub fn convert_file(
     input: &Path,
     output: &Path,
@@ -35,44 +34,20 @@ pub fn convert_file(
             ..options.read(EITHER)
         },
     )?;
-    let sha256 = sha256_weights(input)?;
-    let mut notes = state.notes();
-    let siblings = match Layout::of(&state.shapes()) {
-        Some(_) => Some(Siblings::of(input)?),
-        None => None,
-    };
-    let shapes = official_shapes(state.shapes());
-    let seen = Seen {
-        path: input,
-        shapes: &shapes,
-        metadata: state.metadata(),
-        sha256: Some(&sha256),
-        siblings: siblings.as_ref(),
-    };
-    let mut as_adm = None;
-    let mut all = match resolve(&seen, options) {
-        Ok(resolved) => {
-            let fits = match Unet::specs(&resolved.config) {
-                Ok(specs) if resolved.pool.is_none() => {
-                    Mismatch::between(&specs, &shapes).is_empty()
-                }
-                _ => false,
-            };
-            if fits {
-                refuse_to_guess(input, &resolved)?;
-                notes.extend(notes::diffusers(siblings.as_ref()));
-                notes.extend(notes::assumed(&resolved, false));
-                as_adm = Some(resolved.config.clone());
-                let mut metadata =
-                    unet_metadata(&resolved.config, &resolved.process, &BTreeMap::new())?;
-                metadata.extend(assumed(&resolved));
-                metadata
-            } else {
-                notes.push(
-                    "no configuration written: the tensors are not those of a U-Net".to_owned(),
-                );
-                BTreeMap::new()
-            }
+    let opened = Opened::file(input, state.shapes(), Some(sha256_weights(input)?))?;
+    let mut notes = opened.notes(&state.summary);
+    let mut all = match opened.resolve(state.metadata(), options) {
+        Ok(resolved) if resolved.pool.is_none() && opened.misfit(&resolved).is_none() => {
+            opened.refuse_to_guess(&resolved)?;
+            notes.extend(notes::assumed(&resolved, false));
+            let mut metadata =
+                network_metadata(&resolved.architecture, &resolved.process, &BTreeMap::new())?;
+            metadata.extend(assumed(&resolved));
+            metadata
+        }
+        Ok(_) => {
+            notes.push("no configuration written: the tensors are not those of a U-Net".to_owned());
+            BTreeMap::new()
         }
         Err(conflict @ ModelError::Conflict { .. }) => return Err(conflict),
         Err(problem) => {
@@ -87,22 +62,11 @@ pub fn convert_file(
             all.insert(key.clone(), value.clone());
         }
     }
-    all.insert(
-        format!("{PROVENANCE_PREFIX}converted_from"),
-        input
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
-    );
-    all.insert(
-        format!("{PROVENANCE_PREFIX}converted_sha256"),
-        whole_sha256(sha256, siblings.as_ref()),
-    );
-    let mut entries = state.into_map();
-    if let (Some(_), Some(config)) = (&siblings, as_adm) {
-        entries = tensors(input, entries, &config)?.into_iter().collect();
-    }
+    all.extend(provenance(input, opened.sha256()));
+    let entries = match resolved {
+        true => opened.layout.named(state.into_map()),
+        false => state.into_map(),
+    };
     if dtype == Some(DType::F16) {
         check_range(output, &entries)?;
     }
@@ -111,18 +75,59 @@ pub fn convert_file(
     Ok(notes)
 }
 
+/// Converts the network in any readable file to a folder that diffusers' `DDPMPipeline.from_pretrained` loads. Returns notes for the user.
+///
+/// # Errors
+/// The file cannot be read, or diffusers has no network that equals this one; see [`write_diffusers`].
+pub fn convert_to_diffusers(
+    input: &Path,
+    folder: &Path,
+    options: &LoadOptions,
+    dtype: Option<DType>,
+) -> Result<Vec<String>, ModelError> {
+    let model = load_network(input, options)?;
+    let mut notes = model.notes;
+    let provenance = provenance(&weights_of(input)?, model.sha256).collect();
+    let export = Export {
+        architecture: &model.architecture,
+        process: &model.process,
+        params: &model.params,
+        metadata: &provenance,
+        dtype,
+    };
+    notes.extend(write_diffusers(folder, &export)?);
+    Ok(notes)
+}
+
+/// How a converted file was made.
+fn provenance(input: &Path, sha256: String) -> impl Iterator<Item = (String, String)> {
+    let name = input.file_name().unwrap_or_default().to_string_lossy();
+    let facts = [
+        ("converted_from", name.into_owned()),
+        ("converted_sha256", sha256),
+    ];
+    facts
+        .into_iter()
+        .map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value))
+}
+
 /// The assumed fields, which the metadata of the result lists.
 fn assumed(resolved: &Resolved) -> Option<(String, String)> {
-    let of = |section: &'static str, origins: &BTreeMap<&'static str, Origin>| {
-        let assumed = origins
-            .iter()
-            // A network that predicts the noise is not marked: files leave the field out.
-            .filter(|(field, origin)| **origin == Origin::Assumed && **field != PREDICTION);
-        let fields = assumed.map(move |(field, _)| format!("{section}.{field}"));
+    let of = |section: &'static str,
+              written: serde_json::Map<String, serde_json::Value>,
+              origins: &BTreeMap<String, Origin>| {
+        let is_assumed = |field: &String| origins.get(field) == Some(&Origin::Assumed);
+        let fields = written.keys().filter(|field| is_assumed(field));
+        let fields = fields.map(|field| format!("{section}.{field}"));
         fields.collect::<Vec<_>>()
     };
-    let mut fields = of("model", &resolved.origins);
-    fields.extend(of("process", &resolved.process_origins));
+    let process = match serde_json::to_value(&resolved.process) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        // A process is a struct of numbers, texts and lists.
+        _ => serde_json::Map::new(),
+    };
+    let mut fields = of("model", resolved.architecture.fields(), &resolved.origins);
+    fields.extend(of("process", process, &resolved.process_origins));
     (!fields.is_empty()).then(|| (ASSUMED_KEY.to_owned(), fields.join(",")))
 }
 

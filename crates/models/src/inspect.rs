@@ -1,14 +1,12 @@
 //! The contents of a file of a network.
 
-use crate::diffusers::Layout;
 use crate::error::ModelError;
+use crate::folder::weights_of;
 use crate::known::SMALLEST_KNOWN;
-use crate::load::weights_of;
-use crate::official::{EITHER, official_shapes};
-use crate::resolve::{Resolved, Seen, resolve};
-use crate::siblings::Siblings;
+use crate::layout::EITHER;
+use crate::opened::Opened;
+use crate::resolve::Resolved;
 use crate::{LoadOptions, notes};
-use sdft_adm::{Encoder, Unet};
 use sdft_checkpoint::{NonFinite, Summary, sha256_weights};
 use sdft_nn::Mismatch;
 use std::collections::BTreeMap;
@@ -36,35 +34,20 @@ pub fn inspect_file(path: &Path, options: &LoadOptions) -> Result<Inspected, Mod
     let summary = sdft_checkpoint::describe(path, &options.read(EITHER))?;
     let tensors = summary.tensors.iter();
     let shapes: BTreeMap<_, _> = tensors.map(|t| (t.name.clone(), t.shape.clone())).collect();
-    let siblings = match Layout::of(&shapes) {
-        Some(_) => Some(Siblings::of(path)?),
-        None => None,
+    let sha256 = match summary.file_size >= SMALLEST_KNOWN {
+        true => Some(sha256_weights(path)?),
+        false => None,
     };
-    let shapes = official_shapes(shapes);
-    let sha256 = if summary.file_size >= SMALLEST_KNOWN {
-        Some(sha256_weights(path)?)
-    } else {
-        None
-    };
-    let seen = Seen {
-        path,
-        shapes: &shapes,
-        metadata: &summary.metadata,
-        sha256: sha256.as_deref(),
-        siblings: siblings.as_ref(),
-    };
-    let resolved = resolve(&seen, options);
-    let misfit = resolved.as_ref().ok().and_then(|resolved| {
-        let specs = match resolved.encoder() {
-            Some(encoder) => Encoder::specs(&encoder),
-            None => Unet::specs(&resolved.config),
-        };
-        let mismatch = Mismatch::between(&specs.ok()?, &shapes);
-        (!mismatch.is_empty()).then_some(mismatch)
-    });
-    let mut notes = summary.notes.clone();
-    notes.extend(notes::latents(&summary));
-    notes.extend(notes::diffusers(siblings.as_ref()));
+    let opened = Opened::file(path, shapes, sha256)?;
+    let resolved = opened.resolve(&summary.metadata, options);
+    let misfit = resolved
+        .as_ref()
+        .ok()
+        .and_then(|found| opened.misfit(found));
+    let mut notes = opened.notes(&summary);
+    if let Ok(resolved) = &resolved {
+        notes.extend(notes::assumed(resolved, false));
+    }
     Ok(Inspected {
         summary,
         resolved,

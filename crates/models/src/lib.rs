@@ -9,7 +9,7 @@
 //! use candle_core::Device;
 //! use sdft_adm::{AdmConfig, Unet};
 //! use sdft_diffusion::Process;
-//! use sdft_models::{LoadOptions, load_unet, save_unet};
+//! use sdft_models::{LoadOptions, load_network, save_network};
 //! use sdft_nn::Params;
 //!
 //! let config = AdmConfig { image_size: 8, model_channels: 8, channel_mult: vec![1.0], attention_resolutions: vec![],
@@ -17,8 +17,8 @@
 //! let params = Params::init(&Unet::specs(&config)?, 0, &Device::Cpu)?;
 //! let dir = tempfile::tempdir()?;
 //! let path = dir.path().join("tiny.safetensors");
-//! save_unet(&path, &config, &Process::default(), &params, &Default::default(), None)?;
-//! assert_eq!(load_unet(&path, &LoadOptions::default())?.architecture, config.into());
+//! save_network(&path, &config.clone().into(), &Process::default(), &params, &Default::default(), None)?;
+//! assert_eq!(load_network(&path, &LoadOptions::default())?.architecture, config.into());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -26,29 +26,31 @@
 
 pub use crate::{
     architecture::{Architecture, ArchitectureError},
-    convert::convert_file,
+    convert::{convert_file, convert_to_diffusers},
     error::ModelError,
+    export::{Export, write_diffusers},
+    folder::folder_weights,
     inspect::{Inspected, inspect_file, scan_file},
     load::{
-        LoadOptions, LoadedEncoder, LoadedModel, load_encoder, load_unet, load_unet_bytes,
+        LoadOptions, LoadedEncoder, LoadedModel, load_encoder, load_network, load_network_bytes,
         read_params_bytes,
     },
     resolve::Resolved,
-    save::{encoder_metadata, save_unet, unet_metadata},
-    siblings::folder_weights,
+    save::{encoder_metadata, network_metadata, save_network},
+    scheduler::{scheduler_config, scheduler_process},
 };
 
 mod architecture;
 mod convert;
-mod diffusers;
 mod error;
+mod export;
+mod folder;
 mod inspect;
 mod known;
+mod layout;
 mod load;
 mod notes;
-mod official;
+mod opened;
 mod resolve;
 mod save;
 mod scheduler;
-mod siblings;
-mod unet2d;

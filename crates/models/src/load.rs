@@ -1,14 +1,13 @@
 //! Loads networks from files, strictly.
 
-use crate::Architecture;
-use crate::diffusers::Layout;
 use crate::error::ModelError;
-use crate::notes;
-use crate::official::{ENCODER, UNET, official_shapes, tensors};
-use crate::resolve::{Resolved, Seen, hints, resolve};
-use crate::siblings::{Siblings, folder_weights};
+use crate::folder::weights_of;
+use crate::layout::{ENCODER, UNET};
+use crate::opened::{Opened, specs};
+use crate::resolve::{Resolved, hints};
+use crate::{Architecture, notes};
 use candle_core::DType;
-use sdft_adm::{Encoder, EncoderConfig, Origin, Unet};
+use sdft_adm::{EncoderConfig, Origin};
 use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Wanted, sha256_weights};
 use sdft_diffusion::{ComputeMode, Diffusion, Network, Process, Trainable};
 use sdft_files::sha256_bytes;
@@ -16,7 +15,7 @@ use sdft_nn::{ParamSpec, Params};
 use sdft_schedule::{Respacing, ScheduleError};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How a model file is read.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +28,7 @@ pub struct LoadOptions {
     pub key: Option<String>,
     /// The weights to take if a file has both.
     pub prefer: Prefer,
-    /// The process of a file that does not state its own; guided-diffusion's usual one if none.
+    /// The process of a file that does not state its own; the usual one of such files if none.
     pub process_otherwise: Option<Process>,
 }
 
@@ -44,7 +43,7 @@ impl LoadOptions {
     }
 }
 
-/// A U-Net's parameters, configuration and origins.
+/// A network's parameters, configuration and origins.
 #[derive(Clone, Debug)]
 pub struct LoadedModel {
     /// The architecture.
@@ -54,7 +53,7 @@ pub struct LoadedModel {
     /// The weights, f32 on the CPU.
     pub params: Params,
     /// How each field of the architecture is known.
-    pub origins: BTreeMap<&'static str, Origin>,
+    pub origins: BTreeMap<String, Origin>,
     /// SHA-256 of the file.
     pub sha256: String,
     /// Notes for the user about how it was read.
@@ -113,37 +112,30 @@ impl LoadedModel {
     }
 }
 
-/// Reads a U-Net from a file, or from the folder of a model in diffusers' layout.
+/// Reads a network from a file, or from the folder of a model in diffusers' layout.
 ///
 /// # Errors
-/// The file cannot be read, is not a U-Net, does not fit its configuration completely, or does not state its process where public models
-/// of its kind differ.
-pub fn load_unet(path: &Path, options: &LoadOptions) -> Result<LoadedModel, ModelError> {
+/// The file cannot be read, is not a network, does not fit its configuration completely, or does not state what public models of its kind
+/// differ in.
+pub fn load_network(path: &Path, options: &LoadOptions) -> Result<LoadedModel, ModelError> {
     let path = &weights_of(path)?;
     let state = sdft_checkpoint::read(path, &options.read(UNET))?;
-    let siblings = siblings(path, &state)?;
-    assemble(path, state, options, sha256_weights(path)?, siblings)
+    let opened = Opened::file(path, state.shapes(), Some(sha256_weights(path)?))?;
+    assemble(&opened, state, options)
 }
 
-/// Reads a U-Net from bytes in memory; messages call them `name`.
+/// Reads a network from bytes in memory; messages call them `name`.
 ///
 /// # Errors
-/// As [`load_unet`].
-pub fn load_unet_bytes(
+/// As [`load_network`].
+pub fn load_network_bytes(
     name: &str,
     bytes: &[u8],
     options: &LoadOptions,
 ) -> Result<LoadedModel, ModelError> {
     let state = sdft_checkpoint::read_bytes(name, bytes, &options.read(UNET))?;
-    // Bytes have no files next to them.
-    let siblings = is_diffusers(&state).then(Siblings::default);
-    assemble(
-        Path::new(name),
-        state,
-        options,
-        sha256_bytes(bytes),
-        siblings,
-    )
+    let opened = Opened::bytes(Path::new(name), state.shapes(), Some(sha256_bytes(bytes)));
+    assemble(&opened, state, options)
 }
 
 /// Reads parameters from bytes in memory and fits them to `specs`.
@@ -164,138 +156,60 @@ pub fn read_params_bytes(
     })
 }
 
-/// The file of the weights: the path itself, or the one in a folder.
-pub(crate) fn weights_of(path: &Path) -> Result<PathBuf, ModelError> {
-    if !path.is_dir() {
-        return Ok(path.to_owned());
-    }
-    folder_weights(path).ok_or_else(|| ModelError::Problem {
-        path: path.to_owned(),
-        problem: "expected a file of weights, found a folder without diffusion_pytorch_model.safetensors in it or in unet".into(),
-    })
-}
-
-fn is_diffusers(state: &StateDict) -> bool {
-    Layout::of(&state.shapes()).is_some()
-}
-
-/// The files next to one in diffusers' layout.
-fn siblings(path: &Path, state: &StateDict) -> Result<Option<Siblings>, ModelError> {
-    match is_diffusers(state) {
-        true => Siblings::of(path).map(Some),
-        false => Ok(None),
-    }
-}
-
-/// The hash of the weights, and of the settings next to them.
-pub(crate) fn whole_sha256(weights: String, siblings: Option<&Siblings>) -> String {
-    match siblings.map(Siblings::text).filter(|text| !text.is_empty()) {
-        Some(text) => sha256_bytes(format!("{weights}{text}").as_bytes()),
-        None => weights,
-    }
-}
-
-/// A state dict with its configuration, and notes about it.
-struct Read {
-    resolved: Resolved,
-    shapes: BTreeMap<String, Vec<usize>>,
-    notes: Vec<String>,
-    sha256: String,
-}
-
-fn resolve_model(
-    path: &Path,
-    state: &StateDict,
-    options: &LoadOptions,
-    sha256: String,
-    siblings: Option<&Siblings>,
-) -> Result<Read, ModelError> {
-    let shapes = official_shapes(state.shapes());
-    let seen = Seen {
-        path,
-        shapes: &shapes,
-        metadata: state.metadata(),
-        sha256: Some(&sha256),
-        siblings,
-    };
-    let resolved = resolve(&seen, options)?;
-    let mut notes = state.notes();
-    notes.extend(notes::latents(&state.summary));
-    notes.extend(notes::diffusers(siblings));
-    notes.extend(notes::assumed(
-        &resolved,
-        options.process_otherwise.is_some(),
-    ));
-    Ok(Read {
-        resolved,
-        notes,
-        shapes,
-        sha256: whole_sha256(sha256, siblings),
-    })
-}
-
-/// Fails if a process must be given.
-pub(crate) fn refuse_to_guess(path: &Path, resolved: &Resolved) -> Result<(), ModelError> {
-    match &resolved.ask {
-        None => Ok(()),
-        Some(ask) => Err(ModelError::Problem {
-            path: path.to_owned(),
-            problem: ask.clone(),
-        }),
-    }
-}
-
-fn fitted(
-    path: &Path,
-    specs: candle_core::Result<Vec<ParamSpec>>,
-    state: StateDict,
-    read: &Read,
-) -> Result<Params, ModelError> {
-    let specs = specs.map_err(|e| ModelError::Problem {
-        path: path.to_owned(),
-        problem: e.to_string(),
-    })?;
-    let config = &read.resolved.config;
-    Params::fit(&specs, tensors(path, state.into_map(), config)?).map_err(|mismatch| {
-        let mut hints = hints(config, &read.shapes);
-        hints.extend(notes::shard(path));
+/// The parameters of the network or classifier.
+fn fitted(opened: &Opened, state: StateDict, resolved: &Resolved) -> Result<Params, ModelError> {
+    let specs = specs(resolved).map_err(|e| opened.problem(e.to_string()))?;
+    let tensors = opened.layout.named(state.into_map());
+    Params::fit(&specs, tensors.into_iter().collect()).map_err(|mismatch| {
+        let mut hints = match resolved.architecture.adm() {
+            Some(config) => hints(config, &opened.shapes),
+            None => opened.settings_hint().into_iter().collect(),
+        };
+        hints.extend(notes::shard(&opened.path));
         ModelError::Misfit {
-            path: path.to_owned(),
+            path: opened.path.clone(),
             mismatch: Box::new(mismatch),
             hints: hints.join("\n"),
         }
     })
 }
 
+/// Notes for the user: how the file was read, and what was assumed.
+fn notes_of(
+    opened: &Opened,
+    state: &StateDict,
+    resolved: &Resolved,
+    options: &LoadOptions,
+) -> Vec<String> {
+    let mut all = opened.notes(&state.summary);
+    all.extend(notes::assumed(
+        resolved,
+        options.process_otherwise.is_some(),
+    ));
+    all
+}
+
 fn assemble(
-    path: &Path,
+    opened: &Opened,
     state: StateDict,
     options: &LoadOptions,
-    sha256: String,
-    siblings: Option<Siblings>,
 ) -> Result<LoadedModel, ModelError> {
-    let read = resolve_model(path, &state, options, sha256, siblings.as_ref())?;
-    if let Some(pool) = read.resolved.pool {
-        return Err(ModelError::Problem {
-            path: path.to_owned(),
-            problem: format!("expected a U-Net, found a classifier ({pool:?} pool)"),
-        });
+    let resolved = opened.resolve(state.metadata(), options)?;
+    if let Some(pool) = resolved.pool {
+        return Err(opened.problem(format!(
+            "expected a network that makes images, found a classifier ({pool:?} pool)"
+        )));
     }
-    let params = fitted(path, Unet::specs(&read.resolved.config), state, &read)?;
-    refuse_to_guess(path, &read.resolved)?;
-    let Resolved {
-        config,
-        process,
-        origins,
-        ..
-    } = read.resolved;
+    let notes = notes_of(opened, &state, &resolved, options);
+    let params = fitted(opened, state, &resolved)?;
+    opened.refuse_to_guess(&resolved)?;
     Ok(LoadedModel {
-        architecture: config.into(),
-        process,
+        architecture: resolved.architecture,
+        process: resolved.process,
         params,
-        origins,
-        sha256: read.sha256,
-        notes: read.notes,
+        origins: resolved.origins,
+        sha256: opened.sha256(),
+        notes,
     })
 }
 
@@ -309,7 +223,7 @@ pub struct LoadedEncoder {
     /// The weights, f32 on the CPU.
     pub params: Params,
     /// How each field of the architecture is known.
-    pub origins: BTreeMap<&'static str, Origin>,
+    pub origins: BTreeMap<String, Origin>,
     /// SHA-256 of the file.
     pub sha256: String,
     /// Notes for the user about how it was read.
@@ -319,31 +233,23 @@ pub struct LoadedEncoder {
 /// Reads a time-dependent classifier: this project's, guided-diffusion's, or EGSDE's.
 ///
 /// # Errors
-/// As [`load_unet`].
+/// As [`load_network`].
 pub fn load_encoder(path: &Path, options: &LoadOptions) -> Result<LoadedEncoder, ModelError> {
     let state = sdft_checkpoint::read(path, &options.read(ENCODER))?;
-    let siblings = siblings(path, &state)?;
-    let read = resolve_model(
-        path,
-        &state,
-        options,
-        sha256_weights(path)?,
-        siblings.as_ref(),
-    )?;
-    let Some(config) = read.resolved.encoder() else {
-        return Err(ModelError::Problem {
-            path: path.to_owned(),
-            problem: "expected a classifier, found a U-Net".into(),
-        });
+    let opened = Opened::file(path, state.shapes(), Some(sha256_weights(path)?))?;
+    let resolved = opened.resolve(state.metadata(), options)?;
+    let Some(config) = resolved.encoder() else {
+        return Err(opened.problem("expected a classifier, found a U-Net"));
     };
-    let params = fitted(path, Encoder::specs(&config), state, &read)?;
-    refuse_to_guess(path, &read.resolved)?;
+    let notes = notes_of(&opened, &state, &resolved, options);
+    let params = fitted(&opened, state, &resolved)?;
+    opened.refuse_to_guess(&resolved)?;
     Ok(LoadedEncoder {
         config,
-        process: read.resolved.process,
+        process: resolved.process,
         params,
-        origins: read.resolved.origins,
-        sha256: read.sha256,
-        notes: read.notes,
+        origins: resolved.origins,
+        sha256: opened.sha256(),
+        notes,
     })
 }

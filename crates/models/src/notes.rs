@@ -1,37 +1,52 @@
 //! Notes about how a file was read and what was assumed.
 
+use crate::Architecture;
+use crate::folder::Siblings;
 use crate::resolve::Resolved;
-use crate::siblings::Siblings;
 use sdft_adm::Origin;
 use sdft_checkpoint::Summary;
 use sdft_diffusion::Process;
 use std::path::Path;
 
-/// Notes about assumed fields that matter; `of_other` if the process is that of another model.
+/// Notes about assumed fields that change numbers; `of_other` if the process is that of another model.
 pub(crate) fn assumed(resolved: &Resolved, of_other: bool) -> Vec<String> {
-    let mut notes = Vec::new();
-    let matters = [
-        "image_size",
-        "norm_groups",
-        "num_head_channels",
-        "use_new_attention_order",
-    ];
-    let fields: Vec<&str> = matters
-        .into_iter()
-        .filter(|field| resolved.origins.get(field) == Some(&Origin::Assumed))
+    let assumed = resolved.origins.iter();
+    let assumed = assumed.filter(|(_, origin)| **origin == Origin::Assumed);
+    let fields: Vec<&str> = assumed
+        .map(|(field, _)| field.as_str())
+        .filter(|field| matters(&resolved.architecture, field))
         .collect();
+    let mut notes = Vec::new();
     if !fields.is_empty() {
         notes.push(format!(
-            "nothing in the file shows {}; ADM's defaults are assumed (--set model.FIELD=VALUE changes them)",
-            fields.join(", ")
+            "nothing in the file shows {}; {} defaults are assumed (--set model.FIELD=VALUE changes them)",
+            fields.join(", "),
+            match resolved.architecture {
+                Architecture::Adm(_) | Architecture::AdmEdm(_) => "ADM's",
+                Architecture::Unet2d(_) => "diffusers'",
+                Architecture::Edm(_) => "NVlabs/edm's",
+            }
         ));
     }
     notes.extend(process(resolved, of_other));
     notes
 }
 
+/// Whether a field changes what the network computes.
+fn matters(architecture: &Architecture, field: &str) -> bool {
+    let Some(config) = architecture.adm() else {
+        return !field.ends_with("dropout");
+    };
+    match field {
+        "dropout" => false,
+        "num_heads" | "num_heads_upsample" => config.num_head_channels == 0,
+        "conv_resample" => !config.resblock_updown,
+        _ => true,
+    }
+}
+
 /// A note about an assumed process.
-pub(crate) fn process(resolved: &Resolved, of_other: bool) -> Option<String> {
+fn process(resolved: &Resolved, of_other: bool) -> Option<String> {
     let origins = &resolved.process_origins;
     let is_assumed = |field: &str| origins.get(field) == Some(&Origin::Assumed);
     let Process {
@@ -40,6 +55,10 @@ pub(crate) fn process(resolved: &Resolved, of_other: bool) -> Option<String> {
         ..
     } = &resolved.process;
     let what = match (is_assumed("noise_schedule"), is_assumed("diffusion_steps")) {
+        // Without rescaling is how every network of 1000 steps is called.
+        (false, false) if *diffusion_steps != 1000 && is_assumed("rescale_timesteps") => {
+            "rescale_timesteps=false is".to_owned()
+        }
         (false, false) => return None,
         (true, true) => format!("the {noise_schedule} schedule of {diffusion_steps} steps is"),
         (true, false) => format!("the {noise_schedule} schedule is"),
@@ -48,7 +67,7 @@ pub(crate) fn process(resolved: &Resolved, of_other: bool) -> Option<String> {
     let whose = match of_other {
         true => "assumed, as of the other model",
         false => {
-            "assumed (--set process.noise_schedule=.. and --set process.diffusion_steps=.. change it)"
+            "assumed (--set process.noise_schedule=.., process.diffusion_steps=.. and process.rescale_timesteps=.. change it)"
         }
     };
     Some(format!(
@@ -60,23 +79,18 @@ pub(crate) fn process(resolved: &Resolved, of_other: bool) -> Option<String> {
 pub(crate) fn latents(summary: &Summary) -> Option<String> {
     let mut names = summary.left_out.iter();
     names.any(|name| name.starts_with("first_stage_model.")).then(|| {
-        "there is an autoencoder (first_stage_model) next to the network: it works on that one's latents, not on images, if they were trained \
-         together"
+        "there is an autoencoder (first_stage_model) next to the network: if they were trained together, the network works on latents, not on \
+         images"
             .to_owned()
     })
 }
 
 /// A note about a file in diffusers' layout.
-pub(crate) fn diffusers(siblings: Option<&Siblings>) -> Option<String> {
-    let siblings = siblings?;
+pub(crate) fn diffusers(siblings: &Siblings) -> Option<String> {
     let config = siblings.config.as_ref()?;
     let mut note = format!("diffusers' layout, read with {}", config.path.display());
     if let Some(scheduler) = &siblings.scheduler {
-        note.push_str(&format!(
-            " and {}; how it samples (clip_sample, timestep_spacing, steps_offset, set_alpha_to_one) is not taken from there but from the options of \
-             the command",
-            scheduler.path.display()
-        ));
+        note.push_str(&format!(" and {}", scheduler.path.display()));
     }
     Some(note)
 }

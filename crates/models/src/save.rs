@@ -1,41 +1,42 @@
 //! Writes networks with their metadata.
 
+use crate::Architecture;
 use crate::error::ModelError;
 use candle_core::DType;
-use sdft_adm::{AdmConfig, EncoderConfig};
+use sdft_adm::EncoderConfig;
 use sdft_checkpoint::write_safetensors;
 use sdft_diffusion::{Process, file_metadata};
 use sdft_nn::Params;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Writes a U-Net with its configuration and provenance; in f32 if `dtype` is none.
+/// Writes a network with its configuration and provenance; in f32 if `dtype` is none.
 ///
 /// # Errors
 /// The file system fails. Then the old file stays.
-pub fn save_unet(
+pub fn save_network(
     path: &Path,
-    config: &AdmConfig,
+    architecture: &Architecture,
     process: &Process,
     params: &Params,
     provenance: &BTreeMap<String, String>,
     dtype: Option<DType>,
 ) -> Result<(), ModelError> {
-    let metadata = unet_metadata(config, process, provenance)?;
+    let metadata = network_metadata(architecture, process, provenance)?;
     write_safetensors(path, params.iter(), &metadata, dtype)?;
     Ok(())
 }
 
-/// The metadata of a file of a U-Net.
+/// The metadata of a network's file.
 ///
 /// # Errors
 /// The process cannot be written as JSON.
-pub fn unet_metadata(
-    config: &AdmConfig,
+pub fn network_metadata(
+    architecture: &Architecture,
     process: &Process,
     provenance: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, ModelError> {
-    metadata("unet", config, process, provenance)
+    metadata(architecture.metadata(), process, provenance)
 }
 
 /// The metadata of a file of a classifier; the names of its tensors determine its pool.
@@ -47,12 +48,11 @@ pub fn encoder_metadata(
     process: &Process,
     provenance: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, ModelError> {
-    metadata("classifier", &config.net, process, provenance)
+    metadata(config.net.metadata("classifier"), process, provenance)
 }
 
 fn metadata(
-    kind: &str,
-    config: &AdmConfig,
+    network: BTreeMap<String, String>,
     process: &Process,
     provenance: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, ModelError> {
@@ -60,5 +60,5 @@ fn metadata(
         path: "metadata".into(),
         problem: e.to_string(),
     })?;
-    Ok(file_metadata(config.metadata(kind), process, provenance))
+    Ok(file_metadata(network, process, provenance))
 }

@@ -8,7 +8,7 @@ use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Pool};
 use sdft_checkpoint::write_safetensors;
 use sdft_diffusion::Process;
 use sdft_models::{
-    LoadOptions, convert_file, encoder_metadata, inspect_file, load_encoder, load_unet,
+    LoadOptions, convert_file, encoder_metadata, inspect_file, load_encoder, load_network,
 };
 use sdft_nn::Params;
 use sdft_testing::tiny_config;
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 fn metadata_comes_first_and_a_contradiction_is_an_error() {
     let files = Files::new();
     let path = files.ours();
-    let model = load_unet(
+    let model = load_network(
         &path,
         &given(json!({ "norm_groups": 4, "channel_mult": [1, 2] })),
     )
@@ -40,7 +40,7 @@ fn metadata_comes_first_and_a_contradiction_is_an_error() {
     );
     // Dropout belongs to the training.
     assert_eq!(
-        load_unet(&path, &given(json!({ "dropout": 0.3 })))
+        load_network(&path, &given(json!({ "dropout": 0.3 })))
             .unwrap()
             .architecture
             .dropout(),
@@ -53,7 +53,7 @@ fn without_metadata_shapes_and_the_user_decide_and_the_rest_is_assumed() {
     let files = Files::new();
     let path = files.bare();
     let options = given(json!({ "image_size": 8, "norm_groups": 4, "num_head_channels": 8 }));
-    let model = load_unet(&path, &options).unwrap();
+    let model = load_network(&path, &options).unwrap();
     assert_eq!(model.architecture, tiny_config().into());
     for (field, origin) in [
         ("model_channels", Origin::Inferred),
@@ -149,7 +149,7 @@ fn classifiers_of_any_origin_are_read() {
             assert!(a == b && values(x) == values(y), "{a}");
         }
         assert!(inspect_file(path, &options).unwrap().misfit.is_none());
-        let refused = load_unet(path, &options).unwrap_err().to_string();
+        let refused = load_network(path, &options).unwrap_err().to_string();
         assert!(refused.contains("found a classifier"), "{refused}");
     }
     let files = Files::new();
@@ -168,7 +168,7 @@ fn conversion_keeps_the_configuration_and_records_its_source() {
         seen.summary.metadata["sdft.provenance.converted_from"],
         "ours.safetensors"
     );
-    let model = load_unet(&to, &LoadOptions::default()).unwrap();
+    let model = load_network(&to, &LoadOptions::default()).unwrap();
     assert_eq!(
         (model.architecture, model.process.noise_schedule.as_str()),
         (tiny_config().into(), "cosine")
@@ -179,7 +179,8 @@ fn conversion_keeps_the_configuration_and_records_its_source() {
 fn numbers_in_metadata_have_bounds_before_they_are_used() {
     let files = Files::new();
     let metadata =
-        sdft_models::unet_metadata(&tiny_config(), &Process::default(), &BTreeMap::new()).unwrap();
+        sdft_models::network_metadata(&tiny_config().into(), &Process::default(), &BTreeMap::new())
+            .unwrap();
     let process = |steps: &str| {
         format!(
             "{{\"noise_schedule\":\"linear\",\"diffusion_steps\":{steps},\"sigma_small\":false,\"rescale_timesteps\":false}}"
@@ -235,20 +236,25 @@ fn weights_that_are_not_finite_are_refused_everywhere() {
         })
         .collect();
     let metadata =
-        sdft_models::unet_metadata(&tiny_config(), &Process::default(), &BTreeMap::new()).unwrap();
+        sdft_models::network_metadata(&tiny_config().into(), &Process::default(), &BTreeMap::new())
+            .unwrap();
     let entries = named.iter().map(|(name, tensor)| (name.as_str(), tensor));
     write_safetensors(&path, entries, &metadata, None).unwrap();
     let out = files.path("out.safetensors");
     let options = LoadOptions::default();
     for text in [
-        load_unet(&path, &options).unwrap_err().to_string(),
+        load_network(&path, &options).unwrap_err().to_string(),
         load_encoder(&path, &options).unwrap_err().to_string(),
         convert_file(&path, &out, &options, None)
             .unwrap_err()
             .to_string(),
-        sdft_models::load_unet_bytes("nan.safetensors", &std::fs::read(&path).unwrap(), &options)
-            .unwrap_err()
-            .to_string(),
+        sdft_models::load_network_bytes(
+            "nan.safetensors",
+            &std::fs::read(&path).unwrap(),
+            &options,
+        )
+        .unwrap_err()
+        .to_string(),
     ] {
         assert!(
             text.contains("nan.safetensors")

@@ -4,7 +4,7 @@ use candle_core::Device;
 use sdft_checkpoint::write_safetensors;
 use sdft_counting_alloc::{CountingAllocator, Measurement};
 use sdft_diffusion::Process;
-use sdft_models::{LoadOptions, inspect_file, load_unet, load_unet_bytes, unet_metadata};
+use sdft_models::{LoadOptions, inspect_file, load_network, load_network_bytes, network_metadata};
 use sdft_testing::{initial_params, tiny_config};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ fn assert_bounded(
 fn write(path: &Path, fields: &[(&str, String)]) {
     let params = initial_params(&tiny_config(), 5);
     let mut metadata =
-        unet_metadata(&tiny_config(), &Process::default(), &BTreeMap::new()).unwrap();
+        network_metadata(&tiny_config().into(), &Process::default(), &BTreeMap::new()).unwrap();
     for (key, value) in fields {
         metadata.insert((*key).to_owned(), value.clone());
     }
@@ -103,7 +103,7 @@ fn metadata_never_takes_much_time_or_memory() {
         let what = format!("{key} = {text:.80}");
         let options = LoadOptions::default();
         assert_bounded(&memory, &what, len, || {
-            load_unet(&path, &options)
+            load_network(&path, &options)
                 .map(drop)
                 .map_err(|e| e.to_string())
         });
@@ -137,7 +137,7 @@ fn flipped_bytes_of_a_model_never_panic() {
             bytes[at] = u8::try_from(random() % 256).unwrap();
         }
         assert_bounded(&memory, "flipped", bytes.len() as u64, || {
-            let loaded = load_unet_bytes("flipped", &bytes, &LoadOptions::default());
+            let loaded = load_network_bytes("flipped", &bytes, &LoadOptions::default());
             loaded.map(drop).map_err(|e| e.to_string())
         });
     }
@@ -170,7 +170,7 @@ fn settings_next_to_a_file_never_take_much_time_or_memory() {
                 &format!("{name}: {text:.40}"),
                 text.len() as u64,
                 || {
-                    let loaded = load_unet(&path, &LoadOptions::default());
+                    let loaded = load_network(&path, &LoadOptions::default());
                     loaded.map(drop).map_err(|e| e.to_string())
                 },
             );

@@ -7,7 +7,9 @@ use common::{Files, error, given};
 use sdft_adm::{AdmConfig, Origin, Unet};
 use sdft_checkpoint::write_safetensors;
 use sdft_diffusion::{PredictionType, Process};
-use sdft_models::{LoadOptions, ModelError, convert_file, inspect_file, load_unet, save_unet};
+use sdft_models::{
+    LoadOptions, ModelError, convert_file, inspect_file, load_network, save_network,
+};
 use sdft_nn::Params;
 use sdft_testing::tiny_config;
 use serde_json::json;
@@ -40,7 +42,7 @@ fn an_assumed_process_is_reported_by_load_inspect_and_convert() {
     let path = files.bare();
     let fields = json!({ "image_size": 8, "norm_groups": 4, "num_head_channels": 8 });
     let said = "the linear schedule of 1000 steps is assumed";
-    let model = load_unet(&path, &given(fields.clone())).unwrap();
+    let model = load_network(&path, &given(fields.clone())).unwrap();
     assert!(model.notes.join("").contains(said), "{:?}", model.notes);
     let inspected = inspect_file(&path, &given(fields.clone())).unwrap();
     let resolved = inspected.resolved.unwrap();
@@ -48,10 +50,10 @@ fn an_assumed_process_is_reported_by_load_inspect_and_convert() {
     assert_eq!(resolved.ask, None);
     // What is given is not assumed, and what is half given is half assumed.
     let half = with_process(fields.clone(), json!({ "noise_schedule": "cosine" }));
-    let notes = load_unet(&path, &half).unwrap().notes.join("");
+    let notes = load_network(&path, &half).unwrap().notes.join("");
     assert!(notes.contains("1000 steps are assumed"), "{notes}");
     let whole = json!({ "noise_schedule": "cosine", "diffusion_steps": 4000 });
-    let model = load_unet(&path, &with_process(fields.clone(), whole)).unwrap();
+    let model = load_network(&path, &with_process(fields.clone(), whole)).unwrap();
     assert!(
         !model.notes.join("").contains("process"),
         "{:?}",
@@ -63,7 +65,7 @@ fn an_assumed_process_is_reported_by_load_inspect_and_convert() {
         process_otherwise: Some(model.process.clone()),
         ..given(fields.clone())
     };
-    let other_process = load_unet(&path, &other).unwrap();
+    let other_process = load_network(&path, &other).unwrap();
     assert_eq!(other_process.process, model.process);
     assert!(
         other_process
@@ -78,14 +80,14 @@ fn an_assumed_process_is_reported_by_load_inspect_and_convert() {
     let converted = files.path("converted.safetensors");
     let notes = convert_file(&path, &converted, &given(fields), None).unwrap();
     assert!(notes.join("").contains(said), "{notes:?}");
-    let again = load_unet(&converted, &LoadOptions::default()).unwrap();
+    let again = load_network(&converted, &LoadOptions::default()).unwrap();
     assert!(again.notes.join("").contains(said), "{:?}", again.notes);
     assert_eq!(again.origins["norm_groups"], Origin::Read);
     let corrected = with_process(
         json!({}),
         json!({ "noise_schedule": "cosine", "diffusion_steps": 50 }),
     );
-    let model = load_unet(&converted, &corrected).unwrap();
+    let model = load_network(&converted, &corrected).unwrap();
     assert_eq!(model.process.diffusion_steps, 50);
     let error = error(&converted, &given(json!({ "norm_groups": 2 })));
     assert!(matches!(error, ModelError::Conflict { .. }), "{error}");
@@ -118,7 +120,7 @@ fn a_process_is_asked_for_where_public_families_differ() {
     assert!(!files.path("out.safetensors").exists());
     // Metadata that leaves the schedule out says no more than none.
     let partial = files.path("partial.safetensors");
-    let params = load_unet(
+    let params = load_network(
         &path,
         &with_process(
             fields.clone(),
@@ -139,14 +141,14 @@ fn a_process_is_asked_for_where_public_families_differ() {
         json!({ "noise_schedule": "linear", "diffusion_steps": 1000 }),
     ] {
         let options = with_process(fields.clone(), process.clone());
-        let model = load_unet(&path, &options).unwrap();
+        let model = load_network(&path, &options).unwrap();
         assert_eq!(
             json!(model.process.noise_schedule),
             process["noise_schedule"]
         );
         let out = files.path("known.safetensors");
         convert_file(&path, &out, &options, None).unwrap();
-        let again = load_unet(&out, &LoadOptions::default()).unwrap();
+        let again = load_network(&out, &LoadOptions::default()).unwrap();
         assert_eq!(again.process, model.process);
         assert!(
             !again.notes.join("").contains("process"),
@@ -166,8 +168,16 @@ fn what_a_network_predicts_is_stored_and_given_and_reaches_the_network() {
         };
         let path = files.path("predicts.safetensors");
         let none = BTreeMap::new();
-        save_unet(&path, &tiny_config(), &process, &files.params, &none, None).unwrap();
-        let model = load_unet(&path, &LoadOptions::default()).unwrap();
+        save_network(
+            &path,
+            &tiny_config().into(),
+            &process,
+            &files.params,
+            &none,
+            None,
+        )
+        .unwrap();
+        let model = load_network(&path, &LoadOptions::default()).unwrap();
         assert_eq!(model.process, process);
         let side = tiny_config().image_size;
         let x = Tensor::zeros((1, 3, side, side), DType::F32, &Device::Cpu).unwrap();
@@ -176,7 +186,7 @@ fn what_a_network_predicts_is_stored_and_given_and_reaches_the_network() {
         // What the file says may not be contradicted, whether it is written or left out.
         for other in PredictionType::ALL {
             let options = with_process(json!({}), json!({ "prediction_type": other.name() }));
-            let loaded = load_unet(&path, &options);
+            let loaded = load_network(&path, &options);
             assert_eq!(loaded.is_ok(), other == kind, "{kind} {other}");
         }
     }
@@ -185,7 +195,7 @@ fn what_a_network_predicts_is_stored_and_given_and_reaches_the_network() {
     let options = with_process(fields.clone(), json!({ "prediction_type": "v_prediction" }));
     let out = files.path("converted.safetensors");
     convert_file(&files.bare(), &out, &options, None).unwrap();
-    let again = load_unet(&out, &LoadOptions::default()).unwrap();
+    let again = load_network(&out, &LoadOptions::default()).unwrap();
     assert_eq!(again.process.prediction_type, PredictionType::V);
     let unknown = with_process(fields, json!({ "prediction_type": "v" }));
     let text = error(&files.bare(), &unknown).to_string();
@@ -197,7 +207,8 @@ fn what_metadata_leaves_out_is_assumed_or_asked_for() {
     let files = Files::new();
     let path = files.path("partial.safetensors");
     let metadata =
-        sdft_models::unet_metadata(&tiny_config(), &Process::default(), &BTreeMap::new()).unwrap();
+        sdft_models::network_metadata(&tiny_config().into(), &Process::default(), &BTreeMap::new())
+            .unwrap();
     let write = |key: &str, text: &str| {
         let mut metadata = metadata.clone();
         metadata.insert(key.to_owned(), text.to_owned());
@@ -217,11 +228,11 @@ fn what_metadata_leaves_out_is_assumed_or_asked_for() {
         ),
     ] {
         write("sdft.process", text);
-        let notes = load_unet(&path, &LoadOptions::default()).unwrap().notes;
+        let notes = load_network(&path, &LoadOptions::default()).unwrap().notes;
         assert!(notes.join("").contains(said), "{text}: {notes:?}");
         let seen = inspect_file(&path, &LoadOptions::default()).unwrap();
         for (field, origin) in seen.resolved.unwrap().process_origins {
-            let expected = match read.contains(&field) {
+            let expected = match read.contains(&field.as_str()) {
                 true => Origin::Read,
                 false => Origin::Assumed,
             };
@@ -232,7 +243,7 @@ fn what_metadata_leaves_out_is_assumed_or_asked_for() {
     let steps = with_process(json!({}), json!({ "diffusion_steps": 50 }));
     assert!(matches!(error(&path, &steps), ModelError::Conflict { .. }));
     let cosine = with_process(json!({}), json!({ "noise_schedule": "cosine" }));
-    let given_process = load_unet(&path, &cosine).unwrap().process;
+    let given_process = load_network(&path, &cosine).unwrap().process;
     let other = LoadOptions {
         process_otherwise: Some(Process {
             noise_schedule: "cosine".into(),
@@ -240,7 +251,7 @@ fn what_metadata_leaves_out_is_assumed_or_asked_for() {
         }),
         ..LoadOptions::default()
     };
-    let process = load_unet(&path, &other).unwrap().process;
+    let process = load_network(&path, &other).unwrap().process;
     assert_eq!(process, given_process);
     assert_eq!(
         (process.noise_schedule.as_str(), process.diffusion_steps),
@@ -260,7 +271,7 @@ fn what_metadata_leaves_out_is_assumed_or_asked_for() {
 
     // The architecture likewise: shapes show some of it, nothing shows the rest.
     write("sdft.model", r#"{"image_size":8,"norm_groups":4}"#);
-    let model = load_unet(&path, &given(json!({ "num_head_channels": 8 }))).unwrap();
+    let model = load_network(&path, &given(json!({ "num_head_channels": 8 }))).unwrap();
     assert_eq!(model.architecture, tiny_config().into());
     for (field, origin) in [
         ("norm_groups", Origin::Read),

@@ -1,29 +1,42 @@
-//! diffusers' `UNet2DModel`: read where it is computed as ADM, refused with the name of the field where it is not.
+//! diffusers' `UNet2DModel`: computed as its settings say, or refused with the name of the field.
 
+mod common;
 mod diffusers;
 
 use candle_core::{Device, Tensor};
+use common::given;
 use diffusers::{Folder, as_diffusers, settings, with_attention};
-use sdft_adm::{AdmConfig, Origin};
+use sdft_adm::Origin;
 use sdft_checkpoint::write_safetensors;
 use sdft_diffusion::PredictionType;
 use sdft_models::{
-    LoadOptions, ModelError, convert_file, inspect_file, load_unet, load_unet_bytes,
+    LoadOptions, LoadedModel, ModelError, convert_file, inspect_file, load_network,
+    load_network_bytes, save_network,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 
+/// Predictions of a model for the same images at three times, one after another.
+fn outputs(model: &LoadedModel, t: &[f32]) -> Vec<f32> {
+    let [channels, height, width] = model.architecture.image_shape();
+    let n = t.len() * channels * height * width;
+    let x: Vec<f32> = (0..n).map(|i| (i as f32 * 0.37).sin()).collect();
+    let x = Tensor::from_vec(x, (t.len(), channels, height, width), &Device::Cpu).unwrap();
+    let prediction = model.network().unwrap().predict(&x, t).unwrap();
+    let values = prediction.output.flatten_all().unwrap();
+    values.to_vec1().unwrap()
+}
+
+fn close(a: &[f32], b: &[f32], tolerance: f32) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= tolerance)
+}
+
 #[test]
-fn a_unet2d_model_that_is_adm_gives_the_same_parameters() {
+fn a_folder_is_the_network_that_its_config_describes() {
     let folder = Folder::new();
     let options = LoadOptions::default();
     let loaded = folder.load().unwrap();
-    let expected = AdmConfig {
-        dropout: 0.25,
-        num_heads: 1,
-        ..with_attention()
-    };
-    assert_eq!(loaded.architecture, expected.into());
+    assert_eq!(loaded.architecture.name(), "unet2d");
     assert!(
         loaded
             .origins
@@ -35,17 +48,26 @@ fn a_unet2d_model_that_is_adm_gives_the_same_parameters() {
         notes.contains("diffusers' layout, read with") && notes.contains("config.json"),
         "{notes}"
     );
-    let found: BTreeMap<&str, &Tensor> = loaded.params.iter().collect();
-    for (name, tensor) in folder.params.iter() {
-        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!(found[name].dims(), tensor.dims(), "{name}");
-        assert_eq!(values(found[name]), values(tensor), "{name}");
-    }
     let inspected = inspect_file(&folder.weights(), &options).unwrap();
     assert!(inspected.misfit.is_none(), "{:?}", inspected.misfit);
+    // It equals an ADM network.
+    let adm = folder.path("adm.safetensors");
+    let (architecture, process) = (with_attention().into(), loaded.process.clone());
+    save_network(
+        &adm,
+        &architecture,
+        &process,
+        &folder.params,
+        &BTreeMap::new(),
+        None,
+    )
+    .unwrap();
+    let t = [0.0, 321.0, 999.0];
+    let expected = outputs(&load_network(&adm, &options).unwrap(), &t);
+    assert!(close(&outputs(&loaded, &t), &expected, 1e-4));
     // A folder stands for its weights.
     for path in [folder.path(""), folder.path("unet")] {
-        assert_eq!(load_unet(&path, &options).unwrap().sha256, loaded.sha256);
+        assert_eq!(load_network(&path, &options).unwrap().sha256, loaded.sha256);
     }
     // The settings belong to what the hash says.
     let other = folder.with("dropout", json!(0.5)).unwrap();
@@ -53,101 +75,87 @@ fn a_unet2d_model_that_is_adm_gives_the_same_parameters() {
 
     // Converted, it is a file as any other.
     let ours = folder.path("ours.safetensors");
-    convert_file(&folder.weights(), &ours, &options, None).unwrap();
-    let converted = load_unet(&ours, &options).unwrap();
+    convert_file(&folder.path(""), &ours, &options, None).unwrap();
+    let converted = load_network(&ours, &options).unwrap();
     assert_eq!(converted.architecture, loaded.architecture);
-    assert_eq!(
-        converted.params.iter().count(),
-        folder.params.iter().count()
-    );
+    assert_eq!(converted.process, loaded.process);
+    assert_eq!(outputs(&converted, &t), outputs(&loaded, &t));
+    let error = load_network(&ours, &given(json!({"norm_eps": 0.1}))).unwrap_err();
+    assert!(matches!(error, ModelError::Conflict { .. }), "{error}");
 }
 
 #[test]
-fn every_field_that_makes_it_another_network_is_named() {
+fn heads_sines_and_norms_are_those_of_the_config() {
     let folder = Folder::new();
+    let t = [500.0];
+    let usual = outputs(&folder.load().unwrap(), &t);
+    // Each of these was once ignored, and computed as ADM does.
     for (field, value) in [
+        ("attention_head_dim", json!(8)),
+        ("attention_head_dim", json!(null)),
         ("flip_sin_to_cos", json!(false)),
         ("freq_shift", json!(1)),
-        ("center_input_sample", json!(true)),
-        ("time_embedding_type", json!("fourier")),
-        ("time_embedding_dim", json!(64)),
-        ("norm_eps", json!(1e-6)),
-        ("act_fn", json!("gelu")),
+        ("norm_eps", json!(1e-2)),
         ("mid_block_scale_factor", json!(1.5)),
-        ("mid_block_type", json!("Other")),
-        ("add_attention", json!(false)),
-        ("class_embed_type", json!("timestep")),
-        ("num_class_embeds", json!(10)),
-        ("attn_norm_num_groups", json!(null)),
-        ("attn_norm_num_groups", json!(2)),
-        ("resnet_time_scale_shift", json!("default")),
-        ("resnet_time_scale_shift", json!("spatial")),
-        ("downsample_padding", json!(2)),
-        ("downsample_type", json!("other")),
-        ("upsample_type", json!(7)),
+    ] {
+        let shown = format!("{field} = {value}");
+        let changed = folder.with(field, value).unwrap();
+        assert!(!close(&outputs(&changed, &t), &usual, 1e-5), "{shown}");
+    }
+}
+
+#[test]
+fn fields_that_are_not_supported_or_do_not_fit_are_named() {
+    let folder = Folder::new();
+    for (field, value) in [
+        ("act_fn", json!("tanh")),
+        ("time_embedding_type", json!("fourier")),
         (
             "down_block_types",
             json!(["SkipDownBlock2D", "AttnDownBlock2D"]),
         ),
-        ("down_block_types", json!(["AttnDownBlock2D"])),
-        ("up_block_types", json!("UpBlock2D")),
-        ("block_out_channels", json!([8, 8])),
-        ("layers_per_block", json!(2)),
-        ("in_channels", json!(4)),
-        ("out_channels", json!(3)),
-        ("norm_num_groups", json!("4")),
-        ("attention_head_dim", json!(-1)),
-        ("sample_size", json!([8, 16])),
+        ("resnet_time_scale_shift", json!("spatial")),
         ("dropout", json!("much")),
+        ("attention_head_dim", json!(-1)),
         ("some_new_switch", json!(true)),
     ] {
         let shown = format!("{field} = {value}");
         let error = folder.with(field, value).unwrap_err();
         assert!(
-            error.contains("config.json") && error.contains(&format!("  {field}: ")),
+            error.contains("config.json") && error.contains(&format!("{field}: ")),
             "{shown}: {error}"
         );
-        assert_eq!(error.lines().count(), 2, "{shown}: {error}");
     }
-    // All at once, as in google/ddpm-*.
-    let mut ddpm = settings();
-    ddpm["flip_sin_to_cos"] = json!(false);
-    ddpm["freq_shift"] = json!(1);
-    ddpm["norm_eps"] = json!(1e-6);
-    folder.says("unet/config.json", &ddpm);
-    let error = folder.refused();
-    assert_eq!(error.lines().count(), 4, "{error}");
-    // What is not given has diffusers' default.
-    let mut bare = settings();
-    bare.as_object_mut().unwrap().remove("norm_num_groups");
-    folder.says("unet/config.json", &bare);
-    let error = folder.refused();
+    // A config of another network.
+    let error = folder.with("in_channels", json!(4)).unwrap_err();
     assert!(
-        error.contains("attn_norm_num_groups: expected 32"),
+        error.contains("conv_in.weight") && error.contains("that of another network"),
         "{error}"
     );
 }
 
 #[test]
-fn fields_that_no_shape_shows_are_honoured() {
+fn what_the_config_leaves_open_is_asked_for_and_the_rest_is_fixed() {
     let folder = Folder::new();
-    let one_head = folder.with("attention_head_dim", json!(null)).unwrap();
-    let one_head = one_head.architecture.adm().unwrap();
-    assert_eq!((one_head.num_heads, one_head.num_head_channels), (1, 0));
-    let square = folder.with("sample_size", json!([16, 16])).unwrap();
-    assert_eq!(square.architecture.image_size(), 16);
-    assert!(folder.with("freq_shift", json!(0.0)).is_ok());
-    assert!(folder.with("act_fn", json!("swish")).is_ok());
-    // A size that is not given is assumed, and said.
-    let open = folder.with("sample_size", json!(null)).unwrap();
-    assert_eq!(open.origins["image_size"], Origin::Assumed);
-    assert!(open.notes.join("").contains("image_size"));
-    let given = |fields: Value| LoadOptions {
-        given: fields.as_object().unwrap().clone(),
-        ..LoadOptions::default()
-    };
-    let error = load_unet(&folder.weights(), &given(json!({"norm_groups": 8}))).unwrap_err();
-    assert!(matches!(error, ModelError::Conflict { .. }), "{error}");
+    let mut open = settings();
+    open["sample_size"] = json!(null);
+    folder.says("unet/config.json", &open);
+    let error = folder.refused();
+    assert!(error.contains("--set model.sample_size="), "{error}");
+    let sized = load_network(&folder.weights(), &given(json!({"sample_size": [8, 16]}))).unwrap();
+    assert_eq!(sized.architecture.image_shape(), [3, 8, 16]);
+    assert_eq!(sized.origins["sample_size"], Origin::Given);
+    folder.says("unet/config.json", &settings());
+    for fields in [
+        json!({"norm_num_groups": 8}),
+        json!({"sample_size": 16}),
+        json!({"architecture": "adm"}),
+    ] {
+        let error = load_network(&folder.weights(), &given(fields)).unwrap_err();
+        assert!(matches!(error, ModelError::Conflict { .. }), "{error}");
+    }
+    let dropout = load_network(&folder.weights(), &given(json!({"dropout": 0.5}))).unwrap();
+    assert_eq!(dropout.architecture.dropout(), 0.5);
 }
 
 #[test]
@@ -157,7 +165,7 @@ fn without_its_settings_a_unet2d_model_is_refused() {
     let words = "without its config.json";
     assert!(folder.refused().contains(words));
     let bytes = std::fs::read(folder.weights()).unwrap();
-    let error = load_unet_bytes("model", &bytes, &LoadOptions::default()).unwrap_err();
+    let error = load_network_bytes("model", &bytes, &LoadOptions::default()).unwrap_err();
     assert!(error.to_string().contains(words), "{error}");
     let inspected = inspect_file(&folder.weights(), &LoadOptions::default()).unwrap();
     assert!(inspected.resolved.is_err());
@@ -184,7 +192,47 @@ fn without_its_settings_a_unet2d_model_is_refused() {
     let other = json!({"_class_name": "UNet2DConditionModel"});
     folder.says("unet/config.json", &other);
     let error = folder.refused();
-    assert!(error.contains("those of a UNet2DConditionModel"), "{error}");
+    assert!(error.contains("UNet2DConditionModel"), "{error}");
+}
+
+#[test]
+fn pipelines_of_other_networks_are_refused_by_name() {
+    let folder = Folder::new();
+    let index =
+        |class: &str, unet: &str| json!({"_class_name": class, "unet": ["diffusers", unet]});
+    for class in ["DDPMPipeline", "DDIMPipeline"] {
+        folder.says("model_index.json", &index(class, "UNet2DModel"));
+        assert!(load_network(&folder.path(""), &LoadOptions::default()).is_ok());
+    }
+    for (class, unet, named) in [
+        (
+            "StableDiffusionPipeline",
+            "UNet2DConditionModel",
+            "_class_name",
+        ),
+        ("LDMPipeline", "UNet2DModel", "_class_name"),
+        ("DDPMPipeline", "UNet2DConditionModel", "unet"),
+    ] {
+        folder.says("model_index.json", &index(class, unet));
+        // The network alone is part of the pipeline all the same.
+        for path in [folder.path(""), folder.path("unet"), folder.weights()] {
+            let error = load_network(&path, &LoadOptions::default()).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.contains(&format!("model_index.json: {named}: ")),
+                "{class}: {error}"
+            );
+        }
+    }
+    folder.says("model_index.json", &index("DDPMPipeline", "UNet2DModel"));
+    std::fs::remove_file(folder.weights()).unwrap();
+    let error = load_network(&folder.path(""), &LoadOptions::default()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("weights of this pipeline are missing"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -222,21 +270,11 @@ fn the_scheduler_determines_the_process_or_is_refused() {
     assert_eq!(folder.load().unwrap().process, cosine.process);
     for (field, value, named) in [
         ("prediction_type", json!("flow"), "prediction_type"),
-        ("beta_schedule", json!("scaled_linear"), "beta_schedule"),
-        ("beta_end", json!(0.012), "beta_end"),
-        // The ends of a linear schedule follow from its steps.
-        ("num_train_timesteps", json!(500), "beta_start"),
+        ("beta_schedule", json!("exp"), "beta_schedule"),
         ("num_train_timesteps", json!(-1), "num_train_timesteps"),
         ("trained_betas", json!([0.1, 0.2]), "trained_betas"),
-        (
-            "rescale_betas_zero_snr",
-            json!(true),
-            "rescale_betas_zero_snr",
-        ),
         ("variance_type", json!("fixed_small"), "variance_type"),
         ("use_flow_sigmas", json!(true), "use_flow_sigmas"),
-        // Its usual ends of the linear schedule are others.
-        ("_class_name", json!("HeunDiscreteScheduler"), "beta_start"),
         ("_class_name", json!(["DDPMScheduler"]), "_class_name"),
         ("_class_name", json!("DDPM"), "_class_name"),
         (
@@ -296,13 +334,31 @@ fn the_scheduler_determines_the_process_or_is_refused() {
 }
 
 #[test]
-fn a_third_that_is_missing_is_an_error() {
+fn old_names_of_attention_are_read() {
     let folder = Folder::new();
+    let expected = outputs(&folder.load().unwrap(), &[7.0]);
+    let old = [
+        (".to_q.", ".query."),
+        (".to_k.", ".key."),
+        (".to_v.", ".value."),
+        (".to_out.0.", ".proj_attn."),
+    ];
     let mut entries = as_diffusers(&folder.params, 4);
-    entries.retain(|(name, _)| name != "mid_block.attentions.0.to_k.weight");
+    for (name, _) in &mut entries {
+        for (new, old) in old {
+            *name = name.replace(new, old);
+        }
+    }
+    folder.write(&entries);
+    assert_eq!(outputs(&folder.load().unwrap(), &[7.0]), expected);
+    // A missing one is named.
+    entries.retain(|(name, _)| name != "mid_block.attentions.0.key.weight");
     folder.write(&entries);
     let error = folder.refused();
-    assert!(error.contains("middle_block.1.qkv.weight"), "{error}");
+    assert!(
+        error.contains("mid_block.attentions.0.to_k.weight"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -328,5 +384,5 @@ fn a_scalar_where_diffusers_layout_has_a_matrix_is_no_panic() {
             .resolved
             .is_err()
     );
-    assert!(load_unet(&path, &LoadOptions::default()).is_err());
+    assert!(load_network(&path, &LoadOptions::default()).is_err());
 }

@@ -35,14 +35,16 @@ impl Dropout {
 }
 
 /// An owned [`DropoutKey`], for the backward pass.
-pub(crate) struct OwnedKey {
+#[derive(Clone, Debug)]
+pub struct OwnedKey {
     seed: u64,
     step: u64,
     samples: Vec<u64>,
 }
 
 impl OwnedKey {
-    pub(crate) fn new(key: &DropoutKey<'_>) -> Self {
+    /// A copy of `key`.
+    pub fn new(key: &DropoutKey<'_>) -> Self {
         Self {
             seed: key.seed,
             step: key.step,
@@ -50,7 +52,8 @@ impl OwnedKey {
         }
     }
 
-    pub(crate) fn lend(&self) -> DropoutKey<'_> {
+    /// The key.
+    pub fn lend(&self) -> DropoutKey<'_> {
         DropoutKey {
             seed: self.seed,
             step: self.step,

@@ -205,7 +205,10 @@ impl GroupNorm {
     }
 
     /// [`Self::forward`] with the scale and shift of `emb` `[B, 2 C]`: `norm(x) (1 + scale) + shift`.
-    fn modulated(
+    ///
+    /// # Errors
+    /// Those of [`sdft_autograd::group_norm`].
+    pub fn modulated(
         &self,
         x: &Tensor,
         emb: Option<&Tensor>,

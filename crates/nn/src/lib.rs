@@ -26,7 +26,7 @@ pub use crate::{
     attention_block::{AttentionBlock, AttentionConfig, ConvStart},
     attention_pool::AttentionPool,
     cost::{Cost, Tally},
-    dropout::Dropout,
+    dropout::{Dropout, OwnedKey},
     embedding::{Sinusoids, timestep_embedding},
     layers::{Conv2d, GroupNorm, Linear, Nonlinearity, Pointwise},
     params::{Init, Mismatch, ParamSource, ParamSpec, Params, Scope, Taps, specs_of},

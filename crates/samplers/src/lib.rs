@@ -10,6 +10,7 @@
 //! ```
 //! The first three visit the steps of a process. Heun and DPM-Solver++ choose levels of their own: exact ones for a network that is called
 //! with sigma, otherwise the nearest steps.
+//! Steps, noise levels and clamping are those of the process: guided-diffusion's, or diffusers' ([`sdft_diffusion::Sampling`]).
 //!
 //! Noise comes from a [`sdft_randn::NoiseSource`]. A [`StepCallback`] is called after every step, so progress, previews and metrics stay
 //! outside.

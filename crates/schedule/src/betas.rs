@@ -86,6 +86,25 @@ impl BetaSchedule {
     /// Fails if `n` is 0, below 20 (linear with default ends, where the last beta would exceed 1) or above [`MAX_STEPS`], if an end is outside
     /// (0, 1], or if ends are given to a schedule that has none.
     pub fn betas_between(self, ends: BetaEnds, n: usize) -> Result<Vec<f64>> {
+        self.spaced(ends, n, linspace, |x| x)
+    }
+
+    /// Like [`betas_between`](Self::betas_between), in single precision with the arithmetic of PyTorch: the betas of diffusers' schedulers.
+    ///
+    /// # Errors
+    /// Fails for the same reasons as [`betas_between`](Self::betas_between).
+    pub fn betas_of_diffusers(self, ends: BetaEnds, n: usize) -> Result<Vec<f64>> {
+        self.spaced(ends, n, linspace_in_f32, |x| f64::from(x as f32))
+    }
+
+    /// The betas with a way to space numbers evenly and to round.
+    fn spaced(
+        self,
+        ends: BetaEnds,
+        n: usize,
+        linspace: fn(f64, f64, usize) -> Vec<f64>,
+        round: fn(f64) -> f64,
+    ) -> Result<Vec<f64>> {
         if n > MAX_STEPS {
             return Err(ScheduleError::TooManySteps { n, max: MAX_STEPS });
         }
@@ -110,31 +129,29 @@ impl BetaSchedule {
         if let Some(value) = [start, end].into_iter().find(|end| !is_beta(*end)) {
             return Err(ScheduleError::EndOutOfRange { value });
         }
-        match self {
-            Self::Linear => linear_betas(start, end, n),
+        let betas = match self {
+            Self::Linear => linspace(start, end, n),
             Self::ScaledLinear => {
-                let roots = linear_betas(start.sqrt(), end.sqrt(), n)?;
-                check_betas(roots.into_iter().map(|root| root * root).collect())
+                let roots = linspace(start.sqrt(), end.sqrt(), n);
+                roots.into_iter().map(|root| round(root * root)).collect()
             }
             Self::Sigmoid => {
-                let at = |i: usize| -6.0 + 12.0 * i as f64 / (n.max(2) - 1) as f64;
-                let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-                check_betas(
-                    (0..n)
-                        .map(|i| sigmoid(at(i)) * (end - start) + start)
-                        .collect(),
-                )
+                let (range, start) = (round(end - start), round(start));
+                let sigmoid = |x: f64| round(1.0 / (1.0 + (-x).exp()));
+                let shares = linspace(-6.0, 6.0, n).into_iter().map(sigmoid);
+                shares
+                    .map(|share| round(round(share * range) + start))
+                    .collect()
             }
-            Self::Cosine => Ok(capped(n, |u| {
-                ((u + 0.008) / 1.008 * PI / 2.0).cos().powi(2)
-            })),
-            Self::Laplace => Ok(capped(n, |u| {
+            Self::Cosine => capped(n, |u| ((u + 0.008) / 1.008 * PI / 2.0).cos().powi(2)),
+            Self::Laplace => capped(n, |u| {
                 let ln_snr =
                     -0.5 * 1f64.copysign(0.5 - u) * (1.0 - 2.0 * (0.5 - u).abs() + 1e-6).ln();
                 let snr = ln_snr.exp();
                 (snr / (1.0 + snr)).sqrt()
-            })),
-        }
+            }),
+        };
+        check_betas(betas)
     }
 }
 
@@ -179,13 +196,29 @@ pub fn linear_betas(start: f64, end: f64, n: usize) -> Result<Vec<f64>> {
         let (what, min) = ("a linear list of betas", 1);
         return Err(ScheduleError::TooFewSteps { what, n, min });
     }
-    if n == 1 {
-        return check_betas(vec![start]);
+    check_betas(linspace(start, end, n))
+}
+
+/// Like numpy's `linspace`.
+fn linspace(start: f64, end: f64, n: usize) -> Vec<f64> {
+    let step = (end - start) / (n.max(2) - 1) as f64;
+    let mut values: Vec<f64> = (0..n).map(|i| i as f64 * step + start).collect();
+    if let [_, .., last] = &mut values[..] {
+        *last = end;
     }
-    let step = (end - start) / (n - 1) as f64;
-    let mut betas: Vec<f64> = (0..n).map(|i| i as f64 * step + start).collect();
-    betas[n - 1] = end;
-    check_betas(betas)
+    values
+}
+
+/// Like PyTorch's `linspace` in f32: from both ends to the middle, with one rounding for each number.
+fn linspace_in_f32(start: f64, end: f64, n: usize) -> Vec<f64> {
+    let round = |x: f64| f64::from(x as f32);
+    let (start, end) = (round(start), round(end));
+    let step = round(round(end - start) / (n.max(2) - 1) as f64);
+    let at = |i: usize| match i < n / 2 || n == 1 {
+        true => start + step * i as f64,
+        false => end - step * (n - 1 - i) as f64,
+    };
+    (0..n).map(|i| round(at(i))).collect()
 }
 
 /// The betas with which the last step is pure noise, in single precision like in PyTorch.
@@ -280,6 +313,74 @@ mod tests {
             (999, 0.999),
         ] {
             close(betas[t], expected);
+        }
+    }
+
+    /// Steps 1, 499, 500 and 998 of 1000 in diffusers 0.42.1.
+    const LINEAR: [f32; 4] = [1.199_199_2e-4, 0.010_040_04, 0.010_059_959, 0.019_980_08];
+    const SCALED: [f32; 4] = [
+        8.546_986e-4,
+        0.004_803_792_6,
+        0.004_814_953_5,
+        0.011_982_375,
+    ];
+    const SIGMOID: [f32; 4] = [1.497_983_2e-4, 0.010_020_121, 0.010_079_878, 0.019_950_2];
+    const COSINE: [f32; 4] = [4.614_175e-5, 0.003_145_886_1, 0.003_155_691_5, 0.749_999_4];
+    const LAPLACE: [f32; 4] = [0.008_747_813, 2.501_562e-4, 2.500_313_9e-4, 0.151_629_66];
+    /// Steps 0, 500 and 998, of a linear schedule with zero terminal SNR.
+    const RESCALED: [f32; 3] = [1.000_165_9e-4, 0.010_292_59, 0.752_265_93];
+
+    #[test]
+    fn betas_of_diffusers_are_those_of_the_library() {
+        let latent = BetaEnds {
+            start: Some(0.00085),
+            end: Some(0.012),
+        };
+        for (kind, ends, expected) in [
+            (BetaSchedule::Linear, BetaEnds::default(), LINEAR),
+            (BetaSchedule::ScaledLinear, latent, SCALED),
+            (BetaSchedule::Sigmoid, BetaEnds::default(), SIGMOID),
+            (BetaSchedule::Cosine, BetaEnds::default(), COSINE),
+            (BetaSchedule::Laplace, BetaEnds::default(), LAPLACE),
+        ] {
+            let betas = kind.betas_of_diffusers(ends, 1000).unwrap();
+            let exact = kind.betas_between(ends, 1000).unwrap();
+            for (t, expected) in [1, 499, 500, 998].into_iter().zip(expected) {
+                let error = (betas[t] as f32 / expected - 1.0).abs();
+                assert!(error < 2e-7, "{kind} {t}: {} {expected}", betas[t]);
+                assert!((exact[t] / betas[t] - 1.0).abs() < 1e-6, "{kind} {t}");
+            }
+        }
+        let rescaled = rescale_zero_terminal_snr(&BetaSchedule::Linear.betas(1000).unwrap());
+        assert_eq!(rescaled[999], 1.0);
+        for (t, expected) in [0, 500, 998].into_iter().zip(RESCALED) {
+            assert!((rescaled[t] as f32 / expected - 1.0).abs() < 2e-4, "{t}");
+        }
+    }
+
+    #[test]
+    fn ends_are_checked_and_belong_to_a_schedule() {
+        let ends = |start, end| BetaEnds {
+            start: Some(start),
+            end: Some(end),
+        };
+        let betas = BetaSchedule::Linear.betas_between(ends(0.1, 0.3), 3);
+        assert_eq!(betas, Ok(vec![0.1, 0.2, 0.3]));
+        let short = BetaEnds {
+            start: None,
+            end: Some(0.01),
+        };
+        let betas = BetaSchedule::Linear.betas_between(short, 500).unwrap();
+        assert_eq!((betas[0], betas[499]), (2e-4, 0.01));
+        for kind in [BetaSchedule::Cosine, BetaSchedule::Laplace] {
+            let error = kind.betas_between(short, 10).unwrap_err().to_string();
+            assert!(error.contains(kind.name()), "{error}");
+        }
+        for value in [0.0, -1.0, 1.5, f64::NAN] {
+            for kind in [BetaSchedule::ScaledLinear, BetaSchedule::Sigmoid] {
+                assert!(kind.betas_between(ends(value, 0.5), 10).is_err(), "{value}");
+                assert!(kind.betas_between(ends(0.5, value), 10).is_err(), "{value}");
+            }
         }
     }
 

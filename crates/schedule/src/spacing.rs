@@ -57,13 +57,11 @@ impl Spacing {
             }
             Self::Trailing => {
                 // numpy's arange adds multiples of the difference of its first two entries.
-                let ratio = total / count;
-                let length = (total / ratio).ceil() as usize;
-                let delta = (total - ratio) - total;
-                let steps = (0..length).map(|i| (total + i as f64 * delta).round_ties_even());
+                let delta = (total - total / count) - total;
+                let steps = (0..wanted).rev();
                 steps
-                    .rev()
-                    .map(|step| (step as usize).saturating_sub(1))
+                    .map(|i| (total + i as f64 * delta).round_ties_even() as usize)
+                    .map(|step| step.saturating_sub(1))
                     .collect()
             }
         };

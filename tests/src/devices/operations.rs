@@ -116,6 +116,26 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
         &[],
         Box::new(|t| average_pool_2x(&t[0])),
     );
+    for (filter, pad) in [(&[0.5f32, 0.5][..], 0), (&[0.125, 0.375, 0.375, 0.125], 1)] {
+        for shape in [map, odd] {
+            put(
+                format!("filter down by {} {shape:?}", filter.len()),
+                &[shape],
+                &[],
+                Box::new(move |t| {
+                    resample_filter_down(&t[0], &Tensor::new(filter, t[0].device())?, pad)
+                }),
+            );
+            put(
+                format!("filter up by {} {shape:?}", filter.len()),
+                &[shape],
+                &[],
+                Box::new(move |t| {
+                    resample_filter_up(&t[0], &Tensor::new(filter, t[0].device())?, pad)
+                }),
+            );
+        }
+    }
     put("relu".into(), &[map], &[], Box::new(|t| relu(&t[0])));
     put("silu".into(), &[odd], &[], Box::new(|t| silu(&t[0])));
     put(
@@ -130,21 +150,6 @@ pub(super) fn operations() -> Vec<Operation<'static>> {
         &[],
         Box::new(|t| add_scaled(&t[0], &t[1], 0.7)),
     );
-    for (name, shape) in [("", map), (" odd", odd)] {
-        const TAPS: [f64; 4] = [0.125, 0.375, 0.375, 0.125];
-        put(
-            format!("filter down{name}"),
-            &[shape],
-            &[],
-            Box::new(|t| resample_filter_down(&t[0], &TAPS, 1)),
-        );
-        put(
-            format!("filter up{name}"),
-            &[shape],
-            &[],
-            Box::new(|t| resample_filter_up(&t[0], &TAPS, 1)),
-        );
-    }
     put(
         "heads apart".into(),
         &[&[5, 24]],

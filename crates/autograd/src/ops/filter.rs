@@ -1,4 +1,4 @@
-//! Changes of resolution by two with a filter.
+//! Resampling by two with a separable filter.
 
 use super::dense::dense;
 use super::op::{Op, apply, compute};
@@ -8,129 +8,123 @@ use candle_core::CudaStorage;
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, WithDType, bail};
 use sdft_kernels::FilterShape;
 
-/// The longest filter; a GPU gets its taps as arguments of the kernel.
-const MOST_TAPS: usize = 16;
-
-/// Filters each channel along both axes and keeps every second pixel: a depthwise convolution of stride two.
+/// Downsampling by two: each channel convolved with `filter x filter` at stride 2, padded by `pad` zeros on each side. A filter whose
+/// elements sum to 1 keeps the mean, such as `[1, 3, 3, 1] / 8` with a padding of 1.
 ///
-/// ```text
-/// y_i = sum_k taps_k x_(2i + k - pad)       along each axis, zeros outside
-/// ```
 /// # Shapes
-/// - `x`: `[B, C, H, W]` · returns: `[B, C, (H + 2 pad - n) / 2 + 1, (W + 2 pad - n) / 2 + 1]` for n taps
+/// - `x`: `[B, C, H, W]` · `filter`: `[K]`, a constant, f32 if `x` is half precision
+/// - returns: `[B, C, (H + 2 pad - K) / 2 + 1, (W + 2 pad - K) / 2 + 1]`
 ///
 /// # Errors
-/// No taps or more than 16, an image smaller than the filter, a rank other than four, or a type that is not floating-point.
-pub fn resample_filter_down(x: &Tensor, taps: &[f64], pad: usize) -> Result<Tensor> {
-    let (_, _, h, w) = check(x, taps)?;
-    if h + 2 * pad < taps.len() || w + 2 * pad < taps.len() {
+/// Shapes or types that do not fit, or a filter longer than the padded image. The gradient of a filter is an error, too.
+pub fn resample_filter_down(x: &Tensor, filter: &Tensor, pad: usize) -> Result<Tensor> {
+    check_dtypes("resample_filter_down", x, &[filter])?;
+    let ((_, _, h, w), k) = (x.dims4()?, filter.dims1()?);
+    let shape = FilterShape { h, w, k, pad };
+    if k == 0 || h.min(w) + 2 * pad < k {
         bail!(
-            "resample_filter: image {h}x{w} with padding {pad} is smaller than the filter of {} taps",
-            taps.len()
+            "resample_filter_down: a filter of {k} elements does not fit an image {h}x{w} with padding {pad}"
         );
     }
-    let side = |n: usize| (n + 2 * pad - taps.len()) / 2 + 1;
-    Filter::new(taps, pad, false, [h, w], [side(h), side(w)]).apply(x)
+    let down = Filter {
+        shape,
+        up: false,
+        factor: 1.0,
+    };
+    apply(down, [&dense(x)?, &filter.contiguous()?])
 }
 
-/// Spreads each pixel with the filter over an image of twice the size: a depthwise transposed convolution of stride two.
+/// Upsampling by two: the adjoint of [`resample_filter_down`] times 4, a transposed convolution of each channel with
+/// `4 filter x filter`. A filter whose elements sum to 1 keeps the mean.
 ///
-/// ```text
-/// y_j = sum_(2i + k - pad = j) taps_k x_i   along each axis
-/// ```
 /// # Shapes
-/// - `x`: `[B, C, H, W]` · returns: `[B, C, 2 (H - 1) + n - 2 pad, 2 (W - 1) + n - 2 pad]` for n taps
+/// - `x`: `[B, C, H, W]` · `filter`: `[K]`, a constant, f32 if `x` is half precision
+/// - returns: `[B, C, 2 (H - 1) + K - 2 pad, 2 (W - 1) + K - 2 pad]`
 ///
 /// # Errors
-/// No taps or more than 16, a result without pixels, a rank other than four, or a type that is not floating-point.
-pub fn resample_filter_up(x: &Tensor, taps: &[f64], pad: usize) -> Result<Tensor> {
-    let (_, _, h, w) = check(x, taps)?;
-    let side = |n: usize| (2 * (n - 1) + taps.len()).saturating_sub(2 * pad);
-    if side(h) == 0 || side(w) == 0 {
+/// Shapes or types that do not fit, or padding that leaves nothing of the image. The gradient of a filter is an error, too.
+pub fn resample_filter_up(x: &Tensor, filter: &Tensor, pad: usize) -> Result<Tensor> {
+    check_dtypes("resample_filter_up", x, &[filter])?;
+    let ((_, _, h, w), k) = (x.dims4()?, filter.dims1()?);
+    if k == 0 || h == 0 || w == 0 || 2 * (h.min(w) - 1) + k <= 2 * pad {
         bail!(
-            "resample_filter: padding {pad} leaves nothing of an image {h}x{w} and a filter of {} taps",
-            taps.len()
+            "resample_filter_up: a filter of {k} elements with padding {pad} leaves nothing of an image {h}x{w}"
         );
     }
-    Filter::new(taps, pad, true, [h, w], [side(h), side(w)]).apply(x)
+    let large = |side: usize| 2 * (side - 1) + k - 2 * pad;
+    let shape = FilterShape {
+        h: large(h),
+        w: large(w),
+        k,
+        pad,
+    };
+    let up = Filter {
+        shape,
+        up: true,
+        factor: 4.0,
+    };
+    apply(up, [&dense(x)?, &filter.contiguous()?])
 }
 
-fn check(x: &Tensor, taps: &[f64]) -> Result<(usize, usize, usize, usize)> {
-    check_dtypes("resample_filter", x, &[])?;
-    if !(1..=MOST_TAPS).contains(&taps.len()) {
-        bail!(
-            "resample_filter: expected 1 to {MOST_TAPS} taps, found {}",
-            taps.len()
-        );
-    }
-    let dims = x.dims4()?;
-    if dims.2 == 0 || dims.3 == 0 {
-        bail!("resample_filter: the image {:?} has no pixels", x.shape());
-    }
-    Ok(dims)
-}
-
+/// One direction of a resampling; the other is its gradient.
 struct Filter {
     shape: FilterShape,
     up: bool,
+    factor: f64,
 }
 
-impl Filter {
-    fn new(taps: &[f64], pad: usize, up: bool, from: [usize; 2], to: [usize; 2]) -> Self {
-        let taps = taps.to_vec();
-        Self {
-            shape: FilterShape {
-                taps,
-                pad,
-                from,
-                to,
-            },
-            up,
+impl Op<2> for Filter {
+    fn name(&self) -> &'static str {
+        if self.up {
+            "resample_filter_up"
+        } else {
+            "resample_filter_down"
         }
     }
 
-    fn apply(self, x: &Tensor) -> Result<Tensor> {
-        apply(self, [&dense(x)?])
-    }
-}
-
-impl Op<1> for Filter {
-    fn name(&self) -> &'static str {
-        "resample_filter"
-    }
-
-    fn cpu(&self, [x]: [(&CpuStorage, &Layout); 1]) -> Result<(CpuStorage, Shape)> {
-        let (b, c, ..) = x.1.shape().dims4()?;
-        let [h, w] = self.shape.to;
+    fn cpu(&self, [x, filter]: [(&CpuStorage, &Layout); 2]) -> Result<(CpuStorage, Shape)> {
+        let (b, c, _, _) = x.1.shape().dims4()?;
+        let s = &self.shape;
         for_float!(self.name(), x.0, T => {
-            let x = elements::<T>(self.name(), x)?;
-            let y = match self.up {
-                true => sdft_kernels::filter_up(&self.shape, x),
-                false => sdft_kernels::filter_down(&self.shape, x),
+            let (x, filter) = (elements::<T>(self.name(), x)?, elements::<T>(self.name(), filter)?);
+            let (y, h, w) = match self.up {
+                true => (sdft_kernels::filter_up(s, x, filter, self.factor), s.h, s.w),
+                false => {
+                    let y = sdft_kernels::filter_down(s, x, filter, self.factor);
+                    (y, s.small_h(), s.small_w())
+                }
             };
             Ok((T::to_cpu_storage_owned(y), (b, c, h, w).into()))
         })
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda(&self, [x]: [(&CudaStorage, &Layout); 1]) -> Result<(CudaStorage, Shape)> {
-        let FilterShape { taps, pad, to, .. } = &self.shape;
-        sdft_cuda::filter(x, taps, *pad, self.up, *to)
+    fn cuda(&self, [x, filter]: [(&CudaStorage, &Layout); 2]) -> Result<(CudaStorage, Shape)> {
+        let s = &self.shape;
+        let (large, small) = ([s.h, s.w], [s.small_h(), s.small_w()]);
+        let to = if self.up { large } else { small };
+        #[expect(clippy::cast_possible_truncation, reason = "1 or 4")]
+        let factor = self.factor as f32;
+        sdft_cuda::filter(self.up, x, filter, s.pad, to, factor)
     }
 
-    fn gradients(&self, _: [&Tensor; 1], dy: &Tensor, _: [bool; 1]) -> Result<[Option<Tensor>; 1]> {
-        let FilterShape {
-            taps,
-            pad,
-            from,
-            to,
-        } = &self.shape;
-        // Each direction is the adjoint of the other.
-        let adjoint = Self::new(taps, *pad, !self.up, *to, *from);
-        Ok([Some(compute(&adjoint, [&dense(dy)?])?)])
+    fn gradients(
+        &self,
+        [_, filter]: [&Tensor; 2],
+        dy: &Tensor,
+        [_, of_filter]: [bool; 2],
+    ) -> Result<[Option<Tensor>; 2]> {
+        if of_filter {
+            bail!("{}: the filter must be a constant", self.name());
+        }
+        let adjoint = Self {
+            up: !self.up,
+            ..*self
+        };
+        Ok([Some(compute(&adjoint, [&dense(dy)?, filter])?), None])
     }
 
-    fn saved(&self, _: [bool; 1]) -> [bool; 1] {
-        [false]
+    fn saved(&self, _: [bool; 2]) -> [bool; 2] {
+        [false, true]
     }
 }

@@ -3,7 +3,7 @@
 
 use sdft_adm::AdmConfig;
 use sdft_diffusion::Process;
-use sdft_models::save_unet;
+use sdft_models::save_network;
 pub(crate) use sdft_testing::{Run, Workspace};
 use sdft_testing::{initial_params, tiny_config};
 use std::collections::BTreeMap;
@@ -162,5 +162,5 @@ pub(crate) fn unet(path: &Path, change: fn(&mut AdmConfig)) {
     change(&mut config);
     let params = initial_params(&config, 5);
     let (process, notes) = (Process::default(), BTreeMap::new());
-    save_unet(path, &config, &process, &params, &notes, None).unwrap();
+    save_network(path, &config.into(), &process, &params, &notes, None).unwrap();
 }

@@ -75,44 +75,61 @@ template <bool WIDE, int V, class T> DEVICE void pool2_grad(const T* dy, T* dx, 
     KERNEL pool2_grad_##t(const T* dy, T* dx, int B, int H, int W, int C, float factor) { BY_CHANNELS(T, C, dy, dx, 0, pool2_grad, dy, dx, B, H, W, C, factor); }
 FOR_EACH_TYPE(POOL2_GRAD)
 
-// A filter of n <= 16 taps along both axes.
-struct Taps { float t[16]; };
-
+// y [B, Ho, Wo, C] = factor * x [B, H, W, C], padded by zeros, convolved with f x f at every second pixel; f [k]
 template <bool WIDE, int V, class T>
-DEVICE void filter(const T* x, T* y, int B, int H, int W, int C, int Ho, int Wo, int n, int pad, int up, const Taps& f) {
+DEVICE void filter_down(const T* x, const float* f, T* y, int B, int H, int W, int C, int Ho, int Wo, int k, int pad, float factor) {
     const int units = C / V;
-    const long long total = (long long)B * Ho * Wo * units;
-    for (long long i = thread_index(); i < total; i += thread_count()) {
+    const long long n = (long long)B * Ho * Wo * units;
+    for (long long i = thread_index(); i < n; i += thread_count()) {
         const Place p = place(i, Ho, Wo, units, V);
-        float sum[V] = {}, line[V], v[V];
-        for (int k = 0; k < n; k++) {
-            const int row = up ? p.h + pad - k : 2 * p.h + k - pad, h = up ? row / 2 : row;
-            if (row < 0 || h >= H || (up && row % 2 != 0)) continue;
-#pragma unroll
-            for (int j = 0; j < V; j++) line[j] = 0.0f;
-            for (int l = 0; l < n; l++) {
-                const int column = up ? p.w + pad - l : 2 * p.w + l - pad, w = up ? column / 2 : column;
-                if (column < 0 || w >= W || (up && column % 2 != 0)) continue;
+        float sum[V] = {}, v[V];
+        for (int r = 0; r < k; r++) {
+            const int h = 2 * p.h + r - pad;
+            if (h < 0 || h >= H) continue;
+            for (int c = 0; c < k; c++) {
+                const int w = 2 * p.w + c - pad;
+                if (w < 0 || w >= W) continue;
+                const float weight = factor * f[r] * f[c];
                 load_run<WIDE>(x + at(p.b, h, w, p.c, H, W, C), v);
 #pragma unroll
-                for (int j = 0; j < V; j++) line[j] = fmaf(f.t[l], v[j], line[j]);
+                for (int j = 0; j < V; j++) sum[j] = fmaf(weight, v[j], sum[j]);
             }
-#pragma unroll
-            for (int j = 0; j < V; j++) sum[j] = fmaf(f.t[k], line[j], sum[j]);
         }
         store_run<WIDE>(y + i * V, sum);
     }
 }
 
-// y [B, Ho, Wo, C] = sums over the taps, at every second pixel of x [B, H, W, C]; with up, the adjoint
-#define FILTER(T, t) \
-    ROOMY_KERNEL filter_##t( \
-        const T* x, T* y, int B, int H, int W, int C, int Ho, int Wo, int n, int pad, int up, float a, float b, float c, float d, float e, float f, \
-        float g, float h, float i, float j, float k, float l, float m, float o, float p, float q) { \
-        const Taps taps = {{a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q}}; \
-        BY_CHANNELS(T, C, x, y, 0, filter, x, y, B, H, W, C, Ho, Wo, n, pad, up, taps); \
+// y [B, Ho, Wo, C] = factor * the adjoint of the convolution above, from x [B, H, W, C]
+template <bool WIDE, int V, class T>
+DEVICE void filter_up(const T* x, const float* f, T* y, int B, int H, int W, int C, int Ho, int Wo, int k, int pad, float factor) {
+    const int units = C / V;
+    const long long n = (long long)B * Ho * Wo * units;
+    for (long long i = thread_index(); i < n; i += thread_count()) {
+        const Place p = place(i, Ho, Wo, units, V);
+        const int row = p.h + pad, column = p.w + pad;
+        float sum[V] = {}, v[V];
+        for (int r = row % 2; r < min(k, row + 1); r += 2) {
+            const int h = (row - r) / 2;
+            if (h >= H) continue;
+            for (int c = column % 2; c < min(k, column + 1); c += 2) {
+                const int w = (column - c) / 2;
+                if (w >= W) continue;
+                const float weight = factor * f[r] * f[c];
+                load_run<WIDE>(x + at(p.b, h, w, p.c, H, W, C), v);
+#pragma unroll
+                for (int j = 0; j < V; j++) sum[j] = fmaf(weight, v[j], sum[j]);
+            }
+        }
+        store_run<WIDE>(y + i * V, sum);
     }
-FOR_EACH_TYPE(FILTER)
+}
+
+#define FILTER(direction, T, t) \
+    KERNEL direction##_##t(const T* x, const float* f, T* y, int B, int H, int W, int C, int Ho, int Wo, int k, int pad, float factor) { \
+        BY_CHANNELS(T, C, x, y, 0, direction, x, f, y, B, H, W, C, Ho, Wo, k, pad, factor); \
+    }
+#define FILTERS(T, t) FILTER(filter_down, T, t) FILTER(filter_up, T, t)
+FOR_EACH_TYPE(FILTERS)
 
 // The part of a k x k window inside the image: rows h0 .. h1 and columns w0 .. w1.
 struct Window { int h0, h1, w0, w1; };

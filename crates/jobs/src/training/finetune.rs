@@ -4,7 +4,7 @@ use super::networks::{Networks, TrainPlan, networks, validate};
 use super::options::{make_absolute, moved, note_changed_rate};
 use super::presets::{TRAINING, plan as plan_of};
 use super::run::{Run, Training};
-use super::settings::{TrainOptions, fit_architecture};
+use super::settings::{TrainOptions, fit_architecture, fit_process};
 use crate::context::Context;
 use crate::data::{fingerprint, open_data, same_images};
 use crate::embedded::DIGITS;
@@ -78,6 +78,7 @@ impl TrainJob {
         }
         let source = if plan.source.is_empty() {
             fit_architecture(&mut plan.model, &model);
+            fit_process(&mut plan);
             None
         } else {
             let model = load_source(&plan.source, &plan.source_key, model, process, context)?;

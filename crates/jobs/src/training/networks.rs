@@ -15,6 +15,20 @@ pub(super) fn validate(plan: &TrainPlan) -> Result<(), PlanError> {
         key: format!("model.{}", error.field),
         problem: error.problem,
     })?;
+    let (is_edm, is_continuous) = (
+        plan.model.precond().is_some(),
+        plan.process.continuous.is_some(),
+    );
+    if is_edm != is_continuous {
+        let expected = match is_edm {
+            true => "a continuous process, as the network has EDM's preconditioning, found none",
+            false => "none, as the network is called with steps",
+        };
+        return Err(PlanError {
+            key: "process.continuous".to_owned(),
+            problem: format!("expected {expected}"),
+        });
+    }
     let [_, height, width] = plan.model.image_shape();
     if height != width {
         return Err(PlanError {

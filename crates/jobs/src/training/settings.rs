@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::embedded::DIGITS;
 use crate::error::Result;
 use sdft_adm::AdmConfig;
+use sdft_diffusion::PredictionType;
 use sdft_models::Architecture;
 use sdft_settings::{assigned, layers, merge, put, set_all};
 use sdft_train::Method;
@@ -178,12 +179,22 @@ fn text<'a>(table: &'a Table, path: &[&str]) -> Option<&'a str> {
 
 /// Sets levels and attention from the image size where the settings do not set them.
 pub(super) fn fit_architecture(architecture: &mut Architecture, given: &Map<String, Json>) {
-    let Architecture::Adm(model) = architecture;
+    let (Architecture::Adm(model) | Architecture::AdmEdm(model)) = architecture else {
+        return;
+    };
     if !given.contains_key("channel_mult") {
         model.channel_mult = AdmConfig::channel_mult_for(model.image_size);
     }
     if !given.contains_key("attention_resolutions") {
         model.attention_resolutions = AdmConfig::attention_for(model.image_size, model.levels());
+    }
+}
+
+/// The process of a new network with EDM's preconditioning is continuous.
+pub(super) fn fit_process(plan: &mut TrainPlan) {
+    if let (Some(precond), None) = (plan.model.precond(), plan.process.continuous) {
+        plan.process.continuous = Some(precond.into());
+        plan.process.prediction_type = PredictionType::Sample;
     }
 }
 

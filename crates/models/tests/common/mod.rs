@@ -3,7 +3,7 @@
 
 use sdft_checkpoint::write_safetensors;
 use sdft_diffusion::Process;
-use sdft_models::{LoadOptions, ModelError, load_unet, save_unet};
+use sdft_models::{LoadOptions, ModelError, load_network, save_network};
 use sdft_nn::Params;
 use sdft_testing::{initial_params, tiny_config};
 use std::collections::BTreeMap;
@@ -35,9 +35,9 @@ impl Files {
             ..Process::default()
         };
         let provenance = BTreeMap::from([("run".to_owned(), "r".to_owned())]);
-        save_unet(
+        save_network(
             &path,
-            &tiny_config(),
+            &tiny_config().into(),
             &cosine,
             &self.params,
             &provenance,
@@ -66,5 +66,5 @@ pub(crate) fn given(fields: serde_json::Value) -> LoadOptions {
 }
 
 pub(crate) fn error(path: &Path, options: &LoadOptions) -> ModelError {
-    load_unet(path, options).unwrap_err()
+    load_network(path, options).unwrap_err()
 }

@@ -4,7 +4,7 @@
 use candle_core::{Device, Tensor};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_checkpoint::write_safetensors;
-use sdft_models::{LoadOptions, LoadedModel, load_unet};
+use sdft_models::{LoadOptions, LoadedModel, load_network};
 use sdft_nn::Params;
 use sdft_testing::tiny_config;
 use serde_json::{Value, json};
@@ -166,7 +166,7 @@ impl Folder {
     }
 
     pub(crate) fn load(&self) -> Result<LoadedModel, String> {
-        load_unet(&self.weights(), &LoadOptions::default()).map_err(|e| e.to_string())
+        load_network(&self.weights(), &LoadOptions::default()).map_err(|e| e.to_string())
     }
 
     pub(crate) fn refused(&self) -> String {

@@ -205,16 +205,14 @@ pub fn check_counts(counts: &[(&str, u64, u64, u64)]) -> Result<(), PlanError> {
     }
 }
 
-/// Fails unless the tables of the process can be made.
+/// Fails unless the tables of the process can be made and its settings are in their ranges.
 ///
 /// # Errors
-/// The [`PlanError`] of the field.
+/// The [`PlanError`] of the first invalid field.
 pub fn check_process(process: &Process) -> Result<(), PlanError> {
-    process.check().map_err(|problem| {
-        let text = problem.to_string();
-        let (key, problem) = text.split_once(": ").unwrap_or(("process", &text));
-        error(key, problem.to_owned())
-    })
+    process
+        .check()
+        .map_err(|e| error(&format!("process.{}", e.field), e.problem))
 }
 
 /// Fails unless all classes are digits.

@@ -1,0 +1,206 @@
+//! Writes a network as a folder of diffusers.
+
+use crate::error::ModelError;
+use crate::scheduler::scheduler_config;
+use crate::{Architecture, ArchitectureError};
+use candle_core::{DType, Tensor};
+use sdft_checkpoint::write_safetensors;
+use sdft_diffusion::Process;
+use sdft_files::{parent_of, rename_synced, sync_dir, temporary_path, write_atomic};
+use sdft_nn::Params;
+use sdft_unet2d::Unet2dConfig;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::{fs, io};
+
+mod adm;
+
+/// The version of diffusers whose classes the files describe.
+const VERSION: &str = "0.42.1";
+
+/// What a folder of diffusers is written from.
+#[derive(Clone, Copy, Debug)]
+pub struct Export<'a> {
+    /// The architecture.
+    pub architecture: &'a Architecture,
+    /// The diffusion process.
+    pub process: &'a Process,
+    /// The weights.
+    pub params: &'a Params,
+    /// Metadata of the file of weights.
+    pub metadata: &'a BTreeMap<String, String>,
+    /// The type of the weights; f32 if none.
+    pub dtype: Option<DType>,
+}
+
+/// Writes a folder that diffusers' `DDPMPipeline.from_pretrained` loads: `model_index.json`, `unet/` and `scheduler/`. The pipeline computes
+/// the same images from the same noise. Returns notes for the user.
+///
+/// An ADM network becomes the `UNet2DModel` that equals it. The folder appears complete or not at all; an older folder of a pipeline is
+/// replaced.
+///
+/// # Errors
+/// diffusers has no equal network or scheduler, named by the field that differs; `folder` exists and is not the folder of a pipeline; the
+/// file system fails.
+pub fn write_diffusers(folder: &Path, export: &Export<'_>) -> Result<Vec<String>, ModelError> {
+    let problem = |problem: String| ModelError::Problem {
+        path: folder.to_owned(),
+        problem,
+    };
+    let no_equal = |e: ArchitectureError| {
+        problem(format!(
+            "diffusers has no network that equals this one: {e}"
+        ))
+    };
+    let (config, tensors) = network(export).map_err(|e| match e {
+        NoEqual::Architecture(e) => no_equal(e),
+        NoEqual::Tensor(e) => ModelError::Tensor(e),
+    })?;
+    let learns_variance = export.architecture.learns_variance();
+    let scheduler = scheduler_config(export.process, learns_variance)?;
+    if folder.exists() && !is_replaceable(folder) {
+        return Err(problem(
+            "expected a new folder, or one with a model_index.json, found another file or folder; choose another name".into(),
+        ));
+    }
+    let io = |action: &str, path: &Path, e: io::Error| ModelError::Problem {
+        path: path.to_owned(),
+        problem: format!("{action}: {e}"),
+    };
+    let parent = parent_of(folder);
+    fs::create_dir_all(parent).map_err(|e| io("cannot create", parent, e))?;
+    let temporary = temporary_path(folder).map_err(|e| io("cannot create", folder, e))?;
+    let written = fill(&temporary, export, &config, &tensors, scheduler);
+    let placed = written.and_then(|()| {
+        put(&temporary, folder).map_err(|e| io("cannot put the folder in place", folder, e))
+    });
+    if placed.is_err() {
+        // The first error matters.
+        let _ = fs::remove_dir_all(&temporary);
+    }
+    placed?;
+    let mut notes = Vec::new();
+    if export.architecture.n_classes() > 0 {
+        notes.push(
+            "DDPMPipeline does not pass labels; call the UNet2DModel with class_labels".to_owned(),
+        );
+    }
+    Ok(notes)
+}
+
+/// Why a network cannot be written.
+enum NoEqual {
+    Architecture(ArchitectureError),
+    Tensor(candle_core::Error),
+}
+
+impl From<ArchitectureError> for NoEqual {
+    fn from(error: ArchitectureError) -> Self {
+        Self::Architecture(error)
+    }
+}
+
+impl From<candle_core::Error> for NoEqual {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(error)
+    }
+}
+
+/// The equal `UNet2DModel` and its weights.
+fn network(export: &Export<'_>) -> Result<(Unet2dConfig, Vec<(String, Tensor)>), NoEqual> {
+    match export.architecture {
+        Architecture::Unet2d(config) => {
+            let all = export.params.iter();
+            let all = all.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+            Ok((config.clone(), all.collect()))
+        }
+        Architecture::Adm(config) => {
+            let equal = adm::config(config)?;
+            Ok((equal, adm::tensors(config, export.params)?))
+        }
+        Architecture::AdmEdm(_) | Architecture::Edm(_) => Err(ArchitectureError {
+            field: "precond".to_owned(),
+            problem: "expected a network that is called with steps, found EDM's preconditioning"
+                .to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// Whether a folder is one that may be replaced: empty, or that of a pipeline.
+fn is_replaceable(folder: &Path) -> bool {
+    let is_empty = || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+    folder.is_dir() && (folder.join("model_index.json").is_file() || is_empty())
+}
+
+/// Writes the files.
+fn fill(
+    folder: &Path,
+    export: &Export<'_>,
+    config: &Unet2dConfig,
+    tensors: &[(String, Tensor)],
+    scheduler: Map<String, Value>,
+) -> Result<(), ModelError> {
+    let (unet, sampling) = (folder.join("unet"), folder.join("scheduler"));
+    let failed = |path: &Path, e: io::Error| ModelError::Problem {
+        path: path.to_owned(),
+        problem: format!("cannot be written: {e}"),
+    };
+    for inside in [folder, &unet, &sampling] {
+        fs::create_dir(inside).map_err(|e| failed(inside, e))?;
+    }
+    let write = |path: &Path, settings: Value| {
+        let text = serde_json::to_string_pretty(&settings).map_err(io::Error::from);
+        text.and_then(|text| write_atomic(path, format!("{text}\n").as_bytes()))
+            .map_err(|e| failed(path, e))
+    };
+    let mut metadata = export.metadata.clone();
+    // Python's readers look for it.
+    metadata.insert("format".to_owned(), "pt".to_owned());
+    let entries = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    let dtype = Some(export.dtype.unwrap_or(DType::F32));
+    let weights = unet.join("diffusion_pytorch_model.safetensors");
+    write_safetensors(&weights, entries, &metadata, dtype)?;
+    let mut fields = Architecture::Unet2d(config.clone()).fields();
+    fields.insert("_class_name".to_owned(), "UNet2DModel".into());
+    fields.insert("_diffusers_version".to_owned(), VERSION.into());
+    write(&unet.join("config.json"), Value::Object(fields))?;
+    let class = scheduler.get("_class_name").cloned().unwrap_or_default();
+    let pipeline = match class == "DDIMScheduler" {
+        true => "DDIMPipeline",
+        false => "DDPMPipeline",
+    };
+    let mut fields = scheduler;
+    fields.insert("_diffusers_version".to_owned(), VERSION.into());
+    write(
+        &sampling.join("scheduler_config.json"),
+        Value::Object(fields),
+    )?;
+    let index = json!({
+        "_class_name": pipeline,
+        "_diffusers_version": VERSION,
+        "scheduler": ["diffusers", class],
+        "unet": ["diffusers", "UNet2DModel"],
+    });
+    write(&folder.join("model_index.json"), index)?;
+    for inside in [&unet, &sampling, folder] {
+        sync_dir(inside).map_err(|e| failed(inside, e))?;
+    }
+    Ok(())
+}
+
+/// Renames the folder; an older one is moved aside first, and removed at the end.
+fn put(temporary: &Path, folder: &Path) -> io::Result<()> {
+    if !folder.exists() {
+        return rename_synced(temporary, folder);
+    }
+    let old = temporary_path(folder)?;
+    fs::rename(folder, &old)?;
+    if let Err(error) = rename_synced(temporary, folder) {
+        // Back in place; the first error matters.
+        let _ = fs::rename(&old, folder);
+        return Err(error);
+    }
+    fs::remove_dir_all(&old)
+}

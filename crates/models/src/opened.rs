@@ -1,0 +1,133 @@
+//! A file or its listing with everything that decides about its network.
+
+use crate::error::ModelError;
+use crate::folder::Siblings;
+use crate::layout::{Layout, Shapes};
+use crate::resolve::{Resolved, Seen, resolve};
+use crate::{LoadOptions, notes};
+use sdft_adm::Encoder;
+use sdft_checkpoint::Summary;
+use sdft_files::sha256_bytes;
+use sdft_nn::{Mismatch, ParamSpec};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Names, shapes and settings of a file, without its numbers.
+pub(crate) struct Opened {
+    pub(crate) path: PathBuf,
+    /// Whose names its tensors had.
+    pub(crate) layout: Layout,
+    /// Names and shapes as the networks here have them.
+    pub(crate) shapes: Shapes,
+    pub(crate) siblings: Siblings,
+    /// The hash of the weights, if it was computed.
+    weights_sha256: Option<String>,
+}
+
+impl Opened {
+    /// A file on disk.
+    ///
+    /// # Errors
+    /// The files next to it cannot be read, or belong to another kind of model.
+    pub(crate) fn file(
+        path: &Path,
+        shapes: Shapes,
+        weights_sha256: Option<String>,
+    ) -> Result<Self, ModelError> {
+        let siblings = match Layout::of(&shapes) {
+            Layout::Unet2d => Siblings::of(path)?,
+            Layout::Adm | Layout::Edm => Siblings::default(),
+        };
+        Ok(Self {
+            siblings,
+            ..Self::bytes(path, shapes, weights_sha256)
+        })
+    }
+
+    /// Bytes in memory, which have no files next to them.
+    pub(crate) fn bytes(path: &Path, shapes: Shapes, weights_sha256: Option<String>) -> Self {
+        let layout = Layout::of(&shapes);
+        Self {
+            path: path.to_owned(),
+            layout,
+            shapes: layout.named(shapes),
+            siblings: Siblings::default(),
+            weights_sha256,
+        }
+    }
+
+    /// The architecture and the process.
+    ///
+    /// # Errors
+    /// As [`resolve`].
+    pub(crate) fn resolve(
+        &self,
+        metadata: &BTreeMap<String, String>,
+        options: &LoadOptions,
+    ) -> Result<Resolved, ModelError> {
+        let seen = Seen {
+            path: &self.path,
+            layout: self.layout,
+            shapes: &self.shapes,
+            metadata,
+            sha256: self.weights_sha256.as_deref(),
+            siblings: &self.siblings,
+        };
+        resolve(&seen, options)
+    }
+
+    /// The tensors that do not fit the network, if any do not.
+    pub(crate) fn misfit(&self, resolved: &Resolved) -> Option<Mismatch> {
+        let mismatch = Mismatch::between(&specs(resolved).ok()?, &self.shapes);
+        (!mismatch.is_empty()).then_some(mismatch)
+    }
+
+    /// A likely cause of tensors that do not fit, for the error message.
+    pub(crate) fn settings_hint(&self) -> Option<String> {
+        let settings = self.siblings.config.as_ref()?;
+        let path = settings.path.display();
+        Some(format!(
+            "likely cause: {path} is that of another network; it must be the one that was written with these weights"
+        ))
+    }
+
+    /// The hash of the weights, and of the settings next to them.
+    pub(crate) fn sha256(&self) -> String {
+        let weights = self.weights_sha256.clone().unwrap_or_default();
+        match self.siblings.text() {
+            text if text.is_empty() => weights,
+            text => sha256_bytes(format!("{weights}{text}").as_bytes()),
+        }
+    }
+
+    /// Notes about how the network was found.
+    pub(crate) fn notes(&self, summary: &Summary) -> Vec<String> {
+        let mut all = summary.notes.clone();
+        all.extend(notes::latents(summary));
+        all.extend(notes::diffusers(&self.siblings));
+        all
+    }
+
+    /// Fails if settings must be given.
+    pub(crate) fn refuse_to_guess(&self, resolved: &Resolved) -> Result<(), ModelError> {
+        match &resolved.ask {
+            None => Ok(()),
+            Some(ask) => Err(self.problem(ask.clone())),
+        }
+    }
+
+    pub(crate) fn problem(&self, problem: impl Into<String>) -> ModelError {
+        ModelError::Problem {
+            path: self.path.clone(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// The parameters of the network or classifier.
+pub(crate) fn specs(resolved: &Resolved) -> candle_core::Result<Vec<ParamSpec>> {
+    match resolved.encoder() {
+        Some(encoder) => Encoder::specs(&encoder),
+        None => resolved.architecture.specs(),
+    }
+}

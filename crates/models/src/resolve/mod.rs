@@ -1,0 +1,170 @@
+//! The architecture and the process of a file, and how each field is known.
+
+pub(crate) use adm::hints;
+
+use crate::error::{ModelError, brief};
+use crate::folder::Siblings;
+use crate::layout::{Layout, Shapes};
+use crate::{Architecture, LoadOptions};
+use fields::Fields;
+use sdft_adm::{EncoderConfig, Origin, Pool};
+use sdft_diffusion::{MODEL_KEY, Process};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+mod adm;
+mod edm;
+mod fields;
+mod process;
+mod unet2d;
+
+/// Key of the fields that were assumed when a file was converted, as `model.FIELD` and `process.FIELD` with commas between.
+pub(crate) const ASSUMED_KEY: &str = "sdft.assumed";
+
+/// The configuration of a file from its metadata, the user's settings and its shapes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// The architecture.
+    pub architecture: Architecture,
+    /// The head, if it is a classifier; the architecture is then that of its encoder.
+    pub pool: Option<Pool>,
+    /// The diffusion process.
+    pub process: Process,
+    /// How each field of the architecture is known.
+    pub origins: BTreeMap<String, Origin>,
+    /// How each field of the process is known.
+    pub process_origins: BTreeMap<String, Origin>,
+    /// Settings that the user must give because public models of this kind differ; `None` if nothing is missing.
+    pub ask: Option<String>,
+}
+
+impl Resolved {
+    /// The classifier's architecture, if it is one.
+    pub fn encoder(&self) -> Option<EncoderConfig> {
+        let net = self.architecture.adm()?.clone();
+        self.pool.map(|pool| EncoderConfig { net, pool })
+    }
+}
+
+/// The facts about a file.
+pub(crate) struct Seen<'a> {
+    pub(crate) path: &'a Path,
+    /// Whose names its tensors had.
+    pub(crate) layout: Layout,
+    /// Names and shapes as the networks here have them.
+    pub(crate) shapes: &'a Shapes,
+    pub(crate) metadata: &'a BTreeMap<String, String>,
+    /// The file's hash, if it was computed.
+    pub(crate) sha256: Option<&'a str>,
+    /// The files next to it, if it is in diffusers' layout.
+    pub(crate) siblings: &'a Siblings,
+}
+
+impl Seen<'_> {
+    fn problem(&self, problem: impl Into<String>) -> ModelError {
+        ModelError::Problem {
+            path: self.path.to_owned(),
+            problem: problem.into(),
+        }
+    }
+
+    /// The fields of a section that were assumed when the file was written.
+    fn assumed(&self, section: &str) -> BTreeSet<&str> {
+        let all = self.metadata.get(ASSUMED_KEY).map_or("", String::as_str);
+        let fields = all.split(',').filter_map(|field| field.split_once('.'));
+        fields
+            .filter(|(of, _)| *of == section)
+            .map(|(_, field)| field)
+            .collect()
+    }
+
+    /// The architecture's fields in the file's own metadata; each must be a valid field of `T`.
+    fn stated<T: DeserializeOwned>(&self) -> Result<Option<Map<String, Value>>, ModelError> {
+        let Some(text) = self.metadata.get(MODEL_KEY) else {
+            return Ok(None);
+        };
+        parse_stated::<T>(text)
+            .map(Some)
+            .map_err(|e| self.bad_metadata(MODEL_KEY, e))
+    }
+
+    fn bad_metadata(&self, key: &str, problem: impl std::fmt::Display) -> ModelError {
+        self.problem(format!("metadata {key}: {}", brief(problem)))
+    }
+
+    fn bad_model(&self, problem: impl std::fmt::Display) -> ModelError {
+        self.problem(format!("model: {}", brief(problem)))
+    }
+}
+
+/// The architecture of a file, before its process.
+struct Found {
+    architecture: Architecture,
+    pool: Option<Pool>,
+    origins: BTreeMap<String, Origin>,
+    /// The process of a file that does not state one.
+    usual: Fields,
+    /// What the user must give if the process is assumed.
+    ask_process: Option<&'static str>,
+    /// What the user must give about the architecture.
+    ask: Option<String>,
+}
+
+/// Resolves the architecture and the process: the file's metadata first, or the settings next to it, then what the user gave, then known
+/// files, then names and shapes.
+///
+/// # Errors
+/// An unknown network; a value given that contradicts the file; metadata or settings that cannot be read or belong to another kind of
+/// network.
+pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved, ModelError> {
+    let mut given = options.given.clone();
+    if let Some(name) = given.remove(Architecture::TAG) {
+        let found = match seen.layout {
+            Layout::Adm => "adm",
+            Layout::Unet2d => "unet2d",
+            Layout::Edm => "edm",
+        };
+        if name != found {
+            return Err(ModelError::Conflict {
+                path: seen.path.to_owned(),
+                field: format!("model.{}", Architecture::TAG),
+                given: brief(name),
+                found: brief(Value::from(found)),
+            });
+        }
+    }
+    let found = match seen.layout {
+        Layout::Adm => adm::find(seen, &given)?,
+        Layout::Unet2d => unet2d::find(seen, &given)?,
+        Layout::Edm => edm::find(seen, &given)?,
+    };
+    let (process, process_origins) = process::find(seen, options, &found)?;
+    let unknown = ["noise_schedule", "diffusion_steps"]
+        .iter()
+        .any(|field| process_origins.get(*field) == Some(&Origin::Assumed));
+    let ask_process = match unknown && options.process_otherwise.is_none() {
+        true => found.ask_process.map(str::to_owned),
+        false => None,
+    };
+    Ok(Resolved {
+        architecture: found.architecture,
+        pool: found.pool,
+        process,
+        origins: found.origins,
+        process_origins,
+        ask: found.ask.or(ask_process),
+    })
+}
+
+/// The fields that a text of metadata states, without defaults; each must be a valid field of `T`.
+fn parse_stated<T: DeserializeOwned>(text: &str) -> serde_json::Result<Map<String, Value>> {
+    // `T` refuses unknown and duplicate fields.
+    serde_json::from_str::<T>(text).and_then(|_| serde_json::from_str(text))
+}
+
+/// Dropout belongs to the training, not to the network in the file.
+fn is_free(field: &str) -> bool {
+    field == "dropout"
+}
