@@ -27,6 +27,12 @@ pub(crate) enum DtypeArg {
     Bf16,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    Safetensors,
+    Diffusers,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum PreferArg {
     Ema,
@@ -38,9 +44,12 @@ pub(crate) struct ConvertArgs {
     /// The model to read: a file, a run folder, or a name such as `ffhq-10m`.
     #[arg(value_name = "FILE|DIR")]
     pub(crate) input: PathBuf,
-    /// The .safetensors file to write.
+    /// The .safetensors file to write, or with --to diffusers the folder.
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
+    /// What to write: a file of this program, or a folder that diffusers' DDPMPipeline loads.
+    #[arg(long, value_enum, default_value = "safetensors", value_name = "FORM")]
+    pub(crate) to: FormatArg,
     /// Which weights to take if a file holds both.
     #[arg(long, value_enum, default_value = "ema")]
     pub(crate) prefer: PreferArg,

@@ -17,10 +17,11 @@ use candle_core::Device;
 use sdft_data::ImageSource;
 use sdft_eval::{Extractor, View};
 use sdft_features::{InceptionResize, Network};
+use sdft_models::{LoadOptions, convert_to_diffusers};
 use sdft_nn::Params;
 use sdft_parallel::ProcessGroup;
 use sdft_settings::{given, layers, put, set};
-use sdft_train::{DataPlan, Ending, Evaluator, Method, RunFolder, Setup, run};
+use sdft_train::{DataPlan, Ending, Evaluator, Method, ModelFormat, RunFolder, Setup, run};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Table;
@@ -246,7 +247,15 @@ impl Training for FineTuning {
             device: context.device.clone(),
             group: self.group,
         };
-        Ok(run(setup, context.stop, context.progress)?)
+        let (format, root) = (setup.plan.output.format, setup.folder.root().to_owned());
+        let ending = run(setup, context.stop, context.progress)?;
+        if let (Ending::Finished { model, .. }, ModelFormat::Diffusers) = (&ending, format) {
+            let folder = root.join("diffusers");
+            let notes = convert_to_diffusers(model, &folder, &LoadOptions::default(), None)?;
+            context.notes(notes);
+            context.notes([format!("for diffusers: {}", folder.display())]);
+        }
+        Ok(ending)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device};
 use sdft_diffusion::{ComputeMode, Denoiser, Trainable};
-use sdft_models::Architecture;
+use sdft_models::{Architecture, check_diffusers};
 use sdft_nn::Params;
-use sdft_train::PlanError;
+use sdft_train::{ModelFormat, PlanError};
 
 /// A plan whose `[model]` section is an architecture.
 pub type TrainPlan = sdft_train::Plan<Architecture>;
@@ -37,6 +37,12 @@ pub(super) fn validate(plan: &TrainPlan) -> Result<(), PlanError> {
                 "expected a network of square images, because training images are cropped to squares, found {width}x{height}"
             ),
         });
+    }
+    if plan.output.format == ModelFormat::Diffusers {
+        check_diffusers(&plan.model, &plan.process).map_err(|error| PlanError {
+            key: "output.format".to_owned(),
+            problem: error.to_string(),
+        })?;
     }
     plan.check_images(plan.model.image_size())?;
     plan.validate()
