@@ -144,6 +144,21 @@ impl Diffusion {
         Ok(self.levels(t)?.iter().map(|level| level.t).collect())
     }
 
+    /// The times of steps `t` for a network of [`Process::discrete`](crate::Process::discrete), such as a classifier of noised images.
+    ///
+    /// # Errors
+    /// As [`Self::levels`].
+    pub fn discrete_t(&self, t: &[usize]) -> Result<Vec<f32>> {
+        if self.time != TimeUnit::Sigma {
+            return self.model_t(t);
+        }
+        let steps = self.levels(t)?;
+        let originals = steps.iter().filter_map(|level| level.step);
+        Ok(originals
+            .map(|step| self.schedule.timestep_map()[step] as f32)
+            .collect())
+    }
+
     /// The level of EDM's `sigma`, for samplers that choose their own levels. A network that is called with `sigma` takes any; one that
     /// is called with steps gets the step whose `sigma` is nearest, so that state and time agree (EDM's `round_sigma`).
     pub fn level_near(&self, sigma: f64) -> Level {
@@ -185,7 +200,7 @@ impl Diffusion {
             Some(&value) => Ok(value),
             None => bail!("timestep {t} is outside 0..{}", table.len()),
         });
-        per_image(values.collect::<Result<_>>()?, like)
+        per_image(&values.collect::<Result<Vec<_>>>()?, like)
     }
 
     /// `a[t] x + b[t] y`.

@@ -200,6 +200,17 @@ impl Process {
         }
     }
 
+    /// The discrete process that a network of another kind is trained on to go with this one, such as a classifier of noised images: the same
+    /// noise, and times that count steps.
+    #[must_use]
+    pub fn discrete(&self) -> Self {
+        Self {
+            prediction_type: PredictionType::Epsilon,
+            continuous: None,
+            ..self.clone()
+        }
+    }
+
     /// Whether both processes noise images alike, up to rounding. What their networks predict, the time that these are called with and how
     /// they are sampled may differ.
     pub fn same_noise(&self, other: &Self) -> bool {
@@ -209,17 +220,6 @@ impl Process {
                 own.len() == others.len() && own.iter().zip(&others).all(alike)
             }
             _ => false,
-        }
-    }
-
-    /// The same noise for another network: it predicts the noise, is called with steps, and is sampled in guided-diffusion's way.
-    #[must_use]
-    pub fn of_partner(&self) -> Self {
-        Self {
-            prediction_type: PredictionType::Epsilon,
-            sampling: None,
-            continuous: None,
-            ..self.clone()
         }
     }
 

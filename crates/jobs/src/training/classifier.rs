@@ -110,8 +110,8 @@ impl ClassifierJob {
         let model_given = given(&table, "model");
         let mut plan: ClassifierPlan = plan_of(table, context)?;
         if let Some(model) = guided {
-            // A classifier predicts a domain, not an image, and takes steps.
-            plan.process = model.process.of_partner();
+            // A classifier predicts a domain, not an image.
+            plan.process = model.process.discrete();
         }
         if !plan.init.is_empty() {
             plan.init = ModelFile::find_lasting(&plan.init)?.noted(context);

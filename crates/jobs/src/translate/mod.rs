@@ -106,10 +106,9 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
 
 /// Options for a network that is used with `model`, and whose file may not state its process.
 fn options_of_partner(model: &LoadedModel) -> LoadOptions {
-    // Files without a process are official ones: they predict the noise at steps, whatever `model` does.
-    let process = model.process.of_partner();
+    // Files without a process are official ones, which predict the noise whatever `model` predicts.
     LoadOptions {
-        process_otherwise: Some(process),
+        process_otherwise: Some(model.process.discrete()),
         ..LoadOptions::default()
     }
 }
@@ -215,7 +214,7 @@ fn classifier(
             ),
         ));
     }
-    if !classifier.process.same_noise(&model.process) {
+    if !classifier.process.same_noise(&model.process.discrete()) {
         return Err(option(
             "classifier",
             format!(

@@ -62,7 +62,7 @@ pub(super) fn diffusers(learns_variance: bool) -> Result<Fields, ModelError> {
 pub(super) fn continuous(precond: &Precond) -> Fields {
     let process = Process {
         prediction_type: PredictionType::Sample,
-        continuous: Some(EdmProcess::from(*precond)),
+        continuous: Some(EdmProcess::of(precond)),
         ..Process::default()
     };
     Fields::new(all(&process), Origin::Inferred)
