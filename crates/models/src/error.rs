@@ -4,9 +4,13 @@ use std::path::PathBuf;
 
 /// A text from a file, cut to the length of a message.
 pub(crate) fn brief(text: impl std::fmt::Display) -> String {
-    const MOST: usize = 160;
+    cut(text, 160)
+}
+
+/// A text with parts from a file, cut after so many characters.
+pub(crate) fn cut(text: impl std::fmt::Display, most: usize) -> String {
     let text = text.to_string();
-    match text.char_indices().nth(MOST) {
+    match text.char_indices().nth(most) {
         None => text,
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
     }

@@ -42,7 +42,7 @@ pub(super) fn find(seen: &Seen<'_>, given: &Map<String, Value>) -> Result<Found,
         let config = constructed(seen, text)?;
         fields.state(&Architecture::Edm(config).fields(), &Default::default());
     } else {
-        let inferred = infer(seen.shapes).map_err(|e| seen.problem(e.to_string()))?;
+        let inferred = infer(seen.shapes).map_err(|e| seen.problem(brief(e)))?;
         fields = Fields::new(
             Architecture::Edm(inferred.config).fields(),
             Origin::Inferred,
@@ -118,5 +118,5 @@ fn constructed(seen: &Seen<'_>, text: &str) -> Result<EdmConfig, ModelError> {
     for (name, value) in POSITIONAL.into_iter().zip(constructor.args) {
         arguments.insert(name.to_owned(), value);
     }
-    from_arguments(&constructor.class_name, &arguments).map_err(|e| bad(e.to_string()))
+    from_arguments(&constructor.class_name, &arguments).map_err(|e| bad(brief(e)))
 }

@@ -3,7 +3,7 @@
 use super::fields::Fields;
 use super::{Found, Seen, is_free, process};
 use crate::architecture::Architecture;
-use crate::error::ModelError;
+use crate::error::{ModelError, cut};
 use sdft_diffusion::MODEL_KEY;
 use sdft_unet2d::Unet2dConfig;
 use serde_json::{Map, Value};
@@ -11,6 +11,9 @@ use std::collections::BTreeSet;
 
 /// The field of the images' size, which a `config.json` may leave open.
 const SIZE: &str = "sample_size";
+
+/// The longest message about a field.
+const MOST: usize = 600;
 
 /// The architecture of a file in diffusers' layout: from its metadata, or the `config.json` next to it.
 pub(super) fn find(seen: &Seen<'_>, given: &Map<String, Value>) -> Result<Found, ModelError> {
@@ -26,7 +29,7 @@ pub(super) fn find(seen: &Seen<'_>, given: &Map<String, Value>) -> Result<Found,
             let config = Unet2dConfig::from_json(&settings.fields);
             let config = config.map_err(|e| ModelError::Problem {
                 path: settings.path.clone(),
-                problem: e.to_string(),
+                problem: cut(e, MOST),
             })?;
             (config, settings.path.as_path(), BTreeSet::new())
         }
