@@ -1,19 +1,20 @@
-//! `convert`: a weights file -> a `.safetensors` file.
+//! `convert`: a model -> a `.safetensors` file or a folder of diffusers.
 
-use crate::args::{ConvertArgs, DtypeArg, PreferArg};
+use crate::args::{ConvertArgs, DtypeArg, FormatArg, PreferArg};
 use crate::console;
 use crate::model::model_path;
 use crate::sample::load_options;
 use anyhow::Result;
 use candle_core::DType;
 use sdft_checkpoint::Prefer;
-use sdft_models::convert_file;
+use sdft_models::{convert_file, convert_to_diffusers};
 use sdft_runtime::usage;
 
 pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
-    if args.output.extension().is_none_or(|e| e != "safetensors") {
+    let to_folder = args.to == FormatArg::Diffusers;
+    if !to_folder && args.output.extension().is_none_or(|e| e != "safetensors") {
         return Err(usage(format!(
-            "{}: only .safetensors files are written",
+            "{}: only .safetensors files are written, and folders with --to diffusers",
             args.output.display()
         )));
     }
@@ -41,7 +42,11 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
         DtypeArg::F16 => DType::F16,
         DtypeArg::Bf16 => DType::BF16,
     });
-    for note in convert_file(&input, &args.output, &options, dtype)? {
+    let convert = match args.to {
+        FormatArg::Safetensors => convert_file,
+        FormatArg::Diffusers => convert_to_diffusers,
+    };
+    for note in convert(&input, &args.output, &options, dtype)? {
         console::note(&note);
     }
     console::line(format_args!("{}", args.output.display()))?;

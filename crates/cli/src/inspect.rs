@@ -1,11 +1,13 @@
-//! `inspect`: a weights file -> its architecture, parameters and metadata as text.
+//! `inspect`: a weights file -> its architecture, parameters and metadata as text or JSON.
 
 use crate::args::InspectArgs;
 use crate::console::{line, size};
 use crate::model::model_path;
 use anyhow::Result;
 use sdft_checkpoint::NonFinite;
-use sdft_models::{LoadOptions, Resolved, inspect_file, scan_file};
+use sdft_models::{Inspected, LoadOptions, Resolved, inspect_file, scan_file};
+use serde_json::{Map, Value, json};
+use std::path::Path;
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     let options = LoadOptions {
@@ -14,6 +16,11 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     };
     let file = model_path(&args.file)?;
     let found = inspect_file(&file, &options)?;
+    if args.json {
+        let odd = scan_file(&file, &options)?;
+        let all = as_json(&file, &found, &odd, args.tensors);
+        return line(serde_json::to_string_pretty(&all)?);
+    }
     let summary = &found.summary;
     line(format_args!(
         "{}: {}, {}",
@@ -43,22 +50,15 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     ))?;
     match &found.resolved {
         Ok(resolved) => {
-            let kind = match resolved.pool {
-                Some(pool) => format!("ADM classifier, {pool:?} pool"),
-                None => resolved.architecture.title().to_owned(),
-            };
-            line(format_args!("{kind}:"))?;
-            for (field, value) in resolved.architecture.fields() {
-                let origin = resolved
-                    .origins
-                    .get(field.as_str())
-                    .map_or_else(String::new, ToString::to_string);
-                line(format_args!(
-                    "  {field:24} {:28} {origin}",
-                    value.to_string()
-                ))?;
+            line(format_args!("{}:", kind(resolved)))?;
+            print(&fields_of_architecture(resolved))?;
+            match &resolved.ask {
+                Some(ask) => line(format_args!("process: unknown; {ask}"))?,
+                None => {
+                    line(format_args!("process:"))?;
+                    print(&fields_of_process(resolved))?;
+                }
             }
-            process(resolved)?;
             if let Some(misfit) = &found.misfit {
                 line(format_args!("does not fit this architecture:\n{misfit}"))?;
             }
@@ -82,26 +82,125 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     Ok(())
 }
 
-/// The process and the origin of each field, or what the user has to give.
-fn process(resolved: &Resolved) -> Result<()> {
-    if let Some(ask) = &resolved.ask {
-        return line(format_args!("process: unknown; {ask}"));
+/// The kind of a network, in words.
+fn kind(resolved: &Resolved) -> String {
+    match resolved.pool {
+        Some(pool) => format!("ADM classifier, {pool:?} pool"),
+        None => resolved.architecture.title().to_owned(),
     }
-    line(format_args!("process:"))?;
-    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(&resolved.process) else {
-        return Ok(());
-    };
-    for (field, value) in fields {
-        let origin = resolved
-            .process_origins
-            .get(field.as_str())
-            .map_or_else(String::new, ToString::to_string);
+}
+
+/// A field with its value and how the value is known.
+struct Field {
+    name: String,
+    value: Value,
+    origin: String,
+}
+
+fn fields_of_architecture(resolved: &Resolved) -> Vec<Field> {
+    let origin = |field: &str| resolved.origins.get(field).map(ToString::to_string);
+    fields(resolved.architecture.fields(), origin)
+}
+
+fn fields_of_process(resolved: &Resolved) -> Vec<Field> {
+    let origin = |field: &str| resolved.process_origins.get(field).map(ToString::to_string);
+    match serde_json::to_value(&resolved.process) {
+        Ok(Value::Object(all)) => fields(all, origin),
+        // A process is a struct.
+        _ => Vec::new(),
+    }
+}
+
+/// The fields of a section. Those of an inner section have dotted names and, unless they have their own, the origin of that section.
+fn fields(section: Map<String, Value>, origin: impl Fn(&str) -> Option<String>) -> Vec<Field> {
+    fn collect(
+        prefix: &str,
+        section: Map<String, Value>,
+        above: &str,
+        origin: &dyn Fn(&str) -> Option<String>,
+        out: &mut Vec<Field>,
+    ) {
+        for (field, value) in section {
+            let name = format!("{prefix}{field}");
+            let origin_here = origin(&name).unwrap_or_else(|| above.to_owned());
+            match value {
+                Value::Object(inner) => {
+                    collect(&format!("{name}."), inner, &origin_here, origin, out);
+                }
+                value => out.push(Field {
+                    name,
+                    value,
+                    origin: origin_here,
+                }),
+            }
+        }
+    }
+    let mut out = Vec::new();
+    collect("", section, "", &origin, &mut out);
+    out
+}
+
+fn print(fields: &[Field]) -> Result<()> {
+    for Field {
+        name,
+        value,
+        origin,
+    } in fields
+    {
         line(format_args!(
-            "  {field:24} {:28} {origin}",
+            "  {name:24} {:28} {origin}",
             value.to_string()
         ))?;
     }
     Ok(())
+}
+
+/// Everything that the text says, for programs.
+fn as_json(file: &Path, found: &Inspected, odd: &[NonFinite], with_tensors: bool) -> Value {
+    let summary = &found.summary;
+    let dtypes = summary.dtypes.iter();
+    let dtypes: Map<String, Value> = dtypes
+        .map(|(dtype, n)| (dtype.to_string(), json!(n)))
+        .collect();
+    let mut all = json!({
+        "file": file,
+        "container": summary.container.to_string(),
+        "bytes": summary.file_size,
+        "key": summary.nested_under,
+        "keys": summary.alternatives,
+        "notes": found.notes,
+        "n_tensors": summary.tensors.len(),
+        "dtypes": dtypes,
+        "n_parameters": summary.n_parameters,
+        "not_finite": odd.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "metadata": summary.metadata,
+    });
+    match &found.resolved {
+        Ok(resolved) => {
+            all["kind"] = kind(resolved).into();
+            all["architecture"] = resolved.architecture.name().into();
+            all["model"] = section(fields_of_architecture(resolved));
+            all["process"] = section(fields_of_process(resolved));
+            all["missing"] = json!(resolved.ask);
+            all["misfit"] = json!(found.misfit.as_ref().map(ToString::to_string));
+        }
+        Err(problem) => all["problem"] = problem.to_string().into(),
+    }
+    if with_tensors {
+        let tensors = summary.tensors.iter().map(
+            |tensor| json!({ "name": tensor.name, "shape": tensor.shape, "dtype": tensor.dtype.to_string() }),
+        );
+        all["tensors"] = tensors.collect();
+    }
+    all
+}
+
+fn section(fields: Vec<Field>) -> Value {
+    let fields = fields.into_iter().map(|field| {
+        let known = json!({ "value": field.value, "origin": field.origin });
+        (field.name, known)
+    });
+    Value::Object(fields.collect())
 }
 
 /// Tensors with values that are not finite.

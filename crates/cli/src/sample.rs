@@ -7,7 +7,7 @@ use crate::{INTERRUPTED, console};
 use anyhow::Result;
 use sdft_jobs::TrainPlan;
 use sdft_jobs::{DIGITS_SOURCE, SampleOptions, newest_run, sample_to_folder};
-use sdft_models::LoadOptions;
+use sdft_models::{Architecture, LoadOptions};
 use sdft_runtime::usage;
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,6 +24,7 @@ pub(crate) fn sample(args: &SampleArgs) -> Result<ExitCode> {
         sampler: args.sampler,
         steps: args.steps.clone(),
         eta: args.eta,
+        churn: args.churn,
         start: args.start,
         clip: !args.no_clip,
         class: args.class,
@@ -61,15 +62,16 @@ pub(crate) fn load_options(
     key: Option<&String>,
     image_size: Option<usize>,
 ) -> Result<LoadOptions> {
-    let mut table = toml::Table::new();
-    for assignment in set {
-        if !assignment.starts_with("model.") && !assignment.starts_with("process.") {
-            return Err(usage(format!(
-                "--set {assignment}: only fields under model. and process. can be set here"
-            )));
-        }
-        sdft_settings::set::<TrainPlan>(&mut table, assignment)?;
+    if let Some(assignment) = set
+        .iter()
+        .find(|set| !set.starts_with("model.") && !set.starts_with("process."))
+    {
+        return Err(usage(format!(
+            "--set {assignment}: only fields under model. and process. can be set here"
+        )));
     }
+    let mut table = sdft_settings::assigned(set)?;
+    check_keys(set)?;
     if let Some(size) = image_size {
         sdft_settings::put(
             &mut table,
@@ -83,4 +85,21 @@ pub(crate) fn load_options(
         key: key.cloned(),
         ..LoadOptions::default()
     })
+}
+
+/// Fails unless one architecture has all of these keys. The file that they describe is not read yet.
+fn check_keys(set: &[String]) -> Result<()> {
+    let check = |architecture: Option<&str>| {
+        let mut table = toml::Table::new();
+        if let Some(name) = architecture {
+            let key = format!("model.{}", Architecture::TAG);
+            sdft_settings::put(&mut table, &key, name);
+        }
+        sdft_settings::set_all::<TrainPlan>(&mut table, set)
+    };
+    let others = Architecture::NAMES.iter().skip(1);
+    match check(None) {
+        Err(_) if others.clone().any(|name| check(Some(name)).is_ok()) => Ok(()),
+        checked => Ok(checked?),
+    }
 }

@@ -44,6 +44,7 @@ mod convert;
 mod denoiser;
 mod diffusion;
 mod gaussian;
+mod in_steps;
 mod level;
 mod network;
 mod precond;

@@ -5,7 +5,7 @@ use sdft_asyrp::training_sequence;
 use sdft_schedule::MAX_STEPS;
 use sdft_train::{
     MAX_RUN_STEPS, PlanError, RunPlan, check_classes, check_counts, check_name, check_optim,
-    check_pace,
+    check_pace, check_process,
 };
 
 impl DirectionPlan {
@@ -156,9 +156,7 @@ impl RunPlan for DirectionPlan {
             key: format!("model.{}", e.field),
             problem: e.problem,
         })?;
-        if let Err(e) = self.process.check_editable() {
-            return wrong(&format!("process.{}", e.field), e.problem);
-        }
+        check_process(&self.process)?;
         if self.walk.t_0 >= self.process.diffusion_steps {
             return wrong(
                 "walk.t_0",

@@ -127,7 +127,7 @@ impl Edits {
         context: &mut Context<'_>,
     ) -> Result<[Vec<Rgb8>; 2]> {
         let model = load_source(file, "", Map::new(), Map::new(), context)?;
-        let net = model.network()?;
+        let net = model.process.in_steps(model.network()?)?;
         let groups = model.architecture.norm_groups();
         let read = read_direction(direction, net.bottleneck(), groups)?;
         let schedule = model.process.published()?.schedule;

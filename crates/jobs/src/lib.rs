@@ -39,7 +39,7 @@ pub use files::write_file;
 pub use judge::{judge_features, load_judge, second_judge, train_judge};
 pub use model::{ModelFile, load_model, load_source, newest_run};
 pub use sample::{
-    SampleOptions, SamplePlan, SampleReport, Sampler, SamplerKind, sample_as_in_the_paper,
+    Churn, SampleOptions, SamplePlan, SampleReport, Sampler, SamplerKind, sample_as_in_the_paper,
     sample_to_folder,
 };
 pub use select::{SelectOptions, SelectReport, Take, select_images};

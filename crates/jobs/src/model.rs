@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::embedded::{DIGITS_SOURCE, DIGITS_SOURCE_WEIGHTS};
 use crate::error::{Error, Result, ResultExt as _, failed, usage};
+use sdft_diffusion::Network;
 use sdft_models::{LoadOptions, LoadedModel, inspect_file, load_network, load_network_bytes};
 use sdft_train::{model_of_run, runs_near, verify_recorded};
 use serde_json::{Map, Value};
@@ -141,6 +142,14 @@ pub fn load_source(
     Ok(model)
 }
 
+/// The network of a model, called with the steps of its process.
+///
+/// # Errors
+/// A configuration that cannot be built.
+pub(crate) fn network_in_steps(model: &LoadedModel) -> Result<Box<dyn Network>> {
+    Ok(model.process.in_steps(model.network()?)?)
+}
+
 /// Fails unless the model's file is the one that a run began with.
 ///
 /// # Errors
@@ -178,18 +187,25 @@ pub(crate) fn check_makes_images(name: &str, model: &LoadedModel) -> Result<()> 
     Ok(())
 }
 
-/// Fails unless a model makes RGB images without labels.
+/// Fails unless a model makes square RGB images without labels, as every command but `sample` needs it.
 ///
 /// # Errors
-/// Another number of channels, or classes.
+/// Another number of channels, another shape, or classes.
 pub(crate) fn check_unconditional(name: &str, model: &LoadedModel) -> Result<()> {
     let classes = model.architecture.n_classes();
     if classes != 0 {
         return Err(usage(format!(
-            "{name}: expected an unconditional model, found one of {classes} classes"
+            "{name}: expected an unconditional model, found one of {classes} classes; class-conditional models can be sampled only"
         )));
     }
-    check_makes_images(name, model)
+    check_makes_images(name, model)?;
+    let [_, height, width] = model.architecture.image_shape();
+    if height != width {
+        return Err(usage(format!(
+            "{name}: expected a model of square images, found {width}x{height}; others can be sampled only"
+        )));
+    }
+    Ok(())
 }
 
 /// Fails unless a seed fits into a plan: TOML's largest number is `i64::MAX`.

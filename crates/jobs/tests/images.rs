@@ -59,7 +59,7 @@ fn samples(out: &Path) -> SampleOptions {
     SampleOptions {
         n: 4,
         batch: 2,
-        steps: "3".to_owned(),
+        steps: Some("3".to_owned()),
         out: out.to_owned(),
         npz: true,
         ..SampleOptions::default()

@@ -404,7 +404,7 @@ impl Architecture {
                 }
                 Some(value) => Err(invalid(PRECOND, "\"edm\" or no such field", value)),
             },
-            Some("unet2d") => Unet2dConfig::from_json(&fields)
+            Some("unet2d") => Unet2dConfig::from_json(&nulls(fields))
                 .map(Self::Unet2d)
                 .map_err(serde_json::Error::custom),
             Some("edm") => serde_json::from_value(Value::Object(fields)).map(Self::Edm),
@@ -413,13 +413,42 @@ impl Architecture {
     }
 }
 
+/// How a field without a value is written: TOML has no null.
+const NULL: &str = "null";
+
+/// The fields of a `UNet2DModel` with the nulls that are not the default under their name, and without the others.
+fn named_nulls(fields: Map<String, Value>) -> Map<String, Value> {
+    let usual = Architecture::from(Unet2dConfig::default()).fields();
+    let written = fields.into_iter().filter_map(|(field, value)| {
+        let is_usual = usual.get(&field) == Some(&value);
+        match value {
+            Value::Null if is_usual => None,
+            Value::Null => Some((field, NULL.into())),
+            value => Some((field, value)),
+        }
+    });
+    written.collect()
+}
+
+/// The fields with nulls in place of their name.
+fn nulls(fields: Map<String, Value>) -> Map<String, Value> {
+    let read = fields.into_iter().map(|(field, value)| match value {
+        value if value == NULL => (field, Value::Null),
+        value => (field, value),
+    });
+    read.collect()
+}
+
 impl Serialize for Architecture {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         if let Self::Adm(config) = self {
             // In the order of its fields, which hashes of older versions cover.
             return config.serialize(serializer);
         }
-        let mut fields = self.fields();
+        let mut fields = match self {
+            Self::Unet2d(_) => named_nulls(self.fields()),
+            _ => self.fields(),
+        };
         if self.name() != "adm" {
             fields.insert(Self::TAG.to_owned(), self.name().into());
         }

@@ -28,7 +28,7 @@ pub use crate::{
     architecture::{Architecture, ArchitectureError},
     convert::{convert_file, convert_to_diffusers},
     error::ModelError,
-    export::{Export, write_diffusers},
+    export::{Export, check_diffusers, write_diffusers},
     folder::folder_weights,
     inspect::{Inspected, inspect_file, scan_file},
     load::{

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::table::{Plan, defaults, put};
+use crate::table::{Plan, defaults, kinds, overlay, put};
 use toml::{Table, Value};
 
 /// The longest text of settings, in bytes.
@@ -48,25 +48,32 @@ pub(crate) fn short(text: &str, most: usize) -> String {
     }
 }
 
-/// Fails on unknown keys, with the nearest known one, and on values of another type.
-pub(crate) fn check<P: Plan>(table: &Table, origin: &str) -> Result<()> {
-    let known = defaults::<P>();
+/// Fails on unknown keys, with the nearest known one, and on values of another type. The sections are of the kinds that `table` names, or
+/// else `below`.
+pub(crate) fn check<P: Plan>(table: &Table, below: &Table, origin: &str) -> Result<()> {
+    let mut kinds = kinds(below);
+    overlay(&mut kinds, self::kinds(table));
+    let known = defaults::<P>(&kinds);
     let mut all = Vec::new();
     collect_keys(&known, "", &mut all);
-    let is_known = |key: &str, value: &Value| accepts::<P>(key, value);
+    let is_known = |key: &str, value: &Value| accepts::<P>(&known, key, value);
     check_level(table, &known, "", &all, &is_known, origin)
 }
 
 /// Whether the plan has a key that its serialized default omits. Only a plan that denies unknown fields can have such keys.
-fn accepts<P: Plan>(key: &str, value: &Value) -> bool {
+fn accepts<P: Plan>(defaults: &Table, key: &str, value: &Value) -> bool {
     let read = |key: &str| {
-        let mut table = defaults::<P>();
+        let mut table = defaults.clone();
         put(&mut table, key, value.clone());
         Value::Table(table).try_into::<P>()
     };
     match read(key) {
         Ok(_) => read(&format!("{key}__unknown")).is_err(),
-        Err(error) => !error.message().contains("unknown field"),
+        // A key that does not exist has the same problem under any name.
+        Err(error) => match read(&format!("{key}__unknown")) {
+            Ok(_) => true,
+            Err(unknown) => unknown.message().replace("__unknown", "") != error.message(),
+        },
     }
 }
 
@@ -109,7 +116,8 @@ fn check_level(
                 check_level(inner, known, &format!("{full}."), all, is_known, origin)?
             }
             (Some(Value::Float(_)), Value::Integer(_)) => {}
-            (Some(expected), found) if !expected.same_type(found) => {
+            // A few keys take values of several types.
+            (Some(expected), found) if !expected.same_type(found) && !is_known(&full, found) => {
                 return Err(Error::invalid(
                     origin,
                     format!(

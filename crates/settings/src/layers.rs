@@ -3,7 +3,7 @@
 use crate::check::{LONGEST_KEY, MOST_BYTES, SHOWN, check, parse, short};
 use crate::error::{Error, Result};
 use crate::presets::Presets;
-use crate::table::{Plan, merge, put};
+use crate::table::{Plan, merge, overlay, put};
 use sdft_files::did_you_mean;
 use std::fs::File;
 use std::io::Read;
@@ -28,8 +28,8 @@ pub fn layers<P: Plan>(presets: &Presets, names: &[impl AsRef<str>]) -> Result<T
             None => (read_file(presets, name)?, name.to_owned()),
         };
         let table = parse(&text, &origin)?;
-        check::<P>(&table, &origin)?;
-        merge(&mut merged, table);
+        check::<P>(&table, &merged, &origin)?;
+        merge::<P>(&mut merged, table);
     }
     Ok(merged)
 }
@@ -61,6 +61,36 @@ fn read_file(presets: &Presets, name: &str) -> Result<String> {
 /// # Errors
 /// [`Error::Invalid`] for an assignment without `=` or key, an unknown key, or a value of another type.
 pub fn set<P: Plan>(table: &mut Table, assignment: &str) -> Result<()> {
+    set_all::<P>(table, &[assignment])
+}
+
+/// [`set`] for several assignments, whose order does not matter unless they assign the same key.
+///
+/// # Errors
+/// As [`set`], for the first such assignment.
+pub fn set_all<P: Plan>(table: &mut Table, assignments: &[impl AsRef<str>]) -> Result<()> {
+    merge::<P>(table, assigned(assignments)?);
+    for assignment in assignments {
+        let (origin, assigned) = parse_assignment(assignment.as_ref())?;
+        check::<P>(&assigned, table, &origin)?;
+    }
+    Ok(())
+}
+
+/// A table of assignments. Whether the keys exist is not checked, because that can depend on settings of other layers.
+///
+/// # Errors
+/// [`Error::Invalid`] for an assignment without `=` or key.
+pub fn assigned(assignments: &[impl AsRef<str>]) -> Result<Table> {
+    let mut table = Table::new();
+    for assignment in assignments {
+        overlay(&mut table, parse_assignment(assignment.as_ref())?.1);
+    }
+    Ok(table)
+}
+
+/// An assignment as it is named in errors, and its table.
+fn parse_assignment(assignment: &str) -> Result<(String, Table)> {
     let origin = format!("--set {}", short(assignment, SHOWN));
     let Some((key, text)) = assignment.split_once('=') else {
         return Err(Error::invalid(
@@ -84,12 +114,13 @@ pub fn set<P: Plan>(table: &mut Table, assignment: &str) -> Result<()> {
     }
     let parsed = parse(&format!("v = {text}"), &origin).ok();
     let value = parsed.and_then(|mut parsed| parsed.remove("v"));
+    let mut table = Table::new();
     put(
-        table,
+        &mut table,
         key,
         value.unwrap_or_else(|| Value::String(text.to_owned())),
     );
-    check::<P>(table, &origin)
+    Ok((origin, table))
 }
 
 #[cfg(test)]
@@ -133,6 +164,71 @@ mod tests {
         kind: Option<Kind>,
         path: String,
         classes: Vec<u8>,
+    }
+
+    /// A plan with a section of two kinds.
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Kinds {
+        model: Model,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "architecture", rename_all = "lowercase", deny_unknown_fields)]
+    enum Model {
+        Small {
+            #[serde(default)]
+            width: u64,
+        },
+        Large {
+            #[serde(default)]
+            blocks: Vec<u64>,
+        },
+    }
+
+    impl Default for Model {
+        fn default() -> Self {
+            Self::Small { width: 8 }
+        }
+    }
+
+    #[test]
+    fn the_kind_of_a_section_decides_its_keys_and_replaces_those_of_another_kind() {
+        const LAYERS: Presets = Presets(&[
+            ("small", "[model]\nwidth = 9"),
+            ("large", "[model]\narchitecture = \"large\""),
+            ("blocks", "[model]\nblocks = [7]"),
+        ]);
+        let table = |presets: &[&str], sets: &[&str]| -> Result<Table> {
+            let mut table = layers::<Kinds>(&LAYERS, presets)?;
+            set_all::<Kinds>(&mut table, sets)?;
+            Ok(table)
+        };
+        let model = |presets: &[&str], sets: &[&str]| {
+            let table = table(presets, sets).unwrap();
+            plan::<Kinds>(table).unwrap().model
+        };
+        let large = |blocks: &[u64]| Model::Large {
+            blocks: blocks.to_vec(),
+        };
+        assert_eq!(model(&["small"], &[]), Model::Small { width: 9 });
+        assert_eq!(model(&["large", "blocks"], &[]), large(&[7]));
+        // In any order, and the keys of the old kind are gone.
+        let sets = ["model.blocks=[1, 2]", "model.architecture=large"];
+        assert_eq!(model(&["small"], &sets), large(&[1, 2]));
+        let same = ["model.architecture=small"];
+        assert_eq!(model(&["small"], &same), Model::Small { width: 9 });
+        for (presets, sets) in [
+            (&["blocks"][..], &[][..]),
+            (&["large"], &["model.width=3"]),
+            (&["small"], &["model.block=[]", "model.architecture=large"]),
+        ] {
+            let error = table(presets, sets).unwrap_err().to_string();
+            assert!(error.contains("there is no"), "{error}");
+        }
+        let unknown = table(&[], &["model.architecture=tiny"]);
+        let error = unknown.and_then(plan::<Kinds>).unwrap_err().to_string();
+        assert!(error.contains("tiny"), "{error}");
     }
 
     const PRESETS: Presets = Presets(&[

@@ -21,6 +21,8 @@
 //! # Ok::<(), sdft_settings::Error>(())
 //! ```
 //!
+//! A section can be of several kinds, which its key `architecture` (inside EDM networks `model_type`) names. The kind decides the other keys of the section.
+//!
 //! **Invariant:** a key that the plan does not have is an error, never ignored; nothing is printed and no file is written.
 
 mod check;
@@ -31,6 +33,6 @@ mod presets;
 mod table;
 
 pub use error::{Error, Result};
-pub use layers::{layers, set};
+pub use layers::{assigned, layers, set, set_all};
 pub use presets::Presets;
 pub use table::{Plan, complete, given, merge, plan, put, read};

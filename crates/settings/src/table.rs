@@ -12,11 +12,39 @@ pub trait Plan: Default + Serialize + DeserializeOwned {}
 
 impl<P: Default + Serialize + DeserializeOwned> Plan for P {}
 
-/// Puts the values of one table over those of another, key by key.
-pub fn merge(into: &mut Table, from: Table) {
+/// Keys that say of which kind a section is. The kind decides which other keys the section has, and their defaults.
+const KINDS: [&str; 2] = ["architecture", "model_type"];
+
+/// Puts the values of one table over those of another, key by key. A section of another kind replaces the old section, whose keys it does
+/// not have.
+pub fn merge<P: Plan>(into: &mut Table, from: Table) {
+    let old = kinds(into);
+    let mut new = old.clone();
+    overlay(&mut new, kinds(&from));
+    remove_changed(into, &from, &defaults::<P>(&old), &defaults::<P>(&new));
+    overlay(into, from);
+}
+
+/// Removes sections for which `from` names another kind; `old` and `new` are the defaults before and after.
+fn remove_changed(into: &mut Table, from: &Table, old: &Table, new: &Table) {
+    for (section, value) in from {
+        let tables = [old, new].map(|of| of.get(section).and_then(Value::as_table));
+        let (Value::Table(from), [Some(old), Some(new)]) = (value, tables) else {
+            continue;
+        };
+        let names_kind = KINDS.iter().any(|kind| from.contains_key(*kind));
+        if names_kind && !old.keys().eq(new.keys()) {
+            into.remove(section);
+        } else if let Some(Value::Table(into)) = into.get_mut(section) {
+            remove_changed(into, from, old, new);
+        }
+    }
+}
+
+pub(crate) fn overlay(into: &mut Table, from: Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
-            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
+            (Some(Value::Table(old)), Value::Table(new)) => overlay(old, new),
             (_, value) => {
                 into.insert(key, value);
             }
@@ -54,8 +82,8 @@ pub fn given(table: &Table, section: &str) -> Map<String, Json> {
 
 /// The table with the plan's default for every key that it does not set.
 pub fn complete<P: Plan>(table: Table) -> Table {
-    let mut all = defaults::<P>();
-    merge(&mut all, table);
+    let mut all = defaults::<P>(&table);
+    overlay(&mut all, table);
     all
 }
 
@@ -79,10 +107,34 @@ pub fn read<P: Plan>(table: Table) -> Result<P> {
     })
 }
 
-/// Every key with the default value of its type.
-pub(crate) fn defaults<P: Plan>() -> Table {
-    match Value::try_from(P::default()) {
+/// The kinds of sections that a table names, and nothing else.
+pub(crate) fn kinds(table: &Table) -> Table {
+    let named = table.iter().filter_map(|(key, value)| match value {
+        Value::Table(inner) => {
+            let inner = kinds(inner);
+            (!inner.is_empty()).then(|| (key.clone(), Value::Table(inner)))
+        }
+        value => KINDS
+            .contains(&key.as_str())
+            .then(|| (key.clone(), value.clone())),
+    });
+    named.collect()
+}
+
+/// Every key with its default value, where sections are of the kinds that a table names.
+pub(crate) fn defaults<P: Plan>(table: &Table) -> Table {
+    let as_table = |plan: P| match Value::try_from(plan) {
         Ok(Value::Table(table)) => table,
         _ => Table::new(),
+    };
+    let mut all = as_table(P::default());
+    for (section, kind) in kinds(table) {
+        let mut of_kind = all.clone();
+        of_kind.insert(section, kind);
+        // A kind that does not exist is reported when the plan is read.
+        if let Ok(plan) = Value::Table(of_kind).try_into::<P>() {
+            all = as_table(plan);
+        }
     }
+    all
 }

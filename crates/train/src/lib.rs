@@ -40,8 +40,9 @@ pub use crate::{
     pick::{RunModel, model_of_run, verify_recorded},
     plan::{
         Accumulate, AuxSampling, BestBy, DataPlan, DistillSampling, EvalPlan, LoopPlan, LossPlan,
-        LrSchedule, MAX_RUN_STEPS, Method, OptimPlan, OptimizerKind, OutputPlan, Plan, PlanError,
-        Precision, check_classes, check_counts, check_name, check_optim, check_pace, check_process,
+        LrSchedule, MAX_RUN_STEPS, Method, ModelFormat, OptimPlan, OptimizerKind, OutputPlan, Plan,
+        PlanError, Precision, check_classes, check_counts, check_name, check_optim, check_pace,
+        check_process,
     },
     preview::{contact_sheet, sheet, to_images, to_pictures, to_tensor},
     progress::{NoopProgress, Progress, StepReport},

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A .pt or .safetensors file, a run folder, or a name such as `ffhq-10m`.
+    /// A .pt, .pkl or .safetensors file, a folder of diffusers or of a run, or a name such as `ffhq-10m`.
     #[arg(value_name = "FILE|DIR")]
     pub(crate) file: PathBuf,
     /// The part of the file to inspect if it holds several.
@@ -15,6 +15,9 @@ pub(crate) struct InspectArgs {
     /// List every tensor.
     #[arg(long)]
     pub(crate) tensors: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -22,6 +25,12 @@ pub(crate) enum DtypeArg {
     F32,
     F16,
     Bf16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    Safetensors,
+    Diffusers,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -35,9 +44,12 @@ pub(crate) struct ConvertArgs {
     /// The model to read: a file, a run folder, or a name such as `ffhq-10m`.
     #[arg(value_name = "FILE|DIR")]
     pub(crate) input: PathBuf,
-    /// The .safetensors file to write.
+    /// The .safetensors file to write, or with --to diffusers the folder.
     #[arg(value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
+    /// What to write: a file of this program, or a folder that diffusers' DDPMPipeline loads.
+    #[arg(long, value_enum, default_value = "safetensors", value_name = "FORM")]
+    pub(crate) to: FormatArg,
     /// Which weights to take if a file holds both.
     #[arg(long, value_enum, default_value = "ema")]
     pub(crate) prefer: PreferArg,

@@ -8,7 +8,9 @@ mod training;
 pub(crate) use crate::parse::{at_least_one, choice, number, whole, whole_from};
 pub(crate) use crate::reproduce::args::{Experiment, ReproduceArgs};
 pub(crate) use evaluate::EvaluateArgs;
-pub(crate) use files::{ConvertArgs, DtypeArg, InspectArgs, JudgeArgs, MissingArgs, PreferArg};
+pub(crate) use files::{
+    ConvertArgs, DtypeArg, FormatArg, InspectArgs, JudgeArgs, MissingArgs, PreferArg,
+};
 pub(crate) use images::{ModelArgs, SampleArgs, TranslateArgs};
 pub(crate) use training::{ClassifierArgs, RunArgs, TrainArgs};
 
@@ -81,7 +83,7 @@ pub(crate) enum Verb {
     Edit(EditArgs),
     /// Show what a weights file holds: architecture, parameters, metadata.
     Inspect(InspectArgs),
-    /// Convert a .pt file to .safetensors.
+    /// Convert a model to .safetensors, or to a folder of diffusers.
     Convert(ConvertArgs),
     /// Check, select and prepare images.
     Data(DataArgs),

@@ -5,7 +5,9 @@ use super::plan::{ApplyPlan, ApplyWalk, EditEntry, EditOptions, factors, strengt
 use crate::context::{Context, check_stop};
 use crate::data::list_inputs;
 use crate::error::{Result, ResultExt as _, option, usage};
-use crate::model::{ModelFile, check_seed, check_unconditional, hint, load_model};
+use crate::model::{
+    ModelFile, check_seed, check_unconditional, hint, load_model, network_in_steps,
+};
 use sdft_asyrp::{
     Direction, DirectionInfo, EditPlan, InversionCache, LoadedDirection, Mix, edit, read_direction,
     sequence, strength_at,
@@ -37,10 +39,8 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
     context.notes(&model.notes);
     check_unconditional(&name, &model)?;
     let process = &model.process;
-    let editable = process.check_editable();
-    editable.map_err(|problem| usage(format!("{name}: {problem}")))?;
     let network_sha256 = model.network_sha256()?;
-    let net = model.network()?;
+    let net = network_in_steps(&model)?;
     let mut directions = Vec::new();
     for edit in &options.edits {
         let path = Path::new(edit);

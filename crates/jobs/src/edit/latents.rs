@@ -75,22 +75,20 @@ fn kept(
         let kind = process.prediction_type.to_string();
         settings.insert("prediction_type".to_owned(), kind);
     }
-    let ends = [
-        ("beta_start", process.beta_start),
-        ("beta_end", process.beta_end),
-    ];
-    for (key, end) in ends {
-        if let Some(end) = end {
-            settings.insert(key.to_owned(), end.to_string());
-        }
-    }
-    if process.rescale_betas_zero_snr {
-        settings.insert("rescale_betas_zero_snr".to_owned(), "true".to_owned());
-    }
-    if !process.trained_betas.is_empty() {
-        let betas = format!("{:?}", process.trained_betas);
-        let betas = sdft_files::sha256_bytes(betas.as_bytes());
-        settings.insert("trained_betas".to_owned(), betas);
+    let usual = Process::default();
+    let like_usual = Process {
+        noise_schedule: usual.noise_schedule.clone(),
+        diffusion_steps: usual.diffusion_steps,
+        prediction_type: usual.prediction_type,
+        // Inversions do not depend on these.
+        sigma_small: usual.sigma_small,
+        sampling: usual.sampling,
+        ..process.clone()
+    };
+    if like_usual != usual
+        && let Ok(text) = serde_json::to_string(&like_usual)
+    {
+        settings.insert("process".to_owned(), text);
     }
     if let Some(eye) = eye {
         settings.insert("seen_by".to_owned(), eye.to_owned());

@@ -7,7 +7,7 @@ use crate::context::{Context, check_stop};
 use crate::data::open_data;
 use crate::error::{Error, Result, ResultExt as _, option, usage};
 use crate::evaluate::read_lpips;
-use crate::model::{ModelFile, check_unconditional, load_source};
+use crate::model::{ModelFile, check_unconditional, load_source, network_in_steps};
 use crate::weights::Weights;
 use candle_core::{Device, Tensor};
 use sdft_asyrp::{Curves, distances, first_reaching, image_key, sequence};
@@ -227,7 +227,7 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
     let data = open_data(&data, plan.model.image_size(), context)?;
     let n = options.images.min(data.len());
     let first = Joined::new(vec![(data, (0..n).collect())])?;
-    let net = model.network()?;
+    let net = network_in_steps(&model)?;
     let images = RangeImages {
         net: &*net,
         data: &first,

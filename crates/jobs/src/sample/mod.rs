@@ -2,7 +2,7 @@
 
 mod sampler;
 
-pub use sampler::{SamplePlan, Sampler, SamplerKind};
+pub use sampler::{Churn, SamplePlan, Sampler, SamplerKind};
 
 use crate::context::Context;
 use crate::embedded::DIGITS_SOURCE;
@@ -38,15 +38,18 @@ pub struct SampleOptions {
     pub batch: usize,
     /// Seed; image `i` depends on the seed and on `i` only.
     pub seed: u64,
-    /// The sampler.
-    pub sampler: SamplerKind,
-    /// Its steps: `ddim40` (a stride), `250` (evenly spread), `10,15,20` (per section), or empty for all.
-    pub steps: String,
+    /// The sampler; if absent, that of [`SamplerKind::usual`].
+    pub sampler: Option<SamplerKind>,
+    /// Its steps; if absent, [`SamplerKind::usual_steps`]. DDIM and DDPM: `ddim40` (a stride), `250` (evenly spread), `10,15,20` (per
+    /// section), or empty for all. The others: their number.
+    pub steps: Option<String>,
     /// DDIM only: share of fresh noise, 0 to 1.
     pub eta: f64,
+    /// Heun's sampler only: fresh noise.
+    pub churn: Option<Churn>,
     /// The share of the process at which samples begin, above 0 up to 1.
     pub start: f64,
-    /// Whether predicted images are clamped to [-1, 1].
+    /// Whether predicted images are clamped to [-1, 1]; Heun's sampler never does.
     pub clip: bool,
     /// The class of every image of a class-conditional model; drawn for each if absent.
     pub class: Option<u32>,
@@ -59,7 +62,7 @@ pub struct SampleOptions {
 }
 
 impl Default for SampleOptions {
-    /// 16 images of the embedded model by the paper's sampler, into `samples`.
+    /// 16 images of the embedded model, into `samples`.
     fn default() -> Self {
         Self {
             model: DIGITS_SOURCE.to_owned(),
@@ -67,9 +70,10 @@ impl Default for SampleOptions {
             n: 16,
             batch: 16,
             seed: 0,
-            sampler: SamplerKind::Ddim,
-            steps: "ddim40".to_owned(),
+            sampler: None,
+            steps: None,
             eta: 0.0,
+            churn: None,
             start: 1.0,
             clip: true,
             class: None,
@@ -107,21 +111,26 @@ pub fn sample_to_folder(
     let model = load_model(&name, &options.load)?;
     context.notes(&model.notes);
     check_makes_images(&name, &model)?;
+    let usual = || SamplerKind::usual(&model.process);
+    let sampler = options.sampler.unwrap_or_else(usual);
+    check_noise(options, sampler)?;
+    let steps = options.steps.as_deref();
     let plan = SamplePlan {
         model: full_path(&name),
         network_sha256: model.network_sha256()?,
         image_size: model.architecture.image_size(),
         seed: options.seed,
-        sampler: options.sampler,
-        steps: options.steps.clone(),
-        eta: (options.sampler == SamplerKind::Ddim).then_some(options.eta),
+        sampler,
+        steps: steps.unwrap_or(sampler.usual_steps()).to_owned(),
+        eta: (sampler == SamplerKind::Ddim).then_some(options.eta),
+        churn: options.churn,
         start: options.start,
-        clip: options.clip,
+        clip: options.clip && sampler != SamplerKind::Heun,
         class: options.class,
         precision: context.precision_or(Precision::Auto),
         process: model.process.clone(),
     };
-    let (n, side) = (*n, plan.image_size);
+    let (n, [_, height, width]) = (*n, model.architecture.image_shape());
     let sampler = Sampler::new(plan, &model, context)?;
     drop(model);
     check_sheet(out)?;
@@ -130,12 +139,12 @@ pub fn sample_to_folder(
     (context.on_start)();
     let mut outputs = Outputs::open(out, sampler.plan(), options.overwrite)?;
     context.progress.note(&format!(
-        "{n} images of {side}x{side} from {name}, {} steps; writes {}",
+        "{n} images of {width}x{height} from {name}, {} steps; writes {}",
         sampler.steps(),
         out.display()
     ));
     let arrays = if options.npz { 2 } else { 1 };
-    context.notes(space_warning(out, (arrays * 3 * n * side * side) as u64));
+    context.notes(space_warning(out, (arrays * 3 * n * height * width) as u64));
     let complete = sampler.fill(&mut outputs, n, options.batch, context)?;
     let mut report = SampleReport {
         complete,
@@ -147,7 +156,7 @@ pub fn sample_to_folder(
         return Ok(report);
     }
     if options.npz {
-        report.array = Some(write_array(&mut outputs, n, side)?);
+        report.array = Some(write_array(&mut outputs, n, [height, width])?);
     }
     let shown = (0..n.min(SHOWN))
         .map(|i| read(&outputs, i))
@@ -171,13 +180,28 @@ fn check(options: &SampleOptions) -> Result<()> {
     if !(0.0..=1.0).contains(eta) {
         return Err(option("eta", format!("{eta}: expected 0 to 1")));
     }
-    if options.sampler == SamplerKind::Ddpm && *eta > 0.0 {
-        return Err(option(
-            "eta",
-            format!("{eta}: belongs to DDIM; DDPM has its own noise"),
-        ));
+    if let Some(sampler) = options.sampler {
+        check_noise(options, sampler)?;
     }
     check_seed(options.seed)
+}
+
+/// Fails if the noise of another sampler is given.
+fn check_noise(options: &SampleOptions, sampler: SamplerKind) -> Result<()> {
+    let eta = options.eta;
+    if sampler != SamplerKind::Ddim && eta > 0.0 {
+        return Err(option(
+            "eta",
+            format!("{eta}: belongs to ddim, the sampler is {sampler}"),
+        ));
+    }
+    match options.churn {
+        Some(_) if sampler != SamplerKind::Heun => Err(option(
+            "churn",
+            format!("belongs to heun, the sampler is {sampler}"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Draws the paper's samples of a model into `folder`; complete ones stay. Returns false if the job is stopped.
@@ -215,15 +239,15 @@ fn read(outputs: &Outputs, number: usize) -> Result<Rgb8> {
 
 /// Writes guided-diffusion's array `[n, h, w, 3]` of the samples. Its pixels are those of the PNGs: guided-diffusion's script truncates
 /// where they round, and the same samples would have two distances to a set.
-fn write_array(outputs: &mut Outputs, n: usize, side: usize) -> Result<PathBuf> {
-    let name = format!("samples_{n}x{side}x{side}x3.npz");
+fn write_array(outputs: &mut Outputs, n: usize, [h, w]: [usize; 2]) -> Result<PathBuf> {
+    let name = format!("samples_{n}x{h}x{w}x3.npz");
     let made_of = outputs.hash_of((0..n).map(file_name));
     if !outputs.is_complete(&name, &made_of) {
-        let mut pixels = Vec::with_capacity(3 * n * side * side);
+        let mut pixels = Vec::with_capacity(3 * n * h * w);
         for i in 0..n {
             pixels.extend(read(outputs, i)?.pixels);
         }
-        let array = sdft_npz::Array::u8(vec![n, side, side, 3], pixels)?;
+        let array = sdft_npz::Array::u8(vec![n, h, w, 3], pixels)?;
         let npz = sdft_npz::encode_npz(&[("arr_0", &array)], false)?;
         drop(array);
         outputs.put(&name, &made_of, &npz)?;

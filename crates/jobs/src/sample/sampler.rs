@@ -9,7 +9,10 @@ use sdft_gallery::{Failures, Outputs, full_path};
 use sdft_models::LoadedModel;
 use sdft_noise::{Draw, Purpose};
 use sdft_randn::SeededNoise;
-use sdft_samplers::{Ancestral, Ddim, StepCallback, sample_ddim, sample_ddpm};
+use sdft_samplers::{
+    Ancestral, Ddim, DpmSolver, Heun, StepCallback, sample_ddim, sample_ddpm, sample_dpm,
+    sample_heun,
+};
 use sdft_schedule::Respacing;
 use sdft_train::{Precision, to_pictures};
 use serde::{Deserialize, Serialize};
@@ -21,14 +24,98 @@ pub enum SamplerKind {
     Ddim,
     /// DDPM's ancestral sampling.
     Ddpm,
+    /// EDM's second-order sampler, with churn if that is given.
+    Heun,
+    /// DPM-Solver++(2M).
+    Dpm,
 }
 
 impl Choice for SamplerKind {
-    const ALL: &'static [(Self, &'static str, &'static str)] =
-        &[(Self::Ddim, "ddim", ""), (Self::Ddpm, "ddpm", "")];
+    const ALL: &'static [(Self, &'static str, &'static str)] = &[
+        (Self::Ddim, "ddim", "deterministic unless --eta is above 0"),
+        (Self::Ddpm, "ddpm", "ancestral sampling"),
+        (
+            Self::Heun,
+            "heun",
+            "EDM's second-order sampler, two evaluations a step",
+        ),
+        (
+            Self::Dpm,
+            "dpm",
+            "DPM-Solver++(2M), good images in few steps",
+        ),
+    ];
+}
+
+impl SamplerKind {
+    /// The usual sampler of a model: Heun's for a continuous process, DDIM otherwise.
+    pub fn usual(process: &Process) -> Self {
+        match process.continuous {
+            Some(_) => Self::Heun,
+            None => Self::Ddim,
+        }
+    }
+
+    /// Its usual steps.
+    pub fn usual_steps(self) -> &'static str {
+        match self {
+            Self::Ddim | Self::Ddpm => "ddim40",
+            Self::Heun => "18",
+            Self::Dpm => "20",
+        }
+    }
 }
 
 by_name!(SamplerKind);
+
+/// The fresh noise that Heun's sampler adds (EDM's Algorithm 2).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Churn {
+    /// How much noise all steps add, 0 or more.
+    pub s_churn: f64,
+    /// The smallest noise level at which it is added.
+    pub s_min: f64,
+    /// The largest noise level at which it is added.
+    pub s_max: f64,
+    /// The standard deviation of the noise.
+    pub s_noise: f64,
+}
+
+impl std::str::FromStr for Churn {
+    type Err = String;
+
+    /// `S_CHURN`, or `S_CHURN,S_MIN,S_MAX,S_NOISE`.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let expected = || {
+            format!(
+                "{text}: expected S_CHURN or S_CHURN,S_MIN,S_MAX,S_NOISE, as in 40,0.05,50,1.003"
+            )
+        };
+        let numbers: Vec<f64> = text
+            .split(',')
+            .map(|number| number.trim().parse())
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|_| expected())?;
+        let (s_churn, s_min, s_max, s_noise) = match numbers[..] {
+            [churn] => (churn, 0.0, f64::INFINITY, 1.0),
+            [churn, min, max, noise] => (churn, min, max, noise),
+            _ => return Err(expected()),
+        };
+        let are_valid = s_churn.is_finite() && s_noise.is_finite() && s_min <= s_max;
+        match are_valid && s_churn >= 0.0 && s_noise >= 0.0 && s_min >= 0.0 {
+            true => Ok(Self {
+                s_churn,
+                s_min,
+                s_max,
+                s_noise,
+            }),
+            false => Err(format!(
+                "{text}: expected numbers from 0, and S_MIN up to S_MAX"
+            )),
+        }
+    }
+}
 
 /// The settings that decide the samples in a folder, apart from their number.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,16 +125,19 @@ pub struct SamplePlan {
     pub model: String,
     /// SHA-256 of the network in it, architecture and weights.
     pub network_sha256: String,
-    /// Side of the images in pixels.
+    /// The longer side of the images in pixels.
     pub image_size: usize,
     /// Seed; image `i` depends on the seed and on `i` only.
     pub seed: u64,
     /// The sampler.
     pub sampler: SamplerKind,
-    /// Its steps, as in `ddim40`.
+    /// Its steps, as in `ddim40`, or their number.
     pub steps: String,
     /// DDIM only: share of fresh noise, 0 to 1.
     pub eta: Option<f64>,
+    /// Heun's sampler only: fresh noise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub churn: Option<Churn>,
     /// The share of the process at which samples begin, above 0 up to 1.
     pub start: f64,
     /// Whether predicted images are clamped to [-1, 1].
@@ -79,6 +169,7 @@ impl SamplePlan {
             sampler: SamplerKind::Ddim,
             steps: "ddim40".into(),
             eta: Some(0.0),
+            churn: None,
             start: 1.0,
             clip: true,
             class: None,
@@ -88,12 +179,21 @@ impl SamplePlan {
     }
 }
 
+/// A sampler with its options.
+enum Way {
+    Ddim(Ddim),
+    Ddpm(Ancestral),
+    Heun(Heun),
+    Dpm(DpmSolver),
+}
+
 /// A plan and its network.
 pub struct Sampler {
     plan: SamplePlan,
     diffusion: Diffusion,
-    /// The step of the process that samples begin at.
-    start: usize,
+    way: Way,
+    /// Steps of each sample.
+    steps: usize,
     net: Box<dyn Network>,
     runtime: Runtime,
     /// `[C, H, W]`
@@ -108,21 +208,7 @@ impl Sampler {
     /// Steps, a start or a class that the model does not have.
     pub fn new(plan: SamplePlan, model: &LoadedModel, context: &Context<'_>) -> Result<Self> {
         let architecture = &model.architecture;
-        let wrong = |e: &dyn std::fmt::Display| option("steps", format!("{}: {e}", plan.steps));
-        let respacing: Respacing = plan.steps.parse().map_err(|e| wrong(&e))?;
-        let diffusion = plan
-            .process
-            .diffusion(architecture.learns_variance(), &respacing)
-            .map_err(|e| wrong(&e))?;
-        let start = sdft_translators::start_of(&diffusion, plan.start)
-            .ok()
-            .flatten()
-            .ok_or_else(|| {
-                option(
-                    "start",
-                    format!("{}: expected more than 0, up to 1", plan.start),
-                )
-            })?;
+        let (diffusion, way, steps) = way(&plan, architecture.learns_variance())?;
         let classes = u32::try_from(architecture.n_classes())
             .map_err(|_| option("model", "has too many classes"))?;
         if let Some(class) = plan.class.filter(|class| *class >= classes) {
@@ -137,7 +223,8 @@ impl Sampler {
             image: architecture.image_shape(),
             plan,
             diffusion,
-            start,
+            way,
+            steps,
             runtime,
             classes,
         })
@@ -148,9 +235,9 @@ impl Sampler {
         &self.plan
     }
 
-    /// Steps of the process that each sample takes.
+    /// Steps that each sample takes.
     pub fn steps(&self) -> usize {
-        self.start + 1
+        self.steps
     }
 
     /// Samples `first .. first + n` of a seed, `[n, 3, H, W]` in [-1, 1]; each is the same regardless of the batch. `observer` is called
@@ -175,19 +262,18 @@ impl Sampler {
         };
         let denoiser: &dyn Denoiser =
             &|xt: &Tensor, t: &[f32]| self.net.predict_with(xt, t, &condition);
-        let clip = if self.plan.clip { Clip::Yes } else { Clip::No };
-        let start = Some(self.start);
         let diffusion = &self.diffusion;
-        match self.plan.sampler {
-            SamplerKind::Ddim => {
-                let eta = self.plan.eta.unwrap_or_default();
-                let options = Ddim { eta, clip, start };
-                sample_ddim(diffusion, denoiser, &x, &options, &mut noise, observer)
+        match &self.way {
+            Way::Ddim(options) => {
+                sample_ddim(diffusion, denoiser, &x, options, &mut noise, observer)
             }
-            SamplerKind::Ddpm => {
-                let options = Ancestral { clip, start };
-                sample_ddpm(diffusion, denoiser, &x, &options, &mut noise, observer)
+            Way::Ddpm(options) => {
+                sample_ddpm(diffusion, denoiser, &x, options, &mut noise, observer)
             }
+            Way::Heun(options) => {
+                sample_heun(diffusion, denoiser, &x, options, &mut noise, observer)
+            }
+            Way::Dpm(options) => sample_dpm(diffusion, denoiser, &x, options, observer),
         }
     }
 
@@ -255,6 +341,77 @@ impl Sampler {
         Ok(n)
     }
 }
+
+/// The sampler of a plan, the process that it goes through, and the number of its steps.
+fn way(plan: &SamplePlan, learns_variance: bool) -> Result<(Diffusion, Way, usize)> {
+    let wrong = |e: &dyn std::fmt::Display| option("steps", format!("{}: {e}", plan.steps));
+    let clip = if plan.clip { Clip::Yes } else { Clip::No };
+    let has_respacing = matches!(plan.sampler, SamplerKind::Ddim | SamplerKind::Ddpm);
+    let respacing: Respacing = match has_respacing {
+        true => plan.steps.parse().map_err(|e| wrong(&e))?,
+        false => Respacing::All,
+    };
+    let diffusion = plan.process.diffusion(learns_variance, &respacing);
+    let diffusion = diffusion.map_err(|e| wrong(&e))?;
+    let expected = |what: &str| option("start", format!("{}: expected {what}", plan.start));
+    if has_respacing {
+        let start = sdft_translators::start_of(&diffusion, plan.start);
+        let start = start.ok().flatten();
+        let steps = 1 + start.ok_or_else(|| expected("more than 0, up to 1"))?;
+        let way = match plan.sampler {
+            SamplerKind::Ddpm => Way::Ddpm(Ancestral { clip, start }),
+            _ => Way::Ddim(Ddim {
+                eta: plan.eta.unwrap_or_default(),
+                clip,
+                start,
+            }),
+        };
+        return Ok((diffusion, way, steps));
+    }
+    if plan.start != 1.0 {
+        return Err(expected(
+            "1 with this sampler; others begin with ddim and ddpm",
+        ));
+    }
+    let steps = plan
+        .steps
+        .parse()
+        .ok()
+        .filter(|&n| (1..=MOST_STEPS).contains(&n));
+    let steps: usize = steps.ok_or_else(|| {
+        wrong(&format!(
+            "expected a number of steps with {}, 1 to {MOST_STEPS}",
+            plan.sampler
+        ))
+    })?;
+    let (way, levels) = match plan.sampler {
+        SamplerKind::Dpm => {
+            let options = DpmSolver { steps, clip };
+            (Way::Dpm(options), options.levels(&diffusion)?)
+        }
+        _ => {
+            let options = match plan.churn {
+                None => Heun {
+                    steps,
+                    ..Heun::default()
+                },
+                Some(churn) => Heun {
+                    steps,
+                    s_churn: churn.s_churn,
+                    s_min: churn.s_min,
+                    s_max: churn.s_max,
+                    s_noise: churn.s_noise,
+                    ..Heun::default()
+                },
+            };
+            (Way::Heun(options), options.levels(&diffusion)?)
+        }
+    };
+    Ok((diffusion, way, levels.len()))
+}
+
+/// The most steps of a sampler that chooses its own noise levels.
+const MOST_STEPS: usize = 10_000;
 
 /// The file name of a sample.
 pub(crate) fn file_name(number: usize) -> String {

@@ -12,7 +12,9 @@ use crate::edit::{
 };
 use crate::error::{Result, failed, usage};
 use crate::estimate::{Estimate, estimate_direction};
-use crate::model::{ModelFile, all_fields, check_unchanged, check_unconditional, load_source};
+use crate::model::{
+    ModelFile, all_fields, check_unchanged, check_unconditional, load_source, network_in_steps,
+};
 use crate::weights::Weights;
 use candle_core::Device;
 use sdft_asyrp::Goal;
@@ -210,7 +212,7 @@ impl DirectionJob {
         plan.data.fingerprint = fingerprint(&*data)?;
         locate_goal(&mut plan.goal, &options.weights)?;
         let goal = open_goal(&plan.goal, plan.model.image_size())?;
-        let net = model.network()?;
+        let net = network_in_steps(&model)?;
         let inputs = DirectionTraining {
             net,
             data,
@@ -290,7 +292,7 @@ impl DirectionJob {
         let (path, known) = (&plan.data.path, &plan.data.fingerprint);
         let inputs = DirectionTraining {
             data: same_images(path, known, "--data", || open_images(&plan, context))?,
-            net: model.network()?,
+            net: network_in_steps(&model)?,
             goal: open_goal(&plan.goal, plan.model.image_size())?,
             cache: options.cache.clone(),
         };

@@ -4,7 +4,7 @@ use super::networks::{Networks, TrainPlan, networks, validate};
 use super::options::{make_absolute, moved, note_changed_rate};
 use super::presets::{TRAINING, plan as plan_of};
 use super::run::{Run, Training};
-use super::settings::{TrainOptions, fit_architecture};
+use super::settings::{TrainOptions, fit_architecture, fit_process};
 use crate::context::Context;
 use crate::data::{fingerprint, open_data, same_images};
 use crate::embedded::DIGITS;
@@ -17,10 +17,11 @@ use candle_core::Device;
 use sdft_data::ImageSource;
 use sdft_eval::{Extractor, View};
 use sdft_features::{InceptionResize, Network};
+use sdft_models::{LoadOptions, convert_to_diffusers};
 use sdft_nn::Params;
 use sdft_parallel::ProcessGroup;
 use sdft_settings::{given, layers, put, set};
-use sdft_train::{DataPlan, Ending, Evaluator, Method, RunFolder, Setup, run};
+use sdft_train::{DataPlan, Ending, Evaluator, Method, ModelFormat, RunFolder, Setup, run};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Table;
@@ -78,6 +79,7 @@ impl TrainJob {
         }
         let source = if plan.source.is_empty() {
             fit_architecture(&mut plan.model, &model);
+            fit_process(&mut plan);
             None
         } else {
             let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
@@ -245,7 +247,15 @@ impl Training for FineTuning {
             device: context.device.clone(),
             group: self.group,
         };
-        Ok(run(setup, context.stop, context.progress)?)
+        let (format, root) = (setup.plan.output.format, setup.folder.root().to_owned());
+        let ending = run(setup, context.stop, context.progress)?;
+        if let (Ending::Finished { model, .. }, ModelFormat::Diffusers) = (&ending, format) {
+            let folder = root.join("diffusers");
+            let notes = convert_to_diffusers(model, &folder, &LoadOptions::default(), None)?;
+            context.notes(notes);
+            context.notes([format!("for diffusers: {}", folder.display())]);
+        }
+        Ok(ending)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device};
 use sdft_diffusion::{ComputeMode, Denoiser, Trainable};
-use sdft_models::Architecture;
+use sdft_models::{Architecture, check_diffusers};
 use sdft_nn::Params;
-use sdft_train::PlanError;
+use sdft_train::{ModelFormat, PlanError};
 
 /// A plan whose `[model]` section is an architecture.
 pub type TrainPlan = sdft_train::Plan<Architecture>;
@@ -15,6 +15,35 @@ pub(super) fn validate(plan: &TrainPlan) -> Result<(), PlanError> {
         key: format!("model.{}", error.field),
         problem: error.problem,
     })?;
+    let (is_edm, is_continuous) = (
+        plan.model.precond().is_some(),
+        plan.process.continuous.is_some(),
+    );
+    if is_edm != is_continuous {
+        let expected = match is_edm {
+            true => "a continuous process, as the network has EDM's preconditioning, found none",
+            false => "none, as the network is called with steps",
+        };
+        return Err(PlanError {
+            key: "process.continuous".to_owned(),
+            problem: format!("expected {expected}"),
+        });
+    }
+    let [_, height, width] = plan.model.image_shape();
+    if height != width {
+        return Err(PlanError {
+            key: "model".to_owned(),
+            problem: format!(
+                "expected a network of square images, because training images are cropped to squares, found {width}x{height}"
+            ),
+        });
+    }
+    if plan.output.format == ModelFormat::Diffusers {
+        check_diffusers(&plan.model, &plan.process).map_err(|error| PlanError {
+            key: "output.format".to_owned(),
+            problem: error.to_string(),
+        })?;
+    }
     plan.check_images(plan.model.image_size())?;
     plan.validate()
 }

@@ -4,7 +4,7 @@ use super::presets::plan as plan_of;
 use crate::context::Context;
 use crate::embedded::is_embedded;
 use crate::error::{Result, ResultExt as _, usage};
-use sdft_settings::{Plan, put, set};
+use sdft_settings::{Plan, put, set, set_all};
 use sdft_train::{LrSchedule, RunPlan};
 use std::path::{Path, PathBuf};
 use toml::Table;
@@ -49,6 +49,12 @@ impl Default for RunOptions {
 impl RunOptions {
     /// Puts the options into a table, `set` last.
     pub(crate) fn apply<P: Plan>(&self, table: &mut Table) -> Result<()> {
+        self.apply_all_but_set(table)?;
+        Ok(set_all::<P>(table, &self.set)?)
+    }
+
+    /// Puts the options except `set` into a table.
+    pub(crate) fn apply_all_but_set(&self, table: &mut Table) -> Result<()> {
         if let Some(name) = &self.name {
             put(table, "name", name.as_str());
         }
@@ -66,9 +72,6 @@ impl RunOptions {
         }
         if self.strict {
             put(table, "data.strict", true);
-        }
-        for assignment in &self.set {
-            set::<P>(table, assignment)?;
         }
         Ok(())
     }

@@ -7,8 +7,9 @@ use crate::context::Context;
 use crate::embedded::DIGITS;
 use crate::error::Result;
 use sdft_adm::AdmConfig;
+use sdft_diffusion::{EdmProcess, PredictionType};
 use sdft_models::Architecture;
-use sdft_settings::{layers, merge, put};
+use sdft_settings::{assigned, layers, merge, put, set_all};
 use sdft_train::Method;
 use serde_json::{Map, Value as Json};
 use std::path::Path;
@@ -63,7 +64,8 @@ impl TrainOptions {
             .and_then(Value::as_str)
             .is_some_and(|name| !configs.iter().any(|config| config == name));
         let differs = text(&asked, &["data", "path"]).is_some() || asked.contains_key("method");
-        merge(&mut table, asked);
+        merge::<TrainPlan>(&mut table, asked);
+        set_all::<TrainPlan>(&mut table, &self.run.set)?;
         if differs && !is_named && self.run.name.is_none() && !self.run.sets("name") {
             let name = self.name(&table);
             put(&mut table, "name", name);
@@ -71,7 +73,7 @@ impl TrainOptions {
         Ok((table, note))
     }
 
-    /// The options as a table.
+    /// The options as a table. Assignments are not checked, because the preset decides which keys there are.
     fn asked(&self) -> Result<Table> {
         let mut table = Table::new();
         let method = self.method.map(|method| match method {
@@ -90,7 +92,8 @@ impl TrainOptions {
                 put(&mut table, key, value);
             }
         }
-        self.run.apply::<TrainPlan>(&mut table)?;
+        self.run.apply_all_but_set(&mut table)?;
+        merge::<TrainPlan>(&mut table, assigned(&self.run.set)?);
         Ok(table)
     }
 
@@ -176,7 +179,7 @@ fn text<'a>(table: &'a Table, path: &[&str]) -> Option<&'a str> {
 
 /// Sets levels and attention from the image size where the settings do not set them.
 pub(super) fn fit_architecture(architecture: &mut Architecture, given: &Map<String, Json>) {
-    let Architecture::Adm(model) = architecture else {
+    let (Architecture::Adm(model) | Architecture::AdmEdm(model)) = architecture else {
         return;
     };
     if !given.contains_key("channel_mult") {
@@ -184,6 +187,14 @@ pub(super) fn fit_architecture(architecture: &mut Architecture, given: &Map<Stri
     }
     if !given.contains_key("attention_resolutions") {
         model.attention_resolutions = AdmConfig::attention_for(model.image_size, model.levels());
+    }
+}
+
+/// The process of a new network with EDM's preconditioning is continuous.
+pub(super) fn fit_process(plan: &mut TrainPlan) {
+    if let (Some(precond), None) = (plan.model.precond(), plan.process.continuous) {
+        plan.process.continuous = Some(EdmProcess::of(&precond));
+        plan.process.prediction_type = PredictionType::Sample;
     }
 }
 

@@ -5,8 +5,7 @@ use super::plan::{TranslatePlan, Variant};
 use crate::context::{Context, Runtime};
 use crate::error::{Result, ResultExt as _, option};
 use candle_core::{DType, Device, Tensor};
-use sdft_adm::Encoder;
-use sdft_diffusion::{Clip, Denoiser, Diffusion, Network};
+use sdft_diffusion::{Clip, Denoiser, Diffusion, FeatureNet, Network};
 use sdft_models::{LoadedEncoder, LoadedModel};
 use sdft_randn::NumberedNoise;
 use sdft_samplers::StepCallback;
@@ -33,7 +32,7 @@ pub struct TranslationModels<'a> {
 pub struct Translator {
     model: Box<dyn Network>,
     source: Option<Box<dyn Network>>,
-    classifier: Option<Encoder>,
+    classifier: Option<Box<dyn FeatureNet>>,
     mask: Option<Tensor>,
     variants: Vec<Prepared>,
     runtime: Runtime,
@@ -75,11 +74,19 @@ impl Translator {
             prepare(plan, variant, models.model, &runtime.device)
                 .with_context(|| format!("{} {}", plan.method, variant.label))
         });
+        // Networks of different kinds meet at the same steps.
+        let in_steps = |model: &LoadedModel| -> Result<Box<dyn Network>> {
+            Ok(model.process.in_steps(runtime.network(model)?)?)
+        };
+        let classifier = |classifier: &LoadedEncoder| -> Result<Box<dyn FeatureNet>> {
+            let net = Box::new(runtime.encoder(classifier)?);
+            Ok(classifier.process.features_in_steps(net)?)
+        };
         Ok(Self {
             variants: variants.collect::<Result<_>>()?,
-            model: runtime.network(models.model)?,
-            source: models.source.map(|m| runtime.network(m)).transpose()?,
-            classifier: models.classifier.map(|c| runtime.encoder(c)).transpose()?,
+            model: in_steps(models.model)?,
+            source: models.source.map(in_steps).transpose()?,
+            classifier: models.classifier.map(classifier).transpose()?,
             mask: models
                 .mask
                 .map(|m| m.to_device(&runtime.device))
@@ -122,7 +129,7 @@ impl Translator {
                     lambda_i: *lambda_i,
                     specific: *specific,
                     independent: *independent,
-                    ..Energies::new(classifier, low_pass.clone())
+                    ..Energies::new(&**classifier, low_pass.clone())
                 };
                 egsde(diffusion, net, &energies, x0, edit, noise, observer)
             }
@@ -168,8 +175,9 @@ fn prepare(
         .parse()
         .map_err(|e| option("steps", format!("{steps}: {e}")))?;
     let respaced = || {
-        process
-            .diffusion(learned, &respacing)
+        let diffusion = process.diffusion(learned, &respacing);
+        diffusion
+            .map(Diffusion::in_steps)
             .map_err(|e| option("steps", format!("{steps}: {e}")))
     };
     let size = plan.image_size;
@@ -244,7 +252,7 @@ fn walk(
         }
         WalkKind::Inside if t0 == 0.0 => (respaced, None, ddim),
         WalkKind::Inside => {
-            let full = process.diffusion(false, &Respacing::All)?;
+            let full = process.diffusion(false, &Respacing::All)?.in_steps();
             let n = respacing.indices(full.n_steps())?.len();
             let schedule = steps_inside(&full.schedule, t0, n)
                 .map_err(|e| option("t0", format!("{t0}: no two steps lie inside: {e}")))?;
@@ -252,7 +260,7 @@ fn walk(
             (Diffusion { schedule, ..full }, start, ddim)
         }
         WalkKind::Ancestral => {
-            let diffusion = process.published()?;
+            let diffusion = process.published()?.in_steps();
             let start = levels_of(&diffusion, t0)?;
             (diffusion, start, Walk::Ancestral)
         }

@@ -89,6 +89,18 @@ pub fn write_diffusers(folder: &Path, export: &Export<'_>) -> Result<Vec<String>
     Ok(notes)
 }
 
+/// Fails unless [`write_diffusers`] can write networks of this kind.
+///
+/// # Errors
+/// diffusers has no equal network or scheduler, named by the field that differs.
+pub fn check_diffusers(architecture: &Architecture, process: &Process) -> Result<(), ModelError> {
+    equal(architecture).map_err(|e| ModelError::Problem {
+        path: "diffusers".into(),
+        problem: format!("there is no network that equals this one: {e}"),
+    })?;
+    scheduler_config(process, architecture.learns_variance()).map(drop)
+}
+
 /// Why a network cannot be written.
 enum NoEqual {
     Architecture(ArchitectureError),
@@ -109,22 +121,28 @@ impl From<candle_core::Error> for NoEqual {
 
 /// The equal `UNet2DModel` and its weights.
 fn network(export: &Export<'_>) -> Result<(Unet2dConfig, Vec<(String, Tensor)>), NoEqual> {
-    match export.architecture {
-        Architecture::Unet2d(config) => {
+    let config = equal(export.architecture)?;
+    let tensors = match export.architecture {
+        Architecture::Adm(config) => adm::tensors(config, export.params)?,
+        _ => {
             let all = export.params.iter();
             let all = all.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
-            Ok((config.clone(), all.collect()))
+            all.collect()
         }
-        Architecture::Adm(config) => {
-            let equal = adm::config(config)?;
-            Ok((equal, adm::tensors(config, export.params)?))
-        }
+    };
+    Ok((config, tensors))
+}
+
+/// The equal `UNet2DModel`.
+fn equal(architecture: &Architecture) -> Result<Unet2dConfig, ArchitectureError> {
+    match architecture {
+        Architecture::Unet2d(config) => Ok(config.clone()),
+        Architecture::Adm(config) => adm::config(config),
         Architecture::AdmEdm(_) | Architecture::Edm(_) => Err(ArchitectureError {
             field: "precond".to_owned(),
             problem: "expected a network that is called with steps, found EDM's preconditioning"
                 .to_owned(),
-        }
-        .into()),
+        }),
     }
 }
 

@@ -60,16 +60,9 @@ pub(super) fn diffusers(learns_variance: bool) -> Result<Fields, ModelError> {
 
 /// The process of a network with this preconditioning; steps count its discrete view.
 pub(super) fn continuous(precond: &Precond) -> Fields {
-    let usual = EdmProcess::default();
-    let continuous = EdmProcess {
-        sigma_min: usual.sigma_min.max(precond.sigma_min()),
-        sigma_max: usual.sigma_max.min(precond.sigma_max()),
-        sigma_data: precond.sigma_data().unwrap_or(usual.sigma_data),
-        ..usual
-    };
     let process = Process {
         prediction_type: PredictionType::Sample,
-        continuous: Some(continuous),
+        continuous: Some(EdmProcess::of(precond)),
         ..Process::default()
     };
     Fields::new(all(&process), Origin::Inferred)

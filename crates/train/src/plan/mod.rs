@@ -292,6 +292,23 @@ impl Default for LoopPlan {
     }
 }
 
+/// The form of a finished model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelFormat {
+    /// `final.safetensors` only.
+    #[default]
+    Safetensors,
+    /// Also a folder `diffusers` that diffusers' `DDPMPipeline` loads.
+    Diffusers,
+}
+
+impl ModelFormat {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What is written, and how often.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -308,6 +325,9 @@ pub struct OutputPlan {
     pub checkpoint_every: u64,
     /// How many of the newest checkpoints are kept.
     pub keep: usize,
+    /// The form of the finished model: `safetensors` or `diffusers`; written only if it is `diffusers`.
+    #[serde(skip_serializing_if = "ModelFormat::is_default")]
+    pub format: ModelFormat,
 }
 
 impl Default for OutputPlan {
@@ -319,6 +339,7 @@ impl Default for OutputPlan {
             sampler: "ddim40".into(),
             checkpoint_every: 1000,
             keep: 3,
+            format: ModelFormat::Safetensors,
         }
     }
 }

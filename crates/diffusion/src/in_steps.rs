@@ -1,0 +1,126 @@
+//! Networks that are called with the steps of their process, whatever time they know.
+
+use crate::{
+    Bottleneck, BottleneckNet, Change, Condition, Denoiser, Diffusion, Edited, FeatureNet, Network,
+    Prediction, Process, TimeUnit,
+};
+use candle_core::{Result, Tensor, bail};
+use sdft_schedule::{Respacing, ScheduleError};
+
+/// A network that is called with original steps.
+struct InSteps<N> {
+    net: N,
+    /// The time that the network is called with for each original step.
+    times: Vec<f32>,
+}
+
+impl Process {
+    /// A network of this process that is called with original steps. Methods that count steps, or that call several networks at the same
+    /// steps, take networks of any process this way, with [`Diffusion::in_steps`].
+    ///
+    /// # Errors
+    /// An invalid schedule.
+    pub fn in_steps(
+        &self,
+        net: Box<dyn Network>,
+    ) -> std::result::Result<Box<dyn Network>, ScheduleError> {
+        Ok(match self.times()? {
+            None => net,
+            Some(times) => Box::new(InSteps { net, times }),
+        })
+    }
+
+    /// As [`Process::in_steps`], for a classifier of noised images.
+    ///
+    /// # Errors
+    /// An invalid schedule.
+    pub fn features_in_steps(
+        &self,
+        net: Box<dyn FeatureNet>,
+    ) -> std::result::Result<Box<dyn FeatureNet>, ScheduleError> {
+        Ok(match self.times()? {
+            None => net,
+            Some(times) => Box::new(InSteps { net, times }),
+        })
+    }
+
+    /// The time that a network is called with for each original step; `None` if that is the step.
+    fn times(&self) -> std::result::Result<Option<Vec<f32>>, ScheduleError> {
+        let diffusion = self.diffusion(false, &Respacing::All)?;
+        let levels = diffusion.all_levels();
+        let times = levels.iter().map(|level| level.t).collect();
+        Ok((diffusion.time != TimeUnit::Steps).then_some(times))
+    }
+}
+
+impl Diffusion {
+    /// The same process for networks that are called with original steps, as [`Process::in_steps`] makes them.
+    #[must_use]
+    pub fn in_steps(self) -> Self {
+        Self {
+            time: TimeUnit::Steps,
+            ..self
+        }
+    }
+}
+
+impl<N> InSteps<N> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "compared with the step"
+    )]
+    fn times(&self, steps: &[f32]) -> Result<Vec<f32>> {
+        let time = |&step: &f32| match self.times.get(step as usize) {
+            Some(&time) if step >= 0.0 && step.fract() == 0.0 => Ok(time),
+            _ => bail!(
+                "time {step}: expected a step of the process, 0 to {}",
+                self.times.len().saturating_sub(1)
+            ),
+        };
+        steps.iter().map(time).collect()
+    }
+}
+
+impl FeatureNet for InSteps<Box<dyn FeatureNet>> {
+    fn features(&self, xt: &Tensor, t: &[f32]) -> Result<Tensor> {
+        self.net.features(xt, &self.times(t)?)
+    }
+}
+
+impl Denoiser for InSteps<Box<dyn Network>> {
+    fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
+        self.net.predict(xt, &self.times(t)?)
+    }
+}
+
+impl BottleneckNet for InSteps<Box<dyn Network>> {
+    fn predict_edited(&self, xt: &Tensor, t: &[f32], change: &mut Change<'_>) -> Result<Edited> {
+        self.net.predict_edited(xt, &self.times(t)?, change)
+    }
+
+    fn bottleneck(&self) -> Bottleneck {
+        self.net.bottleneck()
+    }
+}
+
+impl FeatureNet for InSteps<Box<dyn Network>> {
+    fn features(&self, xt: &Tensor, t: &[f32]) -> Result<Tensor> {
+        self.net.features(xt, &self.times(t)?)
+    }
+}
+
+impl Network for InSteps<Box<dyn Network>> {
+    fn predict_with(
+        &self,
+        xt: &Tensor,
+        t: &[f32],
+        condition: &Condition<'_>,
+    ) -> Result<Prediction> {
+        self.net.predict_with(xt, &self.times(t)?, condition)
+    }
+
+    fn n_classes(&self) -> usize {
+        self.net.n_classes()
+    }
+}
