@@ -5,7 +5,7 @@ use crate::{
     Bottleneck, BottleneckNet, Change, ComputeMode, Condition, Denoiser, Edited, FeatureNet,
     Network, Precond, Prediction, PredictionType, Trainable,
 };
-use candle_core::{Device, Result, Tensor, Var, bail};
+use candle_core::{Result, Tensor, Var, bail};
 use std::collections::BTreeMap;
 
 /// The key of a preconditioning in the metadata of a network's file.
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn both_states_of_one_image_are_denoised_alike_and_imply_the_same_noise() {
-        let x = Tensor::new(&[0.3f64, -0.8, 1.7, 0.1], &Device::Cpu).unwrap();
+        let x = Tensor::new(&[0.3f64, -0.8, 1.7, 0.1], &candle_core::Device::Cpu).unwrap();
         let x = x.reshape((2, 1, 1, 2)).unwrap();
         let sigma = [0.25f32, 7.5];
         let to_exploding = sigma.map(|s| f64::from(s).hypot(1.0));
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn noise_levels_that_are_no_levels_are_refused() {
         let net = Preconditioned::new((), Precond::EDM);
-        let x = Tensor::zeros((1, 1, 2, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let x = Tensor::zeros((1, 1, 2, 2), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
         for wrong in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             let error = net.denoise_by(&x, &[wrong], f).unwrap_err().to_string();
             assert!(error.contains("positive and finite"), "{error}");
