@@ -29,12 +29,13 @@ pub use crate::{
     attention::{Attention, attention_backward, attention_forward},
     conv::{Conv, Prepared, conv_forward, conv_input_gradient, conv_weight_gradient},
     maps::{
-        Pool, add_per_channel, channels, column_sum, concat, dense, elementwise, embedding, filter,
-        pairwise, plane_sums, pool_forward, pool_gradient, pool2, pool2_gradient, upsample,
+        add_per_channel, channels, column_sum, concat, dense, elementwise, embedding, pairwise,
+        plane_sums,
     },
     noise::{keep_factors, normals},
     norm::{Norm, Statistics, modulate, modulate_gradient, norm_forward, norm_gradient, norm_sums},
     optim::{Decision, Rule, Settings, Step, Table, blend},
+    resample::{Pool, filter, pool_forward, pool_gradient, pool2, pool2_gradient, upsample},
 };
 
 mod device;
@@ -63,3 +64,5 @@ mod optim;
 mod part;
 #[cfg(any(feature = "cuda", test))]
 mod ptx_cache;
+#[cfg(feature = "cuda")]
+mod resample;
