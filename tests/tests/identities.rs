@@ -49,15 +49,16 @@ fn a_student_that_equals_its_teacher_has_no_distillation_gradient() {
     });
     let objective = Objective::metfaces(true);
     let (t, aux_t) = ([100, 800], [950, 600]);
-    let weights = objective.aux_weights(&diffusion.schedule, &aux_t).unwrap();
+    let aux_levels = diffusion.levels(&aux_t).unwrap();
+    let weights = objective.aux_weights(&aux_levels);
     let aux = Auxiliary {
         z: &z,
-        t: &aux_t,
+        levels: &aux_levels,
         weights: &weights,
     };
     let batch = NoisedBatch {
         x0: &x0,
-        t: &t,
+        levels: &diffusion.levels(&t).unwrap(),
         noise: &eps,
         importance: None,
         distill: None,

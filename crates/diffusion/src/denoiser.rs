@@ -7,14 +7,14 @@ use candle_core::{Result, Tensor};
 ///
 /// This is all that samplers, losses and translators know of a network. [`Prediction`] says which quantity it is.
 pub trait Denoiser {
-    /// The prediction for `xt` at the original timesteps `t`.
+    /// The prediction for `xt` at the times `t`.
     ///
     /// # Shapes
     /// - `xt`: `[B, C, H, W]` · `t`: `B` entries
     ///
     /// # Units
-    /// - `xt` in noised image space (data in [-1, 1]); `t` counts the steps of the process that the network was trained on,
-    ///   0 = least noise, as whole numbers unless the process rescales them
+    /// - `xt`: the noised image `sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps`, data in [-1, 1]
+    /// - `t`: in the [`TimeUnit`](crate::TimeUnit) of the process that the network was trained on: steps, 0 = least noise, or EDM's sigma
     ///
     /// # Errors
     /// When the shapes do not fit the network.
@@ -101,7 +101,7 @@ pub struct Bottleneck {
 
 /// A network whose deepest features can be changed in a forward pass, while skip connections and embedding stay the same.
 pub trait BottleneckNet: Denoiser {
-    /// Both predictions for `xt` at the original timesteps `t`; the part before the change is computed once.
+    /// Both predictions for `xt` at the times `t`; the part before the change is computed once.
     ///
     /// # Shapes
     /// - as [`Denoiser::predict`]
@@ -116,7 +116,7 @@ pub trait BottleneckNet: Denoiser {
 
 /// A differentiable view of a noised image: the middle of a classifier for energies, or of a U-Net for editing.
 pub trait FeatureNet {
-    /// Features `[B, F, ..]` of `xt` `[B, C, H, W]` at the original timesteps `t`; gradients flow back to `xt`.
+    /// Features `[B, F, ..]` of `xt` `[B, C, H, W]` at the times `t`; gradients flow back to `xt`.
     ///
     /// # Errors
     /// When the shapes do not fit the network.

@@ -1,18 +1,33 @@
-//! A process on tensors: noising, posterior, reverse step.
+//! A process on tensors: noise levels, posterior, reverse step.
 
-use crate::{Denoiser, Prediction};
+use crate::level::per_image;
+use crate::{Denoiser, EdmProcess, Level, Prediction, Sampling, predict_at};
 use candle_core::{Result, Tensor, bail};
 use sdft_schedule::Schedule;
+
+/// The least variance of a step, of which a logarithm is taken (diffusers `_get_variance`).
+const LEAST_VARIANCE: f64 = 1e-20;
 
 /// Where the variance of a reverse step comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variance {
     /// Between the posterior's and beta, by the network's logits (`LEARNED_RANGE`).
     LearnedRange,
-    /// Beta, with the posterior's value at the first step (`FIXED_LARGE`).
+    /// Beta, with the posterior's value at a first step that adds no noise (`FIXED_LARGE`).
     FixedLarge,
     /// The posterior's (`FIXED_SMALL`).
     FixedSmall,
+}
+
+/// The time that a network is called with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// The original step numbers.
+    Steps,
+    /// Thousandths of the process (guided-diffusion's `rescale_timesteps`).
+    Thousandths,
+    /// EDM's noise level, `sigma = sqrt((1 - alpha_bar) / alpha_bar)`.
+    Sigma,
 }
 
 /// A diffusion process on tensors: a schedule, the kind of variance, and the unit of time that the network is called with.
@@ -22,8 +37,12 @@ pub struct Diffusion {
     pub schedule: Schedule,
     /// The variance of a reverse step.
     pub variance: Variance,
-    /// Whether the network is called with thousandths of the process instead of steps (`rescale_timesteps`).
-    pub rescale_timesteps: bool,
+    /// The time that the network is called with.
+    pub time: TimeUnit,
+    /// The continuous process that the network was trained on; the schedule is then a discrete view of it.
+    pub continuous: Option<EdmProcess>,
+    /// How diffusers' schedulers sample; `None` is guided-diffusion's way.
+    pub sampling: Option<Sampling>,
 }
 
 /// Mean and variance of `q(x_t | x_0)` or `q(x_{t-1} | x_t, x_0)`.
@@ -50,22 +69,13 @@ pub struct Reverse {
     pub x0: Tensor,
 }
 
-/// Whether a predicted clean image is clamped to [-1, 1].
+/// Whether a predicted clean image is clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clip {
-    /// Clamped, the default of every sampling script.
+    /// Clamped as [`Diffusion::sampling`] says, otherwise to [-1, 1], the default of every sampling script.
     Yes,
     /// Left as predicted, for inversion and for the variational term.
     No,
-}
-
-impl Clip {
-    fn apply(self, x0: Tensor) -> Result<Tensor> {
-        match self {
-            Self::Yes => x0.clamp(-1.0, 1.0),
-            Self::No => Ok(x0),
-        }
-    }
 }
 
 impl Diffusion {
@@ -74,7 +84,9 @@ impl Diffusion {
         Self {
             schedule,
             variance,
-            rescale_timesteps: false,
+            time: TimeUnit::Steps,
+            continuous: None,
+            sampling: None,
         }
     }
 
@@ -83,27 +95,100 @@ impl Diffusion {
         self.schedule.n_steps()
     }
 
-    /// The times that the network is called with for steps `t` of this process.
+    /// The noise levels of all steps, in order.
+    pub fn all_levels(&self) -> Vec<Level> {
+        let steps = self.schedule.timestep_map().iter().enumerate();
+        let levels = steps.zip(self.schedule.alpha_bar());
+        levels
+            .map(|((step, &original), &alpha_bar)| self.level(step, original, alpha_bar))
+            .collect()
+    }
+
+    /// The noise levels of steps `t` of this process.
     ///
     /// # Errors
     /// An entry of `t` beyond the last step.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "timesteps are small numbers"
-    )]
-    pub fn model_t(&self, t: &[usize]) -> Result<Vec<f32>> {
-        let scale = if self.rescale_timesteps {
-            1000.0 / self.schedule.n_original_steps() as f64
-        } else {
-            1.0
-        };
+    pub fn levels(&self, t: &[usize]) -> Result<Vec<Level>> {
+        let (originals, table) = (self.schedule.timestep_map(), self.schedule.alpha_bar());
         t.iter()
-            .map(|&t| match self.schedule.timestep_map().get(t) {
-                // The reference multiplies in f32.
-                Some(&original) => Ok(original as f32 * scale as f32),
-                None => bail!("timestep {t} is outside 0..{}", self.n_steps()),
+            .map(|&t| match (originals.get(t), table.get(t)) {
+                (Some(&original), Some(&alpha_bar)) => Ok(self.level(t, original, alpha_bar)),
+                _ => bail!("timestep {t} is outside 0..{}", self.n_steps()),
             })
             .collect()
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "networks compute in f32")]
+    fn level(&self, step: usize, original: usize, alpha_bar: f64) -> Level {
+        let level = Level {
+            alpha_bar,
+            t: original as f32,
+            step: Some(step),
+        };
+        let t = match self.time {
+            TimeUnit::Steps => level.t,
+            // The reference multiplies in f32.
+            TimeUnit::Thousandths => {
+                level.t * (1000.0 / self.schedule.n_original_steps() as f64) as f32
+            }
+            TimeUnit::Sigma => level.sigma() as f32,
+        };
+        Level { t, ..level }
+    }
+
+    /// The times that the network is called with for steps `t` of this process.
+    ///
+    /// # Errors
+    /// As [`Self::levels`].
+    pub fn model_t(&self, t: &[usize]) -> Result<Vec<f32>> {
+        Ok(self.levels(t)?.iter().map(|level| level.t).collect())
+    }
+
+    /// The times of steps `t` for a network of [`Process::discrete`](crate::Process::discrete), such as a classifier of noised images.
+    ///
+    /// # Errors
+    /// As [`Self::levels`].
+    pub fn discrete_t(&self, t: &[usize]) -> Result<Vec<f32>> {
+        if self.time != TimeUnit::Sigma {
+            return self.model_t(t);
+        }
+        let steps = self.levels(t)?;
+        let originals = steps.iter().filter_map(|level| level.step);
+        Ok(originals
+            .map(|step| self.schedule.timestep_map()[step] as f32)
+            .collect())
+    }
+
+    /// The level of EDM's `sigma`, for samplers that choose their own levels. A network that is called with `sigma` takes any; one that
+    /// is called with steps gets the step whose `sigma` is nearest, so that state and time agree (EDM's `round_sigma`).
+    pub fn level_near(&self, sigma: f64) -> Level {
+        if self.time == TimeUnit::Sigma {
+            return Level::of_sigma(sigma);
+        }
+        let step = self.nearest_step(sigma);
+        let (originals, table) = (self.schedule.timestep_map(), self.schedule.alpha_bar());
+        self.level(step, originals[step], table[step])
+    }
+
+    /// The step whose noise is nearest to EDM's `sigma`.
+    pub fn nearest_step(&self, sigma: f64) -> usize {
+        let sigmas = self.schedule.sqrt_recipm1_alpha_bar().iter();
+        let distances = sigmas.map(|of_step| (of_step - sigma).abs()).enumerate();
+        let nearest = distances.min_by(|(_, a), (_, b)| a.total_cmp(b));
+        nearest.map_or(0, |(step, _)| step)
+    }
+
+    /// The smallest and largest finite `sigma` that the network knows.
+    pub fn sigma_range(&self) -> (f64, f64) {
+        if let Some(continuous) = &self.continuous {
+            return (continuous.sigma_min, continuous.sigma_max);
+        }
+        let sigmas = self.schedule.sqrt_recipm1_alpha_bar().iter().copied();
+        sigmas
+            .filter(|sigma| sigma.is_finite())
+            .fold((f64::INFINITY, 0.0), |(low, high), sigma| {
+                (low.min(sigma), high.max(sigma))
+            })
     }
 
     /// `table[t]` for each image, shaped `[B, 1, 1, 1]` in the type and on the device of `like`.
@@ -111,49 +196,21 @@ impl Diffusion {
     /// # Errors
     /// An entry of `t` beyond the table; a number of timesteps other than the batch.
     pub fn gather(&self, table: &[f64], t: &[usize], like: &Tensor) -> Result<Tensor> {
-        if t.len() != like.dim(0)? {
-            bail!("{} timesteps for a batch of {}", t.len(), like.dim(0)?);
-        }
-        let values = t
-            .iter()
-            .map(|&t| match table.get(t) {
-                Some(&value) => Ok(value),
-                None => bail!("timestep {t} is outside 0..{}", table.len()),
-            })
-            .collect::<Result<Vec<f64>>>()?;
-        Tensor::from_vec(values, (t.len(), 1, 1, 1), &candle_core::Device::Cpu)?
-            .to_dtype(like.dtype())?
-            .to_device(like.device())
+        let values = t.iter().map(|&t| match table.get(t) {
+            Some(&value) => Ok(value),
+            None => bail!("timestep {t} is outside 0..{}", table.len()),
+        });
+        per_image(&values.collect::<Result<Vec<_>>>()?, like)
     }
 
     /// `a[t] x + b[t] y`.
-    pub(crate) fn mix(
+    fn mix(
         &self,
         t: &[usize],
         (a, x): (&[f64], &Tensor),
         (b, y): (&[f64], &Tensor),
     ) -> Result<Tensor> {
         x.broadcast_mul(&self.gather(a, t, x)?)? + y.broadcast_mul(&self.gather(b, t, y)?)?
-    }
-
-    /// A noised image.
-    ///
-    /// Source: guided-diffusion `q_sample`.
-    /// ```text
-    /// x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps
-    /// ```
-    /// # Shapes
-    /// - `x0`, `eps`: `[B, C, H, W]` · `t`: `B` steps of this process
-    ///
-    /// # Errors
-    /// Shapes that differ, an entry of `t` beyond the last step.
-    pub fn q_sample(&self, x0: &Tensor, t: &[usize], eps: &Tensor) -> Result<Tensor> {
-        let s = &self.schedule;
-        self.mix(
-            t,
-            (s.sqrt_alpha_bar(), x0),
-            (s.sqrt_one_minus_alpha_bar(), eps),
-        )
     }
 
     /// Moments of `q(x_t | x_0)` (guided-diffusion `q_mean_variance`).
@@ -201,7 +258,7 @@ impl Diffusion {
         clip: Clip,
     ) -> Result<Reverse> {
         let s = &self.schedule;
-        let x0 = clip.apply(self.x0(prediction, xt, t)?)?;
+        let x0 = self.clamped(self.x0(prediction, xt, t)?, clip)?;
         let mean = self.mix(
             t,
             (s.posterior_mean_coef1(), &x0),
@@ -216,7 +273,13 @@ impl Diffusion {
                     );
                 };
                 let log_betas: Vec<f64> = s.betas().iter().map(|b| b.ln()).collect();
-                let low = self.gather(s.posterior_log_variance_clipped(), t, xt)?;
+                let mut low = s.posterior_log_variance_clipped().to_vec();
+                if self.noise_enters(0)
+                    && let Some(first) = low.first_mut()
+                {
+                    *first = LEAST_VARIANCE.ln();
+                }
+                let low = self.gather(&low, t, xt)?;
                 let high = self.gather(&log_betas, t, xt)?;
                 let share = ((logits + 1.0)? * 0.5)?;
                 let log_variance = share.broadcast_mul(&(high - &low)?)?.broadcast_add(&low)?;
@@ -224,8 +287,9 @@ impl Diffusion {
             }
             Variance::FixedLarge => {
                 let mut table = s.betas().to_vec();
-                if let (Some(first), Some(&second)) =
-                    (table.first_mut(), s.posterior_variance().get(1))
+                if !self.noise_enters(0)
+                    && let (Some(first), Some(&second)) =
+                        (table.first_mut(), s.posterior_variance().get(1))
                 {
                     *first = second;
                 }
@@ -245,11 +309,19 @@ impl Diffusion {
         })
     }
 
+    /// Whether an ancestral step from `t` adds noise: above step 0 of this process, or, where diffusers samples, of the original process.
+    pub fn noise_enters(&self, t: usize) -> bool {
+        match self.sampling {
+            None => t > 0,
+            Some(_) => self.schedule.timestep_map().get(t) > Some(&0),
+        }
+    }
+
     /// The network's prediction for steps `t` of this process.
     ///
     /// # Errors
     /// As [`Self::model_t`] and [`Denoiser::predict`].
     pub fn predict(&self, denoiser: &dyn Denoiser, xt: &Tensor, t: &[usize]) -> Result<Prediction> {
-        denoiser.predict(xt, &self.model_t(t)?)
+        predict_at(denoiser, xt, &self.levels(t)?)
     }
 }

@@ -1,6 +1,6 @@
 //! A denoiser whose answers are known.
 
-use crate::{Denoiser, Prediction, PredictionType};
+use crate::{Denoiser, Level, Prediction, PredictionType};
 use candle_core::{Result, Tensor, bail};
 
 /// The exact denoiser of data drawn from a normal distribution: no network, known answers.
@@ -10,10 +10,11 @@ use candle_core::{Result, Tensor, bail};
 ///                            E[x0  | x_t] = mean + sqrt(ab) std^2 (x_t - sqrt(ab) mean) / (ab std^2 + 1 - ab)
 ///                            E[v   | x_t] = sqrt(ab) E[eps | x_t] - sqrt(1 - ab) E[x0 | x_t]
 /// ```
-/// with `ab` = alpha_bar of the original step. With `std` 0 every deterministic sampler returns `mean` exactly.
+/// with `ab` = alpha_bar of the original step, or of the sigma that the denoiser is called with. With `std` 0 every deterministic sampler returns `mean` exactly.
 #[derive(Clone, Debug)]
 pub struct GaussianDenoiser {
-    alpha_bar: Vec<f64>,
+    /// That of each original step; `None` if the denoiser is called with sigma.
+    alpha_bar: Option<Vec<f64>>,
     mean: f64,
     std: f64,
     prediction_type: PredictionType,
@@ -23,10 +24,37 @@ impl GaussianDenoiser {
     /// For data of this mean and standard deviation in every pixel, predicting the noise; `alpha_bar` is that of the original process.
     pub fn new(alpha_bar: &[f64], mean: f64, std: f64) -> Self {
         Self {
-            alpha_bar: alpha_bar.to_vec(),
+            alpha_bar: Some(alpha_bar.to_vec()),
             mean,
             std,
             prediction_type: PredictionType::Epsilon,
+        }
+    }
+
+    /// As [`Self::new`], called with EDM's sigma and predicting the clean image, as EDM's networks do.
+    pub fn of_sigma(mean: f64, std: f64) -> Self {
+        Self {
+            alpha_bar: None,
+            mean,
+            std,
+            prediction_type: PredictionType::Sample,
+        }
+    }
+
+    /// alpha_bar at a time of the denoiser.
+    fn alpha_bar_at(&self, t: f32) -> Result<f64> {
+        let Some(table) = &self.alpha_bar else {
+            return Ok(Level::of_sigma(f64::from(t)).alpha_bar);
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "negative becomes 0, which is checked"
+        )]
+        let step = t as usize;
+        match table.get(step).filter(|_| step as f32 == t) {
+            Some(&alpha_bar) => Ok(alpha_bar),
+            None => bail!("timestep {t} is not one of 0..{}", table.len()),
         }
     }
 
@@ -68,16 +96,7 @@ impl Denoiser for GaussianDenoiser {
         }
         let mut parts = Vec::with_capacity(t.len());
         for (i, &t) in t.iter().enumerate() {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "negative becomes 0, which is checked"
-            )]
-            let step = t as usize;
-            let Some(&ab) = self.alpha_bar.get(step).filter(|_| step as f32 == t) else {
-                bail!("timestep {t} is not one of 0..{}", self.alpha_bar.len());
-            };
-            let (scale, shift) = self.line(ab);
+            let (scale, shift) = self.line(self.alpha_bar_at(t)?);
             parts.push(xt.narrow(0, i, 1)?.affine(scale, shift)?);
         }
         Ok(Prediction::new(

@@ -21,14 +21,17 @@
 //! **Invariant:** knows no architecture and draws no random numbers; tables stay f64 until they meet a tensor.
 
 pub use crate::{
+    continuous::{EdmProcess, LevelDraw, NoiseLevels, StepLevels},
     denoiser::{Bottleneck, BottleneckNet, Change, Denoiser, Edited, FeatureNet},
-    diffusion::{Clip, Diffusion, Moments, Reverse, Variance},
+    diffusion::{Clip, Diffusion, Moments, Reverse, TimeUnit, Variance},
     gaussian::GaussianDenoiser,
+    level::{Level, eps_from_x0, predict_at, q_sample, velocity, x0_from_eps},
     network::Network,
     precond::Precond,
     preconditioned::{PRECOND_KEY, Preconditioned},
     prediction::{Prediction, PredictionType},
     process::{Process, ProcessError},
+    sampling::Sampling,
     trainable::{
         ComputeMode, Condition, KIND_KEY, MODEL_KEY, PROCESS_KEY, PROVENANCE_PREFIX, Trainable,
         file_metadata, named_vars,
@@ -36,14 +39,17 @@ pub use crate::{
     variational::{discretized_gaussian_log_likelihood, normal_kl},
 };
 
+mod continuous;
 mod convert;
 mod denoiser;
 mod diffusion;
 mod gaussian;
+mod level;
 mod network;
 mod precond;
 mod preconditioned;
 mod prediction;
 mod process;
+mod sampling;
 mod trainable;
 mod variational;

@@ -1,10 +1,11 @@
 //! A network with its preconditioning, as the traits of networks.
 
+use crate::level::per_image;
 use crate::{
     Bottleneck, BottleneckNet, Change, ComputeMode, Condition, Denoiser, Edited, FeatureNet,
     Network, Precond, Prediction, PredictionType, Trainable,
 };
-use candle_core::{Device, Result, Tensor, Var, bail};
+use candle_core::{Result, Tensor, Var, bail};
 use std::collections::BTreeMap;
 
 /// The key of a preconditioning in the metadata of a network's file.
@@ -125,13 +126,6 @@ impl Call {
     }
 }
 
-/// One factor for each image, `[B, 1, 1, 1]` in the type and on the device of `like`.
-fn per_image(factors: &[f64], like: &Tensor) -> Result<Tensor> {
-    Tensor::from_slice(factors, (factors.len(), 1, 1, 1), &Device::Cpu)?
-        .to_dtype(like.dtype())?
-        .to_device(like.device())
-}
-
 impl<N: Network> Preconditioned<N> {
     /// `D(x; sigma)`: the clean image behind a clean image plus noise of standard deviation sigma.
     ///
@@ -232,6 +226,7 @@ impl<N: Trainable> Trainable for Preconditioned<N> {
 mod tests {
     use super::*;
     use crate::precond::tests::ALL;
+    use candle_core::Device;
 
     /// F: the input and the time, so that every factor is visible.
     fn f(x: &Tensor, t: &[f32]) -> Result<Tensor> {

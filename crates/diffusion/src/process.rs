@@ -1,14 +1,19 @@
 //! The process that a network was trained on, as files and plans store it.
 
-use crate::{Diffusion, PredictionType, Variance};
-use sdft_schedule::{BetaSchedule, Respacing, Schedule, ScheduleError};
+use crate::{Diffusion, EdmProcess, PredictionType, Sampling, TimeUnit, Variance};
+use sdft_schedule::{
+    BetaEnds, BetaSchedule, Respacing, Schedule, ScheduleError, Weighting,
+    rescale_zero_terminal_snr,
+};
 use serde::{Deserialize, Serialize};
 
-/// The diffusion process that a network was trained on; field names follow guided-diffusion.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The diffusion process that a network was trained on; field names follow guided-diffusion and diffusers' schedulers.
+///
+/// The fields after `rescale_timesteps` are written only if they differ from their default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Process {
-    /// `linear` or `cosine`.
+    /// `linear`, `cosine`, `scaled_linear`, `sigmoid` or `laplace`; `squaredcos_cap_v2` is another name of `cosine`.
     pub noise_schedule: String,
     /// Number of steps, T.
     pub diffusion_steps: usize,
@@ -16,25 +21,38 @@ pub struct Process {
     pub sigma_small: bool,
     /// The network is called with thousandths of the process instead of steps.
     pub rescale_timesteps: bool,
-    /// What the network predicts; written only if it is not the noise.
+    /// What the network predicts.
     #[serde(skip_serializing_if = "PredictionType::is_epsilon")]
     pub prediction_type: PredictionType,
+    /// The first beta; by default that of the schedule ([`BetaSchedule::betas_between`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_start: Option<f64>,
+    /// The last beta, as `beta_start`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta_end: Option<f64>,
+    /// The betas of all steps, instead of those of `noise_schedule`; empty for none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trained_betas: Vec<f64>,
+    /// The betas are rescaled so that the last step is pure noise (Lin et al. 2023).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rescale_betas_zero_snr: bool,
+    /// How diffusers' schedulers sample, with tables in single precision; `None` is guided-diffusion's way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
+    /// The continuous process that the network was trained on (EDM); the fields above are then the discrete view that steps are counted
+    /// in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub continuous: Option<EdmProcess>,
 }
 
 /// Why a process cannot be used.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum ProcessError {
-    /// The schedule is unknown.
-    #[error("process.noise_schedule: {0}")]
-    NoiseSchedule(ScheduleError),
-    /// The number of steps does not fit the schedule.
-    #[error("process.diffusion_steps: {0}")]
-    DiffusionSteps(ScheduleError),
-    /// Edits count timesteps as the network does.
-    #[error(
-        "edits need a process whose timesteps the network sees unscaled: expected 1000 steps or process.rescale_timesteps=false, found {0} steps"
-    )]
-    RescaledTimesteps(usize),
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("process.{field}: {problem}")]
+pub struct ProcessError {
+    /// The field of the process.
+    pub field: &'static str,
+    /// What was expected and what was found.
+    pub problem: String,
 }
 
 impl Default for Process {
@@ -46,6 +64,12 @@ impl Default for Process {
             sigma_small: false,
             rescale_timesteps: false,
             prediction_type: PredictionType::Epsilon,
+            beta_start: None,
+            beta_end: None,
+            trained_betas: Vec::new(),
+            rescale_betas_zero_snr: false,
+            sampling: None,
+            continuous: None,
         }
     }
 }
@@ -53,15 +77,21 @@ impl Default for Process {
 impl Process {
     /// The process on tensors, with only the steps that `respacing` keeps.
     ///
+    /// With [`Process::sampling`], a single number of steps is spread as diffusers' schedulers do, whether it is written `ddim40` or `40`.
+    ///
     /// # Errors
-    /// An unknown schedule, too few steps, a respacing that the steps do not allow.
+    /// An invalid schedule, a network that predicts the noise where no image is left, a respacing that the steps do not allow.
     pub fn diffusion(
         &self,
         learns_variance: bool,
         respacing: &Respacing,
     ) -> Result<Diffusion, ScheduleError> {
-        let kind: BetaSchedule = self.noise_schedule.parse()?;
-        let schedule = Schedule::new(kind, self.diffusion_steps)?.respaced(respacing)?;
+        let betas = self.betas()?;
+        let schedule = match &self.sampling {
+            None => Schedule::from_betas(betas)?.respaced(respacing)?,
+            Some(sampling) => sampling.respaced(&Schedule::of_diffusers(&betas)?, respacing)?,
+        };
+        self.check_signal(&schedule)?;
         let variance = match (learns_variance, self.sigma_small) {
             (true, _) => Variance::LearnedRange,
             (false, true) => Variance::FixedSmall,
@@ -70,7 +100,9 @@ impl Process {
         Ok(Diffusion {
             schedule,
             variance,
-            rescale_timesteps: self.rescale_timesteps,
+            time: self.time_unit(),
+            continuous: self.continuous,
+            sampling: self.sampling,
         })
     }
 
@@ -78,35 +110,152 @@ impl Process {
     /// smaller fixed variance.
     ///
     /// # Errors
-    /// An unknown schedule, too few steps.
+    /// An invalid schedule, a network that predicts the noise where no image is left.
     pub fn published(&self) -> Result<Diffusion, ScheduleError> {
-        let kind: BetaSchedule = self.noise_schedule.parse()?;
+        let schedule = Schedule::from_betas_in_f32(&self.betas()?)?;
+        self.check_signal(&schedule)?;
         Ok(Diffusion {
-            schedule: Schedule::from_betas_in_f32(&kind.betas(self.diffusion_steps)?)?,
+            schedule,
             variance: Variance::FixedSmall,
-            rescale_timesteps: self.rescale_timesteps,
+            time: self.time_unit(),
+            continuous: self.continuous,
+            sampling: None,
         })
     }
 
-    /// Whether both processes noise images alike and count timesteps alike; what their networks predict may differ.
-    pub fn same_noise(&self, other: &Self) -> bool {
-        let alike = Self {
-            prediction_type: self.prediction_type,
-            ..other.clone()
-        };
-        *self == alike
+    /// The usual weight of the base loss: P2's for a discrete process, as in the paper, and EDM's for a continuous one.
+    pub fn usual_base(&self) -> Weighting {
+        match self.continuous {
+            None => Weighting::P2 { k: 1.0, gamma: 1.0 },
+            Some(EdmProcess { sigma_data, .. }) => Weighting::Edm { sigma_data },
+        }
     }
 
-    /// Fails unless the schedule is known and allows this number of steps.
+    fn time_unit(&self) -> TimeUnit {
+        match (self.continuous, self.rescale_timesteps) {
+            (Some(_), _) => TimeUnit::Sigma,
+            (None, true) => TimeUnit::Thousandths,
+            (None, false) => TimeUnit::Steps,
+        }
+    }
+
+    /// The betas of all steps; with [`Process::sampling`] in single precision.
+    ///
+    /// # Errors
+    /// An unknown schedule, a number of steps or an end that it does not allow, a list of another length than the process.
+    pub fn betas(&self) -> Result<Vec<f64>, ScheduleError> {
+        let n_steps = self.diffusion_steps;
+        let betas = match self.trained_betas.len() {
+            0 => {
+                let kind: BetaSchedule = self.noise_schedule.parse()?;
+                match self.sampling {
+                    None => kind.betas_between(self.ends(), n_steps)?,
+                    Some(_) => kind.betas_of_diffusers(self.ends(), n_steps)?,
+                }
+            }
+            found if found != n_steps => return Err(ScheduleError::BetaCount { found, n_steps }),
+            _ => self.trained_betas.clone(),
+        };
+        Ok(match self.rescale_betas_zero_snr {
+            true => rescale_zero_terminal_snr(&betas),
+            false => betas,
+        })
+    }
+
+    /// Fails unless the continuous process, if there is one, is complete and goes with the rest.
+    fn check_continuous(&self) -> Result<(), ProcessError> {
+        let Some(continuous) = &self.continuous else {
+            return Ok(());
+        };
+        if let Some((field, range, found)) = continuous.outside() {
+            let problem = format!("expected a number in {range}, found {found}");
+            return Err(ProcessError { field, problem });
+        }
+        let needs = |field, expected: &str| {
+            let problem = format!("expected {expected}, as process.continuous (EDM) needs it");
+            Err(ProcessError { field, problem })
+        };
+        if self.rescale_timesteps {
+            return needs("rescale_timesteps", "false");
+        }
+        if self.prediction_type != PredictionType::Sample {
+            return needs("prediction_type", "sample");
+        }
+        Ok(())
+    }
+
+    fn ends(&self) -> BetaEnds {
+        BetaEnds {
+            start: self.beta_start,
+            end: self.beta_end,
+        }
+    }
+
+    /// Fails if the network predicts the noise and the last step is nothing else.
+    fn check_signal(&self, schedule: &Schedule) -> Result<(), ScheduleError> {
+        let is_pure_noise = schedule.alpha_bar().last() == Some(&0.0);
+        match self.prediction_type {
+            PredictionType::Epsilon if is_pure_noise => Err(ScheduleError::NoSignal),
+            _ => Ok(()),
+        }
+    }
+
+    /// The discrete process that a network of another kind is trained on to go with this one, such as a classifier of noised images: the same
+    /// noise, and times that count steps.
+    #[must_use]
+    pub fn discrete(&self) -> Self {
+        Self {
+            prediction_type: PredictionType::Epsilon,
+            continuous: None,
+            ..self.clone()
+        }
+    }
+
+    /// Whether both processes noise images alike and count timesteps alike; what their networks predict and how they are sampled may differ.
+    pub fn same_noise(&self, other: &Self) -> bool {
+        let like_self = Self {
+            prediction_type: self.prediction_type,
+            sigma_small: self.sigma_small,
+            sampling: self.sampling,
+            continuous: match (self.continuous, other.continuous) {
+                (Some(own), Some(_)) => Some(own),
+                (_, continuous) => continuous,
+            },
+            ..other.clone()
+        };
+        *self == like_self
+    }
+
+    /// Fails unless a schedule can be made and every setting is in its range.
     ///
     /// # Errors
     /// The field, what was expected and what was found.
     pub fn check(&self) -> Result<(), ProcessError> {
-        let kind = self.noise_schedule.parse::<BetaSchedule>();
-        let kind = kind.map_err(ProcessError::NoiseSchedule)?;
-        let schedule = Schedule::new(kind, self.diffusion_steps);
-        schedule.map_err(ProcessError::DiffusionSteps)?;
-        Ok(())
+        self.check_continuous()?;
+        if let Some(problem) = self.sampling.and_then(|sampling| sampling.problem()) {
+            let field = "sampling";
+            return Err(ProcessError { field, problem });
+        }
+        let schedule = self.diffusion(false, &Respacing::All);
+        schedule.map(|_| ()).map_err(|error| {
+            let field = match error {
+                ScheduleError::UnknownSchedule { .. } => "noise_schedule",
+                ScheduleError::EndOutOfRange { .. } | ScheduleError::NoEnds { .. } => {
+                    match self.beta_start {
+                        Some(_) => "beta_start",
+                        None => "beta_end",
+                    }
+                }
+                ScheduleError::BetaCount { .. } => "trained_betas",
+                ScheduleError::BetaOutOfRange { .. } if !self.trained_betas.is_empty() => {
+                    "trained_betas"
+                }
+                ScheduleError::NoSignal => "prediction_type",
+                _ => "diffusion_steps",
+            };
+            let problem = error.to_string();
+            ProcessError { field, problem }
+        })
     }
 
     /// Fails unless images can be edited with this process: the network must see the timesteps as they are counted.
@@ -115,8 +264,22 @@ impl Process {
     /// As [`Self::check`]; rescaled timesteps.
     pub fn check_editable(&self) -> Result<(), ProcessError> {
         self.check()?;
+        if self.continuous.is_some() {
+            return Err(ProcessError {
+                field: "continuous",
+                problem:
+                    "edits need a network that is called with steps, found EDM's continuous process"
+                        .to_owned(),
+            });
+        }
         if self.rescale_timesteps && self.diffusion_steps != 1000 {
-            return Err(ProcessError::RescaledTimesteps(self.diffusion_steps));
+            return Err(ProcessError {
+                field: "rescale_timesteps",
+                problem: format!(
+                    "edits need a network that is called with the steps as they are counted: expected false, or 1000 steps, found {} steps",
+                    self.diffusion_steps
+                ),
+            });
         }
         Ok(())
     }
@@ -166,5 +329,53 @@ mod tests {
         assert!(error.contains("found 4000 steps"), "{error}");
         assert!(steps(4000).check_editable().is_ok());
         assert!(!steps(4000).same_noise(&steps(1000)));
+    }
+
+    #[test]
+    fn a_continuous_process_goes_with_networks_that_predict_the_image() {
+        let edm = |change: fn(&mut Process, &mut EdmProcess)| {
+            let mut process = Process {
+                prediction_type: PredictionType::Sample,
+                ..Process::default()
+            };
+            let mut continuous = EdmProcess::default();
+            change(&mut process, &mut continuous);
+            process.continuous = Some(continuous);
+            process
+        };
+        let plain = edm(|_, _| {});
+        assert_eq!(plain.check(), Ok(()));
+        let text = serde_json::to_string(&plain).unwrap();
+        assert_eq!(serde_json::from_str::<Process>(&text).unwrap(), plain);
+        assert!(!plain.same_noise(&Process::default()));
+        assert!(plain.discrete().same_noise(&Process::default()));
+        assert!(plain.same_noise(&edm(|_, c| c.sigma_max = 100.0)));
+        let diffusion = plain.diffusion(false, &Respacing::All).unwrap();
+        assert_eq!(diffusion.time, TimeUnit::Sigma);
+        let level = diffusion.levels(&[700]).unwrap()[0];
+        assert!((f64::from(level.t) - level.sigma()).abs() < 1e-5 * level.sigma());
+        for (process, named) in [
+            (
+                edm(|p, _| p.rescale_timesteps = true),
+                "process.rescale_timesteps",
+            ),
+            (
+                edm(|p, _| p.prediction_type = PredictionType::Epsilon),
+                "process.prediction_type",
+            ),
+            (
+                edm(|_, c| c.sigma_min = 0.0),
+                "process.continuous.sigma_min",
+            ),
+            (
+                edm(|_, c| c.sigma_max = 0.001),
+                "process.continuous.sigma_max",
+            ),
+            (edm(|_, c| c.p_std = f64::NAN), "process.continuous.p_std"),
+        ] {
+            let error = process.check().unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+        assert!(plain.check_editable().is_err());
     }
 }

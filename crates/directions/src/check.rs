@@ -5,7 +5,7 @@ use sdft_asyrp::training_sequence;
 use sdft_schedule::MAX_STEPS;
 use sdft_train::{
     MAX_RUN_STEPS, PlanError, RunPlan, check_classes, check_counts, check_name, check_optim,
-    check_pace, check_process,
+    check_pace,
 };
 
 impl DirectionPlan {
@@ -152,13 +152,12 @@ impl RunPlan for DirectionPlan {
             })
         };
         self.validate_settings()?;
-        self.model.validate().map_err(|e| PlanError {
+        self.model.check().map_err(|e| PlanError {
             key: format!("model.{}", e.field),
             problem: e.problem,
         })?;
-        check_process(&self.process)?;
-        if let Err(problem) = self.process.check_editable() {
-            return wrong("process", problem.to_string());
+        if let Err(e) = self.process.check_editable() {
+            return wrong(&format!("process.{}", e.field), e.problem);
         }
         if self.walk.t_0 >= self.process.diffusion_steps {
             return wrong(
@@ -203,7 +202,7 @@ mod tests {
                 (p.walk.t_0, p.walk.t_edit, p.walk.t_boost) = (30, 10, 0);
                 (p.walk.inversion, p.walk.steps) = (20, 20);
             }),
-            ("process", |p| {
+            ("process.rescale_timesteps", |p| {
                 (p.process.rescale_timesteps, p.process.diffusion_steps) = (true, 2000);
             }),
             ("walk.t_0", |p| p.walk.t_0 = 1000),

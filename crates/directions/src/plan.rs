@@ -1,8 +1,8 @@
 //! Everything that decides a direction's training, as it is in `plan.toml`.
 
-use sdft_adm::AdmConfig;
 use sdft_asyrp::GoalWeights;
 use sdft_diffusion::Process;
+use sdft_models::Architecture;
 use sdft_train::{LoopPlan, LrSchedule, OptimPlan, OptimizerKind, OutputPlan};
 use serde::{Deserialize, Serialize};
 
@@ -187,7 +187,7 @@ pub struct DirectionPlan {
     /// SHA-256 of its architecture and weights, set when it is read.
     pub network_sha256: String,
     /// Its architecture, set when it is read.
-    pub model: AdmConfig,
+    pub model: Architecture,
     /// Its diffusion process, set when it is read.
     pub process: Process,
     /// The images.
@@ -214,7 +214,7 @@ impl Default for DirectionPlan {
             source_key: String::new(),
             source_sha256: String::new(),
             network_sha256: String::new(),
-            model: AdmConfig::default(),
+            model: Architecture::default(),
             process: Process::default(),
             data: DirectionData::default(),
             goal: GoalPlan::default(),

@@ -64,7 +64,7 @@ pub fn train_direction(
         device,
     } = setup;
     plan.validate()?;
-    let groups = plan.model.norm_groups;
+    let groups = plan.model.norm_groups();
     let specs = DeltaBlock::specs(net.bottleneck(), groups)?;
     let start = Params::init(&specs, plan.seed, &device)?;
     let (params, vars) = start.trainable()?;
@@ -200,7 +200,7 @@ impl Directing<'_> {
             from: plan.goal.from.clone(),
             to: plan.goal.to.clone(),
             network_sha256: plan.network_sha256.clone(),
-            norm_groups: plan.model.norm_groups,
+            norm_groups: plan.model.norm_groups(),
             t_0: walk.t_0,
             inversion: walk.inversion,
             steps: walk.steps,
@@ -277,7 +277,7 @@ impl Task for Directing<'_> {
     fn audit(&mut self, images: &Tensor) -> Result<()> {
         let x0 = images.narrow(0, 0, 1)?;
         let reference = self.goal.reference(&x0)?;
-        let groups = self.plan.model.norm_groups;
+        let groups = self.plan.model.norm_groups();
         let mix = Mix::of(vec![Direction {
             block: &self.block,
             strength: 1.0,

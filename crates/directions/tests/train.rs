@@ -1,13 +1,11 @@
 //! Training a direction on the embedded digits: what it reaches, what it leaves alone, and how it stops.
 
 use candle_core::{Device, Tensor};
-use sdft_adm::Unet;
 use sdft_asyrp::{
     Direction, EditPlan, Embed, Goal, GoalWeights, InversionCache, Mix, TextDirection, edit,
     invert, read_direction, sequence, strength_at,
 };
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
-use sdft_diffusion::BottleneckNet;
 use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
 use sdft_eval::{class_features, score_kept};
 use sdft_features::DigitsJudge;
@@ -45,7 +43,7 @@ fn plan(model: &LoadedModel, images: usize, steps: usize) -> DirectionPlan {
     let mut plan = DirectionPlan {
         source: "digits-source".into(),
         source_sha256: model.sha256.clone(),
-        model: model.config.clone(),
+        model: model.architecture.clone(),
         process: model.process.clone(),
         ..DirectionPlan::default()
     };
@@ -95,7 +93,7 @@ fn train(
     let setup = DirectionSetup {
         plan: plan.clone(),
         folder,
-        net: Box::new(Unet::load(&model.params, &model.config).unwrap()),
+        net: model.network().unwrap(),
         goal,
         data: Arc::new(data),
         latents: InversionCache::in_memory(),
@@ -118,8 +116,8 @@ fn one_epoch_on_twenty_digits_raises_the_target_class_and_leaves_the_model_alone
         panic!("{ending:?}")
     };
 
-    let net = Unet::load(&model.params, &model.config).unwrap();
-    let groups = model.config.norm_groups;
+    let net = model.network().unwrap();
+    let groups = model.architecture.norm_groups();
     let read = read_direction(&file, net.bottleneck(), groups).unwrap();
     let info = read.info.unwrap();
     assert_eq!((info.from.as_str(), info.to.as_str()), ("3", "2"));
@@ -127,7 +125,7 @@ fn one_epoch_on_twenty_digits_raises_the_target_class_and_leaves_the_model_alone
     let schedule = model.process.published().unwrap().schedule;
     let x0 = to_tensor(&threes(20, 24)).unwrap();
     let steps = sequence(40, 999);
-    let latent = invert(&net, &schedule, &x0, &steps, &mut |_| Ok(())).unwrap();
+    let latent = invert(&*net, &schedule, &x0, &steps, &mut |_| Ok(())).unwrap();
     let judge = judge();
     let twos = |strength: f64| {
         let mix = Mix::of(vec![Direction {
@@ -141,7 +139,7 @@ fn one_epoch_on_twenty_digits_raises_the_target_class_and_leaves_the_model_alone
         };
         let mut none = NumberedNoise::new(0, vec![0; 24]);
         let out = edit(
-            &net,
+            &*net,
             &schedule,
             &latent,
             &mix,

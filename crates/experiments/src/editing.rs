@@ -5,7 +5,6 @@ use crate::table::{Column, Report, markdown, write_table};
 use candle_core::Tensor;
 use sdft_asyrp::{Direction, EditPlan, Mix, edit, invert, read_direction, sequence, strength_at};
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
-use sdft_diffusion::BottleneckNet;
 use sdft_eval::{Extractor, KeptScore, aligned_distance, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
@@ -128,8 +127,8 @@ impl Edits {
         context: &mut Context<'_>,
     ) -> Result<[Vec<Rgb8>; 2]> {
         let model = load_source(file, "", Map::new(), Map::new(), context)?;
-        let net = model.unet()?;
-        let groups = model.config.norm_groups;
+        let net = model.network()?;
+        let groups = model.architecture.norm_groups();
         let read = read_direction(direction, net.bottleneck(), groups)?;
         let schedule = model.process.published()?.schedule;
         let (trained, t_0, t_edit, inversion) = match &read.info {
@@ -144,7 +143,7 @@ impl Edits {
         let stop = context.stop;
         let mut observer = |_: &sdft_samplers::Step<'_>| check_stop(stop);
         let steps = sequence(inversion, t_0);
-        let latent = invert(&net, &schedule, &self.x0, &steps, &mut observer)?;
+        let latent = invert(&*net, &schedule, &self.x0, &steps, &mut observer)?;
         let plan = EditPlan {
             steps: sequence(STEPS, t_0),
             t_edit,
@@ -155,7 +154,7 @@ impl Edits {
             // Without boosting no noise is drawn.
             let mut none = NumberedNoise::new(0, vec![0; self.inputs.len()]);
             let out = edit(
-                &net,
+                &*net,
                 &schedule,
                 &latent,
                 &mix,

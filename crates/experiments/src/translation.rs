@@ -108,7 +108,7 @@ impl Translations {
                     repeats: Some(1),
                     lambda_s: Some(500.0),
                     lambda_i: Some(2.0),
-                    factor: Some(model.config.image_size / 8),
+                    factor: Some(model.architecture.image_size() / 8),
                     ..Variant::default()
                 };
                 let plan = TranslatePlan::as_in_the_paper(method, WalkKind::Part, variant, &model);

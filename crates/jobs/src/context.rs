@@ -2,8 +2,9 @@
 
 use crate::error::{Result, ResultExt as _};
 use candle_core::{DType, Device};
-use sdft_adm::{Encoder, Unet};
+use sdft_adm::Encoder;
 use sdft_cuda::{DeviceSpec, allow_tf32, gpus, open};
+use sdft_diffusion::Network;
 use sdft_gallery::Event;
 use sdft_models::{LoadedEncoder, LoadedModel};
 use sdft_parallel::World;
@@ -128,14 +129,13 @@ impl Runtime {
     ///
     /// # Errors
     /// The device has no memory left, or the parameters do not fit.
-    pub fn unet(&self, model: &LoadedModel) -> Result<Unet> {
+    pub fn network(&self, model: &LoadedModel) -> Result<Box<dyn Network>> {
         let params = model
             .params
             .to(DType::F32, &self.device)
             .context("the model cannot be copied to the device")?;
-        Ok(Unet::load(&params, &model.config)?
-            .with_prediction_type(model.process.prediction_type)
-            .with_compute_dtype(self.compute_dtype))
+        let kind = model.process.prediction_type;
+        Ok(model.architecture.load(&params, kind, self.compute_dtype)?)
     }
 
     /// The network of a classifier, in f32, because its gradients guide images.

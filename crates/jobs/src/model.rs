@@ -168,11 +168,11 @@ pub(crate) fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> 
 /// # Errors
 /// Another number of channels.
 pub(crate) fn check_makes_images(name: &str, model: &LoadedModel) -> Result<()> {
-    let config = &model.config;
-    if config.in_channels != 3 || ![3, 6].contains(&config.out_channels) {
+    let architecture = &model.architecture;
+    let (inputs, outputs) = (architecture.in_channels(), architecture.out_channels());
+    if inputs != 3 || ![3, 6].contains(&outputs) {
         return Err(usage(format!(
-            "{name}: expected a model from 3 channels to 3 or 6, found {} to {}",
-            config.in_channels, config.out_channels
+            "{name}: expected a model from 3 channels to 3 or 6, found {inputs} to {outputs}"
         )));
     }
     Ok(())
@@ -183,10 +183,10 @@ pub(crate) fn check_makes_images(name: &str, model: &LoadedModel) -> Result<()> 
 /// # Errors
 /// Another number of channels, or classes.
 pub(crate) fn check_unconditional(name: &str, model: &LoadedModel) -> Result<()> {
-    if model.config.num_classes != 0 {
+    let classes = model.architecture.n_classes();
+    if classes != 0 {
         return Err(usage(format!(
-            "{name}: expected an unconditional model, found one of {} classes",
-            model.config.num_classes
+            "{name}: expected an unconditional model, found one of {classes} classes"
         )));
     }
     check_makes_images(name, model)

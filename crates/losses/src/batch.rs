@@ -1,17 +1,18 @@
 //! The inputs of an objective.
 
 use candle_core::{Result, Tensor, bail};
+use sdft_diffusion::Level;
 
-/// Target images with the noise and the timesteps of a training step.
+/// Target images with the noise and the noise levels of a training step.
 #[derive(Clone, Copy, Debug)]
 pub struct NoisedBatch<'a> {
     /// Clean images `[B, C, H, W]` in [-1, 1].
     pub x0: &'a Tensor,
-    /// Steps of the process, one per image.
-    pub t: &'a [usize],
+    /// Noise levels, one per image.
+    pub levels: &'a [Level],
     /// Gaussian noise, shaped like `x0`.
     pub noise: &'a Tensor,
-    /// Factors that undo a non-uniform choice of `t`, one per image; `None` means 1.
+    /// Factors that undo a non-uniform choice of levels, one per image; `None` means 1.
     pub importance: Option<&'a [f64]>,
     /// Factors of the distillation term, one per image: any weight in addition to the objective's, or what undoes a random choice of
     /// images ([`distill_factor`](crate::distill_factor)). The source model skips images of factor 0. `None` means 1.
@@ -23,18 +24,18 @@ pub struct NoisedBatch<'a> {
 pub struct Auxiliary<'a> {
     /// Gaussian noise `[A, C, H, W]`.
     pub z: &'a Tensor,
-    /// Steps of the process, one per input.
-    pub t: &'a [usize],
-    /// The weight of each input: `w_aux(t)` where `t` is drawn uniformly, the mean of `w_aux` where it is drawn in proportion to it.
+    /// Noise levels, one per input.
+    pub levels: &'a [Level],
+    /// The weight of each input: `w_aux(t)` where the step `t` is drawn uniformly, the mean of `w_aux` where it is drawn in proportion to it.
     pub weights: &'a [f64],
 }
 
 impl<'a> NoisedBatch<'a> {
     /// A batch whose images all count alike.
-    pub fn new(x0: &'a Tensor, t: &'a [usize], noise: &'a Tensor) -> Self {
+    pub fn new(x0: &'a Tensor, levels: &'a [Level], noise: &'a Tensor) -> Self {
         Self {
             x0,
-            t,
+            levels,
             noise,
             importance: None,
             distill: None,
@@ -46,7 +47,7 @@ impl<'a> NoisedBatch<'a> {
     /// # Errors
     /// Another number of factors than images.
     pub fn seen(&self) -> Result<Vec<usize>> {
-        let n = self.t.len();
+        let n = self.levels.len();
         let Some(factors) = self.distill else {
             return Ok((0..n).collect());
         };

@@ -1,10 +1,8 @@
 //! The terms of the loss, one function for each equation of the paper.
 
-use crate::objective::{Distillation, Objective, Variational, gather};
-use crate::{Auxiliary, NoisedBatch};
+use crate::{Auxiliary, Distillation, NoisedBatch, Objective, Variational, weights_at};
 use candle_core::{Result, Tensor, bail};
-use sdft_diffusion::{Diffusion, Prediction, PredictionType};
-use sdft_schedule::Schedule;
+use sdft_diffusion::{Diffusion, Level, Prediction, PredictionType};
 
 /// The parts of the base loss.
 #[derive(Clone, Debug)]
@@ -27,7 +25,7 @@ pub struct Base {
 /// - `student`, `xt`: `[B, C, H, W]`
 ///
 /// # Errors
-/// Shapes that differ; a timestep outside the schedule.
+/// Shapes that differ; a variational term at a level that is no step of `diffusion`.
 pub fn base(
     objective: &Objective,
     diffusion: &Diffusion,
@@ -35,11 +33,10 @@ pub fn base(
     xt: &Tensor,
     batch: &NoisedBatch<'_>,
 ) -> Result<Base> {
-    let &NoisedBatch { x0, t, noise, .. } = batch;
-    let target = diffusion.target(student.prediction_type, x0, t, noise)?;
+    let kind = student.prediction_type;
+    let target = kind.target(batch.x0, batch.levels, batch.noise)?;
     let error = mean_square(&(target - &student.output)?)?;
-    let lambda = gather(&objective.base.weights(&diffusion.schedule), t)?;
-    let mse = scale(&error, &lambda)?;
+    let mse = scale(&error, &weights_at(objective.base, batch.levels))?;
     let vb = variational(objective.variational, diffusion, student, xt, batch)?;
     let each = match &vb {
         Some(vb) => (&mse + vb)?,
@@ -74,7 +71,13 @@ fn variational(
         output: student.output.detach(),
         ..student.clone()
     };
-    let vb = diffusion.variational_term(&frozen, batch.x0, xt, batch.t)?;
+    let steps: Option<Vec<usize>> = batch.levels.iter().map(|level| level.step).collect();
+    let Some(t) = steps else {
+        bail!(
+            "the variational term needs the steps of a discrete process, found levels between steps"
+        );
+    };
+    let vb = diffusion.variational_term(&frozen, batch.x0, xt, &t)?;
     Ok(Some((vb * factor)?))
 }
 
@@ -86,14 +89,13 @@ fn variational(
 /// Shapes that differ.
 pub fn distance(
     space: PredictionType,
-    diffusion: &Diffusion,
     student: &Prediction,
     source: &Prediction,
     xt: &Tensor,
-    t: &[usize],
+    levels: &[Level],
 ) -> Result<Tensor> {
-    let student = diffusion.convert(student, space, xt, t)?;
-    let source = diffusion.convert(source, space, xt, t)?.detach();
+    let student = student.convert(space, xt, levels)?;
+    let source = source.convert(space, xt, levels)?.detach();
     mean_square(&(student - source)?)
 }
 
@@ -102,22 +104,16 @@ pub fn distance(
 /// `distances` are those of the images that the source model saw; `seen` has their places in the batch. The mean is over the whole batch.
 ///
 /// # Errors
-/// Not one distance for each image that was seen; a timestep outside the schedule.
+/// Not one distance for each image that was seen.
 pub fn distill(
     term: &Distillation,
-    schedule: &Schedule,
     distances: &Tensor,
     seen: &[usize],
     batch: &NoisedBatch<'_>,
 ) -> Result<Tensor> {
-    let t: Vec<usize> = seen.iter().map(|&i| batch.t[i]).collect();
-    let w = gather(&term.weighting.weights(schedule), &t)?;
-    let weights: Vec<f64> = w
-        .iter()
-        .zip(seen)
-        .map(|(&w, &i)| batch.weigh(w, i))
-        .collect();
-    scale(distances, &weights)?.sum_all()? / batch.t.len() as f64
+    let w = weights_at(term.weighting, batch.levels);
+    let weights: Vec<f64> = seen.iter().map(|&i| batch.weigh(w[i], i)).collect();
+    scale(distances, &weights)?.sum_all()? / batch.levels.len() as f64
 }
 
 /// Eq. (5): `L_aux = E w_aux(t) || f_src(z, t) - f_theta(z, t) ||^2`, `z ~ N(0, I)`.

@@ -3,12 +3,13 @@
 use crate::equations::{auxiliary, base, distance, distill, total};
 use crate::{Auxiliary, NoisedBatch, Objective, Terms};
 use candle_core::{Result, Tensor, bail};
-use sdft_diffusion::{Denoiser, Diffusion, Prediction};
+use sdft_diffusion::{Denoiser, Diffusion, Level, Prediction, predict_at, q_sample};
 
 impl Objective {
     /// The loss of one batch, Eq. (6).
     ///
-    /// Images and auxiliary inputs go through each network as one batch. The source model sees only the images whose factor is not 0.
+    /// Both networks are called for the noise levels of the batch, whatever process they come from; `diffusion` is needed for the
+    /// variational term only. Images and auxiliary inputs go through each network as one batch. The source model sees only the images whose factor is not 0.
     ///
     /// # Shapes
     /// - see [`NoisedBatch`] and [`Auxiliary`]
@@ -24,7 +25,7 @@ impl Objective {
         aux: Option<&Auxiliary<'_>>,
     ) -> Result<Terms> {
         let n = batch.x0.dim(0)?;
-        let xt = diffusion.q_sample(batch.x0, batch.t, batch.noise)?;
+        let xt = q_sample(batch.x0, batch.levels, batch.noise)?;
         let aux = match (self.aux, aux) {
             (Some(term), Some(aux)) => Some((term, aux)),
             (None, _) => None,
@@ -32,11 +33,14 @@ impl Objective {
                 bail!("the objective has an auxiliary term but no auxiliary inputs were given")
             }
         };
-        let (input, times) = match aux {
-            Some((_, aux)) => (Tensor::cat(&[&xt, aux.z], 0)?, [batch.t, aux.t].concat()),
-            None => (xt.clone(), batch.t.to_vec()),
+        let (input, levels) = match aux {
+            Some((_, aux)) => (
+                Tensor::cat(&[&xt, aux.z], 0)?,
+                [batch.levels, aux.levels].concat(),
+            ),
+            None => (xt.clone(), batch.levels.to_vec()),
         };
-        let student = diffusion.predict(target, &input, &times)?;
+        let student = predict_at(target, &input, &levels)?;
         let base = base(self, diffusion, &student.narrow(0, n)?, &xt, batch)?;
         let mut terms = Terms {
             mse: base.mse,
@@ -62,28 +66,28 @@ impl Objective {
         if self.distill.is_some() && seen.is_empty() {
             terms.distill = Some(terms.base.zeros_like()?);
         }
-        let rows: Vec<usize> = seen.iter().copied().chain(n..times.len()).collect();
+        let rows: Vec<usize> = seen.iter().copied().chain(n..levels.len()).collect();
         if rows.is_empty() {
             return Ok(terms);
         }
-        let times: Vec<usize> = rows.iter().map(|&row| times[row]).collect();
+        let levels: Vec<Level> = rows.iter().map(|&row| levels[row]).collect();
         let input = take(&input, &rows)?;
-        let teacher = diffusion.predict(source, &input, &times)?;
+        let teacher = predict_at(source, &input, &levels)?;
         let student = Prediction::new(take(&student.output, &rows)?, student.prediction_type);
         let space = self.distill_space;
-        let distances = distance(space, diffusion, &student, &teacher, &input, &times)?;
+        let distances = distance(space, &student, &teacher, &input, &levels)?;
 
         let mut weighted = Vec::new();
         if let Some(term) = self.distill
             && !seen.is_empty()
         {
             let each = distances.narrow(0, 0, seen.len())?;
-            let mean = distill(&term, &diffusion.schedule, &each, &seen, batch)?;
+            let mean = distill(&term, &each, &seen, batch)?;
             weighted.push((term.lambda, mean.clone()));
             (terms.distill, terms.distill_each) = (Some(mean), Some(each));
         }
         if let Some((term, aux)) = aux {
-            let each = distances.narrow(0, seen.len(), aux.t.len())?;
+            let each = distances.narrow(0, seen.len(), aux.levels.len())?;
             let mean = auxiliary(&each, aux)?;
             weighted.push((term.lambda, mean.clone()));
             (terms.aux, terms.aux_each) = (Some(mean), Some(each));

@@ -11,7 +11,8 @@
 //!
 //! [`Objective`] says which terms the loss has, [`Objective::evaluate`] computes them from two [`sdft_diffusion::Denoiser`]s and returns
 //! each. Every equation is a function of its own ([`base`], [`distance`], [`distill`], [`auxiliary`], [`total`]). Networks that predict
-//! the clean image or v are trained in the space of their output; [`Objective::distill_space`] is the space of Eq. (3) and (5).
+//! the clean image or v are trained in the space of their output; [`Objective::distill_space`] is the space of Eq. (3) and (5). Noise levels
+//! are [`sdft_diffusion::Level`]s: steps of a discrete process, or any level of a continuous one.
 //!
 //! # Example: a student that equals its teacher has nothing to distill
 //! ```
@@ -25,8 +26,10 @@
 //! let diffusion = Diffusion::new(schedule, Variance::FixedLarge);
 //! let x = Tensor::full(0.3f32, (2, 3, 4, 4), &Device::Cpu)?;
 //! let objective = Objective::metfaces(false);
-//! let aux = Auxiliary { z: &x, t: &[900, 990], weights: &objective.aux_weights(&diffusion.schedule, &[900, 990])? };
-//! let batch = NoisedBatch::new(&x, &[10, 700], &x);
+//! let aux_levels = diffusion.levels(&[900, 990])?;
+//! let aux = Auxiliary { z: &x, levels: &aux_levels, weights: &objective.aux_weights(&aux_levels) };
+//! let levels = diffusion.levels(&[10, 700])?;
+//! let batch = NoisedBatch::new(&x, &levels, &x);
 //! let terms = objective.evaluate(&diffusion, &model, Some(&model), &batch, Some(&aux))?;
 //! assert_eq!(terms.report()?.distill, Some(0.0));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -37,7 +40,7 @@
 pub use crate::{
     batch::{Auxiliary, NoisedBatch},
     equations::{Base, auxiliary, base, distance, distill, total},
-    objective::{Distillation, Objective, Variational, distill_factor, distill_odds},
+    objective::{Distillation, Objective, Variational, distill_factor, distill_odds, weights_at},
     terms::{Report, Terms},
 };
 

@@ -1,8 +1,7 @@
 //! Which terms a loss has, and how they are weighted.
 
-use candle_core::{Result, bail};
-use sdft_diffusion::PredictionType;
-use sdft_schedule::{Schedule, Weighting};
+use sdft_diffusion::{Level, PredictionType};
+use sdft_schedule::Weighting;
 
 /// One distillation term: its factor in Eq. (6) and its weight over time, Eq. (4).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,13 +89,12 @@ impl Objective {
         self.distill.is_some() || self.aux.is_some()
     }
 
-    /// `w_aux(t)` for timesteps drawn uniformly.
-    ///
-    /// # Errors
-    /// A timestep outside the schedule.
-    pub fn aux_weights(&self, schedule: &Schedule, t: &[usize]) -> Result<Vec<f64>> {
-        let weighting = self.aux.map_or(Weighting::Constant, |aux| aux.weighting);
-        gather(&weighting.weights(schedule), t)
+    /// `w_aux` at each level, for steps drawn uniformly.
+    pub fn aux_weights(&self, levels: &[Level]) -> Vec<f64> {
+        weights_at(
+            self.aux.map_or(Weighting::Constant, |aux| aux.weighting),
+            levels,
+        )
     }
 }
 
@@ -115,11 +113,10 @@ pub fn distill_factor(weight: f64, u: f64) -> f64 {
     if u < odds { 1.0 / odds } else { 0.0 }
 }
 
-pub(crate) fn gather(table: &[f64], t: &[usize]) -> Result<Vec<f64>> {
-    t.iter()
-        .map(|&t| match table.get(t) {
-            Some(&weight) => Ok(weight),
-            None => bail!("timestep {t} is outside 0..{}", table.len()),
-        })
+/// The weight at each level, to the bit as in [`Weighting::weights`] where the level is a step.
+pub fn weights_at(weighting: Weighting, levels: &[Level]) -> Vec<f64> {
+    levels
+        .iter()
+        .map(|level| weighting.at(level.snr()))
         .collect()
 }

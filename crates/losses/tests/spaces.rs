@@ -49,14 +49,14 @@ fn evaluate(objective: &Objective, student: &Toy, teacher: &Toy) -> Terms {
     let (x0, noise, z) = (wave(0.1), wave(1.3), wave(2.2));
     let batch = NoisedBatch {
         x0: &x0,
-        t: &T,
+        levels: &diffusion().levels(&T).unwrap(),
         noise: &noise,
         importance: None,
         distill: None,
     };
     let aux = Auxiliary {
         z: &z,
-        t: &AUX_T,
+        levels: &diffusion().levels(&AUX_T).unwrap(),
         weights: &[1.0, 0.5],
     };
     objective

@@ -1,7 +1,7 @@
 //! The dependencies of each term of the objective, with denoisers of two parameters.
 
 use candle_core::{Device, Result, Tensor, Var};
-use sdft_diffusion::{Denoiser, Diffusion, Prediction, PredictionType, Variance};
+use sdft_diffusion::{Denoiser, Diffusion, Level, Prediction, PredictionType, Variance};
 use sdft_losses::{Auxiliary, Distillation, NoisedBatch, Objective, Variational, distill_factor};
 use sdft_schedule::{BetaSchedule, Schedule, WeightedTimesteps, Weighting};
 use std::cell::RefCell;
@@ -70,6 +70,10 @@ const T: [usize; 2] = [40, 700];
 const AUX_T: [usize; 2] = [950, 900];
 
 impl Scene {
+    fn levels(&self, t: &[usize]) -> Vec<Level> {
+        self.diffusion.levels(t).unwrap()
+    }
+
     fn evaluate(
         &self,
         objective: &Objective,
@@ -78,14 +82,14 @@ impl Scene {
     ) -> sdft_losses::Terms {
         let batch = NoisedBatch {
             x0: &self.x0,
-            t: &T,
+            levels: &self.levels(&T),
             noise: &self.noise,
             importance,
             distill: None,
         };
         let aux = Auxiliary {
             z: &self.z,
-            t: &AUX_T,
+            levels: &self.levels(&AUX_T),
             weights,
         };
         objective
@@ -195,7 +199,7 @@ fn missing_inputs_are_named_in_the_error() {
     let s = scene();
     let batch = NoisedBatch {
         x0: &s.x0,
-        t: &T,
+        levels: &s.levels(&T),
         noise: &s.noise,
         importance: None,
         distill: None,
@@ -215,15 +219,24 @@ fn missing_inputs_are_named_in_the_error() {
         .unwrap_err()
         .to_string();
     assert!(no_source.contains("no source model"), "{no_source}");
-    let late = NoisedBatch {
-        t: &[5, 1000],
+    let few = NoisedBatch {
+        levels: &s.levels(&[5]),
         ..batch
     };
     let error = objective
-        .evaluate(&s.diffusion, &s.student, Some(&s.teacher), &late, None)
+        .evaluate(&s.diffusion, &s.student, Some(&s.teacher), &few, None)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("1000"), "{error}");
+    assert!(error.contains("1 timesteps for a batch of 2"), "{error}");
+    let between = NoisedBatch {
+        levels: &[Level::of_sigma(1.0), Level::of_sigma(2.0)],
+        ..batch
+    };
+    let error = objective
+        .evaluate(&s.diffusion, &s.student, Some(&s.teacher), &between, None)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("levels between steps"), "{error}");
 }
 
 #[test]
@@ -240,7 +253,7 @@ fn distillation_reaches_the_student_and_not_the_teacher() {
     };
     let batch = NoisedBatch {
         x0: &s.x0,
-        t: &T,
+        levels: &s.levels(&T),
         noise: &s.noise,
         importance: None,
         distill: None,
@@ -264,7 +277,7 @@ fn the_rescaled_variational_term_counts_the_steps_of_the_respaced_process() {
     let vb = |kind| {
         let batch = NoisedBatch {
             x0: &scene.x0,
-            t: &[20, 200],
+            levels: &scene.levels(&[20, 200]),
             noise: &scene.noise,
             importance: None,
             distill: None,
@@ -327,7 +340,7 @@ fn images_of_little_weight_can_be_skipped_with_the_same_expected_gradient() {
     let evaluate = |distill: Option<&[f64]>| {
         let batch = NoisedBatch {
             x0: &s.x0,
-            t: &t,
+            levels: &s.levels(&t),
             noise: &s.noise,
             importance: Some(&[1.5, 0.5]),
             distill,
@@ -392,7 +405,7 @@ fn images_left_out_in_the_middle_do_not_need_a_network_of_contiguous_outputs() {
     let evaluate = |t: &[usize], distill: Option<&[f64]>, x0: &Tensor, noise: &Tensor| {
         let batch = NoisedBatch {
             x0,
-            t,
+            levels: &s.levels(t),
             noise,
             importance: None,
             distill,
@@ -428,12 +441,16 @@ fn auxiliary_timesteps_in_proportion_to_their_weight_have_the_same_expected_grad
                 .unwrap();
         let batch = NoisedBatch {
             x0: &s.x0,
-            t: &T,
+            levels: &s.levels(&T),
             noise: &s.noise,
             importance: None,
             distill: None,
         };
-        let aux = Auxiliary { z: &z, t, weights };
+        let aux = Auxiliary {
+            z: &z,
+            levels: &s.levels(t),
+            weights,
+        };
         let terms = objective
             .evaluate(
                 &s.diffusion,
@@ -446,7 +463,7 @@ fn auxiliary_timesteps_in_proportion_to_their_weight_have_the_same_expected_grad
         slope(&terms.aux.unwrap(), &s.a)
     };
     let all: Vec<usize> = (0..1000).collect();
-    let weights = objective.aux_weights(&s.diffusion.schedule, &all).unwrap();
+    let weights = objective.aux_weights(&s.levels(&all));
     let uniform = gradient(&all, &weights);
     let draws = WeightedTimesteps::new(&weights).unwrap();
     let t: Vec<usize> = (0..1000)

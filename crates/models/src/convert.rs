@@ -4,7 +4,7 @@ use crate::diffusers::Layout;
 use crate::error::ModelError;
 use crate::load::{refuse_to_guess, weights_of, whole_sha256};
 use crate::official::{EITHER, official_shapes, tensors};
-use crate::resolve::{ASSUMED_KEY, PREDICTION, Resolved, Seen, resolve};
+use crate::resolve::{ASSUMED_KEY, Resolved, Seen, UNWRITTEN, resolve};
 use crate::save::unet_metadata;
 use crate::siblings::Siblings;
 use crate::{LoadOptions, notes};
@@ -116,8 +116,8 @@ fn assumed(resolved: &Resolved) -> Option<(String, String)> {
     let of = |section: &'static str, origins: &BTreeMap<&'static str, Origin>| {
         let assumed = origins
             .iter()
-            // A network that predicts the noise is not marked: files leave the field out.
-            .filter(|(field, origin)| **origin == Origin::Assumed && **field != PREDICTION);
+            // Fields that files leave out at their default are not marked.
+            .filter(|(field, origin)| **origin == Origin::Assumed && !UNWRITTEN.contains(field));
         let fields = assumed.map(move |(field, _)| format!("{section}.{field}"));
         fields.collect::<Vec<_>>()
     };

@@ -18,13 +18,14 @@
 //! let dir = tempfile::tempdir()?;
 //! let path = dir.path().join("tiny.safetensors");
 //! save_unet(&path, &config, &Process::default(), &params, &Default::default(), None)?;
-//! assert_eq!(load_unet(&path, &LoadOptions::default())?.config, config);
+//! assert_eq!(load_unet(&path, &LoadOptions::default())?.architecture, config.into());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! **Invariant:** the only crate that joins an architecture with a file; a file that does not fit completely is not loaded.
 
 pub use crate::{
+    architecture::{Architecture, ArchitectureError},
     convert::convert_file,
     error::ModelError,
     inspect::{Inspected, inspect_file, scan_file},
@@ -34,9 +35,11 @@ pub use crate::{
     },
     resolve::Resolved,
     save::{encoder_metadata, save_unet, unet_metadata},
+    scheduler::{scheduler_config, scheduler_process},
     siblings::folder_weights,
 };
 
+mod architecture;
 mod convert;
 mod diffusers;
 mod error;

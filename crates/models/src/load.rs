@@ -1,14 +1,16 @@
 //! Loads networks from files, strictly.
 
+use crate::Architecture;
 use crate::diffusers::Layout;
 use crate::error::ModelError;
 use crate::notes;
 use crate::official::{ENCODER, UNET, official_shapes, tensors};
 use crate::resolve::{Resolved, Seen, hints, resolve};
 use crate::siblings::{Siblings, folder_weights};
-use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, TrainableUnet, Unet};
+use candle_core::DType;
+use sdft_adm::{Encoder, EncoderConfig, Origin, Unet};
 use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Wanted, sha256_weights};
-use sdft_diffusion::{ComputeMode, Diffusion, Process};
+use sdft_diffusion::{ComputeMode, Diffusion, Network, Process, Trainable};
 use sdft_files::sha256_bytes;
 use sdft_nn::{ParamSpec, Params};
 use sdft_schedule::{Respacing, ScheduleError};
@@ -46,7 +48,7 @@ impl LoadOptions {
 #[derive(Clone, Debug)]
 pub struct LoadedModel {
     /// The architecture.
-    pub config: AdmConfig,
+    pub architecture: Architecture,
     /// The diffusion process.
     pub process: Process,
     /// The weights, f32 on the CPU.
@@ -64,18 +66,18 @@ impl LoadedModel {
     ///
     /// # Errors
     /// A configuration that cannot be built.
-    pub fn unet(&self) -> candle_core::Result<Unet> {
-        let unet = Unet::load(&self.params, &self.config)?;
-        Ok(unet.with_prediction_type(self.process.prediction_type))
+    pub fn network(&self) -> candle_core::Result<Box<dyn Network>> {
+        let kind = self.process.prediction_type;
+        self.architecture.load(&self.params, kind, DType::F32)
     }
 
     /// A copy of the network that can be trained, in f32 on the CPU.
     ///
     /// # Errors
     /// A configuration that cannot be trained.
-    pub fn trainable(&self) -> candle_core::Result<TrainableUnet> {
+    pub fn trainable(&self) -> candle_core::Result<Box<dyn Trainable>> {
         let (kind, mode) = (self.process.prediction_type, ComputeMode::default());
-        TrainableUnet::new(&self.params, &self.config, kind, mode)
+        self.architecture.trainable(&self.params, kind, mode)
     }
 
     /// The model's process with the steps that `respacing` keeps.
@@ -84,7 +86,7 @@ impl LoadedModel {
     /// See [`Process::diffusion`].
     pub fn diffusion(&self, respacing: &Respacing) -> Result<Diffusion, ScheduleError> {
         self.process
-            .diffusion(self.config.learns_variance(), respacing)
+            .diffusion(self.architecture.learns_variance(), respacing)
     }
 
     /// SHA-256 of the network itself, its architecture and its weights: the same for every file and part of a file that holds it.
@@ -96,7 +98,8 @@ impl LoadedModel {
             path: "the network".into(),
             problem,
         };
-        let config = serde_json::to_string(&self.config).map_err(|e| problem(e.to_string()))?;
+        let config =
+            serde_json::to_string(&self.architecture).map_err(|e| problem(e.to_string()))?;
         // Hashes of the parts, so that no second copy of the weights is made.
         let mut parts = config;
         for (name, tensor) in self.params.iter() {
@@ -287,7 +290,7 @@ fn assemble(
         ..
     } = read.resolved;
     Ok(LoadedModel {
-        config,
+        architecture: config.into(),
         process,
         params,
         origins,

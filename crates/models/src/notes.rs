@@ -72,11 +72,7 @@ pub(crate) fn diffusers(siblings: Option<&Siblings>) -> Option<String> {
     let config = siblings.config.as_ref()?;
     let mut note = format!("diffusers' layout, read with {}", config.path.display());
     if let Some(scheduler) = &siblings.scheduler {
-        note.push_str(&format!(
-            " and {}; how it samples (clip_sample, timestep_spacing, steps_offset, set_alpha_to_one) is not taken from there but from the options of \
-             the command",
-            scheduler.path.display()
-        ));
+        note.push_str(&format!(" and {}", scheduler.path.display()));
     }
     Some(note)
 }

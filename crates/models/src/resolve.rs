@@ -233,15 +233,49 @@ fn with_given(
 }
 
 /// The fields of a process.
-const PROCESS_FIELDS: [&str; 5] = [
+const PROCESS_FIELDS: [&str; 10] = [
     "noise_schedule",
     "diffusion_steps",
     "sigma_small",
     "rescale_timesteps",
-    PREDICTION,
+    UNWRITTEN[0],
+    UNWRITTEN[1],
+    UNWRITTEN[2],
+    UNWRITTEN[3],
+    UNWRITTEN[4],
+    SAMPLING,
 ];
-/// The field that is not written if its value is the default.
-pub(crate) const PREDICTION: &str = "prediction_type";
+/// The fields that are not written if their value is the default.
+pub(crate) const UNWRITTEN: [&str; 6] = [
+    "prediction_type",
+    "beta_start",
+    "beta_end",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    SAMPLING,
+];
+/// How a process is sampled, which a file may not fix.
+const SAMPLING: &str = "sampling";
+
+/// All fields of a process, those at their default too.
+fn process_fields(process: &Process) -> Map<String, Value> {
+    let mut fields = match serde_json::to_value(process) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    let defaults = [
+        PredictionType::Epsilon.name().into(),
+        Value::Null,
+        Value::Null,
+        Value::Array(Vec::new()),
+        false.into(),
+        Value::Null,
+    ];
+    for (field, default) in UNWRITTEN.into_iter().zip(defaults) {
+        fields.entry(field).or_insert(default);
+    }
+    fields
+}
 
 /// The process: fields that the file states, which the user may not contradict; other fields from the user, the caller, or the default.
 fn process(
@@ -257,13 +291,17 @@ fn process(
         (Some(text), _) => {
             let mut fields = parse_stated::<Process>(text)
                 .map_err(|e| seen.problem(format!("metadata {PROCESS_KEY}: {}", brief(e))))?;
-            // A complete process without the field belongs to a network that predicts the noise.
+            // A complete process without such a field has its default.
             let assumed = seen.assumed("process");
-            let mut others = PROCESS_FIELDS.iter().filter(|field| **field != PREDICTION);
-            if others.all(|field| fields.contains_key(*field) && !assumed.contains(field)) {
-                fields
-                    .entry(PREDICTION)
-                    .or_insert_with(|| PredictionType::Epsilon.name().into());
+            let written = PROCESS_FIELDS
+                .iter()
+                .filter(|field| !UNWRITTEN.contains(field));
+            let mut known =
+                written.map(|field| fields.contains_key(*field) && !assumed.contains(field));
+            if known.all(|is_known| is_known) {
+                let mut all = process_fields(&Process::default());
+                all.extend(fields);
+                fields = all;
             }
             fields
         }
@@ -275,11 +313,7 @@ fn process(
         Some(process) => (process.clone(), Origin::Assumed),
         None => (Process::default(), Origin::Assumed),
     };
-    let Ok(Value::Object(mut all)) = serde_json::to_value(&usual) else {
-        return Err(seen.problem("process: it cannot be serialised"));
-    };
-    all.entry(PREDICTION)
-        .or_insert_with(|| usual.prediction_type.name().into());
+    let mut all = process_fields(&usual);
     all.extend(stated.clone());
     let given = &options.given_process;
     let assumed = seen.assumed("process");
@@ -292,13 +326,19 @@ fn process(
         .iter()
         .map(|field| (*field, origin_of(field)))
         .collect();
-    let is_read = |field: &str| origins.get(field) == Some(&Origin::Read);
+    let is_read = |field: &str| field != SAMPLING && origins.get(field) == Some(&Origin::Read);
     let fixed = given.iter().filter(|(field, _)| is_read(field));
     agree(seen.path, "process", &all, fixed)?;
     for (field, value) in given {
-        all.insert(field.clone(), value.clone());
+        match (all.get_mut(field), value) {
+            // Single settings of the sampler.
+            (Some(Value::Object(stated)), Value::Object(given)) => stated.extend(given.clone()),
+            _ => {
+                all.insert(field.clone(), value.clone());
+            }
+        }
         if let Some(origin) = origins.get_mut(field.as_str())
-            && *origin != Origin::Read
+            && (*origin != Origin::Read || field == SAMPLING)
         {
             *origin = Origin::Given;
         }

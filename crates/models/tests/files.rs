@@ -24,7 +24,7 @@ fn metadata_comes_first_and_a_contradiction_is_an_error() {
         &given(json!({ "norm_groups": 4, "channel_mult": [1, 2] })),
     )
     .unwrap();
-    assert_eq!(model.config, tiny_config());
+    assert_eq!(model.architecture, tiny_config().into());
     assert_eq!(model.process.noise_schedule, "cosine");
     assert!(model.origins.values().all(|origin| *origin == Origin::Read));
     for (name, tensor) in files.params.iter() {
@@ -42,8 +42,8 @@ fn metadata_comes_first_and_a_contradiction_is_an_error() {
     assert_eq!(
         load_unet(&path, &given(json!({ "dropout": 0.3 })))
             .unwrap()
-            .config
-            .dropout,
+            .architecture
+            .dropout(),
         0.3
     );
 }
@@ -54,7 +54,7 @@ fn without_metadata_shapes_and_the_user_decide_and_the_rest_is_assumed() {
     let path = files.bare();
     let options = given(json!({ "image_size": 8, "norm_groups": 4, "num_head_channels": 8 }));
     let model = load_unet(&path, &options).unwrap();
-    assert_eq!(model.config, tiny_config());
+    assert_eq!(model.architecture, tiny_config().into());
     for (field, origin) in [
         ("model_channels", Origin::Inferred),
         ("norm_groups", Origin::Given),
@@ -170,8 +170,8 @@ fn conversion_keeps_the_configuration_and_records_its_source() {
     );
     let model = load_unet(&to, &LoadOptions::default()).unwrap();
     assert_eq!(
-        (model.config, model.process.noise_schedule.as_str()),
-        (tiny_config(), "cosine")
+        (model.architecture, model.process.noise_schedule.as_str()),
+        (tiny_config().into(), "cosine")
     );
 }
 

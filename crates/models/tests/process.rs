@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{Files, error, given};
 use sdft_adm::{AdmConfig, Origin, Unet};
 use sdft_checkpoint::write_safetensors;
-use sdft_diffusion::{Denoiser, PredictionType, Process};
+use sdft_diffusion::{PredictionType, Process};
 use sdft_models::{LoadOptions, ModelError, convert_file, inspect_file, load_unet, save_unet};
 use sdft_nn::Params;
 use sdft_testing::tiny_config;
@@ -171,7 +171,7 @@ fn what_a_network_predicts_is_stored_and_given_and_reaches_the_network() {
         assert_eq!(model.process, process);
         let side = tiny_config().image_size;
         let x = Tensor::zeros((1, 3, side, side), DType::F32, &Device::Cpu).unwrap();
-        let prediction = model.unet().unwrap().predict(&x, &[0.0]).unwrap();
+        let prediction = model.network().unwrap().predict(&x, &[0.0]).unwrap();
         assert_eq!(prediction.prediction_type, kind);
         // What the file says may not be contradicted, whether it is written or left out.
         for other in PredictionType::ALL {
@@ -261,7 +261,7 @@ fn what_metadata_leaves_out_is_assumed_or_asked_for() {
     // The architecture likewise: shapes show some of it, nothing shows the rest.
     write("sdft.model", r#"{"image_size":8,"norm_groups":4}"#);
     let model = load_unet(&path, &given(json!({ "num_head_channels": 8 }))).unwrap();
-    assert_eq!(model.config, tiny_config());
+    assert_eq!(model.architecture, tiny_config().into());
     for (field, origin) in [
         ("norm_groups", Origin::Read),
         ("channel_mult", Origin::Inferred),

@@ -9,7 +9,7 @@ use sdft_randn::NoiseSource;
 /// Options of an ancestral trajectory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ancestral {
-    /// Whether predicted clean images are clamped.
+    /// Whether predicted clean images are clamped, as the process says.
     pub clip: Clip,
     /// The step to start from; `None` is the last of the process.
     pub start: Option<usize>,
@@ -25,9 +25,9 @@ impl Default for Ancestral {
     }
 }
 
-/// One ancestral step, to the step below `t`. At step 0 the next state is the mean.
+/// One ancestral step, to the step below `t`. Where no noise enters ([`Diffusion::noise_enters`]) the next state is the mean.
 ///
-/// Source: guided-diffusion `p_sample`.
+/// Source: guided-diffusion `p_sample`, diffusers `DDPMScheduler.step`.
 ///
 /// # Shapes
 /// - `x`, `z`: `[B, C, H, W]` · `t`: one step for the whole batch
@@ -44,7 +44,7 @@ pub fn ddpm_step(
 ) -> Result<Stepped> {
     let reverse = diffusion.reverse(prediction, x, &vec![t; x.dim(0)?], clip)?;
     let next = match z {
-        _ if t == 0 => reverse.mean,
+        _ if !diffusion.noise_enters(t) => reverse.mean,
         None => bail!("an ancestral step from {t} needs noise"),
         Some(z) => (reverse.mean + z.broadcast_mul(&(reverse.log_variance * 0.5)?.exp()?)?)?,
     };
@@ -56,7 +56,7 @@ pub fn ddpm_step(
 
 /// Runs DDPM's ancestral sampler down to step 0 and returns the images.
 ///
-/// Source: guided-diffusion `p_sample_loop`. Every step takes a draw from the noise source; that of step 0 is not used.
+/// Source: guided-diffusion `p_sample_loop`. Every step takes a draw from the noise source; that of a step without noise is not used.
 ///
 /// # Shapes
 /// - `x`: `[B, C, H, W]`, the state at the starting step · returns: the same

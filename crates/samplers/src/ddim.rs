@@ -2,7 +2,7 @@
 
 use crate::{Step, StepCallback, Stepped};
 use candle_core::{Result, Tensor, bail};
-use sdft_diffusion::{Clip, Denoiser, Diffusion, Prediction};
+use sdft_diffusion::{Clip, Denoiser, Diffusion, Prediction, PredictionType};
 use sdft_randn::NoiseSource;
 
 /// Options of a DDIM trajectory.
@@ -10,7 +10,7 @@ use sdft_randn::NoiseSource;
 pub struct Ddim {
     /// Share of fresh noise: 0 is deterministic, 1 is as random as DDPM.
     pub eta: f64,
-    /// Whether predicted clean images are clamped.
+    /// Whether predicted clean images are clamped, as the process says.
     pub clip: Clip,
     /// The step to start from, at whose noise level `x` is; `None` is the last of the process.
     pub start: Option<usize>,
@@ -29,7 +29,10 @@ impl Default for Ddim {
 
 /// One step of DDIM, to the step below `t`. At step 0 the next state is the image.
 ///
-/// Source: guided-diffusion `ddim_sample`; the noise is derived again from the clamped image.
+/// Where diffusers samples ([`Diffusion::sampling`]) the direction is the network's own noise, the next level is that of `t - T / n`, and noise
+/// may enter at the last step too. Otherwise the noise is derived again from the clamped image.
+///
+/// Source: guided-diffusion `ddim_sample`, diffusers `DDIMScheduler.step`.
 ///
 /// # Shapes
 /// - `x`, `noise`: `[B, C, H, W]` · `t`: one step for the whole batch
@@ -47,12 +50,17 @@ pub fn ddim_step(
     let steps = vec![t; x.dim(0)?];
     let (x0, eps) = clean_and_noise(diffusion, prediction, x, &steps, options.clip)?;
     let schedule = &diffusion.schedule;
-    let (ab, ab_prev) = (schedule.alpha_bar()[t], schedule.alpha_bar_prev()[t]);
-    let sigma = options.eta * ((1.0 - ab_prev) / (1.0 - ab)).sqrt() * (1.0 - ab / ab_prev).sqrt();
+    let (ab, ab_prev) = (schedule.alpha_bar()[t], schedule.alpha_bar_ddim()[t]);
+    let kept = match diffusion.sampling {
+        None => ab / ab_prev,
+        // Close to 1 this rounding changes the noise by up to 3e-4 of its size.
+        Some(_) => f64::from((ab / ab_prev) as f32),
+    };
+    let sigma = options.eta * ((1.0 - ab_prev) / (1.0 - ab)).sqrt() * (1.0 - kept).sqrt();
     let mean =
         ((&x0 * ab_prev.sqrt())? + (eps * (1.0 - ab_prev - sigma * sigma).max(0.0).sqrt())?)?;
     let next = match noise {
-        _ if sigma == 0.0 || t == 0 => mean,
+        _ if sigma == 0.0 || (t == 0 && diffusion.sampling.is_none()) => mean,
         Some(noise) => (mean + (noise * sigma)?)?,
         None => bail!("DDIM with eta {} needs noise", options.eta),
     };
@@ -82,7 +90,7 @@ pub fn ddim_reverse_step(
     Ok(Stepped { next, x0 })
 }
 
-/// The predicted clean image and noise; the noise is that of the clamped image.
+/// The predicted clean image and noise. The noise is that of the clamped image, or, where diffusers samples, as predicted.
 fn clean_and_noise(
     diffusion: &Diffusion,
     prediction: &Prediction,
@@ -90,15 +98,18 @@ fn clean_and_noise(
     t: &[usize],
     clip: Clip,
 ) -> Result<(Tensor, Tensor)> {
-    let x0 = diffusion.x0(prediction, x, t)?;
-    match clip {
-        Clip::Yes => {
-            let x0 = x0.clamp(-1.0, 1.0)?;
-            let eps = diffusion.eps_from_x0(x, t, &x0)?;
-            Ok((x0, eps))
+    let x0 = diffusion.clamped(diffusion.x0(prediction, x, t)?, clip)?;
+    let alpha_bar = diffusion.schedule.alpha_bar();
+    let eps = match (clip, diffusion.sampling) {
+        (Clip::No, _) | (_, Some(_)) => diffusion.eps(prediction, x, t)?,
+        // Pure noise.
+        _ if t.iter().any(|&t| alpha_bar.get(t) == Some(&0.0)) => {
+            let clean = Prediction::new(x0.clone(), PredictionType::Sample);
+            diffusion.eps(&clean, x, t)?
         }
-        Clip::No => Ok((x0, diffusion.eps(prediction, x, t)?)),
-    }
+        _ => diffusion.eps_from_x0(x, t, &x0)?,
+    };
+    Ok((x0, eps))
 }
 
 /// Runs DDIM from `options.start` down to step 0 and returns the images.

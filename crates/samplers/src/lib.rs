@@ -1,10 +1,17 @@
-//! From noise to images and back: DDIM, ancestral DDPM and deterministic inversion, on any [`sdft_diffusion::Denoiser`].
+//! From noise to images and back: DDIM, ancestral DDPM, Heun, DPM-Solver++ and deterministic inversion, on any
+//! [`sdft_diffusion::Denoiser`].
 //!
 //! ```text
 //! DDIM      x_prev = sqrt(ab_prev) x0^ + sqrt(1 - ab_prev - s^2) eps^ + s z,   s = eta sqrt((1-ab_prev)/(1-ab)) sqrt(1 - ab/ab_prev)
 //! inverse   x_next = sqrt(ab_next) x0^ + sqrt(1 - ab_next) eps^
 //! DDPM      x_prev = mean + sqrt(variance) z
+//! Heun      x' = x + (sigma' - sigma) (eps^ + eps^') / 2,                                 x = x_t / sqrt(ab), sigma = sqrt((1 - ab) / ab)
+//! DPM++     x' = (sigma' / sigma) x + (1 - sigma' / sigma) D,                             D extrapolates x0^ of two steps
 //! ```
+//! The first three visit the steps of a process. Heun and DPM-Solver++ choose levels of their own: exact ones for a network that is called
+//! with sigma, otherwise the nearest steps.
+//! Steps, noise levels and clamping are those of the process: guided-diffusion's, or diffusers' ([`sdft_diffusion::Sampling`]).
+//!
 //! Noise comes from a [`sdft_randn::NoiseSource`]. A [`StepCallback`] is called after every step, so progress, previews and metrics stay
 //! outside.
 //!
@@ -26,14 +33,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** knows no architecture; a step takes both noise levels from tables and never computes one index from the other.
+//! **Invariant:** knows no architecture; a step takes both noise levels from the process and never computes one index from the other.
 
 pub use crate::{
     ancestral::{Ancestral, ddpm_step, sample_ddpm},
     ddim::{Ddim, ddim_reverse_step, ddim_step, invert_ddim, sample_ddim},
+    dpm_solver::{DpmSolver, sample_dpm},
+    heun::{Heun, sample_heun},
     step::{Step, StepCallback, Stepped},
 };
 
 mod ancestral;
 mod ddim;
+mod dpm_solver;
+mod flow;
+mod heun;
 mod step;

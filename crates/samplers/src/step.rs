@@ -9,7 +9,7 @@ pub struct Step<'a> {
     pub done: usize,
     /// Number of steps of the trajectory.
     pub total: usize,
-    /// The timestep that the step started from.
+    /// The timestep that the step started from; of a sampler with levels of its own, the nearest one.
     pub t: usize,
     /// The state after the step.
     pub x: &'a Tensor,

@@ -33,8 +33,36 @@ pub enum ScheduleError {
         /// Its value.
         value: f64,
     },
+    /// The first or last beta of a schedule is outside (0, 1].
+    #[error("first and last beta: expected above 0 and at most 1, found {value}")]
+    EndOutOfRange {
+        /// The value given.
+        value: f64,
+    },
+    /// A schedule has no first and last beta that can be chosen.
+    #[error("the {name} noise schedule has no first and last beta; leave them out")]
+    NoEnds {
+        /// The schedule.
+        name: &'static str,
+    },
+    /// A list of betas has another length than the process.
+    #[error("expected one beta for each of the {n_steps} steps, found {found}")]
+    BetaCount {
+        /// Number of betas found.
+        found: usize,
+        /// Number of steps of the process.
+        n_steps: usize,
+    },
+    /// A process ends in pure noise, and its network predicts the noise.
+    #[error(
+        "the last step is pure noise (alpha_bar = 0), where a predicted noise says nothing about the image: prediction_type epsilon does not go \
+         with rescale_betas_zero_snr; expected \"sample\" or \"v_prediction\""
+    )]
+    NoSignal,
     /// No noise schedule has this name.
-    #[error("unknown noise schedule {name:?}, expected \"linear\" or \"cosine\"")]
+    #[error(
+        "unknown noise schedule {name:?}, expected \"linear\", \"cosine\", \"scaled_linear\", \"squaredcos_cap_v2\", \"sigmoid\" or \"laplace\""
+    )]
     UnknownSchedule {
         /// The name given.
         name: String,
@@ -58,6 +86,34 @@ pub enum ScheduleError {
         n_steps: usize,
         /// The nearest possible numbers below and above.
         nearest: Vec<usize>,
+    },
+    /// A process does not have this many steps to visit.
+    #[error("expected from 1 to {n_steps} steps, found {wanted}")]
+    StepCount {
+        /// Requested number of steps.
+        wanted: usize,
+        /// Number of steps of the process.
+        n_steps: usize,
+    },
+    /// An offset shifts the last step beyond the process.
+    #[error(
+        "an offset of {offset} shifts the last step to {last}, beyond the {n_steps} steps of the process; visit fewer steps"
+    )]
+    OffsetTooLarge {
+        /// The offset.
+        offset: usize,
+        /// The last step.
+        last: usize,
+        /// Number of steps of the process.
+        n_steps: usize,
+    },
+    /// No spacing of steps has this name.
+    #[error(
+        "unknown timestep spacing {name:?}, expected \"leading\", \"linspace\" or \"trailing\""
+    )]
+    UnknownSpacing {
+        /// The name given.
+        name: String,
     },
     /// A section of a respacing has fewer steps than requested.
     #[error("section {section} has {size} steps, cannot keep {wanted}")]
@@ -86,7 +142,7 @@ pub enum ScheduleError {
     /// No weighting has this name.
     #[error(
         "unknown weighting {text:?}, expected \"constant\", \"p2\", \"p2-GAMMA\", \"snr\", \"snr-GAMMA\", \"min-snr-CAP\", \
-         \"min-snr-CAP-eps\" or \"min-snr-CAP-v\""
+         \"min-snr-CAP-eps\", \"min-snr-CAP-v\", \"edm\" or \"edm-SIGMA_DATA\""
     )]
     UnknownWeighting {
         /// The text given.

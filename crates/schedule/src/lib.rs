@@ -9,6 +9,7 @@
 //!
 //! - [`BetaSchedule`] gives the betas, [`Schedule`] all tables that follow from them.
 //! - [`Respacing`] parses `"ddim40"`, `"250"` or `"10,15,20"`; [`Schedule::respaced`] keeps these steps and their `alpha_bar`.
+//! - [`Spacing`] chooses the steps as diffusers' schedulers do.
 //! - [`Weighting`] gives one loss weight per timestep.
 //! - [`TimestepSampler`] and [`WeightedTimesteps`] map uniform numbers to timesteps.
 //!
@@ -31,14 +32,16 @@ mod betas;
 mod error;
 mod moments;
 mod respacing;
+mod spacing;
 mod table;
 mod timesteps;
 mod weighting;
 
-pub use betas::{BetaSchedule, MAX_STEPS, linear_betas};
+pub use betas::{BetaEnds, BetaSchedule, MAX_STEPS, linear_betas, rescale_zero_terminal_snr};
 pub use error::{Result, ScheduleError};
 pub use moments::LossSecondMoment;
 pub use respacing::Respacing;
+pub use spacing::Spacing;
 pub use table::Schedule;
 pub use timesteps::{TimestepDraw, TimestepSampler, WeightedTimesteps};
 pub use weighting::Weighting;

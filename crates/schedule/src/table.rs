@@ -20,6 +20,7 @@ pub struct Schedule {
     alpha_bar: Vec<f64>,
     alpha_bar_prev: Vec<f64>,
     alpha_bar_next: Vec<f64>,
+    alpha_bar_ddim: Vec<f64>,
     sqrt_alpha_bar: Vec<f64>,
     sqrt_one_minus_alpha_bar: Vec<f64>,
     log_one_minus_alpha_bar: Vec<f64>,
@@ -30,6 +31,34 @@ pub struct Schedule {
     posterior_mean_coef1: Vec<f64>,
     posterior_mean_coef2: Vec<f64>,
     snr: Vec<f64>,
+    arithmetic: Arithmetic,
+}
+
+/// How the tables of a process follow from its betas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arithmetic {
+    /// In double precision, as in guided-diffusion.
+    Double,
+    /// Every operation in single precision, as in diffusers.
+    Single,
+}
+
+impl Arithmetic {
+    /// The result of one operation. Rounding the sum, product, quotient or root of two f32 numbers gives what f32 arithmetic gives.
+    fn round(self, x: f64) -> f64 {
+        match self {
+            Self::Double => x,
+            Self::Single => f64::from(x as f32),
+        }
+    }
+
+    /// `1 - bar / prev`. Nothing is left of nothing.
+    fn beta(self, bar: f64, prev: f64) -> f64 {
+        match prev {
+            0.0 => 1.0,
+            _ => self.round(1.0 - self.round(bar / prev)),
+        }
+    }
 }
 
 impl Schedule {
@@ -47,7 +76,8 @@ impl Schedule {
     /// Fails if there are fewer than 2 betas (the clipped log variance of the first step is that of the second) or one is outside (0, 1].
     pub fn from_betas(betas: Vec<f64>) -> Result<Self> {
         let (n, all) = (betas.len(), (0..betas.len()).collect());
-        Self::build(betas, product, all, n)
+        let alpha_bar = product(&betas);
+        Self::build(betas, alpha_bar, all, n, Arithmetic::Double)
     }
 
     /// Like [`from_betas`](Self::from_betas), with betas and `alpha_bar` rounded to f32 like in PyTorch.
@@ -60,7 +90,24 @@ impl Schedule {
     pub fn from_betas_in_f32(betas: &[f64]) -> Result<Self> {
         let betas: Vec<f64> = betas.iter().map(|&beta| f64::from(beta as f32)).collect();
         let (n, all) = (betas.len(), (0..betas.len()).collect());
-        Self::build(betas, product_in_f32, all, n)
+        let alpha_bar = product_in_f32(&betas);
+        Self::build(betas, alpha_bar, all, n, Arithmetic::Double)
+    }
+
+    /// Like [`from_betas_in_f32`](Self::from_betas_in_f32), with every table in single precision: the numbers of diffusers' schedulers.
+    ///
+    /// Each beta is the one that follows from `alpha_bar`, so small ones differ from the given ones by up to 6e-8.
+    ///
+    /// Code reference: diffusers `DDPMScheduler.step`.
+    ///
+    /// # Errors
+    /// Fails for the same reasons as [`from_betas`](Self::from_betas).
+    pub fn of_diffusers(betas: &[f64]) -> Result<Self> {
+        let betas = check_betas(betas.iter().map(|&beta| f64::from(beta as f32)).collect())?;
+        let (n, all) = (betas.len(), (0..betas.len()).collect());
+        let alpha_bar = product_in_f32(&betas);
+        let betas = Self::betas_of(&alpha_bar, Arithmetic::Single);
+        Self::build(betas, alpha_bar, all, n, Arithmetic::Single)
     }
 
     /// The process that visits only the steps kept by `respacing`, with the same `alpha_bar` at each.
@@ -88,21 +135,50 @@ impl Schedule {
                 kept: kept.to_vec(),
             });
         }
-        let mut last = 1.0;
-        let mut betas = Vec::with_capacity(kept.len());
-        for &i in kept {
-            betas.push(1.0 - self.alpha_bar[i] / last);
-            last = self.alpha_bar[i];
+        let mut alpha_bar: Vec<f64> = kept.iter().map(|&i| self.alpha_bar[i]).collect();
+        let betas = Self::betas_of(&alpha_bar, self.arithmetic);
+        if self.arithmetic == Arithmetic::Double {
+            alpha_bar = product(&betas);
         }
         let map = kept.iter().map(|&i| self.timestep_map[i]).collect();
-        Self::build(betas, product, map, self.n_original_steps)
+        let n = self.n_original_steps;
+        Self::build(betas, alpha_bar, map, n, self.arithmetic)
+    }
+
+    /// Like [`keeping`](Self::keeping), for a DDIM sampler that steps from `t` to `t - stride`, as diffusers' does, instead of to the kept
+    /// step below (`None`). Below the first step it steps to `alpha_bar = last`.
+    ///
+    /// # Errors
+    /// Fails for the same reasons as [`keeping`](Self::keeping).
+    pub fn striding(&self, kept: &[usize], stride: Option<usize>, last: f64) -> Result<Self> {
+        let mut short = self.keeping(kept)?;
+        let before = |j: usize| match stride {
+            Some(stride) => kept[j].checked_sub(stride),
+            None => j.checked_sub(1).map(|below| kept[below]),
+        };
+        short.alpha_bar_ddim = (0..kept.len())
+            .map(|j| before(j).map_or(last, |i| self.alpha_bar[i]))
+            .collect();
+        Ok(short)
+    }
+
+    /// The betas between levels that follow each other.
+    fn betas_of(alpha_bar: &[f64], arithmetic: Arithmetic) -> Vec<f64> {
+        let mut last = 1.0;
+        let mut betas = Vec::with_capacity(alpha_bar.len());
+        for &bar in alpha_bar {
+            betas.push(arithmetic.beta(bar, last));
+            last = bar;
+        }
+        betas
     }
 
     fn build(
         betas: Vec<f64>,
-        alpha_bar: fn(&[f64]) -> Vec<f64>,
+        alpha_bar: Vec<f64>,
         timestep_map: Vec<usize>,
         n_original_steps: usize,
+        arithmetic: Arithmetic,
     ) -> Result<Self> {
         let n = betas.len();
         if n < 2 {
@@ -110,19 +186,37 @@ impl Schedule {
             return Err(ScheduleError::TooFewSteps { what, n, min });
         }
         let betas = check_betas(betas)?;
-        let alpha_bar = alpha_bar(&betas);
         let alpha_bar_prev: Vec<f64> = std::iter::once(1.0)
             .chain(alpha_bar[..n - 1].iter().copied())
             .collect();
         let alpha_bar_next = alpha_bar[1..].iter().copied().chain([0.0]).collect();
         let map = |f: fn(f64) -> f64| -> Vec<f64> { alpha_bar.iter().map(|&a| f(a)).collect() };
-        let per_step = |f: fn(f64, f64, f64) -> f64| -> Vec<f64> {
+        let per_step = |f: &dyn Fn(f64, f64, f64) -> f64| -> Vec<f64> {
             let values = betas.iter().zip(&alpha_bar).zip(&alpha_bar_prev);
             values
                 .map(|((&beta, &bar), &prev)| f(beta, bar, prev))
                 .collect()
         };
-        let posterior_variance = per_step(|beta, bar, prev| beta * (1.0 - prev) / (1.0 - bar));
+        // Summands and factors in the order of the reference, because this decides the rounding.
+        let (posterior_variance, posterior_mean_coef1, posterior_mean_coef2) = match arithmetic {
+            Arithmetic::Double => (
+                per_step(&|beta, bar, prev| beta * (1.0 - prev) / (1.0 - bar)),
+                per_step(&|beta, bar, prev| beta * prev.sqrt() / (1.0 - bar)),
+                per_step(&|beta, bar, prev| (1.0 - prev) * (1.0 - beta).sqrt() / (1.0 - bar)),
+            ),
+            Arithmetic::Single => {
+                let r = |x| Arithmetic::Single.round(x);
+                let alpha = |bar: f64, prev: f64| match prev {
+                    0.0 => 0.0,
+                    _ => r(r(bar / prev).sqrt()),
+                };
+                (
+                    per_step(&|beta, bar, prev| r(r(r(1.0 - prev) / r(1.0 - bar)) * beta)),
+                    per_step(&|beta, bar, prev| r(r(r(prev.sqrt()) * beta) / r(1.0 - bar))),
+                    per_step(&|_, bar, prev| r(r(alpha(bar, prev) * r(1.0 - prev)) / r(1.0 - bar))),
+                )
+            }
+        };
         // The variance of the first step is zero, so its logarithm is that of the second.
         let posterior_log_variance_clipped =
             (0..n).map(|t| posterior_variance[t.max(1)].ln()).collect();
@@ -134,15 +228,15 @@ impl Schedule {
             log_one_minus_alpha_bar: map(|a| (1.0 - a).ln()),
             sqrt_recip_alpha_bar: map(|a| (1.0 / a).sqrt()),
             sqrt_recipm1_alpha_bar: map(|a| (1.0 / a - 1.0).sqrt()),
-            posterior_mean_coef1: per_step(|beta, bar, prev| beta * prev.sqrt() / (1.0 - bar)),
-            posterior_mean_coef2: per_step(|beta, bar, prev| {
-                (1.0 - prev) * (1.0 - beta).sqrt() / (1.0 - bar)
-            }),
+            posterior_mean_coef1,
+            posterior_mean_coef2,
             // Computed like in the reference; algebraically alpha_bar / (1 - alpha_bar).
             snr: map(|a| 1.0 / (1.0 - a) - 1.0),
             posterior_variance,
             posterior_log_variance_clipped,
+            arithmetic,
             betas,
+            alpha_bar_ddim: alpha_bar_prev.clone(),
             alpha_bar_prev,
             alpha_bar_next,
             alpha_bar,
@@ -183,6 +277,13 @@ impl Schedule {
     #[must_use]
     pub fn alpha_bar_prev(&self) -> &[f64] {
         &self.alpha_bar_prev
+    }
+
+    /// `alpha_bar` of the level that DDIM steps to: [`alpha_bar_prev`](Self::alpha_bar_prev), unless the process was made by
+    /// [`striding`](Self::striding).
+    #[must_use]
+    pub fn alpha_bar_ddim(&self) -> &[f64] {
+        &self.alpha_bar_ddim
     }
 
     /// `alpha_bar_{t+1}`, 0 for the last step.

@@ -17,6 +17,7 @@ use crate::{
 /// | `min-snr-CAP` | `min(SNR, cap)` | the paper's ablation; Min-SNR for a network that predicts x0 |
 /// | `min-snr-CAP-eps` | `min(SNR, cap) / SNR` | Min-SNR for a network that predicts eps (Hang et al. 2023) |
 /// | `min-snr-CAP-v` | `min(SNR, cap) / (SNR + 1)` | Min-SNR for a network that predicts v |
+/// | `edm`, `edm-SIGMA_DATA` | `SNR + 1 / sigma_data^2` | EDM's loss, for a network that predicts x0 (Karras et al. 2022); `edm` is 0.5 |
 ///
 /// With k = 1 the second and third are `(1 - alpha_bar)^gamma`: close to 0 for a nearly clean image, close to 1 for noise.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -53,12 +54,17 @@ pub enum Weighting {
         /// The SNR at which the weight is largest, > 0.
         cap: f64,
     },
+    /// EDM's weight `(sigma^2 + sigma_data^2) / (sigma sigma_data)^2` with `sigma^2 = 1 / SNR`, so `SNR + 1 / sigma_data^2`.
+    Edm {
+        /// Standard deviation of the images, above 0.
+        sigma_data: f64,
+    },
 }
 
 impl Weighting {
-    /// The weight at one signal-to-noise ratio.
+    /// The weight at a signal-to-noise ratio, of a step or between steps.
     #[must_use]
-    pub fn weight(&self, snr: f64) -> f64 {
+    pub fn at(&self, snr: f64) -> f64 {
         match *self {
             Self::Constant => 1.0,
             Self::P2 { k, gamma } | Self::Snr { k, gamma } => (k + snr).powf(-gamma),
@@ -72,13 +78,14 @@ impl Weighting {
                 }
             }
             Self::MinSnrV { cap } => snr.min(cap) / (snr + 1.0),
+            Self::Edm { sigma_data } => snr + 1.0 / (sigma_data * sigma_data),
         }
     }
 
     /// One weight for each step of `schedule`, in f64.
     #[must_use]
     pub fn weights(&self, schedule: &Schedule) -> Vec<f64> {
-        schedule.snr().iter().map(|&snr| self.weight(snr)).collect()
+        schedule.snr().iter().map(|&snr| self.at(snr)).collect()
     }
 
     /// Checks that every parameter is in its range, so that every weight is finite.
@@ -100,6 +107,7 @@ impl Weighting {
             Self::MinSnr { cap } | Self::MinSnrEps { cap } | Self::MinSnrV { cap } => {
                 positive("cap", cap)
             }
+            Self::Edm { sigma_data } => positive("sigma_data", sigma_data),
         }
     }
 
@@ -120,6 +128,7 @@ impl Weighting {
             Self::MinSnr { .. } => "min-snr",
             Self::MinSnrEps { .. } => "min-snr-eps",
             Self::MinSnrV { .. } => "min-snr-v",
+            Self::Edm { .. } => "edm",
         };
         Err(ScheduleError::WeightingOutOfRange {
             weighting,
@@ -143,6 +152,7 @@ impl fmt::Display for Weighting {
             Self::MinSnr { cap } => write!(f, "min-snr-{cap}"),
             Self::MinSnrEps { cap } => write!(f, "min-snr-{cap}-eps"),
             Self::MinSnrV { cap } => write!(f, "min-snr-{cap}-v"),
+            Self::Edm { sigma_data } => write!(f, "edm-{sigma_data}"),
         }
     }
 }
@@ -163,6 +173,7 @@ impl FromStr for Weighting {
             "constant" => Self::Constant,
             "p2" => Self::P2 { k: 1.0, gamma: 1.0 },
             "snr" => Self::Snr { k: 1.0, gamma: 3.0 },
+            "edm" => Self::Edm { sigma_data: 0.5 },
             _ => {
                 if let Some(rest) = text.strip_prefix("min-snr-") {
                     if let Some(cap) = rest.strip_suffix("-eps") {
@@ -171,6 +182,10 @@ impl FromStr for Weighting {
                         Self::MinSnrV { cap: number(cap)? }
                     } else {
                         Self::MinSnr { cap: number(rest)? }
+                    }
+                } else if let Some(rest) = text.strip_prefix("edm-") {
+                    Self::Edm {
+                        sigma_data: number(rest)?,
                     }
                 } else if let Some(rest) = text.strip_prefix("p2-") {
                     let (k, gamma) = power(rest)?;
@@ -203,11 +218,13 @@ mod tests {
             "min-snr-5",
             "min-snr-2.5-eps",
             "min-snr-5-v",
+            "edm-0.25",
         ] {
             assert_eq!(text.parse::<Weighting>().unwrap().to_string(), text);
         }
         assert_eq!("p2".parse(), Ok(Weighting::P2 { k: 1.0, gamma: 1.0 }));
         assert_eq!("snr".parse(), Ok(Weighting::Snr { k: 1.0, gamma: 3.0 }));
+        assert_eq!("edm".parse(), Ok(Weighting::Edm { sigma_data: 0.5 }));
     }
 
     #[test]
@@ -221,6 +238,7 @@ mod tests {
             "min-snr-eps",
             "min-snr-v",
             "min-snr-5-x",
+            "edm-",
             "p2-1-k",
             "constant-2",
         ] {
@@ -243,9 +261,20 @@ mod tests {
             ("snr-1-kinf", "k = inf"),
             ("min-snr-0", "cap = 0"),
             ("min-snr--2-eps", "cap = -2"),
+            ("edm-0", "sigma_data = 0"),
         ] {
             let error = text.parse::<Weighting>().unwrap_err().to_string();
             assert!(error.contains(parameter), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn edms_weight_is_that_of_its_paper() {
+        for (sigma, sigma_data) in [(0.002f64, 0.5f64), (0.3, 0.5), (80.0, 0.6)] {
+            let (s2, d2) = (sigma * sigma, sigma_data * sigma_data);
+            let found = Weighting::Edm { sigma_data }.at(1.0 / s2);
+            let expected = (s2 + d2) / (s2 * d2);
+            assert!((found / expected - 1.0).abs() < 1e-14, "{sigma}: {found}");
         }
     }
 
@@ -261,7 +290,7 @@ mod tests {
         ] {
             let weighting: Weighting = text.parse().unwrap();
             for snr in [0.0, 1e300, f64::INFINITY] {
-                assert!(weighting.weight(snr).is_finite(), "{text} at {snr}");
+                assert!(weighting.at(snr).is_finite(), "{text} at {snr}");
             }
         }
     }

@@ -3,7 +3,7 @@
 use sdft::autograd::backward;
 use sdft::candle::{Device, Tensor};
 use sdft::data::{Digits, DigitsSource, ImageSource, Style};
-use sdft::diffusion::{Condition, Trainable};
+use sdft::diffusion::Condition;
 use sdft::jobs::{DIGITS_SOURCE, load_model};
 use sdft::losses::{Distillation, NoisedBatch, Objective, Report, Variational};
 use sdft::models::LoadOptions;
@@ -23,7 +23,7 @@ pub fn weight(snr: f64) -> f64 {
 pub fn train(steps: u64, weight: fn(f64) -> f64) -> Result<Vec<Report>, Box<dyn Error>> {
     let model = load_model(DIGITS_SOURCE, &LoadOptions::default())?;
     let diffusion = model.diffusion(&Respacing::All)?;
-    let (source, network) = (model.unet()?, model.trainable()?);
+    let (source, network) = (model.network()?, model.trainable()?);
     let student = |x: &Tensor, t: &[f32]| network.predict(x, t, &Condition::default());
     // The weight of each image comes with the batch.
     let (lambda, weighting) = (5.0, Weighting::Constant);
@@ -38,11 +38,11 @@ pub fn train(steps: u64, weight: fn(f64) -> f64) -> Result<Vec<Report>, Box<dyn 
         let noise = randn(0, Purpose::Noise, step, 0, x0.dims(), &Device::Cpu)?;
         let draw = |i| Draw::new(0, Purpose::Timestep, step, i).below(0, 1000) as usize;
         let t: Vec<usize> = (0..8).map(draw).collect();
-        let snr = diffusion.schedule.snr();
-        let weights: Vec<f64> = t.iter().map(|&t| weight(snr[t])).collect();
-        let mut batch = NoisedBatch::new(&x0, &t, &noise);
+        let levels = diffusion.levels(&t)?;
+        let weights: Vec<f64> = levels.iter().map(|level| weight(level.snr())).collect();
+        let mut batch = NoisedBatch::new(&x0, &levels, &noise);
         batch.distill = Some(&weights);
-        let terms = objective.evaluate(&diffusion, &student, Some(&source), &batch, None)?;
+        let terms = objective.evaluate(&diffusion, &student, Some(&*source), &batch, None)?;
         let gradients = collect_gradients(&vars, &backward(&terms.total)?);
         optimizer.step(&gradients, 1e-4, 1.0)?;
         reports.push(terms.report()?);

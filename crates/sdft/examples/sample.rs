@@ -14,14 +14,14 @@ use std::path::Path;
 pub fn sample(name: &str, n: usize, seed: u64) -> Result<Vec<Rgb8>, Box<dyn Error>> {
     let file = ModelFile::find(name)?;
     let model = load_model(&file.path, &LoadOptions::default())?;
-    let (unet, diffusion) = (model.unet()?, model.diffusion(&"ddim40".parse()?)?);
-    let side = model.config.image_size;
+    let (network, diffusion) = (model.network()?, model.diffusion(&"ddim40".parse()?)?);
+    let side = model.architecture.image_size();
     let mut noise = SeededNoise::new(seed, 0);
     let start = noise.start(&[n, 3, side, side], &Device::Cpu)?;
     let options = Ddim::default();
     let images = sample_ddim(
         &diffusion,
-        &unet,
+        &*network,
         &start,
         &options,
         &mut noise,

@@ -40,10 +40,10 @@ fn clean(diffusion: &Diffusion, denoiser: &dyn Denoiser, x: &Tensor, t: usize) -
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let model = load_model(DIGITS_SOURCE, &LoadOptions::default())?;
-    let (unet, calls) = (model.unet()?, Cell::new(0));
+    let (network, calls) = (model.network()?, Cell::new(0));
     let counted = |x: &Tensor, t: &[f32]| {
         calls.set(calls.get() + 1);
-        unet.predict(x, t)
+        network.predict(x, t)
     };
     let noise = SeededNoise::new(0, 0).start(&[16, 3, 16, 16], &Device::Cpu)?;
     let images = dpm_solver(&model.diffusion(&"ddim10".parse()?)?, &counted, &noise)?;

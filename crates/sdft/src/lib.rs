@@ -31,10 +31,10 @@
 //! use std::path::Path;
 //!
 //! let model = load_unet(Path::new("ffhq_p2.pt"), &LoadOptions::default())?;
-//! let (unet, diffusion) = (model.unet()?, model.diffusion(&"ddim40".parse()?)?);
+//! let (network, diffusion) = (model.network()?, model.diffusion(&"ddim40".parse()?)?);
 //! let mut noise = SeededNoise::new(7, 0);
 //! let x = noise.start(&[4, 3, 256, 256], &Device::Cpu)?;
-//! let faces = sample_ddim(&diffusion, &unet, &x, &Ddim::default(), &mut noise, &mut |_| Ok(()))?;
+//! let faces = sample_ddim(&diffusion, &*network, &x, &Ddim::default(), &mut noise, &mut |_| Ok(()))?;
 //! let pictures = to_images(&faces)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

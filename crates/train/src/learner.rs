@@ -1,4 +1,4 @@
-//! One optimiser step: draw timesteps and noise, evaluate the objective, update.
+//! One optimiser step: draw noise levels and noise, evaluate the objective, update.
 
 use crate::audit::audit_gradients;
 use crate::checkpoint::{Checkpoint, Position, TrainingState};
@@ -16,7 +16,7 @@ use sdft_noise::{DropoutKey, Purpose};
 use sdft_optim::{Accumulator, MicroBatches, Pending, Verdict, collect_gradients};
 use sdft_parallel::{ProcessGroup, share_of};
 use sdft_randn::randn;
-use sdft_schedule::{LossSecondMoment, Respacing, TimestepSampler};
+use sdft_schedule::{LossSecondMoment, Respacing};
 use std::sync::Arc;
 
 /// The result of a step.
@@ -95,9 +95,17 @@ impl Learner {
             return Err(candle_core::Error::Msg("the network has no variables".to_owned()).into());
         };
         let probe = Tensor::zeros([&[1], &image[..]].concat(), DType::F32, first.device())?;
-        let prediction = FrozenRef(&*network).predict(&probe, &[0.0])?;
+        // 1 is a time in every unit.
+        let prediction = FrozenRef(&*network).predict(&probe, &[1.0])?;
         check_prediction_type(plan, prediction.prediction_type)?;
         let learns_variance = prediction.variance.is_some();
+        if learns_variance && plan.process.continuous.is_some() {
+            return Err(PlanError {
+                key: "process.continuous".into(),
+                problem: "a network that learns its variance needs a discrete process".into(),
+            }
+            .into());
+        }
         let diffusion = plan.process.diffusion(learns_variance, &Respacing::All)?;
         let objective = plan.objective(learns_variance);
         Ok(Self {
@@ -168,17 +176,17 @@ impl Learner {
         let t: Vec<usize> = (0..n).map(|i| last * (i + 1) / (n + 1)).collect();
         let noise = randn(seed, Purpose::Audit, 2, 0, x0.dims(), x0.device())?;
         let z = randn(seed, Purpose::Audit, 3, 0, x0.dims(), x0.device())?;
-        let aux_t = vec![last; n];
-        let schedule = &self.diffusion.schedule;
-        let weights = self.objective.aux_weights(schedule, &aux_t)?;
+        let levels = self.diffusion.levels(&t)?;
+        let aux_levels = self.diffusion.levels(&vec![last; n])?;
+        let weights = self.objective.aux_weights(&aux_levels);
         let aux = Auxiliary {
             z: &z,
-            t: &aux_t,
+            levels: &aux_levels,
             weights: &weights,
         };
         let batch = NoisedBatch {
             x0,
-            t: &t,
+            levels: &levels,
             noise: &noise,
             importance: None,
             distill: None,
@@ -230,10 +238,7 @@ impl Learner {
             self.objective.distill.is_some(),
             self.objective.aux.is_some(),
         ];
-        let by_losses = matches!(
-            self.recipe.timesteps(),
-            TimestepSampler::LossSecondMoment(_)
-        );
+        let by_losses = self.recipe.levels().history().is_some();
         let mut losses = Vec::new();
         for start in here.clone().step_by(self.micro_batch) {
             let n = self.micro_batch.min(here.end - start);
@@ -299,8 +304,8 @@ impl Learner {
         let losses = all.to_vec1::<f64>()?;
         let (verdict, numbers) = (issued.step.wait()?, issued.numbers.wait()?);
         if matches!(verdict, Verdict::Updated { .. }) {
-            for (&t, &loss) in draw.t.iter().zip(&losses) {
-                self.recipe.timesteps_mut().update(t, loss)?;
+            for (level, &loss) in draw.levels.iter().zip(&losses) {
+                self.recipe.levels_mut().update(level, loss)?;
             }
         }
         Ok(PendingStep {
@@ -333,13 +338,10 @@ impl Learner {
 
     /// The tensors of a checkpoint. The rest of its state goes into `position`.
     pub(crate) fn state(&mut self, position: &mut Position) -> Result<TrainingState> {
-        position.timesteps = match self.recipe.timesteps() {
-            TimestepSampler::Uniform { .. } => None,
-            TimestepSampler::LossSecondMoment(history) => Some((
-                history.losses().iter().map(|loss| loss.to_bits()).collect(),
-                history.counts().to_vec(),
-            )),
-        };
+        position.timesteps = self.recipe.levels().history().map(|history| {
+            let losses = history.losses().iter().map(|loss| loss.to_bits());
+            (losses.collect(), history.counts().to_vec())
+        });
         self.updater.state(position)
     }
 
@@ -350,7 +352,7 @@ impl Learner {
         if let Some((losses, counts)) = timesteps {
             let losses = losses.into_iter().map(f64::from_bits).collect();
             let history = LossSecondMoment::from_state(self.diffusion.n_steps(), losses, counts)?;
-            *self.recipe.timesteps_mut() = TimestepSampler::LossSecondMoment(history);
+            self.recipe.levels_mut().set_history(history);
         }
         Ok(())
     }

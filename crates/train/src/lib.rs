@@ -46,7 +46,7 @@ pub use crate::{
     preview::{contact_sheet, sheet, to_images, to_pictures, to_tensor},
     progress::{NoopProgress, Progress, StepReport},
     provenance::{file_name, model_metadata, provenance},
-    recipe::{AuxDraw, PartDraw, Recipe, StepDraw},
+    recipe::{AuxDraw, PartDraw, Recipe, StepDraw, noise_levels},
     run::{Setup, run},
     task::{Finished, StepOutcome, Task},
     updater::{Snapshot, Updater},

@@ -1,35 +1,55 @@
-//! What a step draws: timesteps, noise and weights, as a function of the seed, the step and each sample's place in the batch.
+//! What a step draws: noise levels, noise and weights, as a function of the seed, the step and each sample's place in the batch.
 
 use crate::error::Result;
 use crate::plan::{Accumulate, AuxSampling, DistillSampling, Plan};
 use candle_core::{Device, Tensor};
-use sdft_diffusion::Diffusion;
-use sdft_losses::{Auxiliary, NoisedBatch, Objective, distill_factor};
+use sdft_diffusion::{Diffusion, Level, NoiseLevels, StepLevels};
+use sdft_losses::{Auxiliary, NoisedBatch, Objective, distill_factor, weights_at};
 use sdft_noise::{Draw, Purpose};
 use sdft_randn::randn;
-use sdft_schedule::{TimestepSampler, WeightedTimesteps};
+use sdft_schedule::{ScheduleError, TimestepSampler, WeightedTimesteps, Weighting};
 use std::ops::Range;
 
 /// Dropout addresses of auxiliary samples start here. A batch is smaller.
 const AUX_SAMPLES: u64 = 1 << 21;
 
 /// How the steps of a run draw their random numbers.
-#[derive(Clone, Debug)]
 pub struct Recipe {
     batch: usize,
     accumulate: Accumulate,
-    timesteps: TimestepSampler,
-    auxiliary: Option<AuxTimes>,
-    /// `w(t)` of the distillation on images, if the source model sees images of small weight only now and then.
-    distill_weights: Option<Vec<f64>>,
+    levels: Box<dyn NoiseLevels + Send + Sync>,
+    auxiliary: Option<AuxLevels>,
+    /// The weight of the distillation on images, if the source model sees images of small weight only now and then.
+    distill: Option<Weighting>,
 }
 
-/// How the timesteps of auxiliary inputs are chosen, and their weights `w_aux(t)`.
-#[derive(Clone, Debug)]
-enum AuxTimes {
+/// How the levels of auxiliary inputs are chosen, and their weight `w_aux`.
+struct AuxLevels {
+    weighting: Weighting,
+    choice: AuxChoice,
+    /// The steps of the process; of a continuous one, those of its discrete view.
+    steps: Vec<Level>,
+}
+
+enum AuxChoice {
     Weighted(WeightedTimesteps),
-    Uniform(Vec<f64>),
-    Shared(Vec<f64>),
+    Uniform,
+    Shared,
+}
+
+/// How the noise levels of a plan's images are drawn: the steps of a discrete process by `loss.timesteps`, those of a continuous process
+/// by its own distribution.
+///
+/// # Errors
+/// An unknown choice of timesteps.
+pub fn noise_levels<M>(
+    plan: &Plan<M>,
+    diffusion: &Diffusion,
+) -> Result<Box<dyn NoiseLevels + Send + Sync>, ScheduleError> {
+    Ok(match diffusion.continuous {
+        Some(continuous) => Box::new(continuous),
+        None => Box::new(StepLevels::named(&plan.loss.timesteps, diffusion)?),
+    })
 }
 
 /// The numbers that one step draws for its whole batch.
@@ -39,12 +59,12 @@ pub struct StepDraw {
     pub seed: u64,
     /// The number of the step.
     pub step: u64,
-    /// The timestep of each image.
-    pub t: Vec<usize>,
-    /// The factor of each image that undoes a non-uniform choice of its timestep.
+    /// The noise level of each image.
+    pub levels: Vec<Level>,
+    /// The factor of each image that undoes a non-uniform choice of its level.
     pub importance: Vec<f64>,
-    /// The timestep of each auxiliary input; empty without the auxiliary term.
-    pub aux_t: Vec<usize>,
+    /// The noise level of each auxiliary input; empty without the auxiliary term.
+    pub aux_levels: Vec<Level>,
     /// The weight of each auxiliary input.
     pub aux_weights: Vec<f64>,
     /// The factor of each image in the distillation term, 0 if the source model does not see it. `None` means 1 for all.
@@ -55,8 +75,8 @@ pub struct StepDraw {
 /// The numbers of a step for a part of its batch: a micro-batch, or what one process computes.
 #[derive(Clone, Debug)]
 pub struct PartDraw {
-    /// The timestep of each image.
-    pub t: Vec<usize>,
+    /// The noise level of each image.
+    pub levels: Vec<Level>,
     /// The noise of each image, `[n, C, H, W]`.
     pub noise: Tensor,
     /// See [`StepDraw::importance`].
@@ -74,8 +94,8 @@ pub struct PartDraw {
 pub struct AuxDraw {
     /// Pure noise, `[m, C, H, W]`.
     pub z: Tensor,
-    /// The timestep of each input.
-    pub t: Vec<usize>,
+    /// The noise level of each input.
+    pub levels: Vec<Level>,
     /// The weight of each input. It includes a factor for parts that have more or fewer inputs per image than the batch.
     pub weights: Vec<f64>,
 }
@@ -86,94 +106,97 @@ impl Recipe {
     /// # Errors
     /// An unknown choice of timesteps, or weights of the auxiliary term that are all zero.
     pub fn new<M>(plan: &Plan<M>, objective: &Objective, diffusion: &Diffusion) -> Result<Self> {
-        let schedule = &diffusion.schedule;
         let auxiliary = match objective.aux {
             None => None,
-            Some(term) => {
-                let weights = term.weighting.weights(schedule);
-                Some(match plan.loss.aux_sampling {
-                    AuxSampling::Weighted => AuxTimes::Weighted(WeightedTimesteps::new(&weights)?),
-                    AuxSampling::Uniform => AuxTimes::Uniform(weights),
-                    AuxSampling::Shared => AuxTimes::Shared(weights),
-                })
-            }
+            Some(term) => Some(AuxLevels {
+                weighting: term.weighting,
+                choice: match plan.loss.aux_sampling {
+                    AuxSampling::Weighted => AuxChoice::Weighted(WeightedTimesteps::new(
+                        &term.weighting.weights(&diffusion.schedule),
+                    )?),
+                    AuxSampling::Uniform => AuxChoice::Uniform,
+                    AuxSampling::Shared => AuxChoice::Shared,
+                },
+                steps: diffusion.all_levels(),
+            }),
         };
-        let distill_weights = match (objective.distill, plan.loss.distill_sampling) {
-            (Some(term), DistillSampling::Weighted) => Some(term.weighting.weights(schedule)),
-            _ => None,
-        };
+        let distill = objective
+            .distill
+            .filter(|_| plan.loss.distill_sampling == DistillSampling::Weighted);
         Ok(Self {
             batch: plan.steps.batch,
             accumulate: plan.steps.accumulate,
-            timesteps: TimestepSampler::named(&plan.loss.timesteps, diffusion.n_steps())?,
+            levels: noise_levels(plan, diffusion)?,
             auxiliary,
-            distill_weights,
+            distill: distill.map(|term| term.weighting),
         })
     }
 
-    /// What step `step` of a run with this seed draws. The result depends on nothing else, except that a choice of timesteps by past
-    /// losses depends on these losses.
+    /// What step `step` of a run with this seed draws. The result depends on nothing else, except that a choice of levels by past losses
+    /// depends on these losses.
     pub fn draw(&self, seed: u64, step: u64) -> StepDraw {
         let uniforms = |purpose, n: usize| -> Vec<f64> {
             (0..n as u64)
                 .map(|i| Draw::new(seed, purpose, step, i).uniform(0))
                 .collect()
         };
-        let draws = self
-            .timesteps
-            .sample(&uniforms(Purpose::Timestep, self.batch));
-        let t: Vec<usize> = draws.iter().map(|draw| draw.t).collect();
-        let (aux_t, aux_weights) = self.auxiliary_times(&t, |n| uniforms(Purpose::AuxTimestep, n));
-        let distill = self.distill_weights.as_ref().map(|weights| {
-            let uniforms = uniforms(Purpose::Distill, self.batch);
-            let pairs = t.iter().zip(uniforms);
-            pairs.map(|(&t, u)| distill_factor(weights[t], u)).collect()
+        let draws = self.levels.draw(&uniforms(Purpose::Timestep, self.batch));
+        let levels: Vec<Level> = draws.iter().map(|draw| draw.level).collect();
+        let (aux_levels, aux_weights) = match &self.auxiliary {
+            None => Default::default(),
+            Some(aux) => aux.draw(&levels, |n| uniforms(Purpose::AuxTimestep, n)),
+        };
+        let distill = self.distill.map(|weighting| {
+            let weights = weights_at(weighting, &levels).into_iter();
+            let pairs = weights.zip(uniforms(Purpose::Distill, self.batch));
+            pairs.map(|(w, u)| distill_factor(w, u)).collect()
         });
         StepDraw {
             seed,
             step,
             importance: draws.iter().map(|draw| draw.weight).collect(),
-            t,
-            aux_t,
+            levels,
+            aux_levels,
             aux_weights,
             distill,
             accumulate: self.accumulate,
         }
     }
 
-    /// Timesteps and weights of the auxiliary inputs.
-    fn auxiliary_times(
+    /// How the levels of images are drawn, with the history of losses where draws depend on it.
+    pub fn levels(&self) -> &dyn NoiseLevels {
+        &*self.levels
+    }
+
+    pub(crate) fn levels_mut(&mut self) -> &mut dyn NoiseLevels {
+        &mut *self.levels
+    }
+}
+
+impl AuxLevels {
+    /// Levels and weights of the auxiliary inputs that go with images of these levels.
+    fn draw(
         &self,
-        image_t: &[usize],
+        images: &[Level],
         uniforms: impl Fn(usize) -> Vec<f64>,
-    ) -> (Vec<usize>, Vec<f64>) {
-        let (t, weights): (Vec<usize>, &[f64]) = match &self.auxiliary {
-            None => return Default::default(),
-            Some(AuxTimes::Weighted(weighted)) => {
+    ) -> (Vec<Level>, Vec<f64>) {
+        let levels: Vec<Level> = match &self.choice {
+            AuxChoice::Weighted(weighted) => {
                 // A third of the batch is as good as the whole batch drawn uniformly.
-                let uniforms = uniforms(((self.batch + 1) / 3).max(1));
-                let t: Vec<usize> = uniforms.iter().map(|&u| weighted.sample(u)).collect();
-                let weights = vec![weighted.mean(); t.len()];
-                return (t, weights);
+                let uniforms = uniforms(((images.len() + 1) / 3).max(1)).into_iter();
+                let levels: Vec<Level> = uniforms.map(|u| self.steps[weighted.sample(u)]).collect();
+                let weights = vec![weighted.mean(); levels.len()];
+                return (levels, weights);
             }
-            Some(AuxTimes::Shared(weights)) => (image_t.to_vec(), weights),
-            Some(AuxTimes::Uniform(weights)) => {
-                let n_steps = weights.len();
-                let draws = TimestepSampler::Uniform { n_steps }.sample(&uniforms(self.batch));
-                (draws.iter().map(|draw| draw.t).collect(), weights)
+            AuxChoice::Shared => images.to_vec(),
+            AuxChoice::Uniform => {
+                let n_steps = self.steps.len();
+                let draws = TimestepSampler::Uniform { n_steps }.sample(&uniforms(images.len()));
+                draws.iter().map(|draw| self.steps[draw.t]).collect()
             }
         };
-        let weights = t.iter().map(|&t| weights[t]).collect();
-        (t, weights)
-    }
-
-    /// The sampler of the timesteps, with its history of losses.
-    pub fn timesteps(&self) -> &TimestepSampler {
-        &self.timesteps
-    }
-
-    pub(crate) fn timesteps_mut(&mut self) -> &mut TimestepSampler {
-        &mut self.timesteps
+        let weights = weights_at(self.weighting, &levels);
+        (levels, weights)
     }
 }
 
@@ -183,7 +206,7 @@ impl StepDraw {
     /// # Errors
     /// The device fails.
     pub fn part(&self, images: Range<usize>, shape: &[usize], device: &Device) -> Result<PartDraw> {
-        let (batch, n_aux, n) = (self.t.len(), self.aux_t.len(), images.len());
+        let (batch, n_aux, n) = (self.levels.len(), self.aux_levels.len(), images.len());
         if images.is_empty() || images.end > batch {
             return Err(candle_core::Error::Msg(format!(
                 "expected a part of the batch 0..{batch} with images, found {images:?}"
@@ -206,7 +229,7 @@ impl StepDraw {
                 let weights = self.aux_weights[aux.clone()].iter();
                 Some(AuxDraw {
                     z: normal(Purpose::AuxNoise, aux.start, m)?,
-                    t: self.aux_t[aux.clone()].to_vec(),
+                    levels: self.aux_levels[aux.clone()].to_vec(),
                     weights: weights.map(|w| w * balance).collect(),
                 })
             }
@@ -217,7 +240,7 @@ impl StepDraw {
             noise: normal(Purpose::Noise, images.start, n)?,
             auxiliary,
             samples: numbers.chain(of_aux).collect(),
-            t: self.t[images.clone()].to_vec(),
+            levels: self.levels[images.clone()].to_vec(),
             importance: self.importance[images.clone()].to_vec(),
             distill: self
                 .distill
@@ -232,7 +255,7 @@ impl PartDraw {
     pub fn batch<'a>(&'a self, x0: &'a Tensor) -> NoisedBatch<'a> {
         NoisedBatch {
             x0,
-            t: &self.t,
+            levels: &self.levels,
             noise: &self.noise,
             importance: Some(&self.importance),
             distill: self.distill.as_deref(),
@@ -243,7 +266,7 @@ impl PartDraw {
     pub fn auxiliary(&self) -> Option<Auxiliary<'_>> {
         self.auxiliary.as_ref().map(|aux| Auxiliary {
             z: &aux.z,
-            t: &aux.t,
+            levels: &aux.levels,
             weights: &aux.weights,
         })
     }
@@ -253,6 +276,7 @@ impl PartDraw {
 mod tests {
     use super::*;
     use crate::plan::Method;
+    use sdft_diffusion::{EdmProcess, PredictionType};
     use sdft_schedule::Respacing;
 
     fn recipe(change: impl Fn(&mut Plan)) -> Recipe {
@@ -267,11 +291,11 @@ mod tests {
     fn a_draw_is_a_function_of_seed_and_step() {
         let recipe = recipe(|_| {});
         let draw = recipe.draw(3, 5);
-        assert_eq!(recipe.clone().draw(3, 5), draw);
-        assert_ne!(recipe.draw(3, 6).t, draw.t);
-        assert_ne!(recipe.draw(4, 5).t, draw.t);
-        assert_eq!((draw.t.len(), draw.aux_t.len()), (7, 2));
-        assert!(draw.t.iter().all(|&t| t < 1000));
+        assert_eq!(recipe.draw(3, 5), draw);
+        assert_ne!(recipe.draw(3, 6).levels, draw.levels);
+        assert_ne!(recipe.draw(4, 5).levels, draw.levels);
+        assert_eq!((draw.levels.len(), draw.aux_levels.len()), (7, 2));
+        assert!(draw.levels.iter().all(|level| level.step < Some(1000)));
     }
 
     #[test]
@@ -298,14 +322,14 @@ mod tests {
                 let all = |f: &dyn Fn(&PartDraw) -> Vec<f64>| -> Vec<f64> {
                     parts.iter().flat_map(f).collect()
                 };
-                let t = |p: &PartDraw| p.t.iter().map(|&t| t as f64).collect::<Vec<_>>();
+                let t = |p: &PartDraw| p.levels.iter().map(|l| l.alpha_bar).collect::<Vec<_>>();
                 assert_eq!(all(&t), t(&whole));
                 let noise = |p: &PartDraw| numbers(&p.noise).into_iter().map(f64::from).collect();
                 assert_eq!(all(&noise), noise(&whole) as Vec<f64>);
                 let aux = |p: &PartDraw| {
                     p.auxiliary.as_ref().map_or(Vec::new(), |aux| {
                         let z = numbers(&aux.z).into_iter().map(f64::from);
-                        let t = aux.t.iter().map(|&t| t as f64);
+                        let t = aux.levels.iter().map(|level| level.alpha_bar);
                         aux.weights.iter().copied().chain(t).chain(z).collect()
                     })
                 };
@@ -320,6 +344,33 @@ mod tests {
                 samples.sort_unstable();
                 assert_eq!(samples, whole.samples);
             }
+        }
+    }
+
+    #[test]
+    fn a_continuous_process_draws_its_own_levels_and_pure_noise_at_steps() {
+        for sampling in [AuxSampling::Weighted, AuxSampling::Uniform] {
+            let recipe = recipe(|plan| {
+                plan.process.prediction_type = PredictionType::Sample;
+                plan.process.continuous = Some(EdmProcess::default());
+                plan.loss.aux_sampling = sampling;
+            });
+            let draw = recipe.draw(3, 5);
+            assert!(draw.levels.iter().all(|level| level.step.is_none()));
+            assert!(draw.importance.iter().all(|weight| *weight == 1.0));
+            assert!(!draw.aux_levels.is_empty());
+            for level in &draw.aux_levels {
+                assert!(level.step.is_some());
+                assert!((f64::from(level.t) / level.sigma() - 1.0).abs() < 1e-6);
+            }
+            // An image of little noise is seen by the source model only now and then.
+            let factors = (0..200).flat_map(|step| recipe.draw(3, step).distill.unwrap());
+            let mean = factors.clone().sum::<f64>() / 1400.0;
+            assert!(factors.clone().any(|factor| factor == 0.0));
+            assert!(
+                factors.clone().any(|factor| factor > 1.0) && mean > 0.2,
+                "{mean}"
+            );
         }
     }
 
@@ -345,7 +396,7 @@ mod tests {
     fn methods_without_distillation_draw_nothing_for_it() {
         let recipe = recipe(|plan| plan.method = Method::Naive);
         let draw = recipe.draw(0, 0);
-        assert!(draw.aux_t.is_empty() && draw.distill.is_none());
+        assert!(draw.aux_levels.is_empty() && draw.distill.is_none());
         let part = draw.part(0..7, &[3, 2, 2], &Device::Cpu).unwrap();
         assert!(part.auxiliary().is_none());
         assert_eq!(part.samples, (0..7).collect::<Vec<u64>>());

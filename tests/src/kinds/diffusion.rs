@@ -113,7 +113,7 @@ pub(super) fn training_losses(case: &Case) -> Result<Outputs> {
     );
     let batch = NoisedBatch {
         x0: &x0,
-        t: &t,
+        levels: &diffusion.levels(&t)?,
         noise: &noise,
         importance: None,
         distill: None,

@@ -45,15 +45,16 @@ impl Inputs {
         target: &Unet,
         source: &Unet,
     ) -> Result<Terms> {
-        let weights = objective.aux_weights(&diffusion.schedule, &self.t_aux)?;
+        let aux_levels = diffusion.levels(&self.t_aux)?;
+        let weights = objective.aux_weights(&aux_levels);
         let aux = Auxiliary {
             z: &self.z,
-            t: &self.t_aux,
+            levels: &aux_levels,
             weights: &weights,
         };
         let batch = NoisedBatch {
             x0: &self.x0,
-            t: &self.t,
+            levels: &diffusion.levels(&self.t)?,
             noise: &self.noise,
             importance: None,
             distill: None,

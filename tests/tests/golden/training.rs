@@ -20,7 +20,7 @@ fn losses_of(unet: &Unet, base: Weighting, t: &[usize]) -> sdft_losses::Terms {
     let (x0, noise) = ((s(&[2, 3, 16, 16]) * 0.9).unwrap(), c(&[2, 3, 16, 16]));
     let batch = NoisedBatch {
         x0: &x0,
-        t,
+        levels: &linear().levels(t).unwrap(),
         noise: &noise,
         importance: None,
         distill: None,

@@ -6,12 +6,11 @@ use crate::context::{Context, check_stop};
 use crate::data::list_inputs;
 use crate::error::{Result, ResultExt as _, option, usage};
 use crate::model::{ModelFile, check_seed, check_unconditional, hint, load_model};
-use sdft_adm::Unet;
 use sdft_asyrp::{
     Direction, DirectionInfo, EditPlan, InversionCache, LoadedDirection, Mix, edit, read_direction,
     sequence, strength_at,
 };
-use sdft_diffusion::BottleneckNet;
+use sdft_diffusion::Network;
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
 use sdft_imaging::Rgb8;
 use sdft_randn::NumberedNoise;
@@ -41,7 +40,7 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
     let editable = process.check_editable();
     editable.map_err(|problem| usage(format!("{name}: {problem}")))?;
     let network_sha256 = model.network_sha256()?;
-    let net = model.unet()?;
+    let net = model.network()?;
     let mut directions = Vec::new();
     for edit in &options.edits {
         let path = Path::new(edit);
@@ -54,8 +53,12 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
         let file = ModelFile::find(edit)
             .in_option("edit", edit)?
             .noted(context);
-        let read = read_direction(Path::new(&file), net.bottleneck(), model.config.norm_groups)
-            .in_option("edit", edit)?;
+        let read = read_direction(
+            Path::new(&file),
+            net.bottleneck(),
+            model.architecture.norm_groups(),
+        )
+        .in_option("edit", edit)?;
         match &read.info {
             None => context.progress.note(&format!(
                 "{file}: its metadata does not describe its training; Asyrp's t_edit and t_boost are used, and strengths are not scaled"
@@ -90,7 +93,7 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
     let edits = directions.iter().zip(&strengths);
     let plan = ApplyPlan {
         input: full_path(&options.input.display().to_string()),
-        image_size: model.config.image_size,
+        image_size: model.architecture.image_size(),
         model: full_path(&name),
         network_sha256,
         factors,
@@ -154,7 +157,7 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
 /// A plan, its network and its directions.
 struct Editor<'a> {
     plan: &'a ApplyPlan,
-    net: Unet,
+    net: Box<dyn Network>,
     schedule: Schedule,
     latents: InversionCache,
     directions: Vec<LoadedDirection>,
@@ -220,7 +223,7 @@ impl Maker for Editor<'_> {
         let all = (inversion.len() + walk.steps) as f64;
         let latent =
             self.latents
-                .latents(&self.net, &self.schedule, &x0, &inversion, &mut |step| {
+                .latents(&*self.net, &self.schedule, &x0, &inversion, &mut |step| {
                     check_stop(self.stop)?;
                     progress(step.done as f64 / all);
                     Ok(())
@@ -250,7 +253,7 @@ impl Maker for Editor<'_> {
         };
         let mut noise = NumberedNoise::new(walk.seed, numbers);
         let out = edit(
-            &self.net,
+            &*self.net,
             &self.schedule,
             &latent,
             &mix,

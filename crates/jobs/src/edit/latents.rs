@@ -75,6 +75,23 @@ fn kept(
         let kind = process.prediction_type.to_string();
         settings.insert("prediction_type".to_owned(), kind);
     }
+    let ends = [
+        ("beta_start", process.beta_start),
+        ("beta_end", process.beta_end),
+    ];
+    for (key, end) in ends {
+        if let Some(end) = end {
+            settings.insert(key.to_owned(), end.to_string());
+        }
+    }
+    if process.rescale_betas_zero_snr {
+        settings.insert("rescale_betas_zero_snr".to_owned(), "true".to_owned());
+    }
+    if !process.trained_betas.is_empty() {
+        let betas = format!("{:?}", process.trained_betas);
+        let betas = sdft_files::sha256_bytes(betas.as_bytes());
+        settings.insert("trained_betas".to_owned(), betas);
+    }
     if let Some(eye) = eye {
         settings.insert("seen_by".to_owned(), eye.to_owned());
     }

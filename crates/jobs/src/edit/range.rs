@@ -10,7 +10,6 @@ use crate::evaluate::read_lpips;
 use crate::model::{ModelFile, check_unconditional, load_source};
 use crate::weights::Weights;
 use candle_core::{Device, Tensor};
-use sdft_adm::Unet;
 use sdft_asyrp::{Curves, distances, first_reaching, image_key, sequence};
 use sdft_data::{ImageSource, Joined};
 use sdft_directions::{DirectionPlan, GoalPlan};
@@ -85,7 +84,7 @@ impl RangeReport {
 /// The images whose inversions are measured.
 pub(crate) struct RangeImages<'a> {
     /// The model's network.
-    pub(crate) net: &'a Unet,
+    pub(crate) net: &'a dyn sdft_diffusion::Network,
     /// The images.
     pub(crate) data: &'a dyn ImageSource,
     /// Files of LPIPS.
@@ -202,7 +201,7 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
     let mut plan = DirectionPlan {
         source: name,
         network_sha256: model.network_sha256()?,
-        model: model.config.clone(),
+        model: model.architecture.clone(),
         process: model.process.clone(),
         goal: GoalPlan {
             from: options.from.clone(),
@@ -220,17 +219,17 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
     let weights = &options.weights;
     weights.refuse_others(&goal_networks(&plan.goal, true))?;
     locate_goal(&mut plan.goal, weights)?;
-    let cosine = open_goal(&plan.goal, plan.model.image_size)?.cosine();
+    let cosine = open_goal(&plan.goal, plan.model.image_size())?.cosine();
     let data = DataPlan {
         path: options.data.clone(),
         ..DataPlan::default()
     };
-    let data = open_data(&data, plan.model.image_size, context)?;
+    let data = open_data(&data, plan.model.image_size(), context)?;
     let n = options.images.min(data.len());
     let first = Joined::new(vec![(data, (0..n).collect())])?;
-    let net = model.unet()?;
+    let net = model.network()?;
     let images = RangeImages {
-        net: &net,
+        net: &*net,
         data: &first,
         weights,
         cache: &options.cache,

@@ -6,11 +6,10 @@ use crate::cache::CacheLocation;
 use crate::edit::inversions_folder;
 use crate::error::Result;
 use candle_core::{Device, Tensor};
-use sdft_adm::Unet;
 use sdft_asyrp::{DeltaBlock, Direction, Goal, Mix, training_sequence, training_steps};
 use sdft_autograd::backward;
 use sdft_data::ImageSource;
-use sdft_diffusion::{BottleneckNet, Denoiser};
+use sdft_diffusion::Network;
 use sdft_directions::DirectionPlan;
 use sdft_imaging::to_unit_range;
 use sdft_nn::Params;
@@ -19,7 +18,7 @@ use std::time::Instant;
 /// The cost of training a direction.
 pub(crate) fn estimate_direction(
     plan: &DirectionPlan,
-    net: &Unet,
+    net: &dyn Network,
     data: &dyn ImageSource,
     goal: &Goal,
     cache: &CacheLocation,
@@ -30,7 +29,7 @@ pub(crate) fn estimate_direction(
     let images = data.len();
     let trajectory = learning * steps.len() as f64;
     let inversions = images as f64 * walk.inversion as f64 * forward;
-    let specs = DeltaBlock::specs(net.bottleneck(), plan.model.norm_groups)?;
+    let specs = DeltaBlock::specs(net.bottleneck(), plan.model.norm_groups())?;
     let folder = inversions_folder(cache);
     Ok(Estimate {
         subject: format!(
@@ -49,7 +48,7 @@ pub(crate) fn estimate_direction(
                 folder: None,
             },
             Some(_) => Disk {
-                bytes: images as u64 * 12 * (plan.model.image_size as u64).pow(2),
+                bytes: images as u64 * 12 * (plan.model.image_size() as u64).pow(2),
                 of: "inversions, which are kept between runs".to_owned(),
                 folder,
             },
@@ -60,7 +59,7 @@ pub(crate) fn estimate_direction(
 /// Seconds of a forward pass, and of a training step of the direction, for one image.
 fn trial_of_direction(
     plan: &DirectionPlan,
-    net: &Unet,
+    net: &dyn Network,
     data: &dyn ImageSource,
     goal: &Goal,
     step: usize,
@@ -71,7 +70,7 @@ fn trial_of_direction(
     let started = Instant::now();
     net.predict(&x0, &[500.0])?;
     let forward = started.elapsed().as_secs_f64();
-    let groups = plan.model.norm_groups;
+    let groups = plan.model.norm_groups();
     let specs = DeltaBlock::specs(net.bottleneck(), groups)?;
     let (params, _) = Params::init(&specs, plan.seed, &Device::Cpu)?.trainable()?;
     let block = DeltaBlock::load(&params, net.bottleneck(), groups)?;

@@ -4,12 +4,11 @@ use super::trial::{aux_per_image, encoder_parameters, source_share};
 use crate::error::{Result, usage};
 use crate::training::TrainPlan;
 use candle_core::Device;
-use sdft_adm::AdmConfig;
 use sdft_classifier::ClassifierPlan;
 use sdft_files::human_size;
 use sdft_train::{LoopPlan, OptimPlan, OptimizerKind};
 
-// Factors measured on the CPU, at 16 to 256 pixels and batches of 1 to 64, against the counts of `AdmConfig::cost`.
+// Factors measured on the CPU, at 16 to 256 pixels and batches of 1 to 64, against the counts of `Architecture::cost`.
 /// Buffers of the kernels, and memory that the allocator cannot reuse.
 const BUFFERS: f64 = 38e6;
 /// A training pass, with the gradients of maps.
@@ -72,7 +71,7 @@ pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
         source: micro * (aux + source_share(plan)?) * FROZEN * all,
         sampled: sampled * FROZEN * all,
         shown: plan.output.samples + evaluated,
-        image: image(&plan.model),
+        image: image(plan.model.image_shape()),
     }
     .needed(plan.micro_batch(), plan.steps.batch))
 }
@@ -92,7 +91,7 @@ pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
         source: 0.0,
         sampled: 0.0,
         shown: 0,
-        image: image(net),
+        image: image([net.in_channels, net.image_size, net.image_size]),
     }
     .needed(micro, batch))
 }
@@ -161,6 +160,6 @@ fn size_of_maps(plan: &LoopPlan) -> f64 {
 }
 
 /// Bytes of one image.
-fn image(model: &AdmConfig) -> f64 {
-    4.0 * (model.in_channels * model.image_size.pow(2)) as f64
+fn image(shape: [usize; 3]) -> f64 {
+    4.0 * shape.iter().product::<usize>() as f64
 }

@@ -4,15 +4,16 @@ use super::{Disk, Estimate, memory_of, memory_of_classifier};
 use crate::error::Result;
 use crate::training::TrainPlan;
 use candle_core::{DType, Device, Tensor};
-use sdft_adm::{Encoder, Unet};
+use sdft_adm::Encoder;
 use sdft_autograd::backward;
 use sdft_classifier::{ClassifierPlan, start_classifier};
 use sdft_cuda::synchronize;
+use sdft_diffusion::{ComputeMode, Condition, LevelDraw};
 use sdft_files::human_size;
 use sdft_losses::distill_odds;
 use sdft_nn::{ParamSpec, Params};
 use sdft_schedule::Respacing;
-use sdft_train::{AuxSampling, DistillSampling, LoopPlan};
+use sdft_train::{AuxSampling, DistillSampling, LoopPlan, noise_levels};
 use std::time::Instant;
 
 /// A trial pass has as many images as this many operations allow, at least one.
@@ -84,8 +85,11 @@ pub(super) fn source_share(plan: &TrainPlan) -> Result<f64> {
         (Some(_), DistillSampling::All) => 1.0,
         (Some(term), DistillSampling::Weighted) => {
             let diffusion = plan.process.diffusion(false, &Respacing::All)?;
-            let weights = term.weighting.weights(&diffusion.schedule);
-            weights.iter().map(|&w| distill_odds(w)).sum::<f64>() / weights.len() as f64
+            let n = diffusion.n_steps();
+            let grid: Vec<f64> = (0..n).map(|i| (i as f64 + 0.5) / n as f64).collect();
+            let draws = noise_levels(plan, &diffusion)?.draw(&grid);
+            let odds = |draw: &LevelDraw| distill_odds(term.weighting.at(draw.level.snr()));
+            draws.iter().map(odds).sum::<f64>() / n as f64
         }
     })
 }
@@ -109,15 +113,20 @@ fn run_bytes(checkpoint: u64, keep: usize) -> u64 {
 
 /// Seconds per image of a forward pass, and of a forward and backward pass, with random weights.
 fn trial(plan: &TrainPlan, images: usize, device: &Device) -> Result<(f64, f64)> {
-    let (config, dtype) = (&plan.model, plan.steps.precision.compute_dtype());
-    let start = Params::init(&Unet::specs(config)?, 0, device)?;
-    let (params, _) = start.trainable()?;
-    let load = |params: &Params| {
-        Ok::<_, candle_core::Error>(Unet::load(params, config)?.with_compute_dtype(dtype))
+    let architecture = &plan.model;
+    let start = Params::init(&architecture.specs()?, 0, device)?;
+    let (kind, dtype) = (
+        plan.process.prediction_type,
+        plan.steps.precision.compute_dtype(),
+    );
+    let mode = ComputeMode {
+        dtype,
+        recompute: false,
     };
-    let (frozen, trainable) = (load(&start)?, load(&params)?);
-    let side = config.image_size;
-    let x = Tensor::ones((images, config.in_channels, side, side), DType::F32, device)?;
+    let frozen = architecture.load(&start, kind, dtype)?;
+    let trainable = architecture.trainable(&start, kind, mode)?;
+    let [c, h, w] = architecture.image_shape();
+    let x = Tensor::ones((images, c, h, w), DType::F32, device)?;
     let t = vec![500.0; images];
     let time = |pass: &dyn Fn() -> candle_core::Result<()>| -> candle_core::Result<f64> {
         // The first pass of a small network mostly warms the caches; a large one is not run twice for that.
@@ -130,9 +139,9 @@ fn trial(plan: &TrainPlan, images: usize, device: &Device) -> Result<(f64, f64)>
         synchronize(device)?;
         Ok(started.elapsed().as_secs_f64() / images as f64)
     };
-    let forward = time(&|| frozen.forward(&x, &t, None, None).map(drop))?;
+    let forward = time(&|| frozen.predict(&x, &t).map(drop))?;
     let both = time(&|| {
-        let out = trainable.forward(&x, &t, None, None)?;
+        let out = trainable.predict(&x, &t, &Condition::default())?.output;
         backward(&out.sqr()?.mean_all()?).map(drop)
     })?;
     Ok((forward, both))

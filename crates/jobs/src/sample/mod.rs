@@ -110,7 +110,7 @@ pub fn sample_to_folder(
     let plan = SamplePlan {
         model: full_path(&name),
         network_sha256: model.network_sha256()?,
-        image_size: model.config.image_size,
+        image_size: model.architecture.image_size(),
         seed: options.seed,
         sampler: options.sampler,
         steps: options.steps.clone(),

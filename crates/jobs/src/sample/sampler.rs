@@ -4,8 +4,7 @@ use crate::choice::{Choice, by_name};
 use crate::context::{Context, Runtime, check_stop};
 use crate::error::{Result, option};
 use candle_core::Tensor;
-use sdft_adm::Unet;
-use sdft_diffusion::{Clip, Denoiser, Diffusion, Process};
+use sdft_diffusion::{Clip, Condition, Denoiser, Diffusion, Network, Process};
 use sdft_gallery::{Failures, Outputs, full_path};
 use sdft_models::LoadedModel;
 use sdft_noise::{Draw, Purpose};
@@ -75,7 +74,7 @@ impl SamplePlan {
         Ok(Self {
             model: full_path(name),
             network_sha256: model.network_sha256()?,
-            image_size: model.config.image_size,
+            image_size: model.architecture.image_size(),
             seed,
             sampler: SamplerKind::Ddim,
             steps: "ddim40".into(),
@@ -95,7 +94,7 @@ pub struct Sampler {
     diffusion: Diffusion,
     /// The step of the process that samples begin at.
     start: usize,
-    unet: Unet,
+    net: Box<dyn Network>,
     runtime: Runtime,
     /// `[C, H, W]`
     image: [usize; 3],
@@ -108,12 +107,12 @@ impl Sampler {
     /// # Errors
     /// Steps, a start or a class that the model does not have.
     pub fn new(plan: SamplePlan, model: &LoadedModel, context: &Context<'_>) -> Result<Self> {
-        let config = &model.config;
+        let architecture = &model.architecture;
         let wrong = |e: &dyn std::fmt::Display| option("steps", format!("{}: {e}", plan.steps));
         let respacing: Respacing = plan.steps.parse().map_err(|e| wrong(&e))?;
         let diffusion = plan
             .process
-            .diffusion(config.learns_variance(), &respacing)
+            .diffusion(architecture.learns_variance(), &respacing)
             .map_err(|e| wrong(&e))?;
         let start = sdft_translators::start_of(&diffusion, plan.start)
             .ok()
@@ -124,7 +123,7 @@ impl Sampler {
                     format!("{}: expected more than 0, up to 1", plan.start),
                 )
             })?;
-        let classes = u32::try_from(config.num_classes)
+        let classes = u32::try_from(architecture.n_classes())
             .map_err(|_| option("model", "has too many classes"))?;
         if let Some(class) = plan.class.filter(|class| *class >= classes) {
             return Err(option(
@@ -134,8 +133,8 @@ impl Sampler {
         }
         let runtime = context.runtime(Precision::Auto);
         Ok(Self {
-            unet: runtime.unet(model)?,
-            image: [config.in_channels, config.image_size, config.image_size],
+            net: runtime.network(model)?,
+            image: architecture.image_shape(),
             plan,
             diffusion,
             start,
@@ -170,8 +169,12 @@ impl Sampler {
         let mut noise = SeededNoise::new(seed, first as u64);
         let x = noise.start(&[n, c, h, w], &self.runtime.device)?;
         let labels = self.labels(seed, first, n);
-        let denoiser = self.unet.with(labels.as_deref(), None);
-        let denoiser: &dyn Denoiser = &denoiser;
+        let condition = Condition {
+            labels: labels.as_deref(),
+            dropout: None,
+        };
+        let denoiser: &dyn Denoiser =
+            &|xt: &Tensor, t: &[f32]| self.net.predict_with(xt, t, &condition);
         let clip = if self.plan.clip { Clip::Yes } else { Clip::No };
         let start = Some(self.start);
         let diffusion = &self.diffusion;

@@ -15,9 +15,9 @@ use crate::estimate::{Estimate, estimate_direction};
 use crate::model::{ModelFile, all_fields, check_unchanged, check_unconditional, load_source};
 use crate::weights::Weights;
 use candle_core::Device;
-use sdft_adm::Unet;
 use sdft_asyrp::Goal;
 use sdft_data::{ImageSource, Joined};
+use sdft_diffusion::Network;
 use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
 use sdft_settings::{given, layers, put};
 use sdft_train::{DataPlan, Ending, LrSchedule, RunFolder, RunPlan};
@@ -30,7 +30,7 @@ pub type DirectionJob = Run<DirectionTraining>;
 
 /// The opened inputs of a [`DirectionJob`].
 pub struct DirectionTraining {
-    net: Unet,
+    net: Box<dyn Network>,
     data: Arc<dyn ImageSource>,
     goal: Goal,
     cache: CacheLocation,
@@ -203,14 +203,14 @@ impl DirectionJob {
         check_unconditional(&plan.source, &model)?;
         plan.source_sha256.clone_from(&model.sha256);
         plan.network_sha256 = model.network_sha256()?;
-        plan.model = model.config.clone();
+        plan.model = model.architecture.clone();
         plan.process = model.process.clone();
         plan.validate().map_err(|e| usage(e.to_string()))?;
         let data = open_images(&plan, context)?;
         plan.data.fingerprint = fingerprint(&*data)?;
         locate_goal(&mut plan.goal, &options.weights)?;
-        let goal = open_goal(&plan.goal, plan.model.image_size)?;
-        let net = model.unet()?;
+        let goal = open_goal(&plan.goal, plan.model.image_size())?;
+        let net = model.network()?;
         let inputs = DirectionTraining {
             net,
             data,
@@ -232,7 +232,7 @@ impl DirectionJob {
         } = &self.inputs;
         let plan = &mut self.plan;
         let images = RangeImages {
-            net,
+            net: &**net,
             data: &**data,
             weights: &options.weights,
             cache: &options.cache,
@@ -290,8 +290,8 @@ impl DirectionJob {
         let (path, known) = (&plan.data.path, &plan.data.fingerprint);
         let inputs = DirectionTraining {
             data: same_images(path, known, "--data", || open_images(&plan, context))?,
-            net: model.unet()?,
-            goal: open_goal(&plan.goal, plan.model.image_size)?,
+            net: model.network()?,
+            goal: open_goal(&plan.goal, plan.model.image_size())?,
             cache: options.cache.clone(),
         };
         Ok(Self::resumed(plan, inputs, folder))
@@ -348,7 +348,7 @@ impl Training for DirectionTraining {
     }
 
     fn estimate(&self, plan: &DirectionPlan, _: &mut Context<'_>) -> Result<Estimate> {
-        estimate_direction(plan, &self.net, &*self.data, &self.goal, &self.cache)
+        estimate_direction(plan, &*self.net, &*self.data, &self.goal, &self.cache)
     }
 
     fn disk(&self, _: &DirectionPlan) -> Result<(u64, u64)> {
@@ -381,7 +381,7 @@ impl Training for DirectionTraining {
         let setup = DirectionSetup {
             plan,
             folder,
-            net: Box::new(self.net),
+            net: self.net,
             goal: self.goal,
             data: self.data,
             latents,
@@ -401,7 +401,7 @@ fn open_images(plan: &DirectionPlan, context: &mut Context<'_>) -> Result<Arc<dy
         per_class: plan.data.per_class,
         ..DataPlan::default()
     };
-    let all = open_data(&data, plan.model.image_size, context)?;
+    let all = open_data(&data, plan.model.image_size(), context)?;
     let n = match plan.data.images {
         0 => all.len(),
         n => n.min(all.len()),

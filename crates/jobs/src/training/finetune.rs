@@ -1,6 +1,6 @@
 //! Training a diffusion model: from random weights, by naive fine-tuning, or with SDFT.
 
-use super::adm::{Networks, TrainPlan, networks, validate};
+use super::networks::{Networks, TrainPlan, networks, validate};
 use super::options::{make_absolute, moved, note_changed_rate};
 use super::presets::{TRAINING, plan as plan_of};
 use super::run::{Run, Training};
@@ -62,6 +62,7 @@ impl TrainJob {
     /// - models, weights or images that cannot be read
     pub fn from_settings(table: Table, context: &mut Context<'_>) -> Result<Self> {
         let (model, process) = (given(&table, "model"), given(&table, "process"));
+        let is_base_given = given(&table, "loss").contains_key("base");
         let mut plan: TrainPlan = plan_of(table, context)?;
         // Checks that need no files come first.
         plan.validate().map_err(|e| usage(e.to_string()))?;
@@ -81,16 +82,16 @@ impl TrainJob {
         } else {
             let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
             plan.source_sha256.clone_from(&model.sha256);
-            plan.model = sdft_adm::AdmConfig {
-                dropout: plan.model.dropout,
-                ..model.config
-            };
+            plan.model = model.architecture.with_dropout(plan.model.dropout());
             plan.process = model.process;
             Some(model.params)
         };
+        if !is_base_given {
+            plan.loss.base = plan.process.usual_base();
+        }
         plan.steps.precision = context.precision_or(plan.steps.precision);
         validate(&plan).map_err(|e| usage(e.to_string()))?;
-        let data = open_data(&plan.data, plan.model.image_size, context)?;
+        let data = open_data(&plan.data, plan.model.image_size(), context)?;
         plan.data.fingerprint = fingerprint(data.as_ref())?;
         locate_eval_weights(&mut plan)?;
         Ok(Self::new_run(plan, FineTuning::new(source, data)))
@@ -125,7 +126,7 @@ impl TrainJob {
             path, fingerprint, ..
         } = &plan.data;
         let data = same_images(path, fingerprint, "--data", || {
-            open_data(&plan.data, plan.model.image_size, context)
+            open_data(&plan.data, plan.model.image_size(), context)
         })?;
         if plan.steps.steps != steps {
             note_changed_rate(plan.optim.schedule, context);
@@ -216,7 +217,7 @@ impl Training for FineTuning {
         folder: RunFolder,
         context: &mut Context<'_>,
     ) -> Result<Ending> {
-        let side = plan.model.image_size;
+        let side = plan.model.image_size();
         context.progress.note(&format!(
             "{}: {} on {} images of {side}x{side}, {} steps of {}{}; writes {}",
             plan.name,

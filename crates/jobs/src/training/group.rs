@@ -1,7 +1,7 @@
 //! Several processes that share every batch of one run.
 
-use super::adm::{Networks, TrainPlan, networks, validate};
 use super::finetune::reload_source;
+use super::networks::{Networks, TrainPlan, networks, validate};
 use crate::context::Context;
 use crate::data::{fingerprint, open_data};
 use crate::error::{Result, failed, usage};
@@ -48,7 +48,7 @@ pub fn follow(group: Arc<ProcessGroup>, context: &mut Context<'_>) -> Result<()>
             )
         })?;
     let source = reload_source(&plan, context)?;
-    let data = open_data(&plan.data, plan.model.image_size, context)?;
+    let data = open_data(&plan.data, plan.model.image_size(), context)?;
     if fingerprint(data.as_ref())? != plan.data.fingerprint {
         return Err(usage(format!(
             "{}: rank {} has other images than rank 0",

@@ -1,22 +1,22 @@
 //! Training runs: diffusion models, classifiers and directions of edits.
 
-mod adm;
 mod classifier;
 mod direction;
 mod finetune;
 mod group;
+mod networks;
 mod options;
 mod presets;
 mod run;
 mod settings;
 
-pub use adm::TrainPlan;
 pub use classifier::{ClassifierJob, ClassifierOptions, train_digits_classifier};
 pub use direction::{
     DirectionJob, DirectionOptions, EditStep, train_digits_direction, train_direction_in,
 };
 pub use finetune::{TrainJob, train_preset};
 pub use group::{follow, join_group};
+pub use networks::TrainPlan;
 pub use options::RunOptions;
 pub use presets::{CLASSIFIERS, DIRECTIONS, TRAINING};
 pub use run::{Run, Training};

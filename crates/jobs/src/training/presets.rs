@@ -100,7 +100,7 @@ fn is_set(table: &Table, key: &str) -> bool {
 mod tests {
     use super::*;
     use crate::training::TrainPlan;
-    use crate::training::adm::validate;
+    use crate::training::networks::validate;
     use sdft_classifier::ClassifierPlan;
     use sdft_directions::DirectionPlan;
     use sdft_settings::{layers, put};

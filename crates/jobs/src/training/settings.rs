@@ -1,12 +1,13 @@
 //! The settings of a new training run: options over a preset that fits them.
 
-use super::adm::TrainPlan;
+use super::networks::TrainPlan;
 use super::options::RunOptions;
 use super::presets::TRAINING;
 use crate::context::Context;
 use crate::embedded::DIGITS;
 use crate::error::Result;
 use sdft_adm::AdmConfig;
+use sdft_models::Architecture;
 use sdft_settings::{layers, merge, put};
 use sdft_train::Method;
 use serde_json::{Map, Value as Json};
@@ -174,7 +175,8 @@ fn text<'a>(table: &'a Table, path: &[&str]) -> Option<&'a str> {
 }
 
 /// Sets levels and attention from the image size where the settings do not set them.
-pub(super) fn fit_architecture(model: &mut AdmConfig, given: &Map<String, Json>) {
+pub(super) fn fit_architecture(architecture: &mut Architecture, given: &Map<String, Json>) {
+    let Architecture::Adm(model) = architecture;
     if !given.contains_key("channel_mult") {
         model.channel_mult = AdmConfig::channel_mult_for(model.image_size);
     }
@@ -186,7 +188,7 @@ pub(super) fn fit_architecture(model: &mut AdmConfig, given: &Map<String, Json>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::adm::validate;
+    use crate::training::networks::validate;
     use sdft_settings::given;
 
     /// Options from pairs of a command line's option and its value.
@@ -208,6 +210,10 @@ mod tests {
         options
     }
 
+    fn adm(plan: &TrainPlan) -> &AdmConfig {
+        plan.model.adm().expect("an ADM network")
+    }
+
     fn resolve(words: &[&str]) -> (TrainPlan, Option<String>) {
         let (table, note) = options(words).table().unwrap();
         let given = given(&table, "model");
@@ -223,7 +229,7 @@ mod tests {
         assert_eq!(validate(&plan), Ok(()));
         assert_eq!(plan.method, sdft_train::Method::Scratch);
         assert_eq!(
-            (plan.name.as_str(), plan.model.image_size),
+            (plan.name.as_str(), plan.model.image_size()),
             ("photos-scratch", 64)
         );
         for words in [
@@ -235,7 +241,7 @@ mod tests {
             assert!(note.contains(words), "{words}: {note}");
         }
         let (plan, _) = resolve(&["--data", "photos", "--set", "model.image_size=32"]);
-        assert_eq!((plan.model.levels(), plan.steps.steps), (4, 20_000));
+        assert_eq!((adm(&plan).levels(), plan.steps.steps), (4, 20_000));
         let (plan, _) = resolve(&[
             "--data",
             "p",
@@ -244,7 +250,7 @@ mod tests {
             "--set",
             "model.image_size=1024",
         ]);
-        assert_eq!((plan.model.image_size, plan.model.levels()), (1024, 7));
+        assert_eq!((plan.model.image_size(), adm(&plan).levels()), (1024, 7));
         let (plan, note) = resolve(&["--data", "photos", "--source", "faces.pt"]);
         assert_eq!((plan.name.as_str(), plan.optim.lr), ("photos-sdft", 2e-5));
         assert!(
@@ -268,11 +274,11 @@ mod tests {
             "p",
         ];
         let (plan, _) = resolve(&config);
-        assert_eq!(plan.model, AdmConfig::default());
+        assert_eq!(plan.model, Architecture::default());
         for (size, levels) in [("128", 5), ("64", 4), ("32", 4)] {
             let set = format!("model.image_size={size}");
             let (plan, _) = resolve(&[&config[..], &["--set", &set]].concat());
-            assert_eq!(plan.model.levels(), levels);
+            assert_eq!(adm(&plan).levels(), levels);
             assert_eq!(validate(&plan), Ok(()));
         }
         let set = [
@@ -282,10 +288,10 @@ mod tests {
             "model.channel_mult=[1.0, 2.0]",
         ];
         let (plan, _) = resolve(&[&config[..], &set].concat());
-        assert_eq!(plan.model.channel_mult, [1.0, 2.0]);
-        assert_eq!(plan.model.attention_resolutions, [2]);
+        assert_eq!(adm(&plan).channel_mult, [1.0, 2.0]);
+        assert_eq!(adm(&plan).attention_resolutions, [2]);
         let (plan, _) = resolve(&["--config", "digits-scratch"]);
-        assert_eq!(plan.model.channel_mult, [1.0, 1.0, 2.0]);
+        assert_eq!(adm(&plan).channel_mult, [1.0, 1.0, 2.0]);
     }
 
     #[test]

@@ -14,7 +14,6 @@ use crate::error::{Result, ResultExt, option};
 use crate::model::{ModelFile, check_unconditional, load_model};
 use candle_core::{Device, Tensor};
 use sdft_adm::Origin;
-use sdft_diffusion::{PredictionType, Process};
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
 use sdft_imaging::{Limits, Rgb8, center_crop, decode_file};
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
@@ -40,7 +39,7 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     let classifier = classifier(options, &model_name, &model, context)?;
     let mask = match options.mask.as_ref() {
         Some(path) if method == TranslationMethod::Sdedit => {
-            let mask = read_mask(path, model.config.image_size)?;
+            let mask = read_mask(path, model.architecture.image_size())?;
             let hash = sdft_files::sha256_file(path).context(path.display())?;
             Some((path, mask, hash))
         }
@@ -57,7 +56,7 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     let plan = TranslatePlan {
         method,
         input: full_path(&options.input.display().to_string()),
-        image_size: model.config.image_size,
+        image_size: model.architecture.image_size(),
         seed: (method != TranslationMethod::Ddib).then_some(options.seed),
         model: full_path(&model_name),
         network_sha256: model.network_sha256()?,
@@ -76,7 +75,7 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
         specific: guided.then_some(options.specific),
         independent: guided.then_some(options.independent),
         free: (method == TranslationMethod::Ilvr).then_some(options.free),
-        variants: options.variants(model.config.image_size)?,
+        variants: options.variants(model.architecture.image_size())?,
         precision: context.precision_or(Precision::F32),
         process: model.process.clone(),
     };
@@ -108,19 +107,15 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
 /// Options for a network that is used with `model`, and whose file may not state its process.
 fn options_of_partner(model: &LoadedModel) -> LoadOptions {
     // Files without a process are official ones, which predict the noise whatever `model` predicts.
-    let process = Process {
-        prediction_type: PredictionType::Epsilon,
-        ..model.process.clone()
-    };
     LoadOptions {
-        process_otherwise: Some(process),
+        process_otherwise: Some(model.process.discrete()),
         ..LoadOptions::default()
     }
 }
 
 /// As [`options_of_partner`], for a file that does not state its image size either.
 fn options_of_partner_with_size(model: &LoadedModel) -> LoadOptions {
-    let size = model.config.image_size.into();
+    let size = model.architecture.image_size().into();
     LoadOptions {
         given: serde_json::Map::from_iter([("image_size".to_owned(), size)]),
         ..options_of_partner(model)
@@ -149,7 +144,10 @@ fn source_model(
     }
     context.notes(&source.notes);
     check_unconditional(&name, &source)?;
-    let sizes = (source.config.image_size, model.config.image_size);
+    let sizes = (
+        source.architecture.image_size(),
+        model.architecture.image_size(),
+    );
     if sizes.0 != sizes.1 {
         return Err(option(
             "source_model",
@@ -195,7 +193,10 @@ fn classifier(
         classifier = load_encoder(Path::new(&name), &options_of_partner_with_size(model))?;
     }
     context.notes(&classifier.notes);
-    let (found, expected) = (classifier.config.net.image_size, model.config.image_size);
+    let (found, expected) = (
+        classifier.config.net.image_size,
+        model.architecture.image_size(),
+    );
     if found != expected {
         return Err(option(
             "classifier",
@@ -213,7 +214,7 @@ fn classifier(
             ),
         ));
     }
-    if !classifier.process.same_noise(&model.process) {
+    if !classifier.process.same_noise(&model.process.discrete()) {
         return Err(option(
             "classifier",
             format!(

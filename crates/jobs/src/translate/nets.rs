@@ -5,8 +5,8 @@ use super::plan::{TranslatePlan, Variant};
 use crate::context::{Context, Runtime};
 use crate::error::{Result, ResultExt as _, option};
 use candle_core::{DType, Device, Tensor};
-use sdft_adm::{Encoder, Unet};
-use sdft_diffusion::{Clip, Diffusion};
+use sdft_adm::Encoder;
+use sdft_diffusion::{Clip, Denoiser, Diffusion, Network};
 use sdft_models::{LoadedEncoder, LoadedModel};
 use sdft_randn::NumberedNoise;
 use sdft_samplers::StepCallback;
@@ -31,8 +31,8 @@ pub struct TranslationModels<'a> {
 
 /// A method with its networks.
 pub struct Translator {
-    model: Unet,
-    source: Option<Unet>,
+    model: Box<dyn Network>,
+    source: Option<Box<dyn Network>>,
     classifier: Option<Encoder>,
     mask: Option<Tensor>,
     variants: Vec<Prepared>,
@@ -77,8 +77,8 @@ impl Translator {
         });
         Ok(Self {
             variants: variants.collect::<Result<_>>()?,
-            model: runtime.unet(models.model)?,
-            source: models.source.map(|m| runtime.unet(m)).transpose()?,
+            model: runtime.network(models.model)?,
+            source: models.source.map(|m| runtime.network(m)).transpose()?,
             classifier: models.classifier.map(|c| runtime.encoder(c)).transpose()?,
             mask: models
                 .mask
@@ -100,10 +100,11 @@ impl Translator {
         observer: &mut StepCallback<'_>,
     ) -> candle_core::Result<Tensor> {
         let Prepared { diffusion, kind } = &self.variants[variant];
+        let net: &dyn Denoiser = &*self.model;
         match kind {
             Kind::Sdedit(edit) => {
                 let mask = self.mask.as_ref();
-                sdedit(diffusion, &self.model, x0, mask, edit, noise, observer)
+                sdedit(diffusion, net, x0, mask, edit, noise, observer)
             }
             Kind::Egsde {
                 edit,
@@ -123,15 +124,15 @@ impl Translator {
                     independent: *independent,
                     ..Energies::new(classifier, low_pass.clone())
                 };
-                egsde(diffusion, &self.model, &energies, x0, edit, noise, observer)
+                egsde(diffusion, net, &energies, x0, edit, noise, observer)
             }
             Kind::Ddib(clip) => {
                 let Some(source) = &self.source else {
                     candle_core::bail!("DDIB needs a source model");
                 };
-                Ok(ddib(diffusion, source, &self.model, x0, *clip, observer)?.image)
+                Ok(ddib(diffusion, &**source, net, x0, *clip, observer)?.image)
             }
-            Kind::Ilvr(options) => ilvr(diffusion, &self.model, x0, options, noise, observer),
+            Kind::Ilvr(options) => ilvr(diffusion, net, x0, options, noise, observer),
         }
     }
 
@@ -156,7 +157,7 @@ fn prepare(
     device: &Device,
 ) -> Result<Prepared> {
     let process = &plan.process;
-    let learned = model.config.learns_variance();
+    let learned = model.architecture.learns_variance();
     let clip = if plan.clip == Some(false) {
         Clip::No
     } else {

@@ -68,7 +68,7 @@ impl TranslatePlan {
         Self {
             method,
             input: String::new(),
-            image_size: model.config.image_size,
+            image_size: model.architecture.image_size(),
             seed: None,
             model: String::new(),
             network_sha256: String::new(),

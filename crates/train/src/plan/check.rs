@@ -103,6 +103,15 @@ impl<M> Plan<M> {
         ) {
             return wrong("loss.timesteps", error.to_string());
         }
+        if self.process.continuous.is_some() && self.loss.timesteps != "uniform" {
+            return wrong(
+                "loss.timesteps",
+                format!(
+                    "a continuous process draws ln sigma from a normal distribution (process.continuous.p_mean, p_std); expected \"uniform\", found {:?}",
+                    self.loss.timesteps
+                ),
+            );
+        }
         check_classes("data.classes", self.data.classes.as_deref())?;
         if let (Some(aux), AuxSampling::Weighted, Ok(diffusion)) = (
             self.objective(false).aux,
@@ -196,18 +205,14 @@ pub fn check_counts(counts: &[(&str, u64, u64, u64)]) -> Result<(), PlanError> {
     }
 }
 
-/// Fails unless the tables of the process can be made.
+/// Fails unless the tables of the process can be made and its settings are in their ranges.
 ///
 /// # Errors
-/// The [`PlanError`] of the schedule or of the number of steps.
+/// The [`PlanError`] of the first invalid field.
 pub fn check_process(process: &Process) -> Result<(), PlanError> {
-    match process.diffusion(false, &Respacing::All) {
-        Ok(_) => Ok(()),
-        Err(problem @ ScheduleError::UnknownSchedule { .. }) => {
-            Err(error("process.noise_schedule", problem.to_string()))
-        }
-        Err(problem) => Err(error("process.diffusion_steps", problem.to_string())),
-    }
+    process
+        .check()
+        .map_err(|e| error(&format!("process.{}", e.field), e.problem))
 }
 
 /// Fails unless all classes are digits.
@@ -285,6 +290,7 @@ fn check_ranges(ranges: &[(&str, f64, f64, f64)]) -> Result<(), PlanError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sdft_diffusion::EdmProcess;
 
     fn digits() -> Plan {
         Plan {
@@ -315,6 +321,32 @@ mod tests {
             ..digits()
         };
         assert!(!naive.objective(true).distills());
+    }
+
+    #[test]
+    fn a_continuous_process_refuses_what_only_steps_have() {
+        let edm = |change: fn(&mut Plan)| {
+            let mut plan = digits();
+            plan.process.prediction_type = PredictionType::Sample;
+            plan.process.continuous = Some(EdmProcess::default());
+            plan.loss.base = plan.process.usual_base();
+            change(&mut plan);
+            plan.validate()
+        };
+        assert_eq!(edm(|_| {}), Ok(()));
+        let key = |change| edm(change).unwrap_err().key;
+        assert_eq!(
+            key(|plan| plan.loss.timesteps = "loss-second-moment".into()),
+            "loss.timesteps"
+        );
+        assert_eq!(
+            key(|plan| plan.process.prediction_type = PredictionType::V),
+            "process.prediction_type"
+        );
+        assert_eq!(
+            key(|plan| plan.process.continuous.as_mut().unwrap().p_std = -1.0),
+            "process.continuous.p_std"
+        );
     }
 
     #[test]

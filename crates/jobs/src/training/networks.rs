@@ -1,13 +1,13 @@
-//! Runs that train ADM's U-Net: their plan, its checks, and the networks that it needs.
+//! Runs that train a diffusion network: their plan, its checks, and the networks that it needs.
 
 use candle_core::{DType, Device};
-use sdft_adm::{AdmConfig, TrainableUnet, Unet};
 use sdft_diffusion::{ComputeMode, Denoiser, Trainable};
+use sdft_models::Architecture;
 use sdft_nn::Params;
 use sdft_train::PlanError;
 
-/// A plan whose `[model]` section is ADM's configuration.
-pub type TrainPlan = sdft_train::Plan<AdmConfig>;
+/// A plan whose `[model]` section is an architecture.
+pub type TrainPlan = sdft_train::Plan<Architecture>;
 
 /// Checks a plan and its architecture.
 pub(super) fn validate(plan: &TrainPlan) -> Result<(), PlanError> {
@@ -15,7 +15,7 @@ pub(super) fn validate(plan: &TrainPlan) -> Result<(), PlanError> {
         key: format!("model.{}", error.field),
         problem: error.problem,
     })?;
-    plan.check_images(plan.model.image_size)?;
+    plan.check_images(plan.model.image_size())?;
     plan.validate()
 }
 
@@ -34,30 +34,32 @@ pub(crate) fn networks(
     device: &Device,
 ) -> candle_core::Result<Networks> {
     let Some(source) = source else {
-        let start = Params::init(&Unet::specs(&plan.model)?, plan.seed, device)?;
+        let start = Params::init(&plan.model.specs()?, plan.seed, device)?;
         return Ok(Networks {
-            network: Box::new(trainable_unet(&start, plan)?),
+            network: trainable(&start, plan)?,
             source: None,
         });
     };
     let start = source.to(DType::F32, device)?;
-    let frozen = Unet::load(&start, &plan.model)?
-        .with_prediction_type(plan.process.prediction_type)
-        .with_compute_dtype(plan.steps.precision.compute_dtype());
+    let dtype = plan.steps.precision.compute_dtype();
+    let frozen = plan
+        .model
+        .load(&start, plan.process.prediction_type, dtype)?;
     Ok(Networks {
-        network: Box::new(trainable_unet(&start, plan)?),
-        source: Some(Box::new(frozen)),
+        network: trainable(&start, plan)?,
+        source: Some(frozen),
     })
 }
 
-/// A U-Net that starts from a copy of `params` and computes as the plan says.
-pub(crate) fn trainable_unet(
+/// A network that starts from a copy of `params` and computes as the plan says.
+pub(crate) fn trainable(
     params: &Params,
     plan: &TrainPlan,
-) -> candle_core::Result<TrainableUnet> {
+) -> candle_core::Result<Box<dyn Trainable>> {
     let mode = ComputeMode {
         dtype: plan.steps.precision.compute_dtype(),
         recompute: plan.steps.recompute,
     };
-    TrainableUnet::new(params, &plan.model, plan.process.prediction_type, mode)
+    let kind = plan.process.prediction_type;
+    plan.model.trainable(params, kind, mode)
 }

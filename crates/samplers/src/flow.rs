@@ -1,0 +1,54 @@
+//! What the samplers that choose their own noise levels share: the levels, and the network in EDM's coordinates.
+
+use candle_core::{DType, Result, Tensor, bail};
+use sdft_diffusion::{Denoiser, Diffusion, Level, Prediction, predict_at};
+
+/// The levels of these values of sigma, from most noise to least. Values that fall on one step of a discrete process count once.
+pub(crate) fn levels_of(diffusion: &Diffusion, sigmas: &[f64]) -> Vec<Level> {
+    let mut levels: Vec<Level> = sigmas
+        .iter()
+        .map(|&sigma| diffusion.level_near(sigma))
+        .collect();
+    levels.dedup_by(|a, b| a.alpha_bar == b.alpha_bar);
+    levels
+}
+
+/// `n` numbers from `first` to `last` in equal steps; only `first` if `n` is 1.
+pub(crate) fn evenly(n: usize, first: f64, last: f64) -> impl Iterator<Item = f64> {
+    let intervals = n.saturating_sub(1).max(1) as f64;
+    (0..n).map(move |i| first + i as f64 / intervals * (last - first))
+}
+
+/// Fails unless there are steps, and values of sigma to spread them over.
+pub(crate) fn check_range(what: &str, steps: usize, low: f64, high: f64) -> Result<()> {
+    if steps == 0 {
+        bail!("{what}: expected at least 1 step, found 0");
+    }
+    let is_range = low > 0.0 && low < high && high.is_finite();
+    if !is_range {
+        bail!("{what}: expected sigma_min above 0 and below sigma_max, found {low} and {high}");
+    }
+    Ok(())
+}
+
+/// The predicted noise and clean image at `x = x0 + sigma eps`, in f64. The noise is the slope of the deterministic flow, `dx / dsigma`.
+///
+/// The network is called in `dtype`.
+pub(crate) fn noise_and_image(
+    denoiser: &dyn Denoiser,
+    x: &Tensor,
+    level: Level,
+    dtype: DType,
+) -> Result<(Tensor, Tensor)> {
+    let levels = vec![level; x.dim(0)?];
+    let xt = variance_preserving(x, &level)?;
+    let predicted = predict_at(denoiser, &xt.to_dtype(dtype)?, &levels)?;
+    let output = predicted.output.detach().to_dtype(DType::F64)?;
+    let prediction = Prediction::new(output, predicted.prediction_type);
+    Ok((prediction.eps(&xt, &levels)?, prediction.x0(&xt, &levels)?))
+}
+
+/// The state of the variance-preserving process, `x_t = x / sqrt(1 + sigma^2)`.
+pub(crate) fn variance_preserving(x: &Tensor, level: &Level) -> Result<Tensor> {
+    x * level.alpha_bar.sqrt()
+}
