@@ -62,7 +62,7 @@
 //! | the diffusion process | [`schedule`] (numbers), [`diffusion`] (tensors and [`Denoiser`](diffusion::Denoiser)) |
 //! | images from noise, and noise from images | [`samplers`], with noise from [`randn`] and [`noise`] |
 //! | images from images | [`translators`] (SDEdit, EGSDE, DDIB, ILVR), [`asyrp`] (editing by a text) |
-//! | networks and their files | [`adm`], [`models`], [`checkpoint`] |
+//! | networks and their files | [`adm`], [`unet2d`], [`models`], [`checkpoint`] |
 //! | layers and gradients | [`nn`], [`autograd`], [`kernels`] |
 //! | to measure images | [`eval`] (folders), [`features`] (Inception, LPIPS, CLIP), [`metrics`] (numbers) |
 //! | pictures | [`imaging`] |
@@ -85,5 +85,5 @@ pub use {
     sdft_nn as nn, sdft_noise as noise, sdft_optim as optim, sdft_parallel as parallel,
     sdft_randn as randn, sdft_runtime as runtime, sdft_samplers as samplers,
     sdft_schedule as schedule, sdft_settings as settings, sdft_train as train,
-    sdft_translators as translators,
+    sdft_translators as translators, sdft_unet2d as unet2d,
 };

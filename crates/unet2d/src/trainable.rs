@@ -74,15 +74,55 @@ impl Trainable for TrainableUnet2d {
         self.mode
     }
 
-    /// Constants that the next operation removes: what is added to all keys of an attention, or to a channel that is normalised alone.
     fn has_zero_gradient(&self, name: &str) -> bool {
-        let config = self.unet.config();
-        let is_added = name.ends_with(".conv1.bias")
-            || name.contains(".time_emb_proj.")
-                && config.resnet_time_scale_shift == TimeScaleShift::Default;
-        let is_alone = |(known, var): &(String, Var)| {
-            known == name && var.dims().first() == Some(&config.norm_num_groups)
-        };
-        name.ends_with(".to_k.bias") || is_added && self.vars.iter().any(is_alone)
+        is_removed(name, self.unet.config())
     }
+}
+
+/// Whether this parameter only adds a constant that is removed: by the softmax, to all keys of an attention; by a norm, to a channel that
+/// it normalises alone.
+fn is_removed(name: &str, config: &Unet2dConfig) -> bool {
+    let is_alone = |width: Option<&usize>| width == Some(&config.norm_num_groups);
+    let widths = &config.block_out_channels;
+    let (levels, layers) = (config.levels(), config.layers_per_block);
+    let parts: Vec<&str> = name.split('.').collect();
+    match parts.as_slice() {
+        [.., "to_k", "bias"] => true,
+        ["down_blocks", level, .., layer, kind] if is_before_norm(layer, kind, config) => is_alone(
+            level
+                .parse()
+                .ok()
+                .and_then(|level: usize| widths.get(level)),
+        ),
+        ["up_blocks", index, .., layer, kind] if is_before_norm(layer, kind, config) => {
+            let level = index
+                .parse()
+                .ok()
+                .and_then(|index: usize| levels.checked_sub(index + 1));
+            is_alone(level.and_then(|level| widths.get(level)))
+        }
+        ["mid_block", .., layer, kind] if is_before_norm(layer, kind, config) => {
+            is_alone(widths.last())
+        }
+        // The end of the last level is followed by the last norm.
+        [
+            "up_blocks",
+            index,
+            "resnets",
+            i,
+            "conv2" | "conv_shortcut",
+            "bias",
+        ]
+        | ["up_blocks", index, "attentions", i, "to_v", "bias"]
+        | ["up_blocks", index, "attentions", i, "to_out", "0", "bias"] => {
+            index.parse() == Ok(levels - 1) && i.parse() == Ok(layers) && is_alone(widths.first())
+        }
+        _ => false,
+    }
+}
+
+/// Whether a parameter of a residual block is added before the second norm.
+fn is_before_norm(layer: &str, kind: &str, config: &Unet2dConfig) -> bool {
+    let is_added = config.resnet_time_scale_shift == TimeScaleShift::Default;
+    (layer == "conv1" && kind == "bias") || (layer == "time_emb_proj" && is_added)
 }

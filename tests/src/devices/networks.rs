@@ -7,7 +7,10 @@ use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_autograd::{add, backward, recompute, silu, taped, to_nchw};
 use sdft_kernels::AttentionOrder;
-use sdft_nn::{AttentionBlock, Params, ResBlock, ResBlockConfig, Resample, Scope, specs_of};
+use sdft_nn::{
+    AttentionBlock, AttentionConfig, Params, ResBlock, ResBlockConfig, Resample, Scope, specs_of,
+};
+use sdft_unet2d::{DownBlock, Unet2d, Unet2dConfig, UpBlock};
 
 /// A result, and gradients by name.
 type Values = (Tensor, Vec<(String, Tensor)>);
@@ -115,18 +118,31 @@ pub(super) fn blocks(dtype: DType, device: &Device, findings: &mut Vec<Finding>)
         let name = format!("residual block {resample:?} {}", dtype.as_str());
         compare_all(&name, (&a, &b), 2.0 * bound(dtype), findings)?;
     }
-    let load = |scope: &Scope<'_>| AttentionBlock::load(scope, 32, 2, 8, AttentionOrder::Legacy);
-    let params = filled(&specs_of(load)?)?;
-    let inputs = [wave(&[2, 32, 5, 4], 3, &Device::Cpu)?];
-    let run = |device: &Device, dtype: DType| {
-        all_of(&params, device, &inputs, |params, t| {
-            let x = sdft_autograd::to_dtype(&t[0], dtype)?;
-            to_nchw(&load(&Scope::root(params))?.forward(&x)?, DType::F32)
-        })
+    let joint = |scope: &Scope<'_>| AttentionBlock::load(scope, 32, 2, 8, AttentionOrder::Legacy);
+    let config = AttentionConfig {
+        channels: 32,
+        heads: 2,
+        head_channels: 16,
+        groups: Some(8),
+        eps: 1e-6,
+        output_scale: 1.5,
     };
-    let (a, b) = (run(device, dtype)?, run(&Device::Cpu, DType::F32)?);
-    let name = format!("attention block {}", dtype.as_str());
-    compare_all(&name, (&a, &b), 2.0 * bound(dtype), findings)
+    let split = |scope: &Scope<'_>| AttentionBlock::load_split(scope, &config);
+    type Load<'a> = &'a dyn Fn(&Scope<'_>) -> candle_core::Result<AttentionBlock>;
+    for (which, load) in [("joint", &joint as Load<'_>), ("split", &split)] {
+        let params = filled(&specs_of(load)?)?;
+        let inputs = [wave(&[2, 32, 5, 4], 3, &Device::Cpu)?];
+        let run = |device: &Device, dtype: DType| {
+            all_of(&params, device, &inputs, |params, t| {
+                let x = sdft_autograd::to_dtype(&t[0], dtype)?;
+                to_nchw(&load(&Scope::root(params))?.forward(&x)?, DType::F32)
+            })
+        };
+        let (a, b) = (run(device, dtype)?, run(&Device::Cpu, DType::F32)?);
+        let name = format!("attention block {which} {}", dtype.as_str());
+        compare_all(&name, (&a, &b), 2.0 * bound(dtype), findings)?;
+    }
+    Ok(())
 }
 
 /// A small network with everything in it, recorded, with and without recomputed blocks.
@@ -157,6 +173,27 @@ pub(super) fn network(dtype: DType, device: &Device, findings: &mut Vec<Finding>
         let name = format!("network{how} {}", dtype.as_str());
         compare_all(&name, (&found, &exact), 3.0 * bound(dtype), findings)?;
     }
+    let config = Unet2dConfig {
+        center_input_sample: true,
+        down_block_types: vec![DownBlock::Plain, DownBlock::Attention],
+        up_block_types: vec![UpBlock::Attention, UpBlock::Plain],
+        block_out_channels: vec![32, 64],
+        layers_per_block: 1,
+        mid_block_scale_factor: 1.5,
+        downsample_padding: 0,
+        norm_num_groups: 8,
+        ..Unet2dConfig::default()
+    };
+    let params = filled(&Unet2d::specs(&config)?)?;
+    let run = |device: &Device, dtype: DType| {
+        all_of(&params, device, &inputs, |params, t| {
+            let unet = Unet2d::load(params, &config)?.with_compute_dtype(dtype);
+            unet.forward(&t[0], &[30.0, 700.0], None, None)
+        })
+    };
+    let (found, exact) = (run(device, dtype)?, run(&Device::Cpu, DType::F32)?);
+    let name = format!("network of diffusers {}", dtype.as_str());
+    compare_all(&name, (&found, &exact), 3.0 * bound(dtype), findings)?;
     // A recorded function that networks do not have.
     let x = Var::from_tensor(&wave(&[2, 8, 4, 4], 5, device)?.to_dtype(dtype)?)?;
     let y = taped(x.as_tensor(), |x| recompute(x, x, |x, _| add(&silu(x)?, x)))?;
