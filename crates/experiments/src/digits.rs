@@ -14,11 +14,12 @@ use sdft_jobs::{
     judge_features, load_judge, load_model,
 };
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
-use sdft_models::{LoadOptions, LoadedModel};
+use sdft_models::{Export, LoadOptions, LoadedModel, write_diffusers};
 use sdft_settings::{layers, put, set};
 use sdft_train::{Ending, contact_sheet, to_images};
 use serde_json::json;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// Classes of the target set.
 const PRESENT: [u8; 3] = [1, 4, 7];
@@ -40,15 +41,18 @@ struct Method {
     set: &'static [&'static str],
     /// Whether its models are measured in translation and editing, too.
     translates: bool,
+    /// Whether it starts from the source model as a `UNet2DModel` of diffusers.
+    of_diffusers: bool,
 }
 
-const METHODS: [Method; 7] = [
+const METHODS: [Method; 9] = [
     Method {
         label: "scratch",
         title: "scratch",
         preset: "digits-scratch",
         set: &[],
         translates: true,
+        of_diffusers: false,
     },
     Method {
         label: "naive",
@@ -56,6 +60,7 @@ const METHODS: [Method; 7] = [
         preset: "digits-naive",
         set: &[],
         translates: true,
+        of_diffusers: false,
     },
     Method {
         label: "naive, stopped at 50 steps",
@@ -63,6 +68,7 @@ const METHODS: [Method; 7] = [
         preset: "digits-naive",
         set: &["loop.steps=50"],
         translates: true,
+        of_diffusers: false,
     },
     Method {
         label: "SDFT, lambda 5",
@@ -70,6 +76,7 @@ const METHODS: [Method; 7] = [
         preset: "digits-sdft",
         set: &[],
         translates: true,
+        of_diffusers: false,
     },
     Method {
         label: "SDFT without auxiliary input",
@@ -77,6 +84,7 @@ const METHODS: [Method; 7] = [
         preset: "digits-sdft",
         set: &["loss.lambda_aux=0.0"],
         translates: false,
+        of_diffusers: false,
     },
     Method {
         label: "constant weight, lambda 0.1",
@@ -89,6 +97,7 @@ const METHODS: [Method; 7] = [
             "loss.weight_aux=constant",
         ],
         translates: false,
+        of_diffusers: false,
     },
     Method {
         label: "Min-SNR-5 (eps form), lambda 0.1",
@@ -101,6 +110,23 @@ const METHODS: [Method; 7] = [
             "loss.weight_aux=min-snr-5-eps",
         ],
         translates: false,
+        of_diffusers: false,
+    },
+    Method {
+        label: "naive, UNet2DModel",
+        title: "",
+        preset: "digits-naive",
+        set: &[],
+        translates: false,
+        of_diffusers: true,
+    },
+    Method {
+        label: "SDFT, lambda 5, UNet2DModel",
+        title: "",
+        preset: "digits-sdft",
+        set: &[],
+        translates: false,
+        of_diffusers: true,
     },
 ];
 
@@ -229,8 +255,10 @@ fn train(
     let mut models = Vec::new();
     for seed in 0..options.seeds {
         let settings = method.set.iter().map(|set| set.replace(['.', '='], "-"));
+        let kind = method.of_diffusers.then(|| "unet2d".to_owned());
         let parts: Vec<String> = std::iter::once(method.preset.to_owned())
             .chain(settings)
+            .chain(kind)
             .collect();
         let name = format!("{}-seed{seed}", parts.join("-"));
         let root = options.out.join(&name);
@@ -243,6 +271,10 @@ fn train(
             for assignment in method.set {
                 set::<TrainPlan>(&mut table, assignment)?;
             }
+            if method.of_diffusers {
+                let source = source_of_diffusers(&options.out)?;
+                put(&mut table, "source", source.display().to_string());
+            }
             let job = TrainJob::from_settings(table, context)?;
             if let Ending::Interrupted { .. } = job.run_in(&root, context)? {
                 return Ok(None);
@@ -251,6 +283,23 @@ fn train(
         models.push(model.display().to_string());
     }
     Ok(Some(models))
+}
+
+/// The folder of the source model as a `UNet2DModel` of diffusers; it is written unless it exists.
+fn source_of_diffusers(out: &Path) -> Result<PathBuf> {
+    let folder = out.join("source-unet2d");
+    if !folder.join("model_index.json").is_file() {
+        let model = load_model(DIGITS_SOURCE, &LoadOptions::default())?;
+        let export = Export {
+            architecture: &model.architecture,
+            process: &model.process,
+            params: &model.params,
+            metadata: &BTreeMap::new(),
+            dtype: None,
+        };
+        write_diffusers(&folder, &export)?;
+    }
+    Ok(folder)
 }
 
 /// The first samples under a title.

@@ -30,6 +30,8 @@ pub const TRAINING: Presets = Presets(&[
     preset!("digits-source"),
     preset!("metfaces-sdft"),
     preset!("aahq-sdft"),
+    preset!("celebahq-sdft"),
+    preset!("ffhq64-sdft"),
 ]);
 
 /// Presets of `train-classifier`.
@@ -110,7 +112,7 @@ mod tests {
         for name in TRAINING.names() {
             let mut table = layers::<TrainPlan>(&TRAINING, &[name]).unwrap();
             let own = name.starts_with("own-");
-            if name.starts_with("metfaces") || name.starts_with("aahq") {
+            if !own && !name.starts_with("digits") {
                 put(&mut table, "source", "source.pt");
             }
             if !name.starts_with("digits") {
