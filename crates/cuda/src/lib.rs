@@ -28,10 +28,10 @@ pub use crate::upload::{Download, download, upload};
 pub use crate::{
     attention::{Attention, attention_backward, attention_forward},
     conv::{Conv, Prepared, conv_forward, conv_input_gradient, conv_weight_gradient},
+    elementwise::{add_scaled, elementwise, pairwise, scale},
     maps::{
-        Pool, add_per_channel, add_scaled, channels, column_sum, concat, dense, elementwise,
-        embedding, filter, pairwise, plane_sums, pool_forward, pool_gradient, pool2,
-        pool2_gradient, scale, upsample,
+        Pool, add_per_channel, channels, column_sum, concat, dense, embedding, filter, plane_sums,
+        pool_forward, pool_gradient, pool2, pool2_gradient, upsample,
     },
     noise::{keep_factors, normals},
     norm::{Norm, Statistics, modulate, modulate_gradient, norm_forward, norm_gradient, norm_sums},
@@ -48,6 +48,8 @@ mod attention;
 mod conv;
 #[cfg(feature = "cuda")]
 mod cudnn;
+#[cfg(feature = "cuda")]
+mod elementwise;
 #[cfg(feature = "cuda")]
 mod gemm;
 #[cfg(feature = "cuda")]

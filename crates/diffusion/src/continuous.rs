@@ -1,6 +1,6 @@
 //! EDM's continuous process, and how training draws noise levels from either kind of process.
 
-use crate::{Diffusion, Level};
+use crate::{Diffusion, Level, Precond};
 use sdft_schedule::{LossSecondMoment, ScheduleError, TimestepSampler};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,28 @@ impl Default for EdmProcess {
 }
 
 impl EdmProcess {
+    /// The process of a network with this preconditioning: its own range of noise levels, as far as it states one, and its own standard
+    /// deviation of the images.
+    pub fn of(precond: &Precond) -> Self {
+        let usual = Self::default();
+        let (least, most) = (precond.sigma_min(), precond.sigma_max());
+        Self {
+            sigma_min: if least > 0.0 { least } else { usual.sigma_min },
+            sigma_max: if most.is_finite() {
+                most
+            } else {
+                usual.sigma_max
+            },
+            sigma_data: precond.sigma_data().unwrap_or(usual.sigma_data),
+            ..usual
+        }
+    }
+
+    /// The noise level of training at a standard normal number.
+    pub fn level_at(&self, normal: f64) -> Level {
+        Level::of_sigma((self.p_mean + self.p_std * normal).exp())
+    }
+
     /// The first field of a process that is outside its range, with the range and the value.
     pub(crate) fn outside(&self) -> Option<(&'static str, &'static str, f64)> {
         let positive = |value: f64| value > 0.0 && value.is_finite();
@@ -168,7 +190,7 @@ impl NoiseLevels for EdmProcess {
         uniforms
             .iter()
             .map(|&u| LevelDraw {
-                level: Level::of_sigma((self.p_mean + self.p_std * normal_quantile(u)).exp()),
+                level: self.level_at(normal_quantile(u)),
                 weight: 1.0,
             })
             .collect()
@@ -292,6 +314,21 @@ mod tests {
         for u in [0.0, 1.0] {
             assert!(normal_quantile(u).is_finite(), "{u}");
         }
+    }
+
+    #[test]
+    fn the_process_of_a_network_has_its_range_of_noise() {
+        let range = |precond| {
+            let process = EdmProcess::of(precond);
+            (process.sigma_min, process.sigma_max)
+        };
+        assert_eq!(EdmProcess::of(&Precond::EDM), EdmProcess::default());
+        assert_eq!(range(&Precond::VE), (0.02, 100.0));
+        let (low, high) = range(&Precond::VP);
+        assert!(
+            (low - 1e-3).abs() < 1e-6 && (150.0..153.0).contains(&high),
+            "{low} {high}"
+        );
     }
 
     #[test]

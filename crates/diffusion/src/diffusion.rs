@@ -4,6 +4,7 @@ use crate::level::per_image;
 use crate::{Denoiser, EdmProcess, Level, Prediction, Sampling, predict_at};
 use candle_core::{Result, Tensor, bail};
 use sdft_schedule::Schedule;
+use std::borrow::Cow;
 
 /// The least variance of a step, of which a logarithm is taken (diffusers `_get_variance`).
 const LEAST_VARIANCE: f64 = 1e-20;
@@ -144,6 +145,21 @@ impl Diffusion {
         Ok(self.levels(t)?.iter().map(|level| level.t).collect())
     }
 
+    /// The times of steps `t` for a network of [`Process::discrete`](crate::Process::discrete), such as a classifier of noised images.
+    ///
+    /// # Errors
+    /// As [`Self::levels`].
+    pub fn discrete_t(&self, t: &[usize]) -> Result<Vec<f32>> {
+        if self.time != TimeUnit::Sigma {
+            return self.model_t(t);
+        }
+        let steps = self.levels(t)?;
+        let originals = steps.iter().filter_map(|level| level.step);
+        Ok(originals
+            .map(|step| self.schedule.timestep_map()[step] as f32)
+            .collect())
+    }
+
     /// The level of EDM's `sigma`, for samplers that choose their own levels. A network that is called with `sigma` takes any; one that
     /// is called with steps gets the step whose `sigma` is nearest, so that state and time agree (EDM's `round_sigma`).
     pub fn level_near(&self, sigma: f64) -> Level {
@@ -185,7 +201,7 @@ impl Diffusion {
             Some(&value) => Ok(value),
             None => bail!("timestep {t} is outside 0..{}", table.len()),
         });
-        per_image(values.collect::<Result<_>>()?, like)
+        per_image(&values.collect::<Result<Vec<_>>>()?, like)
     }
 
     /// `a[t] x + b[t] y`.
@@ -258,13 +274,7 @@ impl Diffusion {
                     );
                 };
                 let log_betas: Vec<f64> = s.betas().iter().map(|b| b.ln()).collect();
-                let mut low = s.posterior_log_variance_clipped().to_vec();
-                if self.noise_enters(0)
-                    && let Some(first) = low.first_mut()
-                {
-                    *first = LEAST_VARIANCE.ln();
-                }
-                let low = self.gather(&low, t, xt)?;
+                let low = self.gather(&self.log_posterior_variance(), t, xt)?;
                 let high = self.gather(&log_betas, t, xt)?;
                 let share = ((logits + 1.0)? * 0.5)?;
                 let log_variance = share.broadcast_mul(&(high - &low)?)?.broadcast_add(&low)?;
@@ -283,7 +293,7 @@ impl Diffusion {
             }
             Variance::FixedSmall => (
                 self.gather(s.posterior_variance(), t, xt)?,
-                self.gather(s.posterior_log_variance_clipped(), t, xt)?,
+                self.gather(&self.log_posterior_variance(), t, xt)?,
             ),
         };
         Ok(Reverse {
@@ -292,6 +302,19 @@ impl Diffusion {
             log_variance,
             x0,
         })
+    }
+
+    /// The logarithm of the posterior's variance. Where the first step adds noise, its own variance counts, which is the least possible.
+    fn log_posterior_variance(&self) -> Cow<'_, [f64]> {
+        let table = self.schedule.posterior_log_variance_clipped();
+        if !self.noise_enters(0) {
+            return table.into();
+        }
+        let mut table = table.to_vec();
+        if let Some(first) = table.first_mut() {
+            *first = LEAST_VARIANCE.ln();
+        }
+        table.into()
     }
 
     /// Whether an ancestral step from `t` adds noise: above step 0 of this process, or, where diffusers samples, of the original process.

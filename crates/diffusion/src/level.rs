@@ -185,16 +185,16 @@ impl Prediction {
 
 /// `of` each level, shaped `[B, 1, 1, 1]` in the type and on the device of `like`.
 fn spread(levels: &[Level], of: fn(&Level) -> f64, like: &Tensor) -> Result<Tensor> {
-    per_image(levels.iter().map(of).collect(), like)
+    per_image(&levels.iter().map(of).collect::<Vec<_>>(), like)
 }
 
 /// One number for each image, shaped `[B, 1, 1, 1]` in the type and on the device of `like`.
-pub(crate) fn per_image(values: Vec<f64>, like: &Tensor) -> Result<Tensor> {
+pub(crate) fn per_image(values: &[f64], like: &Tensor) -> Result<Tensor> {
     let n = values.len();
     if n != like.dim(0)? {
         bail!("{n} timesteps for a batch of {}", like.dim(0)?);
     }
-    Tensor::from_vec(values, (n, 1, 1, 1), &Device::Cpu)?
+    Tensor::from_slice(values, (n, 1, 1, 1), &Device::Cpu)?
         .to_dtype(like.dtype())?
         .to_device(like.device())
 }

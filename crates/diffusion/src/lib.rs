@@ -27,7 +27,8 @@ pub use crate::{
     gaussian::GaussianDenoiser,
     level::{Level, eps_from_x0, predict_at, q_sample, velocity, x0_from_eps},
     network::Network,
-    precond::{PRECOND_KEY, Precond, Preconditioned},
+    precond::Precond,
+    preconditioned::{PRECOND_KEY, Preconditioned},
     prediction::{Prediction, PredictionType},
     process::{Process, ProcessError},
     sampling::Sampling,
@@ -46,6 +47,7 @@ mod gaussian;
 mod level;
 mod network;
 mod precond;
+mod preconditioned;
 mod prediction;
 mod process;
 mod sampling;

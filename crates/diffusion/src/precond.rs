@@ -1,15 +1,6 @@
 //! Preconditioning: how a network becomes a denoiser at any noise level.
 
-use crate::{
-    Bottleneck, BottleneckNet, Change, ComputeMode, Condition, Denoiser, Edited, FeatureNet,
-    Network, Prediction, PredictionType, Trainable,
-};
-use candle_core::{Device, Result, Tensor, Var, bail};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-
-/// The key of a preconditioning in the metadata of a network's file.
-pub const PRECOND_KEY: &str = "sdft.precond";
 
 /// How the output of a network F becomes the clean image behind `x = x0 + sigma n`, the denoiser D of Karras et al. 2022.
 ///
@@ -140,6 +131,12 @@ impl Precond {
     }
 
     /// The time that the network is called with.
+    ///
+    /// Where it reaches 1000, each step is rounded to f32 as the reference does: sinusoids of that many radians see the difference.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the reference works in f32"
+    )]
     pub fn c_noise(&self, sigma: f64) -> f64 {
         match *self {
             Self::Edm { .. } => sigma.ln() / 4.0,
@@ -149,11 +146,14 @@ impl Precond {
                 m,
                 ..
             } => {
-                let log = (sigma * sigma).ln_1p();
-                (m - 1.0) * ((beta_min * beta_min + 2.0 * beta_d * log).sqrt() - beta_min) / beta_d
+                let [beta_d, beta_min] = [beta_d, beta_min].map(|beta| beta as f32);
+                let sigma = sigma as f32;
+                let log = f64::from(1.0 + sigma * sigma).ln() as f32;
+                let inner = (beta_min * beta_min) + 2.0 * beta_d * log;
+                f64::from((m - 1.0) as f32 * ((inner.sqrt() - beta_min) / beta_d))
             }
             Self::Ve { .. } => (sigma / 2.0).ln(),
-            Self::ConsistencyAdm { .. } => 250.0 * (sigma + 1e-44).ln(),
+            Self::ConsistencyAdm { .. } => f64::from(250.0 * ((sigma + 1e-44).ln() as f32)),
         }
     }
 
@@ -197,240 +197,16 @@ impl Precond {
     }
 }
 
-/// The state that a noised image is given in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// `sqrt(ab) x0 + sqrt(1 - ab) n`, with `sigma^2 = (1 - ab) / ab`.
-    VariancePreserving,
-    /// `x0 + sigma n`.
-    VarianceExploding,
-}
-
-/// A network F with a preconditioning: the denoiser D.
-///
-/// As a [`Denoiser`], a [`Network`] or a [`Trainable`] it is called with the variance-preserving state
-/// `x_t = sqrt(ab) x0 + sqrt(1 - ab) n` and with `t = sigma = sqrt((1 - ab) / ab)`, and predicts the clean image. So losses, samplers and
-/// translators of the discrete process apply. [`Self::denoise`] is D(x; sigma) itself. The output of `net` is F, whatever its prediction
-/// type says.
-#[derive(Clone, Debug)]
-pub struct Preconditioned<N> {
-    net: N,
-    precond: Precond,
-}
-
-impl<N> Preconditioned<N> {
-    /// D from F.
-    pub fn new(net: N, precond: Precond) -> Self {
-        Self { net, precond }
-    }
-
-    /// F.
-    pub fn net(&self) -> &N {
-        &self.net
-    }
-
-    /// F, to be changed.
-    pub fn net_mut(&mut self) -> &mut N {
-        &mut self.net
-    }
-
-    /// The preconditioning.
-    pub fn precond(&self) -> Precond {
-        self.precond
-    }
-
-    /// `D(x; sigma)` where `f` is F, for a clean image plus noise of standard deviation sigma.
-    ///
-    /// # Shapes
-    /// - `x`: `[B, C, H, W]` · `sigma`: `B` noise levels above 0 · returns: `[B, C, H, W]` in the type of F's output
-    ///
-    /// # Errors
-    /// A noise level that is not positive and finite, or another number of them than images; those of `f`.
-    pub fn denoise_by(
-        &self,
-        x: &Tensor,
-        sigma: &[f32],
-        f: impl FnOnce(&Tensor, &[f32]) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let call = Call::new(self.precond, State::VarianceExploding, x, sigma)?;
-        call.finish(x, &f(&call.input, &call.time)?)
-    }
-
-    fn call(&self, xt: &Tensor, sigma: &[f32]) -> Result<Call> {
-        Call::new(self.precond, State::VariancePreserving, xt, sigma)
-    }
-}
-
-/// One evaluation of D: what F is called with, and how its output continues.
-struct Call {
-    input: Tensor,
-    time: Vec<f32>,
-    /// Factors of the state and of F's output.
-    skip: Vec<f64>,
-    out: Vec<f64>,
-}
-
-impl Call {
-    #[expect(clippy::cast_possible_truncation, reason = "networks take f32 times")]
-    fn new(precond: Precond, state: State, x: &Tensor, sigma: &[f32]) -> Result<Self> {
-        if sigma.len() != x.dim(0)? {
-            bail!(
-                "expected a noise level for each of {} images, found {}",
-                x.dim(0)?,
-                sigma.len()
-            );
-        }
-        if let Some(wrong) = sigma.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
-            bail!("expected noise levels that are positive and finite, found {wrong}");
-        }
-        let each = |f: &dyn Fn(f64) -> f64| sigma.iter().map(|&s| f(f64::from(s))).collect();
-        // From the given state to x0 + sigma n.
-        let to_exploding = |sigma: f64| match state {
-            State::VariancePreserving => sigma.hypot(1.0),
-            State::VarianceExploding => 1.0,
-        };
-        let c_in: Vec<f64> = each(&|s| precond.c_in(s) * to_exploding(s));
-        let time: Vec<f64> = each(&|s| precond.c_noise(s));
-        Ok(Self {
-            input: x.broadcast_mul(&per_image(&c_in, x)?)?,
-            time: time.into_iter().map(|t| t as f32).collect(),
-            skip: each(&|s| precond.c_skip(s) * to_exploding(s)),
-            out: each(&|s| precond.c_out(s)),
-        })
-    }
-
-    /// `c_skip x + c_out f`.
-    fn finish(&self, x: &Tensor, f: &Tensor) -> Result<Tensor> {
-        let x = x.to_dtype(f.dtype())?;
-        let skip = x.broadcast_mul(&per_image(&self.skip, &x)?)?;
-        skip + f.broadcast_mul(&per_image(&self.out, f)?)?
-    }
-
-    fn prediction(&self, x: &Tensor, f: &Prediction) -> Result<Prediction> {
-        let clean = self.finish(x, &f.output)?;
-        Ok(Prediction::new(clean, PredictionType::Sample))
-    }
-}
-
-/// One factor for each image, `[B, 1, 1, 1]` in the type and on the device of `like`.
-fn per_image(factors: &[f64], like: &Tensor) -> Result<Tensor> {
-    Tensor::from_slice(factors, (factors.len(), 1, 1, 1), &Device::Cpu)?
-        .to_dtype(like.dtype())?
-        .to_device(like.device())
-}
-
-impl<N: Network> Preconditioned<N> {
-    /// `D(x; sigma)`: the clean image behind a clean image plus noise of standard deviation sigma.
-    ///
-    /// # Shapes
-    /// - `x`: `[B, C, H, W]` · `sigma`: `B` noise levels above 0 · returns: `[B, C, H, W]`
-    ///
-    /// # Errors
-    /// As [`Self::denoise_by`] and [`Network::predict_with`].
-    pub fn denoise(&self, x: &Tensor, sigma: &[f32], condition: &Condition<'_>) -> Result<Tensor> {
-        self.denoise_by(x, sigma, |x, t| {
-            Ok(self.net.predict_with(x, t, condition)?.output)
-        })
-    }
-}
-
-impl<N: Network> Denoiser for Preconditioned<N> {
-    fn predict(&self, xt: &Tensor, t: &[f32]) -> Result<Prediction> {
-        self.predict_with(xt, t, &Condition::default())
-    }
-}
-
-impl<N: Network> Network for Preconditioned<N> {
-    fn predict_with(
-        &self,
-        xt: &Tensor,
-        t: &[f32],
-        condition: &Condition<'_>,
-    ) -> Result<Prediction> {
-        let call = self.call(xt, t)?;
-        let f = self.net.predict_with(&call.input, &call.time, condition)?;
-        call.prediction(xt, &f)
-    }
-
-    fn n_classes(&self) -> usize {
-        self.net.n_classes()
-    }
-}
-
-impl<N: Network> BottleneckNet for Preconditioned<N> {
-    fn predict_edited(&self, xt: &Tensor, t: &[f32], change: &mut Change<'_>) -> Result<Edited> {
-        let call = self.call(xt, t)?;
-        let edited = self.net.predict_edited(&call.input, &call.time, change)?;
-        let changed = edited.changed.map(|f| call.prediction(xt, &f)).transpose();
-        Ok(Edited {
-            plain: call.prediction(xt, &edited.plain)?,
-            changed: changed?,
-            h: edited.h,
-        })
-    }
-
-    fn bottleneck(&self) -> Bottleneck {
-        self.net.bottleneck()
-    }
-}
-
-impl<N: Network> FeatureNet for Preconditioned<N> {
-    fn features(&self, xt: &Tensor, t: &[f32]) -> Result<Tensor> {
-        let call = self.call(xt, t)?;
-        self.net.features(&call.input, &call.time)
-    }
-}
-
-impl<N: Trainable> Trainable for Preconditioned<N> {
-    fn vars(&self) -> Vec<(String, Var)> {
-        self.net.vars()
-    }
-
-    fn buffers(&self) -> Vec<(String, Tensor)> {
-        self.net.buffers()
-    }
-
-    fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {
-        let call = self.call(xt, t)?;
-        let f = self.net.predict(&call.input, &call.time, condition)?;
-        call.prediction(xt, &f)
-    }
-
-    fn metadata(&self) -> BTreeMap<String, String> {
-        let mut metadata = self.net.metadata();
-        if !metadata.is_empty() {
-            // A struct of numbers always has JSON.
-            let precond = serde_json::to_string(&self.precond).unwrap_or_default();
-            metadata.insert(PRECOND_KEY.to_owned(), precond);
-        }
-        metadata
-    }
-
-    fn compute_mode(&self) -> ComputeMode {
-        self.net.compute_mode()
-    }
-
-    fn has_zero_gradient(&self, name: &str) -> bool {
-        self.net.has_zero_gradient(name)
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    const ALL: [Precond; 4] = [
+    pub(crate) const ALL: [Precond; 4] = [
         Precond::EDM,
         Precond::VP,
         Precond::VE,
         Precond::CONSISTENCY_ADM,
     ];
-
-    /// F: the input and the time, so that every factor is visible.
-    fn f(x: &Tensor, t: &[f32]) -> Result<Tensor> {
-        let t: Vec<f64> = t.iter().map(|&t| f64::from(t)).collect();
-        x.broadcast_add(&per_image(&t, x)?)
-    }
 
     #[test]
     fn the_factors_are_those_of_the_paper() {
@@ -450,50 +226,6 @@ mod tests {
         near(Precond::VP.sigma_max(), (10.05f64.exp() - 1.0).sqrt());
         near(Precond::VP.sigma_min(), 1.000_995e-6f64.sqrt());
         assert_eq!((edm.sigma_min(), edm.sigma_max()), (0.0, f64::INFINITY));
-    }
-
-    #[test]
-    fn both_states_of_one_image_are_denoised_alike_and_imply_the_same_noise() {
-        let x = Tensor::new(&[0.3f64, -0.8, 1.7, 0.1], &Device::Cpu).unwrap();
-        let x = x.reshape((2, 1, 1, 2)).unwrap();
-        let sigma = [0.25f32, 7.5];
-        let to_exploding = sigma.map(|s| f64::from(s).hypot(1.0));
-        let exploding = x
-            .broadcast_mul(&per_image(&to_exploding, &x).unwrap())
-            .unwrap();
-        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-        for precond in ALL {
-            let net = Preconditioned::new((), precond);
-            let from_exploding = net.denoise_by(&exploding, &sigma, f).unwrap();
-            let call = net.call(&x, &sigma).unwrap();
-            let output = Prediction::from(f(&call.input, &call.time).unwrap());
-            let from_preserving = call.prediction(&x, &output).unwrap().output;
-            let (a, b) = (values(&from_exploding), values(&from_preserving));
-            assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-12));
-            // (x_t - sqrt(ab) D) / sqrt(1 - ab) is (x - D) / sigma.
-            for (i, &s) in sigma.iter().enumerate() {
-                let s = f64::from(s);
-                let alpha_bar = 1.0 / (1.0 + s * s);
-                for j in [2 * i, 2 * i + 1] {
-                    let eps = (values(&exploding)[j] - a[j]) / s;
-                    let discrete =
-                        (values(&x)[j] - alpha_bar.sqrt() * b[j]) / (1.0 - alpha_bar).sqrt();
-                    assert!((eps - discrete).abs() < 1e-9, "{eps} {discrete}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn noise_levels_that_are_no_levels_are_refused() {
-        let net = Preconditioned::new((), Precond::EDM);
-        let x = Tensor::zeros((1, 1, 2, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
-        for wrong in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            let error = net.denoise_by(&x, &[wrong], f).unwrap_err().to_string();
-            assert!(error.contains("positive and finite"), "{error}");
-        }
-        let error = net.denoise_by(&x, &[1.0, 1.0], f).unwrap_err().to_string();
-        assert!(error.contains("each of 1 images"), "{error}");
     }
 
     #[test]

@@ -200,6 +200,17 @@ impl Process {
         }
     }
 
+    /// The discrete process that a network of another kind is trained on to go with this one, such as a classifier of noised images: the same
+    /// noise, and times that count steps.
+    #[must_use]
+    pub fn discrete(&self) -> Self {
+        Self {
+            prediction_type: PredictionType::Epsilon,
+            continuous: None,
+            ..self.clone()
+        }
+    }
+
     /// Whether both processes noise images alike and count timesteps alike; what their networks predict and how they are sampled may differ.
     pub fn same_noise(&self, other: &Self) -> bool {
         let like_self = Self {
@@ -297,6 +308,96 @@ mod tests {
     }
 
     #[test]
+    fn fields_of_diffusers_are_written_if_they_differ_from_the_default() {
+        let process = Process {
+            noise_schedule: "scaled_linear".to_owned(),
+            beta_start: Some(0.00085),
+            beta_end: Some(0.012),
+            rescale_betas_zero_snr: true,
+            prediction_type: PredictionType::V,
+            sampling: Some(Sampling {
+                clip_sample: false,
+                ..Sampling::default()
+            }),
+            ..Process::default()
+        };
+        let text = serde_json::to_string(&process).unwrap();
+        for words in ["beta_start", "\"clip_sample\":false", "\"leading\""] {
+            assert!(text.contains(words), "{text}");
+        }
+        assert_eq!(serde_json::from_str::<Process>(&text).unwrap(), process);
+        // A setting of the sampler alone is enough.
+        let short = r#"{"sampling":{"timestep_spacing":"trailing"}}"#;
+        let sampling = serde_json::from_str::<Process>(short).unwrap().sampling;
+        let trailing = Sampling {
+            timestep_spacing: sdft_schedule::Spacing::Trailing,
+            ..Sampling::default()
+        };
+        assert_eq!(sampling, Some(trailing));
+        for wrong in [
+            r#"{"sampling":{"spacing":"trailing"}}"#,
+            r#"{"sampling":{"timestep_spacing":"karras"}}"#,
+        ] {
+            assert!(serde_json::from_str::<Process>(wrong).is_err(), "{wrong}");
+        }
+        // How a process is sampled does not change how it noises.
+        let plain = Process {
+            sampling: None,
+            sigma_small: true,
+            ..process.clone()
+        };
+        assert!(process.same_noise(&plain));
+        assert!(!process.same_noise(&Process {
+            beta_end: Some(0.02),
+            ..plain
+        }));
+    }
+
+    #[test]
+    fn invalid_fields_of_diffusers_are_named() {
+        type Change = fn(&mut Process);
+        let sampling = |change: fn(&mut Sampling)| {
+            let mut sampling = Sampling::default();
+            change(&mut sampling);
+            Process {
+                sampling: Some(sampling),
+                ..Process::default()
+            }
+        };
+        for (field, change) in [
+            ("beta_start", (|p| p.beta_start = Some(0.0)) as Change),
+            ("beta_end", |p| p.beta_end = Some(f64::NAN)),
+            ("beta_end", |p| {
+                (p.noise_schedule, p.beta_end) = ("cosine".into(), Some(0.5));
+            }),
+            ("trained_betas", |p| p.trained_betas = vec![0.1; 3]),
+            ("trained_betas", |p| p.trained_betas = vec![-0.1; 1000]),
+            ("prediction_type", |p| p.rescale_betas_zero_snr = true),
+        ] {
+            let mut process = Process::default();
+            change(&mut process);
+            assert_eq!(process.check().unwrap_err().field, field);
+        }
+        for (process, words) in [
+            (
+                sampling(|s| s.clip_sample_range = -1.0),
+                "clip_sample_range: expected a number above 0, found -1",
+            ),
+            (
+                sampling(|s| s.dynamic_thresholding_ratio = 1.5),
+                "dynamic_thresholding_ratio: expected a number from 0 to 1",
+            ),
+            (
+                sampling(|s| s.sample_max_value = f64::INFINITY),
+                "sample_max_value: expected a number of at least 1",
+            ),
+        ] {
+            let error = process.check().unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
     fn fields_that_cannot_be_are_named() {
         let error = |process: Process| process.check().unwrap_err().to_string();
         let steps = |diffusion_steps| Process {
@@ -337,6 +438,7 @@ mod tests {
         let text = serde_json::to_string(&plain).unwrap();
         assert_eq!(serde_json::from_str::<Process>(&text).unwrap(), plain);
         assert!(!plain.same_noise(&Process::default()));
+        assert!(plain.discrete().same_noise(&Process::default()));
         assert!(plain.same_noise(&edm(|_, c| c.sigma_max = 100.0)));
         let diffusion = plain.diffusion(false, &Respacing::All).unwrap();
         assert_eq!(diffusion.time, TimeUnit::Sigma);

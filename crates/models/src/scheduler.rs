@@ -378,8 +378,8 @@ fn others(reader: &mut Reader<'_>) {
 
 /// The `scheduler_config.json` of a process, which [`scheduler_process`] reads as the same process.
 ///
-/// It is that of a `DDPMScheduler`, or of a `DDIMScheduler` where the last step does not lead to the image. A process that guided-diffusion samples gets the settings that are nearest: evenly spaced steps and clamped
-/// images.
+/// It is that of a `DDPMScheduler`, or of a `DDIMScheduler` where the last step does not lead to the image. A process that guided-diffusion
+/// samples gets the settings that are nearest: evenly spaced steps and clamped images.
 ///
 /// # Errors
 /// A process that no scheduler of diffusers has.
@@ -392,6 +392,12 @@ pub fn scheduler_config(
         problem,
     };
     process.check().map_err(|e| refused(e.to_string()))?;
+    if process.continuous.is_some() {
+        return Err(refused(
+            "process.continuous: expected none, as diffusers' DDPMScheduler has discrete steps"
+                .to_owned(),
+        ));
+    }
     if process.rescale_timesteps && process.diffusion_steps != 1000 {
         return Err(refused(format!(
             "diffusers calls a network with the steps as they are counted; process.rescale_timesteps: expected false, or 1000 steps, found {} steps",

@@ -4,7 +4,7 @@ use crate::case::Case;
 use anyhow::{Result, anyhow, bail};
 use sdft_adm::{AdmConfig, EncoderConfig, Pool};
 use sdft_diffusion::{Diffusion, TimeUnit, Variance};
-use sdft_schedule::{BetaSchedule, Respacing, Schedule, Weighting, linear_betas};
+use sdft_schedule::{BetaSchedule, Respacing, Schedule, Weighting};
 use serde_json::Value;
 
 fn number(object: &Value, name: &str) -> Result<f64> {
@@ -217,65 +217,6 @@ pub fn diffusion(object: &Value) -> Result<Diffusion> {
         continuous: None,
         sampling: None,
     })
-}
-
-/// The betas of a diffusers scheduler; missing fields have the defaults of its classes.
-///
-/// # Errors
-/// A field is unknown, missing or invalid.
-pub fn scheduler_betas(object: &Value) -> Result<Vec<f64>> {
-    let known = [
-        "num_train_timesteps",
-        "beta_start",
-        "beta_end",
-        "beta_schedule",
-        "rescale_betas_zero_snr",
-        "set_alpha_to_one",
-    ];
-    only(object, "scheduler", &known)?;
-    if !flag(object, "set_alpha_to_one", true)? {
-        bail!("scheduler.set_alpha_to_one = false is unknown");
-    }
-    let n = match object.get("num_train_timesteps") {
-        None => 1000,
-        Some(_) => count(object, "num_train_timesteps")?,
-    };
-    let start = number_or(object, "beta_start", 1e-4)?;
-    let end = number_or(object, "beta_end", 0.02)?;
-    let betas = match text(object, "beta_schedule", "linear")? {
-        "linear" => linear_betas(start, end, n)?,
-        "scaled_linear" => {
-            let roots = linear_betas(start.sqrt(), end.sqrt(), n)?;
-            roots.into_iter().map(|root| root * root).collect()
-        }
-        "squaredcos_cap_v2" => BetaSchedule::Cosine.betas(n)?,
-        other => bail!("scheduler.beta_schedule = {other} is unknown"),
-    };
-    match flag(object, "rescale_betas_zero_snr", false)? {
-        false => Ok(betas),
-        true => Ok(zero_terminal_snr(&betas)),
-    }
-}
-
-/// The betas whose last step is pure noise (Lin et al. 2023, Alg. 1).
-fn zero_terminal_snr(betas: &[f64]) -> Vec<f64> {
-    let roots: Vec<f64> = betas
-        .iter()
-        .scan(1.0, |product, beta| {
-            *product *= 1.0 - beta;
-            Some(f64::sqrt(*product))
-        })
-        .collect();
-    let (first, last) = (roots[0], roots[roots.len() - 1]);
-    let bars = roots
-        .iter()
-        .map(|root| ((root - last) * first / (first - last)).powi(2));
-    bars.scan(1.0, |before, bar| {
-        let beta = 1.0 - bar / *before;
-        *before = bar;
-        Some(beta)
-    })
-    .collect()
 }
 
 /// The weighting of a distillation loss.

@@ -31,9 +31,7 @@ mod weights;
 pub use array::Array;
 pub use case::{Case, find_cases, kind_of, parity_folder};
 pub use compare::compare;
-pub use config::{
-    adm_config, diffusion, encoder_config, flag, number_or, schedule, scheduler_betas, weighting,
-};
+pub use config::{adm_config, diffusion, encoder_config, flag, number_or, schedule, weighting};
 pub use images::{test_image, write_images};
 pub use networks::{initial_params, nonzero_params, nonzero_unet, tiny_config};
 pub use program::{Run, Workspace};

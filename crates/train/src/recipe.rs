@@ -276,6 +276,7 @@ impl PartDraw {
 mod tests {
     use super::*;
     use crate::plan::Method;
+    use sdft_diffusion::{EdmProcess, PredictionType};
     use sdft_schedule::Respacing;
 
     fn recipe(change: impl Fn(&mut Plan)) -> Recipe {
@@ -290,7 +291,7 @@ mod tests {
     fn a_draw_is_a_function_of_seed_and_step() {
         let recipe = recipe(|_| {});
         let draw = recipe.draw(3, 5);
-        assert_eq!(super::tests::recipe(|_| {}).draw(3, 5), draw);
+        assert_eq!(recipe.draw(3, 5), draw);
         assert_ne!(recipe.draw(3, 6).levels, draw.levels);
         assert_ne!(recipe.draw(4, 5).levels, draw.levels);
         assert_eq!((draw.levels.len(), draw.aux_levels.len()), (7, 2));
@@ -343,6 +344,33 @@ mod tests {
                 samples.sort_unstable();
                 assert_eq!(samples, whole.samples);
             }
+        }
+    }
+
+    #[test]
+    fn a_continuous_process_draws_its_own_levels_and_pure_noise_at_steps() {
+        for sampling in [AuxSampling::Weighted, AuxSampling::Uniform] {
+            let recipe = recipe(|plan| {
+                plan.process.prediction_type = PredictionType::Sample;
+                plan.process.continuous = Some(EdmProcess::default());
+                plan.loss.aux_sampling = sampling;
+            });
+            let draw = recipe.draw(3, 5);
+            assert!(draw.levels.iter().all(|level| level.step.is_none()));
+            assert!(draw.importance.iter().all(|weight| *weight == 1.0));
+            assert!(!draw.aux_levels.is_empty());
+            for level in &draw.aux_levels {
+                assert!(level.step.is_some());
+                assert!((f64::from(level.t) / level.sigma() - 1.0).abs() < 1e-6);
+            }
+            // An image of little noise is seen by the source model only now and then.
+            let factors = (0..200).flat_map(|step| recipe.draw(3, step).distill.unwrap());
+            let mean = factors.clone().sum::<f64>() / 1400.0;
+            assert!(factors.clone().any(|factor| factor == 0.0));
+            assert!(
+                factors.clone().any(|factor| factor > 1.0) && mean > 0.2,
+                "{mean}"
+            );
         }
     }
 

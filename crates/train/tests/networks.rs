@@ -4,7 +4,10 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{Conv2d, Conv2dConfig, Linear, Module, VarBuilder, VarMap, conv2d, linear};
 use sdft_checkpoint::ReadOptions;
 use sdft_data::{Digits, DigitsSource, Style};
-use sdft_diffusion::{Condition, Prediction, PredictionType, Trainable, named_vars};
+use sdft_diffusion::{
+    Condition, EdmProcess, Precond, Preconditioned, Prediction, PredictionType, Trainable,
+    named_vars,
+};
 use sdft_noise::Purpose;
 use sdft_randn::randn;
 use sdft_train::{
@@ -155,9 +158,8 @@ impl Progress for StopAt<'_> {
     }
 }
 
-fn survives_everything<T: Trainable + 'static>(new: fn() -> T) {
+fn survives_everything<T: Trainable + 'static>(plan: Plan, new: fn() -> T) {
     let dir = tempfile::tempdir().unwrap();
-    let plan = plan();
     let quiet = dir.path().join("quiet");
     let Ending::Finished { model, shown } = train(&quiet, &plan, new) else {
         panic!("interrupted");
@@ -196,12 +198,24 @@ fn survives_everything<T: Trainable + 'static>(new: fn() -> T) {
 
 #[test]
 fn a_network_of_candle_nn_layers_trains_and_resumes_bit_for_bit() {
-    survives_everything(Layers::new);
+    survives_everything(plan(), Layers::new);
 }
 
 #[test]
 fn a_network_of_bare_variables_trains_and_resumes_bit_for_bit() {
-    survives_everything(Bare::new);
+    survives_everything(plan(), Bare::new);
+}
+
+#[test]
+fn a_network_of_a_continuous_process_trains_and_resumes_bit_for_bit() {
+    let mut plan = plan();
+    plan.process.prediction_type = PredictionType::Sample;
+    plan.process.continuous = Some(EdmProcess {
+        p_std: 0.2,
+        ..EdmProcess::of(&Precond::EDM)
+    });
+    plan.loss.base = plan.process.usual_base();
+    survives_everything(plan, || Preconditioned::new(Layers::new(), Precond::EDM));
 }
 
 #[test]

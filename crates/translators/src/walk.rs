@@ -161,7 +161,7 @@ pub fn edit_step(
     let steps = vec![t; x.dim(0)?];
     let mut prediction = diffusion.predict(denoiser, x, &steps)?.detach();
     if let Some(Guide { energies, source }) = guide
-        && let Some(push) = energies.push(x, source, &diffusion.model_t(&steps)?)?
+        && let Some(push) = energies.push(x, source, &diffusion.discrete_t(&steps)?)?
     {
         let scale = diffusion.schedule.sqrt_one_minus_alpha_bar()[t];
         let eps = diffusion.eps(&prediction, x, &steps)?;

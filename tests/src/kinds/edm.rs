@@ -2,10 +2,17 @@
 
 use super::{Outputs, put, put_gradient, put_gradients};
 use anyhow::{Result, bail, ensure};
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
+use sdft_diffusion::{
+    Condition, Diffusion, EdmProcess, Level, Network, Precond, PredictionType, Process,
+};
 use sdft_edm::{EdmConfig, EdmInputs, EdmNet, from_arguments};
+use sdft_losses::{NoisedBatch, Objective, Variational};
 use sdft_nn::{Init, Params};
-use sdft_testing::{Case, compute_dtype};
+use sdft_randn::{GivenNoise, NoiseSource, SeededNoise};
+use sdft_samplers::{Heun, Step, sample_heun};
+use sdft_schedule::{Respacing, Weighting};
+use sdft_testing::{Array, Case, compute_dtype, number_or};
 use serde_json::Value;
 
 /// The factor of frequencies that a formula makes.
@@ -78,5 +85,102 @@ pub(super) fn denoise(case: &Case) -> Result<Outputs> {
     // The norm is that of the parameters, so the input's gradient is added by itself.
     put_gradients(&mut out, &vars, &gradients)?;
     put_gradient(&mut out, "x", &x, &gradients)?;
+    Ok(out)
+}
+
+/// The class of each image, from one-hot labels.
+fn classes(case: &Case) -> Result<Option<Vec<u32>>> {
+    if !case.has("class_labels") {
+        return Ok(None);
+    }
+    Ok(Some(case.input("class_labels")?.argmax(1)?.to_vec1()?))
+}
+
+/// The process of a network, with all levels that it takes.
+fn process(precond: &Precond) -> Result<Diffusion> {
+    let continuous = EdmProcess {
+        sigma_min: precond.sigma_min().max(f64::MIN_POSITIVE),
+        sigma_max: precond.sigma_max().min(f64::MAX),
+        ..EdmProcess::of(precond)
+    };
+    let process = Process {
+        prediction_type: PredictionType::Sample,
+        continuous: Some(continuous),
+        ..Process::default()
+    };
+    Ok(process.diffusion(false, &Respacing::All)?)
+}
+
+pub(super) fn sampler(case: &Case) -> Result<Outputs> {
+    let (net, _) = network(case)?;
+    let number = |name: &str, default: f64| number_or(&case.config, name, default);
+    let usual = Heun::default();
+    let options = Heun {
+        steps: case.count("steps")?,
+        sigma_min: number("sigma_min", usual.sigma_min)?,
+        sigma_max: number("sigma_max", usual.sigma_max)?,
+        rho: Some(number("rho", 7.0)?),
+        s_churn: number("S_churn", usual.s_churn)?,
+        s_min: number("S_min", usual.s_min)?,
+        s_max: number("S_max", usual.s_max)?,
+        s_noise: number("S_noise", usual.s_noise)?,
+    };
+    let mut noise: Box<dyn NoiseSource> = match case.has("noises") {
+        true => Box::new(GivenNoise::new(case.input("noises")?)),
+        // Without churn no draw enters.
+        false => Box::new(SeededNoise::new(0, 0)),
+    };
+    let labels = classes(case)?;
+    let condition = Condition {
+        labels: labels.as_deref(),
+        dropout: None,
+    };
+    let denoiser = |xt: &Tensor, t: &[f32]| net.predict_with(xt, t, &condition);
+    let (diffusion, latents) = (process(&net.precond())?, case.input("latents")?);
+    let quiet = &mut |_: &Step<'_>| Ok(());
+    let sample = sample_heun(
+        &diffusion,
+        &denoiser,
+        &latents,
+        &options,
+        &mut *noise,
+        quiet,
+    )?;
+    let mut out = Outputs::new();
+    put(&mut out, "sample", &sample)?;
+    Ok(out)
+}
+
+pub(super) fn loss(case: &Case) -> Result<Outputs> {
+    let (net, vars) = network(case)?;
+    let number = |name: &str, default: f64| number_or(&case.config, name, default);
+    let usual = EdmProcess::default();
+    let process = EdmProcess {
+        p_mean: number("P_mean", usual.p_mean)?,
+        p_std: number("P_std", usual.p_std)?,
+        ..usual
+    };
+    let sigma_data = number("sigma_data", usual.sigma_data)?;
+    let normals = case.input("rnd_normal")?.flatten_all()?;
+    let normals: Vec<f64> = normals.to_dtype(DType::F64)?.to_vec1()?;
+    let levels: Vec<Level> = normals.into_iter().map(|n| process.level_at(n)).collect();
+    let (images, noise) = (case.input("images")?, case.input("noise")?);
+    let labels = classes(case)?;
+    let condition = Condition {
+        labels: labels.as_deref(),
+        dropout: None,
+    };
+    let student = |xt: &Tensor, t: &[f32]| net.predict_with(xt, t, &condition);
+    let objective = Objective::base_only(Weighting::Edm { sigma_data }, Variational::Off);
+    let diffusion = self::process(&net.precond())?;
+    let batch = NoisedBatch::new(&images, &levels, &noise);
+    let terms = objective.evaluate(&diffusion, &student, None, &batch, None)?;
+    let gradients = sdft_autograd::backward(&terms.total)?;
+    let mut out = Outputs::new();
+    let sigmas: Vec<f64> = levels.iter().map(Level::sigma).collect();
+    out.insert("sigma".into(), Array::vector(sigmas));
+    put(&mut out, "loss_each", &terms.mse)?;
+    put(&mut out, "loss", &terms.total)?;
+    put_gradients(&mut out, &vars, &gradients)?;
     Ok(out)
 }

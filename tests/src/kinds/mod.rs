@@ -22,7 +22,7 @@ mod unet;
 mod unet2d;
 
 /// The supported kinds.
-pub const BUILT: [&str; 51] = [
+pub const BUILT: [&str; 54] = [
     "schedule.table",
     "schedule.weights",
     "schedule.respacing",
@@ -37,6 +37,7 @@ pub const BUILT: [&str; 51] = [
     "unet.encoder_classifier",
     "unet.classifier_guidance",
     "unet2d.forward_backward",
+    "unet2d.pipeline",
     "diffusion.q_sample",
     "diffusion.q_posterior",
     "diffusion.p_mean_variance",
@@ -74,6 +75,8 @@ pub const BUILT: [&str; 51] = [
     "asyrp.clip_directional",
     "asyrp.clip_preprocess",
     "edm.denoise",
+    "edm.sampler",
+    "edm.loss",
 ];
 
 /// Computed tensors by name.
@@ -99,6 +102,7 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "unet.encoder_classifier" => unet::encoder_classifier(case),
         "unet.classifier_guidance" => unet::classifier_guidance(case),
         "unet2d.forward_backward" => unet2d::forward_backward(case),
+        "unet2d.pipeline" => unet2d::pipeline(case),
         "diffusion.q_sample" => diffusion::q_sample(case),
         "diffusion.q_posterior" => diffusion::q_posterior(case),
         "diffusion.p_mean_variance" => diffusion::p_mean_variance(case),
@@ -136,6 +140,8 @@ pub fn compute(case: &Case) -> Result<BTreeMap<String, Array>> {
         "asyrp.clip_directional" => asyrp::clip_directional(case),
         "asyrp.clip_preprocess" => asyrp::clip_preprocess(case),
         "edm.denoise" => edm::denoise(case),
+        "edm.sampler" => edm::sampler(case),
+        "edm.loss" => edm::loss(case),
         other => bail!("kind {other} is not built"),
     }
 }

@@ -1,13 +1,14 @@
 //! Conversions, targets and weights of the three prediction types.
 
 use super::{Outputs, put};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
-use sdft_diffusion::{Clip, Denoiser, Diffusion, Prediction, PredictionType, Variance};
+use sdft_diffusion::{Clip, Denoiser, Prediction, PredictionType};
 use sdft_losses::{NoisedBatch, Objective, Terms, Variational};
+use sdft_models::scheduler_process;
 use sdft_samplers::{Ddim, ddim_step};
-use sdft_schedule::{Schedule, Weighting};
-use sdft_testing::{Array, Case, scheduler_betas};
+use sdft_schedule::{Respacing, Weighting};
+use sdft_testing::{Array, Case};
 
 /// A network with a known output.
 struct Given(Prediction);
@@ -19,9 +20,12 @@ impl Denoiser for Given {
 }
 
 pub(super) fn convert(case: &Case) -> Result<Outputs> {
-    let betas = scheduler_betas(case.get("scheduler")?)?;
-    let schedule = Schedule::from_betas_in_f32(&betas)?;
-    let diffusion = Diffusion::new(schedule, Variance::FixedSmall);
+    let scheduler = case.get("scheduler")?.as_object();
+    let mut scheduler = scheduler.context("scheduler: expected an object")?.clone();
+    // What the network predicts is said next to it.
+    scheduler.insert("prediction_type".to_owned(), "sample".into());
+    let process = scheduler_process(&case.dir, &scheduler, false)?;
+    let diffusion = process.diffusion(false, &Respacing::All)?;
     let kind: PredictionType = serde_json::from_value(case.get("prediction_type")?.clone())?;
     let (x0, noise, t) = (
         case.input("x_start")?,

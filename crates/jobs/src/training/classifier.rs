@@ -13,7 +13,7 @@ use sdft_classifier::{
     train_classifier,
 };
 use sdft_data::ImageSource;
-use sdft_diffusion::{PredictionType, Process};
+use sdft_diffusion::Process;
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
 use sdft_settings::{given, layers, put};
 use sdft_train::{DataPlan, Ending, RunFolder, RunPlan};
@@ -111,10 +111,7 @@ impl ClassifierJob {
         let mut plan: ClassifierPlan = plan_of(table, context)?;
         if let Some(model) = guided {
             // A classifier predicts a domain, not an image.
-            plan.process = Process {
-                prediction_type: PredictionType::Epsilon,
-                ..model.process
-            };
+            plan.process = model.process.discrete();
         }
         if !plan.init.is_empty() {
             plan.init = ModelFile::find_lasting(&plan.init)?.noted(context);

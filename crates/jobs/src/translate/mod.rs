@@ -14,7 +14,6 @@ use crate::error::{Result, ResultExt, option};
 use crate::model::{ModelFile, check_unconditional, load_model};
 use candle_core::{Device, Tensor};
 use sdft_adm::Origin;
-use sdft_diffusion::{PredictionType, Process};
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
 use sdft_imaging::{Limits, Rgb8, center_crop, decode_file};
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
@@ -108,12 +107,8 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
 /// Options for a network that is used with `model`, and whose file may not state its process.
 fn options_of_partner(model: &LoadedModel) -> LoadOptions {
     // Files without a process are official ones, which predict the noise whatever `model` predicts.
-    let process = Process {
-        prediction_type: PredictionType::Epsilon,
-        ..model.process.clone()
-    };
     LoadOptions {
-        process_otherwise: Some(process),
+        process_otherwise: Some(model.process.discrete()),
         ..LoadOptions::default()
     }
 }
@@ -219,7 +214,7 @@ fn classifier(
             ),
         ));
     }
-    if !classifier.process.same_noise(&model.process) {
+    if !classifier.process.same_noise(&model.process.discrete()) {
         return Err(option(
             "classifier",
             format!(

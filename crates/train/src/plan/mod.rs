@@ -126,7 +126,8 @@ impl Default for DataPlan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LossPlan {
-    /// Weight of the squared error: `constant`, `p2-GAMMA`, ..
+    /// Weight of the squared error of what the network predicts: `constant`, `p2-GAMMA`, .., and `edm` for a continuous process
+    /// ([`Process::usual_base`]).
     #[serde(with = "text")]
     pub base: Weighting,
     /// Leaves the variational term out even if the network learns its variance.
@@ -149,7 +150,7 @@ pub struct LossPlan {
     pub distill_space: PredictionType,
     /// Which images the source model sees.
     pub distill_sampling: DistillSampling,
-    /// `uniform` or `loss-second-moment`.
+    /// `uniform` or `loss-second-moment`. A continuous process draws its levels from its own distribution.
     pub timesteps: String,
 }
 

@@ -1,0 +1,241 @@
+//! What must hold for every network, whatever its weights.
+
+mod networks;
+
+use candle_core::{DType, Device, Tensor};
+use networks::{all, config, ddpmpp, images, params, song, values, wave};
+use sdft_diffusion::{
+    BottleneckNet, ComputeMode, Condition, Denoiser, FeatureNet, Network, Precond, PredictionType,
+    Trainable,
+};
+use sdft_edm::{EdmConfig, EdmInputs, EdmNet, ModelConfig, SongUnetConfig, TrainableEdm};
+use sdft_nn::Params;
+use std::collections::HashMap;
+
+const SIGMA: [f32; 2] = [0.4, 6.0];
+
+fn net(config: &EdmConfig) -> EdmNet {
+    EdmNet::load(&params(config), config).unwrap()
+}
+
+/// The largest difference.
+fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    let (a, b) = (values(a), values(b));
+    let differences = a.iter().zip(&b).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |most, d| if d <= most { most } else { d })
+}
+
+#[test]
+fn both_readings_of_a_network_agree_and_imply_the_same_noise() {
+    for config in all() {
+        let params = params(&config).to(DType::F64, &Device::Cpu).unwrap();
+        let net = EdmNet::load(&params, &config).unwrap();
+        let xt = wave(&[2, 3, 8, 8], 0.3);
+        let scale: Vec<f64> = SIGMA.iter().map(|&s| f64::from(s).hypot(1.0)).collect();
+        let scale = Tensor::from_vec(scale, (2, 1, 1, 1), &Device::Cpu).unwrap();
+        let x = xt.broadcast_mul(&scale).unwrap();
+        let clean = net.denoise(&x, &SIGMA, &Condition::default()).unwrap();
+        let prediction = net.predict(&xt, &SIGMA).unwrap();
+        assert_eq!(prediction.prediction_type, PredictionType::Sample);
+        assert!(prediction.variance.is_none());
+        assert!(distance(&clean, &prediction.output) < 1e-9);
+        let (x, xt) = (values(&x), values(&xt));
+        let (d, output) = (values(&clean), values(&prediction.output));
+        for i in 0..x.len() {
+            let sigma = f64::from(SIGMA[i / (x.len() / 2)]);
+            let alpha_bar = 1.0 / (1.0 + sigma * sigma);
+            let eps = (x[i] - d[i]) / sigma;
+            let discrete = (xt[i] - alpha_bar.sqrt() * output[i]) / (1.0 - alpha_bar).sqrt();
+            assert!((eps - discrete).abs() < 1e-9, "{eps} and {discrete}");
+        }
+    }
+}
+
+#[test]
+fn an_image_does_not_depend_on_the_batch() {
+    for config in all() {
+        let net = net(&config);
+        let both = net.predict(&images(), &SIGMA).unwrap().output;
+        let one = images().narrow(0, 1, 1).unwrap();
+        let one = net.predict(&one, &SIGMA[1..]).unwrap().output;
+        assert_eq!(values(&both.narrow(0, 1, 1).unwrap()), values(&one));
+    }
+}
+
+#[test]
+fn the_deepest_features_can_be_read_and_changed() {
+    for config in all() {
+        let net = net(&config);
+        let x = images();
+        let plain = net.predict(&x, &SIGMA).unwrap().output;
+        let sizes = net.bottleneck();
+        let edited = net
+            .predict_edited(&x, &SIGMA, &mut |h, emb| {
+                assert_eq!(h.dims(), [2, sizes.channels, 4, 4]);
+                assert_eq!(emb.dims(), [2, sizes.embedding]);
+                Ok(Some(h.clone()))
+            })
+            .unwrap();
+        assert_eq!(values(&edited.plain.output), values(&plain));
+        assert_eq!(values(&edited.changed().output), values(&plain));
+        let features = net.features(&x, &SIGMA).unwrap();
+        assert_eq!(values(&features), values(&edited.h));
+        let doubled = net
+            .predict_edited(&x, &SIGMA, &mut |h, _| (h * 2.0).map(Some))
+            .unwrap();
+        assert!(distance(&doubled.changed().output, &plain) > 1e-3);
+        let wrong = net.predict_edited(&x, &SIGMA, &mut |h, _| h.narrow(1, 0, 4).map(Some));
+        assert!(wrong.unwrap_err().to_string().contains("expected"));
+    }
+}
+
+#[test]
+fn half_precision_maps_change_little_and_keep_the_type_of_the_output() {
+    for config in all() {
+        let exact = net(&config).predict(&images(), &SIGMA).unwrap().output;
+        let largest = values(&exact)
+            .into_iter()
+            .fold(0.0, |m: f64, v| m.max(v.abs()));
+        for (dtype, bound) in [(DType::BF16, 4e-2), (DType::F16, 5e-3)] {
+            let half = net(&config).with_compute_dtype(dtype);
+            let half = half.predict(&images(), &SIGMA).unwrap().output;
+            assert_eq!(half.dtype(), DType::F32);
+            let error = distance(&exact, &half) / largest;
+            assert!(error > 0.0 && error < bound, "{dtype:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn labels_select_a_row_and_missing_ones_are_an_error() {
+    for model in [all()[0].model.clone(), all()[3].model.clone()] {
+        let config = EdmConfig {
+            label_dim: 3,
+            ..config(model, Precond::EDM)
+        };
+        let net = net(&config);
+        assert_eq!(net.n_classes(), 3);
+        let with = |labels: &[u32]| {
+            let condition = Condition {
+                labels: Some(labels),
+                dropout: None,
+            };
+            net.denoise(&images(), &SIGMA, &condition)
+        };
+        let rows = Tensor::new(&[[0f32, 1., 0.], [0., 0., 1.]], &Device::Cpu).unwrap();
+        let inputs = EdmInputs {
+            class_labels: Some(&rows),
+            ..EdmInputs::default()
+        };
+        let one_hot = net.denoise_with(&images(), &SIGMA, &inputs).unwrap();
+        assert_eq!(values(&with(&[1, 2]).unwrap()), values(&one_hot));
+        assert!(distance(&with(&[0, 2]).unwrap(), &one_hot) > 1e-4);
+        let error = net.predict(&images(), &SIGMA).unwrap_err().to_string();
+        assert!(error.contains("3 classes"), "{error}");
+        let error = with(&[1, 3]).unwrap_err().to_string();
+        assert!(error.contains("below 3"), "{error}");
+    }
+    let labels = [0u32, 1];
+    let condition = Condition {
+        labels: Some(&labels),
+        dropout: None,
+    };
+    let unconditional = net(&ddpmpp());
+    let error = unconditional.denoise(&images(), &SIGMA, &condition);
+    assert!(error.unwrap_err().to_string().contains("unconditional"));
+}
+
+#[test]
+fn images_that_do_not_fit_are_errors() {
+    let net = net(&ddpmpp());
+    for (shape, text) in [([2, 1, 8, 8], "3 channels"), ([2, 3, 8, 7], "found 8x7")] {
+        let error = net.predict(&wave(&shape, 0.1), &SIGMA).unwrap_err();
+        assert!(error.to_string().contains(text), "{error}");
+    }
+    let error = net.predict(&images(), &SIGMA[1..]).unwrap_err().to_string();
+    assert!(error.contains("each of 2 images"), "{error}");
+}
+
+/// NCSN++, which has constants of both kinds.
+fn with_constants() -> EdmConfig {
+    all().swap_remove(1)
+}
+
+#[test]
+fn constants_belong_to_the_file_and_are_not_trained() {
+    let config = with_constants();
+    let params = params(&config);
+    let net = TrainableEdm::new(&params, &config, ComputeMode::default()).unwrap();
+    let buffers = net.buffers();
+    assert!(
+        buffers
+            .iter()
+            .any(|(name, _)| name == "model.map_noise.freqs")
+    );
+    assert!(
+        buffers
+            .iter()
+            .any(|(name, _)| name == "model.enc.4x4_down.skip.resample_filter")
+    );
+    assert!(
+        net.vars()
+            .iter()
+            .all(|(name, _)| !EdmNet::is_constant(name))
+    );
+    // Variables and constants together are a file of the network.
+    let vars = net.vars().into_iter();
+    let tensors = vars.map(|(name, var)| (name, var.as_tensor().clone()));
+    let file: HashMap<String, Tensor> = tensors.chain(buffers).collect();
+    let again = Params::fit(&EdmNet::specs(&config).unwrap(), file).unwrap();
+    let metadata = net.metadata();
+    let read: EdmConfig = serde_json::from_str(&metadata["sdft.model"]).unwrap();
+    assert_eq!((metadata["sdft.kind"].as_str(), &read), ("edm", &config));
+    let again = EdmNet::load(&again, &read).unwrap();
+    let (a, b) = (
+        net.net().predict(&images(), &SIGMA).unwrap(),
+        again.predict(&images(), &SIGMA).unwrap(),
+    );
+    assert_eq!(values(&a.output), values(&b.output));
+}
+
+#[test]
+fn a_filter_that_differs_from_the_configuration_is_refused() {
+    let config = with_constants();
+    let ModelConfig::SongUNet(model) = &config.model else {
+        panic!("{config:?}");
+    };
+    let other = EdmConfig {
+        model: ModelConfig::SongUNet(SongUnetConfig {
+            resample_filter: vec![1.0, 2.0, 2.0, 1.0],
+            ..model.clone()
+        }),
+        ..config.clone()
+    };
+    let error = EdmNet::load(&params(&config), &other)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("resample_filter"), "{error}");
+}
+
+#[test]
+fn networks_that_cannot_be_trained_on_images_name_the_field() {
+    let field = |config: EdmConfig| config.check_trainable().unwrap_err().field;
+    let classes = EdmConfig {
+        label_dim: 10,
+        ..ddpmpp()
+    };
+    assert_eq!(field(classes), "label_dim");
+    let gray = EdmConfig {
+        img_channels: 1,
+        ..ddpmpp()
+    };
+    assert_eq!(field(gray), "img_channels");
+    let odd = SongUnetConfig {
+        channel_mult: vec![1; 5],
+        ..song()
+    };
+    let odd = config(ModelConfig::SongUNet(odd), Precond::EDM);
+    assert_eq!(field(odd), "img_resolution");
+    ddpmpp().check_trainable().unwrap();
+}
