@@ -76,7 +76,16 @@ def operation(job):
         k, stride = case["k"], case["stride"]
         w = formula((case["c_out"], c_in, k, k), 2).to(memory_format=layout(job)) / (c_in * k * k) ** 0.5
         bias = formula((case["c_out"],), 3)
-        return lambda x, w, b: F.conv2d(x, w, b, stride=stride, padding=k // 2), [x], [w, bias]
+        top, left, bottom, right = case["pad"]
+
+        def convolve(x, w, b):
+            if case["upsample"]:
+                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            if (top, left) == (bottom, right):
+                return F.conv2d(x, w, b, stride=stride, padding=(top, left))
+            return F.conv2d(F.pad(x, (left, right, top, bottom)), w, b, stride=stride)
+
+        return convolve, [x], [w, bias]
     if kind == "norm":
         gain, offset = 1 + 0.1 * formula((c_in,), 2), 0.1 * formula((c_in,), 3)
         return lambda x, g, o: F.silu(F.group_norm(x, 32, g, o)), [x], [gain, offset]

@@ -14,6 +14,10 @@ pub(crate) enum Work {
         side: usize,
         k: usize,
         stride: usize,
+        /// Top, left, bottom, right.
+        pad: [usize; 4],
+        /// After nearest-neighbour upsampling by two.
+        upsample: bool,
     },
     /// Group norm and SiLU.
     Norm {
@@ -116,13 +120,21 @@ impl Case {
                 side,
                 k,
                 stride,
+                pad,
+                upsample,
             } => {
+                let up = if *upsample { "up+" } else { "" };
                 let stride = if *stride == 1 {
                     String::new()
                 } else {
                     format!("/{stride}")
                 };
-                format!("conv{k}{stride} {batch}x{c_in}->{c_out}@{side}")
+                let pad = if *pad == [k / 2; 4] {
+                    String::new()
+                } else {
+                    format!(" pad {}", pad.map(|side| side.to_string()).join(","))
+                };
+                format!("{up}conv{k}{stride}{pad} {batch}x{c_in}->{c_out}@{side}")
             }
             Work::Norm { batch, c_in, side } => format!("norm+silu {batch}x{c_in}@{side}"),
             Work::Attention {
@@ -184,7 +196,12 @@ impl Case {
                 side,
                 k,
                 stride,
-            } => conv(*batch, *c_in, *c_out, side / stride, *k),
+                upsample,
+                ..
+            } => {
+                let side = if *upsample { 2 * side } else { *side };
+                conv(*batch, *c_in, *c_out, side / stride, *k)
+            }
             Work::Attention {
                 batch, c_in, side, ..
             } => attention(*batch, c_in / 3, *side),
@@ -264,6 +281,16 @@ pub(crate) fn cases() -> Vec<Case> {
         }));
     };
     use Pass::{Backward, Both, Forward, InputGradient, Recomputed, Sdft, Step, WeightGradient};
+    let conv = |[batch, c_in, c_out, side]: [usize; 4], (k, stride, pad), upsample| Work::Conv {
+        batch,
+        c_in,
+        c_out,
+        side,
+        k,
+        stride,
+        pad,
+        upsample,
+    };
     for (batch, c_in, c_out, side, k, stride) in [
         (64, 32, 32, 16, 3, 1),
         (64, 64, 64, 4, 3, 1),
@@ -282,18 +309,23 @@ pub(crate) fn cases() -> Vec<Case> {
         (4, 256, 128, 64, 1, 1),
         (4, 1024, 512, 16, 1, 1),
         (4, 128, 128, 64, 3, 2),
+        (4, 256, 256, 32, 3, 2),
+        (4, 512, 512, 16, 3, 2),
     ] {
-        add(
-            Work::Conv {
-                batch,
-                c_in,
-                c_out,
-                side,
-                k,
-                stride,
-            },
-            &[Forward, InputGradient, WeightGradient],
+        let work = conv([batch, c_in, c_out, side], (k, stride, [k / 2; 4]), false);
+        add(work, &[Forward, InputGradient, WeightGradient]);
+    }
+    for (batch, channels, side) in [(4, 128, 64), (1, 128, 256), (4, 512, 16)] {
+        let work = conv(
+            [batch, channels, channels, side],
+            (3, 2, [0, 0, 1, 1]),
+            false,
         );
+        add(work, &[Forward, InputGradient, WeightGradient]);
+    }
+    for (batch, channels, side) in [(4, 128, 32), (4, 256, 16), (4, 512, 8)] {
+        let work = conv([batch, channels, channels, side], (3, 1, [1; 4]), true);
+        add(work, &[Forward, InputGradient, WeightGradient]);
     }
     for (batch, c_in, side) in [(4, 128, 64), (4, 512, 16)] {
         add(Work::Norm { batch, c_in, side }, &[Forward, Backward]);

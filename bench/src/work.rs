@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::{AdmConfig, TrainableUnet, Unet};
-use sdft_autograd::{attention, backward, conv2d, norm_act};
+use sdft_autograd::{attention, backward, conv2d_padded, norm_act, upsample_nearest_2x};
 use sdft_cuda::{allow_tf32, synchronize};
 use sdft_diffusion::{ComputeMode, Denoiser, PredictionType};
 use sdft_kernels::{Activation, AttentionOrder};
@@ -86,12 +86,18 @@ fn operation(work: &Work) -> Result<(Operation, Tensor, Vec<Tensor>)> {
             side,
             k,
             stride,
+            pad,
+            upsample,
         } => {
             let scale = 1.0 / ((c_in * k * k) as f64).sqrt();
             let w = (formula(&[c_out, c_in, k, k], 2)? * scale)?;
             (
                 Box::new(move |leaves| {
-                    conv2d(&leaves[0], &leaves[1], &leaves[2], stride, [k / 2; 2])
+                    let x = match upsample {
+                        true => upsample_nearest_2x(&leaves[0])?,
+                        false => leaves[0].clone(),
+                    };
+                    conv2d_padded(&x, &leaves[1], &leaves[2], stride, pad)
                 }),
                 formula(&[batch, c_in, side, side], 1)?,
                 vec![w, formula(&[c_out], 3)?],

@@ -226,6 +226,7 @@ impl<N: Trainable> Trainable for Preconditioned<N> {
 mod tests {
     use super::*;
     use crate::precond::tests::ALL;
+    use candle_core::Device;
 
     /// F: the input and the time, so that every factor is visible.
     fn f(x: &Tensor, t: &[f32]) -> Result<Tensor> {

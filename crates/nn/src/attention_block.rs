@@ -168,13 +168,13 @@ impl AttentionBlock {
         unflatten_space(&sum, h, w)
     }
 
-    /// [`Self::forward`], which keeps only its input for the backward pass. `emb` is not used.
+    /// [`Self::forward`], which keeps only its input for the backward pass.
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn recomputed(&self, x: &Tensor, emb: &Tensor) -> Result<Tensor> {
+    pub fn recomputed(&self, x: &Tensor) -> Result<Tensor> {
         let block = self.clone();
-        recompute(x, emb, move |x, _| block.forward(x))
+        recompute(x, x, move |x, _| block.forward(x))
     }
 }
 

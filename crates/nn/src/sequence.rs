@@ -45,7 +45,7 @@ impl Sequence {
     ) -> Result<Tensor> {
         self.0.iter().try_fold(x.clone(), |x, layer| match layer {
             Layer::Residual(block) if recomputed => block.recomputed(&x, emb, key),
-            Layer::Attention(block) if recomputed => block.recomputed(&x, emb),
+            Layer::Attention(block) if recomputed => block.recomputed(&x),
             Layer::Conv(conv) => conv.forward(&x),
             Layer::Residual(block) => block.forward(&x, emb, key),
             Layer::Attention(block) => block.forward(&x),

@@ -1,8 +1,10 @@
 //! Convolution of `[b, c, h, w]`: its shapes, and which algorithm computes it.
 
 mod direct;
+mod lanes;
 mod pointwise;
 mod small;
+mod strided;
 #[cfg(test)]
 mod tests;
 mod winograd;
@@ -12,6 +14,7 @@ use crate::choice::Choice;
 use pointwise::Pointwise;
 use rayon::prelude::*;
 use small::SmallMaps;
+use strided::Strided;
 use winograd::{Filters, Winograd};
 
 /// The shapes of one convolution: `x` is `[b, c_in, h, w]`, `w` is `[c_out, c_in, k_h, k_w]`, the output
@@ -113,6 +116,9 @@ fn forward_by<T: Real>(
         if let Some(pointwise) = Pointwise::forward(shape) {
             return T::from_f32(pointwise.run(choice.simd, x, w, bias));
         }
+        if let Some(strided) = Strided::of(shape, choice.simd) {
+            return T::from_f32(strided.forward(x, w, bias));
+        }
     }
     direct::forward(shape, x, w, bias)
 }
@@ -140,6 +146,9 @@ fn input_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, dy: &[T], w: &[
         if let Some(pointwise) = Pointwise::backward(shape) {
             return T::from_f32(pointwise.run(choice.simd, dy, w, None));
         }
+        if let Some(strided) = Strided::of(shape, choice.simd) {
+            return T::from_f32(strided.input_gradient(dy, w));
+        }
     }
     direct::input_gradient(shape, dy, w)
 }
@@ -159,6 +168,9 @@ fn weight_gradient_by<T: Real>(choice: Choice, shape: &ConvShape, x: &[T], dy: &
             && let Some(winograd) = Winograd::of(shape, choice)
         {
             return T::from_f32(winograd.weight_gradient(shape, x, dy));
+        }
+        if let Some(strided) = Strided::of(shape, choice.simd) {
+            return T::from_f32(strided.weight_gradient(x, dy));
         }
     }
     direct::weight_gradient(shape, x, dy)

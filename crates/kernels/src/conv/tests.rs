@@ -289,9 +289,61 @@ fn every_path_is_accurate_for_all_kinds_of_shapes() {
             pad: [0; 4],
             ..conv3(5, 32, (2, 3), 24)
         },
-    ] {
+    ]
+    .into_iter()
+    .chain(strided())
+    {
         compare(&s, &choices());
     }
+}
+
+/// Strides, paddings, filters and sizes of maps that are not multiples of anything.
+fn strided() -> Vec<ConvShape> {
+    let base = ConvShape {
+        stride: 2,
+        ..conv3(2, 40, (13, 18), 24)
+    };
+    vec![
+        base,
+        ConvShape {
+            pad: [0, 0, 1, 1],
+            h: 16,
+            w: 16,
+            ..base
+        },
+        ConvShape {
+            batch: 1,
+            c_in: 17,
+            c_out: 130,
+            w: 70,
+            pad: [0, 0, 1, 1],
+            ..base
+        },
+        ConvShape {
+            batch: 19,
+            c_in: 16,
+            c_out: 16,
+            h: 9,
+            w: 9,
+            ..base
+        },
+        ConvShape {
+            k: [1; 2],
+            pad: [0; 4],
+            ..base
+        },
+        ConvShape {
+            stride: 3,
+            pad: [2, 3, 1, 0],
+            ..base
+        },
+        ConvShape {
+            stride: 4,
+            k: [2, 5],
+            pad: [0, 4, 3, 0],
+            ..base
+        },
+    ]
 }
 
 #[test]
@@ -313,7 +365,10 @@ fn bits_do_not_depend_on_the_number_of_threads() {
             pad: [0; 4],
             ..conv3(6, 24, (8, 8), 40)
         },
-    ] {
+    ]
+    .into_iter()
+    .chain(strided())
+    {
         let (x, w, dy) = (normal(n_x(&s), 1), normal(n_w(&s), 2), normal(n_y(&s), 3));
         for choice in choices().into_iter().rev().take(3) {
             let run = |threads| {
@@ -338,10 +393,18 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn an_image_comes_out_the_same_in_any_batch_by_the_fast_ways() {
-    for (c_in, side, c_out) in [(192, 32, 192), (48, 12, 40), (64, 2, 32), (330, 5, 40)] {
+    let square = |c_in, side, c_out| conv3(5, c_in, (side, side), c_out);
+    for many in [
+        square(192, 32, 192),
+        square(48, 12, 40),
+        square(64, 2, 32),
+        square(330, 5, 40),
+    ]
+    .into_iter()
+    .chain(strided())
+    {
         for choice in choices().into_iter().rev().take(2) {
             assert_ne!(choice.algorithm, Algorithm::Direct);
-            let many = conv3(5, c_in, (side, side), c_out);
             let one = ConvShape { batch: 1, ..many };
             let (x, w, dy) = (
                 normal(n_x(&many), 1),

@@ -1,6 +1,6 @@
 //! The transform of the filters, and its adjoint for their gradient.
 
-use super::lanes::{gather, scatter};
+use super::super::lanes::{gather, scatter};
 use super::points::Points;
 use crate::simd::Lanes;
 use crate::workspace::{Line, get, put};
@@ -68,6 +68,7 @@ impl Filters<'_> {
                             rows,
                             count * 9,
                             scratch,
+                            1,
                         )
                     };
                 }
@@ -76,7 +77,7 @@ impl Filters<'_> {
                     if self.rotated {
                         let start = ((first + i) * self.c_in + output) * 9;
                         // SAFETY: the filters of one output for `rows` inputs, by the assertion.
-                        unsafe { gather::<V>(self.w.as_ptr().add(start), 9, rows, 9, scratch) };
+                        unsafe { gather::<V>(self.w.as_ptr().add(start), 9, rows, 9, scratch, 1) };
                         for (k, line) in scratch[..9].iter().enumerate() {
                             g[2 - k / 3][2 - k % 3] = get(line);
                         }
@@ -131,5 +132,5 @@ pub(super) unsafe fn filter_gradient<V: Lanes, P: Points<M, T>, const M: usize, 
         }
     }
     // SAFETY: the caller's promise.
-    unsafe { scatter::<V>(&lines, dw, 9, inputs, 9) };
+    unsafe { scatter::<V>(&lines, 1, dw, 9, inputs, 9) };
 }

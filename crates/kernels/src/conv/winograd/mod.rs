@@ -3,7 +3,6 @@
 mod filters;
 mod forward;
 mod gradient;
-mod lanes;
 mod points;
 mod tiles;
 mod transform;

@@ -1,6 +1,6 @@
 //! From pixels to transformed tiles and back, for one block of tiles and sixteen channels at a time.
 
-use super::lanes::{gather, scatter};
+use super::super::lanes::{gather, scatter};
 use super::points::Points;
 use super::tiles::{Grid, Panes, Strip};
 use crate::SharedMut;
@@ -107,7 +107,7 @@ impl Source<'_> {
                     "image outside the batch"
                 );
                 // SAFETY: the last row ends inside the batch by the assertion.
-                unsafe { gather::<V>(self.x.as_ptr().add(start), h * w, channels, n, pixels) };
+                unsafe { gather::<V>(self.x.as_ptr().add(start), h * w, channels, n, pixels, 1) };
                 for row in strip.rows.clone() {
                     let mut sources = [&*zeros; N];
                     for (i, source) in sources.iter_mut().enumerate() {
@@ -190,7 +190,16 @@ impl Sink<'_> {
                     "image outside the batch"
                 );
                 // SAFETY: in bounds by the assertion; jobs write different tiles or channels.
-                unsafe { scatter::<V>(pixels, self.y.as_mut_ptr().add(start), plane, channels, n) };
+                unsafe {
+                    scatter::<V>(
+                        pixels,
+                        1,
+                        self.y.as_mut_ptr().add(start),
+                        plane,
+                        channels,
+                        n,
+                    )
+                };
             }
         }
     }

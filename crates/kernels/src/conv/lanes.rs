@@ -3,8 +3,8 @@
 use crate::simd::Lanes;
 use crate::workspace::{Line, get, put};
 
-/// Line `p` of `to` gets element `p` of each of `rows <= 16` rows, `stride` apart; zeros fill the lanes
-/// without a row. `to` holds `n` rounded up to sixteen lines, all of which are written.
+/// Line `p * step` of `to` gets element `p` of each of `rows <= 16` rows, `stride` apart; zeros fill the lanes
+/// without a row. As many lines as `n` rounded up to sixteen are written.
 ///
 /// # Safety
 /// `rows` rows of `n` readable floats.
@@ -15,11 +15,9 @@ pub(super) unsafe fn gather<V: Lanes>(
     rows: usize,
     n: usize,
     to: &mut [Line],
+    step: usize,
 ) {
-    for (i, lines) in to[..n.next_multiple_of(16)]
-        .chunks_exact_mut(16)
-        .enumerate()
-    {
+    for i in 0..n.div_ceil(16) {
         let width = (n - 16 * i).min(16);
         let from = from.wrapping_add(16 * i);
         let mut block = [V::zero(); 16];
@@ -44,30 +42,33 @@ pub(super) unsafe fn gather<V: Lanes>(
             }
         }
         let block = V::transpose(block);
-        for (line, &value) in lines.iter_mut().zip(&block) {
+        let lines = &mut to[16 * i * step..][..15 * step + 1];
+        for (line, &value) in lines.iter_mut().step_by(step).zip(&block) {
             put(line, value);
         }
     }
 }
 
-/// The inverse of [`gather`]: element `p` of each row is taken from line `p`. `from` holds `n` rounded up
-/// to sixteen lines.
+/// The inverse of [`gather`]: element `p` of each row is taken from line `p * step`. As many lines as `n` rounded up to
+/// sixteen are read.
 ///
 /// # Safety
 /// `rows` rows of `n` writable floats.
 #[inline(always)]
 pub(super) unsafe fn scatter<V: Lanes>(
     from: &[Line],
+    step: usize,
     to: *mut f32,
     stride: usize,
     rows: usize,
     n: usize,
 ) {
-    for (i, lines) in from[..n.next_multiple_of(16)].chunks_exact(16).enumerate() {
+    for i in 0..n.div_ceil(16) {
         let width = (n - 16 * i).min(16);
         let to = to.wrapping_add(16 * i);
         let mut block = [V::zero(); 16];
-        for (block, line) in block.iter_mut().zip(lines) {
+        let lines = &from[16 * i * step..][..15 * step + 1];
+        for (block, line) in block.iter_mut().zip(lines.iter().step_by(step)) {
             *block = get(line);
         }
         let block = V::transpose(block);
