@@ -74,7 +74,7 @@ const SOLVERS: [&str; 30] = [
     "use_lu_lambdas",
 ];
 
-/// Fields that only one value of is supported.
+/// Fields of which one value is supported, as JSON.
 const FIXED: [(&str, &str); 4] = [
     ("predict_epsilon", "true"),
     ("timestep_type", "\"discrete\""),
@@ -363,8 +363,11 @@ fn others(reader: &mut Reader<'_>) {
     for (field, found) in fields {
         let fixed = FIXED.iter().find(|(name, _)| name == field);
         match fixed {
-            Some((_, only)) if found.to_string() != *only => reader.wrong(field, only, found),
-            Some(_) => {}
+            Some((_, only)) => {
+                if serde_json::from_str::<Value>(only).ok().as_ref() != Some(found) {
+                    reader.wrong(field, only, found);
+                }
+            }
             // The class, the library's version, where the file came from.
             None if field.starts_with('_') => {}
             None if READ.contains(&field.as_str()) || SOLVERS.contains(&field.as_str()) => {}
