@@ -1,18 +1,22 @@
 //! The cache of the official Hub client.
 
 use crate::error::{Error, Result};
-use crate::manifest::{Asset, AssetFile, RepoType, asset, elsewhere, names};
+use crate::manifest::{Asset, AssetFile, Place, Remote, RepoType, asset, elsewhere, names};
 use crate::place::HubFile;
+use crate::web::WebFile;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The folder in which the official client keeps downloads.
 ///
 /// A repository is the folder `models--OWNER--NAME` or `datasets--OWNER--NAME`; in it `snapshots/COMMIT/PATH` is a file, and
-/// `refs/REVISION` has the commit of a branch or a pull request at the time of its download.
+/// `refs/REVISION` has the commit of a branch or a pull request at the time of its download. Files of other servers are in a folder of their
+/// own, where the client's users keep theirs: `HOST/files/PATH`, links to `HOST/blobs/SHA256`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubCache {
     root: PathBuf,
+    /// The folder of files of other servers.
+    web: PathBuf,
     /// Whether this is the client's default.
     is_default: bool,
 }
@@ -22,6 +26,7 @@ impl HubCache {
     /// in `HF_HOME`, else `huggingface/hub` in `XDG_CACHE_HOME`, else in `.cache` of the home folder.
     ///
     /// An empty variable counts as not set; `~` at the start of the first three is the home folder. The folder may be missing.
+    /// Files of other servers are in `sdft` in `HF_ASSETS_CACHE`, else in `assets` next to that folder.
     ///
     /// # Errors
     /// None of the variables is set, `HOME` included.
@@ -29,10 +34,12 @@ impl HubCache {
         Self::from_variables(|name| std::env::var_os(name))
     }
 
-    /// A cache in this folder.
+    /// A cache in this folder; files of other servers are in `web` in it.
     pub fn at(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
         Self {
-            root: root.into(),
+            web: root.join("web"),
+            root,
             is_default: false,
         }
     }
@@ -59,7 +66,9 @@ impl HubCache {
                 Some(caches.join("huggingface").join("hub"))
             })
             .ok_or(Error::NoHome)?;
+        let assets = expanded("HF_ASSETS_CACHE").unwrap_or_else(|| root.with_file_name("assets"));
         Ok(Self {
+            web: assets.join("sdft"),
             root,
             is_default: true,
         })
@@ -72,7 +81,7 @@ impl HubCache {
 
     /// The path of `file` of `asset`, if it was downloaded. Its size is not compared.
     pub fn find(&self, asset: &Asset, file: &AssetFile) -> Option<PathBuf> {
-        self.path_of_file(asset, file).ok()
+        self.locate_remote(&asset.remote(file)).ok()
     }
 
     /// The paths of all files of the asset of this name, in the order of the manifest.
@@ -140,6 +149,41 @@ impl HubCache {
             })
     }
 
+    /// The expected path of a file of another server, whether it was downloaded or not.
+    ///
+    /// # Errors
+    /// The address is not a plain one.
+    pub fn path_of_web(&self, file: &WebFile) -> Result<PathBuf> {
+        file.check()?;
+        Ok(self.web_folder(file).join("files").join(file.path()))
+    }
+
+    /// The folder of all files of a file's server.
+    pub fn web_folder(&self, file: &WebFile) -> PathBuf {
+        self.web.join(file.host())
+    }
+
+    /// The path of a file on a server, if it was downloaded.
+    ///
+    /// # Errors
+    /// The file was not downloaded.
+    pub fn locate_remote(&self, remote: &Remote) -> Result<PathBuf> {
+        match remote {
+            Remote::Hub(file) => self.locate_file(file),
+            Remote::Web(file) => {
+                let path = self.path_of_web(file)?;
+                match path.is_file() {
+                    true => Ok(path),
+                    false => Err(Error::Missing {
+                        name: file.to_string(),
+                        expected_path: path,
+                        command: format!("curl --fail -O {file}"),
+                    }),
+                }
+            }
+        }
+    }
+
     /// The folder of a repository.
     pub fn repository(&self, repo_type: RepoType, repo: &str) -> PathBuf {
         self.root.join(repository_name(repo_type, repo))
@@ -172,11 +216,17 @@ impl HubCache {
         let mut paths = Vec::with_capacity(asset.files.len());
         for file in &asset.files {
             let path = self
-                .path_of_file(asset, file)
-                .map_err(|expected_path| Error::Missing {
-                    name: asset.name.clone(),
-                    expected_path,
-                    command: self.command(&fetch_command(asset)),
+                .locate_remote(&asset.remote(file))
+                .map_err(|error| match error {
+                    Error::Missing { expected_path, .. } => Error::Missing {
+                        name: asset.name.clone(),
+                        expected_path,
+                        command: match asset.place {
+                            Place::Hub { .. } => self.command(&fetch_command(asset)),
+                            Place::Web { .. } => fetch_command(asset),
+                        },
+                    },
+                    error => error,
                 })?;
             if let Some(expected) = file.size {
                 let found = match path.metadata() {
@@ -198,14 +248,6 @@ impl HubCache {
     }
 
     /// The file, or the missing path.
-    fn path_of_file(
-        &self,
-        asset: &Asset,
-        file: &AssetFile,
-    ) -> std::result::Result<PathBuf, PathBuf> {
-        self.path_of(asset.repo_type, &asset.repo, &asset.revision, &file.path)
-    }
-
     fn path_of(
         &self,
         repo_type: RepoType,
@@ -253,17 +295,31 @@ pub fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The command of the official client that downloads all files of an asset to [`HubCache::from_environment`].
+/// The command of the official client that downloads all files of an asset to [`HubCache::from_environment`]; for a file of another server the
+/// command that downloads it to the working directory.
 pub fn fetch_command(asset: &Asset) -> String {
-    let mut command = format!("hf download {}", asset.repo);
-    for file in &asset.files {
-        command.push(' ');
-        command.push_str(&file.path);
+    match &asset.place {
+        Place::Hub {
+            repo_type,
+            repo,
+            revision,
+        } => {
+            let mut command = format!("hf download {repo}");
+            for file in &asset.files {
+                command.push(' ');
+                command.push_str(&file.path);
+            }
+            if *repo_type == RepoType::Dataset {
+                command.push_str(" --repo-type dataset");
+            }
+            command + " --revision " + revision
+        }
+        Place::Web { url } => {
+            let files = asset.files.iter();
+            let files = files.map(|file| format!(" -O {url}/{}", file.path));
+            format!("curl --fail{}", files.collect::<String>())
+        }
     }
-    if asset.repo_type == RepoType::Dataset {
-        command.push_str(" --repo-type dataset");
-    }
-    command + " --revision " + &asset.revision
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub enum Error {
         /// `"; did you mean a or b?"`, or nothing where no name is similar.
         hint: String,
     },
-    /// The Hub does not have it.
+    /// No program can download it.
     #[error("{name} is not on the Hugging Face Hub: {how}, and put it at {}, or give its path", file.display())]
     NotOnHub {
         /// The name.
@@ -67,6 +67,12 @@ pub enum Error {
         text: String,
         /// The problem.
         problem: String,
+    },
+    /// The address of a file is not a plain one.
+    #[error("{url}: expected https://HOST/PATH without user, query and ..")]
+    Address {
+        /// The address.
+        url: String,
     },
     /// A file cannot be read.
     #[error("{}: {source}", path.display())]

@@ -1,9 +1,10 @@
 //! Embedded presets, digits and weights; which public files the project knows, and where they are on this machine.
 //!
 //! [`PRESETS`], [`DIGITS_PNG`] and others are files that are part of every program. `manifest.toml` lists public weights and data sets by
-//! a short name: their repository on the Hugging Face Hub, the revision, the files, their known sizes and hashes, the licence. [`assets`] gives that list, [`HubCache`] looks for the files where the
-//! official Python client keeps them, and [`fetch_command`] is the command that gets them with that client. [`elsewhere`] lists files
-//! that the Hub does not have, with instructions. Any other file of the Hub is a [`HubFile`]; a data set that was made ready for
+//! a short name: their [`Place`] (a repository of the Hugging Face Hub and its revision, or a folder of another server), the files, their
+//! known sizes and hashes, the licence. [`assets`] gives that list, [`HubCache`] looks for the files where the official Python client keeps
+//! them, and [`fetch_command`] is the command that gets them with that client. [`elsewhere`] lists files that no program can download,
+//! with instructions. Any other file of the Hub is a [`HubFile`]; a data set that was made ready for
 //! training is an [`ImageSet`]. [`listing`] prints the list, and a [`Need`] is a missing input of a command with the call that fetches
 //! it.
 //!
@@ -33,6 +34,7 @@ mod manifest;
 mod need;
 mod offline;
 mod place;
+mod web;
 
 pub use cache::{HubCache, fetch_command, is_commit, recorded_hash};
 pub use embedded::{
@@ -43,8 +45,10 @@ pub use error::{Error, Result};
 pub use images::{INDEX, ImageSet};
 pub use list::listing;
 pub use manifest::{
-    Asset, AssetFile, Confidence, Elsewhere, RepoType, asset, assets, elsewhere, names,
+    Asset, AssetFile, Confidence, Elsewhere, Place, Remote, RepoType, asset, assets, elsewhere,
+    names,
 };
 pub use need::{Need, Needs, ways};
 pub use offline::{is_offline, says_yes};
 pub use place::HubFile;
+pub use web::WebFile;

@@ -2,12 +2,12 @@
 
 use crate::cache::HubCache;
 use crate::error::{Error, Result};
-use crate::manifest::{Asset, Elsewhere, assets, elsewhere, names as known};
+use crate::manifest::{Asset, Elsewhere, Place, assets, elsewhere, names as known};
 use sdft_files::{did_you_mean, human_size};
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// The list as text, or its entries `names`. Files that the Hub does not have are looked up below `directory`.
+/// The list as text, or its entries `names`. Files that no program can download are looked up below `directory`.
 ///
 /// # Errors
 /// A name is not in the list; the error has similar names.
@@ -19,10 +19,10 @@ pub fn listing(names: &[String], cache: &HubCache, directory: &Path) -> Result<S
         });
     }
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
-    let of_kind = |images: bool| {
+    let of_kind = |kind: Kind| {
         assets()
             .iter()
-            .filter(|asset| asset.is_images() == images && wanted(&asset.name))
+            .filter(|asset| Kind::of(asset) == kind && wanted(&asset.name))
             .map(|asset| entry(cache, asset))
             .collect::<String>()
     };
@@ -33,8 +33,9 @@ pub fn listing(names: &[String], cache: &HubCache, directory: &Path) -> Result<S
         .collect();
     let mut text = String::new();
     for (title, entries) in [
-        ("Weights on the Hub", of_kind(false)),
-        ("Images on the Hub", of_kind(true)),
+        ("Weights on the Hub", of_kind(Kind::Weights)),
+        ("Weights on other servers", of_kind(Kind::Web)),
+        ("Images on the Hub", of_kind(Kind::Images)),
         ("Elsewhere, to be brought by hand", by_hand),
     ] {
         if !entries.is_empty() {
@@ -43,6 +44,24 @@ pub fn listing(names: &[String], cache: &HubCache, directory: &Path) -> Result<S
         }
     }
     Ok(text + &format!("cache: {}", cache.root().display()))
+}
+
+/// A part of the list.
+#[derive(PartialEq)]
+enum Kind {
+    Weights,
+    Web,
+    Images,
+}
+
+impl Kind {
+    fn of(asset: &Asset) -> Self {
+        match asset.place {
+            Place::Web { .. } => Self::Web,
+            Place::Hub { .. } if asset.is_images() => Self::Images,
+            Place::Hub { .. } => Self::Weights,
+        }
+    }
 }
 
 fn entry(cache: &HubCache, asset: &Asset) -> String {
@@ -62,18 +81,23 @@ fn entry(cache: &HubCache, asset: &Asset) -> String {
         n if rounded => format!("~{}", human_size(n)),
         n => human_size(n),
     };
-    let hashed = match asset.files.iter().all(|file| file.sha256.is_some()) {
-        true => "hash known",
-        false => "hash from the Hub",
+    let is_known = asset.files.iter().all(|file| file.sha256.is_some());
+    let hashed = match (is_known, &asset.place) {
+        (true, _) => "hash known",
+        (false, Place::Hub { .. }) => "hash from the Hub",
+        (false, Place::Web { .. }) => "hash recorded by the first download",
     };
-    let revision: String = asset.revision.chars().take(20).collect();
+    let place = match &asset.place {
+        Place::Hub { repo, revision, .. } => format!("{repo} at {revision:.20}"),
+        Place::Web { url } => url.clone(),
+    };
     let note = asset
         .note
         .as_ref()
         .map_or_else(String::new, |note| format!("      {note}\n"));
     format!(
-        "  {:<24} {size:>10}  {state:<7} {}\n      {} at {revision}; {}; {hashed}; licence: {}\n{note}",
-        asset.name, asset.what, asset.repo, asset.confidence, asset.licence
+        "  {:<24} {size:>10}  {state:<7} {}\n      {place}; {}; {hashed}; licence: {}\n{note}",
+        asset.name, asset.what, asset.confidence, asset.licence
     )
 }
 

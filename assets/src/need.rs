@@ -2,7 +2,7 @@
 
 use crate::cache::fetch_command;
 use crate::images::ImageSet;
-use crate::manifest::Asset;
+use crate::manifest::{Asset, Place};
 use sdft_files::human_size;
 use serde::{Deserialize, Serialize};
 
@@ -72,17 +72,22 @@ fn describe(asset: &Asset) -> String {
     };
     format!(
         "{size}from {}: {}; licence: {}",
-        asset.repo, asset.what, asset.licence
+        asset.place.origin(),
+        asset.what,
+        asset.licence
     )
 }
 
 /// `hf download .. on another machine, ..`
 fn otherwise(asset: &Asset) -> String {
-    format!(
-        "{} on another machine, and its cache folder copied to this one; or the path of your own {}",
-        fetch_command(asset),
-        if asset.is_images() { "images" } else { "file" }
-    )
+    let command = fetch_command(asset);
+    match asset.place {
+        Place::Hub { .. } => format!(
+            "{command} on another machine, and its cache folder copied to this one; or the path of your own {}",
+            if asset.is_images() { "images" } else { "file" }
+        ),
+        Place::Web { .. } => format!("{command}, and the path of the file in place of the name"),
+    }
 }
 
 /// What an asset is and every way to provide it, for one screen.
@@ -97,20 +102,25 @@ pub fn ways(asset: &Asset) -> String {
         true => "--data FOLDER with images of your own, or a prepared set",
         false => "the path of the file in place of the name",
     };
+    let command = fetch_command(asset);
+    let others = match asset.place {
+        Place::Hub { .. } => format!(
+            "with a mirror      HF_ENDPOINT=https://.. cargo xtask fetch {name}\n  \
+             on another machine {command}\n  \
+             {:<18} and bring its cache folder here; HF_HOME says where it is (~/.cache/huggingface)",
+            ""
+        ),
+        Place::Web { .. } => format!("on any machine     {command}"),
+    };
     format!(
-        "{name} is {}\n  {} at {}: {}{size}\n  licence: {}\n\nTo provide it:\n  \
+        "{name} is {}\n  {}: {}{size}\n  licence: {}\n\nTo provide it:\n  \
          with a network     cargo xtask fetch {name}\n  \
-         with a mirror      HF_ENDPOINT=https://.. cargo xtask fetch {name}\n  \
-         on another machine {}\n  \
-         {:<18} and bring its cache folder here; HF_HOME says where it is (~/.cache/huggingface)\n  \
+         {others}\n  \
          or give            {way}",
         asset.what,
-        asset.repo,
-        asset.revision,
+        asset.place,
         files.join(", "),
         asset.licence,
-        fetch_command(asset),
-        "",
     )
 }
 
@@ -137,7 +147,10 @@ mod tests {
         for asset in crate::assets() {
             let text = ways(asset);
             assert!(text.lines().count() <= 20, "{text}");
-            assert!(text.contains(&asset.licence) && text.contains("HF_ENDPOINT"));
+            let is_hub = matches!(asset.place, Place::Hub { .. });
+            assert!(text.contains(&asset.licence), "{text}");
+            assert_eq!(text.contains("HF_ENDPOINT"), is_hub, "{text}");
+            assert_eq!(text.contains("curl --fail -O https://"), !is_hub, "{text}");
         }
     }
 }

@@ -18,9 +18,11 @@ fn sample(repo_type: RepoType, revision: &str, files: &[(&str, Option<u64>)]) ->
         pair: false,
         name: "sample".to_owned(),
         what: "a sample".to_owned(),
-        repo: "some-one/some.thing".to_owned(),
-        repo_type,
-        revision: revision.to_owned(),
+        place: Place::Hub {
+            repo_type,
+            repo: "some-one/some.thing".to_owned(),
+            revision: revision.to_owned(),
+        },
         files: files.iter().map(file).collect(),
         licence: "none".to_owned(),
         note: None,
@@ -222,4 +224,51 @@ fn a_verified_file_has_the_hash_it_was_downloaded_under() {
     let error = cache.locate_verified("inception").unwrap_err().to_string();
     assert!(error.contains("damaged or another file"), "{error}");
     assert!(error.contains("cargo xtask fetch inception"), "{error}");
+}
+
+#[test]
+fn files_of_other_servers_are_next_to_the_hubs() {
+    let web = |variables: &[(&str, &str)]| {
+        let get = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        let cache = HubCache::from_variables(get).unwrap();
+        let file = WebFile {
+            url: "https://a.b:1/c/d.pt".to_owned(),
+        };
+        cache.path_of_web(&file).unwrap()
+    };
+    let path = "sdft/a.b-1/files/c/d.pt";
+    assert_eq!(
+        web(&[("HOME", "/e")]),
+        Path::new("/e/.cache/huggingface/assets").join(path)
+    );
+    assert_eq!(
+        web(&[("HF_HUB_CACHE", "/a/hub")]),
+        Path::new("/a/assets").join(path)
+    );
+    let both = [("HF_ASSETS_CACHE", "~/x"), ("HOME", "/e")];
+    assert_eq!(web(&both), Path::new("/e/x").join(path));
+
+    let dir = tempfile::tempdir().unwrap();
+    let cache = HubCache::at(dir.path());
+    let asset = asset("edm-ffhq-64").unwrap();
+    let error = cache.locate("edm-ffhq-64").unwrap_err().to_string();
+    for text in [
+        "cargo xtask fetch edm-ffhq-64",
+        "curl --fail -O https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/",
+    ] {
+        assert!(
+            error.contains(text) && !error.contains("--cache-dir"),
+            "{error}"
+        );
+    }
+    let file = &asset.files[0];
+    let path = format!(
+        "web/nvlabs-fi-cdn.nvidia.com/files/edm/pretrained/{}",
+        file.path
+    );
+    let path = put(dir.path(), &path, "x");
+    assert_eq!(cache.locate("edm-ffhq-64").unwrap(), [path]);
 }

@@ -1,7 +1,7 @@
 //! Networks that were pickled as objects: their tensors by name, and the arguments of their constructors.
-//!
-//! PyTorch's `Module` keeps its parameters, buffers and modules in dictionaries of its state. NVIDIA's persistence class pickles a module as
-//! a call with one dictionary: the name of the class, its source (never looked at), and that state, which has the arguments, too.
+
+// PyTorch's `Module` keeps its parameters, buffers and modules in dictionaries of its state. NVIDIA's persistence class pickles a module as
+// a call with one dictionary: the name of the class, its source (never read), and that state, which has the arguments, too.
 
 use crate::error::Problem;
 use crate::inventory::{Entry, join};
@@ -95,7 +95,7 @@ pub(crate) fn tensors(pickle: &Pickle, value: &Value, file_len: u64) -> Known<Op
 struct Walk<'a> {
     pickle: &'a Pickle,
     found: Vec<Entry>,
-    /// Entries that may still be looked at, and bytes of names that may still be made.
+    /// Entries that may still be read, and bytes of names that may still be made.
     steps: usize,
     bytes: usize,
 }

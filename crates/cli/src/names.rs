@@ -80,8 +80,8 @@ impl Names {
             false => cache.locate_verified(&asset.name),
         }) {
             Ok(paths) => {
-                if let Some(first) = paths.first() {
-                    *text = first.display().to_string();
+                if let Some(path) = asset.path_of_model(&paths) {
+                    *text = path.display().to_string();
                 }
                 Ok(())
             }

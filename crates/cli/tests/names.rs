@@ -272,11 +272,16 @@ fn a_missing_file_is_explained_with_every_way_to_get_it() {
     assert!(!place.path("runs").exists());
 }
 
+/// Where a file of OpenAI's server is in the cache.
+const SERVER: &str = "hf/assets/sdft/openaipublic.blob.core.windows.net";
+const LSUN: &str = "diffusion/jul-2021/lsun_bedroom.pt";
+
 #[test]
 fn names_become_downloaded_files() {
     let place = workspace();
     let model = sdft_assets::DIGITS_SOURCE_WEIGHTS;
-    // A branch, so that size and hash are unknown.
+    // Size and hash are unknown.
+    place.write(&format!("{SERVER}/files/{LSUN}"), model);
     let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
     let commit = "85a3dd916b4b04c2016cd1e1e4bb30feaeb42935";
     let file = format!(
@@ -288,7 +293,7 @@ fn names_become_downloaded_files() {
         assert_eq!(run.code, Some(0), "{args:?}: {run:?}");
         run.out
     };
-    let inspected = run_ok(&["inspect", "ffhq-10m-safetensors"]);
+    let inspected = run_ok(&["inspect", "adm-bedroom-256"]);
     assert!(inspected.contains("ADM U-Net"), "{inspected}");
     let by_place = format!(
         "hf:BiliSakura/DiffuseIT-ckpt@{commit}/ffhq-256/unet/diffusion_pytorch_model.safetensors"
@@ -317,7 +322,7 @@ fn names_become_downloaded_files() {
     let args = [
         "train",
         "--source",
-        "ffhq-10m-safetensors",
+        "adm-bedroom-256",
         "--data",
         "metfaces",
         "--dry-run",
@@ -348,25 +353,19 @@ fn a_changed_file_is_not_used() {
     let place = workspace();
     let model = sdft_assets::DIGITS_SOURCE_WEIGHTS;
     let hash = sdft_files::sha256_bytes(model);
-    let repository = "hf/hub/models--BiliSakura--DiffuseIT-ckpt";
-    let commit = "85a3dd916b4b04c2016cd1e1e4bb30feaeb42935";
-    let blob = place.write(&format!("{repository}/blobs/{hash}"), model);
-    let folder = place.path(&format!("{repository}/snapshots/{commit}/ffhq-256/unet"));
-    std::fs::create_dir_all(&folder).unwrap();
-    let link = folder.join("diffusion_pytorch_model.safetensors");
+    let blob = place.write(&format!("{SERVER}/blobs/{hash}"), model);
+    let link = place.path(&format!("{SERVER}/files/{LSUN}"));
+    std::fs::create_dir_all(link.parent().unwrap()).unwrap();
     std::os::unix::fs::symlink(&blob, &link).unwrap();
-    assert_eq!(
-        run(&place, &["inspect", "ffhq-10m-safetensors"]).code,
-        Some(0)
-    );
+    assert_eq!(run(&place, &["inspect", "adm-bedroom-256"]).code, Some(0));
     let mut damaged = model.to_vec();
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
     std::fs::write(&blob, damaged).unwrap();
-    let run = run(&place, &["inspect", "ffhq-10m-safetensors"]);
+    let run = run(&place, &["inspect", "adm-bedroom-256"]);
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(
-        run.err.contains("cargo xtask fetch ffhq-10m-safetensors"),
+        run.err.contains("cargo xtask fetch adm-bedroom-256"),
         "{run:?}"
     );
 }

@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sdft_assets::{HubCache, HubFile};
-use sdft_files::{parent_of, rename_synced, replace, write_atomic};
+use sdft_assets::{HubCache, HubFile, WebFile};
+use sdft_files::{parent_of, rename_synced, replace, sha256_bytes, write_atomic};
 
 use crate::{
     digest::Hash,
@@ -40,6 +40,45 @@ impl CacheEntry {
                 (note, commit.to_owned())
             }),
         }
+    }
+
+    /// A file of another server. Its blob has no name before its hash is known; partial files are named by address and `version`.
+    pub(crate) fn of_web(cache: &HubCache, file: &WebFile, version: &str) -> Result<Self> {
+        let folder = cache.web_folder(file);
+        let blobs = folder.join("blobs");
+        let (address, version) = (sha256_bytes(file.url.as_bytes()), version.as_bytes());
+        let part = format!("{address:.32}-{:.32}.incomplete", sha256_bytes(version));
+        Ok(Self {
+            blob: blobs.join("unnamed"),
+            part: blobs.join(part),
+            snapshot: cache.path_of_web(file)?,
+            lock: folder.join("locks").join(format!("{address}.lock")),
+            note: None,
+        })
+    }
+
+    /// This entry with the hash of its content.
+    pub(crate) fn with_hash(mut self, hash: &Hash) -> Self {
+        self.blob = self.blob.with_file_name(hash.hex());
+        self
+    }
+
+    /// Deletes partial files of other versions of a file of another server. The caller must hold the lock.
+    pub(crate) fn remove_other_versions(&self) -> Result<()> {
+        let folder = parent_of(&self.part);
+        let name = self.part.file_name().unwrap_or_default().to_string_lossy();
+        let Some((address, _)) = name.split_once('-') else {
+            return Ok(());
+        };
+        for entry in fs::read_dir(folder).map_err(io(folder))? {
+            let path = entry.map_err(io(folder))?.path();
+            let found = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_part = found.starts_with(address) && found.ends_with(".incomplete");
+            if is_part && found != name {
+                fs::remove_file(&path).map_err(io(&path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Locks the file against other processes; calls `waits` before waiting for one.

@@ -3,12 +3,18 @@
 use std::time::Duration;
 
 use reqwest::{
-    Client, Response, StatusCode, Url,
-    header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
+    Client, Method, RequestBuilder, Response, StatusCode, Url,
+    header::{
+        AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED,
+        LOCATION, RETRY_AFTER,
+    },
 };
 use sdft_assets::{HubFile, RepoType, is_commit};
 
 use crate::{HubError, Result, Settings, digest::Hash, fetch::Wanted, secrets::plain_address};
+
+/// The most redirects that are followed.
+const REDIRECTIONS: usize = 10;
 
 /// What the server reports about a file.
 #[derive(Clone, Debug)]
@@ -16,6 +22,58 @@ pub(crate) struct FileMetadata {
     pub(crate) commit: String,
     pub(crate) hash: Hash,
     pub(crate) size: Option<u64>,
+}
+
+/// What is downloaded, and from where.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// The file as messages name it.
+    pub(crate) what: String,
+    pub(crate) url: Url,
+    /// Length in bytes, if known.
+    pub(crate) size: Option<u64>,
+    /// Whether the bytes that have arrived belong to this file for certain, or will be compared with its hash.
+    pub(crate) resumable: bool,
+    /// Of a server other than the Hub: the version of the file by its headers, if it states one.
+    pub(crate) web: Option<Option<String>>,
+}
+
+impl Source {
+    /// A file of the Hub, whose hash is known.
+    pub(crate) fn hub(what: String, url: Url, size: Option<u64>) -> Self {
+        Self {
+            what,
+            url,
+            size,
+            resumable: true,
+            web: None,
+        }
+    }
+
+    /// The address without credentials.
+    pub(crate) fn server(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    /// Whether a response is about another version of the file than the one that was asked for. `have` bytes have arrived.
+    pub(crate) fn is_other_version(&self, response: &Response, have: u64) -> bool {
+        let Some(expected) = &self.web else {
+            return false;
+        };
+        let is_body = response.status().is_success();
+        match version(response.headers()) {
+            found @ Some(_) => is_body && expected.is_some() && found != *expected,
+            // The beginning of a body that is sent again as a whole is skipped, so it must be the same.
+            None => have > 0 && response.status() == StatusCode::OK && expected.is_some(),
+        }
+    }
+}
+
+/// The version of a file: its strong ETag, or the time of its last change.
+pub(crate) fn version(headers: &HeaderMap) -> Option<String> {
+    let text = |name| headers.get(name)?.to_str().ok().map(str::to_owned);
+    let etag = text(ETAG).filter(|etag| !etag.starts_with("W/"));
+    etag.or_else(|| text(LAST_MODIFIED))
 }
 
 /// Why an attempt failed.
@@ -33,7 +91,7 @@ pub(crate) enum Failure {
 
 /// Two HTTP clients: one that returns redirects, one that follows them.
 pub(crate) struct HubClient {
-    no_redirects: Client,
+    pub(crate) no_redirects: Client,
     redirects: Client,
     pub(crate) settings: Settings,
 }
@@ -59,7 +117,7 @@ impl HubClient {
         })
     }
 
-    /// The client that follows redirects.
+    /// The client that follows redirects to any server.
     pub(crate) fn client(&self) -> Client {
         self.redirects.clone()
     }
@@ -100,23 +158,84 @@ impl HubClient {
         headers
     }
 
-    /// The bytes from offset `from`; follows redirects. The token is not sent to other hosts.
-    pub(crate) async fn get(&self, url: &Url, from: u64) -> std::result::Result<Response, Failure> {
-        let mut request = self.redirects.get(url.clone()).headers(self.headers(url));
-        if from > 0 {
-            request = request.header("range", format!("bytes={from}-"));
+    /// The bytes from offset `from`; follows redirects, for a server other than the Hub only to itself. The token is sent to the Hub only.
+    pub(crate) async fn get(
+        &self,
+        source: &Source,
+        from: u64,
+    ) -> std::result::Result<Response, Failure> {
+        let request = |method: Method, url: &Url| {
+            let client = match &source.web {
+                Some(_) => self.no_redirects.request(method, url.clone()),
+                None => self.redirects.request(method, url.clone()),
+            };
+            let mut request = match &source.web {
+                Some(_) => client.header("accept-encoding", "identity"),
+                None => client.headers(self.headers(url)),
+            };
+            if from > 0 {
+                request = request.header("range", format!("bytes={from}-"));
+                if let Some(Some(version)) = &source.web {
+                    request = request.header(IF_RANGE, version);
+                }
+            }
+            request
+        };
+        match source.web {
+            Some(_) => self.follow(source, Method::GET, request).await,
+            None => {
+                let sent = request(Method::GET, &source.url).send().await;
+                sent.map_err(|e| self.failure(e))
+            }
         }
-        request.send().await.map_err(|e| self.failure(e))
+    }
+
+    /// The response to a request, after redirects to the same server.
+    pub(crate) async fn follow(
+        &self,
+        source: &Source,
+        method: Method,
+        request: impl Fn(Method, &Url) -> RequestBuilder,
+    ) -> std::result::Result<Response, Failure> {
+        let problem = |problem: String| {
+            Failure::Permanent(HubError::Server {
+                what: source.what.clone(),
+                server: source.server(),
+                problem,
+            })
+        };
+        let mut url = source.url.clone();
+        for _ in 0..REDIRECTIONS {
+            let sent = request(method.clone(), &url).send().await;
+            let response = sent.map_err(|e| self.failure(e))?;
+            if !response.status().is_redirection() {
+                return Ok(response);
+            }
+            let to = response.headers().get(LOCATION);
+            let next = to.and_then(|to| url.join(to.to_str().ok()?).ok());
+            let Some(next) = next else {
+                let status = response.status();
+                return Err(problem(format!("{status} without a Location header")));
+            };
+            if next.origin() != source.url.origin() {
+                return Err(problem(format!(
+                    "it redirects to {}, another server",
+                    next.origin().ascii_serialization()
+                )));
+            }
+            url = next;
+        }
+        Err(problem("too many redirects".to_owned()))
     }
 
     /// The file's metadata, from a HEAD request.
     pub(crate) async fn metadata(
         &self,
+        file: &HubFile,
         wanted: &Wanted,
     ) -> std::result::Result<FileMetadata, Failure> {
-        const REDIRECTIONS: usize = 10;
-        let what = wanted.file.to_string();
-        let address = self.address(&wanted.file, &wanted.file.revision);
+        let what = file.to_string();
+        let address = self.address(file, &file.revision);
         let mut url = address.map_err(Failure::Permanent)?;
         for _ in 0..REDIRECTIONS {
             let request = self
@@ -139,10 +258,11 @@ impl HubClient {
                 continue;
             }
             if !status.is_success() && !status.is_redirection() {
-                return Err(self.refused(&what, &response));
+                let source = Source::hub(what, url, None);
+                return Err(self.refused(&source, &response));
             }
             return self
-                .read(wanted, response.headers())
+                .read(file, wanted, response.headers())
                 .map_err(Failure::Permanent);
         }
         let problem = "too many redirects".to_owned();
@@ -158,8 +278,8 @@ impl HubClient {
     }
 
     /// Reads the headers and compares them with what is known about the file.
-    fn read(&self, wanted: &Wanted, headers: &HeaderMap) -> Result<FileMetadata> {
-        let what = wanted.file.to_string();
+    fn read(&self, file: &HubFile, wanted: &Wanted, headers: &HeaderMap) -> Result<FileMetadata> {
+        let what = file.to_string();
         let text = |name: &str| headers.get(name)?.to_str().ok();
         let etag = text("x-linked-etag").or_else(|| headers.get(ETAG)?.to_str().ok());
         let etag = etag.map(|etag| etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"'));
@@ -186,7 +306,7 @@ impl HubClient {
                 return Err(self.protocol(&what, problem));
             }
         };
-        let revision = &wanted.file.revision;
+        let revision = &file.revision;
         let commit = match text("x-repo-commit").map(str::to_ascii_lowercase) {
             Some(commit) if is_commit(revision) && commit != revision.to_ascii_lowercase() => {
                 return Err(HubError::UnexpectedFile {
@@ -229,7 +349,11 @@ impl HubClient {
     }
 
     /// The failure that an error response stands for.
-    pub(crate) fn refused(&self, what: &str, response: &Response) -> Failure {
+    pub(crate) fn refused(&self, source: &Source, response: &Response) -> Failure {
+        let server = match source.web {
+            Some(_) => source.server(),
+            None => self.server(),
+        };
         let status = response.status();
         let headers = response.headers();
         let message = headers.get("x-error-message").and_then(|m| m.to_str().ok());
@@ -249,7 +373,7 @@ impl HubClient {
         if transient {
             let retry_after = headers.get(RETRY_AFTER).and_then(|s| s.to_str().ok());
             return Failure::Transient {
-                reason: format!("{} answered {status}", self.server()),
+                reason: format!("{server} answered {status}"),
                 retry_after: retry_after
                     .and_then(|s| s.trim().parse().ok())
                     .map(Duration::from_secs),
@@ -257,6 +381,10 @@ impl HubClient {
         }
         let has_token = self.settings.token.get().is_some();
         let meaning = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if source.web.is_some() => {
+                "access denied"
+            }
+            StatusCode::NOT_FOUND if source.web.is_some() => "the file does not exist",
             StatusCode::UNAUTHORIZED if has_token => {
                 "the repository does not exist, or the token has no access to it"
             }
@@ -272,8 +400,8 @@ impl HubClient {
             _ => "the request failed",
         };
         Failure::Permanent(HubError::Refused {
-            what: what.to_owned(),
-            server: self.server(),
+            what: source.what.clone(),
+            server,
             status: status.as_u16(),
             meaning: match message {
                 Some(message) => format!("{meaning} ({message})"),

@@ -36,10 +36,17 @@ impl Hash {
         }
     }
 
+    /// The SHA-256 of a file on disk.
+    pub(crate) fn sha256_of(path: &Path) -> Result<Self> {
+        Ok(Self::Sha256(
+            sdft_files::sha256_file(path).map_err(io(path))?,
+        ))
+    }
+
     /// The hash of the same kind of a file on disk.
     pub(crate) fn of_file(&self, path: &Path) -> Result<Self> {
         Ok(match self {
-            Self::Sha256(_) => Self::Sha256(sdft_files::sha256_file(path).map_err(io(path))?),
+            Self::Sha256(_) => Self::sha256_of(path)?,
             Self::Git(_) => Self::Git(git(path)?),
         })
     }

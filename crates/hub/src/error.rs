@@ -49,6 +49,22 @@ pub enum HubError {
         /// What is missing or invalid.
         problem: String,
     },
+    /// A response of a server other than the Hub cannot be used.
+    #[error("{what}: {server}: {problem}")]
+    Server {
+        /// The file.
+        what: String,
+        /// The server.
+        server: String,
+        /// What is missing or invalid.
+        problem: String,
+    },
+    /// The file on the server was replaced during its download.
+    #[error("{what}: the file changed on the server while it was downloaded; try again")]
+    Changed {
+        /// The file.
+        what: String,
+    },
     /// The server has another file than the manifest lists.
     #[error(
         "{what}: the server has another file: expected {expected}, found {found}; nothing was downloaded"

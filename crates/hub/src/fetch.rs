@@ -7,13 +7,13 @@ use std::{
 
 use futures::StreamExt as _;
 use hf_hub::{HFClient, repository::RepoTreeEntry, split_id};
-use sdft_assets::{Asset, HubFile, RepoType, recorded_hash};
+use sdft_assets::{Asset, HubFile, Remote, RepoType, recorded_hash};
 use tokio::runtime::Runtime;
 
 use crate::{
     HubError, Result, Settings,
     cache_entry::CacheEntry,
-    client::{Failure, FileMetadata, HubClient},
+    client::{Failure, FileMetadata, HubClient, Source},
     digest::Hash,
     transfer::transfer,
 };
@@ -21,11 +21,11 @@ use crate::{
 /// How many files are listed to suggest a similar path.
 const HINT_FILES: usize = 10_000;
 
-/// A file of the Hub, with its size and hash if they are known beforehand.
+/// A file on a server, with its size and hash if they are known beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Repository, revision and path.
-    pub file: HubFile,
+    /// Repository, revision and path, or the address on another server.
+    pub file: Remote,
     /// Size in bytes, if known.
     pub size: Option<u64>,
     /// SHA-256 as 64 hexadecimal digits, if known.
@@ -36,12 +36,7 @@ impl Wanted {
     /// All files of an asset.
     pub fn of_asset(asset: &Asset) -> Vec<Self> {
         let files = asset.files.iter().map(|file| Self {
-            file: HubFile {
-                repo_type: asset.repo_type,
-                repo: asset.repo.clone(),
-                revision: asset.revision.clone(),
-                path: file.path.clone(),
-            },
+            file: asset.remote(file),
             size: file.size,
             sha256: file.sha256.clone(),
         });
@@ -49,13 +44,19 @@ impl Wanted {
     }
 }
 
-impl From<HubFile> for Wanted {
-    fn from(file: HubFile) -> Self {
+impl From<Remote> for Wanted {
+    fn from(file: Remote) -> Self {
         Self {
             file,
             size: None,
             sha256: None,
         }
+    }
+}
+
+impl From<HubFile> for Wanted {
+    fn from(file: HubFile) -> Self {
+        Remote::Hub(file).into()
     }
 }
 
@@ -92,7 +93,7 @@ pub struct Fetched {
 
 /// Fetches files into the cache.
 pub struct Fetcher {
-    client: HubClient,
+    pub(crate) client: HubClient,
     runtime: Runtime,
 }
 
@@ -120,12 +121,15 @@ impl Fetcher {
     /// Returns a file from the cache, or downloads it; verifies its hash in both cases.
     ///
     /// An interrupted download is resumed. If another process is fetching the same file, this call waits for it. A file of a branch stays at
-    /// the commit that was fetched first.
+    /// the commit that was fetched first. The hash of a file of another server is recorded by its first download, and compared by later calls.
     ///
     /// # Errors
     /// See [`HubError`]. After an error, no file with unverified content has the file's name.
     pub fn fetch(&self, wanted: &Wanted, progress: &mut dyn FetchProgress) -> Result<Fetched> {
-        wanted.file.check()?;
+        match &wanted.file {
+            Remote::Hub(file) => file.check()?,
+            Remote::Web(file) => file.check()?,
+        }
         if let Some(fetched) = self.find_in_cache(wanted, progress)? {
             return Ok(fetched);
         }
@@ -135,7 +139,12 @@ impl Fetcher {
                 expected_path: self.expected_path(&wanted.file),
             });
         }
-        self.runtime.block_on(self.download(wanted, progress))
+        match &wanted.file {
+            Remote::Hub(file) => self.runtime.block_on(self.download(file, wanted, progress)),
+            Remote::Web(file) => self
+                .runtime
+                .block_on(self.download_web(file, wanted, progress)),
+        }
     }
 
     /// Lists the files of a repository whose paths begin with the folder's path, which ends in `/`.
@@ -237,20 +246,20 @@ impl Fetcher {
         Ok(paths)
     }
 
-    fn expected_path(&self, file: &HubFile) -> PathBuf {
-        match self.client.settings.cache.locate_file(file) {
+    fn expected_path(&self, file: &Remote) -> PathBuf {
+        match self.client.settings.cache.locate_remote(file) {
             Err(sdft_assets::Error::Missing { expected_path, .. }) => expected_path,
             _ => self.client.settings.cache.root().to_owned(),
         }
     }
 
     /// The file in the cache, if it has the expected size and hash.
-    fn find_in_cache(
+    pub(crate) fn find_in_cache(
         &self,
         wanted: &Wanted,
         progress: &mut dyn FetchProgress,
     ) -> Result<Option<Fetched>> {
-        let Ok(path) = self.client.settings.cache.locate_file(&wanted.file) else {
+        let Ok(path) = self.client.settings.cache.locate_remote(&wanted.file) else {
             return Ok(None);
         };
         let Err((found, expected)) = matches(&path, wanted)? else {
@@ -276,15 +285,20 @@ impl Fetcher {
         Ok(None)
     }
 
-    async fn download(&self, wanted: &Wanted, progress: &mut dyn FetchProgress) -> Result<Fetched> {
-        let metadata = self.resolve(wanted, progress).await?;
+    async fn download(
+        &self,
+        file: &HubFile,
+        wanted: &Wanted,
+        progress: &mut dyn FetchProgress,
+    ) -> Result<Fetched> {
+        let metadata = self.resolve(file, wanted, progress).await?;
         let entry = CacheEntry::of(
             &self.client.settings.cache,
-            &wanted.file,
+            file,
             &metadata.commit,
             &metadata.hash,
         );
-        let what = wanted.file.to_string();
+        let what = file.to_string();
         let lock = entry.lock(|| {
             progress.note(&format!(
                 "{what}: waiting for another process that is fetching it"
@@ -293,7 +307,11 @@ impl Fetcher {
         // The other process may have finished it, or another revision may have the same bytes.
         if !entry.has_blob(&metadata.hash)? {
             progress.begin(&what, metadata.size);
-            transfer(&self.client, wanted, &metadata, &entry, progress).await?;
+            let url = self.client.address(file, &metadata.commit)?;
+            let source = Source::hub(what, url, metadata.size);
+            let hash = Some(&metadata.hash);
+            transfer(&self.client, &source, hash, &entry, progress).await?;
+            entry.finish()?;
             progress.done();
         }
         entry.link_snapshot()?;
@@ -309,24 +327,26 @@ impl Fetcher {
     /// exists only at the branch's current commit, the recorded commit moves there.
     async fn resolve(
         &self,
+        file: &HubFile,
         wanted: &Wanted,
         progress: &mut dyn FetchProgress,
     ) -> Result<FileMetadata> {
-        let file = &wanted.file;
         let recorded =
             self.client
                 .settings
                 .cache
                 .commit(file.repo_type, &file.repo, &file.revision);
         if let Some(commit) = recorded.filter(|commit| *commit != file.revision) {
-            let mut pinned = wanted.clone();
-            pinned.file.revision = commit;
-            match self.metadata(&pinned, progress).await {
+            let pinned = HubFile {
+                revision: commit,
+                ..file.clone()
+            };
+            match self.metadata(&pinned, wanted, progress).await {
                 Err(HubError::Refused { status: 404, .. }) => {}
                 other => return other,
             }
         }
-        match self.metadata(wanted, progress).await {
+        match self.metadata(file, wanted, progress).await {
             Err(HubError::Refused {
                 what,
                 server,
@@ -359,16 +379,29 @@ impl Fetcher {
     /// The file's metadata, with retries.
     async fn metadata(
         &self,
+        file: &HubFile,
         wanted: &Wanted,
         progress: &mut dyn FetchProgress,
     ) -> Result<FileMetadata> {
+        let (what, server) = (file.to_string(), self.client.server());
+        let ask = async || self.client.metadata(file, wanted).await;
+        self.retrying(what, server, progress, ask).await
+    }
+
+    /// The result of a request, repeated as the settings say.
+    pub(crate) async fn retrying<T>(
+        &self,
+        what: String,
+        server: String,
+        progress: &mut dyn FetchProgress,
+        ask: impl AsyncFn() -> std::result::Result<T, Failure>,
+    ) -> Result<T> {
         let retry = &self.client.settings.retry;
-        let what = wanted.file.to_string();
         let mut failures = 0;
         loop {
             failures += 1;
-            let (reason, retry_after, limit) = match self.client.metadata(wanted).await {
-                Ok(metadata) => return Ok(metadata),
+            let (reason, retry_after, limit) = match ask().await {
+                Ok(found) => return Ok(found),
                 Err(Failure::Permanent(error)) => return Err(error),
                 Err(Failure::Unreachable(reason)) => (reason, None, retry.max_connect_attempts),
                 Err(Failure::Transient {
@@ -379,7 +412,7 @@ impl Fetcher {
             if failures >= limit || retry_after.is_some_and(|delay| delay > retry.max_retry_after) {
                 return Err(HubError::Unreachable {
                     what,
-                    server: self.client.server(),
+                    server,
                     reason,
                 });
             }

@@ -1,4 +1,4 @@
-//! Files of the Hugging Face Hub: verified, resumable, in the cache of the official client.
+//! Files of the Hugging Face Hub and of other servers: verified, resumable, in the cache of the official client.
 //!
 //! A [`Fetcher`] downloads [`Wanted`] files into the cache that `huggingface_hub` and `sdft-assets` read. It first requests the commit, size
 //! and hash of a file. It then appends the bytes to `blobs/HASH.incomplete`, resuming an earlier call, and renames the file to its final name
@@ -7,6 +7,9 @@
 //! ```text
 //! metadata -> lock .locks/REPO/HASH.lock -> blobs/HASH.incomplete (resume, retry) -> verify -> blobs/HASH -> snapshots/COMMIT/PATH
 //! ```
+//!
+//! A server other than the Hub states no hash. Its file is downloaded by length and version (ETag or time of change), the SHA-256 is computed,
+//! and becomes the name of the blob. Such a server gets no token, and may redirect only to itself.
 //!
 //! The name of a blob is the hash of the file that was first fetched. A file in the cache is compared with this hash, and with the manifest's
 //! hash if there is one, before its path is returned.
@@ -34,6 +37,7 @@ mod retry;
 mod secrets;
 mod settings;
 mod transfer;
+mod web;
 
 pub use error::{HubError, Result};
 pub use fetch::{FetchProgress, Fetched, Fetcher, NoopFetchProgress, Wanted};

@@ -7,43 +7,46 @@ use std::{
 };
 
 use futures::StreamExt as _;
-use reqwest::{Response, StatusCode, Url, header::CONTENT_RANGE};
+use reqwest::{Response, StatusCode, header::CONTENT_RANGE};
 
 use crate::{
     HubError, Result,
     cache_entry::CacheEntry,
-    client::{Failure, FileMetadata, HubClient},
+    client::{Failure, HubClient, Source},
+    digest::Hash,
     error::io,
-    fetch::{FetchProgress, Wanted},
+    fetch::FetchProgress,
 };
 
 /// An attempt makes progress if it adds at least this many bytes.
 const PROGRESS: u64 = 64 << 10;
 
-/// Downloads `entry.part`, resuming and retrying, verifies its hash and gives it its final name.
+/// Downloads `entry.part`, resuming and retrying, and verifies its hash, if that is known.
 pub(crate) async fn transfer(
     client: &HubClient,
-    wanted: &Wanted,
-    metadata: &FileMetadata,
+    source: &Source,
+    hash: Option<&Hash>,
     entry: &CacheEntry,
     progress: &mut dyn FetchProgress,
 ) -> Result<()> {
-    let url = client.address(&wanted.file, &metadata.commit)?;
     let mut mismatches = 0;
     loop {
-        fill(client, wanted, metadata, &url, &entry.part, progress).await?;
+        fill(client, source, &entry.part, progress).await?;
         progress.verifying();
-        let found = metadata.hash.of_file(&entry.part)?;
-        if found == metadata.hash {
-            return entry.finish();
+        let Some(expected) = hash else {
+            return Ok(());
+        };
+        let found = expected.of_file(&entry.part)?;
+        if found == *expected {
+            return Ok(());
         }
         fs::remove_file(&entry.part).map_err(io(&entry.part))?;
         mismatches += 1;
         if mismatches == 2 {
             return Err(HubError::HashMismatch {
-                what: wanted.file.to_string(),
+                what: source.what.clone(),
                 found: found.to_string(),
-                expected: metadata.hash.to_string(),
+                expected: expected.to_string(),
             });
         }
         progress
@@ -65,29 +68,25 @@ struct TransferState {
 /// Repeats attempts until the file is complete.
 async fn fill(
     client: &HubClient,
-    wanted: &Wanted,
-    metadata: &FileMetadata,
-    url: &Url,
+    source: &Source,
     part: &Path,
     progress: &mut dyn FetchProgress,
 ) -> Result<()> {
     let retry = &client.settings.retry;
-    let what = wanted.file.to_string();
     let mut state = TransferState::default();
     let mut failures = 0;
     loop {
         let have = length(part)?;
-        if metadata.size.is_some_and(|size| have > size) {
+        if source.size.is_some_and(|size| have > size) || have > 0 && !source.resumable {
             fs::remove_file(part).map_err(io(part))?;
             continue;
         }
-        if metadata.size == Some(have) {
+        if source.size == Some(have) {
             return Ok(());
         }
         state.most = state.most.max(have);
         progress.bytes(have);
-        let failure = match attempt(client, &what, metadata, url, part, &mut state, progress).await
-        {
+        let failure = match attempt(client, source, part, &mut state, progress).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
@@ -107,7 +106,7 @@ async fn fill(
             retry_after.is_some_and(|delay| delay > retry.max_retry_after);
         if failures >= limit || retry_after_is_too_long || state.restarts >= retry.max_attempts {
             return Err(HubError::GaveUp {
-                what,
+                what: source.what.clone(),
                 attempts: failures,
                 reason: match retry_after.filter(|_| retry_after_is_too_long) {
                     Some(delay) => {
@@ -130,9 +129,7 @@ async fn fill(
 /// One request: appends the bytes it returns.
 async fn attempt(
     client: &HubClient,
-    what: &str,
-    metadata: &FileMetadata,
-    url: &Url,
+    source: &Source,
     part: &Path,
     state: &mut TransferState,
     progress: &mut dyn FetchProgress,
@@ -147,7 +144,13 @@ async fn attempt(
         state.restarts += 1;
         fs::remove_file(part).map_err(|e| Failure::Permanent(io(part)(e)))
     };
-    let response = client.get(url, if state.whole { 0 } else { have }).await?;
+    let from = if state.whole { 0 } else { have };
+    let response = client.get(source, from).await?;
+    if source.is_other_version(&response, have) {
+        return Err(permanent(HubError::Changed {
+            what: source.what.clone(),
+        }));
+    }
     // A server without range support sends the whole file: skip the beginning.
     let (mut pass, offered) = match response.status() {
         StatusCode::PARTIAL_CONTENT => match range(&response) {
@@ -161,11 +164,11 @@ async fn attempt(
         StatusCode::OK => (have, response.content_length()),
         StatusCode::RANGE_NOT_SATISFIABLE => {
             state.whole = true;
-            return Err(client.refused(what, &response));
+            return Err(client.refused(source, &response));
         }
         // The storage server's address expires; the next response of the Hub has a new one.
         StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED
-            if response.url().origin() != url.origin() =>
+            if response.url().origin() != source.url.origin() =>
         {
             let host = response
                 .url()
@@ -174,9 +177,9 @@ async fn attempt(
                 .to_owned();
             return Err(transient(format!("{host} answered {}", response.status())));
         }
-        _ => return Err(client.refused(what, &response)),
+        _ => return Err(client.refused(source, &response)),
     };
-    let size = metadata.size.or(offered);
+    let size = source.size.or(offered);
     if let (Some(offered), Some(size)) = (offered, size)
         && offered != size
     {

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{COMMIT, Fault, Server, content, quick, wanted};
+use common::{COMMIT, Fault, Server, at_revision, content, quick, wanted};
 use sdft_assets::HubFile;
 use sdft_hub::{Fetcher, HubError, NoopFetchProgress, Settings, Wanted};
 
@@ -50,7 +50,7 @@ fn missing_headers_are_named_unless_the_manifest_has_their_values() {
     let server = Server::start(&[("b.pt", bytes.clone())]);
     server.without(&["X-Repo-Commit", "X-Linked-Etag", "ETag", "X-Linked-Size"]);
     let mut known = wanted("b.pt");
-    known.file.revision = COMMIT.to_owned();
+    at_revision(&mut known, COMMIT);
     known.sha256 = Some(sdft_files::sha256_bytes(&bytes));
     let cache = tempfile::tempdir().unwrap();
     let path = server
@@ -104,7 +104,7 @@ fn a_file_that_differs_from_the_manifest_is_not_downloaded() {
         "{error}"
     );
     let mut elsewhere = wanted("b.pt");
-    elsewhere.file.revision = "f".repeat(40);
+    at_revision(&mut elsewhere, &"f".repeat(40));
     assert!(matches!(
         error_of(&server, &elsewhere),
         HubError::UnexpectedFile { .. }

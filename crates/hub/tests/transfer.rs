@@ -4,7 +4,7 @@ mod common;
 
 use std::{fs, path::Path, sync::Arc, thread, time::Instant};
 
-use common::{COMMIT, Fault, Server, content, quick, wanted};
+use common::{COMMIT, Fault, Server, at_revision, content, quick, wanted};
 use sdft_hub::{FetchProgress, Fetched, Fetcher, HubError, NoopFetchProgress, Settings};
 
 const N: usize = 400_000;
@@ -319,7 +319,7 @@ fn a_users_own_link_and_its_target_stay_until_a_verified_file_replaces_the_link(
     fs::create_dir_all(&snapshot).unwrap();
     std::os::unix::fs::symlink(&mine, snapshot.join("b.pt")).unwrap();
     let mut known = wanted("b.pt");
-    known.file.revision = COMMIT.to_owned();
+    at_revision(&mut known, COMMIT);
     known.sha256 = Some(sdft_files::sha256_bytes(&bytes));
     server.heads(&[Fault::Page(403, "")]);
     let fetcher = server.fetcher(&cache);

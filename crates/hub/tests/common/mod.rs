@@ -1,4 +1,4 @@
-//! A server on loopback that speaks the Hub's protocol, with faults that tests choose.
+//! A server on loopback that speaks the Hub's protocol below `/OWNER/NAME/resolve/` and plain HTTP elsewhere, with faults that tests choose.
 #![allow(dead_code, reason = "not every test uses every helper")]
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use sdft_assets::HubFile;
+use sdft_assets::{HubFile, Remote, WebFile};
 use sdft_hub::{Fetcher, RetryPolicy, Settings, Wanted};
 
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -50,6 +50,12 @@ pub(crate) enum Fault {
     To(String),
     /// 416 for every range request.
     NoParts,
+    /// The requested range, whatever the version in If-Range.
+    NoVersions,
+    /// A page of HTML in place of the file.
+    Html,
+    /// Half of the body; then the file is replaced by these bytes and the connection is cut.
+    Replace(Vec<u8>),
 }
 
 /// One request.
@@ -58,11 +64,12 @@ pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) from: Option<usize>,
+    pub(crate) if_range: Option<String>,
     pub(crate) token: Option<String>,
 }
 
 struct State {
-    files: HashMap<String, Vec<u8>>,
+    files: Mutex<HashMap<String, Vec<u8>>>,
     heads: Mutex<VecDeque<Fault>>,
     gets: Mutex<VecDeque<Fault>>,
     log: Mutex<Vec<Request>>,
@@ -88,10 +95,12 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(State {
-            files: files
-                .iter()
-                .map(|(path, bytes)| ((*path).to_owned(), bytes.clone()))
-                .collect(),
+            files: Mutex::new(
+                files
+                    .iter()
+                    .map(|(path, bytes)| ((*path).to_owned(), bytes.clone()))
+                    .collect(),
+            ),
             heads: Mutex::default(),
             gets: Mutex::default(),
             log: Mutex::default(),
@@ -124,6 +133,12 @@ impl Server {
         self
     }
 
+    /// The next GET responses have no faults.
+    pub(crate) fn recover(&self) -> &Self {
+        self.state.gets.lock().unwrap().clear();
+        self
+    }
+
     /// The faults of the next HEAD responses.
     pub(crate) fn heads(&self, faults: &[Fault]) -> &Self {
         self.state
@@ -143,6 +158,19 @@ impl Server {
     pub(crate) fn silent(&self) -> &Self {
         self.state.silent.store(true, Ordering::SeqCst);
         self
+    }
+
+    /// Replaces the content of a file.
+    pub(crate) fn replace(&self, path: &str, bytes: &[u8]) -> &Self {
+        let mut files = self.state.files.lock().unwrap();
+        files.insert(path.to_owned(), bytes.to_vec());
+        self
+    }
+
+    /// A file of this server, without the Hub's protocol.
+    pub(crate) fn plain(&self, path: &str) -> Wanted {
+        let url = format!("{}/{path}", self.address);
+        Remote::Web(WebFile { url }).into()
     }
 
     pub(crate) fn etag(&self, etag: &str) -> &Self {
@@ -199,6 +227,14 @@ pub(crate) fn wanted(path: &str) -> Wanted {
         .into()
 }
 
+/// Asks for a file of the Hub at another revision.
+pub(crate) fn at_revision(wanted: &mut Wanted, revision: &str) {
+    let Remote::Hub(file) = &mut wanted.file else {
+        panic!("{wanted:?}");
+    };
+    file.revision = revision.to_owned();
+}
+
 /// Bytes without repetition.
 pub(crate) fn content(n: usize) -> Vec<u8> {
     let mut state = 1_u64;
@@ -225,6 +261,7 @@ fn answer(stream: &TcpStream, state: &State) -> std::io::Result<()> {
         method,
         path,
         from: None,
+        if_range: None,
         token: None,
     };
     loop {
@@ -238,6 +275,7 @@ fn answer(stream: &TcpStream, state: &State) -> std::io::Result<()> {
                 let from = value.trim_start_matches("bytes=").trim_end_matches('-');
                 request.from = from.parse().ok();
             }
+            "if-range" => request.if_range = Some(value.to_owned()),
             "authorization" => request.token = Some(value.to_owned()),
             _ => {}
         }
@@ -267,6 +305,8 @@ fn reply(
         }
         let entries: Vec<_> = state
             .files
+            .lock()
+            .unwrap()
             .iter()
             .map(|(path, bytes)| serde_json::json!({"type": "file", "oid": "0", "size": bytes.len(), "path": path}))
             .collect();
@@ -278,10 +318,12 @@ fn reply(
         );
     }
     let path = request.path.split('?').next().unwrap_or_default();
-    let file = path
-        .split_once("/resolve/")
-        .and_then(|(_, rest)| rest.split_once('/'));
-    let bytes = file.and_then(|(_, path)| state.files.get(path));
+    let is_hub = path.contains("/resolve/");
+    let file = match path.split_once("/resolve/") {
+        Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
+        None => path.trim_start_matches('/'),
+    };
+    let bytes = state.files.lock().unwrap().get(file).cloned();
     let Some(bytes) = bytes else {
         return write!(
             stream,
@@ -297,19 +339,30 @@ fn reply(
     let mut headers: Vec<(&str, String)> = vec![("Connection", "close".to_owned())];
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
-    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
     let hash = sdft_files::sha256_file(&path).unwrap();
-    let etag = state.etag.lock().unwrap().clone().unwrap_or(hash);
+    let own = match is_hub {
+        true => hash,
+        false => format!("0x{:.12}", hash),
+    };
+    if !is_hub {
+        without.extend(["X-Repo-Commit", "X-Linked-Etag", "X-Linked-Size"]);
+    }
+    let etag = state.etag.lock().unwrap().clone().unwrap_or(own);
+    let is_stale = !matches!(fault, Fault::NoVersions)
+        && matches!(&request.if_range, Some(version) if *version != format!("\"{etag}\""));
     headers.push(("X-Repo-Commit", state.commit.lock().unwrap().clone()));
     headers.push(("X-Linked-Etag", format!("\"{etag}\"")));
     headers.push(("X-Linked-Size", bytes.len().to_string()));
     headers.push(("ETag", format!("\"{etag}\"")));
     let from = match fault {
         Fault::NoRange => 0,
+        Fault::NoVersions => request.from.unwrap_or(0).min(bytes.len()),
+        _ if is_stale => 0,
         _ => request.from.unwrap_or(0).min(bytes.len()),
     };
     let mut status = "200 OK".to_owned();
-    if request.from.is_some() && !matches!(fault, Fault::NoRange) {
+    if request.from.is_some() && !is_stale && !matches!(fault, Fault::NoRange) {
         status = "206 Partial Content".to_owned();
         let from = if matches!(fault, Fault::OtherRange) {
             from / 2
@@ -348,6 +401,7 @@ fn reply(
             body.truncate(*n);
             announced = None;
         }
+        Fault::Html => headers.push(("Content-Type", "text/html; charset=utf-8".to_owned())),
         Fault::Wrong => body.iter_mut().for_each(|b| *b ^= 0xff),
         Fault::Long => {
             body.extend_from_slice(&[0; 100]);
@@ -379,6 +433,11 @@ fn reply(
     };
     match fault {
         Fault::CutAfter(n) => send(&body[..(*n).min(body.len())])?,
+        Fault::Replace(new) => {
+            send(&body[..body.len() / 2])?;
+            let mut files = state.files.lock().unwrap();
+            files.insert(file.to_owned(), new.clone());
+        }
         Fault::Trickle(n, pause) => {
             for piece in body.chunks(*n) {
                 send(piece)?;

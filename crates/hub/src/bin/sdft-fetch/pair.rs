@@ -21,7 +21,7 @@ pub(crate) fn prepare(name: &str, args: &Args) -> Result<()> {
         .ok_or_else(|| usage(format!("--pair {name}: not a set of classes")))?
         .asset;
     let mut options = Options {
-        name: Some(format!("{} at {}", asset.repo, asset.revision)),
+        name: Some(asset.place.to_string()),
         strict: args.strict,
         threads: args.threads,
         ..Options::new(size)

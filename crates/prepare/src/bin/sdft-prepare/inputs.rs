@@ -171,7 +171,7 @@ fn known(set: ImageSet, args: &Args, mut options: Options) -> Result<()> {
         ),
         Err(error) => return Err(error.into()),
     };
-    options.name = Some(format!("{} at {}", asset.repo, asset.revision));
+    options.name = Some(asset.place.to_string());
     let out = args.out.clone().unwrap_or(set.folder);
     finish(sdft_prepare::prepare(
         &files,
