@@ -8,6 +8,7 @@ Needs PyTorch, diffusers and safetensors. It is not part of the tests.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -121,7 +122,9 @@ def ours(exe, model, sampler, x, noises):
     with tempfile.TemporaryDirectory() as folder:
         given, out = Path(folder) / "noise.safetensors", Path(folder) / "out.safetensors"
         save_file({"x_T": x.contiguous(), "noises": noises.contiguous()}, given)
-        subprocess.run([exe, "sample", str(model), sampler, str(given), str(out)], check=True)
+        # Direct sums, which round as PyTorch's do.
+        environment = {**os.environ, "SDFT_CONV": "direct"}
+        subprocess.run([exe, "sample", str(model), sampler, str(given), str(out)], check=True, env=environment)
         return (load_file(out)["sample"] / 2 + 0.5).clamp(0, 1)
 
 
