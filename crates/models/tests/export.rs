@@ -5,7 +5,7 @@ mod diffusers;
 
 use candle_core::{Device, Tensor};
 use common::{Files, given};
-use diffusers::{as_diffusers, with_attention};
+use diffusers::{as_diffusers, shaken, with_attention};
 use sdft_adm::AdmConfig;
 use sdft_diffusion::{Condition, Process};
 use sdft_models::{
@@ -18,16 +18,8 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Parameters none of which is zero.
 fn params(architecture: &Architecture) -> Params {
-    let params = Params::init(&architecture.specs().unwrap(), 3, &Device::Cpu).unwrap();
-    let shaken = params.iter().map(|(name, tensor)| {
-        let n = tensor.elem_count();
-        let wave: Vec<f32> = (0..n).map(|i| 0.05 * (i as f32 * 0.7).sin()).collect();
-        let wave = Tensor::from_vec(wave, tensor.dims(), &Device::Cpu).unwrap();
-        (name.to_owned(), (tensor + wave).unwrap())
-    });
-    Params::new(shaken.collect())
+    shaken(&architecture.specs().unwrap())
 }
 
 fn write(

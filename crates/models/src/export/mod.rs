@@ -41,7 +41,7 @@ pub struct Export<'a> {
 /// replaced.
 ///
 /// # Errors
-/// diffusers has no equal network or scheduler, named by the field that differs; `folder` exists and is not the folder of a pipeline; the
+/// No network or scheduler of diffusers is equal (the error names the field), `folder` exists and is not the folder of a pipeline, or the
 /// file system fails.
 pub fn write_diffusers(folder: &Path, export: &Export<'_>) -> Result<Vec<String>, ModelError> {
     let problem = |problem: String| ModelError::Problem {

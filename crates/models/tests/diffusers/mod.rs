@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use sdft_adm::{AdmConfig, Unet};
 use sdft_checkpoint::write_safetensors;
 use sdft_models::{LoadOptions, LoadedModel, load_network};
-use sdft_nn::Params;
+use sdft_nn::{ParamSpec, Params};
 use sdft_testing::tiny_config;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -127,6 +127,18 @@ pub(crate) fn settings() -> Value {
     })
 }
 
+/// Parameters none of which is zero.
+pub(crate) fn shaken(specs: &[ParamSpec]) -> Params {
+    let params = Params::init(specs, 3, &Device::Cpu).unwrap();
+    let shaken = params.iter().map(|(name, tensor)| {
+        let n = tensor.elem_count();
+        let wave: Vec<f32> = (0..n).map(|i| 0.05 * (i as f32 * 0.7).sin()).collect();
+        let wave = Tensor::from_vec(wave, tensor.dims(), &Device::Cpu).unwrap();
+        (name.to_owned(), (tensor + wave).unwrap())
+    });
+    Params::new(shaken.collect())
+}
+
 /// A folder as `save_pretrained` writes it.
 pub(crate) struct Folder {
     pub(crate) dir: tempfile::TempDir,
@@ -135,10 +147,10 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        let params = Params::init(&Unet::specs(&with_attention()).unwrap(), 5, &Device::Cpu);
+        let specs = Unet::specs(&with_attention()).unwrap();
         let folder = Self {
             dir: tempfile::tempdir().unwrap(),
-            params: params.unwrap(),
+            params: shaken(&specs),
         };
         folder.write(&as_diffusers(&folder.params, 4));
         folder.says("unet/config.json", &settings());
