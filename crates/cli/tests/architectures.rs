@@ -40,7 +40,7 @@ attn_resolutions = [8]
 "#;
 
 /// Arguments of a short run.
-const RUN: [&str; 22] = [
+const RUN: [&str; 21] = [
     "train",
     "--data",
     "digits",
