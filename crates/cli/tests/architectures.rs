@@ -180,7 +180,8 @@ fn settings_of_another_architecture_are_refused_with_a_suggestion() {
         ];
         place.run(&[&RUN[..], &given, &["--dry-run"]].concat())
     };
-    with("model.sample_sise=16").fails(2, &["no key model.sample_sise", "model.sample_size"]);
+    with("model.norm_num_group=4")
+        .fails(2, &["no key model.norm_num_group", "model.norm_num_groups"]);
     with("model.channel_mult=[1, 2]").fails(2, &["no key model.channel_mult"]);
     with("model.act_fn=gelu").fails(2, &["act_fn", "silu"]);
     with("model.architecture=unet3d").fails(2, &["architecture", "unet2d"]);
