@@ -185,7 +185,7 @@ fn settings_of_another_architecture_are_refused_with_a_suggestion() {
     with("model.channel_mult=[1, 2]").fails(2, &["no key model.channel_mult"]);
     with("model.act_fn=gelu").fails(2, &["act_fn", "silu"]);
     with("model.architecture=unet3d").fails(2, &["architecture", "unet2d"]);
-    with("process.beta_end=2.0").fails(2, &["process.beta_end"]);
+    with("process.beta_end=2.0").fails(2, &["process.beta_"]);
     with("process.continuous.sigma_max=80").fails(2, &["process.continuous"]);
     // Another architecture has none of the file's keys.
     let edm = with("model.architecture=edm");
