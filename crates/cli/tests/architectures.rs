@@ -188,13 +188,20 @@ fn settings_of_another_architecture_are_refused_with_a_suggestion() {
     with("process.beta_end=2.0").fails(2, &["process.beta_"]);
     with("process.continuous.sigma_max=80").fails(2, &["process.continuous"]);
     // Another architecture has none of the file's keys.
-    let edm = with("model.architecture=edm");
+    let edm = ["--method", "scratch", "--config", "unet2d.toml"];
+    let sets = [
+        "model.architecture=edm",
+        "model.img_resolution=16",
+        "model.model.model_channels=8",
+    ];
+    let sets = sets.map(|set| ["--set", set]).concat();
+    let edm = place.run(&[&RUN[..], &edm, &sets, &["--dry-run"]].concat());
     let edm = edm.ok();
     assert!(edm.out.contains("img_resolution"), "{}", edm.out);
     assert!(edm.out.contains("[process.continuous]"), "{}", edm.out);
 }
 
-/// Six images of the source model in `in`.
+/// Three images of the source model in `in`.
 fn draw_inputs(place: &Workspace) {
     let sample = ["sample", "--model", "runs/source", "-n", "3", "--out", "in"];
     place.run(&sample).ok();
