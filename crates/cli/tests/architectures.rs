@@ -40,7 +40,7 @@ attn_resolutions = [8]
 "#;
 
 /// Arguments of a short run.
-const RUN: [&str; 22] = [
+const RUN: [&str; 21] = [
     "train",
     "--data",
     "digits",
@@ -180,20 +180,28 @@ fn settings_of_another_architecture_are_refused_with_a_suggestion() {
         ];
         place.run(&[&RUN[..], &given, &["--dry-run"]].concat())
     };
-    with("model.sample_sise=16").fails(2, &["no key model.sample_sise", "model.sample_size"]);
+    with("model.norm_num_group=4")
+        .fails(2, &["no key model.norm_num_group", "model.norm_num_groups"]);
     with("model.channel_mult=[1, 2]").fails(2, &["no key model.channel_mult"]);
     with("model.act_fn=gelu").fails(2, &["act_fn", "silu"]);
     with("model.architecture=unet3d").fails(2, &["architecture", "unet2d"]);
-    with("process.beta_end=2.0").fails(2, &["process.beta_end"]);
+    with("process.beta_end=2.0").fails(2, &["process.beta_"]);
     with("process.continuous.sigma_max=80").fails(2, &["process.continuous"]);
     // Another architecture has none of the file's keys.
-    let edm = with("model.architecture=edm");
+    let edm = ["--method", "scratch", "--config", "unet2d.toml"];
+    let sets = [
+        "model.architecture=edm",
+        "model.img_resolution=16",
+        "model.model.model_channels=8",
+    ];
+    let sets = sets.map(|set| ["--set", set]).concat();
+    let edm = place.run(&[&RUN[..], &edm, &sets, &["--dry-run"]].concat());
     let edm = edm.ok();
     assert!(edm.out.contains("img_resolution"), "{}", edm.out);
     assert!(edm.out.contains("[process.continuous]"), "{}", edm.out);
 }
 
-/// Six images of the source model in `in`.
+/// Three images of the source model in `in`.
 fn draw_inputs(place: &Workspace) {
     let sample = ["sample", "--model", "runs/source", "-n", "3", "--out", "in"];
     place.run(&sample).ok();

@@ -4,7 +4,9 @@ use crate::context::Context;
 use crate::embedded::{DIGITS_SOURCE, DIGITS_SOURCE_WEIGHTS};
 use crate::error::{Error, Result, ResultExt as _, failed, usage};
 use sdft_diffusion::Network;
-use sdft_models::{LoadOptions, LoadedModel, inspect_file, load_network, load_network_bytes};
+use sdft_models::{
+    Architecture, LoadOptions, LoadedModel, inspect_file, load_network, load_network_bytes,
+};
 use sdft_train::{model_of_run, runs_near, verify_recorded};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -162,6 +164,15 @@ pub(crate) fn check_unchanged(name: &str, began_with: &str, model: &LoadedModel)
         )));
     }
     Ok(())
+}
+
+/// The fields of a plan's architecture, as if all were given. Dropout belongs to the training, not to the source model.
+pub(crate) fn fields_of(architecture: &Architecture) -> Map<String, Value> {
+    let mut fields = architecture.fields();
+    if let Some(Value::Object(inner)) = fields.get_mut("model") {
+        inner.remove("dropout");
+    }
+    fields
 }
 
 /// The fields of a resolved section of a plan, as if all were given.

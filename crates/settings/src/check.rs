@@ -56,25 +56,49 @@ pub(crate) fn check<P: Plan>(table: &Table, below: &Table, origin: &str) -> Resu
     let known = defaults::<P>(&kinds);
     let mut all = Vec::new();
     collect_keys(&known, "", &mut all);
-    let is_known = |key: &str, value: &Value| accepts::<P>(&known, key, value);
-    check_level(table, &known, "", &all, &is_known, origin)
+    let plan = Keys {
+        all,
+        is_known: &|key, value| accepts::<P>(&known, key, value),
+        is_read: &|key, value| read::<P>(&known, key, value).is_ok(),
+    };
+    check_level(table, &known, "", &plan, origin)
 }
 
 /// Whether the plan has a key that its serialized default omits. Only a plan that denies unknown fields can have such keys.
 fn accepts<P: Plan>(defaults: &Table, key: &str, value: &Value) -> bool {
-    let read = |key: &str| {
-        let mut table = defaults.clone();
-        put(&mut table, key, value.clone());
-        Value::Table(table).try_into::<P>()
-    };
-    match read(key) {
-        Ok(_) => read(&format!("{key}__unknown")).is_err(),
+    let unknown = format!("{key}__unknown");
+    match read::<P>(defaults, key, value) {
+        Ok(_) => read::<P>(defaults, &unknown, value).is_err(),
         // A key that does not exist has the same problem under any name.
-        Err(error) => match read(&format!("{key}__unknown")) {
+        Err(error) => match read::<P>(defaults, &unknown, value) {
             Ok(_) => true,
             Err(unknown) => unknown.message().replace("__unknown", "") != error.message(),
         },
     }
+}
+
+/// The plan with a value at a dotted key.
+fn read<P: Plan>(
+    defaults: &Table,
+    key: &str,
+    value: &Value,
+) -> std::result::Result<P, toml::de::Error> {
+    let mut table = defaults.clone();
+    put(&mut table, key, value.clone());
+    Value::Table(table).try_into()
+}
+
+/// A question about a key and its value.
+type Asked<'a> = &'a dyn Fn(&str, &Value) -> bool;
+
+/// The keys of a plan.
+struct Keys<'a> {
+    /// Those with a default value.
+    all: Vec<String>,
+    /// Whether another key exists.
+    is_known: Asked<'a>,
+    /// Whether a key takes a value.
+    is_read: Asked<'a>,
 }
 
 fn collect_keys(table: &Table, prefix: &str, out: &mut Vec<String>) {
@@ -92,8 +116,7 @@ fn check_level(
     table: &Table,
     known: &Table,
     prefix: &str,
-    all: &[String],
-    is_known: &dyn Fn(&str, &Value) -> bool,
+    plan: &Keys<'_>,
     origin: &str,
 ) -> Result<()> {
     for (key, value) in table {
@@ -105,19 +128,21 @@ fn check_level(
                     let full = short(&full, SHOWN);
                     return Err(Error::invalid(origin, format!("there is no key {full}")));
                 }
-                if is_known(&full, value) {
+                if (plan.is_known)(&full, value) {
                     continue;
                 }
                 let in_file = !origin.starts_with("--set");
-                let problem = keys::unknown(&full, value, all, in_file);
+                let problem = keys::unknown(&full, value, &plan.all, in_file);
                 return Err(Error::invalid(origin, problem));
             }
             (Some(Value::Table(known)), Value::Table(inner)) => {
-                check_level(inner, known, &format!("{full}."), all, is_known, origin)?
+                check_level(inner, known, &format!("{full}."), plan, origin)?
             }
             (Some(Value::Float(_)), Value::Integer(_)) => {}
             // A few keys take values of several types.
-            (Some(expected), found) if !expected.same_type(found) && !is_known(&full, found) => {
+            (Some(expected), found)
+                if !expected.same_type(found) && !(plan.is_read)(&full, found) =>
+            {
                 return Err(Error::invalid(
                     origin,
                     format!(

@@ -202,7 +202,7 @@ impl<M> Task for FineTuning<'_, M> {
         }
         let better = is_best(position, report.score);
         if better {
-            let weights = self.learner.updater().averaged()?;
+            let weights = self.learner.averaged_model()?;
             let bad = not_finite(weights.iter().map(|(name, t)| (name.as_str(), t)))?;
             if !bad.is_empty() {
                 return Err(TrainError::NotFinite {
@@ -261,7 +261,7 @@ impl<M> Task for FineTuning<'_, M> {
 
     fn finish(&mut self, position: &Position) -> Result<Finished> {
         let path = self.folder.final_model();
-        let weights = self.learner.updater().averaged()?;
+        let weights = self.learner.averaged_model()?;
         let metadata = self.metadata(position)?;
         self.folder.put(&path, |temporary| {
             let entries = weights.iter().map(|(name, tensor)| (name.as_str(), tensor));

@@ -1,7 +1,7 @@
 //! One optimiser step: draw noise levels and noise, evaluate the objective, update.
 
 use crate::audit::audit_gradients;
-use crate::checkpoint::{Checkpoint, Position, TrainingState};
+use crate::checkpoint::{Checkpoint, Position, Tensors, TrainingState};
 use crate::error::{Result, TrainError};
 use crate::plan::{Accumulate, Plan, PlanError};
 use crate::recipe::Recipe;
@@ -342,11 +342,30 @@ impl Learner {
             let losses = history.losses().iter().map(|loss| loss.to_bits());
             (losses.collect(), history.counts().to_vec())
         });
-        self.updater.state(position)
+        let state = self.updater.state(position)?;
+        Ok(TrainingState {
+            weights: self.with_buffers(state.weights),
+            ema: self.with_buffers(state.ema),
+            ..state
+        })
+    }
+
+    /// The averaged weights and the network's buffers, which its file holds.
+    pub(crate) fn averaged_model(&self) -> Result<Tensors> {
+        Ok(self.with_buffers(self.updater.averaged()?))
+    }
+
+    fn with_buffers(&self, mut tensors: Tensors) -> Tensors {
+        tensors.extend(self.network.buffers());
+        tensors
     }
 
     /// Continues from a checkpoint.
-    pub(crate) fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
+    pub(crate) fn load(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
+        for (name, _) in self.network.buffers() {
+            checkpoint.weights.remove(&name);
+            checkpoint.ema.remove(&name);
+        }
         let timesteps = checkpoint.position.timesteps.clone();
         self.updater.load(checkpoint)?;
         if let Some((losses, counts)) = timesteps {

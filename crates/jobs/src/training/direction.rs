@@ -13,7 +13,8 @@ use crate::edit::{
 use crate::error::{Result, failed, usage};
 use crate::estimate::{Estimate, estimate_direction};
 use crate::model::{
-    ModelFile, all_fields, check_unchanged, check_unconditional, load_source, network_in_steps,
+    ModelFile, all_fields, check_unchanged, check_unconditional, fields_of, load_source,
+    network_in_steps,
 };
 use crate::weights::Weights;
 use candle_core::Device;
@@ -286,7 +287,7 @@ impl DirectionJob {
         }
         moved(&mut plan.data.path, options.data.as_deref());
         locate_goal(&mut plan.goal, &options.weights)?;
-        let (model, process) = (all_fields(&plan.model), all_fields(&plan.process));
+        let (model, process) = (fields_of(&plan.model), all_fields(&plan.process));
         let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
         check_unchanged(&plan.source, &plan.source_sha256, &model)?;
         let (path, known) = (&plan.data.path, &plan.data.fingerprint);

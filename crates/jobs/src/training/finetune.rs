@@ -11,7 +11,7 @@ use crate::embedded::DIGITS;
 use crate::error::{Result, ResultExt, failed, usage};
 use crate::estimate::{Estimate, disk, estimate, memory_of};
 use crate::judge::{judge_features, load_judge};
-use crate::model::{ModelFile, all_fields, check_unchanged, load_source};
+use crate::model::{ModelFile, all_fields, check_unchanged, fields_of, load_source};
 use crate::weights::Weights;
 use candle_core::Device;
 use sdft_data::ImageSource;
@@ -264,7 +264,7 @@ pub(super) fn reload_source(plan: &TrainPlan, context: &mut Context<'_>) -> Resu
     if plan.source.is_empty() {
         return Ok(None);
     }
-    let (model, process) = (all_fields(&plan.model), all_fields(&plan.process));
+    let (model, process) = (fields_of(&plan.model), all_fields(&plan.process));
     let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
     check_unchanged(&plan.source, &plan.source_sha256, &model)?;
     Ok(Some(model.params))
