@@ -268,7 +268,12 @@ mod tests {
     #[test]
     fn noise_levels_that_are_no_levels_are_refused() {
         let net = Preconditioned::new((), Precond::EDM);
-        let x = Tensor::zeros((1, 1, 2, 2), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        let x = Tensor::zeros(
+            (1, 1, 2, 2),
+            candle_core::DType::F32,
+            &candle_core::Device::Cpu,
+        )
+        .unwrap();
         for wrong in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             let error = net.denoise_by(&x, &[wrong], f).unwrap_err().to_string();
             assert!(error.contains("positive and finite"), "{error}");
