@@ -1,4 +1,4 @@
-//! A process whose last step is pure noise.
+//! A process whose last step is pure noise, and processes of one step.
 
 use candle_core::{Device, Tensor};
 use sdft_diffusion::{Clip, Prediction, PredictionType, Process, Sampling};
@@ -64,4 +64,58 @@ fn without_signal_everything_stays_finite() {
     };
     let error = epsilon.diffusion(false, &Respacing::All).unwrap_err();
     assert!(error.to_string().contains("v_prediction"), "{error}");
+}
+
+#[test]
+fn one_step_leads_to_the_predicted_image() {
+    let kind = PredictionType::V;
+    let network = |x: &Tensor, _: &[f32]| Ok(Prediction::new(x.affine(0.25, 0.1)?, kind));
+    for timestep_spacing in Spacing::ALL {
+        for (sigma_small, rescale_betas_zero_snr) in [(true, false), (false, false), (true, true)] {
+            let process = Process {
+                prediction_type: kind,
+                sigma_small,
+                rescale_betas_zero_snr,
+                sampling: Some(Sampling {
+                    timestep_spacing,
+                    ..Sampling::default()
+                }),
+                ..Process::default()
+            };
+            let diffusion = process.diffusion(false, &"1".parse().unwrap()).unwrap();
+            let mut noise = SeededNoise::new(3, 0);
+            let x = noise.start(&[2, 3, 4, 4], &Device::Cpu).unwrap();
+            let prediction = diffusion.predict(&network, &x, &[0, 0]).unwrap();
+            let image = diffusion.x0(&prediction, &x, &[0, 0]).unwrap();
+            let image = diffusion.clamped(image, Clip::Yes).unwrap();
+            let ddim = sample_ddim(
+                &diffusion,
+                &network,
+                &x,
+                &Ddim::default(),
+                &mut noise,
+                &mut |_| Ok(()),
+            );
+            let mut found = vec![ddim.unwrap()];
+            // With the larger variance noise enters at every step above 0.
+            if sigma_small || timestep_spacing != Spacing::Trailing {
+                let options = Ancestral::default();
+                let ddpm = sample_ddpm(&diffusion, &network, &x, &options, &mut noise, &mut |_| {
+                    Ok(())
+                });
+                found.push(ddpm.unwrap());
+            }
+            for found in found {
+                let error = (&found - &image).unwrap().abs().unwrap().max_all().unwrap();
+                let error = error.to_scalar::<f32>().unwrap();
+                assert!(error < 1e-6, "{timestep_spacing} {error}");
+            }
+        }
+    }
+    let one = Process {
+        sampling: None,
+        ..Process::default()
+    };
+    let error = one.diffusion(false, &"1".parse().unwrap()).unwrap_err();
+    assert!(error.to_string().contains("at least 2 steps"), "{error}");
 }

@@ -126,7 +126,7 @@ impl Schedule {
     /// Like [`respaced`](Self::respaced), with a list of steps, ascending and distinct.
     ///
     /// # Errors
-    /// Fails if there are fewer than 2 steps, or if they are not ascending or out of range.
+    /// Fails if there are fewer than 2 steps (1 of a process [`of_diffusers`](Self::of_diffusers)), or if they are not ascending or out of range.
     pub fn keeping(&self, kept: &[usize]) -> Result<Self> {
         let sound = kept.is_sorted_by(|a, b| a < b) && kept.last() < Some(&self.n_steps());
         if !sound {
@@ -181,8 +181,13 @@ impl Schedule {
         arithmetic: Arithmetic,
     ) -> Result<Self> {
         let n = betas.len();
-        if n < 2 {
-            let (what, min) = ("a diffusion process", 2);
+        let min = match arithmetic {
+            // diffusers samples in one step too.
+            Arithmetic::Single if n < n_original_steps => 1,
+            _ => 2,
+        };
+        if n < min {
+            let what = "a diffusion process";
             return Err(ScheduleError::TooFewSteps { what, n, min });
         }
         let betas = check_betas(betas)?;
@@ -217,9 +222,10 @@ impl Schedule {
                 )
             }
         };
-        // The variance of the first step is zero, so its logarithm is that of the second.
-        let posterior_log_variance_clipped =
-            (0..n).map(|t| posterior_variance[t.max(1)].ln()).collect();
+        // The variance of the first step is zero, so its logarithm is that of the second, if there is one.
+        let posterior_log_variance_clipped = (0..n)
+            .map(|t| posterior_variance[t.max(1).min(n - 1)].ln())
+            .collect();
         Ok(Self {
             n_original_steps,
             timestep_map,
