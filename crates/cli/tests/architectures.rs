@@ -1,5 +1,4 @@
-//! Networks of diffusers and of EDM in every command: trained from a table of settings, fine-tuned, killed and resumed, sampled,
-//! translated, edited, inspected and converted.
+//! Networks of diffusers and of EDM in every command.
 #![cfg(unix)]
 
 mod common;

@@ -2,7 +2,7 @@
 
 use crate::choice::{Choice, by_name};
 use crate::context::{Context, Runtime, check_stop};
-use crate::error::{Result, option};
+use crate::error::{Error, Result, option, usage};
 use candle_core::Tensor;
 use sdft_diffusion::{Clip, Condition, Denoiser, Diffusion, Network, Process};
 use sdft_gallery::{Failures, Outputs, full_path};
@@ -83,14 +83,14 @@ pub struct Churn {
 }
 
 impl std::str::FromStr for Churn {
-    type Err = String;
+    type Err = Error;
 
     /// `S_CHURN`, or `S_CHURN,S_MIN,S_MAX,S_NOISE`.
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self> {
         let expected = || {
-            format!(
+            usage(format!(
                 "{text}: expected S_CHURN or S_CHURN,S_MIN,S_MAX,S_NOISE, as in 40,0.05,50,1.003"
-            )
+            ))
         };
         let numbers: Vec<f64> = text
             .split(',')
@@ -110,9 +110,9 @@ impl std::str::FromStr for Churn {
                 s_max,
                 s_noise,
             }),
-            false => Err(format!(
+            false => Err(usage(format!(
                 "{text}: expected numbers from 0, and S_MIN up to S_MAX"
-            )),
+            ))),
         }
     }
 }

@@ -92,7 +92,7 @@ pub fn write_diffusers(folder: &Path, export: &Export<'_>) -> Result<Vec<String>
 /// Fails unless [`write_diffusers`] can write networks of this kind.
 ///
 /// # Errors
-/// diffusers has no equal network or scheduler, named by the field that differs.
+/// A network or scheduler that diffusers does not have, named by the field that differs.
 pub fn check_diffusers(architecture: &Architecture, process: &Process) -> Result<(), ModelError> {
     equal(architecture).map_err(|e| ModelError::Problem {
         path: "diffusers".into(),
