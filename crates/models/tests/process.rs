@@ -52,7 +52,8 @@ fn an_assumed_process_is_reported_by_load_inspect_and_convert() {
     let half = with_process(fields.clone(), json!({ "noise_schedule": "cosine" }));
     let notes = load_network(&path, &half).unwrap().notes.join("");
     assert!(notes.contains("1000 steps are assumed"), "{notes}");
-    let whole = json!({ "noise_schedule": "cosine", "diffusion_steps": 4000 });
+    let whole =
+        json!({ "noise_schedule": "cosine", "diffusion_steps": 4000, "rescale_timesteps": false });
     let model = load_network(&path, &with_process(fields.clone(), whole)).unwrap();
     assert!(
         !model.notes.join("").contains("process"),

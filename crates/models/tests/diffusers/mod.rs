@@ -6,7 +6,7 @@ use sdft_adm::{AdmConfig, Unet};
 use sdft_checkpoint::write_safetensors;
 use sdft_models::{LoadOptions, LoadedModel, load_network};
 use sdft_nn::Params;
-use sdft_testing::tiny_config;
+use sdft_testing::{nonzero_params, tiny_config};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -135,10 +135,9 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        let params = Params::init(&Unet::specs(&with_attention()).unwrap(), 5, &Device::Cpu);
         let folder = Self {
             dir: tempfile::tempdir().unwrap(),
-            params: params.unwrap(),
+            params: nonzero_params(Unet::specs(&with_attention()).unwrap(), 5),
         };
         folder.write(&as_diffusers(&folder.params, 4));
         folder.says("unet/config.json", &settings());
