@@ -1,6 +1,4 @@
-//! A folder that diffusers wrote itself: the same images as its pipelines, before rounding.
-//!
-//! `bench/peer/diffusers.py --fixture` makes it.
+//! A folder that diffusers wrote itself (`bench/peer/diffusers.py --fixture`): the same images as its pipelines, before rounding.
 
 use candle_core::{Result, Tensor};
 use sdft_checkpoint::ReadOptions;
