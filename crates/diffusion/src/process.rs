@@ -214,9 +214,18 @@ impl Process {
     /// Whether both processes noise images alike, up to rounding. What their networks predict, the time that these are called with and how
     /// they are sampled may differ.
     pub fn same_noise(&self, other: &Self) -> bool {
-        // Small betas carry the rounding of the largest.
-        let alike = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-6 * a.abs() + 1e-8;
-        match (self.betas(), other.betas()) {
+        let alpha_bar = |process: &Self| {
+            let betas = process.betas()?.into_iter();
+            let product = betas.scan(1.0, |product, beta| {
+                *product *= 1.0 - beta;
+                Some(*product)
+            });
+            Ok::<Vec<f64>, ScheduleError>(product.collect())
+        };
+        // diffusers rounds to f32: 1 - beta, and the square roots if the last step is pure noise.
+        let alike =
+            |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-6 && (a.sqrt() - b.sqrt()).abs() <= 1e-5;
+        match (alpha_bar(self), alpha_bar(other)) {
             (Ok(own), Ok(others)) => {
                 own.len() == others.len() && own.iter().zip(&others).all(alike)
             }
@@ -238,16 +247,21 @@ impl Process {
         schedule.map(|_| ()).map_err(|error| {
             let field = match error {
                 ScheduleError::UnknownSchedule { .. } => "noise_schedule",
-                ScheduleError::EndOutOfRange { .. } | ScheduleError::NoEnds { .. } => {
-                    match self.beta_start {
-                        Some(_) => "beta_start",
-                        None => "beta_end",
-                    }
-                }
+                ScheduleError::EndOutOfRange { value } => match self.beta_start {
+                    Some(start) if start.to_bits() == value.to_bits() => "beta_start",
+                    _ => "beta_end",
+                },
+                ScheduleError::NoEnds { .. } => match self.beta_start {
+                    Some(_) => "beta_start",
+                    None => "beta_end",
+                },
                 ScheduleError::BetaCount { .. } => "trained_betas",
-                ScheduleError::BetaOutOfRange { .. } if !self.trained_betas.is_empty() => {
+                ScheduleError::BetaOutOfRange { .. } | ScheduleError::AddsNoNoise { .. }
+                    if !self.trained_betas.is_empty() =>
+                {
                     "trained_betas"
                 }
+                ScheduleError::AddsNoNoise { .. } => "beta_end",
                 ScheduleError::NoSignal => "prediction_type",
                 _ => "diffusion_steps",
             };
@@ -339,6 +353,16 @@ mod tests {
         for (field, change) in [
             ("beta_start", (|p| p.beta_start = Some(0.0)) as Change),
             ("beta_end", |p| p.beta_end = Some(f64::NAN)),
+            ("beta_end", |p| {
+                (p.beta_start, p.beta_end) = (Some(0.1), Some(2.0))
+            }),
+            ("beta_end", |p| {
+                (p.beta_end, p.sampling) = (Some(0.5), Some(Sampling::default()));
+            }),
+            ("trained_betas", |p| {
+                (p.trained_betas, p.sampling) = (vec![0.01; 1000], Some(Sampling::default()));
+                p.trained_betas[7] = 1e-9;
+            }),
             ("beta_end", |p| {
                 (p.noise_schedule, p.beta_end) = ("cosine".into(), Some(0.5));
             }),

@@ -221,7 +221,7 @@ fn fields_that_are_not_supported_are_named() {
         assert!(error.contains("scheduler_config.json"), "{field}: {error}");
     }
     for (fields, named) in [
-        (json!({"beta_end": 2.0}), "process.beta_start: "),
+        (json!({"beta_end": 2.0}), "process.beta_end: "),
         (
             json!({"clip_sample_range": 0}),
             "process.sampling: clip_sample_range: ",

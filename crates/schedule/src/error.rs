@@ -33,6 +33,17 @@ pub enum ScheduleError {
         /// Its value.
         value: f64,
     },
+    /// A step of a process adds no noise in single precision.
+    #[error(
+        "step {step} adds no noise in single precision (alpha_bar = {alpha_bar:e} before and after it): expected larger betas, or smaller ones \
+         where alpha_bar is nearly 0"
+    )]
+    AddsNoNoise {
+        /// The step.
+        step: usize,
+        /// Its `alpha_bar`.
+        alpha_bar: f64,
+    },
     /// The first or last beta of a schedule is outside (0, 1].
     #[error("first and last beta: expected above 0 and at most 1, found {value}")]
     EndOutOfRange {

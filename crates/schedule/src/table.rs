@@ -101,13 +101,19 @@ impl Schedule {
     /// Code reference: diffusers `DDPMScheduler.step`.
     ///
     /// # Errors
-    /// Fails for the same reasons as [`from_betas`](Self::from_betas).
+    /// Fails for the same reasons as [`from_betas`](Self::from_betas), or if a step adds no noise in single precision.
     pub fn of_diffusers(betas: &[f64]) -> Result<Self> {
         let betas = check_betas(betas.iter().map(|&beta| f64::from(beta as f32)).collect())?;
         let (n, all) = (betas.len(), (0..betas.len()).collect());
         let alpha_bar = product_in_f32(&betas);
         let betas = Self::betas_of(&alpha_bar, Arithmetic::Single);
-        Self::build(betas, alpha_bar, all, n, Arithmetic::Single)
+        match betas.iter().position(|&beta| beta <= 0.0) {
+            None => Self::build(betas, alpha_bar, all, n, Arithmetic::Single),
+            Some(step) => Err(ScheduleError::AddsNoNoise {
+                step,
+                alpha_bar: alpha_bar[step],
+            }),
+        }
     }
 
     /// The process that visits only the steps kept by `respacing`, with the same `alpha_bar` at each.

@@ -14,7 +14,10 @@ pub(super) fn forward_backward(case: &Case) -> Result<Outputs> {
     check_count(case, &params)?;
     let (params, vars) = params.trainable()?;
     let unet = Unet::load(&params, &config)?.with_compute_dtype(compute_dtype());
-    run(case, vars, |x, t, labels| unet.forward(x, t, labels, None))
+    let labels = labels(case)?;
+    run(case, vars, |x, t| {
+        unet.forward(x, t, labels.as_deref(), None)
+    })
 }
 
 /// Checks the number of parameters, if the case states it.
@@ -30,11 +33,10 @@ pub(super) fn check_count(case: &Case, params: &Params) -> Result<()> {
 pub(super) fn run(
     case: &Case,
     vars: Vec<(String, Var)>,
-    forward: impl Fn(&Tensor, &[f32], Option<&[u32]>) -> candle_core::Result<Tensor>,
+    forward: impl Fn(&Tensor, &[f32]) -> candle_core::Result<Tensor>,
 ) -> Result<Outputs> {
     let x = Var::from_tensor(&case.input("x")?)?;
-    let labels = labels(case)?;
-    let result = forward(x.as_tensor(), &case.times("t")?, labels.as_deref())?;
+    let result = forward(x.as_tensor(), &case.times("t")?)?;
     finish(case, &result, x, vars)
 }
 

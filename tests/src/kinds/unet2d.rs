@@ -1,7 +1,7 @@
 //! Cases of the kinds `unet2d.*`.
 
 use super::unet::{check_count, run};
-use super::{Outputs, put};
+use super::{Outputs, labels, put};
 use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use sdft_diffusion::Clip;
@@ -11,7 +11,7 @@ use sdft_randn::GivenNoise;
 use sdft_samplers::{Ancestral, Ddim, Step, sample_ddim, sample_ddpm};
 use sdft_schedule::Respacing;
 use sdft_testing::{Array, Case, compute_dtype, device};
-use sdft_unet2d::{Unet2d, Unet2dConfig, modern_name};
+use sdft_unet2d::{Class, ClassEmbed, Unet2d, Unet2dConfig, modern_name};
 use serde_json::{Map, Value};
 use std::path::Path;
 
@@ -22,7 +22,15 @@ pub(super) fn forward_backward(case: &Case) -> Result<Outputs> {
     check_count(case, &params)?;
     let (params, vars) = params.trainable()?;
     let unet = Unet2d::load(&params, &config)?.with_compute_dtype(compute_dtype());
-    run(case, vars, |x, t, labels| unet.forward(x, t, labels, None))
+    if config.class_embed_type == Some(ClassEmbed::Identity) {
+        let embedding = case.input("y")?;
+        let class = Class::Embedding(&embedding);
+        return run(case, vars, |x, t| unet.forward_class(x, t, class, None));
+    }
+    let labels = labels(case)?;
+    run(case, vars, |x, t| {
+        unet.forward(x, t, labels.as_deref(), None)
+    })
 }
 
 /// A pipeline's folder, sampled as the pipeline does.

@@ -217,6 +217,13 @@ impl Sampler {
                 format!("{class}: the model has {classes} classes"),
             ));
         }
+        // Classes that are embedded like timesteps have no number from which one could be drawn.
+        if classes == u32::MAX && plan.class.is_none() {
+            return Err(option(
+                "class",
+                "expected a number: the model takes any class, and its files do not say which it knows",
+            ));
+        }
         let runtime = context.runtime(Precision::Auto);
         Ok(Self {
             net: runtime.network(model)?,

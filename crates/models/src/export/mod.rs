@@ -41,7 +41,7 @@ pub struct Export<'a> {
 /// replaced.
 ///
 /// # Errors
-/// No network or scheduler of diffusers is equal (the error names the field), `folder` exists and is not the folder of a pipeline, or the
+/// No network or scheduler of diffusers equals it, named by the field that differs; `folder` exists and is not the folder of a pipeline; the
 /// file system fails.
 pub fn write_diffusers(folder: &Path, export: &Export<'_>) -> Result<Vec<String>, ModelError> {
     let problem = |problem: String| ModelError::Problem {
@@ -92,7 +92,7 @@ pub fn write_diffusers(folder: &Path, export: &Export<'_>) -> Result<Vec<String>
 /// Fails unless [`write_diffusers`] can write networks of this kind.
 ///
 /// # Errors
-/// A network or scheduler that diffusers does not have, named by the field that differs.
+/// No network or scheduler of diffusers equals it, named by the field that differs.
 pub fn check_diffusers(architecture: &Architecture, process: &Process) -> Result<(), ModelError> {
     equal(architecture).map_err(|e| ModelError::Problem {
         path: "diffusers".into(),

@@ -108,7 +108,10 @@ pub(super) fn find(
     })?;
     let process: Process = serde_json::from_value(Value::Object(fields.all))
         .map_err(|e| seen.problem(format!("process: {}", brief(e))))?;
-    process.check().map_err(|e| seen.problem(e.to_string()))?;
+    process.check().map_err(|e| ModelError::Problem {
+        path: path.to_owned(),
+        problem: e.to_string(),
+    })?;
     let architecture = &found.architecture;
     match (architecture.precond().is_some(), process.continuous.is_some()) {
         (true, false) => Err(seen.problem(

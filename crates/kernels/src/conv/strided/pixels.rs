@@ -94,7 +94,7 @@ impl Pixels {
     /// Writes the pixels from `from[0]` on as row `y` of an image, for the channels from `first` on.
     ///
     /// # Safety
-    /// The planes are writable, and no other job accesses these pixels.
+    /// The planes are writable, and nothing else accesses these pixels.
     #[inline(always)]
     pub(super) unsafe fn write<V: Lanes>(
         &self,
