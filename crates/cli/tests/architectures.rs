@@ -246,18 +246,8 @@ fn images_are_translated_by_every_method_and_between_networks_of_any_kind() {
     let (unet2d, edm) = (place_with_source(UNET2D), place_with_source(EDM));
     for (place, other) in [(&unet2d, &edm), (&edm, &unet2d)] {
         draw_inputs(place);
-        let classifier = [
-            "--model",
-            "runs/source",
-            "--source",
-            "digits",
-            "--target",
-            "digits",
-        ];
-        let domains = ["--set", "data.target.style=ember"];
-        place
-            .run(&[&CLASSIFIER[..], &classifier, &domains].concat())
-            .ok();
+        let classifier = ["--config", "digits-classifier", "--model", "runs/source"];
+        place.run(&[&CLASSIFIER[..], &classifier].concat()).ok();
         let translate = |more: &[&str]| {
             let arguments = ["translate", "--model", "runs/source", "--input", "in"];
             place
