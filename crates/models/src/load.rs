@@ -158,6 +158,8 @@ pub fn read_params_bytes(
 
 /// The parameters of the network or classifier.
 fn fitted(opened: &Opened, state: StateDict, resolved: &Resolved) -> Result<Params, ModelError> {
+    let checked = resolved.architecture.check();
+    checked.map_err(|e| opened.problem(e.to_string()))?;
     let specs = specs(resolved).map_err(|e| opened.problem(e.to_string()))?;
     let tensors = opened.layout.named(state.into_map());
     Params::fit(&specs, tensors.into_iter().collect()).map_err(|mismatch| {
