@@ -88,7 +88,7 @@ fn samples_depend_on_the_seed_and_their_number_and_not_on_the_batch() {
         .fails(1, &["digits-sorce.pt", "no such file"]);
     place
         .run(&["sample", "--model", "a"])
-        .fails(1, &["neither a finished run nor a checkpoint"]);
+        .fails(1, &["no model in this folder"]);
 }
 
 #[test]
