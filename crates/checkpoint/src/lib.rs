@@ -27,6 +27,7 @@ pub use crate::{
     error::{Error, Result},
     finite::NonFinite,
     module::CONSTRUCTOR_KEY,
+    notes::removed_prefix,
     open::{describe, read, read_bytes, scan},
     select::{Prefer, Wanted},
     shards::sha256_weights,

@@ -7,6 +7,11 @@ use crate::short::{list, short};
 /// The most names that are collected.
 const MOST: usize = 1000;
 
+/// The note that a prefix was removed from every name. For callers whose networks have the prefix in their names.
+pub fn removed_prefix(prefix: &str) -> String {
+    format!("removed the prefix {prefix:?} from the names of the tensors")
+}
+
 pub(crate) struct Choice<'a> {
     pub(crate) inventory: &'a Inventory,
     /// The part that was taken.
@@ -87,10 +92,7 @@ impl Choice<'_> {
             ));
         }
         if !part.prefix.is_empty() && part.named_after.is_none() {
-            notes.push(format!(
-                "removed the prefix {:?} from the names of the tensors",
-                short(&part.prefix)
-            ));
+            notes.push(removed_prefix(&short(&part.prefix)));
         }
         if !left_out.is_empty() {
             notes.push(format!(

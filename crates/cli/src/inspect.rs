@@ -140,7 +140,10 @@ fn fields(section: Map<String, Value>, origin: impl Fn(&str) -> Option<String>) 
     out
 }
 
+/// One line for each field, in columns.
 fn print(fields: &[Field]) -> Result<()> {
+    let names = fields.iter().map(|field| field.name.len());
+    let width = names.max().unwrap_or(0).max(24);
     for Field {
         name,
         value,
@@ -148,7 +151,7 @@ fn print(fields: &[Field]) -> Result<()> {
     } in fields
     {
         line(format_args!(
-            "  {name:24} {:28} {origin}",
+            "  {name:width$} {:28} {origin}",
             value.to_string()
         ))?;
     }

@@ -181,7 +181,13 @@ fn settings_of_another_architecture_are_refused_with_a_suggestion() {
     };
     with("model.norm_num_group=4")
         .fails(2, &["no key model.norm_num_group", "model.norm_num_groups"]);
-    with("model.channel_mult=[1, 2]").fails(2, &["no key model.channel_mult"]);
+    with("model.channel_mult=[1, 2]").fails(
+        2,
+        &[
+            "no key model.channel_mult",
+            "(another model.architecture has other keys)",
+        ],
+    );
     with("model.act_fn=gelu").fails(2, &["act_fn", "silu"]);
     with("model.architecture=unet3d").fails(2, &["architecture", "unet2d"]);
     with("process.beta_end=2.0").fails(2, &["process.beta_"]);
@@ -210,6 +216,8 @@ fn draw_inputs(place: &Workspace) {
 fn networks_of_both_kinds_are_sampled_by_every_sampler() {
     for (settings, usual) in [(UNET2D, "ddim"), (EDM, "heun")] {
         let place = place_with_source(settings);
+        let seen = place.run(&["inspect", "runs/source"]).ok();
+        assert!(!seen.out.contains("note:"), "{}", seen.out);
         draw_inputs(&place);
         let plan = read(&place, "in/plan.toml");
         assert!(plan.contains(&format!("sampler = \"{usual}\"")), "{plan}");

@@ -88,7 +88,7 @@ fn samples_depend_on_the_seed_and_their_number_and_not_on_the_batch() {
         .fails(1, &["digits-sorce.pt", "no such file"]);
     place
         .run(&["sample", "--model", "a"])
-        .fails(1, &["neither a finished run nor a checkpoint"]);
+        .fails(1, &["no model in this folder"]);
 }
 
 #[test]
@@ -186,7 +186,17 @@ fn a_source_model_that_does_not_fit_is_refused_with_a_solution() {
     };
     train("cut.safetensors", &["--set", "model.image_size=16"])
         .fails(1, &["1 missing", "out.2.bias"]);
-    // Shapes do not show the number of norm groups; 32 are assumed, and the digits need their size.
+    // Shapes do not show with what the network is called.
+    train("bare.safetensors", &[])
+        .fails(1, &["model.precond=edm", "process.noise_schedule=linear"]);
+    let process = [
+        "--set",
+        "process.noise_schedule=linear",
+        "--set",
+        "process.diffusion_steps=1000",
+    ];
+    let train = |source: &str, more: &[&str]| train(source, &[&process[..], more].concat());
+    // Nor do they show the number of norm groups; 32 are assumed, and the digits need their size.
     train("bare.safetensors", &[]).fails(2, &["16x16"]);
     train(
         "bare.safetensors",

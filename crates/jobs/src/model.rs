@@ -39,7 +39,7 @@ impl ModelFile {
             }
             let Some(model) = model_of_run(path)? else {
                 return Err(failed(format!(
-                    "{name}: neither a finished run nor a checkpoint in this folder{}",
+                    "{name}: no model in this folder; expected a finished run, a checkpoint, or a folder of diffusers (model_index.json, or weights with config.json){}",
                     hint(path)
                 )));
             };

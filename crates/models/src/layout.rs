@@ -24,7 +24,7 @@ const ADM_MARK: &str = "time_embed.0.weight";
 const UNET2D_MARK: &str = "time_embedding.linear_1.weight";
 const EDM_MARK: &str = "map_layer0.weight";
 /// The prefix of every name in NVlabs/edm's files.
-const EDM_PREFIX: &str = "model.";
+pub(crate) const EDM_PREFIX: &str = "model.";
 
 /// A U-Net.
 pub(crate) const UNET: Wanted = Wanted {

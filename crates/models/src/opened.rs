@@ -2,11 +2,11 @@
 
 use crate::error::ModelError;
 use crate::folder::Siblings;
-use crate::layout::{Layout, Shapes};
+use crate::layout::{EDM_PREFIX, Layout, Shapes};
 use crate::resolve::{Resolved, Seen, resolve};
 use crate::{LoadOptions, notes};
 use sdft_adm::Encoder;
-use sdft_checkpoint::Summary;
+use sdft_checkpoint::{Summary, removed_prefix};
 use sdft_files::sha256_bytes;
 use sdft_nn::{Mismatch, ParamSpec};
 use std::collections::BTreeMap;
@@ -103,6 +103,11 @@ impl Opened {
     /// Notes about how the network was found.
     pub(crate) fn notes(&self, summary: &Summary) -> Vec<String> {
         let mut all = summary.notes.clone();
+        if self.layout == Layout::Edm {
+            // It belongs to the names of these networks.
+            let expected = removed_prefix(EDM_PREFIX);
+            all.retain(|note| *note != expected);
+        }
         all.extend(notes::latents(summary));
         all.extend(notes::diffusers(&self.siblings));
         all

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::keys;
-use crate::table::{Plan, defaults, kinds, overlay, put};
+use crate::table::{KINDS, Plan, defaults, kinds, overlay, put};
 use toml::{Table, Value};
 
 /// The longest text of settings, in bytes.
@@ -132,7 +132,12 @@ fn check_level(
                     continue;
                 }
                 let in_file = !origin.starts_with("--set");
-                let problem = keys::unknown(&full, value, &plan.all, in_file);
+                let mut problem = keys::unknown(&full, value, &plan.all, in_file);
+                let kinds = KINDS.map(|kind| format!("{prefix}{kind}"));
+                let any = Value::String(String::new());
+                if let Some(kind) = kinds.iter().find(|kind| (plan.is_known)(kind, &any)) {
+                    problem += &format!(" (another {kind} has other keys)");
+                }
                 return Err(Error::invalid(origin, problem));
             }
             (Some(Value::Table(known)), Value::Table(inner)) => {
