@@ -103,7 +103,16 @@ fn every_command_refuses_values_that_are_not_finite() {
 #[test]
 fn every_command_reports_an_assumed_process() {
     let place = workspace();
-    write(&place, "bare.safetensors", &source().0, &BTreeMap::new());
+    // A learned variance shows that the network has no preconditioning, but not its process.
+    let twice = |name: &str, tensor: &Tensor| match name.starts_with("out.2.") {
+        true => Tensor::cat(&[tensor, tensor], 0).unwrap(),
+        false => tensor.clone(),
+    };
+    let tensors = source().0.into_iter();
+    let tensors: Vec<_> = tensors
+        .map(|(name, tensor)| (name.clone(), twice(&name, &tensor)))
+        .collect();
+    write(&place, "bare.safetensors", &tensors, &BTreeMap::new());
     let said = "the linear schedule of 1000 steps is assumed";
     let sample = [
         "sample",
