@@ -129,6 +129,9 @@ fn check_level(
                     return Err(Error::invalid(origin, format!("there is no key {full}")));
                 }
                 if (plan.is_known)(&full, value) {
+                    if let Value::Table(inner) = value {
+                        check_level(inner, &Table::new(), &format!("{full}."), plan, origin)?;
+                    }
                     continue;
                 }
                 let in_file = !origin.starts_with("--set");
