@@ -1,0 +1,74 @@
+//! Class-conditional networks of every architecture are sampled, and refused elsewhere.
+
+mod common;
+
+use common::{SHORT, Workspace, workspace};
+use sdft_models::{Architecture, save_network};
+use sdft_testing::nonzero_params;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// Small networks of five classes for images of 8x8.
+fn architectures() -> [Architecture; 3] {
+    let fields = [
+        json!({
+            "image_size": 8, "model_channels": 8, "channel_mult": [1.0], "attention_resolutions": [], "num_head_channels": 8,
+            "norm_groups": 4, "num_classes": 5
+        }),
+        json!({
+            "architecture": "unet2d", "sample_size": 8, "block_out_channels": [8], "down_block_types": ["DownBlock2D"],
+            "up_block_types": ["UpBlock2D"], "layers_per_block": 1, "norm_num_groups": 4, "num_class_embeds": 5
+        }),
+        json!({
+            "architecture": "edm", "img_resolution": 8, "label_dim": 5,
+            "model": { "model_type": "DhariwalUNet", "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [] }
+        }),
+    ];
+    fields.map(|fields| serde_json::from_value(fields).unwrap())
+}
+
+fn write(place: &Workspace, architecture: &Architecture) {
+    let params = nonzero_params(architecture.specs().unwrap(), 3);
+    let mut process = sdft_diffusion::Process::default();
+    if let Some(precond) = architecture.precond() {
+        process.continuous = Some(sdft_diffusion::EdmProcess::of(&precond));
+        process.prediction_type = sdft_diffusion::PredictionType::Sample;
+    }
+    let path = place.path("model.safetensors");
+    let provenance = BTreeMap::new();
+    save_network(&path, architecture, &process, &params, &provenance, None).unwrap();
+}
+
+#[test]
+fn class_conditional_networks_of_every_architecture_are_sampled_and_refused_elsewhere() {
+    for architecture in architectures() {
+        let place = workspace();
+        write(&place, &architecture);
+        let draw = |out: &str, more: &[&str]| {
+            let sample = [
+                "sample",
+                "--model",
+                "model.safetensors",
+                "-n",
+                "2",
+                "--sampler",
+                "dpm",
+                "--steps",
+                "3",
+                "--out",
+                out,
+            ];
+            place.run(&[&sample[..], more].concat())
+        };
+        draw("two", &["--class", "2"]).ok();
+        draw("four", &["--class", "4"]).ok();
+        draw("drawn", &[]).ok();
+        let image = |out: &str| std::fs::read(place.path(&format!("{out}/00000.png"))).unwrap();
+        assert_ne!(image("two"), image("four"), "{architecture:?}");
+        draw("nine", &["--class", "9"]).fails(2, &["--class", "9", "5 classes"]);
+        let source = ["--source", "model.safetensors", "--data", "digits"];
+        place
+            .run(&[&SHORT[..], &source].concat())
+            .fails(2, &["class"]);
+    }
+}
