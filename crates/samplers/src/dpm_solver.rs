@@ -1,7 +1,7 @@
 //! DPM-Solver++(2M): a multistep method of second order for the predicted image.
 
-use crate::flow::{check_range, evenly, levels_of, noise_and_image, variance_preserving};
-use crate::{Step, StepCallback};
+use crate::StepCallback;
+use crate::flow::{check_range, evenly, levels_of, noise_and_image, report};
 use candle_core::{DType, Result, Tensor};
 use sdft_diffusion::{Clip, Denoiser, Diffusion, Level};
 
@@ -65,7 +65,6 @@ pub fn sample_dpm(
     callback: &mut StepCallback<'_>,
 ) -> Result<Tensor> {
     let (levels, dtype) = (options.levels(diffusion)?, x.dtype());
-    let total = levels.len();
     let mut x = x.to_dtype(DType::F64)?;
     let mut before: Option<(Tensor, f64)> = None;
     for (done, &level) in levels.iter().enumerate() {
@@ -84,17 +83,7 @@ pub fn sample_dpm(
             _ => x0.clone(),
         };
         x = ((x * ratio)? + (leads_to * (1.0 - ratio))?)?;
-        let shown = match next {
-            Some(next) => variance_preserving(&x, next)?,
-            None => x.clone(),
-        };
-        callback(&Step {
-            done: done + 1,
-            total,
-            t: diffusion.nearest_step(level.sigma()),
-            x: &shown.to_dtype(dtype)?,
-            x0: &x0.to_dtype(dtype)?,
-        })?;
+        report(callback, diffusion, &levels, done, &x, &x0, dtype)?;
         before = Some((x0, step));
     }
     x.to_dtype(dtype)

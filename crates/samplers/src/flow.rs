@@ -1,5 +1,6 @@
 //! What the samplers that choose their own noise levels share: the levels, and the network in EDM's coordinates.
 
+use crate::{Step, StepCallback};
 use candle_core::{DType, Result, Tensor, bail};
 use sdft_diffusion::{Denoiser, Diffusion, Level, Prediction, predict_at};
 
@@ -49,6 +50,29 @@ pub(crate) fn noise_and_image(
 }
 
 /// The state of the variance-preserving process, `x_t = x / sqrt(1 + sigma^2)`.
-pub(crate) fn variance_preserving(x: &Tensor, level: &Level) -> Result<Tensor> {
+fn variance_preserving(x: &Tensor, level: &Level) -> Result<Tensor> {
     x * level.alpha_bar.sqrt()
+}
+
+/// Calls the callback after the step from `levels[done]`, which led to `x` in EDM's coordinates.
+pub(crate) fn report(
+    callback: &mut StepCallback<'_>,
+    diffusion: &Diffusion,
+    levels: &[Level],
+    done: usize,
+    x: &Tensor,
+    x0: &Tensor,
+    dtype: DType,
+) -> Result<()> {
+    let shown = match levels.get(done + 1) {
+        Some(next) => variance_preserving(x, next)?,
+        None => x.clone(),
+    };
+    callback(&Step {
+        done: done + 1,
+        total: levels.len(),
+        t: diffusion.nearest_step(levels[done].sigma()),
+        x: &shown.to_dtype(dtype)?,
+        x0: &x0.to_dtype(dtype)?,
+    })
 }

@@ -1,7 +1,7 @@
 //! EDM's sampler: Heun's method of second order, with churn.
 
-use crate::flow::{check_range, evenly, levels_of, noise_and_image, variance_preserving};
-use crate::{Step, StepCallback};
+use crate::StepCallback;
+use crate::flow::{check_range, evenly, levels_of, noise_and_image, report};
 use candle_core::{DType, Result, Tensor};
 use sdft_diffusion::{Denoiser, Diffusion, Level};
 use sdft_randn::NoiseSource;
@@ -99,7 +99,6 @@ pub fn sample_heun(
     callback: &mut StepCallback<'_>,
 ) -> Result<Tensor> {
     let (levels, dtype) = (options.levels(diffusion)?, latents.dtype());
-    let total = levels.len();
     let mut x = latents.to_dtype(DType::F64)?;
     for (done, &level) in levels.iter().enumerate() {
         if done == 0 {
@@ -120,17 +119,7 @@ pub fn sample_heun(
             after = (&x + ((slope + at_end)? * (0.5 * length))?)?;
         }
         x = after;
-        let shown = match next {
-            Some(next) => variance_preserving(&x, next)?,
-            None => x.clone(),
-        };
-        callback(&Step {
-            done: done + 1,
-            total,
-            t: diffusion.nearest_step(level.sigma()),
-            x: &shown.to_dtype(dtype)?,
-            x0: &x0.to_dtype(dtype)?,
-        })?;
+        report(callback, diffusion, &levels, done, &x, &x0, dtype)?;
     }
     x.to_dtype(dtype)
 }
