@@ -4,7 +4,6 @@ use candle_core::{D, Device, Tensor};
 use sdft_adm::Encoder;
 use sdft_data::ImageSource;
 use sdft_diffusion::Diffusion;
-use sdft_imaging::to_unit_range;
 use sdft_noise::Purpose;
 use sdft_randn::randn;
 use sdft_train::Result;
@@ -71,10 +70,10 @@ impl HeldOut {
             let mut data = Vec::new();
             let mut n = 0;
             for &i in indices.iter().step_by(stride) {
-                data.extend(to_unit_range(&source.image(i)?));
+                data.extend(source.spec().to_unit_range(&source.image(i)?));
                 n += 1;
             }
-            let side = source.size();
+            let side = source.spec().width;
             Ok(Tensor::from_vec(data, (n, 3, side, side), device)?)
         };
         Ok(Self {

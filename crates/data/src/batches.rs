@@ -3,10 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use rayon::prelude::*;
-use sdft_imaging::{Rgb8, to_unit_range};
+use sdft_imaging::Image;
 use sdft_noise::{Draw, Purpose};
 
-use crate::{DataError, ImageSource, Order, Result};
+use crate::{DataError, ImageSource, Order, Place, Result};
 
 /// Minimum number of samples for each thread; smaller parts are not faster.
 const GRAIN: usize = 4;
@@ -28,10 +28,16 @@ pub struct Batch {
     pub step: u64,
     /// The indices of its images in the source.
     pub indices: Vec<usize>,
-    /// `[B, 3, size, size]`.
+    /// `[B, C, H, W]`.
     pub shape: [usize; 4],
     /// The images, channels first, in [-1, 1].
     pub data: Vec<f32>,
+    /// The class of each image, if the source has classes.
+    pub labels: Option<Vec<u32>>,
+    /// How much each pixel counts in the loss, `[B, H, W]`, 0 to 1; `None` if all count.
+    pub mask: Option<Vec<f32>>,
+    /// The augmentation labels of each image, `[B, 9]`, if the images are augmented as in EDM.
+    pub augment: Option<Vec<f32>>,
 }
 
 /// The batches of a run: images of a source in the run's [`Order`], augmented.
@@ -66,10 +72,11 @@ impl Batches {
                 found: "0".to_owned(),
             });
         }
-        if augment.shift >= source.size() {
+        let spec = source.spec();
+        if augment.shift >= spec.width.min(spec.height) {
             return Err(DataError::Option {
                 option: "shift",
-                expected: format!("less than the image size of {} pixels", source.size()),
+                expected: format!("less than the image size of {spec}"),
                 found: augment.shift.to_string(),
             });
         }
@@ -106,25 +113,29 @@ impl Batches {
     /// Fails if an image cannot be read any more; the error names it.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         let first = self.first_sample(step);
-        let size = self.source.size();
+        let spec = *self.source.spec();
         let indices: Vec<usize> = (0..self.batch as u64)
             .map(|i| self.order.index(first.wrapping_add(i)))
             .collect();
-        let mut data = vec![0.0; self.batch * 3 * size * size];
-        data.par_chunks_mut(3 * size * size)
+        let mut data = vec![0.0; self.batch * spec.len()];
+        data.par_chunks_mut(spec.len())
             .zip(&indices)
             .enumerate()
             .with_min_len(GRAIN)
             .try_for_each(|(i, (out, &index))| {
                 let image = self.sample(index, first.wrapping_add(i as u64))?;
-                out.copy_from_slice(&to_unit_range(&image));
+                out.copy_from_slice(&spec.to_unit_range(&image));
                 Ok::<(), DataError>(())
             })?;
+        let [c, h, w] = spec.shape();
         Ok(Batch {
             step,
+            labels: indices.iter().map(|&i| self.source.label(i)).collect(),
             indices,
-            shape: [self.batch, 3, size, size],
+            shape: [self.batch, c, h, w],
             data,
+            mask: None,
+            augment: None,
         })
     }
 
@@ -133,15 +144,17 @@ impl Batches {
     }
 
     /// Image `index`, augmented as sample `g` of the run.
-    fn sample(&self, index: usize, g: u64) -> Result<Rgb8> {
-        let mut image = self.source.image(index)?;
-        let size = self.source.size();
-        if (image.width, image.height) != (size, size) {
+    fn sample(&self, index: usize, g: u64) -> Result<Image> {
+        let mut image = self.source.item(index, Place::CENTRE)?.image;
+        let spec = self.source.spec();
+        if [image.channels, image.height, image.width] != spec.shape() {
             return Err(DataError::Size {
                 id: self.source.id(index),
-                expected: size,
-                width: image.width,
-                height: image.height,
+                expected: spec.to_string(),
+                found: format!(
+                    "{}x{}, {} channels",
+                    image.height, image.width, image.channels
+                ),
             });
         }
         if self.augment.flip && Draw::new(self.seed, Purpose::Flip, 0, g).below(0, 2) == 1 {
@@ -161,7 +174,7 @@ impl fmt::Debug for Batches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batches")
             .field("images", &self.source.len())
-            .field("size", &self.source.size())
+            .field("spec", self.source.spec())
             .field("seed", &self.seed)
             .field("batch", &self.batch)
             .field("augment", &self.augment)

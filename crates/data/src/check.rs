@@ -8,9 +8,7 @@ use std::{
 };
 
 use rayon::prelude::*;
-use sdft_imaging::{
-    Conversions, ImagingError, Rgb8, center_crop, decode_described, read_image_file,
-};
+use sdft_imaging::{Conversions, Image, ImagingError, Reading, Rgb8, center_crop, read_image_file};
 
 use crate::{
     DataError, Duplicate, FolderOptions, Listing, Report, Result, Spread, Unreadable, scan_images,
@@ -31,7 +29,7 @@ struct Facts {
     /// Hash of the decoded pixels.
     pixels: u64,
     /// The image at the run's size, if it is to be cached.
-    crop: Option<Rgb8>,
+    crop: Option<Image>,
 }
 
 /// A checked folder.
@@ -41,7 +39,7 @@ pub(crate) struct Checked {
     /// The readable images.
     pub(crate) images: Vec<Found>,
     /// Their pixels at the run's size, if `keep` was set and all images fit the memory limit.
-    pub(crate) crops: Option<Vec<Rgb8>>,
+    pub(crate) crops: Option<Vec<Image>>,
 }
 
 /// Decodes every image of `folder`; calls `on_image` with (done, total) from any thread.
@@ -123,16 +121,18 @@ fn examine(
     keep: bool,
 ) -> std::result::Result<Facts, ImagingError> {
     let bytes = read_image_file(path, &options.limits)?;
-    let decoded = decode_described(&bytes, id, &options.limits)?;
+    let decoded = Reading::rgb8(options.limits).decode(&bytes, id, 0)?;
+    let (conversions, grey, format) = (decoded.conversions(), decoded.grey, decoded.format);
+    let image = Rgb8::from_image(decoded.image);
     Ok(Facts {
-        width: decoded.image.width,
-        height: decoded.image.height,
-        format: decoded.format,
-        grey: decoded.grey,
-        conversions: decoded.conversions(),
+        width: image.width,
+        height: image.height,
+        format,
+        grey,
+        conversions,
         bytes: hash(&bytes),
-        pixels: hash(&decoded.image),
-        crop: keep.then(|| center_crop(&decoded.image, options.size)),
+        pixels: hash(&image),
+        crop: keep.then(|| center_crop(&image, options.size).into()),
     })
 }
 

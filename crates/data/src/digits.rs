@@ -2,7 +2,7 @@
 
 use std::{fmt, fs, path::Path, str::FromStr};
 
-use sdft_imaging::{Limits, Rgb8, decode_described, read_image_file};
+use sdft_imaging::{Limits, Reading, Rgb8, read_image_file};
 use sdft_noise::{Draw, Purpose};
 use serde::{Deserialize, Serialize};
 
@@ -190,7 +190,8 @@ impl Digits {
             classes.push(byte - b'0');
         }
         let name = format!("{origin}/{SCANS_FILE}");
-        let sheet = decode_described(scans, &name, &Limits::default())?.image;
+        let sheet = Reading::rgb8(Limits::default()).decode(scans, &name, 0)?;
+        let sheet = Rgb8::from_image(sheet.image);
         if sheet.width % SCAN != 0 || sheet.height % SCAN != 0 {
             let text = format!(
                 "expected sides that are multiples of 8 pixels, found {}x{}",

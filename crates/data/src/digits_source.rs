@@ -1,8 +1,8 @@
 //! The digits as an image source.
 
-use sdft_imaging::{Rgb8, from_unit_range_round};
+use sdft_imaging::{Image, ImageSpec};
 
-use crate::{DataError, Digits, ImageSource, Result, Style};
+use crate::{DataError, Digits, ImageSource, Item, Place, Result, Style};
 
 /// Digits of some classes in one style, as 8-bit pictures of 16x16 pixels.
 ///
@@ -11,7 +11,8 @@ use crate::{DataError, Digits, ImageSource, Result, Style};
 pub struct DigitsSource {
     indices: Vec<usize>,
     labels: Vec<u8>,
-    images: Vec<Rgb8>,
+    images: Vec<Image>,
+    spec: ImageSpec,
 }
 
 impl DigitsSource {
@@ -30,15 +31,16 @@ impl DigitsSource {
                 found: format!("{per_class} of each of the classes {classes:?}"),
             });
         }
-        let size = Digits::SIZE;
+        let spec = ImageSpec::rgb8(Digits::SIZE, Digits::SIZE);
         let images: std::result::Result<_, _> = indices
             .iter()
-            .map(|&i| from_unit_range_round(&digits.render(i, style), size, size))
+            .map(|&i| spec.from_unit_range(&digits.render(i, style)))
             .collect();
         Ok(Self {
             labels: indices.iter().map(|&i| digits.labels()[i]).collect(),
             images: images?,
             indices,
+            spec,
         })
     }
 
@@ -54,15 +56,17 @@ impl ImageSource for DigitsSource {
         self.images.len()
     }
 
-    fn size(&self) -> usize {
-        Digits::SIZE
+    fn spec(&self) -> &ImageSpec {
+        &self.spec
     }
 
-    fn image(&self, index: usize) -> Result<Rgb8> {
-        self.images.get(index).cloned().ok_or(DataError::Index {
+    fn item(&self, index: usize, _: Place) -> Result<Item> {
+        let image = self.images.get(index).cloned();
+        let image = image.ok_or(DataError::Index {
             index,
             len: self.len(),
-        })
+        })?;
+        Ok(image.into())
     }
 
     /// `digits/` and the four-digit index in the data set.

@@ -93,17 +93,15 @@ pub enum DataError {
         /// Number of pictures.
         len: usize,
     },
-    /// A source returned a picture of the wrong size.
-    #[error("image {id}: expected {expected}x{expected} pixels, found {width}x{height}")]
+    /// A source returned a picture of another form.
+    #[error("image {id}: expected {expected}, found {found}")]
     Size {
         /// The picture's name.
         id: String,
-        /// The size of the data set.
-        expected: usize,
-        /// Its width.
-        width: usize,
-        /// Its height.
-        height: usize,
+        /// The form of the data set.
+        expected: String,
+        /// Its form.
+        found: String,
     },
     /// An option has an invalid value.
     #[error("{option}: expected {expected}, found {found}")]

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use sdft_imaging::{Limits, Rgb8, center_crop, decode_file};
+use sdft_imaging::{Image, ImageSpec, Limits, center_crop, decode_file};
 
 use crate::{
-    DataError, ImageSource, Report, Result,
+    DataError, ImageSource, Item, Place, Report, Result,
     check::{Checked, check},
 };
 
@@ -40,8 +40,8 @@ impl FolderOptions {
 #[derive(Debug)]
 pub struct FolderSource {
     items: Vec<(String, PathBuf)>,
-    kept: Option<Vec<Rgb8>>,
-    size: usize,
+    kept: Option<Vec<Image>>,
+    spec: ImageSpec,
     limits: Limits,
 }
 
@@ -82,7 +82,7 @@ impl FolderSource {
         let source = Self {
             items: images,
             kept: crops,
-            size: options.size,
+            spec: ImageSpec::rgb8(options.size, options.size),
             limits: options.limits,
         };
         Ok((source, report))
@@ -100,18 +100,21 @@ impl ImageSource for FolderSource {
         self.items.len()
     }
 
-    fn size(&self) -> usize {
-        self.size
+    fn spec(&self) -> &ImageSpec {
+        &self.spec
     }
 
-    fn image(&self, index: usize) -> Result<Rgb8> {
+    fn item(&self, index: usize, _: Place) -> Result<Item> {
         let (_, path) = self.items.get(index).ok_or(DataError::Index {
             index,
             len: self.len(),
         })?;
         match &self.kept {
-            Some(kept) => Ok(kept[index].clone()),
-            None => Ok(center_crop(&decode_file(path, &self.limits)?, self.size)),
+            Some(kept) => Ok(kept[index].clone().into()),
+            None => {
+                let crop = center_crop(&decode_file(path, &self.limits)?, self.spec.width);
+                Ok(Image::from(crop).into())
+            }
         }
     }
 

@@ -2,14 +2,14 @@
 
 use std::{fmt, sync::Arc};
 
-use sdft_imaging::Rgb8;
+use sdft_imaging::ImageSpec;
 
-use crate::{DataError, ImageSource, Result};
+use crate::{DataError, ImageSource, Item, Place, Result};
 
 /// Selected images of several sources of the same size, one source after the other.
 pub struct Joined {
     parts: Vec<(Arc<dyn ImageSource>, Vec<usize>)>,
-    size: usize,
+    spec: ImageSpec,
 }
 
 impl Joined {
@@ -18,19 +18,22 @@ impl Joined {
     /// # Errors
     /// Fails if there are no sources or their sizes differ.
     pub fn new(parts: Vec<(Arc<dyn ImageSource>, Vec<usize>)>) -> Result<Self> {
-        let mut sizes = parts.iter().map(|(source, _)| source.size());
-        let size = sizes.next().unwrap_or(0);
-        if size == 0 || !sizes.all(|other| other == size) {
+        let mut specs = parts.iter().map(|(source, _)| *source.spec());
+        let spec = specs.next();
+        let Some(spec) = spec.filter(|spec| specs.all(|other| other == *spec)) else {
             return Err(DataError::Option {
                 option: "sources",
-                expected: "one or more of the same image size".to_owned(),
+                expected: "one or more of the same form of images".to_owned(),
                 found: format!(
                     "{:?}",
-                    parts.iter().map(|(s, _)| s.size()).collect::<Vec<_>>()
+                    parts
+                        .iter()
+                        .map(|(s, _)| s.spec().to_string())
+                        .collect::<Vec<_>>()
                 ),
             });
-        }
-        Ok(Self { parts, size })
+        };
+        Ok(Self { parts, spec })
     }
 
     /// The index of the source that image `index` belongs to.
@@ -56,13 +59,13 @@ impl ImageSource for Joined {
         self.parts.iter().map(|(_, chosen)| chosen.len()).sum()
     }
 
-    fn size(&self) -> usize {
-        self.size
+    fn spec(&self) -> &ImageSpec {
+        &self.spec
     }
 
-    fn image(&self, index: usize) -> Result<Rgb8> {
+    fn item(&self, index: usize, place: Place) -> Result<Item> {
         match self.find(index) {
-            Some((part, inside)) => self.parts[part].0.image(inside),
+            Some((part, inside)) => self.parts[part].0.item(inside, place),
             None => Err(DataError::Index {
                 index,
                 len: self.len(),
@@ -81,7 +84,7 @@ impl fmt::Debug for Joined {
         let counts: Vec<usize> = self.parts.iter().map(|(_, chosen)| chosen.len()).collect();
         f.debug_struct("Joined")
             .field("images", &counts)
-            .field("size", &self.size)
+            .field("spec", &self.spec)
             .finish()
     }
 }

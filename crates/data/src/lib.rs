@@ -46,4 +46,4 @@ pub use order::Order;
 pub use prefetch::Prefetcher;
 pub use report::{Duplicate, Report, Spread, Unreadable};
 pub use scan::{Listing, describe_skipped, list_all, list_images, scan_images};
-pub use source::ImageSource;
+pub use source::{ImageSource, Item, Place};

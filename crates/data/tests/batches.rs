@@ -8,10 +8,17 @@ use std::{
     },
 };
 
-use sdft_data::{Augment, Batch, Batches, DataError, ImageSource, Prefetcher, Result};
-use sdft_imaging::{Rgb8, from_unit_range_round};
+use sdft_data::{Augment, Batch, Batches, DataError, ImageSource, Item, Place, Prefetcher, Result};
+use sdft_imaging::{Depth, Image, ImageSpec, Rgb8, from_unit_range_round};
 
 const SIZE: usize = 4;
+const SPEC: ImageSpec = ImageSpec {
+    width: SIZE,
+    height: SIZE,
+    channels: 3,
+    depth: Depth::U8,
+    range: [0.0, 255.0],
+};
 
 /// Images in which all pixels differ: red is the column, green the row, blue the image.
 struct Numbered {
@@ -44,17 +51,17 @@ impl ImageSource for Numbered {
         self.n
     }
 
-    fn size(&self) -> usize {
-        SIZE
+    fn spec(&self) -> &ImageSpec {
+        &SPEC
     }
 
-    fn image(&self, index: usize) -> Result<Rgb8> {
+    fn item(&self, index: usize, _: Place) -> Result<Item> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         assert_ne!(self.panics, Some(index), "test panic");
         if self.broken == Some(index) {
-            return Ok(Rgb8::filled(1, 2, [0; 3]));
+            return Ok(Image::from(Rgb8::filled(1, 2, [0; 3])).into());
         }
-        Ok(Self::picture(index))
+        Ok(Image::from(Self::picture(index)).into())
     }
 
     fn id(&self, index: usize) -> String {

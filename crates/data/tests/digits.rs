@@ -96,18 +96,18 @@ fn a_subset_takes_the_first_of_each_class() {
 fn as_a_data_set_the_digits_pass_through_8_bits() {
     let digits = Digits::embedded().unwrap();
     let source = DigitsSource::new(digits.clone(), Style::Ember, &[1, 4, 7], 30).unwrap();
-    assert_eq!((source.len(), source.size()), (90, 16));
+    assert_eq!((source.len(), source.spec().width), (90, 16));
     assert_eq!(source.labels()[..4], [1, 4, 7, 1]);
     assert_eq!(source.id(3), "digits/0011");
     let (got, exact) = (
-        to_unit_range(&source.image(3).unwrap()),
+        to_unit_range(&source.screen(3).unwrap()),
         digits.render(11, Style::Ember),
     );
     for (got, exact) in got.iter().zip(&exact) {
         assert!((got - exact).abs() <= 0.5 / 127.5 + 1e-6, "{got} {exact}");
     }
     assert!(matches!(
-        source.image(90),
+        source.screen(90),
         Err(DataError::Index { index: 90, len: 90 })
     ));
     assert_eq!(source.id(90), "");

@@ -45,9 +45,9 @@ fn images_come_in_the_byte_order_of_their_paths_and_at_the_runs_size() {
     assert_eq!(ids, ["a.png", "a/z.PNG", "b.png"]);
     assert_eq!((report.found, report.usable), (3, 3));
     let expected = center_crop(&picture(32, 40, 3), 16);
-    assert_eq!(source.image(0).unwrap(), expected);
+    assert_eq!(source.screen(0).unwrap(), expected);
     assert!(matches!(
-        source.image(3),
+        source.screen(3),
         Err(DataError::Index { index: 3, len: 3 })
     ));
 }
@@ -133,7 +133,7 @@ fn broken_images_are_listed_with_reasons_and_left_out() {
     );
     assert!(listed[1].contains("empty.jpg: ") && listed[1].contains("no bytes"));
     assert!(listed[2].contains("page.webp: "));
-    assert!((0..3).all(|i| source.id(i) != "cut.png" && source.image(i).is_ok()));
+    assert!((0..3).all(|i| source.id(i) != "cut.png" && source.screen(i).is_ok()));
 
     let strict = FolderSource::open(root, 16, true).unwrap_err();
     assert!(matches!(strict, DataError::SomeUnreadable { .. }));
@@ -272,7 +272,7 @@ fn transparent_images_are_composed_on_white_and_counted() {
     let at = (0..source.len())
         .find(|&i| source.id(i) == "clear.png")
         .unwrap();
-    let image = source.image(at).unwrap();
+    let image = source.screen(at).unwrap();
     assert_eq!(image.get(0, 0), Some([200, 30, 30]));
     assert_eq!(image.get(15, 15), Some([255; 3]));
 }

@@ -226,7 +226,7 @@ impl Directing<'_> {
     /// Writes a picture of the first images: as they are, drawn by the unchanged model, edited by the block.
     fn draw(&self, path: &Path) -> Result<()> {
         let n = self.plan.output.samples.min(self.data.len());
-        let side = self.data.size();
+        let side = self.data.spec().width;
         let walk = &self.plan.walk;
         let plan = EditPlan {
             steps: sequence(self.plan.output.sampler, walk.t_0),
@@ -238,7 +238,7 @@ impl Directing<'_> {
         let mix = Mix::of(vec![Direction { block, strength }]);
         let mut rows = [Vec::new(), Vec::new(), Vec::new()];
         for i in 0..n {
-            let picture = self.data.image(i)?;
+            let picture = self.data.screen(i)?;
             let x0 = to_unit_range(&picture);
             let x0 = Tensor::from_vec(x0, (1, 3, side, side), self.device)?;
             let latent = self.latent(&x0)?;

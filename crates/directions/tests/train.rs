@@ -36,7 +36,7 @@ fn judge() -> DigitsJudge {
 fn threes(skip: usize, n: usize) -> Vec<sdft_imaging::Rgb8> {
     let digits = Digits::embedded().unwrap();
     let all = DigitsSource::new(digits, Style::Chalk, &[3], skip + n).unwrap();
-    (skip..all.len()).map(|i| all.image(i).unwrap()).collect()
+    (skip..all.len()).map(|i| all.screen(i).unwrap()).collect()
 }
 
 fn plan(model: &LoadedModel, images: usize, steps: usize) -> DirectionPlan {

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use sdft_features::Lpips;
 use sdft_imaging::{
-    Conversions, Limits, Rgb8, decode_described, read_image_file, resize_short_side, to_unit_range,
+    Conversions, Limits, Reading, Rgb8, read_image_file, resize_short_side, to_unit_range,
     without_ending,
 };
 use sdft_metrics::{Picture, SsimWindow, cosine, directional_similarity, psnr, psnr_floored, ssim};
@@ -247,9 +247,9 @@ type Loaded = ((Rgb8, Rgb8), [Conversions; 2]);
 fn load(pair: &Pair, size: Option<usize>, limits: &Limits) -> Result<Loaded> {
     let read = |path: &Path| -> Result<(Rgb8, Conversions)> {
         let bytes = read_image_file(path, limits)?;
-        let decoded = decode_described(&bytes, &path.display().to_string(), limits)?;
+        let decoded = Reading::rgb8(*limits).decode(&bytes, &path.display().to_string(), 0)?;
         let conversions = decoded.conversions();
-        let image = decoded.image;
+        let image = Rgb8::from_image(decoded.image);
         let (short, long) = (image.width.min(image.height), image.width.max(image.height));
         let image = match size {
             Some(size) if long * size / short > LONGEST => {

@@ -5,7 +5,7 @@ use crate::error::{EvalError, Result, of};
 use crate::extractor::{BATCH, Extractor};
 use rayon::prelude::*;
 use sdft_files::sha256_bytes;
-use sdft_imaging::{Conversions, Limits, Rgb8, decode_described, read_image_file};
+use sdft_imaging::{Conversions, Limits, Reading, Rgb8, read_image_file};
 use sdft_metrics::{Features, Moments, Statistics};
 use sdft_npz::{Array, Values, encode_npz, read_npz_where};
 use std::path::{Path, PathBuf};
@@ -254,7 +254,8 @@ pub fn of_files(
                 if cache.get(&key).is_some() {
                     return Ok((key, None));
                 }
-                let decoded = decode_described(&bytes, &path.display().to_string(), &limits)?;
+                let reading = Reading::rgb8(limits);
+                let decoded = reading.decode(&bytes, &path.display().to_string(), 0)?;
                 Ok((key, Some(decoded)))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -262,7 +263,7 @@ pub fn of_files(
         for (key, decoded) in &read {
             if let Some(decoded) = decoded {
                 keys.push((*key, decoded.conversions()));
-                images.push(decoded.image.clone());
+                images.push(Rgb8::from_image(decoded.image.clone()));
             }
         }
         let new = extractor.extract(&images)?;

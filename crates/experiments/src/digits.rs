@@ -322,7 +322,7 @@ impl Judges {
         let extractor = judge_features()?;
         let all = DigitsSource::new(Digits::embedded()?, Style::Ember, &[], usize::MAX)?;
         let images = (0..all.len())
-            .map(|i| Ok(all.image(i)?))
+            .map(|i| Ok(all.screen(i)?))
             .collect::<Result<Vec<Rgb8>>>()?;
         let domain = Features::new(extractor.extract(&images)?, extractor.dim())?;
         Ok(Self {

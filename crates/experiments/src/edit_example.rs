@@ -69,7 +69,7 @@ pub fn edit_example(home: &Path, context: &mut Context<'_>) -> Result<Option<Edi
         .with_context(|| format!("cannot create the folder {}", input.display()))?;
     let name = |i: usize| format!("{}.png", threes.id(i).replace(['/', ' '], "-"));
     for i in TRAINED..threes.len() {
-        write_png(&input.join(name(i)), &threes.image(i)?)?;
+        write_png(&input.join(name(i)), &threes.screen(i)?)?;
     }
     let options = EditOptions {
         model,

@@ -66,13 +66,13 @@ impl Edits {
         let digits = Digits::embedded()?;
         let all = DigitsSource::new(digits, Style::Ember, &[FROM], TRAINED + EDITED)?;
         let inputs = (TRAINED..all.len())
-            .map(|i| Ok(all.image(i)?))
+            .map(|i| Ok(all.screen(i)?))
             .collect::<Result<Vec<Rgb8>>>()?;
         let shown = inputs.iter().step_by(EVERY).cloned().collect();
         let (judge, features) = second_judge(&out.join("judge.safetensors"), context)?;
         let real = DigitsSource::new(Digits::embedded()?, Style::Ember, &[TO], usize::MAX)?;
         let real = (0..real.len())
-            .map(|i| Ok(real.image(i)?))
+            .map(|i| Ok(real.screen(i)?))
             .collect::<Result<Vec<Rgb8>>>()?;
         Ok(Self {
             x0: to_tensor(&inputs)?,

@@ -76,7 +76,7 @@ impl Translations {
         };
         let source = inputs(PER_CLASS)?;
         let inputs = (0..source.len())
-            .map(|i| Ok(source.image(i)?))
+            .map(|i| Ok(source.screen(i)?))
             .collect::<Result<Vec<Rgb8>>>()?;
         let shown = inputs.iter().step_by(EVERY).cloned().collect();
         let classifier = load_encoder(&classifier, &LoadOptions::default())?;

@@ -38,7 +38,7 @@ pub fn translation_example(
     let digits = inputs(PER_CLASS)?;
     // Options are checked before anything is trained.
     options.check()?;
-    options.variants(digits.size())?;
+    options.variants(digits.spec().width)?;
     let none: [&str; 0] = [];
     let Some(model) = train_preset("digits-sdft", &none, &home.join("model"), context)? else {
         return Ok(None);
@@ -65,7 +65,7 @@ pub fn translation_example(
         format!("{}-{id}.png", digits.labels()[i])
     };
     for i in 0..digits.len() {
-        write_png(&input.join(name(i)), &digits.image(i)?)?;
+        write_png(&input.join(name(i)), &digits.screen(i)?)?;
     }
     let outcome = translate_folder(&options, context)?;
     let mut folders = Vec::new();

@@ -3,8 +3,7 @@
 use crate::error::{Error, Result};
 use sdft_files::sha256_bytes;
 use sdft_imaging::{
-    Conversions, ImagingError, Limits, Rgb8, center_crop, decode_described, read_image_file,
-    without_ending,
+    Conversions, ImagingError, Limits, Reading, Rgb8, center_crop, read_image_file, without_ending,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -84,8 +83,11 @@ impl Input {
         // The list of failures shows the name before the reason.
         let wrong = |e: ImagingError| Error::Input(e.reason());
         let bytes = read_image_file(&self.path, &limits).map_err(wrong)?;
-        let decoded = decode_described(&bytes, &self.id, &limits).map_err(wrong)?;
-        let (picture, conversions) = (&decoded.image, decoded.conversions());
+        let decoded = Reading::rgb8(limits)
+            .decode(&bytes, &self.id, 0)
+            .map_err(wrong)?;
+        let conversions = decoded.conversions();
+        let picture = &Rgb8::from_image(decoded.image);
         let short = picture.width.min(picture.height);
         let least = side.div_ceil(LARGEST_ENLARGEMENT);
         if short < least {

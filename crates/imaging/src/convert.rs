@@ -1,6 +1,6 @@
 //! Conversions between 8-bit pixels and f32 in [-1, 1].
 
-use crate::{ImagingError, Result, Rgb8, rgb8::check_length};
+use crate::{ImagingError, Result, Rgb8, picture::check_length};
 
 /// Converts a picture to f32, channels first: `v / 127.5 - 1`.
 ///
@@ -40,7 +40,7 @@ pub fn to_unit_range(image: &Rgb8) -> Vec<f32> {
 /// # Errors
 /// Fails if `x` has another length, a side is 0, or a value is NaN or infinite.
 pub fn from_unit_range_round(x: &[f32], width: usize, height: usize) -> Result<Rgb8> {
-    check_length("from_unit_range_round", width, height, x.len())?;
+    check_length("from_unit_range_round", [width, height, 3], x.len())?;
     let found = x.iter().filter(|v| !v.is_finite()).count();
     if found > 0 {
         return Err(ImagingError::NotFinite {

@@ -11,7 +11,10 @@ use image::{
     metadata::Orientation,
 };
 
-use crate::{Conversions, ImagingError, Limits, Result, Rgb8, gif, jpeg, kind, upright};
+use crate::{
+    Conversions, Depth, Image, ImagingError, Limits, Reading, Result, Rgb8, gif, jpeg, kind,
+    upright,
+};
 
 /// Largest number of passes over a picture. Encoders write fewer, and each costs as much as a whole picture.
 const MAX_SCANS: usize = 100;
@@ -20,23 +23,29 @@ const MAX_SCANS: usize = 100;
 const BESIDES: u64 = 64 << 20;
 
 /// A decoded picture and properties of its file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Decoded {
-    /// The picture, upright and on white.
-    pub image: Rgb8,
-    /// The format, recognised by content: `PNG`, `JPEG`, `GIF`, `WebP` or `BMP`.
+    /// The picture, upright, in the channels and depth that were asked for.
+    pub image: Image,
+    /// The format, recognised by content: `PNG`, `JPEG`, `GIF`, `WebP`, `BMP`, ..
     pub format: &'static str,
-    /// Whether a pixel was not fully opaque, so the picture was composed on white.
+    /// Number of channels in the file, alpha included.
+    pub channels: usize,
+    /// The depth of the file's samples.
+    pub depth: Depth,
+    /// Whether the last channel of the file is alpha.
+    pub has_alpha: bool,
+    /// Whether a pixel was not fully opaque, so the picture was composed on the background.
     pub transparent: bool,
     /// Whether red, green and blue are equal in every pixel.
     pub grey: bool,
-    /// Whether the file has 16 bits per channel, of which the upper 8 were kept.
-    pub sixteen_bit: bool,
     /// Whether EXIF or XMP asked for a rotation or reflection, which was applied.
     pub reoriented: bool,
     /// Whether the file is an animation, of which this is the first frame.
     pub animated: bool,
+    /// Number of pages in the file.
+    pub pages: usize,
 }
 
 impl Decoded {
@@ -45,7 +54,7 @@ impl Decoded {
     pub fn conversions(&self) -> Conversions {
         Conversions {
             transparent: usize::from(self.transparent),
-            sixteen_bit: usize::from(self.sixteen_bit),
+            sixteen_bit: usize::from(self.depth == Depth::U16 && self.image.depth() == Depth::U8),
             reoriented: usize::from(self.reoriented),
             animated: usize::from(self.animated),
         }
@@ -58,7 +67,7 @@ impl Decoded {
 /// Fails if the file cannot be read or is not a regular file, or for the same reasons as [`decode_bytes`]; the error names `path`.
 pub fn decode_file(path: &Path, limits: &Limits) -> Result<Rgb8> {
     let bytes = read_image_file(path, limits)?;
-    Ok(decode_described(&bytes, &path.display().to_string(), limits)?.image)
+    decoded_rgb8(&bytes, &path.display().to_string(), limits)
 }
 
 /// Decodes a PNG, JPEG, GIF (first frame), WebP or BMP file in memory.
@@ -74,7 +83,7 @@ pub fn decode_file(path: &Path, limits: &Limits) -> Result<Rgb8> {
 /// # Errors
 /// Fails if the format is unknown, the data is damaged or truncated, or the picture exceeds `limits` (checked before decoding).
 pub fn decode_bytes(bytes: &[u8], limits: &Limits) -> Result<Rgb8> {
-    Ok(decode_described(bytes, "picture in memory", limits)?.image)
+    decoded_rgb8(bytes, "picture in memory", limits)
 }
 
 /// Like [`decode_bytes`], but exactly what `PIL.Image.open(..).convert("RGB")` returns: transparency is dropped, which shows the colours under
@@ -83,15 +92,20 @@ pub fn decode_bytes(bytes: &[u8], limits: &Limits) -> Result<Rgb8> {
 /// # Errors
 /// Fails for the same reasons as [`decode_bytes`].
 pub fn decode_as_pillow(bytes: &[u8], limits: &Limits) -> Result<Rgb8> {
-    Ok(guarded(bytes, "picture in memory", limits, true)?.image)
+    let reading = Reading {
+        as_pillow: true,
+        ..Reading::rgb8(*limits)
+    };
+    rgb8(reading.decode(bytes, "picture in memory", 0)?)
 }
 
-/// Like [`decode_bytes`], and also returns properties of the file; `origin` names the picture in errors.
-///
-/// # Errors
-/// Fails for the same reasons as [`decode_bytes`].
-pub fn decode_described(bytes: &[u8], origin: &str, limits: &Limits) -> Result<Decoded> {
-    guarded(bytes, origin, limits, false)
+fn decoded_rgb8(bytes: &[u8], origin: &str, limits: &Limits) -> Result<Rgb8> {
+    rgb8(Reading::rgb8(*limits).decode(bytes, origin, 0)?)
+}
+
+/// The picture of a reading in 8-bit RGB.
+fn rgb8(decoded: Decoded) -> Result<Rgb8> {
+    Ok(Rgb8::from_image(decoded.image))
 }
 
 /// Reads a picture file; checks `limits.max_bytes` and that it is a regular file before reading.
@@ -126,7 +140,8 @@ pub fn read_image_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
 }
 
 /// Decodes, and turns a panic of a decoder into an error: decoders are third-party code and the input may be hostile.
-fn guarded(bytes: &[u8], origin: &str, limits: &Limits, as_pillow: bool) -> Result<Decoded> {
+pub(crate) fn guarded(bytes: &[u8], origin: &str, reading: &Reading) -> Result<Decoded> {
+    let limits = &reading.limits;
     let Some((format, name)) = kind::readable(bytes) else {
         return Err(ImagingError::unknown(origin, bytes));
     };
@@ -142,11 +157,11 @@ fn guarded(bytes: &[u8], origin: &str, limits: &Limits, as_pillow: bool) -> Resu
         };
         let [width, height] = raw.size;
         let (color, animated) = (raw.color, raw.animated);
-        let upright = match as_pillow {
+        let upright = match reading.as_pillow {
             true => Orientation::NoTransforms,
             false => raw.orientation,
         };
-        let (pixels, transparent) = to_rgb(raw.data, color, as_pillow, format)
+        let (pixels, transparent) = to_rgb(raw.data, color, reading.as_pillow, format)
             .ok_or_else(|| broken(format!("pixels of the kind {color:?} are not supported")))?;
         let image = orient(width, height, pixels, upright)
             .ok_or_else(|| broken(format!("its data does not fill {width}x{height} pixels")))?;
@@ -155,12 +170,18 @@ fn guarded(bytes: &[u8], origin: &str, limits: &Limits, as_pillow: bool) -> Resu
                 .pixels
                 .chunks_exact(3)
                 .all(|p| p[0] == p[1] && p[1] == p[2]),
-            image,
+            image: image.into(),
             format: name,
+            channels: usize::from(color.channel_count()),
+            depth: match color.bytes_per_pixel() / color.channel_count() {
+                2 => Depth::U16,
+                _ => Depth::U8,
+            },
+            has_alpha: color.has_alpha(),
             transparent,
-            sixteen_bit: color.bytes_per_pixel() / color.channel_count() == 2,
             reoriented: upright != Orientation::NoTransforms,
             animated,
+            pages: 1,
         })
     })
     .unwrap_or_else(|| Err(broken("the decoder panicked".to_owned())))

@@ -72,7 +72,9 @@ pub enum ImagingError {
         found: String,
     },
     /// The length of a buffer does not match its width and height.
-    #[error("{what}: {width}x{height} RGB needs {expected} values, found {found}")]
+    #[error(
+        "{what}: {width}x{height} pixels of {channels} channels need {expected} values, found {found}"
+    )]
     Length {
         /// The function or type that was called.
         what: &'static str,
@@ -80,7 +82,9 @@ pub enum ImagingError {
         width: usize,
         /// Height in pixels.
         height: usize,
-        /// `3 * width * height`.
+        /// Number of channels.
+        channels: usize,
+        /// `channels * width * height`.
         expected: usize,
         /// Length of the buffer.
         found: usize,
@@ -94,7 +98,9 @@ pub enum ImagingError {
         values: usize,
     },
     /// A picture has no pixels.
-    #[error("{what}: expected at least one pixel in each direction, found {width}x{height}")]
+    #[error(
+        "{what}: expected at least one pixel in each direction and one channel, found {width}x{height} of {channels}"
+    )]
     NoPixels {
         /// The function or type that was called.
         what: &'static str,
@@ -102,6 +108,14 @@ pub enum ImagingError {
         width: usize,
         /// Height in pixels.
         height: usize,
+        /// Number of channels.
+        channels: usize,
+    },
+    /// A depth is not known.
+    #[error("expected a depth of 8, 16 or float, found {found}")]
+    Depth {
+        /// The text given.
+        found: String,
     },
     /// A crop extends beyond the picture.
     #[error(

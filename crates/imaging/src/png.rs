@@ -4,7 +4,7 @@ use std::{io::Read as _, path::Path};
 
 use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
 
-use crate::{ImagingError, Result, Rgb8, rgb8::check_length};
+use crate::{ImagingError, Result, Rgb8, picture::check_length};
 
 /// Encodes the picture as an 8-bit RGB PNG file.
 ///
@@ -12,7 +12,7 @@ use crate::{ImagingError, Result, Rgb8, rgb8::check_length};
 /// Fails if the fields of `image` do not match.
 pub fn encode_png(image: &Rgb8) -> Result<Vec<u8>> {
     let (width, height) = (image.width, image.height);
-    check_length("encode_png", width, height, image.pixels.len())?;
+    check_length("encode_png", [width, height, 3], image.pixels.len())?;
     let fail = |reason: String| ImagingError::Encode {
         width,
         height,

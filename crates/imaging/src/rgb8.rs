@@ -1,6 +1,6 @@
 //! The 8-bit RGB picture, and operations that only move pixels.
 
-use crate::{ImagingError, Result};
+use crate::{Image, ImageSpec, ImagingError, Result, picture::check_length};
 
 /// A picture of 8-bit RGB pixels, rows from top to bottom.
 ///
@@ -24,11 +24,19 @@ impl Rgb8 {
     /// # Errors
     /// Fails if a side is 0 or `pixels` has another length; the error has both.
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Self> {
-        check_length("Rgb8::new", width, height, pixels.len())?;
+        check_length("Rgb8::new", [width, height, 3], pixels.len())?;
         Ok(Self {
             width,
             height,
             pixels,
+        })
+    }
+
+    /// A picture with 3 channels of 8 bits as it is; of another form as [`ImageSpec::screen`] shows it with the full range of its depth.
+    #[must_use]
+    pub fn from_image(image: Image) -> Self {
+        image.into_rgb8().unwrap_or_else(|image| {
+            ImageSpec::new(image.channels, image.depth(), image.width, image.height).screen(&image)
         })
     }
 
@@ -132,33 +140,6 @@ impl Rgb8 {
                 .copy_from_slice(&other.pixels[from..from + 3 * columns]);
         }
     }
-}
-
-/// Checks that `found` values make a picture of `width` x `height` with at least one pixel.
-pub(crate) fn check_length(
-    what: &'static str,
-    width: usize,
-    height: usize,
-    found: usize,
-) -> Result<()> {
-    if width == 0 || height == 0 {
-        return Err(ImagingError::NoPixels {
-            what,
-            width,
-            height,
-        });
-    }
-    let expected = width.saturating_mul(height).saturating_mul(3);
-    if expected != found {
-        return Err(ImagingError::Length {
-            what,
-            width,
-            height,
-            expected,
-            found,
-        });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,9 +8,17 @@ use image::{
     codecs::{gif::GifEncoder, jpeg::JpegEncoder, png::PngEncoder},
 };
 use sdft_imaging::{
-    ImagingError, Limits, Rgb8, decode_as_pillow, decode_bytes, decode_described, decode_file,
-    encode_png,
+    Decoded, Depth, ImagingError, Limits, Reading, Rgb8, decode_as_pillow, decode_bytes,
+    decode_file, encode_png,
 };
+
+fn decode_described(bytes: &[u8], origin: &str, limits: &Limits) -> Result<Decoded, ImagingError> {
+    Reading::rgb8(*limits).decode(bytes, origin, 0)
+}
+
+fn shown(decoded: &Decoded) -> Rgb8 {
+    Rgb8::from_image(decoded.image.clone())
+}
 
 fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
@@ -87,8 +95,8 @@ fn grey_is_replicated() {
     let grey = GrayImage::from_fn(3, 2, |x, y| Luma([(10 * x + y) as u8]));
     let bytes = encoded(grey, ImageFormat::Png);
     let out = decode_described(&bytes, "grey", &Limits::default()).unwrap();
-    assert_eq!(out.image.get(2, 1), Some([21; 3]));
-    assert!(out.grey && !out.transparent && !out.sixteen_bit);
+    assert_eq!(shown(&out).get(2, 1), Some([21; 3]));
+    assert!(out.grey && !out.transparent && out.depth == Depth::U8);
 }
 
 #[test]
@@ -101,7 +109,7 @@ fn transparency_is_composed_on_white_and_reported() {
     let out = described(&bytes);
     // 255 + (90 - 255) / 5
     let expected = [[255; 3], [222; 3], [90; 3]].concat();
-    assert_eq!(out.image.pixels, expected);
+    assert_eq!(shown(&out).pixels, expected);
     assert!(out.grey && out.transparent);
     assert_eq!(out.conversions().transparent, 1);
     assert_eq!(pillow(&bytes).pixels, [90; 9]);
@@ -109,7 +117,11 @@ fn transparency_is_composed_on_white_and_reported() {
     let rgba = RgbaImage::from_fn(2, 1, |x, _| Rgba([200, 10, 60, [0, 255][x as usize]]));
     for format in [ImageFormat::Png, ImageFormat::WebP] {
         let out = described(&encoded(rgba.clone(), format));
-        assert_eq!(out.image.pixels, [255, 255, 255, 200, 10, 60], "{format:?}");
+        assert_eq!(
+            shown(&out).pixels,
+            [255, 255, 255, 200, 10, 60],
+            "{format:?}"
+        );
         assert!(out.transparent, "{format:?}");
     }
     let bytes = encoded(rgba, ImageFormat::Png);
@@ -118,8 +130,8 @@ fn transparency_is_composed_on_white_and_reported() {
     let deep: ImageBuffer<LumaA<u16>, Vec<u16>> =
         ImageBuffer::from_pixel(1, 1, LumaA([0x1234, 0x00FF]));
     let out = described(&encoded(deep, ImageFormat::Png));
-    assert!(out.transparent && out.sixteen_bit);
-    assert_eq!(out.image.pixels, [255; 3]);
+    assert!(out.transparent && out.depth == Depth::U16);
+    assert_eq!(shown(&out).pixels, [255; 3]);
 }
 
 #[test]
@@ -130,7 +142,7 @@ fn opaque_pictures_with_a_fourth_channel_keep_every_pixel() {
         let bytes = encoded(opaque.clone(), format);
         let out = decode_described(&bytes, "opaque", &Limits::default()).unwrap();
         assert!(!out.transparent, "{format:?}");
-        assert_eq!(out.image.pixels, expected, "{format:?}");
+        assert_eq!(shown(&out).pixels, expected, "{format:?}");
     }
     // A bitmap whose fourth channel is unused.
     let unused = RgbaImage::from_pixel(2, 2, Rgba([9, 8, 7, 0]));
@@ -141,15 +153,15 @@ fn opaque_pictures_with_a_fourth_channel_keep_every_pixel() {
     )
     .unwrap();
     assert!(!out.transparent);
-    assert_eq!(out.image, Rgb8::filled(2, 2, [9, 8, 7]));
+    assert_eq!(shown(&out), Rgb8::filled(2, 2, [9, 8, 7]));
 }
 
 #[test]
 fn sixteen_bits_keep_their_upper_byte() {
     let grey: ImageBuffer<Luma<u16>, Vec<u16>> = ImageBuffer::from_pixel(2, 2, Luma([0x12FF]));
     let out = decode_described(&encoded(grey, ImageFormat::Png), "x", &Limits::default()).unwrap();
-    assert_eq!(out.image.get(0, 0), Some([0x12; 3]));
-    assert!(out.sixteen_bit && out.grey);
+    assert_eq!(shown(&out).get(0, 0), Some([0x12; 3]));
+    assert!(out.depth == Depth::U16 && out.grey);
 
     let rgba: ImageBuffer<Rgba<u16>, Vec<u16>> =
         ImageBuffer::from_pixel(2, 2, Rgba([0xFFFF, 0x80FF, 0x00FF, 0xFF00]));
@@ -214,7 +226,7 @@ fn a_gif_gives_its_first_frame() {
     let out = decode_described(&bytes, "gif", &Limits::default()).unwrap();
     assert_eq!(out.format, "GIF");
     assert!(out.animated && out.conversions().animated == 1);
-    assert_eq!(out.image, Rgb8::filled(4, 3, [200, 10, 60]));
+    assert_eq!(shown(&out), Rgb8::filled(4, 3, [200, 10, 60]));
 }
 
 /// A GIF of one 2x1 frame in colours 1 and 2 at (1, 1) of a 4x3 screen.
@@ -242,14 +254,14 @@ fn a_gif_frame_smaller_than_its_screen_is_put_on_the_screen() {
     // The uncovered part has the first colour, as in Pillow.
     let mut expected = Rgb8::filled(4, 3, [0, 200, 0]);
     expected.pixels[3 * 5..3 * 7].copy_from_slice(&[255, 0, 0, 0, 0, 255]);
-    assert_eq!(out.image, expected);
+    assert_eq!(shown(&out), expected);
     assert!(!out.transparent && !out.animated);
 
     let bytes = small_frame(Some(2));
     let out = decode_described(&bytes, "gif", &Limits::default()).unwrap();
     let mut expected = Rgb8::filled(4, 3, [255; 3]);
     expected.pixels[3 * 5..3 * 6].copy_from_slice(&[255, 0, 0]);
-    assert_eq!(out.image, expected);
+    assert_eq!(shown(&out), expected);
     assert!(out.transparent);
     let out = decode_as_pillow(&bytes, &Limits::default()).unwrap();
     assert_eq!(
@@ -277,10 +289,10 @@ fn the_exif_orientation_is_applied() {
         .unwrap();
     let out = decode_described(&bytes, "png", &Limits::default()).unwrap();
     assert!(out.reoriented);
-    assert_eq!((out.image.width, out.image.height), (6, 9));
+    assert_eq!((shown(&out).width, shown(&out).height), (6, 9));
     // Rotated by 90 degrees clockwise, the bottom left corner is at the top left.
-    assert_eq!(out.image.get(0, 0), Some(image.get_pixel(0, 5).0));
-    assert_eq!(out.image.get(5, 8), Some(image.get_pixel(8, 0).0));
+    assert_eq!(shown(&out).get(0, 0), Some(image.get_pixel(0, 5).0));
+    assert_eq!(shown(&out).get(5, 8), Some(image.get_pixel(8, 0).0));
 
     let mut bytes = Vec::new();
     let mut encoder = JpegEncoder::new(&mut bytes);
@@ -321,7 +333,7 @@ fn an_orientation_as_a_long_number_in_xmp_or_behind_the_pixels_is_applied_too() 
         ("text", behind(b"iTXt", &text), (6, 9)),
     ] {
         let out = decode_described(&bytes, name, &Limits::default()).unwrap();
-        assert_eq!((out.image.width, out.image.height), sides, "{name}");
+        assert_eq!((shown(&out).width, shown(&out).height), sides, "{name}");
         assert!(
             out.reoriented && out.conversions().reoriented == 1,
             "{name}"

@@ -58,7 +58,7 @@ pub(crate) fn fingerprint(data: &dyn ImageSource) -> Result<String> {
     }
     let stride = data.len().div_ceil(FINGERPRINTED).max(1);
     for i in (0..data.len()).step_by(stride) {
-        bytes.extend(data.image(i)?.pixels);
+        bytes.extend(data.image(i)?.samples.to_bytes());
     }
     Ok(sdft_files::sha256_bytes(&bytes))
 }

@@ -312,7 +312,7 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
         let mut progress = |done, all| context.progress.images(done as f64, all);
         if digits && path == options.real {
             let all = DigitsSource::new(Digits::embedded()?, Style::Ember, &[], usize::MAX)?;
-            let images = (0..all.len()).map(|i| Ok(all.image(i)?));
+            let images = (0..all.len()).map(|i| Ok(all.screen(i)?));
             let label = "digits, all in the target's style".to_owned();
             return Ok(ImageSet::of_images(
                 label,

@@ -46,11 +46,17 @@ pub enum Purpose {
     Translate = 18,
     /// The noise of the held-out images of a classifier.
     HeldOut = 19,
+    /// The place of a random crop.
+    Crop = 20,
+    /// Augmentation as in EDM, and zoom.
+    Augment = 21,
+    /// The images whose class is left out in training.
+    LabelDropout = 22,
 }
 
 impl Purpose {
     /// Every purpose, in the order of its value.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Timestep,
         Self::Noise,
         Self::AuxTimestep,
@@ -70,6 +76,9 @@ impl Purpose {
         Self::Distill,
         Self::Translate,
         Self::HeldOut,
+        Self::Crop,
+        Self::Augment,
+        Self::LabelDropout,
     ];
 }
 

@@ -15,8 +15,8 @@ use std::{
 use sdft_assets::INDEX;
 use sdft_files::sha256_bytes;
 use sdft_imaging::{
-    Conversions, Limits, Rgb8, center_crop, decode_described, decode_file, encode_png,
-    encode_sheet, grid, is_sheet, read_image_file,
+    Conversions, Limits, Reading, Rgb8, center_crop, decode_file, encode_png, encode_sheet, grid,
+    is_sheet, read_image_file,
 };
 
 use crate::{
@@ -421,12 +421,16 @@ fn picture(read: Read, source: &str, options: &Options) -> EntryResult<Square> {
     let (image, conversions, kept) = match read {
         Read::Picture(picture) => (picture, Conversions::default(), None),
         Read::Bytes(bytes) => {
-            let decoded = decode_described(&bytes, source, &options.limits);
+            let decoded = Reading::rgb8(options.limits).decode(&bytes, source, 0);
             let decoded = decoded.map_err(|error| error.reason())?;
             let conversions = decoded.conversions();
             // A PNG without conversions can be kept as it is.
             let plain = decoded.format == "PNG" && conversions == Conversions::default();
-            (decoded.image, conversions, plain.then_some(bytes))
+            (
+                Rgb8::from_image(decoded.image),
+                conversions,
+                plain.then_some(bytes),
+            )
         }
     };
     let sides = (image.width, image.height);

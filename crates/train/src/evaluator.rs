@@ -56,7 +56,7 @@ impl Evaluation {
         data: Arc<dyn ImageSource>,
         device: &Device,
     ) -> Result<Self> {
-        let images = (0..data.len()).map(|i| Ok(data.image(i)?));
+        let images = (0..data.len()).map(|i| Ok(data.screen(i)?));
         let label = "the training images".to_owned();
         let set = ImageSet::of_images(label, images, &evaluator.extractor, &mut |_, _| {})?;
         let Some(reference) = set.features.filter(|features| features.n() >= 2) else {
@@ -64,7 +64,7 @@ impl Evaluation {
                 "KID needs at least 2 training images".into(),
             ));
         };
-        let shape = [plan.eval.samples, 3, data.size(), data.size()];
+        let shape = [&[plan.eval.samples], &data.spec().shape()[..]].concat();
         Ok(Self {
             evaluator,
             data,
@@ -121,7 +121,7 @@ impl Evaluation {
     fn strip(&self, images: &[Rgb8], neighbours: &[Neighbour], step: u64) -> Result<Option<Rgb8>> {
         let mut pairs = Vec::new();
         for i in nearest_first(neighbours) {
-            pairs.push((images[i].clone(), self.data.image(neighbours[i].index)?));
+            pairs.push((images[i].clone(), self.data.screen(neighbours[i].index)?));
         }
         Ok(neighbour_strip(
             &pairs,

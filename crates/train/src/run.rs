@@ -164,12 +164,12 @@ pub(crate) fn learner<M>(
 
 /// The shape of an image, `[C, H, W]`.
 fn image_shape(data: &dyn ImageSource) -> [usize; 3] {
-    [3, data.size(), data.size()]
+    data.spec().shape()
 }
 
 /// The batches of a plan.
 pub(crate) fn batches<M>(plan: &Plan<M>, data: Arc<dyn ImageSource>) -> Result<Batches> {
-    plan.check_images(data.size())?;
+    plan.check_images(data.spec().width)?;
     let augment = Augment {
         flip: plan.data.flip,
         shift: plan.data.shift,

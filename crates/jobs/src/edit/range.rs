@@ -14,7 +14,6 @@ use sdft_asyrp::{Curves, distances, first_reaching, image_key, sequence};
 use sdft_data::{ImageSource, Joined};
 use sdft_directions::{DirectionPlan, GoalPlan};
 use sdft_features::{LpipsNet, Network};
-use sdft_imaging::to_unit_range;
 use sdft_models::LoadOptions;
 use sdft_train::DataPlan;
 
@@ -126,7 +125,7 @@ pub(crate) fn measure_range(
     };
     let eye = sdft_eval::hash_of(&files.weights)?;
     let kept = open_distances(images.cache, &inversion, &eye, context);
-    let (n, side) = (data.len(), data.size());
+    let (n, side) = (data.len(), data.spec().width);
     context.progress.note(&format!(
         "range: {n} images, inversions of {} steps, each step measured twice by LPIPS{}",
         steps.len(),
@@ -138,7 +137,7 @@ pub(crate) fn measure_range(
     context.progress.images(0.0, n);
     let mut all = Vec::with_capacity(n);
     for i in 0..n {
-        let picture = to_unit_range(&data.image(i)?);
+        let picture = data.spec().to_unit_range(&data.image(i)?);
         let x0 = Tensor::from_vec(picture, (1, 3, side, side), &Device::Cpu)?;
         let key = image_key(&x0)?;
         let found = match kept.get(&key, &[2, steps.len() - 1], &Device::Cpu) {

@@ -11,7 +11,6 @@ use sdft_autograd::backward;
 use sdft_data::ImageSource;
 use sdft_diffusion::Network;
 use sdft_directions::DirectionPlan;
-use sdft_imaging::to_unit_range;
 use sdft_nn::Params;
 use std::time::Instant;
 
@@ -64,8 +63,8 @@ fn trial_of_direction(
     goal: &Goal,
     step: usize,
 ) -> Result<(f64, f64)> {
-    let side = data.size();
-    let picture = to_unit_range(&data.image(0)?);
+    let side = data.spec().width;
+    let picture = data.spec().to_unit_range(&data.image(0)?);
     let x0 = Tensor::from_vec(picture, (1, 3, side, side), &Device::Cpu)?;
     let started = Instant::now();
     net.predict(&x0, &[500.0])?;

@@ -253,7 +253,7 @@ impl Training for ClassifierTraining {
             ));
         }
         let [source, target] = self.domains;
-        let side = source.size();
+        let side = source.spec().width;
         context.progress.note(&format!(
             "{}: {} source and {} target images of {side}x{side}, {} steps of {}; writes {}",
             plan.name,

