@@ -3,7 +3,7 @@
 use crate::{AdmConfig, ConfigError, Unet};
 use candle_core::{Result, Tensor, Var};
 use sdft_diffusion::{
-    ComputeMode, Condition, Denoiser, KIND_KEY, MODEL_KEY, Prediction, PredictionType, Trainable,
+    ComputeMode, Condition, KIND_KEY, MODEL_KEY, Network, Prediction, PredictionType, Trainable,
 };
 use sdft_nn::Params;
 use std::collections::BTreeMap;
@@ -99,8 +99,7 @@ impl Trainable for TrainableUnet {
     }
 
     fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {
-        let Condition { labels, dropout } = *condition;
-        self.unet.with(labels, dropout).predict(xt, t)
+        self.unet.predict_with(xt, t, condition)
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {

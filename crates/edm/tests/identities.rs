@@ -119,7 +119,7 @@ fn labels_select_a_row_and_missing_ones_are_an_error() {
         let with = |labels: &[u32]| {
             let condition = Condition {
                 labels: Some(labels),
-                dropout: None,
+                ..Condition::default()
             };
             net.denoise(&images(), &SIGMA, &condition)
         };
@@ -139,7 +139,7 @@ fn labels_select_a_row_and_missing_ones_are_an_error() {
     let labels = [0u32, 1];
     let condition = Condition {
         labels: Some(&labels),
-        dropout: None,
+        ..Condition::default()
     };
     let unconditional = net(&ddpmpp());
     let error = unconditional.denoise(&images(), &SIGMA, &condition);
