@@ -203,8 +203,8 @@ impl EdmUnet {
         }
         if !plan.fits(h) || !plan.fits(w) {
             bail!(
-                "expected an image whose sides can be halved and doubled again {} times, found {h}x{w}",
-                plan.levels() - 1
+                "expected an image whose sides are multiples of {}, found {h}x{w}",
+                plan.multiple()
             );
         }
         let labels = |name, labels: &Tensor, n| {
