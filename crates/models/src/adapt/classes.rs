@@ -137,7 +137,7 @@ fn with_other_rows(
     match head {
         Head::Table { .. } => wanted = labels.clone(),
         // The null class is the vector of zeros, so the mean moves into the bias of all labels.
-        Head::Song | Head::Dhariwal if null == Some(of_mean) => {
+        Head::Song | Head::Dhariwal if null.is_some() && own.null.is_none() => {
             changed.push(head.shifted(&source.params, &mean, n)?);
             all = all.broadcast_sub(&mean)?;
         }
