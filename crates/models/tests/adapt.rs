@@ -4,7 +4,8 @@ mod architectures;
 
 use architectures::{all, images, loaded, relative, times};
 use candle_core::{DType, Tensor};
-use sdft_diffusion::{Condition, Network, Prediction};
+use sdft_autograd::backward;
+use sdft_diffusion::{ComputeMode, Condition, Network, Prediction};
 use sdft_models::{Adapted, Architecture, Classes, LoadedModel, ModelError, Target, adapt};
 use sdft_nn::Params;
 use sdft_testing::max_abs_diff;
@@ -363,5 +364,65 @@ fn what_cannot_be_adapted_is_named() {
     }));
     let classes = names(&["a"], false);
     let text = adapt(&numbers, &target(3, classes)).unwrap_err();
-    assert!(text.to_string().contains("class_embed_type"), "{text}");
+    assert!(text.to_string().contains("class embedding"), "{text}");
+}
+
+#[test]
+fn labels_train_the_rows_of_their_classes() {
+    for architecture in all() {
+        let (model, t) = (loaded(architecture.clone()), times(&architecture));
+        let adapted = adapt(&model, &target(3, names(&["a", "b", "c"], true))).unwrap();
+        let (kind, mode) = (model.process.prediction_type, ComputeMode::default());
+        let net = adapted.architecture.trainable(&adapted.params, kind, mode);
+        let net = net.unwrap();
+        let condition = Condition {
+            labels: Some(&[0, 2]),
+            ..Condition::default()
+        };
+        let x = images([2, 3, SIDES[0], SIDES[1]]);
+        let prediction = net.predict(&x, &t, &condition).unwrap();
+        let loss = prediction.output.sqr().unwrap().sum_all().unwrap();
+        let gradients = backward(&loss).unwrap();
+        let vars = net.vars();
+        let is_table = |name: &str| {
+            [
+                "label_emb.weight",
+                "class_embedding.weight",
+                "model.map_label.weight",
+            ]
+            .contains(&name)
+        };
+        let (_, table) = vars.iter().find(|(name, _)| is_table(name)).unwrap();
+        let gradient = gradients.get(table).unwrap();
+        let rows = match architecture {
+            Architecture::Edm(_) => gradient.t().unwrap(),
+            _ => gradient.clone(),
+        };
+        let rows = rows.abs().unwrap().max(1).unwrap();
+        let rows: Vec<bool> = sdft_testing::values(&rows)
+            .iter()
+            .map(|v| *v > 0.0)
+            .collect();
+        assert_eq!(rows[..3], [true, false, true], "{architecture:?}");
+        let missing = net.predict(&x, &t, &Condition::default()).unwrap_err();
+        assert!(
+            missing.to_string().contains("a label for each image"),
+            "{missing}"
+        );
+        // Only EDM's networks take augmentation labels, and only some of them.
+        let rows = images([2, 9, 1, 1]).reshape((2, 9)).unwrap();
+        let with_augment = Condition {
+            augment: Some(&rows),
+            ..condition
+        };
+        let takes = adapted.architecture.augment_dim() == 9;
+        let prediction = net.predict(&x, &t, &with_augment);
+        assert_eq!(prediction.is_ok(), takes, "{architecture:?}");
+        if let Err(error) = prediction {
+            assert!(
+                error.to_string().contains("no augmentation labels"),
+                "{error}"
+            );
+        }
+    }
 }
