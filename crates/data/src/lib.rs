@@ -25,6 +25,7 @@
 
 mod batches;
 mod check;
+mod classes;
 mod digits;
 mod digits_source;
 mod error;
@@ -33,6 +34,7 @@ mod folder;
 mod joined;
 mod options;
 mod order;
+mod paths;
 mod prefetch;
 mod report;
 mod scan;

@@ -200,7 +200,7 @@ fn a_picture_of_the_wrong_size_is_named() {
     let batches = Batches::new(Arc::new(source), 0, 3, NONE).unwrap();
     let message = batches.batch(0).unwrap_err().to_string();
     assert!(
-        message.contains("number 2") && message.contains("4x4") && message.contains("1x2"),
+        message.contains("number 2") && message.contains("4x4") && message.contains("2x1"),
         "{message}"
     );
 }
