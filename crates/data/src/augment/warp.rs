@@ -104,7 +104,7 @@ pub(super) fn warp(image: &[f32], shape: [usize; 3], inverse: &Affine) -> Vec<f3
     let mut wide = vec![0.0; (padded_h + 2 * REACH) * stride];
     let mut fine = vec![0.0; (fine_h + 2) * stride];
     let mut warped = vec![0.0; grid_w * grid_h];
-    let mut narrow = vec![0.0; grid_h * width];
+    let mut narrow = vec![0.0; height * grid_w];
     let mut out = vec![0.0; channels * height * width];
     let planes = image.chunks_exact(height * width);
     for (plane, out) in planes.zip(out.chunks_exact_mut(height * width)) {
@@ -116,8 +116,8 @@ pub(super) fn warp(image: &[f32], shape: [usize; 3], inverse: &Affine) -> Vec<f3
             let (upper, lower) = (&fine[tap.first..][..2], &fine[tap.first + stride..][..2]);
             *to = a * upper[0] + b * upper[1] + c * lower[0] + d * lower[1];
         }
-        downsample_rows(&warped, grid_w, &mut narrow, width);
-        downsample_columns(&narrow, out, width);
+        downsample_columns(&warped, &mut narrow, grid_w);
+        downsample_rows(&narrow, grid_w, out, width);
     }
     out
 }
@@ -215,15 +215,13 @@ fn reflected(at: usize, margin: usize, side: usize) -> usize {
 /// Upsamples rows of `width` pixels with `REACH` zeros on both sides. The results begin at the second pixel of each row of `out`.
 fn upsample_rows(rows: &[f32], width: usize, out: &mut [f32], stride: usize) {
     let (even, odd) = phases();
+    let mut phases = vec![0.0; 2 * width];
+    let (a, b) = phases.split_at_mut(width);
     let rows = rows.chunks_exact(width + 2 * REACH);
     for (row, out) in rows.zip(out.chunks_exact_mut(stride)) {
-        let pairs = out[1..=2 * width].chunks_exact_mut(2);
-        for (near, to) in row.windows(2 * REACH + 1).zip(pairs) {
-            let (mut a, mut b) = (0.0, 0.0);
-            for t in 0..6 {
-                a += even[t] * near[t];
-                b += odd[t] * near[t + 1];
-            }
+        weighted_sum(row, 1, &even, a);
+        weighted_sum(&row[1..], 1, &odd, b);
+        for ((to, &a), &b) in out[1..].chunks_exact_mut(2).zip(&*a).zip(&*b) {
             (to[0], to[1]) = (a, b);
         }
     }
@@ -234,8 +232,8 @@ fn upsample_columns(rows: &[f32], stride: usize, out: &mut [f32]) {
     let (even, odd) = phases();
     for (n, pair) in out.chunks_exact_mut(2 * stride).enumerate() {
         let (a, b) = pair.split_at_mut(stride);
-        weighted(&rows[n * stride..], &even, a);
-        weighted(&rows[(n + 1) * stride..], &odd, b);
+        weighted_sum(&rows[n * stride..], stride, &even, a);
+        weighted_sum(&rows[(n + 1) * stride..], stride, &odd, b);
     }
 }
 
@@ -245,28 +243,53 @@ fn phases() -> ([f32; 6], [f32; 6]) {
     (taps(11), taps(10))
 }
 
-/// Downsamples rows of `width` pixels to rows of `narrow` pixels.
-fn downsample_rows(rows: &[f32], width: usize, out: &mut [f32], narrow: usize) {
-    for (row, out) in rows.chunks_exact(width).zip(out.chunks_exact_mut(narrow)) {
-        for (near, to) in row.windows(FILTER.len()).step_by(2).zip(out) {
-            *to = FILTER.iter().zip(near).map(|(tap, v)| tap * v).sum();
-        }
-    }
-}
-
 /// Downsamples columns, whose rows have `width` pixels.
 fn downsample_columns(rows: &[f32], out: &mut [f32], width: usize) {
     for (n, to) in out.chunks_exact_mut(width).enumerate() {
-        weighted(&rows[2 * n * width..], &FILTER, to);
+        weighted_sum(&rows[2 * n * width..], width, &FILTER, to);
     }
 }
 
-/// The weighted sum of the first rows, each as long as `out`.
-fn weighted(rows: &[f32], taps: &[f32], out: &mut [f32]) {
-    out.fill(0.0);
-    for (tap, row) in taps.iter().zip(rows.chunks_exact(out.len())) {
-        for (to, v) in out.iter_mut().zip(row) {
-            *to += tap * v;
+/// Downsamples rows of `width` pixels, an even number, to rows of `narrow` pixels.
+fn downsample_rows(rows: &[f32], width: usize, out: &mut [f32], narrow: usize) {
+    let [even, odd] = [0, 1].map(|phase| [0, 1, 2, 3, 4, 5].map(|i| FILTER[2 * i + phase]));
+    let mut phases = vec![0.0; width + narrow];
+    let (halves, more) = phases.split_at_mut(width);
+    let (a, b) = halves.split_at_mut(width / 2);
+    for (row, out) in rows.chunks_exact(width).zip(out.chunks_exact_mut(narrow)) {
+        for ((pair, a), b) in row.chunks_exact(2).zip(&mut *a).zip(&mut *b) {
+            (*a, *b) = (pair[0], pair[1]);
         }
+        weighted_sum(a, 1, &even, out);
+        weighted_sum(b, 1, &odd, more);
+        for (to, v) in out.iter_mut().zip(&*more) {
+            *to += v;
+        }
+    }
+}
+
+/// `out[i] = sum over t of taps[t] * values[t * step + i]`.
+fn weighted_sum<const N: usize>(values: &[f32], step: usize, taps: &[f32; N], out: &mut [f32]) {
+    const LANES: usize = 16;
+    let len = out.len();
+    let rows: [&[f32]; N] = std::array::from_fn(|t| &values[t * step..][..len]);
+    let (blocks, rest) = out.as_chunks_mut::<LANES>();
+    for (i, block) in blocks.iter_mut().enumerate() {
+        let mut sums = [0.0; LANES];
+        for (tap, row) in taps.iter().zip(rows) {
+            let row = &row.as_chunks::<LANES>().0[i];
+            for (sum, v) in sums.iter_mut().zip(row) {
+                *sum += tap * v;
+            }
+        }
+        *block = sums;
+    }
+    let first = len - rest.len();
+    for (i, to) in rest.iter_mut().enumerate() {
+        *to = taps
+            .iter()
+            .zip(rows)
+            .map(|(tap, row)| tap * row[first + i])
+            .sum();
     }
 }
