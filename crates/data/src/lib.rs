@@ -23,6 +23,7 @@
 //! **Invariant:** knows no tensor library; a batch is a pure function of the pictures, the seed and the step, so it does not depend on batch
 //! splits, threads, prefetching or resuming.
 
+mod augment;
 mod batches;
 mod check;
 mod classes;
