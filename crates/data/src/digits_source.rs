@@ -1,18 +1,69 @@
 //! The digits as an image source.
 
-use sdft_imaging::{Image, ImageSpec};
+use sdft_imaging::{Depth, Fit, Fitted, Fitting, Image, ImageSpec, fit};
 
-use crate::{DataError, Digits, ImageSource, Item, Place, Result, Style};
+use crate::{
+    DataError, Digits, ImageSource, Item, Place, Result, Style,
+    reader::{check_range, clamped},
+};
 
-/// Digits of some classes in one style, as 8-bit pictures of 16x16 pixels.
+/// Which digits a source has, and in which form.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DigitsOptions {
+    /// How they are drawn.
+    pub style: Style,
+    /// The digits to take, 0 to 9; all if empty.
+    pub digits: Vec<u8>,
+    /// At most this many of each digit, the first ones.
+    pub per_class: usize,
+    /// Height and width in pixels; a digit is drawn in 16x16 and then fitted.
+    pub size: [usize; 2],
+    /// 1 (grey), 3, or 4: colours and the shape as alpha.
+    pub channels: usize,
+    /// Type of the samples.
+    pub depth: Depth,
+    /// The values that become -1 and 1; the full range of the type if `None`.
+    pub range: Option<[f64; 2]>,
+    /// How a digit gets the size.
+    pub fit: Fit,
+    /// The colour around padded digits.
+    pub background: [u8; 3],
+    /// Whether the images have classes: their digits.
+    pub labelled: bool,
+}
+
+impl DigitsOptions {
+    /// All digits in `style`, as 8-bit RGB images of 16x16 without classes.
+    #[must_use]
+    pub fn new(style: Style) -> Self {
+        Self {
+            style,
+            digits: Vec::new(),
+            per_class: usize::MAX,
+            size: [Digits::SIZE; 2],
+            channels: 3,
+            depth: Depth::U8,
+            range: None,
+            fit: Fit::Crop,
+            background: [255; 3],
+            labelled: false,
+        }
+    }
+}
+
+/// Digits in one style as images, 8-bit RGB of 16x16 pixels by default.
 ///
-/// They are rounded to 8 bits so that a model sees the same values as from image files.
+/// They are rounded to the levels of their type, so that a model sees the same values as from image files.
 #[derive(Debug, Clone)]
 pub struct DigitsSource {
     indices: Vec<usize>,
     labels: Vec<u8>,
-    images: Vec<Image>,
+    /// As they are drawn for random crops, otherwise fitted.
+    images: Vec<Item>,
     spec: ImageSpec,
+    fitting: Fitting,
+    classes: Vec<String>,
 }
 
 impl DigitsSource {
@@ -23,28 +74,63 @@ impl DigitsSource {
     /// # Errors
     /// Fails if a class is above 9 or no digit is left.
     pub fn new(digits: Digits, style: Style, classes: &[u8], per_class: usize) -> Result<Self> {
-        let indices = digits.subset(classes, per_class)?;
+        let options = DigitsOptions {
+            digits: classes.to_vec(),
+            per_class,
+            ..DigitsOptions::new(style)
+        };
+        Self::with_options(&digits, &options)
+    }
+
+    /// The digits that `options` describe.
+    ///
+    /// # Errors
+    /// Fails if a class is above 9, no digit is left, or `options` ask for a number of channels other than 1, 3 and 4.
+    pub fn with_options(digits: &Digits, options: &DigitsOptions) -> Result<Self> {
+        let indices = digits.subset(&options.digits, options.per_class)?;
         if indices.is_empty() {
             return Err(DataError::Option {
                 option: "digits",
                 expected: "classes and a number per class that leave at least one".to_owned(),
-                found: format!("{per_class} of each of the classes {classes:?}"),
+                found: format!(
+                    "{} of each of the classes {:?}",
+                    options.per_class, options.digits
+                ),
             });
         }
-        let spec = ImageSpec::rgb8(Digits::SIZE, Digits::SIZE);
-        let images: std::result::Result<_, _> = indices
-            .iter()
-            .map(|&i| spec.from_unit_range(&digits.render(i, style)))
-            .collect();
+        let spec = spec(options)?;
+        let fitting = Fitting {
+            background: options.background,
+            ..Fitting::new(spec, options.fit)
+        };
+        let image = |&index: &usize| {
+            let drawn = draw(digits, index, options.style, &spec)?;
+            Ok(match options.fit {
+                Fit::RandomCrop => drawn.into(),
+                _ => fitted(&drawn, &fitting),
+            })
+        };
+        let images = indices.iter().map(image).collect::<Result<_>>()?;
+        let labels: Vec<u8> = indices.iter().map(|&i| digits.labels()[i]).collect();
+        let mut present = labels.clone();
+        present.sort_unstable();
+        present.dedup();
+        let present = if options.labelled {
+            present
+        } else {
+            Vec::new()
+        };
         Ok(Self {
-            labels: indices.iter().map(|&i| digits.labels()[i]).collect(),
-            images: images?,
+            labels,
+            images,
             indices,
             spec,
+            fitting,
+            classes: present.iter().map(u8::to_string).collect(),
         })
     }
 
-    /// The class of every picture, 0 to 9.
+    /// The digit of every image, 0 to 9.
     #[must_use]
     pub fn labels(&self) -> &[u8] {
         &self.labels
@@ -60,18 +146,91 @@ impl ImageSource for DigitsSource {
         &self.spec
     }
 
-    fn item(&self, index: usize, _: Place) -> Result<Item> {
-        let image = self.images.get(index).cloned();
-        let image = image.ok_or(DataError::Index {
+    fn item(&self, index: usize, place: Place) -> Result<Item> {
+        let item = self.images.get(index).ok_or(DataError::Index {
             index,
             len: self.len(),
         })?;
-        Ok(image.into())
+        Ok(match self.fitting.fit {
+            Fit::RandomCrop => {
+                let place = [place.x, place.y];
+                let fitting = Fitting {
+                    place,
+                    ..self.fitting
+                };
+                fitted(&item.image, &fitting)
+            }
+            _ => item.clone(),
+        })
+    }
+
+    /// The digits in the set are its classes, named by their numerals.
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        let digit = self.labels.get(index)?.to_string();
+        self.classes
+            .iter()
+            .position(|name| *name == digit)
+            .map(|class| class as u32)
     }
 
     /// `digits/` and the four-digit index in the data set.
     fn id(&self, index: usize) -> String {
         let number = self.indices.get(index);
         number.map_or_else(String::new, |number| format!("digits/{number:04}"))
+    }
+}
+
+/// The form that options ask for.
+fn spec(options: &DigitsOptions) -> Result<ImageSpec> {
+    let [height, width] = options.size;
+    let refuse = |option, expected: &str, found: String| {
+        Err(DataError::Option {
+            option,
+            expected: expected.to_owned(),
+            found,
+        })
+    };
+    if options.size.contains(&0) {
+        return refuse("image size", "at least 1", format!("{height}x{width}"));
+    }
+    if ![1, 3, 4].contains(&options.channels) {
+        let expected = "1 (grey), 3, or 4 (with the shape as alpha) for the digits";
+        return refuse("channels", expected, options.channels.to_string());
+    }
+    if let Some(range) = options.range {
+        check_range(range, options.depth)?;
+    }
+    Ok(ImageSpec {
+        range: options.range.unwrap_or_else(|| options.depth.full_range()),
+        ..ImageSpec::new(options.channels, options.depth, width, height)
+    })
+}
+
+/// Draws a digit in 16x16 pixels with the channels, depth and range of `spec`.
+fn draw(digits: &Digits, index: usize, style: Style, spec: &ImageSpec) -> Result<Image> {
+    let mut drawn = digits.render(index, style);
+    let mut form = ImageSpec {
+        width: Digits::SIZE,
+        height: Digits::SIZE,
+        channels: 3,
+        ..*spec
+    };
+    if spec.channels == 4 {
+        form.channels = 4;
+        drawn.extend(digits.shape(index).map(|v| 2.0 * v - 1.0));
+    }
+    let image = form.from_unit_range(&drawn)?;
+    Ok(image.with_channels(spec.channels)?)
+}
+
+fn fitted(image: &Image, fitting: &Fitting) -> Item {
+    let Fitted { image, mask } = fit(image, fitting);
+    Item {
+        image: clamped(image, &fitting.spec),
+        mask,
     }
 }

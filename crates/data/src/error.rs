@@ -1,6 +1,6 @@
 //! The error type of this crate.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use sdft_imaging::ImagingError;
 
@@ -43,7 +43,7 @@ pub enum DataError {
     },
     /// The folder contains no images.
     #[error(
-        "no images in {} and its subfolders: looked for PNG, JPEG, GIF, WebP and BMP files, found {found}",
+        "no images in {} and its subfolders: looked for PNG, JPEG, GIF, WebP, BMP, TIFF and NumPy files, found {found}",
         path.display()
     )]
     NoImages {
@@ -81,6 +81,48 @@ pub enum DataError {
         path: PathBuf,
         /// Each of these files with its reason.
         unreadable: Vec<Unreadable>,
+    },
+    /// The file with the labels of the images cannot be used.
+    #[error("labels {}: {problem}", file.display())]
+    Labels {
+        /// The file.
+        file: PathBuf,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// The masks of the images cannot be used.
+    #[error("masks {}: {problem}", folder.display())]
+    Masks {
+        /// Their folder.
+        folder: PathBuf,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// An image's mask cannot be used.
+    #[error("{id}: {problem}")]
+    Mask {
+        /// The image.
+        id: String,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// The images have several forms, and none was asked for.
+    #[error("{}: {problem}", folder.display())]
+    Mixed {
+        /// The folder.
+        folder: PathBuf,
+        /// The forms and what to do.
+        problem: String,
+    },
+    /// Some images have no class or no mask.
+    #[error("{n} image{} {what}:{}", if *n == 1 { "" } else { "s" }, first_of(files, *n))]
+    Incomplete {
+        /// Number of these images.
+        n: usize,
+        /// What is missing and what to do.
+        what: String,
+        /// The first of them.
+        files: Vec<String>,
     },
     /// A picture could not be read.
     #[error(transparent)]
@@ -139,13 +181,15 @@ pub enum DataError {
 
 /// The first ten files and reasons, one for each line.
 fn listed(unreadable: &[Unreadable]) -> String {
-    const SHOWN: usize = 10;
-    let mut out = String::new();
-    for one in unreadable.iter().take(SHOWN) {
-        out.push_str(&format!("\n  {one}"));
-    }
-    if unreadable.len() > SHOWN {
-        out.push_str(&format!("\n  and {} more", unreadable.len() - SHOWN));
+    first_of(unreadable, unreadable.len())
+}
+
+/// The first ten of `n` entries, one for each line.
+fn first_of<T: fmt::Display>(entries: &[T], n: usize) -> String {
+    let shown = &entries[..entries.len().min(10)];
+    let mut out: String = shown.iter().map(|one| format!("\n  {one}")).collect();
+    if n > shown.len() {
+        out.push_str(&format!("\n  and {} more", n - shown.len()));
     }
     out
 }

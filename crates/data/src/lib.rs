@@ -12,7 +12,7 @@
 //! use sdft_data::{Augment, Batches, Digits, DigitsSource, Prefetcher, Style};
 //!
 //! let target = DigitsSource::new(Digits::embedded()?, Style::Ember, &[1, 4, 7], 30)?; // 90 images
-//! let batches = Batches::new(Arc::new(target), 0, 8, Augment { flip: false, shift: 1 })?;
+//! let batches = Batches::new(Arc::new(target), 0, 8, Augment { shift: 1, ..Augment::default() })?;
 //! let direct = batches.batch(100)?; // a resumed run requests the batch of step 100
 //! let mut prefetcher = Prefetcher::new(batches, 100);
 //! assert_eq!(prefetcher.next()?, direct);
@@ -23,27 +23,37 @@
 //! **Invariant:** knows no tensor library; a batch is a pure function of the pictures, the seed and the step, so it does not depend on batch
 //! splits, threads, prefetching or resuming.
 
+mod augment;
 mod batches;
 mod check;
+mod classes;
 mod digits;
 mod digits_source;
+mod entries;
 mod error;
 mod folder;
 mod joined;
+mod masks;
+mod options;
 mod order;
+mod paths;
 mod prefetch;
+mod reader;
 mod report;
 mod scan;
 mod source;
+mod tally;
 
 pub use batches::{Augment, Batch, Batches};
 pub use digits::{Digits, Style};
-pub use digits_source::DigitsSource;
+pub use digits_source::{DigitsOptions, DigitsSource};
 pub use error::{DataError, Result};
-pub use folder::{FolderOptions, FolderSource, check_folder, check_folder_with};
+pub use folder::{FolderSource, check_folder, check_folder_with};
 pub use joined::Joined;
+pub use options::{ClassesFrom, FolderOptions, Pages};
 pub use order::Order;
 pub use prefetch::Prefetcher;
 pub use report::{Duplicate, Report, Spread, Unreadable};
 pub use scan::{Listing, describe_skipped, list_all, list_images, scan_images};
+pub use sdft_imaging::Fit;
 pub use source::{ImageSource, Item, Place};

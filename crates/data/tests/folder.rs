@@ -56,8 +56,8 @@ fn images_come_in_the_byte_order_of_their_paths_and_at_the_runs_size() {
 fn a_small_budget_reads_images_when_needed_and_changes_nothing() {
     let folder = small_folder();
     let (kept, _) = FolderSource::open(folder.path(), 16, false).unwrap();
-    let options = FolderOptions::new(16);
-    let exact = with_budget(options, 3 * 3 * 16 * 16);
+    let options = FolderOptions::rgb8(16);
+    let exact = with_budget(options.clone(), 3 * 3 * 16 * 16);
     let less = with_budget(options, 3 * 3 * 16 * 16 - 1);
     let (fits, _) = FolderSource::open_with(folder.path(), &exact, &|_, _| {}).unwrap();
     let (lazy, _) = FolderSource::open_with(folder.path(), &less, &|_, _| {}).unwrap();
@@ -98,7 +98,7 @@ fn every_kind_of_folder_without_images_has_its_own_error() {
     let none = error(root);
     assert!(matches!(none, DataError::NoImages { .. }), "{none}");
     let text = none.to_string();
-    assert!(text.contains("PNG, JPEG, GIF, WebP and BMP"), "{text}");
+    assert!(text.contains("WebP, BMP, TIFF and NumPy files"), "{text}");
     assert!(
         text.contains("3 files that are not images (2 x .txt, 1 x .parquet), 1 hidden (.hidden)"),
         "{text}"
