@@ -42,6 +42,7 @@ mod scan;
 mod source;
 
 pub use batches::{Augment, Batch, Batches};
+pub use classes::{Classes, classes};
 pub use digits::{Digits, Style};
 pub use digits_source::{DigitsOptions, DigitsSource};
 pub use error::{DataError, Result};

@@ -9,10 +9,12 @@ use std::{
 
 use sdft_assets::INDEX;
 use sdft_files::Flush;
+use sdft_imaging::Fit;
 
 use crate::{
     PrepareError, Result,
     index::{self, Header, JOURNAL, Record},
+    size_text,
 };
 
 /// Prefix of temporary names in earlier versions.
@@ -85,7 +87,12 @@ impl Target {
         }
         let mut known = HashMap::new();
         for (found, records) in [index, journal].into_iter().flatten() {
-            if (found.size, &found.inputs) != (header.size, &header.inputs) {
+            let is_the_same = *header
+                == Header {
+                    reading: header.reading,
+                    ..found.clone()
+                };
+            if !is_the_same {
                 return Err(PrepareError::Other {
                     path: folder.to_owned(),
                     found: describe(&found),
@@ -98,7 +105,7 @@ impl Target {
             for record in records {
                 // The file name of an image always follows from its source's hash, not from the record.
                 if let (Some(hash), Some(file)) = (&record.sha256, &record.file)
-                    && *file == file_name(hash)
+                    && *file == file_name(hash, ending(file))
                     && is_ours(file)
                 {
                     known.insert(hash.clone(), record);
@@ -181,16 +188,40 @@ fn write_to_system(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sdft_files::write_atomic_with(path, Flush::ToSystem, |out| out.write_all(bytes))
 }
 
+/// Endings of images.
+const ENDINGS: [&str; 3] = ["png", "tif", "npy"];
+
 /// The file name of an image whose source has this hash.
-pub(crate) fn file_name(sha256: &str) -> String {
-    format!("{sha256}.png")
+pub(crate) fn file_name(sha256: &str, ending: &str) -> String {
+    format!("{sha256}.{ending}")
+}
+
+fn ending(file: &str) -> &str {
+    file.rsplit_once('.').map_or("", |(_, ending)| ending)
 }
 
 fn is_ours(file: &str) -> bool {
-    let hash = file.strip_suffix(".png").unwrap_or_default();
-    hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit())
+    let (hash, ending) = file.rsplit_once('.').unwrap_or_default();
+    hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()) && ENDINGS.contains(&ending)
 }
 
 fn describe(header: &Header) -> String {
-    format!("at {0}x{0} from {1}", header.size, header.inputs.join(", "))
+    let mut text = format!("at {}", size_text(header.size));
+    let mut add = |what: Option<String>| {
+        if let Some(what) = what {
+            text.push_str(&format!(", {what}"));
+        }
+    };
+    add(header.channels.map(|n| format!("{n} channels")));
+    add(header.depth.map(|depth| format!("depth {depth}")));
+    let fit = match header.fit {
+        Fit::Crop | Fit::RandomCrop => None,
+        Fit::Pad => Some("padded"),
+        Fit::Resize => Some("resized"),
+    };
+    add(fit.map(str::to_owned));
+    add(header
+        .background
+        .map(|colour| format!("background {colour:?}")));
+    format!("{text} from {}", header.inputs.join(", "))
 }
