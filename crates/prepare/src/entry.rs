@@ -1,23 +1,21 @@
-//! Makes the image of one entry.
+//! Processes one entry of an input.
 
 use std::collections::HashMap;
 
 use sdft_files::sha256_bytes;
-use sdft_imaging::{
-    Conversions, Decoded, Fitting, ImageSpec, Kind, Reading, Rgb8, encode_png, fit, kind_of_bytes,
-    read_image_file,
-};
+use sdft_imaging::{Rgb8, read_image_file};
 
 use crate::{
     Options, Record, Result,
     archive::Entry,
-    error::{EntryResult, Reason},
-    form::{Common, Form},
+    error::{EntryResult, Failure},
+    form::Common,
     index::Journal,
     input::{Content, Item, Passed},
     labels::Label,
+    make::{Made, make, make_of_picture},
     shard,
-    target::{Target, file_name},
+    target::{Target, file_name, stem_of_page},
 };
 
 /// What all entries share.
@@ -42,7 +40,7 @@ pub(crate) struct Outcome {
     pub(crate) passed: Option<Passed>,
 }
 
-/// Processes one entry. `known` has the images that exist already, by the hash of their source.
+/// Processes one entry, which may have several pages. `known` has the images that exist already, by their file name without the ending.
 ///
 /// # Errors
 /// An error concerns the whole set, not the entry: the target folder, or images that have no form in common.
@@ -50,7 +48,7 @@ pub(crate) fn handle(
     item: Item,
     work: &Work<'_>,
     known: &HashMap<String, Record>,
-) -> Result<Outcome> {
+) -> Result<Vec<Outcome>> {
     let options = work.options;
     let excluded = options.exclude.by_name(&item).map(str::to_owned);
     let Item {
@@ -59,73 +57,148 @@ pub(crate) fn handle(
         label,
         ..
     } = item;
-    let outcome = |record: Record| Outcome {
+    let outcome = |record: Record, made: bool| Outcome {
         record,
         label: label.clone(),
-        made: false,
+        made,
         excluded: None,
         passed: None,
     };
-    let skipped = |sha256: Option<String>, reason: String| Record {
-        source: source.clone(),
-        sha256,
-        skipped: Some(reason),
-        ..Record::default()
+    let skipped = |source: &str, sha256: Option<&str>, reason: &str| {
+        outcome(
+            Record {
+                source: source.to_owned(),
+                sha256: sha256.map(str::to_owned),
+                skipped: Some(reason.to_owned()),
+                ..Record::default()
+            },
+            false,
+        )
+    };
+    let left_out = |excluded: Option<String>, sha256: Option<&str>| {
+        vec![Outcome {
+            excluded,
+            ..skipped(&source, sha256, "excluded")
+        }]
     };
     if excluded.is_some() {
-        return Ok(Outcome {
-            excluded,
-            ..outcome(skipped(None, "excluded".to_owned()))
-        });
+        return Ok(left_out(excluded, None));
     }
     let read = match read(content, &source, options) {
         Ok(Ok(read)) => read,
         Ok(Err(why)) => {
-            return Ok(Outcome {
+            return Ok(vec![Outcome {
                 passed: Some(why),
-                ..outcome(skipped(None, why.reason().to_owned()))
-            });
+                ..skipped(&source, None, why.reason())
+            }]);
         }
-        Err(reason) => return Ok(outcome(skipped(None, reason.to_string()))),
+        Err(reason) => return Ok(vec![skipped(&source, None, &reason.to_string())]),
     };
     let sha256 = sha256_bytes(read.bytes());
     if let Some(entry) = options.exclude.by_hash(&sha256) {
-        return Ok(Outcome {
-            excluded: Some(entry.to_owned()),
-            ..outcome(skipped(Some(sha256.clone()), "excluded".to_owned()))
+        return Ok(left_out(Some(entry.to_owned()), Some(&sha256)));
+    }
+    if let Some(known) = work.kept(&sha256, &source, known)? {
+        let outcomes = known.into_iter().map(|record| outcome(record, false));
+        return Ok(outcomes.collect());
+    }
+    let (mut outcomes, mut page, mut pages) = (Vec::new(), 0, 1);
+    while page < pages {
+        let made = match &read {
+            Read::Bytes(bytes) => make(bytes, &source, page, work),
+            Read::Picture(picture) => make_of_picture(picture, &source, work),
+        };
+        // If the first page cannot be read, the others are not counted.
+        if let (0, Ok(made)) = (page, &made) {
+            pages = made.pages;
+        }
+        page += 1;
+        let source = source_of_page(&source, page, pages);
+        outcomes.push(match work.record(made, &source, &sha256, [page, pages])? {
+            Ok(record) => outcome(record, true),
+            Err(reason) => skipped(&source, Some(&sha256), &reason),
         });
     }
-    if let Some(known) = known.get(&sha256)
-        && work.target.has(known)
-        && work.common.add(known.form(), &source)? == known.form()
-    {
-        return Ok(outcome(Record {
-            source: source.clone(),
-            ..known.clone()
-        }));
+    Ok(outcomes)
+}
+
+/// The source of a page, counted from 1.
+fn source_of_page(source: &str, page: usize, pages: usize) -> String {
+    match pages {
+        0 | 1 => source.to_owned(),
+        _ => format!("{source}#{page}"),
     }
-    let made = match picture(read, &source, work)? {
-        Ok(made) => made,
-        Err(reason) => return Ok(outcome(skipped(Some(sha256), reason.to_string()))),
-    };
-    let file = file_name(&sha256, made.spec.ending());
-    let record = Record {
-        source: source.clone(),
-        file: Some(file.clone()),
-        sha256: Some(sha256.clone()),
-        file_sha256: Some(sha256_bytes(&made.bytes)),
-        width: Some(made.sides.0),
-        height: Some(made.sides.1),
-        conversions: made.conversions.names(),
-        ..Record::default()
-    };
-    let record = record.with_form(made.form());
-    work.target.put(&file, &made.bytes)?;
-    work.journal.add(&record)?;
-    Ok(Outcome {
-        made: true,
-        ..outcome(record)
-    })
+}
+
+impl Work<'_> {
+    /// The records of a file whose images exist, all of them in the common form.
+    fn kept(
+        &self,
+        sha256: &str,
+        source: &str,
+        known: &HashMap<String, Record>,
+    ) -> Result<Option<Vec<Record>>> {
+        let first = known
+            .get(sha256)
+            .or_else(|| known.get(&stem_of_page(sha256, 1)));
+        let Some(first) = first else {
+            return Ok(None);
+        };
+        let pages = first.pages.unwrap_or(1);
+        let mut records = Vec::new();
+        for page in 1..=pages {
+            let stem = match first.pages {
+                None => sha256.to_owned(),
+                Some(_) => stem_of_page(sha256, page),
+            };
+            let Some(record) = known.get(&stem).filter(|record| self.target.has(record)) else {
+                return Ok(None);
+            };
+            if self.common.add(record.form(), source)? != record.form() {
+                return Ok(None);
+            }
+            records.push(Record {
+                source: source_of_page(source, page, pages),
+                ..record.clone()
+            });
+        }
+        Ok(Some(records))
+    }
+
+    /// Writes an image, and returns its record or the reason why it could not be made. `[page, pages]` count from 1.
+    fn record(
+        &self,
+        made: std::result::Result<Made, Failure>,
+        source: &str,
+        sha256: &str,
+        [page, pages]: [usize; 2],
+    ) -> Result<std::result::Result<Record, String>> {
+        let made = match made {
+            Ok(made) => made,
+            Err(Failure::Entry(reason)) => return Ok(Err(reason.to_string())),
+            Err(Failure::Set(error)) => return Err(*error),
+        };
+        let stem = match pages {
+            1 => sha256.to_owned(),
+            _ => stem_of_page(sha256, page),
+        };
+        let file = file_name(&stem, made.spec.ending());
+        let record = Record {
+            source: source.to_owned(),
+            file: Some(file.clone()),
+            sha256: Some(sha256.to_owned()),
+            file_sha256: Some(sha256_bytes(&made.bytes)),
+            width: Some(made.sides.0),
+            height: Some(made.sides.1),
+            conversions: made.conversions.names(),
+            pages: Some(pages).filter(|pages| *pages > 1),
+            ..Record::default()
+        };
+        let record = record.with_form(made.form());
+        self.target.put(&file, &made.bytes)?;
+        self.journal.add(&record)?;
+        Ok(Ok(record))
+    }
 }
 
 /// The content that was read.
@@ -164,114 +237,5 @@ fn read(
     Ok(match entry {
         Entry::Bytes(bytes) => Ok(Read::Bytes(bytes)),
         Entry::Other => Err(Passed::Other),
-    })
-}
-
-/// An image of the set.
-struct Made {
-    spec: ImageSpec,
-    /// Width and height of the original picture.
-    sides: (usize, usize),
-    conversions: Conversions,
-    /// The file.
-    bytes: Vec<u8>,
-}
-
-impl Made {
-    fn form(&self) -> Form {
-        Form {
-            channels: self.spec.channels,
-            depth: self.spec.depth,
-        }
-    }
-}
-
-/// Makes the image from what was read, or returns the reason why it cannot be made.
-fn picture(read: Read, source: &str, work: &Work<'_>) -> Result<EntryResult<Made>> {
-    let (image, conversions, kept) = match read {
-        Read::Picture(rgb) => {
-            if work.common.add(Form::RGB8, source)? != Form::RGB8 {
-                let bytes = encode_png(&rgb).map_err(|error| Reason::from(error.to_string()));
-                return match bytes {
-                    Ok(bytes) => picture(Read::Bytes(bytes), source, work),
-                    Err(reason) => Ok(Err(reason)),
-                };
-            }
-            (rgb.into(), Conversions::default(), None)
-        }
-        Read::Bytes(bytes) => {
-            let decoded = match decode(&bytes, source, work)? {
-                Ok(decoded) => decoded,
-                Err(reason) => return Ok(Err(reason)),
-            };
-            let conversions = decoded.conversions();
-            let image = decoded.image;
-            // A PNG without conversions can be kept as it is. RGB sets always kept grey and palettes of the right size, too.
-            let is_plain = decoded.format == "PNG" && conversions == Conversions::default();
-            let has_form = (decoded.channels, decoded.depth) == (image.channels, image.depth());
-            let is_kept = is_plain && (has_form || Form::of(&image) == Form::RGB8);
-            (image, conversions, is_kept.then_some(bytes))
-        }
-    };
-    let [height, width] = work.options.size;
-    let sides = (image.width, image.height);
-    let spec = ImageSpec::new(image.channels, image.depth(), width, height);
-    let bytes = match kept {
-        Some(bytes) if sides == (width, height) => bytes,
-        _ => {
-            let fitting = Fitting {
-                background: work.options.background,
-                ..Fitting::new(spec, work.options.fit)
-            };
-            match spec.encode(&fit(&image, &fitting).image) {
-                Ok(bytes) => bytes,
-                Err(error) => return Ok(Err(error.to_string().into())),
-            }
-        }
-    };
-    Ok(Ok(Made {
-        spec,
-        sides,
-        conversions,
-        bytes,
-    }))
-}
-
-/// Decodes a picture in the common form of the set.
-fn decode(bytes: &[u8], source: &str, work: &Work<'_>) -> Result<EntryResult<Decoded>> {
-    let options = work.options;
-    let native = Reading {
-        limits: options.limits,
-        channels: options.channels,
-        depth: options.depth,
-        background: options.background,
-        ..Reading::default()
-    };
-    let decode = |form: Option<Form>| {
-        let reading = Reading {
-            channels: form.map(|form| form.channels).or(native.channels),
-            depth: form.map(|form| form.depth).or(native.depth),
-            ..native
-        };
-        let decoded = reading.decode(bytes, source, 0);
-        decoded.map_err(|error| Reason::from(error.reason()))
-    };
-    // Every picture of these formats becomes RGB of 8 bits, so its own form need not be known.
-    let is_common = matches!(
-        kind_of_bytes(bytes),
-        Kind::Picture("PNG" | "JPEG" | "GIF" | "WebP" | "BMP")
-    );
-    if is_common && work.common.get() == Some(Form::RGB8) {
-        return Ok(decode(Some(Form::RGB8)));
-    }
-    let decoded = match decode(None) {
-        Ok(decoded) => decoded,
-        Err(reason) => return Ok(Err(reason)),
-    };
-    let found = Form::of(&decoded.image);
-    let form = work.common.add(found, source)?;
-    Ok(match form == found {
-        true => Ok(decoded),
-        false => decode(Some(form)),
     })
 }

@@ -150,6 +150,26 @@ impl From<&str> for Reason {
 /// The result of reading an entry.
 pub(crate) type EntryResult<T> = std::result::Result<T, Reason>;
 
+/// Why an image could not be made.
+pub(crate) enum Failure {
+    /// A property of the image.
+    Entry(Reason),
+    /// A property of the whole set.
+    Set(Box<PrepareError>),
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self::Entry(reason)
+    }
+}
+
+impl From<PrepareError> for Failure {
+    fn from(error: PrepareError) -> Self {
+        Self::Set(Box::new(error))
+    }
+}
+
 /// The first few reasons, one for each line.
 fn reasons(skipped: &[Skipped]) -> String {
     const SHOWN: usize = 5;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use sdft_imaging::{Depth, Fit};
 
-use crate::{PrepareError, Result, form::Form};
+use crate::{PrepareError, Result, form::Form, target::stem};
 
 /// The images done so far. Its name is hidden from scans of images.
 pub(crate) const JOURNAL: &str = ".index.partial.jsonl";
@@ -103,6 +103,9 @@ pub struct Record {
     /// The type of the samples in the folder, if it is not 8 bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<Depth>,
+    /// Number of pages of its source, if there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages: Option<usize>,
     /// The number of its class, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<u32>,
@@ -112,6 +115,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// The name of the image without its ending, if it has the kind of name that images of a set have.
+    pub(crate) fn stem(&self) -> Option<&str> {
+        stem(self.file.as_deref()?)
+    }
+
     /// The form of the image in the folder.
     pub(crate) fn form(&self) -> Form {
         Form {

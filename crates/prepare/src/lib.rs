@@ -36,6 +36,7 @@ mod form;
 mod index;
 mod input;
 mod labels;
+mod make;
 mod pipeline;
 mod report;
 mod shard;

@@ -1,7 +1,7 @@
 //! Prepares all entries of the inputs on all cores.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     fs,
     path::{Component, Path, PathBuf},
     sync::{
@@ -209,25 +209,19 @@ fn run(
     let is_of_another =
         |outcome: &Outcome| outcome.record.file.is_some() && Some(outcome.record.form()) != form;
     if outcomes.iter().any(is_of_another) {
-        let made: HashMap<String, Outcome> = outcomes
-            .into_iter()
-            .filter(|outcome| outcome.record.file.is_some())
-            .filter_map(|outcome| Some((outcome.record.sha256.clone()?, outcome)))
+        let done = outcomes.into_iter();
+        let done: HashMap<String, Outcome> = done
+            .filter_map(|outcome| Some((outcome.record.stem()?.to_owned(), outcome)))
             .collect();
-        let is_made: HashSet<&String> = made
+        let known = done
             .iter()
-            .filter(|(_, o)| o.made)
-            .map(|(k, _)| k)
-            .collect();
-        let known = made
-            .iter()
-            .map(|(k, o)| (k.clone(), o.record.clone()))
-            .collect();
+            .map(|(stem, done)| (stem.clone(), done.record.clone()));
+        let known = known.collect();
         work_on.common = Common::new(form);
         outcomes = work(open()?, &work_on, &known, &watch)?;
         for outcome in &mut outcomes {
-            let sha256 = outcome.record.sha256.as_ref();
-            outcome.made |= sha256.is_some_and(|sha256| is_made.contains(sha256));
+            let before = outcome.record.stem().and_then(|stem| done.get(stem));
+            outcome.made |= before.is_some_and(|before| before.made);
         }
     }
 
@@ -408,9 +402,9 @@ fn work(
             let next = items.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((i, item)) = next else { break };
             match handle(item, work, known) {
-                Ok(outcome) => {
+                Ok(pages) => {
                     let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-                    all.push((i, outcome));
+                    all.extend(pages.into_iter().map(|outcome| (i, outcome)));
                     drop(all);
                     watch(done.fetch_add(1, Ordering::Relaxed) + 1);
                 }
@@ -434,7 +428,8 @@ fn work(
     let mut outcomes = outcomes
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    outcomes.sort_unstable_by_key(|&(i, _)| i);
+    // Stable, so that pages keep their order.
+    outcomes.sort_by_key(|&(i, _)| i);
     Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
 }
 

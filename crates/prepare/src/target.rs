@@ -24,7 +24,7 @@ const LOCK: &str = ".lock";
 /// A target folder, locked by this process.
 pub(crate) struct Target {
     pub(crate) folder: PathBuf,
-    /// Records of existing images, by the hash of their source.
+    /// Records of existing images, by their file name without the ending.
     pub(crate) known: HashMap<String, Record>,
     /// Locked while this value lives.
     _lock: File,
@@ -104,11 +104,10 @@ impl Target {
             }
             for record in records {
                 // The file name of an image always follows from its source's hash, not from the record.
-                if let (Some(hash), Some(file)) = (&record.sha256, &record.file)
-                    && *file == file_name(hash, ending(file))
-                    && is_ours(file)
+                if let (Some(hash), Some(stem)) = (&record.sha256, record.stem())
+                    && stem.starts_with(hash)
                 {
-                    known.insert(hash.clone(), record);
+                    known.insert(stem.to_owned(), record.clone());
                 }
             }
         }
@@ -175,7 +174,7 @@ impl Target {
             let entry = entry.map_err(io)?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if is_ours(&name) && !kept.contains(&*name) {
+            if stem(&name).is_some() && !kept.contains(&*name) {
                 fs::remove_file(entry.path()).map_err(io)?;
                 removed += 1;
             }
@@ -191,18 +190,23 @@ fn write_to_system(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Endings of images.
 const ENDINGS: [&str; 3] = ["png", "tif", "npy"];
 
-/// The file name of an image whose source has this hash.
-pub(crate) fn file_name(sha256: &str, ending: &str) -> String {
-    format!("{sha256}.{ending}")
+/// The file name of an image: the hash of its source, or what [`stem_of_page`] returns, and an ending.
+pub(crate) fn file_name(stem: &str, ending: &str) -> String {
+    format!("{stem}.{ending}")
 }
 
-fn ending(file: &str) -> &str {
-    file.rsplit_once('.').map_or("", |(_, ending)| ending)
+/// The beginning of the file name of a page, counted from 1.
+pub(crate) fn stem_of_page(sha256: &str, page: usize) -> String {
+    format!("{sha256}-{page}")
 }
 
-fn is_ours(file: &str) -> bool {
-    let (hash, ending) = file.rsplit_once('.').unwrap_or_default();
-    hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()) && ENDINGS.contains(&ending)
+/// The name of an image without its ending; `None` for any other file.
+pub(crate) fn stem(file: &str) -> Option<&str> {
+    let (stem, ending) = file.rsplit_once('.')?;
+    let (hash, page) = stem.split_once('-').unwrap_or((stem, "1"));
+    let is_hash = hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_page = !page.is_empty() && page.bytes().all(|b| b.is_ascii_digit());
+    (is_hash && is_page && ENDINGS.contains(&ending)).then_some(stem)
 }
 
 fn describe(header: &Header) -> String {
