@@ -283,6 +283,7 @@ impl Report {
             sixteen_bit: self.sixteen_bit,
             reoriented: self.reoriented,
             animated: self.animated,
+            ..Conversions::default()
         }
     }
 
