@@ -1,9 +1,13 @@
 //! The footer of a parquet file: its columns and where their pages are.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
 };
+
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::thrift::{Problem, Read, Thrift};
 
@@ -19,24 +23,63 @@ const GROUP_BYTES: u64 = 32;
 /// Most columns of a table. Image sets have about ten, and a column takes more memory than bytes in the file.
 const COLUMNS: usize = 10_000;
 
-/// The physical type of bytes and strings.
-const BYTE_ARRAY: i64 = 6;
+/// Longest value of the file's own metadata that is read, in bytes.
+const LONGEST: usize = 4 << 20;
 
 /// The part of the metadata that is needed to read images.
 #[derive(Debug)]
 pub(super) struct Footer {
     pub(super) image: Leaf,
     pub(super) path: Option<Leaf>,
+    pub(super) label: Option<Leaf>,
+    /// The names of the labels, if the table has them.
+    pub(super) names: Vec<String>,
+    /// Why there are no labels, if there are columns of labels.
+    pub(super) note: Option<String>,
     pub(super) groups: Vec<Group>,
     /// The table's own row count, which should equal the sum over its groups.
     pub(super) rows: u64,
 }
 
-/// A column of bytes.
+/// What the values of a column are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Physical {
+    /// Bytes and strings.
+    Bytes,
+    /// Integers of 4 bytes.
+    Int32,
+    /// Integers of 8 bytes.
+    Int64,
+    #[default]
+    Other,
+}
+
+impl Physical {
+    fn new(number: i64) -> Self {
+        match number {
+            1 => Self::Int32,
+            2 => Self::Int64,
+            6 => Self::Bytes,
+            _ => Self::Other,
+        }
+    }
+
+    /// Bytes of a value; `None` if they vary.
+    pub(super) fn width(self) -> Option<usize> {
+        match self {
+            Self::Int32 => Some(4),
+            Self::Int64 => Some(8),
+            _ => None,
+        }
+    }
+}
+
+/// A column.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leaf {
     /// Its index.
     index: usize,
+    pub(super) physical: Physical,
     /// The definition level of a present value; 0 if the column is required.
     pub(super) defined: u32,
 }
@@ -47,6 +90,15 @@ pub(super) struct Group {
     pub(super) rows: u64,
     pub(super) image: Chunk,
     pub(super) path: Option<Chunk>,
+    pub(super) label: Option<Chunk>,
+}
+
+impl Group {
+    fn chunks(&self) -> impl Iterator<Item = Chunk> + use<> {
+        [Some(self.image), self.path, self.label]
+            .into_iter()
+            .flatten()
+    }
 }
 
 /// The pages of a column in a row group.
@@ -108,9 +160,14 @@ impl Footer {
             |p: Problem| Failure::Broken(format!("its metadata is damaged: {}", p.into_reason()));
         let schema = Schema::read(bytes).map_err(damaged)?;
         let (image, path) = schema.columns()?;
+        let classes = features(bytes).map_err(damaged)?;
+        let (label, names, note) = schema.label(&classes);
         let mut footer = Self {
             image,
             path,
+            label,
+            names,
+            note,
             groups: Vec::new(),
             rows: 0,
         };
@@ -121,8 +178,8 @@ impl Footer {
                 match id {
                     3 => footer.rows = at.size()?,
                     4 => at.structs(|at, _| {
-                        let group = read_group(at, leaves, image, path)?;
-                        for chunk in [Some(group.image), group.path].into_iter().flatten() {
+                        let group = read_group(at, leaves, [Some(image), path, label])?;
+                        for chunk in group.chunks() {
                             let end = chunk.start.checked_add(chunk.length);
                             let outside = chunk.start < 4 || end.is_none_or(|end| end > data);
                             if outside && group.rows > 0 {
@@ -160,9 +217,8 @@ impl Footer {
 
     /// Fails if pages overlap: otherwise a short file could have any number of rows to unpack.
     fn check_apart(&self) -> Read<()> {
-        let chunks = self.groups.iter().flat_map(|g| [Some(g.image), g.path]);
+        let chunks = self.groups.iter().flat_map(Group::chunks);
         let mut places: Vec<(u64, u64)> = chunks
-            .flatten()
             .filter(|chunk| chunk.length > 0)
             .map(|chunk| (chunk.start, chunk.start.saturating_add(chunk.length)))
             .collect();
@@ -183,8 +239,8 @@ impl Footer {
     }
 }
 
-fn read_group(at: &mut Thrift<'_>, leaves: usize, image: Leaf, path: Option<Leaf>) -> Read<Group> {
-    let (mut rows, mut found) = (0, [None; 2]);
+fn read_group(at: &mut Thrift<'_>, leaves: usize, wanted: [Option<Leaf>; 3]) -> Read<Group> {
+    let (mut rows, mut found) = (0, [None; 3]);
     at.fields(|at, id, _| {
         match id {
             1 => {
@@ -192,11 +248,10 @@ fn read_group(at: &mut Thrift<'_>, leaves: usize, image: Leaf, path: Option<Leaf
                 at.structs(|at, i| {
                     n = i + 1;
                     let chunk = read_chunk(at)?;
-                    if i == image.index {
-                        found[0] = Some(chunk);
-                    }
-                    if path.is_some_and(|path| i == path.index) {
-                        found[1] = Some(chunk);
+                    for (found, wanted) in found.iter_mut().zip(wanted) {
+                        if wanted.is_some_and(|leaf| i == leaf.index) {
+                            *found = Some(chunk);
+                        }
                     }
                     Ok(())
                 })?;
@@ -215,6 +270,7 @@ fn read_group(at: &mut Thrift<'_>, leaves: usize, image: Leaf, path: Option<Leaf
         rows,
         image: found[0].ok_or(Problem::Short)?,
         path: found[1],
+        label: found[2],
     })
 }
 
@@ -267,11 +323,17 @@ struct Column<'a> {
     last: &'a [u8],
     /// Names on its path, its own included.
     depth: usize,
-    is_bytes: bool,
+    physical: Physical,
     /// Whether it has a logical type, such as a string.
     is_labelled: bool,
     is_repeated: bool,
     defined: u32,
+}
+
+impl Column<'_> {
+    fn is_bytes(&self) -> bool {
+        self.physical == Physical::Bytes
+    }
 }
 
 /// One element of the schema, which is a tree stored with the number of children of each node.
@@ -329,7 +391,7 @@ impl<'a> Schema<'a> {
                     first,
                     last: name,
                     depth,
-                    is_bytes: element.kind == BYTE_ARRAY,
+                    physical: Physical::new(element.kind),
                     is_labelled: element.is_labelled,
                     is_repeated: repeated,
                     defined: level,
@@ -343,16 +405,12 @@ impl<'a> Schema<'a> {
 
     /// The image column (`image.bytes`, as the Hub stores images, or else the only column of bytes) and the name column.
     fn columns(&self) -> Result<(Leaf, Option<Leaf>), Failure> {
-        let leaf = |index: usize| Leaf {
-            index,
-            defined: self.leaves[index].defined,
-        };
         let is_candidate = |i: &usize| {
             let column = &self.leaves[*i];
             let is_nested = column.depth == 2 && column.last == b"bytes";
             // Strings are stored as bytes, too, but have a logical type.
             let is_flat = column.depth == 1 && !column.is_labelled;
-            column.is_bytes && !column.is_repeated && (is_nested || is_flat)
+            column.is_bytes() && !column.is_repeated && (is_nested || is_flat)
         };
         let candidates: Vec<usize> = (0..self.leaves.len()).filter(is_candidate).collect();
         let is_named = |i: &&usize| [&b"image"[..], b"img"].contains(&self.leaves[**i].first);
@@ -361,13 +419,55 @@ impl<'a> Schema<'a> {
             _ => return Err(Failure::Columns(self.describe())),
         };
         let path = self.leaves.iter().position(|column| {
-            column.is_bytes
+            column.is_bytes()
                 && !column.is_repeated
                 && column.depth == 2
                 && column.first == self.leaves[image].first
                 && column.last == b"path"
         });
-        Ok((leaf(image), path.map(leaf)))
+        Ok((self.leaf(image), path.map(|path| self.leaf(path))))
+    }
+
+    fn leaf(&self, index: usize) -> Leaf {
+        Leaf {
+            index,
+            physical: self.leaves[index].physical,
+            defined: self.leaves[index].defined,
+        }
+    }
+
+    /// The column of labels with the names of its classes, or why none of several is used: the only column of classes, or the one of them
+    /// that is called `label`; in tables that do not say which columns are classes, numbers or texts called `label` or `labels`.
+    fn label(&self, classes: &Classes) -> (Option<Leaf>, Vec<String>, Option<String>) {
+        let named = |name: &str| {
+            let is_it = |column: &Column<'_>| {
+                column.depth == 1 && !column.is_repeated && column.last == name.as_bytes()
+            };
+            let index = self.leaves.iter().position(is_it);
+            index.filter(|&i| self.leaves[i].physical != Physical::Other)
+        };
+        let known: Vec<_> = classes
+            .iter()
+            .filter_map(|(name, names)| Some((name, named(name)?, names)))
+            .collect();
+        let usual = known.iter().find(|(name, ..)| *name == "label");
+        match (usual, known.as_slice()) {
+            (Some((_, i, names)), _) | (None, [(_, i, names)]) => {
+                (Some(self.leaf(*i)), (*names).clone(), None)
+            }
+            (None, []) => {
+                let usual = ["label", "labels"].into_iter().find_map(named);
+                (usual.map(|i| self.leaf(i)), Vec::new(), None)
+            }
+            (None, several) => {
+                let names: Vec<&str> = several.iter().map(|(name, ..)| name.as_str()).collect();
+                let note = format!(
+                    "the columns {} are classes, and none is called label",
+                    names.join(", ")
+                );
+                (None, Vec::new(), Some(note))
+            }
+        }
     }
 
     /// The names of the first few columns.
@@ -397,6 +497,59 @@ impl<'a> Schema<'a> {
         };
         format!("the columns {}{more}", names.join(", "))
     }
+}
+
+/// The columns that are classes, with the names of their classes.
+pub(super) type Classes = BTreeMap<String, Vec<String>>;
+
+/// The columns of classes in the description that the library `datasets` puts into a table.
+fn features(bytes: &[u8]) -> Read<Classes> {
+    let mut found = Classes::new();
+    Thrift::new(bytes).fields(|at, id, _| {
+        if id != 5 {
+            return Ok(false);
+        }
+        at.structs(|at, _| {
+            let (mut key, mut value) = (&b""[..], &b""[..]);
+            at.fields(|at, id, _| {
+                match id {
+                    1 => key = at.binary()?,
+                    2 => value = at.binary()?,
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?;
+            if key == b"huggingface" && value.len() <= LONGEST {
+                found = classes_of(value);
+            }
+            Ok(())
+        })?;
+        Ok(true)
+    })?;
+    Ok(found)
+}
+
+/// The columns of classes in a description `{"info": {"features": {..}}}`; none if it is something else.
+fn classes_of(json: &[u8]) -> Classes {
+    #[derive(Deserialize)]
+    struct Description {
+        info: Info,
+    }
+    #[derive(Deserialize)]
+    struct Info {
+        features: BTreeMap<String, Value>,
+    }
+    let Ok(Description { info }) = serde_json::from_slice(json) else {
+        return Classes::new();
+    };
+    let classes = info.features.into_iter().filter_map(|(column, feature)| {
+        let is_class = feature
+            .get("_type")
+            .is_some_and(|kind| kind == "ClassLabel");
+        let names = feature.get("names").filter(|_| is_class)?;
+        Some((column, serde_json::from_value(names.clone()).ok()?))
+    });
+    classes.collect()
 }
 
 fn read_element<'a>(at: &mut Thrift<'a>) -> Read<Element<'a>> {
