@@ -51,6 +51,7 @@ mod cache;
 mod error;
 mod extractor;
 mod judge;
+mod native;
 mod pairs;
 mod report;
 mod score;

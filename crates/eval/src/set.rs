@@ -3,9 +3,10 @@
 use crate::cache::{FeatureCache, Known};
 use crate::error::{EvalError, Result, of};
 use crate::extractor::{BATCH, Extractor};
+use crate::native::Native;
 use rayon::prelude::*;
 use sdft_files::sha256_bytes;
-use sdft_imaging::{Conversions, Limits, Reading, Rgb8, read_image_file};
+use sdft_imaging::{Conversions, Image, Limits, Rgb8, Samples, read_image_file};
 use sdft_metrics::{Features, Moments, Statistics};
 use sdft_npz::{Array, Values, encode_npz, read_npz_where};
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub struct ImageSet {
 }
 
 impl ImageSet {
-    /// Opens a folder of images, an `.npz` of images (`arr_0`, `[N, H, W, 3]` bytes) or an `.npz` of statistics (`mu`, `sigma`).
+    /// Opens a folder of images, an `.npz` of images (`arr_0`, `[N, H, W, C]`) or an `.npz` of statistics (`mu`, `sigma`).
     ///
     /// `progress` is called with (images done, total).
     ///
@@ -150,28 +151,64 @@ impl ImageSet {
                 describe_skipped: None,
             });
         }
-        let images = match arrays.remove(IMAGES) {
-            Some(Array {
-                shape,
-                values: Values::U8(bytes),
-            }) if shape.len() == 4 && shape[3] == 3 => (shape, bytes),
+        let Some(array) = arrays.remove(IMAGES) else {
+            return Err(problem(format!(
+                "expected statistics (mu, sigma) or images (arr_0, [N, H, W, C]), found {}",
+                names.join(", ")
+            )));
+        };
+        Self::of_array(&array, path, label, extractor, progress)
+    }
+
+    /// A set of the pictures of an array, `[N, H, W, C]`.
+    fn of_array(
+        array: &Array,
+        path: &Path,
+        label: String,
+        extractor: &Extractor,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let problem = |problem: String| EvalError::Content {
+            path: path.to_owned(),
+            problem,
+        };
+        let (n, h, w, c) = match array.shape[..] {
+            [n, h, w, c] if n * h * w * c > 0 => (n, h, w, c),
             _ => {
                 return Err(problem(format!(
-                    "expected statistics (mu, sigma) or images (arr_0, bytes [N, H, W, 3]), found {}",
-                    names.join(", ")
+                    "expected images, an array of the shape [N, H, W, C], found {} of the shape {:?}",
+                    array.values.dtype(),
+                    array.shape
                 )));
             }
         };
-        let (shape, bytes) = images;
-        let (h, w) = (shape[1], shape[2]);
-        if shape.contains(&0) {
-            return Err(problem(format!(
-                "expected images, found an array of shape {shape:?}"
-            )));
-        }
-        let pictures = bytes.chunks_exact((3 * h * w).max(1));
-        let pictures = pictures.map(|pixels| Ok(Rgb8::new(w, h, pixels.to_vec())?));
-        Self::of_images(label, pictures, extractor, progress)
+        let pictures = (0..n).map(|i| {
+            let at = i * h * w * c..(i + 1) * h * w * c;
+            let samples = match &array.values {
+                Values::U8(values) => Samples::U8(values[at].to_vec()),
+                Values::F32(values) => Samples::F32(values[at].to_vec()),
+                Values::F64(values) => Samples::F32(values[at].iter().map(|&v| v as f32).collect()),
+                Values::I64(_) => {
+                    return Err(problem(format!(
+                        "expected images of uint8, uint16 or floats, found {}",
+                        array.values.dtype()
+                    )));
+                }
+            };
+            let image = Image::new(w, h, c, samples)?;
+            let own = image.depth().full_range();
+            let of_image = |text: String| problem(format!("image {i}: {text}"));
+            let native = Native::new(image, extractor.range(), own).map_err(of_image)?;
+            Ok(native.into_rgb8().map_err(of_image)?)
+        });
+        let mut conversions = Conversions::default();
+        let pictures = pictures.map(|picture: Result<_>| {
+            let (image, converted) = picture?;
+            conversions += converted;
+            Ok(image)
+        });
+        let set = Self::of_images(label, pictures, extractor, progress)?;
+        Ok(Self { conversions, ..set })
     }
 
     /// A set of pictures from an iterator; the pictures are not kept.
@@ -251,54 +288,47 @@ pub fn of_files(
             .map(|(_, path)| {
                 let bytes = read_image_file(path, &limits)?;
                 let key = key_of(&bytes);
-                if cache.get(&key).is_some() {
+                if cache.contains(&key) {
                     return Ok((key, None));
                 }
-                let reading = Reading::rgb8(limits);
-                let decoded = reading.decode(&bytes, &path.display().to_string(), 0)?;
+                let decoded = extractor.decode(&bytes, path, limits)?;
                 Ok((key, Some(decoded)))
             })
             .collect::<Result<Vec<_>>>()?;
-        let (mut keys, mut images) = (Vec::new(), Vec::new());
-        for (key, decoded) in &read {
-            if let Some(decoded) = decoded {
-                keys.push((*key, decoded.conversions()));
-                images.push(Rgb8::from_image(decoded.image.clone()));
-            }
-        }
-        let new = extractor.extract(&images)?;
-        let new: Vec<_> = keys
-            .into_iter()
-            .zip(new.chunks_exact(dim))
-            .map(|((key, conversions), vector)| {
-                let vector = vector.to_vec();
-                let known = Known {
-                    conversions,
-                    vector,
-                };
-                (key, known)
-            })
-            .collect();
-        // NaN is an error and must not be cached.
-        let is_bad = |known: &Known| known.vector.iter().any(|x| !x.is_finite());
-        if let Some((key, _)) = new.iter().find(|(_, known)| is_bad(known)) {
-            let file = read.iter().zip(chunk).find(|((k, _), _)| k == key);
-            return Err(EvalError::Content {
-                path: file.map_or_else(PathBuf::new, |(_, (_, path))| path.clone()),
-                problem: format!(
-                    "{} gives features that are not finite",
-                    extractor.describe()
-                ),
-            });
-        }
-        if !new.is_empty() {
-            cache.put(new);
-        }
-        for (j, (key, _)) in read.iter().enumerate() {
-            if let Some(known) = cache.get(key) {
-                data[(i * BATCH + j) * dim..][..dim].copy_from_slice(&known.vector);
+        let (mut added, mut images) = (Vec::new(), Vec::new());
+        for (j, (key, decoded)) in read.into_iter().enumerate() {
+            let to = &mut data[(i * BATCH + j) * dim..][..dim];
+            if let Some((image, converted)) = decoded {
+                added.push((j, key, converted));
+                images.push(image);
+            } else if let Some(known) = cache.get(&key)? {
+                to.copy_from_slice(&known.vector);
                 conversions += known.conversions;
             }
+        }
+        let vectors = extractor.extract(&images)?;
+        let mut new = Vec::with_capacity(added.len());
+        for ((j, key, converted), vector) in added.into_iter().zip(vectors.chunks_exact(dim)) {
+            // NaN is an error and must not be cached.
+            if vector.iter().any(|x| !x.is_finite()) {
+                return Err(EvalError::Content {
+                    path: chunk[j].1.clone(),
+                    problem: format!(
+                        "{} gives features that are not finite",
+                        extractor.describe()
+                    ),
+                });
+            }
+            data[(i * BATCH + j) * dim..][..dim].copy_from_slice(vector);
+            conversions += converted;
+            let known = Known {
+                conversions: converted,
+                vector: vector.to_vec(),
+            };
+            new.push((key, known));
+        }
+        if !new.is_empty() {
+            cache.put(&new);
         }
         progress(i * BATCH + chunk.len(), files.len());
     }
