@@ -9,7 +9,7 @@ use sdft_features::{
     Inception, InceptionResize, Network, clip_input, inception_input,
 };
 use sdft_files::{sha256_bytes, sha256_file};
-use sdft_imaging::{Conversions, Limits, Rgb8, center_crop, to_unit_range};
+use sdft_imaging::{Conversions, Limits, Rgb8, center_crop, read_image_file, to_unit_range};
 use sdft_nn::Params;
 use std::path::{Path, PathBuf};
 
@@ -143,18 +143,25 @@ impl Extractor {
         self.range
     }
 
-    /// An image file in the 8-bit RGB that the networks take.
+    /// An image file in memory in the 8-bit RGB that the network takes.
     pub(crate) fn decode(
         &self,
         bytes: &[u8],
         path: &Path,
         limits: Limits,
     ) -> Result<(Rgb8, Conversions)> {
-        let native = read_native(bytes, path, limits, self.range)?;
-        native.into_rgb8().map_err(|problem| EvalError::Content {
-            path: path.to_owned(),
-            problem,
-        })
+        read_native(bytes, path, limits, self.range)?.into_rgb8()
+    }
+
+    /// An image file in the 8-bit RGB that the network takes.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read, has another number of channels than grey and RGB, with or without alpha, or has floats outside
+    /// their range.
+    pub fn show(&self, path: &Path) -> Result<Rgb8> {
+        let limits = Limits::from_env()?;
+        let bytes = read_image_file(path, &limits)?;
+        self.decode(&bytes, path, limits).map(|(image, _)| image)
     }
 
     /// The network and its preprocessing as text, which also identifies cached features.

@@ -34,7 +34,8 @@ pub use crate::{
     error::{EvalError, Result},
     extractor::{Extractor, View, hash_of},
     judge::{JudgeReport, train_judge},
-    pairs::{Pair, PairNets, Pairing, compare_pairs, pair_up},
+    pairing::{Pair, Pairing, pair_up},
+    pairs::{PairNets, PairOptions, compare_pairs},
     report::{Measure, Report},
     score::{
         DigitsScore, KeptScore, aligned_distance, class_features, score_digits, score_kept, tint,
@@ -52,6 +53,7 @@ mod error;
 mod extractor;
 mod judge;
 mod native;
+mod pairing;
 mod pairs;
 mod report;
 mod score;

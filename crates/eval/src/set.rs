@@ -197,9 +197,8 @@ impl ImageSet {
             };
             let image = Image::new(w, h, c, samples)?;
             let own = image.depth().full_range();
-            let of_image = |text: String| problem(format!("image {i}: {text}"));
-            let native = Native::new(image, extractor.range(), own).map_err(of_image)?;
-            Ok(native.into_rgb8().map_err(of_image)?)
+            let origin = format!("{}, image {i}", path.display());
+            Native::new(origin, image, extractor.range(), own)?.into_rgb8()
         });
         let mut conversions = Conversions::default();
         let pictures = pictures.map(|picture: Result<_>| {
