@@ -23,6 +23,7 @@
 //! **Invariant:** knows no tensor library and draws no random numbers; checks the size of a picture before decoding it.
 
 mod alpha;
+mod channels;
 mod compose;
 mod conversions;
 mod convert;
@@ -38,6 +39,7 @@ mod gif;
 mod interpolate;
 mod jpeg;
 mod kind;
+mod levels;
 mod limits;
 mod picture;
 mod png;
