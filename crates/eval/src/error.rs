@@ -47,6 +47,16 @@ pub enum EvalError {
         /// Number of channels.
         found: usize,
     },
+    /// An image has values that are NaN or infinite.
+    #[error("{origin}: {found} of {values} values are NaN or infinite")]
+    NotFinite {
+        /// The file, or the image in an archive.
+        origin: String,
+        /// Number of these values.
+        found: usize,
+        /// Number of all values.
+        values: usize,
+    },
     /// Values are outside the range of an image.
     #[error(
         "{origin}: expected values from {} to {} (the file states no other range), found {} to {}; give --range LOW,HIGH", range[0], range[1], found[0], found[1]

@@ -24,7 +24,7 @@ pub(crate) struct Native {
 /// Decodes a file. `range` holds for images of 16 bits and of floats; without it, floats have the range of their file, or 0 to 1.
 ///
 /// # Errors
-/// Fails if the file cannot be read, or if no range is given and a float is outside the file's.
+/// Fails if the file cannot be read, a float is NaN or infinite, or no range is given and a float is outside the file's.
 pub(crate) fn read_native(
     bytes: &[u8],
     path: &Path,
@@ -33,17 +33,16 @@ pub(crate) fn read_native(
 ) -> Result<Native> {
     let reading = Reading {
         limits,
-        range,
         ..Reading::default()
     };
-    let decoded = reading.decode(bytes, &path.display().to_string(), 0)?;
-    let own = decoded.image.depth().full_range();
+    let origin = path.display().to_string();
+    let decoded = reading.decode(bytes, &origin, 0)?;
     let conversions = decoded.conversions();
-    let has_alpha = decoded.has_alpha && decoded.channels == decoded.image.channels;
+    let has_alpha = decoded.has_alpha;
     Ok(Native {
         has_alpha,
         conversions,
-        ..Native::new(path.display().to_string(), decoded.image, range, own)?
+        ..Native::new(origin, decoded.image, range, decoded.range)?
     })
 }
 
@@ -51,7 +50,7 @@ impl Native {
     /// An image with the range of the caller, or else its `own`.
     ///
     /// # Errors
-    /// Fails if no range is given and a float is NaN or outside its own range.
+    /// Fails if a float is NaN or infinite, or if no range is given and a float is outside its own range.
     pub(crate) fn new(
         origin: String,
         image: Image,
@@ -59,6 +58,15 @@ impl Native {
         own: [f64; 2],
     ) -> Result<Self> {
         // 8 bits have no other range: a folder may hold 12 bits in 16 on one side and 8-bit samples on the other.
+        if let Samples::F32(values) = &image.samples
+            && let found @ 1.. = values.iter().filter(|v| !v.is_finite()).count()
+        {
+            return Err(EvalError::NotFinite {
+                origin,
+                found,
+                values: values.len(),
+            });
+        }
         let given = range.filter(|_| image.depth() != Depth::U8);
         let range = given.unwrap_or(own);
         let outside = outside(&image.samples, range);
@@ -116,6 +124,23 @@ impl Native {
         Picture::new(samples, shape, self.range)
     }
 
+    /// Whether a pixel is not fully opaque.
+    pub(crate) fn is_transparent(&self) -> bool {
+        fn any_below<T: Copy + PartialEq>(values: &[T], channels: usize, opaque: T) -> bool {
+            let pixels = values.chunks_exact(channels);
+            pixels
+                .filter_map(|p| p.last())
+                .any(|&alpha| alpha != opaque)
+        }
+        let n = self.image.channels;
+        self.has_alpha
+            && match &self.image.samples {
+                Samples::U8(values) => any_below(values, n, u8::MAX),
+                Samples::U16(values) => any_below(values, n, u16::MAX),
+                Samples::F32(values) => any_below(values, n, self.range[1] as f32),
+            }
+    }
+
     /// Removes an alpha channel, regardless of its values.
     pub(crate) fn without_alpha(&mut self) {
         if !std::mem::take(&mut self.has_alpha) {
@@ -150,6 +175,9 @@ impl Native {
                 origin: self.origin,
                 found: self.image.channels,
             });
+        }
+        if self.is_transparent() {
+            self.conversions.transparent = 1;
         }
         if let Samples::U16(values) = &self.image.samples
             && self.range == Depth::U16.full_range()
@@ -290,7 +318,9 @@ mod tests {
             "{error}"
         );
         grey.has_alpha = true;
-        assert_eq!(pixels(grey.clone()), [255, 255, 255, 7, 7, 7]);
+        let (image, conversions) = grey.clone().into_rgb8().unwrap();
+        assert_eq!(image.pixels, [255, 255, 255, 7, 7, 7]);
+        assert_eq!(conversions.transparent, 1);
         assert!(
             grey.form()
                 .contains("2 channels of 8 bits with alpha, 0 to 255")
@@ -325,6 +355,8 @@ mod tests {
             0
         );
         let image = Image::new(1, 1, 1, Samples::F32(vec![f32::NAN])).unwrap();
-        assert!(Native::new("x.tif".into(), image, None, [0.0, 1.0]).is_err());
+        let error = Native::new("x.tif".into(), image, Some([0.0, 1.0]), [0.0, 1.0]);
+        let text = error.err().unwrap().to_string();
+        assert!(text.contains("1 of 1 values are NaN"), "{text}");
     }
 }

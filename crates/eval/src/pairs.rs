@@ -118,11 +118,13 @@ pub fn compare_pairs(
         for both in loaded {
             for (side, native) in both.into_iter().enumerate() {
                 outside[side] += native.outside;
-                conversions[side] += native.conversions;
-                if !nets.is_empty() {
-                    let shown = [&mut inputs, &mut outputs];
-                    shown[side].push(shown_to_networks(native, &mut conversions[side])?);
+                if nets.is_empty() {
+                    conversions[side] += native.conversions;
+                    continue;
                 }
+                let (image, converted) = native.into_rgb8()?;
+                conversions[side] += converted;
+                [&mut inputs, &mut outputs][side].push(image);
             }
         }
         let mut added = (0..4)
@@ -211,17 +213,12 @@ fn load(pair: &Pair, options: &PairOptions, limits: Limits) -> Result<[Native; 2
 
 /// Two images with the same channels, depth and range, converted to 8-bit RGB where that is needed and possible.
 fn in_one_form(pair: &Pair, [mut a, mut b]: [Native; 2]) -> Result<[Native; 2]> {
-    if !(a.conversions.transparent > 0 || b.conversions.transparent > 0) {
+    if !a.is_transparent() && !b.is_transparent() {
         a.without_alpha();
         b.without_alpha();
     }
     let same_form = a.channels_and_depth() == b.channels_and_depth();
     if same_form && a.range == b.range {
-        if a.has_alpha {
-            // Compared as it is, not composed.
-            a.conversions.transparent = 0;
-            b.conversions.transparent = 0;
-        }
         return Ok([a, b]);
     }
     let hint = match same_form {
@@ -271,20 +268,6 @@ fn resized(native: Native, size: usize, path: &Path) -> Result<Native> {
         image: resize_short_side(&native.image, size),
         ..native
     })
-}
-
-/// An image in 8-bit RGB; adds the conversions that this takes.
-fn shown_to_networks(native: Native, conversions: &mut Conversions) -> Result<Rgb8> {
-    let fresh = Native {
-        conversions: Conversions {
-            transparent: usize::from(native.has_alpha),
-            ..Conversions::default()
-        },
-        ..native
-    };
-    let (image, added) = fresh.into_rgb8()?;
-    *conversions += added;
-    Ok(image)
 }
 
 fn pixel_scores(a: &Native, b: &Native) -> sdft_metrics::Result<[f64; 4]> {

@@ -186,6 +186,7 @@ impl ImageSet {
             let at = i * h * w * c..(i + 1) * h * w * c;
             let samples = match &array.values {
                 Values::U8(values) => Samples::U8(values[at].to_vec()),
+                Values::U16(values) => Samples::U16(values[at].to_vec()),
                 Values::F32(values) => Samples::F32(values[at].to_vec()),
                 Values::F64(values) => Samples::F32(values[at].iter().map(|&v| v as f32).collect()),
                 Values::I64(_) => {
