@@ -176,7 +176,7 @@ impl ImageSet {
             [n, h, w, c] if n * h * w * c > 0 => (n, h, w, c),
             _ => {
                 return Err(problem(format!(
-                    "expected images, an array of the shape [N, H, W, C], found {} of the shape {:?}",
+                    "expected images, {IMAGES} of the shape [N, H, W, C], found {} of the shape {:?}",
                     array.values.dtype(),
                     array.shape
                 )));

@@ -1,5 +1,6 @@
 //! Measurements of images: two sets, or pairs of inputs and outputs.
 
+mod asked;
 mod options;
 mod pairs;
 mod sets;

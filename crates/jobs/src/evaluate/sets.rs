@@ -1,5 +1,6 @@
 //! Comparing two sets of images.
 
+use super::asked::asked;
 use super::{EvaluatePlan, Evaluation, PairsOptions, SetsOptions, check_out, check_range};
 use crate::context::Context;
 use crate::embedded::DIGITS;
@@ -95,6 +96,11 @@ pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result
         k: options.neighbours,
     };
     let (mut report, neighbours) = compare_sets(&real, &fake, &settings)?;
+    if digits {
+        report
+            .measures
+            .extend(asked(&options.fake, &fake.files, &extractor)?);
+    }
     report
         .settings
         .push(("features".into(), extractor.describe()));
