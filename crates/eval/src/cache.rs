@@ -41,7 +41,8 @@ impl FeatureCache {
     /// Fails if the folder cannot be created or a file cannot be read.
     pub fn open(folder: &Path, description: &str, dim: usize) -> Result<Self> {
         fs::create_dir_all(folder).map_err(io_error("create the folder", folder))?;
-        let name = sha256_bytes(format!("features 2, {description}, {dim}").as_bytes());
+        // The number is that of the way in which images are read: 3 converts colour profiles to sRGB.
+        let name = sha256_bytes(format!("features 3, {description}, {dim}").as_bytes());
         let path = folder.join(format!("{}.features", &name[..16]));
         let mut cache = Self::none(dim);
         match File::open(&path) {
@@ -155,33 +156,10 @@ fn parse(record: &[u8]) -> Option<([u8; 32], Known)> {
     let (&flags, vector) = rest.split_first()?;
     let vector = vector.as_chunks::<4>().0.iter();
     let known = Known {
-        conversions: conversions(flags),
+        conversions: Conversions::from_bits(flags),
         vector: vector.map(|b| f32::from_le_bytes(*b)).collect(),
     };
     Some((*key, known))
-}
-
-/// One bit for each conversion.
-fn flags(conversions: &Conversions) -> u8 {
-    let bits = [
-        conversions.transparent,
-        conversions.sixteen_bit,
-        conversions.reoriented,
-        conversions.animated,
-    ];
-    let bits = bits.iter().enumerate();
-    bits.fold(0, |all, (i, &n)| all | u8::from(n > 0) << i)
-}
-
-fn conversions(flags: u8) -> Conversions {
-    let bit = |i: u8| usize::from(flags >> i & 1);
-    Conversions {
-        transparent: bit(0),
-        sixteen_bit: bit(1),
-        reoriented: bit(2),
-        animated: bit(3),
-        ..Conversions::default()
-    }
 }
 
 /// Appends records; returns the number of the first one.
@@ -191,7 +169,7 @@ fn append(path: &Path, dim: usize, new: &[([u8; 32], Known)]) -> io::Result<u64>
     for (key, known) in new {
         let start = bytes.len();
         bytes.extend(key);
-        bytes.push(flags(&known.conversions));
+        bytes.push(known.conversions.bits());
         bytes.extend(known.vector.iter().flat_map(|v| v.to_le_bytes()));
         bytes.extend(crc32fast::hash(&bytes[start..]).to_le_bytes());
     }

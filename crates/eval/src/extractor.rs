@@ -143,14 +143,15 @@ impl Extractor {
         self.range
     }
 
-    /// An image file in memory in the 8-bit RGB that the network takes.
+    /// Page `page` of an image file in memory, in the 8-bit RGB that the network takes.
     pub(crate) fn decode(
         &self,
         bytes: &[u8],
         path: &Path,
+        page: usize,
         limits: Limits,
     ) -> Result<(Rgb8, Conversions)> {
-        read_native(bytes, path, limits, self.range)?.into_rgb8()
+        read_native(bytes, path, page, limits, self.range)?.into_rgb8()
     }
 
     /// An image file in the 8-bit RGB that the network takes.
@@ -161,7 +162,7 @@ impl Extractor {
     pub fn show(&self, path: &Path) -> Result<Rgb8> {
         let limits = Limits::from_env()?;
         let bytes = read_image_file(path, &limits)?;
-        self.decode(&bytes, path, limits).map(|(image, _)| image)
+        self.decode(&bytes, path, 0, limits).map(|(image, _)| image)
     }
 
     /// The network and its preprocessing as text, which also identifies cached features.

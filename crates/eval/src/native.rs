@@ -21,29 +21,33 @@ pub(crate) struct Native {
     pub(crate) conversions: Conversions,
 }
 
-/// Decodes a file. `range` holds for images of 16 bits and of floats; without it, floats have the range of their file, or 0 to 1.
+/// Decodes page `page` of a file. `range` holds for images of 16 bits and of floats; without it, floats have the range of their file, or
+/// 0 to 1.
 ///
 /// # Errors
 /// Fails if the file cannot be read, a float is NaN or infinite, or no range is given and a float is outside the file's.
 pub(crate) fn read_native(
     bytes: &[u8],
     path: &Path,
+    page: usize,
     limits: Limits,
     range: Option<[f64; 2]>,
 ) -> Result<Native> {
-    let reading = Reading {
-        limits,
-        ..Reading::default()
-    };
     let origin = path.display().to_string();
-    let decoded = reading.decode(bytes, &origin, 0)?;
-    let conversions = decoded.conversions();
-    let has_alpha = decoded.has_alpha;
+    let decoded = reading(limits).decode(bytes, &origin, page)?;
     Ok(Native {
-        has_alpha,
-        conversions,
+        has_alpha: decoded.has_alpha,
+        conversions: decoded.conversions(),
         ..Native::new(origin, decoded.image, range, decoded.range)?
     })
+}
+
+/// All channels in the depth of the file.
+pub(crate) fn reading(limits: Limits) -> Reading {
+    Reading {
+        limits,
+        ..Reading::default()
+    }
 }
 
 impl Native {
@@ -178,6 +182,9 @@ impl Native {
         }
         if self.is_transparent() {
             self.conversions.transparent = 1;
+        }
+        if self.outside > 0 {
+            self.conversions.clamped = 1;
         }
         if let Samples::U16(values) = &self.image.samples
             && self.range == Depth::U16.full_range()

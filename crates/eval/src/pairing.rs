@@ -1,6 +1,7 @@
 //! Which images of two folders belong together.
 
 use crate::error::{EvalError, Result};
+use crate::set::leave_out_archives;
 use sdft_imaging::without_ending;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,10 +33,12 @@ pub struct Pair {
 /// # Errors
 /// Fails if a folder contains no images or an image has no partner; the error names them.
 pub fn pair_up(input: &Path, output: &Path, pairing: Pairing) -> Result<Vec<Pair>> {
-    let (inputs, outputs) = (
-        sdft_data::list_images(input)?,
-        sdft_data::list_images(output)?,
-    );
+    let list = |folder: &Path| -> Result<_> {
+        let mut listing = sdft_data::scan_images(folder)?;
+        leave_out_archives(&mut listing);
+        Ok(listing.all_readable(folder)?)
+    };
+    let (inputs, outputs) = (list(input)?, list(output)?);
     let stem = |id: &str| without_ending(id).to_owned();
     let problem = |problem: String| EvalError::Content {
         path: output.to_owned(),

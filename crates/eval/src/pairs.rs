@@ -163,7 +163,7 @@ pub fn compare_pairs(
         report.warnings.extend(remark(label, conversions));
         if outside > 0 {
             report.warnings.push(format!(
-                "{label}: {outside} values are outside the range; PSNR and SSIM use them as they are, networks see them clamped"
+                "{label}: {outside} values are outside the range; PSNR and SSIM use them as they are"
             ));
         }
     }

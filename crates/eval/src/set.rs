@@ -3,12 +3,15 @@
 use crate::cache::{FeatureCache, Known};
 use crate::error::{EvalError, Result, of};
 use crate::extractor::{BATCH, Extractor};
-use crate::native::Native;
+use crate::native::{Native, reading};
 use rayon::prelude::*;
+use sdft_data::Listing;
 use sdft_files::sha256_bytes;
-use sdft_imaging::{Conversions, Image, Limits, Rgb8, Samples, read_image_file};
+use sdft_imaging::{
+    Conversions, Image, Kind, Limits, Rgb8, Samples, kind_of_bytes, read_image_file,
+};
 use sdft_metrics::{Features, Moments, Statistics};
-use sdft_npz::{Array, Values, encode_npz, read_npz_where};
+use sdft_npz::{Array, Values, encode_npz, read_npy_bytes, read_npz_where};
 use std::path::{Path, PathBuf};
 
 /// The name of the array of images in an archive.
@@ -34,7 +37,8 @@ pub struct ImageSet {
 }
 
 impl ImageSet {
-    /// Opens a folder of images, an `.npz` of images (`arr_0`, `[N, H, W, C]`) or an `.npz` of statistics (`mu`, `sigma`).
+    /// Opens a folder of images, an `.npz` of images (`arr_0`, `[N, H, W, C]`) or of statistics (`mu`, `sigma`), an `.npy` of images, or a
+    /// file whose pages are the images. Archives inside a folder are no images: samples may lie next to an archive of the same samples.
     ///
     /// `progress` is called with (images done, total).
     ///
@@ -47,13 +51,18 @@ impl ImageSet {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         let label = path.display().to_string();
-        if path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("npz"))
-        {
+        let is_named = |ending| {
+            path.extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case(ending))
+        };
+        if is_named("npz") {
             return Self::open_archive(path, label, extractor, progress);
         }
-        let listing = sdft_data::scan_images(path)?;
+        if path.is_file() {
+            return Self::open_stack(path, label, extractor, progress);
+        }
+        let mut listing = sdft_data::scan_images(path)?;
+        leave_out_archives(&mut listing);
         let describe_skipped = listing.describe_skipped();
         let files = listing.all_readable(path)?;
         let (features, conversions) = of_files(&files, extractor, cache, progress)?;
@@ -158,6 +167,31 @@ impl ImageSet {
             )));
         };
         Self::of_array(&array, path, label, extractor, progress)
+    }
+
+    /// A set of the pages of a file: a TIFF, or an `.npy` of `[N, H, W, C]`.
+    fn open_stack(
+        path: &Path,
+        label: String,
+        extractor: &Extractor,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
+        let limits = Limits::from_env()?;
+        let bytes = read_image_file(path, &limits)?;
+        if kind_of_bytes(&bytes) == Kind::Picture("NPY") {
+            let array = read_npy_bytes(&bytes, &label, None)?;
+            drop(bytes);
+            return Self::of_array(&array, path, label, extractor, progress);
+        }
+        let n = reading(limits).pages(&bytes, &label)?;
+        let mut conversions = Conversions::default();
+        let pictures = (0..n).map(|page| {
+            let (image, converted) = extractor.decode(&bytes, path, page, limits)?;
+            conversions += converted;
+            Ok(image)
+        });
+        let set = Self::of_images(label, pictures, extractor, progress)?;
+        Ok(Self { conversions, ..set })
     }
 
     /// A set of the pictures of an array, `[N, H, W, C]`.
@@ -267,6 +301,17 @@ impl ImageSet {
     }
 }
 
+/// Counts archives among the files that are no images.
+pub(crate) fn leave_out_archives(listing: &mut Listing) {
+    let is_archive = |(_, path): &mut (String, PathBuf)| {
+        path.extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("npz"))
+    };
+    listing
+        .others
+        .extend(listing.images.extract_if(.., is_archive));
+}
+
 /// The feature vectors of image files, from the cache if possible, and the conversions of the images.
 ///
 /// # Errors
@@ -291,7 +336,7 @@ pub fn of_files(
                 if cache.contains(&key) {
                     return Ok((key, None));
                 }
-                let decoded = extractor.decode(&bytes, path, limits)?;
+                let decoded = extractor.decode(&bytes, path, 0, limits)?;
                 Ok((key, Some(decoded)))
             })
             .collect::<Result<Vec<_>>>()?;
