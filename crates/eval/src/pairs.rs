@@ -186,6 +186,7 @@ fn load(pair: &Pair, options: &PairOptions, limits: Limits) -> Result<[Native; 2
         read_native(
             &read_image_file(path, &limits)?,
             path,
+            0,
             limits,
             options.range,
         )
