@@ -34,8 +34,9 @@ pub use crate::{
     error::{EvalError, Result},
     extractor::{Extractor, View, hash_of},
     judge::{JudgeReport, train_judge},
+    loaded::PairOptions,
     pairing::{Pair, Pairing, pair_up},
-    pairs::{PairNets, PairOptions, compare_pairs},
+    pairs::{PairNets, compare_pairs},
     report::{Measure, Report},
     score::{
         DigitsScore, KeptScore, aligned_distance, class_features, score_digits, score_kept, tint,
@@ -48,10 +49,12 @@ pub use crate::{
     },
 };
 
+mod archive;
 mod cache;
 mod error;
 mod extractor;
 mod judge;
+mod loaded;
 mod native;
 mod pairing;
 mod pairs;

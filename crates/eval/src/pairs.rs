@@ -2,24 +2,20 @@
 
 use crate::error::{EvalError, Result, of};
 use crate::extractor::Extractor;
-use crate::native::{Native, read_native};
+use crate::loaded::{PairOptions, load};
+use crate::native::Native;
 use crate::pairing::Pair;
 use crate::report::{Measure, Report};
 use crate::sets::remark;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use sdft_features::Lpips;
-use sdft_imaging::{
-    Conversions, Depth, Limits, Rgb8, read_image_file, resize_short_side, to_unit_range,
-};
+use sdft_imaging::{Conversions, Limits, Rgb8, to_unit_range};
 use sdft_metrics::{SsimWindow, cosine, directional_similarity, psnr, psnr_floored, ssim};
 use std::collections::BTreeSet;
-use std::path::Path;
 
 /// Batch size of the networks.
 const BATCH: usize = 8;
-/// Longest side of a resized picture.
-const LONGEST: usize = 16_384;
 /// Most pixels in a batch for LPIPS.
 const BATCH_PIXELS: usize = 8 * 256 * 256;
 
@@ -40,15 +36,6 @@ impl PairNets {
     fn is_empty(&self) -> bool {
         self.lpips.is_none() && self.identity.is_none() && self.text.is_none()
     }
-}
-
-/// How pairs are compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct PairOptions {
-    /// The short side that every image is resized to first, with Pillow's bicubic, as EGSDE's evaluation does with 256.
-    pub size: Option<usize>,
-    /// The lowest and the highest possible value of images of 16 bits and of floats; of their type or file if `None`.
-    pub range: Option<[f64; 2]>,
 }
 
 /// A column of values.
@@ -180,97 +167,6 @@ impl Column {
     }
 }
 
-/// The images of a pair, of one size and form.
-fn load(pair: &Pair, options: &PairOptions, limits: Limits) -> Result<[Native; 2]> {
-    let read = |path: &Path| {
-        read_native(
-            &read_image_file(path, &limits)?,
-            path,
-            0,
-            limits,
-            options.range,
-        )
-    };
-    let [mut a, mut b] = in_one_form(pair, [read(&pair.input)?, read(&pair.output)?])?;
-    if let Some(size) = options.size {
-        a = resized(a, size, &pair.input)?;
-        b = resized(b, size, &pair.output)?;
-    }
-    if (a.image.width, a.image.height) != (b.image.width, b.image.height) {
-        return Err(EvalError::Content {
-            path: pair.output.clone(),
-            problem: format!(
-                "{}x{} pixels, expected the {}x{} of {}; --size resizes pictures of one aspect ratio to one size",
-                b.image.width,
-                b.image.height,
-                a.image.width,
-                a.image.height,
-                pair.input.display()
-            ),
-        });
-    }
-    Ok([a, b])
-}
-
-/// Two images with the same channels, depth and range, converted to 8-bit RGB where that is needed and possible.
-fn in_one_form(pair: &Pair, [mut a, mut b]: [Native; 2]) -> Result<[Native; 2]> {
-    if !a.is_transparent() && !b.is_transparent() {
-        a.without_alpha();
-        b.without_alpha();
-    }
-    let same_form = a.channels_and_depth() == b.channels_and_depth();
-    if same_form && a.range == b.range {
-        return Ok([a, b]);
-    }
-    let hint = match same_form {
-        true => "; --range LOW,HIGH is the range of both",
-        false => "",
-    };
-    let convertible = |native: &Native| native.image.depth() != Depth::F32 && native.is_visible();
-    if !convertible(&a) || !convertible(&b) {
-        return Err(EvalError::Content {
-            path: pair.output.clone(),
-            problem: format!(
-                "{}, expected the form of {}: {}{hint}",
-                b.form(),
-                pair.input.display(),
-                a.form()
-            ),
-        });
-    }
-    Ok([in_rgb8(a)?, in_rgb8(b)?])
-}
-
-fn in_rgb8(native: Native) -> Result<Native> {
-    let (origin, outside) = (native.origin.clone(), native.outside);
-    let (image, conversions) = native.into_rgb8()?;
-    Ok(Native {
-        origin,
-        image: image.into(),
-        range: Depth::U8.full_range(),
-        outside,
-        has_alpha: false,
-        conversions,
-    })
-}
-
-fn resized(native: Native, size: usize, path: &Path) -> Result<Native> {
-    let (width, height) = (native.image.width, native.image.height);
-    let (short, long) = (width.min(height), width.max(height));
-    if long * size / short > LONGEST {
-        return Err(EvalError::Content {
-            path: path.to_owned(),
-            problem: format!(
-                "{width}x{height} pixels: resizing the short side to {size} makes it longer than {LONGEST}"
-            ),
-        });
-    }
-    Ok(Native {
-        image: resize_short_side(&native.image, size),
-        ..native
-    })
-}
-
 fn pixel_scores(a: &Native, b: &Native) -> sdft_metrics::Result<[f64; 4]> {
     let (a, b) = (a.picture()?, b.picture()?);
     Ok([
@@ -377,7 +273,8 @@ fn summary(pairs: &[Pair], columns: Vec<Column>) -> Report {
 mod tests {
     use super::*;
     use crate::pairing::{Pairing, pair_up};
-    use sdft_imaging::{Image, ImageSpec, Samples, write_png};
+    use sdft_imaging::{Depth, Image, ImageSpec, Samples, write_png};
+    use std::path::Path;
 
     fn compare(a: &Path, b: &Path, options: PairOptions) -> Result<Report> {
         let pairs = pair_up(a, b, Pairing::Name)?;
