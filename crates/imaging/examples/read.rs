@@ -50,9 +50,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         };
         let mut image = decoded.image;
+        let (channels, depth) = (image.channels, image.depth());
         let spec = |[height, width]: [usize; 2]| ImageSpec {
             range: decoded.range,
-            ..ImageSpec::new(image.channels, image.depth(), width, height)
+            ..ImageSpec::new(channels, depth, width, height)
         };
         if task.encode {
             let spec = spec([image.height, image.width]);

@@ -25,6 +25,8 @@ pub(crate) struct Entry {
     tag: u16,
     kind: u16,
     count: usize,
+    /// Where the entry is.
+    pub(crate) start: usize,
     /// Where the values are, in the entry itself or elsewhere.
     pub(crate) at: usize,
 }
@@ -71,6 +73,21 @@ impl<'a> Container<'a> {
         bytes
     }
 
+    /// The bytes of an entry with values `part` of `entry`, which are stored where they are.
+    pub(crate) fn part(self, entry: Entry, part: std::ops::Range<usize>) -> Option<Vec<u8>> {
+        let len = size_of(entry.kind)?;
+        let at = entry.at + len * part.start;
+        let value = match len * part.len() <= self.offset_len() {
+            true => self.bytes.get(at..at + len * part.len())?.to_vec(),
+            false => self.to_bytes(at as u64, self.offset_len()),
+        };
+        let mut out = self.to_bytes(entry.tag.into(), 2);
+        out.extend(self.to_bytes(entry.kind.into(), 2));
+        out.extend(self.to_bytes(part.len() as u64, self.offset_len()));
+        out.extend(value);
+        Some(out)
+    }
+
     /// Reads the directory at an offset; `None` if it is not inside the file. Entries of unknown types are left out.
     pub(crate) fn directory(self, offset: u64) -> Option<Directory> {
         let at = usize::try_from(offset).ok()?;
@@ -87,7 +104,8 @@ impl<'a> Container<'a> {
         })
     }
 
-    fn entry(self, at: usize) -> Option<Entry> {
+    fn entry(self, start: usize) -> Option<Entry> {
+        let at = start;
         let tag = self.number(at, 2)? as u16;
         let kind = self.number(at + 2, 2)? as u16;
         let count = usize::try_from(self.number(at + 4, self.offset_len())?).ok()?;
@@ -102,6 +120,7 @@ impl<'a> Container<'a> {
             tag,
             kind,
             count,
+            start,
             at,
         })
     }

@@ -221,6 +221,7 @@ fn prepare_profile(name: String, profile: &ColorProfile) -> Prepared {
     let srgb = ColorProfile::new_srgb();
     let options = TransformOptions {
         rendering_intent: RenderingIntent::RelativeColorimetric,
+        prefer_fixed_point: false,
         ..TransformOptions::default()
     };
     let eight = profile.create_transform_8bit(from, &srgb, Samples::Rgb, options);

@@ -9,7 +9,7 @@ use image::metadata::Orientation;
 use tiff::decoder::Decoder;
 
 use crate::{
-    Image, Result, Samples, alpha,
+    Image, ImagingError, Result, Samples, alpha,
     bands::{self, Numbers},
     channels::Layout,
     decode::{Raw, Source},
@@ -492,55 +492,62 @@ impl Form {
 fn samples(form: &Form, tags: Tags<'_>, page: &Page, source: &Source<'_>) -> Result<Vec<u8>> {
     let fail = |error: tiff::TiffError| match error {
         tiff::TiffError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-            source.broken("it ends within its samples, so the file is truncated".to_owned())
+            truncated(source)
         }
         other => source.broken(other.to_string()),
     };
-    if form.compression == JPEG {
-        check_jpegs(form, tags, source)?;
-    }
-    let file = Patched::new(source.bytes, tags, page);
+    check_parts(form, tags, page, source)?;
     let mut limits = tiff::decoder::Limits::default();
     limits.intermediate_buffer_size = source.bytes.len();
-    limits.ifd_value_size = source.bytes.len();
-    let mut decoder = Decoder::new(file).map_err(fail)?.with_limits(limits);
-    let layout = decoder.image_buffer_layout().map_err(fail)?;
-    let bits = u64::from(form.width) * form.bits;
-    let expected = match form.is_planar {
-        true => bits.div_ceil(8) * form.channels as u64,
-        false => (bits * form.channels as u64).div_ceil(8),
-    } * u64::from(form.height);
-    if layout.complete_len as u64 != expected {
-        return Err(source.broken(format!(
-            "its samples take {} bytes, expected {expected}",
-            layout.complete_len
-        )));
+    let (planes, channels) = match form.is_planar {
+        true => (form.channels, 1),
+        false => (1, form.channels),
+    };
+    let bits = u64::from(form.width) * form.bits * channels as u64;
+    let expected = bits.div_ceil(8) * u64::from(form.height);
+    let mut bytes = vec![0; expected as usize * planes];
+    for (plane, bytes) in bytes.chunks_exact_mut(expected as usize).enumerate() {
+        let file = Patched::new(source.bytes, form, tags, page, plane);
+        let mut decoder = Decoder::new(file)
+            .map_err(fail)?
+            .with_limits(limits.clone());
+        let layout = decoder.image_buffer_layout().map_err(fail)?;
+        if layout.complete_len as u64 != expected {
+            return Err(source.broken(format!(
+                "its samples take {} bytes, expected {expected}",
+                layout.complete_len
+            )));
+        }
+        decoder.read_image_bytes(bytes).map_err(fail)?;
     }
-    let mut bytes = vec![0; layout.complete_len];
-    decoder.read_image_bytes(&mut bytes).map_err(fail)?;
     Ok(bytes)
 }
 
-/// Checks the sizes of JPEG files in a TIFF file before they are decoded.
-fn check_jpegs(form: &Form, tags: Tags<'_>, source: &Source<'_>) -> Result<()> {
+fn truncated(source: &Source<'_>) -> ImagingError {
+    source.broken("it ends within its samples, so the file is truncated".to_owned())
+}
+
+/// Checks that all strips and tiles are inside the file, and those of JPEG have no more pixels than the picture.
+fn check_parts(form: &Form, tags: Tags<'_>, page: &Page, source: &Source<'_>) -> Result<()> {
     let pairs = [
         (tag::STRIP_OFFSETS, tag::STRIP_LENGTHS),
         (tag::TILE_OFFSETS, tag::TILE_LENGTHS),
     ];
-    let most = u64::from(form.width) * u64::from(form.height);
+    let picture = u64::from(form.width) * u64::from(form.height);
     let tile = |tag: u16| tags.number(tag).unwrap_or(0);
-    let most = most.max(tile(tag::TILE_WIDTH) * tile(tag::TILE_HEIGHT));
+    let most = picture.max(tile(tag::TILE_WIDTH) * tile(tag::TILE_HEIGHT));
     for (offsets, lengths) in pairs {
         let offsets = tags.numbers(offsets).unwrap_or_default();
         let lengths = tags.numbers(lengths).unwrap_or_default();
         for (&at, &len) in offsets.iter().zip(&lengths) {
-            let range = usize::try_from(at)
-                .ok()
-                .zip(usize::try_from(at.saturating_add(len)).ok());
-            let part = range.and_then(|(from, to)| source.bytes.get(from..to));
-            let part = part.ok_or_else(|| {
-                source.broken("it ends within its samples, so the file is truncated".to_owned())
-            })?;
+            let from = at.saturating_add(page.shift);
+            let to = usize::try_from(from.saturating_add(len)).unwrap_or(usize::MAX);
+            let part = usize::try_from(from).ok();
+            let part = part.and_then(|from| source.bytes.get(from..to));
+            let part = part.ok_or_else(|| truncated(source))?;
+            if form.compression != JPEG {
+                continue;
+            }
             let size = jpeg::frame(part);
             // Blocks of up to 32 x 32 pixels may extend beyond the picture.
             if size.is_none_or(|[w, h]| u64::from(w) * u64::from(h) > most + 64 * 1024) {
@@ -554,14 +561,14 @@ fn check_jpegs(form: &Form, tags: Tags<'_>, source: &Source<'_>) -> Result<()> {
 }
 
 /// The file with a few bytes changed: its first directory is that of the page, and its interpretation is grey, so that the decoder returns
-/// the samples as they are stored.
+/// the samples as they are stored. Of planes it has one, because the decoder does not find all tiles of the others.
 struct Patched<'a> {
     file: Cursor<&'a [u8]>,
     patches: Vec<(u64, Vec<u8>)>,
 }
 
 impl<'a> Patched<'a> {
-    fn new(bytes: &'a [u8], tags: Tags<'_>, page: &Page) -> Self {
+    fn new(bytes: &'a [u8], form: &Form, tags: Tags<'_>, page: &Page, plane: usize) -> Self {
         let container = tags.container;
         let len = container.offset_len();
         let mut patches = vec![(len as u64, container.to_bytes(page.offset, len))];
@@ -574,6 +581,30 @@ impl<'a> Patched<'a> {
         if page.shift > 0 {
             let start = tags.number(tag::STRIP_OFFSETS).unwrap_or(0);
             set(tag::STRIP_OFFSETS, start + page.shift, len);
+        }
+        if form.is_planar && form.channels > 1 {
+            set(tag::CHANNELS, 1, 2);
+            set(tag::PLANAR, 1, 2);
+            let mut keep = |tag: u16, part: std::ops::Range<usize>| {
+                let entry = tags.directory.entry(tag);
+                if let Some((entry, bytes)) =
+                    entry.and_then(|e| Some((e, container.part(e, part)?)))
+                {
+                    patches.push((entry.start as u64, bytes));
+                }
+            };
+            keep(tag::BITS, 0..1);
+            keep(tag::SAMPLE_FORMAT, 0..1);
+            keep(tag::EXTRA, 0..0);
+            for tag in [
+                tag::STRIP_OFFSETS,
+                tag::STRIP_LENGTHS,
+                tag::TILE_OFFSETS,
+                tag::TILE_LENGTHS,
+            ] {
+                let n = tags.numbers(tag).map_or(0, |all| all.len() / form.channels);
+                keep(tag, plane * n..(plane + 1) * n);
+            }
         }
         Self {
             file: Cursor::new(bytes),
