@@ -19,6 +19,7 @@ pub(crate) fn evaluate(args: &EvaluateArgs) -> Result<()> {
         cache: cache_location(args.cache.as_ref(), args.no_cache),
         out: args.out.clone(),
         overwrite: args.overwrite,
+        range: args.range,
     };
     let evaluation = match (&args.real, &args.fake, args.pairs.as_deref()) {
         (Some(real), Some(fake), None) => {

@@ -113,6 +113,10 @@ fn invalid_measurements_are_refused_before_the_first_one() {
         "--real", "digits", "--fake", "samples", "--resize", "bicubic",
     ])
     .fails(2, &["bicubic", "clean-fid"]);
+    for range in ["4095", "4095,0", "0,1,2", "low,high"] {
+        let options = ["--real", "digits", "--fake", "samples", "--range", range];
+        evaluate(&options).fails(2, &[range, "LOW,HIGH"]);
+    }
     place.write("bad.npz", b"PK\x03\x04 nothing else");
     evaluate(&["--real", "digits", "--fake", "bad.npz"]).fails(1, &["bad.npz"]);
     place.write("samples/00012.png", b"no picture");

@@ -37,6 +37,38 @@ pub enum EvalError {
         /// What was expected and found.
         problem: String,
     },
+    /// A network cannot see an image.
+    #[error(
+        "{origin}: networks such as Inception take RGB, found {found} channels; PSNR and SSIM can be measured, with --pairs and --without lpips,identity"
+    )]
+    NotRgb {
+        /// The file, or the image in an archive.
+        origin: String,
+        /// Number of channels.
+        found: usize,
+    },
+    /// An image has values that are NaN or infinite.
+    #[error("{origin}: {found} of {values} values are NaN or infinite")]
+    NotFinite {
+        /// The file, or the image in an archive.
+        origin: String,
+        /// Number of these values.
+        found: usize,
+        /// Number of all values.
+        values: usize,
+    },
+    /// Values are outside the range of an image.
+    #[error(
+        "{origin}: expected values from {} to {} (the file states no other range), found {} to {}; give --range LOW,HIGH", range[0], range[1], found[0], found[1]
+    )]
+    Range {
+        /// The file, or the image in an archive.
+        origin: String,
+        /// The lowest and the highest possible value.
+        range: [f64; 2],
+        /// The smallest and the largest value.
+        found: [f64; 2],
+    },
     /// A file or folder cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

@@ -1,6 +1,7 @@
 //! Networks with their preprocessing: pictures in, feature vectors out.
 
 use crate::error::{EvalError, Result};
+use crate::native::{describe_range, read_native};
 use candle_core::{DType, Device, Tensor};
 use sdft_data::{Digits, Style};
 use sdft_features::{
@@ -8,9 +9,9 @@ use sdft_features::{
     Inception, InceptionResize, Network, clip_input, inception_input,
 };
 use sdft_files::{sha256_bytes, sha256_file};
-use sdft_imaging::{Rgb8, center_crop, to_unit_range};
+use sdft_imaging::{Conversions, Limits, Rgb8, center_crop, read_image_file, to_unit_range};
 use sdft_nn::Params;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Batch size of the networks.
 pub(crate) const BATCH: usize = 32;
@@ -53,6 +54,7 @@ pub struct Extractor {
     view: View,
     net: Net,
     weights: String,
+    range: Option<[f64; 2]>,
 }
 
 /// The SHA-256 of a file, or of several files together.
@@ -122,7 +124,45 @@ impl Extractor {
                 Net::Digits(judge, scale)
             }
         };
-        Ok(Self { view, net, weights })
+        Ok(Self {
+            view,
+            net,
+            weights,
+            range: None,
+        })
+    }
+
+    /// The extractor with the lowest and the highest possible value of images of 16 bits and floats, which become black and white.
+    #[must_use]
+    pub fn with_range(self, range: Option<[f64; 2]>) -> Self {
+        Self { range, ..self }
+    }
+
+    /// The lowest and the highest possible value of images of 16 bits and floats, if it was given.
+    pub(crate) fn range(&self) -> Option<[f64; 2]> {
+        self.range
+    }
+
+    /// Page `page` of an image file in memory, in the 8-bit RGB that the network takes.
+    pub(crate) fn decode(
+        &self,
+        bytes: &[u8],
+        path: &Path,
+        page: usize,
+        limits: Limits,
+    ) -> Result<(Rgb8, Conversions)> {
+        read_native(bytes, path, page, limits, self.range)?.into_rgb8()
+    }
+
+    /// An image file in the 8-bit RGB that the network takes.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read, has another number of channels than grey and RGB, with or without alpha, or has floats outside
+    /// their range.
+    pub fn show(&self, path: &Path) -> Result<Rgb8> {
+        let limits = Limits::from_env()?;
+        let bytes = read_image_file(path, &limits)?;
+        self.decode(&bytes, path, 0, limits).map(|(image, _)| image)
     }
 
     /// The network and its preprocessing as text, which also identifies cached features.
@@ -134,7 +174,10 @@ impl Extractor {
             View::Identity => "IR-SE50".to_owned(),
             View::Digits => "digits judge".to_owned(),
         };
-        format!("{what}, weights {weights}")
+        let range = self.range.map_or(String::new(), |range| {
+            format!(", range {}", describe_range(range))
+        });
+        format!("{what}, weights {weights}{range}")
     }
 
     /// The hash of its weights.

@@ -34,7 +34,9 @@ pub use crate::{
     error::{EvalError, Result},
     extractor::{Extractor, View, hash_of},
     judge::{JudgeReport, train_judge},
-    pairs::{Pair, PairNets, Pairing, compare_pairs, pair_up},
+    loaded::PairOptions,
+    pairing::{Pair, Pairing, pair_up},
+    pairs::{PairNets, compare_pairs},
     report::{Measure, Report},
     score::{
         DigitsScore, KeptScore, aligned_distance, class_features, score_digits, score_kept, tint,
@@ -47,10 +49,14 @@ pub use crate::{
     },
 };
 
+mod archive;
 mod cache;
 mod error;
 mod extractor;
 mod judge;
+mod loaded;
+mod native;
+mod pairing;
 mod pairs;
 mod report;
 mod score;

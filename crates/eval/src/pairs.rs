@@ -2,124 +2,24 @@
 
 use crate::error::{EvalError, Result, of};
 use crate::extractor::Extractor;
+use crate::loaded::{PairOptions, load};
+use crate::native::Native;
+use crate::pairing::Pair;
 use crate::report::{Measure, Report};
 use crate::sets::remark;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use sdft_features::Lpips;
-use sdft_imaging::{
-    Conversions, Limits, Reading, Rgb8, read_image_file, resize_short_side, to_unit_range,
-    without_ending,
-};
-use sdft_metrics::{Picture, SsimWindow, cosine, directional_similarity, psnr, psnr_floored, ssim};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use sdft_imaging::{Conversions, Limits, Rgb8, to_unit_range};
+use sdft_metrics::{SsimWindow, cosine, directional_similarity, psnr, psnr_floored, ssim};
+use std::collections::BTreeSet;
 
 /// Batch size of the networks.
 const BATCH: usize = 8;
-/// Longest side of a resized picture.
-const LONGEST: usize = 16_384;
 /// Most pixels in a batch for LPIPS.
 const BATCH_PIXELS: usize = 8 * 256 * 256;
 
 const PSNR: &str = "PSNR";
-
-/// How the images of two folders are paired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairing {
-    /// By path relative to the folder, without extension.
-    Name,
-    /// In sorted order, as EGSDE's evaluation does.
-    Order,
-    /// By name; images without a partner are left out.
-    Common,
-}
-
-/// An input and its output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pair {
-    /// Path relative to the folder, without extension.
-    pub name: String,
-    /// The input image.
-    pub input: PathBuf,
-    /// The output image.
-    pub output: PathBuf,
-}
-
-/// Pairs the images of two folders.
-///
-/// # Errors
-/// Fails if a folder contains no images or an image has no partner; the error names them.
-pub fn pair_up(input: &Path, output: &Path, pairing: Pairing) -> Result<Vec<Pair>> {
-    let (inputs, outputs) = (
-        sdft_data::list_images(input)?,
-        sdft_data::list_images(output)?,
-    );
-    let stem = |id: &str| without_ending(id).to_owned();
-    let problem = |problem: String| EvalError::Content {
-        path: output.to_owned(),
-        problem,
-    };
-    if pairing == Pairing::Order {
-        if inputs.len() != outputs.len() {
-            return Err(problem(format!(
-                "expected as many images as in {} ({}), found {}",
-                input.display(),
-                inputs.len(),
-                outputs.len()
-            )));
-        }
-        let both = inputs.into_iter().zip(outputs);
-        return Ok(both
-            .map(|((id, input), (_, output))| Pair {
-                name: stem(&id),
-                input,
-                output,
-            })
-            .collect());
-    }
-    let mut partners: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for (id, path) in outputs {
-        if let Some(other) = partners.insert(stem(&id), path) {
-            return Err(problem(format!(
-                "{id} and {} have the same name",
-                other.display()
-            )));
-        }
-    }
-    let (mut pairs, mut alone) = (Vec::new(), Vec::new());
-    for (id, input) in inputs {
-        match partners.remove(&stem(&id)) {
-            Some(output) => pairs.push(Pair {
-                name: stem(&id),
-                input,
-                output,
-            }),
-            None => alone.push(id),
-        }
-    }
-    alone.extend(partners.into_keys());
-    if pairing == Pairing::Common && pairs.is_empty() {
-        return Err(problem(format!(
-            "no image has a partner of the same name in {}",
-            input.display()
-        )));
-    }
-    if !alone.is_empty() && pairing == Pairing::Name {
-        let shown = alone.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-        let more = alone.len().saturating_sub(5);
-        let more = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
-        };
-        return Err(problem(format!(
-            "{} images have no partner of the same name in the other folder: {shown}{more}; --pair-by order pairs them in sorted order",
-            alone.len()
-        )));
-    }
-    Ok(pairs)
-}
 
 /// The networks that compare pairs, if requested.
 #[derive(Default)]
@@ -132,6 +32,12 @@ pub struct PairNets {
     pub text: Option<(Extractor, Vec<f64>)>,
 }
 
+impl PairNets {
+    fn is_empty(&self) -> bool {
+        self.lpips.is_none() && self.identity.is_none() && self.text.is_none()
+    }
+}
+
 /// A column of values.
 struct Column {
     name: &'static str,
@@ -141,14 +47,15 @@ struct Column {
 
 /// Compares inputs with outputs: PSNR, SSIM, and the metrics of `nets`.
 ///
-/// If `size` is given, the short side of every image is resized to it first (Pillow's bicubic, as EGSDE's evaluation does with 256).
-/// `progress` is called with (pairs done, total).
+/// PSNR and SSIM are those of the images' own channels and depth. Alpha counts as a channel where a pixel of either image is transparent.
+/// Images of 8 and 16 bits with different channels or depths are compared as 8-bit RGB. Networks see 8-bit RGB. `progress` is called with
+/// (pairs done, total).
 ///
 /// # Errors
-/// Fails if an image cannot be read, the images of a pair have different sizes, or a network fails.
+/// Fails if an image cannot be read, the images of a pair have different sizes, forms or ranges, or a network fails.
 pub fn compare_pairs(
     pairs: &[Pair],
-    size: Option<usize>,
+    options: &PairOptions,
     nets: &PairNets,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Report> {
@@ -181,23 +88,32 @@ pub fn compare_pairs(
     }
     let limits = Limits::from_env()?;
     let mut conversions = [Conversions::default(); 2];
+    let mut outside = [0; 2];
+    let mut forms = BTreeSet::new();
     for (i, chunk) in pairs.chunks(BATCH).enumerate() {
         let loaded = chunk
             .par_iter()
-            .map(|pair| load(pair, size, &limits))
+            .map(|pair| load(pair, options, limits))
             .collect::<Result<Vec<_>>>()?;
-        let mut images = Vec::with_capacity(loaded.len());
-        for (pair, [input, output]) in loaded {
-            images.push(pair);
-            conversions[0] += input;
-            conversions[1] += output;
-        }
-        let scores = images
+        let scores = loaded
             .par_iter()
             .zip(chunk)
-            .map(|((a, b), pair)| of(&pair.name, pixel_scores(a, b)))
+            .map(|([a, b], pair)| of(&pair.name, pixel_scores(a, b)))
             .collect::<Result<Vec<_>>>()?;
-        let (inputs, outputs): (Vec<Rgb8>, Vec<Rgb8>) = images.into_iter().unzip();
+        forms.extend(loaded.iter().map(|[input, _]| input.form()));
+        let [mut inputs, mut outputs] = [Vec::new(), Vec::new()];
+        for both in loaded {
+            for (side, native) in both.into_iter().enumerate() {
+                outside[side] += native.outside;
+                if nets.is_empty() {
+                    conversions[side] += native.conversions;
+                    continue;
+                }
+                let (image, converted) = native.into_rgb8()?;
+                conversions[side] += converted;
+                [&mut inputs, &mut outputs][side].push(image);
+            }
+        }
         let mut added = (0..4)
             .map(|c| scores.iter().map(|s| s[c]).collect::<Vec<f64>>())
             .collect::<Vec<_>>();
@@ -225,8 +141,18 @@ pub fn compare_pairs(
         progress(i * BATCH + chunk.len(), pairs.len());
     }
     let mut report = summary(pairs, columns);
-    for (label, conversions) in ["inputs", "outputs"].iter().zip(&conversions) {
+    let forms: Vec<String> = forms.into_iter().collect();
+    report.settings.push(("pixels".into(), forms.join("; ")));
+    for (label, (conversions, outside)) in ["inputs", "outputs"]
+        .iter()
+        .zip(conversions.iter().zip(outside))
+    {
         report.warnings.extend(remark(label, conversions));
+        if outside > 0 {
+            report.warnings.push(format!(
+                "{label}: {outside} values are outside the range; PSNR and SSIM use them as they are"
+            ));
+        }
     }
     Ok(report)
 }
@@ -241,51 +167,8 @@ impl Column {
     }
 }
 
-/// Two images, and their conversions while they were read.
-type Loaded = ((Rgb8, Rgb8), [Conversions; 2]);
-
-fn load(pair: &Pair, size: Option<usize>, limits: &Limits) -> Result<Loaded> {
-    let read = |path: &Path| -> Result<(Rgb8, Conversions)> {
-        let bytes = read_image_file(path, limits)?;
-        let decoded = Reading::rgb8(*limits).decode(&bytes, &path.display().to_string(), 0)?;
-        let conversions = decoded.conversions();
-        let image = Rgb8::from_image(decoded.image);
-        let (short, long) = (image.width.min(image.height), image.width.max(image.height));
-        let image = match size {
-            Some(size) if long * size / short > LONGEST => {
-                return Err(EvalError::Content {
-                    path: path.to_owned(),
-                    problem: format!(
-                        "{}x{} pixels: resizing the short side to {size} makes it longer than {LONGEST}",
-                        image.width, image.height
-                    ),
-                });
-            }
-            Some(size) => resize_short_side(&image, size),
-            None => image,
-        };
-        Ok((image, conversions))
-    };
-    let ((a, of_a), (b, of_b)) = (read(&pair.input)?, read(&pair.output)?);
-    if (a.width, a.height) != (b.width, b.height) {
-        return Err(EvalError::Content {
-            path: pair.output.clone(),
-            problem: format!(
-                "{}x{} pixels, expected the {}x{} of {}; --size resizes pictures of one aspect ratio to one size",
-                b.width,
-                b.height,
-                a.width,
-                a.height,
-                pair.input.display()
-            ),
-        });
-    }
-    Ok(((a, b), [of_a, of_b]))
-}
-
-fn pixel_scores(a: &Rgb8, b: &Rgb8) -> sdft_metrics::Result<[f64; 4]> {
-    let a = Picture::rgb8(&a.pixels, a.width, a.height)?;
-    let b = Picture::rgb8(&b.pixels, b.width, b.height)?;
+fn pixel_scores(a: &Native, b: &Native) -> sdft_metrics::Result<[f64; 4]> {
+    let (a, b) = (a.picture()?, b.picture()?);
     Ok([
         psnr(&a, &b)?,
         psnr_floored(&a, &b)?,
@@ -389,7 +272,14 @@ fn summary(pairs: &[Pair], columns: Vec<Column>) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sdft_imaging::write_png;
+    use crate::pairing::{Pairing, pair_up};
+    use sdft_imaging::{Depth, Image, ImageSpec, Samples, write_png};
+    use std::path::Path;
+
+    fn compare(a: &Path, b: &Path, options: PairOptions) -> Result<Report> {
+        let pairs = pair_up(a, b, Pairing::Name)?;
+        compare_pairs(&pairs, &options, &PairNets::default(), &mut |_, _| {})
+    }
 
     fn folder(names: &[(&str, u8)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -401,18 +291,26 @@ mod tests {
         dir
     }
 
+    /// A folder with one image of 16x12 pixels, `x`.
+    fn one(spec: ImageSpec, samples: Samples) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let image = Image::new(16, 12, spec.channels, samples).unwrap();
+        let name = format!("x.{}", spec.ending());
+        std::fs::write(dir.path().join(name), spec.encode(&image).unwrap()).unwrap();
+        dir
+    }
+
+    fn spec(channels: usize, depth: Depth) -> ImageSpec {
+        ImageSpec::new(channels, depth, 16, 12)
+    }
+
     #[test]
-    fn images_are_paired_by_name_and_those_without_partner_are_named() {
+    fn equal_images_are_infinitely_close_and_left_out_of_the_mean() {
         let (a, b) = (
             folder(&[("x.png", 10), ("y.png", 20)]),
             folder(&[("y.png", 30), ("x.png", 10)]),
         );
-        let pairs = pair_up(a.path(), b.path(), Pairing::Name).unwrap();
-        assert_eq!(pairs[1].output, b.path().join("y.png"));
-        let mut calls = 0;
-        let nets = PairNets::default();
-        let report = compare_pairs(&pairs, None, &nets, &mut |_, _| calls += 1).unwrap();
-        assert_eq!(calls, 1);
+        let report = compare(a.path(), b.path(), PairOptions::default()).unwrap();
         assert_eq!(report.rows[0].1[0], f64::INFINITY);
         assert_eq!(report.rows[0].1[1], 100.0);
         assert_eq!(report.rows[0].1[2], 1.0);
@@ -420,33 +318,118 @@ mod tests {
         let expected = 10.0 * (3.0 * 255.0 * 255.0 / 100.0f64).log10();
         assert!((report.measures[0].value - expected).abs() < 0.05);
         assert!(report.warnings[0].contains("1 of 2 pairs are equal"));
-        let c = folder(&[("x.png", 10), ("z.png", 20)]);
-        let error = pair_up(a.path(), c.path(), Pairing::Name).unwrap_err();
-        let text = error.to_string();
-        assert!(
-            text.contains("2 images have no partner") && text.contains("y.png, z"),
-            "{text}"
+        assert_eq!(
+            report.settings,
+            [("pixels".into(), "3 channels of 8 bits, 0 to 255".into())]
         );
-        let n = |pairing| pair_up(a.path(), c.path(), pairing).unwrap().len();
-        assert_eq!((n(Pairing::Order), n(Pairing::Common)), (2, 1));
-        let d = folder(&[("other.png", 1)]);
-        assert!(pair_up(a.path(), d.path(), Pairing::Common).is_err());
-        let one = folder(&[("x.png", 10)]);
-        assert!(pair_up(a.path(), one.path(), Pairing::Order).is_err());
     }
 
     #[test]
     fn sizes_must_match_or_be_resized() {
         let (a, b) = (folder(&[("x.png", 10)]), tempfile::tempdir().unwrap());
         write_png(&b.path().join("x.png"), &Rgb8::filled(32, 24, [10, 40, 90])).unwrap();
-        let pairs = pair_up(a.path(), b.path(), Pairing::Name).unwrap();
-        let nets = PairNets::default();
-        let error = compare_pairs(&pairs, None, &nets, &mut |_, _| {}).unwrap_err();
+        let error = compare(a.path(), b.path(), PairOptions::default()).unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains("32x24") && text.contains("16x12") && text.contains("--size"),
             "{text}"
         );
-        compare_pairs(&pairs, Some(12), &nets, &mut |_, _| {}).unwrap();
+        let options = PairOptions {
+            size: Some(12),
+            ..PairOptions::default()
+        };
+        compare(a.path(), b.path(), options).unwrap();
+    }
+
+    /// PSNR of two folders of one image each, and the form that the report states.
+    fn measured(a: &Path, b: &Path, range: Option<[f64; 2]>) -> (f64, String, Report) {
+        let report = compare(a, b, PairOptions { size: None, range }).unwrap();
+        (
+            report.measures[0].value,
+            report.settings[0].1.clone(),
+            report,
+        )
+    }
+
+    #[test]
+    fn images_are_compared_in_their_own_depth_channels_and_range() {
+        let psnr = |difference: f64, range: f64| 20.0 * (range / difference).log10();
+        let sixteen = |v| one(spec(1, Depth::U16), Samples::U16(vec![v; 192]));
+        let (a, b) = (sixteen(1000), sixteen(1100));
+        let (value, form, report) = measured(a.path(), b.path(), None);
+        assert!((value - psnr(100.0, 65_535.0)).abs() < 1e-9, "{value}");
+        assert_eq!(form, "1 channel of 16 bits, 0 to 65535");
+        assert!(report.warnings.is_empty(), "{:?}", report.warnings);
+        let (value, form, _) = measured(a.path(), b.path(), Some([0.0, 4095.0]));
+        assert!((value - psnr(100.0, 4095.0)).abs() < 1e-9, "{value}");
+        assert_eq!(form, "1 channel of 16 bits, 0 to 4095");
+        let (.., report) = measured(a.path(), b.path(), Some([0.0, 1050.0]));
+        let text = report.warnings.join("\n");
+        assert!(text.contains("outputs: 192 values are outside"), "{text}");
+
+        let many = |v| one(spec(5, Depth::F32), Samples::F32(vec![v; 5 * 192]));
+        let (a, b) = (many(0.25), many(0.5));
+        let (value, form, _) = measured(a.path(), b.path(), None);
+        assert!((value - psnr(0.25, 1.0)).abs() < 1e-9, "{value}");
+        assert_eq!(form, "5 channels of floats, 0 to 1");
+
+        // A float TIFF states its range.
+        let float = |v, range| {
+            let spec = ImageSpec {
+                range,
+                ..spec(1, Depth::F32)
+            };
+            one(spec, Samples::F32(vec![v; 192]))
+        };
+        let (a, b) = (
+            float(-500.0, [-1000.0, 3000.0]),
+            float(0.0, [-1000.0, 3000.0]),
+        );
+        let (value, form, _) = measured(a.path(), b.path(), None);
+        assert!((value - psnr(500.0, 4000.0)).abs() < 1e-9, "{value}");
+        assert_eq!(form, "1 channel of floats, -1000 to 3000");
+        let c = float(0.0, [0.0, 3000.0]);
+        let error = compare(a.path(), c.path(), PairOptions::default()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("-1000 to 3000")
+                && text.contains("0 to 3000")
+                && text.contains("--range"),
+            "{text}"
+        );
+        let (value, ..) = measured(a.path(), c.path(), Some([-1000.0, 1000.0]));
+        assert!((value - psnr(500.0, 2000.0)).abs() < 1e-9, "{value}");
+    }
+
+    #[test]
+    fn images_of_different_forms_become_8_bit_rgb_or_are_refused() {
+        let grey = one(spec(1, Depth::U8), Samples::U8(vec![10; 192]));
+        let colour = one(spec(3, Depth::U8), Samples::U8([10, 10, 40].repeat(192)));
+        let (value, form, _) = measured(grey.path(), colour.path(), None);
+        let expected = 10.0 * (3.0 * 255.0 * 255.0 / 900.0f64).log10();
+        assert!((value - expected).abs() < 1e-9, "{value}");
+        assert_eq!(form, "3 channels of 8 bits, 0 to 255");
+        let deep = one(spec(1, Depth::U16), Samples::U16(vec![2560; 192]));
+        let (value, _, report) = measured(grey.path(), deep.path(), None);
+        assert_eq!(value, f64::INFINITY);
+        let text = report.warnings.join("\n");
+        assert!(text.contains("the upper 8 bits are used"), "{text}");
+        // Alpha counts if it hides something.
+        let alpha = |a| one(spec(4, Depth::U8), Samples::U8([10, 10, 40, a].repeat(192)));
+        let (opaque, clear) = (alpha(255), alpha(0));
+        let (value, form, _) = measured(colour.path(), opaque.path(), None);
+        assert_eq!((value, form.contains("alpha")), (f64::INFINITY, false));
+        let (value, form, _) = measured(opaque.path(), clear.path(), None);
+        assert!((value - 10.0 * 4f64.log10()).abs() < 1e-9, "{value}");
+        assert_eq!(form, "4 channels of 8 bits with alpha, 0 to 255");
+        let float = one(spec(1, Depth::F32), Samples::F32(vec![0.5; 192]));
+        for (a, b) in [(&grey, &float), (&float, &deep)] {
+            let error = compare(a.path(), b.path(), PairOptions::default()).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.contains("of floats, 0 to 1") && text.contains("bits"),
+                "{text}"
+            );
+        }
     }
 }

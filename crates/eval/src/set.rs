@@ -4,14 +4,11 @@ use crate::cache::{FeatureCache, Known};
 use crate::error::{EvalError, Result, of};
 use crate::extractor::{BATCH, Extractor};
 use rayon::prelude::*;
+use sdft_data::Listing;
 use sdft_files::sha256_bytes;
-use sdft_imaging::{Conversions, Limits, Reading, Rgb8, read_image_file};
+use sdft_imaging::{Conversions, Limits, Rgb8, read_image_file};
 use sdft_metrics::{Features, Moments, Statistics};
-use sdft_npz::{Array, Values, encode_npz, read_npz_where};
 use std::path::{Path, PathBuf};
-
-/// The name of the array of images in an archive.
-const IMAGES: &str = "arr_0";
 
 /// One side of a comparison: images or their statistics.
 #[derive(Clone, Debug)]
@@ -33,7 +30,8 @@ pub struct ImageSet {
 }
 
 impl ImageSet {
-    /// Opens a folder of images, an `.npz` of images (`arr_0`, `[N, H, W, 3]` bytes) or an `.npz` of statistics (`mu`, `sigma`).
+    /// Opens a folder of images, an `.npz` of images (`arr_0`, `[N, H, W, C]`) or of statistics (`mu`, `sigma`), an `.npy` of images, or a
+    /// file whose pages are the images. Archives inside a folder are no images: samples may lie next to an archive of the same samples.
     ///
     /// `progress` is called with (images done, total).
     ///
@@ -46,13 +44,18 @@ impl ImageSet {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         let label = path.display().to_string();
-        if path
-            .extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case("npz"))
-        {
+        let is_named = |ending| {
+            path.extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case(ending))
+        };
+        if is_named("npz") {
             return Self::open_archive(path, label, extractor, progress);
         }
-        let listing = sdft_data::scan_images(path)?;
+        if path.is_file() {
+            return Self::open_stack(path, label, extractor, progress);
+        }
+        let mut listing = sdft_data::scan_images(path)?;
+        leave_out_archives(&mut listing);
         let describe_skipped = listing.describe_skipped();
         let files = listing.all_readable(path)?;
         let (features, conversions) = of_files(&files, extractor, cache, progress)?;
@@ -96,84 +99,6 @@ impl ImageSet {
         })
     }
 
-    fn open_archive(
-        path: &Path,
-        label: String,
-        extractor: &Extractor,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Self> {
-        let mut names = Vec::new();
-        let mut arrays = read_npz_where(path, |name| {
-            names.push(name.to_owned());
-            ["mu", "sigma", "n", "features"].contains(&name)
-        })?;
-        // An archive of images may also contain statistics of other features.
-        if names.iter().any(|name| name == IMAGES) {
-            arrays = read_npz_where(path, |name| name == IMAGES)?;
-        }
-        let problem = |problem: String| EvalError::Content {
-            path: path.to_owned(),
-            problem,
-        };
-        if let (Some(mu), Some(sigma)) = (arrays.get("mu"), arrays.get("sigma")) {
-            let dim = extractor.dim();
-            if mu.shape != [dim] || sigma.shape != [dim, dim] {
-                return Err(problem(format!(
-                    "expected mu [{dim}] and sigma [{dim}, {dim}], found {:?} and {:?}",
-                    mu.shape, sigma.shape
-                )));
-            }
-            let n = arrays.get("n").and_then(|n| match &n.values {
-                Values::I64(n) => u64::try_from(*n.first()?).ok(),
-                _ => None,
-            });
-            let label_of = |array: &Array| match &array.values {
-                Values::U8(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-                _ => String::new(),
-            };
-            let made_with = arrays.get("features").map(label_of);
-            if let Some(other) = made_with.as_ref().filter(|m| **m != extractor.describe()) {
-                return Err(problem(format!(
-                    "these statistics were made with {other}, expected {}",
-                    extractor.describe()
-                )));
-            }
-            let floats = |array: &Array| array.to_f64().map_err(|e| problem(e.to_string()));
-            let statistics = Statistics::new(floats(mu)?, floats(sigma)?, n);
-            return Ok(Self {
-                statistics: Some(of(&label, statistics)?),
-                label,
-                files: Vec::new(),
-                features: None,
-                made_with,
-                conversions: Conversions::default(),
-                describe_skipped: None,
-            });
-        }
-        let images = match arrays.remove(IMAGES) {
-            Some(Array {
-                shape,
-                values: Values::U8(bytes),
-            }) if shape.len() == 4 && shape[3] == 3 => (shape, bytes),
-            _ => {
-                return Err(problem(format!(
-                    "expected statistics (mu, sigma) or images (arr_0, bytes [N, H, W, 3]), found {}",
-                    names.join(", ")
-                )));
-            }
-        };
-        let (shape, bytes) = images;
-        let (h, w) = (shape[1], shape[2]);
-        if shape.contains(&0) {
-            return Err(problem(format!(
-                "expected images, found an array of shape {shape:?}"
-            )));
-        }
-        let pictures = bytes.chunks_exact((3 * h * w).max(1));
-        let pictures = pictures.map(|pixels| Ok(Rgb8::new(w, h, pixels.to_vec())?));
-        Self::of_images(label, pictures, extractor, progress)
-    }
-
     /// A set of pictures from an iterator; the pictures are not kept.
     ///
     /// # Errors
@@ -202,32 +127,17 @@ impl ImageSet {
             None => self.statistics.as_ref().and_then(Statistics::n),
         }
     }
+}
 
-    /// The statistics as an archive: `mu` and `sigma` as pytorch-fid writes them, with `n` and `features` (the network as text in bytes).
-    ///
-    /// # Errors
-    /// Fails if the set has no statistics.
-    pub fn archive(&self) -> Result<Vec<u8>> {
-        let Some(s) = &self.statistics else {
-            return Err(EvalError::Content {
-                path: self.label.clone().into(),
-                problem: "statistics need at least 2 images".into(),
-            });
-        };
-        let dim = s.dim();
-        let mu = Array::f64(vec![dim], s.mean().to_vec())?;
-        let sigma = Array::f64(vec![dim, dim], s.covariance().to_vec())?;
-        let n = s.n().and_then(|n| i64::try_from(n).ok());
-        let n = n.map(|n| Array::i64(vec![1], vec![n])).transpose()?;
-        let mut entries = vec![("mu", &mu), ("sigma", &sigma)];
-        entries.extend(n.as_ref().map(|n| ("n", n)));
-        let label = self.made_with.clone().unwrap_or_default().into_bytes();
-        let label = (!label.is_empty())
-            .then(|| Array::u8(vec![label.len()], label))
-            .transpose()?;
-        entries.extend(label.as_ref().map(|label| ("features", label)));
-        Ok(encode_npz(&entries, true)?)
-    }
+/// Counts archives among the files that are no images.
+pub(crate) fn leave_out_archives(listing: &mut Listing) {
+    let is_archive = |(_, path): &mut (String, PathBuf)| {
+        path.extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("npz"))
+    };
+    listing
+        .others
+        .extend(listing.images.extract_if(.., is_archive));
 }
 
 /// The feature vectors of image files, from the cache if possible, and the conversions of the images.
@@ -251,54 +161,47 @@ pub fn of_files(
             .map(|(_, path)| {
                 let bytes = read_image_file(path, &limits)?;
                 let key = key_of(&bytes);
-                if cache.get(&key).is_some() {
+                if cache.contains(&key) {
                     return Ok((key, None));
                 }
-                let reading = Reading::rgb8(limits);
-                let decoded = reading.decode(&bytes, &path.display().to_string(), 0)?;
+                let decoded = extractor.decode(&bytes, path, 0, limits)?;
                 Ok((key, Some(decoded)))
             })
             .collect::<Result<Vec<_>>>()?;
-        let (mut keys, mut images) = (Vec::new(), Vec::new());
-        for (key, decoded) in &read {
-            if let Some(decoded) = decoded {
-                keys.push((*key, decoded.conversions()));
-                images.push(Rgb8::from_image(decoded.image.clone()));
-            }
-        }
-        let new = extractor.extract(&images)?;
-        let new: Vec<_> = keys
-            .into_iter()
-            .zip(new.chunks_exact(dim))
-            .map(|((key, conversions), vector)| {
-                let vector = vector.to_vec();
-                let known = Known {
-                    conversions,
-                    vector,
-                };
-                (key, known)
-            })
-            .collect();
-        // NaN is an error and must not be cached.
-        let is_bad = |known: &Known| known.vector.iter().any(|x| !x.is_finite());
-        if let Some((key, _)) = new.iter().find(|(_, known)| is_bad(known)) {
-            let file = read.iter().zip(chunk).find(|((k, _), _)| k == key);
-            return Err(EvalError::Content {
-                path: file.map_or_else(PathBuf::new, |(_, (_, path))| path.clone()),
-                problem: format!(
-                    "{} gives features that are not finite",
-                    extractor.describe()
-                ),
-            });
-        }
-        if !new.is_empty() {
-            cache.put(new);
-        }
-        for (j, (key, _)) in read.iter().enumerate() {
-            if let Some(known) = cache.get(key) {
-                data[(i * BATCH + j) * dim..][..dim].copy_from_slice(&known.vector);
+        let (mut added, mut images) = (Vec::new(), Vec::new());
+        for (j, (key, decoded)) in read.into_iter().enumerate() {
+            let to = &mut data[(i * BATCH + j) * dim..][..dim];
+            if let Some((image, converted)) = decoded {
+                added.push((j, key, converted));
+                images.push(image);
+            } else if let Some(known) = cache.get(&key)? {
+                to.copy_from_slice(&known.vector);
                 conversions += known.conversions;
             }
+        }
+        let vectors = extractor.extract(&images)?;
+        let mut new = Vec::with_capacity(added.len());
+        for ((j, key, converted), vector) in added.into_iter().zip(vectors.chunks_exact(dim)) {
+            // NaN is an error and must not be cached.
+            if vector.iter().any(|x| !x.is_finite()) {
+                return Err(EvalError::Content {
+                    path: chunk[j].1.clone(),
+                    problem: format!(
+                        "{} gives features that are not finite",
+                        extractor.describe()
+                    ),
+                });
+            }
+            data[(i * BATCH + j) * dim..][..dim].copy_from_slice(vector);
+            conversions += converted;
+            let known = Known {
+                conversions: converted,
+                vector: vector.to_vec(),
+            };
+            new.push((key, known));
+        }
+        if !new.is_empty() {
+            cache.put(&new);
         }
         progress(i * BATCH + chunk.len(), files.len());
     }
@@ -318,62 +221,43 @@ fn key_of(bytes: &[u8]) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::extractor::View;
     use sdft_features::DigitsJudge;
+    use sdft_imaging::{Image, ImageSpec, Samples};
     use sdft_nn::Params;
+    use sdft_npz::{Array, encode_npz};
 
-    fn extractor(weights: &str) -> Extractor {
+    pub(crate) fn extractor(weights: &str) -> Extractor {
         let specs = DigitsJudge::specs().unwrap();
         let params = Params::init(&specs, 5, &candle_core::Device::Cpu).unwrap();
         Extractor::new(View::Digits, &params, weights.to_owned()).unwrap()
     }
 
-    fn images(n: usize) -> Vec<u8> {
+    pub(crate) fn images(n: usize) -> Vec<u8> {
         (0..n * 768).map(|i| (i * i % 251) as u8).collect()
     }
 
-    fn open(bytes: &[u8], extractor: &Extractor) -> Result<ImageSet> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("set.npz");
-        std::fs::write(&path, bytes).unwrap();
-        let mut cache = FeatureCache::none(extractor.dim());
-        ImageSet::open(&path, extractor, &mut cache, &mut |_, _| {})
-    }
-
     #[test]
-    fn an_archive_of_images_equals_their_folder_and_its_statistics_are_restored() {
-        let (net, bytes) = (extractor("one"), images(40));
-        let array = Array::u8(vec![40, 16, 16, 3], bytes.clone()).unwrap();
-        // Statistics next to the images belong to other features and are ignored.
-        let other = Array::f64(vec![1], vec![0.0]).unwrap();
-        let entries = [("arr_0", &array), ("mu", &other), ("sigma", &other)];
-        let set = open(&encode_npz(&entries, true).unwrap(), &net).unwrap();
+    fn pages_are_images_and_an_archive_in_a_folder_is_not() {
+        let net = extractor("one");
+        let grey = images(1)[..256].to_vec();
         let dir = tempfile::tempdir().unwrap();
-        for (i, pixels) in bytes.chunks_exact(768).enumerate() {
-            let image = Rgb8::new(16, 16, pixels.to_vec()).unwrap();
-            sdft_imaging::write_png(&dir.path().join(format!("{i:02}.png")), &image).unwrap();
-        }
+        let image = Image::new(16, 16, 1, Samples::U8(grey.clone())).unwrap();
+        let spec = ImageSpec::new(1, image.depth(), 16, 16);
+        let png = spec.encode(&image).unwrap();
+        std::fs::write(dir.path().join("a.png"), png).unwrap();
+        let array = Array::u8(vec![1, 16, 16, 1], grey).unwrap();
+        let archive = encode_npz(&[("arr_0", &array)], true).unwrap();
+        std::fs::write(dir.path().join("samples_1x16x16x1.npz"), archive).unwrap();
         let mut cache = FeatureCache::none(net.dim());
-        let mut last = (0, 0);
-        let folder = ImageSet::open(dir.path(), &net, &mut cache, &mut |a, b| last = (a, b));
-        let folder = folder.unwrap();
-        assert_eq!((folder.n(), last), (Some(40), (40, 40)));
-        assert_eq!(folder.features, set.features);
-
-        let archive = folder.archive().unwrap();
-        let back = open(&archive, &net).unwrap();
-        assert_eq!(back.statistics, folder.statistics);
-        assert_eq!(
-            (back.n(), back.made_with.clone()),
-            (Some(40), Some(net.describe()))
-        );
-        let error = open(&archive, &extractor("two")).unwrap_err().to_string();
-        assert!(
-            error.contains("made with digits judge, weights one"),
-            "{error}"
-        );
+        let mut open = |path: &Path| ImageSet::open(path, &net, &mut cache, &mut |_, _| {});
+        let set = open(dir.path()).unwrap();
+        assert_eq!(set.n(), Some(1));
+        assert!(set.describe_skipped.unwrap().contains("1 x .npz"));
+        let page = open(&dir.path().join("a.png")).unwrap();
+        assert_eq!(page.features, set.features);
     }
 
     #[test]
@@ -421,34 +305,5 @@ mod tests {
         let mut cache = FeatureCache::none(net.dim());
         let error = ImageSet::open(dir.path(), &net, &mut cache, &mut |_, _| {}).unwrap_err();
         assert!(error.to_string().contains("c.heic"), "{error}");
-    }
-
-    #[test]
-    fn archives_of_other_content_are_refused() {
-        let net = extractor("one");
-        let refused = |name: &str, array: Array, word: &str| {
-            let error = open(&encode_npz(&[(name, &array)], false).unwrap(), &net).unwrap_err();
-            assert!(error.to_string().contains(word), "{error}");
-        };
-        refused("x", Array::u8(vec![3], vec![0; 3]).unwrap(), "found x");
-        refused(
-            "arr_0",
-            Array::u8(vec![0, 16, 16, 3], vec![]).unwrap(),
-            "[0, 16, 16, 3]",
-        );
-        refused(
-            "arr_0",
-            Array::u8(vec![1, 4, 4, 3], vec![0; 48]).unwrap(),
-            "16x16",
-        );
-        refused("arr_0", Array::f32(vec![1], vec![0.0]).unwrap(), "arr_0");
-        let mu = Array::f64(vec![2], vec![0.0; 2]).unwrap();
-        let sigma = Array::f64(vec![2, 2], vec![0.0; 4]).unwrap();
-        let bytes = encode_npz(&[("mu", &mu), ("sigma", &sigma)], false).unwrap();
-        let error = open(&bytes, &net).unwrap_err().to_string();
-        assert!(
-            error.contains("mu [64]") && error.contains("[2]"),
-            "{error}"
-        );
     }
 }

@@ -3,7 +3,7 @@
 use crate::figures::{Row, Table, Target};
 use crate::lock_folder;
 use crate::needs::{Needs, TableOptions};
-use crate::paper::{Measured, finish, value};
+use crate::paper::{Measured, at_256, finish, value};
 use crate::table::Report;
 use sdft_directions::DirectionPlan;
 use sdft_eval::{Extractor, PairNets, Pairing, View, compare_pairs, direction_of_texts, pair_up};
@@ -82,7 +82,7 @@ pub(crate) fn edits_table(
             // The folder may hold images of an earlier, larger pass.
             pairs.retain(|pair| job.chosen.iter().any(|id| stem(id) == pair.name));
             n = pairs.len();
-            let report = compare_pairs(&pairs, Some(256), &nets, &mut |_, _| {})?;
+            let report = compare_pairs(&pairs, &at_256(), &nets, &mut |_, _| {})?;
             let found = ["S_dir", "ID"].map(|name| value(&report, name));
             context.progress.note(&format!(
                 "{} {text}: S_dir {:.3}, ID {:.3}",

@@ -6,8 +6,8 @@ use crate::lock_folder;
 use crate::needs::{Needs, TableOptions};
 use crate::table::{Report as Written, write_files};
 use sdft_eval::{
-    Extractor, FeatureCache, ImageSet, PairNets, Pairing, Report, SetOptions, View, compare_pairs,
-    compare_sets, of_files, pair_up,
+    Extractor, FeatureCache, ImageSet, PairNets, PairOptions, Pairing, Report, SetOptions, View,
+    compare_pairs, compare_sets, of_files, pair_up,
 };
 use sdft_features::{LpipsNet, Network};
 use sdft_jobs::{
@@ -91,7 +91,7 @@ fn samples_table(
         let sets = realism.of(&folder, files, context)?;
         let mut pairs = pair_up(&from, &folder, Pairing::Common)?;
         pairs.truncate(aligned);
-        let near = compare_pairs(&pairs, None, &nets, &mut |_, _| {})?;
+        let near = compare_pairs(&pairs, &PairOptions::default(), &nets, &mut |_, _| {})?;
         let values = vec![
             value(&sets, "FID"),
             value(&sets, "KID x1000"),
@@ -155,7 +155,7 @@ fn pairs_table(
         let mut pairs = pair_up(&inputs, folder, Pairing::Common)?;
         pairs.truncate(limit);
         let n = pairs.len();
-        let report = compare_pairs(&pairs, Some(256), &nets, &mut |_, _| {})?;
+        let report = compare_pairs(&pairs, &at_256(), &nets, &mut |_, _| {})?;
         let files = pairs.iter().map(|p| (p.name.clone(), p.output.clone()));
         let sets = realism.of(folder, files.collect(), context)?;
         let values = vec![
@@ -169,6 +169,14 @@ fn pairs_table(
         results.push(Measured { row, n, values });
     }
     finish(&needs, &out, &results)
+}
+
+/// Images are resized to 256 pixels, as in EGSDE's evaluation.
+pub(crate) fn at_256() -> PairOptions {
+    PairOptions {
+        size: Some(256),
+        ..PairOptions::default()
+    }
 }
 
 /// A measured row.

@@ -70,17 +70,22 @@ impl DigitsJudge {
         })
     }
 
-    /// The outputs for `[B, 3, 16, 16]` in [-1, 1]. Differentiable.
+    /// The outputs for `[B, 3, 16, 16]` in [-1, 1], or for grey images `[B, 1, 16, 16]`, which are repeated. Differentiable.
     ///
     /// # Errors
-    /// Images of another size.
+    /// Images of another size or number of channels.
     pub fn classify(&self, x: &Tensor) -> Result<Judgement> {
-        let (_, c, h, w) = x.dims4()?;
-        if (c, h, w) != (3, SIDE, SIDE) {
-            bail!("the digits judge: expected 3x{SIDE}x{SIDE} images, found {c}x{h}x{w}");
+        let (b, c, h, w) = x.dims4()?;
+        if !matches!(c, 1 | 3) || (h, w) != (SIDE, SIDE) {
+            bail!(
+                "the digits judge: expected 3x{SIDE}x{SIDE} or 1x{SIDE}x{SIDE} images, found {c}x{h}x{w}"
+            );
         }
         let mut maps = Vec::with_capacity(3);
-        let mut h = x.clone();
+        let mut h = match c {
+            1 => x.expand((b, 3, SIDE, SIDE))?.contiguous()?,
+            _ => x.clone(),
+        };
         for (i, conv) in self.convs.iter().enumerate() {
             let input = if i == 0 { h } else { average_pool_2x(&h)? };
             h = conv.forward(&input)?.relu()?;
@@ -138,6 +143,13 @@ mod tests {
                 .unwrap();
             assert!(size > 0.0, "{name}");
         }
+        let grey = Tensor::ones((1, 1, 16, 16), DType::F32, &Device::Cpu).unwrap();
+        let colour = Tensor::ones((1, 3, 16, 16), DType::F32, &Device::Cpu).unwrap();
+        let [grey, colour] = [grey, colour].map(|x| {
+            let seen = judge.classify(&x).unwrap();
+            seen.classes.to_vec2::<f32>().unwrap()
+        });
+        assert_eq!(grey, colour);
         assert!(
             judge
                 .classify(&Tensor::zeros((1, 3, 8, 8), DType::F32, &Device::Cpu).unwrap())

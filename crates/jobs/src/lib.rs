@@ -33,7 +33,7 @@ pub use error::{Error, Result, ResultExt};
 pub use estimate::{Disk, Estimate};
 pub use evaluate::{
     ClipModel, EvaluateOptions, Evaluation, PairPart, PairsOptions, SetsOptions, evaluate_pairs,
-    evaluate_sets, read_lpips,
+    evaluate_sets, parse_range, read_lpips,
 };
 pub use files::write_file;
 pub use judge::{judge_features, load_judge, second_judge, train_judge};

@@ -5,13 +5,17 @@
 #[non_exhaustive]
 pub enum MetricsError {
     /// The number of values does not match the picture's size.
-    #[error("a picture of {width}x{height} has {expected} values, found {found}")]
+    #[error(
+        "a picture of {width}x{height} with {channels} channels has {expected} values, found {found}"
+    )]
     Length {
         /// Width in pixels.
         width: usize,
         /// Height in pixels.
         height: usize,
-        /// `3 * width * height`.
+        /// Number of channels.
+        channels: usize,
+        /// `channels * width * height`.
         expected: usize,
         /// Number of values given.
         found: usize,
@@ -25,6 +29,38 @@ pub enum MetricsError {
         index: usize,
         /// The value.
         value: f32,
+    },
+    /// The lowest and the highest possible value of a picture are no range.
+    #[error("a range from {low} to {high}: expected two finite numbers, the lower one first")]
+    EmptyRange {
+        /// The lowest value.
+        low: f64,
+        /// The highest value.
+        high: f64,
+    },
+    /// Two pictures have different numbers of channels.
+    #[error("the pictures have different numbers of channels: {a} and {b}")]
+    Channels {
+        /// Channels of the first picture.
+        a: usize,
+        /// Channels of the second picture.
+        b: usize,
+    },
+    /// Two pictures have different ranges of values.
+    #[error(
+        "the pictures have different ranges of values: {} to {} and {} to {}", a[0], a[1], b[0], b[1]
+    )]
+    Ranges {
+        /// Range of the first picture.
+        a: [f64; 2],
+        /// Range of the second picture.
+        b: [f64; 2],
+    },
+    /// The grey value of a picture that is not RGB.
+    #[error("grey is a sum of red, green and blue, found {found} channels")]
+    NotRgb {
+        /// Number of channels.
+        found: usize,
     },
     /// Two pictures have different sizes.
     #[error("the pictures have different sizes: {a:?} and {b:?} (width, height)")]

@@ -6,8 +6,8 @@
 //!          KID   unbiased squared MMD with k(x, y) = (x.y / D + 1)^3
 //!          precision, recall, density, coverage; nearest neighbours
 //! ```
-//! Features are stored in f32, as networks compute them, and every sum over them is f64. A picture is given as bytes or as f32 in [-1, 1],
-//! never as floats of unknown range.
+//! Features are stored in f32, as networks compute them, and every sum over them is f64. A picture has a known range of
+//! values: all levels of 8 or 16 bits, or the range that its caller states.
 //!
 //! # Example
 //! ```
@@ -35,7 +35,7 @@ pub use crate::{
     kid::{Kid, KidOptions, KidSubsets, kid, kid_of_subsets, mmd2_unbiased},
     moments::{Moments, Statistics},
     neighbours::{Manifold, Neighbour, manifold, nearest, nearest_others},
-    picture::Picture,
+    picture::{Picture, PictureSamples},
     pixels::{SsimWindow, mse, psnr, psnr_floored, ssim, ssim_gray},
 };
 

@@ -4,7 +4,7 @@ use super::{at_least_one, choice, whole, whole_from};
 use clap::Args;
 use sdft_eval::Pairing;
 use sdft_features::{InceptionResize, LpipsNet};
-use sdft_jobs::{ClipModel, PairPart};
+use sdft_jobs::{ClipModel, PairPart, parse_range};
 use std::path::PathBuf;
 
 pub(super) const EVALUATE_HELP: &str = "\
@@ -52,6 +52,10 @@ pub(crate) struct EvaluateArgs {
     /// With --pairs: resize the short side of every image to this many pixels first.
     #[arg(long, value_name = "PIXELS", requires = "pairs", value_parser = at_least_one)]
     pub(crate) size: Option<usize>,
+    /// The lowest and the highest possible value of images of 16 bits and of floats; of their type or file if not given, and 0,1 of floats
+    /// that state none.
+    #[arg(long, value_name = "LOW,HIGH", value_parser = parse_range, allow_hyphen_values = true)]
+    pub(crate) range: Option<[f64; 2]>,
     /// With --pairs: which images belong together.
     #[arg(long, value_parser = choice::<Pairing>(), default_value = "name", requires = "pairs")]
     pub(crate) pair_by: Pairing,

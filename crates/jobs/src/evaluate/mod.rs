@@ -1,0 +1,137 @@
+//! Measurements of images: two sets, or pairs of inputs and outputs.
+
+mod asked;
+mod options;
+mod pairs;
+mod sets;
+
+pub(crate) use pairs::no_tokenizer;
+
+pub use options::{ClipModel, EvaluateOptions, PairPart, PairsOptions, SetsOptions, parse_range};
+pub use pairs::{evaluate_pairs, read_lpips};
+pub use sets::evaluate_sets;
+
+use crate::choice::Choice;
+use crate::error::{Result, option};
+use options::is_range;
+use sdft_eval::{Pairing, Report};
+use sdft_gallery::{Outputs, check_apart, check_folder, full_path};
+use sdft_imaging::{Rgb8, encode_png};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The strip of generated images above the nearest real ones.
+const NEIGHBOURS: &str = "neighbours.png";
+
+/// The settings that decide a report, as they are recorded in `plan.toml` next to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EvaluatePlan {
+    /// The real and the generated images, or inputs and outputs.
+    compared: Vec<String>,
+    text: Vec<String>,
+    resize: String,
+    kid_subsets: usize,
+    kid_size: u32,
+    kid_seed: Option<u32>,
+    neighbours: usize,
+    size: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    range: Option<[f64; 2]>,
+    pair_by: String,
+    without: Vec<String>,
+    lpips: String,
+    clip: String,
+    weights: Vec<String>,
+}
+
+impl EvaluatePlan {
+    /// A plan with defaults for the other kind of comparison.
+    fn new(
+        sets: &SetsOptions,
+        pairs: &PairsOptions,
+        compared: [&Path; 2],
+        common: &EvaluateOptions,
+    ) -> Self {
+        let without = pairs.without.iter();
+        Self {
+            compared: compared
+                .map(|path| full_path(&path.display().to_string()))
+                .into(),
+            text: pairs.text.iter().flatten().cloned().collect(),
+            resize: sets.resize.to_string(),
+            kid_subsets: sets.kid_subsets,
+            kid_size: sets.kid_size,
+            kid_seed: sets.kid_seed,
+            neighbours: sets.neighbours,
+            size: pairs.size,
+            range: common.range,
+            pair_by: match pairs.pair_by {
+                Pairing::Common => "common",
+                other => other.name(),
+            }
+            .to_owned(),
+            without: without.map(ToString::to_string).collect(),
+            lpips: pairs.lpips.name().to_owned(),
+            clip: pairs.clip.to_string(),
+            weights: common.weights.arguments().to_vec(),
+        }
+    }
+}
+
+/// A report and its folder.
+pub struct Evaluation {
+    /// The numbers.
+    pub report: Report,
+    strip: Option<Rgb8>,
+    plan: EvaluatePlan,
+    out: Option<PathBuf>,
+    overwrite: bool,
+}
+
+impl Evaluation {
+    /// Writes `report.json`, `report.csv` and, of two folders, `neighbours.png` to the folder of the options, and returns it; `None` if
+    /// there is no such folder.
+    ///
+    /// # Errors
+    /// The folder holds something else, or a file system error occurs.
+    pub fn write(&self) -> Result<Option<&Path>> {
+        let Some(out) = &self.out else {
+            return Ok(None);
+        };
+        let mut outputs = Outputs::open(out, &self.plan, self.overwrite)?;
+        let json = serde_json::to_string_pretty(&self.report.json())?;
+        for (name, text) in [("report.json", json), ("report.csv", self.report.csv())] {
+            outputs.put(name, "", text.as_bytes())?;
+        }
+        match &self.strip {
+            Some(strip) => outputs.put(NEIGHBOURS, "", &encode_png(strip)?)?,
+            None => outputs.forget(NEIGHBOURS)?,
+        }
+        Ok(Some(out))
+    }
+}
+
+/// Fails if the range is empty.
+fn check_range(common: &EvaluateOptions) -> Result<()> {
+    match common.range {
+        Some([low, high]) if !is_range([low, high]) => Err(option(
+            "range",
+            format!("{low} to {high}: expected the lower number first"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Fails if the report cannot be written. Called before anything is computed.
+fn check_out(common: &EvaluateOptions, plan: &EvaluatePlan, compared: [&Path; 2]) -> Result<()> {
+    let Some(out) = &common.out else {
+        return Ok(());
+    };
+    check_folder(out, plan, common.overwrite)?;
+    // The strip would be measured with the images the next time.
+    for folder in compared.into_iter().filter(|path| path.is_dir()) {
+        check_apart(out, folder)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Comparing two sets of images.
+
+use super::asked::asked;
+use super::{EvaluatePlan, Evaluation, PairsOptions, SetsOptions, check_out, check_range};
+use crate::context::Context;
+use crate::embedded::DIGITS;
+use crate::error::{Error, Result, option, usage};
+use crate::judge::judge_features;
+use sdft_data::{Digits, DigitsSource, ImageSource, Style};
+use sdft_eval::{
+    Extractor, ImageSet, SetOptions, View, compare_sets, nearest_first, neighbour_strip,
+};
+use sdft_features::Network;
+use sdft_gallery::check_new_file;
+use sdft_imaging::Rgb8;
+use sdft_metrics::{Neighbour, SubsetDraw};
+use std::path::Path;
+
+/// Compares two sets of images: FID, KID, precision, recall and nearest neighbours.
+///
+/// # Errors
+/// An option cannot be used, images or weights cannot be read, or the sets are too small.
+pub fn evaluate_sets(options: &SetsOptions, context: &mut Context<'_>) -> Result<Evaluation> {
+    let common = &options.common;
+    let paths = [options.real.as_path(), options.fake.as_path()];
+    let plan = EvaluatePlan::new(options, &PairsOptions::default(), paths, common);
+    check_range(common)?;
+    check_out(common, &plan, paths)?;
+    let saved = [
+        ("save_real", &options.save_real),
+        ("save_fake", &options.save_fake),
+    ];
+    if options.save_real.is_some() && options.save_real == options.save_fake {
+        return Err(option("save_fake", "names the same file as `save_real`"));
+    }
+    for (option, path) in saved {
+        if let Some(path) = path {
+            check_new_file(path, common.overwrite)
+                .map_err(|source| Error::Output { option, source })?;
+        }
+    }
+    let digits = options.real == Path::new(DIGITS);
+    for path in paths {
+        let embedded = digits && path == options.real;
+        if !embedded && !path.exists() {
+            return Err(usage(format!("{}: no such folder or file", path.display())));
+        }
+    }
+    let extractor = if digits {
+        judge_features()?
+    } else {
+        let otherwise = "give --weights inception=FILE";
+        let files = common.weights.of(Network::Inception, otherwise)?;
+        Extractor::read(View::Inception(options.resize), &files.weights)?
+    }
+    .with_range(common.range);
+    let mut cache = common.cache.features(&extractor, context);
+    let mut open = |path: &Path| -> Result<ImageSet> {
+        let mut progress = |done, all| context.progress.images(done as f64, all);
+        if digits && path == options.real {
+            let all = DigitsSource::new(Digits::embedded()?, Style::Ember, &[], usize::MAX)?;
+            let images = (0..all.len()).map(|i| Ok(all.screen(i)?));
+            let label = "digits, all in the target's style".to_owned();
+            return Ok(ImageSet::of_images(
+                label,
+                images,
+                &extractor,
+                &mut progress,
+            )?);
+        }
+        Ok(ImageSet::open(path, &extractor, &mut cache, &mut progress)?)
+    };
+    let (real, fake) = (open(&options.real)?, open(&options.fake)?);
+    if let Some(problem) = cache.problem() {
+        let text = format!("features are not kept: {problem}");
+        context.progress.note(&text);
+    }
+    let draws =
+        options.kid_subsets != 100 || options.kid_size != 1000 || options.kid_seed.is_some();
+    if (draws || options.neighbours != 3) && (real.features.is_none() || fake.features.is_none()) {
+        return Err(usage(
+            "`kid_subsets`, `kid_size`, `kid_seed` and `neighbours` have no effect on statistics, which have no images",
+        ));
+    }
+    for (set, (_, path)) in [&real, &fake].into_iter().zip(saved) {
+        if let Some(path) = path {
+            crate::files::write_file(path, &set.archive()?)?;
+        }
+    }
+    let settings = SetOptions {
+        kid_subsets: options.kid_subsets,
+        kid_size: options.kid_size as usize,
+        kid_draw: options
+            .kid_seed
+            .map_or(SubsetDraw::TorchFidelity, SubsetDraw::Seeded),
+        k: options.neighbours,
+    };
+    let (mut report, neighbours) = compare_sets(&real, &fake, &settings)?;
+    if digits {
+        report
+            .measures
+            .extend(asked(&options.fake, &fake.files, &extractor)?);
+    }
+    report
+        .settings
+        .push(("features".into(), extractor.describe()));
+    report
+        .settings
+        .push(("sha256".into(), extractor.weights().to_owned()));
+    let strip = match common.out {
+        Some(_) => strip(&real, &fake, &neighbours, &extractor)?,
+        None => None,
+    };
+    Ok(Evaluation {
+        report,
+        strip,
+        plan,
+        out: common.out.clone(),
+        overwrite: common.overwrite,
+    })
+}
+
+/// The generated images that are nearest to a real one, where both sets are files.
+fn strip(
+    real: &ImageSet,
+    fake: &ImageSet,
+    neighbours: &[Neighbour],
+    extractor: &Extractor,
+) -> Result<Option<Rgb8>> {
+    let mut pairs = Vec::new();
+    for i in nearest_first(neighbours) {
+        let (Some((_, a)), Some((_, b))) = (fake.files.get(i), real.files.get(neighbours[i].index))
+        else {
+            return Ok(None);
+        };
+        pairs.push((extractor.show(a)?, extractor.show(b)?));
+    }
+    Ok(neighbour_strip(&pairs, "generated / nearest real"))
+}
