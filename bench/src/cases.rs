@@ -220,7 +220,9 @@ impl Case {
             Work::AttentionBlock {
                 batch, c_in, side, ..
             } => conv(*batch, *c_in, 4 * c_in, *side, 1) + attention(*batch, *c_in, *side),
-            Work::Network { batch, config, .. } => config.cost().forward_flops * *batch as f64,
+            Work::Network { batch, config, .. } => {
+                config.cost([config.image_size; 2]).forward_flops * *batch as f64
+            }
             Work::Norm { .. } | Work::Optimizer { .. } => return None,
         };
         Some(passes * forward)
@@ -231,7 +233,7 @@ impl Case {
         let Work::Network { batch, config, .. } = &self.work else {
             return 1e9;
         };
-        let cost = config.cost();
+        let cost = config.cost([config.image_size; 2]);
         let kept = match self.pass {
             Pass::Forward | Pass::Sampling => 0.3,
             Pass::Sdft => 1.5,

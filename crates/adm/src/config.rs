@@ -147,6 +147,11 @@ impl AdmConfig {
         self.channel_mult.len()
     }
 
+    /// What the sides of an image must be divisible by.
+    pub fn factor(&self) -> usize {
+        1 << self.levels().saturating_sub(1)
+    }
+
     /// Whether the network predicts the variance as well.
     pub fn learns_variance(&self) -> bool {
         self.out_channels == 2 * self.in_channels
@@ -223,7 +228,7 @@ impl AdmConfig {
                 format!("expected 0 or more and less than 1, found {}", self.dropout),
             );
         }
-        let factor = 1usize << (self.levels() - 1);
+        let factor = self.factor();
         if !self.image_size.is_multiple_of(factor) {
             let (below, above) = (
                 self.image_size / factor * factor,
@@ -316,7 +321,7 @@ impl AdmConfig {
                 ),
             );
         }
-        let parameters = self.cost().parameters;
+        let parameters = self.cost([self.image_size; 2]).parameters;
         if parameters > MOST_PARAMETERS {
             return invalid(
                 "model_channels",
@@ -362,7 +367,9 @@ mod tests {
             assert_eq!(config.levels(), levels, "{size}");
             assert_eq!(size >> (levels - 1), smallest, "{size}");
             assert_eq!(config.attention_resolutions, [attention], "{size}");
-            assert!(size > 128 || config.cost().parameters < light.cost().parameters);
+            assert!(
+                size > 128 || config.cost([size; 2]).parameters < light.cost([size; 2]).parameters
+            );
         }
         assert_eq!(AdmConfig::channel_mult_for(256), light.channel_mult);
         // A size that cannot be halved often enough does not become a network of two levels.

@@ -4,40 +4,36 @@ use crate::AdmConfig;
 use sdft_nn::{Cost, Tally};
 
 impl AdmConfig {
-    /// The cost of the U-Net of this configuration.
-    pub fn cost(&self) -> Cost {
+    /// The cost of the U-Net for one image of this height and width.
+    pub fn cost(&self, sides: [usize; 2]) -> Cost {
         let mut tally = Tally::default();
-        let mut skips = self.down(&mut tally);
+        let mut skips = self.down(&mut tally, sides);
         let mut channels = skips.last().copied().unwrap_or(0);
+        let pixels = |level| pixels(sides, level);
         for level in (0..self.levels()).rev() {
             let width = self.width(level);
             for i in 0..=self.num_res_blocks {
                 let c_in = channels + skips.pop().unwrap_or(0);
-                self.residual(&mut tally, c_in, width, self.pixels(level), true);
+                self.residual(&mut tally, c_in, width, pixels(level), true);
                 if self.has_attention(level) {
-                    attention(&mut tally, width, self.pixels(level));
+                    attention(&mut tally, width, pixels(level));
                 }
                 channels = width;
                 if i == self.num_res_blocks && level > 0 {
-                    self.resize(&mut tally, width, self.pixels(level - 1));
+                    self.resize(&mut tally, width, pixels(level - 1));
                 }
             }
         }
-        tally.conv(channels, self.out_channels, 3, self.pixels(0));
+        tally.conv(channels, self.out_channels, 3, pixels(0));
         tally.parameters(2 * channels);
         tally.cost()
     }
 
     /// The cost of its encoder with the middle, without the head of a classifier.
-    pub fn encoder_cost(&self) -> Cost {
+    pub fn encoder_cost(&self, sides: [usize; 2]) -> Cost {
         let mut tally = Tally::default();
-        self.down(&mut tally);
+        self.down(&mut tally, sides);
         tally.cost()
-    }
-
-    fn pixels(&self, level: usize) -> f64 {
-        let side = (self.image_size >> level) as f64;
-        side * side
     }
 
     fn has_attention(&self, level: usize) -> bool {
@@ -45,32 +41,33 @@ impl AdmConfig {
     }
 
     /// Adds the encoder and the middle; returns the channels of each skip connection.
-    fn down(&self, tally: &mut Tally) -> Vec<usize> {
+    fn down(&self, tally: &mut Tally, sides: [usize; 2]) -> Vec<usize> {
+        let pixels = |level| pixels(sides, level);
         let last = self.levels().saturating_sub(1);
         tally.conv(self.model_channels, self.emb_channels(), 1, 1.0);
         tally.conv(self.emb_channels(), self.emb_channels(), 1, 1.0);
         tally.parameters(self.num_classes * self.emb_channels());
         let mut channels = self.width(0);
-        tally.conv(self.in_channels, channels, 3, self.pixels(0));
+        tally.conv(self.in_channels, channels, 3, pixels(0));
         let mut skips = vec![channels];
         for level in 0..self.levels() {
             let width = self.width(level);
             for _ in 0..self.num_res_blocks {
-                self.residual(tally, channels, width, self.pixels(level), false);
+                self.residual(tally, channels, width, pixels(level), false);
                 if self.has_attention(level) {
-                    attention(tally, width, self.pixels(level));
+                    attention(tally, width, pixels(level));
                 }
                 channels = width;
                 skips.push(channels);
             }
             if level < last {
-                self.resize(tally, channels, self.pixels(level + 1));
+                self.resize(tally, channels, pixels(level + 1));
                 skips.push(channels);
             }
         }
-        self.residual(tally, channels, channels, self.pixels(last), false);
-        attention(tally, channels, self.pixels(last));
-        self.residual(tally, channels, channels, self.pixels(last), false);
+        self.residual(tally, channels, channels, pixels(last), false);
+        attention(tally, channels, pixels(last));
+        self.residual(tally, channels, channels, pixels(last), false);
         skips
     }
 
@@ -91,6 +88,12 @@ impl AdmConfig {
             tally.conv(channels, channels, 3, out_pixels);
         }
     }
+}
+
+/// Pixels of a level.
+fn pixels(sides: [usize; 2], level: usize) -> f64 {
+    let [h, w] = sides.map(|side| (side >> level) as f64);
+    h * w
 }
 
 fn attention(tally: &mut Tally, channels: usize, pixels: f64) {
@@ -129,14 +132,14 @@ mod tests {
                 .iter()
                 .map(|spec| spec.shape.iter().product::<usize>())
                 .sum();
-            assert_eq!(config.cost().parameters, n);
+            assert_eq!(config.cost([64; 2]).parameters, n);
         }
     }
 
     #[test]
     fn an_encoder_costs_less_than_half_of_its_network() {
         let config = AdmConfig::default();
-        let (whole, encoder) = (config.cost(), config.encoder_cost());
+        let (whole, encoder) = (config.cost([256; 2]), config.encoder_cost([256; 2]));
         assert!(2 * encoder.parameters < whole.parameters);
         assert!(2.0 * encoder.activation_bytes < whole.activation_bytes);
         assert!(2.0 * encoder.forward_flops < whole.forward_flops);
@@ -145,13 +148,9 @@ mod tests {
     #[test]
     fn the_light_network_at_64_pixels_takes_the_published_operations() {
         // 98.1 GFLOP of convolutions for a batch of four, counted independently.
-        let config = AdmConfig {
-            image_size: 64,
-            ..AdmConfig::default()
-        };
-        let per_batch = 4.0 * config.cost().forward_flops / 1e9;
+        let cost = AdmConfig::default().cost([64; 2]);
+        let per_batch = 4.0 * cost.forward_flops / 1e9;
         assert!((96.0..105.0).contains(&per_batch), "{per_batch}");
-        let cost = config.cost();
         assert!(
             cost.recomputed_bytes < 0.6 * cost.activation_bytes,
             "{cost:?}"

@@ -1,15 +1,15 @@
-//! The U-Net as a network that can be trained: its variables, and what its file says.
+//! The U-Net as a network that can be trained: its variables, and the metadata of its file.
 
 use crate::{AdmConfig, ConfigError, Unet};
 use candle_core::{Result, Tensor, Var};
 use sdft_diffusion::{
-    ComputeMode, Condition, Denoiser, KIND_KEY, MODEL_KEY, Prediction, PredictionType, Trainable,
+    ComputeMode, Condition, KIND_KEY, MODEL_KEY, Network, Prediction, PredictionType, Trainable,
 };
 use sdft_nn::Params;
 use std::collections::BTreeMap;
 
 impl AdmConfig {
-    /// What a file of such a network says about it: its kind (`unet` or `classifier`) and its configuration as JSON.
+    /// The metadata of a file of such a network: its kind (`unet` or `classifier`) and its configuration as JSON.
     pub fn metadata(&self, kind: &str) -> BTreeMap<String, String> {
         // A struct of numbers, texts and lists always has JSON.
         let config = serde_json::to_string(self).unwrap_or_default();
@@ -19,40 +19,24 @@ impl AdmConfig {
         ])
     }
 
-    /// Fails unless the U-Net can be built and trained on images without labels.
+    /// Fails unless the U-Net can be built and trained.
     ///
     /// # Errors
     /// The field, what was expected and what was found.
     pub fn check_trainable(&self) -> std::result::Result<(), ConfigError> {
         self.validate()?;
-        let wrong = |field, problem| Err(ConfigError { field, problem });
-        if self.num_classes != 0 {
-            return wrong(
-                "num_classes",
-                format!(
-                    "training is unconditional, this network has {} classes; start from an unconditional model",
-                    self.num_classes
-                ),
-            );
-        }
-        if !self.learns_variance() && self.out_channels != self.in_channels {
-            return wrong(
-                "out_channels",
-                format!(
+        match self.learns_variance() || self.out_channels == self.in_channels {
+            true => Ok(()),
+            false => Err(ConfigError {
+                field: "out_channels",
+                problem: format!(
                     "expected {} or {}, found {}",
                     self.in_channels,
                     2 * self.in_channels,
                     self.out_channels
                 ),
-            );
+            }),
         }
-        if self.in_channels != 3 {
-            return wrong(
-                "in_channels",
-                format!("images have 3 channels, found {}", self.in_channels),
-            );
-        }
-        Ok(())
     }
 }
 
@@ -99,8 +83,7 @@ impl Trainable for TrainableUnet {
     }
 
     fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {
-        let Condition { labels, dropout } = *condition;
-        self.unet.with(labels, dropout).predict(xt, t)
+        self.unet.predict_with(xt, t, condition)
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {
@@ -129,23 +112,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_that_cannot_be_trained_on_images_name_the_field() {
+    fn networks_that_cannot_be_trained_name_the_field() {
         let field = |config: AdmConfig| config.check_trainable().unwrap_err().field;
         let heads = AdmConfig {
             num_head_channels: 48,
             ..AdmConfig::default()
         };
         assert_eq!(field(heads), "num_head_channels");
-        let classes = AdmConfig {
-            num_classes: 10,
-            ..AdmConfig::default()
-        };
-        assert_eq!(field(classes), "num_classes");
         let five = AdmConfig {
             out_channels: 5,
             ..AdmConfig::default()
         };
         assert_eq!(field(five), "out_channels");
         AdmConfig::default().check_trainable().unwrap();
+        let grey_with_classes = AdmConfig {
+            in_channels: 1,
+            out_channels: 2,
+            num_classes: 10,
+            ..AdmConfig::default()
+        };
+        grey_with_classes.check_trainable().unwrap();
     }
 }

@@ -172,7 +172,7 @@ impl Trunk {
             skip_channels,
             model_channels: config.model_channels,
             in_channels: config.in_channels,
-            factor: 1 << (config.levels() - 1),
+            factor: config.factor(),
             recomputed: false,
         })
     }

@@ -223,8 +223,9 @@ impl Network for Unet {
         t: &[f32],
         condition: &Condition<'_>,
     ) -> Result<Prediction> {
-        let Condition { labels, dropout } = *condition;
-        self.with(labels, dropout).predict(xt, t)
+        condition.check_no_augment()?;
+        self.with(condition.labels, condition.dropout)
+            .predict(xt, t)
     }
 
     fn n_classes(&self) -> usize {

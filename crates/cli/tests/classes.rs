@@ -3,10 +3,9 @@
 mod common;
 
 use common::{SHORT, Workspace, workspace};
-use sdft_models::{Architecture, save_network};
+use sdft_models::{Architecture, NetworkFile, save_network};
 use sdft_testing::nonzero_params;
 use serde_json::json;
-use std::collections::BTreeMap;
 
 /// Small networks of five classes for images of 8x8.
 fn architectures() -> [Architecture; 3] {
@@ -35,8 +34,13 @@ fn write(place: &Workspace, architecture: &Architecture) {
         process.prediction_type = sdft_diffusion::PredictionType::Sample;
     }
     let path = place.path("model.safetensors");
-    let provenance = BTreeMap::new();
-    save_network(&path, architecture, &process, &params, &provenance, None).unwrap();
+    save_network(
+        &path,
+        &NetworkFile::new(architecture, &process),
+        &params,
+        None,
+    )
+    .unwrap();
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub use crate::{
     denoiser::{Bottleneck, BottleneckNet, Change, Denoiser, Edited, FeatureNet},
     diffusion::{Clip, Diffusion, Moments, Reverse, TimeUnit, Variance},
     gaussian::GaussianDenoiser,
+    guided::Guided,
     level::{Level, eps_from_x0, predict_at, q_sample, velocity, x0_from_eps},
     network::Network,
     precond::Precond,
@@ -33,8 +34,8 @@ pub use crate::{
     process::{Process, ProcessError},
     sampling::Sampling,
     trainable::{
-        ComputeMode, Condition, KIND_KEY, MODEL_KEY, PROCESS_KEY, PROVENANCE_PREFIX, Trainable,
-        file_metadata, named_vars,
+        CLASSES_KEY, ComputeMode, Condition, IMAGE_KEY, KIND_KEY, MODEL_KEY, PROCESS_KEY,
+        PROVENANCE_PREFIX, Trainable, file_metadata, named_vars,
     },
     variational::{discretized_gaussian_log_likelihood, normal_kl},
 };
@@ -44,6 +45,7 @@ mod convert;
 mod denoiser;
 mod diffusion;
 mod gaussian;
+mod guided;
 mod in_steps;
 mod level;
 mod network;

@@ -1,7 +1,7 @@
-//! What training knows of a network: its variables, its prediction, and what a file must say to make it again.
+//! Networks that can be trained: their variables, their predictions, and the metadata of their files.
 
 use crate::Prediction;
-use candle_core::{DType, Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor, Var, bail};
 use candle_nn::VarMap;
 use sdft_noise::DropoutKey;
 use std::collections::BTreeMap;
@@ -11,18 +11,39 @@ use std::sync::PoisonError;
 pub const KIND_KEY: &str = "sdft.kind";
 /// The key of a network's configuration in the metadata of its file.
 pub const MODEL_KEY: &str = "sdft.model";
+/// The key of the form of the images in the metadata of a network's file.
+pub const IMAGE_KEY: &str = "sdft.image";
+/// The key of the names of the classes in the metadata of a network's file.
+pub const CLASSES_KEY: &str = "sdft.classes";
 /// The key of the diffusion process in the metadata of a network's file.
 pub const PROCESS_KEY: &str = "sdft.process";
 /// The start of every key that says how a file was made.
 pub const PROVENANCE_PREFIX: &str = "sdft.provenance.";
 
-/// What a network is given in addition to the noised images and the timesteps.
+/// The inputs of a network in addition to the noised images and the timesteps.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Condition<'a> {
-    /// The class of each image. The trainer passes none: training is unconditional.
+    /// The class of each image. Class-conditional networks require it; others refuse it.
+    ///
+    /// The null class of an EDM network is the label `label_dim`, a zero vector. Other networks have it as a row of their table.
     pub labels: Option<&'a [u32]>,
+    /// Augmentation labels, `[B, A]`. Networks without such an input refuse them; `None` is zeros.
+    pub augment: Option<&'a Tensor>,
     /// The address of the dropout masks. `None` evaluates without dropout.
     pub dropout: Option<DropoutKey<'a>>,
+}
+
+impl Condition<'_> {
+    /// For networks without augmentation labels.
+    ///
+    /// # Errors
+    /// There are augmentation labels.
+    pub fn check_no_augment(&self) -> Result<()> {
+        match self.augment {
+            None => Ok(()),
+            Some(_) => bail!("expected no augmentation labels: the network has no input for them"),
+        }
+    }
 }
 
 /// How a network computes between its input and its output.

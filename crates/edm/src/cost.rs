@@ -6,8 +6,8 @@ use crate::plan::{BlockSpec, Change, Kind, Part, Plan};
 use sdft_nn::{Cost, Tally};
 
 impl EdmConfig {
-    /// The cost of the network for one image of `img_resolution`; constants of the file are no parameters.
-    pub fn cost(&self) -> Cost {
+    /// The cost of the network for one image of this height and width. Constants of the file are not parameters.
+    pub fn cost(&self, sides: [usize; 2]) -> Cost {
         let plan = self.plan();
         let mut tally = Tally::default();
         let (noise, emb) = (plan.noise(), plan.emb());
@@ -22,20 +22,15 @@ impl EdmConfig {
         let (encoder, skips) = plan.encoder();
         let decoder = plan.decoder(skips);
         for part in encoder.iter().chain(&plan.middle()).chain(&decoder) {
-            plan.count(part, &mut tally);
+            let [h, w] = sides.map(|side| (side >> part.level) as f64);
+            plan.count(part, h * w, &mut tally);
         }
         tally.cost()
     }
 }
 
 impl Plan<'_> {
-    fn pixels(&self, level: usize) -> f64 {
-        let side = (self.resolution >> level) as f64;
-        side * side
-    }
-
-    fn count(&self, part: &Part, tally: &mut Tally) {
-        let pixels = self.pixels(part.level);
+    fn count(&self, part: &Part, pixels: f64, tally: &mut Tally) {
         match &part.kind {
             Kind::Conv { c_in, c_out } => tally.conv(*c_in, *c_out, 3, pixels),
             Kind::Block(spec) => self.count_block(spec, pixels, tally),
@@ -78,7 +73,7 @@ mod tests {
             let n: usize = parameters
                 .map(|spec| spec.shape.iter().product::<usize>())
                 .sum();
-            assert_eq!(config.cost().parameters, n, "{config:?}");
+            assert_eq!(config.cost([16; 2]).parameters, n, "{config:?}");
         }
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! let model = SongUnetConfig { augment_dim: 9, channel_mult: vec![1, 2, 2, 2], dropout: 0.05, ..SongUnetConfig::default() };
 //! let config = EdmConfig { model: ModelConfig::SongUNet(model), ..EdmConfig::default() };
-//! assert_eq!(config.cost().parameters, 61_805_571);
+//! assert_eq!(config.cost([64; 2]).parameters, 61_805_571);
 //! assert_eq!(EdmNet::specs(&config)?[0].name, "model.map_augment.weight");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

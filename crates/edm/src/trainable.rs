@@ -20,28 +20,12 @@ impl EdmConfig {
         ])
     }
 
-    /// Fails unless the network can be built and trained on images without labels.
+    /// Fails unless the network can be built, and so trained.
     ///
     /// # Errors
     /// The field, what was expected and what was found.
     pub fn check_trainable(&self) -> std::result::Result<(), ConfigError> {
-        self.validate()?;
-        if self.label_dim != 0 {
-            return Err(ConfigError::new(
-                "label_dim",
-                format!(
-                    "training is unconditional, this network has {} classes; start from an unconditional model",
-                    self.label_dim
-                ),
-            ));
-        }
-        if self.img_channels != 3 {
-            return Err(ConfigError::new(
-                "img_channels",
-                format!("images have 3 channels, found {}", self.img_channels),
-            ));
-        }
-        Ok(())
+        self.validate()
     }
 
     /// EDM's networks predict no variance.
@@ -113,7 +97,7 @@ impl Trainable for TrainableEdm {
     }
 
     fn has_zero_gradient(&self, name: &str) -> bool {
-        // Training passes no augmentation labels.
-        name == "model.map_augment.weight"
+        // Augmentation labels may be missing, and every image of a batch may have the null class.
+        ["model.map_augment.weight", "model.map_label.weight"].contains(&name)
     }
 }

@@ -203,8 +203,8 @@ impl EdmUnet {
         }
         if !plan.fits(h) || !plan.fits(w) {
             bail!(
-                "expected an image whose sides can be halved and doubled again {} times, found {h}x{w}",
-                plan.levels() - 1
+                "expected an image whose sides are multiples of {}, found {h}x{w}",
+                plan.multiple()
             );
         }
         let labels = |name, labels: &Tensor, n| {
@@ -360,15 +360,19 @@ impl EdmUnet {
         })
     }
 
-    /// Class labels as one-hot rows.
+    /// Class labels as one-hot rows; a row of zeros for the null class.
     fn one_hot(&self, labels: &[u32], batch: usize) -> Result<Tensor> {
         let n = self.config.label_dim;
-        if labels.len() != batch || labels.iter().any(|&y| y as usize >= n) {
-            bail!("expected {batch} class labels below {n}, found {labels:?}");
+        if labels.len() != batch || labels.iter().any(|&y| y as usize > n) {
+            bail!(
+                "expected {batch} class labels below {n}, or {n} for the null class, found {labels:?}"
+            );
         }
         let mut rows = vec![0.0f32; batch * n];
         for (row, &label) in rows.chunks_exact_mut(n.max(1)).zip(labels) {
-            row[label as usize] = 1.0;
+            if let Some(value) = row.get_mut(label as usize) {
+                *value = 1.0;
+            }
         }
         Tensor::from_vec(rows, (batch, n), &candle_core::Device::Cpu)
     }
@@ -394,7 +398,7 @@ impl Network for EdmUnet {
         };
         let inputs = EdmInputs {
             class_labels: one_hot.as_ref(),
-            augment_labels: None,
+            augment_labels: condition.augment,
             dropout: condition.dropout,
         };
         Ok(raw(&self.forward(x, t, &inputs)?))

@@ -66,16 +66,16 @@ impl EdmConfig {
             return invalid(
                 "img_resolution",
                 format!(
-                    "{} cannot be halved and doubled again {} times (channel_mult has {} levels) by a filter of {} taps",
-                    self.img_resolution,
-                    plan.levels() - 1,
+                    "expected a multiple of {}, because channel_mult has {} levels and resample_filter {} taps; found {}",
+                    plan.multiple(),
                     plan.levels(),
-                    plan.filter.len()
+                    plan.filter.len(),
+                    self.img_resolution
                 ),
             );
         }
         check_precond(&self.precond)?;
-        let parameters = self.cost().parameters;
+        let parameters = self.cost([self.img_resolution; 2]).parameters;
         if parameters > MOST_PARAMETERS {
             return invalid(
                 "model_channels",
@@ -85,6 +85,14 @@ impl EdmConfig {
             );
         }
         Ok(())
+    }
+
+    /// The sides that an image may have are `n * multiple + rest`, as `[multiple, rest]`. The rest is 0 for filters of an even number of taps,
+    /// which are all public ones, and 1 for others.
+    pub fn multiple(&self) -> [usize; 2] {
+        let plan = self.plan();
+        let multiple = 1 << plan.levels().saturating_sub(1);
+        [multiple, plan.filter.len() % 2 % multiple]
     }
 
     fn check_filter(&self, plan: &Plan<'_>) -> Result<(), ConfigError> {
@@ -186,6 +194,15 @@ fn check_precond(precond: &Precond) -> Result<(), ConfigError> {
 }
 
 impl Plan<'_> {
+    /// The valid sides, for messages.
+    pub(crate) fn multiple(&self) -> String {
+        let multiple = 1usize << (self.levels() - 1);
+        match self.filter.len() % 2 {
+            1 if multiple > 1 => format!("{multiple}, plus 1"),
+            _ => multiple.to_string(),
+        }
+    }
+
     /// Whether a side of `n` pixels is the same again after all changes of resolution, so that encoder and decoder fit.
     pub(crate) fn fits(&self, n: usize) -> bool {
         let (taps, pad) = (self.filter.len(), (self.filter.len() - 1) / 2);

@@ -80,12 +80,12 @@ fn step(config: &EdmConfig, recompute: bool, seed: u64) -> (Vec<f64>, Vec<(Strin
     };
     let net = TrainableEdm::new(&params(config), config, mode).unwrap();
     let condition = Condition {
-        labels: None,
         dropout: Some(DropoutKey {
             seed,
             step: 3,
             samples: &[0, 1],
         }),
+        ..Condition::default()
     };
     let out = Trainable::predict(&net, &images(), &SIGMA, &condition).unwrap();
     let gradients = backward(&out.output.sqr().unwrap().sum_all().unwrap()).unwrap();

@@ -14,11 +14,10 @@ use sdft_jobs::{
     judge_features, load_judge, load_model,
 };
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
-use sdft_models::{Export, LoadOptions, LoadedModel, write_diffusers};
+use sdft_models::{LoadOptions, LoadedModel, write_diffusers};
 use sdft_settings::{layers, put, set};
 use sdft_train::{Ending, contact_sheet, to_screens};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Classes of the target set.
@@ -290,14 +289,7 @@ fn source_of_diffusers(out: &Path) -> Result<PathBuf> {
     let folder = out.join("source-unet2d");
     if !folder.join("model_index.json").is_file() {
         let model = load_model(DIGITS_SOURCE, &LoadOptions::default())?;
-        let export = Export {
-            architecture: &model.architecture,
-            process: &model.process,
-            params: &model.params,
-            metadata: &BTreeMap::new(),
-            dtype: None,
-        };
-        write_diffusers(&folder, &export)?;
+        write_diffusers(&folder, &model.file(), &model.params, None)?;
     }
     Ok(folder)
 }

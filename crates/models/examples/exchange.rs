@@ -4,7 +4,9 @@ use candle_core::{Result, Tensor};
 use sdft_adm::AdmConfig;
 use sdft_checkpoint::{ReadOptions, write_safetensors};
 use sdft_diffusion::Process;
-use sdft_models::{Architecture, LoadOptions, convert_to_diffusers, load_network, save_network};
+use sdft_models::{
+    Architecture, LoadOptions, NetworkFile, convert_to_diffusers, load_network, save_network,
+};
 use sdft_nn::Params;
 use sdft_randn::NoiseSource;
 use sdft_samplers::{Ancestral, Ddim, sample_ddim, sample_ddpm};
@@ -95,10 +97,8 @@ fn make_adm(folder: &Path) -> anyhow::Result<()> {
         let path = folder.join(format!("{name}.safetensors"));
         save_network(
             &path,
-            &architecture,
-            process,
+            &NetworkFile::new(&architecture, process),
             &params,
-            &BTreeMap::new(),
             None,
         )?;
     }

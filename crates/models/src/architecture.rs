@@ -253,7 +253,7 @@ impl Architecture {
         }
     }
 
-    /// Fails unless the network can be built and trained on images without labels.
+    /// Fails unless the network can be built and trained.
     ///
     /// # Errors
     /// The field, what was expected and what was found.
@@ -266,7 +266,7 @@ impl Architecture {
         }
     }
 
-    /// The shape of an image, `[channels, height, width]`.
+    /// The shape of the images that the network was made for, `[channels, height, width]`.
     pub fn image_shape(&self) -> [usize; 3] {
         match self {
             Self::Adm(config) | Self::AdmEdm(config) => {
@@ -309,7 +309,7 @@ impl Architecture {
         self.out_channels() == 2 * self.in_channels()
     }
 
-    /// Number of classes of a class-conditional network, 0 for none.
+    /// Number of classes of a class-conditional network, 0 for none. A null class that is a row of the network's table counts.
     pub fn n_classes(&self) -> usize {
         match self {
             Self::Adm(config) | Self::AdmEdm(config) => config.num_classes,
@@ -327,6 +327,14 @@ impl Architecture {
             Self::Edm(config) => config.model.set_dropout(probability),
         }
         self
+    }
+
+    /// Number of augmentation labels that the network takes, 0 for none.
+    pub fn augment_dim(&self) -> usize {
+        match self {
+            Self::Adm(_) | Self::AdmEdm(_) | Self::Unet2d(_) => 0,
+            Self::Edm(config) => config.model.augment_dim(),
+        }
     }
 
     /// The probability of dropping a feature in training.
@@ -362,16 +370,16 @@ impl Architecture {
         }
     }
 
-    /// Operations and memory for one image.
-    pub fn cost(&self) -> Cost {
+    /// Operations and memory for one image of this height and width.
+    pub fn cost(&self, sides: [usize; 2]) -> Cost {
         match self {
-            Self::Adm(config) | Self::AdmEdm(config) => config.cost(),
-            Self::Unet2d(config) => config.cost(config.sides().unwrap_or_default()),
-            Self::Edm(config) => config.cost(),
+            Self::Adm(config) | Self::AdmEdm(config) => config.cost(sides),
+            Self::Unet2d(config) => config.cost(sides),
+            Self::Edm(config) => config.cost(sides),
         }
     }
 
-    /// What a file of the network says about it: its kind and its configuration.
+    /// The metadata of a file of the network: its kind and its configuration.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         match self {
             Self::Adm(config) => config.metadata("unet"),

@@ -1,13 +1,13 @@
 //! Converts any readable file to `.safetensors`, or to a folder of diffusers.
 
 use crate::error::ModelError;
-use crate::export::{Export, write_diffusers};
+use crate::export::write_diffusers;
 use crate::folder::weights_of;
 use crate::layout::EITHER;
 use crate::opened::Opened;
 use crate::resolve::{ASSUMED_KEY, Resolved};
 use crate::save::network_metadata;
-use crate::{LoadOptions, load_network, notes};
+use crate::{LoadOptions, NetworkFile, load_network, notes};
 use candle_core::{DType, Tensor};
 use sdft_adm::Origin;
 use sdft_checkpoint::{ReadOptions, sha256_weights, write_safetensors};
@@ -40,8 +40,11 @@ pub fn convert_file(
         Ok(resolved) if resolved.pool.is_none() && opened.misfit(&resolved).is_none() => {
             opened.refuse_to_guess(&resolved)?;
             notes.extend(notes::assumed(&resolved, false));
-            let mut metadata =
-                network_metadata(&resolved.architecture, &resolved.process, &BTreeMap::new())?;
+            let mut metadata = network_metadata(&NetworkFile {
+                image: Some(&resolved.image),
+                classes: resolved.classes.as_ref(),
+                ..NetworkFile::new(&resolved.architecture, &resolved.process)
+            })?;
             metadata.extend(assumed(&resolved));
             metadata
         }
@@ -62,7 +65,8 @@ pub fn convert_file(
             all.insert(key.clone(), value.clone());
         }
     }
-    all.extend(provenance(input, opened.sha256()));
+    let made = provenance(input, opened.sha256());
+    all.extend(made.map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value)));
     let entries = match resolved {
         true => opened.layout.named(state.into_map()),
         false => state.into_map(),
@@ -86,16 +90,13 @@ pub fn convert_to_diffusers(
     dtype: Option<DType>,
 ) -> Result<Vec<String>, ModelError> {
     let model = load_network(input, options)?;
-    let mut notes = model.notes;
-    let provenance = provenance(&weights_of(input)?, model.sha256).collect();
-    let export = Export {
-        architecture: &model.architecture,
-        process: &model.process,
-        params: &model.params,
-        metadata: &provenance,
-        dtype,
+    let provenance = provenance(&weights_of(input)?, model.sha256.clone()).collect();
+    let network = NetworkFile {
+        provenance: &provenance,
+        ..model.file()
     };
-    notes.extend(write_diffusers(folder, &export)?);
+    let mut notes = write_diffusers(folder, &network, &model.params, dtype)?;
+    notes.splice(0..0, model.notes);
     Ok(notes)
 }
 
@@ -108,7 +109,7 @@ fn provenance(input: &Path, sha256: String) -> impl Iterator<Item = (String, Str
     ];
     facts
         .into_iter()
-        .map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value))
+        .map(|(key, value)| (key.to_owned(), value))
 }
 
 /// The assumed fields, which the metadata of the result lists.

@@ -1,5 +1,6 @@
 //! The error type.
 
+use crate::form::MOST_SIDE;
 use std::path::PathBuf;
 
 /// A text from a file, cut to the length of a message.
@@ -14,6 +15,25 @@ pub(crate) fn cut(text: impl std::fmt::Display, most: usize) -> String {
         None => text,
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
     }
+}
+
+/// The valid sides.
+fn sides([multiple, rest]: [usize; 2]) -> String {
+    match rest {
+        0 => format!("sides that are multiples of {multiple}, up to {MOST_SIDE}"),
+        _ => format!("sides that are multiples of {multiple}, plus {rest}, up to {MOST_SIDE}"),
+    }
+}
+
+/// The nearest valid size.
+fn nearest(size: [usize; 2], [multiple, rest]: [usize; 2]) -> String {
+    let last = (MOST_SIDE - rest) / multiple;
+    let [height, width] = size.map(|side| {
+        let n = (side.min(MOST_SIDE) + multiple / 2).saturating_sub(rest) / multiple;
+        let first = usize::from(rest == 0);
+        n.clamp(first, last) * multiple + rest
+    });
+    format!("{height}x{width}")
 }
 
 /// Why a model file cannot be used.
@@ -52,6 +72,22 @@ pub enum ModelError {
         mismatch: Box<sdft_nn::Mismatch>,
         /// Likely causes.
         hints: String,
+    },
+    /// A size that the network cannot run at.
+    #[error("size {height}x{width} (height x width): expected {}; the nearest that fits is {}", sides(*.multiple), nearest([*.height, *.width], *.multiple))]
+    Size {
+        /// Height in pixels.
+        height: usize,
+        /// Width in pixels.
+        width: usize,
+        /// Valid sides are `n * multiple[0] + multiple[1]`.
+        multiple: [usize; 2],
+    },
+    /// A source model that cannot be adapted to its target.
+    #[error("the source model cannot be adapted: {problem}")]
+    Adapt {
+        /// What was expected and what was found.
+        problem: String,
     },
     /// A tensor operation.
     #[error(transparent)]

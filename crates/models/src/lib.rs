@@ -9,7 +9,7 @@
 //! use candle_core::Device;
 //! use sdft_adm::{AdmConfig, Unet};
 //! use sdft_diffusion::Process;
-//! use sdft_models::{LoadOptions, load_network, save_network};
+//! use sdft_models::{Architecture, LoadOptions, NetworkFile, load_network, save_network};
 //! use sdft_nn::Params;
 //!
 //! let config = AdmConfig { image_size: 8, model_channels: 8, channel_mult: vec![1.0], attention_resolutions: vec![],
@@ -17,18 +17,21 @@
 //! let params = Params::init(&Unet::specs(&config)?, 0, &Device::Cpu)?;
 //! let dir = tempfile::tempdir()?;
 //! let path = dir.path().join("tiny.safetensors");
-//! save_network(&path, &config.clone().into(), &Process::default(), &params, &Default::default(), None)?;
-//! assert_eq!(load_network(&path, &LoadOptions::default())?.architecture, config.into());
+//! let architecture = Architecture::from(config);
+//! save_network(&path, &NetworkFile::new(&architecture, &Process::default()), &params, None)?;
+//! assert_eq!(load_network(&path, &LoadOptions::default())?.architecture, architecture);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! **Invariant:** the only crate that joins an architecture with a file; a file that does not fit completely is not loaded.
 
 pub use crate::{
+    adapt::{Adapted, Frozen, Target, adapt},
     architecture::{Architecture, ArchitectureError},
+    classes::Classes,
     convert::{convert_file, convert_to_diffusers},
     error::ModelError,
-    export::{Export, check_diffusers, write_diffusers},
+    export::{check_diffusers, write_diffusers},
     folder::folder_weights,
     inspect::{Inspected, inspect_file, scan_file},
     load::{
@@ -36,15 +39,18 @@ pub use crate::{
         read_params_bytes,
     },
     resolve::Resolved,
-    save::{encoder_metadata, network_metadata, save_network},
+    save::{NetworkFile, encoder_metadata, form_metadata, network_metadata, save_network},
     scheduler::{scheduler_config, scheduler_process},
 };
 
+mod adapt;
 mod architecture;
+mod classes;
 mod convert;
 mod error;
 mod export;
 mod folder;
+mod form;
 mod inspect;
 mod known;
 mod layout;

@@ -5,12 +5,13 @@ use crate::folder::weights_of;
 use crate::layout::{ENCODER, UNET};
 use crate::opened::{Opened, specs};
 use crate::resolve::{Resolved, hints};
-use crate::{Architecture, notes};
+use crate::{Architecture, Classes, NetworkFile, notes};
 use candle_core::DType;
 use sdft_adm::{EncoderConfig, Origin};
 use sdft_checkpoint::{Prefer, ReadOptions, StateDict, Wanted, sha256_weights};
 use sdft_diffusion::{ComputeMode, Diffusion, Network, Process, Trainable};
 use sdft_files::sha256_bytes;
+use sdft_imaging::ImageSpec;
 use sdft_nn::{ParamSpec, Params};
 use sdft_schedule::{Respacing, ScheduleError};
 use serde_json::{Map, Value};
@@ -50,6 +51,10 @@ pub struct LoadedModel {
     pub architecture: Architecture,
     /// The diffusion process.
     pub process: Process,
+    /// The form of the images: the file's own, or [`Architecture::image`].
+    pub image: ImageSpec,
+    /// The classes: the file's own, or [`Architecture::classes`].
+    pub classes: Option<Classes>,
     /// The weights, f32 on the CPU.
     pub params: Params,
     /// How each field of the architecture is known.
@@ -61,6 +66,28 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
+    /// Number of classes without the null class, 0 for an unconditional network.
+    pub fn n_classes(&self) -> usize {
+        let table = || self.architecture.n_classes();
+        self.classes
+            .as_ref()
+            .map_or_else(table, |classes| classes.names.len())
+    }
+
+    /// The label of the null class, if the network has one.
+    pub fn null_class(&self) -> Option<u32> {
+        self.classes.as_ref()?.null
+    }
+
+    /// What a file of this network states, without provenance.
+    pub fn file(&self) -> NetworkFile<'_> {
+        NetworkFile {
+            image: Some(&self.image),
+            classes: self.classes.as_ref(),
+            ..NetworkFile::new(&self.architecture, &self.process)
+        }
+    }
+
     /// The network, in f32 on the CPU, with the prediction type of its process.
     ///
     /// # Errors
@@ -208,6 +235,8 @@ fn assemble(
     Ok(LoadedModel {
         architecture: resolved.architecture,
         process: resolved.process,
+        image: resolved.image,
+        classes: resolved.classes,
         params,
         origins: resolved.origins,
         sha256: opened.sha256(),

@@ -1,28 +1,58 @@
 //! Writes networks with their metadata.
 
-use crate::Architecture;
 use crate::error::ModelError;
+use crate::{Architecture, Classes};
 use candle_core::DType;
 use sdft_adm::EncoderConfig;
 use sdft_checkpoint::write_safetensors;
-use sdft_diffusion::{Process, file_metadata};
+use sdft_diffusion::{CLASSES_KEY, IMAGE_KEY, Process, file_metadata};
+use sdft_imaging::ImageSpec;
 use sdft_nn::Params;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Writes a network with its configuration and provenance; in f32 if `dtype` is none.
+/// Everything that the file of a network states in addition to its weights.
+#[derive(Clone, Copy, Debug)]
+pub struct NetworkFile<'a> {
+    /// The architecture.
+    pub architecture: &'a Architecture,
+    /// The diffusion process.
+    pub process: &'a Process,
+    /// The form of the images; `None` is [`Architecture::image`].
+    pub image: Option<&'a ImageSpec>,
+    /// The classes; `None` is [`Architecture::classes`].
+    pub classes: Option<&'a Classes>,
+    /// How the network was made.
+    pub provenance: &'a BTreeMap<String, String>,
+}
+
+static NO_PROVENANCE: BTreeMap<String, String> = BTreeMap::new();
+
+impl<'a> NetworkFile<'a> {
+    /// A network whose images and classes are the architecture's own, without provenance.
+    pub fn new(architecture: &'a Architecture, process: &'a Process) -> Self {
+        Self {
+            architecture,
+            process,
+            image: None,
+            classes: None,
+            provenance: &NO_PROVENANCE,
+        }
+    }
+}
+
+/// Writes a network with its metadata; in f32 if `dtype` is none.
 ///
 /// # Errors
 /// The file system fails. Then the old file stays.
 pub fn save_network(
     path: &Path,
-    architecture: &Architecture,
-    process: &Process,
+    network: &NetworkFile<'_>,
     params: &Params,
-    provenance: &BTreeMap<String, String>,
     dtype: Option<DType>,
 ) -> Result<(), ModelError> {
-    let metadata = network_metadata(architecture, process, provenance)?;
+    let metadata = network_metadata(network)?;
     write_safetensors(path, params.iter(), &metadata, dtype)?;
     Ok(())
 }
@@ -31,12 +61,36 @@ pub fn save_network(
 ///
 /// # Errors
 /// The process cannot be written as JSON.
-pub fn network_metadata(
+pub fn network_metadata(network: &NetworkFile<'_>) -> Result<BTreeMap<String, String>, ModelError> {
+    let mut fields = network.architecture.metadata();
+    fields.extend(form_metadata(
+        network.architecture,
+        network.image,
+        network.classes,
+    )?);
+    metadata(fields, network.process, network.provenance)
+}
+
+/// The metadata about images and classes of a network's file: only what differs from [`Architecture::image`] and
+/// [`Architecture::classes`].
+///
+/// # Errors
+/// A value cannot be written as JSON.
+pub fn form_metadata(
     architecture: &Architecture,
-    process: &Process,
-    provenance: &BTreeMap<String, String>,
+    image: Option<&ImageSpec>,
+    classes: Option<&Classes>,
 ) -> Result<BTreeMap<String, String>, ModelError> {
-    metadata(architecture.metadata(), process, provenance)
+    let mut fields = BTreeMap::new();
+    if let Some(image) = image.filter(|image| **image != architecture.image()) {
+        fields.insert(IMAGE_KEY.to_owned(), json(image)?);
+    }
+    if let Some(classes) =
+        classes.filter(|classes| Some(*classes) != architecture.classes().as_ref())
+    {
+        fields.insert(CLASSES_KEY.to_owned(), json(classes)?);
+    }
+    Ok(fields)
 }
 
 /// The metadata of a file of a classifier; the names of its tensors determine its pool.
@@ -56,9 +110,12 @@ fn metadata(
     process: &Process,
     provenance: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, ModelError> {
-    let process = serde_json::to_string(process).map_err(|e| ModelError::Problem {
+    Ok(file_metadata(network, json(process)?, provenance))
+}
+
+fn json(value: &impl Serialize) -> Result<String, ModelError> {
+    serde_json::to_string(value).map_err(|e| ModelError::Problem {
         path: "metadata".into(),
         problem: e.to_string(),
-    })?;
-    Ok(file_metadata(network, process, provenance))
+    })
 }

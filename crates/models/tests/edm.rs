@@ -9,8 +9,8 @@ use sdft_checkpoint::{CONSTRUCTOR_KEY, write_safetensors};
 use sdft_diffusion::{PredictionType, Process};
 use sdft_edm::{EdmConfig, ModelConfig, SongUnetConfig};
 use sdft_models::{
-    Architecture, LoadOptions, LoadedModel, ModelError, convert_file, inspect_file, load_network,
-    save_network,
+    Architecture, LoadOptions, LoadedModel, ModelError, NetworkFile, convert_file, inspect_file,
+    load_network, save_network,
 };
 use sdft_nn::Params;
 use sdft_testing::tiny_config;
@@ -154,9 +154,14 @@ fn adm_without_a_variance_is_asked_whether_it_is_preconditioned() {
     assert_denoises(&model);
     // Written and read again; and a plain network is not taken for one.
     let again = dir.path().join("again.safetensors");
-    let none = BTreeMap::new();
     let save = |architecture: &Architecture, process: &Process| {
-        save_network(&again, architecture, process, &model.params, &none, None).unwrap();
+        save_network(
+            &again,
+            &NetworkFile::new(architecture, process),
+            &model.params,
+            None,
+        )
+        .unwrap();
         load_network(&again, &LoadOptions::default())
     };
     let read = save(&edm, &model.process).unwrap();

@@ -9,7 +9,7 @@ use diffusers::{as_diffusers, shaken, with_attention};
 use sdft_adm::AdmConfig;
 use sdft_diffusion::{Condition, Process};
 use sdft_models::{
-    Architecture, Export, LoadOptions, LoadedModel, convert_to_diffusers, load_network,
+    Architecture, LoadOptions, LoadedModel, NetworkFile, convert_to_diffusers, load_network,
     save_network, write_diffusers,
 };
 use sdft_nn::Params;
@@ -29,24 +29,10 @@ fn write(
 ) -> Result<(LoadedModel, LoadedModel), String> {
     let architecture = Architecture::Adm(config);
     let params = params(&architecture);
-    let export = Export {
-        architecture: &architecture,
-        process,
-        params: &params,
-        metadata: &BTreeMap::new(),
-        dtype: None,
-    };
-    write_diffusers(folder, &export).map_err(|e| e.to_string())?;
+    let network = NetworkFile::new(&architecture, process);
+    write_diffusers(folder, &network, &params, None).map_err(|e| e.to_string())?;
     let adm = folder.with_extension("safetensors");
-    save_network(
-        &adm,
-        &architecture,
-        process,
-        &params,
-        &BTreeMap::new(),
-        None,
-    )
-    .unwrap();
+    save_network(&adm, &network, &params, None).unwrap();
     let load = |path: &Path| load_network(path, &LoadOptions::default()).unwrap();
     Ok((load(&adm), load(folder)))
 }

@@ -8,7 +8,8 @@ use sdft_adm::{AdmConfig, Encoder, EncoderConfig, Origin, Pool};
 use sdft_checkpoint::write_safetensors;
 use sdft_diffusion::Process;
 use sdft_models::{
-    LoadOptions, convert_file, encoder_metadata, inspect_file, load_encoder, load_network,
+    LoadOptions, NetworkFile, convert_file, encoder_metadata, inspect_file, load_encoder,
+    load_network,
 };
 use sdft_nn::Params;
 use sdft_testing::tiny_config;
@@ -178,9 +179,11 @@ fn conversion_keeps_the_configuration_and_records_its_source() {
 #[test]
 fn numbers_in_metadata_have_bounds_before_they_are_used() {
     let files = Files::new();
-    let metadata =
-        sdft_models::network_metadata(&tiny_config().into(), &Process::default(), &BTreeMap::new())
-            .unwrap();
+    let metadata = sdft_models::network_metadata(&NetworkFile::new(
+        &tiny_config().into(),
+        &Process::default(),
+    ))
+    .unwrap();
     let process = |steps: &str| {
         format!(
             "{{\"noise_schedule\":\"linear\",\"diffusion_steps\":{steps},\"sigma_small\":false,\"rescale_timesteps\":false}}"
@@ -235,9 +238,11 @@ fn weights_that_are_not_finite_are_refused_everywhere() {
             (name.to_owned(), tensor.unwrap())
         })
         .collect();
-    let metadata =
-        sdft_models::network_metadata(&tiny_config().into(), &Process::default(), &BTreeMap::new())
-            .unwrap();
+    let metadata = sdft_models::network_metadata(&NetworkFile::new(
+        &tiny_config().into(),
+        &Process::default(),
+    ))
+    .unwrap();
     let entries = named.iter().map(|(name, tensor)| (name.as_str(), tensor));
     write_safetensors(&path, entries, &metadata, None).unwrap();
     let out = files.path("out.safetensors");

@@ -4,7 +4,9 @@ use candle_core::Device;
 use sdft_checkpoint::write_safetensors;
 use sdft_counting_alloc::{CountingAllocator, Measurement};
 use sdft_diffusion::Process;
-use sdft_models::{LoadOptions, inspect_file, load_network, load_network_bytes, network_metadata};
+use sdft_models::{
+    LoadOptions, NetworkFile, inspect_file, load_network, load_network_bytes, network_metadata,
+};
 use sdft_testing::{initial_params, tiny_config};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -45,8 +47,11 @@ fn assert_bounded(
 /// A small network with these fields of metadata in place of its own.
 fn write(path: &Path, fields: &[(&str, String)]) {
     let params = initial_params(&tiny_config(), 5);
-    let mut metadata =
-        network_metadata(&tiny_config().into(), &Process::default(), &BTreeMap::new()).unwrap();
+    let mut metadata = network_metadata(&NetworkFile::new(
+        &tiny_config().into(),
+        &Process::default(),
+    ))
+    .unwrap();
     for (key, value) in fields {
         metadata.insert((*key).to_owned(), value.clone());
     }

@@ -8,7 +8,7 @@ use sdft_adm::{AdmConfig, Origin, Unet};
 use sdft_checkpoint::write_safetensors;
 use sdft_diffusion::{PredictionType, Process};
 use sdft_models::{
-    LoadOptions, ModelError, convert_file, inspect_file, load_network, save_network,
+    LoadOptions, ModelError, NetworkFile, convert_file, inspect_file, load_network, save_network,
 };
 use sdft_nn::Params;
 use sdft_testing::tiny_config;
@@ -176,13 +176,11 @@ fn what_a_network_predicts_is_stored_and_given_and_reaches_the_network() {
             ..Process::default()
         };
         let path = files.path("predicts.safetensors");
-        let none = BTreeMap::new();
+        let architecture = tiny_config().into();
         save_network(
             &path,
-            &tiny_config().into(),
-            &process,
+            &NetworkFile::new(&architecture, &process),
             &files.params,
-            &none,
             None,
         )
         .unwrap();
@@ -215,9 +213,11 @@ fn what_a_network_predicts_is_stored_and_given_and_reaches_the_network() {
 fn what_metadata_leaves_out_is_assumed_or_asked_for() {
     let files = Files::new();
     let path = files.path("partial.safetensors");
-    let metadata =
-        sdft_models::network_metadata(&tiny_config().into(), &Process::default(), &BTreeMap::new())
-            .unwrap();
+    let metadata = sdft_models::network_metadata(&NetworkFile::new(
+        &tiny_config().into(),
+        &Process::default(),
+    ))
+    .unwrap();
     let write = |key: &str, text: &str| {
         let mut metadata = metadata.clone();
         metadata.insert(key.to_owned(), text.to_owned());

@@ -10,7 +10,7 @@ use sdft_adm::Origin;
 use sdft_checkpoint::write_safetensors;
 use sdft_diffusion::PredictionType;
 use sdft_models::{
-    LoadOptions, LoadedModel, ModelError, convert_file, inspect_file, load_network,
+    LoadOptions, LoadedModel, ModelError, NetworkFile, convert_file, inspect_file, load_network,
     load_network_bytes, save_network,
 };
 use serde_json::json;
@@ -55,10 +55,8 @@ fn a_folder_is_the_network_that_its_config_describes() {
     let (architecture, process) = (with_attention().into(), loaded.process.clone());
     save_network(
         &adm,
-        &architecture,
-        &process,
+        &NetworkFile::new(&architecture, &process),
         &folder.params,
-        &BTreeMap::new(),
         None,
     )
     .unwrap();

@@ -386,8 +386,8 @@ struct Student<'a> {
 impl Denoiser for Student<'_> {
     fn predict(&self, xt: &Tensor, t: &[f32]) -> candle_core::Result<Prediction> {
         let condition = Condition {
-            labels: None,
             dropout: self.dropout,
+            ..Condition::default()
         };
         self.network.predict(xt, t, &condition)
     }

@@ -199,37 +199,23 @@ impl Unet2dConfig {
         require(sides.iter().all(fits), "sample_size", expected, found)
     }
 
-    /// Fails unless the network can be trained on images without labels.
+    /// Fails unless the network can be built and trained.
     ///
     /// # Errors
     /// The field, what was expected and what was found.
     pub fn check_trainable(&self) -> Result<(), ConfigError> {
         self.validate()?;
-        let unconditional = "null: training is unconditional; start from an unconditional model";
-        if let Some(n) = self
-            .num_class_embeds
-            .filter(|_| self.class_embed_type.is_none())
-        {
-            return Err(ConfigError::new("num_class_embeds", unconditional, n));
-        }
-        if let Some(class) = self.class_embed_type {
-            let found = match class {
-                ClassEmbed::Timestep => "timestep",
-                ClassEmbed::Identity => "identity",
-            };
-            return Err(ConfigError::new("class_embed_type", unconditional, found));
-        }
+        require(
+            self.class_embed_type != Some(ClassEmbed::Identity),
+            "class_embed_type",
+            || "null or timestep, as training has labels and no embeddings of classes".to_owned(),
+            "identity",
+        )?;
         require(
             self.learns_variance() || self.out_channels == self.in_channels,
             "out_channels",
             || format!("{} or {}", self.in_channels, 2 * self.in_channels),
             self.out_channels,
-        )?;
-        require(
-            self.in_channels == 3,
-            "in_channels",
-            || "3, the channels of the images".to_owned(),
-            self.in_channels,
         )
     }
 }

@@ -240,6 +240,7 @@ impl Network for Unet2d {
         t: &[f32],
         condition: &Condition<'_>,
     ) -> Result<Prediction> {
+        condition.check_no_augment()?;
         let dropout = condition.dropout.as_ref();
         self.prediction(&self.forward(xt, t, condition.labels, dropout)?)
     }

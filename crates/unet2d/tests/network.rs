@@ -241,7 +241,7 @@ fn classes_are_rows_numbers_or_vectors() {
     assert!(distance(&a0, &b0) > 1e-3 && distance(&a1, &b1) == 0.0);
     let condition = Condition {
         labels: Some(&[0, 3]),
-        dropout: None,
+        ..Condition::default()
     };
     let prediction = table.predict_with(&x, &t, &condition).unwrap();
     assert_eq!(

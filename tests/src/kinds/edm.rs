@@ -133,7 +133,7 @@ pub(super) fn sampler(case: &Case) -> Result<Outputs> {
     let labels = classes(case)?;
     let condition = Condition {
         labels: labels.as_deref(),
-        dropout: None,
+        ..Condition::default()
     };
     let denoiser = |xt: &Tensor, t: &[f32]| net.predict_with(xt, t, &condition);
     let (diffusion, latents) = (process(&net.precond())?, case.input("latents")?);
@@ -168,7 +168,7 @@ pub(super) fn loss(case: &Case) -> Result<Outputs> {
     let labels = classes(case)?;
     let condition = Condition {
         labels: labels.as_deref(),
-        dropout: None,
+        ..Condition::default()
     };
     let student = |xt: &Tensor, t: &[f32]| net.predict_with(xt, t, &condition);
     let objective = Objective::base_only(Weighting::Edm { sigma_data }, Variational::Off);

@@ -3,10 +3,9 @@
 
 use sdft_adm::AdmConfig;
 use sdft_diffusion::Process;
-use sdft_models::save_network;
+use sdft_models::{NetworkFile, save_network};
 pub(crate) use sdft_testing::{Run, Workspace};
 use sdft_testing::{initial_params, tiny_config};
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// An empty folder for the program.
@@ -161,6 +160,12 @@ pub(crate) fn unet(path: &Path, change: fn(&mut AdmConfig)) {
     let mut config = small();
     change(&mut config);
     let params = initial_params(&config, 5);
-    let (process, notes) = (Process::default(), BTreeMap::new());
-    save_network(path, &config.into(), &process, &params, &notes, None).unwrap();
+    let (architecture, process) = (config.into(), Process::default());
+    save_network(
+        path,
+        &NetworkFile::new(&architecture, &process),
+        &params,
+        None,
+    )
+    .unwrap();
 }

@@ -54,7 +54,7 @@ impl Needed {
 
 /// The memory that a plan needs on the CPU, in this process, which has opened its images and its source model.
 pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
-    let cost = plan.model.cost();
+    let cost = plan.model.cost(plan.model.sides());
     let maps = size_of_maps(&plan.steps);
     let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);
     let (aux, micro) = (aux_per_image(plan), plan.micro_batch() as f64);
@@ -79,7 +79,10 @@ pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
 /// The memory that the training of a classifier needs.
 pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
     let net = &plan.model.net;
-    let (cost, maps) = (net.encoder_cost(), size_of_maps(&plan.steps));
+    let (cost, maps) = (
+        net.encoder_cost([net.image_size; 2]),
+        size_of_maps(&plan.steps),
+    );
     let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);
     let batch = plan.steps.batch;
     let micro = super::trial::micro_batch(&plan.steps);

@@ -31,7 +31,7 @@ pub(crate) fn estimate(plan: &TrainPlan, images: usize, device: &Device) -> Resu
         None => Some(step_seconds(plan, device)? * plan.steps.steps as f64),
     };
     let (checkpoint, bytes) = disk(plan);
-    let parameters = plan.model.cost().parameters;
+    let parameters = plan.model.cost(plan.model.sides()).parameters;
     Ok(Estimate {
         subject: format!("{images} images, {parameters} parameters"),
         seconds,
@@ -61,7 +61,8 @@ fn step_seconds(plan: &TrainPlan, device: &Device) -> Result<f64> {
         clippy::cast_sign_loss,
         reason = "a small positive number"
     )]
-    let images = (TRIAL_FLOPS / plan.model.cost().forward_flops).clamp(1.0, micro) as usize;
+    let images = (TRIAL_FLOPS / plan.model.cost(plan.model.sides()).forward_flops).clamp(1.0, micro)
+        as usize;
     let (forward, both) = trial(plan, images, device)?;
     let trained = (both + recomputed * forward) * (1.0 + aux);
     Ok(plan.steps.batch as f64 * (trained + forward * source))
@@ -96,7 +97,7 @@ pub(super) fn source_share(plan: &TrainPlan) -> Result<f64> {
 
 /// Bytes of one checkpoint, and of everything in the run folder.
 pub(crate) fn disk(plan: &TrainPlan) -> (u64, u64) {
-    let checkpoint = checkpoint_bytes(plan.model.cost().parameters);
+    let checkpoint = checkpoint_bytes(plan.model.cost(plan.model.sides()).parameters);
     (checkpoint, run_bytes(checkpoint, plan.output.keep))
 }
 

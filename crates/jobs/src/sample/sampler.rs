@@ -266,7 +266,7 @@ impl Sampler {
         let labels = self.labels(seed, first, n);
         let condition = Condition {
             labels: labels.as_deref(),
-            dropout: None,
+            ..Condition::default()
         };
         let denoiser: &dyn Denoiser =
             &|xt: &Tensor, t: &[f32]| self.net.predict_with(xt, t, &condition);

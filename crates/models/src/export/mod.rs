@@ -1,14 +1,15 @@
 //! Writes a network as a folder of diffusers.
 
 use crate::error::ModelError;
+use crate::save::form_metadata;
 use crate::scheduler::scheduler_config;
-use crate::{Architecture, ArchitectureError};
+use crate::{Architecture, ArchitectureError, NetworkFile};
 use candle_core::{DType, Tensor};
 use sdft_checkpoint::write_safetensors;
-use sdft_diffusion::Process;
+use sdft_diffusion::{PROVENANCE_PREFIX, Process};
 use sdft_files::{parent_of, rename_synced, sync_dir, temporary_path, write_atomic};
 use sdft_nn::Params;
-use sdft_unet2d::Unet2dConfig;
+use sdft_unet2d::{SampleSize, Unet2dConfig};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,31 +20,21 @@ mod adm;
 /// The version of diffusers whose classes the files describe.
 const VERSION: &str = "0.42.1";
 
-/// What a folder of diffusers is written from.
-#[derive(Clone, Copy, Debug)]
-pub struct Export<'a> {
-    /// The architecture.
-    pub architecture: &'a Architecture,
-    /// The diffusion process.
-    pub process: &'a Process,
-    /// The weights.
-    pub params: &'a Params,
-    /// Metadata of the file of weights.
-    pub metadata: &'a BTreeMap<String, String>,
-    /// The type of the weights; f32 if none.
-    pub dtype: Option<DType>,
-}
-
 /// Writes a folder that diffusers' `DDPMPipeline.from_pretrained` loads: `model_index.json`, `unet/` and `scheduler/`. The pipeline computes
 /// the same images from the same noise. Returns notes for the user.
 ///
-/// An ADM network becomes the `UNet2DModel` that equals it. The folder appears complete or not at all; an older folder of a pipeline is
-/// replaced.
+/// An ADM network becomes the `UNet2DModel` that equals it. The weights are f32 if `dtype` is none; the metadata of their file keeps the
+/// names of the classes and the form of the images. The folder appears complete or not at all; an older folder of a pipeline is replaced.
 ///
 /// # Errors
 /// No network or scheduler of diffusers equals it, named by the field that differs; `folder` exists and is not the folder of a pipeline; the
 /// file system fails.
-pub fn write_diffusers(folder: &Path, export: &Export<'_>) -> Result<Vec<String>, ModelError> {
+pub fn write_diffusers(
+    folder: &Path,
+    network: &NetworkFile<'_>,
+    params: &Params,
+    dtype: Option<DType>,
+) -> Result<Vec<String>, ModelError> {
     let problem = |problem: String| ModelError::Problem {
         path: folder.to_owned(),
         problem,
@@ -53,12 +44,33 @@ pub fn write_diffusers(folder: &Path, export: &Export<'_>) -> Result<Vec<String>
             "diffusers has no network that equals this one: {e}"
         ))
     };
-    let (config, tensors) = network(export).map_err(|e| match e {
+    let NetworkFile {
+        architecture,
+        process,
+        image,
+        classes,
+        provenance,
+    } = *network;
+    let (mut config, tensors) = written(architecture, params).map_err(|e| match e {
         NoEqual::Architecture(e) => no_equal(e),
         NoEqual::Tensor(e) => ModelError::Tensor(e),
     })?;
-    let learns_variance = export.architecture.learns_variance();
-    let scheduler = scheduler_config(export.process, learns_variance)?;
+    let size = image.map(|image| [image.height, image.width]);
+    if let Some([height, width]) = size.filter(|size| config.sides() != Some(*size)) {
+        // A pipeline makes images of this size.
+        config.sample_size = Some(match height == width {
+            true => SampleSize::Side(height),
+            false => SampleSize::Sides([height, width]),
+        });
+    }
+    let metadata = form_metadata(architecture, image, classes)?;
+    let parts = Parts {
+        scheduler: scheduler_config(process, architecture.learns_variance())?,
+        metadata: weights_metadata(metadata, provenance),
+        dtype: dtype.unwrap_or(DType::F32),
+        config,
+        tensors,
+    };
     if folder.exists() && !is_replaceable(folder) {
         return Err(problem(
             "expected a new folder, or one with a model_index.json, found another file or folder; choose another name".into(),
@@ -71,7 +83,7 @@ pub fn write_diffusers(folder: &Path, export: &Export<'_>) -> Result<Vec<String>
     let parent = parent_of(folder);
     fs::create_dir_all(parent).map_err(|e| io("cannot create", parent, e))?;
     let temporary = temporary_path(folder).map_err(|e| io("cannot create", folder, e))?;
-    let written = fill(&temporary, export, &config, &tensors, scheduler);
+    let written = fill(&temporary, &parts);
     let placed = written.and_then(|()| {
         put(&temporary, folder).map_err(|e| io("cannot put the folder in place", folder, e))
     });
@@ -81,10 +93,16 @@ pub fn write_diffusers(folder: &Path, export: &Export<'_>) -> Result<Vec<String>
     }
     placed?;
     let mut notes = Vec::new();
-    if export.architecture.n_classes() > 0 {
+    if architecture.n_classes() > 0 {
         notes.push(
             "DDPMPipeline does not pass labels; call the UNet2DModel with class_labels".to_owned(),
         );
+    }
+    if let Some(null) = classes.and_then(|classes| classes.null) {
+        notes.push(format!(
+            "row {null} of class_embedding is the null class of classifier-free guidance; the classes are rows 0 to {}",
+            null.saturating_sub(1)
+        ));
     }
     Ok(notes)
 }
@@ -120,12 +138,15 @@ impl From<candle_core::Error> for NoEqual {
 }
 
 /// The equal `UNet2DModel` and its weights.
-fn network(export: &Export<'_>) -> Result<(Unet2dConfig, Vec<(String, Tensor)>), NoEqual> {
-    let config = equal(export.architecture)?;
-    let tensors = match export.architecture {
-        Architecture::Adm(config) => adm::tensors(config, export.params)?,
+fn written(
+    architecture: &Architecture,
+    params: &Params,
+) -> Result<(Unet2dConfig, Vec<(String, Tensor)>), NoEqual> {
+    let config = equal(architecture)?;
+    let tensors = match architecture {
+        Architecture::Adm(config) => adm::tensors(config, params)?,
         _ => {
-            let all = export.params.iter();
+            let all = params.iter();
             let all = all.map(|(name, tensor)| (name.to_owned(), tensor.clone()));
             all.collect()
         }
@@ -152,14 +173,31 @@ fn is_replaceable(folder: &Path) -> bool {
     folder.is_dir() && (folder.join("model_index.json").is_file() || is_empty())
 }
 
-/// Writes the files.
-fn fill(
-    folder: &Path,
-    export: &Export<'_>,
-    config: &Unet2dConfig,
-    tensors: &[(String, Tensor)],
+/// The contents of a folder.
+struct Parts {
+    config: Unet2dConfig,
+    tensors: Vec<(String, Tensor)>,
     scheduler: Map<String, Value>,
-) -> Result<(), ModelError> {
+    /// Metadata of the file of weights.
+    metadata: BTreeMap<String, String>,
+    /// The type of the weights.
+    dtype: DType,
+}
+
+/// The metadata of the file of weights. The configuration and the process are in files of their own.
+fn weights_metadata(
+    mut metadata: BTreeMap<String, String>,
+    provenance: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    // Python's readers look for it.
+    metadata.insert("format".to_owned(), "pt".to_owned());
+    let facts = provenance.iter();
+    metadata.extend(facts.map(|(key, value)| (format!("{PROVENANCE_PREFIX}{key}"), value.clone())));
+    metadata
+}
+
+/// Writes the files.
+fn fill(folder: &Path, parts: &Parts) -> Result<(), ModelError> {
     let (unet, sampling) = (folder.join("unet"), folder.join("scheduler"));
     let failed = |path: &Path, e: io::Error| ModelError::Problem {
         path: path.to_owned(),
@@ -173,23 +211,24 @@ fn fill(
         text.and_then(|text| write_atomic(path, format!("{text}\n").as_bytes()))
             .map_err(|e| failed(path, e))
     };
-    let mut metadata = export.metadata.clone();
-    // Python's readers look for it.
-    metadata.insert("format".to_owned(), "pt".to_owned());
-    let entries = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    let dtype = Some(export.dtype.unwrap_or(DType::F32));
+    let entries = parts.tensors.iter();
+    let entries = entries.map(|(name, tensor)| (name.as_str(), tensor));
     let weights = unet.join("diffusion_pytorch_model.safetensors");
-    write_safetensors(&weights, entries, &metadata, dtype)?;
-    let mut fields = Architecture::Unet2d(config.clone()).fields();
+    write_safetensors(&weights, entries, &parts.metadata, Some(parts.dtype))?;
+    let mut fields = Architecture::Unet2d(parts.config.clone()).fields();
     fields.insert("_class_name".to_owned(), "UNet2DModel".into());
     fields.insert("_diffusers_version".to_owned(), VERSION.into());
     write(&unet.join("config.json"), Value::Object(fields))?;
-    let class = scheduler.get("_class_name").cloned().unwrap_or_default();
+    let class = parts
+        .scheduler
+        .get("_class_name")
+        .cloned()
+        .unwrap_or_default();
     let pipeline = match class == "DDIMScheduler" {
         true => "DDIMPipeline",
         false => "DDPMPipeline",
     };
-    let mut fields = scheduler;
+    let mut fields = parts.scheduler.clone();
     fields.insert("_diffusers_version".to_owned(), VERSION.into());
     write(
         &sampling.join("scheduler_config.json"),

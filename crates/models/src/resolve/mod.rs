@@ -5,10 +5,11 @@ pub(crate) use adm::hints;
 use crate::error::{ModelError, brief};
 use crate::folder::Siblings;
 use crate::layout::{Layout, Shapes};
-use crate::{Architecture, LoadOptions};
+use crate::{Architecture, Classes, LoadOptions};
 use fields::Fields;
 use sdft_adm::{EncoderConfig, Origin, Pool};
-use sdft_diffusion::{MODEL_KEY, Process};
+use sdft_diffusion::{CLASSES_KEY, IMAGE_KEY, MODEL_KEY, Process};
+use sdft_imaging::ImageSpec;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,10 @@ pub struct Resolved {
     pub pool: Option<Pool>,
     /// The diffusion process.
     pub process: Process,
+    /// The form of the images.
+    pub image: ImageSpec,
+    /// The classes, with numbers for names if the file does not name them; `None` for networks without a table of classes.
+    pub classes: Option<Classes>,
     /// How each field of the architecture is known.
     pub origins: BTreeMap<String, Origin>,
     /// How each field of the process is known.
@@ -88,6 +93,30 @@ impl Seen<'_> {
         parse_stated::<T>(text)
             .map(Some)
             .map_err(|e| self.bad_metadata(MODEL_KEY, e))
+    }
+
+    /// The form of the images: the file's own, or that of the architecture.
+    fn image(&self, architecture: &Architecture) -> Result<ImageSpec, ModelError> {
+        let Some(text) = self.metadata.get(IMAGE_KEY) else {
+            return Ok(architecture.image());
+        };
+        let image = serde_json::from_str(text).map_err(|e| self.bad_metadata(IMAGE_KEY, e))?;
+        match architecture.image_problem(&image) {
+            None => Ok(image),
+            Some(problem) => Err(self.bad_metadata(IMAGE_KEY, problem)),
+        }
+    }
+
+    /// The classes: the file's own, or those of the architecture.
+    fn classes(&self, architecture: &Architecture) -> Result<Option<Classes>, ModelError> {
+        let Some(text) = self.metadata.get(CLASSES_KEY) else {
+            return Ok(architecture.classes());
+        };
+        let classes = serde_json::from_str(text).map_err(|e| self.bad_metadata(CLASSES_KEY, e))?;
+        match architecture.classes_problem(&classes) {
+            None => Ok(Some(classes)),
+            Some(problem) => Err(self.bad_metadata(CLASSES_KEY, problem)),
+        }
     }
 
     fn bad_metadata(&self, key: &str, problem: impl std::fmt::Display) -> ModelError {
@@ -149,6 +178,8 @@ pub(crate) fn resolve(seen: &Seen<'_>, options: &LoadOptions) -> Result<Resolved
         false => None,
     };
     Ok(Resolved {
+        image: seen.image(&found.architecture)?,
+        classes: seen.classes(&found.architecture)?,
         architecture: found.architecture,
         pool: found.pool,
         process,

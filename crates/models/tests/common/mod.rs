@@ -3,7 +3,7 @@
 
 use sdft_checkpoint::write_safetensors;
 use sdft_diffusion::Process;
-use sdft_models::{LoadOptions, ModelError, load_network, save_network};
+use sdft_models::{LoadOptions, ModelError, NetworkFile, load_network, save_network};
 use sdft_nn::Params;
 use sdft_testing::{initial_params, tiny_config};
 use std::collections::BTreeMap;
@@ -37,10 +37,11 @@ impl Files {
         let provenance = BTreeMap::from([("run".to_owned(), "r".to_owned())]);
         save_network(
             &path,
-            &tiny_config().into(),
-            &cosine,
+            &NetworkFile {
+                provenance: &provenance,
+                ..NetworkFile::new(&tiny_config().into(), &cosine)
+            },
             &self.params,
-            &provenance,
             None,
         )
         .unwrap();

@@ -1,0 +1,136 @@
+//! What a network makes: the form of its images, the sizes that it runs at, and its classes.
+
+use crate::error::ModelError;
+use crate::{Architecture, Classes};
+use sdft_edm::ModelConfig;
+use sdft_imaging::{Depth, ImageSpec};
+
+/// The longest side of an image.
+pub(crate) const MOST_SIDE: usize = 1 << 14;
+
+/// The most classes that get names of their own, more than any table has.
+const MOST_NAMES: usize = 1 << 20;
+
+impl Architecture {
+    /// What height and width of an image must be multiples of, because the network halves them at each level.
+    ///
+    /// [`Self::check_size`] also knows networks whose filters have an odd number of taps.
+    pub fn multiple(&self) -> usize {
+        self.valid_sides()[0]
+    }
+
+    /// The sides that an image may have are `n * multiple + rest`, as `[multiple, rest]`.
+    fn valid_sides(&self) -> [usize; 2] {
+        match self {
+            Self::Adm(config) | Self::AdmEdm(config) => [config.factor(), 0],
+            Self::Unet2d(config) => [config.factor(), 0],
+            Self::Edm(config) => config.multiple(),
+        }
+    }
+
+    /// Fails unless the network runs at this height and width. Nothing else depends on the size that it was made for.
+    ///
+    /// # Errors
+    /// Sides that the network cannot halve at each level, with the nearest size that fits.
+    pub fn check_size(&self, [height, width]: [usize; 2]) -> Result<(), ModelError> {
+        let multiple = self.valid_sides();
+        let fits = |side: usize| {
+            (1..=MOST_SIDE).contains(&side) && side % multiple[0] == multiple[1] % multiple[0]
+        };
+        match fits(height) && fits(width) {
+            true => Ok(()),
+            false => Err(ModelError::Size {
+                height,
+                width,
+                multiple,
+            }),
+        }
+    }
+
+    /// Height and width of the images that the network was made for.
+    pub fn sides(&self) -> [usize; 2] {
+        let [_, height, width] = self.image_shape();
+        [height, width]
+    }
+
+    /// The form of the images of a network whose file does not state another: its own channels and size, 8 bits.
+    pub fn image(&self) -> ImageSpec {
+        let [channels, height, width] = self.image_shape();
+        ImageSpec::new(channels, Depth::U8, width, height)
+    }
+
+    /// The classes of a network whose file does not name them: numbers. EDM networks that were trained with `label_dropout` have a null
+    /// class. `None` for networks without a table of classes.
+    pub fn classes(&self) -> Option<Classes> {
+        let has_null = match self {
+            Self::Edm(config) => match &config.model {
+                ModelConfig::SongUNet(model) => model.label_dropout > 0.0,
+                ModelConfig::DhariwalUNet(model) => model.label_dropout > 0.0,
+            },
+            Self::Adm(_) | Self::AdmEdm(_) | Self::Unet2d(_) => false,
+        };
+        let n = self.n_classes();
+        (1..=MOST_NAMES)
+            .contains(&n)
+            .then(|| Classes::numbered(n, has_null))
+    }
+
+    /// The same architecture for images of so many channels. A learned variance has as many.
+    #[must_use]
+    pub fn with_channels(mut self, channels: usize) -> Self {
+        let outputs = channels * if self.learns_variance() { 2 } else { 1 };
+        match &mut self {
+            Self::Adm(config) | Self::AdmEdm(config) => {
+                (config.in_channels, config.out_channels) = (channels, outputs);
+            }
+            Self::Unet2d(config) => {
+                (config.in_channels, config.out_channels) = (channels, outputs);
+            }
+            Self::Edm(config) => config.img_channels = channels,
+        }
+        self
+    }
+
+    /// The same architecture for these classes; `None` is an unconditional network. The null class of an EDM network takes no row.
+    #[must_use]
+    pub fn with_classes(mut self, classes: Option<&Classes>) -> Self {
+        let (names, labels) = classes.map_or((0, 0), |c| (c.names.len(), c.n_labels()));
+        match &mut self {
+            Self::Adm(config) | Self::AdmEdm(config) => config.num_classes = labels,
+            Self::Unet2d(config) => config.num_class_embeds = (labels > 0).then_some(labels),
+            Self::Edm(config) => config.label_dim = names,
+        }
+        self
+    }
+
+    /// What is wrong with classes of this network, if anything is.
+    pub(crate) fn classes_problem(&self, classes: &Classes) -> Option<String> {
+        let (expected, found) = match self {
+            Self::Edm(config) => (config.label_dim, classes.names.len()),
+            _ => (self.n_classes(), classes.n_labels()),
+        };
+        classes.problem().or_else(|| {
+            (expected != found)
+                .then(|| format!("expected {expected} classes, as the network has, found {found}"))
+        })
+    }
+
+    /// What is wrong with images of this form for this network, if anything is.
+    pub(crate) fn image_problem(&self, image: &ImageSpec) -> Option<String> {
+        let channels = self.in_channels();
+        if image.channels != channels {
+            return Some(format!(
+                "channels: expected {channels}, as the network has, found {}",
+                image.channels
+            ));
+        }
+        let [low, high] = image.range;
+        if !(low.is_finite() && high.is_finite() && low < high) {
+            return Some(format!(
+                "range: expected a number and a larger one, found [{low}, {high}]"
+            ));
+        }
+        let fits = self.check_size([image.height, image.width]);
+        fits.err().map(|error| error.to_string())
+    }
+}
