@@ -168,6 +168,7 @@ pub(crate) fn batches<M>(plan: &Plan<M>, data: Arc<dyn ImageSource>) -> Result<B
     let augment = Augment {
         flip: plan.data.flip,
         shift: plan.data.shift,
+        ..Augment::default()
     };
     Ok(Batches::new(data, plan.seed, plan.steps.batch, augment)?)
 }
