@@ -45,6 +45,36 @@ pub enum ImagingError {
         /// The decoder's message.
         reason: String,
     },
+    /// The file does not have the channels that were asked for, nor channels that they are made of.
+    #[error("{origin}: expected {expected} channels, found {found}")]
+    Channels {
+        /// The file, or a name for bytes in memory.
+        origin: String,
+        /// The channels that were asked for.
+        expected: usize,
+        /// The channels in the file.
+        found: String,
+    },
+    /// The values of the file are not those that were expected.
+    #[error("{origin}: {found}; expected {expected}")]
+    Values {
+        /// The file, or a name for bytes in memory.
+        origin: String,
+        /// The values.
+        found: String,
+        /// What was expected, and what to do.
+        expected: String,
+    },
+    /// The file has no such page.
+    #[error("{origin}: page {page} does not exist; it has {pages}, counted from 0")]
+    Page {
+        /// The file, or a name for bytes in memory.
+        origin: String,
+        /// The page that was asked for.
+        page: usize,
+        /// Number of pages.
+        pages: usize,
+    },
     /// The picture exceeds the limits; it was not decoded.
     #[error(
         "{origin}: {found} exceeds the limit of {limit}; shrink the picture, or raise the limit with the environment variable {setting}"
@@ -135,6 +165,14 @@ pub enum ImagingError {
         /// Height of the picture.
         image_height: usize,
     },
+    /// A mask does not fit its image.
+    #[error("mask: expected {expected}, found {found}")]
+    Mask {
+        /// What its image needs.
+        expected: String,
+        /// What the mask is.
+        found: String,
+    },
     /// A picture cannot be encoded as PNG.
     #[error("cannot encode a picture of {width}x{height} as PNG: {reason}")]
     Encode {
@@ -173,6 +211,9 @@ impl ImagingError {
             Self::NotAFile { found, .. } => format!("expected a regular file, found {found}"),
             Self::UnknownFormat { origin, .. }
             | Self::Broken { origin, .. }
+            | Self::Channels { origin, .. }
+            | Self::Values { origin, .. }
+            | Self::Page { origin, .. }
             | Self::TooLarge { origin, .. } => {
                 let text = self.to_string();
                 let rest = text.strip_prefix(origin.as_str());

@@ -51,17 +51,26 @@ pub fn kind_of_bytes(bytes: &[u8]) -> Kind {
     }
 }
 
+/// What decodes a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// The crate `image`, or `gif`.
+    Image(image::ImageFormat),
+}
+
 /// The decoder and format name for a file with these first bytes.
-pub(crate) fn readable(start: &[u8]) -> Option<(image::ImageFormat, &'static str)> {
+pub(crate) fn readable(start: &[u8]) -> Option<(Format, &'static str)> {
     use image::ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
     let at = |from: usize, bytes: &[u8]| start.get(from..).is_some_and(|s| s.starts_with(bytes));
     Some(match start {
-        _ if at(0, b"\x89PNG\r\n\x1a\n") => (Png, "PNG"),
-        _ if at(0, b"\xFF\xD8\xFF") => (Jpeg, "JPEG"),
-        _ if at(0, b"GIF87a") || at(0, b"GIF89a") => (Gif, "GIF"),
-        _ if at(0, b"RIFF") && at(8, b"WEBP") => (WebP, "WebP"),
+        _ if at(0, b"\x89PNG\r\n\x1a\n") => (Format::Image(Png), "PNG"),
+        _ if at(0, b"\xFF\xD8\xFF") => (Format::Image(Jpeg), "JPEG"),
+        _ if at(0, b"GIF87a") || at(0, b"GIF89a") => (Format::Image(Gif), "GIF"),
+        _ if at(0, b"RIFF") && at(8, b"WEBP") => (Format::Image(WebP), "WebP"),
         // Two letters are not enough, because a text may begin with them. The length of the second header is a small number.
-        _ if at(0, b"BM") && start.get(15..18) == Some(&[0; 3]) && start[14] >= 12 => (Bmp, "BMP"),
+        _ if at(0, b"BM") && start.get(15..18) == Some(&[0; 3]) && start[14] >= 12 => {
+            (Format::Image(Bmp), "BMP")
+        }
         _ => return None,
     })
 }

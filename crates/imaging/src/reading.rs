@@ -56,8 +56,7 @@ impl Reading {
     /// Fails if the format is unknown, the data is damaged or truncated, the picture exceeds the limits, or it does not have the channels
     /// that were asked for.
     pub fn decode(&self, bytes: &[u8], origin: &str, page: usize) -> Result<Decoded> {
-        let _ = page;
-        guarded(bytes, origin, self)
+        guarded(bytes, origin, page, self)
     }
 
     /// Decodes page `page` of a file.

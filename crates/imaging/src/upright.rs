@@ -2,6 +2,8 @@
 
 use image::metadata::Orientation;
 
+use crate::{Image, picture::map_samples};
+
 /// The orientation in an EXIF block: a TIFF header and its first directory. The value may have any integer type.
 pub(crate) fn of_exif(block: &[u8]) -> Option<Orientation> {
     let block = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
@@ -75,6 +77,48 @@ fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         rest = rest.get(length + 12..).unwrap_or_default();
         Some((kind, data))
     })
+}
+
+/// Turns a picture upright.
+pub(crate) fn oriented(image: Image, orientation: Orientation) -> Image {
+    use Orientation::{
+        FlipHorizontal, FlipVertical, NoTransforms, Rotate90, Rotate90FlipH, Rotate180, Rotate270,
+        Rotate270FlipH,
+    };
+    // Whether rows and columns are swapped, and then columns and rows are reversed.
+    let (swap, reverse_x, reverse_y) = match orientation {
+        NoTransforms => return image,
+        FlipHorizontal => return image.flip_horizontal(),
+        FlipVertical => return image.flip_vertical(),
+        Rotate180 => (false, true, true),
+        Rotate90 => (true, true, false),
+        Rotate90FlipH => (true, false, false),
+        Rotate270 => (true, false, true),
+        Rotate270FlipH => (true, true, true),
+    };
+    let (width, height) = match swap {
+        true => (image.height, image.width),
+        false => (image.width, image.height),
+    };
+    let n = image.channels;
+    let samples = map_samples!(&image.samples, values => {
+        let mut out = Vec::with_capacity(values.len());
+        for y in 0..height {
+            let y = if reverse_y { height - 1 - y } else { y };
+            for x in 0..width {
+                let x = if reverse_x { width - 1 - x } else { x };
+                let at = if swap { x * image.width + y } else { y * image.width + x };
+                out.extend_from_slice(&values[n * at..][..n]);
+            }
+        }
+        out
+    });
+    Image {
+        width,
+        height,
+        channels: n,
+        samples,
+    }
 }
 
 fn of_number(n: usize) -> Option<Orientation> {
