@@ -98,7 +98,7 @@ fn every_kind_of_folder_without_images_has_its_own_error() {
     let none = error(root);
     assert!(matches!(none, DataError::NoImages { .. }), "{none}");
     let text = none.to_string();
-    assert!(text.contains("PNG, JPEG, GIF, WebP and BMP"), "{text}");
+    assert!(text.contains("WebP, BMP, TIFF and NumPy files"), "{text}");
     assert!(
         text.contains("3 files that are not images (2 x .txt, 1 x .parquet), 1 hidden (.hidden)"),
         "{text}"

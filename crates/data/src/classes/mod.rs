@@ -91,7 +91,7 @@ fn of_folders<'a>(folder: &Path, ids: impl Iterator<Item = Cow<'a, str>>) -> Res
         labels.push(label);
     }
     if outside.n > 0 {
-        return Err(DataError::Unlabelled {
+        return Err(DataError::Incomplete {
             n: outside.n,
             what: format!(
                 "are not in a subfolder of {}, whose subfolders are the classes; move them into one",
@@ -181,7 +181,7 @@ impl Table {
         }
         if missing.n > 0 {
             let example = rows.first().map_or("", |row| row.file.as_str());
-            return Err(DataError::Unlabelled {
+            return Err(DataError::Incomplete {
                 n: missing.n,
                 what: format!(
                     "have no label in {}, whose files are relative to the folder of the images (its first is {example:?})",
