@@ -127,7 +127,7 @@ fn a_process_is_asked_for_where_public_families_differ() {
         }
     }
     assert!(!files.path("out.safetensors").exists());
-    // Metadata without a schedule counts as none.
+    // Metadata without a schedule is treated as missing.
     let partial = files.path("partial.safetensors");
     let params = load_network(
         &path,
