@@ -4,7 +4,7 @@ use super::goal::{GoalNetwork, goal_networks, locate_goal, open_goal};
 use super::latents::{Inversion, open_distances};
 use crate::cache::CacheLocation;
 use crate::context::{Context, check_stop};
-use crate::data::open_data;
+use crate::data::{Form, open_data};
 use crate::error::{Error, Result, ResultExt as _, option, usage};
 use crate::evaluate::read_lpips;
 use crate::model::{ModelFile, check_unconditional, load_source, network_in_steps};
@@ -223,7 +223,7 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
         path: options.data.clone(),
         ..DataPlan::default()
     };
-    let data = open_data(&data, plan.model.image_size(), context)?;
+    let data = open_data(&data, &Form::rgb8(plan.model.image_size()), context)?;
     let n = options.images.min(data.len());
     let first = Joined::new(vec![(data, (0..n).collect())])?;
     let net = network_in_steps(&model)?;
