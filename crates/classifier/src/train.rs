@@ -105,6 +105,7 @@ pub fn train_classifier(
     let augment = Augment {
         flip: plan.data.flip,
         shift: plan.data.shift,
+        ..Augment::default()
     };
     let batches = Batches::new(both.clone(), plan.seed, plan.steps.batch, augment)?;
     let config = plan.model.encoder();

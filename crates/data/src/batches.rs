@@ -12,12 +12,18 @@ use crate::{DataError, ImageSource, Order, Place, Result};
 const GRAIN: usize = 4;
 
 /// Random augmentation of the images.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Augment {
     /// Mirror left to right with probability 1/2.
     pub flip: bool,
+    /// Mirror top to bottom with probability 1/2.
+    pub flip_vertical: bool,
     /// Shift by up to `shift` pixels in x and in y, independently and uniformly; edge pixels are repeated.
     pub shift: usize,
+    /// Zoom around the centre by a factor between `1 / (1 + scale)` and `1 + scale`, uniform in its logarithm; edge pixels are repeated.
+    pub scale: f64,
+    /// The probability of each of the transforms of EDM's augmentation, 0 to 1; 0 is off. It adds augmentation labels to the batches.
+    pub edm: f64,
 }
 
 /// A batch of images for a model.

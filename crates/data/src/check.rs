@@ -52,7 +52,7 @@ pub(crate) fn check(
     keep: bool,
     on_image: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Checked> {
-    if options.size == 0 {
+    if options.size.contains(&0) {
         return Err(DataError::Option {
             option: "image size",
             expected: "at least 1".to_owned(),
@@ -61,7 +61,7 @@ pub(crate) fn check(
     }
     let scan = scan_images(folder)?;
     let total = scan.images.len();
-    let n_bytes = [3, options.size, options.size, total]
+    let n_bytes = [3, options.size[0], options.size[1], total]
         .into_iter()
         .fold(1_u64, |n, factor| n.saturating_mul(factor as u64));
     let keep = keep && n_bytes <= options.cache_bytes;
@@ -103,7 +103,7 @@ pub(crate) fn check(
     if options.strict && !unreadable.is_empty() {
         return Err(DataError::SomeUnreadable { path, unreadable });
     }
-    let mut report = report(folder, options.size, &images, &facts, unreadable);
+    let mut report = report(folder, options.size[0], &images, &facts, unreadable);
     report.others = others.into_iter().map(|(id, _)| id).collect();
     report.hidden = hidden;
     let crops = facts.into_iter().map(|facts| facts.crop).collect();
@@ -132,7 +132,7 @@ fn examine(
         conversions,
         bytes: hash(&bytes),
         pixels: hash(&image),
-        crop: keep.then(|| center_crop(&image, options.size).into()),
+        crop: keep.then(|| center_crop(&image, options.size[0]).into()),
     })
 }
 

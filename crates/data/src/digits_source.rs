@@ -1,18 +1,64 @@
 //! The digits as an image source.
 
-use sdft_imaging::{Image, ImageSpec};
+use sdft_imaging::{Depth, Image, ImageSpec};
 
-use crate::{DataError, Digits, ImageSource, Item, Place, Result, Style};
+use crate::{DataError, Digits, Fit, ImageSource, Item, Place, Result, Style};
 
-/// Digits of some classes in one style, as 8-bit pictures of 16x16 pixels.
+/// Which digits a source has, and in which form.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DigitsOptions {
+    /// How they are drawn.
+    pub style: Style,
+    /// The digits to take, 0 to 9; all if empty.
+    pub digits: Vec<u8>,
+    /// At most this many of each digit, the first ones.
+    pub per_class: usize,
+    /// Height and width in pixels; a digit is drawn in 16x16 and then fitted.
+    pub size: [usize; 2],
+    /// 1 (grey), 3, or 4: colours and the shape as alpha.
+    pub channels: usize,
+    /// Type of the samples.
+    pub depth: Depth,
+    /// The values that become -1 and 1; the full range of the type if `None`.
+    pub range: Option<[f64; 2]>,
+    /// How a digit gets the size.
+    pub fit: Fit,
+    /// The colour around padded digits.
+    pub background: [u8; 3],
+    /// Whether the images have classes: their digits.
+    pub labelled: bool,
+}
+
+impl DigitsOptions {
+    /// All digits in `style`, as 8-bit RGB images of 16x16 without classes.
+    #[must_use]
+    pub fn new(style: Style) -> Self {
+        Self {
+            style,
+            digits: Vec::new(),
+            per_class: usize::MAX,
+            size: [Digits::SIZE; 2],
+            channels: 3,
+            depth: Depth::U8,
+            range: None,
+            fit: Fit::Crop,
+            background: [255; 3],
+            labelled: false,
+        }
+    }
+}
+
+/// Digits in one style as images, 8-bit RGB of 16x16 pixels by default.
 ///
-/// They are rounded to 8 bits so that a model sees the same values as from image files.
+/// They are rounded to the levels of their type, so that a model sees the same values as from image files.
 #[derive(Debug, Clone)]
 pub struct DigitsSource {
     indices: Vec<usize>,
     labels: Vec<u8>,
     images: Vec<Image>,
     spec: ImageSpec,
+    classes: Vec<String>,
 }
 
 impl DigitsSource {
@@ -23,28 +69,54 @@ impl DigitsSource {
     /// # Errors
     /// Fails if a class is above 9 or no digit is left.
     pub fn new(digits: Digits, style: Style, classes: &[u8], per_class: usize) -> Result<Self> {
-        let indices = digits.subset(classes, per_class)?;
+        let options = DigitsOptions {
+            digits: classes.to_vec(),
+            per_class,
+            ..DigitsOptions::new(style)
+        };
+        Self::with_options(&digits, &options)
+    }
+
+    /// The digits that `options` describe.
+    ///
+    /// # Errors
+    /// Fails if a class is above 9, no digit is left, or `options` ask for a number of channels other than 1, 3 and 4.
+    pub fn with_options(digits: &Digits, options: &DigitsOptions) -> Result<Self> {
+        let indices = digits.subset(&options.digits, options.per_class)?;
         if indices.is_empty() {
             return Err(DataError::Option {
                 option: "digits",
                 expected: "classes and a number per class that leave at least one".to_owned(),
-                found: format!("{per_class} of each of the classes {classes:?}"),
+                found: format!(
+                    "{} of each of the classes {:?}",
+                    options.per_class, options.digits
+                ),
             });
         }
         let spec = ImageSpec::rgb8(Digits::SIZE, Digits::SIZE);
         let images: std::result::Result<_, _> = indices
             .iter()
-            .map(|&i| spec.from_unit_range(&digits.render(i, style)))
+            .map(|&i| spec.from_unit_range(&digits.render(i, options.style)))
             .collect();
+        let labels: Vec<u8> = indices.iter().map(|&i| digits.labels()[i]).collect();
+        let mut present = labels.clone();
+        present.sort_unstable();
+        present.dedup();
+        let present = if options.labelled {
+            present
+        } else {
+            Vec::new()
+        };
         Ok(Self {
-            labels: indices.iter().map(|&i| digits.labels()[i]).collect(),
+            labels,
             images: images?,
             indices,
             spec,
+            classes: present.iter().map(u8::to_string).collect(),
         })
     }
 
-    /// The class of every picture, 0 to 9.
+    /// The digit of every image, 0 to 9.
     #[must_use]
     pub fn labels(&self) -> &[u8] {
         &self.labels
@@ -67,6 +139,19 @@ impl ImageSource for DigitsSource {
             len: self.len(),
         })?;
         Ok(image.into())
+    }
+
+    /// The digits in the set are its classes, named by their numerals.
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        let digit = self.labels.get(index)?.to_string();
+        self.classes
+            .iter()
+            .position(|name| *name == digit)
+            .map(|class| class as u32)
     }
 
     /// `digits/` and the four-digit index in the data set.

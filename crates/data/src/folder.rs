@@ -5,36 +5,9 @@ use std::path::{Path, PathBuf};
 use sdft_imaging::{Image, ImageSpec, Limits, center_crop, decode_file};
 
 use crate::{
-    DataError, ImageSource, Item, Place, Report, Result,
+    DataError, FolderOptions, ImageSource, Item, Place, Report, Result,
     check::{Checked, check},
 };
-
-/// Options of reading a folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FolderOptions {
-    /// Width and height for the model in pixels.
-    pub size: usize,
-    /// Whether a file that cannot be read is an error; otherwise it is left out and listed in the report.
-    pub strict: bool,
-    /// Memory limit in bytes: decoded and resized images are cached if they all fit; otherwise each is read when it is used.
-    pub cache_bytes: u64,
-    /// Largest size of an image file.
-    pub limits: Limits,
-}
-
-impl FolderOptions {
-    /// Options for images of `size` pixels: not strict, 1 GiB of memory (5,461 images of 256x256), the default limits.
-    #[must_use]
-    pub fn new(size: usize) -> Self {
-        Self {
-            size,
-            strict: false,
-            cache_bytes: 1 << 30,
-            limits: Limits::default(),
-        }
-    }
-}
 
 /// The images of a folder and its subfolders, sorted by the bytes of their paths, center-cropped and resized (see [`center_crop`]).
 #[derive(Debug)]
@@ -55,7 +28,7 @@ impl FolderSource {
         let options = FolderOptions {
             strict,
             limits: Limits::from_env()?,
-            ..FolderOptions::new(size)
+            ..FolderOptions::rgb8(size)
         };
         Self::open_with(folder, &options, &|_, _| {})
     }
@@ -82,7 +55,7 @@ impl FolderSource {
         let source = Self {
             items: images,
             kept: crops,
-            spec: ImageSpec::rgb8(options.size, options.size),
+            spec: ImageSpec::rgb8(options.size[1], options.size[0]),
             limits: options.limits,
         };
         Ok((source, report))

@@ -6,7 +6,7 @@ use sdft_imaging::ImageSpec;
 
 use crate::{DataError, ImageSource, Item, Place, Result};
 
-/// Selected images of several sources of the same size, one source after the other.
+/// Selected images of several sources of the same form and classes, one source after the other.
 pub struct Joined {
     parts: Vec<(Arc<dyn ImageSource>, Vec<usize>)>,
     spec: ImageSpec,
@@ -16,7 +16,7 @@ impl Joined {
     /// Joins the images with the given indices of each source.
     ///
     /// # Errors
-    /// Fails if there are no sources or their sizes differ.
+    /// Fails if there are no sources, or their forms or classes differ.
     pub fn new(parts: Vec<(Arc<dyn ImageSource>, Vec<usize>)>) -> Result<Self> {
         let mut specs = parts.iter().map(|(source, _)| *source.spec());
         let spec = specs.next();
@@ -33,6 +33,16 @@ impl Joined {
                 ),
             });
         };
+        if let Some((other, _)) = parts
+            .iter()
+            .find(|(s, _)| s.classes() != parts[0].0.classes())
+        {
+            return Err(DataError::Option {
+                option: "sources",
+                expected: format!("the same classes, {}", listed(parts[0].0.classes())),
+                found: listed(other.classes()),
+            });
+        }
         Ok(Self { parts, spec })
     }
 
@@ -51,6 +61,14 @@ impl Joined {
             }
         }
         None
+    }
+}
+
+/// The names of some classes.
+fn listed(classes: &[String]) -> String {
+    match classes {
+        [] => "none".to_owned(),
+        names => names.join(", "),
     }
 }
 
@@ -73,6 +91,15 @@ impl ImageSource for Joined {
         }
     }
 
+    fn label(&self, index: usize) -> Option<u32> {
+        let (part, inside) = self.find(index)?;
+        self.parts[part].0.label(inside)
+    }
+
+    fn classes(&self) -> &[String] {
+        self.parts[0].0.classes()
+    }
+
     fn id(&self, index: usize) -> String {
         self.find(index)
             .map_or_else(String::new, |(part, inside)| self.parts[part].0.id(inside))
@@ -92,7 +119,7 @@ impl fmt::Debug for Joined {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Digits, DigitsSource, Style};
+    use crate::{Digits, DigitsOptions, DigitsSource, Style};
 
     #[test]
     fn images_come_in_the_order_of_their_sources() {
@@ -112,5 +139,26 @@ mod tests {
         assert_eq!(joined.image(2).unwrap(), eight.image(1).unwrap());
         assert!(joined.image(3).is_err() && joined.id(3).is_empty());
         assert!(Joined::new(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn sources_share_their_classes() {
+        let digits = |digits: &[u8]| {
+            let options = DigitsOptions {
+                digits: digits.to_vec(),
+                per_class: 2,
+                labelled: true,
+                ..DigitsOptions::new(Style::Chalk)
+            };
+            let all = Digits::embedded().unwrap();
+            let source = DigitsSource::with_options(&all, &options).unwrap();
+            (Arc::new(source) as Arc<dyn ImageSource>, vec![3, 0])
+        };
+        let joined = Joined::new(vec![digits(&[3, 8]), digits(&[8, 3])]).unwrap();
+        assert_eq!(joined.classes(), ["3", "8"]);
+        let labels: Vec<_> = (0..5).map(|i| joined.label(i)).collect();
+        assert_eq!(labels, [Some(1), Some(0), Some(1), Some(0), None]);
+        let error = Joined::new(vec![digits(&[3, 8]), digits(&[3, 4])]).unwrap_err();
+        assert!(error.to_string().contains("3, 4"), "{error}");
     }
 }

@@ -12,7 +12,7 @@
 //! use sdft_data::{Augment, Batches, Digits, DigitsSource, Prefetcher, Style};
 //!
 //! let target = DigitsSource::new(Digits::embedded()?, Style::Ember, &[1, 4, 7], 30)?; // 90 images
-//! let batches = Batches::new(Arc::new(target), 0, 8, Augment { flip: false, shift: 1 })?;
+//! let batches = Batches::new(Arc::new(target), 0, 8, Augment { shift: 1, ..Augment::default() })?;
 //! let direct = batches.batch(100)?; // a resumed run requests the batch of step 100
 //! let mut prefetcher = Prefetcher::new(batches, 100);
 //! assert_eq!(prefetcher.next()?, direct);
@@ -28,8 +28,10 @@ mod check;
 mod digits;
 mod digits_source;
 mod error;
+mod fit;
 mod folder;
 mod joined;
+mod options;
 mod order;
 mod prefetch;
 mod report;
@@ -38,10 +40,12 @@ mod source;
 
 pub use batches::{Augment, Batch, Batches};
 pub use digits::{Digits, Style};
-pub use digits_source::DigitsSource;
+pub use digits_source::{DigitsOptions, DigitsSource};
 pub use error::{DataError, Result};
-pub use folder::{FolderOptions, FolderSource, check_folder, check_folder_with};
+pub use fit::Fit;
+pub use folder::{FolderSource, check_folder, check_folder_with};
 pub use joined::Joined;
+pub use options::{ClassesFrom, FolderOptions, Pages};
 pub use order::Order;
 pub use prefetch::Prefetcher;
 pub use report::{Duplicate, Report, Spread, Unreadable};

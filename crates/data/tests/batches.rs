@@ -69,13 +69,17 @@ impl ImageSource for Numbered {
     }
 }
 
+const NONE: Augment = Augment {
+    flip: false,
+    flip_vertical: false,
+    shift: 0,
+    scale: 0.0,
+    edm: 0.0,
+};
 const BOTH: Augment = Augment {
     flip: true,
     shift: 1,
-};
-const NONE: Augment = Augment {
-    flip: false,
-    shift: 0,
+    ..NONE
 };
 
 fn batches(n: usize, seed: u64, batch: usize, augment: Augment) -> Batches {
@@ -143,10 +147,7 @@ fn seeds_and_steps_differ() {
 
 #[test]
 fn half_of_the_pictures_are_mirrored() {
-    let augment = Augment {
-        flip: true,
-        shift: 0,
-    };
+    let augment = Augment { flip: true, ..NONE };
     let batch = batches(1, 7, 1000, augment).batch(0).unwrap();
     let plain = Numbered::picture(0);
     let flipped = plain.flip_horizontal();
@@ -161,10 +162,7 @@ fn half_of_the_pictures_are_mirrored() {
 
 #[test]
 fn shifts_reach_every_offset_about_equally_often() {
-    let augment = Augment {
-        flip: false,
-        shift: 1,
-    };
+    let augment = Augment { shift: 1, ..NONE };
     let batch = batches(1, 7, 900, augment).batch(0).unwrap();
     let mut counts = [[0; 3]; 3];
     let plain = Numbered::picture(0);
@@ -183,7 +181,7 @@ fn shifts_reach_every_offset_about_equally_often() {
 #[test]
 fn invalid_options_are_refused() {
     let refused = |n, batch, shift| {
-        let augment = Augment { flip: false, shift };
+        let augment = Augment { shift, ..NONE };
         let error = Batches::new(Arc::new(Numbered::new(n)), 0, batch, augment).unwrap_err();
         assert!(matches!(error, DataError::Option { .. }), "{error}");
         error.to_string()

@@ -56,8 +56,8 @@ fn images_come_in_the_byte_order_of_their_paths_and_at_the_runs_size() {
 fn a_small_budget_reads_images_when_needed_and_changes_nothing() {
     let folder = small_folder();
     let (kept, _) = FolderSource::open(folder.path(), 16, false).unwrap();
-    let options = FolderOptions::new(16);
-    let exact = with_budget(options, 3 * 3 * 16 * 16);
+    let options = FolderOptions::rgb8(16);
+    let exact = with_budget(options.clone(), 3 * 3 * 16 * 16);
     let less = with_budget(options, 3 * 3 * 16 * 16 - 1);
     let (fits, _) = FolderSource::open_with(folder.path(), &exact, &|_, _| {}).unwrap();
     let (lazy, _) = FolderSource::open_with(folder.path(), &less, &|_, _| {}).unwrap();

@@ -19,7 +19,7 @@ use sdft_schedule::Schedule;
 use sdft_train::{
     Checkpoint, DriveSetup, Ending, Finished, Log, Position, Precision, Progress, Result,
     RunFolder, RunPlan, StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients,
-    drive, file_name, provenance, sheet, to_images,
+    drive, file_name, provenance, sheet, to_screens,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -256,7 +256,7 @@ impl Directing<'_> {
                         &mut |_| self.check_stop(),
                     )
                 })?;
-                let drawn = to_images(&out).map_err(|error| match error {
+                let drawn = to_screens(&out, self.data.spec()).map_err(|error| match error {
                     TrainError::Image { source, .. } => TrainError::Image {
                         number: i + 1,
                         n,

@@ -9,6 +9,7 @@ use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
 use sdft_eval::{class_features, score_kept};
 use sdft_features::DigitsJudge;
+use sdft_imaging::ImageSpec;
 use sdft_models::{LoadOptions, LoadedModel, load_network, read_params_bytes};
 use sdft_randn::NumberedNoise;
 use sdft_train::{Ending, NoopProgress, RunFolder, TrainError, to_images, to_tensor};
@@ -123,7 +124,8 @@ fn one_epoch_on_twenty_digits_raises_the_target_class_and_leaves_the_model_alone
     assert_eq!((info.from.as_str(), info.to.as_str()), ("3", "2"));
     assert_eq!((info.steps, info.t_edit, info.t_boost), (20, 300, 0));
     let schedule = model.process.published().unwrap().schedule;
-    let x0 = to_tensor(&threes(20, 24)).unwrap();
+    let spec = ImageSpec::rgb8(16, 16);
+    let x0 = to_tensor(&threes(20, 24), &spec).unwrap();
     let steps = sequence(40, 999);
     let latent = invert(&*net, &schedule, &x0, &steps, &mut |_| Ok(())).unwrap();
     let judge = judge();
@@ -147,7 +149,7 @@ fn one_epoch_on_twenty_digits_raises_the_target_class_and_leaves_the_model_alone
             &mut none,
             &mut |_| Ok(()),
         );
-        let images = to_tensor(&to_images(&out.unwrap()).unwrap()).unwrap();
+        let images = to_tensor(&to_images(&out.unwrap(), &spec).unwrap(), &spec).unwrap();
         let error = (&images - &x0).unwrap().abs().unwrap().mean_all().unwrap();
         let class = score_kept(&judge, &images, &[2; 24]).unwrap().class;
         (class, error.to_scalar::<f32>().unwrap())

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::{DigitsScore, Extractor, aligned_distance, score_digits, tint};
 use sdft_features::DigitsJudge;
-use sdft_imaging::Rgb8;
+use sdft_imaging::{ImageSpec, Rgb8};
 use sdft_jobs::{
     Context, DIGITS_SOURCE, Result, ResultExt, SamplePlan, Sampler, TRAINING, TrainJob, TrainPlan,
     judge_features, load_judge, load_model,
@@ -16,7 +16,7 @@ use sdft_jobs::{
 use sdft_metrics::{Features, KidOptions, Moments, Statistics, fid, mmd2_unbiased};
 use sdft_models::{LoadOptions, LoadedModel, write_diffusers};
 use sdft_settings::{layers, put, set};
-use sdft_train::{Ending, contact_sheet, to_images};
+use sdft_train::{Ending, contact_sheet, to_screens};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -294,9 +294,14 @@ fn source_of_diffusers(out: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The form of the digits.
+pub(crate) fn form() -> ImageSpec {
+    ImageSpec::rgb8(Digits::SIZE, Digits::SIZE)
+}
+
 /// The first samples under a title.
 fn shown(samples: &Tensor, title: &str) -> Result<Rgb8> {
-    let first = to_images(&samples.narrow(0, 0, SHOWN)?)?;
+    let first = to_screens(&samples.narrow(0, 0, SHOWN)?, &form())?;
     Ok(contact_sheet(&first, title))
 }
 
@@ -326,7 +331,7 @@ impl Judges {
     }
 
     fn measure(&self, samples: Tensor, source: &Tensor) -> Result<Row> {
-        let images = to_images(&samples)?;
+        let images = to_screens(&samples, &form())?;
         let features = Features::new(self.extractor.extract(&images)?, self.extractor.dim())?;
         let statistics = Moments::of(&features)?.statistics()?;
         Ok(Row {

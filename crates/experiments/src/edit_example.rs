@@ -1,5 +1,6 @@
 //! The embedded example of editing: digits of a class that the target set lacks become those of another, in the target's style.
 
+use crate::digits::form;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::score_kept;
 use sdft_gallery::{Filled, Outcome};
@@ -92,7 +93,7 @@ pub fn edit_example(home: &Path, context: &mut Context<'_>) -> Result<Option<Edi
         let images = (TRAINED..threes.len())
             .map(|i| Ok(decode_file(&folder.join(name(i)), &Limits::default())?))
             .collect::<Result<Vec<_>>>()?;
-        let x = to_tensor(&images)?;
+        let x = to_tensor(&images, &form())?;
         let edited = score_kept(&judge, &x, &vec![TO; images.len()])?;
         let unchanged = score_kept(&judge, &x, &vec![FROM; images.len()])?;
         folders.push(EditedFolder {

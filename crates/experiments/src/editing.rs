@@ -1,5 +1,6 @@
 //! Table 2 on digits: digits of a class that the target set lacks become those of another such class.
 
+use crate::digits::form;
 use crate::edit_example::{FROM, TO, TRAINED};
 use crate::table::{Column, Report, markdown, write_table};
 use candle_core::Tensor;
@@ -13,7 +14,7 @@ use sdft_jobs::{
 };
 use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
 use sdft_randn::NumberedNoise;
-use sdft_train::{to_images, to_tensor};
+use sdft_train::{to_screens, to_tensor};
 use serde_json::{Map, json};
 use std::path::Path;
 
@@ -75,7 +76,7 @@ impl Edits {
             .map(|i| Ok(real.screen(i)?))
             .collect::<Result<Vec<Rgb8>>>()?;
         Ok(Self {
-            x0: to_tensor(&inputs)?,
+            x0: to_tensor(&inputs, &form())?,
             inputs,
             judge,
             real: Features::new(features.extract(&real)?, features.dim())?,
@@ -101,11 +102,11 @@ impl Edits {
             };
             let [plain, edited] = self.edit(file, &direction, context)?;
             let n = self.inputs.len();
-            let seen = to_tensor(&edited)?;
+            let seen = to_tensor(&edited, &form())?;
             let looked = Features::new(self.features.extract(&edited)?, self.features.dim())?;
             rows.push(Measured {
                 kid: 1e3 * mmd2_unbiased(&self.real, &looked, &KidOptions::default())?,
-                drawn: score_kept(&self.judge, &to_tensor(&plain)?, &vec![FROM; n])?.class,
+                drawn: score_kept(&self.judge, &to_tensor(&plain, &form())?, &vec![FROM; n])?.class,
                 edited: score_kept(&self.judge, &seen, &vec![TO; n])?,
                 moved: aligned_distance(&self.judge, &self.x0, &seen)?,
             });
@@ -163,7 +164,7 @@ impl Edits {
                 &mut observer,
             )?;
             // Classified like files, after rounding to 8 bits.
-            Ok(to_images(&out)?)
+            Ok(to_screens(&out, &form())?)
         };
         let plain = drawn(Vec::new())?;
         let edited = drawn(vec![Direction {

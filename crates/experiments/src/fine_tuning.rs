@@ -1,5 +1,6 @@
 //! The embedded example of training: one source model, fine-tuned with and without distillation, in one picture.
 
+use crate::digits::form;
 use crate::table::GAP;
 use candle_core::Tensor;
 use sdft_eval::score_digits;
@@ -10,7 +11,7 @@ use sdft_jobs::{
     train_preset,
 };
 use sdft_models::LoadOptions;
-use sdft_train::{contact_sheet, to_images};
+use sdft_train::{contact_sheet, to_screens};
 use std::path::{Path, PathBuf};
 
 /// The models next to the source model: titles and presets.
@@ -87,7 +88,7 @@ pub fn fine_tuning_example(
 }
 
 fn shown(samples: &Tensor, title: &str) -> Result<Rgb8> {
-    let first = to_images(&samples.narrow(0, 0, SHOWN)?)?;
+    let first = to_screens(&samples.narrow(0, 0, SHOWN)?, &form())?;
     Ok(contact_sheet(&first, title))
 }
 

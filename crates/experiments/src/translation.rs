@@ -1,5 +1,6 @@
 //! Table 1 on digits: digits of classes that the target set lacks, from chalk to ember.
 
+use crate::digits::form;
 use crate::table::{Column, Report, markdown, write_table};
 use candle_core::Tensor;
 use sdft_data::{Digits, DigitsSource, ImageSource, Style};
@@ -13,7 +14,7 @@ use sdft_jobs::{
 use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
 use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
 use sdft_randn::NumberedNoise;
-use sdft_train::{to_images, to_tensor};
+use sdft_train::{to_screens, to_tensor};
 use serde_json::{Map, json};
 use std::path::Path;
 
@@ -82,7 +83,7 @@ impl Translations {
         let classifier = load_encoder(&classifier, &LoadOptions::default())?;
         context.notes(&classifier.notes);
         Ok(Some(Self {
-            x0: to_tensor(&inputs)?,
+            x0: to_tensor(&inputs, &form())?,
             inputs,
             classes: source.labels().to_vec(),
             judge: load_judge()?,
@@ -125,12 +126,10 @@ impl Translations {
                     let numbers = (first..first + n).map(|i| i as u64).collect();
                     let mut noise = NumberedNoise::new(NOISE_SEED + seed as u64, numbers);
                     let x0 = self.x0.narrow(0, first, n)?;
-                    images.extend(to_images(&translator.run(
-                        0,
-                        &x0,
-                        &mut noise,
-                        &mut |_| check_stop(context.stop),
-                    )?)?);
+                    images.extend(to_screens(
+                        &translator.run(0, &x0, &mut noise, &mut |_| check_stop(context.stop))?,
+                        &form(),
+                    )?);
                 }
                 rows.push(self.measure(&images)?);
                 if seed == 0 {
@@ -149,7 +148,7 @@ impl Translations {
 
     fn measure(&self, images: &[Rgb8]) -> Result<Measured> {
         // Classified and compared like files, after rounding to 8 bits.
-        let kept = score_kept(&self.judge, &to_tensor(images)?, &self.classes)?;
+        let kept = score_kept(&self.judge, &to_tensor(images, &form())?, &self.classes)?;
         let (mut psnrs, mut ssims) = (0.0, 0.0);
         for (a, b) in self.inputs.iter().zip(images) {
             let a = Picture::rgb8(&a.pixels, a.width, a.height)?;

@@ -1,5 +1,6 @@
 //! The embedded example of translating: digits of classes that the target set lacks, from chalk to ember.
 
+use crate::digits::form;
 use crate::translation::inputs;
 use sdft_data::ImageSource;
 use sdft_eval::{KeptScore, score_kept};
@@ -77,7 +78,7 @@ pub fn translation_example(
             let images = (0..digits.len())
                 .map(|i| Ok(decode_file(&folder.join(name(i)), &Limits::default())?))
                 .collect::<Result<Vec<_>>>()?;
-            let score = score_kept(&judge, &to_tensor(&images)?, digits.labels())?;
+            let score = score_kept(&judge, &to_tensor(&images, &form())?, digits.labels())?;
             folders.push((folder.clone(), score));
         }
     }

@@ -30,8 +30,8 @@ pub fn train(steps: u64, weight: fn(f64) -> f64) -> Result<Vec<Report>, Box<dyn 
     let mut objective = Objective::base_only(Weighting::Constant, Variational::Off);
     objective.distill = Some(Distillation { lambda, weighting });
     let digits = DigitsSource::new(Digits::embedded()?, Style::Ember, &[1, 4, 7], 30)?;
-    let images: Result<Vec<_>, _> = (0..8).map(|i| digits.screen(i)).collect();
-    let (x0, vars) = (to_tensor(&images?)?, network.vars());
+    let images: Result<Vec<_>, _> = (0..8).map(|i| digits.image(i)).collect();
+    let (x0, vars) = (to_tensor(&images?, digits.spec())?, network.vars());
     let mut optimizer = Optimizer::new(Rule::AdamW(AdamW::default()), &vars)?;
     let mut reports = Vec::new();
     for step in 0..steps {

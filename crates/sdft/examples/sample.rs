@@ -1,12 +1,12 @@
 //! Draws images from a model: a file, a run folder, or the name of the embedded model of digits.
 
 use sdft::candle::Device;
-use sdft::imaging::{Rgb8, write_png};
+use sdft::imaging::{ImageSpec, Rgb8, write_png};
 use sdft::jobs::{DIGITS_SOURCE, ModelFile, load_model};
 use sdft::models::LoadOptions;
 use sdft::randn::SeededNoise;
 use sdft::samplers::{Ddim, sample_ddim};
-use sdft::train::{contact_sheet, to_images};
+use sdft::train::{contact_sheet, to_screens};
 use std::error::Error;
 use std::path::Path;
 
@@ -30,7 +30,7 @@ pub fn sample(name: &str, n: usize, seed: u64) -> Result<Vec<Rgb8>, Box<dyn Erro
             Ok(())
         },
     )?;
-    Ok(to_images(&images)?)
+    Ok(to_screens(&images, &ImageSpec::rgb8(side, side))?)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -2,11 +2,11 @@
 
 use sdft::candle::{Device, Result, Tensor};
 use sdft::diffusion::{Denoiser, Diffusion};
-use sdft::imaging::write_png;
+use sdft::imaging::{ImageSpec, write_png};
 use sdft::jobs::{DIGITS_SOURCE, load_model};
 use sdft::models::LoadOptions;
 use sdft::randn::SeededNoise;
-use sdft::train::{contact_sheet, to_images};
+use sdft::train::{contact_sheet, to_screens};
 use std::cell::Cell;
 use std::path::Path;
 
@@ -50,7 +50,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let title = format!("{} calls", calls.get());
     write_png(
         Path::new("digits.png"),
-        &contact_sheet(&to_images(&images)?, &title),
+        &contact_sheet(&to_screens(&images, &ImageSpec::rgb8(16, 16))?, &title),
     )?;
     Ok(())
 }

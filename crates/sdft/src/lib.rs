@@ -28,6 +28,7 @@
 //! # Sampling
 //! ```no_run
 //! use sdft::{candle::Device, models::*, randn::SeededNoise, samplers::*, train::to_images};
+//! use sdft::imaging::ImageSpec;
 //! use std::path::Path;
 //!
 //! let model = load_network(Path::new("ffhq_p2.pt"), &LoadOptions::default())?;
@@ -35,7 +36,7 @@
 //! let mut noise = SeededNoise::new(7, 0);
 //! let x = noise.start(&[4, 3, 256, 256], &Device::Cpu)?;
 //! let faces = sample_ddim(&diffusion, &*network, &x, &Ddim::default(), &mut noise, &mut |_| Ok(()))?;
-//! let pictures = to_images(&faces)?;
+//! let pictures = to_images(&faces, &ImageSpec::rgb8(256, 256))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

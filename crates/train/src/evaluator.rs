@@ -9,7 +9,7 @@ use sdft_data::ImageSource;
 use sdft_diffusion::Diffusion;
 use sdft_eval::{Extractor, ImageSet, nearest_first, neighbour_strip, score_digits};
 use sdft_features::DigitsJudge;
-use sdft_imaging::Rgb8;
+use sdft_imaging::{ImageSpec, Rgb8};
 use sdft_metrics::{Features, KidOptions, Neighbour, mmd2_unbiased, nearest};
 use sdft_noise::Purpose;
 use sdft_randn::randn;
@@ -86,6 +86,7 @@ impl Evaluation {
                 &learner.frozen(),
                 &self.noise,
                 self.at_once,
+                self.data.spec(),
             )
         })?;
         let extractor = &self.evaluator.extractor;
@@ -103,7 +104,8 @@ impl Evaluation {
         ];
         let mut score = kid;
         if let Some((judge, present)) = &self.evaluator.judge {
-            let judged = score_digits(judge, &to_tensor(&images)?, present)?;
+            let spec = ImageSpec::rgb8(self.data.spec().width, self.data.spec().height);
+            let judged = score_digits(judge, &to_tensor(&images, &spec)?, present)?;
             values.push(("eval.coverage".to_owned(), judged.coverage));
             values.push(("eval.style".to_owned(), judged.style));
             if self.by == BestBy::Coverage {

@@ -17,6 +17,7 @@ use crate::task::{Finished, StepOutcome, Task};
 use candle_core::{Device, Tensor};
 use sdft_checkpoint::write_safetensors;
 use sdft_data::Batch;
+use sdft_imaging::ImageSpec;
 use sdft_parallel::{Command, ProcessGroup};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ pub(crate) struct FineTuning<'a, M> {
     /// Steps that were issued and not yet waited for, in order.
     issued: VecDeque<PendingStep>,
     evaluation: Option<Evaluation>,
-    image: [usize; 3],
+    spec: ImageSpec,
     preview: Option<Preview>,
 }
 
@@ -40,7 +41,7 @@ impl<'a, M> FineTuning<'a, M> {
         folder: &'a RunFolder,
         learner: Learner,
         evaluation: Option<Evaluation>,
-        image: [usize; 3],
+        spec: ImageSpec,
         group: &'a ProcessGroup,
         device: &'a Device,
     ) -> Self {
@@ -52,7 +53,7 @@ impl<'a, M> FineTuning<'a, M> {
             learner,
             issued: VecDeque::new(),
             evaluation,
-            image,
+            spec,
             preview: None,
         }
     }
@@ -121,7 +122,7 @@ impl<M> Task for FineTuning<'_, M> {
         if is_exhausted(position, &self.plan.eval) && position.step < self.plan.steps.steps {
             progress.note(&exhausted(position));
         }
-        let preview = Preview::new(self.plan, &self.learner, self.image, self.device);
+        let preview = Preview::new(self.plan, &self.learner, self.spec, self.device);
         self.preview = Some(preview.map_err(|error| match error {
             TrainError::Image { .. } => {
                 TrainError::Evaluation(format!("samples of the source model: {error}"))

@@ -44,7 +44,7 @@ pub use crate::{
         PlanError, Precision, check_classes, check_counts, check_name, check_optim, check_pace,
         check_process,
     },
-    preview::{contact_sheet, sheet, to_images, to_pictures, to_tensor},
+    preview::{contact_sheet, sheet, to_images, to_pictures, to_screens, to_tensor},
     progress::{NoopProgress, Progress, StepReport},
     provenance::{file_name, model_metadata, provenance},
     recipe::{AuxDraw, PartDraw, Recipe, StepDraw, noise_levels},

@@ -5,7 +5,7 @@ use crate::learner::Learner;
 use crate::plan::Plan;
 use candle_core::{DType, Device, Tensor};
 use sdft_diffusion::{Denoiser, Diffusion};
-use sdft_imaging::{ImagingError, Rgb8};
+use sdft_imaging::{Image, ImageSpec, ImagingError, Rgb8};
 use sdft_noise::Purpose;
 use sdft_randn::{SeededNoise, randn};
 use sdft_samplers::{Ddim, sample_ddim};
@@ -22,26 +22,28 @@ const GAP: [u8; 3] = [24, 24, 24];
 pub(crate) struct Preview {
     diffusion: Diffusion,
     noise: Tensor,
+    spec: ImageSpec,
     at_once: usize,
     /// The source model's grid.
     before: Option<Rgb8>,
 }
 
 impl Preview {
-    /// A preview of images `[C, H, W]`; draws the source model's grid if there is a source.
+    /// A preview of images of this form; draws the source model's grid if there is a source.
     pub(crate) fn new<M>(
         plan: &Plan<M>,
         learner: &Learner,
-        image: [usize; 3],
+        spec: ImageSpec,
         device: &Device,
     ) -> Result<Self> {
         let respacing = plan.sampler()?;
-        let shape = [&[plan.output.samples], &image[..]].concat();
+        let shape = [&[plan.output.samples], &spec.shape()[..]].concat();
         let mut preview = Self {
             diffusion: plan
                 .process
                 .diffusion(learner.learns_variance(), &respacing)?,
             noise: randn(plan.seed, Purpose::Preview, 0, 0, &shape, device)?,
+            spec,
             at_once: plan.sampled_at_once(),
             before: None,
         };
@@ -52,7 +54,13 @@ impl Preview {
     }
 
     fn images(&self, model: &dyn Denoiser) -> Result<Vec<Rgb8>> {
-        sample_images(&self.diffusion, model, &self.noise, self.at_once)
+        sample_images(
+            &self.diffusion,
+            model,
+            &self.noise,
+            self.at_once,
+            &self.spec,
+        )
     }
 
     /// Samples the averaged weights, and the raw ones if they draw something else, and writes the picture.
@@ -81,7 +89,7 @@ impl Preview {
         let few = PROBES.min(others.len());
         let draw = |from: usize, to: usize| {
             let noise = self.noise.narrow(0, from, to - from)?;
-            sample_images(&self.diffusion, model, &noise, self.at_once)
+            sample_images(&self.diffusion, model, &noise, self.at_once, &self.spec)
         };
         let mut images = draw(0, few)?;
         if mean_difference(&images, &others[..few]) < VISIBLE {
@@ -107,12 +115,13 @@ fn mean_difference(a: &[Rgb8], b: &[Rgb8]) -> f64 {
     sum as f64 / a.len().max(1) as f64
 }
 
-/// Deterministic DDIM from `noise` `[N, 3, H, W]`, `at_once` at a time.
+/// Deterministic DDIM from `noise` `[N, C, H, W]`, `at_once` at a time.
 pub(crate) fn sample_images(
     diffusion: &Diffusion,
     model: &dyn Denoiser,
     noise: &Tensor,
     at_once: usize,
+    spec: &ImageSpec,
 ) -> Result<Vec<Rgb8>> {
     let n = noise.dim(0)?;
     let mut images = Vec::with_capacity(n);
@@ -126,17 +135,17 @@ pub(crate) fn sample_images(
             &mut SeededNoise::new(0, 0),
             &mut |_| Ok(()),
         )?;
-        images.extend(to_images(&out)?);
+        images.extend(to_screens(&out, spec)?);
     }
     Ok(images)
 }
 
-/// Pictures of `[N, 3, H, W]` in [-1, 1].
+/// Images of the form `spec` from `[N, C, H, W]` in [-1, 1].
 ///
 /// # Errors
-/// An image with a value that is NaN or infinite; a shape other than that; when the device fails.
-pub fn to_images(x: &Tensor) -> Result<Vec<Rgb8>> {
-    let all = to_pictures(x)?;
+/// An image with a value that is NaN or infinite; a shape other than that of `spec`; when the device fails.
+pub fn to_images(x: &Tensor, spec: &ImageSpec) -> Result<Vec<Image>> {
+    let all = to_pictures(x, spec)?;
     let n = all.len();
     let named = all.into_iter().enumerate().map(|(i, image)| {
         image.map_err(|source| TrainError::Image {
@@ -148,34 +157,49 @@ pub fn to_images(x: &Tensor) -> Result<Vec<Rgb8>> {
     named.collect()
 }
 
+/// Like [`to_images`], as a screen shows them ([`ImageSpec::screen`]).
+///
+/// # Errors
+/// As [`to_images`].
+pub fn to_screens(x: &Tensor, spec: &ImageSpec) -> Result<Vec<Rgb8>> {
+    let images = to_images(x, spec)?;
+    Ok(images.iter().map(|image| spec.screen(image)).collect())
+}
+
 /// Like [`to_images`], with a separate result for each image.
 ///
 /// # Errors
 /// When the device fails.
-pub fn to_pictures(x: &Tensor) -> Result<Vec<Result<Rgb8, ImagingError>>> {
-    let (n, _, h, w) = x.dims4()?;
+pub fn to_pictures(x: &Tensor, spec: &ImageSpec) -> Result<Vec<Result<Image, ImagingError>>> {
+    let n = x.dim(0)?;
     let x = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
     let mut images = Vec::with_capacity(n);
     for i in 0..n {
-        let pixels = x.get(i)?.flatten_all()?.to_vec1::<f32>()?;
-        images.push(sdft_imaging::from_unit_range_round(&pixels, w, h));
+        let values = x.get(i)?.flatten_all()?.to_vec1::<f32>()?;
+        images.push(spec.from_unit_range(&values));
     }
     Ok(images)
 }
 
-/// `[N, 3, H, W]` in [-1, 1] of pictures of one size.
+/// `[N, C, H, W]` in [-1, 1] of images of the form `spec`.
 ///
 /// # Errors
-/// When the device fails.
-pub fn to_tensor(images: &[Rgb8]) -> Result<Tensor> {
-    let (h, w) = images.first().map_or((0, 0), |i| (i.height, i.width));
-    let data: Vec<f32> = images
-        .iter()
-        .flat_map(sdft_imaging::to_unit_range)
-        .collect();
+/// An image of another form; when the device fails.
+pub fn to_tensor<I: Clone + Into<Image>>(images: &[I], spec: &ImageSpec) -> Result<Tensor> {
+    let mut data = Vec::with_capacity(images.len() * spec.len());
+    for image in images {
+        let image: Image = image.clone().into();
+        let found = ImageSpec::new(image.channels, image.depth(), image.width, image.height);
+        if found.shape() != spec.shape() || found.depth != spec.depth {
+            let text = format!("expected images of {spec}, found {found}");
+            return Err(candle_core::Error::Msg(text).into());
+        }
+        data.extend(spec.to_unit_range(&image));
+    }
+    let [c, h, w] = spec.shape();
     Ok(Tensor::from_vec(
         data,
-        (images.len(), 3, h, w),
+        (images.len(), c, h, w),
         &Device::Cpu,
     )?)
 }
@@ -233,7 +257,7 @@ mod tests {
         let network = Box::new(Constant(var.clone()));
         let learner = Learner::new(&plan, network, None, [3, 8, 8]).unwrap();
         var.set(&value(raw)).unwrap();
-        let preview = Preview::new(&plan, &learner, [3, 8, 8], &Device::Cpu).unwrap();
+        let preview = Preview::new(&plan, &learner, ImageSpec::rgb8(8, 8), &Device::Cpu).unwrap();
         preview.write(&learner, 1, &path).unwrap();
         sdft_imaging::decode_file(&path, &sdft_imaging::Limits::default())
             .unwrap()
@@ -259,11 +283,12 @@ mod tests {
         let mut values = vec![0.5f32; 3 * 12];
         values[12 + 7] = f32::NAN;
         let x = Tensor::from_vec(values, (3, 3, 2, 2), &Device::Cpu).unwrap();
-        let each = to_pictures(&x).unwrap();
+        let spec = ImageSpec::rgb8(2, 2);
+        let each = to_pictures(&x, &spec).unwrap();
         let good: Vec<bool> = each.iter().map(std::result::Result::is_ok).collect();
         assert_eq!(good, [true, false, true]);
         assert_eq!(
-            to_images(&x).unwrap_err().to_string(),
+            to_images(&x, &spec).unwrap_err().to_string(),
             "image 2 of 3: 1 of 12 values are NaN or infinite"
         );
     }

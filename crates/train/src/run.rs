@@ -106,7 +106,7 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
             ));
         }
     };
-    let image = image_shape(&*data);
+    let spec = *data.spec();
     let setup = DriveSetup {
         folder: &folder,
         pace: &plan.steps,
@@ -115,7 +115,7 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
         device: &device,
         stop,
     };
-    let mut task = FineTuning::new(&plan, &folder, learner, evaluation, image, &group, &device);
+    let mut task = FineTuning::new(&plan, &folder, learner, evaluation, spec, &group, &device);
     let ending = drive(&mut task, setup, progress);
     match ending {
         Ok(_) => {
@@ -159,12 +159,7 @@ pub(crate) fn learner<M>(
         return Err(TrainError::Source);
     }
     allow_tf32(plan.steps.precision == Precision::Tf32);
-    Learner::new(plan, network, source, image_shape(data))?.in_group(group.clone())
-}
-
-/// The shape of an image, `[C, H, W]`.
-fn image_shape(data: &dyn ImageSource) -> [usize; 3] {
-    data.spec().shape()
+    Learner::new(plan, network, source, data.spec().shape())?.in_group(group.clone())
 }
 
 /// The batches of a plan.
@@ -173,6 +168,7 @@ pub(crate) fn batches<M>(plan: &Plan<M>, data: Arc<dyn ImageSource>) -> Result<B
     let augment = Augment {
         flip: plan.data.flip,
         shift: plan.data.shift,
+        ..Augment::default()
     };
     Ok(Batches::new(data, plan.seed, plan.steps.batch, augment)?)
 }

@@ -14,7 +14,7 @@ use sdft_asyrp::{
 };
 use sdft_diffusion::Network;
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
-use sdft_imaging::Rgb8;
+use sdft_imaging::{ImageSpec, Rgb8};
 use sdft_randn::NumberedNoise;
 use sdft_schedule::Schedule;
 use sdft_train::{to_pictures, to_tensor};
@@ -218,7 +218,11 @@ impl Maker for Editor<'_> {
         progress: &mut dyn FnMut(f64),
     ) -> std::result::Result<Made, Box<dyn std::error::Error + Send + Sync>> {
         let walk = &self.plan.walk;
-        let x0 = to_tensor(images)?;
+        let (width, height) = images
+            .first()
+            .map_or((0, 0), |image| (image.width, image.height));
+        let spec = ImageSpec::rgb8(width, height);
+        let x0 = to_tensor(images, &spec)?;
         let inversion = sequence(walk.inversion, walk.t_0);
         let all = (inversion.len() + walk.steps) as f64;
         let latent =
@@ -265,6 +269,7 @@ impl Maker for Editor<'_> {
                 Ok(())
             },
         )?;
-        Ok(to_pictures(&out)?)
+        let made = to_pictures(&out, &spec)?.into_iter();
+        Ok(made.map(|made| Ok(spec.screen(&made?))).collect())
     }
 }

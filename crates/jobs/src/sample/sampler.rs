@@ -6,6 +6,7 @@ use crate::error::{Error, Result, option, usage};
 use candle_core::Tensor;
 use sdft_diffusion::{Clip, Condition, Denoiser, Diffusion, Network, Process};
 use sdft_gallery::{Failures, Outputs, full_path};
+use sdft_imaging::ImageSpec;
 use sdft_models::LoadedModel;
 use sdft_noise::{Draw, Purpose};
 use sdft_randn::SeededNoise;
@@ -334,7 +335,10 @@ impl Sampler {
             if context.is_stopped() {
                 return Ok(n - total + done);
             }
-            for (&i, image) in run.iter().zip(to_pictures(&drawn?)?) {
+            let drawn = drawn?;
+            let spec = ImageSpec::rgb8(drawn.dim(3)?, drawn.dim(2)?);
+            for (&i, image) in run.iter().zip(to_pictures(&drawn, &spec)?) {
+                let image = image.map(|image| spec.screen(&image));
                 let name = file_name(i);
                 if let Some(problem) = outputs.put_image(&name, "", image)? {
                     context.progress.note(&problem);

@@ -15,7 +15,7 @@ use crate::model::{ModelFile, check_unconditional, load_model};
 use candle_core::{Device, Tensor};
 use sdft_adm::Origin;
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
-use sdft_imaging::{Limits, Rgb8, center_crop, decode_file};
+use sdft_imaging::{ImageSpec, Limits, Rgb8, center_crop, decode_file};
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
 use sdft_randn::NumberedNoise;
 use sdft_train::{Precision, to_pictures, to_tensor};
@@ -281,13 +281,18 @@ impl Maker for Translation<'_> {
         if self.translator.is_identity(variant) {
             return Ok(images.iter().cloned().map(Ok).collect());
         }
-        let x0 = to_tensor(images)?.to_device(self.translator.device())?;
+        let (width, height) = images
+            .first()
+            .map_or((0, 0), |image| (image.width, image.height));
+        let spec = ImageSpec::rgb8(width, height);
+        let x0 = to_tensor(images, &spec)?.to_device(self.translator.device())?;
         let mut noise = NumberedNoise::new(self.plan.seed.unwrap_or_default(), numbers);
         let out = self.translator.run(variant, &x0, &mut noise, &mut |step| {
             check_stop(self.stop)?;
             progress(step.done as f64 / step.total as f64);
             Ok(())
         })?;
-        Ok(to_pictures(&out)?)
+        let made = to_pictures(&out, &spec)?.into_iter();
+        Ok(made.map(|made| Ok(spec.screen(&made?))).collect())
     }
 }
