@@ -10,6 +10,8 @@ pub(crate) const MAX_AXES: usize = 64;
 pub enum Values {
     /// `uint8`.
     U8(Vec<u8>),
+    /// `uint16`.
+    U16(Vec<u16>),
     /// `int64`; shorter signed integers are read as this.
     I64(Vec<i64>),
     /// `float32`; `float16` is read as this.
@@ -23,6 +25,7 @@ impl Values {
     pub fn len(&self) -> usize {
         match self {
             Self::U8(values) => values.len(),
+            Self::U16(values) => values.len(),
             Self::I64(values) => values.len(),
             Self::F32(values) => values.len(),
             Self::F64(values) => values.len(),
@@ -34,10 +37,11 @@ impl Values {
         self.len() == 0
     }
 
-    /// NumPy's name of the type: `"uint8"`, `"int64"`, `"float32"` or `"float64"`.
+    /// NumPy's name of the type: `"uint8"`, `"uint16"`, `"int64"`, `"float32"` or `"float64"`.
     pub fn dtype(&self) -> &'static str {
         match self {
             Self::U8(_) => "uint8",
+            Self::U16(_) => "uint16",
             Self::I64(_) => "int64",
             Self::F32(_) => "float32",
             Self::F64(_) => "float64",
@@ -63,6 +67,14 @@ impl Array {
     /// The product of `shape` is not the number of values, or there are more than 64 axes.
     pub fn u8(shape: impl Into<Vec<usize>>, values: Vec<u8>) -> Result<Self> {
         Self::checked(shape.into(), Values::U8(values))
+    }
+
+    /// An array of 16-bit words.
+    ///
+    /// # Errors
+    /// Those of [`Array::u8`].
+    pub fn u16(shape: impl Into<Vec<usize>>, values: Vec<u16>) -> Result<Self> {
+        Self::checked(shape.into(), Values::U16(values))
     }
 
     /// An array of integers.

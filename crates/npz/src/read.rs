@@ -22,7 +22,7 @@ const MAX_RATIO: u64 = 1032;
 
 /// Reads all arrays of a `.npz` file, by name without `.npy`.
 ///
-/// Supports unsigned bytes, signed integers of 8, 32 and 64 bits, and floating-point numbers of 16, 32 and 64 bits; [`Values`] has the
+/// Supports unsigned integers of 8 and 16 bits, signed integers of 8, 32 and 64 bits, and floating-point numbers of 16, 32 and 64 bits; [`Values`] has the
 /// type that each is read as. Arrays in Fortran order are reordered to C order.
 ///
 /// # Errors

@@ -77,6 +77,7 @@ pub fn encode_npz(entries: &[(&str, &Array)], compress: bool) -> Result<Vec<u8>>
 fn n_bytes(array: &Array) -> usize {
     let size = match array.values {
         Values::U8(_) => 1,
+        Values::U16(_) => 2,
         Values::F32(_) => 4,
         Values::I64(_) | Values::F64(_) => 8,
     };
@@ -87,6 +88,7 @@ fn n_bytes(array: &Array) -> usize {
 fn header(array: &Array) -> Vec<u8> {
     let descr = match array.values {
         Values::U8(_) => "|u1",
+        Values::U16(_) => "<u2",
         Values::I64(_) => "<i8",
         Values::F32(_) => "<f4",
         Values::F64(_) => "<f8",
@@ -115,6 +117,7 @@ fn header(array: &Array) -> Vec<u8> {
 fn write_values(out: &mut impl Write, values: &Values) -> std::io::Result<()> {
     match values {
         Values::U8(values) => out.write_all(values),
+        Values::U16(values) => blocks(out, values, |value| value.to_le_bytes()),
         Values::I64(values) => blocks(out, values, |value| value.to_le_bytes()),
         Values::F32(values) => blocks(out, values, |value| value.to_le_bytes()),
         Values::F64(values) => blocks(out, values, |value| value.to_le_bytes()),
@@ -143,6 +146,7 @@ mod tests {
     fn samples() -> Vec<(&'static str, Array)> {
         vec![
             ("arr_0", Array::u8([2, 2, 2, 3], (0..24).collect()).unwrap()),
+            ("words", Array::u16([2], vec![1, u16::MAX]).unwrap()),
             ("labels", Array::i64([3], vec![-1, 0, i64::MAX]).unwrap()),
             ("mu", Array::f32([2, 1], vec![0.1, f32::MIN]).unwrap()),
             (
