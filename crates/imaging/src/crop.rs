@@ -1,8 +1,11 @@
 //! Crops a picture to the square that a model is given.
 
-use crate::{Filter, Rgb8, resize, resize::resize_window};
+use crate::{
+    Filter, Picture, resize,
+    resize::{Span, resize_window},
+};
 
-/// Crops the centred square of `size` pixels like guided-diffusion.
+/// Crops the centred square of `size` pixels like guided-diffusion: [`Fit::Crop`](crate::Fit::Crop) for a square.
 ///
 /// While the short side is at least `2 size`, both sides are halved (rounded down) with [`Filter::Box`]. Then the picture is resized with
 /// [`Filter::Bicubic`] so that the short side is `size` (the long side is rounded, halves to even), and the middle is cropped. A smaller
@@ -10,27 +13,56 @@ use crate::{Filter, Rgb8, resize, resize::resize_window};
 ///
 /// Source: guided-diffusion `center_crop_arr`.
 #[must_use]
-pub fn center_crop(image: &Rgb8, size: usize) -> Rgb8 {
-    let size = size.max(1);
-    let mut halved: Option<Rgb8> = None;
+pub fn center_crop<P: Picture>(image: &P, size: usize) -> P {
+    cover(image, [size.max(1); 2], [0.5; 2])
+}
+
+/// Resizes so that the picture covers `[height, width]`, and crops the rest at `place`; see [`covering`].
+pub(crate) fn cover<P: Picture>(image: &P, target: [usize; 2], place: [f64; 2]) -> P {
+    let raster = image.raster();
+    let [columns, rows] = covering([raster.height, raster.width], target, place);
+    let [height, width] = target;
+    let mut halved: Option<P> = None;
     loop {
         let now = halved.as_ref().unwrap_or(image);
-        if now.width.min(now.height) / 2 < size {
-            break;
+        let raster = now.raster();
+        if raster.width / 2 < width || raster.height / 2 < height {
+            return resize_window(now, columns, rows, Filter::Bicubic);
         }
-        halved = Some(resize(now, now.width / 2, now.height / 2, Filter::Box));
+        halved = Some(resize(
+            now,
+            raster.width / 2,
+            raster.height / 2,
+            Filter::Box,
+        ));
     }
-    let now = halved.as_ref().unwrap_or(image);
-    let scale = size as f64 / now.width.min(now.height) as f64;
-    // The short side rounds to `size` exactly, and the long side is not shorter.
-    let scaled = |side: usize| ((side as f64 * scale).round_ties_even() as usize).max(size);
-    let (width, height) = (scaled(now.width), scaled(now.height));
-    resize_window(
-        now,
-        (width, (width - size) / 2, size),
-        (height, (height - size) / 2, size),
-        Filter::Bicubic,
-    )
+}
+
+/// The columns and rows of [`cover`]'s window. `place` is where it lies horizontally and vertically, 0 to 1; 0.5 is the middle, rounded down.
+pub(crate) fn covering(
+    [mut height, mut width]: [usize; 2],
+    target: [usize; 2],
+    place: [f64; 2],
+) -> [Span; 2] {
+    while width / 2 >= target[1] && height / 2 >= target[0] {
+        (height, width) = (height / 2, width / 2);
+    }
+    let scale = (target[0] as f64 / height as f64).max(target[1] as f64 / width as f64);
+    let span = |side: usize, len: usize, place: f64| {
+        // The side that decides rounds to its target exactly, and the other one is not shorter.
+        let full = ((side as f64 * scale).round_ties_even() as usize).max(len);
+        // Every start is equally likely for a uniform place. Float casts saturate.
+        let end = (place * (full - len + 1) as f64).ceil() as usize;
+        Span {
+            full,
+            start: end.saturating_sub(1).min(full - len),
+            len,
+        }
+    };
+    [
+        span(width, target[1], place[0]),
+        span(height, target[0], place[1]),
+    ]
 }
 
 /// Resizes so that the short side is `size` pixels, with the long side in proportion (rounded down) and without cropping.
@@ -39,42 +71,38 @@ pub fn center_crop(image: &Rgb8, size: usize) -> Rgb8 {
 ///
 /// Source: torchvision `Resize(size, BICUBIC)` on a PIL image, `int(size * long / short)`.
 #[must_use]
-pub fn resize_short_side(image: &Rgb8, size: usize) -> Rgb8 {
-    let size = size.max(1);
-    let short = image.width.min(image.height);
-    if short == size {
-        return image.clone();
-    }
-    let scaled = |side: usize| (size as u128 * side as u128 / short as u128) as usize;
-    resize(
-        image,
-        scaled(image.width),
-        scaled(image.height),
-        Filter::Bicubic,
-    )
+pub fn resize_short_side<P: Picture>(image: &P, size: usize) -> P {
+    let [width, height] = short_side(image, size);
+    resize(image, width, height, Filter::Bicubic)
 }
 
 /// The middle square of [`resize_short_side`]'s result, computed without most of the rest.
 ///
 /// Source: torchvision `Resize(size, BICUBIC)` and `CenterCrop(size)` on a PIL image; the crop's first pixel rounds halves to even.
 #[must_use]
-pub fn resize_short_side_square(image: &Rgb8, size: usize) -> Rgb8 {
+pub fn resize_short_side_square<P: Picture>(image: &P, size: usize) -> P {
     let size = size.max(1);
-    let short = image.width.min(image.height);
-    let scaled = |side: usize| (size as u128 * side as u128 / short as u128) as usize;
-    let (width, height) = (scaled(image.width), scaled(image.height));
-    let first = |long: usize| ((long - size) as f64 / 2.0).round_ties_even() as usize;
-    resize_window(
-        image,
-        (width, first(width), size),
-        (height, first(height), size),
-        Filter::Bicubic,
-    )
+    let middle = |full: usize| Span {
+        full,
+        start: ((full - size) as f64 / 2.0).round_ties_even() as usize,
+        len: size,
+    };
+    let [width, height] = short_side(image, size);
+    resize_window(image, middle(width), middle(height), Filter::Bicubic)
+}
+
+/// Width and height with a short side of `size` pixels.
+fn short_side(image: &impl Picture, size: usize) -> [usize; 2] {
+    let raster = image.raster();
+    let short = raster.width.min(raster.height);
+    let scaled = |side: usize| (size.max(1) as u128 * side as u128 / short as u128) as usize;
+    [scaled(raster.width), scaled(raster.height)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Rgb8;
 
     fn picture(width: usize, height: usize, level: impl Fn(usize, usize, usize) -> usize) -> Rgb8 {
         let mut pixels = Vec::with_capacity(3 * width * height);

@@ -135,6 +135,14 @@ pub enum ImagingError {
         /// Height of the picture.
         image_height: usize,
     },
+    /// A mask does not fit its image.
+    #[error("mask: expected {expected}, found {found}")]
+    Mask {
+        /// What its image needs.
+        expected: String,
+        /// What the mask is.
+        found: String,
+    },
     /// A picture cannot be encoded as PNG.
     #[error("cannot encode a picture of {width}x{height} as PNG: {reason}")]
     Encode {

@@ -22,6 +22,7 @@
 //!
 //! **Invariant:** knows no tensor library and draws no random numbers; checks the size of a picture before decoding it.
 
+mod alpha;
 mod compose;
 mod conversions;
 mod convert;
@@ -31,6 +32,7 @@ mod depth;
 mod encode;
 mod error;
 mod filter;
+mod fit;
 mod font;
 mod gif;
 mod interpolate;
@@ -39,9 +41,11 @@ mod kind;
 mod limits;
 mod picture;
 mod png;
+mod raster;
 mod reading;
 mod resize;
 mod rgb8;
+mod sample;
 mod spec;
 mod upright;
 
@@ -53,12 +57,14 @@ pub use decode::{Decoded, decode_as_pillow, decode_bytes, decode_file, read_imag
 pub use depth::Depth;
 pub use error::{ImagingError, Result};
 pub use filter::{Filter, resize_matrix};
+pub use fit::{Fit, Fitted, Fitting, fit, mask_like};
 pub use font::{draw_text, text_size};
 pub use interpolate::{Sampling, interpolate};
 pub use kind::{Kind, START, is_named_like_a_picture, kind_of_bytes, without_ending};
 pub use limits::Limits;
 pub use picture::{Image, Samples};
 pub use png::{encode_png, encode_sheet, is_sheet, write_png};
+pub use raster::Picture;
 pub use reading::Reading;
 pub use resize::{resize, resize_f32};
 pub use rgb8::Rgb8;

@@ -1,98 +1,189 @@
-//! Pillow's separable resampling, bit for bit.
+//! Pillow's separable resampling of any number of channels and every depth.
 
 use crate::{
-    Rgb8,
-    filter::{Filter, PRECISION, Taps, fixed_point, taps},
+    Image, Picture, Samples,
+    alpha::{premultiply, unpremultiply},
+    filter::{Filter, Taps, taps},
+    raster::{Raster, View},
+    sample::Sample,
 };
 
-/// One half in fixed point, added to each sum so that the final shift rounds.
-const HALF: i32 = 1 << (PRECISION - 1);
-
-/// Resizes to `width` x `height` like Pillow's `Image.resize` on 8-bit images, bit for bit.
+/// Resizes to `width` x `height` like Pillow's `Image.resize`.
 ///
-/// Each direction is resized in one pass, rounded to 8 bits in between; a direction whose size does not change is skipped. The horizontal
-/// pass is first, unless the height loses more than twice as many pixels as the width. This is the rule of Pillow 13 and affects some pixels
-/// by one level; earlier versions always began with the horizontal pass. A size of 0 is read as 1.
+/// ```text
+/// 8 bits    Pillow's modes L, RGB and RGBA, bit for bit: integer weights of 22 bits, rounded to 8 bits after each pass
+/// 16 bits   mode I;16: sums in f64, rounded half up and clamped to 0..=65535 after each pass
+/// floats    mode F: sums in f64, rounded to f32 after each pass, not clamped: bicubic results overshoot
+/// ```
+/// Each direction is resized in one pass; a direction whose size does not change is unchanged. The horizontal pass is first, unless the
+/// height loses more than twice as many pixels as the width. This is the rule of Pillow 13 and affects some pixels by one level; earlier
+/// versions always began with the horizontal pass. A size of 0 is read as 1.
+///
+/// The fourth of 4 channels of integers is alpha: as in Pillow, colours are multiplied by it before and divided by it after, so that the
+/// colours under transparent pixels do not bleed. All other channels, and floats, are resized independently.
 #[must_use]
-pub fn resize(image: &Rgb8, width: usize, height: usize, filter: Filter) -> Rgb8 {
-    let (width, height) = (width.max(1), height.max(1));
-    resize_window(image, (width, 0, width), (height, 0, height), filter)
+pub fn resize<P: Picture>(image: &P, width: usize, height: usize, filter: Filter) -> P {
+    resize_window(image, Span::whole(width), Span::whole(height), filter)
 }
 
-/// The part of [`resize`]'s result inside a window; each direction is given as (full output size, start, length).
+/// A part of an output direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The output size.
+    pub(crate) full: usize,
+    /// The first pixel of the part.
+    pub(crate) start: usize,
+    /// Number of pixels of the part.
+    pub(crate) len: usize,
+}
+
+impl Span {
+    /// All of `full` pixels, at least 1.
+    pub(crate) fn whole(full: usize) -> Self {
+        let full = full.max(1);
+        Self {
+            full,
+            start: 0,
+            len: full,
+        }
+    }
+
+    fn taps(self, source: usize, filter: Filter) -> Vec<Taps<f64>> {
+        taps(source, self.full, self.start, self.len, filter)
+    }
+}
+
+/// The part of [`resize`]'s result inside a window.
 ///
 /// Computes little more than the window, so that a very elongated picture takes no longer than a square one.
-pub(crate) fn resize_window(
-    image: &Rgb8,
-    (width, x, n_columns): (usize, usize, usize),
-    (height, y, n_rows): (usize, usize, usize),
+pub(crate) fn resize_window<P: Picture>(image: &P, columns: Span, rows: Span, filter: Filter) -> P {
+    let raster = image.raster();
+    let samples = match raster.samples {
+        _ if (raster.width, raster.height) == (columns.full, rows.full) => {
+            raster.crop(columns.start, rows.start, columns.len, rows.len)
+        }
+        View::U8(values) if raster.channels == 4 => {
+            let mut out = window(&premultiply(values), &raster, columns, rows, filter);
+            unpremultiply::<u8>(&mut out);
+            Samples::U8(out)
+        }
+        View::U16(values) if raster.channels == 4 => {
+            let mut out = window(&premultiply(values), &raster, columns, rows, filter);
+            unpremultiply::<u16>(&mut out);
+            Samples::U16(out)
+        }
+        View::U8(values) => Samples::U8(window(values, &raster, columns, rows, filter)),
+        View::U16(values) => Samples::U16(window(values, &raster, columns, rows, filter)),
+        View::F32(values) => Samples::F32(window(values, &raster, columns, rows, filter)),
+    };
+    P::from_image(Image {
+        width: columns.len,
+        height: rows.len,
+        channels: raster.channels,
+        samples,
+    })
+}
+
+/// Both passes, for samples of any type in the form of `raster`.
+fn window<T: Sample>(
+    values: &[T],
+    raster: &Raster<'_>,
+    columns: Span,
+    rows: Span,
     filter: Filter,
-) -> Rgb8 {
-    let columns = fixed_point(taps(image.width, width, x, n_columns, filter));
-    let mut rows = fixed_point(taps(image.height, height, y, n_rows, filter));
-    let pixels = if vertical_first(image.width, image.height, width, height) {
-        let between = vertical(&image.pixels, 3 * image.width, &rows);
-        horizontal(&between, 3 * image.width, &columns)
+) -> Vec<T> {
+    let (n, stride) = (raster.channels, raster.channels * raster.width);
+    let column_taps = T::weights(columns.taps(raster.width, filter));
+    let mut row_taps = T::weights(rows.taps(raster.height, filter));
+    if vertical_first([raster.width, raster.height], columns.full, rows.full) {
+        let between = vertical(values, stride, &row_taps);
+        horizontal(&between, stride, n, &column_taps)
     } else {
         // Skip source rows that the vertical pass does not need.
-        let first = rows.iter().map(|t| t.first).min().unwrap_or(0);
-        let end = rows.iter().map(|t| t.first + t.weights.len()).max();
-        rows.iter_mut().for_each(|t| t.first -= first);
-        let stride = 3 * image.width;
-        let used = &image.pixels[first * stride..end.unwrap_or(first) * stride];
-        vertical(&horizontal(used, stride, &columns), 3 * n_columns, &rows)
-    };
-    Rgb8 {
-        width: n_columns,
-        height: n_rows,
-        pixels,
+        let first = row_taps.iter().map(|t| t.first).min().unwrap_or(0);
+        let end = row_taps.iter().map(|t| t.first + t.weights.len()).max();
+        row_taps.iter_mut().for_each(|t| t.first -= first);
+        let used = &values[first * stride..end.unwrap_or(first) * stride];
+        let between = horizontal(used, stride, n, &column_taps);
+        vertical(&between, n * columns.len, &row_taps)
     }
 }
 
 /// Whether Pillow 13 begins with the vertical pass.
-fn vertical_first(from_width: usize, from_height: usize, width: usize, height: usize) -> bool {
+fn vertical_first(from: [usize; 2], width: usize, height: usize) -> bool {
     let lost = |from: usize, to: usize| from as i128 - to as i128;
-    lost(from_height, height) > 0 && lost(from_height, height) > 2 * lost(from_width, width)
+    lost(from[1], height) > 0 && lost(from[1], height) > 2 * lost(from[0], width)
 }
 
-/// Resamples every row of `stride` RGB levels with the weights of the output columns.
-fn horizontal(pixels: &[u8], stride: usize, columns: &[Taps<i32>]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(pixels.len() / stride * 3 * columns.len());
-    for row in pixels.chunks_exact(stride) {
-        for tap in columns {
-            let mut sum = [HALF; 3];
-            for (pixel, &weight) in row[3 * tap.first..].chunks_exact(3).zip(&tap.weights) {
-                for (sum, &value) in sum.iter_mut().zip(pixel) {
-                    *sum += i32::from(value) * weight;
+/// Resamples every row of `stride` samples, `n` per pixel, with the weights of the output columns.
+fn horizontal<T: Sample>(
+    values: &[T],
+    stride: usize,
+    n: usize,
+    columns: &[Taps<T::Weight>],
+) -> Vec<T> {
+    // The usual numbers are known to the compiler, which keeps the sums of a pixel in registers.
+    match n {
+        1 => horizontal_of::<T, 1>(values, stride, columns),
+        3 => horizontal_of::<T, 3>(values, stride, columns),
+        4 => horizontal_of::<T, 4>(values, stride, columns),
+        _ => {
+            let mut out = Vec::with_capacity(values.len() / stride * n * columns.len());
+            for row in values.chunks_exact(stride) {
+                for tap in columns {
+                    for c in 0..n {
+                        let channel = row[n * tap.first + c..].iter().step_by(n);
+                        let mut sum = T::START;
+                        for (&value, &weight) in channel.zip(&tap.weights) {
+                            sum = value.add_to(sum, weight);
+                        }
+                        out.push(T::from_sum(sum));
+                    }
                 }
             }
-            out.extend(sum.map(to_level));
+            out
+        }
+    }
+}
+
+fn horizontal_of<T: Sample, const N: usize>(
+    values: &[T],
+    stride: usize,
+    columns: &[Taps<T::Weight>],
+) -> Vec<T> {
+    let mut out = Vec::with_capacity(values.len() / stride * N * columns.len());
+    for row in values.chunks_exact(stride) {
+        for tap in columns {
+            let mut sum = [T::START; N];
+            for (pixel, &weight) in row[N * tap.first..].chunks_exact(N).zip(&tap.weights) {
+                for (sum, &value) in sum.iter_mut().zip(pixel) {
+                    *sum = value.add_to(*sum, weight);
+                }
+            }
+            out.extend(sum.map(T::from_sum));
         }
     }
     out
 }
 
-/// Combines rows of `stride` levels with the weights of the output rows.
-fn vertical(pixels: &[u8], stride: usize, rows: &[Taps<i32>]) -> Vec<u8> {
+/// Combines rows of `stride` samples with the weights of the output rows.
+fn vertical<T: Sample>(values: &[T], stride: usize, rows: &[Taps<T::Weight>]) -> Vec<T> {
     let mut out = Vec::with_capacity(stride * rows.len());
-    let mut sums = vec![HALF; stride];
+    let mut sums = vec![T::START; stride];
     for tap in rows {
-        sums.fill(HALF);
-        let sources = pixels[tap.first * stride..].chunks_exact(stride);
+        sums.fill(T::START);
+        let sources = values[tap.first * stride..].chunks_exact(stride);
         for (row, &weight) in sources.zip(&tap.weights) {
             for (sum, &value) in sums.iter_mut().zip(row) {
-                *sum += i32::from(value) * weight;
+                *sum = value.add_to(*sum, weight);
             }
         }
-        out.extend(sums.iter().map(|&sum| to_level(sum)));
+        out.extend(sums.iter().map(|&sum| T::from_sum(sum)));
     }
     out
 }
 
-/// Resizes one plane of f32 to `width` x `height` like Pillow in mode "F": sums in f64, f32 after each pass, no clamping.
-///
-/// Bicubic results overshoot the range of the source. clean-fid resizes each channel this way. The order of the passes is that of [`resize`].
-/// A size of 0 is read as 1.
+/// Resizes one plane of f32 to `width` x `height` like [`resize`], for planes outside an [`Image`]. clean-fid resizes each channel this way.
 ///
 /// # Shapes
 /// - `plane`: `[plane_height, plane_width]` with `plane_height = plane.len() / plane_width`
@@ -108,58 +199,20 @@ pub fn resize_f32(
     if plane_width == 0 || plane.is_empty() || !plane.len().is_multiple_of(plane_width) {
         return Vec::new();
     }
-    let (width, height) = (width.max(1), height.max(1));
-    let plane_height = plane.len() / plane_width;
-    let columns = taps(plane_width, width, 0, width, filter);
-    let rows = taps(plane_height, height, 0, height, filter);
-    if vertical_first(plane_width, plane_height, width, height) {
-        horizontal_f32(
-            &vertical_f32(plane, plane_width, &rows),
-            plane_width,
-            &columns,
-        )
-    } else {
-        vertical_f32(&horizontal_f32(plane, plane_width, &columns), width, &rows)
-    }
-}
-
-/// [`horizontal`] for f32.
-fn horizontal_f32(plane: &[f32], stride: usize, columns: &[Taps<f64>]) -> Vec<f32> {
-    let mut out = Vec::with_capacity(plane.len() / stride * columns.len());
-    for row in plane.chunks_exact(stride) {
-        out.extend(columns.iter().map(|tap| {
-            let values = row[tap.first..].iter().zip(&tap.weights);
-            values.map(|(&v, &w)| f64::from(v) * w).sum::<f64>() as f32
-        }));
-    }
-    out
-}
-
-/// [`vertical`] for f32.
-fn vertical_f32(plane: &[f32], stride: usize, rows: &[Taps<f64>]) -> Vec<f32> {
-    let mut out = Vec::with_capacity(stride * rows.len());
-    let mut sums = vec![0.0_f64; stride];
-    for tap in rows {
-        sums.fill(0.0);
-        let sources = plane[tap.first * stride..].chunks_exact(stride);
-        for (row, &weight) in sources.zip(&tap.weights) {
-            for (sum, &value) in sums.iter_mut().zip(row) {
-                *sum += f64::from(value) * weight;
-            }
-        }
-        out.extend(sums.iter().map(|&sum| sum as f32));
-    }
-    out
-}
-
-/// Converts a weighted sum, which includes the half for rounding, to a level.
-fn to_level(sum: i32) -> u8 {
-    (sum >> PRECISION).clamp(0, 255) as u8
+    let raster = Raster {
+        width: plane_width,
+        height: plane.len() / plane_width,
+        channels: 1,
+        samples: View::F32(plane),
+    };
+    let (columns, rows) = (Span::whole(width), Span::whole(height));
+    window(plane, &raster, columns, rows, filter)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Rgb8;
 
     /// The test picture b of the golden values: 533 columns, 700 rows.
     fn golden() -> Rgb8 {
@@ -169,6 +222,10 @@ mod tests {
             .flat_map(|y| (0..533).flat_map(move |x| (0..3).map(move |c| level(y, x, c))))
             .collect();
         Rgb8::new(533, 700, pixels).unwrap()
+    }
+
+    fn span(full: usize, start: usize, len: usize) -> Span {
+        Span { full, start, len }
     }
 
     #[test]
@@ -229,19 +286,19 @@ mod tests {
     fn a_window_is_a_crop_of_the_whole() {
         let image = golden();
         let whole = resize(&image, 111, 96, Filter::Bicubic);
-        let window = resize_window(&image, (111, 40, 30), (96, 90, 6), Filter::Bicubic);
+        let window = resize_window(&image, span(111, 40, 30), span(96, 90, 6), Filter::Bicubic);
         assert_eq!(window, whole.crop(40, 90, 30, 6).unwrap());
     }
 
     #[test]
     fn a_tall_picture_is_shrunk_vertically_first() {
-        assert!(vertical_first(40, 380, 299, 299));
-        assert!(!vertical_first(533, 700, 299, 299)); // 401 rows lost, twice 234 columns
-        assert!(!vertical_first(48, 64, 299, 299));
-        assert!(!vertical_first(10, 100, 10, 100));
+        assert!(vertical_first([40, 380], 299, 299));
+        assert!(!vertical_first([533, 700], 299, 299)); // 401 rows lost, twice 234 columns
+        assert!(!vertical_first([48, 64], 299, 299));
+        assert!(!vertical_first([10, 100], 10, 100));
         let image = golden().crop(0, 0, 40, 380).unwrap();
         let whole = resize(&image, 299, 299, Filter::Bicubic);
-        let window = resize_window(&image, (299, 100, 64), (299, 7, 5), Filter::Bicubic);
+        let window = resize_window(&image, span(299, 100, 64), span(299, 7, 5), Filter::Bicubic);
         assert_eq!(window, whole.crop(100, 7, 64, 5).unwrap());
         // The golden numbers of Pillow 13.0 for this picture.
         let sum: u64 = whole.pixels.iter().map(|&v| u64::from(v)).sum();

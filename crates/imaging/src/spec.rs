@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Depth, Image, ImagingError, Result, Rgb8, Samples, encode::encode_image, picture::check_length,
+    Depth, Image, ImagingError, Result, Rgb8, Samples, convert::luma8, encode::encode_image,
+    picture::check_length,
 };
 
 /// The form of images: their size, channels and depth, and the values that become -1 and 1.
@@ -177,6 +178,23 @@ impl ImageSpec {
             width: image.width,
             height: image.height,
             pixels,
+        }
+    }
+
+    /// A colour of 8 bits as the samples of one pixel of `channels` channels: grey for 1 and 2 channels and for 5 and more, opaque for 4.
+    pub(crate) fn fill(&self, channels: usize, [r, g, b]: [u8; 3]) -> Vec<f64> {
+        let [low, high] = self.range;
+        let sample = |v: u8| {
+            let value = low + (high - low) * f64::from(v) / 255.0;
+            match self.depth {
+                Depth::F32 => value,
+                _ => value.round(),
+            }
+        };
+        match channels {
+            3 => [r, g, b].map(sample).to_vec(),
+            4 => [r, g, b, 255].map(sample).to_vec(),
+            n => vec![sample(luma8(r, g, b)); n],
         }
     }
 
