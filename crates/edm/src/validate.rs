@@ -89,7 +89,7 @@ impl EdmConfig {
 
     /// The sides that an image may have are `n * multiple + rest`, as `[multiple, rest]`. The rest is 0 for filters of an even number of taps,
     /// which are all public ones, and 1 for others.
-    pub fn multiple(&self) -> [usize; 2] {
+    pub fn valid_sides(&self) -> [usize; 2] {
         let plan = self.plan();
         let multiple = 1 << plan.levels().saturating_sub(1);
         [multiple, plan.filter.len() % 2 % multiple]

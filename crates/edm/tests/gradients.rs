@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use networks::{all, ddpmpp, images, params, values, wave};
 use sdft_autograd::backward;
 use sdft_diffusion::{ComputeMode, Condition, Denoiser, Trainable};
-use sdft_edm::{EdmConfig, EdmNet, TrainableEdm};
+use sdft_edm::{EdmConfig, EdmNet, ModelConfig, TrainableEdm};
 use sdft_nn::Params;
 use sdft_noise::DropoutKey;
 
@@ -119,9 +119,42 @@ fn dropout_follows_its_key() {
 }
 
 #[test]
+fn the_layers_of_labels_are_trained_if_there_are_labels() {
+    for mut config in [all().swap_remove(0), all().swap_remove(3)] {
+        config.label_dim = 3;
+        match &mut config.model {
+            ModelConfig::SongUNet(model) => model.augment_dim = 9,
+            ModelConfig::DhariwalUNet(model) => model.augment_dim = 9,
+        }
+        let net = TrainableEdm::new(&params(&config), &config, ComputeMode::default()).unwrap();
+        let rows = wave(&[2, 9], 0.4);
+        let gradients = |labels: &[u32]| {
+            let condition = Condition {
+                labels: Some(labels),
+                augment: Some(&rows),
+                ..Condition::default()
+            };
+            let out = Trainable::predict(&net, &images(), &SIGMA, &condition).unwrap();
+            backward(&out.output.sqr().unwrap().sum_all().unwrap()).unwrap()
+        };
+        let largest = |labels: &[u32], wanted: &str| {
+            let gradients = gradients(labels);
+            let (_, var) = net.vars().into_iter().find(|(n, _)| n == wanted).unwrap();
+            let gradient = gradients.get(&var).map_or_else(Vec::new, values);
+            gradient.into_iter().fold(0.0f64, |m, v| m.max(v.abs()))
+        };
+        assert!(largest(&[0, 3], "model.map_augment.weight") > 0.0);
+        assert!(largest(&[0, 3], "model.map_label.weight") > 0.0);
+        // Every image has the null class.
+        assert_eq!(largest(&[3, 3], "model.map_label.weight"), 0.0);
+        assert!(net.has_zero_gradient("model.map_label.weight"));
+    }
+}
+
+#[test]
 fn without_augmentation_labels_their_layer_has_no_gradient() {
     let mut config = ddpmpp();
-    if let sdft_edm::ModelConfig::SongUNet(model) = &mut config.model {
+    if let ModelConfig::SongUNet(model) = &mut config.model {
         model.augment_dim = 9;
     }
     let net = TrainableEdm::new(&params(&config), &config, ComputeMode::default()).unwrap();

@@ -5,8 +5,8 @@ mod networks;
 use candle_core::{DType, Device, Tensor};
 use networks::{all, config, ddpmpp, images, params, song, values, wave};
 use sdft_diffusion::{
-    BottleneckNet, ComputeMode, Condition, Denoiser, FeatureNet, Network, Precond, PredictionType,
-    Trainable,
+    BottleneckNet, ComputeMode, Condition, Denoiser, FeatureNet, Guided, Network, Precond,
+    PredictionType, Trainable,
 };
 use sdft_edm::{EdmConfig, EdmInputs, EdmNet, ModelConfig, SongUnetConfig, TrainableEdm};
 use sdft_nn::Params;
@@ -131,10 +131,21 @@ fn labels_select_a_row_and_missing_ones_are_an_error() {
         let one_hot = net.denoise_with(&images(), &SIGMA, &inputs).unwrap();
         assert_eq!(values(&with(&[1, 2]).unwrap()), values(&one_hot));
         assert!(distance(&with(&[0, 2]).unwrap(), &one_hot) > 1e-4);
+        // The null class is the label after the others, a vector of zeros.
+        let rows = Tensor::new(&[[0f32, 1., 0.], [0., 0., 0.]], &Device::Cpu).unwrap();
+        let inputs = EdmInputs {
+            class_labels: Some(&rows),
+            ..EdmInputs::default()
+        };
+        let zeros = net.denoise_with(&images(), &SIGMA, &inputs).unwrap();
+        assert_eq!(values(&with(&[1, 3]).unwrap()), values(&zeros));
         let error = net.predict(&images(), &SIGMA).unwrap_err().to_string();
         assert!(error.contains("3 classes"), "{error}");
-        let error = with(&[1, 3]).unwrap_err().to_string();
-        assert!(error.contains("below 3"), "{error}");
+        let error = with(&[1, 4]).unwrap_err().to_string();
+        assert!(
+            error.contains("below 3, or 3 for the null class"),
+            "{error}"
+        );
     }
     let labels = [0u32, 1];
     let condition = Condition {
@@ -144,6 +155,78 @@ fn labels_select_a_row_and_missing_ones_are_an_error() {
     let unconditional = net(&ddpmpp());
     let error = unconditional.denoise(&images(), &SIGMA, &condition);
     assert!(error.unwrap_err().to_string().contains("unconditional"));
+}
+
+#[test]
+fn guidance_is_the_same_for_both_readings_of_a_network() {
+    let labels = [0u32, 2];
+    for model in [all()[0].model.clone(), all()[3].model.clone()] {
+        let config = EdmConfig {
+            label_dim: 3,
+            ..config(model, Precond::EDM)
+        };
+        let net = net(&config);
+        let guided = |null, guidance| Guided {
+            net: &net,
+            labels: &labels,
+            null,
+            guidance,
+        };
+        let xt = images();
+        let scale: Vec<f32> = SIGMA.iter().map(|s| s.hypot(1.0)).collect();
+        let scale = Tensor::from_vec(scale, (2, 1, 1, 1), &Device::Cpu).unwrap();
+        let x = xt.broadcast_mul(&scale).unwrap();
+        let raw = |labels: &[u32]| {
+            let condition = Condition {
+                labels: Some(labels),
+                ..Condition::default()
+            };
+            net.denoise(&x, &SIGMA, &condition).unwrap()
+        };
+        let (conditional, null) = (raw(&labels), raw(&[3, 3]));
+        let expected = (&null + ((conditional - &null).unwrap() * 2.5).unwrap()).unwrap();
+        let found = guided(Some(3), 2.5).predict(&xt, &SIGMA).unwrap();
+        assert_eq!(found.prediction_type, PredictionType::Sample);
+        assert!(distance(&found.output, &expected) < 1e-5);
+        assert!(distance(&found.output, &null) > 1e-4);
+    }
+}
+
+#[test]
+fn augmentation_labels_reach_networks_that_take_them() {
+    let rows = wave(&[2, 9], 0.4);
+    let with = |net: &EdmNet, augment: &Tensor| {
+        let condition = Condition {
+            augment: Some(augment),
+            ..Condition::default()
+        };
+        net.denoise(&images(), &SIGMA, &condition)
+    };
+    for mut config in [all().swap_remove(0), all().swap_remove(3)] {
+        let without = net(&config);
+        let error = with(&without, &rows).unwrap_err().to_string();
+        assert!(error.contains("augment_dim 0"), "{error}");
+        match &mut config.model {
+            ModelConfig::SongUNet(model) => model.augment_dim = 9,
+            ModelConfig::DhariwalUNet(model) => model.augment_dim = 9,
+        }
+        let net = net(&config);
+        let inputs = EdmInputs {
+            augment_labels: Some(&rows),
+            ..EdmInputs::default()
+        };
+        let expected = net.denoise_with(&images(), &SIGMA, &inputs).unwrap();
+        let found = with(&net, &rows).unwrap();
+        assert_eq!(values(&found), values(&expected));
+        // No labels are zeros.
+        let plain = net.denoise(&images(), &SIGMA, &Condition::default());
+        let zeros = with(&net, &rows.zeros_like().unwrap()).unwrap();
+        assert_eq!(values(&zeros), values(&plain.unwrap()));
+        assert!(distance(&found, &zeros) > 1e-4);
+        let error = with(&net, &rows.narrow(1, 0, 6).unwrap());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("[2, 9], found [2, 6]"), "{error}");
+    }
 }
 
 #[test]

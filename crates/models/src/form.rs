@@ -8,8 +8,8 @@ use sdft_imaging::{Depth, ImageSpec};
 /// The longest side of an image.
 pub(crate) const MOST_SIDE: usize = 1 << 14;
 
-/// The most classes that get names of their own, more than any table has.
-const MOST_NAMES: usize = 1 << 20;
+/// The most classes that get numbers for names; the largest public tables have 21841 rows.
+const MOST_NAMES: usize = 1 << 16;
 
 impl Architecture {
     /// What height and width of an image must be multiples of, because the network halves them at each level.
@@ -24,7 +24,7 @@ impl Architecture {
         match self {
             Self::Adm(config) | Self::AdmEdm(config) => [config.factor(), 0],
             Self::Unet2d(config) => [config.factor(), 0],
-            Self::Edm(config) => config.multiple(),
+            Self::Edm(config) => config.valid_sides(),
         }
     }
 
@@ -60,7 +60,7 @@ impl Architecture {
     }
 
     /// The classes of a network whose file does not name them: numbers. EDM networks that were trained with `label_dropout` have a null
-    /// class. `None` for networks without a table of classes.
+    /// class. `None` for unconditional networks, and where there are more than 65536 classes.
     pub fn classes(&self) -> Option<Classes> {
         let has_null = match self {
             Self::Edm(config) => match &config.model {

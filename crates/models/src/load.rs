@@ -53,7 +53,7 @@ pub struct LoadedModel {
     pub process: Process,
     /// The form of the images: the file's own, or [`Architecture::image`].
     pub image: ImageSpec,
-    /// The classes: the file's own, or [`Architecture::classes`].
+    /// The classes: the file's own, or [`Architecture::classes`]. `None` for unconditional networks.
     pub classes: Option<Classes>,
     /// The weights, f32 on the CPU.
     pub params: Params,

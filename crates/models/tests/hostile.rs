@@ -95,7 +95,24 @@ fn metadata_never_takes_much_time_or_memory() {
         let text = format!("{{\"noise_schedule\":\"linear\",\"diffusion_steps\":{steps}}}");
         bombs.push(("sdft.process".into(), text));
     }
-    for key in ["sdft.model", "sdft.process"] {
+    for key in ["width", "height", "channels", "depth", "range"] {
+        for value in [
+            json!(0),
+            json!(u64::MAX),
+            json!(1e300),
+            json!(vec![1e300; 2]),
+        ] {
+            let mut image =
+                json!({"width": 8, "height": 8, "channels": 3, "depth": 8, "range": [0, 255]});
+            image[key] = value;
+            bombs.push(("sdft.image".into(), image.to_string()));
+        }
+    }
+    for names in [json!(vec!["a"; 100_000]), json!(["x".repeat(100_000)])] {
+        let classes = json!({"names": names, "null": u32::MAX});
+        bombs.push(("sdft.classes".into(), classes.to_string()));
+    }
+    for key in ["sdft.model", "sdft.process", "sdft.image", "sdft.classes"] {
         bombs.push((key.into(), "[".repeat(100_000)));
         bombs.push((key.into(), "{\"a\":".repeat(100_000)));
         bombs.push((key.into(), format!("{{\"{}\":1}}", "k".repeat(100_000))));

@@ -25,11 +25,13 @@ pub(super) fn fitted(
     if let Some(problem) = target.and_then(Classes::problem) {
         return Err(ModelError::Adapt { problem });
     }
-    let Some(head) = Head::of(&source.architecture) else {
-        return match source.classes == target {
+    let unnamed = source.classes.is_none() && source.architecture.n_classes() > 0;
+    let Some(head) = Head::of(&source.architecture).filter(|_| !unnamed) else {
+        return match source.classes == target && !unnamed {
             true => Ok(unchanged(source)),
             false => Err(ModelError::Adapt {
-                problem: "class_embed_type: expected null, which is a table of classes, as the classes of the data differ from the model's"
+                problem: "expected a model with a table of up to 65536 classes, or whose classes are those of the data; found another \
+                          class embedding"
                     .to_owned(),
             }),
         };
@@ -137,7 +139,7 @@ fn with_other_rows(
     match head {
         Head::Table { .. } => wanted = labels.clone(),
         // The null class is the vector of zeros, so the mean moves into the bias of all labels.
-        Head::Song | Head::Dhariwal if null == Some(of_mean) => {
+        Head::Song | Head::Dhariwal if null.is_some() && own.null.is_none() => {
             changed.push(head.shifted(&source.params, &mean, n)?);
             all = all.broadcast_sub(&mean)?;
         }

@@ -35,7 +35,7 @@ pub struct Resolved {
     pub process: Process,
     /// The form of the images.
     pub image: ImageSpec,
-    /// The classes, with numbers for names if the file does not name them; `None` for networks without a table of classes.
+    /// The classes: the file's own, or [`Architecture::classes`]. `None` for unconditional networks.
     pub classes: Option<Classes>,
     /// How each field of the architecture is known.
     pub origins: BTreeMap<String, Origin>,
