@@ -4,7 +4,7 @@ use crate::changes::Changes;
 use crate::error::{Error, Result};
 use sdft_files::sha256_bytes;
 use sdft_imaging::{
-    Image, ImageSpec, ImagingError, Limits, Reading, Samples, center_crop, read_image_file,
+    Fit, Fitting, Image, ImageSpec, ImagingError, Limits, Reading, Samples, fit, read_image_file,
     without_ending,
 };
 use std::collections::HashMap;
@@ -108,9 +108,9 @@ impl Input {
             )));
         }
         changes.clamped = usize::from(clamp(&mut picture, spec)?);
-        let picture = center_crop(&sdft_imaging::Rgb8::from_image(picture), spec.width).into();
+        let fitted = fit(&picture, &Fitting::new(*spec, Fit::Crop));
         Ok(Loaded {
-            image: picture,
+            image: fitted.image,
             sha256: sha256_bytes(&bytes),
             changes,
         })

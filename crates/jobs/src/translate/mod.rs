@@ -16,7 +16,7 @@ use crate::model::{ModelFile, form_of, load_model, recorded_form};
 use candle_core::{Device, Tensor};
 use sdft_adm::Origin;
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
-use sdft_imaging::{Image, ImageSpec, Limits, center_crop, decode_file};
+use sdft_imaging::{Fit, Fitting, Image, ImageSpec, Limits, Rgb8, decode_file, fit};
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
 use sdft_randn::NumberedNoise;
 use sdft_train::{Precision, to_pictures, to_tensor};
@@ -243,7 +243,9 @@ fn classifier(
 
 /// `[1, 1, height, width]`, 1 where the picture is light.
 fn read_mask(path: &Path, form: &ImageSpec) -> Result<Tensor> {
-    let picture = center_crop(&decode_file(path, &Limits::from_env()?)?, form.width);
+    let picture = Image::from(decode_file(path, &Limits::from_env()?)?);
+    let fitting = Fitting::new(*form, Fit::Crop);
+    let picture = Rgb8::from_image(fit(&picture, &fitting).image);
     let light = |p: &[u8]| p.iter().map(|&v| u32::from(v)).sum::<u32>() > 3 * 127;
     let data: Vec<f32> = picture
         .pixels
