@@ -110,6 +110,7 @@ impl Report {
             sixteen_bit: self.sixteen_bit,
             reoriented: self.reoriented,
             animated: self.animated,
+            ..Conversions::default()
         }
     }
 

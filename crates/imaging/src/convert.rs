@@ -70,12 +70,6 @@ fn interleave(x: &[f32], width: usize, height: usize, level: impl Fn(f32) -> u8)
     }
 }
 
-/// Pillow's grey of a colour: the weights 0.299, 0.587 and 0.114 with 16 fractional bits, rounded.
-pub(crate) fn luma8(r: u8, g: u8, b: u8) -> u8 {
-    let sum = u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7471;
-    ((sum + 0x8000) >> 16) as u8
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

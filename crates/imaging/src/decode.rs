@@ -6,14 +6,17 @@ use std::{
     path::Path,
 };
 
-use image::{
-    ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage,
-    metadata::Orientation,
-};
+use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, metadata::Orientation};
 
 use crate::{
-    Conversions, Depth, Image, ImagingError, Limits, Reading, Result, Rgb8, gif, jpeg, kind,
-    upright,
+    Conversions, Depth, Image, ImagingError, Limits, Reading, Result, Rgb8, Samples,
+    channels::{self, Layout, compact},
+    gif, jpeg,
+    kind::{self, Format},
+    levels,
+    npy::{self, Store},
+    profile::{self, Profile, Stated},
+    tiff, upright,
 };
 
 /// Largest number of passes over a picture. Encoders write fewer, and each costs as much as a whole picture.
@@ -46,6 +49,14 @@ pub struct Decoded {
     pub animated: bool,
     /// Number of pages in the file.
     pub pages: usize,
+    /// The values that are black and white: those of the file if it states them, or all levels of the depth.
+    pub range: [f64; 2],
+    /// Whether floats or numbers of more than 16 bits were rounded to the type of the samples.
+    pub narrowed: bool,
+    /// The colour profile of the file, if it has one.
+    pub profile: Option<Profile>,
+    /// Number of samples outside the range that was given, which were clamped to it.
+    pub clamped: usize,
 }
 
 impl Decoded {
@@ -57,6 +68,10 @@ impl Decoded {
             sixteen_bit: usize::from(self.depth == Depth::U16 && self.image.depth() == Depth::U8),
             reoriented: usize::from(self.reoriented),
             animated: usize::from(self.animated),
+            profile: usize::from(matches!(self.profile, Some(Profile::Converted(_)))),
+            ignored_profile: usize::from(matches!(self.profile, Some(Profile::Ignored { .. }))),
+            narrowed: usize::from(self.narrowed),
+            clamped: usize::from(self.clamped > 0),
         }
     }
 }
@@ -139,77 +154,197 @@ pub fn read_image_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Decodes, and turns a panic of a decoder into an error: decoders are third-party code and the input may be hostile.
-pub(crate) fn guarded(bytes: &[u8], origin: &str, reading: &Reading) -> Result<Decoded> {
-    let limits = &reading.limits;
+/// Decodes a page.
+pub(crate) fn decode_page(
+    bytes: &[u8],
+    origin: &str,
+    page: usize,
+    reading: &Reading,
+) -> Result<Decoded> {
+    guarded(bytes, origin, reading, |source, format| {
+        let raw = match format {
+            Format::Image(format) => {
+                source.check_page(page, 1)?;
+                match format {
+                    ImageFormat::Gif => gif::decode(source)?,
+                    _ => decode(source, format)?,
+                }
+            }
+            Format::Tiff => tiff::decode(source, page)?,
+            Format::Npy => npy::decode(source, Store::Alone, page)?,
+            Format::Npz => npy::decode(source, Store::Archive, page)?,
+        };
+        finish(raw, source)
+    })
+}
+
+/// Counts pages.
+pub(crate) fn count_pages(bytes: &[u8], origin: &str, reading: &Reading) -> Result<usize> {
+    guarded(bytes, origin, reading, |source, format| match format {
+        Format::Image(_) => Ok(1),
+        Format::Tiff => tiff::count_pages(source),
+        Format::Npy => npy::count_pages(source, Store::Alone),
+        Format::Npz => npy::count_pages(source, Store::Archive),
+    })
+}
+
+/// Turns a panic of a decoder into an error: decoders are third-party code and the input may be hostile.
+fn guarded<T>(
+    bytes: &[u8],
+    origin: &str,
+    reading: &Reading,
+    read: impl FnOnce(&Source<'_>, Format) -> Result<T>,
+) -> Result<T> {
     let Some((format, name)) = kind::readable(bytes) else {
         return Err(ImagingError::unknown(origin, bytes));
     };
-    let broken = |reason: String| ImagingError::Broken {
-        origin: origin.to_owned(),
+    let source = Source {
+        bytes,
+        origin,
         format: name,
-        reason,
+        reading,
     };
-    sdft_files::guarded(|| {
-        let raw = match format {
-            ImageFormat::Gif => gif::decode(bytes, origin, limits, &broken)?,
-            _ => decode(bytes, format, origin, limits, &broken)?,
-        };
-        let [width, height] = raw.size;
-        let (color, animated) = (raw.color, raw.animated);
-        let upright = match reading.as_pillow {
-            true => Orientation::NoTransforms,
-            false => raw.orientation,
-        };
-        let (pixels, transparent) = to_rgb(raw.data, color, reading.as_pillow, format)
-            .ok_or_else(|| broken(format!("pixels of the kind {color:?} are not supported")))?;
-        let image = orient(width, height, pixels, upright)
-            .ok_or_else(|| broken(format!("its data does not fill {width}x{height} pixels")))?;
-        Ok(Decoded {
-            grey: image
-                .pixels
-                .chunks_exact(3)
-                .all(|p| p[0] == p[1] && p[1] == p[2]),
-            image: image.into(),
-            format: name,
-            channels: usize::from(color.channel_count()),
-            depth: match color.bytes_per_pixel() / color.channel_count() {
-                2 => Depth::U16,
-                _ => Depth::U8,
-            },
-            has_alpha: color.has_alpha(),
-            transparent,
-            reoriented: upright != Orientation::NoTransforms,
-            animated,
-            pages: 1,
+    sdft_files::guarded(|| read(&source, format))
+        .unwrap_or_else(|| Err(source.broken("the decoder panicked".to_owned())))
+}
+
+/// A file in memory, and how it is read.
+pub(crate) struct Source<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) origin: &'a str,
+    pub(crate) format: &'static str,
+    pub(crate) reading: &'a Reading,
+}
+
+impl Source<'_> {
+    /// The error for a damaged file.
+    pub(crate) fn broken(&self, reason: String) -> ImagingError {
+        ImagingError::Broken {
+            origin: self.origin.to_owned(),
+            format: self.format,
+            reason,
+        }
+    }
+
+    /// Checks the size of a picture before it is decoded, in the form that takes most memory.
+    pub(crate) fn check_size(&self, [width, height]: [u32; 2], per_pixel: usize) -> Result<()> {
+        if width == 0 || height == 0 {
+            return Err(self.broken(format!("it has no pixels ({width}x{height})")));
+        }
+        let reading = self.reading;
+        let asked = reading.channels.unwrap_or(1) * reading.depth.map_or(1, Depth::bytes);
+        let per_pixel = per_pixel.max(asked) as u64;
+        let file = self.bytes.len() as u64;
+        let limits = &reading.limits;
+        limits.check_picture([width, height], per_pixel, file, self.origin)
+    }
+
+    /// Checks that a file of `pages` pages has this one.
+    pub(crate) fn check_page(&self, page: usize, pages: usize) -> Result<()> {
+        if page < pages {
+            return Ok(());
+        }
+        Err(ImagingError::Page {
+            origin: self.origin.to_owned(),
+            page,
+            pages,
         })
-    })
-    .unwrap_or_else(|| Err(broken("the decoder panicked".to_owned())))
+    }
 }
 
 /// The output of a decoder.
 pub(crate) struct Raw {
-    /// Width and height.
-    pub(crate) size: [u32; 2],
-    pub(crate) color: ColorType,
-    pub(crate) data: Vec<u8>,
-    /// Whether there are more frames.
-    pub(crate) animated: bool,
+    /// All channels in the file's depth.
+    pub(crate) image: Image,
+    pub(crate) layout: Layout,
+    /// The values that are black and white, if the file states them.
+    pub(crate) range: Option<[f64; 2]>,
+    /// Whether the numbers of the file were rounded to this depth.
+    pub(crate) narrowed: bool,
+    /// What the file states about its colours.
+    pub(crate) profile: Option<Stated>,
     /// The orientation to apply.
     pub(crate) orientation: Orientation,
+    /// Whether there are more frames.
+    pub(crate) animated: bool,
+    pub(crate) pages: usize,
+}
+
+/// Converts to the channels, depth and orientation that were asked for.
+fn finish(raw: Raw, source: &Source<'_>) -> Result<Decoded> {
+    let reading = source.reading;
+    let Raw {
+        mut image, layout, ..
+    } = raw;
+    let depth = image.depth();
+    let mut range = levels::file_range(&image, raw.range);
+    let stated = raw.profile.filter(|_| !reading.as_pillow);
+    let profile = stated.map(|stated| profile::apply(&stated, &mut image, layout));
+    if reading.depth == Some(Depth::U8) && depth == Depth::U16 {
+        // Before alpha, so that 8-bit pictures do not depend on how a transparent one was stored.
+        levels::convert(&mut image, reading, range);
+        range = levels::file_range(&image, None);
+    }
+    let transparent = channels::convert(&mut image, layout, reading, range).ok_or_else(|| {
+        ImagingError::Channels {
+            origin: source.origin.to_owned(),
+            expected: reading.channels.unwrap_or(layout.channels),
+            found: layout.to_string(),
+        }
+    })?;
+    let narrows = depth == Depth::F32 && reading.depth.is_some_and(|to| to != Depth::F32);
+    if narrows {
+        let inside = Reading {
+            range: None,
+            ..*reading
+        };
+        levels::check(&mut image, &inside, range, source.origin)?;
+    }
+    levels::convert(&mut image, reading, range);
+    if image.depth() != depth {
+        range = reading.range.unwrap_or_else(|| image.depth().full_range());
+    }
+    let clamped = levels::check(&mut image, reading, range, source.origin)?;
+    Ok(Decoded {
+        grey: is_grey(&image),
+        image: upright::oriented(image, raw.orientation),
+        format: source.format,
+        channels: layout.channels,
+        depth,
+        has_alpha: layout.has_alpha,
+        transparent,
+        reoriented: raw.orientation != Orientation::NoTransforms,
+        animated: raw.animated,
+        pages: raw.pages,
+        profile,
+        narrowed: narrows || raw.narrowed,
+        range: reading.range.unwrap_or(range),
+        clamped,
+    })
+}
+
+/// Whether the picture has one channel, or red, green and blue are equal in every pixel.
+fn is_grey(image: &Image) -> bool {
+    fn equal<T: PartialEq>(values: &[T], n: usize) -> bool {
+        let mut pixels = values.chunks_exact(n);
+        pixels.all(|p| p[0] == p[1] && p[1] == p[2])
+    }
+    match (image.channels, &image.samples) {
+        (1, _) => true,
+        (n @ (3 | 4), Samples::U8(values)) => equal(values, n),
+        (n @ (3 | 4), Samples::U16(values)) => equal(values, n),
+        (n @ (3 | 4), Samples::F32(values)) => equal(values, n),
+        _ => false,
+    }
 }
 
 /// Reads the header, checks the limits, then decodes the pixels.
-fn decode(
-    bytes: &[u8],
-    format: ImageFormat,
-    origin: &str,
-    limits: &Limits,
-    broken: &dyn Fn(String) -> ImagingError,
-) -> Result<Raw> {
+fn decode(source: &Source<'_>, format: ImageFormat) -> Result<Raw> {
+    let bytes = source.bytes;
+    let limits = &source.reading.limits;
     let fail = |error: image::ImageError| match error {
-        image::ImageError::Limits(e) => limits.refused(origin, &e),
-        other => broken(other.to_string()),
+        image::ImageError::Limits(e) => limits.refused(source.origin, &e),
+        other => source.broken(other.to_string()),
     };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // The size is checked again below, where the error can name it.
@@ -222,36 +357,52 @@ fn decode(
     let mut decoder = reader.into_decoder().map_err(fail)?;
     let (width, height) = decoder.dimensions();
     let color = decoder.color_type();
-    if width == 0 || height == 0 {
-        return Err(broken(format!("it has no pixels ({width}x{height})")));
-    }
-    let per_pixel = u64::from(color.bytes_per_pixel()).max(3);
-    limits.check_picture([width, height], per_pixel, bytes.len() as u64, origin)?;
+    source.check_size([width, height], usize::from(color.bytes_per_pixel()))?;
+    let mut has_profile = false;
     if format == ImageFormat::Jpeg {
         let segments = jpeg::segments(bytes);
         if !segments.complete {
-            return Err(broken(
-                "it has no end-of-image marker, so the file is truncated".to_owned(),
-            ));
+            return Err(
+                source.broken("it has no end-of-image marker, so the file is truncated".to_owned())
+            );
         }
+        has_profile = segments.has_profile;
         if segments.scans > MAX_SCANS {
-            return Err(broken(format!(
+            return Err(source.broken(format!(
                 "it has {} scans, expected at most {MAX_SCANS}",
                 segments.scans
             )));
         }
     }
     // A damaged EXIF block is no reason to refuse the picture.
-    let orientation = match format {
-        ImageFormat::Png => upright::of_png(bytes),
-        _ => orientation(&mut decoder),
+    let orientation = match (source.reading.as_pillow, format) {
+        (true, _) => None,
+        (false, ImageFormat::Png) => upright::of_png(bytes),
+        (false, _) => orientation(&mut decoder),
+    };
+    let profile = match (source.reading.as_pillow, format) {
+        (true, _) => None,
+        (false, ImageFormat::Png) => upright::png_profile(bytes, || decoder.icc_profile().ok()?),
+        // Asking for a profile costs a second look at the file.
+        (false, ImageFormat::Jpeg) if !has_profile => None,
+        (false, ImageFormat::Bmp) => None,
+        (false, _) => match decoder.icc_profile() {
+            Ok(Some(icc)) => Some(Stated::Icc(icc)),
+            Ok(None) => has_profile.then_some(Stated::Damaged),
+            Err(_) => Some(Stated::Damaged),
+        },
     };
     let mut data = vec![0; decoder.total_bytes() as usize];
     decoder.read_image(&mut data).map_err(fail)?;
+    let (image, layout) = native([width, height], color, data, format).ok_or_else(|| {
+        source.broken(format!("pixels of the kind {color:?} are not supported"))
+    })??;
     Ok(Raw {
-        size: [width, height],
-        color,
-        data,
+        image,
+        layout,
+        range: None,
+        narrowed: false,
+        profile,
         animated: match format {
             ImageFormat::Png => upright::is_animated_png(bytes),
             // The animation flag in the extended header.
@@ -261,6 +412,7 @@ fn decode(
             _ => false,
         },
         orientation: orientation.unwrap_or(Orientation::NoTransforms),
+        pages: 1,
     })
 }
 
@@ -273,64 +425,40 @@ fn orientation(decoder: &mut impl ImageDecoder) -> Option<Orientation> {
     })
 }
 
-/// Converts a decoder's output to RGB, and returns whether a pixel is not fully opaque; `None` for an unsupported kind of pixel.
-///
-/// Works in place unless pixels grow, so that a large picture is in memory once.
-fn to_rgb(
-    mut data: Vec<u8>,
+/// A decoder's output as a picture; `None` for an unsupported kind of pixel.
+fn native(
+    [width, height]: [u32; 2],
     color: ColorType,
-    as_pillow: bool,
+    mut data: Vec<u8>,
     format: ImageFormat,
-) -> Option<(Vec<u8>, bool)> {
-    match color {
-        ColorType::Rgb8 => return Some((data, false)),
-        ColorType::L8 | ColorType::La8 | ColorType::Rgba8 => {}
-        ColorType::L16 | ColorType::La16 | ColorType::Rgb16 | ColorType::Rgba16 => {
-            for i in 0..data.len() / 2 {
-                data[i] = (u16::from_ne_bytes([data[2 * i], data[2 * i + 1]]) >> 8) as u8;
+) -> Option<Result<(Image, Layout)>> {
+    use ColorType::{L8, L16, La8, La16, Rgb8, Rgb16, Rgba8, Rgba16};
+    let mut channels = usize::from(color.channel_count());
+    let mut has_alpha = color.has_alpha();
+    let samples = match color {
+        L8 | La8 | Rgb8 | Rgba8 => {
+            // Some programs write bitmaps with a fourth channel that is not alpha but unused.
+            if format == ImageFormat::Bmp
+                && has_alpha
+                && data.iter().skip(3).step_by(4).all(|&a| a == 0)
+            {
+                compact(&mut data, 4, 3);
+                (channels, has_alpha) = (3, false);
             }
-            data.truncate(data.len() / 2);
+            Samples::U8(data)
+        }
+        L16 | La16 | Rgb16 | Rgba16 => {
+            let pairs = data.as_chunks().0.iter();
+            Samples::U16(pairs.map(|&pair| u16::from_ne_bytes(pair)).collect())
         }
         _ => return None,
-    }
-    let n_channels = usize::from(color.channel_count());
-    let mut transparent = false;
-    if color.has_alpha() {
-        let alpha = |pixel: &[u8]| pixel[n_channels - 1];
-        // Some programs write bitmaps with a fourth channel that is not alpha but unused.
-        let is_unused = format == ImageFormat::Bmp
-            && data.chunks_exact(n_channels).all(|pixel| alpha(pixel) == 0);
-        for pixel in data.chunks_exact_mut(n_channels) {
-            let a = u32::from(alpha(pixel));
-            if a != 255 && !is_unused {
-                transparent = true;
-                if !as_pillow {
-                    for level in &mut pixel[..n_channels - 1] {
-                        *level = ((u32::from(*level) * a + 255 * (255 - a) + 127) / 255) as u8;
-                    }
-                }
-            }
-        }
-    }
-    if n_channels < 3 {
-        let grey = data.chunks_exact(n_channels);
-        return Some((grey.flat_map(|pixel| [pixel[0]; 3]).collect(), transparent));
-    }
-    if n_channels == 4 {
-        for i in 0..data.len() / 4 {
-            data.copy_within(4 * i..4 * i + 3, 3 * i);
-        }
-        data.truncate(data.len() / 4 * 3);
-    }
-    Some((data, transparent))
-}
-
-/// Rotates the picture upright; `None` if there are too few pixels.
-fn orient(width: u32, height: u32, pixels: Vec<u8>, orientation: Orientation) -> Option<Rgb8> {
-    let mut image = DynamicImage::ImageRgb8(RgbImage::from_raw(width, height, pixels)?);
-    image.apply_orientation(orientation);
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let mut pixels = image.into_rgb8().into_raw();
-    pixels.truncate(3 * width * height);
-    Rgb8::new(width, height, pixels).ok()
+    };
+    let layout = Layout {
+        channels,
+        has_alpha,
+        colours: channels - usize::from(has_alpha),
+    };
+    // Both sides are below the limits, which are 32-bit numbers.
+    let image = Image::new(width as usize, height as usize, channels, samples);
+    Some(image.map(|image| (image, layout)))
 }

@@ -28,7 +28,7 @@ pub enum ImagingError {
         found: &'static str,
     },
     /// The format is unknown.
-    #[error("{origin}: expected a PNG, JPEG, GIF, WebP or BMP picture, found {found}")]
+    #[error("{origin}: expected a PNG, JPEG, GIF, WebP, BMP, TIFF or NPY picture, found {found}")]
     UnknownFormat {
         /// The file, or a name for bytes in memory.
         origin: String,
@@ -44,6 +44,36 @@ pub enum ImagingError {
         format: &'static str,
         /// The decoder's message.
         reason: String,
+    },
+    /// The file does not have the channels that were asked for, nor channels that they are made of.
+    #[error("{origin}: expected {expected} channels, found {found}")]
+    Channels {
+        /// The file, or a name for bytes in memory.
+        origin: String,
+        /// The channels that were asked for.
+        expected: usize,
+        /// The channels in the file.
+        found: String,
+    },
+    /// The values of the file are not those that were expected.
+    #[error("{origin}: {found}; expected {expected}")]
+    Values {
+        /// The file, or a name for bytes in memory.
+        origin: String,
+        /// The values.
+        found: String,
+        /// What was expected, and what to do.
+        expected: String,
+    },
+    /// The file has no such page.
+    #[error("{origin}: page {page} does not exist; it has {pages}, counted from 0")]
+    Page {
+        /// The file, or a name for bytes in memory.
+        origin: String,
+        /// The page that was asked for.
+        page: usize,
+        /// Number of pages.
+        pages: usize,
     },
     /// The picture exceeds the limits; it was not decoded.
     #[error(
@@ -143,8 +173,8 @@ pub enum ImagingError {
         /// What the mask is.
         found: String,
     },
-    /// A picture cannot be encoded as PNG.
-    #[error("cannot encode a picture of {width}x{height} as PNG: {reason}")]
+    /// A picture cannot be encoded.
+    #[error("cannot encode a picture of {width}x{height}: {reason}")]
     Encode {
         /// Width in pixels.
         width: usize,
@@ -181,6 +211,9 @@ impl ImagingError {
             Self::NotAFile { found, .. } => format!("expected a regular file, found {found}"),
             Self::UnknownFormat { origin, .. }
             | Self::Broken { origin, .. }
+            | Self::Channels { origin, .. }
+            | Self::Values { origin, .. }
+            | Self::Page { origin, .. }
             | Self::TooLarge { origin, .. } => {
                 let text = self.to_string();
                 let rest = text.strip_prefix(origin.as_str());

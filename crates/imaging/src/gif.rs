@@ -3,27 +3,27 @@
 use std::io::Cursor;
 
 use gif::{ColorOutput, DecodeOptions};
-use image::{ColorType, metadata::Orientation};
+use image::metadata::Orientation;
 
-use crate::{Limits, Result, decode::Raw};
+use crate::{
+    Image, Result, Samples,
+    channels::{Layout, compact},
+    decode::{Raw, Source},
+};
 
 /// Decodes the first frame and places it on the screen.
 ///
 /// The rest of the screen has the transparent colour if there is one, and the first colour otherwise. A frame that extends beyond the screen
 /// enlarges it.
-pub(crate) fn decode(
-    bytes: &[u8],
-    origin: &str,
-    limits: &Limits,
-    broken: &dyn Fn(String) -> crate::ImagingError,
-) -> Result<Raw> {
-    let fail = |error: gif::DecodingError| broken(error.to_string());
+pub(crate) fn decode(source: &Source<'_>) -> Result<Raw> {
+    let bytes = source.bytes;
+    let fail = |error: gif::DecodingError| source.broken(error.to_string());
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     let mut decoder = options.read_info(Cursor::new(bytes)).map_err(fail)?;
     let screen = [decoder.width(), decoder.height()];
     let Some(frame) = decoder.next_frame_info().map_err(fail)? else {
-        return Err(broken("it has no frame".to_owned()));
+        return Err(source.broken("it has no frame".to_owned()));
     };
     let (left, top) = (usize::from(frame.left), usize::from(frame.top));
     let (columns, rows) = (usize::from(frame.width), usize::from(frame.height));
@@ -31,7 +31,7 @@ pub(crate) fn decode(
     let width = usize::from(screen[0]).max(left + columns);
     let height = usize::from(screen[1]).max(top + rows);
     // Each side is the sum of two 16-bit numbers.
-    limits.check_picture([width as u32, height as u32], 4, bytes.len() as u64, origin)?;
+    source.check_size([width as u32, height as u32], 4)?;
     let palette = decoder.palette().map_err(fail)?.to_vec();
     let colour = |index: u8| -> [u8; 4] {
         let at = 3 * usize::from(index);
@@ -50,11 +50,23 @@ pub(crate) fn decode(
             pixel.copy_from_slice(&colour(index));
         }
     }
+    let has_alpha = clear.is_some();
+    if !has_alpha {
+        compact(&mut data, 4, 3);
+    }
+    let layout = Layout {
+        channels: 3 + usize::from(has_alpha),
+        has_alpha,
+        colours: 3,
+    };
     Ok(Raw {
-        size: [width as u32, height as u32],
-        color: ColorType::Rgba8,
-        data,
+        image: Image::new(width, height, layout.channels, Samples::U8(data))?,
+        layout,
+        range: None,
+        narrowed: false,
+        profile: None,
         animated: matches!(decoder.next_frame_info(), Ok(Some(_))),
         orientation: Orientation::NoTransforms,
+        pages: 1,
     })
 }

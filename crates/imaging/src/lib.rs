@@ -23,6 +23,8 @@
 //! **Invariant:** knows no tensor library and draws no random numbers; checks the size of a picture before decoding it.
 
 mod alpha;
+mod bands;
+mod channels;
 mod compose;
 mod conversions;
 mod convert;
@@ -35,18 +37,23 @@ mod filter;
 mod fit;
 mod font;
 mod gif;
+mod ifd;
 mod interpolate;
 mod jpeg;
 mod kind;
+mod levels;
 mod limits;
+mod npy;
 mod picture;
 mod png;
+mod profile;
 mod raster;
 mod reading;
 mod resize;
 mod rgb8;
 mod sample;
 mod spec;
+mod tiff;
 mod upright;
 
 pub use compose::{contact_sheet, enlarge, grid, side_by_side, titled};
@@ -64,6 +71,7 @@ pub use kind::{Kind, START, is_named_like_a_picture, kind_of_bytes, without_endi
 pub use limits::Limits;
 pub use picture::{Image, Samples};
 pub use png::{encode_png, encode_sheet, is_sheet, write_png};
+pub use profile::Profile;
 pub use raster::Picture;
 pub use reading::Reading;
 pub use resize::{resize, resize_f32};

@@ -40,6 +40,8 @@ macro_rules! map_samples {
     };
 }
 
+pub(crate) use map_samples;
+
 impl Samples {
     /// Number of samples.
     #[must_use]

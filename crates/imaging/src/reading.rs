@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     Decoded, Depth, Limits, Result,
-    decode::{guarded, read_image_file},
+    decode::{count_pages, decode_page, read_image_file},
 };
 
 /// How picture files are read.
@@ -56,8 +56,7 @@ impl Reading {
     /// Fails if the format is unknown, the data is damaged or truncated, the picture exceeds the limits, or it does not have the channels
     /// that were asked for.
     pub fn decode(&self, bytes: &[u8], origin: &str, page: usize) -> Result<Decoded> {
-        let _ = page;
-        guarded(bytes, origin, self)
+        decode_page(bytes, origin, page, self)
     }
 
     /// Decodes page `page` of a file.
@@ -74,7 +73,6 @@ impl Reading {
     /// # Errors
     /// Fails if the format is unknown or the file is damaged.
     pub fn pages(&self, bytes: &[u8], origin: &str) -> Result<usize> {
-        let _ = (bytes, origin);
-        Ok(1)
+        count_pages(bytes, origin, self)
     }
 }

@@ -64,12 +64,12 @@ pub(crate) fn resize_window<P: Picture>(image: &P, columns: Span, rows: Span, fi
         }
         View::U8(values) if raster.channels == 4 => {
             let mut out = window(&premultiply(values), &raster, columns, rows, filter);
-            unpremultiply::<u8>(&mut out);
+            unpremultiply(&mut out, 4);
             Samples::U8(out)
         }
         View::U16(values) if raster.channels == 4 => {
             let mut out = window(&premultiply(values), &raster, columns, rows, filter);
-            unpremultiply::<u16>(&mut out);
+            unpremultiply(&mut out, 4);
             Samples::U16(out)
         }
         View::U8(values) => Samples::U8(window(values, &raster, columns, rows, filter)),

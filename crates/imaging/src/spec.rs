@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Depth, Image, ImagingError, Result, Rgb8, Samples, convert::luma8, encode::encode_image,
+    Depth, Image, ImagingError, Result, Rgb8, Samples, alpha::Tone as _, encode::encode_image,
     picture::check_length,
 };
 
@@ -194,7 +194,7 @@ impl ImageSpec {
         match channels {
             3 => [r, g, b].map(sample).to_vec(),
             4 => [r, g, b, 255].map(sample).to_vec(),
-            n => vec![sample(luma8(r, g, b)); n],
+            n => vec![sample(u8::luma([r, g, b])); n],
         }
     }
 

@@ -2,38 +2,18 @@
 
 use image::metadata::Orientation;
 
+use crate::{Image, ifd::Container, picture::map_samples, profile::Stated};
+
 /// The orientation in an EXIF block: a TIFF header and its first directory. The value may have any integer type.
 pub(crate) fn of_exif(block: &[u8]) -> Option<Orientation> {
     let block = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
-    let big = match block.get(..4)? {
-        b"II*\0" => false,
-        b"MM\0*" => true,
-        _ => return None,
-    };
-    let number = |at: usize, len: usize| -> Option<usize> {
-        let bytes = block.get(at..at.checked_add(len)?)?;
-        let add = |sum: usize, byte: &u8| sum << 8 | usize::from(*byte);
-        Some(match big {
-            true => bytes.iter().fold(0, add),
-            false => bytes.iter().rev().fold(0, add),
-        })
-    };
-    let directory = number(4, 4)?;
-    (0..number(directory, 2)?)
-        .map(|i| directory + 2 + 12 * i)
-        .take_while(|&at| at + 12 <= block.len())
-        .find_map(|at| {
-            let (tag, count) = (number(at, 2)?, number(at + 4, 4)?);
-            let len = match number(at + 2, 2)? {
-                1 | 6 => 1,
-                3 | 8 => 2,
-                4 | 9 => 4,
-                _ => return None,
-            };
-            let value = number(at + 8, len)?;
-            (tag == 0x0112 && count == 1).then_some(value)
-        })
-        .and_then(of_number)
+    let (container, first) = Container::open(block)?;
+    let offset = container.number(first, container.offset_len())?;
+    let numbers = container.numbers(container.directory(offset)?.entry(0x0112)?)?;
+    match numbers[..] {
+        [number] => of_number(usize::try_from(number).ok()?),
+        _ => None,
+    }
 }
 
 /// The orientation in an XMP packet, as an attribute or an element.
@@ -61,6 +41,19 @@ pub(crate) fn of_png(bytes: &[u8]) -> Option<Orientation> {
         })
 }
 
+/// What a PNG file states about its colours; `icc` returns its decompressed profile. The chunk `gAMA` is ignored, as in Pillow.
+pub(crate) fn png_profile(bytes: &[u8], icc: impl FnOnce() -> Option<Vec<u8>>) -> Option<Stated> {
+    let before = || png_chunks(bytes).take_while(|(kind, _)| kind != b"IDAT");
+    let chunk = |name: &[u8; 4]| before().find(|(kind, _)| kind == name);
+    if let Some((_, &[primaries, transfer, ..])) = chunk(b"cICP") {
+        return Some(Stated::CodePoints {
+            primaries,
+            transfer,
+        });
+    }
+    chunk(b"iCCP").map(|_| icc().map_or(Stated::Damaged, Stated::Icc))
+}
+
 /// Whether a PNG file is an animation.
 pub(crate) fn is_animated_png(bytes: &[u8]) -> bool {
     png_chunks(bytes).any(|(kind, _)| kind == b"acTL")
@@ -75,6 +68,48 @@ fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         rest = rest.get(length + 12..).unwrap_or_default();
         Some((kind, data))
     })
+}
+
+/// Turns a picture upright.
+pub(crate) fn oriented(image: Image, orientation: Orientation) -> Image {
+    use Orientation::{
+        FlipHorizontal, FlipVertical, NoTransforms, Rotate90, Rotate90FlipH, Rotate180, Rotate270,
+        Rotate270FlipH,
+    };
+    // Whether rows and columns are swapped, and then columns and rows are reversed.
+    let (swap, reverse_x, reverse_y) = match orientation {
+        NoTransforms => return image,
+        FlipHorizontal => return image.flip_horizontal(),
+        FlipVertical => return image.flip_vertical(),
+        Rotate180 => (false, true, true),
+        Rotate90 => (true, true, false),
+        Rotate90FlipH => (true, false, false),
+        Rotate270 => (true, false, true),
+        Rotate270FlipH => (true, true, true),
+    };
+    let (width, height) = match swap {
+        true => (image.height, image.width),
+        false => (image.width, image.height),
+    };
+    let n = image.channels;
+    let samples = map_samples!(&image.samples, values => {
+        let mut out = Vec::with_capacity(values.len());
+        for y in 0..height {
+            let y = if reverse_y { height - 1 - y } else { y };
+            for x in 0..width {
+                let x = if reverse_x { width - 1 - x } else { x };
+                let at = if swap { x * image.width + y } else { y * image.width + x };
+                out.extend_from_slice(&values[n * at..][..n]);
+            }
+        }
+        out
+    });
+    Image {
+        width,
+        height,
+        channels: n,
+        samples,
+    }
 }
 
 fn of_number(n: usize) -> Option<Orientation> {

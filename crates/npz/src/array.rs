@@ -12,7 +12,7 @@ pub enum Values {
     U8(Vec<u8>),
     /// `uint16`.
     U16(Vec<u16>),
-    /// `int64`; shorter signed integers are read as this.
+    /// `int64`; shorter signed integers and `uint32` are read as this.
     I64(Vec<i64>),
     /// `float32`; `float16` is read as this.
     F32(Vec<f32>),
@@ -35,6 +35,20 @@ impl Values {
     /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Values `range`, or none if the range is not inside.
+    pub(crate) fn part(self, range: std::ops::Range<usize>) -> Self {
+        fn cut<T: Copy>(values: &[T], range: std::ops::Range<usize>) -> Vec<T> {
+            values.get(range).unwrap_or_default().to_vec()
+        }
+        match self {
+            Self::U8(values) => Self::U8(cut(&values, range)),
+            Self::U16(values) => Self::U16(cut(&values, range)),
+            Self::I64(values) => Self::I64(cut(&values, range)),
+            Self::F32(values) => Self::F32(cut(&values, range)),
+            Self::F64(values) => Self::F64(cut(&values, range)),
+        }
     }
 
     /// NumPy's name of the type: `"uint8"`, `"uint16"`, `"int64"`, `"float32"` or `"float64"`.
@@ -69,7 +83,7 @@ impl Array {
         Self::checked(shape.into(), Values::U8(values))
     }
 
-    /// An array of 16-bit words.
+    /// An array of 16-bit levels.
     ///
     /// # Errors
     /// Those of [`Array::u8`].

@@ -73,6 +73,21 @@ pub fn encode_npz(entries: &[(&str, &Array)], compress: bool) -> Result<Vec<u8>>
     Ok(written.into_inner())
 }
 
+/// The bytes of a `.npy` file that `numpy.load` reads: one array, little-endian, in C order.
+///
+/// # Errors
+/// The shape of the array does not fit its values.
+pub fn encode_npy(array: &Array) -> Result<Vec<u8>> {
+    array.check()?;
+    let mut out = header(array);
+    out.reserve_exact(n_bytes(array));
+    write_values(&mut out, &array.values).map_err(|e| Error::Write {
+        name: String::new(),
+        problem: e.to_string(),
+    })?;
+    Ok(out)
+}
+
 /// Bytes of an array's values.
 fn n_bytes(array: &Array) -> usize {
     let size = match array.values {
@@ -141,12 +156,11 @@ fn blocks<T: Copy, const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::read_npz_bytes;
+    use crate::{npy_shape, npz_shapes, read_npy_bytes, read_npz_array, read_npz_bytes};
 
     fn samples() -> Vec<(&'static str, Array)> {
         vec![
             ("arr_0", Array::u8([2, 2, 2, 3], (0..24).collect()).unwrap()),
-            ("words", Array::u16([2], vec![1, u16::MAX]).unwrap()),
             ("labels", Array::i64([3], vec![-1, 0, i64::MAX]).unwrap()),
             ("mu", Array::f32([2, 1], vec![0.1, f32::MIN]).unwrap()),
             (
@@ -178,6 +192,41 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn one_array_is_read_as_a_whole_or_by_its_first_axis() {
+        let deep = Array::u16([2, 1, 3], vec![0, 1, 2, 300, 400, 65_535]).unwrap();
+        let bytes = encode_npy(&deep).unwrap();
+        assert_eq!(npy_shape(&bytes, "x").unwrap(), [2, 1, 3]);
+        assert_eq!(read_npy_bytes(&bytes, "x", None).unwrap(), deep);
+        let second = Array::u16([1, 3], vec![300, 400, 65_535]).unwrap();
+        assert_eq!(read_npy_bytes(&bytes, "x", Some(1)).unwrap(), second);
+        for compress in [false, true] {
+            let archive = encode_npz(&[("a", &deep), ("b", &second)], compress).unwrap();
+            let shapes = npz_shapes(&archive, "x").unwrap();
+            assert_eq!(
+                (&shapes["a"][..], &shapes["b"][..]),
+                (&[2, 1, 3][..], &[1, 3][..])
+            );
+            let read = read_npz_array(&archive, "x", "a", Some(1)).unwrap();
+            assert_eq!(read, second);
+            assert_eq!(read_npz_array(&archive, "x", "a", None).unwrap(), deep);
+        }
+        for error in [
+            read_npy_bytes(&bytes, "x", Some(2)).unwrap_err(),
+            read_npy_bytes(&bytes[..bytes.len() - 1], "x", Some(0)).unwrap_err(),
+            read_npy_bytes(&[&bytes[..], &[0]].concat(), "x", None).unwrap_err(),
+            npy_shape(&bytes[..20], "x").unwrap_err(),
+        ] {
+            assert!(error.to_string().starts_with("x: "), "{error}");
+        }
+        // The first axis runs fastest in the file.
+        let mut fortran = bytes.clone();
+        let at = fortran.windows(5).position(|w| w == b"False").unwrap();
+        fortran.splice(at..at + 5, *b"True ");
+        let read = read_npy_bytes(&fortran, "x", Some(1)).unwrap();
+        assert_eq!(read.values, Values::U16(vec![1, 300, 65_535]));
     }
 
     #[test]
