@@ -16,7 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** knows no losses, no samplers and no files; every parameter it asks for has the official name.
+//! **Invariant:** has no losses, no samplers and no files; every parameter has the official name.
 
 pub use crate::{
     config::AdmConfig,

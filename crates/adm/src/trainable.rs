@@ -49,7 +49,7 @@ pub struct TrainableUnet {
 }
 
 impl TrainableUnet {
-    /// A network that starts from a copy of `params`, predicts `prediction_type`, and computes as `mode` says.
+    /// A network that starts from a copy of `params`, predicts `prediction_type`, and computes in `mode`.
     ///
     /// # Errors
     /// A configuration that cannot be trained; parameters that are missing or of another shape.

@@ -102,7 +102,7 @@ impl EdmProcess {
     }
 }
 
-/// A noise level with the factor that undoes a non-uniform choice of it.
+/// A noise level with the factor that corrects for its non-uniform choice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LevelDraw {
     /// The level.
@@ -116,7 +116,7 @@ pub trait NoiseLevels {
     /// One level for each uniform number in [0, 1).
     fn draw(&self, uniforms: &[f64]) -> Vec<LevelDraw>;
 
-    /// Takes note of the loss at a level, where later draws depend on it.
+    /// Records the loss at a level, where later draws depend on it.
     ///
     /// # Errors
     /// A level that is not one of this process; a loss that is not finite.
@@ -125,7 +125,7 @@ pub trait NoiseLevels {
         Ok(())
     }
 
-    /// The losses that draws depend on, if they do.
+    /// The losses that draws depend on; `None` if they do not.
     fn history(&self) -> Option<&LossSecondMoment> {
         None
     }

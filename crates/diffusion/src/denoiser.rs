@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 
 /// A network that predicts noise, clean image or velocity from a noised image.
 ///
-/// This is all that samplers, losses and translators know of a network. [`Prediction`] says which quantity it is.
+/// Samplers, losses and translators use networks through this trait only. A [`Prediction`] names its quantity.
 pub trait Denoiser {
     /// The prediction for `xt` at the times `t`.
     ///

@@ -42,7 +42,7 @@ pub struct Diffusion {
     pub time: TimeUnit,
     /// The continuous process that the network was trained on; the schedule is then a discrete view of it.
     pub continuous: Option<EdmProcess>,
-    /// How diffusers' schedulers sample; `None` is guided-diffusion's way.
+    /// How diffusers' schedulers sample; `None` samples as guided-diffusion does.
     pub sampling: Option<Sampling>,
 }
 
@@ -53,7 +53,7 @@ pub struct Moments {
     pub mean: Tensor,
     /// `[B, 1, 1, 1]`.
     pub variance: Tensor,
-    /// `[B, 1, 1, 1]`; for the posterior, that of step 1 stands in for the zero variance of step 0.
+    /// `[B, 1, 1, 1]`; for the posterior, the value of step 1 replaces the zero variance of step 0.
     pub log_variance: Tensor,
 }
 
@@ -73,7 +73,7 @@ pub struct Reverse {
 /// Whether a predicted clean image is clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clip {
-    /// Clamped as [`Diffusion::sampling`] says, otherwise to [-1, 1], the default of every sampling script.
+    /// Clamped as [`Diffusion::sampling`] specifies, otherwise to [-1, 1], the default of every sampling script.
     Yes,
     /// Left as predicted, for inversion and for the variational term.
     No,
@@ -179,7 +179,7 @@ impl Diffusion {
         nearest.map_or(0, |(step, _)| step)
     }
 
-    /// The smallest and largest finite `sigma` that the network knows.
+    /// The smallest and largest finite `sigma` of the network.
     pub fn sigma_range(&self) -> (f64, f64) {
         if let Some(continuous) = &self.continuous {
             return (continuous.sigma_min, continuous.sigma_max);

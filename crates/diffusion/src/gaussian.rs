@@ -13,7 +13,7 @@ use candle_core::{Result, Tensor, bail};
 /// with `ab` = alpha_bar of the original step, or of the sigma that the denoiser is called with. With `std` 0 every deterministic sampler returns `mean` exactly.
 #[derive(Clone, Debug)]
 pub struct GaussianDenoiser {
-    /// That of each original step; `None` if the denoiser is called with sigma.
+    /// `alpha_bar` of each original step; `None` if the denoiser is called with sigma.
     alpha_bar: Option<Vec<f64>>,
     mean: f64,
     std: f64,

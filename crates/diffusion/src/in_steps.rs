@@ -1,4 +1,4 @@
-//! Networks that are called with the steps of their process, whatever time they know.
+//! Networks that are called with the steps of their process, regardless of their own unit of time.
 
 use crate::{
     Bottleneck, BottleneckNet, Change, Condition, Denoiser, Diffusion, Edited, FeatureNet, Network,

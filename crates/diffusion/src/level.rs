@@ -3,7 +3,7 @@
 use crate::{Denoiser, Prediction, PredictionType};
 use candle_core::{Device, Result, Tensor, bail};
 
-/// How much noise an image has, and how a network is called for it.
+/// The amount of noise of an image, and the time that a network is called with for it.
 ///
 /// `x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps`. Divided by `sqrt(alpha_bar)` this is EDM's `x0 + sigma eps` with
 /// `sigma^2 = (1 - alpha_bar) / alpha_bar = 1 / SNR`.

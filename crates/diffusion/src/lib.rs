@@ -1,7 +1,7 @@
 //! Gaussian diffusion on tensors, and the traits through which everything above sees a network.
 //!
 //! [`Diffusion`] is a schedule with the conversions between clean image, noised image, noise and velocity; [`Process`] is the same as
-//! files and plans store it. A [`Denoiser`] returns a [`Prediction`], which says what it predicts ([`PredictionType`]).
+//! files and plans store it. A [`Denoiser`] returns a [`Prediction`] of a [`PredictionType`].
 //! [`FeatureNet`] gives differentiable features of a noised image. [`GaussianDenoiser`] is a denoiser whose answers are known.
 //!
 //! # Example: noise an image and get it back
@@ -18,7 +18,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** knows no architecture and draws no random numbers; tables stay f64 until they meet a tensor.
+//! **Invariant:** has no architecture and draws no random numbers; tables are f64 until they are applied to a tensor.
 
 pub use crate::{
     continuous::{EdmProcess, LevelDraw, NoiseLevels, StepLevels},

@@ -24,7 +24,7 @@ pub enum Precond {
         #[serde(default = "half")]
         sigma_data: f64,
     },
-    /// Variance preserving (`VPPrecond`): F predicts the noise at `c_noise = (M - 1) t`, where `sigma(t)` is that of a linear beta.
+    /// Variance preserving (`VPPrecond`): F predicts the noise at `c_noise = (M - 1) t`, where `sigma(t)` is the one of a linear beta.
     #[serde(rename = "VPPrecond")]
     Vp {
         /// Slope of beta.

@@ -24,8 +24,8 @@ enum State {
 ///
 /// As a [`Denoiser`], a [`Network`] or a [`Trainable`] it is called with the variance-preserving state
 /// `x_t = sqrt(ab) x0 + sqrt(1 - ab) n` and with `t = sigma = sqrt((1 - ab) / ab)`, and predicts the clean image. So losses, samplers and
-/// translators of the discrete process apply. [`Self::denoise`] is D(x; sigma) itself. The output of `net` is F, whatever its prediction
-/// type says.
+/// translators of the discrete process apply. [`Self::denoise`] is D(x; sigma) itself. The output of `net` is F,
+/// regardless of its prediction type.
 #[derive(Clone, Debug)]
 pub struct Preconditioned<N> {
     net: N,
@@ -75,7 +75,7 @@ impl<N> Preconditioned<N> {
     }
 }
 
-/// One evaluation of D: what F is called with, and how its output continues.
+/// One evaluation of D: the inputs of F, and the factors of its output.
 struct Call {
     input: Tensor,
     time: Vec<f32>,

@@ -131,7 +131,7 @@ impl Prediction {
     /// `f` of both tensors.
     ///
     /// # Errors
-    /// Whatever `f` fails with.
+    /// The errors of `f`.
     pub fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Ok(Self {
             output: f(&self.output)?,

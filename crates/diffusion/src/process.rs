@@ -21,22 +21,22 @@ pub struct Process {
     pub sigma_small: bool,
     /// The network is called with thousandths of the process instead of steps.
     pub rescale_timesteps: bool,
-    /// What the network predicts.
+    /// The quantity that the network predicts.
     #[serde(skip_serializing_if = "PredictionType::is_epsilon")]
     pub prediction_type: PredictionType,
-    /// The first beta; by default that of the schedule ([`BetaSchedule::betas_between`]).
+    /// The first beta; by default the schedule's ([`BetaSchedule::betas_between`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_start: Option<f64>,
     /// The last beta, as `beta_start`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_end: Option<f64>,
-    /// The betas of all steps, instead of those of `noise_schedule`; empty for none.
+    /// The betas of all steps, instead of those of `noise_schedule`; empty by default.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trained_betas: Vec<f64>,
     /// The betas are rescaled so that the last step is pure noise (Lin et al. 2023).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rescale_betas_zero_snr: bool,
-    /// How diffusers' schedulers sample, with tables in single precision; `None` is guided-diffusion's way.
+    /// How diffusers' schedulers sample, with tables in single precision; `None` samples as guided-diffusion does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
     /// The continuous process that the network was trained on (EDM); the fields above are then the discrete view that steps are counted
@@ -56,7 +56,7 @@ pub struct ProcessError {
 }
 
 impl Default for Process {
-    /// Linear, 1000 steps: that of every public ADM checkpoint.
+    /// Linear, 1000 steps, as every public ADM checkpoint has.
     fn default() -> Self {
         Self {
             noise_schedule: "linear".to_owned(),
@@ -162,7 +162,7 @@ impl Process {
         })
     }
 
-    /// Fails unless the continuous process, if there is one, is complete and goes with the rest.
+    /// Fails unless the continuous process, if there is one, is complete and agrees with the other fields.
     fn check_continuous(&self) -> Result<(), ProcessError> {
         let Some(continuous) = &self.continuous else {
             return Ok(());
@@ -191,7 +191,7 @@ impl Process {
         }
     }
 
-    /// Fails if the network predicts the noise and the last step is nothing else.
+    /// Fails if the network predicts the noise and the last step is pure noise.
     fn check_signal(&self, schedule: &Schedule) -> Result<(), ScheduleError> {
         let is_pure_noise = schedule.alpha_bar().last() == Some(&0.0);
         match self.prediction_type {
@@ -200,8 +200,8 @@ impl Process {
         }
     }
 
-    /// The discrete process that a network of another kind is trained on to go with this one, such as a classifier of noised images: the same
-    /// noise, and times that count steps.
+    /// The discrete process for a network of another kind next to this one, such as a classifier of noised images: the same noise, and times
+    /// that count steps.
     #[must_use]
     pub fn discrete(&self) -> Self {
         Self {
@@ -211,8 +211,8 @@ impl Process {
         }
     }
 
-    /// Whether both processes noise images alike, up to rounding. What their networks predict, the time that these are called with and how
-    /// they are sampled may differ.
+    /// Whether both processes noise images alike, up to rounding. The predicted quantities, the unit of time and the sampling
+    /// may differ.
     pub fn same_noise(&self, other: &Self) -> bool {
         let alpha_bar = |process: &Self| {
             let betas = process.betas()?.into_iter();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// How a model of diffusers is sampled; names and defaults are those of `DDIMScheduler` and `DDPMScheduler`.
 ///
-/// A process with these settings has tables in single precision. EQUATIONS.md lists what else differs from guided-diffusion.
+/// A process with these settings has tables in single precision. EQUATIONS.md lists the other differences from guided-diffusion.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sampling {
@@ -56,7 +56,7 @@ fn read<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Spaci
 }
 
 impl Sampling {
-    /// What is wrong with the first setting outside its range.
+    /// A message about the first setting outside its range.
     pub(crate) fn problem(&self) -> Option<String> {
         let (clip, ratio, most) = (
             self.clip_sample_range,
@@ -169,7 +169,7 @@ fn quantile(mut values: Vec<f32>, share: f64) -> f32 {
 }
 
 impl Diffusion {
-    /// A predicted clean image as samplers use it: clamped as the process says with [`Clip::Yes`], unchanged with [`Clip::No`].
+    /// A predicted clean image as samplers use it: clamped as the process specifies with [`Clip::Yes`], unchanged with [`Clip::No`].
     ///
     /// # Errors
     /// A tensor operation fails.

@@ -17,7 +17,7 @@ pub const IMAGE_KEY: &str = "sdft.image";
 pub const CLASSES_KEY: &str = "sdft.classes";
 /// The key of the diffusion process in the metadata of a network's file.
 pub const PROCESS_KEY: &str = "sdft.process";
-/// The start of every key that says how a file was made.
+/// The prefix of the keys of a file's provenance.
 pub const PROVENANCE_PREFIX: &str = "sdft.provenance.";
 
 /// The inputs of a network in addition to the noised images and the timesteps.
@@ -99,7 +99,7 @@ impl Default for ComputeMode {
 pub trait Trainable {
     /// Every variable with its name, always in the same order. All are f32.
     ///
-    /// Whatever is neither among them nor among [`Self::buffers`] (such as the running statistics of a batch norm) is not saved.
+    /// Other values (such as the running statistics of a batch norm) are not saved, unless they are among [`Self::buffers`].
     ///
     /// The trainer updates them in place. While it samples the moving average, it puts other values into them and then restores them.
     fn vars(&self) -> Vec<(String, Var)>;
@@ -115,7 +115,7 @@ pub trait Trainable {
     /// Shapes that do not fit the network, or a condition that it does not take.
     fn predict(&self, xt: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction>;
 
-    /// The metadata that a file of the weights needs so that the network can be made again; none if the program that trains it makes it.
+    /// The metadata that a file of the weights needs so that the network can be loaded; empty if the program that trains it also makes it.
     fn metadata(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
     }

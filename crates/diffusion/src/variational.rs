@@ -28,7 +28,8 @@ pub fn normal_kl(
     (distance.broadcast_add(&spread)? - 1.0)? * 0.5
 }
 
-/// Log-likelihood in nats of 8-bit images, scaled to [-1, 1], under normals cut into 256 bins.
+/// Log-likelihood in nats of images in [-1, 1] under normals cut into 256 bins, those of 8-bit images. Images of another depth get the same
+/// bins.
 ///
 /// Source: guided-diffusion `discretized_gaussian_log_likelihood`, with its tanh approximation of the normal distribution.
 ///

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// The network of a preconditioning class (`EDMPrecond`, `VPPrecond`, `VEPrecond`) with these keyword arguments; missing ones take the
 /// defaults of the class.
 ///
-/// `use_fp16` only says how the reference computes, and is accepted.
+/// `use_fp16` only sets the precision of the reference, and is accepted.
 ///
 /// # Errors
 /// A class or an argument that is unknown, missing without a default, or of the wrong type; a network that cannot be built.

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, or with the names and shapes in a file.
+//! Errors about a configuration, or about the names and shapes in a file.
 
 /// A network of this configuration cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -6,7 +6,7 @@
 pub struct ConfigError {
     /// The field to change.
     pub field: String,
-    /// What is wrong with it: the value found, and the valid values.
+    /// The value found, and the valid values.
     pub problem: String,
 }
 

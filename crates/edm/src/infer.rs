@@ -1,4 +1,4 @@
-//! What the names and shapes in a file determine of a network.
+//! The fields of a network that the names and shapes in its file determine.
 
 use crate::{
     DecoderType, DhariwalConfig, EdmConfig, EmbeddingType, EncoderType, ModelConfig, NotEdm,

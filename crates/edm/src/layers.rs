@@ -180,7 +180,7 @@ impl Conv {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.filter {
             None => self.convolve(x, self.pad),
-            // The filter's sum is 1 and it meets no border, so the bias may come first.
+            // The filter's sum is 1 and it does not reach the border, so the bias may be added first.
             Some(filter) if self.fused => {
                 filter.forward(&self.convolve(x, self.pad + filter.pad())?, 0)
             }

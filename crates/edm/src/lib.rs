@@ -2,7 +2,7 @@
 //! preconditioning.
 //!
 //! Parameters and fields have the names of the reference, so its state dicts and constructor arguments are read without renaming;
-//! [`infer`] recovers what the names and shapes in a file determine. [`EdmNet`] is a [`sdft_diffusion::Network`]: called with the
+//! [`infer`] recovers the fields that the names and shapes in a file determine. [`EdmNet`] is a [`sdft_diffusion::Network`]: called with the
 //! variance-preserving state and sigma it predicts the clean image. [`EdmNet::denoise`] is D(x; sigma) itself.
 //!
 //! # Example: the network for FFHQ at 64 pixels (`edm-ffhq-64x64-uncond-vp`)
@@ -16,7 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** knows no losses, no samplers and no files; every parameter and buffer that it asks for has the reference's name.
+//! **Invariant:** has no losses, no samplers and no files; every parameter and buffer has the reference's name.
 
 pub use crate::{
     arguments::from_arguments,

@@ -14,7 +14,7 @@ use sdft_nn::{Init, ParamSource, ParamSpec, Scope, specs_of};
 /// As a [`Network`] it is called with the variance-preserving state `x_t = sqrt(ab) x0 + sqrt(1 - ab) n` and `t = sigma =
 /// sqrt((1 - ab) / ab)`, and predicts the clean image. Its deepest features, those of [`BottleneckNet`] and [`FeatureNet`], are the result
 /// of `{res}_in1`: the reference counts `{res}_in0` (with attention) and `{res}_in1` to the decoder, but they take no encoder result, and
-/// are what ADM calls the middle.
+/// are ADM's middle.
 #[derive(Clone, Debug)]
 pub struct EdmNet(Preconditioned<EdmUnet>);
 
@@ -37,7 +37,7 @@ impl EdmNet {
         specs_of(|scope| EdmUnet::build(scope, config))
     }
 
-    /// Whether this name is that of a constant: it is in the file, and not trained.
+    /// Whether this is the name of a constant, which is in the file and not trained.
     pub fn is_constant(name: &str) -> bool {
         name.ends_with(".resample_filter") || name == "model.map_noise.freqs"
     }
@@ -95,7 +95,7 @@ impl EdmNet {
     }
 }
 
-/// A source whose constants are compared with what the configuration implies.
+/// A source whose constants are compared with those that the configuration implies.
 struct Constants<'a>(&'a dyn ParamSource);
 
 impl ParamSource for Constants<'_> {
@@ -106,7 +106,7 @@ impl ParamSource for Constants<'_> {
             let found: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
             let expected = taps.outer();
             let mut pairs = found.iter().zip(&expected);
-            // NaN is near nothing.
+            // A comparison with NaN is false.
             if !pairs.all(|(a, b)| (a - b).abs() <= 1e-6) {
                 bail!(
                     "{name}: expected {expected:?}, which model.resample_filter implies, found {found:?}"

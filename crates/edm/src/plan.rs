@@ -2,7 +2,7 @@
 
 use crate::{DecoderType, EdmConfig, EmbeddingType, EncoderType, ModelConfig};
 
-/// What both networks have in common.
+/// The fields that both networks have.
 pub(crate) struct Plan<'a> {
     pub(crate) resolution: usize,
     pub(crate) channels: usize,
@@ -18,7 +18,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) label_dropout: f64,
     /// The filter of changes of resolution.
     pub(crate) filter: &'a [f64],
-    /// The fields that only `SongUNet` has; none is `DhariwalUNet`.
+    /// The fields that only `SongUNet` has; `None` is `DhariwalUNet`.
     pub(crate) song: Option<Song>,
 }
 
@@ -155,7 +155,7 @@ impl Plan<'_> {
         self.width(self.levels() - 1)
     }
 
-    /// Heads of a block with attention; `DhariwalUNet` leaves attention out where fewer than 64 channels make none.
+    /// Heads of a block with attention; `DhariwalUNet` has no attention at fewer than 64 channels.
     pub(crate) fn heads(&self, channels: usize) -> usize {
         match self.song {
             Some(_) => 1,

@@ -15,12 +15,12 @@ use sdft_kernels::Activation;
 use sdft_nn::{GroupNorm, Init, Scope};
 use sdft_noise::DropoutKey;
 
-/// What a network is given in addition to the noised images and the noise levels, as the reference passes it.
+/// The inputs of a network in addition to the noised images and the noise levels, as the reference passes them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EdmInputs<'a> {
     /// `[B, label_dim]`, one-hot; a class-conditional network needs them.
     pub class_labels: Option<&'a Tensor>,
-    /// `[B, augment_dim]`; none are no augmentation.
+    /// `[B, augment_dim]`; `None` is no augmentation.
     pub augment_labels: Option<&'a Tensor>,
     /// The address of the dropout masks. `None` evaluates without dropout.
     pub dropout: Option<DropoutKey<'a>>,

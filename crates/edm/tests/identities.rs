@@ -1,4 +1,4 @@
-//! What must hold for every network, whatever its weights.
+//! Identities of every network, for any weights.
 
 mod networks;
 

@@ -171,7 +171,7 @@ impl Architecture {
         }
     }
 
-    /// The frozen network with feature maps of type `compute_dtype`. EDM networks predict the image, whatever `prediction_type` is.
+    /// The frozen network with feature maps of type `compute_dtype`. EDM networks predict the image, regardless of `prediction_type`.
     ///
     /// # Errors
     /// An invalid configuration, or parameters that are missing or of another shape.
@@ -236,7 +236,7 @@ impl Architecture {
             Self::Adm(config) => Ok(config.validate()?),
             Self::AdmEdm(config) => {
                 config.validate()?;
-                // The output is the image alone.
+                // The output has no variance.
                 match config.out_channels == config.in_channels {
                     true => Ok(()),
                     false => Err(ArchitectureError {

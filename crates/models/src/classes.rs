@@ -39,7 +39,7 @@ impl Classes {
         u32::try_from(place).ok()
     }
 
-    /// What is wrong with classes from a file, if anything is.
+    /// A message about classes that are not valid.
     pub(crate) fn problem(&self) -> Option<String> {
         let n = self.names.len();
         if n == 0 {

@@ -1,4 +1,4 @@
-//! What a network makes: the form of its images, the sizes that it runs at, and its classes.
+//! Images and classes of a network: their form, the sizes that it runs at, and its labels.
 
 use crate::error::ModelError;
 use crate::{Architecture, Classes};
@@ -12,9 +12,9 @@ pub(crate) const MOST_SIDE: usize = 1 << 14;
 const MOST_NAMES: usize = 1 << 16;
 
 impl Architecture {
-    /// What height and width of an image must be multiples of, because the network halves them at each level.
+    /// Height and width of an image must be multiples of this number, because the network halves them at each level.
     ///
-    /// [`Self::check_size`] also knows networks whose filters have an odd number of taps.
+    /// EDM's networks whose filter has an odd number of taps need one pixel more; [`Self::check_size`] checks that.
     pub fn multiple(&self) -> usize {
         self.valid_sides()[0]
     }
@@ -103,7 +103,7 @@ impl Architecture {
         self
     }
 
-    /// What is wrong with classes of this network, if anything is.
+    /// A message about classes that do not fit this network.
     pub(crate) fn classes_problem(&self, classes: &Classes) -> Option<String> {
         let (expected, found) = match self {
             Self::Edm(config) => (config.label_dim, classes.names.len()),
@@ -115,7 +115,7 @@ impl Architecture {
         })
     }
 
-    /// What is wrong with images of this form for this network, if anything is.
+    /// A message about a form of images that does not fit this network.
     pub(crate) fn image_problem(&self, image: &ImageSpec) -> Option<String> {
         let channels = self.in_channels();
         if image.channels != channels {

@@ -5,7 +5,7 @@ use sdft_adm::AdmConfig;
 /// SHA-256 of a file and its architecture.
 type Known = (&'static str, fn() -> AdmConfig);
 
-/// Public files with a known architecture, including fields that no shape shows.
+/// Public files with a known architecture, including fields that do not follow from shapes.
 const KNOWN: [Known; 2] = [
     // diffusion_ffhq_10m.pt: the light FFHQ-256 network.
     (

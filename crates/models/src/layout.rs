@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 pub(crate) type Shapes = BTreeMap<String, Vec<usize>>;
 
-/// Whose names the tensors of a file have.
+/// The names that the tensors of a file have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// guided-diffusion's, also of classifiers.
@@ -68,7 +68,7 @@ impl Layout {
     }
 }
 
-/// Whether names and shapes are those of a whole network, of either kind if `encoder` is none.
+/// Whether names and shapes are those of a whole network, of either kind if `encoder` is `None`.
 fn fits(shapes: &Shapes, encoder: Option<bool>) -> bool {
     let layout = Layout::of(shapes);
     let shapes = layout.named(shapes.clone());
@@ -89,7 +89,7 @@ fn fits(shapes: &Shapes, encoder: Option<bool>) -> bool {
     }
 }
 
-/// The tensors that do not fit; none if the architecture cannot be built, because assumed groups of the norms do not divide the widths.
+/// The tensors that do not fit; `None` if the architecture cannot be built, because assumed groups of the norms do not divide the widths.
 fn mismatch(inferred: &Inferred, shapes: &Shapes) -> Option<Mismatch> {
     let specs = match inferred.encoder() {
         Some(encoder) => Encoder::specs(&encoder),

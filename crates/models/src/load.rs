@@ -29,7 +29,7 @@ pub struct LoadOptions {
     pub key: Option<String>,
     /// The weights to take if a file has both.
     pub prefer: Prefer,
-    /// The process of a file that does not state its own; the usual one of such files if none.
+    /// The process of a file that does not state its own; `None` is the usual one of such files.
     pub process_otherwise: Option<Process>,
 }
 
@@ -79,7 +79,7 @@ impl LoadedModel {
         self.classes.as_ref()?.null
     }
 
-    /// What a file of this network states, without provenance.
+    /// The contents of a file of this network in addition to its weights, without provenance.
     pub fn file(&self) -> NetworkFile<'_> {
         NetworkFile {
             image: Some(&self.image),
@@ -142,8 +142,8 @@ impl LoadedModel {
 /// Reads a network from a file, or from the folder of a model in diffusers' layout.
 ///
 /// # Errors
-/// The file cannot be read, is not a network, does not fit its configuration completely, or does not state what public models of its kind
-/// differ in.
+/// The file cannot be read, is not a network, does not fit its configuration completely, or does not state the settings in
+/// which public models of its kind differ.
 pub fn load_network(path: &Path, options: &LoadOptions) -> Result<LoadedModel, ModelError> {
     let path = &weights_of(path)?;
     let state = sdft_checkpoint::read(path, &options.read(UNET))?;

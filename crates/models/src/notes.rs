@@ -1,4 +1,4 @@
-//! Notes about how a file was read and what was assumed.
+//! Notes about how a file was read, and about assumed fields.
 
 use crate::Architecture;
 use crate::folder::Siblings;
@@ -8,7 +8,7 @@ use sdft_checkpoint::Summary;
 use sdft_diffusion::Process;
 use std::path::Path;
 
-/// Notes about assumed fields that change numbers; `of_other` if the process is that of another model.
+/// Notes about assumed fields that change numbers; `of_other` if the process is another model's.
 pub(crate) fn assumed(resolved: &Resolved, of_other: bool) -> Vec<String> {
     let assumed = resolved.origins.iter();
     let assumed = assumed.filter(|(_, origin)| **origin == Origin::Assumed);
@@ -55,7 +55,7 @@ fn process(resolved: &Resolved, of_other: bool) -> Option<String> {
         ..
     } = &resolved.process;
     let what = match (is_assumed("noise_schedule"), is_assumed("diffusion_steps")) {
-        // Without rescaling is how every network of 1000 steps is called.
+        // Every network of 1000 steps is called without rescaling.
         (false, false) if *diffusion_steps != 1000 && is_assumed("rescale_timesteps") => {
             "rescale_timesteps=false is".to_owned()
         }

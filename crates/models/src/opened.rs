@@ -1,4 +1,4 @@
-//! A file or its listing with everything that decides about its network.
+//! A file or its listing, with everything that determines its network.
 
 use crate::error::ModelError;
 use crate::folder::Siblings;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Names, shapes and settings of a file, without its numbers.
 pub(crate) struct Opened {
     pub(crate) path: PathBuf,
-    /// Whose names its tensors had.
+    /// The layout of its tensors' names.
     pub(crate) layout: Layout,
     /// Names and shapes as the networks here have them.
     pub(crate) shapes: Shapes,
@@ -76,7 +76,7 @@ impl Opened {
         resolve(&seen, options)
     }
 
-    /// The tensors that do not fit the network, if any do not.
+    /// The tensors that do not fit the network; `None` if all fit.
     pub(crate) fn misfit(&self, resolved: &Resolved) -> Option<Mismatch> {
         let mismatch = Mismatch::between(&specs(resolved).ok()?, &self.shapes);
         (!mismatch.is_empty()).then_some(mismatch)
@@ -104,7 +104,7 @@ impl Opened {
     pub(crate) fn notes(&self, summary: &Summary) -> Vec<String> {
         let mut all = summary.notes.clone();
         if self.layout == Layout::Edm {
-            // It belongs to the names of these networks.
+            // The prefix is part of the names of these networks.
             let expected = removed_prefix(EDM_PREFIX);
             all.retain(|note| *note != expected);
         }

@@ -42,7 +42,7 @@ impl<'a> NetworkFile<'a> {
     }
 }
 
-/// Writes a network with its metadata; in f32 if `dtype` is none.
+/// Writes a network with its metadata; in f32 if `dtype` is `None`.
 ///
 /// # Errors
 /// The file system fails. Then the old file stays.

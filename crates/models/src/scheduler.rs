@@ -40,7 +40,7 @@ const KNOWN: [(&str, [f64; 2], &str); 22] = [
     ("RePaintScheduler", ADM, "linear"),
 ];
 
-/// Fields that say how one of these classes takes its own steps. DDIM and DDPM take none of them from its file either.
+/// Fields about the steps of one of these classes. diffusers' DDIM and DDPM ignore them as well.
 const SOLVERS: [&str; 30] = [
     "algorithm_type",
     "corrector_order",
@@ -197,7 +197,7 @@ pub(crate) fn process(
     if has(&["variance_type"]) {
         put("sigma_small", is_small.into());
     }
-    // Every scheduler gives the network its steps as they are counted.
+    // Every scheduler calls the network with the numbers of its steps.
     put("rescale_timesteps", false.into());
     put("sampling", json!(sampling));
     Ok(fields)
@@ -339,7 +339,7 @@ fn variance(reader: &mut Reader<'_>, learns_variance: bool) -> bool {
     })
 }
 
-/// Refuses what is neither read above nor without effect here.
+/// Refuses fields that are neither read above nor without effect here.
 fn others(reader: &mut Reader<'_>) {
     const READ: [&str; 16] = [
         "num_train_timesteps",
@@ -381,7 +381,7 @@ fn others(reader: &mut Reader<'_>) {
 
 /// The `scheduler_config.json` of a process, which [`scheduler_process`] reads as the same process.
 ///
-/// It is that of a `DDPMScheduler`, or of a `DDIMScheduler` where the last step does not lead to the image. A process that guided-diffusion
+/// It is the configuration of a `DDPMScheduler`, or of a `DDIMScheduler` where the last step does not lead to the image. A process that guided-diffusion
 /// samples gets the settings that are nearest: evenly spaced steps and clamped images.
 ///
 /// # Errors

@@ -244,28 +244,19 @@ fn classes_of_the_same_name_keep_their_embedding_and_others_start_at_the_mean() 
 
 #[test]
 fn the_mean_is_that_of_the_rows() {
-    for architecture in all() {
-        let model = with_classes(architecture.clone(), false);
+    // EDM's tables may be shifted by a bias.
+    let with_rows = all().into_iter();
+    for architecture in with_rows.filter(|a| !matches!(a, Architecture::Edm(_))) {
+        let model = with_classes(architecture, false);
         let adapted = adapt(&model, &target(3, names(&["new", "a"], false))).unwrap();
-        let Architecture::Edm(_) = architecture else {
-            let table = |params: &Params| {
-                let mut tables = params.iter().filter(|(name, _)| {
-                    ["label_emb.weight", "class_embedding.weight"].contains(name)
-                });
-                tables.next().unwrap().1.clone()
-            };
-            let (rows, own) = (table(&adapted.params), table(&model.params));
-            let mean = own.mean_keepdim(0).unwrap();
-            assert!(max_abs_diff(&rows.narrow(0, 0, 1).unwrap(), &mean) < 1e-6);
-            assert_eq!(
-                max_abs_diff(
-                    &rows.narrow(0, 1, 1).unwrap(),
-                    &own.narrow(0, 0, 1).unwrap()
-                ),
-                0.0
-            );
-            continue;
-        };
+        let [rows, own] = [&adapted.params, &model.params].map(|params| {
+            let is_table = |name| ["label_emb.weight", "class_embedding.weight"].contains(&name);
+            params.iter().find(|(name, _)| is_table(name)).unwrap().1
+        });
+        let row = |table: &Tensor, i| table.narrow(0, i, 1).unwrap();
+        assert_eq!(rows.dims()[0], 2);
+        assert!(max_abs_diff(&row(rows, 0), &own.mean_keepdim(0).unwrap()) < 1e-6);
+        assert_eq!(max_abs_diff(&row(rows, 1), &row(own, 0)), 0.0);
     }
 }
 

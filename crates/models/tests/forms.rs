@@ -1,4 +1,4 @@
-//! What a file states of images and classes, and what follows where it does not.
+//! Images and classes in the metadata of a file, and the defaults of files without them.
 
 mod architectures;
 

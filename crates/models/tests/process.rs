@@ -127,7 +127,7 @@ fn a_process_is_asked_for_where_public_families_differ() {
         }
     }
     assert!(!files.path("out.safetensors").exists());
-    // Metadata that leaves the schedule out says no more than none.
+    // Metadata without a schedule is treated as missing.
     let partial = files.path("partial.safetensors");
     let params = load_network(
         &path,
@@ -190,7 +190,7 @@ fn what_a_network_predicts_is_stored_and_given_and_reaches_the_network() {
         let x = Tensor::zeros((1, 3, side, side), DType::F32, &Device::Cpu).unwrap();
         let prediction = model.network().unwrap().predict(&x, &[0.0]).unwrap();
         assert_eq!(prediction.prediction_type, kind);
-        // What the file says may not be contradicted, whether it is written or left out.
+        // Settings may not contradict the file, whether a field is written or has its default.
         for other in PredictionType::ALL {
             let options = with_process(json!({}), json!({ "prediction_type": other.name() }));
             let loaded = load_network(&path, &options);

@@ -67,7 +67,7 @@ fn a_folder_is_the_network_that_its_config_describes() {
     for path in [folder.path(""), folder.path("unet")] {
         assert_eq!(load_network(&path, &options).unwrap().sha256, loaded.sha256);
     }
-    // The settings belong to what the hash says.
+    // The hash covers the settings.
     let other = folder.with("dropout", json!(0.5)).unwrap();
     assert_ne!(other.sha256, loaded.sha256);
 
@@ -312,7 +312,7 @@ fn the_scheduler_determines_the_process_or_is_refused() {
         let notes = model.notes.join("; ");
         assert!(!notes.contains("assumed"), "{class}: {notes}");
     }
-    // Defaults are those of a class; without one nothing says them.
+    // Defaults are those of a class; without a class there are none.
     for (settings, said) in [
         (json!({}), "linear schedule of 1000 steps is assumed"),
         (

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration.
+//! Errors about a configuration.
 
 use serde_json::Value;
 

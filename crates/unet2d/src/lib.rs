@@ -26,7 +26,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Invariant:** knows no losses, no samplers and no files; a configuration that it accepts is computed as diffusers computes it.
+//! **Invariant:** has no losses, no samplers and no files; a configuration that it accepts is computed as diffusers computes it.
 
 pub use crate::{
     config::{

@@ -29,7 +29,7 @@ pub struct TrainableUnet2d {
 }
 
 impl TrainableUnet2d {
-    /// A network that starts from a copy of `params`, predicts `prediction_type`, and computes as `mode` says.
+    /// A network that starts from a copy of `params`, predicts `prediction_type`, and computes in `mode`.
     ///
     /// # Errors
     /// A configuration that cannot be trained; parameters that are missing or of another shape.

@@ -158,7 +158,8 @@ pub(super) fn network(dtype: DType, device: &Device, findings: &mut Vec<Finding>
         ..AdmConfig::default()
     };
     let params = filled(&Unet::specs(&config)?)?;
-    let inputs = [wave(&[2, 3, 16, 16], 4, &Device::Cpu)?];
+    // Of another size than the configuration's, and not square.
+    let inputs = [wave(&[2, 3, 12, 20], 4, &Device::Cpu)?];
     let run = |device: &Device, dtype: DType, again: bool| {
         all_of(&params, device, &inputs, |params, t| {
             let unet = Unet::load(params, &config)?.with_compute_dtype(dtype);

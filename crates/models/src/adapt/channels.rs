@@ -5,7 +5,7 @@ use crate::error::ModelError;
 use candle_core::{Result, Tensor, bail};
 use sdft_nn::Params;
 
-/// The network for images of `to` channels, and a note about what was changed.
+/// The network for images of `to` channels, and a note about the change.
 ///
 /// # Errors
 /// Parameters that do not fit the architecture; a number of channels that it cannot have.

@@ -7,7 +7,7 @@ use sdft_nn::Params;
 mod channels;
 mod classes;
 
-/// What a network is fitted to.
+/// The images and classes that a network is fitted to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
     /// Channels of the images.
@@ -27,7 +27,7 @@ pub struct Adapted {
     pub params: Params,
     /// The frozen source model.
     pub frozen: Frozen,
-    /// What was changed, for the user; empty if nothing was.
+    /// The changes, for the user; empty if there are none.
     pub notes: Vec<String>,
 }
 
@@ -65,7 +65,7 @@ impl Frozen {
 ///
 /// From M to N channels, input kernels are summed for N = 1, and repeated and divided by N for M = 1; output kernels and biases are averaged
 /// for N = 1 and repeated for M = 1. Otherwise the first min(M, N) channels stay; the kernels of other inputs are zero, and other outputs are
-/// the mean of the model's. Predictions and variances are separate groups. EQUATIONS.md says which outputs are equal then.
+/// the mean of the model's. Predictions and variances are separate groups. EQUATIONS.md derives which outputs are equal then.
 ///
 /// A class keeps the row of the model's class of the same name. Other rows start at zero if the model is unconditional, so that it computes
 /// the same for every label, and at the mean of the model's classes otherwise. A model with classes becomes unconditional with its null

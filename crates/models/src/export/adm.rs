@@ -88,7 +88,7 @@ fn attends(adm: &AdmConfig, level: usize) -> bool {
     adm.attention_resolutions.contains(&(1 << level))
 }
 
-/// Channels per head, which a `UNet2DModel` has only one number for; none for one head everywhere.
+/// Channels per head, for which a `UNet2DModel` has only one number; `None` for one head everywhere.
 fn head_dim(adm: &AdmConfig) -> std::result::Result<Option<usize>, ArchitectureError> {
     let last = adm.levels().saturating_sub(1);
     // The middle attends in any case, with the heads of the encoder.

@@ -23,7 +23,7 @@ const VERSION: &str = "0.42.1";
 /// Writes a folder that diffusers' `DDPMPipeline.from_pretrained` loads: `model_index.json`, `unet/` and `scheduler/`. The pipeline computes
 /// the same images from the same noise. Returns notes for the user.
 ///
-/// An ADM network becomes the `UNet2DModel` that equals it. The weights are f32 if `dtype` is none; the metadata of their file keeps the
+/// An ADM network becomes the `UNet2DModel` that equals it. The weights are f32 if `dtype` is `None`; the metadata of their file keeps the
 /// names of the classes and the form of the images. The folder appears complete or not at all; an older folder of a pipeline is replaced.
 ///
 /// # Errors
@@ -167,7 +167,7 @@ fn equal(architecture: &Architecture) -> Result<Unet2dConfig, ArchitectureError>
     }
 }
 
-/// Whether a folder is one that may be replaced: empty, or that of a pipeline.
+/// Whether a folder may be replaced: it is empty, or the folder of a pipeline.
 fn is_replaceable(folder: &Path) -> bool {
     let is_empty = || fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
     folder.is_dir() && (folder.join("model_index.json").is_file() || is_empty())

@@ -38,7 +38,7 @@ pub(super) fn find(seen: &Seen<'_>, given: &Map<String, Value>) -> Result<Found,
     if let Some(stated) = &stated {
         fields.state(stated, &seen.assumed("model"));
         preconditioning(seen, given, &mut fields)?;
-        // What the metadata says must be valid, whatever is given.
+        // The metadata must be valid, regardless of the settings given.
         let config = Architecture::from_fields(fields.all.clone())
             .map_err(|e| seen.bad_metadata(MODEL_KEY, e))?;
         let checked = config.check();

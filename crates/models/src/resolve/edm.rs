@@ -11,11 +11,11 @@ use sdft_edm::{EdmConfig, from_arguments, infer};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// The field of the preconditioning, which no shape shows.
+/// The field of the preconditioning, which does not follow from shapes.
 const PRECOND: &str = "precond";
 
 /// The architecture of a file in NVlabs/edm's layout: from its metadata, from the constructor of a snapshot, or from names and shapes and
-/// what the user says.
+/// the user's settings.
 pub(super) fn find(seen: &Seen<'_>, given: &Map<String, Value>) -> Result<Found, ModelError> {
     let mut given = given.clone();
     if let Some(Value::String(name)) = given.get(PRECOND) {

@@ -75,7 +75,7 @@ impl Fields {
         self.origins.insert(field.to_owned(), origin);
     }
 
-    /// Whether nothing but a default determines this field.
+    /// Whether this field has its default.
     pub(crate) fn is_assumed(&self, field: &str) -> bool {
         self.origins.get(field) == Some(&Origin::Assumed)
     }

@@ -29,7 +29,7 @@ pub(crate) const ASSUMED_KEY: &str = "sdft.assumed";
 pub struct Resolved {
     /// The architecture.
     pub architecture: Architecture,
-    /// The head, if it is a classifier; the architecture is then that of its encoder.
+    /// The head of a classifier, whose encoder the architecture is; `None` for a U-Net.
     pub pool: Option<Pool>,
     /// The diffusion process.
     pub process: Process,
@@ -56,7 +56,7 @@ impl Resolved {
 /// The facts about a file.
 pub(crate) struct Seen<'a> {
     pub(crate) path: &'a Path,
-    /// Whose names its tensors had.
+    /// The layout of its tensors' names.
     pub(crate) layout: Layout,
     /// Names and shapes as the networks here have them.
     pub(crate) shapes: &'a Shapes,
@@ -95,7 +95,7 @@ impl Seen<'_> {
             .map_err(|e| self.bad_metadata(MODEL_KEY, e))
     }
 
-    /// The form of the images: the file's own, or that of the architecture.
+    /// The form of the images: the file's own, or the architecture's.
     fn image(&self, architecture: &Architecture) -> Result<ImageSpec, ModelError> {
         let Some(text) = self.metadata.get(IMAGE_KEY) else {
             return Ok(architecture.image());
@@ -107,7 +107,7 @@ impl Seen<'_> {
         }
     }
 
-    /// The classes: the file's own, or those of the architecture.
+    /// The classes: the file's own, or the architecture's.
     fn classes(&self, architecture: &Architecture) -> Result<Option<Classes>, ModelError> {
         let Some(text) = self.metadata.get(CLASSES_KEY) else {
             return Ok(architecture.classes());
@@ -135,9 +135,9 @@ struct Found {
     origins: BTreeMap<String, Origin>,
     /// The process of a file that does not state one.
     usual: Fields,
-    /// What the user must give if the process is assumed.
+    /// The settings that the user must give if the process is assumed.
     ask_process: Option<&'static str>,
-    /// What the user must give about the architecture.
+    /// The settings that the user must give about the architecture.
     ask: Option<String>,
 }
 
