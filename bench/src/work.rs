@@ -9,13 +9,13 @@ use candle_core::{DType, Device, Tensor, Var};
 use sdft_adm::{AdmConfig, TrainableUnet, Unet};
 use sdft_autograd::{attention, backward, conv2d_padded, norm_act, upsample_nearest_2x};
 use sdft_cuda::{allow_tf32, synchronize};
-use sdft_diffusion::{ComputeMode, Denoiser, PredictionType};
+use sdft_diffusion::{ComputeMode, PredictionType};
 use sdft_kernels::{Activation, AttentionOrder};
 use sdft_nn::{AttentionBlock, Params, ResBlock, ResBlockConfig, Scope, specs_of};
 use sdft_optim::{AdamW, Ema, EmaRamp, Optimizer, Rule};
 use sdft_randn::SeededNoise;
 use sdft_samplers::{Ddim, sample_ddim};
-use sdft_train::{Learner, LossPlan, Method, Outcome, PendingStep, Plan, Precision};
+use sdft_train::{Learner, LossPlan, Method, Outcome, PendingStep, Plan, Precision, Source};
 
 /// Does the work once; returns the time and, if requested, a digest of the results.
 pub(crate) type Run = Box<dyn FnMut(bool) -> Result<(Vec<Digest>, Spent)>>;
@@ -329,7 +329,7 @@ fn step(
     let source = match sdft {
         true => {
             let unet = Unet::load(&params, config)?.with_compute_dtype(precision.compute_dtype());
-            Some(Box::new(unet) as Box<dyn Denoiser>)
+            Some(Source::Plain(Box::new(unet)))
         }
         false => None,
     };
@@ -344,7 +344,7 @@ fn step(
         mode,
     )?);
     let image = [3, config.image_size, config.image_size];
-    let mut learner = Learner::new(&plan, network, source, image)?;
+    let mut learner = Learner::new(&plan, network, source, image, 0)?;
     drop(params);
     let x0 = images(batch, config)?.to_device(device)?;
     // The distilled images of an SDFT step are drawn for each step, so one step alone is not representative.

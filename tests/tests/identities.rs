@@ -62,6 +62,7 @@ fn a_student_that_equals_its_teacher_has_no_distillation_gradient() {
         noise: &eps,
         importance: None,
         distill: None,
+        mask: None,
     };
     for of_images in [true, false] {
         // A record serves one backward pass.

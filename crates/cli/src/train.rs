@@ -55,6 +55,8 @@ fn is_example(args: &TrainArgs) -> bool {
     chosen.iter().all(|choice| choice.is_none())
         && args.method.is_none()
         && args.gpus.is_none()
+        && args.size.is_none()
+        && args.classes.is_none()
         && run.config.is_empty()
         && run.set.is_empty()
         && [run.steps, run.batch, run.seed].iter().all(Option::is_none)
@@ -84,6 +86,8 @@ mod tests {
         for more in [
             &["--steps", "3"][..],
             &["--data", "digits"],
+            &["--size", "24x16"],
+            &["--classes", "folders"],
             &["--config", "digits-sdft"],
             &["--name", "x"],
             &["--dry-run"],

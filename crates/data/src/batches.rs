@@ -3,10 +3,13 @@
 use std::{fmt, sync::Arc};
 
 use rayon::prelude::*;
-use sdft_imaging::Image;
+use sdft_imaging::{Depth, Image, ImageSpec, Samples};
 use sdft_noise::{Draw, Purpose};
 
-use crate::{DataError, ImageSource, Order, Place, Result};
+use crate::{
+    DataError, ImageSource, Item, Order, Place, Result,
+    augment::{AugmentPlan, apply},
+};
 
 /// Minimum number of samples for each thread; smaller parts are not faster.
 const GRAIN: usize = 4;
@@ -46,7 +49,7 @@ pub struct Batch {
     pub augment: Option<Vec<f32>>,
 }
 
-/// The batches of a run: images of a source in the run's [`Order`], augmented.
+/// The batches of a run: images of a source in the run's [`Order`], augmented together with their masks.
 ///
 /// Sample `i` of step `k` is sample `g = k * batch + i` of the run, and its random numbers have the address `(seed, purpose, g)`. So two
 /// batches of 4 equal one batch of 8, and a batch may be split over devices or accumulation steps. A source smaller than the batch is
@@ -63,7 +66,7 @@ impl Batches {
     /// Batches of `batch` images for the run with `seed`.
     ///
     /// # Errors
-    /// Fails if the source is empty, `batch` is 0, or `shift` is not smaller than the images.
+    /// Fails if the source is empty, `batch` is 0, `shift` is not smaller than the images, `scale` is negative, or `edm` is no probability.
     pub fn new(
         source: Arc<dyn ImageSource>,
         seed: u64,
@@ -84,6 +87,20 @@ impl Batches {
                 option: "shift",
                 expected: format!("less than the image size of {spec}"),
                 found: augment.shift.to_string(),
+            });
+        }
+        if !(augment.scale.is_finite() && augment.scale >= 0.0) {
+            return Err(DataError::Option {
+                option: "scale",
+                expected: "0 or a positive number".to_owned(),
+                found: augment.scale.to_string(),
+            });
+        }
+        if !(0.0..=1.0).contains(&augment.edm) {
+            return Err(DataError::Option {
+                option: "augment",
+                expected: "a probability from 0 to 1".to_owned(),
+                found: augment.edm.to_string(),
             });
         }
         Ok(Self {
@@ -124,24 +141,31 @@ impl Batches {
             .map(|i| self.order.index(first.wrapping_add(i)))
             .collect();
         let mut data = vec![0.0; self.batch * spec.len()];
-        data.par_chunks_mut(spec.len())
+        let besides = data
+            .par_chunks_mut(spec.len())
             .zip(&indices)
             .enumerate()
             .with_min_len(GRAIN)
-            .try_for_each(|(i, (out, &index))| {
-                let image = self.sample(index, first.wrapping_add(i as u64))?;
-                out.copy_from_slice(&spec.to_unit_range(&image));
-                Ok::<(), DataError>(())
-            })?;
+            .map(|(i, (out, &index))| self.sample(index, first.wrapping_add(i as u64), out))
+            .collect::<Result<Vec<Besides>>>()?;
         let [c, h, w] = spec.shape();
+        let has_masks = besides.iter().any(|sample| sample.mask.is_some());
+        let mask = has_masks.then(|| {
+            let masks = besides.iter().flat_map(|sample| match &sample.mask {
+                Some(mask) => mask.clone(),
+                None => vec![1.0; h * w],
+            });
+            masks.collect()
+        });
+        let augment: Option<Vec<[f32; 9]>> = besides.iter().map(|sample| sample.augment).collect();
         Ok(Batch {
             step,
             labels: indices.iter().map(|&i| self.source.label(i)).collect(),
             indices,
             shape: [self.batch, c, h, w],
             data,
-            mask: None,
-            augment: None,
+            mask,
+            augment: augment.map(|labels| labels.concat()),
         })
     }
 
@@ -149,31 +173,81 @@ impl Batches {
         step.wrapping_mul(self.batch as u64)
     }
 
-    /// Image `index`, augmented as sample `g` of the run.
-    fn sample(&self, index: usize, g: u64) -> Result<Image> {
-        let mut image = self.source.item(index, Place::CENTRE)?.image;
-        let spec = self.source.spec();
-        if [image.channels, image.height, image.width] != spec.shape() {
-            return Err(DataError::Size {
-                id: self.source.id(index),
-                expected: spec.to_string(),
-                found: format!(
-                    "{}x{}, {} channels",
-                    image.height, image.width, image.channels
-                ),
-            });
-        }
-        if self.augment.flip && Draw::new(self.seed, Purpose::Flip, 0, g).below(0, 2) == 1 {
+    /// Writes image `index`, augmented as sample `g` of the run, to `out`.
+    fn sample(&self, index: usize, g: u64, out: &mut [f32]) -> Result<Besides> {
+        let address = |purpose| Draw::new(self.seed, purpose, 0, g);
+        let place = address(Purpose::Crop);
+        let place = Place {
+            x: place.uniform(0),
+            y: place.uniform(1),
+        };
+        let Item {
+            mut image,
+            mut mask,
+        } = self.source.item(index, place)?;
+        self.check(index, &image, mask.as_ref())?;
+        let augment = self.augment;
+        if augment.flip && address(Purpose::Flip).below(0, 2) == 1 {
             image = image.flip_horizontal();
+            mask = mask.map(|mask| mask.flip_horizontal());
         }
-        if self.augment.shift > 0 {
-            let draw = Draw::new(self.seed, Purpose::Shift, 0, g);
-            let reach = self.augment.shift as u64;
+        if augment.shift > 0 {
+            let draw = address(Purpose::Shift);
+            let reach = augment.shift as u64;
             let by = |i| draw.below(i, 2 * reach + 1) as isize - reach as isize;
             image = image.shift(by(0), by(1));
+            mask = mask.map(|mask| mask.shift(by(0), by(1)));
         }
-        Ok(image)
+        let spec = self.source.spec();
+        let mut pixels = spec.to_unit_range(&image);
+        let mut mask = mask.map(|mask| match mask.samples {
+            Samples::U8(values) => values.iter().map(|&v| f32::from(v) / 255.0).collect(),
+            _ => Vec::new(),
+        });
+        let plan = AugmentPlan {
+            flip_vertical: augment.flip_vertical,
+            scale: augment.scale,
+            edm: augment.edm,
+        };
+        let augment = apply(
+            &plan,
+            self.seed,
+            g,
+            &mut pixels,
+            spec.shape(),
+            mask.as_mut(),
+        );
+        out.copy_from_slice(&pixels);
+        Ok(Besides { mask, augment })
     }
+
+    /// Checks that an image and its mask have the source's form.
+    fn check(&self, index: usize, image: &Image, mask: Option<&Image>) -> Result<()> {
+        let spec = self.source.spec();
+        let mask_spec = ImageSpec::new(1, Depth::U8, spec.width, spec.height);
+        let pairs = [(Some(image), *spec, ""), (mask, mask_spec, "the mask of ")];
+        for (found, expected, what) in pairs {
+            let Some(found) = found else { continue };
+            let form = ImageSpec::new(found.channels, found.depth(), found.width, found.height);
+            let same = form.shape() == expected.shape() && form.depth == expected.depth;
+            if !same || found.samples.len() != expected.len() {
+                return Err(DataError::Size {
+                    id: format!("{what}{}", self.source.id(index)),
+                    expected: expected.to_string(),
+                    found: form.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a sample has besides its pixels.
+struct Besides {
+    /// `[H, W]`, 0 to 1.
+    mask: Option<Vec<f32>>,
+    /// The labels of EDM's augmentation.
+    augment: Option<[f32; 9]>,
 }
 
 impl fmt::Debug for Batches {

@@ -91,6 +91,7 @@ pub(crate) fn check(
             }
             Err(error) => unreadable.push(Unreadable {
                 reason: error.reason(),
+                kind: None,
                 file: found.0,
             }),
         }

@@ -1,6 +1,6 @@
 //! The error type of this crate.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use sdft_imaging::ImagingError;
 
@@ -82,6 +82,24 @@ pub enum DataError {
         /// Each of these files with its reason.
         unreadable: Vec<Unreadable>,
     },
+    /// The file with the labels of the images cannot be used.
+    #[error("labels {}: {problem}", file.display())]
+    Labels {
+        /// The file.
+        file: PathBuf,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// Some images have no class.
+    #[error("{n} image{} {what}:{}", if *n == 1 { "" } else { "s" }, first_of(files, *n))]
+    Unlabelled {
+        /// Number of these images.
+        n: usize,
+        /// What is missing and what to do.
+        what: String,
+        /// The first of them.
+        files: Vec<String>,
+    },
     /// A picture could not be read.
     #[error(transparent)]
     Picture(#[from] ImagingError),
@@ -139,13 +157,15 @@ pub enum DataError {
 
 /// The first ten files and reasons, one for each line.
 fn listed(unreadable: &[Unreadable]) -> String {
-    const SHOWN: usize = 10;
-    let mut out = String::new();
-    for one in unreadable.iter().take(SHOWN) {
-        out.push_str(&format!("\n  {one}"));
-    }
-    if unreadable.len() > SHOWN {
-        out.push_str(&format!("\n  and {} more", unreadable.len() - SHOWN));
+    first_of(unreadable, unreadable.len())
+}
+
+/// The first ten of `n` entries, one for each line.
+fn first_of<T: fmt::Display>(entries: &[T], n: usize) -> String {
+    let shown = &entries[..entries.len().min(10)];
+    let mut out: String = shown.iter().map(|one| format!("\n  {one}")).collect();
+    if n > shown.len() {
+        out.push_str(&format!("\n  and {} more", n - shown.len()));
     }
     out
 }

@@ -23,8 +23,10 @@
 //! **Invariant:** knows no tensor library; a batch is a pure function of the pictures, the seed and the step, so it does not depend on batch
 //! splits, threads, prefetching or resuming.
 
+mod augment;
 mod batches;
 mod check;
+mod classes;
 mod digits;
 mod digits_source;
 mod error;
@@ -33,6 +35,7 @@ mod folder;
 mod joined;
 mod options;
 mod order;
+mod paths;
 mod prefetch;
 mod report;
 mod scan;

@@ -63,6 +63,9 @@ pub struct Unreadable {
     pub file: String,
     /// Why it cannot be used.
     pub reason: String,
+    /// The format, if it is known but cannot be read, such as `HEIC`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
 }
 
 /// Images with the same pixels.

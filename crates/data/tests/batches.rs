@@ -9,7 +9,7 @@ use std::{
 };
 
 use sdft_data::{Augment, Batch, Batches, DataError, ImageSource, Item, Place, Prefetcher, Result};
-use sdft_imaging::{Depth, Image, ImageSpec, Rgb8, from_unit_range_round};
+use sdft_imaging::{Depth, Image, ImageSpec, Rgb8, Samples, from_unit_range_round};
 
 const SIZE: usize = 4;
 const SPEC: ImageSpec = ImageSpec {
@@ -178,6 +178,104 @@ fn shifts_reach_every_offset_about_equally_often() {
     assert!(even, "{counts:?}");
 }
 
+/// An image whose mask is its red channel, at the place it is asked for.
+struct Masked;
+
+impl ImageSource for Masked {
+    fn len(&self) -> usize {
+        2
+    }
+
+    fn spec(&self) -> &ImageSpec {
+        &SPEC
+    }
+
+    fn item(&self, index: usize, place: Place) -> Result<Item> {
+        let level = |i: usize| match index {
+            0 => (i * 15) as u8,
+            _ => (place.x * 100.0) as u8,
+        };
+        let pixels = (0..SIZE * SIZE).flat_map(|i| [level(i), 7, (place.y * 100.0) as u8]);
+        let mask = (index == 0).then(|| {
+            let samples = (0..SIZE * SIZE).map(level).collect();
+            Image::new(SIZE, SIZE, 1, Samples::U8(samples)).unwrap()
+        });
+        Ok(Item {
+            image: Rgb8::new(SIZE, SIZE, pixels.collect()).unwrap().into(),
+            mask,
+        })
+    }
+
+    fn label(&self, index: usize) -> Option<u32> {
+        Some(index as u32 + 4)
+    }
+
+    fn id(&self, index: usize) -> String {
+        format!("masked {index}")
+    }
+}
+
+#[test]
+fn labels_and_masks_follow_their_images_through_every_augmentation() {
+    let every = Augment {
+        flip: true,
+        flip_vertical: true,
+        shift: 1,
+        scale: 0.3,
+        edm: 0.0,
+    };
+    for augment in [NONE, BOTH, every] {
+        let batches = Batches::new(Arc::new(Masked), 3, 16, augment).unwrap();
+        let batch = batches.batch(1).unwrap();
+        let labels = batch.labels.unwrap();
+        let mask = batch.mask.unwrap();
+        assert_eq!(mask.len(), 16 * SIZE * SIZE);
+        let n = SIZE * SIZE;
+        for i in 0..16 {
+            assert_eq!(labels[i], batch.indices[i] as u32 + 4);
+            let (mask, red) = (&mask[i * n..][..n], &batch.data[3 * i * n..][..n]);
+            for (mask, red) in mask.iter().zip(red) {
+                match batch.indices[i] {
+                    0 => assert!((mask - (red + 1.0) / 2.0).abs() < 1e-6),
+                    _ => assert_eq!(*mask, 1.0),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn crops_lie_at_places_that_depend_on_the_sample() {
+    let places = |batch: usize, step: u64| -> Vec<[u8; 2]> {
+        let batches = Batches::new(Arc::new(Masked), 3, batch, NONE).unwrap();
+        let batch = batches.batch(step).unwrap();
+        let images = pictures(&batch).into_iter().zip(&batch.indices);
+        images
+            .filter(|(_, index)| **index == 1)
+            .map(|(image, _)| [image.pixels[0], image.pixels[2]])
+            .collect()
+    };
+    let all = places(64, 0);
+    let halves = [places(32, 0), places(32, 1)].concat();
+    assert_eq!(all, halves);
+    let spread = |i: usize| {
+        let values: HashSet<u8> = all.iter().map(|place| place[i]).collect();
+        values.len()
+    };
+    assert!(all.len() == 32 && spread(0) > 15 && spread(1) > 15);
+    assert!(all.iter().any(|[x, y]| x != y));
+}
+
+#[test]
+fn edms_augmentation_gives_labels_for_every_image() {
+    let augment = Augment { edm: 0.5, ..NONE };
+    let batch = batches(4, 1, 6, augment).batch(0).unwrap();
+    let labels = batch.augment.unwrap();
+    assert_eq!(labels.len(), 6 * 9);
+    assert!(labels.iter().any(|v| *v != 0.0));
+    assert!(batches(4, 1, 6, BOTH).batch(0).unwrap().augment.is_none());
+}
+
 #[test]
 fn invalid_options_are_refused() {
     let refused = |n, batch, shift| {
@@ -189,6 +287,20 @@ fn invalid_options_are_refused() {
     assert!(refused(0, 4, 0).contains("at least one image"));
     assert!(refused(5, 0, 0).contains("batch size"));
     assert!(refused(5, 4, SIZE).contains("less than the image size of 4"));
+    for augment in [
+        Augment {
+            scale: -0.1,
+            ..NONE
+        },
+        Augment {
+            scale: f64::NAN,
+            ..NONE
+        },
+        Augment { edm: 1.5, ..NONE },
+    ] {
+        let error = Batches::new(Arc::new(Numbered::new(5)), 0, 4, augment).unwrap_err();
+        assert!(matches!(error, DataError::Option { .. }), "{error}");
+    }
 }
 
 #[test]
@@ -200,7 +312,7 @@ fn a_picture_of_the_wrong_size_is_named() {
     let batches = Batches::new(Arc::new(source), 0, 3, NONE).unwrap();
     let message = batches.batch(0).unwrap_err().to_string();
     assert!(
-        message.contains("number 2") && message.contains("4x4") && message.contains("1x2"),
+        message.contains("number 2") && message.contains("4x4") && message.contains("2x1"),
         "{message}"
     );
 }

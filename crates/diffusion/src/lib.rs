@@ -28,6 +28,7 @@ pub use crate::{
     guided::Guided,
     level::{Level, eps_from_x0, predict_at, q_sample, velocity, x0_from_eps},
     network::Network,
+    pixels::mean_over_pixels,
     precond::Precond,
     preconditioned::{PRECOND_KEY, Preconditioned},
     prediction::{Prediction, PredictionType},
@@ -49,6 +50,7 @@ mod guided;
 mod in_steps;
 mod level;
 mod network;
+mod pixels;
 mod precond;
 mod preconditioned;
 mod prediction;

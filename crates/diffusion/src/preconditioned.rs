@@ -228,6 +228,10 @@ impl<N: Trainable> Trainable for Preconditioned<N> {
         self.net.compute_mode()
     }
 
+    fn augment_dim(&self) -> usize {
+        self.net.augment_dim()
+    }
+
     fn has_zero_gradient(&self, name: &str) -> bool {
         self.net.has_zero_gradient(name)
     }

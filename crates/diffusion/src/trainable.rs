@@ -125,6 +125,11 @@ pub trait Trainable {
         ComputeMode::default()
     }
 
+    /// The length of the augmentation labels of an image; 0 for a network that takes none.
+    fn augment_dim(&self) -> usize {
+        0
+    }
+
     /// Whether the gradient of this variable is exactly zero by construction. The gradient audit accepts it then.
     fn has_zero_gradient(&self, name: &str) -> bool {
         let _ = name;

@@ -1,6 +1,6 @@
 //! The variational bound, term by term.
 
-use crate::{Clip, Diffusion, Prediction};
+use crate::{Clip, Diffusion, Prediction, mean_over_pixels};
 use candle_core::{Result, Tensor};
 
 /// The Kullback-Leibler divergence of two normal distributions, element by element, in nats.
@@ -69,7 +69,7 @@ impl Diffusion {
     /// Source: guided-diffusion `_vb_terms_bpd`.
     ///
     /// # Shapes
-    /// - `x0`, `xt`: `[B, C, H, W]` · `t`: `B` steps · returns: `[B]`
+    /// - `x0`, `xt`: `[B, C, H, W]` · `t`: `B` steps · `weights`: see [`mean_over_pixels`] · returns: `[B]`
     ///
     /// # Errors
     /// As [`Self::reverse`].
@@ -79,11 +79,12 @@ impl Diffusion {
         x0: &Tensor,
         xt: &Tensor,
         t: &[usize],
+        weights: Option<&Tensor>,
     ) -> Result<Tensor> {
         let truth = self.q_posterior(x0, xt, t)?;
         let model = self.reverse(prediction, xt, t, Clip::No)?;
         let to_bits = 1.0 / std::f64::consts::LN_2;
-        let mean = |values: Tensor| values.flatten_from(1)?.mean(1)? * to_bits;
+        let mean = |values: Tensor| mean_over_pixels(&values, weights)? * to_bits;
         let kl = mean(normal_kl(
             &truth.mean,
             &truth.log_variance,

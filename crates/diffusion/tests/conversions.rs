@@ -91,7 +91,7 @@ fn reverse_steps_and_bounds_do_not_depend_on_the_prediction_type() {
         let prediction = diffusion.predict(&model, &xt, &T).unwrap();
         assert_eq!(prediction.prediction_type, kind);
         let reverse = diffusion.reverse(&prediction, &xt, &T, Clip::Yes).unwrap();
-        let bound = diffusion.variational_term(&prediction, &x0, &xt, &T);
+        let bound = diffusion.variational_term(&prediction, &x0, &xt, &T, None);
         (reverse.mean, reverse.x0, bound.unwrap())
     };
     let eps = of(PredictionType::Epsilon);

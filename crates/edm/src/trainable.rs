@@ -96,6 +96,10 @@ impl Trainable for TrainableEdm {
         self.mode
     }
 
+    fn augment_dim(&self) -> usize {
+        self.net.config().model.augment_dim()
+    }
+
     fn has_zero_gradient(&self, name: &str) -> bool {
         // Augmentation labels may be missing, and every image of a batch may have the null class.
         ["model.map_augment.weight", "model.map_label.weight"].contains(&name)

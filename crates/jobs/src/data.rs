@@ -3,50 +3,118 @@
 use crate::context::Context;
 use crate::embedded::DIGITS;
 use crate::error::{Result, ResultExt as _, failed, option, usage};
-use sdft_data::{Digits, DigitsSource, FolderSource, ImageSource, Listing, Style, scan_images};
+use sdft_data::{
+    Digits, DigitsOptions, DigitsSource, FolderOptions, FolderSource, ImageSource, Listing, Place,
+    Style, scan_images,
+};
 use sdft_gallery::Input;
+use sdft_imaging::{Depth, ImageSpec, Limits};
 use sdft_train::DataPlan;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Images whose pixels are part of a data set's fingerprint, spread over all of it.
 const FINGERPRINTED: usize = 32;
 
-/// Opens the images of a plan at `size` pixels: a folder, or the embedded digits.
+/// What images have where a plan does not say otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Form {
+    /// Height and width.
+    pub size: [usize; 2],
+    /// The number of channels; that of the files if none.
+    pub channels: Option<usize>,
+    /// The type of the samples; that of the files if none.
+    pub depth: Option<Depth>,
+    /// The values that become -1 and 1; see [`sdft_data::FolderOptions::range`] if none.
+    pub range: Option<[f64; 2]>,
+}
+
+impl Form {
+    /// 8-bit RGB images of `size` x `size` pixels.
+    pub fn rgb8(size: usize) -> Self {
+        Self {
+            size: [size; 2],
+            channels: Some(3),
+            depth: Some(Depth::U8),
+            range: None,
+        }
+    }
+
+    /// The form of the images of a model.
+    pub fn of(image: &ImageSpec) -> Self {
+        Self {
+            size: [image.height, image.width],
+            channels: Some(image.channels),
+            depth: Some(image.depth),
+            range: (image.range != image.depth.full_range()).then_some(image.range),
+        }
+    }
+}
+
+/// Opens the images of a plan: a folder, or the embedded digits. `otherwise` is their form where the plan does not say it.
 ///
 /// # Errors
-/// The folder cannot be read, or a setting of the digits is wrong.
+/// The folder cannot be read, or a setting does not fit the images.
 pub fn open_data(
     plan: &DataPlan,
-    size: usize,
+    otherwise: &Form,
     context: &mut Context<'_>,
 ) -> Result<Arc<dyn ImageSource>> {
-    if plan.path == DIGITS {
+    let size = plan.size.map_or(otherwise.size, |size| size.sides());
+    let (channels, depth) = (
+        plan.channels.or(otherwise.channels),
+        plan.depth.or(otherwise.depth),
+    );
+    let range = plan.range.or(otherwise.range);
+    if plan.is_digits() {
+        if size != [Digits::SIZE; 2] && plan.size.is_none() {
+            return Err(usage(format!(
+                "data.path: the digits are {0}x{0}, the model takes {1}x{2}; data.size resizes them",
+                Digits::SIZE,
+                size[0],
+                size[1]
+            )));
+        }
         let style = plan.style.as_deref().unwrap_or("chalk");
         let style: Style = style
             .parse()
             .map_err(|e| usage(format!("data.style: {e}")))?;
-        if size != Digits::SIZE {
-            return Err(usage(format!(
-                "data.path: the digits are {0}x{0}, the model takes {size}x{size}",
-                Digits::SIZE
-            )));
-        }
-        let per_class = match plan.per_class {
+        let mut options = DigitsOptions::new(style);
+        options.digits = plan.chosen_digits().to_vec();
+        options.per_class = match plan.per_class {
             None | Some(0) => usize::MAX,
             Some(n) => n,
         };
-        let classes = plan.classes.as_deref().unwrap_or_default();
-        let source = DigitsSource::new(Digits::embedded()?, style, classes, per_class)?;
+        options.size = size;
+        options.channels = channels.unwrap_or(options.channels);
+        options.depth = depth.unwrap_or_default();
+        options.range = range;
+        options.fit = plan.fit;
+        options.background = plan.background;
+        options.labelled = plan.classes_from().is_some();
+        let source = DigitsSource::with_options(&Digits::embedded()?, &options)?;
         return Ok(Arc::new(source));
     }
-    let (source, report) = FolderSource::open(Path::new(&plan.path), size, plan.strict)?;
+    let mut options = FolderOptions::new(size[0]);
+    options.size = size;
+    options.channels = channels;
+    options.depth = depth;
+    options.range = range;
+    options.fit = plan.fit;
+    options.background = plan.background;
+    options.pages = plan.pages;
+    options.masks = plan.masks.as_ref().map(PathBuf::from);
+    options.classes = plan.classes_from();
+    options.strict = plan.strict;
+    options.limits = Limits::from_env()?;
+    let (source, report) = FolderSource::open_with(Path::new(&plan.path), &options, &|_, _| {})?;
     let notes = report.notes();
     context.notes(notes.iter().map(|note| format!("{}: {note}", plan.path)));
     Ok(Arc::new(source))
 }
 
-/// A fingerprint of a set of images: a hash of all names and of the pixels of some.
+/// A fingerprint of a set of images: a hash of all names and of the pixels of some; of their form, classes and masks too, where they are
+/// not 8-bit RGB images without.
 ///
 /// # Errors
 /// An image cannot be read.
@@ -56,9 +124,24 @@ pub(crate) fn fingerprint(data: &dyn ImageSource) -> Result<String> {
         bytes.extend(data.id(i).into_bytes());
         bytes.push(0);
     }
+    let spec = data.spec();
+    if !spec.is_plain() {
+        bytes.extend(format!("{spec}, {:?}", spec.range).into_bytes());
+    }
+    if !data.classes().is_empty() {
+        bytes.extend(format!("{:?}", data.classes()).into_bytes());
+        let labels = (0..data.len()).map(|i| data.label(i).unwrap_or(u32::MAX));
+        bytes.extend(labels.flat_map(u32::to_le_bytes));
+    }
     let stride = data.len().div_ceil(FINGERPRINTED).max(1);
     for i in (0..data.len()).step_by(stride) {
-        bytes.extend(data.image(i)?.samples.to_bytes());
+        let item = data.item(i, Place::CENTRE)?;
+        bytes.extend(item.image.samples.to_bytes());
+        bytes.extend(
+            item.mask
+                .into_iter()
+                .flat_map(|mask| mask.samples.to_bytes()),
+        );
     }
     Ok(sdft_files::sha256_bytes(&bytes))
 }

@@ -27,7 +27,7 @@ mod weights;
 pub use cache::CacheLocation;
 pub use choice::Choice;
 pub use context::{Context, Runtime, check_stop, open_device, resolve_precision};
-pub use data::{list_inputs, open_data};
+pub use data::{Form, list_inputs, open_data};
 pub use edit::{EditOptions, GoalNetwork, RangeOptions, RangeReport, edit_folder, find_range};
 pub use embedded::{DIGITS, DIGITS_SOURCE, is_embedded};
 pub use error::{Error, Result, ResultExt};
@@ -46,8 +46,9 @@ pub use sample::{
 pub use select::{SelectOptions, SelectReport, Take, select_images};
 pub use training::{
     CLASSIFIERS, ClassifierJob, ClassifierOptions, DIRECTIONS, DirectionJob, DirectionOptions,
-    EditStep, Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan, Training, follow,
-    join_group, train_digits_classifier, train_digits_direction, train_direction_in, train_preset,
+    EditStep, ModelPlan, Run, RunOptions, TRAINING, TrainJob, TrainOptions, TrainPlan, Training,
+    follow, join_group, train_digits_classifier, train_digits_direction, train_direction_in,
+    train_preset,
 };
 pub use translate::{
     EnergyKind, TranslateOptions, TranslatePlan, TranslationMethod, TranslationModels, Translator,

@@ -17,6 +17,8 @@ pub struct NoisedBatch<'a> {
     /// Factors of the distillation term, one per image: any weight in addition to the objective's, or what undoes a random choice of
     /// images ([`distill_factor`](crate::distill_factor)). The source model skips images of factor 0. `None` means 1.
     pub distill: Option<&'a [f64]>,
+    /// How much each pixel counts, `[B, 1, H, W]` in 0 to 1: the loss of an image is a weighted mean over its pixels. `None` means 1.
+    pub mask: Option<&'a Tensor>,
 }
 
 /// Pure noise as an input of both networks, Eq. (5).
@@ -39,6 +41,7 @@ impl<'a> NoisedBatch<'a> {
             noise,
             importance: None,
             distill: None,
+            mask: None,
         }
     }
 

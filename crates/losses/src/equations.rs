@@ -2,7 +2,7 @@
 
 use crate::{Auxiliary, Distillation, NoisedBatch, Objective, Variational, weights_at};
 use candle_core::{Result, Tensor, bail};
-use sdft_diffusion::{Diffusion, Level, Prediction, PredictionType};
+use sdft_diffusion::{Diffusion, Level, Prediction, PredictionType, mean_over_pixels};
 
 /// The parts of the base loss.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub struct Base {
     pub mean: Tensor,
 }
 
-/// Eq. (2): `L_base = E lambda(t) || target - f_theta(x_t, t) ||^2`, plus the variational term.
+/// Eq. (2): `L_base = E lambda(t) || target - f_theta(x_t, t) ||^2`, plus the variational term; means over the pixels that take part.
 ///
 /// `f` is the quantity that the network predicts; for the noise the target is `eps`, as in the paper.
 ///
@@ -35,7 +35,7 @@ pub fn base(
 ) -> Result<Base> {
     let kind = student.prediction_type;
     let target = kind.target(batch.x0, batch.levels, batch.noise)?;
-    let error = mean_square(&(target - &student.output)?)?;
+    let error = mean_square(&(target - &student.output)?, batch.mask)?;
     let mse = scale(&error, &weights_at(objective.base, batch.levels))?;
     let vb = variational(objective.variational, diffusion, student, xt, batch)?;
     let each = match &vb {
@@ -77,11 +77,12 @@ fn variational(
             "the variational term needs the steps of a discrete process, found levels between steps"
         );
     };
-    let vb = diffusion.variational_term(&frozen, batch.x0, xt, &t)?;
+    let vb = diffusion.variational_term(&frozen, batch.x0, xt, &t, batch.mask)?;
     Ok(Some((vb * factor)?))
 }
 
-/// `|| f_src(x_t, t) - f_theta(x_t, t) ||^2` of Eq. (3) and (5) for each input, a mean over channels and pixels, `[B]`.
+/// `|| f_src(x_t, t) - f_theta(x_t, t) ||^2` of Eq. (3) and (5) for each input, a mean over channels and pixels with the weights `mask`
+/// `[B, 1, H, W]`, `[B]`.
 ///
 /// `f` is the quantity `space`; the variance logits are not compared, and no gradient reaches the source model.
 ///
@@ -93,10 +94,11 @@ pub fn distance(
     source: &Prediction,
     xt: &Tensor,
     levels: &[Level],
+    mask: Option<&Tensor>,
 ) -> Result<Tensor> {
     let student = student.convert(space, xt, levels)?;
     let source = source.convert(space, xt, levels)?.detach();
-    mean_square(&(student - source)?)
+    mean_square(&(student - source)?, mask)
 }
 
 /// Eq. (3): `L_distill = E w(t) || f_src(x_t, t) - f_theta(x_t, t) ||^2`, `x_t` a noised target image.
@@ -137,8 +139,8 @@ pub fn total(base: &Tensor, terms: &[(f64, Tensor)]) -> Result<Tensor> {
 }
 
 /// The mean of squares over everything but the batch, `[B]`.
-fn mean_square(x: &Tensor) -> Result<Tensor> {
-    x.sqr()?.flatten_from(1)?.mean(1)
+fn mean_square(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    mean_over_pixels(&x.sqr()?, mask)
 }
 
 /// Multiplies each entry of `[B]` by its f64 weight, cast only here.

@@ -59,10 +59,7 @@ impl Objective {
         let Some(source) = source else {
             bail!("the objective distills, but no source model was given");
         };
-        let seen = match self.distill {
-            Some(_) => batch.seen()?,
-            None => Vec::new(),
-        };
+        let seen = self.seen(batch)?;
         if self.distill.is_some() && seen.is_empty() {
             terms.distill = Some(terms.base.zeros_like()?);
         }
@@ -75,7 +72,11 @@ impl Objective {
         let teacher = predict_at(source, &input, &levels)?;
         let student = Prediction::new(take(&student.output, &rows)?, student.prediction_type);
         let space = self.distill_space;
-        let distances = distance(space, &student, &teacher, &input, &levels)?;
+        let mask = match batch.mask {
+            None => None,
+            Some(mask) => Some(with_ones(mask, &seen, levels.len() - seen.len())?),
+        };
+        let distances = distance(space, &student, &teacher, &input, &levels, mask.as_ref())?;
 
         let mut weighted = Vec::new();
         if let Some(term) = self.distill
@@ -94,6 +95,30 @@ impl Objective {
         }
         terms.total = total(&terms.base, &weighted)?;
         Ok(terms)
+    }
+
+    /// The images that the source model sees; its inputs are these and then the auxiliary inputs. A caller that gives the source model a
+    /// class for each input needs them.
+    ///
+    /// # Errors
+    /// Another number of factors than images.
+    pub fn seen(&self, batch: &NoisedBatch<'_>) -> Result<Vec<usize>> {
+        match self.distill {
+            Some(_) => batch.seen(),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+/// The masks of these images, and ones for `n` auxiliary inputs after them.
+fn with_ones(mask: &Tensor, seen: &[usize], n: usize) -> Result<Tensor> {
+    let [_, _, height, width] = *mask.dims() else {
+        bail!("mask: expected [B, 1, H, W], found {:?}", mask.dims());
+    };
+    let ones = Tensor::ones((n, 1, height, width), mask.dtype(), mask.device())?;
+    match seen {
+        [] => Ok(ones),
+        seen => Tensor::cat(&[&take(mask, seen)?, &ones], 0),
     }
 }
 

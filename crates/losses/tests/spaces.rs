@@ -53,6 +53,7 @@ fn evaluate(objective: &Objective, student: &Toy, teacher: &Toy) -> Terms {
         noise: &noise,
         importance: None,
         distill: None,
+        mask: None,
     };
     let aux = Auxiliary {
         z: &z,

@@ -86,6 +86,7 @@ impl Scene {
             noise: &self.noise,
             importance,
             distill: None,
+            mask: None,
         };
         let aux = Auxiliary {
             z: &self.z,
@@ -203,6 +204,7 @@ fn missing_inputs_are_named_in_the_error() {
         noise: &s.noise,
         importance: None,
         distill: None,
+        mask: None,
     };
     let objective = Objective::metfaces(true);
     let no_aux = objective
@@ -257,6 +259,7 @@ fn distillation_reaches_the_student_and_not_the_teacher() {
         noise: &s.noise,
         importance: None,
         distill: None,
+        mask: None,
     };
     let terms = objective
         .evaluate(&s.diffusion, &s.student, Some(&teacher), &batch, None)
@@ -281,6 +284,7 @@ fn the_rescaled_variational_term_counts_the_steps_of_the_respaced_process() {
             noise: &scene.noise,
             importance: None,
             distill: None,
+            mask: None,
         };
         let objective = Objective::base_only(Weighting::Constant, kind);
         let terms = objective
@@ -344,6 +348,7 @@ fn images_of_little_weight_can_be_skipped_with_the_same_expected_gradient() {
             noise: &s.noise,
             importance: Some(&[1.5, 0.5]),
             distill,
+            mask: None,
         };
         objective
             .evaluate(&s.diffusion, &s.student, Some(&recorder), &batch, None)
@@ -409,6 +414,7 @@ fn images_left_out_in_the_middle_do_not_need_a_network_of_contiguous_outputs() {
             noise,
             importance: None,
             distill,
+            mask: None,
         };
         let teacher = Joint(s.teacher.a.clone());
         objective
@@ -445,6 +451,7 @@ fn auxiliary_timesteps_in_proportion_to_their_weight_have_the_same_expected_grad
             noise: &s.noise,
             importance: None,
             distill: None,
+            mask: None,
         };
         let aux = Auxiliary {
             z: &z,
@@ -480,4 +487,66 @@ fn auxiliary_timesteps_in_proportion_to_their_weight_have_the_same_expected_grad
         (unweighted / uniform - 1.0).abs() > 0.05,
         "{unweighted} {uniform}"
     );
+}
+
+/// A denoiser whose prediction has a gradient of its own at every pixel.
+struct Pixels(Tensor);
+
+impl Denoiser for Pixels {
+    fn predict(&self, xt: &Tensor, _: &[f32]) -> Result<Prediction> {
+        Ok(Prediction {
+            output: (xt * 0.3)?.broadcast_add(&self.0)?,
+            prediction_type: PredictionType::Epsilon,
+            variance: Some((xt * 0.2)?.broadcast_add(&self.0)?),
+        })
+    }
+}
+
+#[test]
+fn masked_pixels_get_no_gradient_and_a_mask_of_ones_changes_nothing() {
+    let s = scene();
+    let objective = Objective::metfaces(true);
+    let (levels, aux_levels) = (s.levels(&[0, 300]), s.levels(&[990]));
+    let z = s.z.narrow(0, 0, 1).unwrap();
+    let gradient = |mask: Option<&Tensor>, with_aux: bool| {
+        let bias = Var::zeros((1, 3, 4, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let student = Pixels(bias.as_tensor().clone());
+        let batch = NoisedBatch {
+            importance: Some(&[0.5, 2.0]),
+            distill: Some(&[0.0, 1.5]),
+            mask,
+            ..NoisedBatch::new(&s.x0, &levels, &s.noise)
+        };
+        let aux = with_aux.then_some(Auxiliary {
+            z: &z,
+            levels: &aux_levels,
+            weights: &[1.0],
+        });
+        let objective = Objective {
+            aux: objective.aux.filter(|_| with_aux),
+            ..objective
+        };
+        let source = Some(&s.teacher as &dyn Denoiser);
+        let terms = objective
+            .evaluate(&s.diffusion, &student, source, &batch, aux.as_ref())
+            .unwrap();
+        let report = terms.report().unwrap();
+        let store = terms.total.backward().unwrap();
+        let gradient = store.get(&bias).unwrap().mean_keepdim(1).unwrap();
+        let all: Vec<f32> = gradient.flatten_all().unwrap().to_vec1().unwrap();
+        (report, all)
+    };
+    // The left half of both images takes no part.
+    let half = |i: i64| (i % 4 >= 2) as u8 as f32;
+    let mask: Vec<f32> = (0..32).map(half).collect();
+    let mask = Tensor::from_vec(mask, (2, 1, 4, 4), &Device::Cpu).unwrap();
+    let (_, masked) = gradient(Some(&mask), false);
+    for (i, value) in masked.iter().enumerate() {
+        assert_eq!(*value != 0.0, i % 4 >= 2, "{i}: {masked:?}");
+    }
+    // Pure noise has no mask.
+    let (_, with_aux) = gradient(Some(&mask), true);
+    assert!(with_aux.iter().all(|value| *value != 0.0), "{with_aux:?}");
+    let ones = mask.ones_like().unwrap();
+    assert_eq!(gradient(Some(&ones), true), gradient(None, true));
 }

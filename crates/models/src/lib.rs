@@ -51,6 +51,7 @@ mod error;
 mod export;
 mod folder;
 mod form;
+mod fresh;
 mod inspect;
 mod known;
 mod layout;

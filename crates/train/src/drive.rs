@@ -3,13 +3,13 @@
 use crate::checkpoint::{self, Position};
 use crate::error::{Result, TrainError};
 use crate::folder::RunFolder;
+use crate::images::to_tensor;
 use crate::log::{Log, LogLine};
 use crate::plan::{LoopPlan, OutputPlan};
 use crate::progress::{Progress, StepReport};
 use crate::task::{Finished, StepOutcome, Task};
 use candle_core::{Device, Tensor};
-use sdft_cuda::upload;
-use sdft_data::{Batch, Batches, Prefetcher};
+use sdft_data::{Batches, Prefetcher};
 use sdft_optim::non_finite;
 use std::fs;
 use std::path::PathBuf;
@@ -306,18 +306,13 @@ pub(crate) fn not_finite<'a>(
         .collect())
 }
 
-pub(crate) fn to_tensor(batch: &Batch, device: &Device) -> Result<Tensor> {
-    let [n, c, h, w] = batch.shape;
-    Ok(upload(&batch.data, (n, c, h, w), device)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::checkpoint::{Checkpoint, TrainingState};
     use crate::plan::Plan;
     use crate::progress::NoopProgress;
-    use sdft_data::{Augment, Digits, DigitsSource, Style};
+    use sdft_data::{Augment, Batch, Digits, DigitsSource, Style};
     use std::collections::{BTreeMap, VecDeque};
     use std::path::Path;
     use std::sync::Arc;

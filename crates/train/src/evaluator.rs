@@ -3,16 +3,13 @@
 use crate::error::{Result, TrainError};
 use crate::learner::Learner;
 use crate::plan::{BestBy, Plan};
-use crate::preview::{sample_images, to_tensor};
-use candle_core::{Device, Tensor};
+use crate::preview::{Samples, to_tensor};
+use candle_core::Device;
 use sdft_data::ImageSource;
-use sdft_diffusion::Diffusion;
 use sdft_eval::{Extractor, ImageSet, nearest_first, neighbour_strip, score_digits};
 use sdft_features::DigitsJudge;
 use sdft_imaging::{ImageSpec, Rgb8};
 use sdft_metrics::{Features, KidOptions, Neighbour, mmd2_unbiased, nearest};
-use sdft_noise::Purpose;
-use sdft_randn::randn;
 use std::sync::Arc;
 
 /// The address of the evaluation's noise. The grids have step 0.
@@ -29,11 +26,9 @@ pub struct Evaluator {
 /// An evaluator with the features of the training images.
 pub(crate) struct Evaluation {
     evaluator: Evaluator,
-    at_once: usize,
     data: Arc<dyn ImageSource>,
     reference: Features,
-    diffusion: Diffusion,
-    noise: Tensor,
+    samples: Samples,
     by: BestBy,
 }
 
@@ -64,31 +59,19 @@ impl Evaluation {
                 "KID needs at least 2 training images".into(),
             ));
         };
-        let shape = [&[plan.eval.samples], &data.spec().shape()[..]].concat();
+        let how = (plan.eval.samples, &plan.eval.sampler.parse()?, NOISE_STEP);
         Ok(Self {
             evaluator,
+            samples: Samples::new(plan, learner, how, *data.spec(), device)?,
             data,
             reference,
-            diffusion: plan
-                .process
-                .diffusion(learner.learns_variance(), &plan.eval.sampler.parse()?)?,
-            noise: randn(plan.seed, Purpose::Preview, NOISE_STEP, 0, &shape, device)?,
             by: plan.eval.best,
-            at_once: plan.sampled_at_once(),
         })
     }
 
     /// Samples the averaged weights after `step` steps and measures the samples.
     pub(crate) fn evaluate(&self, learner: &Learner, step: u64) -> Result<EvalReport> {
-        let images = learner.updater().with_averaged(|| {
-            sample_images(
-                &self.diffusion,
-                &learner.frozen(),
-                &self.noise,
-                self.at_once,
-                self.data.spec(),
-            )
-        })?;
+        let images = self.samples.averaged(learner)?;
         let extractor = &self.evaluator.extractor;
         let metric = |source| TrainError::Evaluation(format!("step {step}: {source}"));
         let features =

@@ -7,6 +7,7 @@ use crate::error::{Result, TrainError};
 use crate::evaluator::Evaluation;
 use crate::folder::RunFolder;
 use crate::follow::share_start;
+use crate::images::StepImages;
 use crate::learner::{Learner, Outcome, PendingStep};
 use crate::log::Log;
 use crate::plan::{Method, Plan};
@@ -22,42 +23,24 @@ use sdft_parallel::{Command, ProcessGroup};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
+/// A run that trains a denoising network.
 pub(crate) struct FineTuning<'a, M> {
-    group: &'a ProcessGroup,
-    plan: &'a Plan<M>,
-    folder: &'a RunFolder,
-    device: &'a Device,
-    learner: Learner,
+    pub(crate) group: &'a ProcessGroup,
+    pub(crate) plan: &'a Plan<M>,
+    pub(crate) folder: &'a RunFolder,
+    pub(crate) device: &'a Device,
+    /// Entries for the metadata of the files of weights.
+    pub(crate) metadata: &'a BTreeMap<String, String>,
+    pub(crate) learner: Learner,
     /// Steps that were issued and not yet waited for, in order.
-    issued: VecDeque<PendingStep>,
-    evaluation: Option<Evaluation>,
-    spec: ImageSpec,
-    preview: Option<Preview>,
+    pub(crate) issued: VecDeque<PendingStep>,
+    pub(crate) evaluation: Option<Evaluation>,
+    pub(crate) spec: ImageSpec,
+    /// Made when the run begins.
+    pub(crate) preview: Option<Preview>,
 }
 
-impl<'a, M> FineTuning<'a, M> {
-    pub(crate) fn new(
-        plan: &'a Plan<M>,
-        folder: &'a RunFolder,
-        learner: Learner,
-        evaluation: Option<Evaluation>,
-        spec: ImageSpec,
-        group: &'a ProcessGroup,
-        device: &'a Device,
-    ) -> Self {
-        Self {
-            group,
-            plan,
-            folder,
-            device,
-            learner,
-            issued: VecDeque::new(),
-            evaluation,
-            spec,
-            preview: None,
-        }
-    }
-
+impl<M> FineTuning<'_, M> {
     fn provenance(&self, position: &Position) -> BTreeMap<String, String> {
         let plan = self.plan;
         let method = match plan.method {
@@ -122,6 +105,11 @@ impl<M> Task for FineTuning<'_, M> {
         if is_exhausted(position, &self.plan.eval) && position.step < self.plan.steps.steps {
             progress.note(&exhausted(position));
         }
+        if self.plan.data.augment > 0.0 && self.learner.network().augment_dim() == 0 {
+            progress.note(
+                "data.augment: the network takes no augmentation labels, so augmented images may appear in samples",
+            );
+        }
         let preview = Preview::new(self.plan, &self.learner, self.spec, self.device);
         self.preview = Some(preview.map_err(|error| match error {
             TrainError::Image { .. } => {
@@ -132,11 +120,12 @@ impl<M> Task for FineTuning<'_, M> {
         Ok(())
     }
 
-    fn step(&mut self, step: u64, x0: &Tensor, _: &Batch) -> Result<StepOutcome> {
+    fn step(&mut self, step: u64, x0: &Tensor, batch: &Batch) -> Result<StepOutcome> {
         if self.group.size() > 1 {
             self.group.announce(Command::Step)?;
         }
-        self.issued.push_back(self.learner.issue(step, x0)?);
+        let images = StepImages::of(batch, x0)?;
+        self.issued.push_back(self.learner.issue(step, images)?);
         // A GPU gets the next step while it computes this one.
         if self.device.is_cuda() {
             Ok(StepOutcome::Pending)
@@ -252,7 +241,8 @@ impl<M> Task for FineTuning<'_, M> {
     }
 
     fn metadata(&self, position: &Position) -> Result<BTreeMap<String, String>> {
-        let network = self.learner.network().metadata();
+        let mut network = self.learner.network().metadata();
+        network.extend(self.metadata.clone());
         model_metadata(network, &self.plan.process, &self.provenance(position))
     }
 

@@ -1,14 +1,15 @@
 //! A process of another rank than 0: it computes its share of every batch, and nothing else.
 
 use crate::checkpoint::{Checkpoint, Position, Tensors};
-use crate::drive::to_tensor;
 use crate::error::{Result, TrainError};
+use crate::images::{StepImages, to_tensor};
 use crate::learner::{Learner, PendingStep};
 use crate::plan::Plan;
 use crate::run::{batches, learner};
+use crate::source::Source;
 use candle_core::Device;
 use sdft_data::{ImageSource, Prefetcher};
-use sdft_diffusion::{Denoiser, Trainable};
+use sdft_diffusion::Trainable;
 use sdft_parallel::{Command, ProcessGroup};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub struct Follower<M = toml::Table> {
     /// The network. Its values come from rank 0.
     pub network: Box<dyn Trainable>,
     /// The frozen source model, unless the method is `scratch`.
-    pub source: Option<Box<dyn Denoiser>>,
+    pub source: Option<Source>,
     /// The images.
     pub data: Arc<dyn ImageSource>,
     /// The device of the network and of the images.
@@ -54,7 +55,8 @@ pub fn follow<M>(follower: Follower<M>) -> Result<()> {
             Command::End => break,
         }
         let batch = prefetch.next()?;
-        let issued = learner.issue(step, &to_tensor(&batch, &device)?)?;
+        let images = StepImages::of(&batch, &to_tensor(&batch, &device)?)?;
+        let issued = learner.issue(step, images)?;
         // At most one step is pending. Its outcome is for rank 0 to report.
         if let Some(before) = waiting.replace(issued) {
             before.wait()?;

@@ -3,10 +3,12 @@
 use crate::audit::audit_gradients;
 use crate::checkpoint::{Checkpoint, Position, Tensors, TrainingState};
 use crate::error::{Result, TrainError};
+use crate::images::StepImages;
 use crate::plan::{Accumulate, Plan, PlanError};
-use crate::recipe::Recipe;
+use crate::recipe::{PartDraw, Recipe};
+use crate::source::Source;
 use crate::updater::Updater;
-use crate::values::FrozenRef;
+use crate::values::frozen;
 use candle_core::{DType, Tensor};
 use sdft_autograd::backward;
 use sdft_cuda::{Download, download};
@@ -66,7 +68,8 @@ pub struct Learner {
     micro_batch: usize,
     accumulate: Accumulate,
     network: Box<dyn Trainable>,
-    source: Option<Box<dyn Denoiser>>,
+    source: Option<Source>,
+    labels: Option<Labels>,
     diffusion: Diffusion,
     objective: Objective,
     recipe: Recipe,
@@ -76,8 +79,8 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// A learner for `network`, which starts from the values of its variables, on images `[C, H, W]`. `source` is the frozen model to
-    /// distill.
+    /// A learner for `network`, which starts from the values of its variables, on images `[C, H, W]` of so many classes, 0 for images
+    /// without. `source` is the frozen model to distill.
     ///
     /// The network makes one prediction, which shows what it predicts, whether it learns its variance, and that it takes such images.
     ///
@@ -86,8 +89,9 @@ impl Learner {
     pub fn new<M>(
         plan: &Plan<M>,
         network: Box<dyn Trainable>,
-        source: Option<Box<dyn Denoiser>>,
+        source: Option<Source>,
         image: [usize; 3],
+        classes: usize,
     ) -> Result<Self> {
         check_compute_mode(plan, &*network)?;
         let vars = network.vars();
@@ -96,7 +100,8 @@ impl Learner {
         };
         let probe = Tensor::zeros([&[1], &image[..]].concat(), DType::F32, first.device())?;
         // 1 is a time in every unit.
-        let prediction = FrozenRef(&*network).predict(&probe, &[1.0])?;
+        let label: Option<&[u32]> = (classes > 0).then_some(&[0]);
+        let prediction = frozen(&*network, &probe, &[1.0], label)?;
         check_prediction_type(plan, prediction.prediction_type)?;
         let learns_variance = prediction.variance.is_some();
         if learns_variance && plan.process.continuous.is_some() {
@@ -118,6 +123,7 @@ impl Learner {
             group: Arc::new(ProcessGroup::single()),
             network,
             source,
+            labels: Labels::new(classes, plan.loss.label_dropout)?,
             diffusion,
             objective,
         })
@@ -140,8 +146,8 @@ impl Learner {
     }
 
     /// The source model, if there is one to distill.
-    pub fn source(&self) -> Option<&dyn Denoiser> {
-        self.source.as_deref()
+    pub fn source(&self) -> Option<&Source> {
+        self.source.as_ref()
     }
 
     /// The network in training.
@@ -149,9 +155,24 @@ impl Learner {
         &*self.network
     }
 
-    /// The network without gradients and without dropout, for sampling.
-    pub fn frozen(&self) -> impl Denoiser + '_ {
-        FrozenRef(&*self.network)
+    /// The prediction of the network without gradients, dropout and augmentation labels, for sampling.
+    ///
+    /// # Errors
+    /// Shapes or labels that do not fit the network.
+    pub fn predict_frozen(
+        &self,
+        xt: &Tensor,
+        t: &[f32],
+        labels: Option<&[u32]>,
+    ) -> candle_core::Result<Prediction> {
+        frozen(&*self.network, xt, t, labels)
+    }
+
+    /// The labels of `n` images in which all classes are equally frequent: image `i` has class `i` modulo their number. `None` without
+    /// classes.
+    pub(crate) fn balanced_labels(&self, n: usize) -> Option<Vec<u32>> {
+        let labels = self.labels?;
+        Some((0..n).map(|i| labels.balanced(i)).collect())
     }
 
     /// The variables with their optimiser and moving average.
@@ -184,23 +205,33 @@ impl Learner {
             levels: &aux_levels,
             weights: &weights,
         };
-        let batch = NoisedBatch {
-            x0,
-            levels: &levels,
-            noise: &noise,
-            importance: None,
-            distill: None,
+        let batch = NoisedBatch::new(x0, &levels, &noise);
+        let seen: Vec<usize> = self.objective.seen(&batch)?;
+        let of_images = self.balanced_labels(n);
+        let inputs = Inputs {
+            labels: self.labels.zip(of_images).map(|(labels, mut all)| {
+                let n_aux = if self.objective.aux.is_some() { n } else { 0 };
+                all.extend((0..n_aux).map(|i| labels.auxiliary(i)));
+                all
+            }),
+            augment: None,
         };
         let student = Student {
             network: &*self.network,
+            inputs: &inputs,
             dropout: None,
         };
+        let of_source = inputs.of_source(&seen, n)?;
+        let teacher = self.source.as_ref().map(|source| Teacher {
+            source,
+            inputs: of_source,
+        });
         let is_exempt = |name: &str| self.network.has_zero_gradient(name);
         audit_gradients(self.updater.vars(), seed, &is_exempt, &|| {
             let terms = self.objective.evaluate(
                 &self.diffusion,
                 &student,
-                self.source(),
+                teacher.as_ref().map(|teacher| teacher as &dyn Denoiser),
                 &batch,
                 Some(&aux),
             )?;
@@ -208,21 +239,22 @@ impl Learner {
         })
     }
 
-    /// Step number `step` on `x0` `[batch, C, H, W]`. Every random number is a function of the seed, `step` and the sample's place in the
+    /// Step number `step` on a whole batch of images. Every random number is a function of the seed, `step` and the sample's place in the
     /// batch.
     ///
     /// # Errors
-    /// Images of another shape, or the device fails.
-    pub fn step(&mut self, step: u64, x0: &Tensor) -> Result<Outcome> {
-        self.issue(step, x0)?.wait()
+    /// Images of another shape, labels that the network does not take, or the device fails.
+    pub fn step(&mut self, step: u64, images: impl Into<StepImages>) -> Result<Outcome> {
+        self.issue(step, images)?.wait()
     }
 
     /// As [`Self::step`], without waiting for the result. If timesteps are chosen by past losses, it has to wait anyway.
     ///
     /// # Errors
     /// As [`Self::step`].
-    pub fn issue(&mut self, step: u64, x0: &Tensor) -> Result<PendingStep> {
-        let (device, image) = (x0.device(), &x0.dims()[1..]);
+    pub fn issue(&mut self, step: u64, images: impl Into<StepImages>) -> Result<PendingStep> {
+        let images: StepImages = images.into();
+        let (device, image) = (images.x0.device(), &images.x0.dims()[1..]);
         let draw = self.recipe.draw(self.seed, step);
         let mode = match self.accumulate {
             Accumulate::Mean => MicroBatches::Weighted,
@@ -242,15 +274,28 @@ impl Learner {
         let mut losses = Vec::new();
         for start in here.clone().step_by(self.micro_batch) {
             let n = self.micro_batch.min(here.end - start);
-            let images = x0.narrow(0, start, n)?;
+            let images = images.narrow(start, n)?;
             let part = draw.part(start..start + n, image, device)?;
             let aux = part.auxiliary();
             let objective = Objective {
                 aux: self.objective.aux.filter(|_| aux.is_some()),
                 ..self.objective
             };
+            let batch = NoisedBatch {
+                mask: images.mask.as_ref(),
+                ..part.batch(&images.x0)
+            };
+            let inputs = self.inputs(&images, &part)?;
+            let teacher = match &self.source {
+                Some(source) => Some(Teacher {
+                    source,
+                    inputs: inputs.of_source(&objective.seen(&batch)?, n)?,
+                }),
+                None => None,
+            };
             let student = Student {
                 network: &*self.network,
+                inputs: &inputs,
                 dropout: Some(DropoutKey {
                     seed: self.seed,
                     step,
@@ -260,8 +305,8 @@ impl Learner {
             let terms = objective.evaluate(
                 &self.diffusion,
                 &student,
-                self.source(),
-                &part.batch(&images),
+                teacher.as_ref().map(|teacher| teacher as &dyn Denoiser),
+                &batch,
                 aux.as_ref(),
             )?;
             let share = match self.accumulate {
@@ -313,6 +358,45 @@ impl Learner {
             numbers: Download::ready(numbers),
             present,
         })
+    }
+
+    /// The labels of a part's images and auxiliary inputs.
+    fn inputs(&self, images: &StepImages, part: &PartDraw) -> Result<Inputs> {
+        let (first, m) = part
+            .auxiliary
+            .as_ref()
+            .map_or((0, 0), |aux| (aux.first, aux.levels.len()));
+        let labels = match (&images.labels, self.labels) {
+            (None, None) => None,
+            (Some(given), Some(labels)) => {
+                let drops = part.drops_label.iter();
+                let own = given
+                    .iter()
+                    .zip(drops)
+                    .map(|(&label, &drops)| match labels.null {
+                        Some(null) if drops => null,
+                        _ => label,
+                    });
+                let of_aux = (first..first + m).map(|i| labels.auxiliary(i));
+                Some(own.chain(of_aux).collect())
+            }
+            (given, labels) => {
+                let name = |is: bool| if is { "labels" } else { "no labels" };
+                return Err(candle_core::Error::Msg(format!(
+                    "expected images with {}, found images with {}",
+                    name(labels.is_some()),
+                    name(given.is_some())
+                ))
+                .into());
+            }
+        };
+        let augment = match &images.augment {
+            Some(augment) if self.network.augment_dim() > 0 => {
+                Some(augment.pad_with_zeros(0, 0, m)?)
+            }
+            _ => None,
+        };
+        Ok(Inputs { labels, augment })
     }
 
     /// The sums of gradients and of the loss's numbers over all processes. A variable that gets no gradient here counts as zero, since
@@ -377,19 +461,95 @@ impl Learner {
     }
 }
 
-/// A network with the dropout of a step, as the objective takes it.
+/// The class labels of a run.
+#[derive(Clone, Copy, Debug)]
+struct Labels {
+    classes: u32,
+    null: Option<u32>,
+}
+
+impl Labels {
+    fn new(classes: usize, dropout: f64) -> Result<Option<Self>> {
+        let classes = u32::try_from(classes).map_err(candle_core::Error::wrap)?;
+        let null = (dropout > 0.0).then_some(classes);
+        Ok((classes > 0).then_some(Self { classes, null }))
+    }
+
+    /// The label of image `i` where all classes are equally frequent.
+    fn balanced(self, i: usize) -> u32 {
+        // The remainder is smaller than a number of 32 bits.
+        (i as u64 % u64::from(self.classes)) as u32
+    }
+
+    /// The label of auxiliary input `i` of a step: the null class, or balanced classes without one.
+    fn auxiliary(self, i: usize) -> u32 {
+        self.null.unwrap_or_else(|| self.balanced(i))
+    }
+}
+
+/// What networks get in addition to noised images: for each image, and then for each auxiliary input.
+struct Inputs {
+    labels: Option<Vec<u32>>,
+    augment: Option<Tensor>,
+}
+
+impl Inputs {
+    /// The rows of the source model: the images that it sees of `n`, and all auxiliary inputs.
+    fn of_source(&self, seen: &[usize], n: usize) -> Result<Self> {
+        let rows = |len: usize| -> Vec<usize> { seen.iter().copied().chain(n..len).collect() };
+        let labels = self.labels.as_ref();
+        let augment = match &self.augment {
+            None => None,
+            Some(augment) => {
+                let rows: Vec<u32> = rows(augment.dim(0)?)
+                    .iter()
+                    .map(|&row| row as u32)
+                    .collect();
+                match rows.len() {
+                    0 => None,
+                    n => {
+                        let rows = Tensor::from_vec(rows, n, augment.device())?;
+                        Some(augment.index_select(&rows, 0)?)
+                    }
+                }
+            }
+        };
+        Ok(Self {
+            labels: labels.map(|all| rows(all.len()).into_iter().map(|row| all[row]).collect()),
+            augment,
+        })
+    }
+}
+
+/// A network with the labels and the dropout of a step, as the objective takes it.
 struct Student<'a> {
     network: &'a dyn Trainable,
+    inputs: &'a Inputs,
     dropout: Option<DropoutKey<'a>>,
 }
 
 impl Denoiser for Student<'_> {
     fn predict(&self, xt: &Tensor, t: &[f32]) -> candle_core::Result<Prediction> {
         let condition = Condition {
+            labels: self.inputs.labels.as_deref(),
+            augment: self.inputs.augment.as_ref(),
             dropout: self.dropout,
-            ..Condition::default()
         };
         self.network.predict(xt, t, &condition)
+    }
+}
+
+/// The source model with the labels of a step.
+struct Teacher<'a> {
+    source: &'a Source,
+    inputs: Inputs,
+}
+
+impl Denoiser for Teacher<'_> {
+    fn predict(&self, xt: &Tensor, t: &[f32]) -> candle_core::Result<Prediction> {
+        let Inputs { labels, augment } = &self.inputs;
+        self.source
+            .predict(xt, t, labels.as_deref(), augment.as_ref())
     }
 }
 

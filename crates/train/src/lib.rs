@@ -35,20 +35,22 @@ pub use crate::{
     evaluator::Evaluator,
     folder::{RunFolder, RunPlan, free_run_folder, runs_near},
     follow::{Follower, follow},
+    images::StepImages,
     learner::{Learner, Outcome, PendingStep},
     log::Log,
     pick::{RunModel, model_of_run, verify_recorded},
     plan::{
-        Accumulate, AuxSampling, BestBy, DataPlan, DistillSampling, EvalPlan, LoopPlan, LossPlan,
-        LrSchedule, MAX_RUN_STEPS, Method, ModelFormat, OptimPlan, OptimizerKind, OutputPlan, Plan,
-        PlanError, Precision, check_classes, check_counts, check_name, check_optim, check_pace,
-        check_process,
+        Accumulate, AuxSampling, BestBy, ClassesPlan, DataPlan, DistillSampling, EvalPlan,
+        LoopPlan, LossPlan, LrSchedule, MAX_RUN_STEPS, Method, ModelFormat, OptimPlan,
+        OptimizerKind, OutputPlan, Plan, PlanError, Precision, Size, SizeError, check_classes,
+        check_counts, check_name, check_optim, check_pace, check_process,
     },
     preview::{contact_sheet, sheet, to_images, to_pictures, to_screens, to_tensor},
     progress::{NoopProgress, Progress, StepReport},
     provenance::{file_name, model_metadata, provenance},
     recipe::{AuxDraw, PartDraw, Recipe, StepDraw, noise_levels},
     run::{Setup, run},
+    source::Source,
     task::{Finished, StepOutcome, Task},
     updater::{Snapshot, Updater},
     values::{Frozen, with_values},
@@ -64,6 +66,7 @@ mod evaluator;
 mod fine_tuning;
 mod folder;
 mod follow;
+mod images;
 mod learner;
 mod log;
 mod pick;
@@ -73,6 +76,7 @@ mod progress;
 mod provenance;
 mod recipe;
 mod run;
+mod source;
 mod task;
 mod tensorboard;
 mod updater;

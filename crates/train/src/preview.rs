@@ -4,11 +4,13 @@ use crate::error::{Result, TrainError};
 use crate::learner::Learner;
 use crate::plan::Plan;
 use candle_core::{DType, Device, Tensor};
-use sdft_diffusion::{Denoiser, Diffusion};
+use sdft_diffusion::{Diffusion, Prediction};
 use sdft_imaging::{Image, ImageSpec, ImagingError, Rgb8};
 use sdft_noise::Purpose;
 use sdft_randn::{SeededNoise, randn};
 use sdft_samplers::{Ddim, sample_ddim};
+use sdft_schedule::Respacing;
+use std::ops::Range;
 use std::path::Path;
 
 /// Images that show whether the raw weights draw something else than their average.
@@ -18,12 +20,82 @@ const VISIBLE: f64 = 12.0;
 /// Grey between images.
 const GAP: [u8; 3] = [24, 24, 24];
 
-/// Samples a model from the same noise again and again while it changes.
-pub(crate) struct Preview {
+/// The prediction of a model for images with these labels.
+pub(crate) type Predict<'a> =
+    &'a dyn Fn(&Tensor, &[f32], Option<&[u32]>) -> candle_core::Result<Prediction>;
+
+/// Samples models from the same noise and labels again and again while they change.
+pub(crate) struct Samples {
     diffusion: Diffusion,
     noise: Tensor,
+    labels: Option<Vec<u32>>,
     spec: ImageSpec,
     at_once: usize,
+}
+
+impl Samples {
+    /// `n` images of this form, with balanced classes. `number` is the address of the noise.
+    pub(crate) fn new<M>(
+        plan: &Plan<M>,
+        learner: &Learner,
+        (n, respacing, number): (usize, &Respacing, u64),
+        spec: ImageSpec,
+        device: &Device,
+    ) -> Result<Self> {
+        let shape = [&[n], &spec.shape()[..]].concat();
+        Ok(Self {
+            diffusion: plan
+                .process
+                .diffusion(learner.learns_variance(), respacing)?,
+            noise: randn(plan.seed, Purpose::Preview, number, 0, &shape, device)?,
+            labels: learner.balanced_labels(n),
+            spec,
+            at_once: plan.sampled_at_once(),
+        })
+    }
+
+    /// The first images of a model as a screen shows them, by deterministic DDIM.
+    pub(crate) fn draw(&self, predict: Predict<'_>, range: Range<usize>) -> Result<Vec<Rgb8>> {
+        let mut images = Vec::with_capacity(range.len());
+        for start in range.clone().step_by(self.at_once) {
+            let n = self.at_once.min(range.end - start);
+            let labels = self.labels.as_ref().map(|all| &all[start..start + n]);
+            let model = |xt: &Tensor, t: &[f32]| predict(xt, t, labels);
+            let out = sample_ddim(
+                &self.diffusion,
+                &model,
+                &self.noise.narrow(0, start, n)?,
+                &Ddim::default(),
+                &mut SeededNoise::new(0, 0),
+                &mut |_| Ok(()),
+            )?;
+            images.extend(to_screens(&out, &self.spec)?);
+        }
+        Ok(images)
+    }
+
+    /// All images of the averaged weights.
+    pub(crate) fn averaged(&self, learner: &Learner) -> Result<Vec<Rgb8>> {
+        learner
+            .updater()
+            .with_averaged(|| self.draw(&frozen(learner), 0..self.len()))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.noise.dims()[0]
+    }
+}
+
+/// The network in training, without gradients.
+fn frozen(
+    learner: &Learner,
+) -> impl Fn(&Tensor, &[f32], Option<&[u32]>) -> candle_core::Result<Prediction> {
+    |xt, t, labels| learner.predict_frozen(xt, t, labels)
+}
+
+/// Grids of samples of a run.
+pub(crate) struct Preview {
+    samples: Samples,
     /// The source model's grid.
     before: Option<Rgb8>,
 }
@@ -36,38 +108,25 @@ impl Preview {
         spec: ImageSpec,
         device: &Device,
     ) -> Result<Self> {
-        let respacing = plan.sampler()?;
-        let shape = [&[plan.output.samples], &spec.shape()[..]].concat();
-        let mut preview = Self {
-            diffusion: plan
-                .process
-                .diffusion(learner.learns_variance(), &respacing)?,
-            noise: randn(plan.seed, Purpose::Preview, 0, 0, &shape, device)?,
-            spec,
-            at_once: plan.sampled_at_once(),
-            before: None,
+        let how = (plan.output.samples, &plan.sampler()?, 0);
+        let samples = Samples::new(plan, learner, how, spec, device)?;
+        let before = match learner.source() {
+            None => None,
+            Some(source) => {
+                let predict = |xt: &Tensor, t: &[f32], labels: Option<&[u32]>| {
+                    source.predict(xt, t, labels, None)
+                };
+                let images = samples.draw(&predict, 0..samples.len())?;
+                Some(contact_sheet(&images, "source"))
+            }
         };
-        if let Some(source) = learner.source() {
-            preview.before = Some(contact_sheet(&preview.images(source)?, "source"));
-        }
-        Ok(preview)
-    }
-
-    fn images(&self, model: &dyn Denoiser) -> Result<Vec<Rgb8>> {
-        sample_images(
-            &self.diffusion,
-            model,
-            &self.noise,
-            self.at_once,
-            &self.spec,
-        )
+        Ok(Self { samples, before })
     }
 
     /// Samples the averaged weights, and the raw ones if they draw something else, and writes the picture.
     pub(crate) fn write(&self, learner: &Learner, step: u64, path: &Path) -> Result<()> {
-        let network = learner.frozen();
-        let averaged = learner.updater().with_averaged(|| self.images(&network))?;
-        let raw = self.images_unless_similar(&network, &averaged)?;
+        let averaged = self.samples.averaged(learner)?;
+        let raw = self.raw_unless_similar(learner, &averaged)?;
         let mut sheets: Vec<Rgb8> = self.before.iter().cloned().collect();
         match raw {
             None => sheets.push(contact_sheet(&averaged, &format!("step {step}"))),
@@ -80,22 +139,14 @@ impl Preview {
         Ok(())
     }
 
-    /// The images of a model, unless the first few look like `others`, which are of the same noise.
-    fn images_unless_similar(
-        &self,
-        model: &dyn Denoiser,
-        others: &[Rgb8],
-    ) -> Result<Option<Vec<Rgb8>>> {
+    /// The images of the raw weights, unless the first few look like `others`, which are of the same noise.
+    fn raw_unless_similar(&self, learner: &Learner, others: &[Rgb8]) -> Result<Option<Vec<Rgb8>>> {
         let few = PROBES.min(others.len());
-        let draw = |from: usize, to: usize| {
-            let noise = self.noise.narrow(0, from, to - from)?;
-            sample_images(&self.diffusion, model, &noise, self.at_once, &self.spec)
-        };
-        let mut images = draw(0, few)?;
+        let mut images = self.samples.draw(&frozen(learner), 0..few)?;
         if mean_difference(&images, &others[..few]) < VISIBLE {
             return Ok(None);
         }
-        images.extend(draw(few, others.len())?);
+        images.extend(self.samples.draw(&frozen(learner), few..others.len())?);
         Ok(Some(images))
     }
 }
@@ -113,31 +164,6 @@ fn mean_difference(a: &[Rgb8], b: &[Rgb8]) -> f64 {
         .map(|(a, b)| u64::from(a.abs_diff(*b)))
         .sum();
     sum as f64 / a.len().max(1) as f64
-}
-
-/// Deterministic DDIM from `noise` `[N, C, H, W]`, `at_once` at a time.
-pub(crate) fn sample_images(
-    diffusion: &Diffusion,
-    model: &dyn Denoiser,
-    noise: &Tensor,
-    at_once: usize,
-    spec: &ImageSpec,
-) -> Result<Vec<Rgb8>> {
-    let n = noise.dim(0)?;
-    let mut images = Vec::with_capacity(n);
-    for start in (0..n).step_by(at_once) {
-        let x = noise.narrow(0, start, at_once.min(n - start))?;
-        let out = sample_ddim(
-            diffusion,
-            model,
-            &x,
-            &Ddim::default(),
-            &mut SeededNoise::new(0, 0),
-            &mut |_| Ok(()),
-        )?;
-        images.extend(to_screens(&out, spec)?);
-    }
-    Ok(images)
 }
 
 /// Images of the form `spec` from `[N, C, H, W]` in [-1, 1].
@@ -255,7 +281,7 @@ mod tests {
         let value = |value: f32| Tensor::full(value, (1, 3, 1, 1), &Device::Cpu).unwrap();
         let var = Var::from_tensor(&value(average)).unwrap();
         let network = Box::new(Constant(var.clone()));
-        let learner = Learner::new(&plan, network, None, [3, 8, 8]).unwrap();
+        let learner = Learner::new(&plan, network, None, [3, 8, 8], 0).unwrap();
         var.set(&value(raw)).unwrap();
         let preview = Preview::new(&plan, &learner, ImageSpec::rgb8(8, 8), &Device::Cpu).unwrap();
         preview.write(&learner, 1, &path).unwrap();

@@ -21,6 +21,8 @@ pub struct Recipe {
     auxiliary: Option<AuxLevels>,
     /// The weight of the distillation on images, if the source model sees images of small weight only now and then.
     distill: Option<Weighting>,
+    /// The share of class labels that are replaced by the null class.
+    label_dropout: f64,
 }
 
 /// How the levels of auxiliary inputs are chosen, and their weight `w_aux`.
@@ -69,6 +71,8 @@ pub struct StepDraw {
     pub aux_weights: Vec<f64>,
     /// The factor of each image in the distillation term, 0 if the source model does not see it. `None` means 1 for all.
     pub distill: Option<Vec<f64>>,
+    /// Whether the class label of each image is replaced by the null class.
+    pub drops_label: Vec<bool>,
     accumulate: Accumulate,
 }
 
@@ -83,6 +87,8 @@ pub struct PartDraw {
     pub importance: Vec<f64>,
     /// See [`StepDraw::distill`].
     pub distill: Option<Vec<f64>>,
+    /// See [`StepDraw::drops_label`].
+    pub drops_label: Vec<bool>,
     /// The auxiliary inputs that go with these images, if there are any.
     pub auxiliary: Option<AuxDraw>,
     /// The addresses of the dropout masks: one for each image, then one for each auxiliary input.
@@ -92,6 +98,8 @@ pub struct PartDraw {
 /// Auxiliary inputs of a part of a batch.
 #[derive(Clone, Debug)]
 pub struct AuxDraw {
+    /// The number of the first input among those of the step.
+    pub first: usize,
     /// Pure noise, `[m, C, H, W]`.
     pub z: Tensor,
     /// The noise level of each input.
@@ -129,6 +137,7 @@ impl Recipe {
             levels: noise_levels(plan, diffusion)?,
             auxiliary,
             distill: distill.map(|term| term.weighting),
+            label_dropout: plan.loss.label_dropout,
         })
     }
 
@@ -159,6 +168,10 @@ impl Recipe {
             aux_levels,
             aux_weights,
             distill,
+            drops_label: uniforms(Purpose::LabelDropout, self.batch)
+                .into_iter()
+                .map(|u| u < self.label_dropout)
+                .collect(),
             accumulate: self.accumulate,
         }
     }
@@ -228,6 +241,7 @@ impl StepDraw {
                 };
                 let weights = self.aux_weights[aux.clone()].iter();
                 Some(AuxDraw {
+                    first: aux.start,
                     z: normal(Purpose::AuxNoise, aux.start, m)?,
                     levels: self.aux_levels[aux.clone()].to_vec(),
                     weights: weights.map(|w| w * balance).collect(),
@@ -242,6 +256,7 @@ impl StepDraw {
             samples: numbers.chain(of_aux).collect(),
             levels: self.levels[images.clone()].to_vec(),
             importance: self.importance[images.clone()].to_vec(),
+            drops_label: self.drops_label[images.clone()].to_vec(),
             distill: self
                 .distill
                 .as_ref()
@@ -259,6 +274,7 @@ impl PartDraw {
             noise: &self.noise,
             importance: Some(&self.importance),
             distill: self.distill.as_deref(),
+            mask: None,
         }
     }
 

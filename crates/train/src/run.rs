@@ -8,11 +8,13 @@ use crate::folder::{RunFolder, RunPlan};
 use crate::learner::Learner;
 use crate::plan::{Method, Plan, Precision};
 use crate::progress::Progress;
+use crate::source::Source;
 use candle_core::Device;
 use sdft_cuda::allow_tf32;
-use sdft_data::{Augment, Batches, ImageSource};
+use sdft_data::{Batches, ImageSource};
 use sdft_diffusion::{Denoiser, Trainable};
 use sdft_parallel::{Command, ProcessGroup};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -26,9 +28,11 @@ pub struct Setup<M = toml::Table> {
     /// The network. It starts from the values of its variables, unless the folder has a checkpoint.
     pub network: Box<dyn Trainable>,
     /// The frozen source model, unless the method is `scratch`. [`Frozen`](crate::Frozen) makes one of a [`Trainable`].
-    pub source: Option<Box<dyn Denoiser>>,
+    pub source: Option<Source>,
     /// The images.
     pub data: Arc<dyn ImageSource>,
+    /// Entries for the metadata of the files of weights, in addition to those of the network.
+    pub metadata: BTreeMap<String, String>,
     /// The networks that judge samples; needed if the plan evaluates.
     pub evaluator: Option<Evaluator>,
     /// The device of the network and of the images.
@@ -62,6 +66,7 @@ where
             network: Box::new(network),
             source: None,
             data: Arc::new(images),
+            metadata: BTreeMap::new(),
             evaluator: None,
             device,
             group: Arc::new(ProcessGroup::single()),
@@ -71,7 +76,7 @@ where
     /// Sets the frozen source model.
     #[must_use]
     pub fn with_source(mut self, source: impl Denoiser + 'static) -> Self {
-        self.source = Some(Box::new(source));
+        self.source = Some(Source::Plain(Box::new(source)));
         self
     }
 }
@@ -88,6 +93,7 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
         network,
         source,
         data,
+        metadata,
         evaluator,
         device,
         group,
@@ -106,7 +112,7 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
             ));
         }
     };
-    let spec = *data.spec();
+    let (spec, metadata) = (*data.spec(), &metadata);
     let setup = DriveSetup {
         folder: &folder,
         pace: &plan.steps,
@@ -115,7 +121,18 @@ pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -
         device: &device,
         stop,
     };
-    let mut task = FineTuning::new(&plan, &folder, learner, evaluation, spec, &group, &device);
+    let mut task = FineTuning {
+        group: &group,
+        plan: &plan,
+        folder: &folder,
+        device: &device,
+        metadata,
+        learner,
+        issued: VecDeque::new(),
+        evaluation,
+        spec,
+        preview: None,
+    };
     let ending = drive(&mut task, setup, progress);
     match ending {
         Ok(_) => {
@@ -150,7 +167,7 @@ fn check_device(network: &dyn Trainable, device: &Device) -> Result<()> {
 pub(crate) fn learner<M>(
     plan: &Plan<M>,
     network: Box<dyn Trainable>,
-    source: Option<Box<dyn Denoiser>>,
+    source: Option<Source>,
     data: &dyn ImageSource,
     group: &Arc<ProcessGroup>,
 ) -> Result<Learner> {
@@ -159,16 +176,18 @@ pub(crate) fn learner<M>(
         return Err(TrainError::Source);
     }
     allow_tf32(plan.steps.precision == Precision::Tf32);
-    Learner::new(plan, network, source, data.spec().shape())?.in_group(group.clone())
+    let (image, classes) = (data.spec().shape(), data.classes().len());
+    Learner::new(plan, network, source, image, classes)?.in_group(group.clone())
 }
 
 /// The batches of a plan.
 pub(crate) fn batches<M>(plan: &Plan<M>, data: Arc<dyn ImageSource>) -> Result<Batches> {
-    plan.check_images(data.spec().width)?;
-    let augment = Augment {
-        flip: plan.data.flip,
-        shift: plan.data.shift,
-        ..Augment::default()
-    };
-    Ok(Batches::new(data, plan.seed, plan.steps.batch, augment)?)
+    let spec = data.spec();
+    plan.check_images([spec.height, spec.width])?;
+    Ok(Batches::new(
+        data,
+        plan.seed,
+        plan.steps.batch,
+        plan.data.augmentation(),
+    )?)
 }

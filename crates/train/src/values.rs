@@ -64,22 +64,22 @@ pub struct Frozen<T>(pub T);
 
 impl<T: Trainable> Denoiser for Frozen<T> {
     fn predict(&self, xt: &Tensor, t: &[f32]) -> candle_core::Result<Prediction> {
-        frozen(&self.0, xt, t)
+        frozen(&self.0, xt, t, None)
     }
 }
 
-/// As [`Frozen`], for a network behind a reference.
-pub(crate) struct FrozenRef<'a>(pub(crate) &'a dyn Trainable);
-
-impl Denoiser for FrozenRef<'_> {
-    fn predict(&self, xt: &Tensor, t: &[f32]) -> candle_core::Result<Prediction> {
-        frozen(self.0, xt, t)
-    }
-}
-
-fn frozen(network: &dyn Trainable, xt: &Tensor, t: &[f32]) -> candle_core::Result<Prediction> {
+pub(crate) fn frozen(
+    network: &dyn Trainable,
+    xt: &Tensor,
+    t: &[f32],
+    labels: Option<&[u32]>,
+) -> candle_core::Result<Prediction> {
+    let condition = Condition {
+        labels,
+        ..Condition::default()
+    };
     // candle's own layers record in any case; detaching frees that before the next step of a sampler.
-    Ok(no_grad(|| network.predict(xt, t, &Condition::default()))?.detach())
+    Ok(no_grad(|| network.predict(xt, t, &condition))?.detach())
 }
 
 #[cfg(test)]

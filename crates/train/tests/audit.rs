@@ -27,7 +27,7 @@ fn audit(out_channels: usize, norm_groups: usize, precision: Precision, recomput
         ..<Plan>::default()
     };
     (plan.steps.precision, plan.steps.recompute) = (precision, recompute);
-    let learner = Learner::new(&plan, Box::new(network), None, [3, 8, 8]).unwrap();
+    let learner = Learner::new(&plan, Box::new(network), None, [3, 8, 8], 0).unwrap();
     let x0 = randn(0, Purpose::Test, 0, 0, &[2, 3, 8, 8], &Device::Cpu).unwrap();
     learner.audit(&x0).unwrap();
     // A fresh network has zeros, which the audit fills and restores.

@@ -50,7 +50,14 @@ fn learner(plan: &Plan, start: &Params, source: Option<Box<dyn Denoiser>>) -> Le
         recompute: false,
     };
     let network = TrainableUnet::new(start, &plan.model, PredictionType::Epsilon, mode).unwrap();
-    Learner::new(plan, Box::new(network), source, [3, 8, 8]).unwrap()
+    Learner::new(
+        plan,
+        Box::new(network),
+        source.map(Into::into),
+        [3, 8, 8],
+        0,
+    )
+    .unwrap()
 }
 
 /// Loss and gradient norm of each of three steps.
@@ -68,7 +75,7 @@ fn learn(plan: &Plan, group: ProcessGroup) -> Vec<[f64; 4]> {
     (0..3)
         .map(|step| {
             let x0 = randn(5, Purpose::Test, step, 0, &shape, &Device::Cpu).unwrap();
-            match learner.step(step, &x0.clamp(-1.0, 1.0).unwrap()).unwrap() {
+            match learner.step(step, x0.clamp(-1.0, 1.0).unwrap()).unwrap() {
                 Outcome::Updated { report, grad_norm } => {
                     let aux = report.aux.unwrap_or_default();
                     [report.total, report.base, aux, grad_norm]
@@ -213,11 +220,11 @@ fn gates(group: ProcessGroup) -> Vec<f32> {
     let zero = || Var::zeros((1, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();
     let network = Gates([("little", zero()), ("much", zero())]);
     let vars = network.vars();
-    let learner = Learner::new(&plan, Box::new(network), None, [3, 8, 8]).unwrap();
+    let learner = Learner::new(&plan, Box::new(network), None, [3, 8, 8], 0).unwrap();
     let mut learner = learner.in_group(Arc::new(group)).unwrap();
     for step in 0..8 {
         let x0 = randn(5, Purpose::Test, step, 0, &[2, 3, 8, 8], &Device::Cpu).unwrap();
-        learner.step(step, &x0.clamp(-1.0, 1.0).unwrap()).unwrap();
+        learner.step(step, x0.clamp(-1.0, 1.0).unwrap()).unwrap();
     }
     let values = vars.iter().map(|(_, var)| var.flatten_all().unwrap());
     values

@@ -117,6 +117,7 @@ pub(super) fn training_losses(case: &Case) -> Result<Outputs> {
         noise: &noise,
         importance: None,
         distill: None,
+        mask: None,
     };
     let terms =
         Objective::base_only(base, variational).evaluate(&diffusion, &model, None, &batch, None)?;

@@ -41,6 +41,7 @@ pub(super) fn convert(case: &Case) -> Result<Outputs> {
             noise: &noise,
             importance: None,
             distill: None,
+            mask: None,
         };
         let objective = Objective::base_only(base, Variational::Off);
         let net = Given(prediction.clone());

@@ -58,6 +58,7 @@ impl Inputs {
             noise: &self.noise,
             importance: None,
             distill: None,
+            mask: None,
         };
         Ok(objective.evaluate(diffusion, target, Some(source), &batch, Some(&aux))?)
     }

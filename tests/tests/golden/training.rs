@@ -24,6 +24,7 @@ fn losses_of(unet: &Unet, base: Weighting, t: &[usize]) -> sdft_losses::Terms {
         noise: &noise,
         importance: None,
         distill: None,
+        mask: None,
     };
     Objective::base_only(base, Variational::Rescaled)
         .evaluate(&linear(), unet, None, &batch, None)

@@ -3,7 +3,7 @@
 use super::{at_least_one, whole};
 use clap::{Args, ValueEnum};
 use sdft_jobs::{ClassifierOptions, RunOptions, TrainOptions};
-use sdft_train::Method;
+use sdft_train::{Method, Size};
 use std::path::PathBuf;
 
 pub(super) const CLASSIFIER_HELP: &str = "\
@@ -89,6 +89,12 @@ pub(crate) struct TrainArgs {
     /// How to train.
     #[arg(long, value_enum, conflicts_with = "resume")]
     pub(crate) method: Option<MethodArg>,
+    /// Height and width of the images: 256, or HEIGHTxWIDTH such as 192x256. The default is the model's.
+    #[arg(long, value_name = "SIZE", conflicts_with = "resume")]
+    pub(crate) size: Option<Size>,
+    /// Train with classes: `folders` takes the subfolders of the images, a CSV or JSON file has a label for each image.
+    #[arg(long, value_name = "folders|FILE", conflicts_with = "resume")]
+    pub(crate) classes: Option<String>,
     /// Start N processes, each with a GPU of its own, that share every batch.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) gpus: Option<usize>,
@@ -109,6 +115,8 @@ impl TrainArgs {
                 MethodArg::Naive => Method::Naive,
                 MethodArg::Sdft => Method::Sdft,
             }),
+            size: self.size,
+            classes: self.classes.clone(),
         }
     }
 }

@@ -5,7 +5,7 @@ use super::latents::{Inversion, open_distances};
 use crate::cache::CacheLocation;
 use crate::condition::{Conditioned, label_of};
 use crate::context::{Context, check_stop};
-use crate::data::open_data;
+use crate::data::{Form, open_data};
 use crate::error::{Error, Result, ResultExt as _, option, usage};
 use crate::evaluate::read_lpips;
 use crate::model::{ModelFile, form_of, load_source, network_in_steps, recorded_form};
@@ -237,7 +237,7 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
         path: options.data.clone(),
         ..DataPlan::default()
     };
-    let data = open_data(&data, form.width, context)?;
+    let data = open_data(&data, &Form::of(&form), context)?;
     let n = options.images.min(data.len());
     let first = Joined::new(vec![(data, (0..n).collect())])?;
     let net = Conditioned::new(network_in_steps(&model)?, "class", class, None, &model)?;

@@ -2,7 +2,7 @@
 
 use super::trial::{aux_per_image, encoder_parameters, source_share};
 use crate::error::{Result, usage};
-use crate::training::TrainPlan;
+use crate::training::{TrainPlan, sides};
 use candle_core::Device;
 use sdft_classifier::ClassifierPlan;
 use sdft_files::human_size;
@@ -54,7 +54,8 @@ impl Needed {
 
 /// The memory that a plan needs on the CPU, in this process, which has opened its images and its source model.
 pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
-    let cost = plan.model.cost(plan.model.sides());
+    let cost = plan.model.cost(sides(plan));
+    let [height, width] = sides(plan);
     let maps = size_of_maps(&plan.steps);
     let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);
     let (aux, micro) = (aux_per_image(plan), plan.micro_batch() as f64);
@@ -71,7 +72,7 @@ pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
         source: micro * (aux + source_share(plan)?) * FROZEN * all,
         sampled: sampled * FROZEN * all,
         shown: plan.output.samples + evaluated,
-        image: image(plan.model.image_shape()),
+        image: image([plan.model.in_channels(), height, width]),
     }
     .needed(plan.micro_batch(), plan.steps.batch))
 }

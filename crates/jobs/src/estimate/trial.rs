@@ -2,7 +2,7 @@
 
 use super::{Disk, Estimate, memory_of, memory_of_classifier};
 use crate::error::Result;
-use crate::training::TrainPlan;
+use crate::training::{TrainPlan, sides};
 use candle_core::{DType, Device, Tensor};
 use sdft_adm::Encoder;
 use sdft_autograd::backward;
@@ -31,7 +31,7 @@ pub(crate) fn estimate(plan: &TrainPlan, images: usize, device: &Device) -> Resu
         None => Some(step_seconds(plan, device)? * plan.steps.steps as f64),
     };
     let (checkpoint, bytes) = disk(plan);
-    let parameters = plan.model.cost(plan.model.sides()).parameters;
+    let parameters = plan.model.cost(sides(plan)).parameters;
     Ok(Estimate {
         subject: format!("{images} images, {parameters} parameters"),
         seconds,
@@ -61,8 +61,8 @@ fn step_seconds(plan: &TrainPlan, device: &Device) -> Result<f64> {
         clippy::cast_sign_loss,
         reason = "a small positive number"
     )]
-    let images = (TRIAL_FLOPS / plan.model.cost(plan.model.sides()).forward_flops).clamp(1.0, micro)
-        as usize;
+    let images =
+        (TRIAL_FLOPS / plan.model.cost(sides(plan)).forward_flops).clamp(1.0, micro) as usize;
     let (forward, both) = trial(plan, images, device)?;
     let trained = (both + recomputed * forward) * (1.0 + aux);
     Ok(plan.steps.batch as f64 * (trained + forward * source))
@@ -97,7 +97,7 @@ pub(super) fn source_share(plan: &TrainPlan) -> Result<f64> {
 
 /// Bytes of one checkpoint, and of everything in the run folder.
 pub(crate) fn disk(plan: &TrainPlan) -> (u64, u64) {
-    let checkpoint = checkpoint_bytes(plan.model.cost(plan.model.sides()).parameters);
+    let checkpoint = checkpoint_bytes(plan.model.cost(sides(plan)).parameters);
     (checkpoint, run_bytes(checkpoint, plan.output.keep))
 }
 
@@ -126,9 +126,14 @@ fn trial(plan: &TrainPlan, images: usize, device: &Device) -> Result<(f64, f64)>
     };
     let frozen = architecture.load(&start, kind, dtype)?;
     let trainable = architecture.trainable(&start, kind, mode)?;
-    let [c, h, w] = architecture.image_shape();
+    let ([h, w], c) = (sides(plan), architecture.in_channels());
     let x = Tensor::ones((images, c, h, w), DType::F32, device)?;
     let t = vec![500.0; images];
+    let labels = (architecture.n_classes() > 0).then(|| vec![0; images]);
+    let condition = Condition {
+        labels: labels.as_deref(),
+        ..Condition::default()
+    };
     let time = |pass: &dyn Fn() -> candle_core::Result<()>| -> candle_core::Result<f64> {
         // The first pass of a small network mostly warms the caches; a large one is not run twice for that.
         if images > 1 || device.is_cuda() {
@@ -140,9 +145,9 @@ fn trial(plan: &TrainPlan, images: usize, device: &Device) -> Result<(f64, f64)>
         synchronize(device)?;
         Ok(started.elapsed().as_secs_f64() / images as f64)
     };
-    let forward = time(&|| frozen.predict(&x, &t).map(drop))?;
+    let forward = time(&|| frozen.predict_with(&x, &t, &condition).map(drop))?;
     let both = time(&|| {
-        let out = trainable.predict(&x, &t, &Condition::default())?.output;
+        let out = trainable.predict(&x, &t, &condition)?.output;
         backward(&out.sqr()?.mean_all()?).map(drop)
     })?;
     Ok((forward, both))

@@ -4,7 +4,7 @@ use super::options::{RunOptions, make_absolute, moved, note_changed_rate};
 use super::presets::{CLASSIFIERS, plan as plan_of};
 use super::run::{Run, Training};
 use crate::context::Context;
-use crate::data::{fingerprint, open_data, same_images};
+use crate::data::{Form, fingerprint, open_data, same_images};
 use crate::error::{Result, failed, usage};
 use crate::estimate::{Estimate, classifier_disk, estimate_classifier, memory_of_classifier};
 use crate::model::{ModelFile, load_model};
@@ -16,7 +16,7 @@ use sdft_data::ImageSource;
 use sdft_diffusion::Process;
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
 use sdft_settings::{given, layers, put};
-use sdft_train::{DataPlan, Ending, RunFolder, RunPlan};
+use sdft_train::{ClassesPlan, DataPlan, Ending, RunFolder, RunPlan};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -378,9 +378,9 @@ fn open_domain(
         path: domain.path.clone(),
         strict: plan.data.strict,
         style: domain.style.clone(),
-        classes: domain.classes.clone(),
+        classes: domain.classes.clone().map(ClassesPlan::Digits),
         per_class: domain.per_class,
         ..DataPlan::default()
     };
-    open_data(&data, plan.model.net.image_size, context)
+    open_data(&data, &Form::rgb8(plan.model.net.image_size), context)
 }

@@ -6,7 +6,7 @@ use super::run::{Run, Training};
 use crate::cache::CacheLocation;
 use crate::condition::{Conditioned, label_of};
 use crate::context::Context;
-use crate::data::{fingerprint, open_data, same_images};
+use crate::data::{Form, fingerprint, open_data, same_images};
 use crate::edit::{
     Inversion, RANGE_STEPS, RangeImages, goal_networks, locate_goal, measure_range, open_goal,
     open_inversions, range_t_boost, range_t_edit,
@@ -24,7 +24,7 @@ use sdft_data::{ImageSource, Joined};
 use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
 use sdft_imaging::ImageSpec;
 use sdft_settings::{given, layers, put};
-use sdft_train::{DataPlan, Ending, LrSchedule, RunFolder, RunPlan};
+use sdft_train::{ClassesPlan, DataPlan, Ending, LrSchedule, RunFolder, RunPlan};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Table;
@@ -414,11 +414,11 @@ fn open_images(plan: &DirectionPlan, context: &mut Context<'_>) -> Result<Arc<dy
         path: plan.data.path.clone(),
         strict: plan.data.strict,
         style: plan.data.style.clone(),
-        classes: plan.data.classes.clone(),
+        classes: plan.data.classes.clone().map(ClassesPlan::Digits),
         per_class: plan.data.per_class,
         ..DataPlan::default()
     };
-    let all = open_data(&data, form(plan).width, context)?;
+    let all = open_data(&data, &Form::of(&form(plan)), context)?;
     let n = match plan.data.images {
         0 => all.len(),
         n => n.min(all.len()),

@@ -1,12 +1,15 @@
 //! Training a diffusion model: from random weights, by naive fine-tuning, or with SDFT.
 
-use super::networks::{Networks, TrainPlan, networks, validate};
+use super::networks::{
+    ADAPT_CHANNELS, Networks, TrainPlan, classes, fit_source, metadata, networks, resolved_form,
+    validate,
+};
 use super::options::{make_absolute, moved, note_changed_rate};
 use super::presets::{TRAINING, plan as plan_of};
 use super::run::{Run, Training};
-use super::settings::{TrainOptions, fit_architecture, fit_process};
+use super::settings::{TrainOptions, fit_architecture, fit_process, fit_to_images};
 use crate::context::Context;
-use crate::data::{fingerprint, open_data, same_images};
+use crate::data::{Form, fingerprint, open_data, same_images};
 use crate::embedded::DIGITS;
 use crate::error::{Result, ResultExt, failed, usage};
 use crate::estimate::{Estimate, disk, estimate, memory_of};
@@ -14,14 +17,16 @@ use crate::judge::{judge_features, load_judge};
 use crate::model::{ModelFile, all_fields, check_unchanged, fields_of, load_source};
 use crate::weights::Weights;
 use candle_core::Device;
-use sdft_data::ImageSource;
+use sdft_data::{ClassesFrom, ImageSource};
 use sdft_eval::{Extractor, View};
 use sdft_features::{InceptionResize, Network};
-use sdft_models::{LoadOptions, convert_to_diffusers};
-use sdft_nn::Params;
+use sdft_imaging::Depth;
+use sdft_models::{Adapted, LoadOptions, LoadedModel, convert_to_diffusers};
 use sdft_parallel::ProcessGroup;
 use sdft_settings::{given, layers, put, set};
-use sdft_train::{DataPlan, Ending, Evaluator, Method, ModelFormat, RunFolder, Setup, run};
+use sdft_train::{
+    ClassesPlan, DataPlan, Ending, Evaluator, Method, ModelFormat, RunFolder, Setup, run,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Table;
@@ -31,7 +36,7 @@ pub type TrainJob = Run<FineTuning>;
 
 /// The opened inputs of a [`TrainJob`].
 pub struct FineTuning {
-    source: Option<Params>,
+    source: Option<Adapted>,
     data: Arc<dyn ImageSource>,
     group: Arc<ProcessGroup>,
 }
@@ -62,7 +67,8 @@ impl TrainJob {
     /// - [`Error::Usage`](crate::Error::Usage) for settings that do not fit together or contradict the source model
     /// - models, weights or images that cannot be read
     pub fn from_settings(table: Table, context: &mut Context<'_>) -> Result<Self> {
-        let (model, process) = (given(&table, "model"), given(&table, "process"));
+        let (mut model, process) = (given(&table, "model"), given(&table, "process"));
+        model.remove(ADAPT_CHANNELS);
         let is_base_given = given(&table, "loss").contains_key("base");
         let mut plan: TrainPlan = plan_of(table, context)?;
         // Checks that need no files come first.
@@ -74,27 +80,52 @@ impl TrainJob {
             &mut plan.source,
             &mut plan.data.path,
             &mut plan.eval.weights,
-        ] {
+        ]
+        .into_iter()
+        .chain(&mut plan.data.masks)
+        {
             make_absolute(path);
         }
+        if let Some(ClassesPlan::From(ClassesFrom::File(file))) = &mut plan.data.classes {
+            let mut path = file.display().to_string();
+            make_absolute(&mut path);
+            *file = path.into();
+        }
         let source = if plan.source.is_empty() {
+            fit_to_images(&mut plan, &model)?;
             fit_architecture(&mut plan.model, &model);
             fit_process(&mut plan);
             None
         } else {
             let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
             plan.source_sha256.clone_from(&model.sha256);
-            plan.model = model.architecture.with_dropout(plan.model.dropout());
-            plan.process = model.process;
-            Some(model.params)
+            let dropout = plan.model.dropout();
+            plan.model.architecture = model.architecture.clone().with_dropout(dropout);
+            plan.process = model.process.clone();
+            Some(model)
         };
         if !is_base_given {
             plan.loss.base = plan.process.usual_base();
         }
         plan.steps.precision = context.precision_or(plan.steps.precision);
         validate(&plan).map_err(|e| usage(e.to_string()))?;
-        let data = open_data(&plan.data, plan.model.image_size(), context)?;
+        let data = open_data(&plan.data, &form(&plan, source.as_ref()), context)?;
         plan.data.fingerprint = fingerprint(data.as_ref())?;
+        plan.data.resolve(data.as_ref(), plan.model.sides());
+        let source = match source {
+            Some(source) => {
+                let adapted = fit_source(&mut plan, &source, data.as_ref())?;
+                context.notes(&adapted.notes);
+                Some(adapted)
+            }
+            None => {
+                let classes = classes(&plan);
+                let architecture = plan.model.architecture.clone();
+                plan.model.architecture = architecture.with_classes(classes.as_ref());
+                None
+            }
+        };
+        validate(&plan).map_err(|e| usage(e.to_string()))?;
         locate_eval_weights(&mut plan)?;
         Ok(Self::new_run(plan, FineTuning::new(source, data)))
     }
@@ -128,8 +159,12 @@ impl TrainJob {
             path, fingerprint, ..
         } = &plan.data;
         let data = same_images(path, fingerprint, "--data", || {
-            open_data(&plan.data, plan.model.image_size(), context)
+            open_data(&plan.data, &resolved_form(&plan), context)
         })?;
+        let source = match source {
+            Some(source) => Some(fit_source(&mut plan, &source, data.as_ref())?),
+            None => None,
+        };
         if plan.steps.steps != steps {
             note_changed_rate(plan.optim.schedule, context);
         }
@@ -173,7 +208,7 @@ pub fn train_preset(
 }
 
 impl FineTuning {
-    fn new(source: Option<Params>, data: Arc<dyn ImageSource>) -> Self {
+    fn new(source: Option<Adapted>, data: Arc<dyn ImageSource>) -> Self {
         Self {
             source,
             data,
@@ -219,12 +254,16 @@ impl Training for FineTuning {
         folder: RunFolder,
         context: &mut Context<'_>,
     ) -> Result<Ending> {
-        let side = plan.model.image_size();
+        let spec = self.data.spec();
         context.progress.note(&format!(
-            "{}: {} on {} images of {side}x{side}, {} steps of {}{}; writes {}",
+            "{}: {} on {} images of {spec}{}, {} steps of {}{}; writes {}",
             plan.name,
             describe_method(&plan),
             self.data.len(),
+            match plan.data.class_names.len() {
+                0 => String::new(),
+                n => format!(" in {n} classes"),
+            },
             plan.steps.steps,
             plan.steps.batch,
             describe_device(&plan, &context.device, self.group.size()),
@@ -238,6 +277,7 @@ impl Training for FineTuning {
         };
         let Networks { network, source } = networks(&plan, self.source, &context.device)?;
         let setup = Setup {
+            metadata: metadata(&plan, self.data.as_ref())?,
             plan,
             folder,
             network,
@@ -259,16 +299,51 @@ impl Training for FineTuning {
     }
 }
 
+/// The form of the images of a new run: that of the source model, or of a new network.
+fn form(plan: &TrainPlan, source: Option<&LoadedModel>) -> Form {
+    let own = Form {
+        size: plan.model.sides(),
+        channels: Some(plan.model.in_channels()),
+        ..Form::default()
+    };
+    match source {
+        None => own,
+        // Nearly all models state no depth, and take what the files have.
+        Some(source) if source.image.depth == Depth::U8 => Form {
+            size: [source.image.height, source.image.width],
+            ..own
+        },
+        Some(source) => Form::of(&source.image),
+    }
+}
+
 /// The source model of a plan, which must not have changed.
-pub(super) fn reload_source(plan: &TrainPlan, context: &mut Context<'_>) -> Result<Option<Params>> {
+pub(super) fn reload_source(
+    plan: &TrainPlan,
+    context: &mut Context<'_>,
+) -> Result<Option<LoadedModel>> {
     if plan.source.is_empty() {
         return Ok(None);
     }
-    let (model, process) = (fields_of(&plan.model), all_fields(&plan.process));
+    let (mut model, process) = (fields_of(&plan.model), all_fields(&plan.process));
+    // The run's own channels and classes can differ from the source model's.
+    for field in FITTED {
+        model.remove(field);
+    }
     let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
     check_unchanged(&plan.source, &plan.source_sha256, &model)?;
-    Ok(Some(model.params))
+    Ok(Some(model))
 }
+
+/// The fields of an architecture that follow from the images.
+const FITTED: [&str; 6] = [
+    "in_channels",
+    "out_channels",
+    "num_classes",
+    "num_class_embeds",
+    "img_channels",
+    "label_dim",
+];
 
 /// The weights that training starts from, and the method.
 fn describe_method(plan: &TrainPlan) -> String {
@@ -296,9 +371,9 @@ fn describe_device(plan: &TrainPlan, device: &Device, processes: usize) -> Strin
 /// The evaluator of samples: the embedded judge for digits, otherwise Inception.
 fn evaluator(plan: &TrainPlan) -> Result<Evaluator> {
     if plan.data.path == DIGITS {
-        let present = match plan.data.classes.as_deref() {
-            None | Some([]) => (0..10).collect(),
-            Some(classes) => classes.to_vec(),
+        let present = match plan.data.chosen_digits() {
+            [] => (0..10).collect(),
+            digits => digits.to_vec(),
         };
         return Ok(Evaluator {
             extractor: judge_features()?,

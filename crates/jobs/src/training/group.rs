@@ -1,7 +1,7 @@
 //! Several processes that share every batch of one run.
 
 use super::finetune::reload_source;
-use super::networks::{Networks, TrainPlan, networks, validate};
+use super::networks::{Networks, TrainPlan, fit_source, networks, resolved_form, validate};
 use crate::context::Context;
 use crate::data::{fingerprint, open_data};
 use crate::error::{Result, failed, usage};
@@ -39,7 +39,7 @@ pub fn join_group(world: Option<&World>, context: &mut Context<'_>) -> Result<Ar
 /// - rank 0 fails or disconnects
 pub fn follow(group: Arc<ProcessGroup>, context: &mut Context<'_>) -> Result<()> {
     let text = group.broadcast(Vec::new())?;
-    let plan: TrainPlan = String::from_utf8(text)
+    let mut plan: TrainPlan = String::from_utf8(text)
         .ok()
         .and_then(|text| toml::from_str(&text).ok())
         .ok_or_else(|| {
@@ -48,7 +48,7 @@ pub fn follow(group: Arc<ProcessGroup>, context: &mut Context<'_>) -> Result<()>
             )
         })?;
     let source = reload_source(&plan, context)?;
-    let data = open_data(&plan.data, plan.model.image_size(), context)?;
+    let data = open_data(&plan.data, &resolved_form(&plan), context)?;
     if fingerprint(data.as_ref())? != plan.data.fingerprint {
         return Err(usage(format!(
             "{}: rank {} has other images than rank 0",
@@ -57,6 +57,10 @@ pub fn follow(group: Arc<ProcessGroup>, context: &mut Context<'_>) -> Result<()>
         )));
     }
     validate(&plan).map_err(|e| usage(e.to_string()))?;
+    let source = match source {
+        Some(source) => Some(fit_source(&mut plan, &source, data.as_ref())?),
+        None => None,
+    };
     let Networks { network, source } = networks(&plan, source, &context.device)?;
     Ok(sdft_train::follow(Follower {
         plan,

@@ -16,7 +16,8 @@ pub use direction::{
 };
 pub use finetune::{TrainJob, train_preset};
 pub use group::{follow, join_group};
-pub use networks::TrainPlan;
+pub(crate) use networks::sides;
+pub use networks::{ModelPlan, TrainPlan};
 pub use options::RunOptions;
 pub use presets::{CLASSIFIERS, DIRECTIONS, TRAINING};
 pub use run::{Run, Training};

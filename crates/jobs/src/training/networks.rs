@@ -1,16 +1,149 @@
 //! Runs that train a diffusion network: their plan, its checks, and the networks that it needs.
 
+use crate::error::{Result, usage};
 use candle_core::{DType, Device};
-use sdft_diffusion::{ComputeMode, Denoiser, Trainable};
-use sdft_models::{Architecture, check_diffusers};
+use sdft_data::ImageSource;
+use sdft_diffusion::{ComputeMode, Trainable};
+use sdft_imaging::Depth;
+use sdft_models::{
+    Adapted, Architecture, Classes, LoadedModel, ModelError, Target, adapt, check_diffusers,
+    form_metadata,
+};
 use sdft_nn::Params;
-use sdft_train::{ModelFormat, PlanError};
+use sdft_train::{ModelFormat, PlanError, Source};
+use serde::de::{Deserializer, Error as _};
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+
+use crate::data::Form;
 
 /// A plan whose `[model]` section is an architecture.
-pub type TrainPlan = sdft_train::Plan<Architecture>;
+pub type TrainPlan = sdft_train::Plan<ModelPlan>;
+
+/// The section `[model]`: an architecture, and how the source model becomes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelPlan {
+    /// The network in training.
+    pub architecture: Architecture,
+    /// Whether a source model of another number of channels is adapted; otherwise it is an error. Written only if not.
+    pub adapt_channels: bool,
+}
+
+/// The key of [`ModelPlan::adapt_channels`].
+pub(super) const ADAPT_CHANNELS: &str = "adapt_channels";
+
+impl Default for ModelPlan {
+    fn default() -> Self {
+        Architecture::default().into()
+    }
+}
+
+impl From<Architecture> for ModelPlan {
+    fn from(architecture: Architecture) -> Self {
+        Self {
+            architecture,
+            adapt_channels: true,
+        }
+    }
+}
+
+impl Deref for ModelPlan {
+    type Target = Architecture;
+
+    fn deref(&self) -> &Architecture {
+        &self.architecture
+    }
+}
+
+impl DerefMut for ModelPlan {
+    fn deref_mut(&mut self) -> &mut Architecture {
+        &mut self.architecture
+    }
+}
+
+impl Serialize for ModelPlan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        use serde::ser::Error as _;
+        if self.adapt_channels {
+            return self.architecture.serialize(serializer);
+        }
+        let mut fields = serde_json::to_value(&self.architecture).map_err(S::Error::custom)?;
+        if let Value::Object(fields) = &mut fields {
+            fields.insert(ADAPT_CHANNELS.to_owned(), false.into());
+        }
+        fields.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelPlan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut fields = Map::<String, Value>::deserialize(deserializer)?;
+        let adapt_channels = match fields.remove(ADAPT_CHANNELS) {
+            None => true,
+            Some(Value::Bool(adapts)) => adapts,
+            Some(found) => {
+                return Err(D::Error::custom(format!(
+                    "{ADAPT_CHANNELS}: expected true or false, found {found}"
+                )));
+            }
+        };
+        Ok(Self {
+            architecture: Architecture::from_fields(fields).map_err(D::Error::custom)?,
+            adapt_channels,
+        })
+    }
+}
+
+/// Height and width of a run's images.
+pub(crate) fn sides(plan: &TrainPlan) -> [usize; 2] {
+    let given = plan.data.size.map(|size| size.sides());
+    given.unwrap_or_else(|| plan.model.sides())
+}
+
+/// The form of the images of a plan whose images were read before.
+pub(super) fn resolved_form(plan: &TrainPlan) -> Form {
+    Form {
+        size: plan.model.sides(),
+        channels: Some(plan.model.in_channels()),
+        depth: Some(Depth::U8),
+        range: None,
+    }
+}
+
+/// The classes of a plan whose images were read; `None` trains without classes.
+pub(super) fn classes(plan: &TrainPlan) -> Option<Classes> {
+    let names = &plan.data.class_names;
+    let has_null = plan.loss.label_dropout > 0.0;
+    (!names.is_empty()).then(|| Classes::new(names.clone(), has_null))
+}
+
+/// The metadata of a run's models about their images and classes.
+///
+/// # Errors
+/// A value cannot be written as JSON.
+pub(super) fn metadata(
+    plan: &TrainPlan,
+    images: &dyn ImageSource,
+) -> Result<BTreeMap<String, String>> {
+    let classes = classes(plan);
+    Ok(form_metadata(
+        &plan.model,
+        Some(images.spec()),
+        classes.as_ref(),
+    )?)
+}
 
 /// Checks a plan and its architecture.
-pub(super) fn validate(plan: &TrainPlan) -> Result<(), PlanError> {
+pub(super) fn validate(plan: &TrainPlan) -> std::result::Result<(), PlanError> {
+    let wrong = |key: &str, problem: String| {
+        Err(PlanError {
+            key: key.to_owned(),
+            problem,
+        })
+    };
     plan.model.check_trainable().map_err(|error| PlanError {
         key: format!("model.{}", error.field),
         problem: error.problem,
@@ -24,19 +157,23 @@ pub(super) fn validate(plan: &TrainPlan) -> Result<(), PlanError> {
             true => "a continuous process, as the network has EDM's preconditioning, found none",
             false => "none, as the network is called with steps",
         };
-        return Err(PlanError {
-            key: "process.continuous".to_owned(),
-            problem: format!("expected {expected}"),
-        });
+        return wrong("process.continuous", format!("expected {expected}"));
     }
-    let [_, height, width] = plan.model.image_shape();
-    if height != width {
-        return Err(PlanError {
-            key: "model".to_owned(),
-            problem: format!(
-                "expected a network of square images, because training images are cropped to squares, found {width}x{height}"
+    if let Err(error) = plan.model.check_size(sides(plan)) {
+        let key = match plan.data.size {
+            Some(_) => "data.size",
+            None => "model",
+        };
+        return wrong(key, error.to_string());
+    }
+    let augment_dim = plan.model.augment_dim();
+    if plan.data.augment > 0.0 && ![0, AUGMENT_LABELS].contains(&augment_dim) {
+        return wrong(
+            "data.augment",
+            format!(
+                "the network takes {augment_dim} augmentation labels, the augmentation gives {AUGMENT_LABELS}; expected 0, which turns it off"
             ),
-        });
+        );
     }
     if plan.output.format == ModelFormat::Diffusers {
         check_diffusers(&plan.model, &plan.process).map_err(|error| PlanError {
@@ -44,8 +181,44 @@ pub(super) fn validate(plan: &TrainPlan) -> Result<(), PlanError> {
             problem: error.to_string(),
         })?;
     }
-    plan.check_images(plan.model.image_size())?;
+    plan.check_images(sides(plan))?;
     plan.validate()
+}
+
+/// Augmentation labels of an image.
+pub(super) const AUGMENT_LABELS: usize = 9;
+
+/// Fits the source model to the images of a run. The architecture goes into the plan.
+///
+/// # Errors
+/// Another number of channels where the plan does not allow it, or classes that the network cannot have.
+pub(super) fn fit_source(
+    plan: &mut TrainPlan,
+    source: &LoadedModel,
+    images: &dyn ImageSource,
+) -> Result<Adapted> {
+    let (spec, channels) = (images.spec(), source.architecture.in_channels());
+    if spec.channels != channels && !plan.model.adapt_channels {
+        return Err(usage(format!(
+            "data.channels: the images have {}, the source model has {channels}; set model.adapt_channels=true to fit its first and last \
+             kernels, or data.channels={channels}",
+            spec.channels
+        )));
+    }
+    let target = Target {
+        channels: spec.channels,
+        classes: classes(plan),
+        size: [spec.height, spec.width],
+    };
+    let adapted = adapt(source, &target).map_err(|error| match error {
+        error @ (ModelError::Size { .. } | ModelError::Adapt { .. }) => {
+            usage(format!("{}: {error}", plan.source))
+        }
+        error => error.into(),
+    })?;
+    let dropout = plan.model.dropout();
+    plan.model.architecture = adapted.architecture.clone().with_dropout(dropout);
+    Ok(adapted)
 }
 
 /// The networks of a run.
@@ -53,30 +226,49 @@ pub(crate) struct Networks {
     /// The network in training.
     pub(crate) network: Box<dyn Trainable>,
     /// The frozen source model, unless the run starts from random weights.
-    pub(crate) source: Option<Box<dyn Denoiser>>,
+    pub(crate) source: Option<Source>,
 }
 
-/// The networks of a plan on a device; `source` are the weights of the source model.
+/// The networks of a plan on a device; `source` is the source model, fitted to the images.
 pub(crate) fn networks(
     plan: &TrainPlan,
-    source: Option<Params>,
+    source: Option<Adapted>,
     device: &Device,
 ) -> candle_core::Result<Networks> {
-    let Some(source) = source else {
+    let Some(Adapted {
+        params,
+        frozen,
+        notes,
+        ..
+    }) = source
+    else {
         let start = Params::init(&plan.model.specs()?, plan.seed, device)?;
         return Ok(Networks {
             network: trainable(&start, plan)?,
             source: None,
         });
     };
-    let start = source.to(DType::F32, device)?;
+    let kept = frozen.params.to(DType::F32, device)?;
+    // Equal weights are in memory once.
+    let start = match notes.is_empty() {
+        true => kept.clone(),
+        false => params.to(DType::F32, device)?,
+    };
     let dtype = plan.steps.precision.compute_dtype();
-    let frozen = plan
-        .model
-        .load(&start, plan.process.prediction_type, dtype)?;
+    let network = frozen
+        .architecture
+        .load(&kept, plan.process.prediction_type, dtype)?;
+    let takes_augment = frozen.architecture.augment_dim() > 0;
     Ok(Networks {
         network: trainable(&start, plan)?,
-        source: Some(frozen),
+        source: Some(match frozen.labels.is_some() || takes_augment {
+            false => Source::Plain(network),
+            true => Source::Conditional {
+                network,
+                labels: frozen.labels,
+                takes_augment,
+            },
+        }),
     })
 }
 

@@ -50,7 +50,7 @@ pub const DIRECTIONS: Presets = Presets(&[
 ]);
 
 /// The keys that only the embedded digits have, in every section of images.
-const OF_DIGITS: [&str; 3] = ["style", "classes", "per_class"];
+const OF_DIGITS: [&str; 4] = ["style", "classes", "per_class", "digits"];
 
 /// The plan that a checked table describes. Keys that only the digits have are dropped where images come from a folder, with a note.
 pub(super) fn plan<P: Plan>(table: Table, context: &mut Context<'_>) -> Result<P> {
@@ -77,7 +77,19 @@ fn resolve<P: Plan>(table: Table) -> Result<(P, Vec<String>)> {
 fn drop_keys_of_digits(table: &mut Table, prefix: &str, dropped: &mut Vec<String>) {
     let path = table.get("path").and_then(Value::as_str);
     if path.is_some_and(|path| !path.is_empty() && path != DIGITS) {
-        let gone = OF_DIGITS.iter().filter(|key| table.remove(**key).is_some());
+        let is_of_digits = |key: &str| match table.get(key) {
+            // Anything but a list of digits says where the classes of a folder are.
+            Some(value) => key != "classes" || value.is_array(),
+            None => false,
+        };
+        let gone: Vec<&str> = OF_DIGITS
+            .into_iter()
+            .filter(|key| is_of_digits(key))
+            .collect();
+        for key in &gone {
+            table.remove(*key);
+        }
+        let gone = gone.iter();
         dropped.extend(gone.map(|key| format!("{prefix}{key}")));
     }
     for (key, value) in table.iter_mut() {
@@ -131,7 +143,7 @@ mod tests {
         let mut table = layers::<TrainPlan>(&TRAINING, &["digits-sdft"]).unwrap();
         let (digits, dropped) = resolve::<TrainPlan>(table.clone()).unwrap();
         assert!(dropped.is_empty());
-        assert_eq!(digits.data.classes.as_deref(), Some(&[1, 4, 7][..]));
+        assert_eq!(digits.data.chosen_digits(), [1, 4, 7]);
         put(&mut table, "data.path", "photos");
         let (photos, dropped) = resolve::<TrainPlan>(table).unwrap();
         assert_eq!(dropped, ["data.style", "data.classes", "data.per_class"]);

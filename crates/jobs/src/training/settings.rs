@@ -1,16 +1,16 @@
 //! The settings of a new training run: options over a preset that fits them.
 
-use super::networks::TrainPlan;
+use super::networks::{AUGMENT_LABELS, TrainPlan};
 use super::options::RunOptions;
 use super::presets::TRAINING;
 use crate::context::Context;
 use crate::embedded::DIGITS;
-use crate::error::Result;
+use crate::error::{Result, usage};
 use sdft_adm::AdmConfig;
 use sdft_diffusion::{EdmProcess, PredictionType};
 use sdft_models::Architecture;
 use sdft_settings::{assigned, layers, merge, put, set_all};
-use sdft_train::Method;
+use sdft_train::{Method, Size};
 use serde_json::{Map, Value as Json};
 use std::path::Path;
 use toml::{Table, Value};
@@ -33,6 +33,10 @@ pub struct TrainOptions {
     pub data: Option<String>,
     /// How to train.
     pub method: Option<Method>,
+    /// Height and width of the images.
+    pub size: Option<Size>,
+    /// Where the classes of the images are: `folders`, or a CSV or JSON file.
+    pub classes: Option<String>,
 }
 
 impl TrainOptions {
@@ -81,10 +85,13 @@ impl TrainOptions {
             Method::Naive => "naive",
             Method::Sdft => "sdft",
         });
+        let size = self.size.map(|size| size.to_string());
         let texts = [
             ("source", self.source.as_deref()),
             ("source_key", self.source_key.as_deref()),
             ("data.path", self.data.as_deref()),
+            ("data.classes", self.classes.as_deref()),
+            ("data.size", size.as_deref()),
             ("method", method),
         ];
         for (key, value) in texts {
@@ -126,9 +133,11 @@ fn fitting(asked: &Table) -> (Vec<String>, Option<String>) {
         return (vec![preset], None);
     }
     if source.is_none() && method.is_none_or(|method| method == "scratch") {
-        let size = asked.get("model").and_then(|model| model.get("image_size"));
-        let size = size.and_then(Value::as_integer);
-        let preset = own_preset(size.and_then(|size| usize::try_from(size).ok()));
+        let at = |section: &str, key: &str| asked.get(section).and_then(|table| table.get(key));
+        let side = at("model", "image_size").and_then(Value::as_integer);
+        let side = side.and_then(|side| usize::try_from(side).ok());
+        let size = at("data", "size").and_then(|size| size.clone().try_into::<Size>().ok());
+        let preset = own_preset(size.map(|size| size.height.max(size.width)).or(side));
         let others: Vec<&str> = own_presets()
             .map(|(_, name)| name)
             .filter(|name| *name != preset)
@@ -175,6 +184,40 @@ fn text<'a>(table: &'a Table, path: &[&str]) -> Option<&'a str> {
         [] => value.as_str(),
         _ => text(value.as_table()?, rest),
     }
+}
+
+/// Gives a new network the size, the channels and the augmentation labels of the images that the plan asks for.
+///
+/// # Errors
+/// Channels that contradict those of the network.
+pub(super) fn fit_to_images(plan: &mut TrainPlan, given: &Map<String, Json>) -> Result<()> {
+    let mut architecture = plan.model.architecture.clone();
+    if let Some(size) = plan.data.size {
+        architecture = architecture.with_size(size.sides());
+    }
+    if let Some(channels) = plan.data.channels {
+        let field = ["in_channels", "img_channels"].into_iter().find(|field| {
+            given
+                .get(*field)
+                .is_some_and(|value| *value != Json::from(channels))
+        });
+        if let Some(field) = field {
+            return Err(usage(format!(
+                "data.channels: expected model.{field}, which is {}, found {channels}; drop one of them",
+                given[field]
+            )));
+        }
+        architecture = architecture.with_channels(channels);
+    }
+    let is_given = given
+        .get("model")
+        .and_then(|model| model.get("augment_dim"))
+        .is_some();
+    if plan.data.augment > 0.0 && !is_given {
+        architecture = architecture.with_augment_dim(AUGMENT_LABELS);
+    }
+    plan.model.architecture = architecture;
+    Ok(())
 }
 
 /// Sets levels and attention from the image size where the settings do not set them.
@@ -287,7 +330,7 @@ mod tests {
             "p",
         ];
         let (plan, _) = resolve(&config);
-        assert_eq!(plan.model, Architecture::default());
+        assert_eq!(*plan.model, Architecture::default());
         for (size, levels) in [("128", 5), ("64", 4), ("32", 4)] {
             let set = format!("model.image_size={size}");
             let (plan, _) = resolve(&[&config[..], &["--set", &set]].concat());

@@ -27,12 +27,7 @@ impl<M> Plan<M> {
         };
         check_name(&self.name)?;
         check_process(&self.process)?;
-        if self.data.path.is_empty() {
-            return wrong(
-                "data.path",
-                "expected an image folder or \"digits\"; give --data".into(),
-            );
-        }
+        self.data.check()?;
         match self.method {
             Method::Scratch if !self.source.is_empty() => {
                 return wrong(
@@ -72,7 +67,7 @@ impl<M> Plan<M> {
             ("eval.patience", self.eval.patience, 0, MAX_RUN_STEPS),
         ])?;
         if self.eval.every > 0 {
-            if self.eval.best == BestBy::Coverage && self.data.path != "digits" {
+            if self.eval.best == BestBy::Coverage && !self.data.is_digits() {
                 return wrong(
                     "eval.best",
                     "coverage counts classes, which only the digits have; expected kid".into(),
@@ -89,6 +84,7 @@ impl<M> Plan<M> {
         check_ranges(&[
             ("loss.lambda", self.loss.lambda, 0.0, f64::MAX),
             ("loss.lambda_aux", self.loss.lambda_aux, 0.0, f64::MAX),
+            ("loss.label_dropout", self.loss.label_dropout, 0.0, 1.0),
         ])?;
         check_optim(&self.optim)?;
         let respacing = self
@@ -112,7 +108,6 @@ impl<M> Plan<M> {
                 ),
             );
         }
-        check_classes("data.classes", self.data.classes.as_deref())?;
         if let (Some(aux), AuxSampling::Weighted, Ok(diffusion)) = (
             self.objective(false).aux,
             self.loss.aux_sampling,
@@ -125,14 +120,15 @@ impl<M> Plan<M> {
         Ok(())
     }
 
-    /// Fails unless images of `size` x `size` pixels can be shifted as far as the plan says.
+    /// Fails unless images of this height and width can be shifted as far as the plan says.
     ///
     /// # Errors
     /// The [`PlanError`] of `data.shift`.
-    pub fn check_images(&self, size: usize) -> Result<(), PlanError> {
-        if self.data.shift < size {
+    pub fn check_images(&self, [height, width]: [usize; 2]) -> Result<(), PlanError> {
+        if self.data.shift < height.min(width) {
             return Ok(());
         }
+        let size = Size::new(height, width);
         Err(error(
             "data.shift",
             format!(
@@ -151,7 +147,7 @@ impl<M> Plan<M> {
     }
 }
 
-fn error(key: &str, problem: String) -> PlanError {
+pub(super) fn error(key: &str, problem: String) -> PlanError {
     PlanError {
         key: key.to_owned(),
         problem,
@@ -274,7 +270,7 @@ pub fn check_optim(optim: &OptimPlan) -> Result<(), PlanError> {
     ])
 }
 
-fn check_ranges(ranges: &[(&str, f64, f64, f64)]) -> Result<(), PlanError> {
+pub(super) fn check_ranges(ranges: &[(&str, f64, f64, f64)]) -> Result<(), PlanError> {
     match ranges
         .iter()
         .find(|(_, value, low, high)| !(low..=high).contains(&value))

@@ -11,10 +11,12 @@ pub use check::{
     check_process,
 };
 
+pub use data::{ClassesPlan, DataPlan, Size, SizeError};
 pub use output::{ModelFormat, OutputPlan};
 
 mod advice;
 mod check;
+mod data;
 mod output;
 
 /// What is trained, and against what.
@@ -85,46 +87,6 @@ pub enum LrSchedule {
     Step,
 }
 
-/// The training images.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DataPlan {
-    /// An image folder, or `digits` for the embedded handwritten digits.
-    pub path: String,
-    /// Whether images are flipped horizontally half of the time.
-    pub flip: bool,
-    /// Images are shifted by up to this many pixels in both directions.
-    pub shift: usize,
-    /// Unreadable images stop the run instead of being skipped.
-    pub strict: bool,
-    /// Hash of the images' names and of some of their pixels, set when they are read.
-    pub fingerprint: String,
-    /// Digits only: `chalk` or `ember`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub style: Option<String>,
-    /// Digits only: the classes to take; all if empty.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub classes: Option<Vec<u8>>,
-    /// Digits only: at most this many of each class, the first ones; 0 means all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub per_class: Option<usize>,
-}
-
-impl Default for DataPlan {
-    fn default() -> Self {
-        Self {
-            path: String::new(),
-            flip: true,
-            shift: 0,
-            strict: false,
-            fingerprint: String::new(),
-            style: Some("chalk".into()),
-            classes: Some(Vec::new()),
-            per_class: Some(0),
-        }
-    }
-}
-
 /// The objective, Eq. (2) to (6).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -155,6 +117,18 @@ pub struct LossPlan {
     pub distill_sampling: DistillSampling,
     /// `uniform` or `loss-second-moment`. A continuous process draws its levels from its own distribution.
     pub timesteps: String,
+    /// The share of class labels that are replaced by the null class; with 0 there is none, and no classifier-free guidance. Written only
+    /// if it is not 0.1.
+    #[serde(skip_serializing_if = "is_usual_label_dropout")]
+    pub label_dropout: f64,
+}
+
+/// The share that Ho and Salimans 2022 recommend.
+const LABEL_DROPOUT: f64 = 0.1;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_usual_label_dropout(share: &f64) -> bool {
+    *share == LABEL_DROPOUT
 }
 
 impl Default for LossPlan {
@@ -173,6 +147,7 @@ impl Default for LossPlan {
             distill_space: PredictionType::Epsilon,
             distill_sampling: DistillSampling::Weighted,
             timesteps: "uniform".to_owned(),
+            label_dropout: LABEL_DROPOUT,
         }
     }
 }
