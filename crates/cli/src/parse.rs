@@ -69,19 +69,6 @@ pub(crate) fn whole_from<T: FromStr, const LEAST: u128>(text: &str) -> Result<T,
     }
 }
 
-/// Height and width, as in `192x256`, or the side of a square.
-pub(crate) fn size(text: &str) -> Result<[usize; 2], String> {
-    let side = |text: &str| text.trim().parse().ok().filter(|side| *side > 0);
-    let sides = match text.split_once(['x', 'X', '×']) {
-        Some((height, width)) => side(height).zip(side(width)),
-        None => side(text).map(|side| (side, side)),
-    };
-    let expected = || "expected HEIGHTxWIDTH in pixels, as in 192x256, or one side of a square";
-    sides
-        .map(|(height, width)| [height, width])
-        .ok_or_else(|| expected().to_owned())
-}
-
 /// A number; its bounds are checked where they are known.
 pub(crate) fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| "expected a number".into())
@@ -105,16 +92,6 @@ mod tests {
         let mut out = Vec::new();
         collect("cargo xtask", &command, &mut out);
         out
-    }
-
-    #[test]
-    fn a_size_is_height_and_width_or_one_side() {
-        assert_eq!(size("192x256"), Ok([192, 256]));
-        assert_eq!(size("24 X 16"), Ok([24, 16]));
-        assert_eq!(size("64"), Ok([64, 64]));
-        for wrong in ["", "x", "0", "16x0", "16x", "1x2x3", "-4", "a", "1.5"] {
-            assert!(size(wrong).unwrap_err().contains("HEIGHTxWIDTH"), "{wrong}");
-        }
     }
 
     #[test]

@@ -15,8 +15,6 @@ pub struct Changes {
     depths: BTreeMap<[Depth; 2], usize>,
     /// Images that are the first page of several.
     pages: usize,
-    /// Images with values outside the model's range.
-    pub(crate) clamped: usize,
 }
 
 impl Changes {
@@ -32,8 +30,8 @@ impl Changes {
         if found != expected && without_alpha != expected {
             changes.channels.insert([found, expected], 1);
         }
-        // Pictures of 16 bits in 8 bits are among the conversions.
-        if decoded.depth != spec.depth && conversions.sixteen_bit == 0 {
+        let is_noted = conversions.sixteen_bit + conversions.narrowed > 0;
+        if decoded.depth != spec.depth && !is_noted {
             changes.depths.insert([decoded.depth, spec.depth], 1);
         }
         Self {
@@ -71,12 +69,6 @@ impl Changes {
             let several = images(self.pages, "has", "have");
             notes.push(format!("{several} several pages: the first is used"));
         }
-        if self.clamped > 0 {
-            let outside = images(self.clamped, "has", "have");
-            notes.push(format!(
-                "{outside} values outside the model's range: clamped to it"
-            ));
-        }
         notes
     }
 }
@@ -98,7 +90,6 @@ impl AddAssign<&Self> for Changes {
             *self.depths.entry(*key).or_default() += n;
         }
         self.pages += other.pages;
-        self.clamped += other.clamped;
     }
 }
 
@@ -115,7 +106,6 @@ mod tests {
         };
         let mut all = Changes {
             depths: BTreeMap::from([([Depth::U8, Depth::F32], 1)]),
-            clamped: 1,
             ..Changes::default()
         };
         all += &grey;
@@ -126,7 +116,6 @@ mod tests {
                 "2 images have 1 channel: converted to the model's 3",
                 "1 image is of 8 bits: converted to the model's floats",
                 "2 images have several pages: the first is used",
-                "1 image has values outside the model's range: clamped to it",
             ]
         );
         assert!(Changes::default().notes().is_empty());

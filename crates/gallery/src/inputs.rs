@@ -93,7 +93,7 @@ impl Input {
             ..reading(spec)
         };
         let decoded = reading.decode(&bytes, &self.id, 0).map_err(wrong)?;
-        let mut changes = Changes::of(&decoded, spec);
+        let changes = Changes::of(&decoded, spec);
         let mut picture = decoded.image;
         let (width, height) = (picture.width, picture.height);
         let least = [spec.height, spec.width].map(|side| side.div_ceil(LARGEST_ENLARGEMENT));
@@ -107,7 +107,7 @@ impl Input {
                 spec.height, spec.width
             )));
         }
-        changes.clamped = usize::from(clamp(&mut picture, spec)?);
+        map_range(&mut picture, decoded.range, spec.range);
         let fitted = fit(&picture, &Fitting::new(*spec, Fit::Crop));
         Ok(Loaded {
             image: fitted.image,
@@ -117,49 +117,26 @@ impl Input {
     }
 }
 
-/// How files are read into the form of a model's images.
+/// How files are read into the form of a model's images. A range of its own is passed on; otherwise that of the file counts.
 pub fn reading(spec: &ImageSpec) -> Reading {
     Reading {
         channels: Some(spec.channels),
         depth: Some(spec.depth),
-        range: Some(spec.range),
+        range: (spec.range != spec.depth.full_range()).then_some(spec.range),
         ..Reading::default()
     }
 }
 
-/// Clamps values to the range of the model's images; returns whether there were others.
-///
-/// # Errors
-/// Values outside the full range of the depth.
-fn clamp(image: &mut Image, spec: &ImageSpec) -> Result<bool> {
-    let [low, high] = spec.range;
-    let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
-    let mut see = |v: f64| (least, most) = (least.min(v), most.max(v));
-    match &image.samples {
-        Samples::U8(values) => values.iter().for_each(|&v| see(v.into())),
-        Samples::U16(values) => values.iter().for_each(|&v| see(v.into())),
-        Samples::F32(values) => values.iter().for_each(|&v| see(v.into())),
+/// Floats of a file with a range of its own, mapped to the model's.
+fn map_range(image: &mut Image, from: [f64; 2], to: [f64; 2]) {
+    if let Samples::F32(values) = &mut image.samples
+        && from != to
+    {
+        let scale = (to[1] - to[0]) / (from[1] - from[0]);
+        for value in values {
+            *value = ((f64::from(*value) - from[0]) * scale + to[0]) as f32;
+        }
     }
-    if least >= low && most <= high {
-        return Ok(false);
-    }
-    if spec.range == spec.depth.full_range() {
-        return Err(Error::Input(format!(
-            "values from {least} to {most}, the model takes {low} to {high}; scale them, or train with `data.range`"
-        )));
-    }
-    match &mut image.samples {
-        Samples::U8(values) => values
-            .iter_mut()
-            .for_each(|v| *v = f64::from(*v).clamp(low, high) as u8),
-        Samples::U16(values) => values
-            .iter_mut()
-            .for_each(|v| *v = f64::from(*v).clamp(low, high) as u16),
-        Samples::F32(values) => values
-            .iter_mut()
-            .for_each(|v| *v = v.clamp(low as f32, high as f32)),
-    }
-    Ok(true)
 }
 
 /// 64 bits of a name (FNV-1a).

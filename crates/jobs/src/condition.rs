@@ -180,3 +180,108 @@ impl BottleneckNet for Conditioned {
         self.net.bottleneck()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+    use sdft_adm::AdmConfig;
+    use sdft_diffusion::{EdmProcess, PredictionType, Process};
+    use sdft_models::{Architecture, LoadOptions, NetworkFile, load_network, save_network};
+    use sdft_testing::{nonzero_params, normal, tiny_config};
+    use serde_json::json;
+
+    /// A network of each architecture with these classes.
+    fn models(classes: &Classes) -> Vec<LoadedModel> {
+        let adm = AdmConfig {
+            image_size: 8,
+            ..tiny_config()
+        };
+        let fields = [
+            json!({
+                "architecture": "unet2d", "sample_size": 8, "block_out_channels": [8], "down_block_types": ["DownBlock2D"],
+                "up_block_types": ["UpBlock2D"], "layers_per_block": 1, "norm_num_groups": 4
+            }),
+            json!({
+                "architecture": "edm", "img_resolution": 8,
+                "model": { "model_type": "SongUNet", "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [] }
+            }),
+        ];
+        let others = fields.map(|fields| serde_json::from_value::<Architecture>(fields).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let all = std::iter::once(Architecture::from(adm)).chain(others);
+        all.map(|architecture| {
+            let architecture = architecture.with_classes(Some(classes));
+            let mut process = Process::default();
+            if let Some(precond) = architecture.precond() {
+                process.continuous = Some(EdmProcess::of(&precond));
+                process.prediction_type = PredictionType::Sample;
+            }
+            let params = nonzero_params(architecture.specs().unwrap(), 3);
+            let file = NetworkFile {
+                classes: Some(classes),
+                ..NetworkFile::new(&architecture, &process)
+            };
+            let path = dir.path().join("model.safetensors");
+            save_network(&path, &file, &params, None).unwrap();
+            load_network(&path, &LoadOptions::default()).unwrap()
+        })
+        .collect()
+    }
+
+    fn asked(model: &LoadedModel, class: Option<u32>) -> Conditioned {
+        let net = crate::model::network_in_steps(model).unwrap();
+        Conditioned::new(net, "class", class, None, model).unwrap()
+    }
+
+    fn values(x: &Tensor) -> Vec<f32> {
+        let x = x.to_dtype(DType::F32).unwrap();
+        x.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn networks_of_every_architecture_are_asked_for_a_class_and_edited_with_it() {
+        let names = ["cat", "dog"].map(str::to_owned).to_vec();
+        let x = normal(1, &[2, 3, 8, 8]).to_device(&Device::Cpu).unwrap();
+        let t = [10.0, 700.0];
+        for model in models(&Classes::new(names, true)) {
+            let name = model.architecture.title();
+            let predictions = [Some(0), Some(1), None].map(|class| {
+                let net = asked(&model, class);
+                let prediction = values(&net.predict(&x, &t).unwrap().output);
+                let edited = net.predict_edited(&x, &t, &mut |_, _| Ok(None)).unwrap();
+                assert_eq!(values(&edited.plain.output), prediction, "{name}");
+                prediction
+            });
+            assert_ne!(predictions[0], predictions[1], "{name}");
+            // Without a class, the null class.
+            assert_ne!(predictions[0], predictions[2], "{name}");
+            assert_eq!(
+                values(&asked(&model, Some(2)).predict(&x, &t).unwrap().output),
+                predictions[2]
+            );
+        }
+    }
+
+    #[test]
+    fn a_class_is_given_by_name_or_by_label() {
+        let of = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            models(&Classes::new(names, true)).remove(0)
+        };
+        let label = |model: &LoadedModel, text: &str| label_of("class", text, model);
+        let animals = of(&["cat", "dog"]);
+        assert_eq!(label(&animals, "dog").unwrap(), 1);
+        assert_eq!(label(&animals, "0").unwrap(), 0);
+        // The label of the null class is not one of them.
+        assert!(label(&animals, "2").is_err());
+        // Where names are numbers, a number is a name.
+        let digits = of(&["1", "4", "7"]);
+        assert_eq!(label(&digits, "7").unwrap(), 2);
+        let error = label(&digits, "2").unwrap_err().to_string();
+        assert!(error.contains("1, 4, 7"), "{error}");
+        let numbered = of(&["0", "1", "2"]);
+        let error = label(&numbered, "3").unwrap_err().to_string();
+        assert_eq!(error, "class 3: the model has 3 classes, 0 to 2");
+    }
+}

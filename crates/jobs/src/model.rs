@@ -8,7 +8,7 @@ use sdft_imaging::ImageSpec;
 use sdft_models::{
     Architecture, LoadOptions, LoadedModel, inspect_file, load_network, load_network_bytes,
 };
-use sdft_train::{model_of_run, runs_near, verify_recorded};
+use sdft_train::{Size, model_of_run, runs_near, verify_recorded};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -188,14 +188,10 @@ pub(crate) fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> 
 ///
 /// # Errors
 /// Another number of output channels than of input channels, apart from those of a learned variance; a size that the network cannot run at.
-pub(crate) fn form_of(
-    name: &str,
-    model: &LoadedModel,
-    size: Option<[usize; 2]>,
-) -> Result<ImageSpec> {
+pub(crate) fn form_of(name: &str, model: &LoadedModel, size: Option<Size>) -> Result<ImageSpec> {
     let mut form = model.image;
-    if let Some([height, width]) = size {
-        (form.height, form.width) = (height, width);
+    if let Some(size) = size {
+        (form.height, form.width) = (size.height, size.width);
     }
     check_form(name, model, &form)?;
     Ok(form)

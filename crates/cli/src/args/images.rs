@@ -1,8 +1,9 @@
 //! Arguments of `sample` and `translate`.
 
-use super::{at_least_one, choice, number, size, whole, whole_from};
+use super::{at_least_one, choice, number, whole, whole_from};
 use clap::Args;
 use sdft_jobs::{Churn, EnergyKind, SamplerKind, TranslationMethod, WalkKind};
+use sdft_train::Size;
 use std::path::PathBuf;
 
 pub(super) const TRANSLATE_HELP: &str = "\
@@ -68,8 +69,8 @@ pub(crate) struct SampleArgs {
     #[arg(long, value_name = "SCALE", value_parser = number)]
     pub(crate) guidance: Option<f64>,
     /// Height and width in pixels, as in `192x256`; the model's own if not given. Any size that the network can halve at every level.
-    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
-    pub(crate) size: Option<[usize; 2]>,
+    #[arg(long, value_name = "HEIGHTxWIDTH")]
+    pub(crate) size: Option<Size>,
     #[command(flatten)]
     pub(crate) file: ModelArgs,
     /// Folder of the images. The same command again makes only missing images, a larger -n adds to them.
@@ -155,8 +156,8 @@ pub(crate) struct TranslateArgs {
     #[arg(long, value_name = "NAME|NUMBER", hide_short_help = true)]
     pub(crate) source_class: Option<String>,
     /// Height and width in pixels, as in `192x256`; the model's own if not given. Any size that the network can halve at every level.
-    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
-    pub(crate) size: Option<[usize; 2]>,
+    #[arg(long, value_name = "HEIGHTxWIDTH")]
+    pub(crate) size: Option<Size>,
     /// Seed; an image's noise depends on the seed and on the image's path inside the input folder only.
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,

@@ -1,8 +1,9 @@
 //! Arguments of `edit`.
 
-use crate::args::{ModelArgs, RunArgs, at_least_one, number, size, whole};
+use crate::args::{ModelArgs, RunArgs, at_least_one, number, whole};
 use clap::{Args, Subcommand};
 use sdft_jobs::{DirectionOptions, EditStep, Weights};
+use sdft_train::Size;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -188,8 +189,8 @@ pub(crate) struct EditApplyArgs {
     #[arg(long, value_name = "NAME|NUMBER")]
     pub(crate) class: Option<String>,
     /// Height and width in pixels, as in `192x256`; the model's own if not given. Any size that the network can halve at every level.
-    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size)]
-    pub(crate) size: Option<[usize; 2]>,
+    #[arg(long, value_name = "HEIGHTxWIDTH")]
+    pub(crate) size: Option<Size>,
     /// Images at once; a number that fits their size if not given.
     #[arg(long, value_parser = at_least_one, value_name = "N")]
     pub(crate) batch: Option<usize>,

@@ -7,6 +7,7 @@ use sdft_diffusion::Process;
 use sdft_directions::WalkPlan;
 use sdft_imaging::ImageSpec;
 use sdft_models::LoadOptions;
+use sdft_train::Size;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ pub struct EditOptions {
     /// The class that the model is asked for, by name or number; if `None`, its null class.
     pub class: Option<String>,
     /// Height and width of the images in pixels; the model's own if `None`.
-    pub size: Option<[usize; 2]>,
+    pub size: Option<Size>,
     /// Images per batch; as many as suit their size if `None`.
     pub batch: Option<usize>,
     /// Whether images of other settings are replaced.

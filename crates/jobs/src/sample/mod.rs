@@ -15,7 +15,7 @@ use sdft_gallery::{
     write_sheet,
 };
 use sdft_models::{LoadOptions, LoadedModel};
-use sdft_train::Precision;
+use sdft_train::{Precision, Size};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use together::{sheet, write_arrays};
@@ -55,7 +55,7 @@ pub struct SampleOptions {
     /// The scale of classifier-free guidance; 1 is none. Other scales need a model with a null class, and two evaluations for each.
     pub guidance: Option<f64>,
     /// Height and width in pixels; the model's own if absent.
-    pub size: Option<[usize; 2]>,
+    pub size: Option<Size>,
     /// The folder of the images.
     pub out: PathBuf,
     /// Whether images of other settings are replaced.

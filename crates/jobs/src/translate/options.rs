@@ -5,6 +5,7 @@ use crate::choice::{Choice, by_name};
 use crate::error::{Result, option};
 use crate::model::check_seed;
 use sdft_models::LoadOptions;
+use sdft_train::Size;
 use std::path::PathBuf;
 
 /// A method of translating images.
@@ -151,7 +152,7 @@ pub struct TranslateOptions {
     /// DDIB: the class that the source model is asked for; if `None`, its null class. The way to noise has no guidance.
     pub source_class: Option<String>,
     /// Height and width of the images in pixels; the model's own if `None`.
-    pub size: Option<[usize; 2]>,
+    pub size: Option<Size>,
     /// Seed; an image's noise depends on the seed and on the image's path inside the input folder only.
     pub seed: u64,
     /// Images per batch; as many as suit their size if `None`.
