@@ -228,6 +228,29 @@ impl Network for Unet {
             .predict(xt, t)
     }
 
+    fn predict_edited_with(
+        &self,
+        xt: &Tensor,
+        t: &[f32],
+        condition: &Condition<'_>,
+        change: &mut Change<'_>,
+    ) -> Result<Edited> {
+        condition.check_no_augment()?;
+        let key = condition.dropout.as_ref();
+        let x = xt.to_dtype(self.trunk.dtype())?;
+        let emb = self.embed(&x, t, condition.labels)?;
+        let (h, skips) = self.encode(&x, &emb, key)?;
+        let frozen = !emb.track_op() && skips.iter().all(|skip| !skip.track_op());
+        Edited::new(to_nchw(&h, self.trunk.dtype())?, &emb, change, |h| {
+            let out = if frozen {
+                taped(h, |h| self.decode(h, &skips, &emb, key))?
+            } else {
+                self.decode(h, &skips, &emb, key)?
+            };
+            self.prediction(&out)
+        })
+    }
+
     fn n_classes(&self) -> usize {
         self.config.num_classes
     }
@@ -235,18 +258,7 @@ impl Network for Unet {
 
 impl BottleneckNet for Unet {
     fn predict_edited(&self, xt: &Tensor, t: &[f32], change: &mut Change<'_>) -> Result<Edited> {
-        let x = xt.to_dtype(self.trunk.dtype())?;
-        let emb = self.embed(&x, t, None)?;
-        let (h, skips) = self.encode(&x, &emb, None)?;
-        let frozen = !emb.track_op() && skips.iter().all(|skip| !skip.track_op());
-        Edited::new(to_nchw(&h, self.trunk.dtype())?, &emb, change, |h| {
-            let out = if frozen {
-                taped(h, |h| self.decode(h, &skips, &emb, None))?
-            } else {
-                self.decode(h, &skips, &emb, None)?
-            };
-            self.prediction(&out)
-        })
+        self.predict_edited_with(xt, t, &Condition::default(), change)
     }
 
     fn bottleneck(&self) -> Bottleneck {

@@ -5,7 +5,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use sdft_diffusion::Denoiser;
 use sdft_schedule::Schedule;
 
-/// Distances of the inversion of one image `[1, 3, H, W]` from the image, at every step it arrives at: of the states, then of the
+/// Distances of the inversion of one image `[1, C, H, W]` from the image, at every step it arrives at: of the states, then of the
 /// predicted images.
 ///
 /// # Shapes

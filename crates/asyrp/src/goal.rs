@@ -3,7 +3,7 @@
 use crate::{TextDirection, TrainingStep, asyrp_loss, clip_loss, l1_term};
 use candle_core::{Result, Tensor};
 
-/// Images `[B, 3, H, W]` in [-1, 1] to embeddings `[B, F]`, differentiably.
+/// Images `[B, C, H, W]` in [-1, 1] to embeddings `[B, F]`, differentiably.
 pub type Embed = dyn Fn(&Tensor) -> Result<Tensor>;
 
 /// The goal of an edit: a direction in a space of embeddings, and terms that keep the image.

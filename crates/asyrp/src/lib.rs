@@ -51,6 +51,7 @@ pub use crate::{
     goal::{Embed, Goal, GoalLoss, GoalWeights, Reference, cosine_of_texts},
     latents::{InversionCache, image_key},
     loss::{TextDirection, asyrp_loss, clip_loss, directional_similarity, l1_term},
+    rgb::as_rgb,
     sequence::{sequence, shifted, training_sequence},
     step::{Levels, step},
     training_step::{TrainingStep, training_steps},
@@ -64,6 +65,7 @@ mod file;
 mod goal;
 mod latents;
 mod loss;
+mod rgb;
 mod sequence;
 mod step;
 mod training_step;

@@ -96,7 +96,7 @@ impl Denoiser for InSteps<Box<dyn Network>> {
 
 impl BottleneckNet for InSteps<Box<dyn Network>> {
     fn predict_edited(&self, xt: &Tensor, t: &[f32], change: &mut Change<'_>) -> Result<Edited> {
-        self.net.predict_edited(xt, &self.times(t)?, change)
+        self.predict_edited_with(xt, t, &Condition::default(), change)
     }
 
     fn bottleneck(&self) -> Bottleneck {
@@ -118,6 +118,17 @@ impl Network for InSteps<Box<dyn Network>> {
         condition: &Condition<'_>,
     ) -> Result<Prediction> {
         self.net.predict_with(xt, &self.times(t)?, condition)
+    }
+
+    fn predict_edited_with(
+        &self,
+        xt: &Tensor,
+        t: &[f32],
+        condition: &Condition<'_>,
+        change: &mut Change<'_>,
+    ) -> Result<Edited> {
+        let times = self.times(t)?;
+        self.net.predict_edited_with(xt, &times, condition, change)
     }
 
     fn n_classes(&self) -> usize {

@@ -159,6 +159,24 @@ impl<N: Network> Network for Preconditioned<N> {
         call.prediction(xt, &f)
     }
 
+    fn predict_edited_with(
+        &self,
+        xt: &Tensor,
+        t: &[f32],
+        condition: &Condition<'_>,
+        change: &mut Change<'_>,
+    ) -> Result<Edited> {
+        let call = self.call(xt, t)?;
+        let net = &self.net;
+        let edited = net.predict_edited_with(&call.input, &call.time, condition, change)?;
+        let changed = edited.changed.map(|f| call.prediction(xt, &f)).transpose();
+        Ok(Edited {
+            plain: call.prediction(xt, &edited.plain)?,
+            changed: changed?,
+            h: edited.h,
+        })
+    }
+
     fn n_classes(&self) -> usize {
         self.net.n_classes()
     }
@@ -166,14 +184,7 @@ impl<N: Network> Network for Preconditioned<N> {
 
 impl<N: Network> BottleneckNet for Preconditioned<N> {
     fn predict_edited(&self, xt: &Tensor, t: &[f32], change: &mut Change<'_>) -> Result<Edited> {
-        let call = self.call(xt, t)?;
-        let edited = self.net.predict_edited(&call.input, &call.time, change)?;
-        let changed = edited.changed.map(|f| call.prediction(xt, &f)).transpose();
-        Ok(Edited {
-            plain: call.prediction(xt, &edited.plain)?,
-            changed: changed?,
-            h: edited.h,
-        })
+        self.predict_edited_with(xt, t, &Condition::default(), change)
     }
 
     fn bottleneck(&self) -> Bottleneck {

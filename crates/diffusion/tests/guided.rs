@@ -46,6 +46,16 @@ impl Network for Net {
         })
     }
 
+    fn predict_edited_with(
+        &self,
+        _: &Tensor,
+        _: &[f32],
+        _: &Condition<'_>,
+        _: &mut Change<'_>,
+    ) -> Result<Edited> {
+        bail!("not edited")
+    }
+
     fn n_classes(&self) -> usize {
         4
     }

@@ -2,6 +2,7 @@
 
 use sdft_asyrp::GoalWeights;
 use sdft_diffusion::Process;
+use sdft_imaging::ImageSpec;
 use sdft_models::Architecture;
 use sdft_train::{LoopPlan, LrSchedule, OptimPlan, OptimizerKind, OutputPlan};
 use serde::{Deserialize, Serialize};
@@ -190,6 +191,12 @@ pub struct DirectionPlan {
     pub model: Architecture,
     /// Its diffusion process, set when it is read.
     pub process: Process,
+    /// The label of the class that the model is asked for; if absent, the null class of a class-conditional model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<u32>,
+    /// The form of the images, if it is not the model's own in 8 bits, set when the model is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSpec>,
     /// The images.
     pub data: DirectionData,
     /// The goal of the edit.
@@ -216,6 +223,8 @@ impl Default for DirectionPlan {
             network_sha256: String::new(),
             model: Architecture::default(),
             process: Process::default(),
+            class: None,
+            image: None,
             data: DirectionData::default(),
             goal: GoalPlan::default(),
             walk: WalkPlan::default(),

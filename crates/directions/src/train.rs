@@ -11,7 +11,7 @@ use sdft_asyrp::{
 use sdft_autograd::no_grad;
 use sdft_data::{Augment, Batch, Batches, ImageSource};
 use sdft_diffusion::BottleneckNet;
-use sdft_imaging::{to_unit_range, write_png};
+use sdft_imaging::write_png;
 use sdft_nn::Params;
 use sdft_optim::Verdict;
 use sdft_randn::NumberedNoise;
@@ -19,7 +19,7 @@ use sdft_schedule::Schedule;
 use sdft_train::{
     Checkpoint, DriveSetup, Ending, Finished, Log, Position, Precision, Progress, Result,
     RunFolder, RunPlan, StepOutcome, Task, TrainError, TrainingState, Updater, audit_gradients,
-    drive, file_name, provenance, sheet, to_screens,
+    drive, file_name, provenance, sheet, to_screens, to_tensor,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -226,7 +226,7 @@ impl Directing<'_> {
     /// Writes a picture of the first images: as they are, drawn by the unchanged model, edited by the block.
     fn draw(&self, path: &Path) -> Result<()> {
         let n = self.plan.output.samples.min(self.data.len());
-        let side = self.data.spec().width;
+        let spec = self.data.spec();
         let walk = &self.plan.walk;
         let plan = EditPlan {
             steps: sequence(self.plan.output.sampler, walk.t_0),
@@ -238,11 +238,10 @@ impl Directing<'_> {
         let mix = Mix::of(vec![Direction { block, strength }]);
         let mut rows = [Vec::new(), Vec::new(), Vec::new()];
         for i in 0..n {
-            let picture = self.data.screen(i)?;
-            let x0 = to_unit_range(&picture);
-            let x0 = Tensor::from_vec(x0, (1, 3, side, side), self.device)?;
+            let picture = self.data.image(i)?;
+            let x0 = to_tensor(std::slice::from_ref(&picture), spec)?.to_device(self.device)?;
             let latent = self.latent(&x0)?;
-            rows[0].push(picture);
+            rows[0].push(spec.screen(&picture));
             for (row, mix) in [(1, &Mix::of(vec![])), (2, &mix)] {
                 let mut noise = NumberedNoise::new(self.plan.seed, vec![i as u64]);
                 let out = no_grad(|| {
@@ -256,7 +255,7 @@ impl Directing<'_> {
                         &mut |_| self.check_stop(),
                     )
                 })?;
-                let drawn = to_screens(&out, self.data.spec()).map_err(|error| match error {
+                let drawn = to_screens(&out, spec).map_err(|error| match error {
                     TrainError::Image { source, .. } => TrainError::Image {
                         number: i + 1,
                         n,

@@ -133,6 +133,16 @@ impl Network for EdmNet {
         self.0.predict_with(xt, t, condition)
     }
 
+    fn predict_edited_with(
+        &self,
+        xt: &Tensor,
+        t: &[f32],
+        condition: &Condition<'_>,
+        change: &mut Change<'_>,
+    ) -> Result<Edited> {
+        self.0.predict_edited_with(xt, t, condition, change)
+    }
+
     fn n_classes(&self) -> usize {
         self.0.n_classes()
     }
@@ -140,7 +150,7 @@ impl Network for EdmNet {
 
 impl BottleneckNet for EdmNet {
     fn predict_edited(&self, xt: &Tensor, t: &[f32], change: &mut Change<'_>) -> Result<Edited> {
-        self.0.predict_edited(xt, t, change)
+        self.predict_edited_with(xt, t, &Condition::default(), change)
     }
 
     fn bottleneck(&self) -> Bottleneck {

@@ -360,6 +360,15 @@ impl EdmUnet {
         })
     }
 
+    /// The one-hot rows of a condition's class labels.
+    fn class_labels(&self, condition: &Condition<'_>, batch: usize) -> Result<Option<Tensor>> {
+        match (condition.labels, self.config.label_dim) {
+            (Some(_), 0) => bail!("expected no class labels: the network is unconditional"),
+            (Some(labels), _) => Ok(Some(self.one_hot(labels, batch)?)),
+            (None, _) => Ok(None),
+        }
+    }
+
     /// Class labels as one-hot rows; a row of zeros for the null class.
     fn one_hot(&self, labels: &[u32], batch: usize) -> Result<Tensor> {
         let n = self.config.label_dim;
@@ -378,6 +387,14 @@ impl EdmUnet {
     }
 }
 
+fn inputs<'a>(condition: &Condition<'a>, one_hot: Option<&'a Tensor>) -> EdmInputs<'a> {
+    EdmInputs {
+        class_labels: one_hot,
+        augment_labels: condition.augment,
+        dropout: condition.dropout,
+    }
+}
+
 /// F as a prediction; only the preconditioning reads it.
 fn raw(output: &Tensor) -> Prediction {
     Prediction::new(output.clone(), PredictionType::Sample)
@@ -391,36 +408,31 @@ impl Denoiser for EdmUnet {
 
 impl Network for EdmUnet {
     fn predict_with(&self, x: &Tensor, t: &[f32], condition: &Condition<'_>) -> Result<Prediction> {
-        let one_hot = match (condition.labels, self.config.label_dim) {
-            (Some(_), 0) => bail!("expected no class labels: the network is unconditional"),
-            (Some(labels), _) => Some(self.one_hot(labels, x.dim(0)?)?),
-            (None, _) => None,
-        };
-        let inputs = EdmInputs {
-            class_labels: one_hot.as_ref(),
-            augment_labels: condition.augment,
-            dropout: condition.dropout,
-        };
+        let one_hot = self.class_labels(condition, x.dim(0)?)?;
+        let inputs = inputs(condition, one_hot.as_ref());
         Ok(raw(&self.forward(x, t, &inputs)?))
     }
 
-    fn n_classes(&self) -> usize {
-        self.config.label_dim
-    }
-}
-
-impl BottleneckNet for EdmUnet {
-    fn predict_edited(&self, x: &Tensor, t: &[f32], change: &mut Edit<'_>) -> Result<Edited> {
+    fn predict_edited_with(
+        &self,
+        x: &Tensor,
+        t: &[f32],
+        condition: &Condition<'_>,
+        change: &mut Edit<'_>,
+    ) -> Result<Edited> {
+        let one_hot = self.class_labels(condition, x.dim(0)?)?;
+        let inputs = inputs(condition, one_hot.as_ref());
+        let key = condition.dropout.as_ref();
         let x = x.to_dtype(self.dtype())?;
-        let emb = self.embed(&x, t, &EdmInputs::default())?;
-        let (h, skips) = self.encode(&x, &emb, None)?;
+        let emb = self.embed(&x, t, &inputs)?;
+        let (h, skips) = self.encode(&x, &emb, key)?;
         let h = to_nchw(&h, self.dtype())?;
         let frozen = !emb.track_op() && skips.iter().all(|skip| !skip.track_op());
         let decode = |h: &Tensor| {
             let out = if frozen {
-                taped(h, |h| self.decode(h, &skips, &emb, None))?
+                taped(h, |h| self.decode(h, &skips, &emb, key))?
             } else {
-                self.decode(h, &skips, &emb, None)?
+                self.decode(h, &skips, &emb, key)?
             };
             Ok::<_, candle_core::Error>(raw(&out))
         };
@@ -438,6 +450,16 @@ impl BottleneckNet for EdmUnet {
             changed,
             h,
         })
+    }
+
+    fn n_classes(&self) -> usize {
+        self.config.label_dim
+    }
+}
+
+impl BottleneckNet for EdmUnet {
+    fn predict_edited(&self, x: &Tensor, t: &[f32], change: &mut Edit<'_>) -> Result<Edited> {
+        self.predict_edited_with(x, t, &Condition::default(), change)
     }
 
     fn bottleneck(&self) -> Bottleneck {

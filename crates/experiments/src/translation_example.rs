@@ -39,7 +39,7 @@ pub fn translation_example(
     let digits = inputs(PER_CLASS)?;
     // Options are checked before anything is trained.
     options.check()?;
-    options.variants(digits.spec().width)?;
+    options.variants([digits.spec().height, digits.spec().width])?;
     let none: [&str; 0] = [];
     let Some(model) = train_preset("digits-sdft", &none, &home.join("model"), context)? else {
         return Ok(None);

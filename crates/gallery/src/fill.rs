@@ -2,13 +2,13 @@
 
 use crate::error::{Error, Result};
 use crate::failures::Failures;
-use crate::inputs::{Input, Loaded, load_ahead};
+use crate::inputs::{Input, Loaded, load_ahead, reading};
 use crate::outputs::{Outputs, check_name};
 use crate::refusal::{check_apart, check_folder};
 use crate::sheet::{check_sheet, shown_of, write_sheet};
 use crate::space::space_warning;
 use sdft_files::sha256_file;
-use sdft_imaging::{ImagingError, Limits, Rgb8, contact_sheet, decode_file};
+use sdft_imaging::{Image, ImageSpec, ImagingError, Rgb8, contact_sheet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
@@ -77,14 +77,14 @@ impl Filled {
 }
 
 /// One image for each input of a batch, or the reason why there is none.
-pub type Made = Vec<std::result::Result<Rgb8, ImagingError>>;
+pub type Made = Vec<std::result::Result<Image, ImagingError>>;
 
 /// Makes images of images, in one or several variants.
 pub trait Maker {
     /// The method, as in `sdedit`.
     fn name(&self) -> String;
-    /// Side of the images in pixels.
-    fn side(&self) -> usize;
+    /// The form of the images, made and given.
+    fn spec(&self) -> ImageSpec;
     /// The folder of each variant; empty where there is only one.
     fn labels(&self) -> Vec<String>;
     /// The heading of each variant's column in a sheet.
@@ -98,7 +98,7 @@ pub trait Maker {
     fn make(
         &self,
         variant: usize,
-        images: &[Rgb8],
+        images: &[Image],
         numbers: Vec<u64>,
         progress: &mut dyn FnMut(f64),
     ) -> std::result::Result<Made, Box<dyn std::error::Error + Send + Sync>>;
@@ -153,10 +153,10 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
         let mut caller = Caller { stop, events };
         (caller.events)(Event::Started);
         let mut outputs = Outputs::open(self.out, self.plan, self.overwrite)?;
-        let (labels, side) = (self.maker.labels(), self.maker.side());
+        let (labels, spec) = (self.maker.labels(), self.maker.spec());
         let n = self.inputs.len();
         caller.note(&format!(
-            "{n} images of {side}x{side}, {}{}; writes {}",
+            "{n} images of {spec}, {}{}; writes {}",
             self.maker.name(),
             match labels.len() {
                 1 => String::new(),
@@ -184,7 +184,9 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
             ));
         }
         let total: usize = pending.iter().map(|(_, needs)| needs.len()).sum();
-        if let Some(warning) = space_warning(self.out, (total * 3 * side * side) as u64) {
+        if let Some(warning) =
+            space_warning(self.out, (total * spec.len() * spec.depth.bytes()) as u64)
+        {
             caller.note(&warning);
         }
         let before = (n - failures.len()) * labels.len() - total;
@@ -259,9 +261,8 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
         let labels = self.maker.labels();
         let names: HashSet<String> = labels
             .iter()
-            .map(String::as_str)
-            .chain([STRIPS])
-            .flat_map(|label| self.inputs.iter().map(move |input| self.name(label, input)))
+            .flat_map(|label| self.inputs.iter().map(|input| self.name(label, input)))
+            .chain(self.inputs.iter().map(strip_name))
             .collect();
         outputs
             .names()
@@ -278,11 +279,11 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
         caller: &mut Caller<'_>,
         failures: &mut Failures,
     ) -> Result<(bool, usize)> {
-        let (labels, side) = (self.maker.labels(), self.maker.side());
+        let (labels, spec) = (self.maker.labels(), self.maker.spec());
         let mut done = 0;
         (caller.events)(Event::Images { done: 0.0, total });
-        let at_once = self.batch.unwrap_or_else(|| usual_batch(side));
-        let (ended, conversions) = load_ahead(pending, side, at_once, |batch| {
+        let at_once = self.batch.unwrap_or_else(|| usual_batch(&spec));
+        let (ended, changes) = load_ahead(pending, &spec, at_once, |batch| {
             let mut ready: Vec<(&Input, &[usize], Loaded)> = Vec::new();
             for (k, loaded) in batch {
                 let (input, needs) = &pending[k];
@@ -303,7 +304,7 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
                 if these.is_empty() {
                     continue;
                 }
-                let images: Vec<Rgb8> = these.iter().map(|(_, _, l)| l.image.clone()).collect();
+                let images: Vec<Image> = these.iter().map(|(_, _, l)| l.image.clone()).collect();
                 let numbers = these.iter().map(|(input, ..)| input.number).collect();
                 let n = these.len();
                 let made = self.maker.make(variant, &images, numbers, &mut |share| {
@@ -315,9 +316,9 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
                 }
                 for ((input, _, loaded), image) in these.iter().zip(made.map_err(Error::Maker)?) {
                     // A strip of the old images is out of date.
-                    outputs.forget(&self.name(STRIPS, input))?;
+                    outputs.forget(&strip_name(input))?;
                     let name = self.name(label, input);
-                    if let Some(problem) = outputs.put_image(&name, &loaded.sha256, image)? {
+                    if let Some(problem) = outputs.put_image(&name, &loaded.sha256, &spec, image)? {
                         caller.note(&format!("{}: {problem}", input.id));
                         failures.add(&input.id, problem);
                     }
@@ -333,7 +334,7 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
             (caller.events)(Event::Images { done, total });
             Ok(true)
         })?;
-        for note in conversions.notes() {
+        for note in changes.notes() {
             caller.note(&note);
         }
         Ok((ended, done))
@@ -341,12 +342,13 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
 
     /// The outputs of one input in the order of the variants, if all exist.
     fn made(&self, input: &Input) -> Option<Vec<Rgb8>> {
-        let labels = self.maker.labels();
+        let (labels, spec) = (self.maker.labels(), self.maker.spec());
         labels
             .iter()
             .map(|label| {
                 let path = self.out.join(self.name(label, input));
-                decode_file(&path, &Limits::default()).ok()
+                let decoded = reading(&spec).decode_file(&path, 0).ok()?;
+                Some(spec.screen(&decoded.image))
             })
             .collect()
     }
@@ -362,8 +364,8 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
     fn mend_strips(&self, outputs: &mut Outputs, failures: &mut Failures) -> Result<()> {
         for input in self.inputs.iter().filter(|input| input.problem.is_none()) {
             let made_of = self.strip_of(outputs, input);
-            if !outputs.is_complete(&self.name(STRIPS, input), &made_of)
-                && let Ok(loaded) = input.load(self.maker.side())
+            if !outputs.is_complete(&strip_name(input), &made_of)
+                && let Ok(loaded) = input.load(&self.maker.spec())
             {
                 self.strip(outputs, input, &loaded.image, failures)?;
             }
@@ -382,16 +384,19 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
         &self,
         outputs: &mut Outputs,
         input: &Input,
-        image: &Rgb8,
+        image: &Image,
         failures: &mut Failures,
     ) -> Result<()> {
         let Some(made) = self.made(input) else {
             return Ok(());
         };
-        let all: Vec<Rgb8> = std::iter::once(image.clone()).chain(made).collect();
+        let all: Vec<Rgb8> = std::iter::once(self.maker.spec().screen(image))
+            .chain(made)
+            .collect();
         let strip = contact_sheet(&all, all.len(), &self.columns(), &self.maker.title());
-        let (name, made_of) = (self.name(STRIPS, input), self.strip_of(outputs, input));
-        if let Some(problem) = outputs.put_image(&name, &made_of, Ok(strip))? {
+        let (name, made_of) = (strip_name(input), self.strip_of(outputs, input));
+        let spec = ImageSpec::rgb8(strip.width, strip.height);
+        if let Some(problem) = outputs.put_image(&name, &made_of, &spec, Ok(strip.into()))? {
             failures.add(&input.id, problem);
         }
         Ok(())
@@ -406,9 +411,9 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
                 break;
             }
             if let Some(made) = self.made(input)
-                && let Ok(loaded) = input.load(self.maker.side())
+                && let Ok(loaded) = input.load(&self.maker.spec())
             {
-                pictures.push(loaded.image);
+                pictures.push(self.maker.spec().screen(&loaded.image));
                 pictures.extend(made);
                 shown += 1;
             }
@@ -426,9 +431,15 @@ impl<P: Serialize + DeserializeOwned> Gallery<'_, P> {
     }
 }
 
-/// Images per batch for this side: more are not faster, and EGSDE's backward pass through a classifier of 256x256 then needs about 5 GB.
-pub fn usual_batch(side: usize) -> usize {
-    (4 * 256 * 256 / (side * side).max(1)).clamp(1, 64)
+/// The name of an input's strip, a PNG whatever the form of the images.
+fn strip_name(input: &Input) -> String {
+    let stem = input.name.rsplit_once('.').map_or("", |(stem, _)| stem);
+    format!("{STRIPS}/{stem}.png")
+}
+
+/// Images per batch for this form: more are not faster, and EGSDE's backward pass through a classifier of 256x256 then needs about 5 GB.
+pub fn usual_batch(spec: &ImageSpec) -> usize {
+    (4 * 256 * 256 / (spec.height * spec.width).max(1)).clamp(1, 64)
 }
 
 /// The canonical form of a path, as plans record it; a name that is not a path is returned unchanged.

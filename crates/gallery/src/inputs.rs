@@ -1,9 +1,11 @@
 //! Input images, read ahead on a separate thread.
 
+use crate::changes::Changes;
 use crate::error::{Error, Result};
 use sdft_files::sha256_bytes;
 use sdft_imaging::{
-    Conversions, ImagingError, Limits, Reading, Rgb8, center_crop, read_image_file, without_ending,
+    Fit, Fitting, Image, ImageSpec, ImagingError, Limits, Reading, Samples, fit, read_image_file,
+    without_ending,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -29,29 +31,31 @@ pub struct Input {
     pub problem: Option<String>,
 }
 
-/// An image in the size of the model.
+/// An image in the form of the model.
 pub struct Loaded {
     /// The picture.
-    pub image: Rgb8,
+    pub image: Image,
     /// SHA-256 of the file.
     pub sha256: String,
-    /// The conversions of its pixels, each 0 or 1.
-    pub conversions: Conversions,
+    /// What was changed in it.
+    pub changes: Changes,
 }
 
 impl Input {
-    /// The inputs with these names inside the folder `root`, and those that are known to be unreadable, with the reason.
+    /// The inputs with these names inside the folder `root`, and those that are known to be unreadable, with the reason. Outputs have the
+    /// names of their inputs, with the extension `ending`.
     ///
     /// Two files whose outputs would have the same name are a problem of the second one.
     pub fn list(
         root: &Path,
         files: Vec<(String, PathBuf)>,
         unreadable: Vec<(String, String)>,
+        ending: &str,
     ) -> Vec<Self> {
         let mut taken: HashMap<String, String> = HashMap::new();
         let mut all = Vec::with_capacity(files.len() + unreadable.len());
         for (id, path) in files {
-            let name = format!("{}.png", without_ending(&id));
+            let name = format!("{}.{ending}", without_ending(&id));
             let problem = taken
                 .insert(name.clone(), id.clone())
                 .map(|other| format!("its output {name} is already that of {other}"));
@@ -74,33 +78,64 @@ impl Input {
         all
     }
 
-    /// Reads the image, and brings it to `side` pixels by a centre crop.
+    /// Reads the image, the first page of several, and brings it to the form of the model's images: by a centre crop to its size, and in
+    /// its channels and depth. Values outside the range of the model's images are clamped, unless the range is that of the depth.
     ///
     /// # Errors
-    /// The file cannot be read, or the picture is too small.
-    pub fn load(&self, side: usize) -> Result<Loaded> {
+    /// The file cannot be read, does not have channels that can be converted, or is too small, or floats are outside 0 to 1.
+    pub fn load(&self, spec: &ImageSpec) -> Result<Loaded> {
         let limits = Limits::from_env()?;
         // The list of failures shows the name before the reason.
         let wrong = |e: ImagingError| Error::Input(e.reason());
         let bytes = read_image_file(&self.path, &limits).map_err(wrong)?;
-        let decoded = Reading::rgb8(limits)
-            .decode(&bytes, &self.id, 0)
-            .map_err(wrong)?;
-        let conversions = decoded.conversions();
-        let picture = &Rgb8::from_image(decoded.image);
-        let short = picture.width.min(picture.height);
-        let least = side.div_ceil(LARGEST_ENLARGEMENT);
-        if short < least {
+        let reading = Reading {
+            limits,
+            ..reading(spec)
+        };
+        let decoded = reading.decode(&bytes, &self.id, 0).map_err(wrong)?;
+        let changes = Changes::of(&decoded, spec);
+        let mut picture = decoded.image;
+        let (width, height) = (picture.width, picture.height);
+        let least = [spec.height, spec.width].map(|side| side.div_ceil(LARGEST_ENLARGEMENT));
+        if height < least[0] || width < least[1] {
+            let expected = match spec.width == spec.height {
+                true => format!("{} pixels or more on the short side", least[0]),
+                false => format!("{}x{} or more", least[0], least[1]),
+            };
             return Err(Error::Input(format!(
-                "{}x{} is too small for a model of {side}x{side}, expected {least} pixels or more on the short side",
-                picture.width, picture.height
+                "{height}x{width} is too small for a model of {}x{}, expected {expected}",
+                spec.height, spec.width
             )));
         }
+        map_range(&mut picture, decoded.range, spec.range);
+        let fitted = fit(&picture, &Fitting::new(*spec, Fit::Crop));
         Ok(Loaded {
-            image: center_crop(picture, side),
+            image: fitted.image,
             sha256: sha256_bytes(&bytes),
-            conversions,
+            changes,
         })
+    }
+}
+
+/// How files are read into the form of a model's images. A range of its own is passed on; otherwise that of the file counts.
+pub fn reading(spec: &ImageSpec) -> Reading {
+    Reading {
+        channels: Some(spec.channels),
+        depth: Some(spec.depth),
+        range: (spec.range != spec.depth.full_range()).then_some(spec.range),
+        ..Reading::default()
+    }
+}
+
+/// Floats of a file with a range of its own, mapped to the model's.
+fn map_range(image: &mut Image, from: [f64; 2], to: [f64; 2]) {
+    if let Samples::F32(values) = &mut image.samples
+        && from != to
+    {
+        let scale = (to[1] - to[0]) / (from[1] - from[0]);
+        for value in values {
+            *value = ((f64::from(*value) - from[0]) * scale + to[0]) as f32;
+        }
     }
 }
 
@@ -115,38 +150,38 @@ fn number(id: &str) -> u64 {
 type Batch = Vec<(usize, Result<Loaded>)>;
 
 /// Calls `each` with batches of the list's images, and reads the next ones meanwhile. Stops early where `each` returns `false`. Returns
-/// whether it reached the end, and the conversions of all images.
+/// whether it reached the end, and the changes of all images.
 ///
 /// # Errors
 /// Those of `each`.
 pub(crate) fn load_ahead<T: Sync>(
     list: &[(&Input, T)],
-    side: usize,
+    spec: &ImageSpec,
     batch: usize,
     mut each: impl FnMut(Batch) -> Result<bool>,
-) -> Result<(bool, Conversions)> {
+) -> Result<(bool, Changes)> {
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel::<Batch>(AHEAD);
         scope.spawn(move || {
             for (first, part) in list.chunks(batch).enumerate() {
                 let numbered = part.iter().enumerate();
-                let read = numbered.map(|(i, (input, _))| (first * batch + i, input.load(side)));
+                let read = numbered.map(|(i, (input, _))| (first * batch + i, input.load(spec)));
                 // The receiver is gone when the run ends early.
                 if sender.send(read.collect()).is_err() {
                     return;
                 }
             }
         });
-        let mut conversions = Conversions::default();
+        let mut changes = Changes::default();
         // The loop drops the receiver, which ends the thread.
         for batch in receiver {
             let read = batch.iter().filter_map(|(_, read)| read.as_ref().ok());
-            read.for_each(|loaded| conversions += loaded.conversions);
+            read.for_each(|loaded| changes += &loaded.changes);
             if !each(batch)? {
-                return Ok((false, conversions));
+                return Ok((false, changes));
             }
         }
-        Ok((true, conversions))
+        Ok((true, changes))
     })
 }
 
@@ -155,7 +190,8 @@ mod tests {
     use super::*;
 
     fn write(path: &Path, side: usize) {
-        sdft_imaging::write_png(path, &Rgb8::filled(side, side, [9, 8, 7])).unwrap();
+        let picture = sdft_imaging::Rgb8::filled(side, side, [9, 8, 7]);
+        sdft_imaging::write_png(path, &picture).unwrap();
     }
 
     #[test]
@@ -163,13 +199,23 @@ mod tests {
         let root = Path::new("in");
         let files = ["a.jpg", "a.png", "sub/b.webp", "v1.2"];
         let files: Vec<_> = files.map(|id| (id.to_owned(), root.join(id))).into();
-        let all = Input::list(root, files, vec![("e.heic".into(), "found HEIC".into())]);
+        let all = Input::list(
+            root,
+            files,
+            vec![("e.heic".into(), "found HEIC".into())],
+            "png",
+        );
         let names: Vec<&str> = all.iter().map(|i| i.name.as_str()).collect();
         assert_eq!(names, ["a.png", "a.png", "sub/b.png", "v1.2.png", ""]);
         let problems: Vec<bool> = all.iter().map(|i| i.problem.is_some()).collect();
         assert_eq!(problems, [false, true, false, false, true]);
         assert!(all[0].number != all[1].number);
-        let one = Input::list(root, vec![("a.jpg".into(), root.join("x"))], Vec::new());
+        let one = Input::list(
+            root,
+            vec![("a.jpg".into(), root.join("x"))],
+            Vec::new(),
+            "png",
+        );
         assert_eq!((one.len(), one[0].number), (1, all[0].number));
     }
 
@@ -182,10 +228,10 @@ mod tests {
         }
         std::fs::write(dir.path().join("d.png"), b"\x89PNG\r\n\x1a\nno picture").unwrap();
         let files = names.map(|id| (id.to_owned(), dir.path().join(id)));
-        let all = Input::list(dir.path(), files.into(), Vec::new());
+        let all = Input::list(dir.path(), files.into(), Vec::new(), "png");
         let pending: Vec<(&Input, ())> = all.iter().map(|i| (i, ())).collect();
         let mut seen = Vec::new();
-        let read = load_ahead(&pending, 16, 3, |batch| {
+        let read = load_ahead(&pending, &ImageSpec::rgb8(16, 16), 3, |batch| {
             let widths = batch.into_iter().map(|(k, loaded)| {
                 let width = loaded.map(|l| l.image.width);
                 (k, width.map_err(|error| error.to_string()))
@@ -200,7 +246,7 @@ mod tests {
         let broken = seen[3].1.as_ref().unwrap_err();
         assert!(broken.starts_with("broken PNG file"), "{broken}");
         let mut batches = 0;
-        let read = load_ahead(&pending, 16, 1, |_| {
+        let read = load_ahead(&pending, &ImageSpec::rgb8(16, 16), 1, |_| {
             batches += 1;
             Ok(batches < 2)
         });

@@ -24,6 +24,7 @@
 //!
 //! **Invariant:** a file that this folder's plan did not make is never replaced or removed, unless the caller overwrites it by name.
 
+mod changes;
 mod error;
 mod failures;
 mod fill;
@@ -33,10 +34,11 @@ mod refusal;
 mod sheet;
 mod space;
 
+pub use changes::Changes;
 pub use error::{Error, Result};
 pub use failures::Failures;
 pub use fill::{Event, Filled, Gallery, Made, Maker, Outcome, full_path, usual_batch};
-pub use inputs::{Input, Loaded};
+pub use inputs::{Input, Loaded, reading};
 pub use outputs::{Outputs, recorded_names};
 pub use refusal::{check_apart, check_folder, check_new_file};
 pub use sheet::{check_sheet, sheet_path, shown_of, write_sheet};

@@ -5,7 +5,7 @@ use crate::refusal::check_folder;
 use sdft_files::{
     Flush, open_append, sha256_bytes, sha256_file, sweep, write_atomic, write_atomic_with,
 };
-use sdft_imaging::{ImagingError, Rgb8, encode_png};
+use sdft_imaging::{Image, ImageSpec, ImagingError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -147,7 +147,8 @@ impl Outputs {
         write_atomic_with(&path, Flush::ToSystem, |out| out.write_all(bytes)).on("write", &path)
     }
 
-    /// Writes an image as PNG, and returns why that failed if other images may still succeed.
+    /// Writes an image of the form `spec`, and returns why that failed if other images may still succeed. `name` ends in
+    /// [`ImageSpec::ending`].
     ///
     /// # Errors
     /// An error that every other image would have, too, such as a full disk.
@@ -155,13 +156,14 @@ impl Outputs {
         &mut self,
         name: &str,
         made_of: &str,
-        image: std::result::Result<Rgb8, ImagingError>,
+        spec: &ImageSpec,
+        image: std::result::Result<Image, ImagingError>,
     ) -> Result<Option<String>> {
         let image = match image {
             Ok(image) => image,
             Err(problem) => return Ok(Some(format!("{name}: {problem}"))),
         };
-        match self.put(name, made_of, &encode_png(&image)?) {
+        match self.put(name, made_of, &spec.encode(&image)?) {
             Ok(()) => Ok(None),
             Err(error) if error.ends_everything() => Err(error),
             Err(error) => Ok(Some(error.to_string())),

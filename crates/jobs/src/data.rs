@@ -171,11 +171,12 @@ pub(crate) fn same_images(
     Ok(images)
 }
 
-/// The inputs of a gallery: an image, or the images of a folder and its subfolders. A note names the other files.
+/// The inputs of a gallery: an image, or the images of a folder and its subfolders. Outputs have the extension `ending`. A note names the
+/// other files.
 ///
 /// # Errors
 /// The path does not exist, is neither a file nor a folder, or is a folder without images.
-pub fn list_inputs(input: &Path, context: &mut Context<'_>) -> Result<Vec<Input>> {
+pub fn list_inputs(input: &Path, ending: &str, context: &mut Context<'_>) -> Result<Vec<Input>> {
     let wrong = |what: &str| option("input", format!("{}: {what}", input.display()));
     let found = match std::fs::metadata(input) {
         Ok(found) => found,
@@ -187,7 +188,7 @@ pub fn list_inputs(input: &Path, context: &mut Context<'_>) -> Result<Vec<Input>
     if found.is_file() {
         let name = input.file_name().unwrap_or_default().to_string_lossy();
         let files = vec![(name.into_owned(), input.to_owned())];
-        return Ok(Input::list(input, files, Vec::new()));
+        return Ok(Input::list(input, files, Vec::new(), ending));
     }
     if !found.is_dir() {
         let kind = sdft_files::kind_of(found.file_type());
@@ -205,7 +206,7 @@ pub fn list_inputs(input: &Path, context: &mut Context<'_>) -> Result<Vec<Input>
         images, unreadable, ..
     } = listing;
     let unreadable = unreadable.into_iter().map(|u| (u.file, u.reason)).collect();
-    Ok(Input::list(input, images, unreadable))
+    Ok(Input::list(input, images, unreadable, ending))
 }
 
 #[cfg(test)]
@@ -234,7 +235,7 @@ mod tests {
         }
         std::fs::write(dir.path().join("e.heic"), b"\0\0\0\x18ftypheic\0\0\0\0").unwrap();
         std::fs::write(dir.path().join("notes.txt"), b"text").unwrap();
-        let all = list_inputs(dir.path(), &mut context).unwrap();
+        let all = list_inputs(dir.path(), "png", &mut context).unwrap();
         let ids: Vec<&str> = all.iter().map(|i| i.id.as_str()).collect();
         assert_eq!(ids, ["a.jpg", "sub/b.webp", "e.heic"]);
         let problem = all[2].problem.as_ref().unwrap();
@@ -242,9 +243,9 @@ mod tests {
             problem.contains("found HEIC") && !problem.contains("e.heic"),
             "{problem}"
         );
-        let one = list_inputs(&dir.path().join("a.jpg"), &mut context).unwrap();
+        let one = list_inputs(&dir.path().join("a.jpg"), "png", &mut context).unwrap();
         assert_eq!((one.len(), one[0].number), (1, all[0].number));
-        let missing = list_inputs(&dir.path().join("none"), &mut context);
+        let missing = list_inputs(&dir.path().join("none"), "png", &mut context);
         assert!(missing.unwrap_err().is_usage());
         assert!(notes.0[0].contains("skipped"), "{:?}", notes.0);
     }

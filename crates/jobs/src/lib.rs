@@ -7,6 +7,7 @@
 
 mod cache;
 mod choice;
+mod condition;
 mod context;
 mod data;
 mod edit;

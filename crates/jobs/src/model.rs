@@ -2,12 +2,13 @@
 
 use crate::context::Context;
 use crate::embedded::{DIGITS_SOURCE, DIGITS_SOURCE_WEIGHTS};
-use crate::error::{Error, Result, ResultExt as _, failed, usage};
+use crate::error::{Error, Result, ResultExt as _, failed, option, usage};
 use sdft_diffusion::Network;
+use sdft_imaging::ImageSpec;
 use sdft_models::{
     Architecture, LoadOptions, LoadedModel, inspect_file, load_network, load_network_bytes,
 };
-use sdft_train::{model_of_run, runs_near, verify_recorded};
+use sdft_train::{Size, model_of_run, runs_near, verify_recorded};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -183,40 +184,47 @@ pub(crate) fn all_fields(section: &impl serde::Serialize) -> Map<String, Value> 
     }
 }
 
-/// Fails unless a model makes RGB images.
+/// The form of the images that a model makes at `size`, height and width, or at its own.
 ///
 /// # Errors
-/// Another number of channels.
-pub(crate) fn check_makes_images(name: &str, model: &LoadedModel) -> Result<()> {
-    let architecture = &model.architecture;
-    let (inputs, outputs) = (architecture.in_channels(), architecture.out_channels());
-    if inputs != 3 || ![3, 6].contains(&outputs) {
-        return Err(usage(format!(
-            "{name}: expected a model from 3 channels to 3 or 6, found {inputs} to {outputs}"
-        )));
+/// Another number of output channels than of input channels, apart from those of a learned variance; a size that the network cannot run at.
+pub(crate) fn form_of(name: &str, model: &LoadedModel, size: Option<Size>) -> Result<ImageSpec> {
+    let mut form = model.image;
+    if let Some(size) = size {
+        (form.height, form.width) = (size.height, size.width);
     }
-    Ok(())
+    check_form(name, model, &form)?;
+    Ok(form)
 }
 
-/// Fails unless a model makes square RGB images without labels, as every command but `sample` needs it.
+/// Fails unless a model makes images of a form.
 ///
 /// # Errors
-/// Another number of channels, another shape, or classes.
-pub(crate) fn check_unconditional(name: &str, model: &LoadedModel) -> Result<()> {
-    let classes = model.architecture.n_classes();
-    if classes != 0 {
+/// As [`form_of`]; other channels than the model's.
+pub(crate) fn check_form(name: &str, model: &LoadedModel, form: &ImageSpec) -> Result<()> {
+    let architecture = &model.architecture;
+    let (inputs, outputs) = (architecture.in_channels(), architecture.out_channels());
+    if outputs != inputs && !architecture.learns_variance() {
         return Err(usage(format!(
-            "{name}: expected an unconditional model, found one of {classes} classes; class-conditional models can be sampled only"
+            "{name}: expected a model with as many output channels as input channels, or twice as many for a learned variance, found {inputs} and {outputs}"
         )));
     }
-    check_makes_images(name, model)?;
-    let [_, height, width] = model.architecture.image_shape();
-    if height != width {
+    if form.channels != inputs {
         return Err(usage(format!(
-            "{name}: expected a model of square images, found {width}x{height}; others can be sampled only"
+            "{name}: expected images of {inputs} channels, as the model has, found {}",
+            form.channels
         )));
     }
-    Ok(())
+    let checked = architecture.check_size([form.height, form.width]);
+    checked.map_err(|error| {
+        let text = error.to_string();
+        option("size", text.strip_prefix("size ").unwrap_or(&text))
+    })
+}
+
+/// The form of images as plans record it: only if it is not the network's own in 8 bits.
+pub(crate) fn recorded_form(model: &LoadedModel, form: &ImageSpec) -> Option<ImageSpec> {
+    (*form != model.architecture.image()).then_some(*form)
 }
 
 /// Fails unless a seed fits into a plan: TOML's largest number is `i64::MAX`.

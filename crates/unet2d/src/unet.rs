@@ -245,6 +245,31 @@ impl Network for Unet2d {
         self.prediction(&self.forward(xt, t, condition.labels, dropout)?)
     }
 
+    fn predict_edited_with(
+        &self,
+        xt: &Tensor,
+        t: &[f32],
+        condition: &Condition<'_>,
+        change: &mut Change<'_>,
+    ) -> Result<Edited> {
+        condition.check_no_augment()?;
+        let key = condition.dropout.as_ref();
+        let dtype = self.embedding.dtype();
+        let x = xt.to_dtype(dtype)?;
+        let class = condition.labels.map_or(Class::None, Class::Labels);
+        let emb = self.embed(&x, t, class)?;
+        let (h, skips) = self.encode(&x, &emb, key)?;
+        let frozen = !emb.track_op() && skips.iter().all(|skip| !skip.track_op());
+        Edited::new(to_nchw(&h, dtype)?, &emb, change, |h| {
+            let out = if frozen {
+                taped(h, |h| self.decode(h, &skips, &emb, key))?
+            } else {
+                self.decode(h, &skips, &emb, key)?
+            };
+            self.prediction(&out)
+        })
+    }
+
     fn n_classes(&self) -> usize {
         self.config.n_classes()
     }
@@ -252,19 +277,7 @@ impl Network for Unet2d {
 
 impl BottleneckNet for Unet2d {
     fn predict_edited(&self, xt: &Tensor, t: &[f32], change: &mut Change<'_>) -> Result<Edited> {
-        let dtype = self.embedding.dtype();
-        let x = xt.to_dtype(dtype)?;
-        let emb = self.embed(&x, t, Class::None)?;
-        let (h, skips) = self.encode(&x, &emb, None)?;
-        let frozen = !emb.track_op() && skips.iter().all(|skip| !skip.track_op());
-        Edited::new(to_nchw(&h, dtype)?, &emb, change, |h| {
-            let out = if frozen {
-                taped(h, |h| self.decode(h, &skips, &emb, None))?
-            } else {
-                self.decode(h, &skips, &emb, None)?
-            };
-            self.prediction(&out)
-        })
+        self.predict_edited_with(xt, t, &Condition::default(), change)
     }
 
     fn bottleneck(&self) -> Bottleneck {

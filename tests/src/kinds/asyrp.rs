@@ -352,14 +352,11 @@ pub(super) fn clip_directional(case: &Case) -> Result<Outputs> {
 pub(super) fn clip_preprocess(case: &Case) -> Result<Outputs> {
     let x = case.input("x")?;
     let (_, _, h, w) = x.dims4()?;
-    if h != w {
-        bail!("expected a square image, found {h}x{w}");
-    }
     let values =
         |name: &str| -> Result<[f64; 3]> { Ok(serde_json::from_value(case.get(name)?.clone())?) };
     let n = case.count("n_px")?;
     let input = ClipInput::with(
-        h,
+        [h, w],
         n,
         case.flag("antialias", true)?,
         values("mean")?,

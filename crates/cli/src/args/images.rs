@@ -3,6 +3,7 @@
 use super::{at_least_one, choice, number, whole, whole_from};
 use clap::Args;
 use sdft_jobs::{Churn, EnergyKind, SamplerKind, TranslationMethod, WalkKind};
+use sdft_train::Size;
 use std::path::PathBuf;
 
 pub(super) const TRANSLATE_HELP: &str = "\
@@ -61,9 +62,15 @@ pub(crate) struct SampleArgs {
     /// Do not clamp predicted images to [-1, 1].
     #[arg(long, hide_short_help = true)]
     pub(crate) no_clip: bool,
-    /// The class of every image, for class-conditional models; random ones if not given.
-    #[arg(long, value_name = "CLASS", value_parser = whole::<u32>)]
-    pub(crate) class: Option<u32>,
+    /// The class of every image, for class-conditional models. If not given, all classes in turn: image i has class i mod their number.
+    #[arg(long, value_name = "NAME|NUMBER")]
+    pub(crate) class: Option<String>,
+    /// Classifier-free guidance, for class-conditional models with a null class: 1 is none, 2 or more follows the class more closely.
+    #[arg(long, value_name = "SCALE", value_parser = number)]
+    pub(crate) guidance: Option<f64>,
+    /// Height and width in pixels, as in `192x256`; the model's own if not given. Any size that the network can halve at every level.
+    #[arg(long, value_name = "HEIGHTxWIDTH")]
+    pub(crate) size: Option<Size>,
     #[command(flatten)]
     pub(crate) file: ModelArgs,
     /// Folder of the images. The same command again makes only missing images, a larger -n adds to them.
@@ -72,7 +79,7 @@ pub(crate) struct SampleArgs {
     /// Make everything again, including images that exist and images made with other settings.
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Also write samples_NxHxWx3.npz, as guided-diffusion names it, with the pixels of the PNGs.
+    /// Also write samples_NxHxWxC.npz, as guided-diffusion names it, with the values of the files, and their classes if there are any.
     #[arg(long)]
     pub(crate) npz: bool,
 }
@@ -88,7 +95,7 @@ pub(crate) struct TranslateArgs {
     /// The images: a file or a folder with its subfolders.
     #[arg(long, value_name = "FILE|DIR", requires = "model")]
     pub(crate) input: Option<PathBuf>,
-    /// Folder of the images, under their names, as PNG.
+    /// Folder of the images, under their names, in the model's form: PNG, TIFF for floats, or .npy for 2, 5 and more channels.
     #[arg(long, value_name = "DIR", default_value = "translated")]
     pub(crate) out: PathBuf,
     /// Strength: the share of the process that the image is noised through, 0 to 1.
@@ -130,7 +137,7 @@ pub(crate) struct TranslateArgs {
     /// egsde: the form of the second energy.
     #[arg(long, value_parser = choice::<EnergyKind>(), default_value = "neg-l2", hide_short_help = true)]
     pub(crate) independent: EnergyKind,
-    /// egsde and ilvr: factor of the low-pass filter; an eighth of the image's side if not given, which is the published 32 at 256.
+    /// egsde and ilvr: factor of the low-pass filter; an eighth of the image's shorter side if not given, which is the published 32 at 256.
     #[arg(long, value_parser = at_least_one, value_name = "N", hide_short_help = true)]
     pub(crate) factor: Option<usize>,
     /// ilvr: the input is followed in steps above this one; from this step down the model is free.
@@ -139,6 +146,18 @@ pub(crate) struct TranslateArgs {
     /// ddib: the model of the source domain.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) source_model: Option<String>,
+    /// The class of the results, for class-conditional models; the null class if not given.
+    #[arg(long, value_name = "NAME|NUMBER")]
+    pub(crate) class: Option<String>,
+    /// Classifier-free guidance towards the class: 1 is none, 2 or more follows the class more closely.
+    #[arg(long, value_name = "SCALE", value_parser = number)]
+    pub(crate) guidance: Option<f64>,
+    /// ddib: the class of the inputs, for a class-conditional source model; its null class if not given.
+    #[arg(long, value_name = "NAME|NUMBER", hide_short_help = true)]
+    pub(crate) source_class: Option<String>,
+    /// Height and width in pixels, as in `192x256`; the model's own if not given. Any size that the network can halve at every level.
+    #[arg(long, value_name = "HEIGHTxWIDTH")]
+    pub(crate) size: Option<Size>,
     /// Seed; an image's noise depends on the seed and on the image's path inside the input folder only.
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub(crate) seed: u64,

@@ -23,6 +23,8 @@ pub(crate) fn apply(args: &EditApplyArgs) -> Result<Outcome> {
         t_boost: args.t_boost,
         seed: args.seed,
         frames: args.frames,
+        class: args.class.clone(),
+        size: args.size,
         batch: args.batch,
         overwrite: args.overwrite,
         cache: args.cache.location(),

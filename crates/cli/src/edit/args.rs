@@ -3,6 +3,7 @@
 use crate::args::{ModelArgs, RunArgs, at_least_one, number, whole};
 use clap::{Args, Subcommand};
 use sdft_jobs::{DirectionOptions, EditStep, Weights};
+use sdft_train::Size;
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -87,6 +88,9 @@ pub(crate) struct EditTrainArgs {
     /// What they should show.
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) to: Option<String>,
+    /// The class that the model is asked for, if it is class-conditional; its null class if not given.
+    #[arg(long, value_name = "NAME|NUMBER", conflicts_with = "resume")]
+    pub(crate) class: Option<String>,
     /// How often each image is used.
     #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     pub(crate) epochs: Option<u32>,
@@ -118,6 +122,7 @@ impl EditTrainArgs {
             data: self.data.clone(),
             from: self.from.clone(),
             to: self.to.clone(),
+            class: self.class.clone(),
             epochs: self.epochs,
             images: self.images,
             t_edit: self.t_edit,
@@ -156,7 +161,7 @@ pub(crate) struct EditApplyArgs {
     /// The images: a file or a folder with its subfolders.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) input: PathBuf,
-    /// Folder of the images, under their names, as PNG.
+    /// Folder of the images, under their names, in the model's form: PNG, or TIFF for floats.
     #[arg(long, value_name = "DIR", default_value = "edited")]
     pub(crate) out: PathBuf,
     /// Take steps, seed and frames from the plan.toml of an earlier edit; numbers given next to it override it.
@@ -180,6 +185,12 @@ pub(crate) struct EditApplyArgs {
     /// The images are frames of one film: all get the same fresh noise, which avoids flicker.
     #[arg(long)]
     pub(crate) frames: bool,
+    /// The class that the model is asked for, if it is class-conditional; its null class if not given.
+    #[arg(long, value_name = "NAME|NUMBER")]
+    pub(crate) class: Option<String>,
+    /// Height and width in pixels, as in `192x256`; the model's own if not given. Any size that the network can halve at every level.
+    #[arg(long, value_name = "HEIGHTxWIDTH")]
+    pub(crate) size: Option<Size>,
     /// Images at once; a number that fits their size if not given.
     #[arg(long, value_parser = at_least_one, value_name = "N")]
     pub(crate) batch: Option<usize>,
@@ -206,6 +217,9 @@ pub(crate) struct EditRangeArgs {
     /// What they should show.
     #[arg(long, value_name = "TEXT")]
     pub(crate) to: String,
+    /// The class that the model is asked for, if it is class-conditional; its null class if not given.
+    #[arg(long, value_name = "NAME|NUMBER")]
+    pub(crate) class: Option<String>,
     /// Use only the first N images.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     pub(crate) images: usize,

@@ -21,6 +21,7 @@ pub(super) fn range(args: &EditRangeArgs) -> Result<ExitCode> {
         data: args.data.clone(),
         from: args.from.clone(),
         to: args.to.clone(),
+        class: args.class.clone(),
         images: args.images,
         inversion: args.inversion,
         weights: Weights::parse(&args.weights)?,

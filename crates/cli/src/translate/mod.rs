@@ -50,6 +50,10 @@ fn options(args: &TranslateArgs, method: TranslationMethod) -> Result<TranslateO
         specific: args.specific,
         independent: args.independent,
         free: args.free,
+        class: args.class.clone(),
+        guidance: args.guidance,
+        source_class: args.source_class.clone(),
+        size: args.size,
         seed: args.seed,
         batch: args.batch,
         overwrite: args.overwrite,
@@ -60,7 +64,7 @@ fn options(args: &TranslateArgs, method: TranslationMethod) -> Result<TranslateO
 pub(crate) fn refuse_unused(args: &TranslateArgs, method: TranslationMethod) -> Result<()> {
     use TranslationMethod::{Ddib, Egsde, Ilvr, Sdedit};
     let walks: &[_] = &[Sdedit, Egsde];
-    let options: [(&str, bool, &[TranslationMethod]); 14] = [
+    let options: [(&str, bool, &[TranslationMethod]); 15] = [
         ("--seed", args.seed != 0, &[Sdedit, Egsde, Ilvr]),
         ("--t0", args.t0 != 0.5, walks),
         ("--walk", args.walk != WalkKind::Part, walks),
@@ -79,6 +83,7 @@ pub(crate) fn refuse_unused(args: &TranslateArgs, method: TranslationMethod) -> 
         ("--factor", args.factor.is_some(), &[Egsde, Ilvr]),
         ("--free", args.free != 20, &[Ilvr]),
         ("--source-model", args.source_model.is_some(), &[Ddib]),
+        ("--source-class", args.source_class.is_some(), &[Ddib]),
     ];
     if args
         .sweep

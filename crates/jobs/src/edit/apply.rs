@@ -2,19 +2,20 @@
 
 use super::latents::{Inversion, open_inversions};
 use super::plan::{ApplyPlan, ApplyWalk, EditEntry, EditOptions, factors, strengths};
+use crate::condition::{Conditioned, label_of};
 use crate::context::{Context, check_stop};
 use crate::data::list_inputs;
 use crate::error::{Result, ResultExt as _, option, usage};
 use crate::model::{
-    ModelFile, check_seed, check_unconditional, hint, load_model, network_in_steps,
+    ModelFile, check_seed, form_of, hint, load_model, network_in_steps, recorded_form,
 };
 use sdft_asyrp::{
     Direction, DirectionInfo, EditPlan, InversionCache, LoadedDirection, Mix, edit, read_direction,
     sequence, strength_at,
 };
-use sdft_diffusion::Network;
+use sdft_diffusion::BottleneckNet as _;
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
-use sdft_imaging::{ImageSpec, Rgb8};
+use sdft_imaging::{Image, ImageSpec};
 use sdft_randn::NumberedNoise;
 use sdft_schedule::Schedule;
 use sdft_train::{to_pictures, to_tensor};
@@ -37,10 +38,14 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
     let name = ModelFile::find(&options.model)?.noted(context);
     let model = load_model(&name, &options.load)?;
     context.notes(&model.notes);
-    check_unconditional(&name, &model)?;
+    let form = form_of(&name, &model, options.size)?;
+    let class = options.class.as_deref();
+    let class = class
+        .map(|class| label_of("class", class, &model))
+        .transpose()?;
     let process = &model.process;
     let network_sha256 = model.network_sha256()?;
-    let net = network_in_steps(&model)?;
+    let net = Conditioned::new(network_in_steps(&model)?, "class", class, None, &model)?;
     let mut directions = Vec::new();
     for edit in &options.edits {
         let path = Path::new(edit);
@@ -93,7 +98,9 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
     let edits = directions.iter().zip(&strengths);
     let plan = ApplyPlan {
         input: full_path(&options.input.display().to_string()),
-        image_size: model.architecture.image_size(),
+        image_size: form.height.max(form.width),
+        class,
+        image: recorded_form(&model, &form),
         model: full_path(&name),
         network_sha256,
         factors,
@@ -113,12 +120,13 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
             .collect::<Result<_>>()?,
         process: process.clone(),
     };
-    let mut inputs = list_inputs(&options.input, context)?;
+    let mut inputs = list_inputs(&options.input, form.ending(), context)?;
     if let Some(only) = &options.only {
         inputs.retain(|input| only.contains(&input.id));
     }
     let inversion = Inversion {
         network_sha256: &plan.network_sha256,
+        class,
         process,
         t_0: plan.walk.t_0,
         steps: plan.walk.inversion,
@@ -129,6 +137,7 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
         latents: open_inversions(&options.cache, &inversion, context),
         directions: directions.into_iter().map(|(_, read)| read).collect(),
         plan: &plan,
+        form,
         net,
         stop,
     };
@@ -157,7 +166,8 @@ pub fn edit_folder(options: &EditOptions, context: &mut Context<'_>) -> Result<O
 /// A plan, its network and its directions.
 struct Editor<'a> {
     plan: &'a ApplyPlan,
-    net: Box<dyn Network>,
+    form: ImageSpec,
+    net: Conditioned,
     schedule: Schedule,
     latents: InversionCache,
     directions: Vec<LoadedDirection>,
@@ -169,8 +179,8 @@ impl Maker for Editor<'_> {
         "edit".into()
     }
 
-    fn side(&self) -> usize {
-        self.plan.image_size
+    fn spec(&self) -> ImageSpec {
+        self.form
     }
 
     fn labels(&self) -> Vec<String> {
@@ -213,21 +223,17 @@ impl Maker for Editor<'_> {
     fn make(
         &self,
         variant: usize,
-        images: &[Rgb8],
+        images: &[Image],
         numbers: Vec<u64>,
         progress: &mut dyn FnMut(f64),
     ) -> std::result::Result<Made, Box<dyn std::error::Error + Send + Sync>> {
         let walk = &self.plan.walk;
-        let (width, height) = images
-            .first()
-            .map_or((0, 0), |image| (image.width, image.height));
-        let spec = ImageSpec::rgb8(width, height);
-        let x0 = to_tensor(images, &spec)?;
+        let x0 = to_tensor(images, &self.form)?;
         let inversion = sequence(walk.inversion, walk.t_0);
         let all = (inversion.len() + walk.steps) as f64;
         let latent =
             self.latents
-                .latents(&*self.net, &self.schedule, &x0, &inversion, &mut |step| {
+                .latents(&self.net, &self.schedule, &x0, &inversion, &mut |step| {
                     check_stop(self.stop)?;
                     progress(step.done as f64 / all);
                     Ok(())
@@ -257,7 +263,7 @@ impl Maker for Editor<'_> {
         };
         let mut noise = NumberedNoise::new(walk.seed, numbers);
         let out = edit(
-            &*self.net,
+            &self.net,
             &self.schedule,
             &latent,
             &mix,
@@ -269,7 +275,6 @@ impl Maker for Editor<'_> {
                 Ok(())
             },
         )?;
-        let made = to_pictures(&out, &spec)?.into_iter();
-        Ok(made.map(|made| Ok(spec.screen(&made?))).collect())
+        Ok(to_pictures(&out, &self.form)?)
     }
 }

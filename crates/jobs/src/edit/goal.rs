@@ -4,10 +4,11 @@ use crate::error::{Result, ResultExt as _, failed, usage};
 use crate::judge::load_judge;
 use crate::weights::{Files, Weights};
 use candle_core::{Device, Tensor};
-use sdft_asyrp::{ClipInput, Embed, Goal, GoalWeights, TextDirection, cosine_of_texts};
+use sdft_asyrp::{ClipInput, Embed, Goal, GoalWeights, TextDirection, as_rgb, cosine_of_texts};
 use sdft_directions::GoalPlan;
 use sdft_eval::{class_features, hash_of, read_clip, text_as_it_stands, texts_through_templates};
 use sdft_features::{Clip, ClipConfig, DigitsJudge, IDENTITY_SIDE, IdentityNet, LpipsNet, Network};
+use sdft_imaging::ImageSpec;
 use sdft_metrics::Features;
 use std::path::{Path, PathBuf};
 
@@ -110,25 +111,33 @@ fn parts(goal: &GoalPlan) -> Result<(Vec<PathBuf>, PathBuf)> {
     }
 }
 
-/// The goal of a plan, for images of `side` pixels.
+/// The goal of a plan, for images of this form. The networks see it as [`as_rgb`] shows it.
 ///
 /// # Errors
-/// A network cannot be read, or does not take images of this side.
-pub(crate) fn open_goal(goal: &GoalPlan, side: usize) -> Result<Goal> {
+/// A network cannot be read, or does not take images of this form.
+pub(crate) fn open_goal(goal: &GoalPlan, form: &ImageSpec) -> Result<Goal> {
+    if form.channels > 4 {
+        return Err(usage(format!(
+            "goal: {} compares colours, and the model's images have {} channels; expected 1 to 4",
+            goal.network, form.channels
+        )));
+    }
+    let (height, width) = (form.height, form.width);
+
     let words = read_words(goal)?;
     let weights = GoalWeights {
         clip: goal.clip,
         l1: goal.l1,
         identity: goal.identity,
     };
-    let embed = words.eye.embed(side, goal.antialias)?;
+    let embed = words.eye.embed([height, width], goal.antialias)?;
     let made = Goal::new(embed, words.direction, words.cosine, weights);
     if goal.identity == 0.0 {
         return Ok(made);
     }
-    if side != IDENTITY_SIDE {
+    if [height, width] != [IDENTITY_SIDE; 2] {
         return Err(usage(format!(
-            "goal.identity: IR-SE50 takes images of {IDENTITY_SIDE}x{IDENTITY_SIDE}, the model makes {side}x{side}"
+            "goal.identity: IR-SE50 takes images of {IDENTITY_SIDE}x{IDENTITY_SIDE}, the model makes {height}x{width}"
         )));
     }
     let files: Vec<PathBuf> = goal.identity_weights.iter().map(PathBuf::from).collect();
@@ -136,7 +145,7 @@ pub(crate) fn open_goal(goal: &GoalPlan, side: usize) -> Result<Goal> {
         .read(&files)
         .map_err(|e| failed(e.to_string()))?;
     let net = IdentityNet::load(&params)?;
-    Ok(made.with_identity(Box::new(move |x| net.embed(x))))
+    Ok(made.with_identity(Box::new(move |x| net.embed(&as_rgb(x)?))))
 }
 
 /// A network, and the two texts in its space.
@@ -152,13 +161,13 @@ enum Opened {
 }
 
 impl Opened {
-    fn embed(self, side: usize, antialias: bool) -> Result<Box<Embed>> {
+    fn embed(self, size: [usize; 2], antialias: bool) -> Result<Box<Embed>> {
         Ok(match self {
-            Self::Digits(judge) => Box::new(move |x| Ok(judge.classify(x)?.features)),
+            Self::Digits(judge) => Box::new(move |x| Ok(judge.classify(&as_rgb(x)?)?.features)),
             Self::Clip(clip, patch) => {
                 let seen = ClipConfig::vit_b(patch).side;
-                let input = ClipInput::new(side, seen, antialias, &Device::Cpu)?;
-                Box::new(move |x| clip.image_features(&input.forward(x)?))
+                let input = ClipInput::new(size, seen, antialias, &Device::Cpu)?;
+                Box::new(move |x| clip.image_features(&input.forward(&as_rgb(x)?)?))
             }
         })
     }

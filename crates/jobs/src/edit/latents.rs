@@ -14,6 +14,8 @@ const INVERSIONS: &str = "inversions";
 pub(crate) struct Inversion<'a> {
     /// SHA-256 of the network.
     pub(crate) network_sha256: &'a str,
+    /// The label of the class that the network is asked for, if it has classes and this is not the null class.
+    pub(crate) class: Option<u32>,
     /// The model's process.
     pub(crate) process: &'a Process,
     /// The last step.
@@ -74,6 +76,9 @@ fn kept(
     if !process.prediction_type.is_epsilon() {
         let kind = process.prediction_type.to_string();
         settings.insert("prediction_type".to_owned(), kind);
+    }
+    if let Some(class) = inversion.class {
+        settings.insert("class".to_owned(), class.to_string());
     }
     let usual = Process::default();
     let like_usual = Process {

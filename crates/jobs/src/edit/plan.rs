@@ -5,7 +5,9 @@ use crate::error::{Result, ResultExt as _, option};
 use sdft_asyrp::DirectionInfo;
 use sdft_diffusion::Process;
 use sdft_directions::WalkPlan;
+use sdft_imaging::ImageSpec;
 use sdft_models::LoadOptions;
+use sdft_train::Size;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -46,6 +48,10 @@ pub struct EditOptions {
     pub seed: Option<u64>,
     /// Whether all images get the same fresh noise, as frames of one film.
     pub frames: bool,
+    /// The class that the model is asked for, by name or number; if `None`, its null class.
+    pub class: Option<String>,
+    /// Height and width of the images in pixels; the model's own if `None`.
+    pub size: Option<Size>,
     /// Images per batch; as many as suit their size if `None`.
     pub batch: Option<usize>,
     /// Whether images of other settings are replaced.
@@ -59,15 +65,21 @@ pub struct EditOptions {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ApplyPlan {
     pub(crate) input: String,
-    /// Side of the images that the model makes; inputs are centre-cropped and resized to it.
+    /// The longer side of the images that the model makes; inputs are centre-cropped and resized to them.
     pub(crate) image_size: usize,
     pub(crate) model: String,
     /// SHA-256 of the network in it, architecture and weights.
     pub(crate) network_sha256: String,
+    /// The label of the class that the model is asked for; if absent, the null class of a class-conditional model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) class: Option<u32>,
     /// The factors of all strengths, in the order of the sweep; 1 alone without one.
     pub(crate) factors: Vec<f64>,
     pub(crate) walk: ApplyWalk,
     pub(crate) edits: Vec<EditEntry>,
+    /// The form of the images, if it is not the network's own in 8 bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<ImageSpec>,
     pub(crate) process: Process,
 }
 

@@ -3,14 +3,15 @@
 use super::goal::{GoalNetwork, goal_networks, locate_goal, open_goal};
 use super::latents::{Inversion, open_distances};
 use crate::cache::CacheLocation;
+use crate::condition::{Conditioned, label_of};
 use crate::context::{Context, check_stop};
 use crate::data::{Form, open_data};
 use crate::error::{Error, Result, ResultExt as _, option, usage};
 use crate::evaluate::read_lpips;
-use crate::model::{ModelFile, check_unconditional, load_source, network_in_steps};
+use crate::model::{ModelFile, form_of, load_source, network_in_steps, recorded_form};
 use crate::weights::Weights;
 use candle_core::{Device, Tensor};
-use sdft_asyrp::{Curves, distances, first_reaching, image_key, sequence};
+use sdft_asyrp::{Curves, as_rgb, distances, first_reaching, image_key, sequence};
 use sdft_data::{ImageSource, Joined};
 use sdft_directions::{DirectionPlan, GoalPlan};
 use sdft_features::{LpipsNet, Network};
@@ -33,6 +34,8 @@ pub struct RangeOptions {
     pub load: LoadOptions,
     /// The folder of the images.
     pub data: String,
+    /// The class that the model is asked for, by name or number; if `None`, its null class.
+    pub class: Option<String>,
     /// What the images show.
     pub from: String,
     /// What edited images should show.
@@ -83,7 +86,7 @@ impl RangeReport {
 /// The images whose inversions are measured.
 pub(crate) struct RangeImages<'a> {
     /// The model's network.
-    pub(crate) net: &'a dyn sdft_diffusion::Network,
+    pub(crate) net: &'a dyn sdft_diffusion::Denoiser,
     /// The images.
     pub(crate) data: &'a dyn ImageSource,
     /// Files of LPIPS.
@@ -119,13 +122,14 @@ pub(crate) fn measure_range(
     let steps = sequence(images.steps.min(plan.walk.t_0 + 1), plan.walk.t_0);
     let inversion = Inversion {
         network_sha256: &plan.network_sha256,
+        class: plan.class,
         process: &plan.process,
         t_0: plan.walk.t_0,
         steps: steps.len(),
     };
     let eye = sdft_eval::hash_of(&files.weights)?;
     let kept = open_distances(images.cache, &inversion, &eye, context);
-    let (n, side) = (data.len(), data.spec().width);
+    let (n, [c, h, w]) = (data.len(), data.spec().shape());
     context.progress.note(&format!(
         "range: {n} images, inversions of {} steps, each step measured twice by LPIPS{}",
         steps.len(),
@@ -138,7 +142,7 @@ pub(crate) fn measure_range(
     let mut all = Vec::with_capacity(n);
     for i in 0..n {
         let picture = data.spec().to_unit_range(&data.image(i)?);
-        let x0 = Tensor::from_vec(picture, (1, 3, side, side), &Device::Cpu)?;
+        let x0 = Tensor::from_vec(picture, (1, c, h, w), &Device::Cpu)?;
         let key = image_key(&x0)?;
         let found = match kept.get(&key, &[2, steps.len() - 1], &Device::Cpu) {
             Some(found) => found,
@@ -149,7 +153,11 @@ pub(crate) fn measure_range(
                     check_stop(stop)?;
                     seen += 0.5 / steps.len() as f64;
                     progress.images(i as f64 + seen, n);
-                    lpips.distance(a, b)?.total.mean_all()?.to_scalar()
+                    lpips
+                        .distance(&as_rgb(a)?, &as_rgb(b)?)?
+                        .total
+                        .mean_all()?
+                        .to_scalar()
                 });
                 if context.is_stopped() {
                     return Err(Error::Interrupted);
@@ -196,12 +204,18 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
     let load = options.load.clone();
     let key = load.key.unwrap_or_default();
     let model = load_source(&name, &key, load.given, load.given_process, context)?;
-    check_unconditional(&name, &model)?;
+    let form = form_of(&name, &model, None)?;
+    let class = options.class.as_deref();
+    let class = class
+        .map(|class| label_of("class", class, &model))
+        .transpose()?;
     let mut plan = DirectionPlan {
         source: name,
         network_sha256: model.network_sha256()?,
         model: model.architecture.clone(),
         process: model.process.clone(),
+        class,
+        image: recorded_form(&model, &form),
         goal: GoalPlan {
             from: options.from.clone(),
             to: options.to.clone(),
@@ -218,17 +232,17 @@ pub fn find_range(options: &RangeOptions, context: &mut Context<'_>) -> Result<R
     let weights = &options.weights;
     weights.refuse_others(&goal_networks(&plan.goal, true))?;
     locate_goal(&mut plan.goal, weights)?;
-    let cosine = open_goal(&plan.goal, plan.model.image_size())?.cosine();
+    let cosine = open_goal(&plan.goal, &form)?.cosine();
     let data = DataPlan {
         path: options.data.clone(),
         ..DataPlan::default()
     };
-    let data = open_data(&data, &Form::rgb8(plan.model.image_size()), context)?;
+    let data = open_data(&data, &Form::of(&form), context)?;
     let n = options.images.min(data.len());
     let first = Joined::new(vec![(data, (0..n).collect())])?;
-    let net = network_in_steps(&model)?;
+    let net = Conditioned::new(network_in_steps(&model)?, "class", class, None, &model)?;
     let images = RangeImages {
-        net: &*net,
+        net: &net,
         data: &first,
         weights,
         cache: &options.cache,

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use sdft_asyrp::{DeltaBlock, Direction, Goal, Mix, training_sequence, training_steps};
 use sdft_autograd::backward;
 use sdft_data::ImageSource;
-use sdft_diffusion::Network;
+use sdft_diffusion::BottleneckNet;
 use sdft_directions::DirectionPlan;
 use sdft_nn::Params;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use std::time::Instant;
 /// The cost of training a direction.
 pub(crate) fn estimate_direction(
     plan: &DirectionPlan,
-    net: &dyn Network,
+    net: &dyn BottleneckNet,
     data: &dyn ImageSource,
     goal: &Goal,
     cache: &CacheLocation,
@@ -47,7 +47,7 @@ pub(crate) fn estimate_direction(
                 folder: None,
             },
             Some(_) => Disk {
-                bytes: images as u64 * 12 * (plan.model.image_size() as u64).pow(2),
+                bytes: images as u64 * 4 * data.spec().len() as u64,
                 of: "inversions, which are kept between runs".to_owned(),
                 folder,
             },
@@ -58,14 +58,14 @@ pub(crate) fn estimate_direction(
 /// Seconds of a forward pass, and of a training step of the direction, for one image.
 fn trial_of_direction(
     plan: &DirectionPlan,
-    net: &dyn Network,
+    net: &dyn BottleneckNet,
     data: &dyn ImageSource,
     goal: &Goal,
     step: usize,
 ) -> Result<(f64, f64)> {
-    let side = data.spec().width;
+    let [c, h, w] = data.spec().shape();
     let picture = data.spec().to_unit_range(&data.image(0)?);
-    let x0 = Tensor::from_vec(picture, (1, 3, side, side), &Device::Cpu)?;
+    let x0 = Tensor::from_vec(picture, (1, c, h, w), &Device::Cpu)?;
     let started = Instant::now();
     net.predict(&x0, &[500.0])?;
     let forward = started.elapsed().as_secs_f64();

@@ -1,26 +1,24 @@
 //! Samples of a model in a folder.
 
 mod sampler;
+mod together;
 
 pub use sampler::{Churn, SamplePlan, Sampler, SamplerKind};
 
+use crate::condition::{label_of, names_of_classes, null_for};
 use crate::context::Context;
 use crate::embedded::DIGITS_SOURCE;
 use crate::error::{Result, ResultExt as _, option};
-use crate::model::{ModelFile, check_makes_images, check_seed, check_unconditional, load_model};
-use sampler::file_name;
+use crate::model::{ModelFile, check_seed, form_of, load_model, recorded_form};
 use sdft_gallery::{
-    Outputs, check_folder, check_sheet, full_path, recorded_names, shown_of, space_warning,
-    usual_batch, write_sheet,
+    Outputs, check_folder, check_sheet, full_path, recorded_names, space_warning, usual_batch,
+    write_sheet,
 };
-use sdft_imaging::{Limits, Rgb8, decode_file};
 use sdft_models::{LoadOptions, LoadedModel};
-use sdft_train::{Precision, contact_sheet};
+use sdft_train::{Precision, Size};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-
-/// Images in the contact sheet.
-const SHOWN: usize = 64;
+use together::{sheet, write_arrays};
 
 /// The most images of one folder.
 const MOST: usize = 10_000_000;
@@ -51,13 +49,18 @@ pub struct SampleOptions {
     pub start: f64,
     /// Whether predicted images are clamped to [-1, 1]; Heun's sampler never does.
     pub clip: bool,
-    /// The class of every image of a class-conditional model; drawn for each if absent.
-    pub class: Option<u32>,
+    /// The class of every image, by name or number; if absent, image `i` of a class-conditional model is of class `i` mod the number of
+    /// classes, so that all are equally frequent.
+    pub class: Option<String>,
+    /// The scale of classifier-free guidance; 1 is none. Other scales need a model with a null class, and two evaluations for each.
+    pub guidance: Option<f64>,
+    /// Height and width in pixels; the model's own if absent.
+    pub size: Option<Size>,
     /// The folder of the images.
     pub out: PathBuf,
     /// Whether images of other settings are replaced.
     pub overwrite: bool,
-    /// Whether guided-diffusion's `samples_NxHxWx3.npz` is written, too.
+    /// Whether guided-diffusion's `samples_NxHxWxC.npz` is written, too.
     pub npz: bool,
 }
 
@@ -77,6 +80,8 @@ impl Default for SampleOptions {
             start: 1.0,
             clip: true,
             class: None,
+            guidance: None,
+            size: None,
             out: PathBuf::from("samples"),
             overwrite: false,
             npz: false,
@@ -110,7 +115,12 @@ pub fn sample_to_folder(
     let name = ModelFile::find(&options.model)?.noted(context);
     let model = load_model(&name, &options.load)?;
     context.notes(&model.notes);
-    check_makes_images(&name, &model)?;
+    let form = form_of(&name, &model, options.size)?;
+    null_for(options.guidance, &model)?;
+    let class = options.class.as_deref();
+    let class = class
+        .map(|class| label_of("class", class, &model))
+        .transpose()?;
     let usual = || SamplerKind::usual(&model.process);
     let sampler = options.sampler.unwrap_or_else(usual);
     check_noise(options, sampler)?;
@@ -118,7 +128,7 @@ pub fn sample_to_folder(
     let plan = SamplePlan {
         model: full_path(&name),
         network_sha256: model.network_sha256()?,
-        image_size: model.architecture.image_size(),
+        image_size: form.height.max(form.width),
         seed: options.seed,
         sampler,
         steps: steps.unwrap_or(sampler.usual_steps()).to_owned(),
@@ -126,25 +136,29 @@ pub fn sample_to_folder(
         churn: options.churn,
         start: options.start,
         clip: options.clip && sampler != SamplerKind::Heun,
-        class: options.class,
+        class,
+        classes: names_of_classes(&model, class),
+        guidance: options.guidance.filter(|guidance| *guidance != 1.0),
         precision: context.precision_or(Precision::Auto),
+        image: recorded_form(&model, &form),
         process: model.process.clone(),
     };
-    let (n, [_, height, width]) = (*n, model.architecture.image_shape());
+    let n = *n;
     let sampler = Sampler::new(plan, &model, context)?;
     drop(model);
     check_sheet(out)?;
     check_folder(out, sampler.plan(), options.overwrite)?;
-    refuse_leftovers(out, n, options.overwrite)?;
+    refuse_leftovers(out, &sampler, n, options.overwrite)?;
     (context.on_start)();
     let mut outputs = Outputs::open(out, sampler.plan(), options.overwrite)?;
     context.progress.note(&format!(
-        "{n} images of {width}x{height} from {name}, {} steps; writes {}",
+        "{n} images of {form} from {name}, {} steps; writes {}",
         sampler.steps(),
         out.display()
     ));
     let arrays = if options.npz { 2 } else { 1 };
-    context.notes(space_warning(out, (arrays * 3 * n * height * width) as u64));
+    let bytes = n * form.len() * form.depth.bytes();
+    context.notes(space_warning(out, (arrays * bytes) as u64));
     let complete = sampler.fill(&mut outputs, n, options.batch, context)?;
     let mut report = SampleReport {
         complete,
@@ -156,15 +170,10 @@ pub fn sample_to_folder(
         return Ok(report);
     }
     if options.npz {
-        report.array = Some(write_array(&mut outputs, n, [height, width])?);
+        report.array = Some(write_arrays(&mut outputs, &sampler, n)?);
     }
-    let shown = (0..n.min(SHOWN))
-        .map(|i| read(&outputs, i))
-        .collect::<Result<Vec<_>>>()?;
-    let share = shown_of(shown.len(), n).map_or(String::new(), |s| format!(": {s} images"));
-    let title = format!("seed {}{share}", options.seed);
-    let path = write_sheet(out, &contact_sheet(&shown, &title))?;
-    report.sheet = Some((path, shown.len()));
+    let (picture, shown) = sheet(&outputs, &sampler, n)?;
+    report.sheet = Some((write_sheet(out, &picture)?, shown));
     Ok(report)
 }
 
@@ -207,7 +216,7 @@ fn check_noise(options: &SampleOptions, sampler: SamplerKind) -> Result<()> {
 /// Draws the paper's samples of a model into `folder`; complete ones stay. Returns false if the job is stopped.
 ///
 /// # Errors
-/// The model has classes, the folder holds something else, or an image cannot be made.
+/// The folder holds something else, or an image cannot be made.
 pub fn sample_as_in_the_paper(
     model: &LoadedModel,
     name: &str,
@@ -217,47 +226,22 @@ pub fn sample_as_in_the_paper(
     context: &mut Context<'_>,
 ) -> Result<bool> {
     (context.on_start)();
-    check_unconditional(name, model)?;
     let plan = SamplePlan::paper(model, name, seed, context)?;
     let sampler = Sampler::new(plan, model, context)?;
     let mut outputs = Outputs::open(folder, sampler.plan(), false)?;
-    let side = sampler.plan().image_size;
-    context.notes(space_warning(folder, (3 * n * side * side) as u64));
+    let form = *sampler.spec();
+    let bytes = n * form.len() * form.depth.bytes();
+    context.notes(space_warning(folder, bytes as u64));
     context.progress.note(&format!(
         "{n} samples of {name}; writes {}",
         folder.display()
     ));
-    Ok(sampler.fill(&mut outputs, n, usual_batch(side), context)? == n)
-}
-
-fn read(outputs: &Outputs, number: usize) -> Result<Rgb8> {
-    Ok(decode_file(
-        &outputs.path(&file_name(number)),
-        &Limits::default(),
-    )?)
-}
-
-/// Writes guided-diffusion's array `[n, h, w, 3]` of the samples. Its pixels are those of the PNGs: guided-diffusion's script truncates
-/// where they round, and the same samples would have two distances to a set.
-fn write_array(outputs: &mut Outputs, n: usize, [h, w]: [usize; 2]) -> Result<PathBuf> {
-    let name = format!("samples_{n}x{h}x{w}x3.npz");
-    let made_of = outputs.hash_of((0..n).map(file_name));
-    if !outputs.is_complete(&name, &made_of) {
-        let mut pixels = Vec::with_capacity(3 * n * h * w);
-        for i in 0..n {
-            pixels.extend(read(outputs, i)?.pixels);
-        }
-        let array = sdft_npz::Array::u8(vec![n, h, w, 3], pixels)?;
-        let npz = sdft_npz::encode_npz(&[("arr_0", &array)], false)?;
-        drop(array);
-        outputs.put(&name, &made_of, &npz)?;
-    }
-    Ok(outputs.path(&name))
+    Ok(sampler.fill(&mut outputs, n, usual_batch(&form), context)? == n)
 }
 
 /// Images of an earlier, larger set would be taken for part of this one. Called before anything is changed; files
 /// that `overwrite` will remove do not count.
-fn refuse_leftovers(dir: &Path, n: usize, overwrite: bool) -> Result<()> {
+fn refuse_leftovers(dir: &Path, sampler: &Sampler, n: usize, overwrite: bool) -> Result<()> {
     if !dir.is_dir() {
         return Ok(());
     }
@@ -271,9 +255,9 @@ fn refuse_leftovers(dir: &Path, n: usize, overwrite: bool) -> Result<()> {
         let Some(name) = name.to_str().filter(|name| !recorded.contains(*name)) else {
             continue;
         };
-        let number = name.strip_suffix(".png").and_then(|n| n.parse().ok());
+        let number = name.split_once('.').and_then(|(n, _)| n.parse().ok());
         // Other names are not those of samples.
-        if let Some(number) = number.filter(|&number| file_name(number) == name) {
+        if let Some(number) = number.filter(|&number| sampler.file_name(number) == name) {
             largest = largest.max(number.saturating_add(1));
         }
     }
@@ -287,7 +271,7 @@ fn refuse_leftovers(dir: &Path, n: usize, overwrite: bool) -> Result<()> {
             format!(
                 "{}: there are images up to {} of a larger set, which would be taken for part of this one; {more}name another folder",
                 dir.display(),
-                file_name(largest - 1)
+                sampler.file_name(largest - 1)
             ),
         ));
     }

@@ -1,14 +1,15 @@
 //! A model that draws images: its settings, and its network.
 
 use crate::choice::{Choice, by_name};
+use crate::condition::{names_of_classes, null_for};
 use crate::context::{Context, Runtime, check_stop};
 use crate::error::{Error, Result, option, usage};
+use crate::model::{check_form, recorded_form};
 use candle_core::Tensor;
-use sdft_diffusion::{Clip, Condition, Denoiser, Diffusion, Network, Process};
+use sdft_diffusion::{Clip, Denoiser, Diffusion, Guided, Network, Process};
 use sdft_gallery::{Failures, Outputs, full_path};
 use sdft_imaging::ImageSpec;
 use sdft_models::LoadedModel;
-use sdft_noise::{Draw, Purpose};
 use sdft_randn::SeededNoise;
 use sdft_samplers::{
     Ancestral, Ddim, DpmSolver, Heun, StepCallback, sample_ddim, sample_ddpm, sample_dpm,
@@ -143,10 +144,19 @@ pub struct SamplePlan {
     pub start: f64,
     /// Whether predicted images are clamped to [-1, 1].
     pub clip: bool,
-    /// The class of every image; drawn for each image if absent.
+    /// The label of every image's class; if absent, image `i` of a class-conditional model is of class `i` mod the number of classes.
     pub class: Option<u32>,
+    /// The names of the classes by label, without the null class. If `class` is given, only names that are not the labels are recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// The scale of classifier-free guidance, if it is not 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<f64>,
     /// Precision of feature maps.
     pub precision: Precision,
+    /// The form of the images, if it is not the network's own in 8 bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSpec>,
     /// The model's process.
     pub process: Process,
 }
@@ -165,7 +175,7 @@ impl SamplePlan {
         Ok(Self {
             model: full_path(name),
             network_sha256: model.network_sha256()?,
-            image_size: model.architecture.image_size(),
+            image_size: model.image.height.max(model.image.width),
             seed,
             sampler: SamplerKind::Ddim,
             steps: "ddim40".into(),
@@ -174,7 +184,10 @@ impl SamplePlan {
             start: 1.0,
             clip: true,
             class: None,
+            classes: names_of_classes(model, None),
+            guidance: None,
             precision: context.precision_or(Precision::Auto),
+            image: recorded_form(model, &model.image),
             process: model.process.clone(),
         })
     }
@@ -197,20 +210,22 @@ pub struct Sampler {
     steps: usize,
     net: Box<dyn Network>,
     runtime: Runtime,
-    /// `[C, H, W]`
-    image: [usize; 3],
+    /// The form of the images.
+    spec: ImageSpec,
+    /// Number of classes, 0 for none.
     classes: u32,
+    /// The label of the null class, where guidance needs one.
+    null: Option<u32>,
 }
 
 impl Sampler {
     /// Puts the network of `model` on the context's device.
     ///
     /// # Errors
-    /// Steps, a start or a class that the model does not have.
+    /// Steps, a start, a form of images or a class that the model does not have; guidance without a null class.
     pub fn new(plan: SamplePlan, model: &LoadedModel, context: &Context<'_>) -> Result<Self> {
-        let architecture = &model.architecture;
-        let (diffusion, way, steps) = way(&plan, architecture.learns_variance())?;
-        let classes = u32::try_from(architecture.n_classes())
+        let (diffusion, way, steps) = way(&plan, model.architecture.learns_variance())?;
+        let classes = u32::try_from(model.n_classes())
             .map_err(|_| option("model", "has too many classes"))?;
         if let Some(class) = plan.class.filter(|class| *class >= classes) {
             return Err(option(
@@ -218,23 +233,27 @@ impl Sampler {
                 format!("{class}: the model has {classes} classes"),
             ));
         }
-        // Classes that are embedded like timesteps have no number from which one could be drawn.
+        // Classes that are embedded like timesteps have no number that could be taken in turn.
         if classes == u32::MAX && plan.class.is_none() {
             return Err(option(
                 "class",
                 "expected a number: the model takes any class, and its files do not say which it knows",
             ));
         }
+        let spec = plan.image.unwrap_or_else(|| model.architecture.image());
+        check_form(&plan.model, model, &spec)?;
+        let null = null_for(plan.guidance, model)?;
         let runtime = context.runtime(Precision::Auto);
         Ok(Self {
             net: runtime.network(model)?,
-            image: architecture.image_shape(),
+            spec,
             plan,
             diffusion,
             way,
             steps,
             runtime,
             classes,
+            null,
         })
     }
 
@@ -243,12 +262,17 @@ impl Sampler {
         &self.plan
     }
 
+    /// The form of the images.
+    pub fn spec(&self) -> &ImageSpec {
+        &self.spec
+    }
+
     /// Steps that each sample takes.
     pub fn steps(&self) -> usize {
         self.steps
     }
 
-    /// Samples `first .. first + n` of a seed, `[n, 3, H, W]` in [-1, 1]; each is the same regardless of the batch. `observer` is called
+    /// Samples `first .. first + n` of a seed, `[n, C, H, W]` in [-1, 1]; each is the same regardless of the batch. `observer` is called
     /// after each step, and its error ends the sampling.
     ///
     /// # Errors
@@ -260,16 +284,20 @@ impl Sampler {
         n: usize,
         observer: &mut StepCallback<'_>,
     ) -> candle_core::Result<Tensor> {
-        let [c, h, w] = self.image;
+        let [c, h, w] = self.spec.shape();
         let mut noise = SeededNoise::new(seed, first as u64);
         let x = noise.start(&[n, c, h, w], &self.runtime.device)?;
-        let labels = self.labels(seed, first, n);
-        let condition = Condition {
-            labels: labels.as_deref(),
-            ..Condition::default()
+        let labels = self.labels(first, n);
+        let guided = labels.as_ref().map(|labels| Guided {
+            net: &*self.net,
+            labels,
+            null: self.null,
+            guidance: self.plan.guidance.unwrap_or(1.0),
+        });
+        let denoiser: &dyn Denoiser = match &guided {
+            Some(guided) => guided,
+            None => &*self.net,
         };
-        let denoiser: &dyn Denoiser =
-            &|xt: &Tensor, t: &[f32]| self.net.predict_with(xt, t, &condition);
         let diffusion = &self.diffusion;
         match &self.way {
             Way::Ddim(options) => {
@@ -285,19 +313,25 @@ impl Sampler {
         }
     }
 
-    /// Labels of a class-conditional model; each depends on the seed and on the image's number only.
-    fn labels(&self, seed: u64, first: usize, n: usize) -> Option<Vec<u32>> {
-        if self.classes == 0 {
-            return None;
-        }
-        let draw = |i: usize| {
-            Draw::new(seed, Purpose::Sample, 1, i as u64).below(0, u64::from(self.classes))
-        };
-        let label = |i: usize| {
-            let drawn = || u32::try_from(draw(i)).unwrap_or(0);
-            self.plan.class.unwrap_or_else(drawn)
-        };
-        Some((first..first + n).map(label).collect())
+    /// Labels of a class-conditional model: the plan's class, or every class in turn.
+    pub(crate) fn labels(&self, first: usize, n: usize) -> Option<Vec<u32>> {
+        let classes = usize::try_from(self.classes).ok().filter(|n| *n > 0)?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "less than the number of classes"
+        )]
+        let in_turn = |i: usize| (i % classes) as u32;
+        let labels = first..first + n;
+        Some(
+            labels
+                .map(|i| self.plan.class.unwrap_or_else(|| in_turn(i)))
+                .collect(),
+        )
+    }
+
+    /// The name of a sample's file.
+    pub(crate) fn file_name(&self, number: usize) -> String {
+        format!("{number:05}.{}", self.spec.ending())
     }
 
     /// Makes those of the first `n` samples that the folder lacks. Returns the number of complete samples: fewer than `n` if the job is stopped.
@@ -312,7 +346,7 @@ impl Sampler {
         context: &mut Context<'_>,
     ) -> Result<usize> {
         let missing: Vec<usize> = (0..n)
-            .filter(|&i| !outputs.is_complete(&file_name(i), ""))
+            .filter(|&i| !outputs.is_complete(&self.file_name(i), ""))
             .collect();
         if missing.len() < n {
             let text = format!("{} are complete and stay", n - missing.len());
@@ -335,12 +369,9 @@ impl Sampler {
             if context.is_stopped() {
                 return Ok(n - total + done);
             }
-            let drawn = drawn?;
-            let spec = ImageSpec::rgb8(drawn.dim(3)?, drawn.dim(2)?);
-            for (&i, image) in run.iter().zip(to_pictures(&drawn, &spec)?) {
-                let image = image.map(|image| spec.screen(&image));
-                let name = file_name(i);
-                if let Some(problem) = outputs.put_image(&name, "", image)? {
+            for (&i, image) in run.iter().zip(to_pictures(&drawn?, &self.spec)?) {
+                let name = self.file_name(i);
+                if let Some(problem) = outputs.put_image(&name, "", &self.spec, image)? {
                     context.progress.note(&problem);
                     failures.add(&name, problem);
                 }
@@ -423,8 +454,3 @@ fn way(plan: &SamplePlan, learns_variance: bool) -> Result<(Diffusion, Way, usiz
 
 /// The most steps of a sampler that chooses its own noise levels.
 const MOST_STEPS: usize = 10_000;
-
-/// The file name of a sample.
-pub(crate) fn file_name(number: usize) -> String {
-    format!("{number:05}.png")
-}

@@ -4,6 +4,7 @@ use super::options::{RunOptions, make_absolute, moved, note_changed_rate};
 use super::presets::{DIRECTIONS, plan as plan_of};
 use super::run::{Run, Training};
 use crate::cache::CacheLocation;
+use crate::condition::{Conditioned, label_of};
 use crate::context::Context;
 use crate::data::{Form, fingerprint, open_data, same_images};
 use crate::edit::{
@@ -13,15 +14,15 @@ use crate::edit::{
 use crate::error::{Result, failed, usage};
 use crate::estimate::{Estimate, estimate_direction};
 use crate::model::{
-    ModelFile, all_fields, check_unchanged, check_unconditional, fields_of, load_source,
-    network_in_steps,
+    ModelFile, all_fields, check_unchanged, fields_of, form_of, load_source, network_in_steps,
+    recorded_form,
 };
 use crate::weights::Weights;
 use candle_core::Device;
 use sdft_asyrp::Goal;
 use sdft_data::{ImageSource, Joined};
-use sdft_diffusion::Network;
 use sdft_directions::{DirectionPlan, DirectionSetup, train_direction};
+use sdft_imaging::ImageSpec;
 use sdft_settings::{given, layers, put};
 use sdft_train::{ClassesPlan, DataPlan, Ending, LrSchedule, RunFolder, RunPlan};
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub type DirectionJob = Run<DirectionTraining>;
 
 /// The opened inputs of a [`DirectionJob`].
 pub struct DirectionTraining {
-    net: Box<dyn Network>,
+    net: Conditioned,
     data: Arc<dyn ImageSource>,
     goal: Goal,
     cache: CacheLocation,
@@ -66,6 +67,8 @@ pub struct DirectionOptions {
     pub from: Option<String>,
     /// What the edited images should show.
     pub to: Option<String>,
+    /// The class that the model is asked for, by name or number; if `None`, its null class.
+    pub class: Option<String>,
     /// How often each image is used.
     pub epochs: Option<u32>,
     /// How many images are used, from the first on; 0 for all.
@@ -203,7 +206,11 @@ impl DirectionJob {
         make_absolute(&mut plan.source);
         make_absolute(&mut plan.data.path);
         let model = load_source(&plan.source, &plan.source_key, model, process, context)?;
-        check_unconditional(&plan.source, &model)?;
+        let form = form_of(&plan.source, &model, None)?;
+        plan.image = recorded_form(&model, &form);
+        if let Some(class) = &options.class {
+            plan.class = Some(label_of("class", class, &model)?);
+        }
         plan.source_sha256.clone_from(&model.sha256);
         plan.network_sha256 = model.network_sha256()?;
         plan.model = model.architecture.clone();
@@ -212,8 +219,9 @@ impl DirectionJob {
         let data = open_images(&plan, context)?;
         plan.data.fingerprint = fingerprint(&*data)?;
         locate_goal(&mut plan.goal, &options.weights)?;
-        let goal = open_goal(&plan.goal, plan.model.image_size())?;
+        let goal = open_goal(&plan.goal, &form)?;
         let net = network_in_steps(&model)?;
+        let net = Conditioned::new(net, "class", plan.class, None, &model)?;
         let inputs = DirectionTraining {
             net,
             data,
@@ -235,7 +243,7 @@ impl DirectionJob {
         } = &self.inputs;
         let plan = &mut self.plan;
         let images = RangeImages {
-            net: &**net,
+            net,
             data: &**data,
             weights: &options.weights,
             cache: &options.cache,
@@ -293,8 +301,8 @@ impl DirectionJob {
         let (path, known) = (&plan.data.path, &plan.data.fingerprint);
         let inputs = DirectionTraining {
             data: same_images(path, known, "--data", || open_images(&plan, context))?,
-            net: network_in_steps(&model)?,
-            goal: open_goal(&plan.goal, plan.model.image_size())?,
+            net: Conditioned::new(network_in_steps(&model)?, "class", plan.class, None, &model)?,
+            goal: open_goal(&plan.goal, &form(&plan))?,
             cache: options.cache.clone(),
         };
         Ok(Self::resumed(plan, inputs, folder))
@@ -351,7 +359,7 @@ impl Training for DirectionTraining {
     }
 
     fn estimate(&self, plan: &DirectionPlan, _: &mut Context<'_>) -> Result<Estimate> {
-        estimate_direction(plan, &*self.net, &*self.data, &self.goal, &self.cache)
+        estimate_direction(plan, &self.net, &*self.data, &self.goal, &self.cache)
     }
 
     fn disk(&self, _: &DirectionPlan) -> Result<(u64, u64)> {
@@ -366,14 +374,15 @@ impl Training for DirectionTraining {
     ) -> Result<Ending> {
         let inversion = Inversion {
             network_sha256: &plan.network_sha256,
+            class: plan.class,
             process: &plan.process,
             t_0: plan.walk.t_0,
             steps: plan.walk.inversion,
         };
         let latents = open_inversions(&self.cache, &inversion, context);
-        let side = self.data.spec().width;
+        let form = self.data.spec();
         context.progress.note(&format!(
-            "{}: from {:?} to {:?} on {} images of {side}x{side}, {} epochs; writes {}",
+            "{}: from {:?} to {:?} on {} images of {form}, {} epochs; writes {}",
             plan.name,
             plan.goal.from,
             plan.goal.to,
@@ -384,7 +393,7 @@ impl Training for DirectionTraining {
         let setup = DirectionSetup {
             plan,
             folder,
-            net: self.net,
+            net: Box::new(self.net),
             goal: self.goal,
             data: self.data,
             latents,
@@ -392,6 +401,11 @@ impl Training for DirectionTraining {
         };
         Ok(train_direction(setup, context.stop, context.progress)?)
     }
+}
+
+/// The form of a plan's images.
+fn form(plan: &DirectionPlan) -> ImageSpec {
+    plan.image.unwrap_or_else(|| plan.model.image())
 }
 
 /// The first images of a plan's data, as many as it uses.
@@ -404,7 +418,7 @@ fn open_images(plan: &DirectionPlan, context: &mut Context<'_>) -> Result<Arc<dy
         per_class: plan.data.per_class,
         ..DataPlan::default()
     };
-    let all = open_data(&data, &Form::rgb8(plan.model.image_size()), context)?;
+    let all = open_data(&data, &Form::of(&form(plan)), context)?;
     let n = match plan.data.images {
         0 => all.len(),
         n => n.min(all.len()),

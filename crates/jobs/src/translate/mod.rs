@@ -8,14 +8,15 @@ pub use nets::{TranslationModels, Translator};
 pub use options::{EnergyKind, TranslateOptions, TranslationMethod, WalkKind};
 pub use plan::{TranslatePlan, Variant};
 
+use crate::condition::label_of;
 use crate::context::{Context, check_stop};
 use crate::data::list_inputs;
 use crate::error::{Result, ResultExt, option};
-use crate::model::{ModelFile, check_unconditional, load_model};
+use crate::model::{ModelFile, form_of, load_model, recorded_form};
 use candle_core::{Device, Tensor};
 use sdft_adm::Origin;
 use sdft_gallery::{Gallery, Made, Maker, Outcome, full_path};
-use sdft_imaging::{ImageSpec, Limits, Rgb8, center_crop, decode_file};
+use sdft_imaging::{Fit, Fitting, Image, ImageSpec, Limits, Rgb8, decode_file, fit};
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
 use sdft_randn::NumberedNoise;
 use sdft_train::{Precision, to_pictures, to_tensor};
@@ -33,13 +34,21 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     let model_name = ModelFile::find(&options.model)?.noted(context);
     let model = load_model(&model_name, &options.load)?;
     context.notes(&model.notes);
-    check_unconditional(&model_name, &model)?;
-    let inputs = list_inputs(&options.input, context)?;
-    let source = source_model(options, &model, context)?;
-    let classifier = classifier(options, &model_name, &model, context)?;
+    let form = form_of(&model_name, &model, options.size)?;
+    let label = |name, class: &Option<String>, model: &LoadedModel| {
+        let class = class.as_ref().map(|class| label_of(name, class, model));
+        class.transpose()
+    };
+    let class = label("class", &options.class, &model)?;
+    let inputs = list_inputs(&options.input, form.ending(), context)?;
+    let source = source_model(options, &model, &form, context)?;
+    let source_class = source
+        .as_ref()
+        .map(|(_, source)| label("source_class", &options.source_class, source));
+    let classifier = classifier(options, &model_name, &model, &form, context)?;
     let mask = match options.mask.as_ref() {
         Some(path) if method == TranslationMethod::Sdedit => {
-            let mask = read_mask(path, model.architecture.image_size())?;
+            let mask = read_mask(path, &form)?;
             let hash = sdft_files::sha256_file(path).context(path.display())?;
             Some((path, mask, hash))
         }
@@ -56,7 +65,7 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
     let plan = TranslatePlan {
         method,
         input: full_path(&options.input.display().to_string()),
-        image_size: model.architecture.image_size(),
+        image_size: form.height.max(form.width),
         seed: (method != TranslationMethod::Ddib).then_some(options.seed),
         model: full_path(&model_name),
         network_sha256: model.network_sha256()?,
@@ -75,8 +84,12 @@ pub fn translate_folder(options: &TranslateOptions, context: &mut Context<'_>) -
         specific: guided.then_some(options.specific),
         independent: guided.then_some(options.independent),
         free: (method == TranslationMethod::Ilvr).then_some(options.free),
-        variants: options.variants(model.architecture.image_size())?,
+        variants: options.variants([form.height, form.width])?,
+        class,
+        guidance: options.guidance.filter(|guidance| *guidance != 1.0),
+        source_class: source_class.transpose()?.flatten(),
         precision: context.precision_or(Precision::F32),
+        image: recorded_form(&model, &form),
         process: model.process.clone(),
     };
     let models = TranslationModels {
@@ -126,6 +139,7 @@ fn options_of_partner_with_size(model: &LoadedModel) -> LoadOptions {
 fn source_model(
     options: &TranslateOptions,
     model: &LoadedModel,
+    form: &ImageSpec,
     context: &mut Context<'_>,
 ) -> Result<Option<(String, LoadedModel)>> {
     if options.method != TranslationMethod::Ddib {
@@ -143,18 +157,11 @@ fn source_model(
         source = load_model(&name, &options_of_partner_with_size(model))?;
     }
     context.notes(&source.notes);
-    check_unconditional(&name, &source)?;
-    let sizes = (
-        source.architecture.image_size(),
-        model.architecture.image_size(),
-    );
-    if sizes.0 != sizes.1 {
+    let of_source = form_of(&name, &source, options.size)?;
+    if of_source != *form {
         return Err(option(
             "source_model",
-            format!(
-                "{name}: makes images of {0}x{0}, the target model of {1}x{1}",
-                sizes.0, sizes.1
-            ),
+            format!("{name}: makes images of {of_source}, the target model of {form}"),
         ));
     }
     if !source.process.same_noise(&model.process) {
@@ -174,6 +181,7 @@ fn classifier(
     options: &TranslateOptions,
     model_name: &str,
     model: &LoadedModel,
+    form: &ImageSpec,
     context: &mut Context<'_>,
 ) -> Result<Option<(String, LoadedEncoder)>> {
     if options.method != TranslationMethod::Egsde {
@@ -193,25 +201,32 @@ fn classifier(
         classifier = load_encoder(Path::new(&name), &options_of_partner_with_size(model))?;
     }
     context.notes(&classifier.notes);
-    let (found, expected) = (
-        classifier.config.net.image_size,
-        model.architecture.image_size(),
-    );
-    if found != expected {
+    let net = &classifier.config.net;
+    let found = net.image_size;
+    if found != model.architecture.image_size() && found != form.height.max(form.width) {
         return Err(option(
             "classifier",
             format!(
-                "{name}: made for images of {found}x{found}, the model makes {expected}x{expected}"
+                "{name}: made for images of {found}x{found}, the model makes {}x{}",
+                form.height, form.width
             ),
         ));
     }
-    if classifier.config.net.in_channels != 3 {
+    let multiple = net.factor();
+    if !form.height.is_multiple_of(multiple) || !form.width.is_multiple_of(multiple) {
         return Err(option(
             "classifier",
             format!(
-                "{name}: images have 3 channels, the classifier takes {}",
-                classifier.config.net.in_channels
+                "{name}: takes sides that are multiples of {multiple}, the images have {}x{}",
+                form.height, form.width
             ),
+        ));
+    }
+    let (found, expected) = (net.in_channels, form.channels);
+    if found != expected {
+        return Err(option(
+            "classifier",
+            format!("{name}: images have {expected} channels, the classifier takes {found}"),
         ));
     }
     if !classifier.process.same_noise(&model.process.discrete()) {
@@ -226,16 +241,22 @@ fn classifier(
     Ok(Some((name, classifier)))
 }
 
-/// `[1, 1, side, side]`, 1 where the picture is light.
-fn read_mask(path: &Path, side: usize) -> Result<Tensor> {
-    let picture = center_crop(&decode_file(path, &Limits::from_env()?)?, side);
+/// `[1, 1, height, width]`, 1 where the picture is light.
+fn read_mask(path: &Path, form: &ImageSpec) -> Result<Tensor> {
+    let picture = Image::from(decode_file(path, &Limits::from_env()?)?);
+    let fitting = Fitting::new(*form, Fit::Crop);
+    let picture = Rgb8::from_image(fit(&picture, &fitting).image);
     let light = |p: &[u8]| p.iter().map(|&v| u32::from(v)).sum::<u32>() > 3 * 127;
     let data: Vec<f32> = picture
         .pixels
         .chunks_exact(3)
         .map(|p| f32::from(u8::from(light(p))))
         .collect();
-    Ok(Tensor::from_vec(data, (1, 1, side, side), &Device::Cpu)?)
+    Ok(Tensor::from_vec(
+        data,
+        (1, 1, form.height, form.width),
+        &Device::Cpu,
+    )?)
 }
 
 /// A plan and its networks.
@@ -250,8 +271,8 @@ impl Maker for Translation<'_> {
         self.plan.method.to_string()
     }
 
-    fn side(&self) -> usize {
-        self.plan.image_size
+    fn spec(&self) -> ImageSpec {
+        *self.translator.spec()
     }
 
     fn labels(&self) -> Vec<String> {
@@ -274,25 +295,21 @@ impl Maker for Translation<'_> {
     fn make(
         &self,
         variant: usize,
-        images: &[Rgb8],
+        images: &[Image],
         numbers: Vec<u64>,
         progress: &mut dyn FnMut(f64),
     ) -> std::result::Result<Made, Box<dyn std::error::Error + Send + Sync>> {
         if self.translator.is_identity(variant) {
             return Ok(images.iter().cloned().map(Ok).collect());
         }
-        let (width, height) = images
-            .first()
-            .map_or((0, 0), |image| (image.width, image.height));
-        let spec = ImageSpec::rgb8(width, height);
-        let x0 = to_tensor(images, &spec)?.to_device(self.translator.device())?;
+        let spec = self.translator.spec();
+        let x0 = to_tensor(images, spec)?.to_device(self.translator.device())?;
         let mut noise = NumberedNoise::new(self.plan.seed.unwrap_or_default(), numbers);
         let out = self.translator.run(variant, &x0, &mut noise, &mut |step| {
             check_stop(self.stop)?;
             progress(step.done as f64 / step.total as f64);
             Ok(())
         })?;
-        let made = to_pictures(&out, &spec)?.into_iter();
-        Ok(made.map(|made| Ok(spec.screen(&made?))).collect())
+        Ok(to_pictures(&out, spec)?)
     }
 }

@@ -2,10 +2,13 @@
 
 use super::options::{EnergyKind, TranslationMethod, WalkKind};
 use super::plan::{TranslatePlan, Variant};
+use crate::condition::Conditioned;
 use crate::context::{Context, Runtime};
 use crate::error::{Result, ResultExt as _, option};
+use crate::model::check_form;
 use candle_core::{DType, Device, Tensor};
-use sdft_diffusion::{Clip, Denoiser, Diffusion, FeatureNet, Network};
+use sdft_diffusion::{Clip, Denoiser, Diffusion, FeatureNet};
+use sdft_imaging::ImageSpec;
 use sdft_models::{LoadedEncoder, LoadedModel};
 use sdft_randn::NumberedNoise;
 use sdft_samplers::StepCallback;
@@ -24,17 +27,18 @@ pub struct TranslationModels<'a> {
     pub source: Option<&'a LoadedModel>,
     /// EGSDE: the classifier.
     pub classifier: Option<&'a LoadedEncoder>,
-    /// SDEdit: `[1, 1, side, side]`, 1 where the input is kept.
+    /// SDEdit: `[1, 1, height, width]`, 1 where the input is kept.
     pub mask: Option<Tensor>,
 }
 
 /// A method with its networks.
 pub struct Translator {
-    model: Box<dyn Network>,
-    source: Option<Box<dyn Network>>,
+    model: Conditioned,
+    source: Option<Conditioned>,
     classifier: Option<Box<dyn FeatureNet>>,
     mask: Option<Tensor>,
     variants: Vec<Prepared>,
+    spec: ImageSpec,
     runtime: Runtime,
 }
 
@@ -62,7 +66,7 @@ impl Translator {
     /// Puts the networks on the context's device.
     ///
     /// # Errors
-    /// Strengths or steps that the process does not allow.
+    /// Strengths or steps that the process does not allow; a form of images or a class that a model does not have.
     pub fn new(
         plan: &TranslatePlan,
         models: TranslationModels<'_>,
@@ -70,13 +74,19 @@ impl Translator {
     ) -> Result<Self> {
         // Inversions and guidance are exact unless the caller asks for another precision.
         let runtime = context.runtime(Precision::F32);
+        let own = || models.model.architecture.image();
+        let spec = plan.image.unwrap_or_else(own);
+        for model in std::iter::once(models.model).chain(models.source) {
+            check_form(&plan.model, model, &spec)?;
+        }
         let variants = plan.variants.iter().map(|variant| {
-            prepare(plan, variant, models.model, &runtime.device)
+            prepare(plan, variant, models.model, &spec, &runtime.device)
                 .with_context(|| format!("{} {}", plan.method, variant.label))
         });
         // Networks of different kinds meet at the same steps.
-        let in_steps = |model: &LoadedModel| -> Result<Box<dyn Network>> {
-            Ok(model.process.in_steps(runtime.network(model)?)?)
+        let asked = |model: &LoadedModel, name, class, guidance| {
+            let net = model.process.in_steps(runtime.network(model)?)?;
+            Conditioned::new(net, name, class, guidance, model)
         };
         let classifier = |classifier: &LoadedEncoder| -> Result<Box<dyn FeatureNet>> {
             let net = Box::new(runtime.encoder(classifier)?);
@@ -84,18 +94,22 @@ impl Translator {
         };
         Ok(Self {
             variants: variants.collect::<Result<_>>()?,
-            model: in_steps(models.model)?,
-            source: models.source.map(in_steps).transpose()?,
+            model: asked(models.model, "class", plan.class, plan.guidance)?,
+            source: models
+                .source
+                .map(|source| asked(source, "source_class", plan.source_class, None))
+                .transpose()?,
             classifier: models.classifier.map(classifier).transpose()?,
             mask: models
                 .mask
                 .map(|m| m.to_device(&runtime.device))
                 .transpose()?,
+            spec,
             runtime,
         })
     }
 
-    /// Translates a batch `[n, 3, side, side]` in [-1, 1] by one of the plan's variants.
+    /// Translates a batch `[n, C, H, W]` in [-1, 1] by one of the plan's variants.
     ///
     /// # Errors
     /// A tensor operation or `observer` fails.
@@ -107,7 +121,7 @@ impl Translator {
         observer: &mut StepCallback<'_>,
     ) -> candle_core::Result<Tensor> {
         let Prepared { diffusion, kind } = &self.variants[variant];
-        let net: &dyn Denoiser = &*self.model;
+        let net: &dyn Denoiser = &self.model;
         match kind {
             Kind::Sdedit(edit) => {
                 let mask = self.mask.as_ref();
@@ -137,10 +151,15 @@ impl Translator {
                 let Some(source) = &self.source else {
                     candle_core::bail!("DDIB needs a source model");
                 };
-                Ok(ddib(diffusion, &**source, net, x0, *clip, observer)?.image)
+                Ok(ddib(diffusion, source, net, x0, *clip, observer)?.image)
             }
             Kind::Ilvr(options) => ilvr(diffusion, net, x0, options, noise, observer),
         }
+    }
+
+    /// The form of the images.
+    pub fn spec(&self) -> &ImageSpec {
+        &self.spec
     }
 
     /// The device that images have to be on.
@@ -161,6 +180,7 @@ fn prepare(
     plan: &TranslatePlan,
     variant: &Variant,
     model: &LoadedModel,
+    spec: &ImageSpec,
     device: &Device,
 ) -> Result<Prepared> {
     let process = &plan.process;
@@ -180,10 +200,9 @@ fn prepare(
             .map(Diffusion::in_steps)
             .map_err(|e| option("steps", format!("{steps}: {e}")))
     };
-    let size = plan.image_size;
     let low_pass = || {
         let factor = variant.factor.unwrap_or(1);
-        LowPass::new(size, size, factor, DType::F32, device)
+        LowPass::new(spec.height, spec.width, factor, DType::F32, device)
     };
     Ok(match plan.method {
         TranslationMethod::Sdedit => {
@@ -295,7 +314,7 @@ mod tests {
             let plan =
                 TranslatePlan::as_in_the_paper(TranslationMethod::Sdedit, walk, variant, &model);
             let Prepared { diffusion, kind } =
-                prepare(&plan, &plan.variants[0], &model, &Device::Cpu).unwrap();
+                prepare(&plan, &plan.variants[0], &model, &model.image, &Device::Cpu).unwrap();
             let Kind::Sdedit(edit) = kind else {
                 panic!("another method")
             };

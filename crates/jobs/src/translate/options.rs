@@ -5,6 +5,7 @@ use crate::choice::{Choice, by_name};
 use crate::error::{Result, option};
 use crate::model::check_seed;
 use sdft_models::LoadOptions;
+use sdft_train::Size;
 use std::path::PathBuf;
 
 /// A method of translating images.
@@ -126,7 +127,7 @@ pub struct TranslateOptions {
     pub lambda_s: f64,
     /// EGSDE: weight of the low-pass filter's energy.
     pub lambda_i: f64,
-    /// EGSDE and ILVR: factor of the low-pass filter; an eighth of the image's side if `None`, which is the published 32 at 256.
+    /// EGSDE and ILVR: factor of the low-pass filter; an eighth of the image's shorter side if `None`, which is the published 32 at 256.
     pub factor: Option<usize>,
     /// Several values of `t0`, `lambda-s`, `lambda-i`, `factor` or `repeats`, as in `t0=0.3,0.4`; each gets a folder.
     pub sweep: Option<String>,
@@ -144,6 +145,14 @@ pub struct TranslateOptions {
     pub independent: EnergyKind,
     /// ILVR: the input is followed in steps above this one.
     pub free: usize,
+    /// The class that the model is asked for, by name or number; if `None`, its null class.
+    pub class: Option<String>,
+    /// The scale of classifier-free guidance; 1 is none. Other scales need a class and a model with a null class.
+    pub guidance: Option<f64>,
+    /// DDIB: the class that the source model is asked for; if `None`, its null class. The way to noise has no guidance.
+    pub source_class: Option<String>,
+    /// Height and width of the images in pixels; the model's own if `None`.
+    pub size: Option<Size>,
     /// Seed; an image's noise depends on the seed and on the image's path inside the input folder only.
     pub seed: u64,
     /// Images per batch; as many as suit their size if `None`.
@@ -177,6 +186,10 @@ impl Default for TranslateOptions {
             specific: EnergyKind::Cosine,
             independent: EnergyKind::NegL2,
             free: 20,
+            class: None,
+            guidance: None,
+            source_class: None,
+            size: None,
             seed: 0,
             batch: None,
             overwrite: false,
@@ -185,11 +198,11 @@ impl Default for TranslateOptions {
 }
 
 impl TranslateOptions {
-    /// The strengths of each result for images of `size` pixels, in the order of the sweep.
+    /// The strengths of each result for images of this height and width, in the order of the sweep.
     ///
     /// # Errors
     /// A strength is out of its range, or the sweep cannot be read.
-    pub fn variants(&self, size: usize) -> Result<Vec<Variant>> {
+    pub fn variants(&self, size: [usize; 2]) -> Result<Vec<Variant>> {
         let base = Variant::base(self, size);
         let all = match &self.sweep {
             None => vec![base],
@@ -263,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_sweep_is_one_variant_per_value() {
-        let all = sweep(Sdedit, "t0=0.3, 0.5").variants(256).unwrap();
+        let all = sweep(Sdedit, "t0=0.3, 0.5").variants([256; 2]).unwrap();
         let seen: Vec<_> = all.iter().map(|v| (v.label.as_str(), v.t0)).collect();
         assert_eq!(seen, [("t0=0.3", Some(0.3)), ("t0=0.5", Some(0.5))]);
         assert_eq!(all[0].factor, None);
@@ -272,8 +285,17 @@ mod tests {
     #[test]
     fn the_filter_keeps_the_published_share_of_the_image() {
         for (size, factor) in [(256, 32), (64, 8), (16, 2), (28, 2), (4, 1)] {
-            let all = options(Egsde).variants(size).unwrap();
+            let all = options(Egsde).variants([size; 2]).unwrap();
             assert_eq!(all[0].factor, Some(factor));
+        }
+        for (size, factor) in [
+            ([256, 128], 16),
+            ([24, 16], 2),
+            ([40, 24], 2),
+            ([48, 80], 4),
+        ] {
+            let all = options(Egsde).variants(size).unwrap();
+            assert_eq!(all[0].factor, Some(factor), "{size:?}");
         }
     }
 
@@ -332,7 +354,7 @@ mod tests {
         ] {
             let found = options
                 .check()
-                .and_then(|()| options.variants(256).map(drop));
+                .and_then(|()| options.variants([256; 2]).map(drop));
             let error = found.unwrap_err();
             assert!(
                 error.is_usage() && error.to_string().contains(words),

@@ -2,7 +2,9 @@
 
 use super::options::{EnergyKind, TranslateOptions, TranslationMethod, WalkKind};
 use crate::error::{Result, option};
+use crate::model::recorded_form;
 use sdft_diffusion::Process;
+use sdft_imaging::ImageSpec;
 use sdft_models::LoadedModel;
 use sdft_train::Precision;
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,7 @@ pub struct TranslatePlan {
     pub method: TranslationMethod,
     /// The input folder or file.
     pub input: String,
-    /// Side of the images that the model makes; inputs are centre-cropped and resized to it.
+    /// The longer side of the images that the model makes; inputs are centre-cropped and resized to them.
     pub image_size: usize,
     /// Absent where no noise is drawn.
     pub seed: Option<u64>,
@@ -51,8 +53,20 @@ pub struct TranslatePlan {
     pub free: Option<usize>,
     /// The strengths of each result, in the order of the sweep.
     pub variants: Vec<Variant>,
+    /// The label of the class that the model is asked for; if absent, the null class of a class-conditional model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<u32>,
+    /// The scale of classifier-free guidance, if it is not 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<f64>,
+    /// DDIB: the label of the class that the source model is asked for; if absent, its null class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_class: Option<u32>,
     /// Precision of feature maps.
     pub precision: Precision,
+    /// The form of the images, if it is not the network's own in 8 bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSpec>,
     /// The models' process.
     pub process: Process,
 }
@@ -68,7 +82,7 @@ impl TranslatePlan {
         Self {
             method,
             input: String::new(),
-            image_size: model.architecture.image_size(),
+            image_size: model.image.height.max(model.image.width),
             seed: None,
             model: String::new(),
             network_sha256: String::new(),
@@ -86,7 +100,11 @@ impl TranslatePlan {
             independent: Some(EnergyKind::NegL2),
             free: None,
             variants: vec![variant],
+            class: None,
+            guidance: None,
+            source_class: None,
             precision: Precision::F32,
+            image: recorded_form(model, &model.image),
             process: model.process.clone(),
         }
     }
@@ -114,8 +132,8 @@ pub struct Variant {
 const SWEPT: [&str; 5] = ["t0", "lambda-s", "lambda-i", "factor", "repeats"];
 
 impl Variant {
-    /// The strengths without a sweep, for images of `size` pixels.
-    pub(super) fn base(options: &TranslateOptions, size: usize) -> Self {
+    /// The strengths without a sweep, for images of this height and width.
+    pub(super) fn base(options: &TranslateOptions, size: [usize; 2]) -> Self {
         let walks = options.method.is_walk();
         let guided = options.method == TranslationMethod::Egsde;
         let filtered = guided || options.method == TranslationMethod::Ilvr;
@@ -167,7 +185,7 @@ impl Variant {
     }
 
     /// Fails unless every strength is in its range.
-    pub(super) fn check(&self, size: usize) -> Result<()> {
+    pub(super) fn check(&self, size: [usize; 2]) -> Result<()> {
         if let Some(t0) = self.t0
             && !(0.0..=1.0).contains(&t0)
         {
@@ -188,22 +206,29 @@ impl Variant {
             }
         }
         if let Some(factor) = self.factor
-            && (factor > size || !size.is_multiple_of(factor))
+            && !divides(factor, size)
         {
+            let [height, width] = size;
+            let sides = match height == width {
+                true => format!("the model's image size {height}"),
+                false => format!("both sides of the model's images, {height}x{width}"),
+            };
             return Err(option(
                 "factor",
-                format!("{factor}: expected a divisor of the model's image size {size}"),
+                format!("{factor}: expected a divisor of {sides}"),
             ));
         }
         Ok(())
     }
 }
 
-/// An eighth of the side, or the next smaller number that divides it.
-fn published_factor(size: usize) -> usize {
-    let smaller = (1..=size / 8).rev();
-    smaller
-        .into_iter()
-        .find(|f| size.is_multiple_of(*f))
-        .unwrap_or(1)
+/// An eighth of the shorter side, or the next smaller number that divides both sides.
+fn published_factor(size: [usize; 2]) -> usize {
+    let mut smaller = (1..=size[0].min(size[1]) / 8).rev();
+    smaller.find(|factor| divides(*factor, size)).unwrap_or(1)
+}
+
+fn divides(factor: usize, size: [usize; 2]) -> bool {
+    size.iter()
+        .all(|side| factor <= *side && side.is_multiple_of(factor))
 }
