@@ -230,7 +230,7 @@ fn every_file_is_used_or_named() {
     assert_eq!((report.found, report.usable), (9, 5));
     let left_out: Vec<_> = report.unreadable.iter().map(ToString::to_string).collect();
     assert!(
-        left_out[0].starts_with("f.tif: ") && left_out[0].contains("found TIFF"),
+        left_out[0].starts_with("f.tif: ") && left_out[0].contains("broken TIFF"),
         "{left_out:?}"
     );
     assert!(left_out[1].starts_with("nothing.heic: ") && left_out[1].contains("no bytes"));

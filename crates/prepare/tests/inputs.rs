@@ -334,7 +334,7 @@ fn entries_of_an_archive_are_recognised_by_content() {
     let report = at_16(&[path], &root.path().join("out")).unwrap();
     assert_eq!((report.images, report.others), (2, 1), "{report}");
     assert_eq!(report.skipped[0].source, "scan");
-    assert!(report.skipped[0].reason.contains("found TIFF"), "{report}");
+    assert!(report.skipped[0].reason.contains("broken TIFF"), "{report}");
 }
 
 #[test]
