@@ -365,7 +365,7 @@ pub(crate) fn check_range([low, high]: [f64; 2], depth: Depth) -> Result<()> {
     }
     if low < full[0] || high > full[1] {
         return refuse(format!(
-            "values from {} to {}, because the depth is {depth}",
+            "values from {} to {}, because the depth is {depth}; data.depth = 16 or \"float\" takes others",
             full[0], full[1]
         ));
     }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use sdft_imaging::{Conversions, Decoded, Depth, Image, ImageSpec};
+use sdft_imaging::{Conversions, Decoded, Depth, Image, ImageSpec, Profile};
 
 use crate::Spread;
 
-/// Different forms that are kept apart; files that state their own ranges may have as many as there are files.
+/// Different forms or names that are kept apart; there may be as many as there are files.
 const FORMS: usize = 64;
 
 /// Sums over the images of a folder, which do not depend on the order in which they are read.
@@ -20,8 +20,10 @@ pub(crate) struct Tally {
     pub(crate) short_side: Histogram,
     pub(crate) conversions: Conversions,
     pub(crate) grey: usize,
-    /// Images with values outside the range.
-    pub(crate) clamped: usize,
+    /// Converted colour profiles.
+    pub(crate) profiles: BTreeMap<String, usize>,
+    /// Colour profiles that are not applied, with the reason.
+    pub(crate) ignored_profiles: BTreeMap<String, usize>,
     /// Files with several pages that are images.
     pub(crate) stacks: usize,
     /// The forms at the size of the set, each with its first image.
@@ -42,13 +44,26 @@ impl Tally {
         self.short_side.add(width.min(height));
         self.conversions += decoded.conversions();
         self.grey += usize::from(decoded.grey);
-        self.clamped += usize::from(decoded.clamped > 0);
+        match &decoded.profile {
+            Some(Profile::Converted(name)) => count(&mut self.profiles, name.clone()),
+            Some(Profile::Ignored { name, reason }) => {
+                count(&mut self.ignored_profiles, format!("{name}: {reason}"));
+            }
+            Some(Profile::Srgb) | None => {}
+        }
         if let Some((_, first)) = self.forms.iter_mut().find(|(known, _)| *known == form) {
             *first = file.min(*first);
         } else if self.forms.len() < FORMS {
             self.forms.push((form, file));
         }
     }
+}
+
+/// Counts a name, or all names after the first few as one.
+fn count(names: &mut BTreeMap<String, usize>, name: String) {
+    let known = names.len() < FORMS || names.contains_key(&name);
+    let name = if known { name } else { "others".to_owned() };
+    *names.entry(name).or_default() += 1;
 }
 
 /// How often each value occurs.
