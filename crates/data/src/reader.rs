@@ -37,11 +37,11 @@ impl Reader {
         }
     }
 
-    /// The reader of images that all have the form `spec`.
-    pub(crate) fn of_form(&self, spec: &ImageSpec) -> Self {
+    /// The reader of images that all have these channels and depth.
+    pub(crate) fn of_form(&self, channels: usize, depth: Depth) -> Self {
         let mut reader = self.clone();
-        reader.reading.channels = Some(spec.channels);
-        reader.reading.depth = Some(spec.depth);
+        reader.reading.channels = Some(channels);
+        reader.reading.depth = Some(depth);
         reader
     }
 

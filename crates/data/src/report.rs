@@ -220,7 +220,7 @@ pub(crate) fn make(
         narrowed: tally.conversions.narrowed,
         clamped: tally.conversions.clamped,
         background: options.background,
-        stacks: tally.stacks,
+        stacks: 0,
         classes: Vec::new(),
         unknown_labels: Vec::new(),
         masks: options.masks.as_ref().map(|_| MaskCount {
