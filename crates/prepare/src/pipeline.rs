@@ -229,6 +229,7 @@ fn run(
         folder: out.to_owned(),
         size: options.size,
         form: form.map(|form| (form.channels, form.depth)),
+        background: options.background,
         notes,
         threads_asked: options.threads,
         threads: threads_for(options),
