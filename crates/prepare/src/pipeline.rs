@@ -440,9 +440,13 @@ fn on_screen(path: &Path, limits: &Limits) -> Option<Rgb8> {
         limits: *limits,
         ..Reading::default()
     };
-    let image = reading.decode_file(path, 0).ok()?.image;
-    let spec = ImageSpec::new(image.channels, image.depth(), image.width, image.height);
-    Some(spec.screen(&image))
+    let decoded = reading.decode_file(path, 0).ok()?;
+    let image = &decoded.image;
+    let spec = ImageSpec {
+        range: decoded.range,
+        ..ImageSpec::new(image.channels, image.depth(), image.width, image.height)
+    };
+    Some(spec.screen(image))
 }
 
 /// The contact sheet, or what happened to it.
