@@ -21,13 +21,13 @@ const NAMED: usize = 10;
 
 /// The classes of some images.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Classes {
+pub struct Classes {
     /// Their names.
-    pub(crate) names: Vec<String>,
+    pub names: Vec<String>,
     /// The class of each image.
-    pub(crate) labels: Vec<u32>,
+    pub labels: Vec<u32>,
     /// Files that have a label and are not among the images.
-    pub(crate) unknown: Vec<String>,
+    pub unknown: Vec<String>,
 }
 
 /// A file and its label.
@@ -55,7 +55,7 @@ impl From<Vec<Row>> for Table {
 ///
 /// # Errors
 /// Fails if an image has no class, or the file with the labels cannot be read.
-pub(crate) fn classes<'a>(
+pub fn classes<'a>(
     from: &ClassesFrom,
     folder: &Path,
     ids: impl Iterator<Item = Cow<'a, str>>,
