@@ -19,7 +19,7 @@ pub struct Reader {
 }
 
 /// All readers, by name.
-pub const READERS: [Reader; 16] = [
+pub const READERS: [Reader; 17] = [
     reader("bmp", image),
     reader("direction", direction),
     reader("exclude", exclude),
@@ -41,6 +41,10 @@ pub const READERS: [Reader; 16] = [
         ..reader("pt", weights)
     },
     reader("safetensors", weights),
+    Reader {
+        repair: Some(crate::fix_tar_checksums),
+        ..reader("tar", shard)
+    },
     reader("tiff", image),
     reader("tokenizer", tokenizer),
     reader("webp", image),
@@ -145,6 +149,10 @@ fn table(bytes: &[u8]) -> bool {
 
 fn archive(bytes: &[u8]) -> bool {
     prepared(bytes, "archive.zip")
+}
+
+fn shard(bytes: &[u8]) -> bool {
+    prepared(bytes, "shard.tar")
 }
 
 fn prepared(bytes: &[u8], name: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs,
+    fs::{self, FileType},
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
@@ -10,7 +10,7 @@ use std::{
 use rayon::prelude::*;
 use sdft_imaging::{ImagingError, Kind, START, is_named_like_a_picture, kind_of_bytes};
 
-use crate::{DataError, Result, Unreadable};
+use crate::{DataError, Result, Unreadable, paths::Paths};
 
 /// Files: paths relative to the folder, and full paths.
 type Files = Vec<(String, PathBuf)>;
@@ -20,7 +20,7 @@ type Files = Vec<(String, PathBuf)>;
 pub struct Listing {
     /// Files that are images by content, regardless of their names.
     pub images: Vec<(String, PathBuf)>,
-    /// Image candidates that cannot be read: formats such as HEIC and videos, files with the name but not the content of an image, pipes, broken
+    /// Image candidates that cannot be read: formats such as HEIC, files with the name but not the content of an image, pipes, broken
     /// links, folders that cannot be opened.
     pub unreadable: Vec<Unreadable>,
     /// Files that are not images.
@@ -36,6 +36,31 @@ pub struct Listing {
 /// # Errors
 /// Fails if the folder does not exist, is not a folder or cannot be listed.
 pub fn list_all(folder: &Path) -> Result<Listing> {
+    Ok(scan(folder)?.into_listing())
+}
+
+/// Like [`list_all`], for folders that should contain images.
+///
+/// # Errors
+/// Fails for the same reasons as [`list_all`], or if the folder contains nothing that may be an image.
+pub fn scan_images(folder: &Path) -> Result<Listing> {
+    Ok(scan(folder)?.with_images(folder)?.into_listing())
+}
+
+/// A [`Listing`] that stays small for a million files.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    pub(crate) images: Paths,
+    pub(crate) unreadable: Vec<Unreadable>,
+    pub(crate) others: Paths,
+    pub(crate) hidden: Vec<String>,
+}
+
+/// Lists a folder and its subfolders, see [`list_all`].
+///
+/// # Errors
+/// Fails for the same reasons as [`list_all`].
+pub(crate) fn scan(folder: &Path) -> Result<Scan> {
     let fail = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => DataError::Missing {
             path: folder.to_owned(),
@@ -52,45 +77,106 @@ pub fn list_all(folder: &Path) -> Result<Listing> {
             found: sdft_files::kind_of(found.file_type()),
         });
     }
-    let mut walk = Walk::default();
+    let mut walk = Walk {
+        files: Paths::new(folder),
+        unreadable: Vec::new(),
+        hidden: Vec::new(),
+        visited: HashSet::new(),
+    };
     walk.folder(folder, "").map_err(fail)?;
-    let starts: Vec<_> = walk.files.par_iter().map(|(_, path)| start(path)).collect();
-    let mut listing = walk.listing;
-    for (file, start) in walk.files.into_iter().zip(starts) {
-        match start {
-            Ok(bytes) => match kind_of_bytes(&bytes) {
-                Kind::Picture(_) => listing.images.push(file),
-                Kind::Other if !is_named_like_a_picture(&file.1) => listing.others.push(file),
-                Kind::Unread(_) | Kind::Other => {
-                    let error = ImagingError::unknown(&file.0, &bytes);
-                    listing.leave_out(file.0, error.reason());
-                }
-            },
-            Err(error) => listing.leave_out(file.0, format!("cannot be opened: {error}")),
+    let Walk {
+        files,
+        mut unreadable,
+        mut hidden,
+        ..
+    } = walk;
+    let sorted = files.sorted();
+    let found: Vec<Found> = sorted
+        .par_iter()
+        .map(|&i| Found::of(&files, i as usize))
+        .collect();
+    let all = || sorted.iter().map(|&i| i as usize).zip(&found);
+    let of = |wanted: &Found| {
+        let chosen = all().filter(|&(_, found)| found == wanted);
+        files.select(chosen.map(|(i, _)| i))
+    };
+    for (i, found) in all() {
+        if let Found::Unreadable(one) = found {
+            let file = files.id(i).to_owned();
+            unreadable.push(Unreadable {
+                file,
+                ..(**one).clone()
+            });
         }
     }
-    for files in [&mut listing.images, &mut listing.others] {
-        files.sort_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
-    }
-    listing.unreadable.sort_by(|a, b| a.file.cmp(&b.file));
-    listing.hidden.sort();
-    Ok(listing)
+    unreadable.sort_by(|a, b| a.file.cmp(&b.file));
+    hidden.sort();
+    Ok(Scan {
+        images: of(&Found::Image),
+        others: of(&Found::Other),
+        unreadable,
+        hidden,
+    })
 }
 
-/// Like [`list_all`], for folders that should contain images.
-///
-/// # Errors
-/// Fails for the same reasons as [`list_all`], or if the folder contains nothing that may be an image.
-pub fn scan_images(folder: &Path) -> Result<Listing> {
-    let listing = list_all(folder)?;
-    if listing.images.is_empty() && listing.unreadable.is_empty() {
+/// What a file is by its first bytes.
+#[derive(PartialEq)]
+enum Found {
+    Image,
+    Other,
+    /// An image candidate; its name is filled in later.
+    Unreadable(Box<Unreadable>),
+}
+
+impl Found {
+    fn of(files: &Paths, i: usize) -> Self {
+        let (id, path) = (files.id(i), files.path(i));
+        let refuse = |reason, kind: Option<&str>| {
+            Self::Unreadable(Box::new(Unreadable {
+                file: String::new(),
+                reason,
+                kind: kind.map(str::to_owned),
+            }))
+        };
+        let bytes = match start(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => return refuse(format!("cannot be opened: {error}"), None),
+        };
+        let reason = || ImagingError::unknown(id, &bytes).reason();
+        match kind_of_bytes(&bytes) {
+            Kind::Picture(_) => Self::Image,
+            Kind::Other if !is_named_like_a_picture(&path) => Self::Other,
+            Kind::Other => refuse(reason(), None),
+            Kind::Unread(name) => refuse(reason(), Some(name)),
+        }
+    }
+}
+
+impl Scan {
+    /// The scan, if `folder` contains something that may be an image.
+    ///
+    /// # Errors
+    /// Fails if it does not; the error says what it contains.
+    pub(crate) fn with_images(self, folder: &Path) -> Result<Self> {
+        if !self.images.is_empty() || !self.unreadable.is_empty() {
+            return Ok(self);
+        }
         let path = folder.to_owned();
-        return Err(match listing.describe_skipped() {
+        let hidden = self.hidden.iter().map(String::as_str);
+        Err(match describe_skipped(self.others.ids(), hidden) {
             None => DataError::Empty { path },
             Some(found) => DataError::NoImages { path, found },
-        });
+        })
     }
-    Ok(listing)
+
+    fn into_listing(self) -> Listing {
+        Listing {
+            images: self.images.to_vec(),
+            unreadable: self.unreadable,
+            others: self.others.to_vec(),
+            hidden: self.hidden,
+        }
+    }
 }
 
 /// The images of a folder and its subfolders, all of which must be readable.
@@ -121,10 +207,6 @@ impl Listing {
     pub fn describe_skipped(&self) -> Option<String> {
         let others = self.others.iter().map(|(id, _)| id.as_str());
         describe_skipped(others, self.hidden.iter().map(String::as_str))
-    }
-
-    fn leave_out(&mut self, file: String, reason: String) {
-        self.unreadable.push(Unreadable { file, reason });
     }
 }
 
@@ -180,11 +262,11 @@ fn start(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// A listing in progress.
-#[derive(Default)]
 struct Walk {
-    listing: Listing,
     /// Regular files that are not hidden.
-    files: Files,
+    files: Paths,
+    unreadable: Vec<Unreadable>,
+    hidden: Vec<String>,
     /// Folders by canonical path, so that a loop of links is visited once.
     visited: HashSet<PathBuf>,
 }
@@ -195,38 +277,50 @@ impl Walk {
         if !self.visited.insert(fs::canonicalize(folder)?) {
             return Ok(());
         }
-        let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            entries.push((entry.file_name(), entry.file_type()));
+        }
         // Sort, because the operating system's order is arbitrary and decides under which name a folder with two names is listed.
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let id = format!("{prefix}{name}");
-            if name.starts_with('.') {
-                self.listing.hidden.push(id);
+        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (name, kind) in entries {
+            if name.as_encoded_bytes().starts_with(b".") {
+                self.hidden
+                    .push(format!("{prefix}{}", name.to_string_lossy()));
                 continue;
             }
-            let path = entry.path();
-            match fs::metadata(&path) {
+            if kind.as_ref().is_ok_and(FileType::is_file) {
+                self.files.push(prefix, folder, &name);
+                continue;
+            }
+            let path = folder.join(&name);
+            let reason = match fs::metadata(&path) {
                 Ok(found) if found.is_dir() => {
-                    if let Err(error) = self.folder(&path, &format!("{id}/")) {
-                        self.listing
-                            .leave_out(id, format!("cannot be opened: {error}"));
+                    let inside = format!("{prefix}{}/", name.to_string_lossy());
+                    match self.folder(&path, &inside) {
+                        Ok(()) => continue,
+                        Err(error) => format!("cannot be opened: {error}"),
                     }
                 }
-                Ok(found) if found.is_file() => self.files.push((id, path)),
+                Ok(found) if found.is_file() => {
+                    self.files.push(prefix, folder, &name);
+                    continue;
+                }
                 Ok(found) => {
                     let kind = sdft_files::kind_of(found.file_type());
-                    let reason = format!("expected a regular file, found {kind}");
-                    self.listing.leave_out(id, reason);
+                    format!("expected a regular file, found {kind}")
                 }
-                Err(error) if entry.file_type().is_ok_and(|t| t.is_symlink()) => {
-                    let reason = format!("broken link: {error}");
-                    self.listing.leave_out(id, reason);
+                Err(error) if kind.is_ok_and(|kind| kind.is_symlink()) => {
+                    format!("broken link: {error}")
                 }
-                Err(error) => self
-                    .listing
-                    .leave_out(id, format!("cannot be opened: {error}")),
-            }
+                Err(error) => format!("cannot be opened: {error}"),
+            };
+            self.unreadable.push(Unreadable {
+                file: format!("{prefix}{}", name.to_string_lossy()),
+                reason,
+                kind: None,
+            });
         }
         Ok(())
     }

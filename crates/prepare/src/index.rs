@@ -47,7 +47,6 @@ mod size {
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub(super) fn serialize<S: Serializer>(size: &[usize; 2], to: S) -> Result<S::Ok, S::Error> {
         match size {
             [height, width] if height == width => to.serialize_u64(*height as u64),

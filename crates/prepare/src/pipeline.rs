@@ -229,6 +229,7 @@ fn run(
         folder: out.to_owned(),
         size: options.size,
         form: form.map(|form| (form.channels, form.depth)),
+        background: options.background,
         notes,
         threads_asked: options.threads,
         threads: threads_for(options),
@@ -439,9 +440,13 @@ fn on_screen(path: &Path, limits: &Limits) -> Option<Rgb8> {
         limits: *limits,
         ..Reading::default()
     };
-    let image = reading.decode_file(path, 0).ok()?.image;
-    let spec = ImageSpec::new(image.channels, image.depth(), image.width, image.height);
-    Some(spec.screen(&image))
+    let decoded = reading.decode_file(path, 0).ok()?;
+    let image = &decoded.image;
+    let spec = ImageSpec {
+        range: decoded.range,
+        ..ImageSpec::new(image.channels, image.depth(), image.width, image.height)
+    };
+    Some(spec.screen(image))
 }
 
 /// The contact sheet, or what happened to it.

@@ -36,6 +36,8 @@ pub struct Report {
     pub excluded: usize,
     /// Exclusions that matched no entry.
     pub unmatched: Vec<String>,
+    /// The colour under transparent pixels.
+    pub background: [u8; 3],
     /// Whether images have classes.
     pub has_labels: bool,
     /// The names of the classes; empty if they are only numbered, or there are none.
@@ -121,7 +123,7 @@ impl fmt::Display for Report {
             self.removed,
             "deleted because they are no longer in the set",
         )?;
-        for note in self.conversions.notes() {
+        for note in self.conversions.notes_on(self.background) {
             write!(f, "\n  {note}")?;
         }
         if let Some(text) = &self.describe_skipped {

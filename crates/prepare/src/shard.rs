@@ -133,7 +133,7 @@ pub(crate) fn read(
 }
 
 fn is_picture(name: &str) -> bool {
-    is_named_like_a_picture(Path::new(name)) || is_array(&split(name).1)
+    is_named_like_a_picture(Path::new(name))
 }
 
 /// Whether the extension is that of NumPy's files, which hold images or features.

@@ -14,7 +14,6 @@ use sdft_imaging::Fit;
 use crate::{
     PrepareError, Result,
     index::{self, Header, JOURNAL, Record},
-    size_text,
 };
 
 /// Prefix of temporary names in earlier versions.
@@ -210,7 +209,8 @@ pub(crate) fn stem(file: &str) -> Option<&str> {
 }
 
 fn describe(header: &Header) -> String {
-    let mut text = format!("at {}", size_text(header.size));
+    let [height, width] = header.size;
+    let mut text = format!("at {height}x{width}");
     let mut add = |what: Option<String>| {
         if let Some(what) = what {
             text.push_str(&format!(", {what}"));

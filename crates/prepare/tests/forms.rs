@@ -47,13 +47,35 @@ fn made(input: &Path, out: &Path, options: &Options) -> Report {
 
 /// The image that was made of these bytes, in its own form.
 fn result(out: &Path, bytes: &[u8]) -> Image {
-    let path = out.join(format!("{}.png", sha256_bytes(bytes)));
-    Reading::default().decode_file(&path, 0).unwrap().image
+    let ending =
+        ["png", "tif", "npy"].map(|ending| out.join(format!("{}.{ending}", sha256_bytes(bytes))));
+    let path = ending.iter().find(|path| path.exists()).unwrap();
+    Reading::default().decode_file(path, 0).unwrap().image
+}
+
+/// An array of bytes in NumPy's format.
+fn npy(shape: &str, bytes: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}");
+    let header = format!("{header:117}\n");
+    [
+        b"\x93NUMPY\x01\0",
+        &(header.len() as u16).to_le_bytes()[..],
+        header.as_bytes(),
+        bytes,
+    ]
+    .concat()
 }
 
 #[test]
 fn a_set_of_one_form_keeps_it() {
-    for (channels, depth) in [(1, Depth::U8), (1, Depth::U16), (3, Depth::U16)] {
+    for (channels, depth, ending) in [
+        (1, Depth::U8, "png"),
+        (1, Depth::U16, "png"),
+        (3, Depth::U16, "png"),
+        (1, Depth::F32, "tif"),
+        (5, Depth::U8, "npy"),
+        (2, Depth::F32, "npy"),
+    ] {
         let root = tempfile::tempdir().unwrap();
         let sources = [0, 1].map(|n| image(n, channels, depth));
         let files = [("a.png", file(&sources[0])), ("b.png", file(&sources[1]))];
@@ -63,7 +85,16 @@ fn a_set_of_one_form_keeps_it() {
         assert_eq!(report.form, Some((channels, depth)));
         let fitting = Fitting::new(ImageSpec::new(channels, depth, 16, 16), Fit::Crop);
         for (source, (_, bytes)) in sources.iter().zip(&files) {
-            assert_eq!(result(&out, bytes), fit(source, &fitting).image);
+            let mut expected = fit(source, &fitting).image;
+            if let Samples::F32(values) = &mut expected.samples {
+                // A bicubic filter overshoots, and the images stay in the range of their file.
+                values.iter_mut().for_each(|v| *v = v.clamp(0.0, 1.0));
+            }
+            assert_eq!(result(&out, bytes), expected);
+            assert!(
+                out.join(format!("{}.{ending}", sha256_bytes(bytes)))
+                    .exists()
+            );
         }
         let again = made(&input, &out, &Options::new(16));
         assert_eq!((again.images, again.made), (2, 0), "{again}");
@@ -167,7 +198,13 @@ fn channels_and_depth_are_those_asked_for() {
             assert_eq!(result(&out, bytes), fit(&decoded, &fitting).image);
         }
         // The same folder cannot get another form.
-        let error = prepare(&[input.clone()], &out, &Options::new(16), &|_, _| {}).unwrap_err();
+        let error = prepare(
+            std::slice::from_ref(&input),
+            &out,
+            &Options::new(16),
+            &|_, _| {},
+        )
+        .unwrap_err();
         assert!(matches!(error, PrepareError::Other { .. }), "{error}");
         assert!(
             error.to_string().contains(&format!("{channels} channels")),
@@ -242,4 +279,58 @@ fn images_get_any_size_by_every_fit() {
         error.to_string().contains("expected crop, pad or resize"),
         "{error}"
     );
+}
+
+#[test]
+fn pages_are_images_of_their_own() {
+    let root = tempfile::tempdir().unwrap();
+    let level = |i: usize| (i * 31 % 251) as u8;
+    let bytes: Vec<u8> = (0..3 * 20 * 30 * 3).map(level).collect();
+    let stack = npy("(3, 20, 30, 3)", &bytes);
+    let input = folder(root.path(), &[("stack.npy", stack.clone())]);
+    let out = root.path().join("out");
+    let report = made(&input, &out, &Options::new(16));
+    assert_eq!((report.images, report.made), (3, 3), "{report}");
+    let index = fs::read_to_string(out.join("index.jsonl")).unwrap();
+    for page in 1..=3 {
+        assert!(
+            index.contains(&format!("\"source\":\"stack.npy#{page}\"")),
+            "{index}"
+        );
+        let file = format!("{}-{page}.png", sha256_bytes(&stack));
+        let decoded = Reading::default()
+            .decode(&stack, "x", page - 1)
+            .unwrap()
+            .image;
+        let fitting = Fitting::new(ImageSpec::rgb8(16, 16), Fit::Crop);
+        let found = Reading::default()
+            .decode_file(&out.join(file), 0)
+            .unwrap()
+            .image;
+        assert_eq!(found, fit(&decoded, &fitting).image);
+    }
+    let again = made(&input, &out, &Options::new(16));
+    assert_eq!((again.images, again.made), (3, 0), "{again}");
+    fs::remove_file(out.join(format!("{}-2.png", sha256_bytes(&stack)))).unwrap();
+    let again = made(&input, &out, &Options::new(16));
+    assert_eq!((again.images, again.removed), (3, 0), "{again}");
+}
+
+#[test]
+fn forms_without_a_common_one_are_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    for other in [image(1, 5, Depth::U8), image(1, 3, Depth::F32)] {
+        let files = [
+            ("a.png", file(&image(0, 3, Depth::U8))),
+            ("b", file(&other)),
+        ];
+        let input = folder(root.path(), &files);
+        let error = at_16(&[input], &root.path().join("out")).unwrap_err();
+        assert!(matches!(error, PrepareError::Forms { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("a.png (3 channels of 8 bits)") && text.contains("--channels"),
+            "{text}"
+        );
+    }
 }

@@ -166,6 +166,18 @@ fn tables_state_the_classes_and_their_names() {
             "{i}: {report}"
         );
     }
+    // The names may be in a file next to the table, with a configuration around them.
+    let info = root.path().join("dataset_infos.json");
+    fs::write(
+        &info,
+        format!(r#"{{"default": {{"features": {{{image}, "style": {class}}}}}}}"#),
+    )
+    .unwrap();
+    table(&path, 4, &[("style", Column::Int64(&numbers))], None);
+    let out = root.path().join("described");
+    at_16(std::slice::from_ref(&path), &out).unwrap();
+    assert_eq!(labels(&out, 4).1, names(&["cat", "dog", "ant"]));
+    fs::remove_file(info).unwrap();
     // Several columns of classes, none of which is called label.
     let both = text(&format!(r#"{image}, "fine": {class}, "coarse": {class}"#));
     table(

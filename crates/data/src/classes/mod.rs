@@ -6,6 +6,7 @@ mod json;
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
+    io::{self, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -93,8 +94,9 @@ fn of_folders<'a>(folder: &Path, ids: impl Iterator<Item = Cow<'a, str>>) -> Res
     if outside.n > 0 {
         return Err(DataError::Incomplete {
             n: outside.n,
-            what: format!(
-                "are not in a subfolder of {}, whose subfolders are the classes; move them into one",
+            what: "no class for".to_owned(),
+            hint: format!(
+                "the subfolders of {} are the classes; move these images into one",
                 folder.display()
             ),
             files: outside.files,
@@ -141,13 +143,18 @@ fn found(file: &Path, folder: &Path) -> PathBuf {
 }
 
 fn read(path: &Path) -> std::result::Result<Table, String> {
-    let text = sdft_files::read_text(path).map_err(|e| format!("cannot be read: {e}"))?;
+    let unread = |e: io::Error| format!("cannot be read: {e}");
     let ending = path.extension().unwrap_or_default().to_string_lossy();
-    let is_lines = ["jsonl", "ndjson"].contains(&ending.to_ascii_lowercase().as_str());
-    let table = match text.trim_start().chars().next() {
-        _ if is_lines => json::parse_lines(&text)?,
-        Some('{' | '[') => json::parse(&text)?,
-        _ => csv::parse(&text)?.into(),
+    let table = if ["jsonl", "ndjson"].contains(&ending.to_ascii_lowercase().as_str()) {
+        // An index has several hundred bytes for each image, so it is not read as a whole.
+        let file = sdft_files::open_regular(path).map_err(unread)?;
+        json::parse_lines(BufReader::new(file))?
+    } else {
+        let text = sdft_files::read_text(path).map_err(unread)?;
+        match text.trim_start().chars().next() {
+            Some('{' | '[') => json::parse(&text)?,
+            _ => csv::parse(&text)?.into(),
+        }
     };
     match table.rows.is_empty() {
         true => Err("expected files and their labels, found none".to_owned()),
@@ -183,9 +190,9 @@ impl Table {
             let example = rows.first().map_or("", |row| row.file.as_str());
             return Err(DataError::Incomplete {
                 n: missing.n,
-                what: format!(
-                    "have no label in {}, whose files are relative to the folder of the images (its first is {example:?})",
-                    origin.display()
+                what: format!("labels {} have none for", origin.display()),
+                hint: format!(
+                    "its files are relative to the folder of the images; the first is {example:?}"
                 ),
                 files: missing.files,
             });
@@ -390,10 +397,7 @@ mod tests {
             assert!(error.contains(part) && error.contains(name), "{error}");
         }
         let missing = of_file("l.csv", "b.png,1\ns,2\n").unwrap_err().to_string();
-        assert!(
-            missing.starts_with("2 images have no label in "),
-            "{missing}"
-        );
+        assert!(missing.contains("have none for 2 images"), "{missing}");
         assert!(
             missing.contains("a.png") && missing.contains("cat/1.jpg"),
             "{missing}"
@@ -415,6 +419,6 @@ mod tests {
             error.contains("1 image") && error.contains("top.png"),
             "{error}"
         );
-        assert!(error.contains("subfolder of set"), "{error}");
+        assert!(error.contains("subfolders of set"), "{error}");
     }
 }

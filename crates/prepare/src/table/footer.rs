@@ -1,15 +1,14 @@
 //! The footer of a parquet file: its columns and where their pages are.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
 };
 
-use serde::Deserialize;
-use serde_json::Value;
-
-use super::thrift::{Problem, Read, Thrift};
+use super::{
+    classes::{Classes, features},
+    thrift::{Problem, Read, Thrift},
+};
 
 const MAGIC: &[u8; 4] = b"PAR1";
 const ENCRYPTED: &[u8; 4] = b"PARE";
@@ -22,9 +21,6 @@ const GROUP_BYTES: u64 = 32;
 
 /// Most columns of a table. Image sets have about ten, and a column takes more memory than bytes in the file.
 const COLUMNS: usize = 10_000;
-
-/// Longest value of the file's own metadata that is read, in bytes.
-const LONGEST: usize = 4 << 20;
 
 /// The part of the metadata that is needed to read images.
 #[derive(Debug)]
@@ -123,8 +119,8 @@ pub(super) enum Failure {
 }
 
 impl Footer {
-    /// Reads the footer of a file.
-    pub(super) fn read(mut file: &File) -> Result<Self, Failure> {
+    /// Reads the footer of a file. `described` are the columns of classes if the file itself does not describe them.
+    pub(super) fn read(mut file: &File, described: Classes) -> Result<Self, Failure> {
         let broken = |text: &str| Failure::Broken(text.to_owned());
         let length = file.metadata().map_err(Failure::Io)?.len();
         if length < 12 {
@@ -151,16 +147,17 @@ impl Footer {
         file.seek(SeekFrom::Start(start))
             .and_then(|_| file.read_exact(&mut bytes))
             .map_err(Failure::Io)?;
-        Self::parse(&bytes, start, length)
+        Self::parse(&bytes, start, length, described)
     }
 
     /// Parses the metadata; `data` is where it begins, and all pages must end before.
-    fn parse(bytes: &[u8], data: u64, length: u64) -> Result<Self, Failure> {
+    fn parse(bytes: &[u8], data: u64, length: u64, described: Classes) -> Result<Self, Failure> {
         let damaged =
             |p: Problem| Failure::Broken(format!("its metadata is damaged: {}", p.into_reason()));
         let schema = Schema::read(bytes).map_err(damaged)?;
         let (image, path) = schema.columns()?;
-        let classes = features(bytes).map_err(damaged)?;
+        let own = features(bytes).map_err(damaged)?;
+        let classes = if own.is_empty() { described } else { own };
         let (label, names, note) = schema.label(&classes);
         let mut footer = Self {
             image,
@@ -313,20 +310,20 @@ fn read_chunk(at: &mut Thrift<'_>) -> Read<Chunk> {
 }
 
 /// The columns of a table. Names are borrowed: a long one must not be copied for every column under it.
-struct Schema<'a> {
-    leaves: Vec<Column<'a>>,
+pub(super) struct Schema<'a> {
+    pub(super) leaves: Vec<Column<'a>>,
 }
 
-struct Column<'a> {
+pub(super) struct Column<'a> {
     /// Name of the outermost group, or of the column itself.
     first: &'a [u8],
-    last: &'a [u8],
+    pub(super) last: &'a [u8],
     /// Names on its path, its own included.
-    depth: usize,
-    physical: Physical,
+    pub(super) depth: usize,
+    pub(super) physical: Physical,
     /// Whether it has a logical type, such as a string.
     is_labelled: bool,
-    is_repeated: bool,
+    pub(super) is_repeated: bool,
     defined: u32,
 }
 
@@ -428,45 +425,11 @@ impl<'a> Schema<'a> {
         Ok((self.leaf(image), path.map(|path| self.leaf(path))))
     }
 
-    fn leaf(&self, index: usize) -> Leaf {
+    pub(super) fn leaf(&self, index: usize) -> Leaf {
         Leaf {
             index,
             physical: self.leaves[index].physical,
             defined: self.leaves[index].defined,
-        }
-    }
-
-    /// The column of labels with the names of its classes, or why none of several is used: the only column of classes, or the one of them
-    /// that is called `label`; in tables that do not say which columns are classes, numbers or texts called `label` or `labels`.
-    fn label(&self, classes: &Classes) -> (Option<Leaf>, Vec<String>, Option<String>) {
-        let named = |name: &str| {
-            let is_it = |column: &Column<'_>| {
-                column.depth == 1 && !column.is_repeated && column.last == name.as_bytes()
-            };
-            let index = self.leaves.iter().position(is_it);
-            index.filter(|&i| self.leaves[i].physical != Physical::Other)
-        };
-        let known: Vec<_> = classes
-            .iter()
-            .filter_map(|(name, names)| Some((name, named(name)?, names)))
-            .collect();
-        let usual = known.iter().find(|(name, ..)| *name == "label");
-        match (usual, known.as_slice()) {
-            (Some((_, i, names)), _) | (None, [(_, i, names)]) => {
-                (Some(self.leaf(*i)), (*names).clone(), None)
-            }
-            (None, []) => {
-                let usual = ["label", "labels"].into_iter().find_map(named);
-                (usual.map(|i| self.leaf(i)), Vec::new(), None)
-            }
-            (None, several) => {
-                let names: Vec<&str> = several.iter().map(|(name, ..)| name.as_str()).collect();
-                let note = format!(
-                    "the columns {} are classes, and none is called label",
-                    names.join(", ")
-                );
-                (None, Vec::new(), Some(note))
-            }
         }
     }
 
@@ -497,59 +460,6 @@ impl<'a> Schema<'a> {
         };
         format!("the columns {}{more}", names.join(", "))
     }
-}
-
-/// The columns that are classes, with the names of their classes.
-pub(super) type Classes = BTreeMap<String, Vec<String>>;
-
-/// The columns of classes in the description that the library `datasets` puts into a table.
-fn features(bytes: &[u8]) -> Read<Classes> {
-    let mut found = Classes::new();
-    Thrift::new(bytes).fields(|at, id, _| {
-        if id != 5 {
-            return Ok(false);
-        }
-        at.structs(|at, _| {
-            let (mut key, mut value) = (&b""[..], &b""[..]);
-            at.fields(|at, id, _| {
-                match id {
-                    1 => key = at.binary()?,
-                    2 => value = at.binary()?,
-                    _ => return Ok(false),
-                }
-                Ok(true)
-            })?;
-            if key == b"huggingface" && value.len() <= LONGEST {
-                found = classes_of(value);
-            }
-            Ok(())
-        })?;
-        Ok(true)
-    })?;
-    Ok(found)
-}
-
-/// The columns of classes in a description `{"info": {"features": {..}}}`; none if it is something else.
-fn classes_of(json: &[u8]) -> Classes {
-    #[derive(Deserialize)]
-    struct Description {
-        info: Info,
-    }
-    #[derive(Deserialize)]
-    struct Info {
-        features: BTreeMap<String, Value>,
-    }
-    let Ok(Description { info }) = serde_json::from_slice(json) else {
-        return Classes::new();
-    };
-    let classes = info.features.into_iter().filter_map(|(column, feature)| {
-        let is_class = feature
-            .get("_type")
-            .is_some_and(|kind| kind == "ClassLabel");
-        let names = feature.get("names").filter(|_| is_class)?;
-        Some((column, serde_json::from_value(names.clone()).ok()?))
-    });
-    classes.collect()
 }
 
 fn read_element<'a>(at: &mut Thrift<'a>) -> Read<Element<'a>> {

@@ -3,6 +3,7 @@
 // Only the columns of images, names and labels are read, so this is a separate reader. It compares every length in a file with the bytes that exist, uses
 // memory of a few times a page, and does not panic on any input.
 
+mod classes;
 mod column;
 mod footer;
 mod numbers;
@@ -27,18 +28,19 @@ pub(crate) fn open(path: &Path, called: &str) -> Result<Input> {
     };
     let file = sdft_files::open_regular(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
-    let footer = Footer::read(&file).map_err(|failure| match failure {
-        Failure::Io(cause) => io(cause),
-        Failure::Broken(reason) => PrepareError::Broken {
-            path: path.to_owned(),
-            kind: "parquet",
-            reason,
-        },
-        Failure::Columns(found) => PrepareError::Column {
-            path: path.to_owned(),
-            found,
-        },
-    })?;
+    let footer =
+        Footer::read(&file, classes::described(path)).map_err(|failure| match failure {
+            Failure::Io(cause) => io(cause),
+            Failure::Broken(reason) => PrepareError::Broken {
+                path: path.to_owned(),
+                kind: "parquet",
+                reason,
+            },
+            Failure::Columns(found) => PrepareError::Column {
+                path: path.to_owned(),
+                found,
+            },
+        })?;
     let mut input = Input::default();
     input
         .notes
