@@ -84,7 +84,7 @@ fn a_table_inside_the_folder_or_elsewhere_gives_the_labels() {
         assert_eq!(report.classes[1].images, 0);
         let notes = report.notes().join("\n");
         assert!(
-            notes.contains("1 labels are for files") && notes.contains("gone.png"),
+            notes.contains("1 label is for a file") && notes.contains("gone.png"),
             "{notes}"
         );
     }
@@ -97,7 +97,7 @@ fn a_table_inside_the_folder_or_elsewhere_gives_the_labels() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with("1 image have no label in") && error.contains("b/c.png"),
+        error.contains("have none for 1 image (") && error.contains("b/c.png"),
         "{error}"
     );
     let error = open(&set, &with_classes("none.csv"))
@@ -139,7 +139,9 @@ fn masks_are_found_by_name_and_fitted_as_their_images() {
         assert_eq!(count.unused, 1);
         assert!((count.mean - 0.3).abs() < 0.02, "{}", count.mean);
         assert!(
-            report.to_string().contains("of the pixels count, 1 masks"),
+            report
+                .to_string()
+                .contains("of the pixels count, 1 mask of no image"),
             "{report}"
         );
     }
@@ -169,7 +171,7 @@ fn masks_that_cannot_be_used_are_explained() {
     fs::write(masks.path().join("a.png"), half(255)).unwrap();
     let missing = error();
     assert!(
-        missing.starts_with("1 image have no mask in ") && missing.contains("b.png"),
+        missing.contains("have none for 1 image (") && missing.contains("b.png"),
         "{missing}"
     );
     assert!(missing.contains("all white"), "{missing}");
