@@ -41,6 +41,7 @@ mod pipeline;
 mod report;
 mod shard;
 mod shared;
+mod sheet;
 mod size;
 mod table;
 mod target;

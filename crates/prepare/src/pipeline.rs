@@ -14,10 +14,7 @@ use std::{
 
 use sdft_assets::INDEX;
 use sdft_data::ClassesFrom;
-use sdft_imaging::{
-    Conversions, Depth, Fit, ImageSpec, Limits, Reading, Rgb8, center_crop, encode_sheet, grid,
-    is_sheet,
-};
+use sdft_imaging::{Conversions, Depth, Fit, Limits, Rgb8};
 
 use crate::{
     Exclusions, PrepareError, Record, Report, Result, Skipped,
@@ -26,6 +23,7 @@ use crate::{
     index::{self, Header, JOURNAL, Journal, READING},
     input::{self, Content, Input, Item, Passed},
     labels::{self, Label},
+    sheet::{Sheet, contact_sheet},
     size_text,
     target::Target,
 };
@@ -237,7 +235,7 @@ fn run(
     };
     let mut records = Vec::with_capacity(outcomes.len());
     let mut labels = Vec::with_capacity(outcomes.len());
-    let mut firsts: HashMap<String, String> = HashMap::new();
+    let mut firsts: HashMap<String, (String, Option<Label>)> = HashMap::new();
     let mut met = BTreeMap::new();
     let (mut others, mut hidden) = (Vec::new(), Vec::new());
     for outcome in outcomes {
@@ -257,8 +255,11 @@ fn run(
                 reason: reason.clone(),
             });
         } else if let Some(file) = record.file.clone() {
-            if let Some(first) = firsts.get(&file) {
-                let reason = format!("has the same bytes as {first}");
+            if let Some((first, label)) = firsts.get(&file) {
+                let reason = match *label == outcome.label {
+                    true => format!("has the same bytes as {first}"),
+                    false => format!("has the same bytes as {first}, whose class is another"),
+                };
                 report.duplicates.push(Skipped {
                     source: record.source.clone(),
                     reason: reason.clone(),
@@ -266,7 +267,7 @@ fn run(
                 (record.file, record.file_sha256) = (None, None);
                 record.skipped = Some(reason);
             } else {
-                firsts.insert(file, record.source.clone());
+                firsts.insert(file, (record.source.clone(), outcome.label.clone()));
                 report.images += 1;
                 report.made += usize::from(outcome.made);
                 report.enlarged += usize::from(is_enlarged(&record, options));
@@ -432,61 +433,4 @@ fn work(
     // Stable, so that pages keep their order.
     outcomes.sort_by_key(|&(i, _)| i);
     Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
-}
-
-/// An image as a screen shows it.
-fn on_screen(path: &Path, limits: &Limits) -> Option<Rgb8> {
-    let reading = Reading {
-        limits: *limits,
-        ..Reading::default()
-    };
-    let decoded = reading.decode_file(path, 0).ok()?;
-    let image = &decoded.image;
-    let spec = ImageSpec {
-        range: decoded.range,
-        ..ImageSpec::new(image.channels, image.depth(), image.width, image.height)
-    };
-    Some(spec.screen(image))
-}
-
-/// The contact sheet, or what happened to it.
-enum Sheet {
-    At(PathBuf),
-    /// Another file is in its place and stays.
-    Kept(PathBuf),
-    /// It cannot be written, which does not affect the set.
-    Failed,
-}
-
-/// Writes a sheet of up to 64 images, spread over the set, next to the folder.
-fn contact_sheet(target: &Target, records: &[Record], limits: &Limits, is_changed: bool) -> Sheet {
-    const SHOWN: usize = 64;
-    const SIDE: usize = 96;
-    let out = &target.folder;
-    let Some(name) = out.file_name() else {
-        return Sheet::Failed;
-    };
-    let path = out.with_file_name(format!("{}-grid.png", name.to_string_lossy()));
-    if fs::symlink_metadata(&path).is_ok() {
-        if !is_sheet(&path) {
-            return Sheet::Kept(path);
-        }
-        if !is_changed {
-            return Sheet::At(path);
-        }
-    }
-    let files: Vec<&str> = records.iter().filter_map(|r| r.file.as_deref()).collect();
-    let shown = files.len().min(SHOWN);
-    let images: Vec<Rgb8> = (0..shown)
-        .filter_map(|i| on_screen(&out.join(files[i * files.len() / shown]), limits))
-        .map(|image| match image.width.max(image.height) > SIDE {
-            true => center_crop(&image, SIDE),
-            false => image,
-        })
-        .collect();
-    let sheet = encode_sheet(&grid(&images, 8, 2, [24, 24, 24]));
-    match sheet.is_ok_and(|sheet| target.put_outside(&path, &sheet).is_ok()) {
-        true => Sheet::At(path),
-        false => Sheet::Failed,
-    }
 }

@@ -234,6 +234,30 @@ fn subfolders_are_classes_if_asked_for() {
 }
 
 #[test]
+fn the_same_image_in_two_classes_is_reported() {
+    let root = tempfile::tempdir().unwrap();
+    let input = root.path().join("in");
+    for file in ["a/x.png", "a/y.png", "b/z.png"] {
+        let path = input.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, png(0)).unwrap();
+    }
+    let report = with_classes(&[input], &root.path().join("out"), ClassesFrom::Folders).unwrap();
+    let reasons: Vec<_> = report
+        .duplicates
+        .iter()
+        .map(|d| d.reason.as_str())
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            "has the same bytes as a/x.png",
+            "has the same bytes as a/x.png, whose class is another"
+        ]
+    );
+}
+
+#[test]
 fn a_file_states_the_classes() {
     let root = tempfile::tempdir().unwrap();
     let input = root.path().join("in");
