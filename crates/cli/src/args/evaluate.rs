@@ -12,16 +12,17 @@ Examples:
   cargo xtask evaluate --real metfaces --fake samples
   cargo xtask evaluate --real metfaces.npz --fake samples --resize clean-fid --out report
   cargo xtask evaluate --pairs ffhq translated --size 256 --without identity
+  cargo xtask evaluate --pairs xrays restored --range 0,4095 --without lpips,identity
   cargo xtask evaluate --pairs faces smiling --text face 'smiling face'
   cargo xtask evaluate --real digits --fake samples";
 
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArgs {
-    /// The real images: a folder, an .npz of statistics (mu, sigma) or images (arr_0), or `digits`.
-    #[arg(long, value_name = "DIR|NPZ", requires = "fake")]
+    /// The real images: a folder, an .npz of statistics (mu, sigma) or images (arr_0), an .npy or TIFF of many images, or `digits`.
+    #[arg(long, value_name = "DIR|FILE", requires = "fake")]
     pub(crate) real: Option<PathBuf>,
-    /// The generated images: a folder or an .npz.
-    #[arg(long, value_name = "DIR|NPZ", requires = "real")]
+    /// The generated images: a folder, an .npz, an .npy or a TIFF.
+    #[arg(long, value_name = "DIR|FILE", requires = "real")]
     pub(crate) fake: Option<PathBuf>,
     /// Inputs and outputs of a translation or an edit.
     #[arg(long, num_args = 2, value_names = ["INPUT", "OUTPUT"], conflicts_with_all = ["real", "fake"])]
@@ -52,8 +53,8 @@ pub(crate) struct EvaluateArgs {
     /// With --pairs: resize the short side of every image to this many pixels first.
     #[arg(long, value_name = "PIXELS", requires = "pairs", value_parser = at_least_one)]
     pub(crate) size: Option<usize>,
-    /// The lowest and the highest possible value of images of 16 bits and of floats; of their type or file if not given, and 0,1 of floats
-    /// that state none.
+    /// The lowest and the highest possible value of images of 16 bits and of floats. If not given: that of the file or the type, 0,1 of
+    /// floats.
     #[arg(long, value_name = "LOW,HIGH", value_parser = parse_range, allow_hyphen_values = true)]
     pub(crate) range: Option<[f64; 2]>,
     /// With --pairs: which images belong together.

@@ -45,7 +45,7 @@ impl Asked {
     }
 }
 
-/// The share of a sampled folder's images that the judge sees as the digit that was asked for; `None` if its `plan.toml` does not say so.
+/// The share of a sampled folder's images that the judge sees as the digit that was asked for; `None` if its `plan.toml` does not state it.
 ///
 /// # Errors
 /// An image or `plan.toml` cannot be read.
