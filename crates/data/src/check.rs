@@ -4,7 +4,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     path::Path,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -21,7 +21,7 @@ use crate::{
     reader::{Reader, check_options, check_range},
     report,
     scan::{Scan, scan},
-    tally::Tally,
+    tally::{Group, Groups},
 };
 
 /// A checked folder.
@@ -47,6 +47,8 @@ pub(crate) struct Facts {
     pub(crate) enlarged: bool,
     /// Whether its shape is far from the set's.
     pub(crate) elongated: bool,
+    /// Its channels and depth.
+    form: (u32, Depth),
     /// The image at the size of the set, if it is to be cached.
     kept: Option<Box<Item>>,
 }
@@ -84,14 +86,14 @@ pub(crate) fn check(
     let mut reader = Reader::new(options);
     let mut examination = Examination::new(&files, options, keep);
     let mut examined = examination.run(&reader, masks.as_ref(), on_image)?;
-    if reader.is_open() && examination.forms().len() > 1 {
-        let spec = shared_form(&examination.forms(), options, &files, folder)?;
-        reader = reader.of_form(&spec);
-        examination = Examination::new(&files, options, keep);
-        examined = examination.run(&reader, masks.as_ref(), &|_, _| {})?;
+    if reader.is_open() && examination.groups().0.len() > 1 {
+        let (channels, depth) = shared_form(&examination.groups().0, options, &files, folder)?;
+        reader = reader.of_form(channels, depth);
+        examination.again(&mut examined, &reader, masks.as_ref(), (channels, depth))?;
     }
-    let tally = examination.tally.into_inner();
-    let tally = tally.unwrap_or_else(PoisonError::into_inner);
+    let stacks = examination.stacks.into_inner();
+    let groups = examination.groups.into_inner();
+    let groups = groups.unwrap_or_else(PoisonError::into_inner).0;
 
     let (mut entries, mut facts) = (Vec::new(), Vec::new());
     for (file, examined) in examined.into_iter().enumerate() {
@@ -116,10 +118,10 @@ pub(crate) fn check(
     }
     unreadable.sort_by(|a, b| a.file.cmp(&b.file));
     let path = folder.to_owned();
-    let spec = match tally.forms.as_slice() {
-        [] => return Err(DataError::AllUnreadable { path, unreadable }),
-        [(spec, _)] => *spec,
-        forms => return Err(different_ranges(forms, &files, folder)),
+    let (spec, tally) = match <[Group; 1]>::try_from(groups) {
+        Ok([group]) => (group.form, group.tally),
+        Err(none) if none.is_empty() => return Err(DataError::AllUnreadable { path, unreadable }),
+        Err(several) => return Err(different_ranges(several, &files, folder)),
     };
     if let Some(range) = options.range {
         check_range(range, spec.depth)?;
@@ -139,6 +141,7 @@ pub(crate) fn check(
         hidden,
     };
     let mut report = report::make(folder, options, spec, &images, &facts, tally, scan);
+    report.stacks = stacks;
     report.count(&classes, masks.as_ref());
     let kept = facts.into_iter().map(|facts| facts.kept.map(|item| *item));
     Ok(Checked {
@@ -152,24 +155,24 @@ pub(crate) fn check(
     })
 }
 
-/// The form that images of several forms are read in.
+/// The channels and depth that images of several forms are read in.
 fn shared_form(
-    forms: &[(ImageSpec, usize)],
+    groups: &[Group],
     options: &FolderOptions,
     files: &Paths,
     folder: &Path,
-) -> Result<ImageSpec> {
-    let has = |depth| forms.iter().find(|(form, _)| form.depth == depth);
+) -> Result<(usize, Depth)> {
+    let has = |depth| groups.iter().find(|group| group.form.depth == depth);
     let depth = match options.depth {
         Some(depth) => depth,
         None => match [Depth::U8, Depth::U16, Depth::F32].map(has) {
-            [Some(&(_, a)), _, Some(&(_, b))] | [_, Some(&(_, a)), Some(&(_, b))] => {
+            [Some(a), _, Some(b)] | [_, Some(a), Some(b)] => {
                 return Err(DataError::Mixed {
                     folder: folder.to_owned(),
                     problem: format!(
                         "it has images of integers ({}) and of floats ({}); set data.depth to 8, 16 or \"float\"",
-                        files.id(a),
-                        files.id(b)
+                        files.id(a.first),
+                        files.id(b.first)
                     ),
                 });
             }
@@ -183,25 +186,25 @@ fn shared_form(
         },
     };
     let channels = options.channels.unwrap_or_else(|| {
-        let first = forms[0].0.channels;
-        let same = forms.iter().all(|(form, _)| form.channels == first);
+        let first = groups[0].form.channels;
+        let same = groups.iter().all(|group| group.form.channels == first);
         if same { first } else { 3 }
     });
-    Ok(ImageSpec::new(channels, depth, 1, 1))
+    Ok((channels, depth))
 }
 
 /// The error for images that state different ranges themselves.
-fn different_ranges(forms: &[(ImageSpec, usize)], files: &Paths, folder: &Path) -> DataError {
-    let mut forms = forms.to_vec();
-    forms.sort_by_key(|&(_, first)| first);
-    let [a, b] = [forms[0], forms[1]].map(|(form, first)| {
-        let [low, high] = form.range;
-        format!("{} from {low} to {high}", files.id(first))
+fn different_ranges(mut groups: Vec<Group>, files: &Paths, folder: &Path) -> DataError {
+    groups.sort_by_key(|group| group.first);
+    let stated = groups.iter().take(2).map(|group| {
+        let [low, high] = group.form.range;
+        format!("{} from {low} to {high}", files.id(group.first))
     });
+    let stated = stated.collect::<Vec<_>>().join(" and ");
     DataError::Mixed {
         folder: folder.to_owned(),
         problem: format!(
-            "the files state different ranges, {a} and {b}; set data.range = [low, high]"
+            "the files state different ranges, {stated}; set data.range = [low, high]"
         ),
     }
 }
@@ -213,7 +216,9 @@ struct Examination<'a> {
     keep: AtomicBool,
     /// Bytes of the images that are cached.
     kept: AtomicU64,
-    tally: Mutex<Tally>,
+    groups: Mutex<Groups>,
+    /// Files whose pages are images.
+    stacks: AtomicUsize,
     /// The first file that makes the folder unusable.
     fatal: Mutex<Option<(usize, DataError)>>,
 }
@@ -234,7 +239,8 @@ impl<'a> Examination<'a> {
             options,
             keep: AtomicBool::new(keep && least <= options.cache_bytes),
             kept: AtomicU64::new(0),
-            tally: Mutex::default(),
+            groups: Mutex::default(),
+            stacks: AtomicUsize::new(0),
             fatal: Mutex::default(),
         }
     }
@@ -259,56 +265,111 @@ impl<'a> Examination<'a> {
                 examined
             })
             .collect();
+        self.result().map(|()| examined)
+    }
+
+    /// Examines the images again that do not have these channels and depth.
+    ///
+    /// # Errors
+    /// Fails if an image makes the folder unusable.
+    fn again(
+        &mut self,
+        examined: &mut [File],
+        reader: &Reader,
+        masks: Option<&Masks>,
+        (channels, depth): (usize, Depth),
+    ) -> Result<()> {
+        let groups = self.groups.get_mut();
+        let groups = groups.unwrap_or_else(PoisonError::into_inner);
+        // Not all are counted if there are too many forms.
+        let is_known = !groups.is_full();
+        groups.0.retain(|group| {
+            is_known && (group.form.channels, group.form.depth) == (channels, depth)
+        });
+        let is_done = |image: &Examined| match image {
+            Ok(facts) => is_known && facts.form == (channels as u32, depth),
+            Err(_) => true,
+        };
+        let this = &*self;
+        examined
+            .par_iter_mut()
+            .enumerate()
+            .for_each(|(file, examined)| {
+                let images = match examined {
+                    File::One(image) => std::slice::from_mut(image),
+                    File::Several(images) => images.as_mut_slice(),
+                };
+                if images.iter().all(is_done) {
+                    return;
+                }
+                let bytes = read_image_file(&this.files.path(file), reader.limits());
+                for (page, image) in images.iter_mut().enumerate() {
+                    if !is_done(image) {
+                        *image = match &bytes {
+                            Ok(bytes) => this.image((file, page), bytes, reader, masks),
+                            Err(error) => Err(error.reason().into()),
+                        };
+                    }
+                }
+            });
+        self.result()
+    }
+
+    /// The first error that makes the folder unusable.
+    fn result(&self) -> Result<()> {
         let mut fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner);
         match fatal.take() {
             Some((_, error)) => Err(error),
-            None => Ok(examined),
+            None => Ok(()),
         }
     }
 
-    fn forms(&self) -> Vec<(ImageSpec, usize)> {
-        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.forms.clone()
+    fn groups(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Decodes the images of a file.
     fn file(&self, file: usize, reader: &Reader, masks: Option<&Masks>) -> File {
-        let id = self.files.id(file);
-        let reason = |error: &ImagingError| error.reason().into_boxed_str();
         let opened = read_image_file(&self.files.path(file), reader.limits())
-            .and_then(|bytes| Ok((reader.count(&bytes, id)?, bytes)));
+            .and_then(|bytes| Ok((reader.count(&bytes, self.files.id(file))?, bytes)));
         let (pages, bytes) = match opened {
             Ok(opened) => opened,
-            Err(error) => return File::One(Err(reason(&error))),
+            Err(error) => return File::One(Err(error.reason().into())),
         };
-        let hash = hash(&bytes);
-        let image = |page: usize| {
-            let decoded = match reader.decode(&bytes, id, page) {
-                Ok(decoded) => decoded,
-                Err(error @ ImagingError::Values { .. }) => {
-                    self.stop(file, error.into());
-                    return Err("its values are outside the range".into());
-                }
-                Err(error) => return Err(reason(&error)),
-            };
-            match self.facts(file, page, decoded, reader, masks) {
-                Ok(facts) => Ok(Facts {
-                    bytes: hash,
-                    ..facts
-                }),
-                Err(error) => {
-                    self.stop(file, error);
-                    Err("its mask cannot be used".into())
-                }
-            }
-        };
+        let image = |page| self.image((file, page), &bytes, reader, masks);
         if pages == 1 {
             return File::One(image(0));
         }
-        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.stacks += 1;
-        drop(tally);
+        self.stacks.fetch_add(1, Ordering::Relaxed);
         File::Several((0..pages).map(image).collect())
+    }
+
+    /// Decodes a page of a file.
+    fn image(
+        &self,
+        (file, page): (usize, usize),
+        bytes: &[u8],
+        reader: &Reader,
+        masks: Option<&Masks>,
+    ) -> Examined {
+        let decoded = match reader.decode(bytes, self.files.id(file), page) {
+            Ok(decoded) => decoded,
+            Err(error @ ImagingError::Values { .. }) => {
+                self.stop(file, error.into());
+                return Err("its values are outside the range".into());
+            }
+            Err(error) => return Err(error.reason().into()),
+        };
+        match self.facts((file, page), decoded, reader, masks) {
+            Ok(facts) => Ok(Facts {
+                bytes: hash(bytes),
+                ..facts
+            }),
+            Err(error) => {
+                self.stop(file, error);
+                Err("its mask cannot be used".into())
+            }
+        }
     }
 
     /// Keeps the error of the first file that has one.
@@ -325,8 +386,7 @@ impl<'a> Examination<'a> {
     /// Fails if its mask cannot be used.
     fn facts(
         &self,
-        file: usize,
-        page: usize,
+        (file, page): (usize, usize),
         decoded: Decoded,
         reader: &Reader,
         masks: Option<&Masks>,
@@ -346,14 +406,13 @@ impl<'a> Examination<'a> {
         };
         let mut facts = Facts {
             bytes: 0,
+            form: (form.channels as u32, form.depth),
             pixels: hash_of_image(&decoded.image),
             enlarged: scale > 1.0,
             elongated: (down / across).max(across / down) > Report::ELONGATED,
             kept: None,
         };
-        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.add(&decoded, form, file);
-        drop(tally);
+        self.groups().add(&decoded, form, file);
         let keep = self.keep.load(Ordering::Relaxed);
         if !keep && mask.is_none() {
             return Ok(facts);
@@ -378,9 +437,10 @@ impl<'a> Examination<'a> {
                     problem: "its mask is dark everywhere in the image as it is fitted, so no pixel would count; correct the mask, or move the image out".to_owned(),
                 });
             }
-            let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-            tally.mask[0] += sum;
-            tally.mask[1] += 255 * n;
+            if let Some(group) = self.groups().of(&form) {
+                group.tally.mask[0] += sum;
+                group.tally.mask[1] += 255 * n;
+            }
         }
         if keep {
             facts.kept = self.within_limit(item);

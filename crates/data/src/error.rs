@@ -43,7 +43,7 @@ pub enum DataError {
     },
     /// The folder contains no images.
     #[error(
-        "no images in {} and its subfolders: looked for PNG, JPEG, GIF, WebP, BMP, TIFF and NumPy files, found {found}",
+        "no images in {} and its subfolders: looked for PNG, JPEG, GIF, WebP, BMP, TIFF and NPY files, found {found}",
         path.display()
     )]
     NoImages {
@@ -115,12 +115,14 @@ pub enum DataError {
         problem: String,
     },
     /// Some images have no class or no mask.
-    #[error("{n} image{} {what}:{}", if *n == 1 { "" } else { "s" }, first_of(files, *n))]
+    #[error("{what} {n} image{} ({hint}):{}", if *n == 1 { "" } else { "s" }, first_of(files, *n))]
     Incomplete {
+        /// What is missing, as in `labels.csv has no label for`.
+        what: String,
         /// Number of these images.
         n: usize,
-        /// What is missing and what to do.
-        what: String,
+        /// What to do.
+        hint: String,
         /// The first of them.
         files: Vec<String>,
     },

@@ -68,7 +68,7 @@ impl FolderSource {
         let source = Self {
             images,
             kept,
-            reader: reader.of_form(&spec),
+            reader: reader.of_form(spec.channels, spec.depth),
             spec,
             masks,
             classes,

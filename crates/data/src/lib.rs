@@ -45,6 +45,7 @@ mod source;
 mod tally;
 
 pub use batches::{Augment, Batch, Batches};
+pub use classes::{Classes, classes};
 pub use digits::{Digits, Style};
 pub use digits_source::{DigitsOptions, DigitsSource};
 pub use error::{DataError, Result};

@@ -109,10 +109,8 @@ impl Masks {
     fn missing(&self, n: usize, files: Vec<String>) -> DataError {
         DataError::Incomplete {
             n,
-            what: format!(
-                "have no mask in {}; put a picture with the same name there (all white: every pixel counts), or move the images out",
-                self.folder.display()
-            ),
+            what: format!("masks {} have none for", self.folder.display()),
+            hint: "put a picture with the same name there, all white if every pixel counts, or move the images out".to_owned(),
             files,
         }
     }

@@ -37,11 +37,11 @@ impl Reader {
         }
     }
 
-    /// The reader of images that all have the form `spec`.
-    pub(crate) fn of_form(&self, spec: &ImageSpec) -> Self {
+    /// The reader of images that all have these channels and depth.
+    pub(crate) fn of_form(&self, channels: usize, depth: Depth) -> Self {
         let mut reader = self.clone();
-        reader.reading.channels = Some(spec.channels);
-        reader.reading.depth = Some(spec.depth);
+        reader.reading.channels = Some(channels);
+        reader.reading.depth = Some(depth);
         reader
     }
 
@@ -365,7 +365,7 @@ pub(crate) fn check_range([low, high]: [f64; 2], depth: Depth) -> Result<()> {
     }
     if low < full[0] || high > full[1] {
         return refuse(format!(
-            "values from {} to {}, because the depth is {depth}",
+            "values from {} to {}, because the depth is {depth}; data.depth = 16 or \"float\" takes others",
             full[0], full[1]
         ));
     }

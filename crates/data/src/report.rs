@@ -64,9 +64,21 @@ pub struct Report {
     /// Animations; the first frame is used.
     #[serde(default)]
     pub animated: usize,
+    /// Images converted to sRGB, by the name of their colour profile.
+    #[serde(default)]
+    pub profiles: BTreeMap<String, usize>,
+    /// Images whose colour profile is not applied, by its name and the reason.
+    #[serde(default)]
+    pub ignored_profiles: BTreeMap<String, usize>,
+    /// Images of floats, or of more than 16 bits, rounded to the type that they are used in.
+    #[serde(default)]
+    pub narrowed: usize,
     /// Images with values outside the range, which are clamped.
     #[serde(default)]
     pub clamped: usize,
+    /// The colour under transparent pixels and around padded images.
+    #[serde(default)]
+    pub background: [u8; 3],
     /// Files whose pages are images.
     #[serde(default)]
     pub stacks: usize,
@@ -203,8 +215,12 @@ pub(crate) fn make(
         sixteen_bit: tally.conversions.sixteen_bit,
         reoriented: tally.conversions.reoriented,
         animated: tally.conversions.animated,
-        clamped: tally.clamped,
-        stacks: tally.stacks,
+        profiles: tally.profiles,
+        ignored_profiles: tally.ignored_profiles,
+        narrowed: tally.conversions.narrowed,
+        clamped: tally.conversions.clamped,
+        background: options.background,
+        stacks: 0,
         classes: Vec::new(),
         unknown_labels: Vec::new(),
         masks: options.masks.as_ref().map(|_| MaskCount {
@@ -283,6 +299,10 @@ impl Report {
             sixteen_bit: self.sixteen_bit,
             reoriented: self.reoriented,
             animated: self.animated,
+            profile: self.profiles.values().sum(),
+            ignored_profile: self.ignored_profiles.values().sum(),
+            narrowed: self.narrowed,
+            clamped: self.clamped,
         }
     }
 
@@ -300,30 +320,32 @@ impl Report {
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         const SHOWN: usize = 10;
-        let mut notes = self.conversions().notes();
+        let mut notes = self.conversions().notes_on(self.background);
         if self.sixteen_bit > 0 && self.depths.len() > 1 {
             notes.push(
                 "there are images of 8 and of 16 bits, so all are read with 8; data.depth = 16 keeps 16".to_owned(),
             );
         }
-        if self.clamped > 0 {
-            let [low, high] = self.form.range;
-            let text = format!("have values outside {low} to {high}, which are clamped");
-            notes.push(format!("{} of {} images {text}", self.clamped, self.usable));
+        for (profile, n) in &self.ignored_profiles {
+            let images = plural(*n, "image", "images");
+            notes.push(format!("colour profile not applied in {images}: {profile}"));
         }
         if self.stacks > 0 {
+            let files = plural(self.stacks, "file has", "files have");
             notes.push(format!(
-                "{} files have several pages, and each page is an image (data.pages)",
-                self.stacks
+                "{files} several pages, and each page is an image (data.pages)"
             ));
         }
         if !self.unknown_labels.is_empty() {
             let n = self.unknown_labels.len();
             let shown = self.unknown_labels[..n.min(SHOWN)].join(", ");
             let more = if n > SHOWN { ", .." } else { "" };
-            notes.push(format!(
-                "{n} labels are for files that are not among the images ({shown}{more})"
-            ));
+            let labels = plural(
+                n,
+                "label is for a file that is",
+                "labels are for files that are",
+            );
+            notes.push(format!("{labels} not among the images ({shown}{more})"));
         }
         if !self.unreadable.is_empty() {
             let n = self.unreadable.len();
@@ -432,7 +454,7 @@ impl fmt::Display for Report {
         if let Some(MaskCount { unused, mean }) = self.masks {
             let unused = match unused {
                 0 => String::new(),
-                n => format!(", {n} masks belong to no image"),
+                n => format!(", {} of no image", plural(n, "mask", "masks")),
             };
             writeln!(
                 f,
@@ -466,8 +488,12 @@ impl fmt::Display for Report {
             "more than once in the folder",
             &self.duplicates,
         )?;
+        let composed = match self.background {
+            [255, 255, 255] => "composed on white".to_owned(),
+            [r, g, b] => format!("composed on the colour {r},{g},{b}"),
+        };
         for (label, n, what) in [
-            ("transparent", self.transparent, "composed on white"),
+            ("transparent", self.transparent, composed.as_str()),
             ("grey", self.grey, "without colour"),
             ("16-bit", self.sixteen_bit, "the upper 8 bits are used"),
             (
@@ -476,6 +502,7 @@ impl fmt::Display for Report {
                 "made upright, as EXIF or XMP specifies",
             ),
             ("animated", self.animated, "the first frame is used"),
+            ("rounded", self.narrowed, "floats or more than 16 bits"),
             ("clamped", self.clamped, "values outside the range"),
             (
                 "stacks",
@@ -492,6 +519,19 @@ impl fmt::Display for Report {
                 writeln!(f, "  {label:<12}{n} ({what})")?;
             }
         }
+        let by_profile = |all: &BTreeMap<String, usize>| -> Vec<String> {
+            all.iter()
+                .map(|(name, n)| format!("{n} of {name}"))
+                .collect()
+        };
+        list(
+            f,
+            "profiles",
+            "colour profiles converted to sRGB",
+            &by_profile(&self.profiles),
+        )?;
+        let ignored = by_profile(&self.ignored_profiles);
+        list(f, "profiles", "colour profiles not applied", &ignored)?;
         let left_out = format!("left out{}", self.kinds());
         list(f, "unreadable", &left_out, &self.unreadable)?;
         match self.describe_skipped() {
@@ -524,6 +564,11 @@ impl Report {
             "used as", self.form
         )
     }
+}
+
+/// A number and the words for it.
+fn plural(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 /// Counts with names: `3 PNG, 1 TIFF`.

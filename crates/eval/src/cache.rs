@@ -137,6 +137,7 @@ fn conversions(flags: u8) -> Conversions {
         sixteen_bit: bit(1),
         reoriented: bit(2),
         animated: bit(3),
+        ..Conversions::default()
     }
 }
 

@@ -13,7 +13,10 @@ use crate::{
     channels::{self, Layout, compact},
     gif, jpeg,
     kind::{self, Format},
-    levels, upright,
+    levels,
+    npy::{self, Store},
+    profile::{self, Profile, Stated},
+    tiff, upright,
 };
 
 /// Largest number of passes over a picture. Encoders write fewer, and each costs as much as a whole picture.
@@ -48,6 +51,10 @@ pub struct Decoded {
     pub pages: usize,
     /// The values that are black and white: those of the file if it states them, or all levels of the depth.
     pub range: [f64; 2],
+    /// Whether floats or numbers of more than 16 bits were rounded to the type of the samples.
+    pub narrowed: bool,
+    /// The colour profile of the file, if it has one.
+    pub profile: Option<Profile>,
     /// Number of samples outside the range that was given, which were clamped to it.
     pub clamped: usize,
 }
@@ -61,6 +68,10 @@ impl Decoded {
             sixteen_bit: usize::from(self.depth == Depth::U16 && self.image.depth() == Depth::U8),
             reoriented: usize::from(self.reoriented),
             animated: usize::from(self.animated),
+            profile: usize::from(matches!(self.profile, Some(Profile::Converted(_)))),
+            ignored_profile: usize::from(matches!(self.profile, Some(Profile::Ignored { .. }))),
+            narrowed: usize::from(self.narrowed),
+            clamped: usize::from(self.clamped > 0),
         }
     }
 }
@@ -74,13 +85,14 @@ pub fn decode_file(path: &Path, limits: &Limits) -> Result<Rgb8> {
     decoded_rgb8(&bytes, &path.display().to_string(), limits)
 }
 
-/// Decodes a PNG, JPEG, GIF (first frame), WebP or BMP file in memory.
+/// Decodes a picture file in memory as 8-bit RGB on white: [`Reading::rgb8`].
 ///
-/// The format is recognised by content. Grey is replicated and palettes are expanded. For an opaque picture that is stored upright, every
-/// pixel equals that of Pillow's `convert("RGB")` ([`decode_as_pillow`]); others are decoded as people see them:
+/// The format is recognised by content. Grey is replicated and palettes are expanded. For an opaque picture of 8 bits in sRGB that is stored
+/// upright, every pixel equals that of Pillow's `convert("RGB")` ([`decode_as_pillow`]); others are decoded as people see them:
 /// - Choice: transparency is composed on white. The colours under it are not meant to be seen, and are often noise.
 /// - Choice: 16-bit channels keep their upper byte. Pillow does the same for colour; for grey, some of its versions clip to 255.
 /// - Choice: the orientation in EXIF, or in XMP if EXIF has none, is applied. guided-diffusion ignores both.
+/// - Choice: another colour space than sRGB is converted to it, relative to the white point.
 /// - JPEG decoders differ by less than half a level on average, and by more at edges where colour is subsampled. A JPEG without an
 ///   end-of-image marker is truncated and refused.
 ///
@@ -91,7 +103,7 @@ pub fn decode_bytes(bytes: &[u8], limits: &Limits) -> Result<Rgb8> {
 }
 
 /// Like [`decode_bytes`], but exactly what `PIL.Image.open(..).convert("RGB")` returns: transparency is dropped, which shows the colours under
-/// it, and the orientation is ignored. The reference implementations read images this way; the parity tests use it.
+/// it, and the orientation and colour profiles are ignored. The reference implementations read images this way; the parity tests use it.
 ///
 /// # Errors
 /// Fails for the same reasons as [`decode_bytes`].
@@ -143,13 +155,47 @@ pub fn read_image_file(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Decodes, and turns a panic of a decoder into an error: decoders are third-party code and the input may be hostile.
-pub(crate) fn guarded(
+/// Decodes a page.
+pub(crate) fn decode_page(
     bytes: &[u8],
     origin: &str,
     page: usize,
     reading: &Reading,
 ) -> Result<Decoded> {
+    guarded(bytes, origin, reading, |source, format| {
+        let raw = match format {
+            Format::Image(format) => {
+                source.check_page(page, 1)?;
+                match format {
+                    ImageFormat::Gif => gif::decode(source)?,
+                    _ => decode(source, format)?,
+                }
+            }
+            Format::Tiff => tiff::decode(source, page)?,
+            Format::Npy => npy::decode(source, Store::Alone, page)?,
+            Format::Npz => npy::decode(source, Store::Archive, page)?,
+        };
+        finish(raw, source)
+    })
+}
+
+/// Counts pages.
+pub(crate) fn count_pages(bytes: &[u8], origin: &str, reading: &Reading) -> Result<usize> {
+    guarded(bytes, origin, reading, |source, format| match format {
+        Format::Image(_) => Ok(1),
+        Format::Tiff => tiff::count_pages(source),
+        Format::Npy => npy::count_pages(source, Store::Alone),
+        Format::Npz => npy::count_pages(source, Store::Archive),
+    })
+}
+
+/// Turns a panic of a decoder into an error: decoders are third-party code and the input may be hostile.
+fn guarded<T>(
+    bytes: &[u8],
+    origin: &str,
+    reading: &Reading,
+    read: impl FnOnce(&Source<'_>, Format) -> Result<T>,
+) -> Result<T> {
     let Some((format, name)) = kind::readable(bytes) else {
         return Err(ImagingError::unknown(origin, bytes));
     };
@@ -159,19 +205,7 @@ pub(crate) fn guarded(
         format: name,
         reading,
     };
-    let decoded = || {
-        let raw = match format {
-            Format::Image(format) => {
-                source.check_page(page, 1)?;
-                match format {
-                    ImageFormat::Gif => gif::decode(&source)?,
-                    _ => decode(&source, format)?,
-                }
-            }
-        };
-        finish(raw, &source)
-    };
-    sdft_files::guarded(decoded)
+    sdft_files::guarded(|| read(&source, format))
         .unwrap_or_else(|| Err(source.broken("the decoder panicked".to_owned())))
 }
 
@@ -226,6 +260,10 @@ pub(crate) struct Raw {
     pub(crate) layout: Layout,
     /// The values that are black and white, if the file states them.
     pub(crate) range: Option<[f64; 2]>,
+    /// Whether the numbers of the file were rounded to this depth.
+    pub(crate) narrowed: bool,
+    /// What the file states about its colours.
+    pub(crate) profile: Option<Stated>,
     /// The orientation to apply.
     pub(crate) orientation: Orientation,
     /// Whether there are more frames.
@@ -241,6 +279,8 @@ fn finish(raw: Raw, source: &Source<'_>) -> Result<Decoded> {
     } = raw;
     let depth = image.depth();
     let mut range = levels::file_range(&image, raw.range);
+    let stated = raw.profile.filter(|_| !reading.as_pillow);
+    let profile = stated.map(|stated| profile::apply(&stated, &mut image, layout));
     if reading.depth == Some(Depth::U8) && depth == Depth::U16 {
         // Before alpha, so that 8-bit pictures do not depend on how a transparent one was stored.
         levels::convert(&mut image, reading, range);
@@ -277,6 +317,8 @@ fn finish(raw: Raw, source: &Source<'_>) -> Result<Decoded> {
         reoriented: raw.orientation != Orientation::NoTransforms,
         animated: raw.animated,
         pages: raw.pages,
+        profile,
+        narrowed: narrows || raw.narrowed,
         range: reading.range.unwrap_or(range),
         clamped,
     })
@@ -317,6 +359,7 @@ fn decode(source: &Source<'_>, format: ImageFormat) -> Result<Raw> {
     let (width, height) = decoder.dimensions();
     let color = decoder.color_type();
     source.check_size([width, height], usize::from(color.bytes_per_pixel()))?;
+    let mut has_profile = false;
     if format == ImageFormat::Jpeg {
         let segments = jpeg::segments(bytes);
         if !segments.complete {
@@ -324,6 +367,7 @@ fn decode(source: &Source<'_>, format: ImageFormat) -> Result<Raw> {
                 source.broken("it has no end-of-image marker, so the file is truncated".to_owned())
             );
         }
+        has_profile = segments.has_profile;
         if segments.scans > MAX_SCANS {
             return Err(source.broken(format!(
                 "it has {} scans, expected at most {MAX_SCANS}",
@@ -337,6 +381,18 @@ fn decode(source: &Source<'_>, format: ImageFormat) -> Result<Raw> {
         (false, ImageFormat::Png) => upright::of_png(bytes),
         (false, _) => orientation(&mut decoder),
     };
+    let profile = match (source.reading.as_pillow, format) {
+        (true, _) => None,
+        (false, ImageFormat::Png) => upright::png_profile(bytes, || decoder.icc_profile().ok()?),
+        // Asking for a profile costs a second look at the file.
+        (false, ImageFormat::Jpeg) if !has_profile => None,
+        (false, ImageFormat::Bmp) => None,
+        (false, _) => match decoder.icc_profile() {
+            Ok(Some(icc)) => Some(Stated::Icc(icc)),
+            Ok(None) => has_profile.then_some(Stated::Damaged),
+            Err(_) => Some(Stated::Damaged),
+        },
+    };
     let mut data = vec![0; decoder.total_bytes() as usize];
     decoder.read_image(&mut data).map_err(fail)?;
     let (image, layout) = native([width, height], color, data, format).ok_or_else(|| {
@@ -346,6 +402,8 @@ fn decode(source: &Source<'_>, format: ImageFormat) -> Result<Raw> {
         image,
         layout,
         range: None,
+        narrowed: false,
+        profile,
         animated: match format {
             ImageFormat::Png => upright::is_animated_png(bytes),
             // The animation flag in the extended header.

@@ -28,7 +28,7 @@ pub enum ImagingError {
         found: &'static str,
     },
     /// The format is unknown.
-    #[error("{origin}: expected a PNG, JPEG, GIF, WebP or BMP picture, found {found}")]
+    #[error("{origin}: expected a PNG, JPEG, GIF, WebP, BMP, TIFF or NPY picture, found {found}")]
     UnknownFormat {
         /// The file, or a name for bytes in memory.
         origin: String,
@@ -173,8 +173,8 @@ pub enum ImagingError {
         /// What the mask is.
         found: String,
     },
-    /// A picture cannot be encoded as PNG.
-    #[error("cannot encode a picture of {width}x{height} as PNG: {reason}")]
+    /// A picture cannot be encoded.
+    #[error("cannot encode a picture of {width}x{height}: {reason}")]
     Encode {
         /// Width in pixels.
         width: usize,

@@ -63,6 +63,8 @@ pub(crate) fn decode(source: &Source<'_>) -> Result<Raw> {
         image: Image::new(width, height, layout.channels, Samples::U8(data))?,
         layout,
         range: None,
+        narrowed: false,
+        profile: None,
         animated: matches!(decoder.next_frame_info(), Ok(Some(_))),
         orientation: Orientation::NoTransforms,
         pages: 1,

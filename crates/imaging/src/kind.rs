@@ -2,27 +2,30 @@
 
 use std::path::Path;
 
+use crate::tiff;
+
 /// Number of bytes that [`kind_of_bytes`] needs.
 pub const START: usize = 512;
 
 /// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A picture in a supported format: `PNG`, `JPEG`, `GIF`, `WebP` or `BMP`.
+    /// A picture in a supported format: `PNG`, `JPEG`, `GIF`, `WebP`, `BMP`, `TIFF`, `NPY` or `NPZ`.
     Picture(&'static str),
-    /// A picture in an unsupported format: `TIFF`, `HEIC`, `AVIF`, ..
+    /// A picture in an unsupported format, or a video: `HEIC`, `AVIF`, `camera raw`, `video (MP4)`, ..
     Unread(&'static str),
-    /// Not a known picture format.
+    /// Not a known format.
     Other,
 }
 
 /// Extensions of picture formats in lower case, supported or not.
-const ENDINGS: [&str; 62] = [
+const ENDINGS: [&str; 64] = [
     "jpg", "jpeg", "jpe", "jfif", "jfi", "jif", "pjpeg", "pjp", "png", "apng", "gif", "webp",
     "bmp", "dib", "tif", "tiff", "heic", "heif", "heics", "heifs", "hif", "avif", "avifs", "avci",
     "jxl", "jp2", "j2k", "j2c", "jpf", "jpx", "jpm", "jxr", "wdp", "psd", "psb", "ico", "cur",
     "svg", "tga", "pcx", "ppm", "pgm", "pbm", "pnm", "pam", "exr", "hdr", "qoi", "dds", "raw",
-    "dng", "cr2", "cr3", "nef", "nrw", "arw", "srf", "raf", "orf", "rw2", "pef", "xcf",
+    "dng", "cr2", "cr3", "nef", "nrw", "arw", "srf", "raf", "orf", "rw2", "pef", "xcf", "npy",
+    "npz",
 ];
 
 /// Whether the file has the extension of a picture format, supported or not.
@@ -56,6 +59,12 @@ pub fn kind_of_bytes(bytes: &[u8]) -> Kind {
 pub(crate) enum Format {
     /// The crate `image`, or `gif`.
     Image(image::ImageFormat),
+    /// Module `tiff`.
+    Tiff,
+    /// Module `npy`: one array.
+    Npy,
+    /// Module `npy`: an archive of arrays.
+    Npz,
 }
 
 /// The decoder and format name for a file with these first bytes.
@@ -71,19 +80,33 @@ pub(crate) fn readable(start: &[u8]) -> Option<(Format, &'static str)> {
         _ if at(0, b"BM") && start.get(15..18) == Some(&[0; 3]) && start[14] >= 12 => {
             (Format::Image(Bmp), "BMP")
         }
+        _ if at(0, b"\x93NUMPY") => (Format::Npy, "NPY"),
+        _ if begins_with_array(start) => (Format::Npz, "NPZ"),
+        _ if is_tiff(start) && !tiff::is_camera_raw(start) => (Format::Tiff, "TIFF"),
         _ => return None,
     })
+}
+
+fn is_tiff(start: &[u8]) -> bool {
+    [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"]
+        .iter()
+        .any(|magic| start.starts_with(*magic))
+}
+
+/// Whether a zip archive begins with an array.
+fn begins_with_array(start: &[u8]) -> bool {
+    let name = || {
+        let len = u16::from_le_bytes(start.get(26..28)?.try_into().ok()?);
+        start.get(30..30 + usize::from(len))
+    };
+    start.starts_with(b"PK\x03\x04") && name().is_some_and(|name| name.ends_with(b".npy"))
 }
 
 /// The name of an unsupported format.
 fn unread(start: &[u8]) -> Option<&'static str> {
     let at = |from: usize, bytes: &[u8]| start.get(from..).is_some_and(|s| s.starts_with(bytes));
     let simple = [
-        (&b"II*\0"[..], "TIFF (or camera raw)"),
-        (b"MM\0*", "TIFF (or camera raw)"),
-        (b"II+\0", "TIFF"),
-        (b"MM\0+", "TIFF"),
-        (b"\xFF\x0A", "JPEG XL"),
+        (&b"\xFF\x0A"[..], "JPEG XL"),
         (b"\0\0\0\x0CJXL ", "JPEG XL"),
         (b"\0\0\0\x0CjP  ", "JPEG 2000"),
         (b"\xFF\x4F\xFF\x51", "JPEG 2000"),
@@ -102,13 +125,25 @@ fn unread(start: &[u8]) -> Option<&'static str> {
         (b"IIRS", "camera raw"),
         (b"IIU\0", "camera raw"),
         (b"FOVb", "camera raw"),
+        (b"\0MRM", "camera raw"),
+        (b"SIMPLE  =", "FITS"),
         (b"<svg", "SVG"),
+        (b"FLV\x01", "video (FLV)"),
+        (b"\0\0\x01\xBA", "video (MPEG)"),
+        (b"\0\0\x01\xB3", "video (MPEG)"),
     ];
     if let Some((_, name)) = simple.iter().find(|(magic, _)| at(0, magic)) {
         return Some(name);
     }
     match start {
+        _ if is_tiff(start) => Some("camera raw"),
         _ if at(4, b"ftyp") => brand(start),
+        _ if at(4, b"moov") || at(4, b"mdat") || at(4, b"wide") => Some("video (QuickTime)"),
+        _ if at(0, b"RIFF") && at(8, b"AVI ") => Some("video (AVI)"),
+        _ if at(0, b"\x1A\x45\xDF\xA3") => Some(match start.windows(4).any(|w| w == b"webm") {
+            true => "video (WebM)",
+            false => "video (Matroska)",
+        }),
         [0, 0, 1 | 2, 0, n, 0, ..] if *n > 0 => Some("icon"),
         [b'P', b'1'..=b'7', space, next, ..] if space.is_ascii_whitespace() => {
             (next.is_ascii_digit() || matches!(next, b'#' | b'W')).then_some("PNM")
@@ -118,7 +153,7 @@ fn unread(start: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The picture format of an ISO container; `None` for videos.
+/// The format of an ISO container.
 fn brand(start: &[u8]) -> Option<&'static str> {
     let length = u32::from_be_bytes(start.get(..4)?.try_into().ok()?) as usize;
     let brands = start.get(8..length.min(start.len()))?;
@@ -135,7 +170,9 @@ fn brand(start: &[u8]) -> Option<&'static str> {
             Some("HEIC")
         }
         () if has(&[b"crx "]) => Some("camera raw"),
-        () => None,
+        () if has(&[b"M4A ", b"M4B ", b"M4P "]) => None,
+        () if has(&[b"qt  "]) => Some("video (QuickTime)"),
+        () => Some("video (MP4)"),
     }
 }
 
@@ -145,7 +182,7 @@ pub(crate) fn describe(bytes: &[u8]) -> String {
     match kind_of_bytes(bytes) {
         _ if bytes.is_empty() => "no bytes (an empty file)".to_owned(),
         Kind::Picture(name) => name.to_owned(),
-        Kind::Unread(name) => format!("{name}; convert it to PNG or JPEG"),
+        Kind::Unread(name) => format!("{name}, which is not read; convert it to PNG, TIFF or JPEG"),
         Kind::Other => format!(
             "bytes that start \"{}\"",
             bytes[..bytes.len().min(SHOWN)].escape_ascii()
@@ -161,6 +198,10 @@ mod tests {
     fn formats_are_recognised_by_their_first_bytes() {
         let heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
         let avif = b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf";
+        let zip = |name: &str| {
+            let header = [&b"PK\x03\x04"[..], &[0; 22], &[name.len() as u8, 0, 0, 0]].concat();
+            [&header, name.as_bytes()].concat()
+        };
         let bmp = [&b"BM"[..], &[0; 12], &[40, 0, 0, 0]].concat();
         for (bytes, kind) in [
             (&b"\xFF\xD8\xFF\xE0"[..], Kind::Picture("JPEG")),
@@ -168,7 +209,18 @@ mod tests {
             (&bmp, Kind::Picture("BMP")),
             (heic, Kind::Unread("HEIC")),
             (avif, Kind::Unread("AVIF")),
-            (b"II*\0\x08\0\0\0", Kind::Unread("TIFF (or camera raw)")),
+            (b"II*\0\x08\0\0\0", Kind::Picture("TIFF")),
+            (b"MM\0+\0\x08\0\0", Kind::Picture("TIFF")),
+            (b"II*\0\x10\0\0\0CR\x02\0", Kind::Unread("camera raw")),
+            (
+                b"II*\0\x08\0\0\0\x01\0\xFE\0\x04\0\x01\0\0\0\x01\0\0\0",
+                Kind::Unread("camera raw"),
+            ),
+            (b"\x93NUMPY\x01\0", Kind::Picture("NPY")),
+            (&zip("arr_0.npy"), Kind::Picture("NPZ")),
+            (&zip("arr_0.txt"), Kind::Other),
+            (b"\x1A\x45\xDF\xA3\0\0webm", Kind::Unread("video (WebM)")),
+            (b"RIFF\x10\0\0\0AVI LIST", Kind::Unread("video (AVI)")),
             (b"P6\n3 2\n", Kind::Unread("PNM")),
             (b"P7\nWIDTH 3", Kind::Unread("PNM")),
             (b"\0\0\x01\0\x02\0 ", Kind::Unread("icon")),
@@ -176,7 +228,10 @@ mod tests {
                 b"<?xml version=\"1.0\"?>\n<!-- x -->\n<svg>",
                 Kind::Unread("SVG"),
             ),
-            (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", Kind::Other),
+            (
+                b"\0\0\0\x18ftypisom\0\0\0\0isommp42",
+                Kind::Unread("video (MP4)"),
+            ),
             (b"BMW and others, a list of names", Kind::Other),
             (b"P1 is a name", Kind::Other),
             (b"<!DOCTYPE html>", Kind::Other),

@@ -2,9 +2,9 @@
 
 use std::{io::Read as _, path::Path};
 
-use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
+use image::ExtendedColorType;
 
-use crate::{ImagingError, Result, Rgb8, picture::check_length};
+use crate::{ImagingError, Result, Rgb8, encode::png, picture::check_length};
 
 /// Encodes the picture as an 8-bit RGB PNG file.
 ///
@@ -13,19 +13,7 @@ use crate::{ImagingError, Result, Rgb8, picture::check_length};
 pub fn encode_png(image: &Rgb8) -> Result<Vec<u8>> {
     let (width, height) = (image.width, image.height);
     check_length("encode_png", [width, height, 3], image.pixels.len())?;
-    let fail = |reason: String| ImagingError::Encode {
-        width,
-        height,
-        reason,
-    };
-    let (w, h) = u32::try_from(width)
-        .and_then(|w| Ok((w, u32::try_from(height)?)))
-        .map_err(|_| fail("a side of a PNG has at most 4294967295 pixels".to_owned()))?;
-    let mut bytes = Vec::new();
-    PngEncoder::new(&mut bytes)
-        .write_image(&image.pixels, w, h, ExtendedColorType::Rgb8)
-        .map_err(|e| fail(e.to_string()))?;
-    Ok(bytes)
+    png([width, height], ExtendedColorType::Rgb8, &image.pixels)
 }
 
 /// Writes the picture to `path` as PNG atomically, replacing an existing file.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     Decoded, Depth, Limits, Result,
-    decode::{guarded, read_image_file},
+    decode::{count_pages, decode_page, read_image_file},
 };
 
 /// How picture files are read.
@@ -12,15 +12,18 @@ use crate::{
 pub struct Reading {
     /// Largest sizes.
     pub limits: Limits,
-    /// The channels of the picture; those of the file if `None`.
+    /// The channels of the picture; those of the file if `None`. Of colours, 1 is Pillow's mode `L`; of grey, 3 repeats it; 4 has alpha last,
+    /// opaque if the file has none. Another number must be the file's own.
     pub channels: Option<usize>,
-    /// The depth of the picture; that of the file if `None`.
+    /// The depth of the picture; that of the file if `None`. Without a range, 16 bits become 8 by their upper byte, and 8 become 16 by
+    /// repeating it. Otherwise, and for floats, the range of the file becomes the range of the result.
     pub depth: Option<Depth>,
-    /// The values that become -1 and 1; those of the file or its depth if `None`.
+    /// The values that are black and white; those of the file or its depth if `None`. Samples outside a range that is given are clamped and
+    /// counted. Without it, floats outside the file's own range, or 0 to 1, are an error if a depth is asked for.
     pub range: Option<[f64; 2]>,
     /// The colour under transparent pixels, where alpha is not kept.
     pub background: [u8; 3],
-    /// Whether transparency is dropped and the orientation ignored, as in `PIL.Image.open(..).convert("RGB")`.
+    /// Whether transparency is dropped, and orientation and colour profiles are ignored, as in `PIL.Image.open(..).convert("RGB")`.
     pub as_pillow: bool,
 }
 
@@ -56,7 +59,7 @@ impl Reading {
     /// Fails if the format is unknown, the data is damaged or truncated, the picture exceeds the limits, or it does not have the channels
     /// that were asked for.
     pub fn decode(&self, bytes: &[u8], origin: &str, page: usize) -> Result<Decoded> {
-        guarded(bytes, origin, page, self)
+        decode_page(bytes, origin, page, self)
     }
 
     /// Decodes page `page` of a file.
@@ -73,7 +76,6 @@ impl Reading {
     /// # Errors
     /// Fails if the format is unknown or the file is damaged.
     pub fn pages(&self, bytes: &[u8], origin: &str) -> Result<usize> {
-        let _ = (bytes, origin);
-        Ok(1)
+        count_pages(bytes, origin, self)
     }
 }

@@ -2,40 +2,18 @@
 
 use image::metadata::Orientation;
 
-use crate::{Image, picture::map_samples};
+use crate::{Image, ifd::Container, picture::map_samples, profile::Stated};
 
 /// The orientation in an EXIF block: a TIFF header and its first directory. The value may have any integer type.
 pub(crate) fn of_exif(block: &[u8]) -> Option<Orientation> {
     let block = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
-    let big = match block.get(..4)? {
-        b"II*\0" => false,
-        b"MM\0*" => true,
-        _ => return None,
-    };
-    let number = |at: usize, len: usize| -> Option<usize> {
-        let bytes = block.get(at..at.checked_add(len)?)?;
-        let add = |sum: usize, byte: &u8| sum << 8 | usize::from(*byte);
-        Some(match big {
-            true => bytes.iter().fold(0, add),
-            false => bytes.iter().rev().fold(0, add),
-        })
-    };
-    let directory = number(4, 4)?;
-    (0..number(directory, 2)?)
-        .map(|i| directory + 2 + 12 * i)
-        .take_while(|&at| at + 12 <= block.len())
-        .find_map(|at| {
-            let (tag, count) = (number(at, 2)?, number(at + 4, 4)?);
-            let len = match number(at + 2, 2)? {
-                1 | 6 => 1,
-                3 | 8 => 2,
-                4 | 9 => 4,
-                _ => return None,
-            };
-            let value = number(at + 8, len)?;
-            (tag == 0x0112 && count == 1).then_some(value)
-        })
-        .and_then(of_number)
+    let (container, first) = Container::open(block)?;
+    let offset = container.number(first, container.offset_len())?;
+    let numbers = container.numbers(container.directory(offset)?.entry(0x0112)?)?;
+    match numbers[..] {
+        [number] => of_number(usize::try_from(number).ok()?),
+        _ => None,
+    }
 }
 
 /// The orientation in an XMP packet, as an attribute or an element.
@@ -61,6 +39,19 @@ pub(crate) fn of_png(bytes: &[u8]) -> Option<Orientation> {
                 .filter(|(kind, data)| kind == b"iTXt" && data.starts_with(b"XML:com.adobe.xmp\0"))
                 .find_map(|(_, data)| of_xmp(data))
         })
+}
+
+/// What a PNG file states about its colours; `icc` returns its decompressed profile. The chunk `gAMA` is ignored, as in Pillow.
+pub(crate) fn png_profile(bytes: &[u8], icc: impl FnOnce() -> Option<Vec<u8>>) -> Option<Stated> {
+    let before = || png_chunks(bytes).take_while(|(kind, _)| kind != b"IDAT");
+    let chunk = |name: &[u8; 4]| before().find(|(kind, _)| kind == name);
+    if let Some((_, &[primaries, transfer, ..])) = chunk(b"cICP") {
+        return Some(Stated::CodePoints {
+            primaries,
+            transfer,
+        });
+    }
+    chunk(b"iCCP").map(|_| icc().map_or(Stated::Damaged, Stated::Icc))
 }
 
 /// Whether a PNG file is an animation.

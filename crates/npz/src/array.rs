@@ -10,7 +10,9 @@ pub(crate) const MAX_AXES: usize = 64;
 pub enum Values {
     /// `uint8`.
     U8(Vec<u8>),
-    /// `int64`; shorter signed integers are read as this.
+    /// `uint16`.
+    U16(Vec<u16>),
+    /// `int64`; shorter signed integers and `uint32` are read as this.
     I64(Vec<i64>),
     /// `float32`; `float16` is read as this.
     F32(Vec<f32>),
@@ -23,6 +25,7 @@ impl Values {
     pub fn len(&self) -> usize {
         match self {
             Self::U8(values) => values.len(),
+            Self::U16(values) => values.len(),
             Self::I64(values) => values.len(),
             Self::F32(values) => values.len(),
             Self::F64(values) => values.len(),
@@ -34,10 +37,25 @@ impl Values {
         self.len() == 0
     }
 
-    /// NumPy's name of the type: `"uint8"`, `"int64"`, `"float32"` or `"float64"`.
+    /// Values `range`, or none if the range is not inside.
+    pub(crate) fn part(self, range: std::ops::Range<usize>) -> Self {
+        fn cut<T: Copy>(values: &[T], range: std::ops::Range<usize>) -> Vec<T> {
+            values.get(range).unwrap_or_default().to_vec()
+        }
+        match self {
+            Self::U8(values) => Self::U8(cut(&values, range)),
+            Self::U16(values) => Self::U16(cut(&values, range)),
+            Self::I64(values) => Self::I64(cut(&values, range)),
+            Self::F32(values) => Self::F32(cut(&values, range)),
+            Self::F64(values) => Self::F64(cut(&values, range)),
+        }
+    }
+
+    /// NumPy's name of the type: `"uint8"`, `"uint16"`, `"int64"`, `"float32"` or `"float64"`.
     pub fn dtype(&self) -> &'static str {
         match self {
             Self::U8(_) => "uint8",
+            Self::U16(_) => "uint16",
             Self::I64(_) => "int64",
             Self::F32(_) => "float32",
             Self::F64(_) => "float64",
@@ -63,6 +81,14 @@ impl Array {
     /// The product of `shape` is not the number of values, or there are more than 64 axes.
     pub fn u8(shape: impl Into<Vec<usize>>, values: Vec<u8>) -> Result<Self> {
         Self::checked(shape.into(), Values::U8(values))
+    }
+
+    /// An array of 16-bit levels.
+    ///
+    /// # Errors
+    /// Those of [`Array::u8`].
+    pub fn u16(shape: impl Into<Vec<usize>>, values: Vec<u16>) -> Result<Self> {
+        Self::checked(shape.into(), Values::U16(values))
     }
 
     /// An array of integers.

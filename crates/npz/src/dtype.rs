@@ -5,7 +5,7 @@ use half::f16;
 use std::io::{self, Read};
 
 /// The supported types, for messages.
-pub(crate) const KNOWN: &str = "u1, i1, i4, i8, f2, f4, f8";
+pub(crate) const KNOWN: &str = "u1, u2, u4, i1, i2, i4, i8, f2, f4, f8";
 
 /// Bytes that are converted at once.
 const BLOCK: usize = 1 << 16;
@@ -13,7 +13,10 @@ const BLOCK: usize = 1 << 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     U8,
+    U16,
+    U32,
     I8,
+    I16,
     I32,
     I64,
     F16,
@@ -38,7 +41,10 @@ impl Dtype {
         };
         let kind = match name {
             "u1" => Kind::U8,
+            "u2" => Kind::U16,
+            "u4" => Kind::U32,
             "i1" => Kind::I8,
+            "i2" => Kind::I16,
             "i4" => Kind::I32,
             "i8" => Kind::I64,
             "f2" => Kind::F16,
@@ -65,8 +71,8 @@ impl Dtype {
     pub(crate) fn size(self) -> usize {
         match self.kind {
             Kind::U8 | Kind::I8 => 1,
-            Kind::F16 => 2,
-            Kind::I32 | Kind::F32 => 4,
+            Kind::U16 | Kind::I16 | Kind::F16 => 2,
+            Kind::U32 | Kind::I32 | Kind::F32 => 4,
             Kind::I64 | Kind::F64 => 8,
         }
     }
@@ -75,8 +81,9 @@ impl Dtype {
     pub(crate) fn size_in_memory(self) -> usize {
         match self.kind {
             Kind::U8 => 1,
+            Kind::U16 => 2,
             Kind::F16 | Kind::F32 => 4,
-            Kind::I8 | Kind::I32 | Kind::I64 | Kind::F64 => 8,
+            Kind::U32 | Kind::I8 | Kind::I16 | Kind::I32 | Kind::I64 | Kind::F64 => 8,
         }
     }
 
@@ -95,6 +102,15 @@ impl Dtype {
             Kind::U8 => Values::U8(order.put(values(input, count, |[byte]: [u8; 1]| byte)?)),
             Kind::I8 => Values::I64(order.put(values(input, count, |[byte]| {
                 i64::from(i8::from_ne_bytes([byte]))
+            })?)),
+            Kind::U16 => Values::U16(order.put(values(input, count, |bytes| {
+                u16::from_le_bytes(little(bytes, big))
+            })?)),
+            Kind::U32 => Values::I64(order.put(values(input, count, |bytes| {
+                i64::from(u32::from_le_bytes(little(bytes, big)))
+            })?)),
+            Kind::I16 => Values::I64(order.put(values(input, count, |bytes| {
+                i64::from(i16::from_le_bytes(little(bytes, big)))
             })?)),
             Kind::I32 => Values::I64(order.put(values(input, count, |bytes| {
                 i64::from(i32::from_le_bytes(little(bytes, big)))
@@ -170,6 +186,10 @@ mod tests {
     fn every_type_is_read_in_both_byte_orders() {
         assert_eq!(read("|u1", &[0, 255]), Values::U8(vec![0, 255]));
         assert_eq!(read("|i1", &[255, 127]), Values::I64(vec![-1, 127]));
+        assert_eq!(read("<u2", &[1, 2]), Values::U16(vec![513]));
+        assert_eq!(read(">u2", &[1, 2]), Values::U16(vec![258]));
+        assert_eq!(read("<u4", &[255; 4]), Values::I64(vec![4_294_967_295]));
+        assert_eq!(read(">i2", &[255, 254]), Values::I64(vec![-2]));
         assert_eq!(read("<i4", &[254, 255, 255, 255]), Values::I64(vec![-2]));
         assert_eq!(read(">i4", &[0, 0, 1, 2]), Values::I64(vec![258]));
         assert_eq!(read(">i8", &(-5i64).to_be_bytes()), Values::I64(vec![-5]));

@@ -1,4 +1,4 @@
-//! Reads and writes NumPy's archives of arrays.
+//! Reads and writes NumPy's arrays and archives of arrays.
 //!
 //! A `.npz` is a zip archive of `.npy` files, each with a header and the numbers. [`read_npz`] reads the files of `numpy.savez` and
 //! `numpy.savez_compressed`, in either byte order and either order of the axes; [`encode_npz`] returns bytes that `numpy.load` reads. An
@@ -26,5 +26,7 @@ mod write;
 
 pub use array::{Array, Values};
 pub use error::{Error, Result};
-pub use read::{read_npz, read_npz_bytes, read_npz_where};
-pub use write::encode_npz;
+pub use read::{
+    npy_shape, npz_shapes, read_npy_bytes, read_npz, read_npz_array, read_npz_bytes, read_npz_where,
+};
+pub use write::{encode_npy, encode_npz};

@@ -22,7 +22,7 @@ const MAX_RATIO: u64 = 1032;
 
 /// Reads all arrays of a `.npz` file, by name without `.npy`.
 ///
-/// Supports unsigned bytes, signed integers of 8, 32 and 64 bits, and floating-point numbers of 16, 32 and 64 bits; [`Values`] has the
+/// Supports unsigned integers of 8, 16 and 32 bits, signed ones of 8, 16, 32 and 64 bits, and floating-point numbers of 16, 32 and 64 bits; [`Values`] has the
 /// type that each is read as. Arrays in Fortran order are reordered to C order.
 ///
 /// # Errors
@@ -56,7 +56,13 @@ pub fn read_npz_where(
     let file = File::open(path).map_err(open)?;
     let len = file.metadata().map_err(open)?.len();
     let name = path.display().to_string();
-    read_archive(BufReader::new(file), len, &name, wanted)
+    let mut wanted = wanted;
+    read_archive(BufReader::new(file), len, &name, |array| {
+        match wanted(array) {
+            true => Part::All,
+            false => Part::Nothing,
+        }
+    })
 }
 
 /// Like [`read_npz`], from memory; errors call it `file`.
@@ -64,14 +70,104 @@ pub fn read_npz_where(
 /// # Errors
 /// Those of [`read_npz`].
 pub fn read_npz_bytes(bytes: &[u8], file: &str) -> Result<BTreeMap<String, Array>> {
-    read_archive(Cursor::new(bytes), bytes.len() as u64, file, |_| true)
+    from_memory(bytes, file, |_| Part::All)
+}
+
+/// The shapes of all arrays of a `.npz` in memory; no values are read.
+///
+/// # Errors
+/// Those of [`read_npz`] about headers.
+pub fn npz_shapes(bytes: &[u8], file: &str) -> Result<BTreeMap<String, Vec<usize>>> {
+    let arrays = from_memory(bytes, file, |_| Part::Shape)?;
+    Ok(arrays
+        .into_iter()
+        .map(|(name, array)| (name, array.shape))
+        .collect())
+}
+
+/// One array of a `.npz` in memory, or item `item` of its first axis.
+///
+/// # Errors
+/// Those of [`read_npz`] about this array, or that there is no such array or item.
+pub fn read_npz_array(bytes: &[u8], file: &str, name: &str, item: Option<usize>) -> Result<Array> {
+    let mut arrays = from_memory(bytes, file, |array| match item {
+        _ if array != name => Part::Nothing,
+        None => Part::All,
+        Some(item) => Part::Item(item),
+    })?;
+    arrays.remove(name).ok_or_else(|| Error::Archive {
+        file: file.to_owned(),
+        problem: format!("it has no array {name:?}"),
+    })
+}
+
+/// The shape of a `.npy` in memory.
+///
+/// # Errors
+/// The header is damaged, or the file is shorter or longer than in it.
+pub fn npy_shape(bytes: &[u8], file: &str) -> Result<Vec<usize>> {
+    Ok(read_npy(bytes, file, Part::Shape)?.shape)
+}
+
+/// The array of a `.npy` in memory, or item `item` of its first axis.
+///
+/// # Errors
+/// The file is damaged, shorter or longer than in its header, or has no such item; its values are of a type that is not read.
+pub fn read_npy_bytes(bytes: &[u8], file: &str, item: Option<usize>) -> Result<Array> {
+    read_npy(bytes, file, item.map_or(Part::All, Part::Item))
+}
+
+fn read_npy(bytes: &[u8], file: &str, part: Part) -> Result<Array> {
+    let header = read_header(&mut &*bytes).map_err(|problem| alone(problem, file))?;
+    let dtype = Dtype::parse(&header.descr).map_err(|hint| Error::Dtype {
+        file: file.to_owned(),
+        entry: "the array".to_owned(),
+        dtype: header.descr.clone(),
+        hint,
+    })?;
+    let mut values = bytes.get(header.len as usize..).unwrap_or_default();
+    read_part(
+        &mut values,
+        header,
+        dtype,
+        bytes.len() as u64,
+        u64::MAX,
+        part,
+    )
+    .map_err(|problem| alone(problem, file))
+}
+
+fn alone(Problem(problem): Problem, file: &str) -> Error {
+    Error::Archive {
+        file: file.to_owned(),
+        problem,
+    }
+}
+
+/// What is read of an array.
+#[derive(Clone, Copy)]
+enum Part {
+    Nothing,
+    /// Its shape, without values.
+    Shape,
+    /// One item of the first axis.
+    Item(usize),
+    All,
+}
+
+fn from_memory(
+    bytes: &[u8],
+    file: &str,
+    wanted: impl FnMut(&str) -> Part,
+) -> Result<BTreeMap<String, Array>> {
+    read_archive(Cursor::new(bytes), bytes.len() as u64, file, wanted)
 }
 
 fn read_archive<R: Read + Seek>(
     mut input: R,
     len: u64,
     file: &str,
-    mut wanted: impl FnMut(&str) -> bool,
+    mut wanted: impl FnMut(&str) -> Part,
 ) -> Result<BTreeMap<String, Array>> {
     let bad = |problem: String| Error::Archive {
         file: file.to_owned(),
@@ -110,7 +206,8 @@ fn read_archive<R: Read + Seek>(
                     .into(),
             ));
         };
-        if !wanted(name) {
+        let part = wanted(name);
+        if matches!(part, Part::Nothing) {
             continue;
         }
         let size = entry.size();
@@ -122,10 +219,9 @@ fn read_archive<R: Read + Seek>(
             dtype: header.descr.clone(),
             hint,
         })?;
-        let values = read_values(&mut entry, &header, dtype, size, left).map_err(bad_entry)?;
-        left = left.saturating_sub((values.len() * dtype.size_in_memory()) as u64);
-        let shape = header.shape;
-        arrays.insert(name.to_owned(), Array { shape, values });
+        let array = read_part(&mut entry, header, dtype, size, left, part).map_err(bad_entry)?;
+        left = left.saturating_sub((array.len() * dtype.size_in_memory()) as u64);
+        arrays.insert(name.to_owned(), array);
     }
     Ok(arrays)
 }
@@ -189,6 +285,75 @@ fn check_size(
     }
 }
 
+/// Reads a part of an array after its header.
+fn read_part(
+    input: &mut impl Read,
+    mut header: Header,
+    dtype: Dtype,
+    size: u64,
+    memory: u64,
+    part: Part,
+) -> std::result::Result<Array, Problem> {
+    let n = check_count(&header, dtype, size)?;
+    let (item, items, rest) = match (part, header.shape.split_first()) {
+        (Part::Nothing | Part::Shape, _) => {
+            return Ok(Array {
+                values: Values::U8(Vec::new()),
+                shape: header.shape,
+            });
+        }
+        (Part::All, _) => {
+            let values = read_values(input, &header, dtype, size, memory)?;
+            return Ok(Array {
+                shape: header.shape,
+                values,
+            });
+        }
+        (Part::Item(item), Some((&items, rest))) if item < items => (item, items, rest.to_vec()),
+        (Part::Item(item), _) => {
+            return Err(Problem(format!(
+                "it has no item {item}: its shape is {:?}",
+                header.shape
+            )));
+        }
+    };
+    let n = n / items;
+    let values = if header.is_fortran {
+        read_values(input, &header, dtype, size, memory)?.part(item * n..(item + 1) * n)
+    } else {
+        let one = (n * dtype.size()) as u64;
+        io::copy(&mut input.by_ref().take(one * item as u64), &mut io::sink())
+            .map_err(|e| format!("reading its values: {e}"))?;
+        header.shape.clone_from(&rest);
+        let size = header.len + one;
+        read_values(&mut input.by_ref().take(one), &header, dtype, size, memory)?
+    };
+    Ok(Array {
+        shape: rest,
+        values,
+    })
+}
+
+/// Number of values, which must fill the `size` bytes of the array and its header.
+fn check_count(header: &Header, dtype: Dtype, size: u64) -> std::result::Result<usize, Problem> {
+    let shape = &header.shape;
+    let needed = count(shape)
+        .and_then(|count| Some((count, u64::try_from(count.checked_mul(dtype.size())?).ok()?)));
+    let there = size.saturating_sub(header.len);
+    match needed {
+        Some((count, needed)) if needed == there => Ok(count),
+        _ => {
+            let needed = needed.map_or("more bytes than can be counted".to_owned(), |(_, n)| {
+                format!("{n} bytes")
+            });
+            Err(Problem(format!(
+                "values of type {} and shape {shape:?} need {needed}, found {there}",
+                header.descr
+            )))
+        }
+    }
+}
+
 /// Reads the values after the header, which must end the entry. `size` is the length of the whole entry, and `memory` the number of bytes
 /// that may be allocated.
 fn read_values(
@@ -199,21 +364,8 @@ fn read_values(
     memory: u64,
 ) -> std::result::Result<Values, Problem> {
     let shape = &header.shape;
-    let needed = count(shape)
-        .and_then(|count| Some((count, u64::try_from(count.checked_mul(dtype.size())?).ok()?)));
+    let count = check_count(header, dtype, size)?;
     let there = size.saturating_sub(header.len);
-    let count = match needed {
-        Some((count, needed)) if needed == there => count,
-        _ => {
-            let needed = needed.map_or("more bytes than can be counted".to_owned(), |(_, n)| {
-                format!("{n} bytes")
-            });
-            return Err(Problem(format!(
-                "values of type {} and shape {shape:?} need {needed}, found {there}",
-                header.descr
-            )));
-        }
-    };
     // Reordering needs a second copy of the values.
     let copies = if header.is_fortran && shape.len() > 1 {
         2

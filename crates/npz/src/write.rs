@@ -73,10 +73,26 @@ pub fn encode_npz(entries: &[(&str, &Array)], compress: bool) -> Result<Vec<u8>>
     Ok(written.into_inner())
 }
 
+/// The bytes of a `.npy` file that `numpy.load` reads: one array, little-endian, in C order.
+///
+/// # Errors
+/// The shape of the array does not fit its values.
+pub fn encode_npy(array: &Array) -> Result<Vec<u8>> {
+    array.check()?;
+    let mut out = header(array);
+    out.reserve_exact(n_bytes(array));
+    write_values(&mut out, &array.values).map_err(|e| Error::Write {
+        name: String::new(),
+        problem: e.to_string(),
+    })?;
+    Ok(out)
+}
+
 /// Bytes of an array's values.
 fn n_bytes(array: &Array) -> usize {
     let size = match array.values {
         Values::U8(_) => 1,
+        Values::U16(_) => 2,
         Values::F32(_) => 4,
         Values::I64(_) | Values::F64(_) => 8,
     };
@@ -87,6 +103,7 @@ fn n_bytes(array: &Array) -> usize {
 fn header(array: &Array) -> Vec<u8> {
     let descr = match array.values {
         Values::U8(_) => "|u1",
+        Values::U16(_) => "<u2",
         Values::I64(_) => "<i8",
         Values::F32(_) => "<f4",
         Values::F64(_) => "<f8",
@@ -115,6 +132,7 @@ fn header(array: &Array) -> Vec<u8> {
 fn write_values(out: &mut impl Write, values: &Values) -> std::io::Result<()> {
     match values {
         Values::U8(values) => out.write_all(values),
+        Values::U16(values) => blocks(out, values, |value| value.to_le_bytes()),
         Values::I64(values) => blocks(out, values, |value| value.to_le_bytes()),
         Values::F32(values) => blocks(out, values, |value| value.to_le_bytes()),
         Values::F64(values) => blocks(out, values, |value| value.to_le_bytes()),
@@ -138,7 +156,7 @@ fn blocks<T: Copy, const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::read_npz_bytes;
+    use crate::{npy_shape, npz_shapes, read_npy_bytes, read_npz_array, read_npz_bytes};
 
     fn samples() -> Vec<(&'static str, Array)> {
         vec![
@@ -174,6 +192,41 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn one_array_is_read_as_a_whole_or_by_its_first_axis() {
+        let deep = Array::u16([2, 1, 3], vec![0, 1, 2, 300, 400, 65_535]).unwrap();
+        let bytes = encode_npy(&deep).unwrap();
+        assert_eq!(npy_shape(&bytes, "x").unwrap(), [2, 1, 3]);
+        assert_eq!(read_npy_bytes(&bytes, "x", None).unwrap(), deep);
+        let second = Array::u16([1, 3], vec![300, 400, 65_535]).unwrap();
+        assert_eq!(read_npy_bytes(&bytes, "x", Some(1)).unwrap(), second);
+        for compress in [false, true] {
+            let archive = encode_npz(&[("a", &deep), ("b", &second)], compress).unwrap();
+            let shapes = npz_shapes(&archive, "x").unwrap();
+            assert_eq!(
+                (&shapes["a"][..], &shapes["b"][..]),
+                (&[2, 1, 3][..], &[1, 3][..])
+            );
+            let read = read_npz_array(&archive, "x", "a", Some(1)).unwrap();
+            assert_eq!(read, second);
+            assert_eq!(read_npz_array(&archive, "x", "a", None).unwrap(), deep);
+        }
+        for error in [
+            read_npy_bytes(&bytes, "x", Some(2)).unwrap_err(),
+            read_npy_bytes(&bytes[..bytes.len() - 1], "x", Some(0)).unwrap_err(),
+            read_npy_bytes(&[&bytes[..], &[0]].concat(), "x", None).unwrap_err(),
+            npy_shape(&bytes[..20], "x").unwrap_err(),
+        ] {
+            assert!(error.to_string().starts_with("x: "), "{error}");
+        }
+        // The first axis runs fastest in the file.
+        let mut fortran = bytes.clone();
+        let at = fortran.windows(5).position(|w| w == b"False").unwrap();
+        fortran.splice(at..at + 5, *b"True ");
+        let read = read_npy_bytes(&fortran, "x", Some(1)).unwrap();
+        assert_eq!(read.values, Values::U16(vec![1, 300, 65_535]));
     }
 
     #[test]

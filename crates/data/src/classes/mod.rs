@@ -21,13 +21,13 @@ const NAMED: usize = 10;
 
 /// The classes of some images.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Classes {
+pub struct Classes {
     /// Their names.
-    pub(crate) names: Vec<String>,
+    pub names: Vec<String>,
     /// The class of each image.
-    pub(crate) labels: Vec<u32>,
+    pub labels: Vec<u32>,
     /// Files that have a label and are not among the images.
-    pub(crate) unknown: Vec<String>,
+    pub unknown: Vec<String>,
 }
 
 /// A file and its label.
@@ -55,7 +55,7 @@ impl From<Vec<Row>> for Table {
 ///
 /// # Errors
 /// Fails if an image has no class, or the file with the labels cannot be read.
-pub(crate) fn classes<'a>(
+pub fn classes<'a>(
     from: &ClassesFrom,
     folder: &Path,
     ids: impl Iterator<Item = Cow<'a, str>>,
@@ -93,8 +93,9 @@ fn of_folders<'a>(folder: &Path, ids: impl Iterator<Item = Cow<'a, str>>) -> Res
     if outside.n > 0 {
         return Err(DataError::Incomplete {
             n: outside.n,
-            what: format!(
-                "are not in a subfolder of {}, whose subfolders are the classes; move them into one",
+            what: "no class for".to_owned(),
+            hint: format!(
+                "the subfolders of {} are the classes; move these images into one",
                 folder.display()
             ),
             files: outside.files,
@@ -183,9 +184,9 @@ impl Table {
             let example = rows.first().map_or("", |row| row.file.as_str());
             return Err(DataError::Incomplete {
                 n: missing.n,
-                what: format!(
-                    "have no label in {}, whose files are relative to the folder of the images (its first is {example:?})",
-                    origin.display()
+                what: format!("labels {} have none for", origin.display()),
+                hint: format!(
+                    "its files are relative to the folder of the images; the first is {example:?}"
                 ),
                 files: missing.files,
             });
@@ -390,10 +391,7 @@ mod tests {
             assert!(error.contains(part) && error.contains(name), "{error}");
         }
         let missing = of_file("l.csv", "b.png,1\ns,2\n").unwrap_err().to_string();
-        assert!(
-            missing.starts_with("2 images have no label in "),
-            "{missing}"
-        );
+        assert!(missing.contains("have none for 2 images"), "{missing}");
         assert!(
             missing.contains("a.png") && missing.contains("cat/1.jpg"),
             "{missing}"
@@ -415,6 +413,6 @@ mod tests {
             error.contains("1 image") && error.contains("top.png"),
             "{error}"
         );
-        assert!(error.contains("subfolder of set"), "{error}");
+        assert!(error.contains("subfolders of set"), "{error}");
     }
 }
