@@ -1,4 +1,4 @@
-//! Class-conditional networks of every architecture are sampled, and refused elsewhere.
+//! Class-conditional networks of every architecture are sampled and fine-tuned.
 
 mod common;
 
@@ -44,7 +44,7 @@ fn write(place: &Workspace, architecture: &Architecture) {
 }
 
 #[test]
-fn class_conditional_networks_of_every_architecture_are_sampled_and_refused_elsewhere() {
+fn class_conditional_networks_of_every_architecture_are_sampled_and_fine_tuned() {
     for architecture in architectures() {
         let place = workspace();
         write(&place, &architecture);
@@ -73,6 +73,9 @@ fn class_conditional_networks_of_every_architecture_are_sampled_and_refused_else
         let source = ["--source", "model.safetensors", "--data", "digits"];
         place
             .run(&[&SHORT[..], &source].concat())
-            .fails(2, &["class"]);
+            .fails(2, &["16x16", "8x8", "data.size"]);
+        // Without classes of the images the network becomes unconditional.
+        let run = place.run(&[&SHORT[..], &source, &["--size", "8"]].concat());
+        assert!(run.ok().err.contains("5 classes, the run none"));
     }
 }
