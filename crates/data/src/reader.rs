@@ -211,7 +211,7 @@ impl Reader {
     ///
     /// # Errors
     /// Never fails for such an item.
-    pub(crate) fn from_cache(&self, kept: &Item, spec: &ImageSpec, place: Place) -> Decoding<Item> {
+    pub(crate) fn cached(&self, kept: &Item, spec: &ImageSpec, place: Place) -> Decoding<Item> {
         match self.fit {
             Fit::RandomCrop => self.fitted(kept, spec, place),
             _ => Ok(kept.clone()),
