@@ -116,7 +116,7 @@ pub(crate) fn handle(
         let source = source_of_page(&source, page, pages);
         outcomes.push(match work.record(made, &source, &sha256, [page, pages])? {
             Ok(record) => outcome(record, true),
-            Err(reason) => skipped(&source, Some(&sha256), &reason),
+            Err(reason) => skipped(&source, Some(&sha256), &reason.to_string()),
         });
     }
     Ok(outcomes)
@@ -172,10 +172,10 @@ impl Work<'_> {
         source: &str,
         sha256: &str,
         [page, pages]: [usize; 2],
-    ) -> Result<std::result::Result<Record, String>> {
+    ) -> Result<EntryResult<Record>> {
         let made = match made {
             Ok(made) => made,
-            Err(Failure::Entry(reason)) => return Ok(Err(reason.to_string())),
+            Err(Failure::Entry(reason)) => return Ok(Err(reason)),
             Err(Failure::Set(error)) => return Err(*error),
         };
         let stem = match pages {

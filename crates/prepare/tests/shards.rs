@@ -155,7 +155,7 @@ fn links_and_sparse_files_are_left_out_with_a_reason() {
         header.set_cksum();
         tar.append(&header, std::io::empty()).unwrap();
     }
-    // A sparse file of one part, whose map goes on in a second block.
+    // A sparse file of one part, whose map continues in a second block.
     let mut gnu = Header::new_gnu();
     gnu.set_path("sparse.png").unwrap();
     gnu.set_size(512);
