@@ -69,6 +69,19 @@ pub(crate) fn whole_from<T: FromStr, const LEAST: u128>(text: &str) -> Result<T,
     }
 }
 
+/// Height and width, as in `192x256`, or the side of a square.
+pub(crate) fn size(text: &str) -> Result<[usize; 2], String> {
+    let side = |text: &str| text.trim().parse().ok().filter(|side| *side > 0);
+    let sides = match text.split_once(['x', 'X', '×']) {
+        Some((height, width)) => side(height).zip(side(width)),
+        None => side(text).map(|side| (side, side)),
+    };
+    let expected = || "expected HEIGHTxWIDTH in pixels, as in 192x256, or one side of a square";
+    sides
+        .map(|(height, width)| [height, width])
+        .ok_or_else(|| expected().to_owned())
+}
+
 /// A number; its bounds are checked where they are known.
 pub(crate) fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| "expected a number".into())

@@ -38,7 +38,10 @@ pub(crate) fn resolve(verb: &mut Verb, names: &mut Names) -> Result<()> {
         Verb::Evaluate(args) => of_evaluate(args, names),
         Verb::Reproduce(args) => of_reproduce(args, names),
         Verb::Data(args) => match &mut args.verb {
-            DataVerb::Check { dir, size, .. } => images(names, "data check", Some(dir), *size),
+            DataVerb::Check(args) => {
+                let [height, width] = args.size;
+                images(names, "data check", Some(&mut args.dir), height.max(width))
+            }
             DataVerb::Select(args) => of_select(args, names),
             DataVerb::Prepare { .. } => Ok(()),
         },

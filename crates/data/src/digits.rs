@@ -171,7 +171,12 @@ impl Digits {
     /// Panics if `index` is not below the number of [`labels`](Self::labels).
     #[must_use]
     pub fn render(&self, index: usize, style: Style) -> Vec<f32> {
-        style.paint(&shape(&self.scans[index]), Self::SIZE, index)
+        style.paint(&self.shape(index), Self::SIZE, index)
+    }
+
+    /// The shape of digit `index`: 16x16 values from 0 outside to 1 inside.
+    pub(crate) fn shape(&self, index: usize) -> [f32; Self::SIZE * Self::SIZE] {
+        shape(&self.scans[index])
     }
 
     /// Parses the digits from the content of both files; `origin` names the folder in errors.

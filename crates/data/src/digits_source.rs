@@ -1,8 +1,11 @@
 //! The digits as an image source.
 
-use sdft_imaging::{Depth, Image, ImageSpec};
+use sdft_imaging::{Depth, Fit, Fitted, Fitting, Image, ImageSpec, fit};
 
-use crate::{DataError, Digits, Fit, ImageSource, Item, Place, Result, Style};
+use crate::{
+    DataError, Digits, ImageSource, Item, Place, Result, Style,
+    reader::{check_range, clamped},
+};
 
 /// Which digits a source has, and in which form.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,8 +59,10 @@ impl DigitsOptions {
 pub struct DigitsSource {
     indices: Vec<usize>,
     labels: Vec<u8>,
-    images: Vec<Image>,
+    /// As they are drawn for random crops, otherwise fitted.
+    images: Vec<Item>,
     spec: ImageSpec,
+    fitting: Fitting,
     classes: Vec<String>,
 }
 
@@ -93,11 +98,19 @@ impl DigitsSource {
                 ),
             });
         }
-        let spec = ImageSpec::rgb8(Digits::SIZE, Digits::SIZE);
-        let images: std::result::Result<_, _> = indices
-            .iter()
-            .map(|&i| spec.from_unit_range(&digits.render(i, options.style)))
-            .collect();
+        let spec = spec(options)?;
+        let fitting = Fitting {
+            background: options.background,
+            ..Fitting::new(spec, options.fit)
+        };
+        let image = |&index: &usize| {
+            let drawn = draw(digits, index, options.style, &spec)?;
+            Ok(match options.fit {
+                Fit::RandomCrop => drawn.into(),
+                _ => fitted(&drawn, &fitting),
+            })
+        };
+        let images = indices.iter().map(image).collect::<Result<_>>()?;
         let labels: Vec<u8> = indices.iter().map(|&i| digits.labels()[i]).collect();
         let mut present = labels.clone();
         present.sort_unstable();
@@ -109,9 +122,10 @@ impl DigitsSource {
         };
         Ok(Self {
             labels,
-            images: images?,
+            images,
             indices,
             spec,
+            fitting,
             classes: present.iter().map(u8::to_string).collect(),
         })
     }
@@ -132,13 +146,22 @@ impl ImageSource for DigitsSource {
         &self.spec
     }
 
-    fn item(&self, index: usize, _: Place) -> Result<Item> {
-        let image = self.images.get(index).cloned();
-        let image = image.ok_or(DataError::Index {
+    fn item(&self, index: usize, place: Place) -> Result<Item> {
+        let item = self.images.get(index).ok_or(DataError::Index {
             index,
             len: self.len(),
         })?;
-        Ok(image.into())
+        Ok(match self.fitting.fit {
+            Fit::RandomCrop => {
+                let place = [place.x, place.y];
+                let fitting = Fitting {
+                    place,
+                    ..self.fitting
+                };
+                fitted(&item.image, &fitting)
+            }
+            _ => item.clone(),
+        })
     }
 
     /// The digits in the set are its classes, named by their numerals.
@@ -158,5 +181,56 @@ impl ImageSource for DigitsSource {
     fn id(&self, index: usize) -> String {
         let number = self.indices.get(index);
         number.map_or_else(String::new, |number| format!("digits/{number:04}"))
+    }
+}
+
+/// The form that options ask for.
+fn spec(options: &DigitsOptions) -> Result<ImageSpec> {
+    let [height, width] = options.size;
+    let refuse = |option, expected: &str, found: String| {
+        Err(DataError::Option {
+            option,
+            expected: expected.to_owned(),
+            found,
+        })
+    };
+    if options.size.contains(&0) {
+        return refuse("image size", "at least 1", format!("{height}x{width}"));
+    }
+    if ![1, 3, 4].contains(&options.channels) {
+        let expected = "1 (grey), 3, or 4 (with the shape as alpha) for the digits";
+        return refuse("channels", expected, options.channels.to_string());
+    }
+    if let Some(range) = options.range {
+        check_range(range, options.depth)?;
+    }
+    Ok(ImageSpec {
+        range: options.range.unwrap_or_else(|| options.depth.full_range()),
+        ..ImageSpec::new(options.channels, options.depth, width, height)
+    })
+}
+
+/// Draws a digit in 16x16 pixels with the channels, depth and range of `spec`.
+fn draw(digits: &Digits, index: usize, style: Style, spec: &ImageSpec) -> Result<Image> {
+    let mut drawn = digits.render(index, style);
+    let mut form = ImageSpec {
+        width: Digits::SIZE,
+        height: Digits::SIZE,
+        channels: 3,
+        ..*spec
+    };
+    if spec.channels == 4 {
+        form.channels = 4;
+        drawn.extend(digits.shape(index).map(|v| 2.0 * v - 1.0));
+    }
+    let image = form.from_unit_range(&drawn)?;
+    Ok(image.with_channels(spec.channels)?)
+}
+
+fn fitted(image: &Image, fitting: &Fitting) -> Item {
+    let Fitted { image, mask } = fit(image, fitting);
+    Item {
+        image: clamped(image, &fitting.spec),
+        mask,
     }
 }

@@ -43,7 +43,7 @@ pub enum DataError {
     },
     /// The folder contains no images.
     #[error(
-        "no images in {} and its subfolders: looked for PNG, JPEG, GIF, WebP and BMP files, found {found}",
+        "no images in {} and its subfolders: looked for PNG, JPEG, GIF, WebP, BMP, TIFF and NPY files, found {found}",
         path.display()
     )]
     NoImages {
@@ -90,13 +90,39 @@ pub enum DataError {
         /// What was expected and found.
         problem: String,
     },
-    /// Some images have no class.
-    #[error("{n} image{} {what}:{}", if *n == 1 { "" } else { "s" }, first_of(files, *n))]
-    Unlabelled {
+    /// The masks of the images cannot be used.
+    #[error("masks {}: {problem}", folder.display())]
+    Masks {
+        /// Their folder.
+        folder: PathBuf,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// An image's mask cannot be used.
+    #[error("{id}: {problem}")]
+    Mask {
+        /// The image.
+        id: String,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// The images have several forms, and none was asked for.
+    #[error("{}: {problem}", folder.display())]
+    Mixed {
+        /// The folder.
+        folder: PathBuf,
+        /// The forms and what to do.
+        problem: String,
+    },
+    /// Some images have no class or no mask.
+    #[error("{what} {n} image{} ({hint}):{}", if *n == 1 { "" } else { "s" }, first_of(files, *n))]
+    Incomplete {
+        /// What is missing, as in `labels.csv has no label for`.
+        what: String,
         /// Number of these images.
         n: usize,
-        /// What is missing and what to do.
-        what: String,
+        /// What to do.
+        hint: String,
         /// The first of them.
         files: Vec<String>,
     },

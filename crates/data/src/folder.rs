@@ -1,26 +1,32 @@
 //! A folder of images as an image source.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use sdft_imaging::{Image, ImageSpec, Limits, center_crop, decode_file};
+use sdft_imaging::{ImageSpec, Limits};
 
 use crate::{
     DataError, FolderOptions, ImageSource, Item, Place, Report, Result,
     check::{Checked, check},
+    classes::Classes,
+    entries::Entries,
+    masks::Masks,
+    reader::Reader,
 };
 
-/// The images of a folder and its subfolders, sorted by the bytes of their paths, center-cropped and resized (see [`center_crop`]).
+/// The images of a folder and its subfolders, sorted by the bytes of their paths, in one form and size.
 #[derive(Debug)]
 pub struct FolderSource {
-    items: Vec<(String, PathBuf)>,
-    kept: Option<Vec<Image>>,
+    images: Entries,
+    kept: Option<Vec<Item>>,
     spec: ImageSpec,
-    limits: Limits,
+    reader: Reader,
+    masks: Option<Masks>,
+    classes: Classes,
 }
 
 impl FolderSource {
-    /// Opens `folder` for a model of `size` pixels, with the default [`FolderOptions`] and the limits from the environment. Also returns a
-    /// report of the folder.
+    /// Opens `folder` for a model of 8-bit RGB images of `size` pixels, with the other options of [`FolderOptions::rgb8`] and the limits from
+    /// the environment. Also returns a report of the folder.
     ///
     /// # Errors
     /// Fails for the same reasons as [`open_with`](Self::open_with) and [`Limits::from_env`].
@@ -36,12 +42,15 @@ impl FolderSource {
     /// Opens `folder`, and returns a report of it. Every image is decoded once, on all threads, so that later reads do not fail.
     ///
     /// Images are recognised by content, regardless of their names; the report lists every other file. Links are followed, and a loop of links is
-    /// visited once. `on_image` is called with (done, total) after each image, from any thread.
+    /// visited once. `on_image` is called with (done, total) after each file, from any thread.
     ///
     /// # Errors
     /// Fails if
     /// - the folder does not exist, is not a folder, cannot be listed, is empty, or contains no readable image
-    /// - an image cannot be read and `options.strict` is set, or `options.size` is 0
+    /// - an image cannot be read and `options.strict` is set, or an option has an invalid value
+    /// - an image has values outside the range, and `options.range` is `None`
+    /// - an image has no class or mask, and `options` ask for one; or a mask does not fit its image, or is dark everywhere
+    /// - there are integers and floats, and `options.depth` is `None`; or the files state different ranges, and `options.range` is `None`
     pub fn open_with(
         folder: &Path,
         options: &FolderOptions,
@@ -50,13 +59,19 @@ impl FolderSource {
         let Checked {
             report,
             images,
-            crops,
+            kept,
+            spec,
+            reader,
+            masks,
+            classes,
         } = check(folder, options, true, on_image)?;
         let source = Self {
-            items: images,
-            kept: crops,
-            spec: ImageSpec::rgb8(options.size[1], options.size[0]),
-            limits: options.limits,
+            images,
+            kept,
+            reader: reader.of_form(&spec),
+            spec,
+            masks,
+            classes,
         };
         Ok((source, report))
     }
@@ -70,35 +85,46 @@ impl FolderSource {
 
 impl ImageSource for FolderSource {
     fn len(&self) -> usize {
-        self.items.len()
+        self.images.len()
     }
 
     fn spec(&self) -> &ImageSpec {
         &self.spec
     }
 
-    fn item(&self, index: usize, _: Place) -> Result<Item> {
-        let (_, path) = self.items.get(index).ok_or(DataError::Index {
-            index,
-            len: self.len(),
-        })?;
-        match &self.kept {
-            Some(kept) => Ok(kept[index].clone().into()),
-            None => {
-                let crop = center_crop(&decode_file(path, &self.limits)?, self.spec.width);
-                Ok(Image::from(crop).into())
-            }
+    fn item(&self, index: usize, place: Place) -> Result<Item> {
+        if index >= self.len() {
+            return Err(DataError::Index {
+                index,
+                len: self.len(),
+            });
         }
+        if let Some(kept) = &self.kept {
+            return Ok(self.reader.from_cache(&kept[index], &self.spec, place)?);
+        }
+        let (path, id, page) = self.images.file(index);
+        let raw = self.reader.load((&path, id, page), self.masks.as_ref())?;
+        Ok(self.reader.fitted(&raw, &self.spec, place)?)
     }
 
+    fn label(&self, index: usize) -> Option<u32> {
+        self.classes.labels.get(index).copied()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes.names
+    }
+
+    /// The path of the image's file relative to the folder, with `#` and the number of the page if the file has several: `a.tif#2`.
     fn id(&self, index: usize) -> String {
-        self.items
-            .get(index)
-            .map_or_else(String::new, |(id, _)| id.clone())
+        match index < self.len() {
+            true => self.images.id(index).into_owned(),
+            false => String::new(),
+        }
     }
 }
 
-/// Checks `folder` as a data set for a model of `size` pixels, without training.
+/// Checks `folder` as a data set for a model of `size` pixels, in the form that its images share, without training.
 ///
 /// # Errors
 /// Fails for the same reasons as [`FolderSource::open_with`] and [`Limits::from_env`]. Unreadable files are listed if at least one is readable.

@@ -2,10 +2,8 @@
 
 use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr};
 
-use sdft_imaging::{Depth, Limits};
+use sdft_imaging::{Depth, Fit, Limits};
 use serde::{Deserialize, Serialize};
-
-use crate::Fit;
 
 /// Options of reading a folder.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Image, Reading, Samples, alpha::Tone, picture::map_samples};
+use crate::{Image, ImagingError, Reading, Result, Samples, alpha::Tone, picture::map_samples};
 
 /// Channels as they are in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,30 @@ impl fmt::Display for Layout {
             (3, false) => write!(f, "{n} (red, green, blue and {} more)", n - 3),
             (_, true) => write!(f, "{n} (the last is alpha)"),
             _ => write!(f, "{n}"),
+        }
+    }
+}
+
+impl Image {
+    /// The picture with another number of channels, as [`Reading`] converts them: grey is repeated or made with Pillow's weights, and alpha is
+    /// opaque.
+    ///
+    /// # Errors
+    /// Fails if these channels cannot be made from the picture's.
+    pub fn with_channels(mut self, channels: usize) -> Result<Self> {
+        let reading = Reading {
+            channels: Some(channels),
+            ..Reading::default()
+        };
+        let layout = Layout::plain(self.channels);
+        let range = self.depth().full_range();
+        match convert(&mut self, layout, &reading, range) {
+            Some(_) => Ok(self),
+            None => Err(ImagingError::Channels {
+                origin: "picture in memory".to_owned(),
+                expected: channels,
+                found: layout.to_string(),
+            }),
         }
     }
 }

@@ -17,11 +17,28 @@ pub fn center_crop<P: Picture>(image: &P, size: usize) -> P {
     cover(image, [size.max(1); 2], [0.5; 2])
 }
 
+/// Resizes so that the picture covers `[height, width]`, without cropping: what [`Fit::RandomCrop`](crate::Fit::RandomCrop) crops from.
+#[must_use]
+pub fn resize_to_cover<P: Picture>(image: &P, target: [usize; 2]) -> P {
+    let target = target.map(|side| side.max(1));
+    let raster = image.raster();
+    let spans = covering([raster.height, raster.width], target, [0.5; 2]);
+    halve_and_resize(image, target, spans.map(|span| Span::whole(span.full)))
+}
+
 /// Resizes so that the picture covers `[height, width]`, and crops the rest at `place`; see [`covering`].
 pub(crate) fn cover<P: Picture>(image: &P, target: [usize; 2], place: [f64; 2]) -> P {
     let raster = image.raster();
-    let [columns, rows] = covering([raster.height, raster.width], target, place);
-    let [height, width] = target;
+    let spans = covering([raster.height, raster.width], target, place);
+    halve_and_resize(image, target, spans)
+}
+
+/// Halves while both sides are at least twice the target's, then resizes to a window of `columns` and `rows`.
+fn halve_and_resize<P: Picture>(
+    image: &P,
+    [height, width]: [usize; 2],
+    [columns, rows]: [Span; 2],
+) -> P {
     let mut halved: Option<P> = None;
     loop {
         let now = halved.as_ref().unwrap_or(image);

@@ -59,7 +59,7 @@ mod upright;
 pub use compose::{contact_sheet, enlarge, grid, side_by_side, titled};
 pub use conversions::Conversions;
 pub use convert::{from_unit_range_round, to_unit_range};
-pub use crop::{center_crop, resize_short_side, resize_short_side_square};
+pub use crop::{center_crop, resize_short_side, resize_short_side_square, resize_to_cover};
 pub use decode::{Decoded, decode_as_pillow, decode_bytes, decode_file, read_image_file};
 pub use depth::Depth;
 pub use error::{ImagingError, Result};

@@ -1,9 +1,13 @@
 //! Arguments of `data`.
 
-use crate::args::{choice, number, whole_from};
+use crate::args::{choice, number, size, whole_from};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
+use sdft_data::{ClassesFrom, Pages};
+use sdft_imaging::{Depth, Fit};
 use sdft_jobs::ClipModel;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
@@ -14,19 +18,7 @@ pub(crate) struct DataArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataVerb {
     /// Decode every image of a folder and report broken, duplicate and unusual images.
-    Check {
-        /// The folder.
-        dir: PathBuf,
-        /// Side that the images will have in training.
-        #[arg(long, value_name = "PIXELS", value_parser = whole_from::<usize, 1>, default_value_t = 256)]
-        size: usize,
-        /// Fail if an image cannot be read.
-        #[arg(long)]
-        strict: bool,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Check(CheckArgs),
     /// Turn parquet tables, zip files and folders of images into a checked set of squares (done by `sdft-prepare`).
     #[command(disable_help_flag = true)]
     Prepare {
@@ -37,6 +29,97 @@ pub(crate) enum DataVerb {
     /// Rank images by their similarity to a text (CLIP), and copy the nearest.
     #[command(after_long_help = SELECT_HELP)]
     Select(SelectArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The folder.
+    pub(crate) dir: PathBuf,
+    /// Size that the images will have in training: height and width, or the side of a square.
+    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = size, default_value = "256")]
+    pub(crate) size: [usize; 2],
+    /// How images get the size.
+    #[arg(long, value_parser = fit(), default_value = "crop")]
+    pub(crate) fit: Fit,
+    /// Number of channels; alpha counts only in 4. The default is what all images share, or 3.
+    #[arg(long, value_name = "N", value_parser = whole_from::<usize, 1>)]
+    pub(crate) channels: Option<usize>,
+    /// 8, 16 or float. The default is what all images share, or 8.
+    #[arg(long)]
+    pub(crate) depth: Option<Depth>,
+    /// The values that become -1 and 1, such as 0,4095 for 12 bits. The default is the full range of the depth.
+    #[arg(long, value_name = "LOW,HIGH", value_parser = numbers::<f64, 2>, allow_hyphen_values = true)]
+    pub(crate) range: Option<[f64; 2]>,
+    /// The colour under transparent pixels and around padded images: red, green and blue from 0 to 255.
+    #[arg(long, value_name = "R,G,B", value_parser = numbers::<u8, 3>, default_value = "255,255,255")]
+    pub(crate) background: [u8; 3],
+    /// What the pages of a file are.
+    #[arg(long, value_parser = pages(), default_value = "images")]
+    pub(crate) pages: Pages,
+    /// Where the classes are: `folders` (each subfolder is a class), or a CSV or JSON file with the label of each image.
+    #[arg(long, value_name = "folders|FILE")]
+    pub(crate) classes: Option<ClassesFrom>,
+    /// A folder with a mask for each image, with the same name: what is dark takes no part.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) masks: Option<PathBuf>,
+    /// Fail if an image cannot be read.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// List every file with what becomes of it.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) list: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn fit() -> impl TypedValueParser<Value = Fit> {
+    named([
+        ("crop", "cover the size, and take the middle", Fit::Crop),
+        (
+            "random-crop",
+            "cover the size, and take a random part each time",
+            Fit::RandomCrop,
+        ),
+        (
+            "pad",
+            "fit inside, on the background; padding does not count in the loss",
+            Fit::Pad,
+        ),
+        ("resize", "stretch", Fit::Resize),
+    ])
+}
+
+fn pages() -> impl TypedValueParser<Value = Pages> {
+    named([
+        ("images", "each page is an image", Pages::Images),
+        (
+            "channels",
+            "the pages are the channels of one image",
+            Pages::Channels,
+        ),
+        ("first", "only the first page is used", Pages::First),
+    ])
+}
+
+/// One of some values by their names; each has an explanation.
+fn named<T: Copy + Send + Sync + 'static, const N: usize>(
+    all: [(&'static str, &'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
+    let values = all.map(|(name, about, _)| PossibleValue::new(name).help(about));
+    PossibleValuesParser::new(values).try_map(move |name| {
+        let found = all.iter().find(|(known, ..)| *known == name);
+        found
+            .map(|&(.., value)| value)
+            .ok_or("not one of the values")
+    })
+}
+
+/// `N` numbers with commas between them.
+fn numbers<T: FromStr + Copy, const N: usize>(text: &str) -> Result<[T; N], String> {
+    let all: Option<Vec<T>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+    let expected = || format!("expected {N} numbers with commas between them");
+    all.and_then(|all| all.try_into().ok()).ok_or_else(expected)
 }
 
 const SELECT_HELP: &str = "\

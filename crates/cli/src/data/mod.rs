@@ -5,37 +5,51 @@ pub(crate) mod args;
 use crate::console;
 use crate::job::job_on_cpu;
 use anyhow::Result;
-use args::{DataArgs, DataVerb, SelectArgs};
-use sdft_data::check_folder;
+use args::{CheckArgs, DataArgs, DataVerb, SelectArgs};
+use sdft_data::{FolderOptions, check_folder_with};
+use sdft_imaging::Limits;
 use sdft_jobs::{SelectOptions, Take, Weights, select_images};
 use sdft_runtime::usage;
-use std::path::Path;
 use std::process::{Command, ExitCode};
 
 pub(crate) fn data(args: &DataArgs, offline: bool, threads: Option<usize>) -> Result<ExitCode> {
     match &args.verb {
-        DataVerb::Check {
-            dir,
-            size,
-            strict,
-            json,
-        } => check(dir, *size, *strict, *json),
+        DataVerb::Check(args) => check(args),
         DataVerb::Prepare { args } => prepare(args, offline, threads),
         DataVerb::Select(args) => select(args).map(|()| ExitCode::SUCCESS),
     }
 }
 
-fn check(dir: &Path, size: usize, strict: bool, json: bool) -> Result<ExitCode> {
-    if !(1..=65_536).contains(&size) {
-        return Err(usage(format!("--size {size}: expected 1 to 65536")));
+fn check(args: &CheckArgs) -> Result<ExitCode> {
+    let [height, width] = args.size;
+    if height.max(width) > 65_536 {
+        return Err(usage(format!(
+            "--size {height}x{width}: expected 1 to 65536"
+        )));
     }
-    let report = check_folder(dir, size)?;
-    if json {
+    let mut options = FolderOptions::new(height);
+    options.size = args.size;
+    options.channels = args.channels;
+    options.depth = args.depth;
+    options.range = args.range;
+    options.fit = args.fit;
+    options.background = args.background;
+    options.pages = args.pages;
+    options.classes.clone_from(&args.classes);
+    options.masks.clone_from(&args.masks);
+    options.limits = Limits::from_env()?;
+    let report = check_folder_with(&args.dir, &options, &|_, _| {})?;
+    if args.json {
         console::line(serde_json::to_string_pretty(&report)?)?;
     } else {
         console::line(&report)?;
     }
-    let failed = strict && !report.unreadable.is_empty();
+    if args.list {
+        for file in report.files() {
+            console::line(file)?;
+        }
+    }
+    let failed = args.strict && !report.unreadable.is_empty();
     Ok(if failed {
         ExitCode::FAILURE
     } else {

@@ -91,10 +91,11 @@ fn of_folders<'a>(folder: &Path, ids: impl Iterator<Item = Cow<'a, str>>) -> Res
         labels.push(label);
     }
     if outside.n > 0 {
-        return Err(DataError::Unlabelled {
+        return Err(DataError::Incomplete {
             n: outside.n,
-            what: format!(
-                "are not in a subfolder of {}, whose subfolders are the classes; move them into one",
+            what: "no class for".to_owned(),
+            hint: format!(
+                "the subfolders of {} are the classes; move these images into one",
                 folder.display()
             ),
             files: outside.files,
@@ -181,11 +182,11 @@ impl Table {
         }
         if missing.n > 0 {
             let example = rows.first().map_or("", |row| row.file.as_str());
-            return Err(DataError::Unlabelled {
+            return Err(DataError::Incomplete {
                 n: missing.n,
-                what: format!(
-                    "have no label in {}, whose files are relative to the folder of the images (its first is {example:?})",
-                    origin.display()
+                what: format!("labels {} have none for", origin.display()),
+                hint: format!(
+                    "its files are relative to the folder of the images; the first is {example:?}"
                 ),
                 files: missing.files,
             });
@@ -390,10 +391,7 @@ mod tests {
             assert!(error.contains(part) && error.contains(name), "{error}");
         }
         let missing = of_file("l.csv", "b.png,1\ns,2\n").unwrap_err().to_string();
-        assert!(
-            missing.starts_with("2 images have no label in "),
-            "{missing}"
-        );
+        assert!(missing.contains("have none for 2 images"), "{missing}");
         assert!(
             missing.contains("a.png") && missing.contains("cat/1.jpg"),
             "{missing}"
@@ -415,6 +413,6 @@ mod tests {
             error.contains("1 image") && error.contains("top.png"),
             "{error}"
         );
-        assert!(error.contains("subfolder of set"), "{error}");
+        assert!(error.contains("subfolders of set"), "{error}");
     }
 }
