@@ -73,8 +73,8 @@ impl HeldOut {
                 data.extend(source.spec().to_unit_range(&source.image(i)?));
                 n += 1;
             }
-            let side = source.spec().width;
-            Ok(Tensor::from_vec(data, (n, 3, side, side), device)?)
+            let [c, h, w] = source.spec().shape();
+            Ok(Tensor::from_vec(data, (n, c, h, w), device)?)
         };
         Ok(Self {
             domains: [read(sources[0], indices[0])?, read(sources[1], indices[1])?],

@@ -2,9 +2,10 @@
 
 use sdft_adm::{AdmConfig, EncoderConfig, Pool};
 use sdft_diffusion::Process;
+use sdft_imaging::Depth;
 use sdft_train::{
-    LoopPlan, LrSchedule, MAX_RUN_STEPS, OptimPlan, OutputPlan, PlanError, RunPlan, check_classes,
-    check_counts, check_name, check_optim, check_pace, check_process,
+    LoopPlan, LrSchedule, MAX_RUN_STEPS, OptimPlan, OutputPlan, PlanError, RunPlan, Size,
+    check_classes, check_counts, check_name, check_optim, check_pace, check_process,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,15 @@ pub struct ClassifierData {
     pub strict: bool,
     /// The share of each domain that is held out for the accuracies; 0 measures none.
     pub held_out: f64,
+    /// Height and width, as `256` or `"192x256"`; `model.image_size` if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
+    /// Type of the samples: `8`, `16` or `float`; 8 if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Depth>,
+    /// The values that become -1 and 1; the full range of the type if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<[f64; 2]>,
 }
 
 impl Default for ClassifierData {
@@ -60,6 +70,9 @@ impl Default for ClassifierData {
             shift: 0,
             strict: false,
             held_out: 0.1,
+            size: None,
+            depth: None,
+            range: None,
         }
     }
 }
@@ -199,6 +212,12 @@ impl Default for ClassifierPlan {
 }
 
 impl ClassifierPlan {
+    /// Height and width of the images.
+    pub fn size(&self) -> Size {
+        let side = self.model.net.image_size;
+        self.data.size.unwrap_or(Size::new(side, side))
+    }
+
     /// The intervals of the loop.
     pub(crate) fn pace(&self) -> OutputPlan {
         OutputPlan {
@@ -246,12 +265,12 @@ impl RunPlan for ClassifierPlan {
             key: format!("model.{}", e.field),
             problem: e.problem,
         })?;
-        if net.out_channels != 2 || net.in_channels != 3 || net.num_classes != 0 {
+        if net.out_channels != 2 || net.num_classes != 0 {
             return wrong(
                 "model.out_channels",
                 format!(
-                    "a classifier of two domains takes images of 3 channels and no labels, found out_channels {}, in_channels {}, num_classes {}",
-                    net.out_channels, net.in_channels, net.num_classes
+                    "a classifier of two domains takes images without labels, found out_channels {}, num_classes {}",
+                    net.out_channels, net.num_classes
                 ),
             );
         }
@@ -264,12 +283,29 @@ impl RunPlan for ClassifierPlan {
                 ),
             );
         }
-        if self.data.shift >= net.image_size {
+        let size = self.size();
+        let factor = net.factor();
+        if size.sides().iter().any(|side| !side.is_multiple_of(factor)) {
+            return wrong(
+                "data.size",
+                format!("expected sides that are multiples of {factor}, found {size}"),
+            );
+        }
+        let square = Size::new(net.image_size, net.image_size);
+        if self.model.pool == Pool::Attention && size != square {
+            return wrong(
+                "model.pool",
+                format!(
+                    "the attention pool takes images of {square}, found {size}; expected another pool"
+                ),
+            );
+        }
+        if self.data.shift >= size.height.min(size.width) {
             return wrong(
                 "data.shift",
                 format!(
-                    "expected less than the image size {}, found {}",
-                    net.image_size, self.data.shift
+                    "expected less than the image size {size}, found {}",
+                    self.data.shift
                 ),
             );
         }

@@ -60,6 +60,7 @@ pub(crate) fn check<P: Plan>(table: &Table, below: &Table, origin: &str) -> Resu
         all,
         is_known: &|key, value| accepts::<P>(&known, key, value),
         is_read: &|key, value| read::<P>(&known, key, value).is_ok(),
+        omitted: &|| omitted::<P>(&known),
     };
     check_level(table, &known, "", &plan, origin)
 }
@@ -74,6 +75,38 @@ fn accepts<P: Plan>(defaults: &Table, key: &str, value: &Value) -> bool {
             Ok(_) => true,
             Err(unknown) => unknown.message().replace("__unknown", "") != error.message(),
         },
+    }
+}
+
+/// The keys that the serialized default omits, by what serde expects instead of a key that does not exist.
+fn omitted<P: Plan>(defaults: &Table) -> Vec<String> {
+    let mut sections = vec![String::new()];
+    collect_sections(defaults, "", &mut sections);
+    let mut all = Vec::new();
+    for section in sections {
+        let Err(error) = read::<P>(defaults, &format!("{section}__unknown"), &true.into()) else {
+            continue;
+        };
+        let Some((_, expected)) = error
+            .message()
+            .split_once("unknown field `__unknown`, expected ")
+        else {
+            continue;
+        };
+        let fields = expected.split('`').skip(1).step_by(2);
+        all.extend(fields.map(|field| format!("{section}{field}")));
+    }
+    all
+}
+
+/// The sections of a table, each with a dot at its end.
+fn collect_sections(table: &Table, prefix: &str, out: &mut Vec<String>) {
+    for (key, value) in table {
+        if let Value::Table(inner) = value {
+            let section = format!("{prefix}{key}.");
+            out.push(section.clone());
+            collect_sections(inner, &section, out);
+        }
     }
 }
 
@@ -99,6 +132,8 @@ struct Keys<'a> {
     is_known: Asked<'a>,
     /// Whether a key takes a value.
     is_read: Asked<'a>,
+    /// The other keys that exist.
+    omitted: &'a dyn Fn() -> Vec<String>,
 }
 
 fn collect_keys(table: &Table, prefix: &str, out: &mut Vec<String>) {
@@ -135,7 +170,14 @@ fn check_level(
                     continue;
                 }
                 let in_file = !origin.starts_with("--set");
-                let mut problem = keys::unknown(&full, value, &plan.all, in_file);
+                let mut all = plan.all.clone();
+                let is_section = |key: &str| {
+                    let inside = format!("{key}.");
+                    plan.all.iter().any(|known| known.starts_with(&inside))
+                };
+                let others = (plan.omitted)().into_iter();
+                all.extend(others.filter(|key| !plan.all.contains(key) && !is_section(key)));
+                let mut problem = keys::unknown(&full, value, &all, in_file);
                 let kinds = KINDS.map(|kind| format!("{prefix}{kind}"));
                 let any = Value::String(String::new());
                 if let Some(kind) = kinds.iter().find(|kind| (plan.is_known)(kind, &any)) {

@@ -5,7 +5,7 @@ use crate::learner::Learner;
 use crate::plan::{BestBy, Plan};
 use crate::preview::{Samples, to_tensor};
 use candle_core::Device;
-use sdft_data::ImageSource;
+use sdft_data::{Digits, ImageSource};
 use sdft_eval::{Extractor, ImageSet, nearest_first, neighbour_strip, score_digits};
 use sdft_features::DigitsJudge;
 use sdft_imaging::{ImageSpec, Rgb8};
@@ -21,6 +21,18 @@ pub struct Evaluator {
     pub extractor: Extractor,
     /// On the digits: the judge, and the classes of the training images.
     pub judge: Option<(DigitsJudge, Vec<u8>)>,
+}
+
+impl Evaluator {
+    /// An image as the networks see it: the judge of digits takes 16x16 pixels, Inception any size.
+    fn seen(&self, image: Rgb8) -> Rgb8 {
+        match self.judge {
+            Some(_) if [image.width, image.height] != [Digits::SIZE; 2] => {
+                sdft_imaging::center_crop(&image, Digits::SIZE)
+            }
+            _ => image,
+        }
+    }
 }
 
 /// An evaluator with the features of the training images.
@@ -51,7 +63,7 @@ impl Evaluation {
         data: Arc<dyn ImageSource>,
         device: &Device,
     ) -> Result<Self> {
-        let images = (0..data.len()).map(|i| Ok(data.screen(i)?));
+        let images = (0..data.len()).map(|i| Ok(evaluator.seen(data.screen(i)?)));
         let label = "the training images".to_owned();
         let set = ImageSet::of_images(label, images, &evaluator.extractor, &mut |_, _| {})?;
         let Some(reference) = set.features.filter(|features| features.n() >= 2) else {
@@ -71,7 +83,11 @@ impl Evaluation {
 
     /// Samples the averaged weights after `step` steps and measures the samples.
     pub(crate) fn evaluate(&self, learner: &Learner, step: u64) -> Result<EvalReport> {
-        let images = self.samples.averaged(learner)?;
+        let drawn = self.samples.averaged(learner)?;
+        let images: Vec<Rgb8> = drawn
+            .into_iter()
+            .map(|image| self.evaluator.seen(image))
+            .collect();
         let extractor = &self.evaluator.extractor;
         let metric = |source| TrainError::Evaluation(format!("step {step}: {source}"));
         let features =
@@ -87,7 +103,7 @@ impl Evaluation {
         ];
         let mut score = kid;
         if let Some((judge, present)) = &self.evaluator.judge {
-            let spec = ImageSpec::rgb8(self.data.spec().width, self.data.spec().height);
+            let spec = ImageSpec::rgb8(Digits::SIZE, Digits::SIZE);
             let judged = score_digits(judge, &to_tensor(&images, &spec)?, present)?;
             values.push(("eval.coverage".to_owned(), judged.coverage));
             values.push(("eval.style".to_owned(), judged.style));
@@ -106,7 +122,8 @@ impl Evaluation {
     fn strip(&self, images: &[Rgb8], neighbours: &[Neighbour], step: u64) -> Result<Option<Rgb8>> {
         let mut pairs = Vec::new();
         for i in nearest_first(neighbours) {
-            pairs.push((images[i].clone(), self.data.screen(neighbours[i].index)?));
+            let nearest = self.data.screen(neighbours[i].index)?;
+            pairs.push((images[i].clone(), self.evaluator.seen(nearest)));
         }
         Ok(neighbour_strip(
             &pairs,

@@ -80,8 +80,9 @@ pub(crate) fn memory_of(plan: &TrainPlan) -> Result<Needed> {
 /// The memory that the training of a classifier needs.
 pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
     let net = &plan.model.net;
+    let [height, width] = plan.size().sides();
     let (cost, maps) = (
-        net.encoder_cost([net.image_size; 2]),
+        net.encoder_cost(plan.size().sides()),
         size_of_maps(&plan.steps),
     );
     let (all, inside) = (maps * cost.activation_bytes, maps * cost.recomputed_bytes);
@@ -95,7 +96,7 @@ pub(crate) fn memory_of_classifier(plan: &ClassifierPlan) -> Result<Needed> {
         source: 0.0,
         sampled: 0.0,
         shown: 0,
-        image: image([net.in_channels, net.image_size, net.image_size]),
+        image: image([net.in_channels, height, width]),
     }
     .needed(micro, batch))
 }

@@ -203,9 +203,9 @@ fn image_seconds(plan: &ClassifierPlan) -> Result<f64> {
     let (start, _) = start_classifier(&config, plan.seed, None, &device)?;
     let (params, _) = start.trainable()?;
     let encoder = Encoder::load(&params, &config)?;
-    let side = config.net.image_size;
+    let ([h, w], c) = (plan.size().sides(), config.net.in_channels);
     let pass = |n: usize| -> Result<f64> {
-        let x = Tensor::ones((n, 3, side, side), DType::F32, &device)?;
+        let x = Tensor::ones((n, c, h, w), DType::F32, &device)?;
         let started = Instant::now();
         let log_probs = encoder.log_probs(&x, &vec![500.0; n])?;
         backward(&log_probs.narrow(1, 0, 1)?.sum_all()?)?;

@@ -14,9 +14,10 @@ use sdft_classifier::{
 };
 use sdft_data::ImageSource;
 use sdft_diffusion::Process;
+use sdft_imaging::Depth;
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
 use sdft_settings::{given, layers, put};
-use sdft_train::{ClassesPlan, DataPlan, Ending, RunFolder, RunPlan};
+use sdft_train::{ClassesPlan, DataPlan, Ending, RunFolder, RunPlan, Size};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -253,9 +254,9 @@ impl Training for ClassifierTraining {
             ));
         }
         let [source, target] = self.domains;
-        let side = source.spec().width;
+        let spec = *source.spec();
         context.progress.note(&format!(
-            "{}: {} source and {} target images of {side}x{side}, {} steps of {}; writes {}",
+            "{}: {} source and {} target images of {spec}, {} steps of {}; writes {}",
             plan.name,
             source.len(),
             target.len(),
@@ -275,7 +276,7 @@ impl Training for ClassifierTraining {
     }
 }
 
-/// The diffusion model that the classifier will guide. Its image size goes into the table.
+/// The diffusion model that the classifier will guide. The form of its images goes into the table.
 fn guided_model(
     name: &str,
     table: &mut Table,
@@ -293,16 +294,33 @@ fn guided_model(
     for note in &model.notes {
         context.progress.note(note);
     }
-    let size = model.architecture.image_size();
-    let set = given(table, "model").remove("image_size");
-    if let Some(set) = set.filter(|set| set.as_u64() != Some(size as u64)) {
-        return Err(usage(format!(
-            "model.image_size: {name} makes images of {size}x{size}, the configuration has {set}"
-        )));
+    let image = &model.image;
+    let wanted = [
+        ("image_size", image.height.max(image.width)),
+        ("in_channels", image.channels),
+    ];
+    for (field, value) in wanted {
+        let set = given(table, "model").remove(field);
+        if let Some(set) = set.filter(|set| set.as_u64() != Some(value as u64)) {
+            return Err(usage(format!(
+                "model.{field}: {name} makes images of {image}, the configuration has {set}"
+            )));
+        }
+        let value = i64::try_from(value)
+            .map_err(|_| failed(format!("{name}: its images are too large")))?;
+        put(table, &format!("model.{field}"), value);
     }
-    let size =
-        i64::try_from(size).map_err(|_| failed(format!("{name}: its images are too large")))?;
-    put(table, "model.image_size", size);
+    if image.height != image.width {
+        let size = Size::new(image.height, image.width);
+        put(table, "data.size", size.to_string());
+    }
+    if image.depth != Depth::U8 {
+        let depth = toml::Value::try_from(image.depth)?;
+        put(table, "data.depth", depth);
+    }
+    if image.range != image.depth.full_range() {
+        put(table, "data.range", image.range.to_vec());
+    }
     if let Some(field) = contradiction(process, &model.process) {
         return Err(usage(format!(
             "process.{field}: {name} was trained with another value, and the classifier must be trained on the same noise"
@@ -382,5 +400,11 @@ fn open_domain(
         per_class: domain.per_class,
         ..DataPlan::default()
     };
-    open_data(&data, &Form::rgb8(plan.model.net.image_size), context)
+    let form = Form {
+        size: plan.size().sides(),
+        channels: Some(plan.model.net.in_channels),
+        depth: Some(plan.data.depth.unwrap_or_default()),
+        range: plan.data.range,
+    };
+    open_data(&data, &form, context)
 }
