@@ -285,7 +285,7 @@ def reading(c):
     c.refuse("npy, channels first", npy("first.npy", np.moveaxis(RGB8, -1, 0)), "numpy.moveaxis(a, 0, -1)")
     c.refuse("npy, truth values", npy("bool.npy", GREY8[..., 0] > 9), "|b1")
 
-    # Colour profiles: two colour managements may differ by rounding.
+    # Colour profiles: two colour managements may differ by rounding. Levels of JPEG differ by 2 before, which is more in dark colours after.
     for name in ("P3", "Adobe"):
         profile = icc(name)
         expected = np.asarray(to_srgb(RGB, profile))
@@ -293,7 +293,7 @@ def reading(c):
         c.add(f"webp with the profile {name}", c.png(f"{name}.webp", RGB, icc_profile=profile, lossless=True), expected, most=1)
         c.add(f"tiff with the profile {name}", c.png(f"{name}.tif", RGB, icc_profile=profile), expected, most=1)
         path = c.png(f"{name}.jpg", photo, icc_profile=profile, quality=95, subsampling=0)
-        c.add(f"jpeg with the profile {name}", path, np.asarray(to_srgb(Image.open(path), profile)), most=4)
+        c.add(f"jpeg with the profile {name}", path, np.asarray(to_srgb(Image.open(path), profile)), most=6)
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     c.add("png with the profile sRGB", c.png("srgb.png", RGB, icc_profile=srgb), RGB8)
     c.add("png with a damaged profile", c.png("damaged.png", RGB, icc_profile=b"no profile" * 30), RGB8)

@@ -14,5 +14,5 @@
 mod mutate;
 mod readers;
 
-pub use mutate::{Rng, fix_png_checksums, fix_zip_checksums, mutate};
+pub use mutate::{Rng, fix_png_checksums, fix_tar_checksums, fix_zip_checksums, mutate};
 pub use readers::{READERS, Reader, corpus, read};

@@ -179,6 +179,17 @@ fn put_number(rng: &mut Rng, bytes: &mut [u8], at: usize) {
     }
 }
 
+/// Corrects the checksums of the headers of tar files, so that mutations reach what is behind them.
+pub fn fix_tar_checksums(bytes: &mut [u8]) {
+    for block in bytes.chunks_exact_mut(512) {
+        if block[257..262] == *b"ustar" {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
+}
+
 /// Corrects the checksums of stored zip entries, so that mutations reach the reader behind them.
 pub fn fix_zip_checksums(bytes: &mut [u8]) {
     let number = |bytes: &[u8], at: usize, width: usize| -> usize {

@@ -1,7 +1,7 @@
 //! The readers: each kind of file, and the function that reads it.
 
 use sdft_checkpoint::ReadOptions;
-use sdft_imaging::Limits;
+use sdft_imaging::{Limits, Reading};
 use sdft_models::LoadOptions;
 use sdft_schedule::{BetaSchedule, Respacing, Schedule, Weighting};
 use std::path::{Path, PathBuf};
@@ -19,12 +19,13 @@ pub struct Reader {
 }
 
 /// All readers, by name.
-pub const READERS: [Reader; 14] = [
+pub const READERS: [Reader; 17] = [
     reader("bmp", image),
     reader("direction", direction),
     reader("exclude", exclude),
     reader("gif", image),
     reader("jpeg", image),
+    reader("npy", image),
     Reader {
         repair: Some(crate::fix_zip_checksums),
         ..reader("npz", npz)
@@ -40,6 +41,11 @@ pub const READERS: [Reader; 14] = [
         ..reader("pt", weights)
     },
     reader("safetensors", weights),
+    Reader {
+        repair: Some(crate::fix_tar_checksums),
+        ..reader("tar", shard)
+    },
+    reader("tiff", image),
     reader("tokenizer", tokenizer),
     reader("webp", image),
     Reader {
@@ -81,12 +87,29 @@ pub fn corpus(name: &str) -> io::Result<Vec<Vec<u8>>> {
 }
 
 fn image(bytes: &[u8]) -> bool {
-    let Ok(image) = sdft_imaging::decode_bytes(bytes, &Limits::default()) else {
-        return false;
-    };
-    assert_eq!(image.pixels.len(), 3 * image.width * image.height);
-    if image.width * image.height <= 1 << 16 {
-        drop(sdft_imaging::center_crop(&image, 16));
+    // As it is stored, and as most programs ask for it.
+    let native = Reading::default();
+    let pages = native.pages(bytes, "file");
+    let stored = native.decode(bytes, "file", 0);
+    assert!(
+        stored.is_err() || pages.is_ok_and(|n| n > 0),
+        "a picture that is not counted"
+    );
+    for decoded in [
+        stored,
+        Reading::rgb8(Limits::default()).decode(bytes, "file", 0),
+    ] {
+        let Ok(decoded) = decoded else {
+            return false;
+        };
+        let image = decoded.image;
+        assert_eq!(
+            image.samples.len(),
+            image.channels * image.width * image.height
+        );
+        if image.width * image.height <= 1 << 16 {
+            drop(sdft_imaging::center_crop(&image, 16));
+        }
     }
     true
 }
@@ -116,6 +139,7 @@ fn direction(bytes: &[u8]) -> bool {
 }
 
 fn npz(bytes: &[u8]) -> bool {
+    image(bytes);
     sdft_npz::read_npz_bytes(bytes, "file").is_ok()
 }
 
@@ -125,6 +149,10 @@ fn table(bytes: &[u8]) -> bool {
 
 fn archive(bytes: &[u8]) -> bool {
     prepared(bytes, "archive.zip")
+}
+
+fn shard(bytes: &[u8]) -> bool {
+    prepared(bytes, "shard.tar")
 }
 
 fn prepared(bytes: &[u8], name: &str) -> bool {

@@ -94,7 +94,7 @@ fn pixels(kind: &str, bytes: &[u8]) -> usize {
         "png" => (number(16, 4), number(20, 4)),
         "bmp" => (swapped(18, 4), swapped(22, 4)),
         "gif" => (swapped(6, 2), swapped(8, 2)),
-        "jpeg" | "webp" => (Some(PIXELS), Some(1)),
+        "jpeg" | "tiff" | "webp" => (Some(PIXELS), Some(1)),
         _ => (None, None),
     };
     let (Some(width), Some(height)) = sides else {

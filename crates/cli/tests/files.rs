@@ -266,6 +266,42 @@ fn a_folder_is_checked_and_trained_on() {
     assert_eq!(json["unreadable"].as_array().unwrap().len(), 2);
     assert_eq!(json["others"][0], "notes.txt");
     let strict = place.run(&["data", "check", "images", "--size", "16", "--strict"]);
+    let list = [
+        "data", "check", "images", "--size", "24x16", "--list", "--fit", "pad",
+    ];
+    let list = place
+        .run(&[&list[..], &["--channels", "1", "--depth", "16"]].concat())
+        .ok();
+    for line in [
+        "\n00000.png: used\n",
+        "\nphoto.heic: left out: ",
+        "\nnotes.txt: not an image\n",
+        "24x16, 1 channel of 16 bits",
+    ] {
+        assert!(list.out.contains(line), "{line}: {}", list.out);
+    }
+    for wrong in [
+        ["--range", "5"],
+        ["--depth", "12"],
+        ["--fit", "fill"],
+        ["--size", "0x4"],
+    ] {
+        place
+            .run(&[&["data", "check", "images"][..], &wrong].concat())
+            .fails(2, &[wrong[0]]);
+    }
+    let classes = [
+        "data",
+        "check",
+        "images",
+        "--size",
+        "16",
+        "--classes",
+        "folders",
+    ];
+    place
+        .run(&classes)
+        .fails(1, &["no class for 7 images", "00000.png"]);
     assert_eq!(strict.code, Some(1));
     place
         .run(&["data", "check", "imagse"])

@@ -37,11 +37,11 @@ impl Reader {
         }
     }
 
-    /// The reader of images that all have the form `spec`.
-    pub(crate) fn of_form(&self, spec: &ImageSpec) -> Self {
+    /// The reader of images that all have these channels and depth.
+    pub(crate) fn of_form(&self, channels: usize, depth: Depth) -> Self {
         let mut reader = self.clone();
-        reader.reading.channels = Some(spec.channels);
-        reader.reading.depth = Some(spec.depth);
+        reader.reading.channels = Some(channels);
+        reader.reading.depth = Some(depth);
         reader
     }
 
@@ -211,7 +211,7 @@ impl Reader {
     ///
     /// # Errors
     /// Never fails for such an item.
-    pub(crate) fn from_cache(&self, kept: &Item, spec: &ImageSpec, place: Place) -> Decoding<Item> {
+    pub(crate) fn cached(&self, kept: &Item, spec: &ImageSpec, place: Place) -> Decoding<Item> {
         match self.fit {
             Fit::RandomCrop => self.fitted(kept, spec, place),
             _ => Ok(kept.clone()),

@@ -7,9 +7,9 @@ use sdft_imaging::{Conversions, Decoded, Depth, Image, ImageSpec, Profile};
 use crate::Spread;
 
 /// Different forms or names that are kept apart; there may be as many as there are files.
-const FORMS: usize = 64;
+const NAMES: usize = 64;
 
-/// Sums over the images of a folder, which do not depend on the order in which they are read.
+/// Sums over images, which do not depend on the order in which they are read.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) formats: BTreeMap<String, usize>,
@@ -24,17 +24,13 @@ pub(crate) struct Tally {
     pub(crate) profiles: BTreeMap<String, usize>,
     /// Colour profiles that are not applied, with the reason.
     pub(crate) ignored_profiles: BTreeMap<String, usize>,
-    /// Files with several pages that are images.
-    pub(crate) stacks: usize,
-    /// The forms at the size of the set, each with its first image.
-    pub(crate) forms: Vec<(ImageSpec, usize)>,
     /// Sum over the masks at the size of the set, and number of their pixels.
     pub(crate) mask: [u64; 2],
 }
 
 impl Tally {
-    /// Counts an image of file number `file`.
-    pub(crate) fn add(&mut self, decoded: &Decoded, form: ImageSpec, file: usize) {
+    /// Counts an image.
+    fn add(&mut self, decoded: &Decoded) {
         let Image { width, height, .. } = decoded.image;
         *self.formats.entry(decoded.format.to_owned()).or_default() += 1;
         *self.channels.entry(decoded.channels).or_default() += 1;
@@ -51,17 +47,53 @@ impl Tally {
             }
             Some(Profile::Srgb) | None => {}
         }
-        if let Some((_, first)) = self.forms.iter_mut().find(|(known, _)| *known == form) {
-            *first = file.min(*first);
-        } else if self.forms.len() < FORMS {
-            self.forms.push((form, file));
+    }
+}
+
+/// The images of one form.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// The form at the size of the set.
+    pub(crate) form: ImageSpec,
+    /// The number of the first file.
+    pub(crate) first: usize,
+    pub(crate) tally: Tally,
+}
+
+/// All images by their forms.
+#[derive(Debug, Default)]
+pub(crate) struct Groups(pub(crate) Vec<Group>);
+
+impl Groups {
+    /// Counts an image of file number `file`. Forms beyond the first few are not counted.
+    pub(crate) fn add(&mut self, decoded: &Decoded, form: ImageSpec, file: usize) {
+        if self.of(&form).is_none() && !self.is_full() {
+            self.0.push(Group {
+                form,
+                first: file,
+                tally: Tally::default(),
+            });
         }
+        if let Some(group) = self.of(&form) {
+            group.first = group.first.min(file);
+            group.tally.add(decoded);
+        }
+    }
+
+    /// Whether further forms are not counted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.len() == NAMES
+    }
+
+    /// The images of a form.
+    pub(crate) fn of(&mut self, form: &ImageSpec) -> Option<&mut Group> {
+        self.0.iter_mut().find(|group| group.form == *form)
     }
 }
 
 /// Counts a name, or all names after the first few as one.
 fn count(names: &mut BTreeMap<String, usize>, name: String) {
-    let known = names.len() < FORMS || names.contains_key(&name);
+    let known = names.len() < NAMES || names.contains_key(&name);
     let name = if known { name } else { "others".to_owned() };
     *names.entry(name).or_default() += 1;
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use sdft_data::{DataError, Digits, DigitsSource, ImageSource, Style};
-use sdft_imaging::{Rgb8, to_unit_range, write_png};
+use sdft_data::{DataError, Digits, DigitsOptions, DigitsSource, Fit, ImageSource, Place, Style};
+use sdft_imaging::{Depth, Rgb8, Samples, to_unit_range, write_png};
 use sdft_noise::{Draw, Purpose};
 
 const N: usize = Digits::SIZE * Digits::SIZE;
@@ -115,6 +115,89 @@ fn as_a_data_set_the_digits_pass_through_8_bits() {
         DigitsSource::new(digits, Style::Chalk, &[1], 0),
         Err(DataError::Option { .. })
     ));
+}
+
+fn source(change: impl FnOnce(&mut DigitsOptions)) -> DigitsSource {
+    let mut options = DigitsOptions::new(Style::Ember);
+    (options.digits, options.per_class) = (vec![7, 1, 4], 2);
+    change(&mut options);
+    DigitsSource::with_options(&Digits::embedded().unwrap(), &options).unwrap()
+}
+
+#[test]
+fn digits_come_in_every_form() {
+    let plain = source(|_| {});
+    let same = DigitsSource::new(Digits::embedded().unwrap(), Style::Ember, &[1, 4, 7], 2).unwrap();
+    assert!(
+        (0..6)
+            .all(|i| plain.item(i, Place::CENTRE).unwrap() == same.item(i, Place::CENTRE).unwrap())
+    );
+
+    let grey = source(|o| o.channels = 1);
+    let Samples::U8(levels) = grey.image(0).unwrap().samples else {
+        panic!("8 bits")
+    };
+    let rgb = plain.screen(0).unwrap().pixels;
+    // Pillow's convert("L").
+    let luma = |p: &[u8]| {
+        let sum = 19_595 * u32::from(p[0]) + 38_470 * u32::from(p[1]) + 7_471 * u32::from(p[2]);
+        ((sum + 0x8000) >> 16) as u8
+    };
+    let expected: Vec<u8> = rgb.chunks(3).map(luma).collect();
+    assert_eq!(levels, expected);
+
+    let deep = source(|o| o.depth = Depth::U16);
+    let exact = Digits::embedded().unwrap().render(1, Style::Ember);
+    let got = deep.spec().to_unit_range(&deep.image(0).unwrap());
+    assert!(got.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 2e-5));
+    let floats = source(|o| (o.depth, o.range) = (Depth::F32, Some([-2.0, 2.0])));
+    let got = floats.spec().to_unit_range(&floats.image(0).unwrap());
+    assert!(got.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 1e-6));
+
+    let rgba = source(|o| o.channels = 4).image(0).unwrap();
+    let Samples::U8(values) = rgba.samples else {
+        panic!("8 bits")
+    };
+    let alpha: Vec<u8> = values.chunks(4).map(|p| p[3]).collect();
+    assert!(alpha[0] == 0 && alpha.contains(&255));
+    assert!(values.chunks(4).map(|p| &p[..3]).eq(rgb.chunks(3)));
+}
+
+#[test]
+fn digits_are_fitted_into_other_shapes() {
+    for fit in [Fit::Crop, Fit::RandomCrop, Fit::Pad, Fit::Resize] {
+        let source = source(|o| (o.size, o.fit, o.channels) = ([24, 16], fit, 1));
+        assert_eq!(source.spec().shape(), [1, 24, 16]);
+        let item = source.item(0, Place { x: 0.0, y: 0.0 }).unwrap();
+        assert_eq!((item.image.height, item.image.width), (24, 16));
+        assert_eq!(item.mask.is_some(), fit == Fit::Pad);
+        let right = source.item(0, Place { x: 1.0, y: 0.0 }).unwrap();
+        assert_eq!(item != right, fit == Fit::RandomCrop);
+    }
+}
+
+#[test]
+fn a_digit_is_its_class_only_if_asked_for() {
+    let with = source(|o| o.labelled = true);
+    assert_eq!(with.classes(), ["1", "4", "7"]);
+    let labels: Vec<_> = (0..7).map(|i| with.label(i)).collect();
+    assert_eq!(labels[..4], [Some(0), Some(1), Some(2), Some(0)]);
+    assert_eq!(labels[6], None);
+    let without = source(|_| {});
+    assert!(without.classes().is_empty() && without.label(0).is_none());
+}
+
+#[test]
+fn forms_that_digits_cannot_have_are_refused() {
+    let refused = |change: fn(&mut DigitsOptions)| {
+        let mut options = DigitsOptions::new(Style::Chalk);
+        change(&mut options);
+        let error = DigitsSource::with_options(&Digits::embedded().unwrap(), &options);
+        error.unwrap_err().to_string()
+    };
+    assert!(refused(|o| o.channels = 5).contains("1 (grey), 3, or 4"));
+    assert!(refused(|o| o.size = [0, 4]).contains("image size"));
+    assert!(refused(|o| o.range = Some([0.0, 999.0])).contains("because the depth is 8"));
 }
 
 #[test]

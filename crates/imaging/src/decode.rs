@@ -85,13 +85,14 @@ pub fn decode_file(path: &Path, limits: &Limits) -> Result<Rgb8> {
     decoded_rgb8(&bytes, &path.display().to_string(), limits)
 }
 
-/// Decodes a PNG, JPEG, GIF (first frame), WebP or BMP file in memory.
+/// Decodes a picture file in memory as 8-bit RGB on white: [`Reading::rgb8`].
 ///
-/// The format is recognised by content. Grey is replicated and palettes are expanded. For an opaque picture that is stored upright, every
-/// pixel equals that of Pillow's `convert("RGB")` ([`decode_as_pillow`]); others are decoded as people see them:
+/// The format is recognised by content. Grey is replicated and palettes are expanded. For an opaque picture of 8 bits in sRGB that is stored
+/// upright, every pixel equals that of Pillow's `convert("RGB")` ([`decode_as_pillow`]); others are decoded as people see them:
 /// - Choice: transparency is composed on white. The colours under it are not meant to be seen, and are often noise.
 /// - Choice: 16-bit channels keep their upper byte. Pillow does the same for colour; for grey, some of its versions clip to 255.
 /// - Choice: the orientation in EXIF, or in XMP if EXIF has none, is applied. guided-diffusion ignores both.
+/// - Choice: another colour space than sRGB is converted to it, relative to the white point.
 /// - JPEG decoders differ by less than half a level on average, and by more at edges where colour is subsampled. A JPEG without an
 ///   end-of-image marker is truncated and refused.
 ///
@@ -102,7 +103,7 @@ pub fn decode_bytes(bytes: &[u8], limits: &Limits) -> Result<Rgb8> {
 }
 
 /// Like [`decode_bytes`], but exactly what `PIL.Image.open(..).convert("RGB")` returns: transparency is dropped, which shows the colours under
-/// it, and the orientation is ignored. The reference implementations read images this way; the parity tests use it.
+/// it, and the orientation and colour profiles are ignored. The reference implementations read images this way; the parity tests use it.
 ///
 /// # Errors
 /// Fails for the same reasons as [`decode_bytes`].

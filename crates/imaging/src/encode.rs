@@ -128,7 +128,12 @@ mod tests {
                 };
                 let image = Image::new(5, 3, channels, samples).unwrap();
                 let bytes = spec.encode(&image).unwrap();
-                let read = Reading::default().decode(&bytes, "x", 0).unwrap();
+                // Three rows of five channels could be three channels first, so the channels are stated.
+                let reading = Reading {
+                    channels: Some(channels),
+                    ..Reading::default()
+                };
+                let read = reading.decode(&bytes, "x", 0).unwrap();
                 assert_eq!(read.image, image, "{spec}");
                 let format = match spec.ending() {
                     "tif" => "TIFF",

@@ -1,13 +1,23 @@
-//! Reads and writes pictures: decoding, exact resizing, conversions between 8-bit and [-1, 1], PNG files and contact sheets.
+//! Reads and writes pictures: every file format, depth and number of channels, exact resizing, conversions to [-1, 1], contact sheets.
 //!
-//! In computations an image is f32 in [-1, 1], channels first. In files it is 8-bit RGB, represented by [`Rgb8`]. The results equal those of
-//! the Python code that published results were made with:
+//! In computations an image is f32 in [-1, 1], channels first. In files it is an [`Image`] of any number of channels, of 8 bits, 16 bits or
+//! floats, whose form is an [`ImageSpec`]; what a screen shows is [`Rgb8`]. The results equal those of the Python code that published results
+//! were made with:
 //!
 //! ```text
-//! decode   = PIL.Image.convert("RGB"), on white, upright                resize = PIL.Image.resize, bit for bit
-//! to f32   = v / 127.5 - 1                                              crop   = guided-diffusion's center_crop_arr
-//! from f32 = floor(255 (clamp(x, -1, 1) + 1) / 2 + 0.5)
+//! decode   = PIL.Image.open, tifffile.imread, numpy.load, upright, in sRGB, on a background
+//! resize   = PIL.Image.resize, bit for bit: modes L, RGB, RGBA, I;16 and F        crop = guided-diffusion's center_crop_arr
+//! to f32   = v / 127.5 - 1, or from the range of the data        from f32 = floor(255 (clamp(x, -1, 1) + 1) / 2 + 0.5)
 //! ```
+//!
+//! | format | what is read |
+//! |---|---|
+//! | PNG, WebP, BMP, JPEG, GIF | grey and colour with and without alpha, palettes, 1 to 16 bits; the first frame of animations; inks of JPEG without their profile |
+//! | TIFF, BigTIFF | strips, tiles and planes; 1 to 64 bits, integers and floats; grey, RGB, palettes, inks, any bands; uncompressed, LZW, Deflate, PackBits, JPEG; pages, ImageJ's stacks |
+//! | NPY, NPZ | `[H, W]`, `[H, W, C]` and `[N, H, W, C]` of integers and floats |
+//!
+//! Integers that are signed or have more than 16 bits are read as floats of the same value. Colour profiles are applied, except those for
+//! inks and of floats, which [`Decoded::profile`] names. Files are written as PNG, as TIFF (floats) and as NPY (other numbers of channels).
 //!
 //! ```
 //! use sdft_imaging::{Limits, Rgb8, center_crop, decode_bytes, encode_png, to_unit_range};

@@ -9,8 +9,12 @@ use crate::{
     decode::{Raw, Source},
 };
 
-/// Most channels of an array of 3 axes; more are taken for a picture with channels first or a stack without channels.
-const MAX_CHANNELS: usize = 64;
+/// Whether these are the sides and channels of a picture, rather than a picture with channels first or a stack without channels: the channels
+/// asked for, or few of them, or fewer than rows and columns, and not more channels than fit behind 1 to 4 rows.
+fn may_be([height, width, channels]: [usize; 3], asked: Option<usize>) -> bool {
+    let few = channels <= 64 || channels < height.min(width);
+    asked == Some(channels) || few && (height > 4 || channels <= 4)
+}
 
 /// Where the array of a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +69,13 @@ fn form(source: &Source<'_>, store: Store) -> Result<Form> {
             })?
         }
     };
+    let asked = source.reading.channels;
     let (pages, size) = match shape[..] {
         [height, width] => (1, [height, width, 1]),
-        [height, width, channels] if channels <= MAX_CHANNELS => (1, [height, width, channels]),
-        [pages, height, width, channels] if channels <= MAX_CHANNELS => {
+        [height, width, channels] if may_be([height, width, channels], asked) => {
+            (1, [height, width, channels])
+        }
+        [pages, height, width, channels] if may_be([height, width, channels], asked) => {
             (pages, [height, width, channels])
         }
         _ => {
@@ -78,20 +85,11 @@ fn form(source: &Source<'_>, store: Store) -> Result<Form> {
                 _ => "",
             };
             return Err(source.broken(format!(
-                "expected an array of [height, width], [height, width, channels] or [images, height, width, channels] with at most \
-                 {MAX_CHANNELS} channels, found {shape:?}{transpose}"
+                "expected an array of [height, width], [height, width, channels] or [images, height, width, channels], found \
+                 {shape:?}{transpose}"
             )));
         }
     };
-    // A picture of at most 4 rows and more than 64 columns of "channels" was refused above; this one is short and plausible.
-    if let [first @ 1..=4, _, last] = shape[..]
-        && last > 4
-    {
-        return Err(source.broken(format!(
-            "an array of {shape:?} seems to have its {first} channels first; expected [height, width, channels]: \
-             numpy.moveaxis(a, 0, -1)"
-        )));
-    }
     Ok(Form {
         name,
         shape,

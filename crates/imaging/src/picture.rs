@@ -1,6 +1,6 @@
 //! The picture of any channels and depth, and operations that only move pixels.
 
-use crate::{Depth, ImagingError, Result, Rgb8};
+use crate::{Depth, ImagingError, Result, Rgb8, raster::Sealed as _};
 
 /// A picture as data: any number of channels, of 8 bits, 16 bits or floats; rows from top to bottom, channels innermost.
 ///
@@ -125,33 +125,8 @@ impl Image {
     /// # Errors
     /// Fails if the rectangle is empty or extends beyond the picture.
     pub fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Result<Self> {
-        let fits = |at: usize, len: usize, side: usize| {
-            len > 0 && at.checked_add(len).is_some_and(|end| end <= side)
-        };
-        if !fits(x, width, self.width) || !fits(y, height, self.height) {
-            return Err(ImagingError::CropOutside {
-                x,
-                y,
-                width,
-                height,
-                image_width: self.width,
-                image_height: self.height,
-            });
-        }
-        let n = self.channels;
-        let samples = map_samples!(&self.samples, values => {
-            let mut out = Vec::with_capacity(n * width * height);
-            for row in values.chunks_exact(n * self.width).skip(y).take(height) {
-                out.extend_from_slice(&row[n * x..n * (x + width)]);
-            }
-            out
-        });
-        Ok(Self {
-            width,
-            height,
-            channels: n,
-            samples,
-        })
+        self.raster().check_crop([x, y], [width, height])?;
+        Ok(self.raster().crop(x, y, width, height))
     }
 
     /// Mirrors the picture left to right.

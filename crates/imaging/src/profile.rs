@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use moxcms::{
     CicpProfile, ColorProfile, DataColorSpace, Layout as Samples, ProfileText, RenderingIntent,
-    Transform8BitExecutor, Transform16BitExecutor, TransformOptions,
+    Transform16BitExecutor, TransformOptions,
 };
 
-use crate::{Image, Samples as ImageSamples, channels::Layout};
+use crate::{Image, Samples as ImageSamples, alpha::Level, channels::Layout};
 
 /// Largest profile in bytes.
 const MAX_BYTES: usize = 16 << 20;
@@ -54,8 +54,7 @@ enum Kind {
     Converts {
         /// Whether the profile is for grey, so one sample becomes red, green and blue.
         is_grey: bool,
-        eight: Arc<Transform8BitExecutor>,
-        sixteen: Arc<Transform16BitExecutor>,
+        transform: Arc<Transform16BitExecutor>,
     },
     Unusable(String),
 }
@@ -78,19 +77,11 @@ pub(crate) fn apply(stated: &Stated, image: &mut Image, layout: Layout) -> Profi
         Kind::Converts { is_grey: true, .. } if colours == 3 => {
             ignored("it is for grey, and the picture is not")
         }
-        Kind::Converts {
-            is_grey,
-            eight,
-            sixteen,
-        } => {
+        Kind::Converts { is_grey, transform } => {
             let n = layout.channels;
             let done = match &mut image.samples {
-                ImageSamples::U8(values) => convert(values, n, colours, *is_grey, |from, to| {
-                    eight.transform(from, to).is_ok()
-                }),
-                ImageSamples::U16(values) => convert(values, n, colours, *is_grey, |from, to| {
-                    sixteen.transform(from, to).is_ok()
-                }),
+                ImageSamples::U8(values) => convert(values, n, colours, *is_grey, &**transform),
+                ImageSamples::U16(values) => convert(values, n, colours, *is_grey, &**transform),
                 ImageSamples::F32(_) => return ignored("the picture has floats"),
             };
             match done {
@@ -101,34 +92,39 @@ pub(crate) fn apply(stated: &Stated, image: &mut Image, layout: Layout) -> Profi
     }
 }
 
-/// Converts the first `colours` of `n` channels, block by block.
-fn convert<T: Copy + Default>(
+/// Converts the first `colours` of `n` channels, block by block. 8 bits are converted in 16, because the transform for 8 bits errs by up to
+/// two levels in dark colours.
+fn convert<T: Level>(
     values: &mut [T],
     n: usize,
     colours: usize,
     is_grey: bool,
-    transform: impl Fn(&[T], &mut [T]) -> bool,
+    transform: &Transform16BitExecutor,
 ) -> bool {
+    // 1 or 257.
+    let step = u64::from(u16::MAX) / T::MAX;
+    let wide = |value: T| (value.into() * step) as u16;
+    let narrow = |value: u16| T::narrow((u64::from(value) + step / 2) / step);
     let mut from = Vec::with_capacity(3 * BLOCK);
-    let mut to = vec![T::default(); 3 * BLOCK];
+    let mut to = vec![0; 3 * BLOCK];
     for block in values.chunks_mut(n * BLOCK) {
         from.clear();
         for pixel in block.chunks_exact(n) {
             match (colours, is_grey) {
-                (1, true) => from.push(pixel[0]),
-                (1, false) => from.extend([pixel[0]; 3]),
-                _ => from.extend_from_slice(&pixel[..3]),
+                (1, true) => from.push(wide(pixel[0])),
+                (1, false) => from.extend([wide(pixel[0]); 3]),
+                _ => from.extend([pixel[0], pixel[1], pixel[2]].map(wide)),
             }
         }
         let to = &mut to[..3 * (block.len() / n)];
-        if !transform(&from, to) {
+        if transform.transform(&from, to).is_err() {
             return false;
         }
         for (pixel, rgb) in block.chunks_exact_mut(n).zip(to.as_chunks::<3>().0) {
             match colours {
                 // Grey stays grey, so each of the three is it.
-                1 => pixel[0] = rgb[1],
-                _ => pixel[..3].copy_from_slice(rgb),
+                1 => pixel[0] = narrow(rgb[1]),
+                _ => pixel[..3].copy_from_slice(&rgb.map(narrow)),
             }
         }
     }
@@ -224,41 +220,31 @@ fn prepare_profile(name: String, profile: &ColorProfile) -> Prepared {
         prefer_fixed_point: false,
         ..TransformOptions::default()
     };
-    let eight = profile.create_transform_8bit(from, &srgb, Samples::Rgb, options);
-    let sixteen = profile.create_transform_16bit(from, &srgb, Samples::Rgb, options);
-    let (Ok(eight), Ok(sixteen)) = (eight, sixteen) else {
+    let Ok(transform) = profile.create_transform_16bit(from, &srgb, Samples::Rgb, options) else {
         return unusable("it cannot be applied".to_owned());
     };
-    let kind = match changes_nothing(&*eight, is_grey) {
+    let kind = match changes_nothing(&*transform, is_grey) {
         true => Kind::Srgb,
-        false => Kind::Converts {
-            is_grey,
-            eight,
-            sixteen,
-        },
+        false => Kind::Converts { is_grey, transform },
     };
     Prepared { name, kind }
 }
 
-/// Whether colours all over the cube, and all greys, change by one level at most.
-fn changes_nothing(eight: &Transform8BitExecutor, is_grey: bool) -> bool {
+/// Whether colours all over the cube, and all greys, change by one level of 8 bits at most.
+fn changes_nothing(transform: &Transform16BitExecutor, is_grey: bool) -> bool {
     let greys = (0..=255).map(|v| [v; 3]);
     let steps = || (0..=255).step_by(51);
     let cube = steps().flat_map(|r| steps().flat_map(move |g| steps().map(move |b| [r, g, b])));
-    let colours: Vec<[u8; 3]> = match is_grey {
-        true => greys.collect(),
-        false => greys.chain(cube).collect(),
+    let mut colours: Vec<u8> = match is_grey {
+        true => (0..=255).collect(),
+        false => greys.chain(cube).flatten().collect(),
     };
-    let from: Vec<u8> = match is_grey {
-        true => colours.iter().map(|c| c[0]).collect(),
-        false => colours.concat(),
-    };
-    let mut to = vec![0; 3 * colours.len()];
-    eight.transform(&from, &mut to).is_ok()
-        && to
+    let (before, n) = (colours.clone(), if is_grey { 1 } else { 3 });
+    convert(&mut colours, n, n, is_grey, transform)
+        && before
             .iter()
-            .zip(colours.concat())
-            .all(|(a, b)| a.abs_diff(b) <= 1)
+            .zip(&colours)
+            .all(|(a, b)| a.abs_diff(*b) <= 1)
 }
 
 fn description(profile: &ColorProfile) -> Option<String> {

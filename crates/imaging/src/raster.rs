@@ -1,6 +1,6 @@
 //! What resizing and cropping need to know of a picture.
 
-use crate::{Image, Rgb8, Samples};
+use crate::{Image, ImagingError, Result, Rgb8, Samples};
 
 /// [`Image`] and [`Rgb8`], which are resized and cropped by the same functions.
 pub trait Picture: Sealed {}
@@ -72,8 +72,26 @@ impl Sealed for Rgb8 {
 }
 
 impl Raster<'_> {
-    /// The samples of a rectangle that lies inside the picture.
-    pub(crate) fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Samples {
+    /// Fails unless a rectangle of columns and rows is inside the picture and not empty.
+    pub(crate) fn check_crop(&self, [x, y]: [usize; 2], [width, height]: [usize; 2]) -> Result<()> {
+        let fits = |at: usize, len: usize, side: usize| {
+            len > 0 && at.checked_add(len).is_some_and(|end| end <= side)
+        };
+        if fits(x, width, self.width) && fits(y, height, self.height) {
+            return Ok(());
+        }
+        Err(ImagingError::CropOutside {
+            x,
+            y,
+            width,
+            height,
+            image_width: self.width,
+            image_height: self.height,
+        })
+    }
+
+    /// A rectangle that lies inside the picture.
+    pub(crate) fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Image {
         fn rows<T: Copy>(values: &[T], stride: usize, at: [usize; 2], len: [usize; 2]) -> Vec<T> {
             let mut out = Vec::with_capacity(len[0] * len[1]);
             for row in values.chunks_exact(stride).skip(at[1]).take(len[1]) {
@@ -83,10 +101,15 @@ impl Raster<'_> {
         }
         let n = self.channels;
         let (stride, at, len) = (n * self.width, [n * x, y], [n * width, height]);
-        match self.samples {
-            View::U8(values) => Samples::U8(rows(values, stride, at, len)),
-            View::U16(values) => Samples::U16(rows(values, stride, at, len)),
-            View::F32(values) => Samples::F32(rows(values, stride, at, len)),
+        Image {
+            width,
+            height,
+            channels: n,
+            samples: match self.samples {
+                View::U8(values) => Samples::U8(rows(values, stride, at, len)),
+                View::U16(values) => Samples::U16(rows(values, stride, at, len)),
+                View::F32(values) => Samples::F32(rows(values, stride, at, len)),
+            },
         }
     }
 }

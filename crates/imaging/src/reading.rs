@@ -12,15 +12,18 @@ use crate::{
 pub struct Reading {
     /// Largest sizes.
     pub limits: Limits,
-    /// The channels of the picture; those of the file if `None`.
+    /// The channels of the picture; those of the file if `None`. Of colours, 1 is Pillow's mode `L`; of grey, 3 repeats it; 4 has alpha last,
+    /// opaque if the file has none. Another number must be the file's own.
     pub channels: Option<usize>,
-    /// The depth of the picture; that of the file if `None`.
+    /// The depth of the picture; that of the file if `None`. Without a range, 16 bits become 8 by their upper byte, and 8 become 16 by
+    /// repeating it. Otherwise, and for floats, the range of the file becomes the range of the result.
     pub depth: Option<Depth>,
-    /// The values that become -1 and 1; those of the file or its depth if `None`.
+    /// The values that are black and white; those of the file or its depth if `None`. Samples outside a range that is given are clamped and
+    /// counted. Without it, floats outside the file's own range, or 0 to 1, are an error if a depth is asked for.
     pub range: Option<[f64; 2]>,
     /// The colour under transparent pixels, where alpha is not kept.
     pub background: [u8; 3],
-    /// Whether transparency is dropped and the orientation ignored, as in `PIL.Image.open(..).convert("RGB")`.
+    /// Whether transparency is dropped, and orientation and colour profiles are ignored, as in `PIL.Image.open(..).convert("RGB")`.
     pub as_pillow: bool,
 }
 

@@ -60,7 +60,8 @@ pub(crate) fn resize_window<P: Picture>(image: &P, columns: Span, rows: Span, fi
     let raster = image.raster();
     let samples = match raster.samples {
         _ if (raster.width, raster.height) == (columns.full, rows.full) => {
-            raster.crop(columns.start, rows.start, columns.len, rows.len)
+            let (x, y) = (columns.start, rows.start);
+            return P::from_image(raster.crop(x, y, columns.len, rows.len));
         }
         View::U8(values) if raster.channels == 4 => {
             let mut out = window(&premultiply(values), &raster, columns, rows, filter);

@@ -1,6 +1,6 @@
 //! The 8-bit RGB picture, and operations that only move pixels.
 
-use crate::{Image, ImageSpec, ImagingError, Result, picture::check_length};
+use crate::{Image, ImageSpec, Result, picture::check_length, raster::Sealed as _};
 
 /// A picture of 8-bit RGB pixels, rows from top to bottom.
 ///
@@ -66,45 +66,14 @@ impl Rgb8 {
     /// # Errors
     /// Fails if the rectangle is empty or extends beyond the picture.
     pub fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Result<Self> {
-        let fits = |at: usize, len: usize, side: usize| {
-            len > 0 && at.checked_add(len).is_some_and(|end| end <= side)
-        };
-        if !fits(x, width, self.width) || !fits(y, height, self.height) {
-            return Err(ImagingError::CropOutside {
-                x,
-                y,
-                width,
-                height,
-                image_width: self.width,
-                image_height: self.height,
-            });
-        }
-        let mut pixels = Vec::with_capacity(3 * width * height);
-        for row in self
-            .pixels
-            .chunks_exact(3 * self.width)
-            .skip(y)
-            .take(height)
-        {
-            pixels.extend_from_slice(&row[3 * x..3 * (x + width)]);
-        }
-        Ok(Self {
-            width,
-            height,
-            pixels,
-        })
+        self.raster().check_crop([x, y], [width, height])?;
+        Ok(Self::from_image(self.raster().crop(x, y, width, height)))
     }
 
     /// Mirrors the picture left to right.
     #[must_use]
     pub fn flip_horizontal(&self) -> Self {
-        let mut pixels = Vec::with_capacity(self.pixels.len());
-        for row in self.pixels.chunks_exact(3 * self.width) {
-            for pixel in row.chunks_exact(3).rev() {
-                pixels.extend_from_slice(pixel);
-            }
-        }
-        Self { pixels, ..*self }
+        Self::from_image(Image::from(self.clone()).flip_horizontal())
     }
 
     /// Shifts the picture by `dx` pixels to the right and `dy` pixels down (negative: left, up).
@@ -112,18 +81,7 @@ impl Rgb8 {
     /// The uncovered border repeats the edge pixels, so a constant background stays constant.
     #[must_use]
     pub fn shift(&self, dx: isize, dy: isize) -> Self {
-        let from = |to: usize, by: isize, side: usize| {
-            // A side fits into isize, because the pixels are in memory.
-            (to as isize).saturating_sub(by).clamp(0, side as isize - 1) as usize
-        };
-        let mut pixels = Vec::with_capacity(self.pixels.len());
-        for y in 0..self.height {
-            let row = &self.pixels[3 * self.width * from(y, dy, self.height)..][..3 * self.width];
-            for x in 0..self.width {
-                pixels.extend_from_slice(&row[3 * from(x, dx, self.width)..][..3]);
-            }
-        }
-        Self { pixels, ..*self }
+        Self::from_image(Image::from(self.clone()).shift(dx, dy))
     }
 
     /// Copies `other` onto this picture with its top left corner at (`x`, `y`); parts beyond the picture are cut off.
@@ -145,6 +103,7 @@ impl Rgb8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ImagingError;
 
     /// Three columns, two rows; the red channel numbers the pixels.
     fn numbered() -> Rgb8 {

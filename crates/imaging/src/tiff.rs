@@ -57,13 +57,39 @@ const YCBCR: u64 = 6;
 
 const JPEG: u64 = 7;
 
+/// Most bytes of samples for each compressed one; LZW reaches most.
+const MOST_PER_BYTE: u64 = 1400;
+
 /// A picture in the file.
 struct Page {
     directory: Directory,
     /// Where its directory is.
     offset: u64,
-    /// How far its samples are behind those of its directory: ImageJ writes one directory for a whole stack.
-    shift: u64,
+}
+
+/// The pictures of a file.
+struct Pages<'a> {
+    container: Container<'a>,
+    pages: Vec<Page>,
+    /// Number and length of the pictures of an ImageJ stack, whose only directory is that of the first.
+    stack: Option<[u64; 2]>,
+}
+
+impl Pages<'_> {
+    fn len(&self) -> usize {
+        match self.stack {
+            Some([images, _]) => usize::try_from(images).unwrap_or(usize::MAX),
+            None => self.pages.len(),
+        }
+    }
+
+    /// A picture, and how far its samples are behind those of its directory.
+    fn get(&self, index: usize) -> (&Page, u64) {
+        match self.stack {
+            Some([_, len]) => (&self.pages[0], index as u64 * len),
+            None => (&self.pages[index], 0),
+        }
+    }
 }
 
 /// Whether the file begins like one of a camera: its first picture is a preview.
@@ -85,11 +111,11 @@ pub(crate) fn is_camera_raw(start: &[u8]) -> bool {
 
 /// Number of pictures in a file.
 pub(crate) fn count_pages(source: &Source<'_>) -> Result<usize> {
-    Ok(pages(source)?.1.len())
+    Ok(pages(source)?.len())
 }
 
 /// The pictures of a file. Thumbnails, smaller copies and masks are not counted.
-fn pages<'a>(source: &Source<'a>) -> Result<(Container<'a>, Vec<Page>)> {
+fn pages<'a>(source: &Source<'a>) -> Result<Pages<'a>> {
     let broken = |reason: &str| source.broken(reason.to_owned());
     let (container, first) =
         Container::open(source.bytes).ok_or_else(|| broken("it has no header"))?;
@@ -121,11 +147,7 @@ fn pages<'a>(source: &Source<'a>) -> Result<(Container<'a>, Vec<Page>)> {
             return Err(broken("it is a camera raw file; convert it to TIFF or PNG"));
         }
         if tags.number(tag::SUBFILE).unwrap_or(0) & 0b101 == 0 {
-            pages.push(Page {
-                directory,
-                offset,
-                shift: 0,
-            });
+            pages.push(Page { directory, offset });
         }
         offset = next;
     }
@@ -137,15 +159,19 @@ fn pages<'a>(source: &Source<'a>) -> Result<(Container<'a>, Vec<Page>)> {
             false => "it has no pictures",
         }));
     }
-    if let [page] = &pages[..] {
-        let rest = stack(container, page, source)?;
-        pages.extend(rest);
-    }
-    Ok((container, pages))
+    let stack = match &pages[..] {
+        [page] => stack(container, page, source)?,
+        _ => None,
+    };
+    Ok(Pages {
+        container,
+        pages,
+        stack,
+    })
 }
 
-/// The pictures after the first of an ImageJ stack that has one directory.
-fn stack(container: Container<'_>, page: &Page, source: &Source<'_>) -> Result<Vec<Page>> {
+/// Number and length of the pictures of an ImageJ stack that has one directory.
+fn stack(container: Container<'_>, page: &Page, source: &Source<'_>) -> Result<Option<[u64; 2]>> {
     let tags = Tags {
         container,
         directory: &page.directory,
@@ -156,32 +182,27 @@ fn stack(container: Container<'_>, page: &Page, source: &Source<'_>) -> Result<V
     let images = lines().find_map(|line| line.strip_prefix("images=")?.parse().ok());
     let images: u64 = match images {
         Some(n) if n > 1 && text.starts_with("ImageJ=") => n,
-        _ => return Ok(Vec::new()),
+        _ => return Ok(None),
     };
     let one = |tag: u16| match tags.numbers(tag).as_deref() {
         Some([value]) => Some(*value),
         _ => None,
     };
     let (Some(start), Some(len)) = (one(tag::STRIP_OFFSETS), one(tag::STRIP_LENGTHS)) else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let end = len
         .checked_mul(images)
         .and_then(|all| all.checked_add(start));
     if len == 0 || tags.number(tag::COMPRESSION).unwrap_or(1) != 1 {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     if end.is_none_or(|end| end > source.bytes.len() as u64) {
         return Err(source.broken(format!(
             "its ImageJ stack of {images} pictures is longer than the file, so the file is truncated"
         )));
     }
-    let later = (1..images).map(|k| Page {
-        directory: page.directory.clone(),
-        offset: page.offset,
-        shift: k * len,
-    });
-    Ok(later.collect())
+    Ok(Some([images, len]))
 }
 
 /// The tags of a directory.
@@ -225,14 +246,16 @@ impl<'a> Tags<'a> {
 
 /// Decodes a page.
 pub(crate) fn decode(source: &Source<'_>, page: usize) -> Result<Raw> {
-    let (container, pages) = pages(source)?;
+    let pages = pages(source)?;
     source.check_page(page, pages.len())?;
+    let container = pages.container;
+    let (page, shift) = pages.get(page);
     let tags = Tags {
         container,
-        directory: &pages[page].directory,
+        directory: &page.directory,
     };
     let form = Form::read(tags, source)?;
-    let bytes = samples(&form, tags, &pages[page], source)?;
+    let bytes = samples(&form, tags, [page.offset, shift], source)?;
     let mut image = form.image(bytes, tags, source)?;
     let layout = form.layout(tags, image.channels);
     if layout.has_alpha && tags.number(tag::EXTRA) == Some(1) {
@@ -489,14 +512,19 @@ impl Form {
 }
 
 /// Decompresses the samples of a page, plane after plane or pixel after pixel.
-fn samples(form: &Form, tags: Tags<'_>, page: &Page, source: &Source<'_>) -> Result<Vec<u8>> {
+fn samples(
+    form: &Form,
+    tags: Tags<'_>,
+    [offset, shift]: [u64; 2],
+    source: &Source<'_>,
+) -> Result<Vec<u8>> {
     let fail = |error: tiff::TiffError| match error {
         tiff::TiffError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
             truncated(source)
         }
         other => source.broken(other.to_string()),
     };
-    check_parts(form, tags, page, source)?;
+    let stored = check_parts(form, tags, shift, source)?;
     let mut limits = tiff::decoder::Limits::default();
     limits.intermediate_buffer_size = source.bytes.len();
     let (planes, channels) = match form.is_planar {
@@ -505,9 +533,19 @@ fn samples(form: &Form, tags: Tags<'_>, page: &Page, source: &Source<'_>) -> Res
     };
     let bits = u64::from(form.width) * form.bits * channels as u64;
     let expected = bits.div_ceil(8) * u64::from(form.height);
-    let mut bytes = vec![0; expected as usize * planes];
+    let total = expected.saturating_mul(planes as u64);
+    let most = match form.compression {
+        1 => stored,
+        _ => stored.saturating_mul(MOST_PER_BYTE),
+    };
+    if total > most {
+        return Err(source.broken(format!(
+            "its {stored} stored bytes are too few for {total} bytes of samples, so the file is truncated"
+        )));
+    }
+    let mut bytes = vec![0; total as usize];
     for (plane, bytes) in bytes.chunks_exact_mut(expected as usize).enumerate() {
-        let file = Patched::new(source.bytes, form, tags, page, plane);
+        let file = Patched::new(source.bytes, form, tags, [offset, shift], plane);
         let mut decoder = Decoder::new(file)
             .map_err(fail)?
             .with_limits(limits.clone());
@@ -527,8 +565,8 @@ fn truncated(source: &Source<'_>) -> ImagingError {
     source.broken("it ends within its samples, so the file is truncated".to_owned())
 }
 
-/// Checks that all strips and tiles are inside the file, and those of JPEG have no more pixels than the picture.
-fn check_parts(form: &Form, tags: Tags<'_>, page: &Page, source: &Source<'_>) -> Result<()> {
+/// Checks that all strips and tiles are inside the file, and those of JPEG have no more pixels than the picture. Returns their bytes.
+fn check_parts(form: &Form, tags: Tags<'_>, shift: u64, source: &Source<'_>) -> Result<u64> {
     let pairs = [
         (tag::STRIP_OFFSETS, tag::STRIP_LENGTHS),
         (tag::TILE_OFFSETS, tag::TILE_LENGTHS),
@@ -536,15 +574,17 @@ fn check_parts(form: &Form, tags: Tags<'_>, page: &Page, source: &Source<'_>) ->
     let picture = u64::from(form.width) * u64::from(form.height);
     let tile = |tag: u16| tags.number(tag).unwrap_or(0);
     let most = picture.max(tile(tag::TILE_WIDTH) * tile(tag::TILE_HEIGHT));
+    let mut stored = 0_u64;
     for (offsets, lengths) in pairs {
         let offsets = tags.numbers(offsets).unwrap_or_default();
         let lengths = tags.numbers(lengths).unwrap_or_default();
         for (&at, &len) in offsets.iter().zip(&lengths) {
-            let from = at.saturating_add(page.shift);
+            let from = at.saturating_add(shift);
             let to = usize::try_from(from.saturating_add(len)).unwrap_or(usize::MAX);
             let part = usize::try_from(from).ok();
             let part = part.and_then(|from| source.bytes.get(from..to));
             let part = part.ok_or_else(|| truncated(source))?;
+            stored = stored.saturating_add(len);
             if form.compression != JPEG {
                 continue;
             }
@@ -557,7 +597,7 @@ fn check_parts(form: &Form, tags: Tags<'_>, page: &Page, source: &Source<'_>) ->
             }
         }
     }
-    Ok(())
+    Ok(stored)
 }
 
 /// The file with a few bytes changed: its first directory is that of the page, and its interpretation is grey, so that the decoder returns
@@ -568,19 +608,25 @@ struct Patched<'a> {
 }
 
 impl<'a> Patched<'a> {
-    fn new(bytes: &'a [u8], form: &Form, tags: Tags<'_>, page: &Page, plane: usize) -> Self {
+    fn new(
+        bytes: &'a [u8],
+        form: &Form,
+        tags: Tags<'_>,
+        [offset, shift]: [u64; 2],
+        plane: usize,
+    ) -> Self {
         let container = tags.container;
         let len = container.offset_len();
-        let mut patches = vec![(len as u64, container.to_bytes(page.offset, len))];
+        let mut patches = vec![(len as u64, container.to_bytes(offset, len))];
         let mut set = |tag: u16, value: u64, len: usize| {
             if let Some(entry) = tags.directory.entry(tag) {
                 patches.push((entry.at as u64, container.to_bytes(value, len)));
             }
         };
         set(tag::PHOTOMETRIC, BLACK_IS_ZERO, 2);
-        if page.shift > 0 {
+        if shift > 0 {
             let start = tags.number(tag::STRIP_OFFSETS).unwrap_or(0);
-            set(tag::STRIP_OFFSETS, start + page.shift, len);
+            set(tag::STRIP_OFFSETS, start + shift, len);
         }
         if form.is_planar && form.channels > 1 {
             set(tag::CHANNELS, 1, 2);

@@ -571,10 +571,10 @@ fn a_file_that_is_not_a_picture_is_described() {
     );
     assert!(error.to_string().contains("\"<!DOCTYPE html>\""), "{error}");
     assert!(error.reason().starts_with("expected a PNG"), "{error}");
-    let tiff = decode_bytes(b"II*\0\x08\0\0\0", &Limits::default()).unwrap_err();
-    let text = tiff.to_string();
+    let heic = decode_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", &Limits::default());
+    let text = heic.unwrap_err().to_string();
     assert!(
-        text.contains("found TIFF") && text.contains("convert it to PNG"),
+        text.contains("found HEIC, which is not read") && text.contains("convert it to PNG"),
         "{text}"
     );
 

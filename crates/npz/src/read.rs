@@ -104,10 +104,9 @@ pub fn read_npz_array(bytes: &[u8], file: &str, name: &str, item: Option<usize>)
 /// The shape of a `.npy` in memory.
 ///
 /// # Errors
-/// The header is damaged.
+/// The header is damaged, or the file is shorter or longer than in it.
 pub fn npy_shape(bytes: &[u8], file: &str) -> Result<Vec<usize>> {
-    let header = read_header(&mut &*bytes);
-    Ok(header.map_err(|problem| alone(problem, file))?.shape)
+    Ok(read_npy(bytes, file, Part::Shape)?.shape)
 }
 
 /// The array of a `.npy` in memory, or item `item` of its first axis.
@@ -115,6 +114,10 @@ pub fn npy_shape(bytes: &[u8], file: &str) -> Result<Vec<usize>> {
 /// # Errors
 /// The file is damaged, shorter or longer than in its header, or has no such item; its values are of a type that is not read.
 pub fn read_npy_bytes(bytes: &[u8], file: &str, item: Option<usize>) -> Result<Array> {
+    read_npy(bytes, file, item.map_or(Part::All, Part::Item))
+}
+
+fn read_npy(bytes: &[u8], file: &str, part: Part) -> Result<Array> {
     let header = read_header(&mut &*bytes).map_err(|problem| alone(problem, file))?;
     let dtype = Dtype::parse(&header.descr).map_err(|hint| Error::Dtype {
         file: file.to_owned(),
@@ -122,7 +125,6 @@ pub fn read_npy_bytes(bytes: &[u8], file: &str, item: Option<usize>) -> Result<A
         dtype: header.descr.clone(),
         hint,
     })?;
-    let part = item.map_or(Part::All, Part::Item);
     let mut values = bytes.get(header.len as usize..).unwrap_or_default();
     read_part(
         &mut values,
@@ -292,52 +294,35 @@ fn read_part(
     memory: u64,
     part: Part,
 ) -> std::result::Result<Array, Problem> {
-    let item = match (part, header.shape.split_first()) {
+    let n = check_count(&header, dtype, size)?;
+    let (item, items, rest) = match (part, header.shape.split_first()) {
         (Part::Nothing | Part::Shape, _) => {
             return Ok(Array {
                 values: Values::U8(Vec::new()),
                 shape: header.shape,
             });
         }
-        (Part::Item(item), Some((&items, rest))) if item < items => {
-            let one = count(rest).and_then(|n| Some((n, n.checked_mul(items)?)));
-            let Some((n, _)) = one else {
-                return Err(Problem(format!(
-                    "the shape {:?} is too large",
-                    header.shape
-                )));
-            };
-            Some((item, n, rest.to_vec()))
+        (Part::All, _) => {
+            let values = read_values(input, &header, dtype, size, memory)?;
+            return Ok(Array {
+                shape: header.shape,
+                values,
+            });
         }
+        (Part::Item(item), Some((&items, rest))) if item < items => (item, items, rest.to_vec()),
         (Part::Item(item), _) => {
             return Err(Problem(format!(
                 "it has no item {item}: its shape is {:?}",
                 header.shape
             )));
         }
-        (Part::All, _) => None,
     };
-    let Some((item, n, rest)) = item else {
-        let values = read_values(input, &header, dtype, size, memory)?;
-        return Ok(Array {
-            shape: header.shape,
-            values,
-        });
-    };
+    let n = n / items;
     let values = if header.is_fortran {
         read_values(input, &header, dtype, size, memory)?.part(item * n..(item + 1) * n)
     } else {
         let one = (n * dtype.size()) as u64;
-        let expected = one.checked_mul(header.shape[0] as u64);
-        let found = size.saturating_sub(header.len);
-        if expected != Some(found) {
-            return Err(Problem(format!(
-                "values of type {} and shape {:?} do not take the {found} bytes that it has",
-                header.descr, header.shape
-            )));
-        }
-        let skipped = one * item as u64;
-        io::copy(&mut input.by_ref().take(skipped), &mut io::sink())
+        io::copy(&mut input.by_ref().take(one * item as u64), &mut io::sink())
             .map_err(|e| format!("reading its values: {e}"))?;
         header.shape.clone_from(&rest);
         let size = header.len + one;
@@ -347,6 +332,26 @@ fn read_part(
         shape: rest,
         values,
     })
+}
+
+/// Number of values, which must fill the `size` bytes of the array and its header.
+fn check_count(header: &Header, dtype: Dtype, size: u64) -> std::result::Result<usize, Problem> {
+    let shape = &header.shape;
+    let needed = count(shape)
+        .and_then(|count| Some((count, u64::try_from(count.checked_mul(dtype.size())?).ok()?)));
+    let there = size.saturating_sub(header.len);
+    match needed {
+        Some((count, needed)) if needed == there => Ok(count),
+        _ => {
+            let needed = needed.map_or("more bytes than can be counted".to_owned(), |(_, n)| {
+                format!("{n} bytes")
+            });
+            Err(Problem(format!(
+                "values of type {} and shape {shape:?} need {needed}, found {there}",
+                header.descr
+            )))
+        }
+    }
 }
 
 /// Reads the values after the header, which must end the entry. `size` is the length of the whole entry, and `memory` the number of bytes
@@ -359,21 +364,8 @@ fn read_values(
     memory: u64,
 ) -> std::result::Result<Values, Problem> {
     let shape = &header.shape;
-    let needed = count(shape)
-        .and_then(|count| Some((count, u64::try_from(count.checked_mul(dtype.size())?).ok()?)));
+    let count = check_count(header, dtype, size)?;
     let there = size.saturating_sub(header.len);
-    let count = match needed {
-        Some((count, needed)) if needed == there => count,
-        _ => {
-            let needed = needed.map_or("more bytes than can be counted".to_owned(), |(_, n)| {
-                format!("{n} bytes")
-            });
-            return Err(Problem(format!(
-                "values of type {} and shape {shape:?} need {needed}, found {there}",
-                header.descr
-            )));
-        }
-    };
     // Reordering needs a second copy of the values.
     let copies = if header.is_fortran && shape.len() > 1 {
         2

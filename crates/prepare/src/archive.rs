@@ -2,10 +2,8 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read as _},
     path::Path,
-    sync::Arc,
 };
 
 use sdft_imaging::{Kind, Limits, START, is_named_like_a_picture, kind_of_bytes};
@@ -15,6 +13,8 @@ use crate::{
     PrepareError, Result,
     error::EntryResult,
     input::{Content, Input, Item, Passed},
+    labels::{DATASET, Labels, MOST},
+    shared::Shared,
 };
 
 /// Limits of an entry's unpacked size: this many bytes, plus a multiple of its stored size, because images hardly compress.
@@ -32,37 +32,6 @@ pub(crate) enum Entry {
 #[derive(Clone)]
 pub(crate) struct Archive(ZipArchive<Shared>);
 
-/// A shared file with its own read position.
-#[derive(Clone)]
-struct Shared {
-    file: Arc<File>,
-    at: u64,
-    len: u64,
-}
-
-impl Read for Shared {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        #[cfg(unix)]
-        let n = std::os::unix::fs::FileExt::read_at(&*self.file, buffer, self.at)?;
-        #[cfg(windows)]
-        let n = std::os::windows::fs::FileExt::seek_read(&*self.file, buffer, self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-}
-
-impl Seek for Shared {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(by) => self.len.checked_add_signed(by),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-        };
-        self.at = at.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(self.at)
-    }
-}
-
 /// Lists the images of a zip file.
 pub(crate) fn open(path: &Path) -> Result<Input> {
     let broken = |reason: String| PrepareError::Broken {
@@ -74,13 +43,7 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
         path: path.to_owned(),
         cause: source,
     };
-    let file = sdft_files::open_regular(path).map_err(io)?;
-    let len = file.metadata().map_err(io)?.len();
-    let shared = Shared {
-        file: Arc::new(file),
-        at: 0,
-        len,
-    };
+    let shared = Shared::open(path).map_err(io)?;
     // The zip reader is third-party code and the input may be hostile.
     let opened = sdft_files::guarded(|| ZipArchive::new(io::BufReader::new(shared.clone())));
     let mut archive = match opened {
@@ -107,7 +70,11 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
         })
         .collect();
     drop(archive);
-    let archive = Archive(ZipArchive::new(shared).map_err(|e| broken(e.to_string()))?);
+    let mut archive = Archive(ZipArchive::new(shared).map_err(|e| broken(e.to_string()))?);
+    let dataset = names
+        .iter()
+        .rposition(|(name, _)| name.as_deref() == Some(DATASET));
+    let labels = dataset.and_then(|i| Labels::read(&archive.read_text(i)?));
 
     let mut input = Input::default();
     for (i, (name, n)) in names.into_iter().enumerate() {
@@ -118,9 +85,7 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
         if name.ends_with('/') {
             continue;
         }
-        let is_hidden = name.split(['/', '\\']).any(|part| {
-            part == "__MACOSX" || (part.starts_with('.') && part != "." && part != "..")
-        });
+        let is_hidden = is_hidden(&name);
         let is_picture = is_named_like_a_picture(Path::new(&name));
         for _ in 1..n {
             let reason = "a later entry has the same name, and archives are read by name";
@@ -131,18 +96,28 @@ pub(crate) fn open(path: &Path) -> Result<Input> {
         }
         let content = match is_hidden {
             true => Content::Passed(Passed::Hidden),
+            false if labels.is_some() && Some(i) == dataset => Content::Passed(Passed::Label),
             false => Content::Zip(archive.clone(), i),
         };
         input.push(1, std::iter::once(Item::new(name, content)));
     }
+    if let Some(labels) = labels {
+        input.label(labels);
+    }
     Ok(input)
+}
+
+/// Whether the name of an entry, or of a folder in it, is hidden.
+pub(crate) fn is_hidden(name: &str) -> bool {
+    name.split(['/', '\\'])
+        .any(|part| part == "__MACOSX" || (part.starts_with('.') && part != "." && part != ".."))
 }
 
 /// Counts the entries of each name in the archive's directory. The zip reader keeps only one of each.
 fn names_of_entries(mut file: Shared, start: u64) -> HashMap<Vec<u8>, usize> {
     const SIGNATURE: [u8; 4] = *b"PK\x01\x02";
     let mut counts: HashMap<Vec<u8>, usize> = HashMap::new();
-    file.at = start;
+    file.seek_to(start);
     let mut reader = io::BufReader::new(file);
     let mut header = [0; 46];
     while reader.read_exact(&mut header).is_ok() && header[..4] == SIGNATURE {
@@ -165,6 +140,17 @@ impl Archive {
     pub(crate) fn read(&mut self, i: usize, limits: &Limits) -> EntryResult<Entry> {
         sdft_files::guarded(|| self.read_entry(i, limits))
             .unwrap_or_else(|| Err("the reader of the archive panicked".into()))
+    }
+
+    /// The bytes of an entry that is not an image; `None` if it cannot be read or is too long.
+    fn read_text(&mut self, i: usize) -> Option<Vec<u8>> {
+        let read = || {
+            let entry = self.0.by_index(i).ok()?;
+            let mut bytes = Vec::new();
+            entry.take(MOST + 1).read_to_end(&mut bytes).ok()?;
+            (bytes.len() as u64 <= MOST).then_some(bytes)
+        };
+        sdft_files::guarded(read).flatten()
     }
 
     fn read_entry(&mut self, i: usize, limits: &Limits) -> EntryResult<Entry> {

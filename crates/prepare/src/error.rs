@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, PrepareError>;
 #[non_exhaustive]
 pub enum PrepareError {
     /// An input does not exist, or is of an unknown kind.
-    #[error("{}: expected a folder of images, a .zip or a .parquet file, found {found}", path.display())]
+    #[error("{}: expected a folder of images, a .zip, .tar or .parquet file, found {found}", path.display())]
     Input {
         /// The input.
         path: PathBuf,
@@ -24,7 +24,7 @@ pub enum PrepareError {
     Broken {
         /// The file.
         path: PathBuf,
-        /// `zip` or `parquet`.
+        /// `zip`, `tar` or `parquet`.
         kind: &'static str,
         /// The reader's message.
         reason: String,
@@ -36,6 +36,22 @@ pub enum PrepareError {
         path: PathBuf,
         /// Its columns.
         found: String,
+    },
+    /// The images have no form in common.
+    #[error(
+        "{one} and {other} have no common form; give one by --channels and --depth, or prepare them separately"
+    )]
+    Forms {
+        /// An image and its form.
+        one: String,
+        /// Another image and its form.
+        other: String,
+    },
+    /// The classes of the images do not fit together.
+    #[error("the classes of the inputs do not match: {problem}; prepare such inputs separately")]
+    Labels {
+        /// Two of them.
+        problem: String,
     },
     /// A folder of images cannot be read.
     #[error(transparent)]
@@ -133,6 +149,26 @@ impl From<&str> for Reason {
 
 /// The result of reading an entry.
 pub(crate) type EntryResult<T> = std::result::Result<T, Reason>;
+
+/// Why an image could not be made.
+pub(crate) enum Failure {
+    /// A property of the image.
+    Entry(Reason),
+    /// A property of the whole set.
+    Set(Box<PrepareError>),
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self::Entry(reason)
+    }
+}
+
+impl From<PrepareError> for Failure {
+    fn from(error: PrepareError) -> Self {
+        Self::Set(Box::new(error))
+    }
+}
 
 /// The first few reasons, one for each line.
 fn reasons(skipped: &[Skipped]) -> String {

@@ -9,21 +9,65 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PrepareError, Result};
+use sdft_imaging::{Depth, Fit};
+
+use crate::{PrepareError, Result, form::Form, target::stem};
 
 /// The images done so far. Its name is hidden from scans of images.
 pub(crate) const JOURNAL: &str = ".index.partial.jsonl";
 
 /// The first line of an index.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Header {
-    /// Side of the images.
-    pub(crate) size: usize,
+    /// Height and width of the images: a number for squares, `"192x256"` for others.
+    #[serde(with = "size")]
+    pub(crate) size: [usize; 2],
     /// Names of the inputs, in order.
     pub(crate) inputs: Vec<String>,
     /// The version of reading images, currently [`READING`]; images read by another version are made again.
     #[serde(default)]
     pub(crate) reading: u32,
+    /// What was asked for; no field is written by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) channels: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) depth: Option<Depth>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) fit: Fit,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) background: Option<[u8; 3]>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+mod size {
+    //! A size as a number or a text.
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(size: &[usize; 2], to: S) -> Result<S::Ok, S::Error> {
+        match size {
+            [height, width] if height == width => to.serialize_u64(*height as u64),
+            size => to.serialize_str(&crate::size_text(*size)),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[usize; 2], D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Side(usize),
+            Text(String),
+        }
+        match Written::deserialize(from)? {
+            Written::Side(side) => Ok([side; 2]),
+            Written::Text(text) => {
+                crate::parse_size(&text).ok_or_else(|| D::Error::custom("not a size"))
+            }
+        }
+    }
 }
 
 /// 1: transparency is composed on white, GIF frames are placed on their screen, XMP orientation is applied. 0 dropped transparency.
@@ -52,9 +96,45 @@ pub struct Record {
     /// Conversions besides cropping and resizing: `transparent`, `sixteen_bit`, `reoriented`, `animated`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conversions: Vec<String>,
+    /// Number of channels in the folder, if it is not 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<usize>,
+    /// The type of the samples in the folder, if it is not 8 bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Depth>,
+    /// Number of pages of its source, if there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages: Option<usize>,
+    /// The number of its class, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<u32>,
     /// The reason why it was skipped, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
+}
+
+impl Record {
+    /// The name of the image without its ending, if it has the kind of name that images of a set have.
+    pub(crate) fn stem(&self) -> Option<&str> {
+        stem(self.file.as_deref()?)
+    }
+
+    /// The form of the image in the folder.
+    pub(crate) fn form(&self) -> Form {
+        Form {
+            channels: self.channels.unwrap_or(Form::RGB8.channels),
+            depth: self.depth.unwrap_or(Form::RGB8.depth),
+        }
+    }
+
+    /// The record with this form.
+    pub(crate) fn with_form(self, form: Form) -> Self {
+        Self {
+            channels: Some(form.channels).filter(|n| *n != Form::RGB8.channels),
+            depth: Some(form.depth).filter(|depth| *depth != Form::RGB8.depth),
+            ..self
+        }
+    }
 }
 
 fn fail(path: &Path) -> impl FnOnce(std::io::Error) -> PrepareError {
@@ -133,14 +213,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_first_line_has_only_what_was_asked_for() {
+        let text = |header: &Header| serde_json::to_string(header).unwrap();
+        let plain = Header {
+            size: [32, 32],
+            inputs: vec!["a".to_owned()],
+            reading: READING,
+            ..Header::default()
+        };
+        assert_eq!(text(&plain), r#"{"size":32,"inputs":["a"],"reading":1}"#);
+        let other = Header {
+            size: [24, 32],
+            channels: Some(1),
+            depth: Some(Depth::F32),
+            fit: Fit::Resize,
+            background: Some([0; 3]),
+            ..plain
+        };
+        let end = r#""channels":1,"depth":"float","fit":"resize","background":[0,0,0]}"#;
+        assert!(text(&other).starts_with(r#"{"size":"24x32","#) && text(&other).ends_with(end));
+        let again: Header = serde_json::from_str(&text(&other)).unwrap();
+        assert_eq!(again, other);
+    }
+
+    #[test]
     fn a_truncated_journal_gives_its_complete_records() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(JOURNAL);
         assert_eq!(read(&path).unwrap(), None);
         let header = Header {
-            size: 32,
+            size: [32, 24],
             inputs: vec!["a".to_owned()],
             reading: READING,
+            depth: Some(Depth::U16),
+            fit: Fit::Pad,
+            ..Header::default()
         };
         let record = |source: &str| Record {
             source: source.to_owned(),

@@ -1,14 +1,25 @@
-//! Folders, zip files and parquet tables as one list of entries.
+//! Folders, zip and tar files and parquet tables as one list of entries.
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use sdft_data::{Listing, list_all, scan_images};
 use sdft_imaging::Rgb8;
 
-use crate::{PrepareError, Result, archive, archive::Archive, table};
+use crate::{
+    PrepareError, Result, archive,
+    archive::Archive,
+    labels::{self, Label, Labels},
+    shard,
+    shared::Shared,
+    table,
+};
+
+/// Files that contain images.
+const CONTAINERS: [&str; 3] = ["zip", "tar", "parquet"];
 
 /// One entry of an input.
 pub(crate) struct Item {
@@ -16,6 +27,8 @@ pub(crate) struct Item {
     pub(crate) source: String,
     /// For a row of a table, `table#17` and the name in the row.
     pub(crate) row: Option<(String, Option<String>)>,
+    /// Its class, if the input states it.
+    pub(crate) label: Option<Label>,
     pub(crate) content: Content,
 }
 
@@ -25,6 +38,7 @@ impl Item {
         Self {
             source: source.into(),
             row: None,
+            label: None,
             content,
         }
     }
@@ -39,6 +53,7 @@ impl Item {
                 None => place.clone(),
             },
             row: Some((place, name.map(str::to_owned))),
+            label: None,
             content,
         }
     }
@@ -48,6 +63,8 @@ impl Item {
 pub(crate) enum Content {
     File(PathBuf),
     Zip(Archive, usize),
+    /// From this byte of a file, as many bytes.
+    Part(Shared, u64, u64),
     Bytes(Vec<u8>),
     Picture(Rgb8),
     /// The entry cannot be read, for this reason.
@@ -63,6 +80,8 @@ pub(crate) enum Passed {
     Other,
     /// Its name, or that of a folder in its path, begins with a dot.
     Hidden,
+    /// It states the classes of images.
+    Label,
 }
 
 impl Passed {
@@ -71,6 +90,7 @@ impl Passed {
         match self {
             Self::Other => "no image",
             Self::Hidden => "hidden",
+            Self::Label => "labels",
         }
     }
 }
@@ -81,6 +101,10 @@ pub(crate) struct Input {
     parts: Vec<Box<dyn Iterator<Item = Item> + Send>>,
     /// Expected number of entries.
     pub(crate) total: usize,
+    /// The names of classes, in the order in which the inputs number them.
+    pub(crate) classes: Vec<Arc<str>>,
+    /// Labels that are not used, and why.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Input {
@@ -105,23 +129,51 @@ impl Input {
         self.push(1, std::iter::once(Item::new(source, Content::Passed(why))));
     }
 
+    /// Changes every entry.
+    fn map(&mut self, change: impl Fn(Item) -> Item + Send + Sync + 'static) {
+        let change = Arc::new(change);
+        let parts = std::mem::take(&mut self.parts).into_iter();
+        let changed = parts.map(|part| {
+            let change = Arc::clone(&change);
+            Box::new(part.map(move |item| change(item))) as Box<dyn Iterator<Item = Item> + Send>
+        });
+        self.parts = changed.collect();
+    }
+
     /// Prefixes the source of every entry.
     fn begin_with(&mut self, name: &str) {
-        let parts = std::mem::take(&mut self.parts);
-        let named = parts.into_iter().map(|part| {
-            let name = name.to_owned();
-            let named = part.map(move |item| Item {
-                source: format!("{name}/{}", item.source),
-                ..item
-            });
-            Box::new(named) as Box<dyn Iterator<Item = Item> + Send>
+        let name = name.to_owned();
+        self.map(move |item| Item {
+            source: format!("{name}/{}", item.source),
+            ..item
         });
-        self.parts = named.collect();
+    }
+
+    /// Takes the first folder in an entry's path as its class.
+    fn folders_are_classes(&mut self) {
+        self.map(|item| Item {
+            label: match item.source.split_once('/') {
+                Some((folder, _)) if item.row.is_none() => Some(Label::Name(folder.into())),
+                _ => None,
+            },
+            ..item
+        });
+    }
+
+    /// Takes the classes of the files in `labels`, which are paths inside this input.
+    pub(crate) fn label(&mut self, labels: Labels) {
+        self.classes.extend(labels.names.iter().cloned());
+        self.map(move |item| match labels.of(&item.source) {
+            None => item,
+            label => Item { label, ..item },
+        });
     }
 
     fn append(&mut self, mut other: Self) {
         self.parts.append(&mut other.parts);
         self.total = self.total.saturating_add(other.total);
+        self.classes.append(&mut other.classes);
+        self.notes.append(&mut other.notes);
     }
 
     /// All entries, in the order of the inputs.
@@ -131,7 +183,9 @@ impl Input {
 }
 
 /// Opens the inputs. If there are several, sources begin with the input's name, or with its path if two have the same name.
-pub(crate) fn open(paths: &[PathBuf]) -> Result<Input> {
+///
+/// With `by_folder` the subfolders of each input are the classes.
+pub(crate) fn open(paths: &[PathBuf], by_folder: bool) -> Result<Input> {
     let name = |path: &Path| {
         path.file_name()
             .unwrap_or_default()
@@ -151,6 +205,9 @@ pub(crate) fn open(paths: &[PathBuf]) -> Result<Input> {
         };
         let is_table = extension(path) == "parquet" && path.is_file();
         let mut one = open_one(path, &called)?;
+        if by_folder {
+            one.folders_are_classes();
+        }
         // Rows already begin with the name of their table.
         if paths.len() > 1 && !is_table {
             one.begin_with(&called);
@@ -180,6 +237,7 @@ fn open_one(path: &Path, called: &str) -> Result<Input> {
     }
     match extension(path).as_str() {
         "zip" => archive::open(path),
+        "tar" => shard::open(path),
         "parquet" => table::open(path, called),
         "" => Err(unknown("a file without an extension".to_owned())),
         other => Err(unknown(format!("a .{other} file"))),
@@ -196,14 +254,23 @@ fn folder(path: &Path) -> Result<Input> {
     } = list_all(path)?;
     let (containers, others): (Vec<_>, Vec<_>) = others
         .into_iter()
-        .partition(|(_, path)| ["zip", "parquet"].contains(&extension(path).as_str()));
+        .partition(|(_, path)| CONTAINERS.contains(&extension(path).as_str()));
     if images.is_empty() && unreadable.is_empty() && containers.is_empty() {
         // The same message as training gives for such a folder.
         scan_images(path)?;
     }
     let mut input = Input::default();
-    for (source, _) in others {
-        input.pass(source, Passed::Other);
+    let mut labels = None;
+    for (source, path) in others {
+        if source == labels::DATASET {
+            let bytes = sdft_files::read_regular(&path, labels::MOST);
+            labels = bytes.ok().and_then(|bytes| Labels::read(&bytes));
+        }
+        let why = match source == labels::DATASET && labels.is_some() {
+            true => Passed::Label,
+            false => Passed::Other,
+        };
+        input.pass(source, why);
     }
     for source in hidden {
         input.pass(source, Passed::Hidden);
@@ -215,11 +282,14 @@ fn folder(path: &Path) -> Result<Input> {
         .into_iter()
         .map(|(source, path)| Item::new(source, Content::File(path)));
     input.push(items.len(), items);
+    if let Some(labels) = labels {
+        input.label(labels);
+    }
     for (called, path) in containers {
         // A damaged archive or table counts as one damaged entry.
         match open_one(&path, &called) {
             Ok(mut one) => {
-                if extension(&path) == "zip" {
+                if extension(&path) != "parquet" {
                     one.begin_with(&called);
                 }
                 input.append(one);

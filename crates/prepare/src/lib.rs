@@ -1,7 +1,7 @@
-//! Prepares parquet tables, zip files and folders of images as a set of squares for training.
+//! Prepares parquet tables, zip and tar files and folders of images as a set of one size and form for training.
 //!
-//! [`prepare`] reads inputs, brings every image to one size with the reference resize, and writes lossless PNGs named by the SHA-256 of their
-//! source. An index records the source of each image, and why entries were left out:
+//! [`prepare`] reads inputs, brings every image to one size with the reference resize, and writes lossless files named by the SHA-256 of their
+//! source: PNG, or TIFF and NumPy's format for what PNG cannot hold. An index records the source of each image, and why entries were left out:
 //!
 //! ```text
 //! data/metfaces-256/9f3c..e1.png
@@ -29,12 +29,19 @@
 //! input is in the index, as an image or with the reason why it was skipped; a file under an image's final name is complete.
 
 mod archive;
+mod entry;
 mod error;
 mod exclude;
+mod form;
 mod index;
 mod input;
+mod labels;
+mod make;
 mod pipeline;
 mod report;
+mod shard;
+mod shared;
+mod size;
 mod table;
 mod target;
 
@@ -43,3 +50,4 @@ pub use exclude::Exclusions;
 pub use index::Record;
 pub use pipeline::{Options, prepare, prepare_pictures};
 pub use report::{Report, Skipped};
+pub use size::{parse_size, size_text};

@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Component, Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
@@ -13,26 +13,38 @@ use std::{
 };
 
 use sdft_assets::INDEX;
-use sdft_files::sha256_bytes;
+use sdft_data::ClassesFrom;
 use sdft_imaging::{
-    Conversions, Limits, Reading, Rgb8, center_crop, decode_file, encode_png, encode_sheet, grid,
-    is_sheet, read_image_file,
+    Conversions, Depth, Fit, ImageSpec, Limits, Reading, Rgb8, center_crop, encode_sheet, grid,
+    is_sheet,
 };
 
 use crate::{
     Exclusions, PrepareError, Record, Report, Result, Skipped,
-    archive::Entry,
-    error::EntryResult,
+    entry::{Outcome, Work, handle},
+    form::{Common, Form},
     index::{self, Header, JOURNAL, Journal, READING},
     input::{self, Content, Input, Item, Passed},
-    target::{Target, file_name},
+    labels::{self, Label},
+    size_text,
+    target::Target,
 };
 
 /// Options of [`prepare`].
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Side of the images in pixels, 1 to 65536.
-    pub size: usize,
+    /// Height and width of the images in pixels, each 1 to 65536.
+    pub size: [usize; 2],
+    /// Number of channels; `None` for the number that all images share, without alpha, or 3 in a set of grey and colour.
+    pub channels: Option<usize>,
+    /// Type of the samples; `None` for the type that all images share, or 8 bits in a set of 8 and 16 bits.
+    pub depth: Option<Depth>,
+    /// How images get the size. There are no random crops.
+    pub fit: Fit,
+    /// The colour under transparent pixels and around padded images.
+    pub background: [u8; 3],
+    /// Where the classes of the images are; `None` for those that the inputs state.
+    pub classes: Option<ClassesFrom>,
     /// The name of the inputs in the index; their paths if `None`.
     pub name: Option<String>,
     /// Images to leave out.
@@ -46,10 +58,15 @@ pub struct Options {
 }
 
 impl Options {
-    /// Default options for images of this size.
+    /// Default options for images of `size` x `size` pixels: in the form that they share, cropped, on white.
     pub fn new(size: usize) -> Self {
         Self {
-            size,
+            size: [size, size],
+            channels: None,
+            depth: None,
+            fit: Fit::Crop,
+            background: [255; 3],
+            classes: None,
             name: None,
             exclude: Exclusions::default(),
             strict: false,
@@ -62,11 +79,14 @@ impl Options {
 /// Called with the number of entries done and the approximate total, from any thread.
 type Watch<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
-/// Brings all images of folders, zip files and parquet tables to squares of one size in the folder `out`, on all cores.
+/// Brings all images of folders, zip and tar files and parquet tables to one size and form in the folder `out`, on all cores.
 ///
-/// A folder includes its subfolders and the zip files and tables in them. Images are center-cropped and resized like in guided-diffusion; a
-/// PNG that already has the size keeps its file. An interrupted preparation is continued and a finished one is verified: every input is
+/// A folder includes its subfolders and the archives and tables in them. Images are center-cropped and resized like in guided-diffusion
+/// unless `options.fit` says otherwise; a PNG that already has the size and form keeps its file. An interrupted preparation is continued and a finished one is verified: every input is
 /// read and hashed, and every image is compared with its hash. A contact sheet is written next to the folder.
+///
+/// Classes that the inputs state are in the index and in `dataset.json`, which has the layout of StyleGAN and EDM: `KEY.cls` and `KEY.json` of
+/// WebDataset's tar files, the columns of classes of tables, `dataset.json` of a folder or zip file.
 ///
 /// Fails if
 /// - an input does not exist, is damaged or of an unknown kind, or is a table without an image column
@@ -92,7 +112,14 @@ pub fn prepare(
         // The path as given: in a download cache, the canonical path has no meaningful name.
         names.push(whole(input).display().to_string());
     }
-    run(names, || input::open(inputs), out, options, watch)
+    let by_folder = options.classes == Some(ClassesFrom::Folders);
+    run(
+        names,
+        || input::open(inputs, by_folder),
+        out,
+        options,
+        watch,
+    )
 }
 
 /// The path with links resolved; its last components need not exist.
@@ -120,11 +147,13 @@ pub fn prepare_pictures(
     options: &Options,
     watch: Watch<'_>,
 ) -> Result<Report> {
+    let pictures = Arc::new(pictures);
     let open = || {
-        let mut input = Input::default();
-        let items = pictures
-            .into_iter()
-            .map(|(source, picture)| Item::new(source, Content::Picture(picture)));
+        let (mut input, pictures) = (Input::default(), Arc::clone(&pictures));
+        let items = (0..pictures.len()).map(move |i| {
+            let (source, picture) = &pictures[i];
+            Item::new(source, Content::Picture(picture.clone()))
+        });
         input.push(items.len(), items);
         Ok(input)
     };
@@ -137,65 +166,91 @@ pub fn prepare_pictures(
     )
 }
 
-/// The result for one entry.
-struct Outcome {
-    record: Record,
-    /// Whether the image was made by this call.
-    made: bool,
-    /// The exclusion that matched.
-    excluded: Option<String>,
-    /// Why the entry is ignored, if it is not an image.
-    passed: Option<Passed>,
-}
-
 fn run(
     inputs: Vec<String>,
-    open: impl FnOnce() -> Result<Input>,
+    open: impl Fn() -> Result<Input>,
     out: &Path,
     options: &Options,
     watch: Watch<'_>,
 ) -> Result<Report> {
     let started = Instant::now();
-    if !(1..=65_536).contains(&options.size) {
-        return Err(PrepareError::Option {
-            option: "size",
-            expected: "1 to 65536",
-            found: options.size.to_string(),
-        });
-    }
+    check(options)?;
     let header = Header {
         size: options.size,
         inputs: options.name.clone().map_or(inputs, |name| vec![name]),
         reading: READING,
+        channels: options.channels,
+        depth: options.depth,
+        fit: options.fit,
+        background: Some(options.background).filter(|colour| *colour != [255; 3]),
     };
-    let input = open()?;
+    let mut input = open()?;
     let target = Target::open(out, &header)?;
     let known: Vec<&Record> = target.known.values().collect();
     let journal = Journal::begin(&out.join(JOURNAL), &header, &known)?;
 
+    let (classes, notes) = (
+        std::mem::take(&mut input.classes),
+        std::mem::take(&mut input.notes),
+    );
     let total = input.total;
-    let outcomes = work(input, &target, &journal, options, &|done| {
-        watch(done, total.max(done))
-    })?;
+    let watch = |done: usize| watch(done, total.max(done));
+    let asked = options.channels.zip(options.depth);
+    let common = Common::new(asked.map(|(channels, depth)| Form { channels, depth }));
+    let mut work_on = Work {
+        target: &target,
+        journal: &journal,
+        options,
+        common,
+    };
+    let mut outcomes = work(input, &work_on, &target.known, &watch)?;
+    // Images that were made before the common form was known are made again.
+    let form = work_on.common.get();
+    let is_of_another =
+        |outcome: &Outcome| outcome.record.file.is_some() && Some(outcome.record.form()) != form;
+    if outcomes.iter().any(is_of_another) {
+        let done = outcomes.into_iter();
+        let done: HashMap<String, Outcome> = done
+            .filter_map(|outcome| Some((outcome.record.stem()?.to_owned(), outcome)))
+            .collect();
+        let known = done
+            .iter()
+            .map(|(stem, done)| (stem.clone(), done.record.clone()));
+        let known = known.collect();
+        work_on.common = Common::new(form);
+        outcomes = work(open()?, &work_on, &known, &watch)?;
+        for outcome in &mut outcomes {
+            let before = outcome.record.stem().and_then(|stem| done.get(stem));
+            outcome.made |= before.is_some_and(|before| before.made);
+        }
+    }
 
     let mut report = Report {
         folder: out.to_owned(),
         size: options.size,
+        form: form.map(|form| (form.channels, form.depth)),
+        background: options.background,
+        notes,
         threads_asked: options.threads,
         threads: threads_for(options),
         ..Report::default()
     };
     let mut records = Vec::with_capacity(outcomes.len());
+    let mut labels = Vec::with_capacity(outcomes.len());
     let mut firsts: HashMap<String, String> = HashMap::new();
     let mut met = BTreeMap::new();
-    let mut passed = [Vec::new(), Vec::new()];
+    let (mut others, mut hidden) = (Vec::new(), Vec::new());
     for outcome in outcomes {
         let mut record = outcome.record;
         if let Some(entry) = outcome.excluded {
             *met.entry(entry).or_insert(0) += 1;
             report.excluded += 1;
         } else if let Some(why) = outcome.passed {
-            passed[usize::from(why == Passed::Hidden)].push(record.source.clone());
+            match why {
+                Passed::Other => others.push(record.source.clone()),
+                Passed::Hidden => hidden.push(record.source.clone()),
+                Passed::Label => {}
+            }
         } else if let Some(reason) = &record.skipped {
             report.skipped.push(Skipped {
                 source: record.source.clone(),
@@ -214,14 +269,13 @@ fn run(
                 firsts.insert(file, record.source.clone());
                 report.images += 1;
                 report.made += usize::from(outcome.made);
-                let short = record.width.min(record.height);
-                report.enlarged += usize::from(short.is_some_and(|side| side < options.size));
+                report.enlarged += usize::from(is_enlarged(&record, options));
                 report.conversions += Conversions::from_names(&record.conversions);
             }
         }
+        labels.push(outcome.label.filter(|_| record.file.is_some()));
         records.push(record);
     }
-    let [others, hidden] = &passed;
     report.others = others.len() + hidden.len();
     report.describe_skipped = sdft_data::describe_skipped(
         others.iter().map(String::as_str),
@@ -239,6 +293,15 @@ fn run(
             skipped: report.skipped,
         });
     }
+    let names = label(&mut records, labels, &classes, options)?;
+    report.classes = names.clone();
+    let (labelled, n) = (
+        records.iter().filter_map(|record| record.label),
+        report.images,
+    );
+    report.unlabelled = n - labelled.clone().count();
+    report.has_labels = labelled.max().is_some();
+    labels::write(out, &records, &names)?;
     index::write(&out.join(INDEX), &header, &records)?;
     report.removed = target.retain(&records)?;
     let journal = out.join(JOURNAL);
@@ -256,6 +319,68 @@ fn run(
     Ok(report)
 }
 
+/// Fails if an option is out of range.
+fn check(options: &Options) -> Result<()> {
+    let refuse = |option, expected, found: String| {
+        Err(PrepareError::Option {
+            option,
+            expected,
+            found,
+        })
+    };
+    if options.size.iter().any(|side| !(1..=65_536).contains(side)) {
+        return refuse("size", "1 to 65536", size_text(options.size));
+    }
+    if options.channels.is_some_and(|n| !(1..=1024).contains(&n)) {
+        let found = options.channels.unwrap_or_default().to_string();
+        return refuse("channels", "1 to 1024", found);
+    }
+    if options.fit == Fit::RandomCrop {
+        return refuse("fit", "crop, pad or resize", "random-crop".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether an image was smaller than the set.
+fn is_enlarged(record: &Record, options: &Options) -> bool {
+    let [height, width] = options.size;
+    let sides = [record.height, record.width];
+    let smaller = |sides: [bool; 2]| match options.fit {
+        Fit::Pad => sides[0] && sides[1],
+        _ => sides[0] || sides[1],
+    };
+    match sides {
+        [Some(h), Some(w)] => smaller([h < height, w < width]),
+        _ => false,
+    }
+}
+
+/// Numbers the classes of the images in their records, and returns the names of the classes.
+fn label(
+    records: &mut [Record],
+    labels: Vec<Option<Label>>,
+    declared: &[Arc<str>],
+    options: &Options,
+) -> Result<Vec<String>> {
+    let used = |record: &&mut Record| record.file.is_some();
+    if let Some(from @ ClassesFrom::File(_)) = &options.classes {
+        let sources = records.iter().filter(|record| record.file.is_some());
+        let sources = sources.map(|record| record.source.as_str().into());
+        let found = sdft_data::classes(from, Path::new(""), sources)?;
+        for (record, label) in records.iter_mut().filter(used).zip(found.labels) {
+            record.label = Some(label);
+        }
+        return Ok(found.names);
+    }
+    let sources = records.iter().map(|record| record.source.as_str());
+    let all: Vec<_> = sources.zip(labels).collect();
+    let found = labels::numbered(&all, declared)?;
+    for (record, label) in records.iter_mut().zip(found.labels) {
+        record.label = label;
+    }
+    Ok(found.names)
+}
+
 /// The requested number of threads, or the number of cores if that is less: each thread holds an image, and more threads are not faster.
 fn threads_for(options: &Options) -> usize {
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -265,9 +390,8 @@ fn threads_for(options: &Options) -> usize {
 /// Processes all entries on all threads; the outcomes are in the order of the entries.
 fn work(
     input: Input,
-    target: &Target,
-    journal: &Journal,
-    options: &Options,
+    work: &Work<'_>,
+    known: &HashMap<String, Record>,
     watch: &(dyn Fn(usize) + Sync),
 ) -> Result<Vec<Outcome>> {
     let items = Mutex::new(input.into_items().enumerate());
@@ -278,10 +402,10 @@ fn work(
         while !stop.load(Ordering::Relaxed) {
             let next = items.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((i, item)) = next else { break };
-            match handle(item, target, journal, options) {
-                Ok(outcome) => {
+            match handle(item, work, known) {
+                Ok(pages) => {
                     let mut all = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-                    all.push((i, outcome));
+                    all.extend(pages.into_iter().map(|outcome| (i, outcome)));
                     drop(all);
                     watch(done.fetch_add(1, Ordering::Relaxed) + 1);
                 }
@@ -294,7 +418,7 @@ fn work(
         }
     };
     thread::scope(|scope| {
-        for _ in 1..threads_for(options) {
+        for _ in 1..threads_for(work.options) {
             scope.spawn(worker);
         }
         worker();
@@ -305,144 +429,24 @@ fn work(
     let mut outcomes = outcomes
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    outcomes.sort_unstable_by_key(|&(i, _)| i);
+    // Stable, so that pages keep their order.
+    outcomes.sort_by_key(|&(i, _)| i);
     Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
 }
 
-/// Processes one entry. An error concerns the target folder, not the entry.
-fn handle(item: Item, target: &Target, journal: &Journal, options: &Options) -> Result<Outcome> {
-    let excluded = options.exclude.by_name(&item).map(str::to_owned);
-    let Item {
-        source, content, ..
-    } = item;
-    let outcome = |record: Record| Outcome {
-        record,
-        made: false,
-        excluded: None,
-        passed: None,
+/// An image as a screen shows it.
+fn on_screen(path: &Path, limits: &Limits) -> Option<Rgb8> {
+    let reading = Reading {
+        limits: *limits,
+        ..Reading::default()
     };
-    let skipped = |sha256: Option<String>, reason: String| Record {
-        source: source.clone(),
-        sha256,
-        skipped: Some(reason),
-        ..Record::default()
+    let decoded = reading.decode_file(path, 0).ok()?;
+    let image = &decoded.image;
+    let spec = ImageSpec {
+        range: decoded.range,
+        ..ImageSpec::new(image.channels, image.depth(), image.width, image.height)
     };
-    if excluded.is_some() {
-        return Ok(Outcome {
-            excluded,
-            ..outcome(skipped(None, "excluded".to_owned()))
-        });
-    }
-    let pass = |why: Passed| Outcome {
-        passed: Some(why),
-        ..outcome(skipped(None, why.reason().to_owned()))
-    };
-    let read = match content {
-        Content::File(path) => read_image_file(&path, &options.limits)
-            .map(Read::Bytes)
-            .map_err(|error| error.reason()),
-        Content::Zip(mut archive, i) => match archive.read(i, &options.limits) {
-            Ok(Entry::Other) => return Ok(pass(Passed::Other)),
-            Ok(Entry::Bytes(bytes)) => Ok(Read::Bytes(bytes)),
-            Err(reason) => Err(reason.to_string()),
-        },
-        Content::Passed(why) => return Ok(pass(why)),
-        Content::Bytes(bytes) => Ok(Read::Bytes(bytes)),
-        Content::Picture(picture) => Ok(Read::Picture(picture)),
-        Content::Refused(reason) => Err(reason),
-    };
-    let read = match read {
-        Ok(read) => read,
-        Err(reason) => return Ok(outcome(skipped(None, reason))),
-    };
-    let sha256 = sha256_bytes(read.bytes());
-    if let Some(entry) = options.exclude.by_hash(&sha256) {
-        return Ok(Outcome {
-            excluded: Some(entry.to_owned()),
-            ..outcome(skipped(Some(sha256.clone()), "excluded".to_owned()))
-        });
-    }
-    if let Some(known) = target.known.get(&sha256)
-        && target.has(known)
-    {
-        return Ok(outcome(Record {
-            source: source.clone(),
-            ..known.clone()
-        }));
-    }
-    let made = match picture(read, &source, options) {
-        Ok(made) => made,
-        Err(reason) => return Ok(outcome(skipped(Some(sha256), reason.to_string()))),
-    };
-    let record = Record {
-        source: source.clone(),
-        file: Some(file_name(&sha256)),
-        sha256: Some(sha256.clone()),
-        file_sha256: Some(sha256_bytes(&made.png)),
-        width: Some(made.sides.0),
-        height: Some(made.sides.1),
-        conversions: made.conversions.names(),
-        skipped: None,
-    };
-    target.put(&file_name(&sha256), &made.png)?;
-    journal.add(&record)?;
-    Ok(Outcome {
-        made: true,
-        ..outcome(record)
-    })
-}
-
-/// The content that was read.
-enum Read {
-    Bytes(Vec<u8>),
-    Picture(Rgb8),
-}
-
-impl Read {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Picture(picture) => &picture.pixels,
-        }
-    }
-}
-
-/// A square made from a picture.
-struct Square {
-    /// Width and height of the original picture.
-    sides: (usize, usize),
-    conversions: Conversions,
-    /// The PNG file.
-    png: Vec<u8>,
-}
-
-fn picture(read: Read, source: &str, options: &Options) -> EntryResult<Square> {
-    let size = options.size;
-    let (image, conversions, kept) = match read {
-        Read::Picture(picture) => (picture, Conversions::default(), None),
-        Read::Bytes(bytes) => {
-            let decoded = Reading::rgb8(options.limits).decode(&bytes, source, 0);
-            let decoded = decoded.map_err(|error| error.reason())?;
-            let conversions = decoded.conversions();
-            // A PNG without conversions can be kept as it is.
-            let plain = decoded.format == "PNG" && conversions == Conversions::default();
-            (
-                Rgb8::from_image(decoded.image),
-                conversions,
-                plain.then_some(bytes),
-            )
-        }
-    };
-    let sides = (image.width, image.height);
-    let png = match kept {
-        Some(bytes) if sides == (size, size) => bytes,
-        _ => encode_png(&center_crop(&image, size)).map_err(|error| error.to_string())?,
-    };
-    Ok(Square {
-        sides,
-        conversions,
-        png,
-    })
+    Some(spec.screen(image))
 }
 
 /// The contact sheet, or what happened to it.
@@ -474,8 +478,8 @@ fn contact_sheet(target: &Target, records: &[Record], limits: &Limits, is_change
     let files: Vec<&str> = records.iter().filter_map(|r| r.file.as_deref()).collect();
     let shown = files.len().min(SHOWN);
     let images: Vec<Rgb8> = (0..shown)
-        .filter_map(|i| decode_file(&out.join(files[i * files.len() / shown]), limits).ok())
-        .map(|image| match image.width > SIDE {
+        .filter_map(|i| on_screen(&out.join(files[i * files.len() / shown]), limits))
+        .map(|image| match image.width.max(image.height) > SIDE {
             true => center_crop(&image, SIDE),
             false => image,
         })

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use sdft_imaging::Conversions;
+use sdft_imaging::{Conversions, Depth, ImageSpec};
 
 /// An entry of an input that is not in the set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +18,10 @@ pub struct Skipped {
 pub struct Report {
     /// The target folder.
     pub folder: PathBuf,
-    /// Side of the images in pixels.
-    pub size: usize,
+    /// Height and width of the images in pixels.
+    pub size: [usize; 2],
+    /// Their number of channels and the type of their samples.
+    pub form: Option<(usize, Depth)>,
     /// Images in the set.
     pub images: usize,
     /// Images made by this call; the others already existed.
@@ -34,6 +36,16 @@ pub struct Report {
     pub excluded: usize,
     /// Exclusions that matched no entry.
     pub unmatched: Vec<String>,
+    /// The colour under transparent pixels.
+    pub background: [u8; 3],
+    /// Whether images have classes.
+    pub has_labels: bool,
+    /// The names of the classes; empty if they are only numbered, or there are none.
+    pub classes: Vec<String>,
+    /// Images without a class.
+    pub unlabelled: usize,
+    /// Classes that are not used, and why.
+    pub notes: Vec<String>,
     /// Number of hidden files and files that are not images.
     pub others: usize,
     /// These files as one line of text.
@@ -54,17 +66,39 @@ pub struct Report {
     pub took: Duration,
 }
 
+impl Report {
+    /// The size and form of the images.
+    fn describe(&self) -> ImageSpec {
+        let [height, width] = self.size;
+        let (channels, depth) = self.form.unwrap_or((3, Depth::U8));
+        ImageSpec::new(channels, depth, width, height)
+    }
+
+    /// One line about the classes, if there are any.
+    fn describe_classes(&self) -> Option<String> {
+        let classes = match self.classes.len() {
+            _ if !self.has_labels => return None,
+            0 => "classes by number".to_owned(),
+            1 => "1 class".to_owned(),
+            n => format!("{n} classes"),
+        };
+        Some(match self.unlabelled {
+            0 => format!("{classes}, in dataset.json"),
+            n => format!("{classes}, in dataset.json; {n} images without one"),
+        })
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
         let seconds = self.took.as_secs_f64();
         write!(
             f,
-            "{}: {} images of {}x{}",
+            "{}: {} images of {}",
             self.folder.display(),
             self.images,
-            self.size,
-            self.size
+            self.describe()
         )?;
         match self.made {
             0 => write!(f, ", all up to date")?,
@@ -76,6 +110,9 @@ impl fmt::Display for Report {
             write!(f, ", {:.0} images/s", self.made as f64 / seconds.max(1e-9))?;
         }
         write!(f, ")")?;
+        for text in self.describe_classes().iter().chain(&self.notes) {
+            write!(f, "\n  {text}")?;
+        }
         let mut line = |n: usize, text: &str| match n {
             0 => Ok(()),
             n => write!(f, "\n  {n} {text}"),
@@ -86,7 +123,7 @@ impl fmt::Display for Report {
             self.removed,
             "deleted because they are no longer in the set",
         )?;
-        for note in self.conversions.notes() {
+        for note in self.conversions.notes_on(self.background) {
             write!(f, "\n  {note}")?;
         }
         if let Some(text) = &self.describe_skipped {

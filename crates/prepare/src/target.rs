@@ -9,6 +9,7 @@ use std::{
 
 use sdft_assets::INDEX;
 use sdft_files::Flush;
+use sdft_imaging::Fit;
 
 use crate::{
     PrepareError, Result,
@@ -22,7 +23,7 @@ const LOCK: &str = ".lock";
 /// A target folder, locked by this process.
 pub(crate) struct Target {
     pub(crate) folder: PathBuf,
-    /// Records of existing images, by the hash of their source.
+    /// Records of existing images, by their file name without the ending.
     pub(crate) known: HashMap<String, Record>,
     /// Locked while this value lives.
     _lock: File,
@@ -85,7 +86,12 @@ impl Target {
         }
         let mut known = HashMap::new();
         for (found, records) in [index, journal].into_iter().flatten() {
-            if (found.size, &found.inputs) != (header.size, &header.inputs) {
+            let is_the_same = *header
+                == Header {
+                    reading: header.reading,
+                    ..found.clone()
+                };
+            if !is_the_same {
                 return Err(PrepareError::Other {
                     path: folder.to_owned(),
                     found: describe(&found),
@@ -97,11 +103,10 @@ impl Target {
             }
             for record in records {
                 // The file name of an image always follows from its source's hash, not from the record.
-                if let (Some(hash), Some(file)) = (&record.sha256, &record.file)
-                    && *file == file_name(hash)
-                    && is_ours(file)
+                if let (Some(hash), Some(stem)) = (&record.sha256, record.stem())
+                    && stem.starts_with(hash)
                 {
-                    known.insert(hash.clone(), record);
+                    known.insert(stem.to_owned(), record.clone());
                 }
             }
         }
@@ -168,7 +173,7 @@ impl Target {
             let entry = entry.map_err(io)?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if is_ours(&name) && !kept.contains(&*name) {
+            if stem(&name).is_some() && !kept.contains(&*name) {
                 fs::remove_file(entry.path()).map_err(io)?;
                 removed += 1;
             }
@@ -181,16 +186,46 @@ fn write_to_system(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sdft_files::write_atomic_with(path, Flush::ToSystem, |out| out.write_all(bytes))
 }
 
-/// The file name of an image whose source has this hash.
-pub(crate) fn file_name(sha256: &str) -> String {
-    format!("{sha256}.png")
+/// Endings of images.
+const ENDINGS: [&str; 3] = ["png", "tif", "npy"];
+
+/// The file name of an image: the hash of its source, or what [`stem_of_page`] returns, and an ending.
+pub(crate) fn file_name(stem: &str, ending: &str) -> String {
+    format!("{stem}.{ending}")
 }
 
-fn is_ours(file: &str) -> bool {
-    let hash = file.strip_suffix(".png").unwrap_or_default();
-    hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit())
+/// The beginning of the file name of a page, counted from 1.
+pub(crate) fn stem_of_page(sha256: &str, page: usize) -> String {
+    format!("{sha256}-{page}")
+}
+
+/// The name of an image without its ending; `None` for any other file.
+pub(crate) fn stem(file: &str) -> Option<&str> {
+    let (stem, ending) = file.rsplit_once('.')?;
+    let (hash, page) = stem.split_once('-').unwrap_or((stem, "1"));
+    let is_hash = hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_page = !page.is_empty() && page.bytes().all(|b| b.is_ascii_digit());
+    (is_hash && is_page && ENDINGS.contains(&ending)).then_some(stem)
 }
 
 fn describe(header: &Header) -> String {
-    format!("at {0}x{0} from {1}", header.size, header.inputs.join(", "))
+    let [height, width] = header.size;
+    let mut text = format!("at {height}x{width}");
+    let mut add = |what: Option<String>| {
+        if let Some(what) = what {
+            text.push_str(&format!(", {what}"));
+        }
+    };
+    add(header.channels.map(|n| format!("{n} channels")));
+    add(header.depth.map(|depth| format!("depth {depth}")));
+    let fit = match header.fit {
+        Fit::Crop | Fit::RandomCrop => None,
+        Fit::Pad => Some("padded"),
+        Fit::Resize => Some("resized"),
+    };
+    add(fit.map(str::to_owned));
+    add(header
+        .background
+        .map(|colour| format!("background {colour:?}")));
+    format!("{text} from {}", header.inputs.join(", "))
 }

@@ -327,14 +327,14 @@ fn entries_of_an_archive_are_recognised_by_content() {
         &[
             ("photo", png(1)),
             ("more.jfif", png(2)),
-            ("scan", b"II*\0\x08\0\0\0".to_vec()),
+            ("phone", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic".to_vec()),
             ("film.mp4", vec![0; 100_000]),
         ],
     );
     let report = at_16(&[path], &root.path().join("out")).unwrap();
     assert_eq!((report.images, report.others), (2, 1), "{report}");
-    assert_eq!(report.skipped[0].source, "scan");
-    assert!(report.skipped[0].reason.contains("found TIFF"), "{report}");
+    assert_eq!(report.skipped[0].source, "phone");
+    assert!(report.skipped[0].reason.contains("found HEIC"), "{report}");
 }
 
 #[test]

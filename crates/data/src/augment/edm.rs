@@ -173,7 +173,7 @@ mod tests {
 
     /// Numbers in [-1, 1), as `tests/edm/reference.py` computes them.
     fn noise(len: usize, seed: u64) -> Vec<f32> {
-        let number = |i: u64| (i + seed * 100_003) * 2_654_435_761 % (1 << 32) >> 16;
+        let number = |i: u64| (((i + seed * 100_003) * 2_654_435_761) % (1 << 32)) >> 16;
         let value = |i| number(i) as f32 / 32_768.0 - 1.0;
         (0..len as u64).map(value).collect()
     }

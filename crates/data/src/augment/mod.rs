@@ -147,24 +147,4 @@ mod tests {
         let (image, mask, _) = applied(zoomed, 5);
         assert_eq!(mask, image[..12]);
     }
-
-    #[test]
-    #[ignore = "prints a speed"]
-    fn speed_of_the_pipeline() {
-        let image = vec![0.5; 3 * 64 * 64];
-        for edm in [0.12, 1.0] {
-            let plan = AugmentPlan {
-                edm,
-                ..AugmentPlan::default()
-            };
-            let start = std::time::Instant::now();
-            for g in 0..2000 {
-                std::hint::black_box(apply(&plan, 0, g, &mut image.clone(), [3, 64, 64], None));
-            }
-            println!(
-                "p = {edm}: {:.0} us",
-                start.elapsed().as_micros() as f64 / 2000.0
-            );
-        }
-    }
 }

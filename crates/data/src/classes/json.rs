@@ -1,5 +1,7 @@
 //! Reads labels from JSON.
 
+use std::io::BufRead;
+
 use serde_json::{Map, Value};
 
 use super::{Row, Table};
@@ -35,15 +37,17 @@ pub(super) fn parse(text: &str) -> Result<Table, String> {
 /// or a label are left out.
 ///
 /// # Errors
-/// A line is not a JSON object; the message has its number.
-pub(super) fn parse_lines(text: &str) -> Result<Table, String> {
+/// The file cannot be read, or a line is not a JSON object; the message has its number.
+pub(super) fn parse_lines(lines: impl BufRead) -> Result<Table, String> {
     let mut all = Vec::new();
-    for (n, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
+    for (n, line) in lines.lines().enumerate() {
+        let line = line.map_err(|e| format!("line {}: {e}", n + 1))?;
+        let text = line.trim_start_matches('\u{FEFF}').trim();
+        if text.is_empty() {
             continue;
         }
         let object: Map<String, Value> =
-            serde_json::from_str(line).map_err(|e| format!("line {}: {e}", n + 1))?;
+            serde_json::from_str(text).map_err(|e| format!("line {}: {e}", n + 1))?;
         all.extend(of_object(object).map_err(|e| format!("line {}: {e}", n + 1))?);
     }
     Ok(all.into())

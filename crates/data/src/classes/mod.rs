@@ -6,6 +6,7 @@ mod json;
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
+    io::{self, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -21,13 +22,13 @@ const NAMED: usize = 10;
 
 /// The classes of some images.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Classes {
+pub struct Classes {
     /// Their names.
-    pub(crate) names: Vec<String>,
+    pub names: Vec<String>,
     /// The class of each image.
-    pub(crate) labels: Vec<u32>,
+    pub labels: Vec<u32>,
     /// Files that have a label and are not among the images.
-    pub(crate) unknown: Vec<String>,
+    pub unknown: Vec<String>,
 }
 
 /// A file and its label.
@@ -55,7 +56,7 @@ impl From<Vec<Row>> for Table {
 ///
 /// # Errors
 /// Fails if an image has no class, or the file with the labels cannot be read.
-pub(crate) fn classes<'a>(
+pub fn classes<'a>(
     from: &ClassesFrom,
     folder: &Path,
     ids: impl Iterator<Item = Cow<'a, str>>,
@@ -142,13 +143,18 @@ fn found(file: &Path, folder: &Path) -> PathBuf {
 }
 
 fn read(path: &Path) -> std::result::Result<Table, String> {
-    let text = sdft_files::read_text(path).map_err(|e| format!("cannot be read: {e}"))?;
+    let unread = |e: io::Error| format!("cannot be read: {e}");
     let ending = path.extension().unwrap_or_default().to_string_lossy();
-    let is_lines = ["jsonl", "ndjson"].contains(&ending.to_ascii_lowercase().as_str());
-    let table = match text.trim_start().chars().next() {
-        _ if is_lines => json::parse_lines(&text)?,
-        Some('{' | '[') => json::parse(&text)?,
-        _ => csv::parse(&text)?.into(),
+    let table = if ["jsonl", "ndjson"].contains(&ending.to_ascii_lowercase().as_str()) {
+        // An index has several hundred bytes for each image, so it is not read as a whole.
+        let file = sdft_files::open_regular(path).map_err(unread)?;
+        json::parse_lines(BufReader::new(file))?
+    } else {
+        let text = sdft_files::read_text(path).map_err(unread)?;
+        match text.trim_start().chars().next() {
+            Some('{' | '[') => json::parse(&text)?,
+            _ => csv::parse(&text)?.into(),
+        }
     };
     match table.rows.is_empty() {
         true => Err("expected files and their labels, found none".to_owned()),

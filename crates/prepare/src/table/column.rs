@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    footer::Chunk,
+    footer::{Chunk, Leaf, Physical},
     numbers::{Differences, Runs},
     thrift::{Problem, Read, Thrift},
 };
@@ -48,6 +48,7 @@ impl Budget {
 pub(super) struct Column {
     file: Arc<File>,
     codec: i64,
+    physical: Physical,
     /// Offset of the next page, and the end of the pages.
     pages: Range<u64>,
     /// The definition level of a present value.
@@ -90,18 +91,20 @@ mod encoding {
     pub(super) const PLAIN: i64 = 0;
     pub(super) const PLAIN_DICTIONARY: i64 = 2;
     pub(super) const RLE: i64 = 3;
+    pub(super) const DELTA_INTEGER: i64 = 5;
     pub(super) const DELTA_LENGTH: i64 = 6;
     pub(super) const DELTA: i64 = 7;
     pub(super) const RLE_DICTIONARY: i64 = 8;
 }
 
 impl Column {
-    pub(super) fn new(file: &Arc<File>, chunk: Chunk, defined: u32) -> Self {
+    pub(super) fn new(file: &Arc<File>, chunk: Chunk, leaf: Leaf) -> Self {
         Self {
             file: Arc::clone(file),
             codec: chunk.codec,
+            physical: leaf.physical,
             pages: chunk.start..chunk.start.saturating_add(chunk.length),
-            defined,
+            defined: leaf.defined,
             left: chunk.values,
             dictionary: None,
             ready: Vec::new(),
@@ -210,7 +213,8 @@ impl Column {
         let mut words = Vec::new();
         let mut at = 0;
         for _ in 0..header.values {
-            let range = plain(&bytes, &mut at).ok_or("the dictionary is truncated")?;
+            let range =
+                plain(&bytes, &mut at, self.physical).ok_or("the dictionary is truncated")?;
             words.push(range.start as u32..range.end as u32);
         }
         self.dictionary = Some(Dictionary { bytes, words });
@@ -269,7 +273,7 @@ impl Column {
             }
             n = there.iter().filter(|&&there| there).count();
         }
-        let mut found = locate(&page, header.encoding, n)?.into_iter();
+        let mut found = locate(&page, header.encoding, n, self.physical)?.into_iter();
         self.ready = match self.defined {
             0 => found.map(Some).collect(),
             _ => {
@@ -284,14 +288,15 @@ impl Column {
 }
 
 /// Locates the `n` values of a page.
-fn locate(page: &[u8], way: i64, n: usize) -> EntryResult<Vec<Value>> {
+fn locate(page: &[u8], way: i64, n: usize, physical: Physical) -> EntryResult<Vec<Value>> {
     let short = || Reason::from("a page is truncated");
     let mut found = Vec::new();
     match way {
         encoding::PLAIN => {
             let mut at = 0;
             for _ in 0..n {
-                found.push(Value::Page(plain(page, &mut at).ok_or_else(short)?));
+                let value = plain(page, &mut at, physical).ok_or_else(short)?;
+                found.push(Value::Page(value));
             }
         }
         encoding::PLAIN_DICTIONARY | encoding::RLE_DICTIONARY if n > 0 => {
@@ -299,6 +304,13 @@ fn locate(page: &[u8], way: i64, n: usize) -> EntryResult<Vec<Value>> {
             let mut words = Runs::new(rest, u32::from(width))?;
             for _ in 0..n {
                 found.push(Value::Word(words.next()? as usize));
+            }
+        }
+        encoding::DELTA_INTEGER if n > 0 && physical.width().is_some() => {
+            let mut numbers = Differences::new(page)?;
+            for _ in 0..n {
+                let number = numbers.next()?.ok_or_else(short)?;
+                found.push(Value::Made(number.to_le_bytes().to_vec()));
             }
         }
         encoding::DELTA_LENGTH if n > 0 => {
@@ -324,7 +336,7 @@ fn locate(page: &[u8], way: i64, n: usize) -> EntryResult<Vec<Value>> {
             }
         }
         encoding::PLAIN_DICTIONARY | encoding::RLE_DICTIONARY => {}
-        encoding::DELTA_LENGTH | encoding::DELTA => {}
+        encoding::DELTA_INTEGER | encoding::DELTA_LENGTH | encoding::DELTA if n == 0 => {}
         other => {
             return Err(format!("values have encoding {other}, which is not supported").into());
         }
@@ -350,11 +362,16 @@ fn lengths(bytes: &[u8], n: usize) -> EntryResult<Vec<Range<usize>>> {
     Ok(found)
 }
 
-/// Locates a value with a length prefix, and advances `at` past it.
-fn plain(bytes: &[u8], at: &mut usize) -> Option<Range<usize>> {
-    let length = bytes.get(*at..)?.first_chunk()?;
-    let start = *at + 4;
-    let end = start.checked_add(u32::from_le_bytes(*length) as usize)?;
+/// Locates a value, with a length prefix if its length varies, and advances `at` past it.
+fn plain(bytes: &[u8], at: &mut usize, physical: Physical) -> Option<Range<usize>> {
+    let (start, length) = match physical.width() {
+        Some(width) => (*at, width),
+        None => {
+            let length = bytes.get(*at..)?.first_chunk()?;
+            (*at + 4, u32::from_le_bytes(*length) as usize)
+        }
+    };
+    let end = start.checked_add(length)?;
     if end > bytes.len() {
         return None;
     }

@@ -5,7 +5,10 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom},
 };
 
-use super::thrift::{Problem, Read, Thrift};
+use super::{
+    classes::{Classes, features},
+    thrift::{Problem, Read, Thrift},
+};
 
 const MAGIC: &[u8; 4] = b"PAR1";
 const ENCRYPTED: &[u8; 4] = b"PARE";
@@ -19,24 +22,60 @@ const GROUP_BYTES: u64 = 32;
 /// Most columns of a table. Image sets have about ten, and a column takes more memory than bytes in the file.
 const COLUMNS: usize = 10_000;
 
-/// The physical type of bytes and strings.
-const BYTE_ARRAY: i64 = 6;
-
 /// The part of the metadata that is needed to read images.
 #[derive(Debug)]
 pub(super) struct Footer {
     pub(super) image: Leaf,
     pub(super) path: Option<Leaf>,
+    pub(super) label: Option<Leaf>,
+    /// The names of the labels, if the table has them.
+    pub(super) names: Vec<String>,
+    /// Why there are no labels, if there are columns of labels.
+    pub(super) note: Option<String>,
     pub(super) groups: Vec<Group>,
     /// The table's own row count, which should equal the sum over its groups.
     pub(super) rows: u64,
 }
 
-/// A column of bytes.
+/// What the values of a column are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Physical {
+    /// Bytes and strings.
+    Bytes,
+    /// Integers of 4 bytes.
+    Int32,
+    /// Integers of 8 bytes.
+    Int64,
+    #[default]
+    Other,
+}
+
+impl Physical {
+    fn new(number: i64) -> Self {
+        match number {
+            1 => Self::Int32,
+            2 => Self::Int64,
+            6 => Self::Bytes,
+            _ => Self::Other,
+        }
+    }
+
+    /// Bytes of a value; `None` if they vary.
+    pub(super) fn width(self) -> Option<usize> {
+        match self {
+            Self::Int32 => Some(4),
+            Self::Int64 => Some(8),
+            _ => None,
+        }
+    }
+}
+
+/// A column.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leaf {
     /// Its index.
     index: usize,
+    pub(super) physical: Physical,
     /// The definition level of a present value; 0 if the column is required.
     pub(super) defined: u32,
 }
@@ -47,6 +86,15 @@ pub(super) struct Group {
     pub(super) rows: u64,
     pub(super) image: Chunk,
     pub(super) path: Option<Chunk>,
+    pub(super) label: Option<Chunk>,
+}
+
+impl Group {
+    fn chunks(&self) -> impl Iterator<Item = Chunk> + use<> {
+        [Some(self.image), self.path, self.label]
+            .into_iter()
+            .flatten()
+    }
 }
 
 /// The pages of a column in a row group.
@@ -71,8 +119,8 @@ pub(super) enum Failure {
 }
 
 impl Footer {
-    /// Reads the footer of a file.
-    pub(super) fn read(mut file: &File) -> Result<Self, Failure> {
+    /// Reads the footer of a file. `described` are the columns of classes if the file itself does not describe them.
+    pub(super) fn read(mut file: &File, described: Classes) -> Result<Self, Failure> {
         let broken = |text: &str| Failure::Broken(text.to_owned());
         let length = file.metadata().map_err(Failure::Io)?.len();
         if length < 12 {
@@ -99,18 +147,24 @@ impl Footer {
         file.seek(SeekFrom::Start(start))
             .and_then(|_| file.read_exact(&mut bytes))
             .map_err(Failure::Io)?;
-        Self::parse(&bytes, start, length)
+        Self::parse(&bytes, start, length, described)
     }
 
     /// Parses the metadata; `data` is where it begins, and all pages must end before.
-    fn parse(bytes: &[u8], data: u64, length: u64) -> Result<Self, Failure> {
+    fn parse(bytes: &[u8], data: u64, length: u64, described: Classes) -> Result<Self, Failure> {
         let damaged =
             |p: Problem| Failure::Broken(format!("its metadata is damaged: {}", p.into_reason()));
         let schema = Schema::read(bytes).map_err(damaged)?;
         let (image, path) = schema.columns()?;
+        let own = features(bytes).map_err(damaged)?;
+        let classes = if own.is_empty() { described } else { own };
+        let (label, names, note) = schema.label(&classes);
         let mut footer = Self {
             image,
             path,
+            label,
+            names,
+            note,
             groups: Vec::new(),
             rows: 0,
         };
@@ -121,8 +175,8 @@ impl Footer {
                 match id {
                     3 => footer.rows = at.size()?,
                     4 => at.structs(|at, _| {
-                        let group = read_group(at, leaves, image, path)?;
-                        for chunk in [Some(group.image), group.path].into_iter().flatten() {
+                        let group = read_group(at, leaves, [Some(image), path, label])?;
+                        for chunk in group.chunks() {
                             let end = chunk.start.checked_add(chunk.length);
                             let outside = chunk.start < 4 || end.is_none_or(|end| end > data);
                             if outside && group.rows > 0 {
@@ -160,9 +214,8 @@ impl Footer {
 
     /// Fails if pages overlap: otherwise a short file could have any number of rows to unpack.
     fn check_apart(&self) -> Read<()> {
-        let chunks = self.groups.iter().flat_map(|g| [Some(g.image), g.path]);
+        let chunks = self.groups.iter().flat_map(Group::chunks);
         let mut places: Vec<(u64, u64)> = chunks
-            .flatten()
             .filter(|chunk| chunk.length > 0)
             .map(|chunk| (chunk.start, chunk.start.saturating_add(chunk.length)))
             .collect();
@@ -183,8 +236,8 @@ impl Footer {
     }
 }
 
-fn read_group(at: &mut Thrift<'_>, leaves: usize, image: Leaf, path: Option<Leaf>) -> Read<Group> {
-    let (mut rows, mut found) = (0, [None; 2]);
+fn read_group(at: &mut Thrift<'_>, leaves: usize, wanted: [Option<Leaf>; 3]) -> Read<Group> {
+    let (mut rows, mut found) = (0, [None; 3]);
     at.fields(|at, id, _| {
         match id {
             1 => {
@@ -192,11 +245,10 @@ fn read_group(at: &mut Thrift<'_>, leaves: usize, image: Leaf, path: Option<Leaf
                 at.structs(|at, i| {
                     n = i + 1;
                     let chunk = read_chunk(at)?;
-                    if i == image.index {
-                        found[0] = Some(chunk);
-                    }
-                    if path.is_some_and(|path| i == path.index) {
-                        found[1] = Some(chunk);
+                    for (found, wanted) in found.iter_mut().zip(wanted) {
+                        if wanted.is_some_and(|leaf| i == leaf.index) {
+                            *found = Some(chunk);
+                        }
                     }
                     Ok(())
                 })?;
@@ -215,6 +267,7 @@ fn read_group(at: &mut Thrift<'_>, leaves: usize, image: Leaf, path: Option<Leaf
         rows,
         image: found[0].ok_or(Problem::Short)?,
         path: found[1],
+        label: found[2],
     })
 }
 
@@ -257,21 +310,27 @@ fn read_chunk(at: &mut Thrift<'_>) -> Read<Chunk> {
 }
 
 /// The columns of a table. Names are borrowed: a long one must not be copied for every column under it.
-struct Schema<'a> {
-    leaves: Vec<Column<'a>>,
+pub(super) struct Schema<'a> {
+    pub(super) leaves: Vec<Column<'a>>,
 }
 
-struct Column<'a> {
+pub(super) struct Column<'a> {
     /// Name of the outermost group, or of the column itself.
     first: &'a [u8],
-    last: &'a [u8],
+    pub(super) last: &'a [u8],
     /// Names on its path, its own included.
-    depth: usize,
-    is_bytes: bool,
+    pub(super) depth: usize,
+    pub(super) physical: Physical,
     /// Whether it has a logical type, such as a string.
     is_labelled: bool,
-    is_repeated: bool,
+    pub(super) is_repeated: bool,
     defined: u32,
+}
+
+impl Column<'_> {
+    fn is_bytes(&self) -> bool {
+        self.physical == Physical::Bytes
+    }
 }
 
 /// One element of the schema, which is a tree stored with the number of children of each node.
@@ -329,7 +388,7 @@ impl<'a> Schema<'a> {
                     first,
                     last: name,
                     depth,
-                    is_bytes: element.kind == BYTE_ARRAY,
+                    physical: Physical::new(element.kind),
                     is_labelled: element.is_labelled,
                     is_repeated: repeated,
                     defined: level,
@@ -343,16 +402,12 @@ impl<'a> Schema<'a> {
 
     /// The image column (`image.bytes`, as the Hub stores images, or else the only column of bytes) and the name column.
     fn columns(&self) -> Result<(Leaf, Option<Leaf>), Failure> {
-        let leaf = |index: usize| Leaf {
-            index,
-            defined: self.leaves[index].defined,
-        };
         let is_candidate = |i: &usize| {
             let column = &self.leaves[*i];
             let is_nested = column.depth == 2 && column.last == b"bytes";
             // Strings are stored as bytes, too, but have a logical type.
             let is_flat = column.depth == 1 && !column.is_labelled;
-            column.is_bytes && !column.is_repeated && (is_nested || is_flat)
+            column.is_bytes() && !column.is_repeated && (is_nested || is_flat)
         };
         let candidates: Vec<usize> = (0..self.leaves.len()).filter(is_candidate).collect();
         let is_named = |i: &&usize| [&b"image"[..], b"img"].contains(&self.leaves[**i].first);
@@ -361,13 +416,21 @@ impl<'a> Schema<'a> {
             _ => return Err(Failure::Columns(self.describe())),
         };
         let path = self.leaves.iter().position(|column| {
-            column.is_bytes
+            column.is_bytes()
                 && !column.is_repeated
                 && column.depth == 2
                 && column.first == self.leaves[image].first
                 && column.last == b"path"
         });
-        Ok((leaf(image), path.map(leaf)))
+        Ok((self.leaf(image), path.map(|path| self.leaf(path))))
+    }
+
+    pub(super) fn leaf(&self, index: usize) -> Leaf {
+        Leaf {
+            index,
+            physical: self.leaves[index].physical,
+            defined: self.leaves[index].defined,
+        }
     }
 
     /// The names of the first few columns.

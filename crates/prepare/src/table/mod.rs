@@ -1,8 +1,9 @@
 //! Parquet tables, as the Hub serves image data sets.
 
-// Only two columns of bytes are read, so this is a separate reader. It compares every length in a file with the bytes that exist, uses
+// Only the columns of images, names and labels are read, so this is a separate reader. It compares every length in a file with the bytes that exist, uses
 // memory of a few times a page, and does not panic on any input.
 
+mod classes;
 mod column;
 mod footer;
 mod numbers;
@@ -14,9 +15,10 @@ use crate::{
     PrepareError, Result,
     error::{EntryResult, Reason},
     input::{Content, Input, Item},
+    labels::{self, Label},
 };
 use column::{Budget, Column};
-use footer::{Failure, Footer, Group, Leaf};
+use footer::{Failure, Footer, Group, Leaf, Physical};
 
 /// Opens a table; the sources of its rows begin with `called`.
 pub(crate) fn open(path: &Path, called: &str) -> Result<Input> {
@@ -26,19 +28,23 @@ pub(crate) fn open(path: &Path, called: &str) -> Result<Input> {
     };
     let file = sdft_files::open_regular(path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
-    let footer = Footer::read(&file).map_err(|failure| match failure {
-        Failure::Io(cause) => io(cause),
-        Failure::Broken(reason) => PrepareError::Broken {
-            path: path.to_owned(),
-            kind: "parquet",
-            reason,
-        },
-        Failure::Columns(found) => PrepareError::Column {
-            path: path.to_owned(),
-            found,
-        },
-    })?;
+    let footer =
+        Footer::read(&file, classes::described(path)).map_err(|failure| match failure {
+            Failure::Io(cause) => io(cause),
+            Failure::Broken(reason) => PrepareError::Broken {
+                path: path.to_owned(),
+                kind: "parquet",
+                reason,
+            },
+            Failure::Columns(found) => PrepareError::Column {
+                path: path.to_owned(),
+                found,
+            },
+        })?;
     let mut input = Input::default();
+    input
+        .notes
+        .extend(footer.note.as_ref().map(|note| format!("{called}: {note}")));
     let rows = footer.counted();
     if footer.rows != rows {
         let reason = format!(
@@ -50,12 +56,14 @@ pub(crate) fn open(path: &Path, called: &str) -> Result<Input> {
     let table = Table {
         name: called.to_owned(),
         file: Arc::new(file),
-        leaves: (footer.image, footer.path),
+        leaves: [Some(footer.image), footer.path, footer.label],
+        names: labels::names(footer.names),
         groups: footer.groups.into_iter(),
         row: 0,
         open: None,
         budget: Budget::new(length),
     };
+    input.classes.extend(table.names.iter().cloned());
     input.push(usize::try_from(rows).unwrap_or(usize::MAX), table);
     Ok(input)
 }
@@ -64,7 +72,10 @@ pub(crate) fn open(path: &Path, called: &str) -> Result<Input> {
 struct Table {
     name: String,
     file: Arc<std::fs::File>,
-    leaves: (Leaf, Option<Leaf>),
+    /// The columns of images, names and labels.
+    leaves: [Option<Leaf>; 3],
+    /// The names of the labels, if the table has them.
+    names: Vec<Arc<str>>,
     /// The groups that are not open yet.
     groups: std::vec::IntoIter<Group>,
     /// Rows returned so far, over all groups.
@@ -77,11 +88,13 @@ struct Table {
 struct Open {
     image: Column,
     path: Option<Column>,
+    /// The labels, unless they cannot be read.
+    label: Option<Column>,
     left: u64,
 }
 
-/// The image and the name of a row, if present.
-type Row = (Option<Vec<u8>>, Option<Vec<u8>>);
+/// The image, the name and the label of a row, if present.
+type Row = [Option<Vec<u8>>; 3];
 
 impl Iterator for Table {
     type Item = Item;
@@ -103,7 +116,7 @@ impl Iterator for Table {
                 return Some(self.item(self.row, None, Content::Refused(reason)));
             }
             return Some(match open.read(&mut self.budget) {
-                Ok((image, path)) => {
+                Ok([image, path, label]) => {
                     open.left -= 1;
                     let row = self.row;
                     self.row += 1;
@@ -112,7 +125,10 @@ impl Iterator for Table {
                         Some(bytes) => Content::Bytes(bytes),
                         None => Content::Refused("the row has no image bytes".to_owned()),
                     };
-                    self.item(row, path.as_deref(), content)
+                    Item {
+                        label: label.and_then(|label| self.label(&label)),
+                        ..self.item(row, path.as_deref(), content)
+                    }
                 }
                 Err(reason) => {
                     let (first, left) = (self.row, open.left);
@@ -133,16 +149,28 @@ impl Table {
     /// Opens the next row group, if there is one.
     fn open_group(&mut self) -> Option<()> {
         let group = self.groups.next()?;
-        let column = |chunk, leaf: Leaf| Column::new(&self.file, chunk, leaf.defined);
+        let chunks = [Some(group.image), group.path, group.label];
+        let [image, path, label] = std::array::from_fn(|i| {
+            let (chunk, leaf) = chunks[i].zip(self.leaves[i])?;
+            Some(Column::new(&self.file, chunk, leaf))
+        });
         self.open = Some(Open {
-            image: column(group.image, self.leaves.0),
-            path: group
-                .path
-                .zip(self.leaves.1)
-                .map(|(chunk, leaf)| column(chunk, leaf)),
+            image: image?,
+            path,
+            label,
             left: group.rows,
         });
         Some(())
+    }
+
+    /// The label with this value, by its name if the labels have names.
+    fn label(&self, value: &[u8]) -> Option<Label> {
+        let number = match self.leaves[2]?.physical {
+            Physical::Bytes => return Label::text(&String::from_utf8_lossy(value)),
+            Physical::Int32 => i64::from(i32::from_le_bytes(*value.first_chunk()?)),
+            _ => i64::from_le_bytes(*value.first_chunk()?),
+        };
+        Label::number(number).map(|label| labels::named(label, &self.names))
     }
 
     fn item(&self, row: u64, path: Option<&str>, content: Content) -> Item {
@@ -158,6 +186,16 @@ impl Open {
             Some(column) => column.next(budget)?.ok_or_else(early)?,
             None => None,
         };
-        Ok((image, path))
+        // An image counts without its label, which the report states.
+        let label = self.label.as_mut().map(|column| column.next(budget));
+        let label = match label {
+            Some(Ok(Some(label))) => label,
+            Some(_) => {
+                self.label = None;
+                None
+            }
+            None => None,
+        };
+        Ok([image, path, label])
     }
 }

@@ -152,3 +152,14 @@ pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+/// The labels and classes in a prepared folder.
+pub(crate) fn dataset(out: &Path) -> (Vec<(String, u32)>, Vec<String>) {
+    let text = fs::read_to_string(out.join("dataset.json")).unwrap();
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let classes = value.get_mut("classes").map(serde_json::Value::take);
+    (
+        serde_json::from_value(value["labels"].take()).unwrap(),
+        classes.map_or_else(Vec::new, |classes| serde_json::from_value(classes).unwrap()),
+    )
+}

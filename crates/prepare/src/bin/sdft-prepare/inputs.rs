@@ -7,11 +7,14 @@ use sdft_assets::{
     Asset, Error, HubCache, INDEX, ImageSet, Need, Needs, assets, elsewhere, is_offline, ways,
 };
 use sdft_files::did_you_mean;
-use sdft_imaging::Limits;
-use sdft_prepare::{Exclusions, Options, PrepareError, Report};
+use sdft_imaging::{Fit, Limits};
+use sdft_prepare::{Exclusions, Options, PrepareError, Report, size_text};
 use sdft_runtime::{note, print_line, usage};
 
-use crate::{args::Args, progress::Progress};
+use crate::{
+    args::{Args, Colour, Size},
+    progress::Progress,
+};
 
 /// Default side of the images in pixels.
 const SIZE: usize = 256;
@@ -78,7 +81,13 @@ pub(crate) fn prepare(args: &Args) -> Result<()> {
         strict: args.strict,
         threads: args.threads,
         limits: Limits::from_env()?,
-        ..Options::new(args.size.unwrap_or(SIZE))
+        size: size_of(args),
+        channels: args.channels,
+        depth: args.depth,
+        fit: args.fit,
+        background: args.background.map_or([255; 3], |Colour(colour)| colour),
+        classes: args.classes.clone(),
+        ..Options::new(SIZE)
     };
     if let Some(list) = &args.exclude {
         options.exclude = Exclusions::read(list)?;
@@ -92,7 +101,7 @@ pub(crate) fn prepare(args: &Args) -> Result<()> {
         (None, [input]) => {
             let name = input.canonicalize().unwrap_or_else(|_| input.clone());
             let name = name.file_stem().unwrap_or_default().to_string_lossy();
-            Path::new("data").join(format!("{name}-{}", options.size))
+            Path::new("data").join(format!("{name}-{}", size_text(options.size)))
         }
         _ => return Err(usage("--out is required with several inputs")),
     };
@@ -104,21 +113,40 @@ pub(crate) fn prepare(args: &Args) -> Result<()> {
     ))
 }
 
+/// Height and width of the images in pixels.
+fn size_of(args: &Args) -> [usize; 2] {
+    args.size.map_or([SIZE; 2], |Size(size)| size)
+}
+
 /// Interprets the inputs: the name of one data set, or paths.
 fn inputs(args: &Args) -> Result<Inputs> {
-    let size = args.size.unwrap_or(SIZE);
+    let size = size_of(args);
     // An existing path takes precedence over a name.
     let is_here = |text: &String| Path::new(text).exists();
-    let named = |text: &String| ImageSet::named(text, size).filter(|_| !is_here(text));
+    let named = |text: &String| ImageSet::named(text, size[0]).filter(|_| !is_here(text));
     if let [name] = args.inputs.as_slice()
         && let Some(set) = named(name)
     {
-        let side = ImageSet::PAIR_SIZE;
-        if set.asset.pair && args.size.is_some_and(|size| size != side) {
-            let name = &set.asset.name;
-            return Err(usage(format!(
-                "--size {size}: the images of {name} have {side}x{side} pixels"
-            )));
+        let (name, side) = (&set.asset.name, ImageSet::PAIR_SIZE);
+        if set.asset.pair {
+            if let Some(Size(size)) = args.size.filter(|Size(size)| *size != [side; 2]) {
+                return Err(usage(format!(
+                    "--size {}: the images of {name} have {side}x{side} pixels",
+                    size_text(size)
+                )));
+            }
+            let given = [
+                ("--channels", args.channels.is_some()),
+                ("--depth", args.depth.is_some()),
+                ("--fit", args.fit != Fit::Crop),
+                ("--background", args.background.is_some()),
+                ("--classes", args.classes.is_some()),
+            ];
+            if let Some((option, _)) = given.iter().find(|(_, is_given)| *is_given) {
+                return Err(usage(format!(
+                    "{option}: {name} is always prepared as two sides of {side}x{side} pixels in RGB"
+                )));
+            }
         }
         return Ok(Inputs::Known(set));
     }
@@ -172,7 +200,11 @@ fn known(set: ImageSet, args: &Args, mut options: Options) -> Result<()> {
         Err(error) => return Err(error.into()),
     };
     options.name = Some(asset.place.to_string());
-    let out = args.out.clone().unwrap_or(set.folder);
+    let folder = match options.size {
+        [height, width] if height == width => set.folder,
+        size => Path::new("data").join(format!("{}-{}", asset.name, size_text(size))),
+    };
+    let out = args.out.clone().unwrap_or(folder);
     finish(sdft_prepare::prepare(
         &files,
         &out,

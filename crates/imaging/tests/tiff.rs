@@ -1,0 +1,539 @@
+//! TIFF files of all kinds, made by hand, and hostile ones.
+
+use sdft_imaging::{Decoded, Depth, Reading, Samples};
+
+/// A tag with its type (3 for 16, 4 for 32, 16 for 64 bits, 12 for doubles as bits, 1 for bytes) and values.
+type Tag = (u16, u16, Vec<u64>);
+
+/// A directory, and the samples that its strips or tiles consist of. Their offsets and lengths are added as tags 273 and 279, or 324 and 325
+/// if there is a tag for the width of tiles.
+#[derive(Clone)]
+struct Page {
+    tags: Vec<Tag>,
+    parts: Vec<Vec<u8>>,
+}
+
+fn page(width: u64, height: u64, tags: Vec<Tag>, parts: Vec<Vec<u8>>) -> Page {
+    let mut all = vec![(256, 3, vec![width]), (257, 3, vec![height])];
+    all.extend(tags);
+    Page { tags: all, parts }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Writer {
+    is_big_endian: bool,
+    is_big: bool,
+    /// The last directory is followed by the first.
+    is_loop: bool,
+}
+
+impl Writer {
+    fn number(self, number: u64, len: usize) -> Vec<u8> {
+        match self.is_big_endian {
+            true => number.to_be_bytes()[8 - len..].to_vec(),
+            false => number.to_le_bytes()[..len].to_vec(),
+        }
+    }
+
+    fn write(self, pages: &[Page]) -> Vec<u8> {
+        let offset = if self.is_big { 8 } else { 4 };
+        let mut out = if self.is_big_endian { b"MM" } else { b"II" }.to_vec();
+        out.extend(self.number(if self.is_big { 43 } else { 42 }, 2));
+        if self.is_big {
+            out.extend(self.number(8, 2));
+            out.extend(self.number(0, 2));
+        }
+        let mut link = out.len();
+        let first = link;
+        out.extend(vec![0; offset]);
+        for page in pages {
+            let mut tags = page.tags.clone();
+            let tiles = tags.iter().any(|tag| tag.0 == 322);
+            let places = page.parts.iter().map(|part| {
+                let at = out.len() as u64;
+                out.extend(part);
+                (at, part.len() as u64)
+            });
+            let (at, len): (Vec<u64>, Vec<u64>) = places.unzip();
+            let kind = if self.is_big { 16 } else { 4 };
+            let numbers = if tiles { [324, 325] } else { [273, 279] };
+            tags.push((numbers[0], kind, at));
+            tags.push((numbers[1], kind, len));
+            tags.sort_by_key(|tag| tag.0);
+            let mut entries = Vec::new();
+            for (tag, kind, values) in &tags {
+                let len = match kind {
+                    1 => 1,
+                    3 => 2,
+                    4 => 4,
+                    _ => 8,
+                };
+                let mut bytes: Vec<u8> = values.iter().flat_map(|&v| self.number(v, len)).collect();
+                if bytes.len() > offset {
+                    let at = out.len() as u64;
+                    out.extend(bytes);
+                    bytes = self.number(at, offset);
+                }
+                bytes.resize(offset, 0);
+                entries.extend(self.number((*tag).into(), 2));
+                entries.extend(self.number((*kind).into(), 2));
+                entries.extend(self.number(values.len() as u64, offset));
+                entries.extend(bytes);
+            }
+            let at = self.number(out.len() as u64, offset);
+            out[link..link + offset].copy_from_slice(&at);
+            out.extend(self.number(tags.len() as u64, if self.is_big { 8 } else { 2 }));
+            out.extend(entries);
+            link = out.len();
+            out.extend(vec![0; offset]);
+        }
+        if self.is_loop {
+            let start = out[first..first + offset].to_vec();
+            out[link..].copy_from_slice(&start);
+        }
+        out
+    }
+}
+
+fn read(bytes: &[u8], page: usize) -> Decoded {
+    let read = Reading::default().decode(bytes, "x.tif", page);
+    read.unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn error(bytes: &[u8]) -> String {
+    let read = Reading::default().decode(bytes, "x.tif", 0);
+    read.unwrap_err().to_string()
+}
+
+fn photometric(value: u64) -> Tag {
+    (262, 3, vec![value])
+}
+
+fn bits(bits: u64, channels: usize) -> Tag {
+    (258, 3, vec![bits; channels])
+}
+
+fn grey8(samples: &[u8]) -> Page {
+    page(
+        samples.len() as u64,
+        1,
+        vec![bits(8, 1), photometric(1)],
+        vec![samples.to_vec()],
+    )
+}
+
+#[test]
+fn every_header_and_byte_order_is_read() {
+    for (is_big_endian, is_big) in [(false, false), (true, false), (false, true), (true, true)] {
+        let writer = Writer {
+            is_big_endian,
+            is_big,
+            is_loop: false,
+        };
+        let data: Vec<u8> = [1_u64, 258, 65_535]
+            .iter()
+            .flat_map(|&v| writer.number(v, 2))
+            .collect();
+        let deep = page(3, 1, vec![bits(16, 1), photometric(1)], vec![data]);
+        let file = writer.write(&[deep, grey8(&[7, 8])]);
+        let out = read(&file, 0);
+        assert_eq!(out.image.samples, Samples::U16(vec![1, 258, 65_535]));
+        assert_eq!((out.format, out.pages, out.depth), ("TIFF", 2, Depth::U16));
+        assert_eq!(read(&file, 1).image.samples, Samples::U8(vec![7, 8]));
+        assert_eq!(Reading::default().pages(&file, "x").unwrap(), 2);
+    }
+}
+
+#[test]
+fn numbers_of_all_types_keep_their_values() {
+    let cases: [(u64, u64, Vec<u8>, Samples); 8] = [
+        (8, 2, vec![255, 3], Samples::F32(vec![-1.0, 3.0])),
+        (
+            16,
+            2,
+            [-5_i16, 9].map(i16::to_le_bytes).concat(),
+            Samples::F32(vec![-5.0, 9.0]),
+        ),
+        (
+            32,
+            2,
+            [-5_i32, 9].map(i32::to_le_bytes).concat(),
+            Samples::F32(vec![-5.0, 9.0]),
+        ),
+        (
+            32,
+            1,
+            [5_u32, 1 << 31].map(u32::to_le_bytes).concat(),
+            Samples::F32(vec![5.0, 2_147_483_648.0]),
+        ),
+        (16, 3, vec![0, 0x3c, 0, 0xc0], Samples::F32(vec![1.0, -2.0])),
+        (
+            32,
+            3,
+            [0.1_f32, -7.5].map(f32::to_le_bytes).concat(),
+            Samples::F32(vec![0.1, -7.5]),
+        ),
+        (
+            64,
+            3,
+            [0.1_f64, -7.5].map(f64::to_le_bytes).concat(),
+            Samples::F32(vec![0.1, -7.5]),
+        ),
+        (16, 4, vec![1, 2, 3, 4], Samples::U16(vec![513, 1027])),
+    ];
+    for (n, format, data, expected) in cases {
+        let tags = vec![bits(n, 1), photometric(1), (339, 3, vec![format])];
+        let file = Writer::default().write(&[page(2, 1, tags, vec![data])]);
+        let out = read(&file, 0);
+        assert_eq!(out.image.samples, expected, "{n} bits, format {format}");
+        assert_eq!(out.narrowed, n > 16 && format != 3 || n == 64);
+    }
+}
+
+#[test]
+fn few_bits_are_unpacked_and_white_may_be_0() {
+    for (n, row, expected) in [
+        (1, vec![0b1010_0000], vec![255, 0, 255]),
+        (2, vec![0b0001_1100], vec![0, 85, 255]),
+        (4, vec![0x0F, 0x70], vec![0, 255, 119]),
+    ] {
+        for (white_is, flip) in [(1, false), (0, true)] {
+            let tags = vec![bits(n, 1), photometric(white_is)];
+            let parts = vec![[&row[..], &row].concat()];
+            let file = Writer::default().write(&[page(3, 2, tags, parts)]);
+            let expected: Vec<u8> = expected
+                .iter()
+                .map(|&v| if flip { !v } else { v })
+                .collect();
+            assert_eq!(
+                read(&file, 0).image.samples,
+                Samples::U8(expected.repeat(2)),
+                "{n}"
+            );
+        }
+    }
+    let deep = page(1, 1, vec![bits(16, 1), photometric(0)], vec![vec![1, 0]]);
+    let out = read(&Writer::default().write(&[deep]), 0);
+    assert_eq!(out.image.samples, Samples::U16(vec![65_534]));
+}
+
+#[test]
+fn strips_tiles_and_planes_give_the_same_picture() {
+    // 5 x 3 pixels of 2 channels.
+    let sample = |x: usize, y: usize, c: usize| (100 * c + 10 * y + x) as u8;
+    let rows = |from: usize, to: usize, channels: &[usize]| {
+        let mut out = Vec::new();
+        for y in from..to {
+            for x in 0..5 {
+                out.extend(channels.iter().map(|&c| sample(x, y, c)));
+            }
+        }
+        out
+    };
+    let tile = |left: usize, top: usize, channels: &[usize]| {
+        let mut out = Vec::new();
+        for y in top..top + 16 {
+            for x in left..left + 16 {
+                let inside = x < 5 && y < 3;
+                out.extend(
+                    channels
+                        .iter()
+                        .map(|&c| if inside { sample(x, y, c) } else { 0 }),
+                );
+            }
+        }
+        out
+    };
+    let tags = |more: Vec<Tag>| {
+        let tags = vec![
+            bits(8, 2),
+            photometric(1),
+            (277, 3, vec![2]),
+            (338, 3, vec![0]),
+        ];
+        [tags, more].concat()
+    };
+    let both = &[0, 1][..];
+    for (name, more, parts) in [
+        (
+            "strips",
+            vec![(278, 3, vec![2])],
+            vec![rows(0, 2, both), rows(2, 3, both)],
+        ),
+        (
+            "planes",
+            vec![(278, 3, vec![2]), (284, 3, vec![2])],
+            vec![
+                rows(0, 2, &[0]),
+                rows(2, 3, &[0]),
+                rows(0, 2, &[1]),
+                rows(2, 3, &[1]),
+            ],
+        ),
+        (
+            "tiles",
+            vec![(322, 3, vec![16]), (323, 3, vec![16])],
+            vec![tile(0, 0, both)],
+        ),
+        (
+            "tiles of planes",
+            vec![(322, 3, vec![16]), (323, 3, vec![16]), (284, 3, vec![2])],
+            vec![tile(0, 0, &[0]), tile(0, 0, &[1])],
+        ),
+    ] {
+        let file = Writer::default().write(&[page(5, 3, tags(more), parts)]);
+        let out = read(&file, 0);
+        assert_eq!(out.image.samples, Samples::U8(rows(0, 3, both)), "{name}");
+        assert!(!out.has_alpha && out.channels == 2, "{name}");
+    }
+}
+
+#[test]
+fn a_channel_beyond_the_colours_is_alpha_if_the_file_says_so() {
+    let rgba = |kind: Option<u64>| {
+        let mut tags = vec![bits(8, 4), photometric(2), (277, 3, vec![4])];
+        tags.extend(kind.map(|kind| (338, 3, vec![kind])));
+        Writer::default().write(&[page(1, 1, tags, vec![vec![100, 50, 20, 128]])])
+    };
+    let plain = Samples::U8(vec![100, 50, 20, 128]);
+    let divided = Samples::U8(vec![199, 99, 39, 128]);
+    for (kind, has_alpha, expected) in [
+        (Some(0), false, &plain),
+        (Some(1), true, &divided),
+        (Some(2), true, &plain),
+        (None, true, &plain),
+    ] {
+        let out = read(&rgba(kind), 0);
+        assert_eq!(
+            (&out.image.samples, out.has_alpha),
+            (expected, has_alpha),
+            "{kind:?}"
+        );
+    }
+    let rgb = Reading {
+        channels: Some(3),
+        ..Reading::default()
+    };
+    let out = rgb.decode(&rgba(Some(0)), "x", 0).unwrap();
+    assert_eq!(out.image.samples, Samples::U8(vec![100, 50, 20]));
+    assert!(!out.transparent);
+    assert!(rgb.decode(&rgba(Some(2)), "x", 0).unwrap().transparent);
+}
+
+#[test]
+fn palettes_inks_and_orientation_are_applied() {
+    let map: Vec<u64> = [[0, 255], [128, 3], [7, 9]]
+        .concat()
+        .iter()
+        .map(|v| v * 257)
+        .collect();
+    for map in [map.clone(), map.iter().map(|v| v >> 8).collect()] {
+        let tags = vec![bits(1, 1), photometric(3), (320, 3, map)];
+        let file = Writer::default().write(&[page(2, 1, tags, vec![vec![0b0100_0000]])]);
+        assert_eq!(
+            read(&file, 0).image.samples,
+            Samples::U8(vec![0, 128, 7, 255, 3, 9])
+        );
+    }
+    let tags = vec![bits(8, 4), photometric(5), (277, 3, vec![4])];
+    let file = Writer::default().write(&[page(1, 1, tags, vec![vec![255, 0, 128, 0]])]);
+    assert_eq!(read(&file, 0).image.samples, Samples::U8(vec![0, 255, 127]));
+    let mut turned = grey8(&[1, 2, 3]);
+    turned.tags.push((274, 3, vec![6]));
+    let out = read(&Writer::default().write(&[turned]), 0);
+    assert_eq!(
+        (out.image.width, out.image.height, out.reoriented),
+        (1, 3, true)
+    );
+}
+
+#[test]
+fn the_range_of_floats_is_the_files_own() {
+    let data = [10.0_f32, 15.0, 20.0].map(f32::to_le_bytes).concat();
+    let limit = |tag: u16, v: f64| (tag, 12, vec![v.to_bits()]);
+    let tags = vec![bits(32, 1), photometric(1), (339, 3, vec![3])];
+    let ranged = [tags.clone(), vec![limit(340, 10.0), limit(341, 20.0)]].concat();
+    let file = Writer::default().write(&[page(3, 1, ranged, vec![data.clone()])]);
+    assert_eq!(read(&file, 0).range, [10.0, 20.0]);
+    let eight = Reading {
+        depth: Some(Depth::U8),
+        ..Reading::default()
+    };
+    let out = eight.decode(&file, "x", 0).unwrap();
+    assert_eq!(out.image.samples, Samples::U8(vec![0, 128, 255]));
+    assert_eq!(out.conversions().narrowed, 1);
+
+    let file = Writer::default().write(&[page(3, 1, tags, vec![data])]);
+    let text = eight.decode(&file, "x.tif", 0).unwrap_err().to_string();
+    assert!(text.starts_with("x.tif: values from 10 to 20"), "{text}");
+    let given = Reading {
+        depth: Some(Depth::F32),
+        range: Some([12.0, 20.0]),
+        ..Reading::default()
+    };
+    let out = given.decode(&file, "x", 0).unwrap();
+    assert_eq!(out.image.samples, Samples::F32(vec![12.0, 15.0, 20.0]));
+    assert_eq!((out.clamped, out.conversions().clamped), (1, 1));
+}
+
+#[test]
+fn thumbnails_are_not_pages_and_a_file_of_them_is_refused() {
+    let mut small = grey8(&[1]);
+    small.tags.push((254, 4, vec![1]));
+    let file = Writer::default().write(&[grey8(&[7, 8]), small.clone(), grey8(&[9])]);
+    assert_eq!(read(&file, 1).image.samples, Samples::U8(vec![9]));
+    assert_eq!(Reading::default().pages(&file, "x").unwrap(), 2);
+    let text = error(&Writer::default().write(&[small]));
+    assert!(text.contains("camera raw"), "{text}");
+}
+
+#[test]
+fn a_stack_of_imagej_has_pages_without_directories() {
+    let stack = |images: usize| {
+        let mut first = grey8(&[1, 2]);
+        let text = format!("ImageJ=1.53\nimages={images}\nslices={images}\n");
+        first
+            .tags
+            .push((270, 1, text.bytes().map(u64::from).collect()));
+        // The pictures follow each other; the directory knows the first.
+        first.parts = vec![vec![1, 2]];
+        let mut file = Writer::default().write(&[first.clone()]);
+        file.splice(10..10, [3, 4, 5, 6]);
+        first.parts = vec![vec![1, 2, 3, 4, 5, 6]];
+        let whole = Writer::default().write(&[first]);
+        // The length of the strip is that of one picture.
+        let at = whole.windows(4).rposition(|w| w == [6, 0, 0, 0]).unwrap();
+        [&whole[..at], &[2], &whole[at + 1..]].concat()
+    };
+    let file = stack(3);
+    for (k, expected) in [[1, 2], [3, 4], [5, 6]].into_iter().enumerate() {
+        let out = read(&file, k);
+        assert_eq!(
+            (out.image.samples, out.pages),
+            (Samples::U8(expected.to_vec()), 3)
+        );
+    }
+    let text = error(&stack(1_000_000_000));
+    assert!(text.contains("longer than the file"), "{text}");
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let with = |tags: Vec<Tag>, channels: usize| {
+        error(&Writer::default().write(&[page(1, 1, tags, vec![vec![0; 16 * channels]])]))
+    };
+    for (tags, channels, expected) in [
+        (vec![bits(12, 1), photometric(1)], 1, "12 bits"),
+        (
+            vec![bits(64, 1), photometric(1), (339, 3, vec![6])],
+            1,
+            "complex numbers",
+        ),
+        (
+            vec![bits(8, 1), photometric(1), (259, 3, vec![50_000])],
+            1,
+            "Zstandard",
+        ),
+        (
+            vec![bits(8, 3), photometric(8), (277, 3, vec![3])],
+            3,
+            "Lab",
+        ),
+        (vec![bits(16, 1), photometric(32_803)], 1, "camera"),
+        (
+            vec![bits(8, 3), photometric(6), (277, 3, vec![3])],
+            3,
+            "subsampled chroma",
+        ),
+        (
+            vec![(258, 3, vec![8, 16, 8]), photometric(2), (277, 3, vec![3])],
+            3,
+            "differ in bits",
+        ),
+        (
+            vec![bits(1, 1), photometric(1), (266, 3, vec![2])],
+            1,
+            "FillOrder",
+        ),
+        (
+            vec![bits(8, 1), photometric(2)],
+            1,
+            "1 channels, expected 3",
+        ),
+        (vec![bits(8, 1)], 1, "photometric"),
+    ] {
+        let text = with(tags, channels);
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn a_prefix_is_an_error_and_damage_never_panics() {
+    let file = Writer::default().write(&[grey8(&[1, 2, 3, 4, 5, 6]), grey8(&[7])]);
+    for n in 0..file.len() {
+        assert!(
+            Reading::default().decode(&file[..n], "x", 0).is_err(),
+            "{n}"
+        );
+    }
+    for at in 0..file.len() {
+        for change in [0xFF, 0x01, 0x80] {
+            let mut broken = file.clone();
+            broken[at] ^= change;
+            if let Ok(out) = Reading::default().decode(&broken, "x", 0) {
+                let image = out.image;
+                assert_eq!(
+                    image.samples.len(),
+                    image.width * image.height * image.channels
+                );
+            }
+            let _ = Reading::default().pages(&broken, "x");
+        }
+    }
+}
+
+#[test]
+fn hostile_files_are_refused_before_they_take_memory() {
+    let writer = Writer {
+        is_loop: true,
+        ..Writer::default()
+    };
+    let text = error(&writer.write(&[grey8(&[1]), grey8(&[2])]));
+    assert!(text.contains("loop"), "{text}");
+
+    let mut wide = grey8(&[1]);
+    wide.tags[0] = (256, 4, vec![30_000]);
+    wide.tags[1] = (257, 4, vec![30_000]);
+    assert!(error(&Writer::default().write(&[wide.clone()])).contains("exceeds"));
+    wide.tags[0] = (256, 4, vec![4_000_000_000]);
+    assert!(error(&Writer::default().write(&[wide])).contains("exceeds"));
+
+    let mut channels = grey8(&[1]);
+    channels.tags.push((277, 3, vec![65_535]));
+    channels.tags[0] = (256, 3, vec![20_000]);
+    channels.tags[1] = (257, 3, vec![20_000]);
+    assert!(error(&Writer::default().write(&[channels])).contains("exceeds"));
+
+    let mut tiles = grey8(&[1]);
+    tiles
+        .tags
+        .extend([(322, 4, vec![1 << 31]), (323, 4, vec![1 << 31])]);
+    assert!(error(&Writer::default().write(&[tiles])).contains("tiles"));
+
+    // A table of 2^40 tiles.
+    let mut table = grey8(&[1]);
+    table.tags.extend([(322, 3, vec![16]), (323, 3, vec![16])]);
+    let big = Writer {
+        is_big: true,
+        ..Writer::default()
+    };
+    let file = big.write(&[table]);
+    let at = file
+        .windows(4)
+        .position(|w| w == [0x44, 0x01, 16, 0])
+        .unwrap();
+    let mut hostile = file.clone();
+    hostile[at + 4..at + 12].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+    let text = error(&hostile);
+    assert!(text.contains("broken TIFF"), "{text}");
+}
