@@ -13,6 +13,7 @@ use sdft_assets::Needs;
 use sdft_features::LpipsNet;
 use sdft_jobs::{ClipModel, EditStep, GoalNetwork, PairPart};
 use sdft_models::{LoadOptions, inspect_file};
+use sdft_train::Size;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -124,9 +125,13 @@ fn text_at(table: &Table, key: &str) -> String {
     value.and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// The image size that the settings set.
+/// The image size that the settings set; the longer side of images that are not square.
 fn given_size(table: &Table) -> Option<usize> {
-    let size = table.get("model")?.get("image_size")?.as_integer()?;
+    let at = |section: &str, key: &str| table.get(section)?.get(key);
+    if let Some(size) = at("data", "size").and_then(|size| size.clone().try_into::<Size>().ok()) {
+        return Some(size.height.max(size.width));
+    }
+    let size = at("model", "image_size")?.as_integer()?;
     usize::try_from(size).ok()
 }
 

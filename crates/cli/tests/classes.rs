@@ -1,8 +1,8 @@
-//! Class-conditional networks of every architecture are sampled and translate.
+//! Class-conditional networks of every architecture are sampled, translate, and are fine-tuned.
 
 mod common;
 
-use common::{Workspace, workspace};
+use common::{SHORT, Workspace, workspace};
 use sdft_models::{Architecture, NetworkFile, save_network};
 use sdft_testing::nonzero_params;
 use serde_json::json;
@@ -44,7 +44,7 @@ fn write(place: &Workspace, architecture: &Architecture) {
 }
 
 #[test]
-fn class_conditional_networks_of_every_architecture_are_sampled_and_translate() {
+fn class_conditional_networks_of_every_architecture_are_sampled_translate_and_are_fine_tuned() {
     for architecture in architectures() {
         let place = workspace();
         write(&place, &architecture);
@@ -90,5 +90,12 @@ fn class_conditional_networks_of_every_architecture_are_sampled_and_translate() 
         // EDM networks take a row of zeros for the null class, but were not trained with it.
         translate(&[]).fails(2, &["no null class", "give a class as --class"]);
         translate(&["--class", "3"]).ok();
+        let source = ["--source", "model.safetensors", "--data", "digits"];
+        place
+            .run(&[&SHORT[..], &source].concat())
+            .fails(2, &["16x16", "8x8", "data.size"]);
+        // Without classes of the images the network becomes unconditional.
+        let run = place.run(&[&SHORT[..], &source, &["--size", "8"]].concat());
+        assert!(run.ok().err.contains("5 classes, the run none"));
     }
 }

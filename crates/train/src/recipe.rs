@@ -315,6 +315,22 @@ mod tests {
     }
 
     #[test]
+    fn label_dropout_is_a_function_of_seed_step_and_sample() {
+        let recipe = |share| recipe(|plan| plan.loss.label_dropout = share);
+        let drops = |share, step| recipe(share).draw(3, step).drops_label;
+        assert_eq!(drops(0.3, 5), drops(0.3, 5));
+        let count = |share| -> usize {
+            let steps = (0..300).map(|step| drops(share, step));
+            steps.flatten().filter(|&drops| drops).count()
+        };
+        assert_eq!((count(0.0), count(1.0)), (0, 2100));
+        assert!((count(0.3) as f64 / 2100.0 - 0.3).abs() < 0.05);
+        // A larger share drops the same labels, and others.
+        let pairs = drops(0.1, 7).into_iter().zip(drops(0.9, 7));
+        assert!(pairs.into_iter().all(|(few, many)| many || !few));
+    }
+
+    #[test]
     fn the_split_into_parts_changes_no_number() {
         let numbers = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         for sampling in [
@@ -354,6 +370,13 @@ mod tests {
                     values
                 };
                 assert_eq!(sorted(all(&aux)), sorted(aux(&whole)));
+                let drops = |p: &PartDraw| {
+                    p.drops_label
+                        .iter()
+                        .map(|&drops| f64::from(u8::from(drops)))
+                        .collect()
+                };
+                assert_eq!(all(&drops), drops(&whole) as Vec<f64>);
                 let distill = |p: &PartDraw| p.distill.clone().unwrap();
                 assert_eq!(all(&distill), distill(&whole));
                 let mut samples: Vec<u64> = parts.iter().flat_map(|p| p.samples.clone()).collect();

@@ -2,13 +2,13 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sdft_adm::{AdmConfig, TrainableUnet, Unet};
-use sdft_diffusion::{ComputeMode, Condition, Denoiser, Prediction, PredictionType, Trainable};
+use sdft_diffusion::{ComputeMode, Condition, Prediction, PredictionType, Trainable};
 use sdft_nn::Params;
 use sdft_noise::Purpose;
 use sdft_parallel::{ProcessGroup, World, free_port};
 use sdft_randn::randn;
 use sdft_testing::tiny_config;
-use sdft_train::{AuxSampling, Learner, Method, Outcome, Precision};
+use sdft_train::{AuxSampling, Learner, Method, Outcome, Precision, Source, StepImages};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn start(plan: &Plan) -> Params {
 }
 
 /// A learner of the plan's U-Net that starts from these weights.
-fn learner(plan: &Plan, start: &Params, source: Option<Box<dyn Denoiser>>) -> Learner {
+fn learner(plan: &Plan, start: &Params, source: Option<Source>) -> Learner {
     let mode = ComputeMode {
         dtype: plan.steps.precision.compute_dtype(),
         recompute: false,
@@ -53,19 +53,28 @@ fn learner(plan: &Plan, start: &Params, source: Option<Box<dyn Denoiser>>) -> Le
     Learner::new(
         plan,
         Box::new(network),
-        source.map(Into::into),
+        source,
         [3, 8, 8],
-        0,
+        plan.model.num_classes.saturating_sub(1),
     )
     .unwrap()
 }
 
-/// Loss and gradient norm of each of three steps.
+/// Loss and gradient norm of each of three steps. With classes, the images have labels and masks, and the source has a class for each.
 fn learn(plan: &Plan, group: ProcessGroup) -> Vec<[f64; 4]> {
+    let classes = plan.model.num_classes.saturating_sub(1);
     let start = start(plan);
     let source = match plan.method {
         Method::Sdft => {
-            Some(Box::new(Unet::load(&start, &plan.model).unwrap()) as Box<dyn Denoiser>)
+            let network = Box::new(Unet::load(&start, &plan.model).unwrap());
+            Some(match classes {
+                0 => Source::Plain(network),
+                n => Source::Conditional {
+                    network,
+                    labels: Some(vec![n as u32; n + 1]),
+                    takes_augment: false,
+                },
+            })
         }
         _ => None,
     };
@@ -75,7 +84,16 @@ fn learn(plan: &Plan, group: ProcessGroup) -> Vec<[f64; 4]> {
     (0..3)
         .map(|step| {
             let x0 = randn(5, Purpose::Test, step, 0, &shape, &Device::Cpu).unwrap();
-            match learner.step(step, x0.clamp(-1.0, 1.0).unwrap()).unwrap() {
+            let images = StepImages::from(x0.clamp(-1.0, 1.0).unwrap());
+            let images = match classes {
+                0 => images,
+                n => StepImages {
+                    labels: Some((0..7).map(|i| i % n as u32).collect()),
+                    mask: Some(images.x0.narrow(1, 0, 1).unwrap().abs().unwrap()),
+                    ..images
+                },
+            };
+            match learner.step(step, images).unwrap() {
                 Outcome::Updated { report, grad_norm } => {
                     let aux = report.aux.unwrap_or_default();
                     [report.total, report.base, aux, grad_norm]
@@ -88,12 +106,14 @@ fn learn(plan: &Plan, group: ProcessGroup) -> Vec<[f64; 4]> {
 
 #[test]
 fn processes_take_the_steps_of_one() {
-    for (method, timesteps, size) in [
-        (Method::Sdft, "uniform", 2),
-        (Method::Sdft, "loss-second-moment", 3),
-        (Method::Naive, "uniform", 7),
+    for (method, timesteps, size, labels) in [
+        (Method::Sdft, "uniform", 2, 0),
+        (Method::Sdft, "loss-second-moment", 3, 0),
+        (Method::Naive, "uniform", 7, 0),
+        (Method::Sdft, "uniform", 3, 4),
     ] {
-        let plan = plan(method, timesteps);
+        let mut plan = plan(method, timesteps);
+        plan.model.num_classes = labels;
         let alone = learn(&plan, ProcessGroup::single());
         let port = free_port().unwrap();
         let ranks: Vec<_> = (0..size)

@@ -320,6 +320,78 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_images_are_read_and_misspelled_ones_get_a_suggestion() {
+        let (plan, _) = resolve(&[
+            "--config",
+            "digits-scratch",
+            "--set",
+            "data.size=24x16",
+            "--set",
+            "data.depth=16",
+            "--set",
+            "data.classes=folders",
+            "--set",
+            "data.digits=[1,4]",
+            "--set",
+            "data.range=[0,4095]",
+            "--set",
+            "loss.label_dropout=0.2",
+            "--set",
+            "model.adapt_channels=false",
+        ]);
+        assert_eq!(plan.data.size, Some(Size::new(24, 16)));
+        assert_eq!(plan.data.chosen_digits(), [1, 4]);
+        assert!(plan.data.classes_from().is_some() && !plan.model.adapt_channels);
+        let text = toml::to_string(&plan).unwrap();
+        assert_eq!(toml::from_str::<TrainPlan>(&text).unwrap(), plan);
+        let (plan, _) = resolve(&["--config", "digits-scratch", "--set", "data.classes=[2]"]);
+        assert_eq!(plan.data.chosen_digits(), [2]);
+        for (slip, meant) in [
+            ("data.chanels=1", "data.channels"),
+            ("data.augmnt=0.1", "data.augment"),
+            ("loss.label_drop=0.1", "loss.label_dropout"),
+        ] {
+            let error = options(&["--config", "digits-scratch", "--set", slip])
+                .table()
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(&format!("did you mean {meant}?")), "{error}");
+        }
+        let error = options(&["--config", "digits-scratch", "--set", "data.size=big"]).table();
+        let error = sdft_settings::plan::<TrainPlan>(error.unwrap().0);
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("data.size") && error.contains("HEIGHTxWIDTH"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_new_network_follows_size_and_channels_of_its_images() {
+        let words = ["--data", "p", "--set", "data.size=96x128"];
+        let (plan, note) = resolve(&words);
+        assert!(note.unwrap().contains("own-128"));
+        let mut plan = plan;
+        plan.data.channels = Some(1);
+        fit_to_images(&mut plan, &Map::new()).unwrap();
+        assert_eq!(
+            (plan.model.image_size(), plan.model.in_channels()),
+            (128, 1)
+        );
+        assert!(plan.model.learns_variance());
+        assert_eq!(validate(&plan), Ok(()));
+        plan.data.size = Some(Size::new(100, 128));
+        let error = validate(&plan).unwrap_err();
+        assert!(
+            error.key == "data.size" && error.problem.contains("96x128"),
+            "{error}"
+        );
+        let mut given = Map::new();
+        given.insert("in_channels".into(), 3.into());
+        assert!(fit_to_images(&mut plan, &given).unwrap_err().is_usage());
+    }
+
+    #[test]
     fn the_architecture_follows_the_image_size_unless_it_is_set() {
         let config = [
             "--config",
