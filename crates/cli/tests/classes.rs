@@ -1,4 +1,4 @@
-//! Class-conditional networks of every architecture are sampled and fine-tuned.
+//! Class-conditional networks of every architecture are sampled, translate, and are fine-tuned.
 
 mod common;
 
@@ -44,7 +44,7 @@ fn write(place: &Workspace, architecture: &Architecture) {
 }
 
 #[test]
-fn class_conditional_networks_of_every_architecture_are_sampled_and_fine_tuned() {
+fn class_conditional_networks_of_every_architecture_are_sampled_translate_and_are_fine_tuned() {
     for architecture in architectures() {
         let place = workspace();
         write(&place, &architecture);
@@ -65,11 +65,31 @@ fn class_conditional_networks_of_every_architecture_are_sampled_and_fine_tuned()
             place.run(&[&sample[..], more].concat())
         };
         draw("two", &["--class", "2"]).ok();
-        draw("four", &["--class", "4"]).ok();
-        draw("drawn", &[]).ok();
-        let image = |out: &str| std::fs::read(place.path(&format!("{out}/00000.png"))).unwrap();
-        assert_ne!(image("two"), image("four"), "{architecture:?}");
-        draw("nine", &["--class", "9"]).fails(2, &["--class", "9", "5 classes"]);
+        draw("zero", &["--class", "0"]).ok();
+        draw("in-turn", &[]).ok();
+        let image = |path: &str| std::fs::read(place.path(path)).unwrap();
+        assert_ne!(
+            image("two/00000.png"),
+            image("zero/00000.png"),
+            "{architecture:?}"
+        );
+        assert_eq!(image("in-turn/00000.png"), image("zero/00000.png"));
+        assert_ne!(image("in-turn/00001.png"), image("zero/00001.png"));
+        draw("no", &["--class", "9"]).fails(2, &["--class 9", "5 classes, 0 to 4"]);
+        draw("no", &["--guidance", "2"]).fails(2, &["--guidance 2", "no null class"]);
+        let translate = |more: &[&str]| {
+            let args = [
+                "translate",
+                "--model",
+                "model.safetensors",
+                "--input",
+                "zero",
+            ];
+            place.run(&[&args[..], &["--steps", "ddim4"], more].concat())
+        };
+        // EDM networks take a row of zeros for the null class, but were not trained with it.
+        translate(&[]).fails(2, &["no null class", "give a class as --class"]);
+        translate(&["--class", "3"]).ok();
         let source = ["--source", "model.safetensors", "--data", "digits"];
         place
             .run(&[&SHORT[..], &source].concat())

@@ -184,20 +184,56 @@ fn a_stopped_or_killed_run_continues() {
 }
 
 #[test]
-fn models_that_make_no_rgb_images_are_refused_before_anything_is_computed() {
+fn models_that_make_no_images_are_refused_before_anything_is_computed() {
+    let place = workspace();
+    unet(&place.path("six.safetensors"), |config| {
+        config.in_channels = 6;
+    });
+    place.run(&["sample", "--model", "six.safetensors"]).fails(
+        2,
+        &[
+            "expected a model with as many output channels",
+            "found 6 and 3",
+        ],
+    );
+    assert!(!place.path("samples").exists());
+}
+
+#[test]
+fn a_grey_model_makes_grey_pngs_and_a_size_has_to_fit() {
     let place = workspace();
     unet(&place.path("grey.safetensors"), |config| {
         (config.in_channels, config.out_channels) = (1, 1);
     });
-    unet(&place.path("six.safetensors"), |config| {
-        config.in_channels = 6;
+    let grey = ["sample", "--model", "grey.safetensors", "--steps", "ddim2"];
+    let run = |more: &[&str]| place.run(&[&grey[..], more].concat());
+    let made = run(&["-n", "2", "--size", "24x16", "--npz"]).ok();
+    assert!(
+        made.err.contains("2 images of 24x16, 1 channel of 8 bits"),
+        "{made:?}"
+    );
+    let png = std::fs::read(place.path("samples/00001.png")).unwrap();
+    let found = sdft_imaging::Reading::default().decode(&png, "png", 0);
+    let image = found.unwrap().image;
+    assert_eq!((image.height, image.width, image.channels), (24, 16, 1));
+    let arrays = sdft_npz::read_npz(&place.path("samples/samples_2x24x16x1.npz")).unwrap();
+    assert_eq!(arrays["arr_0"].shape, [2, 24, 16, 1]);
+    run(&["--size", "24x15", "--out", "odd"]).fails(2, &["--size 24x15", "24x16"]);
+    run(&["--size", "24xx", "--out", "odd"]).fails(2, &["HEIGHTxWIDTH"]);
+    run(&["--guidance", "2", "--out", "odd"]).fails(2, &["--guidance 2", "unconditional"]);
+    run(&["--class", "1", "--out", "odd"]).fails(2, &["--class 1", "unconditional"]);
+    assert!(!place.path("odd").exists());
+    // Five channels have no picture format.
+    unet(&place.path("five.safetensors"), |config| {
+        (config.in_channels, config.out_channels) = (5, 5);
     });
-    for (file, channels) in [("grey", "found 1 to 1"), ("six", "found 6 to 3")] {
-        place
-            .run(&["sample", "--model", &format!("{file}.safetensors")])
-            .fails(2, &["expected a model from 3 channels to 3 or 6", channels]);
-    }
-    assert!(!place.path("samples").exists());
+    let five = ["sample", "--model", "five.safetensors", "--steps", "ddim2"];
+    place
+        .run(&[&five[..], &["-n", "2", "--out", "five"]].concat())
+        .ok();
+    let array = std::fs::read(place.path("five/00001.npy")).unwrap();
+    assert_eq!(array[..6], *b"\x93NUMPY");
+    assert!(place.path("five-grid.png").is_file());
 }
 
 #[test]

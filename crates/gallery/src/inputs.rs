@@ -188,6 +188,7 @@ pub(crate) fn load_ahead<T: Sync>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sdft_imaging::Depth;
 
     fn write(path: &Path, side: usize) {
         let picture = sdft_imaging::Rgb8::filled(side, side, [9, 8, 7]);
@@ -251,5 +252,52 @@ mod tests {
             Ok(batches < 2)
         });
         assert!(!read.unwrap().0 && batches == 2);
+    }
+
+    #[test]
+    fn an_input_gets_the_size_channels_depth_and_range_of_the_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let (name, path) = ("a.tif".to_owned(), dir.path().join("a.tif"));
+        // Floats with a range of their own.
+        let scan = ImageSpec {
+            range: [-1000.0, 3000.0],
+            ..ImageSpec::new(1, Depth::F32, 32, 64)
+        };
+        let image = Image::new(32, 64, 1, Samples::F32(vec![1000.0; 32 * 64])).unwrap();
+        std::fs::write(&path, scan.encode(&image).unwrap()).unwrap();
+        let all = Input::list(dir.path(), vec![(name, path)], Vec::new(), "tif");
+        let load = |spec: &ImageSpec| all[0].load(spec).map(|loaded| loaded.image);
+        let of = |depth| ImageSpec::new(1, depth, 16, 24);
+        for (spec, middle) in [
+            (of(Depth::F32), Samples::F32(vec![0.5; 24 * 16])),
+            (of(Depth::U8), Samples::U8(vec![128; 24 * 16])),
+            (
+                ImageSpec {
+                    range: [0.0, 4095.0],
+                    ..of(Depth::U16)
+                },
+                Samples::U16(vec![2048; 24 * 16]),
+            ),
+            (ImageSpec::rgb8(16, 24), Samples::U8(vec![128; 3 * 24 * 16])),
+            // A model with a range takes the values of the file.
+            (
+                ImageSpec {
+                    width: 16,
+                    height: 24,
+                    ..scan
+                },
+                Samples::F32(vec![1000.0; 24 * 16]),
+            ),
+        ] {
+            let loaded = load(&spec).unwrap();
+            assert_eq!((loaded.height, loaded.width), (24, 16));
+            assert_eq!(loaded.samples, middle, "{spec}");
+        }
+        let large = load(&ImageSpec::new(1, Depth::F32, 512, 64));
+        let error = large.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "64x32 is too small for a model of 64x512, expected 16x128 or more"
+        );
     }
 }

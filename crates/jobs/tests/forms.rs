@@ -1,538 +1,288 @@
-//! Images of every form are sampled, translated and edited, and a stopped folder continues.
+//! Runs on images of every form: grey, 16 bits, four channels, any shape, masks, classes, augmentation. A stopped and resumed run equals an
+//! uninterrupted one, and the model's file states the form.
 
-mod common;
+use candle_core::Device;
+use sdft_imaging::{Depth, Image, ImageSpec, Samples, write_png};
+use sdft_jobs::{Context, RunOptions, TrainJob, TrainOptions, load_model};
+use sdft_models::{LoadOptions, LoadedModel};
+use sdft_train::{Ending, Progress, StepReport};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{never, run};
-use sdft_adm::AdmConfig;
-use sdft_asyrp::{DeltaBlock, DirectionInfo, write_direction};
-use sdft_diffusion::Process;
-use sdft_gallery::{Filled, Outcome, reading};
-use sdft_imaging::{Depth, Image, ImageSpec, Limits, Reading, Samples, decode_file};
-use sdft_jobs::{
-    EditOptions, SampleOptions, SamplerKind, TranslateOptions, TranslationMethod, edit_folder,
-    sample_to_folder, translate_folder,
-};
-use sdft_models::{Architecture, Classes, LoadOptions, NetworkFile, load_network, save_network};
-use sdft_npz::Values;
-use sdft_testing::{nonzero_params, tiny_config};
-use sdft_train::Size;
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+/// A tiny ADM network from random weights.
+const ADM: [&str; 3] = [
+    "model.model_channels=8",
+    "model.norm_groups=4",
+    "model.num_head_channels=8",
+];
 
-/// A form with the number of its channels, its depth, its size and its range.
-fn spec(channels: usize, depth: Depth, [height, width]: [usize; 2], range: [f64; 2]) -> ImageSpec {
-    ImageSpec {
-        range,
-        ..ImageSpec::new(channels, depth, width, height)
-    }
-}
+/// A tiny `UNet2DModel`.
+const UNET2D: [&str; 8] = [
+    "model.architecture=unet2d",
+    "model.sample_size=16",
+    "model.block_out_channels=[8, 8]",
+    "model.down_block_types=[\"DownBlock2D\", \"DownBlock2D\"]",
+    "model.up_block_types=[\"UpBlock2D\", \"UpBlock2D\"]",
+    "model.layers_per_block=1",
+    "model.norm_num_groups=4",
+    "process.beta_end=0.02",
+];
 
-/// Grey, 16 bits of which 12 are used, four and five channels, floats, and a rectangle.
-fn forms() -> [ImageSpec; 6] {
-    [
-        spec(1, Depth::U8, [8, 8], [0.0, 255.0]),
-        spec(1, Depth::U16, [8, 8], [0.0, 4095.0]),
-        spec(4, Depth::U16, [8, 8], [0.0, 65_535.0]),
-        spec(5, Depth::U8, [8, 8], [0.0, 255.0]),
-        spec(1, Depth::F32, [8, 8], [-1000.0, 3000.0]),
-        spec(3, Depth::U8, [24, 16], [0.0, 255.0]),
-    ]
-}
+/// A tiny network of EDM.
+const EDM: [&str; 6] = [
+    "model.architecture=edm",
+    "model.img_resolution=16",
+    "model.model.model_channels=8",
+    "model.model.channel_mult=[1, 2]",
+    "model.model.num_blocks=1",
+    "model.model.attn_resolutions=[]",
+];
 
-fn write_model(path: &Path, image: &ImageSpec, classes: Option<&Classes>) {
-    let config = AdmConfig {
-        out_channels: 3,
-        ..tiny_config()
-    };
-    let architecture = Architecture::from(config)
-        .with_channels(image.channels)
-        .with_classes(classes);
-    let params = nonzero_params(architecture.specs().unwrap(), 3);
-    let process = Process::default();
-    let file = NetworkFile {
-        image: Some(image),
-        classes,
-        ..NetworkFile::new(&architecture, &process)
-    };
-    save_network(path, &file, &params, None).unwrap();
-}
-
-/// A place for a model and the folders made with it.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new(image: &ImageSpec, classes: Option<&Classes>) -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        write_model(&place.path("model.safetensors"), image, classes);
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn model(&self) -> String {
-        self.path("model.safetensors").display().to_string()
-    }
-
-    fn samples(&self, out: &str) -> SampleOptions {
-        SampleOptions {
-            model: self.model(),
-            n: 3,
-            batch: 2,
-            steps: Some("3".to_owned()),
-            out: self.path(out),
-            ..SampleOptions::default()
-        }
-    }
-
-    fn sampled(&self, options: &SampleOptions) -> Vec<Vec<u8>> {
-        let report = run(never(), |c| sample_to_folder(options, c)).0.unwrap();
-        assert_eq!(report.complete, options.n);
-        contents(&options.out)
-    }
-
-    fn translation(&self, out: &str, input: &str) -> TranslateOptions {
-        TranslateOptions {
-            model: self.model(),
-            input: self.path(input),
-            out: self.path(out),
-            steps: Some("4".to_owned()),
-            free: 1,
-            ..TranslateOptions::default()
-        }
-    }
-}
-
-/// The images of a folder, in the order of their names.
-fn contents(folder: &Path) -> Vec<Vec<u8>> {
-    let is_image = |path: &PathBuf| {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        !name.starts_with('.') && !name.ends_with(".toml") && !name.ends_with(".npz")
-    };
-    let mut paths: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(is_image)
-        .collect();
-    paths.sort();
-    paths.iter().map(|path| fs::read(path).unwrap()).collect()
-}
-
-fn filled(outcome: sdft_jobs::Result<Outcome>) -> Filled {
-    let Outcome::Done(filled) = outcome.unwrap() else {
-        panic!("it was not stopped")
-    };
-    filled.check().unwrap();
-    filled
-}
-
-fn translated(options: &TranslateOptions) -> (Filled, Vec<String>) {
-    let (outcome, notes, _) = run(never(), |c| translate_folder(options, c));
-    (filled(outcome), notes)
-}
-
-/// Reads a file as it is, and in the form of the model.
-fn read(path: &Path, form: &ImageSpec) -> Image {
-    let found = Reading::default().decode_file(path, 0).unwrap();
-    assert_eq!((found.channels, found.depth), (form.channels, form.depth));
-    let image = reading(form).decode_file(path, 0).unwrap().image;
-    assert_eq!(image, found.image);
-    assert_eq!((image.height, image.width), (form.height, form.width));
-    image
-}
-
-#[test]
-fn samples_have_the_form_of_the_model_and_a_stopped_folder_continues() {
-    for form in forms() {
-        let place = Place::new(&form, None);
-        let npz = |out: &str| SampleOptions {
-            npz: true,
-            ..place.samples(out)
-        };
-        let whole = place.sampled(&npz("whole"));
-        let (report, ..) = run(1.5, |c| sample_to_folder(&npz("parts"), c));
-        assert!(report.unwrap().complete < 3, "{form}");
-        assert_eq!(place.sampled(&npz("parts")), whole, "{form}");
-
-        let ending = form.ending();
-        let first = read(&place.path(&format!("whole/00000.{ending}")), &form);
-        assert!(fs::read_to_string(place.path("whole/plan.toml")).is_ok());
-        // The array has the values of the files.
-        let [c, h, w] = form.shape();
-        let array = place.path(&format!("whole/samples_3x{h}x{w}x{c}.npz"));
-        let arrays = sdft_npz::read_npz(&array).unwrap();
-        assert_eq!(arrays["arr_0"].shape, [3, h, w, c]);
-        match (&arrays["arr_0"].values, &first.samples) {
-            (Values::U8(all), Samples::U8(first)) => assert_eq!(all[..first.len()], first[..]),
-            (Values::U16(all), Samples::U16(first)) => assert_eq!(all[..first.len()], first[..]),
-            (Values::F32(all), Samples::F32(first)) => assert_eq!(all[..first.len()], first[..]),
-            other => panic!("{form}: {other:?}"),
-        }
-        assert!(!arrays.contains_key("arr_1"));
-        let sheet = decode_file(&place.path("whole-grid.png"), &Limits::default()).unwrap();
-        assert!(sheet.width >= w && sheet.height >= h);
-    }
-}
-
-#[test]
-fn inputs_are_translated_in_the_form_of_the_model_by_every_method() {
-    use TranslationMethod::{Ddib, Ilvr, Sdedit};
-    for form in forms() {
-        let place = Place::new(&form, None);
-        place.sampled(&place.samples("in"));
-        let name = format!("00001.{}", form.ending());
-        let input = read(&place.path("in").join(&name), &form);
-        for method in [Sdedit, Ddib, Ilvr] {
-            let out = format!("{method}");
-            let options = TranslateOptions {
-                method,
-                source_model: (method == Ddib).then(|| place.model()),
-                ..place.translation(&out, "in")
-            };
-            translated(&options);
-            assert_ne!(read(&place.path(&out).join(&name), &form), input, "{form}");
-        }
-        // A share of 0 returns the input; a strip is a picture whatever the form is.
-        let sweep = TranslateOptions {
-            sweep: Some("t0=0,0.5".to_owned()),
-            ..place.translation("sweep", "in")
-        };
-        let (done, _) = translated(&sweep);
-        assert_eq!(read(&done.folders[0].join(&name), &form), input);
-        let strip = place.path("sweep/strips/00001.png");
-        assert!(decode_file(&strip, &Limits::default()).is_ok(), "{form}");
-        let before = contents(&done.folders[1]);
-        fs::remove_file(done.folders[1].join(&name)).unwrap();
-        let (_, notes) = translated(&sweep);
-        assert!(
-            notes.iter().any(|n| n == "2 are complete and stay"),
-            "{notes:?}"
-        );
-        assert_eq!(contents(&done.folders[1]), before);
-    }
-}
-
-#[test]
-fn inputs_of_other_forms_are_converted_with_a_note() {
-    let grey = spec(1, Depth::U16, [8, 8], [0.0, 4095.0]);
-    let place = Place::new(&grey, None);
-    fs::create_dir(place.path("in")).unwrap();
-    let put = |name: &str, spec: &ImageSpec, samples: Samples| {
-        let image = Image::new(spec.width, spec.height, spec.channels, samples).unwrap();
-        fs::write(place.path("in").join(name), spec.encode(&image).unwrap()).unwrap();
-    };
-    let rgb = spec(3, Depth::U8, [8, 8], [0.0, 255.0]);
-    put("a.png", &rgb, Samples::U8(vec![255; 192]));
-    let own = spec(1, Depth::U16, [8, 8], [0.0, 65_535.0]);
-    put("b.png", &own, Samples::U16((4050..4114).collect()));
-    let options = TranslateOptions {
-        t0: 0.0,
-        ..place.translation("out", "in")
-    };
-    let (_, notes) = translated(&options);
-    for expected in [
-        "1 image has 3 channels: converted to the model's 1",
-        "1 image is of 8 bits: converted to the model's 16 bits",
-        "1 image is with values outside the range: clamped to it",
-    ] {
-        assert!(notes.iter().any(|note| note == expected), "{notes:?}");
-    }
-    let white = read(&place.path("out/a.png"), &grey);
-    assert_eq!(white.samples, Samples::U16(vec![4095; 64]));
-    let Samples::U16(clamped) = read(&place.path("out/b.png"), &grey).samples else {
-        panic!("16 bits stay 16 bits")
-    };
-    assert_eq!((clamped[0], clamped[45], clamped[63]), (4050, 4095, 4095));
-    // Five channels cannot become one.
-    let five = spec(5, Depth::U8, [8, 8], [0.0, 255.0]);
-    put("c.npy", &five, Samples::U8(vec![7; 320]));
-    let (outcome, ..) = run(never(), |c| translate_folder(&options, c));
-    let Outcome::Done(done) = outcome.unwrap() else {
-        panic!("it was not stopped")
-    };
-    let error = done.check().unwrap_err().to_string();
-    assert!(error.contains("1 of 3 images failed"), "{error}");
-    assert!(error.contains("c.npy") && error.contains('5'), "{error}");
-}
-
-#[test]
-fn a_model_runs_at_other_sizes_that_it_can_halve() {
-    let form = ImageSpec::rgb8(8, 8);
-    let place = Place::new(&form, None);
-    let wide = SampleOptions {
-        size: Some(Size::new(16, 24)),
-        ..place.samples("in")
-    };
-    place.sampled(&wide);
-    read(&place.path("in/00000.png"), &ImageSpec::rgb8(24, 16));
-    let translation = TranslateOptions {
-        size: Some(Size::new(24, 8)),
-        ..place.translation("out", "in")
-    };
-    translated(&translation);
-    read(&place.path("out/00000.png"), &ImageSpec::rgb8(8, 24));
-    // The model's own size is not recorded, so folders of older versions continue.
-    let own = SampleOptions {
-        size: Some(Size::new(8, 8)),
-        ..place.samples("own")
-    };
-    let first = place.sampled(&own);
-    assert_eq!(place.sampled(&place.samples("own")), first);
-    let odd = SampleOptions {
-        size: Some(Size::new(15, 24)),
-        ..place.samples("odd")
-    };
-    let (refused, _, started) = run(never(), |c| sample_to_folder(&odd, c));
-    let error = refused.unwrap_err();
-    assert!(error.is_usage() && started == 0, "{error}");
-    let text = error.to_string();
-    assert!(
-        text.contains("size 15x24") && text.contains("16x24"),
-        "{text}"
-    );
-}
-
-/// Three classes and a null class.
-fn animals() -> Classes {
-    let names = ["cat", "dog", "owl"].map(str::to_owned);
-    Classes::new(names.into(), true)
-}
-
-#[test]
-fn classes_are_sampled_in_turn_or_by_name() {
-    let place = Place::new(&ImageSpec::rgb8(8, 8), Some(&animals()));
-    let many = |class: Option<&str>, out: &str| SampleOptions {
-        n: 7,
-        class: class.map(str::to_owned),
-        npz: true,
-        ..place.samples(out)
-    };
-    let in_turn = place.sampled(&many(None, "in-turn"));
-    for (label, name) in ["cat", "dog", "owl"].iter().enumerate() {
-        let of_class = place.sampled(&many(Some(name), name));
-        let by_label = format!("{label}");
-        assert_eq!(place.sampled(&many(Some(&by_label), &by_label)), of_class);
-        for i in 0..7 {
-            // Image i depends on the seed, on i and on its class only.
-            assert_eq!(in_turn[i] == of_class[i], i % 3 == label, "{name} {i}");
-        }
-    }
-    let arrays = sdft_npz::read_npz(&place.path("in-turn/samples_7x8x8x3.npz")).unwrap();
-    let labels = Values::I64(vec![0, 1, 2, 0, 1, 2, 0]);
-    assert_eq!(arrays["arr_1"].values, labels);
-    let plan = fs::read_to_string(place.path("in-turn/plan.toml")).unwrap();
-    assert!(
-        plan.contains(r#"classes = ["cat", "dog", "owl"]"#),
-        "{plan}"
-    );
-    // A folder of all classes is not continued with one.
-    let other = many(Some("cat"), "in-turn");
-    let (refused, ..) = run(never(), |c| sample_to_folder(&other, c));
-    let text = refused.unwrap_err().to_string();
-    assert!(text.contains("now class = 0"), "{text}");
-    // The null class is no class.
-    for (class, words) in [
-        ("3", "cat, dog, owl"),
-        ("cow", "did you mean"),
-        ("-1", "no such class"),
-    ] {
-        let (refused, ..) = run(never(), |c| sample_to_folder(&many(Some(class), "no"), c));
-        let error = refused.unwrap_err();
-        assert!(
-            error.is_usage() && error.to_string().contains(words),
-            "{error}"
-        );
-    }
-}
-
-#[test]
-fn a_guidance_of_1_is_the_conditional_model_to_the_bit_with_every_sampler() {
-    let place = Place::new(&ImageSpec::rgb8(8, 8), Some(&animals()));
-    for &sampler in <SamplerKind as sdft_jobs::Choice>::ALL
-        .iter()
-        .map(|(kind, ..)| kind)
-    {
-        let drawn = |guidance: Option<f64>| {
-            let name = guidance.map_or_else(|| "none".to_owned(), |g| g.to_string());
-            place.sampled(&SampleOptions {
-                sampler: Some(sampler),
-                guidance,
-                ..place.samples(&format!("{sampler}-{name}"))
-            })
-        };
-        let plain = drawn(None);
-        assert_eq!(drawn(Some(1.0)), plain, "{sampler}");
-        let guided = drawn(Some(2.0));
-        assert!(guided.iter().zip(&plain).all(|(a, b)| a != b), "{sampler}");
-        // With 0 only the null class is left, so every class gives the same images.
-        let of = |class: &str| {
-            place.sampled(&SampleOptions {
-                sampler: Some(sampler),
-                guidance: Some(0.0),
-                class: Some(class.to_owned()),
-                ..place.samples(&format!("{sampler}-{class}"))
-            })
-        };
-        assert_eq!(of("cat"), of("owl"), "{sampler}");
-    }
-    let plan = fs::read_to_string(place.path("ddim-1/plan.toml")).unwrap();
-    assert!(!plan.contains("guidance"), "{plan}");
-    assert!(
-        fs::read_to_string(place.path("ddim-2/plan.toml"))
-            .unwrap()
-            .contains("guidance = 2.0")
-    );
-}
-
-#[test]
-fn guidance_needs_classes_and_a_null_class() {
-    let names = ["cat", "dog"].map(str::to_owned).to_vec();
-    let without_null = Classes::new(names, false);
-    for (classes, words) in [
-        (None, "unconditional"),
-        (Some(&without_null), "no null class"),
-    ] {
-        let place = Place::new(&ImageSpec::rgb8(8, 8), classes);
-        let guided = SampleOptions {
-            guidance: Some(2.0),
-            ..place.samples("out")
-        };
-        let (refused, _, started) = run(never(), |c| sample_to_folder(&guided, c));
-        let error = refused.unwrap_err();
-        assert!(error.is_usage() && started == 0, "{error}");
-        let text = error.to_string();
-        assert!(
-            text.contains("guidance 2") && text.contains(words),
-            "{text}"
-        );
-        assert!(!place.path("out").exists());
-    }
-}
-
-#[test]
-fn a_class_conditional_model_translates_into_a_class_or_into_none() {
-    use TranslationMethod::{Ddib, Ilvr, Sdedit};
-    let place = Place::new(&ImageSpec::rgb8(8, 8), Some(&animals()));
-    place.sampled(&place.samples("in"));
-    for method in [Sdedit, Ddib, Ilvr] {
-        let out = |out: &str, change: fn(&mut TranslateOptions)| {
-            let name = format!("{method}-{out}");
-            let mut options = TranslateOptions {
-                method,
-                source_model: (method == Ddib).then(|| place.model()),
-                ..place.translation(&name, "in")
-            };
-            change(&mut options);
-            translated(&options);
-            contents(&options.out)
-        };
-        let none = out("none", |_| {});
-        let cat = out("cat", |o| o.class = Some("cat".to_owned()));
-        let guided = out("guided", |o| {
-            (o.class, o.guidance) = (Some("cat".to_owned()), Some(3.0));
-        });
-        assert!(none != cat && cat != guided && none != guided, "{method}");
-        let nulls = out("nulls", |o| {
-            (o.class, o.guidance) = (Some("cat".to_owned()), Some(0.0));
-        });
-        assert_eq!(nulls, none, "{method}");
-    }
-    let from = TranslateOptions {
-        method: Ddib,
-        source_model: Some(place.model()),
-        source_class: Some("dog".to_owned()),
-        ..place.translation("from", "in")
-    };
-    translated(&from);
-    assert_ne!(
-        contents(&place.path("from")),
-        contents(&place.path("ddib-none"))
-    );
-
-    // Guidance leads to a class, and without a null class there has to be one.
-    let refused = |options: &TranslateOptions, words: &str| {
-        let (refused, _, started) = run(never(), |c| translate_folder(options, c));
-        let error = refused.unwrap_err();
-        assert!(error.is_usage() && started == 0, "{error}");
-        assert!(error.to_string().contains(words), "{error}");
-    };
-    let guided = TranslateOptions {
-        guidance: Some(2.0),
-        ..place.translation("no", "in")
-    };
-    refused(&guided, "leads to a class; give it as `class`");
-    let names = ["cat", "dog"].map(str::to_owned).to_vec();
-    let other = Place::new(&ImageSpec::rgb8(8, 8), Some(&Classes::new(names, false)));
-    let without = TranslateOptions {
-        input: place.path("in"),
-        ..other.translation("no", "in")
-    };
-    refused(&without, "give a class as `class`");
-    let with = TranslateOptions {
-        class: Some("dog".to_owned()),
-        ..without
-    };
-    translated(&with);
-}
-
-/// Writes a direction of a model.
-fn write_block(model: &Path, path: &Path) {
-    let model = load_network(model, &LoadOptions::default()).unwrap();
-    let net = model.network().unwrap();
-    let groups = model.architecture.norm_groups();
-    let specs = DeltaBlock::specs(net.bottleneck(), groups).unwrap();
-    let info = DirectionInfo {
-        from: "plain".into(),
-        to: "changed".into(),
-        network_sha256: model.network_sha256().unwrap(),
-        norm_groups: groups,
-        t_0: 999,
-        inversion: 4,
-        steps: 4,
-        t_edit: 300,
-        t_boost: 0,
-    };
-    write_direction(path, &nonzero_params(specs, 5), &info, &BTreeMap::new()).unwrap();
-}
-
-#[test]
-fn images_of_every_form_and_class_are_edited() {
-    let with_classes = animals();
-    let rectangle = spec(1, Depth::U16, [16, 24], [0.0, 65_535.0]);
-    let cases = [
-        (spec(1, Depth::U8, [8, 8], [0.0, 255.0]), None),
-        (rectangle, None),
-        (ImageSpec::rgb8(8, 8), Some(&with_classes)),
+/// A run of a few steps on `data`.
+fn options(out: &Path, data: &str, source: Option<&str>, set: &[&str]) -> TrainOptions {
+    let common = [
+        "output.samples=3",
+        "output.sampler=ddim2",
+        "output.sample_every=2",
+        "output.log_every=1",
+        "data.style=ember",
+        "data.per_class=4",
     ];
-    for (form, classes) in cases {
-        let place = Place::new(&form, classes);
-        place.sampled(&place.samples("in"));
-        write_block(
-            &place.path("model.safetensors"),
-            &place.path("block.safetensors"),
-        );
-        let edited = |strength: f64, class: Option<&str>| {
-            let name = format!("{strength}-{}", class.unwrap_or_default());
-            let options = EditOptions {
-                model: place.model(),
-                edits: vec![place.path("block.safetensors").display().to_string()],
-                strengths: vec![strength],
-                input: place.path("in"),
-                out: place.path(&name),
-                steps: Some(4),
-                class: class.map(str::to_owned),
-                cache: sdft_jobs::CacheLocation::Folder(place.path("cache")),
-                ..EditOptions::default()
-            };
-            filled(run(never(), |c| edit_folder(&options, c)).0);
-            read(&options.out.join(format!("00000.{}", form.ending())), &form)
-        };
-        let plain = edited(0.0, None);
-        assert_ne!(edited(20.0, None), plain, "{form}");
-        if classes.is_some() {
-            assert_ne!(edited(0.0, Some("owl")), plain);
+    let of_digits = if data == "digits" { 6 } else { 4 };
+    let all = common[..of_digits].iter().chain(set);
+    TrainOptions {
+        run: RunOptions {
+            steps: Some(4),
+            batch: Some(4),
+            name: Some("tiny".to_owned()),
+            out: out.to_owned(),
+            set: all.map(|&set| set.to_owned()).collect(),
+            ..RunOptions::default()
+        },
+        data: Some(data.to_owned()),
+        source: source.map(str::to_owned),
+        method: Some(match source {
+            None => sdft_train::Method::Scratch,
+            Some(_) => sdft_train::Method::Sdft,
+        }),
+        ..TrainOptions::default()
+    }
+}
+
+/// Keeps the notes, and stops the run after a step.
+struct Notes<'a> {
+    stop_after: Option<u64>,
+    stop: &'a AtomicBool,
+    notes: Vec<String>,
+}
+
+impl Progress for Notes<'_> {
+    fn note(&mut self, text: &str) {
+        self.notes.push(text.to_owned());
+    }
+
+    fn step(&mut self, report: &StepReport) {
+        if Some(report.step) == self.stop_after {
+            self.stop.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// A finished run.
+struct Trained {
+    model: LoadedModel,
+    plan: String,
+    notes: Vec<String>,
+}
+
+/// Trains without and with an interruption, and compares both.
+fn train(data: &str, source: Option<&str>, set: &[&str]) -> Trained {
+    let dir = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let mut progress = Notes {
+        stop_after: None,
+        stop: &stop,
+        notes: Vec::new(),
+    };
+    let run = |out: &str, progress: &mut Notes<'_>| {
+        stop.store(false, Ordering::Relaxed);
+        let mut context = Context::new(Device::Cpu, &stop, progress);
+        let options = options(&dir.path().join(out), data, source, set);
+        let run = TrainJob::new(&options, &mut context).unwrap();
+        run.run(&mut context).unwrap()
+    };
+    let Ending::Finished { model: whole, .. } = run("whole", &mut progress) else {
+        panic!("the run did not end")
+    };
+    let notes = std::mem::take(&mut progress.notes);
+    progress.stop_after = Some(2);
+    let ending = run("parts", &mut progress);
+    assert!(matches!(ending, Ending::Interrupted { .. }), "{ending:?}");
+    progress.stop_after = None;
+    stop.store(false, Ordering::Relaxed);
+    let root = dir.path().join("parts/tiny");
+    let mut context = Context::new(Device::Cpu, &stop, &mut progress);
+    let resumed = TrainJob::resume(&root, &TrainOptions::default(), &mut context).unwrap();
+    resumed.run(&mut context).unwrap();
+    let read = |path: &Path| std::fs::read(path).unwrap();
+    for file in ["final.safetensors", "samples/step-000004.png"] {
+        let at = |out: &str| dir.path().join(out).join("tiny").join(file);
+        assert!(read(&at("whole")) == read(&at("parts")), "{file} differs");
+    }
+    let text = |out: &str| {
+        let path = dir.path().join(out).join("tiny/plan.toml");
+        std::fs::read_to_string(path).unwrap()
+    };
+    assert_eq!(text("whole"), text("parts"));
+    let whole = whole.display().to_string();
+    Trained {
+        model: load_model(&whole, &LoadOptions::default()).unwrap(),
+        plan: text("whole"),
+        notes,
+    }
+}
+
+fn scratch<'a>(network: &[&'a str], set: &[&'a str]) -> Trained {
+    train("digits", None, &[network, set].concat())
+}
+
+fn names(trained: &Trained) -> Vec<&str> {
+    let classes = trained.model.classes.as_ref();
+    classes.map_or(Vec::new(), |classes| {
+        classes.names.iter().map(String::as_str).collect()
+    })
+}
+
+#[test]
+fn grey_digits_are_trained_and_the_plan_has_nothing_else() {
+    for network in [&ADM[..], &UNET2D, &EDM] {
+        let trained = scratch(network, &["data.channels=1"]);
+        assert_eq!(trained.model.image, ImageSpec::new(1, Depth::U8, 16, 16));
+        assert!(trained.plan.contains("channels = 1\n"), "{}", trained.plan);
+    }
+    // A plain run has no new key.
+    let plain = scratch(&ADM, &[]);
+    let start = plain.plan.find("[data]").unwrap();
+    let section = &plain.plan[start..start + plain.plan[start..].find("\n\n").unwrap()];
+    assert_eq!(section.lines().count(), 9, "{section}");
+}
+
+#[test]
+fn sixteen_bits_and_four_channels_are_kept() {
+    let deep = scratch(&ADM, &["data.depth=16", "data.range=[0, 4095]"]);
+    let expected = ImageSpec {
+        range: [0.0, 4095.0],
+        ..ImageSpec::new(3, Depth::U16, 16, 16)
+    };
+    assert_eq!(deep.model.image, expected);
+    let alpha = scratch(&ADM, &["data.channels=4"]);
+    assert_eq!(alpha.model.image.channels, 4);
+}
+
+#[test]
+fn images_that_are_not_square_are_padded_with_a_mask() {
+    for network in [&ADM[..], &UNET2D, &EDM] {
+        let trained = scratch(network, &["data.size=24x16", "data.fit=pad"]);
+        let image = trained.model.image;
+        assert_eq!([image.height, image.width], [24, 16]);
+        assert_eq!(trained.model.architecture.image_size(), 24);
+    }
+}
+
+#[test]
+fn classes_are_trained_by_every_architecture() {
+    for network in [&ADM[..], &UNET2D, &EDM] {
+        let set = ["data.classes=folders", "data.digits=[1, 4, 7]"];
+        let trained = scratch(network, &set);
+        assert_eq!(names(&trained), ["1", "4", "7"]);
+        assert_eq!(trained.model.null_class(), Some(3));
+        assert!(trained.plan.contains("class_counts = [4, 4, 4]\n"));
+    }
+    let set = ["data.classes=folders", "loss.label_dropout=0"];
+    assert_eq!(scratch(&ADM, &set).model.null_class(), None);
+}
+
+#[test]
+fn augmentation_labels_reach_networks_that_take_them() {
+    let augment = [
+        "data.augment=0.9",
+        "data.flip_vertical=true",
+        "data.scale=0.1",
+    ];
+    let edm = scratch(&EDM, &augment);
+    assert_eq!(edm.model.architecture.augment_dim(), 9);
+    let said = |trained: &Trained| trained.notes.iter().any(|n| n.contains("data.augment"));
+    assert!(!said(&edm));
+    assert!(said(&scratch(&ADM, &augment)));
+}
+
+#[test]
+fn a_source_model_is_fitted_to_channels_and_classes() {
+    let set = [
+        "data.channels=1",
+        "data.classes=folders",
+        "data.digits=[2, 3]",
+    ];
+    let trained = train("digits", Some("digits-source"), &set);
+    assert_eq!(trained.model.image.channels, 1);
+    assert_eq!(names(&trained), ["2", "3"]);
+    let said = trained.notes.join("\n");
+    assert!(said.contains("input kernels are summed"), "{said}");
+    assert!(said.contains("2 classes starts at zero"), "{said}");
+    // The frozen source model is adapted as well: a run without steps of its own would equal it.
+    let dir = tempfile::tempdir().unwrap();
+    let (stop, mut progress) = (AtomicBool::new(false), sdft_train::NoopProgress);
+    let mut context = Context::new(Device::Cpu, &stop, &mut progress);
+    let set = ["data.channels=1", "model.adapt_channels=false"];
+    let options = options(dir.path(), "digits", Some("digits-source"), &set);
+    let error = TrainJob::new(&options, &mut context).err().unwrap();
+    assert!(error.is_usage(), "{error}");
+    for words in ["data.channels", "the images have 1", "adapt_channels=true"] {
+        assert!(error.to_string().contains(words), "{words}: {error}");
+    }
+}
+
+#[test]
+fn masks_of_a_folder_belong_to_its_images() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["images/a", "images/b", "masks/a", "masks/b"] {
+        std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+    }
+    for i in 0..6usize {
+        let name = format!("{}/{i}.png", if i % 2 == 0 { "a" } else { "b" });
+        let noise = (0..16 * 16 * 3)
+            .map(|p| (p * (i + 3) % 251) as u8)
+            .collect();
+        let image = Image::new(16, 16, 3, Samples::U8(noise)).unwrap();
+        let mask = (0..16 * 16 * 3)
+            .map(|p| if p < 400 { 255 } else { 0 })
+            .collect();
+        let mask = Image::new(16, 16, 3, Samples::U8(mask)).unwrap();
+        for (folder, image) in [("images", image), ("masks", mask)] {
+            let path = dir.path().join(folder).join(&name);
+            write_png(&path, &image.into_rgb8().unwrap()).unwrap();
+        }
+    }
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let masks = format!("data.masks={}", path("masks"));
+    let form = [
+        "model.channel_mult=[1, 2]",
+        "data.size=16",
+        "data.classes=folders",
+    ];
+    let images = path("images");
+    let set = [&ADM[..], &form, &[masks.as_str()]].concat();
+    let masked = train(&images, None, &set);
+    assert_eq!(names(&masked), ["a", "b"]);
+    assert!(masked.plan.contains("masks = "));
+    let open = train(&images, None, &set[..set.len() - 1]);
+    let weights = |trained: &Trained| -> Vec<f32> {
+        let tensors = trained.model.params.iter();
+        let values = tensors.map(|(_, tensor)| tensor.flatten_all().unwrap().to_vec1().unwrap());
+        values.collect::<Vec<Vec<f32>>>().concat()
+    };
+    assert!(
+        weights(&masked) != weights(&open),
+        "the masks have no effect"
+    );
 }

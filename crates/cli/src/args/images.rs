@@ -62,13 +62,21 @@ pub(crate) struct SampleArgs {
     /// Do not clamp predicted images to [-1, 1].
     #[arg(long, hide_short_help = true)]
     pub(crate) no_clip: bool,
-    /// The class of every image, for class-conditional models. If not given, all classes in turn: image i has class i mod their number.
+    /// Class of every image; all classes in turn if not given.
+    ///
+    /// By name, or by its number if no class has a number for a name. If it is not given, image i of a class-conditional model has class i
+    /// mod the number of classes, so that all are equally frequent.
     #[arg(long, value_name = "NAME|NUMBER")]
     pub(crate) class: Option<String>,
-    /// Classifier-free guidance, for class-conditional models with a null class: 1 is none, 2 or more follows the class more closely.
+    /// Classifier-free guidance towards the class; 1 is none.
+    ///
+    /// The prediction is null + SCALE (class - null), by two evaluations. The model needs a null class, as training with labels that are
+    /// sometimes dropped makes it.
     #[arg(long, value_name = "SCALE", value_parser = number)]
     pub(crate) guidance: Option<f64>,
-    /// Height and width in pixels, as in `192x256`; the model's own if not given. Any size that the network can halve at every level.
+    /// Height and width in pixels; the model's own if not given.
+    ///
+    /// As in `192x256`, or `256` for a square: any size that the network can halve at every level.
     #[arg(long, value_name = "HEIGHTxWIDTH")]
     pub(crate) size: Option<Size>,
     #[command(flatten)]
@@ -95,7 +103,9 @@ pub(crate) struct TranslateArgs {
     /// The images: a file or a folder with its subfolders.
     #[arg(long, value_name = "FILE|DIR", requires = "model")]
     pub(crate) input: Option<PathBuf>,
-    /// Folder of the images, under their names, in the model's form: PNG, TIFF for floats, or .npy for 2, 5 and more channels.
+    /// Folder of the images, under their names.
+    ///
+    /// They have the model's channels and depth: PNG for 8 and 16 bits, TIFF for floats, .npy for 2, 5 and more channels.
     #[arg(long, value_name = "DIR", default_value = "translated")]
     pub(crate) out: PathBuf,
     /// Strength: the share of the process that the image is noised through, 0 to 1.
@@ -146,16 +156,22 @@ pub(crate) struct TranslateArgs {
     /// ddib: the model of the source domain.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) source_model: Option<String>,
-    /// The class of the results, for class-conditional models; the null class if not given.
+    /// Class of the results; the null class if not given.
+    ///
+    /// By name, or by its number if no class has a number for a name. For class-conditional models.
     #[arg(long, value_name = "NAME|NUMBER")]
     pub(crate) class: Option<String>,
-    /// Classifier-free guidance towards the class: 1 is none, 2 or more follows the class more closely.
+    /// Classifier-free guidance towards --class; 1 is none.
+    ///
+    /// The prediction is null + SCALE (class - null), by two evaluations. The model needs a null class.
     #[arg(long, value_name = "SCALE", value_parser = number)]
     pub(crate) guidance: Option<f64>,
-    /// ddib: the class of the inputs, for a class-conditional source model; its null class if not given.
+    /// ddib: class of the inputs, for a class-conditional source model; its null class if not given.
     #[arg(long, value_name = "NAME|NUMBER", hide_short_help = true)]
     pub(crate) source_class: Option<String>,
-    /// Height and width in pixels, as in `192x256`; the model's own if not given. Any size that the network can halve at every level.
+    /// Height and width in pixels; the model's own if not given.
+    ///
+    /// As in `192x256`, or `256` for a square: any size that the network can halve at every level.
     #[arg(long, value_name = "HEIGHTxWIDTH")]
     pub(crate) size: Option<Size>,
     /// Seed; an image's noise depends on the seed and on the image's path inside the input folder only.

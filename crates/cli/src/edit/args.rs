@@ -88,7 +88,7 @@ pub(crate) struct EditTrainArgs {
     /// What they should show.
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) to: Option<String>,
-    /// The class that the model is asked for, if it is class-conditional; its null class if not given.
+    /// Class of the images, for class-conditional models; the null class if not given.
     #[arg(long, value_name = "NAME|NUMBER", conflicts_with = "resume")]
     pub(crate) class: Option<String>,
     /// How often each image is used.
@@ -161,7 +161,9 @@ pub(crate) struct EditApplyArgs {
     /// The images: a file or a folder with its subfolders.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) input: PathBuf,
-    /// Folder of the images, under their names, in the model's form: PNG, or TIFF for floats.
+    /// Folder of the images, under their names.
+    ///
+    /// They have the model's channels and depth: PNG for 8 and 16 bits, TIFF for floats.
     #[arg(long, value_name = "DIR", default_value = "edited")]
     pub(crate) out: PathBuf,
     /// Take steps, seed and frames from the plan.toml of an earlier edit; numbers given next to it override it.
@@ -185,10 +187,12 @@ pub(crate) struct EditApplyArgs {
     /// The images are frames of one film: all get the same fresh noise, which avoids flicker.
     #[arg(long)]
     pub(crate) frames: bool,
-    /// The class that the model is asked for, if it is class-conditional; its null class if not given.
+    /// Class of the images, for class-conditional models; the null class if not given.
     #[arg(long, value_name = "NAME|NUMBER")]
     pub(crate) class: Option<String>,
-    /// Height and width in pixels, as in `192x256`; the model's own if not given. Any size that the network can halve at every level.
+    /// Height and width in pixels; the model's own if not given.
+    ///
+    /// As in `192x256`, or `256` for a square: any size that the network can halve at every level.
     #[arg(long, value_name = "HEIGHTxWIDTH")]
     pub(crate) size: Option<Size>,
     /// Images at once; a number that fits their size if not given.
@@ -217,7 +221,7 @@ pub(crate) struct EditRangeArgs {
     /// What they should show.
     #[arg(long, value_name = "TEXT")]
     pub(crate) to: String,
-    /// The class that the model is asked for, if it is class-conditional; its null class if not given.
+    /// Class of the images, for class-conditional models; the null class if not given.
     #[arg(long, value_name = "NAME|NUMBER")]
     pub(crate) class: Option<String>,
     /// Use only the first N images.

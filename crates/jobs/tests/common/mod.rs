@@ -1,9 +1,18 @@
-//! Runs jobs for tests.
+//! Tiny models, and jobs that run with them.
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use candle_core::Device;
-use sdft_jobs::Context;
+use sdft_adm::AdmConfig;
+use sdft_diffusion::Process;
+use sdft_gallery::{Filled, Outcome, reading};
+use sdft_imaging::{Depth, Image, ImageSpec, Reading};
+use sdft_jobs::{Context, SampleOptions, TranslateOptions, sample_to_folder, translate_folder};
+use sdft_models::{Architecture, Classes, NetworkFile, save_network};
+use sdft_testing::{nonzero_params, tiny_config};
 use sdft_train::Progress;
 use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Keeps notes, and stops the job once this many images are done.
@@ -47,4 +56,127 @@ pub(crate) fn run<T>(
 
 pub(crate) fn never() -> f64 {
     f64::INFINITY
+}
+
+/// A form with the number of its channels, its depth, its size and its range.
+pub(crate) fn spec(
+    channels: usize,
+    depth: Depth,
+    [height, width]: [usize; 2],
+    range: [f64; 2],
+) -> ImageSpec {
+    ImageSpec {
+        range,
+        ..ImageSpec::new(channels, depth, width, height)
+    }
+}
+
+/// Writes a tiny network for images of this form and these classes.
+pub(crate) fn write_model(path: &Path, image: &ImageSpec, classes: Option<&Classes>) {
+    let config = AdmConfig {
+        out_channels: 3,
+        ..tiny_config()
+    };
+    let architecture = Architecture::from(config)
+        .with_channels(image.channels)
+        .with_classes(classes);
+    let params = nonzero_params(architecture.specs().unwrap(), 3);
+    let process = Process::default();
+    let file = NetworkFile {
+        image: Some(image),
+        classes,
+        ..NetworkFile::new(&architecture, &process)
+    };
+    save_network(path, &file, &params, None).unwrap();
+}
+
+/// A place for a model and the folders made with it.
+pub(crate) struct Place(tempfile::TempDir);
+
+impl Place {
+    pub(crate) fn new(image: &ImageSpec, classes: Option<&Classes>) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        write_model(&place.path("model.safetensors"), image, classes);
+        place
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn model(&self) -> String {
+        self.path("model.safetensors").display().to_string()
+    }
+
+    pub(crate) fn samples(&self, out: &str) -> SampleOptions {
+        SampleOptions {
+            model: self.model(),
+            n: 3,
+            batch: 2,
+            steps: Some("3".to_owned()),
+            out: self.path(out),
+            ..SampleOptions::default()
+        }
+    }
+
+    pub(crate) fn sampled(&self, options: &SampleOptions) -> Vec<Vec<u8>> {
+        let report = run(never(), |c| sample_to_folder(options, c)).0.unwrap();
+        assert_eq!(report.complete, options.n);
+        contents(&options.out)
+    }
+
+    pub(crate) fn translation(&self, out: &str, input: &str) -> TranslateOptions {
+        TranslateOptions {
+            model: self.model(),
+            input: self.path(input),
+            out: self.path(out),
+            steps: Some("4".to_owned()),
+            free: 1,
+            ..TranslateOptions::default()
+        }
+    }
+}
+
+/// The images of a folder, in the order of their names.
+pub(crate) fn contents(folder: &Path) -> Vec<Vec<u8>> {
+    let is_image = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        !name.starts_with('.') && !name.ends_with(".toml") && !name.ends_with(".npz")
+    };
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(is_image)
+        .collect();
+    paths.sort();
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+pub(crate) fn filled(outcome: sdft_jobs::Result<Outcome>) -> Filled {
+    let Outcome::Done(filled) = outcome.unwrap() else {
+        panic!("it was not stopped")
+    };
+    filled.check().unwrap();
+    filled
+}
+
+pub(crate) fn translated(options: &TranslateOptions) -> (Filled, Vec<String>) {
+    let (outcome, notes, _) = run(never(), |c| translate_folder(options, c));
+    (filled(outcome), notes)
+}
+
+/// Reads a file as it is, and in the form of the model.
+pub(crate) fn read(path: &Path, form: &ImageSpec) -> Image {
+    let found = Reading::default().decode_file(path, 0).unwrap();
+    assert_eq!((found.channels, found.depth), (form.channels, form.depth));
+    let image = reading(form).decode_file(path, 0).unwrap().image;
+    assert_eq!(image, found.image);
+    assert_eq!((image.height, image.width), (form.height, form.width));
+    image
+}
+
+/// Three classes and a null class.
+pub(crate) fn animals() -> Classes {
+    let names = ["cat", "dog", "owl"].map(str::to_owned);
+    Classes::new(names.into(), true)
 }
