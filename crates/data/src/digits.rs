@@ -197,7 +197,7 @@ impl Digits {
         let name = format!("{origin}/{SCANS_FILE}");
         let sheet = Reading::rgb8(Limits::default()).decode(scans, &name, 0)?;
         let sheet = Rgb8::from_image(sheet.image);
-        if sheet.width % SCAN != 0 || sheet.height % SCAN != 0 {
+        if !sheet.width.is_multiple_of(SCAN) || !sheet.height.is_multiple_of(SCAN) {
             let text = format!(
                 "expected sides that are multiples of 8 pixels, found {}x{}",
                 sheet.width, sheet.height

@@ -100,7 +100,7 @@ impl ImageSource for FolderSource {
             });
         }
         if let Some(kept) = &self.kept {
-            return Ok(self.reader.from_cache(&kept[index], &self.spec, place)?);
+            return Ok(self.reader.cached(&kept[index], &self.spec, place)?);
         }
         let (path, id, page) = self.images.file(index);
         let raw = self.reader.load((&path, id, page), self.masks.as_ref())?;

@@ -1,11 +1,14 @@
 //! Image folders and the embedded digits as seeded, resumable batches.
 //!
-//! An [`ImageSource`] is a numbered list of square pictures of one size: a [`FolderSource`], which checks a folder (see [`Report`]), or a
-//! [`DigitsSource`], the handwritten digits that are embedded in the program. [`Batches`] visits a source in an [`Order`]:
+//! An [`ImageSource`] is a numbered list of images of one form, with masks and classes if there are any: a [`FolderSource`], which checks a
+//! folder (see [`Report`]), or a [`DigitsSource`], the handwritten digits that are embedded in the program. [`FolderOptions`] state channels,
+//! depth, range, size, fit, pages, classes and masks. [`Batches`] visits a source in an [`Order`]:
 //!
 //! ```text
-//! sample g of the run (g = step * batch + i)  ->  image  permutation(seed, g / n)[g mod n],  flip(seed, g),  shift(seed, g)
+//! sample g of the run (g = step * batch + i)  ->  image  permutation(seed, g / n)[g mod n],  crop, flip, shift, zoom, ..  of (seed, g)
 //! ```
+//!
+//! A folder of a million images takes about 200 MB, most of it for the names in its report.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -20,7 +23,7 @@
 //! # Ok::<(), sdft_data::DataError>(())
 //! ```
 //!
-//! **Invariant:** knows no tensor library; a batch is a pure function of the pictures, the seed and the step, so it does not depend on batch
+//! **Invariant:** knows no tensor library; a batch is a pure function of the images, the seed and the step, so it does not depend on batch
 //! splits, threads, prefetching or resuming.
 
 mod augment;
@@ -31,6 +34,7 @@ mod digits;
 mod digits_source;
 mod entries;
 mod error;
+mod examination;
 mod folder;
 mod joined;
 mod masks;

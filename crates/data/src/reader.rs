@@ -113,7 +113,9 @@ impl Reader {
         for page in 1..pages {
             let next = native.decode(bytes, origin, page)?;
             let form = |image: &Image| [image.width, image.height, image.channels];
-            if form(&next.image) != form(&whole.image) || next.image.depth() != whole.image.depth()
+            if form(&next.image) != form(&whole.image)
+                || next.image.depth() != whole.image.depth()
+                || next.range != whole.range
             {
                 let text = format!(
                     "page {} has another form than the first, so they cannot be the channels of one image (data.pages)",
@@ -211,7 +213,7 @@ impl Reader {
     ///
     /// # Errors
     /// Never fails for such an item.
-    pub(crate) fn from_cache(&self, kept: &Item, spec: &ImageSpec, place: Place) -> Decoding<Item> {
+    pub(crate) fn cached(&self, kept: &Item, spec: &ImageSpec, place: Place) -> Decoding<Item> {
         match self.fit {
             Fit::RandomCrop => self.fitted(kept, spec, place),
             _ => Ok(kept.clone()),

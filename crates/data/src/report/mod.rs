@@ -1,19 +1,17 @@
 //! The report of an image folder.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+mod make;
+mod text;
+
+use std::collections::BTreeMap;
 
 use sdft_imaging::{Conversions, Fit, ImageSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    FolderOptions,
-    check::Facts,
-    classes::Classes,
-    entries::Entries,
-    masks::Masks,
-    scan::{Scan, describe_skipped},
-    tally::Tally,
-};
+use crate::scan::describe_skipped;
+
+pub(crate) use make::make;
+use text::{counted, plural};
 
 /// The result of checking an image folder.
 ///
@@ -154,109 +152,6 @@ pub struct Spread {
     pub max: usize,
 }
 
-impl Report {
-    /// Adds classes and masks to the report.
-    pub(crate) fn count(&mut self, classes: &Classes, masks: Option<&Masks>) {
-        let mut images = vec![0; classes.names.len()];
-        for &label in &classes.labels {
-            images[label as usize] += 1;
-        }
-        let counts = classes.names.iter().zip(images);
-        self.classes = counts
-            .map(|(name, images)| ClassCount {
-                name: name.clone(),
-                images,
-            })
-            .collect();
-        self.unknown_labels.clone_from(&classes.unknown);
-        if let (Some(masks), Some(count)) = (masks, &mut self.masks) {
-            count.unused = masks.unused(self.images.iter().map(String::as_str));
-        }
-    }
-}
-
-/// The report of a folder in which `scan` and `images` were found.
-pub(crate) fn make(
-    folder: &Path,
-    options: &FolderOptions,
-    form: ImageSpec,
-    images: &Entries,
-    facts: &[Facts],
-    tally: Tally,
-    scan: Scan,
-) -> Report {
-    let named = |wanted: &dyn Fn(&Facts) -> bool| -> Vec<String> {
-        let chosen = facts.iter().enumerate().filter(|(_, f)| wanted(f));
-        chosen.map(|(i, _)| images.id(i).into_owned()).collect()
-    };
-    let [sum, pixels] = tally.mask;
-    Report {
-        folder: folder.display().to_string(),
-        size: options.size,
-        form,
-        fit: options.fit,
-        found: images.len() + scan.unreadable.len(),
-        usable: images.len(),
-        formats: tally.formats,
-        channels: tally.channels,
-        depths: tally
-            .depths
-            .iter()
-            .map(|(depth, n)| (depth.to_string(), *n))
-            .collect(),
-        width: tally.width.spread(),
-        height: tally.height.spread(),
-        short_side: tally.short_side.spread(),
-        enlarged: named(&|f| f.enlarged),
-        elongated: named(&|f| f.elongated),
-        duplicates: duplicates(images, facts),
-        transparent: tally.conversions.transparent,
-        grey: tally.grey,
-        sixteen_bit: tally.conversions.sixteen_bit,
-        reoriented: tally.conversions.reoriented,
-        animated: tally.conversions.animated,
-        profiles: tally.profiles,
-        ignored_profiles: tally.ignored_profiles,
-        narrowed: tally.conversions.narrowed,
-        clamped: tally.conversions.clamped,
-        background: options.background,
-        stacks: 0,
-        classes: Vec::new(),
-        unknown_labels: Vec::new(),
-        masks: options.masks.as_ref().map(|_| MaskCount {
-            unused: 0,
-            mean: sum as f64 / pixels.max(1) as f64,
-        }),
-        images: named(&|_| true),
-        unreadable: scan.unreadable,
-        others: scan.others.ids().map(str::to_owned).collect(),
-        hidden: scan.hidden,
-    }
-}
-
-/// Groups of images with the same pixels, in the order of their first images.
-fn duplicates(images: &Entries, facts: &[Facts]) -> Vec<Duplicate> {
-    let mut order: Vec<u32> = (0..facts.len() as u32).collect();
-    let pixels = |i: &u32| facts[*i as usize].pixels;
-    order.sort_by_key(pixels);
-    let groups = order.chunk_by(|a, b| pixels(a) == pixels(b));
-    let mut groups: Vec<&[u32]> = groups.filter(|group| group.len() > 1).collect();
-    groups.sort_unstable();
-    groups
-        .into_iter()
-        .map(|group| {
-            let bytes = |i: &u32| facts[*i as usize].bytes;
-            Duplicate {
-                same_file: group.iter().all(|i| bytes(i) == bytes(&group[0])),
-                files: group
-                    .iter()
-                    .map(|&i| images.id(i as usize).into_owned())
-                    .collect(),
-            }
-        })
-        .collect()
-}
-
 /// A size in JSON: the side of a square, or `HEIGHTxWIDTH`.
 mod size {
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
@@ -378,7 +273,7 @@ impl Report {
         }
     }
 
-    /// Every file of the folder with what becomes of it, one for each line, sorted by name.
+    /// Every file of the folder and whether it is used, one for each line, sorted by name.
     pub fn files(&self) -> impl Iterator<Item = String> {
         let used = self.images.iter().map(|file| (file, "used".to_owned()));
         let left_out = self.unreadable.iter();
@@ -402,198 +297,4 @@ impl Report {
             && self.enlarged.is_empty()
             && self.elongated.is_empty()
     }
-}
-
-impl fmt::Display for Unreadable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.file, self.reason)
-    }
-}
-
-impl fmt::Display for Duplicate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = if self.same_file { "file" } else { "pixels" };
-        write!(f, "{} (same {what})", self.files.join(" = "))
-    }
-}
-
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} / {} / {}", self.min, self.median, self.max)
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [height, width] = self.size;
-        let size = format!("{height}x{width}");
-        writeln!(
-            f,
-            "{}: {} of {} images usable at {size} ({})",
-            self.folder,
-            self.usable,
-            self.found,
-            counted(self.formats.iter()),
-        )?;
-        writeln!(
-            f,
-            "  pixels      short side {}, width {}, height {} (smallest / median / largest)",
-            self.short_side, self.width, self.height
-        )?;
-        if !self.form.is_plain() || self.channels.len() > 1 || self.depths.len() > 1 {
-            self.describe_form(f)?;
-        }
-        if !self.classes.is_empty() {
-            let all: Vec<_> = self
-                .classes
-                .iter()
-                .map(|c| format!("{} of {}", c.images, c.name))
-                .collect();
-            list(f, "classes", "classes", &all)?;
-        }
-        if let Some(MaskCount { unused, mean }) = self.masks {
-            let unused = match unused {
-                0 => String::new(),
-                n => format!(", {} of no image", plural(n, "mask", "masks")),
-            };
-            writeln!(
-                f,
-                "  {:<12}{:.1} % of the pixels count{unused}",
-                "masks",
-                100.0 * mean
-            )?;
-        }
-        let small = match height == width {
-            true => format!("smaller than {height} pixels: enlarged, which blurs"),
-            false => format!("smaller than {size} pixels: enlarged, which blurs"),
-        };
-        list(f, "enlarged", &small, &self.enlarged)?;
-        let done = match self.fit {
-            Fit::Crop => "only the middle is used",
-            Fit::RandomCrop => "a random part is used each time",
-            Fit::Pad => "padded on two sides",
-            Fit::Resize => "stretched",
-        };
-        let long = match height == width {
-            true => format!("longer than {} short sides: {done}", Self::ELONGATED),
-            false => format!(
-                "longer than {} times the shape of {size}: {done}",
-                Self::ELONGATED
-            ),
-        };
-        list(f, "elongated", &long, &self.elongated)?;
-        list(
-            f,
-            "duplicates",
-            "more than once in the folder",
-            &self.duplicates,
-        )?;
-        let composed = match self.background {
-            [255, 255, 255] => "composed on white".to_owned(),
-            [r, g, b] => format!("composed on the colour {r},{g},{b}"),
-        };
-        for (label, n, what) in [
-            ("transparent", self.transparent, composed.as_str()),
-            ("grey", self.grey, "without colour"),
-            ("16-bit", self.sixteen_bit, "the upper 8 bits are used"),
-            (
-                "turned",
-                self.reoriented,
-                "made upright, as EXIF or XMP specifies",
-            ),
-            ("animated", self.animated, "the first frame is used"),
-            ("rounded", self.narrowed, "floats or more than 16 bits"),
-            ("clamped", self.clamped, "values outside the range"),
-            (
-                "stacks",
-                self.stacks,
-                "files of several pages, each an image",
-            ),
-            (
-                "labels",
-                self.unknown_labels.len(),
-                "for files that are not among the images",
-            ),
-        ] {
-            if n > 0 {
-                writeln!(f, "  {label:<12}{n} ({what})")?;
-            }
-        }
-        let by_profile = |all: &BTreeMap<String, usize>| -> Vec<String> {
-            all.iter()
-                .map(|(name, n)| format!("{n} of {name}"))
-                .collect()
-        };
-        list(
-            f,
-            "profiles",
-            "colour profiles converted to sRGB",
-            &by_profile(&self.profiles),
-        )?;
-        let ignored = by_profile(&self.ignored_profiles);
-        list(f, "profiles", "colour profiles not applied", &ignored)?;
-        let left_out = format!("left out{}", self.kinds());
-        list(f, "unreadable", &left_out, &self.unreadable)?;
-        match self.describe_skipped() {
-            Some(text) => writeln!(f, "  {:<12}{text}", "other files"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Report {
-    /// Writes the channels and depths of the files, and the form that the images are used in.
-    fn describe_form(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let channels = self
-            .channels
-            .iter()
-            .map(|(n, images)| (format!("with {n}"), images));
-        let depths = self
-            .depths
-            .iter()
-            .map(|(depth, images)| match depth.as_str() {
-                "float" => ("of floats".to_owned(), images),
-                bits => (format!("of {bits} bits"), images),
-            });
-        let [low, high] = self.form.range;
-        writeln!(f, "  {:<12}{}", "channels", counted(channels))?;
-        writeln!(f, "  {:<12}{}", "depth", counted(depths))?;
-        writeln!(
-            f,
-            "  {:<12}{}, {low} to {high} become -1 to 1",
-            "used as", self.form
-        )
-    }
-}
-
-/// A number and the words for it.
-fn plural(n: usize, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
-}
-
-/// Counts with names: `3 PNG, 1 TIFF`.
-fn counted<K: fmt::Display, N: fmt::Display>(counts: impl IntoIterator<Item = (K, N)>) -> String {
-    let counts = counts.into_iter().map(|(name, n)| format!("{n} {name}"));
-    counts.collect::<Vec<_>>().join(", ")
-}
-
-/// A count with the first few entries; nothing if the count is 0.
-fn list<T: fmt::Display>(
-    f: &mut fmt::Formatter<'_>,
-    label: &str,
-    what: &str,
-    items: &[T],
-) -> fmt::Result {
-    const SHOWN: usize = 10;
-    if items.is_empty() {
-        return Ok(());
-    }
-    writeln!(f, "  {label:<12}{} {what}", items.len())?;
-    for item in items.iter().take(SHOWN) {
-        writeln!(f, "    {item}")?;
-    }
-    if items.len() > SHOWN {
-        writeln!(f, "    and {} more", items.len() - SHOWN)?;
-    }
-    Ok(())
 }
