@@ -113,7 +113,9 @@ impl Reader {
         for page in 1..pages {
             let next = native.decode(bytes, origin, page)?;
             let form = |image: &Image| [image.width, image.height, image.channels];
-            if form(&next.image) != form(&whole.image) || next.image.depth() != whole.image.depth()
+            if form(&next.image) != form(&whole.image)
+                || next.image.depth() != whole.image.depth()
+                || next.range != whole.range
             {
                 let text = format!(
                     "page {} has another form than the first, so they cannot be the channels of one image (data.pages)",

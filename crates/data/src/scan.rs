@@ -23,7 +23,7 @@ type Files = Vec<(String, PathBuf)>;
 pub struct Listing {
     /// Files that are images by content, regardless of their names.
     pub images: Vec<(String, PathBuf)>,
-    /// Image candidates that cannot be read: formats such as HEIC, files with the name but not the content of an image, pipes, broken
+    /// Image candidates that cannot be read: formats such as HEIC and videos, files with the name but not the content of an image, pipes, broken
     /// links, folders that cannot be opened.
     pub unreadable: Vec<Unreadable>,
     /// Files that are not images.

@@ -81,11 +81,28 @@ impl<'a> Container<'a> {
             true => self.bytes.get(at..at + len * part.len())?.to_vec(),
             false => self.to_bytes(at as u64, self.offset_len()),
         };
-        let mut out = self.to_bytes(entry.tag.into(), 2);
-        out.extend(self.to_bytes(entry.kind.into(), 2));
-        out.extend(self.to_bytes(part.len() as u64, self.offset_len()));
-        out.extend(value);
-        Some(out)
+        Some(self.entry_of(entry.tag, entry.kind, part.len(), value))
+    }
+
+    /// The bytes of an entry with the tag of `entry` and one value, which is an offset or a number of 16 bits.
+    pub(crate) fn single(self, entry: Entry, value: u64, is_offset: bool) -> Vec<u8> {
+        let (kind, len) = match (is_offset, self.is_big) {
+            (false, _) => (3, 2),
+            (true, false) => (4, 4),
+            (true, true) => (16, 8),
+        };
+        self.entry_of(entry.tag, kind, 1, self.to_bytes(value, len))
+    }
+
+    fn entry_of(self, tag: u16, kind: u16, count: usize, mut value: Vec<u8>) -> Vec<u8> {
+        value.resize(self.offset_len(), 0);
+        [
+            self.to_bytes(tag.into(), 2),
+            self.to_bytes(kind.into(), 2),
+            self.to_bytes(count as u64, self.offset_len()),
+            value,
+        ]
+        .concat()
     }
 
     /// Reads the directory at an offset; `None` if it is not inside the file. Entries of unknown types are left out.

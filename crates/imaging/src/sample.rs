@@ -31,10 +31,12 @@ impl Sample for u8 {
         fixed_point(taps)
     }
 
+    #[inline]
     fn add_to(self, sum: i32, weight: i32) -> i32 {
         sum + i32::from(self) * weight
     }
 
+    #[inline]
     fn from_sum(sum: i32) -> Self {
         (sum >> PRECISION).clamp(0, 255) as Self
     }
@@ -49,10 +51,12 @@ impl Sample for u16 {
         taps
     }
 
+    #[inline]
     fn add_to(self, sum: f64, weight: f64) -> f64 {
         sum + f64::from(self) * weight
     }
 
+    #[inline]
     fn from_sum(sum: f64) -> Self {
         // Casts truncate and clamp.
         (sum + 0.5) as Self
@@ -68,10 +72,12 @@ impl Sample for f32 {
         taps
     }
 
+    #[inline]
     fn add_to(self, sum: f64, weight: f64) -> f64 {
         sum + f64::from(self) * weight
     }
 
+    #[inline]
     fn from_sum(sum: f64) -> Self {
         sum as Self
     }

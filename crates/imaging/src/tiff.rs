@@ -618,19 +618,20 @@ impl<'a> Patched<'a> {
         let container = tags.container;
         let len = container.offset_len();
         let mut patches = vec![(len as u64, container.to_bytes(offset, len))];
-        let mut set = |tag: u16, value: u64, len: usize| {
+        let mut set = |tag: u16, value: u64, is_offset: bool| {
             if let Some(entry) = tags.directory.entry(tag) {
-                patches.push((entry.at as u64, container.to_bytes(value, len)));
+                let bytes = container.single(entry, value, is_offset);
+                patches.push((entry.start as u64, bytes));
             }
         };
-        set(tag::PHOTOMETRIC, BLACK_IS_ZERO, 2);
+        set(tag::PHOTOMETRIC, BLACK_IS_ZERO, false);
         if shift > 0 {
             let start = tags.number(tag::STRIP_OFFSETS).unwrap_or(0);
-            set(tag::STRIP_OFFSETS, start + shift, len);
+            set(tag::STRIP_OFFSETS, start + shift, true);
         }
         if form.is_planar && form.channels > 1 {
-            set(tag::CHANNELS, 1, 2);
-            set(tag::PLANAR, 1, 2);
+            set(tag::CHANNELS, 1, false);
+            set(tag::PLANAR, 1, false);
             let mut keep = |tag: u16, part: std::ops::Range<usize>| {
                 let entry = tags.directory.entry(tag);
                 if let Some((entry, bytes)) =

@@ -137,6 +137,39 @@ fn another_colour_space_is_converted_and_srgb_is_left_alone() {
 }
 
 #[test]
+fn code_points_of_png_state_the_colour_space_too() {
+    let plain = {
+        let mut out = Cursor::new(Vec::new());
+        let encoder = PngEncoder::new(&mut out);
+        let pixels = [200, 100, 50].repeat(2);
+        encoder
+            .write_image(&pixels, 2, 1, ExtendedColorType::Rgb8)
+            .unwrap();
+        out.into_inner()
+    };
+    let read = |points: [u8; 4]| {
+        let content = [&b"cICP"[..], &points].concat();
+        let checksum = crc32fast::hash(&content).to_be_bytes();
+        let chunk = [&4_u32.to_be_bytes()[..], &content, &checksum].concat();
+        let out = decode(&[&plain[..33], &chunk, &plain[33..]].concat(), 0).unwrap();
+        (out.profile.unwrap(), out.image.samples)
+    };
+    let unchanged = Samples::U8([200, 100, 50].repeat(2));
+    assert_eq!(read([1, 13, 0, 1]), (Profile::Srgb, unchanged.clone()));
+    let (profile, samples) = read([12, 13, 0, 1]);
+    assert!(matches!(profile, Profile::Converted(_)), "{profile:?}");
+    assert_eq!(samples, Samples::U8([215, 93, 31].repeat(2)));
+    for points in [[9, 16, 0, 1], [9, 18, 0, 1], [250, 13, 0, 1], [2, 2, 0, 1]] {
+        let (profile, samples) = read(points);
+        assert!(
+            matches!(profile, Profile::Ignored { .. }),
+            "{points:?} {profile:?}"
+        );
+        assert_eq!(samples, unchanged);
+    }
+}
+
+#[test]
 fn a_profile_that_cannot_be_applied_is_named_and_changes_nothing() {
     let p3 = ColorProfile::new_display_p3().encode().unwrap();
     let mut cmyk = p3.clone();

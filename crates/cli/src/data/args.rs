@@ -65,7 +65,7 @@ pub(crate) struct CheckArgs {
     /// Fail if an image cannot be read.
     #[arg(long)]
     pub(crate) strict: bool,
-    /// List every file with what becomes of it.
+    /// List every file: used, or why not.
     #[arg(long, conflicts_with = "json")]
     pub(crate) list: bool,
     /// Print JSON.

@@ -1,6 +1,6 @@
 //! Reads tables of labels: comma-separated values, and what spreadsheets write instead.
 
-use super::Row;
+use super::{Reading, Row, problem};
 
 /// Column names of files and labels, the usual ones first. Case does not matter.
 const FILE: [&str; 9] = [
@@ -29,7 +29,7 @@ const LABEL: [&str; 8] = [
 ///
 /// # Errors
 /// The text is not such a table; the message has the line.
-pub(super) fn parse(text: &str) -> Result<Vec<Row>, String> {
+pub(super) fn parse(text: &str) -> Reading<Vec<Row>> {
     let mut records = Records {
         rest: text,
         line: 1,
@@ -54,7 +54,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Row>, String> {
             (2, 0, 1)
         }
         _ => {
-            return Err(format!(
+            return Err(problem!(
                 "line 1: expected two columns, or a header with the columns file and label, found {:?}",
                 first.join(", ")
             ));
@@ -63,7 +63,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Row>, String> {
     for record in records {
         let (line, cells) = record?;
         if cells.len() != n {
-            return Err(format!(
+            return Err(problem!(
                 "line {line}: expected {n} columns, found {}; put quotes around names that contain the separator",
                 cells.len()
             ));
@@ -109,7 +109,7 @@ struct Records<'a> {
 }
 
 impl Iterator for Records<'_> {
-    type Item = Result<(usize, Vec<String>), String>;
+    type Item = Reading<(usize, Vec<String>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -122,7 +122,7 @@ impl Iterator for Records<'_> {
                 Ok(cells) => return Some(Ok((line, cells))),
                 Err(problem) => {
                     self.rest = "";
-                    return Some(Err(format!("line {line}: {problem}")));
+                    return Some(Err(problem!("line {line}: {problem}")));
                 }
             }
         }
@@ -130,7 +130,7 @@ impl Iterator for Records<'_> {
 }
 
 impl Records<'_> {
-    fn record(&mut self) -> Result<Vec<String>, String> {
+    fn record(&mut self) -> Reading<Vec<String>> {
         let (mut cells, mut cell, mut quoted) = (Vec::new(), String::new(), false);
         let mut chars = self.rest.char_indices().peekable();
         while let Some((at, c)) = chars.next() {
@@ -156,7 +156,7 @@ impl Records<'_> {
             }
         }
         if quoted {
-            return Err("a quote is not closed".to_owned());
+            return Err(problem!("a quote is not closed"));
         }
         self.rest = "";
         cells.push(cell);
@@ -214,7 +214,7 @@ mod tests {
                 "line 3: a quote is not closed",
             ),
         ] {
-            let error = parse(text).err().unwrap();
+            let error = parse(text).err().unwrap().to_string();
             assert!(error.starts_with(part), "{error}");
         }
     }

@@ -4,20 +4,20 @@ use std::io::BufRead;
 
 use serde_json::{Map, Value};
 
-use super::{Row, Table};
+use super::{Problem, Reading, Row, Table, problem};
 
 /// The labels of a JSON document: `{"labels": [["00000/img.png", 6], ..]}` as StyleGAN and EDM write `dataset.json`, which may have the names
 /// of the `classes`; an object of files and their labels; or a list of objects or pairs.
 ///
 /// # Errors
 /// The document has another form.
-pub(super) fn parse(text: &str) -> Result<Table, String> {
-    let document: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+pub(super) fn parse(text: &str) -> Reading<Table> {
+    let document: Value = serde_json::from_str(text).map_err(|e| problem!("{e}"))?;
     match document {
         Value::Object(mut all) => match all.remove("labels") {
-            Some(Value::Null) => {
-                Err("its \"labels\" are null: these images have no classes".to_owned())
-            }
+            Some(Value::Null) => Err(problem!(
+                "its \"labels\" are null: these images have no classes"
+            )),
             Some(labels @ (Value::Array(_) | Value::Object(_))) => Ok(Table {
                 rows: rows(labels)?,
                 names: names(all.remove("classes"))?,
@@ -29,7 +29,7 @@ pub(super) fn parse(text: &str) -> Result<Table, String> {
             None => rows(Value::Object(all)).map(Table::from),
         },
         list @ Value::Array(_) => rows(list).map(Table::from),
-        other => Err(format!("expected an object or a list, found {other}")),
+        other => Err(problem!("expected an object or a list, found {other}")),
     }
 }
 
@@ -38,32 +38,32 @@ pub(super) fn parse(text: &str) -> Result<Table, String> {
 ///
 /// # Errors
 /// The file cannot be read, or a line is not a JSON object; the message has its number.
-pub(super) fn parse_lines(lines: impl BufRead) -> Result<Table, String> {
+pub(super) fn parse_lines(lines: impl BufRead) -> Reading<Table> {
     let mut all = Vec::new();
     for (n, line) in lines.lines().enumerate() {
-        let line = line.map_err(|e| format!("line {}: {e}", n + 1))?;
+        let line = line.map_err(|e| problem!("line {}: {e}", n + 1))?;
         let text = line.trim_start_matches('\u{FEFF}').trim();
         if text.is_empty() {
             continue;
         }
         let object: Map<String, Value> =
-            serde_json::from_str(text).map_err(|e| format!("line {}: {e}", n + 1))?;
-        all.extend(of_object(object).map_err(|e| format!("line {}: {e}", n + 1))?);
+            serde_json::from_str(text).map_err(|e| problem!("line {}: {e}", n + 1))?;
+        all.extend(of_object(object).map_err(|e| problem!("line {}: {e}", n + 1))?);
     }
     Ok(all.into())
 }
 
-fn names(classes: Option<Value>) -> Result<Option<Vec<String>>, String> {
+fn names(classes: Option<Value>) -> Reading<Option<Vec<String>>> {
     let Some(classes) = classes else {
         return Ok(None);
     };
     let names = serde_json::from_value(classes);
     names
         .map(Some)
-        .map_err(|e| format!("\"classes\": expected a list of names: {e}"))
+        .map_err(|e| problem!("\"classes\": expected a list of names: {e}"))
 }
 
-fn rows(labels: Value) -> Result<Vec<Row>, String> {
+fn rows(labels: Value) -> Reading<Vec<Row>> {
     let mut rows = Vec::new();
     match labels {
         Value::Object(labels) => {
@@ -88,17 +88,17 @@ fn rows(labels: Value) -> Result<Vec<Row>, String> {
                 rows.extend(found);
             }
         }
-        other => return Err(format!("expected an object or a list, found {other}")),
+        other => return Err(problem!("expected an object or a list, found {other}")),
     }
     Ok(rows)
 }
 
-fn expected_pair(found: &Value) -> String {
-    format!("expected pairs of a file and a label, such as [\"a.png\", 3], found {found}")
+fn expected_pair(found: &Value) -> Problem {
+    problem!("expected pairs of a file and a label, such as [\"a.png\", 3], found {found}")
 }
 
 /// The row of an object; `None` if it has no file or no label.
-fn of_object(mut object: Map<String, Value>) -> Result<Option<Row>, String> {
+fn of_object(mut object: Map<String, Value>) -> Reading<Option<Row>> {
     let mut take = |names: &[&str]| names.iter().find_map(|name| object.remove(*name));
     let file = take(&["file", "file_name", "filename", "path", "image"]);
     match (file, take(&["label", "class"])) {
@@ -107,13 +107,13 @@ fn of_object(mut object: Map<String, Value>) -> Result<Option<Row>, String> {
     }
 }
 
-fn row(file: String, value: Value) -> Result<Option<Row>, String> {
+fn row(file: String, value: Value) -> Reading<Option<Row>> {
     let label = match value {
         Value::Null => return Ok(None),
         Value::String(label) => label,
         Value::Number(label) => label.to_string(),
         other => {
-            return Err(format!(
+            return Err(problem!(
                 "{file}: expected a number or a name as its label, found {other}"
             ));
         }

@@ -31,6 +31,18 @@ pub struct Classes {
     pub unknown: Vec<String>,
 }
 
+/// Why labels cannot be used; the file is added later.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Problem(String);
+
+type Reading<T> = std::result::Result<T, Problem>;
+
+macro_rules! problem {
+    ($($text:tt)*) => { $crate::classes::Problem(format!($($text)*)) };
+}
+use problem;
+
 /// A file and its label.
 #[derive(Debug, PartialEq)]
 struct Row {
@@ -65,7 +77,7 @@ pub fn classes<'a>(
         ClassesFrom::Folders => of_folders(folder, ids),
         ClassesFrom::File(file) => {
             let file = found(file, folder);
-            let refuse = |problem| DataError::Labels {
+            let refuse = |Problem(problem)| DataError::Labels {
                 file: file.clone(),
                 problem,
             };
@@ -142,8 +154,8 @@ fn found(file: &Path, folder: &Path) -> PathBuf {
     }
 }
 
-fn read(path: &Path) -> std::result::Result<Table, String> {
-    let unread = |e: io::Error| format!("cannot be read: {e}");
+fn read(path: &Path) -> Reading<Table> {
+    let unread = |e: io::Error| problem!("cannot be read: {e}");
     let ending = path.extension().unwrap_or_default().to_string_lossy();
     let table = if ["jsonl", "ndjson"].contains(&ending.to_ascii_lowercase().as_str()) {
         // An index has several hundred bytes for each image, so it is not read as a whole.
@@ -157,7 +169,7 @@ fn read(path: &Path) -> std::result::Result<Table, String> {
         }
     };
     match table.rows.is_empty() {
-        true => Err("expected files and their labels, found none".to_owned()),
+        true => Err(problem!("expected files and their labels, found none")),
         false => Ok(table),
     }
 }
@@ -169,7 +181,7 @@ impl Table {
         ids: impl Iterator<Item = Cow<'a, str>>,
     ) -> Result<Classes> {
         let Self { rows, names } = self;
-        let refuse = |problem| DataError::Labels {
+        let refuse = |Problem(problem)| DataError::Labels {
             file: origin.to_owned(),
             problem,
         };
@@ -217,7 +229,7 @@ struct Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
-    fn new(rows: &'a [Row]) -> std::result::Result<Self, String> {
+    fn new(rows: &'a [Row]) -> Reading<Self> {
         let (mut by_file, mut by_stem) = (HashMap::new(), HashMap::new());
         for (i, row) in rows.iter().enumerate() {
             let file = row.file.strip_prefix("./").unwrap_or(&row.file);
@@ -228,9 +240,10 @@ impl<'a> Lookup<'a> {
                 }
                 Some(before) if rows[before].label == row.label => {}
                 Some(before) => {
-                    return Err(format!(
+                    return Err(problem!(
                         "{file} has two labels, {} and {}",
-                        rows[before].label, row.label
+                        rows[before].label,
+                        row.label
                     ));
                 }
             }
@@ -247,17 +260,14 @@ impl<'a> Lookup<'a> {
 }
 
 /// Names and numbers of the classes of some rows.
-fn numbered(
-    rows: &[&Row],
-    names: Option<Vec<String>>,
-) -> std::result::Result<(Vec<String>, Vec<u32>), String> {
+fn numbered(rows: &[&Row], names: Option<Vec<String>>) -> Reading<(Vec<String>, Vec<u32>)> {
     if let Some(names) = names {
         let class = |row: &&Row| {
             let by_name = names.iter().position(|name| *name == row.label);
             let class = by_name.map(|i| i as u64).or_else(|| number(&row.label));
             match class {
                 Some(class) if class < names.len() as u64 => Ok(class as u32),
-                _ => Err(format!(
+                _ => Err(problem!(
                     "{}: expected a class from 0 to {} or its name, found {}",
                     row.file,
                     names.len().saturating_sub(1),
@@ -265,21 +275,22 @@ fn numbered(
                 )),
             }
         };
-        let labels: std::result::Result<_, _> = rows.iter().map(class).collect();
+        let labels: Reading<_> = rows.iter().map(class).collect();
         return labels.map(|labels| (names, labels));
     }
     let is_negative = |row: &&&Row| row.label.parse::<i64>().is_ok_and(|n| n < 0);
     if let Some(row) = rows.iter().find(is_negative) {
-        return Err(format!(
+        return Err(problem!(
             "{}: expected a class from 0, found {}; leave images without a class out",
-            row.file, row.label
+            row.file,
+            row.label
         ));
     }
     let numbers: Option<Vec<u64>> = rows.iter().map(|row| number(&row.label)).collect();
     if let Some(numbers) = numbers {
         let most = numbers.iter().copied().max().unwrap_or_default();
         if most >= MOST {
-            return Err(format!(
+            return Err(problem!(
                 "class {most}: expected numbers from 0, below {MOST}; number the classes from 0, or give them names"
             ));
         }

@@ -273,7 +273,7 @@ impl Report {
         }
     }
 
-    /// Every file of the folder with what becomes of it, one for each line, sorted by name.
+    /// Every file of the folder and whether it is used, one for each line, sorted by name.
     pub fn files(&self) -> impl Iterator<Item = String> {
         let used = self.images.iter().map(|file| (file, "used".to_owned()));
         let left_out = self.unreadable.iter();
