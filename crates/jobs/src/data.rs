@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Images whose pixels are part of a data set's fingerprint, spread over all of it.
 const FINGERPRINTED: usize = 32;
 
-/// What images have where a plan does not say otherwise.
+/// The form of images where a plan does not set it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Form {
     /// Height and width.
@@ -51,7 +51,7 @@ impl Form {
     }
 }
 
-/// Opens the images of a plan: a folder, or the embedded digits. `otherwise` is their form where the plan does not say it.
+/// Opens the images of a plan: a folder, or the embedded digits. `otherwise` is their form where the plan does not set it.
 ///
 /// # Errors
 /// The folder cannot be read, or a setting does not fit the images.

@@ -1,5 +1,4 @@
-//! Runs on images of every form: grey, 16 bits, four channels, any shape, masks, classes, augmentation. A stopped and resumed run equals an
-//! uninterrupted one, and the model's file states the form.
+//! Runs on images of every form: each is stopped and resumed, equals an uninterrupted one, and its model's file states the form.
 
 use candle_core::Device;
 use sdft_imaging::{Depth, Image, ImageSpec, Samples, write_png};

@@ -33,7 +33,7 @@ pub struct Auxiliary<'a> {
 }
 
 impl<'a> NoisedBatch<'a> {
-    /// A batch whose images all count alike.
+    /// A batch in which all images have the same weight.
     pub fn new(x0: &'a Tensor, levels: &'a [Level], noise: &'a Tensor) -> Self {
         Self {
             x0,

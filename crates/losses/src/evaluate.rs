@@ -8,7 +8,7 @@ use sdft_diffusion::{Denoiser, Diffusion, Level, Prediction, predict_at, q_sampl
 impl Objective {
     /// The loss of one batch, Eq. (6).
     ///
-    /// Both networks are called for the noise levels of the batch, whatever process they come from; `diffusion` is needed for the
+    /// Both networks are called for the noise levels of the batch, for any process; `diffusion` is needed for the
     /// variational term only. Images and auxiliary inputs go through each network as one batch. The source model sees only the images whose factor is not 0.
     ///
     /// # Shapes

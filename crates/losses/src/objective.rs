@@ -44,7 +44,7 @@ pub struct Objective {
     pub distill: Option<Distillation>,
     /// Eq. (5), on pure noise.
     pub aux: Option<Distillation>,
-    /// The quantity in which student and source model are compared, whatever they predict; the noise in the paper.
+    /// The quantity in which student and source model are compared, regardless of their prediction types; the noise in the paper.
     pub distill_space: PredictionType,
 }
 

@@ -20,7 +20,7 @@ const FACTORS: [f64; 5] = [1.0, 65_536.0, 4096.0, 256.0, 16.0];
 /// name whether its gradient may be zero.
 ///
 /// # Errors
-/// [`TrainError::Audit`], or whatever `loss` fails with.
+/// [`TrainError::Audit`], or an error of `loss`.
 pub fn audit_gradients(
     vars: &[(String, Var)],
     seed: u64,

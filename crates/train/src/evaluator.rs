@@ -3,7 +3,7 @@
 use crate::error::{Result, TrainError};
 use crate::learner::Learner;
 use crate::plan::{BestBy, Plan};
-use crate::preview::{Samples, to_tensor};
+use crate::preview::{Choice, Samples, to_tensor};
 use candle_core::Device;
 use sdft_data::{Digits, ImageSource};
 use sdft_eval::{Extractor, ImageSet, nearest_first, neighbour_strip, score_digits};
@@ -71,10 +71,14 @@ impl Evaluation {
                 "KID needs at least 2 training images".into(),
             ));
         };
-        let how = (plan.eval.samples, &plan.eval.sampler.parse()?, NOISE_STEP);
+        let choice = Choice {
+            n: plan.eval.samples,
+            respacing: &plan.eval.sampler.parse()?,
+            number: NOISE_STEP,
+        };
         Ok(Self {
             evaluator,
-            samples: Samples::new(plan, learner, how, *data.spec(), device)?,
+            samples: Samples::new(plan, learner, choice, *data.spec(), device)?,
             data,
             reference,
             by: plan.eval.best,

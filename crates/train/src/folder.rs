@@ -80,7 +80,7 @@ impl RunFolder {
     /// Writes the plan, which may have changed when a run is resumed.
     ///
     /// # Errors
-    /// Whatever the file system fails with.
+    /// The file system fails.
     pub fn write_plan<P: RunPlan>(&self, plan: &P) -> Result<()> {
         let text = toml::to_string(plan).map_err(|error| TrainError::Folder {
             path: self.root.clone(),
@@ -234,7 +234,7 @@ impl RunFolder {
     /// or the new file is complete and recorded.
     ///
     /// # Errors
-    /// Those of `write`, or whatever the file system fails with.
+    /// Those of `write`; the file system fails.
     pub fn put(&self, path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let temporary = temporary_path(path).at("cannot write", path)?;
         let placed = write(&temporary).and_then(|()| self.place(&temporary, path));
@@ -248,7 +248,7 @@ impl RunFolder {
     /// Replaces a small file of the folder as a whole, without recording its hash.
     ///
     /// # Errors
-    /// Whatever the file system fails with; the old file stays.
+    /// The file system fails; the old file stays.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         write_atomic(path, bytes).at("cannot write", path)
     }

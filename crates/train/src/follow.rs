@@ -33,7 +33,7 @@ pub struct Follower<M = toml::Table> {
 /// Computes its share of each step until rank 0 ends the run.
 ///
 /// # Errors
-/// A process is disconnected, rank 0 fails, or whatever the network fails with.
+/// A process is disconnected, rank 0 fails, or the network fails.
 pub fn follow<M>(follower: Follower<M>) -> Result<()> {
     let Follower {
         plan,

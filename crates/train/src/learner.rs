@@ -4,15 +4,16 @@ use crate::audit::audit_gradients;
 use crate::checkpoint::{Checkpoint, Position, Tensors, TrainingState};
 use crate::error::{Result, TrainError};
 use crate::images::StepImages;
+use crate::inputs::{Inputs, Labels, Student, Teacher};
 use crate::plan::{Accumulate, Plan, PlanError};
-use crate::recipe::{PartDraw, Recipe};
+use crate::recipe::Recipe;
 use crate::source::Source;
 use crate::updater::Updater;
 use crate::values::frozen;
 use candle_core::{DType, Tensor};
 use sdft_autograd::backward;
 use sdft_cuda::{Download, download};
-use sdft_diffusion::{Condition, Denoiser, Diffusion, Prediction, PredictionType, Trainable};
+use sdft_diffusion::{Denoiser, Diffusion, Prediction, PredictionType, Trainable};
 use sdft_losses::{Auxiliary, NoisedBatch, Objective, Report, Variational};
 use sdft_noise::{DropoutKey, Purpose};
 use sdft_optim::{Accumulator, MicroBatches, Pending, Verdict, collect_gradients};
@@ -189,7 +190,7 @@ impl Learner {
     /// batch of images. The variables are as before afterwards.
     ///
     /// # Errors
-    /// [`TrainError::Audit`], or whatever the network fails with.
+    /// [`TrainError::Audit`], or the network fails.
     pub fn audit(&self, x0: &Tensor) -> Result<()> {
         let (n, seed) = (x0.dim(0)?, self.seed);
         let last = self.diffusion.n_steps() - 1;
@@ -207,15 +208,8 @@ impl Learner {
         };
         let batch = NoisedBatch::new(x0, &levels, &noise);
         let seen: Vec<usize> = self.objective.seen(&batch)?;
-        let of_images = self.balanced_labels(n);
-        let inputs = Inputs {
-            labels: self.labels.zip(of_images).map(|(labels, mut all)| {
-                let n_aux = if self.objective.aux.is_some() { n } else { 0 };
-                all.extend((0..n_aux).map(|i| labels.auxiliary(i)));
-                all
-            }),
-            augment: None,
-        };
+        let n_aux = if self.objective.aux.is_some() { n } else { 0 };
+        let inputs = Inputs::balanced(self.labels, n, n_aux);
         let student = Student {
             network: &*self.network,
             inputs: &inputs,
@@ -285,7 +279,7 @@ impl Learner {
                 mask: images.mask.as_ref(),
                 ..part.batch(&images.x0)
             };
-            let inputs = self.inputs(&images, &part)?;
+            let inputs = Inputs::of_part(self.labels, self.network.augment_dim(), &images, &part)?;
             let teacher = match &self.source {
                 Some(source) => Some(Teacher {
                     source,
@@ -360,45 +354,6 @@ impl Learner {
         })
     }
 
-    /// The labels of a part's images and auxiliary inputs.
-    fn inputs(&self, images: &StepImages, part: &PartDraw) -> Result<Inputs> {
-        let (first, m) = part
-            .auxiliary
-            .as_ref()
-            .map_or((0, 0), |aux| (aux.first, aux.levels.len()));
-        let labels = match (&images.labels, self.labels) {
-            (None, None) => None,
-            (Some(given), Some(labels)) => {
-                let drops = part.drops_label.iter();
-                let own = given
-                    .iter()
-                    .zip(drops)
-                    .map(|(&label, &drops)| match labels.null {
-                        Some(null) if drops => null,
-                        _ => label,
-                    });
-                let of_aux = (first..first + m).map(|i| labels.auxiliary(i));
-                Some(own.chain(of_aux).collect())
-            }
-            (given, labels) => {
-                let name = |is: bool| if is { "labels" } else { "no labels" };
-                return Err(candle_core::Error::Msg(format!(
-                    "expected images with {}, found images with {}",
-                    name(labels.is_some()),
-                    name(given.is_some())
-                ))
-                .into());
-            }
-        };
-        let augment = match &images.augment {
-            Some(augment) if self.network.augment_dim() > 0 => {
-                Some(augment.pad_with_zeros(0, 0, m)?)
-            }
-            _ => None,
-        };
-        Ok(Inputs { labels, augment })
-    }
-
     /// The sums of gradients and of the loss's numbers over all processes. A variable that gets no gradient here counts as zero, since
     /// it may get one in another process.
     fn sum_over_ranks(&self, gradients: &mut [Option<Tensor>], numbers: Tensor) -> Result<Tensor> {
@@ -461,99 +416,7 @@ impl Learner {
     }
 }
 
-/// The class labels of a run.
-#[derive(Clone, Copy, Debug)]
-struct Labels {
-    classes: u32,
-    null: Option<u32>,
-}
-
-impl Labels {
-    fn new(classes: usize, dropout: f64) -> Result<Option<Self>> {
-        let classes = u32::try_from(classes).map_err(candle_core::Error::wrap)?;
-        let null = (dropout > 0.0).then_some(classes);
-        Ok((classes > 0).then_some(Self { classes, null }))
-    }
-
-    /// The label of image `i` where all classes are equally frequent.
-    fn balanced(self, i: usize) -> u32 {
-        // The remainder is smaller than a number of 32 bits.
-        (i as u64 % u64::from(self.classes)) as u32
-    }
-
-    /// The label of auxiliary input `i` of a step: the null class, or balanced classes without one.
-    fn auxiliary(self, i: usize) -> u32 {
-        self.null.unwrap_or_else(|| self.balanced(i))
-    }
-}
-
-/// What networks get in addition to noised images: for each image, and then for each auxiliary input.
-struct Inputs {
-    labels: Option<Vec<u32>>,
-    augment: Option<Tensor>,
-}
-
-impl Inputs {
-    /// The rows of the source model: the images that it sees of `n`, and all auxiliary inputs.
-    fn of_source(&self, seen: &[usize], n: usize) -> Result<Self> {
-        let rows = |len: usize| -> Vec<usize> { seen.iter().copied().chain(n..len).collect() };
-        let labels = self.labels.as_ref();
-        let augment = match &self.augment {
-            None => None,
-            Some(augment) => {
-                let rows: Vec<u32> = rows(augment.dim(0)?)
-                    .iter()
-                    .map(|&row| row as u32)
-                    .collect();
-                match rows.len() {
-                    0 => None,
-                    n => {
-                        let rows = Tensor::from_vec(rows, n, augment.device())?;
-                        Some(augment.index_select(&rows, 0)?)
-                    }
-                }
-            }
-        };
-        Ok(Self {
-            labels: labels.map(|all| rows(all.len()).into_iter().map(|row| all[row]).collect()),
-            augment,
-        })
-    }
-}
-
-/// A network with the labels and the dropout of a step, as the objective takes it.
-struct Student<'a> {
-    network: &'a dyn Trainable,
-    inputs: &'a Inputs,
-    dropout: Option<DropoutKey<'a>>,
-}
-
-impl Denoiser for Student<'_> {
-    fn predict(&self, xt: &Tensor, t: &[f32]) -> candle_core::Result<Prediction> {
-        let condition = Condition {
-            labels: self.inputs.labels.as_deref(),
-            augment: self.inputs.augment.as_ref(),
-            dropout: self.dropout,
-        };
-        self.network.predict(xt, t, &condition)
-    }
-}
-
-/// The source model with the labels of a step.
-struct Teacher<'a> {
-    source: &'a Source,
-    inputs: Inputs,
-}
-
-impl Denoiser for Teacher<'_> {
-    fn predict(&self, xt: &Tensor, t: &[f32]) -> candle_core::Result<Prediction> {
-        let Inputs { labels, augment } = &self.inputs;
-        self.source
-            .predict(xt, t, labels.as_deref(), augment.as_ref())
-    }
-}
-
-/// Fails unless the network predicts what the process says.
+/// Fails unless the network has the prediction type of the process.
 fn check_prediction_type<M>(plan: &Plan<M>, found: PredictionType) -> Result<(), PlanError> {
     let expected = plan.process.prediction_type;
     if expected == found {

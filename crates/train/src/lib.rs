@@ -67,6 +67,7 @@ mod fine_tuning;
 mod folder;
 mod follow;
 mod images;
+mod inputs;
 mod learner;
 mod log;
 mod pick;

@@ -136,7 +136,7 @@ impl Log {
     /// Writes the values of an evaluation after `step` steps.
     ///
     /// # Errors
-    /// Whatever the file system fails with.
+    /// The file system fails.
     pub fn write_evaluation(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
         let mut line = Map::from_iter([("step".to_owned(), json!(step))]);
         line.extend(

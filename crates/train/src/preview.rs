@@ -33,15 +33,30 @@ pub(crate) struct Samples {
     at_once: usize,
 }
 
+/// Which samples are drawn.
+pub(crate) struct Choice<'a> {
+    /// Their number.
+    pub(crate) n: usize,
+    /// The steps of the sampler.
+    pub(crate) respacing: &'a Respacing,
+    /// The address of their noise.
+    pub(crate) number: u64,
+}
+
 impl Samples {
-    /// `n` images of this form, with balanced classes. `number` is the address of the noise.
+    /// Images of this form, with balanced classes.
     pub(crate) fn new<M>(
         plan: &Plan<M>,
         learner: &Learner,
-        (n, respacing, number): (usize, &Respacing, u64),
+        choice: Choice<'_>,
         spec: ImageSpec,
         device: &Device,
     ) -> Result<Self> {
+        let Choice {
+            n,
+            respacing,
+            number,
+        } = choice;
         let shape = [&[n], &spec.shape()[..]].concat();
         Ok(Self {
             diffusion: plan
@@ -108,8 +123,12 @@ impl Preview {
         spec: ImageSpec,
         device: &Device,
     ) -> Result<Self> {
-        let how = (plan.output.samples, &plan.sampler()?, 0);
-        let samples = Samples::new(plan, learner, how, spec, device)?;
+        let choice = Choice {
+            n: plan.output.samples,
+            respacing: &plan.sampler()?,
+            number: 0,
+        };
+        let samples = Samples::new(plan, learner, choice, spec, device)?;
         let before = match learner.source() {
             None => None,
             Some(source) => {

@@ -1,4 +1,4 @@
-//! How a file was made, as its metadata say it.
+//! The metadata that say how a file was made.
 
 use crate::error::Result;
 use sdft_diffusion::{Process, file_metadata};

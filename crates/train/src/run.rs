@@ -85,7 +85,7 @@ where
 ///
 /// # Errors
 /// [`TrainError::Plan`] if the plan does not fit the network, [`TrainError::Diverged`] after several steps in a row without finite
-/// numbers, [`TrainError::Audit`] if a variable gets no gradient, and whatever the file system fails with.
+/// numbers, [`TrainError::Audit`] if a variable gets no gradient, or the file system fails.
 pub fn run<M>(setup: Setup<M>, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<Ending> {
     let Setup {
         plan,

@@ -38,7 +38,7 @@ pub trait Task {
     /// Fails if a parameter gets no gradient. `images` are the first few of the first batch.
     ///
     /// # Errors
-    /// [`TrainError::Audit`](crate::TrainError::Audit), or whatever the network fails with.
+    /// [`TrainError::Audit`](crate::TrainError::Audit), or the network fails.
     fn audit(&mut self, images: &Tensor) -> Result<()>;
 
     /// Continues from a checkpoint.
@@ -50,7 +50,7 @@ pub trait Task {
     /// Is called once before the first step. `position` is where the run starts.
     ///
     /// # Errors
-    /// Whatever the preparation fails with.
+    /// The preparation fails.
     fn begin(&mut self, position: &mut Position, progress: &mut dyn Progress) -> Result<()> {
         let _ = (position, progress);
         Ok(())
@@ -59,13 +59,13 @@ pub trait Task {
     /// Step number `step`, counted from 0, on the images `x0` of `batch`.
     ///
     /// # Errors
-    /// Whatever the network or the device fails with.
+    /// The network or the device fails.
     fn step(&mut self, step: u64, x0: &Tensor, batch: &Batch) -> Result<StepOutcome>;
 
     /// Waits for the oldest pending step. A task that never returns [`StepOutcome::Pending`] needs no own version.
     ///
     /// # Errors
-    /// Whatever the device fails with.
+    /// The device fails.
     fn poll(&mut self) -> Result<StepOutcome> {
         Ok(StepOutcome::Stopped)
     }
@@ -82,7 +82,7 @@ pub trait Task {
     /// Is called after every step with finite numbers; measures how good the model is if that is due.
     ///
     /// # Errors
-    /// Whatever the evaluation fails with.
+    /// The evaluation fails.
     fn evaluate(
         &mut self,
         position: &mut Position,
@@ -111,7 +111,7 @@ pub trait Task {
     /// The tensors of a checkpoint. What else it must hold goes into `position`.
     ///
     /// # Errors
-    /// Whatever the device fails with.
+    /// The device fails.
     fn state(&mut self, position: &mut Position) -> Result<TrainingState>;
 
     /// The metadata of the files of weights.
@@ -123,7 +123,7 @@ pub trait Task {
     /// Is called after a checkpoint was written.
     ///
     /// # Errors
-    /// Whatever the file system fails with.
+    /// The file system fails.
     fn saved(&mut self, position: &Position) -> Result<()> {
         let _ = position;
         Ok(())
@@ -132,6 +132,6 @@ pub trait Task {
     /// Writes the finished model.
     ///
     /// # Errors
-    /// Whatever the file system fails with.
+    /// The file system fails.
     fn finish(&mut self, position: &Position) -> Result<Finished>;
 }

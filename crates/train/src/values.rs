@@ -10,7 +10,7 @@ use sdft_diffusion::{Condition, Denoiser, Prediction, Trainable};
 /// Each value is freed as soon as its variable holds it, so the values take the memory of one copy.
 ///
 /// # Errors
-/// Values of another number or shape, and whatever `f` fails with.
+/// Values of another number or shape, and errors of `f`.
 pub fn with_values<T>(
     vars: &[(String, Var)],
     values: Vec<(String, Tensor)>,
