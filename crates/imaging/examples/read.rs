@@ -1,5 +1,7 @@
 //! Reads pictures as a list of JSON lines asks, and writes each as an array of NumPy; `bench/peer/images.py` compares them with Pillow.
 
+#![expect(clippy::print_stdout, reason = "the output of a program")]
+
 use std::{
     fs,
     io::{BufRead as _, stdin},

@@ -154,7 +154,7 @@ pub(crate) fn from_cmyk(samples: &mut Samples) {
                         // Pillow rounds the product, and then subtracts.
                         let light = 255 - u32::from(k);
                         let product = u32::from(ink) * light + 128;
-                        (light - ((product >> 8) + product >> 8)) as u8
+                        (light - (((product >> 8) + product) >> 8)) as u8
                     })
                 })
                 .collect();

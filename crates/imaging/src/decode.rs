@@ -384,7 +384,7 @@ fn decode(source: &Source<'_>, format: ImageFormat) -> Result<Raw> {
     let profile = match (source.reading.as_pillow, format) {
         (true, _) => None,
         (false, ImageFormat::Png) => upright::png_profile(bytes, || decoder.icc_profile().ok()?),
-        // Asking for a profile costs a second look at the file.
+        // Asking for a profile reads the headers again.
         (false, ImageFormat::Jpeg) if !has_profile => None,
         (false, ImageFormat::Bmp) => None,
         (false, _) => match decoder.icc_profile() {

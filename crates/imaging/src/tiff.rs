@@ -1,51 +1,20 @@
 //! Decodes a page of a TIFF file.
 
-use std::{
-    collections::HashSet,
-    io::{Cursor, Read, Seek, SeekFrom},
-};
+use std::collections::HashSet;
 
 use image::metadata::Orientation;
-use tiff::decoder::Decoder;
 
 use crate::{
-    Image, ImagingError, Result, Samples, alpha,
+    Image, Result, Samples, alpha,
     bands::{self, Numbers},
     channels::Layout,
     decode::{Raw, Source},
     ifd::{Container, Directory},
-    jpeg,
     profile::Stated,
 };
 
-/// Numbers of the tags that are read here.
-mod tag {
-    pub(super) const SUBFILE: u16 = 254;
-    pub(super) const WIDTH: u16 = 256;
-    pub(super) const HEIGHT: u16 = 257;
-    pub(super) const BITS: u16 = 258;
-    pub(super) const COMPRESSION: u16 = 259;
-    pub(super) const PHOTOMETRIC: u16 = 262;
-    pub(super) const FILL_ORDER: u16 = 266;
-    pub(super) const DESCRIPTION: u16 = 270;
-    pub(super) const STRIP_OFFSETS: u16 = 273;
-    pub(super) const ORIENTATION: u16 = 274;
-    pub(super) const CHANNELS: u16 = 277;
-    pub(super) const STRIP_LENGTHS: u16 = 279;
-    pub(super) const PLANAR: u16 = 284;
-    pub(super) const COLOR_MAP: u16 = 320;
-    pub(super) const TILE_WIDTH: u16 = 322;
-    pub(super) const TILE_HEIGHT: u16 = 323;
-    pub(super) const TILE_OFFSETS: u16 = 324;
-    pub(super) const TILE_LENGTHS: u16 = 325;
-    pub(super) const EXTRA: u16 = 338;
-    pub(super) const SAMPLE_FORMAT: u16 = 339;
-    pub(super) const SAMPLE_MIN: u16 = 340;
-    pub(super) const SAMPLE_MAX: u16 = 341;
-    pub(super) const SUBSAMPLING: u16 = 530;
-    pub(super) const PROFILE: u16 = 34_675;
-    pub(super) const DNG: u16 = 50_706;
-}
+mod parts;
+mod tag;
 
 /// How samples are to be understood, as numbered in the file.
 const WHITE_IS_ZERO: u64 = 0;
@@ -56,9 +25,6 @@ const CMYK: u64 = 5;
 const YCBCR: u64 = 6;
 
 const JPEG: u64 = 7;
-
-/// Most bytes of samples for each compressed one; LZW reaches most.
-const MOST_PER_BYTE: u64 = 1400;
 
 /// A picture in the file.
 struct Page {
@@ -234,12 +200,12 @@ impl<'a> Tags<'a> {
     }
 
     /// The one value of all channels, or the error for channels that differ.
-    fn same(self, tag: u16, usual: u64, what: &str) -> std::result::Result<u64, String> {
+    fn same(self, tag: u16, usual: u64, what: &str, source: &Source<'_>) -> Result<u64> {
         let values = self.numbers(tag).unwrap_or_default();
         let first = values.first().copied().unwrap_or(usual);
         match values.iter().all(|&v| v == first) {
             true => Ok(first),
-            false => Err(format!("its channels differ in {what}: {values:?}")),
+            false => Err(source.broken(format!("its channels differ in {what}: {values:?}"))),
         }
     }
 }
@@ -255,7 +221,7 @@ pub(crate) fn decode(source: &Source<'_>, page: usize) -> Result<Raw> {
         directory: &page.directory,
     };
     let form = Form::read(tags, source)?;
-    let bytes = samples(&form, tags, [page.offset, shift], source)?;
+    let bytes = parts::samples(&form, tags, [page.offset, shift], source)?;
     let mut image = form.image(bytes, tags, source)?;
     let layout = form.layout(tags, image.channels);
     if layout.has_alpha && tags.number(tag::EXTRA) == Some(1) {
@@ -318,8 +284,8 @@ impl Form {
         };
         let (width, height) = (side(tag::WIDTH, "width")?, side(tag::HEIGHT, "height")?);
         let channels = tags.number(tag::CHANNELS).unwrap_or(1);
-        let bits = tags.same(tag::BITS, 1, "bits").map_err(broken)?;
-        let format = tags.same(tag::SAMPLE_FORMAT, 1, "format").map_err(broken)?;
+        let bits = tags.same(tag::BITS, 1, "bits", source)?;
+        let format = tags.same(tag::SAMPLE_FORMAT, 1, "format", source)?;
         let numbers = Numbers::of(format, bits).ok_or_else(|| {
             let kind = match format {
                 1 | 4 => "unsigned integers",
@@ -346,7 +312,7 @@ impl Form {
             is_planar: tags.number(tag::PLANAR) == Some(2),
             compression,
         };
-        form.check(tags).map_err(broken)?;
+        form.check(tags, source)?;
         let stored = form.channels.saturating_mul((bits as usize).div_ceil(8));
         let kept = form.channels.saturating_mul(form.numbers.depth().bytes());
         source.check_size([width, height], stored.max(kept).max(form.colours()))?;
@@ -364,14 +330,14 @@ impl Form {
     }
 
     /// Refuses by name what is not supported.
-    fn check(&self, tags: Tags<'_>) -> std::result::Result<(), String> {
+    fn check(&self, tags: Tags<'_>, source: &Source<'_>) -> Result<()> {
         let bits = self.bits;
         if self.channels < self.colours() {
-            return Err(format!(
+            return Err(source.broken(format!(
                 "it has {} channels, expected {}",
                 self.channels,
                 self.colours()
-            ));
+            )));
         }
         let name = match self.photometric {
             WHITE_IS_ZERO if !self.numbers.are_levels() => {
@@ -400,9 +366,9 @@ impl Form {
             _ => "an unknown photometric interpretation",
         };
         if !name.is_empty() {
-            return Err(format!(
+            return Err(source.broken(format!(
                 "{name} is not supported; convert it to RGB or grey"
-            ));
+            )));
         }
         let compression = match self.compression {
             1 | 5 | JPEG | 8 | 32_773 | 32_946 => "",
@@ -417,14 +383,17 @@ impl Form {
             _ => "unknown",
         };
         if !compression.is_empty() {
-            return Err(format!(
+            return Err(source.broken(format!(
                 "compression {} ({compression}) is not supported; expected none, LZW, Deflate, PackBits or JPEG",
                 self.compression
-            ));
+            )));
         }
         match tags.number(tag::FILL_ORDER) {
             None | Some(1) => Ok(()),
-            Some(_) => Err("bits from right to left (FillOrder 2) are not supported".to_owned()),
+            Some(_) => {
+                Err(source
+                    .broken("bits from right to left (FillOrder 2) are not supported".to_owned()))
+            }
         }
     }
 
@@ -508,177 +477,5 @@ impl Form {
             }
         }
         Image::new(width, height, channels, samples)
-    }
-}
-
-/// Decompresses the samples of a page, plane after plane or pixel after pixel.
-fn samples(
-    form: &Form,
-    tags: Tags<'_>,
-    [offset, shift]: [u64; 2],
-    source: &Source<'_>,
-) -> Result<Vec<u8>> {
-    let fail = |error: tiff::TiffError| match error {
-        tiff::TiffError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-            truncated(source)
-        }
-        other => source.broken(other.to_string()),
-    };
-    let stored = check_parts(form, tags, shift, source)?;
-    let mut limits = tiff::decoder::Limits::default();
-    limits.intermediate_buffer_size = source.bytes.len();
-    let (planes, channels) = match form.is_planar {
-        true => (form.channels, 1),
-        false => (1, form.channels),
-    };
-    let bits = u64::from(form.width) * form.bits * channels as u64;
-    let expected = bits.div_ceil(8) * u64::from(form.height);
-    let total = expected.saturating_mul(planes as u64);
-    let most = match form.compression {
-        1 => stored,
-        _ => stored.saturating_mul(MOST_PER_BYTE),
-    };
-    if total > most {
-        return Err(source.broken(format!(
-            "its {stored} stored bytes are too few for {total} bytes of samples, so the file is truncated"
-        )));
-    }
-    let mut bytes = vec![0; total as usize];
-    for (plane, bytes) in bytes.chunks_exact_mut(expected as usize).enumerate() {
-        let file = Patched::new(source.bytes, form, tags, [offset, shift], plane);
-        let mut decoder = Decoder::new(file)
-            .map_err(fail)?
-            .with_limits(limits.clone());
-        let layout = decoder.image_buffer_layout().map_err(fail)?;
-        if layout.complete_len as u64 != expected {
-            return Err(source.broken(format!(
-                "its samples take {} bytes, expected {expected}",
-                layout.complete_len
-            )));
-        }
-        decoder.read_image_bytes(bytes).map_err(fail)?;
-    }
-    Ok(bytes)
-}
-
-fn truncated(source: &Source<'_>) -> ImagingError {
-    source.broken("it ends within its samples, so the file is truncated".to_owned())
-}
-
-/// Checks that all strips and tiles are inside the file, and those of JPEG have no more pixels than the picture. Returns their bytes.
-fn check_parts(form: &Form, tags: Tags<'_>, shift: u64, source: &Source<'_>) -> Result<u64> {
-    let pairs = [
-        (tag::STRIP_OFFSETS, tag::STRIP_LENGTHS),
-        (tag::TILE_OFFSETS, tag::TILE_LENGTHS),
-    ];
-    let picture = u64::from(form.width) * u64::from(form.height);
-    let tile = |tag: u16| tags.number(tag).unwrap_or(0);
-    let most = picture.max(tile(tag::TILE_WIDTH) * tile(tag::TILE_HEIGHT));
-    let mut stored = 0_u64;
-    for (offsets, lengths) in pairs {
-        let offsets = tags.numbers(offsets).unwrap_or_default();
-        let lengths = tags.numbers(lengths).unwrap_or_default();
-        for (&at, &len) in offsets.iter().zip(&lengths) {
-            let from = at.saturating_add(shift);
-            let to = usize::try_from(from.saturating_add(len)).unwrap_or(usize::MAX);
-            let part = usize::try_from(from).ok();
-            let part = part.and_then(|from| source.bytes.get(from..to));
-            let part = part.ok_or_else(|| truncated(source))?;
-            stored = stored.saturating_add(len);
-            if form.compression != JPEG {
-                continue;
-            }
-            let size = jpeg::frame(part);
-            // Blocks of up to 32 x 32 pixels may extend beyond the picture.
-            if size.is_none_or(|[w, h]| u64::from(w) * u64::from(h) > most + 64 * 1024) {
-                return Err(source.broken(format!(
-                    "a JPEG part of it has {size:?} pixels, expected at most {most}"
-                )));
-            }
-        }
-    }
-    Ok(stored)
-}
-
-/// The file with a few bytes changed: its first directory is that of the page, and its interpretation is grey, so that the decoder returns
-/// the samples as they are stored. Of planes it has one, because the decoder does not find all tiles of the others.
-struct Patched<'a> {
-    file: Cursor<&'a [u8]>,
-    patches: Vec<(u64, Vec<u8>)>,
-}
-
-impl<'a> Patched<'a> {
-    fn new(
-        bytes: &'a [u8],
-        form: &Form,
-        tags: Tags<'_>,
-        [offset, shift]: [u64; 2],
-        plane: usize,
-    ) -> Self {
-        let container = tags.container;
-        let len = container.offset_len();
-        let mut patches = vec![(len as u64, container.to_bytes(offset, len))];
-        let mut set = |tag: u16, value: u64, is_offset: bool| {
-            if let Some(entry) = tags.directory.entry(tag) {
-                let bytes = container.single(entry, value, is_offset);
-                patches.push((entry.start as u64, bytes));
-            }
-        };
-        set(tag::PHOTOMETRIC, BLACK_IS_ZERO, false);
-        if shift > 0 {
-            let start = tags.number(tag::STRIP_OFFSETS).unwrap_or(0);
-            set(tag::STRIP_OFFSETS, start + shift, true);
-        }
-        if form.is_planar && form.channels > 1 {
-            set(tag::CHANNELS, 1, false);
-            set(tag::PLANAR, 1, false);
-            let mut keep = |tag: u16, part: std::ops::Range<usize>| {
-                let entry = tags.directory.entry(tag);
-                if let Some((entry, bytes)) =
-                    entry.and_then(|e| Some((e, container.part(e, part)?)))
-                {
-                    patches.push((entry.start as u64, bytes));
-                }
-            };
-            keep(tag::BITS, 0..1);
-            keep(tag::SAMPLE_FORMAT, 0..1);
-            keep(tag::EXTRA, 0..0);
-            for tag in [
-                tag::STRIP_OFFSETS,
-                tag::STRIP_LENGTHS,
-                tag::TILE_OFFSETS,
-                tag::TILE_LENGTHS,
-            ] {
-                let n = tags.numbers(tag).map_or(0, |all| all.len() / form.channels);
-                keep(tag, plane * n..(plane + 1) * n);
-            }
-        }
-        Self {
-            file: Cursor::new(bytes),
-            patches,
-        }
-    }
-}
-
-impl Read for Patched<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let start = self.file.position();
-        let n = self.file.read(buffer)?;
-        for (at, patch) in &self.patches {
-            for (at, &byte) in (*at..).zip(patch) {
-                if let Some(i) = at.checked_sub(start)
-                    && i < n as u64
-                {
-                    buffer[i as usize] = byte;
-                }
-            }
-        }
-        Ok(n)
-    }
-}
-
-impl Seek for Patched<'_> {
-    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        self.file.seek(to)
     }
 }

@@ -1,4 +1,5 @@
 //! TIFF files of all kinds, made by hand, and hostile ones.
+//! long: all tests share the writer of the files
 
 use sdft_imaging::{Decoded, Depth, Reading, Samples};
 
