@@ -8,7 +8,10 @@ use std::{
 };
 
 use rayon::prelude::*;
-use sdft_imaging::{ImagingError, Kind, START, is_named_like_a_picture, kind_of_bytes};
+use sdft_imaging::{
+    ImagingError, Kind, Limits, Reading, START, is_named_like_a_picture, kind_of_bytes,
+    read_image_file,
+};
 
 use crate::{DataError, Result, Unreadable, paths::Paths};
 
@@ -144,12 +147,30 @@ impl Found {
         };
         let reason = || ImagingError::unknown(id, &bytes).reason();
         match kind_of_bytes(&bytes) {
+            Kind::Picture("NPZ") if !holds_images(&path, &bytes) => Self::Other,
             Kind::Picture(_) => Self::Image,
             Kind::Other if !is_named_like_a_picture(&path) => Self::Other,
             Kind::Other => refuse(reason(), None),
             Kind::Unread(name) => refuse(reason(), Some(name)),
         }
     }
+}
+
+/// Whether an archive of arrays that begins with these bytes holds images that no other file has. Statistics have several arrays, and
+/// `samples_NxHxWxC.npz` is what guided-diffusion and `sample --npz` write next to the same images.
+fn holds_images(path: &Path, start: &[u8]) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let shape = name.strip_prefix("samples_");
+    let shape = shape.and_then(|rest| rest.strip_suffix(".npz"));
+    let is_number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) && !part.is_empty();
+    if shape.is_some_and(|shape| shape.split('x').count() == 4 && shape.split('x').all(is_number)) {
+        return false;
+    }
+    let first = start.get(30..).unwrap_or_default();
+    first.starts_with(b"arr_0.npy")
+        || read_image_file(path, &Limits::default())
+            .and_then(|bytes| Reading::default().pages(&bytes, &name))
+            .is_ok()
 }
 
 impl Scan {

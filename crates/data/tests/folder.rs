@@ -356,3 +356,29 @@ fn links_are_followed_once_and_broken_ones_are_listed() {
     assert_eq!(report.unreadable.len(), 1);
     assert_eq!(report.unreadable[0].file, "dead.png");
 }
+
+#[test]
+fn archives_of_statistics_and_of_samples_that_are_there_anyway_are_no_images() {
+    let folder = small_folder();
+    let write = |name: &str, names: &[&str]| {
+        let array = sdft_npz::Array::u8(vec![1, 16, 16, 3], vec![7; 768]).unwrap();
+        let entries: Vec<_> = names.iter().map(|name| (*name, &array)).collect();
+        let bytes = sdft_npz::encode_npz(&entries, false).unwrap();
+        fs::write(folder.path().join(name), bytes).unwrap();
+    };
+    write("samples_1x16x16x3.npz", &["arr_0"]);
+    write("stats.npz", &["mu", "sigma"]);
+    write("stack.npz", &["arr_0", "arr_1"]);
+    write("one.npz", &["images"]);
+    let listing = sdft_data::list_all(folder.path()).unwrap();
+    let names = |files: &[(String, std::path::PathBuf)]| -> Vec<String> {
+        files.iter().map(|(name, _)| name.clone()).collect()
+    };
+    let images = ["a.png", "a/z.PNG", "b.png", "one.npz", "stack.npz"];
+    assert_eq!(names(&listing.images), images);
+    assert_eq!(
+        names(&listing.others),
+        ["samples_1x16x16x3.npz", "stats.npz"]
+    );
+    assert!(listing.unreadable.is_empty());
+}

@@ -276,7 +276,7 @@ mod tests {
                     range: [0.0, 4095.0],
                     ..of(Depth::U16)
                 },
-                Samples::U16(vec![2048; 24 * 16]),
+                Samples::U16(vec![2047; 24 * 16]),
             ),
             (ImageSpec::rgb8(16, 24), Samples::U8(vec![128; 3 * 24 * 16])),
             // A model with a range takes the values of the file.

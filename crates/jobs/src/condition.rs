@@ -204,7 +204,7 @@ mod tests {
             }),
             json!({
                 "architecture": "edm", "img_resolution": 8,
-                "model": { "model_type": "SongUNet", "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [] }
+                "model": { "model_type": "DhariwalUNet", "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [] }
             }),
         ];
         let others = fields.map(|fields| serde_json::from_value::<Architecture>(fields).unwrap());
