@@ -18,7 +18,7 @@ type Files = Vec<(String, PathBuf)>;
 /// The content of a folder and its subfolders. Every entry is in one of the lists, with its path relative to the folder, sorted by bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Files that are images by content, regardless of their names.
+    /// Files that are images by content, regardless of their names. NumPy's archives (`.npz`) count only if there are no other images.
     pub images: Vec<(String, PathBuf)>,
     /// Image candidates that cannot be read: formats such as HEIC and videos, files with the name but not the content of an image, pipes, broken
     /// links, folders that cannot be opened.
@@ -96,12 +96,20 @@ pub(crate) fn scan(folder: &Path) -> Result<Scan> {
         .map(|&i| Found::of(&files, i as usize))
         .collect();
     let all = || sorted.iter().map(|&i| i as usize).zip(&found);
-    let of = |wanted: &Found| {
-        let chosen = all().filter(|&(_, found)| found == wanted);
+    // Next to images, an archive of arrays holds the same images again, statistics or labels.
+    let has_images = found.contains(&Found::Image);
+    let is_archive = |i: usize, found: &Found| has_images && is_archive(files.id(i), found);
+    let of = |wanted: &[Found]| {
+        let chosen = all().filter(|&(i, found)| match is_archive(i, found) {
+            true => wanted.contains(&Found::Other),
+            false => wanted.contains(found),
+        });
         files.select(chosen.map(|(i, _)| i))
     };
     for (i, found) in all() {
-        if let Found::Unreadable(one) = found {
+        if let Found::Unreadable(one) = found
+            && !is_archive(i, found)
+        {
             let file = files.id(i).to_owned();
             unreadable.push(Unreadable {
                 file,
@@ -112,8 +120,8 @@ pub(crate) fn scan(folder: &Path) -> Result<Scan> {
     unreadable.sort_by(|a, b| a.file.cmp(&b.file));
     hidden.sort();
     Ok(Scan {
-        images: of(&Found::Image),
-        others: of(&Found::Other),
+        images: of(&[Found::Image, Found::Archive]),
+        others: of(&[Found::Other]),
         unreadable,
         hidden,
     })
@@ -123,9 +131,17 @@ pub(crate) fn scan(folder: &Path) -> Result<Scan> {
 #[derive(PartialEq)]
 enum Found {
     Image,
+    /// NumPy's archive of arrays, which is an image only in a folder without other images.
+    Archive,
     Other,
     /// An image candidate; its name is filled in later.
     Unreadable(Box<Unreadable>),
+}
+
+/// Whether a file is an archive of arrays by its content or its name.
+fn is_archive(id: &str, found: &Found) -> bool {
+    let ending = Path::new(id).extension().unwrap_or_default();
+    *found == Found::Archive || *found != Found::Image && ending.eq_ignore_ascii_case("npz")
 }
 
 impl Found {
@@ -144,6 +160,7 @@ impl Found {
         };
         let reason = || ImagingError::unknown(id, &bytes).reason();
         match kind_of_bytes(&bytes) {
+            Kind::Picture("NPZ") => Self::Archive,
             Kind::Picture(_) => Self::Image,
             Kind::Other if !is_named_like_a_picture(&path) => Self::Other,
             Kind::Other => refuse(reason(), None),

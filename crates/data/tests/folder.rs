@@ -356,3 +356,31 @@ fn links_are_followed_once_and_broken_ones_are_listed() {
     assert_eq!(report.unreadable.len(), 1);
     assert_eq!(report.unreadable[0].file, "dead.png");
 }
+
+#[test]
+fn an_archive_of_arrays_is_an_image_only_without_other_images() {
+    let array = sdft_npz::Array {
+        shape: vec![2, 8, 8, 3],
+        values: sdft_npz::Values::U8((0..2 * 8 * 8 * 3).map(|v| v as u8).collect()),
+    };
+    let archive = sdft_npz::encode_npz(&[("arr_0", &array)], false).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    write("samples_2x8x8x3.npz", &archive);
+    let listed = || sdft_data::scan_images(folder.path()).unwrap();
+    assert_eq!(listed().images.len(), 1);
+    // Archives that cannot be read are image candidates only there.
+    write("labels.NPZ", b"PK\x03\x04");
+    assert_eq!(listed().unreadable.len(), 1);
+    let npy = sdft_npz::encode_npy(&array).unwrap();
+    write("a.npy", &npy);
+    let all = listed();
+    let ids = |files: &[(String, std::path::PathBuf)]| -> Vec<String> {
+        files.iter().map(|(id, _)| id.clone()).collect()
+    };
+    assert_eq!(ids(&all.images), ["a.npy"]);
+    assert_eq!(ids(&all.others), ["labels.NPZ", "samples_2x8x8x3.npz"]);
+    assert!(all.unreadable.is_empty());
+    let skipped = all.describe_skipped().unwrap();
+    assert!(skipped.contains("2 x .npz"), "{skipped}");
+}
