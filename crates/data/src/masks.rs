@@ -35,7 +35,16 @@ impl Masks {
             folder: folder.to_owned(),
             problem,
         };
-        let files = scan(folder)?.with_images(folder)?.images;
+        let scan = scan(folder).and_then(|scan| scan.with_images(folder));
+        let files = scan.map_err(|error| match error {
+            DataError::Missing { .. } => refuse("the folder does not exist".to_owned()),
+            DataError::Empty { .. } => refuse("the folder is empty".to_owned()),
+            DataError::NoImages { found, .. } => {
+                refuse(format!("expected a folder of pictures, found {found}"))
+            }
+            other => other,
+        })?;
+        let files = files.images;
         if let (Ok(inside), Ok(outside)) = (fs::canonicalize(folder), fs::canonicalize(images))
             && inside.starts_with(&outside)
         {

@@ -366,8 +366,12 @@ pub(crate) fn check_range([low, high]: [f64; 2], depth: Depth) -> Result<()> {
         return refuse("two numbers, the lower one first".to_owned());
     }
     if low < full[0] || high > full[1] {
+        let larger = match depth {
+            Depth::U8 => "16 or ",
+            _ => "",
+        };
         return refuse(format!(
-            "values from {} to {}, because the depth is {depth}; data.depth = 16 or \"float\" takes others",
+            "values from {} to {}, because the depth is {depth}; data.depth = {larger}\"float\" takes others",
             full[0], full[1]
         ));
     }

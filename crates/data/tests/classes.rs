@@ -168,6 +168,11 @@ fn masks_that_cannot_be_used_are_explained() {
             .unwrap_err()
             .to_string()
     };
+    let empty = error();
+    assert!(
+        empty.starts_with("masks ") && empty.ends_with("the folder is empty"),
+        "{empty}"
+    );
     fs::write(masks.path().join("a.png"), half(255)).unwrap();
     let missing = error();
     assert!(

@@ -94,6 +94,17 @@ impl<'a> Container<'a> {
         self.entry_of(entry.tag, kind, 1, self.to_bytes(value, len))
     }
 
+    /// The bytes of an entry with the tag of `entry` and these values, and the bytes of the values, which must be at `at` in the file.
+    pub(crate) fn array(self, entry: Entry, values: &[u64], at: u64) -> (Vec<u8>, Vec<u8>) {
+        let (kind, len) = if self.is_big { (16, 8) } else { (4, 4) };
+        let bytes: Vec<u8> = values.iter().flat_map(|&v| self.to_bytes(v, len)).collect();
+        let field = match values.len() {
+            1 => bytes.clone(),
+            _ => self.to_bytes(at, self.offset_len()),
+        };
+        (self.entry_of(entry.tag, kind, values.len(), field), bytes)
+    }
+
     fn entry_of(self, tag: u16, kind: u16, count: usize, mut value: Vec<u8>) -> Vec<u8> {
         value.resize(self.offset_len(), 0);
         [

@@ -13,6 +13,7 @@ use crate::{
     profile::Stated,
 };
 
+mod lzw;
 mod parts;
 mod tag;
 
@@ -24,6 +25,7 @@ const PALETTE: u64 = 3;
 const CMYK: u64 = 5;
 const YCBCR: u64 = 6;
 
+const LZW: u64 = 5;
 const JPEG: u64 = 7;
 
 /// A picture in the file.
@@ -371,7 +373,7 @@ impl Form {
             )));
         }
         let compression = match self.compression {
-            1 | 5 | JPEG | 8 | 32_773 | 32_946 => "",
+            1 | LZW | JPEG | 8 | 32_773 | 32_946 => "",
             2..=4 => "fax",
             6 => "old-style JPEG",
             34_712 | 33_003 | 33_005 => "JPEG 2000",

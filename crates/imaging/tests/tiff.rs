@@ -290,6 +290,94 @@ fn strips_tiles_and_planes_give_the_same_picture() {
 }
 
 #[test]
+fn lzw_is_read_in_strips_and_in_tiles_with_padding() {
+    let lzw = |part: Vec<u8>| {
+        let mut encoder = weezl::encode::Encoder::with_tiff_size_switch(weezl::BitOrder::Msb, 8);
+        encoder.encode(&part).unwrap()
+    };
+    let sample =
+        |x: usize, y: usize, c: usize| (((x * 31 + y * 57 + c * 91) * 2_654_435) >> 7) as u8;
+    for (width, height) in [(16, 16), (17, 16), (33, 5), (17, 40), (5, 64), (1, 1)] {
+        let rows = |xs: std::ops::Range<usize>, ys: std::ops::Range<usize>, channels: &[usize]| {
+            let mut out = Vec::new();
+            for y in ys {
+                for x in xs.clone() {
+                    let inside = x < width && y < height;
+                    out.extend(
+                        channels
+                            .iter()
+                            .map(|&c| if inside { sample(x, y, c) } else { 0 }),
+                    );
+                }
+            }
+            out
+        };
+        let expected = Samples::U8(rows(0..width, 0..height, &[0, 1]));
+        for (is_tiled, is_planar) in [(false, false), (false, true), (true, false), (true, true)] {
+            let planes: &[&[usize]] = if is_planar { &[&[0], &[1]] } else { &[&[0, 1]] };
+            let mut parts = Vec::new();
+            for channels in planes {
+                for top in (0..height).step_by(if is_tiled { 16 } else { 7 }) {
+                    match is_tiled {
+                        true => parts.extend(
+                            (0..width)
+                                .step_by(16)
+                                .map(|left| lzw(rows(left..left + 16, top..top + 16, channels))),
+                        ),
+                        false => {
+                            parts.push(lzw(rows(0..width, top..height.min(top + 7), channels)))
+                        }
+                    }
+                }
+            }
+            let mut tags = vec![
+                bits(8, 2),
+                (259, 3, vec![5]),
+                photometric(1),
+                (277, 3, vec![2]),
+                (284, 3, vec![1 + u64::from(is_planar)]),
+                (338, 3, vec![0]),
+            ];
+            match is_tiled {
+                true => tags.extend([(322, 3, vec![16]), (323, 3, vec![16])]),
+                false => tags.push((278, 3, vec![7])),
+            }
+            for is_big in [false, true] {
+                let writer = Writer {
+                    is_big,
+                    is_big_endian: is_planar,
+                    is_loop: false,
+                };
+                let page = page(width as u64, height as u64, tags.clone(), parts.clone());
+                let found = read(&writer.write(&[grey8(&[1]), page]), 1);
+                assert_eq!(
+                    found.image.samples, expected,
+                    "{width}x{height} {is_tiled} {is_planar}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn truncated_lzw_and_tiles_far_larger_than_the_picture_are_refused() {
+    let lzw = |part: &[u8]| {
+        let mut encoder = weezl::encode::Encoder::with_tiff_size_switch(weezl::BitOrder::Msb, 8);
+        encoder.encode(part).unwrap()
+    };
+    let write = |width: u64, height: u64, tags: Vec<Tag>, parts: Vec<Vec<u8>>| {
+        let tags = [vec![bits(8, 1), (259, 3, vec![5]), photometric(1)], tags].concat();
+        Writer::default().write(&[page(width, height, tags, parts)])
+    };
+    let text = error(&write(20, 2, vec![], vec![lzw(&[7; 39])]));
+    assert!(text.contains("truncated"), "{text}");
+    let tiles = vec![(322, 3, vec![4096]), (323, 3, vec![4096])];
+    let part = lzw(&vec![7; 4096 * 4096]);
+    let text = error(&write(1, 30_000, tiles, vec![part; 8]));
+    assert!(text.contains("expected about 30000"), "{text}");
+}
+
+#[test]
 fn a_channel_beyond_the_colours_is_alpha_if_the_file_says_so() {
     let rgba = |kind: Option<u64>| {
         let mut tags = vec![bits(8, 4), photometric(2), (277, 3, vec![4])];

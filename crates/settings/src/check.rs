@@ -59,7 +59,10 @@ pub(crate) fn check<P: Plan>(table: &Table, below: &Table, origin: &str) -> Resu
     let plan = Keys {
         all,
         is_known: &|key, value| accepts::<P>(&known, key, value),
-        is_read: &|key, value| read::<P>(&known, key, value).is_ok(),
+        problem: &|key, value| {
+            let error = read::<P>(&known, key, value).err()?;
+            Some(error.message().to_owned())
+        },
         omitted: &|| omitted::<P>(&known),
     };
     check_level(table, &known, "", &plan, origin)
@@ -130,8 +133,8 @@ struct Keys<'a> {
     all: Vec<String>,
     /// Whether another key exists.
     is_known: Asked<'a>,
-    /// Whether a key takes a value.
-    is_read: Asked<'a>,
+    /// What is wrong with the value of a key, if anything is.
+    problem: &'a dyn Fn(&str, &Value) -> Option<String>,
     /// The other keys that exist.
     omitted: &'a dyn Fn() -> Vec<String>,
 }
@@ -189,18 +192,17 @@ fn check_level(
                 check_level(inner, known, &format!("{full}."), plan, origin)?
             }
             (Some(Value::Float(_)), Value::Integer(_)) => {}
-            // A few keys take values of several types.
-            (Some(expected), found)
-                if !expected.same_type(found) && !(plan.is_read)(&full, found) =>
-            {
-                return Err(Error::invalid(
-                    origin,
-                    format!(
-                        "{full}: expected {}, found {}",
-                        describe(expected),
-                        short(&found.to_string(), SHOWN)
-                    ),
-                ));
+            (Some(expected), found) if !expected.same_type(found) => {
+                // A few keys take values of several types, and say which.
+                let mut problem = match (plan.problem)(&full, found) {
+                    None => continue,
+                    Some(own) if own.starts_with("expected ") => short(&own, 200),
+                    Some(_) => format!("expected {}", describe(expected)),
+                };
+                if !problem.contains(", found ") {
+                    problem += &format!(", found {}", short(&found.to_string(), SHOWN));
+                }
+                return Err(Error::invalid(origin, format!("{full}: {problem}")));
             }
             _ => {}
         }

@@ -110,6 +110,16 @@ pub(crate) fn plain(problem: &str) -> String {
         ("f64", "a number"),
         ("a boolean", "true or false"),
     ];
+    let variant = || {
+        let (found, expected) = problem
+            .strip_prefix("unknown variant `")?
+            .split_once("`, expected ")?;
+        let expected = expected.strip_prefix("one of ").unwrap_or(expected);
+        Some(format!(
+            "expected {}, found {found:?}",
+            expected.replace('`', "")
+        ))
+    };
     let split = || {
         let (found, expected) = problem.rsplit_once(", expected ")?;
         let found = found
@@ -124,7 +134,8 @@ pub(crate) fn plain(problem: &str) -> String {
             value.or(quoted).unwrap_or(found)
         ))
     };
-    split().unwrap_or_else(|| problem.to_owned())
+    let text = variant().or_else(split);
+    text.unwrap_or_else(|| problem.to_owned())
 }
 
 #[cfg(test)]
@@ -195,7 +206,11 @@ mod tests {
             ),
             (
                 "unknown variant `adam`, expected `adamw` or `sgd`",
-                "unknown variant `adam`, expected `adamw` or `sgd`",
+                "expected adamw or sgd, found \"adam\"",
+            ),
+            (
+                "unknown variant `zoom`, expected one of `crop`, `random-crop`, `pad`",
+                "expected crop, random-crop, pad, found \"zoom\"",
             ),
         ] {
             assert_eq!(plain(problem), text);

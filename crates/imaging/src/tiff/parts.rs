@@ -1,10 +1,13 @@
 //! Decompresses the strips and tiles of a page.
 
-use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::{
+    borrow::Cow,
+    io::{Cursor, Read, Seek, SeekFrom},
+};
 
 use tiff::decoder::Decoder;
 
-use super::{BLACK_IS_ZERO, Form, JPEG, Tags, tag};
+use super::{BLACK_IS_ZERO, Form, JPEG, LZW, Tags, lzw, tag};
 use crate::{ImagingError, Result, decode::Source, jpeg};
 
 /// Most bytes of samples for each compressed one; LZW reaches most.
@@ -25,7 +28,6 @@ pub(super) fn samples(
     };
     let stored = check_parts(form, tags, shift, source)?;
     let mut limits = tiff::decoder::Limits::default();
-    limits.intermediate_buffer_size = source.bytes.len();
     let (planes, channels) = match form.is_planar {
         true => (form.channels, 1),
         false => (1, form.channels),
@@ -44,7 +46,8 @@ pub(super) fn samples(
     }
     let mut bytes = vec![0; total as usize];
     for (plane, bytes) in bytes.chunks_exact_mut(expected as usize).enumerate() {
-        let file = Patched::new(source.bytes, form, tags, [offset, shift], plane);
+        let file = Patched::new(source, form, tags, [offset, shift], plane)?;
+        limits.intermediate_buffer_size = file.file.get_ref().len();
         let mut decoder = Decoder::new(file)
             .map_err(fail)?
             .with_limits(limits.clone());
@@ -60,7 +63,7 @@ pub(super) fn samples(
     Ok(bytes)
 }
 
-fn truncated(source: &Source<'_>) -> ImagingError {
+pub(super) fn truncated(source: &Source<'_>) -> ImagingError {
     source.broken("it ends within its samples, so the file is truncated".to_owned())
 }
 
@@ -100,20 +103,21 @@ fn check_parts(form: &Form, tags: Tags<'_>, shift: u64, source: &Source<'_>) -> 
 }
 
 /// The file with a few bytes changed: its first directory is that of the page, and its interpretation is grey, so that the decoder returns
-/// the samples as they are stored. Of planes it has one, because the decoder does not find all tiles of the others.
+/// the samples as they are stored. Of planes it has one, because the decoder does not find all tiles of the others. Parts of LZW are
+/// decompressed.
 struct Patched<'a> {
-    file: Cursor<&'a [u8]>,
+    file: Cursor<Cow<'a, [u8]>>,
     patches: Vec<(u64, Vec<u8>)>,
 }
 
 impl<'a> Patched<'a> {
     fn new(
-        bytes: &'a [u8],
+        source: &Source<'a>,
         form: &Form,
         tags: Tags<'_>,
         [offset, shift]: [u64; 2],
         plane: usize,
-    ) -> Self {
+    ) -> Result<Self> {
         let container = tags.container;
         let len = container.offset_len();
         let mut patches = vec![(len as u64, container.to_bytes(offset, len))];
@@ -127,6 +131,9 @@ impl<'a> Patched<'a> {
         if shift > 0 {
             let start = tags.number(tag::STRIP_OFFSETS).unwrap_or(0);
             set(tag::STRIP_OFFSETS, start + shift, true);
+        }
+        if form.compression == LZW {
+            set(tag::COMPRESSION, 1, false);
         }
         if form.is_planar && form.channels > 1 {
             set(tag::CHANNELS, 1, false);
@@ -152,10 +159,16 @@ impl<'a> Patched<'a> {
                 keep(tag, plane * n..(plane + 1) * n);
             }
         }
-        Self {
+        let mut bytes = Cow::Borrowed(source.bytes);
+        if form.compression == LZW {
+            let more = lzw::decompress(form, tags, plane, source)?;
+            bytes.to_mut().extend(more.bytes);
+            patches.extend(more.patches);
+        }
+        Ok(Self {
             file: Cursor::new(bytes),
             patches,
-        }
+        })
     }
 }
 

@@ -11,6 +11,7 @@ pub(super) const DESCRIPTION: u16 = 270;
 pub(super) const STRIP_OFFSETS: u16 = 273;
 pub(super) const ORIENTATION: u16 = 274;
 pub(super) const CHANNELS: u16 = 277;
+pub(super) const STRIP_ROWS: u16 = 278;
 pub(super) const STRIP_LENGTHS: u16 = 279;
 pub(super) const PLANAR: u16 = 284;
 pub(super) const COLOR_MAP: u16 = 320;
