@@ -124,7 +124,15 @@ pub(crate) fn plain(problem: &str) -> String {
             value.or(quoted).unwrap_or(found)
         ))
     };
-    split().unwrap_or_else(|| problem.to_owned())
+    let variant = || {
+        let (found, expected) = problem
+            .strip_prefix("unknown variant ")?
+            .split_once(", expected ")?;
+        Some(format!("expected {expected}, found {found}").replace('`', "\""))
+    };
+    split()
+        .or_else(variant)
+        .unwrap_or_else(|| problem.to_owned())
 }
 
 #[cfg(test)]
@@ -195,7 +203,7 @@ mod tests {
             ),
             (
                 "unknown variant `adam`, expected `adamw` or `sgd`",
-                "unknown variant `adam`, expected `adamw` or `sgd`",
+                "expected \"adamw\" or \"sgd\", found \"adam\"",
             ),
         ] {
             assert_eq!(plain(problem), text);
