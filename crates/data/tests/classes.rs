@@ -104,7 +104,9 @@ fn a_table_inside_the_folder_or_elsewhere_gives_the_labels() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("none.csv") && error.contains("cannot be read"),
+        error.contains("none.csv")
+            && error.contains("cannot be read")
+            && error.contains("`folders`"),
         "{error}"
     );
 }

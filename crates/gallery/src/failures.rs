@@ -60,10 +60,13 @@ impl Failures {
         if self.len() > LISTED {
             lines.push(format!("  and {} more", self.len() - LISTED));
         }
+        let (n, what) = (self.len(), self.what);
+        let rest = match n < all {
+            true => ", the others are done",
+            false => "",
+        };
         Err(Error::Failures(format!(
-            "{} of {all} {} failed, the others are done:\n{}",
-            self.len(),
-            self.what,
+            "{n} of {all} {what} failed{rest}:\n{}",
             lines.join("\n")
         )))
     }
@@ -84,6 +87,8 @@ mod tests {
             error,
             "1 of 3 images failed, the others are done:\n  a.png: broken"
         );
+        let error = failures.check(1).unwrap_err().to_string();
+        assert!(error.starts_with("1 of 1 images failed:"), "{error}");
         for i in 0..60 {
             failures.add(&format!("{i}"), "broken".into());
         }

@@ -105,8 +105,14 @@ impl Conversions {
         lines
             .filter(|(n, _)| *n > 0)
             .map(|(n, (what, done))| {
-                let images = if n == 1 { "image is" } else { "images are" };
-                format!("{n} {images} {what}: {done}")
+                let images = if n == 1 { "image" } else { "images" };
+                let text = match (what.strip_prefix("with "), n) {
+                    (Some(what), 1) => format!("has {what}"),
+                    (Some(what), _) => format!("have {what}"),
+                    (None, 1) => format!("is {what}"),
+                    (None, _) => format!("are {what}"),
+                };
+                format!("{n} {images} {text}: {done}")
             })
             .collect()
     }

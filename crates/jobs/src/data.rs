@@ -4,8 +4,8 @@ use crate::context::Context;
 use crate::embedded::DIGITS;
 use crate::error::{Result, ResultExt as _, failed, option, usage};
 use sdft_data::{
-    Digits, DigitsOptions, DigitsSource, FolderOptions, FolderSource, ImageSource, Listing, Place,
-    Style, scan_images,
+    DataError, Digits, DigitsOptions, DigitsSource, FolderOptions, FolderSource, ImageSource,
+    Listing, Place, Style, scan_images,
 };
 use sdft_gallery::Input;
 use sdft_imaging::{Depth, ImageSpec, Limits};
@@ -107,10 +107,29 @@ pub fn open_data(
     options.classes = plan.classes_from();
     options.strict = plan.strict;
     options.limits = Limits::from_env()?;
-    let (source, report) = FolderSource::open_with(Path::new(&plan.path), &options, &|_, _| {})?;
+    let opened = FolderSource::open_with(Path::new(&plan.path), &options, &|_, _| {});
+    let (source, report) = match (opened, otherwise.channels) {
+        (Err(error), Some(network)) if plan.channels.is_none() && has_other_channels(&error) => {
+            let context = format!(
+                "data.channels is {network}, as in the network; set it to the number in the images"
+            );
+            return Err(error).context(context);
+        }
+        (opened, _) => opened?,
+    };
     let notes = report.notes();
     context.notes(notes.iter().map(|note| format!("{}: {note}", plan.path)));
     Ok(Arc::new(source))
+}
+
+/// Whether no image could be read, each because of its channels.
+fn has_other_channels(error: &DataError) -> bool {
+    match error {
+        DataError::AllUnreadable { unreadable, .. } => unreadable
+            .iter()
+            .all(|file| file.reason.contains(" channels, found ")),
+        _ => false,
+    }
 }
 
 /// A fingerprint of a set of images: a hash of all names and of the pixels of some; of their form, classes and masks too, where they are

@@ -285,3 +285,24 @@ fn masks_of_a_folder_belong_to_its_images() {
         "the masks have no effect"
     );
 }
+
+#[test]
+fn images_of_other_channels_than_the_network_are_refused_with_the_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let samples = Samples::U8(vec![7; 16 * 16 * 5]);
+    let spec = ImageSpec::new(5, Depth::U8, 16, 16);
+    let stack = spec.encode(&Image::new(16, 16, 5, samples).unwrap());
+    std::fs::write(folder.path().join("a.npy"), stack.unwrap()).unwrap();
+    let data = folder.path().display().to_string();
+    let (stop, mut progress) = (AtomicBool::new(false), sdft_train::NoopProgress);
+    let mut context = Context::new(Device::Cpu, &stop, &mut progress);
+    let options = options(&folder.path().join("runs"), &data, None, &ADM);
+    let error = TrainJob::new(&options, &mut context).err().unwrap();
+    let error = error.to_string();
+    let expected = "data.channels is 3, as in the network; set it to the number in the images";
+    assert!(error.starts_with(expected), "{error}");
+    assert!(
+        error.contains("a.npy: expected 3 channels, found 5"),
+        "{error}"
+    );
+}

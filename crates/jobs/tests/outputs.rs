@@ -145,7 +145,7 @@ fn inputs_of_other_forms_are_converted_with_a_note() {
     for expected in [
         "1 image has 3 channels: converted to the model's 1",
         "1 image is of 8 bits: converted to the model's 16 bits",
-        "1 image is with values outside the range: clamped to it",
+        "1 image has values outside the range: clamped to it",
     ] {
         assert!(notes.iter().any(|note| note == expected), "{notes:?}");
     }

@@ -70,7 +70,16 @@ impl Objective {
         let levels: Vec<Level> = rows.iter().map(|&row| levels[row]).collect();
         let input = take(&input, &rows)?;
         let teacher = predict_at(source, &input, &levels)?;
-        let student = Prediction::new(take(&student.output, &rows)?, student.prediction_type);
+        let known = |x: &Tensor| match self.distill_channels {
+            Some(channels) => x.narrow(1, 0, channels),
+            None => Ok(x.clone()),
+        };
+        let student = Prediction::new(
+            known(&take(&student.output, &rows)?)?,
+            student.prediction_type,
+        );
+        let teacher = Prediction::new(known(&teacher.output)?, teacher.prediction_type);
+        let input = known(&input)?;
         let space = self.distill_space;
         let mask = match batch.mask {
             None => None,

@@ -46,6 +46,8 @@ pub struct Objective {
     pub aux: Option<Distillation>,
     /// The quantity in which student and source model are compared, regardless of their prediction types; the noise in the paper.
     pub distill_space: PredictionType,
+    /// The channels that the source model has learned, if the images have more: only these first ones are compared.
+    pub distill_channels: Option<usize>,
 }
 
 impl Objective {
@@ -57,6 +59,7 @@ impl Objective {
             distill: None,
             aux: None,
             distill_space: PredictionType::Epsilon,
+            distill_channels: None,
         }
     }
 
@@ -73,6 +76,7 @@ impl Objective {
             distill: Some(Distillation::snr(0.1, 3.0)),
             aux: Some(Distillation::snr(0.1, 50.0)),
             distill_space: PredictionType::Epsilon,
+            distill_channels: None,
         }
     }
 

@@ -194,3 +194,60 @@ fn gradients_agree_with_finite_differences() {
         }
     }
 }
+
+#[test]
+fn only_channels_that_the_source_model_has_learned_are_compared() {
+    /// A prediction that differs from channel to channel by a factor.
+    struct Scaled(Tensor);
+    impl Denoiser for Scaled {
+        fn predict(&self, xt: &Tensor, _: &[f32]) -> Result<Prediction> {
+            let output = xt.broadcast_mul(&self.0)?;
+            Ok(Prediction::new(output, PredictionType::Sample))
+        }
+    }
+    let factors = |c: [f64; 3]| Tensor::new(&c, &Device::Cpu)?.reshape((1, 3, 1, 1));
+    let student = Var::from_tensor(&factors([0.3, 0.5, 0.7]).unwrap()).unwrap();
+    let (x0, noise, z) = (wave(0.1), wave(1.3), wave(2.2));
+    let levels = diffusion().levels(&T).unwrap();
+    let mask = Tensor::ones((2, 1, 4, 4), DType::F64, &Device::Cpu).unwrap();
+    let terms = |last: f64, channels, mask| {
+        let objective = Objective {
+            variational: Variational::Off,
+            distill_channels: channels,
+            ..objective(PredictionType::Epsilon)
+        };
+        let batch = NoisedBatch {
+            mask,
+            ..NoisedBatch::new(&x0, &levels, &noise)
+        };
+        let aux = Auxiliary {
+            z: &z,
+            levels: &diffusion().levels(&AUX_T).unwrap(),
+            weights: &[1.0, 0.5],
+        };
+        let network = Scaled(student.as_tensor().clone());
+        let source = Scaled(factors([0.4, 0.1, last]).unwrap());
+        objective
+            .evaluate(&diffusion(), &network, Some(&source), &batch, Some(&aux))
+            .unwrap()
+    };
+    let gradient = |term: &Option<Tensor>| {
+        let gradients = term.as_ref().unwrap().backward().unwrap();
+        let gradient = gradients.get(&student).unwrap().flatten_all().unwrap();
+        gradient.to_vec1::<f64>().unwrap()
+    };
+    for mask in [None, Some(&mask)] {
+        let (two, other) = (terms(0.9, Some(2), mask), terms(-5.0, Some(2), mask));
+        let all = terms(0.7, None, mask);
+        assert_eq!(
+            each(two.distill_each.clone()),
+            each(other.distill_each.clone())
+        );
+        for (two, all) in [(&two.distill, &all.distill), (&two.aux, &all.aux)] {
+            let (two, all) = (gradient(two), gradient(all));
+            assert!(two[0] != 0.0 && two[1] != 0.0 && two[2] == 0.0, "{two:?}");
+            // The third channel of `all` agrees with the source's: the same sum, but a mean over three channels.
+            assert!((two[0] - 1.5 * all[0]).abs() < 1e-12 * two[0].abs().max(1.0));
+        }
+    }
+}

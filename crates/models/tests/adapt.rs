@@ -127,6 +127,7 @@ fn other_numbers_keep_the_first_channels() {
         let first = |x: &Tensor, n| x.narrow(1, 0, n).unwrap();
         let expected = predict(&*model.network().unwrap(), &first(&x, 3), &t, None);
         let more = adapt(&model, &target(5, None)).unwrap();
+        assert_eq!(more.frozen.channels, Some(3));
         let found = predict(&*both(&more)[0], &x, &t, None);
         for (found, expected) in groups(&found).zip(groups(&expected)) {
             let error = relative(&first(found, 3), expected);
@@ -145,6 +146,7 @@ fn other_numbers_keep_the_first_channels() {
             ..model.clone()
         };
         let back = adapt(&again, &target(3, None)).unwrap();
+        assert_eq!(back.frozen.channels, None);
         assert_eq!(back.architecture, architecture);
         for ((name, a), (_, b)) in back.params.iter().zip(model.params.iter()) {
             assert_eq!(max_abs_diff(a, b), 0.0, "{name}");
@@ -159,6 +161,7 @@ fn without_a_difference_nothing_changes() {
         let adapted = adapt(&model, &target(3, None)).unwrap();
         assert_eq!(adapted.architecture, architecture);
         assert!(adapted.notes.is_empty() && adapted.frozen.labels.is_none());
+        assert_eq!(adapted.frozen.channels, None);
         for ((name, a), (_, b)) in adapted.params.iter().zip(model.params.iter()) {
             assert_eq!(max_abs_diff(a, b), 0.0, "{name}");
         }

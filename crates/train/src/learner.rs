@@ -113,7 +113,10 @@ impl Learner {
             .into());
         }
         let diffusion = plan.process.diffusion(learns_variance, &Respacing::All)?;
-        let objective = plan.objective(learns_variance);
+        let objective = Objective {
+            distill_channels: source.as_ref().and_then(Source::channels),
+            ..plan.objective(learns_variance)
+        };
         Ok(Self {
             seed: plan.seed,
             batch: plan.steps.batch,

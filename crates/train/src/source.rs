@@ -7,7 +7,7 @@ use sdft_diffusion::{Condition, Denoiser, Network, Prediction};
 pub enum Source {
     /// A model that is called with noised images alone.
     Plain(Box<dyn Denoiser>),
-    /// A network that takes labels.
+    /// A network that takes labels, or has learned only some channels of the images.
     Conditional {
         /// The network.
         network: Box<dyn Network>,
@@ -15,6 +15,8 @@ pub enum Source {
         labels: Option<Vec<u32>>,
         /// Whether it takes augmentation labels.
         takes_augment: bool,
+        /// The first channels of the images, which it has learned, if the images have more: only these are distilled.
+        channels: Option<usize>,
     },
 }
 
@@ -25,6 +27,14 @@ impl From<Box<dyn Denoiser>> for Source {
 }
 
 impl Source {
+    /// The channels that it has learned, if the images have more.
+    pub fn channels(&self) -> Option<usize> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Conditional { channels, .. } => *channels,
+        }
+    }
+
     /// Its prediction for images that have these labels for the student.
     ///
     /// # Errors
@@ -42,6 +52,7 @@ impl Source {
                 network,
                 labels,
                 takes_augment,
+                ..
             } => (network, labels, *takes_augment),
         };
         let own = match (known, labels) {

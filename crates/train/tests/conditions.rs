@@ -147,6 +147,7 @@ fn a_source_with_classes_sees_the_class_of_each_label() {
         network: Box::new(network),
         labels: Some(vec![4, 2, 4]),
         takes_augment: false,
+        channels: None,
     };
     let of = |labels: &[u32]| source.predict(&x, &[9.0, 9.0], Some(labels), None);
     assert_eq!(numbers(of(&[0, 1]).unwrap()), expected);

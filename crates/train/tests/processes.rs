@@ -73,6 +73,7 @@ fn learn(plan: &Plan, group: ProcessGroup) -> Vec<[f64; 4]> {
                     network,
                     labels: Some(vec![n as u32; n + 1]),
                     takes_augment: false,
+                    channels: None,
                 },
             })
         }

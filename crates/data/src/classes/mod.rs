@@ -155,7 +155,12 @@ fn found(file: &Path, folder: &Path) -> PathBuf {
 }
 
 fn read(path: &Path) -> Reading<Table> {
-    let unread = |e: io::Error| problem!("cannot be read: {e}");
+    let unread = |e: io::Error| match e.kind() {
+        io::ErrorKind::NotFound => {
+            problem!("cannot be read: {e}; expected `folders`, or a CSV or JSON file")
+        }
+        _ => problem!("cannot be read: {e}"),
+    };
     let ending = path.extension().unwrap_or_default().to_string_lossy();
     let table = if ["jsonl", "ndjson"].contains(&ending.to_ascii_lowercase().as_str()) {
         // An index has several hundred bytes for each image, so it is not read as a whole.

@@ -261,14 +261,17 @@ pub(crate) fn networks(
     let takes_augment = frozen.architecture.augment_dim() > 0;
     Ok(Networks {
         network: trainable(&start, plan)?,
-        source: Some(match frozen.labels.is_some() || takes_augment {
-            false => Source::Plain(network),
-            true => Source::Conditional {
-                network,
-                labels: frozen.labels,
-                takes_augment,
+        source: Some(
+            match frozen.labels.is_some() || takes_augment || frozen.channels.is_some() {
+                false => Source::Plain(network),
+                true => Source::Conditional {
+                    network,
+                    labels: frozen.labels,
+                    takes_augment,
+                    channels: frozen.channels,
+                },
             },
-        }),
+        ),
     })
 }
 

@@ -65,6 +65,7 @@ fn unchanged(source: Source<'_>) -> Adapted {
             architecture: source.architecture,
             params: source.params,
             labels,
+            channels: None,
         },
         notes: Vec::new(),
     }
@@ -85,6 +86,7 @@ fn with_head(source: Source<'_>, classes: &Classes) -> Result<Adapted> {
             architecture: source.architecture,
             params: source.params,
             labels: None,
+            channels: None,
         },
         notes: vec![note],
     })
@@ -109,6 +111,7 @@ fn without_head(head: &Head, source: &Source<'_>, own: &Classes) -> Result<Adapt
             architecture: architecture.clone(),
             params: params.clone(),
             labels: None,
+            channels: None,
         },
         architecture,
         params,
@@ -154,6 +157,7 @@ fn with_other_rows(
             architecture: source.architecture.clone(),
             params: source.params.clone(),
             labels: Some(vec![null; labels.len()]),
+            channels: None,
         },
         None if labels.contains(&of_mean) => {
             let classes = Classes::numbered(n + 1, false);
@@ -164,12 +168,14 @@ fn with_other_rows(
                 params: with(&architecture, &source.params, &table)?,
                 architecture,
                 labels: Some(labels),
+                channels: None,
             }
         }
         None => Frozen {
             architecture: source.architecture.clone(),
             params: source.params.clone(),
             labels: Some(labels),
+            channels: None,
         },
     };
     let kept = found.iter().flatten().count();

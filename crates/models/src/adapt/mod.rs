@@ -42,6 +42,8 @@ pub struct Frozen {
     ///
     /// This is its null class if it has one, and otherwise the class that the target's row was made from.
     pub labels: Option<Vec<u32>>,
+    /// The channels that it has learned, if the images have more: what it predicts for others means nothing.
+    pub channels: Option<usize>,
 }
 
 impl Frozen {
@@ -83,6 +85,8 @@ pub fn adapt(model: &LoadedModel, target: &Target) -> Result<Adapted, ModelError
         classes: model.classes.as_ref(),
     };
     let mut adapted = classes::fitted(source, target.classes.as_ref())?;
+    let own = model.architecture.in_channels();
+    adapted.frozen.channels = (own > 1 && own < target.channels).then_some(own);
     adapted.notes.splice(0..0, note);
     Ok(adapted)
 }
