@@ -63,14 +63,16 @@ pub(crate) fn label_of(name: &'static str, text: &str, model: &LoadedModel) -> R
 /// The label of the null class that a scale of guidance needs, `None` if it needs none.
 ///
 /// # Errors
-/// A scale that is not finite; a model without classes or without a null class.
+/// A scale that is negative or not finite; a model without classes or without a null class.
 pub(crate) fn null_for(guidance: Option<f64>, model: &LoadedModel) -> Result<Option<u32>> {
     let Some(guidance) = guidance.filter(|guidance| *guidance != 1.0) else {
         return Ok(None);
     };
     let wrong = |problem: &str| option("guidance", format!("{guidance}: {problem}"));
-    if !guidance.is_finite() {
-        return Err(wrong("expected a number; 1 is no guidance"));
+    if !guidance.is_finite() || guidance < 0.0 {
+        return Err(wrong(
+            "expected 0 or more; 0 is the null class, and 1 no guidance",
+        ));
     }
     if model.n_classes() == 0 {
         return Err(wrong(

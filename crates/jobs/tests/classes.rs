@@ -99,13 +99,14 @@ fn a_guidance_of_1_is_the_conditional_model_to_the_bit_with_every_sampler() {
 fn guidance_needs_classes_and_a_null_class() {
     let names = ["cat", "dog"].map(str::to_owned).to_vec();
     let without_null = Classes::new(names, false);
-    for (classes, words) in [
-        (None, "unconditional"),
-        (Some(&without_null), "no null class"),
+    for (classes, guidance, words) in [
+        (None, 2.0, "unconditional"),
+        (Some(&without_null), 2.0, "no null class"),
+        (Some(&without_null), -2.0, "expected 0 or more"),
     ] {
         let place = Place::new(&ImageSpec::rgb8(8, 8), classes);
         let guided = SampleOptions {
-            guidance: Some(2.0),
+            guidance: Some(guidance),
             ..place.samples("out")
         };
         let (refused, _, started) = run(never(), |c| sample_to_folder(&guided, c));
@@ -113,7 +114,7 @@ fn guidance_needs_classes_and_a_null_class() {
         assert!(error.is_usage() && started == 0, "{error}");
         let text = error.to_string();
         assert!(
-            text.contains("guidance 2") && text.contains(words),
+            text.contains(&format!("guidance {guidance}")) && text.contains(words),
             "{text}"
         );
         assert!(!place.path("out").exists());

@@ -11,12 +11,14 @@ use std::path::PathBuf;
 const SHOWN: usize = 64;
 /// The most classes that get a column of the sheet each.
 const COLUMNS: usize = 12;
+/// The images in a row of few classes, or somewhat fewer.
+const ROW: usize = 8;
 /// The width in pixels from which on pictures are not enlarged.
 const WIDE: usize = 64;
 
 /// The contact sheet of the first of `n` samples, and how many it shows.
 ///
-/// Each class has a column under its name. If there are more than 12, the name is above each image instead.
+/// Each class has a column under its name, or several if they are few. If there are more than 12, the name is above each image instead.
 ///
 /// # Errors
 /// A sample cannot be read.
@@ -27,7 +29,8 @@ pub(crate) fn sheet(outputs: &Outputs, sampler: &Sampler, n: usize) -> Result<(R
         None => &plan.classes[..],
     };
     let columns = match in_turn.len() {
-        classes @ 1..=COLUMNS => Some(classes),
+        // Few classes are repeated in a row.
+        classes @ 1..=COLUMNS => Some(classes * (ROW / classes).max(1)),
         _ => None,
     };
     // Whole rows.

@@ -224,6 +224,14 @@ impl DataPlan {
             if self.masks.is_some() {
                 return wrong("masks", "the embedded digits have no masks; drop it".into());
             }
+        } else if self.digits.is_some() {
+            return wrong(
+                "digits",
+                format!(
+                    "chooses embedded digits, and the images are those of {}; drop it",
+                    self.path
+                ),
+            );
         }
         check_ranges(&[
             ("data.scale", self.scale, 0.0, 8.0),
@@ -457,6 +465,7 @@ mod tests {
             ("path = \"p\"\nrange = [1, 1]", "data.range"),
             ("path = \"p\"\naugment = 1.5", "data.augment"),
             ("path = \"p\"\nscale = -1", "data.scale"),
+            ("path = \"p\"\ndigits = [1]", "data.digits"),
             ("path = \"digits\"\ndigits = [10]", "data.digits"),
             ("path = \"digits\"\nclasses = [10]", "data.classes"),
             ("path = \"digits\"\nclasses = \"a.csv\"", "data.classes"),
