@@ -37,8 +37,10 @@ impl Trainable for Recorder {
 }
 
 fn plan() -> Plan {
-    let mut plan = <Plan>::default();
-    plan.method = Method::Sdft;
+    let mut plan = Plan {
+        method: Method::Sdft,
+        ..<Plan>::default()
+    };
     plan.steps.batch = 8;
     plan.steps.micro_batch = 3;
     plan.loss.aux_sampling = AuxSampling::Uniform;
@@ -83,8 +85,8 @@ fn labels_are_dropped_as_the_step_says_and_auxiliary_inputs_get_the_null_class()
         for step in 0..4 {
             learner.step(step, labelled()).unwrap();
         }
-        let calls = calls.lock().unwrap().clone();
-        calls
+        let seen = calls.lock().unwrap();
+        seen.clone()
     };
     let calls = run();
     // Parts of 3, 3 and 2 images, each with as many auxiliary inputs.

@@ -196,11 +196,9 @@ pub(super) fn fit_to_images(plan: &mut TrainPlan, given: &Map<String, Json>) -> 
         architecture = architecture.with_size(size.sides());
     }
     if let Some(channels) = plan.data.channels {
-        let field = ["in_channels", "img_channels"].into_iter().find(|field| {
-            given
-                .get(*field)
-                .is_some_and(|value| *value != Json::from(channels))
-        });
+        let field = ["in_channels", "img_channels"]
+            .into_iter()
+            .find(|field| given.get(*field).is_some_and(|value| *value != channels));
         if let Some(field) = field {
             return Err(usage(format!(
                 "data.channels: expected model.{field}, which is {}, found {channels}; drop one of them",
