@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::embedded::DIGITS;
-use crate::error::{Result, ResultExt as _, failed, option, usage};
+use crate::error::{Error, Result, ResultExt as _, failed, option, usage};
 use sdft_data::{
     DataError, Digits, DigitsOptions, DigitsSource, FolderOptions, FolderSource, ImageSource,
     Listing, Place, Style, scan_images,
@@ -92,7 +92,7 @@ pub fn open_data(
         options.fit = plan.fit;
         options.background = plan.background;
         options.labelled = plan.classes_from().is_some();
-        let source = DigitsSource::with_options(&Digits::embedded()?, &options)?;
+        let source = DigitsSource::with_options(&Digits::embedded()?, &options).map_err(of_key)?;
         return Ok(Arc::new(source));
     }
     let mut options = FolderOptions::new(size[0]);
@@ -115,11 +115,25 @@ pub fn open_data(
             );
             return Err(error).context(context);
         }
-        (opened, _) => opened?,
+        (opened, _) => opened.map_err(of_key)?,
     };
     let notes = report.notes();
     context.notes(notes.iter().map(|note| format!("{}: {note}", plan.path)));
+    if plan.channels.is_none() && channels == Some(3) && report.grey == report.usable {
+        context.progress.note(&format!(
+            "{}: all images are grey, and are read with 3 channels, as the network has; data.channels=1 reads them with one",
+            plan.path
+        ));
+    }
     Ok(Arc::new(source))
+}
+
+/// An error with an option of the data has the key of the plan.
+fn of_key(error: DataError) -> Error {
+    match error {
+        DataError::Option { .. } => usage(format!("data.{error}")),
+        error => error.into(),
+    }
 }
 
 /// Whether no image could be read, each because of its channels.
@@ -241,6 +255,31 @@ mod tests {
         fn note(&mut self, text: &str) {
             self.0.push(text.to_owned());
         }
+    }
+
+    #[test]
+    fn grey_images_for_a_colour_network_are_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (stop, mut notes) = (AtomicBool::new(false), Notes(Vec::new()));
+        let mut plan = DataPlan {
+            path: dir.path().display().to_string(),
+            ..DataPlan::default()
+        };
+        let form = Form::of(&ImageSpec::rgb8(8, 8));
+        let mut noted = |plan: &DataPlan| {
+            let mut context = Context::new(Device::Cpu, &stop, &mut notes);
+            open_data(plan, &form, &mut context).unwrap();
+            std::mem::take(&mut notes.0)
+                .join(" ")
+                .contains("data.channels=1")
+        };
+        write_png(&dir.path().join("a.png"), &Rgb8::filled(8, 8, [9; 3])).unwrap();
+        assert!(noted(&plan));
+        plan.channels = Some(3);
+        assert!(!noted(&plan));
+        plan.channels = None;
+        write_png(&dir.path().join("b.png"), &Rgb8::filled(8, 8, [9, 8, 7])).unwrap();
+        assert!(!noted(&plan));
     }
 
     #[test]
