@@ -177,7 +177,7 @@ fn one_bad_image_does_not_stop_the_others() {
             "4 of 10 images failed, the others are done",
             "broken.png: ",
             "dangling.png: ",
-            "tiny.png: 3x40 is too small for a model of 16x16, expected 4 pixels",
+            "tiny.png: 40x3 is too small for a model of 16x16, expected 4 pixels",
             "00000.png: its output 00000.png is already that of 00000.bmp",
         ],
     );
