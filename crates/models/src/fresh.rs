@@ -51,10 +51,10 @@ mod tests {
             (EdmConfig::default().into(), 9),
         ];
         for (architecture, n) in all {
-            let architecture = architecture.with_size([32, 48]).with_augment_dim(9);
-            assert_eq!(architecture.image_size(), 48);
+            let architecture = architecture.with_size([64, 96]).with_augment_dim(9);
+            assert_eq!(architecture.image_size(), 96);
             assert_eq!(architecture.augment_dim(), n);
-            architecture.check_size([32, 48]).unwrap();
+            architecture.check_size([64, 96]).unwrap();
         }
     }
 }
