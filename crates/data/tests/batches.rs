@@ -9,7 +9,7 @@ use std::{
 };
 
 use sdft_data::{Augment, Batch, Batches, DataError, ImageSource, Item, Place, Prefetcher, Result};
-use sdft_imaging::{Depth, Image, ImageSpec, Rgb8, Samples, from_unit_range_round};
+use sdft_imaging::{Depth, Image, ImageSpec, Rgb8, Samples};
 
 const SIZE: usize = 4;
 const SPEC: ImageSpec = ImageSpec {
@@ -90,7 +90,7 @@ fn batches(n: usize, seed: u64, batch: usize, augment: Augment) -> Batches {
 fn pictures(batch: &Batch) -> Vec<Rgb8> {
     let images = batch.data.chunks(3 * SIZE * SIZE);
     images
-        .map(|x| from_unit_range_round(x, SIZE, SIZE).unwrap())
+        .map(|x| Rgb8::from_image(SPEC.from_unit_range(x).unwrap()))
         .collect()
 }
 

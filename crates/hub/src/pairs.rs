@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_datasets::vision::{Dataset, cifar, fashion_mnist, mnist};
 use sdft_assets::{Asset, HubCache, ImageSet};
 use sdft_data::Style;
-use sdft_imaging::{Rgb8, from_unit_range_round};
+use sdft_imaging::{ImageSpec, Rgb8};
 
 use crate::{HubError, Result};
 
@@ -131,7 +131,10 @@ fn ember(picture: &Rgb8, index: usize) -> candle_core::Result<Rgb8> {
     };
     let shape: Vec<f32> = picture.pixels.chunks_exact(3).map(light).collect();
     let painted = Style::Ember.paint(&shape, SIDE, index);
-    from_unit_range_round(&painted, SIDE, SIDE).map_err(candle_core::Error::wrap)
+    let image = ImageSpec::rgb8(SIDE, SIDE).from_unit_range(&painted);
+    image
+        .map(Rgb8::from_image)
+        .map_err(candle_core::Error::wrap)
 }
 
 #[cfg(test)]

@@ -223,6 +223,18 @@ impl fmt::Display for ImageSpec {
     }
 }
 
+/// Converts a picture to f32, channels first: `v / 127.5 - 1`, as [`ImageSpec::to_unit_range`] of 8-bit RGB.
+///
+/// # Shapes
+/// - returns `[3, height, width]`
+///
+/// # Units
+/// - returns values in [-1, 1]
+#[must_use]
+pub fn to_unit_range(image: &Rgb8) -> Vec<f32> {
+    channels_first(&image.pixels, 3, |v: u8| f32::from(v) / 127.5 - 1.0)
+}
+
 /// Converts from channels last to channels first.
 fn channels_first<T: Copy>(samples: &[T], channels: usize, value: impl Fn(T) -> f32) -> Vec<f32> {
     let n = samples.len() / channels.max(1);
@@ -304,6 +316,24 @@ mod tests {
             assert!((got - expected).abs() < 1e-6, "{x:?}");
         }
         assert_eq!(spec.from_unit_range(&x).unwrap(), image);
+    }
+
+    #[test]
+    fn values_are_rounded_to_the_nearest_level_and_clamped() {
+        // 0 is 127.5 levels, 0.99 is 253.7 and -0.99 is 1.3.
+        let samples = |x: [f32; 3]| ImageSpec::rgb8(1, 1).from_unit_range(&x).unwrap().samples;
+        assert_eq!(samples([0.0, 0.99, -0.99]), Samples::U8(vec![128, 254, 1]));
+        assert_eq!(samples([7.0, -7.0, 1e30]), Samples::U8(vec![255, 0, 255]));
+    }
+
+    #[test]
+    fn a_screen_picture_has_the_values_of_its_image() {
+        let picture = Rgb8::new(16, 16, (0..768).map(|i| (i / 3) as u8).collect()).unwrap();
+        let spec = ImageSpec::rgb8(16, 16);
+        assert_eq!(
+            to_unit_range(&picture),
+            spec.to_unit_range(&picture.clone().into())
+        );
     }
 
     #[test]
