@@ -1,9 +1,7 @@
 //! The small classifiers that judge images of the embedded sets: the embedded ones, and others trained from another seed.
 
 use crate::context::Context;
-use crate::embedded::{
-    DIGITS_JUDGE_WEIGHTS, EMOJI_JUDGE_WEIGHTS, SECOND_EMOJI_JUDGE_WEIGHTS,
-};
+use crate::embedded::{DIGITS_JUDGE_WEIGHTS, EMOJI_JUDGE_WEIGHTS, SECOND_EMOJI_JUDGE_WEIGHTS};
 use crate::error::{Result, ResultExt as _, failed};
 use candle_core::DType;
 use sdft_eval::{EmojiJudgeReport, Extractor, JudgeReport, View};
