@@ -18,5 +18,8 @@ pub const EMOJI_INDEX: &str = include_str!("../emoji/index.tsv");
 /// A diffusion model trained on the digits, as `.safetensors`.
 pub const DIGITS_SOURCE_WEIGHTS: &[u8] = include_bytes!("../weights/digits-source.safetensors");
 
+/// A diffusion model trained on the emoji in Google's style, as `.safetensors`.
+pub const EMOJI_SOURCE_WEIGHTS: &[u8] = include_bytes!("../weights/emoji-source.safetensors");
+
 /// A classifier of the digits that judges samples, as `.safetensors`.
 pub const DIGITS_JUDGE_WEIGHTS: &[u8] = include_bytes!("../weights/digits-judge.safetensors");

@@ -106,8 +106,8 @@ fn through(
 /// Side of a model's images, if its file can be read.
 fn side(model: Option<&str>) -> Option<usize> {
     let model = model?;
-    if model == sdft_jobs::DIGITS_SOURCE {
-        return Some(sdft_data::Digits::SIZE);
+    if let Some(size) = sdft_jobs::embedded_size(model) {
+        return Some(size);
     }
     let file = peek_model_file(model)?;
     let found = inspect_file(Path::new(&file), &LoadOptions::default()).ok()?;

@@ -1,9 +1,9 @@
 //! The small classifier that judges digits: the embedded one, and others trained from another seed.
 
 use crate::context::Context;
-use crate::embedded::DIGITS_JUDGE_WEIGHTS;
 use crate::error::{Result, ResultExt as _};
 use candle_core::DType;
+use sdft_assets::DIGITS_JUDGE_WEIGHTS;
 use sdft_eval::{Extractor, JudgeReport, View};
 use sdft_features::DigitsJudge;
 use sdft_models::read_params_bytes;

@@ -12,11 +12,13 @@ pub use check::{
 };
 
 pub use data::{ClassesPlan, DataPlan, Size, SizeError};
+pub use only::OnlyPlan;
 pub use output::{ModelFormat, OutputPlan};
 
 mod advice;
 mod check;
 mod data;
+mod only;
 mod output;
 
 /// What is trained, and against what.
@@ -325,7 +327,7 @@ pub struct Plan<M = toml::Table> {
     pub seed: u64,
     /// What is trained, and against what.
     pub method: Method,
-    /// The source model: a file, or `digits-source` for the embedded one; empty for `scratch`.
+    /// The source model: a file, or `digits-source` or `emoji-source` for an embedded one; empty for `scratch`.
     pub source: String,
     /// The part of the source file to take where it holds several; empty chooses the moving average.
     pub source_key: String,
