@@ -319,15 +319,40 @@ pub fn train_digits_direction(
     model: &str,
     context: &mut Context<'_>,
 ) -> Result<Option<PathBuf>> {
+    train_embedded_direction(DIGITS_DIRECTION, "ember", root, model, context)
+}
+
+/// Trains the direction of a preset for emoji, such as `emoji-man-to-woman`, on a model into `root`, unless it exists. Returns its file, or
+/// `None` if the run was interrupted.
+///
+/// # Errors
+/// Those of [`DirectionJob::from_settings`] and [`Run::run_in`].
+pub fn train_emoji_direction(
+    preset: &str,
+    root: &Path,
+    model: &str,
+    context: &mut Context<'_>,
+) -> Result<Option<PathBuf>> {
+    train_embedded_direction(preset, "fluent", root, model, context)
+}
+
+/// Trains the direction of a preset on a model, with embedded images in the target's style.
+fn train_embedded_direction(
+    preset: &str,
+    style: &str,
+    root: &Path,
+    model: &str,
+    context: &mut Context<'_>,
+) -> Result<Option<PathBuf>> {
     let mut options = DirectionOptions {
         model: Some(model.to_owned()),
         ..DirectionOptions::default()
     };
-    options.run.config = vec![DIGITS_DIRECTION.to_owned()];
+    options.run.config = vec![preset.to_owned()];
     let name = root.file_name().unwrap_or_default().to_string_lossy();
     let mut table = options.settings()?;
     put(&mut table, "name", name.into_owned());
-    put(&mut table, "data.style", "ember");
+    put(&mut table, "data.style", style);
     train_direction_in(root, table, &options, context)
 }
 
@@ -416,6 +441,7 @@ fn open_images(plan: &DirectionPlan, context: &mut Context<'_>) -> Result<Arc<dy
         style: plan.data.style.clone(),
         classes: plan.data.classes.clone().map(ClassesPlan::Digits),
         per_class: plan.data.per_class,
+        only: plan.data.only.clone(),
         ..DataPlan::default()
     };
     let all = open_data(&data, &Form::of(&form(plan)), context)?;

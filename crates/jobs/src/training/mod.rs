@@ -13,6 +13,7 @@ mod settings;
 pub use classifier::{ClassifierJob, ClassifierOptions, train_digits_classifier};
 pub use direction::{
     DirectionJob, DirectionOptions, EditStep, train_digits_direction, train_direction_in,
+    train_emoji_direction,
 };
 pub use finetune::{TrainJob, train_preset};
 pub use group::{follow, join_group};
