@@ -10,7 +10,7 @@ use sdft_eval::{Extractor, KeptScore, aligned_distance, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_jobs::{
-    Context, Error, Result, check_stop, load_source, second_judge, train_digits_direction,
+    Context, Error, Result, check_stop, load_source, second_judge, train_direction_preset,
 };
 use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
 use sdft_randn::NumberedNoise;
@@ -97,7 +97,14 @@ impl Edits {
         let mut rows = Vec::new();
         for (seed, file) in models.iter().enumerate() {
             let root = Path::new(file).with_file_name("direction");
-            let Some(direction) = train_digits_direction(&root, file, context)? else {
+            let Some(direction) = train_direction_preset(
+                "digits-3-to-2",
+                &["data.style=ember"],
+                &root,
+                file,
+                context,
+            )?
+            else {
                 return Ok(false);
             };
             let [plain, edited] = self.edit(file, &direction, context)?;

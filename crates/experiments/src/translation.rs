@@ -9,7 +9,7 @@ use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_jobs::{
     Context, Result, TranslatePlan, TranslationMethod, TranslationModels, Translator, Variant,
-    WalkKind, check_stop, load_judge, load_source, train_digits_classifier,
+    WalkKind, check_stop, load_judge, load_source, train_classifier_preset,
 };
 use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
 use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
@@ -72,7 +72,8 @@ impl Translations {
     /// Trains the classifier unless it exists. Returns `None` if it was interrupted.
     pub(crate) fn new(out: &Path, context: &mut Context<'_>) -> Result<Option<Self>> {
         let root = out.join("classifier");
-        let Some(classifier) = train_digits_classifier(&root, context)? else {
+        let Some(classifier) = train_classifier_preset("digits-classifier", &[], &root, context)?
+        else {
             return Ok(None);
         };
         let source = inputs(PER_CLASS)?;
