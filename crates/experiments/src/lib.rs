@@ -13,6 +13,7 @@ mod editing;
 mod edits;
 mod figures;
 mod fine_tuning;
+mod marked;
 mod needs;
 mod paper;
 mod table;
