@@ -132,6 +132,22 @@ pub fn side_by_side(images: &[Rgb8], gap: usize, background: [u8; 3]) -> Rgb8 {
     sheet
 }
 
+/// Arranges pictures below each other, aligned at the left, with `gap` pixels of `background` between them.
+///
+/// Without pictures the result is one pixel of background.
+#[must_use]
+pub fn stacked(images: &[Rgb8], gap: usize, background: [u8; 3]) -> Rgb8 {
+    let width = images.iter().map(|i| i.width).max().unwrap_or(0);
+    let height: usize = images.iter().map(|i| i.height + gap).sum();
+    let mut sheet = Rgb8::filled(width, height.saturating_sub(gap), background);
+    let mut y = 0;
+    for image in images {
+        sheet.paste(image, 0, y);
+        y += image.height + gap;
+    }
+    sheet
+}
+
 /// Adds a dark strip of 14 pixels above the picture, with a title in light letters (see [`draw_text`]).
 ///
 /// A title that is longer than the picture widens it.
@@ -211,6 +227,13 @@ mod tests {
         let sheet = side_by_side(&[dot(8), Rgb8::filled(1, 2, [9; 3]), dot(7)], 1, BACK);
         assert_eq!(reds(&sheet), [8, 1, 9, 1, 7, 1, 1, 9, 1, 1]);
         assert_eq!(side_by_side(&[], 4, BACK), Rgb8::filled(1, 1, BACK));
+    }
+
+    #[test]
+    fn sheets_stand_below_each_other() {
+        let sheet = stacked(&[dot(8), Rgb8::filled(2, 1, [9; 3]), dot(7)], 1, BACK);
+        assert_eq!(reds(&sheet), [8, 1, 1, 1, 9, 9, 1, 1, 7, 1]);
+        assert_eq!(stacked(&[], 4, BACK), Rgb8::filled(1, 1, BACK));
     }
 
     #[test]
