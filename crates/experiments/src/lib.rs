@@ -8,11 +8,14 @@
 //! **Invariant:** finished results in the folder of an experiment are reused, and runs of another experiment are never mixed in.
 
 mod digits;
+mod draw;
 mod edit_example;
 mod editing;
 mod edits;
 mod figures;
 mod fine_tuning;
+mod kept;
+mod methods;
 mod needs;
 mod paper;
 mod table;

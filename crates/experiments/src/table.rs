@@ -3,6 +3,8 @@
 use sdft_imaging::Rgb8;
 use sdft_jobs::{Result, write_file};
 use sdft_train::sheet;
+use serde::Serialize;
+use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -56,12 +58,19 @@ fn spread(values: &[f64], digits: usize) -> String {
     }
 }
 
+/// The numbers of a table, as JSON: for each label the measurements of its models, one for each seed.
+pub(crate) fn numbers<M: Serialize>(first: &str, rows: &[(impl AsRef<str>, Vec<M>)]) -> Vec<Value> {
+    let rows = rows.iter();
+    rows.map(|(label, models)| json!({ first: label.as_ref(), "seeds": models }))
+        .collect()
+}
+
 /// Writes a table as `STEM.md`, its numbers as `STEM.json`, and rows of images under titles as `STEM.png`.
 pub(crate) fn write_table(
     out: &Path,
     stem: &str,
     (text, reading): (String, &'static str),
-    numbers: &[serde_json::Value],
+    numbers: &[Value],
     rows: impl Iterator<Item = (String, Vec<Rgb8>)>,
 ) -> Result<Report> {
     let rows: Vec<Rgb8> = rows
@@ -79,7 +88,7 @@ pub(crate) fn write_files(
     out: &Path,
     [stem, picture_stem]: [&str; 2],
     (text, reading): (String, &'static str),
-    numbers: &[serde_json::Value],
+    numbers: &[Value],
     picture: Option<&Rgb8>,
 ) -> Result<Report> {
     let table = out.join(format!("{stem}.json"));
