@@ -6,7 +6,7 @@ use sdft_eval::score_kept;
 use sdft_gallery::{Filled, Outcome};
 use sdft_imaging::{Limits, decode_file, write_png};
 use sdft_jobs::{
-    Context, EditOptions, Result, ResultExt, edit_folder, second_judge, train_digits_direction,
+    Context, EditOptions, Result, ResultExt, edit_folder, second_judge, train_direction_preset,
     train_preset,
 };
 use sdft_train::to_tensor;
@@ -54,13 +54,19 @@ pub struct EditedFolder {
 /// # Errors
 /// An error of training or editing.
 pub fn edit_example(home: &Path, context: &mut Context<'_>) -> Result<Option<EditExample>> {
-    let none: [&str; 0] = [];
-    let Some(model) = train_preset("digits-sdft", &none, &home.join("model"), context)? else {
+    let Some(model) = train_preset("digits-sdft", &[], &home.join("model"), context)? else {
         return Ok(None);
     };
     let model = model.display().to_string();
     let root = home.join("direction");
-    let Some(direction) = train_digits_direction(&root, &model, context)? else {
+    let Some(direction) = train_direction_preset(
+        "digits-3-to-2",
+        &["data.style=ember"],
+        &root,
+        &model,
+        context,
+    )?
+    else {
         return Ok(None);
     };
     let digits = Digits::embedded()?;

@@ -10,7 +10,7 @@ use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::{Extractor, aligned_distance, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
-use sdft_jobs::{Context, Result, second_judge, train_digits_direction};
+use sdft_jobs::{Context, Result, second_judge, train_direction_preset};
 use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
 use sdft_train::to_tensor;
 use serde::Serialize;
@@ -96,7 +96,8 @@ impl Edits {
         let mut rows = Vec::new();
         for (seed, file) in models.iter().enumerate() {
             let root = Path::new(file).with_file_name("direction");
-            let direction = train_digits_direction(&root, file, context)?;
+            let set = ["data.style=ember"];
+            let direction = train_direction_preset("digits-3-to-2", &set, &root, file, context)?;
             let direction = direction.ok_or_else(interrupted)?;
             let [plain, edited] = edits(file, &direction, &self.x0, context)?;
             let n = self.inputs.len();

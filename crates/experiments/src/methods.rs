@@ -54,10 +54,14 @@ impl Method {
         context: &mut Context<'_>,
     ) -> Result<PathBuf> {
         let root = out.join(self.run_name(seed));
-        let own = self.set.iter().map(|set| (*set).to_owned());
-        let all: Vec<String> = own
-            .chain([format!("seed={seed}")])
-            .chain(more.iter().cloned())
+        let seed = format!("seed={seed}");
+        let more = more.iter().map(String::as_str);
+        let all: Vec<&str> = self
+            .set
+            .iter()
+            .copied()
+            .chain([&*seed])
+            .chain(more)
             .collect();
         train_preset(self.preset, &all, &root, context)?.ok_or_else(interrupted)
     }

@@ -11,7 +11,7 @@ use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
 use sdft_jobs::{
     Context, Result, TranslatePlan, TranslationMethod, TranslationModels, Variant, WalkKind,
-    load_judge, load_source, train_digits_classifier,
+    load_judge, load_source, train_classifier_preset,
 };
 use sdft_metrics::{Picture, SsimWindow, psnr, ssim};
 use sdft_models::{LoadOptions, LoadedEncoder, load_encoder};
@@ -75,7 +75,8 @@ pub(crate) struct Translations {
 impl Translations {
     /// Trains the classifier unless it exists.
     pub(crate) fn new(out: &Path, context: &mut Context<'_>) -> Result<Self> {
-        let classifier = train_digits_classifier(&out.join("classifier"), context)?;
+        let root = out.join("classifier");
+        let classifier = train_classifier_preset("digits-classifier", &[], &root, context)?;
         let classifier = classifier.ok_or_else(interrupted)?;
         let source = inputs(PER_CLASS)?;
         let inputs = (0..source.len())

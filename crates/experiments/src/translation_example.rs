@@ -8,7 +8,7 @@ use sdft_gallery::Outcome;
 use sdft_imaging::{Limits, decode_file, write_png};
 use sdft_jobs::{
     Context, DIGITS_SOURCE, Result, ResultExt, TranslateOptions, TranslationMethod, load_judge,
-    train_digits_classifier, train_preset, translate_folder,
+    train_classifier_preset, train_preset, translate_folder,
 };
 use sdft_train::to_tensor;
 use std::path::{Path, PathBuf};
@@ -40,8 +40,7 @@ pub fn translation_example(
     // Options are checked before anything is trained.
     options.check()?;
     options.variants([digits.spec().height, digits.spec().width])?;
-    let none: [&str; 0] = [];
-    let Some(model) = train_preset("digits-sdft", &none, &home.join("model"), context)? else {
+    let Some(model) = train_preset("digits-sdft", &[], &home.join("model"), context)? else {
         return Ok(None);
     };
     let mut options = TranslateOptions {
@@ -50,7 +49,9 @@ pub fn translation_example(
         ..options.clone()
     };
     if options.method == TranslationMethod::Egsde && options.classifier.is_none() {
-        let Some(path) = train_digits_classifier(&home.join("classifier"), context)? else {
+        let Some(path) =
+            train_classifier_preset("digits-classifier", &[], &home.join("classifier"), context)?
+        else {
             return Ok(None);
         };
         options.classifier = Some(path.display().to_string());

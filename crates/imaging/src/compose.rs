@@ -108,6 +108,14 @@ pub fn contact_sheet<S: AsRef<str>>(
     titled(&sheet, title)
 }
 
+/// Adds a frame of `width` pixels around the picture.
+#[must_use]
+pub fn framed(image: &Rgb8, width: usize, colour: [u8; 3]) -> Rgb8 {
+    let mut sheet = Rgb8::filled(image.width + 2 * width, image.height + 2 * width, colour);
+    sheet.paste(image, width, width);
+    sheet
+}
+
 /// Arranges pictures next to each other, aligned at the top, with `gap` pixels of `background` between them.
 ///
 /// Without pictures the result is one pixel of background.
@@ -179,6 +187,13 @@ mod tests {
         let mixed = grid(&[dot(9), Rgb8::filled(2, 3, [7; 3])], 2, 0, BACK);
         assert_eq!((mixed.width, mixed.height), (4, 3));
         assert_eq!(mixed.get(1, 0), Some(BACK));
+    }
+
+    #[test]
+    fn a_frame_surrounds_the_whole_picture() {
+        let sheet = framed(&dot(9), 1, BACK);
+        assert_eq!(reds(&sheet), [1, 1, 1, 1, 9, 1, 1, 1, 1]);
+        assert_eq!(framed(&dot(9), 0, BACK), dot(9));
     }
 
     #[test]

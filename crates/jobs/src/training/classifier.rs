@@ -16,7 +16,7 @@ use sdft_data::ImageSource;
 use sdft_diffusion::Process;
 use sdft_imaging::Depth;
 use sdft_models::{LoadOptions, LoadedEncoder, LoadedModel, load_encoder};
-use sdft_settings::{given, layers, put};
+use sdft_settings::{given, layers, put, set_all};
 use sdft_train::{ClassesPlan, DataPlan, Ending, RunFolder, RunPlan, Size};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -202,13 +202,20 @@ impl ClassifierJob {
     }
 }
 
-/// Trains the classifier of the embedded digits into `root`, unless it exists. Returns its file, or `None` if the run was interrupted.
+/// Trains the classifier of a preset with these settings into `root`, unless it exists. Returns its file, or `None` if the run was
+/// interrupted.
 ///
 /// # Errors
 /// Those of [`ClassifierJob::from_settings`] and [`Run::run_in`].
-pub fn train_digits_classifier(root: &Path, context: &mut Context<'_>) -> Result<Option<PathBuf>> {
+pub fn train_classifier_preset(
+    preset: &str,
+    assignments: &[&str],
+    root: &Path,
+    context: &mut Context<'_>,
+) -> Result<Option<PathBuf>> {
+    let mut table = layers::<ClassifierPlan>(&CLASSIFIERS, &[preset])?;
+    set_all::<ClassifierPlan>(&mut table, assignments)?;
     let name = root.file_name().unwrap_or_default().to_string_lossy();
-    let mut table = layers::<ClassifierPlan>(&CLASSIFIERS, &[DIGITS_CLASSIFIER])?;
     put(&mut table, "name", name.into_owned());
     match ClassifierJob::from_settings(table, None, context)?.run_in(root, context)? {
         Ending::Finished { model, .. } => Ok(Some(model)),

@@ -309,12 +309,14 @@ impl DirectionJob {
     }
 }
 
-/// Trains the direction of the embedded digits on a model into `root`, unless it exists. Returns its file, or `None` if the run was
-/// interrupted.
+/// Trains the direction of a preset with these settings on a model into `root`, unless it exists. Returns its file, or `None` if the run
+/// was interrupted.
 ///
 /// # Errors
 /// Those of [`DirectionJob::from_settings`] and [`Run::run_in`].
-pub fn train_digits_direction(
+pub fn train_direction_preset(
+    preset: &str,
+    assignments: &[&str],
     root: &Path,
     model: &str,
     context: &mut Context<'_>,
@@ -323,11 +325,11 @@ pub fn train_digits_direction(
         model: Some(model.to_owned()),
         ..DirectionOptions::default()
     };
-    options.run.config = vec![DIGITS_DIRECTION.to_owned()];
-    let name = root.file_name().unwrap_or_default().to_string_lossy();
+    options.run.config = vec![preset.to_owned()];
+    options.run.set = assignments.iter().map(|&set| set.to_owned()).collect();
     let mut table = options.settings()?;
+    let name = root.file_name().unwrap_or_default().to_string_lossy();
     put(&mut table, "name", name.into_owned());
-    put(&mut table, "data.style", "ember");
     train_direction_in(root, table, &options, context)
 }
 
