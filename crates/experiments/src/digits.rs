@@ -25,6 +25,8 @@ use std::path::{Path, PathBuf};
 const PRESENT: [u8; 3] = [1, 4, 7];
 /// Number of samples to classify.
 const SAMPLES: usize = 192;
+/// Steps of samples and edits.
+pub(crate) const STEPS: usize = 40;
 /// Samples in the picture.
 const SHOWN: usize = 36;
 /// Seed of their noise, the same for every model.
@@ -166,7 +168,7 @@ fn run(options: &DigitsOptions, context: &mut Context<'_>) -> Result<[Report; 3]
     let _lock = lock_folder(out, "digits", None)?;
     let judges = Judges::new()?;
     let source = load_model(DIGITS_SOURCE, &LoadOptions::default())?;
-    let source = samples(&source, SAMPLES, NOISE_SEED, context)?;
+    let source = samples(&source, SAMPLES, STEPS, NOISE_SEED, context)?;
     let mut table = vec![("source", vec![judges.measure(&source, &source)?])];
     let mut sheets = vec![shown(&source, "source")?];
     let mut translations = Translations::new(out, context)?;
@@ -185,7 +187,7 @@ fn run(options: &DigitsOptions, context: &mut Context<'_>) -> Result<[Report; 3]
         let mut rows = Vec::new();
         for (seed, model) in models.iter().enumerate() {
             let drawn = load_model(model, &LoadOptions::default())
-                .and_then(|loaded| samples(&loaded, SAMPLES, NOISE_SEED, context))
+                .and_then(|loaded| samples(&loaded, SAMPLES, STEPS, NOISE_SEED, context))
                 .with_context(|| format!("cannot sample {model}"))?;
             let row = judges.measure(&drawn, &source);
             rows.push(row.with_context(|| format!("samples of {model}"))?);

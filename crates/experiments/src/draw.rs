@@ -5,27 +5,28 @@ use sdft_asyrp::{Direction, EditPlan, Mix, edit, invert, read_direction, sequenc
 use sdft_imaging::Rgb8;
 use sdft_jobs::{
     Context, Error, Result, SamplePlan, Sampler, TranslatePlan, TranslationModels, Translator,
-    check_stop, load_source,
+    check_stop,
 };
 use sdft_models::LoadedModel;
 use sdft_randn::NumberedNoise;
 use sdft_train::to_screens;
-use serde_json::Map;
 use std::path::Path;
 
 /// Images at once.
 const BATCH: usize = 64;
-/// Steps of an edit.
-const STEPS: usize = 40;
 
-/// The first `n` samples of a seed, by the sampler of the paper.
+/// The first `n` samples of a seed, by deterministic DDIM in `steps` steps.
 pub(crate) fn samples(
     model: &LoadedModel,
     n: usize,
+    steps: usize,
     seed: u64,
     context: &mut Context<'_>,
 ) -> Result<Tensor> {
-    let plan = SamplePlan::paper(model, "", seed, context)?;
+    let plan = SamplePlan {
+        steps: format!("ddim{steps}"),
+        ..SamplePlan::paper(model, "", seed, context)?
+    };
     let sampler = Sampler::new(plan, model, context)?;
     let stop = context.stop;
     let parts = (0..n)
@@ -60,14 +61,14 @@ pub(crate) fn translations(
     Ok(images)
 }
 
-/// The images `x0` as a model draws them, unchanged and with a direction at strength 1.
+/// The images `x0` as a model draws them in `steps` steps, unchanged and with a direction at strength 1.
 pub(crate) fn edits(
-    model: &str,
+    model: &LoadedModel,
     direction: &Path,
     x0: &Tensor,
+    steps: usize,
     context: &mut Context<'_>,
 ) -> Result<[Vec<Rgb8>; 2]> {
-    let model = load_source(model, "", Map::new(), Map::new(), context)?;
     let net = model.process.in_steps(model.network()?)?;
     let groups = model.architecture.norm_groups();
     let read = read_direction(direction, net.bottleneck(), groups)?;
@@ -80,10 +81,10 @@ pub(crate) fn edits(
     };
     let stop = context.stop;
     let mut observer = |_: &sdft_samplers::Step<'_>| check_stop(stop);
-    let steps = sequence(info.inversion, info.t_0);
-    let latent = invert(&*net, &schedule, x0, &steps, &mut observer)?;
+    let inversion = sequence(info.inversion, info.t_0);
+    let latent = invert(&*net, &schedule, x0, &inversion, &mut observer)?;
     let plan = EditPlan {
-        steps: sequence(STEPS, info.t_0),
+        steps: sequence(steps, info.t_0),
         t_edit: info.t_edit,
         t_boost: 0,
     };
@@ -107,7 +108,7 @@ pub(crate) fn edits(
     let plain = drawn(Vec::new())?;
     let edited = drawn(vec![Direction {
         block: &read.block,
-        strength: strength_at(1.0, info.steps, STEPS, 1),
+        strength: strength_at(1.0, info.steps, steps, 1),
     }])?;
     Ok([plain, edited])
 }

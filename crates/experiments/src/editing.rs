@@ -1,6 +1,6 @@
 //! Table 2 on digits: digits of a class that the target set lacks become those of another such class.
 
-use crate::digits::form;
+use crate::digits::{STEPS, form};
 use crate::draw::edits;
 use crate::edit_example::{FROM, TO, TRAINED};
 use crate::methods::interrupted;
@@ -10,10 +10,11 @@ use sdft_data::{Digits, DigitsSource, ImageSource, Style};
 use sdft_eval::{Extractor, aligned_distance, score_kept};
 use sdft_features::DigitsJudge;
 use sdft_imaging::Rgb8;
-use sdft_jobs::{Context, Result, second_judge, train_direction_preset};
+use sdft_jobs::{Context, Result, load_source, second_judge, train_direction_preset};
 use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
 use sdft_train::to_tensor;
 use serde::Serialize;
+use serde_json::Map;
 use std::path::Path;
 
 /// Number of digits to edit; no direction was trained on them.
@@ -99,7 +100,8 @@ impl Edits {
             let set = ["data.style=ember"];
             let direction = train_direction_preset("digits-3-to-2", &set, &root, file, context)?;
             let direction = direction.ok_or_else(interrupted)?;
-            let [plain, edited] = edits(file, &direction, &self.x0, context)?;
+            let model = load_source(file, "", Map::new(), Map::new(), context)?;
+            let [plain, edited] = edits(&model, &direction, &self.x0, STEPS, context)?;
             let n = self.inputs.len();
             let seen = to_tensor(&edited, &form())?;
             let looked = Features::new(self.features.extract(&edited)?, self.features.dim())?;

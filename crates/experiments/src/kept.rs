@@ -18,12 +18,18 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// An experiment of `parts` parts that takes about `seconds` in all.
-    pub(crate) fn new(outputs: Outputs, parts: usize, seconds: f64) -> Self {
+    /// The finished parts in a folder.
+    pub(crate) fn new(outputs: Outputs) -> Self {
         Self {
             outputs,
-            pace: Pace::new(parts, seconds),
+            pace: Pace::default(),
         }
+    }
+
+    /// Announces `n` parts, each of which takes about `seconds` on two cores.
+    pub(crate) fn expect(&mut self, n: usize, seconds: f64) {
+        self.pace.parts += n;
+        self.pace.all_seconds += n as f64 * seconds;
     }
 
     /// Images of one size: read from `NAME.png` if that was made of `made_of`, otherwise computed and kept there.
@@ -97,7 +103,7 @@ pub(crate) struct Part<'a> {
     pub(crate) name: &'a str,
     /// Number of its images.
     pub(crate) images: usize,
-    /// About how long it takes on two cores, compared with the other parts.
+    /// About how long it takes on two cores, as announced.
     pub(crate) seconds: f64,
 }
 
@@ -113,6 +119,7 @@ fn cells(picture: &Rgb8, n: usize) -> Result<Vec<Rgb8>> {
 }
 
 /// How much of an experiment is done, and how fast.
+#[derive(Default)]
 struct Pace {
     parts: usize,
     done: usize,
@@ -125,17 +132,6 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(parts: usize, seconds: f64) -> Self {
-        Self {
-            parts,
-            done: 0,
-            all_seconds: seconds,
-            done_seconds: 0.0,
-            expected: 0.0,
-            taken: 0.0,
-        }
-    }
-
     fn reused(&mut self, part: &Part<'_>) {
         self.done += 1;
         self.done_seconds += part.seconds;
@@ -188,7 +184,7 @@ mod tests {
     };
 
     fn opened(out: &Path) -> Kept {
-        Kept::new(lock_folder(out, "test", None).unwrap(), 4, 40.0)
+        Kept::new(lock_folder(out, "test", None).unwrap())
     }
 
     fn drawn(level: u8) -> Vec<Rgb8> {
@@ -237,7 +233,11 @@ mod tests {
         }
         let (stop, mut lines) = (AtomicBool::new(false), Lines::default());
         let mut context = Context::new(Device::Cpu, &stop, &mut lines);
-        let mut pace = Pace::new(4, 400.0);
+        let mut pace = Pace {
+            parts: 4,
+            all_seconds: 400.0,
+            ..Pace::default()
+        };
         let part = Part {
             seconds: 100.0,
             ..PART
