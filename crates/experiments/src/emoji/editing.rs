@@ -88,7 +88,6 @@ impl Case {
     /// The pictures are those of the preset's rule after the ones that the direction is trained on.
     fn new(
         [preset, name]: [&'static str; 2],
-        judge: &AttributeJudge,
         study: &Study<'_>,
         context: &mut Context<'_>,
     ) -> Result<Self> {
@@ -112,8 +111,8 @@ impl Case {
         let inputs = screens(&*source, first..last)?;
         Ok(Self {
             preset,
-            from: EmojiValues::parse(&plan.goal.from, judge)?,
-            to: EmojiValues::parse(&plan.goal.to, judge)?,
+            from: plan.goal.from.parse()?,
+            to: plan.goal.to.parse()?,
             x0: to_tensor(&inputs, &form())?,
             picture: vec![(format!("{name}: inputs"), every(&inputs))],
             inputs,
@@ -133,7 +132,7 @@ impl Edits {
     pub(super) fn new(study: &Study<'_>, context: &mut Context<'_>) -> Result<Self> {
         let (judge, features) = second_emoji_judge()?;
         let cases = DIRECTIONS_USED
-            .map(|(preset, name)| Case::new([preset, name], &judge, study, context));
+            .map(|(preset, name)| Case::new([preset, name], study, context));
         Ok(Self {
             cases: cases.into_iter().collect::<Result<_>>()?,
             measured_by: features.weights().to_owned(),

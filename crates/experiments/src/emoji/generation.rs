@@ -10,7 +10,9 @@ use crate::methods::Method;
 use crate::table::{Column, GAP, Report, markdown, numbers, write_files};
 use candle_core::Tensor;
 use sdft_data::{Emoji, EmojiStyle};
-use sdft_eval::{Extractor, aligned_distance, copies, judge_emoji, neighbour_strip, score_emoji};
+use sdft_eval::{
+    Extractor, aligned_distance, copied, judge_emoji, nearest_first, neighbour_strip, score_emoji,
+};
 use sdft_features::AttributeJudge;
 use sdft_imaging::{ImageSpec, Rgb8, grid};
 use sdft_jobs::{Context, Result, emoji_judge_features, load_emoji_judge};
@@ -106,9 +108,10 @@ impl Generation {
             nearest: Vec::new(),
         };
         let learned = training_set("emoji-source", context)?;
-        let source = all.kept_row(name, &images, Some(&learned), study)?;
+        let source = all.kept_row(name, &images, &learned, study)?;
         all.show("source", &images)?;
-        all.show_nearest("source, and the nearest Noto pictures", &images, &learned)?;
+        let strip = strip("source, and the nearest Noto pictures", &images, &learned)?;
+        all.nearest.extend(strip);
         let target = Row {
             kid_x1000: Some(all.kid(&all.target)?),
             ..all.measure(&all.target)?
@@ -132,15 +135,13 @@ impl Generation {
     ) -> Result<()> {
         let name = format!("samples/{}", trained.run);
         let images = draw(&name, &trained.model, study, context)?;
-        let row = self.kept_row(&name, &images, None, study)?;
+        let row = self.kept_row(&name, &images, &self.target, study)?;
         if trained.seed == 0 {
             self.rows.push((method.label.to_owned(), Vec::new()));
             if !method.title.is_empty() {
                 self.show(method.title, &images)?;
-                let title = format!("{}, and the nearest pictures of its target set", method.title);
-                let target = std::mem::take(&mut self.target);
-                self.show_nearest(&title, &images, &target)?;
-                self.target = target;
+                let title = format!("{}, and the nearest of the target set", method.title);
+                self.nearest.extend(strip(&title, &images, &self.target)?);
             }
         }
         if let Some((_, rows)) = self.rows.last_mut() {
@@ -149,12 +150,12 @@ impl Generation {
         Ok(())
     }
 
-    /// The measurements of samples, unless the folder has them. `learned` is what the model was trained on, if not on the target set.
+    /// The measurements of the samples of a model that was trained on `learned`, unless the folder has them.
     fn kept_row(
         &self,
         name: &str,
         images: &[Rgb8],
-        learned: Option<&[Rgb8]>,
+        learned: &[Rgb8],
         study: &mut Study<'_>,
     ) -> Result<Row> {
         let part = part(name, study);
@@ -163,7 +164,7 @@ impl Generation {
             Ok(Row {
                 aligned: Some(aligned_distance(&self.judge, &self.source, &samples)?),
                 kid_x1000: Some(self.kid(images)?),
-                copied: Some(copied_share(images, learned.unwrap_or(&self.target))?),
+                copied: Some(copied(&samples, &to_tensor(learned, &form())?)?.share),
                 ..self.measure(images)?
             })
         })
@@ -224,6 +225,20 @@ impl Generation {
         let stems = ["table", "samples"];
         write_files(out, stems, (text, READING), &numbers, Some(&picture))
     }
+}
+
+/// The samples that come nearest to a picture that their model was trained on, above that picture.
+fn strip(title: &str, images: &[Rgb8], learned: &[Rgb8]) -> Result<Option<Rgb8>> {
+    let found = copied(&to_tensor(images, &form())?, &to_tensor(learned, &form())?)?;
+    let pairs = nearest_first(&found.nearest).into_iter().map(|i| {
+        let nearest = &learned[found.nearest[i].index];
+        let nearest = match found.mirrored[i] {
+            true => nearest.flip_horizontal(),
+            false => nearest.clone(),
+        };
+        (images[i].clone(), nearest)
+    });
+    Ok(neighbour_strip(&pairs.collect::<Vec<_>>(), title))
 }
 
 fn part<'a>(name: &'a str, study: &Study<'_>) -> Part<'a> {

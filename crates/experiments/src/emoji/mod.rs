@@ -232,7 +232,8 @@ impl<'a> Study<'a> {
     ) -> Result<Trained> {
         let options = self.options;
         let run = method.run_name(seed);
-        let is_finished = options.out.join(&run).join("final.safetensors").is_file();
+        let root = options.out.join(&run);
+        let is_finished = root.join("final.safetensors").is_file();
         let part = Part {
             name: &run,
             images: 0,
@@ -241,6 +242,8 @@ impl<'a> Study<'a> {
         let path = self.kept.run(&part, is_finished, context, |context| {
             method.train(seed, &settings(options, method), &options.out, context)
         })?;
+        // A checkpoint is four times as large as the finished model, which is all that is needed. One that stays does no harm.
+        let _ = std::fs::remove_dir_all(root.join("checkpoints"));
         let file = path.display().to_string();
         Ok(Trained {
             model: load_model(&file, &LoadOptions::default())

@@ -1,6 +1,6 @@
 //! Sets of emoji that models are compared with, and the pictures to translate.
 
-use sdft_data::{Emoji, EmojiEntry, EmojiStyle, ImageSource, Only};
+use sdft_data::{DIFFERS, Emoji, EmojiEntry, EmojiStyle, ImageSource, Only};
 use sdft_imaging::Rgb8;
 use sdft_jobs::{Context, Form, Result, TRAINING, TrainPlan, open_data};
 use sdft_settings::{layers, plan};
@@ -52,7 +52,7 @@ pub(super) fn to_translate(emoji: &Emoji, n: usize) -> Result<Vec<usize>> {
     let mut chosen: Vec<usize> = Vec::new();
     let is_alike = |entry: &EmojiEntry| {
         let mut values = JUDGED.iter().map(|column| entry.value(column));
-        values.all(|value| value != Some("differs"))
+        values.all(|value| value != Some(DIFFERS))
     };
     for rule in GROUPS {
         let only: Only = rule
