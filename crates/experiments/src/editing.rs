@@ -2,7 +2,6 @@
 
 use crate::digits::{STEPS, form};
 use crate::draw::edits;
-use crate::edit_example::{FROM, TO, TRAINED};
 use crate::methods::interrupted;
 use crate::table::{Column, Report, markdown, numbers, write_table};
 use candle_core::Tensor;
@@ -17,6 +16,11 @@ use serde::Serialize;
 use serde_json::Map;
 use std::path::Path;
 
+/// The class to edit, and the class to turn it into.
+const FROM: u8 = 3;
+const TO: u8 = 2;
+/// Digits that the direction is trained on; others are edited.
+const TRAINED: usize = 20;
 /// Number of digits to edit; no direction was trained on them.
 const EDITED: usize = 100;
 /// The picture shows one digit out of this many.

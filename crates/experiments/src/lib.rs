@@ -10,12 +10,11 @@
 
 mod digits;
 mod draw;
-mod edit_example;
 mod editing;
 mod edits;
 mod emoji;
+mod examples;
 mod figures;
-mod fine_tuning;
 mod kept;
 mod marked;
 mod methods;
@@ -23,17 +22,17 @@ mod needs;
 mod paper;
 mod table;
 mod translation;
-mod translation_example;
 
 pub use digits::{DigitsOptions, reproduce_digits};
-pub use edit_example::{EditExample, EditedFolder, edit_example};
 pub use emoji::{EmojiOptions, EmojiScale, choose_emoji_lambda, reproduce_emoji};
+pub use examples::{
+    EditExample, ExampleOptions, FineTuningExample, TranslationExample, edit_example,
+    fine_tuning_example, translation_example,
+};
 pub use figures::{PaperTable, Target};
-pub use fine_tuning::{FineTuningExample, fine_tuning_example};
 pub use needs::TableOptions;
 pub use paper::reproduce_table;
 pub use table::Report;
-pub use translation_example::{TranslationExample, translation_example};
 
 use sdft_gallery::Outputs;
 use sdft_jobs::Result;

@@ -94,7 +94,7 @@ pub(crate) struct SampleArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TranslateArgs {
-    /// The method; sdedit if not given, egsde for the embedded example.
+    /// The method; sdedit if not given.
     #[arg(long, value_parser = choice::<TranslationMethod>())]
     pub(crate) method: Option<TranslationMethod>,
     /// The model of the target domain: a weights file, a run folder, or `digits-source`.

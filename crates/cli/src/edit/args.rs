@@ -14,7 +14,7 @@ pub(crate) struct EditArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EditVerb {
-    /// Train a direction, which moves images from one text to another; without arguments, that of the embedded digits.
+    /// Train a direction, which moves images from one text to another; without arguments, that of the embedded example.
     #[command(after_long_help = TRAIN_HELP, mut_arg("steps", |arg| arg.hide(true)))]
     Train(Box<EditTrainArgs>),
     /// Edit images along one or several directions.

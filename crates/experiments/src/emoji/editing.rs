@@ -1,7 +1,7 @@
 //! Table 2 on emoji: pictures of the target's kind get an attribute that the target set lacks.
 
 use super::generation::form;
-use super::sets::screens;
+use super::sets::{ToEdit, to_edit};
 use super::{PASSES_PER_SECOND, Study, Trained};
 use crate::draw::edits;
 use crate::emoji::EmojiScale;
@@ -9,17 +9,12 @@ use crate::kept::{Kept, Part};
 use crate::methods::{Method, interrupted};
 use crate::table::{Column, Report, markdown, numbers, write_table};
 use candle_core::Tensor;
-use sdft_directions::DirectionPlan;
 use sdft_eval::{EmojiValues, aligned_distance, judge_emoji, score_edited_emoji};
 use sdft_features::AttributeJudge;
 use sdft_files::sha256_file;
 use sdft_imaging::Rgb8;
-use sdft_jobs::{
-    Context, DIRECTIONS, Error, Form, Result, ResultExt, open_data, second_emoji_judge,
-    train_direction_preset,
-};
-use sdft_settings::{layers, plan};
-use sdft_train::{DataPlan, to_tensor};
+use sdft_jobs::{Context, Result, ResultExt, second_emoji_judge, train_direction_preset};
+use sdft_train::to_tensor;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -85,34 +80,17 @@ struct Case {
 }
 
 impl Case {
-    /// The pictures are those of the preset's rule after the ones that the direction is trained on.
     fn new(
         [preset, name]: [&'static str; 2],
         study: &Study<'_>,
         context: &mut Context<'_>,
     ) -> Result<Self> {
-        let scale = &study.options.scale;
-        let plan: DirectionPlan = plan(layers(&DIRECTIONS, &[preset])?)?;
-        let data = DataPlan {
-            path: plan.data.path.clone(),
-            style: plan.data.style.clone(),
-            only: plan.data.only.clone(),
-            ..DataPlan::default()
-        };
-        let source = open_data(&data, &Form::of(&form()), context)?;
-        let first = plan.data.images;
-        let last = (first + scale.edited).min(source.len());
-        if first >= last {
-            return Err(Error::Failed(format!(
-                "{preset}: expected more than the {first} pictures that the direction is trained on, found {}",
-                source.len()
-            )));
-        }
-        let inputs = screens(&*source, first..last)?;
+        let n = study.options.scale.edited;
+        let ToEdit { from, to, inputs } = to_edit(preset, n, context)?;
         Ok(Self {
             preset,
-            from: plan.goal.from.parse()?,
-            to: plan.goal.to.parse()?,
+            from,
+            to,
             x0: to_tensor(&inputs, &form())?,
             picture: vec![(format!("{name}: inputs"), every(&inputs))],
             inputs,

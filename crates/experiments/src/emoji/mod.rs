@@ -7,6 +7,7 @@ mod sets;
 mod translation;
 
 pub use lambda::choose_emoji_lambda;
+pub(crate) use sets::{ToEdit, to_edit, to_translate, training_set};
 
 use crate::kept::{Kept, Part};
 use crate::lock_folder;

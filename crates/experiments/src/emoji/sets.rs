@@ -1,9 +1,12 @@
 //! Sets of emoji that models are compared with, and the pictures to translate.
 
 use sdft_data::{DIFFERS, Emoji, EmojiEntry, EmojiStyle, ImageSource, Only};
+use sdft_directions::DirectionPlan;
+use sdft_eval::EmojiValues;
 use sdft_imaging::Rgb8;
-use sdft_jobs::{Context, Form, Result, TRAINING, TrainPlan, open_data};
+use sdft_jobs::{Context, DIRECTIONS, Error, Form, Result, TRAINING, TrainPlan, open_data};
 use sdft_settings::{layers, plan};
+use sdft_train::DataPlan;
 
 /// All pictures of a style.
 pub(super) fn all_pictures(emoji: &Emoji, style: EmojiStyle) -> Vec<Rgb8> {
@@ -12,7 +15,7 @@ pub(super) fn all_pictures(emoji: &Emoji, style: EmojiStyle) -> Vec<Rgb8> {
 }
 
 /// The images that the models of a preset are trained on.
-pub(super) fn training_set(preset: &str, context: &mut Context<'_>) -> Result<Vec<Rgb8>> {
+pub(crate) fn training_set(preset: &str, context: &mut Context<'_>) -> Result<Vec<Rgb8>> {
     let plan: TrainPlan = plan(layers(&TRAINING, &[preset])?)?;
     let source = open_data(&plan.data, &Form::rgb8(Emoji::SIZE), context)?;
     Ok(screens(&*source, 0..source.len())?)
@@ -24,6 +27,38 @@ pub(super) fn screens(
     range: std::ops::Range<usize>,
 ) -> sdft_data::Result<Vec<Rgb8>> {
     range.map(|i| source.screen(i)).collect()
+}
+
+/// Pictures to edit, and the values of their attribute before and after.
+pub(crate) struct ToEdit {
+    pub(crate) from: EmojiValues,
+    pub(crate) to: EmojiValues,
+    pub(crate) inputs: Vec<Rgb8>,
+}
+
+/// Up to `n` pictures of the rule of a direction's preset, after those that the direction is trained on.
+pub(crate) fn to_edit(preset: &str, n: usize, context: &mut Context<'_>) -> Result<ToEdit> {
+    let plan: DirectionPlan = plan(layers(&DIRECTIONS, &[preset])?)?;
+    let data = DataPlan {
+        path: plan.data.path,
+        style: plan.data.style,
+        only: plan.data.only,
+        ..DataPlan::default()
+    };
+    let source = open_data(&data, &Form::rgb8(Emoji::SIZE), context)?;
+    let first = plan.data.images;
+    let last = (first + n).min(source.len());
+    if first >= last {
+        return Err(Error::Failed(format!(
+            "{preset}: expected more than the {first} pictures that the direction is trained on, found {}",
+            source.len()
+        )));
+    }
+    Ok(ToEdit {
+        from: plan.goal.from.parse()?,
+        to: plan.goal.to.parse()?,
+        inputs: screens(&*source, first..last)?,
+    })
 }
 
 /// Columns and accepted values.
@@ -48,7 +83,7 @@ const GROUPS: [Rule; 8] = [
 const JUDGED: [&str; 6] = ["kind", "tone", "gender", "glasses", "hat", "mood"];
 
 /// Up to `n` emoji of each group, evenly spaced among those that both styles have and draw alike.
-pub(super) fn to_translate(emoji: &Emoji, n: usize) -> Result<Vec<usize>> {
+pub(crate) fn to_translate(emoji: &Emoji, n: usize) -> Result<Vec<usize>> {
     let mut chosen: Vec<usize> = Vec::new();
     let is_alike = |entry: &EmojiEntry| {
         let mut values = JUDGED.iter().map(|column| entry.value(column));

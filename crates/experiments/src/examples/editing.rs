@@ -1,24 +1,18 @@
-//! The embedded example of editing: digits of a class that the target set lacks become those of another, in the target's style.
+//! The example of editing: men in the target's style become women, whom the target set lacks.
 
-use crate::digits::form;
-use sdft_data::{Digits, DigitsSource, ImageSource, Style};
-use sdft_eval::score_kept;
+use super::{ExampleOptions, make_folder, read_pictures, tensor};
+use crate::emoji::{ToEdit, to_edit};
+use sdft_eval::{EmojiEditScore, judge_emoji, score_edited_emoji};
 use sdft_gallery::{Filled, Outcome};
-use sdft_imaging::{Limits, decode_file, write_png};
+use sdft_imaging::write_png;
 use sdft_jobs::{
-    Context, EditOptions, Result, ResultExt, edit_folder, second_judge, train_direction_preset,
-    train_preset,
+    Context, DirectionOptions, EditOptions, Result, RunOptions, edit_folder, second_emoji_judge,
+    train_direction_in,
 };
-use sdft_train::to_tensor;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// The class to edit, and the class to turn it into.
-pub(crate) const FROM: u8 = 3;
-pub(crate) const TO: u8 = 2;
-/// Digits that the direction is trained on; others are edited.
-pub(crate) const TRAINED: usize = 20;
-/// Digits that are edited.
-const EDITED: usize = 24;
+/// The preset of the direction.
+const DIRECTION: &str = "emoji-man-to-woman";
 /// Strengths of the strips.
 const SWEEP: [f64; 4] = [0.0, 0.5, 1.0, 1.5];
 
@@ -29,89 +23,67 @@ pub struct EditExample {
     pub out: PathBuf,
     /// Its contents.
     pub filled: Filled,
-    /// The images of each strength, as a second classifier judges them.
-    pub folders: Vec<EditedFolder>,
+    /// The images of each strength, as a judge sees them that did not guide the direction.
+    pub folders: Vec<(PathBuf, EmojiEditScore)>,
 }
 
-/// The edited images of one strength. Shares are from 0 to 1.
-#[derive(Clone, Debug)]
-pub struct EditedFolder {
-    /// Their folder.
-    pub folder: PathBuf,
-    /// The number of images.
-    pub n: usize,
-    /// The share of twos.
-    pub edited: f64,
-    /// The share of threes, which the inputs are.
-    pub unchanged: f64,
-    /// The share in the target's style.
-    pub style: f64,
-}
-
-/// Fine-tunes the embedded model on 1, 4 and 7, trains a direction from 3 to 2 on it, and edits threes that neither was trained on, in `home`.
-/// Existing results are reused. Returns `None` if the job was interrupted.
+/// Fine-tunes the embedded model as [`fine_tuning_example`](super::fine_tuning_example) does with SDFT, trains a direction from men to women
+/// on it, and edits pictures of men that the direction was not trained on. Existing results are reused. Returns `None` if the job was
+/// interrupted.
 ///
 /// # Errors
 /// An error of training or editing.
-pub fn edit_example(home: &Path, context: &mut Context<'_>) -> Result<Option<EditExample>> {
-    let Some(model) = train_preset("digits-sdft", &[], &home.join("model"), context)? else {
+pub fn edit_example(
+    options: &ExampleOptions,
+    context: &mut Context<'_>,
+) -> Result<Option<EditExample>> {
+    let Some(model) = options.sdft_model(context)? else {
         return Ok(None);
     };
     let model = model.display().to_string();
-    let root = home.join("direction");
-    let Some(direction) = train_direction_preset(
-        "digits-3-to-2",
-        &["data.style=ember"],
-        &root,
-        &model,
-        context,
-    )?
-    else {
+    let home = options.folder("edit");
+    let train = DirectionOptions {
+        run: RunOptions {
+            config: vec![DIRECTION.to_owned()],
+            name: Some("direction".to_owned()),
+            set: options.direction.clone(),
+            ..RunOptions::default()
+        },
+        model: Some(model.clone()),
+        cache: options.cache.clone(),
+        ..DirectionOptions::default()
+    };
+    let (root, table) = (home.join("direction"), train.settings()?);
+    let Some(direction) = train_direction_in(&root, table, &train, context)? else {
         return Ok(None);
     };
-    let digits = Digits::embedded()?;
-    let threes = DigitsSource::new(digits, Style::Ember, &[FROM], TRAINED + EDITED)?;
+    let ToEdit { from, to, inputs } = to_edit(DIRECTION, options.edited, context)?;
     let input = home.join("inputs");
-    std::fs::create_dir_all(&input)
-        .with_context(|| format!("cannot create the folder {}", input.display()))?;
-    let name = |i: usize| format!("{}.png", threes.id(i).replace(['/', ' '], "-"));
-    for i in TRAINED..threes.len() {
-        write_png(&input.join(name(i)), &threes.screen(i)?)?;
+    make_folder(&input)?;
+    let names = || (0..inputs.len()).map(|i| format!("{i:02}.png"));
+    for (name, picture) in names().zip(&inputs) {
+        write_png(&input.join(name), picture)?;
     }
-    let options = EditOptions {
+    let apply = EditOptions {
         model,
         edits: vec![direction.display().to_string()],
         input,
         out: home.join("edited"),
         sweep: SWEEP.to_vec(),
+        cache: options.cache.clone(),
         ..EditOptions::default()
     };
-    let Outcome::Done(filled) = edit_folder(&options, context)? else {
+    let Outcome::Done(filled) = edit_folder(&apply, context)? else {
         return Ok(None);
     };
-    // A second classifier, because the one that guided the direction can be fooled by its results.
-    let (judge, _) = second_judge(&home.join("judge.safetensors"), context)?;
-    if context.is_stopped() {
-        return Ok(None);
-    }
+    let (judge, _) = second_emoji_judge()?;
     let mut folders = Vec::new();
     for folder in &filled.folders {
-        let images = (TRAINED..threes.len())
-            .map(|i| Ok(decode_file(&folder.join(name(i)), &Limits::default())?))
-            .collect::<Result<Vec<_>>>()?;
-        let x = to_tensor(&images, &form())?;
-        let edited = score_kept(&judge, &x, &vec![TO; images.len()])?;
-        let unchanged = score_kept(&judge, &x, &vec![FROM; images.len()])?;
-        folders.push(EditedFolder {
-            folder: folder.clone(),
-            n: edited.n,
-            edited: edited.class,
-            unchanged: unchanged.class,
-            style: edited.style,
-        });
+        let judged = judge_emoji(&judge, &tensor(&read_pictures(folder, names())?)?)?;
+        folders.push((folder.clone(), score_edited_emoji(&judged, &from, &to)?));
     }
     Ok(Some(EditExample {
-        out: options.out,
+        out: apply.out,
         filled,
         folders,
     }))

@@ -33,13 +33,13 @@ pub struct ClassifierTraining {
     domains: [Arc<dyn ImageSource>; 2],
 }
 
-/// The preset of the embedded example.
-const DIGITS_CLASSIFIER: &str = "digits-classifier";
+/// The preset if neither presets nor models and images are named.
+const EXAMPLE: &str = "emoji-classifier";
 
 /// The keys that can change when a run is resumed.
 const ALLOWED: [&str; 3] = ["loop.steps", "loop.recompute", "loop.precision"];
 
-/// Options of a run that trains a classifier; the defaults train that of the embedded digits.
+/// Options of a run that trains a classifier; the defaults train that of the embedded example.
 #[derive(Clone, Debug, Default)]
 pub struct ClassifierOptions {
     /// Options of every run.
@@ -63,7 +63,7 @@ impl ClassifierOptions {
         let given = [&self.source, &self.target, &self.model, &self.init];
         let is_embedded = self.run.config.is_empty() && given.iter().all(|given| given.is_none());
         let configs = match is_embedded {
-            true => vec![DIGITS_CLASSIFIER.to_owned()],
+            true => vec![EXAMPLE.to_owned()],
             false => self.run.config.clone(),
         };
         let mut table = layers::<ClassifierPlan>(&CLASSIFIERS, &configs)?;

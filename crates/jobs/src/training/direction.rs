@@ -40,8 +40,8 @@ pub struct DirectionTraining {
     cache: CacheLocation,
 }
 
-/// The preset of the embedded example.
-const DIGITS_DIRECTION: &str = "digits-3-to-2";
+/// The preset if neither presets, models, images nor texts are named.
+const EXAMPLE: &str = "emoji-man-to-woman";
 
 /// A step of the process, or one to find from the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub enum EditStep {
     Auto,
 }
 
-/// Options of a run that trains a direction; the defaults train that of the embedded digits.
+/// Options of a run that trains a direction; the defaults train that of the embedded example.
 #[derive(Clone, Debug, Default)]
 pub struct DirectionOptions {
     /// Options of every run; `steps` is not used here.
@@ -94,7 +94,7 @@ impl DirectionOptions {
         let given = [&self.model, &self.data, &self.from, &self.to];
         let is_embedded = self.run.config.is_empty() && given.iter().all(|given| given.is_none());
         let configs = match is_embedded {
-            true => vec![DIGITS_DIRECTION.to_owned()],
+            true => vec![EXAMPLE.to_owned()],
             false => self.run.config.clone(),
         };
         let mut table = layers::<DirectionPlan>(&DIRECTIONS, &configs)?;
