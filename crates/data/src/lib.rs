@@ -1,8 +1,9 @@
-//! Image folders and the embedded digits as seeded, resumable batches.
+//! Image folders and the embedded digits and emoji as seeded, resumable batches.
 //!
 //! An [`ImageSource`] is a numbered list of images of one form, with masks and classes if there are any: a [`FolderSource`], which checks a
-//! folder (see [`Report`]), or a [`DigitsSource`], the handwritten digits that are embedded in the program. [`FolderOptions`] state channels,
-//! depth, range, size, fit, pages, classes and masks. [`Batches`] visits a source in an [`Order`]:
+//! folder (see [`Report`]), a [`DigitsSource`], the handwritten digits that are embedded in the program, or an [`EmojiSource`], the embedded
+//! emoji in one of two styles, chosen by their attributes. [`FolderOptions`] state channels, depth, range, size, fit, pages, classes and masks.
+//! [`Batches`] visits a source in an [`Order`]:
 //!
 //! ```text
 //! sample g of the run (g = step * batch + i)  ->  image  permutation(seed, g / n)[g mod n],  crop, flip, shift, zoom, ..  of (seed, g)
@@ -32,6 +33,8 @@ mod check;
 mod classes;
 mod digits;
 mod digits_source;
+mod embedded;
+mod emoji;
 mod entries;
 mod error;
 mod examination;
@@ -52,6 +55,8 @@ pub use batches::{Augment, Batch, Batches};
 pub use classes::{Classes, classes};
 pub use digits::{Digits, Style};
 pub use digits_source::{DigitsOptions, DigitsSource};
+pub use embedded::EmbeddedForm;
+pub use emoji::{COLUMNS, DIFFERS, Emoji, EmojiEntry, EmojiOptions, EmojiSource, EmojiStyle, Only};
 pub use error::{DataError, Result};
 pub use folder::{FolderSource, check_folder, check_folder_with};
 pub use joined::Joined;

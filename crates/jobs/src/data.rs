@@ -85,12 +85,12 @@ pub fn open_data(
             None | Some(0) => usize::MAX,
             Some(n) => n,
         };
-        options.size = size;
-        options.channels = channels.unwrap_or(options.channels);
-        options.depth = depth.unwrap_or_default();
-        options.range = range;
-        options.fit = plan.fit;
-        options.background = plan.background;
+        options.form.size = size;
+        options.form.channels = channels.unwrap_or(options.form.channels);
+        options.form.depth = depth.unwrap_or_default();
+        options.form.range = range;
+        options.form.fit = plan.fit;
+        options.form.background = plan.background;
         options.labelled = plan.classes_from().is_some();
         let source = DigitsSource::with_options(&Digits::embedded()?, &options).map_err(of_key)?;
         return Ok(Arc::new(source));
