@@ -92,7 +92,7 @@ impl Case {
         context: &mut Context<'_>,
     ) -> Result<Self> {
         let scale = &study.options.scale;
-        let plan: DirectionPlan = plan(layers(&DIRECTIONS, &[preset])?)?;
+        let plan: DirectionPlan = plan(layers::<DirectionPlan>(&DIRECTIONS, &[preset])?)?;
         let data = DataPlan {
             path: plan.data.path.clone(),
             style: plan.data.style.clone(),

@@ -13,7 +13,7 @@ pub(super) fn all_pictures(emoji: &Emoji, style: EmojiStyle) -> Vec<Rgb8> {
 
 /// The images that the models of a preset are trained on.
 pub(super) fn training_set(preset: &str, context: &mut Context<'_>) -> Result<Vec<Rgb8>> {
-    let plan: TrainPlan = plan(layers(&TRAINING, &[preset])?)?;
+    let plan: TrainPlan = plan(layers::<TrainPlan>(&TRAINING, &[preset])?)?;
     let source = open_data(&plan.data, &Form::rgb8(Emoji::SIZE), context)?;
     Ok(screens(&*source, 0..source.len())?)
 }

@@ -267,7 +267,7 @@ impl Translations {
     pub(super) fn finish(mut self, out: &Path) -> Result<Report> {
         // Methods of one way are compared, so they stand next to each other.
         let place = |label: &str| {
-            let ways = WAYS.iter().map(|way| way.name);
+            let mut ways = WAYS.iter().map(|way| way.name);
             ways.position(|name| label.starts_with(name))
         };
         self.rows.sort_by_key(|(label, _)| place(label));
