@@ -48,11 +48,11 @@ impl Default for DirectionData {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GoalPlan {
-    /// What the images show; of the digits, a class.
+    /// What the images show: a text, a class of digits, or a value of an attribute of emoji, such as `gender=man`.
     pub from: String,
     /// What the edited images show.
     pub to: String,
-    /// The network that measures the edit: `clip-b16`, `clip-b32`, or `digits` for the embedded classifier.
+    /// The network that measures the edit: `clip-b16`, `clip-b32`, or `digits` or `emoji` for an embedded classifier.
     pub network: String,
     /// Its files; if empty, those in the cache.
     pub weights: Vec<String>,
@@ -245,7 +245,7 @@ impl Default for DirectionPlan {
 
 impl DirectionPlan {
     /// The networks that can measure an edit.
-    pub const NETWORKS: [&str; 3] = ["clip-b16", "clip-b32", "digits"];
+    pub const NETWORKS: [&str; 4] = ["clip-b16", "clip-b32", "digits", "emoji"];
 
     /// Trajectories in an epoch of `images`.
     #[must_use]

@@ -14,6 +14,12 @@ pub(crate) const DIGITS_SOURCE_WEIGHTS: &[u8] =
 pub(crate) const DIGITS_JUDGE_WEIGHTS: &[u8] =
     include_bytes!("../../../assets/weights/digits-judge.safetensors");
 
+/// The embedded classifiers that judge emoji, from two seeds.
+pub(crate) const EMOJI_JUDGE_WEIGHTS: &[u8] =
+    include_bytes!("../../../assets/weights/emoji-judge.safetensors");
+pub(crate) const SECOND_EMOJI_JUDGE_WEIGHTS: &[u8] =
+    include_bytes!("../../../assets/weights/emoji-judge-2.safetensors");
+
 /// Whether a name is that of embedded images or weights.
 pub fn is_embedded(name: &str) -> bool {
     [DIGITS, DIGITS_SOURCE].contains(&name)

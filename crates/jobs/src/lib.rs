@@ -37,7 +37,10 @@ pub use evaluate::{
     evaluate_sets, parse_range, read_lpips,
 };
 pub use files::write_file;
-pub use judge::{judge_features, load_judge, second_judge, train_judge};
+pub use judge::{
+    emoji_judge_features, judge_features, load_emoji_judge, load_judge, second_emoji_judge,
+    second_judge, train_emoji_judge, train_judge,
+};
 pub use model::{ModelFile, load_model, load_source, newest_run};
 pub use sample::{
     Churn, SampleOptions, SamplePlan, SampleReport, Sampler, SamplerKind, sample_as_in_the_paper,

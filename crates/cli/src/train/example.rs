@@ -58,7 +58,11 @@ mod tests {
             samples: 72,
         };
         let text = report(&made);
-        for words in ["naive 4 %, SDFT 50 % of 72 samples", "118", "picture  p.png"] {
+        for words in [
+            "naive 4 %, SDFT 50 % of 72 samples",
+            "118",
+            "picture  p.png",
+        ] {
             assert!(text.contains(words), "{words}: {text}");
         }
     }

@@ -109,8 +109,7 @@ pub(super) struct Edits {
 impl Edits {
     pub(super) fn new(study: &Study<'_>, context: &mut Context<'_>) -> Result<Self> {
         let (judge, features) = second_emoji_judge()?;
-        let cases = DIRECTIONS_USED
-            .map(|(preset, name)| Case::new([preset, name], study, context));
+        let cases = DIRECTIONS_USED.map(|(preset, name)| Case::new([preset, name], study, context));
         Ok(Self {
             cases: cases.into_iter().collect::<Result<_>>()?,
             measured_by: features.weights().to_owned(),
@@ -137,7 +136,12 @@ impl Edits {
                 seconds: DIRECTION_SECONDS,
             };
             let direction = study.kept.run(&part, is_finished, context, |context| {
-                let set: Vec<&str> = options.scale.directions.iter().map(String::as_str).collect();
+                let set: Vec<&str> = options
+                    .scale
+                    .directions
+                    .iter()
+                    .map(String::as_str)
+                    .collect();
                 train_direction_preset(case.preset, &set, &root, &trained.file, context)?
                     .ok_or_else(interrupted)
             })?;
@@ -152,7 +156,8 @@ impl Edits {
             let made_of = format!(
                 "{} {} {n} images {steps} steps",
                 trained.model.sha256,
-                sha256_file(&direction).with_context(|| format!("cannot read {}", direction.display()))?
+                sha256_file(&direction)
+                    .with_context(|| format!("cannot read {}", direction.display()))?
             );
             let images = study.kept.images(&part, &made_of, context, |context| {
                 let both = edits(&trained.model, &direction, &case.x0, steps, context)?;

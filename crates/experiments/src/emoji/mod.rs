@@ -15,7 +15,9 @@ use crate::methods::{Method, unless_stopped};
 use crate::table::Report;
 use editing::Edits;
 use generation::Generation;
-use sdft_jobs::{Context, EMOJI_SOURCE, ModelFile, Result, ResultExt, TRAINING, TrainPlan, load_model};
+use sdft_jobs::{
+    Context, EMOJI_SOURCE, ModelFile, Result, ResultExt, TRAINING, TrainPlan, load_model,
+};
 use sdft_models::{LoadOptions, LoadedModel};
 use sdft_settings::{layers, plan, set_all};
 use std::path::PathBuf;

@@ -16,7 +16,7 @@ pub(super) fn all_pictures(emoji: &Emoji, style: EmojiStyle) -> Vec<Rgb8> {
 
 /// The images that the models of a preset are trained on.
 pub(crate) fn training_set(preset: &str, context: &mut Context<'_>) -> Result<Vec<Rgb8>> {
-    let plan: TrainPlan = plan(layers(&TRAINING, &[preset])?)?;
+    let plan: TrainPlan = plan(layers::<TrainPlan>(&TRAINING, &[preset])?)?;
     let source = open_data(&plan.data, &Form::rgb8(Emoji::SIZE), context)?;
     Ok(screens(&*source, 0..source.len())?)
 }
@@ -38,7 +38,7 @@ pub(crate) struct ToEdit {
 
 /// Up to `n` pictures of the rule of a direction's preset, after those that the direction is trained on.
 pub(crate) fn to_edit(preset: &str, n: usize, context: &mut Context<'_>) -> Result<ToEdit> {
-    let plan: DirectionPlan = plan(layers(&DIRECTIONS, &[preset])?)?;
+    let plan: DirectionPlan = plan(layers::<DirectionPlan>(&DIRECTIONS, &[preset])?)?;
     let data = DataPlan {
         path: plan.data.path,
         style: plan.data.style,
@@ -125,7 +125,9 @@ mod tests {
         for &i in &chosen {
             let entry = &emoji.entries()[i];
             let is = |column: &str, values: &[&str]| {
-                entry.value(column).is_some_and(|value| values.contains(&value))
+                entry
+                    .value(column)
+                    .is_some_and(|value| values.contains(&value))
             };
             let lacks = !is("kind", &["portrait"])
                 || is("gender", &["woman"])

@@ -186,7 +186,10 @@ mod tests {
         let path = dir.path().join("example.png");
         let picture = decode_file(&path, &Limits::default()).unwrap();
         // Four rows of pictures of 64 pixels in frames of 3 under titles, and a line about the frames.
-        assert_eq!((picture.width, picture.height), (840, 4 * (22 + 70 + 6) + 22));
+        assert_eq!(
+            (picture.width, picture.height),
+            (840, 4 * (22 + 70 + 6) + 22)
+        );
         let row = |i: usize| picture.crop(0, i * 98 + 22, 3 * 70, 70).unwrap();
         assert!(row(0) != row(2) && row(2) != row(3));
         // The same again makes nothing but the picture.

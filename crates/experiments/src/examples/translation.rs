@@ -129,7 +129,11 @@ impl Inputs {
         let method = translate.method.to_string();
         let variant = |folder: &PathBuf| match filled.folders.len() {
             1 => method.clone(),
-            _ => folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            _ => folder
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
         };
         let mut columns = vec!["input".to_owned()];
         columns.extend(filled.folders.iter().map(variant));
