@@ -43,7 +43,12 @@ impl Default for ExampleOptions {
         let set = |all: &[&str]| all.iter().map(|&set| set.to_owned()).collect();
         Self {
             out: "runs".into(),
-            training: set(&["output.sample_every=0", "output.samples=8"]),
+            training: set(&[
+                "loop.steps=250",
+                "output.sample_every=0",
+                "output.samples=4",
+                "output.sampler=ddim10",
+            ]),
             classifier: Vec::new(),
             direction: Vec::new(),
             samples: 72,

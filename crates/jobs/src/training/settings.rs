@@ -452,7 +452,7 @@ mod tests {
                 &["--config", "digits-source", "--seed", "3"],
                 "digits-source",
             ),
-            (&["--method", "naive"], "digits-naive"),
+            (&["--method", "naive"], "emoji-naive"),
             (&["--data", "digits"], "digits-sdft"),
             (&["--data", "emoji"], "emoji-sdft"),
             (&["--data", "emoji", "--method", "naive"], "emoji-naive"),
