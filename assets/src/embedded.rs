@@ -18,5 +18,14 @@ pub const EMOJI_INDEX: &str = include_str!("../emoji/index.tsv");
 /// A diffusion model trained on the digits, as `.safetensors`.
 pub const DIGITS_SOURCE_WEIGHTS: &[u8] = include_bytes!("../weights/digits-source.safetensors");
 
+/// A diffusion model trained on the emoji in Google's style, as `.safetensors`.
+pub const EMOJI_SOURCE_WEIGHTS: &[u8] = include_bytes!("../weights/emoji-source.safetensors");
+
 /// A classifier of the digits that judges samples, as `.safetensors`.
 pub const DIGITS_JUDGE_WEIGHTS: &[u8] = include_bytes!("../weights/digits-judge.safetensors");
+
+/// A classifier of the style and the attributes of emoji, as `.safetensors`. It guides and measures.
+pub const EMOJI_JUDGE_WEIGHTS: &[u8] = include_bytes!("../weights/emoji-judge.safetensors");
+
+/// The same from another seed, for images that were optimised against the first.
+pub const EMOJI_JUDGE_2_WEIGHTS: &[u8] = include_bytes!("../weights/emoji-judge-2.safetensors");

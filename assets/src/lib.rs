@@ -39,7 +39,7 @@ mod web;
 pub use cache::{HubCache, fetch_command, is_commit, recorded_hash};
 pub use embedded::{
     DIGITS_JUDGE_WEIGHTS, DIGITS_LABELS, DIGITS_PNG, DIGITS_SOURCE_WEIGHTS, EMOJI_FLUENT_PNG,
-    EMOJI_INDEX, EMOJI_NOTO_PNG,
+    EMOJI_INDEX, EMOJI_JUDGE_2_WEIGHTS, EMOJI_JUDGE_WEIGHTS, EMOJI_NOTO_PNG, EMOJI_SOURCE_WEIGHTS,
 };
 pub use error::{Error, Result};
 pub use images::{INDEX, ImageSet};

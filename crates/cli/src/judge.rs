@@ -52,7 +52,11 @@ fn print(out: &Path, report: &EmojiJudgeReport) -> Result<()> {
             "  {}: accuracy {:.3} on {}",
             head.name, head.accuracy, head.n
         ))?;
-        for value in head.values.iter().filter(|value| (1..RARE).contains(&value.n)) {
+        for value in head
+            .values
+            .iter()
+            .filter(|value| (1..RARE).contains(&value.n))
+        {
             console::line(format_args!(
                 "    {}: precision {:.2} of {}, recall {:.2} of {}",
                 value.value,

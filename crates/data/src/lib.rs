@@ -56,7 +56,9 @@ pub use classes::{Classes, classes};
 pub use digits::{Digits, Style};
 pub use digits_source::{DigitsOptions, DigitsSource};
 pub use embedded::EmbeddedForm;
-pub use emoji::{COLUMNS, DIFFERS, Emoji, EmojiEntry, EmojiOptions, EmojiSource, EmojiStyle, Only};
+pub use emoji::{
+    COLUMN_NAMES, COLUMNS, DIFFERS, Emoji, EmojiEntry, EmojiOptions, EmojiSource, EmojiStyle, Only,
+};
 pub use error::{DataError, Result};
 pub use folder::{FolderSource, check_folder, check_folder_with};
 pub use joined::Joined;

@@ -31,7 +31,7 @@ impl DirectionPlan {
             (
                 "data.path",
                 &self.data.path,
-                "an image folder or \"digits\"; give --data",
+                "an image folder, \"digits\" or \"emoji\"; give --data",
             ),
             (
                 "goal.from",

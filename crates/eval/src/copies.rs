@@ -99,7 +99,10 @@ mod tests {
         let samples = Tensor::cat(&[row(4), mirrored, images(2, 2)], 0).unwrap();
         let found = copied(&samples, &targets).unwrap();
         assert_eq!(found.share, 0.5);
-        assert_eq!((found.nearest[0].index, found.nearest[0].distance), (4, 0.0));
+        assert_eq!(
+            (found.nearest[0].index, found.nearest[0].distance),
+            (4, 0.0)
+        );
         assert_eq!(found.nearest[1].index, 7);
         assert!((found.nearest[1].distance - 0.01).abs() < 1e-6);
         assert_eq!(found.mirrored[..2], [false, true]);

@@ -18,11 +18,7 @@ const CHUNK: usize = 256;
 ///
 /// # Errors
 /// Fails if the sets have different sizes.
-pub fn aligned_distance(
-    judge: &impl AsRef<AttributeJudge>,
-    a: &Tensor,
-    b: &Tensor,
-) -> Result<f64> {
+pub fn aligned_distance(judge: &impl AsRef<AttributeJudge>, a: &Tensor, b: &Tensor) -> Result<f64> {
     let (judge, n) = (judge.as_ref(), a.dim(0)?);
     if n == 0 || b.dim(0)? != n {
         bail!(

@@ -5,8 +5,8 @@ use crate::native::{describe_range, read_native};
 use candle_core::{DType, Device, Tensor};
 use sdft_data::{Digits, Emoji, EmojiStyle, Style};
 use sdft_features::{
-    AttributeJudge, Clip, ClipConfig, IDENTITY_SIDE, INCEPTION_FEATURES, INCEPTION_SIDE, IdentityNet,
-    Inception, InceptionResize, Network, clip_input, inception_input,
+    AttributeJudge, Clip, ClipConfig, IDENTITY_SIDE, INCEPTION_FEATURES, INCEPTION_SIDE,
+    IdentityNet, Inception, InceptionResize, Network, clip_input, inception_input,
 };
 use sdft_files::{sha256_bytes, sha256_file};
 use sdft_imaging::{Conversions, Limits, Rgb8, center_crop, read_image_file, to_unit_range};

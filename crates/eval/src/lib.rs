@@ -32,8 +32,6 @@
 
 pub use crate::{
     cache::FeatureCache,
-    error::{EvalError, Result},
-    extractor::{Extractor, View, hash_of},
     copies::{Copies, copied},
     distance::aligned_distance,
     emoji::{
@@ -41,6 +39,8 @@ pub use crate::{
         EmojiValues, features_of_values, judge_emoji, score_edited_emoji, score_emoji,
         score_kept_emoji,
     },
+    error::{EvalError, Result},
+    extractor::{Extractor, View, hash_of},
     judge::{
         EmojiJudgeReport, HeadReport, JudgeReport, ValueReport, emoji_judge_config,
         evaluate_emoji_judge, train_emoji_judge, train_judge,

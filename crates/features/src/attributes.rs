@@ -5,7 +5,9 @@ use candle_core::{Result, Tensor, bail};
 use sdft_autograd::average_pool_2x;
 use sdft_checkpoint::{ReadOptions, read_bytes};
 use sdft_kernels::Activation;
-use sdft_nn::{Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Params, Scope, specs_of};
+use sdft_nn::{
+    Conv2d, ConvStart, GroupNorm, Linear, ParamSource, ParamSpec, Params, Scope, specs_of,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -99,7 +101,11 @@ impl JudgeConfig {
 
     /// The number of logits, that of the style included.
     fn answers(&self) -> usize {
-        1 + self.heads.iter().map(|head| head.values.len()).sum::<usize>()
+        1 + self
+            .heads
+            .iter()
+            .map(|head| head.values.len())
+            .sum::<usize>()
     }
 }
 
@@ -172,9 +178,8 @@ impl AttributeJudge {
         for (i, &width) in config.widths.iter().enumerate() {
             let at = scope.pp(format!("conv{i}"));
             let norm = config.norm_groups;
-            let norm = norm.map(|groups| {
-                GroupNorm::load(&scope.pp(format!("norm{i}")), width, groups)
-            });
+            let norm =
+                norm.map(|groups| GroupNorm::load(&scope.pp(format!("norm{i}")), width, groups));
             let conv = Conv2d::load(&at, c_in, width, 3, 1, ConvStart::FanIn)?;
             convs.push((conv, norm.transpose()?));
             c_in = width;

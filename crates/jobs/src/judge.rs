@@ -1,11 +1,9 @@
 //! The small classifiers that judge images of the embedded sets: the embedded ones, and others trained from another seed.
 
 use crate::context::Context;
-use crate::embedded::{
-    DIGITS_JUDGE_WEIGHTS, EMOJI_JUDGE_WEIGHTS, SECOND_EMOJI_JUDGE_WEIGHTS,
-};
 use crate::error::{Result, ResultExt as _, failed};
 use candle_core::DType;
+use sdft_assets::{DIGITS_JUDGE_WEIGHTS, EMOJI_JUDGE_2_WEIGHTS, EMOJI_JUDGE_WEIGHTS};
 use sdft_eval::{EmojiJudgeReport, Extractor, JudgeReport, View};
 use sdft_features::{AttributeJudge, DigitsJudge};
 use sdft_models::read_params_bytes;
@@ -128,7 +126,7 @@ pub fn emoji_judge_features() -> Result<Extractor> {
 /// # Errors
 /// A tensor operation fails.
 pub fn second_emoji_judge() -> Result<(AttributeJudge, Extractor)> {
-    let bytes = SECOND_EMOJI_JUDGE_WEIGHTS;
+    let bytes = EMOJI_JUDGE_2_WEIGHTS;
     let judge = emoji_judge("emoji-judge-2", bytes)?;
     let features = features_of_emoji(&judge, bytes)?;
     Ok((judge, features))

@@ -30,7 +30,7 @@ pub(crate) struct ModelArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
-    /// The model: a weights file, a run folder, or `digits-source`; the newest finished run if not given.
+    /// The model: a weights file, a run folder, or `emoji-source` or `digits-source`; the newest finished run if not given.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: Option<String>,
     /// Number of images.
@@ -97,7 +97,7 @@ pub(crate) struct TranslateArgs {
     /// The method; sdedit if not given, egsde for the embedded example.
     #[arg(long, value_parser = choice::<TranslationMethod>())]
     pub(crate) method: Option<TranslationMethod>,
-    /// The model of the target domain: a weights file, a run folder, or `digits-source`.
+    /// The model of the target domain: a weights file, a run folder, or `emoji-source` or `digits-source`.
     #[arg(long, value_name = "FILE|DIR", requires = "input")]
     pub(crate) model: Option<String>,
     /// The images: a file or a folder with its subfolders.

@@ -45,6 +45,12 @@ pub const DIFFERS: &str = "differs";
 /// Columns of any text.
 pub(super) const TEXTS: [&str; 5] = ["code", "base", "name", "category", "role"];
 
+/// The names of all columns of [`EmojiEntry::value`].
+pub const COLUMN_NAMES: &[&str] = &[
+    "kind", "tone", "gender", "age", "hair", "beard", "glasses", "hat", "mood", "role", "category",
+    "name", "code", "base",
+];
+
 /// An emoji and what it shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -9,7 +9,7 @@ use std::{fmt, str::FromStr, sync::OnceLock};
 use sdft_imaging::{Limits, Rgb8, decode_bytes};
 use serde::{Deserialize, Serialize};
 
-pub use entry::{COLUMNS, DIFFERS, EmojiEntry};
+pub use entry::{COLUMN_NAMES, COLUMNS, DIFFERS, EmojiEntry};
 pub use only::Only;
 pub use source::{EmojiOptions, EmojiSource};
 

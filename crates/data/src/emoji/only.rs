@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sdft_files::did_you_mean;
 
-use super::entry::{COLUMNS, EmojiEntry, TEXTS};
+use super::entry::{COLUMN_NAMES, COLUMNS, EmojiEntry, TEXTS};
 use crate::{DataError, Result};
 
 /// The values that are accepted in columns of [`EmojiEntry::value`]; an emoji must fit all columns. A column without values accepts all.
@@ -32,11 +32,10 @@ pub(super) fn check(only: &Only, entries: &[EmojiEntry]) -> Result<()> {
                 .filter_map(|entry| entry.value(column))
                 .collect(),
             None => {
-                let columns = COLUMNS.iter().map(|(name, _)| *name).chain(TEXTS);
-                let listed: Vec<&str> = columns.clone().collect();
+                let columns = COLUMN_NAMES.iter().copied();
                 return Err(DataError::Only {
                     column: None,
-                    expected: listed.join(", "),
+                    expected: COLUMN_NAMES.join(", "),
                     found: format!("{column:?}{}", did_you_mean(column, columns)),
                 });
             }

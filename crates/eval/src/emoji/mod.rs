@@ -5,8 +5,8 @@ mod judged;
 mod score;
 
 pub use attributes::{EMOJI_ATTRIBUTES, EmojiAttribute, EmojiValues, features_of_values};
-pub use judged::{EmojiJudged, judge_emoji};
 pub(crate) use judged::CONFIDENT;
+pub use judged::{EmojiJudged, judge_emoji};
 pub use score::{
     EmojiEditScore, EmojiKeptScore, EmojiScore, score_edited_emoji, score_emoji, score_kept_emoji,
 };

@@ -3,7 +3,7 @@
 use super::attributes::{EMOJI_ATTRIBUTES, EmojiValues};
 use super::judged::EmojiJudged;
 use crate::error::{EvalError, Result};
-use sdft_data::EmojiEntry;
+use sdft_data::{DIFFERS, EmojiEntry};
 
 /// Scores of generated emoji. Shares are from 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +33,8 @@ pub fn score_emoji(judged: &[EmojiJudged]) -> Result<EmojiScore> {
     })
 }
 
-/// Scores of translated emoji. Shares are from 0 to 1; an attribute is kept if the true value is the most probable one.
+/// Scores of translated emoji. Shares are from 0 to 1; an attribute is kept if the input's value is the most probable
+/// one, or if the styles differ in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EmojiKeptScore {
     /// Number of images.
@@ -60,7 +61,7 @@ pub fn score_kept_emoji(judged: &[EmojiJudged], inputs: &[&EmojiEntry]) -> Resul
     check(judged, inputs.len())?;
     let keeps = |i: usize, seen: &EmojiJudged, column: &str| {
         let value = inputs[i].value(column);
-        value.is_some() && seen.value(column) == value
+        value == Some(DIFFERS) || seen.value(column) == value
     };
     let keeps_all = |i: usize, seen: &EmojiJudged| {
         let columns = ["kind", "tone", "gender"];

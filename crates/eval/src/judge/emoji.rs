@@ -17,8 +17,8 @@ const BATCH: u64 = 32;
 const SIDE: usize = Emoji::SIZE;
 /// The attributes that the judge classifies.
 const HEADS: [&str; 6] = ["kind", "tone", "gender", "glasses", "hat", "mood"];
-/// The value of an attribute that the two styles draw differently. It is no label.
-const DIFFERS: &str = "differs";
+/// The columns by which emoji are sorted before every tenth is held out.
+const SORTED_BY: [&str; 5] = ["glasses", "hat", "mood", "kind", "gender"];
 /// The strongest blur: the share of each neighbour in a pixel, along both axes.
 const BLUR: f32 = 0.25;
 /// The strongest noise.
@@ -30,10 +30,9 @@ const SOFT_NOISE: f32 = 0.1;
 pub fn emoji_judge_config() -> JudgeConfig {
     let columns = HEADS.iter().filter_map(|head| {
         let (name, values) = COLUMNS.iter().find(|(name, _)| name == head)?;
-        let values = values.iter().filter(|value| **value != DIFFERS);
         Some(JudgeHead {
             name: (*name).to_owned(),
-            values: values.map(|&value| value.to_owned()).collect(),
+            values: values.iter().map(|&value| value.to_owned()).collect(),
         })
     });
     JudgeConfig {
@@ -93,23 +92,19 @@ struct Album {
 impl Album {
     fn embedded() -> Result<Self> {
         let emoji = Emoji::embedded()?;
-        let styles = [EmojiStyle::Noto, EmojiStyle::Fluent];
-        let (mut families, mut known) = (Vec::<Vec<usize>>::new(), BTreeMap::new());
+        let mut bases: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (index, entry) in emoji.entries().iter().enumerate() {
-            let place = *known.entry(without_tone(&entry.code)).or_insert_with(|| {
-                families.push(Vec::new());
-                families.len() - 1
-            });
-            families[place].push(index);
+            bases.entry(&entry.base).or_default().push(index);
         }
-        // So that rare values are held out too.
+        // Sorted by their values, so that some of the rare ones are held out.
+        let mut families: Vec<Vec<usize>> = bases.into_values().collect();
         families.sort_by_cached_key(|family| {
             let entry = &emoji.entries()[family[0]];
-            ["glasses", "hat", "mood", "kind", "gender"].map(|column| entry.value(column).map(str::to_owned))
+            SORTED_BY.map(|column| entry.value(column).map(str::to_owned))
         });
         Ok(Self {
             pictures: (0..emoji.entries().len())
-                .map(|index| styles.map(|style| emoji.picture(index, style)))
+                .map(|index| EmojiStyle::ALL.map(|style| emoji.picture(index, style)))
                 .collect(),
             families,
             emoji,
@@ -119,21 +114,11 @@ impl Album {
     /// The families that are held out, or the others.
     fn families(&self, held_out: bool) -> impl Iterator<Item = &Vec<usize>> {
         let numbered = self.families.iter().enumerate();
-        numbered.filter_map(move |(i, family)| {
-            ((i % HELD_OUT == 0) == held_out).then_some(family)
-        })
+        numbered.filter_map(move |(i, family)| ((i % HELD_OUT == 0) == held_out).then_some(family))
     }
 }
 
-/// The code points of an emoji without those of its skin tones.
-fn without_tone(code: &str) -> String {
-    let points = code.split('-').filter(|point| {
-        !["1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"].contains(point)
-    });
-    points.collect::<Vec<_>>().join("-")
-}
-
-/// The places of an emoji's values among the logits of each head.
+/// The places of an emoji's values among the logits of each head; `None` where the styles differ.
 fn labels(entry: &EmojiEntry, config: &JudgeConfig) -> Vec<Option<usize>> {
     let heads = config.heads.iter();
     heads
@@ -246,7 +231,10 @@ fn disturbed(picture: Vec<f32>, draw: &Draw, noise: &Draw) -> Vec<f32> {
     }
     let spread = NOISE * draw.uniform(12) as f32;
     let noise = noise.normals(moved.len());
-    moved.iter_mut().zip(noise).for_each(|(v, n)| *v += spread * n);
+    moved
+        .iter_mut()
+        .zip(noise)
+        .for_each(|(v, n)| *v += spread * n);
     moved
 }
 

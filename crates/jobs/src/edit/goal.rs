@@ -233,8 +233,8 @@ fn emoji(goal: &GoalPlan) -> Result<Words> {
             .map_err(|error| usage(format!("goal.{key}: {error}")))
     };
     let (from, to) = (values("from", &goal.from)?, values("to", &goal.to)?);
-    let [from, to] = features_of_values(&judge, &from, &to)
-        .map_err(|error| usage(format!("goal: {error}")))?;
+    let [from, to] =
+        features_of_values(&judge, &from, &to).map_err(|error| usage(format!("goal: {error}")))?;
     between(&from, &to, &judge)
 }
 

@@ -405,6 +405,7 @@ fn open_domain(
         style: domain.style.clone(),
         classes: domain.classes.clone().map(ClassesPlan::Digits),
         per_class: domain.per_class,
+        only: domain.only.clone(),
         ..DataPlan::default()
     };
     let form = Form {

@@ -418,6 +418,7 @@ fn open_images(plan: &DirectionPlan, context: &mut Context<'_>) -> Result<Arc<dy
         style: plan.data.style.clone(),
         classes: plan.data.classes.clone().map(ClassesPlan::Digits),
         per_class: plan.data.per_class,
+        only: plan.data.only.clone(),
         ..DataPlan::default()
     };
     let all = open_data(&data, &Form::of(&form(plan)), context)?;

@@ -1,5 +1,6 @@
 //! The training images: where they are, their form, their classes, and how they are augmented.
 
+use super::OnlyPlan;
 use super::check::{PlanError, check_classes, check_ranges, error};
 use sdft_data::{Augment, ClassesFrom, Fit, ImageSource, Pages};
 use sdft_imaging::Depth;
@@ -13,12 +14,14 @@ const MOST_SIDE: usize = 1 << 14;
 const MOST_CHANNELS: usize = 1024;
 /// The path of the embedded digits.
 const DIGITS: &str = "digits";
+/// The path of the embedded emoji.
+const EMOJI: &str = "emoji";
 
 /// The training images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataPlan {
-    /// An image folder, or `digits` for the embedded handwritten digits.
+    /// An image folder, or `digits` or `emoji` for embedded images.
     pub path: String,
     /// Whether images are flipped horizontally half of the time.
     pub flip: bool,
@@ -28,7 +31,7 @@ pub struct DataPlan {
     pub strict: bool,
     /// Hash of the images' names and of some of their pixels, set when they are read.
     pub fingerprint: String,
-    /// Digits only: `chalk` or `ember`.
+    /// Of the digits `chalk` or `ember`, of the emoji `noto` or `fluent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub style: Option<String>,
     /// Where the classes are: `folders`, or a CSV or JSON file. A list of digits, as [`DataPlan::digits`], chooses digits.
@@ -79,6 +82,9 @@ pub struct DataPlan {
     /// The number of images of each class, set when the images are read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub class_counts: Vec<usize>,
+    /// Emoji only: which of them are taken, by what they show; all if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<OnlyPlan>,
 }
 
 impl Default for DataPlan {
@@ -106,6 +112,7 @@ impl Default for DataPlan {
             augment: 0.0,
             class_names: Vec::new(),
             class_counts: Vec::new(),
+            only: None,
         }
     }
 }
@@ -124,6 +131,12 @@ impl DataPlan {
     #[must_use]
     pub fn is_digits(&self) -> bool {
         self.path == DIGITS
+    }
+
+    /// Whether the images are the embedded emoji.
+    #[must_use]
+    pub fn is_emoji(&self) -> bool {
+        self.path == EMOJI
     }
 
     /// The digits to take; all if empty.
@@ -190,7 +203,7 @@ impl DataPlan {
         if self.path.is_empty() {
             return wrong(
                 "path",
-                "expected an image folder or \"digits\"; give --data".into(),
+                "expected an image folder, \"digits\" or \"emoji\"; give --data".into(),
             );
         }
         if let Some(ClassesPlan::Digits(digits)) = &self.classes {
@@ -221,10 +234,28 @@ impl DataPlan {
                     ),
                 );
             }
-            if self.masks.is_some() {
-                return wrong("masks", "the embedded digits have no masks; drop it".into());
-            }
-        } else if self.digits.is_some() {
+        } else if self.is_emoji() && self.classes_from().is_some() {
+            return wrong(
+                "classes",
+                "the embedded emoji have no classes; drop it".into(),
+            );
+        }
+        if let (true, Some(_)) = (self.is_digits() || self.is_emoji(), &self.masks) {
+            return wrong(
+                "masks",
+                format!("the embedded {} have no masks; drop it", self.path),
+            );
+        }
+        if let (false, Some(_)) = (self.is_emoji(), &self.only) {
+            return wrong(
+                "only",
+                format!(
+                    "chooses embedded emoji, and the images are those of {}; drop it",
+                    self.path
+                ),
+            );
+        }
+        if !self.is_digits() && self.digits.is_some() {
             return wrong(
                 "digits",
                 format!(
@@ -406,7 +437,7 @@ mod tests {
         assert_eq!(keys, old);
         let text = "size = \"24x16\"\ndepth = 16\nrange = [0, 4095]\nfit = \"random-crop\"\nclasses = \"folders\"\n\
                     background = [0, 0, 0]\npages = \"channels\"\nmasks = \"m\"\nscale = 0.1\naugment = 0.12\nflip_vertical = true\n\
-                    channels = 2\n";
+                    channels = 2\n[only]\nkind = [\"portrait\"]\n";
         let plan = read(text).unwrap();
         assert_eq!(plan.size, Some(Size::new(24, 16)));
         assert_eq!(plan.range, Some([0.0, 4095.0]));
@@ -470,6 +501,11 @@ mod tests {
             ("path = \"digits\"\nclasses = [10]", "data.classes"),
             ("path = \"digits\"\nclasses = \"a.csv\"", "data.classes"),
             ("path = \"digits\"\nmasks = \"m\"", "data.masks"),
+            ("path = \"emoji\"\nmasks = \"m\"", "data.masks"),
+            ("path = \"emoji\"\nclasses = \"folders\"", "data.classes"),
+            ("path = \"emoji\"\ndigits = [1]", "data.digits"),
+            ("path = \"digits\"\nonly.tone = [\"dark\"]", "data.only"),
+            ("path = \"p\"\nonly.tone = [\"dark\"]", "data.only"),
         ] {
             assert_eq!(read(text).unwrap().check().unwrap_err().key, key, "{text}");
         }

@@ -12,11 +12,13 @@ pub use check::{
 };
 
 pub use data::{ClassesPlan, DataPlan, Size, SizeError};
+pub use only::OnlyPlan;
 pub use output::{ModelFormat, OutputPlan};
 
 mod advice;
 mod check;
 mod data;
+mod only;
 mod output;
 
 /// What is trained, and against what.
@@ -276,7 +278,7 @@ impl Default for LoopPlan {
 pub enum BestBy {
     /// The smallest KID against the training images.
     Kid,
-    /// Digits only: the largest share of samples in the training images' style whose class is not among the training images.
+    /// Digits and emoji only: the largest share of samples in the target's style with a class or an attribute that the target set lacks.
     Coverage,
 }
 
@@ -325,7 +327,7 @@ pub struct Plan<M = toml::Table> {
     pub seed: u64,
     /// What is trained, and against what.
     pub method: Method,
-    /// The source model: a file, or `digits-source` for the embedded one; empty for `scratch`.
+    /// The source model: a file, or `digits-source` or `emoji-source` for an embedded one; empty for `scratch`.
     pub source: String,
     /// The part of the source file to take where it holds several; empty chooses the moving average.
     pub source_key: String,
