@@ -14,12 +14,7 @@ const MARK: [u8; 3] = [46, 204, 84];
 const LETTERS: [u8; 3] = [230, 230, 230];
 
 /// Pictures row by row under a title, twice as large. A picture has a coloured frame where `marks` is true; it may be shorter.
-pub(crate) fn marked_sheet(
-    pictures: &[Rgb8],
-    marks: &[bool],
-    columns: usize,
-    title: &str,
-) -> Rgb8 {
+pub(crate) fn marked_sheet(pictures: &[Rgb8], marks: &[bool], columns: usize, title: &str) -> Rgb8 {
     let marks = marks.iter().copied().chain(std::iter::repeat(false));
     let cells: Vec<Rgb8> = pictures
         .iter()

@@ -15,10 +15,10 @@ use sdft_features::AttributeJudge;
 use sdft_files::sha256_file;
 use sdft_imaging::Rgb8;
 use sdft_jobs::{
-    Context, DIRECTIONS, Error, Form, Result, ResultExt, open_data, second_emoji_judge,
-    train_direction_preset,
+    CacheLocation, Context, DIRECTIONS, DirectionOptions, Error, Form, Result, ResultExt,
+    RunOptions, open_data, second_emoji_judge, train_direction_in,
 };
-use sdft_settings::{layers, plan};
+use sdft_settings::{layers, plan, put};
 use sdft_train::{DataPlan, to_tensor};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -131,8 +131,7 @@ pub(super) struct Edits {
 impl Edits {
     pub(super) fn new(study: &Study<'_>, context: &mut Context<'_>) -> Result<Self> {
         let (judge, features) = second_emoji_judge()?;
-        let cases = DIRECTIONS_USED
-            .map(|(preset, name)| Case::new([preset, name], study, context));
+        let cases = DIRECTIONS_USED.map(|(preset, name)| Case::new([preset, name], study, context));
         Ok(Self {
             cases: cases.into_iter().collect::<Result<_>>()?,
             measured_by: features.weights().to_owned(),
@@ -159,9 +158,23 @@ impl Edits {
                 seconds: DIRECTION_SECONDS,
             };
             let direction = study.kept.run(&part, is_finished, context, |context| {
-                let set: Vec<&str> = options.scale.directions.iter().map(String::as_str).collect();
-                train_direction_preset(case.preset, &set, &root, &trained.file, context)?
-                    .ok_or_else(interrupted)
+                let asked = DirectionOptions {
+                    run: RunOptions {
+                        config: vec![case.preset.to_owned()],
+                        set: options.scale.directions.clone(),
+                        ..RunOptions::default()
+                    },
+                    model: Some(trained.file.clone()),
+                    cache: CacheLocation::Folder(options.out.join("inversions")),
+                    ..DirectionOptions::default()
+                };
+                let mut table = asked.settings()?;
+                put(
+                    &mut table,
+                    "name",
+                    format!("{}-{}", case.preset, trained.run),
+                );
+                train_direction_in(&root, table, &asked, context)?.ok_or_else(interrupted)
             })?;
             let n = case.inputs.len();
             let name = format!("edits/{}-{}", case.preset, trained.run);
@@ -174,7 +187,8 @@ impl Edits {
             let made_of = format!(
                 "{} {} {n} images {steps} steps",
                 trained.model.sha256,
-                sha256_file(&direction).with_context(|| format!("cannot read {}", direction.display()))?
+                sha256_file(&direction)
+                    .with_context(|| format!("cannot read {}", direction.display()))?
             );
             let images = study.kept.images(&part, &made_of, context, |context| {
                 let both = edits(&trained.model, &direction, &case.x0, steps, context)?;

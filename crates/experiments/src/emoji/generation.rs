@@ -174,15 +174,7 @@ impl Generation {
     fn measure(&self, images: &[Rgb8]) -> Result<Row> {
         let judged = judge_emoji(&self.judge, &to_tensor(images, &form())?)?;
         let score = score_emoji(&judged)?;
-        let [
-            women,
-            dark,
-            glasses,
-            hats,
-            sad_or_angry,
-            animals,
-            other,
-        ] = score.attributes;
+        let [women, dark, glasses, hats, sad_or_angry, animals, other] = score.attributes;
         Ok(Row {
             n: score.n,
             coverage: score.coverage,
@@ -256,7 +248,9 @@ fn draw(
     study: &mut Study<'_>,
     context: &mut Context<'_>,
 ) -> Result<Vec<Rgb8>> {
-    let EmojiScale { samples: n, steps, .. } = study.options.scale;
+    let EmojiScale {
+        samples: n, steps, ..
+    } = study.options.scale;
     let made_of = format!("{} {n} samples {steps} steps {NOISE_SEED}", model.sha256);
     let part = part(name, study);
     study.kept.images(&part, &made_of, context, |context| {

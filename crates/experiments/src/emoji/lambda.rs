@@ -63,11 +63,7 @@ pub fn choose_emoji_lambda(
     unless_stopped(done, context)
 }
 
-fn run(
-    options: &EmojiOptions,
-    methods: &[Method],
-    context: &mut Context<'_>,
-) -> Result<Report> {
+fn run(options: &EmojiOptions, methods: &[Method], context: &mut Context<'_>) -> Result<Report> {
     let mut study = Study::open(options, "emoji-lambda", methods, context)?;
     let mut generation = Generation::new(&mut study, context)?;
     for method in methods {

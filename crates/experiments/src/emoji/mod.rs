@@ -14,7 +14,9 @@ use crate::methods::{Method, unless_stopped};
 use crate::table::Report;
 use editing::Edits;
 use generation::Generation;
-use sdft_jobs::{Context, EMOJI_SOURCE, ModelFile, Result, ResultExt, TRAINING, TrainPlan, load_model};
+use sdft_jobs::{
+    Context, EMOJI_SOURCE, ModelFile, Result, ResultExt, TRAINING, TrainPlan, load_model,
+};
 use sdft_models::{LoadOptions, LoadedModel};
 use sdft_settings::{layers, plan, set_all};
 use std::path::PathBuf;
@@ -129,7 +131,13 @@ impl Default for EmojiScale {
             inputs: 8,
             edited: 24,
             // One small grid, at the end.
-            training: vec!["output.sample_every=0".into(), "output.samples=8".into()],
+            training: [
+                "output.sample_every=0",
+                "output.samples=8",
+                "output.log_every=50",
+            ]
+            .map(str::to_owned)
+            .into(),
             classifier: Vec::new(),
             directions: Vec::new(),
         }

@@ -90,7 +90,9 @@ mod tests {
         for &i in &chosen {
             let entry = &emoji.entries()[i];
             let is = |column: &str, values: &[&str]| {
-                entry.value(column).is_some_and(|value| values.contains(&value))
+                entry
+                    .value(column)
+                    .is_some_and(|value| values.contains(&value))
             };
             let lacks = !is("kind", &["portrait"])
                 || is("gender", &["woman"])

@@ -145,7 +145,12 @@ impl Translations {
             seconds: CLASSIFIER_SECONDS,
         };
         let classifier = study.kept.run(&part, is_finished, context, |context| {
-            let set: Vec<&str> = options.scale.classifier.iter().map(String::as_str).collect();
+            let set: Vec<&str> = options
+                .scale
+                .classifier
+                .iter()
+                .map(String::as_str)
+                .collect();
             train_classifier_preset(CLASSIFIER, &set, &root, context)?.ok_or_else(interrupted)
         })?;
         let classifier = load_encoder(&classifier, &LoadOptions::default())?;
@@ -188,11 +193,7 @@ impl Translations {
     ) -> Result<()> {
         let n = self.inputs.len();
         for way in WAYS {
-            let name = format!(
-                "translations/{}-{}",
-                way.name.to_lowercase(),
-                trained.run
-            );
+            let name = format!("translations/{}-{}", way.name.to_lowercase(), trained.run);
             let part = Part {
                 name: &name,
                 images: n,
@@ -236,7 +237,11 @@ impl Translations {
 
     fn measure(&self, images: &[Rgb8]) -> Result<Measured> {
         let x = to_tensor(images, &form())?;
-        let entries: Vec<_> = self.chosen.iter().map(|&i| &self.emoji.entries()[i]).collect();
+        let entries: Vec<_> = self
+            .chosen
+            .iter()
+            .map(|&i| &self.emoji.entries()[i])
+            .collect();
         let kept = score_kept_emoji(&judge_emoji(&self.judge, &x)?, &entries)?;
         let (mut psnrs, mut ssims, mut true_psnrs) = (0.0, 0.0, 0.0);
         for ((input, truth), image) in self.inputs.iter().zip(&self.truth).zip(images) {
