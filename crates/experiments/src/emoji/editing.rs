@@ -13,7 +13,11 @@ use sdft_eval::{EmojiValues, aligned_distance, judge_emoji, score_edited_emoji};
 use sdft_features::AttributeJudge;
 use sdft_files::sha256_file;
 use sdft_imaging::Rgb8;
-use sdft_jobs::{Context, Result, ResultExt, second_emoji_judge, train_direction_preset};
+use sdft_jobs::{
+    CacheLocation, Context, DirectionOptions, Result, ResultExt, RunOptions, second_emoji_judge,
+    train_direction_in,
+};
+use sdft_settings::put;
 use sdft_train::to_tensor;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -136,14 +140,23 @@ impl Edits {
                 seconds: DIRECTION_SECONDS,
             };
             let direction = study.kept.run(&part, is_finished, context, |context| {
-                let set: Vec<&str> = options
-                    .scale
-                    .directions
-                    .iter()
-                    .map(String::as_str)
-                    .collect();
-                train_direction_preset(case.preset, &set, &root, &trained.file, context)?
-                    .ok_or_else(interrupted)
+                let asked = DirectionOptions {
+                    run: RunOptions {
+                        config: vec![case.preset.to_owned()],
+                        set: options.scale.directions.clone(),
+                        ..RunOptions::default()
+                    },
+                    model: Some(trained.file.clone()),
+                    cache: CacheLocation::Folder(options.out.join("inversions")),
+                    ..DirectionOptions::default()
+                };
+                let mut table = asked.settings()?;
+                put(
+                    &mut table,
+                    "name",
+                    format!("{}-{}", case.preset, trained.run),
+                );
+                train_direction_in(&root, table, &asked, context)?.ok_or_else(interrupted)
             })?;
             let n = case.inputs.len();
             let name = format!("edits/{}-{}", case.preset, trained.run);

@@ -132,7 +132,13 @@ impl Default for EmojiScale {
             inputs: 8,
             edited: 24,
             // One small grid, at the end.
-            training: vec!["output.sample_every=0".into(), "output.samples=8".into()],
+            training: [
+                "output.sample_every=0",
+                "output.samples=8",
+                "output.log_every=50",
+            ]
+            .map(str::to_owned)
+            .into(),
             classifier: Vec::new(),
             directions: Vec::new(),
         }
