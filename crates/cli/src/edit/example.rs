@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 pub(super) fn example() -> Result<ExitCode> {
     console::note(
-        "no arguments: the embedded emoji; a direction from men to women on the model of `cargo xtask train`, which was fine-tuned without \
-         women",
+        "no arguments: the embedded emoji; a direction from men to women on the SDFT model of `cargo xtask train`, which was fine-tuned \
+         without women, and is trained first unless it exists",
     );
     let made = job_on_cpu("example", |context| {
         edit_example(&ExampleOptions::default(), context)

@@ -13,7 +13,8 @@ use std::process::ExitCode;
 pub(super) fn example(args: &TranslateArgs) -> Result<ExitCode> {
     let method = args.method.unwrap_or(TranslationMethod::Sdedit);
     console::note(
-        "no --model and --input: the embedded emoji, from the flat style to the other, by the model of `cargo xtask train`",
+        "no --model and --input: the embedded emoji, from the flat style to the other, by the SDFT model of `cargo xtask train`, which is \
+         trained first unless it exists",
     );
     refuse_unused(args, method)?;
     let options = options(args, method)?;

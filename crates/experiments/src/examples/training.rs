@@ -89,7 +89,8 @@ pub fn fine_tuning_example(
         let share = score_emoji(&judged)?.coverage;
         let marks: Vec<bool> = judged.iter().map(|seen| seen.is_covered()).collect();
         let percent = 100.0 * share;
-        let line = format!("{title}, from the same noise: {percent:.0} % are marked");
+        let n = drawn.len();
+        let line = format!("{title}, same noise: {percent:.0} % of {n} samples are marked");
         parts.push(first_rows(&drawn, &marks, &line));
         shares.push((title, share));
         model = trained;
