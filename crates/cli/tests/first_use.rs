@@ -169,9 +169,11 @@ fn thousands_of_threads_are_limited_to_a_useful_number() {
 fn the_judge_replaces_a_file_only_with_an_option() {
     let place = workspace();
     place.write("mine.safetensors", b"precious");
-    place
-        .run(&["judge", "--out", "mine.safetensors"])
-        .fails(2, &["mine.safetensors", "--overwrite"]);
+    for set in ["digits", "emoji"] {
+        place
+            .run(&["judge", set, "--out", "mine.safetensors"])
+            .fails(2, &["mine.safetensors", "--overwrite"]);
+    }
     assert_eq!(
         std::fs::read(place.path("mine.safetensors")).unwrap(),
         b"precious"

@@ -39,6 +39,7 @@ mod entries;
 mod error;
 mod examination;
 mod folder;
+mod inventory;
 mod joined;
 mod masks;
 mod options;
@@ -61,6 +62,7 @@ pub use emoji::{
 };
 pub use error::{DataError, Result};
 pub use folder::{FolderSource, check_folder, check_folder_with};
+pub use inventory::{Inventory, InventoryColumn};
 pub use joined::Joined;
 pub use options::{ClassesFrom, FolderOptions, Pages};
 pub use order::Order;

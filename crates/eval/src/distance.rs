@@ -54,3 +54,26 @@ fn distance(a: &Judgement, b: &Judgement) -> Result<f64> {
     }
     Ok(total)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use sdft_features::DigitsJudge;
+    use sdft_nn::Params;
+
+    #[test]
+    fn the_distance_is_the_mean_over_pairs_and_zero_for_equal_images() {
+        let specs = DigitsJudge::specs().unwrap();
+        let params = Params::init(&specs, 0, &Device::Cpu).unwrap();
+        let judge = DigitsJudge::load(&params).unwrap();
+        let noise = |n| Tensor::rand(-1f32, 1.0, (n, 3, 16, 16), &Device::Cpu).unwrap();
+        let (a, b) = (noise(1), noise(1));
+        let far = aligned_distance(&judge, &a, &b).unwrap();
+        assert!(far > 0.01, "{far}");
+        let pairs = [(&a, &a), (&a, &b)].map(|(x, y)| Tensor::cat(&[x, y], 0).unwrap());
+        let half = aligned_distance(&judge, &pairs[0], &pairs[1]).unwrap();
+        assert!((half - far / 2.0).abs() < 1e-6, "{half} {far}");
+        assert!(aligned_distance(&judge, &a, &noise(2)).is_err());
+    }
+}

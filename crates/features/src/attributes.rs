@@ -177,10 +177,10 @@ impl AttributeJudge {
         let (mut convs, mut c_in) = (Vec::new(), 3);
         for (i, &width) in config.widths.iter().enumerate() {
             let at = scope.pp(format!("conv{i}"));
-            let norm = config.norm_groups;
-            let norm =
-                norm.map(|groups| GroupNorm::load(&scope.pp(format!("norm{i}")), width, groups));
             let conv = Conv2d::load(&at, c_in, width, 3, 1, ConvStart::FanIn)?;
+            let at = scope.pp(format!("norm{i}"));
+            let norm = config.norm_groups;
+            let norm = norm.map(|groups| GroupNorm::load(&at, width, groups));
             convs.push((conv, norm.transpose()?));
             c_in = width;
         }

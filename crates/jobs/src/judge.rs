@@ -140,3 +140,48 @@ fn features_of_emoji(judge: &AttributeJudge, bytes: &[u8]) -> Result<Extractor> 
     let hash = sdft_files::sha256_bytes(bytes);
     Ok(Extractor::of_judge(View::Emoji, judge, hash)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdft_eval::{EMOJI_ATTRIBUTES, emoji_judge_config, evaluate_emoji_judge};
+
+    #[test]
+    fn both_judges_know_styles_and_attributes_of_emoji_they_were_not_trained_on() {
+        let judges = [load_emoji_judge().unwrap(), second_emoji_judge().unwrap().0];
+        for judge in &judges {
+            assert_eq!(judge.config(), &emoji_judge_config());
+            let report = evaluate_emoji_judge(judge).unwrap();
+            assert!(report.n > 400, "{}", report.n);
+            // Samples of diffusion models are soft, and soft Noto must not count as Fluent.
+            assert!(
+                report.style > 0.95 && report.soft_style > 0.95,
+                "{report:#?}"
+            );
+            for (name, least) in [
+                ("kind", 0.7),
+                ("tone", 0.85),
+                ("gender", 0.7),
+                ("glasses", 0.97),
+                ("hat", 0.9),
+                ("mood", 0.8),
+            ] {
+                let head = report.heads.iter().find(|head| head.name == name).unwrap();
+                assert!(head.accuracy > least, "{name}: {}", head.accuracy);
+            }
+        }
+        let style = |judge: &AttributeJudge| {
+            let x =
+                candle_core::Tensor::zeros((1, 3, 32, 32), DType::F32, &candle_core::Device::Cpu);
+            let seen = judge.classify(&x.unwrap()).unwrap();
+            seen.style.to_vec1::<f32>().unwrap()
+        };
+        assert_ne!(style(&judges[0]), style(&judges[1]));
+        for attribute in EMOJI_ATTRIBUTES {
+            let heads = &judges[0].config().heads;
+            let head = &heads[judges[0].head(attribute.column).unwrap()];
+            let known = |value: &&str| head.position(value).is_some();
+            assert!(attribute.values.iter().all(known), "{}", attribute.name);
+        }
+    }
+}

@@ -178,3 +178,79 @@ pub fn features_of_values(
     };
     Ok([mean(0)?, mean(1)?])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use sdft_nn::Params;
+
+    #[test]
+    fn values_are_read_and_unknown_ones_list_what_there_is() {
+        let dark: EmojiValues = "tone = medium-dark, dark".parse().unwrap();
+        assert_eq!(dark.to_string(), "tone=medium-dark,dark");
+        for (text, listed) in [
+            ("woman", "kind, tone, gender"),
+            ("colour=red", "kind, tone, gender"),
+            ("age=old", "kind, tone, gender"),
+            ("gender=lady", "none, man, woman"),
+            ("tone=dark,", "medium-dark"),
+            ("hat=differs", "no, yes"),
+        ] {
+            let error = text.parse::<EmojiValues>().unwrap_err().to_string();
+            assert!(error.contains(listed) && error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_target_set_of_the_presets_has_none_of_the_attributes() {
+        let emoji = Emoji::embedded().unwrap();
+        let one_of = |column: &str, values: &[&str]| {
+            let values = values.iter().map(|&value| value.to_owned()).collect();
+            (column.to_owned(), values)
+        };
+        let target = [
+            one_of("kind", &["portrait"]),
+            one_of("tone", &["light", "medium-light"]),
+            one_of("gender", &["man", "person"]),
+            one_of("glasses", &["no"]),
+            one_of("hat", &["no"]),
+            one_of("mood", &["happy", "neutral", "none"]),
+        ];
+        let target = emoji.select(EmojiStyle::Fluent, &target.into()).unwrap();
+        assert!(target.len() >= 90);
+        for attribute in EMOJI_ATTRIBUTES {
+            let has = |&i: &usize| attribute.is_of(&emoji.entries()[i]);
+            assert!(!target.iter().any(has), "{}", attribute.name);
+            let all = (0..emoji.entries().len()).filter(has).count();
+            assert!(all >= 30, "{}: {all}", attribute.name);
+        }
+    }
+
+    #[test]
+    fn both_sides_of_a_direction_are_paired() {
+        let config = emoji_judge_config();
+        let specs = AttributeJudge::specs(&config).unwrap();
+        let params = Params::init(&specs, 0, &Device::Cpu).unwrap();
+        let judge = AttributeJudge::load(&config, &params).unwrap();
+        let between = |from: &str, to: &str| {
+            features_of_values(&judge, &from.parse().unwrap(), &to.parse().unwrap())
+        };
+        for (from, to) in [
+            ("gender=man", "gender=woman"),
+            ("tone=light,medium-light", "tone=medium-dark,dark"),
+            ("glasses=no", "glasses=yes"),
+        ] {
+            let [a, b] = between(from, to).unwrap();
+            assert_eq!(a.dims(), b.dims());
+            assert!(a.dim(0).unwrap() >= 2 && a.dim(1).unwrap() == config.features);
+        }
+        for (from, to) in [
+            ("gender=man", "tone=dark"),
+            ("tone=dark", "tone=light,dark"),
+        ] {
+            let error = between(from, to).unwrap_err().to_string();
+            assert!(error.contains(from) && error.contains(to), "{error}");
+        }
+    }
+}

@@ -104,3 +104,57 @@ pub fn judge_emoji(judge: &AttributeJudge, images: &Tensor) -> Result<Vec<EmojiJ
     }
     Ok(all)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::judge::emoji_judge_config;
+    use candle_core::Device;
+    use sdft_nn::Params;
+
+    /// An image of this style, whose attributes have these values with these probabilities and else the first one.
+    pub(crate) fn seen(style: f32, values: &[(&str, &str, f32)]) -> EmojiJudged {
+        let heads = emoji_judge_config().heads;
+        let probabilities = heads.iter().map(|head| {
+            let mut row = vec![0.0; head.values.len()];
+            row[0] = 1.0;
+            for (_, value, p) in values.iter().filter(|(name, ..)| *name == head.name) {
+                row[0] -= p;
+                row[head.position(value).unwrap()] += p;
+            }
+            row
+        });
+        EmojiJudged {
+            style,
+            probabilities: probabilities.collect(),
+            heads: heads.into(),
+        }
+    }
+
+    #[test]
+    fn probabilities_are_those_of_the_heads() {
+        let config = emoji_judge_config();
+        let specs = AttributeJudge::specs(&config).unwrap();
+        let params = Params::init(&specs, 0, &Device::Cpu).unwrap();
+        let judge = AttributeJudge::load(&config, &params).unwrap();
+        let x = Tensor::rand(-1f32, 1.0, (CHUNK + 1, 3, 32, 32), &Device::Cpu).unwrap();
+        let judged = judge_emoji(&judge, &x).unwrap();
+        assert_eq!(judged.len(), CHUNK + 1);
+        for seen in &judged {
+            let all = seen.probability("tone", &config.heads[1].values);
+            assert!((all - 1.0).abs() < 1e-5, "{all}");
+            let best = seen.value("tone").unwrap().to_owned();
+            let p = seen.probability("tone", &[&best]);
+            let others = config.heads[1].values.iter();
+            assert!(
+                others
+                    .map(|v| seen.probability("tone", &[v]))
+                    .all(|q| q <= p)
+            );
+        }
+        assert_eq!(judged[0].value("colour"), None);
+        assert_eq!(judged[0].probability("tone", &["blue"]), 0.0);
+        let last = judge_emoji(&judge, &x.narrow(0, CHUNK, 1).unwrap()).unwrap();
+        assert_eq!(last[0], judged[CHUNK]);
+    }
+}

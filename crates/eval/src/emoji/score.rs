@@ -128,3 +128,78 @@ fn check(judged: &[EmojiJudged], expected: usize) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emoji::judged::tests::seen;
+    use sdft_data::Emoji;
+
+    #[test]
+    fn a_sample_is_covered_if_it_is_in_style_and_surely_has_what_the_target_set_lacks() {
+        let portrait = ("kind", "portrait", 1.0);
+        let judged = [
+            seen(0.9, &[portrait, ("gender", "woman", 0.9)]),
+            seen(0.9, &[portrait, ("gender", "woman", 0.7)]),
+            seen(0.4, &[portrait, ("gender", "woman", 0.9)]),
+            // Three dark tones together.
+            seen(
+                0.9,
+                &[portrait, ("tone", "medium", 0.4), ("tone", "dark", 0.5)],
+            ),
+            seen(0.9, &[portrait, ("mood", "happy", 1.0)]),
+            seen(0.9, &[("kind", "animal", 0.95), ("glasses", "yes", 1.0)]),
+            seen(0.9, &[("kind", "food", 0.5), ("kind", "plant", 0.45)]),
+            seen(0.9, &[portrait, ("tone", "medium-light", 1.0)]),
+        ];
+        let score = score_emoji(&judged).unwrap();
+        assert_eq!((score.n, score.coverage, score.style), (8, 0.5, 0.875));
+        let eighths = [1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0];
+        assert_eq!(score.attributes, eighths.map(|n: f64| n / 8.0));
+        assert!(score_emoji(&[]).is_err());
+    }
+
+    #[test]
+    fn a_translation_keeps_what_its_input_shows() {
+        let emoji = Emoji::embedded().unwrap();
+        let find = |code: &str| {
+            let mut all = emoji.entries().iter();
+            all.find(|entry| entry.code == code).unwrap()
+        };
+        let woman = find("1f469-1f3ff");
+        let fox = find("1f98a");
+        let of_woman = [
+            ("kind", "portrait", 0.9),
+            ("tone", "dark", 0.9),
+            ("gender", "woman", 0.9),
+        ];
+        let mut man = of_woman;
+        man[2].1 = "man";
+        let judged = [
+            seen(0.9, &of_woman),
+            seen(0.1, &of_woman),
+            seen(0.9, &man),
+            seen(0.9, &[("kind", "animal", 0.6)]),
+        ];
+        let inputs = [woman, woman, woman, fox];
+        let score = score_kept_emoji(&judged, &inputs).unwrap();
+        assert_eq!((score.kind, score.tone, score.gender), (1.0, 1.0, 0.75));
+        assert_eq!((score.kept, score.style, score.both), (0.75, 0.75, 0.5));
+        let error = score_kept_emoji(&judged, &inputs[..3]).unwrap_err();
+        assert!(error.to_string().contains("expected 3"), "{error}");
+    }
+
+    #[test]
+    fn an_edit_counts_if_the_judge_sees_one_of_its_values() {
+        let [from, to] = ["tone=light", "tone=medium-dark,dark"].map(|text| text.parse().unwrap());
+        let judged = [
+            seen(0.9, &[("tone", "dark", 0.9)]),
+            seen(0.2, &[("tone", "medium-dark", 0.9)]),
+            seen(0.9, &[("tone", "light", 0.9)]),
+            seen(0.9, &[("tone", "medium", 0.9)]),
+        ];
+        let score = score_edited_emoji(&judged, &from, &to).unwrap();
+        assert_eq!((score.edited, score.unchanged), (0.5, 0.25));
+        assert_eq!((score.style, score.both), (0.75, 0.25));
+    }
+}

@@ -279,3 +279,81 @@ fn evaluate(album: &Album, judge: &AttributeJudge) -> Result<EmojiJudgeReport> {
     }
     Ok(tally.finish(judge.config()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_bits() {
+        let album = Album::embedded().unwrap();
+        let weights = |seed| {
+            let (_, params) = fit(&album, seed, 2, &mut |_, _, _| {}).unwrap();
+            let all = params
+                .iter()
+                .map(|(_, tensor)| tensor.flatten_all().unwrap());
+            all.flat_map(|tensor| tensor.to_vec1::<f32>().unwrap())
+                .map(f32::to_bits)
+                .collect::<Vec<_>>()
+        };
+        let first = weights(3);
+        assert!(first == weights(3) && first != weights(4));
+    }
+
+    #[test]
+    fn rare_values_are_drawn_often_and_held_out_emoji_never() {
+        let album = Album::embedded().unwrap();
+        let config = emoji_judge_config();
+        let pool = Pool::new(&album, &config);
+        let draws = 4000;
+        let drawn: Vec<usize> = (0..draws)
+            .map(|i| pool.pick(&Draw::new(5, Purpose::Judge, i, 0)))
+            .collect();
+        let held_out: Vec<usize> = album.families(true).flatten().copied().collect();
+        assert!(held_out.len() > 200 && !drawn.iter().any(|i| held_out.contains(i)));
+        let share = |column: &str, value: &str, among: &[usize]| {
+            let entries = among.iter().map(|&i| &album.emoji.entries()[i]);
+            let n = entries.filter(|entry| entry.value(column) == Some(value));
+            n.count() as f64 / among.len() as f64
+        };
+        let all: Vec<usize> = (0..album.pictures.len()).collect();
+        for (column, value) in [("glasses", "yes"), ("mood", "sad"), ("mood", "angry")] {
+            let (usual, balanced) = (share(column, value, &all), share(column, value, &drawn));
+            assert!(
+                balanced > 1.2 * usual && balanced > 0.015,
+                "{column}={value}: {balanced}"
+            );
+            assert!(share(column, value, &held_out) > 0.0, "{column}={value}");
+        }
+    }
+
+    #[test]
+    fn emoji_of_one_style_say_nothing_about_the_style() {
+        let album = Album::embedded().unwrap();
+        let draw = Draw::new(0, Purpose::Judge, 0, 0);
+        let missing = |pictures: &&[Option<Rgb8>; 2]| pictures[1].is_none();
+        let one = album.pictures.iter().find(missing).unwrap();
+        let (picture, style) = blend(one, &draw).unwrap();
+        assert_eq!(style, None);
+        assert_eq!(picture, to_unit_range(one[0].as_ref().unwrap()));
+        let both = [one[0].clone(), one[0].clone()];
+        assert!(blend(&both, &draw).unwrap().1.is_some());
+        assert!(blend(&[None, None], &draw).is_none());
+    }
+
+    #[test]
+    fn a_blur_spreads_a_point_and_keeps_the_sum() {
+        let mut picture = vec![0.0; 3 * SIDE * SIDE];
+        picture[5 * SIDE + 7] = 1.0;
+        let soft = blurred(&picture, 0.25);
+        assert_eq!(soft[5 * SIDE + 7], 0.25);
+        assert_eq!((soft[4 * SIDE + 7], soft[4 * SIDE + 6]), (0.125, 0.0625));
+        assert!((soft.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        assert_eq!(blurred(&picture, 0.0), picture);
+        assert!(
+            blurred(&vec![0.5; picture.len()], 0.25)
+                .iter()
+                .all(|v| *v == 0.5)
+        );
+    }
+}

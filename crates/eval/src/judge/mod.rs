@@ -111,3 +111,40 @@ fn known<T: WithDType>(rows: &Tensor, values: &[Option<T>]) -> Result<Option<(Te
 fn shifted(at: usize, by: isize, side: usize) -> usize {
     (at as isize - by).clamp(0, side as isize - 1) as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sdft_features::DigitsJudge;
+
+    #[test]
+    fn unknown_values_take_no_part_in_the_loss() {
+        let config = DigitsJudge::config();
+        let specs = AttributeJudge::specs(&config).unwrap();
+        let params = Params::init(&specs, 0, &Device::Cpu).unwrap();
+        let judge = AttributeJudge::load(&config, &params).unwrap();
+        let loss = |style: [Option<f32>; 3], labels: [Option<u32>; 3], places: &[usize]| {
+            let images = places.iter().flat_map(|i| vec![*i as f32 / 3.0; 768]);
+            let batch = Batch {
+                images: images.collect(),
+                style: places.iter().map(|&i| style[i]).collect(),
+                labels: vec![places.iter().map(|&i| labels[i]).collect()],
+            };
+            batch.loss(&judge).unwrap().to_scalar::<f32>().unwrap()
+        };
+        let (style, labels) = (
+            [Some(1.0), Some(0.5), Some(0.0)],
+            [Some(3), Some(1), Some(4)],
+        );
+        let none = [None; 3];
+        let some = [Some(1.0), None, Some(0.0)];
+        assert_eq!(loss(some, none, &[0, 1, 2]), loss(style, none, &[0, 2]),);
+        let masked = [None, Some(1), Some(4)];
+        let (both, one) = (
+            loss(style, masked, &[0, 1, 2]),
+            loss([None; 3], labels, &[1, 2]) + loss(style, none, &[0, 1, 2]),
+        );
+        assert!((both - one).abs() < 1e-5, "{both} {one}");
+        assert_eq!(loss([None; 3], [None; 3], &[0, 1]), 0.0);
+    }
+}

@@ -301,4 +301,35 @@ mod tests {
             assert_eq!(goal_networks(&goal, true), []);
         }
     }
+
+    #[test]
+    fn the_goals_of_emoji_are_values_of_an_attribute() {
+        let form = ImageSpec::rgb8(32, 32);
+        for (from, to, wrong) in [
+            ("gender=man", "gender=woman", ""),
+            ("tone=light,medium-light", "tone=medium-dark,dark", ""),
+            ("glasses=no", "glasses=yes", ""),
+            ("man", "gender=woman", "goal.from: expected ATTRIBUTE=VALUE"),
+            (
+                "gender=man",
+                "gender=wizard",
+                "none, man, woman, person, mixed",
+            ),
+            ("gender=man", "tone=dark", "goal: expected different values"),
+        ] {
+            let goal = GoalPlan {
+                network: "emoji".into(),
+                from: from.into(),
+                to: to.into(),
+                ..GoalPlan::default()
+            };
+            match open_goal(&goal, &form) {
+                Ok(_) => assert_eq!(wrong, "", "{from} {to}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(!wrong.is_empty() && error.contains(wrong), "{error}");
+                }
+            }
+        }
+    }
 }

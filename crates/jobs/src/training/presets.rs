@@ -175,6 +175,22 @@ mod tests {
     }
 
     #[test]
+    fn every_preset_of_a_direction_is_a_valid_configuration() {
+        for name in DIRECTIONS.names() {
+            let mut table = layers::<DirectionPlan>(&DIRECTIONS, &[name]).unwrap();
+            let embedded = ["digits", "emoji"].iter().any(|set| name.starts_with(set));
+            if !embedded {
+                put(&mut table, "source", "source.pt");
+                put(&mut table, "data.path", "images");
+            }
+            let (plan, _) = resolve::<DirectionPlan>(table).unwrap();
+            assert_eq!(plan.name, name);
+            plan.validate_settings()
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+    }
+
+    #[test]
     fn settings_of_embedded_images_do_not_reach_the_plan_of_a_folder() {
         let keys = |dropped: Vec<(String, &'static str)>| {
             dropped.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
