@@ -9,6 +9,7 @@ use sdft_jobs::{
 };
 use sdft_models::LoadedModel;
 use sdft_randn::NumberedNoise;
+use sdft_samplers::Step;
 use sdft_train::to_screens;
 use std::path::Path;
 
@@ -28,12 +29,13 @@ pub(crate) fn samples(
         ..SamplePlan::paper(model, "", seed, context)?
     };
     let sampler = Sampler::new(plan, model, context)?;
-    let stop = context.stop;
     let parts = (0..n)
         .step_by(BATCH)
         .map(|first| {
-            let n = BATCH.min(n - first);
-            sampler.draw(seed, first, n, &mut |_| check_stop(stop))
+            let part = [first, BATCH.min(n - first), n];
+            sampler.draw(seed, first, part[1], &mut |step| {
+                report(step, part, context)
+            })
         })
         .collect::<candle_core::Result<Vec<_>>>()?;
     Ok(Tensor::cat(&parts, 0)?)
@@ -55,10 +57,25 @@ pub(crate) fn translations(
         let numbers = (first..first + n).map(|i| i as u64).collect();
         let mut noise = NumberedNoise::new(seed, numbers);
         let part = x0.narrow(0, first, n)?;
-        let out = translator.run(0, &part, &mut noise, &mut |_| check_stop(context.stop))?;
+        let counts = [first, n, all];
+        let out = translator.run(0, &part, &mut noise, &mut |step| {
+            report(step, counts, context)
+        })?;
         images.extend(to_screens(&out, translator.spec())?);
     }
     Ok(images)
+}
+
+/// Reports a step of `n` images after `first` ones, of `all`, unless the job was stopped.
+fn report(
+    step: &Step<'_>,
+    [first, n, all]: [usize; 3],
+    context: &mut Context<'_>,
+) -> candle_core::Result<()> {
+    check_stop(context.stop)?;
+    let done = n as f64 * step.done as f64 / step.total as f64;
+    context.progress.images(first as f64 + done, all);
+    Ok(())
 }
 
 /// The images `x0` as a model draws them in `steps` steps, unchanged and with a direction at strength 1.
@@ -80,7 +97,7 @@ pub(crate) fn edits(
         )));
     };
     let stop = context.stop;
-    let mut observer = |_: &sdft_samplers::Step<'_>| check_stop(stop);
+    let mut observer = |_: &Step<'_>| check_stop(stop);
     let inversion = sequence(info.inversion, info.t_0);
     let latent = invert(&*net, &schedule, x0, &inversion, &mut observer)?;
     let plan = EditPlan {

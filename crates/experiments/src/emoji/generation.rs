@@ -20,6 +20,7 @@ use sdft_metrics::{Features, KidOptions, mmd2_unbiased};
 use sdft_models::LoadedModel;
 use sdft_train::{to_screens, to_tensor};
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::path::Path;
 
 /// Samples of each model in the picture, and its columns.
@@ -34,7 +35,8 @@ aligned   distance to the source model's sample from the same noise: lower keeps
 KID       against all Fluent pictures, on the judge's features, x1000: lower is better
 copied    share of samples that nearly repeat a picture of the model's own training set: lower is better
 The rows of real pictures show what the judge sees in them: all Fluent pictures bound what a model can reach, and the target set is what
-a model would reach that draws its training set only. In the picture, samples that count for coverage have a frame.";
+a model would reach that draws its training set only. A judge that finds the target's style in Noto pictures or in the source's samples
+counts too much in every row. In the picture, samples that count for coverage have a frame.";
 
 const COLUMNS: [Column<Row>; 12] = [
     ("coverage", 2, |r| r.coverage),
@@ -67,6 +69,19 @@ struct Row {
     aligned: Option<f64>,
     kid_x1000: Option<f64>,
     copied: Option<f64>,
+    /// The samples that come nearest to a picture that their model was trained on.
+    nearest: Vec<Near>,
+}
+
+/// A sample and the nearest picture of a training set.
+#[derive(Serialize, Deserialize)]
+struct Near {
+    sample: usize,
+    picture: usize,
+    /// Whether the mirrored picture is nearest.
+    mirrored: bool,
+    /// Root mean squared difference of values in [-1, 1].
+    distance: f64,
 }
 
 /// About how long the samples of a model take.
@@ -78,8 +93,9 @@ pub(super) fn seconds(scale: &EmojiScale) -> f64 {
 pub(super) struct Generation {
     judge: AttributeJudge,
     features: Extractor,
-    /// Features of all Fluent pictures.
-    domain: Features,
+    fluent: Vec<Rgb8>,
+    /// Features of the Fluent pictures, once they are needed.
+    domain: OnceCell<Features>,
     /// The target set.
     target: Vec<Rgb8>,
     /// The samples of the source model.
@@ -93,35 +109,35 @@ impl Generation {
     /// Draws the samples of the source model, unless they exist, and measures what models are compared with.
     pub(super) fn new(study: &mut Study<'_>, context: &mut Context<'_>) -> Result<Self> {
         let emoji = Emoji::embedded()?;
-        let fluent = all_pictures(&emoji, EmojiStyle::Fluent);
-        let features = emoji_judge_features()?;
+        let compared = study.options.scale.compared;
+        let few = |mut pictures: Vec<Rgb8>| {
+            pictures.truncate(compared);
+            pictures
+        };
         let name = "samples/source";
         let images = draw(name, &study.source.clone(), study, context)?;
         let mut all = Self {
             judge: load_emoji_judge()?,
-            domain: Features::new(features.extract(&fluent)?, features.dim())?,
-            features,
+            features: emoji_judge_features()?,
+            fluent: few(all_pictures(&emoji, EmojiStyle::Fluent)),
+            domain: OnceCell::new(),
             target: training_set("emoji-sdft", context)?,
             source: to_tensor(&images, &form())?,
             rows: Vec::new(),
             panels: Vec::new(),
             nearest: Vec::new(),
         };
-        let learned = training_set("emoji-source", context)?;
-        let source = all.kept_row(name, &images, &learned, study)?;
-        all.show("source", &images)?;
-        let strip = strip("source, and the nearest Noto pictures", &images, &learned)?;
-        all.nearest.extend(strip);
-        let target = Row {
-            kid_x1000: Some(all.kid(&all.target)?),
-            ..all.measure(&all.target)?
-        };
-        let real = all.measure(&fluent)?;
+        let noto = few(training_set("emoji-source", context)?);
         all.rows = vec![
-            ("all Fluent pictures".to_owned(), vec![real]),
-            ("target set".to_owned(), vec![target]),
-            ("source".to_owned(), vec![source]),
+            all.real_row("all Noto pictures", &noto, study)?,
+            all.real_row("all Fluent pictures", &all.fluent, study)?,
+            all.real_row("target set", &all.target, study)?,
         ];
+        let row = all.kept_row(name, &images, &noto, study)?;
+        let title = "source, and the nearest Noto pictures";
+        all.nearest.extend(strip(title, &images, &noto, &row));
+        all.show("source", &images)?;
+        all.rows.push(("source".to_owned(), vec![row]));
         Ok(all)
     }
 
@@ -141,7 +157,8 @@ impl Generation {
             if !method.title.is_empty() {
                 self.show(method.title, &images)?;
                 let title = format!("{}, and the nearest of the target set", method.title);
-                self.nearest.extend(strip(&title, &images, &self.target)?);
+                self.nearest
+                    .extend(strip(&title, &images, &self.target, &row));
             }
         }
         if let Some((_, rows)) = self.rows.last_mut() {
@@ -159,15 +176,55 @@ impl Generation {
         study: &mut Study<'_>,
     ) -> Result<Row> {
         let part = part(name, study);
-        study.kept.numbers(&part, self.features.weights(), || {
+        study.kept.numbers(&part, &self.measured_by(study), || {
             let samples = to_tensor(images, &form())?;
+            let copies = copied(&samples, &to_tensor(learned, &form())?)?;
+            let nearest = nearest_first(&copies.nearest);
             Ok(Row {
                 aligned: Some(aligned_distance(&self.judge, &self.source, &samples)?),
                 kid_x1000: Some(self.kid(images)?),
-                copied: Some(copied(&samples, &to_tensor(learned, &form())?)?.share),
+                copied: Some(copies.share),
+                nearest: nearest
+                    .into_iter()
+                    .map(|sample| Near {
+                        sample,
+                        picture: copies.nearest[sample].index,
+                        mirrored: copies.mirrored[sample],
+                        distance: copies.nearest[sample].distance,
+                    })
+                    .collect(),
                 ..self.measure(images)?
             })
         })
+    }
+
+    /// The row of real pictures, measured unless the folder has its numbers.
+    fn real_row(
+        &self,
+        label: &str,
+        pictures: &[Rgb8],
+        study: &mut Study<'_>,
+    ) -> Result<(String, Vec<Row>)> {
+        let name = format!("samples/{}", label.replace(' ', "-").to_lowercase());
+        let part = part(&name, study);
+        let row = study.kept.numbers(&part, &self.measured_by(study), || {
+            let is_domain = pictures == self.fluent;
+            Ok(Row {
+                kid_x1000: (!is_domain).then(|| self.kid(pictures)).transpose()?,
+                ..self.measure(pictures)?
+            })
+        })?;
+        Ok((label.to_owned(), vec![row]))
+    }
+
+    /// What numbers depend on, in addition to the images.
+    fn measured_by(&self, study: &Study<'_>) -> String {
+        let compared = study.options.scale.compared;
+        format!(
+            "{} {} {compared}",
+            self.features.weights(),
+            study.source.sha256
+        )
     }
 
     /// What the judge alone sees.
@@ -189,12 +246,22 @@ impl Generation {
             aligned: None,
             kid_x1000: None,
             copied: None,
+            nearest: Vec::new(),
         })
     }
 
+    /// KID against the Fluent pictures, x1000.
     fn kid(&self, images: &[Rgb8]) -> Result<f64> {
         let features = Features::new(self.features.extract(images)?, self.features.dim())?;
-        Ok(1e3 * mmd2_unbiased(&self.domain, &features, &KidOptions::default())?)
+        let domain = match self.domain.get() {
+            Some(domain) => domain,
+            None => {
+                let all = self.features.extract(&self.fluent)?;
+                let all = Features::new(all, self.features.dim())?;
+                self.domain.get_or_init(|| all)
+            }
+        };
+        Ok(1e3 * mmd2_unbiased(domain, &features, &KidOptions::default())?)
     }
 
     /// Puts the first samples into the picture; those that count for coverage have a frame.
@@ -220,17 +287,16 @@ impl Generation {
 }
 
 /// The samples that come nearest to a picture that their model was trained on, above that picture.
-fn strip(title: &str, images: &[Rgb8], learned: &[Rgb8]) -> Result<Option<Rgb8>> {
-    let found = copied(&to_tensor(images, &form())?, &to_tensor(learned, &form())?)?;
-    let pairs = nearest_first(&found.nearest).into_iter().map(|i| {
-        let nearest = &learned[found.nearest[i].index];
-        let nearest = match found.mirrored[i] {
-            true => nearest.flip_horizontal(),
-            false => nearest.clone(),
+fn strip(title: &str, images: &[Rgb8], learned: &[Rgb8], row: &Row) -> Option<Rgb8> {
+    let pairs = row.nearest.iter().map(|near| {
+        let picture = &learned[near.picture];
+        let picture = match near.mirrored {
+            true => picture.flip_horizontal(),
+            false => picture.clone(),
         };
-        (images[i].clone(), nearest)
+        (images[near.sample].clone(), picture)
     });
-    Ok(neighbour_strip(&pairs.collect::<Vec<_>>(), title))
+    neighbour_strip(&pairs.collect::<Vec<_>>(), title)
 }
 
 fn part<'a>(name: &'a str, study: &Study<'_>) -> Part<'a> {

@@ -112,6 +112,8 @@ pub struct EmojiScale {
     pub samples: usize,
     /// Steps of samples, translations and edits.
     pub steps: usize,
+    /// The most real pictures of a style that samples are compared with.
+    pub compared: usize,
     /// Pictures of each group to translate.
     pub inputs: usize,
     /// Pictures to edit in each direction.
@@ -129,6 +131,7 @@ impl Default for EmojiScale {
         Self {
             samples: 160,
             steps: 40,
+            compared: usize::MAX,
             inputs: 8,
             edited: 24,
             // One small grid, at the end.
@@ -386,6 +389,7 @@ mod tests {
             scale: EmojiScale {
                 samples: 3,
                 steps: 2,
+                compared: 40,
                 inputs: 1,
                 edited: 2,
                 training: set(&[
