@@ -30,7 +30,8 @@ pub(crate) struct ModelArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
-    /// The model: a weights file, a run folder, `emoji-source` or `digits-source`; the newest finished run if not given, `emoji-source` if there is none.
+    /// The model: a weights file, a run folder, `emoji-source` or `digits-source`; if not given, the newest finished run in `runs`, or
+    /// `emoji-source` if there is none.
     #[arg(long, value_name = "FILE|DIR")]
     pub(crate) model: Option<String>,
     /// Number of images.

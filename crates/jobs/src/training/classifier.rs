@@ -44,7 +44,7 @@ const ALLOWED: [&str; 3] = ["loop.steps", "loop.recompute", "loop.precision"];
 pub struct ClassifierOptions {
     /// Options of every run.
     pub run: RunOptions,
-    /// The images that translations start from: a folder, or the name of the embedded digits.
+    /// The images that translations start from: a folder, or the name of embedded ones.
     pub source: Option<String>,
     /// The images of the target domain.
     pub target: Option<String>,

@@ -61,7 +61,7 @@ pub struct DirectionOptions {
     pub model: Option<String>,
     /// The part of the model's file to take, if it holds several.
     pub source_key: Option<String>,
-    /// The images: a folder, or the name of the embedded digits.
+    /// The images: a folder, or the name of embedded ones.
     pub data: Option<String>,
     /// What the images show.
     pub from: Option<String>,
