@@ -27,7 +27,7 @@ pub struct ExampleOptions {
     pub direction: Vec<String>,
     /// Samples of each model.
     pub samples: usize,
-    /// Steps of their sampler, DPM-Solver++(2M).
+    /// Steps of deterministic DDIM for each sample.
     pub steps: usize,
     /// Emoji of each group to translate; there are eight groups.
     pub translated: usize,
@@ -44,15 +44,15 @@ impl Default for ExampleOptions {
         Self {
             out: "runs".into(),
             training: set(&[
-                "loop.steps=250",
+                "loop.steps=220",
                 "output.sample_every=0",
                 "output.samples=4",
                 "output.sampler=ddim10",
             ]),
             classifier: Vec::new(),
             direction: Vec::new(),
-            samples: 72,
-            steps: 15,
+            samples: 48,
+            steps: 40,
             translated: 6,
             edited: 16,
             cache: CacheLocation::User,

@@ -127,8 +127,8 @@ fn samples(
         n: options.samples,
         batch: COLUMNS,
         seed: NOISE_SEED,
-        sampler: Some(SamplerKind::Dpm),
-        steps: Some(options.steps.to_string()),
+        sampler: Some(SamplerKind::Ddim),
+        steps: Some(format!("ddim{}", options.steps)),
         out: options.folder("samples").join(name),
         ..SampleOptions::default()
     };
