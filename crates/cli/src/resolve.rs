@@ -334,6 +334,9 @@ fn clip(net: ClipModel) -> &'static str {
 fn of_reproduce(args: &mut ReproduceArgs, names: &mut Names) -> Result<()> {
     let networks: &[&str] = match args.experiment {
         Experiment::Digits => return Ok(()),
+        Experiment::Emoji | Experiment::EmojiLambda => {
+            return weights_path(names, "--source", args.source.as_mut());
+        }
         Experiment::Table1 | Experiment::Table3 => &["inception", "lpips-alex"],
         Experiment::Table2 => &["clip-b16", "irse50"],
         Experiment::Table4 => &["inception", "lpips-alex"],

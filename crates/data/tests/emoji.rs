@@ -146,6 +146,7 @@ fn attributes_say_what_well_known_emoji_show() {
     );
     shows("1f436", &[("kind", "animal")]);
     shows("1f393", &[("kind", "object"), ("hat", "no")]);
+    shows("1f37c", &[("kind", "food")]);
     // Superheroes are whole figures in one style and busts in the other.
     shows("1f9b8-1f3fb", &[("kind", DIFFERS), ("glasses", DIFFERS)]);
     shows("1f9d1-200d-1f3a8", &[("hat", DIFFERS)]);
@@ -179,7 +180,7 @@ fn a_filter_takes_what_it_says() {
         ),
         6
     );
-    // Fluent has nobody who faces right.
+    // Fluent has no person who faces right.
     let right: &[(&str, &[&str])] = &[("role", &["running facing right"])];
     assert_eq!((count(noto, right), count(fluent, right)), (18, 0));
     let tones = ["light", "medium-light", "medium", "medium-dark", "dark"];

@@ -14,7 +14,7 @@ pub(crate) struct EditArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EditVerb {
-    /// Train a direction, which moves images from one text to another; without arguments, that of the embedded digits.
+    /// Train a direction, which moves images from one text to another; without arguments, that of the embedded example.
     #[command(after_long_help = TRAIN_HELP, mut_arg("steps", |arg| arg.hide(true)))]
     Train(Box<EditTrainArgs>),
     /// Edit images along one or several directions.
@@ -82,7 +82,7 @@ pub(crate) struct EditTrainArgs {
     /// The images: a folder, or a name such as `metfaces`, `emoji` or `digits`. With --resume, where the same images are now.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
-    /// What the images show; of the digits, a class.
+    /// What the images show. With `--set goal.network=emoji`, values of an attribute such as gender=man; with `digits`, a class.
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) from: Option<String>,
     /// What they should show.

@@ -4,6 +4,7 @@
 
 mod attributes;
 mod pictures;
+mod tables;
 
 use std::{
     error::Error,

@@ -1,4 +1,4 @@
-//! What an emoji shows, and the file that says so.
+//! What an emoji shows, and the index that lists it.
 
 use super::EmojiStyle;
 use crate::{DataError, Result};
@@ -39,7 +39,7 @@ pub const COLUMNS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The value of an attribute that is not the same in both styles, or that nobody could name. It fits no filter.
+/// The value of an attribute that is not the same in both styles, or cannot be decided. It fits no filter.
 pub const DIFFERS: &str = "differs";
 
 /// Columns of any text.

@@ -22,7 +22,7 @@ use sdft_features::{InceptionResize, Network};
 use sdft_imaging::Depth;
 use sdft_models::{Adapted, LoadOptions, LoadedModel, convert_to_diffusers};
 use sdft_parallel::ProcessGroup;
-use sdft_settings::{given, layers, put, set};
+use sdft_settings::{given, layers, put, set_all};
 use sdft_train::{
     ClassesPlan, DataPlan, Ending, Evaluator, Method, ModelFormat, RunFolder, SampleJudge, Setup,
     run,
@@ -190,14 +190,12 @@ impl TrainJob {
 /// Those of [`TrainJob::from_settings`] and [`Run::run_in`].
 pub fn train_preset(
     preset: &str,
-    assignments: &[impl AsRef<str>],
+    assignments: &[&str],
     root: &Path,
     context: &mut Context<'_>,
 ) -> Result<Option<PathBuf>> {
     let mut table = layers::<TrainPlan>(&TRAINING, &[preset])?;
-    for assignment in assignments {
-        set::<TrainPlan>(&mut table, assignment.as_ref())?;
-    }
+    set_all::<TrainPlan>(&mut table, assignments)?;
     let name = root.file_name().unwrap_or_default().to_string_lossy();
     put(&mut table, "name", name.into_owned());
     put(&mut table, "output.keep", 1);

@@ -129,7 +129,7 @@ fn fitting(asked: &Table) -> (Vec<String>, Option<String>) {
     let method = said(&["method"]);
     if source.is_none() && data.is_none_or(|data| [DIGITS, EMOJI].contains(&data)) {
         // An embedded example.
-        let preset = format!("{}-{}", data.unwrap_or(DIGITS), method.unwrap_or("sdft"));
+        let preset = format!("{}-{}", data.unwrap_or(EMOJI), method.unwrap_or("sdft"));
         return (vec![preset], None);
     }
     if source.is_none() && method.is_none_or(|method| method == "scratch") {
@@ -452,7 +452,7 @@ mod tests {
                 &["--config", "digits-source", "--seed", "3"],
                 "digits-source",
             ),
-            (&["--method", "naive"], "digits-naive"),
+            (&["--method", "naive"], "emoji-naive"),
             (&["--data", "digits"], "digits-sdft"),
             (&["--data", "emoji"], "emoji-sdft"),
             (&["--data", "emoji", "--method", "naive"], "emoji-naive"),

@@ -11,15 +11,17 @@ pub use check::{
     check_process,
 };
 
-pub use data::{ClassesPlan, DataPlan, Size, SizeError};
+pub use data::{ClassesPlan, DataPlan};
 pub use only::OnlyPlan;
 pub use output::{ModelFormat, OutputPlan};
+pub use size::{Size, SizeError};
 
 mod advice;
 mod check;
 mod data;
 mod only;
 mod output;
+mod size;
 
 /// What is trained, and against what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
