@@ -11,8 +11,7 @@ use crate::table::{Column, GAP, Report, markdown, numbers, write_files};
 use candle_core::Tensor;
 use sdft_data::{Emoji, EmojiStyle};
 use sdft_eval::{
-    EMOJI_ATTRIBUTES, EmojiJudged, Extractor, aligned_distance, copied, judge_emoji, nearest_first,
-    neighbour_strip, score_emoji,
+    Extractor, aligned_distance, copied, judge_emoji, nearest_first, neighbour_strip, score_emoji,
 };
 use sdft_features::AttributeJudge;
 use sdft_imaging::{ImageSpec, Rgb8, grid};
@@ -30,8 +29,8 @@ const COLUMNS_SHOWN: usize = 6;
 
 /// How to read the table.
 const READING: &str = "\
-coverage  share of samples in the target's style with an attribute that the target set lacks; next to it the share for each attribute
-named     the same without `other`, which shapeless samples count as too: a model that draws noise has coverage, but hardly any named
+coverage  share of samples in the target's style with one of the next six attributes, which the target set lacks, and the share for each
+other     share in the target's style that is no portrait and no animal; shapeless samples look like that, too
 style     share of samples in the target's style
 aligned   distance to the source model's sample from the same noise: lower keeps more of the image
 KID       against all Fluent pictures, on the judge's features, x1000: lower is better
@@ -40,9 +39,8 @@ The rows of real pictures show what the judge sees in them: all Fluent pictures 
 a model would reach that draws its training set only. A judge that finds the target's style in Noto pictures or in the source's samples
 counts too much in every row. In the picture, samples that count for coverage have a frame.";
 
-const COLUMNS: [Column<Row>; 13] = [
+const COLUMNS: [Column<Row>; 12] = [
     ("coverage", 2, |r| r.coverage),
-    ("named", 2, |r| r.named),
     ("women", 2, |r| r.women),
     ("dark", 2, |r| r.dark),
     ("glasses", 2, |r| r.glasses),
@@ -61,8 +59,6 @@ const COLUMNS: [Column<Row>; 13] = [
 struct Row {
     n: usize,
     coverage: f64,
-    /// Coverage without `other`.
-    named: f64,
     women: f64,
     dark: f64,
     glasses: f64,
@@ -236,23 +232,17 @@ impl Generation {
     fn measure(&self, images: &[Rgb8]) -> Result<Row> {
         let judged = judge_emoji(&self.judge, &to_tensor(images, &form())?)?;
         let score = score_emoji(&judged)?;
-        let is_named = |seen: &&EmojiJudged| {
-            let mut named = EMOJI_ATTRIBUTES.iter().filter(|of| of.name != "other");
-            named.any(|attribute| attribute.is_covered_by(seen))
-        };
-        let named = judged.iter().filter(is_named).count();
-        let [women, dark, glasses, hats, sad_or_angry, animals, other] = score.attributes;
+        let [women, dark, glasses, hats, sad_or_angry, animals] = score.attributes;
         Ok(Row {
             n: score.n,
             coverage: score.coverage,
-            named: named as f64 / score.n as f64,
             women,
             dark,
             glasses,
             hats,
             sad_or_angry,
             animals,
-            other,
+            other: score.other,
             style: score.style,
             aligned: None,
             kid_x1000: None,
