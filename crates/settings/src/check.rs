@@ -186,11 +186,12 @@ fn check_level(
                 all.extend(others.filter(|key| !plan.all.contains(key) && !is_section(key)));
                 let mut problem = keys::unknown(&full, value, &all, in_file);
                 // A section that the default omits can be listed nowhere else.
-                if !prefix.is_empty() && known.is_empty() && !problem.contains("did you mean") {
+                if !prefix.is_empty() && known.is_empty() {
                     let inside = all.iter().filter_map(|key| key.strip_prefix(prefix));
                     let inside: Vec<&str> = inside.collect();
                     let section = prefix.trim_end_matches('.');
-                    problem += &format!("; [{section}] has {}", inside.join(", "));
+                    problem += if problem.ends_with('?') { " " } else { "; " };
+                    problem += &format!("[{section}] has {}", inside.join(", "));
                 }
                 let kinds = KINDS.map(|kind| format!("{prefix}{kind}"));
                 let any = Value::String(String::new());
