@@ -82,7 +82,7 @@ pub(crate) struct EditTrainArgs {
     /// The images: a folder, or a name such as `metfaces`, `emoji` or `digits`. With --resume, where the same images are now.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
-    /// What the images show. With `--set goal.network=emoji`, values of an attribute such as gender=man; with `digits`, a class.
+    /// What the images show; an attribute of emoji such as gender=man
     #[arg(long, value_name = "TEXT", conflicts_with = "resume")]
     pub(crate) from: Option<String>,
     /// What they should show.
